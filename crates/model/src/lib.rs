@@ -1,0 +1,17 @@
+//! The words of the product: identifiers, drop reasons, the layout of a flow record, the device
+//! configuration (raw and validated) and the messages of the control socket.
+//!
+//! Everything else depends on this crate; it depends on no other crate of the workspace, knows no
+//! socket, no map and no clock.
+
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod drop;
+pub mod flow;
+pub mod ids;
+pub mod time;
+
+pub use drop::DropReason;
+pub use ids::{MacAddr, PortIdx, Role, VlanId, Zone};
+pub use time::Nanos;
