@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The only definition of every layout that the XDP program and the daemon share.
+ *
+ * libbpf-cargo turns what the maps use into Rust types. Records that both sides touch at once have
+ * one hand-written view of atomics in Rust (crates/model/src/flow.rs); the `bpf` crate asserts its
+ * offsets against the generated types at compile time. docs/abi.md explains the protocol.
+ *
+ * All padding is explicit. Change a layout or its meaning => raise GW_ABI_VERSION: pinned maps of
+ * another version are never reused.
+ */
+#ifndef GW_ABI_H
+#define GW_ABI_H
+
+#define GW_ABI_VERSION 1
+
+#define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
+#define GW_MAX_DROPS 64		/* sag_model::DropReason::COUNT */
+#define GW_QUEUES_PER_DEV 64	/* XSKMAP slots of a device */
+#define GW_MAX_DEVS 64
+#define GW_MAX_NEXTHOPS 65536
+#define GW_TICK_SHIFT 24	/* last_seen counts 2^24 ns */
+
+enum gw_zone {
+	GW_ZONE_LAN = 1,
+	GW_ZONE_WAN = 2,
+	GW_ZONE_OVERLAY = 3,
+};
+
+/* What a flow record says about its packets. */
+enum gw_action {
+	GW_ACT_PUNT = 0,	/* not judged yet, or for the worker by nature */
+	GW_ACT_FORWARD = 1,
+	GW_ACT_DROP = 2,	/* field `nexthop` holds the drop reason */
+};
+
+enum gw_flow_flags {
+	GW_FLOW_SNAT = 1 << 0,		/* new_saddr, new_sport differ from the key */
+	GW_FLOW_DNAT = 1 << 1,		/* new_daddr, new_dport differ from the key */
+	GW_FLOW_METER = 1 << 2,		/* field `meter` is valid */
+	GW_FLOW_PUNT_ALL = 1 << 3,	/* every packet goes to the worker */
+};
+
+enum gw_nexthop_flags {
+	GW_NH_VALID = 1 << 0,	/* neighbour resolved and port up: XDP may transmit */
+};
+
+/*
+ * One direction of an IPv4 session: one cache line. Records 2n and 2n+1 are the two directions of
+ * session n (the peer of record r is r ^ 1); session 0 is never used.
+ *
+ * Key words are as loaded from the packet (network byte order inside each field), so comparing
+ * needs no swap on a little-endian machine.
+ */
+struct gw_flow4 {
+	__u64 key_addrs;	/* saddr | daddr << 32 */
+	__u64 key_l4;		/* sport | dport << 16 | proto << 32 | zone << 40 */
+	__u32 new_saddr;	/* after NAT; equal to the key's without NAT */
+	__u32 new_daddr;
+	__u16 new_sport;
+	__u16 new_dport;
+	__u16 l3_delta;		/* ones' complement sum to add to the IPv4 header checksum for the addresses */
+	__u16 l4_delta;		/* the same for the transport checksum (addresses and ports) */
+	__u16 nexthop;		/* index into gw_nexthops, or the drop reason */
+	__u16 meter;
+	__u8 action;		/* enum gw_action */
+	__u8 flags;		/* enum gw_flow_flags */
+	__u8 tunnel;
+	__u8 nh_gen;		/* must equal the next hop's generation */
+	__u32 epoch;		/* judged under this policy epoch */
+	__u32 last_seen;	/* ticks */
+	__u64 packets;
+	__u64 bytes;		/* IP total length */
+};
+
+/* One direction of an IPv6 session: two cache lines, the first is all that a miss touches. */
+struct gw_flow6 {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u64 key_l4;
+	__u16 nexthop;
+	__u16 meter;
+	__u8 action;
+	__u8 flags;
+	__u8 tunnel;
+	__u8 nh_gen;
+	__u32 epoch;
+	__u32 last_seen;
+	__u64 _pad0;
+	__u64 packets;
+	__u64 bytes;
+	__u8 new_saddr[16];
+	__u8 new_daddr[16];
+	__u16 new_sport;
+	__u16 new_dport;
+	__u16 l4_delta;
+	__u16 _pad1;
+	__u64 _pad2;
+};
+
+/* 16 words of tag << 24 | record number; 0 is free. */
+struct gw_bucket {
+	__u32 word[16];
+};
+
+/* Written word by word, so a reader sees each word old or new, never mixed. */
+struct gw_nexthop {
+	__u8 dmac[6];
+	__u16 vlan;	/* host order, 0 = untagged */
+	__u8 smac[6];
+	__u16 mtu;	/* IP bytes */
+	__u32 ifindex;
+	__u8 dev;	/* slot in the device map */
+	__u8 port;	/* egress port, for counters */
+	__u8 gen;
+	__u8 flags;	/* enum gw_nexthop_flags */
+	__u64 _pad;
+};
+
+/* A port (or VLAN sub-port) as the ingress side needs it. */
+struct gw_port {
+	__u8 flags;	/* enum gw_port_flags; 0 = not ours, everything goes to the kernel */
+	__u8 port;	/* index of the [[port]] */
+	__u8 zone;	/* enum gw_zone */
+	__u8 dev;	/* device slot: XSKMAP index is dev * GW_QUEUES_PER_DEV + queue */
+	__u8 mac[6];
+	__u16 _pad;
+};
+
+enum gw_port_flags {
+	GW_PORT_ON = 1 << 0,
+	GW_PORT_VLANS = 1 << 1,	/* look up tagged frames in gw_vlans */
+};
+
+struct gw_vlan_key {
+	__u32 ifindex;
+	__u16 vlan;	/* host order */
+	__u16 _pad;
+};
+
+/* Counters of one port on one CPU. Every received packet ends in exactly one of
+ * fast, to_kernel, punted or drops[]. */
+struct gw_port_stats {
+	__u64 rx_packets;
+	__u64 rx_bytes;		/* frame bytes */
+	__u64 fast;		/* forwarded by XDP (counted at the ingress port) */
+	__u64 to_kernel;
+	__u64 punted;		/* handed to an AF_XDP socket */
+	__u64 tx_packets;	/* sent by XDP out of this port */
+	__u64 tx_bytes;
+	__u64 _pad;
+	__u64 drops[GW_MAX_DROPS];
+	__u64 punts[16];	/* by enum gw_punt */
+};
+
+/* Why XDP gave a packet to a worker. */
+enum gw_punt {
+	GW_PUNT_MISS = 0,	/* no session */
+	GW_PUNT_EPOCH = 1,	/* session of an older policy epoch */
+	GW_PUNT_NEXTHOP = 2,	/* next hop unresolved or changed */
+	GW_PUNT_TCP_FLAGS = 3,	/* SYN, FIN or RST */
+	GW_PUNT_FRAGMENT = 4,
+	GW_PUNT_OPTIONS = 5,	/* IPv4 options or IPv6 extension headers */
+	GW_PUNT_TTL = 6,
+	GW_PUNT_MTU = 7,
+	GW_PUNT_ICMP = 8,	/* ICMP other than echo */
+	GW_PUNT_MALFORMED = 9,	/* the worker names the reason */
+	GW_PUNT_FLOW = 10,	/* the record says so */
+	GW_PUNT_LAST,
+};
+
+/* In front of the packet of a punted frame (XDP metadata). */
+struct gw_punt_meta {
+	__u32 record;	/* the record found, 0 = none */
+	__u16 vlan;	/* host order, 0 = untagged */
+	__u8 port;
+	__u8 punt;	/* enum gw_punt */
+};
+
+/* One per gateway, memory-mapped. */
+struct gw_control {
+	__u32 abi_version;
+	__u32 epoch;
+	__u64 seed;		/* of the flow hash */
+	__u32 index4_base;	/* first bucket of the live index */
+	__u32 index4_mask;
+	__u32 index6_base;
+	__u32 index6_mask;
+	__u32 daemon_loss;	/* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
+	__u32 fast_path;	/* 0: punt everything (workers only) */
+	__u64 _pad[3];
+};
+
+#ifdef __cplusplus
+#error "C only"
+#endif
+
+_Static_assert(sizeof(struct gw_flow4) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_flow6) == 128, "two cache lines");
+_Static_assert(sizeof(struct gw_bucket) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_nexthop) == 32, "half a cache line");
+_Static_assert(sizeof(struct gw_control) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");
+
+#endif /* GW_ABI_H */

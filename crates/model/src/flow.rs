@@ -1,0 +1,365 @@
+//! The flow record as the daemon sees it: plain atomics over memory that the XDP program reads and
+//! counts in at the same time. The layout's only definition is `bpf/include/gw_abi.h`; the `bpf`
+//! crate asserts these offsets against it at compile time.
+//!
+//! Protocol (docs/abi.md): a record is filled while nothing points at it, then published by storing
+//! its index word; it is taken back by clearing the index word and reused only after every reader
+//! that may have seen the word has gone on. Fields that change while a record is live change by one
+//! store each: the action word, then the epoch.
+
+use crate::ids::Zone;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Number of a flow record. Records `2n` and `2n + 1` are the two directions of session `n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordNo(pub u32);
+
+impl RecordNo {
+    /// The other direction of the same session.
+    pub const fn peer(self) -> RecordNo {
+        RecordNo(self.0 ^ 1)
+    }
+
+    pub const fn session(self) -> u32 {
+        self.0 >> 1
+    }
+
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Bits of an index word that hold the record number; the rest is the tag.
+pub const RECORD_BITS: u32 = 24;
+/// Words in an index bucket (one cache line).
+pub const BUCKET_WORDS: usize = 16;
+
+/// Key of an IPv4 flow, as two words (see `struct gw_flow4`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key4 {
+    pub addrs: u64,
+    pub l4: u64,
+}
+
+/// Key of an IPv6 flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key6 {
+    pub src: [u64; 2],
+    pub dst: [u64; 2],
+    pub l4: u64,
+}
+
+/// The transport half of a key. Ports are in network byte order, as loaded from the packet.
+#[inline]
+pub const fn l4_word(sport_be: u16, dport_be: u16, proto: u8, zone: Zone) -> u64 {
+    sport_be as u64 | (dport_be as u64) << 16 | (proto as u64) << 32 | (zone as u64) << 40
+}
+
+/// Multipliers of the flow hash; the XDP program uses the same (odd, well mixed constants).
+pub const HASH_M1: u64 = 0x9E37_79B9_7F4A_7C15;
+pub const HASH_M2: u64 = 0xD6E8_FEB8_6659_FD93;
+
+#[inline]
+const fn mix(h: u64, word: u64, m: u64) -> u64 {
+    let h = (h ^ word).wrapping_mul(m);
+    h ^ (h >> 32)
+}
+
+impl Key4 {
+    #[inline]
+    pub const fn hash(&self, seed: u64) -> u64 {
+        let h = mix(mix(seed, self.addrs, HASH_M1), self.l4, HASH_M2);
+        mix(h, 0, HASH_M1)
+    }
+}
+
+impl Key6 {
+    #[inline]
+    pub const fn hash(&self, seed: u64) -> u64 {
+        let h = mix(mix(seed, self.src[0], HASH_M1), self.src[1], HASH_M2);
+        let h = mix(mix(h, self.dst[0], HASH_M1), self.dst[1], HASH_M2);
+        mix(mix(h, self.l4, HASH_M1), 0, HASH_M2)
+    }
+}
+
+/// Where a hash looks: two buckets of the live index, and the tag of its word.
+///
+/// The second bucket follows from the first and the tag, never from the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    pub first: u32,
+    pub second: u32,
+    pub tag: u32,
+}
+
+impl Probe {
+    #[inline]
+    pub const fn new(hash: u64, mask: u32) -> Probe {
+        let tag = (hash >> 56) as u32;
+        let first = hash as u32 & mask;
+        let second = (hash >> 24) as u32 & mask;
+        Probe { first, second, tag }
+    }
+}
+
+/// `enum gw_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowAct {
+    Punt = 0,
+    Forward = 1,
+    Drop = 2,
+}
+
+pub const FLOW_SNAT: u8 = 1 << 0;
+pub const FLOW_DNAT: u8 = 1 << 1;
+pub const FLOW_METER: u8 = 1 << 2;
+pub const FLOW_PUNT_ALL: u8 = 1 << 3;
+
+/// The action word of a record: what is stored with one store when a flow is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Action {
+    /// Index of the next hop, or the drop reason.
+    pub nexthop: u16,
+    pub meter: u16,
+    pub act: FlowAct,
+    pub flags: u8,
+    pub tunnel: u8,
+    pub nh_gen: u8,
+}
+
+impl Action {
+    pub const PUNT: Action = Action { nexthop: 0, meter: 0, act: FlowAct::Punt, flags: 0, tunnel: 0, nh_gen: 0 };
+
+    #[inline]
+    pub const fn to_word(self) -> u64 {
+        self.nexthop as u64
+            | (self.meter as u64) << 16
+            | (self.act as u64) << 32
+            | (self.flags as u64) << 40
+            | (self.tunnel as u64) << 48
+            | (self.nh_gen as u64) << 56
+    }
+
+    #[inline]
+    pub const fn from_word(w: u64) -> Action {
+        let act = match (w >> 32) as u8 {
+            1 => FlowAct::Forward,
+            2 => FlowAct::Drop,
+            _ => FlowAct::Punt,
+        };
+        Action {
+            nexthop: w as u16,
+            meter: (w >> 16) as u16,
+            act,
+            flags: (w >> 40) as u8,
+            tunnel: (w >> 48) as u8,
+            nh_gen: (w >> 56) as u8,
+        }
+    }
+}
+
+/// `struct gw_flow4`.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct FlowRecord4 {
+    pub key_addrs: AtomicU64,
+    pub key_l4: AtomicU64,
+    /// `new_saddr | new_daddr << 32`
+    pub new_addrs: AtomicU64,
+    /// `new_sport | new_dport << 16 | l3_delta << 32 | l4_delta << 48`
+    pub new_ports: AtomicU64,
+    pub action: AtomicU64,
+    pub epoch: AtomicU32,
+    pub last_seen: AtomicU32,
+    pub packets: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+/// `struct gw_flow6`.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct FlowRecord6 {
+    pub src: [AtomicU64; 2],
+    pub dst: [AtomicU64; 2],
+    pub key_l4: AtomicU64,
+    pub action: AtomicU64,
+    pub epoch: AtomicU32,
+    pub last_seen: AtomicU32,
+    pub pad0: AtomicU64,
+    pub packets: AtomicU64,
+    pub bytes: AtomicU64,
+    pub new_src: [AtomicU64; 2],
+    pub new_dst: [AtomicU64; 2],
+    /// `new_sport | new_dport << 16 | l4_delta << 32`
+    pub new_ports: AtomicU64,
+    pub pad2: AtomicU64,
+}
+
+/// `struct gw_bucket`.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Bucket {
+    pub word: [AtomicU32; BUCKET_WORDS],
+}
+
+/// `struct gw_nexthop` as four words, each written by one store.
+#[repr(C, align(32))]
+#[derive(Debug, Default)]
+pub struct NextHopRecord {
+    /// dmac in bytes 0..6, vlan (host order) above
+    pub dmac_vlan: AtomicU64,
+    /// smac in bytes 0..6, MTU above
+    pub smac_mtu: AtomicU64,
+    /// `ifindex | dev << 32 | port << 40 | gen << 48 | flags << 56`
+    pub dev: AtomicU64,
+    pub pad: AtomicU64,
+}
+
+pub const NH_VALID: u8 = 1 << 0;
+
+/// `struct gw_control`.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct ControlBlock {
+    pub abi_version: AtomicU32,
+    pub epoch: AtomicU32,
+    pub seed: AtomicU64,
+    pub index4_base: AtomicU32,
+    pub index4_mask: AtomicU32,
+    pub index6_base: AtomicU32,
+    pub index6_mask: AtomicU32,
+    pub daemon_loss: AtomicU32,
+    pub fast_path: AtomicU32,
+    pub pad: [AtomicU64; 3],
+}
+
+impl FlowRecord4 {
+    #[inline]
+    pub fn key(&self) -> Key4 {
+        Key4 { addrs: self.key_addrs.load(Ordering::Relaxed), l4: self.key_l4.load(Ordering::Relaxed) }
+    }
+
+    #[inline]
+    pub fn matches(&self, key: &Key4) -> bool {
+        self.key_addrs.load(Ordering::Relaxed) == key.addrs && self.key_l4.load(Ordering::Relaxed) == key.l4
+    }
+}
+
+impl FlowRecord6 {
+    #[inline]
+    pub fn key(&self) -> Key6 {
+        let two = |w: &[AtomicU64; 2]| [w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)];
+        Key6 { src: two(&self.src), dst: two(&self.dst), l4: self.key_l4.load(Ordering::Relaxed) }
+    }
+
+    #[inline]
+    pub fn matches(&self, key: &Key6) -> bool {
+        self.key() == *key
+    }
+}
+
+/// Parts common to records of both families, so that table code is written once.
+pub trait FlowRecord: Default + Send + Sync + 'static {
+    type Key: Copy + Eq + std::fmt::Debug + Send;
+
+    fn hash(key: &Self::Key, seed: u64) -> u64;
+    fn key(&self) -> Self::Key;
+    fn matches(&self, key: &Self::Key) -> bool;
+    fn set_key(&self, key: &Self::Key);
+    fn action(&self) -> &AtomicU64;
+    fn epoch(&self) -> &AtomicU32;
+    fn last_seen(&self) -> &AtomicU32;
+    fn packets(&self) -> &AtomicU64;
+    fn bytes(&self) -> &AtomicU64;
+}
+
+macro_rules! flow_record {
+    ($rec:ty, $key:ty, |$r:ident, $k:ident| $set:block) => {
+        impl FlowRecord for $rec {
+            type Key = $key;
+
+            #[inline]
+            fn hash(key: &$key, seed: u64) -> u64 {
+                key.hash(seed)
+            }
+            #[inline]
+            fn key(&self) -> $key {
+                <$rec>::key(self)
+            }
+            #[inline]
+            fn matches(&self, key: &$key) -> bool {
+                <$rec>::matches(self, key)
+            }
+            #[inline]
+            fn set_key(&self, $k: &$key) {
+                let $r = self;
+                $set
+            }
+            #[inline]
+            fn action(&self) -> &AtomicU64 {
+                &self.action
+            }
+            #[inline]
+            fn epoch(&self) -> &AtomicU32 {
+                &self.epoch
+            }
+            #[inline]
+            fn last_seen(&self) -> &AtomicU32 {
+                &self.last_seen
+            }
+            #[inline]
+            fn packets(&self) -> &AtomicU64 {
+                &self.packets
+            }
+            #[inline]
+            fn bytes(&self) -> &AtomicU64 {
+                &self.bytes
+            }
+        }
+    };
+}
+
+flow_record!(FlowRecord4, Key4, |r, k| {
+    r.key_addrs.store(k.addrs, Ordering::Relaxed);
+    r.key_l4.store(k.l4, Ordering::Relaxed);
+});
+
+flow_record!(FlowRecord6, Key6, |r, k| {
+    for i in 0..2 {
+        r.src[i].store(k.src[i], Ordering::Relaxed);
+        r.dst[i].store(k.dst[i], Ordering::Relaxed);
+    }
+    r.key_l4.store(k.l4, Ordering::Relaxed);
+});
+
+const _: () = {
+    assert!(size_of::<FlowRecord4>() == 64);
+    assert!(size_of::<FlowRecord6>() == 128);
+    assert!(size_of::<Bucket>() == 64);
+    assert!(size_of::<NextHopRecord>() == 32);
+    assert!(size_of::<ControlBlock>() == 64);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn action_word_round_trip() {
+        let a = Action { nexthop: 0xBEEF, meter: 7, act: FlowAct::Drop, flags: 5, tunnel: 9, nh_gen: 255 };
+        assert_eq!(Action::from_word(a.to_word()), a);
+        assert_eq!(Action::from_word(0), Action::PUNT);
+    }
+
+    #[test]
+    fn hash_spreads_sequential_ports() {
+        let mut buckets = [0u32; 64];
+        for p in 0..6400u16 {
+            let k = Key4 { addrs: 0x0a00_0001_0a00_0002, l4: l4_word(p.to_be(), 80u16.to_be(), 17, Zone::Lan) };
+            buckets[Probe::new(k.hash(1), 63).first as usize] += 1;
+        }
+        let (min, max) = (buckets.iter().min().unwrap(), buckets.iter().max().unwrap());
+        assert!(*min > 50 && *max < 150, "uneven: {min}..{max}");
+    }
+}
