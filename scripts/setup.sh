@@ -1,0 +1,205 @@
+#!/usr/bin/env bash
+# Makes a Debian 12 / Ubuntu 24.04 machine fit to build, run and test the gateway.
+# Safe to run again at any time: with everything in place it needs no network and no root.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+    cat <<USAGE
+usage: scripts/setup.sh [--check] [--quiet]
+  --check   change nothing; say what is missing and exit 1 if the gateway cannot be built or run
+  --quiet   print only what is done and what is missing
+USAGE
+}
+
+CHECK=0 QUIET=0
+for arg in "$@"; do
+    case $arg in
+    --check) CHECK=1 ;;
+    --quiet) QUIET=1 ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+done
+
+PROBLEMS=0
+ok() { [[ $QUIET -eq 1 ]] || printf '  %sok%s       %s\n' "$C_GREEN" "$C_OFF" "$*"; }
+note() { printf '  %soptional%s %s\n' "$C_YELLOW" "$C_OFF" "$*"; }
+missing() {
+    PROBLEMS=$((PROBLEMS + 1))
+    printf '  %smissing%s  %s\n' "$C_RED" "$C_OFF" "$*"
+}
+
+# --- packages ----------------------------------------------------------------------------------
+
+BUILD_PKGS=(clang llvm libelf-dev zlib1g-dev pkg-config make gcc libc6-dev ca-certificates curl)
+TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute iputils-ping
+    iputils-tracepath jq python3 python3-scapy python3-pytest)
+# Each line: what it is good for, then the packages to try, first one that exists wins.
+OPTIONAL_PKGS=(
+    "looking into BPF maps by hand|bpftool linux-tools-common"
+    "comparing the classifier with librte_acl|dpdk-dev"
+)
+
+installed() { [[ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]; }
+
+any_installed() {
+    local pkg
+    for pkg in "$@"; do installed "$pkg" && return; done
+    return 1
+}
+
+APT_UPDATED=0
+apt_install() {
+    if [[ $APT_UPDATED -eq 0 ]]; then
+        step "apt-get update"
+        as_root apt-get update -qq || warn "apt-get update failed; trying with the package lists at hand"
+        APT_UPDATED=1
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+packages() {
+    local pkg line what candidates want=()
+    if ! command -v dpkg-query >/dev/null; then
+        missing "apt: this script installs packages on Debian 12 and Ubuntu 24.04 only. Install by hand: ${BUILD_PKGS[*]} ${TEST_PKGS[*]}"
+        return
+    fi
+    for pkg in "${BUILD_PKGS[@]}" "${TEST_PKGS[@]}"; do installed "$pkg" || want+=("$pkg"); done
+    if [[ ${#want[@]} -eq 0 ]]; then
+        ok "packages: all $((${#BUILD_PKGS[@]} + ${#TEST_PKGS[@]})) installed"
+    elif [[ $CHECK -eq 1 ]]; then
+        missing "packages: ${want[*]} (apt-get install ${want[*]})"
+    else
+        step "installing ${want[*]}"
+        apt_install "${want[@]}" || missing "packages: apt-get could not install ${want[*]} (see its message above)"
+    fi
+    for line in "${OPTIONAL_PKGS[@]}"; do
+        what=${line%%|*}
+        read -ra candidates <<<"${line#*|}"
+        any_installed "${candidates[@]}" && continue
+        # Only alongside a real installation: a run that lacks nothing else stays offline.
+        if [[ $CHECK -eq 0 && ${#want[@]} -gt 0 ]]; then
+            for pkg in "${candidates[@]}"; do apt_install "$pkg" 2>/dev/null && continue 2; done
+        fi
+        note "not installed: ${candidates[*]} (for $what)"
+    done
+}
+
+# --- Rust --------------------------------------------------------------------------------------
+
+toolchain_ok() {
+    local have
+    find_cargo || return 1
+    command -v rustc >/dev/null || return 1
+    have=$(cd "$SAG_ROOT" && rustc --version 2>/dev/null | awk '{print $2}') || return 1
+    [[ -n $have ]] && version_at_least "${have%%-*}" "$1"
+}
+
+install_rust() {
+    if ! command -v rustup >/dev/null; then
+        if apt-cache show rustup >/dev/null 2>&1; then
+            step "installing rustup (apt)"
+            apt_install rustup || return 1
+        else
+            step "installing rustup (installer of rustup.rs)"
+            curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+                sh -s -- -y --profile minimal --default-toolchain stable || return 1
+            PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+        fi
+    fi
+    step "installing the stable Rust toolchain"
+    rustup toolchain install stable --profile minimal -c rustfmt -c clippy && rustup default stable
+}
+
+rust() {
+    local want
+    want=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' "$SAG_ROOT/Cargo.toml")
+    if ! toolchain_ok "$want" && [[ $CHECK -eq 0 ]]; then
+        install_rust || true
+    fi
+    if toolchain_ok "$want"; then
+        ok "Rust: $(rustc --version) (needs $want or newer)"
+    else
+        missing "Rust $want or newer (rustup toolchain install stable; https://rustup.rs)"
+        return
+    fi
+    cargo fmt --version >/dev/null 2>&1 || note "rustfmt is not installed (rustup component add rustfmt)"
+    cargo clippy --version >/dev/null 2>&1 || note "clippy is not installed (rustup component add clippy)"
+}
+
+# --- compiler and kernel -----------------------------------------------------------------------
+
+bpf_compiler() {
+    local version
+    if ! command -v clang >/dev/null; then
+        missing "clang (apt-get install clang llvm)"
+        return
+    fi
+    version=$(clang -dumpversion)
+    if ! version_at_least "$version" 11; then
+        missing "clang 11 or newer; this is $version (apt-get install clang)"
+    elif ! clang -print-targets 2>/dev/null | grep -qw bpf; then
+        missing "clang $version was built without the bpf target (apt-get install clang llvm)"
+    else
+        ok "clang $version with the bpf target"
+    fi
+}
+
+kernel() {
+    local release
+    release=$(uname -r)
+    if version_at_least "${release%%-*}" 5.15; then
+        ok "kernel $release"
+    else
+        missing "kernel 5.15 or newer; this is $release (install linux-image-amd64 of a newer release and reboot)"
+    fi
+    if [[ -r /sys/kernel/btf/vmlinux ]]; then
+        ok "BTF of the kernel"
+    else
+        missing "/sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF=y; Debian's and Ubuntu's have it)"
+    fi
+    if grep -qw bpf /proc/filesystems; then
+        ok "bpffs$(findmnt -n -o TARGET -t bpf | head -n1 | sed 's/^/ mounted at /')"
+    else
+        missing "bpffs (a kernel with CONFIG_BPF_SYSCALL=y)"
+    fi
+    privileged_features
+}
+
+# What only root can try out. Nothing is left behind: the veth pair lives in a namespace of its own.
+privileged_features() {
+    if [[ $EUID -ne 0 ]] && ! { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; then
+        note "not root and no password-less sudo: veth, XDP and AF_XDP were not tried"
+        return
+    fi
+    if as_root unshare --net ip link add sagv0 type veth peer name sagv1 2>/dev/null; then
+        ok "network namespaces and veth"
+    else
+        missing "network namespaces with veth (CONFIG_NET_NS, CONFIG_VETH; in a container: CAP_NET_ADMIN and CAP_SYS_ADMIN; modprobe veth)"
+    fi
+    # 44 is AF_XDP; Python has no name for it.
+    if as_root /usr/bin/python3 -c 'import socket; socket.socket(44, socket.SOCK_RAW, 0).close()' 2>/dev/null; then
+        ok "AF_XDP sockets"
+    else
+        missing "AF_XDP sockets (a kernel with CONFIG_XDP_SOCKETS=y, CAP_NET_RAW)"
+    fi
+    if as_root nft list tables >/dev/null 2>&1; then
+        ok "nftables"
+    else
+        note "nftables does not answer: the tests that compare ACLs with it will be skipped"
+    fi
+}
+
+[[ $QUIET -eq 1 ]] || step "checking the machine"
+packages
+rust
+bpf_compiler
+kernel
+
+if [[ $PROBLEMS -gt 0 ]]; then
+    error "$PROBLEMS thing(s) missing; each line above names the remedy"
+    exit 1
+fi
+[[ $QUIET -eq 1 ]] || step "the machine is ready"
