@@ -1,0 +1,175 @@
+"""Fixtures: one lab a module, the gateway in it, and the checks that follow every test.
+
+    /usr/bin/python3 -m pytest tests/e2e [--forwarder kernel] [--quick]
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness.books import Books  # noqa: E402
+from harness.lab import Gateway, Lab  # noqa: E402
+from harness.wire import Sender, Sniffer  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption("--forwarder", choices=("sag", "kernel"), default="sag", help="who forwards in the lab")
+    parser.addoption("--quick", action="store_true", help="leave out what is marked slow")
+    parser.addoption("--seed", type=int, default=None, help="seed of the random tests (default: a new one, printed)")
+
+
+def pytest_configure(config):
+    for line in (
+        "sag: needs the product; skipped with --forwarder kernel",
+        "slow: left out by --quick",
+        "bad_checksums: the test itself puts wrong checksums on the wire",
+        "no_books: the test leaves the gateway in a state where books cannot be read",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(config, items):
+    kernel = config.getoption("--forwarder") == "kernel"
+    quick = config.getoption("--quick")
+    for item in items:
+        if kernel and item.get_closest_marker("sag"):
+            item.add_marker(pytest.mark.skip(reason="needs the product, not the kernel's forwarding"))
+        if quick and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow, and --quick was given"))
+
+
+def pytest_sessionstart(session):
+    if os.geteuid() != 0:
+        pytest.exit("the end-to-end tests build network namespaces: run them as root", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def forwarder(request):
+    return request.config.getoption("--forwarder")
+
+
+@pytest.fixture(scope="session")
+def seed(request):
+    given = request.config.getoption("--seed")
+    return given if given is not None else int.from_bytes(os.urandom(4), "big")
+
+
+_labs = 0
+
+
+def _new_lab():
+    global _labs
+    _labs += 1
+    return Lab(f"t{os.getpid()}-{_labs}-")
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """A fresh lab for the module, gone afterwards."""
+    it = _new_lab()
+    it.up()
+    yield it
+    it.down()
+
+
+@pytest.fixture(scope="module")
+def second_lab():
+    """Another one beside it, for comparisons with the kernel."""
+    it = _new_lab()
+    it.up()
+    yield it
+    it.down()
+
+
+@pytest.fixture(scope="module")
+def gateway(lab, forwarder):
+    """The gateway of the module's lab, not started yet."""
+    it = Gateway(lab, forwarder)
+    yield it
+    if it.running is not None:
+        it.stop()
+
+
+@pytest.fixture(scope="module")
+def books(gateway):
+    return Books(gateway)
+
+
+@pytest.fixture
+def gw(gateway, books):
+    """The gateway, running with the lab's configuration."""
+    return use(gateway, books)
+
+
+@pytest.fixture
+def gw_with(gateway, books):
+    """A function: the gateway, running with the configuration given."""
+    return lambda config: use(gateway, books, config)
+
+
+def use(gateway, books, config=None):
+    was = gateway.running
+    gateway.ensure(config)
+    if gateway.is_sag and (was != gateway.running or books.opening is None):
+        books.open()
+    return gateway
+
+
+@pytest.fixture(autouse=True)
+def accounts(request):
+    """After every test: the books balance and no host saw a wrong checksum."""
+    if "lab" not in request.fixturenames:
+        yield
+        return
+    lab = request.getfixturevalue("lab")
+    before = {ns.name: ns.checksum_errors() for ns in lab.hosts}
+    yield
+    if not request.node.get_closest_marker("bad_checksums"):
+        after = {ns.name: ns.checksum_errors() for ns in lab.hosts}
+        assert after == before, "hosts received wrong checksums"
+    if "gateway" not in request.fixturenames:
+        return
+    gateway = request.getfixturevalue("gateway")
+    if gateway.is_sag and gateway.running is not None and not request.node.get_closest_marker("no_books"):
+        problems = request.getfixturevalue("books").errors()
+        assert not problems, "the books do not balance:\n  " + "\n  ".join(problems)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure shows the end of the gateway's log."""
+    outcome = yield
+    report = outcome.get_result()
+    gateway = getattr(item, "funcargs", {}).get("gateway")
+    if report.failed and gateway is not None and gateway.is_sag:
+        report.sections.append(("gateway log", gateway.tail()))
+
+
+@pytest.fixture
+def wire(lab):
+    """Makes senders and sniffers, by namespace and device, and closes them."""
+    made = []
+
+    class Wire:
+        @staticmethod
+        def sender(ns, dev):
+            made.append(Sender(ns, dev))
+            return made[-1]
+
+        @staticmethod
+        def sniffer(ns, dev):
+            made.append(Sniffer(ns, dev))
+            return made[-1]
+
+    yield Wire
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def family(request):
+    return request.param

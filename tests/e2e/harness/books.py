@@ -1,0 +1,90 @@
+"""The books: every packet that came in is accounted for exactly once.
+
+Per port: received = forwarded + handed to the kernel + dropped (by one named reason) + held for a
+neighbour; over all ports: sent = forwarded + made by the gateway. The device's own counters, kept
+by the kernel, are the second witness.
+"""
+
+import time
+
+from .lab import PORT_DEVICES
+
+
+class Books:
+    def __init__(self, gateway):
+        self.gateway = gateway
+        self.lab = gateway.lab
+        self.opening = None
+
+    def open(self):
+        """Starts the comparison with the devices' counters here, at a quiet moment."""
+        self.opening = self._quiet()
+
+    def close(self):
+        self.opening = None
+
+    def _read(self):
+        devices = self.lab.gw.devices()
+        return {
+            "ports": self.gateway.ports(),
+            "drops": self.gateway.drops(),
+            "netdev": {name: devices.get(dev, {}).get("rx_packets") for name, dev in PORT_DEVICES.items()},
+        }
+
+    @staticmethod
+    def _counters(snapshot):
+        return (
+            {n: (p["rx_packets"], p["tx_packets"], p["held"]) for n, p in snapshot["ports"].items()},
+            snapshot["drops"],
+            snapshot["netdev"],
+        )
+
+    def _quiet(self, timeout=4.0):
+        """A snapshot during which nothing moved: the same twice in a row."""
+        last, end = self._read(), time.monotonic() + timeout
+        while time.monotonic() < end:
+            time.sleep(0.1)
+            now = self._read()
+            if self._counters(now) == self._counters(last):
+                return now
+            last = now
+        return last
+
+    def errors(self):
+        """What does not balance, a line each."""
+        now = self._quiet()
+        out = []
+        by_port = {}
+        for (port, _), packets in now["drops"].items():
+            by_port[port] = by_port.get(port, 0) + packets
+        for name, p in now["ports"].items():
+            if by_port.get(name, 0) != p["dropped"]:
+                out.append(f"port {name}: dropped {p['dropped']}, but its reasons add up to {by_port.get(name, 0)}")
+            accounted = p["forwarded"] + p["to_kernel"] + p["dropped"] + p["held"]
+            if p["rx_packets"] != accounted:
+                out.append(
+                    f"port {name}: received {p['rx_packets']}, but forwarded {p['forwarded']} + kernel {p['to_kernel']}"
+                    f" + dropped {p['dropped']} + held {p['held']} = {accounted}"
+                )
+        ports = now["ports"].values()
+        sent = sum(p["tx_packets"] for p in ports)
+        made = sum(p["forwarded"] + p["originated"] for p in ports)
+        if sent != made:
+            out.append(f"all ports: sent {sent}, but forwarded + originated = {made}")
+        if self.opening is not None:
+            out += self._against_devices(now)
+        if out:
+            out.append(f"drops: { {f'{p}/{r}': n for (p, r), n in now['drops'].items() if n} }")
+        return out
+
+    def _against_devices(self, now):
+        out = []
+        for name in now["ports"]:
+            then, here = self.opening["netdev"].get(name), now["netdev"].get(name)
+            if then is None or here is None or name not in self.opening["ports"]:
+                continue
+            device = here - then
+            ours = now["ports"][name]["rx_packets"] - self.opening["ports"][name]["rx_packets"]
+            if device != ours:
+                out.append(f"port {name}: the device received {device} since the test began, the gateway counted {ours}")
+        return out

@@ -1,0 +1,43 @@
+"""Gateway configurations of the tests: the lab's own file, with keys changed and tables added."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+LAB_TOML = ROOT / "configs" / "lab.toml"
+
+
+def lab_config(extra="", acl=None, **dataplane):
+    """configs/lab.toml with [dataplane] keys set, ACL rules and further tables appended."""
+    text = LAB_TOML.read_text()
+    for key, value in dataplane.items():
+        line = f"{key} = {json.dumps(value)}"
+        text, n = re.subn(rf"(?m)^{key} *=.*$", line, text, count=1)
+        if n == 0:
+            text = text.replace("[dataplane]\n", f"[dataplane]\n{line}\n", 1)
+    if acl is not None:
+        text += acl_table("acl-1", acl)
+    return text + extra
+
+
+def acl_table(acl_id, rules):
+    """An [[acl]] of dicts; what a rule does not say is "everything", direction out, type WAN."""
+    lines = ["", "[[acl]]", f'id = "{acl_id}"']
+    for number, rule in enumerate(rules, 1):
+        full = {
+            "id": f"acr-{number}",
+            "direction": "out",
+            "type": "WAN",
+            "policy": "drop",
+            "ip_protocol": "all",
+            "source_cidr": "0.0.0.0/0",
+            "dest_cidr": "0.0.0.0/0",
+            "source_port_range": "-1/-1",
+            "dest_port_range": "-1/-1",
+            "priority": 10,
+            **rule,
+        }
+        lines.append("[[acl.rule]]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in full.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,106 @@
+"""Namespaces of the lab: commands and sockets inside them, counters of their devices."""
+
+import ctypes
+import json
+import os
+import re
+import socket
+import subprocess
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CommandError(AssertionError):
+    """A command of the test bed failed; the text has the command and all that it printed."""
+
+
+def run(argv, check=True, timeout=60, **kw):
+    """Runs a command, output captured as text; failure raises with everything it said."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, **kw)
+    if check and done.returncode != 0:
+        raise CommandError(f"{' '.join(map(str, argv))}\nexit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+class Namespace:
+    """One network namespace, entered without a new mount namespace (the bpffs stays visible)."""
+
+    def __init__(self, name, path):
+        self.name = name
+        self.path = path
+
+    def argv(self, command):
+        if isinstance(command, str):
+            command = command.split()
+        return ["nsenter", f"--net={self.path}", *map(str, command)]
+
+    def run(self, command, **kw):
+        return run(self.argv(command), **kw)
+
+    def out(self, command, **kw):
+        return self.run(command, **kw).stdout
+
+    def popen(self, command, **kw):
+        kw.setdefault("stdout", subprocess.PIPE)
+        kw.setdefault("stderr", subprocess.STDOUT)
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen(self.argv(command), text=True, **kw)
+
+    def ip(self, command, check=True):
+        return self.run(["ip", *command.split()], check=check)
+
+    def batch(self, lines):
+        """Several `ip` commands by one process, in order, at once."""
+        return self.run(["ip", "-batch", "-"], input=lines)
+
+    def socket(self, family, kind, proto=0):
+        """A socket that lives in this namespace; it stays there when this thread has gone home."""
+        with open(self.path, "rb") as there, open("/proc/thread-self/ns/net", "rb") as home:
+            _setns(there.fileno())
+            try:
+                return socket.socket(family, kind, proto)
+            finally:
+                _setns(home.fileno())
+
+    def mac(self, dev):
+        return json.loads(self.out(["ip", "-j", "link", "show", dev]))[0]["address"]
+
+    def devices(self):
+        """Counters of every device: {name: {"rx_packets": …, "tx_dropped": …}}."""
+        out = {}
+        for link in json.loads(self.out(["ip", "-j", "-s", "link"])):
+            stats = link.get("stats64", {})
+            out[link["ifname"]] = {f"{way}_{k}": v for way in ("rx", "tx") for k, v in stats.get(way, {}).items()}
+        return out
+
+    def snmp(self):
+        """The kernel's protocol counters: {"Tcp.InCsumErrors": 0, "Icmp6InCsumErrors": 0, …}."""
+        out = {}
+        lines = self.out(["cat", "/proc/thread-self/net/snmp"]).splitlines()
+        for names, values in zip(lines[::2], lines[1::2]):
+            proto, names = names.split(":")
+            for name, value in zip(names.split(), values.split(":")[1].split()):
+                out[f"{proto}.{name}"] = int(value)
+        for line in self.out(["cat", "/proc/thread-self/net/snmp6"]).splitlines():
+            name, value = line.split()
+            out[name] = int(value)
+        return out
+
+    def checksum_errors(self):
+        return {k: v for k, v in self.snmp().items() if k.endswith("InCsumErrors")}
+
+    def ping(self, dest, count=5, interval=0.02, wait=2, options=()):
+        """Answers received of `count` echo requests."""
+        command = ["ping", "-n", "-q", "-c", count, "-i", interval, "-W", wait, *options, dest]
+        said = self.run(command, check=False).stdout
+        match = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", said)
+        if not match:
+            raise CommandError(f"{' '.join(map(str, command))}\n{said}")
+        return int(match.group(2))
+
+
+def _setns(fd):
+    if _libc.setns(fd, _CLONE_NEWNET) != 0:
+        err = ctypes.get_errno()
+        raise OSError(err, f"setns: {os.strerror(err)}")

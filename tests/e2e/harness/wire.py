@@ -1,0 +1,124 @@
+"""Raw frames: sending them from a namespace and catching what comes out at another."""
+
+import select
+import socket
+import struct
+import time
+
+# Scapy looks for a default route and for optional modules at import, and says so.
+import logging
+
+logging.getLogger("scapy").setLevel(logging.ERROR)
+
+# pylint: disable=wrong-import-position,unused-import
+from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402
+from scapy.layers.inet6 import (  # noqa: E402
+    ICMPv6DestUnreach,
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6,
+)
+from scapy.layers.l2 import ARP, Dot1Q, Ether  # noqa: E402
+from scapy.packet import Raw  # noqa: E402
+
+ETH_P_ALL = 3
+PACKET_OUTGOING = 4
+SO_RCVBUFFORCE = 33
+
+
+class Sender:
+    """Puts frames on one device as they are."""
+
+    def __init__(self, ns, dev):
+        self.sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self.sock.bind((dev, 0))
+
+    def send(self, *frames):
+        for frame in frames:
+            self.sock.send(bytes(frame))
+
+    def close(self):
+        self.sock.close()
+
+
+class Sniffer:
+    """Catches the frames that arrive at a device, from the moment it is made."""
+
+    def __init__(self, ns, dev):
+        self.name = f"{ns.name}/{dev}"
+        self.sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self.sock.bind((dev, ETH_P_ALL))
+        self.sock.setblocking(False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.sock.close()
+
+    def raw(self, timeout):
+        """The next frame as (time, bytes), or None."""
+        end = time.monotonic() + timeout
+        while True:
+            left = end - time.monotonic()
+            ready, _, _ = select.select([self.sock], [], [], max(left, 0))
+            if not ready:
+                return None
+            data, addr = self.sock.recvfrom(65535)
+            if addr[2] != PACKET_OUTGOING:
+                return time.monotonic(), data
+
+    def until(self, wanted, timeout=3.0):
+        """The first packet for which `wanted(packet)` holds, or None."""
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            got = self.raw(left)
+            if got is None:
+                return None
+            packet = Ether(got[1])
+            if wanted(packet):
+                return packet
+        return None
+
+    def drain(self, quiet=0.25, timeout=5.0):
+        """All frames as bytes, until nothing came for `quiet` seconds."""
+        out, end = [], time.monotonic() + timeout
+        while time.monotonic() < end:
+            got = self.raw(quiet)
+            if got is None:
+                break
+            out.append(got[1])
+        return out
+
+
+def marked(number):
+    """Payload by which a packet is known again wherever it comes out."""
+    return b"SAG!" + struct.pack(">Q", number)
+
+
+def mark_of(frame):
+    at = frame.find(b"SAG!")
+    return struct.unpack_from(">Q", frame, at + 4)[0] if at >= 0 and len(frame) >= at + 12 else None
+
+
+def checksums_ok(frame):
+    """True when every checksum of the packet is what a fresh computation gives."""
+    packet = Ether(frame)
+    network = packet[IP] if IP in packet else packet[IPv6]
+    fresh = network.__class__(bytes(network))
+    for layer in (IP, TCP, UDP, ICMP):
+        if layer in fresh:
+            del fresh[layer].chksum
+    layer = fresh.payload
+    while layer:
+        if layer.name.startswith("ICMPv6") and "cksum" in layer.fields:
+            del layer.cksum
+            break
+        layer = layer.payload
+    return bytes(fresh.__class__(bytes(fresh))) == bytes(network)
