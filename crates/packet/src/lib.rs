@@ -1,1 +1,15 @@
+//! Frames as byte slices: parsing with a named reason for every malformation, checksums, header
+//! rewriting and the ICMP messages that a router originates.
+//!
+//! Parsing is one pass over one bounded header area and copies what the pipeline needs into
+//! [`Parsed`], so no later stage walks the headers again.
 
+#![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod icmp;
+pub mod parse;
+pub mod proto;
+pub mod rewrite;
+
+pub use parse::{Family, Fragment, L4, Malformed, Parsed, Seen, parse};

@@ -1,0 +1,413 @@
+//! One pass from Ethernet to transport.
+
+use crate::checksum;
+use crate::proto::*;
+use sag_model::DropReason;
+use sag_model::flow::{Key4, Key6, l4_word};
+use sag_model::ids::Zone;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// IPv6 extension headers walked before the packet counts as malformed.
+const MAX_EXT_HEADERS: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// Position of the packet in its datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// Not a fragment.
+    Whole,
+    /// First fragment: has the transport header.
+    First { id: u32 },
+    /// Later fragment: has no transport header. `offset` in bytes.
+    Later { id: u32, offset: u16 },
+}
+
+/// What the transport header said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum L4 {
+    /// TCP with its flags.
+    Tcp {
+        flags: u8,
+    },
+    Udp,
+    /// ICMP or ICMPv6 echo; the identifier stands in for the port of the asking side.
+    Echo {
+        reply: bool,
+    },
+    /// An ICMP or ICMPv6 error that quotes a packet.
+    IcmpError {
+        kind: u8,
+        code: u8,
+    },
+    /// Other ICMP.
+    IcmpOther {
+        kind: u8,
+        code: u8,
+    },
+    /// No ports: other protocols, and later fragments.
+    Other,
+}
+
+/// What every later stage needs to know of a frame. Offsets are from the start of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsed {
+    pub family: Family,
+    pub fragment: Fragment,
+    pub l4: L4,
+    /// Transport protocol, after IPv6 extension headers.
+    pub proto: u8,
+    pub ttl: u8,
+    pub tos: u8,
+    /// IPv4 options or IPv6 extension headers are present.
+    pub options: bool,
+    /// IPv4 "don't fragment"; always true of IPv6.
+    pub dont_fragment: bool,
+    /// Start of the IP header.
+    pub l3: u16,
+    /// Start of the transport header (or of a later fragment's data).
+    pub l4_at: u16,
+    /// IP length: header and payload, without link-layer padding.
+    pub ip_len: u16,
+    /// Ports as loaded (network byte order); see [`L4::Echo`] for ICMP.
+    pub sport: u16,
+    pub dport: u16,
+    /// IPv4: source | destination << 32 as loaded. IPv6: zero.
+    pub addrs4: u64,
+}
+
+/// The frame is no good. The reason is all that anybody needs.
+pub type Malformed = DropReason;
+
+/// Result of looking at a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Ip(Parsed),
+    /// Neither IPv4 nor IPv6: the kernel's.
+    NotIp {
+        ethertype: u16,
+    },
+}
+
+/// VLAN tag (0 = untagged), EtherType and start of the network header.
+#[inline]
+pub fn link(frame: &[u8]) -> Result<(u16, u16, usize), Malformed> {
+    let Some(eth) = frame.first_chunk::<ETH_LEN>() else { return Err(DropReason::EthTruncated) };
+    let ethertype = u16::from_be_bytes([eth[12], eth[13]]);
+    if ethertype != ETHERTYPE_VLAN {
+        return Ok((0, ethertype, ETH_LEN));
+    }
+    let Some(tagged) = frame.first_chunk::<{ ETH_LEN + VLAN_LEN }>() else {
+        return Err(DropReason::EthTruncated);
+    };
+    let vlan = u16::from_be_bytes([tagged[14], tagged[15]]) & 0x0FFF;
+    Ok((vlan, u16::from_be_bytes([tagged[16], tagged[17]]), ETH_LEN + VLAN_LEN))
+}
+
+/// Parses a frame whose link header ends at `l3` and announced `ethertype` (see [`link`]).
+#[inline]
+pub fn parse(frame: &[u8], ethertype: u16, l3: usize) -> Result<Seen, Malformed> {
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, l3).map(Seen::Ip),
+        ETHERTYPE_IPV6 => ipv6(frame, l3).map(Seen::Ip),
+        other => Ok(Seen::NotIp { ethertype: other }),
+    }
+}
+
+#[inline]
+fn ipv4(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
+    let ip = frame.get(l3..).ok_or(DropReason::Ip4Truncated)?;
+    let Some(h) = ip.first_chunk::<IPV4_LEN>() else { return Err(DropReason::Ip4Truncated) };
+    if h[0] >> 4 != 4 {
+        return Err(DropReason::Ip4BadVersion);
+    }
+    let ihl = usize::from(h[0] & 0x0F) * 4;
+    if ihl < IPV4_LEN {
+        return Err(DropReason::Ip4BadIhl);
+    }
+    let ip_len = u16::from_be_bytes([h[2], h[3]]);
+    if usize::from(ip_len) > ip.len() {
+        return Err(DropReason::Ip4BadTotalLength);
+    }
+    if usize::from(ip_len) < ihl {
+        return Err(if usize::from(ip_len) < IPV4_LEN {
+            DropReason::Ip4BadTotalLength
+        } else {
+            DropReason::Ip4BadIhl
+        });
+    }
+    let options = ihl != IPV4_LEN;
+    let header_sum = if options { checksum::sum(&ip[..ihl]) } else { checksum::sum(h) };
+    if checksum::fold(header_sum) != 0xFFFF {
+        return Err(DropReason::Ip4BadChecksum);
+    }
+    if options {
+        check_ipv4_options(&ip[IPV4_LEN..ihl])?;
+    }
+    let frag_word = u16::from_be_bytes([h[6], h[7]]);
+    let id = u32::from(u16::from_be_bytes([h[4], h[5]]));
+    let fragment = fragment_of(id, (frag_word & 0x1FFF) << 3, frag_word & 0x2000 != 0);
+    let mut p = Parsed {
+        family: Family::V4,
+        fragment,
+        l4: L4::Other,
+        proto: h[9],
+        ttl: h[8],
+        tos: h[1],
+        options,
+        dont_fragment: frag_word & 0x4000 != 0,
+        l3: l3 as u16,
+        l4_at: (l3 + ihl) as u16,
+        ip_len,
+        sport: 0,
+        dport: 0,
+        addrs4: u64::from_le_bytes([h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19]]),
+    };
+    transport(&ip[ihl..usize::from(ip_len)], &mut p)?;
+    Ok(p)
+}
+
+/// Walks IPv4 options (RFC 791 3.1). Source routing is refused (RFC 7126 4.3, 4.4).
+fn check_ipv4_options(mut opts: &[u8]) -> Result<(), Malformed> {
+    while let Some((&kind, rest)) = opts.split_first() {
+        match kind {
+            0 => return Ok(()),
+            1 => opts = rest,
+            131 | 137 => return Err(DropReason::Ip4SourceRoute),
+            _ => {
+                let len = usize::from(*rest.first().ok_or(DropReason::Ip4BadOptions)?);
+                if len < 2 || len > opts.len() {
+                    return Err(DropReason::Ip4BadOptions);
+                }
+                opts = &opts[len..];
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn fragment_of(id: u32, offset: u16, more: bool) -> Fragment {
+    match (offset, more) {
+        (0, false) => Fragment::Whole,
+        (0, true) => Fragment::First { id },
+        _ => Fragment::Later { id, offset },
+    }
+}
+
+#[inline]
+fn ipv6(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
+    let ip = frame.get(l3..).ok_or(DropReason::Ip6Truncated)?;
+    let Some(h) = ip.first_chunk::<IPV6_LEN>() else { return Err(DropReason::Ip6Truncated) };
+    if h[0] >> 4 != 6 {
+        return Err(DropReason::Ip6BadVersion);
+    }
+    let payload = usize::from(u16::from_be_bytes([h[4], h[5]]));
+    let total = IPV6_LEN + payload;
+    if total > ip.len() || total > usize::from(u16::MAX) {
+        return Err(DropReason::Ip6BadPayloadLength);
+    }
+    let mut p = Parsed {
+        family: Family::V6,
+        fragment: Fragment::Whole,
+        l4: L4::Other,
+        proto: h[6],
+        ttl: h[7],
+        tos: h[0] << 4 | h[1] >> 4,
+        options: false,
+        dont_fragment: true,
+        l3: l3 as u16,
+        l4_at: 0,
+        ip_len: total as u16,
+        sport: 0,
+        dport: 0,
+        addrs4: 0,
+    };
+    let mut at = IPV6_LEN;
+    if matches!(p.proto, HOP_BY_HOP | ROUTING | FRAGMENT | DEST_OPTIONS) {
+        p.options = true;
+        at = walk_extensions(&ip[..total], &mut p)?;
+    }
+    p.l4_at = (l3 + at) as u16;
+    transport(&ip[at..total], &mut p)?;
+    Ok(p)
+}
+
+/// Walks the extension headers (RFC 8200 4); returns where the transport header starts.
+fn walk_extensions(ip: &[u8], p: &mut Parsed) -> Result<usize, Malformed> {
+    let bad = DropReason::Ip6BadExtHeaders;
+    let mut at = IPV6_LEN;
+    for n in 0..MAX_EXT_HEADERS {
+        let h = match p.proto {
+            HOP_BY_HOP if n > 0 => return Err(bad),
+            HOP_BY_HOP | ROUTING | FRAGMENT | DEST_OPTIONS => ip.get(at..at + 8).ok_or(bad)?,
+            _ => return Ok(at),
+        };
+        let len = match p.proto {
+            FRAGMENT => 8,
+            _ => (usize::from(h[1]) + 1) * 8,
+        };
+        if at + len > ip.len() {
+            return Err(bad);
+        }
+        if p.proto == ROUTING && h[2] == 0 {
+            return Err(DropReason::Ip6RoutingHeader0);
+        }
+        if p.proto == FRAGMENT {
+            let word = u16::from_be_bytes([h[2], h[3]]);
+            let id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+            p.fragment = fragment_of(id, word & 0xFFF8, word & 1 != 0);
+        }
+        p.proto = h[0];
+        at += len;
+        if matches!(p.fragment, Fragment::Later { .. }) {
+            return Ok(at);
+        }
+    }
+    match p.proto {
+        HOP_BY_HOP | ROUTING | FRAGMENT | DEST_OPTIONS => Err(bad),
+        _ => Ok(at),
+    }
+}
+
+/// Ports, flags and kind of the transport header in `d`, the IP payload.
+#[inline]
+fn transport(d: &[u8], p: &mut Parsed) -> Result<(), Malformed> {
+    if matches!(p.fragment, Fragment::Later { .. }) {
+        return Ok(());
+    }
+    let cut = match p.fragment {
+        Fragment::Whole => DropReason::L4Truncated,
+        _ => DropReason::FragmentTiny,
+    };
+    match p.proto {
+        TCP => {
+            let Some(h) = d.first_chunk::<20>() else { return Err(cut) };
+            let offset = usize::from(h[12] >> 4) * 4;
+            if offset < 20 || (offset > d.len() && p.fragment == Fragment::Whole) {
+                return Err(DropReason::TcpBadOffset);
+            }
+            p.l4 = L4::Tcp { flags: h[13] };
+            (p.sport, p.dport) = (u16::from_le_bytes([h[0], h[1]]), u16::from_le_bytes([h[2], h[3]]));
+        }
+        UDP => {
+            let Some(h) = d.first_chunk::<8>() else { return Err(cut) };
+            let len = usize::from(u16::from_be_bytes([h[4], h[5]]));
+            // A zero length is a jumbogram's (RFC 2675), which needs an option that we do not carry.
+            if len < 8 || (len > d.len() && p.fragment == Fragment::Whole) {
+                return Err(DropReason::UdpBadLength);
+            }
+            p.l4 = L4::Udp;
+            (p.sport, p.dport) = (u16::from_le_bytes([h[0], h[1]]), u16::from_le_bytes([h[2], h[3]]));
+        }
+        ICMP if p.family == Family::V4 => {
+            let Some(h) = d.first_chunk::<8>() else { return Err(cut) };
+            p.l4 = match h[0] {
+                8 => L4::Echo { reply: false },
+                0 => L4::Echo { reply: true },
+                3 | 4 | 5 | 11 | 12 => L4::IcmpError { kind: h[0], code: h[1] },
+                kind => L4::IcmpOther { kind, code: h[1] },
+            };
+            echo_ids(p, [h[4], h[5]]);
+        }
+        ICMPV6 if p.family == Family::V6 => {
+            let Some(h) = d.first_chunk::<8>() else { return Err(cut) };
+            p.l4 = match h[0] {
+                128 => L4::Echo { reply: false },
+                129 => L4::Echo { reply: true },
+                kind @ 0..128 => L4::IcmpError { kind, code: h[1] },
+                kind => L4::IcmpOther { kind, code: h[1] },
+            };
+            echo_ids(p, [h[4], h[5]]);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[inline]
+fn echo_ids(p: &mut Parsed, id: [u8; 2]) {
+    match p.l4 {
+        L4::Echo { reply: false } => p.sport = u16::from_le_bytes(id),
+        L4::Echo { reply: true } => p.dport = u16::from_le_bytes(id),
+        _ => {}
+    }
+}
+
+impl Parsed {
+    /// The IPv4 flow key of this packet seen from `zone`.
+    #[inline]
+    pub fn key4(&self, zone: Zone) -> Key4 {
+        Key4 { addrs: self.addrs4, l4: l4_word(self.sport, self.dport, self.proto, zone) }
+    }
+
+    /// The IPv6 flow key. `frame` is the frame that was parsed.
+    #[inline]
+    pub fn key6(&self, frame: &[u8], zone: Zone) -> Key6 {
+        let at = usize::from(self.l3) + 8;
+        let words: [u64; 4] = match frame.get(at..).and_then(|f| f.first_chunk::<32>()) {
+            Some(a) => std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|b| a[i * 8 + b]))),
+            None => [0; 4],
+        };
+        Key6 {
+            src: [words[0], words[1]],
+            dst: [words[2], words[3]],
+            l4: l4_word(self.sport, self.dport, self.proto, zone),
+        }
+    }
+
+    #[inline]
+    pub fn src4(&self) -> Ipv4Addr {
+        Ipv4Addr::from((self.addrs4 as u32).to_le_bytes())
+    }
+
+    #[inline]
+    pub fn dst4(&self) -> Ipv4Addr {
+        Ipv4Addr::from(((self.addrs4 >> 32) as u32).to_le_bytes())
+    }
+
+    fn addr6(&self, frame: &[u8], at: usize) -> Ipv6Addr {
+        let at = usize::from(self.l3) + at;
+        frame
+            .get(at..)
+            .and_then(|f| f.first_chunk::<16>())
+            .map_or(Ipv6Addr::UNSPECIFIED, |a| Ipv6Addr::from(*a))
+    }
+
+    pub fn src6(&self, frame: &[u8]) -> Ipv6Addr {
+        self.addr6(frame, 8)
+    }
+
+    pub fn dst6(&self, frame: &[u8]) -> Ipv6Addr {
+        self.addr6(frame, 24)
+    }
+
+    pub fn src(&self, frame: &[u8]) -> IpAddr {
+        match self.family {
+            Family::V4 => self.src4().into(),
+            Family::V6 => self.src6(frame).into(),
+        }
+    }
+
+    pub fn dst(&self, frame: &[u8]) -> IpAddr {
+        match self.family {
+            Family::V4 => self.dst4().into(),
+            Family::V6 => self.dst6(frame).into(),
+        }
+    }
+
+    /// The IP packet of the frame, without link-layer padding.
+    pub fn ip<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let l3 = usize::from(self.l3);
+        frame.get(l3..l3 + usize::from(self.ip_len)).unwrap_or(&[])
+    }
+
+    /// Ports in host order.
+    pub fn ports(&self) -> (u16, u16) {
+        (self.sport.swap_bytes(), self.dport.swap_bytes())
+    }
+}

@@ -1,0 +1,130 @@
+//! Changes to a frame in its buffer.
+
+use crate::checksum;
+use crate::parse::{Family, Parsed};
+use crate::proto::*;
+use sag_model::ids::MacAddr;
+
+/// A frame inside its buffer: it can grow at the front into the headroom.
+#[derive(Debug)]
+pub struct FrameMut<'a> {
+    buf: &'a mut [u8],
+    start: usize,
+    end: usize,
+}
+
+/// The buffer has no room in front of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoHeadroom;
+
+impl<'a> FrameMut<'a> {
+    /// `start..start + len` of `buf` holds the frame; out-of-range values give an empty frame.
+    pub fn new(buf: &'a mut [u8], start: usize, len: usize) -> Self {
+        let end = start.saturating_add(len).min(buf.len());
+        let start = start.min(end);
+        FrameMut { buf, start, end }
+    }
+
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.buf.get(self.start..self.end).unwrap_or(&[])
+    }
+
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buf.get_mut(self.start..self.end).unwrap_or(&mut [])
+    }
+
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Replaces `l3` bytes of link header by a new one: Ethernet, with an 802.1Q tag if `vlan` is not
+    /// zero, and cuts link-layer padding after `ip_len`.
+    #[inline]
+    pub fn set_link(&mut self, l3: usize, ip_len: usize, link: &LinkHeader) -> Result<(), NoHeadroom> {
+        let ip_at = self.start + l3;
+        let tagged = link.vlan != 0;
+        let need = if tagged { ETH_LEN + VLAN_LEN } else { ETH_LEN };
+        let start = ip_at.checked_sub(need).ok_or(NoHeadroom)?;
+        let end = (ip_at + ip_len).min(self.end);
+        let Some(h) = self.buf.get_mut(start..ip_at) else { return Err(NoHeadroom) };
+        let Some(eth) = h.first_chunk_mut::<ETH_LEN>() else { return Err(NoHeadroom) };
+        eth[0..6].copy_from_slice(&link.dst.0);
+        eth[6..12].copy_from_slice(&link.src.0);
+        let ethertype = link.ethertype.to_be_bytes();
+        if tagged {
+            eth[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+            h[14..16].copy_from_slice(&link.vlan.to_be_bytes());
+            h[16..18].copy_from_slice(&ethertype);
+        } else {
+            eth[12..14].copy_from_slice(&ethertype);
+        }
+        self.start = start;
+        self.end = end;
+        Ok(())
+    }
+}
+
+/// The link header of an outgoing frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkHeader {
+    pub dst: MacAddr,
+    pub src: MacAddr,
+    /// 0 = untagged.
+    pub vlan: u16,
+    pub ethertype: u16,
+}
+
+/// Takes one from TTL or hop limit; the caller has checked that it is above one.
+#[inline]
+pub fn decrement_ttl(frame: &mut [u8], p: &Parsed) {
+    let l3 = usize::from(p.l3);
+    match p.family {
+        Family::V4 => {
+            let Some(h) = frame.get_mut(l3..).and_then(|f| f.first_chunk_mut::<IPV4_LEN>()) else { return };
+            let old = u16::from_ne_bytes([h[8], h[9]]);
+            h[8] = h[8].wrapping_sub(1);
+            let new = u16::from_ne_bytes([h[8], h[9]]);
+            let check = u16::from_ne_bytes([h[10], h[11]]);
+            let check = checksum::apply(check, checksum::delta16(old, new));
+            h[10..12].copy_from_slice(&check.to_ne_bytes());
+        }
+        Family::V6 => {
+            if let Some(hop) = frame.get_mut(l3 + 7) {
+                *hop = hop.wrapping_sub(1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_header_grows_and_shrinks() {
+        let mut buf = [0xAAu8; 64];
+        let link =
+            |vlan| LinkHeader { dst: MacAddr([2; 6]), src: MacAddr([4; 6]), vlan, ethertype: ETHERTYPE_IPV4 };
+        let mut f = FrameMut::new(&mut buf, 8, 40);
+        f.set_link(14, 20, &link(100)).unwrap();
+        assert_eq!((f.start(), f.len()), (4, 38));
+        assert_eq!(&f.bytes()[12..18], &[0x81, 0, 0, 100, 8, 0]);
+        f.set_link(18, 20, &link(0)).unwrap();
+        assert_eq!((f.start(), f.len()), (8, 34));
+        let mut f = FrameMut::new(&mut buf, 0, 40);
+        assert_eq!(f.set_link(14, 20, &link(5)), Err(NoHeadroom));
+        let f = FrameMut::new(&mut buf, 100, 40);
+        assert!(f.is_empty());
+    }
+}
