@@ -1,0 +1,208 @@
+//! Messages of the control socket: what `sagctl` and the agent ask, what the gateway answers.
+//!
+//! A Unix stream socket carries one JSON document a line. A request is
+//! `{"v":1,"id":N,"op":"…", …arguments}`, its answer `{"v":1,"id":N,"ok":…}` or
+//! `{"v":1,"id":N,"err":{"code","message","remedy"}}`. Answers come in the order of the requests.
+//! Keys may be added to answers within a version; unknown keys of a request are refused, because a
+//! misspelt filter must not widen what it selects. The reference is `docs/control.md`.
+
+mod explain;
+mod report;
+mod session;
+
+pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
+pub use report::{
+    Acl, AclQuery, AclReport, AclRule, Change, ConfigApplied, ConfigDiff, ConfigShow, ConfigText, DropRow,
+    Drops, Finding, NextHop, Port, Ports, PuntRow, Route, RouteQuery, Routes, SessionTotals, Status, Worker,
+};
+pub use session::{
+    CidrError, DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts,
+    SessionFilter, SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup,
+    TopQuery, TopRow, parse_cidr,
+};
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Version of the protocol, the `v` of every message.
+pub const VERSION: u32 = 1;
+
+/// Where the gateway listens unless its configuration says otherwise (`dataplane.control`).
+pub const DEFAULT_SOCKET: &str = "/run/sag/vcpe.sock";
+
+/// Longest request line, unless it carries a configuration.
+pub const MAX_REQUEST: usize = 1 << 20;
+
+/// Longest request line that carries a configuration (`config-apply`, `config-diff`). Such a
+/// request names its `op` within the first [`OP_WITHIN`] bytes.
+pub const MAX_CONFIG_REQUEST: usize = 64 << 20;
+
+/// See [`MAX_CONFIG_REQUEST`].
+pub const OP_WITHIN: usize = 256;
+
+/// One line from the client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    pub v: u32,
+    pub id: u64,
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+impl Request {
+    pub fn new(id: u64, op: Op) -> Request {
+        Request { v: VERSION, id, op }
+    }
+}
+
+/// What is readable of a request whatever its version and operation: enough to answer it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Envelope {
+    pub v: u32,
+    pub id: u64,
+    pub op: String,
+}
+
+macro_rules! ops {
+    ($($(#[$m:meta])* $variant:ident $(($arg:ty))? = $name:literal;)*) => {
+        /// What is asked. The arguments stand beside `op` in the request.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
+        pub enum Op { $($(#[$m])* #[serde(rename = $name)] $variant $(($arg))?,)* }
+
+        impl Op {
+            /// Every name of an operation.
+            pub const NAMES: &'static [&'static str] = &[$($name,)*];
+        }
+    };
+}
+
+ops! {
+    Status = "status";
+    Ports = "ports";
+    Drops = "drops";
+    Acl(AclQuery) = "acl";
+    Routes(RouteQuery) = "routes";
+    Sessions(SessionQuery) = "sessions";
+    SessionsFlush(SessionFlush) = "sessions-flush";
+    Top(TopQuery) = "top";
+    Explain(ExplainQuery) = "explain";
+    /// Not answered by a gateway whose version does not enforce it, like the next three.
+    Trace = "trace";
+    Qos = "qos";
+    Nat = "nat";
+    Tunnels = "tunnels";
+    ConfigShow = "config-show";
+    ConfigApply(ConfigText) = "config-apply";
+    ConfigDiff(ConfigText) = "config-diff";
+    /// Reads the configuration file anew, as SIGHUP does.
+    Reload = "reload";
+}
+
+/// One line to the client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Response<T> {
+    pub v: u32,
+    pub id: u64,
+    #[serde(flatten)]
+    pub outcome: Outcome<T>,
+}
+
+/// `"ok":…` or `"err":…` of a response.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome<T> {
+    Ok(T),
+    Err(Error),
+}
+
+impl<T> Response<T> {
+    pub fn new(id: u64, result: Result<T, Error>) -> Response<T> {
+        let outcome = match result {
+            Ok(v) => Outcome::Ok(v),
+            Err(e) => Outcome::Err(e),
+        };
+        Response { v: VERSION, id, outcome }
+    }
+
+    pub fn into_result(self) -> Result<T, Error> {
+        match self.outcome {
+            Outcome::Ok(v) => Ok(v),
+            Outcome::Err(e) => Err(e),
+        }
+    }
+}
+
+/// Kind of a refusal, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorCode {
+    /// Not JSON, or arguments that the operation does not know.
+    BadRequest,
+    /// The request's `v` is not the gateway's.
+    VersionMismatch,
+    UnknownOp,
+    /// Line over [`MAX_REQUEST`], or an answer too large to send.
+    TooLarge,
+    /// A port, ACL or other thing of that name does not exist.
+    NotFound,
+    /// The configuration is not valid; nothing was changed.
+    InvalidConfig,
+    /// This version of the gateway has no such feature.
+    NotSupported,
+    /// Cannot be done at this moment; the same request may succeed later.
+    Busy,
+    /// The gateway failed; its log has more.
+    Internal,
+    /// A code of a newer gateway.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A refusal: what is wrong, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub code: ErrorCode,
+    pub message: String,
+    #[serde(default)]
+    pub remedy: String,
+}
+
+impl Error {
+    pub fn new(code: ErrorCode, message: impl Into<String>, remedy: impl Into<String>) -> Error {
+        Error { code, message: message.into(), remedy: remedy.into() }
+    }
+
+    /// For a failure of the gateway itself.
+    pub fn internal(message: impl Into<String>) -> Error {
+        Error::new(ErrorCode::Internal, message, "see the log of sag-vcpe")
+    }
+
+    /// For a configuration that does not validate; `message` names the place.
+    pub fn invalid_config(message: impl Into<String>) -> Error {
+        Error::new(
+            ErrorCode::InvalidConfig,
+            message,
+            "correct the file and apply it again; the running configuration is unchanged",
+        )
+    }
+
+    /// For a section of the configuration that is read but not acted upon yet.
+    pub fn not_enforced(what: &str) -> Error {
+        Error::new(
+            ErrorCode::NotSupported,
+            format!("{what} is not enforced by this version of sag-vcpe"),
+            "sagctl status lists what this version does not act upon",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
