@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import time
+from pathlib import Path
 
 from .net import CommandError
 
@@ -77,7 +78,7 @@ def http_server(ns, address, folder):
     """Serves `folder` on port 8000 of `address`; yields the URL's beginning."""
     with process(
         ns,
-        ["/usr/bin/python3", "-m", "http.server", "--bind", address, "--directory", folder, 8000],
+        ["/usr/bin/python3", Path(__file__).with_name("httpd.py"), address, 8000, folder],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ):

@@ -1,0 +1,27 @@
+"""python's http.server on one address, without its name lookups (the lab has no DNS).
+
+usage: httpd.py ADDRESS PORT FOLDER
+"""
+
+import functools
+import http.server
+import socket
+import socketserver
+import sys
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
+def main():
+    address, port, folder = sys.argv[1:]
+    Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    Server((address, int(port)), handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
