@@ -1,0 +1,257 @@
+//! What a network device is and can do, for the capability line of a port and for preflight checks.
+//!
+//! Asked for by ioctl, which answers for the network namespace of the caller; `/sys/class/net` shows
+//! the namespace of whoever mounted it, so only facts tied to the hardware are read from `/sys`.
+
+use crate::socket::Binding;
+use std::fmt;
+
+mod ethtool;
+
+/// Name of a network device: at most 15 bytes, no allocation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IfName([u8; libc::IFNAMSIZ]);
+
+impl IfName {
+    /// `None` for names that no device can have.
+    pub fn new(name: &str) -> Option<IfName> {
+        let mut bytes = [0; libc::IFNAMSIZ];
+        if name.is_empty() || name.len() >= bytes.len() || name.bytes().any(|b| b == 0 || b == b'/') {
+            return None;
+        }
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Some(IfName(bytes))
+    }
+
+    pub fn as_str(&self) -> &str {
+        let len = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
+        // Made from a str and cut at a zero byte, so always valid.
+        std::str::from_utf8(&self.0[..len]).unwrap_or("?")
+    }
+
+    pub(crate) fn raw(&self) -> &[u8; libc::IFNAMSIZ] {
+        &self.0
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// The facts of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub name: IfName,
+    pub ifindex: u32,
+    pub driver: String,
+    /// Bus address, such as `0000:00:05.0`; empty for virtual devices.
+    pub bus: String,
+    /// Queues that packets arrive on; each takes a socket.
+    pub rx_queues: u32,
+    pub tx_queues: u32,
+    pub mtu: u32,
+    pub mac: [u8; 6],
+    pub up: bool,
+    /// `None` for virtual devices and machines with one node.
+    pub numa_node: Option<u32>,
+    /// Offloads of this device that hand XDP something else than the frames of the wire, by the
+    /// names that `ethtool -K` takes.
+    pub in_the_way: Vec<&'static str>,
+}
+
+impl Facts {
+    /// Reads the facts of a device of the caller's network namespace.
+    pub fn read(name: &str) -> Result<Facts, FactsError> {
+        let name = IfName::new(name).ok_or_else(|| FactsError::BadName(name.to_owned()))?;
+        let control = ethtool::Control::new().map_err(|source| FactsError::Os { name, source })?;
+        let ifindex = control.ifindex(name).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENODEV) => FactsError::NoDevice(name),
+            _ => FactsError::Os { name, source },
+        })?;
+        let os = |source| FactsError::Os { name, source };
+        let (driver, bus) = control.driver(name).unwrap_or_default();
+        let (rx_queues, tx_queues) = control.queues(name).unwrap_or_else(|_| queues_from_sysfs(name));
+        Ok(Facts {
+            name,
+            ifindex,
+            rx_queues,
+            tx_queues,
+            mtu: control.mtu(name).map_err(os)?,
+            mac: control.mac(name).map_err(os)?,
+            up: control.is_up(name).map_err(os)?,
+            numa_node: numa_node(&bus),
+            in_the_way: control.active_features(name, &IN_THE_WAY),
+            driver: if driver.is_empty() { "unknown".to_owned() } else { driver },
+            bus,
+        })
+    }
+
+    /// The one-line account of a port whose sockets are bound as `binding` says.
+    pub fn line(&self, binding: Binding) -> Line<'_> {
+        Line { facts: self, binding: Some(binding) }
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Line { facts: self, binding: None }.fmt(f)
+    }
+}
+
+/// See [`Facts::line`].
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    facts: &'a Facts,
+    binding: Option<Binding>,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = self.facts;
+        let s = if facts.rx_queues == 1 { "" } else { "s" };
+        write!(f, "{}: driver {}, {} queue{s}", facts.name, facts.driver, facts.rx_queues)?;
+        if let Some(binding) = self.binding {
+            write!(f, ", {binding}")?;
+        }
+        write!(f, ", MTU {}", facts.mtu)?;
+        if let Some(node) = facts.numa_node {
+            write!(f, ", NUMA node {node}")?;
+        }
+        if !facts.up {
+            f.write_str(", down")?;
+        }
+        match facts.in_the_way.as_slice() {
+            [] => Ok(()),
+            names => write!(f, ", offloads in the way: {}", names.join(" ")),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error("device name {0:?} is empty, longer than 15 bytes or contains a slash")]
+    BadName(String),
+    #[error("no network device named {0} in this network namespace")]
+    NoDevice(IfName),
+    #[error("asking the kernel about {name}: {source}")]
+    Os { name: IfName, source: std::io::Error },
+}
+
+/// Kernel feature names and what `ethtool -K` calls them.
+const IN_THE_WAY: [(&str, &str); 3] =
+    [("rx-lro", "lro"), ("rx-gro-hw", "rx-gro-hw"), ("rx-vlan-hw-parse", "rxvlan")];
+
+/// Index of a device of this network namespace.
+pub fn ifindex(name: IfName) -> Option<u32> {
+    // SAFETY: the name ends with a zero byte, being shorter than its array.
+    match unsafe { libc::if_nametoindex(name.raw().as_ptr().cast()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// Queues that a device can have sockets on, at least 1.
+pub fn queue_count(name: IfName) -> u32 {
+    let queues = ethtool::Control::new().and_then(|control| control.queues(name));
+    let (rx, tx) = queues.unwrap_or_else(|_| queues_from_sysfs(name));
+    rx.max(tx)
+}
+
+/// The symbolic name of an error number that drivers answer a zero-copy request with.
+pub(crate) fn errno_name(errno: i32) -> String {
+    let name = match errno {
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::EINVAL => "EINVAL",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOSPC => "ENOSPC",
+        libc::ENETDOWN => "ENETDOWN",
+        libc::EBUSY => "EBUSY",
+        libc::EBADF => "EBADF",
+        libc::ENOENT => "ENOENT",
+        libc::EIO => "EIO",
+        libc::EAGAIN => "EAGAIN",
+        _ => return std::io::Error::from_raw_os_error(errno).to_string(),
+    };
+    name.to_owned()
+}
+
+/// Right only if `/sys` belongs to this network namespace, hence the check of the index.
+fn queues_from_sysfs(name: IfName) -> (u32, u32) {
+    let dir = std::path::Path::new("/sys/class/net").join(name.as_str());
+    let known = std::fs::read_to_string(dir.join("ifindex")).ok().and_then(|text| text.trim().parse().ok());
+    let entries = (known == ifindex(name)).then(|| std::fs::read_dir(dir.join("queues")).ok()).flatten();
+    let (mut rx, mut tx) = (0, 0);
+    for entry in entries.into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        rx += u32::from(file.to_string_lossy().starts_with("rx-"));
+        tx += u32::from(file.to_string_lossy().starts_with("tx-"));
+    }
+    (rx.max(1), tx.max(1))
+}
+
+fn numa_node(bus: &str) -> Option<u32> {
+    // Also keeps anything but a bus address out of the path.
+    if bus.is_empty() || bus.contains('/') {
+        return None;
+    }
+    let node = std::fs::read_to_string(format!("/sys/bus/pci/devices/{bus}/numa_node")).ok()?;
+    // -1 where the machine has no notion of nodes.
+    node.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_facts() {
+        let facts = Facts::read("lo").unwrap();
+        assert_eq!((facts.ifindex, facts.numa_node), (1, None));
+        assert!(facts.mtu > 0 && facts.rx_queues >= 1);
+        assert!(facts.to_string().starts_with("lo: driver "), "{facts}");
+    }
+
+    #[test]
+    fn absent_and_impossible_names_are_told_apart() {
+        assert!(matches!(Facts::read("no-such-dev0"), Err(FactsError::NoDevice(_))));
+        assert!(matches!(Facts::read("a-name-too-long-"), Err(FactsError::BadName(_))));
+        assert!(matches!(Facts::read("a/b"), Err(FactsError::BadName(_))));
+        assert!(matches!(Facts::read(""), Err(FactsError::BadName(_))));
+    }
+
+    #[test]
+    fn the_line_names_every_downgrade() {
+        let facts = Facts {
+            name: IfName::new("eth1").unwrap(),
+            ifindex: 7,
+            driver: "veth".into(),
+            bus: String::new(),
+            rx_queues: 2,
+            tx_queues: 2,
+            mtu: 1500,
+            mac: [0; 6],
+            up: true,
+            numa_node: None,
+            in_the_way: vec!["lro"],
+        };
+        let refused = Binding::Copy { refused: Some(libc::EOPNOTSUPP) };
+        assert_eq!(
+            facts.line(refused).to_string(),
+            "eth1: driver veth, 2 queues, copy mode (zero-copy refused: EOPNOTSUPP), MTU 1500, \
+             offloads in the way: lro"
+        );
+        let better = Facts { in_the_way: vec![], rx_queues: 1, numa_node: Some(1), up: false, ..facts };
+        assert_eq!(
+            better.line(Binding::ZeroCopy).to_string(),
+            "eth1: driver veth, 1 queue, zero-copy, MTU 1500, NUMA node 1, down"
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! The few system calls that a worker thread needs beside its sockets: clock, pinning, grace
+//! periods, waiting.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Nanoseconds of the monotonic clock, the one that BPF programs read.
+#[inline]
+pub fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec; this clock exists on every kernel.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    // The clock starts at boot and is never negative.
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Ties the calling thread to one CPU.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: a CPU set is plain bits, for which zero is a value; `cpu` is below its size.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: passes a set of the size stated; 0 means the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
+}
+
+/// The CPUs that the calling thread may run on, in ascending order.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: as in `pin_to_cpu`, the kernel fills in the set.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        check(libc::sched_getaffinity(0, size_of_val(&set), &raw mut set))?;
+        set
+    };
+    // SAFETY: every index asked for is below the size of the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
+}
+
+/// Waits until every RCU read-side section that had begun when it was called has ended. XDP programs
+/// run in such sections: what they could see before the call, they have let go of after it.
+pub fn rcu_barrier() -> io::Result<()> {
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: takes integers only.
+    match unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Something to wait for: readable is always asked for.
+pub type PollFd = libc::pollfd;
+
+/// An entry for [`poll`] that waits for `fd` to become readable.
+pub fn readable(fd: BorrowedFd<'_>) -> PollFd {
+    PollFd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }
+}
+
+/// Waits until one of `fds` is ready or `timeout_ms` have passed (negative: forever). Returns how
+/// many are ready; an interrupting signal counts as none.
+pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
+    // SAFETY: the kernel writes `revents` of the entries of this slice only.
+    let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+    if ready >= 0 {
+        return Ok(ready as usize);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        error => Err(error),
+    }
+}
+
+pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_clock_goes_forward() {
+        let before = now();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!((2_000_000..2_000_000_000).contains(&(now() - before)));
+    }
+
+    #[test]
+    fn pinning_takes_effect() {
+        std::thread::spawn(|| {
+            let cpu = allowed_cpus().unwrap()[0];
+            pin_to_cpu(cpu).unwrap();
+            assert_eq!(allowed_cpus().unwrap(), [cpu]);
+            assert!(pin_to_cpu(1 << 20).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_grace_period_passes() {
+        rcu_barrier().unwrap();
+    }
+
+    #[test]
+    fn poll_sees_input_and_timeouts() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut fds = [readable(reader.as_fd())];
+        assert_eq!(poll(&mut fds, 0).unwrap(), 0);
+        io::Write::write_all(&mut writer, b"x").unwrap();
+        assert_eq!(poll(&mut fds, 1000).unwrap(), 1);
+    }
+}
