@@ -1,0 +1,47 @@
+//! A small generator of pseudo-random numbers (SplitMix64), the same everywhere.
+
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn wide(&mut self) -> u128 {
+        u128::from(self.next()) << 64 | u128::from(self.next())
+    }
+
+    /// Below `n`; 0 if `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    }
+
+    /// Below `n`, small numbers much more often than large ones.
+    pub fn skewed(&mut self, n: usize) -> usize {
+        let limit = self.below(n) + 1;
+        self.below(limit)
+    }
+
+    /// An item, as often as its weight says. Panics on an empty table, which no caller has.
+    pub fn weighted<'a, T>(&mut self, table: &'a [(u32, T)]) -> &'a T {
+        let total: u32 = table.iter().map(|(w, _)| w).sum();
+        let mut at = self.below(total as usize) as u32;
+        for (weight, item) in table {
+            if at < *weight {
+                return item;
+            }
+            at -= weight;
+        }
+        &table[0].1
+    }
+}

@@ -1,0 +1,203 @@
+//! The words of a rule set, and the linear scan that defines what a match is.
+
+use crate::family::Addr;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    #[error("prefix length {len} is over {max}: use a length from 0 to {max}")]
+    PrefixLength { len: u8, max: u8 },
+    #[error("port range {lo}/{hi} runs backwards: put the lower port first")]
+    PortOrder { lo: u16, hi: u16 },
+}
+
+/// Protocols whose header starts with a source and a destination port: TCP, UDP, SCTP, UDP-Lite.
+pub const fn proto_has_ports(proto: u8) -> bool {
+    matches!(proto, 6 | 17 | 132 | 136)
+}
+
+/// An address prefix; bits beyond the length are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Prefix<A> {
+    addr: A,
+    len: u8,
+}
+
+impl<A: Addr> Prefix<A> {
+    /// Every address of the family.
+    pub const ANY: Self = Prefix { addr: A::ZERO, len: 0 };
+
+    /// Host bits in `addr` are cleared.
+    pub fn new(addr: A, len: u8) -> Result<Self, RuleError> {
+        if len > A::BITS {
+            return Err(RuleError::PrefixLength { len, max: A::BITS });
+        }
+        Ok(Prefix { addr: addr & A::prefix_mask(len), len })
+    }
+
+    pub fn addr(&self) -> A {
+        self.addr
+    }
+
+    pub fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    pub fn first(&self) -> A {
+        self.addr
+    }
+
+    pub fn last(&self) -> A {
+        self.addr | !A::prefix_mask(self.len)
+    }
+
+    pub fn contains(&self, addr: A) -> bool {
+        addr & A::prefix_mask(self.len) == self.addr
+    }
+
+    /// Whether every address of `other` is in this prefix.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.len <= other.len && self.contains(other.addr)
+    }
+}
+
+/// Ports from `lo` to `hi`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    lo: u16,
+    hi: u16,
+}
+
+impl PortRange {
+    /// Every port, and packets without ports.
+    pub const ANY: Self = PortRange { lo: 0, hi: u16::MAX };
+
+    pub fn new(lo: u16, hi: u16) -> Result<Self, RuleError> {
+        if lo > hi { Err(RuleError::PortOrder { lo, hi }) } else { Ok(PortRange { lo, hi }) }
+    }
+
+    pub const fn single(port: u16) -> Self {
+        PortRange { lo: port, hi: port }
+    }
+
+    pub const fn lo(&self) -> u16 {
+        self.lo
+    }
+
+    pub const fn hi(&self) -> u16 {
+        self.hi
+    }
+
+    pub const fn is_any(&self) -> bool {
+        self.lo == 0 && self.hi == u16::MAX
+    }
+
+    pub const fn contains(&self, port: u16) -> bool {
+        self.lo <= port && port <= self.hi
+    }
+}
+
+/// What a packet must look like. `proto: None` is every protocol.
+///
+/// A rule that restricts a port matches only packets that have ports. So one that restricts a port
+/// and names a protocol without ports (ICMP, GRE, ...) matches nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rule<A> {
+    pub proto: Option<u8>,
+    pub src: Prefix<A>,
+    pub dst: Prefix<A>,
+    pub sport: PortRange,
+    pub dport: PortRange,
+}
+
+impl<A: Addr> Rule<A> {
+    /// Matches every packet of the family.
+    pub const ANY: Self = Rule {
+        proto: None,
+        src: Prefix::ANY,
+        dst: Prefix::ANY,
+        sport: PortRange::ANY,
+        dport: PortRange::ANY,
+    };
+
+    pub fn matches(&self, key: &Key<A>) -> bool {
+        self.proto.is_none_or(|p| p == key.proto())
+            && (key.has_ports() || !self.needs_ports())
+            && self.src.contains(key.src)
+            && self.dst.contains(key.dst)
+            && self.sport.contains(key.sport)
+            && self.dport.contains(key.dport)
+    }
+
+    /// Whether packets without ports are out of this rule's reach.
+    pub fn needs_ports(&self) -> bool {
+        !(self.sport.is_any() && self.dport.is_any())
+    }
+
+    /// Whether no packet at all can match: ports asked of a protocol that has none.
+    pub fn is_unmatchable(&self) -> bool {
+        self.needs_ports() && self.proto.is_some_and(|p| !proto_has_ports(p))
+    }
+}
+
+/// The five-tuple of a packet. A packet without ports carries port 0 and a mark that says so; both
+/// are set by the constructors, so a key never contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key<A> {
+    pub(crate) src: A,
+    pub(crate) dst: A,
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
+    /// Protocol in the low byte, [`NO_PORTS`] above it.
+    pub(crate) class: u16,
+}
+
+/// The mark in [`Key::class`] of a packet without ports.
+pub(crate) const NO_PORTS: u16 = 0x100;
+
+impl<A: Addr> Key<A> {
+    /// The ports of a protocol without ports are ignored.
+    #[inline]
+    pub fn new(proto: u8, src: A, dst: A, sport: u16, dport: u16) -> Self {
+        if proto_has_ports(proto) {
+            Key { src, dst, sport, dport, class: u16::from(proto) }
+        } else {
+            Key::without_ports(proto, src, dst)
+        }
+    }
+
+    /// A packet whose ports are not to be seen: a later fragment, an ICMP or GRE packet. No rule
+    /// that restricts a port matches it, whatever its protocol.
+    #[inline]
+    pub fn without_ports(proto: u8, src: A, dst: A) -> Self {
+        Key { src, dst, sport: 0, dport: 0, class: u16::from(proto) | NO_PORTS }
+    }
+
+    pub fn proto(&self) -> u8 {
+        (self.class & 0xff) as u8
+    }
+
+    pub fn has_ports(&self) -> bool {
+        self.class & NO_PORTS == 0
+    }
+
+    pub fn src(&self) -> A {
+        self.src
+    }
+
+    pub fn dst(&self) -> A {
+        self.dst
+    }
+
+    pub fn sport(&self) -> u16 {
+        self.sport
+    }
+
+    pub fn dport(&self) -> u16 {
+        self.dport
+    }
+}
+
+/// The first rule that matches: the definition that every faster method is checked against.
+pub fn linear<A: Addr>(rules: &[Rule<A>], key: &Key<A>) -> Option<u32> {
+    rules.iter().position(|r| r.matches(key)).map(|i| i as u32)
+}
