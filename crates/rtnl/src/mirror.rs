@@ -1,0 +1,270 @@
+//! [`Mirror`]: the sockets, the tables, and the rules that keep them equal to the kernel's.
+//!
+//! The listener subscribes before the first dump, so no change falls between the two. A change that
+//! is in a dump already and arrives once more as a notification does no harm: notifications are
+//! applied in the kernel's order, so every entry ends at its last word.
+
+use crate::apply::{Changes, Tracker};
+use crate::decode::{self, Event};
+use crate::error::{Error, Result};
+use crate::managed::Managed;
+use crate::request::{self, Wanted};
+use crate::socket::{Asker, Heard, Listener};
+use crate::tables::Tables;
+use crate::types::NeighborState;
+use crate::wire;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Instant;
+
+/// Bytes of notifications that may wait between two polls; about 60,000 route changes.
+const RECEIVE_BUFFER: usize = 64 << 20;
+/// Datagrams that one poll takes, so that a flood of changes cannot hold the caller for ever.
+const DATAGRAMS_PER_POLL: usize = 16_384;
+/// Rounds of reading and re-reading in one poll.
+const ROUNDS: usize = 3;
+
+/// A live copy of the forwarding tables of the network namespace in which it was opened.
+pub struct Mirror {
+    listener: Listener,
+    asker: Asker,
+    tables: Tables,
+    managed: Managed,
+    /// Everything must be read anew: notifications were lost, or the last attempt failed.
+    stale: bool,
+    /// The routes must be read anew.
+    stale_routes: bool,
+    malformed: u64,
+}
+
+impl Mirror {
+    /// Subscribes to the kernel's notifications and reads all tables. Needs no privilege, except for
+    /// a receive buffer beyond `net.core.rmem_max` (without it, a smaller one is used).
+    pub fn open() -> Result<Mirror> {
+        Mirror::with_receive_buffer(RECEIVE_BUFFER)
+    }
+
+    /// As [`Mirror::open`], with a buffer of the given size for notifications. A small one costs
+    /// re-reading when many changes come at once, never correctness.
+    pub fn with_receive_buffer(bytes: usize) -> Result<Mirror> {
+        let mut mirror = Mirror {
+            listener: Listener::open(bytes)?,
+            asker: Asker::open()?,
+            tables: Tables::default(),
+            managed: Managed::default(),
+            stale: false,
+            stale_routes: false,
+            malformed: 0,
+        };
+        mirror.read_all(&mut Tracker::default())?;
+        Ok(mirror)
+    }
+
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Messages that could not be understood since the mirror was opened; 0 unless the kernel's
+    /// interface changed.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Takes all notifications that wait, never blocking for more. Call it when [`Mirror::fd`] is
+    /// readable, and about once a second besides (see [`Mirror::manage`]).
+    ///
+    /// After an error the tables are those of the last success, and the next call reads all anew.
+    pub fn poll(&mut self) -> Result<Changes> {
+        let mut tracker = Tracker::default();
+        let mut resynced = false;
+        let mut more = true;
+        for _ in 0..ROUNDS {
+            more = self.drain(&mut tracker)?;
+            if self.stale {
+                self.read_all(&mut tracker)?;
+                resynced = true;
+            } else if self.stale_routes {
+                self.read_routes(&mut tracker)?;
+            } else {
+                break;
+            }
+            // What arrived meanwhile may be older than what was read: go on until it is quiet.
+            more = true;
+        }
+        let mut changes = tracker.finish(&self.tables);
+        changes.resynced = resynced;
+        changes.more = more || self.stale || self.stale_routes;
+        self.tend(Instant::now());
+        Ok(changes)
+    }
+
+    /// Applies what waits on the listening socket; true if there is more.
+    fn drain(&mut self, tracker: &mut Tracker) -> Result<bool> {
+        let mut more = true;
+        for _ in 0..DATAGRAMS_PER_POLL {
+            match self.listener.hear() {
+                Err(e) => {
+                    self.stale = true;
+                    return Err(e);
+                }
+                Ok(Heard::Nothing) => {
+                    more = false;
+                    break;
+                }
+                // The kernel stays silent until its queue is empty, so go on emptying it.
+                Ok(Heard::Overrun) => self.stale = true,
+                Ok(Heard::Datagram(len)) => {
+                    let datagram = self.listener.buf.get(..len).unwrap_or_default();
+                    for message in wire::messages(datagram) {
+                        match decode::decode(message) {
+                            Ok(Some(event)) => tracker.apply(&mut self.tables, event),
+                            Ok(None) => {}
+                            Err(decode::Malformed) => self.malformed += 1,
+                        }
+                    }
+                }
+            }
+        }
+        self.stale_routes |= std::mem::take(&mut tracker.reread_routes);
+        Ok(more)
+    }
+
+    fn read_all(&mut self, tracker: &mut Tracker) -> Result<()> {
+        // Stays set if one of the dumps fails.
+        self.stale = true;
+        let mut whole = true;
+        let (new, sound) = self.asker.dump("links", request::dump_links, load)?;
+        tracker.replace_links(&mut self.tables, new);
+        whole &= sound;
+        let (new, sound) = self.dump_families("addresses", request::dump_addresses)?;
+        tracker.replace_addresses(&mut self.tables, new);
+        whole &= sound;
+        let (new, sound) = self.dump_families("neighbours", request::dump_neighbors)?;
+        tracker.replace_neighbors(&mut self.tables, new);
+        whole &= sound;
+        self.read_routes(tracker)?;
+        self.stale = !whole;
+        Ok(())
+    }
+
+    fn read_routes(&mut self, tracker: &mut Tracker) -> Result<()> {
+        self.stale_routes = true;
+        // The announcement of a link's fall precedes the fall of its routes: wait for the kernel to
+        // finish. The loopback device is number 1 in every namespace; if it is not, the answer "no
+        // such link" comes after the same wait.
+        let _answer = self.asker.ask("link 1", |seq| request::get_link(1, seq), |_| {})?;
+        let (new, sound) = self.asker.dump("nexthops", request::dump_nexthops, load)?;
+        tracker.replace_nexthops(&mut self.tables, new);
+        let (new, all) = self.dump_families("routes", request::dump_routes)?;
+        tracker.replace_routes(&mut self.tables, new);
+        self.stale_routes = !(sound && all);
+        Ok(())
+    }
+
+    /// One table, IPv4 and IPv6; the flag tells whether it is consistent.
+    fn dump_families(
+        &mut self,
+        what: &'static str,
+        request: fn(bool, u32) -> Vec<u8>,
+    ) -> Result<(Tables, bool)> {
+        let (mut both, sound4) = self.asker.dump(what, |seq| request(true, seq), load)?;
+        let (v6, sound6) = self.asker.dump(what, |seq| request(false, seq), load)?;
+        both.absorb(v6);
+        Ok((both, sound4 && sound6))
+    }
+
+    /// Has the kernel resolve a neighbour (ARP or ND), as if it had a packet to send to it. Returns at
+    /// once; the outcome shows up in [`Changes::neighbors`]. Entries that are resolved stay so: those
+    /// gone stale are checked by the kernel a few seconds later.
+    pub fn resolve(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
+        let managed = self.managed.contains(ifindex, ip);
+        self.use_neighbor("resolve", ifindex, ip, managed)
+    }
+
+    /// Keeps a neighbour resolved until [`Mirror::unmanage`]. The kernel does it by itself from Linux
+    /// 5.16 on; for older ones, and after link failures, [`Mirror::poll`] asks again and again.
+    pub fn manage(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
+        self.use_neighbor("manage", ifindex, ip, true)?;
+        self.managed.insert(ifindex, ip, Instant::now());
+        Ok(())
+    }
+
+    /// Leaves a neighbour to the kernel's ordinary ageing.
+    pub fn unmanage(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
+        if self.managed.remove(ifindex, ip) && self.tables.neighbor(ifindex, ip).is_some_and(|n| n.managed) {
+            self.use_neighbor("stop managing", ifindex, ip, false)?;
+        }
+        Ok(())
+    }
+
+    fn use_neighbor(&mut self, request: &'static str, ifindex: u32, ip: IpAddr, managed: bool) -> Result<()> {
+        let known = self.tables.neighbor(ifindex, ip);
+        // The request would turn an administrator's entry into an ordinary one.
+        if known.is_some_and(|n| matches!(n.state, NeighborState::Permanent | NeighborState::NoArp)) {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            managed,
+            ext_learned: known.is_some_and(|n| n.ext_learned),
+            router: known.is_some_and(|n| n.router),
+        };
+        self.asker
+            .ask("a neighbour", |seq| request::use_neighbor(ifindex, ip, wanted, seq), |_| {})?
+            .map_err(|source| Error::neighbor(request, ip, ifindex, source))
+    }
+
+    /// Asks again for managed neighbours that the kernel has dropped or does not keep by itself.
+    fn tend(&mut self, now: Instant) {
+        for (ifindex, ip) in self.managed.due(&self.tables, now) {
+            // A refusal (link just gone) is met again at the next turn, or the link's end shows.
+            let _refused = self.use_neighbor("manage", ifindex, ip, true);
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.listener.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Mirror {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.socket.as_fd()
+    }
+}
+
+/// For edge-triggered polling: after an event call [`Mirror::poll`] until [`Changes::more`] is false.
+impl mio::event::Source for Mirror {
+    fn register(
+        &mut self,
+        registry: &mio::Registry,
+        token: mio::Token,
+        interests: mio::Interest,
+    ) -> std::io::Result<()> {
+        self.listener.socket.register(registry, token, interests)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &mio::Registry,
+        token: mio::Token,
+        interests: mio::Interest,
+    ) -> std::io::Result<()> {
+        self.listener.socket.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &mio::Registry) -> std::io::Result<()> {
+        self.listener.socket.deregister(registry)
+    }
+}
+
+/// Puts an entry of a dump into fresh tables.
+fn load(tables: &mut Tables, event: Event) {
+    match event {
+        Event::Link(link) => tables.insert_link(link),
+        Event::Address(address) => tables.insert_address(address),
+        Event::Neighbor(neighbor) => tables.insert_neighbor(neighbor),
+        Event::Nexthop(object) => tables.insert_nexthop(object),
+        Event::Route { route, .. } => tables.insert_route(route),
+        _ => {}
+    }
+}

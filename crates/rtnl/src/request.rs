@@ -1,0 +1,100 @@
+//! The bytes of the requests that the mirror sends.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::net::IpAddr;
+
+const RTM_GETNEXTHOP: u16 = 106;
+
+fn bytes(message: RouteNetlinkMessage, flags: u16, seq: u32) -> Vec<u8> {
+    let mut packet = NetlinkMessage::from(message);
+    packet.header.flags = NLM_F_REQUEST | flags;
+    packet.header.sequence_number = seq;
+    packet.finalize();
+    let mut out = vec![0; packet.buffer_len()];
+    packet.serialize(&mut out);
+    out
+}
+
+fn family(v4: bool) -> AddressFamily {
+    if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+pub(crate) fn dump_links(seq: u32) -> Vec<u8> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    bytes(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP, seq)
+}
+
+pub(crate) fn dump_addresses(v4: bool, seq: u32) -> Vec<u8> {
+    let mut message = AddressMessage::default();
+    message.header.family = family(v4);
+    bytes(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP, seq)
+}
+
+pub(crate) fn dump_routes(v4: bool, seq: u32) -> Vec<u8> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(v4);
+    bytes(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP, seq)
+}
+
+pub(crate) fn dump_neighbors(v4: bool, seq: u32) -> Vec<u8> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(v4);
+    bytes(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, seq)
+}
+
+/// Written by hand: `netlink-packet-route` has no nexthop messages.
+pub(crate) fn dump_nexthops(seq: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    out.extend_from_slice(&24u32.to_ne_bytes());
+    out.extend_from_slice(&RTM_GETNEXTHOP.to_ne_bytes());
+    out.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    out.extend_from_slice(&seq.to_ne_bytes());
+    // Port number of the sender (the kernel knows it), then an empty struct nhmsg.
+    out.extend_from_slice(&[0; 12]);
+    out
+}
+
+/// Asks for one link. The kernel answers under its configuration lock, hence after every change that
+/// it has begun to announce.
+pub(crate) fn get_link(ifindex: u32, seq: u32) -> Vec<u8> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    bytes(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, seq)
+}
+
+/// What to ask of a neighbour entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// The kernel shall keep it resolved by itself.
+    pub managed: bool,
+    /// Flags that the entry has already and would lose otherwise.
+    pub ext_learned: bool,
+    pub router: bool,
+}
+
+/// Creates a neighbour entry if there is none and has the kernel use it as if it had a packet to send.
+pub(crate) fn use_neighbor(ifindex: u32, ip: IpAddr, wanted: Wanted, seq: u32) -> Vec<u8> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(ip.is_ipv4());
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::None;
+    message.header.flags = NeighbourFlags::Use;
+    message.header.flags.set(NeighbourFlags::ExtLearned, wanted.ext_learned);
+    message.header.flags.set(NeighbourFlags::Router, wanted.router);
+    message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+    if wanted.managed {
+        message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+    }
+    bytes(RouteNetlinkMessage::NewNeighbour(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq)
+}

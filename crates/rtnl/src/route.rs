@@ -1,0 +1,249 @@
+//! Routes and nexthop objects as the mirror shows them.
+
+use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// The routing tables that the kernel consults under its default rules, in the order of these rules.
+/// Routes of other tables (VRFs, policy routing) are not mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    Local,
+    Main,
+    Default,
+}
+
+impl Table {
+    pub const fn from_id(id: u32) -> Option<Table> {
+        match id {
+            255 => Some(Table::Local),
+            254 => Some(Table::Main),
+            253 => Some(Table::Default),
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of a packet that meets the route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// Sent on by one of the nexthops.
+    Unicast,
+    /// An address of this machine.
+    Local,
+    Broadcast,
+    /// An IPv6 anycast address of this machine.
+    Anycast,
+    Multicast,
+    /// Dropped silently.
+    Blackhole,
+    /// Dropped, answered with "host unreachable" (IPv4) or "no route" (IPv6).
+    Unreachable,
+    /// Dropped, answered with "administratively prohibited".
+    Prohibit,
+    /// The lookup goes on in the next table.
+    Throw,
+    Other(u8),
+}
+
+impl From<u8> for RouteKind {
+    fn from(v: u8) -> RouteKind {
+        match v {
+            1 => RouteKind::Unicast,
+            2 => RouteKind::Local,
+            3 => RouteKind::Broadcast,
+            4 => RouteKind::Anycast,
+            5 => RouteKind::Multicast,
+            6 => RouteKind::Blackhole,
+            7 => RouteKind::Unreachable,
+            8 => RouteKind::Prohibit,
+            9 => RouteKind::Throw,
+            v => RouteKind::Other(v),
+        }
+    }
+}
+
+impl RouteKind {
+    /// Routes that name no way out; the device that IPv6 reports for them means nothing.
+    pub const fn is_reject(self) -> bool {
+        matches!(self, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw)
+    }
+}
+
+impl fmt::Display for RouteKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            RouteKind::Unicast => "unicast",
+            RouteKind::Local => "local",
+            RouteKind::Broadcast => "broadcast",
+            RouteKind::Anycast => "anycast",
+            RouteKind::Multicast => "multicast",
+            RouteKind::Blackhole => "blackhole",
+            RouteKind::Unreachable => "unreachable",
+            RouteKind::Prohibit => "prohibit",
+            RouteKind::Throw => "throw",
+            RouteKind::Other(v) => return write!(f, "kind-{v}"),
+        })
+    }
+}
+
+/// Who installed a route (`/etc/iproute2/rt_protos`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteProtocol(pub u8);
+
+impl RouteProtocol {
+    /// The usual name, None for numbers without one.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self.0 {
+            0 => "unspec",
+            1 => "redirect",
+            2 => "kernel",
+            3 => "boot",
+            4 => "static",
+            8 => "gated",
+            9 => "ra",
+            10 => "mrt",
+            11 => "zebra",
+            12 => "bird",
+            13 => "dnrouted",
+            14 => "xorp",
+            15 => "ntk",
+            16 => "dhcp",
+            17 => "mrouted",
+            18 => "keepalived",
+            42 => "babel",
+            84 => "ovn",
+            186 => "bgp",
+            187 => "isis",
+            188 => "ospf",
+            189 => "rip",
+            190 => "ripng",
+            191 => "nhrp",
+            192 => "eigrp",
+            // FRR's own numbers.
+            193 => "ldp",
+            194 => "sharp",
+            195 => "pbr",
+            196 => "zstatic",
+            197 => "openfabric",
+            198 => "srte",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for RouteProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.pad(name),
+            None => f.pad(&self.0.to_string()),
+        }
+    }
+}
+
+/// One way out of a route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nexthop {
+    pub ifindex: u32,
+    /// None: the destination itself is on the link. May be IPv6 for an IPv4 route.
+    pub gateway: Option<IpAddr>,
+    /// Share of the flows among the nexthops, from 1.
+    pub weight: u16,
+    /// The kernel does not use it: its interface is down.
+    pub dead: bool,
+    /// Its interface has no carrier.
+    pub linkdown: bool,
+    /// The gateway counts as on the link whatever the addresses say.
+    pub onlink: bool,
+    /// A lightweight tunnel (MPLS, SRv6, ip) wraps the packet: only the kernel can send it.
+    pub encap: bool,
+}
+
+impl Nexthop {
+    /// The same way out, whatever state it is in?
+    pub(crate) fn same_leg(&self, other: &Nexthop) -> bool {
+        self.ifindex == other.ifindex && self.gateway == other.gateway
+    }
+}
+
+/// A route of one of the [`Table`]s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub dst: IpNet,
+    pub table: Table,
+    /// The route holds for packets of this type of service only, unless 0 (IPv4).
+    pub tos: u8,
+    /// The metric; lower wins.
+    pub priority: u32,
+    pub kind: RouteKind,
+    pub protocol: RouteProtocol,
+    /// Source address for packets of this machine.
+    pub prefsrc: Option<IpAddr>,
+    /// The nexthops as the route names them. Where [`Route::nexthop_id`] is set, the object's count:
+    /// ask [`crate::Tables::nexthops_of`].
+    pub nexthops: Vec<Nexthop>,
+    pub nexthop_id: Option<u32>,
+    /// The route's own MTU metric.
+    pub mtu: Option<u32>,
+}
+
+impl Route {
+    pub(crate) fn key(&self) -> RouteKey {
+        RouteKey { dst: self.dst, table: self.table, tos: self.tos, priority: self.priority, nth: 0 }
+    }
+
+    /// The same route with its nexthops in another state?
+    pub(crate) fn same_path(&self, other: &Route) -> bool {
+        self.kind == other.kind
+            && self.nexthop_id == other.nexthop_id
+            && self.nexthops.len() == other.nexthops.len()
+            && self.nexthops.iter().zip(&other.nexthops).all(|(a, b)| a.same_leg(b) && a.weight == b.weight)
+    }
+
+    /// Two reports about one IPv6 route? Its nexthops come and go one by one, while routes through
+    /// bare devices stand side by side under one key (`fe80::/64` of every interface).
+    pub(crate) fn same_siblings(&self, other: &Route) -> bool {
+        if self.nexthop_id.is_some() || other.nexthop_id.is_some() {
+            return self.nexthop_id == other.nexthop_id;
+        }
+        if self.nexthops.is_empty() || other.nexthops.is_empty() {
+            return self.kind == other.kind && self.nexthops.is_empty() && other.nexthops.is_empty();
+        }
+        self.nexthops.iter().any(|a| other.nexthops.iter().any(|b| a.same_leg(b)))
+    }
+}
+
+/// Order of the mirror: by destination; then as the kernel would choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RouteKey {
+    pub dst: IpNet,
+    pub table: Table,
+    pub tos: u8,
+    pub priority: u32,
+    /// The kernel allows several routes that agree in all of the above.
+    pub nth: u32,
+}
+
+impl RouteKey {
+    /// All routes that differ in `nth` only.
+    pub fn siblings(self) -> std::ops::RangeInclusive<RouteKey> {
+        RouteKey { nth: 0, ..self }..=RouteKey { nth: u32::MAX, ..self }
+    }
+}
+
+/// A nexthop object (`ip nexthop`), which routes refer to by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NexthopObject {
+    pub id: u32,
+    pub target: NexthopTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NexthopTarget {
+    Single(Nexthop),
+    /// Other objects with their weights.
+    Group(Vec<(u32, u16)>),
+    Blackhole,
+    /// An entry for bridge forwarding (`fdb`): no route can use it.
+    Bridge,
+}

@@ -1,0 +1,185 @@
+//! The two netlink sockets: one that listens, one that asks.
+//!
+//! They are apart so that answers never queue behind (or get lost with) notifications.
+
+use crate::decode::{self, Event};
+use crate::error::{Error, Result};
+use crate::wire::{self, i32_at};
+use netlink_packet_core::NLM_F_DUMP_INTR;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// The groups (`RTNLGRP_*`) that tell of the tables mirrored here.
+const GROUPS: [u32; 7] = [
+    1,  // links
+    3,  // neighbours
+    5,  // IPv4 addresses
+    7,  // IPv4 routes
+    9,  // IPv6 addresses
+    11, // IPv6 routes
+    32, // nexthop objects
+];
+
+/// The largest datagram of a dump is 32 KiB; a notification has a page at most.
+const DATAGRAM: usize = 64 * 1024;
+/// The kernel answers within the system call, unless its configuration lock is held by someone.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a dump that was overtaken by changes is begun anew.
+const DUMP_ATTEMPTS: usize = 4;
+
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Socket { step, source }
+}
+
+/// Without privilege the buffer is cut to `net.core.rmem_max`: still of use, hence no error.
+fn set_buffer(socket: &Socket, bytes: usize) -> Result<()> {
+    if sockopt::set_socket_recv_buffer_size_force(socket.as_fd(), bytes).is_err() {
+        sockopt::set_socket_recv_buffer_size(socket.as_fd(), bytes)
+            .map_err(|e| failed("size the buffer of")(e.into()))?;
+    }
+    Ok(())
+}
+
+/// What a read of the listening socket brought.
+pub(crate) enum Heard {
+    Datagram(usize),
+    Nothing,
+    /// The kernel had to throw notifications away.
+    Overrun,
+}
+
+pub(crate) struct Listener {
+    pub socket: Socket,
+    pub buf: Vec<u8>,
+}
+
+impl Listener {
+    pub fn open(buffer: usize) -> Result<Listener> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
+        set_buffer(&socket, buffer)?;
+        socket.set_non_blocking(true).map_err(failed("configure"))?;
+        socket.bind_auto().map_err(failed("bind"))?;
+        for group in GROUPS {
+            socket.add_membership(group).map_err(failed("subscribe to notifications on"))?;
+        }
+        Ok(Listener { socket, buf: vec![0; DATAGRAM] })
+    }
+
+    pub fn hear(&mut self) -> Result<Heard> {
+        loop {
+            match self.socket.recv_from(&mut &mut self.buf[..], libc::MSG_TRUNC) {
+                // Only the kernel speaks to us.
+                Ok((_, from)) if from.port_number() != 0 => {}
+                Ok((len, _)) if len > self.buf.len() => {
+                    self.buf.resize(len.next_power_of_two(), 0);
+                    return Ok(Heard::Overrun);
+                }
+                Ok((len, _)) => return Ok(Heard::Datagram(len)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::Nothing),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::Overrun),
+                Err(source) => return Err(Error::Receive { source }),
+            }
+        }
+    }
+}
+
+/// The end of an answer.
+enum End {
+    More,
+    Done,
+    Refused(io::Error),
+}
+
+pub(crate) struct Asker {
+    socket: Socket,
+    seq: u32,
+    buf: Vec<u8>,
+}
+
+impl Asker {
+    pub fn open() -> Result<Asker> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
+        socket.bind_auto().map_err(failed("bind"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
+        sockopt::set_socket_timeout(socket.as_fd(), sockopt::Timeout::Recv, Some(PATIENCE))
+            .map_err(|e| failed("configure")(e.into()))?;
+        Ok(Asker { socket, seq: 0, buf: vec![0; DATAGRAM] })
+    }
+
+    /// Asks for a whole table and folds its entries into a fresh `T`. The flag tells whether the
+    /// answer is consistent: false when the table kept changing under every attempt.
+    pub fn dump<T: Default>(
+        &mut self,
+        what: &'static str,
+        request: impl Fn(u32) -> Vec<u8>,
+        mut each: impl FnMut(&mut T, Event),
+    ) -> Result<(T, bool)> {
+        let mut last = T::default();
+        for _ in 0..DUMP_ATTEMPTS {
+            last = T::default();
+            let mut consistent = true;
+            let end = self.ask(what, &request, |message| {
+                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                if let Ok(Some(event)) = decode::decode(message) {
+                    each(&mut last, event);
+                }
+            })?;
+            match end {
+                Ok(()) if consistent => return Ok((last, true)),
+                Ok(()) => {}
+                Err(source) => return Err(Error::Dump { what, source }),
+            }
+        }
+        Ok((last, false))
+    }
+
+    /// Sends a request, hands the messages of the answer over, and returns the kernel's verdict.
+    pub fn ask(
+        &mut self,
+        what: &'static str,
+        request: impl Fn(u32) -> Vec<u8>,
+        mut each: impl FnMut(wire::Message<'_>),
+    ) -> Result<io::Result<()>> {
+        self.seq = self.seq.wrapping_add(1).max(1);
+        let lost = |source: io::Error| match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout { what, after: PATIENCE },
+            _ => Error::Dump { what, source },
+        };
+        self.socket.send(&request(self.seq), 0).map_err(lost)?;
+        loop {
+            let len = match self.socket.recv(&mut &mut self.buf[..], libc::MSG_TRUNC) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other.map_err(lost)?,
+            };
+            let datagram = self.buf.get(..len).ok_or_else(|| {
+                lost(io::Error::new(io::ErrorKind::InvalidData, format!("a datagram of {len} bytes")))
+            })?;
+            // Answers to an earlier request that timed out carry its number and are passed over.
+            for message in wire::messages(datagram).filter(|m| m.seq == self.seq) {
+                match end_of(&message) {
+                    End::More => each(message),
+                    End::Done => return Ok(Ok(())),
+                    End::Refused(e) => return Ok(Err(e)),
+                }
+            }
+        }
+    }
+}
+
+fn end_of(message: &wire::Message<'_>) -> End {
+    if message.kind != NLMSG_ERROR && message.kind != NLMSG_DONE {
+        return End::More;
+    }
+    match i32_at(message.payload, 0) {
+        Some(code) if code < 0 => End::Refused(io::Error::from_raw_os_error(code.saturating_neg())),
+        _ => End::Done,
+    }
+}
