@@ -1,0 +1,195 @@
+//! From the raw structs to [`Config`]: ranges, references between sections, repetitions. Nothing
+//! stops at the first mistake; a section that is wrong yields no value but its siblings are still
+//! judged.
+
+mod acl;
+mod dataplane;
+mod flow_log;
+mod nat;
+mod port;
+mod qos;
+mod route;
+mod scope;
+mod tunnel;
+
+use super::raw::RawConfig;
+use super::read::Opt;
+use super::report::{Path, Place, Report};
+use super::types::{Config, TunnelIdx};
+use crate::ids::{PortIdx, Role};
+use scope::Scope;
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Sections that this version reads and judges but does not act upon.
+pub const NOT_ENFORCED: &[&str] =
+    &["bandwidth", "port.snat", "port.bandwidth", "qos", "snat", "dnat", "tunnel", "flow_log"];
+
+impl RawConfig {
+    /// `None`: the report says why.
+    pub(crate) fn validate(&self, report: &mut Report<'_>) -> Option<Config> {
+        let dataplane = dataplane::dataplane(self.dataplane.as_ref(), report);
+        let timeouts = dataplane::timeouts(self.timeouts.as_ref(), report);
+        let bandwidth = dataplane::bandwidth(self.bandwidth.as_ref(), report);
+        let mut names = Names::collect(self, report);
+        let ports = port::ports(&self.port, &mut names, report);
+        let neighbors = port::neighbors(&self.neighbor, &names, report);
+        let routes = route::routes(&self.route, &names, report);
+        let acls = acl::acls(&self.acl, report);
+        let qos = qos::qos(&self.qos, bandwidth, report);
+        let (snat, dnat) = nat::nat(&self.snat, &self.dnat, report);
+        let tunnels = tunnel::tunnels(&self.tunnel, &names, report);
+        let flow_log = self.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
+        warn_not_enforced(self, report);
+        if report.has_errors() {
+            return None;
+        }
+        Some(Config {
+            dataplane: dataplane?,
+            timeouts: timeouts?,
+            bandwidth: bandwidth?,
+            ports,
+            neighbors,
+            routes,
+            acls,
+            qos,
+            snat,
+            dnat,
+            tunnels,
+            flow_log: match flow_log {
+                Some(f) => Some(f?),
+                None => None,
+            },
+        })
+    }
+}
+
+fn warn_not_enforced(raw: &RawConfig, report: &mut Report<'_>) {
+    let first = |name: &str| match name {
+        "bandwidth" => raw.bandwidth.as_ref().map(|b| b.span.clone()),
+        "port.snat" => {
+            raw.port.iter().filter_map(|p| p.snat.as_ref()).find(|s| *s.get_ref()).map(|s| s.span())
+        }
+        "port.bandwidth" => raw.port.iter().find_map(|p| p.bandwidth.as_ref()).map(|b| b.span()),
+        "qos" => raw.qos.first().map(|q| q.span.clone()),
+        "snat" => raw.snat.first().map(|s| s.span.clone()),
+        "dnat" => raw.dnat.first().map(|d| d.span.clone()),
+        "tunnel" => raw.tunnel.first().map(|t| t.span.clone()),
+        "flow_log" => raw.flow_log.as_ref().map(|f| f.span.clone()),
+        _ => None,
+    };
+    for name in NOT_ENFORCED {
+        if let Some(span) = first(name) {
+            let remedy = "traffic passes as if it were not there";
+            report.warn(&span, &Path::ROOT.key(name), "validated but not enforced by this version", remedy);
+        }
+    }
+}
+
+/// Where each key was first used; finds repetitions.
+struct Seen<K>(HashMap<K, Place>);
+
+impl<K: Eq + Hash> Seen<K> {
+    fn new() -> Seen<K> {
+        Seen(HashMap::new())
+    }
+
+    /// The place of the earlier use, if there was one.
+    fn repeated(&mut self, key: K, place: Place) -> Option<Place> {
+        match self.0.entry(key) {
+            std::collections::hash_map::Entry::Occupied(e) => Some(e.get().clone()),
+            std::collections::hash_map::Entry::Vacant(e) => {
+                e.insert(place);
+                None
+            }
+        }
+    }
+}
+
+/// A port that others may refer to by name, wrong in other respects or not.
+#[derive(Clone, Copy)]
+struct Named {
+    idx: PortIdx,
+    role: Option<Role>,
+}
+
+/// Names that other sections refer to, and the addresses of the gateway.
+struct Names {
+    ports: HashMap<String, Named>,
+    tunnels: HashMap<String, TunnelIdx>,
+    /// Filled while the ports are judged.
+    addresses: Seen<std::net::IpAddr>,
+}
+
+impl Names {
+    fn collect(raw: &RawConfig, report: &mut Report<'_>) -> Names {
+        let mut ports = HashMap::new();
+        let mut tunnels = HashMap::new();
+        let mut seen = Seen::new();
+        let mut unique = |name: &Opt<String>, path: &Path<'_>, report: &mut Report<'_>| {
+            let name = name.as_ref()?;
+            let path = path.key("name");
+            if let Some(first) = seen.repeated(name.get_ref().clone(), report.place(&name.span(), &path)) {
+                let problem = format!("{}: is taken by {first}", super::value::quote(name.get_ref()));
+                report.error(&name.span(), &path, problem, "give each port and tunnel a name of its own", "");
+                return None;
+            }
+            Some(name.get_ref().clone())
+        };
+        for (i, p) in raw.port.iter().enumerate() {
+            let named = Named {
+                idx: PortIdx(u8::try_from(i).unwrap_or(u8::MAX)),
+                role: p.role.as_ref().and_then(|r| port::role(r.get_ref())),
+            };
+            if let Some(name) = unique(&p.name, &Path::ROOT.item("port", i), report) {
+                ports.insert(name, named);
+            }
+        }
+        for (i, t) in raw.tunnel.iter().enumerate() {
+            let idx = TunnelIdx(u16::try_from(i).unwrap_or(u16::MAX));
+            if let Some(name) = unique(&t.name, &Path::ROOT.item("tunnel", i), report) {
+                tunnels.insert(name, idx);
+            }
+        }
+        Names { ports, tunnels, addresses: Seen::new() }
+    }
+
+    /// The forwarding port that a key refers to.
+    fn port(&self, scope: &mut Scope<'_, '_>, key: &str, value: &Opt<String>) -> Option<PortIdx> {
+        let value = value.as_ref()?;
+        let name = super::value::quote(value.get_ref());
+        match self.ports.get(value.get_ref()) {
+            Some(Named { role: Some(Role::Mgmt), .. }) => {
+                let problem = format!("{name}: is a port of role \"mgmt\", which the kernel keeps");
+                let remedy = "name a lan, wan or express port, or configure this in the kernel";
+                scope.error(&value.span(), key, problem, remedy, "Sag.PortRoleInvalid");
+                None
+            }
+            Some(named) => Some(named.idx),
+            None => {
+                let remedy = list("ports are", self.ports.keys(), "add a [[port]] of that name");
+                let problem = format!("{name}: there is no port of this name");
+                scope.error(&value.span(), key, problem, remedy, "Sag.PortNotExist");
+                None
+            }
+        }
+    }
+
+    fn tunnel(&self, scope: &mut Scope<'_, '_>, key: &str, value: &Opt<String>) -> Option<TunnelIdx> {
+        let value = value.as_ref()?;
+        let found = self.tunnels.get(value.get_ref()).copied();
+        if found.is_none() {
+            let problem =
+                format!("{}: there is no tunnel of this name", super::value::quote(value.get_ref()));
+            let remedy = list("tunnels are", self.tunnels.keys(), "add a [[tunnel]] of that name");
+            scope.error(&value.span(), key, problem, remedy, "");
+        }
+        found
+    }
+}
+
+fn list<'n>(head: &str, names: impl Iterator<Item = &'n String>, none: &str) -> String {
+    let mut names: Vec<_> = names.map(|n| super::value::quote(n)).collect();
+    names.sort_unstable();
+    if names.is_empty() { none.to_owned() } else { format!("{head} {}", names.join(", ")) }
+}

@@ -1,0 +1,184 @@
+//! `[[tunnel]]`.
+
+use super::dataplane::flag;
+use super::scope::Scope;
+use super::{Names, Seen};
+use crate::config::raw::RawTunnel;
+use crate::config::read::Opt;
+use crate::config::report::{Path, Report};
+use crate::config::types::{Encap, Secret, Tunnel};
+use crate::config::value::{self, fault};
+use std::net::IpAddr;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Vxlan,
+    Gre,
+    Ipip,
+    Esp,
+}
+
+const KINDS: &[(&str, Kind)] =
+    &[("vxlan", Kind::Vxlan), ("gre", Kind::Gre), ("ipip", Kind::Ipip), ("esp", Kind::Esp)];
+
+/// What tells a received packet's tunnel: two tunnels must differ in it.
+type Endpoint = (Kind, IpAddr, Option<IpAddr>, Option<u32>, Option<u16>);
+
+#[derive(Default)]
+struct Tables {
+    endpoints: Option<Seen<Endpoint>>,
+    keys: Option<Seen<Vec<u8>>>,
+}
+
+pub(super) fn tunnels(raw: &[RawTunnel], names: &Names, report: &mut Report<'_>) -> Vec<Tunnel> {
+    const MAX: usize = 4096;
+    if let Some(extra) = raw.get(MAX) {
+        let problem = format!("{} tunnels, which is above the limit of {MAX}", raw.len());
+        report.error(&extra.span, &Path::ROOT.item("tunnel", MAX), problem, "remove some", "");
+    }
+    let mut tables = Tables::default();
+    let mut out = Vec::with_capacity(raw.len());
+    for (i, t) in raw.iter().enumerate() {
+        let mut s = Scope::new(report, Path::ROOT.item("tunnel", i), &t.span);
+        out.extend(tunnel(t, &mut s, names, &mut tables));
+    }
+    out
+}
+
+fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Tables) -> Option<Tunnel> {
+    let name = s.need("name", &raw.name, "name the tunnel, as in name = \"pop1\"", "");
+    let name = name.and_then(|v| s.identifier("name", v));
+    let kind = s.word("kind", &raw.kind, KINDS, None, "");
+    let local_at = s.need("local", &raw.local, "write the gateway's outer address", "");
+    let local = local_at.and_then(|v| s.parse("local", v, "", |t| value::unicast(t)));
+    let remote_at = s.need("remote", &raw.remote, "write the peer's outer address", "");
+    let remote = remote_at.and_then(|v| s.parse("remote", v, "", |t| value::unicast(t)));
+    if let (Some(local), Some(remote), Some(at)) = (local, remote, remote_at) {
+        if local == remote {
+            s.error(
+                &at.span(),
+                "remote",
+                format!("{remote} is also the local end"),
+                "write the peer's address",
+                "",
+            );
+        } else if local.is_ipv4() != remote.is_ipv4() {
+            let problem = format!("{remote} is of another IP version than local");
+            s.error(&at.span(), "remote", problem, "write both ends in one version", "");
+        } else if let Some(own) = names.addresses.0.get(&remote) {
+            let problem = format!("{remote} is the gateway's own address, see {own}");
+            s.error(&at.span(), "remote", problem, "write the peer's address", "");
+        }
+    }
+    let mtu = s.maybe("mtu", &raw.mtu, "", |n| match u16::try_from(*n) {
+        Ok(0) => Ok(None),
+        Ok(m) if m >= 576 => Ok(Some(m)),
+        _ => fault("is out of range", "write a number from 576 to 65535, or 0 for the path's"),
+    });
+    let encap = kind.and_then(|k| {
+        foreign_keys(raw, k, s);
+        encap(raw, k, s, tables)
+    });
+    if let (Some(kind), Some(local), Some(remote), Some(encap)) = (kind, local, remote, &encap) {
+        let endpoint = match encap {
+            Encap::Vxlan { vni, port } => (kind, local, Some(remote), Some(*vni), Some(*port)),
+            Encap::Gre { key } => (kind, local, Some(remote), *key, None),
+            Encap::Ipip => (kind, local, Some(remote), None, None),
+            // The SPI alone names the association at its receiver (RFC 4301, 4.1).
+            Encap::Esp { spi_in, .. } => (kind, local, None, Some(*spi_in), None),
+        };
+        let at = s.span.clone();
+        let place = s.place(&at, "local");
+        if let Some(first) = tables.endpoints.get_or_insert_with(Seen::new).repeated(endpoint, place) {
+            let problem = format!("received packets could belong to this tunnel or to that of {first}");
+            let remedy = "let the two differ in local, remote, vni, key or spi_in";
+            let at = local_at.map_or(at, |v| v.span());
+            s.error(&at, "local", problem, remedy, "");
+        }
+    }
+    Some(Tunnel { name: name?, local: local?, remote: remote?, mtu: mtu?.flatten(), encap: encap? })
+}
+
+/// Keys that mean nothing for a kind point at a mistaken kind.
+fn foreign_keys(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>) {
+    let at = |key, v: &Opt<i64>, of| v.as_ref().map(|v| (key, v.span(), of));
+    let text = |key, v: &Opt<String>, of| v.as_ref().map(|v| (key, v.span(), of));
+    let given = [
+        at("vni", &raw.vni, Kind::Vxlan),
+        at("port", &raw.port, Kind::Vxlan),
+        at("key", &raw.key, Kind::Gre),
+        at("spi_in", &raw.spi_in, Kind::Esp),
+        at("spi_out", &raw.spi_out, Kind::Esp),
+        text("key_in", &raw.key_in, Kind::Esp),
+        text("key_out", &raw.key_out, Kind::Esp),
+        raw.udp_encap.as_ref().map(|v| ("udp_encap", v.span(), Kind::Esp)),
+        at("udp_port", &raw.udp_port, Kind::Esp),
+    ];
+    let word = |k: Kind| KINDS.iter().find(|(_, other)| *other == k).map_or("", |(w, _)| w);
+    for (key, span, of) in given.into_iter().flatten().filter(|(_, _, of)| *of != kind) {
+        let problem = format!("is a key of kind \"{}\", not of \"{}\"", word(of), word(kind));
+        s.error(&span, key, problem, "remove it or change the kind", "");
+    }
+}
+
+fn encap(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>, tables: &mut Tables) -> Option<Encap> {
+    match kind {
+        Kind::Vxlan => {
+            s.need("vni", &raw.vni, "write the VXLAN network identifier", "");
+            let vni = s.number_opt("vni", &raw.vni, 0..=0xff_ffff, "");
+            let port = s.number("port", &raw.port, 1..=65_535, 4789, "");
+            Some(Encap::Vxlan { vni: vni??, port: port? })
+        }
+        Kind::Gre => Some(Encap::Gre { key: s.number_opt("key", &raw.key, 0..=i64::from(u32::MAX), "")? }),
+        Kind::Ipip => Some(Encap::Ipip),
+        Kind::Esp => {
+            let spi_in = spi(s, "spi_in", &raw.spi_in);
+            let spi_out = spi(s, "spi_out", &raw.spi_out);
+            let key_in = key(s, "key_in", &raw.key_in, tables);
+            let key_out = key(s, "key_out", &raw.key_out, tables);
+            let udp_port = s.number("udp_port", &raw.udp_port, 1..=65_535, 4500, "");
+            let encap = flag(&raw.udp_encap, false);
+            if let (false, Some(at)) = (encap, &raw.udp_port) {
+                s.warn(
+                    &at.span(),
+                    "udp_port",
+                    "has no effect without udp_encap",
+                    "set udp_encap = true or remove it",
+                );
+            }
+            Some(Encap::Esp {
+                spi_in: spi_in?,
+                spi_out: spi_out?,
+                key_in: key_in?,
+                key_out: key_out?,
+                udp_port: encap.then_some(udp_port?),
+            })
+        }
+    }
+}
+
+/// RFC 4303, 2.1: 0 is for local use and 1..=255 are reserved.
+fn spi(s: &mut Scope<'_, '_>, key: &str, v: &Opt<i64>) -> Option<u32> {
+    s.need(key, v, "write the security parameters index", "")?;
+    s.number_opt(key, v, 256..=i64::from(u32::MAX), "")?
+}
+
+fn key(s: &mut Scope<'_, '_>, name: &str, v: &Opt<String>, tables: &mut Tables) -> Option<Secret> {
+    const FORM: &str =
+        "write 40 hex digits (AES-128-GCM) or 72 (AES-256-GCM): the key followed by the 4-byte salt";
+    let v = s.need(name, v, FORM, "")?;
+    // Not even a wrong key is repeated in a message.
+    let bytes = s.parse(name, v, "", |t| match value::hex(t) {
+        Some(bytes) if matches!(bytes.len(), 20 | 36) => Ok(bytes),
+        Some(bytes) => fault(format!("has {} hex digits", bytes.len() * 2), FORM),
+        None => fault("is not made of pairs of hex digits", FORM),
+    })?;
+    let place = s.place(&v.span(), name);
+    if let Some(first) = tables.keys.get_or_insert_with(Seen::new).repeated(bytes.clone(), place) {
+        let problem = format!("is the same key and salt as {first}");
+        let remedy =
+            "two senders under one key repeat nonces, which discloses the traffic: make a key for each";
+        s.warn(&v.span(), name, problem, remedy);
+    }
+    Some(Secret::new(bytes))
+}
