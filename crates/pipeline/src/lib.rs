@@ -1,1 +1,9 @@
+//! The packet pipeline as a pure library: bytes and a clock in, verdicts and bytes out. No socket,
+//! no thread, no map and no time source of its own; shells (AF_XDP workers, the pcap replayer,
+//! tests, benchmarks) put it to work.
 
+#![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod fib;
+pub mod table;

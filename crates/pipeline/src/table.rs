@@ -1,0 +1,413 @@
+//! The flow table: records and their index, shared by all workers and (in the daemon) by the XDP
+//! program. Lock-free: sessions are published, found and taken back by single atomic words.
+//!
+//! Sessions come dense from the front of the slab (last freed, first reused), so cache and TLB cost
+//! follows the live sessions and not the capacity. A removed session rests in the [`Quarantine`] of
+//! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
+
+use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Probe, RECORD_BITS, RecordNo};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// Memory of one family's table. In the daemon this is mapped BPF array memory; it lives as long as
+/// the process.
+#[derive(Debug, Clone, Copy)]
+pub struct TableMemory<R: 'static> {
+    pub records: &'static [R],
+    pub buckets: &'static [Bucket],
+}
+
+impl<R: FlowRecord> TableMemory<R> {
+    /// Memory of its own, for shells without XDP. Never given back: one table per process.
+    pub fn private(sessions: u32) -> Self {
+        let buckets = index_buckets(sessions) as usize;
+        TableMemory {
+            records: Vec::leak((0..(sessions as usize + 1) * 2).map(|_| R::default()).collect()),
+            buckets: Vec::leak((0..buckets).map(|_| Bucket::default()).collect()),
+        }
+    }
+}
+
+/// Buckets of an index for so many sessions: two words a session, half of the words free.
+pub const fn index_buckets(sessions: u32) -> u32 {
+    let n = (sessions as u64 * 4).div_ceil(BUCKET_WORDS as u64);
+    let n = n.next_power_of_two();
+    if n > 1 << 30 { 1 << 30 } else { n as u32 }
+}
+
+/// What only the daemon knows of a session.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct SessionMeta {
+    /// 0 = free; see [`crate::session`].
+    pub state: AtomicU32,
+    /// 1 once both directions are in the index to stay.
+    confirmed: AtomicU32,
+    /// Next in the free or quarantine list.
+    next: AtomicU32,
+    /// Tick of creation.
+    pub created: AtomicU32,
+    /// Rule slot + 1 that admitted it, 0 = none.
+    pub rule: AtomicU32,
+    /// Ingress port | egress port << 8.
+    pub ports: AtomicU32,
+    /// What of the records' counters is already added to the rule's.
+    pub counted_packets: AtomicU64,
+    pub counted_bytes: AtomicU64,
+}
+
+/// Lets removed sessions be reused only when nobody can still be reading them. The control thread
+/// counts `started` up, waits for workers and XDP to pass, and sets `done` to it.
+#[derive(Debug, Default)]
+pub struct Grace {
+    pub started: AtomicU64,
+    pub done: AtomicU64,
+}
+
+impl Grace {
+    /// For shells with one reader: nothing needs to wait.
+    pub fn immediate() -> Arc<Grace> {
+        Arc::new(Grace { started: AtomicU64::new(0), done: AtomicU64::new(u64::MAX) })
+    }
+}
+
+/// Removed sessions of one worker, chained through [`SessionMeta::next`].
+#[derive(Debug)]
+pub struct Quarantine {
+    chains: VecDeque<Chain>,
+}
+
+#[derive(Debug)]
+struct Chain {
+    /// May be reused when this grace period is done.
+    after: u64,
+    head: u32,
+    tail: u32,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Quarantine { chains: VecDeque::with_capacity(8) }
+    }
+}
+
+/// Why a session was not created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotCreated {
+    /// No session or index word is free.
+    Full,
+    /// Another worker was first: this record carries the key.
+    Exists(RecordNo),
+    /// Another worker is at it and has not finished (it lost its processor): the packet can go
+    /// without a session, the next one will find it.
+    Contended,
+}
+
+/// What one attempt ran into.
+enum Clash {
+    Full,
+    Twin(RecordNo),
+}
+
+#[derive(Debug)]
+pub struct FlowTable<R: FlowRecord> {
+    mem: TableMemory<R>,
+    meta: Box<[SessionMeta]>,
+    seed: u64,
+    base: u32,
+    mask: u32,
+    /// First session number that was never used.
+    fresh: AtomicU32,
+    /// Free list: ABA count << 32 | session.
+    free: AtomicU64,
+    live: AtomicU32,
+    grace: Arc<Grace>,
+}
+
+impl<R: FlowRecord> FlowTable<R> {
+    /// A table over `mem` with an index of `mask + 1` buckets from `base`.
+    pub fn new(mem: TableMemory<R>, seed: u64, base: u32, mask: u32, grace: Arc<Grace>) -> Self {
+        assert!((base as usize + mask as usize) < mem.buckets.len(), "index lies inside its memory");
+        let sessions = mem.records.len() / 2;
+        FlowTable {
+            mem,
+            meta: (0..sessions).map(|_| SessionMeta::default()).collect(),
+            seed,
+            base,
+            mask,
+            fresh: AtomicU32::new(1),
+            free: AtomicU64::new(0),
+            live: AtomicU32::new(0),
+            grace,
+        }
+    }
+
+    /// A table of its own memory for one process without XDP.
+    pub fn private(sessions: u32, grace: Arc<Grace>) -> Self {
+        let mem = TableMemory::private(sessions);
+        let mask = mem.buckets.len() as u32 - 1;
+        FlowTable::new(mem, 0x5EED, 0, mask, grace)
+    }
+
+    #[inline]
+    pub fn record(&self, no: RecordNo) -> &R {
+        &self.mem.records[no.index() % self.mem.records.len()]
+    }
+
+    #[inline]
+    pub fn meta(&self, session: u32) -> &SessionMeta {
+        &self.meta[session as usize % self.meta.len()]
+    }
+
+    /// Sessions that fit.
+    pub fn capacity(&self) -> u32 {
+        self.meta.len() as u32 - 1
+    }
+
+    pub fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Session numbers ever used are `1..used()`.
+    pub fn used(&self) -> u32 {
+        self.fresh.load(Ordering::Relaxed).min(self.meta.len() as u32)
+    }
+
+    /// Bytes of records, index and daemon-side state.
+    pub fn memory(&self) -> usize {
+        size_of_val(self.mem.records) + size_of_val(self.mem.buckets) + size_of_val(&*self.meta)
+    }
+
+    #[inline]
+    pub fn hash(&self, key: &R::Key) -> u64 {
+        R::hash(key, self.seed)
+    }
+
+    #[inline]
+    fn bucket(&self, n: u32) -> &Bucket {
+        &self.mem.buckets[self.base as usize + n as usize]
+    }
+
+    /// Brings the index line of a hash into the cache; the result only keeps the load alive.
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u32 {
+        self.bucket(Probe::new(hash, self.mask).first).word[0].load(Ordering::Relaxed)
+    }
+
+    /// The record whose key this is.
+    #[inline]
+    pub fn find(&self, key: &R::Key, hash: u64) -> Option<RecordNo> {
+        let p = Probe::new(hash, self.mask);
+        self.find_in(p.first, p.tag, key).or_else(|| self.find_in(p.second, p.tag, key))
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: u32, tag: u32, key: &R::Key) -> Option<RecordNo> {
+        for w in &self.bucket(bucket).word {
+            let w = w.load(Ordering::Acquire);
+            if w >> RECORD_BITS == tag && w != 0 {
+                let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
+                if self.record(no).matches(key) {
+                    return Some(no);
+                }
+            }
+        }
+        None
+    }
+
+    /// Creates a session. `fill` completes both records (their keys are set) and must store a state
+    /// other than 0 in the session's [`SessionMeta`].
+    pub fn create(
+        &self,
+        forward: &R::Key,
+        reverse: &R::Key,
+        quarantine: &mut Quarantine,
+        fill: impl Fn(&R, &R, &SessionMeta),
+    ) -> Result<RecordNo, NotCreated> {
+        // Two workers that see each other both step back; the second try almost always settles it.
+        for _ in 0..8 {
+            match self.try_create(forward, reverse, quarantine, &fill) {
+                Err(Clash::Full) => return Err(NotCreated::Full),
+                Err(Clash::Twin(no)) => {
+                    if self.settled(no) {
+                        return Err(NotCreated::Exists(no));
+                    }
+                }
+                Ok(no) => return Ok(no),
+            }
+        }
+        Err(NotCreated::Contended)
+    }
+
+    /// Waits for a record in the making: true if it stays, false if its worker took it back.
+    fn settled(&self, no: RecordNo) -> bool {
+        for _ in 0..1000 {
+            let meta = self.meta(no.session());
+            if meta.confirmed.load(Ordering::Acquire) != 0 {
+                return true;
+            }
+            if meta.state.load(Ordering::Acquire) == 0 {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    fn try_create(
+        &self,
+        forward: &R::Key,
+        reverse: &R::Key,
+        quarantine: &mut Quarantine,
+        fill: &impl Fn(&R, &R, &SessionMeta),
+    ) -> Result<RecordNo, Clash> {
+        let session = self.allocate(quarantine).ok_or(Clash::Full)?;
+        let (fwd, rev) = (RecordNo(session * 2), RecordNo(session * 2 + 1));
+        for (no, key) in [(fwd, forward), (rev, reverse)] {
+            let r = self.record(no);
+            r.set_key(key);
+            r.packets().store(0, Ordering::Relaxed);
+            r.bytes().store(0, Ordering::Relaxed);
+        }
+        let meta = self.meta(session);
+        meta.counted_packets.store(0, Ordering::Relaxed);
+        meta.counted_bytes.store(0, Ordering::Relaxed);
+        fill(self.record(fwd), self.record(rev), meta);
+        let published = self.publish(forward, fwd).and_then(|()| {
+            self.publish(reverse, rev).map_err(|clash| {
+                self.withdraw(forward, fwd);
+                match clash {
+                    // The record of this packet is the other direction of the one that was found.
+                    Clash::Twin(no) => Clash::Twin(no.peer()),
+                    full => full,
+                }
+            })
+        });
+        if let Err(clash) = published {
+            meta.state.store(0, Ordering::Release);
+            self.retire(session, quarantine);
+            return Err(clash);
+        }
+        meta.confirmed.store(1, Ordering::Release);
+        self.live.fetch_add(1, Ordering::Relaxed);
+        Ok(fwd)
+    }
+
+    /// Stores the index word, then looks whether the key is there a second time; if so takes the
+    /// word back. Store-then-look on both sides: of two racing workers at least one sees the other,
+    /// and whoever sees the other steps back, so a key is never left in the index twice.
+    fn publish(&self, key: &R::Key, no: RecordNo) -> Result<(), Clash> {
+        let p = Probe::new(self.hash(key), self.mask);
+        let word = p.tag << RECORD_BITS | no.0;
+        let stored = [p.first, p.second].into_iter().any(|b| {
+            self.bucket(b).word.iter().any(|w| {
+                w.load(Ordering::Relaxed) == 0
+                    && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            })
+        });
+        if !stored {
+            return Err(Clash::Full);
+        }
+        fence(Ordering::SeqCst);
+        let twin = [p.first, p.second].into_iter().flat_map(|b| &self.bucket(b).word).find_map(|w| {
+            let w = w.load(Ordering::SeqCst);
+            let other = RecordNo(w & ((1 << RECORD_BITS) - 1));
+            let same = w != 0 && w >> RECORD_BITS == p.tag && other != no && self.record(other).matches(key);
+            same.then_some(other)
+        });
+        match twin {
+            None => Ok(()),
+            Some(other) => {
+                self.withdraw(key, no);
+                Err(Clash::Twin(other))
+            }
+        }
+    }
+
+    fn withdraw(&self, key: &R::Key, no: RecordNo) {
+        let p = Probe::new(self.hash(key), self.mask);
+        let word = p.tag << RECORD_BITS | no.0;
+        for b in [p.first, p.second] {
+            for w in &self.bucket(b).word {
+                if w.load(Ordering::Relaxed) == word
+                    && w.compare_exchange(word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes a session out of the table. False if another worker did.
+    pub fn remove(&self, session: u32, quarantine: &mut Quarantine) -> bool {
+        let meta = self.meta(session);
+        let state = meta.state.load(Ordering::Acquire);
+        if session == 0
+            || state == 0
+            || meta.state.compare_exchange(state, 0, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
+            return false;
+        }
+        for no in [RecordNo(session * 2), RecordNo(session * 2 + 1)] {
+            let key = self.record(no).key();
+            self.withdraw(&key, no);
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.retire(session, quarantine);
+        true
+    }
+
+    /// A free session: reused if one is, else the next never used.
+    fn allocate(&self, quarantine: &mut Quarantine) -> Option<u32> {
+        self.release(quarantine);
+        let mut head = self.free.load(Ordering::Acquire);
+        while head as u32 != 0 {
+            let next = self.meta(head as u32).next.load(Ordering::Relaxed);
+            let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(next);
+            match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(head as u32),
+                Err(now) => head = now,
+            }
+        }
+        let limit = self.meta.len() as u32;
+        self.fresh
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
+            .ok()
+    }
+
+    fn retire(&self, session: u32, quarantine: &mut Quarantine) {
+        self.meta(session).confirmed.store(0, Ordering::Release);
+        let after = self.grace.started.load(Ordering::SeqCst) + 1;
+        self.meta(session).next.store(0, Ordering::Relaxed);
+        let full = quarantine.chains.len() == quarantine.chains.capacity();
+        match quarantine.chains.back_mut() {
+            Some(c) if c.after == after || full => {
+                self.meta(c.tail).next.store(session, Ordering::Relaxed);
+                c.tail = session;
+                c.after = after;
+            }
+            _ => quarantine.chains.push_back(Chain { after, head: session, tail: session }),
+        }
+    }
+
+    /// Gives what has rested long enough back to the free list.
+    pub fn release(&self, quarantine: &mut Quarantine) {
+        let done = self.grace.done.load(Ordering::Acquire);
+        while quarantine.chains.front().is_some_and(|c| c.after <= done) {
+            let Some(chain) = quarantine.chains.pop_front() else { return };
+            let mut head = self.free.load(Ordering::Acquire);
+            loop {
+                self.meta(chain.tail).next.store(head as u32, Ordering::Relaxed);
+                let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(chain.head);
+                match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => break,
+                    Err(now) => head = now,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use super::*;
+use proptest::prelude::*;
+use sag_model::flow::{FlowRecord4, Key4};
+use std::collections::HashMap;
+
+fn key(n: u64) -> Key4 {
+    Key4 { addrs: n.wrapping_mul(0x9E37_79B9_7F4A_7C15), l4: 17 << 32 | 1 << 40 }
+}
+
+fn rev(k: &Key4) -> Key4 {
+    Key4 { addrs: k.addrs.rotate_left(32), l4: 17 << 32 | 2 << 40 }
+}
+
+fn make(t: &FlowTable<FlowRecord4>, q: &mut Quarantine, k: &Key4) -> Result<RecordNo, NotCreated> {
+    t.create(k, &rev(k), q, |_, _, m| m.state.store(1, Ordering::Release))
+}
+
+#[test]
+fn both_directions_are_found_and_know_each_other() {
+    let t = FlowTable::<FlowRecord4>::private(100, Grace::immediate());
+    let mut q = Quarantine::default();
+    let k = key(7);
+    let no = make(&t, &mut q, &k).unwrap();
+    assert_eq!(t.find(&k, t.hash(&k)), Some(no));
+    assert_eq!(t.find(&rev(&k), t.hash(&rev(&k))), Some(no.peer()));
+    assert_eq!(make(&t, &mut q, &k), Err(NotCreated::Exists(no)));
+    assert_eq!(t.live(), 1);
+    assert!(t.remove(no.session(), &mut q));
+    assert!(!t.remove(no.session(), &mut q));
+    assert_eq!(t.find(&k, t.hash(&k)), None);
+    assert_eq!(t.live(), 0);
+}
+
+#[test]
+fn the_whole_capacity_is_usable() {
+    let t = FlowTable::<FlowRecord4>::private(5000, Grace::immediate());
+    let mut q = Quarantine::default();
+    let made = (0..6000).take_while(|n| make(&t, &mut q, &key(*n)).is_ok()).count();
+    assert_eq!(made, 5000);
+    assert_eq!(make(&t, &mut q, &key(9999)), Err(NotCreated::Full));
+    for n in 0..5000 {
+        assert!(t.find(&key(n), t.hash(&key(n))).is_some());
+    }
+}
+
+#[test]
+fn nothing_is_reused_before_its_grace_period() {
+    let grace = Arc::new(Grace::default());
+    let t = FlowTable::<FlowRecord4>::private(2, grace.clone());
+    let mut q = Quarantine::default();
+    let a = make(&t, &mut q, &key(1)).unwrap();
+    make(&t, &mut q, &key(2)).unwrap();
+    t.remove(a.session(), &mut q);
+    assert_eq!(make(&t, &mut q, &key(3)), Err(NotCreated::Full));
+    // A grace period that began before the removal proves nothing.
+    grace.done.store(0, Ordering::SeqCst);
+    assert_eq!(make(&t, &mut q, &key(3)), Err(NotCreated::Full));
+    grace.started.store(1, Ordering::SeqCst);
+    grace.done.store(1, Ordering::SeqCst);
+    assert_eq!(make(&t, &mut q, &key(3)).unwrap(), a);
+}
+
+#[test]
+fn workers_racing_for_the_same_keys_agree_on_one_session() {
+    let t = FlowTable::<FlowRecord4>::private(20_000, Grace::immediate());
+    let n = 4000u64;
+    let results: Vec<Vec<RecordNo>> = std::thread::scope(|s| {
+        let hands: Vec<_> = (0..4)
+            .map(|worker| {
+                let t = &t;
+                s.spawn(move || {
+                    // No reuse while others run: the test's grace would not be honest otherwise.
+                    let mut q = Quarantine::default();
+                    (0..n)
+                        .map(|i| {
+                            let (k, back) = (key(i), worker % 2 == 1);
+                            let (a, b) = if back { (rev(&k), k) } else { (k, rev(&k)) };
+                            loop {
+                                let got = t.create(&a, &b, &mut q, |_, _, m| m.state.store(1, Ordering::Release));
+                                match got {
+                                    Ok(no) => break no,
+                                    Err(NotCreated::Exists(_)) => {
+                                        // The winner may itself have lost its other half; look again.
+                                        if let Some(no) = t.find(&a, t.hash(&a)) {
+                                            break no;
+                                        }
+                                    }
+                                    Err(NotCreated::Contended) => std::thread::yield_now(),
+                                    Err(NotCreated::Full) => panic!("full"),
+                                }
+                            }
+                        })
+                        .collect()
+                })
+            })
+            .collect();
+        hands.into_iter().map(|h| h.join().unwrap()).collect()
+    });
+    drop(results);
+    let mut words = HashMap::new();
+    for b in t.mem.buckets {
+        for w in &b.word {
+            let w = w.load(Ordering::SeqCst);
+            if w != 0 {
+                let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
+                let prior = words.insert(t.record(no).key(), no);
+                assert_eq!(prior, None, "one record per key");
+            }
+        }
+    }
+    assert_eq!(words.len() as u64, n * 2);
+    for i in 0..n {
+        let (a, b) = (words[&key(i)], words[&rev(&key(i))]);
+        assert_eq!(a.peer(), b, "both directions are one session");
+    }
+    assert_eq!(u64::from(t.live()), n);
+}
+
+proptest! {
+    #[test]
+    fn behaves_like_a_map(ops in prop::collection::vec((any::<bool>(), 0u64..40), 0..400)) {
+        let t = FlowTable::<FlowRecord4>::private(20, Grace::immediate());
+        let mut q = Quarantine::default();
+        let mut model: HashMap<u64, RecordNo> = HashMap::new();
+        for (add, n) in ops {
+            let k = key(n);
+            if add {
+                match (make(&t, &mut q, &k), model.get(&n)) {
+                    (Ok(no), None) => { model.insert(n, no); }
+                    (Err(NotCreated::Exists(no)), Some(have)) => prop_assert_eq!(no, *have),
+                    (Err(NotCreated::Full), _) => prop_assert_eq!(model.len(), 20),
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            } else if let Some(no) = model.remove(&n) {
+                prop_assert!(t.remove(no.session(), &mut q));
+            }
+            prop_assert_eq!(t.live() as usize, model.len());
+        }
+        for n in 0..40 {
+            prop_assert_eq!(t.find(&key(n), t.hash(&key(n))), model.get(&n).copied());
+        }
+    }
+}
