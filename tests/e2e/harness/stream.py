@@ -1,0 +1,43 @@
+"""A steady numbered stream of UDP packets of one flow, and what of it came out."""
+
+import threading
+import time
+
+from .lab import Addresses as A
+from .wire import IP, UDP, Ether, Raw, mark_of, marked
+
+_CHECKSUM = slice(40, 42)  # of UDP over IPv4 without options, in the frame
+
+
+class Stream:
+    """A packet each millisecond from lan1 to the Internet, caught at the far side of the gateway."""
+
+    def __init__(self, lab, wire, sport=6000):
+        head = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
+        self.template = bytearray(bytes(head / IP(src=A.LAN1[4], dst=A.INET[4]) / UDP(sport=sport, dport=9) / Raw(marked(0))))
+        # The mark changes with every packet; a UDP checksum of zero means that there is none.
+        self.template[_CHECKSUM] = b"\0\0"
+        self.sender = wire.sender(lab.lan1, "eth0")
+        self.sniffer = wire.sniffer(lab.wan, "gw")
+        self.stop = threading.Event()
+        self.sent = 0
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self.stop.is_set():
+            self.sender.send(self.template[:-8] + (self.sent + 1).to_bytes(8, "big"))
+            self.sent += 1
+            time.sleep(0.001)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+
+    def missing(self):
+        """Numbers sent that never came out, after the stream ended."""
+        seen = {m for f in self.sniffer.drain(quiet=0.3, timeout=20) if (m := mark_of(f)) is not None}
+        return sorted(set(range(1, self.sent + 1)) - seen)

@@ -1,0 +1,192 @@
+"""Five-tuple ACLs on real packets: direction, type, ports, priority, state, counters, default."""
+
+import pytest
+from harness.config import acl_table, lab_config
+from harness.lab import Addresses as A
+from harness.wire import ICMP, IP, TCP, UDP, Ether, IPv6, Raw, mark_of, marked
+
+pytestmark = pytest.mark.sag
+
+# name: (sending namespace, its device, gateway's device there, receiving namespace, its device)
+PATHS = {
+    "lan-wan": ("lan1", "eth0", "lan-a", "wan", "gw"),
+    "wan-lan": ("wan", "gw", "wan", "lan1", "eth0"),
+    "lan-express": ("lan1", "eth0", "lan-a", "pop", "gw"),
+    "express-lan": ("pop", "gw", "express", "lan1", "eth0"),
+    "lan-lan": ("lan1", "eth0", "lan-a", "lan2", "eth0"),
+}
+ADDRESSES = {
+    "lan-wan": (A.LAN1, A.INET),
+    "wan-lan": (A.INET, A.LAN1),
+    "lan-express": (A.LAN1, A.POP),
+    "express-lan": (A.POP, A.LAN1),
+    "lan-lan": (A.LAN1, A.LAN2),
+}
+
+_mark = iter(range(1, 1 << 30))
+
+
+@pytest.fixture
+def crosses(lab, wire):
+    """A function: does this packet come out at the far end of the path?"""
+    for ns in (lab.lan1, lab.lan2, lab.wan, lab.pop):
+        ns.run(["nft", "-f", "-"], input=MUTE)
+
+    def send(path, l4, family=4, count=1):
+        source, dev, gw_dev, target, target_dev = PATHS[path]
+        source, target = getattr(lab, source), getattr(lab, target)
+        src, dst = (a[family] for a in ADDRESSES[path])
+        net = IP(src=src, dst=dst) if family == 4 else IPv6(src=src, dst=dst)
+        head = Ether(src=source.mac(dev), dst=lab.gw.mac(gw_dev)) / net / l4
+        sniffer, marks = wire.sniffer(target, target_dev), [next(_mark) for _ in range(count)]
+        wire.sender(source, dev).send(*(head / Raw(marked(m)) for m in marks))
+        last = sniffer.until(lambda p: mark_of(bytes(p)) == marks[-1], timeout=0.4)
+        return last is not None
+
+    yield send
+    for ns in (lab.lan1, lab.lan2, lab.wan, lab.pop):
+        ns.run(["nft", "delete", "table", "inet", "mute"])
+
+
+# Hosts catch our packets with a packet socket; their kernels must not answer them.
+MUTE = """
+table inet mute {
+    chain in {
+        type filter hook prerouting priority raw; policy drop;
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+}
+"""
+
+
+def test_no_acl_lets_everything_through(gw_with, crosses, family):
+    gw_with(lab_config())
+    for path in PATHS:
+        assert crosses(path, UDP(sport=1, dport=2), family), path
+
+
+def test_a_rule_that_bites_and_one_that_does_not(gw_with, crosses):
+    gw = gw_with(
+        lab_config(acl=[{"id": "telnet", "ip_protocol": "tcp", "dest_port_range": "23/23"}, {"id": "gre", "ip_protocol": "gre"}])
+    )
+    assert not crosses("lan-wan", TCP(sport=1000, dport=23, flags="S"))
+    assert crosses("lan-wan", TCP(sport=1000, dport=24, flags="S"))
+    assert crosses("lan-wan", UDP(sport=1000, dport=23))
+    rules = gw.rules()
+    assert rules["telnet"]["hits"] == 1 and rules["telnet"]["bytes"] > 0 and rules["telnet"]["last_hit_s"] <= 2
+    assert rules["gre"]["hits"] == 0 and rules["gre"]["last_hit_s"] is None
+    assert gw.drops()[("0", "acl-denied")] == 1
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
+@pytest.mark.parametrize("kind", ["LAN", "WAN"])
+def test_direction_and_type(gw_with, crosses, direction, kind):
+    """A rule judges its own direction of its own kind of traffic, and LAN to LAN is nobody's."""
+    gw_with(lab_config(acl=[{"direction": direction, "type": kind}]))
+    meant = {
+        ("out", "WAN"): "lan-wan",
+        ("in", "WAN"): "wan-lan",
+        ("out", "LAN"): "lan-express",
+        ("in", "LAN"): "express-lan",
+    }[direction, kind]
+    for sport, path in enumerate(PATHS, 2000):
+        assert crosses(path, UDP(sport=sport, dport=9)) == (path != meant), path
+
+
+@pytest.mark.parametrize(
+    "ports,dport,hit",
+    [("80/443", 80, 1), ("80/443", 443, 1), ("80/443", 79, 0), ("80/443", 444, 0), ("-1/-1", 65535, 1), ("1/200", 200, 1)],
+)
+def test_port_ranges(gw_with, crosses, ports, dport, hit):
+    gw_with(lab_config(acl=[{"ip_protocol": "UDP", "dest_port_range": ports}]))
+    assert crosses("lan-wan", UDP(sport=3000, dport=dport)) == (not hit)
+
+
+def test_source_ports_and_networks(gw_with, crosses):
+    gw_with(
+        lab_config(
+            acl=[
+                {"id": "s", "ip_protocol": "17", "source_port_range": "5000/5001"},
+                {"id": "n", "source_cidr": "192.0.2.10/32", "dest_cidr": "203.0.113.8/30", "ip_protocol": "icmp"},
+                {"id": "x", "source_cidr": "192.0.2.11/32"},
+            ]
+        )
+    )
+    assert not crosses("lan-wan", UDP(sport=5001, dport=1))
+    assert crosses("lan-wan", UDP(sport=5002, dport=1))
+    assert not crosses("lan-wan", ICMP(id=7))
+    assert crosses("lan-wan", TCP(sport=5001, dport=1, flags="S"))
+
+
+def test_ipv6_rules(gw_with, crosses):
+    gw_with(
+        lab_config(
+            acl=[{"source_cidr": "2001:db8:1::/64", "dest_cidr": "2001:db8:203::/48", "ip_protocol": "udp", "dest_port_range": "53/53"}]
+        )
+    )
+    assert not crosses("lan-wan", UDP(sport=1, dport=53), family=6)
+    assert crosses("lan-wan", UDP(sport=1, dport=54), family=6)
+    assert crosses("lan-wan", UDP(sport=1, dport=53), family=4)
+
+
+def test_priority_then_order_decides(gw_with, crosses):
+    gw = gw_with(
+        lab_config(
+            acl=[
+                {"id": "late", "policy": "drop", "priority": 50, "ip_protocol": "udp"},
+                {"id": "early", "policy": "accept", "priority": 5, "ip_protocol": "udp", "dest_port_range": "100/200"},
+                {"id": "older", "policy": "accept", "priority": 60, "ip_protocol": "tcp"},
+                {"id": "younger", "policy": "drop", "priority": 60, "ip_protocol": "tcp"},
+            ]
+        )
+    )
+    assert crosses("lan-wan", UDP(sport=1, dport=150))
+    assert not crosses("lan-wan", UDP(sport=1, dport=250))
+    assert crosses("lan-wan", TCP(sport=1, dport=150, flags="S"))
+    assert {name: rule["hits"] for name, rule in gw.rules().items()} == {"late": 1, "early": 1, "older": 1, "younger": 0}
+
+
+def test_several_acls_are_one_list(gw_with, crosses):
+    extra = acl_table("acl-2", [{"id": "b", "policy": "drop", "priority": 1, "ip_protocol": "udp", "dest_port_range": "7/7"}])
+    gw_with(lab_config(acl=[{"id": "a", "policy": "accept", "priority": 2, "ip_protocol": "udp"}], extra=extra))
+    assert not crosses("lan-wan", UDP(sport=1, dport=7))
+    assert crosses("lan-wan", UDP(sport=1, dport=8))
+
+
+def test_default_drop(gw_with, crosses):
+    gw = gw_with(lab_config(acl=[{"policy": "accept", "ip_protocol": "udp"}], acl_default="drop"))
+    assert crosses("lan-wan", UDP(sport=1, dport=7))
+    assert not crosses("lan-wan", TCP(sport=1, dport=7, flags="S"))
+    assert not crosses("wan-lan", UDP(sport=1, dport=7))
+    assert crosses("lan-lan", UDP(sport=1, dport=7))
+    assert gw.drops()[("0", "acl-default-denied")] == 1
+    assert gw.drops()[("1", "acl-default-denied")] == 1
+
+
+def test_default_applies_only_with_an_acl(gw_with, crosses):
+    """acl_default is the verdict "when an ACL is bound and no rule matches"."""
+    gw_with(lab_config(acl_default="drop"))
+    assert crosses("lan-wan", UDP(sport=1, dport=7))
+
+
+def test_replies_of_an_accepted_session_pass(gw_with, lab, crosses, family):
+    gw_with(lab_config(acl=[{"policy": "accept", "source_cidr": net} for net in ("192.0.2.0/24", "2001:db8::/32")]
+                       + [{"policy": "drop", "direction": "in", "source_cidr": any_, "dest_cidr": any_}
+                          for any_ in ("0.0.0.0/0", "::/0")]))
+    assert not crosses("wan-lan", UDP(sport=4000, dport=4001), family)
+    assert crosses("lan-wan", UDP(sport=4001, dport=4000), family)
+    assert crosses("wan-lan", UDP(sport=4000, dport=4001), family)
+    assert not crosses("wan-lan", UDP(sport=4000, dport=4002), family)
+
+
+def test_without_state_replies_are_judged_too(gw_with, crosses):
+    gw_with(lab_config(acl=[{"policy": "drop", "direction": "in", "ip_protocol": "udp"}], acl_stateful=False))
+    assert crosses("lan-wan", UDP(sport=4001, dport=4000))
+    assert not crosses("wan-lan", UDP(sport=4000, dport=4001))
+
+
+def test_hosts_behind_a_stateful_default_drop(gw_with, lab):
+    """Real hosts: what the branch opens works, what the Internet opens does not."""
+    gw_with(lab_config(acl=[{"policy": "accept"}], acl_default="drop"))
+    assert lab.lan1.ping(A.INET[4], count=5) == 5
+    assert lab.inet.ping(A.LAN1[4], count=2, wait=1) == 0

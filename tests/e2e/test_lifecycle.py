@@ -1,0 +1,141 @@
+"""What happens to the daemon: killed, started twice, stopped, started over what another version left."""
+
+import json
+import shutil
+import subprocess
+import time
+
+import pytest
+from harness.config import lab_config
+from harness.lab import Addresses as A
+from harness.net import run
+from harness.stream import Stream
+
+pytestmark = pytest.mark.sag
+
+
+def restarted(gw, books):
+    """The daemon again, with the same file, over what it left."""
+    books.close()
+    gw.start()
+    books.open()
+
+
+def test_established_flows_outlive_kill_9(gw, lab, wire, books):
+    """XDP carries on without the daemon; a new daemon takes over; nothing of the flow is lost."""
+    with Stream(lab, wire, sport=7000) as stream:
+        time.sleep(0.5)
+        gw.kill()
+        time.sleep(0.7)
+        while_dead = stream.sent
+        restarted(gw, books)
+        time.sleep(0.5)
+    assert stream.sent > while_dead > 300
+    assert stream.missing() == []
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+
+
+def test_new_flows_after_kill_9_and_restart(gw, lab, books, family):
+    gw.kill()
+    restarted(gw, books)
+    assert lab.lan1.ping(A.INET[family], count=5) == 5
+    assert gw.status()["uptime_s"] < 10
+
+
+def test_started_twice(gw, lab):
+    """The second one says who runs and leaves everything as it is."""
+    code, said = gw.foreground("run", "--config", str(lab.conf))
+    assert code != 0
+    assert str(gw.pid()) in said or "already" in said.lower(), said
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+    assert gw.status()["pid"] == gw.pid()
+
+
+def test_sigterm_leaves_traffic_flowing(gw, lab, wire, books):
+    with Stream(lab, wire, sport=7001) as stream:
+        time.sleep(0.4)
+        pid = gw.pid()
+        subprocess.run(["kill", "-TERM", str(pid)], check=True)
+        end = time.monotonic() + 5
+        while gw.lab.gw.run(["test", "-d", f"/proc/{pid}/fd"], check=False).returncode == 0 and time.monotonic() < end:
+            try:
+                if "Z" in open(f"/proc/{pid}/stat", encoding="ascii").read().split()[2]:
+                    break
+            except FileNotFoundError:
+                break
+            time.sleep(0.02)
+        assert time.monotonic() < end, "SIGTERM did not end the daemon"
+        gw.running = None
+        time.sleep(0.4)
+        restarted(gw, books)
+        time.sleep(0.3)
+    assert stream.missing() == []
+
+
+def test_unload_leaves_nothing(gw, lab, books):
+    gw.kill()
+    books.close()
+    code, said = gw.foreground("unload", "--config", str(lab.conf))
+    assert code == 0, said
+    assert not lab.pins.exists() or not list(lab.pins.iterdir())
+    for link in json.loads(lab.gw.out(["ip", "-j", "-d", "link"])):
+        assert "xdp" not in link, link
+    gw.start()
+    books.open()
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+
+
+@pytest.mark.skipif(shutil.which("bpftool", path="/usr/sbin:/usr/bin") is None, reason="bpftool is not installed")
+def test_pins_of_another_version(gw, lab, books):
+    """A pinned map of another shape: either taken away and said so, or refused with the remedy."""
+    gw.kill()
+    books.close()
+    victim = next(p for p in sorted(lab.pins.rglob("*")) if p.is_file() and "map" in what_is(p))
+    victim.unlink()
+    run(["bpftool", "map", "create", str(victim), "type", "array", "key", "4", "value", "12", "entries", "3", "name", "other"])
+    log_before = len(gw.tail(10000))
+    started = gw.start(check=False)
+    said = gw.tail(10000)[log_before:]
+    if started.returncode != 0:
+        assert str(lab.pins) in said and "unload" in said, said
+        code, text = gw.foreground("unload", "--config", str(lab.conf))
+        assert code == 0, text
+        gw.start()
+    else:
+        assert str(lab.pins) in said, f"the pins were replaced without a word\n{said}"
+    books.open()
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+
+
+def what_is(path):
+    done = run(["bpftool", "-j", "map", "show", "pinned", str(path)], check=False)
+    return "map" if done.returncode == 0 and '"type"' in done.stdout else "other"
+
+
+def test_a_bad_file_at_start_touches_nothing(gateway, lab):
+    """Validation comes first: no program is attached when the file is wrong."""
+    if gateway.running is not None:
+        gateway.stop()
+    bad = lab.run_dir / "bad.toml"
+    bad.write_text(lab_config().replace('role = "wan"', 'role = "wlan"').replace("sag-lab", lab.run_dir.name))
+    code, said = gateway.foreground("run", "--config", str(bad))
+    assert code != 0 and "wlan" in said and "bad.toml" in said, said
+    assert not lab.pins.exists()
+
+
+def test_a_missing_device_is_named(gateway, lab):
+    if gateway.running is not None:
+        gateway.stop()
+    bad = lab.run_dir / "missing.toml"
+    bad.write_text(lab_config().replace('"lan-b"', '"nosuchdev"').replace("sag-lab", lab.run_dir.name))
+    process = lab.gw.popen([lab.vcpe, "run", "--config", str(bad)])
+    try:
+        time.sleep(1.5)
+        ended = process.poll()
+        if ended is None:
+            process.terminate()
+        said = process.communicate(timeout=5)[0]
+    finally:
+        process.kill()
+    assert "nosuchdev" in said, said
+    gateway.foreground("unload", "--config", str(bad))
