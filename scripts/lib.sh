@@ -64,6 +64,27 @@ run_exit_actions() {
     exit "$code"
 }
 
+# --- long commands -------------------------------------------------------------------------------
+
+# run_logged LOG COMMAND…: all output goes to the file; now and then a line says that it lives.
+run_logged() {
+    local log=$1 pid code=0 next
+    shift
+    mkdir -p "$(dirname "$log")"
+    "$@" </dev/null >"$log" 2>&1 &
+    pid=$!
+    next=$((SECONDS + 30))
+    while kill -0 "$pid" 2>/dev/null; do
+        sleep 0.1
+        if [[ $SECONDS -ge $next ]]; then
+            next=$((SECONDS + 30))
+            printf '[%6ss]   … %s\n' "$(elapsed)" "$(tail -n 1 "$log" | tr -d '\r' | cut -c1-90)"
+        fi
+    done
+    wait "$pid" || code=$?
+    return "$code"
+}
+
 # --- privilege and tools -----------------------------------------------------------------------
 
 # Runs a command as root: as it is, or by sudo.

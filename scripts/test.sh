@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Everything that the tests need, then the tests; what CI runs. Full logs: target/test-logs/.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() {
+    cat <<USAGE
+usage: scripts/test.sh [--quick] [--unit | --e2e] [-- PYTEST_ARGUMENT…]
+  --quick   leave out what takes long
+  --unit    format, lints and Rust tests only
+  --e2e     release build and end-to-end tests only
+USAGE
+}
+
+QUICK=0 UNIT=1 E2E=1
+PYTEST_ARGS=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --quick) QUICK=1 ;;
+    --unit) E2E=0 ;;
+    --e2e) UNIT=0 ;;
+    --) shift && PYTEST_ARGS=("$@") && break ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+    shift
+done
+
+cd "$SAG_ROOT"
+LOGS=${CARGO_TARGET_DIR:-$SAG_ROOT/target}/test-logs
+mkdir -p "$LOGS"
+
+# Shows why a stage failed: what the log says from its first complaint on.
+show_failure() {
+    local log=$1
+    {
+        grep -nE -m1 '^(error|failures:|FAIL|=+ (FAILURES|ERRORS) =+|thread .* panicked)' "$log" | cut -d: -f1 || true
+    } | {
+        read -r line || line=1
+        tail -n "+${line:-1}" "$log" | head -n 60 | sed 's/^/            /'
+    }
+    info "full log: $log"
+}
+
+# A stage that passes or fails as a whole.
+check() {
+    local name=$1 log=$LOGS/$2.log
+    shift 2
+    step "$name"
+    if run_logged "$log" "$@"; then
+        pass "$name"
+    else
+        fail "$name"
+        show_failure "$log"
+    fi
+}
+
+# --- Rust --------------------------------------------------------------------------------------
+
+# Tests that need root say SKIP without it. With sudo at hand they get it.
+test_runner() {
+    if [[ $EUID -ne 0 ]] && command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        local host
+        host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+        export "CARGO_TARGET_${host}_RUNNER=sudo -E"
+    fi
+}
+
+rust_tests() {
+    local log=$LOGS/cargo-test.log code=0 ok bad ignored said_skip
+    step "Rust tests"
+    test_runner
+    run_logged "$log" cargo test --workspace --locked --no-fail-fast -- --show-output || code=$?
+    ok=$(sum_of 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$log")
+    bad=$(sum_of 's/^test result: .* \([0-9]*\) failed;.*/\1/p' "$log")
+    ignored=$(sum_of 's/^test result: .* \([0-9]*\) ignored;.*/\1/p' "$log")
+    # A test that lacks a capability says so and returns: it counts as skipped, not as passed.
+    said_skip=$(grep -cE '^SKIP' "$log" || true)
+    [[ $code -eq 0 || $bad -gt 0 ]] || bad=1
+    PASSED=$((PASSED + ok - said_skip)) FAILED=$((FAILED + bad)) SKIPPED=$((SKIPPED + ignored + said_skip))
+    info "$ok ran well, $bad failed, $((ignored + said_skip)) of them skipped"
+    grep -E '^SKIP' "$log" | sort | uniq -c | sed 's/^/          /' || true
+    [[ $bad -eq 0 ]] || show_failure "$log"
+}
+
+sum_of() { sed -n "$1" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
+
+# --- end to end --------------------------------------------------------------------------------
+
+e2e_tests() {
+    local log=$LOGS/e2e.log code=0 line args=(-q -ra -p no:cacheprovider --durations=10 "${PYTEST_ARGS[@]}")
+    step "end-to-end tests"
+    [[ $QUICK -eq 0 ]] || args+=(--quick)
+    if [[ $EUID -ne 0 ]] && ! command -v sudo >/dev/null; then
+        SKIPPED=$((SKIPPED + 1))
+        info "SKIP: network namespaces need root, and there is no sudo"
+        return
+    fi
+    run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest "${args[@]}" tests/e2e || code=$?
+    line=$(grep -E '^[0-9]+ (passed|failed|skipped|error).* in [0-9.]+s' "$log" | tail -n1 || true)
+    PASSED=$((PASSED + $(count_in "$line" passed)))
+    FAILED=$((FAILED + $(count_in "$line" failed) + $(count_in "$line" 'errors?')))
+    SKIPPED=$((SKIPPED + $(count_in "$line" skipped)))
+    info "${line:-no result}"
+    grep -E '^SKIPPED' "$log" | sed 's/^/          /' || true
+    if [[ $code -ne 0 ]]; then
+        [[ $(count_in "$line" failed) -gt 0 || $(count_in "$line" 'errors?') -gt 0 ]] || FAILED=$((FAILED + 1))
+        grep -E '^(FAILED|ERROR) ' "$log" | sed 's/^/          /' || true
+        show_failure "$log"
+    fi
+}
+
+count_in() {
+    local n
+    n=$(grep -oE "[0-9]+ $2" <<<"$1" | head -n1 | cut -d' ' -f1 || true)
+    echo "${n:-0}"
+}
+
+# --- all of it ---------------------------------------------------------------------------------
+
+step "machine"
+bash scripts/setup.sh --quiet || die "the machine is not ready for the tests"
+find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
+
+if [[ $UNIT -eq 1 ]]; then
+    check "format (cargo fmt --check)" fmt cargo fmt --all --check
+    check "lints (cargo clippy)" clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+    if command -v shellcheck >/dev/null; then
+        check "lints (shellcheck)" shellcheck shellcheck -x scripts/*.sh .ci/run
+    fi
+    rust_tests
+fi
+if [[ $E2E -eq 1 ]]; then
+    check "release build" build cargo build --workspace --release --locked
+    if [[ -x ${CARGO_TARGET_DIR:-target}/release/sag-vcpe ]]; then e2e_tests; else fail "end-to-end tests: no gateway was built"; fi
+fi
+
+step "done; full logs in $LOGS"
+summary
+[[ $FAILED -eq 0 && $PASSED -gt 0 ]]
