@@ -1,0 +1,218 @@
+//! What Prometheus reads: one snapshot of the gateway's counters, spelt out as text.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use sag_model::control::{DropRow, Port, SessionTotals, Worker};
+use std::fmt;
+
+/// The gateway's counters at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetricsSnapshot {
+    pub version: String,
+    pub uptime_s: u64,
+    pub config_epoch: u32,
+    pub ports: Vec<Port>,
+    pub drops: Vec<DropRow>,
+    pub punts: Vec<PortPunt>,
+    pub sessions: SessionTotals,
+    pub workers: Vec<Worker>,
+    /// Empty until CARs are enforced.
+    pub cars: Vec<CarCounters>,
+    /// Name, and whether the far end answers.
+    pub tunnels: Vec<(String, bool)>,
+}
+
+/// Packets of a port that XDP handed to a worker for one reason.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PortPunt {
+    pub port: String,
+    pub reason: String,
+    pub packets: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CarCounters {
+    pub car: String,
+    pub passed_bytes: u64,
+    pub dropped_bytes: u64,
+}
+
+/// Form of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// `text/plain; version=0.0.4`
+    Classic,
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a scraper's `Accept` header asks for.
+    pub(super) fn accepted(accept: &str) -> Format {
+        if accept.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Classic }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Format::Classic => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl MetricsSnapshot {
+    pub(super) fn encode(self, format: Format) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Snapshot(self)));
+        let mut out = String::new();
+        text::encode(&mut out, &registry)?;
+        Ok(match format {
+            Format::OpenMetrics => out,
+            Format::Classic => classic(&out),
+        })
+    }
+}
+
+/// The older format names a counter by its samples, `_total` included, and knows no end mark.
+fn classic(open: &str) -> String {
+    let mut out = String::with_capacity(open.len() + 1024);
+    let mut counters: Vec<&str> = Vec::new();
+    for line in open.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ").and_then(|l| l.strip_suffix(" counter")) {
+            counters.push(name);
+        }
+    }
+    for line in open.lines().filter(|l| *l != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what @ ("HELP" | "TYPE")), Some(name), Some(rest))
+                if counters.contains(&name) =>
+            {
+                out.push_str(&format!("# {what} {name}_total {rest}"));
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[derive(Debug)]
+struct Snapshot(MetricsSnapshot);
+
+/// Writes families; one method call each.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn write<L: EncodeLabelSet, M: EncodeMetric>(
+        &mut self,
+        (name, help): (&str, &str),
+        kind: MetricType,
+        rows: impl Iterator<Item = (L, M)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, metric) in rows {
+            metric.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// `_total` is added to the name by the encoder.
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Iterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let rows = rows.map(|(labels, n)| (labels, ConstCounter::new(n)));
+        self.write((name, help), MetricType::Counter, rows)
+    }
+
+    fn gauge<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Iterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let rows = rows.map(|(labels, n)| (labels, ConstGauge::new(n)));
+        self.write((name, help), MetricType::Gauge, rows)
+    }
+
+    fn plain_gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(metric)
+    }
+
+    fn plain_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+}
+
+/// A counter of a port: name, help, field.
+type PortCounter = (&'static str, &'static str, fn(&Port) -> u64);
+
+const PORT_COUNTERS: &[PortCounter] = &[
+    ("sag_port_rx_packets", "Packets received", |p| p.rx_packets),
+    ("sag_port_tx_packets", "Packets sent", |p| p.tx_packets),
+    ("sag_port_rx_bytes", "Bytes received", |p| p.rx_bytes),
+    ("sag_port_tx_bytes", "Bytes sent", |p| p.tx_bytes),
+    ("sag_port_forwarded_packets", "Packets received here that left by another port", |p| p.forwarded),
+    ("sag_port_to_kernel_packets", "Packets handed to the kernel", |p| p.to_kernel),
+    ("sag_port_originated_packets", "Packets that the gateway itself sent", |p| p.originated),
+    ("sag_fastpath_packets", "Packets finished by the XDP program", |p| p.fast),
+];
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let s = &self.0;
+        let mut out = Families(encoder);
+        let version = s.version.as_str();
+        out.gauge("sag_build_info", "Version of sag-vcpe", [([("version", version)], 1.0)].into_iter())?;
+        out.plain_gauge("sag_uptime_seconds", "Time since the daemon started", s.uptime_s as f64)?;
+        out.plain_gauge("sag_config_epoch", "Epoch of the running configuration", f64::from(s.config_epoch))?;
+
+        let by_port = |p: &Port| [("port", p.name.clone())];
+        let up = s.ports.iter().map(|p| (by_port(p), f64::from(u8::from(p.up))));
+        out.gauge("sag_port_up", "Whether the port has a link", up)?;
+        let held = s.ports.iter().map(|p| (by_port(p), p.held as f64));
+        out.gauge("sag_port_held_packets", "Packets that wait for a neighbour's answer", held)?;
+        for (name, help, field) in PORT_COUNTERS {
+            out.counter(name, help, s.ports.iter().map(|p| (by_port(p), field(p))))?;
+        }
+        let punts = s.punts.iter().map(|p| ([("port", p.port.as_str()), ("reason", &p.reason)], p.packets));
+        out.counter("sag_punted_packets", "Packets that XDP handed to a worker", punts)?;
+        let drops = s.drops.iter().map(|d| ([("port", d.port.as_str()), ("reason", &d.reason)], d.packets));
+        out.counter("sag_drops", "Packets dropped", drops)?;
+
+        let t = &s.sessions;
+        let families = |v4: u64, v6: u64| {
+            [([("family", "ipv4")], v4 as f64), ([("family", "ipv6")], v6 as f64)].into_iter()
+        };
+        out.gauge("sag_sessions", "Live sessions", families(t.ipv4, t.ipv6))?;
+        let capacity = families(t.capacity_ipv4, t.capacity_ipv6);
+        out.gauge("sag_sessions_capacity", "Sessions that the table holds", capacity)?;
+        out.plain_counter("sag_sessions_created", "Sessions since start", t.created)?;
+        out.plain_gauge("sag_sessions_memory_bytes", "Memory of the session table", t.memory_bytes as f64)?;
+
+        let by_worker = |w: &Worker| [("worker", w.id.to_string())];
+        let packets = s.workers.iter().map(|w| (by_worker(w), w.packets));
+        out.counter("sag_worker_packets", "Packets that the worker handled", packets)?;
+        let batches = s.workers.iter().map(|w| (by_worker(w), w.batches));
+        out.counter("sag_worker_batches", "Batches that the worker handled", batches)?;
+        let busy = s.workers.iter().map(|w| (by_worker(w), w.busy_percent / 100.0));
+        out.gauge("sag_worker_busy_ratio", "Share of the last second spent on packets", busy)?;
+
+        let by_car = |c: &CarCounters| [("car", c.car.clone())];
+        let passed = s.cars.iter().map(|c| (by_car(c), c.passed_bytes));
+        out.counter("sag_car_passed_bytes", "Bytes that the CAR let pass", passed)?;
+        let dropped = s.cars.iter().map(|c| (by_car(c), c.dropped_bytes));
+        out.counter("sag_car_dropped_bytes", "Bytes over the ceiling of the CAR", dropped)?;
+        let tunnels =
+            s.tunnels.iter().map(|(name, up)| ([("tunnel", name.as_str())], f64::from(u8::from(*up))));
+        out.gauge("sag_tunnel_up", "Whether the far end answers", tunnels)
+    }
+}

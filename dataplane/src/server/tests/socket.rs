@@ -1,0 +1,316 @@
+//! The control socket and the metrics endpoint, as their clients see them.
+
+use super::Fake;
+use crate::server::{CarCounters, MetricsServer, MetricsSnapshot, PortPunt, Server, TOKENS};
+use mio::{Events, Poll, Token, Waker};
+use sag_model::control::{DropRow, MAX_REQUEST, Port, SessionTotals, Worker};
+use sag_model::{DropReason, Role};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const BASE: Token = Token(100);
+
+/// A server in a thread, as the daemon's control thread drives it.
+struct Running {
+    dir: tempfile::TempDir,
+    waker: Arc<Waker>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Fake>>,
+}
+
+impl Running {
+    fn start(mut fake: Fake) -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::bind(&dir.path().join("run/vcpe.sock")).unwrap();
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        server.register(poll.registry(), BASE).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut events = Events::with_capacity(16);
+            while !stopping.load(Ordering::Acquire) {
+                poll.poll(&mut events, None).unwrap();
+                for event in &events {
+                    if server.owns(event.token()) {
+                        server.handle(poll.registry(), event.token(), &mut fake);
+                    }
+                }
+            }
+            fake
+        });
+        Running { dir, waker, stop, thread: Some(thread) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("run/vcpe.sock")
+    }
+
+    fn connect(&self) -> Client {
+        let stream = UnixStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Client(BufReader::new(stream))
+    }
+
+    fn finish(mut self) -> Fake {
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake().unwrap();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn ask(&mut self, id: u64, op: &str) -> Value {
+        self.send(&format!("{{\"v\":1,\"id\":{id},\"op\":\"{op}\"}}\n"));
+        self.receive()
+    }
+}
+
+#[test]
+fn answers_come_in_order_whatever_the_pieces() {
+    let server = Running::start(Fake::default());
+    let mut client = server.connect();
+    assert_eq!(client.ask(1, "status")["ok"]["version"], "1.2.3");
+    client.send("rubbish\n\n  \n{\"v\":1,\"id\":2,\"op\":\"por");
+    assert_eq!(client.receive()["err"]["code"], "BadRequest");
+    client.send("ts\"}\n{\"v\":1,\"id\":3,\"op\":\"drops\"}\n");
+    assert_eq!(client.receive()["id"], 2);
+    assert_eq!(client.receive()["ok"]["drops"][0]["reason"], "acl-denied");
+    // More than one turn's worth at once.
+    let many: String = (0..500).map(|n| format!("{{\"v\":1,\"id\":{n},\"op\":\"ports\"}}\n")).collect();
+    client.send(&many);
+    for n in 0..500 {
+        assert_eq!(client.receive()["id"], n);
+    }
+    assert_eq!(server.finish().asked.len(), 503);
+}
+
+#[test]
+fn a_client_that_only_sends_is_answered_after_its_end() {
+    let server = Running::start(Fake::default());
+    let mut client = server.connect();
+    client.send("{\"v\":1,\"id\":1,\"op\":\"status\"}\nunfinished");
+    client.0.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.receive()["id"], 1);
+    let mut rest = Vec::new();
+    client.0.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+    server.finish();
+}
+
+#[test]
+fn one_who_does_not_read_holds_nobody_up() {
+    let server = Running::start(Fake { listed: 5000, ..Fake::default() });
+    let mut slow = server.connect();
+    let lines: String = (0..20).map(|n| format!("{{\"v\":1,\"id\":{n},\"op\":\"sessions\"}}\n")).collect();
+    slow.send(&lines);
+    let mut quick = server.connect();
+    assert_eq!(quick.ask(9, "status")["id"], 9);
+    for n in 0..20 {
+        let answer = slow.receive();
+        assert_eq!(answer["id"], n);
+        assert_eq!(answer["ok"]["sessions"].as_array().unwrap().len(), 5000);
+    }
+    // Gone in the middle of an answer.
+    slow.send(&lines);
+    slow.receive();
+    drop(slow);
+    assert_eq!(quick.ask(10, "status")["id"], 10);
+    server.finish();
+}
+
+#[test]
+fn more_clients_than_places_send_the_quietest_away() {
+    let server = Running::start(Fake::default());
+    let mut first = server.connect();
+    assert_eq!(first.ask(1, "status")["id"], 1);
+    let mut others: Vec<Client> = (0..TOKENS - 1).map(|_| server.connect()).collect();
+    for (n, c) in others.iter_mut().enumerate() {
+        assert_eq!(c.ask(n as u64, "status")["id"], n);
+    }
+    let mut rest = Vec::new();
+    first.0.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+    server.finish();
+}
+
+#[test]
+fn a_large_configuration_arrives_and_a_large_anything_else_does_not() {
+    let server = Running::start(Fake::default());
+    let mut client = server.connect();
+    let padding = "# padding\\n".repeat(5 * MAX_REQUEST / 11);
+    client.send(&format!(
+        "{{\"v\":1,\"id\":1,\"op\":\"config-apply\",\"name\":\"big.toml\",\"text\":\"{padding}\"}}\n"
+    ));
+    assert_eq!(client.receive()["ok"]["epoch"], 2);
+    client.send(&format!("{{\"v\":1,\"id\":2,\"op\":\"status\",\"x\":\"{padding}\"}}\n"));
+    let answer = client.receive();
+    assert_eq!((&answer["id"], &answer["err"]["code"]), (&Value::from(0), &Value::from("TooLarge")));
+    assert_eq!(
+        client.ask(3, "config-show")["ok"]["text"].as_str().unwrap().len(),
+        padding.len() - padding.len() / 11
+    );
+    server.finish();
+}
+
+#[test]
+fn the_socket_file_is_private_replaced_when_stale_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b/vcpe.sock");
+    let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    let server = Server::bind(&path).unwrap();
+    assert_eq!(mode(&path), 0o660);
+    let error = Server::bind(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains("another sag-vcpe"), "{error}");
+    drop(server);
+    assert!(!path.exists());
+
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a socket that its owner left behind");
+    let server = Server::bind(&path).unwrap();
+    // Somebody else's socket of that name is not removed.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "not ours").unwrap();
+    drop(server);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "not ours");
+
+    let error = Server::bind(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(error.to_string().contains("dataplane.control"), "{error}");
+    let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let error = Server::bind(&dir.path().join("x".repeat(200))).unwrap_err();
+    assert!(error.to_string().contains("cannot listen"), "{error}");
+}
+
+fn snapshot() -> MetricsSnapshot {
+    let mut lan = Port::new("0", "eth1", Role::Lan);
+    (lan.up, lan.rx_packets, lan.rx_bytes, lan.tx_packets, lan.tx_bytes) = (true, 10, 1000, u64::MAX, 2000);
+    (lan.fast, lan.held, lan.forwarded, lan.to_kernel, lan.originated) = (4, 1, 5, 2, 3);
+    let wan = Port::new("a \"b\"", "eth0", Role::Wan);
+    MetricsSnapshot {
+        version: "1.2.3".into(),
+        uptime_s: 60,
+        config_epoch: 7,
+        ports: vec![lan, wan],
+        drops: vec![DropRow::new("0", DropReason::NoRoute, 11), DropRow::new("0", DropReason::AclDenied, 12)],
+        punts: vec![PortPunt { port: "0".into(), reason: "miss".into(), packets: 6 }],
+        sessions: SessionTotals {
+            ipv4: 20,
+            ipv6: 2,
+            capacity_ipv4: 1024,
+            capacity_ipv6: 128,
+            created: 99,
+            memory_bytes: 65_536,
+        },
+        workers: vec![Worker { id: 0, cpu: Some(1), batches: 3, packets: 30, busy_percent: 12.5 }],
+        cars: vec![CarCounters { car: "qoscar-1".into(), passed_bytes: 5, dropped_bytes: 6 }],
+        tunnels: vec![("pop1".into(), true)],
+    }
+}
+
+fn http(server: &MetricsServer, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(server.address().unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+/// Samples by name and labels; comment lines apart.
+fn samples(body: &str) -> (BTreeMap<&str, f64>, Vec<&str>) {
+    let (comments, samples): (Vec<&str>, Vec<&str>) = body.lines().partition(|l| l.starts_with('#'));
+    let split = |line: &&'_ str| line.rfind(' ').unwrap();
+    let values = samples.iter().map(|l| (&l[..split(l)], l[split(l) + 1..].parse().unwrap())).collect();
+    (values, comments)
+}
+
+#[test]
+fn metrics_have_the_names_of_the_contract() {
+    let server = MetricsServer::start("127.0.0.1:0", snapshot).unwrap().unwrap();
+    let (head, body) = http(&server, "GET /metrics HTTP/1.1");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let (have, comments) = samples(&body);
+    for (name, value) in [
+        (r#"sag_port_rx_packets_total{port="0"}"#, 10.0),
+        (r#"sag_port_tx_packets_total{port="0"}"#, u64::MAX as f64),
+        (r#"sag_port_rx_bytes_total{port="0"}"#, 1000.0),
+        (r#"sag_port_tx_bytes_total{port="0"}"#, 2000.0),
+        (r#"sag_port_rx_packets_total{port="a \"b\""}"#, 0.0),
+        (r#"sag_port_forwarded_packets_total{port="0"}"#, 5.0),
+        (r#"sag_port_to_kernel_packets_total{port="0"}"#, 2.0),
+        (r#"sag_port_originated_packets_total{port="0"}"#, 3.0),
+        (r#"sag_port_held_packets{port="0"}"#, 1.0),
+        (r#"sag_port_up{port="0"}"#, 1.0),
+        (r#"sag_port_up{port="a \"b\""}"#, 0.0),
+        (r#"sag_drops_total{port="0",reason="no-route"}"#, 11.0),
+        (r#"sag_drops_total{port="0",reason="acl-denied"}"#, 12.0),
+        (r#"sag_sessions{family="ipv4"}"#, 20.0),
+        (r#"sag_sessions{family="ipv6"}"#, 2.0),
+        (r#"sag_sessions_capacity{family="ipv4"}"#, 1024.0),
+        ("sag_sessions_created_total", 99.0),
+        ("sag_sessions_memory_bytes", 65_536.0),
+        (r#"sag_fastpath_packets_total{port="0"}"#, 4.0),
+        (r#"sag_punted_packets_total{port="0",reason="miss"}"#, 6.0),
+        (r#"sag_car_passed_bytes_total{car="qoscar-1"}"#, 5.0),
+        (r#"sag_car_dropped_bytes_total{car="qoscar-1"}"#, 6.0),
+        ("sag_config_epoch", 7.0),
+        (r#"sag_tunnel_up{tunnel="pop1"}"#, 1.0),
+        (r#"sag_build_info{version="1.2.3"}"#, 1.0),
+        ("sag_uptime_seconds", 60.0),
+        (r#"sag_worker_packets_total{worker="0"}"#, 30.0),
+        (r#"sag_worker_batches_total{worker="0"}"#, 3.0),
+        (r#"sag_worker_busy_ratio{worker="0"}"#, 0.125),
+    ] {
+        assert_eq!(have.get(name), Some(&value), "{name} in\n{body}");
+    }
+    assert!(comments.contains(&"# TYPE sag_drops_total counter"), "{body}");
+    assert!(comments.contains(&"# TYPE sag_config_epoch gauge"), "{body}");
+    assert!(comments.contains(&"# HELP sag_drops_total Packets dropped"), "{body}");
+    assert!(!body.contains("# EOF"), "{body}");
+}
+
+#[test]
+fn open_metrics_on_request_and_nothing_else_is_served() {
+    let server = MetricsServer::start("127.0.0.1:0", snapshot).unwrap().unwrap();
+    let accept =
+        "GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let (head, body) = http(&server, accept);
+    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(body.contains("# TYPE sag_drops counter\n") && body.ends_with("# EOF\n"), "{body}");
+    assert!(body.contains("sag_drops_total{port=\"0\",reason=\"no-route\"} 11\n"), "{body}");
+    assert_eq!(http(&server, "GET /healthz HTTP/1.1").1, "ok\n");
+    assert!(http(&server, "GET / HTTP/1.1").0.starts_with("HTTP/1.1 404"));
+    assert!(http(&server, "POST /metrics HTTP/1.1").0.starts_with("HTTP/1.1 405"));
+    let address = server.address().unwrap();
+    drop(server);
+    // A connection may still wait in the closing listener's backlog, but nobody answers.
+    let error = MetricsServer::start(&format!("{address}x"), snapshot).unwrap_err();
+    assert!(error.to_string().contains("dataplane.metrics"), "{error}");
+    assert!(MetricsServer::start("", snapshot).unwrap().is_none());
+}
