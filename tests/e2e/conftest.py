@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def pytest_collection_modifyitems(config, items):
 def pytest_sessionstart(session):
     if os.geteuid() != 0:
         pytest.exit("the end-to-end tests build network namespaces: run them as root", returncode=2)
+    if not session.config.getoption("collectonly"):
+        remove_labs_of_the_dead()
+
+
+def remove_labs_of_the_dead():
+    """A run that was killed left its labs; their prefix has the number of the process."""
+    netns = Path("/run/netns")
+    names = [p.name for p in netns.iterdir()] if netns.is_dir() else []
+    for prefix, pid in {m.groups() for name in names if (m := re.match(r"(t(\d+)-\w+-)", name))}:
+        if not Path("/proc", pid).exists():
+            Lab(prefix).down()
 
 
 @pytest.fixture(scope="session")

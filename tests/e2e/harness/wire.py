@@ -26,6 +26,7 @@ from scapy.packet import Raw  # noqa: E402
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
 SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4
 
 
 class Sender:
@@ -43,6 +44,16 @@ class Sender:
         self.sock.close()
 
 
+def _with_tag(data, extra):
+    """The frame as it was on the wire: the kernel takes the 802.1Q tag off and tells it apart."""
+    for level, kind, aux in extra:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, tci, tpid = struct.unpack_from("=I12xHH", aux)
+            if status & TP_STATUS_VLAN_VALID:
+                return data[:12] + struct.pack(">HH", tpid or 0x8100, tci) + data[12:]
+    return data
+
+
 class Sniffer:
     """Catches the frames that arrive at a device, from the moment it is made."""
 
@@ -50,6 +61,7 @@ class Sniffer:
         self.name = f"{ns.name}/{dev}"
         self.sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self.sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self.sock.bind((dev, ETH_P_ALL))
         self.sock.setblocking(False)
 
@@ -70,9 +82,9 @@ class Sniffer:
             ready, _, _ = select.select([self.sock], [], [], max(left, 0))
             if not ready:
                 return None
-            data, addr = self.sock.recvfrom(65535)
+            data, extra, _, addr = self.sock.recvmsg(65535, 64)
             if addr[2] != PACKET_OUTGOING:
-                return time.monotonic(), data
+                return time.monotonic(), _with_tag(data, extra)
 
     def until(self, wanted, timeout=3.0):
         """The first packet for which `wanted(packet)` holds, or None."""
