@@ -3,6 +3,7 @@
 use crate::decode::Event;
 use crate::route::{Route, RouteKey};
 use crate::tables::Tables;
+use crate::types::Link;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -72,6 +73,7 @@ impl Tracker {
                     // and the dead and linkdown flags of all others come and go likewise.
                     let state = old.map(|l| (l.up, l.running));
                     self.reread_routes |= state.is_some_and(|s| s != (link.up, link.running));
+                    pair_up(tables, &link);
                     tables.insert_link(link);
                 }
             }
@@ -132,6 +134,10 @@ impl Tracker {
         }
         self.links = true;
         self.reread_routes = true;
+        // What is left behind of it (a veth whose other end moved away) is not announced again.
+        for link in tables.links.values_mut().filter(|l| l.parent == Some(ifindex)) {
+            link.parent = None;
+        }
         let addresses: Vec<_> =
             tables.addresses_of(ifindex).map(|a| (a.ifindex, a.addr, a.prefix_len)).collect();
         self.addrs |= !addresses.is_empty();
@@ -199,7 +205,13 @@ impl Tracker {
             tables.routes_like(&route).map(|(k, r)| (k, r.same_siblings(&route))).collect();
         let ours = known.iter().find(|k| k.1).map(|k| k.0);
         match (ours, &known[..]) {
-            (Some(key), _) => self.set_route(tables, key, route),
+            (Some(key), _) if replace => self.set_route(tables, key, route),
+            // One more nexthop: the message describes the route by it, while the rest stays.
+            (Some(key), _) => {
+                let nexthops = route.nexthops.clone();
+                let grown = tables.routes.get(&key).map_or(route, |old| Route { nexthops, ..old.clone() });
+                self.set_route(tables, key, grown);
+            }
             (None, [(only, _)]) if replace => self.set_route(tables, *only, route),
             (None, others) => {
                 self.reread_routes |= replace && !others.is_empty();
@@ -247,6 +259,16 @@ impl Tracker {
     pub fn replace_neighbors(&mut self, tables: &mut Tables, new: Tables) {
         self.neighbors.extend(difference(&tables.neighbors, &new.neighbors));
         tables.neighbors = new.neighbors;
+    }
+}
+
+/// The first end of a veth pair is announced before it has another end, and not again after.
+fn pair_up(tables: &mut Tables, link: &Link) {
+    if link.kind.as_deref() != Some("veth") {
+        return;
+    }
+    if let Some(other) = link.parent.and_then(|p| tables.links.get_mut(&p)) {
+        other.parent = Some(link.ifindex);
     }
 }
 

@@ -175,6 +175,7 @@ pub struct Route {
     pub tos: u8,
     /// The metric; lower wins.
     pub priority: u32,
+    /// Where [`Route::nexthop_id`] is set, [`crate::Tables::kind_of`] tells the effective kind.
     pub kind: RouteKind,
     pub protocol: RouteProtocol,
     /// Source address for packets of this machine.

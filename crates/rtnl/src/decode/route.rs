@@ -102,10 +102,19 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
     }
     route.table = table;
     route.dst = IpNet::new(dst, head[1]).map_err(|_| Malformed)?.trunc();
+    if route.nexthop_id.is_some() && route.kind == RouteKind::Blackhole {
+        // The object's state, not the route's: it changes without notice of the route.
+        route.kind = RouteKind::Unicast;
+    }
     if route.kind.is_reject() {
         route.nexthops.clear();
     } else if route.nexthops.is_empty() && has_single {
         route.nexthops.push(single);
+    }
+    // IPv6 reports the nexthops in an order that depends on the occasion. Sorted, a report equals any
+    // other, and flows keep their way through equal-cost nexthops.
+    if dst.is_ipv6() {
+        route.nexthops.sort_unstable();
     }
     Ok(Some(match gone {
         true => Event::RouteGone(route),

@@ -1,0 +1,223 @@
+//! Network namespaces for tests against the real kernel, and a mirror that is watched while `ip` works.
+
+#![allow(dead_code)] // Each test binary uses its own part.
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sag_rtnl::{Changes, Mirror, Tables};
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PREFIX: &str = "rtnl-t-";
+/// What the gateway promises: changes are followed within this time.
+pub const PROMISE: Duration = Duration::from_millis(100);
+
+/// A network namespace that goes away with the value.
+pub struct Netns {
+    pub name: String,
+}
+
+impl Netns {
+    /// None, with the reason printed, where namespaces cannot be made.
+    pub fn new(tag: &str) -> Option<Netns> {
+        sweep();
+        let name = format!("{PREFIX}{tag}-{}", std::process::id());
+        let made = Command::new("ip").args(["netns", "add", &name]).output();
+        match made {
+            Ok(out) if out.status.success() => Some(Netns { name }),
+            Ok(out) => {
+                println!(
+                    "SKIP: cannot make a network namespace: {}",
+                    String::from_utf8_lossy(&out.stderr).trim()
+                );
+                None
+            }
+            Err(e) => {
+                println!("SKIP: cannot run ip: {e}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Runs `body` on a thread inside the namespace; programs it starts are inside as well.
+    pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let ns = File::open(self.path()).expect("open the namespace");
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                move_into_link_name_space(ns.as_fd(), Some(LinkNameSpaceType::Network))
+                    .expect("enter the namespace");
+                body()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// `ip` in this namespace, from anywhere.
+    pub fn ip(&self, args: &str) {
+        ip(&format!("-n {} {args}", self.name));
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Removes what a killed test run left behind.
+fn sweep() {
+    let Ok(names) = std::fs::read_dir("/run/netns") else { return };
+    for name in names.flatten().filter_map(|e| e.file_name().into_string().ok()) {
+        let pid = name.strip_prefix(PREFIX).and_then(|n| n.rsplit('-').next());
+        if pid.is_some_and(|p| !Path::new("/proc").join(p).exists()) {
+            let _gone = Command::new("ip").args(["netns", "del", &name]).status();
+        }
+    }
+}
+
+pub fn start(args: &str) -> Child {
+    Command::new("ip").args(args.split_whitespace()).stderr(Stdio::inherit()).spawn().expect("start ip")
+}
+
+/// Runs `ip` with arguments without spaces; panics if it fails.
+pub fn ip(args: &str) {
+    let status = start(args).wait().expect("wait for ip");
+    assert!(status.success(), "ip {args}: {status}");
+}
+
+pub fn ip_batch(lines: &str) {
+    let file = tempfile(lines);
+    ip(&format!("-batch {}", file.display()));
+    let _gone = std::fs::remove_file(file);
+}
+
+fn tempfile(text: &str) -> PathBuf {
+    static SERIAL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("{PREFIX}{}-{n}", std::process::id()));
+    std::fs::write(&path, text).expect("write the batch");
+    path
+}
+
+pub fn sysctl(path: &str, value: &str) {
+    std::fs::write(Path::new("/proc/sys").join(path), value).unwrap_or_else(|e| panic!("{path}: {e}"));
+}
+
+pub fn addr(text: &str) -> IpAddr {
+    text.parse().expect(text)
+}
+
+/// A mirror with a record of how fast it was.
+pub struct Watched {
+    pub mirror: Mirror,
+    pub slowest: Duration,
+    steps: u32,
+}
+
+impl Watched {
+    pub fn open() -> Watched {
+        Watched { mirror: Mirror::open().expect("open the mirror"), slowest: Duration::ZERO, steps: 0 }
+    }
+
+    pub fn tables(&self) -> &Tables {
+        self.mirror.tables()
+    }
+
+    pub fn index(&self, name: &str) -> u32 {
+        self.tables().link_named(name).unwrap_or_else(|| panic!("no link {name}")).ifindex
+    }
+
+    pub fn poll(&mut self) -> Changes {
+        self.mirror.poll().expect("poll the mirror")
+    }
+
+    /// Polls until the tables are as told; returns the changes of the way.
+    pub fn until(&mut self, limit: Duration, what: &str, want: impl Fn(&Tables) -> bool) -> Vec<Changes> {
+        let start = Instant::now();
+        let mut seen = Vec::new();
+        loop {
+            let changes = self.poll();
+            if changes.any() {
+                seen.push(changes);
+            }
+            if want(self.tables()) {
+                return seen;
+            }
+            assert!(start.elapsed() < limit, "{what}: not seen within {limit:?}");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Runs `ip` and demands that the tables become as told within the promised time after it ended
+    /// (usually they are before).
+    pub fn after(&mut self, args: &str, want: impl Fn(&Tables) -> bool) -> Vec<Changes> {
+        let begun = Instant::now();
+        let mut child = start(args);
+        let waiter = std::thread::spawn(move || (child.wait().expect("wait for ip"), Instant::now()));
+        let seen = self.until(Duration::from_secs(10), args, want);
+        let now = Instant::now();
+        let (status, ended) = waiter.join().expect("the waiting thread");
+        assert!(status.success(), "ip {args}: {status}");
+        let late = now.saturating_duration_since(ended);
+        assert!(late < PROMISE, "ip {args}: seen {late:?} after it ended");
+        self.slowest = self.slowest.max(now - begun);
+        self.steps += 1;
+        self.same_as_kernel(args);
+        seen
+    }
+
+    /// Demands that the followed tables equal freshly read ones.
+    pub fn same_as_kernel(&mut self, when: &str) {
+        let start = Instant::now();
+        loop {
+            self.poll();
+            let fresh = Mirror::open().expect("open a second mirror");
+            let differ = difference(self.tables(), fresh.tables());
+            if differ.is_empty() {
+                return;
+            }
+            // The kernel may be changing right now (duplicate address detection, say).
+            assert!(start.elapsed() < Duration::from_secs(3), "after {when}: {differ}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn report(&self, test: &str) {
+        println!(
+            "{test}: {} changes, slowest {:?} from the start of ip to the mirror",
+            self.steps, self.slowest
+        );
+        assert_eq!(self.mirror.malformed(), 0);
+    }
+}
+
+fn difference(followed: &Tables, fresh: &Tables) -> String {
+    let mut out = String::new();
+    let mut compare = |what: &str, a: Vec<String>, b: Vec<String>| {
+        if a != b {
+            let only = |x: &[String], y: &[String]| -> Vec<String> {
+                x.iter().filter(|e| !y.contains(e)).cloned().collect()
+            };
+            let (ours, theirs) = (only(&a, &b), only(&b, &a));
+            out += &format!("{what} differ: followed {ours:#?} kernel {theirs:#?}\n");
+            if ours.is_empty() && theirs.is_empty() {
+                out += &format!("order only: {a:#?} {b:#?}\n");
+            }
+        }
+    };
+    fn show<T: std::fmt::Debug>(items: impl Iterator<Item = T>) -> Vec<String> {
+        items.map(|i| format!("{i:?}")).collect()
+    }
+    compare("links", show(followed.links()), show(fresh.links()));
+    compare("addresses", show(followed.addresses()), show(fresh.addresses()));
+    compare("routes", show(followed.routes_sorted()), show(fresh.routes_sorted()));
+    compare("nexthops", show(followed.nexthop_objects()), show(fresh.nexthop_objects()));
+    out
+}
