@@ -4,6 +4,7 @@
 //! document is right. `show` writes it back and `diff` tells two of them apart. No step stops at
 //! the first mistake, and every mistake names its place and remedy.
 
+mod diff;
 mod raw;
 mod read;
 mod report;
@@ -15,6 +16,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use diff::{Change, ChangeKind, FieldChange};
 pub use raw::SECTIONS;
 pub use report::{Diagnostic, Errors};
 pub use show::Secrets;
@@ -50,7 +52,11 @@ fn read(text: &str, report: &mut Report<'_>) -> Option<RawConfig> {
     let (table, errors) = toml::de::DeTable::parse_recoverable(text);
     for e in &errors {
         let at = e.span().unwrap_or(0..0);
-        report.error(&at, &Path::ROOT, e.message(), "the text is not TOML (https://toml.io)", "");
+        let remedy = match e.message() {
+            "duplicate key" => "give each key once; entries of a list have double brackets, [[like.this]]",
+            _ => "the text is not TOML (https://toml.io)",
+        };
+        report.error(&at, &Path::ROOT, e.message(), remedy, "");
     }
     if !errors.is_empty() {
         return None;

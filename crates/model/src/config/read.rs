@@ -79,7 +79,8 @@ impl<T: Scalar> Scalar for Vec<Spanned<T>> {
     fn from_value(v: &DeValue<'_>, path: &Path<'_>, report: &mut Report<'_>) -> Result<Self, &'static str> {
         let array = v.as_array().ok_or("a list in [ ]")?;
         let mut out = Vec::with_capacity(array.len());
-        for item in array.iter() {
+        for (i, item) in array.iter().enumerate() {
+            let path = &path.at(i);
             match T::from_value(item.get_ref(), path, report) {
                 Ok(t) => out.push(Spanned::new(item.span(), t)),
                 Err(wanted) => wrong_type(item.get_ref(), &item.span(), wanted, path, report),
@@ -92,7 +93,7 @@ impl<T: Scalar> Scalar for Vec<Spanned<T>> {
 fn wrong_type(v: &DeValue<'_>, at: &Span, wanted: &str, path: &Path<'_>, report: &mut Report<'_>) {
     let got = v.type_str();
     let article = if got.starts_with(['a', 'i']) { "an" } else { "a" };
-    report.error(at, path, format!("is {article} {got}"), format!("write {wanted}"), "");
+    report.wrong_type(at, path, format!("is {article} {got}"), format!("write {wanted}"));
 }
 
 impl<T: Scalar> Field for Opt<T> {

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, where, and what to do about it.
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -132,13 +133,15 @@ pub(crate) struct Report<'t> {
     line_starts: Vec<usize>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// Keys that are there with a value of another type: not to be called missing as well.
+    mistyped: HashSet<String>,
 }
 
 impl<'t> Report<'t> {
     pub(crate) fn new(file: &'t str, text: &'t str) -> Report<'t> {
         let mut line_starts = vec![0];
         line_starts.extend(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
-        Report { file, text, line_starts, errors: Vec::new(), warnings: Vec::new() }
+        Report { file, text, line_starts, errors: Vec::new(), warnings: Vec::new(), mistyped: HashSet::new() }
     }
 
     /// Line and column, both from 1.
@@ -187,6 +190,15 @@ impl<'t> Report<'t> {
     ) {
         let d = self.diagnostic(at, path, problem.into(), remedy.into());
         self.warnings.push(d);
+    }
+
+    pub(crate) fn wrong_type(&mut self, at: &Span, path: &Path<'_>, problem: String, remedy: String) {
+        self.mistyped.insert(path.to_string());
+        self.error(at, path, problem, remedy, "");
+    }
+
+    pub(crate) fn is_mistyped(&self, path: &Path<'_>) -> bool {
+        !self.mistyped.is_empty() && self.mistyped.contains(&path.to_string())
     }
 
     pub(crate) fn place(&self, at: &Span, path: &Path<'_>) -> Place {

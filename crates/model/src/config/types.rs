@@ -96,8 +96,8 @@ words! {
     }
 }
 
-/// One device's whole configuration.
-#[derive(Debug, Clone, PartialEq)]
+/// One device's whole configuration. The default has no port, which a file may not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     pub dataplane: Dataplane,
     pub timeouts: Timeouts,
@@ -156,6 +156,27 @@ pub struct Dataplane {
     pub icmp_rate: u32,
 }
 
+impl Default for Dataplane {
+    fn default() -> Self {
+        Dataplane {
+            workers: None,
+            mode: XdpMode::Auto,
+            zero_copy: ZeroCopy::Auto,
+            busy_poll: false,
+            flows: 1_048_576,
+            state_dir: "/var/lib/sag".into(),
+            pin_dir: "/sys/fs/bpf/sag".into(),
+            control: "/run/sag/vcpe.sock".into(),
+            metrics: Some(([127, 0, 0, 1], 9477).into()),
+            log: "info".to_owned(),
+            acl_default: Policy::Accept,
+            acl_stateful: true,
+            on_daemon_loss: DaemonLoss::Drop,
+            icmp_rate: 1_000,
+        }
+    }
+}
+
 impl Dataplane {
     /// Capacity of the IPv6 flow table in records.
     pub const fn flows_v6(&self) -> u32 {
@@ -176,6 +197,23 @@ pub struct Timeouts {
     pub other: u32,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            // RFC 5382 REQ-5: 2 hours 4 minutes, and 4 minutes while opening or closing; RFC 7857
+            // (section 2) separates these two and keeps the default.
+            tcp_established: 7_440,
+            tcp_transitory: 240,
+            tcp_syn: 240,
+            // RFC 4787 REQ-5: 5 minutes are recommended, 2 the least.
+            udp: 300,
+            // RFC 5508 REQ-2.
+            icmp: 60,
+            other: 600,
+        }
+    }
+}
+
 /// Bandwidth in Mbit/s (10⁶ bit/s), never zero: "unlimited" is the absence of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mbps(pub u32);
@@ -187,7 +225,7 @@ impl Mbps {
 }
 
 /// What percentages refer to; `None`: unlimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bandwidth {
     pub ccn: Option<Mbps>,
     pub internet_up: Option<Mbps>,
@@ -331,7 +369,7 @@ pub struct AclRule {
     pub priority: u8,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qos {
     pub id: String,
     pub name: Option<String>,

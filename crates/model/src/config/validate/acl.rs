@@ -38,7 +38,13 @@ pub(super) fn acls(raw: &[RawAcl], report: &mut Report<'_>) -> Vec<Acl> {
 pub(super) fn unique_id(s: &mut Scope<'_, '_>, raw: &Opt<String>, id: &str, seen: &mut Seen<String>) {
     let at = s.id_span(raw);
     if let Some(first) = seen.repeated(id.to_owned(), s.place(&at, "id")) {
-        s.repeated(&at, "id", quote(id), &first, "");
+        match raw {
+            Some(_) => s.repeated(&at, "id", quote(id), &first, ""),
+            None => {
+                let problem = format!("the implied {} is taken by {first}", quote(id));
+                s.error(&at, "id", problem, "give this entry an id of its own", "");
+            }
+        }
     }
 }
 

@@ -17,14 +17,15 @@ const MAX_SOCKET_PATH: usize = 107;
 pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> Option<Dataplane> {
     let absent = RawDataplane::default();
     let raw = raw.unwrap_or(&absent);
+    let default = Dataplane::default();
     let mut s = Scope::new(report, Path::ROOT.key("dataplane"), &raw.span);
     let workers = s.number_opt("workers", &raw.workers, 1..=64, "");
-    let mode = s.word("mode", &raw.mode, XdpMode::WORDS, Some(XdpMode::Auto), "");
-    let zero_copy = s.word("zero_copy", &raw.zero_copy, ZeroCopy::WORDS, Some(ZeroCopy::Auto), "");
-    let flows = s.number("flows", &raw.flows, 1_024..=8_388_608, 1_048_576, "");
-    let state_dir = path(&mut s, "state_dir", &raw.state_dir, "/var/lib/sag", usize::MAX);
-    let pin_dir = path(&mut s, "pin_dir", &raw.pin_dir, "/sys/fs/bpf/sag", usize::MAX);
-    let control = path(&mut s, "control", &raw.control, "/run/sag/vcpe.sock", MAX_SOCKET_PATH);
+    let mode = s.word("mode", &raw.mode, XdpMode::WORDS, Some(default.mode), "");
+    let zero_copy = s.word("zero_copy", &raw.zero_copy, ZeroCopy::WORDS, Some(default.zero_copy), "");
+    let flows = s.number("flows", &raw.flows, 1_024..=8_388_608, default.flows, "");
+    let state_dir = path(&mut s, "state_dir", &raw.state_dir, default.state_dir, usize::MAX);
+    let pin_dir = path(&mut s, "pin_dir", &raw.pin_dir, default.pin_dir, usize::MAX);
+    let control = path(&mut s, "control", &raw.control, default.control, MAX_SOCKET_PATH);
     let metrics = match &raw.metrics {
         Some(v) if v.get_ref().is_empty() => Some(None),
         Some(v) => s.parse("metrics", v, "", |t| {
@@ -35,7 +36,7 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
                 )
             })
         }),
-        None => Some(Some(([127, 0, 0, 1], 9477).into())),
+        None => Some(default.metrics),
     };
     let log = match &raw.log {
         Some(v) => s.parse("log", v, "", |t| {
@@ -47,17 +48,17 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
                 "write error, warn, info, debug, trace or off, also per module as in \"info,sag_pipeline=debug\"",
             )
         }),
-        None => Some("info".to_owned()),
+        None => Some(default.log),
     };
-    let acl_default = s.word("acl_default", &raw.acl_default, Policy::WORDS, Some(Policy::Accept), "");
+    let acl_default = s.word("acl_default", &raw.acl_default, Policy::WORDS, Some(default.acl_default), "");
     let on_daemon_loss =
-        s.word("on_daemon_loss", &raw.on_daemon_loss, DaemonLoss::WORDS, Some(DaemonLoss::Drop), "");
-    let icmp_rate = s.number("icmp_rate", &raw.icmp_rate, 0..=1_000_000, 1_000, "");
+        s.word("on_daemon_loss", &raw.on_daemon_loss, DaemonLoss::WORDS, Some(default.on_daemon_loss), "");
+    let icmp_rate = s.number("icmp_rate", &raw.icmp_rate, 0..=1_000_000, default.icmp_rate, "");
     Some(Dataplane {
         workers: workers?,
         mode: mode?,
         zero_copy: zero_copy?,
-        busy_poll: flag(&raw.busy_poll, false),
+        busy_poll: flag(&raw.busy_poll, default.busy_poll),
         flows: flows?,
         state_dir: state_dir?,
         pin_dir: pin_dir?,
@@ -65,7 +66,7 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         metrics: metrics?,
         log: log?,
         acl_default: acl_default?,
-        acl_stateful: flag(&raw.acl_stateful, true),
+        acl_stateful: flag(&raw.acl_stateful, default.acl_stateful),
         on_daemon_loss: on_daemon_loss?,
         icmp_rate: icmp_rate?,
     })
@@ -75,9 +76,9 @@ pub(super) fn flag(v: &Opt<bool>, default: bool) -> bool {
     v.as_ref().map_or(default, |v| *v.get_ref())
 }
 
-fn path(s: &mut Scope<'_, '_>, key: &str, v: &Opt<String>, default: &str, max: usize) -> Option<PathBuf> {
+fn path(s: &mut Scope<'_, '_>, key: &str, v: &Opt<String>, default: PathBuf, max: usize) -> Option<PathBuf> {
     let Some(v) = v else {
-        return Some(PathBuf::from(default));
+        return Some(default);
     };
     let path = s.parse(key, v, "", |t| {
         if t.is_empty() || t.contains('\0') {
@@ -118,14 +119,16 @@ pub(super) fn timeouts(raw: Option<&RawTimeouts>, report: &mut Report<'_>) -> Op
     let absent = RawTimeouts::default();
     let raw = raw.unwrap_or(&absent);
     let mut s = Scope::new(report, Path::ROOT.key("timeouts"), &raw.span);
-    // Defaults, and what the RFCs demand at least; 0 where they leave it to the operator.
+    let d = Timeouts::default();
+    // The last two arguments: what which RFC demands at least; 0 where the operator is free.
     let tcp_established =
-        timeout(&mut s, "tcp_established", &raw.tcp_established, 7_440, 7_440, "RFC 5382 REQ-5");
-    let tcp_transitory = timeout(&mut s, "tcp_transitory", &raw.tcp_transitory, 240, 240, "RFC 5382 REQ-5");
-    let tcp_syn = timeout(&mut s, "tcp_syn", &raw.tcp_syn, 240, 0, "");
-    let udp = timeout(&mut s, "udp", &raw.udp, 300, 120, "RFC 4787 REQ-5");
-    let icmp = timeout(&mut s, "icmp", &raw.icmp, 60, 60, "RFC 5508 REQ-2");
-    let other = timeout(&mut s, "other", &raw.other, 600, 0, "");
+        timeout(&mut s, "tcp_established", &raw.tcp_established, d.tcp_established, 7_440, "RFC 5382 REQ-5");
+    let tcp_transitory =
+        timeout(&mut s, "tcp_transitory", &raw.tcp_transitory, d.tcp_transitory, 240, "RFC 5382 REQ-5");
+    let tcp_syn = timeout(&mut s, "tcp_syn", &raw.tcp_syn, d.tcp_syn, 0, "");
+    let udp = timeout(&mut s, "udp", &raw.udp, d.udp, 120, "RFC 4787 REQ-5");
+    let icmp = timeout(&mut s, "icmp", &raw.icmp, d.icmp, 60, "RFC 5508 REQ-2");
+    let other = timeout(&mut s, "other", &raw.other, d.other, 0, "");
     Some(Timeouts {
         tcp_established: tcp_established?,
         tcp_transitory: tcp_transitory?,

@@ -124,8 +124,8 @@ fn dnat_entry(
     let at = raw.external_port.as_ref().map_or_else(|| s.span.clone(), |v| v.span());
     let place = s.place(&at, "external_port");
     if let Some(first) = external.services.repeated((kind, external_ip, key), place) {
-        let what = "this external address, protocol and port";
-        s.repeated(&at, "external_port", what, &first, "DuplicatedDnatEntry");
+        let problem = format!("the same external address, protocol and port are forwarded by {first}");
+        s.error(&at, "external_port", problem, "remove or change one of the two", "DuplicatedDnatEntry");
     }
     if let (Some(ip), Some(at)) = (external_ip, &raw.external_ip) {
         let place = s.place(&at.span(), "external_ip");

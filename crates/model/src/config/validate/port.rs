@@ -20,7 +20,7 @@ pub(super) fn role(text: &str) -> Option<Role> {
 }
 
 pub(super) fn ports(raw: &[RawPort], names: &mut Names, report: &mut Report<'_>) -> Vec<Port> {
-    if raw.is_empty() {
+    if raw.is_empty() && !report.is_mistyped(&Path::ROOT.key("port")) {
         report.error(
             &(0..0),
             &Path::ROOT.key("port"),
@@ -116,18 +116,18 @@ fn addresses(
     v: &Opt<Vec<toml::Spanned<String>>>,
     names: &mut Names,
 ) -> Option<Vec<IpNet>> {
-    const KEY: &str = "addresses";
     let Some(v) = v else {
         return Some(Vec::new());
     };
     let mut out = Vec::with_capacity(v.get_ref().len());
-    for item in v.get_ref() {
-        let Some(net) = s.parse(KEY, item, "", |t| interface_address(t)) else {
+    for (i, item) in v.get_ref().iter().enumerate() {
+        let key = &format!("addresses[{i}]");
+        let Some(net) = s.parse(key, item, "", |t| interface_address(t)) else {
             continue;
         };
-        let place = s.place(&item.span(), KEY);
+        let place = s.place(&item.span(), key);
         if let Some(first) = names.addresses.repeated(net.addr(), place) {
-            s.repeated(&item.span(), KEY, quote(item.get_ref()), &first, "");
+            s.repeated(&item.span(), key, quote(item.get_ref()), &first, "");
         }
         out.push(net);
     }

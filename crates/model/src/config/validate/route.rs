@@ -82,7 +82,9 @@ fn target(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, to: Option<IpNet
     match ways.iter().filter(|w| **w).count() {
         1 => {}
         0 => {
-            s.missing("next_hop", CHOICE, "");
+            if !["next_hop", "port", "tunnel", "type"].iter().any(|key| s.is_mistyped(key)) {
+                s.missing("next_hop", CHOICE, "");
+            }
             return None;
         }
         _ => {

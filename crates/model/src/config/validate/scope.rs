@@ -42,8 +42,16 @@ impl<'a, 't> Scope<'a, 't> {
 
     /// An error about a key that is not there: the place is the table's.
     pub(super) fn missing(&mut self, key: &str, remedy: &str, code: &str) {
+        if self.is_mistyped(key) {
+            return;
+        }
         let at = self.span.clone();
         self.error(&at, key, "is missing", remedy, code);
+    }
+
+    /// Whether the key is there with a value of another type, which is reported already.
+    pub(super) fn is_mistyped(&self, key: &str) -> bool {
+        self.report.is_mistyped(&self.path.key(key))
     }
 
     pub(super) fn place(&self, at: &Span, key: &str) -> Place {
@@ -212,7 +220,10 @@ impl<'a, 't> Scope<'a, 't> {
 
 fn alternatives<W>(words: &[(&str, W)]) -> String {
     let quoted: Vec<_> = words.iter().map(|(w, _)| format!("\"{w}\"")).collect();
-    quoted.join(" or ")
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => quoted.concat(),
+    }
 }
 
 pub(super) fn one_of<W: Copy>(text: &str, words: &[(&str, W)]) -> Result<W, Fault> {

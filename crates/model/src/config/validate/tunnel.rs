@@ -73,7 +73,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
     let mtu = s.maybe("mtu", &raw.mtu, "", |n| match u16::try_from(*n) {
         Ok(0) => Ok(None),
         Ok(m) if m >= 576 => Ok(Some(m)),
-        _ => fault("is out of range", "write a number from 576 to 65535, or 0 for the path's"),
+        _ => fault(format!("{n} is out of range"), "write a number from 576 to 65535, or 0 for the path's"),
     });
     let encap = kind.and_then(|k| {
         foreign_keys(raw, k, s);

@@ -1,0 +1,97 @@
+//! Differences between two configurations.
+
+use super::{EXAMPLE, PORTS, ok};
+use crate::config::{Change, ChangeKind};
+
+fn diff(old: &str, new: &str) -> Vec<String> {
+    ok(old).config.diff(&ok(new).config).iter().map(Change::to_string).collect()
+}
+
+/// The example with one text replaced by another.
+fn edited(from: &str, to: &str) -> String {
+    assert!(EXAMPLE.contains(from), "{from}");
+    EXAMPLE.replacen(from, to, 1)
+}
+
+#[test]
+fn same_meaning_is_no_difference() {
+    assert!(diff(EXAMPLE, EXAMPLE).is_empty());
+    // A default spelled out, a protocol by number, other white space.
+    assert!(diff(EXAMPLE, &edited("busy_poll = false", "")).is_empty());
+    assert!(diff(EXAMPLE, &edited("ip_protocol = \"tcp\"", "ip_protocol = 6")).is_empty());
+    assert!(diff(EXAMPLE, &EXAMPLE.replace(" = ", "=")).is_empty());
+}
+
+#[test]
+fn changed_keys_are_named_with_both_values() {
+    assert_eq!(
+        diff(EXAMPLE, &edited("flows = 1048576", "flows = 2048")),
+        ["~ dataplane: flows 1048576 -> 2048"]
+    );
+    assert_eq!(
+        diff(EXAMPLE, &edited("dest_port_range = \"80/443\"", "dest_port_range = \"80/80\"")),
+        ["~ acl.rule acl-1/acr-1: dest_port_range \"80/443\" -> \"80/80\""]
+    );
+    assert_eq!(diff(EXAMPLE, &edited("workers = 2 ", "")), ["~ dataplane: workers 2 -> (none)"]);
+    assert_eq!(
+        diff(EXAMPLE, &edited("weight = 1", "weight = 5")),
+        ["~ route 10.20.0.0/16 metric 0 via 192.168.1.254 port 0: weight 1 -> 5"]
+    );
+}
+
+#[test]
+fn added_and_removed_entries() {
+    let (ports, _) = PORTS.split_at(PORTS.rfind("[[port]]").expect("two ports"));
+    assert_eq!(diff(ports, PORTS), ["+ port 1"]);
+    assert_eq!(diff(PORTS, ports), ["- port 1"]);
+    let renamed = edited("id = \"qoscar-1\"", "id = \"voice\"");
+    assert_eq!(diff(EXAMPLE, &renamed), ["- qos.car qos-1/qoscar-1", "+ qos.car qos-1/voice"]);
+    let (without, _) = EXAMPLE.split_at(EXAMPLE.find("[flow_log]").expect("section"));
+    assert_eq!(diff(EXAMPLE, without), ["- flow_log"]);
+    // An ACL goes together with its rules.
+    let acl = "[[acl]]\nid = \"x\"\n[[acl.rule]]\nid = \"y\"\ndirection = \"in\"\npolicy = \"drop\"\n\
+               ip_protocol = \"all\"\nsource_cidr = \"::/0\"\ndest_cidr = \"::/0\"\n";
+    assert_eq!(diff(PORTS, &format!("{PORTS}{acl}")), ["+ acl x", "+ acl.rule x/y"]);
+}
+
+#[test]
+fn secrets_differ_without_being_told() {
+    let other = edited("a0a1a2a3", "a0a1a2a4");
+    assert_eq!(diff(EXAMPLE, &other), ["~ tunnel pop3: key_in ******** -> ********"]);
+}
+
+fn rules(ids: &[&str]) -> String {
+    let rule = |id: &&str| {
+        format!(
+            "[[acl.rule]]\nid = \"{id}\"\ndirection = \"in\"\npolicy = \"drop\"\nip_protocol = \"all\"\n\
+             source_cidr = \"::/0\"\ndest_cidr = \"::/0\"\n"
+        )
+    };
+    format!("{PORTS}[[acl]]\nid = \"a\"\n{}", ids.iter().map(rule).collect::<String>())
+}
+
+#[test]
+fn only_rules_that_moved_are_reported() {
+    let old = rules(&["r1", "r2", "r3", "r4"]);
+    assert_eq!(diff(&old, &rules(&["r4", "r1", "r2", "r3"])), ["~ acl.rule a/r4: position 4 -> 1"]);
+    assert_eq!(diff(&old, &rules(&["r2", "r3", "r4", "r1"])), ["~ acl.rule a/r1: position 1 -> 4"]);
+    // Removal and insertion move nobody.
+    assert_eq!(diff(&old, &rules(&["r1", "new", "r3", "r4"])), ["- acl.rule a/r2", "+ acl.rule a/new"]);
+}
+
+#[test]
+fn order_counts_only_where_it_has_a_meaning() {
+    let entry = |id: &str, net: &str| {
+        format!("[[snat]]\nid = \"{id}\"\ncidr_block = \"{net}\"\nsnat_ip = \"10.9.9.9\"\n")
+    };
+    let (a, b) = (entry("a", "10.1.0.0/16"), entry("b", "10.2.0.0/16"));
+    assert!(diff(&format!("{PORTS}{a}{b}"), &format!("{PORTS}{b}{a}")).is_empty());
+}
+
+#[test]
+fn changes_travel_as_json() {
+    let change = ok(EXAMPLE).config.diff(&ok(PORTS).config).remove(0);
+    assert_eq!(change.kind, ChangeKind::Changed);
+    let json = serde_json::to_string(&change).expect("json");
+    assert_eq!(serde_json::from_str::<Change>(&json).expect("json"), change);
+}
