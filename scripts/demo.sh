@@ -135,7 +135,7 @@ show_http() {
         check "$url" fetch "$url"
     done
 }
-fetch() { in_ns lan1 curl -sS -g --max-time 3 "${1}hello.txt" | grep -q hello; }
+fetch() { in_ns lan1 curl -sS -g --max-time 3 "${1}hello.txt" | grep hello >/dev/null; }
 refused() { ! fetch "$1"; }
 
 show_mtu() {

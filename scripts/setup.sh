@@ -57,8 +57,19 @@ apt_install() {
         as_root apt-get update -qq || warn "apt-get update failed; trying with the package lists at hand"
         APT_UPDATED=1
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    local log
+    log=$(mktemp)
+    if run_logged "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; then
+        rm -f "$log"
+    else
+        grep -E '^(E|W|Err):?' "$log" >&2 || tail -n 5 "$log" >&2
+        rm -f "$log"
+        return 1
+    fi
 }
+
+# Whether apt could install it. (No `grep -q` behind a pipe: it closes early, and pipefail calls that a failure.)
+apt_has() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null; }
 
 packages() {
     local pkg line what candidates want=()
@@ -70,7 +81,7 @@ packages() {
     if [[ ${#want[@]} -eq 0 ]]; then
         ok "packages: all $((${#BUILD_PKGS[@]} + ${#TEST_PKGS[@]})) installed"
     elif [[ $CHECK -eq 1 ]]; then
-        missing "packages: ${want[*]} (apt-get install ${want[*]})"
+        missing "packages: ${want[*]} (scripts/setup.sh installs them)"
     else
         step "installing ${want[*]}"
         apt_install "${want[@]}" || missing "packages: apt-get could not install ${want[*]} (see its message above)"
@@ -81,7 +92,11 @@ packages() {
         any_installed "${candidates[@]}" && continue
         # Only alongside a real installation: a run that lacks nothing else stays offline.
         if [[ $CHECK -eq 0 && ${#want[@]} -gt 0 ]]; then
-            for pkg in "${candidates[@]}"; do apt_install "$pkg" 2>/dev/null && continue 2; done
+            for pkg in "${candidates[@]}"; do
+                apt_has "$pkg" || continue
+                step "installing $pkg (optional: $what)"
+                apt_install "$pkg" && continue 2
+            done
         fi
         note "not installed: ${candidates[*]} (for $what)"
     done
@@ -99,7 +114,7 @@ toolchain_ok() {
 
 install_rust() {
     if ! command -v rustup >/dev/null; then
-        if apt-cache show rustup >/dev/null 2>&1; then
+        if apt_has rustup; then
             step "installing rustup (apt)"
             apt_install rustup || return 1
         else
@@ -140,7 +155,7 @@ bpf_compiler() {
     version=$(clang -dumpversion)
     if ! version_at_least "$version" 11; then
         missing "clang 11 or newer; this is $version (apt-get install clang)"
-    elif ! clang -print-targets 2>/dev/null | grep -qw bpf; then
+    elif ! clang -print-targets 2>/dev/null | grep -w bpf >/dev/null; then
         missing "clang $version was built without the bpf target (apt-get install clang llvm)"
     else
         ok "clang $version with the bpf target"
@@ -172,6 +187,10 @@ kernel() {
 privileged_features() {
     if [[ $EUID -ne 0 ]] && ! { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; then
         note "not root and no password-less sudo: veth, XDP and AF_XDP were not tried"
+        return
+    fi
+    if ! command -v ip >/dev/null || ! [[ -x /usr/bin/python3 ]]; then
+        note "without iproute2 and python3: veth and AF_XDP were not tried"
         return
     fi
     if as_root unshare --net ip link add sagv0 type veth peer name sagv1 2>/dev/null; then
