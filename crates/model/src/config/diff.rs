@@ -61,6 +61,9 @@ impl Config {
     /// What would have to be done to this configuration to get `other`, in the order of the
     /// sections.
     pub fn diff(&self, other: &Config) -> Vec<Change> {
+        if self == other {
+            return Vec::new();
+        }
         let (old, new) = (entries(self), entries(other));
         let mut out = Vec::new();
         for (section, _) in super::SECTIONS {

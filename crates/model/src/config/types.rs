@@ -1,11 +1,10 @@
 //! The validated configuration: what the other crates read. Every value is in range, every
 //! reference resolved, every default filled in.
 
-use super::value::Timestamp;
 use crate::ids::{MacAddr, PortIdx, Role, VlanId, Zone};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Declares an enum together with the words that the file uses for it.
@@ -30,6 +29,12 @@ macro_rules! words {
         }
     )* };
 }
+
+mod overlay;
+mod policy;
+
+pub use overlay::*;
+pub use policy::*;
 
 words! {
     /// How XDP attaches.
@@ -57,42 +62,6 @@ words! {
     pub enum Policy {
         Accept = "accept",
         Drop = "drop",
-    }
-
-    /// Direction of traffic as the branch sees it.
-    pub enum Direction {
-        /// To the branch.
-        In = "in",
-        /// From the branch.
-        Out = "out",
-    }
-
-    /// Which traffic an ACL rule judges.
-    pub enum AclType {
-        /// Private traffic: LAN from or to overlay and leased line.
-        Lan = "LAN",
-        /// Internet traffic.
-        Wan = "WAN",
-    }
-
-    /// What a percentage of a CAR refers to.
-    pub enum PercentSource {
-        Ccn = "CcnBandwidth",
-        InternetUp = "InternetUpBandwidth",
-    }
-
-    pub enum DnatType {
-        /// For what arrives from the overlay or a leased line.
-        Intranet = "Intranet",
-        /// For what arrives from the Internet.
-        Internet = "Internet",
-    }
-
-    pub enum NetflowVersion {
-        V5 = "V5",
-        V9 = "V9",
-        /// IPFIX, RFC 7011.
-        V10 = "V10",
     }
 }
 
@@ -300,229 +269,4 @@ words! {
         /// Answered with ICMP administratively prohibited.
         Prohibit = "prohibit",
     }
-}
-
-/// Inclusive range of TCP or UDP ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    pub first: u16,
-    pub last: u16,
-}
-
-impl PortRange {
-    /// `-1/-1`: any port, and packets without ports.
-    pub const ANY: PortRange = PortRange { first: 0, last: u16::MAX };
-
-    pub const fn is_any(self) -> bool {
-        self.first == 0 && self.last == u16::MAX
-    }
-
-    pub const fn contains(self, port: u16) -> bool {
-        self.first <= port && port <= self.last
-    }
-}
-
-/// The API's spelling: `first/last`, any is `-1/-1`.
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_any() { f.write_str("-1/-1") } else { write!(f, "{}/{}", self.first, self.last) }
-    }
-}
-
-/// What ACL rules and QoS policies match. Both networks are of one IP version, which is the only
-/// one that the rule matches; ports are `ANY` unless the protocol is TCP or UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FiveTuple {
-    /// IANA protocol number; `None`: all.
-    pub protocol: Option<u8>,
-    pub source: IpNet,
-    pub dest: IpNet,
-    pub source_ports: PortRange,
-    pub dest_ports: PortRange,
-}
-
-impl FiveTuple {
-    pub const fn is_ipv6(&self) -> bool {
-        matches!(self.source, IpNet::V6(_))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acl {
-    pub id: String,
-    pub name: Option<String>,
-    /// In the order of the file, which breaks ties of priority.
-    pub rules: Vec<AclRule>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AclRule {
-    /// Unique over all ACLs.
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    pub direction: Direction,
-    pub kind: AclType,
-    pub policy: Policy,
-    pub tuple: FiveTuple,
-    /// 1..=100, the lowest wins.
-    pub priority: u8,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qos {
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    pub cars: Vec<QosCar>,
-    pub policies: Vec<QosPolicy>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QosCar {
-    /// Unique over all QoS.
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    /// 1..=7, the lowest wins; unique within its QoS.
-    pub priority: u8,
-    pub limit: CarLimit,
-}
-
-/// Floor and ceiling of a CAR; the floor is at most the ceiling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CarLimit {
-    /// Mbit/s; a floor of 0 guarantees nothing.
-    Absolute { min: u32, max: u32 },
-    /// 1..=100 each.
-    Percent { min: u8, max: u8, of: PercentSource },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QosPolicy {
-    /// Unique over all QoS.
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    /// Priority of the CAR (of the same QoS) that meters what matches.
-    pub priority: u8,
-    pub tuple: FiveTuple,
-    /// First moment at which the policy matches.
-    pub start: Option<Timestamp>,
-    /// First moment at which it no longer does.
-    pub end: Option<Timestamp>,
-}
-
-/// Private source NAT, towards overlay and leased line. Of overlapping blocks the longest wins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snat {
-    pub id: String,
-    pub cidr_block: Ipv4Net,
-    pub snat_ip: Ipv4Addr,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dnat {
-    pub id: String,
-    pub kind: DnatType,
-    /// `None` with [`DnatType::Internet`]: the WAN port's own address.
-    pub external_ip: Option<Ipv4Addr>,
-    pub internal_ip: Ipv4Addr,
-    pub service: DnatService,
-}
-
-/// What a DNAT entry forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DnatService {
-    /// All protocols, ports unchanged.
-    Any,
-    Port {
-        /// 6 or 17.
-        protocol: u8,
-        external: u16,
-        internal: u16,
-    },
-}
-
-/// Index of a `[[tunnel]]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TunnelIdx(pub u16);
-
-impl TunnelIdx {
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tunnel {
-    pub name: String,
-    pub local: IpAddr,
-    pub remote: IpAddr,
-    /// `None`: from the path.
-    pub mtu: Option<u16>,
-    pub encap: Encap,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encap {
-    Vxlan {
-        vni: u32,
-        port: u16,
-    },
-    Gre {
-        key: Option<u32>,
-    },
-    Ipip,
-    Esp {
-        spi_in: u32,
-        spi_out: u32,
-        key_in: Secret,
-        key_out: Secret,
-        /// UDP port of RFC 3948 encapsulation; `None`: plain ESP.
-        udp_port: Option<u16>,
-    },
-}
-
-impl Encap {
-    /// The word for `kind`.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Encap::Vxlan { .. } => "vxlan",
-            Encap::Gre { .. } => "gre",
-            Encap::Ipip => "ipip",
-            Encap::Esp { .. } => "esp",
-        }
-    }
-}
-
-/// Key material: never shown by `Debug` and friends.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<[u8]>);
-
-impl Secret {
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Secret {
-        Secret(bytes.into())
-    }
-
-    /// AES-GCM key followed by the 4-byte salt (RFC 4106).
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({} bytes)", self.0.len())
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlowLog {
-    /// Seconds between reports on a living flow.
-    pub active_aging: u32,
-    /// Seconds of silence after which a flow is reported as ended.
-    pub inactive_aging: u32,
-    pub netflow_server: SocketAddr,
-    pub netflow_version: NetflowVersion,
 }
