@@ -97,7 +97,7 @@ impl Counters {
     }
 
     #[inline]
-    pub fn drop(&self, port: PortIdx, reason: DropReason) {
+    pub fn count_drop(&self, port: PortIdx, reason: DropReason) {
         self.port(port).drops[reason.index() % DropReason::COUNT].add(1);
     }
 }

@@ -5,5 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod family;
 pub mod fib;
+pub mod fragments;
+pub mod hold;
+pub mod order;
+pub mod originate;
+pub mod policy;
+pub mod session;
+pub mod snapshot;
 pub mod table;
+pub mod trace;
+pub mod worker;
+
+pub use worker::{Emit, Frames, Pipeline, Tables, Verdict};

@@ -1,0 +1,300 @@
+//! The one place with the order of the pipeline. `walk` is what every packet that no flow record
+//! answers for goes through; `established` in [`crate::worker`] is its short cut.
+
+use crate::policy::{Judged, Tuple};
+use crate::snapshot::{Member, NhIdx, Route, Snapshot};
+use crate::trace::Tracer;
+use sag_model::ids::Zone;
+use sag_model::{DropReason, PortIdx};
+use sag_packet::icmp::IcmpError;
+use sag_packet::{Family, L4, Parsed};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The stages, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Parse,
+    Local,
+    Sanity,
+    Session,
+    Route,
+    Acl,
+    Ttl,
+    Mtu,
+    Neighbor,
+    Rewrite,
+}
+
+impl Stage {
+    pub const ORDER: [Stage; 10] = [
+        Stage::Parse,
+        Stage::Local,
+        Stage::Sanity,
+        Stage::Session,
+        Stage::Route,
+        Stage::Acl,
+        Stage::Ttl,
+        Stage::Mtu,
+        Stage::Neighbor,
+        Stage::Rewrite,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::Parse => "parse",
+            Stage::Local => "local",
+            Stage::Sanity => "sanity",
+            Stage::Session => "session",
+            Stage::Route => "route",
+            Stage::Acl => "acl",
+            Stage::Ttl => "ttl",
+            Stage::Mtu => "mtu",
+            Stage::Neighbor => "neighbor",
+            Stage::Rewrite => "rewrite",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A packet on its way, as the stages see it.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'f> {
+    pub p: &'f Parsed,
+    pub frame: &'f [u8],
+    pub ingress: PortIdx,
+    pub zone: Zone,
+    /// Flow hash, for multipath.
+    pub hash: u64,
+    /// What an existing session says, if there is one.
+    pub session: Known,
+}
+
+/// What the session table knew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// A packet of no session.
+    New,
+    /// Of a session that was judged under the current epoch.
+    Judged,
+    /// Of a session of an older epoch: the tuple and zones of its first packet are judged anew.
+    Stale { initiator: Tuple, from: Zone, to: Zone },
+    /// An ICMP error about a packet of a session.
+    Related,
+}
+
+/// The way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    pub port: PortIdx,
+    /// The next hop's address.
+    pub to: IpAddr,
+    pub nexthop: NhIdx,
+    /// Rule slot that admitted the packet, if a rule was asked.
+    pub rule: Option<u32>,
+    /// IP bytes that fit.
+    pub mtu: u16,
+    /// The packet is larger than that and may be fragmented.
+    pub split: bool,
+}
+
+/// Where a walk ends other than by a way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    Kernel,
+    Drop { reason: DropReason, tell: Option<IcmpError>, rule: Option<u32> },
+    /// The next hop's link address is not known yet.
+    Unresolved { port: PortIdx, to: IpAddr },
+}
+
+const fn stop(reason: DropReason, tell: Option<IcmpError>) -> Stop {
+    Stop::Drop { reason, tell, rule: None }
+}
+
+/// Route, ACL, TTL, MTU and neighbour of one packet.
+pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<Way, Stop> {
+    let (src, dst) = (v.p.src(v.frame), v.p.dst(v.frame));
+    local(snap, dst).inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))?;
+    sanity(snap, src, dst)?;
+    trace.step(Stage::Session, || v.session.to_string());
+    let member = route(snap, v, dst, trace)?;
+    let Some(port) = snap.port(member.port) else { return Err(stop(DropReason::EgressNotOurs, None)) };
+    let rule = acl(snap, v, (src, dst), port.zone, trace)?;
+    if v.p.ttl <= 1 {
+        return Err(stop(DropReason::TtlExpired, Some(IcmpError::TimeExceeded)));
+    }
+    trace.step(Stage::Ttl, || format!("{} becomes {}", v.p.ttl, v.p.ttl - 1));
+    if !port.up {
+        return Err(stop(DropReason::EgressDown, Some(IcmpError::HostUnreachable)));
+    }
+    let mtu = if member.mtu != 0 { member.mtu.min(port.mtu) } else { port.mtu };
+    let split = v.p.ip_len > mtu;
+    if split && v.p.dont_fragment {
+        return Err(stop(DropReason::MtuExceeded, Some(IcmpError::TooBig { mtu })));
+    }
+    trace.step(Stage::Mtu, || {
+        let what = if split { "is split to" } else { "fits" };
+        format!("{} bytes {what} {mtu}", v.p.ip_len)
+    });
+    let to = member.via.unwrap_or(dst);
+    let nexthop = snap
+        .neighbors
+        .get(&(member.port, to))
+        .copied()
+        .filter(|&n| snap.nexthop(n).is_some_and(|nh| nh.valid()))
+        .ok_or(Stop::Unresolved { port: member.port, to })?;
+    trace.step(Stage::Neighbor, || match snap.nexthop(nexthop) {
+        Some(nh) => format!("{to} is at {}", nh.dmac),
+        None => format!("{to}"),
+    });
+    Ok(Way { port: member.port, to, nexthop, rule, mtu, split })
+}
+
+/// Packets for the gateway itself and link-scope multicast are the kernel's.
+pub fn local(snap: &Snapshot, dst: IpAddr) -> Result<(), Stop> {
+    if dst.is_multicast() || snap.local.contains(&dst) || dst == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(Stop::Kernel);
+    }
+    match dst {
+        IpAddr::V6(d) if d.is_unicast_link_local() => Err(Stop::Kernel),
+        _ => Ok(()),
+    }
+}
+
+/// Addresses that a router must not forward (RFC 1812 5.3.7, RFC 4291 2.5, RFC 3927 2.7).
+fn sanity(snap: &Snapshot, src: IpAddr, dst: IpAddr) -> Result<(), Stop> {
+    let bad_source = match src {
+        IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 224 || a.is_loopback(),
+        IpAddr::V6(a) => a.is_multicast() || a.is_unspecified() || a.is_loopback(),
+    };
+    if bad_source || src == dst {
+        return Err(stop(DropReason::SourceMartian, None));
+    }
+    let bad_dest = match dst {
+        IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 240 || a.is_loopback(),
+        IpAddr::V6(a) => a.is_unspecified() || a.is_loopback(),
+    };
+    if bad_dest {
+        return Err(stop(DropReason::DestMartian, None));
+    }
+    let link_local = match (src, dst) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => s.is_link_local() || d.is_link_local(),
+        (IpAddr::V6(s), _) => s.is_unicast_link_local(),
+        _ => false,
+    };
+    if link_local {
+        return Err(stop(DropReason::LinkLocalScope, None));
+    }
+    if snap.local.contains(&src) {
+        return Err(stop(DropReason::SourceIsOurs, None));
+    }
+    Ok(())
+}
+
+fn route<'s, T: Tracer>(snap: &'s Snapshot, v: &View<'_>, dst: IpAddr, trace: &mut T) -> Result<&'s Member, Stop> {
+    let found = match snap.route(dst) {
+        None => Err(stop(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
+        Some(Route::Local) => Err(Stop::Kernel),
+        Some(Route::Blackhole) => Err(stop(DropReason::RouteBlackhole, None)),
+        Some(Route::Unreachable) => Err(stop(DropReason::RouteUnreachable, Some(IcmpError::HostUnreachable))),
+        Some(Route::Prohibit) => Err(stop(DropReason::RouteProhibit, Some(IcmpError::AdminProhibited))),
+        Some(Route::NotOurs) => Err(stop(DropReason::EgressNotOurs, None)),
+        Some(Route::Via(members)) => {
+            snap.choose(members, v.hash).ok_or(stop(DropReason::NoRoute, Some(IcmpError::NetUnreachable)))
+        }
+    };
+    if let Ok(m) = &found {
+        trace.step(Stage::Route, || {
+            let port = snap.port(m.port).map_or("?", |p| p.name.as_str());
+            match m.via {
+                Some(via) => format!("via {via} on port {port}"),
+                None => format!("on link of port {port}"),
+            }
+        });
+    }
+    found
+}
+
+/// The ACLs, unless the session was judged already. Returns the rule that admitted the packet.
+fn acl<T: Tracer>(
+    snap: &Snapshot,
+    v: &View<'_>,
+    (src, dst): (IpAddr, IpAddr),
+    to: Zone,
+    trace: &mut T,
+) -> Result<Option<u32>, Stop> {
+    let judged = match v.session {
+        Known::Judged | Known::Related => {
+            trace.step(Stage::Acl, || "passed with its session".into());
+            return Ok(None);
+        }
+        Known::Stale { initiator, from, to } => snap.acl.judge(from, to, &initiator),
+        Known::New => {
+            let (sport, dport) = match v.p.l4 {
+                L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
+                _ => v.p.ports(),
+            };
+            snap.acl.judge(v.zone, to, &Tuple { proto: v.p.proto, src, dst, sport, dport })
+        }
+    };
+    match judged {
+        Judged::Accept { slot } => {
+            trace.step(Stage::Acl, || match slot {
+                Some(s) => format!("accepted by {}", trace_rule(snap, s)),
+                None => "no rule matched: accepted".into(),
+            });
+            Ok(slot)
+        }
+        Judged::Deny { slot: Some(s) } => {
+            trace.step(Stage::Acl, || format!("denied by {}", trace_rule(snap, s)));
+            Err(Stop::Drop { reason: DropReason::AclDenied, tell: None, rule: Some(s) })
+        }
+        Judged::Deny { slot: None } => {
+            trace.step(Stage::Acl, || "no rule matched: denied".into());
+            Err(stop(DropReason::AclDefaultDenied, None))
+        }
+    }
+}
+
+fn trace_rule(snap: &Snapshot, slot: u32) -> String {
+    snap.acl.name(slot).map_or_else(|| format!("rule slot {slot}"), |n| format!("rule {n}"))
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Known::New => "none",
+            Known::Judged => "known, judged under this epoch",
+            Known::Stale { .. } => "known, of an older epoch: judged anew",
+            Known::Related => "ICMP error about a known session",
+        })
+    }
+}
+
+/// EtherType of a family.
+pub const fn ethertype(family: Family) -> u16 {
+    match family {
+        Family::V4 => sag_packet::proto::ETHERTYPE_IPV4,
+        Family::V6 => sag_packet::proto::ETHERTYPE_IPV6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_pinned() {
+        let names: Vec<_> = Stage::ORDER.iter().map(|s| s.name()).collect();
+        assert_eq!(
+            names,
+            ["parse", "local", "sanity", "session", "route", "acl", "ttl", "mtu", "neighbor", "rewrite"]
+        );
+        assert!(Stage::ORDER.is_sorted());
+    }
+}

@@ -1,0 +1,230 @@
+//! Packets that the gateway makes: ICMP errors (when, to whom, from which address, how often) and
+//! the fragments of packets that do not fit.
+
+use crate::order::ethertype;
+use crate::snapshot::{Route, Snapshot};
+use sag_model::{MacAddr, Nanos, PortIdx};
+use sag_packet::icmp::{self, IcmpError};
+use sag_packet::proto::{ETH_LEN, IPV4_LEN};
+use sag_packet::rewrite::{FrameMut, LinkHeader};
+use sag_packet::{Fragment, L4, Parsed, checksum};
+use std::net::IpAddr;
+
+/// Room for link header and tag in front of a packet under construction.
+pub const LINK_ROOM: usize = 32;
+
+/// Takes what the pipeline makes. The frame must be copied; false if it could not be sent.
+pub trait Emit {
+    fn emit(&mut self, port: PortIdx, frame: &[u8]) -> bool;
+}
+
+/// Errors a port may send per second, with a burst of a twentieth of that (at least 10): the generic
+/// cell rate algorithm on one time stamp.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limiter {
+    /// When the next error is due at the steady rate.
+    due: u64,
+}
+
+impl Limiter {
+    pub fn allow(&mut self, now: Nanos, rate: u32) -> bool {
+        if rate == 0 {
+            return false;
+        }
+        let interval = 1_000_000_000 / u64::from(rate);
+        let burst = interval * u64::from(rate / 20).max(10);
+        let due = self.due.max(now.0);
+        if due - now.0 > burst {
+            return false;
+        }
+        self.due = due + interval;
+        true
+    }
+}
+
+/// An ICMP error ready to go, or why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Built {
+    /// Send `buf[start..start + len]` by this port.
+    Ready { port: PortIdx, start: usize, len: usize },
+    /// The RFCs forbid an error about this packet.
+    Forbidden,
+    /// No route back, no address to speak from, or the next hop is not resolved.
+    NoWay,
+}
+
+/// Packets about which no error may be sent (RFC 1812 4.3.2.7, RFC 4443 2.4 e).
+pub fn forbidden(p: &Parsed, frame: &[u8]) -> bool {
+    let link_group = frame.first().is_some_and(|b| b & 1 != 0);
+    let bad_source = match p.src(frame) {
+        IpAddr::V4(a) => {
+            a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_broadcast() || a.octets()[0] >= 240
+        }
+        IpAddr::V6(a) => a.is_unspecified() || a.is_multicast(),
+    };
+    let about_error = matches!(p.l4, L4::IcmpError { .. });
+    link_group || bad_source || about_error || p.dst(frame).is_multicast() || matches!(p.fragment, Fragment::Later { .. })
+}
+
+/// Builds the error about `frame` into `buf`.
+pub fn icmp_error(
+    snap: &Snapshot,
+    ingress: PortIdx,
+    p: &Parsed,
+    frame: &[u8],
+    error: IcmpError,
+    buf: &mut [u8],
+) -> Built {
+    if forbidden(p, frame) {
+        return Built::Forbidden;
+    }
+    let to = p.src(frame);
+    // Back by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends).
+    let way = match snap.route(to) {
+        Some(Route::Via(members)) => snap.choose(members, 0).map(|m| (m.port, m.via.unwrap_or(to))),
+        _ => None,
+    };
+    let (port, next) = way.unwrap_or((ingress, to));
+    let Some(out) = snap.port(port) else { return Built::NoWay };
+    let Some(from) = snap.source_for(port, next) else { return Built::NoWay };
+    let resolved = snap.neighbors.get(&(port, next)).and_then(|&n| snap.nexthop(n)).filter(|n| n.valid());
+    let dmac = match resolved {
+        Some(nh) => nh.dmac,
+        // Who sent the packet is on this link and will take its answer.
+        None if port == ingress => match frame.get(6..12) {
+            Some(m) => MacAddr([m[0], m[1], m[2], m[3], m[4], m[5]]),
+            None => return Built::NoWay,
+        },
+        None => return Built::NoWay,
+    };
+    let Some(room) = buf.get_mut(LINK_ROOM..) else { return Built::NoWay };
+    let packet = p.ip(frame);
+    let built = match (from, to) {
+        (IpAddr::V4(f), IpAddr::V4(t)) => icmp::build_v4(room, f, t, error, packet),
+        (IpAddr::V6(f), IpAddr::V6(t)) => icmp::build_v6(room, f, t, error, packet),
+        _ => None,
+    };
+    let Some(len) = built else { return Built::NoWay };
+    let link = LinkHeader { dst: dmac, src: out.mac, vlan: out.vlan, ethertype: ethertype(p.family) };
+    let mut f = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
+    if f.set_link(ETH_LEN, len, &link).is_err() {
+        return Built::NoWay;
+    }
+    Built::Ready { port, start: f.start(), len: f.len() }
+}
+
+/// Splits an IPv4 packet (RFC 791 3.2): `packet` is the whole IP packet, TTL already counted down.
+/// Calls `send` with each fragment; options that are not to be copied stay in the first only.
+pub fn split_ipv4(packet: &[u8], mtu: u16, buf: &mut [u8], mut send: impl FnMut(&mut [u8], usize) -> bool) -> u32 {
+    let Some(first) = packet.first() else { return 0 };
+    let ihl = usize::from(first & 0x0F) * 4;
+    let Some((header, data)) = packet.split_at_checked(ihl).filter(|_| ihl >= IPV4_LEN) else { return 0 };
+    let word = u16::from_be_bytes([header[6], header[7]]);
+    let (base, more) = (usize::from(word & 0x1FFF) * 8, word & 0x2000 != 0);
+    let copied = copied_options(&header[IPV4_LEN..]);
+    let mut sent = 0;
+    let mut at = 0;
+    while at < data.len() {
+        let hlen = if at == 0 { ihl } else { IPV4_LEN + copied.1 };
+        let room = usize::from(mtu).saturating_sub(hlen) & !7;
+        if room == 0 {
+            return sent;
+        }
+        let n = room.min(data.len() - at);
+        let last = at + n == data.len();
+        let len = hlen + n;
+        let Some(out) = buf.get_mut(LINK_ROOM..LINK_ROOM + len) else { return sent };
+        out[..IPV4_LEN].copy_from_slice(&header[..IPV4_LEN]);
+        match at {
+            0 => out[IPV4_LEN..ihl].copy_from_slice(&header[IPV4_LEN..]),
+            _ => out[IPV4_LEN..hlen].copy_from_slice(&copied.0[..copied.1]),
+        }
+        out[hlen..].copy_from_slice(&data[at..at + n]);
+        out[0] = 0x40 | (hlen / 4) as u8;
+        out[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+        let flags = (word & 0xC000) | if last && !more { 0 } else { 0x2000 };
+        let offset = ((base + at) / 8) as u16;
+        out[6..8].copy_from_slice(&(flags | offset).to_be_bytes());
+        out[10..12].fill(0);
+        let check = checksum::finish(checksum::sum(&out[..hlen]));
+        out[10..12].copy_from_slice(&check.to_ne_bytes());
+        sent += u32::from(send(buf, len));
+        at += n;
+    }
+    sent
+}
+
+/// The options with the "copied" bit, padded to whole words.
+fn copied_options(mut opts: &[u8]) -> ([u8; 40], usize) {
+    let mut out = [0u8; 40];
+    let mut n = 0;
+    while let Some(&kind) = opts.first() {
+        let len = match kind {
+            0 => break,
+            1 => 1,
+            _ => usize::from(opts.get(1).copied().unwrap_or(0)),
+        };
+        let Some(option) = opts.get(..len).filter(|_| len > 0) else { break };
+        if kind & 0x80 != 0 && n + len <= out.len() {
+            out[n..n + len].copy_from_slice(option);
+            n += len;
+        }
+        opts = &opts[len..];
+    }
+    (out, n.next_multiple_of(4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{Ipv4HeaderSlice, PacketBuilder};
+    use proptest::prelude::*;
+
+    #[test]
+    fn limiter_allows_the_rate_and_a_burst() {
+        let mut l = Limiter::default();
+        let burst = (0..1000).filter(|_| l.allow(Nanos(0), 1000)).count();
+        assert_eq!(burst, 51);
+        let steady = (0..10_000u64).filter(|i| l.allow(Nanos(i * 100_000), 1000)).count();
+        assert!((950..=1051).contains(&steady), "{steady}");
+        assert!(!Limiter::default().allow(Nanos(0), 0));
+    }
+
+    proptest! {
+        #[test]
+        fn fragments_put_together_again(data in prop::collection::vec(any::<u8>(), 1..4000), mtu in 68u16..1500, options in any::<bool>()) {
+            let mut packet = Vec::new();
+            PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 9).udp(1, 2).write(&mut packet, &data).unwrap();
+            packet[6..8].fill(0);
+            if options {
+                // Router alert (copied) and record route (not copied).
+                packet.splice(20..20, [148, 4, 0, 0, 7, 3, 4, 0]);
+                packet[0] = 0x47;
+                let len = packet.len() as u16;
+                packet[2..4].copy_from_slice(&len.to_be_bytes());
+            }
+            let ihl = usize::from(packet[0] & 15) * 4;
+            let mut buf = vec![0; 5000];
+            let mut whole = Vec::new();
+            let mut pieces = 0;
+            let mut bad = None;
+            let sent = split_ipv4(&packet, mtu, &mut buf, |b, len| {
+                let f = &b[LINK_ROOM..LINK_ROOM + len];
+                let h = Ipv4HeaderSlice::from_slice(f).unwrap();
+                let more = h.more_fragments();
+                let ok = len <= usize::from(mtu)
+                    && h.header_checksum() == h.to_header().calc_header_checksum()
+                    && usize::from(h.fragments_offset().value()) * 8 == whole.len()
+                    && h.options().starts_with(if options { &[148, 4, 0, 0] } else { &[] });
+                if !ok { bad = Some(f.to_vec()); }
+                whole.extend_from_slice(&f[usize::from(h.ihl()) * 4..]);
+                pieces += 1;
+                if !more { pieces += 1000; }
+                true
+            });
+            prop_assert_eq!(bad, None);
+            prop_assert_eq!(sent + 1000, pieces);
+            prop_assert_eq!(&whole[..], &packet[ihl..]);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What the workers know of the world: one immutable value, published whole.
+//!
+//! Next hops are the exception: their records are shared memory that XDP reads too, so that a
+//! resolved or changed neighbour takes effect with one store and no new snapshot.
+
+use crate::fib::Fib;
+use crate::policy::AclSet;
+use sag_model::flow::{NH_VALID, NextHopRecord};
+use sag_model::{MacAddr, PortIdx, Zone};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering;
+
+/// A gateway port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub name: String,
+    pub zone: Zone,
+    /// Slot of the device in XDP's device map.
+    pub dev: u8,
+    pub ifindex: u32,
+    /// 0 = untagged.
+    pub vlan: u16,
+    pub mac: MacAddr,
+    /// IP bytes.
+    pub mtu: u16,
+    pub up: bool,
+    /// Own addresses with their prefix lengths, the preferred one first.
+    pub addrs4: Vec<(Ipv4Addr, u8)>,
+    pub addrs6: Vec<(Ipv6Addr, u8)>,
+}
+
+/// What a prefix resolves to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// One member, or several sharing the load by weight.
+    Via(Vec<Member>),
+    /// Addressed to the gateway itself.
+    Local,
+    Blackhole,
+    Unreachable,
+    Prohibit,
+    /// Leaves by a device that is no port of the gateway.
+    NotOurs,
+}
+
+/// One way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub port: PortIdx,
+    /// The router to hand to; `None`: the destination itself is on the link.
+    pub via: Option<IpAddr>,
+    pub weight: u16,
+    /// Route MTU, 0 = the port's.
+    pub mtu: u16,
+}
+
+/// Index into the next-hop records.
+pub type NhIdx = u16;
+
+/// Idle time after which a session ends, in ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub tcp_established: u32,
+    pub tcp_transitory: u32,
+    pub tcp_syn: u32,
+    pub udp: u32,
+    pub icmp: u32,
+    pub other: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub acl_stateful: bool,
+    pub timeouts: Timeouts,
+    /// ICMP errors a second, port and worker.
+    pub icmp_rate: u32,
+    /// Take frames whatever their destination MAC (a capture file has no interface address).
+    pub promiscuous: bool,
+}
+
+/// The whole forwarding state of one policy epoch.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub epoch: u32,
+    pub ports: Vec<Port>,
+    pub ingress: Ingress,
+    /// The gateway's own addresses, subnet broadcasts included.
+    pub local: HashSet<IpAddr>,
+    pub routes: Vec<Route>,
+    pub fib4: Fib<u32>,
+    pub fib6: Fib<u128>,
+    /// Known next hops.
+    pub neighbors: HashMap<(PortIdx, IpAddr), NhIdx>,
+    pub nexthops: &'static [NextHopRecord],
+    pub acl: AclSet,
+    pub options: Options,
+}
+
+/// (device slot, VLAN) → port. Few devices with few VLANs each: a walk is cheaper than a hash.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ingress {
+    by_dev: Vec<Vec<(u16, PortIdx)>>,
+}
+
+impl Ingress {
+    pub fn new(ports: &[Port]) -> Ingress {
+        let mut by_dev: Vec<Vec<(u16, PortIdx)>> = Vec::new();
+        for (i, p) in ports.iter().enumerate().take(PortIdx::MAX) {
+            let dev = usize::from(p.dev);
+            if by_dev.len() <= dev {
+                by_dev.resize_with(dev + 1, Vec::new);
+            }
+            by_dev[dev].push((p.vlan, PortIdx(i as u8)));
+        }
+        Ingress { by_dev }
+    }
+
+    /// Any port of a device: where frames are counted that belong to none.
+    pub fn first(&self, dev: u8) -> Option<PortIdx> {
+        self.by_dev.get(usize::from(dev))?.first().map(|(_, p)| *p)
+    }
+
+    #[inline]
+    pub fn port(&self, dev: u8, vlan: u16) -> Option<PortIdx> {
+        let ports = self.by_dev.get(usize::from(dev))?;
+        ports.iter().find(|(v, _)| *v == vlan).map(|(_, p)| *p)
+    }
+}
+
+/// A next-hop record, read once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHop {
+    pub dmac: MacAddr,
+    pub smac: MacAddr,
+    pub vlan: u16,
+    pub mtu: u16,
+    pub ifindex: u32,
+    pub dev: u8,
+    pub port: PortIdx,
+    pub generation: u8,
+    pub flags: u8,
+}
+
+impl NextHop {
+    pub const fn valid(&self) -> bool {
+        self.flags & NH_VALID != 0
+    }
+
+    #[inline]
+    pub fn load(r: &NextHopRecord) -> NextHop {
+        let d = r.dmac_vlan.load(Ordering::Relaxed).to_le_bytes();
+        let s = r.smac_mtu.load(Ordering::Relaxed).to_le_bytes();
+        let w = r.dev.load(Ordering::Acquire).to_le_bytes();
+        NextHop {
+            dmac: MacAddr([d[0], d[1], d[2], d[3], d[4], d[5]]),
+            vlan: u16::from_le_bytes([d[6], d[7]]),
+            smac: MacAddr([s[0], s[1], s[2], s[3], s[4], s[5]]),
+            mtu: u16::from_le_bytes([s[6], s[7]]),
+            ifindex: u32::from_le_bytes([w[0], w[1], w[2], w[3]]),
+            dev: w[4],
+            port: PortIdx(w[5]),
+            generation: w[6],
+            flags: w[7],
+        }
+    }
+
+    /// Stores the record word by word, the flags (in the last word) last.
+    pub fn store(&self, r: &NextHopRecord) {
+        let six = |m: &MacAddr, x: u16| {
+            let v = x.to_le_bytes();
+            u64::from_le_bytes([m.0[0], m.0[1], m.0[2], m.0[3], m.0[4], m.0[5], v[0], v[1]])
+        };
+        let i = self.ifindex.to_le_bytes();
+        let dev = [i[0], i[1], i[2], i[3], self.dev, self.port.0, self.generation, self.flags];
+        r.dmac_vlan.store(six(&self.dmac, self.vlan), Ordering::Relaxed);
+        r.smac_mtu.store(six(&self.smac, self.mtu), Ordering::Relaxed);
+        r.dev.store(u64::from_le_bytes(dev), Ordering::Release);
+    }
+}
+
+impl Snapshot {
+    pub fn port(&self, idx: PortIdx) -> Option<&Port> {
+        self.ports.get(idx.index())
+    }
+
+    #[inline]
+    pub fn nexthop(&self, idx: NhIdx) -> Option<NextHop> {
+        self.nexthops.get(usize::from(idx)).map(NextHop::load)
+    }
+
+    /// The route of the longest matching prefix.
+    pub fn route(&self, dst: IpAddr) -> Option<&Route> {
+        let no = match dst {
+            IpAddr::V4(a) => self.fib4.lookup(a.to_bits()),
+            IpAddr::V6(a) => self.fib6.lookup(a.to_bits()),
+        }?;
+        self.routes.get(no as usize)
+    }
+
+    /// The member of a multipath route for a flow: by weight, the same for the same hash.
+    pub fn choose<'r>(&self, members: &'r [Member], hash: u64) -> Option<&'r Member> {
+        if let [only] = members {
+            return Some(only);
+        }
+        // Ways out that are down take no traffic while another is up.
+        let usable = |m: &&Member| self.port(m.port).is_some_and(|p| p.up);
+        let any_up = members.iter().any(|m| usable(&m));
+        let alive = || members.iter().filter(move |m| !any_up || usable(m));
+        let total: u64 = alive().map(|m| u64::from(m.weight.max(1))).sum();
+        let mut at = ((u128::from(hash) * u128::from(total)) >> 64) as u64;
+        for m in alive() {
+            let w = u64::from(m.weight.max(1));
+            if at < w {
+                return Some(m);
+            }
+            at -= w;
+        }
+        None
+    }
+
+    /// The address from which the gateway speaks to `to` by this port: one on the same subnet, else
+    /// the port's first, else any of the gateway's.
+    pub fn source_for(&self, port: PortIdx, to: IpAddr) -> Option<IpAddr> {
+        let candidates = self.port(port).into_iter().chain(self.ports.iter());
+        match to {
+            IpAddr::V4(to) => {
+                let mask = |len: u8| u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+                let own = self.port(port)?;
+                let near = own.addrs4.iter().find(|(a, l)| (a.to_bits() ^ to.to_bits()) & mask(*l) == 0);
+                near.or_else(|| candidates.flat_map(|p| &p.addrs4).next()).map(|(a, _)| IpAddr::V4(*a))
+            }
+            IpAddr::V6(to) => {
+                let mask = |len: u8| u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
+                let own = self.port(port)?;
+                let near = own.addrs6.iter().find(|(a, l)| (a.to_bits() ^ to.to_bits()) & mask(*l) == 0);
+                let global = |a: &&(Ipv6Addr, u8)| !a.0.is_unicast_link_local();
+                near.or_else(|| candidates.flat_map(|p| &p.addrs6).find(global)).map(|(a, _)| IpAddr::V6(*a))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_hop_record_round_trip() {
+        let nh = NextHop {
+            dmac: MacAddr([1, 2, 3, 4, 5, 6]),
+            smac: MacAddr([7, 8, 9, 10, 11, 12]),
+            vlan: 4094,
+            mtu: 9000,
+            ifindex: 0x0102_0304,
+            dev: 5,
+            port: PortIdx(6),
+            generation: 200,
+            flags: NH_VALID,
+        };
+        let r = NextHopRecord::default();
+        nh.store(&r);
+        assert_eq!(NextHop::load(&r), nh);
+    }
+}
