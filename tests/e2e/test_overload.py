@@ -35,7 +35,11 @@ def dropped(gw, port, *reasons):
 @pytest.fixture
 def quiet_wan(lab):
     """The provider's router swallows the flood instead of answering it."""
-    rules = "table inet mute { chain forward { type filter hook forward priority 0; udp dport != 0 drop; } }"
+    rules = """
+        table inet mute {
+            chain forward { type filter hook forward priority 0; udp dport 9 drop; }
+        }
+    """
     lab.wan.run(["nft", "-f", "-"], input=rules)
     yield
     lab.wan.run(["nft", "delete", "table", "inet", "mute"])

@@ -1,0 +1,38 @@
+"""Ways to run: generic XDP, one worker, copy mode asked for. Whatever the way, traffic flows."""
+
+import pytest
+from harness.config import lab_config
+from harness.lab import Addresses as A
+from harness.traffic import iperf
+
+pytestmark = pytest.mark.sag
+
+
+@pytest.mark.parametrize(
+    "dataplane",
+    [{"mode": "generic"}, {"mode": "native"}, {"workers": 1}, {"zero_copy": "off"}],
+    ids=["generic", "native", "one-worker", "copy"],
+)
+def test_mode(gw_with, lab, dataplane):
+    gw = gw_with(lab_config(**dataplane))
+    for family in (4, 6):
+        assert lab.lan1.ping(A.INET[family], count=10) == 10
+    assert iperf(lab.lan1, lab.inet, A.INET[4], seconds=1)["mbit"] > 20
+    if "mode" in dataplane:
+        assert all(p["xdp_mode"] == dataplane["mode"] for p in gw.ports().values())
+    if "zero_copy" in dataplane:
+        assert all(p["xsk_mode"] == "copy" for p in gw.ports().values())
+    if "workers" in dataplane:
+        assert len(gw.status()["workers"]) == dataplane["workers"]
+
+
+def test_zero_copy_that_the_driver_cannot_do_is_refused_by_name(gateway, gw_with, lab):
+    """veth has no zero-copy: "on" is an error that says so, "auto" a downgrade that says why."""
+    gw = gw_with(lab_config())
+    assert all("copy" in p["capability"] for p in gw.ports().values())
+    gateway.stop()
+    config = lab.run_dir / "zc.toml"
+    config.write_text(lab_config(zero_copy="on").replace("sag-lab", lab.run_dir.name))
+    code, said = gateway.foreground("run", "--config", str(config))
+    assert code != 0 and "zero" in said.lower() and "lan-a" in said, said
+    gateway.foreground("unload", "--config", str(config))
