@@ -129,7 +129,8 @@ pub struct Action {
 }
 
 impl Action {
-    pub const PUNT: Action = Action { nexthop: 0, meter: 0, act: FlowAct::Punt, flags: 0, tunnel: 0, nh_gen: 0 };
+    pub const PUNT: Action =
+        Action { nexthop: 0, meter: 0, act: FlowAct::Punt, flags: 0, tunnel: 0, nh_gen: 0 };
 
     #[inline]
     pub const fn to_word(self) -> u64 {
@@ -356,7 +357,8 @@ mod tests {
     fn hash_spreads_sequential_ports() {
         let mut buckets = [0u32; 64];
         for p in 0..6400u16 {
-            let k = Key4 { addrs: 0x0a00_0001_0a00_0002, l4: l4_word(p.to_be(), 80u16.to_be(), 17, Zone::Lan) };
+            let k =
+                Key4 { addrs: 0x0a00_0001_0a00_0002, l4: l4_word(p.to_be(), 80u16.to_be(), 17, Zone::Lan) };
             buckets[Probe::new(k.hash(1), 63).first as usize] += 1;
         }
         let (min, max) = (buckets.iter().min().unwrap(), buckets.iter().max().unwrap());

@@ -162,7 +162,14 @@ mod tests {
     fn mac_round_trip_and_rejects() {
         let m: MacAddr = "02:00:5e:10:00:ff".parse().unwrap();
         assert_eq!(m.to_string(), "02:00:5e:10:00:ff");
-        for bad in ["", "02:00:5e:10:00", "02:00:5e:10:00:ff:00", "2:0:5e:10:0:ff", "02-00-5e-10-00-ff", "zz:00:00:00:00:00"] {
+        for bad in [
+            "",
+            "02:00:5e:10:00",
+            "02:00:5e:10:00:ff:00",
+            "2:0:5e:10:0:ff",
+            "02-00-5e-10-00-ff",
+            "zz:00:00:00:00:00",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }
