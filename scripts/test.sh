@@ -97,7 +97,7 @@ e2e_tests() {
         info "SKIP: network namespaces need root, and there is no sudo"
         return
     fi
-    run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest "${args[@]}" tests/e2e || code=$?
+    run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest tests/e2e "${args[@]}" || code=$?
     line=$(grep -E '^[0-9]+ (passed|failed|skipped|error).* in [0-9.]+s' "$log" | tail -n1 || true)
     PASSED=$((PASSED + $(count_in "$line" passed)))
     FAILED=$((FAILED + $(count_in "$line" failed) + $(count_in "$line" 'errors?')))
