@@ -59,8 +59,8 @@ struct gw_flow4 {
 	__u32 new_daddr;
 	__u16 new_sport;
 	__u16 new_dport;
-	__u16 l3_delta;		/* ones' complement sum to add to the IPv4 header checksum for the addresses */
-	__u16 l4_delta;		/* the same for the transport checksum (addresses and ports) */
+	__u16 l3_delta;		/* ones' complement sum (old + ~new, RFC 1624) to add to the stored header checksum */
+	__u16 l4_delta;		/* the same for the transport checksum: addresses and ports; ICMP: identifier alone */
 	__u16 nexthop;		/* index into gw_nexthops, or the drop reason */
 	__u16 meter;
 	__u8 action;		/* enum gw_action */
@@ -130,12 +130,18 @@ struct gw_port {
 enum gw_port_flags {
 	GW_PORT_ON = 1 << 0,
 	GW_PORT_VLANS = 1 << 1,	/* look up tagged frames in gw_vlans */
+	GW_PORT_DHCP = 1 << 2,	/* no address yet: UDP to port 68 is an offer to this box */
 };
 
 struct gw_vlan_key {
 	__u32 ifindex;
 	__u16 vlan;	/* host order */
 	__u16 _pad;
+};
+
+/* An IPv6 address as a map key. */
+struct gw_addr6 {
+	__u32 w[4];	/* network order */
 };
 
 /* Counters of one port on one CPU. Every received packet ends in exactly one of
@@ -167,6 +173,66 @@ enum gw_punt {
 	GW_PUNT_MALFORMED = 9,	/* the worker names the reason */
 	GW_PUNT_FLOW = 10,	/* the record says so */
 	GW_PUNT_LAST,
+	GW_PUNT_SET = 0x80,	/* or-ed into gw_punt_meta.punt: the metadata is there */
+};
+
+/* Why a packet is dropped: the numbers and names of sag_model::DropReason (a test compares them). */
+enum gw_drop {
+	GW_DROP_ETH_TRUNCATED = 1,
+	GW_DROP_VLAN_UNKNOWN = 2,
+	GW_DROP_IP4_TRUNCATED = 3,
+	GW_DROP_IP4_BAD_VERSION = 4,
+	GW_DROP_IP4_BAD_IHL = 5,
+	GW_DROP_IP4_BAD_TOTAL_LENGTH = 6,
+	GW_DROP_IP4_BAD_CHECKSUM = 7,
+	GW_DROP_IP4_SOURCE_ROUTE = 8,
+	GW_DROP_IP4_BAD_OPTIONS = 9,
+	GW_DROP_IP6_TRUNCATED = 10,
+	GW_DROP_IP6_BAD_VERSION = 11,
+	GW_DROP_IP6_BAD_PAYLOAD_LENGTH = 12,
+	GW_DROP_IP6_BAD_EXT_HEADERS = 13,
+	GW_DROP_IP6_ROUTING_HEADER_0 = 14,
+	GW_DROP_L4_TRUNCATED = 15,
+	GW_DROP_TCP_BAD_OFFSET = 16,
+	GW_DROP_UDP_BAD_LENGTH = 17,
+	GW_DROP_SOURCE_MARTIAN = 18,
+	GW_DROP_DEST_MARTIAN = 19,
+	GW_DROP_SOURCE_IS_OURS = 20,
+	GW_DROP_TTL_EXPIRED = 21,
+	GW_DROP_NO_ROUTE = 22,
+	GW_DROP_ROUTE_BLACKHOLE = 23,
+	GW_DROP_ROUTE_UNREACHABLE = 24,
+	GW_DROP_ROUTE_PROHIBIT = 25,
+	GW_DROP_EGRESS_NOT_OURS = 26,
+	GW_DROP_EGRESS_DOWN = 27,
+	GW_DROP_NEIGHBOR_FAILED = 28,
+	GW_DROP_NEIGHBOR_QUEUE_FULL = 29,
+	GW_DROP_MTU_EXCEEDED = 30,
+	GW_DROP_ACL_DENIED = 31,
+	GW_DROP_ACL_DEFAULT_DENIED = 32,
+	GW_DROP_SESSION_TABLE_FULL = 33,
+	GW_DROP_FRAGMENT_NO_FIRST = 34,
+	GW_DROP_FRAGMENT_OVERLAP = 35,
+	GW_DROP_FRAGMENT_TABLE_FULL = 36,
+	GW_DROP_FRAGMENT_TINY = 37,
+	GW_DROP_TX_RING_FULL = 38,
+	GW_DROP_NO_FRAME = 39,
+	GW_DROP_RX_RING_FULL = 40,
+	GW_DROP_NO_WORKER = 41,
+	GW_DROP_FRAME_TOO_BIG = 42,
+	GW_DROP_LINK_LOCAL_SCOPE = 43,
+	GW_DROP_PORT_NOT_READY = 44,
+	GW_DROP_SNAT_EXHAUSTED = 45,
+	GW_DROP_SNAT_HOST_LIMIT = 46,
+	GW_DROP_NAT_FILTERED = 47,
+	GW_DROP_TCP_OUT_OF_WINDOW = 48,
+	GW_DROP_CAR_EXCEEDED = 49,
+	GW_DROP_LINK_EXCEEDED = 50,
+	GW_DROP_FLOOD_GUARD = 51,
+	GW_DROP_ICMP_UNMATCHED = 52,
+	GW_DROP_NAT_NO_ADDRESS = 53,
+	GW_DROP_SEND_FAILED = 54,
+	GW_DROP_NO_KERNEL_PATH = 55,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */
@@ -174,7 +240,7 @@ struct gw_punt_meta {
 	__u32 record;	/* the record found, 0 = none */
 	__u16 vlan;	/* host order, 0 = untagged */
 	__u8 port;
-	__u8 punt;	/* enum gw_punt */
+	__u8 punt;	/* enum gw_punt | GW_PUNT_SET; a driver without XDP metadata leaves stale bytes */
 };
 
 /* One per gateway, memory-mapped. */

@@ -1,1 +1,33 @@
+//! The XDP half of the gateway and its loader: loads or takes over the program, pins it with its
+//! maps, attaches it to devices, and hands out typed views of what both halves share.
+//!
+//! The layouts have one definition, `include/gw_abi.h`; [`abi`] ties it to `sag_model::flow`.
+//! docs/abi.md explains the protocol. Calls are safe; the unsafe ones are in `sys` and `mapped`.
 
+// Map memory and system calls; each block says why it is sound.
+#![allow(unsafe_code)]
+
+mod abi;
+mod attach;
+mod error;
+mod gateway;
+mod load;
+mod lock;
+mod mapped;
+mod maps;
+mod pins;
+mod preflight;
+mod skel;
+mod stats;
+mod sys;
+mod testrun;
+
+pub use abi::{ABI_VERSION, MAX_DEVS, MAX_NEXTHOPS, PuntNote, PuntReason, QUEUES_PER_DEV};
+pub use attach::{AttachMode, Attached, Mode};
+pub use error::{LoadError, MapError};
+pub use gateway::{Gateway, PortEntry, ProgramInfo};
+pub use load::OpenOptions;
+pub use pins::unload;
+pub use preflight::{Missing, preflight};
+pub use stats::PortStats;
+pub use testrun::{TestFrame, TestRun};

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The only way out: turns a verdict into an XDP action and counts it, once.
+ */
+#ifndef GW_EXIT_H
+#define GW_EXIT_H
+
+#include "gw_maps.h"
+#include "gw_packet.h"
+
+/* Tells the worker what is known already. Drivers without metadata cost it a lookup, no more. */
+static __always_inline void gw_leave_note(struct xdp_md *ctx, const struct gw_packet *pkt)
+{
+	struct gw_punt_meta *meta;
+
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)))
+		return;
+	meta = (void *)(long)ctx->data_meta;
+	if ((void *)(meta + 1) > (void *)(long)ctx->data)
+		return;
+	meta->record = pkt->record;
+	meta->vlan = pkt->vlan;
+	meta->port = pkt->port->port;
+	meta->punt = pkt->punt | GW_PUNT_SET;
+}
+
+/* To the AF_XDP socket of the receive queue, or what the policy says while there is none. */
+static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pkt, __u32 daemon_loss)
+{
+	__u32 fallback = daemon_loss == XDP_PASS ? XDP_PASS : XDP_DROP;
+	__u32 queue = ctx->rx_queue_index;
+	long action = fallback;
+
+	if (queue < GW_QUEUES_PER_DEV)
+		action = bpf_redirect_map(&gw_xsks, pkt->port->dev * GW_QUEUES_PER_DEV + queue, fallback);
+	if (action == XDP_REDIRECT) {
+		pkt->stats->punted++;
+		pkt->stats->punts[pkt->punt & 15]++;
+		gw_leave_note(ctx, pkt);
+		return XDP_REDIRECT;
+	}
+	if (action == XDP_PASS) {
+		pkt->stats->to_kernel++;
+		return XDP_PASS;
+	}
+	pkt->stats->drops[GW_DROP_NO_WORKER]++;
+	return XDP_DROP;
+}
+
+static __always_inline int gw_exit(struct xdp_md *ctx, struct gw_packet *pkt, int verdict,
+				   __u32 daemon_loss)
+{
+	switch (verdict) {
+	case GW_NOT_OURS:
+		return XDP_PASS;
+	case GW_FORWARD:
+		pkt->stats->fast++;
+		return XDP_REDIRECT;
+	case GW_KERNEL:
+		pkt->stats->to_kernel++;
+		return XDP_PASS;
+	case GW_DROP:
+		pkt->stats->drops[pkt->reason & (GW_MAX_DROPS - 1)]++;
+		return XDP_DROP;
+	default:
+		return gw_to_worker(ctx, pkt, daemon_loss);
+	}
+}
+
+#endif /* GW_EXIT_H */

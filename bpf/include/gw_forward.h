@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a flow record orders: drop, punt, or rewrite and send.
+ */
+#ifndef GW_FORWARD_H
+#define GW_FORWARD_H
+
+#include "gw_maps.h"
+#include "gw_packet.h"
+#include "gw_parse.h"
+
+/* The action word of a record, read once: the daemon changes it with one store. */
+struct gw_order {
+	__u16 nexthop;
+	__u8 action;
+	__u8 flags;
+	__u8 tunnel;
+	__u8 gen;
+};
+
+static __always_inline struct gw_order gw_order(__u64 word)
+{
+	struct gw_order o = {
+		.nexthop = word,
+		.action = word >> 32,
+		.flags = word >> 40,
+		.tunnel = word >> 48,
+		.gen = word >> 56,
+	};
+
+	return o;
+}
+
+/* A next hop as read: three words, each whole. */
+struct gw_hop {
+	__u64 dmac_vlan;
+	__u64 smac_mtu;
+	__u64 dev;
+};
+
+#define GW_COUNT_FLOW(r, ip_len)                                                 \
+	({                                                                       \
+		__u32 now = bpf_ktime_get_coarse_ns() >> GW_TICK_SHIFT;          \
+		(r)->packets++;                                                  \
+		(r)->bytes += (ip_len);                                          \
+		if ((r)->last_seen != now)                                       \
+			(r)->last_seen = now;                                    \
+	})
+
+/*
+ * Everything that can send the packet elsewhere comes before the first change to it. On
+ * GW_CONTINUE the redirect is set up and `hop` is filled.
+ */
+static __always_inline int gw_admit(struct gw_packet *pkt, const struct gw_shape *s,
+				    const struct gw_order *o, struct gw_hop *hop)
+{
+	struct gw_nexthop *nh;
+	__u32 index = o->nexthop;
+
+	if (unlikely(s->ttl <= 1))
+		return gw_worker(pkt, GW_PUNT_TTL);
+	if (unlikely(s->tcp_flags & (GW_TCP_SYN | GW_TCP_FIN | GW_TCP_RST)))
+		return gw_worker(pkt, GW_PUNT_TCP_FLAGS);
+	nh = bpf_map_lookup_elem(&gw_nexthops, &index);
+	if (!nh)
+		return gw_worker(pkt, GW_PUNT_NEXTHOP);
+	hop->dev = GW_READ_ONCE(*(__u64 *)&nh->ifindex);
+	hop->dmac_vlan = GW_READ_ONCE(*(__u64 *)nh->dmac);
+	hop->smac_mtu = GW_READ_ONCE(*(__u64 *)nh->smac);
+	if (unlikely(!(hop->dev >> 56 & GW_NH_VALID) || (__u8)(hop->dev >> 48) != o->gen))
+		return gw_worker(pkt, GW_PUNT_NEXTHOP);
+	if (unlikely(s->ip_len > hop->smac_mtu >> 48))
+		return gw_worker(pkt, GW_PUNT_MTU);
+	if (unlikely(bpf_redirect_map(&gw_devs, (__u8)(hop->dev >> 32), XDP_ABORTED) != XDP_REDIRECT))
+		return gw_worker(pkt, GW_PUNT_NEXTHOP);
+	return GW_CONTINUE;
+}
+
+/* Stale records and those that are the worker's by nature; drops. */
+static __always_inline int gw_judge(struct gw_packet *pkt, const struct gw_order *o, __u32 epoch,
+				    __u32 now)
+{
+	if (unlikely(pkt->punt != GW_PUNT_MISS))
+		return GW_WORKER;
+	if (unlikely(epoch != now))
+		return gw_worker(pkt, GW_PUNT_EPOCH);
+	/* Meters and tunnels are not executed here: their flows go to the worker. */
+	if (unlikely(o->flags & (GW_FLOW_PUNT_ALL | GW_FLOW_METER) || o->tunnel))
+		return gw_worker(pkt, GW_PUNT_FLOW);
+	if (unlikely(o->action == GW_ACT_DROP))
+		return gw_drop(pkt, o->nexthop);
+	if (unlikely(o->action != GW_ACT_FORWARD))
+		return gw_worker(pkt, GW_PUNT_FLOW);
+	return GW_CONTINUE;
+}
+
+/* Adds ones' complement sums to a stored checksum (RFC 1624). */
+static __always_inline __u16 gw_sum_add(__u16 check, __u32 delta)
+{
+	__u32 sum = check + delta;
+
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	return sum == 0xFFFF ? 0 : sum;
+}
+
+/* New ports or identifier, and the transport checksum. */
+static __always_inline void gw_rewrite_l4(const struct gw_packet *pkt, const struct gw_shape *s,
+					  __u32 ports, __u16 delta, __u8 icmp, __u8 echo)
+{
+	struct gw_l4 *l4 = s->l4;
+
+	if (s->proto == GW_UDP) {
+		if ((void *)(l4 + 1) > pkt->end)
+			return;
+		l4->ports = ports;
+		if (l4->check)
+			l4->check = gw_sum_add(l4->check, delta) ?: 0xFFFF;
+	} else if (s->proto == GW_TCP) {
+		struct gw_tcp *tcp = (void *)l4;
+
+		if ((void *)(tcp + 1) > pkt->end)
+			return;
+		tcp->ports = ports;
+		tcp->check = gw_sum_add(tcp->check, delta);
+	} else if (s->proto == icmp) {
+		if ((void *)(l4 + 1) > pkt->end)
+			return;
+		l4->len = l4->icmp_type == echo ? ports : ports >> 16;
+		l4->icmp_check = gw_sum_add(l4->icmp_check, delta);
+	}
+}
+
+static __always_inline void gw_rewrite4(struct gw_packet *pkt, struct gw_ip4 *ip, const struct gw_shape *s,
+					const struct gw_flow4 *r, __u8 flags)
+{
+	/* TTL is the first byte of its word: one less there is one more in the checksum. */
+	__u32 delta = bpf_htons(0x0100);
+
+	if (flags & (GW_FLOW_SNAT | GW_FLOW_DNAT)) {
+		ip->src = r->new_saddr;
+		ip->dst = r->new_daddr;
+		delta += r->l3_delta;
+		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP, 8);
+	}
+	ip->ttl = s->ttl - 1;
+	ip->check = gw_sum_add(ip->check, delta);
+}
+
+static __always_inline void gw_rewrite6(struct gw_packet *pkt, struct gw_ip6 *ip, const struct gw_shape *s,
+					const struct gw_flow6 *r, __u8 flags)
+{
+	if (flags & (GW_FLOW_SNAT | GW_FLOW_DNAT)) {
+		__u64 *addrs = (__u64 *)ip->src;
+		const __u64 *src = (const __u64 *)r->new_saddr, *dst = (const __u64 *)r->new_daddr;
+
+		addrs[0] = src[0];
+		addrs[1] = src[1];
+		addrs[2] = dst[0];
+		addrs[3] = dst[1];
+		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP6, 128);
+	}
+	ip->hops = s->ttl - 1;
+}
+
+/* Destination and source address in two stores. */
+static __always_inline void gw_macs(void *eth, const struct gw_hop *hop)
+{
+	*(__u64 *)eth = (hop->dmac_vlan & 0xFFFFFFFFFFFFULL) | hop->smac_mtu << 48;
+	*(__u32 *)(eth + 8) = hop->smac_mtu >> 16;
+}
+
+/*
+ * The link header of a frame that has a tag or gets one. Takes or gives back the four bytes, so
+ * packet pointers are void after this; `*l3` is where IP starts then. Nothing has been changed if
+ * it says anything but GW_CONTINUE.
+ */
+static __always_inline int gw_retag(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_hop *hop,
+				    void **l3)
+{
+	__u16 vlan = hop->dmac_vlan >> 48;
+	int grow = (vlan ? 4 : 0) - (pkt->vlan ? 4 : 0);
+	struct gw_eth *eth;
+	struct gw_vlan_tag *tag;
+
+	if (grow && bpf_xdp_adjust_head(ctx, -grow))
+		return gw_worker(pkt, GW_PUNT_FLOW);
+	pkt->len += grow;
+	pkt->data = (void *)(long)ctx->data;
+	pkt->end = (void *)(long)ctx->data_end;
+	eth = pkt->data;
+	tag = (void *)(eth + 1);
+	if ((void *)(tag + 1) > pkt->end)
+		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	gw_macs(eth, hop);
+	if (vlan) {
+		eth->type = bpf_htons(GW_ETH_VLAN);
+		tag->tci = bpf_htons(vlan);
+		tag->type = pkt->ethertype;
+		*l3 = tag + 1;
+	} else {
+		eth->type = pkt->ethertype;
+		*l3 = tag;
+	}
+	return GW_CONTINUE;
+}
+
+static __always_inline void gw_count_tx(const struct gw_packet *pkt, const struct gw_hop *hop)
+{
+	__u32 port = (__u8)(hop->dev >> 40);
+	struct gw_port_stats *out = bpf_map_lookup_elem(&gw_stats, &port);
+
+	if (!out)
+		return;
+	out->tx_packets++;
+	out->tx_bytes += pkt->len;
+}
+
+/* One for each family: the packet is judged and goes out by `hop`. */
+static __always_inline int gw_forward4(struct xdp_md *ctx, struct gw_packet *pkt, struct gw_ip4 *ip,
+				       struct gw_shape *s, struct gw_flow4 *r, const struct gw_order *o,
+				       const struct gw_hop *hop)
+{
+	if (unlikely(pkt->vlan || hop->dmac_vlan >> 48)) {
+		void *l3;
+		int verdict = gw_retag(ctx, pkt, hop, &l3);
+
+		if (verdict)
+			return verdict;
+		ip = l3;
+		if ((void *)(ip + 1) > pkt->end)
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		s->l4 = (void *)(ip + 1);
+	} else {
+		gw_macs(pkt->data, hop);
+	}
+	gw_rewrite4(pkt, ip, s, r, o->flags);
+	GW_COUNT_FLOW(r, s->ip_len);
+	gw_count_tx(pkt, hop);
+	return GW_FORWARD;
+}
+
+static __always_inline int gw_forward6(struct xdp_md *ctx, struct gw_packet *pkt, struct gw_ip6 *ip,
+				       struct gw_shape *s, struct gw_flow6 *r, const struct gw_order *o,
+				       const struct gw_hop *hop)
+{
+	if (unlikely(pkt->vlan || hop->dmac_vlan >> 48)) {
+		void *l3;
+		int verdict = gw_retag(ctx, pkt, hop, &l3);
+
+		if (verdict)
+			return verdict;
+		ip = l3;
+		if ((void *)(ip + 1) > pkt->end)
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		s->l4 = (void *)(ip + 1);
+	} else {
+		gw_macs(pkt->data, hop);
+	}
+	gw_rewrite6(pkt, ip, s, r, o->flags);
+	GW_COUNT_FLOW(r, s->ip_len);
+	gw_count_tx(pkt, hop);
+	return GW_FORWARD;
+}
+
+#endif /* GW_FORWARD_H */

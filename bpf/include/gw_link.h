@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The first step: which port is this, is the frame for us, where does IP start.
+ */
+#ifndef GW_LINK_H
+#define GW_LINK_H
+
+#include "gw_maps.h"
+#include "gw_packet.h"
+
+static __always_inline int gw_count_rx(struct gw_packet *pkt)
+{
+	__u32 port = pkt->port->port;
+
+	pkt->stats = bpf_map_lookup_elem(&gw_stats, &port);
+	if (!pkt->stats)
+		return GW_NOT_OURS;
+	pkt->stats->rx_packets++;
+	pkt->stats->rx_bytes += pkt->len;
+	return GW_CONTINUE;
+}
+
+/*
+ * A tagged frame belongs to its sub-port. Tags that no sub-port claims are the kernel's, which may
+ * have a VLAN device for them.
+ */
+static __always_inline int gw_tagged(struct xdp_md *ctx, struct gw_packet *pkt)
+{
+	struct gw_vlan_tag *tag = pkt->l3;
+	struct gw_port *sub = NULL;
+
+	if ((void *)(tag + 1) > pkt->end) {
+		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
+			return GW_NOT_OURS;
+		return gw_drop(pkt, GW_DROP_ETH_TRUNCATED);
+	}
+	pkt->vlan = bpf_ntohs(tag->tci) & 0x0FFF;
+	if (pkt->port->flags & GW_PORT_VLANS) {
+		struct gw_vlan_key key = { .ifindex = ctx->ingress_ifindex, .vlan = pkt->vlan };
+
+		sub = bpf_map_lookup_elem(&gw_vlans, &key);
+	}
+	if (!sub || !(sub->flags & GW_PORT_ON)) {
+		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
+			return GW_NOT_OURS;
+		return GW_KERNEL;
+	}
+	pkt->port = sub;
+	pkt->ethertype = tag->type;
+	pkt->l3 = tag + 1;
+	return gw_count_rx(pkt);
+}
+
+static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
+{
+	struct gw_eth *eth = pkt->data;
+	__u32 ifindex = ctx->ingress_ifindex;
+	int verdict;
+
+	pkt->port = bpf_map_lookup_elem(&gw_ports, &ifindex);
+	if (!pkt->port || !pkt->port->flags)
+		return GW_NOT_OURS;
+	if ((void *)(eth + 1) > pkt->end) {
+		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
+			return GW_NOT_OURS;
+		return gw_drop(pkt, GW_DROP_ETH_TRUNCATED);
+	}
+	pkt->ethertype = eth->type;
+	pkt->l3 = eth + 1;
+	if (unlikely(eth->type == bpf_htons(GW_ETH_VLAN))) {
+		verdict = gw_tagged(ctx, pkt);
+	} else if (pkt->port->flags & GW_PORT_ON) {
+		verdict = gw_count_rx(pkt);
+	} else {
+		verdict = GW_NOT_OURS;
+	}
+	if (verdict)
+		return verdict;
+
+	/* Multicast, broadcast, and what a switch floods or a promiscuous port overhears. */
+	if (*(__u32 *)eth->dst != *(__u32 *)pkt->port->mac ||
+	    *(__u16 *)(eth->dst + 4) != *(__u16 *)(pkt->port->mac + 4))
+		return GW_KERNEL;
+	return GW_CONTINUE;
+}
+
+#endif /* GW_LINK_H */

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every map of the gateway. Names are at most 15 characters (kernel limit) and are also the names
+ * of the pins. Sizes marked "loader" are set from the configuration before loading.
+ */
+#ifndef GW_MAPS_H
+#define GW_MAPS_H
+
+#include "gw_abi.h"
+
+/* Policy epoch, hash seed, live index, switches. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gw_control);
+} gw_control SEC(".maps");
+
+/* What a device is to the gateway, by ifindex. Loader: room for every ifindex. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gw_port);
+} gw_ports SEC(".maps");
+
+/* VLAN sub-ports of devices with GW_PORT_VLANS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct gw_vlan_key);
+	__type(value, struct gw_port);
+} gw_vlans SEC(".maps");
+
+/* Addresses of this box, subnet broadcasts included: packets to them are the kernel's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u32);
+} gw_local4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct gw_addr6);
+	__type(value, __u32);
+} gw_local6 SEC(".maps");
+
+/* AF_XDP sockets of the workers: dev * GW_QUEUES_PER_DEV + queue. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, GW_MAX_DEVS * GW_QUEUES_PER_DEV);
+	__type(key, __u32);
+	__type(value, __u32);
+} gw_xsks SEC(".maps");
+
+/* Egress devices by slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, GW_MAX_DEVS);
+	__type(key, __u32);
+	__type(value, __u32);
+} gw_devs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_MAX_NEXTHOPS);
+	__type(key, __u32);
+	__type(value, struct gw_nexthop);
+} gw_nexthops SEC(".maps");
+
+/* Session records, filled from the front. Loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct gw_flow4);
+} gw_flows4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct gw_flow6);
+} gw_flows6 SEC(".maps");
+
+/* Room for an index of every size: the one of S buckets (a power of two) is at S..2S. Loader. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct gw_bucket);
+} gw_index4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct gw_bucket);
+} gw_index6 SEC(".maps");
+
+/* Counters by port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GW_MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct gw_port_stats);
+} gw_stats SEC(".maps");
+
+#endif /* GW_MAPS_H */

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From the IP header to the flow key. GW_CONTINUE: the key is good, and gw_packet.punt holds what
+ * sends the packet to a worker even so (GW_PUNT_MISS: nothing). GW_WORKER: there is no key.
+ *
+ * Accepts exactly what crates/packet/src/parse.rs accepts; what it would refuse goes to a worker,
+ * which names the reason.
+ */
+#ifndef GW_PARSE_H
+#define GW_PARSE_H
+
+#include "gw_packet.h"
+#include "gw_table.h"
+
+/* What the forwarding step needs besides the key. */
+struct gw_shape {
+	struct gw_l4 *l4;
+	__u16 ip_len;
+	__u8 proto;
+	__u8 ttl;
+	__u8 tcp_flags;
+};
+
+/* Ports of TCP and UDP, identifier of echo messages; `len` bytes of transport are in the packet. */
+static __always_inline int gw_transport(struct gw_packet *pkt, struct gw_shape *s, __u32 len, __u8 icmp,
+					__u8 echo, __u8 echo_reply, __u32 *ports)
+{
+	bool whole = pkt->punt != GW_PUNT_FRAGMENT;
+	struct gw_l4 *l4 = s->l4;
+
+	*ports = 0;
+	if (s->proto == GW_UDP) {
+		__u32 udp_len;
+
+		if (len < 8 || (void *)(l4 + 1) > pkt->end)
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		udp_len = bpf_ntohs(l4->len);
+		if (udp_len < 8 || (udp_len > len && whole))
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		*ports = l4->ports;
+	} else if (s->proto == GW_TCP) {
+		struct gw_tcp *tcp = (void *)l4;
+		__u32 offset;
+
+		if (len < sizeof(*tcp) || (void *)(tcp + 1) > pkt->end)
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		offset = (tcp->offset >> 4) * 4;
+		if (offset < sizeof(*tcp) || (offset > len && whole))
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		*ports = tcp->ports;
+		s->tcp_flags = tcp->flags;
+	} else if (s->proto == icmp) {
+		if (len < 8 || (void *)(l4 + 1) > pkt->end)
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		if (l4->icmp_type == echo)
+			*ports = l4->len;
+		else if (l4->icmp_type == echo_reply)
+			*ports = (__u32)l4->len << 16;
+		else
+			return gw_worker(pkt, whole ? GW_PUNT_ICMP : GW_PUNT_FRAGMENT);
+	}
+	return GW_CONTINUE;
+}
+
+/* Ones' complement sum of an IPv4 header without options is all ones. */
+static __always_inline bool gw_sum_ok(const struct gw_ip4 *ip)
+{
+	const __u32 *w = (const __u32 *)ip;
+	__u64 sum = (__u64)w[0] + w[1] + w[2] + w[3] + w[4];
+
+	sum = (sum & 0xFFFF) + ((sum >> 16) & 0xFFFF) + (sum >> 32);
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	return sum == 0xFFFF;
+}
+
+/* The caller has checked that the fixed header is there. */
+static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, struct gw_key4 *key,
+				     struct gw_shape *s)
+{
+	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
+	__u32 len = bpf_ntohs(ip->len), header = sizeof(*ip), ports;
+	int verdict;
+
+	s->l4 = (void *)(ip + 1);
+	s->ip_len = len;
+	s->ttl = ip->ttl;
+	s->proto = ip->proto;
+	s->tcp_flags = 0;
+	pkt->punt = GW_PUNT_MISS;
+	if (unlikely(ip->version_ihl != 0x45)) {
+		header = (ip->version_ihl & 0x0F) * 4;
+		if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
+			return gw_worker(pkt, GW_PUNT_MALFORMED);
+		s->l4 = (void *)ip + header;
+		pkt->punt = GW_PUNT_OPTIONS;
+	} else if (!gw_sum_ok(ip)) {
+		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	}
+	if (len > room || len < header)
+		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	if (unlikely(ip->frag & bpf_htons(GW_FRAG_ANY))) {
+		if (ip->frag & bpf_htons(GW_FRAG_OFFSET))
+			return gw_worker(pkt, GW_PUNT_FRAGMENT);
+		pkt->punt = GW_PUNT_FRAGMENT;
+	}
+	verdict = gw_transport(pkt, s, len - header, GW_ICMP, 8, 0, &ports);
+	if (verdict)
+		return verdict;
+	key->addrs = ip->src | (__u64)ip->dst << 32;
+	key->l4 = gw_l4_word(ports, ip->proto, pkt->port->zone);
+	return GW_CONTINUE;
+}
+
+static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, struct gw_key6 *key,
+				     struct gw_shape *s)
+{
+	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
+	__u32 payload = bpf_ntohs(ip->payload), ports;
+	const __u64 *addrs = (const __u64 *)ip->src;
+	int verdict;
+
+	s->l4 = (void *)(ip + 1);
+	s->ip_len = sizeof(*ip) + payload;
+	s->ttl = ip->hops;
+	s->proto = ip->next;
+	s->tcp_flags = 0;
+	pkt->punt = GW_PUNT_MISS;
+	if ((*(__u8 *)ip & 0xF0) != 0x60 || sizeof(*ip) + payload > room ||
+	    sizeof(*ip) + payload > 0xFFFF)
+		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	switch (ip->next) {
+	case 44:	/* fragment */
+		return gw_worker(pkt, GW_PUNT_FRAGMENT);
+	case 0:		/* hop by hop */
+	case 43:	/* routing */
+	case 60:	/* destination options */
+		return gw_worker(pkt, GW_PUNT_OPTIONS);
+	}
+	verdict = gw_transport(pkt, s, payload, GW_ICMP6, 128, 129, &ports);
+	if (verdict)
+		return verdict;
+	key->src[0] = addrs[0];
+	key->src[1] = addrs[1];
+	key->dst[0] = addrs[2];
+	key->dst[1] = addrs[3];
+	key->l4 = gw_l4_word(ports, ip->next, pkt->port->zone);
+	return GW_CONTINUE;
+}
+
+#endif /* GW_PARSE_H */

@@ -1,0 +1,245 @@
+//! The seam between C and Rust: limits, layout assertions, and conversion of what is not shared
+//! memory. A disagreement with `include/gw_abi.h` does not compile, or fails the tests below.
+
+use crate::skel::types;
+use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::{DropReason, PortIdx};
+use std::mem::offset_of;
+
+pub const ABI_VERSION: u32 = 1;
+pub const QUEUES_PER_DEV: u32 = 64;
+pub const MAX_DEVS: u32 = 64;
+pub const MAX_NEXTHOPS: u32 = 65536;
+
+macro_rules! same_offsets {
+    ($c:ty, $rust:ty: $($cf:ident = $rf:ident),* $(,)?) => {
+        const _: () = {
+            assert!(size_of::<$c>() == size_of::<$rust>());
+            $(assert!(offset_of!($c, $cf) == offset_of!($rust, $rf));)*
+        };
+    };
+}
+
+same_offsets!(types::gw_flow4, FlowRecord4:
+    key_addrs = key_addrs, key_l4 = key_l4, new_saddr = new_addrs, new_sport = new_ports,
+    nexthop = action, epoch = epoch, last_seen = last_seen, packets = packets, bytes = bytes);
+same_offsets!(types::gw_flow6, FlowRecord6:
+    saddr = src, daddr = dst, key_l4 = key_l4, nexthop = action, epoch = epoch,
+    last_seen = last_seen, packets = packets, bytes = bytes, new_saddr = new_src,
+    new_daddr = new_dst, new_sport = new_ports);
+same_offsets!(types::gw_bucket, Bucket: word = word);
+same_offsets!(types::gw_nexthop, NextHopRecord: dmac = dmac_vlan, smac = smac_mtu, ifindex = dev);
+same_offsets!(types::gw_control, ControlBlock:
+    abi_version = abi_version, epoch = epoch, seed = seed, index4_base = index4_base,
+    index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
+    daemon_loss = daemon_loss, fast_path = fast_path);
+
+// Where the words of the atomic views keep their parts.
+const _: () = {
+    assert!(offset_of!(types::gw_flow4, new_daddr) == offset_of!(types::gw_flow4, new_saddr) + 4);
+    assert!(offset_of!(types::gw_flow4, new_dport) == offset_of!(types::gw_flow4, new_sport) + 2);
+    assert!(offset_of!(types::gw_flow4, l3_delta) == offset_of!(types::gw_flow4, new_sport) + 4);
+    assert!(offset_of!(types::gw_flow4, l4_delta) == offset_of!(types::gw_flow4, new_sport) + 6);
+    assert!(offset_of!(types::gw_flow6, new_dport) == offset_of!(types::gw_flow6, new_sport) + 2);
+    assert!(offset_of!(types::gw_flow6, l4_delta) == offset_of!(types::gw_flow6, new_sport) + 4);
+    assert!(offset_of!(types::gw_flow4, meter) == offset_of!(types::gw_flow4, nexthop) + 2);
+    assert!(offset_of!(types::gw_flow4, action) == offset_of!(types::gw_flow4, nexthop) + 4);
+    assert!(offset_of!(types::gw_flow4, flags) == offset_of!(types::gw_flow4, nexthop) + 5);
+    assert!(offset_of!(types::gw_flow4, tunnel) == offset_of!(types::gw_flow4, nexthop) + 6);
+    assert!(offset_of!(types::gw_flow4, nh_gen) == offset_of!(types::gw_flow4, nexthop) + 7);
+    assert!(offset_of!(types::gw_flow6, nh_gen) == offset_of!(types::gw_flow6, nexthop) + 7);
+    assert!(offset_of!(types::gw_nexthop, vlan) == 6 && offset_of!(types::gw_nexthop, mtu) == 14);
+    assert!(offset_of!(types::gw_nexthop, dev) == 20 && offset_of!(types::gw_nexthop, port) == 21);
+    assert!(offset_of!(types::gw_nexthop, flags) == 23);
+    assert!(size_of::<types::gw_port>() == 12);
+    assert!(size_of::<types::gw_vlan_key>() == 8);
+    assert!(size_of::<types::gw_port_stats>() == 8 * (8 + DropReason::COUNT + 16));
+    assert!(DropReason::COUNT == 64 && PortIdx::MAX == 64);
+};
+
+/// Why XDP gave a packet to a worker (`enum gw_punt`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum PuntReason {
+    Miss = 0,
+    Epoch = 1,
+    NextHop = 2,
+    TcpFlags = 3,
+    Fragment = 4,
+    Options = 5,
+    Ttl = 6,
+    Mtu = 7,
+    Icmp = 8,
+    Malformed = 9,
+    Flow = 10,
+}
+
+impl PuntReason {
+    pub const ALL: &'static [PuntReason] = &[
+        PuntReason::Miss,
+        PuntReason::Epoch,
+        PuntReason::NextHop,
+        PuntReason::TcpFlags,
+        PuntReason::Fragment,
+        PuntReason::Options,
+        PuntReason::Ttl,
+        PuntReason::Mtu,
+        PuntReason::Icmp,
+        PuntReason::Malformed,
+        PuntReason::Flow,
+    ];
+
+    /// The name in metrics, JSON and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PuntReason::Miss => "miss",
+            PuntReason::Epoch => "epoch",
+            PuntReason::NextHop => "nexthop",
+            PuntReason::TcpFlags => "tcp-flags",
+            PuntReason::Fragment => "fragment",
+            PuntReason::Options => "options",
+            PuntReason::Ttl => "ttl",
+            PuntReason::Mtu => "mtu",
+            PuntReason::Icmp => "icmp",
+            PuntReason::Malformed => "malformed",
+            PuntReason::Flow => "flow",
+        }
+    }
+}
+
+/// What XDP wrote in front of a punted frame (`struct gw_punt_meta`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PuntNote {
+    /// The flow record found, 0 = none.
+    pub record: u32,
+    /// 0 = untagged.
+    pub vlan: u16,
+    pub port: PortIdx,
+    pub reason: PuntReason,
+}
+
+impl PuntNote {
+    /// Bytes in front of the frame.
+    pub const LEN: usize = 8;
+    /// Or-ed into the reason, so that bytes that were zeroed before the frame was received are told
+    /// from a note: not every driver has XDP metadata.
+    const SET: u8 = 0x80;
+
+    /// Reads the bytes in front of a frame. `None`: the driver left no note.
+    pub fn read(meta: [u8; Self::LEN]) -> Option<PuntNote> {
+        let [r0, r1, r2, r3, v0, v1, port, reason] = meta;
+        if reason & Self::SET == 0 {
+            return None;
+        }
+        let reason = *PuntReason::ALL.get(usize::from(reason & !Self::SET))?;
+        Some(PuntNote {
+            record: u32::from_ne_bytes([r0, r1, r2, r3]),
+            vlan: u16::from_ne_bytes([v0, v1]),
+            port: PortIdx(port),
+            reason,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const HEADER: &str = include_str!("../include/gw_abi.h");
+
+    /// The constants of one enum of the header: `NAME = 3,` or `NAME = 1 << 2,`.
+    fn c_enum(name: &str) -> BTreeMap<String, u64> {
+        let body = HEADER.split_once(&format!("enum {name} {{")).unwrap().1.split_once("};").unwrap().0;
+        body.lines()
+            .filter_map(|l| l.split("/*").next().unwrap().trim().strip_suffix(','))
+            .filter_map(|l| l.split_once('='))
+            .map(|(k, v)| {
+                let v = v.trim();
+                let n = match v.split_once("<<") {
+                    Some((a, b)) => a.trim().parse::<u64>().unwrap() << b.trim().parse::<u32>().unwrap(),
+                    None => v
+                        .strip_prefix("0x")
+                        .map_or_else(|| v.parse(), |h| u64::from_str_radix(h, 16))
+                        .unwrap(),
+                };
+                (k.trim().to_owned(), n)
+            })
+            .collect()
+    }
+
+    fn c_define(name: &str) -> u64 {
+        let line = HEADER.lines().find(|l| l.starts_with(&format!("#define {name} "))).unwrap();
+        line.split_whitespace().nth(2).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn drop_reasons_agree() {
+        let c = c_enum("gw_drop");
+        let rust: BTreeMap<String, u64> = DropReason::ALL
+            .iter()
+            .map(|r| (format!("GW_DROP_{}", r.name().to_uppercase().replace('-', "_")), *r as u64))
+            .collect();
+        assert_eq!(c, rust);
+    }
+
+    #[test]
+    fn punt_reasons_agree() {
+        let mut c = c_enum("gw_punt");
+        assert_eq!(c.remove("GW_PUNT_SET"), Some(u64::from(PuntNote::SET)));
+        let rust: BTreeMap<String, u64> = PuntReason::ALL
+            .iter()
+            .map(|r| (format!("GW_PUNT_{}", r.name().to_uppercase().replace('-', "_")), *r as u64))
+            .collect();
+        assert_eq!(c, rust);
+    }
+
+    #[test]
+    fn flags_actions_and_zones_agree() {
+        use sag_model::Zone;
+        use sag_model::flow::*;
+        let f = c_enum("gw_flow_flags");
+        for (name, v) in [
+            ("GW_FLOW_SNAT", FLOW_SNAT),
+            ("GW_FLOW_DNAT", FLOW_DNAT),
+            ("GW_FLOW_METER", FLOW_METER),
+            ("GW_FLOW_PUNT_ALL", FLOW_PUNT_ALL),
+        ] {
+            assert_eq!(f[name], u64::from(v), "{name}");
+        }
+        let a = c_enum("gw_action");
+        for (name, v) in [
+            ("GW_ACT_PUNT", FlowAct::Punt),
+            ("GW_ACT_FORWARD", FlowAct::Forward),
+            ("GW_ACT_DROP", FlowAct::Drop),
+        ] {
+            assert_eq!(a[name], v as u64, "{name}");
+        }
+        let z = c_enum("gw_zone");
+        for (name, v) in
+            [("GW_ZONE_LAN", Zone::Lan), ("GW_ZONE_WAN", Zone::Wan), ("GW_ZONE_OVERLAY", Zone::Overlay)]
+        {
+            assert_eq!(z[name], v as u64, "{name}");
+        }
+        assert_eq!(c_enum("gw_nexthop_flags")["GW_NH_VALID"], u64::from(NH_VALID));
+    }
+
+    #[test]
+    fn limits_agree() {
+        assert_eq!(c_define("GW_ABI_VERSION"), u64::from(ABI_VERSION));
+        assert_eq!(c_define("GW_MAX_PORTS"), PortIdx::MAX as u64);
+        assert_eq!(c_define("GW_MAX_DROPS"), DropReason::COUNT as u64);
+        assert_eq!(c_define("GW_QUEUES_PER_DEV"), u64::from(QUEUES_PER_DEV));
+        assert_eq!(c_define("GW_MAX_DEVS"), u64::from(MAX_DEVS));
+        assert_eq!(c_define("GW_MAX_NEXTHOPS"), u64::from(MAX_NEXTHOPS));
+        assert_eq!(c_define("GW_TICK_SHIFT"), u64::from(sag_model::time::TICK_SHIFT));
+    }
+
+    #[test]
+    fn zeroed_metadata_is_no_note() {
+        assert_eq!(PuntNote::read([0; 8]), None);
+        let note = PuntNote::read([1, 2, 0, 0, 100, 0, 3, 0x81]).unwrap();
+        assert_eq!(note, PuntNote { record: 0x201, vlan: 100, port: PortIdx(3), reason: PuntReason::Epoch });
+        assert_eq!(PuntNote::read([0, 0, 0, 0, 0, 0, 0, 0xFF]), None);
+    }
+}

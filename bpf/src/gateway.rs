@@ -1,0 +1,259 @@
+//! The loaded gateway: its tables as the daemon writes them, and its shared memory.
+
+use crate::abi::{MAX_DEVS, QUEUES_PER_DEV};
+use crate::error::{LoadError, MapError};
+use crate::lock::Lock;
+use crate::mapped::Mapped;
+use crate::maps::{self, Maps};
+use crate::pins::PinDir;
+use crate::stats::PortStats;
+use crate::sys;
+use libbpf_rs::MapCore;
+use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::{MacAddr, PortIdx, VlanId, Zone};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A port as the ingress side needs it (`struct gw_port`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortEntry {
+    pub port: PortIdx,
+    pub zone: Zone,
+    /// Slot of the device in the device map and the socket map.
+    pub dev: u8,
+    pub mac: MacAddr,
+    /// Untagged frames belong to this port. Off: only the sub-ports of the device are ours.
+    pub on: bool,
+    /// Some sub-port is configured on the device.
+    pub vlans: bool,
+    /// The port waits for an address: DHCP offers, unicast to an address that nobody has yet, are
+    /// the kernel's.
+    pub dhcp: bool,
+}
+
+impl PortEntry {
+    fn to_bytes(self) -> [u8; 12] {
+        let flags = u8::from(self.on) | u8::from(self.vlans) << 1 | u8::from(self.dhcp) << 2;
+        let [a, b, c, d, e, f] = self.mac.0;
+        [flags, self.port.0, self.zone as u8, self.dev, a, b, c, d, e, f, 0, 0]
+    }
+}
+
+/// What the kernel says about the loaded program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramInfo {
+    pub id: u32,
+    /// Changes with the instructions.
+    pub tag: [u8; 8],
+    /// Instructions the verifier walked through; 0 before Linux 5.16.
+    pub verified_insns: u32,
+    /// Size of the machine code; 0 without the JIT.
+    pub jited_bytes: u32,
+}
+
+/// A loaded gateway. Dropping it leaves program, maps, links and traffic in place.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) pins: PinDir,
+    pub(crate) prog: OwnedFd,
+    maps: Maps,
+    mapped: Mapped,
+    reused: bool,
+    // Last: released when everything else is closed.
+    _lock: Lock,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        pins: PinDir,
+        maps: Maps,
+        mapped: Mapped,
+        prog: OwnedFd,
+        lock: Lock,
+        reused: bool,
+    ) -> Gateway {
+        Gateway { pins, prog, maps, mapped, reused, _lock: lock }
+    }
+
+    /// True if the maps, and with them sessions and counters, are those of an earlier run.
+    pub fn reused(&self) -> bool {
+        self.reused
+    }
+
+    pub fn control(&self) -> &'static ControlBlock {
+        self.mapped.control
+    }
+
+    pub fn nexthops(&self) -> &'static [NextHopRecord] {
+        self.mapped.nexthops
+    }
+
+    pub fn flows4(&self) -> &'static [FlowRecord4] {
+        self.mapped.flows4
+    }
+
+    pub fn flows6(&self) -> &'static [FlowRecord6] {
+        self.mapped.flows6
+    }
+
+    /// Regions for every size of the IPv4 index: the one of S buckets (a power of two) is `S..2 * S`.
+    pub fn index4(&self) -> &'static [Bucket] {
+        self.mapped.index4
+    }
+
+    pub fn index6(&self) -> &'static [Bucket] {
+        self.mapped.index6
+    }
+
+    /// Says what a device is to the gateway.
+    pub fn set_port(&self, ifindex: u32, entry: &PortEntry) -> Result<(), MapError> {
+        self.check_ifindex(ifindex)?;
+        check_dev(entry.dev)?;
+        let what = format_args!("the port of device {ifindex}");
+        maps::put(&self.maps.ports, "gw_ports", what, &ifindex.to_ne_bytes(), &entry.to_bytes())
+    }
+
+    /// The device is not ours any more: its frames go to the kernel, uncounted.
+    pub fn clear_port(&self, ifindex: u32) -> Result<(), MapError> {
+        self.check_ifindex(ifindex)?;
+        let what = format_args!("the port of device {ifindex}");
+        maps::put(&self.maps.ports, "gw_ports", what, &ifindex.to_ne_bytes(), &[0; 12])
+    }
+
+    /// Adds or changes a VLAN sub-port; the device's own entry must say `vlans`.
+    pub fn set_vlan(&self, ifindex: u32, vlan: VlanId, entry: &PortEntry) -> Result<(), MapError> {
+        check_dev(entry.dev)?;
+        let what = format_args!("VLAN {} of device {ifindex}", vlan.get());
+        maps::put(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan), &entry.to_bytes())
+    }
+
+    pub fn clear_vlan(&self, ifindex: u32, vlan: VlanId) -> Result<(), MapError> {
+        let what = format_args!("VLAN {} of device {ifindex}", vlan.get());
+        maps::take(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan))
+    }
+
+    /// Adds or removes an address of this box (or a subnet broadcast): packets to it that belong to
+    /// no session go to the kernel.
+    pub fn set_local4(&self, addr: Ipv4Addr, local: bool) -> Result<(), MapError> {
+        set_local(&self.maps.local4, "gw_local4", addr, &addr.octets(), local)
+    }
+
+    pub fn set_local6(&self, addr: Ipv6Addr, local: bool) -> Result<(), MapError> {
+        set_local(&self.maps.local6, "gw_local6", addr, &addr.octets(), local)
+    }
+
+    /// Makes the local addresses exactly these.
+    pub fn replace_local4(&self, addrs: &[Ipv4Addr]) -> Result<(), MapError> {
+        let keys: Vec<_> = addrs.iter().map(|a| a.octets().to_vec()).collect();
+        maps::replace_keys(&self.maps.local4, "gw_local4", &keys, &LOCAL)
+    }
+
+    pub fn replace_local6(&self, addrs: &[Ipv6Addr]) -> Result<(), MapError> {
+        let keys: Vec<_> = addrs.iter().map(|a| a.octets().to_vec()).collect();
+        maps::replace_keys(&self.maps.local6, "gw_local6", &keys, &LOCAL)
+    }
+
+    /// Packets of this queue that need a worker go to this AF_XDP socket from now on.
+    pub fn set_xsk(&self, dev: u8, queue: u32, socket: BorrowedFd<'_>) -> Result<(), MapError> {
+        let slot = xsk_slot(dev, queue)?;
+        let what = format_args!("the socket of device slot {dev}, queue {queue}");
+        let fd = (socket.as_raw_fd() as u32).to_ne_bytes();
+        maps::put(&self.maps.xsks, "gw_xsks", what, &slot.to_ne_bytes(), &fd)
+    }
+
+    pub fn clear_xsk(&self, dev: u8, queue: u32) -> Result<(), MapError> {
+        let slot = xsk_slot(dev, queue)?;
+        let what = format_args!("the socket of device slot {dev}, queue {queue}");
+        maps::take(&self.maps.xsks, "gw_xsks", what, &slot.to_ne_bytes())
+    }
+
+    /// Lets next hops with this device slot send out of a device.
+    pub fn set_dev(&self, dev: u8, ifindex: u32) -> Result<(), MapError> {
+        check_dev(dev)?;
+        let what = format_args!("device slot {dev} to device {ifindex}");
+        let slot = u32::from(dev).to_ne_bytes();
+        maps::put(&self.maps.devs, "gw_devs", what, &slot, &ifindex.to_ne_bytes())
+    }
+
+    pub fn clear_dev(&self, dev: u8) -> Result<(), MapError> {
+        check_dev(dev)?;
+        let slot = u32::from(dev).to_ne_bytes();
+        maps::take(&self.maps.devs, "gw_devs", format_args!("device slot {dev}"), &slot)
+    }
+
+    /// Counters of a port, summed over the CPUs.
+    pub fn stats(&self, port: PortIdx) -> Result<PortStats, MapError> {
+        PortStats::read(&self.maps.stats, port)
+    }
+
+    pub fn program_info(&self) -> Result<ProgramInfo, LoadError> {
+        let info = sys::prog_info(self.prog.as_fd()).map_err(|source| LoadError::Io {
+            what: "cannot inspect the program of",
+            path: self.pins.path().to_owned(),
+            source,
+        })?;
+        Ok(ProgramInfo {
+            id: info.id,
+            tag: info.tag,
+            verified_insns: info.verified_insns,
+            jited_bytes: info.jited_prog_len,
+        })
+    }
+
+    fn check_ifindex(&self, ifindex: u32) -> Result<(), MapError> {
+        let limit = self.maps.ports.max_entries();
+        if ifindex < limit {
+            return Ok(());
+        }
+        Err(MapError::Range {
+            map: "gw_ports",
+            what: format!("interface number {ifindex}"),
+            limit: limit.into(),
+            remedy: ": the table was made when numbers were smaller; `sag-vcpe unload` and start again",
+        })
+    }
+}
+
+/// Value of an address that is the kernel's.
+const LOCAL: [u8; 4] = 1u32.to_ne_bytes();
+
+fn set_local(
+    map: &libbpf_rs::MapHandle,
+    name: &'static str,
+    addr: impl std::fmt::Display,
+    key: &[u8],
+    local: bool,
+) -> Result<(), MapError> {
+    if local { maps::put(map, name, addr, key, &LOCAL) } else { maps::take(map, name, addr, key) }
+}
+
+fn vlan_key(ifindex: u32, vlan: VlanId) -> [u8; 8] {
+    let [a, b, c, d] = ifindex.to_ne_bytes();
+    let [v, w] = vlan.get().to_ne_bytes();
+    [a, b, c, d, v, w, 0, 0]
+}
+
+fn check_dev(dev: u8) -> Result<(), MapError> {
+    if u32::from(dev) < MAX_DEVS {
+        return Ok(());
+    }
+    Err(MapError::Range {
+        map: "gw_devs",
+        what: format!("device slot {dev}"),
+        limit: MAX_DEVS.into(),
+        remedy: "",
+    })
+}
+
+fn xsk_slot(dev: u8, queue: u32) -> Result<u32, MapError> {
+    check_dev(dev)?;
+    if queue >= QUEUES_PER_DEV {
+        return Err(MapError::Range {
+            map: "gw_xsks",
+            what: format!("queue {queue}"),
+            limit: QUEUES_PER_DEV.into(),
+            remedy: ": give the device fewer queues (`ethtool -L DEV combined 64`)",
+        });
+    }
+    Ok(u32::from(dev) * QUEUES_PER_DEV + queue)
+}

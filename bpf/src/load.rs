@@ -1,0 +1,253 @@
+//! From options to a running gateway: loads the program with fresh maps, or takes over the maps,
+//! links and traffic of an earlier run.
+
+use crate::abi::ABI_VERSION;
+use crate::error::LoadError;
+use crate::gateway::Gateway;
+use crate::lock::Lock;
+use crate::mapped::{self, Mapped};
+use crate::maps::{Maps, open_maps};
+use crate::pins::{self, PinDir};
+use crate::skel::{GwSkelBuilder, OpenGwMaps, types};
+use crate::sys;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
+use sag_model::flow::RECORD_BITS;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+/// Sessions that record numbers can tell apart, without session 0, which is never used.
+const MAX_SESSIONS: u32 = (1 << (RECORD_BITS - 1)) - 1;
+/// Interface numbers only grow while a system is up, so the port table has room to spare.
+const MIN_PORT_ENTRIES: u32 = 4096;
+const MAX_IFINDEX: u32 = 1 << 20;
+
+/// What a gateway is opened with.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Where maps, program and links are pinned; below a BPF file system.
+    pub pin_dir: PathBuf,
+    /// Held while the gateway is open, so that there is one daemon at a time.
+    pub lock_file: PathBuf,
+    /// Capacity in IPv4 sessions.
+    pub sessions4: u32,
+    /// Capacity in IPv6 sessions.
+    pub sessions6: u32,
+    /// Largest interface number among the gateway's devices.
+    pub max_ifindex: u32,
+}
+
+impl OpenOptions {
+    fn check(&self) -> Result<(), LoadError> {
+        for (what, value, max) in [
+            ("IPv4 sessions", self.sessions4, MAX_SESSIONS),
+            ("IPv6 sessions", self.sessions6, MAX_SESSIONS),
+            ("interface number", self.max_ifindex, MAX_IFINDEX),
+        ] {
+            if value == 0 || value > max {
+                return Err(LoadError::OutOfRange { what, value: value.into(), max: max.into() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Records of a slab: two for each session, and session 0.
+fn records(sessions: u32) -> u32 {
+    2 * (sessions + 1)
+}
+
+/// Buckets of an index slab. The largest index is half full at capacity; every power of two up to it
+/// has its own region, the one of size S at S.
+fn buckets(sessions: u32) -> u32 {
+    2 * sessions.div_ceil(4).next_power_of_two()
+}
+
+fn size_maps(maps: &mut OpenGwMaps<'_>, o: &OpenOptions) -> libbpf_rs::Result<()> {
+    let ports = (o.max_ifindex + 1).saturating_mul(2).next_power_of_two().max(MIN_PORT_ENTRIES);
+    maps.gw_ports.set_max_entries(ports)?;
+    maps.gw_flows4.set_max_entries(records(o.sessions4))?;
+    maps.gw_flows6.set_max_entries(records(o.sessions6))?;
+    maps.gw_index4.set_max_entries(buckets(o.sessions4))?;
+    maps.gw_index6.set_max_entries(buckets(o.sessions6))
+}
+
+fn kernel(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> LoadError {
+    move |source| LoadError::Kernel { step, source }
+}
+
+impl Gateway {
+    /// Loads the gateway's program and maps, or takes over those pinned in `pin_dir`. Traffic of
+    /// attached devices goes on through a takeover; each device's program is exchanged in one step.
+    pub fn open(o: &OpenOptions) -> Result<Gateway, LoadError> {
+        o.check()?;
+        let lock = Lock::take(&o.lock_file)?;
+        let pins = PinDir::new(&o.pin_dir);
+        pins.prepare()?;
+        let reused = !pins.entries()?.is_empty();
+
+        let mut store = MaybeUninit::uninit();
+        let mut open = GwSkelBuilder::default().open(&mut store).map_err(kernel("open"))?;
+        size_maps(&mut open.maps, o).map_err(kernel("size"))?;
+        if reused {
+            take_over(&mut open.maps, &pins, o)?;
+        }
+        let skel = open.load().map_err(kernel("load"))?;
+        let mut maps = Maps::from_skel(&skel.maps).map_err(kernel("open maps"))?;
+        let prog = skel
+            .progs
+            .gw_ingress
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| kernel("open program")(e.into()))?;
+        let mapped = map_shared(&maps).map_err(|e| kernel("map memory")(e.into()))?;
+
+        if reused {
+            exchange_program(&pins, &prog)?;
+        } else {
+            mapped.control.abi_version.store(ABI_VERSION, Ordering::Release);
+            pin_all(&pins, &mut maps, &prog)?;
+        }
+        Ok(Gateway::new(pins, maps, mapped, prog, lock, reused))
+    }
+}
+
+/// Points every map of the unloaded program at its pinned twin, after making sure that it is one.
+fn take_over(maps: &mut OpenGwMaps<'_>, pins: &PinDir, o: &OpenOptions) -> Result<(), LoadError> {
+    let present = pins.entries()?;
+    // The version first: another version may well have other maps.
+    if present.iter().any(|n| n == "gw_control") {
+        check_version(pins)?;
+    }
+    for (name, map) in open_maps(maps) {
+        if !present.iter().any(|n| n == name) {
+            return Err(LoadError::Incomplete { pin_dir: pins.path().to_owned(), missing: name.to_owned() });
+        }
+        let pinned = open_pin(pins, name)?;
+        let info = pinned.info().map_err(kernel("inspect pinned maps"))?.info;
+        let differs = |what, found: u32, wanted: u32| LoadError::OtherSize {
+            pin_dir: pins.path().to_owned(),
+            map: name.to_owned(),
+            what,
+            found: found.into(),
+            wanted: wanted.into(),
+        };
+        // The kernel adds this flag to device maps of its own accord.
+        let flags = info.map_flags & !libbpf_sys::BPF_F_RDONLY_PROG;
+        for (what, found, wanted) in [
+            ("the map type", info.type_, u32::from(map.map_type())),
+            ("the key size", info.key_size, map.key_size()),
+            ("the value size", info.value_size, map.value_size()),
+            ("the set of map flags", flags, map.map_flags()),
+        ] {
+            if found != wanted {
+                return Err(differs(what, found, wanted));
+            }
+        }
+        let fits = match name {
+            "gw_ports" => info.max_entries > o.max_ifindex,
+            _ => info.max_entries == map.max_entries(),
+        };
+        if !fits {
+            return Err(differs("the number of entries", info.max_entries, map.max_entries()));
+        }
+        map.reuse_fd(pinned.as_fd()).map_err(kernel("take over maps"))?;
+    }
+    Ok(())
+}
+
+fn check_version(pins: &PinDir) -> Result<(), LoadError> {
+    let other =
+        |found: String| LoadError::OtherVersion { pin_dir: pins.path().to_owned(), found, ours: ABI_VERSION };
+    let control = open_pin(pins, "gw_control")?;
+    if control.value_size() as usize != size_of::<types::gw_control>() || control.key_size() != 4 {
+        return Err(other("unknown".to_owned()));
+    }
+    let value =
+        control.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(kernel("read the pinned version"))?;
+    let found = value.as_deref().and_then(|v| v.first_chunk::<4>()).map(|b| u32::from_ne_bytes(*b));
+    match found {
+        Some(ABI_VERSION) => Ok(()),
+        Some(v) => Err(other(v.to_string())),
+        None => Err(other("unknown".to_owned())),
+    }
+}
+
+fn open_pin(pins: &PinDir, name: &str) -> Result<MapHandle, LoadError> {
+    MapHandle::from_pinned_path(pins.join(name)).map_err(kernel("open pinned maps"))
+}
+
+/// Fills a directory beside the pin directory and renames it: the set of pins is whole or absent.
+fn pin_all(pins: &PinDir, maps: &mut Maps, prog: &OwnedFd) -> Result<(), LoadError> {
+    let staging = pins.staging()?;
+    for (name, map) in maps.all() {
+        map.pin(staging.join(name)).map_err(kernel("pin maps"))?;
+    }
+    pin_program(&staging.join(pins::PROGRAM), prog)?;
+    pins.adopt(staging)
+}
+
+fn pin_program(at: &std::path::Path, prog: &OwnedFd) -> Result<(), LoadError> {
+    sys::obj_pin(prog.as_fd(), at).map_err(|source| LoadError::Io {
+        what: "cannot pin the program at",
+        path: at.to_owned(),
+        source,
+    })
+}
+
+/// Every attached device goes over to the new program, then the pin does.
+fn exchange_program(pins: &PinDir, prog: &OwnedFd) -> Result<(), LoadError> {
+    for ifname in pins.links()? {
+        let path = pins.link(&ifname);
+        let io = |what| {
+            let path = path.clone();
+            move |source| LoadError::Io { what, path, source }
+        };
+        let link = sys::obj_get(&path).map_err(io("cannot open"))?;
+        if sys::xdp_link_ifindex(link.as_fd()).map_err(io("cannot inspect"))? == 0 {
+            // The device is gone, and with it what the link was for.
+            fs::remove_file(&path).map_err(io("cannot remove"))?;
+            continue;
+        }
+        sys::link_update(link.as_fd(), prog.as_fd()).map_err(io("cannot exchange the program of"))?;
+    }
+    let (new, old) = (pins.join("gw_ingress-new"), pins.join(pins::PROGRAM));
+    let _ = fs::remove_file(&new);
+    pin_program(&new, prog)?;
+    fs::rename(&new, &old).map_err(|source| LoadError::Io {
+        what: "cannot replace the pinned program",
+        path: old,
+        source,
+    })
+}
+
+fn map_shared(maps: &Maps) -> std::io::Result<Mapped> {
+    Ok(Mapped {
+        control: mapped::control(maps.control.as_fd())?,
+        nexthops: mapped::nexthops(maps.nexthops.as_fd(), maps.nexthops.max_entries())?,
+        flows4: mapped::flows4(maps.flows4.as_fd(), maps.flows4.max_entries())?,
+        flows6: mapped::flows6(maps.flows6.as_fd(), maps.flows6.max_entries())?,
+        index4: mapped::index(maps.index4.as_fd(), maps.index4.max_entries())?,
+        index6: mapped::index(maps.index6.as_fd(), maps.index6.max_entries())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slabs_are_sized_for_both_directions() {
+        assert_eq!(records(1), 4);
+        assert_eq!(records(MAX_SESSIONS), 1 << RECORD_BITS);
+        // Regions of 1, 2, .. largest buckets start at 1, 2, .. largest, so the end is at twice that.
+        for s in [1, 100, 65_535, 1 << 20] {
+            let largest = buckets(s) / 2;
+            assert!(largest.is_power_of_two());
+            assert!(largest * 16 >= 2 * 2 * s, "half full at capacity");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The maps of a loaded gateway, and byte-level access with errors that name the map.
+
+use crate::error::MapError;
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
+
+macro_rules! maps {
+    ($($field:ident = $name:ident),* $(,)?) => {
+        /// Own handles of every map; the names are those of the C side and of the pins.
+        #[derive(Debug)]
+        pub(crate) struct Maps { $(pub(crate) $field: MapHandle,)* }
+
+        impl Maps {
+            pub(crate) fn from_skel(maps: &crate::skel::GwMaps<'_>) -> libbpf_rs::Result<Maps> {
+                Ok(Maps { $($field: MapHandle::try_from(&maps.$name)?,)* })
+            }
+
+            pub(crate) fn all(&mut self) -> impl Iterator<Item = (&'static str, &mut MapHandle)> {
+                [$((stringify!($name), &mut self.$field),)*].into_iter()
+            }
+        }
+
+        /// The maps of a program that is not loaded yet, with their names.
+        pub(crate) fn open_maps<'a, 'obj>(
+            maps: &'a mut crate::skel::OpenGwMaps<'obj>,
+        ) -> impl Iterator<Item = (&'static str, &'a mut libbpf_rs::OpenMapMut<'obj>)> {
+            [$((stringify!($name), &mut maps.$name),)*].into_iter()
+        }
+    };
+}
+
+maps! {
+    control = gw_control,
+    ports = gw_ports,
+    vlans = gw_vlans,
+    local4 = gw_local4,
+    local6 = gw_local6,
+    xsks = gw_xsks,
+    devs = gw_devs,
+    nexthops = gw_nexthops,
+    flows4 = gw_flows4,
+    flows6 = gw_flows6,
+    index4 = gw_index4,
+    index6 = gw_index6,
+    stats = gw_stats,
+}
+
+fn failed<'a>(
+    map: &'static str,
+    verb: &'static str,
+    what: impl std::fmt::Display + 'a,
+) -> impl FnOnce(libbpf_rs::Error) -> MapError + 'a {
+    move |source| MapError::Map { map, what: format!("{verb} {what}"), source }
+}
+
+pub(crate) fn put(
+    m: &MapHandle,
+    map: &'static str,
+    what: impl std::fmt::Display,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), MapError> {
+    m.update(key, value, MapFlags::ANY).map_err(failed(map, "cannot set", what))
+}
+
+/// Removes an entry; one that is not there is removed already.
+pub(crate) fn take(
+    m: &MapHandle,
+    map: &'static str,
+    what: impl std::fmt::Display,
+    key: &[u8],
+) -> Result<(), MapError> {
+    match m.delete(key) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        r => r.map_err(failed(map, "cannot remove", what)),
+    }
+}
+
+/// Makes the keys of a hash map exactly `want`, without a moment in which a key of both the old and
+/// the new set is missing.
+pub(crate) fn replace_keys(
+    m: &MapHandle,
+    map: &'static str,
+    want: &[Vec<u8>],
+    value: &[u8],
+) -> Result<(), MapError> {
+    for key in want {
+        put(m, map, "an address", key, value)?;
+    }
+    let old: Vec<Vec<u8>> = m.keys().filter(|k| !want.contains(k)).collect();
+    for key in &old {
+        take(m, map, "an address", key)?;
+    }
+    Ok(())
+}

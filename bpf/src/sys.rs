@@ -1,0 +1,181 @@
+//! System calls that libbpf-rs has no safe form of. Everything here takes and gives owned or
+//! borrowed descriptors and plain values, and is safe to call.
+
+use libbpf_rs::libbpf_sys as raw;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xCAFE_4A11;
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path contains a NUL byte"))
+}
+
+/// libbpf gives `-errno`, libc gives -1 and sets errno; both are negative.
+fn check(ret: i32) -> io::Result<i32> {
+    match ret {
+        r if r >= 0 => Ok(r),
+        -1 => Err(io::Error::last_os_error()),
+        r => Err(io::Error::from_raw_os_error(-r)),
+    }
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    let fd = check(fd)?;
+    // SAFETY: the kernel has just returned this descriptor to us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let p = c_path(path)?;
+    // SAFETY: `p` is a NUL-terminated string that lives through the call.
+    owned(unsafe { raw::bpf_obj_get(p.as_ptr()) })
+}
+
+pub(crate) fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let p = c_path(path)?;
+    // SAFETY: as in `obj_get`; the descriptor is borrowed and so open.
+    check(unsafe { raw::bpf_obj_pin(fd.as_raw_fd(), p.as_ptr()) }).map(drop)
+}
+
+/// Attaches `prog` to a device. `flags` are `XDP_FLAGS_*`.
+pub(crate) fn xdp_link_create(prog: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    let opts = raw::bpf_link_create_opts {
+        sz: size_of::<raw::bpf_link_create_opts>() as raw::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: `opts` is initialised, says its size, and lives through the call.
+    owned(unsafe { raw::bpf_link_create(prog.as_raw_fd(), ifindex as i32, raw::BPF_XDP, &opts) })
+}
+
+/// Puts `prog` in the place of the link's program, atomically.
+pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: two open descriptors; a null option pointer is allowed.
+    check(unsafe { raw::bpf_link_update(link.as_raw_fd(), prog.as_raw_fd(), std::ptr::null()) }).map(drop)
+}
+
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: an open descriptor, no memory is passed.
+    check(unsafe { raw::bpf_link_detach(link.as_raw_fd()) }).map(drop)
+}
+
+/// The device of an XDP link, in the caller's network namespace; 0 once the device is gone or the
+/// link was detached.
+pub(crate) fn xdp_link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = raw::bpf_link_info::default();
+    let mut len = size_of::<raw::bpf_link_info>() as u32;
+    // SAFETY: `info` is writable and `len` is its size.
+    check(unsafe { raw::bpf_link_get_info_by_fd(link.as_raw_fd(), &mut info, &mut len) })?;
+    // SAFETY: the union was zeroed, and every one of its members is plain data.
+    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+}
+
+pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> io::Result<raw::bpf_prog_info> {
+    let mut info = raw::bpf_prog_info::default();
+    let mut len = size_of::<raw::bpf_prog_info>() as u32;
+    // SAFETY: `info` is writable, `len` is its size, and its pointers are null with zero counts.
+    check(unsafe { raw::bpf_prog_get_info_by_fd(prog.as_raw_fd(), &mut info, &mut len) })?;
+    Ok(info)
+}
+
+/// XDP state of a device: attach mode (`XDP_ATTACHED_*`), program, features (0 before Linux 6.3).
+pub(crate) fn xdp_query(ifindex: u32) -> io::Result<raw::bpf_xdp_query_opts> {
+    let mut opts = raw::bpf_xdp_query_opts {
+        sz: size_of::<raw::bpf_xdp_query_opts>() as raw::size_t,
+        ..Default::default()
+    };
+    // SAFETY: `opts` is writable and says its size.
+    check(unsafe { raw::bpf_xdp_query(ifindex as i32, 0, &mut opts) })?;
+    Ok(opts)
+}
+
+/// Takes the lock of an open file; false if somebody else has it.
+pub(crate) fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: an open descriptor, no memory is passed.
+    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let p = c_path(path)?;
+    // SAFETY: all-zero bytes are a value of this plain C structure.
+    let mut fs: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `p` is NUL-terminated and `fs` writable, both through the call.
+    check(unsafe { libc::statfs(p.as_ptr(), &mut fs) })?;
+    Ok(fs.f_type as u64 == BPF_FS_MAGIC)
+}
+
+pub(crate) fn mount_bpffs(at: &Path) -> io::Result<()> {
+    let p = c_path(at)?;
+    // SAFETY: three NUL-terminated strings that live through the call; no mount data.
+    check(unsafe { libc::mount(c"bpf".as_ptr(), p.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) }).map(drop)
+}
+
+/// Whether the kernel gives out AF_XDP sockets.
+pub(crate) fn af_xdp_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    owned(unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })
+}
+
+pub(crate) fn kernel_release() -> io::Result<String> {
+    // SAFETY: all-zero bytes are a value of this plain C structure.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` is writable.
+    check(unsafe { libc::uname(&mut name) })?;
+    let bytes: Vec<u8> = name.release.iter().map(|c| *c as u8).take_while(|b| *b != 0).collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Shared, writable mapping of the first `len` bytes of a memory-mappable map. Never unmapped.
+pub(crate) fn map_forever(fd: BorrowedFd<'_>, len: usize) -> io::Result<*mut libc::c_void> {
+    // SAFETY: a fresh mapping at an address of the kernel's choice disturbs no memory of ours.
+    let p = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if p == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(p) }
+}
+
+/// Runs `prog` on `data` with the XDP context `ctx`; returns the action, what is left of the frame
+/// with its metadata in front, and the context afterwards.
+pub(crate) fn test_run(
+    prog: BorrowedFd<'_>,
+    data: &[u8],
+    ctx: raw::xdp_md,
+) -> io::Result<(u32, Vec<u8>, raw::xdp_md)> {
+    let mut out = vec![0u8; data.len() + 512];
+    let mut ctx_out = raw::xdp_md::default();
+    let ctx_size = size_of::<raw::xdp_md>() as u32;
+    let mut opts = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        data_in: data.as_ptr().cast(),
+        data_size_in: data.len() as u32,
+        data_out: out.as_mut_ptr().cast(),
+        data_size_out: out.len() as u32,
+        ctx_in: (&raw const ctx).cast(),
+        ctx_size_in: ctx_size,
+        ctx_out: (&raw mut ctx_out).cast(),
+        ctx_size_out: ctx_size,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: every pointer of `opts` is to a live buffer of the size given beside it.
+    check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) })?;
+    out.truncate(opts.data_size_out as usize);
+    Ok((opts.retval, out, ctx_out))
+}

@@ -1,0 +1,270 @@
+//! What becomes of each class of packet that has no session: kernel, worker, or dropped, and how it
+//! is counted.
+
+mod common;
+
+use common::packet::*;
+use common::*;
+use sag_bpf::{PortEntry, PuntReason, TestFrame};
+use sag_model::{DropReason, MacAddr, PortIdx, VlanId, Zone};
+use std::sync::atomic::Ordering::Relaxed;
+
+const HOST: [u8; 4] = [192, 168, 1, 10];
+const FAR: [u8; 4] = [198, 51, 100, 7];
+const SELF4: [u8; 4] = [192, 168, 1, 1];
+
+fn udp4(dst: [u8; 4]) -> V4 {
+    v4(HOST, dst, 17, udp(1000, 2000, b"payload"))
+}
+
+/// The outcome of a frame, and which counter moved.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Kernel,
+    Worker(PuntReason),
+    Dropped(DropReason),
+}
+
+fn outcome(f: &Fixture, frame: &[u8]) -> Outcome {
+    let before = f.gw.stats(LAN).unwrap();
+    let run = f.run(frame);
+    let after = f.gw.stats(LAN).unwrap();
+    assert_eq!(run.frame, frame, "a packet that is not forwarded must not be changed");
+    let got = match run.action {
+        XDP_PASS => {
+            assert_eq!(after.to_kernel, before.to_kernel + 1);
+            assert_eq!(run.note, None);
+            Outcome::Kernel
+        }
+        XDP_REDIRECT => {
+            assert_eq!(after.punted, before.punted + 1);
+            let note = run.note.expect("a note for the worker");
+            assert_eq!((note.port, note.record), (LAN, 0));
+            assert_eq!(after.punts(note.reason), before.punts(note.reason) + 1);
+            Outcome::Worker(note.reason)
+        }
+        XDP_DROP => {
+            let r = *DropReason::ALL.iter().find(|r| after.drops(**r) == before.drops(**r) + 1).unwrap();
+            Outcome::Dropped(r)
+        }
+        other => panic!("action {other}"),
+    };
+    assert_eq!(after.fast, before.fast);
+    got
+}
+
+fn fixture() -> Option<Fixture> {
+    let f = Fixture::new()?;
+    f.gw.set_local4(SELF4.into(), true).unwrap();
+    f.gw.set_local4([192, 168, 1, 255].into(), true).unwrap();
+    f.gw.set_local6("2001:db8:1::1".parse().unwrap(), true).unwrap();
+    Some(f)
+}
+
+#[test]
+fn what_is_the_kernels() {
+    let Some(f) = fixture() else { return };
+    let udp6 = |dst: &str| v6("2001:db8:1::10", dst, 17, 64, &udp(1, 2, b"x"));
+    let to = |mac: MacAddr, frame: Vec<u8>| cat(&[&mac.0, &frame[6..]]);
+    let forwardable = udp4(FAR).frame(None);
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("arp request", to(MacAddr([0xFF; 6]), cat(&[&eth(None, 0x0806), &[0; 28]]))),
+        ("arp reply to us", cat(&[&eth(None, 0x0806), &[0; 28]])),
+        ("lldp", to(MacAddr([1, 0x80, 0xC2, 0, 0, 0x0E]), cat(&[&eth(None, 0x88CC), &[0; 40]]))),
+        ("broadcast mac", to(MacAddr([0xFF; 6]), forwardable.clone())),
+        ("multicast mac", to(MacAddr([1, 0, 0x5E, 0, 0, 5]), forwardable.clone())),
+        ("other unicast mac", to(MacAddr([2, 0, 0x5E, 0, 0, 2]), forwardable.clone())),
+        ("qinq", cat(&[&eth(None, 0x88A8), &[0, 5], &[0x08, 0x00], &udp4(FAR).build()])),
+        ("tag without sub-ports", udp4(FAR).frame(Some(100))),
+        ("priority tag", udp4(FAR).frame(Some(0))),
+        ("ipv4 to us", udp4(SELF4).frame(None)),
+        ("ipv4 subnet broadcast", udp4([192, 168, 1, 255]).frame(None)),
+        ("ipv4 multicast", udp4([224, 0, 0, 5]).frame(None)),
+        ("ipv4 multicast, last", udp4([239, 255, 255, 255]).frame(None)),
+        ("ipv4 limited broadcast", udp4([255; 4]).frame(None)),
+        ("ipv4 to us, protocol 89", v4(HOST, SELF4, 89, vec![2, 1]).frame(None)),
+        ("ipv4 to us, later fragment", V4 { frag: 5, ..udp4(SELF4) }.frame(None)),
+        ("ipv4 to us, bad checksum", {
+            let mut fr = udp4(SELF4).frame(None);
+            fr[24] ^= 1;
+            fr
+        }),
+        ("ipv4 to us, icmp error", v4(HOST, SELF4, 1, icmp(3, 0, &[0; 28])).frame(None)),
+        ("ipv6 to us", v6_frame(None, &udp6("2001:db8:1::1"))),
+        ("ipv6 multicast", v6_frame(None, &udp6("ff02::5"))),
+        ("ipv6 link-local", v6_frame(None, &udp6("fe80::1"))),
+        ("ipv6 link-local, last", v6_frame(None, &udp6("febf:ffff::1"))),
+        ("nd to us", v6_frame(None, &v6("fe80::9", "2001:db8:1::1", 58, 255, &icmp(135, 0, &[0; 16])))),
+    ];
+    for (name, frame) in cases {
+        assert_eq!(outcome(&f, &frame), Outcome::Kernel, "{name}");
+    }
+}
+
+#[test]
+fn what_is_a_workers_and_why() {
+    let Some(f) = fixture() else { return };
+    use PuntReason::*;
+    let far6 = "2001:db8:9::9";
+    let six = |next, payload: &[u8]| v6_frame(None, &v6("2001:db8:1::10", far6, next, 64, payload));
+    let spoil = |mut frame: Vec<u8>, at: usize, to: u8| {
+        frame[at] = to;
+        frame
+    };
+    let good = udp4(FAR).frame(None);
+    let cases: Vec<(&str, Vec<u8>, PuntReason)> = vec![
+        ("udp", good.clone(), Miss),
+        ("udp with padding", cat(&[&good, &[0; 20]]), Miss),
+        ("tcp syn", v4(HOST, FAR, 6, tcp(1, 2, 2, b"")).frame(None), Miss),
+        ("gre", v4(HOST, FAR, 47, vec![0, 0, 8, 0]).frame(None), Miss),
+        ("unknown protocol without payload", v4(HOST, FAR, 253, vec![]).frame(None), Miss),
+        ("echo request", v4(HOST, FAR, 1, icmp(8, 7, b"abc")).frame(None), Miss),
+        ("class E destination", udp4([240, 0, 0, 1]).frame(None), Miss),
+        ("icmp error", v4(HOST, FAR, 1, icmp(3, 0, &[0; 28])).frame(None), Icmp),
+        ("options", V4 { options: vec![1, 1, 1, 0], ..udp4(FAR) }.frame(None), Options),
+        ("first fragment", V4 { frag: 0x2000, ..udp4(FAR) }.frame(None), Fragment),
+        ("later fragment", V4 { frag: 0x0010, ..udp4(FAR) }.frame(None), Fragment),
+        (
+            "first fragment with options",
+            V4 { frag: 0x2000, options: vec![1, 1, 1, 0], ..udp4(FAR) }.frame(None),
+            Fragment,
+        ),
+        ("version", spoil(good.clone(), 14, 0x55), Malformed),
+        ("header length", spoil(good.clone(), 14, 0x44), Malformed),
+        ("total length beyond the frame", spoil(good.clone(), 17, 0xFF), Malformed),
+        ("total length below the header", spoil(good.clone(), 17, 10), Malformed),
+        ("header checksum", spoil(good.clone(), 24, !good[24]), Malformed),
+        ("udp length too long", v4(HOST, FAR, 17, spoil(udp(1, 2, b""), 5, 9)).frame(None), Malformed),
+        ("udp length too short", v4(HOST, FAR, 17, spoil(udp(1, 2, b""), 5, 7)).frame(None), Malformed),
+        ("udp header cut", v4(HOST, FAR, 17, vec![0; 7]).frame(None), Malformed),
+        ("tcp header cut", v4(HOST, FAR, 47, vec![0; 19]).frame(None), Miss),
+        (
+            "tcp offset too small",
+            v4(HOST, FAR, 6, spoil(tcp(1, 2, 16, b""), 12, 0x40)).frame(None),
+            Malformed,
+        ),
+        (
+            "tcp offset too large",
+            v4(HOST, FAR, 6, spoil(tcp(1, 2, 16, b""), 12, 0x60)).frame(None),
+            Malformed,
+        ),
+        ("udp over ipv6", six(17, &udp(1, 2, b"")), Miss),
+        ("tcp over ipv6", six(6, &tcp(1, 2, 16, b"")), Miss),
+        ("no next header", six(59, &[]), Miss),
+        ("icmpv6 error", six(58, &icmp(1, 0, &[0; 48])), Icmp),
+        ("icmpv6 echo", six(58, &icmp(128, 5, b"")), Miss),
+        ("hop by hop", six(0, &[17, 0, 1, 4, 0, 0, 0, 0]), Options),
+        ("routing", six(43, &[17, 0, 1, 4, 0, 0, 0, 0]), Options),
+        ("destination options", six(60, &[17, 0, 1, 4, 0, 0, 0, 0]), Options),
+        ("ipv6 fragment", six(44, &[17, 0, 0, 1, 0, 0, 0, 1]), Fragment),
+        ("ipv6 version", spoil(six(59, &[]), 14, 0x40), Malformed),
+        ("ipv6 payload length", spoil(six(59, &[]), 19, 1), Malformed),
+    ];
+    for (name, frame, why) in cases {
+        assert_eq!(outcome(&f, &frame), Outcome::Worker(why), "{name}");
+    }
+}
+
+#[test]
+fn cut_anywhere_is_never_an_error() {
+    let Some(f) = fixture() else { return };
+    let frames = [
+        v4(HOST, FAR, 6, tcp(1, 2, 16, b"payload")).frame(None),
+        v6_frame(None, &v6("2001:db8:1::10", "2001:db8:9::9", 17, 64, &udp(1, 2, b"payload"))),
+    ];
+    for frame in frames {
+        for n in 14..frame.len() {
+            assert_eq!(outcome(&f, &frame[..n]), Outcome::Worker(PuntReason::Malformed), "cut at {n}");
+        }
+        assert_eq!(outcome(&f, &frame), Outcome::Worker(PuntReason::Miss));
+    }
+    for n in 14..18 {
+        let tagged = udp4(FAR).frame(Some(5));
+        assert_eq!(outcome(&f, &tagged[..n]), Outcome::Dropped(DropReason::EthTruncated), "cut at {n}");
+    }
+}
+
+#[test]
+fn devices_and_sub_ports() {
+    let Some(f) = fixture() else { return };
+    let sub = PortIdx(9);
+    let sub_mac = MacAddr([2, 0, 0x5e, 0, 0, 0x50]);
+    let vlan = VlanId::new(100).unwrap();
+    let entry = PortEntry { port: sub, zone: Zone::Overlay, mac: sub_mac, ..port_entry() };
+    let tagged = |id| cat(&[&sub_mac.0, &udp4(FAR).frame(Some(id))[6..]]);
+    let run = |frame: &[u8]| f.gw.test_run(TestFrame { bytes: frame, ifindex: 0, queue: 0 }).unwrap();
+
+    // The sub-port is there, but the device does not say that it has any.
+    f.gw.set_vlan(LO, vlan, &entry).unwrap();
+    assert_eq!(outcome(&f, &tagged(100)), Outcome::Kernel);
+
+    f.gw.set_port(LO, &PortEntry { vlans: true, ..port_entry() }).unwrap();
+    let r = run(&tagged(100));
+    let note = r.note.unwrap();
+    assert_eq!((r.action, note.port, note.vlan, note.reason), (XDP_REDIRECT, sub, 100, PuntReason::Miss));
+    assert_eq!(r.frame, tagged(100), "the tag stays in the frame");
+    // The priority bits are no part of the identifier.
+    assert_eq!(run(&tagged(100 | 0xE000)).note.unwrap().vlan, 100);
+    let s = f.gw.stats(sub).unwrap();
+    assert_eq!((s.rx_packets, s.punted, s.balanced()), (2, 2, true));
+    // A tag that nobody claims is the kernel's, counted at the device's port.
+    assert_eq!(outcome(&f, &tagged(101)), Outcome::Kernel);
+
+    // Only the sub-port is ours: the rest of the device is invisible.
+    f.gw.set_port(LO, &PortEntry { on: false, vlans: true, ..port_entry() }).unwrap();
+    let before = f.gw.stats(LAN).unwrap();
+    assert_eq!(run(&udp4(FAR).frame(None)).action, XDP_PASS);
+    assert_eq!(run(&tagged(101)).action, XDP_PASS);
+    assert_eq!(run(&tagged(101)[..16]).action, XDP_PASS);
+    assert_eq!(f.gw.stats(LAN).unwrap(), before);
+    assert_eq!(run(&tagged(100)).action, XDP_REDIRECT);
+
+    f.gw.clear_vlan(LO, vlan).unwrap();
+    assert_eq!(run(&tagged(100)).action, XDP_PASS);
+    f.gw.clear_port(LO).unwrap();
+    assert_eq!(run(&udp4(FAR).frame(None)).action, XDP_PASS);
+    assert_eq!(f.gw.stats(LAN).unwrap(), before);
+    assert_eq!(f.gw.stats(sub).unwrap().rx_packets, 3);
+}
+
+#[test]
+fn without_a_worker_the_policy_decides() {
+    let Some(f) = fixture() else { return };
+    let frame = udp4(FAR).frame(None);
+    f.gw.clear_xsk(0, 0).unwrap();
+    assert_eq!(outcome(&f, &frame), Outcome::Dropped(DropReason::NoWorker));
+    f.gw.control().daemon_loss.store(2, Relaxed);
+    assert_eq!(outcome(&f, &frame), Outcome::Kernel);
+    // Nonsense in shared memory is the safe choice.
+    f.gw.control().daemon_loss.store(77, Relaxed);
+    assert_eq!(outcome(&f, &frame), Outcome::Dropped(DropReason::NoWorker));
+    // Clearing an empty slot is no error.
+    f.gw.clear_xsk(0, 0).unwrap();
+    assert_eq!(f.gw.stats(LAN).unwrap().punted, 0);
+}
+
+#[test]
+fn dhcp_offers_reach_a_port_without_address() {
+    let Some(f) = fixture() else { return };
+    let offer = v4([192, 168, 1, 254], [192, 168, 1, 77], 17, udp(67, 68, &[0; 240])).frame(None);
+    assert_eq!(outcome(&f, &offer), Outcome::Worker(PuntReason::Miss));
+    f.gw.set_port(LO, &PortEntry { dhcp: true, ..port_entry() }).unwrap();
+    assert_eq!(outcome(&f, &offer), Outcome::Kernel);
+    assert_eq!(outcome(&f, &udp4(FAR).frame(None)), Outcome::Worker(PuntReason::Miss));
+}
+
+#[test]
+fn local_addresses_are_replaced_as_a_set() {
+    let Some(f) = fixture() else { return };
+    f.gw.replace_local4(&[[10, 0, 0, 1].into(), SELF4.into()]).unwrap();
+    assert_eq!(outcome(&f, &udp4([10, 0, 0, 1]).frame(None)), Outcome::Kernel);
+    assert_eq!(outcome(&f, &udp4(SELF4).frame(None)), Outcome::Kernel);
+    assert_eq!(outcome(&f, &udp4([192, 168, 1, 255]).frame(None)), Outcome::Worker(PuntReason::Miss));
+    f.gw.set_local4(SELF4.into(), false).unwrap();
+    f.gw.set_local4(SELF4.into(), false).unwrap();
+    assert_eq!(outcome(&f, &udp4(SELF4).frame(None)), Outcome::Worker(PuntReason::Miss));
+    f.gw.replace_local6(&["2001:db8:9::9".parse().unwrap()]).unwrap();
+    let to = |dst| v6_frame(None, &v6("2001:db8:1::10", dst, 17, 64, &udp(1, 2, b"")));
+    assert_eq!(outcome(&f, &to("2001:db8:9::9")), Outcome::Kernel);
+    assert_eq!(outcome(&f, &to("2001:db8:1::1")), Outcome::Worker(PuntReason::Miss));
+}
