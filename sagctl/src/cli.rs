@@ -1,0 +1,455 @@
+//! The command line.
+
+use crate::render::Page;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use sag_model::control::{
+    AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionFilter, SessionQuery, SessionSort,
+    TopBy, TopGroup, TopQuery, parse_cidr,
+};
+use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// See and change a running sag-vcpe gateway.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Control socket of the gateway (dataplane.control of its configuration)
+    #[arg(long, global = true, env = "SAG_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Print the gateway's answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Do not fit tables to the terminal
+    #[arg(long, global = true)]
+    pub wide: bool,
+    /// Colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// If the output is a terminal and NO_COLOR is not set
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Version, configuration, sessions, workers, warnings
+    Status(Watch),
+    /// Ports, their capabilities and their books
+    Ports(Watch),
+    /// Packets dropped, by port and reason
+    Drops(Watch),
+    /// ACL rules in force, their hits, and findings about them
+    Acl(AclArgs),
+    /// QoS: CARs and policies
+    Qos,
+    /// NAT: entries and bindings
+    Nat,
+    /// Routes that the gateway forwards by
+    Routes(RouteArgs),
+    /// Live sessions
+    Sessions(SessionsArgs),
+    /// Tunnels
+    Tunnels,
+    /// Who uses most
+    Top(TopArgs),
+    /// Follow live packets through the pipeline
+    Trace,
+    /// What would become of a packet, stage by stage
+    Explain(ExplainArgs),
+    /// The running configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make the gateway read its configuration file anew
+    Reload,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Repeat every so many seconds and show rates
+    #[arg(long, short, value_name = "SECONDS", value_parser = seconds)]
+    pub watch: Option<Duration>,
+    /// Stop after so many repetitions
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub rounds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct AclArgs {
+    /// Only this ACL
+    id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RouteArgs {
+    /// Only routes that cover this address
+    #[arg(value_name = "ADDRESS")]
+    covers: Option<IpAddr>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct SessionsArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Order
+    #[arg(long, value_enum, default_value_t = SortArg::Bytes)]
+    sort: SortArg,
+    /// At most so many [default: 100]
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// Only their number
+    #[arg(long)]
+    count: bool,
+    #[command(subcommand)]
+    pub command: Option<SessionsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// Forget the sessions that agree with every option; their next packets are judged anew
+    Flush {
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Every session
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// IPv4 only
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long = "ipv6")]
+    ipv6: bool,
+    /// Protocol, by name or number
+    #[arg(long)]
+    proto: Option<IpProto>,
+    /// Source address of the first packet
+    #[arg(long, value_name = "CIDR", value_parser = parse_cidr)]
+    src: Option<IpNet>,
+    /// Destination address of the first packet
+    #[arg(long, value_name = "CIDR", value_parser = parse_cidr)]
+    dst: Option<IpNet>,
+    /// Either address, before or after translation
+    #[arg(long, value_name = "CIDR", value_parser = parse_cidr)]
+    host: Option<IpNet>,
+    /// Source port
+    #[arg(long, value_name = "N")]
+    sport: Option<u16>,
+    /// Destination port
+    #[arg(long, value_name = "N")]
+    dport: Option<u16>,
+    /// Port of the gateway, in or out
+    #[arg(long, value_name = "NAME")]
+    port: Option<String>,
+    /// State, as the listing shows it
+    #[arg(long)]
+    state: Option<String>,
+    /// ACL rule that let it in
+    #[arg(long, value_name = "ID")]
+    rule: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SortArg {
+    Bytes,
+    Packets,
+    Idle,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// What one line stands for
+    #[arg(long, value_enum, default_value_t = GroupArg::Src)]
+    group: GroupArg,
+    /// What the order goes by
+    #[arg(long, value_enum, default_value_t = ByArg::Bytes)]
+    by: ByArg,
+    /// At most so many lines [default: 20]
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum GroupArg {
+    /// Source address
+    Src,
+    /// Destination address
+    Dst,
+    /// Protocol and destination port
+    Service,
+    /// One session
+    Session,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ByArg {
+    Bytes,
+    Packets,
+    Sessions,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Port of the gateway on which the packet arrives
+    #[arg(long, value_name = "NAME")]
+    port: String,
+    /// Protocol, by name or number
+    #[arg(long, default_value = "tcp")]
+    proto: IpProto,
+    /// Source: 192.0.2.1, 192.0.2.1:5000 or [2001:db8::1]:5000
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = endpoint)]
+    src: Endpoint,
+    /// Destination, likewise
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = endpoint)]
+    dst: Endpoint,
+    /// Source port, or identifier of an echo request
+    #[arg(long, value_name = "N")]
+    sport: Option<u16>,
+    /// Destination port
+    #[arg(long, value_name = "N")]
+    dport: Option<u16>,
+    /// Length of the IP packet
+    #[arg(long, value_name = "BYTES")]
+    length: Option<u16>,
+    /// TTL or hop limit
+    #[arg(long, value_name = "N")]
+    ttl: Option<u8>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the running document
+    Show,
+    /// Validate a document and make it the running one
+    Apply {
+        /// TOML file, or - for standard input
+        file: PathBuf,
+    },
+    /// Validate a document and show what applying it would change
+    Diff {
+        /// TOML file, or - for standard input
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint(IpAddr, Option<u16>);
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(Endpoint(address, None));
+    }
+    let with_port = text.parse::<SocketAddr>();
+    with_port
+        .map(|a| Endpoint(a.ip(), Some(a.port())))
+        .map_err(|_| "expected an address, or address:port (IPv6 as in [2001:db8::1]:80)".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.1..=86_400.0).contains(&s) => Ok(Duration::from_secs_f64(s)),
+        _ => Err("expected a number of seconds from 0.1 to 86400".to_owned()),
+    }
+}
+
+impl Cli {
+    /// The paper that tables are written on.
+    pub fn page(&self) -> Page {
+        let terminal = std::io::stdout().is_terminal();
+        let color = match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        };
+        let width = match self.wide {
+            true => usize::MAX,
+            false => width(terminal),
+        };
+        Page { width, color }
+    }
+}
+
+/// What COLUMNS says, else the terminal's width, else 100.
+fn width(terminal: bool) -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|c| c.parse::<usize>().ok());
+    let seen = || terminal_size::terminal_size().filter(|_| terminal).map(|(w, _)| usize::from(w.0));
+    said.or_else(seen).filter(|w| *w >= 40).unwrap_or(100)
+}
+
+impl AclArgs {
+    pub fn query(&self) -> AclQuery {
+        AclQuery { acl: self.id.clone() }
+    }
+}
+
+impl RouteArgs {
+    pub fn query(&self) -> RouteQuery {
+        RouteQuery { covers: self.covers, limit: self.limit }
+    }
+}
+
+impl FilterArgs {
+    pub fn filter(&self) -> SessionFilter {
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(4),
+            (_, true) => Some(6),
+            _ => None,
+        };
+        SessionFilter {
+            family,
+            proto: self.proto,
+            src: self.src,
+            dst: self.dst,
+            host: self.host,
+            sport: self.sport,
+            dport: self.dport,
+            port: self.port.clone(),
+            state: self.state.clone(),
+            rule: self.rule.clone(),
+        }
+    }
+}
+
+impl SessionsArgs {
+    pub fn query(&self) -> SessionQuery {
+        let sort = match self.sort {
+            SortArg::Bytes => SessionSort::Bytes,
+            SortArg::Packets => SessionSort::Packets,
+            SortArg::Idle => SessionSort::Idle,
+        };
+        SessionQuery { filter: self.filter.filter(), sort, limit: self.limit, count: self.count }
+    }
+}
+
+impl TopArgs {
+    pub fn query(&self) -> TopQuery {
+        let group = match self.group {
+            GroupArg::Src => TopGroup::Src,
+            GroupArg::Dst => TopGroup::Dst,
+            GroupArg::Service => TopGroup::Service,
+            GroupArg::Session => TopGroup::Session,
+        };
+        let by = match self.by {
+            ByArg::Bytes => TopBy::Bytes,
+            ByArg::Packets => TopBy::Packets,
+            ByArg::Sessions => TopBy::Sessions,
+        };
+        TopQuery { group, by, filter: self.filter.filter(), limit: self.limit }
+    }
+}
+
+impl ExplainArgs {
+    pub fn query(&self) -> Result<ExplainQuery, String> {
+        let (Endpoint(src, sport), Endpoint(dst, dport)) = (self.src, self.dst);
+        if src.is_ipv4() != dst.is_ipv4() {
+            return Err(format!("--src {src} and --dst {dst} are not of one family"));
+        }
+        let port = |option: Option<u16>, endpoint: Option<u16>, name: &str| match (option, endpoint) {
+            (Some(a), Some(b)) if a != b => Err(format!("two values for the {name}: {a} and {b}")),
+            (a, b) => Ok(a.or(b).unwrap_or(0)),
+        };
+        Ok(ExplainQuery {
+            port: self.port.clone(),
+            proto: self.proto,
+            src,
+            dst,
+            sport: port(self.sport, sport, "source port")?,
+            dport: port(self.dport, dport, "destination port")?,
+            length: self.length,
+            ttl: self.ttl,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("sagctl").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn session_filters() {
+        let cli =
+            parse("sessions --proto 6 --src 192.0.2.1 --dport 443 --sort idle --limit 5 --json").unwrap();
+        assert!(cli.json);
+        let Command::Sessions(s) = cli.command else { panic!() };
+        let q = s.query();
+        assert_eq!((q.limit, q.sort), (Some(5), SessionSort::Idle));
+        assert_eq!(q.filter.src, Some("192.0.2.1/32".parse().unwrap()));
+        assert_eq!((q.filter.proto, q.filter.dport), (Some(IpProto::TCP), Some(443)));
+
+        let cli = parse("sessions flush -6 --port 1").unwrap();
+        let Command::Sessions(SessionsArgs { command: Some(SessionsCommand::Flush { filter, all }), .. }) =
+            cli.command
+        else {
+            panic!()
+        };
+        assert_eq!((filter.filter().family, filter.filter().port, all), (Some(6), Some("1".into()), false));
+        assert!(parse("sessions --proto tcp flush").is_err());
+        assert!(parse("sessions --src 192.0.2.1/33").is_err());
+        assert!(parse("sessions -4 -6").is_err());
+    }
+
+    #[test]
+    fn explained_packets() {
+        let query = |line: &str| {
+            let Command::Explain(e) = parse(line).unwrap().command else { panic!() };
+            e.query()
+        };
+        let q = query("explain --port 0 --src 192.0.2.1:5000 --dst 198.51.100.1 --dport 80").unwrap();
+        assert_eq!((q.proto, q.sport, q.dport), (IpProto::TCP, 5000, 80));
+        let q = query("explain --port 0 --proto udp --src [2001:db8::1]:53 --dst 2001:db8::2").unwrap();
+        assert_eq!((q.src.to_string().as_str(), q.sport, q.dport), ("2001:db8::1", 53, 0));
+        assert!(query("explain --port 0 --src 192.0.2.1 --dst 2001:db8::2").unwrap_err().contains("family"));
+        assert!(
+            query("explain --port 0 --src 192.0.2.1:1 --sport 2 --dst 192.0.2.9")
+                .unwrap_err()
+                .contains("two")
+        );
+        assert!(parse("explain --port 0 --src 192.0.2.1:x --dst 192.0.2.9").is_err());
+    }
+
+    #[test]
+    fn watching() {
+        assert!(parse("status --watch 0.5 --rounds 2").is_ok());
+        for bad in [
+            "status --watch 0",
+            "status --watch nan",
+            "status --watch x",
+            "status --rounds 2",
+            "status --watch -1",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

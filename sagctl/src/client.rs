@@ -1,0 +1,158 @@
+//! The control socket from the asking end: one request, one answer.
+
+use sag_model::control::{self, Op, Outcome, Request, Response};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Compiling a very large configuration takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any answer that a gateway sends.
+const MAX_ANSWER: u64 = 256 << 20;
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{message}")]
+    Connection { message: String, remedy: String },
+    #[error("{0}")]
+    Refused(#[from] control::Error),
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+}
+
+impl Failure {
+    fn connection(message: impl Into<String>, remedy: impl Into<String>) -> Failure {
+        Failure::Connection { message: message.into(), remedy: remedy.into() }
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Refused(_) => 1,
+            Failure::Usage(_) | Failure::Connection { .. } | Failure::Output(_) => 2,
+        }
+    }
+
+    /// What is written to standard error.
+    pub fn report(&self) -> String {
+        let remedy = match self {
+            Failure::Connection { remedy, .. } => remedy,
+            Failure::Refused(e) => &e.remedy,
+            _ => "",
+        };
+        match remedy {
+            "" => format!("sagctl: {self}\n"),
+            remedy => format!("sagctl: {self}\n        {remedy}\n"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+    last_id: u64,
+}
+
+/// The `ok` of a response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer(Value);
+
+impl Answer {
+    /// As the gateway said it, indented.
+    pub fn pretty(&self) -> String {
+        format!("{:#}\n", self.0)
+    }
+
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        T::deserialize(&self.0).map_err(|e| {
+            Failure::connection(
+                format!("the gateway's answer is not what this sagctl expects: {e}"),
+                "use the sagctl that came with sag-vcpe; --json shows the answer as it is",
+            )
+        })
+    }
+}
+
+impl Client {
+    pub fn connect(path: &Path) -> Result<Client, Failure> {
+        let shown = path.display();
+        let stream = UnixStream::connect(path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Failure::connection(
+                format!("no control socket at {shown}"),
+                "start sag-vcpe, or name its socket (dataplane.control) with --socket or SAG_SOCKET",
+            ),
+            ErrorKind::ConnectionRefused => Failure::connection(
+                format!("nobody answers on {shown}: sag-vcpe is not running"),
+                "start sag-vcpe; established flows go on without it",
+            ),
+            ErrorKind::PermissionDenied => Failure::connection(
+                format!("not allowed to connect to {shown}"),
+                "run sagctl as root or as a member of the socket's group",
+            ),
+            _ => Failure::connection(format!("cannot connect to {shown}: {e}"), "check --socket"),
+        })?;
+        let timed = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
+        timed.map_err(|e| Failure::connection(format!("{shown}: {e}"), ""))?;
+        Ok(Client { stream: BufReader::new(stream), path: path.to_owned(), last_id: 0 })
+    }
+
+    /// Asks and waits for the answer.
+    pub fn call(&mut self, op: Op) -> Result<Answer, Failure> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut line =
+            serde_json::to_string(&Request::new(id, op)).map_err(|e| Failure::Usage(e.to_string()))?;
+        line.push('\n');
+        // A gateway that refuses a request may answer and close before it has read it all.
+        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        let mut answer = Vec::new();
+        let received = (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut answer);
+        if let Err(e) = received.as_ref().and(sent.as_ref()) {
+            if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                let text = format!("no answer on {} for {} seconds", self.path.display(), PATIENCE.as_secs());
+                return Err(Failure::connection(text, "see the log of sag-vcpe"));
+            }
+            if answer.is_empty() {
+                return Err(self.gone(&e.to_string()));
+            }
+        }
+        if answer.is_empty() {
+            return Err(self.gone("it closed the connection"));
+        }
+        self.understand(&answer, id)
+    }
+
+    fn gone(&self, why: &str) -> Failure {
+        let text = format!("lost the gateway on {}: {why}", self.path.display());
+        Failure::connection(text, "see the log of sag-vcpe")
+    }
+
+    fn understand(&self, line: &[u8], id: u64) -> Result<Answer, Failure> {
+        let strange = |what: &str| {
+            let text = format!("{} is no control socket of sag-vcpe: {what}", self.path.display());
+            Failure::connection(text, "check --socket")
+        };
+        let value: Value = serde_json::from_slice(line).map_err(|e| strange(&e.to_string()))?;
+        let version =
+            value.get("v").and_then(Value::as_u64).ok_or_else(|| strange("its answer has no version"))?;
+        if version != u64::from(control::VERSION) {
+            let text =
+                format!("the gateway speaks version {version}, this sagctl version {}", control::VERSION);
+            return Err(Failure::connection(text, "use the sagctl that came with sag-vcpe"));
+        }
+        let response: Response<Value> = serde_json::from_value(value).map_err(|e| strange(&e.to_string()))?;
+        match response {
+            // The gateway could not read the identifier.
+            Response { id: 0, outcome: Outcome::Err(e), .. } => Err(e.into()),
+            Response { id: other, .. } if other != id => Err(strange("it answered another request")),
+            Response { outcome: Outcome::Err(e), .. } => Err(e.into()),
+            Response { outcome: Outcome::Ok(value), .. } => Ok(Answer(value)),
+        }
+    }
+}

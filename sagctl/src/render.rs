@@ -1,0 +1,48 @@
+//! Answers as people read them. Text in, text out: no terminal and no clock in here.
+
+mod acl;
+mod config;
+mod explain;
+mod ports;
+mod routes;
+mod sessions;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use acl::acl;
+pub use config::{applied as config_applied, diff as config_diff, show as config_show};
+pub use explain::explain;
+pub use ports::{drops, ports};
+pub use routes::routes;
+pub use sessions::{count as session_count, flushed, sessions, top};
+pub use status::status;
+
+use crate::table::{Paint, hang, paint};
+
+/// What is written on.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Columns of characters.
+    pub width: usize,
+    pub color: bool,
+}
+
+/// An earlier answer, to tell rates from.
+#[derive(Debug)]
+pub struct Before<'a, T> {
+    pub then: &'a T,
+    pub seconds: f64,
+}
+
+impl<T> Before<'_, T> {
+    /// What a counter gained a second; nothing if it was reset in between.
+    fn rate(&self, then: u64, now: u64) -> f64 {
+        if self.seconds > 0.0 { now.saturating_sub(then) as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+fn warnings(lines: &[String], page: &Page) -> String {
+    lines.iter().map(|w| paint(&hang("warning: ", w, page), Paint::Bad, page)).collect()
+}

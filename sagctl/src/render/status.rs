@@ -1,0 +1,79 @@
+use super::{Before, Page, warnings};
+use crate::table::{Column, Paint, Table, paint, plain};
+use crate::units::{bytes, count, exact, percent, si, span};
+use sag_model::control::Status;
+
+pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> String {
+    let mut out = format!("sag-vcpe {}, pid {}, up {}\n", plain(&s.version), s.pid, span(s.uptime_s));
+    let mut line = |name: &str, text: String| {
+        out.push_str(&paint(&format!("{name:<10}"), Paint::Dim, page));
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let file = plain(&s.config_file);
+    line("config", format!("{file}, epoch {}, applied {}", s.config_epoch, plain(&s.config_applied)));
+    let t = &s.sessions;
+    line(
+        "sessions",
+        format!(
+            "IPv4 {} of {}, IPv6 {} of {}",
+            exact(t.ipv4),
+            exact(t.capacity_ipv4),
+            exact(t.ipv6),
+            exact(t.capacity_ipv6)
+        ),
+    );
+    let created = match &before {
+        Some(b) => format!(", {} a second", si(b.rate(b.then.sessions.created, t.created))),
+        None => String::new(),
+    };
+    line("", format!("{} created{created}, table of {}", exact(t.created), bytes(t.memory_bytes)));
+    let all = s.fastpath_packets.saturating_add(s.punted_packets);
+    let share = |n: u64, then: fn(&Status) -> u64| {
+        let rate = before.as_ref().map(|b| format!(", {} a second", si(b.rate(then(b.then), n))));
+        format!("{} packets ({}){}", exact(n), percent(n, all), rate.unwrap_or_default())
+    };
+    line("fast path", share(s.fastpath_packets, |s| s.fastpath_packets));
+    line("punted", share(s.punted_packets, |s| s.punted_packets));
+
+    if !s.workers.is_empty() {
+        let mut table = Table::new([
+            Column::number("WORKER"),
+            Column::number("CPU"),
+            Column::number("PACKETS"),
+            Column::number("BATCHES"),
+            Column::number("PER BATCH"),
+            Column::number("BUSY"),
+        ]);
+        for w in &s.workers {
+            let per_batch = if w.batches == 0 { 0.0 } else { w.packets as f64 / w.batches as f64 };
+            let cpu = w.cpu.map_or("-".into(), |c| c.to_string());
+            let busy = format!("{:.1}%", w.busy_percent);
+            table.row([
+                w.id.to_string().into(),
+                cpu.into(),
+                count(w.packets).into(),
+                count(w.batches).into(),
+                format!("{per_batch:.1}").into(),
+                busy.into(),
+            ]);
+        }
+        out.push('\n');
+        out.push_str(&table.render(page));
+    }
+    if !s.punts.is_empty() {
+        let mut table =
+            Table::new([Column::text("PUNTED BECAUSE"), Column::number("PACKETS"), Column::number("SHARE")]);
+        for p in &s.punts {
+            let share = percent(p.packets, s.punted_packets);
+            table.row([p.reason.as_str().into(), exact(p.packets).into(), share.into()]);
+        }
+        out.push('\n');
+        out.push_str(&table.render(page));
+    }
+    if !s.warnings.is_empty() {
+        out.push('\n');
+        out.push_str(&warnings(&s.warnings, page));
+    }
+    out
+}
