@@ -22,6 +22,8 @@ pub trait FamilyOf: FlowRecord {
     fn reverse(key: &Self::Key, zone: Zone) -> Self::Key;
     fn zone(key: &Self::Key) -> Option<Zone>;
     fn tuple(key: &Self::Key) -> Tuple;
+    /// The port fields of a key in host order; of ICMP echo, its identifier stands there.
+    fn raw_ports(key: &Self::Key) -> (u16, u16);
     /// No translation: the new addresses and ports are the key's.
     fn set_identity(&self, key: &Self::Key);
     /// Key from the addresses of an IP header that an ICMP error quotes, as its *answer* would
@@ -72,6 +74,10 @@ impl FamilyOf for FlowRecord4 {
         zone_of(key.l4)
     }
 
+    fn raw_ports(key: &Key4) -> (u16, u16) {
+        ((key.l4 as u16).swap_bytes(), ((key.l4 >> 16) as u16).swap_bytes())
+    }
+
     fn tuple(key: &Key4) -> Tuple {
         let addr = |w: u32| IpAddr::V4(Ipv4Addr::from(w.to_le_bytes()));
         let (proto, sport, dport) = rule_ports(key.l4);
@@ -109,6 +115,10 @@ impl FamilyOf for FlowRecord6 {
 
     fn zone(key: &Key6) -> Option<Zone> {
         zone_of(key.l4)
+    }
+
+    fn raw_ports(key: &Key6) -> (u16, u16) {
+        ((key.l4 as u16).swap_bytes(), ((key.l4 >> 16) as u16).swap_bytes())
     }
 
     fn tuple(key: &Key6) -> Tuple {

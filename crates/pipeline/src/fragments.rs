@@ -45,7 +45,8 @@ impl Default for Fragments {
 
 impl Fragments {
     fn set(&mut self, key: &DatagramKey) -> &mut [Entry; WAYS] {
-        let h = (key.src ^ key.dst.rotate_left(64)) as u64 ^ (key.src >> 64) as u64 ^ (u64::from(key.id) << 17);
+        let h =
+            (key.src ^ key.dst.rotate_left(64)) as u64 ^ (key.src >> 64) as u64 ^ (u64::from(key.id) << 17);
         let h = h.wrapping_mul(sag_model::flow::HASH_M1) >> 32;
         let n = self.sets.len();
         &mut self.sets[h as usize % n]

@@ -54,7 +54,15 @@ impl Hold {
     }
 
     /// Keeps a copy; false if there is no room for it.
-    pub fn push(&mut self, port: PortIdx, to: IpAddr, dev: u8, ingress: PortIdx, since: Nanos, frame: &[u8]) -> bool {
+    pub fn push(
+        &mut self,
+        port: PortIdx,
+        to: IpAddr,
+        dev: u8,
+        ingress: PortIdx,
+        since: Nanos,
+        frame: &[u8],
+    ) -> bool {
         let waiting = self.queue.iter().filter(|h| h.port == port && h.to == to).count();
         if waiting >= PER_NEXTHOP || frame.len() > SLOT_BYTES - HEADROOM {
             return false;

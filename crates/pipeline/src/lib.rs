@@ -15,6 +15,8 @@ pub mod policy;
 pub mod session;
 pub mod snapshot;
 pub mod table;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod trace;
 pub mod worker;
 

@@ -107,9 +107,16 @@ pub struct Way {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     Kernel,
-    Drop { reason: DropReason, tell: Option<IcmpError>, rule: Option<u32> },
+    Drop {
+        reason: DropReason,
+        tell: Option<IcmpError>,
+        rule: Option<u32>,
+    },
     /// The next hop's link address is not known yet.
-    Unresolved { port: PortIdx, to: IpAddr },
+    Unresolved {
+        port: PortIdx,
+        to: IpAddr,
+    },
 }
 
 const fn stop(reason: DropReason, tell: Option<IcmpError>) -> Stop {
@@ -119,7 +126,8 @@ const fn stop(reason: DropReason, tell: Option<IcmpError>) -> Stop {
 /// Route, ACL, TTL, MTU and neighbour of one packet.
 pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<Way, Stop> {
     let (src, dst) = (v.p.src(v.frame), v.p.dst(v.frame));
-    local(snap, dst).inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))?;
+    local(snap, dst)
+        .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))?;
     sanity(snap, src, dst)?;
     trace.step(Stage::Session, || v.session.to_string());
     let member = route(snap, v, dst, trace)?;
@@ -196,7 +204,12 @@ fn sanity(snap: &Snapshot, src: IpAddr, dst: IpAddr) -> Result<(), Stop> {
     Ok(())
 }
 
-fn route<'s, T: Tracer>(snap: &'s Snapshot, v: &View<'_>, dst: IpAddr, trace: &mut T) -> Result<&'s Member, Stop> {
+fn route<'s, T: Tracer>(
+    snap: &'s Snapshot,
+    v: &View<'_>,
+    dst: IpAddr,
+    trace: &mut T,
+) -> Result<&'s Member, Stop> {
     let found = match snap.route(dst) {
         None => Err(stop(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
         Some(Route::Local) => Err(Stop::Kernel),

@@ -58,12 +58,20 @@ pub fn forbidden(p: &Parsed, frame: &[u8]) -> bool {
     let link_group = frame.first().is_some_and(|b| b & 1 != 0);
     let bad_source = match p.src(frame) {
         IpAddr::V4(a) => {
-            a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_broadcast() || a.octets()[0] >= 240
+            a.is_unspecified()
+                || a.is_loopback()
+                || a.is_multicast()
+                || a.is_broadcast()
+                || a.octets()[0] >= 240
         }
         IpAddr::V6(a) => a.is_unspecified() || a.is_multicast(),
     };
     let about_error = matches!(p.l4, L4::IcmpError { .. });
-    link_group || bad_source || about_error || p.dst(frame).is_multicast() || matches!(p.fragment, Fragment::Later { .. })
+    link_group
+        || bad_source
+        || about_error
+        || p.dst(frame).is_multicast()
+        || matches!(p.fragment, Fragment::Later { .. })
 }
 
 /// Builds the error about `frame` into `buf`.
@@ -115,7 +123,12 @@ pub fn icmp_error(
 
 /// Splits an IPv4 packet (RFC 791 3.2): `packet` is the whole IP packet, TTL already counted down.
 /// Calls `send` with each fragment; options that are not to be copied stay in the first only.
-pub fn split_ipv4(packet: &[u8], mtu: u16, buf: &mut [u8], mut send: impl FnMut(&mut [u8], usize) -> bool) -> u32 {
+pub fn split_ipv4(
+    packet: &[u8],
+    mtu: u16,
+    buf: &mut [u8],
+    mut send: impl FnMut(&mut [u8], usize) -> bool,
+) -> u32 {
     let Some(first) = packet.first() else { return 0 };
     let ihl = usize::from(first & 0x0F) * 4;
     let Some((header, data)) = packet.split_at_checked(ihl).filter(|_| ihl >= IPV4_LEN) else { return 0 };

@@ -138,7 +138,7 @@ pub struct AclSet {
     pub bound: bool,
     pub default_accept: bool,
     lists: [Option<Arc<RuleList>>; 4],
-    stats: Vec<Arc<RuleStats>>,
+    stats: Arc<[Arc<RuleStats>]>,
 }
 
 /// What the ACL stage says.
@@ -149,8 +149,12 @@ pub enum Judged {
 }
 
 impl AclSet {
-    pub fn new(default_accept: bool, lists: [Option<Arc<RuleList>>; 4], stats: Vec<Arc<RuleStats>>) -> AclSet {
-        AclSet { bound: true, default_accept, lists, stats }
+    pub fn new(
+        default_accept: bool,
+        lists: [Option<Arc<RuleList>>; 4],
+        stats: Vec<Arc<RuleStats>>,
+    ) -> AclSet {
+        AclSet { bound: true, default_accept, lists, stats: stats.into() }
     }
 
     pub fn stats(&self, slot: u32) -> Option<&RuleStats> {

@@ -5,6 +5,10 @@
 //! follows the live sessions and not the capacity. A removed session rests in the [`Quarantine`] of
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
+mod restore;
+
+pub use restore::Restored;
+
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Probe, RECORD_BITS, RecordNo};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -371,9 +375,7 @@ impl<R: FlowRecord> FlowTable<R> {
             }
         }
         let limit = self.meta.len() as u32;
-        self.fresh
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1))
-            .ok()
+        self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).ok()
     }
 
     fn retire(&self, session: u32, quarantine: &mut Quarantine) {

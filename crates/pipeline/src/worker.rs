@@ -46,7 +46,11 @@ pub trait Frames {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Send bytes `start..start + len` of the frame's buffer by this port.
-    Tx { port: PortIdx, start: usize, len: usize },
+    Tx {
+        port: PortIdx,
+        start: usize,
+        len: usize,
+    },
     Drop(DropReason),
     Kernel,
     /// Copied away until its next hop is resolved.
@@ -298,7 +302,14 @@ impl Pipeline {
         may_hold: bool,
     ) -> Verdict {
         let known = self.known::<R>(snap, s, f.bytes());
-        let view = View { p: &s.p, frame: f.bytes(), ingress: s.ingress, zone: s.zone, hash: s.hash, session: known };
+        let view = View {
+            p: &s.p,
+            frame: f.bytes(),
+            ingress: s.ingress,
+            zone: s.zone,
+            hash: s.hash,
+            session: known,
+        };
         match order::walk(snap, &view, &mut NoTrace) {
             Ok(way) => self.deliver::<R>(snap, now, s, f, way, known, emit),
             Err(Stop::Kernel) => {
@@ -346,7 +357,8 @@ impl Pipeline {
         let reply = no == second;
         if reply && !snap.options.acl_stateful {
             let judged = table.record(second).epoch().load(Ordering::Acquire) == snap.epoch
-                && Action::from_word(table.record(second).action().load(Ordering::Relaxed)).act == FlowAct::Forward;
+                && Action::from_word(table.record(second).action().load(Ordering::Relaxed)).act
+                    == FlowAct::Forward;
             return if judged { Known::Judged } else { Known::New };
         }
         if table.record(first).epoch().load(Ordering::Acquire) == snap.epoch {
@@ -386,7 +398,8 @@ impl Pipeline {
             L4::Tcp { flags } => flags,
             _ => 0,
         };
-        let no_session = matches!(s.p.l4, L4::IcmpError { .. }) || (s.found.is_none() && tcp_flags & TCP_RST != 0);
+        let no_session =
+            matches!(s.p.l4, L4::IcmpError { .. }) || (s.found.is_none() && tcp_flags & TCP_RST != 0);
         match s.found {
             _ if no_session => {
                 if let Some(stats) = way.rule.and_then(|r| snap.acl.stats(r)) {
@@ -507,7 +520,14 @@ impl Pipeline {
         }
     }
 
-    fn split(&mut self, s: &Slot, way: &Way, nh: &NextHop, f: &mut FrameMut<'_>, emit: &mut impl Emit) -> Verdict {
+    fn split(
+        &mut self,
+        s: &Slot,
+        way: &Way,
+        nh: &NextHop,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
         let link =
             LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: order::ethertype(s.p.family) };
@@ -530,7 +550,15 @@ impl Pipeline {
     }
 
     /// Sends an ICMP error about a packet, if one may be sent.
-    fn tell(&mut self, snap: &Snapshot, now: Nanos, s: &Slot, frame: &[u8], error: IcmpError, emit: &mut impl Emit) {
+    fn tell(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        error: IcmpError,
+        emit: &mut impl Emit,
+    ) {
         let c = self.counters.port(s.ingress);
         match originate::icmp_error(snap, s.ingress, &s.p, frame, error, &mut self.scratch) {
             Built::Ready { port, start, len } => {
@@ -552,9 +580,17 @@ impl Pipeline {
     }
 
     fn request(&mut self, port: PortIdx, to: IpAddr) {
-        if self.requests.len() < MAX_REQUESTS && !self.requests.contains(&(port, to)) && !self.hold.waits_for(port, to) {
+        if self.requests.len() < MAX_REQUESTS
+            && !self.requests.contains(&(port, to))
+            && !self.hold.waits_for(port, to)
+        {
             self.requests.push((port, to));
         }
+    }
+
+    /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.
+    pub fn ingress(&self, i: usize) -> Option<PortIdx> {
+        Some(self.slots.get(i)?.as_ref()?.ingress)
     }
 
     /// Next hops to be resolved, asked for since the last call.
@@ -574,7 +610,8 @@ impl Pipeline {
         self.swept = now;
         let (tick, elapsed_ms) = (now.tick(), elapsed_ms.min(100));
         let budget = |used: u32| {
-            (u64::from(used) * elapsed_ms / 500).clamp(SWEEP.start() * elapsed_ms, SWEEP.end() * elapsed_ms) as u32
+            (u64::from(used) * elapsed_ms / 500).clamp(SWEEP.start() * elapsed_ms, SWEEP.end() * elapsed_ms)
+                as u32
         };
         let (t4, t6) = (&self.tables.v4, &self.tables.v6);
         self.sweep4.step(t4, &mut self.quarantine4, snap, tick, budget(t4.used()), &self.counters);
@@ -585,9 +622,7 @@ impl Pipeline {
         let resolved = |port, to| {
             snap.neighbors.get(&(port, to)).and_then(|&n| snap.nexthop(n)).is_some_and(|nh| nh.valid())
         };
-        while let Some(held) =
-            self.hold.take(|h| resolved(h.port, h.to) || now - h.since > hold::PATIENCE)
-        {
+        while let Some(held) = self.hold.take(|h| resolved(h.port, h.to) || now - h.since > hold::PATIENCE) {
             self.counters.port(held.ingress).held.sub(1);
             // Counted when it arrived; counted again by `ingest`.
             let len = usize::from(held.len);
@@ -604,8 +639,12 @@ impl Pipeline {
                 Ok(mut s) => {
                     s.found = self.find(&s, f.bytes());
                     match s.p.family {
-                        Family::V4 => self.walk_one::<FlowRecord4>(snap, now, held.dev, &s, &mut f, emit, false),
-                        Family::V6 => self.walk_one::<FlowRecord6>(snap, now, held.dev, &s, &mut f, emit, false),
+                        Family::V4 => {
+                            self.walk_one::<FlowRecord4>(snap, now, held.dev, &s, &mut f, emit, false)
+                        }
+                        Family::V6 => {
+                            self.walk_one::<FlowRecord6>(snap, now, held.dev, &s, &mut f, emit, false)
+                        }
                     }
                 }
             };
@@ -646,7 +685,8 @@ impl Pipeline {
             }
             Err(reason) => return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None }),
         };
-        let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone))) else {
+        let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone)))
+        else {
             let reason = DropReason::PortNotReady;
             return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None });
         };

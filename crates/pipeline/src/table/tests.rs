@@ -76,7 +76,8 @@ fn workers_racing_for_the_same_keys_agree_on_one_session() {
                             let (k, back) = (key(i), worker % 2 == 1);
                             let (a, b) = if back { (rev(&k), k) } else { (k, rev(&k)) };
                             loop {
-                                let got = t.create(&a, &b, &mut q, |_, _, m| m.state.store(1, Ordering::Release));
+                                let got =
+                                    t.create(&a, &b, &mut q, |_, _, m| m.state.store(1, Ordering::Release));
                                 match got {
                                     Ok(no) => break no,
                                     Err(NotCreated::Exists(_)) => {

@@ -1,0 +1,26 @@
+//! What tests, benchmarks and fuzz targets need to drive a pipeline: packets from a description
+//! ([`Pkt`]), a gateway to send them through ([`Net`]), and a runner that checks the books after
+//! every step ([`Rig`]). Only with the feature `testkit`; input is trusted, so it panics freely.
+
+mod net;
+mod pkt;
+mod rig;
+
+pub use net::{Acl, Net, host_mac, prefix};
+pub use pkt::{GATEWAY_MACS, Pkt, checksum};
+pub use rig::{Buffers, Outcome, Rig, Sent};
+
+use sag_model::PortIdx;
+
+/// The ports of [`Net::branch`]: a LAN and a VLAN on one device, a WAN and a leased line.
+pub const LAN: PortIdx = PortIdx(0);
+pub const WAN: PortIdx = PortIdx(1);
+pub const LINE: PortIdx = PortIdx(2);
+pub const LAN2: PortIdx = PortIdx(3);
+/// The VLAN of [`LAN2`].
+pub const LAN2_VLAN: u16 = 100;
+
+/// Devices of those ports.
+pub const DEV_LAN: u8 = 0;
+pub const DEV_WAN: u8 = 1;
+pub const DEV_LINE: u8 = 2;

@@ -1,0 +1,223 @@
+//! Runs frames through a pipeline and checks the books after every step.
+
+use super::*;
+use crate::snapshot::Snapshot;
+use crate::table::{FlowTable, Grace};
+use crate::worker::{BATCH, Emit, Frames, Pipeline, Tables, Verdict};
+use sag_model::{DropReason, Nanos};
+use sag_packet::rewrite::FrameMut;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Room in front of a received frame, as AF_XDP gives it.
+const HEADROOM: usize = 256;
+
+/// Frames in buffers with headroom.
+#[derive(Debug, Clone, Default)]
+pub struct Buffers(pub Vec<(Vec<u8>, usize)>);
+
+impl Buffers {
+    pub fn new<F: AsRef<[u8]>>(frames: impl IntoIterator<Item = F>) -> Buffers {
+        let one = |f: F| {
+            let mut b = vec![0xEE; HEADROOM];
+            b.extend_from_slice(f.as_ref());
+            let len = b.len() - HEADROOM;
+            (b, len)
+        };
+        Buffers(frames.into_iter().map(one).collect())
+    }
+}
+
+impl Frames for Buffers {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn frame(&mut self, i: usize) -> FrameMut<'_> {
+        let (b, len) = &mut self.0[i];
+        FrameMut::new(b, HEADROOM, *len)
+    }
+}
+
+/// What the pipeline made: kept, or refused when told so.
+#[derive(Debug, Clone, Default)]
+pub struct Sent {
+    pub frames: Vec<(PortIdx, Vec<u8>)>,
+    pub refuse: bool,
+}
+
+impl Emit for Sent {
+    fn emit(&mut self, port: PortIdx, frame: &[u8]) -> bool {
+        if !self.refuse {
+            self.frames.push((port, frame.to_vec()));
+        }
+        !self.refuse
+    }
+}
+
+/// What became of one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Tx(PortIdx, Vec<u8>),
+    Drop(DropReason),
+    Kernel,
+    Held,
+    Split,
+}
+
+impl Outcome {
+    /// The frame that was sent.
+    pub fn frame(&self) -> &[u8] {
+        match self {
+            Outcome::Tx(_, f) => f,
+            other => panic!("not sent but {other:?}"),
+        }
+    }
+
+    pub fn is_tx(&self) -> bool {
+        matches!(self, Outcome::Tx(..))
+    }
+}
+
+/// One worker, a gateway and a clock.
+#[derive(Debug)]
+pub struct Rig {
+    pub net: Net,
+    pub snap: Snapshot,
+    pub pipe: Pipeline,
+    pub now: Nanos,
+    pub sent: Sent,
+    verdicts: Vec<Verdict>,
+}
+
+impl Rig {
+    pub fn new(net: Net) -> Rig {
+        Rig::sized(net, 1000)
+    }
+
+    /// With room for so many sessions in each family.
+    pub fn sized(net: Net, sessions: u32) -> Rig {
+        let tables = Tables {
+            v4: FlowTable::private(sessions, Grace::immediate()),
+            v6: FlowTable::private(sessions, Grace::immediate()),
+        };
+        Rig::over(net, Arc::new(tables), 0, 1)
+    }
+
+    /// Worker `worker` of `workers` over shared tables.
+    pub fn over(mut net: Net, tables: Arc<Tables>, worker: u32, workers: u32) -> Rig {
+        Rig {
+            snap: net.snapshot(),
+            net,
+            pipe: Pipeline::new(tables, worker, workers),
+            now: Nanos::from_secs(1000),
+            sent: Sent::default(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    pub fn branch() -> Rig {
+        Rig::new(Net::branch())
+    }
+
+    /// Changes the gateway and bumps the epoch, as a configuration commit does.
+    pub fn commit(&mut self, change: impl FnOnce(&mut Net)) {
+        change(&mut self.net);
+        self.net.epoch += 1;
+        self.snap = self.net.snapshot();
+    }
+
+    /// Changes the gateway within the epoch (neighbours, link state).
+    pub fn change(&mut self, change: impl FnOnce(&mut Net)) {
+        change(&mut self.net);
+        self.snap = self.net.snapshot();
+    }
+
+    /// Lets time pass, then does the housekeeping until it has come round.
+    pub fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for _ in 0..40 {
+            self.now = self.now + Duration::from_millis(1);
+            self.poll();
+        }
+    }
+
+    pub fn poll(&mut self) {
+        self.pipe.poll(&self.snap, self.now, &mut self.sent);
+        self.check_books();
+    }
+
+    pub fn send(&mut self, pkt: &Pkt) -> Outcome {
+        let dev = match pkt.dmac {
+            m if m == GATEWAY_MACS[WAN.index()] => DEV_WAN,
+            m if m == GATEWAY_MACS[LINE.index()] => DEV_LINE,
+            _ => DEV_LAN,
+        };
+        self.frame(dev, &pkt.build())
+    }
+
+    /// One frame that arrived on a device.
+    pub fn frame(&mut self, dev: u8, frame: &[u8]) -> Outcome {
+        self.batch(dev, &[frame]).remove(0)
+    }
+
+    /// Frames that arrived together on a device.
+    pub fn batch<F: AsRef<[u8]>>(&mut self, dev: u8, frames: &[F]) -> Vec<Outcome> {
+        assert!(frames.len() <= BATCH);
+        let mut buffers = Buffers::new(frames);
+        self.pipe.batch(&self.snap, self.now, dev, &mut buffers, &mut self.verdicts, &mut self.sent);
+        assert_eq!(self.verdicts.len(), frames.len(), "a verdict for every frame");
+        self.check_books();
+        let out = self.verdicts.iter().zip(&buffers.0).map(|(v, (buf, _))| match *v {
+            Verdict::Tx { port, start, len } => Outcome::Tx(port, buf[start..start + len].to_vec()),
+            Verdict::Drop(reason) => Outcome::Drop(reason),
+            Verdict::Kernel => Outcome::Kernel,
+            Verdict::Held => Outcome::Held,
+            Verdict::Split => Outcome::Split,
+        });
+        out.collect()
+    }
+
+    /// Takes what the pipeline has made since the last call.
+    pub fn emitted(&mut self) -> Vec<(PortIdx, Vec<u8>)> {
+        std::mem::take(&mut self.sent.frames)
+    }
+
+    /// Takes the next hops that the pipeline wants resolved.
+    pub fn requests(&mut self) -> Vec<(PortIdx, IpAddr)> {
+        self.pipe.take_requests().collect()
+    }
+
+    /// Sessions alive, IPv4 and IPv6.
+    pub fn sessions(&self) -> (u32, u32) {
+        (self.pipe.tables.v4.live(), self.pipe.tables.v6.live())
+    }
+
+    pub fn drops(&self, port: PortIdx, reason: DropReason) -> u64 {
+        self.pipe.counters.port(port).drops[reason.index()].get()
+    }
+
+    /// In equals out plus drops plus kernel plus waiting, per port; all that left was forwarded or
+    /// made here; sessions made are alive or ended.
+    pub fn check_books(&self) {
+        let c = &self.pipe.counters;
+        let (mut tx, mut forwarded) = (0, 0);
+        for i in 0..PortIdx::MAX as u8 {
+            let p = c.port(PortIdx(i));
+            assert!(p.balanced(), "books of port {i}: {p:?}");
+            tx += p.tx_packets.get();
+            forwarded += p.forwarded.get() + p.originated.get();
+        }
+        assert_eq!(tx, forwarded, "all that left was forwarded or made here");
+        assert!(c.sessions_ended.get() <= c.sessions_created.get() || self.shared());
+        if !self.shared() {
+            let (v4, v6) = self.sessions();
+            assert_eq!(c.sessions_created.get() - c.sessions_ended.get(), u64::from(v4 + v6));
+        }
+    }
+
+    fn shared(&self) -> bool {
+        Arc::strong_count(&self.pipe.tables) > 1
+    }
+}

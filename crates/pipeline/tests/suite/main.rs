@@ -1,0 +1,30 @@
+//! The pipeline from outside: frames in, exact bytes or the exact drop reason out.
+
+mod forward;
+
+use sag_model::PortIdx;
+use sag_pipeline::testkit::*;
+
+/// `pkt` as it must leave by `port` for its next hop `via`: one hop older, new link header, no
+/// padding; every checksum computed from scratch.
+fn forwarded(pkt: &Pkt, port: PortIdx, via: &str) -> Vec<u8> {
+    let mut p = pkt.clone();
+    p.ttl -= 1;
+    p.pad = 0;
+    let vlan = if port == LAN2 { LAN2_VLAN } else { 0 };
+    p.link(host_mac(port, via), GATEWAY_MACS[port.index()], vlan).build()
+}
+
+/// Sends and expects exactly the forwarded packet, first as a new flow, then as an established one.
+#[track_caller]
+fn check_forward(rig: &mut Rig, pkt: &Pkt, port: PortIdx, via: &str) {
+    for way in ["first", "second", "third"] {
+        match rig.send(pkt) {
+            Outcome::Tx(p, f) => {
+                assert_eq!(p, port, "{way} packet: port");
+                assert_eq!(f, forwarded(pkt, port, via), "{way} packet: bytes");
+            }
+            other => panic!("{way} packet: {other:?}"),
+        }
+    }
+}
