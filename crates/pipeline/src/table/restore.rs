@@ -1,0 +1,120 @@
+//! Taking over a table that an earlier daemon left in shared memory.
+
+use super::FlowTable;
+use crate::session::State;
+use sag_model::flow::{FlowRecord, RECORD_BITS, RecordNo};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+/// What was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    pub sessions: u32,
+    /// Index words of half-made or damaged sessions, taken out.
+    pub discarded: u32,
+}
+
+impl<R: FlowRecord> FlowTable<R> {
+    /// Rebuilds the daemon's side from records and index. To be called before any worker runs; the
+    /// XDP program may be forwarding by the table meanwhile. `state_of` gives the state of a session
+    /// from its first direction's key.
+    pub fn restore(&self, tick: u32, state_of: impl Fn(&R::Key) -> State) -> Restored {
+        let mut out = Restored::default();
+        let mut directions: HashMap<u32, u8> = HashMap::new();
+        let number = |w: u32| RecordNo(w & ((1 << RECORD_BITS) - 1));
+        for b in &self.mem.buckets[self.base as usize..=(self.base + self.mask) as usize] {
+            for w in &b.word {
+                let no = number(w.load(Ordering::Relaxed));
+                if no.0 != 0 && no.index() < self.mem.records.len() && no.session() != 0 {
+                    *directions.entry(no.session()).or_default() |= 1 << (no.0 & 1);
+                }
+            }
+        }
+        directions.retain(|_, both| *both == 0b11);
+        for b in &self.mem.buckets[self.base as usize..=(self.base + self.mask) as usize] {
+            for w in &b.word {
+                let word = w.load(Ordering::Relaxed);
+                if word != 0 && !directions.contains_key(&number(word).session()) {
+                    w.store(0, Ordering::Relaxed);
+                    out.discarded += 1;
+                }
+            }
+        }
+        let mut highest = 0;
+        for &session in directions.keys() {
+            let meta = self.meta(session);
+            let key = self.record(RecordNo(session * 2)).key();
+            meta.created.store(tick, Ordering::Relaxed);
+            meta.confirmed.store(1, Ordering::Relaxed);
+            meta.state.store(state_of(&key) as u32, Ordering::Release);
+            highest = highest.max(session);
+            out.sessions += 1;
+        }
+        // Numbers between live sessions are free; the lowest are taken first.
+        let mut head = 0u32;
+        for session in (1..=highest).rev().filter(|s| !directions.contains_key(s)) {
+            self.meta(session).next.store(head, Ordering::Relaxed);
+            head = session;
+        }
+        self.free.store(u64::from(head), Ordering::Release);
+        self.fresh.store(highest + 1, Ordering::Release);
+        self.live.store(out.sessions, Ordering::Release);
+        out
+    }
+
+    /// Forgets every session that an earlier daemon left. To be called before any worker runs.
+    pub fn clear(&self) {
+        for b in &self.mem.buckets[self.base as usize..=(self.base + self.mask) as usize] {
+            for w in &b.word {
+                w.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Grace, NotCreated, Quarantine, TableMemory};
+    use sag_model::flow::{FlowRecord4, Key4};
+
+    fn keys(n: u64) -> (Key4, Key4) {
+        let l4 = |zone: u64| 17 << 32 | zone << 40;
+        (Key4 { addrs: n | 99 << 32, l4: l4(1) }, Key4 { addrs: 99 | n << 32, l4: l4(2) })
+    }
+
+    #[test]
+    fn a_successor_finds_the_sessions_and_reuses_the_gaps() {
+        let mem = TableMemory::<FlowRecord4>::private(50);
+        let mask = mem.buckets.len() as u32 - 1;
+        let open = || FlowTable::new(mem, 7, 0, mask, Grace::immediate());
+        let mut q = Quarantine::default();
+        let make = |t: &FlowTable<FlowRecord4>, q: &mut Quarantine, n| {
+            let (a, b) = keys(n);
+            t.create(&a, &b, q, |_, _, m| m.state.store(State::Udp as u32, Ordering::Release))
+        };
+        let old = open();
+        let made: Vec<_> = (1..=30).map(|n| make(&old, &mut q, n).unwrap()).collect();
+        for no in made.iter().step_by(3) {
+            old.remove(no.session(), &mut q);
+        }
+        // A worker died between its two index words.
+        let half = make(&old, &mut q, 1000).unwrap();
+        let (_, reverse) = keys(1000);
+        old.withdraw(&reverse, half.peer());
+
+        let new = open();
+        let got = new.restore(5, |_| State::Udp);
+        assert_eq!(got, Restored { sessions: 20, discarded: 1 });
+        assert_eq!(new.live(), 20);
+        let mut q = Quarantine::default();
+        for n in 1..=30u64 {
+            let (a, b) = keys(n);
+            let gone = (n - 1) % 3 == 0;
+            assert_eq!(new.find(&a, new.hash(&a)).is_none(), gone);
+            assert_eq!(new.find(&b, new.hash(&b)).is_none(), gone);
+        }
+        let more = (2000..).take_while(|&n| make(&new, &mut q, n) != Err(NotCreated::Full)).count();
+        assert_eq!(more, 30, "every number that was free is used again");
+    }
+}
