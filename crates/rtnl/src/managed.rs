@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// After the kernel dropped an entry (its link went down and came back).
-const WHEN_MISSING: Duration = Duration::from_secs(1);
+const WHEN_MISSING: Duration = Duration::from_millis(200);
 /// Kernels that do not manage entries: one of them ages in half a minute, and a check takes five
 /// seconds to start.
 const WHEN_UNMANAGED: Duration = Duration::from_secs(5);
@@ -52,5 +52,67 @@ impl Managed {
             }
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Link, Neighbor};
+
+    fn link(running: bool) -> Link {
+        Link {
+            ifindex: 7,
+            name: "a0".to_owned(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            running,
+            loopback: false,
+            kind: None,
+            parent: None,
+            vlan: None,
+            rx_queues: 1,
+            tx_queues: 1,
+            master: None,
+        }
+    }
+
+    fn neighbor(ip: IpAddr, state: NeighborState, managed: bool) -> Neighbor {
+        Neighbor { ifindex: 7, ip, mac: None, state, router: false, ext_learned: false, managed }
+    }
+
+    /// A kernel before 5.16 ignores the wish to manage the entry: it never shows the flag.
+    #[test]
+    fn asks_again_where_the_kernel_does_not_manage() {
+        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        let mut managed = Managed::default();
+        let mut tables = Tables::default();
+        managed.insert(7, ip, start);
+        assert!(managed.due(&tables, at(100)).is_empty(), "no such link");
+        tables.insert_link(link(false));
+        assert!(managed.due(&tables, at(100)).is_empty(), "no carrier");
+        tables.insert_link(link(true));
+        assert_eq!(managed.due(&tables, at(100)), [(7, ip)], "entry missing");
+        assert!(managed.due(&tables, at(100)).is_empty(), "just asked");
+        assert_eq!(managed.due(&tables, at(101)).len(), 1, "still missing");
+        for (state, expected) in [
+            (NeighborState::Reachable, 0),
+            (NeighborState::Incomplete, 0),
+            (NeighborState::Permanent, 0),
+            (NeighborState::Stale, 1),
+            (NeighborState::Failed, 1),
+        ] {
+            let mut managed = Managed::default();
+            managed.insert(7, ip, start);
+            tables.insert_neighbor(neighbor(ip, state, false));
+            assert!(managed.due(&tables, at(4)).is_empty());
+            assert_eq!(managed.due(&tables, at(5)).len(), expected, "{state}");
+            tables.insert_neighbor(neighbor(ip, state, true));
+            assert!(managed.due(&tables, at(60)).is_empty(), "{state}, managed by the kernel");
+        }
+        assert!(managed.remove(7, ip) && !managed.remove(7, ip));
     }
 }

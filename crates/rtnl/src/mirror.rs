@@ -34,6 +34,8 @@ pub struct Mirror {
     stale: bool,
     /// The routes must be read anew.
     stale_routes: bool,
+    /// Changes that requests brought, for the next poll to report.
+    pending: Tracker,
     malformed: u64,
 }
 
@@ -54,6 +56,7 @@ impl Mirror {
             managed: Managed::default(),
             stale: false,
             stale_routes: false,
+            pending: Tracker::default(),
             malformed: 0,
         };
         mirror.read_all(&mut Tracker::default())?;
@@ -73,47 +76,54 @@ impl Mirror {
     /// Takes all notifications that wait, never blocking for more. Call it when [`Mirror::fd`] is
     /// readable, and about once a second besides (see [`Mirror::manage`]).
     ///
-    /// After an error the tables are those of the last success, and the next call reads all anew.
+    /// After an error the next call reads all tables anew and reports what changed since the last
+    /// success.
     pub fn poll(&mut self) -> Result<Changes> {
-        let mut tracker = Tracker::default();
+        let mut tracker = std::mem::take(&mut self.pending);
+        match self.follow(&mut tracker) {
+            Ok((resynced, more)) => {
+                let changes = tracker.finish(&self.tables);
+                self.tend(Instant::now());
+                Ok(Changes { resynced, more, ..changes })
+            }
+            Err(e) => {
+                self.pending = tracker;
+                self.stale = true;
+                Err(e)
+            }
+        }
+    }
+
+    /// Reads until it is quiet; tells whether everything was read anew, and whether more waits.
+    fn follow(&mut self, tracker: &mut Tracker) -> Result<(bool, bool)> {
         let mut resynced = false;
-        let mut more = true;
         for _ in 0..ROUNDS {
-            more = self.drain(&mut tracker)?;
+            let more = self.drain(tracker)?;
             if self.stale {
-                self.read_all(&mut tracker)?;
+                self.read_all(tracker)?;
                 resynced = true;
             } else if self.stale_routes {
-                self.read_routes(&mut tracker)?;
+                self.read_routes(tracker)?;
             } else {
-                break;
+                return Ok((resynced, more));
             }
-            // What arrived meanwhile may be older than what was read: go on until it is quiet.
-            more = true;
+            // What arrived meanwhile may be older than what was read: look again.
         }
-        let mut changes = tracker.finish(&self.tables);
-        changes.resynced = resynced;
-        changes.more = more || self.stale || self.stale_routes;
-        self.tend(Instant::now());
-        Ok(changes)
+        Ok((resynced, true))
     }
 
     /// Applies what waits on the listening socket; true if there is more.
     fn drain(&mut self, tracker: &mut Tracker) -> Result<bool> {
         let mut more = true;
         for _ in 0..DATAGRAMS_PER_POLL {
-            match self.listener.hear() {
-                Err(e) => {
-                    self.stale = true;
-                    return Err(e);
-                }
-                Ok(Heard::Nothing) => {
+            match self.listener.hear()? {
+                Heard::Nothing => {
                     more = false;
                     break;
                 }
                 // The kernel stays silent until its queue is empty, so go on emptying it.
-                Ok(Heard::Overrun) => self.stale = true,
-                Ok(Heard::Datagram(len)) => {
+                Heard::Overrun => self.stale = true,
+                Heard::Datagram(len) => {
                     let datagram = self.listener.buf.get(..len).unwrap_or_default();
                     for message in wire::messages(datagram) {
                         match decode::decode(message) {
@@ -174,8 +184,8 @@ impl Mirror {
     }
 
     /// Has the kernel resolve a neighbour (ARP or ND), as if it had a packet to send to it. Returns at
-    /// once; the outcome shows up in [`Changes::neighbors`]. Entries that are resolved stay so: those
-    /// gone stale are checked by the kernel a few seconds later.
+    /// once; the entry is in the tables then, and the outcome shows up in [`Changes::neighbors`].
+    /// Entries that are resolved stay so: those gone stale are checked by the kernel a few seconds later.
     pub fn resolve(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
         let managed = self.managed.contains(ifindex, ip);
         self.use_neighbor("resolve", ifindex, ip, managed)
@@ -210,7 +220,20 @@ impl Mirror {
         };
         self.asker
             .ask("a neighbour", |seq| request::use_neighbor(ifindex, ip, wanted, seq), |_| {})?
-            .map_err(|source| Error::neighbor(request, ip, ifindex, source))
+            .map_err(|source| Error::neighbor(request, ip, ifindex, source))?;
+        self.read_neighbor(ifindex, ip)
+    }
+
+    /// The kernel does not announce that it begins to resolve an entry: without asking, a failed one
+    /// would look failed all the while.
+    fn read_neighbor(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
+        let mut entry = None;
+        let ask = |seq| request::get_neighbor(ifindex, ip, seq);
+        let _gone_again = self.asker.ask("a neighbour", ask, |m| entry = decode::decode(m).ok().flatten())?;
+        if let Some(event @ Event::Neighbor(_)) = entry {
+            self.pending.apply(&mut self.tables, event);
+        }
+        Ok(())
     }
 
     /// Asks again for managed neighbours that the kernel has dropped or does not keep by itself.

@@ -98,3 +98,12 @@ pub(crate) fn use_neighbor(ifindex: u32, ip: IpAddr, wanted: Wanted, seq: u32) -
     }
     bytes(RouteNetlinkMessage::NewNeighbour(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq)
 }
+
+/// Asks for one neighbour entry.
+pub(crate) fn get_neighbor(ifindex: u32, ip: IpAddr, seq: u32) -> Vec<u8> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(ip.is_ipv4());
+    message.header.ifindex = ifindex;
+    message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+    bytes(RouteNetlinkMessage::GetNeighbour(message), NLM_F_ACK, seq)
+}

@@ -98,6 +98,14 @@ pub fn ip_batch(lines: &str) {
     let _gone = std::fs::remove_file(file);
 }
 
+/// Runs all the commands, whether the kernel accepts them or not.
+pub fn ip_batch_force(lines: &str) {
+    let file = tempfile(lines);
+    let args = ["-force", "-batch"];
+    let _some_refused = Command::new("ip").args(args).arg(&file).stderr(Stdio::null()).status();
+    let _gone = std::fs::remove_file(file);
+}
+
 fn tempfile(text: &str) -> PathBuf {
     static SERIAL: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let n = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

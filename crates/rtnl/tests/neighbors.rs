@@ -1,0 +1,218 @@
+//! Neighbours against the real kernel: resolution by ARP and ND, entries kept fresh, refusals.
+
+mod common;
+
+use common::{Netns, Watched, addr, ip, sysctl};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use sag_rtnl::{Error, Mirror, Neighbor, NeighborState, Tables};
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// `a0` in this namespace, `b0` in the other: 192.0.2.1/24 and .2, 2001:db8::1/64 and ::2.
+fn connect(other: &Netns) {
+    for path in ["net/ipv6/conf/default/accept_dad", "net/ipv6/conf/all/accept_dad"] {
+        sysctl(path, "0");
+    }
+    ip(&format!("link add a0 type veth peer name b0 netns {}", other.name));
+    ip("link set a0 up");
+    other.ip("link set b0 up");
+    ip("addr add 192.0.2.1/24 dev a0");
+    ip("addr add 2001:db8::1/64 dev a0");
+    other.ip("addr add 192.0.2.2/24 dev b0");
+    other.ip("addr add 2001:db8::2/64 dev b0 nodad");
+    // Ask every 100 ms, three times.
+    for family in ["ipv4", "ipv6"] {
+        sysctl(&format!("net/{family}/neigh/a0/retrans_time_ms"), "100");
+    }
+}
+
+fn mac_of(ns: &Netns, dev: &str) -> String {
+    ns.enter(|| Mirror::open().unwrap().tables().link_named(dev).unwrap().mac.unwrap().to_string())
+}
+
+fn entry<'a>(tables: &'a Tables, ifindex: u32, ip: &str) -> Option<&'a Neighbor> {
+    tables.neighbor(ifindex, addr(ip))
+}
+
+fn running(tables: &Tables, name: &str) -> bool {
+    tables.link_named(name).is_some_and(|l| l.running)
+}
+
+#[test]
+fn resolution_by_arp_and_nd() {
+    let (Some(ns), Some(other)) = (Netns::new("arp"), Netns::new("arp2")) else { return };
+    let peer_mac = ns.enter(|| {
+        connect(&other);
+        mac_of(&other, "b0")
+    });
+    ns.enter(|| {
+        let mut w = Watched::open();
+        w.until(SECOND, "carrier", |t| running(t, "a0"));
+        let a0 = w.index("a0");
+        for ip in ["192.0.2.2", "2001:db8::2"] {
+            assert!(entry(w.tables(), a0, ip).is_none());
+            let begun = Instant::now();
+            w.mirror.resolve(a0, addr(ip)).unwrap();
+            let asked = begun.elapsed();
+            let seen = w.until(SECOND, ip, |t| {
+                entry(t, a0, ip).is_some_and(|n| n.state == NeighborState::Reachable && n.usable())
+            });
+            println!("{ip}: asked in {asked:?}, reachable after {:?}", begun.elapsed());
+            assert_eq!(entry(w.tables(), a0, ip).unwrap().mac.unwrap().to_string(), peer_mac);
+            assert!(seen.iter().any(|c| c.neighbors.contains(&(a0, addr(ip)))));
+        }
+        // Nobody there.
+        for ip in ["192.0.2.99", "2001:db8::99"] {
+            w.mirror.resolve(a0, addr(ip)).unwrap();
+            assert_eq!(entry(w.tables(), a0, ip).unwrap().state, NeighborState::Incomplete);
+            assert!(w.poll().neighbors.contains(&(a0, addr(ip))));
+            w.until(3 * SECOND, ip, |t| entry(t, a0, ip).is_some_and(|n| n.failed() && !n.usable()));
+            // A further request starts over.
+            w.mirror.resolve(a0, addr(ip)).unwrap();
+            assert_eq!(entry(w.tables(), a0, ip).unwrap().state, NeighborState::Incomplete);
+        }
+        // It comes late.
+        other.ip("addr add 192.0.2.99/24 dev b0");
+        w.mirror.resolve(a0, addr("192.0.2.99")).unwrap();
+        w.until(3 * SECOND, "a late neighbour", |t| entry(t, a0, "192.0.2.99").is_some_and(|n| n.usable()));
+
+        // An administrator's entry stays as it is.
+        ip("neigh add 192.0.2.50 lladdr 02:00:00:00:00:50 nud permanent dev a0");
+        let permanent =
+            |t: &Tables| entry(t, a0, "192.0.2.50").is_some_and(|n| n.state == NeighborState::Permanent);
+        w.until(SECOND, "permanent entry", permanent);
+        w.mirror.resolve(a0, addr("192.0.2.50")).unwrap();
+        w.mirror.manage(a0, addr("192.0.2.50")).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        w.poll();
+        assert!(permanent(w.tables()));
+
+        // With the link, the entries go; with the device, all of them.
+        w.until(SECOND, "gone", |t| entry(t, a0, "192.0.2.2").is_some());
+        ip("link set a0 down");
+        w.until(SECOND, "entries of a link that is down", |t| entry(t, a0, "192.0.2.2").is_none());
+        ip("link del a0");
+        w.until(SECOND, "entries of a link that is gone", |t| !t.neighbors().any(|n| n.ifindex == a0));
+    });
+}
+
+#[test]
+fn managed_entries_stay_fresh() {
+    let (Some(ns), Some(other)) = (Netns::new("man"), Netns::new("man2")) else { return };
+    ns.enter(|| {
+        connect(&other);
+        // Entries age in about a second and are checked a second later.
+        for (key, value) in [("base_reachable_time_ms", "1000"), ("delay_first_probe_time", "1")] {
+            sysctl(&format!("net/ipv4/neigh/a0/{key}"), value);
+        }
+        sysctl("net/ipv4/neigh/a0/interval_probe_time_ms", "500");
+        let mut w = Watched::open();
+        w.until(SECOND, "carrier", |t| running(t, "a0"));
+        let a0 = w.index("a0");
+        let (ours, left) = ("192.0.2.2", "192.0.2.3");
+        other.ip("addr add 192.0.2.3/24 dev b0");
+        w.mirror.manage(a0, addr(ours)).unwrap();
+        w.mirror.resolve(a0, addr(left)).unwrap();
+        w.until(SECOND, "both", |t| {
+            [ours, left].iter().all(|ip| entry(t, a0, ip).is_some_and(|n| n.usable()))
+        });
+        let by_kernel = entry(w.tables(), a0, ours).unwrap().managed;
+        println!("the kernel manages entries by itself: {by_kernel}");
+        assert!(!entry(w.tables(), a0, left).unwrap().managed);
+
+        // The one left alone goes stale for good; the managed one is confirmed over and over.
+        let mut confirmed = 0;
+        let begun = Instant::now();
+        let mut last = NeighborState::Reachable;
+        while begun.elapsed() < 8 * SECOND {
+            w.poll();
+            let now = entry(w.tables(), a0, ours).unwrap();
+            assert!(now.usable(), "{now:?}");
+            if now.state == NeighborState::Reachable && last != NeighborState::Reachable {
+                confirmed += 1;
+            }
+            last = now.state;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("confirmed {confirmed} times in 8 s");
+        assert!(confirmed >= 1, "still {last}");
+        assert_eq!(entry(w.tables(), a0, left).unwrap().state, NeighborState::Stale);
+
+        // A plain request does not end the kernel's care.
+        w.mirror.resolve(a0, addr(ours)).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        w.poll();
+        assert_eq!(entry(w.tables(), a0, ours).unwrap().managed, by_kernel);
+
+        // The kernel forgets it with the link; the mirror asks again once the link is back.
+        ip("link set a0 down");
+        w.until(SECOND, "link down", |t| entry(t, a0, ours).is_none());
+        ip("link set a0 up");
+        let begun = Instant::now();
+        w.until(5 * SECOND, "managed again", |t| entry(t, a0, ours).is_some_and(|n| n.usable()));
+        println!("resolved {:?} after the link came back", begun.elapsed());
+        assert!(entry(w.tables(), a0, left).is_none());
+
+        w.mirror.unmanage(a0, addr(ours)).unwrap();
+        w.until(SECOND, "unmanaged", |t| entry(t, a0, ours).is_some_and(|n| !n.managed));
+        w.until(5 * SECOND, "stale at last", |t| {
+            entry(t, a0, ours).is_some_and(|n| n.state == NeighborState::Stale)
+        });
+    });
+}
+
+#[test]
+fn refusals_have_names() {
+    let Some(ns) = Netns::new("ref") else { return };
+    ns.enter(|| {
+        ip("link set lo up");
+        ip("link add a0 type veth peer name a1");
+        let mut mirror = Mirror::open().unwrap();
+        let a0 = mirror.tables().link_named("a0").unwrap().ifindex;
+        let target = addr("192.0.2.9");
+        let refused = mirror.resolve(9999, target).unwrap_err();
+        assert!(matches!(refused, Error::NoSuchLink { ifindex: 9999, .. }), "{refused:?}");
+        println!("{refused}");
+        match mirror.resolve(a0, target) {
+            Ok(()) => println!("the kernel accepts entries of a link that is down"),
+            Err(Error::LinkDown { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    });
+    // Following the tables needs no privilege; changing them does.
+    ns.enter(|| {
+        let none = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+            .unwrap();
+        let mut mirror = Mirror::open().unwrap();
+        assert!(!mirror.poll().unwrap().resynced);
+        let a0 = mirror.tables().link_named("a0").unwrap().ifindex;
+        let refused = mirror.resolve(a0, addr("192.0.2.9")).unwrap_err();
+        assert!(matches!(refused, Error::NotPermitted { .. }), "{refused:?}");
+        println!("{refused}");
+        assert!(mirror.manage(a0, addr("192.0.2.9")).is_err());
+    });
+}
+
+#[test]
+fn wakes_an_event_loop() {
+    let Some(ns) = Netns::new("mio") else { return };
+    ns.enter(|| {
+        let mut mirror = Mirror::open().unwrap();
+        let mut poll = mio::Poll::new().unwrap();
+        poll.registry().register(&mut mirror, mio::Token(1), mio::Interest::READABLE).unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        for mtu in [1400, 1300, 1200] {
+            ip(&format!("link set lo mtu {mtu}"));
+            poll.poll(&mut events, Some(SECOND)).unwrap();
+            assert!(events.iter().any(|e| e.token() == mio::Token(1)), "mtu {mtu}");
+            while mirror.poll().unwrap().more {}
+            assert_eq!(mirror.tables().link(1).unwrap().mtu, mtu);
+        }
+        poll.registry().deregister(&mut mirror).unwrap();
+        ip("link set lo mtu 1500");
+        poll.poll(&mut events, Some(Duration::from_millis(50))).unwrap();
+        assert!(events.is_empty());
+    });
+}
