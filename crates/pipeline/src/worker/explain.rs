@@ -1,0 +1,58 @@
+//! What would happen to a frame.
+
+use super::{Pipeline, Slot};
+use crate::order::{self, Stage, Stop, View, Way};
+use crate::snapshot::Snapshot;
+use crate::trace::{Steps, Tracer};
+use sag_model::DropReason;
+use sag_model::flow::{FlowRecord4, FlowRecord6};
+use sag_packet::parse::{self, Family, Seen};
+
+impl Pipeline {
+    /// What would happen to this frame: the very code that forwards, without its effects.
+    pub fn explain(&self, snap: &Snapshot, dev: u8, frame: &[u8]) -> (Steps, Explained) {
+        let mut steps = Steps::default();
+        let verdict = self.explain_into(snap, dev, frame, &mut steps);
+        (steps, verdict)
+    }
+
+    fn explain_into(&self, snap: &Snapshot, dev: u8, frame: &[u8], steps: &mut Steps) -> Explained {
+        let parsed = parse::link(frame).and_then(|(vlan, et, l3)| Ok((vlan, parse::parse(frame, et, l3)?)));
+        let (vlan, p) = match parsed {
+            Ok((vlan, Seen::Ip(p))) => (vlan, p),
+            Ok((_, Seen::NotIp { ethertype })) => {
+                steps.step(Stage::Parse, || format!("EtherType {ethertype:#06x}"));
+                return Explained::Stopped(Stop::Kernel);
+            }
+            Err(reason) => return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None }),
+        };
+        let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone)))
+        else {
+            let reason = DropReason::PortNotReady;
+            return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None });
+        };
+        steps.step(Stage::Parse, || format!("{:?} protocol {}, {} bytes", p.family, p.proto, p.ip_len));
+        let mut s = Slot { p, ingress, zone, hash: 0, found: None };
+        s.hash = match p.family {
+            Family::V4 => self.tables.v4.hash(&p.key4(zone)),
+            Family::V6 => self.tables.v6.hash(&p.key6(frame, zone)),
+        };
+        s.found = self.find(&s, frame);
+        let session = match p.family {
+            Family::V4 => self.known::<FlowRecord4>(snap, &s, frame),
+            Family::V6 => self.known::<FlowRecord6>(snap, &s, frame),
+        };
+        let view = View { p: &s.p, frame, ingress, zone, hash: s.hash, session };
+        match order::walk(snap, &view, steps) {
+            Ok(way) => Explained::Forward(way),
+            Err(stop) => Explained::Stopped(stop),
+        }
+    }
+}
+
+/// The end of an explanation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Explained {
+    Forward(Way),
+    Stopped(Stop),
+}

@@ -1,0 +1,96 @@
+//! From a frame to a parsed packet with its flow hash: the port it arrived on, what is the kernel's,
+//! what is malformed, which datagram a fragment belongs to.
+
+use super::{Pipeline, Slot, Verdict, drop_at};
+use crate::counters::Counters;
+use crate::fragments::DatagramKey;
+use crate::order;
+use crate::snapshot::Snapshot;
+use sag_model::flow::RecordNo;
+use sag_model::ids::Zone;
+use sag_model::{DropReason, Nanos, PortIdx};
+use sag_packet::parse::{self, Family, Fragment, Parsed, Seen};
+use std::net::IpAddr;
+
+impl Pipeline {
+    /// Ingress port, headers and flow hash of a frame.
+    #[inline]
+    pub(super) fn ingest(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        frame: &[u8],
+    ) -> Result<Slot, Verdict> {
+        let count = |c: &Counters, port: PortIdx| {
+            c.port(port).rx_packets.add(1);
+            c.port(port).rx_bytes.add(frame.len() as u64);
+        };
+        let anyone = || snap.ingress.port(dev, 0).or_else(|| snap.ingress.first(dev)).unwrap_or(PortIdx(0));
+        let c = &self.counters;
+        let (vlan, ethertype, l3) = parse::link(frame).map_err(|r| {
+            count(c, anyone());
+            drop_at(c, anyone(), r)
+        })?;
+        let Some(ingress) = snap.ingress.port(dev, vlan) else {
+            count(c, anyone());
+            let reason = if vlan != 0 { DropReason::VlanUnknown } else { DropReason::PortNotReady };
+            return Err(drop_at(c, anyone(), reason));
+        };
+        count(c, ingress);
+        let Some(port) = snap.port(ingress) else {
+            return Err(drop_at(c, ingress, DropReason::PortNotReady));
+        };
+        let dst_mac: Option<&[u8; 6]> = frame.first_chunk();
+        let ours = dst_mac.is_some_and(|m| *m == port.mac.0) || snap.options.promiscuous;
+        let seen = parse::parse(frame, ethertype, l3);
+        let group = dst_mac.is_some_and(|m| m[0] & 1 != 0);
+        if !ours || group {
+            c.port(ingress).to_kernel.add(1);
+            return Err(Verdict::Kernel);
+        }
+        let mut p = match seen {
+            Ok(Seen::Ip(p)) => p,
+            Ok(Seen::NotIp { .. }) => {
+                c.port(ingress).to_kernel.add(1);
+                return Err(Verdict::Kernel);
+            }
+            Err(reason) => return Err(drop_at(c, ingress, reason)),
+        };
+        if p.fragment != Fragment::Whole {
+            let key = datagram(&p, frame, port.zone);
+            if order::local(snap, p.dst(frame)).is_ok() && !self.fragments.follow(&key, &mut p, now) {
+                return Err(drop_at(c, ingress, DropReason::FragmentNoFirst));
+            }
+        }
+        let hash = match p.family {
+            Family::V4 => self.tables.v4.hash(&p.key4(port.zone)),
+            Family::V6 => self.tables.v6.hash(&p.key6(frame, port.zone)),
+        };
+        self.touched ^= match p.family {
+            Family::V4 => self.tables.v4.touch(hash),
+            Family::V6 => self.tables.v6.touch(hash),
+        };
+        Ok(Slot { p, ingress, zone: port.zone, hash, found: None })
+    }
+
+    #[inline]
+    pub(super) fn find(&self, s: &Slot, frame: &[u8]) -> Option<RecordNo> {
+        match s.p.family {
+            Family::V4 => self.tables.v4.find(&s.p.key4(s.zone), s.hash),
+            Family::V6 => self.tables.v6.find(&s.p.key6(frame, s.zone), s.hash),
+        }
+    }
+}
+
+fn datagram(p: &Parsed, frame: &[u8], zone: Zone) -> DatagramKey {
+    let wide = |a: IpAddr| match a {
+        IpAddr::V4(a) => u128::from(a.to_bits()),
+        IpAddr::V6(a) => a.to_bits(),
+    };
+    let id = match p.fragment {
+        Fragment::First { id } | Fragment::Later { id, .. } => id,
+        Fragment::Whole => 0,
+    };
+    DatagramKey { src: wide(p.src(frame)), dst: wide(p.dst(frame)), id, proto: p.proto, zone: zone as u8 }
+}

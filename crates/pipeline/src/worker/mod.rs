@@ -1,0 +1,286 @@
+//! One worker's pipeline: batches of frames in, verdicts out. Here the way of the many: a batch, and
+//! the short cut of established flows.
+
+mod explain;
+mod held;
+mod ingest;
+mod slow;
+
+use crate::counters::Counters;
+use crate::family::FamilyOf;
+use crate::fragments::Fragments;
+use crate::hold::{self, Hold};
+use crate::order;
+use crate::originate::Limiter;
+use crate::session::Sweeper;
+use crate::snapshot::{NextHop, Snapshot};
+use crate::table::{FlowTable, Quarantine};
+use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord, FlowRecord4, FlowRecord6, RecordNo};
+use sag_model::ids::Zone;
+use sag_model::{DropReason, Nanos, PortIdx};
+use sag_packet::parse::{Family, Fragment, L4, Parsed};
+use sag_packet::proto::{TCP_FIN, TCP_RST, TCP_SYN};
+use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub use crate::originate::Emit;
+pub use explain::Explained;
+
+/// Frames in one call of [`Pipeline::batch`].
+pub const BATCH: usize = 64;
+
+/// The flow tables of both families.
+#[derive(Debug)]
+pub struct Tables {
+    pub v4: FlowTable<FlowRecord4>,
+    pub v6: FlowTable<FlowRecord6>,
+}
+
+/// A batch of received frames.
+pub trait Frames {
+    fn len(&self) -> usize;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    fn frame(&mut self, i: usize) -> FrameMut<'_>;
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send bytes `start..start + len` of the frame's buffer by this port.
+    Tx {
+        port: PortIdx,
+        start: usize,
+        len: usize,
+    },
+    Drop(DropReason),
+    Kernel,
+    /// Copied away until its next hop is resolved.
+    Held,
+    /// Sent as fragments.
+    Split,
+}
+
+/// A parsed frame between the steps of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    p: Parsed,
+    ingress: PortIdx,
+    zone: Zone,
+    hash: u64,
+    found: Option<RecordNo>,
+}
+
+#[derive(Debug)]
+pub struct Pipeline {
+    pub tables: Arc<Tables>,
+    pub counters: Arc<Counters>,
+    quarantine4: Quarantine,
+    quarantine6: Quarantine,
+    fragments: Fragments,
+    hold: Hold,
+    limiters: Box<[Limiter]>,
+    requests: Vec<(PortIdx, IpAddr)>,
+    sweep4: Sweeper,
+    sweep6: Sweeper,
+    swept: Nanos,
+    slots: Vec<Option<Slot>>,
+    scratch: Box<[u8]>,
+    /// Buffer of the held packet that is being released.
+    released: Box<[u8]>,
+    touched: u32,
+}
+
+/// Next hops that one worker asks for between two collections.
+const MAX_REQUESTS: usize = 64;
+/// Sessions swept per millisecond, at the least and at the most.
+const SWEEP: std::ops::RangeInclusive<u64> = 32..=128;
+
+impl Pipeline {
+    pub fn new(tables: Arc<Tables>, worker: u32, workers: u32) -> Pipeline {
+        Pipeline {
+            tables,
+            counters: Counters::new(),
+            quarantine4: Quarantine::default(),
+            quarantine6: Quarantine::default(),
+            fragments: Fragments::default(),
+            hold: Hold::default(),
+            limiters: vec![Limiter::default(); PortIdx::MAX].into_boxed_slice(),
+            requests: Vec::with_capacity(MAX_REQUESTS),
+            sweep4: Sweeper::new(worker, workers),
+            sweep6: Sweeper::new(worker, workers),
+            swept: Nanos::ZERO,
+            slots: Vec::with_capacity(BATCH),
+            scratch: vec![0; 16 * 1024].into_boxed_slice(),
+            released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
+            touched: 0,
+        }
+    }
+
+    /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
+    ///
+    /// The steps go over the whole batch one after the other, so that the cache misses of its
+    /// packets overlap.
+    pub fn batch(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        frames: &mut impl Frames,
+        verdicts: &mut Vec<Verdict>,
+        emit: &mut impl Emit,
+    ) {
+        let n = frames.len().min(BATCH);
+        verdicts.clear();
+        self.slots.clear();
+        for i in 0..n {
+            let f = frames.frame(i);
+            let slot = self.ingest(snap, now, dev, f.bytes());
+            if let Err(v) = slot {
+                verdicts.push(v);
+            } else {
+                verdicts.push(Verdict::Held);
+            }
+            self.slots.push(slot.ok());
+        }
+        for i in 0..n {
+            if let Some(mut s) = self.slots[i] {
+                let f = frames.frame(i);
+                s.found = self.find(&s, f.bytes());
+                self.slots[i] = Some(s);
+            }
+        }
+        for (i, verdict) in verdicts.iter_mut().enumerate() {
+            if let Some(s) = self.slots[i] {
+                let mut f = frames.frame(i);
+                *verdict = match s.p.family {
+                    Family::V4 => self.one::<FlowRecord4>(snap, now, dev, &s, &mut f, emit),
+                    Family::V6 => self.one::<FlowRecord6>(snap, now, dev, &s, &mut f, emit),
+                };
+            }
+        }
+        self.counters.batches.add(1);
+        self.counters.packets.add(n as u64);
+    }
+
+    #[inline]
+    fn one<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        s: &Slot,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        if let Some(no) = s.found
+            && let Some(v) = self.established::<R>(snap, now, s, no, f)
+        {
+            return v;
+        }
+        self.walk_one::<R>(snap, now, dev, s, f, emit, true)
+    }
+
+    /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
+    /// The XDP program does exactly this.
+    #[inline]
+    fn established<R: FamilyOf>(
+        &self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        no: RecordNo,
+        f: &mut FrameMut<'_>,
+    ) -> Option<Verdict> {
+        let r = R::table(&self.tables).record(no);
+        let action = Action::from_word(r.action().load(Ordering::Acquire));
+        let plain = r.epoch().load(Ordering::Relaxed) == snap.epoch
+            && action.act == FlowAct::Forward
+            && action.flags & FLOW_PUNT_ALL == 0
+            && s.p.ttl > 1
+            && s.p.fragment == Fragment::Whole
+            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
+            && !matches!(s.p.l4, L4::IcmpError { .. });
+        if !plain {
+            return None;
+        }
+        let nh = snap.nexthop(action.nexthop)?;
+        if !nh.valid() || nh.generation != action.nh_gen || s.p.ip_len > nh.mtu {
+            return None;
+        }
+        touch(r, now, s.p.ip_len);
+        Some(self.transmit(s, &nh, f))
+    }
+
+    /// TTL and link header, then out.
+    #[inline]
+    fn transmit(&self, s: &Slot, nh: &NextHop, f: &mut FrameMut<'_>) -> Verdict {
+        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
+        let link =
+            LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: order::ethertype(s.p.family) };
+        if f.set_link(usize::from(s.p.l3), usize::from(s.p.ip_len), &link).is_err() {
+            return drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
+        }
+        self.counters.port(s.ingress).forwarded.add(1);
+        let out = self.counters.port(nh.port);
+        out.tx_packets.add(1);
+        out.tx_bytes.add(f.len() as u64);
+        Verdict::Tx { port: nh.port, start: f.start(), len: f.len() }
+    }
+
+    /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.
+    pub fn ingress(&self, i: usize) -> Option<PortIdx> {
+        Some(self.slots.get(i)?.as_ref()?.ingress)
+    }
+
+    /// Housekeeping between batches: held packets, ageing. Cheap when there is nothing to do.
+    pub fn poll(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
+        if !self.hold.is_empty() {
+            self.poll_held(snap, now, emit);
+        }
+        let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
+        if elapsed_ms == 0 {
+            return;
+        }
+        self.swept = now;
+        let (tick, elapsed_ms) = (now.tick(), elapsed_ms.min(100));
+        let budget = |used: u32| {
+            (u64::from(used) * elapsed_ms / 500).clamp(SWEEP.start() * elapsed_ms, SWEEP.end() * elapsed_ms)
+                as u32
+        };
+        let (t4, t6) = (&self.tables.v4, &self.tables.v6);
+        self.sweep4.step(t4, &mut self.quarantine4, snap, tick, budget(t4.used()), &self.counters);
+        self.sweep6.step(t6, &mut self.quarantine6, snap, tick, budget(t6.used()), &self.counters);
+    }
+
+    /// A frame with verdict `Tx` could not be handed to the device after all.
+    pub fn untransmit(&self, ingress: PortIdx, port: PortIdx, len: usize, reason: DropReason) {
+        self.counters.port(ingress).forwarded.sub(1);
+        let out = self.counters.port(port);
+        out.tx_packets.sub(1);
+        out.tx_bytes.sub(len as u64);
+        self.counters.count_drop(ingress, reason);
+    }
+}
+
+fn drop_at(c: &Counters, port: PortIdx, reason: DropReason) -> Verdict {
+    c.count_drop(port, reason);
+    Verdict::Drop(reason)
+}
+
+/// Counts a packet in its record and keeps it alive.
+#[inline]
+fn touch<R: FlowRecord>(r: &R, now: Nanos, ip_len: u16) {
+    let tick = now.tick().0;
+    if r.last_seen().load(Ordering::Relaxed) != tick {
+        r.last_seen().store(tick, Ordering::Relaxed);
+    }
+    let add = |c: &std::sync::atomic::AtomicU64, n: u64| {
+        c.store(c.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    };
+    add(r.packets(), 1);
+    add(r.bytes(), u64::from(ip_len));
+}
