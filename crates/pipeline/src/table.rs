@@ -16,11 +16,20 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Memory of one family's table. In the daemon this is mapped BPF array memory; it lives as long as
 /// the process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct TableMemory<R: 'static> {
     pub records: &'static [R],
     pub buckets: &'static [Bucket],
 }
+
+// By hand: a derive would ask for records that can be copied.
+impl<R> Clone for TableMemory<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for TableMemory<R> {}
 
 impl<R: FlowRecord> TableMemory<R> {
     /// Memory of its own, for shells without XDP. Never given back: one table per process.
