@@ -205,6 +205,7 @@ impl Sink {
 /// Sends packets out of a device from within the kernel, as fast as one core can.
 pub struct Generator {
     program: OwnedFd,
+    count: OwnedFd,
     packet: Vec<u8>,
 }
 
@@ -229,11 +230,21 @@ impl Generator {
             insn(0x2d, 4, 3, words.len() as i16, 0),
         ];
         program.extend(words);
+        let count = create_map(TYPE_ARRAY, 8, 1)?;
+        let [value, rest] = load_value(1, &count);
+        program.extend([value, rest, mov(2, 1), insn(0xdb, 1, 2, 0, 0)]);
         program.extend([mov(1, out as i32), mov(2, 0), call(REDIRECT), EXIT]);
-        Ok(Generator { program: load(&program)?, packet: packet.to_vec() })
+        Ok(Generator { program: load(&program)?, count, packet: packet.to_vec() })
     }
 
-    /// Sends `count` packets, `batch` at a time.
+    /// Packets sent so far.
+    pub fn count(&self) -> io::Result<u64> {
+        let mut count = 0u64;
+        element(MAP_LOOKUP, &self.count, 0, &mut count)?;
+        Ok(count)
+    }
+
+    /// Sends `count` packets, `batch` at a time. Beginning and ending take tens of milliseconds.
     pub fn run(&self, count: u32, batch: u32) -> io::Result<()> {
         #[repr(C)]
         #[derive(Default)]
