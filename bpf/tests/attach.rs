@@ -1,0 +1,219 @@
+//! Attaching to real (veth) devices in a network namespace of the test's own.
+// Entering a namespace is a system call.
+#![allow(unsafe_code)]
+
+mod common;
+
+use common::packet::*;
+use common::*;
+use sag_bpf::{AttachMode, Gateway, MapError, Mode, TestFrame, unload};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace with a veth pair va-vb; this thread is inside while it lives.
+struct Netns {
+    name: String,
+    home: std::fs::File,
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    match Command::new("ip").args(args).output() {
+        Ok(o) if o.status.success() => Ok(()),
+        Ok(o) => Err(format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&o.stderr).trim())),
+        Err(e) => Err(format!("ip: {e}")),
+    }
+}
+
+fn enter(ns: &std::fs::File) {
+    // SAFETY: an open descriptor, no memory is passed; only this thread changes its namespace.
+    let r = unsafe { libc::setns(ns.as_raw_fd(), libc::CLONE_NEWNET) };
+    assert_eq!(r, 0, "{}", std::io::Error::last_os_error());
+}
+
+impl Netns {
+    fn new() -> Option<Netns> {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bpf-t-{}-{serial}", std::process::id());
+        if let Err(e) = ip(&["netns", "add", &name]) {
+            skip(&e);
+            return None;
+        }
+        let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let ns = Netns { name, home };
+        enter(&std::fs::File::open(format!("/run/netns/{}", ns.name)).unwrap());
+        ip(&["link", "add", "va", "type", "veth", "peer", "name", "vb"]).unwrap();
+        for dev in ["va", "vb", "lo"] {
+            ip(&["link", "set", dev, "up"]).unwrap();
+        }
+        Some(ns)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        enter(&self.home);
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ifindex(dev: &str) -> u32 {
+    let dev = std::ffi::CString::new(dev).unwrap();
+    // SAFETY: a NUL-terminated string that lives through the call.
+    unsafe { libc::if_nametoindex(dev.as_ptr()) }
+}
+
+/// Name of the program that `ip` sees on a device.
+fn xdp_of(dev: &str) -> String {
+    let o = Command::new("ip").args(["-d", "link", "show", "dev", dev]).output().unwrap();
+    let text = String::from_utf8_lossy(&o.stdout).into_owned();
+    if text.contains("xdpgeneric") {
+        "generic".into()
+    } else if text.contains("prog/xdp") {
+        "native".into()
+    } else {
+        "none".into()
+    }
+}
+
+#[test]
+fn links_outlive_the_daemon_and_are_taken_over() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let o = fs.options();
+    let gw = Gateway::open(&o).unwrap();
+    let a = ifindex("va");
+    let first = gw.attach(a, "va", AttachMode::Auto).unwrap();
+    assert_eq!((first.mode, first.reason.clone(), first.kept), (Mode::Native, None, false));
+    assert_eq!(xdp_of("va"), "native");
+    assert_eq!(gw.attached().unwrap(), ["va"]);
+    let old = gw.program_info().unwrap().id;
+    drop(gw);
+    assert_eq!(xdp_of("va"), "native", "the program stays without the daemon");
+
+    let gw = Gateway::open(&o).unwrap();
+    let id = |dev: &str| {
+        let o = Command::new("ip").args(["-d", "-j", "link", "show", "dev", dev]).output().unwrap();
+        let t = String::from_utf8_lossy(&o.stdout).into_owned();
+        let at = t.split("\"prog\":{\"id\":").nth(1).unwrap();
+        at.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse::<u32>().unwrap()
+    };
+    assert_ne!(gw.program_info().unwrap().id, old);
+    assert_eq!(id("va"), gw.program_info().unwrap().id, "opening exchanges the program");
+    let again = gw.attach(a, "va", AttachMode::Native).unwrap();
+    assert_eq!((again.mode, again.kept), (Mode::Native, true));
+
+    // Another mode is another link.
+    let generic = gw.attach(a, "va", AttachMode::Generic).unwrap();
+    assert_eq!((generic.mode, generic.kept), (Mode::Generic, false));
+    assert_eq!(xdp_of("va"), "generic");
+    let auto = gw.attach(a, "va", AttachMode::Auto).unwrap();
+    assert_eq!((auto.mode, auto.kept), (Mode::Generic, true), "hitless beats faster");
+
+    assert!(gw.detach("va").unwrap());
+    assert!(!gw.detach("va").unwrap());
+    assert_eq!(xdp_of("va"), "none");
+}
+
+#[test]
+fn unloading_frees_the_devices() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let o = fs.options();
+    let gw = Gateway::open(&o).unwrap();
+    ip(&["link", "set", "vb", "name", "vb.100"]).unwrap();
+    gw.attach(ifindex("va"), "va", AttachMode::Native).unwrap();
+    gw.attach(ifindex("vb.100"), "vb.100", AttachMode::Generic).unwrap();
+    assert_eq!(gw.attached().unwrap(), ["va", "vb.100"]);
+    drop(gw);
+    assert!(unload(&o.pin_dir, &o.lock_file).unwrap());
+    assert_eq!((xdp_of("va"), xdp_of("vb.100")), ("none".into(), "none".into()));
+    assert!(!o.pin_dir.exists());
+}
+
+#[test]
+fn a_device_that_vanishes_and_returns() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let o = fs.options();
+    let gw = Gateway::open(&o).unwrap();
+    gw.attach(ifindex("va"), "va", AttachMode::Native).unwrap();
+    ip(&["link", "del", "va"]).unwrap();
+    ip(&["link", "add", "va", "type", "veth", "peer", "name", "vb"]).unwrap();
+    assert_eq!(xdp_of("va"), "none");
+    let back = gw.attach(ifindex("va"), "va", AttachMode::Native).unwrap();
+    assert!(!back.kept);
+    assert_eq!(xdp_of("va"), "native");
+
+    // Gone for good, and the daemon with it: the next one clears up.
+    ip(&["link", "del", "va"]).unwrap();
+    drop(gw);
+    let gw = Gateway::open(&o).unwrap();
+    assert_eq!(gw.attached().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn auto_falls_back_and_says_why() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let gw = Gateway::open(&fs.options()).unwrap();
+    // Loopback has no native XDP.
+    let e = gw.attach(ifindex("lo"), "lo", AttachMode::Native).unwrap_err();
+    assert!(matches!(e, MapError::Attach { .. }), "{e}");
+    let r = gw.attach(ifindex("lo"), "lo", AttachMode::Auto).unwrap();
+    assert_eq!(r.mode, Mode::Generic);
+    assert!(r.reason.as_deref().unwrap().starts_with("no native XDP"), "{r:?}");
+    assert!(gw.detach("lo").unwrap());
+
+    let e = gw.attach(9999, "ghost", AttachMode::Auto).unwrap_err();
+    assert!(e.to_string().contains("ghost"), "{e}");
+    assert_eq!(gw.attached().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn somebody_elses_program_is_not_pushed_aside() {
+    let (Some(mine), Some(theirs), Some(_ns)) = (root(), root(), Netns::new()) else { return };
+    let other = Gateway::open(&theirs.options()).unwrap();
+    other.attach(ifindex("va"), "va", AttachMode::Native).unwrap();
+    let gw = Gateway::open(&mine.options()).unwrap();
+    for mode in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
+        let e = gw.attach(ifindex("va"), "va", mode).unwrap_err();
+        assert!(matches!(e, MapError::Busy { .. }), "{mode:?}: {e}");
+    }
+    assert_eq!(xdp_of("va"), "native");
+    assert!(gw.attached().unwrap().is_empty());
+}
+
+/// A frame sent on vb arrives at va, natively, and is counted; the queue and device are the real ones.
+#[test]
+fn real_frames_arrive() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let gw = Gateway::open(&fs.options()).unwrap();
+    let a = ifindex("va");
+    gw.attach(a, "va", AttachMode::Native).unwrap();
+    gw.set_port(a, &port_entry()).unwrap();
+    let frame = v4([10, 0, 0, 1], [10, 0, 0, 2], 17, udp(1, 2, b"hello")).frame(None);
+    send_raw("vb", &frame);
+    // Veth polls on the sender's CPU, in the same call.
+    let s = gw.stats(LAN).unwrap();
+    assert!(s.rx_packets >= 1 && s.balanced(), "{s:?}");
+    assert!(s.drops(sag_model::DropReason::NoWorker) >= 1, "no daemon_loss set: drop");
+
+    let run = gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 0 }).unwrap();
+    assert_eq!(run.action, XDP_DROP);
+    assert!(gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 1 }).is_err(), "no such queue");
+}
+
+fn send_raw(dev: &str, frame: &[u8]) {
+    // SAFETY: plain system calls on values and buffers that live through them; the descriptor is
+    // closed at the end.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        let mut to: libc::sockaddr_ll = std::mem::zeroed();
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = ifindex(dev) as i32;
+        let len = size_of::<libc::sockaddr_ll>() as u32;
+        let n = libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), len);
+        assert_eq!(n, frame.len() as isize, "{}", std::io::Error::last_os_error());
+        libc::close(fd);
+    }
+}
