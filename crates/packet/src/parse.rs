@@ -277,8 +277,9 @@ fn walk_extensions(ip: &[u8], p: &mut Parsed) -> Result<usize, Malformed> {
 /// Ports, flags and kind of the transport header in `d`, the IP payload.
 #[inline]
 fn transport(d: &[u8], p: &mut Parsed) -> Result<(), Malformed> {
-    if matches!(p.fragment, Fragment::Later { .. }) {
-        return Ok(());
+    if let Fragment::Later { offset, .. } = p.fragment {
+        // Every first fragment holds a whole TCP header, so this would write over one (RFC 1858, 3128).
+        return if p.proto == TCP && offset < 20 { Err(DropReason::FragmentTiny) } else { Ok(()) };
     }
     let cut = match p.fragment {
         Fragment::Whole => DropReason::L4Truncated,
