@@ -152,23 +152,49 @@ impl FamilyOf for FlowRecord6 {
 pub fn quoted_key<R: FamilyOf>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<R::Key> {
     let quote = p.ip(frame).get(usize::from(p.l4_at - p.l3) + 8..)?;
     let (proto, l4_at) = match R::FAMILY {
-        Family::V4 => {
-            let first = *quote.first()?;
-            let later = u16::from_be_bytes([*quote.get(6)?, *quote.get(7)?]) & 0x1FFF != 0;
-            if first >> 4 != 4 || later {
-                return None;
-            }
-            (*quote.get(9)?, usize::from(first & 0x0F) * 4)
-        }
-        Family::V6 => (*quote.get(6)?, IPV6_LEN),
+        Family::V4 => quoted_v4(quote)?,
+        Family::V6 => quoted_v6(quote)?,
     };
+    // Eight bytes are all that RFC 792 promises of the transport header.
     let l4: &[u8; 8] = quote.get(l4_at..)?.first_chunk()?;
     let word = |i: usize| u16::from_le_bytes([l4[i], l4[i + 1]]);
-    let ports = match (proto, l4[0]) {
-        (TCP | UDP, _) => (word(0), word(2)),
-        (ICMP, 8) | (ICMPV6, 128) => (word(4), 0),
-        (ICMP, 0) | (ICMPV6, 129) => (0, word(4)),
+    let ports = match (R::FAMILY, proto, l4[0]) {
+        (_, TCP | UDP, _) => (word(0), word(2)),
+        (Family::V4, ICMP, 8) | (Family::V6, ICMPV6, 128) => (word(4), 0),
+        (Family::V4, ICMP, 0) | (Family::V6, ICMPV6, 129) => (0, word(4)),
         _ => (0, 0),
     };
     R::answer_to(quote, ports, proto, zone)
+}
+
+/// Protocol and start of the transport header of a quoted IPv4 packet.
+fn quoted_v4(quote: &[u8]) -> Option<(u8, usize)> {
+    let h: &[u8; IPV4_LEN] = quote.first_chunk()?;
+    let ihl = usize::from(h[0] & 0x0F) * 4;
+    let later = u16::from_be_bytes([h[6], h[7]]) & 0x1FFF != 0;
+    (h[0] >> 4 == 4 && ihl >= IPV4_LEN && !later).then_some((h[9], ihl))
+}
+
+/// The same of IPv6, past its extension headers.
+fn quoted_v6(quote: &[u8]) -> Option<(u8, usize)> {
+    let h: &[u8; IPV6_LEN] = quote.first_chunk()?;
+    if h[0] >> 4 != 6 {
+        return None;
+    }
+    let (mut proto, mut at) = (h[6], IPV6_LEN);
+    for _ in 0..8 {
+        let len = match proto {
+            FRAGMENT => 8,
+            HOP_BY_HOP | ROUTING | DEST_OPTIONS => (usize::from(*quote.get(at + 1)?) + 1) * 8,
+            _ => return Some((proto, at)),
+        };
+        let later =
+            proto == FRAGMENT && u16::from_be_bytes([*quote.get(at + 2)?, *quote.get(at + 3)?]) & 0xFFF8 != 0;
+        if later {
+            return None;
+        }
+        proto = *quote.get(at)?;
+        at += len;
+    }
+    None
 }

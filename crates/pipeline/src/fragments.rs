@@ -18,6 +18,7 @@ pub struct DatagramKey {
     pub src: u128,
     pub dst: u128,
     pub id: u32,
+    /// Of IPv4. Zero with IPv6, whose later fragments may name a header that the first one got past.
     pub proto: u8,
     pub zone: u8,
 }
@@ -25,6 +26,7 @@ pub struct DatagramKey {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     key: DatagramKey,
+    proto: u8,
     ports: (u16, u16),
     since: Nanos,
     used: bool,
@@ -38,7 +40,7 @@ pub struct Fragments {
 impl Default for Fragments {
     fn default() -> Self {
         let key = DatagramKey { src: 0, dst: 0, id: 0, proto: 0, zone: 0 };
-        let empty = Entry { key, ports: (0, 0), since: Nanos::ZERO, used: false };
+        let empty = Entry { key, proto: 0, ports: (0, 0), since: Nanos::ZERO, used: false };
         Fragments { sets: vec![[empty; WAYS]; ENTRIES / WAYS].into_boxed_slice() }
     }
 }
@@ -64,12 +66,14 @@ impl Fragments {
                     .or_else(|| set.iter().position(|e| !e.used))
                     .or_else(|| (0..WAYS).min_by_key(|&i| set[i].since))
                     .unwrap_or(0);
-                set[i] = Entry { key: *key, ports: (p.sport, p.dport), since: now, used: true };
+                let ports = (p.sport, p.dport);
+                set[i] = Entry { key: *key, proto: p.proto, ports, since: now, used: true };
                 true
             }
             Fragment::Later { .. } => match found {
                 Some(i) => {
                     (p.sport, p.dport) = set[i].ports;
+                    p.proto = set[i].proto;
                     true
                 }
                 None => false,

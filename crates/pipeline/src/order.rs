@@ -62,6 +62,9 @@ impl fmt::Display for Stage {
     }
 }
 
+/// What every IPv4 link carries in one piece (RFC 791 3.2): the longest header and eight bytes.
+const MIN_MTU: u16 = 68;
+
 /// A packet on its way, as the stages see it.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'f> {
@@ -73,6 +76,8 @@ pub struct View<'f> {
     pub hash: u64,
     /// What an existing session says, if there is one.
     pub session: Known,
+    /// The zone to which that session's packets in this direction go.
+    pub leaves_to: Option<Zone>,
 }
 
 /// What the session table knew.
@@ -144,6 +149,9 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
     let split = v.p.ip_len > mtu;
     if split && v.p.dont_fragment {
         return Err(stop(DropReason::MtuExceeded, Some(IcmpError::TooBig { mtu })));
+    }
+    if split && mtu < MIN_MTU {
+        return Err(stop(DropReason::MtuExceeded, None));
     }
     trace.step(Stage::Mtu, || {
         let what = if split { "is split to" } else { "fits" };
@@ -241,7 +249,12 @@ fn acl<T: Tracer>(
     to: Zone,
     trace: &mut T,
 ) -> Result<Option<u32>, Stop> {
-    let judged = match v.session {
+    let session = match v.leaves_to {
+        // Rerouted across another border: what admitted the session does not speak for this way.
+        Some(zone) if zone != to => Known::New,
+        _ => v.session,
+    };
+    let judged = match session {
         Known::Judged | Known::Related => {
             trace.step(Stage::Acl, || "passed with its session".into());
             return Ok(None);

@@ -40,6 +40,11 @@ impl Limiter {
         self.due = due + interval;
         true
     }
+
+    /// Gives the last permission back: it was not used.
+    pub fn refund(&mut self, rate: u32) {
+        self.due = self.due.saturating_sub(1_000_000_000 / u64::from(rate.max(1)));
+    }
 }
 
 /// An ICMP error ready to go, or why there is none.
@@ -93,8 +98,13 @@ pub fn icmp_error(
         _ => None,
     };
     let (port, next) = way.unwrap_or((ingress, to));
-    let Some(out) = snap.port(port) else { return Built::NoWay };
-    let Some(from) = snap.source_for(port, next) else { return Built::NoWay };
+    let Some(out) = snap.port(port).filter(|p| p.up) else { return Built::NoWay };
+    // A next hop's link-local address is no reason to speak from one: the error goes further.
+    let towards = match next {
+        IpAddr::V6(a) if a.is_unicast_link_local() => to,
+        near => near,
+    };
+    let Some(from) = snap.source_for(port, towards) else { return Built::NoWay };
     let resolved = snap.neighbors.get(&(port, next)).and_then(|&n| snap.nexthop(n)).filter(|n| n.valid());
     let dmac = match resolved {
         Some(nh) => nh.dmac,

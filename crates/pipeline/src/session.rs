@@ -2,7 +2,7 @@
 
 use crate::counters::Counters;
 use crate::snapshot::{Snapshot, Timeouts};
-use crate::table::{FlowTable, Quarantine, SessionMeta};
+use crate::table::{FlowTable, Quarantine, SAME_RULE, SessionMeta};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 use sag_packet::proto::*;
@@ -68,30 +68,44 @@ impl State {
         }
     }
 
-    /// The state after a TCP segment with SYN, FIN or RST.
-    pub const fn after(self, tcp_flags: u8, reply: bool) -> State {
+    const fn idle_limit(self, t: &Timeouts) -> u32 {
         match self {
-            State::Udp | State::Icmp | State::Other => self,
-            _ if tcp_flags & TCP_RST != 0 => State::TcpClosed,
-            // A new connection on the same five-tuple.
-            State::TcpClosing | State::TcpClosed if tcp_flags & TCP_SYN != 0 && !reply => State::TcpSyn,
-            State::TcpClosing if tcp_flags & TCP_FIN != 0 && reply => State::TcpClosed,
-            State::TcpClosed => State::TcpClosed,
-            _ if tcp_flags & TCP_FIN != 0 => State::TcpClosing,
-            State::TcpSyn if reply && tcp_flags & TCP_SYN != 0 => State::TcpOpen,
-            same => same,
-        }
-    }
-
-    const fn idle_limit(self, t: &Timeouts, replied: bool) -> u32 {
-        match self {
-            State::TcpSyn if !replied => t.tcp_syn,
-            State::TcpSyn | State::TcpOpen => t.tcp_established,
+            State::TcpSyn => t.tcp_syn,
+            State::TcpOpen => t.tcp_established,
             State::TcpClosing | State::TcpClosed => t.tcp_transitory,
             State::Udp => t.udp,
             State::Icmp => t.icmp,
             State::Other => t.other,
         }
+    }
+}
+
+/// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
+const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
+
+/// The state word of a session's first packet.
+pub const fn first_word(proto: u8, tcp_flags: u8) -> u32 {
+    let state = State::first(proto, tcp_flags);
+    state as u32 | if matches!(state, State::TcpClosing) { FIN_SEEN[0] } else { 0 }
+}
+
+/// The state word after a TCP segment with SYN, FIN or RST. Words of other protocols stay.
+pub const fn next_word(word: u32, tcp_flags: u8, reply: bool) -> u32 {
+    let Some(state) = State::from_u32(word & 0xFF) else { return word };
+    let fins = word & (FIN_SEEN[0] | FIN_SEEN[1]);
+    match state {
+        State::Udp | State::Icmp | State::Other => word,
+        _ if tcp_flags & TCP_RST != 0 => State::TcpClosed as u32 | fins,
+        // A new connection on the same five-tuple.
+        State::TcpClosing | State::TcpClosed if tcp_flags & TCP_SYN != 0 && !reply => State::TcpSyn as u32,
+        State::TcpClosed => word,
+        _ if tcp_flags & TCP_FIN != 0 => {
+            let fins = fins | FIN_SEEN[reply as usize];
+            let both = fins == FIN_SEEN[0] | FIN_SEEN[1];
+            fins | if both { State::TcpClosed as u32 } else { State::TcpClosing as u32 }
+        }
+        State::TcpSyn if reply && tcp_flags & TCP_SYN != 0 => State::TcpOpen as u32,
+        _ => word,
     }
 }
 
@@ -105,24 +119,25 @@ pub fn idle<R: FlowRecord>(table: &FlowTable<R>, session: u32, now: Tick) -> u32
     since(RecordNo(session * 2)).min(since(RecordNo(session * 2 + 1)))
 }
 
-/// Adds what a session counted since the last time to its rule's counters.
+/// Adds what a session counted since the last time to its rules' counters.
 pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot) {
     let meta = table.meta(session);
-    let (a, b) = (table.record(RecordNo(session * 2)), table.record(RecordNo(session * 2 + 1)));
-    let sum = |f: fn(&R) -> &std::sync::atomic::AtomicU64| {
-        f(a).load(Ordering::Relaxed).wrapping_add(f(b).load(Ordering::Relaxed))
-    };
-    let (packets, bytes) = (sum(R::packets), sum(R::bytes));
-    let new_packets = packets.wrapping_sub(meta.counted_packets.swap(packets, Ordering::Relaxed));
-    let new_bytes = bytes.wrapping_sub(meta.counted_bytes.swap(bytes, Ordering::Relaxed));
     let rule = meta.rule.load(Ordering::Relaxed);
-    if new_packets == 0 || rule == 0 {
-        return;
-    }
-    if let Some(stats) = snap.acl.stats(rule - 1) {
-        let seen = |r: &R| r.last_seen().load(Ordering::Relaxed);
-        let last = if Tick(seen(a)).since(Tick(seen(b))) < u32::MAX / 2 { seen(a) } else { seen(b) };
-        stats.hit(new_packets, new_bytes, last);
+    let reply_rule = match meta.reply_rule.load(Ordering::Relaxed) {
+        SAME_RULE => rule,
+        own => own,
+    };
+    for (way, rule) in [rule, reply_rule].into_iter().enumerate() {
+        let r = table.record(RecordNo(session * 2 + way as u32));
+        let (packets, bytes) = (r.packets().load(Ordering::Relaxed), r.bytes().load(Ordering::Relaxed));
+        let new_packets = packets.wrapping_sub(meta.counted_packets[way].swap(packets, Ordering::Relaxed));
+        let new_bytes = bytes.wrapping_sub(meta.counted_bytes[way].swap(bytes, Ordering::Relaxed));
+        if new_packets == 0 || rule == 0 {
+            continue;
+        }
+        if let Some(stats) = snap.acl.stats(rule - 1) {
+            stats.hit(new_packets, new_bytes, r.last_seen().load(Ordering::Relaxed));
+        }
     }
 }
 
@@ -168,8 +183,7 @@ impl Sweeper {
             self.at += 1;
             let Some(state) = State::of(table.meta(session)) else { continue };
             settle(table, session, snap);
-            let replied = table.record(RecordNo(session * 2 + 1)).packets().load(Ordering::Relaxed) > 0;
-            let limit = state.idle_limit(&snap.options.timeouts, replied);
+            let limit = state.idle_limit(&snap.options.timeouts);
             if idle(table, session, now) > limit && table.remove(session, quarantine) {
                 counters.sessions_ended.add(1);
             }
@@ -182,20 +196,35 @@ impl Sweeper {
 mod tests {
     use super::*;
 
+    fn run(first: u8, segments: &[(u8, bool)]) -> State {
+        let word =
+            segments.iter().fold(first_word(TCP, first), |w, &(flags, reply)| next_word(w, flags, reply));
+        State::from_u32(word & 0xFF).unwrap()
+    }
+
     #[test]
     fn tcp_states() {
         use State::*;
-        let s = State::first(TCP, TCP_SYN);
-        assert_eq!(s, TcpSyn);
-        let s = s.after(TCP_SYN | TCP_ACK, true);
-        assert_eq!(s, TcpOpen);
-        let s = s.after(TCP_FIN | TCP_ACK, false);
-        assert_eq!(s, TcpClosing);
-        assert_eq!(s.after(TCP_FIN | TCP_ACK, true), TcpClosed);
-        assert_eq!(TcpOpen.after(TCP_RST, true), TcpClosed);
-        assert_eq!(TcpClosed.after(TCP_SYN, false), TcpSyn);
-        assert_eq!(TcpOpen.after(TCP_SYN, false), TcpOpen, "a stray SYN does not shorten a connection");
-        assert_eq!(State::first(UDP, 0).after(TCP_RST, false), Udp);
-        assert_eq!(State::first(TCP, TCP_ACK), TcpOpen);
+        let (syn, synack, fin) = (TCP_SYN, TCP_SYN | TCP_ACK, TCP_FIN | TCP_ACK);
+        assert_eq!(run(syn, &[]), TcpSyn);
+        assert_eq!(run(syn, &[(syn, false)]), TcpSyn, "a repeated SYN");
+        assert_eq!(run(syn, &[(synack, true)]), TcpOpen);
+        assert_eq!(run(syn, &[(syn, true)]), TcpOpen, "both open at once");
+        // Whoever closes first, and however often they say so.
+        for first in [false, true] {
+            assert_eq!(run(TCP_ACK, &[(fin, first)]), TcpClosing);
+            assert_eq!(run(TCP_ACK, &[(fin, first), (fin, first)]), TcpClosing, "a repeated FIN");
+            assert_eq!(run(TCP_ACK, &[(fin, first), (fin, !first)]), TcpClosed);
+            assert_eq!(run(TCP_ACK, &[(TCP_RST, first)]), TcpClosed);
+            assert_eq!(run(TCP_ACK, &[(TCP_RST, first), (fin, first)]), TcpClosed);
+        }
+        assert_eq!(run(fin, &[(fin, true)]), TcpClosed);
+        assert_eq!(run(TCP_RST, &[(syn, false)]), TcpSyn, "a new connection");
+        assert_eq!(run(TCP_RST, &[(syn, true)]), TcpClosed);
+        assert_eq!(run(TCP_ACK, &[(fin, false), (fin, true), (syn, false), (fin, false)]), TcpClosing);
+        assert_eq!(run(TCP_ACK, &[(syn, false)]), TcpOpen, "a stray SYN does not shorten a connection");
+        assert_eq!(next_word(first_word(UDP, 0), TCP_RST, false), Udp as u32);
+        assert_eq!(State::first(TCP, TCP_ACK), TcpOpen, "picked up in the middle");
+        assert_eq!(next_word(0, TCP_SYN, false), 0, "a free session stays free");
     }
 }

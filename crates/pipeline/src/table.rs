@@ -63,12 +63,19 @@ pub struct SessionMeta {
     pub created: AtomicU32,
     /// Rule slot + 1 that admitted it, 0 = none.
     pub rule: AtomicU32,
+    /// The same of the rule that admitted the answers; [`SAME_RULE`] if they passed as answers.
+    pub reply_rule: AtomicU32,
     /// Ingress port | egress port << 8.
     pub ports: AtomicU32,
-    /// What of the records' counters is already added to the rule's.
-    pub counted_packets: AtomicU64,
-    pub counted_bytes: AtomicU64,
+    /// What of the two records' counters is already added to the rules'.
+    pub counted_packets: [AtomicU64; 2],
+    pub counted_bytes: [AtomicU64; 2],
 }
+
+/// [`SessionMeta::reply_rule`] of a session whose answers passed with it.
+pub const SAME_RULE: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<SessionMeta>() == 64);
 
 /// Lets removed sessions be reused only when nobody can still be reading them. The control thread
 /// counts `started` up, waits for workers and XDP to pass, and sets `done` to it.
@@ -284,8 +291,9 @@ impl<R: FlowRecord> FlowTable<R> {
             r.bytes().store(0, Ordering::Relaxed);
         }
         let meta = self.meta(session);
-        meta.counted_packets.store(0, Ordering::Relaxed);
-        meta.counted_bytes.store(0, Ordering::Relaxed);
+        for counted in meta.counted_packets.iter().chain(&meta.counted_bytes) {
+            counted.store(0, Ordering::Relaxed);
+        }
         fill(self.record(fwd), self.record(rev), meta);
         let published = self.publish(forward, fwd).and_then(|()| {
             self.publish(reverse, rev).map_err(|clash| {

@@ -1,7 +1,7 @@
 //! What would happen to a frame.
 
 use super::{Pipeline, Slot};
-use crate::order::{self, Stage, Stop, View, Way};
+use crate::order::{self, Stage, Stop, Way};
 use crate::snapshot::Snapshot;
 use crate::trace::{Steps, Tracer};
 use sag_model::DropReason;
@@ -28,7 +28,7 @@ impl Pipeline {
         };
         let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone)))
         else {
-            let reason = DropReason::PortNotReady;
+            let reason = if vlan != 0 { DropReason::VlanUnknown } else { DropReason::PortNotReady };
             return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None });
         };
         steps.step(Stage::Parse, || format!("{:?} protocol {}, {} bytes", p.family, p.proto, p.ip_len));
@@ -38,11 +38,10 @@ impl Pipeline {
             Family::V6 => self.tables.v6.hash(&p.key6(frame, zone)),
         };
         s.found = self.find(&s, frame);
-        let session = match p.family {
-            Family::V4 => self.known::<FlowRecord4>(snap, &s, frame),
-            Family::V6 => self.known::<FlowRecord6>(snap, &s, frame),
+        let view = match p.family {
+            Family::V4 => self.view::<FlowRecord4>(snap, &s, frame),
+            Family::V6 => self.view::<FlowRecord6>(snap, &s, frame),
         };
-        let view = View { p: &s.p, frame, ingress, zone, hash: s.hash, session };
         match order::walk(snap, &view, steps) {
             Ok(way) => Explained::Forward(way),
             Err(stop) => Explained::Stopped(stop),

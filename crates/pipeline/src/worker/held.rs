@@ -6,18 +6,21 @@ use crate::originate::Emit;
 use crate::snapshot::Snapshot;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
 use sag_model::{DropReason, Nanos, PortIdx};
-use sag_packet::parse::Family;
+use sag_packet::parse::{self, Family};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 
 impl Pipeline {
-    pub(super) fn request(&mut self, port: PortIdx, to: IpAddr) {
-        if self.requests.len() < MAX_REQUESTS
-            && !self.requests.contains(&(port, to))
-            && !self.hold.waits_for(port, to)
-        {
+    /// Asks for a next hop, unless that has been done. False: no room to ask.
+    pub(super) fn request(&mut self, port: PortIdx, to: IpAddr) -> bool {
+        if self.requests.contains(&(port, to)) || self.hold.waits_for(port, to) {
+            return true;
+        }
+        let room = self.requests.len() < MAX_REQUESTS;
+        if room {
             self.requests.push((port, to));
         }
+        room
     }
 
     /// Next hops to be resolved, asked for since the last call.
@@ -41,24 +44,33 @@ impl Pipeline {
             buf[..hold::HEADROOM + len].copy_from_slice(&self.hold.buffer(&held)[..hold::HEADROOM + len]);
             self.hold.done(held);
             let mut f = FrameMut::new(&mut buf, hold::HEADROOM, len);
-            let verdict = match self.ingest(snap, now, held.dev, f.bytes()) {
-                Err(v) => v,
+            let (ingress, verdict) = match self.ingest(snap, now, held.dev, f.bytes()) {
+                Err(v) => {
+                    (parse::link(f.bytes()).ok().and_then(|(vlan, ..)| snap.ingress.port(held.dev, vlan)), v)
+                }
                 Ok(mut s) => {
                     s.found = self.find(&s, f.bytes());
-                    match s.p.family {
-                        Family::V4 => {
-                            self.walk_one::<FlowRecord4>(snap, now, held.dev, &s, &mut f, emit, false)
-                        }
-                        Family::V6 => {
-                            self.walk_one::<FlowRecord6>(snap, now, held.dev, &s, &mut f, emit, false)
-                        }
-                    }
+                    let v =
+                        match s.p.family {
+                            Family::V4 => self
+                                .walk_one::<FlowRecord4>(snap, now, held.dev, &s, &mut f, emit, held.since),
+                            Family::V6 => self
+                                .walk_one::<FlowRecord6>(snap, now, held.dev, &s, &mut f, emit, held.since),
+                        };
+                    (Some(s.ingress), v)
                 }
             };
-            if let Verdict::Tx { port, start, len } = verdict
-                && !emit.emit(port, &buf[start..start + len])
-            {
-                self.untransmit(held.ingress, port, len, DropReason::TxRingFull);
+            let ingress = ingress.unwrap_or(held.ingress);
+            match verdict {
+                Verdict::Tx { port, start, len } if !emit.emit(port, &buf[start..start + len]) => {
+                    self.untransmit(ingress, port, len, DropReason::TxRingFull);
+                }
+                Verdict::Kernel => {
+                    // Become the gateway's own while it waited: a copy cannot be handed up.
+                    self.counters.port(ingress).to_kernel.sub(1);
+                    self.counters.count_drop(ingress, DropReason::NeighborFailed);
+                }
+                _ => {}
             }
             self.released = buf;
         }

@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 use sag_model::flow::RecordNo;
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
-use sag_packet::parse::{self, Family, Fragment, Parsed, Seen};
+use sag_packet::parse::{self, Family, Fragment, L4, Parsed, Seen};
 use std::net::IpAddr;
 
 impl Pipeline {
@@ -76,6 +76,10 @@ impl Pipeline {
 
     #[inline]
     pub(super) fn find(&self, s: &Slot, frame: &[u8]) -> Option<RecordNo> {
+        if let L4::IcmpError { .. } = s.p.l4 {
+            // An error is about a session, never part of one.
+            return None;
+        }
         match s.p.family {
             Family::V4 => self.tables.v4.find(&s.p.key4(s.zone), s.hash),
             Family::V6 => self.tables.v6.find(&s.p.key6(frame, s.zone), s.hash),
@@ -92,5 +96,11 @@ fn datagram(p: &Parsed, frame: &[u8], zone: Zone) -> DatagramKey {
         Fragment::First { id } | Fragment::Later { id, .. } => id,
         Fragment::Whole => 0,
     };
-    DatagramKey { src: wide(p.src(frame)), dst: wide(p.dst(frame)), id, proto: p.proto, zone: zone as u8 }
+    DatagramKey {
+        src: wide(p.src(frame)),
+        dst: wide(p.dst(frame)),
+        id,
+        proto: if p.family == Family::V4 { p.proto } else { 0 },
+        zone: zone as u8,
+    }
 }

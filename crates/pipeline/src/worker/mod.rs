@@ -11,7 +11,7 @@ use crate::family::FamilyOf;
 use crate::fragments::Fragments;
 use crate::hold::{self, Hold};
 use crate::order;
-use crate::originate::Limiter;
+use crate::originate::{LINK_ROOM, Limiter};
 use crate::session::Sweeper;
 use crate::snapshot::{NextHop, Snapshot};
 use crate::table::{FlowTable, Quarantine};
@@ -92,6 +92,8 @@ pub struct Pipeline {
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
     touched: u32,
+    /// A session was made or ended in this batch: what was found before may no longer hold.
+    changed: bool,
 }
 
 /// Next hops that one worker asks for between two collections.
@@ -114,9 +116,10 @@ impl Pipeline {
             sweep6: Sweeper::new(worker, workers),
             swept: Nanos::ZERO,
             slots: Vec::with_capacity(BATCH),
-            scratch: vec![0; 16 * 1024].into_boxed_slice(),
+            scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             touched: 0,
+            changed: false,
         }
     }
 
@@ -133,9 +136,14 @@ impl Pipeline {
         verdicts: &mut Vec<Verdict>,
         emit: &mut impl Emit,
     ) {
+        // What waits and can go goes before what has just come.
+        if !self.hold.is_empty() {
+            self.poll_held(snap, now, emit);
+        }
         let n = frames.len().min(BATCH);
         verdicts.clear();
         self.slots.clear();
+        self.changed = false;
         for i in 0..n {
             let f = frames.frame(i);
             let slot = self.ingest(snap, now, dev, f.bytes());
@@ -176,12 +184,16 @@ impl Pipeline {
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
+        let mut s = *s;
+        if self.changed {
+            s.found = self.find(&s, f.bytes());
+        }
         if let Some(no) = s.found
-            && let Some(v) = self.established::<R>(snap, now, s, no, f)
+            && let Some(v) = self.established::<R>(snap, now, &s, no, f)
         {
             return v;
         }
-        self.walk_one::<R>(snap, now, dev, s, f, emit, true)
+        self.walk_one::<R>(snap, now, dev, &s, f, emit, now)
     }
 
     /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
@@ -202,8 +214,7 @@ impl Pipeline {
             && action.flags & FLOW_PUNT_ALL == 0
             && s.p.ttl > 1
             && s.p.fragment == Fragment::Whole
-            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
-            && !matches!(s.p.l4, L4::IcmpError { .. });
+            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0);
         if !plain {
             return None;
         }

@@ -3,14 +3,15 @@
 
 use super::{Pipeline, Slot, Verdict, drop_at, touch};
 use crate::family::{self, FamilyOf};
+use crate::hold;
 use crate::order::{self, Known, Stop, View, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
-use crate::session::{self, State};
+use crate::session;
 use crate::snapshot::{NextHop, Snapshot};
-use crate::table::NotCreated;
+use crate::table::{NotCreated, SAME_RULE};
 use crate::trace::NoTrace;
-use sag_model::flow::{Action, FlowAct, RecordNo};
-use sag_model::{DropReason, Nanos, PortIdx};
+use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, RecordNo};
+use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4};
 use sag_packet::proto::{ETH_LEN, TCP, TCP_FIN, TCP_RST, TCP_SYN};
@@ -18,7 +19,8 @@ use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use std::sync::atomic::Ordering;
 
 impl Pipeline {
-    /// The long way: all stages, then the flow record is written for the next packet.
+    /// The long way: all stages, then the flow record is written for the next packet. The packet
+    /// arrived at `since`; it may wait for its next hop [`hold::PATIENCE`] from then.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn walk_one<R: FamilyOf>(
         &mut self,
@@ -28,17 +30,10 @@ impl Pipeline {
         s: &Slot,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
-        may_hold: bool,
+        since: Nanos,
     ) -> Verdict {
-        let known = self.known::<R>(snap, s, f.bytes());
-        let view = View {
-            p: &s.p,
-            frame: f.bytes(),
-            ingress: s.ingress,
-            zone: s.zone,
-            hash: s.hash,
-            session: known,
-        };
+        let view = self.view::<R>(snap, s, f.bytes());
+        let known = view.session;
         match order::walk(snap, &view, &mut NoTrace) {
             Ok(way) => self.deliver::<R>(snap, now, s, f, way, known, emit),
             Err(Stop::Kernel) => {
@@ -46,12 +41,11 @@ impl Pipeline {
                 Verdict::Kernel
             }
             Err(Stop::Unresolved { port, to }) => {
-                if !may_hold {
+                if now - since > hold::PATIENCE {
                     self.tell(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
-                self.request(port, to);
-                if self.hold.push(port, to, dev, s.ingress, now, f.bytes()) {
+                if self.request(port, to) && self.hold.push(port, to, dev, s.ingress, since, f.bytes()) {
                     self.counters.port(s.ingress).held.add(1);
                     Verdict::Held
                 } else {
@@ -62,7 +56,8 @@ impl Pipeline {
                 if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
                     stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
                 }
-                if let (DropReason::AclDenied | DropReason::AclDefaultDenied, Some(no)) = (reason, s.found) {
+                let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied);
+                if let (true, Known::Stale { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
                 }
                 if let Some(error) = tell {
@@ -73,25 +68,38 @@ impl Pipeline {
         }
     }
 
-    /// What the session table knows of a packet.
-    pub(super) fn known<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, frame: &[u8]) -> Known {
-        let table = R::table(&self.tables);
-        if let L4::IcmpError { .. } = s.p.l4 {
-            let related = family::quoted_key::<R>(&s.p, frame, s.zone)
-                .is_some_and(|key| table.find(&key, table.hash(&key)).is_some());
-            return if related { Known::Related } else { Known::New };
+    /// A packet as the stages see it.
+    pub(super) fn view<'f, R: FamilyOf>(&self, snap: &Snapshot, s: &'f Slot, frame: &'f [u8]) -> View<'f> {
+        View {
+            p: &s.p,
+            frame,
+            ingress: s.ingress,
+            zone: s.zone,
+            hash: s.hash,
+            session: self.known::<R>(snap, s, frame),
+            leaves_to: self.leaves_to::<R>(s),
         }
-        let Some(no) = s.found else { return Known::New };
+    }
+
+    /// What the session table knows of a packet.
+    fn known<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, frame: &[u8]) -> Known {
+        let table = R::table(&self.tables);
+        let related = matches!(s.p.l4, L4::IcmpError { .. });
+        let found = match related {
+            true => family::quoted_key::<R>(&s.p, frame, s.zone).and_then(|k| table.find(&k, table.hash(&k))),
+            false => s.found,
+        };
+        let Some(no) = found else { return Known::New };
         let (first, second) = (RecordNo(no.session() * 2), RecordNo(no.session() * 2 + 1));
         let reply = no == second;
-        if reply && !snap.options.acl_stateful {
+        if reply && !related && !snap.options.acl_stateful {
             let judged = table.record(second).epoch().load(Ordering::Acquire) == snap.epoch
                 && Action::from_word(table.record(second).action().load(Ordering::Relaxed)).act
                     == FlowAct::Forward;
             return if judged { Known::Judged } else { Known::New };
         }
         if table.record(first).epoch().load(Ordering::Acquire) == snap.epoch {
-            return Known::Judged;
+            return if related { Known::Related } else { Known::Judged };
         }
         let key = table.record(first).key();
         match (R::zone(&key), R::zone(&table.record(second).key())) {
@@ -100,9 +108,14 @@ impl Pipeline {
         }
     }
 
+    /// The zone to which a session's packets in this direction go.
+    fn leaves_to<R: FamilyOf>(&self, s: &Slot) -> Option<Zone> {
+        s.found.and_then(|no| R::zone(&R::table(&self.tables).record(no.peer()).key()))
+    }
+
     /// Writes the flow's record and sends the packet.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn deliver<R: FamilyOf>(
+    fn deliver<R: FamilyOf>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -119,7 +132,8 @@ impl Pipeline {
             nexthop: way.nexthop,
             meter: 0,
             act: FlowAct::Forward,
-            flags: 0,
+            // The record knows the next hop's MTU only: a smaller one of the route is checked here.
+            flags: if way.mtu < nh.mtu { FLOW_PUNT_ALL } else { 0 },
             tunnel: 0,
             nh_gen: nh.generation,
         };
@@ -127,9 +141,17 @@ impl Pipeline {
             L4::Tcp { flags } => flags,
             _ => 0,
         };
+        let mut found = s.found;
+        if let Some(no) = found
+            && self.leaves_to::<R>(s) != snap.port(way.port).map(|p| p.zone)
+        {
+            // Rerouted across another border: its answers will come from elsewhere.
+            self.end::<R>(snap, no.session());
+            found = None;
+        }
         let no_session =
-            matches!(s.p.l4, L4::IcmpError { .. }) || (s.found.is_none() && tcp_flags & TCP_RST != 0);
-        match s.found {
+            matches!(s.p.l4, L4::IcmpError { .. }) || (found.is_none() && tcp_flags & TCP_RST != 0);
+        match found {
             _ if no_session => {
                 if let Some(stats) = way.rule.and_then(|r| snap.acl.stats(r)) {
                     stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
@@ -150,7 +172,7 @@ impl Pipeline {
 
     /// A new session from its first packet.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn open<R: FamilyOf>(
+    fn open<R: FamilyOf>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -181,13 +203,15 @@ impl Pipeline {
             }
             meta.created.store(tick, Ordering::Relaxed);
             meta.rule.store(way.rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             meta.ports.store(u32::from(s.ingress.0) | u32::from(way.port.0) << 8, Ordering::Relaxed);
-            meta.state.store(State::first(s.p.proto, tcp_flags) as u32, Ordering::Release);
+            meta.state.store(session::first_word(s.p.proto, tcp_flags), Ordering::Release);
         });
         match made {
             Ok(no) => {
                 touch(table.record(no), now, s.p.ip_len);
                 self.counters.sessions_created.add(1);
+                self.changed = true;
                 Ok(())
             }
             Err(NotCreated::Exists(no)) => {
@@ -201,7 +225,7 @@ impl Pipeline {
 
     /// A packet of an existing session whose record did not answer for it.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn renew<R: FamilyOf>(
+    fn renew<R: FamilyOf>(
         &self,
         snap: &Snapshot,
         now: Nanos,
@@ -218,26 +242,33 @@ impl Pipeline {
         if let Known::Stale { .. } = known {
             session::settle(table, no.session(), snap);
             meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             // The session is judged; the other direction finds its way out with its next packet.
             let other = table.record(no.peer());
             other.action().store(Action::PUNT.to_word(), Ordering::Relaxed);
             other.epoch().store(snap.epoch, Ordering::Release);
         }
+        let reply = no.0 & 1 == 1;
+        if let (Known::New, true) = (known, reply) {
+            // Stateless: the answers were judged by a rule of their own.
+            let rule = rule.map_or(0, |r| r + 1);
+            if meta.reply_rule.load(Ordering::Relaxed) != rule {
+                session::settle(table, no.session(), snap);
+                meta.reply_rule.store(rule, Ordering::Relaxed);
+            }
+        }
         r.action().store(action.to_word(), Ordering::Relaxed);
         r.epoch().store(snap.epoch, Ordering::Release);
         touch(r, now, s.p.ip_len);
         if s.p.proto == TCP && tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
-            let reply = no.0 & 1 == 1;
             let old = meta.state.load(Ordering::Acquire);
-            if let Some(state) = State::from_u32(old & 0xFF) {
-                let new = state.after(tcp_flags, reply) as u32;
-                // Lost to another worker or to removal: that one's word stands.
-                let _ = meta.state.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
-            }
+            let new = session::next_word(old, tcp_flags, reply);
+            // Lost to another worker or to removal: that one's word stands.
+            let _ = meta.state.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn end<R: FamilyOf>(&mut self, snap: &Snapshot, session: u32) {
+    fn end<R: FamilyOf>(&mut self, snap: &Snapshot, session: u32) {
         let table = R::table(&self.tables);
         session::settle(table, session, snap);
         let quarantine = match R::FAMILY {
@@ -247,9 +278,10 @@ impl Pipeline {
         if table.remove(session, quarantine) {
             self.counters.sessions_ended.add(1);
         }
+        self.changed = true;
     }
 
-    pub(super) fn split(
+    fn split(
         &mut self,
         s: &Slot,
         way: &Way,
@@ -279,7 +311,7 @@ impl Pipeline {
     }
 
     /// Sends an ICMP error about a packet, if one may be sent.
-    pub(super) fn tell(
+    fn tell(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -288,14 +320,17 @@ impl Pipeline {
         error: IcmpError,
         emit: &mut impl Emit,
     ) {
+        if originate::forbidden(&s.p, frame) {
+            return;
+        }
         let c = self.counters.port(s.ingress);
+        let limiter = &mut self.limiters[s.ingress.index().min(PortIdx::MAX - 1)];
+        if !limiter.allow(now, snap.options.icmp_rate) {
+            c.icmp_suppressed.add(1);
+            return;
+        }
         match originate::icmp_error(snap, s.ingress, &s.p, frame, error, &mut self.scratch) {
             Built::Ready { port, start, len } => {
-                let limiter = &mut self.limiters[s.ingress.index().min(PortIdx::MAX - 1)];
-                if !limiter.allow(now, snap.options.icmp_rate) {
-                    c.icmp_suppressed.add(1);
-                    return;
-                }
                 if emit.emit(port, &self.scratch[start..start + len]) {
                     let out = self.counters.port(port);
                     out.tx_packets.add(1);
@@ -303,8 +338,10 @@ impl Pipeline {
                     out.originated.add(1);
                 }
             }
-            Built::NoWay => c.icmp_suppressed.add(1),
-            Built::Forbidden => {}
+            Built::NoWay | Built::Forbidden => {
+                limiter.refund(snap.options.icmp_rate);
+                c.icmp_suppressed.add(1);
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The pipeline from outside: frames in, exact bytes or the exact drop reason out.
 
+mod errors;
 mod forward;
+mod fragments;
+mod neighbors;
 
 use sag_model::PortIdx;
 use sag_pipeline::testkit::*;

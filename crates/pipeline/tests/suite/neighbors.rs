@@ -1,0 +1,226 @@
+//! Packets whose next hop is not resolved: held, released in order, or told.
+
+use super::forwarded;
+use sag_model::{DropReason, Nanos};
+use sag_pipeline::hold::{PER_NEXTHOP, SLOTS};
+use sag_pipeline::testkit::*;
+use std::time::Duration;
+
+const HOST: &str = "192.168.1.10";
+const FAR: &str = "198.51.100.7";
+const ROUTER: &str = "203.0.113.1";
+
+fn unresolved() -> Rig {
+    let mut net = Net::branch();
+    net.unresolve(WAN, ROUTER);
+    net.unresolve(WAN, "2001:db8:2::1");
+    Rig::new(net)
+}
+
+#[test]
+fn held_then_sent_in_order() {
+    let mut rig = unresolved();
+    let pkts: Vec<Pkt> = (0..10).map(|i| Pkt::udp(HOST, FAR, 1000 + i % 3, i)).collect();
+    for p in &pkts {
+        assert_eq!(rig.send(p), Outcome::Held);
+    }
+    assert_eq!(rig.requests(), [(WAN, ROUTER.parse().unwrap())], "asked for once");
+    assert_eq!(rig.pipe.counters.port(LAN).held.get(), 10);
+    assert_eq!(rig.sessions(), (0, 0));
+    rig.poll();
+    assert_eq!(rig.emitted(), []);
+    rig.now = rig.now + Duration::from_millis(300);
+    rig.change(|n| {
+        n.neighbor(WAN, ROUTER);
+    });
+    rig.poll();
+    let want: Vec<_> = pkts.iter().map(|p| (WAN, forwarded(p, WAN, ROUTER))).collect();
+    assert_eq!(rig.emitted(), want);
+    assert_eq!(rig.pipe.counters.port(LAN).held.get(), 0);
+    assert_eq!(rig.pipe.counters.port(LAN).rx_packets.get(), 10);
+    assert_eq!(rig.pipe.counters.port(LAN).forwarded.get(), 10);
+    assert_eq!(rig.sessions(), (10, 0));
+    assert_eq!(rig.requests(), []);
+}
+
+#[test]
+fn nobody_overtakes_the_held() {
+    let mut rig = unresolved();
+    let (first, second) = (Pkt::udp(HOST, FAR, 1, 1), Pkt::udp(HOST, FAR, 1, 2));
+    assert_eq!(rig.send(&first), Outcome::Held);
+    rig.change(|n| {
+        n.neighbor(WAN, ROUTER);
+    });
+    // The next packet arrives before the housekeeping: the held one leaves with its batch, and what
+    // a batch makes goes out before what it forwards.
+    assert_eq!(rig.send(&second), Outcome::Tx(WAN, forwarded(&second, WAN, ROUTER)));
+    assert_eq!(rig.emitted(), [(WAN, forwarded(&first, WAN, ROUTER))]);
+}
+
+#[test]
+fn from_a_vlan_and_over_ipv6() {
+    let mut rig = unresolved();
+    let tagged = Pkt::udp("2001:db8:4::10", "2001:db8:99::7", 1, 2).into_port(LAN2).padded(9);
+    assert_eq!(rig.send(&tagged), Outcome::Held);
+    assert_eq!(rig.requests(), [(WAN, "2001:db8:2::1".parse().unwrap())]);
+    // To the VLAN: the frame grows by a tag when it is released.
+    let into = Pkt::udp(HOST, "192.168.2.99", 1, 2);
+    assert_eq!(rig.send(&into), Outcome::Held);
+    assert_eq!(rig.requests(), [(LAN2, "192.168.2.99".parse().unwrap())]);
+    rig.change(|n| {
+        n.neighbor(WAN, "2001:db8:2::1");
+        n.neighbor(LAN2, "192.168.2.99");
+    });
+    rig.poll();
+    let want =
+        [(WAN, forwarded(&tagged, WAN, "2001:db8:2::1")), (LAN2, forwarded(&into, LAN2, "192.168.2.99"))];
+    assert_eq!(rig.emitted(), want);
+}
+
+#[test]
+fn given_up_after_a_while() {
+    let mut rig = unresolved();
+    let p = Pkt::udp(HOST, FAR, 1, 2);
+    let p6 = Pkt::udp("2001:db8:1::10", "2001:db8:99::7", 1, 2);
+    assert_eq!(rig.send(&p), Outcome::Held);
+    assert_eq!(rig.send(&p6), Outcome::Held);
+    rig.requests();
+    rig.wait(Duration::from_millis(3100));
+    assert_eq!(rig.emitted(), []);
+    assert_eq!(rig.pipe.counters.port(LAN).held.get(), 2);
+    rig.wait(Duration::from_millis(200));
+    assert_eq!(rig.drops(LAN, DropReason::NeighborFailed), 2);
+    assert_eq!(rig.pipe.counters.port(LAN).held.get(), 0);
+    let told = rig.emitted();
+    assert_eq!(told.len(), 2);
+    for ((port, f), (at, kind, quote)) in told.iter().zip([(34, [3, 1], p.ip()), (54, [1, 3], p6.ip())]) {
+        assert_eq!(*port, LAN);
+        assert_eq!(f[at..at + 2], kind, "host unreachable, address unreachable");
+        assert_eq!(f[at + 8..], quote, "the packet as it came");
+    }
+    // Asked for again by the next packet.
+    assert_eq!(rig.send(&p), Outcome::Held);
+    assert_eq!(rig.requests().len(), 1);
+}
+
+#[test]
+fn room_for_a_few_per_next_hop_and_for_a_few_next_hops() {
+    let mut rig = unresolved();
+    for i in 0..PER_NEXTHOP as u16 {
+        assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, i)), Outcome::Held);
+    }
+    assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, 99)), Outcome::Drop(DropReason::NeighborQueueFull));
+    let scan = |i: usize| Pkt::udp("192.168.2.10", &format!("192.168.1.{}", 20 + i), 1, 2).into_port(LAN2);
+    let mut asked = rig.requests().len();
+    let mut held = PER_NEXTHOP;
+    for i in 0..200 {
+        match rig.send(&scan(i)) {
+            Outcome::Held => held += 1,
+            Outcome::Drop(DropReason::NeighborQueueFull) => {}
+            other => panic!("{other:?}"),
+        }
+        if i % 10 == 0 {
+            asked += rig.requests().len();
+        }
+    }
+    asked += rig.requests().len();
+    assert_eq!(held, SLOTS);
+    assert_eq!(asked, 201, "asked for though there is no room to wait: the next packet may find an answer");
+}
+
+#[test]
+fn nothing_waits_for_an_answer_that_was_not_asked_for() {
+    let mut rig = unresolved();
+    // More next hops than can be asked for between two collections: the rest is refused at once.
+    for i in 0..100 {
+        rig.send(&Pkt::udp("192.168.2.10", &format!("192.168.1.{}", 20 + i), 1, 2).into_port(LAN2));
+    }
+    let held = rig.pipe.counters.port(LAN2).held.get();
+    assert_eq!(rig.requests().len() as u64, held);
+    assert_eq!(rig.drops(LAN2, DropReason::NeighborQueueFull), 100 - held);
+    // After the collection there is room to ask again.
+    let p = Pkt::udp("192.168.2.10", "192.168.1.219", 1, 2).into_port(LAN2);
+    assert_eq!(rig.send(&p), Outcome::Held);
+    assert_eq!(rig.requests().len(), 1);
+}
+
+#[test]
+fn an_established_flow_whose_neighbour_goes_away() {
+    let mut rig = Rig::branch();
+    let p = Pkt::udp(HOST, FAR, 1, 2);
+    assert!(rig.send(&p).is_tx());
+    assert!(rig.send(&p).is_tx());
+    rig.net.unresolve(WAN, ROUTER);
+    assert_eq!(rig.send(&p), Outcome::Held);
+    rig.net.neighbor(WAN, ROUTER);
+    rig.poll();
+    assert_eq!(rig.emitted(), [(WAN, forwarded(&p, WAN, ROUTER))]);
+    assert!(rig.send(&p).is_tx());
+    assert_eq!(rig.sessions(), (1, 0));
+    assert_eq!(rig.pipe.counters.sessions_created.get(), 1);
+}
+
+#[test]
+fn the_world_changes_while_a_packet_waits() {
+    // The route moves to another unresolved next hop: it goes on waiting, for that one.
+    let mut rig = unresolved();
+    let p = Pkt::udp(HOST, FAR, 1, 2);
+    assert_eq!(rig.send(&p), Outcome::Held);
+    rig.requests();
+    rig.commit(|n| {
+        n.via("198.51.100.0/24", LINE, "192.0.2.77");
+        n.neighbor(WAN, ROUTER);
+    });
+    rig.poll();
+    assert_eq!(rig.emitted(), []);
+    assert_eq!(rig.requests(), [(LINE, "192.0.2.77".parse().unwrap())]);
+    rig.change(|n| {
+        n.neighbor(LINE, "192.0.2.77");
+    });
+    rig.poll();
+    assert_eq!(rig.emitted(), [(LINE, forwarded(&p, LINE, "192.0.2.77"))]);
+    // The route goes away.
+    let mut rig = unresolved();
+    assert_eq!(rig.send(&p), Outcome::Held);
+    rig.commit(|n| {
+        n.neighbor(WAN, ROUTER);
+        n.routes.retain(|r| r.0.1 != 0);
+    });
+    rig.poll();
+    assert_eq!(rig.drops(LAN, DropReason::NoRoute), 1);
+    assert_eq!(rig.emitted().len(), 1);
+    // The destination becomes the gateway's own: the copy cannot go to the kernel any more.
+    let mut rig = unresolved();
+    assert_eq!(rig.send(&p), Outcome::Held);
+    rig.commit(|n| {
+        n.neighbor(WAN, ROUTER);
+        n.ports[1].addrs4.push((FAR.parse().unwrap(), 32));
+    });
+    rig.poll();
+    assert_eq!(rig.pipe.counters.port(LAN).to_kernel.get(), 0);
+    assert_eq!(rig.drops(LAN, DropReason::NeighborFailed), 1);
+}
+
+#[test]
+fn refused_by_the_device_when_released() {
+    let mut rig = unresolved();
+    assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, 2)), Outcome::Held);
+    rig.net.neighbor(WAN, ROUTER);
+    rig.sent.refuse = true;
+    rig.poll();
+    assert_eq!(rig.drops(LAN, DropReason::TxRingFull), 1);
+    assert_eq!(rig.pipe.counters.port(WAN).tx_packets.get(), 0);
+}
+
+#[test]
+fn too_large_to_hold() {
+    let mut net = Net::branch();
+    for port in [LAN, WAN] {
+        net.set_mtu(port, 9000);
+    }
+    net.unresolve(WAN, ROUTER);
+    let mut rig = Rig::new(net);
+    let p = Pkt::udp(HOST, FAR, 1, 2).payload(8000);
+    assert_eq!(rig.send(&p), Outcome::Drop(DropReason::NeighborQueueFull));
+    assert!(rig.now > Nanos::ZERO);
+}
