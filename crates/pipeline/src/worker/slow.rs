@@ -53,9 +53,7 @@ impl Pipeline {
                 }
             }
             Err(Stop::Drop { reason, tell, rule }) => {
-                if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
-                    stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
-                }
+                hit(snap, rule, s, now);
                 let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied);
                 if let (true, Known::Stale { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
@@ -152,11 +150,7 @@ impl Pipeline {
         let no_session =
             matches!(s.p.l4, L4::IcmpError { .. }) || (found.is_none() && tcp_flags & TCP_RST != 0);
         match found {
-            _ if no_session => {
-                if let Some(stats) = way.rule.and_then(|r| snap.acl.stats(r)) {
-                    stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
-                }
-            }
+            _ if no_session => hit(snap, way.rule, s, now),
             Some(no) => self.renew::<R>(snap, now, s, no, action, known, way.rule, tcp_flags),
             None => {
                 if let Err(reason) = self.open::<R>(snap, now, s, f.bytes(), action, &way, tcp_flags) {
@@ -214,11 +208,16 @@ impl Pipeline {
                 self.changed = true;
                 Ok(())
             }
-            Err(NotCreated::Exists(no)) => {
+            Err(NotCreated::Exists(no)) if table.record(no).matches(&key) => {
                 touch(table.record(no), now, s.p.ip_len);
                 Ok(())
             }
-            Err(NotCreated::Contended) => Ok(()),
+            // Its answers have the key of another session's (the same addresses and ports from
+            // another zone), or another worker is at it: it goes without a session.
+            Err(NotCreated::Exists(_) | NotCreated::Contended) => {
+                hit(snap, way.rule, s, now);
+                Ok(())
+            }
             Err(NotCreated::Full) => Err(DropReason::SessionTableFull),
         }
     }
@@ -343,5 +342,12 @@ impl Pipeline {
                 c.icmp_suppressed.add(1);
             }
         }
+    }
+}
+
+/// Counts a packet that no session counts for its rule.
+fn hit(snap: &Snapshot, rule: Option<u32>, s: &Slot, now: Nanos) {
+    if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
+        stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
     }
 }

@@ -1,9 +1,12 @@
 //! The pipeline from outside: frames in, exact bytes or the exact drop reason out.
 
+mod acl;
 mod errors;
 mod forward;
 mod fragments;
 mod neighbors;
+mod sessions;
+mod workers;
 
 use sag_model::PortIdx;
 use sag_pipeline::testkit::*;
