@@ -12,8 +12,9 @@ mod session;
 
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
 pub use report::{
-    Acl, AclQuery, AclReport, AclRule, Change, ConfigApplied, ConfigDiff, ConfigShow, ConfigText, DropRow,
-    Drops, Finding, NextHop, Port, Ports, PuntRow, Route, RouteQuery, Routes, SessionTotals, Status, Worker,
+    Acl, AclQuery, AclReport, AclRule, CarCounters, Change, ConfigApplied, ConfigDiff, ConfigShow,
+    ConfigText, DropRow, Drops, Finding, NextHop, Port, PortPunt, Ports, PuntRow, Route, RouteQuery, Routes,
+    SessionTotals, Status, Worker,
 };
 pub use session::{
     CidrError, DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts,

@@ -48,8 +48,8 @@ impl Client {
         self.input.bytes.len() > MAX_REQUEST
     }
 
-    /// Reads, answers and writes as far as it goes. `may_be_large`: no other client is sending a
-    /// large configuration.
+    /// Reads, answers and writes as far as it goes. `may_be_large`: few enough other clients are
+    /// sending a large configuration.
     pub(super) fn run(&mut self, may_be_large: bool, handler: &mut dyn Handler) -> Turn {
         let (mut requests, mut reads) = (0, 0);
         loop {
@@ -160,8 +160,8 @@ fn check_length(line: &[u8], may_be_large: bool) -> Result<(), Error> {
         return Err(Error::new(ErrorCode::TooLarge, text, "make the document smaller"));
     }
     if !may_be_large {
-        let text = "another client is sending a large configuration";
-        return Err(Error::new(ErrorCode::Busy, text, "try again when it is done"));
+        let text = "other clients are sending large configurations";
+        return Err(Error::new(ErrorCode::Busy, text, "try again when they are done"));
     }
     Ok(())
 }
@@ -183,7 +183,14 @@ impl Output {
             match to.write(&self.bytes[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => self.written += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    // One who always leaves a little unread must not make the rest stay.
+                    if self.written > KEEP_CAPACITY {
+                        self.bytes.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Ok(());
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }

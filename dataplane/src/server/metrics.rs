@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use sag_model::control::{DropRow, Port, SessionTotals, Worker};
+use sag_model::control::{CarCounters, DropRow, Port, PortPunt, SessionTotals, Worker};
 use std::fmt;
 
 /// The gateway's counters at one moment.
@@ -24,21 +24,6 @@ pub struct MetricsSnapshot {
     pub cars: Vec<CarCounters>,
     /// Name, and whether the far end answers.
     pub tunnels: Vec<(String, bool)>,
-}
-
-/// Packets of a port that XDP handed to a worker for one reason.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PortPunt {
-    pub port: String,
-    pub reason: String,
-    pub packets: u64,
-}
-
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CarCounters {
-    pub car: String,
-    pub passed_bytes: u64,
-    pub dropped_bytes: u64,
 }
 
 /// Form of the text.

@@ -15,7 +15,8 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-pub use metrics::{CarCounters, MetricsSnapshot, PortPunt};
+pub use metrics::MetricsSnapshot;
+pub use sag_model::control::PortPunt;
 pub use scrape::MetricsServer;
 pub use time::rfc3339;
 
@@ -57,6 +58,9 @@ pub trait Handler {
 
 /// Clients at once. One more takes the place of the one that has been silent longest.
 const MAX_CLIENTS: usize = 64;
+
+/// Clients that may be in the middle of sending a large configuration at once.
+const MAX_LARGE: usize = 4;
 
 /// Tokens that a [`Server`] uses, from its base token on.
 pub const TOKENS: usize = 1 + MAX_CLIENTS;
@@ -143,10 +147,11 @@ impl Server {
     }
 
     fn serve(&mut self, registry: &Registry, slot: usize, handler: &mut dyn Handler) {
-        let others_large = self.clients.iter().enumerate().any(|(n, c)| n != slot && is_large(c));
+        let others = self.clients.iter().enumerate().filter(|(n, _)| *n != slot);
+        let large = others.filter(|(_, c)| c.as_ref().is_some_and(Client::is_large)).count();
         let Some(Some(client)) = self.clients.get_mut(slot) else { return };
         client.last_turn = self.turn;
-        match client.run(!others_large, handler) {
+        match client.run(large < MAX_LARGE, handler) {
             Turn::Wait => {}
             // Events are edge-triggered; registering anew brings one for what is ready already,
             // after those of the other clients.
@@ -172,8 +177,4 @@ impl Server {
         let turns = self.clients.iter().enumerate().filter_map(|(n, c)| Some((c.as_ref()?.last_turn, n)));
         turns.min().map(|(_, n)| n)
     }
-}
-
-fn is_large(client: &Option<Client>) -> bool {
-    client.as_ref().is_some_and(Client::is_large)
 }

@@ -2,7 +2,6 @@
 
 use super::metrics::{Format, MetricsSnapshot};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,7 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct MetricsServer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    address: Option<SocketAddr>,
 }
 
 struct Shared {
@@ -47,7 +45,7 @@ impl MetricsServer {
             );
             io::Error::other(text)
         })?;
-        let address = http.server_addr().to_ip();
+        tracing::info!(address = %http.server_addr(), "metrics are served");
         let shared = Arc::new(Shared { http, stop: AtomicBool::new(false) });
         let run = {
             let shared = Arc::clone(&shared);
@@ -65,12 +63,12 @@ impl MetricsServer {
             }
         };
         let thread = std::thread::Builder::new().name("metrics".into()).spawn(run)?;
-        Ok(Some(MetricsServer { shared, thread: Some(thread), address }))
+        Ok(Some(MetricsServer { shared, thread: Some(thread) }))
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.address
+    #[cfg(test)]
+    pub(super) fn address(&self) -> Option<std::net::SocketAddr> {
+        self.shared.http.server_addr().to_ip()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{DropReason, MacAddr, Role, VlanId};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::IpAddr;
 
 /// Answer to `status`.
@@ -31,7 +31,13 @@ pub struct Worker {
     pub batches: u64,
     pub packets: u64,
     /// Share of the last second spent on packets, 0..=100.
+    #[serde(deserialize_with = "number_or_zero")]
     pub busy_percent: f64,
+}
+
+/// JSON knows no NaN and writes `null`; that must not spoil the whole answer.
+fn number_or_zero<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(d)?.unwrap_or_default())
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +56,22 @@ pub struct SessionTotals {
 pub struct PuntRow {
     pub reason: String,
     pub packets: u64,
+}
+
+/// Packets of a port that XDP handed to a worker for one reason, as metrics tell them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortPunt {
+    pub port: String,
+    pub reason: String,
+    pub packets: u64,
+}
+
+/// What a CAR let pass and what not, as metrics tell it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CarCounters {
+    pub car: String,
+    pub passed_bytes: u64,
+    pub dropped_bytes: u64,
 }
 
 /// Answer to `ports`.

@@ -118,6 +118,13 @@ fn responses_carry_ok_or_err() {
     assert_eq!(r.into_result().unwrap().flushed, 1);
 }
 
+#[test]
+fn a_share_of_nothing_does_not_spoil_an_answer() {
+    let worker = Worker { busy_percent: f64::NAN, ..Worker::default() };
+    let line = serde_json::to_string(&worker).unwrap();
+    assert_eq!(serde_json::from_str::<Worker>(&line).unwrap().busy_percent, 0.0);
+}
+
 fn session() -> Session {
     Session {
         family: 4,

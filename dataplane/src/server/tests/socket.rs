@@ -1,9 +1,9 @@
 //! The control socket and the metrics endpoint, as their clients see them.
 
 use super::Fake;
-use crate::server::{CarCounters, MetricsServer, MetricsSnapshot, PortPunt, Server, TOKENS};
+use crate::server::{MetricsServer, MetricsSnapshot, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
-use sag_model::control::{DropRow, MAX_REQUEST, Port, SessionTotals, Worker};
+use sag_model::control::{CarCounters, DropRow, MAX_REQUEST, Port, PortPunt, SessionTotals, Worker};
 use sag_model::{DropReason, Role};
 use serde_json::Value;
 use std::collections::BTreeMap;
