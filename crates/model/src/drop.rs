@@ -87,6 +87,7 @@ drop_reasons! {
     IcmpUnmatched = 52, "icmp-unmatched", "ICMP error that quotes no session of this gateway";
     NatNoAddress = 53, "nat-no-address", "the egress port has no address to translate to";
     SendFailed = 54, "send-failed", "the kernel refused the frame";
+    NoKernelPath = 55, "no-kernel-path", "for the gateway itself, but already past the hand-over to the kernel";
 }
 
 impl DropReason {

@@ -1,0 +1,93 @@
+//! From configuration and kernel tables to what the workers forward by. Pure: no socket, no clock;
+//! the daemon and the replayer call the same code.
+
+mod acl;
+mod nexthops;
+mod ports;
+mod routes;
+
+pub use acl::AclCompiler;
+pub use nexthops::NextHops;
+pub use ports::{Devices, PortBinding};
+pub use routes::{RouteRow, RouteSource};
+
+use sag_model::config::{Config, Policy};
+use sag_model::time::Tick;
+use sag_pipeline::fib::Fib;
+use sag_pipeline::snapshot::{Ingress, Options, Snapshot, Timeouts};
+use sag_rtnl::Tables;
+use std::time::Duration;
+
+/// What survives from one compilation to the next, so that numbers stay the same.
+#[derive(Debug)]
+pub struct Compiler {
+    pub devices: Devices,
+    pub nexthops: NextHops,
+    pub acl: AclCompiler,
+    /// Take frames for any destination MAC (replay).
+    pub promiscuous: bool,
+}
+
+/// A compiled world.
+#[derive(Debug)]
+pub struct Compiled {
+    pub snapshot: Snapshot,
+    pub bindings: Vec<PortBinding>,
+    pub routes: Vec<RouteRow>,
+}
+
+impl Compiler {
+    pub fn new(nexthops: NextHops, promiscuous: bool) -> Compiler {
+        Compiler { devices: Devices::default(), nexthops, acl: AclCompiler::default(), promiscuous }
+    }
+
+    /// Compiles the whole world for an epoch.
+    pub fn compile(&mut self, config: &Config, tables: &Tables, epoch: u32) -> Compiled {
+        let bindings = ports::bind(config, tables, &mut self.devices);
+        let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
+        let local = ports::local_addresses(config, tables);
+        let rows = routes::collect(config, tables, &bindings);
+        let (fib4, fib6, routes) = routes::build(&rows);
+        self.nexthops.refresh(config, tables, &bindings);
+        let snapshot = Snapshot {
+            epoch,
+            ingress: Ingress::new(&ports),
+            ports,
+            local,
+            routes,
+            fib4: Fib::build(fib4),
+            fib6: Fib::build(fib6),
+            neighbors: self.nexthops.map().clone(),
+            nexthops: self.nexthops.records(),
+            acl: self.acl.compile(config),
+            options: Options {
+                acl_stateful: config.dataplane.acl_stateful,
+                timeouts: timeouts(config),
+                icmp_rate: config.dataplane.icmp_rate,
+                promiscuous: self.promiscuous,
+            },
+        };
+        Compiled { snapshot, bindings, routes: rows }
+    }
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    let ticks = |s: u32| Tick::of(Duration::from_secs(u64::from(s)));
+    let t = &config.timeouts;
+    Timeouts {
+        tcp_established: ticks(t.tcp_established),
+        tcp_transitory: ticks(t.tcp_transitory),
+        tcp_syn: ticks(t.tcp_syn),
+        udp: ticks(t.udp),
+        icmp: ticks(t.icmp),
+        other: ticks(t.other),
+    }
+}
+
+/// Whether a verdict of the configuration lets the packet pass.
+pub(crate) fn accepts(p: Policy) -> bool {
+    p == Policy::Accept
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+use super::*;
+use sag_model::config;
+use sag_model::flow::NH_VALID;
+use sag_model::ids::Zone;
+use sag_model::{MacAddr, PortIdx};
+use sag_pipeline::policy::{Judged, Tuple};
+use sag_pipeline::snapshot::Route;
+use sag_rtnl::{
+    Address, Link, Neighbor, NeighborState, Nexthop, Route as KernelRoute, RouteKind, RouteProtocol, Scope,
+    Table,
+};
+use std::net::IpAddr;
+
+const PORTS: &str = r#"
+[[port]]
+name = "0"
+device = "eth1"
+role = "lan"
+
+[[port]]
+name = "1"
+device = "eth0"
+role = "wan"
+
+[[port]]
+name = "m"
+device = "eth9"
+role = "mgmt"
+"#;
+
+fn config(more: &str) -> Config {
+    config::parse(&format!("{PORTS}{more}"), "test.toml").unwrap().config
+}
+
+fn ip(s: &str) -> IpAddr {
+    s.parse().unwrap()
+}
+
+fn link(ifindex: u32, name: &str) -> Link {
+    Link {
+        ifindex,
+        name: name.into(),
+        mac: Some(MacAddr([2, 0, 0, 0, 0, ifindex as u8])),
+        mtu: 1500,
+        up: true,
+        running: true,
+        loopback: false,
+        kind: Some("veth".into()),
+        parent: None,
+        vlan: None,
+        rx_queues: 1,
+        tx_queues: 1,
+        master: None,
+    }
+}
+
+fn address(ifindex: u32, net: &str) -> Address {
+    let net: ipnet::IpNet = net.parse().unwrap();
+    Address {
+        ifindex,
+        addr: net.addr(),
+        prefix_len: net.prefix_len(),
+        scope: Scope::Global,
+        secondary: false,
+        peer: None,
+        tentative: false,
+        duplicate: false,
+        deprecated: false,
+    }
+}
+
+fn hop(ifindex: u32, gateway: Option<&str>) -> Nexthop {
+    Nexthop {
+        ifindex,
+        gateway: gateway.map(ip),
+        weight: 1,
+        dead: false,
+        linkdown: false,
+        onlink: false,
+        encap: false,
+    }
+}
+
+fn route(dst: &str, kind: RouteKind, priority: u32, nexthops: Vec<Nexthop>) -> KernelRoute {
+    KernelRoute {
+        dst: dst.parse().unwrap(),
+        table: if kind == RouteKind::Local { Table::Local } else { Table::Main },
+        tos: 0,
+        priority,
+        kind,
+        protocol: RouteProtocol(3),
+        prefsrc: None,
+        nexthops,
+        nexthop_id: None,
+        mtu: None,
+    }
+}
+
+fn neighbor(ifindex: u32, addr: &str, state: NeighborState) -> Neighbor {
+    Neighbor {
+        ifindex,
+        ip: ip(addr),
+        mac: Some(MacAddr([2, 9, 9, 9, 9, 9])),
+        state,
+        router: false,
+        ext_learned: false,
+        managed: false,
+    }
+}
+
+/// eth1 = 3 with 192.0.2.1/24, eth0 = 4 with 203.0.113.2/24, eth9 = 5.
+fn tables() -> Tables {
+    let mut t = Tables::default();
+    for l in [link(3, "eth1"), link(4, "eth0"), link(5, "eth9")] {
+        t.insert_link(l);
+    }
+    for a in [address(3, "192.0.2.1/24"), address(4, "203.0.113.2/24"), address(5, "198.51.100.9/24")] {
+        t.insert_address(a);
+    }
+    t.insert_route(route("192.0.2.0/24", RouteKind::Unicast, 0, vec![hop(3, None)]));
+    t.insert_route(route("203.0.113.0/24", RouteKind::Unicast, 0, vec![hop(4, None)]));
+    t.insert_route(route("198.51.100.0/24", RouteKind::Unicast, 0, vec![hop(5, None)]));
+    t.insert_route(route("0.0.0.0/0", RouteKind::Unicast, 0, vec![hop(4, Some("203.0.113.1"))]));
+    t.insert_route(route("192.0.2.1/32", RouteKind::Local, 0, vec![hop(3, None)]));
+    t
+}
+
+fn compiler() -> Compiler {
+    let records = NextHops::inventing(64).records();
+    Compiler::new(NextHops::new(records), false)
+}
+
+#[test]
+fn kernel_tables_become_routes_ports_and_local_addresses() {
+    let got = compiler().compile(&config(""), &tables(), 7);
+    let s = &got.snapshot;
+    assert_eq!(s.epoch, 7);
+    assert_eq!((s.ports[0].zone, s.ports[0].ifindex, s.ports[0].mtu), (Zone::Lan, 3, 1500));
+    assert_eq!(s.ingress.port(s.ports[1].dev, 0), Some(PortIdx(1)));
+    let via = |a: &str| match s.route(ip(a)) {
+        Some(Route::Via(m)) => Some((m[0].port, m[0].via)),
+        _ => None,
+    };
+    assert_eq!(via("192.0.2.77"), Some((PortIdx(0), None)));
+    assert_eq!(via("8.8.8.8"), Some((PortIdx(1), Some(ip("203.0.113.1")))));
+    assert_eq!(s.route(ip("198.51.100.1")), Some(&Route::NotOurs), "mgmt is the kernel's");
+    assert_eq!(s.route(ip("192.0.2.1")), Some(&Route::Local));
+    assert!(s.local.contains(&ip("198.51.100.9")) && s.local.contains(&ip("203.0.113.2")));
+    assert!(s.route(ip("2001:db8::1")).is_none());
+}
+
+#[test]
+fn the_lowest_metric_wins_and_the_file_wins_ties() {
+    let more = r#"
+        [[route]]
+        destination = "10.0.0.0/8"
+        next_hop = "203.0.113.7"
+        metric = 50
+        [[route]]
+        destination = "10.1.0.0/16"
+        type = "blackhole"
+        [[route]]
+        destination = "10.2.0.0/16"
+        next_hop = "203.0.113.8"
+        weight = 3
+        [[route]]
+        destination = "10.2.0.0/16"
+        next_hop = "203.0.113.9"
+    "#;
+    let mut t = tables();
+    t.insert_route(route("10.0.0.0/8", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
+    t.insert_route(route("10.1.0.0/16", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
+    let got = compiler().compile(&config(more), &t, 1);
+    let gateway = |a: &str| match got.snapshot.route(ip(a)) {
+        Some(Route::Via(m)) => m.iter().map(|m| (m.via, m.weight)).collect(),
+        _ => vec![],
+    };
+    assert_eq!(gateway("10.9.0.1"), vec![(Some(ip("203.0.113.1")), 1)], "the kernel's metric 20 beats 50");
+    assert_eq!(got.snapshot.route(ip("10.1.0.1")), Some(&Route::Blackhole));
+    assert_eq!(gateway("10.2.0.1"), vec![(Some(ip("203.0.113.8")), 3), (Some(ip("203.0.113.9")), 1)]);
+}
+
+#[test]
+fn neighbors_become_next_hops_and_keep_their_numbers() {
+    let mut c = compiler();
+    let mut t = tables();
+    t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Reachable));
+    t.insert_neighbor(neighbor(4, "203.0.113.3", NeighborState::Incomplete));
+    t.insert_neighbor(neighbor(5, "198.51.100.1", NeighborState::Reachable));
+    let key = (PortIdx(1), ip("203.0.113.1"));
+    let s = c.compile(&config(""), &t, 1).snapshot;
+    let n = s.neighbors[&key];
+    assert_eq!(s.neighbors.len(), 1, "unresolved ones and those of mgmt ports are left out");
+    let nh = s.nexthop(n).unwrap();
+    assert!(nh.valid() && nh.dmac == MacAddr([2, 9, 9, 9, 9, 9]) && nh.smac == s.ports[1].mac);
+    assert_eq!((nh.ifindex, nh.mtu, nh.port), (4, 1500, PortIdx(1)));
+
+    t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Failed));
+    let s = c.compile(&config(""), &t, 1).snapshot;
+    assert_eq!(s.neighbors[&key], n);
+    assert!(!s.nexthop(n).unwrap().valid());
+
+    t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Stale));
+    let mut down = link(4, "eth0");
+    down.running = false;
+    t.insert_link(down);
+    let s = c.compile(&config(""), &t, 1).snapshot;
+    assert!(!s.nexthop(n).unwrap().valid() && !s.ports[1].up, "no carrier");
+    assert_eq!(c.nexthops.bump(|p, a| (p, a) == key), 1);
+    assert_ne!(s.nexthop(n).unwrap().generation, nh.generation);
+}
+
+#[test]
+fn a_successor_leaves_the_records_of_its_predecessor_alone() {
+    let records = NextHops::inventing(64).records();
+    let mut t = tables();
+    t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Reachable));
+    let key = (PortIdx(1), ip("203.0.113.1"));
+    let mut first = Compiler::new(NextHops::new(records), false);
+    let a = first.compile(&config(""), &t, 1).snapshot.neighbors[&key];
+    let mut second = Compiler::new(NextHops::new(records), false);
+    let s = second.compile(&config(""), &t, 2).snapshot;
+    let b = s.neighbors[&key];
+    assert_ne!(a, b);
+    assert!(s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().valid());
+    second.nexthops.forget_predecessor();
+    assert!(!s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().flags == NH_VALID);
+    let mut third = Compiler::new(NextHops::new(records), false);
+    assert_eq!(third.compile(&config(""), &t, 3).snapshot.neighbors[&key], a);
+}
+
+const ACLS: &str = r#"
+    [[acl]]
+    id = "a1"
+    [[acl.rule]]
+    id = "r1"
+    direction = "out"
+    type = "WAN"
+    policy = "drop"
+    ip_protocol = "tcp"
+    source_cidr = "192.0.2.0/24"
+    dest_cidr = "0.0.0.0/0"
+    source_port_range = "-1/-1"
+    dest_port_range = "80/80"
+    priority = 5
+    [[acl]]
+    id = "a2"
+    [[acl.rule]]
+    id = "r2"
+    direction = "out"
+    type = "WAN"
+    policy = "accept"
+    ip_protocol = "tcp"
+    source_cidr = "192.0.2.7/32"
+    dest_cidr = "0.0.0.0/0"
+    source_port_range = "-1/-1"
+    dest_port_range = "80/80"
+    priority = 4
+"#;
+
+fn judge(c: &mut Compiler, config: &Config, src: &str, to: Zone) -> Judged {
+    let s = c.compile(config, &tables(), 1).snapshot;
+    let t = Tuple { proto: 6, src: ip(src), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
+    s.acl.judge(Zone::Lan, to, &t)
+}
+
+#[test]
+fn all_bound_acls_are_one_list_by_priority() {
+    let (mut c, config) = (compiler(), config(ACLS));
+    assert!(matches!(judge(&mut c, &config, "192.0.2.7", Zone::Wan), Judged::Accept { slot: Some(_) }));
+    assert!(matches!(judge(&mut c, &config, "192.0.2.8", Zone::Wan), Judged::Deny { slot: Some(_) }));
+    assert_eq!(judge(&mut c, &config, "192.0.2.8", Zone::Overlay), Judged::Accept { slot: None });
+    assert_eq!(judge(&mut c, &config, "192.0.2.8", Zone::Lan), Judged::Accept { slot: None });
+}
+
+#[test]
+fn hits_survive_the_edit_of_another_rule_and_end_with_their_own() {
+    let (mut c, before) = (compiler(), config(ACLS));
+    judge(&mut c, &before, "192.0.2.8", Zone::Wan);
+    c.acl.info("a1", "r1").unwrap().stats.hit(5, 500, 1);
+    let hits = |c: &Compiler| {
+        c.acl.info("a1", "r1").unwrap().stats.packets.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let other = config(&ACLS.replace("192.0.2.7/32", "192.0.2.9/32"));
+    judge(&mut c, &other, "192.0.2.8", Zone::Wan);
+    assert_eq!(hits(&c), 5);
+    let own = config(&ACLS.replace("priority = 5", "priority = 6"));
+    judge(&mut c, &own, "192.0.2.8", Zone::Wan);
+    assert_eq!(hits(&c), 0);
+}

@@ -1,0 +1,380 @@
+//! The daemon: one control thread (this one) and the workers.
+//!
+//! The control thread owns configuration, kernel mirror, XDP maps and the control socket. Workers
+//! get immutable snapshots and tell about sockets and unresolved next hops; nothing else is shared
+//! but the flow table, the next-hop records and counters.
+
+mod devices;
+mod epochs;
+mod explain;
+mod report;
+mod start;
+mod worker;
+
+use crate::compile::{Compiled, Compiler, PortBinding, RouteRow};
+use crate::config_file;
+use crate::server::{Handler, MetricsServer, MetricsSnapshot, Server};
+use anyhow::{Context, Result, anyhow};
+use crossbeam_channel::{Receiver, Sender};
+use devices::Device;
+use mio::net::UnixStream as MioStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use sag_bpf::{Gateway, PortStats};
+use sag_model::PortIdx;
+use sag_model::config::{self, Config};
+use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::table::{Grace, Quarantine};
+use sag_pipeline::{Pipeline, Tables};
+use sag_rtnl::{Changes, Mirror};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use worker::{FromWorker, Shared, ToWorker};
+
+pub use start::unload;
+
+const NETLINK: Token = Token(0);
+const WAKE: Token = Token(1);
+const TERM: Token = Token(2);
+const HUP: Token = Token(3);
+const SERVER: Token = Token(16);
+
+/// Housekeeping interval.
+const TICK: Duration = Duration::from_millis(50);
+/// Neighbours in use that the kernel has not confirmed are probed this often.
+const PROBE: Duration = Duration::from_secs(15);
+/// Age of the numbers that the metrics endpoint shows, at the most.
+const PUBLISH: Duration = Duration::from_millis(500);
+
+/// A running worker, seen from the control thread.
+struct WorkerHandle {
+    to: Sender<ToWorker>,
+    kick: UnixStream,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// For the busy percentage: (when, busy time then, percentage of the last interval).
+    busy: (Instant, u64, f64),
+}
+
+impl WorkerHandle {
+    fn send(&self, message: ToWorker) {
+        if self.to.send(message).is_err() {
+            tracing::error!(worker = self.shared.id, "a worker thread has ended; restart the daemon");
+        }
+        // A full pipe means that the worker has been called already.
+        let _ = (&self.kick).write(&[1]);
+    }
+}
+
+struct Daemon {
+    path: PathBuf,
+    config: Config,
+    text: String,
+    /// Where the running configuration came from.
+    source: String,
+    applied: SystemTime,
+    warnings: Vec<String>,
+    epoch: u32,
+    started: Instant,
+    mirror: Mirror,
+    compiler: Compiler,
+    snapshot: Arc<Snapshot>,
+    bindings: Vec<PortBinding>,
+    routes: Vec<RouteRow>,
+    gateway: Gateway,
+    tables: Arc<Tables>,
+    grace: Arc<Grace>,
+    epochs: epochs::GraceKeeper,
+    devices: BTreeMap<u8, Device>,
+    workers: Vec<WorkerHandle>,
+    events: Receiver<FromWorker>,
+    /// Answers `explain`; never sees traffic.
+    explainer: Pipeline,
+    /// XDP's counters when this daemon started: its own books begin there.
+    base: Vec<PortStats>,
+    /// Packets left in the rings of sockets that were closed.
+    closed_loss: BTreeMap<PortIdx, u64>,
+    flushed4: Quarantine,
+    flushed6: Quarantine,
+    /// What the metrics endpoint shows.
+    metrics_data: Arc<Mutex<MetricsSnapshot>>,
+    probed: Instant,
+    published: Instant,
+    /// Since when XDP follows this daemon's epoch; until then, its predecessor's flows go on.
+    live: Option<Instant>,
+}
+
+/// `sag-vcpe run`.
+pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
+    let (checked, text) = config_file::load(path)?;
+    start::logging(&checked.config.dataplane.log)?;
+    start::preflight(&checked.config)?;
+    let mut poll = Poll::new().context("cannot make a poll descriptor")?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE).context("cannot make a waker")?);
+    let mut server = Server::bind(&checked.config.dataplane.control)
+        .with_context(|| format!("control socket {}", checked.config.dataplane.control.display()))?;
+    server.register(poll.registry(), SERVER)?;
+    let mut term = signal_stream(&poll, TERM, &[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    let mut hup = signal_stream(&poll, HUP, &[signal_hook::consts::SIGHUP])?;
+    let mut daemon = start::open(path, checked, text, waker)?;
+    poll.registry().register(&mut daemon.mirror, NETLINK, Interest::READABLE)?;
+    let metrics = daemon.config.dataplane.metrics.map(|a| a.to_string()).unwrap_or_default();
+    let data = daemon.metrics_data.clone();
+    let _metrics = MetricsServer::start(&metrics, move || match data.lock() {
+        Ok(d) => d.clone(),
+        Err(e) => e.into_inner().clone(),
+    })?;
+    daemon.reconcile();
+
+    let mut events = Events::with_capacity(128);
+    let mut ticked = Instant::now();
+    loop {
+        if let Err(e) = poll.poll(&mut events, Some(TICK))
+            && e.kind() != std::io::ErrorKind::Interrupted
+        {
+            return Err(e).context("poll failed");
+        }
+        for event in &events {
+            match event.token() {
+                NETLINK => daemon.kernel_changed(),
+                WAKE => {
+                    daemon.hear_workers();
+                    daemon.go_live();
+                }
+                TERM if drained(&mut term) => return daemon.stop(detach_on_exit),
+                HUP if drained(&mut hup) => match daemon.reload() {
+                    Ok(applied) => tracing::info!(epoch = applied.epoch, "configuration read anew"),
+                    Err(error) => tracing::error!("{error}; the running configuration stays"),
+                },
+                token if server.owns(token) => server.handle(poll.registry(), token, &mut daemon),
+                _ => {}
+            }
+        }
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            daemon.tick();
+        }
+    }
+}
+
+fn signal_stream(poll: &Poll, token: Token, signals: &[i32]) -> Result<MioStream> {
+    let (read, write) = UnixStream::pair().context("cannot make a signal pipe")?;
+    read.set_nonblocking(true)?;
+    for &s in signals {
+        signal_hook::low_level::pipe::register(s, write.try_clone()?).context("cannot catch a signal")?;
+    }
+    let mut read = MioStream::from_std(read);
+    poll.registry().register(&mut read, token, Interest::READABLE)?;
+    Ok(read)
+}
+
+/// Reads all that waits; true if there was something.
+fn drained(s: &mut MioStream) -> bool {
+    let mut buf = [0u8; 64];
+    let mut any = false;
+    while matches!(s.read(&mut buf), Ok(n) if n > 0) {
+        any = true;
+    }
+    any
+}
+
+impl Daemon {
+    /// Once every socket is there (or two seconds have passed), XDP follows this daemon's epoch: from
+    /// now on flows of an earlier one come to the workers, which are there to judge them.
+    fn go_live(&mut self) {
+        match self.live {
+            None if self.devices.values().all(Device::ready)
+                || self.started.elapsed() > Duration::from_secs(2) =>
+            {
+                let control = self.gateway.control();
+                control.epoch.store(self.epoch, Ordering::Release);
+                control.fast_path.store(1, Ordering::Release);
+                self.live = Some(Instant::now());
+                tracing::info!(epoch = self.epoch, workers = self.workers.len(), "forwarding");
+            }
+            Some(since) if since.elapsed() > Duration::from_secs(1) => {
+                self.compiler.nexthops.forget_predecessor()
+            }
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self) {
+        self.hear_workers();
+        self.go_live();
+        self.kernel_changed();
+        self.epochs.step(&self.grace, self.workers.iter().map(|w| &*w.shared));
+        self.tables.v4.release(&mut self.flushed4);
+        self.tables.v6.release(&mut self.flushed6);
+        self.retry_devices();
+        if self.probed.elapsed() >= PROBE {
+            self.probed = Instant::now();
+            self.probe_neighbors();
+        }
+        for w in &mut self.workers {
+            let elapsed = w.busy.0.elapsed();
+            if elapsed >= Duration::from_secs(1) {
+                let busy = w.shared.counters.busy_ns.get();
+                let share = (busy - w.busy.1) as f64 / elapsed.as_nanos() as f64;
+                w.busy = (Instant::now(), busy, (share * 100.0).clamp(0.0, 100.0));
+            }
+        }
+        if self.published.elapsed() >= PUBLISH {
+            self.published = Instant::now();
+            self.publish_metrics();
+        }
+    }
+
+    /// Takes the kernel's changes in and passes on what they mean.
+    fn kernel_changed(&mut self) {
+        let changes = match self.mirror.poll() {
+            Ok(c) => c,
+            Err(error) => {
+                tracing::error!(%error, "cannot follow the kernel's tables; trying again");
+                return;
+            }
+        };
+        if !changes.any() {
+            return;
+        }
+        if changes.resynced {
+            tracing::warn!("kernel notifications were lost; all tables were read anew");
+        }
+        let neighbors_only = !changes.links && !changes.addrs && !changes.routes;
+        if neighbors_only && !self.concerns_us(&changes) {
+            return;
+        }
+        let stale = self.flows_to_resolve(&changes);
+        self.recompile(self.epoch);
+        if !stale.is_empty() {
+            let n = self.compiler.nexthops.bump(|port, ip| stale.iter().any(|s| s.covers(port, ip)));
+            tracing::debug!(nexthops = n, "flows resolve their route anew");
+        }
+        if changes.links {
+            self.reconcile();
+        }
+    }
+
+    fn concerns_us(&self, changes: &Changes) -> bool {
+        let ours = |ifindex| self.bindings.iter().any(|b| b.ours() && b.l3_ifindex == Some(ifindex));
+        changes.neighbors.iter().any(|(ifindex, _)| ours(*ifindex))
+    }
+
+    /// Compiles and publishes the world under an epoch.
+    fn recompile(&mut self, epoch: u32) {
+        let compiled = self.compiler.compile(&self.config, self.mirror.tables(), epoch);
+        self.publish(compiled);
+    }
+
+    fn publish(&mut self, compiled: Compiled) {
+        let Compiled { snapshot, bindings, routes } = compiled;
+        let addresses_changed = snapshot.local != self.snapshot.local;
+        self.snapshot = Arc::new(snapshot);
+        self.bindings = bindings;
+        self.routes = routes;
+        if addresses_changed {
+            self.publish_addresses();
+        }
+        for w in &self.workers {
+            w.send(ToWorker::Snapshot(self.snapshot.clone()));
+        }
+        if self.live.is_some() {
+            self.gateway.control().epoch.store(self.snapshot.epoch, Ordering::Release);
+        }
+        self.epoch = self.snapshot.epoch;
+    }
+
+    fn publish_addresses(&self) {
+        use std::net::IpAddr;
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for a in &self.snapshot.local {
+            match a {
+                IpAddr::V4(a) => v4.push(*a),
+                IpAddr::V6(a) => v6.push(*a),
+            }
+        }
+        for done in [self.gateway.replace_local4(&v4), self.gateway.replace_local6(&v6)] {
+            if let Err(error) = done {
+                tracing::error!(%error, "cannot tell XDP the gateway's own addresses");
+            }
+        }
+    }
+
+    fn hear_workers(&mut self) {
+        while let Ok(message) = self.events.try_recv() {
+            match message {
+                FromWorker::Opened { dev, queue, socket, binding } => {
+                    self.socket_opened(dev, queue, socket, binding);
+                }
+                FromWorker::Failed { dev, queue, error } => self.socket_failed(dev, queue, error),
+                FromWorker::Gone { worker, dev, queue, error } => {
+                    tracing::warn!(worker, dev, queue, %error, "socket stopped working");
+                    self.socket_gone(dev, error);
+                }
+                FromWorker::Resolve(wanted) => self.resolve(&wanted),
+            }
+        }
+    }
+
+    /// Replaces the running configuration, whole or not at all.
+    fn apply(&mut self, text: String, name: &str) -> Result<(bool, Vec<String>)> {
+        let checked = config::parse(&text, name).map_err(|e| anyhow!("{e}"))?;
+        let mut warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
+        warnings.extend(self.needs_restart(&checked.config));
+        let changed = checked.config != self.config;
+        self.config = checked.config;
+        self.text = text;
+        self.source = name.to_owned();
+        self.applied = SystemTime::now();
+        self.warnings = warnings.clone();
+        self.recompile(self.epoch.wrapping_add(1).max(1));
+        self.reconcile();
+        start::keep_last_good(&self.config, &self.text);
+        Ok((changed, warnings))
+    }
+
+    /// Settings that are fixed while the daemon runs.
+    fn needs_restart(&self, new: &Config) -> Vec<String> {
+        let (a, b) = (&self.config.dataplane, &new.dataplane);
+        let mut out = Vec::new();
+        let mut fixed = |same: bool, key: &str| {
+            if !same {
+                out.push(format!("dataplane.{key} changes with the next start of the daemon"));
+            }
+        };
+        fixed(a.workers == b.workers, "workers");
+        fixed(a.flows == b.flows, "flows");
+        fixed(a.pin_dir == b.pin_dir, "pin_dir");
+        fixed(a.state_dir == b.state_dir, "state_dir");
+        fixed(a.control == b.control, "control");
+        fixed(a.metrics == b.metrics, "metrics");
+        fixed(a.log == b.log, "log");
+        out
+    }
+
+    /// Ends the daemon. Traffic goes on by XDP unless everything is to be removed.
+    fn stop(mut self, detach: bool) -> Result<()> {
+        tracing::info!(detach, "ending");
+        for w in &self.workers {
+            w.send(ToWorker::Stop);
+        }
+        for w in &mut self.workers {
+            if let Some(t) = w.thread.take()
+                && t.join().is_err()
+            {
+                tracing::error!(worker = w.shared.id, "the worker had panicked");
+            }
+        }
+        if detach {
+            let dataplane = self.config.dataplane.clone();
+            drop(self.gateway);
+            start::remove(&dataplane)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,578 @@
+//! What the control socket and the metrics show.
+
+use super::Daemon;
+use crate::server::{Handler, MetricsSnapshot, PortPunt, rfc3339};
+use ipnet::IpNet;
+use sag_bpf::{PortStats, PuntReason};
+use sag_model::config::{self, AclRule, Secrets, protocol_name};
+use sag_model::control::{self, Error, ErrorCode, IpProto, Picker, SessionFacts, TopCollector};
+use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
+use sag_model::time::{TICK_SHIFT, Tick};
+use sag_model::{DropReason, Nanos, PortIdx, VlanId};
+use sag_packet::parse::Family;
+use sag_pipeline::family::FamilyOf;
+use sag_pipeline::order::Stop;
+use sag_pipeline::policy::Tuple;
+use sag_pipeline::session::{self, State};
+use sag_pipeline::snapshot::{NextHop, Route};
+use sag_pipeline::worker::Explained;
+use sag_xsk::sys;
+use std::sync::atomic::Ordering;
+
+/// The books of one port: XDP's and all workers' together.
+#[derive(Debug, Clone, Copy)]
+struct Books {
+    rx_packets: u64,
+    rx_bytes: u64,
+    forwarded: u64,
+    fast: u64,
+    punted: u64,
+    to_kernel: u64,
+    held: u64,
+    tx_packets: u64,
+    tx_bytes: u64,
+    originated: u64,
+    drops: [u64; DropReason::COUNT],
+}
+
+impl Daemon {
+    fn books(&self, idx: PortIdx) -> Books {
+        let now = self.gateway.stats(idx).unwrap_or_default();
+        let base = self.base.get(idx.index()).copied().unwrap_or_default();
+        let since = |f: fn(&PortStats) -> u64| f(&now).saturating_sub(f(&base));
+        let mut b = Books {
+            rx_packets: since(|s| s.rx_packets),
+            rx_bytes: since(|s| s.rx_bytes),
+            forwarded: since(|s| s.fast),
+            fast: since(|s| s.fast),
+            to_kernel: since(|s| s.to_kernel),
+            punted: since(|s| s.punted),
+            held: 0,
+            tx_packets: since(|s| s.tx_packets),
+            tx_bytes: since(|s| s.tx_bytes),
+            originated: 0,
+            drops: [0; DropReason::COUNT],
+        };
+        for r in DropReason::ALL {
+            b.drops[r.index()] += now.drops(*r).saturating_sub(base.drops(*r));
+        }
+        for w in &self.workers {
+            let c = w.shared.counters.port(idx);
+            b.forwarded += c.forwarded.get();
+            b.to_kernel += c.to_kernel.get();
+            b.held += c.held.get();
+            b.tx_packets += c.tx_packets.get();
+            b.tx_bytes += c.tx_bytes.get();
+            b.originated += c.originated.get();
+            for r in DropReason::ALL {
+                b.drops[r.index()] += c.drops[r.index()].get();
+            }
+        }
+        b.drops[DropReason::RxRingFull.index()] += self.lost_before_workers(idx, b.punted);
+        b
+    }
+
+    /// Packets that XDP handed over and no worker saw, as far as they are known to be lost: counted
+    /// by a socket's full rings, or left in the rings of a socket that was closed.
+    fn lost_before_workers(&self, idx: PortIdx, punted: u64) -> u64 {
+        let Some(p) = self.snapshot.port(idx) else { return 0 };
+        let rings: u64 = self
+            .workers
+            .iter()
+            .filter_map(|w| w.shared.rx_lost.get(usize::from(p.dev)))
+            .map(|n| n.load(Ordering::Relaxed))
+            .sum();
+        let closed = self.closed_loss.get(&idx).copied().unwrap_or(0);
+        self.unseen(idx, punted).min(rings + closed)
+    }
+
+    fn unseen(&self, idx: PortIdx, punted: u64) -> u64 {
+        let seen: u64 = self.workers.iter().map(|w| w.shared.counters.port(idx).rx_packets.get()).sum();
+        punted.saturating_sub(seen)
+    }
+
+    /// Called when a device has no socket: what XDP handed over until now and nobody saw is lost.
+    pub(super) fn write_off(&mut self, dev: u8) {
+        let ports: Vec<PortIdx> = self.bindings.iter().filter(|b| b.port.dev == dev).map(|b| b.idx).collect();
+        for idx in ports {
+            let punted = self.books(idx).punted;
+            self.closed_loss.insert(idx, self.unseen(idx, punted));
+        }
+    }
+
+    pub(super) fn publish_metrics(&self) {
+        let snapshot = self.metrics();
+        match self.metrics_data.lock() {
+            Ok(mut d) => *d = snapshot,
+            Err(e) => *e.into_inner() = snapshot,
+        }
+    }
+
+    fn metrics(&self) -> MetricsSnapshot {
+        let ports = self.port_rows();
+        let mut punts = Vec::new();
+        for b in self.bindings.iter().filter(|b| b.ours()) {
+            for (r, packets) in PuntReason::ALL.iter().zip(self.punts(b.idx)) {
+                punts.push(PortPunt { port: b.port.name.clone(), reason: r.name().to_owned(), packets });
+            }
+        }
+        MetricsSnapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            config_epoch: self.epoch,
+            ports,
+            drops: self.drop_rows(),
+            punts,
+            sessions: self.session_totals(),
+            workers: self.worker_rows(),
+            cars: Vec::new(),
+            tunnels: Vec::new(),
+        }
+    }
+
+    /// Punts of a port by reason, in the order of [`PuntReason::ALL`].
+    fn punts(&self, idx: PortIdx) -> Vec<u64> {
+        let now = self.gateway.stats(idx).unwrap_or_default();
+        let base = self.base.get(idx.index()).copied().unwrap_or_default();
+        PuntReason::ALL.iter().map(|r| now.punts(*r).saturating_sub(base.punts(*r))).collect()
+    }
+
+    fn port_rows(&self) -> Vec<control::Port> {
+        self.bindings.iter().map(|b| self.port_row(b)).collect()
+    }
+
+    fn port_row(&self, b: &crate::compile::PortBinding) -> control::Port {
+        let mut row = control::Port::new(&b.port.name, &b.device, b.role);
+        row.vlan = VlanId::new(b.port.vlan);
+        row.up = b.port.up;
+        row.mtu = u32::from(b.port.mtu);
+        row.mac = Some(b.port.mac);
+        let v4 = b.port.addrs4.iter().filter_map(|(a, l)| IpNet::new((*a).into(), *l).ok());
+        let v6 = b.port.addrs6.iter().filter_map(|(a, l)| IpNet::new((*a).into(), *l).ok());
+        row.addresses = v4.chain(v6).collect();
+        if !b.ours() {
+            row.capability = format!("{}: left to the kernel", b.device);
+            return row;
+        }
+        if let Some(d) = self.devices.get(&b.port.dev) {
+            row.capability = d.capability();
+            row.xdp_mode = d.attached.as_ref().map_or("none", |a| a.mode.name()).to_owned();
+            row.xsk_mode = match d.binding {
+                Some(x) if x.is_zero_copy() => "zero-copy",
+                Some(_) => "copy",
+                None => "none",
+            }
+            .to_owned();
+            row.queues = d.queues;
+        }
+        let books = self.books(b.idx);
+        row.rx_packets = books.rx_packets;
+        row.rx_bytes = books.rx_bytes;
+        row.tx_packets = books.tx_packets;
+        row.tx_bytes = books.tx_bytes;
+        row.forwarded = books.forwarded;
+        row.to_kernel = books.to_kernel;
+        row.held = books.held;
+        row.dropped = books.drops.iter().sum();
+        row.originated = books.originated;
+        row.punted = books.punted;
+        row.fast = books.fast;
+        row
+    }
+
+    fn drop_rows(&self) -> Vec<control::DropRow> {
+        let mut rows = Vec::new();
+        for b in self.bindings.iter().filter(|b| b.ours()) {
+            let books = self.books(b.idx);
+            for r in DropReason::ALL {
+                let n = books.drops[r.index()];
+                if n > 0 {
+                    rows.push(control::DropRow::new(&b.port.name, *r, n));
+                }
+            }
+        }
+        rows
+    }
+
+    fn session_totals(&self) -> control::SessionTotals {
+        control::SessionTotals {
+            ipv4: u64::from(self.tables.v4.live()),
+            ipv6: u64::from(self.tables.v6.live()),
+            capacity_ipv4: u64::from(self.tables.v4.capacity()),
+            capacity_ipv6: u64::from(self.tables.v6.capacity()),
+            created: self.workers.iter().map(|w| w.shared.counters.sessions_created.get()).sum(),
+            memory_bytes: (self.tables.v4.memory() + self.tables.v6.memory()) as u64,
+        }
+    }
+
+    fn worker_rows(&self) -> Vec<control::Worker> {
+        self.workers
+            .iter()
+            .map(|w| control::Worker {
+                id: w.shared.id,
+                cpu: w.shared.cpu.map(|c| c as u32),
+                batches: w.shared.counters.batches.get(),
+                packets: w.shared.counters.packets.get(),
+                busy_percent: (w.busy.2 * 10.0).round() / 10.0,
+            })
+            .collect()
+    }
+
+    fn port_name(&self, idx: u8) -> &str {
+        self.config.port(PortIdx(idx)).map_or("?", |p| p.name.as_str())
+    }
+
+    /// Calls `f` with every live session.
+    fn each_session(&self, mut f: impl FnMut(SessionRef, &SessionFacts<'_>)) {
+        let now = Nanos(sys::now()).tick();
+        self.each_of::<FlowRecord4>(now, &mut f);
+        self.each_of::<FlowRecord6>(now, &mut f);
+    }
+
+    fn each_of<R: FamilyOf>(&self, now: Tick, f: &mut impl FnMut(SessionRef, &SessionFacts<'_>)) {
+        let table = R::table(&self.tables);
+        for n in 1..table.used() {
+            let meta = table.meta(n);
+            let Some(state) = State::of(meta) else { continue };
+            let (a, b) = (table.record(RecordNo(n * 2)), table.record(RecordNo(n * 2 + 1)));
+            let t = R::tuple(&a.key());
+            let (sport, dport) = shown_ports(&t, a.key_ports());
+            let ports = meta.ports.load(Ordering::Relaxed);
+            let rule =
+                meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
+            let replies = b.packets().load(Ordering::Relaxed);
+            let facts = SessionFacts {
+                proto: IpProto(t.proto),
+                src: t.src,
+                sport,
+                dst: t.dst,
+                dport,
+                nat_src: None,
+                nat_dst: None,
+                state: shown_state(state, replies),
+                idle_s: seconds(session::idle(table, n, now)),
+                packets: a.packets().load(Ordering::Relaxed),
+                bytes: a.bytes().load(Ordering::Relaxed),
+                reply_packets: replies,
+                reply_bytes: b.bytes().load(Ordering::Relaxed),
+                in_port: self.port_name(ports as u8),
+                out_port: self.port_name((ports >> 8) as u8),
+                rule,
+            };
+            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
+            f(SessionRef { family: R::FAMILY, number: n, age_s }, &facts);
+        }
+    }
+
+    fn spell_out(&self, wanted: &[SessionRef]) -> Vec<control::Session> {
+        // The order of `wanted` is the answer's.
+        let mut rows: Vec<Option<control::Session>> = vec![None; wanted.len()];
+        self.each_session(|r, s| {
+            if let Some(i) = wanted.iter().position(|w| w.family == r.family && w.number == r.number) {
+                rows[i] = Some(control::Session {
+                    family: if r.family == Family::V4 { 4 } else { 6 },
+                    proto: s.proto,
+                    src: s.src,
+                    sport: s.sport,
+                    dst: s.dst,
+                    dport: s.dport,
+                    nat_src: None,
+                    nat_sport: None,
+                    nat_dst: None,
+                    nat_dport: None,
+                    state: s.state.to_owned(),
+                    age_s: r.age_s,
+                    idle_s: s.idle_s,
+                    packets: s.packets,
+                    bytes: s.bytes,
+                    reply_packets: s.reply_packets,
+                    reply_bytes: s.reply_bytes,
+                    in_port: s.in_port.to_owned(),
+                    out_port: s.out_port.to_owned(),
+                    rule: s.rule.map(str::to_owned),
+                });
+            }
+        });
+        rows.into_iter().flatten().collect()
+    }
+
+    pub(super) fn applied(&self, changed: bool, warnings: Vec<String>) -> control::ConfigApplied {
+        control::ConfigApplied { epoch: self.epoch, changed, warnings }
+    }
+}
+
+/// A session's place, to find it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct SessionRef {
+    family: Family,
+    number: u32,
+    age_s: u64,
+}
+
+/// Ports of a record's key as they stand in it; ICMP echo carries its identifier there.
+trait KeyPorts {
+    fn key_ports(&self) -> (u16, u16);
+}
+
+impl<R: FamilyOf> KeyPorts for R {
+    fn key_ports(&self) -> (u16, u16) {
+        R::raw_ports(&self.key())
+    }
+}
+
+fn shown_ports(t: &Tuple, raw: (u16, u16)) -> (u16, u16) {
+    if t.sport != 0 || t.dport != 0 { (t.sport, t.dport) } else { raw }
+}
+
+fn shown_state(state: State, replies: u64) -> &'static str {
+    match state {
+        State::Udp | State::Icmp | State::Other if replies == 0 => "unreplied",
+        State::Udp | State::Icmp | State::Other => "replied",
+        tcp => tcp.name(),
+    }
+}
+
+const fn seconds(ticks: u32) -> u64 {
+    let ticks = if ticks > u32::MAX / 2 { 0 } else { ticks };
+    ((ticks as u64) << TICK_SHIFT) / 1_000_000_000
+}
+
+impl Handler for Daemon {
+    fn status(&mut self) -> Result<control::Status, Error> {
+        let mut fast = 0;
+        let mut punted = 0;
+        let mut punts: Vec<control::PuntRow> = PuntReason::ALL
+            .iter()
+            .map(|r| control::PuntRow { reason: r.name().to_owned(), packets: 0 })
+            .collect();
+        for b in self.bindings.iter().filter(|b| b.ours()) {
+            let books = self.books(b.idx);
+            fast += books.fast;
+            punted += books.punted;
+            for (row, n) in punts.iter_mut().zip(self.punts(b.idx)) {
+                row.packets += n;
+            }
+        }
+        punts.retain(|p| p.packets > 0);
+        Ok(control::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            config_epoch: self.epoch,
+            config_file: self.source.clone(),
+            config_applied: rfc3339(self.applied),
+            workers: self.worker_rows(),
+            sessions: self.session_totals(),
+            fastpath_packets: fast,
+            punted_packets: punted,
+            punts,
+            warnings: self.warnings.clone(),
+        })
+    }
+
+    fn ports(&mut self) -> Result<control::Ports, Error> {
+        Ok(control::Ports { ports: self.port_rows() })
+    }
+
+    fn drops(&mut self) -> Result<control::Drops, Error> {
+        Ok(control::Drops { drops: self.drop_rows() })
+    }
+
+    fn acl(&mut self, query: &control::AclQuery) -> Result<control::AclReport, Error> {
+        if let Some(id) = &query.acl
+            && !self.config.acls.iter().any(|a| a.id == *id)
+        {
+            let ids: Vec<_> = self.config.acls.iter().map(|a| a.id.as_str()).collect();
+            return Err(Error::new(
+                ErrorCode::NotFound,
+                format!("no ACL has the id {id:?}"),
+                format!("the ACLs are: {}", ids.join(", ")),
+            ));
+        }
+        let now = Nanos(sys::now()).tick();
+        let row = |acl: &str, r: &AclRule| {
+            let stats = self.compiler.acl.info(acl, &r.id).map(|i| i.stats);
+            let last = stats.as_ref().map_or(0, |s| s.last_hit.load(Ordering::Relaxed));
+            control::AclRule {
+                id: r.id.clone(),
+                direction: r.direction.to_string(),
+                kind: r.kind.to_string(),
+                policy: r.policy.to_string(),
+                ip_protocol: protocol_name(r.tuple.protocol),
+                source_cidr: r.tuple.source.to_string(),
+                dest_cidr: r.tuple.dest.to_string(),
+                source_port_range: r.tuple.source_ports.to_string(),
+                dest_port_range: r.tuple.dest_ports.to_string(),
+                priority: u32::from(r.priority),
+                hits: stats.as_ref().map_or(0, |s| s.packets.load(Ordering::Relaxed)),
+                bytes: stats.as_ref().map_or(0, |s| s.bytes.load(Ordering::Relaxed)),
+                last_hit_s: (last != 0).then(|| seconds(now.since(Tick(last)))),
+            }
+        };
+        let acls = self
+            .config
+            .acls
+            .iter()
+            .filter(|a| query.acl.as_ref().is_none_or(|id| a.id == *id))
+            .map(|a| control::Acl {
+                id: a.id.clone(),
+                rules: a.rules.iter().map(|r| row(&a.id, r)).collect(),
+            })
+            .collect();
+        let findings = crate::check::findings(&self.config);
+        Ok(control::AclReport { acls, default: self.config.dataplane.acl_default.to_string(), findings })
+    }
+
+    fn routes(&mut self, query: &control::RouteQuery) -> Result<control::Routes, Error> {
+        let mut rows: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|r| query.covers.is_none_or(|a| r.dst.contains(&a)))
+            .filter(|r| !(matches!(r.route, Route::Local) && r.dst.addr().is_loopback()))
+            .collect();
+        if query.covers.is_some() {
+            rows.sort_by_key(|r| std::cmp::Reverse(r.dst.prefix_len()));
+        }
+        let total = rows.len() as u64;
+        let limit = query.limit.map_or(usize::MAX, |l| l as usize);
+        let tables = self.mirror.tables();
+        let device_name = |i: u32| tables.link(i).map_or_else(|| format!("if{i}"), |l| l.name.clone());
+        let routes = rows
+            .into_iter()
+            .take(limit)
+            .map(|r| {
+                let mut hops = Vec::new();
+                if let Route::Via(members) = &r.route {
+                    for m in members {
+                        let binding = self.bindings.get(m.port.index());
+                        let ifindex = binding.and_then(|b| b.l3_ifindex).unwrap_or(0);
+                        let neighbor = m.via.and_then(|ip| tables.neighbor(ifindex, ip));
+                        let known = m.via.and_then(|ip| self.compiler.nexthops.get(m.port, ip));
+                        hops.push(control::NextHop {
+                            via: m.via,
+                            port: Some(self.port_name(m.port.0).to_owned()),
+                            device: binding.map(|b| b.device.clone()).unwrap_or_default(),
+                            mac: known.filter(NextHop::valid).map(|n| n.dmac),
+                            state: match (m.via, neighbor) {
+                                (None, _) => "on-link".to_owned(),
+                                (Some(_), Some(n)) => n.state.to_string(),
+                                (Some(_), None) if known.is_some_and(|n| n.valid()) => "permanent".to_owned(),
+                                (Some(_), None) => "unknown".to_owned(),
+                            },
+                            weight: u32::from(m.weight),
+                        });
+                    }
+                }
+                hops.extend(r.foreign.iter().map(|(ifindex, via, weight)| control::NextHop {
+                    via: *via,
+                    port: None,
+                    device: device_name(*ifindex),
+                    mac: None,
+                    state: "not-ours".to_owned(),
+                    weight: u32::from(*weight),
+                }));
+                control::Route {
+                    destination: r.dst,
+                    kind: match r.route {
+                        Route::Via(_) | Route::NotOurs => "unicast",
+                        Route::Local => "local",
+                        Route::Blackhole => "blackhole",
+                        Route::Unreachable => "unreachable",
+                        Route::Prohibit => "prohibit",
+                    }
+                    .to_owned(),
+                    protocol: r.protocol.clone(),
+                    metric: r.metric,
+                    source: match r.source {
+                        crate::compile::RouteSource::Kernel => "kernel",
+                        crate::compile::RouteSource::Config => "config",
+                    }
+                    .to_owned(),
+                    next_hops: hops,
+                }
+            })
+            .collect();
+        Ok(control::Routes { routes, total })
+    }
+
+    fn sessions(&mut self, query: &control::SessionQuery) -> Result<control::Sessions, Error> {
+        let mut picker = Picker::new(query);
+        self.each_session(|r, s| picker.offer(s, r));
+        let (wanted, total) = picker.finish();
+        Ok(control::Sessions { sessions: self.spell_out(&wanted), total })
+    }
+
+    fn sessions_flush(&mut self, filter: &control::SessionFilter) -> Result<control::Flushed, Error> {
+        let mut doomed = Vec::new();
+        self.each_session(|r, s| {
+            if filter.matches(s) {
+                doomed.push(r);
+            }
+        });
+        let mut flushed = 0;
+        for r in doomed {
+            flushed += u64::from(match r.family {
+                Family::V4 => {
+                    session::settle(&self.tables.v4, r.number, &self.snapshot);
+                    self.tables.v4.remove(r.number, &mut self.flushed4)
+                }
+                Family::V6 => {
+                    session::settle(&self.tables.v6, r.number, &self.snapshot);
+                    self.tables.v6.remove(r.number, &mut self.flushed6)
+                }
+            });
+        }
+        Ok(control::Flushed { flushed })
+    }
+
+    fn top(&mut self, query: &control::TopQuery) -> Result<control::Top, Error> {
+        let mut top = TopCollector::new(query);
+        self.each_session(|_, s| top.offer(s));
+        Ok(top.finish())
+    }
+
+    fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error> {
+        super::explain::explain(self, query)
+    }
+
+    fn config_show(&mut self) -> Result<control::ConfigShow, Error> {
+        let text = self.config.to_toml(Secrets::Masked).map_err(|e| Error::internal(e.to_string()))?;
+        Ok(control::ConfigShow {
+            name: self.source.clone(),
+            epoch: self.epoch,
+            applied: rfc3339(self.applied),
+            text,
+        })
+    }
+
+    fn config_check(&mut self, text: &str, name: &str) -> Result<Vec<String>, Error> {
+        let checked = config::parse(text, name).map_err(|e| Error::invalid_config(e.to_string()))?;
+        Ok(checked.warnings.iter().map(|w| w.to_string()).collect())
+    }
+
+    fn config_apply(&mut self, text: &str, name: &str) -> Result<control::ConfigApplied, Error> {
+        let (changed, warnings) =
+            self.apply(text.to_owned(), name).map_err(|e| Error::invalid_config(format!("{e:#}")))?;
+        Ok(self.applied(changed, warnings))
+    }
+
+    fn reload(&mut self) -> Result<control::ConfigApplied, Error> {
+        let path = self.path.clone();
+        let text = crate::config_file::read(&path).map_err(|e| Error::invalid_config(format!("{e:#}")))?;
+        self.config_apply(&text, &path.display().to_string())
+    }
+}
+
+/// For `explain`: how a walk ended.
+pub(super) fn outcome(e: &Explained) -> (&'static str, Option<String>) {
+    match e {
+        Explained::Forward(_) => ("forward", None),
+        Explained::Stopped(Stop::Kernel) => {
+            ("to-kernel", Some("addressed to the gateway or its links".to_owned()))
+        }
+        Explained::Stopped(Stop::Drop { reason, .. }) => ("drop", Some(reason.name().to_owned())),
+        Explained::Stopped(Stop::Unresolved { to, .. }) => {
+            ("held", Some(format!("{to} is not resolved yet")))
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! From a configuration to a running daemon, and the way back.
+
+use super::epochs::GraceKeeper;
+use super::worker::{Sizes, ToWorker, Worker};
+use super::{Daemon, WorkerHandle};
+use crate::compile::{Compiler, NextHops};
+use crate::config_file;
+use crate::server::MetricsSnapshot;
+use anyhow::{Context, Result, anyhow, bail};
+use mio::Waker;
+use sag_bpf::{Gateway, OpenOptions};
+use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
+use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6};
+use sag_model::{Nanos, PortIdx};
+use sag_pipeline::family::FamilyOf;
+use sag_pipeline::session::State;
+use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory, index_buckets};
+use sag_pipeline::{Pipeline, Tables};
+use sag_rtnl::Mirror;
+use sag_xsk::{ChunkSize, nic, sys};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
+
+/// Frames that a worker keeps for each of its sockets: receive ring, transmit ring, and slack.
+const FRAMES_PER_SOCKET: u32 = 4096;
+
+pub fn logging(filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("dataplane.log: {filter:?} is no log filter (try \"info\")"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init()
+        .map_err(|e| anyhow!("cannot start logging: {e}"))
+}
+
+/// Names everything that the machine lacks before anything is touched.
+pub fn preflight(config: &Config) -> Result<()> {
+    let missing = sag_bpf::preflight(&config.dataplane.pin_dir);
+    for m in missing.iter().filter(|m| !m.required) {
+        tracing::warn!("{}: {}; {}", m.name, m.found, m.remedy);
+    }
+    let required: Vec<_> = missing
+        .iter()
+        .filter(|m| m.required)
+        .map(|m| format!("{}: {}; {}", m.name, m.found, m.remedy))
+        .collect();
+    if required.is_empty() {
+        Ok(())
+    } else {
+        bail!("this machine cannot run the gateway:\n  {}", required.join("\n  "))
+    }
+}
+
+fn lock_file(d: &Dataplane) -> PathBuf {
+    let name = d.pin_dir.to_string_lossy().trim_matches('/').replace('/', "-");
+    PathBuf::from("/run/sag").join(format!("{name}.lock"))
+}
+
+pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> Result<Daemon> {
+    let warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
+    for w in &warnings {
+        tracing::warn!("{w}");
+    }
+    let config = checked.config;
+    let d = &config.dataplane;
+    let mirror = Mirror::open().context("cannot read the kernel's tables (netlink)")?;
+    let max_ifindex = mirror.tables().links().map(|l| l.ifindex).max().unwrap_or(1);
+    let lock = lock_file(d);
+    if let Some(dir) = lock.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let gateway = Gateway::open(&OpenOptions {
+        pin_dir: d.pin_dir.clone(),
+        lock_file: lock,
+        sessions4: d.flows,
+        sessions6: d.flows_v6(),
+        max_ifindex,
+    })?;
+    let control = gateway.control();
+    let grace = Arc::new(Grace::default());
+    let tables = Arc::new(tables(&gateway, control, &grace));
+    let epoch = control.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+    let loss = match d.on_daemon_loss {
+        DaemonLoss::Drop => 1,
+        DaemonLoss::PassToKernel => 2,
+    };
+    control.daemon_loss.store(loss, Ordering::Relaxed);
+    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), false);
+    let compiled = compiler.compile(&config, mirror.tables(), epoch);
+    let snapshot = Arc::new(compiled.snapshot);
+
+    let base = (0..PortIdx::MAX as u8).map(|i| gateway.stats(PortIdx(i)).unwrap_or_default()).collect();
+    let (outbox, events) = crossbeam_channel::unbounded();
+    let cpus = sys::allowed_cpus().context("cannot tell which cores this process may use")?;
+    let queues = config
+        .ports
+        .iter()
+        .filter(|p| p.zone().is_some())
+        .filter_map(|p| nic::IfName::new(&p.device).map(nic::queue_count))
+        .filter(|&n| n > 0)
+        .min()
+        .unwrap_or(1);
+    let wanted = d.workers.map_or(cpus.len() as u32, u32::from);
+    let count = wanted.min(queues).clamp(1, 64);
+    if count < wanted {
+        tracing::info!(workers = count, "one worker per queue at most: fewer than {wanted}");
+    }
+    let devices =
+        config.ports.iter().map(|p| &p.device).collect::<std::collections::BTreeSet<_>>().len() as u32;
+    let per_worker = queues_per_worker(&config, count).max(devices);
+    let mtu = snapshot.ports.iter().map(|p| u32::from(p.mtu)).max().unwrap_or(1500);
+    let sizes = Sizes {
+        frames: (per_worker * FRAMES_PER_SOCKET).next_power_of_two().min(1 << 18),
+        chunk: ChunkSize::for_mtu(mtu, 128)
+            .context("an interface's MTU is beyond what AF_XDP frames hold")?,
+    };
+    let mut workers = Vec::new();
+    for id in 0..count {
+        let (to, inbox) = crossbeam_channel::unbounded();
+        let (kick, ear) = UnixStream::pair().context("cannot make a pipe to a worker")?;
+        ear.set_nonblocking(true)?;
+        kick.set_nonblocking(true)?;
+        let cpu = cpus.get(id as usize % cpus.len().max(1)).copied();
+        let (tables, snap) = (tables.clone(), snapshot.clone());
+        let w = Worker::new(id, count, cpu, sizes, tables, snap, inbox, outbox.clone(), waker.clone(), ear)
+            .with_context(|| format!("worker {id}"))?;
+        let shared = w.shared();
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || w.run())
+            .context("cannot start a worker thread")?;
+        workers.push(WorkerHandle { to, kick, shared, thread: Some(thread), busy: (Instant::now(), 0, 0.0) });
+    }
+    let daemon = Daemon {
+        path: path.to_owned(),
+        text,
+        source: path.display().to_string(),
+        applied: SystemTime::now(),
+        warnings,
+        epoch,
+        started: Instant::now(),
+        mirror,
+        compiler,
+        snapshot,
+        bindings: compiled.bindings,
+        routes: compiled.routes,
+        explainer: Pipeline::new(tables.clone(), 0, 1),
+        gateway,
+        tables,
+        grace,
+        epochs: GraceKeeper::default(),
+        devices: BTreeMap::new(),
+        workers,
+        events,
+        base,
+        closed_loss: BTreeMap::new(),
+        flushed4: Quarantine::default(),
+        flushed6: Quarantine::default(),
+        metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
+        probed: Instant::now(),
+        published: Instant::now(),
+        live: None,
+        config,
+    };
+    daemon.publish_addresses();
+    keep_last_good(&daemon.config, &daemon.text);
+    Ok(daemon)
+}
+
+fn queues_per_worker(config: &Config, workers: u32) -> u32 {
+    let mut seen = std::collections::BTreeSet::new();
+    config
+        .ports
+        .iter()
+        .filter(|p| p.zone().is_some() && seen.insert(&p.device))
+        .filter_map(|p| nic::IfName::new(&p.device).map(nic::queue_count))
+        .map(|q| q.max(1).div_ceil(workers.max(1)))
+        .sum()
+}
+
+/// The flow tables over the shared memory; sessions of an earlier daemon go on.
+fn tables(gateway: &Gateway, control: &'static ControlBlock, grace: &Arc<Grace>) -> Tables {
+    let seed = match control.seed.load(Ordering::Relaxed) {
+        0 => {
+            // Random per table: nobody can aim flows at one bucket.
+            let seed = std::collections::hash_map::RandomState::new().build_hasher().finish() | 1;
+            control.seed.store(seed, Ordering::Relaxed);
+            seed
+        }
+        known => known,
+    };
+    let v4 = TableMemory { records: gateway.flows4(), buckets: gateway.index4() };
+    let v6 = TableMemory { records: gateway.flows6(), buckets: gateway.index6() };
+    let v4 = table::<FlowRecord4>("IPv4", v4, seed, (&control.index4_base, &control.index4_mask), grace);
+    let v6 = table::<FlowRecord6>("IPv6", v6, seed, (&control.index6_base, &control.index6_mask), grace);
+    Tables { v4, v6 }
+}
+
+type Word = std::sync::atomic::AtomicU32;
+
+fn table<R: FlowRecord + FamilyOf>(
+    what: &str,
+    mem: TableMemory<R>,
+    seed: u64,
+    (base, mask): (&Word, &Word),
+    grace: &Arc<Grace>,
+) -> FlowTable<R> {
+    // An index of n buckets lies at offset n, so that every size has its place.
+    let sessions = (mem.records.len() / 2).saturating_sub(1) as u32;
+    let room = (mem.buckets.len() / 2).max(1) as u32;
+    let buckets = index_buckets(sessions).min(1 << room.ilog2());
+    let (old_base, old_mask) = (base.load(Ordering::Relaxed), mask.load(Ordering::Relaxed));
+    let same = old_base == buckets && old_mask == buckets - 1;
+    let table = FlowTable::new(mem, seed, buckets, buckets - 1, grace.clone());
+    if same {
+        let tick = Nanos(sys::now()).tick().0;
+        let found = table.restore(tick, |key| State::first(R::tuple(key).proto, 0));
+        if found.sessions > 0 || found.discarded > 0 {
+            tracing::info!(
+                sessions = found.sessions,
+                discarded = found.discarded,
+                "{what} sessions taken over"
+            );
+        }
+    } else {
+        table.clear();
+        base.store(buckets, Ordering::Relaxed);
+        mask.store(buckets - 1, Ordering::Release);
+    }
+    table
+}
+
+/// Keeps the running document where the next start finds it if its source is gone.
+pub fn keep_last_good(config: &Config, text: &str) {
+    let dir = &config.dataplane.state_dir;
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        let (new, path) = (dir.join("last-good.toml.new"), dir.join("last-good.toml"));
+        write_private(&new, text)?;
+        std::fs::rename(new, path)
+    };
+    if let Err(error) = write() {
+        tracing::warn!(dir = %dir.display(), %error, "cannot keep the last good configuration");
+    }
+}
+
+/// The document may hold keys: only its owner reads it.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut f = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    f.write_all(text.as_bytes())?;
+    f.sync_all()
+}
+
+/// `sag-vcpe unload`.
+pub fn unload(path: Option<&Path>) -> Result<()> {
+    let dataplane = match path {
+        Some(p) => config_file::load(p)?.0.config.dataplane,
+        None => Dataplane::default(),
+    };
+    remove(&dataplane)
+}
+
+pub fn remove(d: &Dataplane) -> Result<()> {
+    let lock = lock_file(d);
+    if let Some(dir) = lock.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    match sag_bpf::unload(&d.pin_dir, &lock)? {
+        true => println!("removed programs, links and maps of {}", d.pin_dir.display()),
+        false => println!("nothing is loaded in {}", d.pin_dir.display()),
+    }
+    Ok(())
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        // An error on the way up: the threads must not outlive the daemon's memory of them.
+        if self.thread.is_some() {
+            self.send(ToWorker::Stop);
+        }
+    }
+}

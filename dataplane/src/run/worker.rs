@@ -1,0 +1,479 @@
+//! A worker thread: pinned to a core, runs to completion in batches over the AF_XDP sockets of its
+//! queues. It owns its packet memory; nothing on its path is shared but the flow table and counters.
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+use sag_model::config::ZeroCopy;
+use sag_model::{DropReason, Nanos, PortIdx};
+use sag_packet::rewrite::FrameMut;
+use sag_pipeline::counters::Counters;
+use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::worker::BATCH;
+use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
+use sag_xsk::{Binding, BusyPoll, ChunkSize, Frame, Mode, Socket, SocketConfig, Umem, UmemConfig, sys};
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What the control thread tells a worker.
+pub enum ToWorker {
+    Snapshot(Arc<Snapshot>),
+    /// Open a socket; answered by [`FromWorker::Opened`] or [`FromWorker::Failed`].
+    Open {
+        dev: u8,
+        device: String,
+        queue: u32,
+        mode: Mode,
+        busy_poll: bool,
+    },
+    /// The device is gone or no longer ours.
+    Close {
+        dev: u8,
+    },
+    Stop,
+}
+
+/// What a worker tells the control thread.
+#[derive(Debug)]
+pub enum FromWorker {
+    Opened {
+        dev: u8,
+        queue: u32,
+        socket: OwnedFd,
+        binding: Binding,
+    },
+    Failed {
+        dev: u8,
+        queue: u32,
+        error: String,
+    },
+    /// A socket stopped working: its device vanished or went down.
+    Gone {
+        worker: u32,
+        dev: u8,
+        queue: u32,
+        error: String,
+    },
+    /// Resolve these next hops.
+    Resolve(Vec<(PortIdx, IpAddr)>),
+}
+
+/// What others may read of a running worker.
+#[derive(Debug)]
+pub struct Shared {
+    pub id: u32,
+    pub cpu: Option<usize>,
+    pub counters: Arc<Counters>,
+    /// Counts rounds of the loop: whoever saw it change knows that the worker holds nothing older.
+    pub rounds: AtomicU64,
+    /// In `poll`: holds nothing.
+    pub asleep: AtomicBool,
+    /// Frames that AF_XDP dropped before the worker saw them: ring full, or no chunk to fill.
+    pub rx_lost: Box<[AtomicU64]>,
+    pub free_frames: AtomicU64,
+}
+
+/// Memory sizes of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub frames: u32,
+    pub chunk: ChunkSize,
+}
+
+pub struct Worker {
+    umem: Umem,
+    sockets: Vec<Queue>,
+    /// The socket that sends for a device.
+    by_dev: [Option<u8>; 64],
+    pipeline: Pipeline,
+    snapshot: Arc<Snapshot>,
+    inbox: Receiver<ToWorker>,
+    outbox: Sender<FromWorker>,
+    waker: Arc<Waker>,
+    shared: Arc<Shared>,
+    kick: UnixStream,
+    batch: Vec<Frame>,
+    verdicts: Vec<Verdict>,
+}
+
+struct Queue {
+    dev: u8,
+    socket: Socket,
+    broken: bool,
+    lost: u64,
+}
+
+impl Worker {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        id: u32,
+        workers: u32,
+        cpu: Option<usize>,
+        sizes: Sizes,
+        tables: Arc<Tables>,
+        snapshot: Arc<Snapshot>,
+        inbox: Receiver<ToWorker>,
+        outbox: Sender<FromWorker>,
+        waker: Arc<Waker>,
+        kick: UnixStream,
+    ) -> anyhow::Result<Worker> {
+        let umem =
+            Umem::new(&UmemConfig { frames: sizes.frames, chunk: sizes.chunk, ..UmemConfig::default() })?;
+        let pipeline = Pipeline::new(tables, id, workers);
+        let shared = Arc::new(Shared {
+            id,
+            cpu,
+            counters: pipeline.counters.clone(),
+            rounds: AtomicU64::new(0),
+            asleep: AtomicBool::new(true),
+            rx_lost: (0..64).map(|_| AtomicU64::new(0)).collect(),
+            free_frames: AtomicU64::new(0),
+        });
+        Ok(Worker {
+            umem,
+            sockets: Vec::with_capacity(64),
+            by_dev: [None; 64],
+            pipeline,
+            snapshot,
+            inbox,
+            outbox,
+            waker,
+            shared,
+            kick,
+            batch: Vec::with_capacity(BATCH),
+            verdicts: Vec::with_capacity(BATCH),
+        })
+    }
+
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        if let Some(cpu) = self.shared.cpu
+            && let Err(error) = sys::pin_to_cpu(cpu)
+        {
+            tracing::warn!(worker = self.shared.id, cpu, %error, "cannot pin the worker to its core");
+        }
+        let mut idle = 0u32;
+        let mut last_stats = 0u64;
+        let mut fds = Vec::with_capacity(65);
+        loop {
+            self.shared.rounds.fetch_add(1, Ordering::Release);
+            if !self.inbox.is_empty() && !self.read_inbox() {
+                break;
+            }
+            let now = Nanos(sys::now());
+            let got = self.round(now);
+            if got > 0 {
+                let spent = sys::now().saturating_sub(now.0);
+                self.shared.counters.busy_ns.add(spent);
+            }
+            self.after(now);
+            if now.0.saturating_sub(last_stats) > 100_000_000 {
+                last_stats = now.0;
+                self.read_stats();
+            }
+            idle = if got > 0 { 0 } else { idle.saturating_add(1) };
+            // A few empty rounds are cheaper than going to sleep and being woken.
+            if idle > 4 {
+                self.sleep(&mut fds);
+            }
+        }
+        for q in self.sockets.drain(..) {
+            q.socket.close(&mut self.umem);
+        }
+    }
+
+    /// One batch from every socket. Returns the number of packets.
+    fn round(&mut self, now: Nanos) -> usize {
+        let mut got = 0;
+        for i in 0..self.sockets.len() {
+            let Some(q) = self.sockets.get_mut(i) else { break };
+            q.socket.complete(&mut self.umem);
+            if q.broken {
+                continue;
+            }
+            q.socket.refill(&mut self.umem);
+            if let Err(error) = q.socket.wake_if_needed() {
+                self.report_gone(i, error.to_string());
+                continue;
+            }
+            let Some(q) = self.sockets.get_mut(i) else { break };
+            let dev = q.dev;
+            let n = q.socket.rx(&mut self.umem, &mut self.batch, BATCH);
+            if n == 0 {
+                continue;
+            }
+            got += n;
+            self.process(now, dev);
+        }
+        got
+    }
+
+    fn process(&mut self, now: Nanos, dev: u8) {
+        let mut emit = Out {
+            umem: &mut self.umem,
+            sockets: &mut self.sockets,
+            by_dev: &self.by_dev,
+            snap: &self.snapshot,
+        };
+        let mut frames = Batch(&mut self.batch);
+        self.pipeline.batch(&self.snapshot, now, dev, &mut frames, &mut self.verdicts, &mut emit);
+        for (i, (frame, verdict)) in self.batch.drain(..).zip(&self.verdicts).enumerate() {
+            let ingress =
+                || self.pipeline.ingress(i).unwrap_or_else(|| ingress_of(&self.snapshot, dev, &frame));
+            match *verdict {
+                Verdict::Tx { port, start, len } => {
+                    let ingress = ingress();
+                    if let Err((frame, reason)) = emit.send(port, frame, start, len) {
+                        self.pipeline.untransmit(ingress, port, len, reason);
+                        emit.umem.release(frame);
+                    }
+                }
+                Verdict::Kernel => {
+                    // XDP gives the kernel its packets before they get here; this one slipped
+                    // through while addresses were changing, and there is no way back.
+                    let ingress = ingress();
+                    let c = self.pipeline.counters.port(ingress);
+                    c.to_kernel.sub(1);
+                    self.pipeline.counters.count_drop(ingress, DropReason::NoKernelPath);
+                    emit.umem.release(frame);
+                }
+                Verdict::Drop(_) | Verdict::Held | Verdict::Split => emit.umem.release(frame),
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        for i in 0..self.sockets.len() {
+            let Some(q) = self.sockets.get_mut(i) else { break };
+            if q.broken {
+                continue;
+            }
+            if let Err(error) = q.socket.flush() {
+                self.report_gone(i, error.to_string());
+            }
+        }
+    }
+
+    /// Work between rounds: held packets, ageing, requests for neighbours.
+    fn after(&mut self, now: Nanos) {
+        let mut emit = Out {
+            umem: &mut self.umem,
+            sockets: &mut self.sockets,
+            by_dev: &self.by_dev,
+            snap: &self.snapshot,
+        };
+        self.pipeline.poll(&self.snapshot, now, &mut emit);
+        self.flush();
+        let wanted: Vec<_> = self.pipeline.take_requests().collect();
+        if !wanted.is_empty() && self.outbox.send(FromWorker::Resolve(wanted)).is_ok() {
+            self.wake_control();
+        }
+    }
+
+    fn wake_control(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake the control thread");
+        }
+    }
+
+    fn report_gone(&mut self, i: usize, error: String) {
+        let Some(q) = self.sockets.get_mut(i) else { return };
+        if q.broken {
+            return;
+        }
+        q.broken = true;
+        let gone = FromWorker::Gone { worker: self.shared.id, dev: q.dev, queue: q.socket.queue(), error };
+        if self.outbox.send(gone).is_ok() {
+            self.wake_control();
+        }
+    }
+
+    /// False: stop.
+    fn read_inbox(&mut self) -> bool {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                ToWorker::Snapshot(s) => self.snapshot = s,
+                ToWorker::Open { dev, device, queue, mode, busy_poll } => {
+                    let answer = self.open(dev, &device, queue, mode, busy_poll);
+                    if self.outbox.send(answer).is_ok() {
+                        self.wake_control();
+                    }
+                }
+                ToWorker::Close { dev } => self.close(dev),
+                ToWorker::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn open(&mut self, dev: u8, device: &str, queue: u32, mode: Mode, busy_poll: bool) -> FromWorker {
+        let failed = |error: String| FromWorker::Failed { dev, queue, error };
+        let config = SocketConfig {
+            mode,
+            busy_poll: busy_poll.then_some(BusyPoll { microseconds: 20, budget: BATCH as u16 }),
+            ..SocketConfig::new(device, queue)
+        };
+        let socket = match Socket::open(&mut self.umem, &config) {
+            Ok(s) => s,
+            Err(e) => return failed(e.to_string()),
+        };
+        let binding = socket.binding();
+        match socket.fd().try_clone_to_owned() {
+            Ok(fd) => {
+                self.sockets.push(Queue { dev, socket, broken: false, lost: 0 });
+                self.index_sockets();
+                FromWorker::Opened { dev, queue, socket: fd, binding }
+            }
+            Err(e) => {
+                socket.close(&mut self.umem);
+                failed(e.to_string())
+            }
+        }
+    }
+
+    fn close(&mut self, dev: u8) {
+        self.read_stats();
+        let mut i = 0;
+        while i < self.sockets.len() {
+            if self.sockets[i].dev == dev {
+                let q = self.sockets.swap_remove(i);
+                q.socket.close(&mut self.umem);
+            } else {
+                i += 1;
+            }
+        }
+        self.index_sockets();
+    }
+
+    fn index_sockets(&mut self) {
+        self.by_dev = [None; 64];
+        for (i, q) in self.sockets.iter().enumerate() {
+            if let Some(slot) = self.by_dev.get_mut(usize::from(q.dev))
+                && slot.is_none()
+            {
+                *slot = u8::try_from(i).ok();
+            }
+        }
+    }
+
+    fn read_stats(&mut self) {
+        for q in &mut self.sockets {
+            if let Ok(s) = q.socket.stats() {
+                // A fill ring without chunks shows in `rx_dropped`.
+                let lost = s.rx_dropped + s.rx_ring_full;
+                if let Some(total) = self.shared.rx_lost.get(usize::from(q.dev)) {
+                    total.fetch_add(lost.saturating_sub(q.lost), Ordering::Relaxed);
+                }
+                q.lost = lost;
+            }
+        }
+        self.umem.reclaim(sys::now());
+        self.shared.free_frames.store(self.umem.free_count() as u64, Ordering::Relaxed);
+    }
+
+    /// Sleeps until a packet, a message or a few milliseconds.
+    fn sleep(&mut self, fds: &mut Vec<sys::PollFd>) {
+        use std::os::fd::AsFd;
+        fds.clear();
+        fds.push(sys::readable(self.kick.as_fd()));
+        fds.extend(self.sockets.iter().filter(|q| !q.broken).map(|q| sys::readable(q.socket.fd())));
+        self.shared.asleep.store(true, Ordering::SeqCst);
+        let waiting = self.sockets.iter().any(|q| q.socket.in_flight() > 0);
+        let timeout_ms = if waiting { 1 } else { 20 };
+        if let Err(error) = sys::poll(fds, timeout_ms)
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            tracing::error!(worker = self.shared.id, %error, "poll failed");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.shared.asleep.store(false, Ordering::SeqCst);
+        // Whatever was written is one call to look at the inbox.
+        let mut byte = [0u8; 64];
+        while matches!((&self.kick).read(&mut byte), Ok(n) if n == byte.len()) {}
+    }
+}
+
+/// The port at which a frame on this device arrived, by its tag.
+fn ingress_of(snap: &Snapshot, dev: u8, frame: &Frame) -> PortIdx {
+    let vlan = sag_packet::parse::link(frame.bytes()).map_or(0, |(vlan, ..)| vlan);
+    snap.ingress.port(dev, vlan).or_else(|| snap.ingress.first(dev)).unwrap_or(PortIdx(0))
+}
+
+struct Batch<'f>(&'f mut Vec<Frame>);
+
+impl Frames for Batch<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn frame(&mut self, i: usize) -> FrameMut<'_> {
+        let (buf, start, len) = self.0[i].packet_mut();
+        FrameMut::new(buf, start, len)
+    }
+}
+
+/// The way out: packet memory and the sockets that send.
+struct Out<'w> {
+    umem: &'w mut Umem,
+    sockets: &'w mut Vec<Queue>,
+    by_dev: &'w [Option<u8>; 64],
+    snap: &'w Snapshot,
+}
+
+impl Out<'_> {
+    fn send(
+        &mut self,
+        port: PortIdx,
+        mut frame: Frame,
+        start: usize,
+        len: usize,
+    ) -> Result<(), (Frame, DropReason)> {
+        let dev = self.snap.port(port).map(|p| usize::from(p.dev));
+        let slot = dev.and_then(|d| self.by_dev.get(d).copied().flatten());
+        let Some(q) = slot.and_then(|i| self.sockets.get_mut(usize::from(i))).filter(|q| !q.broken) else {
+            return Err((frame, DropReason::EgressDown));
+        };
+        if !frame.set_range(start, len) {
+            return Err((frame, DropReason::FrameTooBig));
+        }
+        q.socket.send(self.umem, frame).map_err(|f| (f, DropReason::TxRingFull))
+    }
+}
+
+impl Emit for Out<'_> {
+    fn emit(&mut self, port: PortIdx, bytes: &[u8]) -> bool {
+        let Some(mut frame) = self.umem.alloc() else { return false };
+        let (buf, start, _) = frame.packet_mut();
+        let Some(room) = buf.get_mut(start..start + bytes.len()) else {
+            self.umem.release(frame);
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        match self.send(port, frame, start, bytes.len()) {
+            Ok(()) => true,
+            Err((frame, _)) => {
+                self.umem.release(frame);
+                false
+            }
+        }
+    }
+}
+
+/// How the configuration wants sockets bound.
+pub fn socket_mode(zero_copy: ZeroCopy, native: bool) -> Mode {
+    match zero_copy {
+        // Generic XDP hands over socket buffers: there is nothing to map.
+        _ if !native => Mode::Copy,
+        ZeroCopy::Auto => Mode::Auto,
+        ZeroCopy::On => Mode::ZeroCopy,
+        ZeroCopy::Off => Mode::Copy,
+    }
+}
