@@ -61,10 +61,11 @@ pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> St
         out.push('\n');
         out.push_str(&table.render(page));
     }
-    if !s.punts.is_empty() {
+    let mut punts = s.punts.iter().filter(|p| p.packets > 0).peekable();
+    if punts.peek().is_some() {
         let mut table =
             Table::new([Column::text("PUNTED BECAUSE"), Column::number("PACKETS"), Column::number("SHARE")]);
-        for p in &s.punts {
+        for p in punts {
             let share = percent(p.packets, s.punted_packets);
             table.row([p.reason.as_str().into(), exact(p.packets).into(), share.into()]);
         }

@@ -54,7 +54,8 @@ fn a_status(factor: u64) -> Status {
         "sessions": {"ipv4": 12_345, "ipv6": 12, "capacity_ipv4": 1_048_576, "capacity_ipv6": 131_072,
             "created": 99_123 * factor, "memory_bytes": 83_886_080},
         "fastpath_packets": 123_456_789 * factor, "punted_packets": 320_000 * factor,
-        "punts": [{"reason": "miss", "packets": 300_000}, {"reason": "stale-epoch", "packets": 20_000}],
+        "punts": [{"reason": "miss", "packets": 300_000}, {"reason": "stale-epoch", "packets": 20_000},
+            {"reason": "fragment", "packets": 0}],
         "warnings": ["[[qos]] qos-1 is read but not enforced by this version of sag-vcpe, traffic is not limited by it at all"],
     }))
 }
