@@ -4,11 +4,15 @@
 
 mod net;
 mod pkt;
+mod random;
 mod rig;
+mod story;
 
 pub use net::{Acl, Net, host_mac, prefix};
 pub use pkt::{GATEWAY_MACS, Pkt, checksum};
+pub use random::Dice;
 pub use rig::{Buffers, Outcome, Rig, Sent};
+pub use story::{Told, tell};
 
 use sag_model::PortIdx;
 

@@ -5,6 +5,7 @@ mod errors;
 mod forward;
 mod fragments;
 mod neighbors;
+mod random;
 mod sessions;
 mod workers;
 

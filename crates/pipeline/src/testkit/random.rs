@@ -1,0 +1,288 @@
+//! Random gateways, packets and events from a seed. Addresses and ports come from small sets, so
+//! that flows meet again, answers find their sessions and rules match.
+
+use super::*;
+use crate::policy::Class;
+use crate::snapshot::{Member, Route};
+use sag_model::MacAddr;
+use sag_packet::proto::*;
+use std::time::Duration;
+
+/// A seeded generator (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+const HOSTS4: [&str; 9] = [
+    "192.168.1.10",
+    "192.168.1.11",
+    "192.168.2.10",
+    "192.168.1.77",
+    "198.51.100.7",
+    "198.51.100.8",
+    "100.64.3.4",
+    "10.20.3.4",
+    "203.0.113.1",
+];
+const ODD4: [&str; 9] = [
+    "192.168.1.1",
+    "203.0.113.2",
+    "192.168.1.255",
+    "255.255.255.255",
+    "224.0.0.5",
+    "127.0.0.1",
+    "0.0.0.0",
+    "169.254.1.1",
+    "241.0.0.1",
+];
+const HOSTS6: [&str; 7] = [
+    "2001:db8:1::10",
+    "2001:db8:1::11",
+    "2001:db8:4::10",
+    "2001:db8:1::77",
+    "2001:db8:99::7",
+    "2001:db8:64::8",
+    "2001:db8:20::4",
+];
+const ODD6: [&str; 6] = ["2001:db8:1::1", "ff02::1", "::1", "::", "fe80::10", "fe80::1"];
+const PORTS: [u16; 5] = [0, 53, 80, 1000, 65535];
+const MTUS: [u16; 8] = [20, 68, 576, 1280, 1400, 1500, 1500, 9000];
+const SIZES: [usize; 10] = [0, 1, 7, 8, 16, 40, 100, 1000, 1472, 2500];
+const RULES: [&str; 8] = [
+    "* * * * *",
+    "17 * * * *",
+    "17 * * * 53-80",
+    "6 192.168.1.0/24 * * *",
+    "6 * * 1000-65535 80-80",
+    "1 * * * *",
+    "* 2001:db8:1::/64 * * *",
+    "* * 198.51.100.0/24 * *",
+];
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.roll() % n.max(1) as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// A gateway that differs from [`Net::branch`] here and there.
+    pub fn net(&mut self) -> Net {
+        let mut n = Net::branch();
+        n.options.acl_stateful = !self.once_in(4);
+        n.options.promiscuous = self.once_in(8);
+        n.options.icmp_rate = self.pick(&[0, 10, 1000, 1_000_000]);
+        for i in 0..self.below(4) {
+            let to = self.pick(&["198.51.100.0/24", "100.64.0.0/10", "2001:db8:64::/48", "198.51.100.8/32"]);
+            let v6 = to.contains(':');
+            let member = |d: &mut Dice| Member {
+                port: d.pick(&[WAN, LINE, LAN2, PortIdx(60)]),
+                via: match v6 {
+                    true => d.pick(&[None, Some("2001:db8:2::1"), Some("2001:db8:3::1"), Some("fe80::9")]),
+                    false => d.pick(&[None, Some("203.0.113.1"), Some("192.0.2.1"), Some("203.0.113.9")]),
+                }
+                .map(|a| a.parse().expect("address")),
+                weight: d.pick(&[0, 1, 2, 65535]),
+                mtu: d.pick(&[0, 0, 1300, 600]),
+            };
+            let route = match self.below(8) {
+                0 => Route::Blackhole,
+                1 => Route::Unreachable,
+                2 => Route::Prohibit,
+                3 => Route::NotOurs,
+                4 if i > 0 => Route::Local,
+                _ => Route::Via((0..self.below(4)).map(|_| member(self)).collect()),
+            };
+            n.route(to, route);
+        }
+        for _ in 0..self.below(4) {
+            self.event(&mut n);
+        }
+        n
+    }
+
+    /// Something happens to the gateway.
+    pub fn event(&mut self, n: &mut Net) {
+        let port = self.pick(&[LAN, WAN, LINE, LAN2]);
+        match self.below(6) {
+            0 => n.ports[port.index()].up ^= true,
+            1 => n.set_mtu(port, self.pick(&MTUS)),
+            2 => {
+                for ip in ["203.0.113.1", "2001:db8:2::1"] {
+                    n.unresolve(WAN, ip);
+                }
+            }
+            3 => {
+                n.neighbor(WAN, "203.0.113.1");
+                n.neighbor(WAN, "2001:db8:2::1");
+                n.neighbor(LAN, "192.168.1.77");
+            }
+            _ => {
+                let mut acl = std::mem::take(&mut n.acl).cleared();
+                acl.default_accept = !self.once_in(3);
+                for _ in 0..self.below(5) {
+                    let accept = self.once_in(2);
+                    acl = acl.rule(self.pick(&Class::ALL), accept, self.pick(&RULES));
+                }
+                n.acl = acl;
+            }
+        }
+    }
+
+    /// Time between two batches: mostly none, sometimes long.
+    pub fn pause(&mut self) -> Duration {
+        match self.below(8) {
+            0 => Duration::from_secs(self.below(400) as u64),
+            1 | 2 => Duration::from_millis(self.below(4000) as u64),
+            _ => Duration::from_micros(self.below(100) as u64),
+        }
+    }
+
+    /// A well-formed packet: forwarded, refused or for the kernel, but not malformed.
+    pub fn pkt(&mut self) -> Pkt {
+        let mut p = self.whole(true);
+        if self.once_in(6) {
+            p = p.padded(self.below(40));
+        }
+        if p.l4.len() > 16 && self.once_in(6) {
+            let at = self.below(p.l4.len() / 8) * 8;
+            let len = (1 + self.below(8)) * 24;
+            p = p.fragment(at, len);
+        }
+        // Mostly from where its source lives, so that answers come from where they are expected.
+        let home = match p.src.to_string() {
+            s if s.starts_with("192.168.2.") || s.starts_with("2001:db8:4:") => LAN2,
+            s if s.starts_with("192.168.") || s.starts_with("2001:db8:1:") => LAN,
+            s if s.starts_with("10.") || s.starts_with("2001:db8:20:") => LINE,
+            _ => WAN,
+        };
+        let port = if self.once_in(5) { self.pick(&[LAN, LAN2, WAN, LINE]) } else { home };
+        p = p.into_port(port);
+        match self.below(40) {
+            0 => p.dmac = MacAddr([0xFF; 6]),
+            1 => p.dmac = MacAddr([2, 1, 1, 1, 1, 1]),
+            2 => p.tag = Some(self.roll() as u16),
+            _ => {}
+        }
+        p
+    }
+
+    fn whole(&mut self, may_quote: bool) -> Pkt {
+        let v6 = self.once_in(3);
+        let addr = |d: &mut Dice| match (v6, d.once_in(12)) {
+            (false, false) => d.pick(&HOSTS4),
+            (false, true) => d.pick(&ODD4),
+            (true, false) => d.pick(&HOSTS6),
+            (true, true) => d.pick(&ODD6),
+        };
+        let (src, dst) = (addr(self), addr(self));
+        let (a, b) = (self.pick(&PORTS), self.pick(&PORTS));
+        let mut p = match self.below(10) {
+            0..=3 => Pkt::udp(src, dst, a, b).payload(self.pick(&SIZES)),
+            4..=6 => Pkt::tcp(src, dst, a, b, self.roll() as u8).payload(self.pick(&SIZES)),
+            7 => Pkt::echo(src, dst, a, self.once_in(2)),
+            8 if may_quote => {
+                let about = self.whole(false);
+                let mut quote = about.ip();
+                quote.truncate(self.pick(&[28, 60, 100, 1000]));
+                let kind = self.pick(&[1, 2, 3, 4, 5, 11, 12, 13, 133, 200]);
+                let (from, to) = (about.dst.to_string(), about.src.to_string());
+                return Pkt::icmp(&from, &to, kind, self.below(16) as u8, self.roll() as u32, &quote);
+            }
+            _ => {
+                let proto = self.pick(&[47, 50, 89, 132, ICMP, ICMPV6, 255]);
+                Pkt::new(src, dst, proto, vec![8; self.pick(&SIZES)])
+            }
+        };
+        p.ttl = self.pick(&[0, 1, 2, 64, 64, 64, 64, 64, 64, 255]);
+        p.tos = self.roll() as u8;
+        p.id = self.below(4) as u16;
+        if self.once_in(3) {
+            p.frag = 0x4000;
+        }
+        if self.once_in(8) {
+            match v6 {
+                false => {
+                    p.options = self
+                        .pick(&[&[1u8, 1, 1, 1][..], &[148, 4, 0, 0], &[7, 3, 4, 0], &[131, 3, 4, 0]])
+                        .into()
+                }
+                true => {
+                    let kind = self.pick(&[HOP_BY_HOP, DEST_OPTIONS, ROUTING]);
+                    p.ext.push((kind, vec![0, 1, 4, 0, 0, 0, 0]));
+                }
+            }
+        }
+        p
+    }
+
+    /// A frame and the device it arrives on: a packet, often spoilt, sometimes noise.
+    pub fn frame(&mut self) -> (u8, Vec<u8>) {
+        let p = self.pkt();
+        let dev = match p.dmac {
+            m if m == GATEWAY_MACS[WAN.index()] => DEV_WAN,
+            m if m == GATEWAY_MACS[LINE.index()] => DEV_LINE,
+            _ if self.once_in(30) => self.pick(&[DEV_WAN, 7]),
+            _ => DEV_LAN,
+        };
+        let mut f = p.build();
+        match self.below(12) {
+            0 | 1 => self.spoil(&mut f),
+            2 => {
+                // Noise behind a link header that leads to a parser.
+                f.truncate(14);
+                let n = self.below(200);
+                f.extend((0..n).map(|_| self.roll() as u8));
+                if let Some(b) = f.get_mut(14) {
+                    *b = self.pick(&[0x45, 0x46, 0x60, 0x4F]);
+                }
+            }
+            _ => {}
+        }
+        (dev, f)
+    }
+
+    /// Changes some bytes, the length, or both.
+    pub fn spoil(&mut self, f: &mut Vec<u8>) {
+        for _ in 0..=self.below(3) {
+            if f.is_empty() {
+                return;
+            }
+            let near = self.below(f.len().min(80));
+            match self.below(6) {
+                0 => f.truncate(near),
+                1 => f.extend((0..self.below(64)).map(|i| i as u8)),
+                2 => f[near] ^= 1 << self.below(8),
+                3 => f[near] = self.pick(&[0, 1, 0x7F, 0x80, 0xFF]),
+                4 => {
+                    f.remove(near);
+                }
+                _ => f.insert(near, self.roll() as u8),
+            }
+        }
+        // Half of them pass the header checksum, to get further.
+        if self.once_in(2) && f.len() >= 34 && f[12..14] == [8, 0] {
+            let end = (14 + usize::from(f[14] & 15) * 4).clamp(26, f.len());
+            f[24..26].fill(0);
+            let c = checksum(&[&f[14..end]]);
+            f[24..26].copy_from_slice(&c.to_be_bytes());
+        }
+    }
+}
