@@ -1,7 +1,7 @@
 //! Forwards every packet between two devices, unchanged: `l2fwd A B`. The bare cost of AF_XDP.
 //!
-//! Options: `--cpu N`, `--batch N`, `--fill N` (chunks lent per port), `--ring N`, `--frames N`,
-//! `--budget-default` (leave the kernel's transmit budget alone), `--busy N`, `--copy`, `--huge`, `--verbose`.
+//! Options: `--cpu N`, `--batch N`, `--fill N` (chunks lent per port), `--ring N`, `--frames N`, `--busy N`,
+//! `--copy`, `--huge`, `--verbose`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -143,7 +143,16 @@ impl Slot {
     }
 }
 
-/// Packet memory shared by all sockets of one worker thread. Moves between threads, is used by one.
+/// Packet memory shared by all sockets of one worker thread. Moves between threads, is used by one:
+///
+/// ```
+/// fn moves<T: Send>() {}
+/// moves::<(sag_xsk::Umem, sag_xsk::Socket, sag_xsk::Frame)>();
+/// ```
+/// ```compile_fail
+/// fn is_shared<T: Sync>() {}
+/// is_shared::<sag_xsk::Umem>();
+/// ```
 pub struct Umem {
     area: ManuallyDrop<Mapping>,
     huge: bool,

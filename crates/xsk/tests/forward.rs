@@ -254,6 +254,33 @@ fn a_vanished_device_gives_its_frames_back_and_others_go_on() {
     });
 }
 
+/// Nobody is left to share the registration with: the same memory is registered a second time while
+/// the first registration is still held by the dead socket.
+#[test]
+fn the_memory_can_be_registered_twice() {
+    let Some(bed) = Bed::new("twice", 1) else { return };
+    let right = bed.right.enter(|| Raw::open("hb").unwrap());
+    bed.gateway.enter(|| {
+        let mut umem = umem();
+        let dead = Socket::open(&mut umem, &small_rings("a", 0)).unwrap();
+        bed.left.ip("link del dev ha");
+        let mut alive = Socket::open(&mut umem, &small_rings("b", 0)).unwrap();
+        for seed in 0..100 {
+            let packet = udp_packet(300, seed);
+            let mut frame = umem.alloc().unwrap();
+            assert!(frame.set_range(384, packet.len()));
+            frame.bytes_mut().copy_from_slice(&packet);
+            alive.send(&mut umem, frame).unwrap();
+            alive.flush().unwrap();
+            assert_eq!(right.receive().unwrap(), packet);
+        }
+        // Dropped rather than closed: found out by the next reclaim.
+        drop(dead);
+        alive.close(&mut umem);
+        assert_all_free(&mut umem);
+    });
+}
+
 #[test]
 fn a_device_that_is_down_is_told_apart_and_resumes() {
     let Some(bed) = Bed::new("down", 1) else { return };
