@@ -8,6 +8,7 @@
 use mio::{Events, Interest, Poll, Token};
 use sag_rtnl::{Mirror, Route, Tables};
 use std::error::Error;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,11 @@ fn watch(mut mirror: Mirror) -> Result<(), Box<dyn Error>> {
             print_neighbor(mirror.tables(), *ifindex, *ip);
         }
         if !changes.more {
-            poll.poll(&mut events, Some(Duration::from_secs(1)))?;
+            match poll.poll(&mut events, Some(Duration::from_secs(1))) {
+                // Stopped and continued.
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => other?,
+            }
         }
     }
 }

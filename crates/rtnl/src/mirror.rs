@@ -17,7 +17,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
 
-/// Bytes of notifications that may wait between two polls; about 60,000 route changes.
+/// Bytes of notifications that may wait between two polls (the kernel doubles it): some 150,000 route
+/// changes.
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// Datagrams that one poll takes, so that a flood of changes cannot hold the caller for ever.
 const DATAGRAMS_PER_POLL: usize = 16_384;

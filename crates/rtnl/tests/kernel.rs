@@ -19,8 +19,8 @@ fn route<'a>(tables: &'a Tables, dst: &str) -> Option<&'a Route> {
 }
 
 /// Two veth pairs in one namespace, all ends up, with addresses on a0 and b0. IPv6 without duplicate
-/// address detection, so that addresses serve at once.
-fn two_pairs() {
+/// address detection; what the kernel still does about them on its own is waited for.
+fn two_pairs() -> Watched {
     sysctl("net/ipv6/conf/default/accept_dad", "0");
     ip("link set lo up");
     ip("link add a0 type veth peer name a1");
@@ -32,6 +32,17 @@ fn two_pairs() {
     ip("addr add 192.0.2.129/25 dev b0");
     ip("addr add 2001:db8:a::1/64 dev a0");
     ip("addr add 2001:db8:b::1/64 dev b0");
+    let mut w = Watched::open();
+    w.until(Duration::from_secs(10), "four links with their own addresses", |t| {
+        let ready = |dev: &str| {
+            let addresses =
+                |l: &sag_rtnl::Link| t.addresses_of(l.ifindex).filter(|a| a.addr.is_ipv6()).count();
+            t.link_named(dev).is_some_and(|l| l.running && addresses(l) >= 1)
+        };
+        ["a0", "a1", "b0", "b1"].into_iter().all(ready) && t.addresses().all(|a| a.usable())
+    });
+    w.quiet();
+    w
 }
 
 #[test]
@@ -96,8 +107,7 @@ fn links_and_addresses() {
 fn routes_v4() {
     let Some(ns) = Netns::new("v4") else { return };
     ns.enter(|| {
-        two_pairs();
-        let mut w = Watched::open();
+        let mut w = two_pairs();
         let (a0, b0) = (w.index("a0"), w.index("b0"));
         let changes = w.after("route add 10.1.0.0/16 via 192.0.2.9 proto bgp metric 20 mtu 1380", |t| {
             route(t, "10.1.0.0/16").is_some()
@@ -173,8 +183,7 @@ fn routes_v4() {
 fn routes_v6() {
     let Some(ns) = Netns::new("v6") else { return };
     ns.enter(|| {
-        two_pairs();
-        let mut w = Watched::open();
+        let mut w = two_pairs();
         let (a0, b0) = (w.index("a0"), w.index("b0"));
         let dst = "2001:db8:1::/48";
         let legs = |t: &Tables| -> Vec<u32> {
@@ -215,9 +224,8 @@ fn routes_v6() {
 fn nexthop_objects(tag: &str, compat: &str) {
     let Some(ns) = Netns::new(tag) else { return };
     ns.enter(|| {
-        two_pairs();
+        let mut w = two_pairs();
         sysctl("net/ipv4/nexthop_compat_mode", compat);
-        let mut w = Watched::open();
         let (a0, b0) = (w.index("a0"), w.index("b0"));
         let hops = |t: &Tables, dst: &str| -> Vec<(u32, u16)> {
             let Some(r) = route(t, dst) else { return Vec::new() };
@@ -294,8 +302,7 @@ fn transit(tables: &Tables) -> usize {
 fn ten_thousand_routes() {
     let Some(ns) = Netns::new("10k") else { return };
     ns.enter(|| {
-        two_pairs();
-        let mut w = Watched::open();
+        let mut w = two_pairs();
         let begun = Instant::now();
         ip_batch(&batch("add", 10_000));
         let loaded = begun.elapsed();
@@ -325,8 +332,7 @@ fn ten_thousand_routes() {
 fn lost_notifications_are_made_up_for() {
     let Some(ns) = Netns::new("lost") else { return };
     ns.enter(|| {
-        two_pairs();
-        let mut w = Watched::open();
+        let mut w = two_pairs();
         w.mirror = sag_rtnl::Mirror::with_receive_buffer(16 << 10).unwrap();
         ip_batch(&batch("add", 2_000));
         ip("addr add 198.51.100.1/24 dev a0");
@@ -349,8 +355,7 @@ fn lost_notifications_are_made_up_for() {
 fn flapping_links_leave_no_stale_routes() {
     let Some(ns) = Netns::new("flap") else { return };
     ns.enter(|| {
-        two_pairs();
-        let mut w = Watched::open();
+        let mut w = two_pairs();
         for round in 0..30 {
             ip_batch(&batch("add", 300));
             w.until(Duration::from_secs(5), "routes", |t| transit(t) == 300);
@@ -455,8 +460,7 @@ impl Dice {
 fn random_commands() {
     let Some(ns) = Netns::new("rand") else { return };
     ns.enter(|| {
-        two_pairs();
-        let mut w = Watched::open();
+        let mut w = two_pairs();
         let mut dice = Dice(42);
         let (mut total, mut most) = (0, 0);
         for round in 0..150 {

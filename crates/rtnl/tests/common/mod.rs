@@ -127,11 +127,18 @@ pub struct Watched {
     pub mirror: Mirror,
     pub slowest: Duration,
     steps: u32,
+    /// When the last poll began that did not bring what was waited for.
+    in_vain: Instant,
 }
 
 impl Watched {
     pub fn open() -> Watched {
-        Watched { mirror: Mirror::open().expect("open the mirror"), slowest: Duration::ZERO, steps: 0 }
+        Watched {
+            mirror: Mirror::open().expect("open the mirror"),
+            slowest: Duration::ZERO,
+            steps: 0,
+            in_vain: Instant::now(),
+        }
     }
 
     pub fn tables(&self) -> &Tables {
@@ -151,6 +158,7 @@ impl Watched {
         let start = Instant::now();
         let mut seen = Vec::new();
         loop {
+            let looked = Instant::now();
             let changes = self.poll();
             if changes.any() {
                 seen.push(changes);
@@ -158,13 +166,28 @@ impl Watched {
             if want(self.tables()) {
                 return seen;
             }
+            self.in_vain = looked;
             assert!(start.elapsed() < limit, "{what}: not seen within {limit:?}");
             std::thread::sleep(Duration::from_micros(200));
         }
     }
 
-    /// Runs `ip` and demands that the tables become as told within the promised time after it ended
-    /// (usually they are before).
+    /// Waits until nothing has changed for a while.
+    pub fn quiet(&mut self) {
+        let start = Instant::now();
+        let mut last = start;
+        while last.elapsed() < Duration::from_millis(200) {
+            if self.poll().any() {
+                last = Instant::now();
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "the tables never come to rest");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Runs `ip` and demands that the tables are as told whenever they are looked at later than the
+    /// promised time after it ended. (Usually they are before it ends. The time until this thread gets
+    /// to look says more about the load of the machine than about the mirror.)
     pub fn after(&mut self, args: &str, want: impl Fn(&Tables) -> bool) -> Vec<Changes> {
         let begun = Instant::now();
         let mut child = start(args);
@@ -173,8 +196,8 @@ impl Watched {
         let now = Instant::now();
         let (status, ended) = waiter.join().expect("the waiting thread");
         assert!(status.success(), "ip {args}: {status}");
-        let late = now.saturating_duration_since(ended);
-        assert!(late < PROMISE, "ip {args}: seen {late:?} after it ended");
+        let late = self.in_vain.saturating_duration_since(ended);
+        assert!(late < PROMISE, "ip {args}: not there {late:?} after it ended");
         self.slowest = self.slowest.max(now - begun);
         self.steps += 1;
         self.same_as_kernel(args);
