@@ -1,46 +1,76 @@
-//! Prints size, build time and lookup time of the classifier for generated rule sets.
+//! Prints size, build time, work and time of lookups for generated rule sets.
+//!
+//! Usage: `shape [v6] [hostile] [STYLE ...] [COUNT ...]`.
 
-use std::time::Instant;
+use std::env;
+use std::time::{Duration, Instant};
 
 use sag_acl::generate::{self, FromV4, Hostile, Style};
 use sag_acl::{Classifier, NO_MATCH, Rule};
+
+const BATCH: usize = 32;
+
+/// The fastest run in this time counts: others shared the machine.
+const MEASURE: Duration = Duration::from_secs(2);
 
 fn report<A: FromV4>(name: &str, rules: &[Rule<A>]) {
     let start = Instant::now();
     let classifier = Classifier::build(rules);
     let built = start.elapsed();
     let keys = generate::trace(rules, 65_536, 1);
-    let mut found = vec![NO_MATCH; keys.len()];
-    let mut times: Vec<f64> = (0..15)
-        .map(|_| {
-            let start = Instant::now();
-            for (keys, found) in keys.chunks(32).zip(found.chunks_mut(32)) {
-                classifier.classify_batch(keys, found);
-            }
-            start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
+    let (mut steps, mut blocks) = (0, 0);
+    for key in &keys {
+        let effort = classifier.effort(key);
+        steps += effort.steps;
+        blocks += effort.blocks;
+    }
+    let mut found = [NO_MATCH; BATCH];
+    let mut best = f64::INFINITY;
+    let begun = Instant::now();
+    while begun.elapsed() < MEASURE {
+        let start = Instant::now();
+        for keys in keys.chunks(BATCH) {
+            classifier.classify_batch(keys, &mut found);
+            std::hint::black_box(&found);
+        }
+        best = best.min(start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64);
+    }
     let shape = classifier.shape();
     println!(
-        "{name:16} {:7} rules  build {:8.1} ms  {:8.2} MB  {:6.1} ns  {shape:?}",
+        "{name:10} {:7} rules  build {:7.1} ms  {:6.2} MB  {:5.2} steps {:5.2} blocks a lookup  {best:6.1} ns  \
+         {} trees, depth {}, longest leaf {}",
         rules.len(),
         built.as_secs_f64() * 1e3,
         classifier.memory() as f64 / 1e6,
-        times[times.len() / 2],
+        steps as f64 / keys.len() as f64,
+        blocks as f64 / keys.len() as f64,
+        shape.trees,
+        shape.depth,
+        shape.longest_leaf,
     );
 }
 
 fn main() {
-    for style in Style::ALL {
-        for count in [100, 1_000, 10_000, 100_000] {
-            report(style.name(), &generate::rules::<u32>(style, count, 1));
+    let args: Vec<String> = env::args().skip(1).collect();
+    let has = |word: &str| args.iter().any(|a| a == word);
+    let mut counts: Vec<usize> = args.iter().filter_map(|a| a.parse().ok()).collect();
+    if counts.is_empty() {
+        counts.extend([100, 1_000, 10_000, 100_000]);
+    }
+    let any_style = Style::ALL.iter().any(|s| has(s.name()));
+    for count in counts {
+        if has("hostile") {
+            for kind in Hostile::ALL {
+                report(&format!("{kind:?}"), &kind.rules::<u32>(count, 1));
+            }
+            continue;
         }
-    }
-    for style in Style::ALL {
-        report(&format!("{} v6", style.name()), &generate::rules::<u128>(style, 10_000, 1));
-    }
-    for kind in Hostile::ALL {
-        report(&format!("{kind:?}"), &kind.rules::<u32>(10_000, 1));
+        for style in Style::ALL.into_iter().filter(|s| !any_style || has(s.name())) {
+            if has("v6") {
+                report(style.name(), &generate::rules::<u128>(style, count, 1));
+            } else {
+                report(style.name(), &generate::rules::<u32>(style, count, 1));
+            }
+        }
     }
 }

@@ -1,14 +1,14 @@
-//! Lookups: down one or more trees of direct-indexed cuts to a leaf, then through its blocks.
+//! Lookups: down each tree to a leaf, then through its blocks.
 //!
-//! A node is one 64-bit word, read together with the step that reached it, so every level costs one
-//! memory access. [`Classifier::classify_batch`] moves a group of keys level by level: their memory
-//! accesses are independent and overlap.
+//! [`Classifier::classify_batch`] moves a group of keys level by level: their memory accesses are
+//! independent and overlap.
 
 use std::fmt;
 
 use crate::block::Block;
-use crate::build::{self, Forest};
+use crate::build;
 use crate::family::Addr;
+use crate::forest::{Effort, Forest, Root, Shape, Step};
 use crate::rule::{Key, Rule};
 
 /// What [`Classifier::classify_batch`] writes for a key that no rule matches.
@@ -17,78 +17,8 @@ pub const NO_MATCH: u32 = u32::MAX;
 /// Keys that move through a tree together.
 const GROUP: usize = 32;
 
-/// Bits `shift..shift + bits` of a word of the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub dim: u8,
-    pub shift: u8,
-    pub bits: u8,
-}
-
-/// One step of a lookup, packed: which child of which table, or which blocks.
-///
-/// Inner: bit 63 set; bits 0..32 first slot of the table; 32..36 first word, 36..41 its shift;
-/// 41..45 second word, 45..50 how far it is rotated right; 50..54 bits of the first window, 54..59
-/// bits of both. Leaf: bits 0..32 first block, 32..63 number of blocks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Step(u64);
-
-const INNER: u64 = 1 << 63;
-
-/// `LOW[n]` has the low `n` bits set.
-static LOW: [u32; 32] = {
-    let mut low = [0; 32];
-    let mut n = 0;
-    while n < 32 {
-        low[n] = (1 << n) - 1;
-        n += 1;
-    }
-    low
-};
-
-impl Step {
-    /// The leaf without rules.
-    pub const NOTHING: Step = Step(0);
-
-    pub fn leaf(first: usize, count: usize) -> Step {
-        Step(first as u64 | (count as u64) << 32)
-    }
-
-    pub fn inner(table: usize, a: Window, b: Window) -> Step {
-        let rotate = (32 + u64::from(b.shift) - u64::from(a.bits)) % 32;
-        Step(
-            INNER
-                | table as u64
-                | u64::from(a.dim) << 32
-                | u64::from(a.shift) << 36
-                | u64::from(b.dim) << 41
-                | rotate << 45
-                | u64::from(a.bits) << 50
-                | u64::from(a.bits + b.bits) << 54,
-        )
-    }
-
-    #[inline(always)]
-    fn is_inner(self) -> bool {
-        self.0 & INNER != 0
-    }
-
-    #[inline(always)]
-    fn slot<A: Addr>(self, words: &A::Words) -> usize {
-        let field = |at: u32, mask: usize| (self.0 >> at) as usize & mask;
-        let a = A::word(words, field(32, 15)) >> field(36, 31);
-        let b = A::word(words, field(41, 15)).rotate_right(field(45, 31) as u32);
-        let low = LOW[field(50, 15)];
-        let all = LOW[field(54, 31)];
-        (self.0 as u32 as usize) + ((a & low) | (b & (all ^ low))) as usize
-    }
-
-    #[inline(always)]
-    fn blocks(self) -> std::ops::Range<usize> {
-        let first = self.0 as u32 as usize;
-        first..first + (self.0 >> 32) as usize
-    }
-}
+/// The same for what is left of a batch.
+const SMALL_GROUP: usize = 8;
 
 /// Answers which rule of a set matches a key first. Immutable; lookups allocate nothing.
 ///
@@ -98,18 +28,6 @@ impl Step {
 /// it never does is blow up: the memory and the work of a build are bounded by the number of rules.
 pub struct Classifier<A: Addr> {
     forest: Forest<A>,
-}
-
-/// What a classifier looks like inside, for reports and measurements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Shape {
-    pub trees: usize,
-    pub slots: usize,
-    pub blocks: usize,
-    /// Blocks of the longest leaf.
-    pub longest_leaf: usize,
-    /// Most table steps before a leaf, over the trees.
-    pub depth: usize,
 }
 
 impl<A: Addr> fmt::Debug for Classifier<A> {
@@ -133,11 +51,9 @@ impl<A: Addr> Classifier<A> {
             if root.first >= best {
                 break;
             }
-            let mut step = root.step;
-            while step.is_inner() {
-                step = self.forest.slots[step.slot::<A>(&words)];
-            }
-            best = best.min(self.scan(step, key));
+            let leaf = self.forest.blocks_of(self.forest.leaf(root, &words));
+            let found = leaf.iter().map(|block| block.find(key)).find(|&found| found != NO_MATCH);
+            best = best.min(found.unwrap_or(NO_MATCH));
         }
         (best != NO_MATCH).then_some(best)
     }
@@ -145,64 +61,98 @@ impl<A: Addr> Classifier<A> {
     /// [`Classifier::classify`] for each of `keys`, into `found`: the index, or [`NO_MATCH`]. Keys
     /// without a place in `found`, and places without a key, are left alone.
     pub fn classify_batch(&self, keys: &[Key<A>], found: &mut [u32]) {
-        for (keys, found) in keys.chunks(GROUP).zip(found.chunks_mut(GROUP)) {
+        let n = keys.len().min(found.len());
+        let (keys, keys_left) = keys[..n].as_chunks::<GROUP>();
+        let (found, found_left) = found[..n].as_chunks_mut::<GROUP>();
+        for (keys, found) in keys.iter().zip(found) {
             self.classify_group(keys, found);
         }
-    }
-
-    fn classify_group(&self, keys: &[Key<A>], found: &mut [u32]) {
-        let n = keys.len().min(found.len()).min(GROUP);
-        let (keys, found) = (&keys[..n], &mut found[..n]);
-        let mut words = [A::NO_WORDS; GROUP];
-        for (w, key) in words.iter_mut().zip(keys) {
-            *w = A::words(key);
+        let (keys, keys_left) = keys_left.as_chunks::<SMALL_GROUP>();
+        let (found, found_left) = found_left.as_chunks_mut::<SMALL_GROUP>();
+        for (keys, found) in keys.iter().zip(found) {
+            self.classify_group(keys, found);
         }
-        found.fill(NO_MATCH);
-        for root in &self.forest.roots {
-            let mut steps = [root.step; GROUP];
-            if root.step.is_inner() {
-                self.descend(&words, &mut steps, n);
-            }
-            for ((key, step), found) in keys.iter().zip(&steps).zip(&mut *found) {
-                *found = self.scan(*step, key).min(*found);
-            }
+        for (key, found) in keys_left.iter().zip(found_left) {
+            *found = self.classify(key).unwrap_or(NO_MATCH);
         }
     }
 
-    /// Takes the first `n` steps to their leaves, one level at a time.
     #[inline(always)]
-    fn descend(&self, words: &[A::Words; GROUP], steps: &mut [Step; GROUP], n: usize) {
+    fn classify_group<const N: usize>(&self, keys: &[Key<A>; N], found: &mut [u32; N]) {
+        let words: [A::Words; N] = std::array::from_fn(|i| A::words(&keys[i]));
+        *found = [NO_MATCH; N];
+        for root in &self.forest.roots {
+            let steps = self.descend(root, &words);
+            self.scan(&steps, keys, found);
+        }
+    }
+
+    /// The leaf of each key, all keys one level at a time.
+    #[inline(always)]
+    fn descend<const N: usize>(&self, root: &Root, words: &[A::Words; N]) -> [Step; N] {
         let slots = &self.forest.slots[..];
-        let mut going = [0u8; GROUP];
+        let mut steps = [root.step; N];
+        if !root.step.is_inner() {
+            return steps;
+        }
+        for (step, words) in steps.iter_mut().zip(words) {
+            *step = slots[root.step.slot::<A>(words)];
+        }
+        // Levels that most keys reach: all take the step, those at a leaf onto the spot. That is
+        // cheaper than keeping account of who goes on.
+        for _ in 0..root.together {
+            for (step, words) in steps.iter_mut().zip(words) {
+                let inner = step.is_inner();
+                let next = slots[if inner { step.slot::<A>(words) } else { 0 }];
+                *step = if inner { next } else { *step };
+            }
+        }
+        // From there on, a list of the keys that are not at a leaf yet, kept without a branch.
+        let mut going = [0u8; N];
         let mut count = 0;
-        for i in 0..n {
-            let step = slots[steps[i].slot::<A>(&words[i])];
-            steps[i] = step;
-            going[count % GROUP] = i as u8;
+        for (i, step) in steps.iter().enumerate() {
+            going[count % N] = i as u8;
             count += usize::from(step.is_inner());
         }
         while count > 0 {
             let mut left = 0;
             for j in 0..count {
-                let i = usize::from(going[j % GROUP]) % GROUP;
+                let i = usize::from(going[j % N]) % N;
                 let step = slots[steps[i].slot::<A>(&words[i])];
                 steps[i] = step;
-                going[left % GROUP] = i as u8;
+                going[left % N] = i as u8;
                 left += usize::from(step.is_inner());
             }
             count = left;
         }
+        steps
     }
 
+    /// Lowers each `found` to what the key's leaf says.
     #[inline(always)]
-    fn scan(&self, leaf: Step, key: &Key<A>) -> u32 {
-        for block in &self.forest.blocks[leaf.blocks()] {
-            let found = block.find(key);
-            if found != NO_MATCH {
-                return found;
-            }
+    fn scan<const N: usize>(&self, leaves: &[Step; N], keys: &[Key<A>; N], found: &mut [u32; N]) {
+        let blocks = &self.forest.blocks[..];
+        let mut going = [0u8; N];
+        let mut count = 0;
+        for i in 0..N {
+            let answer = blocks[leaves[i].first()].find(&keys[i]);
+            found[i] = found[i].min(answer);
+            going[count % N] = i as u8;
+            count += usize::from(answer == NO_MATCH && leaves[i].count() > 1);
         }
-        NO_MATCH
+        for &i in &going[..count.min(N)] {
+            let i = usize::from(i) % N;
+            let answer = self.forest.blocks_of(leaves[i])[1..]
+                .iter()
+                .map(|block| block.find(&keys[i]))
+                .find(|&a| a != NO_MATCH);
+            found[i] = found[i].min(answer.unwrap_or(NO_MATCH));
+        }
+    }
+
+    /// What [`Classifier::classify`] does at most for `key`, counted instead of timed.
+    pub fn effort(&self, key: &Key<A>) -> Effort {
+        self.forest.effort(key)
     }
 
     /// Bytes held.

@@ -38,8 +38,6 @@ pub trait Addr:
     /// A key as words, padded to a power of two.
     #[doc(hidden)]
     type Words: Copy + Send + Sync;
-    #[doc(hidden)]
-    const NO_WORDS: Self::Words;
 
     fn prefix_mask(len: u8) -> Self;
     fn from_u128(n: u128) -> Self;
@@ -132,7 +130,6 @@ impl Addr for u32 {
     const BITS: u8 = 32;
     type Block = Block4;
     type Words = [u32; 8];
-    const NO_WORDS: [u32; 8] = [0; 8];
 
     fn prefix_mask(len: u8) -> u32 {
         u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
@@ -162,7 +159,6 @@ impl Addr for u128 {
     const BITS: u8 = 128;
     type Block = Block6;
     type Words = [u32; 16];
-    const NO_WORDS: [u32; 16] = [0; 16];
 
     fn prefix_mask(len: u8) -> u128 {
         u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)

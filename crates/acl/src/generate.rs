@@ -146,6 +146,17 @@ pub fn corners<A: Addr>(rules: &[Rule<A>], count: usize, seed: u64) -> Vec<Key<A
         .collect()
 }
 
+/// `count` keys from inside the rules `ids`, in turn.
+pub(crate) fn inside_each<A: Addr>(rules: &[Rule<A>], ids: &[u32], count: usize) -> Vec<Key<A>> {
+    let mut rng = Rng::new(count as u64);
+    let every = (ids.len() / count.max(1)).max(1);
+    ids.iter()
+        .step_by(every)
+        .take(count)
+        .map(|&id| inside(&rules[id as usize], &mut rng, Point::Random))
+        .collect()
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Point {
     Random,

@@ -14,11 +14,14 @@ mod block;
 mod build;
 mod classifier;
 mod family;
+mod forest;
 pub mod generate;
+mod lanes;
 mod rule;
 
-pub use classifier::{Classifier, NO_MATCH, Shape};
+pub use classifier::{Classifier, NO_MATCH};
 pub use family::Addr;
+pub use forest::{Effort, Shape};
 pub use rule::{Key, PortRange, Prefix, Rule, RuleError, linear, proto_has_ports};
 
 pub type Rule4 = Rule<u32>;

@@ -1,8 +1,8 @@
 //! The part of the key space that a node sees.
 
 use super::cut::Cut;
-use crate::classifier::Window;
 use crate::family::{Addr, MAX_DIMS, Span, dim_bits};
+use crate::forest::Window;
 
 /// The key bits that the cuts above a node have fixed.
 #[derive(Clone)]

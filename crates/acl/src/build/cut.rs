@@ -5,8 +5,8 @@
 //! copies of rules it takes. Packets are assumed to fall where the rules are.
 
 use super::cell::Cell;
-use crate::classifier::Window;
 use crate::family::{Addr, MAX_DIMS, Span, dim_bits, dims};
+use crate::forest::Window;
 use crate::generate::Rng;
 
 /// A node looks at this many of its rules, evenly spread, to choose.
@@ -22,10 +22,13 @@ const STRIDE: u8 = 3;
 const SECONDS: usize = 6;
 
 /// What a doubling of the rule copies may cost, in halvings of the rules met.
-const COPY_COST: f32 = 0.6;
+const COPY_COST: f32 = 0.2;
 
 /// Halvings of the rules met that a bit has to bring.
-const BIT_GAIN: f32 = 0.22;
+const BIT_GAIN: f32 = 0.1;
+
+/// The share of the room for copies that one cut may take, as an exponent.
+const ROOM_AT_ONCE: f32 = 0.7;
 
 /// Fewer rules than this in a child are worth nothing: they share a block.
 const ENOUGH: f32 = 5.0;
@@ -140,7 +143,8 @@ impl Cutter {
         self.load(spans, hull);
         // In a sample, a rule stands for `every` rules.
         let enough = ENOUGH / every as f32;
-        let max_copies = room as f32 / ids.len() as f32;
+        // Not all of the room at once: cuts further down need some, too.
+        let max_copies = (room as f32 / ids.len() as f32).powf(ROOM_AT_ONCE);
         let max_bits = (ids.len().ilog2() + 2).min(MAX_BITS);
         let mut spend = |candidates: usize| {
             let cost = (candidates * n) as u64;

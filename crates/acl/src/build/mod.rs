@@ -1,210 +1,111 @@
 //! Compiling rules into trees.
 //!
 //! A node cuts its part of the key space by up to two windows of key bits ([`cut`]), each rule goes
-//! to every child that it touches, and a child with few rules becomes a leaf. Two allowances bound
-//! what a rule set can cost, whatever it looks like: `room`, the rule copies that a subtree may make,
-//! and `work`, the steps that finding its cuts may take. Both are split among children by size, so a
-//! difficult corner takes nothing from the rest; where one runs out, the leaf is simply longer.
+//! to every child that it touches, and a child with few rules becomes a leaf ([`tree`]). Two
+//! allowances bound what a rule set can cost, whatever it looks like: the rule copies that a subtree
+//! may make, and the steps that finding its cuts may take. Both are split among children by size, so
+//! a difficult corner takes nothing from the rest; where one runs out, the leaf is simply longer.
+//!
+//! Rules that leave one address open and rules that leave the other open copy each other without end
+//! in one tree. So the rules may be split over two trees, if that costs less: [`build`] tries.
 
 mod cell;
 mod cut;
+mod tree;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use crate::block::{Block, LANES};
-use crate::classifier::{NO_MATCH, Shape, Step};
-use crate::family::{Addr, MAX_DIMS, Span, dims, spans};
-use crate::rule::Rule;
-use cell::Cell;
-use cut::{Cut, Cutter};
+use crate::family::{Addr, MAX_DIMS, Span, spans};
+use crate::forest::Forest;
+use crate::generate::{self, Rng};
+use crate::rule::{Key, Rule};
+use tree::Builder;
 
-/// Rule copies that the trees may hold for each rule given.
-const ROOM_PER_RULE: usize = 12;
-const ROOM_MIN: usize = 4096;
-
-/// Comparisons of a rule with a candidate cut, for each rule given.
-const WORK_PER_RULE: u64 = 4000;
-const WORK_MIN: u64 = 4_000_000;
-
-/// Levels of a tree.
-const MAX_DEPTH: usize = 24;
-
-/// Longest list in which rules hidden behind a single earlier one are looked for.
-const HIDDEN_MAX: usize = 64;
-
-pub struct Root {
-    pub step: Step,
-    /// Lowest rule number in the tree.
-    pub first: u32,
+/// Which rules share a tree.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Split {
+    /// All.
+    None,
+    /// Those whose source is narrow, and the others.
+    Source,
+    /// The same by destination.
+    Destination,
 }
 
-pub struct Forest<A: Addr> {
-    pub roots: Vec<Root>,
-    pub slots: Vec<Step>,
-    pub blocks: Vec<A::Block>,
-    pub shape: Shape,
-}
+/// Splits are tried on at most this many rules.
+const TRIAL_RULES: usize = 3000;
 
-impl<A: Addr> Forest<A> {
-    pub fn memory(&self) -> usize {
-        self.roots.capacity() * size_of::<Root>()
-            + self.slots.capacity() * size_of::<Step>()
-            + self.blocks.capacity() * size_of::<A::Block>()
-    }
-}
+/// Keys that a trial classifies.
+const TRIAL_KEYS: usize = 512;
 
-/// What a subtree may use.
-#[derive(Clone, Copy)]
-struct Allowance {
-    room: usize,
-    work: u64,
-}
-
-impl Allowance {
-    fn share(self, part: usize, whole: usize) -> Allowance {
-        let of = |n: u128| n * part as u128 / whole.max(1) as u128;
-        Allowance { room: of(self.room as u128) as usize, work: of(self.work as u128) as u64 }
-    }
-}
-
-pub struct Builder<'a, A: Addr> {
-    rules: &'a [Rule<A>],
-    spans: Vec<[Span; MAX_DIMS]>,
-    cutter: Cutter,
-    slots: Vec<Step>,
-    blocks: Vec<A::Block>,
-    /// Leaves already made, by their rules.
-    leaves: HashMap<Box<[u32]>, Step>,
-    shape: Shape,
-}
+/// Costs of a lookup in nanoseconds, as measured on one machine: only their proportions matter.
+/// A tree with its first step and block, a further step, a further block, a megabyte.
+const TREE_COST: f64 = 7.5;
+const STEP_COST: f64 = 5.0;
+const BLOCK_COST: f64 = 6.0;
+const MEGABYTE_COST: f64 = 0.5;
 
 pub fn build<A: Addr>(rules: &[Rule<A>]) -> Forest<A> {
-    let mut builder = Builder {
-        rules,
-        spans: rules.iter().map(spans).collect(),
-        cutter: Cutter::new::<A>(),
-        slots: Vec::new(),
-        blocks: Vec::new(),
-        leaves: HashMap::new(),
-        shape: Shape::default(),
-    };
-    let all: Vec<u32> = (0..rules.len() as u32).filter(|&i| !builder.rule(i).is_unmatchable()).collect();
-    let mut roots = Vec::new();
-    for ids in [all] {
-        let Some(&first) = ids.first() else { continue };
-        let allowance = Allowance {
-            room: ids.len() * ROOM_PER_RULE + ROOM_MIN,
-            work: ids.len() as u64 * WORK_PER_RULE + WORK_MIN,
-        };
-        let step = builder.node(ids, &Cell::whole::<A>(), allowance, 0);
-        roots.push(Root { step, first });
+    // A rule that is there twice answers only once.
+    let mut seen = HashSet::with_capacity(rules.len());
+    let ids: Vec<u32> = (0..rules.len() as u32)
+        .filter(|&id| {
+            let rule = &rules[id as usize];
+            !rule.is_unmatchable() && seen.insert(rule)
+        })
+        .collect();
+    drop(seen);
+    let spans: Vec<_> = rules.iter().map(spans).collect();
+
+    let every = ids.len().div_ceil(TRIAL_RULES).max(1);
+    let mut rng = Rng::new(ids.len() as u64);
+    let sample: Vec<u32> = ids.chunks(every).map(|few| few[rng.below(few.len())]).collect();
+    let keys = generate::inside_each(rules, &sample, TRIAL_KEYS);
+    let mut best: Option<(f64, Split, Forest<A>)> = None;
+    for split in [Split::None, Split::Destination, Split::Source] {
+        let forest = plant(rules, &spans, &sample, split);
+        let cost = cost(&forest, &keys, every);
+        if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
+            best = Some((cost, split, forest));
+        }
     }
-    roots.sort_by_key(|r| r.first);
-    let Builder { mut slots, mut blocks, mut shape, .. } = builder;
-    slots.shrink_to_fit();
-    blocks.shrink_to_fit();
-    shape.trees = roots.len();
-    shape.slots = slots.len();
-    shape.blocks = blocks.len();
-    Forest { roots, slots, blocks, shape }
+    let mut forest = match best {
+        Some((_, _, forest)) if every == 1 => forest,
+        Some((_, split, _)) => plant(rules, &spans, &ids, split),
+        None => plant(rules, &spans, &ids, Split::None),
+    };
+    forest.tune(&keys);
+    forest
 }
 
-impl<A: Addr> Builder<'_, A> {
-    fn rule(&self, id: u32) -> &Rule<A> {
-        &self.rules[id as usize]
+/// What a lookup costs in a trial with one of `every` rules.
+fn cost<A: Addr>(forest: &Forest<A>, keys: &[Key<A>], every: usize) -> f64 {
+    let trees = forest.roots.len();
+    let (mut steps, mut blocks) = (0, 0);
+    for key in keys {
+        let effort = forest.effort(key);
+        steps += effort.steps.saturating_sub(trees);
+        blocks += effort.blocks.saturating_sub(trees);
     }
+    let each = |n: usize| n as f64 / keys.len().max(1) as f64;
+    let megabytes = (forest.memory() * every) as f64 / 1e6;
+    trees as f64 * TREE_COST + each(steps) * STEP_COST + each(blocks) * BLOCK_COST + megabytes * MEGABYTE_COST
+}
 
-    fn node(&mut self, mut ids: Vec<u32>, cell: &Cell, allowance: Allowance, depth: usize) -> Step {
-        self.drop_hidden(&mut ids, cell);
-        if ids.len() <= LANES || depth == MAX_DEPTH {
-            return self.leaf(&ids, depth);
+/// Builds the trees of the rules `ids`.
+fn plant<A: Addr>(rules: &[Rule<A>], spans: &[[Span; MAX_DIMS]], ids: &[u32], split: Split) -> Forest<A> {
+    // Less than half of the prefixes' bits that matter: a /12 in IPv4, a /52 or so in IPv6.
+    let narrow = if A::BITS == 32 { 13 } else { 53 };
+    let (inside, others) = ids.iter().partition(|&&id| {
+        let rule = &rules[id as usize];
+        match split {
+            Split::None => true,
+            Split::Source => rule.src.prefix_len() >= narrow,
+            Split::Destination => rule.dst.prefix_len() >= narrow,
         }
-        let mut work = allowance.work;
-        let hull = cell.hull();
-        let Some(cut) = self.cutter.choose(&self.spans, &ids, cell, &hull, allowance.room, &mut work) else {
-            return self.leaf(&ids, depth);
-        };
-        let children = self.distribute(&ids, cell, cut);
-        let copies: usize = children.iter().map(Vec::len).sum();
-        drop(ids);
-        let left = Allowance { work, ..allowance };
-        let table = self.slots.len();
-        self.slots.resize(table + children.len(), Step::NOTHING);
-        for (slot, list) in children.into_iter().enumerate() {
-            let share = left.share(list.len(), copies);
-            let inside = cell.child(cut, slot);
-            self.slots[table + slot] = self.node(list, &inside, share, depth + 1);
-        }
-        Step::inner(table, cut.a, cut.b)
-    }
-
-    /// Removes rules that cannot answer in this cell because one earlier rule answers first.
-    fn drop_hidden(&self, ids: &mut Vec<u32>, cell: &Cell) {
-        let n = dims::<A>();
-        let hull = cell.hull();
-        // Two windows of one word can each touch a range that misses them together.
-        ids.retain(|&id| self.spans[id as usize][..n].iter().zip(&hull).all(|(a, b)| a.meets(*b)));
-        // Packets without ports are outside the reach of a rule that needs ports, though their
-        // ports of 0 may be inside its ranges.
-        let covers = |a: u32, b: &[Span; MAX_DIMS], b_needs_ports: bool| {
-            (b_needs_ports || !self.rule(a).needs_ports())
-                && self.spans[a as usize][..n].iter().zip(b).all(|(a, b)| a.covers(*b))
-        };
-        if let Some(at) = ids.iter().position(|&id| covers(id, &hull, false)) {
-            ids.truncate(at + 1);
-        }
-        if ids.len() > HIDDEN_MAX {
-            return;
-        }
-        let mut kept = 0;
-        for i in 0..ids.len() {
-            let id = ids[i];
-            let mut inside = self.spans[id as usize];
-            for d in 0..n {
-                inside[d] = inside[d].clip(hull[d]);
-            }
-            let needs_ports = self.rule(id).needs_ports();
-            if !ids[..kept].iter().any(|&earlier| covers(earlier, &inside, needs_ports)) {
-                ids[kept] = id;
-                kept += 1;
-            }
-        }
-        ids.truncate(kept);
-    }
-
-    /// The rules of each child, in match order.
-    fn distribute(&self, ids: &[u32], cell: &Cell, cut: Cut) -> Vec<Vec<u32>> {
-        let hull = cell.hull();
-        let mut children = vec![Vec::new(); cut.children()];
-        for &id in ids {
-            let spans = &self.spans[id as usize];
-            let clipped = |dim: u8| spans[usize::from(dim)].clip(hull[usize::from(dim)]);
-            cut.touched(clipped(cut.a.dim), clipped(cut.b.dim), |slot| children[slot].push(id));
-        }
-        children
-    }
-
-    fn leaf(&mut self, ids: &[u32], depth: usize) -> Step {
-        if ids.is_empty() {
-            return Step::NOTHING;
-        }
-        self.shape.depth = self.shape.depth.max(depth);
-        if let Some(step) = self.leaves.get(ids) {
-            return *step;
-        }
-        let first = self.blocks.len();
-        for chunk in ids.chunks(LANES) {
-            let mut block = A::Block::EMPTY;
-            for (lane, &id) in chunk.iter().enumerate() {
-                debug_assert!(id != NO_MATCH);
-                block.put(lane, &self.rules[id as usize], id);
-            }
-            self.blocks.push(block);
-        }
-        let count = self.blocks.len() - first;
-        self.shape.longest_leaf = self.shape.longest_leaf.max(count);
-        let step = Step::leaf(first, count);
-        self.leaves.insert(ids.into(), step);
-        step
-    }
+    });
+    let mut builder = Builder::new(rules, spans);
+    builder.tree(inside);
+    builder.tree(others);
+    builder.finish()
 }

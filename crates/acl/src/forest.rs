@@ -1,0 +1,193 @@
+//! What a compiled rule set is made of: trees of direct-indexed cuts whose leaves are rows of blocks.
+//!
+//! A node is one 64-bit word, kept where the step that leads to it finds it, so every level costs one
+//! memory access.
+
+use crate::block::Block;
+use crate::classifier::NO_MATCH;
+use crate::family::Addr;
+use crate::rule::Key;
+
+/// Bits `shift..shift + bits` of a word of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub dim: u8,
+    pub shift: u8,
+    pub bits: u8,
+}
+
+/// One step of a lookup, packed: which child of which table, or which blocks.
+///
+/// Inner: bit 63 set; bits 0..32 first slot of the table; 32..36 first word, 36..41 its shift;
+/// 41..45 second word, 45..50 how far it is rotated right; 50..54 bits of the first window, 54..59
+/// bits of both. Leaf: bits 0..32 first block, 32..63 number of blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Step(u64);
+
+const INNER: u64 = 1 << 63;
+
+/// `LOW[n]` has the low `n` bits set.
+static LOW: [u32; 32] = {
+    let mut low = [0; 32];
+    let mut n = 0;
+    while n < 32 {
+        low[n] = (1 << n) - 1;
+        n += 1;
+    }
+    low
+};
+
+impl Step {
+    /// The leaf without rules: the first block, kept empty for it. So every leaf has a block, and a
+    /// lookup need not ask.
+    pub const NOTHING: Step = Step(1 << 32);
+
+    pub fn leaf(first: usize, count: usize) -> Step {
+        Step(first as u64 | (count as u64) << 32)
+    }
+
+    pub fn inner(table: usize, a: Window, b: Window) -> Step {
+        let rotate = (32 + u64::from(b.shift) - u64::from(a.bits)) % 32;
+        Step(
+            INNER
+                | table as u64
+                | u64::from(a.dim) << 32
+                | u64::from(a.shift) << 36
+                | u64::from(b.dim) << 41
+                | rotate << 45
+                | u64::from(a.bits) << 50
+                | u64::from(a.bits + b.bits) << 54,
+        )
+    }
+
+    #[inline(always)]
+    pub fn is_inner(self) -> bool {
+        self.0 & INNER != 0
+    }
+
+    #[inline(always)]
+    pub fn slot<A: Addr>(self, words: &A::Words) -> usize {
+        let field = |at: u32, mask: usize| (self.0 >> at) as usize & mask;
+        let a = A::word(words, field(32, 15)) >> field(36, 31);
+        let b = A::word(words, field(41, 15)).rotate_right(field(45, 31) as u32);
+        let low = LOW[field(50, 15)];
+        let all = LOW[field(54, 31)];
+        (self.0 as u32 as usize) + ((a & low) | (b & (all ^ low))) as usize
+    }
+
+    /// First block of a leaf.
+    #[inline(always)]
+    pub fn first(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    /// Blocks of a leaf.
+    #[inline(always)]
+    pub fn count(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+}
+
+/// Limit of [`Root::together`].
+const TOGETHER_MAX: usize = 6;
+
+/// A tree, of some of the rules.
+pub(crate) struct Root {
+    pub step: Step,
+    /// Lowest rule number in the tree.
+    pub first: u32,
+    /// Levels below the first that a batch takes all its keys through.
+    pub together: u32,
+}
+
+pub(crate) struct Forest<A: Addr> {
+    /// In order of their first rules.
+    pub roots: Vec<Root>,
+    pub slots: Vec<Step>,
+    pub blocks: Vec<A::Block>,
+    pub shape: Shape,
+}
+
+/// What a classifier looks like inside, for reports and measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shape {
+    pub trees: usize,
+    pub slots: usize,
+    pub blocks: usize,
+    /// Blocks of the longest leaf.
+    pub longest_leaf: usize,
+    /// Most table steps before a leaf, over the trees.
+    pub depth: usize,
+}
+
+/// The work of a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effort {
+    /// Table steps, over all trees.
+    pub steps: usize,
+    /// Blocks compared, eight rules each.
+    pub blocks: usize,
+}
+
+impl<A: Addr> Forest<A> {
+    /// Where a tree's lookup ends.
+    #[inline(always)]
+    pub fn leaf(&self, root: &Root, words: &A::Words) -> Step {
+        let mut step = root.step;
+        while step.is_inner() {
+            step = self.slots[step.slot::<A>(words)];
+        }
+        step
+    }
+
+    #[inline(always)]
+    pub fn blocks_of(&self, leaf: Step) -> &[A::Block] {
+        &self.blocks[leaf.first()..][..leaf.count()]
+    }
+
+    pub fn memory(&self) -> usize {
+        self.roots.capacity() * size_of::<Root>()
+            + self.slots.capacity() * size_of::<Step>()
+            + self.blocks.capacity() * size_of::<A::Block>()
+    }
+
+    pub fn effort(&self, key: &Key<A>) -> Effort {
+        let words = A::words(key);
+        let mut effort = Effort::default();
+        for root in &self.roots {
+            effort.steps += self.depth_for(root, &words);
+            let leaf = self.blocks_of(self.leaf(root, &words));
+            let answer = leaf.iter().position(|block| block.find(key) != NO_MATCH);
+            effort.blocks += answer.map_or(leaf.len(), |at| at + 1);
+        }
+        effort
+    }
+
+    fn depth_for(&self, root: &Root, words: &A::Words) -> usize {
+        let (mut step, mut steps) = (root.step, 0);
+        while step.is_inner() {
+            step = self.slots[step.slot::<A>(words)];
+            steps += 1;
+        }
+        steps
+    }
+
+    /// Sets [`Root::together`] for traffic like `keys`.
+    pub fn tune(&mut self, keys: &[Key<A>]) {
+        let together: Vec<u32> = self
+            .roots
+            .iter()
+            .map(|root| {
+                let mut beyond = [0usize; TOGETHER_MAX + 2];
+                for key in keys {
+                    let steps = self.depth_for(root, &A::words(key)).min(TOGETHER_MAX + 1);
+                    beyond[..=steps].iter_mut().for_each(|n| *n += 1);
+                }
+                (1..=TOGETHER_MAX).take_while(|&level| beyond[level + 1] * 5 >= keys.len() * 3).count() as u32
+            })
+            .collect();
+        for (root, together) in self.roots.iter_mut().zip(together) {
+            root.together = together;
+        }
+    }
+}
