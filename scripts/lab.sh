@@ -250,7 +250,8 @@ gw_pid() {
     [[ -n $pid && "$(readlink "/proc/$pid/ns/net")" == "$(in_ns gw readlink /proc/self/ns/net)" ]] || return 1
     echo "$pid"
 }
-gw_gone() { ! gw_pid >/dev/null; }
+# The process that gw_start made; it may not have entered its namespace yet.
+gw_gone() { ! kill -0 "$(cat "$PIDFILE" 2>/dev/null)" 2>/dev/null; }
 gw_answers() { "$SAGCTL" --socket "$SOCKET" status; }
 gw_answers_or_died() { gw_gone || gw_answers; }
 

@@ -27,7 +27,6 @@ def cut(packet, length):
 
 # reason: the packet above Ethernet, and its EtherType
 CASES = {
-    "vlan-unknown": (Dot1Q(vlan=77, type=0x0800) / ip4() / udp(), 0x8100),
     "ip4-truncated": (cut(ip4() / udp(), 12), 0x0800),
     "ip4-bad-version": (Raw(b"\x55" + bytes(ip4() / udp())[1:]), 0x0800),
     "ip4-bad-ihl": (Raw(b"\x44" + bytes(ip4() / udp())[1:]), 0x0800),

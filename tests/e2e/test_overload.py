@@ -95,6 +95,7 @@ def test_workers_that_stand_still(gw, lab, wire, quiet_wan):
 
 
 @pytest.mark.slow
+@pytest.mark.bad_checksums  # random bytes in payloads that get through to the hosts
 def test_mixed_storm(gw, lab, wire, quiet_wan, seed):
     """Random bytes in every field: nothing crashes, every frame has its entry in the books."""
     rng = random.Random(seed)

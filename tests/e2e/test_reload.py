@@ -84,7 +84,7 @@ def test_hits_survive_edits_of_other_rules(gw_with, lab):
 
 @pytest.mark.parametrize(
     "bad,named",
-    [("[[acl]]\nid = 'a'\nbogus = 1\n", "bogus"), ("this is not TOML\n", "line"), ('[[route]]\ndestination = "10.0.0.0/33"\n', "10.0.0.0/33")],
+    [("[[acl]]\nid = 'a'\nbogus = 1\n", "bogus"), ("this is not TOML\n", "vcpe.toml:"), ('[[route]]\ndestination = "10.0.0.0/33"\n', "10.0.0.0/33")],
     ids=["unknown-key", "syntax", "bad-value"],
 )
 def test_a_bad_file_changes_nothing(gw_with, lab, bad, named):

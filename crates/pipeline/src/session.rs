@@ -6,7 +6,7 @@ use crate::table::{FlowTable, Quarantine, SAME_RULE, SessionMeta};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 use sag_packet::proto::*;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// State of a session; the value of [`SessionMeta::state`]. Whether a session without a handshake
 /// was answered is read from the reverse record's counter, so that packets need not touch this.
@@ -119,6 +119,19 @@ pub fn idle<R: FlowRecord>(table: &FlowTable<R>, session: u32, now: Tick) -> u32
     since(RecordNo(session * 2)).min(since(RecordNo(session * 2 + 1)))
 }
 
+/// Moves a mark forward to `now` and returns by how much. Of several threads that look at once each
+/// step is told to one; a thread with an older reading moves nothing.
+fn advance(mark: &AtomicU64, now: u64) -> u64 {
+    let mut old = mark.load(Ordering::Relaxed);
+    while now > old {
+        match mark.compare_exchange_weak(old, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return now - old,
+            Err(other) => old = other,
+        }
+    }
+    0
+}
+
 /// Adds what a session counted since the last time to its rules' counters.
 pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot) {
     let meta = table.meta(session);
@@ -130,8 +143,8 @@ pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot
     for (way, rule) in [rule, reply_rule].into_iter().enumerate() {
         let r = table.record(RecordNo(session * 2 + way as u32));
         let (packets, bytes) = (r.packets().load(Ordering::Relaxed), r.bytes().load(Ordering::Relaxed));
-        let new_packets = packets.wrapping_sub(meta.counted_packets[way].swap(packets, Ordering::Relaxed));
-        let new_bytes = bytes.wrapping_sub(meta.counted_bytes[way].swap(bytes, Ordering::Relaxed));
+        let new_packets = advance(&meta.counted_packets[way], packets);
+        let new_bytes = advance(&meta.counted_bytes[way], bytes);
         if new_packets == 0 || rule == 0 {
             continue;
         }

@@ -105,6 +105,8 @@ struct Daemon {
     metrics_data: Arc<Mutex<MetricsSnapshot>>,
     probed: Instant,
     published: Instant,
+    /// Something that was asked for at start cannot be had.
+    fatal: Option<String>,
     /// Since when XDP follows this daemon's epoch; until then, its predecessor's flows go on.
     live: Option<Instant>,
 }
@@ -116,12 +118,12 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     start::preflight(&checked.config)?;
     let mut poll = Poll::new().context("cannot make a poll descriptor")?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE).context("cannot make a waker")?);
-    let mut server = Server::bind(&checked.config.dataplane.control)
-        .with_context(|| format!("control socket {}", checked.config.dataplane.control.display()))?;
-    server.register(poll.registry(), SERVER)?;
     let mut term = signal_stream(&poll, TERM, &[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
     let mut hup = signal_stream(&poll, HUP, &[signal_hook::consts::SIGHUP])?;
     let mut daemon = start::open(path, checked, text, waker)?;
+    let mut server = Server::bind(&daemon.config.dataplane.control)
+        .with_context(|| format!("control socket {}", daemon.config.dataplane.control.display()))?;
+    server.register(poll.registry(), SERVER)?;
     poll.registry().register(&mut daemon.mirror, NETLINK, Interest::READABLE)?;
     let metrics = daemon.config.dataplane.metrics.map(|a| a.to_string()).unwrap_or_default();
     let data = daemon.metrics_data.clone();
@@ -145,6 +147,10 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                 WAKE => {
                     daemon.hear_workers();
                     daemon.go_live();
+                    if let Some(why) = daemon.fatal.take() {
+                        daemon.stop(true)?;
+                        return Err(anyhow!(why));
+                    }
                 }
                 TERM if drained(&mut term) => return daemon.stop(detach_on_exit),
                 HUP if drained(&mut hup) => match daemon.reload() {
@@ -311,7 +317,9 @@ impl Daemon {
                 FromWorker::Opened { dev, queue, socket, binding } => {
                     self.socket_opened(dev, queue, socket, binding);
                 }
-                FromWorker::Failed { dev, queue, error } => self.socket_failed(dev, queue, error),
+                FromWorker::Failed { dev, queue, error, final_word } => {
+                    self.socket_failed(dev, queue, error, final_word);
+                }
                 FromWorker::Gone { worker, dev, queue, error } => {
                     tracing::warn!(worker, dev, queue, %error, "socket stopped working");
                     self.socket_gone(dev, error);

@@ -194,6 +194,18 @@ impl Daemon {
         rows
     }
 
+    /// Brings the counters of rules up to the moment. Workers do so as they go round; a large table
+    /// is left to them.
+    fn settle_rules(&self) {
+        const AT_ONCE: u32 = 200_000;
+        for n in 1..self.tables.v4.used().min(AT_ONCE) {
+            session::settle(&self.tables.v4, n, &self.snapshot);
+        }
+        for n in 1..self.tables.v6.used().min(AT_ONCE) {
+            session::settle(&self.tables.v6, n, &self.snapshot);
+        }
+    }
+
     fn session_totals(&self) -> control::SessionTotals {
         control::SessionTotals {
             ipv4: u64::from(self.tables.v4.live()),
@@ -389,6 +401,7 @@ impl Handler for Daemon {
                 format!("the ACLs are: {}", ids.join(", ")),
             ));
         }
+        self.settle_rules();
         let now = Nanos(sys::now()).tick();
         let row = |acl: &str, r: &AclRule| {
             let stats = self.compiler.acl.info(acl, &r.id).map(|i| i.stats);

@@ -166,6 +166,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
         probed: Instant::now(),
         published: Instant::now(),
+        fatal: None,
         live: None,
         config,
     };

@@ -10,7 +10,7 @@ use sag_pipeline::counters::Counters;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::worker::BATCH;
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
-use sag_xsk::{Binding, BusyPoll, ChunkSize, Frame, Mode, Socket, SocketConfig, Umem, UmemConfig, sys};
+use sag_xsk::{Binding, BusyPoll, ChunkSize, Frame, Mode, OpenError, Socket, SocketConfig, Umem, UmemConfig, sys};
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -45,11 +45,8 @@ pub enum FromWorker {
         socket: OwnedFd,
         binding: Binding,
     },
-    Failed {
-        dev: u8,
-        queue: u32,
-        error: String,
-    },
+    /// `final_word`: the same attempt can never succeed.
+    Failed { dev: u8, queue: u32, error: String, final_word: bool },
     /// A socket stopped working: its device vanished or went down.
     Gone {
         worker: u32,
@@ -315,7 +312,7 @@ impl Worker {
     }
 
     fn open(&mut self, dev: u8, device: &str, queue: u32, mode: Mode, busy_poll: bool) -> FromWorker {
-        let failed = |error: String| FromWorker::Failed { dev, queue, error };
+        let failed = |error: String, final_word| FromWorker::Failed { dev, queue, error, final_word };
         let config = SocketConfig {
             mode,
             busy_poll: busy_poll.then_some(BusyPoll { microseconds: 20, budget: BATCH as u16 }),
@@ -323,7 +320,7 @@ impl Worker {
         };
         let socket = match Socket::open(&mut self.umem, &config) {
             Ok(s) => s,
-            Err(e) => return failed(e.to_string()),
+            Err(e) => return failed(e.to_string(), matches!(e, OpenError::ZeroCopyRefused { .. })),
         };
         let binding = socket.binding();
         match socket.fd().try_clone_to_owned() {
@@ -334,7 +331,7 @@ impl Worker {
             }
             Err(e) => {
                 socket.close(&mut self.umem);
-                failed(e.to_string())
+                failed(e.to_string(), false)
             }
         }
     }

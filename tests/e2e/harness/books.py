@@ -84,7 +84,10 @@ class Books:
             if then is None or here is None or name not in self.opening["ports"]:
                 continue
             device = here - then
-            ours = now["ports"][name]["rx_packets"] - self.opening["ports"][name]["rx_packets"]
+            # VLAN ports share the device with the port that has its untagged traffic.
+            sharing = [n for n, p in now["ports"].items() if p["device"] == now["ports"][name]["device"]]
+            count = lambda books: sum(books["ports"][n]["rx_packets"] for n in sharing if n in books["ports"])
+            ours = count(now) - count(self.opening)
             if device != ours:
                 out.append(f"port {name}: the device received {device} since the test began, the gateway counted {ours}")
         return out

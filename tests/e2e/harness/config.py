@@ -25,14 +25,16 @@ def acl_table(acl_id, rules):
     """An [[acl]] of dicts; what a rule does not say is "everything", direction out, type WAN."""
     lines = ["", "[[acl]]", f'id = "{acl_id}"']
     for number, rule in enumerate(rules, 1):
+        # Both networks of a rule are of one IP version.
+        everything = "::/0" if ":" in rule.get("source_cidr", rule.get("dest_cidr", "")) else "0.0.0.0/0"
         full = {
             "id": f"acr-{number}",
             "direction": "out",
             "type": "WAN",
             "policy": "drop",
             "ip_protocol": "all",
-            "source_cidr": "0.0.0.0/0",
-            "dest_cidr": "0.0.0.0/0",
+            "source_cidr": everything,
+            "dest_cidr": everything,
             "source_port_range": "-1/-1",
             "dest_port_range": "-1/-1",
             "priority": 10,

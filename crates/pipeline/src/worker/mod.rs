@@ -123,6 +123,12 @@ impl Pipeline {
         }
     }
 
+    /// The same pipeline, counting elsewhere.
+    pub fn counting_in(mut self, counters: Arc<Counters>) -> Pipeline {
+        self.counters = counters;
+        self
+    }
+
     /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
     ///
     /// The steps go over the whole batch one after the other, so that the cache misses of its
