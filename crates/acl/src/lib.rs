@@ -3,13 +3,15 @@
 //! The pipeline's ACL and QoS stages compile their rules into a [`Classifier`] at every
 //! configuration commit and ask it once per new flow. The crate knows rules and keys only: no
 //! verdicts, no packets, no clock. [`linear`] is the definition of a match; the classifier must
-//! agree with it on every key. [`generate`] makes rule sets and traces for tests and measurements.
+//! agree with it on every key. [`analysis`] explains a rule set to its author, [`generate`] makes
+//! rule sets and traces for tests and measurements.
 //!
 //! IPv4 and IPv6 are two families of the same types ([`Rule4`]/[`Key4`], [`Rule6`]/[`Key6`]); a
 //! rule of one never sees a packet of the other, `/0` included.
 
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 mod block;
 mod build;
 mod classifier;

@@ -1,0 +1,207 @@
+//! What is odd about a rule set, each time with a packet that proves it.
+//!
+//! A rule is examined against the rules that overlap it ([`overlap`]); what they leave of it is a
+//! list of boxes ([`region`]), so that cover by several rules together is seen as well. Exact, but
+//! not free: the work and the number of findings are limited, and a report says what it left out.
+
+mod overlap;
+mod region;
+
+use crate::family::Addr;
+use crate::rule::{Key, Rule};
+use overlap::Overlaps;
+use region::{Area, Region};
+
+/// What is odd. Rules are named by their index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It restricts a port and names a protocol without ports.
+    Unmatchable,
+    /// Earlier rules answer every packet that it matches. `by` answers the witness; `alone` if some
+    /// one earlier rule covers it all.
+    Shadowed { by: u32, alone: bool },
+    /// It answers packets, and without it they would get the same verdict. `by` would answer the
+    /// witness then; `None` is the default verdict.
+    Redundant { by: Option<u32> },
+    /// It overlaps `with`, an earlier rule of another verdict, and neither holds the other; so their
+    /// order decides. `others` is how many more such rules there are.
+    Conflict { with: u32, others: u32 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finding<A> {
+    pub rule: u32,
+    pub kind: Kind,
+    /// A packet in the rule; for a conflict also in the other one. Only [`Kind::Unmatchable`] has
+    /// none.
+    pub witness: Option<Key<A>>,
+}
+
+/// How far to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub findings: usize,
+    /// Comparisons of two rules or boxes; a hundred million are about a second.
+    pub work: u64,
+    /// The same for one rule.
+    pub work_per_rule: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { findings: 1000, work: 100_000_000, work_per_rule: 1_000_000 }
+    }
+}
+
+/// Findings in order of their rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report<A> {
+    pub findings: Vec<Finding<A>>,
+    /// Rules that a limit kept from being examined in full. What is said of them is true; there may
+    /// be more to say.
+    pub unexamined: u32,
+}
+
+impl<A> Report<A> {
+    /// Whether nothing was left out.
+    pub fn is_complete(&self) -> bool {
+        self.unexamined == 0
+    }
+}
+
+/// Examines `rules`, in match order and with their verdicts; `default` answers what no rule matches.
+///
+/// Each finding holds for the rule set as it is: of two rules that make each other redundant, both
+/// are reported, and only one may go.
+pub fn findings<A: Addr, V: PartialEq>(rules: &[(Rule<A>, V)], default: &V, limits: Limits) -> Report<A> {
+    let overlaps = Overlaps::new(rules.iter().map(|(rule, _)| rule));
+    let mut report = Report { findings: Vec::new(), unexamined: 0 };
+    let mut work = limits.work;
+    for id in 0..rules.len() as u32 {
+        if work == 0 || report.findings.len() >= limits.findings {
+            report.unexamined += rules.len() as u32 - id;
+            break;
+        }
+        let allowance = work.min(limits.work_per_rule);
+        let mut examination =
+            Examination { rules, default, id, left: allowance, found: &mut report.findings };
+        if examination.run(&overlaps).is_none() {
+            report.unexamined += 1;
+        }
+        work -= allowance - examination.left;
+    }
+    report
+}
+
+/// One rule against the others.
+struct Examination<'a, A, V> {
+    rules: &'a [(Rule<A>, V)],
+    default: &'a V,
+    id: u32,
+    /// Work that it may still do.
+    left: u64,
+    found: &'a mut Vec<Finding<A>>,
+}
+
+impl<A: Addr, V: PartialEq> Examination<'_, A, V> {
+    /// `None` if the work ran out.
+    fn run(&mut self, overlaps: &Overlaps<A>) -> Option<()> {
+        let rule = *self.rule(self.id);
+        if rule.is_unmatchable() {
+            self.add(Kind::Unmatchable, None);
+            return Some(());
+        }
+        self.spend(overlaps.count(&rule) as u64)?;
+        let mut others = overlaps.of(&rule);
+        others.retain(|&o| o != self.id && region::overlap(self.rule(o), &rule).is_some());
+        let (earlier, later) = others.split_at(others.partition_point(|&o| o < self.id));
+
+        let cover = earlier.iter().copied().find(|&e| region::covers(self.rule(e), &rule));
+        if cover.is_some() {
+            self.shadowed(earlier, &rule, true);
+            return Some(());
+        }
+        self.conflicts(earlier, &rule);
+        let live = self.subtract(Region::of(&rule), earlier)?;
+        match live.first() {
+            None => self.shadowed(earlier, &rule, false),
+            Some(area) => {
+                if self.is_redundant(live.clone(), later)? {
+                    let witness = area.key();
+                    let by = later.iter().copied().find(|&l| self.rule(l).matches(&witness));
+                    self.add(Kind::Redundant { by }, Some(witness));
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn rule(&self, id: u32) -> &Rule<A> {
+        &self.rules[id as usize].0
+    }
+
+    fn verdict(&self, id: u32) -> &V {
+        &self.rules[id as usize].1
+    }
+
+    fn spend(&mut self, work: u64) -> Option<()> {
+        let enough = work <= self.left;
+        self.left = self.left.saturating_sub(work);
+        enough.then_some(())
+    }
+
+    fn add(&mut self, kind: Kind, witness: Option<Key<A>>) {
+        self.found.push(Finding { rule: self.id, kind, witness });
+    }
+
+    fn shadowed(&mut self, earlier: &[u32], rule: &Rule<A>, alone: bool) {
+        let Some(witness) = Region::of(rule).first().map(Area::key) else { return };
+        if let Some(by) = earlier.iter().copied().find(|&e| self.rule(e).matches(&witness)) {
+            self.add(Kind::Shadowed { by, alone }, Some(witness));
+        }
+    }
+
+    fn conflicts(&mut self, earlier: &[u32], rule: &Rule<A>) {
+        let verdict = self.verdict(self.id);
+        let mut against = earlier
+            .iter()
+            .copied()
+            .filter(|&e| self.verdict(e) != verdict && !region::covers(rule, self.rule(e)));
+        let Some(with) = against.next() else { return };
+        let others = against.count() as u32;
+        let witness = region::overlap(self.rule(with), rule).map(|area| area.key());
+        self.add(Kind::Conflict { with, others }, witness);
+    }
+
+    /// `region` without the rules `ids`.
+    fn subtract(&mut self, mut region: Region<A>, ids: &[u32]) -> Option<Region<A>> {
+        for &id in ids {
+            if region.first().is_none() {
+                break;
+            }
+            self.spend(region.len() as u64)?;
+            region = region.without(self.rule(id));
+        }
+        Some(region)
+    }
+
+    /// Whether what is `live` gets the same verdict from the rules `later`.
+    fn is_redundant(&mut self, live: Region<A>, later: &[u32]) -> Option<bool> {
+        let mut open = live;
+        for &id in later {
+            if open.first().is_none() {
+                return Some(true);
+            }
+            self.spend(open.len() as u64)?;
+            if self.verdict(id) == self.verdict(self.id) {
+                open = open.without(self.rule(id));
+            } else if open.meets(self.rule(id)) {
+                return Some(false);
+            }
+        }
+        Some(open.first().is_none() || self.default == self.verdict(self.id))
+    }
+}
+
+#[cfg(test)]
+mod tests;
