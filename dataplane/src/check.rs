@@ -1,6 +1,14 @@
-//! `sag-vcpe check`: the whole validation, and what the ACL analysis finds.
+//! `sag-vcpe check`: the whole validation, and what the ACL analysis finds, each with a packet that
+//! proves it.
 
+use crate::compile::{FamilyRule, accepts, class_of, compile_rule};
 use crate::config_file;
+use sag_acl::analysis::{self, Kind, Limits};
+use sag_acl::{Addr, Key, Rule};
+use sag_model::config::{Acl, AclRule, Config, protocol_name};
+use sag_model::control::Finding;
+use sag_pipeline::policy::Class;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,6 +19,9 @@ pub fn check(path: &Path) -> ExitCode {
                 eprintln!("warning: {w}");
             }
             let c = &checked.config;
+            for f in findings(c) {
+                eprintln!("warning: {}", f.text);
+            }
             let rules: usize = c.acls.iter().map(|a| a.rules.len()).sum();
             println!(
                 "{}: valid ({} ports, {} routes, {} ACLs with {rules} rules)",
@@ -28,7 +39,133 @@ pub fn check(path: &Path) -> ExitCode {
     }
 }
 
-/// What the ACL analysis finds, for reports.
-pub fn findings(_config: &sag_model::config::Config) -> Vec<sag_model::control::Finding> {
-    Vec::new()
+type Named<'c> = (&'c Acl, &'c AclRule);
+
+/// What is odd about the bound ACLs. Where the analysis had to stop short, a last finding says so.
+pub fn findings(config: &Config) -> Vec<Finding> {
+    let mut rules: Vec<Named<'_>> = config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r))).collect();
+    rules.sort_by_key(|(_, r)| r.priority);
+    let default = accepts(config.dataplane.acl_default);
+    let mut out = Vec::new();
+    for class in Class::ALL {
+        let of_class = || rules.iter().copied().filter(move |(_, r)| class_of(r) == class);
+        let v4 = of_class().filter_map(|n| match compile_rule(n.1) {
+            Some(FamilyRule::V4(r)) => Some((n, r)),
+            _ => None,
+        });
+        family(v4.collect(), default, |a: u32| IpAddr::V4(Ipv4Addr::from_bits(a)), &mut out);
+        let v6 = of_class().filter_map(|n| match compile_rule(n.1) {
+            Some(FamilyRule::V6(r)) => Some((n, r)),
+            _ => None,
+        });
+        family(v6.collect(), default, |a: u128| IpAddr::V6(Ipv6Addr::from_bits(a)), &mut out);
+    }
+    out
+}
+
+fn family<A: Addr>(
+    rules: Vec<(Named<'_>, Rule<A>)>,
+    default: bool,
+    show: impl Fn(A) -> IpAddr,
+    out: &mut Vec<Finding>,
+) {
+    let input: Vec<_> = rules.iter().map(|((_, r), rule)| (*rule, accepts(r.policy))).collect();
+    let report = analysis::findings(&input, &default, Limits::default());
+    let name = |i: u32| rules.get(i as usize).map_or_else(String::new, |((_, r), _)| r.id.clone());
+    for f in &report.findings {
+        let Some(((acl, rule), _)) = rules.get(f.rule as usize) else { continue };
+        let witness = f.witness.as_ref().map(|k| packet(k, &show));
+        let shown = witness.clone().unwrap_or_default();
+        let (kind, by, text) = match f.kind {
+            Kind::Unmatchable => {
+                ("unmatchable", vec![], "restricts ports of a protocol that has none: it matches nothing".to_owned())
+            }
+            Kind::Shadowed { by, alone: true } => (
+                "shadowed",
+                vec![name(by)],
+                format!("never matches: rule {} answers all of its packets first, such as {shown}", name(by)),
+            ),
+            Kind::Shadowed { by, alone: false } => (
+                "shadowed",
+                vec![name(by)],
+                format!("never matches: earlier rules answer all of its packets, rule {} for one {shown}", name(by)),
+            ),
+            Kind::Redundant { by: Some(by) } => (
+                "redundant",
+                vec![name(by)],
+                format!("changes nothing: without it rule {} would say the same of {shown}", name(by)),
+            ),
+            Kind::Redundant { by: None } => (
+                "redundant",
+                vec![],
+                format!("changes nothing: without it acl_default would say the same of {shown}"),
+            ),
+            Kind::Conflict { with, others } => {
+                let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+                let text = format!(
+                    "and rule {}{more} overlap with another verdict, so their order decides, as of {shown}",
+                    name(with)
+                );
+                ("conflict", vec![name(with)], text)
+            }
+        };
+        let text = format!("acl {} rule {}: {text}", acl.id, rule.id);
+        out.push(Finding { kind: kind.to_owned(), acl: acl.id.clone(), rule: rule.id.clone(), by, witness, text });
+    }
+    if !report.is_complete() {
+        out.push(Finding {
+            kind: "incomplete".to_owned(),
+            text: format!(
+                "the analysis of {} ACL rules was cut short: {} of them may have findings that are not listed",
+                rules.len(),
+                report.unexamined
+            ),
+            ..Finding::default()
+        });
+    }
+}
+
+/// `tcp 192.0.2.7:1024 > 198.51.100.1:80`
+fn packet<A: Addr>(k: &Key<A>, show: &impl Fn(A) -> IpAddr) -> String {
+    let proto = protocol_name(Some(k.proto()));
+    let end = |a: A, port: u16| match (show(a), k.has_ports()) {
+        (IpAddr::V6(a), true) => format!("[{a}]:{port}"),
+        (a, true) => format!("{a}:{port}"),
+        (a, false) => a.to_string(),
+    };
+    format!("{proto} {} > {}", end(k.src(), k.sport()), end(k.dst(), k.dport()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sag_model::config;
+
+    fn config_of(rules: &[(&str, &str, &str, &str, u32)]) -> Config {
+        let mut text = "[[port]]\nname='0'\ndevice='a'\nrole='lan'\n[[port]]\nname='1'\ndevice='b'\nrole='wan'\n[[acl]]\nid='x'\n".to_owned();
+        for (id, policy, source, ports, priority) in rules {
+            text += &format!(
+                "[[acl.rule]]\nid='{id}'\ndirection='out'\ntype='WAN'\npolicy='{policy}'\nip_protocol='tcp'\nsource_cidr='{source}'\ndest_cidr='0.0.0.0/0'\nsource_port_range='-1/-1'\ndest_port_range='{ports}'\npriority={priority}\n"
+            );
+        }
+        config::parse(&text, "t").unwrap().config
+    }
+
+    #[test]
+    fn findings_name_rules_and_carry_a_packet() {
+        let c = config_of(&[
+            ("wide", "drop", "192.0.2.0/24", "80/90", 1),
+            ("dead", "accept", "192.0.2.7/32", "85/85", 2),
+            ("cross", "accept", "192.0.2.0/25", "90/100", 3),
+            ("same", "accept", "198.51.100.0/24", "1/9", 4),
+        ]);
+        let f = findings(&c);
+        let of = |rule: &str| f.iter().find(|f| f.rule == rule).unwrap_or_else(|| panic!("{rule}: {f:#?}"));
+        assert_eq!((of("dead").kind.as_str(), of("dead").by.as_slice()), ("shadowed", &["wide".to_owned()][..]));
+        assert!(of("dead").witness.as_ref().unwrap().contains("> "), "{:?}", of("dead"));
+        assert!(of("dead").text.contains("tcp 192.0.2.7:"));
+        assert_eq!(of("cross").kind, "conflict");
+        assert_eq!(of("same").kind, "redundant");
+        assert!(f.iter().all(|f| f.rule != "wide"));
+    }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Packets that wait at one time, and for one next hop.
-pub const SLOTS: usize = 128;
-pub const PER_NEXTHOP: usize = 16;
+pub const SLOTS: usize = 256;
+pub const PER_NEXTHOP: usize = 64;
 /// The kernel probes three times, a second apart.
 pub const PATIENCE: Duration = Duration::from_millis(3_200);
 /// Room in front of a held frame, for a VLAN tag.

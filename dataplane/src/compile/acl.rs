@@ -47,14 +47,8 @@ impl AclCompiler {
         let mut lists: [Lists; 4] = Default::default();
         for (acl, rule) in rules {
             let slot = self.slot(acl, rule);
-            let class = match (rule.direction, rule.kind) {
-                (Direction::Out, AclType::Lan) => Class::OutLan,
-                (Direction::In, AclType::Lan) => Class::InLan,
-                (Direction::Out, AclType::Wan) => Class::OutWan,
-                (Direction::In, AclType::Wan) => Class::InWan,
-            };
             let verdict = Verdict { accept: accepts(rule.policy), slot };
-            lists[class as usize].push(rule, verdict);
+            lists[class_of(rule) as usize].push(rule, verdict);
         }
         let lists = lists.map(|l| l.any().then(|| Arc::new(RuleList::build(&l.v4, &l.v6))));
         AclSet::new(accepts(config.dataplane.acl_default), lists, self.stats.clone())
@@ -98,6 +92,16 @@ impl Lists {
             Some(FamilyRule::V6(r)) => self.v6.push((r, verdict)),
             None => tracing::error!(rule = rule.id, "rule mixes address families: left out"),
         }
+    }
+}
+
+/// The list that a rule belongs to.
+pub fn class_of(rule: &AclRule) -> Class {
+    match (rule.direction, rule.kind) {
+        (Direction::Out, AclType::Lan) => Class::OutLan,
+        (Direction::In, AclType::Lan) => Class::InLan,
+        (Direction::Out, AclType::Wan) => Class::OutWan,
+        (Direction::In, AclType::Wan) => Class::InWan,
     }
 }
 

@@ -6,7 +6,7 @@ mod nexthops;
 mod ports;
 mod routes;
 
-pub use acl::AclCompiler;
+pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
 pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};
 pub use routes::{RouteRow, RouteSource};

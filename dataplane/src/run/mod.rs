@@ -22,6 +22,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use sag_bpf::{Gateway, PortStats};
 use sag_model::PortIdx;
 use sag_model::config::{self, Config};
+use sag_model::control::Finding;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{Grace, Quarantine};
 use sag_pipeline::{Pipeline, Tables};
@@ -66,6 +67,11 @@ impl WorkerHandle {
         if self.to.send(message).is_err() {
             tracing::error!(worker = self.shared.id, "a worker thread has ended; restart the daemon");
         }
+        self.kick();
+    }
+
+    /// Ends the worker's sleep.
+    fn kick(&self) {
         // A full pipe means that the worker has been called already.
         let _ = (&self.kick).write(&[1]);
     }
@@ -105,6 +111,8 @@ struct Daemon {
     metrics_data: Arc<Mutex<MetricsSnapshot>>,
     probed: Instant,
     published: Instant,
+    /// What the ACL analysis found in the running configuration.
+    findings: Option<Vec<Finding>>,
     /// Something that was asked for at start cannot be had.
     fatal: Option<String>,
     /// Since when XDP follows this daemon's epoch; until then, its predecessor's flows go on.
@@ -255,6 +263,15 @@ impl Daemon {
         if neighbors_only && !self.concerns_us(&changes) {
             return;
         }
+        if neighbors_only {
+            let known = self.compiler.nexthops.map().len();
+            self.compiler.nexthops.refresh(&self.config, self.mirror.tables(), &self.bindings);
+            if self.compiler.nexthops.map().len() == known {
+                // The records are shared: packets that wait need no new snapshot, only a call.
+                self.workers.iter().for_each(WorkerHandle::kick);
+                return;
+            }
+        }
         let stale = self.flows_to_resolve(&changes);
         self.recompile(self.epoch);
         if !stale.is_empty() {
@@ -340,6 +357,7 @@ impl Daemon {
         self.source = name.to_owned();
         self.applied = SystemTime::now();
         self.warnings = warnings.clone();
+        self.findings = None;
         self.recompile(self.epoch.wrapping_add(1).max(1));
         self.reconcile();
         start::keep_last_good(&self.config, &self.text);

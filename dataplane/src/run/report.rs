@@ -206,6 +206,12 @@ impl Daemon {
         }
     }
 
+    /// The analysis of the running ACLs, made when first asked for.
+    fn findings(&mut self) -> &[control::Finding] {
+        let config = &self.config;
+        self.findings.get_or_insert_with(|| crate::check::findings(config))
+    }
+
     fn session_totals(&self) -> control::SessionTotals {
         control::SessionTotals {
             ipv4: u64::from(self.tables.v4.live()),
@@ -432,7 +438,7 @@ impl Handler for Daemon {
                 rules: a.rules.iter().map(|r| row(&a.id, r)).collect(),
             })
             .collect();
-        let findings = crate::check::findings(&self.config);
+        let findings = self.findings().to_vec();
         Ok(control::AclReport { acls, default: self.config.dataplane.acl_default.to_string(), findings })
     }
 

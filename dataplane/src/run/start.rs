@@ -8,7 +8,7 @@ use crate::config_file;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result, anyhow, bail};
 use mio::Waker;
-use sag_bpf::{Gateway, OpenOptions};
+use sag_bpf::{Gateway, LoadError, OpenOptions};
 use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6};
 use sag_model::{Nanos, PortIdx};
@@ -24,7 +24,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Frames that a worker keeps for each of its sockets: receive ring, transmit ring, and slack.
 const FRAMES_PER_SOCKET: u32 = 4096;
@@ -76,13 +76,14 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     if let Some(dir) = lock.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let gateway = Gateway::open(&OpenOptions {
+    let options = OpenOptions {
         pin_dir: d.pin_dir.clone(),
         lock_file: lock,
         sessions4: d.flows,
         sessions6: d.flows_v6(),
         max_ifindex,
-    })?;
+    };
+    let gateway = patiently(|| Gateway::open(&options))?;
     let control = gateway.control();
     let grace = Arc::new(Grace::default());
     let tables = Arc::new(tables(&gateway, control, &grace));
@@ -166,6 +167,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
         probed: Instant::now(),
         published: Instant::now(),
+        findings: None,
         fatal: None,
         live: None,
         config,
@@ -173,6 +175,19 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     daemon.publish_addresses();
     keep_last_good(&daemon.config, &daemon.text);
     Ok(daemon)
+}
+
+/// A predecessor that was killed holds its lock until the kernel has taken its sockets down.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match attempt() {
+            Err(LoadError::AlreadyRunning { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn queues_per_worker(config: &Config, workers: u32) -> u32 {
@@ -275,7 +290,7 @@ pub fn remove(d: &Dataplane) -> Result<()> {
     if let Some(dir) = lock.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    match sag_bpf::unload(&d.pin_dir, &lock)? {
+    match patiently(|| sag_bpf::unload(&d.pin_dir, &lock))? {
         true => println!("removed programs, links and maps of {}", d.pin_dir.display()),
         false => println!("nothing is loaded in {}", d.pin_dir.display()),
     }

@@ -384,7 +384,7 @@ impl Worker {
         fds.extend(self.sockets.iter().filter(|q| !q.broken).map(|q| sys::readable(q.socket.fd())));
         self.shared.asleep.store(true, Ordering::SeqCst);
         let waiting = self.sockets.iter().any(|q| q.socket.in_flight() > 0);
-        let timeout_ms = if waiting { 1 } else { 20 };
+        let timeout_ms = if waiting || self.pipeline.holds() { 1 } else { 20 };
         if let Err(error) = sys::poll(fds, timeout_ms)
             && error.kind() != std::io::ErrorKind::Interrupted
         {
