@@ -1,8 +1,9 @@
 //! What is odd about a rule set, each time with a packet that proves it.
 //!
-//! A rule is examined against the rules that overlap it ([`overlap`]); what they leave of it is a
-//! list of boxes ([`region`]), so that cover by several rules together is seen as well. Exact, but
-//! not free: the work and the number of findings are limited, and a report says what it left out.
+//! Every rule is checked for a single earlier rule that hides it. Beyond that, it is examined against
+//! all rules that overlap it ([`overlap`]); what they leave of it is a list of boxes ([`region`]), so
+//! that cover by several rules together is seen as well. Exact, but not free: the work and the number
+//! of findings are limited, and a report says what it left out.
 
 mod overlap;
 mod region;
@@ -41,7 +42,7 @@ pub struct Finding<A> {
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub findings: usize,
-    /// Comparisons of two rules or boxes; a hundred million are about a second.
+    /// Comparisons of two rules or boxes; ten million take about a second.
     pub work: u64,
     /// The same for one rule.
     pub work_per_rule: u64,
@@ -49,7 +50,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { findings: 1000, work: 100_000_000, work_per_rule: 1_000_000 }
+        Limits { findings: 1000, work: 60_000_000, work_per_rule: 200_000 }
     }
 }
 
@@ -58,7 +59,8 @@ impl Default for Limits {
 pub struct Report<A> {
     pub findings: Vec<Finding<A>>,
     /// Rules that a limit kept from being examined in full. What is said of them is true; there may
-    /// be more to say.
+    /// be more to say: conflicts, redundancy, shadowing by several rules together; and anything of
+    /// the rules after the last finding that `Limits::findings` allowed.
     pub unexamined: u32,
 }
 
@@ -78,14 +80,14 @@ pub fn findings<A: Addr, V: PartialEq>(rules: &[(Rule<A>, V)], default: &V, limi
     let mut report = Report { findings: Vec::new(), unexamined: 0 };
     let mut work = limits.work;
     for id in 0..rules.len() as u32 {
-        if work == 0 || report.findings.len() >= limits.findings {
+        if report.findings.len() >= limits.findings {
             report.unexamined += rules.len() as u32 - id;
             break;
         }
         let allowance = work.min(limits.work_per_rule);
         let mut examination =
             Examination { rules, default, id, left: allowance, found: &mut report.findings };
-        if examination.run(&overlaps).is_none() {
+        if !examination.is_hidden(&overlaps) && examination.run(&overlaps).is_none() {
             report.unexamined += 1;
         }
         work -= allowance - examination.left;
@@ -104,27 +106,33 @@ struct Examination<'a, A, V> {
 }
 
 impl<A: Addr, V: PartialEq> Examination<'_, A, V> {
-    /// `None` if the work ran out.
-    fn run(&mut self, overlaps: &Overlaps<A>) -> Option<()> {
+    /// Reports a rule that matches nothing, or nothing that some one earlier rule does not match.
+    /// Cheap, so it is done for every rule, whatever the allowance.
+    fn is_hidden(&mut self, overlaps: &Overlaps<A>) -> bool {
         let rule = *self.rule(self.id);
         if rule.is_unmatchable() {
             self.add(Kind::Unmatchable, None);
-            return Some(());
+            return true;
         }
+        let hidden = overlaps.around(&rule).any(|e| e < self.id && region::covers(self.rule(e), &rule));
+        if hidden {
+            self.shadowed(&rule, true);
+        }
+        hidden
+    }
+
+    /// `None` if the work ran out.
+    fn run(&mut self, overlaps: &Overlaps<A>) -> Option<()> {
+        let rule = *self.rule(self.id);
         self.spend(overlaps.count(&rule) as u64)?;
         let mut others = overlaps.of(&rule);
-        others.retain(|&o| o != self.id && region::overlap(self.rule(o), &rule).is_some());
+        others.retain(|&o| o != self.id && region::meet(self.rule(o), &rule));
         let (earlier, later) = others.split_at(others.partition_point(|&o| o < self.id));
 
-        let cover = earlier.iter().copied().find(|&e| region::covers(self.rule(e), &rule));
-        if cover.is_some() {
-            self.shadowed(earlier, &rule, true);
-            return Some(());
-        }
         self.conflicts(earlier, &rule);
         let live = self.subtract(Region::of(&rule), earlier)?;
         match live.first() {
-            None => self.shadowed(earlier, &rule, false),
+            None => self.shadowed(&rule, false),
             Some(area) => {
                 if self.is_redundant(live.clone(), later)? {
                     let witness = area.key();
@@ -154,10 +162,11 @@ impl<A: Addr, V: PartialEq> Examination<'_, A, V> {
         self.found.push(Finding { rule: self.id, kind, witness });
     }
 
-    fn shadowed(&mut self, earlier: &[u32], rule: &Rule<A>, alone: bool) {
+    fn shadowed(&mut self, rule: &Rule<A>, alone: bool) {
         let Some(witness) = Region::of(rule).first().map(Area::key) else { return };
-        if let Some(by) = earlier.iter().copied().find(|&e| self.rule(e).matches(&witness)) {
-            self.add(Kind::Shadowed { by, alone }, Some(witness));
+        let earlier = &self.rules[..self.id as usize];
+        if let Some(by) = earlier.iter().position(|(e, _)| e.matches(&witness)) {
+            self.add(Kind::Shadowed { by: by as u32, alone }, Some(witness));
         }
     }
 

@@ -4,7 +4,7 @@
 //! its shorter prefixes, found by hash, and those of its longer ones, which are neighbours in order.
 //! Of the two addresses, the one with fewer candidates is used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::family::Addr;
 use crate::rule::{Prefix, Rule};
@@ -12,11 +12,35 @@ use crate::rule::{Prefix, Rule};
 pub struct Overlaps<A> {
     src: Index<A>,
     dst: Index<A>,
+    by_both: HashMap<(Prefix<A>, Prefix<A>), Vec<u32>>,
+    /// Pairs of prefix lengths that occur.
+    lengths: BTreeSet<(u8, u8)>,
 }
 
 impl<A: Addr> Overlaps<A> {
     pub fn new<'a>(rules: impl Iterator<Item = &'a Rule<A>> + Clone) -> Self {
-        Overlaps { src: Index::new(rules.clone().map(|r| r.src)), dst: Index::new(rules.map(|r| r.dst)) }
+        let mut by_both: HashMap<_, Vec<u32>> = HashMap::new();
+        for (id, rule) in rules.clone().enumerate() {
+            by_both.entry((rule.src, rule.dst)).or_default().push(id as u32);
+        }
+        let lengths = by_both.keys().map(|(src, dst)| (src.prefix_len(), dst.prefix_len())).collect();
+        let src = Index::new(rules.clone().map(|r| r.src));
+        Overlaps { src, dst: Index::new(rules.map(|r| r.dst)), by_both, lengths }
+    }
+
+    /// Rules whose addresses hold those of `rule`, itself included, in no order.
+    pub fn around(&self, rule: &Rule<A>) -> impl Iterator<Item = u32> {
+        let (src, dst) = (rule.src, rule.dst);
+        let shorter = move |&&(s, d): &&(u8, u8)| s <= src.prefix_len() && d <= dst.prefix_len();
+        self.lengths
+            .iter()
+            .filter(shorter)
+            .filter_map(move |&(s, d)| {
+                let key = (Prefix::new(src.addr(), s).ok()?, Prefix::new(dst.addr(), d).ok()?);
+                self.by_both.get(&key)
+            })
+            .flatten()
+            .copied()
     }
 
     /// How many candidates [`Overlaps::of`] looks at.

@@ -5,7 +5,7 @@
 //! restricts none, two: packets whose ports are not to be seen are apart.
 
 use crate::family::Addr;
-use crate::rule::{Key, Rule};
+use crate::rule::{Key, Prefix, Rule};
 
 const SIDES: usize = 5;
 
@@ -107,6 +107,13 @@ pub fn overlap<A: Addr>(a: &Rule<A>, b: &Rule<A>) -> Option<Area<A>> {
     areas(a).find_map(|x| areas(b).find_map(|y| x.overlap(&y)))
 }
 
+/// Whether any packet matches both rules.
+pub fn meet<A: Addr>(a: &Rule<A>, b: &Rule<A>) -> bool {
+    // Most candidates differ in an address; that is quickly seen.
+    let related = |a: &Prefix<A>, b: &Prefix<A>| a.covers(b) || b.covers(a);
+    related(&a.src, &b.src) && related(&a.dst, &b.dst) && overlap(a, b).is_some()
+}
+
 /// Whether `a` matches all that `b` matches.
 pub fn covers<A: Addr>(a: &Rule<A>, b: &Rule<A>) -> bool {
     areas(b).all(|y| areas(a).any(|x| x.covers(&y)))
@@ -135,6 +142,9 @@ impl<A: Addr> Region<A> {
 
     pub fn without(self, rule: &Rule<A>) -> Self {
         areas(rule).fold(self, |region, hole| {
+            if !region.0.iter().any(|area| area.overlap(&hole).is_some()) {
+                return region;
+            }
             let mut left = Vec::with_capacity(region.0.len() + 2);
             region.0.iter().for_each(|area| area.without(&hole, &mut left));
             Region(left)
