@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod books;
 pub mod config;
 pub mod control;
 pub mod drop;

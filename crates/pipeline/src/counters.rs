@@ -1,21 +1,75 @@
-//! Counters of one worker. Every packet given to the pipeline ends in exactly one of `forwarded`,
-//! `to_kernel`, `dropped` or (for a while) `held`, counted at the port where it arrived.
+//! Counters of one worker. One thread writes, others read: plain loads and stores, no locked
+//! instruction. Every packet given to the pipeline ends in exactly one of `forwarded`, `to_kernel`,
+//! `dropped` or (for a while) `held`, counted at the port where it arrived.
 
-pub use sag_model::books::{Counter, PortCounters};
 use sag_model::{DropReason, PortIdx};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where the books of the ports lie.
+/// A counter that one thread writes.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of one port, written by one worker.
 #[derive(Debug)]
-enum Books {
-    Private(Box<[PortCounters]>),
-    Shared(&'static [PortCounters]),
+#[repr(align(64))]
+pub struct PortCounters {
+    /// Packets and frame bytes that arrived here.
+    pub rx_packets: Counter,
+    pub rx_bytes: Counter,
+    /// Arrived here and left by some port.
+    pub forwarded: Counter,
+    pub to_kernel: Counter,
+    /// Arrived here and wait for a neighbour (a gauge).
+    pub held: Counter,
+    /// Packets and frame bytes that left here.
+    pub tx_packets: Counter,
+    pub tx_bytes: Counter,
+    /// Of these, made by the gateway: ICMP errors, second and later fragments.
+    pub originated: Counter,
+    /// ICMP errors not sent because of the rate limit.
+    pub icmp_suppressed: Counter,
+    pub drops: [Counter; DropReason::COUNT],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        PortCounters {
+            rx_packets: Counter::default(),
+            rx_bytes: Counter::default(),
+            forwarded: Counter::default(),
+            to_kernel: Counter::default(),
+            held: Counter::default(),
+            tx_packets: Counter::default(),
+            tx_bytes: Counter::default(),
+            originated: Counter::default(),
+            icmp_suppressed: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+        }
+    }
 }
 
 /// Everything that one worker counts.
 #[derive(Debug)]
 pub struct Counters {
-    ports: Books,
+    ports: Box<[PortCounters]>,
     pub sessions_created: Counter,
     pub sessions_ended: Counter,
     pub batches: Counter,
@@ -25,20 +79,9 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Books of its own.
     pub fn new() -> Arc<Counters> {
-        Counters::with(Books::Private((0..PortIdx::MAX).map(|_| PortCounters::default()).collect()))
-    }
-
-    /// Books in shared memory, which go on where they stand: one entry per port.
-    pub fn over(ports: &'static [PortCounters]) -> Arc<Counters> {
-        assert!(ports.len() == PortIdx::MAX, "books of every port");
-        Counters::with(Books::Shared(ports))
-    }
-
-    fn with(ports: Books) -> Arc<Counters> {
         Arc::new(Counters {
-            ports,
+            ports: (0..PortIdx::MAX).map(|_| PortCounters::default()).collect(),
             sessions_created: Counter::default(),
             sessions_ended: Counter::default(),
             batches: Counter::default(),
@@ -50,15 +93,23 @@ impl Counters {
     /// Counters of a port; indices beyond the table share the last one.
     #[inline]
     pub fn port(&self, port: PortIdx) -> &PortCounters {
-        let ports = match &self.ports {
-            Books::Private(p) => &p[..],
-            Books::Shared(p) => p,
-        };
-        &ports[port.index().min(PortIdx::MAX - 1)]
+        &self.ports[port.index().min(PortIdx::MAX - 1)]
     }
 
     #[inline]
     pub fn count_drop(&self, port: PortIdx, reason: DropReason) {
         self.port(port).drops[reason.index() % DropReason::COUNT].add(1);
+    }
+}
+
+impl PortCounters {
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
+    }
+
+    /// In equals out plus drops plus kernel plus waiting.
+    pub fn balanced(&self) -> bool {
+        self.rx_packets.get()
+            == self.forwarded.get() + self.to_kernel.get() + self.dropped() + self.held.get()
     }
 }

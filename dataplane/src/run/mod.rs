@@ -131,7 +131,6 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let mut daemon = start::open(path, checked, text, waker)?;
     let mut server = Server::bind(&daemon.config.dataplane.control)
         .with_context(|| format!("control socket {}", daemon.config.dataplane.control.display()))?;
-    server.register(poll.registry(), SERVER)?;
     poll.registry().register(&mut daemon.mirror, NETLINK, Interest::READABLE)?;
     let metrics = daemon.config.dataplane.metrics.map(|a| a.to_string()).unwrap_or_default();
     let data = daemon.metrics_data.clone();
@@ -143,6 +142,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
 
     let mut events = Events::with_capacity(128);
     let mut ticked = Instant::now();
+    let mut answering = false;
     loop {
         if let Err(e) = poll.poll(&mut events, Some(TICK))
             && e.kind() != std::io::ErrorKind::Interrupted
@@ -168,6 +168,11 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                 token if server.owns(token) => server.handle(poll.registry(), token, &mut daemon),
                 _ => {}
             }
+        }
+        // Who asks is answered when the gateway forwards, so that a start script can wait for it.
+        if !answering && daemon.live.is_some() {
+            server.register(poll.registry(), SERVER)?;
+            answering = true;
         }
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();

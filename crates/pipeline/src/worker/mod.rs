@@ -68,11 +68,16 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     p: Parsed,
-    ingress: PortIdx,
-    zone: Zone,
     hash: u64,
     found: Option<RecordNo>,
+    ingress: PortIdx,
+    zone: Zone,
+    /// It got past ingress: the fields above are its own.
+    alive: bool,
 }
+
+const NO_SLOT: Slot =
+    Slot { p: Parsed::NONE, hash: 0, found: None, ingress: PortIdx(0), zone: Zone::Lan, alive: false };
 
 #[derive(Debug)]
 pub struct Pipeline {
@@ -87,11 +92,10 @@ pub struct Pipeline {
     sweep4: Sweeper,
     sweep6: Sweeper,
     swept: Nanos,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Slot>,
     scratch: Box<[u8]>,
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
-    touched: u32,
     /// A session was made or ended in this batch: what was found before may no longer hold.
     changed: bool,
 }
@@ -115,18 +119,16 @@ impl Pipeline {
             sweep4: Sweeper::new(worker, workers),
             sweep6: Sweeper::new(worker, workers),
             swept: Nanos::ZERO,
-            slots: Vec::with_capacity(BATCH),
+            slots: vec![NO_SLOT; BATCH],
             scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
-            touched: 0,
             changed: false,
         }
     }
 
-    /// The same pipeline, counting elsewhere.
-    pub fn counting_in(mut self, counters: Arc<Counters>) -> Pipeline {
-        self.counters = counters;
-        self
+    /// Whether packets wait for a neighbour.
+    pub fn holds(&self) -> bool {
+        !self.hold.is_empty()
     }
 
     /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
@@ -148,34 +150,32 @@ impl Pipeline {
         }
         let n = frames.len().min(BATCH);
         verdicts.clear();
-        self.slots.clear();
         self.changed = false;
-        for i in 0..n {
-            let f = frames.frame(i);
-            let slot = self.ingest(snap, now, dev, f.bytes());
-            if let Err(v) = slot {
-                verdicts.push(v);
-            } else {
-                verdicts.push(Verdict::Held);
-            }
-            self.slots.push(slot.ok());
-        }
-        for i in 0..n {
-            if let Some(mut s) = self.slots[i] {
-                let f = frames.frame(i);
-                s.found = self.find(&s, f.bytes());
-                self.slots[i] = Some(s);
+        // Out of `self` while `self` is at work.
+        let mut slots = std::mem::take(&mut self.slots);
+        for (i, s) in slots.iter_mut().enumerate() {
+            s.alive = false;
+            if i < n {
+                let verdict = self.ingest(snap, now, dev, frames.frame(i).bytes(), s);
+                verdicts.push(verdict.err().unwrap_or(Verdict::Held));
             }
         }
-        for (i, verdict) in verdicts.iter_mut().enumerate() {
-            if let Some(s) = self.slots[i] {
+        for s in slots.iter_mut().filter(|s| s.alive) {
+            s.found = match s.p.family {
+                Family::V4 => self.tables.v4.guess(s.hash),
+                Family::V6 => self.tables.v6.guess(s.hash),
+            };
+        }
+        for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
+            if s.alive {
                 let mut f = frames.frame(i);
                 *verdict = match s.p.family {
-                    Family::V4 => self.one::<FlowRecord4>(snap, now, dev, &s, &mut f, emit),
-                    Family::V6 => self.one::<FlowRecord6>(snap, now, dev, &s, &mut f, emit),
+                    Family::V4 => self.one::<FlowRecord4>(snap, now, dev, s, &mut f, emit),
+                    Family::V6 => self.one::<FlowRecord6>(snap, now, dev, s, &mut f, emit),
                 };
             }
         }
+        self.slots = slots;
         self.counters.batches.add(1);
         self.counters.packets.add(n as u64);
     }
@@ -186,20 +186,30 @@ impl Pipeline {
         snap: &Snapshot,
         now: Nanos,
         dev: u8,
-        s: &Slot,
+        s: &mut Slot,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
-        let mut s = *s;
-        if self.changed {
-            s.found = self.find(&s, f.bytes());
-        }
-        if let Some(no) = s.found
-            && let Some(v) = self.established::<R>(snap, now, &s, no, f)
+        let key = R::flow_key(&s.p, f.bytes(), s.zone);
+        // The guess was made before packets of this batch made or ended sessions.
+        let guessed = s.found.filter(|&no| !self.changed && R::table(&self.tables).record(no).matches(&key));
+        if let Some(no) = guessed
+            && let Some(v) = self.established::<R>(snap, now, s, no, f)
         {
             return v;
         }
-        self.walk_one::<R>(snap, now, dev, &s, f, emit, now)
+        s.found = guessed.or_else(|| R::table(&self.tables).find(&key, s.hash));
+        if s.found != guessed
+            && let Some(no) = s.found
+            && let Some(v) = self.established::<R>(snap, now, s, no, f)
+        {
+            return v;
+        }
+        if let L4::IcmpError { .. } = s.p.l4 {
+            // An error is about a session, never part of one.
+            s.found = None;
+        }
+        self.walk_one::<R>(snap, now, dev, s, f, emit, now)
     }
 
     /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
@@ -220,7 +230,8 @@ impl Pipeline {
             && action.flags & FLOW_PUNT_ALL == 0
             && s.p.ttl > 1
             && s.p.fragment == Fragment::Whole
-            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0);
+            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
+            && !matches!(s.p.l4, L4::IcmpError { .. });
         if !plain {
             return None;
         }
@@ -250,7 +261,7 @@ impl Pipeline {
 
     /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.
     pub fn ingress(&self, i: usize) -> Option<PortIdx> {
-        Some(self.slots.get(i)?.as_ref()?.ingress)
+        self.slots.get(i).filter(|s| s.alive).map(|s| s.ingress)
     }
 
     /// Housekeeping between batches: held packets, ageing. Cheap when there is nothing to do.
