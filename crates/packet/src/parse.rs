@@ -340,6 +340,24 @@ fn echo_ids(p: &mut Parsed, id: [u8; 2]) {
 }
 
 impl Parsed {
+    /// Of no packet.
+    pub const NONE: Parsed = Parsed {
+        family: Family::V4,
+        fragment: Fragment::Whole,
+        l4: L4::Other,
+        proto: 0,
+        ttl: 0,
+        tos: 0,
+        options: false,
+        dont_fragment: false,
+        l3: 0,
+        l4_at: 0,
+        ip_len: 0,
+        sport: 0,
+        dport: 0,
+        addrs4: 0,
+    };
+
     /// The IPv4 flow key of this packet seen from `zone`.
     #[inline]
     pub fn key4(&self, zone: Zone) -> Key4 {

@@ -42,6 +42,9 @@ impl<R: FlowRecord> TableMemory<R> {
     }
 }
 
+/// Words in a bucket from which on a new one rather goes to the emptier bucket.
+const CROWDED: usize = 12;
+
 /// Buckets of an index for so many sessions: two words a session, half of the words free.
 pub const fn index_buckets(sessions: u32) -> u32 {
     let n = (sessions as u64 * 4).div_ceil(BUCKET_WORDS as u64);
@@ -130,6 +133,15 @@ enum Clash {
     Twin(RecordNo),
 }
 
+/// Brings the cache line in; other work goes on meanwhile.
+#[inline(always)]
+fn prefetch<T>(at: &T) {
+    #[cfg(target_arch = "x86_64")]
+    safe_arch::prefetch_t0(at);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 #[derive(Debug)]
 pub struct FlowTable<R: FlowRecord> {
     mem: TableMemory<R>,
@@ -209,10 +221,31 @@ impl<R: FlowRecord> FlowTable<R> {
         &self.mem.buckets[self.base as usize + n as usize]
     }
 
-    /// Brings the index line of a hash into the cache; the result only keeps the load alive.
+    /// A look for this hash comes soon: brings the line where it starts into the cache.
     #[inline]
-    pub fn touch(&self, hash: u64) -> u32 {
-        self.bucket(Probe::new(hash, self.mask).first).word[0].load(Ordering::Relaxed)
+    pub fn expect(&self, hash: u64) {
+        prefetch(self.bucket(Probe::new(hash, self.mask).first));
+    }
+
+    /// The record that a look for this hash will likely end at, brought into the cache too. Its key
+    /// is still to be compared.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<RecordNo> {
+        let p = Probe::new(hash, self.mask);
+        for w in &self.bucket(p.first).word {
+            let w = w.load(Ordering::Acquire);
+            if w >> RECORD_BITS == p.tag && w != 0 {
+                let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
+                let r = self.record(no);
+                prefetch(r);
+                if size_of::<R>() > 64 {
+                    prefetch(r.bytes());
+                }
+                return Some(no);
+            }
+        }
+        prefetch(self.bucket(p.second));
+        None
     }
 
     /// The record whose key this is.
@@ -321,7 +354,7 @@ impl<R: FlowRecord> FlowTable<R> {
     fn publish(&self, key: &R::Key, no: RecordNo) -> Result<(), Clash> {
         let p = Probe::new(self.hash(key), self.mask);
         let word = p.tag << RECORD_BITS | no.0;
-        let stored = [p.first, p.second].into_iter().any(|b| {
+        let stored = self.choose(&p).into_iter().any(|b| {
             self.bucket(b).word.iter().any(|w| {
                 w.load(Ordering::Relaxed) == 0
                     && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -344,6 +377,14 @@ impl<R: FlowRecord> FlowTable<R> {
                 Err(Clash::Twin(other))
             }
         }
+    }
+
+    /// The buckets of a new word, the one to try first in front. The first choice, so that a look
+    /// there is enough for most, until it is crowded: then the emptier one, so that none overflows.
+    fn choose(&self, p: &Probe) -> [u32; 2] {
+        let used = |b| self.bucket(b).word.iter().filter(|w| w.load(Ordering::Relaxed) != 0).count();
+        let first = used(p.first);
+        if first >= CROWDED && used(p.second) < first { [p.second, p.first] } else { [p.first, p.second] }
     }
 
     fn withdraw(&self, key: &R::Key, no: RecordNo) {

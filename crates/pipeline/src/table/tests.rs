@@ -44,6 +44,32 @@ fn the_whole_capacity_is_usable() {
 }
 
 #[test]
+fn no_bucket_overflows_before_the_table_is_full() {
+    // As many sessions as an index of its size ever has to hold: half of its words.
+    let n = 1 << 16;
+    let t = FlowTable::<FlowRecord4>::private(n, Grace::immediate());
+    assert_eq!(index_buckets(n) * BUCKET_WORDS as u32, n * 4);
+    let mut q = Quarantine::default();
+    for round in 0..2u64 {
+        for i in 0..u64::from(n) {
+            let made = make(&t, &mut q, &key(round << 32 | i));
+            assert!(made.is_ok(), "session {i}: {made:?}");
+        }
+        let second = (0..u64::from(n))
+            .filter(|i| {
+                let k = key(round << 32 | i);
+                let p = Probe::new(t.hash(&k), t.mask);
+                t.find_in(p.first, p.tag, &k).is_none()
+            })
+            .count();
+        assert!(second < n as usize / 20, "{second} of {n} are not where a look goes first");
+        for i in 0..n {
+            assert!(t.remove(i + 1, &mut q));
+        }
+    }
+}
+
+#[test]
 fn nothing_is_reused_before_its_grace_period() {
     let grace = Arc::new(Grace::default());
     let t = FlowTable::<FlowRecord4>::private(2, grace.clone());

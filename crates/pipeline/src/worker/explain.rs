@@ -1,6 +1,6 @@
 //! What would happen to a frame.
 
-use super::{Pipeline, Slot};
+use super::{NO_SLOT, Pipeline, Slot};
 use crate::order::{self, Stage, Stop, Way};
 use crate::snapshot::Snapshot;
 use crate::trace::{Steps, Tracer};
@@ -32,7 +32,7 @@ impl Pipeline {
             return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None });
         };
         steps.step(Stage::Parse, || format!("{:?} protocol {}, {} bytes", p.family, p.proto, p.ip_len));
-        let mut s = Slot { p, ingress, zone, hash: 0, found: None };
+        let mut s = Slot { p, ingress, zone, alive: true, ..NO_SLOT };
         s.hash = match p.family {
             Family::V4 => self.tables.v4.hash(&p.key4(zone)),
             Family::V6 => self.tables.v6.hash(&p.key6(frame, zone)),

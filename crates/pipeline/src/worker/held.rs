@@ -1,6 +1,6 @@
 //! Packets whose next hop is not resolved yet: asked for, released, or given up.
 
-use super::{MAX_REQUESTS, Pipeline, Verdict};
+use super::{MAX_REQUESTS, NO_SLOT, Pipeline, Verdict};
 use crate::hold;
 use crate::originate::Emit;
 use crate::snapshot::Snapshot;
@@ -44,11 +44,12 @@ impl Pipeline {
             buf[..hold::HEADROOM + len].copy_from_slice(&self.hold.buffer(&held)[..hold::HEADROOM + len]);
             self.hold.done(held);
             let mut f = FrameMut::new(&mut buf, hold::HEADROOM, len);
-            let (ingress, verdict) = match self.ingest(snap, now, held.dev, f.bytes()) {
+            let mut s = NO_SLOT;
+            let (ingress, verdict) = match self.ingest(snap, now, held.dev, f.bytes(), &mut s) {
                 Err(v) => {
                     (parse::link(f.bytes()).ok().and_then(|(vlan, ..)| snap.ingress.port(held.dev, vlan)), v)
                 }
-                Ok(mut s) => {
+                Ok(()) => {
                     s.found = self.find(&s, f.bytes());
                     let v =
                         match s.p.family {

@@ -13,7 +13,7 @@ use sag_packet::parse::{self, Family, Fragment, L4, Parsed, Seen};
 use std::net::IpAddr;
 
 impl Pipeline {
-    /// Ingress port, headers and flow hash of a frame.
+    /// Ingress port, headers and flow hash of a frame, into `slot`.
     #[inline]
     pub(super) fn ingest(
         &mut self,
@@ -21,7 +21,8 @@ impl Pipeline {
         now: Nanos,
         dev: u8,
         frame: &[u8],
-    ) -> Result<Slot, Verdict> {
+        slot: &mut Slot,
+    ) -> Result<(), Verdict> {
         let count = |c: &Counters, port: PortIdx| {
             c.port(port).rx_packets.add(1);
             c.port(port).rx_bytes.add(frame.len() as u64);
@@ -64,14 +65,19 @@ impl Pipeline {
             }
         }
         let hash = match p.family {
-            Family::V4 => self.tables.v4.hash(&p.key4(port.zone)),
-            Family::V6 => self.tables.v6.hash(&p.key6(frame, port.zone)),
+            Family::V4 => {
+                let hash = self.tables.v4.hash(&p.key4(port.zone));
+                self.tables.v4.expect(hash);
+                hash
+            }
+            Family::V6 => {
+                let hash = self.tables.v6.hash(&p.key6(frame, port.zone));
+                self.tables.v6.expect(hash);
+                hash
+            }
         };
-        self.touched ^= match p.family {
-            Family::V4 => self.tables.v4.touch(hash),
-            Family::V6 => self.tables.v6.touch(hash),
-        };
-        Ok(Slot { p, ingress, zone: port.zone, hash, found: None })
+        *slot = Slot { p, hash, found: None, ingress, zone: port.zone, alive: true };
+        Ok(())
     }
 
     #[inline]

@@ -28,6 +28,7 @@ fn invariants_hold_in_every_story() {
     let others = [
         DropReason::FragmentOverlap,
         DropReason::FragmentTableFull,
+        DropReason::NeighborQueueFull,
         DropReason::TxRingFull,
         DropReason::NoFrame,
         DropReason::RxRingFull,
