@@ -11,7 +11,7 @@ import logging
 logging.getLogger("scapy").setLevel(logging.ERROR)
 
 # pylint: disable=wrong-import-position,unused-import
-from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment  # noqa: E402
 from scapy.layers.inet6 import (  # noqa: E402
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
@@ -22,6 +22,7 @@ from scapy.layers.inet6 import (  # noqa: E402
 )
 from scapy.layers.l2 import ARP, Dot1Q, Ether  # noqa: E402
 from scapy.packet import Raw  # noqa: E402
+from scapy.utils import rdpcap, wrpcap  # noqa: E402
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
