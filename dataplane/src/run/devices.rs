@@ -10,12 +10,14 @@ use sag_model::config::XdpMode;
 use sag_model::{PortIdx, VlanId};
 use sag_pipeline::snapshot::Route;
 use sag_rtnl::{Changes, NeighborState};
-use sag_xsk::{Binding, nic};
+use sag_xsk::{Binding, XDP_HEADROOM, nic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// Bytes in front of a received frame: XDP's own and ours.
+const HEADROOM: usize = XDP_HEADROOM as usize + 128;
 /// A failed device is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,9 @@ impl Device {
             (Some(f), None) => f.to_string(),
             (None, _) => format!("{}: no such device", self.name),
         };
+        if self.binding.is_some() {
+            line += &format!(", headroom {HEADROOM}");
+        }
         if let Some(a) = &self.attached {
             line += &format!(", XDP {}", a.mode.name());
             if let Some(reason) = &a.reason {
