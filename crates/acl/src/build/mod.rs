@@ -44,6 +44,9 @@ const TREE_COST: f64 = 7.5;
 const STEP_COST: f64 = 5.0;
 const BLOCK_COST: f64 = 6.0;
 const MEGABYTE_COST: f64 = 0.5;
+/// For each block a rule takes: each doubling from the trial's rules to all of them. Where rules are
+/// copied much, they are copied more the more there are.
+const GROWTH_COST: f64 = 5.0;
 
 pub fn build<A: Addr>(rules: &[Rule<A>]) -> Forest<A> {
     // A rule that is there twice answers only once.
@@ -64,7 +67,8 @@ pub fn build<A: Addr>(rules: &[Rule<A>]) -> Forest<A> {
     let mut best: Option<(f64, Split, Forest<A>)> = None;
     for split in [Split::None, Split::Destination, Split::Source] {
         let forest = plant(rules, &spans, &sample, split);
-        let cost = cost(&forest, &keys, every);
+        let copies = forest.blocks.len() as f64 / sample.len().max(1) as f64;
+        let cost = cost(&forest, &keys, every) + (every as f64).log2() * copies * GROWTH_COST;
         if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
             best = Some((cost, split, forest));
         }
