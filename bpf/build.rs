@@ -10,6 +10,7 @@ use std::process::{Command, exit};
 fn main() {
     println!("cargo:rerun-if-changed=src/gw.bpf.c");
     println!("cargo:rerun-if-changed=include");
+    println!("cargo:rerun-if-changed=bench/lab.bpf.c");
     println!("cargo:rerun-if-env-changed=CLANG");
 
     let clang = env::var_os("CLANG").unwrap_or_else(|| OsString::from("clang"));
@@ -33,18 +34,22 @@ fn main() {
     args.push("-idirafter".into());
     args.push(format!("/usr/include/{}", multiarch()).into());
 
-    let built = SkeletonBuilder::new()
-        .source(here.join("src/gw.bpf.c"))
-        .clang(&clang)
-        .clang_args(args)
-        .obj(out.join("gw.bpf.o"))
-        .build_and_generate(out.join("gw.skel.rs"));
-    if let Err(e) = built {
-        fail(&format!(
-            "{} could not compile bpf/src/gw.bpf.c: {e:?}\n\
-             It takes clang 12 or later and the kernel headers (`apt-get install clang linux-libc-dev`).",
-            clang.to_string_lossy()
-        ));
+    let builder = |source: &str, object: &str| {
+        let mut b = SkeletonBuilder::new();
+        b.source(here.join(source)).clang(&clang).clang_args(&args).obj(out.join(object));
+        b
+    };
+    let gateway = builder("src/gw.bpf.c", "gw.bpf.o").build_and_generate(out.join("gw.skel.rs"));
+    // What `examples/veth_bench.rs` surrounds the gateway with.
+    let lab = builder("bench/lab.bpf.c", "lab.bpf.o").build();
+    for (source, result) in [("src/gw.bpf.c", gateway), ("bench/lab.bpf.c", lab)] {
+        if let Err(e) = result {
+            fail(&format!(
+                "{} could not compile bpf/{source}: {e:#}\n\
+                 It takes clang 12 or later and the kernel headers (`apt-get install clang linux-libc-dev`).",
+                clang.to_string_lossy()
+            ));
+        }
     }
 }
 

@@ -19,6 +19,7 @@
 #define GW_QUEUES_PER_DEV 64	/* XSKMAP slots of a device */
 #define GW_MAX_DEVS 64
 #define GW_MAX_NEXTHOPS 65536
+#define GW_PORT_SLOTS 4096	/* a device is in slot ifindex % GW_PORT_SLOTS */
 #define GW_TICK_SHIFT 24	/* last_seen counts 2^24 ns */
 
 enum gw_zone {
@@ -117,14 +118,17 @@ struct gw_nexthop {
 	__u64 _pad;
 };
 
-/* A port (or VLAN sub-port) as the ingress side needs it. */
+/*
+ * A port (or VLAN sub-port) as the ingress side needs it: two words, each written by one store, the
+ * second (the address) first.
+ */
 struct gw_port {
 	__u8 flags;	/* enum gw_port_flags; 0 = not ours, everything goes to the kernel */
 	__u8 port;	/* index of the [[port]] */
 	__u8 zone;	/* enum gw_zone */
 	__u8 dev;	/* device slot: XSKMAP index is dev * GW_QUEUES_PER_DEV + queue */
-	__u8 mac[6];
-	__u16 _pad;
+	__u32 ifindex;
+	__u64 mac;	/* the first eight bytes of a frame for it, as loaded, << 16 */
 };
 
 enum gw_port_flags {
@@ -144,9 +148,9 @@ struct gw_addr6 {
 	__u32 w[4];	/* network order */
 };
 
-/* Counters of one port on one CPU. Every received packet ends in exactly one of
- * fast, to_kernel, punted or drops[]. */
-struct gw_port_stats {
+/* Counters of one port on one CPU, all that a forwarded packet touches: one cache line. Every
+ * received packet ends in exactly one of fast, to_kernel, punted or gw_reasons.drops[]. */
+struct gw_counts {
 	__u64 rx_packets;
 	__u64 rx_bytes;		/* frame bytes */
 	__u64 fast;		/* forwarded by XDP (counted at the ingress port) */
@@ -155,6 +159,16 @@ struct gw_port_stats {
 	__u64 tx_packets;	/* sent by XDP out of this port */
 	__u64 tx_bytes;
 	__u64 _pad;
+};
+
+struct gw_stats {
+	__u64 clock;		/* last jiffy << 32 | its tick: the time, asked for once a jiffy */
+	__u64 _pad[7];
+	struct gw_counts port[GW_MAX_PORTS];
+};
+
+/* The same for packets that are not forwarded. */
+struct gw_reasons {
 	__u64 drops[GW_MAX_DROPS];
 	__u64 punts[16];	/* by enum gw_punt */
 };
@@ -243,7 +257,7 @@ struct gw_punt_meta {
 	__u8 punt;	/* enum gw_punt | GW_PUNT_SET; a driver without XDP metadata leaves stale bytes */
 };
 
-/* One per gateway, memory-mapped. */
+/* One per gateway. */
 struct gw_control {
 	__u32 abi_version;
 	__u32 epoch;
@@ -257,15 +271,21 @@ struct gw_control {
 	__u64 _pad[3];
 };
 
-#ifdef __cplusplus
-#error "C only"
-#endif
+/* Everything of fixed size that is written by the daemon and read for every packet. */
+struct gw_shared {
+	struct gw_control control;
+	struct gw_port ports[GW_PORT_SLOTS];
+	struct gw_nexthop nexthops[GW_MAX_NEXTHOPS];
+};
 
 _Static_assert(sizeof(struct gw_flow4) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_flow6) == 128, "two cache lines");
 _Static_assert(sizeof(struct gw_bucket) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nexthop) == 32, "half a cache line");
 _Static_assert(sizeof(struct gw_control) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_port) == 16, "a quarter of a cache line");
+_Static_assert(sizeof(struct gw_shared) <= 4 << 20, "largest map value before Linux 5.17");
 _Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");
 
 #endif /* GW_ABI_H */

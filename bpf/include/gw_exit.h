@@ -24,46 +24,58 @@ static __always_inline void gw_leave_note(struct xdp_md *ctx, const struct gw_pa
 	meta->punt = pkt->punt | GW_PUNT_SET;
 }
 
-/* To the AF_XDP socket of the receive queue, or what the policy says while there is none. */
-static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pkt, __u32 daemon_loss)
+static __always_inline void gw_count_reason(const struct gw_packet *pkt, bool drop, __u32 reason)
 {
-	__u32 fallback = daemon_loss == XDP_PASS ? XDP_PASS : XDP_DROP;
+	__u32 port = pkt->port->port;
+	struct gw_reasons *why = bpf_map_lookup_elem(&gw_reasons, &port);
+
+	if (!why)
+		return;
+	if (drop)
+		why->drops[reason % GW_MAX_DROPS]++;
+	else
+		why->punts[reason % 16]++;
+}
+
+/* To the AF_XDP socket of the receive queue, or what the policy says while there is none. */
+static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pkt)
+{
+	__u32 fallback = gw_shared.control.daemon_loss == XDP_PASS ? XDP_PASS : XDP_DROP;
 	__u32 queue = ctx->rx_queue_index;
 	long action = fallback;
 
 	if (queue < GW_QUEUES_PER_DEV)
 		action = bpf_redirect_map(&gw_xsks, pkt->port->dev * GW_QUEUES_PER_DEV + queue, fallback);
 	if (action == XDP_REDIRECT) {
-		pkt->stats->punted++;
-		pkt->stats->punts[pkt->punt & 15]++;
+		pkt->in->punted++;
+		gw_count_reason(pkt, false, pkt->punt);
 		gw_leave_note(ctx, pkt);
 		return XDP_REDIRECT;
 	}
 	if (action == XDP_PASS) {
-		pkt->stats->to_kernel++;
+		pkt->in->to_kernel++;
 		return XDP_PASS;
 	}
-	pkt->stats->drops[GW_DROP_NO_WORKER]++;
+	gw_count_reason(pkt, true, GW_DROP_NO_WORKER);
 	return XDP_DROP;
 }
 
-static __always_inline int gw_exit(struct xdp_md *ctx, struct gw_packet *pkt, int verdict,
-				   __u32 daemon_loss)
+static __always_inline int gw_exit(struct xdp_md *ctx, struct gw_packet *pkt, int verdict)
 {
 	switch (verdict) {
 	case GW_NOT_OURS:
 		return XDP_PASS;
 	case GW_FORWARD:
-		pkt->stats->fast++;
+		pkt->in->fast++;
 		return XDP_REDIRECT;
 	case GW_KERNEL:
-		pkt->stats->to_kernel++;
+		pkt->in->to_kernel++;
 		return XDP_PASS;
 	case GW_DROP:
-		pkt->stats->drops[pkt->reason & (GW_MAX_DROPS - 1)]++;
+		gw_count_reason(pkt, true, pkt->reason);
 		return XDP_DROP;
 	default:
-		return gw_to_worker(ctx, pkt, daemon_loss);
+		return gw_to_worker(ctx, pkt);
 	}
 }
 

@@ -5,6 +5,7 @@
 #ifndef GW_FORWARD_H
 #define GW_FORWARD_H
 
+#include "gw_link.h"
 #include "gw_maps.h"
 #include "gw_packet.h"
 #include "gw_parse.h"
@@ -38,9 +39,34 @@ struct gw_hop {
 	__u64 dev;
 };
 
-#define GW_COUNT_FLOW(r, ip_len)                                                 \
+static __always_inline void gw_read_hop(__u16 index, struct gw_hop *hop)
+{
+	const struct gw_nexthop *nh = gw_shared.nexthops;
+
+	/* Keeps the compiler from adding up the large offset anew for every word. */
+	asm volatile("" : "+r"(nh));
+	nh += index;
+	hop->dev = GW_READ_ONCE(*(const __u64 *)&nh->ifindex);
+	hop->dmac_vlan = GW_READ_ONCE(*(const __u64 *)nh->dmac);
+	hop->smac_mtu = GW_READ_ONCE(*(const __u64 *)nh->smac);
+}
+
+/* Ticks of the coarse clock, which moves with the jiffies: asking it again within one is no use. */
+static __always_inline __u32 gw_now(struct gw_stats *stats)
+{
+	__u64 clock = stats->clock;
+	__u32 jiffy = bpf_jiffies64();
+
+	if (unlikely((__u32)(clock >> 32) != jiffy)) {
+		clock = (__u64)jiffy << 32 | (__u32)(bpf_ktime_get_coarse_ns() >> GW_TICK_SHIFT);
+		stats->clock = clock;
+	}
+	return clock;
+}
+
+#define GW_COUNT_FLOW(r, stats, ip_len)                                          \
 	({                                                                       \
-		__u32 now = bpf_ktime_get_coarse_ns() >> GW_TICK_SHIFT;          \
+		__u32 now = gw_now(stats);                                       \
 		(r)->packets++;                                                  \
 		(r)->bytes += (ip_len);                                          \
 		if ((r)->last_seen != now)                                       \
@@ -54,19 +80,11 @@ struct gw_hop {
 static __always_inline int gw_admit(struct gw_packet *pkt, const struct gw_shape *s,
 				    const struct gw_order *o, struct gw_hop *hop)
 {
-	struct gw_nexthop *nh;
-	__u32 index = o->nexthop;
-
 	if (unlikely(s->ttl <= 1))
 		return gw_worker(pkt, GW_PUNT_TTL);
 	if (unlikely(s->tcp_flags & (GW_TCP_SYN | GW_TCP_FIN | GW_TCP_RST)))
 		return gw_worker(pkt, GW_PUNT_TCP_FLAGS);
-	nh = bpf_map_lookup_elem(&gw_nexthops, &index);
-	if (!nh)
-		return gw_worker(pkt, GW_PUNT_NEXTHOP);
-	hop->dev = GW_READ_ONCE(*(__u64 *)&nh->ifindex);
-	hop->dmac_vlan = GW_READ_ONCE(*(__u64 *)nh->dmac);
-	hop->smac_mtu = GW_READ_ONCE(*(__u64 *)nh->smac);
+	gw_read_hop(o->nexthop, hop);
 	if (unlikely(!(hop->dev >> 56 & GW_NH_VALID) || (__u8)(hop->dev >> 48) != o->gen))
 		return gw_worker(pkt, GW_PUNT_NEXTHOP);
 	if (unlikely(s->ip_len > hop->smac_mtu >> 48))
@@ -94,14 +112,21 @@ static __always_inline int gw_judge(struct gw_packet *pkt, const struct gw_order
 	return GW_CONTINUE;
 }
 
-/* Adds ones' complement sums to a stored checksum (RFC 1624). */
-static __always_inline __u16 gw_sum_add(__u16 check, __u32 delta)
+/*
+ * Adds a ones' complement sum to a stored checksum (RFC 1624). One fold is enough while both together
+ * are at most 0x1FFFE: a valid header checksum is never 0xFFFF, so `delta` may be 0x10000 there.
+ */
+static __always_inline __u32 gw_sum_add(__u32 check, __u32 delta)
 {
 	__u32 sum = check + delta;
 
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	return sum == 0xFFFF ? 0 : sum;
+	return (sum & 0xFFFF) + (sum >> 16);
+}
+
+/* As a full computation would have it, which never gives 0xFFFF. */
+static __always_inline __u16 gw_plus_zero(__u32 check)
+{
+	return check == 0xFFFF ? 0 : check;
 }
 
 /* New ports or identifier, and the transport checksum. */
@@ -114,20 +139,21 @@ static __always_inline void gw_rewrite_l4(const struct gw_packet *pkt, const str
 		if ((void *)(l4 + 1) > pkt->end)
 			return;
 		l4->ports = ports;
+		/* Zero is no checksum (RFC 768), and no sum of others is zero. */
 		if (l4->check)
-			l4->check = gw_sum_add(l4->check, delta) ?: 0xFFFF;
+			l4->check = gw_sum_add(l4->check, delta);
 	} else if (s->proto == GW_TCP) {
 		struct gw_tcp *tcp = (void *)l4;
 
 		if ((void *)(tcp + 1) > pkt->end)
 			return;
 		tcp->ports = ports;
-		tcp->check = gw_sum_add(tcp->check, delta);
+		tcp->check = gw_plus_zero(gw_sum_add(tcp->check, delta));
 	} else if (s->proto == icmp) {
 		if ((void *)(l4 + 1) > pkt->end)
 			return;
 		l4->len = l4->icmp_type == echo ? ports : ports >> 16;
-		l4->icmp_check = gw_sum_add(l4->icmp_check, delta);
+		l4->icmp_check = gw_plus_zero(gw_sum_add(l4->icmp_check, delta));
 	}
 }
 
@@ -144,7 +170,7 @@ static __always_inline void gw_rewrite4(struct gw_packet *pkt, struct gw_ip4 *ip
 		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP, 8);
 	}
 	ip->ttl = s->ttl - 1;
-	ip->check = gw_sum_add(ip->check, delta);
+	ip->check = gw_plus_zero(gw_sum_add(ip->check, delta));
 }
 
 static __always_inline void gw_rewrite6(struct gw_packet *pkt, struct gw_ip6 *ip, const struct gw_shape *s,
@@ -207,11 +233,8 @@ static __always_inline int gw_retag(struct xdp_md *ctx, struct gw_packet *pkt, c
 
 static __always_inline void gw_count_tx(const struct gw_packet *pkt, const struct gw_hop *hop)
 {
-	__u32 port = (__u8)(hop->dev >> 40);
-	struct gw_port_stats *out = bpf_map_lookup_elem(&gw_stats, &port);
+	struct gw_counts *out = gw_counts(pkt->stats, hop->dev >> 40);
 
-	if (!out)
-		return;
 	out->tx_packets++;
 	out->tx_bytes += pkt->len;
 }
@@ -235,7 +258,7 @@ static __always_inline int gw_forward4(struct xdp_md *ctx, struct gw_packet *pkt
 		gw_macs(pkt->data, hop);
 	}
 	gw_rewrite4(pkt, ip, s, r, o->flags);
-	GW_COUNT_FLOW(r, s->ip_len);
+	GW_COUNT_FLOW(r, pkt->stats, s->ip_len);
 	gw_count_tx(pkt, hop);
 	return GW_FORWARD;
 }
@@ -258,7 +281,7 @@ static __always_inline int gw_forward6(struct xdp_md *ctx, struct gw_packet *pkt
 		gw_macs(pkt->data, hop);
 	}
 	gw_rewrite6(pkt, ip, s, r, o->flags);
-	GW_COUNT_FLOW(r, s->ip_len);
+	GW_COUNT_FLOW(r, pkt->stats, s->ip_len);
 	gw_count_tx(pkt, hop);
 	return GW_FORWARD;
 }

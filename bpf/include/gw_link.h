@@ -8,15 +8,35 @@
 #include "gw_maps.h"
 #include "gw_packet.h"
 
+/* The entry of a device, NULL if it is not ours. */
+static __always_inline struct gw_port *gw_device(__u32 ifindex)
+{
+	struct gw_port *port = &gw_shared.ports[ifindex % GW_PORT_SLOTS];
+
+	return port->ifindex == ifindex && port->flags ? port : NULL;
+}
+
+/* Multicast, broadcast, what a switch floods and what a promiscuous port overhears is not. */
+static __always_inline bool gw_for_us(const struct gw_port *port, const void *eth)
+{
+	return *(const __u64 *)eth << 16 == port->mac;
+}
+
+static __always_inline struct gw_counts *gw_counts(struct gw_stats *stats, __u8 port)
+{
+	return &stats->port[port % GW_MAX_PORTS];
+}
+
 static __always_inline int gw_count_rx(struct gw_packet *pkt)
 {
-	__u32 port = pkt->port->port;
+	__u32 zero = 0;
 
-	pkt->stats = bpf_map_lookup_elem(&gw_stats, &port);
+	pkt->stats = bpf_map_lookup_elem(&gw_stats, &zero);
 	if (!pkt->stats)
 		return GW_NOT_OURS;
-	pkt->stats->rx_packets++;
-	pkt->stats->rx_bytes += pkt->len;
+	pkt->in = gw_counts(pkt->stats, pkt->port->port);
+	pkt->in->rx_packets++;
+	pkt->in->rx_bytes += pkt->len;
 	return GW_CONTINUE;
 }
 
@@ -54,11 +74,10 @@ static __always_inline int gw_tagged(struct xdp_md *ctx, struct gw_packet *pkt)
 static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 {
 	struct gw_eth *eth = pkt->data;
-	__u32 ifindex = ctx->ingress_ifindex;
 	int verdict;
 
-	pkt->port = bpf_map_lookup_elem(&gw_ports, &ifindex);
-	if (!pkt->port || !pkt->port->flags)
+	pkt->port = gw_device(ctx->ingress_ifindex);
+	if (!pkt->port)
 		return GW_NOT_OURS;
 	if ((void *)(eth + 1) > pkt->end) {
 		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
@@ -77,11 +96,7 @@ static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 	if (verdict)
 		return verdict;
 
-	/* Multicast, broadcast, and what a switch floods or a promiscuous port overhears. */
-	if (*(__u32 *)eth->dst != *(__u32 *)pkt->port->mac ||
-	    *(__u16 *)(eth->dst + 4) != *(__u16 *)(pkt->port->mac + 4))
-		return GW_KERNEL;
-	return GW_CONTINUE;
+	return gw_for_us(pkt->port, pkt->data) ? GW_CONTINUE : GW_KERNEL;
 }
 
 #endif /* GW_LINK_H */

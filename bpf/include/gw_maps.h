@@ -8,22 +8,11 @@
 
 #include "gw_abi.h"
 
-/* Policy epoch, hash seed, live index, switches. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct gw_control);
-} gw_control SEC(".maps");
-
-/* What a device is to the gateway, by ifindex. Loader: room for every ifindex. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct gw_port);
-} gw_ports SEC(".maps");
+/*
+ * Control block, ports by interface number, next hops. A global variable is a map of one value that
+ * the program addresses without a lookup; its pin is called gw_shared.
+ */
+struct gw_shared gw_shared;
 
 /* VLAN sub-ports of devices with GW_PORT_VLANS. */
 struct {
@@ -64,14 +53,6 @@ struct {
 	__type(value, __u32);
 } gw_devs SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, GW_MAX_NEXTHOPS);
-	__type(key, __u32);
-	__type(value, struct gw_nexthop);
-} gw_nexthops SEC(".maps");
-
 /* Session records, filled from the front. Loader. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -106,12 +87,20 @@ struct {
 	__type(value, struct gw_bucket);
 } gw_index6 SEC(".maps");
 
-/* Counters by port. */
+/* Counters. One value for all ports: a forwarded packet counts at two of them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gw_stats);
+} gw_stats SEC(".maps");
+
+/* Why packets were dropped or given to a worker, by port. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, GW_MAX_PORTS);
 	__type(key, __u32);
-	__type(value, struct gw_port_stats);
-} gw_stats SEC(".maps");
+	__type(value, struct gw_reasons);
+} gw_reasons SEC(".maps");
 
 #endif /* GW_MAPS_H */

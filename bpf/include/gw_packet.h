@@ -24,7 +24,8 @@ struct gw_packet {
 	void *end;
 	void *l3;
 	struct gw_port *port;
-	struct gw_port_stats *stats;	/* of the ingress port */
+	struct gw_stats *stats;
+	struct gw_counts *in;		/* of the ingress port */
 	__u32 len;			/* of the frame */
 	__u32 record;			/* found in the flow table, 0 = none */
 	__u16 ethertype;		/* after the tag; network order */

@@ -68,8 +68,8 @@ static __always_inline bool gw_sum_ok(const struct gw_ip4 *ip)
 	const __u32 *w = (const __u32 *)ip;
 	__u64 sum = (__u64)w[0] + w[1] + w[2] + w[3] + w[4];
 
+	/* At most 0x20001 after the first fold, and of those 0xFFFF and 0x1FFFE come out as all ones. */
 	sum = (sum & 0xFFFF) + ((sum >> 16) & 0xFFFF) + (sum >> 32);
-	sum = (sum & 0xFFFF) + (sum >> 16);
 	sum = (sum & 0xFFFF) + (sum >> 16);
 	return sum == 0xFFFF;
 }

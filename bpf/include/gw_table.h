@@ -86,14 +86,58 @@ static __always_inline struct gw_flow4 *gw_scan4(__u32 at, __u32 tag, const stru
 	return NULL;
 }
 
-static __always_inline struct gw_flow4 *gw_find4(const struct gw_control *c, const struct gw_key4 *key,
-						 __u32 *found)
+static __always_inline struct gw_flow4 *gw_find4(const struct gw_key4 *key, __u32 *found)
 {
+	const struct gw_control *c = &gw_shared.control;
 	__u64 hash = gw_hash4(key, c->seed);
 	__u32 base = GW_READ_ONCE(c->index4_base), mask = GW_READ_ONCE(c->index4_mask);
 	struct gw_flow4 *r = gw_scan4(base + ((__u32)hash & mask), hash >> 56, key, found);
 
 	return r ?: gw_scan4(base + ((__u32)(hash >> 24) & mask), hash >> 56, key, found);
+}
+
+/* A word less its tag is a record number, if the tag is the one looked for. */
+#define GW_IS_RECORD(n) ((n) <= GW_RECORD_MASK)
+
+/* The record of the first word of a bucket that has the tag; no record if none has. */
+static __always_inline __u32 gw_first_tagged(const struct gw_bucket *b, __u32 tag)
+{
+#pragma unroll
+	for (int i = 0; i < GW_BUCKET_WORDS; i++) {
+		__u32 n = GW_READ_ONCE(b->word[i]) ^ tag;
+
+		if (GW_IS_RECORD(n))
+			return n;
+	}
+	return ~0u;
+}
+
+/*
+ * The quick look, at no more than one record, which the caller compares. The daemon puts a word where
+ * its hash wants it if it can, so the first guess is mostly right and the branch predicted. NULL
+ * says nothing.
+ */
+static __always_inline struct gw_flow4 *gw_peek4(const struct gw_control *c, const struct gw_key4 *key)
+{
+	__u64 hash = gw_hash4(key, c->seed);
+	__u32 base = GW_READ_ONCE(c->index4_base), mask = GW_READ_ONCE(c->index4_mask);
+	__u32 at = base + ((__u32)hash & mask), tag = hash >> 56 << GW_RECORD_BITS, n;
+	struct gw_bucket *b = bpf_map_lookup_elem(&gw_index4, &at);
+
+	if (!b)
+		return NULL;
+	n = GW_READ_ONCE(b->word[hash >> 52 & (GW_BUCKET_WORDS - 1)]) ^ tag;
+	if (!GW_IS_RECORD(n)) {
+		n = gw_first_tagged(b, tag);
+		if (!GW_IS_RECORD(n)) {
+			at = base + ((__u32)(hash >> 24) & mask);
+			b = bpf_map_lookup_elem(&gw_index4, &at);
+			if (!b)
+				return NULL;
+			n = gw_first_tagged(b, tag);
+		}
+	}
+	return bpf_map_lookup_elem(&gw_flows4, &n);
 }
 
 static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const struct gw_key6 *key,
@@ -119,9 +163,9 @@ static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const stru
 	return NULL;
 }
 
-static __always_inline struct gw_flow6 *gw_find6(const struct gw_control *c, const struct gw_key6 *key,
-						 __u32 *found)
+static __always_inline struct gw_flow6 *gw_find6(const struct gw_key6 *key, __u32 *found)
 {
+	const struct gw_control *c = &gw_shared.control;
 	__u64 hash = gw_hash6(key, c->seed);
 	__u32 base = GW_READ_ONCE(c->index6_base), mask = GW_READ_ONCE(c->index6_mask);
 	struct gw_flow6 *r = gw_scan6(base + ((__u32)hash & mask), hash >> 56, key, found);

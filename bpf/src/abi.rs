@@ -1,6 +1,7 @@
 //! The seam between C and Rust: limits, layout assertions, and conversion of what is not shared
 //! memory. A disagreement with `include/gw_abi.h` does not compile, or fails the tests below.
 
+use crate::mapped::{PortSlot, SharedBlock};
 use crate::skel::types;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::{DropReason, PortIdx};
@@ -9,7 +10,9 @@ use std::mem::offset_of;
 pub const ABI_VERSION: u32 = 1;
 pub const QUEUES_PER_DEV: u32 = 64;
 pub const MAX_DEVS: u32 = 64;
-pub const MAX_NEXTHOPS: u32 = 65536;
+pub const MAX_NEXTHOPS: usize = 65536;
+/// A device is in slot `ifindex % PORT_SLOTS`.
+pub(crate) const PORT_SLOTS: usize = 4096;
 
 macro_rules! same_offsets {
     ($c:ty, $rust:ty: $($cf:ident = $rf:ident),* $(,)?) => {
@@ -33,6 +36,8 @@ same_offsets!(types::gw_control, ControlBlock:
     abi_version = abi_version, epoch = epoch, seed = seed, index4_base = index4_base,
     index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
     daemon_loss = daemon_loss, fast_path = fast_path);
+same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
+same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops);
 
 // Where the words of the atomic views keep their parts.
 const _: () = {
@@ -51,9 +56,11 @@ const _: () = {
     assert!(offset_of!(types::gw_nexthop, vlan) == 6 && offset_of!(types::gw_nexthop, mtu) == 14);
     assert!(offset_of!(types::gw_nexthop, dev) == 20 && offset_of!(types::gw_nexthop, port) == 21);
     assert!(offset_of!(types::gw_nexthop, flags) == 23);
-    assert!(size_of::<types::gw_port>() == 12);
+    assert!(offset_of!(types::gw_port, port) == 1 && offset_of!(types::gw_port, zone) == 2);
+    assert!(offset_of!(types::gw_port, dev) == 3 && offset_of!(types::gw_port, ifindex) == 4);
     assert!(size_of::<types::gw_vlan_key>() == 8);
-    assert!(size_of::<types::gw_port_stats>() == 8 * (8 + DropReason::COUNT + 16));
+    assert!(size_of::<types::gw_stats>() == 64 * (1 + PortIdx::MAX));
+    assert!(size_of::<types::gw_reasons>() == 8 * (DropReason::COUNT + 16));
     assert!(DropReason::COUNT == 64 && PortIdx::MAX == 64);
 };
 
@@ -231,7 +238,8 @@ mod tests {
         assert_eq!(c_define("GW_MAX_DROPS"), DropReason::COUNT as u64);
         assert_eq!(c_define("GW_QUEUES_PER_DEV"), u64::from(QUEUES_PER_DEV));
         assert_eq!(c_define("GW_MAX_DEVS"), u64::from(MAX_DEVS));
-        assert_eq!(c_define("GW_MAX_NEXTHOPS"), u64::from(MAX_NEXTHOPS));
+        assert_eq!(c_define("GW_MAX_NEXTHOPS"), MAX_NEXTHOPS as u64);
+        assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
         assert_eq!(c_define("GW_TICK_SHIFT"), u64::from(sag_model::time::TICK_SHIFT));
     }
 

@@ -52,6 +52,11 @@ pub enum MapError {
     #[error("map {map}: {what} is out of range 0..{limit}{remedy}")]
     Range { map: &'static str, what: String, limit: u64, remedy: &'static str },
     #[error(
+        "devices {ifindex} and {held} (interface numbers) cannot both be ports: they share a slot of the \
+         port table; make one of them anew (`ip link del`, `ip link add`) so that it gets another number"
+    )]
+    SlotTaken { ifindex: u32, held: u32 },
+    #[error(
         "{ifname}: another XDP program is attached ({detail}): remove it (`ip link set dev {ifname} xdp off`, \
          or stop the program that put it there)"
     )]

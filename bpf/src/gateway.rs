@@ -1,18 +1,18 @@
 //! The loaded gateway: its tables as the daemon writes them, and its shared memory.
 
-use crate::abi::{MAX_DEVS, QUEUES_PER_DEV};
+use crate::abi::{MAX_DEVS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::error::{LoadError, MapError};
 use crate::lock::Lock;
-use crate::mapped::Mapped;
+use crate::mapped::{Mapped, PortSlot};
 use crate::maps::{self, Maps};
 use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
-use libbpf_rs::MapCore;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A port as the ingress side needs it (`struct gw_port`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,13 @@ pub struct PortEntry {
 }
 
 impl PortEntry {
-    fn to_bytes(self) -> [u8; 12] {
+    /// The words of `struct gw_port`.
+    fn words(&self, ifindex: u32) -> [u64; 2] {
         let flags = u8::from(self.on) | u8::from(self.vlans) << 1 | u8::from(self.dhcp) << 2;
+        let [i, j, k, l] = ifindex.to_le_bytes();
+        let head = u64::from_le_bytes([flags, self.port.0, self.zone as u8, self.dev, i, j, k, l]);
         let [a, b, c, d, e, f] = self.mac.0;
-        [flags, self.port.0, self.zone as u8, self.dev, a, b, c, d, e, f, 0, 0]
+        [head, u64::from_le_bytes([0, 0, a, b, c, d, e, f])]
     }
 }
 
@@ -81,11 +84,11 @@ impl Gateway {
     }
 
     pub fn control(&self) -> &'static ControlBlock {
-        self.mapped.control
+        &self.mapped.shared.control
     }
 
     pub fn nexthops(&self) -> &'static [NextHopRecord] {
-        self.mapped.nexthops
+        &self.mapped.shared.nexthops
     }
 
     pub fn flows4(&self) -> &'static [FlowRecord4] {
@@ -107,24 +110,43 @@ impl Gateway {
 
     /// Says what a device is to the gateway.
     pub fn set_port(&self, ifindex: u32, entry: &PortEntry) -> Result<(), MapError> {
-        self.check_ifindex(ifindex)?;
         check_dev(entry.dev)?;
-        let what = format_args!("the port of device {ifindex}");
-        maps::put(&self.maps.ports, "gw_ports", what, &ifindex.to_ne_bytes(), &entry.to_bytes())
+        let slot = self.port_slot(ifindex);
+        let [head, mac] = entry.words(ifindex);
+        let held = (slot.head.load(Relaxed) >> 32) as u32;
+        if held != 0 && held != ifindex {
+            return Err(MapError::SlotTaken { ifindex, held });
+        }
+        // Readers must never see the new head with an old address of another device.
+        slot.mac.store(mac, Relaxed);
+        slot.head.store(head, Release);
+        Ok(())
     }
 
     /// The device is not ours any more: its frames go to the kernel, uncounted.
-    pub fn clear_port(&self, ifindex: u32) -> Result<(), MapError> {
-        self.check_ifindex(ifindex)?;
-        let what = format_args!("the port of device {ifindex}");
-        maps::put(&self.maps.ports, "gw_ports", what, &ifindex.to_ne_bytes(), &[0; 12])
+    pub fn clear_port(&self, ifindex: u32) {
+        let slot = self.port_slot(ifindex);
+        if (slot.head.load(Relaxed) >> 32) as u32 == ifindex {
+            slot.head.store(0, Release);
+        }
+    }
+
+    /// Interface numbers of the devices that are ports, of this run or an earlier one.
+    pub fn ports(&self) -> Vec<u32> {
+        let heads = self.mapped.shared.ports.iter().map(|s| s.head.load(Relaxed));
+        heads.filter(|h| *h != 0).map(|h| (h >> 32) as u32).collect()
+    }
+
+    fn port_slot(&self, ifindex: u32) -> &'static PortSlot {
+        &self.mapped.shared.ports[ifindex as usize % PORT_SLOTS]
     }
 
     /// Adds or changes a VLAN sub-port; the device's own entry must say `vlans`.
     pub fn set_vlan(&self, ifindex: u32, vlan: VlanId, entry: &PortEntry) -> Result<(), MapError> {
         check_dev(entry.dev)?;
         let what = format_args!("VLAN {} of device {ifindex}", vlan.get());
-        maps::put(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan), &entry.to_bytes())
+        let value = entry.words(ifindex).map(u64::to_ne_bytes).concat();
+        maps::put(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan), &value)
     }
 
     pub fn clear_vlan(&self, ifindex: u32, vlan: VlanId) -> Result<(), MapError> {
@@ -183,7 +205,7 @@ impl Gateway {
 
     /// Counters of a port, summed over the CPUs.
     pub fn stats(&self, port: PortIdx) -> Result<PortStats, MapError> {
-        PortStats::read(&self.maps.stats, port)
+        PortStats::read(&self.maps, port)
     }
 
     pub fn program_info(&self) -> Result<ProgramInfo, LoadError> {
@@ -197,19 +219,6 @@ impl Gateway {
             tag: info.tag,
             verified_insns: info.verified_insns,
             jited_bytes: info.jited_prog_len,
-        })
-    }
-
-    fn check_ifindex(&self, ifindex: u32) -> Result<(), MapError> {
-        let limit = self.maps.ports.max_entries();
-        if ifindex < limit {
-            return Ok(());
-        }
-        Err(MapError::Range {
-            map: "gw_ports",
-            what: format!("interface number {ifindex}"),
-            limit: limit.into(),
-            remedy: ": the table was made when numbers were smaller; `sag-vcpe unload` and start again",
         })
     }
 }

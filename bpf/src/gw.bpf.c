@@ -18,12 +18,13 @@
 #include "gw_local.h"
 #include "gw_forward.h"
 #include "gw_exit.h"
+#include "gw_quick.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "flow keys are defined for little-endian machines"
 #endif
 
-static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_control *c)
+static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 {
 	struct gw_ip4 *ip = pkt->l3;
 	struct gw_key4 key = {};
@@ -35,25 +36,25 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt, con
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
 	verdict = gw_parse4(pkt, ip, &key, &shape);
-	if (verdict == GW_CONTINUE && c->fast_path)
-		r = gw_find4(c, &key, &pkt->record);
+	if (verdict == GW_CONTINUE && gw_shared.control.fast_path)
+		r = gw_find4(&key, &pkt->record);
 	if (!r)
 		return gw_local4_or_worker(pkt, ip, &key);
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
 
-	verdict = gw_judge(pkt, &order, epoch, GW_READ_ONCE(c->epoch));
+	verdict = gw_judge(pkt, &order, epoch, GW_READ_ONCE(gw_shared.control.epoch));
 	if (verdict == GW_CONTINUE)
 		verdict = gw_admit(pkt, &shape, &order, &hop);
 	else if (verdict == GW_DROP)
-		GW_COUNT_FLOW(r, shape.ip_len);
+		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
 	if (verdict)
 		return verdict;
 	return gw_forward4(ctx, pkt, ip, &shape, r, &order, &hop);
 }
 
-static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_control *c)
+static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 {
 	struct gw_ip6 *ip = pkt->l3;
 	struct gw_key6 key = {};
@@ -65,48 +66,52 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt, con
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
 	verdict = gw_parse6(pkt, ip, &key, &shape);
-	if (verdict == GW_CONTINUE && c->fast_path)
-		r = gw_find6(c, &key, &pkt->record);
+	if (verdict == GW_CONTINUE && gw_shared.control.fast_path)
+		r = gw_find6(&key, &pkt->record);
 	if (!r)
 		return gw_local6_or_worker(ip);
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
 
-	verdict = gw_judge(pkt, &order, epoch, GW_READ_ONCE(c->epoch));
+	verdict = gw_judge(pkt, &order, epoch, GW_READ_ONCE(gw_shared.control.epoch));
 	if (verdict == GW_CONTINUE)
 		verdict = gw_admit(pkt, &shape, &order, &hop);
 	else if (verdict == GW_DROP)
-		GW_COUNT_FLOW(r, shape.ip_len);
+		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
 	if (verdict)
 		return verdict;
 	return gw_forward6(ctx, pkt, ip, &shape, r, &order, &hop);
 }
 
-SEC("xdp")
-int gw_ingress(struct xdp_md *ctx)
+/* Every packet that the quick path leaves. A program of its own to the verifier. */
+__noinline int gw_classify(struct xdp_md *ctx)
 {
 	struct gw_packet pkt = {
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	__u32 zero = 0;
-	struct gw_control *c = bpf_map_lookup_elem(&gw_control, &zero);
 	int verdict;
 
-	if (!c)
-		return XDP_PASS;
 	pkt.len = pkt.end - pkt.data;
 	verdict = gw_link(ctx, &pkt);
 	if (!verdict) {
 		if (pkt.ethertype == bpf_htons(GW_ETH_IP4))
-			verdict = gw_ip4(ctx, &pkt, c);
+			verdict = gw_ip4(ctx, &pkt);
 		else if (pkt.ethertype == bpf_htons(GW_ETH_IP6))
-			verdict = gw_ip6(ctx, &pkt, c);
+			verdict = gw_ip6(ctx, &pkt);
 		else
 			verdict = GW_KERNEL;
 	}
-	return gw_exit(ctx, &pkt, verdict, c->daemon_loss);
+	return gw_exit(ctx, &pkt, verdict);
+}
+
+SEC("xdp")
+int gw_ingress(struct xdp_md *ctx)
+{
+	if (gw_quick(ctx) == GW_FORWARD)
+		return XDP_REDIRECT;
+	return gw_classify(ctx);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -5,7 +5,7 @@ use crate::abi::ABI_VERSION;
 use crate::error::LoadError;
 use crate::gateway::Gateway;
 use crate::lock::Lock;
-use crate::mapped::{self, Mapped};
+use crate::mapped::Mapped;
 use crate::maps::{Maps, open_maps};
 use crate::pins::{self, PinDir};
 use crate::skel::{GwSkelBuilder, OpenGwMaps, types};
@@ -21,9 +21,6 @@ use std::sync::atomic::Ordering;
 
 /// Sessions that record numbers can tell apart, without session 0, which is never used.
 const MAX_SESSIONS: u32 = (1 << (RECORD_BITS - 1)) - 1;
-/// Interface numbers only grow while a system is up, so the port table has room to spare.
-const MIN_PORT_ENTRIES: u32 = 4096;
-const MAX_IFINDEX: u32 = 1 << 20;
 
 /// What a gateway is opened with.
 #[derive(Debug, Clone)]
@@ -36,17 +33,15 @@ pub struct OpenOptions {
     pub sessions4: u32,
     /// Capacity in IPv6 sessions.
     pub sessions6: u32,
-    /// Largest interface number among the gateway's devices.
+    /// Largest interface number in use. Any number can be a port.
     pub max_ifindex: u32,
 }
 
 impl OpenOptions {
     fn check(&self) -> Result<(), LoadError> {
-        for (what, value, max) in [
-            ("IPv4 sessions", self.sessions4, MAX_SESSIONS),
-            ("IPv6 sessions", self.sessions6, MAX_SESSIONS),
-            ("interface number", self.max_ifindex, MAX_IFINDEX),
-        ] {
+        for (what, value, max) in
+            [("IPv4 sessions", self.sessions4, MAX_SESSIONS), ("IPv6 sessions", self.sessions6, MAX_SESSIONS)]
+        {
             if value == 0 || value > max {
                 return Err(LoadError::OutOfRange { what, value: value.into(), max: max.into() });
             }
@@ -67,8 +62,6 @@ fn buckets(sessions: u32) -> u32 {
 }
 
 fn size_maps(maps: &mut OpenGwMaps<'_>, o: &OpenOptions) -> libbpf_rs::Result<()> {
-    let ports = (o.max_ifindex + 1).saturating_mul(2).next_power_of_two().max(MIN_PORT_ENTRIES);
-    maps.gw_ports.set_max_entries(ports)?;
     maps.gw_flows4.set_max_entries(records(o.sessions4))?;
     maps.gw_flows6.set_max_entries(records(o.sessions6))?;
     maps.gw_index4.set_max_entries(buckets(o.sessions4))?;
@@ -93,7 +86,7 @@ impl Gateway {
         let mut open = GwSkelBuilder::default().open(&mut store).map_err(kernel("open"))?;
         size_maps(&mut open.maps, o).map_err(kernel("size"))?;
         if reused {
-            take_over(&mut open.maps, &pins, o)?;
+            take_over(&mut open.maps, &pins)?;
         }
         let skel = open.load().map_err(kernel("load"))?;
         let mut maps = Maps::from_skel(&skel.maps).map_err(kernel("open maps"))?;
@@ -103,12 +96,12 @@ impl Gateway {
             .as_fd()
             .try_clone_to_owned()
             .map_err(|e| kernel("open program")(e.into()))?;
-        let mapped = map_shared(&maps).map_err(|e| kernel("map memory")(e.into()))?;
+        let mapped = Mapped::new(&maps).map_err(|e| kernel("map memory")(e.into()))?;
 
         if reused {
             exchange_program(&pins, &prog)?;
         } else {
-            mapped.control.abi_version.store(ABI_VERSION, Ordering::Release);
+            mapped.shared.control.abi_version.store(ABI_VERSION, Ordering::Release);
             pin_all(&pins, &mut maps, &prog)?;
         }
         Ok(Gateway::new(pins, maps, mapped, prog, lock, reused))
@@ -116,10 +109,10 @@ impl Gateway {
 }
 
 /// Points every map of the unloaded program at its pinned twin, after making sure that it is one.
-fn take_over(maps: &mut OpenGwMaps<'_>, pins: &PinDir, o: &OpenOptions) -> Result<(), LoadError> {
+fn take_over(maps: &mut OpenGwMaps<'_>, pins: &PinDir) -> Result<(), LoadError> {
     let present = pins.entries()?;
     // The version first: another version may well have other maps.
-    if present.iter().any(|n| n == "gw_control") {
+    if present.iter().any(|n| n == "gw_shared") {
         check_version(pins)?;
     }
     for (name, map) in open_maps(maps) {
@@ -147,11 +140,7 @@ fn take_over(maps: &mut OpenGwMaps<'_>, pins: &PinDir, o: &OpenOptions) -> Resul
                 return Err(differs(what, found, wanted));
             }
         }
-        let fits = match name {
-            "gw_ports" => info.max_entries > o.max_ifindex,
-            _ => info.max_entries == map.max_entries(),
-        };
-        if !fits {
+        if info.max_entries != map.max_entries() {
             return Err(differs("the number of entries", info.max_entries, map.max_entries()));
         }
         map.reuse_fd(pinned.as_fd()).map_err(kernel("take over maps"))?;
@@ -162,12 +151,12 @@ fn take_over(maps: &mut OpenGwMaps<'_>, pins: &PinDir, o: &OpenOptions) -> Resul
 fn check_version(pins: &PinDir) -> Result<(), LoadError> {
     let other =
         |found: String| LoadError::OtherVersion { pin_dir: pins.path().to_owned(), found, ours: ABI_VERSION };
-    let control = open_pin(pins, "gw_control")?;
-    if control.value_size() as usize != size_of::<types::gw_control>() || control.key_size() != 4 {
+    let shared = open_pin(pins, "gw_shared")?;
+    if shared.value_size() as usize != size_of::<types::gw_shared>() || shared.key_size() != 4 {
         return Err(other("unknown".to_owned()));
     }
     let value =
-        control.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(kernel("read the pinned version"))?;
+        shared.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(kernel("read the pinned version"))?;
     let found = value.as_deref().and_then(|v| v.first_chunk::<4>()).map(|b| u32::from_ne_bytes(*b));
     match found {
         Some(ABI_VERSION) => Ok(()),
@@ -221,17 +210,6 @@ fn exchange_program(pins: &PinDir, prog: &OwnedFd) -> Result<(), LoadError> {
         what: "cannot replace the pinned program",
         path: old,
         source,
-    })
-}
-
-fn map_shared(maps: &Maps) -> std::io::Result<Mapped> {
-    Ok(Mapped {
-        control: mapped::control(maps.control.as_fd())?,
-        nexthops: mapped::nexthops(maps.nexthops.as_fd(), maps.nexthops.max_entries())?,
-        flows4: mapped::flows4(maps.flows4.as_fd(), maps.flows4.max_entries())?,
-        flows6: mapped::flows6(maps.flows6.as_fd(), maps.flows6.max_entries())?,
-        index4: mapped::index(maps.index4.as_fd(), maps.index4.max_entries())?,
-        index6: mapped::index(maps.index6.as_fd(), maps.index6.max_entries())?,
     })
 }
 

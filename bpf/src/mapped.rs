@@ -1,9 +1,14 @@
 //! Memory-mapped arrays as slices of atomics, for the life of the process.
 
+use crate::abi::{MAX_NEXTHOPS, PORT_SLOTS};
+use crate::maps::Maps;
 use crate::sys;
+use libbpf_rs::{MapCore, MapHandle};
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU64;
 
 /// Types that may lie over map memory that the XDP program changes at any time.
 ///
@@ -23,42 +28,68 @@ unsafe impl Shared for FlowRecord6 {}
 // SAFETY: as above.
 unsafe impl Shared for NextHopRecord {}
 
+// SAFETY: as above.
+unsafe impl Shared for SharedBlock {}
+
+/// `struct gw_port`: flags, port, zone, device slot and interface number; then the address.
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub(crate) struct PortSlot {
+    pub(crate) head: AtomicU64,
+    pub(crate) mac: AtomicU64,
+}
+
+/// `struct gw_shared`.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct SharedBlock {
+    pub(crate) control: ControlBlock,
+    pub(crate) ports: [PortSlot; PORT_SLOTS],
+    pub(crate) nexthops: [NextHopRecord; MAX_NEXTHOPS],
+}
+
 /// The memory-mapped maps of a gateway.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Mapped {
-    pub(crate) control: &'static ControlBlock,
-    pub(crate) nexthops: &'static [NextHopRecord],
+    pub(crate) shared: &'static SharedBlock,
     pub(crate) flows4: &'static [FlowRecord4],
     pub(crate) flows6: &'static [FlowRecord6],
     pub(crate) index4: &'static [Bucket],
     pub(crate) index6: &'static [Bucket],
 }
 
-fn map<T: Shared>(fd: BorrowedFd<'_>, entries: u32) -> io::Result<&'static [T]> {
-    let len = entries as usize * size_of::<T>();
-    let start = sys::map_forever(fd, len)?;
-    // SAFETY: the mapping is page-aligned, `len` bytes long, zeroed or written by the peer program,
-    // never unmapped, and `T` is made of atomics (`Shared`). Array elements whose size is a multiple
-    // of 8 lie one after another.
-    Ok(unsafe { std::slice::from_raw_parts(start.cast::<T>(), entries as usize) })
+impl fmt::Debug for Mapped {
+    /// Sizes: the contents are megabytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapped")
+            .field("flows4", &self.flows4.len())
+            .field("flows6", &self.flows6.len())
+            .field("index4", &self.index4.len())
+            .field("index6", &self.index6.len())
+            .finish_non_exhaustive()
+    }
 }
 
-pub(crate) fn control(fd: BorrowedFd<'_>) -> io::Result<&'static ControlBlock> {
-    map(fd, 1).map(|s: &'static [ControlBlock]| &s[0])
+impl Mapped {
+    pub(crate) fn new(maps: &Maps) -> io::Result<Mapped> {
+        Ok(Mapped {
+            shared: &map(&maps.shared)?[0],
+            flows4: map(&maps.flows4)?,
+            flows6: map(&maps.flows6)?,
+            index4: map(&maps.index4)?,
+            index6: map(&maps.index6)?,
+        })
+    }
 }
 
-pub(crate) fn nexthops(fd: BorrowedFd<'_>, entries: u32) -> io::Result<&'static [NextHopRecord]> {
-    map(fd, entries)
-}
-
-pub(crate) fn flows4(fd: BorrowedFd<'_>, entries: u32) -> io::Result<&'static [FlowRecord4]> {
-    map(fd, entries)
-}
-
-pub(crate) fn flows6(fd: BorrowedFd<'_>, entries: u32) -> io::Result<&'static [FlowRecord6]> {
-    map(fd, entries)
-}
-
-pub(crate) fn index(fd: BorrowedFd<'_>, entries: u32) -> io::Result<&'static [Bucket]> {
-    map(fd, entries)
+fn map<T: Shared>(map: &MapHandle) -> io::Result<&'static [T]> {
+    let entries = map.max_entries() as usize;
+    if map.value_size() as usize != size_of::<T>() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the map's values have another size"));
+    }
+    let start = sys::map_forever(map.as_fd(), entries * size_of::<T>())?;
+    // SAFETY: the mapping is page-aligned, `entries` values long, zeroed or written by the peer
+    // program, never unmapped, and `T` is made of atomics (`Shared`). Array elements whose size is
+    // a multiple of 8 lie one after another.
+    Ok(unsafe { std::slice::from_raw_parts(start.cast::<T>(), entries) })
 }

@@ -4,18 +4,18 @@ use crate::error::MapError;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
 macro_rules! maps {
-    ($($field:ident = $name:ident),* $(,)?) => {
-        /// Own handles of every map; the names are those of the C side and of the pins.
+    ($($field:ident = $skel:ident $name:literal),* $(,)?) => {
+        /// Own handles of every map; the names are those of the pins.
         #[derive(Debug)]
         pub(crate) struct Maps { $(pub(crate) $field: MapHandle,)* }
 
         impl Maps {
             pub(crate) fn from_skel(maps: &crate::skel::GwMaps<'_>) -> libbpf_rs::Result<Maps> {
-                Ok(Maps { $($field: MapHandle::try_from(&maps.$name)?,)* })
+                Ok(Maps { $($field: MapHandle::try_from(&maps.$skel)?,)* })
             }
 
             pub(crate) fn all(&mut self) -> impl Iterator<Item = (&'static str, &mut MapHandle)> {
-                [$((stringify!($name), &mut self.$field),)*].into_iter()
+                [$(($name, &mut self.$field),)*].into_iter()
             }
         }
 
@@ -23,25 +23,25 @@ macro_rules! maps {
         pub(crate) fn open_maps<'a, 'obj>(
             maps: &'a mut crate::skel::OpenGwMaps<'obj>,
         ) -> impl Iterator<Item = (&'static str, &'a mut libbpf_rs::OpenMapMut<'obj>)> {
-            [$((stringify!($name), &mut maps.$name),)*].into_iter()
+            [$(($name, &mut maps.$skel),)*].into_iter()
         }
     };
 }
 
 maps! {
-    control = gw_control,
-    ports = gw_ports,
-    vlans = gw_vlans,
-    local4 = gw_local4,
-    local6 = gw_local6,
-    xsks = gw_xsks,
-    devs = gw_devs,
-    nexthops = gw_nexthops,
-    flows4 = gw_flows4,
-    flows6 = gw_flows6,
-    index4 = gw_index4,
-    index6 = gw_index6,
-    stats = gw_stats,
+    // The map of the program's global variables, which is one: `gw_shared`.
+    shared = bss "gw_shared",
+    vlans = gw_vlans "gw_vlans",
+    local4 = gw_local4 "gw_local4",
+    local6 = gw_local6 "gw_local6",
+    xsks = gw_xsks "gw_xsks",
+    devs = gw_devs "gw_devs",
+    flows4 = gw_flows4 "gw_flows4",
+    flows6 = gw_flows6 "gw_flows6",
+    index4 = gw_index4 "gw_index4",
+    index6 = gw_index6 "gw_index6",
+    stats = gw_stats "gw_stats",
+    reasons = gw_reasons "gw_reasons",
 }
 
 fn failed<'a>(

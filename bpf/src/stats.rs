@@ -2,7 +2,8 @@
 
 use crate::abi::PuntReason;
 use crate::error::MapError;
-use crate::skel::types::gw_port_stats;
+use crate::maps::Maps;
+use crate::skel::types::{gw_counts, gw_reasons, gw_stats};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use sag_model::{DropReason, PortIdx};
 use std::mem::offset_of;
@@ -65,37 +66,48 @@ impl PortStats {
             && self.punted == self.punts.iter().sum::<u64>()
     }
 
-    pub(crate) fn read(map: &MapHandle, port: PortIdx) -> Result<PortStats, MapError> {
-        let failed = |source| MapError::Map {
-            map: "gw_stats",
-            what: format!("cannot read the counters of port {}", port.0),
-            source,
-        };
-        let key = u32::from(port.0).to_ne_bytes();
-        let cpus = map.lookup_percpu(&key, MapFlags::ANY).map_err(failed)?.unwrap_or_default();
+    pub(crate) fn read(maps: &Maps, port: PortIdx) -> Result<PortStats, MapError> {
         let mut sum = PortStats::default();
-        for cpu in &cpus {
-            sum += PortStats::parse(cpu);
+        let counts = offset_of!(gw_stats, port) + port.index() * size_of::<gw_counts>();
+        for cpu in per_cpu(&maps.stats, "gw_stats", 0)? {
+            sum += PortStats::counts(cpu.get(counts..).unwrap_or_default());
+        }
+        for cpu in per_cpu(&maps.reasons, "gw_reasons", port.0)? {
+            sum += PortStats::reasons(&cpu);
         }
         Ok(sum)
     }
 
-    fn parse(b: &[u8]) -> PortStats {
-        let at = |off: usize| {
-            b.get(off..).and_then(|b| b.first_chunk::<8>()).map_or(0, |w| u64::from_ne_bytes(*w))
-        };
+    fn counts(b: &[u8]) -> PortStats {
         PortStats {
-            rx_packets: at(offset_of!(gw_port_stats, rx_packets)),
-            rx_bytes: at(offset_of!(gw_port_stats, rx_bytes)),
-            fast: at(offset_of!(gw_port_stats, fast)),
-            to_kernel: at(offset_of!(gw_port_stats, to_kernel)),
-            punted: at(offset_of!(gw_port_stats, punted)),
-            tx_packets: at(offset_of!(gw_port_stats, tx_packets)),
-            tx_bytes: at(offset_of!(gw_port_stats, tx_bytes)),
-            drops: std::array::from_fn(|i| at(offset_of!(gw_port_stats, drops) + 8 * i)),
-            punts: std::array::from_fn(|i| at(offset_of!(gw_port_stats, punts) + 8 * i)),
+            rx_packets: word(b, offset_of!(gw_counts, rx_packets)),
+            rx_bytes: word(b, offset_of!(gw_counts, rx_bytes)),
+            fast: word(b, offset_of!(gw_counts, fast)),
+            to_kernel: word(b, offset_of!(gw_counts, to_kernel)),
+            punted: word(b, offset_of!(gw_counts, punted)),
+            tx_packets: word(b, offset_of!(gw_counts, tx_packets)),
+            tx_bytes: word(b, offset_of!(gw_counts, tx_bytes)),
+            ..PortStats::default()
         }
     }
+
+    fn reasons(b: &[u8]) -> PortStats {
+        PortStats {
+            drops: std::array::from_fn(|i| word(b, offset_of!(gw_reasons, drops) + 8 * i)),
+            punts: std::array::from_fn(|i| word(b, offset_of!(gw_reasons, punts) + 8 * i)),
+            ..PortStats::default()
+        }
+    }
+}
+
+fn per_cpu(map: &MapHandle, name: &'static str, key: u8) -> Result<Vec<Vec<u8>>, MapError> {
+    map.lookup_percpu(&u32::from(key).to_ne_bytes(), MapFlags::ANY)
+        .map(Option::unwrap_or_default)
+        .map_err(|source| MapError::Map { map: name, what: "cannot read the counters".to_owned(), source })
+}
+
+fn word(b: &[u8], at: usize) -> u64 {
+    b.get(at..).and_then(|b| b.first_chunk()).map_or(0, |w| u64::from_ne_bytes(*w))
 }
 
 impl AddAssign for PortStats {

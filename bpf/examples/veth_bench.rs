@@ -1,0 +1,319 @@
+//! Forwarding rate of the fast path beside that of a bare redirect, on veth pairs, one core doing
+//! source, gateway and sink:
+//!
+//! ```text
+//! source ─► g0 ═ p0 [gateway or bare redirect] ─► q0 ═ s0 [sink]
+//! ```
+//!
+//! `veth_bench [FLOWS] [ROUNDS] [PACKETS]`. The two take turns in short rounds.
+//! Needs root; works in a network namespace of its own.
+#![allow(unsafe_code)]
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, libbpf_sys};
+use sag_bpf::{AttachMode, Gateway, OpenOptions, PortEntry, unload};
+use sag_model::flow::*;
+use sag_model::{MacAddr, PortIdx, Zone};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
+
+const GW_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 1]);
+
+static SPIN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let mut number = |default: u32| args.next().map_or(Ok(default), |a| a.parse::<u32>());
+    let (flows, rounds, packets) = (number(10_000)?, number(41)?, number(200_000)?);
+    private_namespaces()?;
+    if std::env::var("QUIET").is_ok() {
+        std::thread::spawn(|| {
+            let _ = quiet_core(0, 9);
+            loop {
+                if SPIN.load(Relaxed) {
+                    for _ in 0..1000 {
+                        std::hint::spin_loop();
+                    }
+                } else {
+                    std::thread::sleep(std::time::Duration::from_micros(300));
+                }
+            }
+        });
+    }
+    quiet_core(1, 10)?;
+    // No neighbour discovery among the measured frames.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+    for (dev, peer) in [("g0", "p0"), ("q0", "s0")] {
+        ip(&["link", "add", dev, "type", "veth", "peer", "name", peer])?;
+        ip(&["link", "set", dev, "up"])?;
+        ip(&["link", "set", peer, "up"])?;
+    }
+    let lab = lab(flows)?;
+    let sink = program(&lab, "lab_sink")?;
+    let bare = program(&lab, "lab_bare")?;
+    let source = program(&lab, "lab_source")?;
+    let devs = lab.maps().find(|m| m.name() == "lab_devs").context("lab_devs")?;
+    for (slot, dev) in [(0u32, "g0"), (1, "q0")] {
+        devs.update(&slot.to_ne_bytes(), &ifindex(dev)?.to_ne_bytes(), MapFlags::ANY)?;
+    }
+    // Receiving ends need a program, or veth refuses redirected frames.
+    let _sink = attach(sink, "s0")?;
+    let _q0 = attach(sink, "q0")?;
+
+    let o = OpenOptions {
+        pin_dir: "/sys/fs/bpf/sag-bench".into(),
+        lock_file: std::env::temp_dir().join("sag-bench.lock"),
+        sessions4: flows,
+        sessions6: 1,
+        max_ifindex: 100,
+    };
+    let gw = Gateway::open(&o)?;
+    install(&gw, flows)?;
+
+    let (mut base, mut fast) = (Vec::new(), Vec::new());
+    for round in 0..rounds + 1 {
+        let link = attach(bare, "p0")?;
+        let b = measure(source, &lab, packets)?;
+        drop(link);
+        gw.attach(ifindex("p0")?, "p0", AttachMode::Native)?;
+        let f = measure(source, &lab, packets)?;
+        gw.detach("p0")?;
+        // The first round warms up.
+        if round > 0 {
+            base.push(b);
+            fast.push(f);
+        }
+    }
+    let s = gw.stats(PortIdx(0))?;
+    if s.fast != s.rx_packets || s.rx_packets != u64::from(packets) * u64::from(rounds + 1) {
+        bail!("not every packet took the fast path: {s:?}");
+    }
+    drop(gw);
+    unload(&o.pin_dir, &o.lock_file)?;
+
+    for (name, at) in [("lowest tenth", 10), ("median", 2)] {
+        let (b, f) = (quantile(&mut base, at), quantile(&mut fast, at));
+        println!(
+            "flows {flows}, {name}: bare {b:.0} ns ({:.2} Mpps), fast path {f:.0} ns ({:.2} Mpps), +{:.0} ns, ratio {:.3}",
+            1e3 / b,
+            1e3 / f,
+            f - b,
+            b / f
+        );
+    }
+    Ok(())
+}
+
+fn quantile(v: &mut [f64], part: usize) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / part]
+}
+
+/// Nanoseconds a packet from source to sink.
+fn measure(source: BorrowedFd<'_>, lab: &Object, packets: u32) -> Result<f64> {
+    let before = received(lab)?;
+    let frame = [0u8; 60];
+    let mut opts = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: packets as i32,
+        flags: libbpf_sys::BPF_F_TEST_XDP_LIVE_FRAMES,
+        batch_size: 64,
+        ..Default::default()
+    };
+    SPIN.store(std::env::var("QUIET").is_ok(), Relaxed);
+    // SAFETY: `opts` says its size and points at a frame of the size given, both live.
+    let r = unsafe { libbpf_sys::bpf_prog_test_run_opts(source.as_raw_fd(), &mut opts) };
+    SPIN.store(false, Relaxed);
+    if r != 0 {
+        bail!("live frames: {}", std::io::Error::from_raw_os_error(-r));
+    }
+    let got = received(lab)? - before;
+    if got != u64::from(packets) {
+        bail!("{packets} sent, {got} received");
+    }
+    // Measured by the kernel from the first frame to the last: setting up and tearing down wait for
+    // grace periods.
+    Ok(f64::from(opts.duration))
+}
+
+/// Counter of the sink: the second word of its `.bss`.
+fn received(lab: &Object) -> Result<u64> {
+    let bss = lab.maps().find(|m| m.name().to_string_lossy().ends_with(".bss")).context(".bss")?;
+    let v = MapHandle::try_from(&bss)?.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?.context("empty")?;
+    let word =
+        |i: usize| v.get(i * 8..i * 8 + 8).map_or(0, |b| u64::from_ne_bytes(b.try_into().unwrap_or([0; 8])));
+    // Laid out in the order of declaration: sent, received.
+    Ok(word(1))
+}
+
+fn lab(flows: u32) -> Result<Object> {
+    let object = include_bytes!(concat!(env!("OUT_DIR"), "/lab.bpf.o"));
+    let mut open = ObjectBuilder::default().name("lab")?.open_memory(object)?;
+    let mut rodata =
+        open.maps_mut().find(|m| m.name().to_string_lossy().ends_with(".rodata")).context(".rodata")?;
+    let data = rodata.initial_value_mut().context(".rodata is empty")?;
+    let stride = if std::env::var("SEQ").is_ok() {
+        1
+    } else if flows % 7919 == 0 {
+        1
+    } else {
+        7919 % flows.max(1)
+    };
+    let [a, b, c, d, e, f] = GW_MAC.0;
+    data[0..4].copy_from_slice(&flows.to_ne_bytes());
+    data[4..8].copy_from_slice(&stride.to_ne_bytes());
+    data[8..16].copy_from_slice(&[a, b, c, d, e, f, 0, 0]);
+    Ok(open.load()?)
+}
+
+fn program<'o>(lab: &'o Object, name: &str) -> Result<BorrowedFd<'o>> {
+    let p = lab.progs().find(|p| p.name() == name).with_context(|| name.to_owned())?;
+    // SAFETY: the program lives as long as the object, which the caller keeps.
+    Ok(unsafe { BorrowedFd::borrow_raw(p.as_fd().as_raw_fd()) })
+}
+
+struct Link(i32);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptor, closed once.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+fn attach(prog: BorrowedFd<'_>, dev: &str) -> Result<Link> {
+    let opts = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags: libbpf_sys::XDP_FLAGS_DRV_MODE,
+        ..Default::default()
+    };
+    let ifindex = ifindex(dev)? as i32;
+    // SAFETY: `opts` says its size and lives through the call.
+    let fd = unsafe { libbpf_sys::bpf_link_create(prog.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &opts) };
+    if fd < 0 {
+        bail!("attach to {dev}: {}", std::io::Error::from_raw_os_error(-fd));
+    }
+    Ok(Link(fd))
+}
+
+/// Both directions of every flow, source-translated, in an index that is 30% to 60% full.
+fn install(gw: &Gateway, flows: u32) -> Result<()> {
+    let (out, back) = (ifindex("q0")?, ifindex("p0")?);
+    for (dev, port, zone, index) in [(0u8, 0u8, Zone::Lan, back), (1, 1, Zone::Wan, out)] {
+        gw.set_port(
+            index,
+            &PortEntry { port: PortIdx(port), zone, dev, mac: GW_MAC, on: true, vlans: false, dhcp: false },
+        )?;
+        gw.set_dev(dev, index)?;
+    }
+    let nh = &gw.nexthops()[1];
+    nh.dmac_vlan.store(0x0000_0605_0403_0202, Relaxed);
+    nh.smac_mtu.store(0x0100_005e_0002 | 1500 << 48, Relaxed);
+    nh.dev.store(u64::from(out) | 1 << 32 | 1 << 40 | 1 << 48 | u64::from(NH_VALID) << 56, Relaxed);
+
+    let size = (2 * flows / 16 * std::env::var("SLACK").map_or(4, |s| s.parse().unwrap_or(4)) / 3)
+        .next_power_of_two()
+        .max(1);
+    let c = gw.control();
+    c.seed.store(0x5eed_5eed_1234_5678, Relaxed);
+    c.epoch.store(1, Relaxed);
+    c.index4_base.store(size, Relaxed);
+    c.index4_mask.store(size - 1, Relaxed);
+    c.fast_path.store(1, Relaxed);
+    let dst = u32::from_le_bytes([198, 51, 100, 7]);
+    let public = u32::from_le_bytes([203, 0, 113, 2]);
+    for i in 0..flows {
+        let src = (0x0A00_0000 + i).to_be();
+        let key = |a: u32, b: u32, sp: u16, dp: u16, z| Key4 {
+            addrs: u64::from(a) | u64::from(b) << 32,
+            l4: l4_word(sp.to_be(), dp.to_be(), 17, z),
+        };
+        let pair =
+            [key(src, dst, 1000, 53, Zone::Lan), key(dst, public + (i >> 16 << 24), 53, i as u16, Zone::Wan)];
+        let at =
+            if std::env::var("HALVES").is_ok() { [i + 2, flows + i + 2] } else { [2 * i + 2, 2 * i + 3] };
+        for (n, key) in at.into_iter().zip(pair) {
+            let r = &gw.flows4()[n as usize];
+            r.set_key(&key);
+            r.new_addrs.store(u64::from(public) | u64::from(dst) << 32, Relaxed);
+            r.new_ports.store(u64::from((i as u16).to_be()) | 0x1234_5678 << 32, Relaxed);
+            let a = Action {
+                nexthop: 1,
+                meter: 0,
+                act: FlowAct::Forward,
+                flags: FLOW_SNAT,
+                tunnel: 0,
+                nh_gen: 1,
+            };
+            r.action.store(a.to_word(), Relaxed);
+            r.epoch.store(1, Relaxed);
+            let p = Probe::new(key.hash(c.seed.load(Relaxed)), size - 1);
+            let slot = (key.hash(c.seed.load(Relaxed)) >> 52) as usize;
+            let slots = (slot..)
+                .map(|s| s % BUCKET_WORDS)
+                .take(if std::env::var("NOPREF").is_ok() { 0 } else { BUCKET_WORDS })
+                .chain(0..BUCKET_WORDS);
+            let load = |b: u32| {
+                gw.index4()[(size + b) as usize].word.iter().filter(|w| w.load(Relaxed) != 0).count()
+            };
+            let at = if load(p.first) < 12 || load(p.first) <= load(p.second) { p.first } else { p.second };
+            let free = slots
+                .clone()
+                .map(|s| &gw.index4()[(size + at) as usize].word[s])
+                .find(|w| w.load(Relaxed) == 0);
+            free.context("both buckets full")?.store(p.tag << RECORD_BITS | n, Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// One core, and nobody to share it with while a round runs.
+fn quiet_core(cpu: usize, priority: i32) -> Result<()> {
+    // SAFETY: plain structures that live through the calls; they concern this thread only.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        if libc::sched_setaffinity(0, size_of_val(&set), &set) != 0 {
+            bail!("cannot stay on core 1: {}", std::io::Error::last_os_error());
+        }
+        let p = libc::sched_param { sched_priority: priority };
+        if libc::sched_setscheduler(0, libc::SCHED_FIFO, &p) != 0 {
+            bail!("cannot take precedence: {}", std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Own network and mount namespace, so that devices and pins vanish with the process.
+fn private_namespaces() -> Result<()> {
+    // SAFETY: no memory is passed; the process has a single thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) } != 0 {
+        bail!("needs root: {}", std::io::Error::last_os_error());
+    }
+    run("mount", &["--make-rprivate", "/"])?;
+    run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"])
+}
+
+fn ifindex(dev: &str) -> Result<u32> {
+    let name = std::ffi::CString::new(dev)?;
+    // SAFETY: a NUL-terminated string that lives through the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => bail!("no device {dev}"),
+        n => Ok(n),
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> Result<()> {
+    let o = Command::new(program).args(args).output().with_context(|| program.to_owned())?;
+    if !o.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&o.stderr).trim());
+    }
+    Ok(())
+}
