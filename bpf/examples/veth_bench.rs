@@ -20,28 +20,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 const GW_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 1]);
 
-static SPIN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let mut number = |default: u32| args.next().map_or(Ok(default), |a| a.parse::<u32>());
     let (flows, rounds, packets) = (number(10_000)?, number(41)?, number(200_000)?);
     private_namespaces()?;
-    if std::env::var("QUIET").is_ok() {
-        std::thread::spawn(|| {
-            let _ = quiet_core(0, 9);
-            loop {
-                if SPIN.load(Relaxed) {
-                    for _ in 0..1000 {
-                        std::hint::spin_loop();
-                    }
-                } else {
-                    std::thread::sleep(std::time::Duration::from_micros(300));
-                }
-            }
-        });
-    }
-    quiet_core(1, 10)?;
+    quiet_core()?;
     // No neighbour discovery among the measured frames.
     std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
     for (dev, peer) in [("g0", "p0"), ("q0", "s0")] {
@@ -123,10 +107,8 @@ fn measure(source: BorrowedFd<'_>, lab: &Object, packets: u32) -> Result<f64> {
         batch_size: 64,
         ..Default::default()
     };
-    SPIN.store(std::env::var("QUIET").is_ok(), Relaxed);
     // SAFETY: `opts` says its size and points at a frame of the size given, both live.
     let r = unsafe { libbpf_sys::bpf_prog_test_run_opts(source.as_raw_fd(), &mut opts) };
-    SPIN.store(false, Relaxed);
     if r != 0 {
         bail!("live frames: {}", std::io::Error::from_raw_os_error(-r));
     }
@@ -155,13 +137,7 @@ fn lab(flows: u32) -> Result<Object> {
     let mut rodata =
         open.maps_mut().find(|m| m.name().to_string_lossy().ends_with(".rodata")).context(".rodata")?;
     let data = rodata.initial_value_mut().context(".rodata is empty")?;
-    let stride = if std::env::var("SEQ").is_ok() {
-        1
-    } else if flows % 7919 == 0 {
-        1
-    } else {
-        7919 % flows.max(1)
-    };
+    let stride = if flows.is_multiple_of(7919) { 1 } else { 7919 % flows.max(1) };
     let [a, b, c, d, e, f] = GW_MAC.0;
     data[0..4].copy_from_slice(&flows.to_ne_bytes());
     data[4..8].copy_from_slice(&stride.to_ne_bytes());
@@ -214,9 +190,7 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
     nh.smac_mtu.store(0x0100_005e_0002 | 1500 << 48, Relaxed);
     nh.dev.store(u64::from(out) | 1 << 32 | 1 << 40 | 1 << 48 | u64::from(NH_VALID) << 56, Relaxed);
 
-    let size = (2 * flows / 16 * std::env::var("SLACK").map_or(4, |s| s.parse().unwrap_or(4)) / 3)
-        .next_power_of_two()
-        .max(1);
+    let size = (2 * flows / 16 * 4 / 3).next_power_of_two().max(1);
     let c = gw.control();
     c.seed.store(0x5eed_5eed_1234_5678, Relaxed);
     c.epoch.store(1, Relaxed);
@@ -233,9 +207,7 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
         };
         let pair =
             [key(src, dst, 1000, 53, Zone::Lan), key(dst, public + (i >> 16 << 24), 53, i as u16, Zone::Wan)];
-        let at =
-            if std::env::var("HALVES").is_ok() { [i + 2, flows + i + 2] } else { [2 * i + 2, 2 * i + 3] };
-        for (n, key) in at.into_iter().zip(pair) {
+        for (n, key) in (2 * (i + 1)..).zip(pair) {
             let r = &gw.flows4()[n as usize];
             r.set_key(&key);
             r.new_addrs.store(u64::from(public) | u64::from(dst) << 32, Relaxed);
@@ -251,19 +223,14 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
             r.action.store(a.to_word(), Relaxed);
             r.epoch.store(1, Relaxed);
             let p = Probe::new(key.hash(c.seed.load(Relaxed)), size - 1);
+            let words = |b: u32| &gw.index4()[(size + b) as usize].word;
+            let load = |b: u32| words(b).iter().filter(|w| w.load(Relaxed) != 0).count();
+            let crowded = load(p.first) >= 12 && load(p.second) < load(p.first);
+            let bucket = words(if crowded { p.second } else { p.first });
+            // Where the hash wants it, or the next free word.
             let slot = (key.hash(c.seed.load(Relaxed)) >> 52) as usize;
-            let slots = (slot..)
-                .map(|s| s % BUCKET_WORDS)
-                .take(if std::env::var("NOPREF").is_ok() { 0 } else { BUCKET_WORDS })
-                .chain(0..BUCKET_WORDS);
-            let load = |b: u32| {
-                gw.index4()[(size + b) as usize].word.iter().filter(|w| w.load(Relaxed) != 0).count()
-            };
-            let at = if load(p.first) < 12 || load(p.first) <= load(p.second) { p.first } else { p.second };
-            let free = slots
-                .clone()
-                .map(|s| &gw.index4()[(size + at) as usize].word[s])
-                .find(|w| w.load(Relaxed) == 0);
+            let free =
+                (slot..slot + BUCKET_WORDS).map(|w| &bucket[w % BUCKET_WORDS]).find(|w| w.load(Relaxed) == 0);
             free.context("both buckets full")?.store(p.tag << RECORD_BITS | n, Relaxed);
         }
     }
@@ -271,15 +238,15 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
 }
 
 /// One core, and nobody to share it with while a round runs.
-fn quiet_core(cpu: usize, priority: i32) -> Result<()> {
+fn quiet_core() -> Result<()> {
     // SAFETY: plain structures that live through the calls; they concern this thread only.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
+        libc::CPU_SET(1, &mut set);
         if libc::sched_setaffinity(0, size_of_val(&set), &set) != 0 {
             bail!("cannot stay on core 1: {}", std::io::Error::last_os_error());
         }
-        let p = libc::sched_param { sched_priority: priority };
+        let p = libc::sched_param { sched_priority: 10 };
         if libc::sched_setscheduler(0, libc::SCHED_FIFO, &p) != 0 {
             bail!("cannot take precedence: {}", std::io::Error::last_os_error());
         }

@@ -98,7 +98,8 @@ fn plain_forwarding_counts_everything_once() {
     let r = &f.gw.flows4()[2];
     assert_eq!((r.packets.load(Relaxed), r.bytes.load(Relaxed)), (2, 2 * (frame.len() as u64 - 14)));
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
-    let ticks = uptime.split('.').next().unwrap().parse::<u64>().unwrap() * 1_000_000_000 >> 24;
+    let seconds: u64 = uptime.split('.').next().unwrap().parse().unwrap();
+    let ticks = (seconds * 1_000_000_000) >> 24;
     assert!(ticks.abs_diff(r.last_seen.load(Relaxed).into()) < 300, "last seen is now");
 }
 
