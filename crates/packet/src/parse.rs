@@ -111,15 +111,27 @@ pub fn link(frame: &[u8]) -> Result<(u16, u16, usize), Malformed> {
 /// Parses a frame whose link header ends at `l3` and announced `ethertype` (see [`link`]).
 #[inline]
 pub fn parse(frame: &[u8], ethertype: u16, l3: usize) -> Result<Seen, Malformed> {
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, l3).map(Seen::Ip),
-        ETHERTYPE_IPV6 => ipv6(frame, l3).map(Seen::Ip),
-        other => Ok(Seen::NotIp { ethertype: other }),
+    let mut p = Parsed::NONE;
+    match parse_into(frame, ethertype, l3, &mut p)? {
+        true => Ok(Seen::Ip(p)),
+        false => Ok(Seen::NotIp { ethertype }),
     }
 }
 
+/// The same into a place: what is written field by field and copied as a whole right after makes a
+/// processor wait. False: neither IPv4 nor IPv6, and `p` is as it was.
 #[inline]
-fn ipv4(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
+pub fn parse_into(frame: &[u8], ethertype: u16, l3: usize, p: &mut Parsed) -> Result<bool, Malformed> {
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(frame, l3, p)?,
+        ETHERTYPE_IPV6 => ipv6(frame, l3, p)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+#[inline]
+fn ipv4(frame: &[u8], l3: usize, p: &mut Parsed) -> Result<(), Malformed> {
     let ip = frame.get(l3..).ok_or(DropReason::Ip4Truncated)?;
     let Some(h) = ip.first_chunk::<IPV4_LEN>() else { return Err(DropReason::Ip4Truncated) };
     if h[0] >> 4 != 4 {
@@ -151,7 +163,7 @@ fn ipv4(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
     let frag_word = u16::from_be_bytes([h[6], h[7]]);
     let id = u32::from(u16::from_be_bytes([h[4], h[5]]));
     let fragment = fragment_of(id, (frag_word & 0x1FFF) << 3, frag_word & 0x2000 != 0);
-    let mut p = Parsed {
+    *p = Parsed {
         family: Family::V4,
         fragment,
         l4: L4::Other,
@@ -167,8 +179,7 @@ fn ipv4(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
         dport: 0,
         addrs4: u64::from_le_bytes([h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19]]),
     };
-    transport(&ip[ihl..usize::from(ip_len)], &mut p)?;
-    Ok(p)
+    transport(&ip[ihl..usize::from(ip_len)], p)
 }
 
 /// Walks IPv4 options (RFC 791 3.1). Source routing is refused (RFC 7126 4.3, 4.4).
@@ -200,7 +211,7 @@ fn fragment_of(id: u32, offset: u16, more: bool) -> Fragment {
 }
 
 #[inline]
-fn ipv6(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
+fn ipv6(frame: &[u8], l3: usize, p: &mut Parsed) -> Result<(), Malformed> {
     let ip = frame.get(l3..).ok_or(DropReason::Ip6Truncated)?;
     let Some(h) = ip.first_chunk::<IPV6_LEN>() else { return Err(DropReason::Ip6Truncated) };
     if h[0] >> 4 != 6 {
@@ -211,7 +222,7 @@ fn ipv6(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
     if total > ip.len() || total > usize::from(u16::MAX) {
         return Err(DropReason::Ip6BadPayloadLength);
     }
-    let mut p = Parsed {
+    *p = Parsed {
         family: Family::V6,
         fragment: Fragment::Whole,
         l4: L4::Other,
@@ -230,11 +241,10 @@ fn ipv6(frame: &[u8], l3: usize) -> Result<Parsed, Malformed> {
     let mut at = IPV6_LEN;
     if matches!(p.proto, HOP_BY_HOP | ROUTING | FRAGMENT | DEST_OPTIONS) {
         p.options = true;
-        at = walk_extensions(&ip[..total], &mut p)?;
+        at = walk_extensions(&ip[..total], p)?;
     }
     p.l4_at = (l3 + at) as u16;
-    transport(&ip[at..total], &mut p)?;
-    Ok(p)
+    transport(&ip[at..total], p)
 }
 
 /// Walks the extension headers (RFC 8200 4); returns where the transport header starts.

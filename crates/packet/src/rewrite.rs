@@ -52,6 +52,12 @@ impl<'a> FrameMut<'a> {
     /// zero, and cuts link-layer padding after `ip_len`.
     #[inline]
     pub fn set_link(&mut self, l3: usize, ip_len: usize, link: &LinkHeader) -> Result<(), NoHeadroom> {
+        self.set_link_words(l3, ip_len, &LinkWords::from(link))
+    }
+
+    /// The same from words: three stores where there is no tag.
+    #[inline]
+    pub fn set_link_words(&mut self, l3: usize, ip_len: usize, link: &LinkWords) -> Result<(), NoHeadroom> {
         let ip_at = self.start + l3;
         let tagged = link.vlan != 0;
         let need = if tagged { ETH_LEN + VLAN_LEN } else { ETH_LEN };
@@ -59,8 +65,9 @@ impl<'a> FrameMut<'a> {
         let end = (ip_at + ip_len).min(self.end);
         let Some(h) = self.buf.get_mut(start..ip_at) else { return Err(NoHeadroom) };
         let Some(eth) = h.first_chunk_mut::<ETH_LEN>() else { return Err(NoHeadroom) };
-        eth[0..6].copy_from_slice(&link.dst.0);
-        eth[6..12].copy_from_slice(&link.src.0);
+        // Each store ends with two bytes that the next one writes over.
+        eth[0..8].copy_from_slice(&link.dst.to_le_bytes());
+        eth[6..14].copy_from_slice(&link.src.to_le_bytes());
         let ethertype = link.ethertype.to_be_bytes();
         if tagged {
             eth[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
@@ -72,6 +79,24 @@ impl<'a> FrameMut<'a> {
         self.start = start;
         self.end = end;
         Ok(())
+    }
+}
+
+/// A link header whose addresses are the low six bytes of little-endian words, as next-hop records
+/// hold them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkWords {
+    pub dst: u64,
+    pub src: u64,
+    /// 0 = untagged.
+    pub vlan: u16,
+    pub ethertype: u16,
+}
+
+impl From<&LinkHeader> for LinkWords {
+    fn from(l: &LinkHeader) -> LinkWords {
+        let word = |m: MacAddr| u64::from_le_bytes([m.0[0], m.0[1], m.0[2], m.0[3], m.0[4], m.0[5], 0, 0]);
+        LinkWords { dst: word(l.dst), src: word(l.src), vlan: l.vlan, ethertype: l.ethertype }
     }
 }
 

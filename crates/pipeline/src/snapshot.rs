@@ -7,6 +7,7 @@ use crate::fib::Fib;
 use crate::policy::AclSet;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
+use sag_packet::rewrite::LinkWords;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
@@ -149,20 +150,7 @@ impl NextHop {
 
     #[inline]
     pub fn load(r: &NextHopRecord) -> NextHop {
-        let d = r.dmac_vlan.load(Ordering::Relaxed).to_le_bytes();
-        let s = r.smac_mtu.load(Ordering::Relaxed).to_le_bytes();
-        let w = r.dev.load(Ordering::Acquire).to_le_bytes();
-        NextHop {
-            dmac: MacAddr([d[0], d[1], d[2], d[3], d[4], d[5]]),
-            vlan: u16::from_le_bytes([d[6], d[7]]),
-            smac: MacAddr([s[0], s[1], s[2], s[3], s[4], s[5]]),
-            mtu: u16::from_le_bytes([s[6], s[7]]),
-            ifindex: u32::from_le_bytes([w[0], w[1], w[2], w[3]]),
-            dev: w[4],
-            port: PortIdx(w[5]),
-            generation: w[6],
-            flags: w[7],
-        }
+        NextHopWords::load(r).unpack()
     }
 
     /// Stores the record word by word, the flags (in the last word) last.
@@ -176,6 +164,62 @@ impl NextHop {
         r.dmac_vlan.store(six(&self.dmac, self.vlan), Ordering::Relaxed);
         r.smac_mtu.store(six(&self.smac, self.mtu), Ordering::Relaxed);
         r.dev.store(u64::from_le_bytes(dev), Ordering::Release);
+    }
+}
+
+/// The same as words, for the packets of established flows.
+#[derive(Debug, Clone, Copy)]
+pub struct NextHopWords {
+    dmac_vlan: u64,
+    smac_mtu: u64,
+    dev: u64,
+}
+
+impl NextHopWords {
+    #[inline]
+    pub fn load(r: &NextHopRecord) -> NextHopWords {
+        let dev = r.dev.load(Ordering::Acquire);
+        NextHopWords {
+            dmac_vlan: r.dmac_vlan.load(Ordering::Relaxed),
+            smac_mtu: r.smac_mtu.load(Ordering::Relaxed),
+            dev,
+        }
+    }
+
+    pub fn unpack(&self) -> NextHop {
+        let (d, s, w) = (self.dmac_vlan.to_le_bytes(), self.smac_mtu.to_le_bytes(), self.dev.to_le_bytes());
+        NextHop {
+            dmac: MacAddr([d[0], d[1], d[2], d[3], d[4], d[5]]),
+            vlan: u16::from_le_bytes([d[6], d[7]]),
+            smac: MacAddr([s[0], s[1], s[2], s[3], s[4], s[5]]),
+            mtu: u16::from_le_bytes([s[6], s[7]]),
+            ifindex: u32::from_le_bytes([w[0], w[1], w[2], w[3]]),
+            dev: w[4],
+            port: PortIdx(w[5]),
+            generation: w[6],
+            flags: w[7],
+        }
+    }
+
+    /// Valid, and still the neighbour that a record of this generation means.
+    #[inline]
+    pub const fn stands_for(&self, generation: u8) -> bool {
+        (self.dev >> 56) as u8 & NH_VALID != 0 && (self.dev >> 48) as u8 == generation
+    }
+
+    #[inline]
+    pub const fn mtu(&self) -> u16 {
+        (self.smac_mtu >> 48) as u16
+    }
+
+    #[inline]
+    pub const fn port(&self) -> PortIdx {
+        PortIdx((self.dev >> 40) as u8)
+    }
+
+    #[inline]
+    pub const fn link(&self, ethertype: u16) -> LinkWords {
+        LinkWords { dst: self.dmac_vlan, src: self.smac_mtu, vlan: (self.dmac_vlan >> 48) as u16, ethertype }
     }
 }
 

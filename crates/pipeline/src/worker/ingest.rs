@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 use sag_model::flow::RecordNo;
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
-use sag_packet::parse::{self, Family, Fragment, L4, Parsed, Seen};
+use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use std::net::IpAddr;
 
 impl Pipeline {
@@ -44,27 +44,28 @@ impl Pipeline {
         };
         let dst_mac: Option<&[u8; 6]> = frame.first_chunk();
         let ours = dst_mac.is_some_and(|m| *m == port.mac.0) || snap.options.promiscuous;
-        let seen = parse::parse(frame, ethertype, l3);
+        let seen = parse::parse_into(frame, ethertype, l3, &mut slot.p);
         let group = dst_mac.is_some_and(|m| m[0] & 1 != 0);
         if !ours || group {
             c.port(ingress).to_kernel.add(1);
             return Err(Verdict::Kernel);
         }
-        let mut p = match seen {
-            Ok(Seen::Ip(p)) => p,
-            Ok(Seen::NotIp { .. }) => {
+        match seen {
+            Ok(true) => {}
+            Ok(false) => {
                 c.port(ingress).to_kernel.add(1);
                 return Err(Verdict::Kernel);
             }
             Err(reason) => return Err(drop_at(c, ingress, reason)),
-        };
+        }
+        let p = &mut slot.p;
         if p.fragment != Fragment::Whole {
-            let key = datagram(&p, frame, port.zone);
-            if order::local(snap, p.dst(frame)).is_ok() && !self.fragments.follow(&key, &mut p, now) {
+            let key = datagram(p, frame, port.zone);
+            if order::local(snap, p.dst(frame)).is_ok() && !self.fragments.follow(&key, p, now) {
                 return Err(drop_at(c, ingress, DropReason::FragmentNoFirst));
             }
         }
-        let hash = match p.family {
+        slot.hash = match p.family {
             Family::V4 => {
                 let hash = self.tables.v4.hash(&p.key4(port.zone));
                 self.tables.v4.expect(hash);
@@ -76,7 +77,7 @@ impl Pipeline {
                 hash
             }
         };
-        *slot = Slot { p, hash, found: None, ingress, zone: port.zone, alive: true };
+        (slot.ingress, slot.zone) = (ingress, port.zone);
         Ok(())
     }
 

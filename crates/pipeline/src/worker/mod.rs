@@ -13,14 +13,14 @@ use crate::hold::{self, Hold};
 use crate::order;
 use crate::originate::{LINK_ROOM, Limiter};
 use crate::session::Sweeper;
-use crate::snapshot::{NextHop, Snapshot};
+use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
 use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord, FlowRecord4, FlowRecord6, RecordNo};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::{TCP_FIN, TCP_RST, TCP_SYN};
-use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_packet::rewrite::{self, FrameMut};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -151,14 +151,18 @@ impl Pipeline {
         let n = frames.len().min(BATCH);
         verdicts.clear();
         self.changed = false;
+        verdicts.resize(n, Verdict::Held);
         // Out of `self` while `self` is at work.
         let mut slots = std::mem::take(&mut self.slots);
-        for (i, s) in slots.iter_mut().enumerate() {
-            s.alive = false;
-            if i < n {
-                let verdict = self.ingest(snap, now, dev, frames.frame(i).bytes(), s);
-                verdicts.push(verdict.err().unwrap_or(Verdict::Held));
-            }
+        slots.iter_mut().skip(n).for_each(|s| s.alive = false);
+        for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
+            s.alive = match self.ingest(snap, now, dev, frames.frame(i).bytes(), s) {
+                Ok(()) => true,
+                Err(v) => {
+                    *verdict = v;
+                    false
+                }
+            };
         }
         for s in slots.iter_mut().filter(|s| s.alive) {
             s.found = match s.p.family {
@@ -169,10 +173,10 @@ impl Pipeline {
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             if s.alive {
                 let mut f = frames.frame(i);
-                *verdict = match s.p.family {
-                    Family::V4 => self.one::<FlowRecord4>(snap, now, dev, s, &mut f, emit),
-                    Family::V6 => self.one::<FlowRecord6>(snap, now, dev, s, &mut f, emit),
-                };
+                match s.p.family {
+                    Family::V4 => self.one::<FlowRecord4>(snap, now, dev, s, &mut f, verdict, emit),
+                    Family::V6 => self.one::<FlowRecord6>(snap, now, dev, s, &mut f, verdict, emit),
+                }
             }
         }
         self.slots = slots;
@@ -181,6 +185,7 @@ impl Pipeline {
     }
 
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     fn one<R: FamilyOf>(
         &mut self,
         snap: &Snapshot,
@@ -188,32 +193,26 @@ impl Pipeline {
         dev: u8,
         s: &mut Slot,
         f: &mut FrameMut<'_>,
+        verdict: &mut Verdict,
         emit: &mut impl Emit,
-    ) -> Verdict {
+    ) {
+        let table = R::table(&self.tables);
         let key = R::flow_key(&s.p, f.bytes(), s.zone);
         // The guess was made before packets of this batch made or ended sessions.
-        let guessed = s.found.filter(|&no| !self.changed && R::table(&self.tables).record(no).matches(&key));
-        if let Some(no) = guessed
-            && let Some(v) = self.established::<R>(snap, now, s, no, f)
+        let guess = s.found.filter(|&no| !self.changed && table.record(no).matches(&key));
+        let found = guess.or_else(|| table.find(&key, s.hash));
+        if let Some(no) = found
+            && self.established::<R>(snap, now, s, no, f, verdict)
         {
-            return v;
+            return;
         }
-        s.found = guessed.or_else(|| R::table(&self.tables).find(&key, s.hash));
-        if s.found != guessed
-            && let Some(no) = s.found
-            && let Some(v) = self.established::<R>(snap, now, s, no, f)
-        {
-            return v;
-        }
-        if let L4::IcmpError { .. } = s.p.l4 {
-            // An error is about a session, never part of one.
-            s.found = None;
-        }
-        self.walk_one::<R>(snap, now, dev, s, f, emit, now)
+        // An error is about a session, never part of one.
+        s.found = found.filter(|_| !matches!(s.p.l4, L4::IcmpError { .. }));
+        *verdict = self.walk_one::<R>(snap, now, dev, s, f, emit, now);
     }
 
     /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
-    /// The XDP program does exactly this.
+    /// The XDP program does exactly this. False: it does not, and nothing has happened.
     #[inline]
     fn established<R: FamilyOf>(
         &self,
@@ -222,7 +221,8 @@ impl Pipeline {
         s: &Slot,
         no: RecordNo,
         f: &mut FrameMut<'_>,
-    ) -> Option<Verdict> {
+        verdict: &mut Verdict,
+    ) -> bool {
         let r = R::table(&self.tables).record(no);
         let action = Action::from_word(r.action().load(Ordering::Acquire));
         let plain = r.epoch().load(Ordering::Relaxed) == snap.epoch
@@ -233,30 +233,33 @@ impl Pipeline {
             && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
             && !matches!(s.p.l4, L4::IcmpError { .. });
         if !plain {
-            return None;
+            return false;
         }
-        let nh = snap.nexthop(action.nexthop)?;
-        if !nh.valid() || nh.generation != action.nh_gen || s.p.ip_len > nh.mtu {
-            return None;
+        let Some(nh) = snap.nexthops.get(usize::from(action.nexthop)).map(NextHopWords::load) else {
+            return false;
+        };
+        if !nh.stands_for(action.nh_gen) || s.p.ip_len > nh.mtu() {
+            return false;
         }
         touch(r, now, s.p.ip_len);
-        Some(self.transmit(s, &nh, f))
+        self.transmit(s, &nh, f, verdict);
+        true
     }
 
     /// TTL and link header, then out.
     #[inline]
-    fn transmit(&self, s: &Slot, nh: &NextHop, f: &mut FrameMut<'_>) -> Verdict {
+    fn transmit(&self, s: &Slot, nh: &NextHopWords, f: &mut FrameMut<'_>, verdict: &mut Verdict) {
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
-        let link =
-            LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: order::ethertype(s.p.family) };
-        if f.set_link(usize::from(s.p.l3), usize::from(s.p.ip_len), &link).is_err() {
-            return drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
+        let link = nh.link(order::ethertype(s.p.family));
+        if f.set_link_words(usize::from(s.p.l3), usize::from(s.p.ip_len), &link).is_err() {
+            *verdict = drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
+            return;
         }
         self.counters.port(s.ingress).forwarded.add(1);
-        let out = self.counters.port(nh.port);
+        let out = self.counters.port(nh.port());
         out.tx_packets.add(1);
         out.tx_bytes.add(f.len() as u64);
-        Verdict::Tx { port: nh.port, start: f.start(), len: f.len() }
+        *verdict = Verdict::Tx { port: nh.port(), start: f.start(), len: f.len() };
     }
 
     /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.

@@ -7,7 +7,7 @@ use crate::hold;
 use crate::order::{self, Known, Stop, View, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
 use crate::session;
-use crate::snapshot::{NextHop, Snapshot};
+use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::{NotCreated, SAME_RULE};
 use crate::trace::NoTrace;
 use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, RecordNo};
@@ -123,9 +123,10 @@ impl Pipeline {
         known: Known,
         emit: &mut impl Emit,
     ) -> Verdict {
-        let Some(nh) = snap.nexthop(way.nexthop) else {
+        let Some(words) = snap.nexthops.get(usize::from(way.nexthop)).map(NextHopWords::load) else {
             return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
         };
+        let nh = words.unpack();
         let action = Action {
             nexthop: way.nexthop,
             meter: 0,
@@ -161,7 +162,9 @@ impl Pipeline {
         if way.split {
             return self.split(s, &way, &nh, f, emit);
         }
-        self.transmit(s, &nh, f)
+        let mut verdict = Verdict::Held;
+        self.transmit(s, &words, f, &mut verdict);
+        verdict
     }
 
     /// A new session from its first packet.
