@@ -48,7 +48,7 @@ fn first_packet(c: &mut Criterion) {
     for rules in [0, 1000] {
         g.throughput(Throughput::Elements(64));
         g.bench_function(BenchmarkId::new("V4", format!("{rules} rules")), |b| {
-            let flows = 1 << 19;
+            let flows = 1 << 17;
             let frames = Frozen::new(Ip::V4, flows);
             let mut load = Load::new(gateway(rules));
             let mut next = (0..flows).cycle();
