@@ -227,6 +227,14 @@ impl<R: FlowRecord> FlowTable<R> {
         prefetch(self.bucket(Probe::new(hash, self.mask).first));
     }
 
+    /// A session with this key may be made soon: brings both its index lines into the cache.
+    #[inline]
+    pub fn expect_new(&self, key: &R::Key) {
+        let p = Probe::new(self.hash(key), self.mask);
+        prefetch(self.bucket(p.first));
+        prefetch(self.bucket(p.second));
+    }
+
     /// The record that a look for this hash will likely end at, brought into the cache too. Its key
     /// is still to be compared.
     #[inline]
@@ -364,12 +372,7 @@ impl<R: FlowRecord> FlowTable<R> {
             return Err(Clash::Full);
         }
         fence(Ordering::SeqCst);
-        let twin = [p.first, p.second].into_iter().flat_map(|b| &self.bucket(b).word).find_map(|w| {
-            let w = w.load(Ordering::SeqCst);
-            let other = RecordNo(w & ((1 << RECORD_BITS) - 1));
-            let same = w != 0 && w >> RECORD_BITS == p.tag && other != no && self.record(other).matches(key);
-            same.then_some(other)
-        });
+        let twin = self.twin(&p, key, no);
         match twin {
             None => Ok(()),
             Some(other) => {
@@ -379,9 +382,29 @@ impl<R: FlowRecord> FlowTable<R> {
         }
     }
 
+    /// Another record in the index with this key.
+    fn twin(&self, p: &Probe, key: &R::Key, no: RecordNo) -> Option<RecordNo> {
+        for b in [p.first, p.second] {
+            for w in &self.bucket(b).word {
+                let w = w.load(Ordering::SeqCst);
+                if w >> RECORD_BITS == p.tag && w != 0 {
+                    let other = RecordNo(w & ((1 << RECORD_BITS) - 1));
+                    if other != no && self.record(other).matches(key) {
+                        return Some(other);
+                    }
+                }
+            }
+        }
+        None
+    }
+
     /// The buckets of a new word, the one to try first in front. The first choice, so that a look
     /// there is enough for most, until it is crowded: then the emptier one, so that none overflows.
     fn choose(&self, p: &Probe) -> [u32; 2] {
+        // Words fill from the front: one of them tells most of the time.
+        if self.bucket(p.first).word[CROWDED - 1].load(Ordering::Relaxed) == 0 {
+            return [p.first, p.second];
+        }
         let used = |b| self.bucket(b).word.iter().filter(|w| w.load(Ordering::Relaxed) != 0).count();
         let first = used(p.first);
         if first >= CROWDED && used(p.second) < first { [p.second, p.first] } else { [p.first, p.second] }
@@ -428,12 +451,28 @@ impl<R: FlowRecord> FlowTable<R> {
             let next = self.meta(head as u32).next.load(Ordering::Relaxed);
             let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(next);
             match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(head as u32),
+                Ok(_) => {
+                    self.expect_session(next);
+                    return Some(head as u32);
+                }
                 Err(now) => head = now,
             }
         }
         let limit = self.meta.len() as u32;
-        self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).ok()
+        let fresh =
+            self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
+        fresh.inspect(|n| self.expect_session(n + 1)).ok()
+    }
+
+    /// This session comes next: brings what is written at its birth into the cache.
+    fn expect_session(&self, session: u32) {
+        prefetch(self.meta(session));
+        for no in [RecordNo(session.wrapping_mul(2)), RecordNo(session.wrapping_mul(2) + 1)] {
+            prefetch(self.record(no));
+            if size_of::<R>() > 64 {
+                prefetch(self.record(no).bytes());
+            }
+        }
     }
 
     fn retire(&self, session: u32, quarantine: &mut Quarantine) {

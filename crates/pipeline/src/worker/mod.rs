@@ -164,11 +164,11 @@ impl Pipeline {
                 }
             };
         }
-        for s in slots.iter_mut().filter(|s| s.alive) {
-            s.found = match s.p.family {
-                Family::V4 => self.tables.v4.guess(s.hash),
-                Family::V6 => self.tables.v6.guess(s.hash),
-            };
+        for (i, s) in slots.iter_mut().enumerate().filter(|(_, s)| s.alive) {
+            match s.p.family {
+                Family::V4 => self.guess::<FlowRecord4>(s, || frames.frame(i)),
+                Family::V6 => self.guess::<FlowRecord6>(s, || frames.frame(i)),
+            }
         }
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             if s.alive {
@@ -182,6 +182,19 @@ impl Pipeline {
         self.slots = slots;
         self.counters.batches.add(1);
         self.counters.packets.add(n as u64);
+    }
+
+    /// The record that a packet probably belongs to, or the room for the session that it may make.
+    #[inline]
+    fn guess<'f, R: FamilyOf>(&self, s: &mut Slot, frame: impl FnOnce() -> FrameMut<'f>) {
+        let table = R::table(&self.tables);
+        s.found = table.guess(s.hash);
+        if s.found.is_none() {
+            // Most sessions are between the LAN and the Internet.
+            let towards = if s.zone == Zone::Lan { Zone::Wan } else { Zone::Lan };
+            let key = R::flow_key(&s.p, frame().bytes(), s.zone);
+            table.expect_new(&R::reverse(&key, towards));
+        }
     }
 
     #[inline]
