@@ -113,31 +113,42 @@ static __always_inline __u32 gw_first_tagged(const struct gw_bucket *b, __u32 ta
 }
 
 /*
- * The quick look, at no more than one record, which the caller compares. The daemon puts a word where
- * its hash wants it if it can, so the first guess is mostly right and the branch predicted. NULL
- * says nothing.
+ * The quick look: the number of the one record worth comparing, any number if there is none. The
+ * daemon puts a word where its hash wants it if it can, so the first guess is mostly right and the
+ * branch predicted.
  */
-static __always_inline struct gw_flow4 *gw_peek4(const struct gw_control *c, const struct gw_key4 *key)
+static __always_inline __u32 gw_peek(void *index, __u64 hash, __u32 base, __u32 mask)
 {
-	__u64 hash = gw_hash4(key, c->seed);
-	__u32 base = GW_READ_ONCE(c->index4_base), mask = GW_READ_ONCE(c->index4_mask);
 	__u32 at = base + ((__u32)hash & mask), tag = hash >> 56 << GW_RECORD_BITS, n;
-	struct gw_bucket *b = bpf_map_lookup_elem(&gw_index4, &at);
+	struct gw_bucket *b = bpf_map_lookup_elem(index, &at);
 
 	if (!b)
-		return NULL;
+		return ~0u;
 	n = GW_READ_ONCE(b->word[hash >> 52 & (GW_BUCKET_WORDS - 1)]) ^ tag;
-	if (!GW_IS_RECORD(n)) {
-		n = gw_first_tagged(b, tag);
-		if (!GW_IS_RECORD(n)) {
-			at = base + ((__u32)(hash >> 24) & mask);
-			b = bpf_map_lookup_elem(&gw_index4, &at);
-			if (!b)
-				return NULL;
-			n = gw_first_tagged(b, tag);
-		}
-	}
+	if (GW_IS_RECORD(n))
+		return n;
+	n = gw_first_tagged(b, tag);
+	if (GW_IS_RECORD(n))
+		return n;
+	at = base + ((__u32)(hash >> 24) & mask);
+	b = bpf_map_lookup_elem(index, &at);
+	return b ? gw_first_tagged(b, tag) : ~0u;
+}
+
+static __always_inline struct gw_flow4 *gw_peek4(const struct gw_control *c, const struct gw_key4 *key)
+{
+	__u32 n = gw_peek(&gw_index4, gw_hash4(key, c->seed), GW_READ_ONCE(c->index4_base),
+			  GW_READ_ONCE(c->index4_mask));
+
 	return bpf_map_lookup_elem(&gw_flows4, &n);
+}
+
+static __always_inline struct gw_flow6 *gw_peek6(const struct gw_control *c, const struct gw_key6 *key)
+{
+	__u32 n = gw_peek(&gw_index6, gw_hash6(key, c->seed), GW_READ_ONCE(c->index6_base),
+			  GW_READ_ONCE(c->index6_mask));
+
+	return bpf_map_lookup_elem(&gw_flows6, &n);
 }
 
 static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const struct gw_key6 *key,
