@@ -8,6 +8,7 @@ pub mod counters;
 pub mod family;
 pub mod fib;
 pub mod fragments;
+pub mod hash;
 pub mod hold;
 pub mod order;
 pub mod originate;

@@ -4,11 +4,11 @@
 //! resolved or changed neighbour takes effect with one store and no new snapshot.
 
 use crate::fib::Fib;
+pub use crate::hash::{AddrSet, NeighborMap};
 use crate::policy::AclSet;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
 use sag_packet::rewrite::LinkWords;
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
@@ -87,12 +87,12 @@ pub struct Snapshot {
     pub ports: Vec<Port>,
     pub ingress: Ingress,
     /// The gateway's own addresses, subnet broadcasts included.
-    pub local: HashSet<IpAddr>,
+    pub local: AddrSet,
     pub routes: Vec<Route>,
     pub fib4: Fib<u32>,
     pub fib6: Fib<u128>,
     /// Known next hops.
-    pub neighbors: HashMap<(PortIdx, IpAddr), NhIdx>,
+    pub neighbors: NeighborMap,
     pub nexthops: &'static [NextHopRecord],
     pub acl: AclSet,
     pub options: Options,

@@ -5,7 +5,7 @@ use super::PortBinding;
 use sag_model::config::Config;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx};
-use sag_pipeline::snapshot::{NextHop, NhIdx};
+use sag_pipeline::snapshot::{NeighborMap, NextHop, NhIdx};
 use sag_rtnl::Tables;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use std::ops::Range;
 #[derive(Debug)]
 pub struct NextHops {
     records: &'static [NextHopRecord],
-    by_key: HashMap<(PortIdx, IpAddr), NhIdx>,
+    by_key: NeighborMap,
     next: usize,
     end: usize,
     /// Where an earlier daemon's records are, which flows of its epoch still use.
@@ -34,7 +34,7 @@ impl NextHops {
             true => (half, records.len(), 1..half),
             false => (1, half, half..records.len()),
         };
-        NextHops { records, by_key: HashMap::new(), next, end, predecessor: Some(predecessor), invent: false }
+        NextHops { records, by_key: NeighborMap::default(), next, end, predecessor: Some(predecessor), invent: false }
     }
 
     /// Over memory of its own; unknown neighbours get an address derived from theirs.
@@ -43,7 +43,7 @@ impl NextHops {
             Vec::leak((0..count.min(usize::from(NhIdx::MAX))).map(|_| NextHopRecord::default()).collect());
         NextHops {
             records,
-            by_key: HashMap::new(),
+            by_key: NeighborMap::default(),
             next: 1,
             end: records.len(),
             predecessor: None,
@@ -51,7 +51,7 @@ impl NextHops {
         }
     }
 
-    pub fn map(&self) -> &HashMap<(PortIdx, IpAddr), NhIdx> {
+    pub fn map(&self) -> &NeighborMap {
         &self.by_key
     }
 

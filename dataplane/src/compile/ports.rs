@@ -3,10 +3,10 @@
 use ipnet::IpNet;
 use sag_model::config::Config;
 use sag_model::{MacAddr, PortIdx, Role, Zone};
-use sag_pipeline::snapshot::Port;
+use sag_pipeline::snapshot::{AddrSet, Port};
 use sag_rtnl::{Link, RouteKind, Tables};
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Slots of the devices in XDP's maps. A device keeps its slot for the daemon's life.
 #[derive(Debug, Default)]
@@ -114,8 +114,8 @@ fn v6(n: &IpNet) -> Option<(Ipv6Addr, u8)> {
 }
 
 /// Every address for which the kernel answers, broadcasts included.
-pub fn local_addresses(config: &Config, tables: &Tables) -> HashSet<IpAddr> {
-    let mut local: HashSet<IpAddr> =
+pub fn local_addresses(config: &Config, tables: &Tables) -> AddrSet {
+    let mut local: AddrSet =
         tables.addresses().map(|a| a.addr).filter(|a| !a.is_loopback()).collect();
     for r in tables.routes_sorted() {
         let host = r.dst.prefix_len() == r.dst.max_prefix_len();
