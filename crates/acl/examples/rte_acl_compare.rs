@@ -1,7 +1,8 @@
 //! The classifier beside librte_acl, on the same rules and the same trace, in batches of 32.
 //!
 //! Writes the rule set and the trace in the format of `dpdk-test-acl` (Debian: `dpdk-dev`), checks that
-//! both give the same answer to every packet, then times them in turns and prints medians.
+//! both give the same answer to every packet, then times them in turns and prints the median and the
+//! fastest of the rounds (on a machine with other work, the fastest is what counts).
 //!
 //! Usage: `rte_acl_compare [STYLE ...] [COUNT ...] [v6] [--rounds N]`; by default every style with
 //! 100, 1,000 and 10,000 rules. Exits with 1 if answers differ.
@@ -148,7 +149,8 @@ fn our_time<A: Text>(classifier: &Classifier<A>, keys: &[Key<A>], at_least: Dura
     start.elapsed().as_secs_f64() * 1e9 / packets as f64
 }
 
-fn median(times: &mut [f64]) -> f64 {
+fn median(times: &[f64]) -> f64 {
+    let mut times = times.to_vec();
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -192,17 +194,20 @@ fn compare<A: Text>(style: Style, count: usize, rounds: usize) -> io::Result<boo
                 Err(why) if round == 0 => println!("    {method}: {why}"),
                 Err(_) => {}
             }
-            own.push(our_time(&classifier, &keys, Duration::from_millis(200)));
+            own.push(our_time(&classifier, &keys, Duration::from_millis(80)));
         }
     }
-    let own = median(&mut own);
-    let other = other.map(|mut t| median(&mut t));
-    let best = other.iter().copied().fold(f64::INFINITY, f64::min);
-    print!("    sag-acl {own:.1} ns;");
-    for (method, time) in METHODS.iter().zip(other) {
-        print!(" {method} {time:.1}");
+    let fastest = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    for (what, of) in [("median", median as fn(&[f64]) -> f64), ("fastest", fastest)] {
+        let ours = of(&own);
+        let theirs: Vec<f64> = other.iter().map(|times| of(times)).collect();
+        let best = fastest(&theirs);
+        print!("    {what:8} sag-acl {ours:.1} ns;");
+        for (method, time) in METHODS.iter().zip(theirs) {
+            print!(" {method} {time:.1}");
+        }
+        println!("; librte_acl's best / ours = {:.2}", best / ours);
     }
-    println!("; librte_acl's best / ours = {:.2}", best / own);
     Ok(same)
 }
 
