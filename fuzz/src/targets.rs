@@ -1,0 +1,114 @@
+//! What is fuzzed, and what must hold there.
+
+use sag_model::config::{self, Secrets};
+use sag_packet::parse::{self, Seen};
+use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_pipeline::testkit::{Dice, Net, Rig};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// One frame through the parser; what it says must lie inside the frame.
+    Parse,
+    /// Batches of frames through a branch gateway; the books must balance.
+    Pipeline,
+    /// A configuration text; what is accepted must read back the same when written out.
+    Config,
+}
+
+impl Target {
+    pub const ALL: [Target; 3] = [Target::Parse, Target::Pipeline, Target::Config];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Target::Parse => "parse",
+            Target::Pipeline => "pipeline",
+            Target::Config => "config",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Target> {
+        Target::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// An input to start from.
+    pub fn fresh(self, d: &mut Dice) -> Vec<u8> {
+        match self {
+            Target::Parse => d.frame().1,
+            Target::Pipeline => {
+                let mut out = Vec::new();
+                for _ in 0..1 + d.below(12) {
+                    let (dev, frame) = d.frame();
+                    out.push(dev | (d.below(4) as u8) << 6);
+                    out.extend((frame.len() as u16).to_be_bytes());
+                    out.extend(frame);
+                }
+                out
+            }
+            Target::Config => b"[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"lan\"\n".to_vec(),
+        }
+    }
+
+    pub fn run(self, data: &[u8]) {
+        match self {
+            Target::Parse => parse_frame(data),
+            Target::Pipeline => run_batches(data),
+            Target::Config => read_config(data),
+        }
+    }
+}
+
+fn parse_frame(data: &[u8]) {
+    let Ok((vlan, ethertype, l3)) = parse::link(data) else { return };
+    assert!(vlan < 4096 && l3 <= data.len());
+    let Ok(Seen::Ip(p)) = parse::parse(data, ethertype, l3) else { return };
+    assert_eq!(usize::from(p.l3), l3);
+    assert!(p.l3 <= p.l4_at && usize::from(p.l4_at) <= l3 + usize::from(p.ip_len));
+    assert!(l3 + usize::from(p.ip_len) <= data.len());
+    assert_eq!(p.ip(data).len(), usize::from(p.ip_len));
+    // It parses the same after the changes that forwarding makes.
+    let mut buf = [&[0; 32][..], data].concat();
+    let mut f = FrameMut::new(&mut buf, 32, data.len());
+    if p.ttl > 1 {
+        rewrite::decrement_ttl(f.bytes_mut(), &p);
+    }
+    let link = LinkHeader { dst: Default::default(), src: Default::default(), vlan: 7, ethertype };
+    assert_eq!(f.set_link(l3, usize::from(p.ip_len), &link), Ok(()));
+    let again = parse::link(f.bytes()).and_then(|(_, e, l3)| parse::parse(f.bytes(), e, l3));
+    let Ok(Seen::Ip(q)) = again else { panic!("{again:?} after forwarding {p:?}") };
+    assert_eq!((q.sport, q.dport, q.proto, q.l4, q.fragment), (p.sport, p.dport, p.proto, p.l4, p.fragment));
+    assert_eq!(q.ttl, if p.ttl > 1 { p.ttl - 1 } else { p.ttl });
+}
+
+/// A byte (device, and whether time passes and a new batch begins), a length, a frame; and so on.
+fn run_batches(data: &[u8]) {
+    let mut rig = Rig::sized(Net::branch(), 16);
+    let mut rest = data;
+    let mut batch: Vec<&[u8]> = Vec::new();
+    while let Some((&[kind, hi, lo], tail)) = rest.split_first_chunk::<3>() {
+        let (frame, tail) = tail.split_at(usize::from(u16::from_be_bytes([hi, lo])).min(tail.len()));
+        rest = tail;
+        batch.push(frame);
+        if kind >> 6 != 0 || batch.len() == 64 || rest.is_empty() {
+            rig.batch(kind & 7, &batch);
+            batch.clear();
+            let pause = [0, 1, 4_000, 400_000][usize::from(kind >> 6)];
+            rig.now = rig.now + Duration::from_millis(pause);
+            rig.poll();
+        }
+    }
+}
+
+fn read_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match config::parse(text, "fuzz.toml") {
+        Err(e) => assert!(!e.to_string().is_empty()),
+        Ok(checked) => {
+            let written = checked.config.to_toml(Secrets::Shown).unwrap_or_else(|e| panic!("{e} in {text}"));
+            match config::parse(&written, "written.toml") {
+                Ok(again) => assert_eq!(again.config, checked.config, "{text}\nbecame\n{written}"),
+                Err(e) => panic!("{e}\nin\n{written}\nwritten from\n{text}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The corpus, and a fixed number of changed inputs, in every test run.
+
+use sag_fuzz::{Mutator, Target, corpus};
+
+fn replay(target: Target, changed: usize) {
+    let files = corpus(target).unwrap();
+    assert!(!files.is_empty(), "{target:?} has no corpus");
+    for (path, data) in &files {
+        println!("{}", path.display());
+        target.run(data);
+    }
+    let mut m = Mutator::new(42, files.into_iter().map(|f| f.1).collect());
+    for i in 0..changed {
+        let input = m.next_input(target);
+        println!("input {i}");
+        target.run(&input);
+    }
+}
+
+#[test]
+fn parse() {
+    replay(Target::Parse, 20_000);
+}
+
+#[test]
+fn pipeline() {
+    replay(Target::Pipeline, 300);
+}
+
+#[test]
+fn config() {
+    replay(Target::Config, 1_000);
+}
