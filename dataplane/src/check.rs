@@ -43,7 +43,8 @@ type Named<'c> = (&'c Acl, &'c AclRule);
 
 /// What is odd about the bound ACLs. Where the analysis had to stop short, a last finding says so.
 pub fn findings(config: &Config) -> Vec<Finding> {
-    let mut rules: Vec<Named<'_>> = config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r))).collect();
+    let mut rules: Vec<Named<'_>> =
+        config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r))).collect();
     rules.sort_by_key(|(_, r)| r.priority);
     let default = accepts(config.dataplane.acl_default);
     let mut out = Vec::new();
@@ -77,9 +78,11 @@ fn family<A: Addr>(
         let witness = f.witness.as_ref().map(|k| packet(k, &show));
         let shown = witness.clone().unwrap_or_default();
         let (kind, by, text) = match f.kind {
-            Kind::Unmatchable => {
-                ("unmatchable", vec![], "restricts ports of a protocol that has none: it matches nothing".to_owned())
-            }
+            Kind::Unmatchable => (
+                "unmatchable",
+                vec![],
+                "restricts ports of a protocol that has none: it matches nothing".to_owned(),
+            ),
             Kind::Shadowed { by, alone: true } => (
                 "shadowed",
                 vec![name(by)],
@@ -88,7 +91,10 @@ fn family<A: Addr>(
             Kind::Shadowed { by, alone: false } => (
                 "shadowed",
                 vec![name(by)],
-                format!("never matches: earlier rules answer all of its packets, rule {} for one {shown}", name(by)),
+                format!(
+                    "never matches: earlier rules answer all of its packets, rule {} for one {shown}",
+                    name(by)
+                ),
             ),
             Kind::Redundant { by: Some(by) } => (
                 "redundant",
@@ -110,7 +116,14 @@ fn family<A: Addr>(
             }
         };
         let text = format!("acl {} rule {}: {text}", acl.id, rule.id);
-        out.push(Finding { kind: kind.to_owned(), acl: acl.id.clone(), rule: rule.id.clone(), by, witness, text });
+        out.push(Finding {
+            kind: kind.to_owned(),
+            acl: acl.id.clone(),
+            rule: rule.id.clone(),
+            by,
+            witness,
+            text,
+        });
     }
     if !report.is_complete() {
         out.push(Finding {
@@ -161,7 +174,10 @@ mod tests {
         ]);
         let f = findings(&c);
         let of = |rule: &str| f.iter().find(|f| f.rule == rule).unwrap_or_else(|| panic!("{rule}: {f:#?}"));
-        assert_eq!((of("dead").kind.as_str(), of("dead").by.as_slice()), ("shadowed", &["wide".to_owned()][..]));
+        assert_eq!(
+            (of("dead").kind.as_str(), of("dead").by.as_slice()),
+            ("shadowed", &["wide".to_owned()][..])
+        );
         assert!(of("dead").witness.as_ref().unwrap().contains("> "), "{:?}", of("dead"));
         assert!(of("dead").text.contains("tcp 192.0.2.7:"));
         assert_eq!(of("cross").kind, "conflict");

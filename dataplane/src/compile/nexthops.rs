@@ -34,7 +34,14 @@ impl NextHops {
             true => (half, records.len(), 1..half),
             false => (1, half, half..records.len()),
         };
-        NextHops { records, by_key: NeighborMap::default(), next, end, predecessor: Some(predecessor), invent: false }
+        NextHops {
+            records,
+            by_key: NeighborMap::default(),
+            next,
+            end,
+            predecessor: Some(predecessor),
+            invent: false,
+        }
     }
 
     /// Over memory of its own; unknown neighbours get an address derived from theirs.

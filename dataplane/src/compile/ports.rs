@@ -115,8 +115,7 @@ fn v6(n: &IpNet) -> Option<(Ipv6Addr, u8)> {
 
 /// Every address for which the kernel answers, broadcasts included.
 pub fn local_addresses(config: &Config, tables: &Tables) -> AddrSet {
-    let mut local: AddrSet =
-        tables.addresses().map(|a| a.addr).filter(|a| !a.is_loopback()).collect();
+    let mut local: AddrSet = tables.addresses().map(|a| a.addr).filter(|a| !a.is_loopback()).collect();
     for r in tables.routes_sorted() {
         let host = r.dst.prefix_len() == r.dst.max_prefix_len();
         let ours = matches!(r.kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast);

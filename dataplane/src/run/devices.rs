@@ -244,7 +244,8 @@ impl Daemon {
     pub(super) fn socket_failed(&mut self, dev: u8, queue: u32, error: String, final_word: bool) {
         let Some(d) = self.devices.get_mut(&dev) else { return };
         if final_word && self.live.is_none() {
-            self.fatal = Some(format!("port device {}: {error}; set dataplane.zero_copy to \"auto\"", d.name));
+            self.fatal =
+                Some(format!("port device {}: {error}; set dataplane.zero_copy to \"auto\"", d.name));
         }
         let text = format!("no AF_XDP socket on queue {queue}: {error}");
         if d.said != text {

@@ -10,7 +10,9 @@ use sag_pipeline::counters::Counters;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::worker::BATCH;
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
-use sag_xsk::{Binding, BusyPoll, ChunkSize, Frame, Mode, OpenError, Socket, SocketConfig, Umem, UmemConfig, sys};
+use sag_xsk::{
+    Binding, BusyPoll, ChunkSize, Frame, Mode, OpenError, Socket, SocketConfig, Umem, UmemConfig, sys,
+};
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -46,7 +48,12 @@ pub enum FromWorker {
         binding: Binding,
     },
     /// `final_word`: the same attempt can never succeed.
-    Failed { dev: u8, queue: u32, error: String, final_word: bool },
+    Failed {
+        dev: u8,
+        queue: u32,
+        error: String,
+        final_word: bool,
+    },
     /// A socket stopped working: its device vanished or went down.
     Gone {
         worker: u32,
