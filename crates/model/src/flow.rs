@@ -90,6 +90,8 @@ pub struct Probe {
     pub first: u32,
     pub second: u32,
     pub tag: u32,
+    /// The word of a bucket that is tried first, by readers and when a place is sought.
+    pub slot: usize,
 }
 
 impl Probe {
@@ -98,7 +100,8 @@ impl Probe {
         let tag = (hash >> 56) as u32;
         let first = hash as u32 & mask;
         let second = (hash >> 24) as u32 & mask;
-        Probe { first, second, tag }
+        let slot = (hash >> 52) as usize & (BUCKET_WORDS - 1);
+        Probe { first, second, tag, slot }
     }
 }
 

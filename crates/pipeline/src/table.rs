@@ -235,12 +235,19 @@ impl<R: FlowRecord> FlowTable<R> {
         prefetch(self.bucket(p.second));
     }
 
+    /// The words of a bucket, the preferred one first.
+    #[inline]
+    fn words(&self, bucket: u32, slot: usize) -> impl Iterator<Item = &AtomicU32> {
+        let words = &self.bucket(bucket).word;
+        (0..BUCKET_WORDS).map(move |i| &words[(slot + i) % BUCKET_WORDS])
+    }
+
     /// The record that a look for this hash will likely end at, brought into the cache too. Its key
     /// is still to be compared.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<RecordNo> {
         let p = Probe::new(hash, self.mask);
-        for w in &self.bucket(p.first).word {
+        for w in self.words(p.first, p.slot) {
             let w = w.load(Ordering::Acquire);
             if w >> RECORD_BITS == p.tag && w != 0 {
                 let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
@@ -260,14 +267,14 @@ impl<R: FlowRecord> FlowTable<R> {
     #[inline]
     pub fn find(&self, key: &R::Key, hash: u64) -> Option<RecordNo> {
         let p = Probe::new(hash, self.mask);
-        self.find_in(p.first, p.tag, key).or_else(|| self.find_in(p.second, p.tag, key))
+        self.find_in(p.first, &p, key).or_else(|| self.find_in(p.second, &p, key))
     }
 
     #[inline]
-    fn find_in(&self, bucket: u32, tag: u32, key: &R::Key) -> Option<RecordNo> {
-        for w in &self.bucket(bucket).word {
+    fn find_in(&self, bucket: u32, p: &Probe, key: &R::Key) -> Option<RecordNo> {
+        for w in self.words(bucket, p.slot) {
             let w = w.load(Ordering::Acquire);
-            if w >> RECORD_BITS == tag && w != 0 {
+            if w >> RECORD_BITS == p.tag && w != 0 {
                 let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
                 if self.record(no).matches(key) {
                     return Some(no);
@@ -363,7 +370,7 @@ impl<R: FlowRecord> FlowTable<R> {
         let p = Probe::new(self.hash(key), self.mask);
         let word = p.tag << RECORD_BITS | no.0;
         let stored = self.choose(&p).into_iter().any(|b| {
-            self.bucket(b).word.iter().any(|w| {
+            self.words(b, p.slot).any(|w| {
                 w.load(Ordering::Relaxed) == 0
                     && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
             })

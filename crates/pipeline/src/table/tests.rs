@@ -59,7 +59,7 @@ fn no_bucket_overflows_before_the_table_is_full() {
             .filter(|i| {
                 let k = key(round << 32 | i);
                 let p = Probe::new(t.hash(&k), t.mask);
-                t.find_in(p.first, p.tag, &k).is_none()
+                t.find_in(p.first, &p, &k).is_none()
             })
             .count();
         assert!(second < n as usize / 20, "{second} of {n} are not where a look goes first");
