@@ -37,5 +37,11 @@ fn main() {
     }
     times.sort_unstable();
     let at = |percent: usize| times[times.len() * percent / 100].as_nanos() as f64 / 64.0;
-    println!("{case} {flows}: min {:.1} p10 {:.1} p50 {:.1} ns/packet over {} batches", at(0), at(10), at(50), times.len());
+    println!(
+        "{case} {flows}: min {:.1} p10 {:.1} p50 {:.1} ns/packet over {} batches",
+        at(0),
+        at(10),
+        at(50),
+        times.len()
+    );
 }

@@ -137,7 +137,7 @@ impl Daemon {
         let Some(d) = self.devices.remove(&slot) else { return };
         if d.ifindex != 0 {
             tracing::info!(device = d.name, "left");
-            let _ = self.gateway.clear_port(d.ifindex);
+            self.gateway.clear_port(d.ifindex);
             let _ = self.gateway.clear_dev(slot);
             for q in 0..d.queues {
                 let _ = self.gateway.clear_xsk(slot, q);
