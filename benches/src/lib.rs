@@ -125,7 +125,10 @@ pub fn frame(ip: Ip, n: usize) -> Vec<u8> {
 fn tables() -> (TableMemory<FlowRecord4>, TableMemory<FlowRecord6>) {
     static V4: OnceLock<TableMemory<FlowRecord4>> = OnceLock::new();
     static V6: OnceLock<TableMemory<FlowRecord6>> = OnceLock::new();
-    (*V4.get_or_init(|| TableMemory::private(1 << 20)), *V6.get_or_init(|| TableMemory::private(1 << 17)))
+    // For the question what a smaller table would cost.
+    let sessions =
+        || std::env::var("SAG_BENCH_SESSIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(1 << 20);
+    (*V4.get_or_init(|| TableMemory::private(sessions())), *V6.get_or_init(|| TableMemory::private(1 << 17)))
 }
 
 fn over<R: FlowRecord>(memory: TableMemory<R>) -> FlowTable<R> {
