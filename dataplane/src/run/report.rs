@@ -206,10 +206,20 @@ impl Daemon {
         }
     }
 
-    /// The analysis of the running ACLs, made when first asked for.
+    /// The analysis of the running ACLs, made when first asked for. Of large ones it would take
+    /// seconds that this thread does not have.
     fn findings(&mut self) -> &[control::Finding] {
+        const AT_ONCE: usize = 5_000;
         let config = &self.config;
-        self.findings.get_or_insert_with(|| crate::check::findings(config))
+        self.findings.get_or_insert_with(|| {
+            let rules: usize = config.acls.iter().map(|a| a.rules.len()).sum();
+            if rules <= AT_ONCE {
+                return crate::check::findings(config);
+            }
+            let text =
+                format!("{rules} rules are too many to analyse while forwarding: run `sag-vcpe check`");
+            vec![control::Finding { kind: "incomplete".to_owned(), text, ..control::Finding::default() }]
+        })
     }
 
     fn session_totals(&self) -> control::SessionTotals {
