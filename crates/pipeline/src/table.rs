@@ -5,12 +5,13 @@
 //! follows the live sessions and not the capacity. A removed session rests in the [`Quarantine`] of
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
+mod recycle;
 mod restore;
 
+pub use recycle::{Grace, Quarantine};
 pub use restore::Restored;
 
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Probe, RECORD_BITS, RecordNo};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -79,41 +80,6 @@ pub struct SessionMeta {
 pub const SAME_RULE: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<SessionMeta>() == 64);
-
-/// Lets removed sessions be reused only when nobody can still be reading them. The control thread
-/// counts `started` up, waits for workers and XDP to pass, and sets `done` to it.
-#[derive(Debug, Default)]
-pub struct Grace {
-    pub started: AtomicU64,
-    pub done: AtomicU64,
-}
-
-impl Grace {
-    /// For shells with one reader: nothing needs to wait.
-    pub fn immediate() -> Arc<Grace> {
-        Arc::new(Grace { started: AtomicU64::new(0), done: AtomicU64::new(u64::MAX) })
-    }
-}
-
-/// Removed sessions of one worker, chained through [`SessionMeta::next`].
-#[derive(Debug)]
-pub struct Quarantine {
-    chains: VecDeque<Chain>,
-}
-
-#[derive(Debug)]
-struct Chain {
-    /// May be reused when this grace period is done.
-    after: u64,
-    head: u32,
-    tail: u32,
-}
-
-impl Default for Quarantine {
-    fn default() -> Self {
-        Quarantine { chains: VecDeque::with_capacity(8) }
-    }
-}
 
 /// Why a session was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -448,70 +414,6 @@ impl<R: FlowRecord> FlowTable<R> {
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.retire(session, quarantine);
         true
-    }
-
-    /// A free session: reused if one is, else the next never used.
-    fn allocate(&self, quarantine: &mut Quarantine) -> Option<u32> {
-        self.release(quarantine);
-        let mut head = self.free.load(Ordering::Acquire);
-        while head as u32 != 0 {
-            let next = self.meta(head as u32).next.load(Ordering::Relaxed);
-            let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(next);
-            match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    self.expect_session(next);
-                    return Some(head as u32);
-                }
-                Err(now) => head = now,
-            }
-        }
-        let limit = self.meta.len() as u32;
-        let fresh =
-            self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        fresh.inspect(|n| self.expect_session(n + 1)).ok()
-    }
-
-    /// This session comes next: brings what is written at its birth into the cache.
-    fn expect_session(&self, session: u32) {
-        prefetch(self.meta(session));
-        for no in [RecordNo(session.wrapping_mul(2)), RecordNo(session.wrapping_mul(2) + 1)] {
-            prefetch(self.record(no));
-            if size_of::<R>() > 64 {
-                prefetch(self.record(no).bytes());
-            }
-        }
-    }
-
-    fn retire(&self, session: u32, quarantine: &mut Quarantine) {
-        self.meta(session).confirmed.store(0, Ordering::Release);
-        let after = self.grace.started.load(Ordering::SeqCst) + 1;
-        self.meta(session).next.store(0, Ordering::Relaxed);
-        let full = quarantine.chains.len() == quarantine.chains.capacity();
-        match quarantine.chains.back_mut() {
-            Some(c) if c.after == after || full => {
-                self.meta(c.tail).next.store(session, Ordering::Relaxed);
-                c.tail = session;
-                c.after = after;
-            }
-            _ => quarantine.chains.push_back(Chain { after, head: session, tail: session }),
-        }
-    }
-
-    /// Gives what has rested long enough back to the free list.
-    pub fn release(&self, quarantine: &mut Quarantine) {
-        let done = self.grace.done.load(Ordering::Acquire);
-        while quarantine.chains.front().is_some_and(|c| c.after <= done) {
-            let Some(chain) = quarantine.chains.pop_front() else { return };
-            let mut head = self.free.load(Ordering::Acquire);
-            loop {
-                self.meta(chain.tail).next.store(head as u32, Ordering::Relaxed);
-                let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(chain.head);
-                match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => break,
-                    Err(now) => head = now,
-                }
-            }
-        }
     }
 }
 
