@@ -4,10 +4,12 @@
 //! get immutable snapshots and tell about sockets and unresolved next hops; nothing else is shared
 //! but the flow table, the next-hop records and counters.
 
+mod books;
 mod devices;
 mod epochs;
 mod explain;
 mod report;
+mod sessions;
 mod start;
 mod worker;
 

@@ -1,105 +1,23 @@
 //! What the control socket and the metrics show.
 
 use super::Daemon;
+use super::sessions::seconds;
 use crate::server::{Handler, MetricsSnapshot, PortPunt, rfc3339};
 use ipnet::IpNet;
-use sag_bpf::{PortStats, PuntReason};
+use sag_bpf::PuntReason;
 use sag_model::config::{self, AclRule, Secrets, protocol_name};
-use sag_model::control::{self, Error, ErrorCode, IpProto, Picker, SessionFacts, TopCollector};
-use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
-use sag_model::time::{TICK_SHIFT, Tick};
+use sag_model::control::{self, Error, ErrorCode, Picker, TopCollector};
+use sag_model::time::Tick;
 use sag_model::{DropReason, Nanos, PortIdx, VlanId};
 use sag_packet::parse::Family;
-use sag_pipeline::family::FamilyOf;
 use sag_pipeline::order::Stop;
-use sag_pipeline::policy::Tuple;
-use sag_pipeline::session::{self, State};
+use sag_pipeline::session;
 use sag_pipeline::snapshot::{NextHop, Route};
 use sag_pipeline::worker::Explained;
 use sag_xsk::sys;
 use std::sync::atomic::Ordering;
 
-/// The books of one port: XDP's and all workers' together.
-#[derive(Debug, Clone, Copy)]
-struct Books {
-    rx_packets: u64,
-    rx_bytes: u64,
-    forwarded: u64,
-    fast: u64,
-    punted: u64,
-    to_kernel: u64,
-    held: u64,
-    tx_packets: u64,
-    tx_bytes: u64,
-    originated: u64,
-    drops: [u64; DropReason::COUNT],
-}
-
 impl Daemon {
-    fn books(&self, idx: PortIdx) -> Books {
-        let now = self.gateway.stats(idx).unwrap_or_default();
-        let base = self.base.get(idx.index()).copied().unwrap_or_default();
-        let since = |f: fn(&PortStats) -> u64| f(&now).saturating_sub(f(&base));
-        let mut b = Books {
-            rx_packets: since(|s| s.rx_packets),
-            rx_bytes: since(|s| s.rx_bytes),
-            forwarded: since(|s| s.fast),
-            fast: since(|s| s.fast),
-            to_kernel: since(|s| s.to_kernel),
-            punted: since(|s| s.punted),
-            held: 0,
-            tx_packets: since(|s| s.tx_packets),
-            tx_bytes: since(|s| s.tx_bytes),
-            originated: 0,
-            drops: [0; DropReason::COUNT],
-        };
-        for r in DropReason::ALL {
-            b.drops[r.index()] += now.drops(*r).saturating_sub(base.drops(*r));
-        }
-        for w in &self.workers {
-            let c = w.shared.counters.port(idx);
-            b.forwarded += c.forwarded.get();
-            b.to_kernel += c.to_kernel.get();
-            b.held += c.held.get();
-            b.tx_packets += c.tx_packets.get();
-            b.tx_bytes += c.tx_bytes.get();
-            b.originated += c.originated.get();
-            for r in DropReason::ALL {
-                b.drops[r.index()] += c.drops[r.index()].get();
-            }
-        }
-        b.drops[DropReason::RxRingFull.index()] += self.lost_before_workers(idx, b.punted);
-        b
-    }
-
-    /// Packets that XDP handed over and no worker saw, as far as they are known to be lost: counted
-    /// by a socket's full rings, or left in the rings of a socket that was closed.
-    fn lost_before_workers(&self, idx: PortIdx, punted: u64) -> u64 {
-        let Some(p) = self.snapshot.port(idx) else { return 0 };
-        let rings: u64 = self
-            .workers
-            .iter()
-            .filter_map(|w| w.shared.rx_lost.get(usize::from(p.dev)))
-            .map(|n| n.load(Ordering::Relaxed))
-            .sum();
-        let closed = self.closed_loss.get(&idx).copied().unwrap_or(0);
-        self.unseen(idx, punted).min(rings + closed)
-    }
-
-    fn unseen(&self, idx: PortIdx, punted: u64) -> u64 {
-        let seen: u64 = self.workers.iter().map(|w| w.shared.counters.port(idx).rx_packets.get()).sum();
-        punted.saturating_sub(seen)
-    }
-
-    /// Called when a device has no socket: what XDP handed over until now and nobody saw is lost.
-    pub(super) fn write_off(&mut self, dev: u8) {
-        let ports: Vec<PortIdx> = self.bindings.iter().filter(|b| b.port.dev == dev).map(|b| b.idx).collect();
-        for idx in ports {
-            let punted = self.books(idx).punted;
-            self.closed_loss.insert(idx, self.unseen(idx, punted));
-        }
-    }
-
     pub(super) fn publish_metrics(&self) {
         let snapshot = self.metrics();
         match self.metrics_data.lock() {
@@ -128,13 +46,6 @@ impl Daemon {
             cars: Vec::new(),
             tunnels: Vec::new(),
         }
-    }
-
-    /// Punts of a port by reason, in the order of [`PuntReason::ALL`].
-    fn punts(&self, idx: PortIdx) -> Vec<u64> {
-        let now = self.gateway.stats(idx).unwrap_or_default();
-        let base = self.base.get(idx.index()).copied().unwrap_or_default();
-        PuntReason::ALL.iter().map(|r| now.punts(*r).saturating_sub(base.punts(*r))).collect()
     }
 
     fn port_rows(&self) -> Vec<control::Port> {
@@ -246,123 +157,13 @@ impl Daemon {
             .collect()
     }
 
-    fn port_name(&self, idx: u8) -> &str {
+    pub(super) fn port_name(&self, idx: u8) -> &str {
         self.config.port(PortIdx(idx)).map_or("?", |p| p.name.as_str())
-    }
-
-    /// Calls `f` with every live session.
-    fn each_session(&self, mut f: impl FnMut(SessionRef, &SessionFacts<'_>)) {
-        let now = Nanos(sys::now()).tick();
-        self.each_of::<FlowRecord4>(now, &mut f);
-        self.each_of::<FlowRecord6>(now, &mut f);
-    }
-
-    fn each_of<R: FamilyOf>(&self, now: Tick, f: &mut impl FnMut(SessionRef, &SessionFacts<'_>)) {
-        let table = R::table(&self.tables);
-        for n in 1..table.used() {
-            let meta = table.meta(n);
-            let Some(state) = State::of(meta) else { continue };
-            let (a, b) = (table.record(RecordNo(n * 2)), table.record(RecordNo(n * 2 + 1)));
-            let t = R::tuple(&a.key());
-            let (sport, dport) = shown_ports(&t, a.key_ports());
-            let ports = meta.ports.load(Ordering::Relaxed);
-            let rule =
-                meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
-            let replies = b.packets().load(Ordering::Relaxed);
-            let facts = SessionFacts {
-                proto: IpProto(t.proto),
-                src: t.src,
-                sport,
-                dst: t.dst,
-                dport,
-                nat_src: None,
-                nat_dst: None,
-                state: shown_state(state, replies),
-                idle_s: seconds(session::idle(table, n, now)),
-                packets: a.packets().load(Ordering::Relaxed),
-                bytes: a.bytes().load(Ordering::Relaxed),
-                reply_packets: replies,
-                reply_bytes: b.bytes().load(Ordering::Relaxed),
-                in_port: self.port_name(ports as u8),
-                out_port: self.port_name((ports >> 8) as u8),
-                rule,
-            };
-            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
-            f(SessionRef { family: R::FAMILY, number: n, age_s }, &facts);
-        }
-    }
-
-    fn spell_out(&self, wanted: &[SessionRef]) -> Vec<control::Session> {
-        // The order of `wanted` is the answer's.
-        let mut rows: Vec<Option<control::Session>> = vec![None; wanted.len()];
-        self.each_session(|r, s| {
-            if let Some(i) = wanted.iter().position(|w| w.family == r.family && w.number == r.number) {
-                rows[i] = Some(control::Session {
-                    family: if r.family == Family::V4 { 4 } else { 6 },
-                    proto: s.proto,
-                    src: s.src,
-                    sport: s.sport,
-                    dst: s.dst,
-                    dport: s.dport,
-                    nat_src: None,
-                    nat_sport: None,
-                    nat_dst: None,
-                    nat_dport: None,
-                    state: s.state.to_owned(),
-                    age_s: r.age_s,
-                    idle_s: s.idle_s,
-                    packets: s.packets,
-                    bytes: s.bytes,
-                    reply_packets: s.reply_packets,
-                    reply_bytes: s.reply_bytes,
-                    in_port: s.in_port.to_owned(),
-                    out_port: s.out_port.to_owned(),
-                    rule: s.rule.map(str::to_owned),
-                });
-            }
-        });
-        rows.into_iter().flatten().collect()
     }
 
     pub(super) fn applied(&self, changed: bool, warnings: Vec<String>) -> control::ConfigApplied {
         control::ConfigApplied { epoch: self.epoch, changed, warnings }
     }
-}
-
-/// A session's place, to find it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct SessionRef {
-    family: Family,
-    number: u32,
-    age_s: u64,
-}
-
-/// Ports of a record's key as they stand in it; ICMP echo carries its identifier there.
-trait KeyPorts {
-    fn key_ports(&self) -> (u16, u16);
-}
-
-impl<R: FamilyOf> KeyPorts for R {
-    fn key_ports(&self) -> (u16, u16) {
-        R::raw_ports(&self.key())
-    }
-}
-
-fn shown_ports(t: &Tuple, raw: (u16, u16)) -> (u16, u16) {
-    if t.sport != 0 || t.dport != 0 { (t.sport, t.dport) } else { raw }
-}
-
-fn shown_state(state: State, replies: u64) -> &'static str {
-    match state {
-        State::Udp | State::Icmp | State::Other if replies == 0 => "unreplied",
-        State::Udp | State::Icmp | State::Other => "replied",
-        tcp => tcp.name(),
-    }
-}
-
-const fn seconds(ticks: u32) -> u64 {
-    let ticks = if ticks > u32::MAX / 2 { 0 } else { ticks };
-    ((ticks as u64) << TICK_SHIFT) / 1_000_000_000
 }
 
 impl Handler for Daemon {

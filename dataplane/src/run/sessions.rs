@@ -1,0 +1,126 @@
+//! Sessions as the operator sees them: one pass over the tables, spelt out only where asked.
+
+use super::Daemon;
+use sag_model::Nanos;
+use sag_model::control::{self, IpProto, SessionFacts};
+use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
+use sag_model::time::{TICK_SHIFT, Tick};
+use sag_packet::parse::Family;
+use sag_pipeline::family::FamilyOf;
+use sag_pipeline::policy::Tuple;
+use sag_pipeline::session::{self, State};
+use sag_xsk::sys;
+use std::sync::atomic::Ordering;
+
+impl Daemon {
+    /// Calls `f` with every live session.
+    pub(super) fn each_session(&self, mut f: impl FnMut(SessionRef, &SessionFacts<'_>)) {
+        let now = Nanos(sys::now()).tick();
+        self.each_of::<FlowRecord4>(now, &mut f);
+        self.each_of::<FlowRecord6>(now, &mut f);
+    }
+
+    pub(super) fn each_of<R: FamilyOf>(&self, now: Tick, f: &mut impl FnMut(SessionRef, &SessionFacts<'_>)) {
+        let table = R::table(&self.tables);
+        for n in 1..table.used() {
+            let meta = table.meta(n);
+            let Some(state) = State::of(meta) else { continue };
+            let (a, b) = (table.record(RecordNo(n * 2)), table.record(RecordNo(n * 2 + 1)));
+            let t = R::tuple(&a.key());
+            let (sport, dport) = shown_ports(&t, a.key_ports());
+            let ports = meta.ports.load(Ordering::Relaxed);
+            let rule =
+                meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
+            let replies = b.packets().load(Ordering::Relaxed);
+            let facts = SessionFacts {
+                proto: IpProto(t.proto),
+                src: t.src,
+                sport,
+                dst: t.dst,
+                dport,
+                nat_src: None,
+                nat_dst: None,
+                state: shown_state(state, replies),
+                idle_s: seconds(session::idle(table, n, now)),
+                packets: a.packets().load(Ordering::Relaxed),
+                bytes: a.bytes().load(Ordering::Relaxed),
+                reply_packets: replies,
+                reply_bytes: b.bytes().load(Ordering::Relaxed),
+                in_port: self.port_name(ports as u8),
+                out_port: self.port_name((ports >> 8) as u8),
+                rule,
+            };
+            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
+            f(SessionRef { family: R::FAMILY, number: n, age_s }, &facts);
+        }
+    }
+
+    pub(super) fn spell_out(&self, wanted: &[SessionRef]) -> Vec<control::Session> {
+        // The order of `wanted` is the answer's.
+        let mut rows: Vec<Option<control::Session>> = vec![None; wanted.len()];
+        self.each_session(|r, s| {
+            if let Some(i) = wanted.iter().position(|w| w.family == r.family && w.number == r.number) {
+                rows[i] = Some(control::Session {
+                    family: if r.family == Family::V4 { 4 } else { 6 },
+                    proto: s.proto,
+                    src: s.src,
+                    sport: s.sport,
+                    dst: s.dst,
+                    dport: s.dport,
+                    nat_src: None,
+                    nat_sport: None,
+                    nat_dst: None,
+                    nat_dport: None,
+                    state: s.state.to_owned(),
+                    age_s: r.age_s,
+                    idle_s: s.idle_s,
+                    packets: s.packets,
+                    bytes: s.bytes,
+                    reply_packets: s.reply_packets,
+                    reply_bytes: s.reply_bytes,
+                    in_port: s.in_port.to_owned(),
+                    out_port: s.out_port.to_owned(),
+                    rule: s.rule.map(str::to_owned),
+                });
+            }
+        });
+        rows.into_iter().flatten().collect()
+    }
+}
+
+/// A session's place, to find it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SessionRef {
+    pub family: Family,
+    pub number: u32,
+    pub age_s: u64,
+}
+
+/// Ports of a record's key as they stand in it; ICMP echo carries its identifier there.
+trait KeyPorts {
+    fn key_ports(&self) -> (u16, u16);
+}
+
+impl<R: FamilyOf> KeyPorts for R {
+    fn key_ports(&self) -> (u16, u16) {
+        R::raw_ports(&self.key())
+    }
+}
+
+fn shown_ports(t: &Tuple, raw: (u16, u16)) -> (u16, u16) {
+    if t.sport != 0 || t.dport != 0 { (t.sport, t.dport) } else { raw }
+}
+
+fn shown_state(state: State, replies: u64) -> &'static str {
+    match state {
+        State::Udp | State::Icmp | State::Other if replies == 0 => "unreplied",
+        State::Udp | State::Icmp | State::Other => "replied",
+        tcp => tcp.name(),
+    }
+}
+
+/// Whole seconds in a number of ticks; a stamp a little ahead of the clock is now.
+pub(super) const fn seconds(ticks: u32) -> u64 {
+    let ticks = if ticks > u32::MAX / 2 { 0 } else { ticks };
+    ((ticks as u64) << TICK_SHIFT) / 1_000_000_000
+}
