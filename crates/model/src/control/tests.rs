@@ -186,7 +186,8 @@ fn answers_have_the_agreed_keys() {
         "fast",
     ];
     let mut have = keys(&wire["ports"][0]);
-    (want.sort_unstable(), have.sort_unstable());
+    want.sort_unstable();
+    have.sort_unstable();
     assert_eq!(have, want);
     assert_eq!(wire["ports"][0]["role"], "lan");
     assert_eq!(wire["ports"][0]["addresses"], json!(["192.0.2.1/24"]));
