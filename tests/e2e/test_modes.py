@@ -36,3 +36,15 @@ def test_zero_copy_that_the_driver_cannot_do_is_refused_by_name(gateway, gw_with
     code, said = gateway.foreground("run", "--config", str(config))
     assert code != 0 and "zero" in said.lower() and "lan-a" in said, said
     gateway.foreground("unload", "--config", str(config))
+
+
+def test_workers_alone_forward_everything(gw_with, lab):
+    """`fast_path = false`: the same packets, none of them finished by XDP."""
+    gw = gw_with(lab_config(fast_path=False))
+    for family in (4, 6):
+        assert lab.lan1.ping(A.INET[family], count=20) == 20
+    status = gw.status()
+    assert status["fastpath_packets"] == 0 and status["punted_packets"] >= 80
+    gw.reload(lab_config(fast_path=True))
+    assert lab.lan1.ping(A.INET[4], count=20) == 20
+    assert gw.status()["fastpath_packets"] > 0

@@ -214,7 +214,7 @@ impl Daemon {
             {
                 let control = self.gateway.control();
                 control.epoch.store(self.epoch, Ordering::Release);
-                control.fast_path.store(1, Ordering::Release);
+                control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);
                 self.live = Some(Instant::now());
                 tracing::info!(epoch = self.epoch, workers = self.workers.len(), "forwarding");
             }
@@ -314,7 +314,9 @@ impl Daemon {
             w.send(ToWorker::Snapshot(self.snapshot.clone()));
         }
         if self.live.is_some() {
-            self.gateway.control().epoch.store(self.snapshot.epoch, Ordering::Release);
+            let control = self.gateway.control();
+            control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);
+            control.epoch.store(self.snapshot.epoch, Ordering::Release);
         }
         self.epoch = self.snapshot.epoch;
     }

@@ -28,6 +28,7 @@ raw_table! {
         mode: Opt<String>,
         zero_copy: Opt<String>,
         busy_poll: Opt<bool>,
+        fast_path: Opt<bool>,
         flows: Opt<i64>,
         state_dir: Opt<String>,
         pin_dir: Opt<String>,

@@ -131,6 +131,7 @@ fn dataplane(d: &Dataplane) -> RawDataplane {
         mode: text(d.mode),
         zero_copy: text(d.zero_copy),
         busy_poll: at(d.busy_poll),
+        fast_path: at(d.fast_path),
         flows: number(d.flows),
         state_dir: path(&d.state_dir),
         pin_dir: path(&d.pin_dir),

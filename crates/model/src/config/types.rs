@@ -109,6 +109,8 @@ pub struct Dataplane {
     pub mode: XdpMode,
     pub zero_copy: ZeroCopy,
     pub busy_poll: bool,
+    /// Established flows are forwarded by XDP; off: by the workers, for comparison and diagnosis.
+    pub fast_path: bool,
     /// Capacity of the IPv4 flow table in records.
     pub flows: u32,
     pub state_dir: PathBuf,
@@ -132,6 +134,7 @@ impl Default for Dataplane {
             mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
             busy_poll: false,
+            fast_path: true,
             flows: 1_048_576,
             state_dir: "/var/lib/sag".into(),
             pin_dir: "/sys/fs/bpf/sag".into(),

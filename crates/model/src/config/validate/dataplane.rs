@@ -59,6 +59,7 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         mode: mode?,
         zero_copy: zero_copy?,
         busy_poll: flag(&raw.busy_poll, default.busy_poll),
+        fast_path: flag(&raw.fast_path, default.fast_path),
         flows: flows?,
         state_dir: state_dir?,
         pin_dir: pin_dir?,
