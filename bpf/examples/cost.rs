@@ -27,7 +27,6 @@ fn main() -> Result<()> {
         lock_file: std::env::temp_dir().join("sag-cost.lock"),
         sessions4: 1000,
         sessions6: 1,
-        max_ifindex: 100,
     };
     let gw = Gateway::open(&o)?;
     gw.set_port(

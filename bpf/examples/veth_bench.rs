@@ -50,7 +50,6 @@ fn main() -> Result<()> {
         lock_file: std::env::temp_dir().join("sag-bench.lock"),
         sessions4: flows,
         sessions6: 1,
-        max_ifindex: 100,
     };
     let gw = Gateway::open(&o)?;
     install(&gw, flows)?;

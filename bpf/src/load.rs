@@ -33,8 +33,6 @@ pub struct OpenOptions {
     pub sessions4: u32,
     /// Capacity in IPv6 sessions.
     pub sessions6: u32,
-    /// Largest interface number in use. Any number can be a port.
-    pub max_ifindex: u32,
 }
 
 impl OpenOptions {

@@ -63,13 +63,7 @@ impl Bpffs {
     }
 
     pub fn options(&self) -> OpenOptions {
-        OpenOptions {
-            pin_dir: self.pin_dir(),
-            lock_file: self.lock_file(),
-            sessions4: 1000,
-            sessions6: 100,
-            max_ifindex: 100,
-        }
+        OpenOptions { pin_dir: self.pin_dir(), lock_file: self.lock_file(), sessions4: 1000, sessions6: 100 }
     }
 
     /// Beside the mount point: the BPF file system holds no plain files.

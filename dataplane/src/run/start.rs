@@ -71,7 +71,6 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let config = checked.config;
     let d = &config.dataplane;
     let mirror = Mirror::open().context("cannot read the kernel's tables (netlink)")?;
-    let max_ifindex = mirror.tables().links().map(|l| l.ifindex).max().unwrap_or(1);
     let lock = lock_file(d);
     if let Some(dir) = lock.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -81,7 +80,6 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         lock_file: lock,
         sessions4: d.flows,
         sessions6: d.flows_v6(),
-        max_ifindex,
     };
     let gateway = patiently(|| Gateway::open(&options))?;
     let control = gateway.control();
