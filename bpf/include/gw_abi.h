@@ -247,6 +247,9 @@ enum gw_drop {
 	GW_DROP_NAT_NO_ADDRESS = 53,
 	GW_DROP_SEND_FAILED = 54,
 	GW_DROP_NO_KERNEL_PATH = 55,
+	GW_DROP_ICMP_BAD_CHECKSUM = 56,
+	GW_DROP_NAT_NO_SESSION = 57,
+	GW_DROP_NAT_PROTOCOL = 58,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

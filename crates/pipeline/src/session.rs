@@ -6,7 +6,7 @@ use crate::table::{FlowTable, Quarantine, SAME_RULE, SessionMeta};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 use sag_packet::proto::*;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// State of a session; the value of [`SessionMeta::state`]. Whether a session without a handshake
 /// was answered is read from the reverse record's counter, so that packets need not touch this.
@@ -132,6 +132,18 @@ fn advance(mark: &AtomicU64, now: u64) -> u64 {
     0
 }
 
+/// The same with the low half of a counter: no session counts 2^31 packets between two looks.
+fn advance32(mark: &AtomicU32, now: u32) -> u32 {
+    let mut old = mark.load(Ordering::Relaxed);
+    while now.wrapping_sub(old).cast_signed() > 0 {
+        match mark.compare_exchange_weak(old, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return now.wrapping_sub(old),
+            Err(other) => old = other,
+        }
+    }
+    0
+}
+
 /// Adds what a session counted since the last time to its rules' counters.
 pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot) {
     let meta = table.meta(session);
@@ -143,7 +155,7 @@ pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot
     for (way, rule) in [rule, reply_rule].into_iter().enumerate() {
         let r = table.record(RecordNo(session * 2 + way as u32));
         let (packets, bytes) = (r.packets().load(Ordering::Relaxed), r.bytes().load(Ordering::Relaxed));
-        let new_packets = advance(&meta.counted_packets[way], packets);
+        let new_packets = u64::from(advance32(&meta.counted_packets[way], packets as u32));
         let new_bytes = advance(&meta.counted_bytes[way], bytes);
         if new_packets == 0 || rule == 0 {
             continue;
