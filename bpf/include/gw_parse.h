@@ -19,6 +19,7 @@ struct gw_shape {
 	__u8 proto;
 	__u8 ttl;
 	__u8 tcp_flags;
+	__u8 icmp_type;		/* of an ICMP message that is no echo */
 };
 
 /* Ports of TCP and UDP, identifier of echo messages; `len` bytes of transport are in the packet. */
@@ -56,8 +57,10 @@ static __always_inline int gw_transport(struct gw_packet *pkt, struct gw_shape *
 			*ports = l4->len;
 		else if (l4->icmp_type == echo_reply)
 			*ports = (__u32)l4->len << 16;
-		else
+		else {
+			s->icmp_type = l4->icmp_type;
 			return gw_worker(pkt, whole ? GW_PUNT_ICMP : GW_PUNT_FRAGMENT);
+		}
 	}
 	return GW_CONTINUE;
 }
