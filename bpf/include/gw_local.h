@@ -8,6 +8,7 @@
 #include "gw_maps.h"
 #include "gw_packet.h"
 #include "gw_parse.h"
+#include "gw_sock.h"
 
 /* Bit by type: unreachable, quench, redirect, time exceeded, parameter problem. */
 #define GW_ICMP_ERRORS (1u << 3 | 1u << 4 | 1u << 5 | 1u << 11 | 1u << 12)
@@ -36,13 +37,14 @@ static __always_inline bool gw_icmp_error(__u8 type)
 
 /*
  * Whose a packet to `dst` is: GW_CONTINUE, no address of this box. An address may be shared with the
- * hosts behind NAT. Then what may belong to a mapping is a worker's, which knows its fragments and
- * what ICMP errors are about; the rest is the kernel's.
+ * hosts behind NAT. Then what may belong to a mapping and to no socket of the box is a worker's, which
+ * knows its fragments and what ICMP errors are about; the rest is the kernel's.
  *
  * Scalars alone go in and out, so the verifier walks this once. `l4` is that word of the key.
  */
-__noinline int gw_local4_owner(__u32 dst, __u64 l4, __u8 punt, __u8 icmp_type)
+__noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 punt, __u8 icmp_type)
 {
+	__u32 dst = addrs >> 32;
 	const __u32 *value = bpf_map_lookup_elem(&gw_local4, &dst);
 	__u8 proto = l4 >> 32;
 	__u32 local;
@@ -56,16 +58,20 @@ __noinline int gw_local4_owner(__u32 dst, __u64 l4, __u8 punt, __u8 icmp_type)
 	if (punt == GW_PUNT_FRAGMENT)
 		return GW_WORKER;
 	inside = local & GW_LOCAL_ANY;
-	if (punt == GW_PUNT_ICMP)
+	if (punt == GW_PUNT_ICMP) {
 		inside |= gw_icmp_error(icmp_type);
-	else if (proto == GW_TCP || proto == GW_UDP)
+	} else if (proto == GW_TCP || proto == GW_UDP) {
 		inside |= gw_nat_port(local, proto, bpf_ntohs(l4 >> 16));
+		inside = inside && !gw_owned4(ctx, addrs, dst, l4);
+	}
 	return inside ? GW_WORKER : GW_KERNEL;
 }
 
-static __always_inline int gw_local4_or_worker(struct gw_packet *pkt, const struct gw_ip4 *ip,
-					       const struct gw_shape *s, const struct gw_key4 *key)
+static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt,
+					       const struct gw_ip4 *ip, const struct gw_shape *s,
+					       const struct gw_key4 *key)
 {
+	__u64 addrs = ip->src | (__u64)ip->dst << 32;
 	__u32 dst = ip->dst;
 	__u8 first = dst;
 	int owner;
@@ -75,7 +81,7 @@ static __always_inline int gw_local4_or_worker(struct gw_packet *pkt, const stru
 		return GW_KERNEL;
 	if (gw_dhcp_offer(pkt, key))
 		return GW_KERNEL;
-	owner = gw_local4_owner(dst, key->l4, pkt->punt, s->icmp_type);
+	owner = gw_local4_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
 	if (owner == GW_KERNEL)
 		return GW_KERNEL;
 	pkt->local = owner == GW_WORKER;

@@ -39,7 +39,7 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	if (verdict == GW_CONTINUE)
 		r = gw_find4(&key, &pkt->record);
 	if (!r)
-		return gw_local4_or_worker(pkt, ip, &shape, &key);
+		return gw_local4_or_worker(ctx, pkt, ip, &shape, &key);
 	/* Looked for even so: a session wins over a local address. */
 	if (!gw_shared.control.fast_path) {
 		pkt->record = 0;

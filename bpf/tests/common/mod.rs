@@ -2,6 +2,7 @@
 //! packets built field by field with checksums computed the slow way.
 #![allow(dead_code)]
 
+pub mod netns;
 pub mod packet;
 
 use sag_bpf::{Gateway, OpenOptions, PortEntry, PuntReason, TestFrame, TestRun};
