@@ -201,7 +201,7 @@ enum gw_punt {
 	GW_PUNT_OPTIONS = 5,	/* IPv4 options or IPv6 extension headers */
 	GW_PUNT_TTL = 6,
 	GW_PUNT_MTU = 7,
-	GW_PUNT_ICMP = 8,	/* ICMP other than echo */
+	GW_PUNT_ICMP = 8,	/* ICMP without an identifier */
 	GW_PUNT_MALFORMED = 9,	/* the worker names the reason */
 	GW_PUNT_FLOW = 10,	/* the record says so */
 	GW_PUNT_LAST,

@@ -86,8 +86,8 @@ struct gw_l4 {
 			__u16 icmp_check;
 		};
 	};
-	__u16 len;	/* UDP length, ICMP echo identifier */
-	__u16 check;	/* UDP checksum, ICMP echo sequence */
+	__u16 len;	/* UDP length, ICMP identifier */
+	__u16 check;	/* UDP checksum, ICMP sequence */
 };
 
 struct gw_tcp {

@@ -119,6 +119,8 @@ fn whose_is_what() {
         ("fragmented esp", first(to(50, vec![0; 16])), Worker(Fragment), Worker(Fragment)),
         ("echo request", of(8), Kernel, Worker(Miss)),
         ("echo reply", of(0), Kernel, Worker(Miss)),
+        ("timestamp request", of(13), Kernel, Worker(Miss)),
+        ("timestamp reply", of(14), Kernel, Worker(Miss)),
         ("address mask request", of(17), Kernel, Worker(Icmp)),
         ("icmp type 35, 3 modulo 32", of(35), Kernel, Worker(Icmp)),
         ("icmp type 255", of(255), Kernel, Worker(Icmp)),
