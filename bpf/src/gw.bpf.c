@@ -36,10 +36,15 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
 	verdict = gw_parse4(pkt, ip, &key, &shape);
-	if (verdict == GW_CONTINUE && gw_shared.control.fast_path)
+	if (verdict == GW_CONTINUE)
 		r = gw_find4(&key, &pkt->record);
 	if (!r)
-		return gw_local4_or_worker(pkt, ip, &key);
+		return gw_local4_or_worker(ctx, pkt, ip, &shape, &key);
+	/* Looked for even so: a session wins over a local address. */
+	if (!gw_shared.control.fast_path) {
+		pkt->record = 0;
+		return GW_WORKER;
+	}
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));

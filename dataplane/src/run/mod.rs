@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender};
 use devices::Device;
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use sag_bpf::{Gateway, PortStats};
+use sag_bpf::{Gateway, LocalAddr, PortStats};
 use sag_model::PortIdx;
 use sag_model::config::{self, Config};
 use sag_model::control::Finding;
@@ -326,7 +326,7 @@ impl Daemon {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for a in &self.snapshot.local {
             match a {
-                IpAddr::V4(a) => v4.push(*a),
+                IpAddr::V4(a) => v4.push(LocalAddr { addr: *a, nat_slot: None, any: false }),
                 IpAddr::V6(a) => v6.push(*a),
             }
         }

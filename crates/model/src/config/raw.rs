@@ -15,6 +15,7 @@ raw_table! {
         route: Vec<RawRoute>,
         acl: Vec<RawAcl>,
         qos: Vec<RawQos>,
+        nat: Option<RawNat>,
         snat: Vec<RawSnat>,
         dnat: Vec<RawDnat>,
         tunnel: Vec<RawTunnel>,
@@ -70,6 +71,8 @@ raw_table! {
         mac: Opt<String>,
         mtu: Opt<i64>,
         snat: Opt<bool>,
+        snat_mapping: Opt<String>,
+        snat_filtering: Opt<String>,
         bandwidth: Opt<i64>,
     }
 }
@@ -161,10 +164,24 @@ raw_table! {
 }
 
 raw_table! {
+    RawNat {
+        port_range: Opt<String>,
+        host_sessions: Opt<i64>,
+        warn_percent: Opt<i64>,
+        port_block: Opt<i64>,
+        log: Opt<String>,
+        log_file: Opt<String>,
+        hairpin: Opt<bool>,
+    }
+}
+
+raw_table! {
     RawSnat {
         id: Opt<String>,
         cidr_block: Opt<String>,
         snat_ip: Opt<String>,
+        mapping: Opt<String>,
+        filtering: Opt<String>,
     }
 }
 
@@ -221,6 +238,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("qos", RawQos::KEYS),
     ("qos.car", RawQosCar::KEYS),
     ("qos.policy", RawQosPolicy::KEYS),
+    ("nat", RawNat::KEYS),
     ("snat", RawSnat::KEYS),
     ("dnat", RawDnat::KEYS),
     ("tunnel", RawTunnel::KEYS),

@@ -1,8 +1,8 @@
 //! Writing a configuration back in the file's own form, every default spelled out.
 
 use super::raw::{
-    RawAcl, RawAclRule, RawBandwidth, RawConfig, RawDataplane, RawDnat, RawFlowLog, RawNeighbor, RawPort,
-    RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawTimeouts, RawTunnel,
+    RawAcl, RawAclRule, RawBandwidth, RawConfig, RawDataplane, RawDnat, RawFlowLog, RawNat, RawNeighbor,
+    RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawTimeouts, RawTunnel,
 };
 use super::read::{Opt, Text};
 use super::types::*;
@@ -50,6 +50,7 @@ impl Config {
             route: self.routes.iter().map(|r| self.route(r)).collect(),
             acl: self.acls.iter().map(acl).collect(),
             qos: self.qos.iter().map(qos).collect(),
+            nat: Some(nat(&self.nat)),
             snat: self.snat.iter().map(snat).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
@@ -169,6 +170,9 @@ fn port(p: &Port) -> RawPort {
         mac: p.mac.and_then(text),
         mtu: p.mtu.and_then(number),
         snat: at(p.snat),
+        // Without `snat` the file may not have them.
+        snat_mapping: if p.snat { text(p.snat_behavior.mapping) } else { None },
+        snat_filtering: if p.snat { text(p.snat_behavior.filtering) } else { None },
         bandwidth: p.bandwidth.and_then(|b| number(b.0)),
         ..Default::default()
     }
@@ -253,20 +257,41 @@ fn qos_policy(p: &QosPolicy) -> RawQosPolicy {
     }
 }
 
+fn nat(n: &Nat) -> RawNat {
+    RawNat {
+        port_range: text(n.port_range),
+        // Unlimited is 0 in the file.
+        host_sessions: number(n.host_sessions.unwrap_or(0)),
+        warn_percent: number(n.warn_percent),
+        port_block: n.port_block.and_then(number),
+        log: text(n.log),
+        log_file: n.log_file.as_deref().and_then(path),
+        hairpin: at(n.hairpin),
+        ..Default::default()
+    }
+}
+
 fn snat(s: &Snat) -> RawSnat {
     RawSnat {
         id: text(&s.id),
         cidr_block: text(s.cidr_block),
         snat_ip: text(s.snat_ip),
+        mapping: text(s.behavior.mapping),
+        filtering: text(s.behavior.filtering),
         ..Default::default()
     }
+}
+
+/// One port as a number.
+fn ports(range: PortRange) -> String {
+    if range.count() == 1 { range.first.to_string() } else { range.to_string() }
 }
 
 fn dnat(d: &Dnat) -> RawDnat {
     let (protocol, external, internal) = match d.service {
         DnatService::Any => ("any".to_owned(), "any".to_owned(), "any".to_owned()),
         DnatService::Port { protocol, external, internal } => {
-            (protocol_name(Some(protocol)), external.to_string(), internal.to_string())
+            (protocol_name(Some(protocol)), ports(external), ports(internal))
         }
     };
     RawDnat {

@@ -49,6 +49,14 @@ fn smallest_file_has_the_documented_defaults() {
     assert_eq!((t.tcp_established, t.tcp_transitory, t.tcp_syn), (7440, 240, 240));
     assert_eq!((t.udp, t.icmp, t.other), (300, 60, 600));
     assert_eq!((c.bandwidth.ccn, c.bandwidth.internet_up), (None, None));
+    assert_eq!(c.nat.port_range, PortRange { first: 1024, last: 65_535 });
+    assert_eq!((c.nat.host_sessions, c.nat.warn_percent, c.nat.port_block), (None, 80, None));
+    assert_eq!((c.nat.log, &c.nat.log_file, c.nat.hairpin), (NatLog::Off, &None, true));
+    let behavior = c.ports[1].snat_behavior;
+    assert_eq!(
+        (behavior.mapping, behavior.filtering),
+        (NatBehavior::EndpointIndependent, NatBehavior::AddressDependent)
+    );
 }
 
 #[test]
@@ -90,9 +98,19 @@ fn example_is_read_in_every_detail() {
     assert_eq!(c.qos[0].cars[1].limit, percent);
     assert_eq!(c.qos[0].policies[0].start.map(|t| t.to_string()).as_deref(), Some("2025-12-31T16:00:00Z"));
 
-    let http = DnatService::Port { protocol: 6, external: 8080, internal: 80 };
+    let http =
+        DnatService::Port { protocol: 6, external: PortRange::single(8080), internal: PortRange::single(80) };
     assert_eq!((c.dnat[0].external_ip, c.dnat[0].service), (None, http));
     assert_eq!(c.dnat[1].service, DnatService::Any);
+    let range = |first, last| PortRange { first, last };
+    let rtp = DnatService::Port { protocol: 17, external: range(5000, 5099), internal: range(6000, 6099) };
+    assert_eq!(c.dnat[2].service, rtp);
+    assert_eq!(c.ports[1].snat_behavior, NatBehaviors::default());
+    assert_eq!(c.snat[0].behavior, NatBehaviors::default());
+    assert_eq!(c.nat.port_range, range(1024, 65_535));
+    assert_eq!((c.nat.host_sessions, c.nat.warn_percent, c.nat.port_block), (Some(4096), 80, Some(256)));
+    assert_eq!((c.nat.log, c.nat.hairpin), (NatLog::Blocks, true));
+    assert_eq!(c.nat.log_file.as_deref().and_then(|p| p.to_str()), Some("/var/log/sag/nat.log"));
     assert_eq!(c.tunnels[1].encap, Encap::Gre { key: Some(7) });
     let Encap::Esp { key_in, udp_port, .. } = &c.tunnels[2].encap else { panic!("{:?}", c.tunnels[2]) };
     assert_eq!((key_in.expose().len(), *udp_port), (20, Some(4500)));
@@ -163,7 +181,10 @@ fn values_may_be_spelled_in_several_ways() {
     let dnat = with_ports(
         "[[dnat]]\ntype=\"Internet\"\nip_protocol=\"UDP\"\nexternal_port=53\ninternal_ip=\"10.0.0.1\"\ninternal_port=\"53\"\n",
     );
-    assert_eq!(dnat.dnat[0].service, DnatService::Port { protocol: 17, external: 53, internal: 53 });
+    assert_eq!(
+        dnat.dnat[0].service,
+        DnatService::Port { protocol: 17, external: PortRange::single(53), internal: PortRange::single(53) }
+    );
     assert_eq!(dnat.dnat[0].id, "fwd-1");
 
     let flow_log = with_ports("[flow_log]\nnetflow_server = \"192.0.2.1\"\n").flow_log.expect("section");

@@ -30,9 +30,11 @@ macro_rules! words {
     )* };
 }
 
+mod nat;
 mod overlay;
 mod policy;
 
+pub use nat::*;
 pub use overlay::*;
 pub use policy::*;
 
@@ -77,6 +79,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     pub acls: Vec<Acl>,
     pub qos: Vec<Qos>,
+    pub nat: Nat,
     pub snat: Vec<Snat>,
     pub dnat: Vec<Dnat>,
     pub tunnels: Vec<Tunnel>,
@@ -219,6 +222,8 @@ pub struct Port {
     pub mtu: Option<u16>,
     /// Source NAT to the port's own address (ModifySagWanSnat).
     pub snat: bool,
+    /// Of `snat`.
+    pub snat_behavior: NatBehaviors,
     /// `None`: unlimited.
     pub bandwidth: Option<Mbps>,
 }

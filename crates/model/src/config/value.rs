@@ -70,6 +70,25 @@ pub(super) fn unicast(text: &str) -> Result<IpAddr, Fault> {
 /// `first/last`, each 1..=65535, or `-1/-1`.
 pub(super) fn port_range(text: &str) -> Result<PortRange, Fault> {
     const FORM: &str = "write first/last with ports 1..65535, as in \"80/443\", or \"-1/-1\" for any";
+    match text.split_once('/') {
+        Some(("-1", "-1")) => Ok(PortRange::ANY),
+        Some((first, last)) if first == "-1" || last == "-1" => {
+            fault(format!("{}: only one end is -1", quote(text)), FORM)
+        }
+        _ => some_ports(text, FORM),
+    }
+}
+
+/// One port or `first/last`, each 1..=65535; `form` as in [`some_ports`].
+pub(super) fn ports(text: &str, form: &str) -> Result<PortRange, Fault> {
+    match port_number(text) {
+        Some(port) => Ok(PortRange::single(port)),
+        None => some_ports(text, form),
+    }
+}
+
+/// `first/last`, each 1..=65535; `form` is the remedy for what looks like something else.
+pub(super) fn some_ports(text: &str, form: &str) -> Result<PortRange, Fault> {
     let quoted = quote(text);
     let Some((first, last)) = text.split_once('/') else {
         if let Some(port) = port_number(text) {
@@ -79,22 +98,16 @@ pub(super) fn port_range(text: &str) -> Result<PortRange, Fault> {
             Some((a, b)) => {
                 fault(format!("{quoted}: uses \"-\" as the separator"), format!("write \"{a}/{b}\""))
             }
-            None => fault(format!("{quoted}: is not a port range"), FORM),
+            None => fault(format!("{quoted}: is not a port range"), form),
         };
     };
-    if first == "-1" && last == "-1" {
-        return Ok(PortRange::ANY);
-    }
-    if first == "-1" || last == "-1" {
-        return fault(format!("{quoted}: only one end is -1"), FORM);
-    }
     match (port_number(first), port_number(last)) {
         (Some(first), Some(last)) if first <= last => Ok(PortRange { first, last }),
         (Some(first), Some(last)) => fault(
             format!("{quoted}: first port is above the last"),
             format!("write it as \"{last}/{first}\""),
         ),
-        _ => fault(format!("{quoted}: is not a port range"), FORM),
+        _ => fault(format!("{quoted}: is not a port range"), form),
     }
 }
 

@@ -1,54 +1,15 @@
-//! NAT, tunnels and the flow log.
+//! Tunnels and the flow log.
 
-use ipnet::Ipv4Net;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 words! {
-    pub enum DnatType {
-        /// For what arrives from the overlay or a leased line.
-        Intranet = "Intranet",
-        /// For what arrives from the Internet.
-        Internet = "Internet",
-    }
-
     pub enum NetflowVersion {
         V5 = "V5",
         V9 = "V9",
         /// IPFIX, RFC 7011.
         V10 = "V10",
     }
-}
-
-/// Private source NAT, towards overlay and leased line. Of overlapping blocks the longest wins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snat {
-    pub id: String,
-    pub cidr_block: Ipv4Net,
-    pub snat_ip: Ipv4Addr,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dnat {
-    pub id: String,
-    pub kind: DnatType,
-    /// `None` with [`DnatType::Internet`]: the WAN port's own address.
-    pub external_ip: Option<Ipv4Addr>,
-    pub internal_ip: Ipv4Addr,
-    pub service: DnatService,
-}
-
-/// What a DNAT entry forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DnatService {
-    /// All protocols, ports unchanged.
-    Any,
-    Port {
-        /// 6 or 17.
-        protocol: u8,
-        external: u16,
-        internal: u16,
-    },
 }
 
 /// Index of a `[[tunnel]]`.

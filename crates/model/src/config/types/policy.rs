@@ -29,7 +29,7 @@ words! {
     }
 }
 
-/// Inclusive range of TCP or UDP ports.
+/// Inclusive range of TCP or UDP ports; `first` is at most `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     pub first: u16,
@@ -44,8 +44,17 @@ impl PortRange {
         self.first == 0 && self.last == u16::MAX
     }
 
+    pub const fn single(port: u16) -> PortRange {
+        PortRange { first: port, last: port }
+    }
+
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
+    }
+
+    /// How many ports; all of [`PortRange::ANY`] are 65536.
+    pub const fn count(self) -> u32 {
+        self.last as u32 - self.first as u32 + 1
     }
 }
 

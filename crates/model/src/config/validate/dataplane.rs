@@ -78,9 +78,19 @@ pub(super) fn flag(v: &Opt<bool>, default: bool) -> bool {
 }
 
 fn path(s: &mut Scope<'_, '_>, key: &str, v: &Opt<String>, default: PathBuf, max: usize) -> Option<PathBuf> {
-    let Some(v) = v else {
-        return Some(default);
-    };
+    match v {
+        Some(v) => absolute(s, key, v, max),
+        None => Some(default),
+    }
+}
+
+/// A path of at most `max` bytes; a relative one is taken with a warning.
+pub(super) fn absolute(
+    s: &mut Scope<'_, '_>,
+    key: &str,
+    v: &toml::Spanned<String>,
+    max: usize,
+) -> Option<PathBuf> {
     let path = s.parse(key, v, "", |t| {
         if t.is_empty() || t.contains('\0') {
             return fault(

@@ -4,12 +4,14 @@
 
 mod acl;
 mod dataplane;
+mod dnat;
 mod flow_log;
 mod nat;
 mod port;
 mod qos;
 mod route;
 mod scope;
+mod snat;
 mod tunnel;
 
 use super::raw::RawConfig;
@@ -22,8 +24,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Sections that this version reads and judges but does not act upon.
-pub const NOT_ENFORCED: &[&str] =
-    &["bandwidth", "port.snat", "port.bandwidth", "qos", "snat", "dnat", "tunnel", "flow_log"];
+pub const NOT_ENFORCED: &[&str] = &["bandwidth", "port.bandwidth", "qos", "tunnel", "flow_log"];
 
 impl RawConfig {
     /// `None`: the report says why.
@@ -37,7 +38,9 @@ impl RawConfig {
         let routes = route::routes(&self.route, &names, report);
         let acls = acl::acls(&self.acl, report);
         let qos = qos::qos(&self.qos, bandwidth, report);
-        let (snat, dnat) = nat::nat(&self.snat, &self.dnat, report);
+        let (dnat, external) = dnat::dnat(&self.dnat, report);
+        let snat = snat::snat(&self.snat, &external, report);
+        let nat = nat::nat(self.nat.as_ref(), self, report);
         let tunnels = tunnel::tunnels(&self.tunnel, &names, report);
         let flow_log = self.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
         warn_not_enforced(self, report);
@@ -53,6 +56,7 @@ impl RawConfig {
             routes,
             acls,
             qos,
+            nat: nat?,
             snat,
             dnat,
             tunnels,
@@ -67,13 +71,8 @@ impl RawConfig {
 fn warn_not_enforced(raw: &RawConfig, report: &mut Report<'_>) {
     let first = |name: &str| match name {
         "bandwidth" => raw.bandwidth.as_ref().map(|b| b.span.clone()),
-        "port.snat" => {
-            raw.port.iter().filter_map(|p| p.snat.as_ref()).find(|s| *s.get_ref()).map(|s| s.span())
-        }
         "port.bandwidth" => raw.port.iter().find_map(|p| p.bandwidth.as_ref()).map(|b| b.span()),
         "qos" => raw.qos.first().map(|q| q.span.clone()),
-        "snat" => raw.snat.first().map(|s| s.span.clone()),
-        "dnat" => raw.dnat.first().map(|d| d.span.clone()),
         "tunnel" => raw.tunnel.first().map(|t| t.span.clone()),
         "flow_log" => raw.flow_log.as_ref().map(|f| f.span.clone()),
         _ => None,

@@ -6,7 +6,7 @@ use super::{Names, Seen};
 use crate::config::raw::{RawNeighbor, RawPort};
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
-use crate::config::types::{Neighbor, Port};
+use crate::config::types::{NatBehaviors, Neighbor, Port};
 use crate::config::value::{self, Fault, fault, quote};
 use crate::ids::{MacAddr, PortIdx, Role, VlanId};
 use ipnet::IpNet;
@@ -61,6 +61,7 @@ fn port(
     let mtu = s.number_opt("mtu", &raw.mtu, 68..=65_535, "");
     let bandwidth = mbps(s, "bandwidth", &raw.bandwidth);
     let snat = flag(&raw.snat, false);
+    let snat_behavior = snat_behavior(raw, snat, s);
     if let (true, Some(at), Some(role)) = (snat, &raw.snat, role)
         && role != Role::Wan
     {
@@ -86,8 +87,28 @@ fn port(
         mac: mac?,
         mtu: mtu?,
         snat,
+        snat_behavior: snat_behavior?,
         bandwidth: bandwidth?,
     })
+}
+
+fn snat_behavior(raw: &RawPort, snat: bool, s: &mut Scope<'_, '_>) -> Option<NatBehaviors> {
+    let keys = [("snat_mapping", &raw.snat_mapping), ("snat_filtering", &raw.snat_filtering)];
+    if !snat && !s.is_mistyped("snat") {
+        for (key, v) in keys {
+            if let Some(v) = v {
+                s.error(
+                    &v.span(),
+                    key,
+                    "has no meaning without source NAT",
+                    "set snat = true or remove it",
+                    "",
+                );
+            }
+        }
+    }
+    let [mapping, filtering] = keys;
+    super::snat::behaviors(s, mapping, filtering, "")
 }
 
 /// Device names as the kernel's `dev_valid_name` accepts them.

@@ -1,0 +1,181 @@
+//! `[[dnat]]`.
+
+use super::Seen;
+use super::acl::unique_id;
+use super::scope::Scope;
+use crate::config::raw::RawDnat;
+use crate::config::read::{Opt, Text};
+use crate::config::report::{Path, Place, Report, Span};
+use crate::config::types::{Dnat, DnatService, DnatType, PortRange};
+use crate::config::value::{self, Fault, TCP, UDP, fault, quote};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+
+const BAD: &str = "IllegalParam";
+const MISSING: &str = "MissingParam";
+
+/// Type, external address and protocol.
+type Service = (DnatType, Option<Ipv4Addr>, Option<u8>);
+
+/// An entry's id and where it claims something.
+type Claim = (String, Place);
+
+/// What DNAT answers for at the outside.
+pub(super) struct External {
+    /// Last port and claim by first port; ranges of one service do not overlap.
+    services: HashMap<Service, BTreeMap<u16, (u16, Claim)>>,
+    pub addresses: HashMap<Ipv4Addr, Claim>,
+}
+
+/// The entries, and what source NAT may not use beside them.
+pub(super) fn dnat(raw: &[RawDnat], report: &mut Report<'_>) -> (Vec<Dnat>, External) {
+    let mut external = External { services: HashMap::new(), addresses: HashMap::new() };
+    let mut ids = Seen::new();
+    let mut out = Vec::with_capacity(raw.len());
+    for (i, d) in raw.iter().enumerate() {
+        let mut s = Scope::new(report, Path::ROOT.item("dnat", i), &d.span);
+        out.extend(entry(d, &mut s, i, &mut ids, &mut external));
+    }
+    (out, external)
+}
+
+pub(super) fn ipv4(text: &str) -> Result<Ipv4Addr, Fault> {
+    match value::unicast(text)? {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(_) => {
+            fault(format!("{}: is an IPv6 address", quote(text)), "NAT is for IPv4: write such an address")
+        }
+    }
+}
+
+fn entry(
+    raw: &RawDnat,
+    s: &mut Scope<'_, '_>,
+    n: usize,
+    ids: &mut Seen<String>,
+    external: &mut External,
+) -> Option<Dnat> {
+    let id = s.id(&raw.id, "fwd", n);
+    if let Some(id) = &id {
+        unique_id(s, &raw.id, id, ids);
+    }
+    let kind = s.word("type", &raw.r#type, DnatType::WORDS, Some(DnatType::Intranet), BAD);
+    let external_ip = external_ip(raw, s, kind);
+    let internal_ip = s
+        .need("internal_ip", &raw.internal_ip, "write the address of the server", MISSING)
+        .and_then(|v| s.parse("internal_ip", v, BAD, |t| ipv4(t)));
+    let service = service(raw, s);
+    let (id, kind, external_ip, service) = (id?, kind?, external_ip?, service?);
+    duplicates(raw, s, &id, (kind, external_ip), service, external);
+    if let (Some(ip), Some(at)) = (external_ip, &raw.external_ip) {
+        let place = s.place(&at.span(), "external_ip");
+        external.addresses.entry(ip).or_insert_with(|| (id.clone(), place));
+    }
+    Some(Dnat { id, kind, external_ip, internal_ip: internal_ip?, service })
+}
+
+/// Refuses what another entry forwards already. An entry for all protocols goes beside others.
+fn duplicates(
+    raw: &RawDnat,
+    s: &mut Scope<'_, '_>,
+    id: &str,
+    (kind, ip): (DnatType, Option<Ipv4Addr>),
+    service: DnatService,
+    external: &mut External,
+) {
+    let (protocol, range) = match service {
+        DnatService::Any => (None, PortRange::ANY),
+        DnatService::Port { protocol, external, .. } => (Some(protocol), external),
+    };
+    let at = raw.external_port.as_ref().map_or_else(|| s.span.clone(), |v| v.span());
+    let place = s.place(&at, "external_port");
+    let taken = external.services.entry((kind, ip, protocol)).or_default();
+    // Ranges in the map are disjoint: the one that begins last before our end also ends last.
+    let before = taken.range(..=range.last).next_back().filter(|(_, (last, _))| *last >= range.first);
+    if let Some((_, (_, (owner, first)))) = before {
+        let what = match service {
+            DnatService::Any => "same external address".to_owned(),
+            DnatService::Port { .. } if range.count() == 1 => {
+                "same external address, protocol and port".to_owned()
+            }
+            DnatService::Port { .. } => "same external address and protocol and some of the ports".to_owned(),
+        };
+        let problem = format!("dnat {} and dnat {}, {first}, forward the {what}", quote(id), quote(owner));
+        s.error(&at, "external_port", problem, "remove or change one of the two", "DuplicatedDnatEntry");
+        return;
+    }
+    taken.insert(range.first, (range.last, (id.to_owned(), place)));
+}
+
+fn external_ip(raw: &RawDnat, s: &mut Scope<'_, '_>, kind: Option<DnatType>) -> Option<Option<Ipv4Addr>> {
+    if let Some(v) = raw.external_ip.as_ref().filter(|v| !v.get_ref().is_empty()) {
+        return s.parse("external_ip", v, BAD, |t| ipv4(t)).map(Some);
+    }
+    match kind? {
+        DnatType::Internet => Some(None),
+        DnatType::Intranet => {
+            let remedy = "write the address that the other sites use; only type \"Internet\" can do without";
+            let at = raw.external_ip.as_ref().map_or_else(|| s.span.clone(), |v| v.span());
+            s.error(&at, "external_ip", "is missing", remedy, MISSING);
+            None
+        }
+    }
+}
+
+fn service(raw: &RawDnat, s: &mut Scope<'_, '_>) -> Option<DnatService> {
+    let at = s.need("ip_protocol", &raw.ip_protocol, "write \"tcp\", \"udp\" or \"any\"", MISSING)?;
+    let protocol = s.parse("ip_protocol", at, BAD, |t| match t.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(Some(TCP)),
+        "udp" => Ok(Some(UDP)),
+        "any" => Ok(None),
+        _ => fault(format!("{}: cannot be forwarded", quote(t)), "write \"tcp\", \"udp\" or \"any\""),
+    })?;
+    let external = ports(s, "external_port", &raw.external_port, protocol);
+    let internal = ports(s, "internal_port", &raw.internal_port, protocol);
+    match (protocol, external?, internal?) {
+        (Some(protocol), Some(external), Some(internal)) => {
+            let at = raw.internal_port.as_ref().map_or_else(|| s.span.clone(), |v| v.span());
+            same_length(s, &at, external, internal)?;
+            Some(DnatService::Port { protocol, external, internal })
+        }
+        _ => Some(DnatService::Any),
+    }
+}
+
+/// `Some(None)` is "any", which goes with the protocol "any" and nothing else.
+fn ports(s: &mut Scope<'_, '_>, key: &str, v: &Opt<Text>, protocol: Option<u8>) -> Option<Option<PortRange>> {
+    const FORM: &str = "write a port from 1 to 65535, or first/last as in \"8000/8010\"";
+    if protocol.is_none() && v.is_none() {
+        return Some(None);
+    }
+    let v = s.need(key, v, FORM, MISSING)?;
+    s.parse(key, v, BAD, |Text(t)| {
+        let any = t.eq_ignore_ascii_case("any");
+        match protocol {
+            None if any => Ok(None),
+            None => fault(
+                format!("{}: ip_protocol \"any\" forwards all ports", quote(t)),
+                "write \"any\", or name the protocol",
+            ),
+            Some(_) if any => fault("\"any\": goes with ip_protocol \"any\" only", FORM),
+            Some(_) => value::ports(t, FORM).map(Some),
+        }
+    })
+}
+
+fn same_length(s: &mut Scope<'_, '_>, at: &Span, external: PortRange, internal: PortRange) -> Option<()> {
+    let (from, to) = (external.count(), internal.count());
+    if from == to {
+        return Some(());
+    }
+    let ports = |n: u32| if n == 1 { "1 port".to_owned() } else { format!("{n} ports") };
+    let problem = format!("holds {}, but external_port holds {}", ports(to), ports(from));
+    let end = u32::from(internal.first) + from - 1;
+    let remedy = match (u16::try_from(end), from) {
+        (Ok(_), 1) => format!("write \"{}\", or a range on both sides", internal.first),
+        (Ok(end), _) => format!("write \"{}/{end}\", or change external_port", internal.first),
+        (Err(_), _) => "write as many ports on both sides".to_owned(),
+    };
+    s.error(at, "internal_port", problem, remedy, BAD);
+    None
+}
