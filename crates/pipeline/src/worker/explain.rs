@@ -39,8 +39,8 @@ impl Pipeline {
         };
         s.found = self.find(&s, frame);
         let view = match p.family {
-            Family::V4 => self.view::<FlowRecord4>(snap, &s, frame),
-            Family::V6 => self.view::<FlowRecord6>(snap, &s, frame),
+            Family::V4 => self.view::<FlowRecord4>(snap, &s, frame).0,
+            Family::V6 => self.view::<FlowRecord6>(snap, &s, frame).0,
         };
         match order::walk(snap, &view, steps) {
             Ok(way) => Explained::Forward(way),
