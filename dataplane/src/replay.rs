@@ -13,6 +13,7 @@ use sag_model::config::Config;
 use sag_model::{Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::nat::NatState;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
 use serde::Serialize;

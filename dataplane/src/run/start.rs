@@ -13,6 +13,7 @@ use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::family::FamilyOf;
+use sag_pipeline::nat::NatState;
 use sag_pipeline::session::State;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory, index_buckets};
 use sag_pipeline::{Pipeline, Tables};
@@ -91,9 +92,13 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         DaemonLoss::PassToKernel => 2,
     };
     control.daemon_loss.store(loss, Ordering::Relaxed);
-    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), false);
+    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), false);
     let compiled = compiler.compile(&config, mirror.tables(), epoch);
     let snapshot = Arc::new(compiled.snapshot);
+    let bindings = tables.nat.adopt_sessions(&tables.v4, &snapshot.nat, Nanos(sys::now()).tick().0);
+    if bindings > 0 {
+        tracing::info!(bindings, "NAT bindings taken over");
+    }
 
     let base = (0..PortIdx::MAX as u8).map(|i| gateway.stats(PortIdx(i)).unwrap_or_default()).collect();
     let (outbox, events) = crossbeam_channel::unbounded();
@@ -214,7 +219,8 @@ fn tables(gateway: &Gateway, control: &'static ControlBlock, grace: &Arc<Grace>)
     let v6 = TableMemory { records: gateway.flows6(), buckets: gateway.index6() };
     let v4 = table::<FlowRecord4>("IPv4", v4, seed, (&control.index4_base, &control.index4_mask), grace);
     let v6 = table::<FlowRecord6>("IPv6", v6, seed, (&control.index6_base, &control.index6_mask), grace);
-    Tables { v4, v6 }
+    let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
+    Tables { v4, v6, nat }
 }
 
 type Word = std::sync::atomic::AtomicU32;

@@ -5,6 +5,7 @@
 //! kept over every change of the configuration. A session's translation itself is in its two flow
 //! records; the session holds its bindings, and the last session gives a binding back.
 
+mod adopt;
 mod blocks;
 mod build;
 mod counted;
@@ -379,18 +380,18 @@ impl NatState {
     }
 
     /// Takes a binding over that an earlier daemon lent: the session of these endpoints holds it.
-    pub fn adopt(
+    fn adopt(
         &self,
         pool: &Pool,
         lent: Lent,
         (inside, outside): (Endpoint, u16),
+        remote: u64,
         port_block: Option<u16>,
         tick: u32,
     ) -> Option<BindingNo> {
-        pool.lend();
         let binding = BindingNo::new(pool.no, lent, outside);
         let key = inside.word();
-        match pool.acquire(lent, outside, key, 0) {
+        match pool.acquire(lent, outside, key, remote) {
             Acquired::Yes => return Some(binding),
             Acquired::Stray => {
                 self.release(binding);
@@ -398,11 +399,11 @@ impl NatState {
             }
             Acquired::No => {}
         }
-        if !pool.claim(lent, outside, key, 0, tick) {
+        if !pool.claim(lent, outside, key, remote, tick) {
             return None;
         }
-        let probe = self.index.probe(self.hash(pool.no, lent, key, 0));
-        let is = |no| self.is(no, pool.no, lent, key, 0);
+        let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
+        let is = |no| self.is(no, pool.no, lent, key, remote);
         if self.index.publish(&probe, RecordNo(binding.0), is).is_err() {
             pool.unclaim(lent, outside);
             return None;
