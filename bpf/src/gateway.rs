@@ -2,6 +2,7 @@
 
 use crate::abi::{MAX_DEVS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::error::{LoadError, MapError};
+use crate::inject::Injector;
 use crate::lock::Lock;
 use crate::mapped::{Mapped, PortSlot};
 use crate::maps::{self, Maps};
@@ -61,6 +62,7 @@ pub struct Gateway {
     pub(crate) prog: OwnedFd,
     pub(crate) maps: Maps,
     mapped: Mapped,
+    pub(crate) inject: Injector,
     reused: bool,
     // Last: released when everything else is closed.
     _lock: Lock,
@@ -72,10 +74,11 @@ impl Gateway {
         maps: Maps,
         mapped: Mapped,
         prog: OwnedFd,
+        inject: Injector,
         lock: Lock,
         reused: bool,
     ) -> Gateway {
-        Gateway { pins, prog, maps, mapped, reused, _lock: lock }
+        Gateway { pins, prog, maps, mapped, inject, reused, _lock: lock }
     }
 
     /// True if the maps, and with them sessions and counters, are those of an earlier run.

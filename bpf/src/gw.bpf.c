@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The XDP program of every gateway port. Reads as the list of its steps: link header, IP header and
+ * The XDP program of every gateway port, gw_ingress. Reads as the list of its steps: link header, IP header and
  * flow key, flow table, then either what the record orders or a worker or the kernel.
  */
 #include <stdbool.h>
@@ -19,6 +19,7 @@
 #include "gw_forward.h"
 #include "gw_exit.h"
 #include "gw_quick.h"
+#include "gw_inject.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "flow keys are defined for little-endian machines"
@@ -117,6 +118,12 @@ int gw_ingress(struct xdp_md *ctx)
 	if (gw_quick(ctx) == GW_FORWARD)
 		return XDP_REDIRECT;
 	return gw_classify(ctx);
+}
+
+SEC("xdp")
+int gw_inject(struct xdp_md *ctx)
+{
+	return gw_priority_tag(ctx) ? XDP_PASS : XDP_DROP;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -11,6 +11,7 @@ mod abi;
 mod attach;
 mod error;
 mod gateway;
+mod inject;
 mod load;
 mod local;
 mod lock;
@@ -29,6 +30,7 @@ pub use abi::{
 pub use attach::{AttachMode, Attached, Mode};
 pub use error::{LoadError, MapError};
 pub use gateway::{Gateway, PortEntry, ProgramInfo};
+pub use inject::Injector;
 pub use load::OpenOptions;
 pub use local::LocalAddr;
 pub use pins::unload;

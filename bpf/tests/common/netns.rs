@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::skip;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -76,4 +76,56 @@ pub fn send_raw(dev: &str, frame: &[u8]) {
         assert_eq!(n, frame.len() as isize, "{}", std::io::Error::last_os_error());
         libc::close(fd);
     }
+}
+
+/// Hears every frame that arrives at a device, from now on.
+pub struct Ear(OwnedFd);
+
+impl Ear {
+    pub fn new(dev: &str) -> Ear {
+        // SAFETY: plain system calls on values that live through them; the descriptor is ours alone.
+        unsafe {
+            let all = (libc::ETH_P_ALL as u16).to_be();
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+            let fd = OwnedFd::from_raw_fd(fd);
+            let mut at: libc::sockaddr_ll = std::mem::zeroed();
+            at.sll_family = libc::AF_PACKET as u16;
+            at.sll_protocol = all;
+            at.sll_ifindex = ifindex(dev) as i32;
+            let len = size_of::<libc::sockaddr_ll>() as u32;
+            let r = libc::bind(fd.as_raw_fd(), (&raw const at).cast(), len);
+            assert_eq!(r, 0, "{}", std::io::Error::last_os_error());
+            Ear(fd)
+        }
+    }
+
+    /// The next frame that `wanted` says yes to; `None` after a second without one.
+    pub fn hear(&self, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        let mut buffer = vec![0; 65536];
+        while std::time::Instant::now() < end {
+            // SAFETY: an open descriptor and a buffer of the length given.
+            let n = unsafe {
+                let fd = self.0.as_raw_fd();
+                libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
+            };
+            match usize::try_from(n) {
+                Ok(n) if wanted(&buffer[..n]) => return Some(buffer[..n].to_vec()),
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            }
+        }
+        None
+    }
+}
+
+/// Lets a socket hear one device only.
+pub fn bind_to_device(socket: &impl AsRawFd, dev: &str) {
+    // SAFETY: an open descriptor and a name of the length given.
+    let r = unsafe {
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+        libc::setsockopt(socket.as_raw_fd(), level, name, dev.as_ptr().cast(), dev.len() as u32)
+    };
+    assert_eq!(r, 0, "{}", std::io::Error::last_os_error());
 }
