@@ -269,7 +269,7 @@ pub fn end<R: FamilyOf>(
         let two = |f: fn(&R) -> &AtomicU64| [fwd, rev].map(|r| f(r).load(Ordering::Relaxed));
         let (packets, bytes) = (two(R::packets), two(R::bytes));
         let tuple = tuples(table, session);
-        w.events.push(Event::Ended { record: RecordNo(session * 2), tuple, packets, bytes });
+        w.events.push(Event::Ended { family: R::FAMILY, number: session, tuple, packets, bytes });
     }
     let ends = (R::ends(&fwd.key()), R::ends(&fwd.translated()));
     let (Some((host, _)), Some((_, remote))) = ends else { return true };

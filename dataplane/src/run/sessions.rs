@@ -32,14 +32,15 @@ impl Daemon {
             let rule =
                 meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
             let replies = b.packets().load(Ordering::Relaxed);
+            let new = session::tuples(table, n);
             let facts = SessionFacts {
                 proto: IpProto(t.proto),
                 src: t.src,
                 sport,
                 dst: t.dst,
                 dport,
-                nat_src: None,
-                nat_dst: None,
+                nat_src: ((new.nat_src, new.nat_sport) != (new.src, new.sport)).then_some(new.nat_src),
+                nat_dst: ((new.nat_dst, new.nat_dport) != (new.dst, new.dport)).then_some(new.nat_dst),
                 state: shown_state(state, replies),
                 idle_s: seconds(session::idle(table, n, now)),
                 packets: a.packets().load(Ordering::Relaxed),
@@ -67,9 +68,9 @@ impl Daemon {
                     sport: s.sport,
                     dst: s.dst,
                     dport: s.dport,
-                    nat_src: None,
+                    nat_src: s.nat_src,
                     nat_sport: None,
-                    nat_dst: None,
+                    nat_dst: s.nat_dst,
                     nat_dport: None,
                     state: s.state.to_owned(),
                     age_s: r.age_s,

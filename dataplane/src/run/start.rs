@@ -1,6 +1,7 @@
 //! From a configuration to a running daemon, and the way back.
 
 use super::epochs::GraceKeeper;
+use super::journal::JournalKeeper;
 use super::worker::{Sizes, ToWorker, Worker};
 use super::{Daemon, WorkerHandle};
 use crate::compile::{Compiler, NextHops};
@@ -125,6 +126,13 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         chunk: ChunkSize::for_mtu(mtu, 128)
             .context("an interface's MTU is beyond what AF_XDP frames hold")?,
     };
+    let journal = JournalKeeper::start().context("cannot start the thread of the NAT log")?;
+    journal.write_to(config.nat.log_file.clone());
+    if let Some(why) = gateway.injector().why_not() {
+        tracing::warn!(
+            "{why}; fragments and ICMP errors for the gateway's own NAT addresses do not reach it"
+        );
+    }
     let mut workers = Vec::new();
     for id in 0..count {
         let (to, inbox) = crossbeam_channel::unbounded();
@@ -133,8 +141,11 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         kick.set_nonblocking(true)?;
         let cpu = cpus.get(id as usize % cpus.len().max(1)).copied();
         let (tables, snap) = (tables.clone(), snapshot.clone());
-        let w = Worker::new(id, count, cpu, sizes, tables, snap, inbox, outbox.clone(), waker.clone(), ear)
-            .with_context(|| format!("worker {id}"))?;
+        let (journal, injector) = (journal.journal.clone(), gateway.injector());
+        let (outbox, waker) = (outbox.clone(), waker.clone());
+        let w =
+            Worker::new(id, count, cpu, sizes, tables, snap, inbox, outbox, waker, ear, journal, injector)
+                .with_context(|| format!("worker {id}"))?;
         let shared = w.shared();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -162,6 +173,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         epochs: GraceKeeper::default(),
         devices: BTreeMap::new(),
         workers,
+        journal,
         events,
         base,
         closed_loss: BTreeMap::new(),

@@ -1,8 +1,8 @@
 //! Taking over what the sessions of an earlier daemon hold: their records tell.
 
+use super::NatState;
 use super::policy::{Behavior, NatPolicy};
 use super::pool::{BindingNo, Endpoint, Lent};
-use super::NatState;
 use crate::family::FamilyOf;
 use crate::session::{NAT_HOST, NAT_PERMIT, State};
 use crate::table::{FlowTable, SessionMeta};
@@ -24,10 +24,14 @@ impl NatState {
                 }
                 let r = table.record(RecordNo(n * 2));
                 let (key, new) = (r.key(), r.translated());
-                let (Some(old), Some(new)) = (FlowRecord4::ends(&key), FlowRecord4::ends(&new)) else { continue };
+                let (Some(old), Some(new)) = (FlowRecord4::ends(&key), FlowRecord4::ends(&new)) else {
+                    continue;
+                };
                 let Some(lent) = Lent::of(FlowRecord4::tuple(&key).proto) else { continue };
                 bindings += match sources {
-                    true if old.0 != new.0 => self.adopt_source(meta, policy, lent, (old.0, new.0, new.1), tick),
+                    true if old.0 != new.0 => {
+                        self.adopt_source(meta, policy, lent, (old.0, new.0, new.1), tick)
+                    }
                     false if old.1 != new.1 => self.adopt_dest(meta, policy, lent, (old.1, new.1)),
                     _ => false,
                 } as usize;
@@ -61,7 +65,8 @@ impl NatState {
             return false;
         };
         meta.bindings[0].store(b.0, Ordering::Relaxed);
-        if source.filtering == Behavior::AddressDependent && lent != Lent::Icmp && self.permit(b, remote.addr) {
+        if source.filtering == Behavior::AddressDependent && lent != Lent::Icmp && self.permit(b, remote.addr)
+        {
             meta.ports.fetch_or(NAT_PERMIT, Ordering::Relaxed);
         }
         true

@@ -1,7 +1,7 @@
 //! What the operator may want to be told: collected by a worker, fetched by its shell.
 
 use super::pool::Endpoint;
-use sag_model::flow::RecordNo;
+use sag_packet::Family;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What was given back with a session.
@@ -31,11 +31,13 @@ pub struct SessionTuple {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Created {
-        record: RecordNo,
+        family: Family,
+        number: u32,
         tuple: SessionTuple,
     },
     Ended {
-        record: RecordNo,
+        family: Family,
+        number: u32,
         tuple: SessionTuple,
         packets: [u64; 2],
         bytes: [u64; 2],

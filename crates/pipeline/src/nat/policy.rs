@@ -220,6 +220,19 @@ impl NatPolicy {
         !self.externals.is_empty() && self.externals.contains_key(&addr.to_bits())
     }
 
+    /// Whether sources are translated to the same addresses as by another policy.
+    pub fn same_addresses(&self, other: &NatPolicy) -> bool {
+        let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.pool.addr).collect::<Vec<_>>();
+        self.wan == other.wan && addrs(self) == addrs(other)
+    }
+
+    /// Whether XDP has to be told of other addresses than by another policy.
+    pub fn same_externals(&self, other: &NatPolicy) -> bool {
+        let any = |e: &External| (e.source.is_some(), e.internet.has_any() || e.intranet.has_any());
+        self.externals.len() == other.externals.len()
+            && self.externals.iter().all(|(a, e)| other.externals.get(a).is_some_and(|o| any(e) == any(o)))
+    }
+
     pub fn source(&self, no: u16) -> Option<&Source> {
         self.sources.get(usize::from(no))
     }

@@ -39,7 +39,6 @@ pub(super) fn dnat<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> R
     let (sport, dport) = v.p.ports();
     if let Some(t) = snap.nat.forward(v.zone, dst, v.p.proto, dport) {
         trace.step(Stage::Dnat, || format!("{dst}:{dport} is {}:{} by {}", t.addr, t.port, t.hits.id));
-        t.hits.sessions.fetch_add(1, Ordering::Relaxed);
         let to = Endpoint { addr: t.addr, port: t.port };
         return Ok(Some(Dnat { to, binding: None, external: dst }));
     }

@@ -94,6 +94,11 @@ impl Pipeline {
         if made.is_err() && holds.bindings[1] != 0 {
             self.tables.nat.release(BindingNo(holds.bindings[1]));
         }
+        if let (Ok(_), Some(d)) = (made, way.dnat)
+            && let Some(entry) = snap.nat.forward(s.zone, d.external, s.p.proto, dst.port)
+        {
+            entry.hits.sessions.fetch_add(1, Ordering::Relaxed);
+        }
         match made {
             Err(DropReason::SessionTableFull) => Err(self.table_full::<R>()),
             made => made.map(Some),
@@ -313,7 +318,7 @@ impl Pipeline {
                 self.changed = true;
                 if snap.nat.limits.log_sessions {
                     let tuple = session::tuples(table, no.session());
-                    self.events.push(Event::Created { record: no, tuple });
+                    self.events.push(Event::Created { family: R::FAMILY, number: no.session(), tuple });
                 }
                 Ok(no)
             }
