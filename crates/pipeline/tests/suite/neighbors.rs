@@ -198,7 +198,7 @@ fn the_world_changes_while_a_packet_waits() {
     });
     rig.poll();
     assert_eq!(rig.pipe.counters.port(LAN).to_kernel.get(), 0);
-    assert_eq!(rig.drops(LAN, DropReason::NeighborFailed), 1);
+    assert_eq!(rig.drops(LAN, DropReason::NoKernelPath), 1);
 }
 
 #[test]
