@@ -32,6 +32,7 @@ impl Daemon {
             let rule =
                 meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
             let replies = b.packets().load(Ordering::Relaxed);
+            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
             let facts = SessionFacts {
                 proto: IpProto(t.proto),
                 src: t.src,
@@ -39,8 +40,11 @@ impl Daemon {
                 dst: t.dst,
                 dport,
                 nat_src: None,
+                nat_sport: None,
                 nat_dst: None,
+                nat_dport: None,
                 state: shown_state(state, replies),
+                age_s,
                 idle_s: seconds(session::idle(table, n, now)),
                 packets: a.packets().load(Ordering::Relaxed),
                 bytes: a.bytes().load(Ordering::Relaxed),
@@ -50,7 +54,6 @@ impl Daemon {
                 out_port: self.port_name((ports >> 8) as u8),
                 rule,
             };
-            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
             f(SessionRef { family: R::FAMILY, number: n, age_s }, &facts);
         }
     }
@@ -67,10 +70,10 @@ impl Daemon {
                     sport: s.sport,
                     dst: s.dst,
                     dport: s.dport,
-                    nat_src: None,
-                    nat_sport: None,
-                    nat_dst: None,
-                    nat_dport: None,
+                    nat_src: s.nat_src,
+                    nat_sport: s.nat_sport,
+                    nat_dst: s.nat_dst,
+                    nat_dport: s.nat_dport,
                     state: s.state.to_owned(),
                     age_s: r.age_s,
                     idle_s: s.idle_s,
