@@ -7,6 +7,7 @@ use sag_model::{Nanos, PortIdx, Zone};
 use sag_packet::proto::{ETH_LEN, ETHERTYPE_IPV4};
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Seen, parse};
+use sag_pipeline::nat::NatState;
 use sag_pipeline::policy::Class;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory};
@@ -146,11 +147,19 @@ pub struct Load {
     now: Nanos,
 }
 
+/// Like the flow tables, one for all.
+fn nat_state() -> Arc<NatState> {
+    static NAT: OnceLock<Arc<NatState>> = OnceLock::new();
+    NAT.get_or_init(|| Arc::new(NatState::private(1 << 20))).clone()
+}
+
 impl Load {
     /// Over the tables of [`tables`]: one at a time.
     pub fn new(mut net: Net) -> Load {
         let (v4, v6) = tables();
-        let tables = Tables { v4: over(v4), v6: over(v6) };
+        let nat = nat_state();
+        net.nat_state = Some(nat.clone());
+        let tables = Tables { v4: over(v4), v6: over(v6), nat };
         Load {
             pipe: Pipeline::new(Arc::new(tables), 0, 1),
             snap: net.snapshot(),

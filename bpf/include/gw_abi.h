@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 1
+#define GW_ABI_VERSION 2
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 64		/* sag_model::DropReason::COUNT */
@@ -20,6 +20,8 @@
 #define GW_MAX_DEVS 64
 #define GW_MAX_NEXTHOPS 65536
 #define GW_PORT_SLOTS 4096	/* a device is in slot ifindex % GW_PORT_SLOTS */
+#define GW_NAT_SLOTS 64		/* outside addresses of NAT */
+#define GW_NAT_LINES 256	/* struct gw_nat_line of a slot: 128 of TCP, then 128 of UDP */
 #define GW_TICK_SHIFT 24	/* last_seen counts 2^24 ns */
 
 enum gw_zone {
@@ -148,6 +150,22 @@ struct gw_addr6 {
 	__u32 w[4];	/* network order */
 };
 
+/*
+ * Value of an address of this box. Bits 8 to 15 are its NAT slot + 1; 0: no NAT uses the address.
+ */
+enum gw_local_flags {
+	GW_LOCAL_ON = 1 << 0,
+	GW_LOCAL_ANY = 1 << 1,	/* every protocol and port is mapped inside */
+};
+
+/*
+ * One bit for each of 512 ports in host order, port % 64 in word port / 64 % 8: an unsolicited packet
+ * to the port is for a worker.
+ */
+struct gw_nat_line {
+	__u64 word[8];
+};
+
 /* Counters of one port on one CPU, all that a forwarded packet touches: one cache line. Every
  * received packet ends in exactly one of fast, to_kernel, punted or gw_reasons.drops[]. */
 struct gw_counts {
@@ -183,7 +201,7 @@ enum gw_punt {
 	GW_PUNT_OPTIONS = 5,	/* IPv4 options or IPv6 extension headers */
 	GW_PUNT_TTL = 6,
 	GW_PUNT_MTU = 7,
-	GW_PUNT_ICMP = 8,	/* ICMP other than echo */
+	GW_PUNT_ICMP = 8,	/* ICMP without an identifier */
 	GW_PUNT_MALFORMED = 9,	/* the worker names the reason */
 	GW_PUNT_FLOW = 10,	/* the record says so */
 	GW_PUNT_LAST,
@@ -247,6 +265,9 @@ enum gw_drop {
 	GW_DROP_NAT_NO_ADDRESS = 53,
 	GW_DROP_SEND_FAILED = 54,
 	GW_DROP_NO_KERNEL_PATH = 55,
+	GW_DROP_ICMP_BAD_CHECKSUM = 56,
+	GW_DROP_NAT_NO_SESSION = 57,
+	GW_DROP_NAT_PROTOCOL = 58,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */
@@ -284,6 +305,7 @@ _Static_assert(sizeof(struct gw_bucket) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nexthop) == 32, "half a cache line");
 _Static_assert(sizeof(struct gw_control) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_nat_line) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_port) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_shared) <= 4 << 20, "largest map value before Linux 5.17");
 _Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");

@@ -37,10 +37,14 @@ static __always_inline void gw_count_reason(const struct gw_packet *pkt, bool dr
 		why->punts[reason % 16]++;
 }
 
-/* To the AF_XDP socket of the receive queue, or what the policy says while there is none. */
+/*
+ * To the AF_XDP socket of the receive queue, or what the policy says while there is none: the box
+ * itself stays within reach whatever it says.
+ */
 static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pkt)
 {
-	__u32 fallback = gw_shared.control.daemon_loss == XDP_PASS ? XDP_PASS : XDP_DROP;
+	bool pass = pkt->local || gw_shared.control.daemon_loss == XDP_PASS;
+	__u32 fallback = pass ? XDP_PASS : XDP_DROP;
 	__u32 queue = ctx->rx_queue_index;
 	long action = fallback;
 

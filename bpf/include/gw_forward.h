@@ -131,7 +131,7 @@ static __always_inline __u16 gw_plus_zero(__u32 check)
 
 /* New ports or identifier, and the transport checksum. */
 static __always_inline void gw_rewrite_l4(const struct gw_packet *pkt, const struct gw_shape *s,
-					  __u32 ports, __u16 delta, __u8 icmp, __u8 echo)
+					  __u32 ports, __u16 delta, __u8 icmp)
 {
 	struct gw_l4 *l4 = s->l4;
 
@@ -152,7 +152,7 @@ static __always_inline void gw_rewrite_l4(const struct gw_packet *pkt, const str
 	} else if (s->proto == icmp) {
 		if ((void *)(l4 + 1) > pkt->end)
 			return;
-		l4->len = l4->icmp_type == echo ? ports : ports >> 16;
+		l4->len = gw_icmp_query(icmp, l4->icmp_type) ? ports : ports >> 16;
 		l4->icmp_check = gw_plus_zero(gw_sum_add(l4->icmp_check, delta));
 	}
 }
@@ -167,7 +167,7 @@ static __always_inline void gw_rewrite4(struct gw_packet *pkt, struct gw_ip4 *ip
 		ip->src = r->new_saddr;
 		ip->dst = r->new_daddr;
 		delta += r->l3_delta;
-		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP, 8);
+		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP);
 	}
 	ip->ttl = s->ttl - 1;
 	ip->check = gw_plus_zero(gw_sum_add(ip->check, delta));
@@ -184,7 +184,7 @@ static __always_inline void gw_rewrite6(struct gw_packet *pkt, struct gw_ip6 *ip
 		addrs[1] = src[1];
 		addrs[2] = dst[0];
 		addrs[3] = dst[1];
-		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP6, 128);
+		gw_rewrite_l4(pkt, s, *(const __u32 *)&r->new_sport, r->l4_delta, GW_ICMP6);
 	}
 	ip->hops = s->ttl - 1;
 }

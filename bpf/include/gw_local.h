@@ -8,6 +8,10 @@
 #include "gw_maps.h"
 #include "gw_packet.h"
 #include "gw_parse.h"
+#include "gw_sock.h"
+
+/* Bit by type: unreachable, quench, redirect, time exceeded, parameter problem. */
+#define GW_ICMP_ERRORS (1u << 3 | 1u << 4 | 1u << 5 | 1u << 11 | 1u << 12)
 
 /* An offer to a port that has no address yet is unicast to the address it will have. */
 static __always_inline bool gw_dhcp_offer(const struct gw_packet *pkt, const struct gw_key4 *key)
@@ -16,17 +20,71 @@ static __always_inline bool gw_dhcp_offer(const struct gw_packet *pkt, const str
 	       (__u16)(key->l4 >> 16) == bpf_htons(GW_DHCP_CLIENT);
 }
 
-static __always_inline int gw_local4_or_worker(struct gw_packet *pkt, const struct gw_ip4 *ip,
+/* Whether a port of an outside address leads inside. */
+static __always_inline bool gw_nat_port(__u32 local, __u8 proto, __u16 port)
+{
+	__u32 slot = (local >> 8 & 0xFF) - 1;	/* without NAT beyond the map */
+	__u32 at = slot * GW_NAT_LINES + (proto == GW_UDP) * (GW_NAT_LINES / 2) + (port >> 9);
+	const struct gw_nat_line *line = bpf_map_lookup_elem(&gw_nat_ports, &at);
+
+	return line && GW_READ_ONCE(line->word[port >> 6 & 7]) >> (port & 63) & 1;
+}
+
+static __always_inline bool gw_icmp_error(__u8 type)
+{
+	return type < 32 && GW_ICMP_ERRORS >> type & 1;
+}
+
+/*
+ * Whose a packet to `dst` is: GW_CONTINUE, no address of this box. An address may be shared with the
+ * hosts behind NAT. Then what may belong to a mapping and to no socket of the box is a worker's, which
+ * knows its fragments and what ICMP errors are about; the rest is the kernel's.
+ *
+ * Scalars alone go in and out, so the verifier walks this once. `l4` is that word of the key.
+ */
+__noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 punt, __u8 icmp_type)
+{
+	__u32 dst = addrs >> 32;
+	const __u32 *value = bpf_map_lookup_elem(&gw_local4, &dst);
+	__u8 proto = l4 >> 32;
+	__u32 local;
+	bool inside;
+
+	if (!value)
+		return GW_CONTINUE;
+	local = GW_READ_ONCE(*value);
+	if (!(local & ~GW_LOCAL_ON) || punt == GW_PUNT_MALFORMED)
+		return GW_KERNEL;
+	if (punt == GW_PUNT_FRAGMENT)
+		return GW_WORKER;
+	inside = local & GW_LOCAL_ANY;
+	if (punt == GW_PUNT_ICMP) {
+		inside |= gw_icmp_error(icmp_type);
+	} else if (proto == GW_TCP || proto == GW_UDP) {
+		inside |= gw_nat_port(local, proto, bpf_ntohs(l4 >> 16));
+		inside = inside && !gw_owned4(ctx, addrs, dst, l4);
+	}
+	return inside ? GW_WORKER : GW_KERNEL;
+}
+
+static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt,
+					       const struct gw_ip4 *ip, const struct gw_shape *s,
 					       const struct gw_key4 *key)
 {
+	__u64 addrs = ip->src | (__u64)ip->dst << 32;
 	__u32 dst = ip->dst;
 	__u8 first = dst;
+	int owner;
 
 	/* Multicast 224/4 and limited broadcast. */
 	if (first >= 224 && (first < 240 || dst == 0xFFFFFFFF))
 		return GW_KERNEL;
-	if (bpf_map_lookup_elem(&gw_local4, &dst) || gw_dhcp_offer(pkt, key))
+	if (gw_dhcp_offer(pkt, key))
 		return GW_KERNEL;
+	owner = gw_local4_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
+	if (owner == GW_KERNEL)
+		return GW_KERNEL;
+	pkt->local = owner == GW_WORKER;
 	return GW_WORKER;
 }
 

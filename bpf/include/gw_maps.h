@@ -22,7 +22,10 @@ struct {
 	__type(value, struct gw_port);
 } gw_vlans SEC(".maps");
 
-/* Addresses of this box, subnet broadcasts included: packets to them are the kernel's. */
+/*
+ * Addresses of this box, subnet broadcasts included: packets to them are the kernel's, but for what
+ * NAT has mapped inside. The value is enum gw_local_flags and the NAT slot.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -36,6 +39,15 @@ struct {
 	__type(key, struct gw_addr6);
 	__type(value, __u32);
 } gw_local6 SEC(".maps");
+
+/* Ports of the outside addresses that lead inside: slot, protocol (TCP, UDP), port / 512. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_NAT_SLOTS * GW_NAT_LINES);
+	__type(key, __u32);
+	__type(value, struct gw_nat_line);
+} gw_nat_ports SEC(".maps");
 
 /* AF_XDP sockets of the workers: dev * GW_QUEUES_PER_DEV + queue. */
 struct {

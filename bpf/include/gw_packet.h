@@ -32,6 +32,7 @@ struct gw_packet {
 	__u16 vlan;			/* host order, 0 = untagged */
 	__u8 punt;			/* enum gw_punt */
 	__u8 reason;			/* enum gw_drop */
+	bool local;			/* to an address of this box: the kernel's without a worker */
 };
 
 /*
@@ -85,8 +86,8 @@ struct gw_l4 {
 			__u16 icmp_check;
 		};
 	};
-	__u16 len;	/* UDP length, ICMP echo identifier */
-	__u16 check;	/* UDP checksum, ICMP echo sequence */
+	__u16 len;	/* UDP length, ICMP identifier */
+	__u16 check;	/* UDP checksum, ICMP sequence */
 };
 
 struct gw_tcp {

@@ -19,11 +19,23 @@ struct gw_shape {
 	__u8 proto;
 	__u8 ttl;
 	__u8 tcp_flags;
+	__u8 icmp_type;		/* of an ICMP message without an identifier */
 };
 
-/* Ports of TCP and UDP, identifier of echo messages; `len` bytes of transport are in the packet. */
+/* ICMP messages with an identifier: echo, and in IPv4 the timestamp (RFC 5508, REQ-1). */
+static __always_inline bool gw_icmp_query(__u8 icmp, __u8 type)
+{
+	return icmp == GW_ICMP6 ? type == 128 : type == 8 || type == 13;
+}
+
+static __always_inline bool gw_icmp_answer(__u8 icmp, __u8 type)
+{
+	return icmp == GW_ICMP6 ? type == 129 : type == 0 || type == 14;
+}
+
+/* Ports of TCP and UDP, identifier of ICMP queries; `len` bytes of transport are in the packet. */
 static __always_inline int gw_transport(struct gw_packet *pkt, struct gw_shape *s, __u32 len, __u8 icmp,
-					__u8 echo, __u8 echo_reply, __u32 *ports)
+					__u32 *ports)
 {
 	bool whole = pkt->punt != GW_PUNT_FRAGMENT;
 	struct gw_l4 *l4 = s->l4;
@@ -52,12 +64,14 @@ static __always_inline int gw_transport(struct gw_packet *pkt, struct gw_shape *
 	} else if (s->proto == icmp) {
 		if (len < 8 || (void *)(l4 + 1) > pkt->end)
 			return gw_worker(pkt, GW_PUNT_MALFORMED);
-		if (l4->icmp_type == echo)
+		if (gw_icmp_query(icmp, l4->icmp_type)) {
 			*ports = l4->len;
-		else if (l4->icmp_type == echo_reply)
+		} else if (gw_icmp_answer(icmp, l4->icmp_type)) {
 			*ports = (__u32)l4->len << 16;
-		else
+		} else {
+			s->icmp_type = l4->icmp_type;
 			return gw_worker(pkt, whole ? GW_PUNT_ICMP : GW_PUNT_FRAGMENT);
+		}
 	}
 	return GW_CONTINUE;
 }
@@ -104,7 +118,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 			return gw_worker(pkt, GW_PUNT_FRAGMENT);
 		pkt->punt = GW_PUNT_FRAGMENT;
 	}
-	verdict = gw_transport(pkt, s, len - header, GW_ICMP, 8, 0, &ports);
+	verdict = gw_transport(pkt, s, len - header, GW_ICMP, &ports);
 	if (verdict)
 		return verdict;
 	key->addrs = ip->src | (__u64)ip->dst << 32;
@@ -137,7 +151,7 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	case 60:	/* destination options */
 		return gw_worker(pkt, GW_PUNT_OPTIONS);
 	}
-	verdict = gw_transport(pkt, s, payload, GW_ICMP6, 128, 129, &ports);
+	verdict = gw_transport(pkt, s, payload, GW_ICMP6, &ports);
 	if (verdict)
 		return verdict;
 	key->src[0] = addrs[0];

@@ -1,13 +1,14 @@
 //! The seam between C and Rust: limits, layout assertions, and conversion of what is not shared
 //! memory. A disagreement with `include/gw_abi.h` does not compile, or fails the tests below.
 
-use crate::mapped::{PortSlot, SharedBlock};
+use crate::mapped::{NatLine, PortSlot, SharedBlock};
 use crate::skel::types;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
 use sag_model::{DropReason, PortIdx};
 use std::mem::offset_of;
 
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 pub const QUEUES_PER_DEV: u32 = 64;
 pub const MAX_DEVS: u32 = 64;
 pub const MAX_NEXTHOPS: usize = 65536;
@@ -37,6 +38,7 @@ same_offsets!(types::gw_control, ControlBlock:
     index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
     daemon_loss = daemon_loss, fast_path = fast_path);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
+same_offsets!(types::gw_nat_line, NatLine:);
 same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops);
 
 // Where the words of the atomic views keep their parts.
@@ -228,6 +230,9 @@ mod tests {
         {
             assert_eq!(z[name], v as u64, "{name}");
         }
+        let l = c_enum("gw_local_flags");
+        assert_eq!(l["GW_LOCAL_ON"], u64::from(crate::local::LOCAL_ON));
+        assert_eq!(l["GW_LOCAL_ANY"], u64::from(crate::local::LOCAL_ANY));
         assert_eq!(c_enum("gw_nexthop_flags")["GW_NH_VALID"], u64::from(NH_VALID));
     }
 
@@ -240,6 +245,8 @@ mod tests {
         assert_eq!(c_define("GW_MAX_DEVS"), u64::from(MAX_DEVS));
         assert_eq!(c_define("GW_MAX_NEXTHOPS"), MAX_NEXTHOPS as u64);
         assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
+        assert_eq!(c_define("GW_NAT_SLOTS"), NAT_SLOTS as u64);
+        assert_eq!(c_define("GW_NAT_LINES") * 8, NAT_SLOT_WORDS as u64);
         assert_eq!(c_define("GW_TICK_SHIFT"), u64::from(sag_model::time::TICK_SHIFT));
     }
 

@@ -2,6 +2,7 @@
 
 use crate::abi::{MAX_DEVS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::error::{LoadError, MapError};
+use crate::inject::Injector;
 use crate::lock::Lock;
 use crate::mapped::{Mapped, PortSlot};
 use crate::maps::{self, Maps};
@@ -10,8 +11,8 @@ use crate::stats::PortStats;
 use crate::sys;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// A port as the ingress side needs it (`struct gw_port`).
@@ -59,8 +60,9 @@ pub struct ProgramInfo {
 pub struct Gateway {
     pub(crate) pins: PinDir,
     pub(crate) prog: OwnedFd,
-    maps: Maps,
+    pub(crate) maps: Maps,
     mapped: Mapped,
+    pub(crate) inject: Injector,
     reused: bool,
     // Last: released when everything else is closed.
     _lock: Lock,
@@ -72,10 +74,11 @@ impl Gateway {
         maps: Maps,
         mapped: Mapped,
         prog: OwnedFd,
+        inject: Injector,
         lock: Lock,
         reused: bool,
     ) -> Gateway {
-        Gateway { pins, prog, maps, mapped, reused, _lock: lock }
+        Gateway { pins, prog, maps, mapped, inject, reused, _lock: lock }
     }
 
     /// True if the maps, and with them sessions and counters, are those of an earlier run.
@@ -106,6 +109,14 @@ impl Gateway {
 
     pub fn index6(&self) -> &'static [Bucket] {
         self.mapped.index6
+    }
+
+    /// Which ports of the outside addresses lead inside; [`nat_port_bit`] says where a port's bit is.
+    /// Workers share words, so they change bits by `fetch_or` and `fetch_and`.
+    ///
+    /// [`nat_port_bit`]: sag_model::flow::nat_port_bit
+    pub fn nat_ports(&self) -> &'static [AtomicU64] {
+        self.mapped.nat_ports
     }
 
     /// Says what a device is to the gateway.
@@ -154,27 +165,6 @@ impl Gateway {
         maps::take(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan))
     }
 
-    /// Adds or removes an address of this box (or a subnet broadcast): packets to it that belong to
-    /// no session go to the kernel.
-    pub fn set_local4(&self, addr: Ipv4Addr, local: bool) -> Result<(), MapError> {
-        set_local(&self.maps.local4, "gw_local4", addr, &addr.octets(), local)
-    }
-
-    pub fn set_local6(&self, addr: Ipv6Addr, local: bool) -> Result<(), MapError> {
-        set_local(&self.maps.local6, "gw_local6", addr, &addr.octets(), local)
-    }
-
-    /// Makes the local addresses exactly these.
-    pub fn replace_local4(&self, addrs: &[Ipv4Addr]) -> Result<(), MapError> {
-        let keys: Vec<_> = addrs.iter().map(|a| a.octets().to_vec()).collect();
-        maps::replace_keys(&self.maps.local4, "gw_local4", &keys, &LOCAL)
-    }
-
-    pub fn replace_local6(&self, addrs: &[Ipv6Addr]) -> Result<(), MapError> {
-        let keys: Vec<_> = addrs.iter().map(|a| a.octets().to_vec()).collect();
-        maps::replace_keys(&self.maps.local6, "gw_local6", &keys, &LOCAL)
-    }
-
     /// Packets of this queue that need a worker go to this AF_XDP socket from now on.
     pub fn set_xsk(&self, dev: u8, queue: u32, socket: BorrowedFd<'_>) -> Result<(), MapError> {
         let slot = xsk_slot(dev, queue)?;
@@ -221,19 +211,6 @@ impl Gateway {
             jited_bytes: info.jited_prog_len,
         })
     }
-}
-
-/// Value of an address that is the kernel's.
-const LOCAL: [u8; 4] = 1u32.to_ne_bytes();
-
-fn set_local(
-    map: &libbpf_rs::MapHandle,
-    name: &'static str,
-    addr: impl std::fmt::Display,
-    key: &[u8],
-    local: bool,
-) -> Result<(), MapError> {
-    if local { maps::put(map, name, addr, key, &LOCAL) } else { maps::take(map, name, addr, key) }
 }
 
 fn vlan_key(ifindex: u32, vlan: VlanId) -> [u8; 8] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The XDP program of every gateway port. Reads as the list of its steps: link header, IP header and
+ * The XDP program of every gateway port, gw_ingress. Reads as the list of its steps: link header, IP header and
  * flow key, flow table, then either what the record orders or a worker or the kernel.
  */
 #include <stdbool.h>
@@ -19,6 +19,7 @@
 #include "gw_forward.h"
 #include "gw_exit.h"
 #include "gw_quick.h"
+#include "gw_inject.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "flow keys are defined for little-endian machines"
@@ -36,10 +37,15 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
 	verdict = gw_parse4(pkt, ip, &key, &shape);
-	if (verdict == GW_CONTINUE && gw_shared.control.fast_path)
+	if (verdict == GW_CONTINUE)
 		r = gw_find4(&key, &pkt->record);
 	if (!r)
-		return gw_local4_or_worker(pkt, ip, &key);
+		return gw_local4_or_worker(ctx, pkt, ip, &shape, &key);
+	/* Looked for even so: a session wins over a local address. */
+	if (!gw_shared.control.fast_path) {
+		pkt->record = 0;
+		return GW_WORKER;
+	}
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
@@ -112,6 +118,12 @@ int gw_ingress(struct xdp_md *ctx)
 	if (gw_quick(ctx) == GW_FORWARD)
 		return XDP_REDIRECT;
 	return gw_classify(ctx);
+}
+
+SEC("xdp")
+int gw_inject(struct xdp_md *ctx)
+{
+	return gw_priority_tag(ctx) ? XDP_PASS : XDP_DROP;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -11,7 +11,9 @@ mod abi;
 mod attach;
 mod error;
 mod gateway;
+mod inject;
 mod load;
+mod local;
 mod lock;
 mod mapped;
 mod maps;
@@ -22,11 +24,15 @@ mod stats;
 mod sys;
 mod testrun;
 
-pub use abi::{ABI_VERSION, MAX_DEVS, MAX_NEXTHOPS, PuntNote, PuntReason, QUEUES_PER_DEV};
+pub use abi::{
+    ABI_VERSION, MAX_DEVS, MAX_NEXTHOPS, NAT_SLOT_WORDS, NAT_SLOTS, PuntNote, PuntReason, QUEUES_PER_DEV,
+};
 pub use attach::{AttachMode, Attached, Mode};
 pub use error::{LoadError, MapError};
 pub use gateway::{Gateway, PortEntry, ProgramInfo};
+pub use inject::Injector;
 pub use load::OpenOptions;
+pub use local::LocalAddr;
 pub use pins::unload;
 pub use preflight::{Missing, preflight};
 pub use stats::PortStats;

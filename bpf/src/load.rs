@@ -4,6 +4,7 @@
 use crate::abi::ABI_VERSION;
 use crate::error::LoadError;
 use crate::gateway::Gateway;
+use crate::inject::Injector;
 use crate::lock::Lock;
 use crate::mapped::Mapped;
 use crate::maps::{Maps, open_maps};
@@ -15,7 +16,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use sag_model::flow::RECORD_BITS;
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -88,12 +89,10 @@ impl Gateway {
         }
         let skel = open.load().map_err(kernel("load"))?;
         let mut maps = Maps::from_skel(&skel.maps).map_err(kernel("open maps"))?;
-        let prog = skel
-            .progs
-            .gw_ingress
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| kernel("open program")(e.into()))?;
+        let own =
+            |prog: BorrowedFd<'_>| prog.try_clone_to_owned().map_err(|e| kernel("open program")(e.into()));
+        let prog = own(skel.progs.gw_ingress.as_fd())?;
+        let inject = Injector::new(own(skel.progs.gw_inject.as_fd())?);
         let mapped = Mapped::new(&maps).map_err(|e| kernel("map memory")(e.into()))?;
 
         if reused {
@@ -102,7 +101,7 @@ impl Gateway {
             mapped.shared.control.abi_version.store(ABI_VERSION, Ordering::Release);
             pin_all(&pins, &mut maps, &prog)?;
         }
-        Ok(Gateway::new(pins, maps, mapped, prog, lock, reused))
+        Ok(Gateway::new(pins, maps, mapped, prog, inject, lock, reused))
     }
 }
 

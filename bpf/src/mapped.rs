@@ -30,6 +30,11 @@ unsafe impl Shared for NextHopRecord {}
 
 // SAFETY: as above.
 unsafe impl Shared for SharedBlock {}
+// SAFETY: atomics alone.
+unsafe impl Shared for NatLine {}
+
+/// `struct gw_nat_line`.
+pub(crate) type NatLine = [AtomicU64; 8];
 
 /// `struct gw_port`: flags, port, zone, device slot and interface number; then the address.
 #[repr(C, align(16))]
@@ -56,6 +61,7 @@ pub(crate) struct Mapped {
     pub(crate) flows6: &'static [FlowRecord6],
     pub(crate) index4: &'static [Bucket],
     pub(crate) index6: &'static [Bucket],
+    pub(crate) nat_ports: &'static [AtomicU64],
 }
 
 impl fmt::Debug for Mapped {
@@ -78,6 +84,7 @@ impl Mapped {
             flows6: map(&maps.flows6)?,
             index4: map(&maps.index4)?,
             index6: map(&maps.index6)?,
+            nat_ports: map::<NatLine>(&maps.nat_ports)?.as_flattened(),
         })
     }
 }

@@ -34,6 +34,7 @@ maps! {
     vlans = gw_vlans "gw_vlans",
     local4 = gw_local4 "gw_local4",
     local6 = gw_local6 "gw_local6",
+    nat_ports = gw_nat_ports "gw_nat_ports",
     xsks = gw_xsks "gw_xsks",
     devs = gw_devs "gw_devs",
     flows4 = gw_flows4 "gw_flows4",
@@ -75,18 +76,13 @@ pub(crate) fn take(
     }
 }
 
-/// Makes the keys of a hash map exactly `want`, without a moment in which a key of both the old and
-/// the new set is missing.
-pub(crate) fn replace_keys(
-    m: &MapHandle,
-    map: &'static str,
-    want: &[Vec<u8>],
-    value: &[u8],
-) -> Result<(), MapError> {
-    for key in want {
-        put(m, map, "an address", key, value)?;
+/// Makes the entries of a hash map exactly `want`, without a moment in which a key of both the old
+/// and the new set is missing: the kernel links the new entry of a key in front of the old one.
+pub(crate) fn replace(m: &MapHandle, map: &'static str, want: &[(Vec<u8>, u32)]) -> Result<(), MapError> {
+    for (key, value) in want {
+        put(m, map, "an address", key, &value.to_ne_bytes())?;
     }
-    let old: Vec<Vec<u8>> = m.keys().filter(|k| !want.contains(k)).collect();
+    let old: Vec<Vec<u8>> = m.keys().filter(|k| !want.iter().any(|(w, _)| w == k)).collect();
     for key in &old {
         take(m, map, "an address", key)?;
     }

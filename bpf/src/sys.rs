@@ -179,3 +179,27 @@ pub(crate) fn test_run(
     out.truncate(opts.data_size_out as usize);
     Ok((opts.retval, out, ctx_out))
 }
+
+/// Runs `prog` once on a live frame: what it passes, the stack receives.
+pub(crate) fn live_run(prog: BorrowedFd<'_>, frame: &[u8], ctx: raw::xdp_md) -> io::Result<()> {
+    let mut opts = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        ctx_in: (&raw const ctx).cast(),
+        ctx_size_in: size_of::<raw::xdp_md>() as u32,
+        flags: raw::BPF_F_TEST_XDP_LIVE_FRAMES,
+        // The kernel sets up as many frames as this.
+        batch_size: 1,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: every pointer of `opts` is to a live buffer of the size given beside it.
+    check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) }).map(drop)
+}
+
+pub(crate) fn page_size() -> usize {
+    // SAFETY: no memory is passed.
+    let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(n).unwrap_or(4096)
+}

@@ -1,69 +1,12 @@
 //! Attaching to real (veth) devices in a network namespace of the test's own.
-// Entering a namespace is a system call.
-#![allow(unsafe_code)]
 
 mod common;
 
+use common::netns::*;
 use common::packet::*;
 use common::*;
 use sag_bpf::{AttachMode, Gateway, MapError, Mode, TestFrame, unload};
-use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-static SERIAL: AtomicU32 = AtomicU32::new(0);
-
-/// A network namespace with a veth pair va-vb; this thread is inside while it lives.
-struct Netns {
-    name: String,
-    home: std::fs::File,
-}
-
-fn ip(args: &[&str]) -> Result<(), String> {
-    match Command::new("ip").args(args).output() {
-        Ok(o) if o.status.success() => Ok(()),
-        Ok(o) => Err(format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&o.stderr).trim())),
-        Err(e) => Err(format!("ip: {e}")),
-    }
-}
-
-fn enter(ns: &std::fs::File) {
-    // SAFETY: an open descriptor, no memory is passed; only this thread changes its namespace.
-    let r = unsafe { libc::setns(ns.as_raw_fd(), libc::CLONE_NEWNET) };
-    assert_eq!(r, 0, "{}", std::io::Error::last_os_error());
-}
-
-impl Netns {
-    fn new() -> Option<Netns> {
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bpf-t-{}-{serial}", std::process::id());
-        if let Err(e) = ip(&["netns", "add", &name]) {
-            skip(&e);
-            return None;
-        }
-        let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        let ns = Netns { name, home };
-        enter(&std::fs::File::open(format!("/run/netns/{}", ns.name)).unwrap());
-        ip(&["link", "add", "va", "type", "veth", "peer", "name", "vb"]).unwrap();
-        for dev in ["va", "vb", "lo"] {
-            ip(&["link", "set", dev, "up"]).unwrap();
-        }
-        Some(ns)
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        enter(&self.home);
-        let _ = ip(&["netns", "del", &self.name]);
-    }
-}
-
-fn ifindex(dev: &str) -> u32 {
-    let dev = std::ffi::CString::new(dev).unwrap();
-    // SAFETY: a NUL-terminated string that lives through the call.
-    unsafe { libc::if_nametoindex(dev.as_ptr()) }
-}
 
 /// Name of the program that `ip` sees on a device.
 fn xdp_of(dev: &str) -> String {
@@ -200,20 +143,4 @@ fn real_frames_arrive() {
     let run = gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 0 }).unwrap();
     assert_eq!(run.action, XDP_DROP);
     assert!(gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 1 }).is_err(), "no such queue");
-}
-
-fn send_raw(dev: &str, frame: &[u8]) {
-    // SAFETY: plain system calls on values and buffers that live through them; the descriptor is
-    // closed at the end.
-    unsafe {
-        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
-        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-        let mut to: libc::sockaddr_ll = std::mem::zeroed();
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = ifindex(dev) as i32;
-        let len = size_of::<libc::sockaddr_ll>() as u32;
-        let n = libc::sendto(fd, frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), len);
-        assert_eq!(n, frame.len() as isize, "{}", std::io::Error::last_os_error());
-        libc::close(fd);
-    }
 }

@@ -128,6 +128,7 @@ fn snat_of_udp_tcp_and_icmp() {
         (17, udp(1000, 53, b"odd"), udp(40_000, 53, b"odd")),
         (6, tcp(1000, 80, 0x18, b"GET /"), tcp(40_000, 80, 0x18, b"GET /")),
         (1, icmp(8, 77, b"ping"), icmp(8, 40_000, b"ping")),
+        (1, icmp(13, 77, &[9; 12]), icmp(13, 40_000, &[9; 12])),
         (47, vec![0, 0, 8, 0, 1, 2], vec![0, 0, 8, 0, 1, 2]),
     ];
     for (proto, before, after) in cases {
@@ -138,7 +139,7 @@ fn snat_of_udp_tcp_and_icmp() {
 }
 
 #[test]
-fn the_way_back_of_an_echo_carries_its_identifier_as_destination() {
+fn the_way_back_of_a_query_carries_its_identifier_as_destination() {
     let Some(f) = fixture() else { return };
     f.install4(2, key4(FAR, PUBLIC, 1, 0, 40_000), |r| {
         r.new_addrs.store(u64::from(raw(FAR)) | u64::from(raw(HOST)) << 32, Relaxed);
@@ -147,8 +148,21 @@ fn the_way_back_of_an_echo_carries_its_identifier_as_destination() {
         r.new_ports.store(u64::from(77u16.to_be()) << 16 | l3 | l4, Relaxed);
         r.action.store(forward(4, FLOW_DNAT).to_word(), Relaxed);
     });
-    let run = f.run(&v4(FAR, PUBLIC, 1, icmp(0, 40_000, b"pong")).frame(None));
-    assert_eq!(run.frame, expect4(&v4(FAR, HOST, 1, icmp(0, 77, b"pong")), None));
+    for kind in [0, 14] {
+        let run = f.run(&v4(FAR, PUBLIC, 1, icmp(kind, 40_000, b"pong")).frame(None));
+        assert_eq!(run.frame, expect4(&v4(FAR, HOST, 1, icmp(kind, 77, b"pong")), None));
+    }
+    // A query from there is another flow, and ICMPv6 has no timestamps.
+    for kind in [8, 13] {
+        assert_eq!(
+            worker(&f.run(&v4(FAR, PUBLIC, 1, icmp(kind, 40_000, b"")).frame(None))),
+            (0, PuntReason::Miss)
+        );
+    }
+    for kind in [0, 8, 13, 14] {
+        let six = v6("2001:db8::1", "2001:db8::2", 58, 64, &icmp(kind, 40_000, b""));
+        assert_eq!(worker(&f.run(&v6_frame(None, &six))), (0, PuntReason::Icmp));
+    }
 }
 
 #[test]

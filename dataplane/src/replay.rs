@@ -12,6 +12,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use sag_model::config::Config;
 use sag_model::{Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
+use sag_pipeline::nat::NatState;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
@@ -124,13 +125,15 @@ struct Shell<'d> {
 
 impl<'d> Shell<'d> {
     fn new(config: Config, out: &'d Path, ingress: PortIdx) -> Result<Self> {
-        let mut compiler = Compiler::new(NextHops::inventing(65_535), true);
+        let nat = Arc::new(NatState::private(config.dataplane.flows));
+        let mut compiler = Compiler::new(NextHops::inventing(65_535), nat.clone(), true);
         let snapshot = compiler.compile(&config, &sag_rtnl::Tables::default(), 1).snapshot;
         let grace = Grace::immediate();
         let d = &config.dataplane;
         let tables = Tables {
             v4: FlowTable::private(d.flows, grace.clone()),
             v6: FlowTable::private(d.flows_v6(), grace),
+            nat,
         };
         let pipeline = Pipeline::new(Arc::new(tables), 0, 1);
         let port = snapshot.port(ingress).context("the port vanished")?;

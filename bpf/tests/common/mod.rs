@@ -2,11 +2,12 @@
 //! packets built field by field with checksums computed the slow way.
 #![allow(dead_code)]
 
+pub mod netns;
 pub mod packet;
 
-use sag_bpf::{Gateway, OpenOptions, PortEntry, TestFrame, TestRun};
+use sag_bpf::{Gateway, OpenOptions, PortEntry, PuntReason, TestFrame, TestRun};
 use sag_model::flow::*;
-use sag_model::{MacAddr, PortIdx, Zone};
+use sag_model::{DropReason, MacAddr, PortIdx, Zone};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -154,6 +155,42 @@ impl Fixture {
             u64::from(LO) | u64::from(WAN.0) << 40 | u64::from(generation) << 48 | u64::from(flags) << 56;
         h.dev.store(dev, Relaxed);
     }
+}
+
+/// The outcome of a frame, and which counter moved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Kernel,
+    Worker(PuntReason),
+    Dropped(DropReason),
+}
+
+pub fn outcome(f: &Fixture, frame: &[u8]) -> Outcome {
+    let before = f.gw.stats(LAN).unwrap();
+    let run = f.run(frame);
+    let after = f.gw.stats(LAN).unwrap();
+    assert_eq!(run.frame, frame, "a packet that is not forwarded must not be changed");
+    let got = match run.action {
+        XDP_PASS => {
+            assert_eq!(after.to_kernel, before.to_kernel + 1);
+            assert_eq!(run.note, None);
+            Outcome::Kernel
+        }
+        XDP_REDIRECT => {
+            assert_eq!(after.punted, before.punted + 1);
+            let note = run.note.expect("a note for the worker");
+            assert_eq!((note.port, note.record), (LAN, 0));
+            assert_eq!(after.punts(note.reason), before.punts(note.reason) + 1);
+            Outcome::Worker(note.reason)
+        }
+        XDP_DROP => {
+            let r = *DropReason::ALL.iter().find(|r| after.drops(**r) == before.drops(**r) + 1).unwrap();
+            Outcome::Dropped(r)
+        }
+        other => panic!("action {other}"),
+    };
+    assert_eq!(after.fast, before.fast);
+    got
 }
 
 pub fn publish(bucket: &Bucket, tag: u32, n: u32) {

@@ -88,6 +88,9 @@ drop_reasons! {
     NatNoAddress = 53, "nat-no-address", "the egress port has no address to translate to";
     SendFailed = 54, "send-failed", "the kernel refused the frame";
     NoKernelPath = 55, "no-kernel-path", "for the gateway itself, but already past the hand-over to the kernel";
+    IcmpBadChecksum = 56, "icmp-bad-checksum", "ICMP error to be translated whose checksum, or that of its quote, is wrong (RFC 5508 REQ-3)";
+    NatNoSession = 57, "nat-no-session", "needs translation and begins no session (RST, ICMP reply, or the middle of a connection)";
+    NatProtocol = 58, "nat-protocol", "protocol that NAT cannot translate (DCCP, UDP-Lite)";
 }
 
 impl DropReason {

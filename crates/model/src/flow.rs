@@ -119,6 +119,18 @@ pub const FLOW_DNAT: u8 = 1 << 1;
 pub const FLOW_METER: u8 = 1 << 2;
 pub const FLOW_PUNT_ALL: u8 = 1 << 3;
 
+/// Outside addresses of NAT that XDP can tell the ports of (`gw_nat_ports`).
+pub const NAT_SLOTS: usize = 64;
+/// Words of a slot: a bit for every port of TCP, then of UDP.
+pub const NAT_SLOT_WORDS: usize = 2 * 65536 / 64;
+
+/// Where the bit of an outside port is among the words of all slots: the word, and the bit in it.
+#[inline]
+pub const fn nat_port_bit(slot: u8, udp: bool, port: u16) -> (usize, u64) {
+    let proto = if udp { NAT_SLOT_WORDS / 2 } else { 0 };
+    (slot as usize * NAT_SLOT_WORDS + proto + port as usize / 64, 1 << (port % 64))
+}
+
 /// The action word of a record: what is stored with one store when a flow is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action {

@@ -11,5 +11,6 @@ pub mod icmp;
 pub mod parse;
 pub mod proto;
 pub mod rewrite;
+pub mod translate;
 
 pub use parse::{Family, Fragment, L4, Malformed, Parsed, Seen, parse};

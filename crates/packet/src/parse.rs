@@ -35,7 +35,8 @@ pub enum L4 {
         flags: u8,
     },
     Udp,
-    /// ICMP or ICMPv6 echo; the identifier stands in for the port of the asking side.
+    /// ICMP or ICMPv6 echo, or ICMP timestamp (RFC 5508 calls them queries); the identifier stands
+    /// in for the port of the asking side.
     Echo {
         reply: bool,
     },
@@ -318,8 +319,8 @@ fn transport(d: &[u8], p: &mut Parsed) -> Result<(), Malformed> {
         ICMP if p.family == Family::V4 => {
             let Some(h) = d.first_chunk::<8>() else { return Err(cut) };
             p.l4 = match h[0] {
-                8 => L4::Echo { reply: false },
-                0 => L4::Echo { reply: true },
+                8 | 13 => L4::Echo { reply: false },
+                0 | 14 => L4::Echo { reply: true },
                 3 | 4 | 5 | 11 | 12 => L4::IcmpError { kind: h[0], code: h[1] },
                 kind => L4::IcmpOther { kind, code: h[1] },
             };

@@ -8,11 +8,18 @@ pub const ETHERTYPE_VLAN: u16 = 0x8100;
 
 pub const IPV4_LEN: usize = 20;
 pub const IPV6_LEN: usize = 40;
+/// Without options.
+pub const TCP_LEN: usize = 20;
+pub const UDP_LEN: usize = 8;
+/// The fixed part of every message that we read.
+pub const ICMP_LEN: usize = 8;
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const DCCP: u8 = 33;
 pub const ICMPV6: u8 = 58;
+pub const UDP_LITE: u8 = 136;
 
 pub const HOP_BY_HOP: u8 = 0;
 pub const ROUTING: u8 = 43;

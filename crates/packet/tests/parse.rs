@@ -222,7 +222,13 @@ fn icmp_kinds() {
     assert_eq!((kind(8).l4, kind(8).ports()), (L4::Echo { reply: false }, (0x1122, 0)));
     assert_eq!((kind(0).l4, kind(0).ports()), (L4::Echo { reply: true }, (0, 0x1122)));
     assert_eq!(kind(3).l4, L4::IcmpError { kind: 3, code: 3 });
-    assert_eq!((kind(13).l4, kind(13).ports()), (L4::IcmpOther { kind: 13, code: 3 }, (0, 0)));
+    assert_eq!(
+        (kind(13).l4, kind(13).ports()),
+        (L4::Echo { reply: false }, (0x1122, 0)),
+        "a timestamp request"
+    );
+    assert_eq!((kind(14).l4, kind(14).ports()), (L4::Echo { reply: true }, (0, 0x1122)));
+    assert_eq!((kind(10).l4, kind(10).ports()), (L4::IcmpOther { kind: 10, code: 3 }, (0, 0)));
     let kind6 = |t: u8| ip(&ipv6_raw(58, &[t, 0, 0, 0, 0x11, 0x22, 0, 1])).l4;
     assert_eq!(kind6(128), L4::Echo { reply: false });
     assert_eq!(kind6(2), L4::IcmpError { kind: 2, code: 0 });

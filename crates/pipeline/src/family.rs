@@ -1,14 +1,20 @@
 //! What differs between IPv4 and IPv6 in the flow table's use.
 
+use crate::nat::Endpoint;
 use crate::policy::Tuple;
 use crate::table::FlowTable;
 use crate::worker::Tables;
-use sag_model::flow::{FlowRecord, FlowRecord4, FlowRecord6, Key4, Key6, l4_word};
+use sag_model::DropReason;
+use sag_model::flow::{FLOW_DNAT, FLOW_SNAT, FlowRecord, FlowRecord4, FlowRecord6, Key4, Key6, l4_word};
 use sag_model::ids::Zone;
 use sag_packet::parse::{Family, Parsed};
 use sag_packet::proto::*;
+use sag_packet::translate::{self, BadError, Words4};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
+
+/// Source and destination.
+pub type Ends = (Endpoint, Endpoint);
 
 /// A record type and its family's way with keys.
 pub trait FamilyOf: FlowRecord {
@@ -24,8 +30,19 @@ pub trait FamilyOf: FlowRecord {
     fn tuple(key: &Self::Key) -> Tuple;
     /// The port fields of a key in host order; of ICMP echo, its identifier stands there.
     fn raw_ports(key: &Self::Key) -> (u16, u16);
-    /// No translation: the new addresses and ports are the key's.
-    fn set_identity(&self, key: &Self::Key);
+    /// Writes what becomes of a packet with this key: addresses and ports of `to`.
+    fn set_translation(&self, key: &Self::Key, to: &Self::Key);
+    /// What becomes of a packet with the record's key; protocol and zone are the key's.
+    fn translated(&self) -> Self::Key;
+    /// Flags of an action for packets that are translated so.
+    fn nat_flags(key: &Self::Key, to: &Self::Key) -> u8;
+    /// Both endpoints, an ICMP identifier in place of a port. `None`: a family without translation.
+    fn ends(key: &Self::Key) -> Option<Ends>;
+    fn with_ends(key: &Self::Key, ends: Ends) -> Self::Key;
+    /// Translates a packet of this record.
+    fn rewrite(&self, frame: &mut [u8], p: &Parsed);
+    /// Translates an ICMP error about a packet whose answers this record translates.
+    fn rewrite_error(&self, frame: &mut [u8], p: &Parsed) -> Result<(), DropReason>;
     /// Key from the addresses of an IP header that an ICMP error quotes, as its *answer* would
     /// arrive from `zone`.
     fn answer_to(header: &[u8], l4: (u16, u16), proto: u8, zone: Zone) -> Option<Self::Key>;
@@ -84,9 +101,64 @@ impl FamilyOf for FlowRecord4 {
         Tuple { proto, src: addr(key.addrs as u32), dst: addr((key.addrs >> 32) as u32), sport, dport }
     }
 
-    fn set_identity(&self, key: &Key4) {
-        self.new_addrs.store(key.addrs, Ordering::Relaxed);
-        self.new_ports.store(key.l4 & 0xFFFF_FFFF, Ordering::Relaxed);
+    fn set_translation(&self, key: &Key4, to: &Key4) {
+        let w = Words4::between((key.addrs, key.l4 as u32), (to.addrs, to.l4 as u32), (key.l4 >> 32) as u8);
+        let w = if to == key { Words4 { addrs: to.addrs, ports: to.l4 & 0xFFFF_FFFF } } else { w };
+        self.new_addrs.store(w.addrs, Ordering::Relaxed);
+        self.new_ports.store(w.ports, Ordering::Relaxed);
+    }
+
+    fn translated(&self) -> Key4 {
+        let l4 = self.key_l4.load(Ordering::Relaxed) >> 32 << 32;
+        let ports = self.new_ports.load(Ordering::Relaxed) & 0xFFFF_FFFF;
+        Key4 { addrs: self.new_addrs.load(Ordering::Relaxed), l4: l4 | ports }
+    }
+
+    fn nat_flags(key: &Key4, to: &Key4) -> u8 {
+        let src = key.addrs as u32 != to.addrs as u32 || key.l4 as u16 != to.l4 as u16;
+        let dst = key.addrs >> 32 != to.addrs >> 32 || (key.l4 >> 16) as u16 != (to.l4 >> 16) as u16;
+        (u8::from(src) * FLOW_SNAT) | (u8::from(dst) * FLOW_DNAT)
+    }
+
+    fn ends(key: &Key4) -> Option<Ends> {
+        let end = |addr: u32, port: u16| Endpoint {
+            addr: Ipv4Addr::from(addr.to_le_bytes()),
+            port: u16::from_be_bytes(port.to_le_bytes()),
+        };
+        let (src, dst) =
+            (end(key.addrs as u32, key.l4 as u16), end((key.addrs >> 32) as u32, (key.l4 >> 16) as u16));
+        Some((src, dst))
+    }
+
+    fn with_ends(key: &Key4, (src, dst): Ends) -> Key4 {
+        let addr = |e: Endpoint| u64::from(u32::from_le_bytes(e.addr.octets()));
+        let port = |e: Endpoint| u64::from(u16::from_le_bytes(e.port.to_be_bytes()));
+        Key4 { addrs: addr(src) | addr(dst) << 32, l4: key.l4 >> 32 << 32 | port(src) | port(dst) << 16 }
+    }
+
+    #[inline]
+    fn rewrite(&self, frame: &mut [u8], p: &Parsed) {
+        let words = Words4 {
+            addrs: self.new_addrs.load(Ordering::Relaxed),
+            ports: self.new_ports.load(Ordering::Relaxed),
+        };
+        translate::packet4(frame, p, words);
+    }
+
+    fn rewrite_error(&self, frame: &mut [u8], p: &Parsed) -> Result<(), DropReason> {
+        let (key, new) = (self.key(), self.translated());
+        translate::check_error4(frame, p).map_err(|e| match e {
+            BadError::Checksum => DropReason::IcmpBadChecksum,
+            BadError::Quote => DropReason::IcmpUnmatched,
+        })?;
+        // A router on the way speaks for itself, unless it is behind the translation: its address
+        // says nothing out there (RFC 5508 REQ-5).
+        let hidden = key.addrs as u32 != new.addrs as u32;
+        let src = if hidden { new.addrs as u32 } else { p.addrs4 as u32 };
+        let outer = u64::from(src) | new.addrs >> 32 << 32;
+        let quoted = FlowRecord4::reverse(&new, Zone::Lan);
+        translate::error4(frame, p, outer, (quoted.addrs, quoted.l4 as u32));
+        Ok(())
     }
 
     fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, zone: Zone) -> Option<Key4> {
@@ -132,12 +204,36 @@ impl FamilyOf for FlowRecord6 {
         Tuple { proto, src: addr(key.src), dst: addr(key.dst), sport, dport }
     }
 
-    fn set_identity(&self, key: &Key6) {
+    fn set_translation(&self, _: &Key6, to: &Key6) {
         for i in 0..2 {
-            self.new_src[i].store(key.src[i], Ordering::Relaxed);
-            self.new_dst[i].store(key.dst[i], Ordering::Relaxed);
+            self.new_src[i].store(to.src[i], Ordering::Relaxed);
+            self.new_dst[i].store(to.dst[i], Ordering::Relaxed);
         }
-        self.new_ports.store(key.l4 & 0xFFFF_FFFF, Ordering::Relaxed);
+        self.new_ports.store(to.l4 & 0xFFFF_FFFF, Ordering::Relaxed);
+    }
+
+    fn translated(&self) -> Key6 {
+        self.key()
+    }
+
+    // IPv6 is routed, not translated (docs/nat.md).
+    fn nat_flags(_: &Key6, _: &Key6) -> u8 {
+        0
+    }
+
+    fn ends(_: &Key6) -> Option<Ends> {
+        None
+    }
+
+    fn with_ends(key: &Key6, _: Ends) -> Key6 {
+        *key
+    }
+
+    #[inline]
+    fn rewrite(&self, _: &mut [u8], _: &Parsed) {}
+
+    fn rewrite_error(&self, _: &mut [u8], _: &Parsed) -> Result<(), DropReason> {
+        Ok(())
     }
 
     fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, zone: Zone) -> Option<Key6> {
@@ -160,8 +256,8 @@ pub fn quoted_key<R: FamilyOf>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<R
     let word = |i: usize| u16::from_le_bytes([l4[i], l4[i + 1]]);
     let ports = match (R::FAMILY, proto, l4[0]) {
         (_, TCP | UDP, _) => (word(0), word(2)),
-        (Family::V4, ICMP, 8) | (Family::V6, ICMPV6, 128) => (word(4), 0),
-        (Family::V4, ICMP, 0) | (Family::V6, ICMPV6, 129) => (0, word(4)),
+        (Family::V4, ICMP, 8 | 13) | (Family::V6, ICMPV6, 128) => (word(4), 0),
+        (Family::V4, ICMP, 0 | 14) | (Family::V6, ICMPV6, 129) => (0, word(4)),
         _ => (0, 0),
     };
     R::answer_to(quote, ports, proto, zone)

@@ -10,6 +10,7 @@ pub mod fib;
 pub mod fragments;
 pub mod hash;
 pub mod hold;
+pub mod nat;
 pub mod order;
 pub mod originate;
 pub mod policy;

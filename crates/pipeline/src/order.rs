@@ -1,6 +1,10 @@
 //! The one place with the order of the pipeline. `walk` is what every packet that no flow record
 //! answers for goes through; `established` in [`crate::worker`] is its short cut.
 
+mod nat;
+
+use crate::family::Ends;
+use crate::nat::{BindingNo, Endpoint, NatState, Snat};
 use crate::policy::{Judged, Tuple};
 use crate::snapshot::{Member, NhIdx, Route, Snapshot};
 use crate::trace::Tracer;
@@ -15,11 +19,13 @@ use std::net::{IpAddr, Ipv4Addr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Parse,
+    Session,
+    Dnat,
     Local,
     Sanity,
-    Session,
     Route,
     Acl,
+    Snat,
     Ttl,
     Mtu,
     Neighbor,
@@ -27,13 +33,15 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ORDER: [Stage; 10] = [
+    pub const ORDER: [Stage; 12] = [
         Stage::Parse,
+        Stage::Session,
+        Stage::Dnat,
         Stage::Local,
         Stage::Sanity,
-        Stage::Session,
         Stage::Route,
         Stage::Acl,
+        Stage::Snat,
         Stage::Ttl,
         Stage::Mtu,
         Stage::Neighbor,
@@ -43,11 +51,13 @@ impl Stage {
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Parse => "parse",
+            Stage::Session => "session",
+            Stage::Dnat => "dnat",
             Stage::Local => "local",
             Stage::Sanity => "sanity",
-            Stage::Session => "session",
             Stage::Route => "route",
             Stage::Acl => "acl",
+            Stage::Snat => "snat",
             Stage::Ttl => "ttl",
             Stage::Mtu => "mtu",
             Stage::Neighbor => "neighbor",
@@ -78,6 +88,21 @@ pub struct View<'f> {
     pub session: Known,
     /// The zone to which that session's packets in this direction go.
     pub leaves_to: Option<Zone>,
+    /// What the session makes of the destination, if it is another one.
+    pub to: Option<IpAddr>,
+    /// The translation of an IPv4 session that the packet belongs to.
+    pub pair: Option<Pair>,
+    pub nat: &'f NatState,
+}
+
+/// A session's first packet and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    pub from: Zone,
+    pub old: Ends,
+    pub new: Ends,
+    /// The packet in hand goes the other way.
+    pub reply: bool,
 }
 
 /// What the session table knew.
@@ -106,6 +131,19 @@ pub struct Way {
     pub mtu: u16,
     /// The packet is larger than that and may be fragmented.
     pub split: bool,
+    /// Translation of a new session.
+    pub dnat: Option<Dnat>,
+    pub snat: Option<Snat>,
+}
+
+/// Where a packet really goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dnat {
+    pub to: Endpoint,
+    /// The binding through which a packet from outside came in.
+    pub binding: Option<BindingNo>,
+    /// External address by which it came.
+    pub external: Ipv4Addr,
 }
 
 /// Where a walk ends other than by a way out.
@@ -117,6 +155,9 @@ pub enum Stop {
         tell: Option<IcmpError>,
         rule: Option<u32>,
     },
+    /// The session's translation is not what is wanted any more: it ends, and the packet is looked at
+    /// as a first one.
+    Anew,
     /// The next hop's link address is not known yet.
     Unresolved {
         port: PortIdx,
@@ -128,16 +169,22 @@ const fn stop(reason: DropReason, tell: Option<IcmpError>) -> Stop {
     Stop::Drop { reason, tell, rule: None }
 }
 
-/// Route, ACL, TTL, MTU and neighbour of one packet.
+/// Translation, route, ACL, TTL, MTU and neighbour of one packet.
 pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<Way, Stop> {
-    let (src, dst) = (v.p.src(v.frame), v.p.dst(v.frame));
-    local(snap, dst)
-        .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))?;
-    sanity(snap, src, dst)?;
+    let (src, wire_dst) = (v.p.src(v.frame), v.p.dst(v.frame));
     trace.step(Stage::Session, || v.session.to_string());
+    let dnat = nat::dnat(snap, v, trace)?;
+    let dst = v.to.or(dnat.map(|d| IpAddr::V4(d.to.addr)));
+    if dst.is_none() {
+        local(snap, wire_dst)
+            .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))?;
+    }
+    sanity(snap, src, wire_dst)?;
+    let dst = dst.unwrap_or(wire_dst);
     let member = route(snap, v, dst, trace)?;
     let Some(port) = snap.port(member.port) else { return Err(stop(DropReason::EgressNotOurs, None)) };
-    let rule = acl(snap, v, (src, dst), port.zone, trace)?;
+    let rule = acl(snap, v, (src, dst), dnat.as_ref(), port.zone, trace)?;
+    let snat = nat::snat(snap, v, dnat.as_ref(), (port.zone, member.port), trace)?;
     if v.p.ttl <= 1 {
         return Err(stop(DropReason::TtlExpired, Some(IcmpError::TimeExceeded)));
     }
@@ -168,7 +215,7 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
         Some(nh) => format!("{to} is at {}", nh.dmac),
         None => format!("{to}"),
     });
-    Ok(Way { port: member.port, to, nexthop, rule, mtu, split })
+    Ok(Way { port: member.port, to, nexthop, rule, mtu, split, dnat, snat })
 }
 
 /// Packets for the gateway itself and link-scope multicast are the kernel's.
@@ -246,6 +293,7 @@ fn acl<T: Tracer>(
     snap: &Snapshot,
     v: &View<'_>,
     (src, dst): (IpAddr, IpAddr),
+    dnat: Option<&Dnat>,
     to: Zone,
     trace: &mut T,
 ) -> Result<Option<u32>, Stop> {
@@ -265,6 +313,7 @@ fn acl<T: Tracer>(
                 L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
                 _ => v.p.ports(),
             };
+            let dport = dnat.map_or(dport, |d| d.to.port);
             snap.acl.judge(v.zone, to, &Tuple { proto: v.p.proto, src, dst, sport, dport })
         }
     };
@@ -319,7 +368,10 @@ mod tests {
         let names: Vec<_> = Stage::ORDER.iter().map(|s| s.name()).collect();
         assert_eq!(
             names,
-            ["parse", "local", "sanity", "session", "route", "acl", "ttl", "mtu", "neighbor", "rewrite"]
+            [
+                "parse", "session", "dnat", "local", "sanity", "route", "acl", "snat", "ttl", "mtu",
+                "neighbor", "rewrite"
+            ]
         );
         assert!(Stage::ORDER.is_sorted());
     }

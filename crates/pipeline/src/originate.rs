@@ -16,6 +16,11 @@ pub const LINK_ROOM: usize = 32;
 /// Takes what the pipeline makes. The frame must be copied; false if it could not be sent.
 pub trait Emit {
     fn emit(&mut self, port: PortIdx, frame: &[u8]) -> bool;
+
+    /// Gives a frame to the kernel as it was received on a device. False: there is no way.
+    fn to_kernel(&mut self, _dev: u8, _frame: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Errors a port may send per second, with a burst of a twentieth of that (at least 10): the generic

@@ -1,12 +1,14 @@
 //! The life of a session: states, idle times and what a sweep does.
 
 use crate::counters::Counters;
+use crate::family::FamilyOf;
+use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
 use crate::table::{FlowTable, Quarantine, SAME_RULE, SessionMeta};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 use sag_packet::proto::*;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// State of a session; the value of [`SessionMeta::state`]. Whether a session without a handshake
 /// was answered is read from the reverse record's counter, so that packets need not touch this.
@@ -22,6 +24,8 @@ pub enum State {
     Udp = 5,
     Icmp = 6,
     Other = 7,
+    /// RST seen. If more than the answers to it follows, the connection was not over (RFC 7857 2.2).
+    TcpReset = 8,
 }
 
 impl State {
@@ -38,6 +42,7 @@ impl State {
             5 => State::Udp,
             6 => State::Icmp,
             7 => State::Other,
+            8 => State::TcpReset,
             _ => return None,
         })
     }
@@ -51,13 +56,14 @@ impl State {
             State::Udp => "udp",
             State::Icmp => "icmp",
             State::Other => "other",
+            State::TcpReset => "reset",
         }
     }
 
     /// The state in which a session starts with its first packet.
     pub const fn first(proto: u8, tcp_flags: u8) -> State {
         match proto {
-            TCP if tcp_flags & TCP_RST != 0 => State::TcpClosed,
+            TCP if tcp_flags & TCP_RST != 0 => State::TcpReset,
             TCP if tcp_flags & TCP_FIN != 0 => State::TcpClosing,
             TCP if tcp_flags & TCP_SYN != 0 && tcp_flags & TCP_ACK == 0 => State::TcpSyn,
             // Picked up in the middle (the gateway was restarted without its table).
@@ -72,7 +78,7 @@ impl State {
         match self {
             State::TcpSyn => t.tcp_syn,
             State::TcpOpen => t.tcp_established,
-            State::TcpClosing | State::TcpClosed => t.tcp_transitory,
+            State::TcpClosing | State::TcpClosed | State::TcpReset => t.tcp_transitory,
             State::Udp => t.udp,
             State::Icmp => t.icmp,
             State::Other => t.other,
@@ -83,22 +89,74 @@ impl State {
 /// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
 const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
 
+/// Flags in [`SessionMeta::ports`]: the session counts for its inside host; it holds a permit for its
+/// binding's filter; the first sequence number of each side is known.
+pub const NAT_HOST: u32 = 1 << 16;
+pub const NAT_PERMIT: u32 = 1 << 17;
+pub const ISN_KNOWN: [u32; 2] = [1 << 18, 1 << 19];
+
+/// When the RST came, in the upper half of the state word: about seconds, as far as they fit.
+const fn stamp(tick: u32) -> u32 {
+    tick >> 6 << 16
+}
+
+/// Seconds (about) that packets may follow an RST before it counts as ignored: what was under way,
+/// and RSTs that answer it.
+const AFTERMATH: u16 = 3;
+
+/// Whether a packet seen at `tick` came long after the RST of this state word.
+const fn outlived(word: u32, tick: u32) -> bool {
+    let since = ((tick >> 6) as u16).wrapping_sub((word >> 16) as u16);
+    since > AFTERMATH && since < 0x8000
+}
+
 /// The state word of a session's first packet.
 pub const fn first_word(proto: u8, tcp_flags: u8) -> u32 {
     let state = State::first(proto, tcp_flags);
     state as u32 | if matches!(state, State::TcpClosing) { FIN_SEEN[0] } else { 0 }
 }
 
-/// The state word after a TCP segment with SYN, FIN or RST. Words of other protocols stay.
-pub const fn next_word(word: u32, tcp_flags: u8, reply: bool) -> u32 {
+/// The first sequence number of a side, noted by its SYN: the upper half is enough.
+pub fn note_isn(meta: &SessionMeta, side: usize, seq: u32) {
+    let (at, known) = (16 * side as u32, ISN_KNOWN[side]);
+    let old = meta.isn.load(Ordering::Relaxed);
+    meta.isn.store(old & !(0xFFFF << at) | (seq >> 16) << at, Ordering::Relaxed);
+    meta.ports.fetch_or(known, Ordering::Relaxed);
+}
+
+/// Whether an RST of one side can be the connection's: its sequence number is not before the side's
+/// first, nor further than the bytes that the side has sent (RFC 5961 3 asks the hosts for more; they
+/// see every segment, a worker sees few). `sent`: IP bytes of that side so far.
+pub fn rst_in_window(meta: &SessionMeta, side: usize, seq: u32, ack: Option<u32>, sent: u64) -> bool {
+    let flags = meta.ports.load(Ordering::Relaxed);
+    let isn = |side: usize| (meta.isn.load(Ordering::Relaxed) >> (16 * side)) as u16;
+    // In steps of 64 KiB; what was lost before it came here is covered by a few steps more.
+    let within = |number: u32, first: u16, sent: u64| {
+        u64::from(((number >> 16) as u16).wrapping_sub(first)) <= (sent >> 16) + 4
+    };
+    if flags & ISN_KNOWN[side] != 0 {
+        return sent >= 1 << 31 || within(seq, isn(side), sent);
+    }
+    let state = State::from_u32(meta.state.load(Ordering::Acquire) & 0xFF);
+    match (state, ack) {
+        // The refusal of a SYN acknowledges it (RFC 9293 3.10.7.1).
+        (Some(State::TcpSyn), Some(ack)) if flags & ISN_KNOWN[1 - side] != 0 => within(ack, isn(1 - side), 0),
+        _ => true,
+    }
+}
+
+/// The state word after a TCP segment with SYN, FIN or RST at `tick`. Words of other protocols stay.
+pub const fn next_word(word: u32, tcp_flags: u8, reply: bool, tick: u32) -> u32 {
     let Some(state) = State::from_u32(word & 0xFF) else { return word };
     let fins = word & (FIN_SEEN[0] | FIN_SEEN[1]);
     match state {
         State::Udp | State::Icmp | State::Other => word,
-        _ if tcp_flags & TCP_RST != 0 => State::TcpClosed as u32 | fins,
+        _ if tcp_flags & TCP_RST != 0 => State::TcpReset as u32 | fins | stamp(tick),
         // A new connection on the same five-tuple.
-        State::TcpClosing | State::TcpClosed if tcp_flags & TCP_SYN != 0 && !reply => State::TcpSyn as u32,
-        State::TcpClosed => word,
+        State::TcpClosing | State::TcpClosed | State::TcpReset if tcp_flags & TCP_SYN != 0 && !reply => {
+            State::TcpSyn as u32
+        }
+        State::TcpClosed | State::TcpReset => word,
         _ if tcp_flags & TCP_FIN != 0 => {
             let fins = fins | FIN_SEEN[reply as usize];
             let both = fins == FIN_SEEN[0] | FIN_SEEN[1];
@@ -132,6 +190,18 @@ fn advance(mark: &AtomicU64, now: u64) -> u64 {
     0
 }
 
+/// The same with the low half of a counter: no session counts 2^31 packets between two looks.
+fn advance32(mark: &AtomicU32, now: u32) -> u32 {
+    let mut old = mark.load(Ordering::Relaxed);
+    while now.wrapping_sub(old).cast_signed() > 0 {
+        match mark.compare_exchange_weak(old, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return now.wrapping_sub(old),
+            Err(other) => old = other,
+        }
+    }
+    0
+}
+
 /// Adds what a session counted since the last time to its rules' counters.
 pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot) {
     let meta = table.meta(session);
@@ -143,7 +213,7 @@ pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot
     for (way, rule) in [rule, reply_rule].into_iter().enumerate() {
         let r = table.record(RecordNo(session * 2 + way as u32));
         let (packets, bytes) = (r.packets().load(Ordering::Relaxed), r.bytes().load(Ordering::Relaxed));
-        let new_packets = advance(&meta.counted_packets[way], packets);
+        let new_packets = u64::from(advance32(&meta.counted_packets[way], packets as u32));
         let new_bytes = advance(&meta.counted_bytes[way], bytes);
         if new_packets == 0 || rule == 0 {
             continue;
@@ -151,6 +221,83 @@ pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot
         if let Some(stats) = snap.acl.stats(rule - 1) {
             stats.hit(new_packets, new_bytes, r.last_seen().load(Ordering::Relaxed));
         }
+    }
+}
+
+/// What a thread needs to end sessions.
+#[derive(Debug)]
+pub struct Ending<'w> {
+    pub quarantine: &'w mut Quarantine,
+    pub events: &'w mut Events,
+}
+
+/// Both tuples of a session.
+pub fn tuples<R: FamilyOf>(table: &FlowTable<R>, session: u32) -> SessionTuple {
+    let r = table.record(RecordNo(session * 2));
+    let (old, new) = (r.key(), r.translated());
+    let (o, n) = (R::tuple(&old), R::tuple(&new));
+    let ((sport, dport), (nat_sport, nat_dport)) = (R::raw_ports(&old), R::raw_ports(&new));
+    SessionTuple {
+        proto: o.proto,
+        src: o.src,
+        sport,
+        dst: o.dst,
+        dport,
+        nat_src: n.src,
+        nat_sport,
+        nat_dst: n.dst,
+        nat_dport,
+    }
+}
+
+/// Takes a session out of the table and gives back what it held. False if another thread did.
+pub fn end<R: FamilyOf>(
+    table: &FlowTable<R>,
+    session: u32,
+    snap: &Snapshot,
+    nat: &NatState,
+    w: Ending<'_>,
+) -> bool {
+    let meta = table.meta(session);
+    if !table.remove(session, w.quarantine) {
+        return false;
+    }
+    // Nobody else writes here now, and it is not given out again before the next allocation.
+    settle(table, session, snap);
+    let (fwd, rev) = (table.record(RecordNo(session * 2)), table.record(RecordNo(session * 2 + 1)));
+    if snap.nat.limits.log_sessions {
+        let two = |f: fn(&R) -> &AtomicU64| [fwd, rev].map(|r| f(r).load(Ordering::Relaxed));
+        let (packets, bytes) = (two(R::packets), two(R::bytes));
+        let tuple = tuples(table, session);
+        w.events.push(Event::Ended { family: R::FAMILY, number: session, tuple, packets, bytes });
+    }
+    let ends = (R::ends(&fwd.key()), R::ends(&fwd.translated()));
+    let (Some((host, _)), Some((_, remote))) = ends else { return true };
+    let flags = meta.ports.load(Ordering::Relaxed);
+    let [source, dest] = meta.bindings.each_ref().map(|b| b.load(Ordering::Relaxed));
+    if flags & NAT_PERMIT != 0 {
+        nat.revoke(BindingNo(source), remote.addr);
+    }
+    if flags & NAT_HOST != 0 {
+        nat.host_ends(host.addr);
+    }
+    for b in [source, dest].into_iter().filter(|b| *b != 0).map(BindingNo) {
+        let gone = nat.release(b);
+        if let (Some(block), Some(inside), true) = (gone.block, gone.inside, snap.nat.limits.log_blocks) {
+            w.events.push(nat.block_event(b, block, inside.addr, false));
+        }
+    }
+    true
+}
+
+/// Whether the other side has never answered.
+pub fn unreplied<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> bool {
+    match State::of(table.meta(session)) {
+        Some(State::TcpSyn) => true,
+        Some(State::Udp | State::Icmp | State::Other) => {
+            table.record(RecordNo(session * 2 + 1)).packets().load(Ordering::Relaxed) == 0
+        }
+        _ => false,
     }
 }
 
@@ -172,18 +319,21 @@ impl Sweeper {
     }
 
     /// Sweeps up to `budget` sessions; returns true when a round over all is complete.
-    pub fn step<R: FlowRecord>(
+    #[allow(clippy::too_many_arguments)]
+    pub fn step<R: FamilyOf>(
         &mut self,
         table: &FlowTable<R>,
-        quarantine: &mut Quarantine,
+        ends: Ending<'_>,
         snap: &Snapshot,
+        nat: &NatState,
         now: Tick,
         budget: u32,
         counters: &Counters,
     ) -> bool {
-        let end = table.used();
+        let Ending { quarantine, events } = ends;
+        let used = table.used();
         for _ in 0..budget {
-            if self.at >= end {
+            if self.at >= used {
                 self.at = 0;
                 table.release(quarantine);
                 return true;
@@ -194,10 +344,23 @@ impl Sweeper {
             }
             let session = self.at;
             self.at += 1;
-            let Some(state) = State::of(table.meta(session)) else { continue };
+            let meta = table.meta(session);
+            let Some(state) = State::of(meta) else { continue };
             settle(table, session, snap);
-            let limit = state.idle_limit(&snap.options.timeouts);
-            if idle(table, session, now) > limit && table.remove(session, quarantine) {
+            let idle = idle(table, session, now);
+            if state == State::TcpReset {
+                let word = meta.state.load(Ordering::Acquire);
+                if outlived(word, now.0.wrapping_sub(idle)) {
+                    // Lost to a packet that changes the state: it knows better.
+                    let fins = word & (FIN_SEEN[0] | FIN_SEEN[1]);
+                    let open = if fins == 0 { State::TcpOpen } else { State::TcpClosing } as u32 | fins;
+                    let _ = meta.state.compare_exchange(word, open, Ordering::AcqRel, Ordering::Relaxed);
+                    continue;
+                }
+            }
+            if idle > state.idle_limit(&snap.options.timeouts)
+                && end(table, session, snap, nat, Ending { quarantine, events })
+            {
                 counters.sessions_ended.add(1);
             }
         }
@@ -211,7 +374,7 @@ mod tests {
 
     fn run(first: u8, segments: &[(u8, bool)]) -> State {
         let word =
-            segments.iter().fold(first_word(TCP, first), |w, &(flags, reply)| next_word(w, flags, reply));
+            segments.iter().fold(first_word(TCP, first), |w, &(flags, reply)| next_word(w, flags, reply, 0));
         State::from_u32(word & 0xFF).unwrap()
     }
 
@@ -228,16 +391,16 @@ mod tests {
             assert_eq!(run(TCP_ACK, &[(fin, first)]), TcpClosing);
             assert_eq!(run(TCP_ACK, &[(fin, first), (fin, first)]), TcpClosing, "a repeated FIN");
             assert_eq!(run(TCP_ACK, &[(fin, first), (fin, !first)]), TcpClosed);
-            assert_eq!(run(TCP_ACK, &[(TCP_RST, first)]), TcpClosed);
-            assert_eq!(run(TCP_ACK, &[(TCP_RST, first), (fin, first)]), TcpClosed);
+            assert_eq!(run(TCP_ACK, &[(TCP_RST, first)]), TcpReset);
+            assert_eq!(run(TCP_ACK, &[(TCP_RST, first), (fin, first)]), TcpReset);
         }
         assert_eq!(run(fin, &[(fin, true)]), TcpClosed);
         assert_eq!(run(TCP_RST, &[(syn, false)]), TcpSyn, "a new connection");
-        assert_eq!(run(TCP_RST, &[(syn, true)]), TcpClosed);
+        assert_eq!(run(TCP_RST, &[(syn, true)]), TcpReset);
         assert_eq!(run(TCP_ACK, &[(fin, false), (fin, true), (syn, false), (fin, false)]), TcpClosing);
         assert_eq!(run(TCP_ACK, &[(syn, false)]), TcpOpen, "a stray SYN does not shorten a connection");
-        assert_eq!(next_word(first_word(UDP, 0), TCP_RST, false), Udp as u32);
+        assert_eq!(next_word(first_word(UDP, 0), TCP_RST, false, 0), Udp as u32);
         assert_eq!(State::first(TCP, TCP_ACK), TcpOpen, "picked up in the middle");
-        assert_eq!(next_word(0, TCP_SYN, false), 0, "a free session stays free");
+        assert_eq!(next_word(0, TCP_SYN, false, 0), 0, "a free session stays free");
     }
 }

@@ -5,11 +5,13 @@
 
 use crate::fib::Fib;
 pub use crate::hash::{AddrSet, NeighborMap};
+use crate::nat::NatPolicy;
 use crate::policy::AclSet;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
 use sag_packet::rewrite::LinkWords;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A gateway port.
@@ -95,6 +97,7 @@ pub struct Snapshot {
     pub neighbors: NeighborMap,
     pub nexthops: &'static [NextHopRecord],
     pub acl: AclSet,
+    pub nat: Arc<NatPolicy>,
     pub options: Options,
 }
 

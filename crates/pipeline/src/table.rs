@@ -5,15 +5,17 @@
 //! follows the live sessions and not the capacity. A removed session rests in the [`Quarantine`] of
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
+mod index;
 mod recycle;
 mod restore;
 
 pub use recycle::{Grace, Quarantine};
 pub use restore::Restored;
 
-use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Probe, RECORD_BITS, RecordNo};
+pub(crate) use index::{Clash, Index};
+use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, RecordNo};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Memory of one family's table. In the daemon this is mapped BPF array memory; it lives as long as
 /// the process.
@@ -43,9 +45,6 @@ impl<R: FlowRecord> TableMemory<R> {
     }
 }
 
-/// Words in a bucket from which on a new one rather goes to the emptier bucket.
-const CROWDED: usize = 12;
-
 /// Buckets of an index for so many sessions: two words a session, half of the words free.
 pub const fn index_buckets(sessions: u32) -> u32 {
     let n = (sessions as u64 * 4).div_ceil(BUCKET_WORDS as u64);
@@ -69,10 +68,14 @@ pub struct SessionMeta {
     pub rule: AtomicU32,
     /// The same of the rule that admitted the answers; [`SAME_RULE`] if they passed as answers.
     pub reply_rule: AtomicU32,
-    /// Ingress port | egress port << 8.
+    /// Ingress port | egress port << 8 | flags ([`crate::session::NAT_HOST`] and the like).
     pub ports: AtomicU32,
+    /// The upper halves of both sides' first TCP sequence numbers, the initiator's in the low half.
+    pub isn: AtomicU32,
+    /// NAT bindings that the session holds, for its source and its destination; 0 = none.
+    pub bindings: [AtomicU32; 2],
     /// What of the two records' counters is already added to the rules'.
-    pub counted_packets: [AtomicU64; 2],
+    pub counted_packets: [AtomicU32; 2],
     pub counted_bytes: [AtomicU64; 2],
 }
 
@@ -93,12 +96,6 @@ pub enum NotCreated {
     Contended,
 }
 
-/// What one attempt ran into.
-enum Clash {
-    Full,
-    Twin(RecordNo),
-}
-
 /// Brings the cache line in; other work goes on meanwhile.
 #[inline(always)]
 fn prefetch<T>(at: &T) {
@@ -113,8 +110,7 @@ pub struct FlowTable<R: FlowRecord> {
     mem: TableMemory<R>,
     meta: Box<[SessionMeta]>,
     seed: u64,
-    base: u32,
-    mask: u32,
+    index: Index,
     /// First session number that was never used.
     fresh: AtomicU32,
     /// Free list: ABA count << 32 | session.
@@ -126,14 +122,13 @@ pub struct FlowTable<R: FlowRecord> {
 impl<R: FlowRecord> FlowTable<R> {
     /// A table over `mem` with an index of `mask + 1` buckets from `base`.
     pub fn new(mem: TableMemory<R>, seed: u64, base: u32, mask: u32, grace: Arc<Grace>) -> Self {
-        assert!((base as usize + mask as usize) < mem.buckets.len(), "index lies inside its memory");
+        let index = Index::new(mem.buckets, base, mask);
         let sessions = mem.records.len() / 2;
         FlowTable {
             mem,
             meta: (0..sessions).map(|_| SessionMeta::default()).collect(),
             seed,
-            base,
-            mask,
+            index,
             fresh: AtomicU32::new(1),
             free: AtomicU64::new(0),
             live: AtomicU32::new(0),
@@ -182,72 +177,37 @@ impl<R: FlowRecord> FlowTable<R> {
         R::hash(key, self.seed)
     }
 
-    #[inline]
-    fn bucket(&self, n: u32) -> &Bucket {
-        &self.mem.buckets[self.base as usize + n as usize]
-    }
-
     /// A look for this hash comes soon: brings the line where it starts into the cache.
     #[inline]
     pub fn expect(&self, hash: u64) {
-        prefetch(self.bucket(Probe::new(hash, self.mask).first));
+        prefetch(self.index.bucket(self.index.probe(hash).first));
     }
 
     /// A session with this key may be made soon: brings both its index lines into the cache.
     #[inline]
     pub fn expect_new(&self, key: &R::Key) {
-        let p = Probe::new(self.hash(key), self.mask);
-        prefetch(self.bucket(p.first));
-        prefetch(self.bucket(p.second));
-    }
-
-    /// The words of a bucket, the preferred one first.
-    #[inline]
-    fn words(&self, bucket: u32, slot: usize) -> impl Iterator<Item = &AtomicU32> {
-        let words = &self.bucket(bucket).word;
-        (0..BUCKET_WORDS).map(move |i| &words[(slot + i) % BUCKET_WORDS])
+        let p = self.index.probe(self.hash(key));
+        prefetch(self.index.bucket(p.first));
+        prefetch(self.index.bucket(p.second));
     }
 
     /// The record that a look for this hash will likely end at, brought into the cache too. Its key
     /// is still to be compared.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<RecordNo> {
-        let p = Probe::new(hash, self.mask);
-        for w in self.words(p.first, p.slot) {
-            let w = w.load(Ordering::Acquire);
-            if w >> RECORD_BITS == p.tag && w != 0 {
-                let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
-                let r = self.record(no);
-                prefetch(r);
-                if size_of::<R>() > 64 {
-                    prefetch(r.bytes());
-                }
-                return Some(no);
-            }
+        let no = self.index.guess(&self.index.probe(hash))?;
+        let r = self.record(no);
+        prefetch(r);
+        if size_of::<R>() > 64 {
+            prefetch(r.bytes());
         }
-        prefetch(self.bucket(p.second));
-        None
+        Some(no)
     }
 
     /// The record whose key this is.
     #[inline]
     pub fn find(&self, key: &R::Key, hash: u64) -> Option<RecordNo> {
-        let p = Probe::new(hash, self.mask);
-        self.find_in(p.first, &p, key).or_else(|| self.find_in(p.second, &p, key))
-    }
-
-    #[inline]
-    fn find_in(&self, bucket: u32, p: &Probe, key: &R::Key) -> Option<RecordNo> {
-        for w in self.words(bucket, p.slot) {
-            let w = w.load(Ordering::Acquire);
-            if w >> RECORD_BITS == p.tag && w != 0 {
-                let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
-                if self.record(no).matches(key) {
-                    return Some(no);
-                }
-            }
-        }
-        None
+        self.index.find(&self.index.probe(hash), |no| self.record(no).matches(key))
     }
 
     /// Creates a session. `fill` completes both records (their keys are set) and must store a state
@@ -305,9 +265,9 @@ impl<R: FlowRecord> FlowTable<R> {
             r.bytes().store(0, Ordering::Relaxed);
         }
         let meta = self.meta(session);
-        for counted in meta.counted_packets.iter().chain(&meta.counted_bytes) {
-            counted.store(0, Ordering::Relaxed);
-        }
+        meta.counted_packets.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        meta.counted_bytes.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        meta.bindings.iter().for_each(|b| b.store(0, Ordering::Relaxed));
         fill(self.record(fwd), self.record(rev), meta);
         let published = self.publish(forward, fwd).and_then(|()| {
             self.publish(reverse, rev).map_err(|clash| {
@@ -329,72 +289,13 @@ impl<R: FlowRecord> FlowTable<R> {
         Ok(fwd)
     }
 
-    /// Stores the index word, then looks whether the key is there a second time; if so takes the
-    /// word back. Store-then-look on both sides: of two racing workers at least one sees the other,
-    /// and whoever sees the other steps back, so a key is never left in the index twice.
     fn publish(&self, key: &R::Key, no: RecordNo) -> Result<(), Clash> {
-        let p = Probe::new(self.hash(key), self.mask);
-        let word = p.tag << RECORD_BITS | no.0;
-        let stored = self.choose(&p).into_iter().any(|b| {
-            self.words(b, p.slot).any(|w| {
-                w.load(Ordering::Relaxed) == 0
-                    && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-            })
-        });
-        if !stored {
-            return Err(Clash::Full);
-        }
-        fence(Ordering::SeqCst);
-        let twin = self.twin(&p, key, no);
-        match twin {
-            None => Ok(()),
-            Some(other) => {
-                self.withdraw(key, no);
-                Err(Clash::Twin(other))
-            }
-        }
-    }
-
-    /// Another record in the index with this key.
-    fn twin(&self, p: &Probe, key: &R::Key, no: RecordNo) -> Option<RecordNo> {
-        for b in [p.first, p.second] {
-            for w in &self.bucket(b).word {
-                let w = w.load(Ordering::SeqCst);
-                if w >> RECORD_BITS == p.tag && w != 0 {
-                    let other = RecordNo(w & ((1 << RECORD_BITS) - 1));
-                    if other != no && self.record(other).matches(key) {
-                        return Some(other);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// The buckets of a new word, the one to try first in front. The first choice, so that a look
-    /// there is enough for most, until it is crowded: then the emptier one, so that none overflows.
-    fn choose(&self, p: &Probe) -> [u32; 2] {
-        // Words fill from the front: one of them tells most of the time.
-        if self.bucket(p.first).word[CROWDED - 1].load(Ordering::Relaxed) == 0 {
-            return [p.first, p.second];
-        }
-        let used = |b| self.bucket(b).word.iter().filter(|w| w.load(Ordering::Relaxed) != 0).count();
-        let first = used(p.first);
-        if first >= CROWDED && used(p.second) < first { [p.second, p.first] } else { [p.first, p.second] }
+        let p = self.index.probe(self.hash(key));
+        self.index.publish(&p, no, |other| self.record(other).matches(key))
     }
 
     fn withdraw(&self, key: &R::Key, no: RecordNo) {
-        let p = Probe::new(self.hash(key), self.mask);
-        let word = p.tag << RECORD_BITS | no.0;
-        for b in [p.first, p.second] {
-            for w in &self.bucket(b).word {
-                if w.load(Ordering::Relaxed) == word
-                    && w.compare_exchange(word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-                {
-                    return;
-                }
-            }
-        }
+        self.index.withdraw(&self.index.probe(self.hash(key)), no);
     }
 
     /// Takes a session out of the table. False if another worker did.

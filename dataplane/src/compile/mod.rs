@@ -2,11 +2,13 @@
 //! the daemon and the replayer call the same code.
 
 mod acl;
+mod nat;
 mod nexthops;
 mod ports;
 mod routes;
 
 pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
+pub use nat::NatCompiler;
 pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};
 pub use routes::{RouteRow, RouteSource};
@@ -14,8 +16,10 @@ pub use routes::{RouteRow, RouteSource};
 use sag_model::config::{Config, Policy};
 use sag_model::time::Tick;
 use sag_pipeline::fib::Fib;
+use sag_pipeline::nat::NatState;
 use sag_pipeline::snapshot::{Ingress, Options, Snapshot, Timeouts};
 use sag_rtnl::Tables;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What survives from one compilation to the next, so that numbers stay the same.
@@ -24,6 +28,7 @@ pub struct Compiler {
     pub devices: Devices,
     pub nexthops: NextHops,
     pub acl: AclCompiler,
+    pub nat: NatCompiler,
     /// Take frames for any destination MAC (replay).
     pub promiscuous: bool,
 }
@@ -37,8 +42,14 @@ pub struct Compiled {
 }
 
 impl Compiler {
-    pub fn new(nexthops: NextHops, promiscuous: bool) -> Compiler {
-        Compiler { devices: Devices::default(), nexthops, acl: AclCompiler::default(), promiscuous }
+    pub fn new(nexthops: NextHops, nat: Arc<NatState>, promiscuous: bool) -> Compiler {
+        Compiler {
+            devices: Devices::default(),
+            nexthops,
+            acl: AclCompiler::default(),
+            nat: NatCompiler::new(nat),
+            promiscuous,
+        }
     }
 
     /// Compiles the whole world for an epoch.
@@ -49,6 +60,7 @@ impl Compiler {
         let rows = routes::collect(config, tables, &bindings);
         let (fib4, fib6, routes) = routes::build(&rows);
         self.nexthops.refresh(config, tables, &bindings);
+        let nat = Arc::new(self.nat.compile(config, &ports, &local));
         let snapshot = Snapshot {
             epoch,
             ingress: Ingress::new(&ports),
@@ -60,6 +72,7 @@ impl Compiler {
             neighbors: self.nexthops.map().clone(),
             nexthops: self.nexthops.records(),
             acl: self.acl.compile(config),
+            nat,
             options: Options {
                 acl_stateful: config.dataplane.acl_stateful,
                 timeouts: timeouts(config),

@@ -127,7 +127,7 @@ fn tables() -> Tables {
 
 fn compiler() -> Compiler {
     let records = NextHops::inventing(64).records();
-    Compiler::new(NextHops::new(records), false)
+    Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false)
 }
 
 #[test]
@@ -216,16 +216,16 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     let mut t = tables();
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
-    let mut first = Compiler::new(NextHops::new(records), false);
+    let mut first = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
     let a = first.compile(&config(""), &t, 1).snapshot.neighbors[&key];
-    let mut second = Compiler::new(NextHops::new(records), false);
+    let mut second = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
     let s = second.compile(&config(""), &t, 2).snapshot;
     let b = s.neighbors[&key];
     assert_ne!(a, b);
     assert!(s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().valid());
     second.nexthops.forget_predecessor();
     assert!(!s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().flags == NH_VALID);
-    let mut third = Compiler::new(NextHops::new(records), false);
+    let mut third = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
     assert_eq!(third.compile(&config(""), &t, 3).snapshot.neighbors[&key], a);
 }
 

@@ -49,11 +49,13 @@ pub fn explain(d: &Daemon, q: &ExplainQuery) -> Result<control::Explain, Error> 
     let (out_port, rewritten) = match end {
         Explained::Forward(way) => {
             let nh = d.snapshot.nexthop(way.nexthop);
+            let to = way.dnat.map(|d| d.to);
             let rewritten = control::Rewritten {
-                src: Some(q.src),
-                dst: Some(q.dst),
-                sport: Some(q.sport),
-                dport: Some(q.dport),
+                src: Some(way.snat.map_or(q.src, |s| s.addr.into())),
+                dst: Some(to.map_or(q.dst, |t| t.addr.into())),
+                // A port is lent when the session is made: it is kept if it is free then.
+                sport: Some(way.snat.and_then(|s| s.port).unwrap_or(q.sport)),
+                dport: Some(to.filter(|_| q.dport != 0).map_or(q.dport, |t| t.port)),
                 ttl: Some(q.ttl.unwrap_or(64).saturating_sub(1)),
                 src_mac: nh.map(|n| n.smac),
                 dst_mac: nh.map(|n| n.dmac),

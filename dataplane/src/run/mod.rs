@@ -8,6 +8,7 @@ mod books;
 mod devices;
 mod epochs;
 mod explain;
+mod journal;
 mod report;
 mod sessions;
 mod start;
@@ -21,7 +22,7 @@ use crossbeam_channel::{Receiver, Sender};
 use devices::Device;
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use sag_bpf::{Gateway, PortStats};
+use sag_bpf::{Gateway, LocalAddr, PortStats};
 use sag_model::PortIdx;
 use sag_model::config::{self, Config};
 use sag_model::control::Finding;
@@ -100,6 +101,7 @@ struct Daemon {
     epochs: epochs::GraceKeeper,
     devices: BTreeMap<u8, Device>,
     workers: Vec<WorkerHandle>,
+    journal: journal::JournalKeeper,
     events: Receiver<FromWorker>,
     /// Answers `explain`; never sees traffic.
     explainer: Pipeline,
@@ -295,15 +297,21 @@ impl Daemon {
         changes.neighbors.iter().any(|(ifindex, _)| ours(*ifindex))
     }
 
-    /// Compiles and publishes the world under an epoch.
+    /// Compiles and publishes the world under an epoch. If NAT's own addresses have changed (DHCP),
+    /// it is a new one: sessions that were translated to an old address begin anew.
     fn recompile(&mut self, epoch: u32) {
-        let compiled = self.compiler.compile(&self.config, self.mirror.tables(), epoch);
+        let mut compiled = self.compiler.compile(&self.config, self.mirror.tables(), epoch);
+        if epoch == self.epoch && !compiled.snapshot.nat.same_addresses(&self.snapshot.nat) {
+            compiled.snapshot.epoch = epoch.wrapping_add(1).max(1);
+            tracing::info!(epoch = compiled.snapshot.epoch, "NAT addresses have changed");
+        }
         self.publish(compiled);
     }
 
     fn publish(&mut self, compiled: Compiled) {
         let Compiled { snapshot, bindings, routes } = compiled;
-        let addresses_changed = snapshot.local != self.snapshot.local;
+        let addresses_changed =
+            snapshot.local != self.snapshot.local || !snapshot.nat.same_externals(&self.snapshot.nat);
         self.snapshot = Arc::new(snapshot);
         self.bindings = bindings;
         self.routes = routes;
@@ -326,7 +334,12 @@ impl Daemon {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for a in &self.snapshot.local {
             match a {
-                IpAddr::V4(a) => v4.push(*a),
+                IpAddr::V4(addr) => {
+                    let external = self.snapshot.nat.externals.get(&addr.to_bits());
+                    let pool = external.and_then(|_| self.tables.nat.pool_of(*addr));
+                    let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any });
+                }
                 IpAddr::V6(a) => v6.push(*a),
             }
         }
@@ -369,6 +382,7 @@ impl Daemon {
         self.findings = None;
         self.recompile(self.epoch.wrapping_add(1).max(1));
         self.reconcile();
+        self.journal.write_to(self.config.nat.log_file.clone());
         start::keep_last_good(&self.config, &self.text);
         Ok((changed, warnings))
     }

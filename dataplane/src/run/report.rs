@@ -10,8 +10,9 @@ use sag_model::control::{self, Error, ErrorCode, Picker, TopCollector};
 use sag_model::time::Tick;
 use sag_model::{DropReason, Nanos, PortIdx, VlanId};
 use sag_packet::parse::Family;
+use sag_pipeline::nat::Events;
 use sag_pipeline::order::Stop;
-use sag_pipeline::session;
+use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::{NextHop, Route};
 use sag_pipeline::worker::Explained;
 use sag_xsk::sys;
@@ -140,7 +141,7 @@ impl Daemon {
             capacity_ipv4: u64::from(self.tables.v4.capacity()),
             capacity_ipv6: u64::from(self.tables.v6.capacity()),
             created: self.workers.iter().map(|w| w.shared.counters.sessions_created.get()).sum(),
-            evicted: 0,
+            evicted: self.tables.nat.totals.evicted.load(Ordering::Relaxed),
             memory_bytes: (self.tables.v4.memory() + self.tables.v6.memory()) as u64,
         }
     }
@@ -341,17 +342,22 @@ impl Handler for Daemon {
             }
         });
         let mut flushed = 0;
-        for r in doomed {
-            flushed += u64::from(match r.family {
-                Family::V4 => {
-                    session::settle(&self.tables.v4, r.number, &self.snapshot);
-                    self.tables.v4.remove(r.number, &mut self.flushed4)
-                }
-                Family::V6 => {
-                    session::settle(&self.tables.v6, r.number, &self.snapshot);
-                    self.tables.v6.remove(r.number, &mut self.flushed6)
-                }
-            });
+        let mut events = Events::default();
+        for chunk in doomed.chunks(1024) {
+            for r in chunk {
+                let events = &mut events;
+                flushed += u64::from(match r.family {
+                    Family::V4 => {
+                        let ending = Ending { quarantine: &mut self.flushed4, events };
+                        session::end(&self.tables.v4, r.number, &self.snapshot, &self.tables.nat, ending)
+                    }
+                    Family::V6 => {
+                        let ending = Ending { quarantine: &mut self.flushed6, events };
+                        session::end(&self.tables.v6, r.number, &self.snapshot, &self.tables.nat, ending)
+                    }
+                });
+            }
+            self.journal.journal.take(&mut events);
         }
         Ok(control::Flushed { flushed })
     }
@@ -402,6 +408,7 @@ pub(super) fn outcome(e: &Explained) -> (&'static str, Option<String>) {
             ("to-kernel", Some("addressed to the gateway or its links".to_owned()))
         }
         Explained::Stopped(Stop::Drop { reason, .. }) => ("drop", Some(reason.name().to_owned())),
+        Explained::Stopped(Stop::Anew) => ("drop", Some(DropReason::IcmpUnmatched.name().to_owned())),
         Explained::Stopped(Stop::Unresolved { to, .. }) => {
             ("held", Some(format!("{to} is not resolved yet")))
         }

@@ -33,16 +33,20 @@ impl Daemon {
                 meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
             let replies = b.packets().load(Ordering::Relaxed);
             let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
+            let new = session::tuples(table, n);
+            let (new_src, new_dst) = ((new.nat_src, new.nat_sport), (new.nat_dst, new.nat_dport));
+            let nat_src = (new_src != (new.src, new.sport)).then_some(new_src);
+            let nat_dst = (new_dst != (new.dst, new.dport)).then_some(new_dst);
             let facts = SessionFacts {
                 proto: IpProto(t.proto),
                 src: t.src,
                 sport,
                 dst: t.dst,
                 dport,
-                nat_src: None,
-                nat_sport: None,
-                nat_dst: None,
-                nat_dport: None,
+                nat_src: nat_src.map(|(a, _)| a),
+                nat_sport: nat_src.map(|(_, p)| p),
+                nat_dst: nat_dst.map(|(a, _)| a),
+                nat_dport: nat_dst.map(|(_, p)| p),
                 state: shown_state(state, replies),
                 age_s,
                 idle_s: seconds(session::idle(table, n, now)),

@@ -1,6 +1,7 @@
 //! From a configuration to a running daemon, and the way back.
 
 use super::epochs::GraceKeeper;
+use super::journal::JournalKeeper;
 use super::worker::{Sizes, ToWorker, Worker};
 use super::{Daemon, WorkerHandle};
 use crate::compile::{Compiler, NextHops};
@@ -13,6 +14,7 @@ use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::family::FamilyOf;
+use sag_pipeline::nat::NatState;
 use sag_pipeline::session::State;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory, index_buckets};
 use sag_pipeline::{Pipeline, Tables};
@@ -91,9 +93,13 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         DaemonLoss::PassToKernel => 2,
     };
     control.daemon_loss.store(loss, Ordering::Relaxed);
-    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), false);
+    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), false);
     let compiled = compiler.compile(&config, mirror.tables(), epoch);
     let snapshot = Arc::new(compiled.snapshot);
+    let bindings = tables.nat.adopt_sessions(&tables.v4, &snapshot.nat, Nanos(sys::now()).tick().0);
+    if bindings > 0 {
+        tracing::info!(bindings, "NAT bindings taken over");
+    }
 
     let base = (0..PortIdx::MAX as u8).map(|i| gateway.stats(PortIdx(i)).unwrap_or_default()).collect();
     let (outbox, events) = crossbeam_channel::unbounded();
@@ -120,6 +126,13 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         chunk: ChunkSize::for_mtu(mtu, 128)
             .context("an interface's MTU is beyond what AF_XDP frames hold")?,
     };
+    let journal = JournalKeeper::start().context("cannot start the thread of the NAT log")?;
+    journal.write_to(config.nat.log_file.clone());
+    if let Some(why) = gateway.injector().why_not() {
+        tracing::warn!(
+            "{why}; fragments and ICMP errors for the gateway's own NAT addresses do not reach it"
+        );
+    }
     let mut workers = Vec::new();
     for id in 0..count {
         let (to, inbox) = crossbeam_channel::unbounded();
@@ -128,8 +141,11 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         kick.set_nonblocking(true)?;
         let cpu = cpus.get(id as usize % cpus.len().max(1)).copied();
         let (tables, snap) = (tables.clone(), snapshot.clone());
-        let w = Worker::new(id, count, cpu, sizes, tables, snap, inbox, outbox.clone(), waker.clone(), ear)
-            .with_context(|| format!("worker {id}"))?;
+        let (journal, injector) = (journal.journal.clone(), gateway.injector());
+        let (outbox, waker) = (outbox.clone(), waker.clone());
+        let w =
+            Worker::new(id, count, cpu, sizes, tables, snap, inbox, outbox, waker, ear, journal, injector)
+                .with_context(|| format!("worker {id}"))?;
         let shared = w.shared();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -157,6 +173,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         epochs: GraceKeeper::default(),
         devices: BTreeMap::new(),
         workers,
+        journal,
         events,
         base,
         closed_loss: BTreeMap::new(),
@@ -214,7 +231,8 @@ fn tables(gateway: &Gateway, control: &'static ControlBlock, grace: &Arc<Grace>)
     let v6 = TableMemory { records: gateway.flows6(), buckets: gateway.index6() };
     let v4 = table::<FlowRecord4>("IPv4", v4, seed, (&control.index4_base, &control.index4_mask), grace);
     let v6 = table::<FlowRecord6>("IPv6", v6, seed, (&control.index6_base, &control.index6_mask), grace);
-    Tables { v4, v6 }
+    let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
+    Tables { v4, v6, nat }
 }
 
 type Word = std::sync::atomic::AtomicU32;

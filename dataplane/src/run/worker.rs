@@ -1,8 +1,10 @@
 //! A worker thread: pinned to a core, runs to completion in batches over the AF_XDP sockets of its
 //! queues. It owns its packet memory; nothing on its path is shared but the flow table and counters.
 
+use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
+use sag_bpf::Injector;
 use sag_model::config::ZeroCopy;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
@@ -101,6 +103,8 @@ pub struct Worker {
     kick: UnixStream,
     batch: Vec<Frame>,
     verdicts: Vec<Verdict>,
+    journal: Journal,
+    injector: Injector,
 }
 
 struct Queue {
@@ -123,6 +127,8 @@ impl Worker {
         outbox: Sender<FromWorker>,
         waker: Arc<Waker>,
         kick: UnixStream,
+        journal: Journal,
+        injector: Injector,
     ) -> anyhow::Result<Worker> {
         let umem =
             Umem::new(&UmemConfig { frames: sizes.frames, chunk: sizes.chunk, ..UmemConfig::default() })?;
@@ -149,6 +155,8 @@ impl Worker {
             kick,
             batch: Vec::with_capacity(BATCH),
             verdicts: Vec::with_capacity(BATCH),
+            journal,
+            injector,
         })
     }
 
@@ -225,6 +233,7 @@ impl Worker {
             sockets: &mut self.sockets,
             by_dev: &self.by_dev,
             snap: &self.snapshot,
+            injector: &self.injector,
         };
         let mut frames = Batch(&mut self.batch);
         self.pipeline.batch(&self.snapshot, now, dev, &mut frames, &mut self.verdicts, &mut emit);
@@ -240,12 +249,13 @@ impl Worker {
                     }
                 }
                 Verdict::Kernel => {
-                    // XDP gives the kernel its packets before they get here; this one slipped
-                    // through while addresses were changing, and there is no way back.
-                    let ingress = ingress();
-                    let c = self.pipeline.counters.port(ingress);
-                    c.to_kernel.sub(1);
-                    self.pipeline.counters.count_drop(ingress, DropReason::NoKernelPath);
+                    // XDP gives the kernel its packets before they get here, but for those that
+                    // could have been a NAT session's.
+                    if !emit.to_kernel(dev, frame.bytes()) {
+                        let ingress = ingress();
+                        self.pipeline.counters.port(ingress).to_kernel.sub(1);
+                        self.pipeline.counters.count_drop(ingress, DropReason::NoKernelPath);
+                    }
                     emit.umem.release(frame);
                 }
                 Verdict::Drop(_) | Verdict::Held | Verdict::Split => emit.umem.release(frame),
@@ -273,9 +283,13 @@ impl Worker {
             sockets: &mut self.sockets,
             by_dev: &self.by_dev,
             snap: &self.snapshot,
+            injector: &self.injector,
         };
         self.pipeline.poll(&self.snapshot, now, &mut emit);
         self.flush();
+        if !self.pipeline.events().is_empty() {
+            self.journal.take(self.pipeline.events());
+        }
         let wanted: Vec<_> = self.pipeline.take_requests().collect();
         if !wanted.is_empty() && self.outbox.send(FromWorker::Resolve(wanted)).is_ok() {
             self.wake_control();
@@ -430,6 +444,7 @@ struct Out<'w> {
     sockets: &'w mut Vec<Queue>,
     by_dev: &'w [Option<u8>; 64],
     snap: &'w Snapshot,
+    injector: &'w Injector,
 }
 
 impl Out<'_> {
@@ -453,6 +468,11 @@ impl Out<'_> {
 }
 
 impl Emit for Out<'_> {
+    fn to_kernel(&mut self, dev: u8, frame: &[u8]) -> bool {
+        let port = self.snap.ingress.first(dev).and_then(|p| self.snap.port(p));
+        port.is_some_and(|p| self.injector.inject(p.ifindex, frame).is_ok())
+    }
+
     fn emit(&mut self, port: PortIdx, bytes: &[u8]) -> bool {
         let Some(mut frame) = self.umem.alloc() else { return false };
         let (buf, start, _) = frame.packet_mut();

@@ -18,7 +18,7 @@ mod tests;
 pub use metrics::MetricsSnapshot;
 pub use sag_model::control::PortPunt;
 pub use scrape::MetricsServer;
-pub use time::rfc3339;
+pub use time::{rfc3339, rfc3339_millis};
 
 use client::{Client, Turn};
 use mio::net::{UnixListener, UnixStream};

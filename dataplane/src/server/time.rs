@@ -11,6 +11,13 @@ pub fn rfc3339(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z")
 }
 
+/// `2025-01-31T12:00:00.123Z`.
+pub fn rfc3339_millis(at: SystemTime) -> String {
+    let millis = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_millis());
+    let whole = rfc3339(at);
+    format!("{}.{millis:03}Z", whole.trim_end_matches('Z'))
+}
+
 /// Year, month and day of a number of days since 1970-01-01.
 fn civil(days: u64) -> (u64, u64, u64) {
     // Years that begin on 1 March put the leap day at their end; 400 of them have 146,097 days.

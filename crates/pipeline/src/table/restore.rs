@@ -1,8 +1,9 @@
 //! Taking over a table that an earlier daemon left in shared memory.
 
 use super::FlowTable;
+use super::index::number;
 use crate::session::State;
-use sag_model::flow::{FlowRecord, RECORD_BITS, RecordNo};
+use sag_model::flow::{FlowRecord, RecordNo};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
@@ -21,8 +22,7 @@ impl<R: FlowRecord> FlowTable<R> {
     pub fn restore(&self, tick: u32, state_of: impl Fn(&R::Key) -> State) -> Restored {
         let mut out = Restored::default();
         let mut directions: HashMap<u32, u8> = HashMap::new();
-        let number = |w: u32| RecordNo(w & ((1 << RECORD_BITS) - 1));
-        for b in &self.mem.buckets[self.base as usize..=(self.base + self.mask) as usize] {
+        for b in self.index.all() {
             for w in &b.word {
                 let no = number(w.load(Ordering::Relaxed));
                 if no.0 != 0 && no.index() < self.mem.records.len() && no.session() != 0 {
@@ -31,7 +31,7 @@ impl<R: FlowRecord> FlowTable<R> {
             }
         }
         directions.retain(|_, both| *both == 0b11);
-        for b in &self.mem.buckets[self.base as usize..=(self.base + self.mask) as usize] {
+        for b in self.index.all() {
             for w in &b.word {
                 let word = w.load(Ordering::Relaxed);
                 if word != 0 && !directions.contains_key(&number(word).session()) {
@@ -64,7 +64,7 @@ impl<R: FlowRecord> FlowTable<R> {
 
     /// Forgets every session that an earlier daemon left. To be called before any worker runs.
     pub fn clear(&self) {
-        for b in &self.mem.buckets[self.base as usize..=(self.base + self.mask) as usize] {
+        for b in self.index.all() {
             for w in &b.word {
                 w.store(0, Ordering::Relaxed);
             }

@@ -58,8 +58,8 @@ fn no_bucket_overflows_before_the_table_is_full() {
         let second = (0..u64::from(n))
             .filter(|i| {
                 let k = key(round << 32 | i);
-                let p = Probe::new(t.hash(&k), t.mask);
-                t.find_in(p.first, &p, &k).is_none()
+                let p = t.index.probe(t.hash(&k));
+                t.index.find_in(p.first, &p, &|no| t.record(no).matches(&k)).is_none()
             })
             .count();
         assert!(second < n as usize / 20, "{second} of {n} are not where a look goes first");
@@ -129,7 +129,7 @@ fn workers_racing_for_the_same_keys_agree_on_one_session() {
         for w in &b.word {
             let w = w.load(Ordering::SeqCst);
             if w != 0 {
-                let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
+                let no = RecordNo(w & ((1 << sag_model::flow::RECORD_BITS) - 1));
                 let prior = words.insert(t.record(no).key(), no);
                 assert_eq!(prior, None, "one record per key");
             }

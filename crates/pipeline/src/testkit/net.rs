@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::fib::Fib;
+use crate::nat::{
+    Behavior, EntryHits, Kind, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, WanSnat, Wanted,
+};
 use crate::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
 use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, Timeouts};
 use sag_acl::{PortRange, Prefix, Rule};
@@ -117,6 +120,10 @@ impl Acl {
     }
 }
 
+fn entry(id: &str) -> Arc<EntryHits> {
+    Arc::new(EntryHits { id: id.into(), ..EntryHits::default() })
+}
+
 /// A gateway: edit it, then take a [`Net::snapshot`].
 #[derive(Debug)]
 pub struct Net {
@@ -124,6 +131,10 @@ pub struct Net {
     pub ports: Vec<Port>,
     pub routes: Vec<((IpAddr, u8), Route)>,
     pub acl: Acl,
+    /// Addresses of WAN ports and the gateway's own are filled in.
+    pub nat: Wanted,
+    /// Where its ports are lent; set by the rig.
+    pub nat_state: Option<Arc<NatState>>,
     pub options: Options,
     neighbors: HashMap<(PortIdx, IpAddr), u16>,
     nexthops: &'static [NextHopRecord],
@@ -144,6 +155,8 @@ impl Net {
             ports: Vec::new(),
             routes: Vec::new(),
             acl: Acl::new(true),
+            nat: Wanted { hairpin: true, ..Wanted::default() },
+            nat_state: None,
             options: Options {
                 acl_stateful: true,
                 timeouts: Timeouts {
@@ -270,7 +283,57 @@ impl Net {
         }
     }
 
+    /// Source NAT to a port's own address.
+    pub fn wan_snat(&mut self, port: PortIdx, mapping: Behavior, filtering: Behavior) -> &mut Net {
+        let hits = entry(&format!("port {}", port.0));
+        self.nat.wan.push(WanSnat { port, addr: None, mapping, filtering, hits });
+        self
+    }
+
+    /// Source NAT of a prefix towards overlay and leased line.
+    pub fn snat(&mut self, block: &str, to: &str, mapping: Behavior, filtering: Behavior) -> &mut Net {
+        let (IpAddr::V4(a), len) = prefix(block) else { panic!("an IPv4 prefix: {block}") };
+        let addr = to.parse().expect("address");
+        let hits = entry(&format!("snat {block}"));
+        self.nat.private.push(PrivateSnat { prefix: (a, len), addr, mapping, filtering, hits });
+        self
+    }
+
+    /// A port forward, from `"a.b.c.d"` or the WAN ports' own addresses (`""`) to `"a.b.c.d"`;
+    /// `ports`: protocol, first and last external port, first inside port; `None`: everything.
+    pub fn dnat(&mut self, kind: Kind, from: &str, to: &str, ports: Option<(u8, u16, u16, u16)>) -> &mut Net {
+        let service = match ports {
+            None => Service::Any,
+            Some((proto, first, last, inside_first)) => {
+                Service::Port { proto, external: first..=last, inside_first }
+            }
+        };
+        self.nat.dnat.push(StaticDnat {
+            kind,
+            external: from.parse().into_iter().collect(),
+            inside: to.parse().expect("address"),
+            service,
+            own_address: !from.is_empty(),
+            hits: entry(&format!("dnat {from} {ports:?}")),
+        });
+        self
+    }
+
+    fn nat_policy(&mut self) -> NatPolicy {
+        let Some(state) = &self.nat_state else { return NatPolicy::default() };
+        let own = |p: &Port| p.addrs4.first().map(|a| a.0);
+        for w in &mut self.nat.wan {
+            w.addr = own(&self.ports[w.port.index()]);
+        }
+        self.nat.wan_addrs = self.ports.iter().filter(|p| p.zone == Zone::Wan).filter_map(own).collect();
+        self.nat.local = self.ports.iter().flat_map(|p| &p.addrs4).map(|a| a.0).collect();
+        let (policy, lacking) = self.nat.build(state);
+        assert!(lacking.is_empty(), "no pool for {lacking:?}");
+        policy
+    }
+
     pub fn snapshot(&mut self) -> Snapshot {
+        let nat = Arc::new(self.nat_policy());
         let local = self.ports.iter().flat_map(|p| {
             let v4 = p.addrs4.iter().flat_map(|&(a, len)| {
                 let broadcast = a.to_bits() | u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
@@ -296,6 +359,7 @@ impl Net {
             neighbors: self.neighbors.iter().map(|(k, v)| (*k, *v)).collect(),
             nexthops: self.nexthops,
             acl: self.acl.build(),
+            nat,
             options: self.options,
         }
     }

@@ -1,6 +1,7 @@
 //! Runs frames through a pipeline and checks the books after every step.
 
 use super::*;
+use crate::nat::NatState;
 use crate::snapshot::Snapshot;
 use crate::table::{FlowTable, Grace};
 use crate::worker::{BATCH, Emit, Frames, Pipeline, Tables, Verdict};
@@ -101,12 +102,14 @@ impl Rig {
         let tables = Tables {
             v4: FlowTable::private(sessions, Grace::immediate()),
             v6: FlowTable::private(sessions, Grace::immediate()),
+            nat: Arc::new(NatState::private(sessions)),
         };
         Rig::over(net, Arc::new(tables), 0, 1)
     }
 
     /// Worker `worker` of `workers` over shared tables.
     pub fn over(mut net: Net, tables: Arc<Tables>, worker: u32, workers: u32) -> Rig {
+        net.nat_state = Some(tables.nat.clone());
         Rig {
             snap: net.snapshot(),
             net,

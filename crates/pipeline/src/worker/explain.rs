@@ -38,11 +38,19 @@ impl Pipeline {
             Family::V6 => self.tables.v6.hash(&p.key6(frame, zone)),
         };
         s.found = self.find(&s, frame);
-        let view = match p.family {
-            Family::V4 => self.view::<FlowRecord4>(snap, &s, frame),
-            Family::V6 => self.view::<FlowRecord6>(snap, &s, frame),
+        let mut walk = |s: &Slot| {
+            let view = match s.p.family {
+                Family::V4 => self.view::<FlowRecord4>(snap, s, frame).0,
+                Family::V6 => self.view::<FlowRecord6>(snap, s, frame).0,
+            };
+            order::walk(snap, &view, steps)
         };
-        match order::walk(snap, &view, steps) {
+        let mut end = walk(&s);
+        if let Err(Stop::Anew) = end {
+            s.found = None;
+            end = walk(&s);
+        }
+        match end {
             Ok(way) => Explained::Forward(way),
             Err(stop) => Explained::Stopped(stop),
         }

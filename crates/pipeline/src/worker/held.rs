@@ -66,10 +66,10 @@ impl Pipeline {
                 Verdict::Tx { port, start, len } if !emit.emit(port, &buf[start..start + len]) => {
                     self.untransmit(ingress, port, len, DropReason::TxRingFull);
                 }
-                Verdict::Kernel => {
-                    // Become the gateway's own while it waited: a copy cannot be handed up.
+                // Become the gateway's own while it waited.
+                Verdict::Kernel if !emit.to_kernel(held.dev, &buf[hold::HEADROOM..hold::HEADROOM + len]) => {
                     self.counters.port(ingress).to_kernel.sub(1);
-                    self.counters.count_drop(ingress, DropReason::NeighborFailed);
+                    self.counters.count_drop(ingress, DropReason::NoKernelPath);
                 }
                 _ => {}
             }

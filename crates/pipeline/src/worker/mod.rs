@@ -1,6 +1,7 @@
 //! One worker's pipeline: batches of frames in, verdicts out. Here the way of the many: a batch, and
 //! the short cut of established flows.
 
+mod birth;
 mod explain;
 mod held;
 mod ingest;
@@ -9,18 +10,23 @@ mod slow;
 use crate::counters::Counters;
 use crate::family::FamilyOf;
 use crate::fragments::Fragments;
+use crate::hash::AddrHash;
 use crate::hold::{self, Hold};
+use crate::nat::{Events, NatState, Random};
 use crate::order;
 use crate::originate::{LINK_ROOM, Limiter};
-use crate::session::Sweeper;
+use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
-use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord, FlowRecord4, FlowRecord6, RecordNo};
+use sag_model::flow::{
+    Action, FLOW_DNAT, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6, RecordNo,
+};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::{TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::{self, FrameMut};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,6 +42,14 @@ pub const BATCH: usize = 64;
 pub struct Tables {
     pub v4: FlowTable<FlowRecord4>,
     pub v6: FlowTable<FlowRecord6>,
+    pub nat: Arc<NatState>,
+}
+
+impl Tables {
+    /// Bytes of everything that is kept for sessions.
+    pub fn memory(&self) -> usize {
+        self.v4.memory() + self.v6.memory() + self.nat.memory()
+    }
 }
 
 /// A batch of received frames.
@@ -96,6 +110,10 @@ pub struct Pipeline {
     scratch: Box<[u8]>,
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
+    random: Random,
+    events: Events,
+    /// Where the look for unanswered sessions goes on when the table is full.
+    evict_at: u32,
     /// A session was made or ended in this batch: what was found before may no longer hold.
     changed: bool,
 }
@@ -122,6 +140,9 @@ impl Pipeline {
             slots: vec![NO_SLOT; BATCH],
             scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
+            random: Random::new(AddrHash::default().hash_one(worker)),
+            events: Events::default(),
+            evict_at: 1,
             changed: false,
         }
     }
@@ -255,6 +276,9 @@ impl Pipeline {
             return false;
         }
         touch(r, now, s.p.ip_len);
+        if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
+            r.rewrite(f.bytes_mut(), &s.p);
+        }
         self.transmit(s, &nh, f, verdict);
         true
     }
@@ -296,8 +320,16 @@ impl Pipeline {
                 as u32
         };
         let (t4, t6) = (&self.tables.v4, &self.tables.v6);
-        self.sweep4.step(t4, &mut self.quarantine4, snap, tick, budget(t4.used()), &self.counters);
-        self.sweep6.step(t6, &mut self.quarantine6, snap, tick, budget(t6.used()), &self.counters);
+        let (nat, counters, events) = (&self.tables.nat, &self.counters, &mut self.events);
+        let ending = Ending { quarantine: &mut self.quarantine4, events };
+        self.sweep4.step(t4, ending, snap, nat, tick, budget(t4.used()), counters);
+        let ending = Ending { quarantine: &mut self.quarantine6, events };
+        self.sweep6.step(t6, ending, snap, nat, tick, budget(t6.used()), counters);
+    }
+
+    /// What has happened since the last fetch that an operator may want to know.
+    pub fn events(&mut self) -> &mut Events {
+        &mut self.events
     }
 
     /// A frame with verdict `Tx` could not be handed to the device after all.

@@ -4,18 +4,19 @@
 use super::{Pipeline, Slot, Verdict, drop_at, touch};
 use crate::family::{self, FamilyOf};
 use crate::hold;
-use crate::order::{self, Known, Stop, View, Way};
+use crate::order::{self, Known, Pair, Stop, View, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
-use crate::session;
+use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
-use crate::table::{NotCreated, SAME_RULE};
+use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
 use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
-use sag_packet::parse::{Family, L4};
-use sag_packet::proto::{ETH_LEN, TCP, TCP_FIN, TCP_RST, TCP_SYN};
+use sag_packet::parse::{Family, L4, Parsed};
+use sag_packet::proto::{ETH_LEN, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 impl Pipeline {
@@ -32,10 +33,25 @@ impl Pipeline {
         emit: &mut impl Emit,
         since: Nanos,
     ) -> Verdict {
-        let view = self.view::<R>(snap, s, f.bytes());
-        let known = view.session;
-        match order::walk(snap, &view, &mut NoTrace) {
-            Ok(way) => self.deliver::<R>(snap, now, s, f, way, known, emit),
+        if let (Some(no), L4::Tcp { flags }) = (s.found, s.p.l4)
+            && flags & TCP_RST != 0
+            && !self.plausible_reset::<R>(s, no, f.bytes())
+        {
+            return drop_at(&self.counters, s.ingress, DropReason::TcpOutOfWindow);
+        }
+        let mut s = *s;
+        let mut walked = self.walk_stages::<R>(snap, &s, f.bytes());
+        if let (Err(Stop::Anew), Some(no)) = (walked.1, s.found) {
+            self.end::<R>(snap, no.session());
+            s.found = None;
+            walked = self.walk_stages::<R>(snap, &s, f.bytes());
+        }
+        let (s, (seen, outcome)) = (&s, walked);
+        let known = seen.known;
+        match outcome {
+            Ok(way) => self.deliver::<R>(snap, now, s, f, way, seen, emit),
+            // An ICMP error about a session whose translation is gone.
+            Err(Stop::Anew) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
             Err(Stop::Kernel) => {
                 self.counters.port(s.ingress).to_kernel.add(1);
                 Verdict::Kernel
@@ -66,28 +82,59 @@ impl Pipeline {
         }
     }
 
+    fn walk_stages<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, frame: &[u8]) -> (Seen, Result<Way, Stop>) {
+        let (view, seen) = self.view::<R>(snap, s, frame);
+        (seen, order::walk(snap, &view, &mut NoTrace))
+    }
+
     /// A packet as the stages see it.
-    pub(super) fn view<'f, R: FamilyOf>(&self, snap: &Snapshot, s: &'f Slot, frame: &'f [u8]) -> View<'f> {
-        View {
+    pub(super) fn view<'f, R: FamilyOf>(
+        &'f self,
+        snap: &Snapshot,
+        s: &'f Slot,
+        frame: &'f [u8],
+    ) -> (View<'f>, Seen) {
+        let table = R::table(&self.tables);
+        let related = match s.p.l4 {
+            L4::IcmpError { .. } => {
+                family::quoted_key::<R>(&s.p, frame, s.zone).and_then(|k| table.find(&k, table.hash(&k)))
+            }
+            _ => None,
+        };
+        let known = self.known::<R>(snap, s, related);
+        let (mut to, mut pair) = (None, None);
+        if let Some(no) = related.or(s.found) {
+            let (r, first) = (table.record(no), table.record(RecordNo(no.session() * 2)));
+            let (key, old) = (r.key(), first.key());
+            if let (Some((_, was)), Some((_, is))) = (R::ends(&key), R::ends(&r.translated())) {
+                to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
+            }
+            pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
+                (Some(old), Some(new), Some(from)) => Some(Pair { from, old, new, reply: no.0 & 1 == 1 }),
+                _ => None,
+            };
+        }
+        let view = View {
             p: &s.p,
             frame,
             ingress: s.ingress,
             zone: s.zone,
             hash: s.hash,
-            session: self.known::<R>(snap, s, frame),
+            session: known,
             leaves_to: self.leaves_to::<R>(s),
-        }
+            to,
+            pair,
+            nat: &self.tables.nat,
+        };
+        (view, Seen { known, related })
     }
 
-    /// What the session table knows of a packet.
-    fn known<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, frame: &[u8]) -> Known {
+    /// What the session table knows of a packet. `related`: the record of the answers to the packet
+    /// that it quotes.
+    fn known<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, related: Option<RecordNo>) -> Known {
         let table = R::table(&self.tables);
-        let related = matches!(s.p.l4, L4::IcmpError { .. });
-        let found = match related {
-            true => family::quoted_key::<R>(&s.p, frame, s.zone).and_then(|k| table.find(&k, table.hash(&k))),
-            false => s.found,
-        };
-        let Some(no) = found else { return Known::New };
+        let Some(no) = related.or(s.found) else { return Known::New };
+        let related = related.is_some();
         let (first, second) = (RecordNo(no.session() * 2), RecordNo(no.session() * 2 + 1));
         let reply = no == second;
         if reply && !related && !snap.options.acl_stateful {
@@ -101,7 +148,13 @@ impl Pipeline {
         }
         let key = table.record(first).key();
         match (R::zone(&key), R::zone(&table.record(second).key())) {
-            (Some(from), Some(to)) => Known::Stale { initiator: R::tuple(&key), from, to },
+            (Some(from), Some(to)) => {
+                // The ACL knows the branch's own addresses: the source before, the destination
+                // after translation.
+                let (mut initiator, new) = (R::tuple(&key), R::tuple(&table.record(first).translated()));
+                (initiator.dst, initiator.dport) = (new.dst, new.dport);
+                Known::Stale { initiator, from, to }
+            }
             _ => Known::New,
         }
     }
@@ -120,7 +173,7 @@ impl Pipeline {
         s: &Slot,
         f: &mut FrameMut<'_>,
         way: Way,
-        known: Known,
+        seen: Seen,
         emit: &mut impl Emit,
     ) -> Verdict {
         let Some(words) = snap.nexthops.get(usize::from(way.nexthop)).map(NextHopWords::load) else {
@@ -152,12 +205,20 @@ impl Pipeline {
             matches!(s.p.l4, L4::IcmpError { .. }) || (found.is_none() && tcp_flags & TCP_RST != 0);
         match found {
             _ if no_session => hit(snap, way.rule, s, now),
-            Some(no) => self.renew::<R>(snap, now, s, no, action, known, way.rule, tcp_flags),
-            None => {
-                if let Err(reason) = self.open::<R>(snap, now, s, f.bytes(), action, &way, tcp_flags) {
+            Some(no) => self.renew::<R>(snap, now, s, no, action, seen.known, way.rule, f.bytes()),
+            None => match self.open::<R>(snap, now, s, f.bytes(), action, &way) {
+                Ok(no) => found = no,
+                Err(reason) => {
+                    if matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit) {
+                        // RFC 4787 and 5508 leave it open; hosts try elsewhere when they are told.
+                        self.tell(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
+                    }
                     return drop_at(&self.counters, s.ingress, reason);
                 }
-            }
+            },
+        }
+        if let Err(reason) = self.translate::<R>(s, found, seen.related, f) {
+            return drop_at(&self.counters, s.ingress, reason);
         }
         if way.split {
             return self.split(s, &way, &nh, f, emit);
@@ -167,62 +228,32 @@ impl Pipeline {
         verdict
     }
 
-    /// A new session from its first packet.
-    #[allow(clippy::too_many_arguments)]
-    fn open<R: FamilyOf>(
-        &mut self,
-        snap: &Snapshot,
-        now: Nanos,
+    /// What the session makes of the packet.
+    fn translate<R: FamilyOf>(
+        &self,
         s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
-        tcp_flags: u8,
+        found: Option<RecordNo>,
+        related: Option<RecordNo>,
+        f: &mut FrameMut<'_>,
     ) -> Result<(), DropReason> {
-        let Some(to) = snap.port(way.port).map(|p| p.zone) else { return Err(DropReason::PortNotReady) };
-        let key = R::flow_key(&s.p, frame, s.zone);
-        let reverse = R::reverse(&key, to);
-        let tick = now.tick().0;
-        let table = R::table(&self.tables);
-        let quarantine = match s.p.family {
-            Family::V4 => &mut self.quarantine4,
-            Family::V6 => &mut self.quarantine6,
-        };
-        let made = table.create(&key, &reverse, quarantine, |fwd, rev, meta| {
-            R::set_identity(fwd, &key);
-            R::set_identity(rev, &reverse);
-            fwd.action().store(action.to_word(), Ordering::Relaxed);
-            // Admitted with the session; its way out is found when the first reply comes.
-            rev.action().store(Action::PUNT.to_word(), Ordering::Relaxed);
-            for r in [fwd, rev] {
-                r.epoch().store(snap.epoch, Ordering::Relaxed);
-                r.last_seen().store(tick, Ordering::Relaxed);
-            }
-            meta.created.store(tick, Ordering::Relaxed);
-            meta.rule.store(way.rule.map_or(0, |r| r + 1), Ordering::Relaxed);
-            meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
-            meta.ports.store(u32::from(s.ingress.0) | u32::from(way.port.0) << 8, Ordering::Relaxed);
-            meta.state.store(session::first_word(s.p.proto, tcp_flags), Ordering::Release);
-        });
-        match made {
-            Ok(no) => {
-                touch(table.record(no), now, s.p.ip_len);
-                self.counters.sessions_created.add(1);
-                self.changed = true;
-                Ok(())
-            }
-            Err(NotCreated::Exists(no)) if table.record(no).matches(&key) => {
-                touch(table.record(no), now, s.p.ip_len);
-                Ok(())
-            }
-            // Its answers have the key of another session's (the same addresses and ports from
-            // another zone), or another worker is at it: it goes without a session.
-            Err(NotCreated::Exists(_) | NotCreated::Contended) => {
-                hit(snap, way.rule, s, now);
-                Ok(())
-            }
-            Err(NotCreated::Full) => Err(DropReason::SessionTableFull),
+        let Some(no) = related.or(found) else { return Ok(()) };
+        let r = R::table(&self.tables).record(no);
+        if R::nat_flags(&r.key(), &r.translated()) == 0 {
+            return Ok(());
         }
+        if related.is_some() {
+            return r.rewrite_error(f.bytes_mut(), &s.p);
+        }
+        r.rewrite(f.bytes_mut(), &s.p);
+        Ok(())
+    }
+
+    /// Whether an RST can be its connection's.
+    fn plausible_reset<R: FamilyOf>(&self, s: &Slot, no: RecordNo, frame: &[u8]) -> bool {
+        let table = R::table(&self.tables);
+        let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return true };
+        let sent = table.record(no).bytes().load(Ordering::Relaxed);
+        session::rst_in_window(table.meta(no.session()), (no.0 & 1) as usize, seq, ack, sent)
     }
 
     /// A packet of an existing session whose record did not answer for it.
@@ -236,9 +267,13 @@ impl Pipeline {
         action: Action,
         known: Known,
         rule: Option<u32>,
-        tcp_flags: u8,
+        frame: &[u8],
     ) {
         let table = R::table(&self.tables);
+        let tcp_flags = match s.p.l4 {
+            L4::Tcp { flags } => flags,
+            _ => 0,
+        };
         let meta = table.meta(no.session());
         let r = table.record(no);
         if let Known::Stale { .. } = known {
@@ -259,25 +294,28 @@ impl Pipeline {
                 meta.reply_rule.store(rule, Ordering::Relaxed);
             }
         }
-        r.action().store(action.to_word(), Ordering::Relaxed);
+        let flags = action.flags | R::nat_flags(&r.key(), &r.translated());
+        r.action().store(Action { flags, ..action }.to_word(), Ordering::Relaxed);
         r.epoch().store(snap.epoch, Ordering::Release);
         touch(r, now, s.p.ip_len);
         if s.p.proto == TCP && tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
             let old = meta.state.load(Ordering::Acquire);
-            let new = session::next_word(old, tcp_flags, reply);
+            let new = session::next_word(old, tcp_flags, reply, now.tick().0);
+            if let (true, Some((seq, _))) = (tcp_flags & TCP_SYN != 0, tcp_numbers(&s.p, frame)) {
+                session::note_isn(meta, usize::from(reply), seq);
+            }
             // Lost to another worker or to removal: that one's word stands.
             let _ = meta.state.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
-    fn end<R: FamilyOf>(&mut self, snap: &Snapshot, session: u32) {
-        let table = R::table(&self.tables);
-        session::settle(table, session, snap);
+    pub(super) fn end<R: FamilyOf>(&mut self, snap: &Snapshot, session: u32) {
         let quarantine = match R::FAMILY {
             Family::V4 => &mut self.quarantine4,
             Family::V6 => &mut self.quarantine6,
         };
-        if table.remove(session, quarantine) {
+        let ending = Ending { quarantine, events: &mut self.events };
+        if session::end(R::table(&self.tables), session, snap, &self.tables.nat, ending) {
             self.counters.sessions_ended.add(1);
         }
         self.changed = true;
@@ -348,8 +386,25 @@ impl Pipeline {
     }
 }
 
+/// What was found out about a packet before its walk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub known: Known,
+    /// The record of the answers to the packet that an ICMP error quotes.
+    pub related: Option<RecordNo>,
+}
+
+/// Sequence number of a TCP segment, and what it acknowledges.
+pub(super) fn tcp_numbers(p: &Parsed, frame: &[u8]) -> Option<(u32, Option<u32>)> {
+    let L4::Tcp { flags } = p.l4 else { return None };
+    let h: &[u8; 12] = frame.get(usize::from(p.l4_at)..)?.first_chunk()?;
+    let seq = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+    let ack = u32::from_be_bytes([h[8], h[9], h[10], h[11]]);
+    Some((seq, (flags & TCP_ACK != 0).then_some(ack)))
+}
+
 /// Counts a packet that no session counts for its rule.
-fn hit(snap: &Snapshot, rule: Option<u32>, s: &Slot, now: Nanos) {
+pub(super) fn hit(snap: &Snapshot, rule: Option<u32>, s: &Slot, now: Nanos) {
     if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
         stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
     }

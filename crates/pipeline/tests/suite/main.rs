@@ -4,6 +4,7 @@ mod acl;
 mod errors;
 mod forward;
 mod fragments;
+mod nat;
 mod neighbors;
 mod random;
 mod sessions;

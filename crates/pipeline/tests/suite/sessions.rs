@@ -79,7 +79,7 @@ fn tcp_from_the_first_to_the_last_segment() {
     step(back(TCP_ACK), State::TcpClosed);
     step(out(SYN), State::TcpSyn);
     step(back(SYNACK), State::TcpOpen);
-    step(back(TCP_RST), State::TcpClosed);
+    step(back(TCP_RST), State::TcpReset);
     assert_eq!(rig.sessions(), (1, 0));
     assert_eq!(rig.pipe.counters.sessions_created.get(), 1);
 }
@@ -146,6 +146,7 @@ fn a_full_table_refuses_new_flows_only() {
     for (a, b) in [(HOST, FAR), ("2001:db8:1::10", "2001:db8:99::7")] {
         for i in 0..10 {
             assert!(rig.send(&Pkt::udp(a, b, i, 53)).is_tx());
+            assert!(rig.send(&Pkt::udp(b, a, 53, i).into_port(WAN)).is_tx(), "answered: it stays");
         }
         for _ in 0..3 {
             let refused = rig.send(&Pkt::udp(a, b, 99, 53));
@@ -162,11 +163,37 @@ fn a_full_table_refuses_new_flows_only() {
 }
 
 #[test]
+fn the_longest_idle_unanswered_session_makes_room() {
+    let mut rig = Rig::sized(Net::branch(), 10);
+    for i in 0..10 {
+        assert!(rig.send(&Pkt::udp(HOST, FAR, i, 53)).is_tx());
+        rig.wait(Duration::from_secs(1));
+    }
+    for i in [0, 1, 4, 5] {
+        assert!(rig.send(&Pkt::udp(FAR, HOST, 53, i).into_port(WAN)).is_tx());
+    }
+    for i in 0..4 {
+        assert!(rig.send(&Pkt::udp(HOST, FAR, 100 + i, 53)).is_tx());
+    }
+    assert_eq!(rig.sessions(), (10, 0));
+    // 2, 3, 6 and 7 went, in this order: nobody had answered them.
+    let alive = |rig: &Rig, sport: u16| {
+        (1..rig.pipe.tables.v4.used()).any(|n| {
+            State::of(rig.pipe.tables.v4.meta(n)).is_some()
+                && rig.pipe.tables.v4.record(RecordNo(n * 2)).key().l4 as u16 == sport.to_be()
+        })
+    };
+    let left: Vec<u16> = (0..10).filter(|i| alive(&rig, *i)).collect();
+    assert_eq!(left, [0, 1, 4, 5, 8, 9]);
+    assert_eq!(rig.pipe.tables.nat.totals.evicted.load(Relaxed), 4);
+}
+
+#[test]
 fn packets_of_one_batch_see_each_others_sessions() {
     let mut rig = Rig::branch();
     let batch: Vec<_> = [SYN, TCP_ACK, FIN, TCP_RST].map(|f| out(f).build()).into();
     assert!(rig.batch(DEV_LAN, &batch).iter().all(Outcome::is_tx));
-    assert_eq!(state(&rig), Some(State::TcpClosed));
+    assert_eq!(state(&rig), Some(State::TcpReset));
     assert_eq!(rig.pipe.tables.v4.record(RecordNo(2)).packets.load(Relaxed), 4);
     assert_eq!(rig.sessions(), (1, 0));
     // Both directions between two hosts of the LAN's device.

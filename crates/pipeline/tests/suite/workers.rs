@@ -1,5 +1,6 @@
 //! Several workers over one table.
 
+use sag_pipeline::nat::NatState;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::testkit::*;
 use sag_pipeline::worker::Tables;
@@ -13,6 +14,7 @@ fn tables(sessions: u32, grace: Arc<Grace>) -> Arc<Tables> {
     Arc::new(Tables {
         v4: FlowTable::private(sessions, grace.clone()),
         v6: FlowTable::private(sessions, grace),
+        nat: Arc::new(NatState::private(sessions)),
     })
 }
 

@@ -1,0 +1,131 @@
+//! The box's own connections win over what NAT has mapped inside: real sockets, and packets that are
+//! theirs or not.
+
+mod common;
+
+use common::netns::*;
+use common::packet::*;
+use common::*;
+use sag_bpf::{LocalAddr, PuntReason};
+use sag_model::flow::nat_port_bit;
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The box's address by NAT slot 2, another one without bits that count, and somebody else's. All of
+/// them are on the loopback device, so connections need no wire.
+const BOX: [u8; 4] = [203, 0, 113, 1];
+const OTHER: [u8; 4] = [203, 0, 113, 2];
+const PEER: [u8; 4] = [198, 51, 100, 7];
+const PORT: u16 = 40_000;
+
+fn at(addr: [u8; 4], port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(addr), port)
+}
+
+/// A gateway in a namespace; every port of the address is mapped inside, by bits or by `any`.
+fn fixture(any: bool) -> Option<(Fixture, Netns)> {
+    let ns = Netns::new()?;
+    for a in [BOX, OTHER, PEER] {
+        ip(&["addr", "add", &format!("{}/32", Ipv4Addr::from(a)), "dev", "lo"]).unwrap();
+    }
+    let f = Fixture::new()?;
+    f.gw.replace_local4(&[LocalAddr { addr: BOX.into(), nat_slot: (!any).then_some(2), any }]).unwrap();
+    for udp in [false, true] {
+        let (word, _) = nat_port_bit(2, udp, 0);
+        f.gw.nat_ports()[word..word + 1024].iter().for_each(|w| w.store(u64::MAX, Relaxed));
+    }
+    Some((f, ns))
+}
+
+fn tcp_from(f: &Fixture, from: SocketAddrV4, port: u16, flags: u8) -> Outcome {
+    outcome(f, &v4(from.ip().octets(), BOX, 6, tcp(from.port(), port, flags, b"")).frame(None))
+}
+
+fn udp_from(f: &Fixture, from: SocketAddrV4, port: u16) -> Outcome {
+    outcome(f, &v4(from.ip().octets(), BOX, 17, udp(from.port(), port, b"x")).frame(None))
+}
+
+const WORKER: Outcome = Outcome::Worker(PuntReason::Miss);
+
+fn v4_of(a: std::io::Result<std::net::SocketAddr>) -> SocketAddrV4 {
+    match a.unwrap() {
+        std::net::SocketAddr::V4(a) => a,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn tcp_connections_are_the_boxs_and_listeners_own_nothing() {
+    for any in [false, true] {
+        let Some((f, _ns)) = fixture(any) else { return };
+        let stranger = at([192, 0, 2, 77], 1234);
+        let listener = TcpListener::bind(at(BOX, PORT)).unwrap();
+        assert_eq!(tcp_from(&f, stranger, PORT, 2), WORKER, "a forward wins over a listener");
+
+        // To and from the box: one connection seen from both ends.
+        let client = TcpStream::connect(at(BOX, PORT)).unwrap();
+        let near = v4_of(client.local_addr());
+        assert_eq!(near.ip().octets(), BOX);
+        assert_eq!(tcp_from(&f, at(BOX, PORT), near.port(), 0x10), Outcome::Kernel, "the client's end");
+        let (conn, peer) = listener.accept().unwrap();
+        let peer = v4_of(Ok(peer));
+        for flags in [0x10, 0x18, 0x11, 0x04, 0x02] {
+            assert_eq!(tcp_from(&f, peer, PORT, flags), Outcome::Kernel, "flags {flags:#x}");
+        }
+        assert_eq!(tcp_from(&f, at(peer.ip().octets(), peer.port() ^ 1), PORT, 0x10), WORKER, "another port");
+        assert_eq!(tcp_from(&f, at(OTHER, peer.port()), PORT, 0x10), WORKER, "another peer");
+        assert_eq!(tcp_from(&f, peer, PORT ^ 1, 0x10), WORKER, "another port of the box");
+        assert_eq!(udp_from(&f, peer, PORT), WORKER, "another protocol");
+        let options = V4 {
+            options: vec![1, 1, 1, 0],
+            ..v4(peer.ip().octets(), BOX, 6, tcp(peer.port(), PORT, 16, b""))
+        };
+        assert_eq!(outcome(&f, &options.frame(None)), Outcome::Kernel);
+
+        // The box closes first and waits; the peer's last words are still for it.
+        conn.shutdown(Shutdown::Both).unwrap();
+        drop((conn, client));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(tcp_from(&f, peer, PORT, 0x11), Outcome::Kernel, "time wait");
+    }
+}
+
+#[test]
+fn a_handshake_in_progress_is_the_boxs() {
+    let Some((f, _ns)) = fixture(false) else { return };
+    // A peer behind a wire that never answers the second step.
+    let far = at([192, 0, 2, 77], 1234);
+    ip(&["route", "add", "192.0.2.77/32", "dev", "va"]).unwrap();
+    ip(&["neigh", "add", "192.0.2.77", "lladdr", "02:00:5e:00:00:99", "dev", "va"]).unwrap();
+    let _listener = TcpListener::bind(at(BOX, PORT)).unwrap();
+    assert_eq!(tcp_from(&f, far, PORT, 0x10), WORKER);
+    ip(&["link", "set", "va", "address", &GW_MAC.to_string()]).unwrap();
+    send_raw("vb", &v4(far.ip().octets(), BOX, 6, tcp(far.port(), PORT, 2, b"")).frame(None));
+    assert_eq!(tcp_from(&f, far, PORT, 0x10), Outcome::Kernel);
+    assert_eq!(tcp_from(&f, at([192, 0, 2, 77], 1235), PORT, 0x10), WORKER);
+}
+
+#[test]
+fn udp_sockets_own_what_they_would_get() {
+    for any in [false, true] {
+        let Some((f, _ns)) = fixture(any) else { return };
+        let peer = at([192, 0, 2, 77], 1234);
+        assert_eq!(udp_from(&f, peer, PORT), WORKER);
+
+        let bound = UdpSocket::bind(at(BOX, PORT)).unwrap();
+        assert_eq!(udp_from(&f, peer, PORT), Outcome::Kernel);
+        assert_eq!(udp_from(&f, peer, PORT ^ 1), WORKER);
+        assert_eq!(tcp_from(&f, peer, PORT, 2), WORKER);
+        bound.connect(at(PEER, 53)).unwrap();
+        assert_eq!(udp_from(&f, at(PEER, 53), PORT), Outcome::Kernel);
+        assert_eq!(udp_from(&f, at(PEER, 54), PORT), WORKER, "not whom it is connected to");
+        drop(bound);
+        assert_eq!(udp_from(&f, at(PEER, 53), PORT), WORKER);
+
+        let elsewhere = UdpSocket::bind(at(OTHER, PORT)).unwrap();
+        assert_eq!(udp_from(&f, peer, PORT), WORKER, "bound to another address");
+        drop(elsewhere);
+        let _anywhere = UdpSocket::bind(at([0; 4], PORT)).unwrap();
+        assert_eq!(udp_from(&f, peer, PORT), Outcome::Kernel);
+    }
+}

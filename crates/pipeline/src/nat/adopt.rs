@@ -1,0 +1,91 @@
+//! Taking over what the sessions of an earlier daemon hold: their records tell.
+
+use super::NatState;
+use super::policy::{Behavior, NatPolicy};
+use super::pool::{BindingNo, Endpoint, Lent};
+use crate::family::FamilyOf;
+use crate::session::{NAT_HOST, NAT_PERMIT, State};
+use crate::table::{FlowTable, SessionMeta};
+use sag_model::flow::{FlowRecord4, RecordNo};
+use std::sync::atomic::Ordering;
+
+impl NatState {
+    /// Gives every translated session its binding again. To be called when the policy is compiled and
+    /// before any worker runs. What does not fit the policy any more stays without: it ends when its
+    /// next packet is judged. Returns the number of bindings.
+    pub fn adopt_sessions(&self, table: &FlowTable<FlowRecord4>, policy: &NatPolicy, tick: u32) -> usize {
+        let mut bindings = 0;
+        // What a session's own source holds comes first: others may share it.
+        for sources in [true, false] {
+            for n in 1..table.used() {
+                let meta = table.meta(n);
+                if State::of(meta).is_none() {
+                    continue;
+                }
+                let r = table.record(RecordNo(n * 2));
+                let (key, new) = (r.key(), r.translated());
+                let (Some(old), Some(new)) = (FlowRecord4::ends(&key), FlowRecord4::ends(&new)) else {
+                    continue;
+                };
+                let Some(lent) = Lent::of(FlowRecord4::tuple(&key).proto) else { continue };
+                bindings += match sources {
+                    true if old.0 != new.0 => {
+                        self.adopt_source(meta, policy, lent, (old.0, new.0, new.1), tick)
+                    }
+                    false if old.1 != new.1 => self.adopt_dest(meta, policy, lent, (old.1, new.1)),
+                    _ => false,
+                } as usize;
+            }
+        }
+        bindings
+    }
+
+    fn adopt_source(
+        &self,
+        meta: &SessionMeta,
+        policy: &NatPolicy,
+        lent: Lent,
+        (inside, outside, remote): (Endpoint, Endpoint, Endpoint),
+        tick: u32,
+    ) -> bool {
+        if self.host_begins(inside.addr).is_some() {
+            meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
+        }
+        let source = policy.externals.get(&outside.addr.to_bits()).and_then(|e| policy.source(e.source?));
+        let Some(source) = source.filter(|s| !s.overlaps() && !s.pool.is_fixed(lent, outside.port)) else {
+            return false;
+        };
+        let scope = match source.mapping {
+            Behavior::EndpointIndependent => 0,
+            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
+            Behavior::AddressAndPortDependent => remote.word(),
+        };
+        let block = policy.limits.port_block;
+        let Some(b) = self.adopt(&source.pool, lent, (inside, outside.port), scope, block, tick) else {
+            return false;
+        };
+        meta.bindings[0].store(b.0, Ordering::Relaxed);
+        if source.filtering == Behavior::AddressDependent && lent != Lent::Icmp && self.permit(b, remote.addr)
+        {
+            meta.ports.fetch_or(NAT_PERMIT, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn adopt_dest(
+        &self,
+        meta: &SessionMeta,
+        policy: &NatPolicy,
+        lent: Lent,
+        (outside, inside): (Endpoint, Endpoint),
+    ) -> bool {
+        let source = policy.externals.get(&outside.addr.to_bits()).and_then(|e| policy.source(e.source?));
+        let Some(source) = source.filter(|s| !s.pool.is_fixed(lent, outside.port)) else { return false };
+        let b = BindingNo::new(source.pool.no, lent, outside.port);
+        let shared = self.share(b, inside);
+        if shared {
+            meta.bindings[1].store(b.0, Ordering::Relaxed);
+        }
+        shared
+    }
+}

@@ -1,0 +1,203 @@
+//! From what the configuration says to a [`NatPolicy`].
+
+use super::NatState;
+use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
+use super::pool::{Lent, POOL_WORDS, PORT_WORDS};
+use crate::fib::Fib;
+use crate::hash::AddrHash;
+use sag_model::{PortIdx, Zone};
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// Source NAT to a WAN port's own address.
+#[derive(Debug, Clone)]
+pub struct WanSnat {
+    pub port: PortIdx,
+    /// `None`: the port has no address at the moment.
+    pub addr: Option<Ipv4Addr>,
+    pub mapping: Behavior,
+    pub filtering: Behavior,
+    pub hits: Arc<EntryHits>,
+}
+
+/// Source NAT towards overlay and leased line.
+#[derive(Debug, Clone)]
+pub struct PrivateSnat {
+    pub prefix: (Ipv4Addr, u8),
+    pub addr: Ipv4Addr,
+    pub mapping: Behavior,
+    pub filtering: Behavior,
+    pub hits: Arc<EntryHits>,
+}
+
+/// Where packets for a static entry come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Internet,
+    Intranet,
+}
+
+#[derive(Debug, Clone)]
+pub enum Service {
+    /// All protocols and ports.
+    Any,
+    Port {
+        proto: u8,
+        external: RangeInclusive<u16>,
+        inside_first: u16,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct StaticDnat {
+    pub kind: Kind,
+    /// Empty: every WAN port's own address.
+    pub external: Vec<Ipv4Addr>,
+    pub inside: Ipv4Addr,
+    pub service: Service,
+    /// The external address is the entry's own: packets from inside leave by it too.
+    pub own_address: bool,
+    pub hits: Arc<EntryHits>,
+}
+
+/// All that is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub wan: Vec<WanSnat>,
+    pub private: Vec<PrivateSnat>,
+    pub dnat: Vec<StaticDnat>,
+    /// Own addresses of the WAN ports, for static entries without an address.
+    pub wan_addrs: Vec<Ipv4Addr>,
+    pub hairpin: bool,
+    pub limits: Limits,
+    /// The gateway's own addresses: what comes to them is looked at by XDP before the kernel gets it.
+    pub local: Vec<Ipv4Addr>,
+}
+
+/// Forwards of one external address, while they are collected.
+#[derive(Default)]
+struct Collected {
+    ports: [Vec<Forward>; 2],
+    any: [Option<(Ipv4Addr, Arc<EntryHits>)>; 2],
+}
+
+impl Wanted {
+    /// Compiles it. Addresses for which no pool is left are returned too: they lend no ports.
+    pub fn build(&self, state: &NatState) -> (NatPolicy, Vec<Ipv4Addr>) {
+        let mut out =
+            NatPolicy { hairpin: self.hairpin, limits: self.limits.clone(), ..NatPolicy::default() };
+        let mut lacking = Vec::new();
+        let mut by_addr: HashMap<Ipv4Addr, u16> = HashMap::new();
+        let mut add = |addr, mapping, filtering, hits: &Arc<EntryHits>, sources: &mut Vec<Source>| {
+            if let Some(&no) = by_addr.get(&addr) {
+                return Some(no);
+            }
+            let Some(pool) = state.pool(addr) else {
+                lacking.push(addr);
+                return None;
+            };
+            let source = Source { pool, mapping, filtering, hits: hits.clone() };
+            if !source.overlaps() {
+                source.pool.lend();
+            }
+            let no = sources.len() as u16;
+            sources.push(source);
+            by_addr.insert(addr, no);
+            Some(no)
+        };
+        let ports = self.wan.iter().map(|w| w.port.index() + 1).max().unwrap_or(0);
+        out.wan = vec![None; ports];
+        for w in &self.wan {
+            let no = w.addr.and_then(|a| add(a, w.mapping, w.filtering, &w.hits, &mut out.sources));
+            out.wan[w.port.index()] = Some(no);
+        }
+        let private: Vec<_> = self
+            .private
+            .iter()
+            .filter_map(|p| {
+                let no = add(p.addr, p.mapping, p.filtering, &p.hits, &mut out.sources)?;
+                Some((p.prefix.0.to_bits(), p.prefix.1, u32::from(no)))
+            })
+            .collect();
+        if !private.is_empty() {
+            out.private = Some(Fib::build(private));
+        }
+        out.externals = self.externals(&by_addr);
+        out.one_to_one = self.one_to_one();
+        // XDP must know which ports of the gateway's own addresses are forwarded.
+        for (addr, e) in &out.externals {
+            let addr = Ipv4Addr::from_bits(*addr);
+            let forwarded = !(e.internet.is_empty() && e.intranet.is_empty());
+            if forwarded && self.local.contains(&addr) && state.pool(addr).is_none() {
+                lacking.push(addr);
+            }
+        }
+        for pool in state.pools() {
+            pool.fix(&fixed_bits(out.externals.get(&pool.addr.to_bits())));
+        }
+        (out, lacking)
+    }
+
+    fn externals(&self, sources: &HashMap<Ipv4Addr, u16>) -> HashMap<u32, External, AddrHash> {
+        let mut all: BTreeMap<Ipv4Addr, Collected> =
+            sources.keys().map(|a| (*a, Collected::default())).collect();
+        for d in &self.dnat {
+            let addrs = if d.external.is_empty() { &self.wan_addrs } else { &d.external };
+            for addr in addrs {
+                let c = all.entry(*addr).or_default();
+                let side = d.kind as usize;
+                match &d.service {
+                    Service::Any => c.any[side] = Some((d.inside, d.hits.clone())),
+                    Service::Port { proto, external, inside_first } => c.ports[side].push(Forward {
+                        proto: *proto,
+                        first: *external.start(),
+                        last: *external.end(),
+                        inside: d.inside,
+                        inside_first: *inside_first,
+                        hits: d.hits.clone(),
+                    }),
+                }
+            }
+        }
+        let external = |(addr, c): (Ipv4Addr, Collected)| {
+            let ([internet, intranet], [any_net, any_in]) = (c.ports, c.any);
+            let e = External {
+                source: sources.get(&addr).copied(),
+                internet: Forwards::new(internet, any_net),
+                intranet: Forwards::new(intranet, any_in),
+            };
+            (addr.to_bits(), e)
+        };
+        all.into_iter().map(external).collect()
+    }
+
+    fn one_to_one(&self) -> HashMap<u32, Vec<OneToOne>, AddrHash> {
+        let mut out: HashMap<u32, Vec<OneToOne>, AddrHash> = HashMap::default();
+        for d in self.dnat.iter().filter(|d| d.own_address && matches!(d.service, Service::Any)) {
+            let to = match d.kind {
+                Kind::Internet => Zone::Wan,
+                Kind::Intranet => Zone::Overlay,
+            };
+            for external in &d.external {
+                out.entry(d.inside.to_bits()).or_default().push(OneToOne { external: *external, to });
+            }
+        }
+        out
+    }
+}
+
+/// The ports of an address that are forwarded, as XDP's map has them.
+fn fixed_bits(e: Option<&External>) -> Vec<u64> {
+    let mut bits = vec![0u64; POOL_WORDS];
+    let Some(e) = e else { return bits };
+    for lent in [Lent::Tcp, Lent::Udp] {
+        for range in [&e.internet, &e.intranet].into_iter().flat_map(|f| f.ranges(lent.proto())) {
+            for port in range {
+                bits[lent as usize * PORT_WORDS + usize::from(port) / 64] |= 1 << (port % 64);
+            }
+        }
+    }
+    bits
+}

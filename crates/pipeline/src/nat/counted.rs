@@ -1,0 +1,139 @@
+//! Keys with counts, shared by all workers without a lock: sessions of a host, and which remote
+//! addresses a binding has sent to.
+//!
+//! Key and count are one word, so a look sees them together. A key may stand in several words (two
+//! workers began to count it at once, or one word is full): its count is their sum.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const WAYS: usize = 8;
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Set([AtomicU64; WAYS]);
+
+/// `BITS`: the low bits of a word that count; the rest is the key.
+#[derive(Debug)]
+pub struct Counted<const BITS: u32> {
+    sets: Box<[Set]>,
+}
+
+impl<const BITS: u32> Counted<BITS> {
+    const MAX: u64 = (1 << BITS) - 1;
+
+    /// Room for about so many keys.
+    pub fn new(keys: usize) -> Self {
+        let sets = keys.div_ceil(WAYS).next_power_of_two();
+        Counted { sets: (0..sets).map(|_| Set::default()).collect() }
+    }
+
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.sets)
+    }
+
+    fn words(&self, key: u64) -> impl Iterator<Item = &AtomicU64> {
+        let h = key.wrapping_mul(sag_model::flow::HASH_M1);
+        let h = (h ^ h >> 32).wrapping_mul(sag_model::flow::HASH_M2);
+        let mask = self.sets.len() - 1;
+        let (a, b) = ((h >> 32) as usize & mask, h as usize & mask);
+        // One set twice would count its keys twice.
+        let b = if a == b { (a + 1) & mask } else { b };
+        let second: &[AtomicU64] = if a == b { &[] } else { &self.sets[b].0 };
+        self.sets[a].0.iter().chain(second)
+    }
+
+    /// Counts one more and returns how many there are now. `None`: no room for the key.
+    pub fn add(&self, key: u64) -> Option<u64> {
+        for _ in 0..4 {
+            let known = self.words(key).any(|w| {
+                let old = w.load(Ordering::Relaxed);
+                old >> BITS == key
+                    && (1..Self::MAX).contains(&(old & Self::MAX))
+                    && w.compare_exchange(old, old + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            });
+            let stored = known
+                || self.words(key).any(|w| {
+                    w.load(Ordering::Relaxed) == 0
+                        && w.compare_exchange(0, key << BITS | 1, Ordering::Relaxed, Ordering::Relaxed)
+                            .is_ok()
+                });
+            if stored {
+                return Some(self.get(key));
+            }
+        }
+        None
+    }
+
+    /// Counts one less, if there is one.
+    pub fn sub(&self, key: u64) {
+        for _ in 0..4 {
+            for w in self.words(key) {
+                let old = w.load(Ordering::Relaxed);
+                if old >> BITS != key || old & Self::MAX == 0 {
+                    continue;
+                }
+                let new = if old & Self::MAX == 1 { 0 } else { old - 1 };
+                if w.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    return;
+                }
+            }
+        }
+    }
+
+    pub fn get(&self, key: u64) -> u64 {
+        let count = |w: &AtomicU64| w.load(Ordering::Relaxed);
+        self.words(key).map(count).filter(|w| w >> BITS == key).map(|w| w & Self::MAX).sum()
+    }
+
+    /// Every word's key and count.
+    pub fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        let words = self.sets.iter().flat_map(|s| &s.0).map(|w| w.load(Ordering::Relaxed));
+        words.filter(|w| *w != 0).map(|w| (w >> BITS, w & Self::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_up_and_down_and_past_a_full_word() {
+        let c = Counted::<9>::new(64);
+        for n in 1..=1500 {
+            assert_eq!(c.add(7), Some(n));
+        }
+        assert_eq!(c.add(8), Some(1));
+        (0..1500).for_each(|_| c.sub(7));
+        assert_eq!((c.get(7), c.get(8)), (0, 1));
+        c.sub(7);
+        assert_eq!(c.get(7), 0, "nothing below zero");
+        c.sub(8);
+        assert_eq!(c.all().count(), 0);
+    }
+
+    #[test]
+    fn a_full_table_says_so() {
+        let c = Counted::<32>::new(64);
+        let fit = (1..10_000).filter(|k| c.add(*k).is_some()).count();
+        assert_eq!(fit, 64);
+    }
+
+    #[test]
+    fn threads_lose_no_count() {
+        let c = Counted::<32>::new(8);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    for i in 0..20_000u64 {
+                        c.add(i % 3);
+                        if i % 2 == 1 {
+                            c.sub((i - 1) % 3);
+                        }
+                    }
+                });
+            }
+        });
+        let left: u64 = (0..3).map(|k| c.get(k)).sum();
+        assert_eq!(left, 4 * 10_000);
+    }
+}

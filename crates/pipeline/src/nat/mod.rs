@@ -1,0 +1,455 @@
+//! Network address translation of IPv4 (RFC 4787, 5382, 5508, 7857).
+//!
+//! [`NatPolicy`] is what the configuration wants: part of the snapshot, immutable. [`NatState`] is what
+//! is lent: bindings of inside endpoints to external ports, shared by all workers without a lock and
+//! kept over every change of the configuration. A session's translation itself is in its two flow
+//! records; the session holds its bindings, and the last session gives a binding back.
+
+mod adopt;
+mod blocks;
+mod build;
+mod counted;
+mod event;
+mod policy;
+mod pool;
+
+pub use build::{Kind, PrivateSnat, Service, StaticDnat, WanSnat, Wanted};
+pub use counted::Counted;
+pub use event::{Event, Events, Gone, SessionTuple};
+pub use policy::{
+    Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
+};
+pub use pool::{BindingNo, Endpoint, Lent, POOL_WORDS, POOLS, Pool};
+
+use crate::table::{Clash, Index};
+use blocks::{Blocks, Took};
+use pool::Acquired;
+use sag_model::flow::{BUCKET_WORDS, Bucket, HASH_M1, HASH_M2, RecordNo};
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// Inside hosts whose sessions are counted.
+const HOSTS: usize = 128 * 1024;
+
+/// A random number for each call; one per worker, seeded by the process.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed | 1)
+    }
+
+    pub fn draw(&mut self) -> u64 {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+}
+
+/// What is lent at the moment.
+#[derive(Debug)]
+pub struct NatState {
+    pools: [OnceLock<Arc<Pool>>; POOLS],
+    /// Binding numbers by inside endpoint.
+    index: Index,
+    /// Sessions of each inside host that are translated.
+    hosts: Counted<32>,
+    /// Remote addresses to which a binding has sent (address-dependent filtering, RFC 4787 5).
+    permits: Counted<9>,
+    shown: &'static [AtomicU64],
+    /// Held by the control thread alone, while it makes a pool.
+    making: Mutex<()>,
+    seed: u64,
+    pub totals: Totals,
+}
+
+/// Counters of NAT as a whole, added to by all workers when sessions come and go.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub bindings: AtomicU64,
+    pub host_refused: AtomicU64,
+    pub hairpinned: AtomicU64,
+    pub evicted: AtomicU64,
+    /// A host or a permit that did not fit its table: it goes uncounted.
+    pub uncounted: AtomicU64,
+}
+
+/// Why no port was lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted;
+
+/// A port that was lent to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    pub port: u16,
+    pub binding: BindingNo,
+    /// The port pool has just passed its warning mark.
+    pub warn: bool,
+    /// The session's first port of a block that the host did not have.
+    pub new_block: Option<u16>,
+}
+
+impl NatState {
+    /// For so many sessions. `shown` is the map in which XDP looks up ports: [`POOL_WORDS`] for each
+    /// of [`POOLS`].
+    pub fn new(sessions: u32, shown: &'static [AtomicU64], seed: u64) -> NatState {
+        let words = sessions as usize * 2;
+        let buckets = words.div_ceil(BUCKET_WORDS).next_power_of_two();
+        // Lives as long as the process, like the flow table.
+        let memory: &'static [Bucket] = Vec::leak((0..buckets).map(|_| Bucket::default()).collect());
+        NatState {
+            pools: std::array::from_fn(|_| OnceLock::new()),
+            index: Index::new(memory, 0, buckets as u32 - 1),
+            hosts: Counted::new(HOSTS.min(sessions as usize * 2)),
+            permits: Counted::new(sessions as usize),
+            shown,
+            making: Mutex::new(()),
+            seed,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Without XDP.
+    pub fn private(sessions: u32) -> NatState {
+        let words = POOLS * POOL_WORDS;
+        NatState::new(sessions, Vec::leak((0..words).map(|_| AtomicU64::new(0)).collect()), 0x5EED)
+    }
+
+    /// The pool of an external address, made if it is new. `None`: all pools are in use by other
+    /// addresses. For the control thread.
+    pub fn pool(&self, addr: Ipv4Addr) -> Option<Arc<Pool>> {
+        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
+        for (no, place) in self.pools.iter().enumerate() {
+            let words = self.shown.get(no * POOL_WORDS..(no + 1) * POOL_WORDS).unwrap_or(&[]);
+            let pool = place.get_or_init(|| Arc::new(Pool::new(no as u8, addr, words)));
+            if pool.addr == addr {
+                return Some(pool.clone());
+            }
+        }
+        None
+    }
+
+    /// Every pool there is.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.iter().filter_map(|p| p.get())
+    }
+
+    /// The pool of an address, if there is one.
+    pub fn pool_of(&self, addr: Ipv4Addr) -> Option<&Arc<Pool>> {
+        self.pools().find(|p| p.addr == addr)
+    }
+
+    fn pool_no(&self, b: BindingNo) -> Option<&Pool> {
+        self.pools[b.pool()].get().map(|p| &**p)
+    }
+
+    pub fn memory(&self) -> usize {
+        let pools: usize = self.pools().map(|p| p.memory()).sum();
+        pools + size_of_val(self.index.all()) + self.hosts.memory() + self.permits.memory()
+    }
+
+    pub fn hosts(&self) -> &Counted<32> {
+        &self.hosts
+    }
+
+    fn hash(&self, pool: u8, lent: Lent, inside: u64, remote: u64) -> u64 {
+        let mix = |h: u64, w: u64, m: u64| {
+            let h = (h ^ w).wrapping_mul(m);
+            h ^ h >> 32
+        };
+        let tail = remote << 16 | u64::from(pool) << 8 | lent as u64;
+        mix(mix(mix(self.seed, inside, HASH_M1), tail, HASH_M2), 0, HASH_M1)
+    }
+
+    /// Whether a binding number stands for this inside endpoint, be it in the making or live.
+    fn is(&self, no: RecordNo, pool: u8, lent: Lent, inside: u64, remote: u64) -> bool {
+        let b = BindingNo(no.0);
+        b.pool() == usize::from(pool)
+            && b.lent() == lent
+            && self.pool_no(b).and_then(|p| p.slot(lent, b.port())).is_some_and(|s| {
+                s.refs.load(Ordering::Acquire) != 0
+                    && s.inside.load(Ordering::Relaxed) == inside
+                    && s.remote.load(Ordering::Relaxed) == remote
+            })
+    }
+
+    /// The external port of an inside endpoint towards a remote one: the one that it has, or a new
+    /// one. The session that asks holds the binding from now on.
+    pub fn lease(
+        &self,
+        source: &Source,
+        limits: &Limits,
+        lent: Lent,
+        (inside, remote): (Endpoint, Endpoint),
+        random: &mut Random,
+        tick: u32,
+    ) -> Result<Lease, Exhausted> {
+        let pool = &*source.pool;
+        let remote = match source.mapping {
+            Behavior::EndpointIndependent => 0,
+            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
+            Behavior::AddressAndPortDependent => remote.word(),
+        };
+        let key = inside.word();
+        let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
+        let shared =
+            |port| Lease { port, binding: BindingNo::new(pool.no, lent, port), warn: false, new_block: None };
+        // Another worker may be making or taking back the same binding: look a few times.
+        for _ in 0..16 {
+            if let Some(no) = self.index.find(&probe, |no| self.is(no, pool.no, lent, key, remote)) {
+                match pool.acquire(lent, no.0 as u16, key, remote) {
+                    Acquired::Yes => return Ok(shared(no.0 as u16)),
+                    Acquired::Stray => {
+                        self.release(BindingNo(no.0));
+                    }
+                    Acquired::No => std::hint::spin_loop(),
+                }
+                continue;
+            }
+            let Some((port, new_block)) = self.choose(pool, limits, lent, inside, remote, random, tick)
+            else {
+                pool.exhausted.fetch_add(1, Ordering::Relaxed);
+                return Err(Exhausted);
+            };
+            let binding = BindingNo::new(pool.no, lent, port);
+            let is = |no| self.is(no, pool.no, lent, key, remote);
+            match self.index.publish(&probe, RecordNo(binding.0), is) {
+                Ok(()) => {
+                    pool.opened(lent, port);
+                    self.totals.bindings.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Lease { port, binding, warn: self.warns(pool, limits, lent), new_block });
+                }
+                Err(clash) => {
+                    self.give_back_block(pool, port);
+                    pool.unclaim(lent, port);
+                    if clash == Clash::Full {
+                        pool.exhausted.fetch_add(1, Ordering::Relaxed);
+                        return Err(Exhausted);
+                    }
+                }
+            }
+        }
+        pool.exhausted.fetch_add(1, Ordering::Relaxed);
+        Err(Exhausted)
+    }
+
+    /// True once when the pool's use passes the mark; again after it fell well below.
+    fn warns(&self, pool: &Pool, limits: &Limits, lent: Lent) -> bool {
+        let u = &pool.uses[lent as usize];
+        let used = u64::from(u.used.load(Ordering::Relaxed)) * 100;
+        let mark = limits.capacity(lent) * u64::from(limits.warn_percent);
+        if used >= mark {
+            return u.warned.swap(1, Ordering::Relaxed) == 0;
+        }
+        if used * 10 < mark * 9 {
+            u.warned.store(0, Ordering::Relaxed);
+        }
+        false
+    }
+
+    /// Claims a port: the inside one if it is free (RFC 4787 4.2.1), else a random one of its range
+    /// and parity.
+    #[allow(clippy::too_many_arguments)]
+    fn choose(
+        &self,
+        pool: &Pool,
+        limits: &Limits,
+        lent: Lent,
+        inside: Endpoint,
+        remote: u64,
+        random: &mut Random,
+        tick: u32,
+    ) -> Option<(u16, Option<u16>)> {
+        let key = inside.word();
+        let range = limits.range_for(lent, inside.port);
+        if let Some(size) = limits.port_block {
+            let blocks = pool.blocks.get_or_init(|| Blocks::new(size));
+            return self.choose_in_block(pool, blocks, &range, lent, inside, random, tick);
+        }
+        if limits.may_keep(lent, inside.port) && pool.claim(lent, inside.port, key, remote, tick) {
+            return Some((inside.port, None));
+        }
+        for _ in 0..64 {
+            let port = pool.free_port(lent, &range, inside.port, random.draw()).or_else(|| {
+                // Parity is recommended, a port is needed.
+                pool.free_port(lent, &range, inside.port ^ 1, random.draw())
+            })?;
+            if pool.claim(lent, port, key, remote, tick) {
+                return Some((port, None));
+            }
+        }
+        None
+    }
+
+    /// A port of a block that the host has, or of the next free block from a place of its own on.
+    #[allow(clippy::too_many_arguments)]
+    fn choose_in_block(
+        &self,
+        pool: &Pool,
+        blocks: &Blocks,
+        range: &RangeInclusive<u16>,
+        lent: Lent,
+        inside: Endpoint,
+        random: &mut Random,
+        tick: u32,
+    ) -> Option<(u16, Option<u16>)> {
+        let host = inside.addr.to_bits();
+        let (first, last) = (blocks.of(*range.start()), blocks.of(*range.end()));
+        let count = u32::from(last - first) + 1;
+        let start = (u64::from(host).wrapping_mul(HASH_M1) >> 40) as u32 % count;
+        for n in 0..count {
+            let block = first + ((start + n) % count) as u16;
+            if blocks.owner(block).is_some_and(|o| o != host) {
+                continue;
+            }
+            let took = blocks.take(block, host);
+            if took == Took::No {
+                continue;
+            }
+            let ports = blocks.ports(block);
+            let ports = *ports.start().max(range.start())..=*ports.end().min(range.end());
+            let kept = ports.contains(&inside.port).then_some(inside.port);
+            let free = |like: u16, r: u64| pool.free_port(lent, &ports, like, r);
+            let tries = kept
+                .into_iter()
+                .chain(free(inside.port, random.draw()))
+                .chain(free(inside.port ^ 1, random.draw()));
+            for port in tries {
+                if pool.claim(lent, port, inside.word(), 0, tick) {
+                    return Some((port, (took == Took::New).then_some(block)));
+                }
+            }
+            blocks.give_back(block);
+        }
+        None
+    }
+
+    fn give_back_block(&self, pool: &Pool, port: u16) -> bool {
+        pool.blocks.get().is_some_and(|b| b.give_back(b.of(port)))
+    }
+
+    /// One more session for the binding of an external port, if it is still that endpoint's.
+    pub fn share(&self, binding: BindingNo, inside: Endpoint) -> bool {
+        let Some(pool) = self.pool_no(binding) else { return false };
+        let (lent, port) = (binding.lent(), binding.port());
+        let Some(remote) = pool.slot(lent, port).map(|s| s.remote.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        match pool.acquire(lent, port, inside.word(), remote) {
+            Acquired::Yes => true,
+            Acquired::No => false,
+            Acquired::Stray => {
+                self.release(binding);
+                false
+            }
+        }
+    }
+
+    /// A session gives its binding back. Returns what became of it.
+    pub fn release(&self, binding: BindingNo) -> Gone {
+        let Some(pool) = self.pool_no(binding) else { return Gone::default() };
+        let (lent, port) = (binding.lent(), binding.port());
+        let mut gone = Gone::default();
+        gone.binding = pool.let_go(lent, port, |inside, remote| {
+            let probe = self.index.probe(self.hash(pool.no, lent, inside, remote));
+            self.index.withdraw(&probe, RecordNo(binding.0));
+            self.totals.bindings.fetch_sub(1, Ordering::Relaxed);
+            if self.give_back_block(pool, port) {
+                gone.block = pool.blocks.get().map(|b| b.of(port));
+            }
+            gone.inside = Some(Endpoint::from_word(inside));
+        });
+        gone
+    }
+
+    /// A block was lent to a host, or has come back.
+    pub fn block_event(&self, binding: BindingNo, block: u16, host: Ipv4Addr, lent: bool) -> Event {
+        let pool = self.pool_no(binding);
+        let external = pool.map_or(Ipv4Addr::UNSPECIFIED, |p| p.addr);
+        let ports = pool.and_then(|p| p.blocks.get()).map_or(0..=0, |b| b.ports(block));
+        let (first, last) = ports.into_inner();
+        match lent {
+            true => Event::BlockLent { host, external, first, last },
+            false => Event::BlockReturned { host, external, first, last },
+        }
+    }
+
+    /// Takes a binding over that an earlier daemon lent: the session of these endpoints holds it.
+    fn adopt(
+        &self,
+        pool: &Pool,
+        lent: Lent,
+        (inside, outside): (Endpoint, u16),
+        remote: u64,
+        port_block: Option<u16>,
+        tick: u32,
+    ) -> Option<BindingNo> {
+        let binding = BindingNo::new(pool.no, lent, outside);
+        let key = inside.word();
+        match pool.acquire(lent, outside, key, remote) {
+            Acquired::Yes => return Some(binding),
+            Acquired::Stray => {
+                self.release(binding);
+                return None;
+            }
+            Acquired::No => {}
+        }
+        if !pool.claim(lent, outside, key, remote, tick) {
+            return None;
+        }
+        let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
+        let is = |no| self.is(no, pool.no, lent, key, remote);
+        if self.index.publish(&probe, RecordNo(binding.0), is).is_err() {
+            pool.unclaim(lent, outside);
+            return None;
+        }
+        if let Some(size) = port_block {
+            let blocks = pool.blocks.get_or_init(|| Blocks::new(size));
+            blocks.take(blocks.of(outside), inside.addr.to_bits());
+        }
+        pool.opened(lent, outside);
+        self.totals.bindings.fetch_add(1, Ordering::Relaxed);
+        Some(binding)
+    }
+
+    /// Counts a translated session of a host. `None`: no room to count it.
+    pub fn host_begins(&self, host: Ipv4Addr) -> Option<u64> {
+        let n = self.hosts.add(host.to_bits().into());
+        if n.is_none() {
+            self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
+        }
+        n
+    }
+
+    pub fn host_ends(&self, host: Ipv4Addr) {
+        self.hosts.sub(host.to_bits().into());
+    }
+
+    /// Notes that a binding sent to an address. False: no room to note it.
+    pub fn permit(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
+        let ok = self.permits.add(permit_key(binding, remote)).is_some();
+        if !ok {
+            self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
+        }
+        ok
+    }
+
+    pub fn revoke(&self, binding: BindingNo, remote: Ipv4Addr) {
+        self.permits.sub(permit_key(binding, remote));
+    }
+
+    pub fn permitted(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
+        self.permits.get(permit_key(binding, remote)) > 0
+    }
+}
+
+fn permit_key(b: BindingNo, remote: Ipv4Addr) -> u64 {
+    // Pool, protocol (TCP or UDP) and port: 23 bits.
+    let short = u64::from(b.0 >> 18) << 17 | (b.lent() as u64 & 1) << 16 | u64::from(b.port());
+    u64::from(remote.to_bits()) << 23 | short
+}

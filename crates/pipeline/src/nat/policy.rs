@@ -1,0 +1,340 @@
+//! What the configuration wants translated. Built with the snapshot, then only read.
+
+use super::NatState;
+use super::pool::{BindingNo, Endpoint, Lent, Pool};
+use crate::fib::Fib;
+use crate::hash::AddrHash;
+use sag_model::{DropReason, PortIdx, Zone};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// On what of the remote side a mapping or a filter depends (RFC 4787 4.1 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Behavior {
+    EndpointIndependent,
+    AddressDependent,
+    AddressAndPortDependent,
+}
+
+/// An address to translate sources to.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub pool: Arc<Pool>,
+    pub mapping: Behavior,
+    pub filtering: Behavior,
+    pub hits: Arc<EntryHits>,
+}
+
+impl Source {
+    /// Nobody but the remote endpoint itself may answer: then the same port serves many of them
+    /// (RFC 7857 section 3) and the session table alone keeps them apart.
+    pub fn overlaps(&self) -> bool {
+        self.mapping == Behavior::AddressAndPortDependent && self.filtering == self.mapping
+    }
+}
+
+/// Sessions made by an entry of the configuration.
+#[derive(Debug, Default)]
+pub struct EntryHits {
+    pub id: String,
+    pub sessions: AtomicU64,
+}
+
+/// A port forward: external ports `first..=last` of a protocol to as many inside ports.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    pub proto: u8,
+    pub first: u16,
+    pub last: u16,
+    pub inside: Ipv4Addr,
+    pub inside_first: u16,
+    pub hits: Arc<EntryHits>,
+}
+
+/// The forwards of one external address and type.
+#[derive(Debug, Clone, Default)]
+pub struct Forwards {
+    /// Sorted by protocol and first port; they do not overlap.
+    ports: Vec<Forward>,
+    /// The same by protocol, inside address and port.
+    back: Vec<Forward>,
+    /// Everything else goes there.
+    any: Option<(Ipv4Addr, Arc<EntryHits>)>,
+}
+
+impl Forwards {
+    pub fn new(mut ports: Vec<Forward>, any: Option<(Ipv4Addr, Arc<EntryHits>)>) -> Forwards {
+        ports.sort_by_key(|f| (f.proto, f.first));
+        let mut back = ports.clone();
+        back.sort_by_key(|f| (f.proto, f.inside, f.inside_first));
+        Forwards { ports, back, any }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.any.is_none()
+    }
+
+    pub fn has_any(&self) -> bool {
+        self.any.is_some()
+    }
+
+    /// External ports of a protocol.
+    pub fn ranges(&self, proto: u8) -> impl Iterator<Item = RangeInclusive<u16>> {
+        self.ports.iter().filter(move |f| f.proto == proto).map(|f| f.first..=f.last)
+    }
+
+    fn find(&self, proto: u8, port: u16) -> Option<DnatTarget<'_>> {
+        let at = self.ports.partition_point(|f| (f.proto, f.first) <= (proto, port));
+        let f = at.checked_sub(1).and_then(|i| self.ports.get(i));
+        if let Some(f) = f.filter(|f| f.proto == proto && port <= f.last) {
+            return Some(DnatTarget {
+                addr: f.inside,
+                port: f.inside_first + (port - f.first),
+                hits: &f.hits,
+            });
+        }
+        self.any.as_ref().map(|(addr, hits)| DnatTarget { addr: *addr, port, hits })
+    }
+
+    /// The external port of an inside endpoint that is forwarded to.
+    fn external_port(&self, proto: u8, inside: Endpoint) -> Option<u16> {
+        let key = (proto, inside.addr, inside.port);
+        let at = self.back.partition_point(|f| (f.proto, f.inside, f.inside_first) <= key);
+        let f = self.back.get(at.checked_sub(1)?)?;
+        let n = inside.port - f.inside_first.min(inside.port);
+        (f.proto == proto && f.inside == inside.addr && n <= f.last - f.first).then(|| f.first + n)
+    }
+}
+
+/// What an external address answers for.
+#[derive(Debug, Clone, Default)]
+pub struct External {
+    /// Index of the source that lends its ports.
+    pub source: Option<u16>,
+    /// Forwards for packets from the Internet, and for those from overlay or leased line.
+    pub internet: Forwards,
+    pub intranet: Forwards,
+}
+
+/// An inside address that has an external one to itself.
+#[derive(Debug, Clone, Copy)]
+pub struct OneToOne {
+    pub external: Ipv4Addr,
+    pub to: Zone,
+}
+
+/// Where a static entry sends a packet.
+#[derive(Debug, Clone, Copy)]
+pub struct DnatTarget<'p> {
+    pub addr: Ipv4Addr,
+    pub port: u16,
+    pub hits: &'p Arc<EntryHits>,
+}
+
+/// How a session's source is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snat {
+    pub addr: Ipv4Addr,
+    /// The source whose ports it uses; `None`: the port stays as it is if it can.
+    pub source: Option<u16>,
+    /// A port forward's other direction: this port and no other.
+    pub port: Option<u16>,
+}
+
+/// Numbers that hold for all of NAT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Ports lent to ports of 1024 and above.
+    pub range: RangeInclusive<u16>,
+    /// Translated sessions of one inside host.
+    pub host_sessions: Option<u32>,
+    pub warn_percent: u8,
+    pub port_block: Option<u16>,
+    /// Sessions are told of, by [`super::Event::Created`] and [`super::Event::Ended`].
+    pub log_sessions: bool,
+    pub log_blocks: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            range: 1024..=u16::MAX,
+            host_sessions: None,
+            warn_percent: 80,
+            port_block: None,
+            log_sessions: false,
+            log_blocks: false,
+        }
+    }
+}
+
+impl Limits {
+    /// From where a port is lent to an inside port: well-known ones among themselves (RFC 4787
+    /// REQ-3 b), but none that a service of the gateway is likely to have.
+    pub(crate) fn range_for(&self, lent: Lent, port: u16) -> RangeInclusive<u16> {
+        match lent {
+            Lent::Icmp => 1..=u16::MAX,
+            _ if port < 1024 && self.port_block.is_none() => 600..=1023,
+            _ => self.range.clone(),
+        }
+    }
+
+    /// Whether an inside port may be kept.
+    pub(crate) fn may_keep(&self, lent: Lent, port: u16) -> bool {
+        port != 0 && (lent == Lent::Icmp || port < 1024 || self.range.contains(&port))
+    }
+
+    /// Ports that can be lent, those below 1024 left aside.
+    pub fn capacity(&self, lent: Lent) -> u64 {
+        match lent {
+            Lent::Icmp => u64::from(u16::MAX),
+            _ => u64::from(self.range.end() - self.range.start()) + 1,
+        }
+    }
+}
+
+/// All of NAT's configuration, compiled.
+#[derive(Debug, Default)]
+pub struct NatPolicy {
+    /// Sources, by their index.
+    pub sources: Vec<Source>,
+    /// By egress port: WAN SNAT to the port's own address. `Some(None)`: wanted, but the port has no
+    /// address.
+    pub wan: Vec<Option<Option<u16>>>,
+    /// Private SNAT towards overlay and leased line: longest prefix of the source.
+    pub private: Option<Fib<u32>>,
+    pub externals: HashMap<u32, External, AddrHash>,
+    pub one_to_one: HashMap<u32, Vec<OneToOne>, AddrHash>,
+    /// LAN hosts reach each other by external addresses.
+    pub hairpin: bool,
+    pub limits: Limits,
+}
+
+impl NatPolicy {
+    /// Whether an address is one that NAT answers for.
+    #[inline]
+    pub fn owns(&self, addr: Ipv4Addr) -> bool {
+        !self.externals.is_empty() && self.externals.contains_key(&addr.to_bits())
+    }
+
+    /// Whether sources are translated to the same addresses as by another policy.
+    pub fn same_addresses(&self, other: &NatPolicy) -> bool {
+        let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.pool.addr).collect::<Vec<_>>();
+        self.wan == other.wan && addrs(self) == addrs(other)
+    }
+
+    /// Whether XDP has to be told of other addresses than by another policy.
+    pub fn same_externals(&self, other: &NatPolicy) -> bool {
+        let any = |e: &External| (e.source.is_some(), e.internet.has_any() || e.intranet.has_any());
+        self.externals.len() == other.externals.len()
+            && self.externals.iter().all(|(a, e)| other.externals.get(a).is_some_and(|o| any(e) == any(o)))
+    }
+
+    pub fn source(&self, no: u16) -> Option<&Source> {
+        self.sources.get(usize::from(no))
+    }
+
+    /// The static entry for a packet from a zone.
+    pub fn forward(&self, from: Zone, dst: Ipv4Addr, proto: u8, dport: u16) -> Option<DnatTarget<'_>> {
+        let e = self.externals.get(&dst.to_bits())?;
+        match from {
+            Zone::Wan => e.internet.find(proto, dport),
+            Zone::Overlay => e.intranet.find(proto, dport),
+            Zone::Lan if self.hairpin => {
+                e.internet.find(proto, dport).or_else(|| e.intranet.find(proto, dport))
+            }
+            Zone::Lan => None,
+        }
+    }
+
+    /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
+    /// `None`: nobody has it.
+    pub fn lent(
+        &self,
+        state: &NatState,
+        dst: Endpoint,
+        lent: Lent,
+        remote: Endpoint,
+    ) -> Option<Result<(Endpoint, BindingNo), DropReason>> {
+        let e = self.externals.get(&dst.addr.to_bits())?;
+        let source = self.source(e.source?)?;
+        if lent == Lent::Icmp {
+            // Answers to a query find their session; nothing else is for a host inside.
+            return None;
+        }
+        let (inside, binding) = source.pool.inside(lent, dst.port)?;
+        let admitted = match source.filtering {
+            Behavior::EndpointIndependent => true,
+            Behavior::AddressDependent => state.permitted(binding, remote.addr),
+            Behavior::AddressAndPortDependent => false,
+        };
+        Some(if admitted { Ok((inside, binding)) } else { Err(DropReason::NatFiltered) })
+    }
+
+    /// How the source of a new session is translated on its way from a zone to an egress port.
+    /// `hairpin`: the external address by which a LAN host reaches another.
+    #[allow(clippy::too_many_arguments)]
+    pub fn snat(
+        &self,
+        from: Zone,
+        (to, egress): (Zone, PortIdx),
+        src: Endpoint,
+        proto: u8,
+        hairpin: Option<Ipv4Addr>,
+    ) -> Result<Option<Snat>, DropReason> {
+        if let Some(addr) = hairpin {
+            let e = self.externals.get(&addr.to_bits());
+            let source = e.and_then(|e| e.source);
+            return Ok(Some(Snat { addr, source, port: self.forwarded_port(addr, Zone::Wan, proto, src) }));
+        }
+        if from == to || to == Zone::Lan {
+            return Ok(None);
+        }
+        if let Some(own) =
+            self.one_to_one.get(&src.addr.to_bits()).and_then(|l| l.iter().find(|o| o.to == to))
+        {
+            return Ok(Some(Snat { addr: own.external, source: None, port: Some(src.port) }));
+        }
+        let source = match to {
+            Zone::Wan => match self.wan.get(egress.index()).copied().flatten() {
+                None => return Ok(None),
+                Some(None) => return Err(DropReason::NatNoAddress),
+                Some(Some(no)) => no,
+            },
+            _ => match self.private.as_ref().and_then(|f| f.lookup(src.addr.to_bits())) {
+                None => return Ok(None),
+                Some(no) => no as u16,
+            },
+        };
+        let Some(addr) = self.source(source).map(|s| s.pool.addr) else { return Ok(None) };
+        let port = self.forwarded_port(addr, to, proto, src);
+        Ok(Some(Snat { addr, source: Some(source), port }))
+    }
+
+    /// The external port by which an inside endpoint is reached from a zone through a forward: its
+    /// own packets leave by the same.
+    fn forwarded_port(&self, addr: Ipv4Addr, to: Zone, proto: u8, src: Endpoint) -> Option<u16> {
+        let e = self.externals.get(&addr.to_bits())?;
+        match to {
+            Zone::Wan => e.internet.external_port(proto, src),
+            Zone::Overlay => e.intranet.external_port(proto, src),
+            Zone::Lan => None,
+        }
+    }
+
+    /// Whether the destination translation of a live session is still what is wanted: `old` is its
+    /// first packet's destination, `new` what became of it.
+    pub fn stands(&self, from: Zone, proto: u8, old: Endpoint, new: Endpoint) -> bool {
+        match self.forward(from, old.addr, proto, old.port) {
+            Some(t) => (t.addr, t.port) == (new.addr, new.port),
+            None if old == new => true,
+            None => Lent::of(proto).is_some_and(|lent| {
+                let pool = self.externals.get(&old.addr.to_bits()).and_then(|e| self.source(e.source?));
+                pool.and_then(|s| s.pool.inside(lent, old.port)).is_some_and(|(inside, _)| inside == new)
+            }),
+        }
+    }
+}

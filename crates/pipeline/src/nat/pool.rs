@@ -1,0 +1,361 @@
+//! An external address and the ports that are lent on it. A slot is one external port of one
+//! protocol: who has it inside, and how many sessions use it. Found by number, without a search.
+
+use sag_packet::proto::{ICMP, TCP, UDP};
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// External addresses with ports to lend at one time: the numbers of XDP's port maps.
+pub const POOLS: usize = 64;
+/// Words of one protocol's ports.
+pub const PORT_WORDS: usize = 65536 / 64;
+/// Words of one pool in the map that tells XDP which ports are for workers: TCP, then UDP.
+pub const POOL_WORDS: usize = 2 * PORT_WORDS;
+
+/// Protocols with something to lend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Lent {
+    Tcp = 0,
+    Udp = 1,
+    /// Identifiers of ICMP queries.
+    Icmp = 2,
+}
+
+impl Lent {
+    pub const ALL: [Lent; 3] = [Lent::Tcp, Lent::Udp, Lent::Icmp];
+
+    pub const fn of(proto: u8) -> Option<Lent> {
+        match proto {
+            TCP => Some(Lent::Tcp),
+            UDP => Some(Lent::Udp),
+            ICMP => Some(Lent::Icmp),
+            _ => None,
+        }
+    }
+
+    pub const fn proto(self) -> u8 {
+        match self {
+            Lent::Tcp => TCP,
+            Lent::Udp => UDP,
+            Lent::Icmp => ICMP,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Lent::Tcp => "tcp",
+            Lent::Udp => "udp",
+            Lent::Icmp => "icmp",
+        }
+    }
+}
+
+/// An address and a port (or identifier) in host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    pub addr: Ipv4Addr,
+    pub port: u16,
+}
+
+impl Endpoint {
+    pub(super) const fn word(self) -> u64 {
+        (self.addr.to_bits() as u64) << 16 | self.port as u64
+    }
+
+    pub(super) const fn from_word(w: u64) -> Endpoint {
+        Endpoint { addr: Ipv4Addr::from_bits((w >> 16) as u32), port: w as u16 }
+    }
+}
+
+/// Number of a binding: pool, protocol and port. Never 0, since port 0 is not lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BindingNo(pub u32);
+
+impl BindingNo {
+    pub(super) const fn new(pool: u8, lent: Lent, port: u16) -> BindingNo {
+        BindingNo((pool as u32) << 18 | (lent as u32) << 16 | port as u32)
+    }
+
+    pub const fn pool(self) -> usize {
+        (self.0 >> 18) as usize % POOLS
+    }
+
+    pub const fn lent(self) -> Lent {
+        match self.0 >> 16 & 3 {
+            0 => Lent::Tcp,
+            1 => Lent::Udp,
+            _ => Lent::Icmp,
+        }
+    }
+
+    pub const fn port(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+/// [`Slot::refs`] while one worker makes or takes back the binding.
+pub(super) const LOCKED: u32 = u32::MAX;
+
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// Inside endpoint.
+    pub inside: AtomicU64,
+    /// Remote endpoint of a mapping that depends on it, as far as it does; else 0.
+    pub remote: AtomicU64,
+    /// Sessions that use it; 0 = free.
+    pub refs: AtomicU32,
+    /// Tick at which it was lent.
+    pub since: AtomicU32,
+}
+
+/// What became of an attempt to share a binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acquired {
+    Yes,
+    No,
+    /// It became another one's meanwhile: to be let go again.
+    Stray,
+}
+
+/// Use of one protocol's ports.
+#[derive(Debug, Default)]
+pub struct Use {
+    pub used: AtomicU32,
+    pub peak: AtomicU32,
+    /// An event has told that few are left.
+    pub warned: AtomicU32,
+}
+
+#[derive(Debug)]
+pub struct Pool {
+    pub no: u8,
+    pub addr: Ipv4Addr,
+    /// Made when the address first lends ports.
+    slots: OnceLock<Box<[Slot]>>,
+    /// A bit for each port that is lent, to find a free one.
+    taken: Box<[AtomicU64]>,
+    /// Ports of static forwards: never lent.
+    fixed: Box<[AtomicU64]>,
+    /// XDP's copy: lent or forwarded.
+    shown: &'static [AtomicU64],
+    pub uses: [Use; 3],
+    /// Sessions refused because no port was free.
+    pub exhausted: AtomicU64,
+    /// Packets that no binding, entry or filter admitted.
+    pub filtered: AtomicU64,
+    pub(super) blocks: OnceLock<super::blocks::Blocks>,
+}
+
+fn words(n: usize) -> Box<[AtomicU64]> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Pool {
+    pub(super) fn new(no: u8, addr: Ipv4Addr, shown: &'static [AtomicU64]) -> Pool {
+        shown.iter().for_each(|w| w.store(0, Ordering::Relaxed));
+        Pool {
+            no,
+            addr,
+            slots: OnceLock::new(),
+            taken: words(3 * PORT_WORDS),
+            fixed: words(POOL_WORDS),
+            shown,
+            uses: Default::default(),
+            exhausted: AtomicU64::new(0),
+            filtered: AtomicU64::new(0),
+            blocks: OnceLock::new(),
+        }
+    }
+
+    /// Makes room for lending. Called by the control thread before a snapshot uses the pool so.
+    pub fn lend(&self) {
+        self.slots.get_or_init(|| (0..3 * 65536).map(|_| Slot::default()).collect());
+    }
+
+    pub fn lends(&self) -> bool {
+        self.slots.get().is_some()
+    }
+
+    pub fn memory(&self) -> usize {
+        let slots = self.slots.get().map_or(0, |s| size_of_val(&**s));
+        slots + size_of_val(&*self.taken) + size_of_val(&*self.fixed) + size_of_val(self.shown)
+    }
+
+    pub(super) fn slot(&self, lent: Lent, port: u16) -> Option<&Slot> {
+        self.slots.get().map(|s| &s[(lent as usize) << 16 | usize::from(port)])
+    }
+
+    /// Who inside has an external port, if it is lent: by its binding.
+    pub fn inside(&self, lent: Lent, port: u16) -> Option<(Endpoint, BindingNo)> {
+        let slot = self.slot(lent, port)?;
+        let live = |n| n != 0 && n != LOCKED;
+        let before = slot.refs.load(Ordering::Acquire);
+        let inside = slot.inside.load(Ordering::Acquire);
+        let after = slot.refs.load(Ordering::Acquire);
+        (live(before) && live(after))
+            .then(|| (Endpoint::from_word(inside), BindingNo::new(self.no, lent, port)))
+    }
+
+    /// One more session for a live binding, if it still is what the caller takes it for.
+    pub(super) fn acquire(&self, lent: Lent, port: u16, inside: u64, remote: u64) -> Acquired {
+        let Some(slot) = self.slot(lent, port) else { return Acquired::No };
+        let mut n = slot.refs.load(Ordering::Acquire);
+        while n != 0 && n < LOCKED - 1 {
+            match slot.refs.compare_exchange_weak(n, n + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let same = slot.inside.load(Ordering::Relaxed) == inside
+                        && slot.remote.load(Ordering::Relaxed) == remote;
+                    return if same { Acquired::Yes } else { Acquired::Stray };
+                }
+                Err(now) => n = now,
+            }
+        }
+        Acquired::No
+    }
+
+    /// Claims a free port; it is found by others only when [`Pool::opened`] was called.
+    pub(super) fn claim(&self, lent: Lent, port: u16, inside: u64, remote: u64, tick: u32) -> bool {
+        let Some(slot) = self.slot(lent, port).filter(|_| port != 0 && !self.is_fixed(lent, port)) else {
+            return false;
+        };
+        if slot.refs.compare_exchange(0, LOCKED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        slot.inside.store(inside, Ordering::Relaxed);
+        slot.remote.store(remote, Ordering::Relaxed);
+        slot.since.store(tick, Ordering::Relaxed);
+        true
+    }
+
+    /// The claimed port is lent: for one session, for now.
+    pub(super) fn opened(&self, lent: Lent, port: u16) {
+        let bit = 1 << (port % 64);
+        self.taken[word_of(lent, port)].fetch_or(bit, Ordering::Relaxed);
+        self.show(lent, port);
+        let u = &self.uses[lent as usize];
+        let used = u.used.fetch_add(1, Ordering::Relaxed) + 1;
+        u.peak.fetch_max(used, Ordering::Relaxed);
+        if let Some(s) = self.slot(lent, port) {
+            s.refs.store(1, Ordering::Release);
+        }
+    }
+
+    /// The claimed port is not wanted after all.
+    pub(super) fn unclaim(&self, lent: Lent, port: u16) {
+        if let Some(s) = self.slot(lent, port) {
+            s.refs.store(0, Ordering::Release);
+        }
+    }
+
+    /// One session less. With the last one the port is free again, after `last` has run with the
+    /// inside and remote words. True: it was the last.
+    pub(super) fn let_go(&self, lent: Lent, port: u16, last: impl FnOnce(u64, u64)) -> bool {
+        let Some(slot) = self.slot(lent, port) else { return false };
+        let mut n = slot.refs.load(Ordering::Acquire);
+        loop {
+            let new = match n {
+                0 | LOCKED => return false,
+                1 => LOCKED,
+                more => more - 1,
+            };
+            match slot.refs.compare_exchange_weak(n, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) if new != LOCKED => return false,
+                Ok(_) => break,
+                Err(now) => n = now,
+            }
+        }
+        last(slot.inside.load(Ordering::Relaxed), slot.remote.load(Ordering::Relaxed));
+        self.taken[word_of(lent, port)].fetch_and(!(1 << (port % 64)), Ordering::Relaxed);
+        if !self.is_fixed(lent, port) {
+            self.hide(lent, port);
+        }
+        self.uses[lent as usize].used.fetch_sub(1, Ordering::Relaxed);
+        slot.refs.store(0, Ordering::Release);
+        true
+    }
+
+    fn show(&self, lent: Lent, port: u16) {
+        if let Some(w) = self.shown.get(word_of(lent, port)) {
+            w.fetch_or(1 << (port % 64), Ordering::Relaxed);
+        }
+    }
+
+    fn hide(&self, lent: Lent, port: u16) {
+        if let Some(w) = self.shown.get(word_of(lent, port)) {
+            w.fetch_and(!(1 << (port % 64)), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn is_fixed(&self, lent: Lent, port: u16) -> bool {
+        self.fixed.get(word_of(lent, port)).is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
+    }
+
+    /// Makes the ports of static forwards exactly these: bits as in the shown words.
+    pub fn fix(&self, wanted: &[u64]) {
+        for (i, (f, want)) in self.fixed.iter().zip(wanted).enumerate() {
+            f.store(*want, Ordering::Relaxed);
+            let gone = self.shown[i].load(Ordering::Relaxed) & !want;
+            self.shown[i].fetch_or(*want, Ordering::Relaxed);
+            self.shown[i].fetch_and(!gone, Ordering::Relaxed);
+            self.shown[i].fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// A port of the range that is free, of the same parity as `like`, from a random place on.
+    pub(super) fn free_port(
+        &self,
+        lent: Lent,
+        range: &RangeInclusive<u16>,
+        like: u16,
+        random: u64,
+    ) -> Option<u16> {
+        let parity: u64 = match lent {
+            Lent::Icmp => u64::MAX,
+            // RFC 4787 REQ-4: RTP pairs want theirs kept.
+            _ if like & 1 == 1 => 0xAAAA_AAAA_AAAA_AAAA,
+            _ => 0x5555_5555_5555_5555,
+        };
+        let (lo, hi) = (usize::from(*range.start()), usize::from(*range.end()));
+        let start = lo + (random as usize >> 8) % (hi - lo + 1);
+        let base = (lent as usize) * PORT_WORDS;
+        let words = hi / 64 - lo / 64 + 1;
+        for n in 0..=words {
+            let w = lo / 64 + (start / 64 - lo / 64 + n) % words;
+            let mut free = !self.taken[base + w].load(Ordering::Relaxed) & parity;
+            if let Some(f) = self.fixed.get(base + w) {
+                free &= !f.load(Ordering::Relaxed);
+            }
+            if w == lo / 64 {
+                free &= u64::MAX << (lo % 64);
+            }
+            if w == hi / 64 {
+                free &= u64::MAX >> (63 - hi % 64);
+            }
+            if n == 0 {
+                // From the start on; what is before it in this word comes last.
+                free &= u64::MAX << (start % 64);
+            }
+            if free != 0 {
+                return Some((w * 64) as u16 + free.trailing_zeros() as u16);
+            }
+        }
+        None
+    }
+
+    /// Every live binding of a protocol.
+    pub fn bindings(&self, lent: Lent) -> impl Iterator<Item = (u16, Endpoint, u32)> {
+        let slots = self.slots.get().map(|s| &s[(lent as usize) << 16..][..65536]).unwrap_or(&[]);
+        slots.iter().zip(0..=u16::MAX).filter_map(|(s, port)| {
+            let n = s.refs.load(Ordering::Acquire);
+            (n != 0 && n != LOCKED).then(|| (port, Endpoint::from_word(s.inside.load(Ordering::Relaxed)), n))
+        })
+    }
+}
+
+/// The word of a port's bit: TCP and UDP in front.
+const fn word_of(lent: Lent, port: u16) -> usize {
+    lent as usize * PORT_WORDS + port as usize / 64
+}

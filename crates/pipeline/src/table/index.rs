@@ -1,0 +1,151 @@
+//! The index: buckets of words, each a tag and a number. Lock-free; a number is found once its word
+//! is stored, and gone once it is cleared. What a number stands for is the caller's.
+
+use super::prefetch;
+use sag_model::flow::{BUCKET_WORDS, Bucket, Probe, RECORD_BITS, RecordNo};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// Words in a bucket from which on a new one rather goes to the emptier bucket.
+const CROWDED: usize = 12;
+
+/// Why a number is not in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clash {
+    Full,
+    /// This one stands for the same key.
+    Twin(RecordNo),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Index {
+    buckets: &'static [Bucket],
+    base: u32,
+    mask: u32,
+}
+
+impl Index {
+    /// An index of `mask + 1` buckets from `base`.
+    pub fn new(buckets: &'static [Bucket], base: u32, mask: u32) -> Index {
+        assert!((base as usize + mask as usize) < buckets.len(), "index lies inside its memory");
+        Index { buckets, base, mask }
+    }
+
+    #[inline]
+    pub fn probe(&self, hash: u64) -> Probe {
+        Probe::new(hash, self.mask)
+    }
+
+    #[inline]
+    pub fn bucket(&self, n: u32) -> &'static Bucket {
+        &self.buckets[self.base as usize + n as usize]
+    }
+
+    /// All buckets of this index.
+    pub fn all(&self) -> &'static [Bucket] {
+        &self.buckets[self.base as usize..=(self.base + self.mask) as usize]
+    }
+
+    /// The words of a bucket, the preferred one first.
+    #[inline]
+    fn words(&self, bucket: u32, slot: usize) -> impl Iterator<Item = &'static AtomicU32> {
+        let words = &self.bucket(bucket).word;
+        (0..BUCKET_WORDS).map(move |i| &words[(slot + i) % BUCKET_WORDS])
+    }
+
+    /// The number that a look for this probe will likely end at, without asking whether it is right.
+    #[inline]
+    pub fn guess(&self, p: &Probe) -> Option<RecordNo> {
+        for w in self.words(p.first, p.slot) {
+            let w = w.load(Ordering::Acquire);
+            if w >> RECORD_BITS == p.tag && w != 0 {
+                return Some(number(w));
+            }
+        }
+        prefetch(self.bucket(p.second));
+        None
+    }
+
+    #[inline]
+    pub fn find(&self, p: &Probe, is: impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
+        self.find_in(p.first, p, &is).or_else(|| self.find_in(p.second, p, &is))
+    }
+
+    #[inline]
+    pub(super) fn find_in(&self, bucket: u32, p: &Probe, is: &impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
+        for w in self.words(bucket, p.slot) {
+            let w = w.load(Ordering::Acquire);
+            if w >> RECORD_BITS == p.tag && w != 0 && is(number(w)) {
+                return Some(number(w));
+            }
+        }
+        None
+    }
+
+    /// Stores the word, then looks whether the key is there a second time; if so takes the word
+    /// back. Store-then-look on both sides: of two racing workers at least one sees the other, and
+    /// whoever sees the other steps back, so a key is never left in the index twice.
+    pub fn publish(&self, p: &Probe, no: RecordNo, is: impl Fn(RecordNo) -> bool) -> Result<(), Clash> {
+        let word = p.tag << RECORD_BITS | no.0;
+        let stored = self.choose(p).into_iter().any(|b| {
+            self.words(b, p.slot).any(|w| {
+                w.load(Ordering::Relaxed) == 0
+                    && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            })
+        });
+        if !stored {
+            return Err(Clash::Full);
+        }
+        fence(Ordering::SeqCst);
+        match self.twin(p, no, is) {
+            None => Ok(()),
+            Some(other) => {
+                self.withdraw(p, no);
+                Err(Clash::Twin(other))
+            }
+        }
+    }
+
+    /// Another number in the index with this key.
+    fn twin(&self, p: &Probe, no: RecordNo, is: impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
+        for b in [p.first, p.second] {
+            for w in &self.bucket(b).word {
+                let w = w.load(Ordering::SeqCst);
+                if w >> RECORD_BITS == p.tag && w != 0 && number(w) != no && is(number(w)) {
+                    return Some(number(w));
+                }
+            }
+        }
+        None
+    }
+
+    /// The buckets of a new word, the one to try first in front. The first choice, so that a look
+    /// there is enough for most, until it is crowded: then the emptier one, so that none overflows.
+    fn choose(&self, p: &Probe) -> [u32; 2] {
+        // Words fill from the front: one of them tells most of the time.
+        if self.bucket(p.first).word[CROWDED - 1].load(Ordering::Relaxed) == 0 {
+            return [p.first, p.second];
+        }
+        let used = |b| self.bucket(b).word.iter().filter(|w| w.load(Ordering::Relaxed) != 0).count();
+        let first = used(p.first);
+        if first >= CROWDED && used(p.second) < first { [p.second, p.first] } else { [p.first, p.second] }
+    }
+
+    pub fn withdraw(&self, p: &Probe, no: RecordNo) {
+        let word = p.tag << RECORD_BITS | no.0;
+        for b in [p.first, p.second] {
+            for w in &self.bucket(b).word {
+                if w.load(Ordering::Relaxed) == word
+                    && w.compare_exchange(word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The number in a word.
+#[inline]
+pub(crate) const fn number(word: u32) -> RecordNo {
+    RecordNo(word & ((1 << RECORD_BITS) - 1))
+}

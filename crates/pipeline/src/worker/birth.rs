@@ -1,0 +1,388 @@
+//! A new session from its first packet: room for it, its translation, its two records.
+
+use super::slow::{hit, tcp_numbers};
+use super::{Pipeline, Slot, touch};
+use crate::family::{Ends, FamilyOf};
+use crate::nat::{BindingNo, Endpoint, Event, Lease, Lent, Snat};
+use crate::order::Way;
+use crate::session::{self, NAT_HOST, NAT_PERMIT};
+use crate::snapshot::Snapshot;
+use crate::table::{NotCreated, SAME_RULE};
+use sag_model::flow::{Action, RecordNo};
+use sag_model::{DropReason, Nanos};
+use sag_packet::parse::{Family, L4};
+use std::sync::atomic::Ordering;
+
+/// Ports tried for a session that shares them with sessions to other places.
+const OVERLAP_TRIES: u32 = 64;
+/// Sessions looked at for one that can make room.
+const EVICT_LOOK: u32 = 64;
+
+/// What a session holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Holds {
+    bindings: [u32; 2],
+    flags: u32,
+}
+
+impl Pipeline {
+    /// The record that answers for the packet; `None`: it goes without a session.
+    pub(super) fn open<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        action: Action,
+        way: &Way,
+    ) -> Result<Option<RecordNo>, DropReason> {
+        if snap.port(way.port).is_none() {
+            return Err(DropReason::PortNotReady);
+        }
+        let key = R::flow_key(&s.p, frame, s.zone);
+        self.make_room::<R>(snap, now);
+        let Some((src, dst)) = R::ends(&key).filter(|_| way.dnat.is_some() || way.snat.is_some()) else {
+            return match self.create::<R>(snap, now, s, frame, action, way, (&key, &key), Holds::default()) {
+                Err(NotCreated::Full) => Err(self.table_full::<R>()),
+                // Its answers have the key of another session's (the same addresses and ports from
+                // another zone), or another worker is at it: it goes without a session.
+                Err(_) => {
+                    hit(snap, way.rule, s, now);
+                    Ok(None)
+                }
+                Ok(no) => Ok(Some(no)),
+            };
+        };
+        let mut holds = Holds::default();
+        let to = match way.dnat {
+            Some(d) => {
+                if let Some(b) = d.binding {
+                    // Given back since it was looked up: nobody answers there any more.
+                    if !self.tables.nat.share(b, d.to) {
+                        return Err(DropReason::NatFiltered);
+                    }
+                    holds.bindings[1] = b.0;
+                }
+                // Port 0 of a protocol without ports stays so.
+                Endpoint { addr: d.to.addr, port: if dst.port == 0 { 0 } else { d.to.port } }
+            }
+            None => dst,
+        };
+        let made = match way.snat {
+            None => {
+                let new = R::with_ends(&key, (src, to));
+                self.create::<R>(snap, now, s, frame, action, way, (&key, &new), holds).map_err(not_created)
+            }
+            Some(snat) => {
+                let nat = self.translated::<R>(
+                    snap,
+                    now,
+                    s,
+                    frame,
+                    action,
+                    way,
+                    (&key, (src, to)),
+                    snat,
+                    &mut holds,
+                );
+                if nat.is_ok() && way.dnat.is_some() {
+                    self.tables.nat.totals.hairpinned.fetch_add(1, Ordering::Relaxed);
+                }
+                nat
+            }
+        };
+        if made.is_err() && holds.bindings[1] != 0 {
+            self.tables.nat.release(BindingNo(holds.bindings[1]));
+        }
+        if let (Ok(_), Some(d)) = (made, way.dnat)
+            && let Some(entry) = snap.nat.forward(s.zone, d.external, s.p.proto, dst.port)
+        {
+            entry.hits.sessions.fetch_add(1, Ordering::Relaxed);
+        }
+        match made {
+            Err(DropReason::SessionTableFull) => Err(self.table_full::<R>()),
+            made => made.map(Some),
+        }
+    }
+
+    /// A session whose source is translated: counted for its host, with a port of its own.
+    #[allow(clippy::too_many_arguments)]
+    fn translated<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        action: Action,
+        way: &Way,
+        (key, (src, to)): (&R::Key, Ends),
+        snat: Snat,
+        holds: &mut Holds,
+    ) -> Result<RecordNo, DropReason> {
+        self.count_host(snap, src, holds)?;
+        let made = self.with_port::<R>(snap, now, s, frame, action, way, (key, (src, to)), snat, holds);
+        if made.is_err() {
+            if holds.flags & NAT_HOST != 0 {
+                self.tables.nat.host_ends(src.addr);
+            }
+            if holds.flags & NAT_PERMIT != 0 {
+                self.tables.nat.revoke(BindingNo(holds.bindings[0]), to.addr);
+            }
+            if holds.bindings[0] != 0 {
+                self.tables.nat.release(BindingNo(holds.bindings[0]));
+            }
+        }
+        made
+    }
+
+    /// One more session of a host, if it may have it.
+    fn count_host(&mut self, snap: &Snapshot, src: Endpoint, holds: &mut Holds) -> Result<(), DropReason> {
+        let Some(n) = self.tables.nat.host_begins(src.addr) else { return Ok(()) };
+        let Some(limit) = snap.nat.limits.host_sessions.map(u64::from) else {
+            holds.flags |= NAT_HOST;
+            return Ok(());
+        };
+        if n > limit {
+            self.tables.nat.host_ends(src.addr);
+            if self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+                self.events.push(Event::HostRefused { host: src.addr, limit });
+            }
+            return Err(DropReason::SnatHostLimit);
+        }
+        holds.flags |= NAT_HOST;
+        // At the mark exactly: once on the way up.
+        if n == (limit * u64::from(snap.nat.limits.warn_percent)).div_ceil(100) {
+            self.events.push(Event::HostLow { host: src.addr, sessions: n, limit });
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn with_port<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        action: Action,
+        way: &Way,
+        (key, (src, to)): (&R::Key, Ends),
+        snat: Snat,
+        holds: &mut Holds,
+    ) -> Result<RecordNo, DropReason> {
+        let external = |port| Endpoint { addr: snat.addr, port };
+        let source = snat.source.and_then(|no| snap.nat.source(no));
+        let lent = Lent::of(s.p.proto).filter(|_| src.port != 0);
+        let limits = &snap.nat.limits;
+        if let (Some(source), Some(lent), None) = (source, lent, snat.port)
+            && source.pool.lends()
+            && !source.overlaps()
+        {
+            let tick = now.tick().0;
+            let lease = self.tables.nat.lease(source, limits, lent, (src, to), &mut self.random, tick);
+            let lease = lease.map_err(|_| self.exhausted(source.pool.addr, &source.pool.exhausted, lent))?;
+            holds.bindings[0] = lease.binding.0;
+            self.tell_lease(snap, source.pool.addr, lent, src, &lease, source);
+            if source.filtering == crate::nat::Behavior::AddressDependent
+                && lent != Lent::Icmp
+                && self.tables.nat.permit(lease.binding, to.addr)
+            {
+                holds.flags |= NAT_PERMIT;
+            }
+            let new = R::with_ends(key, (external(lease.port), to));
+            let made = self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds);
+            return made.map_err(not_created).inspect(|_| count_source(source));
+        }
+        // The session table alone keeps these apart.
+        let fixed = snat.port.is_some() || lent.is_none();
+        let tries = if fixed { 1 } else { OVERLAP_TRIES };
+        for n in 0..tries {
+            let port = match (snat.port, lent) {
+                (Some(port), _) => port,
+                (None, None) => src.port,
+                (None, Some(lent)) if n == 0 && limits.may_keep(lent, src.port) => src.port,
+                (None, Some(lent)) => {
+                    let range = limits.range_for(lent, src.port);
+                    let span = u64::from(range.end() - range.start()) + 1;
+                    range.start() + (self.random.draw() % span) as u16
+                }
+            };
+            let new = R::with_ends(key, (external(port), to));
+            match self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds) {
+                Err(NotCreated::Exists(_)) => {}
+                Err(other) => return Err(not_created(other)),
+                Ok(no) => {
+                    source.inspect(|s| count_source(s));
+                    return Ok(no);
+                }
+            }
+        }
+        match (source, lent) {
+            (Some(source), Some(lent)) => {
+                source.pool.exhausted.fetch_add(1, Ordering::Relaxed);
+                Err(self.exhausted(source.pool.addr, &source.pool.exhausted, lent))
+            }
+            // Another host talks to the same place by a protocol without ports.
+            _ => Err(DropReason::SnatExhausted),
+        }
+    }
+
+    fn exhausted(
+        &mut self,
+        external: std::net::Ipv4Addr,
+        count: &std::sync::atomic::AtomicU64,
+        lent: Lent,
+    ) -> DropReason {
+        // Told at 1, 2, 4, ... so that a flood does not drown the log.
+        if count.load(Ordering::Relaxed).is_power_of_two() {
+            self.events.push(Event::PoolExhausted { external, protocol: lent.name() });
+        }
+        DropReason::SnatExhausted
+    }
+
+    fn tell_lease(
+        &mut self,
+        snap: &Snapshot,
+        external: std::net::Ipv4Addr,
+        lent: Lent,
+        src: Endpoint,
+        lease: &Lease,
+        source: &crate::nat::Source,
+    ) {
+        if lease.warn {
+            let used = source.pool.uses[lent as usize].used.load(Ordering::Relaxed);
+            let capacity = snap.nat.limits.capacity(lent);
+            self.events.push(Event::PoolLow { external, protocol: lent.name(), used, capacity });
+        }
+        if let (Some(block), true) = (lease.new_block, snap.nat.limits.log_blocks) {
+            self.events.push(self.tables.nat.block_event(lease.binding, block, src.addr, true));
+        }
+    }
+
+    /// Both records, and what the session holds. On `Exists` the found record carries either the
+    /// packet's key, and then answers for it, or the key of its answers.
+    #[allow(clippy::too_many_arguments)]
+    fn create<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        action: Action,
+        way: &Way,
+        (key, new): (&R::Key, &R::Key),
+        holds: Holds,
+    ) -> Result<RecordNo, NotCreated> {
+        let Some(to) = snap.port(way.port).map(|p| p.zone) else { return Err(NotCreated::Contended) };
+        let (reverse, answer) = (R::reverse(new, to), R::reverse(key, to));
+        let tick = now.tick().0;
+        let flags = match s.p.l4 {
+            L4::Tcp { flags } => flags,
+            _ => 0,
+        };
+        let forward = Action { flags: action.flags | R::nat_flags(key, new), ..action };
+        let table = R::table(&self.tables);
+        let quarantine = match R::FAMILY {
+            Family::V4 => &mut self.quarantine4,
+            Family::V6 => &mut self.quarantine6,
+        };
+        let made = table.create(key, &reverse, quarantine, |fwd, rev, meta| {
+            fwd.set_translation(key, new);
+            rev.set_translation(&reverse, &answer);
+            fwd.action().store(forward.to_word(), Ordering::Relaxed);
+            // Admitted with the session; its way out is found when the first reply comes.
+            rev.action().store(Action::PUNT.to_word(), Ordering::Relaxed);
+            for r in [fwd, rev] {
+                r.epoch().store(snap.epoch, Ordering::Relaxed);
+                r.last_seen().store(tick, Ordering::Relaxed);
+            }
+            meta.created.store(tick, Ordering::Relaxed);
+            meta.rule.store(way.rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
+            let ports = u32::from(s.ingress.0) | u32::from(way.port.0) << 8;
+            meta.ports.store(ports | holds.flags, Ordering::Relaxed);
+            for (b, held) in meta.bindings.iter().zip(holds.bindings) {
+                b.store(held, Ordering::Relaxed);
+            }
+            if let (true, Some((seq, _))) =
+                (flags & sag_packet::proto::TCP_SYN != 0, tcp_numbers(&s.p, frame))
+            {
+                session::note_isn(meta, 0, seq);
+            }
+            meta.state.store(session::first_word(s.p.proto, flags), Ordering::Release);
+        });
+        match made {
+            Ok(no) => {
+                touch(table.record(no), now, s.p.ip_len);
+                self.counters.sessions_created.add(1);
+                self.changed = true;
+                if snap.nat.limits.log_sessions {
+                    let tuple = session::tuples(table, no.session());
+                    self.events.push(Event::Created { family: R::FAMILY, number: no.session(), tuple });
+                }
+                Ok(no)
+            }
+            Err(NotCreated::Exists(no)) if table.record(no).matches(key) => {
+                touch(table.record(no), now, s.p.ip_len);
+                // Another worker made it: what was taken for this one is not needed.
+                self.give_back::<R>(key, new, holds);
+                Ok(no)
+            }
+            Err(why) => Err(why),
+        }
+    }
+
+    /// What a session that was not made would have held.
+    fn give_back<R: FamilyOf>(&self, key: &R::Key, new: &R::Key, holds: Holds) {
+        let nat = &self.tables.nat;
+        let (Some((src, _)), Some((_, to))) = (R::ends(key), R::ends(new)) else { return };
+        if holds.flags & NAT_PERMIT != 0 {
+            nat.revoke(BindingNo(holds.bindings[0]), to.addr);
+        }
+        if holds.flags & NAT_HOST != 0 {
+            nat.host_ends(src.addr);
+        }
+        for b in holds.bindings.into_iter().filter(|b| *b != 0) {
+            nat.release(BindingNo(b));
+        }
+    }
+
+    fn table_full<R: FamilyOf>(&mut self) -> DropReason {
+        self.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
+        DropReason::SessionTableFull
+    }
+
+    /// Ends an unanswered session if few places are left: of those looked at, the longest idle.
+    fn make_room<R: FamilyOf>(&mut self, snap: &Snapshot, now: Nanos) {
+        let table = R::table(&self.tables);
+        let capacity = table.capacity();
+        if table.live() + capacity / 64 < capacity {
+            return;
+        }
+        // Sessions are numbered 1..used.
+        let sessions = table.used().saturating_sub(1).max(1);
+        let look = (0..EVICT_LOOK.min(sessions)).map(|n| 1 + self.evict_at.wrapping_add(n) % sessions);
+        let oldest = look
+            .filter(|&n| session::unreplied(table, n))
+            .max_by_key(|&n| session::idle(table, n, now.tick()));
+        self.evict_at = self.evict_at.wrapping_add(EVICT_LOOK);
+        if let Some(n) = oldest {
+            self.end::<R>(snap, n);
+            if self.tables.nat.totals.evicted.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+                self.events.push(Event::TableFull { capacity });
+            }
+        }
+    }
+}
+
+fn count_source(source: &crate::nat::Source) {
+    source.hits.sessions.fetch_add(1, Ordering::Relaxed);
+}
+
+const fn not_created(why: NotCreated) -> DropReason {
+    match why {
+        NotCreated::Full => DropReason::SessionTableFull,
+        // The external tuple is another session's.
+        NotCreated::Exists(_) | NotCreated::Contended => DropReason::SnatExhausted,
+    }
+}

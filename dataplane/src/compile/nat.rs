@@ -1,0 +1,136 @@
+//! NAT: configuration and the ports' addresses of the moment to what the pipeline translates by.
+
+use sag_model::PortIdx;
+use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog};
+use sag_model::ids::Role;
+use sag_pipeline::nat::{
+    Behavior, EntryHits, Kind, Limits, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, WanSnat, Wanted,
+};
+use sag_pipeline::snapshot::{AddrSet, Port};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// Keeps the counters of entries over the daemon's life, and knows what is lent.
+#[derive(Debug)]
+pub struct NatCompiler {
+    state: Arc<NatState>,
+    hits: HashMap<String, Arc<EntryHits>>,
+    /// Addresses for which there was no port pool; said once.
+    lacking: HashSet<Ipv4Addr>,
+}
+
+impl NatCompiler {
+    pub fn new(state: Arc<NatState>) -> NatCompiler {
+        NatCompiler { state, hits: HashMap::new(), lacking: HashSet::new() }
+    }
+
+    pub fn compile(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> NatPolicy {
+        let wanted = self.wanted(config, ports, local);
+        let (policy, lacking) = wanted.build(&self.state);
+        for addr in lacking {
+            if self.lacking.insert(addr) {
+                tracing::error!(
+                    %addr,
+                    limit = sag_pipeline::nat::POOLS,
+                    "no port pool is left for a NAT address: it is not translated; use fewer addresses, or restart \
+                     the daemon if old ones are out of use"
+                );
+            }
+        }
+        policy
+    }
+
+    fn wanted(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> Wanted {
+        let own = |idx: PortIdx| ports.get(idx.index()).and_then(|p| p.addrs4.first()).map(|a| a.0);
+        let wans = || config.ports().filter(|(_, p)| p.role == Role::Wan);
+        let snat_ports: Vec<_> = wans().filter(|(_, p)| p.snat).collect();
+        let wan = snat_ports
+            .into_iter()
+            .map(|(port, p)| WanSnat {
+                port,
+                addr: own(port),
+                mapping: behavior(p.snat_behavior.mapping),
+                filtering: behavior(p.snat_behavior.filtering),
+                hits: self.hits(&format!("port {}", p.name)),
+            })
+            .collect();
+        let private = config
+            .snat
+            .iter()
+            .map(|e| PrivateSnat {
+                prefix: (e.cidr_block.network(), e.cidr_block.prefix_len()),
+                addr: e.snat_ip,
+                mapping: behavior(e.behavior.mapping),
+                filtering: behavior(e.behavior.filtering),
+                hits: self.hits(&e.id),
+            })
+            .collect();
+        let dnat = config.dnat.iter().map(|d| self.dnat(d)).collect();
+        Wanted {
+            wan,
+            private,
+            dnat,
+            wan_addrs: wans().filter_map(|(idx, _)| own(idx)).collect(),
+            hairpin: config.nat.hairpin,
+            limits: limits(&config.nat),
+            local: local
+                .iter()
+                .filter_map(|a| match a {
+                    IpAddr::V4(a) => Some(*a),
+                    IpAddr::V6(_) => None,
+                })
+                .collect(),
+        }
+    }
+
+    fn dnat(&mut self, d: &config::Dnat) -> StaticDnat {
+        StaticDnat {
+            kind: match d.kind {
+                DnatType::Internet => Kind::Internet,
+                DnatType::Intranet => Kind::Intranet,
+            },
+            external: d.external_ip.into_iter().collect(),
+            inside: d.internal_ip,
+            service: match d.service {
+                DnatService::Any => Service::Any,
+                DnatService::Port { protocol, external, internal } => Service::Port {
+                    proto: protocol,
+                    external: external.first..=external.last,
+                    inside_first: internal.first,
+                },
+            },
+            own_address: d.external_ip.is_some(),
+            hits: self.hits(&d.id),
+        }
+    }
+
+    fn hits(&mut self, id: &str) -> Arc<EntryHits> {
+        let new = || Arc::new(EntryHits { id: id.to_owned(), ..EntryHits::default() });
+        self.hits.entry(id.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// Sessions that an entry has made since the daemon started.
+    pub fn sessions_made(&self, id: &str) -> u64 {
+        self.hits.get(id).map_or(0, |h| h.sessions.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+fn behavior(b: NatBehavior) -> Behavior {
+    match b {
+        NatBehavior::EndpointIndependent => Behavior::EndpointIndependent,
+        NatBehavior::AddressDependent => Behavior::AddressDependent,
+        NatBehavior::AddressAndPortDependent => Behavior::AddressAndPortDependent,
+    }
+}
+
+fn limits(n: &config::Nat) -> Limits {
+    Limits {
+        range: n.port_range.first..=n.port_range.last,
+        host_sessions: n.host_sessions,
+        warn_percent: n.warn_percent,
+        port_block: n.port_block,
+        log_sessions: n.log == NatLog::Sessions,
+        log_blocks: n.log == NatLog::Blocks,
+    }
+}
