@@ -1,11 +1,15 @@
 //! The command line.
 
+mod filter;
+mod nat;
+
 use crate::render::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
+use filter::FilterArgs;
+use nat::NatArgs;
 use sag_model::control::{
-    AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionFilter, SessionQuery, SessionSort,
-    TopBy, TopGroup, TopQuery, parse_cidr,
+    AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionQuery, SessionSort, TopBy, TopGroup,
+    TopQuery,
 };
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
@@ -52,16 +56,16 @@ pub enum Command {
     Acl(AclArgs),
     /// QoS: CARs and policies
     Qos,
-    /// NAT: entries and bindings
-    Nat,
+    /// NAT: entries, pools of ports, and who holds which
+    Nat(NatArgs),
     /// Routes that the gateway forwards by
     Routes(RouteArgs),
     /// Live sessions
-    Sessions(SessionsArgs),
+    Sessions(Box<SessionsArgs>),
     /// Tunnels
     Tunnels,
     /// Who uses most
-    Top(TopArgs),
+    Top(Box<TopArgs>),
     /// Follow live packets through the pipeline
     Trace,
     /// What would become of a packet, stage by stage
@@ -102,8 +106,6 @@ pub struct RouteArgs {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct SessionsArgs {
-    #[command(flatten)]
-    filter: FilterArgs,
     /// Order
     #[arg(long, value_enum, default_value_t = SortArg::Bytes)]
     sort: SortArg,
@@ -113,6 +115,9 @@ pub struct SessionsArgs {
     /// Only their number
     #[arg(long)]
     count: bool,
+    // Last, because its heading goes on.
+    #[command(flatten)]
+    filter: FilterArgs,
     #[command(subcommand)]
     pub command: Option<SessionsCommand>,
 }
@@ -121,55 +126,19 @@ pub struct SessionsArgs {
 pub enum SessionsCommand {
     /// Forget the sessions that agree with every option; their next packets are judged anew
     Flush {
-        #[command(flatten)]
-        filter: FilterArgs,
         /// Every session
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        filter: FilterArgs,
     },
-}
-
-#[derive(Debug, Args)]
-pub struct FilterArgs {
-    /// IPv4 only
-    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
-    ipv4: bool,
-    /// IPv6 only
-    #[arg(short = '6', long = "ipv6")]
-    ipv6: bool,
-    /// Protocol, by name or number
-    #[arg(long)]
-    proto: Option<IpProto>,
-    /// Source address of the first packet
-    #[arg(long, value_name = "CIDR", value_parser = parse_cidr)]
-    src: Option<IpNet>,
-    /// Destination address of the first packet
-    #[arg(long, value_name = "CIDR", value_parser = parse_cidr)]
-    dst: Option<IpNet>,
-    /// Either address, before or after translation
-    #[arg(long, value_name = "CIDR", value_parser = parse_cidr)]
-    host: Option<IpNet>,
-    /// Source port
-    #[arg(long, value_name = "N")]
-    sport: Option<u16>,
-    /// Destination port
-    #[arg(long, value_name = "N")]
-    dport: Option<u16>,
-    /// Port of the gateway, in or out
-    #[arg(long, value_name = "NAME")]
-    port: Option<String>,
-    /// State, as the listing shows it
-    #[arg(long)]
-    state: Option<String>,
-    /// ACL rule that let it in
-    #[arg(long, value_name = "ID")]
-    rule: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum SortArg {
     Bytes,
     Packets,
+    Age,
     Idle,
 }
 
@@ -185,9 +154,9 @@ pub struct TopArgs {
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
     #[command(flatten)]
-    filter: FilterArgs,
-    #[command(flatten)]
     pub watch: Watch,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -310,33 +279,12 @@ impl RouteArgs {
     }
 }
 
-impl FilterArgs {
-    pub fn filter(&self) -> SessionFilter {
-        let family = match (self.ipv4, self.ipv6) {
-            (true, _) => Some(4),
-            (_, true) => Some(6),
-            _ => None,
-        };
-        SessionFilter {
-            family,
-            proto: self.proto,
-            src: self.src,
-            dst: self.dst,
-            host: self.host,
-            sport: self.sport,
-            dport: self.dport,
-            port: self.port.clone(),
-            state: self.state.clone(),
-            rule: self.rule.clone(),
-        }
-    }
-}
-
 impl SessionsArgs {
     pub fn query(&self) -> SessionQuery {
         let sort = match self.sort {
             SortArg::Bytes => SessionSort::Bytes,
             SortArg::Packets => SessionSort::Packets,
+            SortArg::Age => SessionSort::Age,
             SortArg::Idle => SessionSort::Idle,
         };
         SessionQuery { filter: self.filter.filter(), sort, limit: self.limit, count: self.count }
@@ -384,72 +332,4 @@ impl ExplainArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("sagctl").chain(line.split_whitespace()))
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn session_filters() {
-        let cli =
-            parse("sessions --proto 6 --src 192.0.2.1 --dport 443 --sort idle --limit 5 --json").unwrap();
-        assert!(cli.json);
-        let Command::Sessions(s) = cli.command else { panic!() };
-        let q = s.query();
-        assert_eq!((q.limit, q.sort), (Some(5), SessionSort::Idle));
-        assert_eq!(q.filter.src, Some("192.0.2.1/32".parse().unwrap()));
-        assert_eq!((q.filter.proto, q.filter.dport), (Some(IpProto::TCP), Some(443)));
-
-        let cli = parse("sessions flush -6 --port 1").unwrap();
-        let Command::Sessions(SessionsArgs { command: Some(SessionsCommand::Flush { filter, all }), .. }) =
-            cli.command
-        else {
-            panic!()
-        };
-        assert_eq!((filter.filter().family, filter.filter().port, all), (Some(6), Some("1".into()), false));
-        assert!(parse("sessions --proto tcp flush").is_err());
-        assert!(parse("sessions --src 192.0.2.1/33").is_err());
-        assert!(parse("sessions -4 -6").is_err());
-    }
-
-    #[test]
-    fn explained_packets() {
-        let query = |line: &str| {
-            let Command::Explain(e) = parse(line).unwrap().command else { panic!() };
-            e.query()
-        };
-        let q = query("explain --port 0 --src 192.0.2.1:5000 --dst 198.51.100.1 --dport 80").unwrap();
-        assert_eq!((q.proto, q.sport, q.dport), (IpProto::TCP, 5000, 80));
-        let q = query("explain --port 0 --proto udp --src [2001:db8::1]:53 --dst 2001:db8::2").unwrap();
-        assert_eq!((q.src.to_string().as_str(), q.sport, q.dport), ("2001:db8::1", 53, 0));
-        assert!(query("explain --port 0 --src 192.0.2.1 --dst 2001:db8::2").unwrap_err().contains("family"));
-        assert!(
-            query("explain --port 0 --src 192.0.2.1:1 --sport 2 --dst 192.0.2.9")
-                .unwrap_err()
-                .contains("two")
-        );
-        assert!(parse("explain --port 0 --src 192.0.2.1:x --dst 192.0.2.9").is_err());
-    }
-
-    #[test]
-    fn watching() {
-        assert!(parse("status --watch 0.5 --rounds 2").is_ok());
-        for bad in [
-            "status --watch 0",
-            "status --watch nan",
-            "status --watch x",
-            "status --rounds 2",
-            "status --watch -1",
-        ] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 mod acl;
 mod config;
 mod explain;
+mod nat;
 mod ports;
 mod routes;
 mod sessions;
@@ -14,6 +15,7 @@ mod tests;
 pub use acl::acl;
 pub use config::{applied as config_applied, diff as config_diff, show as config_show};
 pub use explain::explain;
+pub use nat::{bindings as nat_bindings, count as nat_binding_count, nat};
 pub use ports::{drops, ports};
 pub use routes::routes;
 pub use sessions::{count as session_count, flushed, sessions, top};

@@ -105,6 +105,32 @@ fn options_become_arguments() {
 }
 
 #[test]
+fn nat_is_a_table_or_json() {
+    let answer = json!({"bindings": [{"protocol": "udp", "inside": "192.0.2.10", "inside_port": 5000,
+        "outside": "203.0.113.2", "outside_port": 5000, "sessions": 2, "mapping": "endpoint-independent"}], "total": 1});
+    let gateway = Gateway::ok(answer.clone());
+    let output = gateway.run("nat bindings --outside 203.0.113.2 --outside-port 5000");
+    let want = "PROTO  INSIDE           OUTSIDE           MAPPING      SESSIONS\n\
+                udp    192.0.2.10:5000  203.0.113.2:5000  independent         2\n";
+    assert_eq!((stdout(&output), stderr(&output)), (want, ""));
+    let request = gateway.requests.recv().unwrap();
+    let filter = json!({"outside": "203.0.113.2/32", "outside_port": 5000});
+    assert_eq!((&request["op"], &request["filter"]), (&json!("nat-bindings"), &filter));
+
+    let output = Gateway::ok(answer.clone()).run("nat bindings --json");
+    assert_eq!(serde_json::from_str::<Value>(stdout(&output)).unwrap(), answer);
+    assert_eq!(stdout(&Gateway::ok(answer).run("nat bindings --count")), "1\n");
+
+    let answer = json!({"entries": [], "pools": [], "totals": {"bindings": 0, "hosts": 0, "host_limit": null,
+        "host_limit_hits": 0, "evicted": 0, "hairpinned": 0, "log_lost": 0}});
+    let gateway = Gateway::ok(answer.clone());
+    assert_eq!(stdout(&gateway.run("nat")), "no NAT is configured\n");
+    assert_eq!(gateway.requests.recv().unwrap()["op"], "nat");
+    let output = Gateway::ok(answer.clone()).run("--json nat");
+    assert_eq!(serde_json::from_str::<Value>(stdout(&output)).unwrap(), answer);
+}
+
+#[test]
 fn a_refusal_is_exit_code_1_with_its_remedy() {
     let err =
         r#"{"v":1,"id":{},"err":{"code":"NotSupported","message":"NAT is not enforced","remedy":"wait"}}"#;

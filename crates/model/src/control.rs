@@ -6,20 +6,27 @@
 //! Keys may be added to answers within a version; unknown keys of a request are refused, because a
 //! misspelt filter must not widen what it selects. The reference is `docs/control.md`.
 
+mod cidr;
 mod explain;
+mod largest;
+mod nat;
 mod report;
 mod session;
 
+pub use cidr::{CidrError, parse_cidr};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
+pub use nat::{
+    Nat, NatBinding, NatBindingFilter, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind,
+    NatPool, NatTotals, PortUse,
+};
 pub use report::{
     Acl, AclQuery, AclReport, AclRule, CarCounters, Change, ConfigApplied, ConfigDiff, ConfigShow,
     ConfigText, DropRow, Drops, Finding, NextHop, Port, PortPunt, Ports, PuntRow, Route, RouteQuery, Routes,
     SessionTotals, Status, Worker,
 };
 pub use session::{
-    CidrError, DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts,
-    SessionFilter, SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup,
-    TopQuery, TopRow, parse_cidr,
+    DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,
+    SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup, TopQuery, TopRow,
 };
 
 use serde::{Deserialize, Serialize};
@@ -89,10 +96,11 @@ ops! {
     SessionsFlush(SessionFlush) = "sessions-flush";
     Top(TopQuery) = "top";
     Explain(ExplainQuery) = "explain";
-    /// Not answered by a gateway whose version does not enforce it, like the next three.
+    Nat = "nat";
+    NatBindings(NatBindingQuery) = "nat-bindings";
+    /// Not answered by a gateway whose version does not enforce it, like the next two.
     Trace = "trace";
     Qos = "qos";
-    Nat = "nat";
     Tunnels = "tunnels";
     ConfigShow = "config-show";
     ConfigApply(ConfigText) = "config-apply";

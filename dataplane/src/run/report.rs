@@ -141,6 +141,7 @@ impl Daemon {
             capacity_ipv4: u64::from(self.tables.v4.capacity()),
             capacity_ipv6: u64::from(self.tables.v6.capacity()),
             created: self.workers.iter().map(|w| w.shared.counters.sessions_created.get()).sum(),
+            evicted: self.tables.nat.totals.evicted.load(Ordering::Relaxed),
             memory_bytes: (self.tables.v4.memory() + self.tables.v6.memory()) as u64,
         }
     }

@@ -32,16 +32,23 @@ impl Daemon {
             let rule =
                 meta.rule.load(Ordering::Relaxed).checked_sub(1).and_then(|s| self.snapshot.acl.name(s));
             let replies = b.packets().load(Ordering::Relaxed);
+            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
             let new = session::tuples(table, n);
+            let (new_src, new_dst) = ((new.nat_src, new.nat_sport), (new.nat_dst, new.nat_dport));
+            let nat_src = (new_src != (new.src, new.sport)).then_some(new_src);
+            let nat_dst = (new_dst != (new.dst, new.dport)).then_some(new_dst);
             let facts = SessionFacts {
                 proto: IpProto(t.proto),
                 src: t.src,
                 sport,
                 dst: t.dst,
                 dport,
-                nat_src: ((new.nat_src, new.nat_sport) != (new.src, new.sport)).then_some(new.nat_src),
-                nat_dst: ((new.nat_dst, new.nat_dport) != (new.dst, new.dport)).then_some(new.nat_dst),
+                nat_src: nat_src.map(|(a, _)| a),
+                nat_sport: nat_src.map(|(_, p)| p),
+                nat_dst: nat_dst.map(|(a, _)| a),
+                nat_dport: nat_dst.map(|(_, p)| p),
                 state: shown_state(state, replies),
+                age_s,
                 idle_s: seconds(session::idle(table, n, now)),
                 packets: a.packets().load(Ordering::Relaxed),
                 bytes: a.bytes().load(Ordering::Relaxed),
@@ -51,7 +58,6 @@ impl Daemon {
                 out_port: self.port_name((ports >> 8) as u8),
                 rule,
             };
-            let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));
             f(SessionRef { family: R::FAMILY, number: n, age_s }, &facts);
         }
     }
@@ -69,9 +75,9 @@ impl Daemon {
                     dst: s.dst,
                     dport: s.dport,
                     nat_src: s.nat_src,
-                    nat_sport: None,
+                    nat_sport: s.nat_sport,
                     nat_dst: s.nat_dst,
-                    nat_dport: None,
+                    nat_dport: s.nat_dport,
                     state: s.state.to_owned(),
                     age_s: r.age_s,
                     idle_s: s.idle_s,

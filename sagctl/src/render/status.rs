@@ -27,7 +27,15 @@ pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> St
         Some(b) => format!(", {} a second", si(b.rate(b.then.sessions.created, t.created))),
         None => String::new(),
     };
-    line("", format!("{} created{created}, table of {}", exact(t.created), bytes(t.memory_bytes)));
+    line(
+        "",
+        format!(
+            "{} created{created}, {} evicted, table of {}",
+            exact(t.created),
+            exact(t.evicted),
+            bytes(t.memory_bytes)
+        ),
+    );
     let all = s.fastpath_packets.saturating_add(s.punted_packets);
     let share = |n: u64, then: fn(&Status) -> u64| {
         let rate = before.as_ref().map(|b| format!(", {} a second", si(b.rate(then(b.then), n))));

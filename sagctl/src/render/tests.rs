@@ -52,7 +52,7 @@ fn a_status(factor: u64) -> Status {
             {"id": 1, "cpu": null, "batches": 0, "packets": 0, "busy_percent": 0.0},
         ],
         "sessions": {"ipv4": 12_345, "ipv6": 12, "capacity_ipv4": 1_048_576, "capacity_ipv6": 131_072,
-            "created": 99_123 * factor, "memory_bytes": 83_886_080},
+            "created": 99_123 * factor, "evicted": 7, "memory_bytes": 83_886_080},
         "fastpath_packets": 123_456_789 * factor, "punted_packets": 320_000 * factor,
         "punts": [{"reason": "miss", "packets": 300_000}, {"reason": "stale-epoch", "packets": 20_000},
             {"reason": "fragment", "packets": 0}],
@@ -183,6 +183,52 @@ fn session_tables() {
     assert_eq!(session_count(&answer), "1000000\n");
     assert_eq!(flushed(&Flushed { flushed: 1 }), "1 session flushed\n");
     assert_eq!(flushed(&Flushed { flushed: 1234 }), "1,234 sessions flushed\n");
+}
+
+#[test]
+fn nat_tables() {
+    let entry = |id: &str, kind: &str, external: &str, internal: &str, behaviour: Option<(&str, &str)>| {
+        let r#type = if kind == "dnat" { Some("Internet") } else { None };
+        let protocol = if kind == "dnat" { "tcp" } else { "any" };
+        json!({"id": id, "kind": kind, "type": r#type, "protocol": protocol, "external": external, "internal": internal,
+            "mapping": behaviour.map(|b| b.0), "filtering": behaviour.map(|b| b.1), "sessions": 12_345, "hits": 98_765_432u64})
+    };
+    let ports = |used: u32| json!({"used": used, "capacity": 64_512, "peak": used + 1});
+    let pool = |address: &str, source: &str, exhausted: u64| {
+        json!({"address": address, "source": source,
+        "mapping": "endpoint-independent", "filtering": "address-dependent", "tcp": ports(12_345), "udp": ports(0),
+        "icmp": ports(64_511), "exhausted": exhausted, "filtered": 1_234_567, "warned": exhausted > 0})
+    };
+    let answer: Nat = from(json!({
+        "entries": [
+            entry("port 1", "wan-snat", "203.0.113.200", "0.0.0.0/0", Some(("endpoint-independent", "address-dependent"))),
+            entry("port 2", "wan-snat", "", "0.0.0.0/0", Some(("address-dependent", "endpoint-independent"))),
+            entry("snat-bp1i64lv6sxq2hkey6", "snat", "10.99.0.1", "192.168.100.0/24",
+                Some(("address-and-port-dependent", "address-and-port-dependent"))),
+            entry("fwd-1", "dnat", "203.0.113.200:8000-8010", "192.168.100.200:8000-8010", None),
+        ],
+        "pools": [pool("203.0.113.200", "port 1", 0), pool("10.99.0.1", "snat-bp1i64lv6sxq2hkey6,snat-2", 17)],
+        "totals": {"bindings": 76_857, "hosts": 1, "host_limit": 4096, "host_limit_hits": 3, "evicted": 0,
+            "hairpinned": 5, "log_lost": 1},
+    }));
+    golden("nat", |p| nat(&answer, p));
+    let page = Page { width: 80, color: false };
+    assert_eq!(nat(&Nat::default(), &page), "no NAT is configured\n");
+    let unlimited = nat(&Nat { totals: NatTotals::default(), ..answer }, &page);
+    assert!(unlimited.contains("; no limit of sessions a host;"), "{unlimited}");
+}
+
+#[test]
+fn nat_binding_tables() {
+    let answer: NatBindings = from(json!({"total": 64_513, "bindings": [
+        {"protocol": "tcp", "inside": "192.168.100.200", "inside_port": 54_321, "outside": "203.0.113.200",
+         "outside_port": 54_321, "sessions": 1_234, "mapping": "endpoint-independent"},
+        {"protocol": "icmp", "inside": "192.168.1.7", "inside_port": 77, "outside": "203.0.113.200",
+         "outside_port": 1024, "sessions": 1, "mapping": "address-and-port-dependent"},
+    ]}));
+    golden("nat-bindings", |p| nat_bindings(&answer, p));
+    assert_eq!(nat_binding_count(&answer), "64513\n");
+    assert_eq!(nat_bindings(&NatBindings::default(), &Page { width: 80, color: false }), "no binding\n");
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub struct SessionTotals {
     pub capacity_ipv6: u64,
     /// Since start.
     pub created: u64,
+    /// Since start, sessions that gave way to others in a full table.
+    #[serde(default)]
+    pub evicted: u64,
+    /// Memory of the tables.
     pub memory_bytes: u64,
 }
 

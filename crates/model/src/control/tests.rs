@@ -4,26 +4,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
+mod filters;
+mod nat;
+
+use filters::filter;
+
 fn round<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) -> Value {
     let line = serde_json::to_string(&value).unwrap();
     assert!(!line.contains('\n'), "{line}");
     assert_eq!(serde_json::from_str::<T>(&line).unwrap(), value, "{line}");
     serde_json::from_str(&line).unwrap()
-}
-
-fn filter() -> SessionFilter {
-    SessionFilter {
-        family: Some(4),
-        proto: Some(IpProto::TCP),
-        src: Some("192.0.2.0/24".parse().unwrap()),
-        dst: Some("198.51.100.7/32".parse().unwrap()),
-        host: Some("2001:db8::/32".parse().unwrap()),
-        sport: Some(5000),
-        dport: Some(443),
-        port: Some("1".into()),
-        state: Some("established".into()),
-        rule: Some("acr-1".into()),
-    }
 }
 
 #[test]
@@ -52,9 +42,10 @@ fn every_request_survives_the_wire() {
         Op::SessionsFlush(SessionFlush { filter: filter(), all: false }),
         Op::Top(TopQuery { group: TopGroup::Service, by: TopBy::Sessions, filter: filter(), limit: None }),
         Op::Explain(explain),
+        Op::Nat,
+        Op::NatBindings(NatBindingQuery { filter: nat::filter(), limit: Some(9), count: false }),
         Op::Trace,
         Op::Qos,
-        Op::Nat,
         Op::Tunnels,
         Op::ConfigShow,
         Op::ConfigApply(text.clone()),
@@ -94,6 +85,8 @@ fn a_misspelt_argument_is_refused_not_ignored() {
         r#"{"v":1,"id":1,"op":"sessions-flush","fliter":{"src":"192.0.2.9"}}"#,
         r#"{"v":1,"id":1,"op":"sessions","filter":{"src":"192.0.2.999"}}"#,
         r#"{"v":1,"id":1,"op":"sessions","filter":{"proto":"tpc"}}"#,
+        r#"{"v":1,"id":1,"op":"nat-bindings","filter":{"insde":"192.0.2.9"}}"#,
+        r#"{"v":1,"id":1,"op":"nat-bindings","filter":{"mapping":"symmetric"}}"#,
         r#"{"v":1,"id":1,"op":"explain","port":"0"}"#,
         r#"{"v":1,"id":1,"op":"config-apply","text":"x"}"#,
         r#"{"v":1,"id":1,"op":"reboot"}"#,
@@ -134,7 +127,7 @@ fn session() -> Session {
         dst: "198.51.100.7".parse().unwrap(),
         dport: 443,
         nat_src: Some("203.0.113.2".parse().unwrap()),
-        nat_sport: Some(5000),
+        nat_sport: Some(1024),
         nat_dst: None,
         nat_dport: None,
         state: "established".into(),
@@ -223,6 +216,9 @@ fn answers_have_the_agreed_keys() {
     let status =
         Status { workers: vec![Worker { busy_percent: 12.5, ..Worker::default() }], ..Status::default() };
     let wire = round(status);
+    for key in ["ipv4", "ipv6", "capacity_ipv4", "capacity_ipv6", "created", "evicted", "memory_bytes"] {
+        assert!(wire["sessions"].get(key).is_some(), "{key}");
+    }
     for key in [
         "version",
         "pid",
@@ -254,60 +250,24 @@ fn answers_have_the_agreed_keys() {
     round(ConfigDiff { changes: vec![change], warnings: vec![] });
 }
 
-#[test]
-fn a_filter_admits_only_what_agrees_in_every_field() {
-    let s = session();
-    assert!(SessionFilter::default().is_empty() && SessionFilter::default().matches(&s.facts()));
-    let net = |t: &str| Some(parse_cidr(t).unwrap());
-    let d = SessionFilter::default;
-    let yes = [
-        SessionFilter { family: Some(4), ..d() },
-        SessionFilter { proto: Some(IpProto::TCP), ..d() },
-        SessionFilter { src: net("192.0.2.0/24"), dst: net("198.51.100.7"), ..d() },
-        SessionFilter { host: net("203.0.113.2"), ..d() },
-        SessionFilter { host: net("198.51.100.0/24"), ..d() },
-        SessionFilter { sport: Some(5000), dport: Some(443), ..d() },
-        SessionFilter { port: Some("1".into()), state: Some("ESTABLISHED".into()), ..d() },
-        SessionFilter { rule: Some("acr-1".into()), ..d() },
-    ];
-    for f in yes {
-        assert!(f.matches(&s.facts()), "{f:?}");
-    }
-    let no = [
-        SessionFilter { family: Some(6), ..d() },
-        SessionFilter { proto: Some(IpProto::UDP), ..d() },
-        SessionFilter { src: net("198.51.100.7"), ..d() },
-        SessionFilter { dst: net("192.0.2.0/24"), ..d() },
-        SessionFilter { host: net("203.0.113.3"), ..d() },
-        SessionFilter { sport: Some(443), ..d() },
-        SessionFilter { dport: Some(5000), ..d() },
-        SessionFilter { port: Some("2".into()), ..d() },
-        SessionFilter { state: Some("closing".into()), ..d() },
-        SessionFilter { rule: Some("acr-2".into()), ..d() },
-        SessionFilter { src: net("192.0.2.0/24"), dport: Some(80), ..d() },
-    ];
-    for f in no {
-        assert!(!f.matches(&s.facts()), "{f:?}");
-    }
-}
-
 proptest::proptest! {
     #[test]
     fn the_picker_equals_sorting_everything(
-        rows in proptest::collection::vec((0u64..50, 0u64..50, 0u64..50), 0..200),
+        rows in proptest::collection::vec((0u64..50, 0u64..50, 0u64..50, 0u64..50), 0..200),
         limit in 0u32..60,
-        sort in 0u8..3,
+        sort in 0u8..4,
     ) {
-        let sort = [SessionSort::Bytes, SessionSort::Packets, SessionSort::Idle][usize::from(sort)];
+        let sort = [SessionSort::Bytes, SessionSort::Packets, SessionSort::Age, SessionSort::Idle][usize::from(sort)];
         let q = SessionQuery { sort, limit: Some(limit), ..SessionQuery::default() };
         let mut picker = Picker::new(&q);
         let mut all = Vec::new();
-        for (n, (bytes, packets, idle_s)) in rows.iter().copied().enumerate() {
-            let s = Session { bytes, packets, idle_s, reply_bytes: 0, reply_packets: 0, ..session() };
+        for (n, (bytes, packets, age_s, idle_s)) in rows.iter().copied().enumerate() {
+            let s = Session { bytes, packets, age_s, idle_s, reply_bytes: 0, reply_packets: 0, ..session() };
             picker.offer(&s.facts(), n);
             all.push((match sort {
                 SessionSort::Bytes => bytes,
                 SessionSort::Packets => packets,
+                SessionSort::Age => age_s,
                 SessionSort::Idle => idle_s,
             }, n));
         }
@@ -372,4 +332,23 @@ fn top_keeps_the_largest_however_many_groups() {
     let t = top.finish();
     assert_eq!(t.rows[0].key, "10.0.3.232");
     assert_eq!(t.total, u64::from(n));
+}
+
+#[test]
+fn the_manual_names_every_operation_and_every_key_of_lists() {
+    let manual = include_str!("../../../../docs/control.md");
+    let protocol = manual.split("\n## ").find(|p| p.starts_with("Protocol")).unwrap();
+    let keys = |v: Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let names = Op::NAMES.iter().map(|n| (*n).to_owned());
+    let lists = [
+        serde_json::to_value(filter()).unwrap(),
+        serde_json::to_value(nat::filter()).unwrap(),
+        serde_json::to_value(session()).unwrap(),
+        serde_json::to_value(SessionTotals::default()).unwrap(),
+        serde_json::to_value(NatTotals::default()).unwrap(),
+        serde_json::to_value(PortUse::default()).unwrap(),
+    ];
+    for name in names.chain(lists.into_iter().flat_map(keys)) {
+        assert!(protocol.contains(&format!("`{name}`")), "docs/control.md: {name} is missing");
+    }
 }

@@ -223,6 +223,7 @@ fn snapshot() -> MetricsSnapshot {
             capacity_ipv4: 1024,
             capacity_ipv6: 128,
             created: 99,
+            evicted: 4,
             memory_bytes: 65_536,
         },
         workers: vec![Worker { id: 0, cpu: Some(1), batches: 3, packets: 30, busy_percent: 12.5 }],

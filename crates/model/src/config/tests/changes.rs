@@ -19,6 +19,7 @@ fn same_meaning_is_no_difference() {
     // A default spelled out, a protocol by number, other white space.
     assert!(diff(EXAMPLE, &edited("busy_poll = false", "")).is_empty());
     assert!(diff(EXAMPLE, &edited("ip_protocol = \"tcp\"", "ip_protocol = 6")).is_empty());
+    assert!(diff(EXAMPLE, &edited("external_port = \"8080\"", "external_port = \"8080/8080\"")).is_empty());
     assert!(diff(EXAMPLE, &EXAMPLE.replace(" = ", "=")).is_empty());
 }
 
@@ -33,6 +34,11 @@ fn changed_keys_are_named_with_both_values() {
         ["~ acl.rule acl-1/acr-1: dest_port_range \"80/443\" -> \"80/80\""]
     );
     assert_eq!(diff(EXAMPLE, &edited("workers = 2 ", "")), ["~ dataplane: workers 2 -> (none)"]);
+    assert_eq!(diff(EXAMPLE, &edited("hairpin = true", "hairpin = false")), ["~ nat: hairpin true -> false"]);
+    assert_eq!(
+        diff(EXAMPLE, &edited("external_port = \"8080\"", "external_port = 8081")),
+        ["~ dnat fwd-1: external_port \"8080\" -> \"8081\""]
+    );
     assert_eq!(
         diff(EXAMPLE, &edited("weight = 1", "weight = 5")),
         ["~ route 10.20.0.0/16 metric 0 via 192.168.1.254 port 0: weight 1 -> 5"]

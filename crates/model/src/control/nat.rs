@@ -1,0 +1,274 @@
+//! `nat` and `nat-bindings`: entries, pools of outside ports, and who holds which.
+
+use super::cidr::{self, within};
+use super::largest::Largest;
+use super::session::{DEFAULT_LIMIT, IpProto, MAX_LIMIT};
+use crate::config::{Config, Dnat, DnatService, DnatType, NatBehavior, PortRange};
+use crate::ids::PortIdx;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// Answer to `nat`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Nat {
+    pub entries: Vec<NatEntry>,
+    pub pools: Vec<NatPool>,
+    pub totals: NatTotals,
+}
+
+/// Where an entry comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatKind {
+    /// `snat` of a `[[port]]`.
+    WanSnat,
+    Snat,
+    Dnat,
+}
+
+impl NatKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NatKind::WanSnat => "wan-snat",
+            NatKind::Snat => "snat",
+            NatKind::Dnat => "dnat",
+        }
+    }
+}
+
+/// A translation of the configuration, and its use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NatEntry {
+    /// That of the configuration; `port NAME` for a port's source NAT.
+    pub id: String,
+    pub kind: NatKind,
+    /// `null` unless it is a DNAT entry.
+    #[serde(rename = "type")]
+    pub dnat_type: Option<DnatType>,
+    /// `tcp`, `udp` or `any`.
+    pub protocol: String,
+    /// As in `203.0.113.2`, `203.0.113.2:8080` or `203.0.113.2:8000-8010`; `wan` stands for the WAN
+    /// port's own address, and an empty text for an address that is not there yet.
+    pub external: String,
+    /// A prefix, or likewise.
+    pub internal: String,
+    /// `null` for DNAT.
+    pub mapping: Option<NatBehavior>,
+    pub filtering: Option<NatBehavior>,
+    /// Live.
+    pub sessions: u64,
+    /// Sessions since start.
+    pub hits: u64,
+}
+
+impl NatEntry {
+    /// All translations of a configuration, unused, in its order. `own` tells the address of a WAN
+    /// port that source NAT translates to.
+    pub fn of(config: &Config, own: impl Fn(PortIdx) -> Option<Ipv4Addr>) -> Vec<NatEntry> {
+        let wan = config.ports().filter(|(_, p)| p.snat).map(|(idx, p)| NatEntry {
+            mapping: Some(p.snat_behavior.mapping),
+            filtering: Some(p.snat_behavior.filtering),
+            ..NatEntry::new(
+                NatEntry::port_id(&p.name),
+                NatKind::WanSnat,
+                own(idx).map(|a| a.to_string()).unwrap_or_default(),
+                "0.0.0.0/0".to_owned(),
+            )
+        });
+        let snat = config.snat.iter().map(|s| NatEntry {
+            mapping: Some(s.behavior.mapping),
+            filtering: Some(s.behavior.filtering),
+            ..NatEntry::new(s.id.clone(), NatKind::Snat, s.snat_ip.to_string(), s.cidr_block.to_string())
+        });
+        wan.chain(snat).chain(config.dnat.iter().map(NatEntry::dnat)).collect()
+    }
+
+    /// The `id` of a port's source NAT.
+    pub fn port_id(port: &str) -> String {
+        format!("port {port}")
+    }
+
+    fn new(id: String, kind: NatKind, external: String, internal: String) -> NatEntry {
+        NatEntry {
+            id,
+            kind,
+            dnat_type: None,
+            protocol: "any".to_owned(),
+            external,
+            internal,
+            mapping: None,
+            filtering: None,
+            sessions: 0,
+            hits: 0,
+        }
+    }
+
+    fn dnat(d: &Dnat) -> NatEntry {
+        let outside = d.external_ip.map_or("wan".to_owned(), |ip| ip.to_string());
+        let inside = d.internal_ip.to_string();
+        let (protocol, external, internal) = match d.service {
+            DnatService::Any => ("any".to_owned(), outside, inside),
+            DnatService::Port { protocol, external, internal } => (
+                IpProto(protocol).to_string(),
+                format!("{outside}:{}", ports(external)),
+                format!("{inside}:{}", ports(internal)),
+            ),
+        };
+        NatEntry {
+            dnat_type: Some(d.kind),
+            protocol,
+            ..NatEntry::new(d.id.clone(), NatKind::Dnat, external, internal)
+        }
+    }
+}
+
+fn ports(range: PortRange) -> String {
+    match range.count() {
+        1 => range.first.to_string(),
+        _ => format!("{}-{}", range.first, range.last),
+    }
+}
+
+/// The outside ports of one address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NatPool {
+    pub address: Ipv4Addr,
+    /// The `id` of the entry that draws from it; of several, all, joined by commas.
+    pub source: String,
+    pub mapping: NatBehavior,
+    pub filtering: NatBehavior,
+    pub tcp: PortUse,
+    pub udp: PortUse,
+    /// Identifiers of queries.
+    pub icmp: PortUse,
+    /// Packets without a free port.
+    pub exhausted: u64,
+    /// Packets from outside that the filtering turned away.
+    pub filtered: u64,
+    /// Used beyond `nat.warn_percent`.
+    pub warned: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortUse {
+    pub used: u32,
+    pub capacity: u32,
+    /// Most used at a time since start.
+    pub peak: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NatTotals {
+    /// Outside ports and identifiers held.
+    pub bindings: u64,
+    /// Inside hosts that hold any.
+    pub hosts: u64,
+    /// `nat.host_sessions`; `null`: unlimited.
+    pub host_limit: Option<u32>,
+    /// Packets turned away by that limit.
+    pub host_limit_hits: u64,
+    /// Bindings that gave way to others.
+    pub evicted: u64,
+    /// Sessions between inside hosts by their outside addresses.
+    pub hairpinned: u64,
+    /// Records that the NAT log could not take.
+    pub log_lost: u64,
+}
+
+/// An outside port and who holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NatBinding {
+    pub protocol: IpProto,
+    pub inside: Ipv4Addr,
+    /// For ICMP: the identifier.
+    pub inside_port: u16,
+    pub outside: Ipv4Addr,
+    pub outside_port: u16,
+    pub sessions: u64,
+    pub mapping: NatBehavior,
+}
+
+/// Answer to `nat-bindings`, the bindings of most sessions first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NatBindings {
+    pub bindings: Vec<NatBinding>,
+    /// Number of bindings that the filter admits, listed or not.
+    pub total: u64,
+}
+
+/// A binding is meant when every field that is set agrees.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NatBindingFilter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<IpProto>,
+    #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
+    pub inside: Option<IpNet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
+    pub outside: Option<IpNet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<NatBehavior>,
+    /// Inclusive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_sessions: Option<u64>,
+}
+
+impl NatBindingFilter {
+    pub fn matches(&self, b: &NatBinding) -> bool {
+        self.protocol.is_none_or(|w| w == b.protocol)
+            && within(&self.inside, [b.inside.into()])
+            && self.inside_port.is_none_or(|w| w == b.inside_port)
+            && within(&self.outside, [b.outside.into()])
+            && self.outside_port.is_none_or(|w| w == b.outside_port)
+            && self.mapping.is_none_or(|w| w == b.mapping)
+            && self.min_sessions.is_none_or(|w| b.sessions >= w)
+    }
+}
+
+/// Arguments of `nat-bindings`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NatBindingQuery {
+    pub filter: NatBindingFilter,
+    /// Absent: [`DEFAULT_LIMIT`]; at most [`MAX_LIMIT`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Only the number.
+    pub count: bool,
+}
+
+impl NatBindingQuery {
+    /// How many bindings to list.
+    pub fn wanted(&self) -> usize {
+        if self.count { 0 } else { self.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT) as usize }
+    }
+}
+
+/// Picks the bindings to list in one pass over a table and bounded memory.
+#[derive(Debug)]
+pub struct NatBindingPicker<'q> {
+    filter: &'q NatBindingFilter,
+    kept: Largest<NatBinding>,
+}
+
+impl<'q> NatBindingPicker<'q> {
+    pub fn new(query: &'q NatBindingQuery) -> NatBindingPicker<'q> {
+        NatBindingPicker { filter: &query.filter, kept: Largest::new(query.wanted()) }
+    }
+
+    pub fn offer(&mut self, b: &NatBinding) {
+        if self.filter.matches(b) {
+            self.kept.offer(b.sessions, *b);
+        }
+    }
+
+    pub fn finish(self) -> NatBindings {
+        let (bindings, total) = self.kept.finish();
+        NatBindings { bindings, total }
+    }
+}

@@ -1,0 +1,162 @@
+use super::Page;
+use crate::table::{Cell, Column, Paint, Table, hang};
+use crate::units::{count as number, exact, percent};
+use sag_model::config::{DnatType, NatBehavior};
+use sag_model::control::{Nat, NatBinding, NatBindings, NatEntry, NatPool, NatTotals, PortUse};
+use std::net::Ipv4Addr;
+
+pub fn nat(answer: &Nat, page: &Page) -> String {
+    if answer.entries.is_empty() && answer.pools.is_empty() {
+        return "no NAT is configured\n".into();
+    }
+    let mut out = entries(&answer.entries).render(page);
+    if !answer.pools.is_empty() {
+        out.push('\n');
+        out.push_str(&pools(&answer.pools).render(page));
+    }
+    out.push('\n');
+    out.push_str(&totals(&answer.totals, page));
+    out
+}
+
+fn entries(rows: &[NatEntry]) -> Table {
+    let mut table = Table::new([
+        Column::text("KIND"),
+        Column::text("TYPE").rank(3),
+        Column::text("ID").cut(),
+        Column::text("PROTO").rank(2),
+        Column::text("EXTERNAL").cut_last(),
+        Column::text("INTERNAL").cut_last(),
+        Column::text("MAPPING").rank(4),
+        Column::text("FILTERING").rank(5),
+        Column::number("SESSIONS"),
+        Column::number("HITS").rank(1),
+    ]);
+    for e in rows {
+        let external = if e.external.is_empty() {
+            Cell::from("no address").paint(Paint::Bad)
+        } else {
+            Cell::from(e.external.as_str())
+        };
+        table.row([
+            e.kind.as_str().into(),
+            e.dnat_type.map_or("-", DnatType::as_str).into(),
+            e.id.as_str().into(),
+            e.protocol.as_str().into(),
+            external,
+            e.internal.as_str().into(),
+            e.mapping.map_or("-", short).into(),
+            e.filtering.map_or("-", short).into(),
+            number(e.sessions).into(),
+            number(e.hits).into(),
+        ]);
+    }
+    table
+}
+
+/// What the behaviour depends on.
+fn short(behavior: NatBehavior) -> &'static str {
+    match behavior {
+        NatBehavior::EndpointIndependent => "independent",
+        NatBehavior::AddressDependent => "address",
+        NatBehavior::AddressAndPortDependent => "address+port",
+    }
+}
+
+fn pools(rows: &[NatPool]) -> Table {
+    let mut table = Table::new([
+        Column::text("POOL"),
+        Column::text("USED BY").cut(),
+        Column::text("PROTO"),
+        Column::number("USED"),
+        Column::number("SHARE"),
+        Column::number("PEAK").rank(1),
+        Column::number("CAPACITY").rank(2),
+        Column::number("EXHAUSTED"),
+        Column::number("FILTERED").rank(3),
+    ]);
+    for p in rows {
+        let bad = |yes: bool| if yes { Paint::Bad } else { Paint::Plain };
+        let lines: [(&str, &PortUse); 3] = [("tcp", &p.tcp), ("udp", &p.udp), ("icmp", &p.icmp)];
+        for (n, (proto, ports)) in lines.into_iter().enumerate() {
+            // The address and what is counted for it as a whole stand once.
+            let once = |text: String, paint: Paint| match n {
+                0 => Cell::from(text).paint(paint),
+                _ => Cell::from(""),
+            };
+            table.row([
+                once(p.address.to_string(), bad(p.warned)),
+                once(p.source.clone(), Paint::Plain),
+                proto.into(),
+                exact(ports.used.into()).into(),
+                percent(ports.used.into(), ports.capacity.into()).into(),
+                exact(ports.peak.into()).into(),
+                exact(ports.capacity.into()).into(),
+                once(number(p.exhausted), bad(p.exhausted > 0)),
+                once(number(p.filtered), Paint::Plain),
+            ]);
+        }
+    }
+    table
+}
+
+fn totals(t: &NatTotals, page: &Page) -> String {
+    let limit = match t.host_limit {
+        Some(n) => {
+            let limit = exact(n.into());
+            format!("at most {limit} sessions a host, {} packets refused for it", exact(t.host_limit_hits))
+        }
+        None => "no limit of sessions a host".to_owned(),
+    };
+    let plural = |n: u64, what: &str| format!("{} {what}{}", exact(n), if n == 1 { "" } else { "s" });
+    let text = format!(
+        "{} of {}; {limit}; {} evicted; {} hairpinned; {} lost",
+        plural(t.bindings, "binding"),
+        plural(t.hosts, "host"),
+        exact(t.evicted),
+        plural(t.hairpinned, "session"),
+        plural(t.log_lost, "log record"),
+    );
+    hang("", &text, page)
+}
+
+pub fn bindings(answer: &NatBindings, page: &Page) -> String {
+    if answer.bindings.is_empty() {
+        return "no binding\n".into();
+    }
+    let mut table = Table::new([
+        Column::text("PROTO"),
+        Column::text("INSIDE"),
+        Column::text("OUTSIDE"),
+        Column::text("MAPPING").rank(1),
+        Column::number("SESSIONS"),
+    ]);
+    for b in &answer.bindings {
+        table.row(binding(b));
+    }
+    let mut out = table.render(page);
+    let shown = answer.bindings.len() as u64;
+    if answer.total > shown {
+        out.push_str(&format!("{} of {} bindings (--limit for more)\n", exact(shown), exact(answer.total)));
+    }
+    out
+}
+
+fn binding(b: &NatBinding) -> [Cell; 5] {
+    [
+        b.protocol.to_string().into(),
+        endpoint(b.inside, b.inside_port),
+        endpoint(b.outside, b.outside_port),
+        short(b.mapping).into(),
+        exact(b.sessions).into(),
+    ]
+}
+
+/// Identifiers of ICMP are told apart like ports.
+fn endpoint(address: Ipv4Addr, port: u16) -> Cell {
+    format!("{address}:{port}").into()
+}
+
+pub fn count(answer: &NatBindings) -> String {
+    format!("{}\n", answer.total)
+}
