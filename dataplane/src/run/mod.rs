@@ -9,6 +9,7 @@ mod devices;
 mod epochs;
 mod explain;
 mod journal;
+mod nat;
 mod report;
 mod sessions;
 mod start;

@@ -368,6 +368,14 @@ impl Handler for Daemon {
         Ok(top.finish())
     }
 
+    fn nat(&mut self) -> Result<control::Nat, Error> {
+        Ok(self.nat_report())
+    }
+
+    fn nat_bindings(&mut self, query: &control::NatBindingQuery) -> Result<control::NatBindings, Error> {
+        Ok(self.bindings(query))
+    }
+
     fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error> {
         super::explain::explain(self, query)
     }

@@ -79,9 +79,8 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::SessionsFlush(q) => reply(id, h.sessions_flush(&q.filter), out),
         Op::Top(q) => reply(id, h.top(&q), out),
         Op::Explain(q) => reply(id, h.explain(&q), out),
-        Op::Nat | Op::NatBindings(_) => {
-            refuse(id, Error::not_enforced("NAT ([[snat]], [[dnat]], snat of a [[port]])"), out);
-        }
+        Op::Nat => reply(id, h.nat(), out),
+        Op::NatBindings(q) => reply(id, h.nat_bindings(&q), out),
         Op::Trace => refuse(id, Error::not_enforced("tracing of live packets"), out),
         Op::Qos => refuse(id, Error::not_enforced("QoS ([[qos]])"), out),
         Op::Tunnels => refuse(id, Error::not_enforced("tunnelling ([[tunnel]])"), out),

@@ -38,6 +38,8 @@ pub trait Handler {
     /// The filter is empty only where the client asked for all.
     fn sessions_flush(&mut self, filter: &control::SessionFilter) -> Result<control::Flushed, Error>;
     fn top(&mut self, query: &control::TopQuery) -> Result<control::Top, Error>;
+    fn nat(&mut self) -> Result<control::Nat, Error>;
+    fn nat_bindings(&mut self, query: &control::NatBindingQuery) -> Result<control::NatBindings, Error>;
     fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error>;
     fn config_show(&mut self) -> Result<control::ConfigShow, Error>;
     /// Validates a document as `config_apply` would, changes nothing, and returns the warnings.

@@ -87,6 +87,14 @@ impl Handler for Fake {
         top.offer(&a_session(1).facts());
         Ok(top.finish())
     }
+    fn nat(&mut self) -> Result<Nat, Error> {
+        self.note("nat");
+        Ok(Nat::default())
+    }
+    fn nat_bindings(&mut self, query: &NatBindingQuery) -> Result<NatBindings, Error> {
+        self.note(query);
+        Ok(NatBindings::default())
+    }
     fn explain(&mut self, query: &ExplainQuery) -> Result<Explain, Error> {
         self.note(query);
         Ok(Explain { verdict: "drop".into(), reason: Some("acl-denied".into()), ..Explain::default() })

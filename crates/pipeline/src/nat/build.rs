@@ -118,7 +118,8 @@ impl Wanted {
             .iter()
             .filter_map(|p| {
                 let no = add(p.addr, p.mapping, p.filtering, &p.hits, &mut out.sources)?;
-                Some((p.prefix.0.to_bits(), p.prefix.1, u32::from(no)))
+                out.entries.push((no, p.hits.clone()));
+                Some((p.prefix.0.to_bits(), p.prefix.1, out.entries.len() as u32 - 1))
             })
             .collect();
         if !private.is_empty() {

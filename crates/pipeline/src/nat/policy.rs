@@ -142,6 +142,8 @@ pub struct Snat {
     pub source: Option<u16>,
     /// A port forward's other direction: this port and no other.
     pub port: Option<u16>,
+    /// The private entry that it is by.
+    pub entry: Option<u16>,
 }
 
 /// Numbers that hold for all of NAT.
@@ -204,8 +206,10 @@ pub struct NatPolicy {
     /// By egress port: WAN SNAT to the port's own address. `Some(None)`: wanted, but the port has no
     /// address.
     pub wan: Vec<Option<Option<u16>>>,
-    /// Private SNAT towards overlay and leased line: longest prefix of the source.
+    /// Private SNAT towards overlay and leased line: longest prefix of the source, to an entry.
     pub private: Option<Fib<u32>>,
+    /// Source and counter of each private entry.
+    pub entries: Vec<(u16, Arc<EntryHits>)>,
     pub externals: HashMap<u32, External, AddrHash>,
     pub one_to_one: HashMap<u32, Vec<OneToOne>, AddrHash>,
     /// LAN hosts reach each other by external addresses.
@@ -231,6 +235,14 @@ impl NatPolicy {
         let any = |e: &External| (e.source.is_some(), e.internet.has_any() || e.intranet.has_any());
         self.externals.len() == other.externals.len()
             && self.externals.iter().all(|(a, e)| other.externals.get(a).is_some_and(|o| any(e) == any(o)))
+    }
+
+    /// The counter of who translates so.
+    pub fn hits(&self, snat: &Snat) -> Option<&EntryHits> {
+        match snat.entry {
+            Some(no) => self.entries.get(usize::from(no)).map(|(_, h)| &**h),
+            None => snat.source.and_then(|no| self.source(no)).map(|s| &*s.hits),
+        }
     }
 
     pub fn source(&self, no: u16) -> Option<&Source> {
@@ -288,7 +300,8 @@ impl NatPolicy {
         if let Some(addr) = hairpin {
             let e = self.externals.get(&addr.to_bits());
             let source = e.and_then(|e| e.source);
-            return Ok(Some(Snat { addr, source, port: self.forwarded_port(addr, Zone::Wan, proto, src) }));
+            let port = self.forwarded_port(addr, Zone::Wan, proto, src);
+            return Ok(Some(Snat { addr, source, port, entry: None }));
         }
         if from == to || to == Zone::Lan {
             return Ok(None);
@@ -296,22 +309,25 @@ impl NatPolicy {
         if let Some(own) =
             self.one_to_one.get(&src.addr.to_bits()).and_then(|l| l.iter().find(|o| o.to == to))
         {
-            return Ok(Some(Snat { addr: own.external, source: None, port: Some(src.port) }));
+            return Ok(Some(Snat { addr: own.external, source: None, port: Some(src.port), entry: None }));
         }
-        let source = match to {
+        let (source, entry) = match to {
             Zone::Wan => match self.wan.get(egress.index()).copied().flatten() {
                 None => return Ok(None),
                 Some(None) => return Err(DropReason::NatNoAddress),
-                Some(Some(no)) => no,
+                Some(Some(no)) => (no, None),
             },
             _ => match self.private.as_ref().and_then(|f| f.lookup(src.addr.to_bits())) {
                 None => return Ok(None),
-                Some(no) => no as u16,
+                Some(no) => match self.entries.get(no as usize) {
+                    None => return Ok(None),
+                    Some((source, _)) => (*source, Some(no as u16)),
+                },
             },
         };
         let Some(addr) = self.source(source).map(|s| s.pool.addr) else { return Ok(None) };
         let port = self.forwarded_port(addr, to, proto, src);
-        Ok(Some(Snat { addr, source: Some(source), port }))
+        Ok(Some(Snat { addr, source: Some(source), port, entry }))
     }
 
     /// The external port by which an inside endpoint is reached from a zone through a forward: its

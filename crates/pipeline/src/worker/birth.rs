@@ -85,8 +85,13 @@ impl Pipeline {
                     snat,
                     &mut holds,
                 );
-                if nat.is_ok() && way.dnat.is_some() {
-                    self.tables.nat.totals.hairpinned.fetch_add(1, Ordering::Relaxed);
+                if nat.is_ok() {
+                    if let Some(entry) = snap.nat.hits(&snat) {
+                        entry.sessions.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if way.dnat.is_some() {
+                        self.tables.nat.totals.hairpinned.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 nat
             }
@@ -191,7 +196,7 @@ impl Pipeline {
             }
             let new = R::with_ends(key, (external(lease.port), to));
             let made = self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds);
-            return made.map_err(not_created).inspect(|_| count_source(source));
+            return made.map_err(not_created);
         }
         // The session table alone keeps these apart.
         let fixed = snat.port.is_some() || lent.is_none();
@@ -211,10 +216,7 @@ impl Pipeline {
             match self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds) {
                 Err(NotCreated::Exists(_)) => {}
                 Err(other) => return Err(not_created(other)),
-                Ok(no) => {
-                    source.inspect(|s| count_source(s));
-                    return Ok(no);
-                }
+                Ok(no) => return Ok(no),
             }
         }
         match (source, lent) {
@@ -373,10 +375,6 @@ impl Pipeline {
             }
         }
     }
-}
-
-fn count_source(source: &crate::nat::Source) {
-    source.hits.sessions.fetch_add(1, Ordering::Relaxed);
 }
 
 const fn not_created(why: NotCreated) -> DropReason {
