@@ -142,7 +142,7 @@ pub struct NatPool {
     pub udp: PortUse,
     /// Identifiers of queries.
     pub icmp: PortUse,
-    /// Packets without a free port.
+    /// Packets that would have begun a session and found no free port.
     pub exhausted: u64,
     /// Packets from outside that the filtering turned away.
     pub filtered: u64,
@@ -168,11 +168,11 @@ pub struct NatTotals {
     pub host_limit: Option<u32>,
     /// Packets turned away by that limit.
     pub host_limit_hits: u64,
-    /// Bindings that gave way to others.
+    /// Unanswered sessions that gave way to new ones in a full table, translated or not.
     pub evicted: u64,
     /// Sessions between inside hosts by their outside addresses.
     pub hairpinned: u64,
-    /// Records that the NAT log could not take.
+    /// Events that are in no record of the NAT log.
     pub log_lost: u64,
 }
 

@@ -48,7 +48,7 @@ pub struct SessionTotals {
     pub capacity_ipv6: u64,
     /// Since start.
     pub created: u64,
-    /// Since start, sessions that gave way to others in a full table.
+    /// Since start, unanswered sessions that gave way to new ones in a full table.
     #[serde(default)]
     pub evicted: u64,
     /// Memory of the tables.

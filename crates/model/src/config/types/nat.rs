@@ -62,7 +62,7 @@ impl fmt::Display for NatBehaviors {
 /// What all translations share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
-    /// Outside ports and ICMP identifiers that source NAT may use; `first` is at least 1024.
+    /// Outside ports that source NAT may use for inside ports from 1024 up; `first` is at least 1024.
     pub port_range: PortRange,
     /// Sessions of one inside host; `None`: unlimited.
     pub host_sessions: Option<u32>,

@@ -97,11 +97,10 @@ fn port_block(
         _ => fault("is not the size of a block", "write 64, 128, 256, 512, 1024, 2048 or 4096"),
     })?;
     if let Some(range) = range {
-        let size = u32::from(size);
-        let first = u32::from(range.first).next_multiple_of(size);
-        if first + size > u32::from(range.last) + 1 {
-            let problem = format!("no block of {size} ports fits into port_range \"{range}\"");
-            let remedy = "a block begins at a multiple of its size: write a smaller one, or widen port_range";
+        let count = range.count();
+        if count < u32::from(size) {
+            let problem = format!("port_range \"{range}\" holds {count} ports, which is less than one block");
+            let remedy = format!("write a number of at most {count}, or widen port_range");
             s.error(&v.span(), "port_block", problem, remedy, "");
         }
     }
