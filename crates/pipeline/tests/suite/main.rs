@@ -6,6 +6,8 @@ mod forward;
 mod fragments;
 mod neighbors;
 mod random;
+mod reassembly;
+mod reassembly_model;
 mod sessions;
 mod workers;
 
