@@ -7,6 +7,7 @@ use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::proto::FRAGMENT;
 use sag_pipeline::fragments::{LIFETIME, PATIENCE, QUIET};
 use sag_pipeline::testkit::*;
+use sag_pipeline::worker::BATCH;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -165,36 +166,46 @@ fn pause() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
-
     #[test]
     fn by_the_book(
         story in prop::collection::vec(pieces(), 1..4).prop_map(|p| p.concat()),
         pauses in prop::collection::vec(pause(), 100),
     ) {
         let mut rig = Rig::branch();
+        let mut twin = Rig::branch();
         let mut book = Book::default();
-        for (p, ms) in story.iter().zip(pauses.iter().chain(std::iter::repeat(&0))) {
-            rig.now = rig.now + Duration::from_millis(*ms);
-            let before = book.sent.len();
-            book.arrive(rig.now, *p);
-            let outcome = rig.send(&p.pkt());
-            let mut sent = rig.emitted();
-            if let Outcome::Tx(port, f) = outcome {
-                sent.push((port, f));
+        let timed: Vec<_> = story.iter().zip(pauses.iter().chain(std::iter::repeat(&0))).collect();
+        for group in timed.chunk_by(|_, (_, pause)| **pause == 0) {
+            rig.now = rig.now + Duration::from_millis(*group[0].1);
+            twin.now = rig.now;
+            let (mut singles, mut emitted) = (vec![], vec![]);
+            for (p, _) in group {
+                let before = book.sent.len();
+                book.arrive(rig.now, **p);
+                singles.push(rig.send(&p.pkt()));
+                let mut sent = rig.emitted();
+                emitted.extend(sent.clone());
+                if let Some(Outcome::Tx(port, f)) = singles.last() {
+                    sent.push((*port, f.clone()));
+                }
+                prop_assert_eq!(&sent, &book.sent[before..], "after {:?}", p);
+                prop_assert_eq!(rig.pipe.counters.port(LAN).held.get(), book.waiting());
+                prop_assert_eq!(rig.drops(LAN, DropReason::FragmentOverlap), book.overlaps);
+                prop_assert_eq!(rig.drops(LAN, DropReason::FragmentNoFirst), book.given_up);
             }
-            prop_assert_eq!(&sent, &book.sent[before..], "after {:?}", p);
-            prop_assert_eq!(rig.pipe.counters.port(LAN).held.get(), book.waiting());
-            prop_assert_eq!(rig.drops(LAN, DropReason::FragmentOverlap), book.overlaps);
-            prop_assert_eq!(rig.drops(LAN, DropReason::FragmentNoFirst), book.given_up);
+            // All that came without a pause, in one batch.
+            let frames: Vec<_> = group.iter().map(|(p, _)| p.pkt().build()).collect();
+            let outcomes: Vec<_> = frames.chunks(BATCH).flat_map(|f| twin.batch(DEV_LAN, f)).collect();
+            prop_assert_eq!(outcomes, singles);
+            prop_assert_eq!(twin.emitted(), emitted);
+            prop_assert_eq!(twin.drops(LAN, DropReason::FragmentOverlap), book.overlaps);
         }
         rig.now = rig.now + PATIENCE + Duration::from_millis(1);
         rig.poll();
         prop_assert_eq!(rig.pipe.counters.port(LAN).held.get(), 0);
     }
 
-    /// Whatever the order: all that belongs together leaves, once, and a batch does what its packets
-    /// do one by one.
+    /// Whatever the order: all that belongs together leaves, once.
     #[test]
     fn complete_whatever_the_order(
         rounds in prop::collection::vec(
@@ -202,14 +213,11 @@ proptest! {
             1..4,
         ),
     ) {
-        let (mut rig, mut twin) = (Rig::branch(), Rig::branch());
+        let mut rig = Rig::branch();
         for round in &rounds {
             let frames: Vec<_> = round.iter().map(|p| p.pkt().build()).collect();
             let outcomes = rig.batch(DEV_LAN, &frames);
-            let singles: Vec<_> = frames.iter().map(|f| twin.frame(DEV_LAN, f)).collect();
-            prop_assert_eq!(&outcomes, &singles);
             let mut sent = rig.emitted();
-            prop_assert_eq!(&sent, &twin.emitted());
             sent.extend(outcomes.into_iter().filter_map(|o| match o {
                 Outcome::Tx(port, f) => Some((port, f)),
                 _ => None,
