@@ -1,7 +1,8 @@
 //! The packet path allocates nothing once it is warm.
 
 use sag_benches::*;
-use sag_pipeline::testkit::{Pkt, WAN};
+use sag_model::DropReason;
+use sag_pipeline::testkit::{LAN, Pkt, WAN};
 
 fn allocations(load: &mut Load, frames: &[Vec<u8>]) -> u64 {
     let run = |load: &mut Load| {
@@ -62,4 +63,33 @@ fn denied_odd_and_held_packets() {
     let denied: Vec<_> = (0..200).map(|n| frame(Ip::V4, n)).collect();
     assert_eq!(allocations(&mut load, &denied), 0);
     assert!(!load.all_sent());
+}
+
+#[test]
+fn fragments_in_any_order() {
+    let mut load = Load::new(gateway(100));
+    let (host, far) = ("192.168.1.10", "198.51.100.7");
+    let datagram = |id: u16| {
+        let mut p = Pkt::udp(host, far, 1, 2).payload(1000);
+        p.id = id;
+        p
+    };
+    let mut frames = Vec::new();
+    for id in 0..8 {
+        // In order, backwards, repeated, and with one that overlaps.
+        let p = datagram(id);
+        frames.extend([0, 400, 800].map(|at| p.fragment(at, 400)));
+        frames.extend([800, 800, 400, 0].map(|at| p.fragment(at, 400)));
+        frames.extend([400, 392].map(|at| p.fragment(at, 400)));
+    }
+    // More datagrams, and more that wait, than there is room for.
+    frames.extend((100..1500).map(|id| datagram(id).fragment(400, 400)));
+    frames.extend((100..1500).map(|id| datagram(id).fragment(0, 400)));
+    let frames: Vec<_> = frames.iter().map(Pkt::build).collect();
+    assert_eq!(allocations(&mut load, &frames), 0);
+    let drops = |reason: DropReason| load.pipe.counters.port(LAN).drops[reason.index()].get();
+    for reason in [DropReason::FragmentOverlap, DropReason::FragmentTableFull] {
+        assert!(drops(reason) > 0, "{reason}");
+    }
+    assert!(load.pipe.counters.port(LAN).forwarded.get() > 1400);
 }

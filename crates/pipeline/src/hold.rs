@@ -1,122 +1,128 @@
-//! Packets that wait for their next hop's ARP or ND answer: copies in a fixed pool, a few per next
-//! hop, for a few seconds.
+//! Packets that wait for something: copies in a fixed pool, a few for each thing waited for. A
+//! worker has one such pool for unresolved next hops (ARP, ND), one for fragments ahead of their
+//! first.
 
+use crate::fragments::Ports;
 use sag_model::{Nanos, PortIdx};
-use std::net::IpAddr;
 use std::time::Duration;
 
-/// Packets that wait at one time, and for one next hop.
+/// Packets that wait at one time, and for one thing.
 pub const SLOTS: usize = 256;
-pub const PER_NEXTHOP: usize = 64;
-/// The kernel probes three times, a second apart.
+pub const PER_THING: usize = 64;
+/// Time for a next hop to answer: the kernel probes three times, a second apart.
 pub const PATIENCE: Duration = Duration::from_millis(3_200);
 /// Room in front of a held frame, for a VLAN tag.
 pub const HEADROOM: usize = 64;
 pub const SLOT_BYTES: usize = 4096;
+/// Memory of one pool.
+pub const BYTES: usize = SLOTS * SLOT_BYTES;
 
-/// A packet that waits.
+/// How a packet arrived.
 #[derive(Debug, Clone, Copy)]
-pub struct Held {
-    pub port: PortIdx,
-    pub to: IpAddr,
-    /// Where it arrived.
+pub struct Arrival {
     pub dev: u8,
     pub ingress: PortIdx,
     pub since: Nanos,
-    pub len: u16,
+    /// Its own, or those of its datagram if it is a fragment.
+    pub ports: Ports,
+}
+
+/// A packet that waits for a `W`.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<W> {
+    pub waits_for: W,
+    pub arrival: Arrival,
+    pub len: usize,
     slot: u16,
 }
 
 #[derive(Debug)]
-pub struct Hold {
+pub struct Hold<W> {
     pool: Box<[u8]>,
     free: Vec<u16>,
-    queue: Vec<Held>,
+    /// In order of arrival.
+    queue: Vec<Held<W>>,
 }
 
-impl Default for Hold {
+impl<W> Default for Hold<W> {
     fn default() -> Self {
         Hold {
-            pool: vec![0; SLOTS * SLOT_BYTES].into_boxed_slice(),
+            pool: vec![0; BYTES].into_boxed_slice(),
             free: (0..SLOTS as u16).rev().collect(),
             queue: Vec::with_capacity(SLOTS),
         }
     }
 }
 
-impl Hold {
+impl<W: Copy + PartialEq> Hold<W> {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    pub fn waits_for(&self, port: PortIdx, to: IpAddr) -> bool {
-        self.queue.iter().any(|h| h.port == port && h.to == to)
+    pub fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub fn waits_for(&self, w: W) -> bool {
+        self.queue.iter().any(|h| h.waits_for == w)
+    }
+
+    pub fn oldest(&self) -> Option<&Held<W>> {
+        self.queue.first()
     }
 
     /// Keeps a copy; false if there is no room for it.
-    pub fn push(
-        &mut self,
-        port: PortIdx,
-        to: IpAddr,
-        dev: u8,
-        ingress: PortIdx,
-        since: Nanos,
-        frame: &[u8],
-    ) -> bool {
-        let waiting = self.queue.iter().filter(|h| h.port == port && h.to == to).count();
-        if waiting >= PER_NEXTHOP || frame.len() > SLOT_BYTES - HEADROOM {
+    pub fn push(&mut self, waits_for: W, arrival: Arrival, frame: &[u8]) -> bool {
+        let waiting = self.queue.iter().filter(|h| h.waits_for == waits_for).count();
+        if waiting >= PER_THING || frame.len() > SLOT_BYTES - HEADROOM {
             return false;
         }
         let Some(slot) = self.free.pop() else { return false };
         let at = usize::from(slot) * SLOT_BYTES + HEADROOM;
         self.pool[at..at + frame.len()].copy_from_slice(frame);
-        self.queue.push(Held { port, to, dev, ingress, since, len: frame.len() as u16, slot });
+        self.queue.push(Held { waits_for, arrival, len: frame.len(), slot });
         true
     }
 
-    /// Takes the oldest packet for which `ready` holds, in order of arrival.
-    pub fn take(&mut self, mut ready: impl FnMut(&Held) -> bool) -> Option<Held> {
-        let i = self.queue.iter().position(&mut ready)?;
-        Some(self.queue.remove(i))
-    }
-
-    /// The buffer of a packet that was taken: headroom, then the frame.
-    pub fn buffer(&mut self, held: &Held) -> &mut [u8] {
+    /// Takes the oldest packet for which `ready` holds, in order of arrival. Its frame is copied to
+    /// `to` (of [`SLOT_BYTES`]), at [`HEADROOM`].
+    pub fn take(&mut self, to: &mut [u8], ready: impl FnMut(&Held<W>) -> bool) -> Option<Held<W>> {
+        let held = self.queue.remove(self.queue.iter().position(ready)?);
         let at = usize::from(held.slot) * SLOT_BYTES;
-        &mut self.pool[at..at + SLOT_BYTES]
-    }
-
-    /// Gives the buffer of a taken packet back.
-    pub fn done(&mut self, held: Held) {
+        let end = HEADROOM + held.len;
+        to[..end].copy_from_slice(&self.pool[at..at + end]);
         self.free.push(held.slot);
+        Some(held)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn bounded_and_in_order() {
         let mut h = Hold::default();
-        let to = |n: u8| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
-        let push = |h: &mut Hold, n: u8, b: u8| h.push(PortIdx(1), to(n), 0, PortIdx(0), Nanos(5), &[b; 60]);
-        for i in 0..PER_NEXTHOP as u8 {
+        let arrival = Arrival { dev: 0, ingress: PortIdx(0), since: Nanos(5), ports: Ports::default() };
+        let push = |h: &mut Hold<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
+        let mut buf = [0; SLOT_BYTES];
+        for i in 0..PER_THING as u8 {
             assert!(push(&mut h, 1, i));
         }
         assert!(!push(&mut h, 1, 99));
         assert!(push(&mut h, 2, 50));
-        let first = h.take(|x| x.to == to(1)).unwrap();
-        assert_eq!(h.buffer(&first)[HEADROOM], 0);
-        h.done(first);
-        let next = h.take(|x| x.to == to(1)).unwrap();
-        assert_eq!(h.buffer(&next)[HEADROOM], 1);
-        assert!(!h.push(PortIdx(1), to(9), 0, PortIdx(0), Nanos(0), &[0; 5000]));
+        for i in 0..2 {
+            assert!(h.take(&mut buf, |x| x.waits_for == 1).is_some());
+            assert_eq!(buf[HEADROOM..HEADROOM + 60], [i; 60]);
+        }
+        assert!(h.take(&mut buf, |x| x.waits_for == 3).is_none());
+        assert!(!h.push(9, arrival, &[0; 5000]));
+        assert!(!h.is_full());
         let mut n = 0;
         for i in 0..=255u8 {
             n += usize::from(push(&mut h, i, i));
         }
-        assert_eq!(n + PER_NEXTHOP - 2 + 1 + 1, SLOTS, "one slot is still taken");
+        assert_eq!(n + PER_THING - 2 + 1, SLOTS);
+        assert!(h.is_full());
     }
 }

@@ -1,15 +1,13 @@
 //! From a frame to a parsed packet with its flow hash: the port it arrived on, what is the kernel's,
-//! what is malformed, which datagram a fragment belongs to.
+//! what is malformed, which fragments are to be followed.
 
 use super::{Pipeline, Slot, Verdict, drop_at};
 use crate::counters::Counters;
-use crate::fragments::DatagramKey;
 use crate::order;
 use crate::snapshot::Snapshot;
 use sag_model::flow::RecordNo;
-use sag_model::ids::Zone;
-use sag_model::{DropReason, Nanos, PortIdx};
-use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
+use sag_model::{DropReason, PortIdx};
+use sag_packet::parse::{self, Family, L4};
 use std::net::IpAddr;
 
 impl Pipeline {
@@ -18,7 +16,6 @@ impl Pipeline {
     pub(super) fn ingest(
         &mut self,
         snap: &Snapshot,
-        now: Nanos,
         dev: u8,
         frame: &[u8],
         slot: &mut Slot,
@@ -58,13 +55,7 @@ impl Pipeline {
             }
             Err(reason) => return Err(drop_at(c, ingress, reason)),
         }
-        let p = &mut slot.p;
-        if p.fragment != Fragment::Whole {
-            let key = datagram(p, frame, port.zone);
-            if order::local(snap, p.dst(frame)).is_ok() && !self.fragments.follow(&key, p, now) {
-                return Err(drop_at(c, ingress, DropReason::FragmentNoFirst));
-            }
-        }
+        let p = &slot.p;
         slot.hash = match p.family {
             Family::V4 => {
                 let hash = self.tables.v4.hash(&p.key4(port.zone));
@@ -94,20 +85,8 @@ impl Pipeline {
     }
 }
 
-fn datagram(p: &Parsed, frame: &[u8], zone: Zone) -> DatagramKey {
-    let wide = |a: IpAddr| match a {
-        IpAddr::V4(a) => u128::from(a.to_bits()),
-        IpAddr::V6(a) => a.to_bits(),
-    };
-    let id = match p.fragment {
-        Fragment::First { id } | Fragment::Later { id, .. } => id,
-        Fragment::Whole => 0,
-    };
-    DatagramKey {
-        src: wide(p.src(frame)),
-        dst: wide(p.dst(frame)),
-        id,
-        proto: if p.family == Family::V4 { p.proto } else { 0 },
-        zone: zone as u8,
-    }
+/// Whether fragments to this address are followed. Others are the kernel's, which puts them together;
+/// an address of its own that NAT shares may have a host inside behind it.
+pub(super) fn is_ours_to_follow(snap: &Snapshot, dst: IpAddr) -> bool {
+    order::local(snap, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
 }

@@ -3,6 +3,7 @@
 
 mod birth;
 mod explain;
+mod fragment;
 mod held;
 mod ingest;
 mod slow;
@@ -74,7 +75,7 @@ pub enum Verdict {
     Kernel,
     /// Copied away until its next hop is resolved.
     Held,
-    /// Sent as fragments.
+    /// Sent through [`Emit`]: in fragments, or ahead of those that waited for it.
     Split,
 }
 
@@ -100,7 +101,7 @@ pub struct Pipeline {
     quarantine4: Quarantine,
     quarantine6: Quarantine,
     fragments: Fragments,
-    hold: Hold,
+    hold: Hold<(PortIdx, IpAddr)>,
     limiters: Box<[Limiter]>,
     requests: Vec<(PortIdx, IpAddr)>,
     sweep4: Sweeper,
@@ -177,7 +178,7 @@ impl Pipeline {
         let mut slots = std::mem::take(&mut self.slots);
         slots.iter_mut().skip(n).for_each(|s| s.alive = false);
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
-            s.alive = match self.ingest(snap, now, dev, frames.frame(i).bytes(), s) {
+            s.alive = match self.ingest(snap, dev, frames.frame(i).bytes(), s) {
                 Ok(()) => true,
                 Err(v) => {
                     *verdict = v;
@@ -242,7 +243,10 @@ impl Pipeline {
         }
         // An error is about a session, never part of one.
         s.found = found.filter(|_| !matches!(s.p.l4, L4::IcmpError { .. }));
-        *verdict = self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+        *verdict = match s.p.fragment {
+            Fragment::Whole => self.walk_one::<R>(snap, now, dev, s, f, emit, now),
+            _ => self.fragment::<R>(snap, now, dev, s, f, emit),
+        };
     }
 
     /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
@@ -304,11 +308,13 @@ impl Pipeline {
         self.slots.get(i).filter(|s| s.alive).map(|s| s.ingress)
     }
 
-    /// Housekeeping between batches: held packets, ageing. Cheap when there is nothing to do.
+    /// Housekeeping between batches: held packets, fragments without a first, ageing. Cheap when there
+    /// is nothing to do.
     pub fn poll(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
         if !self.hold.is_empty() {
             self.poll_held(snap, now, emit);
         }
+        self.poll_fragments(now);
         let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
         if elapsed_ms == 0 {
             return;

@@ -3,7 +3,8 @@
 
 use super::{Pipeline, Slot, Verdict, drop_at, touch};
 use crate::family::{self, FamilyOf};
-use crate::hold;
+use crate::fragments::Ports;
+use crate::hold::{self, Arrival};
 use crate::order::{self, Known, Pair, Stop, View, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
 use crate::session::{self, Ending};
@@ -61,7 +62,8 @@ impl Pipeline {
                     self.tell(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
-                if self.request(port, to) && self.hold.push(port, to, dev, s.ingress, since, f.bytes()) {
+                let arrival = Arrival { dev, ingress: s.ingress, since, ports: Ports::of(&s.p) };
+                if self.request(port, to) && self.hold.push((port, to), arrival, f.bytes()) {
                     self.counters.port(s.ingress).held.add(1);
                     Verdict::Held
                 } else {

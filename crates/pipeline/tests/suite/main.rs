@@ -7,6 +7,8 @@ mod fragments;
 mod nat;
 mod neighbors;
 mod random;
+mod reassembly;
+mod reassembly_model;
 mod sessions;
 mod workers;
 

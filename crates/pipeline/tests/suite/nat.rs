@@ -236,3 +236,40 @@ fn echo_identifiers() {
     assert_eq!((ends(&o).0.1, ends(&o).1.0), (77, HOST2.into()));
     assert_eq!(r.send(&Pkt::echo(FAR2, WAN_IP, 77, true).into_port(WAN)), Outcome::Kernel);
 }
+
+#[test]
+fn fragments_in_any_order_both_ways() {
+    let big = |src: &str, dst: &str, sport, dport| Pkt::udp(src, dst, sport, dport).payload(3000);
+    for (m, order) in [(Ei, [0, 1, 2]), (Ei, [2, 1, 0]), (Apd, [1, 2, 0])] {
+        let mut r = masquerade(m, Ad);
+        r.send(&Pkt::udp(HOST2, FAR, 4000, 53));
+        for (p, port) in [(big(HOST, FAR, 4000, 53), LAN), (big(FAR, WAN_IP, 53, 0), WAN)] {
+            let mut p = p;
+            if port == WAN {
+                let out = ends(&r.send(&Pkt::udp(HOST, FAR, 4000, 53))).0.1;
+                p = big(FAR, WAN_IP, 53, out).into_port(WAN);
+            }
+            let pieces = [p.fragment(0, 1000), p.fragment(1000, 1000), p.fragment(2000, 1008)];
+            let mut sent = Vec::new();
+            for i in order {
+                if let Outcome::Tx(_, f) = r.send(&pieces[i]) {
+                    sent.push(f);
+                }
+                sent.extend(r.emitted().into_iter().map(|(_, f)| f));
+            }
+            assert_eq!(sent.len(), 3, "{m:?} {order:?} by {port:?}");
+            // Put together, the datagram has a right checksum over the new addresses.
+            sent.sort_by_key(|f| u16::from_be_bytes([f[20], f[21]]) & 0x1FFF);
+            let data: Vec<u8> = sent.iter().flat_map(|f| f[34..].to_vec()).collect();
+            let (src, dst) = (&sent[0][26..30], &sent[0][30..34]);
+            let len = (data.len() as u16).to_be_bytes();
+            assert_eq!(checksum(&[src, dst, &[0, UDP], &len, &data]), 0);
+            let inside = if port == LAN { src } else { dst };
+            assert_eq!(inside, if port == LAN { [203, 0, 113, 2] } else { [192, 168, 1, 10] });
+            for f in &sent {
+                assert_eq!(checksum(&[&f[14..34]]), 0);
+                assert_eq!((&f[26..30], &f[30..34]), (src, dst));
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Fragments on their way through the pipeline: a later one takes the ports of its first, and waits
+//! for it if it came too early.
+
+use super::ingest::is_ours_to_follow;
+use super::{Pipeline, Slot, Verdict, drop_at};
+use crate::family::FamilyOf;
+use crate::fragments::{DatagramKey, EntryNo, Followed, Ports, Span};
+use crate::hold::Arrival;
+use crate::originate::Emit;
+use crate::snapshot::Snapshot;
+use sag_model::{DropReason, Nanos};
+use sag_packet::parse::Family;
+use sag_packet::rewrite::FrameMut;
+
+impl Pipeline {
+    /// The long way of a fragment. In a batch it is entered when the packets before have gone, so
+    /// what waits goes right behind its first.
+    #[inline(never)]
+    pub(super) fn fragment<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        s: &mut Slot,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        if !is_ours_to_follow(snap, s.p.dst(f.bytes())) {
+            return self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+        }
+        self.poll_fragments(now);
+        let Some(span) = Span::of(&s.p, f.bytes()) else {
+            return drop_at(&self.counters, s.ingress, DropReason::FragmentOverlap);
+        };
+        let key = DatagramKey::of(&s.p, f.bytes(), s.zone);
+        match self.fragments.follow(&key, &span, Ports::of(&s.p), now) {
+            Followed::First(no) => {
+                let mut verdict = self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+                if self.fragments.waits_for(no) {
+                    verdict = self.send_ahead(s, verdict, f, emit);
+                    self.release_behind(snap, now, no, s, emit);
+                }
+                self.fragments.finish(no);
+                verdict
+            }
+            Followed::Later(ports) => {
+                self.belongs(s, f.bytes(), ports);
+                s.found = self.find(s, f.bytes());
+                self.walk_one::<R>(snap, now, dev, s, f, emit, now)
+            }
+            Followed::Early(no) => {
+                let arrival = Arrival { dev, ingress: s.ingress, since: now, ports: Ports::default() };
+                if !self.fragments.keep(no, &span, arrival, f.bytes()) {
+                    return drop_at(&self.counters, s.ingress, DropReason::FragmentTableFull);
+                }
+                self.counters.port(s.ingress).held.add(1);
+                Verdict::Held
+            }
+            Followed::Refused(reason) => drop_at(&self.counters, s.ingress, reason),
+            Followed::Poisoned(no) => {
+                self.drop_waiting(no, DropReason::FragmentOverlap);
+                drop_at(&self.counters, s.ingress, DropReason::FragmentOverlap)
+            }
+        }
+    }
+
+    /// Makes a fragment one of the flow with these ports.
+    pub(super) fn belongs(&self, s: &mut Slot, frame: &[u8], ports: Ports) {
+        ports.give(&mut s.p);
+        s.hash = match s.p.family {
+            Family::V4 => self.tables.v4.hash(&s.p.key4(s.zone)),
+            Family::V6 => self.tables.v6.hash(&s.p.key6(frame, s.zone)),
+        };
+    }
+
+    /// What is emitted leaves before what a verdict sends, so a first fragment with others behind it
+    /// is emitted too.
+    fn send_ahead(&self, s: &Slot, verdict: Verdict, f: &FrameMut<'_>, emit: &mut impl Emit) -> Verdict {
+        match verdict {
+            Verdict::Tx { port, .. } if emit.emit(port, f.bytes()) => Verdict::Split,
+            Verdict::Tx { port, len, .. } => {
+                self.untransmit(s.ingress, port, len, DropReason::TxRingFull);
+                Verdict::Drop(DropReason::TxRingFull)
+            }
+            other => other,
+        }
+    }
+
+    /// Sends what waited for the first fragment in slot `s` on its way.
+    fn release_behind(&mut self, snap: &Snapshot, now: Nanos, no: EntryNo, s: &Slot, emit: &mut impl Emit) {
+        let ports = Ports::of(&s.p);
+        let mut buf = std::mem::take(&mut self.released);
+        while let Some(held) = self.fragments.take(no, &mut buf) {
+            // From now on it may wait for its next hop.
+            let arrival = Arrival { since: now, ports, ..held.arrival };
+            self.again(snap, now, &arrival, &mut buf, held.len, emit);
+        }
+        self.released = buf;
+    }
+
+    fn drop_waiting(&mut self, no: EntryNo, reason: DropReason) {
+        while let Some(held) = self.fragments.take(no, &mut self.released) {
+            self.counters.port(held.arrival.ingress).held.sub(1);
+            self.counters.count_drop(held.arrival.ingress, reason);
+        }
+    }
+
+    /// Gives up datagrams whose first fragment did not come.
+    #[inline]
+    pub(super) fn poll_fragments(&mut self, now: Nanos) {
+        while let Some(no) = self.fragments.overdue(now) {
+            self.drop_waiting(no, DropReason::FragmentNoFirst);
+            self.fragments.give_up(no);
+        }
+    }
+}
