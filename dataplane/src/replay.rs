@@ -185,6 +185,8 @@ impl<'d> Shell<'d> {
         let (name, reason) = match verdict {
             Verdict::Drop(r) => ("drop", Some(r.name())),
             Verdict::Kernel => ("kernel", None),
+            // No neighbour is asked for in vain here: it waits for its first fragment.
+            Verdict::Held if own.is_empty() && made.0.is_empty() => ("held", None),
             _ if own.is_empty() => ("drop", Some("neighbor-failed")),
             _ => ("forward", None),
         };

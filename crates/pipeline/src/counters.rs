@@ -37,7 +37,7 @@ pub struct PortCounters {
     /// Arrived here and left by some port.
     pub forwarded: Counter,
     pub to_kernel: Counter,
-    /// Arrived here and wait for a neighbour (a gauge).
+    /// Arrived here and wait for a neighbour or for their first fragment (a gauge).
     pub held: Counter,
     /// Packets and frame bytes that left here.
     pub tx_packets: Counter,

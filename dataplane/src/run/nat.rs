@@ -26,20 +26,25 @@ impl Daemon {
             e.sessions = n;
             e.hits = self.compiler.nat.sessions_made(&e.id);
         }
+        Nat { pools: self.pools(&entries), entries, totals: self.nat_totals() }
+    }
+
+    /// Pools and totals alone, for which no session is looked at.
+    pub(super) fn nat_use(&self) -> Nat {
+        Nat { entries: Vec::new(), pools: self.pools(&[]), totals: self.nat_totals() }
+    }
+
+    fn nat_totals(&self) -> NatTotals {
         let totals = &self.tables.nat.totals;
         let get = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
-        Nat {
-            pools: self.pools(&entries),
-            entries,
-            totals: NatTotals {
-                bindings: get(&totals.bindings),
-                hosts: self.tables.nat.hosts().all().count() as u64,
-                host_limit: self.config.nat.host_sessions,
-                host_limit_hits: get(&totals.host_refused),
-                evicted: get(&totals.evicted),
-                hairpinned: get(&totals.hairpinned),
-                log_lost: self.journal.journal.lost(),
-            },
+        NatTotals {
+            bindings: get(&totals.bindings),
+            hosts: self.tables.nat.hosts().all().count() as u64,
+            host_limit: self.config.nat.host_sessions,
+            host_limit_hits: get(&totals.host_refused),
+            evicted: get(&totals.evicted),
+            hairpinned: get(&totals.hairpinned),
+            log_lost: self.journal.journal.lost(),
         }
     }
 

@@ -43,6 +43,7 @@ impl Daemon {
             drops: self.drop_rows(),
             punts,
             sessions: self.session_totals(),
+            nat: self.nat_use(),
             workers: self.worker_rows(),
             cars: Vec::new(),
             tunnels: Vec::new(),
@@ -142,7 +143,7 @@ impl Daemon {
             capacity_ipv6: u64::from(self.tables.v6.capacity()),
             created: self.workers.iter().map(|w| w.shared.counters.sessions_created.get()).sum(),
             evicted: self.tables.nat.totals.evicted.load(Ordering::Relaxed),
-            memory_bytes: (self.tables.v4.memory() + self.tables.v6.memory()) as u64,
+            memory_bytes: self.tables.memory() as u64,
         }
     }
 

@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use sag_model::control::{CarCounters, DropRow, Port, PortPunt, SessionTotals, Worker};
+use sag_model::control::{CarCounters, DropRow, Nat, NatPool, Port, PortPunt, SessionTotals, Worker};
 use std::fmt;
 
 /// The gateway's counters at one moment.
@@ -19,6 +19,8 @@ pub struct MetricsSnapshot {
     pub drops: Vec<DropRow>,
     pub punts: Vec<PortPunt>,
     pub sessions: SessionTotals,
+    /// Without entries.
+    pub nat: Nat,
     pub workers: Vec<Worker>,
     /// Empty until CARs are enforced.
     pub cars: Vec<CarCounters>,
@@ -151,6 +153,39 @@ const PORT_COUNTERS: &[PortCounter] = &[
     ("sag_fastpath_packets", "Packets finished by the XDP program", |p| p.fast),
 ];
 
+/// External ports by address and protocol, and why sessions were refused.
+fn nat(out: &mut Families<'_>, n: &Nat) -> fmt::Result {
+    let by_pool = |p: &NatPool| [("address", p.address.to_string())];
+    let uses = || {
+        n.pools.iter().flat_map(|p| {
+            let all = [("tcp", p.tcp), ("udp", p.udp), ("icmp", p.icmp)];
+            all.map(|(proto, u)| ([("address", p.address.to_string()), ("protocol", proto.to_owned())], u))
+        })
+    };
+    let used = uses().map(|(l, u)| (l, f64::from(u.used)));
+    out.gauge("sag_nat_ports_used", "External ports and query identifiers that are lent", used)?;
+    let capacity = uses().map(|(l, u)| (l, f64::from(u.capacity)));
+    out.gauge("sag_nat_ports_capacity", "External ports and query identifiers that can be lent", capacity)?;
+    let exhausted = n.pools.iter().map(|p| (by_pool(p), p.exhausted));
+    out.counter("sag_nat_exhausted", "Sessions refused because no port was free", exhausted)?;
+    let filtered = n.pools.iter().map(|p| (by_pool(p), p.filtered));
+    out.counter("sag_nat_filtered", "Packets from outside that no binding or filter admitted", filtered)?;
+    let t = &n.totals;
+    out.plain_gauge("sag_nat_bindings", "Inside endpoints that have an external port", t.bindings as f64)?;
+    out.plain_gauge("sag_nat_hosts", "Inside hosts with translated sessions", t.hosts as f64)?;
+    out.plain_counter(
+        "sag_nat_host_limit_hits",
+        "Sessions refused because of nat.host_sessions",
+        t.host_limit_hits,
+    )?;
+    out.plain_counter(
+        "sag_nat_hairpinned",
+        "Sessions between inside hosts by external addresses",
+        t.hairpinned,
+    )?;
+    out.plain_counter("sag_nat_log_lost", "Records that the NAT log could not take", t.log_lost)
+}
+
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let s = &self.0;
@@ -164,7 +199,11 @@ impl Collector for Snapshot {
         let up = s.ports.iter().map(|p| (by_port(p), f64::from(u8::from(p.up))));
         out.gauge("sag_port_up", "Whether the port has a link", up)?;
         let held = s.ports.iter().map(|p| (by_port(p), p.held as f64));
-        out.gauge("sag_port_held_packets", "Packets that wait for a neighbour's answer", held)?;
+        out.gauge(
+            "sag_port_held_packets",
+            "Packets that wait for a neighbour's answer or for the first fragment",
+            held,
+        )?;
         for (name, help, field) in PORT_COUNTERS {
             out.counter(name, help, s.ports.iter().map(|p| (by_port(p), field(p))))?;
         }
@@ -181,7 +220,13 @@ impl Collector for Snapshot {
         let capacity = families(t.capacity_ipv4, t.capacity_ipv6);
         out.gauge("sag_sessions_capacity", "Sessions that the table holds", capacity)?;
         out.plain_counter("sag_sessions_created", "Sessions since start", t.created)?;
-        out.plain_gauge("sag_sessions_memory_bytes", "Memory of the session table", t.memory_bytes as f64)?;
+        out.plain_counter("sag_sessions_evicted", "Unanswered sessions ended to make room", t.evicted)?;
+        out.plain_gauge(
+            "sag_sessions_memory_bytes",
+            "Memory of session tables and NAT state",
+            t.memory_bytes as f64,
+        )?;
+        nat(&mut out, &s.nat)?;
 
         let by_worker = |w: &Worker| [("worker", w.id.to_string())];
         let packets = s.workers.iter().map(|w| (by_worker(w), w.packets));

@@ -3,7 +3,11 @@
 use super::Fake;
 use crate::server::{MetricsServer, MetricsSnapshot, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
-use sag_model::control::{CarCounters, DropRow, MAX_REQUEST, Port, PortPunt, SessionTotals, Worker};
+use sag_model::config::NatBehavior;
+use sag_model::control::{
+    CarCounters, DropRow, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse, SessionTotals,
+    Worker,
+};
 use sag_model::{DropReason, Role};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -226,6 +230,28 @@ fn snapshot() -> MetricsSnapshot {
             evicted: 4,
             memory_bytes: 65_536,
         },
+        nat: Nat {
+            entries: Vec::new(),
+            pools: vec![NatPool {
+                address: "203.0.113.2".parse().unwrap(),
+                source: String::new(),
+                mapping: NatBehavior::EndpointIndependent,
+                filtering: NatBehavior::AddressDependent,
+                tcp: PortUse { used: 7, capacity: 64_512, peak: 9 },
+                udp: PortUse::default(),
+                icmp: PortUse::default(),
+                exhausted: 13,
+                filtered: 14,
+                warned: false,
+            }],
+            totals: NatTotals {
+                bindings: 15,
+                hosts: 16,
+                host_limit_hits: 17,
+                log_lost: 18,
+                ..NatTotals::default()
+            },
+        },
         workers: vec![Worker { id: 0, cpu: Some(1), batches: 3, packets: 30, busy_percent: 12.5 }],
         cars: vec![CarCounters { car: "qoscar-1".into(), passed_bytes: 5, dropped_bytes: 6 }],
         tunnels: vec![("pop1".into(), true)],
@@ -276,6 +302,16 @@ fn metrics_have_the_names_of_the_contract() {
         (r#"sag_sessions_capacity{family="ipv4"}"#, 1024.0),
         ("sag_sessions_created_total", 99.0),
         ("sag_sessions_memory_bytes", 65_536.0),
+        ("sag_sessions_evicted_total", 4.0),
+        (r#"sag_nat_ports_used{address="203.0.113.2",protocol="tcp"}"#, 7.0),
+        (r#"sag_nat_ports_capacity{address="203.0.113.2",protocol="tcp"}"#, 64_512.0),
+        (r#"sag_nat_exhausted_total{address="203.0.113.2"}"#, 13.0),
+        (r#"sag_nat_filtered_total{address="203.0.113.2"}"#, 14.0),
+        ("sag_nat_bindings", 15.0),
+        ("sag_nat_hosts", 16.0),
+        ("sag_nat_host_limit_hits_total", 17.0),
+        ("sag_nat_hairpinned_total", 0.0),
+        ("sag_nat_log_lost_total", 18.0),
         (r#"sag_fastpath_packets_total{port="0"}"#, 4.0),
         (r#"sag_punted_packets_total{port="0",reason="miss"}"#, 6.0),
         (r#"sag_car_passed_bytes_total{car="qoscar-1"}"#, 5.0),
