@@ -4,11 +4,12 @@ use sag_model::PortIdx;
 use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog};
 use sag_model::ids::Role;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, WanSnat, Wanted,
+    Behavior, EntryHits, Kind, Limits, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, Trouble,
+    WanSnat, Wanted,
 };
 use sag_pipeline::snapshot::{AddrSet, Port};
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Keeps the counters of entries over the daemon's life, and knows what is lent.
@@ -16,26 +17,33 @@ use std::sync::Arc;
 pub struct NatCompiler {
     state: Arc<NatState>,
     hits: HashMap<String, Arc<EntryHits>>,
-    /// Addresses for which there was no port pool; said once.
-    lacking: HashSet<Ipv4Addr>,
+    /// What was said already.
+    told: HashSet<Trouble>,
 }
 
 impl NatCompiler {
     pub fn new(state: Arc<NatState>) -> NatCompiler {
-        NatCompiler { state, hits: HashMap::new(), lacking: HashSet::new() }
+        NatCompiler { state, hits: HashMap::new(), told: HashSet::new() }
     }
 
     pub fn compile(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> NatPolicy {
         let wanted = self.wanted(config, ports, local);
-        let (policy, lacking) = wanted.build(&self.state);
-        for addr in lacking {
-            if self.lacking.insert(addr) {
-                tracing::error!(
+        let (policy, troubles) = wanted.build(&self.state);
+        for t in troubles {
+            if !self.told.insert(t.clone()) {
+                continue;
+            }
+            match t {
+                Trouble::NoPool { addr } => tracing::error!(
                     %addr,
                     limit = sag_pipeline::nat::POOLS,
-                    "no port pool is left for a NAT address: it is not translated; use fewer addresses, or restart \
-                     the daemon if old ones are out of use"
-                );
+                    "no port pool is left for a NAT address: it is not translated; use fewer addresses"
+                ),
+                Trouble::Behaviors { addr, by } => tracing::warn!(
+                    %addr,
+                    by,
+                    "two entries translate to one address with different mapping or filtering: the first one's hold"
+                ),
             }
         }
         policy

@@ -9,6 +9,7 @@ mod devices;
 mod epochs;
 mod explain;
 mod journal;
+mod listeners;
 mod nat;
 mod report;
 mod sessions;
@@ -53,6 +54,8 @@ const SERVER: Token = Token(16);
 const TICK: Duration = Duration::from_millis(50);
 /// Neighbours in use that the kernel has not confirmed are probed this often.
 const PROBE: Duration = Duration::from_secs(15);
+/// New listening sockets of the gateway are noticed within this.
+const LISTEN: Duration = Duration::from_secs(1);
 /// Age of the numbers that the metrics endpoint shows, at the most.
 const PUBLISH: Duration = Duration::from_millis(500);
 
@@ -104,6 +107,9 @@ struct Daemon {
     workers: Vec<WorkerHandle>,
     journal: journal::JournalKeeper,
     events: Receiver<FromWorker>,
+    /// Ports that the gateway's own services have, when it was last looked, and when.
+    listeners: listeners::Listeners,
+    listened: Instant,
     /// Answers `explain`; never sees traffic.
     explainer: Pipeline,
     /// XDP's counters when this daemon started: its own books begin there.
@@ -236,6 +242,10 @@ impl Daemon {
         self.tables.v4.release(&mut self.flushed4);
         self.tables.v6.release(&mut self.flushed6);
         self.retry_devices();
+        if self.listened.elapsed() >= LISTEN {
+            self.listened = Instant::now();
+            self.keep_own_ports();
+        }
         if self.probed.elapsed() >= PROBE {
             self.probed = Instant::now();
             self.probe_neighbors();
@@ -291,6 +301,28 @@ impl Daemon {
         if changes.links {
             self.reconcile();
         }
+    }
+
+    /// NAT lends no port of the gateway's own addresses on which the gateway itself listens.
+    fn keep_own_ports(&mut self) {
+        if self.snapshot.nat.externals.is_empty() {
+            return;
+        }
+        let now = listeners::Listeners::now();
+        let news = now != self.listeners;
+        for pool in self.tables.nat.pools() {
+            let local = self.snapshot.local.contains(&pool.addr().into());
+            pool.reserve(if local { &now.0 } else { &[] });
+            if news && local {
+                for port in now.udp_ports_of(&pool.forwarded()) {
+                    tracing::warn!(
+                        addr = %pool.addr(), port,
+                        "a UDP socket of the gateway has a port that a [[dnat]] entry forwards: the socket gets the packets"
+                    );
+                }
+            }
+        }
+        self.listeners = now;
     }
 
     fn concerns_us(&self, changes: &Changes) -> bool {

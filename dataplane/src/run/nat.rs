@@ -59,10 +59,10 @@ impl Daemon {
             }
         };
         let row = |s: &Source| {
-            let addr = s.pool.addr.to_string();
+            let addr = s.pool.addr().to_string();
             let ids = entries.iter().filter(|e| e.kind != NatKind::Dnat && e.external == addr);
             NatPool {
-                address: s.pool.addr,
+                address: s.pool.addr(),
                 source: ids.map(|e| e.id.as_str()).collect::<Vec<_>>().join(","),
                 mapping: behavior(s.mapping),
                 filtering: behavior(s.filtering),
@@ -98,7 +98,7 @@ impl Daemon {
     pub(super) fn bindings(&self, query: &NatBindingQuery) -> NatBindings {
         let mut picker = NatBindingPicker::new(query);
         for pool in self.tables.nat.pools() {
-            let source = self.snapshot.nat.sources.iter().find(|s| s.pool.addr == pool.addr);
+            let source = self.snapshot.nat.sources.iter().find(|s| s.pool.addr() == pool.addr());
             let mapping = source.map_or(NatBehavior::EndpointIndependent, |s| behavior(s.mapping));
             for lent in Lent::ALL {
                 for (port, inside, sessions) in pool.bindings(lent) {
@@ -106,7 +106,7 @@ impl Daemon {
                         protocol: IpProto(lent.proto()),
                         inside: inside.addr,
                         inside_port: inside.port,
-                        outside: pool.addr,
+                        outside: pool.addr(),
                         outside_port: port,
                         sessions: u64::from(sessions),
                         mapping,

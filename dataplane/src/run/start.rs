@@ -2,6 +2,7 @@
 
 use super::epochs::GraceKeeper;
 use super::journal::JournalKeeper;
+use super::listeners::Listeners;
 use super::worker::{Sizes, ToWorker, Worker};
 use super::{Daemon, WorkerHandle};
 use crate::compile::{Compiler, NextHops};
@@ -153,7 +154,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
             .context("cannot start a worker thread")?;
         workers.push(WorkerHandle { to, kick, shared, thread: Some(thread), busy: (Instant::now(), 0, 0.0) });
     }
-    let daemon = Daemon {
+    let mut daemon = Daemon {
         path: path.to_owned(),
         text,
         source: path.display().to_string(),
@@ -166,6 +167,8 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         snapshot,
         bindings: compiled.bindings,
         routes: compiled.routes,
+        listeners: Listeners::default(),
+        listened: Instant::now(),
         explainer: Pipeline::new(tables.clone(), 0, 1),
         gateway,
         tables,
@@ -187,6 +190,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         live: None,
         config,
     };
+    daemon.keep_own_ports();
     daemon.publish_addresses();
     keep_last_good(&daemon.config, &daemon.text);
     Ok(daemon)

@@ -76,6 +76,15 @@ pub struct Wanted {
     pub local: Vec<Ipv4Addr>,
 }
 
+/// What cannot be as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// All pools are in use: the address lends no ports.
+    NoPool { addr: Ipv4Addr },
+    /// Two entries want an address to behave differently: it does as the first one wants.
+    Behaviors { addr: Ipv4Addr, by: String },
+}
+
 /// Forwards of one external address, while they are collected.
 #[derive(Default)]
 struct Collected {
@@ -84,18 +93,22 @@ struct Collected {
 }
 
 impl Wanted {
-    /// Compiles it. Addresses for which no pool is left are returned too: they lend no ports.
-    pub fn build(&self, state: &NatState) -> (NatPolicy, Vec<Ipv4Addr>) {
+    /// Compiles it, and says what of it cannot be.
+    pub fn build(&self, state: &NatState) -> (NatPolicy, Vec<Trouble>) {
         let mut out =
             NatPolicy { hairpin: self.hairpin, limits: self.limits.clone(), ..NatPolicy::default() };
-        let mut lacking = Vec::new();
+        let mut troubles = Vec::new();
         let mut by_addr: HashMap<Ipv4Addr, u16> = HashMap::new();
         let mut add = |addr, mapping, filtering, hits: &Arc<EntryHits>, sources: &mut Vec<Source>| {
             if let Some(&no) = by_addr.get(&addr) {
+                let first: &Source = &sources[usize::from(no)];
+                if (first.mapping, first.filtering) != (mapping, filtering) {
+                    troubles.push(Trouble::Behaviors { addr, by: first.hits.id.clone() });
+                }
                 return Some(no);
             }
             let Some(pool) = state.pool(addr) else {
-                lacking.push(addr);
+                troubles.push(Trouble::NoPool { addr });
                 return None;
             };
             let source = Source { pool, mapping, filtering, hits: hits.clone() };
@@ -132,13 +145,13 @@ impl Wanted {
             let addr = Ipv4Addr::from_bits(*addr);
             let forwarded = !(e.internet.is_empty() && e.intranet.is_empty());
             if forwarded && self.local.contains(&addr) && state.pool(addr).is_none() {
-                lacking.push(addr);
+                troubles.push(Trouble::NoPool { addr });
             }
         }
         for pool in state.pools() {
-            pool.fix(&fixed_bits(out.externals.get(&pool.addr.to_bits())));
+            pool.fix(&fixed_bits(out.externals.get(&pool.addr().to_bits())));
         }
-        (out, lacking)
+        (out, troubles)
     }
 
     fn externals(&self, sources: &HashMap<Ipv4Addr, u16>) -> HashMap<u32, External, AddrHash> {

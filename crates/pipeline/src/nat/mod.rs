@@ -13,7 +13,7 @@ mod event;
 mod policy;
 mod pool;
 
-pub use build::{Kind, PrivateSnat, Service, StaticDnat, WanSnat, Wanted};
+pub use build::{Kind, PrivateSnat, Service, StaticDnat, Trouble, WanSnat, Wanted};
 pub use counted::Counted;
 pub use event::{Event, Events, Gone, SessionTuple};
 pub use policy::{
@@ -120,18 +120,21 @@ impl NatState {
         NatState::new(sessions, Vec::leak((0..words).map(|_| AtomicU64::new(0)).collect()), 0x5EED)
     }
 
-    /// The pool of an external address, made if it is new. `None`: all pools are in use by other
-    /// addresses. For the control thread.
+    /// The pool of an external address: made if it is new, or that of an address that is out of use.
+    /// `None`: all pools are in use by other addresses. For the control thread.
     pub fn pool(&self, addr: Ipv4Addr) -> Option<Arc<Pool>> {
         let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
-        for (no, place) in self.pools.iter().enumerate() {
-            let words = self.shown.get(no * POOL_WORDS..(no + 1) * POOL_WORDS).unwrap_or(&[]);
-            let pool = place.get_or_init(|| Arc::new(Pool::new(no as u8, addr, words)));
-            if pool.addr == addr {
-                return Some(pool.clone());
-            }
+        if let Some(known) = self.pool_of(addr) {
+            return Some(known.clone());
         }
-        None
+        if let Some((no, place)) = self.pools.iter().enumerate().find(|(_, p)| p.get().is_none()) {
+            let words = self.shown.get(no * POOL_WORDS..(no + 1) * POOL_WORDS).unwrap_or(&[]);
+            return Some(place.get_or_init(|| Arc::new(Pool::new(no as u8, addr, words))).clone());
+        }
+        // No snapshot knows it any more, and no session holds a port of it.
+        let unused = self.pools().find(|p| Arc::strong_count(p) == 1 && p.idle())?;
+        unused.become_another(addr);
+        Some(unused.clone())
     }
 
     /// Every pool there is.
@@ -141,7 +144,7 @@ impl NatState {
 
     /// The pool of an address, if there is one.
     pub fn pool_of(&self, addr: Ipv4Addr) -> Option<&Arc<Pool>> {
-        self.pools().find(|p| p.addr == addr)
+        self.pools().find(|p| p.addr() == addr)
     }
 
     fn pool_no(&self, b: BindingNo) -> Option<&Pool> {
@@ -370,7 +373,7 @@ impl NatState {
     /// A block was lent to a host, or has come back.
     pub fn block_event(&self, binding: BindingNo, block: u16, host: Ipv4Addr, lent: bool) -> Event {
         let pool = self.pool_no(binding);
-        let external = pool.map_or(Ipv4Addr::UNSPECIFIED, |p| p.addr);
+        let external = pool.map_or(Ipv4Addr::UNSPECIFIED, Pool::addr);
         let ports = pool.and_then(|p| p.blocks.get()).map_or(0..=0, |b| b.ports(block));
         let (first, last) = ports.into_inner();
         match lent {

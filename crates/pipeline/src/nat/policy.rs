@@ -226,7 +226,7 @@ impl NatPolicy {
 
     /// Whether sources are translated to the same addresses as by another policy.
     pub fn same_addresses(&self, other: &NatPolicy) -> bool {
-        let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.pool.addr).collect::<Vec<_>>();
+        let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.pool.addr()).collect::<Vec<_>>();
         self.wan == other.wan && addrs(self) == addrs(other)
     }
 
@@ -325,7 +325,7 @@ impl NatPolicy {
                 },
             },
         };
-        let Some(addr) = self.source(source).map(|s| s.pool.addr) else { return Ok(None) };
+        let Some(addr) = self.source(source).map(|s| s.pool.addr()) else { return Ok(None) };
         let port = self.forwarded_port(addr, to, proto, src);
         Ok(Some(Snat { addr, source: Some(source), port, entry }))
     }

@@ -132,13 +132,16 @@ pub struct Use {
 #[derive(Debug)]
 pub struct Pool {
     pub no: u8,
-    pub addr: Ipv4Addr,
+    /// Changes only while nobody else knows the pool.
+    addr: AtomicU32,
     /// Made when the address first lends ports.
     slots: OnceLock<Box<[Slot]>>,
     /// A bit for each port that is lent, to find a free one.
     taken: Box<[AtomicU64]>,
     /// Ports of static forwards: never lent.
     fixed: Box<[AtomicU64]>,
+    /// Ports on which the gateway itself listens: not lent.
+    reserved: Box<[AtomicU64]>,
     /// XDP's copy: lent or forwarded.
     shown: &'static [AtomicU64],
     pub uses: [Use; 3],
@@ -158,16 +161,52 @@ impl Pool {
         shown.iter().for_each(|w| w.store(0, Ordering::Relaxed));
         Pool {
             no,
-            addr,
+            addr: AtomicU32::new(addr.to_bits()),
             slots: OnceLock::new(),
             taken: words(3 * PORT_WORDS),
             fixed: words(POOL_WORDS),
+            reserved: words(POOL_WORDS),
             shown,
             uses: Default::default(),
             exhausted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             blocks: OnceLock::new(),
         }
+    }
+
+    pub fn addr(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.addr.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is lent.
+    pub(super) fn idle(&self) -> bool {
+        self.uses.iter().all(|u| u.used.load(Ordering::Acquire) == 0)
+    }
+
+    /// Makes an idle pool, which nobody else knows, that of another address.
+    pub(super) fn become_another(&self, addr: Ipv4Addr) {
+        self.addr.store(addr.to_bits(), Ordering::Relaxed);
+        for u in &self.uses {
+            u.peak.store(0, Ordering::Relaxed);
+            u.warned.store(0, Ordering::Relaxed);
+        }
+        self.exhausted.store(0, Ordering::Relaxed);
+        self.filtered.store(0, Ordering::Relaxed);
+        self.reserve(&[]);
+        self.fix(&[0; POOL_WORDS]);
+    }
+
+    /// Makes the ports on which the gateway itself listens exactly these: bits as in the shown words.
+    /// What is lent already stays so.
+    pub fn reserve(&self, wanted: &[u64]) {
+        for (i, r) in self.reserved.iter().enumerate() {
+            r.store(wanted.get(i).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Ports of static forwards, as in the shown words.
+    pub fn forwarded(&self) -> Vec<u64> {
+        self.fixed.iter().map(|w| w.load(Ordering::Relaxed)).collect()
     }
 
     /// Makes room for lending. Called by the control thread before a snapshot uses the pool so.
@@ -218,9 +257,10 @@ impl Pool {
 
     /// Claims a free port; it is found by others only when [`Pool::opened`] was called.
     pub(super) fn claim(&self, lent: Lent, port: u16, inside: u64, remote: u64, tick: u32) -> bool {
-        let Some(slot) = self.slot(lent, port).filter(|_| port != 0 && !self.is_fixed(lent, port)) else {
+        if port == 0 || self.is_fixed(lent, port) || self.is_reserved(lent, port) {
             return false;
-        };
+        }
+        let Some(slot) = self.slot(lent, port) else { return false };
         if slot.refs.compare_exchange(0, LOCKED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
@@ -293,6 +333,12 @@ impl Pool {
         self.fixed.get(word_of(lent, port)).is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
     }
 
+    fn is_reserved(&self, lent: Lent, port: u16) -> bool {
+        self.reserved
+            .get(word_of(lent, port))
+            .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
+    }
+
     /// Makes the ports of static forwards exactly these: bits as in the shown words.
     pub fn fix(&self, wanted: &[u64]) {
         for (i, (f, want)) in self.fixed.iter().zip(wanted).enumerate() {
@@ -325,8 +371,8 @@ impl Pool {
         for n in 0..=words {
             let w = lo / 64 + (start / 64 - lo / 64 + n) % words;
             let mut free = !self.taken[base + w].load(Ordering::Relaxed) & parity;
-            if let Some(f) = self.fixed.get(base + w) {
-                free &= !f.load(Ordering::Relaxed);
+            for kept in [&self.fixed, &self.reserved] {
+                free &= !kept.get(base + w).map_or(0, |f| f.load(Ordering::Relaxed));
             }
             if w == lo / 64 {
                 free &= u64::MAX << (lo % 64);

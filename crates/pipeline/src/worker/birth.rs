@@ -149,7 +149,7 @@ impl Pipeline {
         };
         if n > limit {
             self.tables.nat.host_ends(src.addr);
-            if self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+            if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
                 self.events.push(Event::HostRefused { host: src.addr, limit });
             }
             return Err(DropReason::SnatHostLimit);
@@ -185,9 +185,10 @@ impl Pipeline {
         {
             let tick = now.tick().0;
             let lease = self.tables.nat.lease(source, limits, lent, (src, to), &mut self.random, tick);
-            let lease = lease.map_err(|_| self.exhausted(source.pool.addr, &source.pool.exhausted, lent))?;
+            let lease =
+                lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))?;
             holds.bindings[0] = lease.binding.0;
-            self.tell_lease(snap, source.pool.addr, lent, src, &lease, source);
+            self.tell_lease(snap, source.pool.addr(), lent, src, &lease, source);
             if source.filtering == crate::nat::Behavior::AddressDependent
                 && lent != Lent::Icmp
                 && self.tables.nat.permit(lease.binding, to.addr)
@@ -222,7 +223,7 @@ impl Pipeline {
         match (source, lent) {
             (Some(source), Some(lent)) => {
                 source.pool.exhausted.fetch_add(1, Ordering::Relaxed);
-                Err(self.exhausted(source.pool.addr, &source.pool.exhausted, lent))
+                Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))
             }
             // Another host talks to the same place by a protocol without ports.
             _ => Err(DropReason::SnatExhausted),
@@ -370,7 +371,7 @@ impl Pipeline {
         self.evict_at = self.evict_at.wrapping_add(EVICT_LOOK);
         if let Some(n) = oldest {
             self.end::<R>(snap, n);
-            if self.tables.nat.totals.evicted.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+            if (self.tables.nat.totals.evicted.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
                 self.events.push(Event::TableFull { capacity });
             }
         }
