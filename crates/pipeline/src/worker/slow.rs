@@ -112,7 +112,10 @@ impl Pipeline {
                 to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
             }
             pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
-                (Some(old), Some(new), Some(from)) => Some(Pair { from, old, new, reply: no.0 & 1 == 1 }),
+                (Some(ends), Some(new), Some(from)) => {
+                    let proto = R::tuple(&old).proto;
+                    Some(Pair { from, proto, old: ends, new, reply: no.0 & 1 == 1 })
+                }
                 _ => None,
             };
         }
