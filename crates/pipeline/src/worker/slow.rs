@@ -214,8 +214,9 @@ impl Pipeline {
             None => match self.open::<R>(snap, now, s, f.bytes(), action, &way) {
                 Ok(no) => found = no,
                 Err(reason) => {
-                    if matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit) {
-                        // RFC 4787 and 5508 leave it open; hosts try elsewhere when they are told.
+                    // RFC 5508 REQ-8: hosts try elsewhere when they are told.
+                    let no_port = matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit);
+                    if no_port || (reason == DropReason::SessionTableFull && way.snat.is_some()) {
                         self.tell(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
                     return drop_at(&self.counters, s.ingress, reason);
