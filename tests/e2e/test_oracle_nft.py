@@ -27,16 +27,6 @@ SIDES = {"lan": ("lan1", "eth0", "lan-a"), "wan": ("wan", "gw", "wan"), "pop": (
 HOSTS = {"lan": LAN_HOSTS, "wan": WAN_HOSTS, "pop": POP_HOSTS}
 WAYS = [("lan", "wan"), ("wan", "lan"), ("lan", "pop"), ("pop", "lan")]
 
-MUTE = """
-table inet mute {
-    chain in {
-        type filter hook prerouting priority raw; policy drop;
-        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
-    }
-}
-"""
-
-
 def cidr(rng, hosts, family):
     """A network that holds some of the hosts, from everything down to one."""
     width = 32 if family == 4 else 128
@@ -179,8 +169,7 @@ class Bench:
 
 def prepare(lab):
     """Far ends that listen only, and neighbours that need no question."""
-    for name, side in (("lan1", "lan"), ("wan", "wan"), ("pop", "pop")):
-        getattr(lab, name).run(["nft", "-f", "-"], input=MUTE)
+    lab.mute("lan1", "wan", "pop")
     lan1 = lab.lan1.mac("eth0")
     entries = [f"neigh replace {a} lladdr {lan1} dev lan-a nud permanent" for f in (4, 6) for a in LAN_HOSTS[f]]
     for family in (4, 6):

@@ -13,6 +13,18 @@ from .net import CommandError, Namespace, run
 
 LAB_SH = ROOT / "scripts" / "lab.sh"
 
+# For hosts that listen only: they answer neighbour discovery, and nothing else.
+MUTE = """
+table inet mute
+delete table inet mute
+table inet mute {
+    chain in {
+        type filter hook prerouting priority raw; policy drop;
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    }
+}
+"""
+
 # What the lab looks like: device of the gateway by port name, and the far end of each wire.
 PORT_DEVICES = {"0": "lan-a", "1": "wan", "2": "express", "3": "lan-b"}
 
@@ -65,6 +77,11 @@ class Lab:
 
     def down(self):
         self.sh("down")
+
+    def mute(self, *names):
+        """These hosts take nothing in; sniffers still see what arrives."""
+        for name in names:
+            getattr(self, name).run(["nft", "-f", "-"], input=MUTE)
 
     def flush_neighbours(self, *namespaces):
         for ns in namespaces or [self.gw, *self.hosts]:

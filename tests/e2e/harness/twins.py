@@ -1,0 +1,111 @@
+"""Two gateways that get the same packets: what comes out of each, in words that can be compared."""
+
+import time
+
+from .lab import Addresses as A
+from .wire import ICMP, IP, TCP, UDP, Ether, Raw, checksums_ok
+
+WAN = A.GW_WAN[4]
+# side: (namespace of the far end, its device, the gateway's device)
+SIDES = {"lan": ("lan1", "eth0", "lan-a"), "wan": ("wan", "gw", "wan")}
+PERMANENT = "neigh replace {} lladdr {} dev {} nud permanent"
+
+
+class Twin:
+    """One gateway between an inside and an outside that we play. Outside ports are what it chose:
+    packets to be sent and packets seen have them by the inside port they stand for."""
+
+    def __init__(self, lab, wire, hosts):
+        self.lab = lab
+        lab.mute("lan1", "wan")
+        self.senders, self.sniffers, self.heads = {}, {}, {}
+        for side, (name, dev, gw_dev) in SIDES.items():
+            ns = getattr(lab, name)
+            self.senders[side] = wire.sender(ns, dev)
+            self.sniffers[side] = wire.sniffer(ns, dev)
+            self.heads[side] = Ether(src=ns.mac(dev), dst=lab.gw.mac(gw_dev))
+        lines = [PERMANENT.format(host, lab.lan1.mac("eth0"), "lan-a") for host in hosts]
+        lines.append(PERMANENT.format(A.WAN_ROUTER[4], lab.wan.mac("gw"), "wan"))
+        lab.gw.batch("\n".join(lines) + "\n")
+        self.outside = {}
+
+    def port(self, inside):
+        """The outside port of (host, port); the same number as long as none was lent."""
+        return self.outside.get(inside, inside[1])
+
+    def send(self, side, packets):
+        self.sent = packets[0][IP]
+        for packet in packets:
+            self.senders[side].send(self.heads[side] / packet)
+
+    def came(self):
+        """What came out since the last call, a line for each packet."""
+        out = []
+        for side, sniffer in self.sniffers.items():
+            while (got := sniffer.raw(0)) is not None:
+                packet = Ether(got[1])
+                if IP in packet:
+                    self._learn(side, packet[IP])
+                    out.append(f"{side}: {self._told(packet[IP])}{'' if checksums_ok(got[1]) else ' WRONG CHECKSUM'}")
+        return out
+
+    def _learn(self, side, ip):
+        sent = self.sent
+        if side == "wan" and ip.src == WAN and (ip.dst, ip.proto) == (sent.dst, sent.proto) and sent.src != WAN:
+            for layer, field in ((TCP, "sport"), (UDP, "sport"), (ICMP, "id")):
+                if layer in ip and layer in sent and ip.frag == 0:
+                    self.outside[(sent.src, getattr(sent[layer], field))] = getattr(ip[layer], field)
+
+    def _end(self, address, port):
+        if address == WAN:
+            for (host, inside), outside in self.outside.items():
+                if outside == port:
+                    return f"{address}:{inside}{'' if inside == port else f' of {host} renumbered'}"
+        return f"{address}:{port}"
+
+    def _told(self, ip, quoted=False):
+        """A packet as text, outside ports by the inside ones."""
+        # Lengths of quotes are what the sender of the error wrote there.
+        size = "" if quoted else f" length {ip.len}"
+        text = "" if quoted else f"ttl {ip.ttl} "
+        if ip.frag or ip.flags.MF:
+            return f"{text}{ip.src} > {ip.dst} fragment of {ip.proto} at {ip.frag * 8}{size} {ip.flags}"
+        l4 = ip.payload
+        if ip.proto in (6, 17):
+            rest = f"udp length {l4.len}" if ip.proto == 17 else f"tcp seq {l4.seq}"
+            if quoted:
+                rest += f" checksums {ip.chksum:04x} {l4.chksum:04x}"
+            elif ip.proto == 6:
+                rest += f" ack {l4.ack} flags {l4.flags}"
+            return f"{text}{self._end(ip.src, l4.sport)} > {self._end(ip.dst, l4.dport)} {rest}{size}"
+        if ip.proto == 1 and l4.type in (0, 8):
+            ends = [self._end(address, l4.id) if address == WAN else address for address in (ip.src, ip.dst)]
+            ident = "" if WAN in (ip.src, ip.dst) else f" id {l4.id}"
+            return f"{text}{ends[0]} > {ends[1]} echo {l4.type} seq {l4.seq}{ident}{size}"
+        if ip.proto == 1:
+            return f"{text}{ip.src} > {ip.dst} icmp {l4.type}/{l4.code} about [{self._told(l4.payload, quoted=True)}]"
+        return f"{text}{ip.src} > {ip.dst} protocol {ip.proto}{size}"
+
+
+def step(twins, side, build, patience=0.6):
+    """The same packets to both; what came out of each. Ends as soon as both said the same and are quiet."""
+    for twin in twins:
+        twin.send(side, build(twin))
+    seen = [[] for _ in twins]
+    start = quiet = time.monotonic()
+    while True:
+        time.sleep(0.005)
+        now = time.monotonic()
+        for lines, twin in zip(seen, twins):
+            fresh = twin.came()
+            if fresh:
+                lines += fresh
+                quiet = now
+        same = all(sorted(lines) == sorted(seen[0]) for lines in seen)
+        enough = patience if not same else 0.03 if seen[0] else 0.1
+        if now - quiet > enough or now - start > 3:
+            return [sorted(lines) for lines in seen]
+
+
+def payload(number, size):
+    return Raw(bytes([number]) * size)
