@@ -351,7 +351,11 @@ impl Pipeline {
     }
 
     fn table_full<R: FamilyOf>(&mut self) -> DropReason {
-        self.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
+        // Told at 1, 2, 4, ... so that a flood does not drown the log.
+        self.refused += 1;
+        if self.refused.is_power_of_two() {
+            self.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
+        }
         DropReason::SessionTableFull
     }
 

@@ -113,6 +113,8 @@ pub struct Pipeline {
     released: Box<[u8]>,
     random: Random,
     events: Events,
+    /// Sessions refused because the table was full.
+    refused: u64,
     /// Where the look for unanswered sessions goes on when the table is full.
     evict_at: u32,
     /// A session was made or ended in this batch: what was found before may no longer hold.
@@ -144,6 +146,7 @@ impl Pipeline {
             random: Random::new(AddrHash::default().hash_one(worker)),
             events: Events::default(),
             evict_at: 1,
+            refused: 0,
             changed: false,
         }
     }
