@@ -99,6 +99,8 @@ pub struct View<'f> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
     pub from: Zone,
+    /// The session's protocol; the packet in hand may be an ICMP error about it.
+    pub proto: u8,
     pub old: Ends,
     pub new: Ends,
     /// The packet in hand goes the other way.

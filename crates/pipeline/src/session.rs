@@ -77,8 +77,9 @@ impl State {
     const fn idle_limit(self, t: &Timeouts) -> u32 {
         match self {
             State::TcpSyn => t.tcp_syn,
-            State::TcpOpen => t.tcp_established,
-            State::TcpClosing | State::TcpClosed | State::TcpReset => t.tcp_transitory,
+            // RFC 5382 5: one side may send for as long as it likes after the other's FIN.
+            State::TcpOpen | State::TcpClosing => t.tcp_established,
+            State::TcpClosed | State::TcpReset => t.tcp_transitory,
             State::Udp => t.udp,
             State::Icmp => t.icmp,
             State::Other => t.other,

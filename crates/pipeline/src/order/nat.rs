@@ -20,7 +20,7 @@ pub(super) fn dnat<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> R
     }
     if let Some(pair) = &v.pair {
         let moved = pair.old.0 != pair.new.0 && !snap.nat.owns(pair.new.0.addr);
-        if moved || !snap.nat.stands(pair.from, v.p.proto, pair.old.1, pair.new.1) {
+        if moved || !snap.nat.stands(pair.from, pair.proto, pair.old.1, pair.new.1) {
             return Err(Stop::Anew);
         }
     }

@@ -9,7 +9,7 @@ mod rig;
 mod story;
 
 pub use net::{Acl, Net, host_mac, prefix};
-pub use pkt::{GATEWAY_MACS, Pkt, checksum};
+pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
 pub use random::Dice;
 pub use rig::{Buffers, Outcome, Rig, Sent};
 pub use story::{Told, tell};

@@ -1,10 +1,11 @@
 //! Packets from a description. Everything derived (lengths, checksums) is computed from scratch by
 //! the textbook, so that the same description with another TTL is the expected output.
 
-use super::LAN2_VLAN;
-use sag_model::MacAddr;
+use super::{LAN2, LAN2_VLAN, host_mac};
+use crate::nat::Endpoint;
+use sag_model::{MacAddr, PortIdx};
 use sag_packet::proto::*;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// MAC addresses of the gateway's ports in [`super::Net::branch`].
 pub const GATEWAY_MACS: [MacAddr; 4] = [
@@ -24,6 +25,32 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
         }
     }
     !(s as u16)
+}
+
+/// An IPv4 endpoint.
+pub fn end(addr: &str, port: u16) -> Endpoint {
+    Endpoint { addr: addr.parse().expect("IPv4 address"), port }
+}
+
+/// Where the IP header of a frame starts.
+pub fn l3(frame: &[u8]) -> usize {
+    if frame[12..14] == ETHERTYPE_VLAN.to_be_bytes() { 18 } else { 14 }
+}
+
+/// Source and destination of an IPv4 frame: ports, or the identifier of an ICMP query on the side that
+/// asked.
+pub fn ends4(frame: &[u8]) -> (Endpoint, Endpoint) {
+    let ip = &frame[l3(frame)..];
+    let l4 = &ip[usize::from(ip[0] & 15) * 4..];
+    let addr = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
+    let word = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+    let (sport, dport) = match (ip[9], l4.first()) {
+        (TCP | UDP, _) => (word(0), word(2)),
+        (ICMP, Some(8 | 13)) => (word(4), 0),
+        (ICMP, Some(0 | 14)) => (0, word(4)),
+        _ => (0, 0),
+    };
+    (Endpoint { addr: addr(12), port: sport }, Endpoint { addr: addr(16), port: dport })
 }
 
 /// A frame, described.
@@ -126,10 +153,37 @@ impl Pkt {
     }
 
     /// To the gateway's port with this index of [`GATEWAY_MACS`]; tagged if it is the VLAN port.
-    pub fn into_port(mut self, port: sag_model::PortIdx) -> Pkt {
+    pub fn into_port(mut self, port: PortIdx) -> Pkt {
         self.dmac = GATEWAY_MACS[port.index()];
-        self.tag = (port == super::LAN2).then_some(LAN2_VLAN);
+        self.tag = (port == LAN2).then_some(LAN2_VLAN);
         self
+    }
+
+    /// The same packet between other endpoints; the identifier of an ICMP query is the port of the
+    /// asking side.
+    pub fn between(mut self, src: Endpoint, dst: Endpoint) -> Pkt {
+        (self.src, self.dst) = (src.addr.into(), dst.addr.into());
+        match (self.proto, self.l4.first()) {
+            (TCP | UDP, _) => {
+                self.l4[0..2].copy_from_slice(&src.port.to_be_bytes());
+                self.l4[2..4].copy_from_slice(&dst.port.to_be_bytes());
+            }
+            (ICMP, Some(8 | 13)) => self.l4[4..6].copy_from_slice(&src.port.to_be_bytes()),
+            (ICMP, Some(0 | 14)) => self.l4[4..6].copy_from_slice(&dst.port.to_be_bytes()),
+            _ => {}
+        }
+        self.fix_l4();
+        self
+    }
+
+    /// The frame as it must leave by `port` for its next hop `via`: one hop older, new link header,
+    /// no padding.
+    pub fn forwarded(&self, port: PortIdx, via: &str) -> Vec<u8> {
+        let mut p = self.clone();
+        p.ttl -= 1;
+        p.pad = 0;
+        let vlan = if port == LAN2 { LAN2_VLAN } else { 0 };
+        p.link(host_mac(port, via), GATEWAY_MACS[port.index()], vlan).build()
     }
 
     pub fn link(mut self, dmac: MacAddr, smac: MacAddr, vlan: u16) -> Pkt {

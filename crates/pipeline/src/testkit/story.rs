@@ -1,6 +1,7 @@
 //! A random story: a gateway, batches of frames, events, time. Everything that must hold of any
 //! packet and any gateway is checked on the way.
 
+use super::pkt::l3;
 use super::*;
 use crate::worker::BATCH;
 use sag_model::DropReason;
@@ -93,10 +94,6 @@ impl std::ops::AddAssign for Told {
             *a += b;
         }
     }
-}
-
-fn l3(f: &[u8]) -> usize {
-    if f[12..14] == ETHERTYPE_VLAN.to_be_bytes() { 18 } else { 14 }
 }
 
 /// What leaves is what came, except for the link header, the hop count and its checksum.

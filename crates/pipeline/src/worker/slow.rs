@@ -112,7 +112,10 @@ impl Pipeline {
                 to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
             }
             pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
-                (Some(old), Some(new), Some(from)) => Some(Pair { from, old, new, reply: no.0 & 1 == 1 }),
+                (Some(ends), Some(new), Some(from)) => {
+                    let proto = R::tuple(&old).proto;
+                    Some(Pair { from, proto, old: ends, new, reply: no.0 & 1 == 1 })
+                }
                 _ => None,
             };
         }
@@ -211,8 +214,9 @@ impl Pipeline {
             None => match self.open::<R>(snap, now, s, f.bytes(), action, &way) {
                 Ok(no) => found = no,
                 Err(reason) => {
-                    if matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit) {
-                        // RFC 4787 and 5508 leave it open; hosts try elsewhere when they are told.
+                    // RFC 5508 REQ-8: hosts try elsewhere when they are told.
+                    let no_port = matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit);
+                    if no_port || (reason == DropReason::SessionTableFull && way.snat.is_some()) {
                         self.tell(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
                     return drop_at(&self.counters, s.ingress, reason);

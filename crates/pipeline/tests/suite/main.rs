@@ -18,11 +18,7 @@ use sag_pipeline::testkit::*;
 /// `pkt` as it must leave by `port` for its next hop `via`: one hop older, new link header, no
 /// padding; every checksum computed from scratch.
 fn forwarded(pkt: &Pkt, port: PortIdx, via: &str) -> Vec<u8> {
-    let mut p = pkt.clone();
-    p.ttl -= 1;
-    p.pad = 0;
-    let vlan = if port == LAN2 { LAN2_VLAN } else { 0 };
-    p.link(host_mac(port, via), GATEWAY_MACS[port.index()], vlan).build()
+    pkt.forwarded(port, via)
 }
 
 /// Sends and expects exactly the forwarded packet, first as a new flow, then as an established one.

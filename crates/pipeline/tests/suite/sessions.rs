@@ -104,7 +104,7 @@ fn every_kind_has_its_age() {
     ages(&[out(SYN)], 30);
     ages(&[out(SYN), back(SYNACK)], 7440);
     ages(&[out(TCP_ACK)], 7440);
-    ages(&[out(SYN), back(SYNACK), out(FIN)], 240);
+    ages(&[out(SYN), back(SYNACK), out(FIN)], 7440);
     ages(&[out(SYN), back(SYNACK), out(FIN), back(FIN)], 240);
     ages(&[out(SYN), back(TCP_RST)], 240);
     ages(&[out(SYN), back(SYNACK), out(FIN), back(FIN), out(SYN)], 30);
