@@ -263,10 +263,12 @@ impl NatPolicy {
     }
 
     /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
-    /// `None`: nobody has it.
+    /// `None`: nobody has it. Filters keep the outside out: hosts inside reach each other by external
+    /// addresses whatever they have sent before (RFC 4787 REQ-9).
     pub fn lent(
         &self,
         state: &NatState,
+        from: Zone,
         dst: Endpoint,
         lent: Lent,
         remote: Endpoint,
@@ -279,6 +281,7 @@ impl NatPolicy {
         }
         let (inside, binding) = source.pool.inside(lent, dst.port)?;
         let admitted = match source.filtering {
+            _ if from == Zone::Lan => true,
             Behavior::EndpointIndependent => true,
             Behavior::AddressDependent => state.permitted(binding, remote.addr),
             Behavior::AddressAndPortDependent => false,

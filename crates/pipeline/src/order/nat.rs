@@ -51,7 +51,7 @@ pub(super) fn dnat<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> R
     };
     if v.zone != Zone::Lan || snap.nat.hairpin {
         let (wire, remote) = (Endpoint { addr: dst, port: dport }, Endpoint { addr: src, port: sport });
-        let lent = Lent::of(v.p.proto).and_then(|l| snap.nat.lent(v.nat, wire, l, remote));
+        let lent = Lent::of(v.p.proto).and_then(|l| snap.nat.lent(v.nat, v.zone, wire, l, remote));
         match lent {
             Some(Ok((to, binding))) => {
                 let begins = !matches!(v.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_ACK) != TCP_SYN);

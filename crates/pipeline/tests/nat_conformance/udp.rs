@@ -174,8 +174,14 @@ pub fn filtering_is_configurable() {
 #[test]
 pub fn hairpin() {
     assert!(config::Nat::default().hairpin);
-    // To a host that has sent to the Internet, whose filter admits everybody.
-    let mut r = nat_as(Ei, Ei);
+    // To a host that has sent to the Internet, whatever its filter says of the outside.
+    for filter in [Ei, Ad, Apd] {
+        hairpin_past(filter);
+    }
+}
+
+fn hairpin_past(filter: sag_pipeline::nat::Behavior) {
+    let mut r = nat_as(Ei, filter);
     let a = out(&mut r, &Pkt::udp(HOST, FAR, 4000, 3478));
     let b = out(&mut r, &Pkt::udp(HOST2, FAR, 4000, 3478));
     assert_ne!(a, b);
