@@ -151,6 +151,11 @@ impl Pipeline {
         }
     }
 
+    /// From here on the same ports are chosen in every run, for replays and tests.
+    pub fn seed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+    }
+
     /// Whether packets wait for a neighbour.
     pub fn holds(&self) -> bool {
         !self.hold.is_empty()
