@@ -71,8 +71,9 @@ pub fn no_port_has_two_hosts() {
 
 #[test]
 pub fn port_ranges_are_kept_apart() {
-    let mut r = nat();
     for port in [1, 123, 500, 1023, 1024, 5060, 49152, 65535] {
+        // Each with a pool of its own: a port that is drawn for one may be another's.
+        let mut r = nat();
         assert_eq!(out(&mut r, &Pkt::udp(HOST, FAR, port, 53)).port, port, "kept if it is free");
         for host in [HOST2, HOST3] {
             let other = out(&mut r, &Pkt::udp(host, FAR, port, 53)).port;

@@ -364,7 +364,8 @@ impl Model {
                 }
                 (to, moved) = (t, true);
             } else if let Some((ways, b)) = lent {
-                if !self.admits(place, ways, p.src.addr) {
+                // A filter keeps the outside out.
+                if p.from != Zone::Lan && !self.admits(place, ways, p.src.addr) {
                     return First::Drop(DropReason::NatFiltered);
                 }
                 if matches!(p.what, What::Tcp(f) if f & (TCP_SYN | TCP_ACK | TCP_RST) != TCP_SYN) {
