@@ -289,7 +289,7 @@ impl NatState {
         None
     }
 
-    /// A port of a block that the host has, or of the next free block from a place of its own on.
+    /// A port of a block that the host has, or else of the next free block from a place of its own on.
     #[allow(clippy::too_many_arguments)]
     fn choose_in_block(
         &self,
@@ -305,9 +305,11 @@ impl NatState {
         let (first, last) = (blocks.of(*range.start()), blocks.of(*range.end()));
         let count = u32::from(last - first) + 1;
         let start = (u64::from(host).wrapping_mul(HASH_M1) >> 40) as u32 % count;
-        for n in 0..count {
+        // One that the host has, then one that nobody has.
+        let whose = [Some(host), None].into_iter().flat_map(|owner| (0..count).map(move |n| (owner, n)));
+        for (owner, n) in whose {
             let block = first + ((start + n) % count) as u16;
-            if blocks.owner(block).is_some_and(|o| o != host) {
+            if blocks.owner(block) != owner {
                 continue;
             }
             let took = blocks.take(block, host);

@@ -175,7 +175,7 @@ impl Default for Limits {
 
 impl Limits {
     /// From where a port is lent to an inside port: well-known ones among themselves (RFC 4787
-    /// REQ-3 b), but none that a service of the gateway is likely to have.
+    /// REQ-3a), but none that a service of the gateway is likely to have.
     pub(crate) fn range_for(&self, lent: Lent, port: u16) -> RangeInclusive<u16> {
         match lent {
             Lent::Icmp => 1..=u16::MAX,
