@@ -210,7 +210,10 @@ impl Pipeline {
                 (None, Some(lent)) => {
                     let range = limits.range_for(lent, src.port);
                     let span = u64::from(range.end() - range.start()) + 1;
-                    range.start() + (self.random.draw() % span) as u16
+                    let port = range.start() + (self.random.draw() % span) as u16;
+                    // RFC 4787 REQ-4, unless that is just beyond the range.
+                    let alike = port & !1 | src.port & 1;
+                    if lent != Lent::Icmp && range.contains(&alike) { alike } else { port }
                 }
             };
             let new = R::with_ends(key, (external(port), to));
