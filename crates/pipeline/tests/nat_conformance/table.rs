@@ -59,7 +59,7 @@ pub const TABLE: &[Requirement] = &[
         "REQ-4",
         Recommended,
         "Even ports become even ports, odd ones odd",
-        pass!(udp::parity_is_preserved),
+        pass!(udp::parity_is_preserved, updates::a_shared_port_keeps_its_parity),
     ),
     row(4787, "REQ-5", Must, "A mapping lasts two minutes or longer", pass!(udp::mappings_last_five_minutes)),
     row(
@@ -561,7 +561,7 @@ pub const TABLE: &[Requirement] = &[
         "2.2c",
         Note,
         "It is checked whether a reset can be the connection's",
-        pass!(updates::forged_resets_are_dropped),
+        pass!(updates::forged_resets_are_dropped, updates::a_reset_begins_nothing),
     ),
     row(
         7857,

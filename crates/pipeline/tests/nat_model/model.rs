@@ -567,11 +567,19 @@ impl Model {
             if port != inside.port && !range.contains(&port) {
                 return Err(format!("{port} is not in {range:?}"));
             }
+            if proto != ICMP && port % 2 != inside.port % 2 {
+                return Err(format!("{port} is not of the parity of {}", inside.port));
+            }
             self.open(b, src, None, None);
             return Ok(());
         };
         if !self.lendable(b, want, port) {
             return Err("it is not free".into());
+        }
+        let mine =
+            |p: u16| self.block(p).is_some_and(|x| self.block_owner(want.addr, x) == Some(inside.addr));
+        if let Some(p) = range.clone().find(|&p| !mine(port) && mine(p) && self.lendable(b, want, p)) {
+            return Err(format!("a new block, though {p} of one that the host has is free"));
         }
         if self.cfg.block.is_none() && keeps && self.lendable(b, want, inside.port) {
             if port != inside.port {

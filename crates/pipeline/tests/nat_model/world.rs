@@ -165,15 +165,15 @@ impl World {
     pub fn step(&mut self) {
         match self.dice.below(100) {
             0..40 => {
-                let p = self.from_inside();
+                let p = self.inside_packet();
                 self.send(p);
             }
             40..78 => {
-                let p = self.of_a_session().unwrap_or_else(|| self.from_outside());
+                let p = self.of_a_session().unwrap_or_else(|| self.outside_packet());
                 self.send(p);
             }
             78..84 => {
-                let p = self.from_outside();
+                let p = self.outside_packet();
                 self.send(p);
             }
             84..92 => self.error(),
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    fn from_inside(&mut self) -> Packet {
+    fn inside_packet(&mut self) -> Packet {
         let what = self.what();
         let src = self.endpoint(&HOSTS, &INSIDE_PORTS);
         let dst = match self.dice.below(10) {
@@ -259,7 +259,7 @@ impl World {
         World::packet(Zone::Lan, what, src, dst).sane()
     }
 
-    fn from_outside(&mut self) -> Packet {
+    fn outside_packet(&mut self) -> Packet {
         let what = self.what();
         let src = self.endpoint(&FAR, &FAR_PORTS);
         let dst = if self.dice.once_in(6) { self.endpoint(&HOSTS, &INSIDE_PORTS) } else { self.external() };
@@ -431,7 +431,7 @@ impl World {
                 (to, Packet { from: to, what, src, dst })
             }
             _ => {
-                let p = if self.dice.once_in(2) { self.from_inside() } else { self.from_outside() };
+                let p = if self.dice.once_in(2) { self.inside_packet() } else { self.outside_packet() };
                 // As if it had gone the other way.
                 (p.from, World::packet(p.from, p.what, p.dst, p.src))
             }
