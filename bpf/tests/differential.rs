@@ -49,12 +49,8 @@ impl Lab {
         std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
         ip(&["link", "add", "vc", "type", "veth", "peer", "name", "vd"]).unwrap();
         ip(&["link", "set", "vc", "up"]).unwrap();
-        let gw = Gateway::open(&OpenOptions {
-            sessions4: SESSIONS4.into(),
-            sessions6: SESSIONS6.into(),
-            ..fs.options()
-        })
-        .expect("open");
+        let gw = Gateway::open(&OpenOptions { sessions4: SESSIONS4, sessions6: SESSIONS6, ..fs.options() })
+            .expect("open");
         let socket = af_xdp_socket();
         let devs = ["va", "vb", "vc"].map(|name| {
             let i = ifindex(name);
