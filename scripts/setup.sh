@@ -36,6 +36,10 @@ missing() {
 BUILD_PKGS=(clang llvm libelf-dev zlib1g-dev pkg-config make gcc libc6-dev ca-certificates curl)
 TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute iputils-ping
     iputils-tracepath jq python3 python3-scapy python3-pytest)
+# Programs that tests talk with: each is installed where apt has it, and its tests are skipped where not.
+PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server)
+# What they would start as services of the machine.
+PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server)
 # Each line: what it is good for, then the packages to try, first one that exists wins.
 OPTIONAL_PKGS=(
     "looking into BPF maps by hand|bpftool linux-tools-common"
@@ -51,12 +55,15 @@ any_installed() {
 }
 
 APT_UPDATED=0
+apt_update() {
+    [[ $APT_UPDATED -eq 0 ]] || return 0
+    step "apt-get update"
+    as_root apt-get update -qq || warn "apt-get update failed; trying with the package lists at hand"
+    APT_UPDATED=1
+}
+
 apt_install() {
-    if [[ $APT_UPDATED -eq 0 ]]; then
-        step "apt-get update"
-        as_root apt-get update -qq || warn "apt-get update failed; trying with the package lists at hand"
-        APT_UPDATED=1
-    fi
+    apt_update
     local log
     log=$(mktemp)
     if run_logged "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; then
@@ -86,6 +93,7 @@ packages() {
         step "installing ${want[*]}"
         apt_install "${want[@]}" || missing "packages: apt-get could not install ${want[*]} (see its message above)"
     fi
+    peers
     for line in "${OPTIONAL_PKGS[@]}"; do
         what=${line%%|*}
         read -ra candidates <<<"${line#*|}"
@@ -99,6 +107,39 @@ packages() {
             done
         fi
         note "not installed: ${candidates[*]} (for $what)"
+    done
+}
+
+peers() {
+    local pkg want=() have=()
+    for pkg in "${PEER_PKGS[@]}"; do installed "$pkg" || want+=("$pkg"); done
+    if [[ ${#want[@]} -gt 0 && $CHECK -eq 0 ]]; then
+        # What apt does not have is not asked for again and again.
+        compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_update
+        for pkg in "${want[@]}"; do ! apt_has "$pkg" || have+=("$pkg"); done
+    fi
+    if [[ ${#have[@]} -gt 0 ]]; then
+        step "installing ${have[*]} (programs for tests)"
+        keep_services_off
+        apt_install "${have[@]}" || true
+    fi
+    want=()
+    for pkg in "${PEER_PKGS[@]}"; do installed "$pkg" || want+=("$pkg"); done
+    if [[ ${#want[@]} -eq 0 ]]; then
+        ok "programs for tests: all ${#PEER_PKGS[@]} installed"
+    else
+        note "not installed: ${want[*]} (their tests are skipped)"
+    fi
+}
+
+# Masks the units of packages that are about to come, unless somebody has set them up.
+keep_services_off() {
+    local line unit
+    for line in "${PEER_UNITS[@]}"; do
+        unit=/etc/systemd/system/${line%%:*}
+        installed "${line#*:}" || [[ -e $unit || -L $unit ]] && continue
+        as_root mkdir -p "${unit%/*}"
+        as_root ln -s /dev/null "$unit"
     done
 }
 

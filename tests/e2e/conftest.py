@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.books import Books  # noqa: E402
 from harness.lab import Gateway, Lab  # noqa: E402
+from harness.nat import Peers, hide_the_inside  # noqa: E402
 from harness.wire import Sender, Sniffer  # noqa: E402
 
 
@@ -123,6 +124,20 @@ def gw_with(gateway, books):
     return lambda config: use(gateway, books, config)
 
 
+@pytest.fixture
+def gw_changed(gateway, books):
+    """A function: the gateway with the configuration given, by a reload if it runs already."""
+
+    def change(config):
+        if gateway.running is None:
+            return use(gateway, books, config)
+        if gateway.running != config:
+            gateway.reload(config)
+        return gateway
+
+    return change
+
+
 def use(gateway, books, config=None):
     was = gateway.running
     gateway.ensure(config)
@@ -180,6 +195,21 @@ def wire(lab):
     yield Wire
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def peers():
+    """Makes sockets in namespaces, and closes them."""
+    made = Peers()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def hidden(lab):
+    """The lab, and nobody outside knows a way to the branch's IPv4 addresses."""
+    hide_the_inside(lab)
+    return lab
 
 
 @pytest.fixture(params=[4, 6], ids=["v4", "v6"])

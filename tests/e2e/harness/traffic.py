@@ -30,10 +30,10 @@ def process(ns, command, **kw):
                 stream.close()
 
 
-def wait_listening(ns, port, timeout=5.0):
+def wait_listening(ns, port, timeout=5.0, udp=False):
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        if ns.out(["ss", "-Hltn", f"sport = :{port}"]).strip():
+        if ns.out(["ss", "-Hlun" if udp else "-Hltn", f"sport = :{port}"]).strip():
             return
         time.sleep(0.02)
     raise CommandError(f"nothing listens on port {port} in {ns.name} after {timeout} s")

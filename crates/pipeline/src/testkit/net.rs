@@ -201,6 +201,15 @@ impl Net {
         n
     }
 
+    /// The same gateway with its next hops in these records, as the memory that XDP reads.
+    pub fn over(mut self, records: &'static [NextHopRecord]) -> Net {
+        for &n in self.neighbors.values() {
+            NextHop::load(&self.nexthops[usize::from(n)]).store(&records[usize::from(n)]);
+        }
+        self.nexthops = records;
+        self
+    }
+
     /// Adds a port and the routes of its links.
     pub fn port(&mut self, name: &str, zone: Zone, dev: u8, vlan: u16, addrs: &[&str]) -> PortIdx {
         let idx = PortIdx(self.ports.len() as u8);

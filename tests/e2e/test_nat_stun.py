@@ -1,0 +1,79 @@
+"""What STUN clients find out about the NAT is what its configuration says (RFC 5780, RFC 3489).
+
+coturn answers at the two addresses of the Internet host; its own client and another one ask.
+"""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from harness.lab import Addresses as A
+from harness.nat import nat_config
+from harness.traffic import process, wait_listening
+
+TOOLS = ("turnserver", "turnutils_natdiscovery", "stun")
+MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
+pytestmark = [
+    pytest.mark.sag,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (packages coturn, stun-client)"),
+]
+
+INDEPENDENT, ADDRESS, BOTH = "endpoint-independent", "address-dependent", "address-and-port-dependent"
+CONFIGURED = [(INDEPENDENT, INDEPENDENT), (INDEPENDENT, ADDRESS), (INDEPENDENT, BOTH), (ADDRESS, ADDRESS), (BOTH, BOTH)]
+RFC5780 = {INDEPENDENT: "Endpoint Independent", ADDRESS: "Address Dependent", BOTH: "Address and Port Dependent"}
+RFC3489 = {INDEPENDENT: "Independent Filter", ADDRESS: "Address Dependent Filter", BOTH: "Port Dependent Filter"}
+PORT = 3478
+
+
+@pytest.fixture(scope="module")
+def server(hidden):
+    command = ["turnserver", "--stun-only", "-n", "--no-tls", "--no-dtls", "--no-cli", "--log-file", "stdout"]
+    command += ["--listening-ip", A.INET[4], "--listening-ip", A.NARROW[4]]
+    command += ["--listening-port", PORT, "--alt-listening-port", PORT + 1]
+    # Nothing of the machine's own is read or written.
+    command += ["--pidfile", hidden.run_dir / "turn.pid", "--db", hidden.run_dir / "turn.db"]
+    with process(hidden.inet, command, stdout=subprocess.DEVNULL):
+        for port in (PORT, PORT + 1):
+            wait_listening(hidden.inet, port, udp=True)
+        yield
+
+
+def discovered(lab, *options):
+    """What coturn's client says: {"Mapping": …, "Filtering": …}, and all its words."""
+    said = lab.lan1.out(["turnutils_natdiscovery", *options, "-L", A.LAN1[4], "-p", PORT, A.INET[4]], timeout=30)
+    return {kind: behaviour for behaviour, kind in re.findall(r"NAT with (.*) (Mapping|Filtering)!", said)}, said
+
+
+@pytest.mark.parametrize("mapping,filtering", CONFIGURED, ids=["ei-ei", "ei-ad", "ei-apd", "ad-ad", "apd-apd"])
+def test_behaviour(gw_changed, lab, server, peers, mapping, filtering):
+    gw_changed(nat_config(mapping=mapping, filtering=filtering))
+    # Sessions outlive the reload, and with them what they are lent: each round has ports of its own.
+    local = 40000 + 100 * CONFIGURED.index((mapping, filtering))
+    if mapping == BOTH:
+        # One outside port serves sessions to many places, so the port is kept wherever it can be:
+        # what the mapping depends on shows where another host has it.
+        other = peers.udp(lab.lan2, port=local)
+        for dest in ((A.INET[4], PORT), (A.NARROW[4], PORT + 1)):
+            other.sendto(b"mine", dest)
+    # The other client waits for nothing that the first one does.
+    old = lab.lan1.popen(["stun", A.INET[4], "-p", local + 10])
+    found, said = discovered(lab, "-m", "-f", "-l", local)
+    assert found == {"Mapping": RFC5780[mapping], "Filtering": RFC5780[filtering]}, said
+    said = old.communicate(timeout=20)[0]
+    words = "Dependent Mapping" if mapping == ADDRESS else f"Independent Mapping, {RFC3489[filtering]}"
+    assert f"Primary: {words}" in said and "preserves ports" in said, said
+
+
+def test_an_undisturbed_port_is_kept_everywhere(gw_changed, lab, server):
+    """With both dependent on everything and nobody else on the port, the mapping looks independent."""
+    gw_changed(nat_config(mapping=BOTH, filtering=BOTH))
+    found, said = discovered(lab, "-m", "-l", 43000)
+    assert found == {"Mapping": RFC5780[INDEPENDENT]}, said
+    assert said.count(f"UDP reflexive addr: {A.GW_WAN[4]}:43000") >= 2, said
+
+
+def test_hairpinning(gw_changed, lab, server):
+    gw_changed(nat_config(mapping=INDEPENDENT, filtering=INDEPENDENT))
+    _, said = discovered(lab, "-H")
+    assert "successful hairpinning" in said, said
