@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 
 const SESSIONS4: u32 = 150;
 const SESSIONS6: u32 = 60;
-/// Packets of one story.
+/// Packets of one story, and of all of them at the least.
 const STORY: usize = 400;
+const ENOUGH: u64 = 20_000;
 const PORTS: [PortIdx; 4] = [testkit::LAN, testkit::WAN, testkit::LINE, testkit::LAN2];
 
 /// Three devices with the program on them, and a socket for what it punts.
@@ -219,7 +220,7 @@ struct Tally {
     translated: u64,
     tagged: u64,
     v6: u64,
-    protocols: BTreeMap<u8, u64>,
+    protocols: BTreeMap<&'static str, u64>,
     punted: BTreeMap<&'static str, u64>,
     kernel: BTreeMap<&'static str, u64>,
     dropped: BTreeMap<&'static str, u64>,
@@ -344,7 +345,14 @@ impl Story<'_> {
         tally.translated += u64::from(nat);
         tally.tagged += u64::from(look.tagged);
         tally.v6 += u64::from(look.ethertype == ETHERTYPE_IPV6);
-        count(&mut tally.protocols, p.proto);
+        let proto = match p.proto {
+            TCP => "tcp",
+            UDP => "udp",
+            ICMP => "icmp",
+            ICMPV6 => "icmpv6",
+            _ => "other",
+        };
+        count(&mut tally.protocols, proto);
     }
 }
 
@@ -358,7 +366,8 @@ fn tick() -> u32 {
     Nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64).tick().0
 }
 
-fn tell(lab: &Lab, seed: u64, until: Instant, tally: &mut Tally) {
+/// A gateway, its packets, and what happens to it on the way.
+fn tell(lab: &Lab, seed: u64, tally: &mut Tally) {
     let mut d = Dice::new(seed);
     for r in &lab.gw.nexthops()[..512] {
         for w in [&r.dev, &r.dmac_vlan, &r.smac_mtu] {
@@ -371,12 +380,9 @@ fn tell(lab: &Lab, seed: u64, until: Instant, tally: &mut Tally) {
     lab.publish(&rig);
     let mut s = Story { lab, rig, stats: lab.stats(), at: String::new() };
     for n in 0..STORY {
-        if n > 0 && Instant::now() > until {
-            return;
-        }
         let pause = if d.once_in(30) { d.pause() } else { Duration::from_micros(50) };
         s.rig.now = s.rig.now + pause;
-        if d.once_in(60) {
+        if d.once_in(100) {
             match d.once_in(2) {
                 true => s.rig.commit(|n| d.event(n)),
                 false => s.rig.change(|n| d.event(n)),
@@ -400,14 +406,15 @@ fn xdp_does_what_the_pipeline_does() {
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut t = Tally::default();
     let mut seed = first;
-    while Instant::now() < until {
-        tell(&lab, seed, until, &mut t);
+    while Instant::now() < until || t.packets < ENOUGH {
+        tell(&lab, seed, &mut t);
         seed += 1;
     }
     println!("{} stories: {t:#?}", seed - first);
-    let of = |proto| t.protocols.get(&proto).copied().unwrap_or(0);
     assert!(t.forwarded > 1000 && t.translated > 300, "too little was forwarded");
-    assert!(of(TCP) > 50 && of(UDP) > 50 && of(ICMP) > 50 && of(ICMPV6) > 50, "too few protocols");
+    for proto in ["tcp", "udp", "icmp", "icmpv6", "other"] {
+        assert!(t.protocols.get(proto).is_some_and(|n| *n > 50), "too little {proto}");
+    }
     assert!(t.v6 > 50 && t.tagged > 50, "too little IPv6, or too few tags");
     assert!(t.punted.len() > 8 && t.kernel.contains_key("both") && !t.dropped.is_empty(), "too few outcomes");
 }

@@ -21,7 +21,7 @@ const SIZES: [usize; 9] = [0, 1, 7, 12, 40, 100, 1000, 1452, 2500];
 
 /// A gateway with address translation of every kind, more or less.
 pub fn net(d: &mut Dice) -> Net {
-    let mut n = if d.once_in(2) { d.net() } else { Net::branch() };
+    let mut n = if d.once_in(3) { d.net() } else { Net::branch() };
     // XDP never sees what the hardware filters for another address.
     n.options.promiscuous = false;
     if !d.once_in(4) {
