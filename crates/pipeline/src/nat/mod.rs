@@ -116,8 +116,7 @@ impl NatState {
 
     /// Without XDP.
     pub fn private(sessions: u32) -> NatState {
-        let words = POOLS * POOL_WORDS;
-        NatState::new(sessions, Vec::leak((0..words).map(|_| AtomicU64::new(0)).collect()), 0x5EED)
+        NatState::new(sessions, &[], 0x5EED)
     }
 
     /// The pool of an external address: made if it is new, or that of an address that is out of use.

@@ -319,7 +319,7 @@ impl Pool {
 
     fn show(&self, lent: Lent, port: u16) {
         if let Some(w) = self.shown.get(word_of(lent, port)) {
-            w.fetch_or(1 << (port % 64), Ordering::Relaxed);
+            w.fetch_or(1 << (port % 64), Ordering::Release);
         }
     }
 
@@ -343,10 +343,13 @@ impl Pool {
     pub fn fix(&self, wanted: &[u64]) {
         for (i, (f, want)) in self.fixed.iter().zip(wanted).enumerate() {
             f.store(*want, Ordering::Relaxed);
-            let gone = self.shown[i].load(Ordering::Relaxed) & !want;
-            self.shown[i].fetch_or(*want, Ordering::Relaxed);
-            self.shown[i].fetch_and(!gone, Ordering::Relaxed);
-            self.shown[i].fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
+            let Some(shown) = self.shown.get(i) else { continue };
+            // What is lent stays shown all the while. A port is noted as taken before it is shown.
+            let gone = shown.load(Ordering::Acquire);
+            let gone = gone & !(want | self.taken[i].load(Ordering::Acquire));
+            shown.fetch_or(*want, Ordering::Relaxed);
+            shown.fetch_and(!gone, Ordering::Relaxed);
+            shown.fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 

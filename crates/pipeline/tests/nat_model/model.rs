@@ -578,7 +578,10 @@ impl Model {
         }
         let mine =
             |p: u16| self.block(p).is_some_and(|x| self.block_owner(want.addr, x) == Some(inside.addr));
-        if let Some(p) = range.clone().find(|&p| !mine(port) && mine(p) && self.lendable(b, want, p)) {
+        if self.cfg.block.is_some()
+            && !mine(port)
+            && let Some(p) = range.clone().find(|&p| mine(p) && self.lendable(b, want, p))
+        {
             return Err(format!("a new block, though {p} of one that the host has is free"));
         }
         if self.cfg.block.is_none() && keeps && self.lendable(b, want, inside.port) {
@@ -595,8 +598,10 @@ impl Model {
             }
             let alike = |p: u16| p % 2 == inside.port % 2;
             let near = |p: &u16| self.block(*p) == self.block(port);
-            let better = range.clone().filter(near).find(|&p| alike(p) && self.lendable(b, want, p));
-            if let (true, false, Some(p)) = (proto != ICMP, alike(port), better) {
+            if proto != ICMP
+                && !alike(port)
+                && let Some(p) = range.filter(near).find(|&p| alike(p) && self.lendable(b, want, p))
+            {
                 return Err(format!("{port} is not of the parity of {}, {p} would be", inside.port));
             }
         }
