@@ -328,6 +328,11 @@ impl Net {
         self
     }
 
+    /// Whether there is any NAT.
+    pub fn translates(&self) -> bool {
+        !(self.nat.wan.is_empty() && self.nat.private.is_empty() && self.nat.dnat.is_empty())
+    }
+
     fn nat_policy(&mut self) -> NatPolicy {
         let Some(state) = &self.nat_state else { return NatPolicy::default() };
         let own = |p: &Port| p.addrs4.first().map(|a| a.0);
