@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use sag_benches::nat::{outbound, snat_default, snat_overlapping};
+use sag_benches::nat::{Ports, outbound, snat_default, snat_overlapping};
 use sag_benches::*;
 
 use sag_model::flow::FlowRecord4;
@@ -27,7 +27,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let sessions = args.next().and_then(|a| a.parse().ok()).unwrap_or(1_000_000usize);
     let overlap = args.next().is_some_and(|a| a == "overlap");
-    let frames = Frozen::of((0..sessions).map(|n| outbound(n, ENDPOINTS)));
+    let frames = Frozen::of((0..sessions).map(|n| outbound(n, ENDPOINTS, Ports::Apart)));
     let before = resident();
     // Below its last 64th a table makes room for newcomers by ending the unanswered.
     let capacity = (sessions as u32).div_ceil(63) * 64;

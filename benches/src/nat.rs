@@ -32,13 +32,26 @@ pub fn dnat() -> Net {
     net
 }
 
-/// Flow number `n` of so many inside endpoints: to the first remote address from each of them, then
-/// to the next one. Hosts share no address but port numbers, so most ports cannot be kept.
-pub fn outbound(n: usize, endpoints: usize) -> Vec<u8> {
+/// How the port numbers of inside endpoints are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// No two endpoints have the same: each can keep its own outside.
+    Apart,
+    /// All hosts use the same few: one of them can keep its own.
+    Same,
+}
+
+/// Flow number `n` of so many inside endpoints (at most 64,000): to the first remote address from
+/// each of them, then to the next one.
+pub fn outbound(n: usize, endpoints: usize, ports: Ports) -> Vec<u8> {
     let (e, far) = (n % endpoints, n / endpoints);
     let host = format!("192.168.1.{}", 2 + e % 250);
     let remote = format!("198.51.{}.{}", 100 + far / 250, 1 + far % 250);
-    Pkt::udp(&host, &remote, 1024 + (e / 250) as u16, 5000).payload(18).build()
+    let port = match ports {
+        Ports::Apart => 1024 + e * 7919 % 64_000,
+        Ports::Same => 1024 + e / 250,
+    };
+    Pkt::udp(&host, &remote, port as u16, 5000).payload(18).build()
 }
 
 /// Client number `n` of a server inside.
@@ -48,20 +61,31 @@ pub fn inbound(n: usize) -> Vec<u8> {
     Pkt::udp(&client, "203.0.113.2", port, 8080).payload(18).into_port(WAN).build()
 }
 
+/// Where a case's packets come from.
+#[derive(Debug, Clone, Copy)]
+pub enum From {
+    /// So many endpoints inside.
+    Inside(usize, Ports),
+    Outside,
+}
+
 /// A measured situation.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
     pub net: fn() -> Net,
-    /// Inside endpoints; 0: packets come from outside.
-    pub endpoints: usize,
+    pub from: From,
     /// Flows that take turns; for first packets, sessions that are alive.
     pub flows: usize,
     pub first: bool,
 }
 
-const fn case(name: &'static str, net: fn() -> Net, endpoints: usize, flows: usize, first: bool) -> Case {
-    Case { name, net, endpoints, flows, first }
+const fn established(name: &'static str, net: fn() -> Net, from: From, flows: usize) -> Case {
+    Case { name, net, from, flows, first: false }
+}
+
+const fn first(name: &'static str, net: fn() -> Net, from: From, flows: usize) -> Case {
+    Case { name, net, from, flows, first: true }
 }
 
 fn plain() -> Net {
@@ -72,24 +96,31 @@ fn snat_open() -> Net {
     snat(Behavior::EndpointIndependent, Behavior::EndpointIndependent)
 }
 
-/// What `examples/nat.rs` and the benchmarks measure. One address has 64,512 ports of a protocol to
-/// lend, so more flows than that share endpoints.
-pub const CASES: [Case; 15] = [
-    case("established, no NAT, 10,000 flows", plain, 20_000, 10_000, false),
-    case("established, SNAT, 10,000 flows", snat_default, 20_000, 10_000, false),
-    case("established, no NAT, 100,000 flows", plain, 20_000, 100_000, false),
-    case("established, SNAT, 100,000 flows", snat_default, 20_000, 100_000, false),
-    case("established, no NAT, 1,000,000 flows", plain, 20_000, 1_000_000, false),
-    case("established, SNAT, 1,000,000 flows", snat_default, 20_000, 1_000_000, false),
-    case("established, DNAT, 10,000 flows", dnat, 0, 10_000, false),
-    case("first packet, no NAT", plain, 40_000, 10_000, true),
-    case("first packet, SNAT, new binding", snat_default, 40_000, 10_000, true),
-    case("first packet, SNAT, known binding", snat_default, 1_000, 10_000, true),
-    case("first packet, SNAT, new binding, filter open", snat_open, 40_000, 10_000, true),
-    case("first packet, SNAT, overlapping ports", snat_overlapping, 40_000, 10_000, true),
-    case("first packet, DNAT", dnat, 0, 10_000, true),
-    case("first packet, SNAT, new binding, 50,000 alive", snat_default, 64_000, 50_000, true),
-    case("first packet, SNAT, known binding, 500,000 alive", snat_default, 20_000, 500_000, true),
+const FEW: From = From::Inside(1_000, Ports::Apart);
+const SOME: From = From::Inside(20_000, Ports::Apart);
+const MANY: From = From::Inside(64_000, Ports::Apart);
+const SAME: From = From::Inside(64_000, Ports::Same);
+
+/// What `examples/nat.rs` measures. One address has 64,512 ports of a protocol to lend, so more flows
+/// than that share endpoints.
+pub const CASES: [Case; 17] = [
+    established("established, no NAT, 10,000 flows", plain, SOME, 10_000),
+    established("established, SNAT, 10,000 flows", snat_default, SOME, 10_000),
+    established("established, no NAT, 100,000 flows", plain, SOME, 100_000),
+    established("established, SNAT, 100,000 flows", snat_default, SOME, 100_000),
+    established("established, no NAT, 1,000,000 flows", plain, SOME, 1_000_000),
+    established("established, SNAT, 1,000,000 flows", snat_default, SOME, 1_000_000),
+    established("established, DNAT, 10,000 flows", dnat, From::Outside, 10_000),
+    first("first packet, no NAT", plain, MANY, 10_000),
+    first("first packet, SNAT, new binding", snat_default, MANY, 10_000),
+    first("first packet, SNAT, new binding, another port", snat_default, SAME, 10_000),
+    first("first packet, SNAT, known binding", snat_default, FEW, 10_000),
+    first("first packet, SNAT, new binding, open filter", snat_open, MANY, 10_000),
+    first("first packet, SNAT, overlapping", snat_overlapping, MANY, 10_000),
+    first("first packet, SNAT, overlapping, another port", snat_overlapping, SAME, 10_000),
+    first("first packet, SNAT, new binding, 30,000 alive", snat_default, MANY, 30_000),
+    first("first packet, SNAT, known binding, 500,000 alive", snat_default, SOME, 500_000),
+    first("first packet, DNAT", dnat, From::Outside, 10_000),
 ];
 
 /// A case under way.
@@ -107,14 +138,14 @@ impl Case {
         let mut load = Load::new((self.net)());
         // Of first packets more than are alive, so that each is new when its turn comes again.
         let distinct = if self.first { self.flows * 2 + 64 * 64 } else { self.flows };
-        let frames = Frozen::of((0..distinct).map(|n| match self.endpoints {
-            0 => inbound(n),
-            e => outbound(n, e),
+        let frames = Frozen::of((0..distinct).map(|n| match self.from {
+            From::Outside => inbound(n),
+            From::Inside(endpoints, ports) => outbound(n, endpoints, ports),
         }));
-        if self.endpoints == 0 {
+        if let From::Outside = self.from {
             load.dev = DEV_WAN;
         }
-        // First packets come in the order of their numbers: a binding of its own each, as far as there are endpoints.
+        // First packets come in the order of their numbers: each by another endpoint.
         let order = if self.first { (0..distinct).collect() } else { crate::shuffled(distinct) };
         let mut r = Running { case: self, load, frames, order, at: 0, alive: VecDeque::new() };
         for _ in 0..self.flows.div_ceil(64) {

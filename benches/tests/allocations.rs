@@ -1,6 +1,6 @@
 //! The packet path allocates nothing once it is warm.
 
-use sag_benches::nat::{dnat, inbound, outbound, snat_default, snat_overlapping};
+use sag_benches::nat::{Ports, dnat, inbound, outbound, snat_default, snat_overlapping};
 use sag_benches::*;
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::nat::Event;
@@ -110,10 +110,10 @@ fn translated(mut net: Net, log: bool) {
     net.nat.limits.log_sessions = log;
     net.nat.limits.host_sessions = Some(100_000);
     let mut load = Load::new(net);
-    let warm: Vec<_> = (0..64).map(|n| outbound(n, 1000)).collect();
+    let warm: Vec<_> = (0..64).map(|n| outbound(n, 1000, Ports::Same)).collect();
     send(&mut load, DEV_LAN, &warm);
     // As many new bindings as known ones.
-    let fresh: Vec<_> = (64..2000).map(|n| outbound(n, 1000)).collect();
+    let fresh: Vec<_> = (64..2000).map(|n| outbound(n, 1000, Ports::Same)).collect();
     let host = warm[0].clone();
     let port = u16::from_be_bytes([host[34], host[35]]);
     let answer = Pkt::udp("198.51.100.1", "203.0.113.2", 5000, port).into_port(WAN);
@@ -163,7 +163,7 @@ fn destination_nat_filters_and_an_empty_pool() {
     let mut net = snat_default();
     net.nat.limits.range = 2000..=2063;
     let mut load = Load::new(net);
-    let out: Vec<_> = (0..200).map(|n| outbound(n, 1000)).collect();
+    let out: Vec<_> = (0..200).map(|n| outbound(n, 1000, Ports::Same)).collect();
     assert_eq!(allocations(&mut load, &out), 0);
     assert!(!load.all_sent(), "64 ports for 200 endpoints");
     load.dev = DEV_WAN;

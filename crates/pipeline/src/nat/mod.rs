@@ -21,7 +21,7 @@ pub use policy::{
 };
 pub use pool::{BindingNo, Endpoint, Lent, POOL_WORDS, POOLS, Pool};
 
-use crate::table::{Clash, Index};
+use crate::table::{Clash, Index, prefetch};
 use blocks::{Blocks, Took};
 use pool::Acquired;
 use sag_model::flow::{BUCKET_WORDS, Bucket, HASH_M1, HASH_M2, RecordNo};
@@ -184,6 +184,22 @@ impl NatState {
             })
     }
 
+    /// A lease like this may be asked for soon: brings what it looks at into the cache. Most endpoints
+    /// have their own port number outside too, or get it.
+    pub fn expect(&self, source: &Source, lent: Lent, (inside, remote): (Endpoint, Endpoint)) {
+        let pool = &*source.pool;
+        let probe = self.index.probe(self.hash(pool.no, lent, inside.word(), source.scope(remote)));
+        prefetch(self.index.bucket(probe.first));
+        prefetch(self.index.bucket(probe.second));
+        pool.expect(lent, inside.port);
+        self.expect_permit(BindingNo::new(pool.no, lent, inside.port), remote.addr);
+    }
+
+    /// The same of [`NatState::permit`].
+    pub fn expect_permit(&self, binding: BindingNo, remote: Ipv4Addr) {
+        self.permits.expect(permit_key(binding, remote));
+    }
+
     /// The external port of an inside endpoint towards a remote one: the one that it has, or a new
     /// one. The session that asks holds the binding from now on.
     pub fn lease(
@@ -196,11 +212,7 @@ impl NatState {
         tick: u32,
     ) -> Result<Lease, Exhausted> {
         let pool = &*source.pool;
-        let remote = match source.mapping {
-            Behavior::EndpointIndependent => 0,
-            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
-            Behavior::AddressAndPortDependent => remote.word(),
-        };
+        let remote = source.scope(remote);
         let key = inside.word();
         let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
         let shared =
@@ -252,7 +264,7 @@ impl NatState {
         if used >= mark {
             return u.warned.swap(1, Ordering::Relaxed) == 0;
         }
-        if used * 10 < mark * 9 {
+        if used * 10 < mark * 9 && u.warned.load(Ordering::Relaxed) != 0 {
             u.warned.store(0, Ordering::Relaxed);
         }
         false

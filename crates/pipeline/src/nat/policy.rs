@@ -34,6 +34,15 @@ impl Source {
     pub fn overlaps(&self) -> bool {
         self.mapping == Behavior::AddressAndPortDependent && self.filtering == self.mapping
     }
+
+    /// What of a remote endpoint a binding depends on.
+    pub(super) fn scope(&self, remote: Endpoint) -> u64 {
+        match self.mapping {
+            Behavior::EndpointIndependent => 0,
+            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
+            Behavior::AddressAndPortDependent => remote.word(),
+        }
+    }
 }
 
 /// Sessions made by an entry of the configuration.
@@ -243,6 +252,12 @@ impl NatPolicy {
             Some(no) => self.entries.get(usize::from(no)).map(|(_, h)| &**h),
             None => snat.source.and_then(|no| self.source(no)).map(|s| &*s.hits),
         }
+    }
+
+    /// The source by which most sessions from the LAN go.
+    #[inline]
+    pub(crate) fn likely_source(&self) -> Option<&Source> {
+        self.wan.iter().flatten().find_map(|no| self.source((*no)?))
     }
 
     pub fn source(&self, no: u16) -> Option<&Source> {

@@ -1,6 +1,7 @@
 //! An external address and the ports that are lent on it. A slot is one external port of one
 //! protocol: who has it inside, and how many sessions use it. Found by number, without a search.
 
+use crate::table::prefetch;
 use sag_packet::proto::{ICMP, TCP, UDP};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -227,6 +228,15 @@ impl Pool {
         self.slots.get().map(|s| &s[(lent as usize) << 16 | usize::from(port)])
     }
 
+    /// This port is asked for soon: brings its slot into the cache.
+    pub(super) fn expect(&self, lent: Lent, port: u16) {
+        if let Some(slot) = self.slot(lent, port) {
+            // It may lie across two lines.
+            prefetch(&slot.inside);
+            prefetch(&slot.since);
+        }
+    }
+
     /// Who inside has an external port, if it is lent: by its binding.
     pub fn inside(&self, lent: Lent, port: u16) -> Option<(Endpoint, BindingNo)> {
         let slot = self.slot(lent, port)?;
@@ -277,7 +287,9 @@ impl Pool {
         self.show(lent, port);
         let u = &self.uses[lent as usize];
         let used = u.used.fetch_add(1, Ordering::Relaxed) + 1;
-        u.peak.fetch_max(used, Ordering::Relaxed);
+        if u.peak.load(Ordering::Relaxed) < used {
+            u.peak.fetch_max(used, Ordering::Relaxed);
+        }
         if let Some(s) = self.slot(lent, port) {
             s.refs.store(1, Ordering::Release);
         }

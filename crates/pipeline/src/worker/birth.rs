@@ -9,7 +9,7 @@ use crate::session::{self, NAT_HOST, NAT_PERMIT};
 use crate::snapshot::Snapshot;
 use crate::table::{NotCreated, SAME_RULE};
 use sag_model::flow::{Action, RecordNo};
-use sag_model::{DropReason, Nanos};
+use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::parse::{Family, L4};
 use std::sync::atomic::Ordering;
 
@@ -38,6 +38,26 @@ struct Holds {
 }
 
 impl Pipeline {
+    /// A session with this key may be made soon: brings what it will look at into the cache. Most
+    /// sessions are between the LAN and the Internet.
+    #[inline(never)]
+    pub(super) fn expect_birth<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, key: &R::Key) {
+        let (towards, mut new) = (if s.zone == Zone::Lan { Zone::Wan } else { Zone::Lan }, *key);
+        if let Some((src, dst)) = R::ends(key) {
+            if s.zone != Zone::Lan {
+                if let Some(t) = snap.nat.forward(s.zone, dst.addr, s.p.proto, dst.port) {
+                    new = R::with_ends(key, (src, Endpoint { addr: t.addr, port: t.port }));
+                }
+            } else if let (Some(source), Some(lent)) = (snap.nat.likely_source(), Lent::of(s.p.proto)) {
+                if !source.overlaps() {
+                    self.tables.nat.expect(source, lent, (src, dst));
+                }
+                new = R::with_ends(key, (Endpoint { addr: source.pool.addr(), ..src }, dst));
+            }
+        }
+        R::table(&self.tables).expect_new(&R::reverse(&new, towards));
+    }
+
     /// The record that answers for the packet; `None`: it goes without a session.
     pub(super) fn open<R: FamilyOf>(&mut self, first: &First<'_>) -> Result<Option<RecordNo>, DropReason> {
         let First { snap, now, s, frame, way, .. } = *first;
@@ -172,6 +192,10 @@ impl Pipeline {
             let lease =
                 lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))?;
             holds.bindings[0] = lease.binding.0;
+            let new = R::with_ends(key, (external(lease.port), to));
+            if lease.port != src.port {
+                self.expect_other_port::<R>(snap, first.way, &new, (lease.binding, to));
+            }
             self.tell_lease(snap, source.pool.addr(), lent, src, &lease, source);
             if source.filtering == Behavior::AddressDependent
                 && lent != Lent::Icmp
@@ -179,7 +203,6 @@ impl Pipeline {
             {
                 holds.flags |= NAT_PERMIT;
             }
-            let new = R::with_ends(key, (external(lease.port), to));
             let made = self.create::<R>(first, (key, &new), *holds);
             return made.map_err(not_created);
         }
@@ -214,6 +237,20 @@ impl Pipeline {
             }
             // Another host talks to the same place by a protocol without ports.
             _ => Err(DropReason::SnatExhausted),
+        }
+    }
+
+    /// The port is another one than [`Pipeline::expect_birth`] took for likely.
+    fn expect_other_port<R: FamilyOf>(
+        &self,
+        snap: &Snapshot,
+        way: &Way,
+        new: &R::Key,
+        (binding, remote): (BindingNo, Endpoint),
+    ) {
+        self.tables.nat.expect_permit(binding, remote.addr);
+        if let Some(to) = snap.port(way.port) {
+            R::table(&self.tables).expect_new(&R::reverse(new, to.zone));
         }
     }
 
