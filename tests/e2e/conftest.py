@@ -3,6 +3,7 @@
     /usr/bin/python3 -m pytest tests/e2e [--forwarder kernel] [--quick]
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.books import Books  # noqa: E402
 from harness.lab import Gateway, Lab  # noqa: E402
+from harness.net import CommandError  # noqa: E402
 from harness.nat import Peers, hide_the_inside  # noqa: E402
 from harness.wire import Sender, Sniffer  # noqa: E402
 
@@ -168,12 +170,15 @@ def accounts(request):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows the end of the gateway's log."""
+    """A failure shows the end of the gateway's log, and what was dropped since it started."""
     outcome = yield
     report = outcome.get_result()
     gateway = getattr(item, "funcargs", {}).get("gateway")
     if report.failed and gateway is not None and gateway.is_sag:
         report.sections.append(("gateway log", gateway.tail()))
+        with contextlib.suppress(CommandError):
+            dropped = [f"{port}/{why}: {n}" for (port, why), n in gateway.drops().items() if n]
+            report.sections.append(("drops by port and reason", "\n".join(dropped)))
 
 
 @pytest.fixture

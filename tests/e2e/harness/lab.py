@@ -68,7 +68,7 @@ class Lab:
 
     def flush_neighbours(self, *namespaces):
         for ns in namespaces or [self.gw, *self.hosts]:
-            ns.batch("neigh flush all\n-6 neigh flush all\n")
+            ns.ip("neigh flush all")
 
 
 class Gateway:
