@@ -2,9 +2,10 @@
 //! odd and the broken among them.
 
 use sag_model::Zone;
-use sag_model::flow::{FlowRecord, Key4, Key6};
+use sag_model::flow::{Action, FlowRecord, Key4, Key6, RecordNo};
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Kind};
+use sag_pipeline::snapshot::{NextHop, Snapshot};
 use sag_pipeline::table::FlowTable;
 use sag_pipeline::testkit::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +22,7 @@ const SIZES: [usize; 9] = [0, 1, 7, 12, 40, 100, 1000, 1452, 2500];
 
 /// A gateway with address translation of every kind, more or less.
 pub fn net(d: &mut Dice) -> Net {
-    let mut n = if d.once_in(2) { d.net() } else { Net::branch() };
+    let mut n = if d.once_in(3) { d.net() } else { Net::branch() };
     // XDP never sees what the hardware filters for another address.
     n.options.promiscuous = false;
     if !d.once_in(4) {
@@ -63,8 +64,8 @@ pub fn frame(d: &mut Dice, rig: &Rig) -> (u8, Vec<u8>) {
             let known = match n {
                 2 => None,
                 3 => Some(outside(d)),
-                4..=11 => known(d, &rig.pipe.tables.v4, key4),
-                _ => known(d, &rig.pipe.tables.v6, key6),
+                4..=11 => known(d, &rig.snap, &rig.pipe.tables.v4, key4),
+                _ => known(d, &rig.snap, &rig.pipe.tables.v6, key6),
             };
             let p = known.unwrap_or_else(|| inside(d));
             let p = vary(d, p);
@@ -137,13 +138,25 @@ fn key6(k: &Key6) -> Parts {
 }
 
 /// A packet of some session, one way or the other.
-fn known<R: FlowRecord>(d: &mut Dice, t: &FlowTable<R>, parts: fn(&R::Key) -> Parts) -> Option<Pkt> {
-    let session =
-        (0..20).map(|_| d.below(t.used() as usize) as u32).find(|&s| t.meta(s).state.load(Relaxed) != 0)?;
-    let no = sag_model::flow::RecordNo(session * 2 + d.below(2) as u32);
-    let (src, dst, proto, (sport, dport), zone) = parts(&t.record(no).key());
+fn known<R: FlowRecord>(
+    d: &mut Dice,
+    snap: &Snapshot,
+    t: &FlowTable<R>,
+    parts: fn(&R::Key) -> Parts,
+) -> Option<Pkt> {
+    let mut some = || d.below(t.used() as usize) as u32;
+    let session = (0..20).map(|_| some()).find(|&s| t.meta(s).state.load(Relaxed) != 0)?;
+    let r = t.record(RecordNo(session * 2 + d.below(2) as u32));
+    let (src, dst, proto, (sport, dport), zone) = parts(&r.key());
     let (s, t) = (src.to_string(), dst.to_string());
-    let size = d.pick(&SIZES);
+    let mut size = d.pick(&SIZES);
+    if d.once_in(6) {
+        // About as much as the next hop takes.
+        let nexthop = usize::from(Action::from_word(r.action().load(Relaxed)).nexthop);
+        let mtu = snap.nexthops.get(nexthop).map_or(0, |r| NextHop::load(r).mtu);
+        let header = if src.is_ipv4() { 20 } else { 40 } + if proto == TCP { 20 } else { 8 };
+        size = (usize::from(mtu) + d.below(4)).saturating_sub(header + 2).min(2900);
+    }
     let p = match proto {
         TCP => {
             let flags = match d.below(16) {

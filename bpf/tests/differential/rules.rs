@@ -34,19 +34,20 @@ pub fn punt(rig: &Rig, dev: u8, frame: &[u8], why: PuntReason, record: u32) -> R
     let v6 = look.ethertype == ETHERTYPE_IPV6;
     let first_next = ip.get(6).copied().filter(|_| v6);
     let holds = |is: bool| if is { Ok(()) } else { Err(format!("{why:?} does not hold")) };
-    match why {
-        PuntReason::Malformed => return holds(look.seen.is_err() && record == 0),
-        // XDP looks no further than to the first of these; the parser may find them malformed.
-        PuntReason::Options if record == 0 || look.seen.is_err() => {
-            let long = ip.first().is_some_and(|b| b & 0x0F > 5) && !v6;
-            return holds(
-                long || first_next.is_some_and(|n| matches!(n, HOP_BY_HOP | ROUTING | DEST_OPTIONS)),
-            );
+    let long = !v6 && ip.first().is_some_and(|b| b & 0x0F > 5);
+    match (why, look.seen.is_err()) {
+        (PuntReason::Malformed, bad) => return holds(bad && record == 0),
+        // XDP looks neither into options and extension headers nor behind them, nor sums up a header
+        // with options: that the packet is malformed is the worker's to find.
+        (PuntReason::Options, true) => {
+            let ext = |n| matches!(n, HOP_BY_HOP | ROUTING | DEST_OPTIONS);
+            return holds(long || first_next.is_some_and(ext));
         }
-        PuntReason::Fragment if look.seen.is_err() => {
-            let more = ip.get(6..8).is_some_and(|w| (w[0] & 0x3F, w[1]) != (0, 0)) && !v6;
-            return holds(more || first_next == Some(FRAGMENT));
+        (PuntReason::Fragment, true) => {
+            let part = !v6 && ip.get(6..8).is_some_and(|w| (w[0] & 0x3F, w[1]) != (0, 0));
+            return holds(part || first_next == Some(FRAGMENT));
         }
+        (PuntReason::Icmp, true) => return holds(long && ip.get(9) == Some(&ICMP)),
         _ => {}
     }
     let Ok(Seen::Ip(p)) = look.seen else { return Err(format!("punted as {why:?}, but {:?}", look.seen)) };

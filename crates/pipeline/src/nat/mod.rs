@@ -159,6 +159,10 @@ impl NatState {
         &self.hosts
     }
 
+    pub fn permits(&self) -> &Counted<9> {
+        &self.permits
+    }
+
     fn hash(&self, pool: u8, lent: Lent, inside: u64, remote: u64) -> u64 {
         let mix = |h: u64, w: u64, m: u64| {
             let h = (h ^ w).wrapping_mul(m);

@@ -3,7 +3,7 @@
 use super::slow::{hit, tcp_numbers};
 use super::{Pipeline, Slot, touch};
 use crate::family::{Ends, FamilyOf};
-use crate::nat::{BindingNo, Endpoint, Event, Lease, Lent, Snat};
+use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, Lent, Snat, Source};
 use crate::order::Way;
 use crate::session::{self, NAT_HOST, NAT_PERMIT};
 use crate::snapshot::Snapshot;
@@ -18,6 +18,18 @@ const OVERLAP_TRIES: u32 = 64;
 /// Sessions looked at for one that can make room.
 const EVICT_LOOK: u32 = 64;
 
+/// A packet that is to begin a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First<'a> {
+    pub snap: &'a Snapshot,
+    pub now: Nanos,
+    pub s: &'a Slot,
+    pub frame: &'a [u8],
+    /// What becomes of its like, translation aside.
+    pub action: Action,
+    pub way: &'a Way,
+}
+
 /// What a session holds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Holds {
@@ -27,22 +39,15 @@ struct Holds {
 
 impl Pipeline {
     /// The record that answers for the packet; `None`: it goes without a session.
-    pub(super) fn open<R: FamilyOf>(
-        &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
-    ) -> Result<Option<RecordNo>, DropReason> {
+    pub(super) fn open<R: FamilyOf>(&mut self, first: &First<'_>) -> Result<Option<RecordNo>, DropReason> {
+        let First { snap, now, s, frame, way, .. } = *first;
         if snap.port(way.port).is_none() {
             return Err(DropReason::PortNotReady);
         }
         let key = R::flow_key(&s.p, frame, s.zone);
         self.make_room::<R>(snap, now);
         let Some((src, dst)) = R::ends(&key).filter(|_| way.dnat.is_some() || way.snat.is_some()) else {
-            return match self.create::<R>(snap, now, s, frame, action, way, (&key, &key), Holds::default()) {
+            return match self.create::<R>(first, (&key, &key), Holds::default()) {
                 Err(NotCreated::Full) => Err(self.table_full::<R>()),
                 // Its answers have the key of another session's (the same addresses and ports from
                 // another zone), or another worker is at it: it goes without a session.
@@ -71,20 +76,10 @@ impl Pipeline {
         let made = match way.snat {
             None => {
                 let new = R::with_ends(&key, (src, to));
-                self.create::<R>(snap, now, s, frame, action, way, (&key, &new), holds).map_err(not_created)
+                self.create::<R>(first, (&key, &new), holds).map_err(not_created)
             }
             Some(snat) => {
-                let nat = self.translated::<R>(
-                    snap,
-                    now,
-                    s,
-                    frame,
-                    action,
-                    way,
-                    (&key, (src, to)),
-                    snat,
-                    &mut holds,
-                );
+                let nat = self.translated::<R>(first, (&key, (src, to)), snat, &mut holds);
                 if nat.is_ok() {
                     if let Some(entry) = snap.nat.hits(&snat) {
                         entry.sessions.fetch_add(1, Ordering::Relaxed);
@@ -111,21 +106,15 @@ impl Pipeline {
     }
 
     /// A session whose source is translated: counted for its host, with a port of its own.
-    #[allow(clippy::too_many_arguments)]
     fn translated<R: FamilyOf>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
+        first: &First<'_>,
         (key, (src, to)): (&R::Key, Ends),
         snat: Snat,
         holds: &mut Holds,
     ) -> Result<RecordNo, DropReason> {
-        self.count_host(snap, src, holds)?;
-        let made = self.with_port::<R>(snap, now, s, frame, action, way, (key, (src, to)), snat, holds);
+        self.count_host(first.snap, src, holds)?;
+        let made = self.with_port::<R>(first, (key, (src, to)), snat, holds);
         if made.is_err() {
             if holds.flags & NAT_HOST != 0 {
                 self.tables.nat.host_ends(src.addr);
@@ -162,19 +151,14 @@ impl Pipeline {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn with_port<R: FamilyOf>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
+        first: &First<'_>,
         (key, (src, to)): (&R::Key, Ends),
         snat: Snat,
         holds: &mut Holds,
     ) -> Result<RecordNo, DropReason> {
+        let First { snap, now, s, .. } = *first;
         let external = |port| Endpoint { addr: snat.addr, port };
         let source = snat.source.and_then(|no| snap.nat.source(no));
         let lent = Lent::of(s.p.proto).filter(|_| src.port != 0);
@@ -189,14 +173,14 @@ impl Pipeline {
                 lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))?;
             holds.bindings[0] = lease.binding.0;
             self.tell_lease(snap, source.pool.addr(), lent, src, &lease, source);
-            if source.filtering == crate::nat::Behavior::AddressDependent
+            if source.filtering == Behavior::AddressDependent
                 && lent != Lent::Icmp
                 && self.tables.nat.permit(lease.binding, to.addr)
             {
                 holds.flags |= NAT_PERMIT;
             }
             let new = R::with_ends(key, (external(lease.port), to));
-            let made = self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds);
+            let made = self.create::<R>(first, (key, &new), *holds);
             return made.map_err(not_created);
         }
         // The session table alone keeps these apart.
@@ -217,7 +201,7 @@ impl Pipeline {
                 }
             };
             let new = R::with_ends(key, (external(port), to));
-            match self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds) {
+            match self.create::<R>(first, (key, &new), *holds) {
                 Err(NotCreated::Exists(_)) => {}
                 Err(other) => return Err(not_created(other)),
                 Ok(no) => return Ok(no),
@@ -253,7 +237,7 @@ impl Pipeline {
         lent: Lent,
         src: Endpoint,
         lease: &Lease,
-        source: &crate::nat::Source,
+        source: &Source,
     ) {
         if lease.warn {
             let used = source.pool.uses[lent as usize].used.load(Ordering::Relaxed);
@@ -267,18 +251,13 @@ impl Pipeline {
 
     /// Both records, and what the session holds. On `Exists` the found record carries either the
     /// packet's key, and then answers for it, or the key of its answers.
-    #[allow(clippy::too_many_arguments)]
     fn create<R: FamilyOf>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
+        first: &First<'_>,
         (key, new): (&R::Key, &R::Key),
         holds: Holds,
     ) -> Result<RecordNo, NotCreated> {
+        let First { snap, now, s, frame, action, way } = *first;
         let Some(to) = snap.port(way.port).map(|p| p.zone) else { return Err(NotCreated::Contended) };
         let (reverse, answer) = (R::reverse(new, to), R::reverse(key, to));
         let tick = now.tick().0;
