@@ -78,6 +78,11 @@ impl Dice {
         Dice { state: seed, nat: false }
     }
 
+    /// From here on many packets are about NAT.
+    pub fn about_nat(&mut self) {
+        self.nat = true;
+    }
+
     pub fn roll(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
