@@ -6,21 +6,13 @@ import subprocess
 import time
 
 import pytest
+from harness.books import restarted
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.net import run
 from harness.stream import Stream
 
 pytestmark = pytest.mark.sag
-
-
-def restarted(gw, books, quiet=True):
-    """The daemon again, with the same file, over what it left. Its counters begin anew; they can be
-    compared with the devices' from the next quiet moment on."""
-    books.close()
-    gw.start()
-    if quiet:
-        books.open()
 
 
 def test_established_flows_outlive_kill_9(gw, lab, wire, books):

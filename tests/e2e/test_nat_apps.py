@@ -146,7 +146,7 @@ def quic(lab, tmp_path):
     subprocess.run(["openssl", "req", "-x509", *subject, *files], check=True, capture_output=True)
     (tmp_path / "www").mkdir()
     (tmp_path / "got").mkdir()
-    (tmp_path / "www" / "page").write_bytes(bytes(range(256)) * 8192)
+    (tmp_path / "www" / "page").write_bytes(bytes(range(256)) * 32768)
     command = ["gtlsserver", "-q", "-d", tmp_path / "www", INET, 4433, tmp_path / "key.pem", tmp_path / "cert.pem"]
     with process(lab.inet, command, stdout=subprocess.DEVNULL):
         wait_listening(lab.inet, 4433, udp=True)
@@ -156,9 +156,9 @@ def quic(lab, tmp_path):
 @needs("gtlsserver", "gtlsclient", "openssl")
 @pytest.mark.parametrize("migrates", [False, True], ids=["still", "migrating"])
 def test_quic(gw, lab, quic, migrates):
-    """Two megabytes; the migrating client goes on from another port in the middle of them."""
+    """Eight megabytes; the migrating client goes on from another port in the middle of them."""
     before = gw.ctl("sessions", "--dport", "4433", "--count")["total"]
-    options = ["--change-local-addr=5ms"] if migrates else []
+    options = ["--change-local-addr=2ms"] if migrates else []
     get = ["gtlsclient", "-q", "--exit-on-all-streams-close", "--download", quic / "got", *options]
     lab.lan1.run([*get, INET, 4433, f"https://{INET}:4433/page"], timeout=30)
     assert (quic / "got" / "page").read_bytes() == (quic / "www" / "page").read_bytes()

@@ -7,7 +7,7 @@ import pytest
 from harness.lab import Addresses as A
 from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, asked, forward, nat_config, receive, table, talk
 from harness.traffic import http_server, iperf
-from harness.wire import ICMP, IP, TCP, UDP, Ether, IPv6, Raw, marked
+from harness.wire import ICMP, IP, Ether, IPv6, Raw, marked
 
 pytestmark = pytest.mark.sag
 

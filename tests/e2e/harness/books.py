@@ -91,3 +91,12 @@ class Books:
             if device != ours:
                 out.append(f"port {name}: the device received {device} since the test began, the gateway counted {ours}")
         return out
+
+
+def restarted(gw, books, config=None, quiet=True):
+    """The daemon again, over what it left. Its counters begin anew; they can be compared with the
+    devices' from the next quiet moment on."""
+    books.close()
+    gw.start(config)
+    if quiet:
+        books.open()
