@@ -3,7 +3,6 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sag_benches::*;
-use sag_pipeline::table::Quarantine;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -53,7 +52,6 @@ fn first_packet(c: &mut Criterion) {
             let mut load = Load::new(gateway(rules));
             let mut next = (0..flows).cycle();
             let mut alive: VecDeque<u32> = VecDeque::new();
-            let mut quarantine = Quarantine::default();
             b.iter_custom(|iters| {
                 let mut spent = Duration::ZERO;
                 for _ in 0..iters {
@@ -63,7 +61,7 @@ fn first_packet(c: &mut Criterion) {
                     assert_eq!(load.pipe.counters.sessions_created.get() - before, 64);
                     alive.extend(batch.iter().map(|&n| load.session(frames.get(n))));
                     let old = alive.len().saturating_sub(10_000);
-                    load.end(alive.drain(..old), &mut quarantine);
+                    load.end(alive.drain(..old));
                 }
                 assert!(load.all_sent());
                 spent

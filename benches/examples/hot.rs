@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use sag_benches::*;
-use sag_pipeline::table::Quarantine;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ fn main() {
     for chunk in order.chunks(64).filter(|_| !first) {
         load.batch(chunk.iter().map(|&n| frames.get(n)));
     }
-    let (mut alive, mut quarantine) = (VecDeque::new(), Quarantine::default());
+    let mut alive = VecDeque::new();
     let mut next = order.iter().cycle();
     let mut times = Vec::new();
     let start = Instant::now();
@@ -32,7 +31,7 @@ fn main() {
         if first {
             alive.extend(batch.iter().map(|&n| load.session(frames.get(n))));
             let old = alive.len().saturating_sub(flows);
-            load.end(alive.drain(..old), &mut quarantine);
+            load.end(alive.drain(..old));
         }
     }
     times.sort_unstable();

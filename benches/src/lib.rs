@@ -2,18 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod nat;
+
 use sag_model::flow::{FlowRecord, FlowRecord4, FlowRecord6};
 use sag_model::{Nanos, PortIdx, Zone};
 use sag_packet::proto::{ETH_LEN, ETHERTYPE_IPV4};
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Seen, parse};
-use sag_pipeline::nat::NatState;
+use sag_pipeline::nat::{Events, NatState};
 use sag_pipeline::policy::Class;
+use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory};
-use sag_pipeline::testkit::{Acl, DEV_LAN, Dice, Net, Pkt};
+use sag_pipeline::testkit::{Acl, DEV_LAN, DEV_WAN, Dice, Net, Pkt};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Buffers of one worker's receive ring, as AF_XDP has them.
@@ -142,9 +145,14 @@ fn over<R: FlowRecord>(memory: TableMemory<R>) -> FlowTable<R> {
 pub struct Load {
     pub pipe: Pipeline,
     pub snap: Snapshot,
+    pub now: Nanos,
+    /// Where frames arrive: [`DEV_LAN`], unless said otherwise.
+    pub dev: u8,
     ring: Ring,
     verdicts: Vec<Verdict>,
-    now: Nanos,
+    quarantine: Quarantine,
+    events: Events,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// Like the flow tables, one for all.
@@ -154,18 +162,28 @@ fn nat_state() -> Arc<NatState> {
 }
 
 impl Load {
-    /// Over the tables of [`tables`]: one at a time.
-    pub fn new(mut net: Net) -> Load {
+    /// Over the tables of [`tables`]: waits until no other uses them.
+    pub fn new(net: Net) -> Load {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
         let (v4, v6) = tables();
-        let nat = nat_state();
-        net.nat_state = Some(nat.clone());
-        let tables = Tables { v4: over(v4), v6: over(v6), nat };
+        let mut load = Load::over(net, Tables { v4: over(v4), v6: over(v6), nat: nat_state() });
+        load._turn = Some(turn);
+        load
+    }
+
+    pub fn over(mut net: Net, tables: Tables) -> Load {
+        net.nat_state = Some(tables.nat.clone());
         Load {
             pipe: Pipeline::new(Arc::new(tables), 0, 1),
             snap: net.snapshot(),
+            now: Nanos::from_secs(1000),
+            dev: DEV_LAN,
             ring: Ring::default(),
             verdicts: Vec::with_capacity(64),
-            now: Nanos::from_secs(1000),
+            quarantine: Quarantine::default(),
+            events: Events::default(),
+            _turn: None,
         }
     }
 
@@ -176,7 +194,14 @@ impl Load {
         // A tick of the record clock every few thousand batches, as under real load.
         self.now.0 += 5_000;
         let start = Instant::now();
-        self.pipe.batch(&self.snap, self.now, DEV_LAN, &mut self.ring, &mut self.verdicts, &mut Nowhere);
+        self.pipe.batch(&self.snap, self.now, self.dev, &mut self.ring, &mut self.verdicts, &mut Nowhere);
+        start.elapsed()
+    }
+
+    /// The worker's housekeeping between batches; the time that it took.
+    pub fn poll(&mut self) -> Duration {
+        let start = Instant::now();
+        self.pipe.poll(&self.snap, self.now, &mut Nowhere);
         start.elapsed()
     }
 
@@ -185,20 +210,29 @@ impl Load {
         self.verdicts.iter().all(|v| matches!(v, Verdict::Tx { .. }))
     }
 
-    /// The session of a frame of the LAN.
+    /// The session of a frame that arrives.
     pub fn session(&self, frame: &[u8]) -> u32 {
         let t = &self.pipe.tables.v4;
         let Ok(Seen::Ip(p)) = parse(frame, ETHERTYPE_IPV4, ETH_LEN) else { return 0 };
-        let key = p.key4(Zone::Lan);
+        let key = p.key4(if self.dev == DEV_WAN { Zone::Wan } else { Zone::Lan });
         t.find(&key, t.hash(&key)).map_or(0, |no| no.session())
     }
 
-    /// Ends these sessions.
-    pub fn end(&self, sessions: impl IntoIterator<Item = u32>, quarantine: &mut Quarantine) {
+    /// Ends these sessions and gives back what they hold.
+    pub fn end(&mut self, sessions: impl IntoIterator<Item = u32>) {
+        let t = &self.pipe.tables;
         for s in sessions {
-            self.pipe.tables.v4.remove(s, quarantine);
+            let ending = Ending { quarantine: &mut self.quarantine, events: &mut self.events };
+            session::end(&t.v4, s, &self.snap, &t.nat, ending);
         }
-        self.pipe.tables.v4.release(quarantine);
+        t.v4.release(&mut self.quarantine);
+    }
+}
+
+impl Drop for Load {
+    /// The next one gets the same tables: nothing may be lent.
+    fn drop(&mut self) {
+        self.end(1..self.pipe.tables.v4.used());
     }
 }
 
@@ -229,10 +263,14 @@ pub struct Frozen {
 
 impl Frozen {
     pub fn new(ip: Ip, flows: usize) -> Frozen {
+        Frozen::of((0..flows).map(|n| frame(ip, n)))
+    }
+
+    /// Of these frames.
+    pub fn of(frames: impl IntoIterator<Item = Vec<u8>>) -> Frozen {
         let mut bytes = Vec::new();
         let mut len = 0;
-        for n in 0..flows {
-            let f = frame(ip, n);
+        for f in frames {
             len = f.len();
             bytes.extend(f);
         }

@@ -113,8 +113,9 @@ static __always_inline int gw_judge(struct gw_packet *pkt, const struct gw_order
 }
 
 /*
- * Adds a ones' complement sum to a stored checksum (RFC 1624). One fold is enough while both together
- * are at most 0x1FFFE: a valid header checksum is never 0xFFFF, so `delta` may be 0x10000 there.
+ * Adds a ones' complement sum to a stored checksum (RFC 1624), folded once: at most 0xFFFF for a
+ * transport checksum. For a header `delta` may be 0x10000, and both zeros are right in a header that is
+ * received: then the sum may be 0x10000, which gw_plus_zero() takes care of.
  */
 static __always_inline __u32 gw_sum_add(__u32 check, __u32 delta)
 {
@@ -126,7 +127,7 @@ static __always_inline __u32 gw_sum_add(__u32 check, __u32 delta)
 /* As a full computation would have it, which never gives 0xFFFF. */
 static __always_inline __u16 gw_plus_zero(__u32 check)
 {
-	return check == 0xFFFF ? 0 : check;
+	return check >= 0xFFFF ? check - 0xFFFF : check;
 }
 
 /* New ports or identifier, and the transport checksum. */

@@ -165,6 +165,32 @@ fn the_way_back_of_a_query_carries_its_identifier_as_destination() {
     }
 }
 
+/// A header whose other words sum to nothing may carry either zero as its checksum (RFC 1071), also
+/// where the translation does not change the sum.
+#[test]
+fn both_zeros_of_a_header_checksum_are_added_to() {
+    let Some(f) = fixture() else { return };
+    // Source and destination change places.
+    f.install4(2, key4(HOST, FAR, 17, 1000, 53), |r| {
+        r.new_addrs.store(u64::from(raw(FAR)) | u64::from(raw(HOST)) << 32, Relaxed);
+        let ports = u64::from(1000u16.to_be()) | u64::from(53u16.to_be()) << 16;
+        r.new_ports.store(ports | 0xFFFF_FFFF << 32, Relaxed);
+        r.action.store(forward(4, FLOW_SNAT | FLOW_DNAT).to_word(), Relaxed);
+    });
+    let mut frame = v4(HOST, FAR, 17, udp(1000, 53, b"nothing")).frame(None);
+    frame[18..20].fill(0);
+    frame[24..26].fill(0);
+    let rest = !(ones_sum(&frame[14..34], 0) as u16);
+    frame[18..20].copy_from_slice(&rest.to_be_bytes());
+    for zero in [0, 0xFF] {
+        frame[24..26].fill(zero);
+        let run = f.run(&frame);
+        assert_eq!((run.action, run.note), (XDP_REDIRECT, None));
+        assert_eq!(run.frame[24..26], [1, 0], "one hop less is one more");
+        assert_v4_sums(&run.frame[14..]);
+    }
+}
+
 #[test]
 fn udp_checksum_zero_stays_and_is_never_made() {
     let Some(f) = fixture() else { return };

@@ -36,6 +36,10 @@ impl Target {
         match self {
             Target::Parse => d.frame().1,
             Target::Pipeline => {
+                let nat = d.once_in(2);
+                if nat {
+                    d.about_nat();
+                }
                 let mut out = Vec::new();
                 for _ in 0..1 + d.below(12) {
                     let (dev, frame) = d.frame();
@@ -43,6 +47,7 @@ impl Target {
                     out.extend((frame.len() as u16).to_be_bytes());
                     out.extend(frame);
                 }
+                out[0] |= u8::from(nat) * NAT;
                 out
             }
             Target::Config => b"[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"lan\"\n".to_vec(),
@@ -80,9 +85,13 @@ fn parse_frame(data: &[u8]) {
     assert_eq!(q.ttl, if p.ttl > 1 { p.ttl - 1 } else { p.ttl });
 }
 
+/// In the first byte of an input: the gateway has NAT.
+const NAT: u8 = 1 << 5;
+
 /// A byte (device, and whether time passes and a new batch begins), a length, a frame; and so on.
 fn run_batches(data: &[u8]) {
-    let mut rig = Rig::sized(Net::branch(), 16);
+    let nat = data.first().is_some_and(|b| b & NAT != 0);
+    let mut rig = Rig::sized(if nat { Net::translating() } else { Net::branch() }, 16);
     let mut rest = data;
     let mut batch: Vec<&[u8]> = Vec::new();
     while let Some((&[kind, hi, lo], tail)) = rest.split_first_chunk::<3>() {

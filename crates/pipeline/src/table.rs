@@ -98,7 +98,7 @@ pub enum NotCreated {
 
 /// Brings the cache line in; other work goes on meanwhile.
 #[inline(always)]
-fn prefetch<T>(at: &T) {
+pub(crate) fn prefetch<T>(at: &T) {
     #[cfg(target_arch = "x86_64")]
     safe_arch::prefetch_t0(at);
     #[cfg(not(target_arch = "x86_64"))]

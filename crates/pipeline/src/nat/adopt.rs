@@ -55,11 +55,7 @@ impl NatState {
         let Some(source) = source.filter(|s| !s.overlaps() && !s.pool.is_fixed(lent, outside.port)) else {
             return false;
         };
-        let scope = match source.mapping {
-            Behavior::EndpointIndependent => 0,
-            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
-            Behavior::AddressAndPortDependent => remote.word(),
-        };
+        let scope = source.scope(remote);
         let block = policy.limits.port_block;
         let Some(b) = self.adopt(&source.pool, lent, (inside, outside.port), scope, block, tick) else {
             return false;

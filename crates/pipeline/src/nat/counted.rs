@@ -4,6 +4,7 @@
 //! Key and count are one word, so a look sees them together. A key may stand in several words (two
 //! workers began to count it at once, or one word is full): its count is their sum.
 
+use crate::table::prefetch;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const WAYS: usize = 8;
@@ -31,34 +32,49 @@ impl<const BITS: u32> Counted<BITS> {
         size_of_val(&*self.sets)
     }
 
-    fn words(&self, key: u64) -> impl Iterator<Item = &AtomicU64> {
+    /// The two sets of a key.
+    #[inline]
+    fn places(&self, key: u64) -> (usize, usize) {
         let h = key.wrapping_mul(sag_model::flow::HASH_M1);
         let h = (h ^ h >> 32).wrapping_mul(sag_model::flow::HASH_M2);
         let mask = self.sets.len() - 1;
         let (a, b) = ((h >> 32) as usize & mask, h as usize & mask);
         // One set twice would count its keys twice.
-        let b = if a == b { (a + 1) & mask } else { b };
+        (a, if a == b { (a + 1) & mask } else { b })
+    }
+
+    #[inline]
+    fn words(&self, key: u64) -> impl Iterator<Item = &AtomicU64> {
+        let (a, b) = self.places(key);
         let second: &[AtomicU64] = if a == b { &[] } else { &self.sets[b].0 };
         self.sets[a].0.iter().chain(second)
     }
 
+    /// This key is counted soon: brings its words into the cache.
+    #[inline]
+    pub(super) fn expect(&self, key: u64) {
+        let (a, b) = self.places(key);
+        prefetch(&self.sets[a]);
+        prefetch(&self.sets[b]);
+    }
+
     /// Counts one more and returns how many there are now. `None`: no room for the key.
     pub fn add(&self, key: u64) -> Option<u64> {
-        for _ in 0..4 {
-            let known = self.words(key).any(|w| {
+        for _ in 0..64 {
+            let (mut known, mut sum) = (None, 0);
+            self.words(key).for_each(|w| {
                 let old = w.load(Ordering::Relaxed);
-                old >> BITS == key
-                    && (1..Self::MAX).contains(&(old & Self::MAX))
-                    && w.compare_exchange(old, old + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                if old >> BITS == key && old & Self::MAX != 0 {
+                    sum += old & Self::MAX;
+                    known = if old & Self::MAX < Self::MAX { Some((w, old)) } else { known };
+                }
             });
-            let stored = known
-                || self.words(key).any(|w| {
-                    w.load(Ordering::Relaxed) == 0
-                        && w.compare_exchange(0, key << BITS | 1, Ordering::Relaxed, Ordering::Relaxed)
-                            .is_ok()
-                });
-            if stored {
-                return Some(self.get(key));
+            let (w, old, new) = match known {
+                Some((w, old)) => (w, old, old + 1),
+                None => (self.words(key).find(|w| w.load(Ordering::Relaxed) == 0)?, 0, key << BITS | 1),
+            };
+            if w.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return Some(sum + 1);
             }
         }
         None
@@ -66,7 +82,7 @@ impl<const BITS: u32> Counted<BITS> {
 
     /// Counts one less, if there is one.
     pub fn sub(&self, key: u64) {
-        for _ in 0..4 {
+        for _ in 0..64 {
             for w in self.words(key) {
                 let old = w.load(Ordering::Relaxed);
                 if old >> BITS != key || old & Self::MAX == 0 {

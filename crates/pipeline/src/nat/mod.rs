@@ -21,7 +21,7 @@ pub use policy::{
 };
 pub use pool::{BindingNo, Endpoint, Lent, POOL_WORDS, POOLS, Pool};
 
-use crate::table::{Clash, Index};
+use crate::table::{Clash, Index, prefetch};
 use blocks::{Blocks, Took};
 use pool::Acquired;
 use sag_model::flow::{BUCKET_WORDS, Bucket, HASH_M1, HASH_M2, RecordNo};
@@ -116,8 +116,7 @@ impl NatState {
 
     /// Without XDP.
     pub fn private(sessions: u32) -> NatState {
-        let words = POOLS * POOL_WORDS;
-        NatState::new(sessions, Vec::leak((0..words).map(|_| AtomicU64::new(0)).collect()), 0x5EED)
+        NatState::new(sessions, &[], 0x5EED)
     }
 
     /// The pool of an external address: made if it is new, or that of an address that is out of use.
@@ -160,6 +159,10 @@ impl NatState {
         &self.hosts
     }
 
+    pub fn permits(&self) -> &Counted<9> {
+        &self.permits
+    }
+
     fn hash(&self, pool: u8, lent: Lent, inside: u64, remote: u64) -> u64 {
         let mix = |h: u64, w: u64, m: u64| {
             let h = (h ^ w).wrapping_mul(m);
@@ -181,6 +184,22 @@ impl NatState {
             })
     }
 
+    /// A lease like this may be asked for soon: brings what it looks at into the cache. Most endpoints
+    /// have their own port number outside too, or get it.
+    pub fn expect(&self, source: &Source, lent: Lent, (inside, remote): (Endpoint, Endpoint)) {
+        let pool = &*source.pool;
+        let probe = self.index.probe(self.hash(pool.no, lent, inside.word(), source.scope(remote)));
+        prefetch(self.index.bucket(probe.first));
+        prefetch(self.index.bucket(probe.second));
+        pool.expect(lent, inside.port);
+        self.expect_permit(BindingNo::new(pool.no, lent, inside.port), remote.addr);
+    }
+
+    /// The same of [`NatState::permit`].
+    pub fn expect_permit(&self, binding: BindingNo, remote: Ipv4Addr) {
+        self.permits.expect(permit_key(binding, remote));
+    }
+
     /// The external port of an inside endpoint towards a remote one: the one that it has, or a new
     /// one. The session that asks holds the binding from now on.
     pub fn lease(
@@ -193,11 +212,7 @@ impl NatState {
         tick: u32,
     ) -> Result<Lease, Exhausted> {
         let pool = &*source.pool;
-        let remote = match source.mapping {
-            Behavior::EndpointIndependent => 0,
-            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
-            Behavior::AddressAndPortDependent => remote.word(),
-        };
+        let remote = source.scope(remote);
         let key = inside.word();
         let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
         let shared =
@@ -249,7 +264,7 @@ impl NatState {
         if used >= mark {
             return u.warned.swap(1, Ordering::Relaxed) == 0;
         }
-        if used * 10 < mark * 9 {
+        if used * 10 < mark * 9 && u.warned.load(Ordering::Relaxed) != 0 {
             u.warned.store(0, Ordering::Relaxed);
         }
         false
@@ -289,7 +304,7 @@ impl NatState {
         None
     }
 
-    /// A port of a block that the host has, or of the next free block from a place of its own on.
+    /// A port of a block that the host has, or else of the next free block from a place of its own on.
     #[allow(clippy::too_many_arguments)]
     fn choose_in_block(
         &self,
@@ -305,9 +320,11 @@ impl NatState {
         let (first, last) = (blocks.of(*range.start()), blocks.of(*range.end()));
         let count = u32::from(last - first) + 1;
         let start = (u64::from(host).wrapping_mul(HASH_M1) >> 40) as u32 % count;
-        for n in 0..count {
+        // One that the host has, then one that nobody has.
+        let whose = [Some(host), None].into_iter().flat_map(|owner| (0..count).map(move |n| (owner, n)));
+        for (owner, n) in whose {
             let block = first + ((start + n) % count) as u16;
-            if blocks.owner(block).is_some_and(|o| o != host) {
+            if blocks.owner(block) != owner {
                 continue;
             }
             let took = blocks.take(block, host);

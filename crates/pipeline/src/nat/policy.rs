@@ -34,6 +34,15 @@ impl Source {
     pub fn overlaps(&self) -> bool {
         self.mapping == Behavior::AddressAndPortDependent && self.filtering == self.mapping
     }
+
+    /// What of a remote endpoint a binding depends on.
+    pub(super) fn scope(&self, remote: Endpoint) -> u64 {
+        match self.mapping {
+            Behavior::EndpointIndependent => 0,
+            Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
+            Behavior::AddressAndPortDependent => remote.word(),
+        }
+    }
 }
 
 /// Sessions made by an entry of the configuration.
@@ -175,7 +184,7 @@ impl Default for Limits {
 
 impl Limits {
     /// From where a port is lent to an inside port: well-known ones among themselves (RFC 4787
-    /// REQ-3 b), but none that a service of the gateway is likely to have.
+    /// REQ-3a), but none that a service of the gateway is likely to have.
     pub(crate) fn range_for(&self, lent: Lent, port: u16) -> RangeInclusive<u16> {
         match lent {
             Lent::Icmp => 1..=u16::MAX,
@@ -245,6 +254,12 @@ impl NatPolicy {
         }
     }
 
+    /// The source by which most sessions from the LAN go.
+    #[inline]
+    pub(crate) fn likely_source(&self) -> Option<&Source> {
+        self.wan.iter().flatten().find_map(|no| self.source((*no)?))
+    }
+
     pub fn source(&self, no: u16) -> Option<&Source> {
         self.sources.get(usize::from(no))
     }
@@ -263,10 +278,12 @@ impl NatPolicy {
     }
 
     /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
-    /// `None`: nobody has it.
+    /// `None`: nobody has it. Filters keep the outside out: hosts inside reach each other by external
+    /// addresses whatever they have sent before (RFC 4787 REQ-9).
     pub fn lent(
         &self,
         state: &NatState,
+        from: Zone,
         dst: Endpoint,
         lent: Lent,
         remote: Endpoint,
@@ -279,6 +296,7 @@ impl NatPolicy {
         }
         let (inside, binding) = source.pool.inside(lent, dst.port)?;
         let admitted = match source.filtering {
+            _ if from == Zone::Lan => true,
             Behavior::EndpointIndependent => true,
             Behavior::AddressDependent => state.permitted(binding, remote.addr),
             Behavior::AddressAndPortDependent => false,

@@ -1,6 +1,7 @@
 //! An external address and the ports that are lent on it. A slot is one external port of one
 //! protocol: who has it inside, and how many sessions use it. Found by number, without a search.
 
+use crate::table::prefetch;
 use sag_packet::proto::{ICMP, TCP, UDP};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -227,6 +228,15 @@ impl Pool {
         self.slots.get().map(|s| &s[(lent as usize) << 16 | usize::from(port)])
     }
 
+    /// This port is asked for soon: brings its slot into the cache.
+    pub(super) fn expect(&self, lent: Lent, port: u16) {
+        if let Some(slot) = self.slot(lent, port) {
+            // It may lie across two lines.
+            prefetch(&slot.inside);
+            prefetch(&slot.since);
+        }
+    }
+
     /// Who inside has an external port, if it is lent: by its binding.
     pub fn inside(&self, lent: Lent, port: u16) -> Option<(Endpoint, BindingNo)> {
         let slot = self.slot(lent, port)?;
@@ -277,7 +287,9 @@ impl Pool {
         self.show(lent, port);
         let u = &self.uses[lent as usize];
         let used = u.used.fetch_add(1, Ordering::Relaxed) + 1;
-        u.peak.fetch_max(used, Ordering::Relaxed);
+        if u.peak.load(Ordering::Relaxed) < used {
+            u.peak.fetch_max(used, Ordering::Relaxed);
+        }
         if let Some(s) = self.slot(lent, port) {
             s.refs.store(1, Ordering::Release);
         }
@@ -319,7 +331,7 @@ impl Pool {
 
     fn show(&self, lent: Lent, port: u16) {
         if let Some(w) = self.shown.get(word_of(lent, port)) {
-            w.fetch_or(1 << (port % 64), Ordering::Relaxed);
+            w.fetch_or(1 << (port % 64), Ordering::Release);
         }
     }
 
@@ -343,10 +355,13 @@ impl Pool {
     pub fn fix(&self, wanted: &[u64]) {
         for (i, (f, want)) in self.fixed.iter().zip(wanted).enumerate() {
             f.store(*want, Ordering::Relaxed);
-            let gone = self.shown[i].load(Ordering::Relaxed) & !want;
-            self.shown[i].fetch_or(*want, Ordering::Relaxed);
-            self.shown[i].fetch_and(!gone, Ordering::Relaxed);
-            self.shown[i].fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
+            let Some(shown) = self.shown.get(i) else { continue };
+            // What is lent stays shown all the while. A port is noted as taken before it is shown.
+            let gone = shown.load(Ordering::Acquire);
+            let gone = gone & !(want | self.taken[i].load(Ordering::Acquire));
+            shown.fetch_or(*want, Ordering::Relaxed);
+            shown.fetch_and(!gone, Ordering::Relaxed);
+            shown.fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 

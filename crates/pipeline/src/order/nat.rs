@@ -37,11 +37,6 @@ pub(super) fn dnat<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> R
         return if local { Ok(None) } else { Err(stop(DropReason::IcmpUnmatched, None)) };
     }
     let (sport, dport) = v.p.ports();
-    if let Some(t) = snap.nat.forward(v.zone, dst, v.p.proto, dport) {
-        trace.step(Stage::Dnat, || format!("{dst}:{dport} is {}:{} by {}", t.addr, t.port, t.hits.id));
-        let to = Endpoint { addr: t.addr, port: t.port };
-        return Ok(Some(Dnat { to, binding: None, external: dst }));
-    }
     let pool = || snap.nat.externals.get(&dst.to_bits()).and_then(|e| snap.nat.source(e.source?));
     let refuse = |reason| {
         if let Some(s) = pool() {
@@ -49,12 +44,25 @@ pub(super) fn dnat<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> R
         }
         Err(stop(reason, None))
     };
+    if let Some(t) = snap.nat.forward(v.zone, dst, v.p.proto, dport) {
+        trace.step(Stage::Dnat, || format!("{dst}:{dport} is {}:{} by {}", t.addr, t.port, t.hits.id));
+        // A reset begins no session, and without one nothing is translated.
+        if matches!(v.p.l4, L4::Tcp { flags } if flags & TCP_RST != 0) {
+            return refuse(DropReason::NatNoSession);
+        }
+        if !translate::carries(v.p.family, v.p.proto) {
+            return refuse(DropReason::NatProtocol);
+        }
+        let to = Endpoint { addr: t.addr, port: t.port };
+        return Ok(Some(Dnat { to, binding: None, external: dst }));
+    }
     if v.zone != Zone::Lan || snap.nat.hairpin {
         let (wire, remote) = (Endpoint { addr: dst, port: dport }, Endpoint { addr: src, port: sport });
-        let lent = Lent::of(v.p.proto).and_then(|l| snap.nat.lent(v.nat, wire, l, remote));
+        let lent = Lent::of(v.p.proto).and_then(|l| snap.nat.lent(v.nat, v.zone, wire, l, remote));
         match lent {
             Some(Ok((to, binding))) => {
-                let begins = !matches!(v.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_ACK) != TCP_SYN);
+                let all = TCP_SYN | TCP_ACK | TCP_RST;
+                let begins = !matches!(v.p.l4, L4::Tcp { flags } if flags & all != TCP_SYN);
                 if !begins {
                     return refuse(DropReason::NatNoSession);
                 }

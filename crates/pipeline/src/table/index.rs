@@ -3,7 +3,7 @@
 
 use super::prefetch;
 use sag_model::flow::{BUCKET_WORDS, Bucket, Probe, RECORD_BITS, RecordNo};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Words in a bucket from which on a new one rather goes to the emptier bucket.
 const CROWDED: usize = 12;
@@ -52,17 +52,41 @@ impl Index {
         (0..BUCKET_WORDS).map(move |i| &words[(slot + i) % BUCKET_WORDS])
     }
 
+    /// A number of a bucket with the probe's tag that is the right one.
+    #[inline]
+    pub(super) fn find_in(&self, bucket: u32, p: &Probe, is: &impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
+        let words = &self.bucket(bucket).word;
+        let tag = p.tag << RECORD_BITS;
+        let right = |w: &AtomicU32| {
+            let w = w.load(Ordering::SeqCst);
+            (w ^ tag < 1 << RECORD_BITS && w != 0 && is(number(w))).then(|| number(w))
+        };
+        let preferred = right(&words[p.slot % BUCKET_WORDS]);
+        if preferred.is_some() {
+            return preferred;
+        }
+        // All tags at once, without a branch for each: most looks that get here find nothing.
+        let bit =
+            |(i, w): (usize, &AtomicU32)| u32::from(w.load(Ordering::SeqCst) ^ tag < 1 << RECORD_BITS) << i;
+        let mut same: u32 = words.iter().enumerate().map(bit).sum();
+        while same != 0 {
+            let found = right(&words[same.trailing_zeros() as usize]);
+            if found.is_some() {
+                return found;
+            }
+            same &= same - 1;
+        }
+        None
+    }
+
     /// The number that a look for this probe will likely end at, without asking whether it is right.
     #[inline]
     pub fn guess(&self, p: &Probe) -> Option<RecordNo> {
-        for w in self.words(p.first, p.slot) {
-            let w = w.load(Ordering::Acquire);
-            if w >> RECORD_BITS == p.tag && w != 0 {
-                return Some(number(w));
-            }
+        let found = self.find_in(p.first, p, &|_| true);
+        if found.is_none() {
+            prefetch(self.bucket(p.second));
         }
-        prefetch(self.bucket(p.second));
-        None
+        found
     }
 
     #[inline]
@@ -70,20 +94,10 @@ impl Index {
         self.find_in(p.first, p, &is).or_else(|| self.find_in(p.second, p, &is))
     }
 
-    #[inline]
-    pub(super) fn find_in(&self, bucket: u32, p: &Probe, is: &impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
-        for w in self.words(bucket, p.slot) {
-            let w = w.load(Ordering::Acquire);
-            if w >> RECORD_BITS == p.tag && w != 0 && is(number(w)) {
-                return Some(number(w));
-            }
-        }
-        None
-    }
-
     /// Stores the word, then looks whether the key is there a second time; if so takes the word
-    /// back. Store-then-look on both sides: of two racing workers at least one sees the other, and
-    /// whoever sees the other steps back, so a key is never left in the index twice.
+    /// back. Store-then-look on both sides, in the one order of all `SeqCst` accesses: of two racing
+    /// workers at least one sees the other, and whoever sees the other steps back, so a key is never
+    /// left in the index twice.
     pub fn publish(&self, p: &Probe, no: RecordNo, is: impl Fn(RecordNo) -> bool) -> Result<(), Clash> {
         let word = p.tag << RECORD_BITS | no.0;
         let stored = self.choose(p).into_iter().any(|b| {
@@ -95,27 +109,13 @@ impl Index {
         if !stored {
             return Err(Clash::Full);
         }
-        fence(Ordering::SeqCst);
-        match self.twin(p, no, is) {
+        match self.find(p, |other| other != no && is(other)) {
             None => Ok(()),
-            Some(other) => {
+            Some(twin) => {
                 self.withdraw(p, no);
-                Err(Clash::Twin(other))
+                Err(Clash::Twin(twin))
             }
         }
-    }
-
-    /// Another number in the index with this key.
-    fn twin(&self, p: &Probe, no: RecordNo, is: impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
-        for b in [p.first, p.second] {
-            for w in &self.bucket(b).word {
-                let w = w.load(Ordering::SeqCst);
-                if w >> RECORD_BITS == p.tag && w != 0 && number(w) != no && is(number(w)) {
-                    return Some(number(w));
-                }
-            }
-        }
-        None
     }
 
     /// The buckets of a new word, the one to try first in front. The first choice, so that a look
@@ -132,13 +132,11 @@ impl Index {
 
     pub fn withdraw(&self, p: &Probe, no: RecordNo) {
         let word = p.tag << RECORD_BITS | no.0;
-        for b in [p.first, p.second] {
-            for w in &self.bucket(b).word {
-                if w.load(Ordering::Relaxed) == word
-                    && w.compare_exchange(word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-                {
-                    return;
-                }
+        for w in self.words(p.first, p.slot).chain(self.words(p.second, p.slot)) {
+            if w.load(Ordering::Relaxed) == word
+                && w.compare_exchange(word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            {
+                return;
             }
         }
     }

@@ -201,6 +201,28 @@ impl Net {
         n
     }
 
+    /// The same gateway with its next hops in these records, as the memory that XDP reads.
+    pub fn over(mut self, records: &'static [NextHopRecord]) -> Net {
+        for &n in self.neighbors.values() {
+            NextHop::load(&self.nexthops[usize::from(n)]).store(&records[usize::from(n)]);
+        }
+        self.nexthops = records;
+        self
+    }
+
+    /// A branch with source NAT on WAN and line, and forwards of every kind.
+    pub fn translating() -> Net {
+        use crate::nat::Behavior::{AddressDependent, EndpointIndependent};
+        let mut n = Net::branch();
+        n.wan_snat(WAN, EndpointIndependent, AddressDependent);
+        n.snat("192.168.0.0/16", "192.0.2.77", EndpointIndependent, EndpointIndependent);
+        n.dnat(Kind::Internet, "", "192.168.1.10", Some((6, 80, 80, 1000)));
+        n.dnat(Kind::Internet, "203.0.113.50", "192.168.1.11", None);
+        n.dnat(Kind::Intranet, "192.0.2.50", "192.168.2.10", None);
+        n.nat.limits.host_sessions = Some(6);
+        n
+    }
+
     /// Adds a port and the routes of its links.
     pub fn port(&mut self, name: &str, zone: Zone, dev: u8, vlan: u16, addrs: &[&str]) -> PortIdx {
         let idx = PortIdx(self.ports.len() as u8);
@@ -317,6 +339,11 @@ impl Net {
             hits: entry(&format!("dnat {from} {ports:?}")),
         });
         self
+    }
+
+    /// Whether there is any NAT.
+    pub fn translates(&self) -> bool {
+        !(self.nat.wan.is_empty() && self.nat.private.is_empty() && self.nat.dnat.is_empty())
     }
 
     fn nat_policy(&mut self) -> NatPolicy {

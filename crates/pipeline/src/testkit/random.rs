@@ -2,6 +2,7 @@
 //! that flows meet again, answers find their sessions and rules match.
 
 use super::*;
+use crate::nat::{Behavior, Kind};
 use crate::policy::Class;
 use crate::snapshot::{Member, Route};
 use sag_model::MacAddr;
@@ -10,8 +11,22 @@ use std::time::Duration;
 
 /// A seeded generator (splitmix64).
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice {
+    state: u64,
+    /// The last gateway has NAT: many packets are about that.
+    nat: bool,
+}
 
+/// Addresses of WAN ports and of NAT entries; the first is also in [`ODD4`].
+const EXTERNAL4: [&str; 4] = ["203.0.113.2", "203.0.113.2", "203.0.113.77", "203.0.113.50"];
+const BEHAVIORS: [(Behavior, Behavior); 6] = [
+    (Behavior::EndpointIndependent, Behavior::AddressDependent),
+    (Behavior::EndpointIndependent, Behavior::EndpointIndependent),
+    (Behavior::EndpointIndependent, Behavior::AddressAndPortDependent),
+    (Behavior::AddressDependent, Behavior::AddressDependent),
+    (Behavior::AddressAndPortDependent, Behavior::AddressDependent),
+    (Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent),
+];
 const HOSTS4: [&str; 9] = [
     "192.168.1.10",
     "192.168.1.11",
@@ -60,12 +75,17 @@ const RULES: [&str; 8] = [
 
 impl Dice {
     pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+        Dice { state: seed, nat: false }
+    }
+
+    /// From here on many packets are about NAT.
+    pub fn about_nat(&mut self) {
+        self.nat = true;
     }
 
     pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
@@ -115,7 +135,63 @@ impl Dice {
         for _ in 0..self.below(4) {
             self.event(&mut n);
         }
+        self.nat = self.once_in(2);
+        if self.nat {
+            n.nat.limits.port_block = self.once_in(4).then_some(64);
+            let last = self.pick(&[u16::MAX, u16::MAX, 1151]);
+            n.nat.limits.range = 1024..=last;
+            let (mapping, filtering) = BEHAVIORS[self.below(2)];
+            n.wan_snat(WAN, mapping, filtering);
+            for _ in 0..self.below(4) {
+                self.nat(&mut n);
+            }
+        }
         n
+    }
+
+    /// Another thing of NAT changes. To be told by a commit: translations are judged anew by epochs.
+    pub fn nat(&mut self, n: &mut Net) {
+        let (mut mapping, filtering) = self.pick(&BEHAVIORS);
+        if n.nat.limits.port_block.is_some() {
+            mapping = Behavior::EndpointIndependent;
+        }
+        match self.below(10) {
+            0..3 => {
+                n.nat.wan.clear();
+                n.wan_snat(WAN, mapping, filtering);
+            }
+            3 => n.nat.wan.clear(),
+            4 => {
+                n.nat.private.clear();
+                n.snat("192.168.0.0/16", "192.0.2.77", mapping, filtering);
+            }
+            5 => n.nat.hairpin ^= true,
+            6 => n.nat.limits.host_sessions = self.pick(&[None, Some(2), Some(20)]),
+            7 => {
+                let addr = self.pick(&[Some("203.0.113.2"), Some("203.0.113.77"), None]);
+                let own = addr.map(|a| (a.parse().expect("address"), 24));
+                n.ports[WAN.index()].addrs4 = own.into_iter().collect();
+            }
+            _ => {
+                n.nat.dnat.clear();
+                (0..5).for_each(|entry| self.forward(n, entry));
+            }
+        }
+    }
+
+    /// Perhaps one of a few static entries, which do not contradict each other.
+    fn forward(&mut self, n: &mut Net, entry: usize) {
+        if self.once_in(2) {
+            return;
+        }
+        let to = self.pick(&["192.168.1.10", "192.168.1.11", "192.168.2.10"]);
+        match entry {
+            0 => n.dnat(Kind::Internet, "", to, Some((TCP, 80, 80, 1000))),
+            1 => n.dnat(Kind::Internet, "", to, Some((UDP, 53, 80, 53))),
+            2 => n.dnat(Kind::Internet, "203.0.113.50", to, None),
+            3 => n.dnat(Kind::Intranet, "192.0.2.50", to, None),
+            _ => n.dnat(Kind::Internet, "203.0.113.50", to, Some((TCP, 1000, 1001, 80))),
+        };
     }
 
     /// Something happens to the gateway.
@@ -184,7 +260,39 @@ impl Dice {
         p
     }
 
+    /// Between the LAN and the Internet, or inside by an external address.
+    fn talk(&mut self) -> Pkt {
+        let inside = self.pick(&["192.168.1.10", "192.168.1.11", "192.168.2.10"]);
+        let far = self.pick(&["198.51.100.7", "198.51.100.8"]);
+        let (src, dst) = match self.below(5) {
+            0 | 1 => (inside, far),
+            2 | 3 => (far, self.pick(&EXTERNAL4)),
+            _ => (inside, self.pick(&EXTERNAL4)),
+        };
+        let (a, b) = (self.pick(&[53, 80, 1000]), self.pick(&[53, 80, 1000]));
+        let flags = self.pick(&[TCP_SYN, TCP_SYN, TCP_SYN | TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK, TCP_RST]);
+        let p = match self.below(8) {
+            0..4 => Pkt::udp(src, dst, a, b),
+            4..7 => Pkt::tcp(src, dst, a, b, flags),
+            _ => Pkt::echo(src, dst, a, src == far),
+        };
+        let p = p.payload(self.pick(&SIZES));
+        if self.once_in(8) { self.renumbered(p) } else { p }
+    }
+
+    /// A segment far from its connection's numbers.
+    fn renumbered(&mut self, mut p: Pkt) -> Pkt {
+        if p.proto == TCP && p.l4.len() >= 20 {
+            p.l4[4..8].copy_from_slice(&(self.roll() as u32).to_be_bytes());
+            p.fix_l4();
+        }
+        p
+    }
+
     fn whole(&mut self, may_quote: bool) -> Pkt {
+        if self.nat && self.once_in(2) {
+            return self.talk();
+        }
         let v6 = self.once_in(3);
         let addr = |d: &mut Dice| match (v6, d.once_in(12)) {
             (false, false) => d.pick(&HOSTS4),
@@ -192,14 +300,22 @@ impl Dice {
             (true, false) => d.pick(&HOSTS6),
             (true, true) => d.pick(&ODD6),
         };
-        let (src, dst) = (addr(self), addr(self));
+        let (src, mut dst) = (addr(self), addr(self));
+        if !v6 && self.once_in(5) {
+            dst = self.pick(&EXTERNAL4);
+        }
         let (a, b) = (self.pick(&PORTS), self.pick(&PORTS));
         let mut p = match self.below(10) {
             0..=3 => Pkt::udp(src, dst, a, b).payload(self.pick(&SIZES)),
             4..=6 => Pkt::tcp(src, dst, a, b, self.roll() as u8).payload(self.pick(&SIZES)),
             7 => Pkt::echo(src, dst, a, self.once_in(2)),
             8 if may_quote => {
-                let about = self.whole(false);
+                let mut about = self.whole(false);
+                if about.src.is_ipv4() && self.once_in(3) {
+                    // As it is after translation.
+                    about.src = self.pick(&EXTERNAL4).parse().expect("address");
+                    about.fix_l4();
+                }
                 let mut quote = about.ip();
                 quote.truncate(self.pick(&[28, 60, 100, 1000]));
                 let kind = self.pick(&[1, 2, 3, 4, 5, 11, 12, 13, 133, 200]);
@@ -207,10 +323,13 @@ impl Dice {
                 return Pkt::icmp(&from, &to, kind, self.below(16) as u8, self.roll() as u32, &quote);
             }
             _ => {
-                let proto = self.pick(&[47, 50, 89, 132, ICMP, ICMPV6, 255]);
+                let proto = self.pick(&[47, 50, 89, 132, UDP_LITE, ICMP, ICMPV6, 255]);
                 Pkt::new(src, dst, proto, vec![8; self.pick(&SIZES)])
             }
         };
+        if self.once_in(12) {
+            p = self.renumbered(p);
+        }
         p.ttl = self.pick(&[0, 1, 2, 64, 64, 64, 64, 64, 64, 255]);
         p.tos = self.roll() as u8;
         p.id = self.below(4) as u16;

@@ -3,13 +3,13 @@
 use super::slow::{hit, tcp_numbers};
 use super::{Pipeline, Slot, touch};
 use crate::family::{Ends, FamilyOf};
-use crate::nat::{BindingNo, Endpoint, Event, Lease, Lent, Snat};
+use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, Lent, Snat, Source};
 use crate::order::Way;
 use crate::session::{self, NAT_HOST, NAT_PERMIT};
 use crate::snapshot::Snapshot;
 use crate::table::{NotCreated, SAME_RULE};
 use sag_model::flow::{Action, RecordNo};
-use sag_model::{DropReason, Nanos};
+use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::parse::{Family, L4};
 use std::sync::atomic::Ordering;
 
@@ -17,6 +17,18 @@ use std::sync::atomic::Ordering;
 const OVERLAP_TRIES: u32 = 64;
 /// Sessions looked at for one that can make room.
 const EVICT_LOOK: u32 = 64;
+
+/// A packet that is to begin a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First<'a> {
+    pub snap: &'a Snapshot,
+    pub now: Nanos,
+    pub s: &'a Slot,
+    pub frame: &'a [u8],
+    /// What becomes of its like, translation aside.
+    pub action: Action,
+    pub way: &'a Way,
+}
 
 /// What a session holds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,23 +38,36 @@ struct Holds {
 }
 
 impl Pipeline {
+    /// A session with this key may be made soon: brings what it will look at into the cache. Most
+    /// sessions are between the LAN and the Internet.
+    #[inline(never)]
+    pub(super) fn expect_birth<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, key: &R::Key) {
+        let (towards, mut new) = (if s.zone == Zone::Lan { Zone::Wan } else { Zone::Lan }, *key);
+        if let Some((src, dst)) = R::ends(key) {
+            if s.zone != Zone::Lan {
+                if let Some(t) = snap.nat.forward(s.zone, dst.addr, s.p.proto, dst.port) {
+                    new = R::with_ends(key, (src, Endpoint { addr: t.addr, port: t.port }));
+                }
+            } else if let (Some(source), Some(lent)) = (snap.nat.likely_source(), Lent::of(s.p.proto)) {
+                if !source.overlaps() {
+                    self.tables.nat.expect(source, lent, (src, dst));
+                }
+                new = R::with_ends(key, (Endpoint { addr: source.pool.addr(), ..src }, dst));
+            }
+        }
+        R::table(&self.tables).expect_new(&R::reverse(&new, towards));
+    }
+
     /// The record that answers for the packet; `None`: it goes without a session.
-    pub(super) fn open<R: FamilyOf>(
-        &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
-    ) -> Result<Option<RecordNo>, DropReason> {
+    pub(super) fn open<R: FamilyOf>(&mut self, first: &First<'_>) -> Result<Option<RecordNo>, DropReason> {
+        let First { snap, now, s, frame, way, .. } = *first;
         if snap.port(way.port).is_none() {
             return Err(DropReason::PortNotReady);
         }
         let key = R::flow_key(&s.p, frame, s.zone);
         self.make_room::<R>(snap, now);
         let Some((src, dst)) = R::ends(&key).filter(|_| way.dnat.is_some() || way.snat.is_some()) else {
-            return match self.create::<R>(snap, now, s, frame, action, way, (&key, &key), Holds::default()) {
+            return match self.create::<R>(first, (&key, &key), Holds::default()) {
                 Err(NotCreated::Full) => Err(self.table_full::<R>()),
                 // Its answers have the key of another session's (the same addresses and ports from
                 // another zone), or another worker is at it: it goes without a session.
@@ -71,20 +96,10 @@ impl Pipeline {
         let made = match way.snat {
             None => {
                 let new = R::with_ends(&key, (src, to));
-                self.create::<R>(snap, now, s, frame, action, way, (&key, &new), holds).map_err(not_created)
+                self.create::<R>(first, (&key, &new), holds).map_err(not_created)
             }
             Some(snat) => {
-                let nat = self.translated::<R>(
-                    snap,
-                    now,
-                    s,
-                    frame,
-                    action,
-                    way,
-                    (&key, (src, to)),
-                    snat,
-                    &mut holds,
-                );
+                let nat = self.translated::<R>(first, (&key, (src, to)), snat, &mut holds);
                 if nat.is_ok() {
                     if let Some(entry) = snap.nat.hits(&snat) {
                         entry.sessions.fetch_add(1, Ordering::Relaxed);
@@ -111,21 +126,15 @@ impl Pipeline {
     }
 
     /// A session whose source is translated: counted for its host, with a port of its own.
-    #[allow(clippy::too_many_arguments)]
     fn translated<R: FamilyOf>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
+        first: &First<'_>,
         (key, (src, to)): (&R::Key, Ends),
         snat: Snat,
         holds: &mut Holds,
     ) -> Result<RecordNo, DropReason> {
-        self.count_host(snap, src, holds)?;
-        let made = self.with_port::<R>(snap, now, s, frame, action, way, (key, (src, to)), snat, holds);
+        self.count_host(first.snap, src, holds)?;
+        let made = self.with_port::<R>(first, (key, (src, to)), snat, holds);
         if made.is_err() {
             if holds.flags & NAT_HOST != 0 {
                 self.tables.nat.host_ends(src.addr);
@@ -162,19 +171,14 @@ impl Pipeline {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn with_port<R: FamilyOf>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
+        first: &First<'_>,
         (key, (src, to)): (&R::Key, Ends),
         snat: Snat,
         holds: &mut Holds,
     ) -> Result<RecordNo, DropReason> {
+        let First { snap, now, s, .. } = *first;
         let external = |port| Endpoint { addr: snat.addr, port };
         let source = snat.source.and_then(|no| snap.nat.source(no));
         let lent = Lent::of(s.p.proto).filter(|_| src.port != 0);
@@ -188,15 +192,18 @@ impl Pipeline {
             let lease =
                 lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))?;
             holds.bindings[0] = lease.binding.0;
+            let new = R::with_ends(key, (external(lease.port), to));
+            if lease.port != src.port {
+                self.expect_other_port::<R>(snap, first.way, &new, (lease.binding, to));
+            }
             self.tell_lease(snap, source.pool.addr(), lent, src, &lease, source);
-            if source.filtering == crate::nat::Behavior::AddressDependent
+            if source.filtering == Behavior::AddressDependent
                 && lent != Lent::Icmp
                 && self.tables.nat.permit(lease.binding, to.addr)
             {
                 holds.flags |= NAT_PERMIT;
             }
-            let new = R::with_ends(key, (external(lease.port), to));
-            let made = self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds);
+            let made = self.create::<R>(first, (key, &new), *holds);
             return made.map_err(not_created);
         }
         // The session table alone keeps these apart.
@@ -210,11 +217,14 @@ impl Pipeline {
                 (None, Some(lent)) => {
                     let range = limits.range_for(lent, src.port);
                     let span = u64::from(range.end() - range.start()) + 1;
-                    range.start() + (self.random.draw() % span) as u16
+                    let port = range.start() + (self.random.draw() % span) as u16;
+                    // RFC 4787 REQ-4, unless that is just beyond the range.
+                    let alike = port & !1 | src.port & 1;
+                    if lent != Lent::Icmp && range.contains(&alike) { alike } else { port }
                 }
             };
             let new = R::with_ends(key, (external(port), to));
-            match self.create::<R>(snap, now, s, frame, action, way, (key, &new), *holds) {
+            match self.create::<R>(first, (key, &new), *holds) {
                 Err(NotCreated::Exists(_)) => {}
                 Err(other) => return Err(not_created(other)),
                 Ok(no) => return Ok(no),
@@ -227,6 +237,20 @@ impl Pipeline {
             }
             // Another host talks to the same place by a protocol without ports.
             _ => Err(DropReason::SnatExhausted),
+        }
+    }
+
+    /// The port is another one than [`Pipeline::expect_birth`] took for likely.
+    fn expect_other_port<R: FamilyOf>(
+        &self,
+        snap: &Snapshot,
+        way: &Way,
+        new: &R::Key,
+        (binding, remote): (BindingNo, Endpoint),
+    ) {
+        self.tables.nat.expect_permit(binding, remote.addr);
+        if let Some(to) = snap.port(way.port) {
+            R::table(&self.tables).expect_new(&R::reverse(new, to.zone));
         }
     }
 
@@ -250,7 +274,7 @@ impl Pipeline {
         lent: Lent,
         src: Endpoint,
         lease: &Lease,
-        source: &crate::nat::Source,
+        source: &Source,
     ) {
         if lease.warn {
             let used = source.pool.uses[lent as usize].used.load(Ordering::Relaxed);
@@ -264,18 +288,13 @@ impl Pipeline {
 
     /// Both records, and what the session holds. On `Exists` the found record carries either the
     /// packet's key, and then answers for it, or the key of its answers.
-    #[allow(clippy::too_many_arguments)]
     fn create<R: FamilyOf>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        s: &Slot,
-        frame: &[u8],
-        action: Action,
-        way: &Way,
+        first: &First<'_>,
         (key, new): (&R::Key, &R::Key),
         holds: Holds,
     ) -> Result<RecordNo, NotCreated> {
+        let First { snap, now, s, frame, action, way } = *first;
         let Some(to) = snap.port(way.port).map(|p| p.zone) else { return Err(NotCreated::Contended) };
         let (reverse, answer) = (R::reverse(new, to), R::reverse(key, to));
         let tick = now.tick().0;
@@ -351,7 +370,11 @@ impl Pipeline {
     }
 
     fn table_full<R: FamilyOf>(&mut self) -> DropReason {
-        self.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
+        // Told at 1, 2, 4, ... so that a flood does not drown the log.
+        self.refused += 1;
+        if self.refused.is_power_of_two() {
+            self.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
+        }
         DropReason::SessionTableFull
     }
 

@@ -113,6 +113,8 @@ pub struct Pipeline {
     released: Box<[u8]>,
     random: Random,
     events: Events,
+    /// Sessions refused because the table was full.
+    refused: u64,
     /// Where the look for unanswered sessions goes on when the table is full.
     evict_at: u32,
     /// A session was made or ended in this batch: what was found before may no longer hold.
@@ -144,8 +146,14 @@ impl Pipeline {
             random: Random::new(AddrHash::default().hash_one(worker)),
             events: Events::default(),
             evict_at: 1,
+            refused: 0,
             changed: false,
         }
+    }
+
+    /// From here on the same ports are chosen in every run, for replays and tests.
+    pub fn seed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
     }
 
     /// Whether packets wait for a neighbour.
@@ -188,8 +196,8 @@ impl Pipeline {
         }
         for (i, s) in slots.iter_mut().enumerate().filter(|(_, s)| s.alive) {
             match s.p.family {
-                Family::V4 => self.guess::<FlowRecord4>(s, || frames.frame(i)),
-                Family::V6 => self.guess::<FlowRecord6>(s, || frames.frame(i)),
+                Family::V4 => self.guess::<FlowRecord4>(snap, s, || frames.frame(i)),
+                Family::V6 => self.guess::<FlowRecord6>(snap, s, || frames.frame(i)),
             }
         }
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
@@ -208,14 +216,10 @@ impl Pipeline {
 
     /// The record that a packet probably belongs to, or the room for the session that it may make.
     #[inline]
-    fn guess<'f, R: FamilyOf>(&self, s: &mut Slot, frame: impl FnOnce() -> FrameMut<'f>) {
-        let table = R::table(&self.tables);
-        s.found = table.guess(s.hash);
+    fn guess<'f, R: FamilyOf>(&self, snap: &Snapshot, s: &mut Slot, frame: impl FnOnce() -> FrameMut<'f>) {
+        s.found = R::table(&self.tables).guess(s.hash);
         if s.found.is_none() {
-            // Most sessions are between the LAN and the Internet.
-            let towards = if s.zone == Zone::Lan { Zone::Wan } else { Zone::Lan };
-            let key = R::flow_key(&s.p, frame().bytes(), s.zone);
-            table.expect_new(&R::reverse(&key, towards));
+            self.expect_birth::<R>(snap, s, &R::flow_key(&s.p, frame().bytes(), s.zone));
         }
     }
 

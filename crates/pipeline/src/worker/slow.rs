@@ -1,6 +1,7 @@
 //! Packets that no flow record answers for: the walk through all stages, and what it leaves behind
 //! (sessions, ICMP errors, fragments).
 
+use super::birth::First;
 use super::{Pipeline, Slot, Verdict, drop_at, touch};
 use crate::family::{self, FamilyOf};
 use crate::fragments::Ports;
@@ -211,7 +212,7 @@ impl Pipeline {
         match found {
             _ if no_session => hit(snap, way.rule, s, now),
             Some(no) => self.renew::<R>(snap, now, s, no, action, seen.known, way.rule, f.bytes()),
-            None => match self.open::<R>(snap, now, s, f.bytes(), action, &way) {
+            None => match self.open::<R>(&First { snap, now, s, frame: f.bytes(), action, way: &way }) {
                 Ok(no) => found = no,
                 Err(reason) => {
                     // RFC 5508 REQ-8: hosts try elsewhere when they are told.

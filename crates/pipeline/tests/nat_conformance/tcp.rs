@@ -235,7 +235,7 @@ pub fn hairpin() {
         }
     }
     // Between two hosts that have outside ports.
-    let mut r = nat_as(Ei, Ei);
+    let mut r = nat();
     let a = out(&mut r, &Pkt::tcp(HOST, FAR, 4000, 443, SYN));
     let b = out(&mut r, &Pkt::tcp(HOST2, FAR, 4000, 443, SYN));
     becomes(&mut r, &Pkt::tcp(HOST, WAN_IP, 4000, b.port, SYN), a, end(HOST2, 4000));

@@ -71,8 +71,9 @@ pub fn no_port_has_two_hosts() {
 
 #[test]
 pub fn port_ranges_are_kept_apart() {
-    let mut r = nat();
     for port in [1, 123, 500, 1023, 1024, 5060, 49152, 65535] {
+        // Each with a pool of its own: a port that is drawn for one may be another's.
+        let mut r = nat();
         assert_eq!(out(&mut r, &Pkt::udp(HOST, FAR, port, 53)).port, port, "kept if it is free");
         for host in [HOST2, HOST3] {
             let other = out(&mut r, &Pkt::udp(host, FAR, port, 53)).port;
@@ -174,8 +175,14 @@ pub fn filtering_is_configurable() {
 #[test]
 pub fn hairpin() {
     assert!(config::Nat::default().hairpin);
-    // To a host that has sent to the Internet, whose filter admits everybody.
-    let mut r = nat_as(Ei, Ei);
+    // To a host that has sent to the Internet, whatever its filter says of the outside.
+    for filter in [Ei, Ad, Apd] {
+        hairpin_past(filter);
+    }
+}
+
+fn hairpin_past(filter: sag_pipeline::nat::Behavior) {
+    let mut r = nat_as(Ei, filter);
     let a = out(&mut r, &Pkt::udp(HOST, FAR, 4000, 3478));
     let b = out(&mut r, &Pkt::udp(HOST2, FAR, 4000, 3478));
     assert_ne!(a, b);

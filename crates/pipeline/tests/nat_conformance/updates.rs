@@ -2,7 +2,8 @@
 
 use crate::kit::*;
 use sag_model::{DropReason, config};
-use sag_pipeline::nat::Lent;
+use sag_packet::proto::{TCP, UDP_LITE};
+use sag_pipeline::nat::{Kind, Lent};
 use sag_pipeline::policy::Class;
 use std::collections::BTreeSet;
 
@@ -143,6 +144,22 @@ pub fn forged_resets_are_dropped() {
 }
 
 #[test]
+pub fn a_reset_begins_nothing() {
+    let mut n = net();
+    n.wan_snat(WAN, Ei, Ei).dnat(Kind::Internet, "", HOST, Some((TCP, 8080, 8080, 80)));
+    let mut r = Rig::new(n);
+    out(&mut r, &Pkt::tcp(HOST2, FAR2, 4000, 443, SYN));
+    for flags in [RST, RST | ACK, RST | SYN] {
+        for port in [8080, 4000] {
+            silently_refused(&mut r, &Pkt::tcp(FAR, WAN_IP, 80, port, flags), DropReason::NatNoSession);
+            silently_refused(&mut r, &Pkt::tcp(HOST3, WAN_IP, 80, port, flags), DropReason::NatNoSession);
+        }
+        silently_refused(&mut r, &Pkt::tcp(HOST, FAR, 4001, 80, flags), DropReason::NatNoSession);
+    }
+    assert_eq!(r.sessions().0, 1);
+}
+
+#[test]
 pub fn one_port_may_serve_several_hosts() {
     let mut r = nat_as(Apd, Apd);
     // Towards different places everybody keeps the port; towards the same one they are told apart.
@@ -159,6 +176,56 @@ pub fn one_port_may_serve_several_hosts() {
     let mut r = nat();
     out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
     assert_ne!(out(&mut r, &Pkt::udp(HOST2, FAR2, 4000, 53)).port, 4000);
+}
+
+#[test]
+pub fn a_shared_port_keeps_its_parity() {
+    let mut r = nat_as(Apd, Apd);
+    for port in 4000..4020 {
+        out(&mut r, &Pkt::udp(HOST, FAR, port, 53));
+        let other = out(&mut r, &Pkt::udp(HOST2, FAR, port, 53)).port;
+        assert_ne!(other, port);
+        assert_eq!(other % 2, port % 2);
+    }
+}
+
+#[test]
+pub fn what_cannot_be_translated_does_not_pass() {
+    // A checksum over addresses that is not recomputed would arrive wrong.
+    let mut n = net();
+    n.wan_snat(WAN, Ei, Ei).dnat(Kind::Internet, "203.0.113.50", HOST, None);
+    let mut r = Rig::new(n);
+    for (src, dst) in [(HOST2, FAR), (FAR, "203.0.113.50"), (HOST2, "203.0.113.50")] {
+        let p = Pkt::new(src, dst, UDP_LITE, vec![0; 16]);
+        silently_refused(&mut r, &p, DropReason::NatProtocol);
+    }
+}
+
+#[test]
+pub fn a_host_takes_a_block_when_its_own_are_full() {
+    let mut n = net();
+    n.wan_snat(WAN, Ei, Ad);
+    n.nat.limits.port_block = Some(64);
+    n.nat.limits.range = 1024..=1343;
+    let mut r = Rig::new(n);
+    let hosts: Vec<_> = (20..25).map(|i| format!("192.168.1.{i}")).collect();
+    let block = |r: &mut Rig, host: &str, port| out(r, &Pkt::udp(host, FAR, port, 53)).port / 64;
+    for stays in &hosts {
+        // As many hosts as blocks: most do not get the one that they look at first.
+        let blocks: BTreeSet<_> = hosts.iter().map(|h| block(&mut r, h, 5000)).collect();
+        assert_eq!(blocks.len(), 5);
+        let own = block(&mut r, stays, 5000);
+        for _ in 0..2 {
+            r.wait(secs(200));
+            block(&mut r, stays, 5000);
+        }
+        // The others are gone, their blocks are free.
+        for port in 5001..5064 {
+            assert_eq!(block(&mut r, stays, port), own, "{stays} takes another block");
+        }
+        assert_ne!(block(&mut r, stays, 5064), own);
+        r.wait(secs(400));
+    }
 }
 
 #[test]

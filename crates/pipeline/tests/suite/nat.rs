@@ -145,10 +145,11 @@ fn hairpin() {
     // To itself.
     let o = r.send(&Pkt::tcp(HOST, WAN_IP, 4001, 8080, TCP_SYN));
     assert_eq!(ends(&o), (end(WAN_IP, 4001), end(HOST, 80)));
-    // Two hosts behind bindings: the first must have sent to the other's external address.
-    r.send(&Pkt::udp(HOST, WAN_IP, 7000, 7001));
+    // Two hosts behind bindings: filters keep the outside out, not the neighbours.
     r.send(&Pkt::udp(HOST, FAR, 7000, 1));
-    let denied = r.send(&Pkt::udp(HOST2, WAN_IP, 7001, 7000));
+    let o = r.send(&Pkt::udp(HOST2, WAN_IP, 7001, 7000));
+    assert_eq!(ends(&o), (end(WAN_IP, 7001), end(HOST, 7000)));
+    let denied = r.send(&Pkt::udp(FAR2, WAN_IP, 1, 7000).into_port(WAN));
     assert_eq!(denied, Outcome::Drop(DropReason::NatFiltered));
 }
 

@@ -1,0 +1,140 @@
+//! Which differences between the XDP program and the Rust pipeline are meant, each with its reason.
+
+use sag_bpf::PuntReason;
+use sag_model::DropReason;
+use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
+use sag_packet::parse::{self, Family, Fragment, L4, Parsed, Seen};
+use sag_packet::proto::*;
+use sag_pipeline::family::FamilyOf;
+use sag_pipeline::order;
+use sag_pipeline::snapshot::{NextHop, Snapshot};
+use sag_pipeline::testkit::{Outcome, Rig};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What the Rust parser makes of a frame.
+pub struct Look {
+    pub vlan: u16,
+    pub tagged: bool,
+    pub ethertype: u16,
+    pub l3: usize,
+    pub seen: Result<Seen, DropReason>,
+}
+
+pub fn look(frame: &[u8]) -> Option<Look> {
+    let (vlan, ethertype, l3) = parse::link(frame).ok()?;
+    let seen = parse::parse(frame, ethertype, l3);
+    Some(Look { vlan, tagged: l3 > ETH_LEN, ethertype, l3, seen })
+}
+
+/// Whether a reason to punt holds. `Err` says what does not.
+pub fn punt(rig: &Rig, dev: u8, frame: &[u8], why: PuntReason, record: u32) -> Result<(), String> {
+    let look = look(frame).ok_or("no link header")?;
+    let ip = &frame[look.l3..];
+    let v6 = look.ethertype == ETHERTYPE_IPV6;
+    let first_next = ip.get(6).copied().filter(|_| v6);
+    let holds = |is: bool| if is { Ok(()) } else { Err(format!("{why:?} does not hold")) };
+    let long = !v6 && ip.first().is_some_and(|b| b & 0x0F > 5);
+    match (why, look.seen.is_err()) {
+        (PuntReason::Malformed, bad) => return holds(bad && record == 0),
+        // XDP looks neither into options and extension headers nor behind them, nor sums up a header
+        // with options: that the packet is malformed is the worker's to find.
+        (PuntReason::Options, true) => {
+            let ext = |n| matches!(n, HOP_BY_HOP | ROUTING | DEST_OPTIONS);
+            return holds(long || first_next.is_some_and(ext));
+        }
+        (PuntReason::Fragment, true) => {
+            let part = !v6 && ip.get(6..8).is_some_and(|w| (w[0] & 0x3F, w[1]) != (0, 0));
+            return holds(part || first_next == Some(FRAGMENT));
+        }
+        (PuntReason::Icmp, true) => return holds(long && ip.get(9) == Some(&ICMP)),
+        _ => {}
+    }
+    let Ok(Seen::Ip(p)) = look.seen else { return Err(format!("punted as {why:?}, but {:?}", look.seen)) };
+    match p.family {
+        Family::V4 => judged::<FlowRecord4>(rig, dev, look.vlan, frame, &p, why, record, first_next),
+        Family::V6 => judged::<FlowRecord6>(rig, dev, look.vlan, frame, &p, why, record, first_next),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn judged<R: FamilyOf>(
+    rig: &Rig,
+    dev: u8,
+    vlan: u16,
+    frame: &[u8],
+    p: &Parsed,
+    why: PuntReason,
+    record: u32,
+    first_next: Option<u8>,
+) -> Result<(), String> {
+    let (snap, table) = (&rig.snap, R::table(&rig.pipe.tables));
+    let port = snap.ingress.port(dev, vlan).and_then(|i| snap.port(i)).ok_or("no such port")?;
+    let key = R::flow_key(p, frame, port.zone);
+    let found = table.find(&key, table.hash(&key));
+    if record != 0 && found != Some(RecordNo(record)) {
+        return Err(format!("record {record} noted, {found:?} found"));
+    }
+    let r = table.record(RecordNo(record));
+    let action = Action::from_word(r.action().load(Relaxed));
+    let nh = snap.nexthops.get(usize::from(action.nexthop)).map(NextHop::load);
+    let holds = match why {
+        PuntReason::Miss => found.is_none() && p.fragment == Fragment::Whole && !p.options,
+        PuntReason::Epoch => r.epoch().load(Relaxed) != snap.epoch,
+        PuntReason::NextHop => nh.is_none_or(|nh| !nh.valid() || nh.generation != action.nh_gen),
+        PuntReason::TcpFlags => {
+            matches!(p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
+        }
+        PuntReason::Fragment => p.fragment != Fragment::Whole || first_next == Some(FRAGMENT),
+        PuntReason::Options => p.options,
+        PuntReason::Ttl => p.ttl <= 1,
+        PuntReason::Mtu => nh.is_some_and(|nh| p.ip_len > nh.mtu),
+        PuntReason::Icmp => matches!(p.l4, L4::IcmpError { .. } | L4::IcmpOther { .. }),
+        PuntReason::Malformed => false,
+        PuntReason::Flow => action.act != FlowAct::Forward || action.flags & FLOW_PUNT_ALL != 0,
+    };
+    // These are told of packets with a record alone.
+    let of_record = matches!(
+        why,
+        PuntReason::Epoch
+            | PuntReason::NextHop
+            | PuntReason::TcpFlags
+            | PuntReason::Ttl
+            | PuntReason::Mtu
+            | PuntReason::Flow
+    );
+    if holds && of_record == (of_record && record != 0) {
+        Ok(())
+    } else {
+        Err(format!("{why:?} does not hold: {p:?}, record {record} {action:?}, next hop {nh:?}"))
+    }
+}
+
+/// Why XDP may give a packet to the kernel that the pipeline would not.
+pub fn kernel(snap: &Snapshot, dev: u8, frame: &[u8], rust: &Outcome) -> Option<&'static str> {
+    if *rust == Outcome::Kernel {
+        return Some("both");
+    }
+    let look = look(frame)?;
+    if look.tagged && (look.vlan == 0 || snap.ingress.port(dev, look.vlan).is_none()) {
+        return Some("a tag that no port claims: the kernel may");
+    }
+    let ip = &frame[look.l3..];
+    let dst = match look.ethertype {
+        ETHERTYPE_IPV6 => {
+            ip.get(24..).and_then(|a| a.first_chunk::<16>()).map(|a| IpAddr::V6(Ipv6Addr::from(*a)))
+        }
+        _ => ip.get(16..).and_then(|a| a.first_chunk::<4>()).map(|a| IpAddr::V4(Ipv4Addr::from(*a))),
+    }?;
+    let own = order::local(snap, dst).is_err();
+    match rust {
+        Outcome::Drop(_) if own && look.seen.is_err() => {
+            Some("malformed, for this box: its kernel counts it")
+        }
+        // Not the answer to a query: no mapping is asked for it.
+        _ if own && matches!(look.seen, Ok(Seen::Ip(Parsed { l4: L4::IcmpOther { .. }, .. }))) => {
+            Some("ICMP without identifier, for this box")
+        }
+        _ => None,
+    }
+}
