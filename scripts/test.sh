@@ -38,7 +38,7 @@ show_failure() {
         grep -nE -m1 '^(error|failures:|FAIL|=+ (FAILURES|ERRORS) =+|thread .* panicked)' "$log" | cut -d: -f1 || true
     } | {
         read -r line || line=1
-        tail -n "+${line:-1}" "$log" | head -n 60 | sed 's/^/            /'
+        sed -n "${line:-1},$((${line:-1} + 59))s/^/            /p" "$log"
     }
     info "full log: $log"
 }

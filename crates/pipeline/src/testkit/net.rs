@@ -3,7 +3,8 @@
 use super::*;
 use crate::fib::Fib;
 use crate::nat::{
-    Behavior, EntryHits, Kind, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, WanSnat, Wanted,
+    Behavior, EntryHits, Kind, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, Trouble, WanSnat,
+    Wanted,
 };
 use crate::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
 use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, Timeouts};
@@ -354,8 +355,9 @@ impl Net {
         }
         self.nat.wan_addrs = self.ports.iter().filter(|p| p.zone == Zone::Wan).filter_map(own).collect();
         self.nat.local = self.ports.iter().flat_map(|p| &p.addrs4).map(|a| a.0).collect();
-        let (policy, lacking) = self.nat.build(state);
-        assert!(lacking.is_empty(), "no pool for {lacking:?}");
+        let (policy, troubles) = self.nat.build(state);
+        let lacking = troubles.iter().any(|t| matches!(t, Trouble::NoPool { .. }));
+        assert!(!lacking, "{troubles:?}");
         policy
     }
 
