@@ -63,7 +63,9 @@ class Peers:
     def _socket(self, ns, kind, timeout):
         sock = ns.socket(socket.AF_INET, kind)
         self.made.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:
+            # With it, two UDP sockets may be given the same free port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.settimeout(timeout)
         return sock
 
