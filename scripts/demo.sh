@@ -189,6 +189,39 @@ RULES
 epoch_after() { [[ $(ctl --json status | jq .config_epoch) -gt $1 ]]; }
 rule_hits() { ctl --json acl | jq -e "[.acls[].rules[] | select(.id == \"$1\")][0].hits $2"; }
 
+show_nat() {
+    local epoch wan=198.51.100.2 one other figures
+    step "NAT: configs/lab-nat.toml, SIGHUP; the Internet loses its route to the branch"
+    epoch=$(ctl --json status | jq .config_epoch)
+    in_ns wan ip route del 192.0.2.0/25
+    sed "s/sag-lab/$LAB/g" "$SAG_ROOT/configs/lab-nat.toml" | as_root tee "$CONF" >/dev/null
+    lab gw-reload
+    check "the new configuration is in force" wait_until 5 epoch_after "$epoch"
+    one=$(seen_from lan1) other=$(seen_from lan2)
+    check "lan1 and lan2, both from port 40000, come from the WAN address: $one and $other" \
+        two_of_address "$wan" "$one" "$other"
+    figures=$(in_ns lan1 iperf3 -c 203.0.113.10 -t 2 -J 2>/dev/null | jq -r '.end.sum_received.bits_per_second / 1e6 | floor' || true)
+    check "TCP through NAT: ${figures:-no} Mbit/s" test "${figures:-0}" -gt 0
+    lab exec lan1 /usr/bin/python3 "$SAG_ROOT/tests/e2e/harness/httpd.py" 192.0.2.10 8080 "$TMP" >/dev/null 2>&1 &
+    wait_until 5 in_ns lan1 bash -c 'ss -Hltn sport = :8080 | grep -q .' || die "no HTTP server on lan1"
+    check "port forward: $wan:8080 is lan1's, from the Internet" get_hello inet "$wan" 203.0.113.10
+    check "hairpin: and from lan2" get_hello lan2 "$wan" 192.0.2.74
+    check "traceroute from behind NAT: the routers' ICMP errors come back" traces_through_nat
+    ctl nat | sed 's/^/          /'
+    ctl sessions --nat --limit 5 | sed 's/^/          /'
+    check "the NAT log has a record of each beginning" grep -q '"event":"session-created".*"nat_src":"198.51.100.2"' "$RUN/nat.log"
+}
+# Whom the Internet host sees when this one asks from port 40000.
+seen_from() {
+    in_ns "$1" curl -sS --max-time 3 --local-port 40000 http://203.0.113.10:8000/whoami | tr ' ' ':' || echo nobody
+}
+two_of_address() { [[ $2 == "$1":* && $3 == "$1":* && $2 != "$3" ]]; }
+get_hello() { in_ns "$1" curl -sS --max-time 3 --interface "$3" "http://$2:8080/hello.txt" | grep hello; }
+traces_through_nat() {
+    in_ns lan1 traceroute -n -q 1 -w 2 203.0.113.10 | awk 'NR > 1 { print $2 }' | paste -sd' ' |
+        grep -x '192.0.2.1 198.51.100.1 203.0.113.10'
+}
+
 show_counters() {
     step "counters"
     sleep 0.3
@@ -220,6 +253,7 @@ show_iperf
 show_http
 show_mtu
 show_acl
+show_nat
 show_counters
 
 step "$([[ $FAILED -eq 0 ]] && echo "all of it worked" || echo "something failed"); $((SECONDS - DEMO_STARTED)) s after the build"

@@ -1,4 +1,5 @@
-"""python's http.server on one address, without its name lookups (the lab has no DNS).
+"""python's http.server on one address, without its name lookups (the lab has no DNS). The path
+/whoami is answered with the client's address and port.
 
 usage: httpd.py ADDRESS PORT FOLDER
 """
@@ -16,10 +17,22 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
 
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/whoami":
+            super().do_GET()
+            return
+        body = "{} {}\n".format(*self.client_address[:2]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 def main():
     address, port, folder = sys.argv[1:]
     Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler = functools.partial(Handler, directory=folder)
     Server((address, int(port)), handler).serve_forever()
 
 
