@@ -284,7 +284,9 @@ def test_no_wan_address_for_a_while(movable, lab, peers):
     assert silent(server)
     after = gw.drops()
     assert after.get(("0", "nat-no-address"), 0) - before.get(("0", "nat-no-address"), 0) == 2, after
-    lab.gw.batch(f"addr add {WAN}/24 dev wan\naddr add {A.GW_WAN[6]}/64 dev wan\nroute replace default via {A.WAN_ROUTER[4]}\n")
+    lab.gw.batch(
+        f"addr add {WAN}/24 dev wan\naddr add {A.GW_WAN[6]}/64 dev wan\nroute replace default via {A.WAN_ROUTER[4]}\n"
+    )
     lab.gw.ip(f"-6 route replace default via {A.WAN_ROUTER[6]}")
     own_address(gw, WAN)
     assert asked(client, server, (INET, 5520)) == (WAN, 48410)
@@ -380,15 +382,17 @@ def test_log_of_port_blocks(gw_empty, lab, peers):
     ports = {src: [asked(sock, server, (INET, 5550))[1] for sock in socks] for src, socks in clients.items()}
     gw.ctl("sessions", "flush", "--all")
     lines = records(path, lambda lines: sum(r["event"] == "block-returned" for r in lines) >= 4)
-    lent = [(r["host"], r["external"], r["first_port"], r["last_port"]) for r in lines if r["event"] == "block-lent"]
-    returned = [(r["host"], r["external"], r["first_port"], r["last_port"]) for r in lines if r["event"] == "block-returned"]
-    assert len(lent) == 4 and sorted(lent) == sorted(returned), lines
-    assert [r["seq"] for r in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + 8)), "and nothing else"
+    block = lambda r: (r["host"], r["external"], r["first_port"], r["last_port"])
+    lent, returned = ([block(r) for r in lines if r["event"] == f"block-{what}"] for what in ("lent", "returned"))
+    assert len(lent) >= 4 and sorted(lent) == sorted(returned), lines
+    # Sessions that ended before the reload may have their records here; these have none.
+    assert not any(r["event"] == "session-created" or r.get("dport") == 5550 for r in lines), lines
+    assert [r["seq"] for r in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + len(lines)))
     for host, external, first, last in lent:
         assert external == WAN and first % 64 == 0 and last == first + 63
     for src, used in ports.items():
-        blocks = [(first, last) for host, _, first, last in lent if host == src]
-        assert len(blocks) == 2 and all(any(a <= p <= b for a, b in blocks) for p in used)
+        own = [(first, last) for host, _, first, last in lent if host == src]
+        assert len(own) >= 2 and all(any(a <= p <= b for a, b in own) for p in used)
 
 
 # --- limits --------------------------------------------------------------------------------------

@@ -60,28 +60,28 @@ class Peers:
     def __init__(self):
         self.made = []
 
-    def _socket(self, ns, kind, timeout):
+    def _socket(self, ns, kind, timeout, port):
         sock = ns.socket(socket.AF_INET, kind)
         self.made.append(sock)
-        if kind == socket.SOCK_STREAM:
-            # With it, two UDP sockets may be given the same free port.
+        if port:
+            # Not for any free port: two UDP sockets might get the same one.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.settimeout(timeout)
         return sock
 
     def udp(self, ns, address="0.0.0.0", port=0, timeout=3.0):
-        sock = self._socket(ns, socket.SOCK_DGRAM, timeout)
+        sock = self._socket(ns, socket.SOCK_DGRAM, timeout, port)
         sock.bind((address, port))
         return sock
 
     def listen(self, ns, address="0.0.0.0", port=0, timeout=3.0):
-        sock = self._socket(ns, socket.SOCK_STREAM, timeout)
+        sock = self._socket(ns, socket.SOCK_STREAM, timeout, port)
         sock.bind((address, port))
         sock.listen(16)
         return sock
 
     def connect(self, ns, dest, source=("0.0.0.0", 0), timeout=3.0):
-        sock = self._socket(ns, socket.SOCK_STREAM, timeout)
+        sock = self._socket(ns, socket.SOCK_STREAM, timeout, source[1])
         sock.bind(source)
         sock.connect(dest)
         return sock
