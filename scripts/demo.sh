@@ -51,7 +51,7 @@ prepare() {
     find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
     if [[ $BUILD -eq 1 ]]; then
         step "build (cargo build --release)"
-        run_logged "$TMP/build.log" cargo build --release --locked -p sag-vcpe -p sagctl || {
+        run_logged "$TMP/build.log" cargo build --release --locked -p sag-dataplane -p sagctl || {
             tail -n 40 "$TMP/build.log"
             die "the build failed"
         }

@@ -275,7 +275,7 @@ gw_start() {
         # Switching forwarding changes neighbour and router behaviour of IPv6; routes stay.
         ;;
     sag)
-        [[ -x $VCPE ]] || die "$VCPE is not built (cargo build --release -p sag-vcpe), or set SAG_VCPE_BIN"
+        [[ -x $VCPE ]] || die "$VCPE is not built (cargo build --release -p sag-dataplane), or set SAG_VCPE_BIN"
         forwarding gw 0
         # Written only if it is another file: a copy edited in place is kept over a restart.
         [[ $(realpath -m "$config") == "$(realpath -m "$CONF")" ]] || sed "s/sag-lab/$LAB/g" "$config" >"$CONF"

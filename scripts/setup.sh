@@ -35,7 +35,8 @@ missing() {
 
 BUILD_PKGS=(clang llvm libelf-dev zlib1g-dev pkg-config make gcc libc6-dev ca-certificates curl)
 TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute iputils-ping
-    iputils-tracepath jq python3 python3-scapy python3-pytest)
+    iputils-tracepath jq python3 python3-scapy python3-pytest
+    python3-pytest-rerunfailures)
 # Programs that tests talk with: each is installed where apt has it, and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server)
 # What they would start as services of the machine.
