@@ -151,11 +151,14 @@ impl Pipeline {
 
     /// One more session of a host, if it may have it.
     fn count_host(&mut self, snap: &Snapshot, src: Endpoint, holds: &mut Holds) -> Result<(), DropReason> {
-        let Some(n) = self.tables.nat.host_begins(src.addr) else { return Ok(()) };
+        if !self.tables.nat.host_begins(src.addr) {
+            return Ok(());
+        }
         let Some(limit) = snap.nat.limits.host_sessions.map(u64::from) else {
             holds.flags |= NAT_HOST;
             return Ok(());
         };
+        let n = self.tables.nat.host_sessions(src.addr);
         if n > limit {
             self.tables.nat.host_ends(src.addr);
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
