@@ -340,7 +340,8 @@ impl Pipeline {
             Ok(no) => {
                 touch(table.record(no), now, s.p.ip_len);
                 self.counters.sessions_created.add(1);
-                self.changed = true;
+                self.changes.made(s.hash);
+                self.changes.made(table.hash(&reverse));
                 if snap.nat.limits.log_sessions {
                     let tuple = session::tuples(table, no.session());
                     self.events.push(Event::Created { family: R::FAMILY, number: no.session(), tuple });
