@@ -105,6 +105,7 @@ state_dir = "$dir/state"
 pin_dir = "/sys/fs/bpf/$P-$lab"
 control = "$dir/vcpe.sock"
 metrics = ""
+new_flow_rate = 0
 [[port]]
 name = "lan"
 device = "lan"
