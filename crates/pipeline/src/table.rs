@@ -177,10 +177,23 @@ impl<R: FlowRecord> FlowTable<R> {
         R::hash(key, self.seed)
     }
 
-    /// A look for this hash comes soon: brings the line where it starts into the cache.
+    /// A look for this hash comes soon: brings the line where it starts into the cache, or the record
+    /// if it is known.
     #[inline]
-    pub fn expect(&self, hash: u64) {
-        prefetch(self.index.bucket(self.index.probe(hash).first));
+    pub fn expect(&self, hash: u64, known: Option<RecordNo>) {
+        match known {
+            Some(no) => self.expect_record(no),
+            None => prefetch(self.index.bucket(self.index.probe(hash).first)),
+        }
+    }
+
+    #[inline]
+    fn expect_record(&self, no: RecordNo) {
+        let r = self.record(no);
+        prefetch(r);
+        if size_of::<R>() > 64 {
+            prefetch(r.bytes());
+        }
     }
 
     /// A session with this key may be made soon: brings both its index lines into the cache.
@@ -196,11 +209,7 @@ impl<R: FlowRecord> FlowTable<R> {
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<RecordNo> {
         let no = self.index.guess(&self.index.probe(hash))?;
-        let r = self.record(no);
-        prefetch(r);
-        if size_of::<R>() > 64 {
-            prefetch(r.bytes());
-        }
+        self.expect_record(no);
         Some(no)
     }
 

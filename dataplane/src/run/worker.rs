@@ -4,8 +4,9 @@
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
-use sag_bpf::Injector;
+use sag_bpf::{Injector, PuntNote};
 use sag_model::config::ZeroCopy;
+use sag_model::flow::RecordNo;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::counters::Counters;
@@ -435,6 +436,11 @@ impl Frames for Batch<'_> {
     fn frame(&mut self, i: usize) -> FrameMut<'_> {
         let (buf, start, len) = self.0[i].packet_mut();
         FrameMut::new(buf, start, len)
+    }
+
+    fn hint(&self, i: usize) -> Option<RecordNo> {
+        let note = PuntNote::read(*self.0[i].front(PuntNote::LEN)?.first_chunk()?)?;
+        (note.record != 0).then_some(RecordNo(note.record))
     }
 }
 

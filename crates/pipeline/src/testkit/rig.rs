@@ -5,6 +5,7 @@ use crate::nat::NatState;
 use crate::snapshot::Snapshot;
 use crate::table::{FlowTable, Grace};
 use crate::worker::{BATCH, Emit, Frames, Pipeline, Tables, Verdict};
+use sag_model::flow::RecordNo;
 use sag_model::{DropReason, Nanos};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
@@ -14,9 +15,9 @@ use std::time::Duration;
 /// Room in front of a received frame, as AF_XDP gives it.
 const HEADROOM: usize = 256;
 
-/// Frames in buffers with headroom.
+/// Frames in buffers with headroom, and the records that XDP is said to have found for them.
 #[derive(Debug, Clone, Default)]
-pub struct Buffers(pub Vec<(Vec<u8>, usize)>);
+pub struct Buffers(pub Vec<(Vec<u8>, usize)>, pub Vec<Option<RecordNo>>);
 
 impl Buffers {
     pub fn new<F: AsRef<[u8]>>(frames: impl IntoIterator<Item = F>) -> Buffers {
@@ -26,7 +27,7 @@ impl Buffers {
             let len = b.len() - HEADROOM;
             (b, len)
         };
-        Buffers(frames.into_iter().map(one).collect())
+        Buffers(frames.into_iter().map(one).collect(), Vec::new())
     }
 }
 
@@ -38,6 +39,10 @@ impl Frames for Buffers {
     fn frame(&mut self, i: usize) -> FrameMut<'_> {
         let (b, len) = &mut self.0[i];
         FrameMut::new(b, HEADROOM, *len)
+    }
+
+    fn hint(&self, i: usize) -> Option<RecordNo> {
+        self.1.get(i).copied().flatten()
     }
 }
 
@@ -167,8 +172,19 @@ impl Rig {
 
     /// Frames that arrived together on a device.
     pub fn batch<F: AsRef<[u8]>>(&mut self, dev: u8, frames: &[F]) -> Vec<Outcome> {
+        self.hinted(dev, frames, Vec::new())
+    }
+
+    /// The same with the records that XDP is said to have found.
+    pub fn hinted<F: AsRef<[u8]>>(
+        &mut self,
+        dev: u8,
+        frames: &[F],
+        hints: Vec<Option<RecordNo>>,
+    ) -> Vec<Outcome> {
         assert!(frames.len() <= BATCH);
         let mut buffers = Buffers::new(frames);
+        buffers.1 = hints;
         self.pipe.batch(&self.snap, self.now, dev, &mut buffers, &mut self.verdicts, &mut self.sent);
         assert_eq!(self.verdicts.len(), frames.len(), "a verdict for every frame");
         self.check_books();

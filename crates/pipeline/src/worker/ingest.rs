@@ -11,7 +11,8 @@ use sag_packet::parse::{self, Family, L4};
 use std::net::IpAddr;
 
 impl Pipeline {
-    /// Ingress port, headers and flow hash of a frame, into `slot`.
+    /// Ingress port, headers and flow hash of a frame, into `slot`, which has the record that XDP
+    /// found, if any.
     #[inline]
     pub(super) fn ingest(
         &mut self,
@@ -59,12 +60,12 @@ impl Pipeline {
         slot.hash = match p.family {
             Family::V4 => {
                 let hash = self.tables.v4.hash(&p.key4(port.zone));
-                self.tables.v4.expect(hash);
+                self.tables.v4.expect(hash, slot.found);
                 hash
             }
             Family::V6 => {
                 let hash = self.tables.v6.hash(&p.key6(frame, port.zone));
-                self.tables.v6.expect(hash);
+                self.tables.v6.expect(hash, slot.found);
                 hash
             }
         };

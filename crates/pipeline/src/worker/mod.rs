@@ -60,6 +60,11 @@ pub trait Frames {
         self.len() == 0
     }
     fn frame(&mut self, i: usize) -> FrameMut<'_>;
+    /// The record that XDP has found for a frame, if it has said so. It may be anything: its key is
+    /// compared.
+    fn hint(&self, _i: usize) -> Option<RecordNo> {
+        None
+    }
 }
 
 /// What becomes of a frame.
@@ -213,6 +218,7 @@ impl Pipeline {
         let mut slots = std::mem::take(&mut self.slots);
         slots.iter_mut().skip(n).for_each(|s| s.alive = false);
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
+            s.found = frames.hint(i);
             s.alive = match self.ingest(snap, dev, frames.frame(i).bytes(), s) {
                 Ok(()) => true,
                 Err(v) => {
@@ -221,7 +227,7 @@ impl Pipeline {
                 }
             };
         }
-        for (i, s) in slots.iter_mut().enumerate().filter(|(_, s)| s.alive) {
+        for (i, s) in slots.iter_mut().enumerate().filter(|(_, s)| s.alive && s.found.is_none()) {
             match s.p.family {
                 Family::V4 => self.guess::<FlowRecord4>(snap, s, || frames.frame(i)),
                 Family::V6 => self.guess::<FlowRecord6>(snap, s, || frames.frame(i)),

@@ -279,3 +279,46 @@ fn explained_as_it_would_be_forwarded() {
     assert_eq!(explain(&rig, &Pkt::udp(HOST, "192.168.1.1", 1, 2)).1, Explained::Stopped(Stop::Kernel));
     assert_eq!(stopped(rig.pipe.explain(&rig.snap, DEV_LAN, &[0; 9]).1), Some(DropReason::EthTruncated));
 }
+
+/// What XDP says of a packet's record is a hint: right or wrong, the outcome is the same.
+#[test]
+fn hints_change_nothing() {
+    let mut random = 7u64;
+    let mut draw = |n: u64| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (random >> 33) % n
+    };
+    let (mut plain, mut told) = (Rig::branch(), Rig::branch());
+    for round in 0..200 {
+        let frames: Vec<_> = (0..draw(20) + 1)
+            .map(|_| {
+                let port = 1000 + draw(30) as u16;
+                let flags = [SYN, TCP_ACK, FIN, TCP_RST][draw(4) as usize];
+                match draw(3) {
+                    0 => Pkt::tcp(HOST, FAR, port, 80, flags).build(),
+                    1 => Pkt::udp(HOST, FAR, port, 53).build(),
+                    _ => Pkt::udp("2001:db8:1::10", "2001:db8:ffff::7", port, 53).build(),
+                }
+            })
+            .collect();
+        let hints = frames
+            .iter()
+            .map(|_| match draw(4) {
+                0 => None,
+                1 => Some(RecordNo(u32::MAX >> draw(32))),
+                _ => Some(RecordNo(2 * (1 + draw(60) as u32))),
+            })
+            .collect();
+        let (a, b) = (plain.batch(DEV_LAN, &frames), told.hinted(DEV_LAN, &frames, hints));
+        assert_eq!(a, b, "round {round}");
+        assert_eq!(plain.sessions(), told.sessions());
+    }
+    let of = |r: &Rig| {
+        let one = |no| {
+            let f = r.pipe.tables.v4.record(RecordNo(no));
+            (f.key(), f.packets.load(Relaxed), f.bytes.load(Relaxed))
+        };
+        (2..140).map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&plain), of(&told));
+}
