@@ -7,8 +7,7 @@ fn car(priority: u8, limit: &str) -> String {
 }
 
 fn absolute(priority: u8, min: u32, max: u32) -> String {
-    let limit =
-        format!("limit_type = \"Absolute\"\nmin_bandwidth_abs = {min}\nmax_bandwidth_abs = {max}");
+    let limit = format!("limit_type = \"Absolute\"\nmin_bandwidth_abs = {min}\nmax_bandwidth_abs = {max}");
     car(priority, &limit)
 }
 
@@ -34,8 +33,16 @@ fn refused(bandwidth: &str, cars: &[String], says: &str) {
 fn floors_add_up_to_the_link_at_the_most() {
     let link = "[bandwidth]\nccn = 10\ninternet_up = 10";
     assert!(judged(link, &[absolute(1, 6, 10), absolute(2, 4, 10)]).is_ok());
-    refused(link, &[absolute(1, 6, 10), absolute(2, 5, 10)], "add up to 11 Mbit/s, more than bandwidth.ccn = 10");
-    refused("bandwidth = 10", &[absolute(1, 6, 10), absolute(2, 5, 10)], "more than the bandwidth of port 1 = 10");
+    refused(
+        link,
+        &[absolute(1, 6, 10), absolute(2, 5, 10)],
+        "add up to 11 Mbit/s, more than bandwidth.ccn = 10",
+    );
+    refused(
+        "bandwidth = 10",
+        &[absolute(1, 6, 10), absolute(2, 5, 10)],
+        "more than the bandwidth of port 1 = 10",
+    );
     // Unlimited links carry everything.
     assert!(judged("", &[absolute(1, 600, 1000), absolute(2, 500, 1000)]).is_ok());
 }

@@ -8,8 +8,8 @@ use crate::config::raw::{RawQos, RawQosCar, RawQosPolicy};
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
 use crate::config::types::{BURST_MS, Bandwidth, CarLimit, PercentSource, Port, Qos, QosCar, QosPolicy};
-use crate::ids::Role;
 use crate::config::value;
+use crate::ids::Role;
 
 pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Report<'_>) -> Vec<Qos> {
     let mut ids = Ids { qos: Seen::new(), cars: Seen::new(), policies: Seen::new() };
