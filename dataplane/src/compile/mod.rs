@@ -12,7 +12,7 @@ pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
 pub use nat::NatCompiler;
 pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};
-pub use qos::{Moment, QosCompiler};
+pub use qos::{Moment, QosCompiler, limit_of};
 pub use routes::{RouteRow, RouteSource};
 
 use sag_model::config::{Config, Policy};

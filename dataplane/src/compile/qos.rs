@@ -50,6 +50,11 @@ impl QosCompiler {
         policy
     }
 
+    /// Which policies match, in the order of the file.
+    pub fn active(&self) -> &[bool] {
+        &self.active
+    }
+
     /// Whether a time window has begun or ended since the last compilation.
     pub fn is_due(&self, config: &Config, wall: Timestamp) -> bool {
         self.active != active(config, wall)
@@ -114,9 +119,9 @@ fn active(config: &Config, wall: Timestamp) -> Vec<bool> {
 }
 
 /// A CAR's limit, as reports show it.
-pub fn limit_of(limit: &CarLimit) -> (&'static str, Option<String>) {
+pub fn limit_of(limit: &CarLimit) -> String {
     match limit {
-        CarLimit::Absolute { .. } => ("Absolute", None),
-        CarLimit::Percent { min, max, of } => ("Percent", Some(format!("{min}..{max} % of {of}"))),
+        CarLimit::Absolute { .. } => "Absolute".to_owned(),
+        CarLimit::Percent { min, max, of } => format!("{min}..{max} % of {of}"),
     }
 }

@@ -11,6 +11,8 @@ use sag_rtnl::{
 };
 use std::net::IpAddr;
 
+const NOW: Moment = Moment { now: sag_model::Nanos::from_secs(1000), wall: config::Timestamp(1_800_000_000) };
+
 const PORTS: &str = r#"
 [[port]]
 name = "0"
@@ -127,12 +129,12 @@ fn tables() -> Tables {
 
 fn compiler() -> Compiler {
     let records = NextHops::inventing(64).records();
-    Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false)
+    Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false)
 }
 
 #[test]
 fn kernel_tables_become_routes_ports_and_local_addresses() {
-    let got = compiler().compile(&config(""), &tables(), 7);
+    let got = compiler().compile(&config(""), &tables(), 7, NOW);
     let s = &got.snapshot;
     assert_eq!(s.epoch, 7);
     assert_eq!((s.ports[0].zone, s.ports[0].ifindex, s.ports[0].mtu), (Zone::Lan, 3, 1500));
@@ -170,7 +172,7 @@ fn the_lowest_metric_wins_and_the_file_wins_ties() {
     let mut t = tables();
     t.insert_route(route("10.0.0.0/8", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
     t.insert_route(route("10.1.0.0/16", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
-    let got = compiler().compile(&config(more), &t, 1);
+    let got = compiler().compile(&config(more), &t, 1, NOW);
     let gateway = |a: &str| match got.snapshot.route(ip(a)) {
         Some(Route::Via(m)) => m.iter().map(|m| (m.via, m.weight)).collect(),
         _ => vec![],
@@ -188,7 +190,7 @@ fn neighbors_become_next_hops_and_keep_their_numbers() {
     t.insert_neighbor(neighbor(4, "203.0.113.3", NeighborState::Incomplete));
     t.insert_neighbor(neighbor(5, "198.51.100.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
-    let s = c.compile(&config(""), &t, 1).snapshot;
+    let s = c.compile(&config(""), &t, 1, NOW).snapshot;
     let n = s.neighbors[&key];
     assert_eq!(s.neighbors.len(), 1, "unresolved ones and those of mgmt ports are left out");
     let nh = s.nexthop(n).unwrap();
@@ -196,7 +198,7 @@ fn neighbors_become_next_hops_and_keep_their_numbers() {
     assert_eq!((nh.ifindex, nh.mtu, nh.port), (4, 1500, PortIdx(1)));
 
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Failed));
-    let s = c.compile(&config(""), &t, 1).snapshot;
+    let s = c.compile(&config(""), &t, 1, NOW).snapshot;
     assert_eq!(s.neighbors[&key], n);
     assert!(!s.nexthop(n).unwrap().valid());
 
@@ -204,7 +206,7 @@ fn neighbors_become_next_hops_and_keep_their_numbers() {
     let mut down = link(4, "eth0");
     down.running = false;
     t.insert_link(down);
-    let s = c.compile(&config(""), &t, 1).snapshot;
+    let s = c.compile(&config(""), &t, 1, NOW).snapshot;
     assert!(!s.nexthop(n).unwrap().valid() && !s.ports[1].up, "no carrier");
     assert_eq!(c.nexthops.bump(|p, a| (p, a) == key), 1);
     assert_ne!(s.nexthop(n).unwrap().generation, nh.generation);
@@ -216,17 +218,20 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     let mut t = tables();
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
-    let mut first = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
-    let a = first.compile(&config(""), &t, 1).snapshot.neighbors[&key];
-    let mut second = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
-    let s = second.compile(&config(""), &t, 2).snapshot;
+    let mut first =
+        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    let a = first.compile(&config(""), &t, 1, NOW).snapshot.neighbors[&key];
+    let mut second =
+        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    let s = second.compile(&config(""), &t, 2, NOW).snapshot;
     let b = s.neighbors[&key];
     assert_ne!(a, b);
     assert!(s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().valid());
     second.nexthops.forget_predecessor();
     assert!(!s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().flags == NH_VALID);
-    let mut third = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
-    assert_eq!(third.compile(&config(""), &t, 3).snapshot.neighbors[&key], a);
+    let mut third =
+        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    assert_eq!(third.compile(&config(""), &t, 3, NOW).snapshot.neighbors[&key], a);
 }
 
 const ACLS: &str = r#"
@@ -259,7 +264,7 @@ const ACLS: &str = r#"
 "#;
 
 fn judge(c: &mut Compiler, config: &Config, src: &str, to: Zone) -> Judged {
-    let s = c.compile(config, &tables(), 1).snapshot;
+    let s = c.compile(config, &tables(), 1, NOW).snapshot;
     let t = Tuple { proto: 6, src: ip(src), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
     s.acl.judge(Zone::Lan, to, &t)
 }

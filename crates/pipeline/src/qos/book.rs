@@ -202,6 +202,14 @@ impl MeterBook {
         sum
     }
 
+    /// All meters have been idle up to now: for a clock that jumps to its first moment.
+    pub fn begin(&self, now: Nanos) {
+        for m in self.meters {
+            m.tat.store(idle(now), Relaxed);
+            m.floor_tat.store(idle(now), Relaxed);
+        }
+    }
+
     /// Brings moments that are long past up to a day ago, so that comparing them stays good for ever.
     pub fn refresh(&self, now: Nanos) {
         const DAY: u64 = 86_400 * 1_000_000_000;
@@ -215,6 +223,11 @@ impl MeterBook {
             }
         }
     }
+}
+
+/// A moment an hour ago.
+fn idle(now: Nanos) -> u64 {
+    units(now.0.wrapping_sub(3_600_000_000_000))
 }
 
 fn key_of(s: &MeterSet) -> SetKey {
@@ -315,9 +328,8 @@ impl Build<'_, '_> {
         };
         let m = &self.book.meters[usize::from(no)];
         if known.is_none() {
-            let idle = units(self.now.0.wrapping_sub(3_600_000_000_000));
-            m.tat.store(idle, Relaxed);
-            m.floor_tat.store(idle, Relaxed);
+            m.tat.store(idle(self.now), Relaxed);
+            m.floor_tat.store(idle(self.now), Relaxed);
             m.id.store(id, Relaxed);
             self.book.by_id.insert(id, no);
         }
