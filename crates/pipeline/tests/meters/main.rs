@@ -4,6 +4,7 @@
 mod bounds;
 mod cores;
 mod lending;
+mod librte;
 
 use sag_model::meter::{Meter, MeterSet};
 use sag_pipeline::qos::meter::{Policed, Rate, police, units};
