@@ -240,9 +240,8 @@ fn a_burst_passes_and_what_is_over_it_is_dropped_by_name() {
 fn a_link_drops_by_its_own_name_and_what_it_drops_is_not_the_cars() {
     let Some(flow) = Flow::new(1000, 10, Some(1)) else { return };
     let got: Vec<_> = (0..80).map(|_| flow.passes()).collect();
-    // The first of two classes may use the burst of both.
     let passed = got.iter().filter(|g| g.is_ok()).count();
-    assert!((46..=50).contains(&passed), "{passed}: {got:?}");
+    assert!((23..=25).contains(&passed), "{passed}: {got:?}");
     assert_eq!(got.last(), Some(&Err(DropReason::LinkExceeded)));
     let car = flow.car();
     assert_eq!((car.over_car, car.over_link), (0, (80 - passed as u64) * 1004));

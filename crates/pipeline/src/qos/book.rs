@@ -48,7 +48,7 @@ pub struct Wanted {
     pub overhead: u32,
     /// How far XDP's clock may be behind, in nanoseconds.
     pub slack: u32,
-    /// The largest packet of any port: every rate lets two of them pass at once.
+    /// The largest packet of any port: every rate lets four of them pass at once.
     pub largest: u64,
 }
 
@@ -292,11 +292,12 @@ impl Build<'_, '_> {
         if let Some((car, way)) = car {
             key[0] = self.meter(Owner::Car(car.id.clone(), way), car.ceiling, car.floor, car.burst_ms);
         }
-        let rank = self.rank(car.map(|c| c.0));
+        let (behind, classes) = self.rank(car.map(|c| c.0));
         for (i, (owner, rate)) in links.into_iter().flatten().enumerate() {
             let burst = self.burst(rate, w.link_burst_ms);
             key[i + 1] = self.meter(owner, Some(rate), None, w.link_burst_ms);
-            windows[i] = burst.saturating_mul(rank);
+            // Marks over the upper half of the burst: the first class may use all of it.
+            windows[i] = burst - burst / (2 * classes.max(1)) * behind;
         }
         if key == SetKey::default() {
             return 0;
@@ -304,17 +305,18 @@ impl Build<'_, '_> {
         self.set(key, windows)
     }
 
-    /// How many bursts of a link a class may use: one for each class behind it, and its own.
-    fn rank(&self, car: Option<&Car>) -> u64 {
+    /// How many classes go before one, and how many there are. Without a CAR it is after all.
+    fn rank(&self, car: Option<&Car>) -> (u64, u64) {
         let mut priorities: Vec<u8> = self.wanted.cars.iter().map(|c| c.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
-        1 + car.map_or(0, |c| priorities.iter().filter(|p| **p >= c.priority).count() as u64)
+        let before = priorities.iter().filter(|p| car.is_none_or(|c| **p < c.priority)).count();
+        (before as u64, priorities.len() as u64)
     }
 
     /// Time that a rate may be ahead.
     fn burst(&self, rate: Rate, ms: u64) -> u64 {
-        let least = LEAST_BURST.max(self.wanted.largest * 2) + u64::from(self.wanted.overhead) * 16;
+        let least = LEAST_BURST.max(self.wanted.largest * 4) + u64::from(self.wanted.overhead) * 16;
         units((ms * 1_000_000).max(rate.nanos(least)))
     }
 

@@ -22,8 +22,9 @@ impl Lab {
         for (i, &(floor, ceiling)) in classes.iter().enumerate() {
             let floor = (floor != 0).then(|| Bucket::new(floor, BURST_MS));
             meters.push(car(Bucket::new(ceiling, BURST_MS), floor));
-            // A window less for each class that goes first.
-            sets.push(set(meters.len() as u16 - 1, &[(1, wire.burst * (classes.len() - i) as u64)]));
+            // The marks of the classes, over the upper half of the burst.
+            let window = wire.burst - wire.burst / (2 * classes.len() as u64) * i as u64;
+            sets.push(set(meters.len() as u16 - 1, &[(1, window)]));
         }
         Lab { meters, sets, now: START }
     }
@@ -85,10 +86,29 @@ fn what_was_lent_is_given_back_at_once() {
     about(lab.run(2000, &[0, 500])[1], 100.0, 1.0);
     // The first class comes back: within 100 ms it has its floor, and the other what is left.
     let first = lab.run(100, &[60, 500]);
-    assert!(first[0] >= 40.0, "{first:?}");
+    assert!(first[0] >= 40.0 && first[1] <= 60.0, "{first:?}");
     let later = lab.run(1000, &[60, 500]);
     about(later[0], 60.0, 1.0);
     about(later[1], 40.0, 2.0);
+}
+
+#[test]
+fn the_guest_leaves_at_once_whichever_goes_first() {
+    for owner in [0, 1] {
+        let mut classes = [(0, 100), (0, 100)];
+        classes[owner] = (40, 40);
+        let mut lab = Lab::new(100, &classes);
+        let mut offered = [110, 110];
+        offered[owner] = 0;
+        lab.run(2000, &offered);
+        offered[owner] = 110;
+        let first = lab.run(100, &offered);
+        assert!(first[owner] >= 40.0, "{first:?}");
+        // What the owner's own burst takes is not the guest's either.
+        assert!(first[1 - owner] <= 60.0, "{first:?}");
+        let later = lab.run(1000, &offered);
+        assert!(later[1 - owner] <= 61.0, "{later:?}");
+    }
 }
 
 #[test]
@@ -97,8 +117,8 @@ fn the_link_carries_no_more_than_its_rate() {
     let mut lab = Lab::new(100, &classes);
     let got = lab.run(10_000, &[90, 200, 300, 40]);
     let total: f64 = got.iter().sum::<f64>() * 10_000.0;
-    // Mbit/s times ms; the windows of all classes, and the bursts of the floors.
-    let bursts = 100.0 * (BURST_MS * 4) as f64 + 60.0 * BURST_MS as f64;
+    // Mbit/s times ms; the link's burst, and those of the floors.
+    let bursts = (100.0 + 60.0) * BURST_MS as f64;
     assert!(total <= 100.0 * 10_000.0 + bursts, "{total}");
     let steady = lab.run(5_000, &[90, 200, 300, 40]);
     about(steady.iter().sum(), 100.0, 0.5);

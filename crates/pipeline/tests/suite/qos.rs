@@ -168,8 +168,8 @@ fn what_no_policy_matches_goes_after_all_classes() {
     net.car("car", 3, 0, 100).meter(Rule { proto: Some(17), ..from_lan() }, "car");
     let mut rig = Rig::new(net);
     let other = Pkt::tcp(LAN_HOST, WAN_HOST, 1, 2, 0x10).payload(988);
-    assert_eq!(exhaust(&mut rig, &other), (24, DropReason::LinkExceeded));
-    assert_eq!(exhaust(&mut rig, &out(1)).0, 24, "a burst that others cannot use up");
+    assert_eq!(exhaust(&mut rig, &other), (12, DropReason::LinkExceeded), "half of the burst");
+    assert_eq!(exhaust(&mut rig, &out(1)).0, 12, "what others cannot use up");
     assert!(!rig.send(&other).is_tx());
 }
 
