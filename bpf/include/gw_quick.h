@@ -112,7 +112,11 @@ static __always_inline int gw_quick_done(const struct gw_quick *q, void *eth)
 /* The last step before the packet is changed: is it within its rates? */
 static __always_inline bool gw_quick_passes(const struct gw_quick *q, int *why)
 {
-	*why = q->order & GW_QUICK_METER ? gw_metered((__u16)(q->order >> 16), q->ip_len) : 0;
+	__u32 set = (__u16)(q->order >> 16);
+
+	if (!(q->order & GW_QUICK_METER) || gw_passes_one(set, q->ip_len, q->stats))
+		return true;
+	*why = gw_metered(set, q->ip_len);
 	return !*why;
 }
 

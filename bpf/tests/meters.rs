@@ -266,7 +266,9 @@ fn over_real_time_the_rate_is_the_one_ordered() {
     println!("{bytes} bytes in {fair} us, longest pause {longest:?}");
     assert!(bytes <= fair + 2008, "{bytes} bytes in {fair} us");
     if longest < Duration::from_millis(90) {
-        assert!(bytes * 100 >= fair * 97, "{bytes} bytes in {fair} us");
+        // The last pause may have left something to pass.
+        let paused = longest.as_micros() as u64;
+        assert!((bytes + paused) * 100 >= fair * 98, "{bytes} bytes in {fair} us");
     }
 }
 
