@@ -95,8 +95,8 @@ impl Handler for Fake {
         self.note(query);
         Ok(NatBindings::default())
     }
-    fn qos(&mut self) -> Result<control::Qos, Error> {
-        Ok(control::Qos::default())
+    fn qos(&mut self) -> Result<Qos, Error> {
+        Ok(Qos::default())
     }
 
     fn explain(&mut self, query: &ExplainQuery) -> Result<Explain, Error> {

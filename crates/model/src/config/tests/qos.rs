@@ -66,9 +66,9 @@ fn percentages_add_up_to_a_hundred_for_each_source() {
 }
 
 #[test]
-fn a_burst_is_200_ms_unless_said_otherwise() {
+fn a_burst_is_250_ms_unless_said_otherwise() {
     let of = |extra: &str| judged("", &[format!("{}{extra}", absolute(1, 1, 5))]).expect("accepted");
-    assert_eq!(of("").config.qos[0].cars[0].burst_ms, 200);
+    assert_eq!(of("").config.qos[0].cars[0].burst_ms, 250);
     let long = of("burst_ms = 400\n");
     assert_eq!((long.config.qos[0].cars[0].burst_ms, long.warnings.len()), (400, 0));
     let short = of("burst_ms = 20\n");

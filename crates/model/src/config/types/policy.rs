@@ -127,10 +127,14 @@ pub struct QosCar {
     pub burst_ms: u16,
 }
 
-/// The burst of a rate, in milliseconds of it, unless a CAR says otherwise: the least time after
-/// which Linux TCP sends again what was lost (RFC 6298 with a minimum of 200 ms). What a connection
-/// earns while it waits must not be lost, or it never fills the rate.
-pub const BURST_MS: u16 = 200;
+/// The least time after which Linux TCP sends again what was lost, in milliseconds (RFC 6298 with a
+/// minimum of 200 ms). What a connection earns while it waits must not be lost, or it never fills the
+/// rate.
+pub const TCP_WAIT_MS: u16 = 200;
+
+/// The burst of a rate, in milliseconds of it, unless a CAR says otherwise: that time, and what timers
+/// and round trips add to it.
+pub const BURST_MS: u16 = 250;
 
 /// Floor and ceiling of a CAR; the floor is at most the ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use super::scope::Scope;
 use crate::config::raw::{RawQos, RawQosCar, RawQosPolicy};
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
-use crate::config::types::{BURST_MS, Bandwidth, CarLimit, PercentSource, Port, Qos, QosCar, QosPolicy};
+use crate::config::types::{
+    BURST_MS, Bandwidth, CarLimit, PercentSource, Port, Qos, QosCar, QosPolicy, TCP_WAIT_MS,
+};
 use crate::config::value;
 use crate::ids::Role;
 
@@ -141,10 +143,15 @@ fn car(
     let limit = limit(raw, s, bandwidth);
     let burst_ms = s.number("burst_ms", &raw.burst_ms, 1..=10_000, BURST_MS, "");
     if let (Some(ms), Some(at)) = (burst_ms, &raw.burst_ms)
-        && ms < BURST_MS
+        && ms < TCP_WAIT_MS
     {
         let problem = format!("{ms} ms of the rate: TCP may not fill the ceiling");
-        s.warn(&at.span(), "burst_ms", problem, format!("write {BURST_MS} at least, or leave it out"));
+        s.warn(
+            &at.span(),
+            "burst_ms",
+            problem,
+            format!("write {TCP_WAIT_MS} at least; {BURST_MS} is the default"),
+        );
     }
     Some(QosCar {
         id: id?,
