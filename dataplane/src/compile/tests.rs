@@ -293,3 +293,91 @@ fn hits_survive_the_edit_of_another_rule_and_end_with_their_own() {
     judge(&mut c, &own, "192.0.2.8", Zone::Wan);
     assert_eq!(hits(&c), 0);
 }
+
+/// A CAR of 2 to 6 Mbit/s of which the floor is half of the Internet uplink's.
+const QOS: &str = r#"
+[bandwidth]
+internet_up = 40
+[[qos]]
+[[qos.car]]
+id = "late"
+priority = 2
+limit_type = "Percent"
+min_bandwidth_percent = 25
+max_bandwidth_percent = 50
+percent_source_type = "InternetUpBandwidth"
+[[qos.car]]
+id = "early"
+priority = 1
+limit_type = "Absolute"
+min_bandwidth_abs = 2
+max_bandwidth_abs = 6
+[[qos.policy]]
+priority = 2
+source_cidr = "0.0.0.0/0"
+dest_cidr = "0.0.0.0/0"
+ip_protocol = "all"
+[[qos.policy]]
+priority = 1
+source_cidr = "0.0.0.0/0"
+dest_cidr = "0.0.0.0/0"
+ip_protocol = "udp"
+start_time = "2027-01-15T08:00:00Z"
+end_time = "2027-01-15T09:00:00Z"
+"#;
+
+/// 2027-01-15T08:00:00Z.
+const BEGIN: i64 = 1_800_000_000;
+
+#[test]
+fn time_windows_choose_the_policies_of_the_moment() {
+    let config = config(QOS);
+    let mut c = compiler();
+    let mut car_at = |wall| {
+        let moment = Moment { wall: config::Timestamp(wall), ..NOW };
+        let policy = c.compile(&config, &tables(), 1, moment).snapshot.qos;
+        let tuple = |proto| Tuple {
+            proto,
+            src: "192.168.1.10".parse().unwrap(),
+            dst: "198.51.100.7".parse().unwrap(),
+            sport: 1,
+            dport: 2,
+        };
+        let car = |proto| {
+            let of = policy.classify(PortIdx(0), PortIdx(1), || tuple(proto));
+            assert_ne!(of.set, 0);
+            policy.car(of.car.unwrap()).unwrap().to_owned()
+        };
+        (car(17), car(6))
+    };
+    let late = || ("late".to_owned(), "late".to_owned());
+    assert_eq!(car_at(BEGIN - 1), late());
+    assert_eq!(car_at(BEGIN), ("early".to_owned(), "late".to_owned()), "the lowest priority number wins");
+    assert_eq!(car_at(BEGIN + 3599), ("early".to_owned(), "late".to_owned()));
+    assert_eq!(car_at(BEGIN + 3600), late());
+    let due = |wall| c.qos.is_due(&config, config::Timestamp(wall));
+    assert!(!due(BEGIN - 1) && !due(BEGIN + 9999) && due(BEGIN) && due(BEGIN + 3599));
+}
+
+#[test]
+fn percentages_become_rates() {
+    use sag_pipeline::qos::{Owner, Rate, Way};
+    use std::sync::atomic::Ordering::Relaxed;
+    let (meters, sets) = (
+        Vec::leak((0..64).map(|_| sag_model::meter::Meter::default()).collect()) as &'static [_],
+        Vec::leak((0..64).map(|_| sag_model::meter::MeterSet::default()).collect()) as &'static [_],
+    );
+    let book = MeterBook::over(meters, sets);
+    let records = Vec::leak((0..64).map(|_| Default::default()).collect());
+    let mut c = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), book, false);
+    c.compile(&config(QOS), &tables(), 1, NOW);
+    let of = |owner: Owner| {
+        let (_, n) = c.qos.book.owners().find(|(o, _)| **o == owner).expect("a meter");
+        let m: &sag_model::meter::Meter = &meters[usize::from(n)];
+        (m.floor_cost.load(Relaxed), m.cost.load(Relaxed))
+    };
+    let cost = |mbps| Rate::mbps(mbps).cost();
+    assert_eq!(of(Owner::Car("late".into(), Way::Up)), (cost(10), cost(20)));
+    assert_eq!(of(Owner::Car("early".into(), Way::Up)), (cost(2), cost(6)));
+    assert_eq!(of(Owner::Internet), (0, cost(40)));
+}
