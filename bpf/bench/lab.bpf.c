@@ -27,23 +27,24 @@ __u64 sent;
 __u64 received;
 __u32 flow;
 
-/* UDP from 10.0.0.0 + flow, port 1000, to 198.51.100.7 port 53; 60 bytes without FCS. */
-SEC("xdp")
-int lab_source(struct xdp_md *ctx)
+static __always_inline __u16 lab_fold(__u32 sum)
+{
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	return ~((sum & 0xFFFF) + (sum >> 16));
+}
+
+/* A UDP datagram of 18 zero bytes: 60 bytes without FCS. Addresses and ports in network order. */
+static __always_inline bool lab_frame(struct xdp_md *ctx, __u64 to, __u32 src, __u32 dst, __u16 sport, __u16 dport)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct gw_eth *eth = data;
 	struct gw_ip4 *ip = data + sizeof(*eth);
 	struct gw_l4 *udp = (void *)(ip + 1);
-	__u32 src, sum;
+	__u32 addrs = (src & 0xFFFF) + (src >> 16) + (dst & 0xFFFF) + (dst >> 16);
 
 	if ((void *)(udp + 1) > end)
-		return XDP_DROP;
-	flow += stride;
-	if (flow >= flows)
-		flow -= flows;
-	src = bpf_htonl(0x0A000000 + flow);
-	*(__u64 *)eth->dst = dmac | 0x0002ULL << 48;
+		return false;
+	*(__u64 *)eth->dst = to | 0x0002ULL << 48;
 	*(__u32 *)(eth->src + 2) = 0x01020304;
 	eth->type = bpf_htons(GW_ETH_IP4);
 	ip->version_ihl = 0x45;
@@ -54,16 +55,24 @@ int lab_source(struct xdp_md *ctx)
 	ip->ttl = 64;
 	ip->proto = GW_UDP;
 	ip->src = src;
-	ip->dst = bpf_htonl(0xC6336407);
-	sum = 0x0045 + bpf_htons(46) + 0x0040 + (64 | GW_UDP << 8) + (src & 0xFFFF) + (src >> 16) +
-	      bpf_htons(0xC633) + bpf_htons(0x6407);
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	ip->check = ~sum;
-	udp->sport = bpf_htons(1000);
-	udp->dport = bpf_htons(53);
+	ip->dst = dst;
+	ip->check = lab_fold(0x0045 + bpf_htons(46) + 0x0040 + (64 | GW_UDP << 8) + addrs);
+	udp->sport = sport;
+	udp->dport = dport;
 	udp->len = bpf_htons(26);
-	udp->check = 0x1234;
+	udp->check = lab_fold(addrs + bpf_htons(GW_UDP) + bpf_htons(26) + sport + dport + bpf_htons(26));
+	return true;
+}
+
+/* From 10.0.0.0 + flow, port 1000, to 198.51.100.7 port 53. */
+SEC("xdp")
+int lab_source(struct xdp_md *ctx)
+{
+	flow += stride;
+	if (flow >= flows)
+		flow -= flows;
+	if (!lab_frame(ctx, dmac, bpf_htonl(0x0A000000 + flow), bpf_htonl(0xC6336407), bpf_htons(1000), bpf_htons(53)))
+		return XDP_DROP;
 	sent++;
 	return bpf_redirect_map(&lab_devs, 0, XDP_DROP);
 }
@@ -79,6 +88,135 @@ int lab_sink(struct xdp_md *ctx __attribute__((unused)))
 {
 	received++;
 	return XDP_DROP;
+}
+
+/*
+ * Traffic for a gateway that translates sources: examples/nat_load.rs fills in the first part. Flow n
+ * is from inside endpoint n % endpoints to remote address n / endpoints.
+ */
+#define LAB_TCX_DROP 2		/* TCX_DROP, which older headers do not have */
+#define NAT_REMOTES 64
+#define NAT_REMOTE 0xC6336401	/* the first one, 198.51.100.1 */
+#define NAT_LOOK 4000		/* ns between looks at what has arrived */
+#define NAT_PATIENCE 5000000	/* ns without a packet after which those under way count as lost */
+
+struct nat_lab {
+	__u64 dmac;
+	__u32 endpoints;	/* up to 60,000 */
+	__u32 flows;
+	__u32 stride;		/* from a flow to the next one; coprime with flows */
+	__u32 outside;		/* address that sources become, network order */
+	__u64 frames;		/* to send, then no more */
+	__u64 window;		/* that may be under way */
+	/* The source's. */
+	__u64 flow;
+	__u64 sent;
+	__u64 lost;
+	__u64 started;
+	__u64 seen;		/* what the sink had received at the last look */
+	__u64 since;		/* when that became so */
+	__u64 pad[5];
+	/* The sink's, in cache lines of its own. */
+	__u64 received;
+	__u64 distinct;		/* outside tuples */
+	__u64 foreign;		/* not translated to the outside address */
+	__u64 last;		/* when the last one came, by 16 */
+};
+
+volatile struct nat_lab nat SEC(".data.nat") __attribute__((aligned(128)));
+/* A bit for every remote address and outside port. */
+__u64 nat_tuples[NAT_REMOTES * 65536 / 64] SEC(".bss.nat");
+
+/*
+ * Whether another frame may go. The sink's counter is looked at when the window seems full, and then
+ * not more often than every few microseconds: each look takes its cache line from the gateway's core.
+ */
+static __always_inline bool nat_may_send(void)
+{
+	__u64 received, now, next = 0;
+
+	if (nat.sent >= nat.frames)
+		return false;
+	if (nat.sent - nat.lost - nat.seen < nat.window)
+		return true;
+	for (int i = 0; i < 400; i++) {
+		now = bpf_ktime_get_ns();
+		if (now < next)
+			continue;
+		next = now + NAT_LOOK;
+		received = nat.received;
+		if (received != nat.seen) {
+			nat.seen = received;
+			nat.since = now;
+		} else if (now - nat.since > NAT_PATIENCE) {
+			nat.lost = nat.sent - received;
+			nat.since = now;
+		}
+		if (nat.sent - nat.lost - received < nat.window)
+			return true;
+	}
+	return false;
+}
+
+SEC("xdp")
+int nat_source(struct xdp_md *ctx)
+{
+	__u32 endpoints = nat.endpoints, n = nat.flow, e, remote;
+
+	if (!endpoints || !nat_may_send())
+		return XDP_DROP;
+	if (!nat.sent)
+		nat.started = bpf_ktime_get_ns();
+	e = n % endpoints;
+	remote = n / endpoints % NAT_REMOTES;
+	n += nat.stride;
+	nat.flow = n >= nat.flows ? n - nat.flows : n;
+	if (!lab_frame(ctx, nat.dmac, bpf_htonl(0x0A000002 + e % 250), bpf_htonl(NAT_REMOTE + remote),
+		       bpf_htons(1024 + e), bpf_htons(53)))
+		return XDP_DROP;
+	nat.sent++;
+	return bpf_redirect_map(&lab_devs, 0, XDP_DROP);
+}
+
+static __always_inline void nat_count(void *data, void *end)
+{
+	struct gw_eth *eth = data;
+	struct gw_ip4 *ip = data + sizeof(*eth);
+	struct gw_l4 *udp = (void *)(ip + 1);
+	__u32 remote, tuple;
+	__u64 bit;
+
+	if ((void *)(udp + 1) > end || eth->type != bpf_htons(GW_ETH_IP4) || ip->proto != GW_UDP)
+		return;
+	if (nat.received++ % 16 == 0)
+		nat.last = bpf_ktime_get_ns();
+	remote = bpf_ntohl(ip->dst) - NAT_REMOTE;
+	if (ip->src != nat.outside || remote >= NAT_REMOTES) {
+		nat.foreign++;
+		return;
+	}
+	tuple = remote << 16 | bpf_ntohs(udp->sport);
+	bit = 1ULL << (tuple % 64);
+	if (tuple / 64 < NAT_REMOTES * 65536 / 64 && !(nat_tuples[tuple / 64] & bit)) {
+		nat_tuples[tuple / 64] |= bit;
+		nat.distinct++;
+	}
+}
+
+/* The cheaper sink of frames that XDP redirects. */
+SEC("xdp")
+int nat_sink_xdp(struct xdp_md *ctx)
+{
+	nat_count((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	return XDP_DROP;
+}
+
+/* The cheaper sink of socket buffers: of what the kernel or an AF_XDP socket in copy mode sends. */
+SEC("tcx/ingress")
+int nat_sink_tcx(struct __sk_buff *skb)
+{
+	nat_count((void *)(long)skb->data, (void *)(long)skb->data_end);
+	return LAB_TCX_DROP;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

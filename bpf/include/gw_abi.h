@@ -223,6 +223,8 @@ struct gw_stats {
 struct gw_reasons {
 	__u64 drops[GW_MAX_DROPS];
 	__u64 punts[16];	/* by enum gw_punt */
+	__u64 guard;		/* when the share of this receive queue is used up to */
+	__u64 _pad[7];
 };
 
 /* Why XDP gave a packet to a worker. */
@@ -323,7 +325,9 @@ struct gw_control {
 	__u32 index6_mask;
 	__u32 daemon_loss;	/* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
 	__u32 fast_path;	/* 0: punt everything (workers only) */
-	__u64 _pad[3];
+	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */
+	__u32 guard_burst;	/* ns that may be taken at once */
+	__u64 _pad[2];
 };
 
 /* Everything of fixed size that is written by the daemon and read for every packet. */

@@ -38,6 +38,30 @@ static __always_inline void gw_count_reason(const struct gw_packet *pkt, bool dr
 }
 
 /*
+ * Whether packets of no known flow come faster than this receive queue's worker is to get them. What
+ * belongs to a session passes: its FIN must not wait behind a flood.
+ */
+static __always_inline bool gw_flooded(const struct gw_packet *pkt)
+{
+	__u32 interval = GW_READ_ONCE(gw_shared.control.guard_interval);
+	__u32 port = pkt->port->port;
+	struct gw_reasons *share;
+	__u64 now, used;
+
+	if (!interval || pkt->record || !gw_shared.control.fast_path)
+		return false;
+	share = bpf_map_lookup_elem(&gw_reasons, &port);
+	if (!share)
+		return false;
+	now = bpf_ktime_get_ns();
+	used = share->guard > now ? share->guard : now;
+	if (used + interval > now + gw_shared.control.guard_burst)
+		return true;
+	share->guard = used + interval;
+	return false;
+}
+
+/*
  * To the AF_XDP socket of the receive queue, or what the policy says while there is none: the box
  * itself stays within reach whatever it says.
  */
@@ -48,6 +72,10 @@ static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pk
 	__u32 queue = ctx->rx_queue_index;
 	long action = fallback;
 
+	if (gw_flooded(pkt)) {
+		gw_count_reason(pkt, true, GW_DROP_FLOOD_GUARD);
+		return XDP_DROP;
+	}
 	if (queue < GW_QUEUES_PER_DEV)
 		action = bpf_redirect_map(&gw_xsks, pkt->port->dev * GW_QUEUES_PER_DEV + queue, fallback);
 	if (action == XDP_REDIRECT) {

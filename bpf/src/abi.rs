@@ -37,7 +37,8 @@ same_offsets!(types::gw_nexthop, NextHopRecord: dmac = dmac_vlan, smac = smac_mt
 same_offsets!(types::gw_control, ControlBlock:
     abi_version = abi_version, epoch = epoch, seed = seed, index4_base = index4_base,
     index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
-    daemon_loss = daemon_loss, fast_path = fast_path);
+    daemon_loss = daemon_loss, fast_path = fast_path,
+    guard_interval = guard_interval, guard_burst = guard_burst);
 same_offsets!(types::gw_meter, Meter:
     tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
     floor_burst = floor_burst, id = id);
@@ -70,7 +71,7 @@ const _: () = {
     assert!(offset_of!(types::gw_port, dev) == 3 && offset_of!(types::gw_port, ifindex) == 4);
     assert!(size_of::<types::gw_vlan_key>() == 8);
     assert!(size_of::<types::gw_stats>() == 64 * (1 + PortIdx::MAX));
-    assert!(size_of::<types::gw_reasons>() == 8 * (DropReason::COUNT + 16));
+    assert!(size_of::<types::gw_reasons>() == 8 * (DropReason::COUNT + 16 + 8));
     assert!(DropReason::COUNT == 64 && PortIdx::MAX == 64);
 };
 

@@ -26,8 +26,8 @@ CONFIG = nat_config(WEB)
 
 
 @pytest.fixture
-def gw(gw_changed, hidden):
-    return gw_changed(CONFIG)
+def gw(gw_empty):
+    return gw_empty(CONFIG)
 
 
 @pytest.fixture

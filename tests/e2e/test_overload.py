@@ -51,6 +51,29 @@ def test_flood_of_new_flows(gw, lab, wire, quiet_wan):
     assert lab.lan2.ping(A.INET[6], count=5) == 5
 
 
+def test_flood_guard(gw_changed, lab, wire, quiet_wan):
+    """New flows of a port have a rate; sessions and other ports do not feel it; the flood is told of."""
+    gw = gw_changed(lab_config(new_flow_rate=500))
+    before = dropped(gw, "0", "flood-guard")
+    with Stream(lab, wire, sport=7778) as stream:
+        time.sleep(0.1)
+        flood(lab, wire, 20000, seed=2)
+        told = gw.status()["warnings"]
+        # Sessions begin at the other port meanwhile.
+        assert lab.lan2.ping(A.INET[4], count=3) == 3
+    assert stream.missing() == []
+    assert dropped(gw, "0", "flood-guard") - before > 10000
+    assert dropped(gw, "3", "flood-guard") == 0
+    time.sleep(1.2)
+    told += gw.status()["warnings"]
+    assert any(line.startswith("port 0: flood of new flows") for line in told), told
+    assert "flood of new flows" in gw.tail()
+    gw.reload(lab_config(new_flow_rate=0))
+    before = dropped(gw, "0", "flood-guard")
+    flood(lab, wire, 3000, seed=3)
+    assert dropped(gw, "0", "flood-guard") == before
+
+
 def test_more_flows_than_the_table_holds(gw_with, lab, wire, quiet_wan):
     """A full table refuses new sessions under that name, and the sessions in it go on."""
     gw = gw_with(lab_config(flows=1024))

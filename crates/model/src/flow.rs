@@ -247,7 +247,9 @@ pub struct ControlBlock {
     pub index6_mask: AtomicU32,
     pub daemon_loss: AtomicU32,
     pub fast_path: AtomicU32,
-    pub pad: [AtomicU64; 3],
+    pub guard_interval: AtomicU32,
+    pub guard_burst: AtomicU32,
+    pub pad: [AtomicU64; 2],
 }
 
 impl FlowRecord4 {

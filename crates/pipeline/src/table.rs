@@ -210,6 +210,13 @@ impl<R: FlowRecord> FlowTable<R> {
         self.index.find(&self.index.probe(hash), |no| self.record(no).matches(key))
     }
 
+    /// The same where [`FlowTable::guess`] has found nothing, and no session with this hash was made
+    /// since by this worker.
+    #[inline]
+    pub fn find_unlikely(&self, key: &R::Key, hash: u64) -> Option<RecordNo> {
+        self.index.find_second(&self.index.probe(hash), |no| self.record(no).matches(key))
+    }
+
     /// Creates a session. `fill` completes both records (their keys are set) and must store a state
     /// other than 0 in the session's [`SessionMeta`].
     pub fn create(

@@ -8,6 +8,7 @@ mod books;
 mod devices;
 mod epochs;
 mod explain;
+mod floods;
 mod journal;
 mod listeners;
 mod nat;
@@ -118,6 +119,7 @@ struct Daemon {
     base: Vec<PortStats>,
     /// Packets left in the rings of sockets that were closed.
     closed_loss: BTreeMap<PortIdx, u64>,
+    floods: floods::Floods,
     flushed4: Quarantine,
     flushed6: Quarantine,
     /// What the metrics endpoint shows.
@@ -246,6 +248,7 @@ impl Daemon {
         self.tables.v4.release(&mut self.flushed4);
         self.tables.v6.release(&mut self.flushed6);
         self.retry_devices();
+        self.look_for_floods();
         if self.listened.elapsed() >= LISTEN {
             self.listened = Instant::now();
             self.keep_own_ports();
@@ -363,6 +366,7 @@ impl Daemon {
         for w in &self.workers {
             w.send(ToWorker::Snapshot(self.snapshot.clone()));
         }
+        start::settle(self.gateway.control(), &self.config.dataplane);
         if self.live.is_some() {
             let control = self.gateway.control();
             control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);

@@ -42,6 +42,7 @@ impl Daemon {
             hosts: self.tables.nat.hosts().all().count() as u64,
             host_limit: self.config.nat.host_sessions,
             host_limit_hits: get(&totals.host_refused),
+            uncounted: get(&totals.uncounted),
             evicted: get(&totals.evicted),
             hairpinned: get(&totals.hairpinned),
             log_lost: self.journal.journal.lost(),

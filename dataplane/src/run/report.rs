@@ -198,7 +198,7 @@ impl Handler for Daemon {
             fastpath_packets: fast,
             punted_packets: punted,
             punts,
-            warnings: self.warnings.clone(),
+            warnings: [self.warnings.clone(), self.flood_warnings()].concat(),
         })
     }
 

@@ -91,11 +91,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let grace = Arc::new(Grace::default());
     let tables = Arc::new(tables(&gateway, control, &grace));
     let epoch = control.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
-    let loss = match d.on_daemon_loss {
-        DaemonLoss::Drop => 1,
-        DaemonLoss::PassToKernel => 2,
-    };
-    control.daemon_loss.store(loss, Ordering::Relaxed);
+    settle(control, d);
     let meters = MeterBook::over(gateway.meters(), gateway.meter_sets());
     let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), meters, false);
     // XDP's clock is that of the jiffies, and looked at once in each.
@@ -186,6 +182,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         events,
         base,
         closed_loss: BTreeMap::new(),
+        floods: Default::default(),
         flushed4: Quarantine::default(),
         flushed6: Quarantine::default(),
         metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
@@ -302,6 +299,21 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     f.write_all(text.as_bytes())?;
     f.sync_all()
 }
+
+/// What XDP does with packets of no known flow.
+pub(super) fn settle(control: &ControlBlock, d: &Dataplane) {
+    let loss = match d.on_daemon_loss {
+        DaemonLoss::Drop => 1,
+        DaemonLoss::PassToKernel => 2,
+    };
+    control.daemon_loss.store(loss, Ordering::Relaxed);
+    let interval = 1_000_000_000u32.checked_div(d.new_flow_rate).unwrap_or(0);
+    control.guard_burst.store(FLOOD_BURST_NS.max(interval), Ordering::Relaxed);
+    control.guard_interval.store(interval, Ordering::Relaxed);
+}
+
+/// Worth of `new_flow_rate` that may come at once.
+const FLOOD_BURST_NS: u32 = 20_000_000;
 
 /// `sag-vcpe unload`.
 pub fn unload(path: Option<&Path>) -> Result<()> {

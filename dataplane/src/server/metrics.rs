@@ -182,6 +182,11 @@ fn nat(out: &mut Families<'_>, n: &Nat) -> fmt::Result {
         "Sessions between inside hosts by external addresses",
         t.hairpinned,
     )?;
+    out.plain_counter(
+        "sag_nat_uncounted",
+        "Hosts and permits that found no room to be counted",
+        t.uncounted,
+    )?;
     out.plain_counter("sag_nat_log_lost", "Records that the NAT log could not take", t.log_lost)
 }
 

@@ -109,8 +109,12 @@ fn totals(t: &NatTotals, page: &Page) -> String {
         None => "no limit of sessions a host".to_owned(),
     };
     let plural = |n: u64, what: &str| format!("{} {what}{}", exact(n), if n == 1 { "" } else { "s" });
+    let uncounted = match t.uncounted {
+        0 => String::new(),
+        n => format!(" {} times no room to count a host or permit;", exact(n)),
+    };
     let text = format!(
-        "{} of {}; {limit}; {} evicted; {} hairpinned; {} lost",
+        "{} of {}; {limit};{uncounted} {} evicted; {} hairpinned; {} lost",
         plural(t.bindings, "binding"),
         plural(t.hosts, "host"),
         exact(t.evicted),

@@ -40,6 +40,7 @@ raw_table! {
         acl_stateful: Opt<bool>,
         on_daemon_loss: Opt<String>,
         icmp_rate: Opt<i64>,
+        new_flow_rate: Opt<i64>,
     }
 }
 

@@ -144,6 +144,7 @@ fn dataplane(d: &Dataplane) -> RawDataplane {
         acl_stateful: at(d.acl_stateful),
         on_daemon_loss: text(d.on_daemon_loss),
         icmp_rate: number(d.icmp_rate),
+        new_flow_rate: number(d.new_flow_rate),
         ..Default::default()
     }
 }

@@ -128,6 +128,8 @@ pub struct Dataplane {
     pub on_daemon_loss: DaemonLoss,
     /// ICMP errors that the gateway originates, per port and second; 0: none.
     pub icmp_rate: u32,
+    /// Packets of no known flow that a receive queue of a port gives to its worker, per second; 0: all.
+    pub new_flow_rate: u32,
 }
 
 impl Default for Dataplane {
@@ -148,6 +150,7 @@ impl Default for Dataplane {
             acl_stateful: true,
             on_daemon_loss: DaemonLoss::Drop,
             icmp_rate: 1_000,
+            new_flow_rate: 250_000,
         }
     }
 }

@@ -172,6 +172,10 @@ pub struct NatTotals {
     pub evicted: u64,
     /// Sessions between inside hosts by their outside addresses.
     pub hairpinned: u64,
+    /// Hosts and permits that found no room to be counted: a session of such a host is not limited,
+    /// an address of such a permit may only answer.
+    #[serde(default)]
+    pub uncounted: u64,
     /// Events that are in no record of the NAT log.
     pub log_lost: u64,
 }

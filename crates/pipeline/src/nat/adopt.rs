@@ -48,7 +48,7 @@ impl NatState {
         (inside, outside, remote): (Endpoint, Endpoint, Endpoint),
         tick: u32,
     ) -> bool {
-        if self.host_begins(inside.addr).is_some() {
+        if self.host_begins(inside.addr) {
             meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
         }
         let source = policy.externals.get(&outside.addr.to_bits()).and_then(|e| policy.source(e.source?));

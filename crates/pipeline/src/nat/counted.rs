@@ -58,26 +58,24 @@ impl<const BITS: u32> Counted<BITS> {
         prefetch(&self.sets[b]);
     }
 
-    /// Counts one more and returns how many there are now. `None`: no room for the key.
-    pub fn add(&self, key: u64) -> Option<u64> {
-        for _ in 0..64 {
-            let (mut known, mut sum) = (None, 0);
-            self.words(key).for_each(|w| {
+    /// Counts one more. False: no room for the key.
+    pub fn note(&self, key: u64) -> bool {
+        let counts = |old: u64| old >> BITS == key && (1..Self::MAX).contains(&(old & Self::MAX));
+        let swap = |w: &AtomicU64, old, new| {
+            w.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        for _ in 0..4 {
+            let known = self.words(key).any(|w| {
                 let old = w.load(Ordering::Relaxed);
-                if old >> BITS == key && old & Self::MAX != 0 {
-                    sum += old & Self::MAX;
-                    known = if old & Self::MAX < Self::MAX { Some((w, old)) } else { known };
-                }
+                counts(old) && swap(w, old, old + 1)
             });
-            let (w, old, new) = match known {
-                Some((w, old)) => (w, old, old + 1),
-                None => (self.words(key).find(|w| w.load(Ordering::Relaxed) == 0)?, 0, key << BITS | 1),
-            };
-            if w.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                return Some(sum + 1);
+            let stored = known
+                || self.words(key).any(|w| w.load(Ordering::Relaxed) == 0 && swap(w, 0, key << BITS | 1));
+            if stored {
+                return true;
             }
         }
-        None
+        false
     }
 
     /// Counts one less, if there is one.
@@ -116,9 +114,9 @@ mod tests {
     fn counts_up_and_down_and_past_a_full_word() {
         let c = Counted::<9>::new(64);
         for n in 1..=1500 {
-            assert_eq!(c.add(7), Some(n));
+            assert_eq!((c.note(7), c.get(7)), (true, n));
         }
-        assert_eq!(c.add(8), Some(1));
+        assert_eq!((c.note(8), c.get(8)), (true, 1));
         (0..1500).for_each(|_| c.sub(7));
         assert_eq!((c.get(7), c.get(8)), (0, 1));
         c.sub(7);
@@ -130,7 +128,7 @@ mod tests {
     #[test]
     fn a_full_table_says_so() {
         let c = Counted::<32>::new(64);
-        let fit = (1..10_000).filter(|k| c.add(*k).is_some()).count();
+        let fit = (1..10_000).filter(|k| c.note(*k)).count();
         assert_eq!(fit, 64);
     }
 
@@ -141,7 +139,7 @@ mod tests {
             for _ in 0..4 {
                 s.spawn(|| {
                     for i in 0..20_000u64 {
-                        c.add(i % 3);
+                        c.note(i % 3);
                         if i % 2 == 1 {
                             c.sub((i - 1) % 3);
                         }

@@ -437,13 +437,18 @@ impl NatState {
         Some(binding)
     }
 
-    /// Counts a translated session of a host. `None`: no room to count it.
-    pub fn host_begins(&self, host: Ipv4Addr) -> Option<u64> {
-        let n = self.hosts.add(host.to_bits().into());
-        if n.is_none() {
+    /// Counts a translated session of a host. False: no room to count it.
+    pub fn host_begins(&self, host: Ipv4Addr) -> bool {
+        let ok = self.hosts.note(host.to_bits().into());
+        if !ok {
             self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
         }
-        n
+        ok
+    }
+
+    /// Translated sessions of a host.
+    pub fn host_sessions(&self, host: Ipv4Addr) -> u64 {
+        self.hosts.get(host.to_bits().into())
     }
 
     pub fn host_ends(&self, host: Ipv4Addr) {
@@ -452,7 +457,7 @@ impl NatState {
 
     /// Notes that a binding sent to an address. False: no room to note it.
     pub fn permit(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
-        let ok = self.permits.add(permit_key(binding, remote)).is_some();
+        let ok = self.permits.note(permit_key(binding, remote));
         if !ok {
             self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
         }

@@ -65,10 +65,7 @@ impl Index {
         if preferred.is_some() {
             return preferred;
         }
-        // All tags at once, without a branch for each: most looks that get here find nothing.
-        let bit =
-            |(i, w): (usize, &AtomicU32)| u32::from(w.load(Ordering::SeqCst) ^ tag < 1 << RECORD_BITS) << i;
-        let mut same: u32 = words.iter().enumerate().map(bit).sum();
+        let mut same = tagged(words, p.tag);
         while same != 0 {
             let found = right(&words[same.trailing_zeros() as usize]);
             if found.is_some() {
@@ -92,6 +89,12 @@ impl Index {
     #[inline]
     pub fn find(&self, p: &Probe, is: impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
         self.find_in(p.first, p, &is).or_else(|| self.find_in(p.second, p, &is))
+    }
+
+    /// The same where [`Index::guess`] has found nothing and this worker has stored nothing since.
+    #[inline]
+    pub fn find_second(&self, p: &Probe, is: impl Fn(RecordNo) -> bool) -> Option<RecordNo> {
+        self.find_in(p.second, p, &is)
     }
 
     /// Stores the word, then looks whether the key is there a second time; if so takes the word
@@ -140,6 +143,30 @@ impl Index {
             }
         }
     }
+}
+
+/// A bit for every word with this tag. All at once, without a branch for each: most looks that get
+/// here find nothing.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn tagged(words: &[AtomicU32; BUCKET_WORDS], tag: u32) -> u32 {
+    use safe_arch::*;
+    let wanted = set_splat_i32_m128i(tag as i32);
+    let four = |i: usize| {
+        let w = |n: usize| words[i + n].load(Ordering::SeqCst) as i32;
+        let tags = shr_imm_u32_m128i::<{ RECORD_BITS as i32 }>(set_i32_m128i(w(3), w(2), w(1), w(0)));
+        cmp_eq_mask_i32_m128i(tags, wanted)
+    };
+    let low = pack_i32_to_i16_m128i(four(0), four(4));
+    let high = pack_i32_to_i16_m128i(four(8), four(12));
+    move_mask_i8_m128i(pack_i16_to_i8_m128i(low, high)) as u32
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn tagged(words: &[AtomicU32; BUCKET_WORDS], tag: u32) -> u32 {
+    let bit = |(i, w): (usize, &AtomicU32)| u32::from(w.load(Ordering::SeqCst) >> RECORD_BITS == tag) << i;
+    words.iter().enumerate().map(bit).sum()
 }
 
 /// The number in a word.

@@ -151,11 +151,14 @@ impl Pipeline {
 
     /// One more session of a host, if it may have it.
     fn count_host(&mut self, snap: &Snapshot, src: Endpoint, holds: &mut Holds) -> Result<(), DropReason> {
-        let Some(n) = self.tables.nat.host_begins(src.addr) else { return Ok(()) };
+        if !self.tables.nat.host_begins(src.addr) {
+            return Ok(());
+        }
         let Some(limit) = snap.nat.limits.host_sessions.map(u64::from) else {
             holds.flags |= NAT_HOST;
             return Ok(());
         };
+        let n = self.tables.nat.host_sessions(src.addr);
         if n > limit {
             self.tables.nat.host_ends(src.addr);
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
@@ -337,7 +340,8 @@ impl Pipeline {
             Ok(no) => {
                 touch(table.record(no), now, s.p.ip_len);
                 self.counters.sessions_created.add(1);
-                self.changed = true;
+                self.changes.made(s.hash);
+                self.changes.made(table.hash(&reverse));
                 if snap.nat.limits.log_sessions {
                     let tuple = session::tuples(table, no.session());
                     self.events.push(Event::Created { family: R::FAMILY, number: no.session(), tuple });

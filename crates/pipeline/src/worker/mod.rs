@@ -92,6 +92,34 @@ struct Slot {
     alive: bool,
 }
 
+/// What became of the session table in this batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Changes {
+    /// A session ended: its record may carry another key by now.
+    ended: bool,
+    /// A bit for the hash of each key that was stored.
+    made: [u64; 16],
+}
+
+impl Changes {
+    #[inline]
+    const fn place(hash: u64) -> (usize, u64) {
+        ((hash >> 6) as usize & 15, 1 << (hash & 63))
+    }
+
+    #[inline]
+    fn made(&mut self, hash: u64) {
+        let (word, bit) = Changes::place(hash);
+        self.made[word] |= bit;
+    }
+
+    #[inline]
+    fn may_have_made(&self, hash: u64) -> bool {
+        let (word, bit) = Changes::place(hash);
+        self.made[word] & bit != 0
+    }
+}
+
 const NO_SLOT: Slot =
     Slot { p: Parsed::NONE, hash: 0, found: None, ingress: PortIdx(0), zone: Zone::Lan, alive: false };
 
@@ -118,8 +146,7 @@ pub struct Pipeline {
     refused: u64,
     /// Where the look for unanswered sessions goes on when the table is full.
     evict_at: u32,
-    /// A session was made or ended in this batch: what was found before may no longer hold.
-    changed: bool,
+    changes: Changes,
 }
 
 /// Next hops that one worker asks for between two collections.
@@ -148,7 +175,7 @@ impl Pipeline {
             events: Events::default(),
             evict_at: 1,
             refused: 0,
-            changed: false,
+            changes: Changes::default(),
         }
     }
 
@@ -181,7 +208,7 @@ impl Pipeline {
         }
         let n = frames.len().min(BATCH);
         verdicts.clear();
-        self.changed = false;
+        self.changes = Changes::default();
         verdicts.resize(n, Verdict::Held);
         // Out of `self` while `self` is at work.
         let mut slots = std::mem::take(&mut self.slots);
@@ -238,9 +265,12 @@ impl Pipeline {
     ) {
         let table = R::table(&self.tables);
         let key = R::flow_key(&s.p, f.bytes(), s.zone);
-        // The guess was made before packets of this batch made or ended sessions.
-        let guess = s.found.filter(|&no| !self.changed && table.record(no).matches(&key));
-        let found = guess.or_else(|| table.find(&key, s.hash));
+        let found = match s.found {
+            // The guess was made before packets of this batch ended sessions.
+            Some(no) if !self.changes.ended && table.record(no).matches(&key) => Some(no),
+            None if !self.changes.may_have_made(s.hash) => table.find_unlikely(&key, s.hash),
+            _ => table.find(&key, s.hash),
+        };
         if let Some(no) = found
             && self.established::<R>(snap, now, s, no, f, verdict)
         {

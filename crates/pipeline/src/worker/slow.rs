@@ -332,7 +332,7 @@ impl Pipeline {
         if session::end(R::table(&self.tables), session, snap, &self.tables.nat, ending) {
             self.counters.sessions_ended.add(1);
         }
-        self.changed = true;
+        self.changes.ended = true;
     }
 
     fn split(

@@ -311,6 +311,7 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_nat_hosts", 16.0),
         ("sag_nat_host_limit_hits_total", 17.0),
         ("sag_nat_hairpinned_total", 0.0),
+        ("sag_nat_uncounted_total", 0.0),
         ("sag_nat_log_lost_total", 18.0),
         (r#"sag_fastpath_packets_total{port="0"}"#, 4.0),
         (r#"sag_punted_packets_total{port="0",reason="miss"}"#, 6.0),

@@ -54,6 +54,8 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
     let on_daemon_loss =
         s.word("on_daemon_loss", &raw.on_daemon_loss, DaemonLoss::WORDS, Some(default.on_daemon_loss), "");
     let icmp_rate = s.number("icmp_rate", &raw.icmp_rate, 0..=1_000_000, default.icmp_rate, "");
+    let new_flow_rate =
+        s.number("new_flow_rate", &raw.new_flow_rate, 0..=10_000_000, default.new_flow_rate, "");
     Some(Dataplane {
         workers: workers?,
         mode: mode?,
@@ -70,6 +72,7 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         acl_stateful: flag(&raw.acl_stateful, default.acl_stateful),
         on_daemon_loss: on_daemon_loss?,
         icmp_rate: icmp_rate?,
+        new_flow_rate: new_flow_rate?,
     })
 }
 

@@ -156,7 +156,16 @@ fn reports_have_the_agreed_keys() {
     ];
     has(&wire["pools"][0], &pool);
     assert_eq!(wire["pools"][0]["tcp"], json!({"used": 1, "capacity": 64_512, "peak": 2}));
-    let totals = ["bindings", "hosts", "host_limit", "host_limit_hits", "evicted", "hairpinned", "log_lost"];
+    let totals = [
+        "bindings",
+        "hosts",
+        "host_limit",
+        "host_limit_hits",
+        "evicted",
+        "hairpinned",
+        "uncounted",
+        "log_lost",
+    ];
     has(&wire["totals"], &totals);
     let wire = round(NatBindings { bindings: vec![binding()], total: 1 });
     let keys = ["protocol", "inside", "inside_port", "outside", "outside_port", "sessions", "mapping"];

@@ -1,0 +1,74 @@
+//! The flood guard: packets of no known flow have a rate, all others have none.
+
+mod common;
+
+use common::packet::*;
+use common::*;
+use sag_bpf::PuntReason;
+use sag_model::DropReason;
+use sag_model::Zone;
+use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, Key4, l4_word};
+use std::sync::atomic::Ordering::Relaxed;
+
+const HERE: [u8; 4] = [10, 0, 0, 2];
+const FAR: [u8; 4] = [198, 51, 100, 7];
+
+fn guard(f: &Fixture, interval_s: u32, burst_s: u32) {
+    f.gw.control().guard_burst.store(burst_s * 1_000_000_000, Relaxed);
+    f.gw.control().guard_interval.store(interval_s * 1_000_000_000, Relaxed);
+}
+
+#[test]
+fn what_is_over_the_rate_is_dropped_by_name() {
+    let Some(f) = Fixture::new() else { return };
+    guard(&f, 1, 3);
+    let got: Vec<_> =
+        (0..1000).map(|n| outcome(&f, &v4(HERE, FAR, 17, udp(1000 + n, 53, b"new")).frame(None))).collect();
+    let passed = got.iter().filter(|o| **o == Outcome::Worker(PuntReason::Miss)).count();
+    let dropped = got.iter().filter(|o| **o == Outcome::Dropped(DropReason::FloodGuard)).count();
+    assert_eq!(passed + dropped, got.len());
+    // Each core has a share of its own; the thread may have moved, and a second or two have passed.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!((3..=3 * cores + 60).contains(&passed), "{passed} passed");
+    assert_eq!(got[0], Outcome::Worker(PuntReason::Miss), "the burst is there from the start");
+}
+
+#[test]
+fn sessions_are_not_held_up_by_a_flood() {
+    let Some(f) = Fixture::new() else { return };
+    let key = Key4 {
+        addrs: u64::from(u32::from_le_bytes(HERE)) | u64::from(u32::from_le_bytes(FAR)) << 32,
+        l4: l4_word(1000u16.to_be(), 80u16.to_be(), 6, Zone::Lan),
+    };
+    f.install4(2, key, |r| {
+        let act = Action {
+            nexthop: 4,
+            meter: 0,
+            act: FlowAct::Forward,
+            flags: FLOW_PUNT_ALL,
+            tunnel: 0,
+            nh_gen: 9,
+        };
+        r.action.store(act.to_word(), Relaxed);
+    });
+    guard(&f, 4, 4);
+    let fin = v4(HERE, FAR, 6, tcp(1000, 80, 0x11, b"")).frame(None);
+    for n in 0..1000 {
+        outcome(&f, &v4(HERE, FAR, 17, udp(2000 + n, 53, b"new")).frame(None));
+        assert_eq!(f.run(&fin).action, XDP_REDIRECT, "after {n} new flows");
+    }
+}
+
+#[test]
+fn without_a_rate_and_without_the_fast_path_all_pass() {
+    let Some(f) = Fixture::new() else { return };
+    let new = |n: u16| v4(HERE, FAR, 17, udp(1000 + n, 53, b"new")).frame(None);
+    for n in 0..200 {
+        assert_eq!(outcome(&f, &new(n)), Outcome::Worker(PuntReason::Miss));
+    }
+    guard(&f, 4, 4);
+    f.gw.control().fast_path.store(0, Relaxed);
+    for n in 0..200 {
+        assert_eq!(outcome(&f, &new(n)), Outcome::Worker(PuntReason::Miss), "workers alone forward");
+    }
+}
