@@ -10,7 +10,7 @@ use std::process::{Command, exit};
 fn main() {
     println!("cargo:rerun-if-changed=src/gw.bpf.c");
     println!("cargo:rerun-if-changed=include");
-    println!("cargo:rerun-if-changed=bench/lab.bpf.c");
+    println!("cargo:rerun-if-changed=bench");
     println!("cargo:rerun-if-env-changed=CLANG");
 
     let clang = env::var_os("CLANG").unwrap_or_else(|| OsString::from("clang"));
@@ -42,7 +42,11 @@ fn main() {
     let gateway = builder("src/gw.bpf.c", "gw.bpf.o").build_and_generate(out.join("gw.skel.rs"));
     // What `examples/veth_bench.rs` surrounds the gateway with.
     let lab = builder("bench/lab.bpf.c", "lab.bpf.o").build();
-    for (source, result) in [("src/gw.bpf.c", gateway), ("bench/lab.bpf.c", lab)] {
+    // What `tests/meters.rs` compares with the workers' arithmetic.
+    let meter = builder("bench/meter.bpf.c", "meter.bpf.o").build();
+    for (source, result) in
+        [("src/gw.bpf.c", gateway), ("bench/lab.bpf.c", lab), ("bench/meter.bpf.c", meter)]
+    {
         if let Err(e) = result {
             fail(&format!(
                 "{} could not compile bpf/{source}: {e:#}\n\

@@ -5,7 +5,9 @@
 //! source ─► g0 ═ p0 [gateway or bare redirect] ─► q0 ═ s0 [sink]
 //! ```
 //!
-//! `veth_bench [FLOWS] [ROUNDS] [PACKETS]`. The two take turns in short rounds.
+//! `veth_bench [FLOWS] [ROUNDS] [PACKETS]`. They take turns in short rounds: the bare redirect, the
+//! fast path, and the fast path with one meter (a CAR's ceiling) and with a CAR's floor and ceiling
+//! under a link.
 //! Needs root; works in a network namespace of its own.
 #![allow(unsafe_code)]
 
@@ -54,29 +56,37 @@ fn main() -> Result<()> {
     let gw = Gateway::open(&o)?;
     install(&gw, flows)?;
 
-    let (mut base, mut fast) = (Vec::new(), Vec::new());
+    let sets = meters(&gw);
+    let mut base = Vec::new();
+    let mut fast = [const { Vec::new() }; 3];
     for round in 0..rounds + 1 {
         let link = attach(bare, "p0")?;
         let b = measure(source, &lab, packets)?;
         drop(link);
         gw.attach(ifindex("p0")?, "p0", AttachMode::Native)?;
-        let f = measure(source, &lab, packets)?;
+        let mut f = [0.0; 3];
+        for (set, f) in [0, sets[0], sets[1]].into_iter().zip(&mut f) {
+            let flag = if set == 0 { 0 } else { FLOW_METER };
+            let a = Action { meter: set, flags: FLOW_SNAT | flag, ..TO_NEXT };
+            gw.flows4()[2..].iter().for_each(|r| r.action.store(a.to_word(), Relaxed));
+            *f = measure(source, &lab, packets)?;
+        }
         gw.detach("p0")?;
         // The first round warms up.
         if round > 0 {
             base.push(b);
-            fast.push(f);
+            fast.iter_mut().zip(f).for_each(|(all, f)| all.push(f));
         }
     }
     let s = gw.stats(PortIdx(0))?;
-    if s.fast != s.rx_packets || s.rx_packets != u64::from(packets) * u64::from(rounds + 1) {
+    if s.fast != s.rx_packets || s.rx_packets != 3 * u64::from(packets) * u64::from(rounds + 1) {
         bail!("not every packet took the fast path: {s:?}");
     }
     drop(gw);
     unload(&o.pin_dir, &o.lock_file)?;
 
     for (name, at) in [("lowest tenth", 10), ("median", 2)] {
-        let (b, f) = (quantile(&mut base, at), quantile(&mut fast, at));
+        let (b, f) = (quantile(&mut base, at), quantile(&mut fast[0], at));
         println!(
             "flows {flows}, {name}: bare {b:.0} ns ({:.2} Mpps), fast path {f:.0} ns ({:.2} Mpps), +{:.0} ns, ratio {:.3}",
             1e3 / b,
@@ -84,8 +94,43 @@ fn main() -> Result<()> {
             f - b,
             b / f
         );
+        for (what, m) in ["one meter", "floor, ceiling and link"].into_iter().zip(1..) {
+            let m = quantile(&mut fast[m], at);
+            println!(
+                "    with {what}: {m:.0} ns ({:.2} Mpps), +{:.0} ns, {:.1} % of the fast path's throughput",
+                1e3 / m,
+                m - f,
+                f / m * 100.0
+            );
+        }
     }
     Ok(())
+}
+
+const TO_NEXT: Action =
+    Action { nexthop: 1, meter: 0, act: FlowAct::Forward, flags: FLOW_SNAT, tunnel: 0, nh_gen: 1 };
+
+/// Sets of meters that never refuse: a CAR's ceiling; a CAR under a link.
+fn meters(gw: &Gateway) -> [u16; 2] {
+    use sag_pipeline::qos::meter::{Rate, units};
+    let now = units(1);
+    for m in &gw.meters()[1..4] {
+        m.cost.store(Rate::mbps(40_000).cost(), Relaxed);
+        m.burst.store(units(200_000_000), Relaxed);
+        m.tat.store(now, Relaxed);
+        m.floor_tat.store(now, Relaxed);
+    }
+    let floor = &gw.meters()[2];
+    floor.floor_cost.store(Rate::mbps(10).cost(), Relaxed);
+    floor.floor_burst.store(units(200_000_000), Relaxed);
+    for s in &gw.meter_sets()[1..3] {
+        s.slack.store(8_000_000, Relaxed);
+    }
+    gw.meter_sets()[1].car.store(1, Relaxed);
+    gw.meter_sets()[2].car.store(2, Relaxed);
+    gw.meter_sets()[2].links[0].store(3, Relaxed);
+    gw.meter_sets()[2].window[0].store(units(200_000_000), Relaxed);
+    [1, 2]
 }
 
 fn quantile(v: &mut [f64], part: usize) -> f64 {
@@ -211,15 +256,7 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
             r.set_key(&key);
             r.new_addrs.store(u64::from(public) | u64::from(dst) << 32, Relaxed);
             r.new_ports.store(u64::from((i as u16).to_be()) | 0x1234_5678 << 32, Relaxed);
-            let a = Action {
-                nexthop: 1,
-                meter: 0,
-                act: FlowAct::Forward,
-                flags: FLOW_SNAT,
-                tunnel: 0,
-                nh_gen: 1,
-            };
-            r.action.store(a.to_word(), Relaxed);
+            r.action.store(TO_NEXT.to_word(), Relaxed);
             r.epoch.store(1, Relaxed);
             let p = Probe::new(key.hash(c.seed.load(Relaxed)), size - 1);
             let words = |b: u32| &gw.index4()[(size + b) as usize].word;

@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 2
+#define GW_ABI_VERSION 3
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 64		/* sag_model::DropReason::COUNT */
@@ -22,6 +22,12 @@
 #define GW_PORT_SLOTS 4096	/* a device is in slot ifindex % GW_PORT_SLOTS */
 #define GW_NAT_SLOTS 64		/* outside addresses of NAT */
 #define GW_NAT_LINES 256	/* struct gw_nat_line of a slot: 128 of TCP, then 128 of UDP */
+#define GW_METERS 1024
+#define GW_METER_SETS 16384
+#define GW_SET_LINKS 3
+#define GW_UNIT_SHIFT 8		/* meter time: 2^-8 ns */
+#define GW_COST_SHIFT 16	/* bits of a byte's time below that */
+#define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)
 #define GW_TICK_SHIFT 24	/* last_seen counts 2^24 ns */
 
 enum gw_zone {
@@ -65,7 +71,7 @@ struct gw_flow4 {
 	__u16 l3_delta;		/* ones' complement sum (old + ~new, RFC 1624) to add to the stored header checksum */
 	__u16 l4_delta;		/* the same for the transport checksum: addresses and ports; ICMP: identifier alone */
 	__u16 nexthop;		/* index into gw_nexthops, or the drop reason */
-	__u16 meter;
+	__u16 meter;		/* set of meters */
 	__u8 action;		/* enum gw_action */
 	__u8 flags;		/* enum gw_flow_flags */
 	__u8 tunnel;
@@ -166,6 +172,33 @@ struct gw_nat_line {
 	__u64 word[8];
 };
 
+/*
+ * A rate, or the two rates of a CAR: the moment at which all that passed would have left a line of
+ * that rate. sag_model::meter says more.
+ */
+struct gw_meter {
+	__u64 tat;		/* ceiling, or link */
+	__u64 floor_tat;
+	__u64 cost;		/* time of a byte << GW_COST_SHIFT */
+	__u64 floor_cost;	/* 0: no floor */
+	__u64 burst;		/* how far ahead it may be */
+	__u64 floor_burst;
+	__u64 id;		/* whose it is */
+	__u64 _pad;
+};
+
+/* The meters that a flow passes, and what became of its bytes. 0 is no meter. */
+struct gw_meter_set {
+	__u16 car;
+	__u16 links[GW_SET_LINKS];
+	__u32 overhead;		/* added to the length of every packet */
+	__u32 slack;		/* how far the coarse clock may be behind, ns */
+	__u64 window[GW_SET_LINKS];	/* how far ahead a link may be for a packet that borrows */
+	__u64 passed_bytes;
+	__u64 car_dropped_bytes;
+	__u64 link_dropped_bytes;
+};
+
 /* Counters of one port on one CPU, all that a forwarded packet touches: one cache line. Every
  * received packet ends in exactly one of fast, to_kernel, punted or gw_reasons.drops[]. */
 struct gw_counts {
@@ -181,7 +214,8 @@ struct gw_counts {
 
 struct gw_stats {
 	__u64 clock;		/* last jiffy << 32 | its tick: the time, asked for once a jiffy */
-	__u64 _pad[7];
+	__u64 nanos;		/* the same time in nanoseconds */
+	__u64 _pad[6];
 	struct gw_counts port[GW_MAX_PORTS];
 };
 
@@ -310,6 +344,8 @@ _Static_assert(sizeof(struct gw_nexthop) == 32, "half a cache line");
 _Static_assert(sizeof(struct gw_control) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nat_line) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_meter) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_meter_set) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_port) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_shared) <= 4 << 20, "largest map value before Linux 5.17");
 _Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");

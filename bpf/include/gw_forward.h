@@ -13,6 +13,7 @@
 /* The action word of a record, read once: the daemon changes it with one store. */
 struct gw_order {
 	__u16 nexthop;
+	__u16 meter;
 	__u8 action;
 	__u8 flags;
 	__u8 tunnel;
@@ -23,6 +24,7 @@ static __always_inline struct gw_order gw_order(__u64 word)
 {
 	struct gw_order o = {
 		.nexthop = word,
+		.meter = word >> 16,
 		.action = word >> 32,
 		.flags = word >> 40,
 		.tunnel = word >> 48,
@@ -58,7 +60,8 @@ static __always_inline __u32 gw_now(struct gw_stats *stats)
 	__u32 jiffy = bpf_jiffies64();
 
 	if (unlikely((__u32)(clock >> 32) != jiffy)) {
-		clock = (__u64)jiffy << 32 | (__u32)(bpf_ktime_get_coarse_ns() >> GW_TICK_SHIFT);
+		stats->nanos = bpf_ktime_get_coarse_ns();
+		clock = (__u64)jiffy << 32 | (__u32)(stats->nanos >> GW_TICK_SHIFT);
 		stats->clock = clock;
 	}
 	return clock;
@@ -102,8 +105,8 @@ static __always_inline int gw_judge(struct gw_packet *pkt, const struct gw_order
 		return GW_WORKER;
 	if (unlikely(epoch != now))
 		return gw_worker(pkt, GW_PUNT_EPOCH);
-	/* Meters and tunnels are not executed here: their flows go to the worker. */
-	if (unlikely(o->flags & (GW_FLOW_PUNT_ALL | GW_FLOW_METER) || o->tunnel))
+	/* Tunnels are not executed here: their flows go to the worker. */
+	if (unlikely(o->flags & GW_FLOW_PUNT_ALL || o->tunnel))
 		return gw_worker(pkt, GW_PUNT_FLOW);
 	if (unlikely(o->action == GW_ACT_DROP))
 		return gw_drop(pkt, o->nexthop);

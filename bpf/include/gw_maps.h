@@ -99,6 +99,23 @@ struct {
 	__type(value, struct gw_bucket);
 } gw_index6 SEC(".maps");
 
+/* Meters, and the sets of them that flows name. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_METERS);
+	__type(key, __u32);
+	__type(value, struct gw_meter);
+} gw_meters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_METER_SETS);
+	__type(key, __u32);
+	__type(value, struct gw_meter_set);
+} gw_meter_sets SEC(".maps");
+
 /* Counters. One value for all ports: a forwarded packet counts at two of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -134,4 +134,10 @@ static __always_inline int gw_drop(struct gw_packet *pkt, enum gw_drop why)
 	return GW_DROP;
 }
 
+/* 0: there is no reason. */
+static __always_inline int gw_drop_if(struct gw_packet *pkt, __u32 why)
+{
+	return why ? gw_drop(pkt, why) : GW_CONTINUE;
+}
+
 #endif /* GW_PACKET_H */

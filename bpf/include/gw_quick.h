@@ -13,11 +13,13 @@
 #include "gw_table.h"
 #include "gw_parse.h"
 #include "gw_forward.h"
+#include "gw_police.h"
 
 /* Where the action word says: forward, and nothing that the general path would punt. */
 #define GW_QUICK_MASK                                                            \
-	(0xFFULL << 48 | (__u64)(GW_FLOW_PUNT_ALL | GW_FLOW_METER) << 40 | 0xFFULL << 32)
+	(0xFFULL << 48 | (__u64)GW_FLOW_PUNT_ALL << 40 | 0xFFULL << 32)
 #define GW_QUICK_WANT ((__u64)GW_ACT_FORWARD << 32)
+#define GW_QUICK_METER ((__u64)GW_FLOW_METER << 40)
 #define GW_QUICK_NAT ((__u64)(GW_FLOW_SNAT | GW_FLOW_DNAT) << 40)
 
 struct gw_quick {
@@ -107,6 +109,31 @@ static __always_inline int gw_quick_done(const struct gw_quick *q, void *eth)
 	return GW_FORWARD;
 }
 
+/* The last step before the packet is changed: is it within its rates? */
+static __always_inline bool gw_quick_passes(const struct gw_quick *q, int *why)
+{
+	__u32 set = (__u16)(q->order >> 16);
+
+	if (!(q->order & GW_QUICK_METER) || gw_passes_one(set, q->ip_len, q->stats))
+		return true;
+	*why = gw_metered(set, q->ip_len);
+	return !*why;
+}
+
+/* Over a rate. */
+static __always_inline int gw_quick_drop(const struct gw_quick *q, __u32 why)
+{
+	struct gw_counts *in = gw_counts(q->stats, q->head >> 8);
+	__u32 port = (__u8)(q->head >> 8);
+	struct gw_reasons *reasons = bpf_map_lookup_elem(&gw_reasons, &port);
+
+	in->rx_packets++;
+	in->rx_bytes += q->len;
+	if (reasons)
+		reasons->drops[why % GW_MAX_DROPS]++;
+	return GW_DROP;
+}
+
 /*
  * In both families the lookup comes first: while the record comes from memory, the processor sees
  * whether the packet may use it.
@@ -119,6 +146,7 @@ static __always_inline int gw_quick4(struct xdp_md *ctx, struct gw_quick *q, str
 	__u32 delta = bpf_htons(0x0100);
 	struct gw_key4 key;
 	struct gw_flow4 *r;
+	int why;
 
 	if ((void *)(l4 + 1) > q->end)
 		return GW_CONTINUE;
@@ -139,6 +167,8 @@ static __always_inline int gw_quick4(struct xdp_md *ctx, struct gw_quick *q, str
 	q->order = GW_READ_ONCE(*gw_u64(&r->nexthop));
 	if (!gw_quick_admit(q))
 		return GW_CONTINUE;
+	if (!gw_quick_passes(q, &why))
+		return gw_quick_drop(q, why);
 
 	if (q->order & GW_QUICK_NAT) {
 		*gw_u64(&ip->src) = *gw_u64(&r->new_saddr);
@@ -164,6 +194,7 @@ static __always_inline int gw_quick6(struct xdp_md *ctx, struct gw_quick *q, str
 	struct gw_l4 *l4 = (void *)(ip + 1);
 	struct gw_key6 key;
 	struct gw_flow6 *r;
+	int why;
 
 	if ((void *)(l4 + 1) > q->end)
 		return GW_CONTINUE;
@@ -186,6 +217,8 @@ static __always_inline int gw_quick6(struct xdp_md *ctx, struct gw_quick *q, str
 	q->order = GW_READ_ONCE(*gw_u64(&r->nexthop));
 	if (q->order & GW_QUICK_NAT || !gw_quick_admit(q))
 		return GW_CONTINUE;
+	if (!gw_quick_passes(q, &why))
+		return gw_quick_drop(q, why);
 	ip->hops--;
 	GW_COUNT_FLOW(r, q->stats, q->ip_len);
 	return gw_quick_done(q, eth);

@@ -5,10 +5,11 @@ use crate::mapped::{NatLine, PortSlot, SharedBlock};
 use crate::skel::types;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
+use sag_model::meter::{Meter, MeterSet};
 use sag_model::{DropReason, PortIdx};
 use std::mem::offset_of;
 
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 pub const QUEUES_PER_DEV: u32 = 64;
 pub const MAX_DEVS: u32 = 64;
 pub const MAX_NEXTHOPS: usize = 65536;
@@ -38,6 +39,13 @@ same_offsets!(types::gw_control, ControlBlock:
     index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
     daemon_loss = daemon_loss, fast_path = fast_path,
     guard_interval = guard_interval, guard_burst = guard_burst);
+same_offsets!(types::gw_meter, Meter:
+    tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
+    floor_burst = floor_burst, id = id);
+same_offsets!(types::gw_meter_set, MeterSet:
+    car = car, links = links, overhead = overhead, slack = slack, window = window,
+    passed_bytes = passed_bytes, car_dropped_bytes = car_dropped_bytes,
+    link_dropped_bytes = link_dropped_bytes);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
 same_offsets!(types::gw_nat_line, NatLine:);
 same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops);
@@ -239,6 +247,7 @@ mod tests {
 
     #[test]
     fn limits_agree() {
+        use sag_model::meter::*;
         assert_eq!(c_define("GW_ABI_VERSION"), u64::from(ABI_VERSION));
         assert_eq!(c_define("GW_MAX_PORTS"), PortIdx::MAX as u64);
         assert_eq!(c_define("GW_MAX_DROPS"), DropReason::COUNT as u64);
@@ -248,6 +257,13 @@ mod tests {
         assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_SLOTS"), NAT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_LINES") * 8, NAT_SLOT_WORDS as u64);
+        assert_eq!(c_define("GW_METERS"), METERS as u64);
+        assert_eq!(c_define("GW_METER_SETS"), METER_SETS as u64);
+        assert_eq!(c_define("GW_SET_LINKS"), SET_LINKS as u64);
+        assert_eq!(c_define("GW_UNIT_SHIFT"), u64::from(UNIT_SHIFT));
+        assert_eq!(c_define("GW_COST_SHIFT"), u64::from(COST_SHIFT));
+        assert_eq!(MAX_DEBT, 16_000_000_000 << UNIT_SHIFT);
+        assert!(HEADER.contains("#define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)"));
         assert_eq!(c_define("GW_TICK_SHIFT"), u64::from(sag_model::time::TICK_SHIFT));
     }
 

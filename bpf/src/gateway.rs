@@ -10,6 +10,7 @@ use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::meter::{Meter, MeterSet};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
@@ -117,6 +118,16 @@ impl Gateway {
     /// [`nat_port_bit`]: sag_model::flow::nat_port_bit
     pub fn nat_ports(&self) -> &'static [AtomicU64] {
         self.mapped.nat_ports
+    }
+
+    /// Meters, which workers and XDP charge alike; number 0 is none.
+    pub fn meters(&self) -> &'static [Meter] {
+        self.mapped.meters
+    }
+
+    /// Sets of meters, which flow records name; number 0 is none.
+    pub fn meter_sets(&self) -> &'static [MeterSet] {
+        self.mapped.meter_sets
     }
 
     /// Says what a device is to the gateway.

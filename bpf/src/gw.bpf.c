@@ -17,6 +17,7 @@
 #include "gw_parse.h"
 #include "gw_local.h"
 #include "gw_forward.h"
+#include "gw_police.h"
 #include "gw_exit.h"
 #include "gw_quick.h"
 #include "gw_inject.h"
@@ -55,6 +56,8 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 		verdict = gw_admit(pkt, &shape, &order, &hop);
 	else if (verdict == GW_DROP)
 		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
+	if (verdict == GW_CONTINUE && order.flags & GW_FLOW_METER)
+		verdict = gw_drop_if(pkt, gw_metered(order.meter, shape.ip_len));
 	if (verdict)
 		return verdict;
 	return gw_forward4(ctx, pkt, ip, &shape, r, &order, &hop);
@@ -85,6 +88,8 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 		verdict = gw_admit(pkt, &shape, &order, &hop);
 	else if (verdict == GW_DROP)
 		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
+	if (verdict == GW_CONTINUE && order.flags & GW_FLOW_METER)
+		verdict = gw_drop_if(pkt, gw_metered(order.meter, shape.ip_len));
 	if (verdict)
 		return verdict;
 	return gw_forward6(ctx, pkt, ip, &shape, r, &order, &hop);
@@ -115,9 +120,11 @@ __noinline int gw_classify(struct xdp_md *ctx)
 SEC("xdp")
 int gw_ingress(struct xdp_md *ctx)
 {
-	if (gw_quick(ctx) == GW_FORWARD)
+	int verdict = gw_quick(ctx);
+
+	if (verdict == GW_FORWARD)
 		return XDP_REDIRECT;
-	return gw_classify(ctx);
+	return verdict == GW_DROP ? XDP_DROP : gw_classify(ctx);
 }
 
 SEC("xdp")

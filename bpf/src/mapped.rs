@@ -5,6 +5,7 @@ use crate::maps::Maps;
 use crate::sys;
 use libbpf_rs::{MapCore, MapHandle};
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::meter::{Meter, MeterSet};
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -28,6 +29,10 @@ unsafe impl Shared for FlowRecord6 {}
 // SAFETY: as above.
 unsafe impl Shared for NextHopRecord {}
 
+// SAFETY: as above.
+unsafe impl Shared for Meter {}
+// SAFETY: as above.
+unsafe impl Shared for MeterSet {}
 // SAFETY: as above.
 unsafe impl Shared for SharedBlock {}
 // SAFETY: atomics alone.
@@ -62,6 +67,8 @@ pub(crate) struct Mapped {
     pub(crate) index4: &'static [Bucket],
     pub(crate) index6: &'static [Bucket],
     pub(crate) nat_ports: &'static [AtomicU64],
+    pub(crate) meters: &'static [Meter],
+    pub(crate) meter_sets: &'static [MeterSet],
 }
 
 impl fmt::Debug for Mapped {
@@ -85,6 +92,8 @@ impl Mapped {
             index4: map(&maps.index4)?,
             index6: map(&maps.index6)?,
             nat_ports: map::<NatLine>(&maps.nat_ports)?.as_flattened(),
+            meters: map(&maps.meters)?,
+            meter_sets: map(&maps.meter_sets)?,
         })
     }
 }

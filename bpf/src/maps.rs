@@ -41,6 +41,8 @@ maps! {
     flows6 = gw_flows6 "gw_flows6",
     index4 = gw_index4 "gw_index4",
     index6 = gw_index6 "gw_index6",
+    meters = gw_meters "gw_meters",
+    meter_sets = gw_meter_sets "gw_meter_sets",
     stats = gw_stats "gw_stats",
     reasons = gw_reasons "gw_reasons",
 }

@@ -5,6 +5,8 @@
 //! `SAG_DIFF_SECONDS` says for how long (5), `SAG_SEED` which story is told first.
 
 mod common;
+#[path = "differential/metered.rs"]
+mod metered;
 #[path = "differential/packets.rs"]
 mod packets;
 #[path = "differential/rules.rs"]
@@ -115,6 +117,10 @@ impl Lab {
         self.gw.control().epoch.store(rig.snap.epoch, Relaxed);
     }
 
+    fn meters(&self) -> metered::Memory {
+        metered::Memory::of(&self.gw)
+    }
+
     fn stats(&self) -> [PortStats; 4] {
         PORTS.map(|p| self.gw.stats(p).unwrap())
     }
@@ -220,6 +226,7 @@ struct Tally {
     translated: u64,
     tagged: u64,
     v6: u64,
+    metered: u64,
     protocols: BTreeMap<&'static str, u64>,
     punted: BTreeMap<&'static str, u64>,
     kernel: BTreeMap<&'static str, u64>,
@@ -244,6 +251,8 @@ impl Story<'_> {
     fn packet(&mut self, dev: u8, frame: &[u8], tally: &mut Tally) {
         self.rig.poll();
         let start = records(&self.rig.pipe.tables);
+        let meters = self.lab.meters();
+        let began = meters.state();
         // XDP asks for the time once a jiffy, and the jiffy may be there just before the time is.
         let before_tick = tick().wrapping_sub(1);
         let ifindex = self.lab.devs[usize::from(dev)];
@@ -251,6 +260,8 @@ impl Story<'_> {
         let ticks = before_tick..=tick();
         let by_xdp = records(&self.rig.pipe.tables);
         restore(&self.rig.pipe.tables, &start);
+        let charged = metered::change(&began, &meters.state());
+        meters.restore(&began);
         let stats = self.lab.stats();
         let old = std::mem::replace(&mut self.stats, stats);
         let gained = since(xdp_books(&stats), xdp_books(&old));
@@ -261,7 +272,10 @@ impl Story<'_> {
         tally.packets += 1;
         if run.action == XDP_REDIRECT && run.note.is_none() {
             let moved = moved(&start, &by_xdp, &self.at);
-            return self.forwarded(dev, frame, &run.frame, gained, (&start, moved, ticks), tally);
+            tally.metered += u64::from(charged.charged());
+            self.forwarded(dev, frame, &run.frame, gained, (&start, moved, ticks), tally);
+            assert_eq!(metered::change(&began, &meters.state()), charged, "{}: metered alike", self.at);
+            return;
         }
         assert_eq!(run.frame, frame, "{}: not forwarded, not changed", self.at);
         assert_eq!(moved(&start, &by_xdp, &self.at), None, "{}: not forwarded, not counted", self.at);
@@ -295,6 +309,7 @@ impl Story<'_> {
                 let drops = self.rig.drops(PORTS[i], reason);
                 assert_eq!(self.rig.frame(dev, frame), Outcome::Drop(reason), "{at}");
                 assert_eq!(self.rig.drops(PORTS[i], reason), drops + 1, "{at}: at the same port");
+                assert_eq!(metered::change(&began, &meters.state()), charged, "{at}: metered alike");
                 count(&mut tally.dropped, reason.name());
             }
             other => panic!("{at}: {other:?}"),
@@ -381,7 +396,9 @@ fn tell(lab: &Lab, seed: u64, tally: &mut Tally) {
         }
     }
     let tables = lab.tables(d.roll() | 1);
-    let net = packets::net(&mut d).over(lab.gw.nexthops());
+    let mut net = packets::net(&mut d).over(lab.gw.nexthops());
+    net.meters = lab.meters().book();
+    metered::qos(&mut d, &mut net);
     let rig = Rig::over(net, Arc::new(tables), 0, 1);
     lab.publish(&rig);
     let mut s = Story { lab, rig, stats: lab.stats(), at: String::new() };
@@ -396,6 +413,10 @@ fn tell(lab: &Lab, seed: u64, tally: &mut Tally) {
             lab.publish(&s.rig);
         }
         let (dev, frame) = packets::frame(&mut d, &s.rig);
+        if d.once_in(4) {
+            lab.meters()
+                .shuffle(&mut d, s.rig.now.0.max(u64::from(tick() + 1) << sag_model::time::TICK_SHIFT));
+        }
         s.at = format!("SAG_SEED={seed}, packet {n}, device {dev}: {:02x?}", head(&frame));
         s.packet(dev, &frame, tally);
     }
@@ -421,6 +442,12 @@ fn xdp_does_what_the_pipeline_does() {
     for proto in ["tcp", "udp", "icmp", "icmpv6", "other"] {
         assert!(t.protocols.get(proto).is_some_and(|n| *n > 50), "too little {proto}");
     }
+    let by_meters = |r: DropReason| t.dropped.get(r.name()).copied().unwrap_or(0);
+    assert!(t.metered > 300, "too little was metered");
+    assert!(
+        by_meters(DropReason::CarExceeded) > 50 && by_meters(DropReason::LinkExceeded) > 50,
+        "too little was dropped by meters"
+    );
     assert!(t.v6 > 50 && t.tagged > 50, "too little IPv6, or too few tags");
     assert!(t.punted.len() > 8 && t.kernel.contains_key("both") && !t.dropped.is_empty(), "too few outcomes");
 }

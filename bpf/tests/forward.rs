@@ -253,7 +253,6 @@ fn what_sends_a_known_flow_to_a_worker() {
     for (name, a) in [
         ("not judged", Action::PUNT),
         ("by flag", Action { flags: FLOW_PUNT_ALL, ..forward(4, 0) }),
-        ("metered", Action { flags: FLOW_METER, ..forward(4, 0) }),
         ("tunnelled", Action { tunnel: 1, ..forward(4, 0) }),
     ] {
         r.action.store(a.to_word(), Relaxed);

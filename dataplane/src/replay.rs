@@ -2,17 +2,18 @@
 //! the configuration is all there is: no kernel table is read. Neighbours that the file does not
 //! name get an address derived from theirs (02:00 and the last four bytes).
 
-use crate::compile::{Compiler, NextHops};
+use crate::compile::{Compiler, Moment, NextHops};
 use crate::config_file;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::pcapng::{Block, PcapNgReader};
-use sag_model::config::Config;
+use sag_model::config::{Config, Timestamp};
 use sag_model::{Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::nat::NatState;
+use sag_pipeline::qos::MeterBook;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
@@ -108,6 +109,9 @@ pub fn replay(args: &Args) -> Result<()> {
     shell.finish()
 }
 
+/// Before the first packet says what time it is.
+const BEGIN: Moment = Moment { now: Nanos::ZERO, wall: Timestamp(0) };
+
 /// The replayer's shell around the pipeline.
 struct Shell<'d> {
     config: Config,
@@ -126,8 +130,9 @@ struct Shell<'d> {
 impl<'d> Shell<'d> {
     fn new(config: Config, out: &'d Path, ingress: PortIdx) -> Result<Self> {
         let nat = Arc::new(NatState::private(config.dataplane.flows));
-        let mut compiler = Compiler::new(NextHops::inventing(65_535), nat.clone(), true);
-        let snapshot = compiler.compile(&config, &sag_rtnl::Tables::default(), 1).snapshot;
+        let mut compiler =
+            Compiler::new(NextHops::inventing(65_535), nat.clone(), MeterBook::private(), true);
+        let snapshot = compiler.compile(&config, &sag_rtnl::Tables::default(), 1, BEGIN).snapshot;
         let grace = Grace::immediate();
         let d = &config.dataplane;
         let tables = Tables {
@@ -168,6 +173,13 @@ impl<'d> Shell<'d> {
         self.number += 1;
         let now = Nanos(time.as_nanos() as u64);
         let mut made = Made::default();
+        if self.number == 1 {
+            self.compiler.qos.book.begin(now);
+        }
+        // Time windows of policies go by the capture's time.
+        if self.compiler.qos.is_due(&self.config, Timestamp(time.as_secs() as i64)) {
+            self.recompile(self.snapshot.epoch.wrapping_add(1).max(1), now);
+        }
         self.pipeline.poll(&self.snapshot, now, &mut made);
         let mut buf = vec![0u8; HEADROOM + data.len() + HEADROOM];
         buf[HEADROOM..HEADROOM + data.len()].copy_from_slice(data);
@@ -220,10 +232,16 @@ impl<'d> Shell<'d> {
                 .number(port, to)
                 .ok_or_else(|| anyhow!("more next hops than numbers for them"))?;
         }
-        self.snapshot = self.compiler.compile(&self.config, &sag_rtnl::Tables::default(), 1).snapshot;
+        self.recompile(self.snapshot.epoch, now);
         let mut made = Made::default();
         self.pipeline.poll(&self.snapshot, now, &mut made);
         Ok(made.0)
+    }
+
+    fn recompile(&mut self, epoch: u32, now: Nanos) {
+        let moment = Moment { now, wall: Timestamp((now.0 / 1_000_000_000) as i64) };
+        let tables = sag_rtnl::Tables::default();
+        self.snapshot = self.compiler.compile(&self.config, &tables, epoch, moment).snapshot;
     }
 
     fn writer(&mut self, port: PortIdx) -> Result<&mut PcapWriter<BufWriter<File>>> {

@@ -54,8 +54,8 @@ pub enum Command {
     Drops(Watch),
     /// ACL rules in force, their hits, and findings about them
     Acl(AclArgs),
-    /// QoS: CARs and policies
-    Qos,
+    /// QoS: bandwidths and CARs against what is measured, and policies
+    Qos(Watch),
     /// NAT: entries, pools of ports, and who holds which
     Nat(NatArgs),
     /// Routes that the gateway forwards by

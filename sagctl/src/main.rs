@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Status(w) => return watch::run(cli, &mut client, &page, w, Op::Status, render::status),
         Command::Ports(w) => return watch::run(cli, &mut client, &page, w, Op::Ports, render::ports),
         Command::Drops(w) => return watch::run(cli, &mut client, &page, w, Op::Drops, render::drops),
+        Command::Qos(w) => return watch::run(cli, &mut client, &page, w, Op::Qos, render::qos),
         Command::Top(top) => {
             return watch::run(cli, &mut client, &page, &top.watch, Op::Top(top.query()), render::top);
         }
@@ -55,7 +56,6 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             None => Op::Sessions(s.query()),
         },
         Command::Explain(e) => Op::Explain(e.query().map_err(Failure::Usage)?),
-        Command::Qos => Op::Qos,
         Command::Nat(n) => n.op(),
         Command::Tunnels => Op::Tunnels,
         Command::Trace => Op::Trace,

@@ -5,6 +5,7 @@ mod config;
 mod explain;
 mod nat;
 mod ports;
+mod qos;
 mod routes;
 mod sessions;
 mod status;
@@ -17,6 +18,7 @@ pub use config::{applied as config_applied, diff as config_diff, show as config_
 pub use explain::explain;
 pub use nat::{bindings as nat_bindings, count as nat_binding_count, nat};
 pub use ports::{drops, ports};
+pub use qos::qos;
 pub use routes::routes;
 pub use sessions::{count as session_count, flushed, sessions, top};
 pub use status::status;

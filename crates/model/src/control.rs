@@ -10,6 +10,7 @@ mod cidr;
 mod explain;
 mod largest;
 mod nat;
+mod qos;
 mod report;
 mod session;
 
@@ -19,6 +20,7 @@ pub use nat::{
     Nat, NatBinding, NatBindingFilter, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind,
     NatPool, NatTotals, PortUse,
 };
+pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
     Acl, AclQuery, AclReport, AclRule, CarCounters, Change, ConfigApplied, ConfigDiff, ConfigShow,
     ConfigText, DropRow, Drops, Finding, NextHop, Port, PortPunt, Ports, PuntRow, Route, RouteQuery, Routes,
@@ -98,9 +100,9 @@ ops! {
     Explain(ExplainQuery) = "explain";
     Nat = "nat";
     NatBindings(NatBindingQuery) = "nat-bindings";
-    /// Not answered by a gateway whose version does not enforce it, like the next two.
-    Trace = "trace";
     Qos = "qos";
+    /// Not answered by a gateway whose version does not have it, like the next.
+    Trace = "trace";
     Tunnels = "tunnels";
     ConfigShow = "config-show";
     ConfigApply(ConfigText) = "config-apply";

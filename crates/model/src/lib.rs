@@ -11,6 +11,7 @@ pub mod control;
 pub mod drop;
 pub mod flow;
 pub mod ids;
+pub mod meter;
 pub mod time;
 
 pub use drop::DropReason;

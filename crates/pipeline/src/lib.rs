@@ -14,6 +14,7 @@ pub mod nat;
 pub mod order;
 pub mod originate;
 pub mod policy;
+pub mod qos;
 pub mod session;
 pub mod snapshot;
 pub mod table;

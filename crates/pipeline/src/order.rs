@@ -2,10 +2,12 @@
 //! answers for goes through; `established` in [`crate::worker`] is its short cut.
 
 mod nat;
+mod qos;
 
 use crate::family::Ends;
 use crate::nat::{BindingNo, Endpoint, NatState, Snat};
 use crate::policy::{Judged, Tuple};
+use crate::qos::SetNo;
 use crate::snapshot::{Member, NhIdx, Route, Snapshot};
 use crate::trace::Tracer;
 use sag_model::ids::Zone;
@@ -25,6 +27,7 @@ pub enum Stage {
     Sanity,
     Route,
     Acl,
+    Qos,
     Snat,
     Ttl,
     Mtu,
@@ -33,7 +36,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ORDER: [Stage; 12] = [
+    pub const ORDER: [Stage; 13] = [
         Stage::Parse,
         Stage::Session,
         Stage::Dnat,
@@ -41,6 +44,7 @@ impl Stage {
         Stage::Sanity,
         Stage::Route,
         Stage::Acl,
+        Stage::Qos,
         Stage::Snat,
         Stage::Ttl,
         Stage::Mtu,
@@ -57,6 +61,7 @@ impl Stage {
             Stage::Sanity => "sanity",
             Stage::Route => "route",
             Stage::Acl => "acl",
+            Stage::Qos => "qos",
             Stage::Snat => "snat",
             Stage::Ttl => "ttl",
             Stage::Mtu => "mtu",
@@ -90,6 +95,8 @@ pub struct View<'f> {
     pub leaves_to: Option<Zone>,
     /// What the session makes of the destination, if it is another one.
     pub to: Option<IpAddr>,
+    /// The port that goes with it.
+    pub to_port: Option<u16>,
     /// The translation of an IPv4 session that the packet belongs to.
     pub pair: Option<Pair>,
     pub nat: &'f NatState,
@@ -136,6 +143,8 @@ pub struct Way {
     /// Translation of a new session.
     pub dnat: Option<Dnat>,
     pub snat: Option<Snat>,
+    /// The meters that it passes; 0: none.
+    pub meters: SetNo,
 }
 
 /// Where a packet really goes.
@@ -186,6 +195,7 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
     let member = route(snap, v, dst, trace)?;
     let Some(port) = snap.port(member.port) else { return Err(stop(DropReason::EgressNotOurs, None)) };
     let rule = acl(snap, v, (src, dst), dnat.as_ref(), port.zone, trace)?;
+    let meters = qos::qos(snap, v, (src, dst), dnat.as_ref(), member.port, trace);
     let snat = nat::snat(snap, v, dnat.as_ref(), (port.zone, member.port), trace)?;
     if v.p.ttl <= 1 {
         return Err(stop(DropReason::TtlExpired, Some(IcmpError::TimeExceeded)));
@@ -217,7 +227,7 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
         Some(nh) => format!("{to} is at {}", nh.dmac),
         None => format!("{to}"),
     });
-    Ok(Way { port: member.port, to, nexthop, rule, mtu, split, dnat, snat })
+    Ok(Way { port: member.port, to, nexthop, rule, mtu, split, dnat, snat, meters })
 }
 
 /// Packets for the gateway itself and link-scope multicast are the kernel's.
@@ -371,7 +381,7 @@ mod tests {
         assert_eq!(
             names,
             [
-                "parse", "session", "dnat", "local", "sanity", "route", "acl", "snat", "ttl", "mtu",
+                "parse", "session", "dnat", "local", "sanity", "route", "acl", "qos", "snat", "ttl", "mtu",
                 "neighbor", "rewrite"
             ]
         );

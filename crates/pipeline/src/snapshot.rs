@@ -7,6 +7,7 @@ use crate::fib::Fib;
 pub use crate::hash::{AddrSet, NeighborMap};
 use crate::nat::NatPolicy;
 use crate::policy::AclSet;
+use crate::qos::QosPolicy;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
 use sag_packet::rewrite::LinkWords;
@@ -98,6 +99,7 @@ pub struct Snapshot {
     pub nexthops: &'static [NextHopRecord],
     pub acl: AclSet,
     pub nat: Arc<NatPolicy>,
+    pub qos: Arc<QosPolicy>,
     pub options: Options,
 }
 

@@ -3,7 +3,7 @@
 use super::accepts;
 use ipnet::IpNet;
 use sag_acl::{PortRange, Prefix, Rule};
-use sag_model::config::{Acl, AclRule, AclType, Config, Direction, Policy};
+use sag_model::config::{Acl, AclRule, AclType, Config, Direction, FiveTuple, Policy};
 use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -112,7 +112,10 @@ pub enum FamilyRule {
 
 /// A validated rule in the classifier's terms. `None` cannot happen for a validated rule.
 pub fn compile_rule(rule: &AclRule) -> Option<FamilyRule> {
-    let t = &rule.tuple;
+    compile_tuple(&rule.tuple)
+}
+
+pub fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
     let (sport, dport) = (ports(t.source_ports)?, ports(t.dest_ports)?);
     match (t.source, t.dest) {
         (IpNet::V4(s), IpNet::V4(d)) => Some(FamilyRule::V4(Rule {

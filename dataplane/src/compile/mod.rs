@@ -5,18 +5,21 @@ mod acl;
 mod nat;
 mod nexthops;
 mod ports;
+mod qos;
 mod routes;
 
 pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
 pub use nat::NatCompiler;
 pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};
+pub use qos::{Moment, QosCompiler, limit_of};
 pub use routes::{RouteRow, RouteSource};
 
 use sag_model::config::{Config, Policy};
 use sag_model::time::Tick;
 use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::NatState;
+use sag_pipeline::qos::MeterBook;
 use sag_pipeline::snapshot::{Ingress, Options, Snapshot, Timeouts};
 use sag_rtnl::Tables;
 use std::sync::Arc;
@@ -29,6 +32,7 @@ pub struct Compiler {
     pub nexthops: NextHops,
     pub acl: AclCompiler,
     pub nat: NatCompiler,
+    pub qos: QosCompiler,
     /// Take frames for any destination MAC (replay).
     pub promiscuous: bool,
 }
@@ -42,18 +46,19 @@ pub struct Compiled {
 }
 
 impl Compiler {
-    pub fn new(nexthops: NextHops, nat: Arc<NatState>, promiscuous: bool) -> Compiler {
+    pub fn new(nexthops: NextHops, nat: Arc<NatState>, meters: MeterBook, promiscuous: bool) -> Compiler {
         Compiler {
             devices: Devices::default(),
             nexthops,
             acl: AclCompiler::default(),
             nat: NatCompiler::new(nat),
+            qos: QosCompiler::new(meters),
             promiscuous,
         }
     }
 
     /// Compiles the whole world for an epoch.
-    pub fn compile(&mut self, config: &Config, tables: &Tables, epoch: u32) -> Compiled {
+    pub fn compile(&mut self, config: &Config, tables: &Tables, epoch: u32, moment: Moment) -> Compiled {
         let bindings = ports::bind(config, tables, &mut self.devices);
         let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
         let local = ports::local_addresses(config, tables);
@@ -61,6 +66,7 @@ impl Compiler {
         let (fib4, fib6, routes) = routes::build(&rows);
         self.nexthops.refresh(config, tables, &bindings);
         let nat = Arc::new(self.nat.compile(config, &ports, &local));
+        let qos = Arc::new(self.qos.compile(config, &ports, moment));
         let snapshot = Snapshot {
             epoch,
             ingress: Ingress::new(&ports),
@@ -73,6 +79,7 @@ impl Compiler {
             nexthops: self.nexthops.records(),
             acl: self.acl.compile(config),
             nat,
+            qos,
             options: Options {
                 acl_stateful: config.dataplane.acl_stateful,
                 timeouts: timeouts(config),

@@ -11,6 +11,8 @@ use sag_rtnl::{
 };
 use std::net::IpAddr;
 
+const NOW: Moment = Moment { now: sag_model::Nanos::from_secs(1000), wall: config::Timestamp(1_800_000_000) };
+
 const PORTS: &str = r#"
 [[port]]
 name = "0"
@@ -127,12 +129,12 @@ fn tables() -> Tables {
 
 fn compiler() -> Compiler {
     let records = NextHops::inventing(64).records();
-    Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false)
+    Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false)
 }
 
 #[test]
 fn kernel_tables_become_routes_ports_and_local_addresses() {
-    let got = compiler().compile(&config(""), &tables(), 7);
+    let got = compiler().compile(&config(""), &tables(), 7, NOW);
     let s = &got.snapshot;
     assert_eq!(s.epoch, 7);
     assert_eq!((s.ports[0].zone, s.ports[0].ifindex, s.ports[0].mtu), (Zone::Lan, 3, 1500));
@@ -170,7 +172,7 @@ fn the_lowest_metric_wins_and_the_file_wins_ties() {
     let mut t = tables();
     t.insert_route(route("10.0.0.0/8", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
     t.insert_route(route("10.1.0.0/16", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
-    let got = compiler().compile(&config(more), &t, 1);
+    let got = compiler().compile(&config(more), &t, 1, NOW);
     let gateway = |a: &str| match got.snapshot.route(ip(a)) {
         Some(Route::Via(m)) => m.iter().map(|m| (m.via, m.weight)).collect(),
         _ => vec![],
@@ -188,7 +190,7 @@ fn neighbors_become_next_hops_and_keep_their_numbers() {
     t.insert_neighbor(neighbor(4, "203.0.113.3", NeighborState::Incomplete));
     t.insert_neighbor(neighbor(5, "198.51.100.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
-    let s = c.compile(&config(""), &t, 1).snapshot;
+    let s = c.compile(&config(""), &t, 1, NOW).snapshot;
     let n = s.neighbors[&key];
     assert_eq!(s.neighbors.len(), 1, "unresolved ones and those of mgmt ports are left out");
     let nh = s.nexthop(n).unwrap();
@@ -196,7 +198,7 @@ fn neighbors_become_next_hops_and_keep_their_numbers() {
     assert_eq!((nh.ifindex, nh.mtu, nh.port), (4, 1500, PortIdx(1)));
 
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Failed));
-    let s = c.compile(&config(""), &t, 1).snapshot;
+    let s = c.compile(&config(""), &t, 1, NOW).snapshot;
     assert_eq!(s.neighbors[&key], n);
     assert!(!s.nexthop(n).unwrap().valid());
 
@@ -204,7 +206,7 @@ fn neighbors_become_next_hops_and_keep_their_numbers() {
     let mut down = link(4, "eth0");
     down.running = false;
     t.insert_link(down);
-    let s = c.compile(&config(""), &t, 1).snapshot;
+    let s = c.compile(&config(""), &t, 1, NOW).snapshot;
     assert!(!s.nexthop(n).unwrap().valid() && !s.ports[1].up, "no carrier");
     assert_eq!(c.nexthops.bump(|p, a| (p, a) == key), 1);
     assert_ne!(s.nexthop(n).unwrap().generation, nh.generation);
@@ -216,17 +218,20 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     let mut t = tables();
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
-    let mut first = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
-    let a = first.compile(&config(""), &t, 1).snapshot.neighbors[&key];
-    let mut second = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
-    let s = second.compile(&config(""), &t, 2).snapshot;
+    let mut first =
+        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    let a = first.compile(&config(""), &t, 1, NOW).snapshot.neighbors[&key];
+    let mut second =
+        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    let s = second.compile(&config(""), &t, 2, NOW).snapshot;
     let b = s.neighbors[&key];
     assert_ne!(a, b);
     assert!(s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().valid());
     second.nexthops.forget_predecessor();
     assert!(!s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().flags == NH_VALID);
-    let mut third = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), false);
-    assert_eq!(third.compile(&config(""), &t, 3).snapshot.neighbors[&key], a);
+    let mut third =
+        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    assert_eq!(third.compile(&config(""), &t, 3, NOW).snapshot.neighbors[&key], a);
 }
 
 const ACLS: &str = r#"
@@ -259,7 +264,7 @@ const ACLS: &str = r#"
 "#;
 
 fn judge(c: &mut Compiler, config: &Config, src: &str, to: Zone) -> Judged {
-    let s = c.compile(config, &tables(), 1).snapshot;
+    let s = c.compile(config, &tables(), 1, NOW).snapshot;
     let t = Tuple { proto: 6, src: ip(src), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
     s.acl.judge(Zone::Lan, to, &t)
 }
@@ -287,4 +292,92 @@ fn hits_survive_the_edit_of_another_rule_and_end_with_their_own() {
     let own = config(&ACLS.replace("priority = 5", "priority = 6"));
     judge(&mut c, &own, "192.0.2.8", Zone::Wan);
     assert_eq!(hits(&c), 0);
+}
+
+/// A CAR of 2 to 6 Mbit/s of which the floor is half of the Internet uplink's.
+const QOS: &str = r#"
+[bandwidth]
+internet_up = 40
+[[qos]]
+[[qos.car]]
+id = "late"
+priority = 2
+limit_type = "Percent"
+min_bandwidth_percent = 25
+max_bandwidth_percent = 50
+percent_source_type = "InternetUpBandwidth"
+[[qos.car]]
+id = "early"
+priority = 1
+limit_type = "Absolute"
+min_bandwidth_abs = 2
+max_bandwidth_abs = 6
+[[qos.policy]]
+priority = 2
+source_cidr = "0.0.0.0/0"
+dest_cidr = "0.0.0.0/0"
+ip_protocol = "all"
+[[qos.policy]]
+priority = 1
+source_cidr = "0.0.0.0/0"
+dest_cidr = "0.0.0.0/0"
+ip_protocol = "udp"
+start_time = "2027-01-15T08:00:00Z"
+end_time = "2027-01-15T09:00:00Z"
+"#;
+
+/// 2027-01-15T08:00:00Z.
+const BEGIN: i64 = 1_800_000_000;
+
+#[test]
+fn time_windows_choose_the_policies_of_the_moment() {
+    let config = config(QOS);
+    let mut c = compiler();
+    let mut car_at = |wall| {
+        let moment = Moment { wall: config::Timestamp(wall), ..NOW };
+        let policy = c.compile(&config, &tables(), 1, moment).snapshot.qos;
+        let tuple = |proto| Tuple {
+            proto,
+            src: "192.168.1.10".parse().unwrap(),
+            dst: "198.51.100.7".parse().unwrap(),
+            sport: 1,
+            dport: 2,
+        };
+        let car = |proto| {
+            let of = policy.classify(PortIdx(0), PortIdx(1), || tuple(proto));
+            assert_ne!(of.set, 0);
+            policy.car(of.car.unwrap()).unwrap().to_owned()
+        };
+        (car(17), car(6))
+    };
+    let late = || ("late".to_owned(), "late".to_owned());
+    assert_eq!(car_at(BEGIN - 1), late());
+    assert_eq!(car_at(BEGIN), ("early".to_owned(), "late".to_owned()), "the lowest priority number wins");
+    assert_eq!(car_at(BEGIN + 3599), ("early".to_owned(), "late".to_owned()));
+    assert_eq!(car_at(BEGIN + 3600), late());
+    let due = |wall| c.qos.is_due(&config, config::Timestamp(wall));
+    assert!(!due(BEGIN - 1) && !due(BEGIN + 9999) && due(BEGIN) && due(BEGIN + 3599));
+}
+
+#[test]
+fn percentages_become_rates() {
+    use sag_pipeline::qos::{Owner, Rate, Way};
+    use std::sync::atomic::Ordering::Relaxed;
+    let (meters, sets) = (
+        Vec::leak((0..64).map(|_| sag_model::meter::Meter::default()).collect()) as &'static [_],
+        Vec::leak((0..64).map(|_| sag_model::meter::MeterSet::default()).collect()) as &'static [_],
+    );
+    let book = MeterBook::over(meters, sets);
+    let records = Vec::leak((0..64).map(|_| Default::default()).collect());
+    let mut c = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), book, false);
+    c.compile(&config(QOS), &tables(), 1, NOW);
+    let of = |owner: Owner| {
+        let (_, n) = c.qos.book.owners().find(|(o, _)| **o == owner).expect("a meter");
+        let m: &sag_model::meter::Meter = &meters[usize::from(n)];
+        (m.floor_cost.load(Relaxed), m.cost.load(Relaxed))
+    };
+    let cost = |mbps| Rate::mbps(mbps).cost();
+    assert_eq!(of(Owner::Car("late".into(), Way::Up)), (cost(10), cost(20)));
+    assert_eq!(of(Owner::Car("early".into(), Way::Up)), (cost(2), cost(6)));
+    assert_eq!(of(Owner::Internet), (0, cost(40)));
 }

@@ -12,12 +12,13 @@ mod floods;
 mod journal;
 mod listeners;
 mod nat;
+mod qos;
 mod report;
 mod sessions;
 mod start;
 mod worker;
 
-use crate::compile::{Compiled, Compiler, PortBinding, RouteRow};
+use crate::compile::{Compiled, Compiler, Moment, PortBinding, RouteRow};
 use crate::config_file;
 use crate::server::{Handler, MetricsServer, MetricsSnapshot, Server};
 use anyhow::{Context, Result, anyhow};
@@ -26,13 +27,14 @@ use devices::Device;
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use sag_bpf::{Gateway, LocalAddr, PortStats};
-use sag_model::PortIdx;
 use sag_model::config::{self, Config};
 use sag_model::control::Finding;
+use sag_model::{Nanos, PortIdx};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{Grace, Quarantine};
 use sag_pipeline::{Pipeline, Tables};
 use sag_rtnl::{Changes, Mirror};
+use sag_xsk::sys;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -122,6 +124,8 @@ struct Daemon {
     flushed6: Quarantine,
     /// What the metrics endpoint shows.
     metrics_data: Arc<Mutex<MetricsSnapshot>>,
+    /// Rates of the last second.
+    rates: qos::Rates,
     probed: Instant,
     published: Instant,
     /// What the ACL analysis found in the running configuration.
@@ -261,6 +265,7 @@ impl Daemon {
                 w.busy = (Instant::now(), busy, (share * 100.0).clamp(0.0, 100.0));
             }
         }
+        self.keep_meters();
         if self.published.elapsed() >= PUBLISH {
             self.published = Instant::now();
             self.publish_metrics();
@@ -336,7 +341,11 @@ impl Daemon {
     /// Compiles and publishes the world under an epoch. If NAT's own addresses have changed (DHCP),
     /// it is a new one: sessions that were translated to an old address begin anew.
     fn recompile(&mut self, epoch: u32) {
-        let mut compiled = self.compiler.compile(&self.config, self.mirror.tables(), epoch);
+        let moment = Moment::at(Nanos(sys::now()));
+        // Other policies match from now on: flows are classified anew.
+        let windows = epoch == self.epoch && self.compiler.qos.is_due(&self.config, moment.wall);
+        let epoch = if windows { epoch.wrapping_add(1).max(1) } else { epoch };
+        let mut compiled = self.compiler.compile(&self.config, self.mirror.tables(), epoch, moment);
         if epoch == self.epoch && !compiled.snapshot.nat.same_addresses(&self.snapshot.nat) {
             compiled.snapshot.epoch = epoch.wrapping_add(1).max(1);
             tracing::info!(epoch = compiled.snapshot.epoch, "NAT addresses have changed");

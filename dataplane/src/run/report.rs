@@ -45,7 +45,7 @@ impl Daemon {
             sessions: self.session_totals(),
             nat: self.nat_use(),
             workers: self.worker_rows(),
-            cars: Vec::new(),
+            cars: self.car_counters(),
             tunnels: Vec::new(),
         }
     }
@@ -375,6 +375,10 @@ impl Handler for Daemon {
 
     fn nat_bindings(&mut self, query: &control::NatBindingQuery) -> Result<control::NatBindings, Error> {
         Ok(self.bindings(query))
+    }
+
+    fn qos(&mut self) -> Result<control::Qos, Error> {
+        Ok(self.qos_report())
     }
 
     fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error> {

@@ -3,9 +3,10 @@
 use super::epochs::GraceKeeper;
 use super::journal::JournalKeeper;
 use super::listeners::Listeners;
+use super::qos::Rates;
 use super::worker::{Sizes, ToWorker, Worker};
 use super::{Daemon, WorkerHandle};
-use crate::compile::{Compiler, NextHops};
+use crate::compile::{Compiler, Moment, NextHops};
 use crate::config_file;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,6 +17,7 @@ use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::family::FamilyOf;
 use sag_pipeline::nat::NatState;
+use sag_pipeline::qos::MeterBook;
 use sag_pipeline::session::State;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory, index_buckets};
 use sag_pipeline::{Pipeline, Tables};
@@ -90,8 +92,12 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let tables = Arc::new(tables(&gateway, control, &grace));
     let epoch = control.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
     settle(control, d);
-    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), false);
-    let compiled = compiler.compile(&config, mirror.tables(), epoch);
+    let meters = MeterBook::over(gateway.meters(), gateway.meter_sets());
+    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), meters, false);
+    // XDP's clock is that of the jiffies, and looked at once in each.
+    compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
+    let moment = Moment::at(Nanos(sys::now()));
+    let compiled = compiler.compile(&config, mirror.tables(), epoch, moment);
     let snapshot = Arc::new(compiled.snapshot);
     let bindings = tables.nat.adopt_sessions(&tables.v4, &snapshot.nat, Nanos(sys::now()).tick().0);
     if bindings > 0 {
@@ -180,6 +186,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         flushed4: Quarantine::default(),
         flushed6: Quarantine::default(),
         metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
+        rates: Rates::default(),
         probed: Instant::now(),
         published: Instant::now(),
         findings: None,

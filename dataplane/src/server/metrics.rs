@@ -22,7 +22,6 @@ pub struct MetricsSnapshot {
     /// Without entries.
     pub nat: Nat,
     pub workers: Vec<Worker>,
-    /// Empty until CARs are enforced.
     pub cars: Vec<CarCounters>,
     /// Name, and whether the far end answers.
     pub tunnels: Vec<(String, bool)>,
@@ -245,7 +244,7 @@ impl Collector for Snapshot {
         let passed = s.cars.iter().map(|c| (by_car(c), c.passed_bytes));
         out.counter("sag_car_passed_bytes", "Bytes that the CAR let pass", passed)?;
         let dropped = s.cars.iter().map(|c| (by_car(c), c.dropped_bytes));
-        out.counter("sag_car_dropped_bytes", "Bytes over the ceiling of the CAR", dropped)?;
+        out.counter("sag_car_dropped_bytes", "Bytes of the CAR over its ceiling or the link", dropped)?;
         let tunnels =
             s.tunnels.iter().map(|(name, up)| ([("tunnel", name.as_str())], f64::from(u8::from(*up))));
         out.gauge("sag_tunnel_up", "Whether the far end answers", tunnels)

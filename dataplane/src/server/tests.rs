@@ -95,6 +95,10 @@ impl Handler for Fake {
         self.note(query);
         Ok(NatBindings::default())
     }
+    fn qos(&mut self) -> Result<Qos, Error> {
+        Ok(Qos::default())
+    }
+
     fn explain(&mut self, query: &ExplainQuery) -> Result<Explain, Error> {
         self.note(query);
         Ok(Explain { verdict: "drop".into(), reason: Some("acl-denied".into()), ..Explain::default() })

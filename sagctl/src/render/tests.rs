@@ -232,6 +232,38 @@ fn nat_binding_tables() {
 }
 
 #[test]
+fn qos_tables() {
+    let counters = |n: u64| {
+        json!({"passed_bytes": n, "over_ceiling_bytes": n / 9, "over_link_bytes": n / 90,
+        "rate_bps": n * 8 / 20})
+    };
+    let answer: Qos = from(json!({
+        "links": [
+            {"link": "internet", "direction": "up", "limit_bps": 50_000_000u64, "passed_bytes": 123_456_789,
+             "over_ceiling_bytes": 0, "over_link_bytes": 4_321, "rate_bps": 49_987_654},
+            {"link": "port uplink-of-the-branch", "direction": "down", "limit_bps": 1_000_000_000u64,
+             "passed_bytes": 0, "over_ceiling_bytes": 0, "over_link_bytes": 0, "rate_bps": 0},
+        ],
+        "cars": [
+            {"qos": "qos-1", "id": "qoscar-xitd8690ucu8ro4711", "name": "voice", "priority": 1, "limit": "Absolute",
+             "floor_bps": 2_000_000, "ceiling_bps": 6_000_000, "burst_ms": 200, "up": counters(15_000_000),
+             "down": counters(900)},
+            {"qos": "qos-1", "id": "bulk", "name": null, "priority": 7, "limit": "10..60 % of CcnBandwidth",
+             "floor_bps": 0, "ceiling_bps": null, "burst_ms": 200, "up": counters(0), "down": counters(0)},
+        ],
+        "policies": [
+            {"qos": "qos-1", "id": "qospy-1", "name": null, "priority": 1, "car": "qoscar-xitd8690ucu8ro4711",
+             "ip_protocol": "udp", "source_cidr": "192.168.1.0/24", "dest_cidr": "0.0.0.0/0",
+             "source_port_range": "-1/-1", "dest_port_range": "5000/5999", "start_time": "2026-01-01T00:00:00Z",
+             "end_time": null, "active": false},
+        ],
+    }));
+    golden("qos", |p| qos(&answer, None, p));
+    let page = Page { width: 80, color: false };
+    assert_eq!(qos(&Qos::default(), None, &page), "no bandwidth is limited and no QoS is configured\n");
+}
+
+#[test]
 fn top_tables() {
     let answer = |n: u64| -> Top {
         from(json!({"group": "src", "by": "bytes", "total": 3, "rows": [

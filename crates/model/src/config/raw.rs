@@ -59,6 +59,7 @@ raw_table! {
     RawBandwidth {
         ccn: Opt<i64>,
         internet_up: Opt<i64>,
+        overhead: Opt<i64>,
     }
 }
 
@@ -145,6 +146,7 @@ raw_table! {
         min_bandwidth_percent: Opt<i64>,
         max_bandwidth_percent: Opt<i64>,
         percent_source_type: Opt<String>,
+        burst_ms: Opt<i64>,
     }
 }
 

@@ -43,6 +43,7 @@ impl Config {
             bandwidth: Some(RawBandwidth {
                 ccn: mbps(self.bandwidth.ccn),
                 internet_up: mbps(self.bandwidth.internet_up),
+                overhead: number(self.bandwidth.overhead),
                 ..Default::default()
             }),
             port: self.ports.iter().map(port).collect(),
@@ -238,6 +239,7 @@ fn qos_car(c: &QosCar) -> RawQosCar {
             out.percent_source_type = text(of);
         }
     }
+    out.burst_ms = number(c.burst_ms);
     out
 }
 

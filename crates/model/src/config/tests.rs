@@ -6,6 +6,7 @@ mod changes;
 mod documents;
 mod golden;
 mod hostile;
+mod qos;
 mod values;
 
 /// Every key there is.

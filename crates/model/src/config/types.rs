@@ -207,6 +207,8 @@ impl Mbps {
 pub struct Bandwidth {
     pub ccn: Option<Mbps>,
     pub internet_up: Option<Mbps>,
+    /// Bytes that meters add to the IP length of every packet.
+    pub overhead: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

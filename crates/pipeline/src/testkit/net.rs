@@ -7,11 +7,12 @@ use crate::nat::{
     Wanted,
 };
 use crate::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
+use crate::qos::{self, MeterBook, MeteredPort, QosPolicy, Rate};
 use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, Timeouts};
 use sag_acl::{PortRange, Prefix, Rule};
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::time::Tick;
-use sag_model::{MacAddr, Zone};
+use sag_model::{MacAddr, Nanos, Zone};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -136,6 +137,13 @@ pub struct Net {
     pub nat: Wanted,
     /// Where its ports are lent; set by the rig.
     pub nat_state: Option<Arc<NatState>>,
+    /// What is metered; ports are filled in, with the rates of `port_rates`.
+    pub qos: qos::Wanted,
+    pub port_rates: HashMap<PortIdx, Rate>,
+    /// Whose meters they are.
+    pub meters: MeterBook,
+    /// When the meters were idle.
+    pub began: Nanos,
     pub options: Options,
     neighbors: HashMap<(PortIdx, IpAddr), u16>,
     nexthops: &'static [NextHopRecord],
@@ -158,6 +166,10 @@ impl Net {
             acl: Acl::new(true),
             nat: Wanted { hairpin: true, ..Wanted::default() },
             nat_state: None,
+            qos: qos::Wanted { link_burst_ms: 200, largest: 1500, ..qos::Wanted::default() },
+            port_rates: HashMap::new(),
+            meters: MeterBook::private(),
+            began: Nanos::from_secs(1),
             options: Options {
                 acl_stateful: true,
                 timeouts: Timeouts {
@@ -361,6 +373,33 @@ impl Net {
         policy
     }
 
+    /// A CAR; floor and ceiling in Mbit/s.
+    pub fn car(&mut self, id: &str, priority: u8, floor: u64, ceiling: u64) -> &mut Net {
+        let floor = (floor != 0).then(|| Rate::mbps(floor));
+        let ceiling = Some(Rate::mbps(ceiling));
+        self.qos.cars.push(qos::Car { id: id.into(), priority, floor, ceiling, burst_ms: 200 });
+        self
+    }
+
+    /// A policy: IPv4 packets that the rule matches are metered by the CAR.
+    pub fn meter(&mut self, rule: Rule<u32>, car: &str) -> &mut Net {
+        let slot = self.qos.cars.iter().position(|c| c.id == car).expect("a CAR") as u32;
+        self.qos.v4.push((rule, Verdict { accept: true, slot }));
+        self
+    }
+
+    fn qos_policy(&mut self) -> QosPolicy {
+        let port = |(i, p): (usize, &Port)| MeteredPort {
+            name: p.name.clone(),
+            zone: Some(p.zone),
+            rate: self.port_rates.get(&PortIdx(i as u8)).copied(),
+        };
+        self.qos.ports = self.ports.iter().enumerate().map(port).collect();
+        let (policy, complete) = self.meters.build(&self.qos, self.began);
+        assert!(complete, "too few meters");
+        policy
+    }
+
     pub fn snapshot(&mut self) -> Snapshot {
         let nat = Arc::new(self.nat_policy());
         let local = self.ports.iter().flat_map(|p| {
@@ -389,6 +428,7 @@ impl Net {
             nexthops: self.nexthops,
             acl: self.acl.build(),
             nat,
+            qos: Arc::new(self.qos_policy()),
             options: self.options,
         }
     }

@@ -20,7 +20,8 @@ use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
 use sag_model::flow::{
-    Action, FLOW_DNAT, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6, RecordNo,
+    Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
+    RecordNo,
 };
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
@@ -318,6 +319,12 @@ impl Pipeline {
         };
         if !nh.stands_for(action.nh_gen) || s.p.ip_len > nh.mtu() {
             return false;
+        }
+        if action.flags & FLOW_METER != 0
+            && let Some(reason) = snap.qos.police(action.meter, s.p.ip_len, now).reason()
+        {
+            *verdict = drop_at(&self.counters, s.ingress, reason);
+            return true;
         }
         touch(r, now, s.p.ip_len);
         if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {

@@ -12,7 +12,7 @@ use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
-use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, RecordNo};
+use sag_model::flow::{Action, FLOW_METER, FLOW_PUNT_ALL, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4, Parsed};
@@ -105,12 +105,13 @@ impl Pipeline {
             _ => None,
         };
         let known = self.known::<R>(snap, s, related);
-        let (mut to, mut pair) = (None, None);
+        let (mut to, mut to_port, mut pair) = (None, None, None);
         if let Some(no) = related.or(s.found) {
             let (r, first) = (table.record(no), table.record(RecordNo(no.session() * 2)));
             let (key, old) = (r.key(), first.key());
             if let (Some((_, was)), Some((_, is))) = (R::ends(&key), R::ends(&r.translated())) {
                 to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
+                to_port = to.map(|_| is.port);
             }
             pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
                 (Some(ends), Some(new), Some(from)) => {
@@ -129,6 +130,7 @@ impl Pipeline {
             session: known,
             leaves_to: self.leaves_to::<R>(s),
             to,
+            to_port,
             pair,
             nat: &self.tables.nat,
         };
@@ -188,13 +190,18 @@ impl Pipeline {
         let nh = words.unpack();
         let action = Action {
             nexthop: way.nexthop,
-            meter: 0,
+            meter: way.meters,
             act: FlowAct::Forward,
             // The record knows the next hop's MTU only: a smaller one of the route is checked here.
-            flags: if way.mtu < nh.mtu { FLOW_PUNT_ALL } else { 0 },
+            flags: if way.mtu < nh.mtu { FLOW_PUNT_ALL } else { 0 }
+                | if way.meters != 0 { FLOW_METER } else { 0 },
             tunnel: 0,
             nh_gen: nh.generation,
         };
+        // What is over its rate makes no session and changes none.
+        if let Some(reason) = snap.qos.police(way.meters, s.p.ip_len, now).reason() {
+            return drop_at(&self.counters, s.ingress, reason);
+        }
         let tcp_flags = match s.p.l4 {
             L4::Tcp { flags } => flags,
             _ => 0,

@@ -6,6 +6,7 @@ mod forward;
 mod fragments;
 mod nat;
 mod neighbors;
+mod qos;
 mod random;
 mod reassembly;
 mod reassembly_model;

@@ -123,7 +123,18 @@ pub struct QosCar {
     /// 1..=7, the lowest wins; unique within its QoS.
     pub priority: u8,
     pub limit: CarLimit,
+    /// What the CAR lets pass at once, in milliseconds of its rates.
+    pub burst_ms: u16,
 }
+
+/// The least time after which Linux TCP sends again what was lost, in milliseconds (RFC 6298 with a
+/// minimum of 200 ms). What a connection earns while it waits must not be lost, or it never fills the
+/// rate.
+pub const TCP_WAIT_MS: u16 = 200;
+
+/// The burst of a rate, in milliseconds of it, unless a CAR says otherwise: that time, and what timers
+/// and round trips add to it.
+pub const BURST_MS: u16 = 250;
 
 /// Floor and ceiling of a CAR; the floor is at most the ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +143,23 @@ pub enum CarLimit {
     Absolute { min: u32, max: u32 },
     /// 1..=100 each.
     Percent { min: u8, max: u8, of: PercentSource },
+}
+
+impl CarLimit {
+    /// Floor and ceiling in hundredths of Mbit/s; a ceiling of `None` limits nothing.
+    pub fn hundredths(&self, bandwidth: &super::Bandwidth) -> (u64, Option<u64>) {
+        match *self {
+            CarLimit::Absolute { min, max } => (u64::from(min) * 100, Some(u64::from(max) * 100)),
+            CarLimit::Percent { min, max, of } => {
+                let base = match of {
+                    PercentSource::Ccn => bandwidth.ccn,
+                    PercentSource::InternetUp => bandwidth.internet_up,
+                };
+                let part = |percent: u8| base.map(|b| u64::from(b.0) * u64::from(percent));
+                (part(min).unwrap_or(0), part(max))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

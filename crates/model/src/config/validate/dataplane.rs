@@ -176,7 +176,8 @@ pub(super) fn bandwidth(raw: Option<&RawBandwidth>, report: &mut Report<'_>) -> 
     let mut s = Scope::new(report, Path::ROOT.key("bandwidth"), &raw.span);
     let ccn = mbps(&mut s, "ccn", &raw.ccn);
     let internet_up = mbps(&mut s, "internet_up", &raw.internet_up);
-    Some(Bandwidth { ccn: ccn?, internet_up: internet_up? })
+    let overhead = s.number("overhead", &raw.overhead, 0..=256, 0, "");
+    Some(Bandwidth { ccn: ccn?, internet_up: internet_up?, overhead: overhead? })
 }
 
 /// `Some(None)` is unlimited.

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Sections that this version reads and judges but does not act upon.
-pub const NOT_ENFORCED: &[&str] = &["bandwidth", "port.bandwidth", "qos", "tunnel", "flow_log"];
+pub const NOT_ENFORCED: &[&str] = &["tunnel", "flow_log"];
 
 impl RawConfig {
     /// `None`: the report says why.
@@ -38,6 +38,7 @@ impl RawConfig {
         let routes = route::routes(&self.route, &names, report);
         let acls = acl::acls(&self.acl, report);
         let qos = qos::qos(&self.qos, bandwidth, report);
+        qos::floors(&self.qos, &qos, bandwidth, &ports, report);
         let (dnat, external) = dnat::dnat(&self.dnat, report);
         let snat = snat::snat(&self.snat, &external, report);
         let nat = nat::nat(self.nat.as_ref(), self, report);
@@ -70,9 +71,6 @@ impl RawConfig {
 
 fn warn_not_enforced(raw: &RawConfig, report: &mut Report<'_>) {
     let first = |name: &str| match name {
-        "bandwidth" => raw.bandwidth.as_ref().map(|b| b.span.clone()),
-        "port.bandwidth" => raw.port.iter().find_map(|p| p.bandwidth.as_ref()).map(|b| b.span()),
-        "qos" => raw.qos.first().map(|q| q.span.clone()),
         "tunnel" => raw.tunnel.first().map(|t| t.span.clone()),
         "flow_log" => raw.flow_log.as_ref().map(|f| f.span.clone()),
         _ => None,

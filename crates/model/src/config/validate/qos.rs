@@ -7,8 +7,11 @@ use super::scope::Scope;
 use crate::config::raw::{RawQos, RawQosCar, RawQosPolicy};
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
-use crate::config::types::{Bandwidth, CarLimit, PercentSource, Qos, QosCar, QosPolicy};
+use crate::config::types::{
+    BURST_MS, Bandwidth, CarLimit, PercentSource, Port, Qos, QosCar, QosPolicy, TCP_WAIT_MS,
+};
 use crate::config::value;
+use crate::ids::Role;
 
 pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Report<'_>) -> Vec<Qos> {
     let mut ids = Ids { qos: Seen::new(), cars: Seen::new(), policies: Seen::new() };
@@ -45,6 +48,66 @@ pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Rep
     out
 }
 
+/// What the floors promise together must be there: per source of percentages, and for all of them on
+/// the links.
+pub(super) fn floors(
+    raw: &[RawQos],
+    qos: &[Qos],
+    bandwidth: Option<Bandwidth>,
+    ports: &[Port],
+    report: &mut Report<'_>,
+) {
+    let (Some(bandwidth), Some((i, first))) =
+        (bandwidth, raw.iter().enumerate().find(|(_, q)| !q.car.is_empty()))
+    else {
+        return;
+    };
+    let path = Path::ROOT.item("qos", i);
+    let mut s = Scope::new(report, path, &first.span);
+    let at = first.car.first().map_or_else(|| first.span.clone(), |c| c.span.clone());
+    let cars = || qos.iter().flat_map(|q| &q.cars);
+    const REMEDY: &str = "lower the floors; a floor is guaranteed, so their sum must be there";
+    const CODE: &str = "Sag.QosFloorsExceedLink";
+    for (_, source) in PercentSource::WORDS {
+        let of_source = |c: &QosCar| match c.limit {
+            CarLimit::Percent { min, of, .. } if of == *source => u32::from(min),
+            _ => 0,
+        };
+        let sum: u32 = cars().map(of_source).sum();
+        if sum > 100 {
+            s.error(&at, "car", format!("the floors add up to {sum} % of {source}"), REMEDY, CODE);
+        }
+    }
+    // In hundredths of Mbit/s, which percentages come to.
+    let sum: u64 = cars().map(|c| c.limit.hundredths(&bandwidth).0).sum();
+    let links = [("bandwidth.ccn", bandwidth.ccn), ("bandwidth.internet_up", bandwidth.internet_up)];
+    let of_ports = ports
+        .iter()
+        .filter(|p| matches!(p.role, Role::Wan | Role::Express))
+        .map(|p| (format!("the bandwidth of port {}", p.name), p.bandwidth));
+    let links: Vec<(String, u64)> = links
+        .map(|(name, mbps)| (name.to_owned(), mbps))
+        .into_iter()
+        .chain(of_ports)
+        .filter_map(|(name, mbps)| Some((name, u64::from(mbps?.0) * 100)))
+        .collect();
+    let over: Vec<_> = links.iter().filter(|(_, most)| sum > *most).collect();
+    if let (Some((name, most)), true) = (over.first(), over.len() == links.len()) {
+        let problem =
+            format!("the floors add up to {} Mbit/s, more than {name} = {}", sum.div_ceil(100), most / 100);
+        s.error(&at, "car", problem, REMEDY, CODE);
+    } else {
+        for (name, most) in over {
+            let problem = format!(
+                "the floors add up to {} Mbit/s, more than {name} = {}: not all of them can use that link",
+                sum.div_ceil(100),
+                most / 100
+            );
+            s.warn(&at, "car", problem, "see that the policies keep below it there");
+        }
+    }
+}
+
 struct Ids {
     qos: Seen<String>,
     cars: Seen<String>,
@@ -78,7 +141,26 @@ fn car(
         s.repeated(&at.span(), "priority", priority, &first, "Invalid.QosCar.Priority");
     }
     let limit = limit(raw, s, bandwidth);
-    Some(QosCar { id: id?, name: name?, description: description?, priority: priority?, limit: limit? })
+    let burst_ms = s.number("burst_ms", &raw.burst_ms, 1..=10_000, BURST_MS, "");
+    if let (Some(ms), Some(at)) = (burst_ms, &raw.burst_ms)
+        && ms < TCP_WAIT_MS
+    {
+        let problem = format!("{ms} ms of the rate: TCP may not fill the ceiling");
+        s.warn(
+            &at.span(),
+            "burst_ms",
+            problem,
+            format!("write {TCP_WAIT_MS} at least; {BURST_MS} is the default"),
+        );
+    }
+    Some(QosCar {
+        id: id?,
+        name: name?,
+        description: description?,
+        priority: priority?,
+        limit: limit?,
+        burst_ms: burst_ms?,
+    })
 }
 
 /// What one way of stating the limit consists of.

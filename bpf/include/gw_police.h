@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The meters of a flow, executed. A program of its own to the verifier.
+ */
+#ifndef GW_POLICE_H
+#define GW_POLICE_H
+
+#include "gw_forward.h"
+#include "gw_maps.h"
+#include "gw_meter.h"
+
+/*
+ * The coarse clock says most of the time that a packet passes, at no cost. It is behind, so it never
+ * lets too much pass; where it refuses, the precise one has the last word.
+ */
+__noinline int gw_metered(__u32 no, __u32 ip_len)
+{
+	struct gw_meter_set *set = bpf_map_lookup_elem(&gw_meter_sets, &no);
+	__u32 zero = 0, bytes, verdict;
+	struct gw_stats *stats = bpf_map_lookup_elem(&gw_stats, &zero);
+	__u64 now, slack;
+	int i;
+
+	if (!set || !stats || !no)
+		return 0;
+	bytes = ip_len + set->overhead;
+	gw_now(stats);
+	now = stats->nanos;
+	slack = set->slack;
+	for (i = 0; i < 2; i++) {
+		verdict = gw_police(&gw_meters, set, bytes, now, slack);
+		if (!verdict) {
+			__sync_fetch_and_add(&set->passed_bytes, bytes);
+			return 0;
+		}
+		now = bpf_ktime_get_ns();
+		slack = 0;
+	}
+	if (verdict == GW_DROP_CAR_EXCEEDED)
+		__sync_fetch_and_add(&set->car_dropped_bytes, bytes);
+	else
+		__sync_fetch_and_add(&set->link_dropped_bytes, bytes);
+	return verdict;
+}
+
+/*
+ * The same for a set of one rate without a floor, on the way of the many: true if the packet passes by the coarse
+ * clock at the first attempt. False leaves everything as it was, and the question to gw_metered().
+ */
+static __always_inline bool gw_passes_one(__u32 no, __u32 ip_len, struct gw_stats *stats)
+{
+	struct gw_meter_set *set = bpf_map_lookup_elem(&gw_meter_sets, &no);
+	__u64 at, old, next, rates, bytes;
+	struct gw_meter *m;
+	__u32 only;
+
+	if (!set)
+		return false;
+	/* The CAR, or the first link, and nothing behind it. */
+	rates = *(__u64 *)&set->car;
+	only = rates & 0xFFFF ?: rates >> 16;
+	if (only > 0xFFFF || (rates & 0xFFFF && rates >> 16))
+		return false;
+	m = bpf_map_lookup_elem(&gw_meters, &only);
+	if (!m || m->floor_cost)
+		return false;
+	gw_now(stats);
+	at = stats->nanos << GW_UNIT_SHIFT;
+	bytes = ip_len + set->overhead;
+	old = GW_METER_LOAD(m->tat);
+	next = gw_after(old, gw_time_of(bytes, m->cost), at + ((__u64)set->slack << GW_UNIT_SHIFT));
+	if (gw_before(at + (rates & 0xFFFF ? m->burst : set->window[0]), next) ||
+	    __sync_val_compare_and_swap(&m->tat, old, next) != old)
+		return false;
+	__sync_fetch_and_add(&set->passed_bytes, bytes);
+	return true;
+}
+
+#endif /* GW_POLICE_H */

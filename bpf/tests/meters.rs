@@ -1,0 +1,287 @@
+//! Meters in XDP: the arithmetic is that of the workers, number by number; a metered flow passes and
+//! is dropped where it must be; the rate over real time is the one ordered.
+
+mod common;
+
+use common::packet::*;
+use common::*;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput};
+use sag_model::flow::*;
+use sag_model::meter::{Meter, MeterSet};
+use sag_model::{DropReason, Nanos, PortIdx, Zone};
+use sag_pipeline::qos::meter::{Rate, police, units};
+use sag_pipeline::qos::{Car, MeterBook, MeteredPort, Wanted};
+use sag_pipeline::testkit::Dice;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+const HOST: [u8; 4] = [192, 168, 1, 10];
+const FAR: [u8; 4] = [198, 51, 100, 7];
+
+/// The program that runs `gw_police` on what the maps say.
+struct Lab {
+    object: Object,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let object = include_bytes!(concat!(env!("OUT_DIR"), "/meter.bpf.o"));
+        let open = ObjectBuilder::default().name("meter").unwrap().open_memory(object).unwrap();
+        Lab { object: open.load().unwrap() }
+    }
+
+    fn map(&self, name: &str) -> MapHandle {
+        MapHandle::try_from(&self.object.maps().find(|m| m.name() == name).unwrap()).unwrap()
+    }
+
+    fn police(&self, set: &MeterSet, meters: &[Meter], (bytes, now, slack): (u64, u64, u64)) -> u32 {
+        let map = self.map("lab_meters");
+        for (n, m) in meters.iter().enumerate() {
+            let bytes = words(m).map(u64::to_ne_bytes).concat();
+            map.update(&(n as u32).to_ne_bytes(), &bytes, MapFlags::ANY).unwrap();
+        }
+        let [a, b, c] = set.links.each_ref().map(|l| u64::from(l.load(Relaxed)));
+        let head = u64::from(set.car.load(Relaxed)) | a << 16 | b << 32 | c << 48;
+        let mut case = vec![head, 0];
+        case.extend(set.window.iter().map(|w| w.load(Relaxed)));
+        case.extend([0, 0, 0, now, slack, bytes]);
+        let case: Vec<u8> = case.into_iter().flat_map(u64::to_ne_bytes).collect();
+        self.map("lab_case").update(&0u32.to_ne_bytes(), &case, MapFlags::ANY).unwrap();
+        let program = self.object.progs_mut().find(|p| p.name() == "lab_police").unwrap();
+        let frame = [0u8; 14];
+        let input = ProgramInput { data_in: Some(&frame), ..ProgramInput::default() };
+        program.test_run(input).unwrap().return_value
+    }
+
+    fn meter(&self, n: u32) -> [u64; 2] {
+        let v = self.map("lab_meters").lookup(&n.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap();
+        let word = |i: usize| u64::from_ne_bytes(v[i * 8..i * 8 + 8].try_into().unwrap());
+        [word(0), word(1)]
+    }
+}
+
+fn words(m: &Meter) -> [u64; 8] {
+    let all: [&AtomicU64; 8] =
+        [&m.tat, &m.floor_tat, &m.cost, &m.floor_cost, &m.burst, &m.floor_burst, &m.id, &m.pad];
+    all.map(|w| w.load(Relaxed))
+}
+
+/// A meter somewhere around a moment, of any rate.
+fn meter(d: &mut Dice, now: u64) -> Meter {
+    let m = Meter::default();
+    let rates = [10_000, 1_000_000, 33_000_000, 400_000_000, 40_000_000_000, 1_000_000_000_000];
+    let near = |d: &mut Dice| {
+        let span = d.pick(&[1u64 << 10, 1 << 20, 1 << 36, 1 << 50]);
+        units(now).wrapping_add(d.roll() % span).wrapping_sub(span / 2)
+    };
+    m.tat.store(near(d), Relaxed);
+    m.floor_tat.store(near(d), Relaxed);
+    m.cost.store(if d.once_in(8) { 0 } else { Rate(d.pick(&rates)).cost() }, Relaxed);
+    m.floor_cost.store(if d.once_in(3) { 0 } else { Rate(d.pick(&rates)).cost() }, Relaxed);
+    m.burst.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
+    m.floor_burst.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
+    m
+}
+
+fn copy(m: &Meter) -> Meter {
+    let c = Meter::default();
+    c.tat.store(m.tat.load(Relaxed), Relaxed);
+    c.floor_tat.store(m.floor_tat.load(Relaxed), Relaxed);
+    c.cost.store(m.cost.load(Relaxed), Relaxed);
+    c.floor_cost.store(m.floor_cost.load(Relaxed), Relaxed);
+    c.burst.store(m.burst.load(Relaxed), Relaxed);
+    c.floor_burst.store(m.floor_burst.load(Relaxed), Relaxed);
+    c
+}
+
+#[test]
+fn xdp_and_workers_calculate_alike() {
+    let Some(_fs) = root() else { return };
+    let lab = Lab::new();
+    let seed = std::env::var("SAG_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
+    let mut d = Dice::new(seed);
+    let mut seen = std::collections::BTreeMap::new();
+    for n in 0..20_000 {
+        let now = if d.once_in(10) { d.roll() } else { d.roll() >> 20 };
+        let meters: Vec<Meter> = (0..5).map(|_| meter(&mut d, now)).collect();
+        let set = MeterSet::default();
+        let links = (d.roll() % 4) as u16;
+        set.car.store(u16::from(!d.once_in(3)), Relaxed);
+        for (i, (l, w)) in set.links.iter().zip(&set.window).enumerate() {
+            l.store(if (i as u16) < links { i as u16 + 2 } else { 0 }, Relaxed);
+            w.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
+        }
+        let bytes = d.pick(&[20, 64, 1500, 9000, 65_791]) - d.roll() % 20;
+        let slack = if d.once_in(2) { 0 } else { d.roll() % 8_000_000 };
+        let rust: Vec<Meter> = meters.iter().map(copy).collect();
+        let by_rust = police(&set, &rust, bytes, now, slack);
+        let by_xdp = lab.police(&set, &meters, (bytes, now, slack));
+        let want = by_rust.reason().map_or(0, |r| r as u32);
+        assert_eq!(by_xdp, want, "SAG_SEED={seed}, case {n}");
+        for (i, m) in rust.iter().enumerate().skip(1) {
+            let tats = [m.tat.load(Relaxed), m.floor_tat.load(Relaxed)];
+            assert_eq!(lab.meter(i as u32), tats, "SAG_SEED={seed}, case {n}, meter {i}");
+        }
+        *seen.entry(format!("{by_rust:?}")).or_insert(0) += 1;
+    }
+    println!("{seen:?}");
+    assert!(seen.len() == 3 && seen.values().all(|n| *n > 500), "{seen:?}");
+}
+
+/// A metered flow from LAN to WAN: the frame, and the book of its meters.
+struct Flow {
+    f: Fixture,
+    frame: Vec<u8>,
+    book: MeterBook,
+    len: u64,
+}
+
+impl Flow {
+    fn new(ceiling: u64, burst_ms: u64, link: Option<u64>) -> Option<Flow> {
+        let f = Fixture::new()?;
+        f.nexthop(4, 0, 1500, 9, NH_VALID);
+        let mut book = MeterBook::over(f.gw.meters(), f.gw.meter_sets());
+        let port = |i| MeteredPort {
+            name: format!("{i}"),
+            zone: Some(if PortIdx(i) == WAN { Zone::Wan } else { Zone::Lan }),
+            rate: link.filter(|_| PortIdx(i) == WAN).map(Rate::mbps),
+        };
+        let car =
+            Car { id: "c".into(), priority: 1, floor: None, ceiling: Some(Rate::mbps(ceiling)), burst_ms };
+        let any = sag_acl::Rule {
+            proto: None,
+            src: sag_acl::Prefix::ANY,
+            dst: sag_acl::Prefix::ANY,
+            sport: sag_acl::PortRange::ANY,
+            dport: sag_acl::PortRange::ANY,
+        };
+        let wanted = Wanted {
+            ports: (0..6).map(port).collect(),
+            cars: vec![car],
+            v4: vec![(any, sag_pipeline::policy::Verdict { accept: true, slot: 0 })],
+            link_burst_ms: burst_ms,
+            slack: 8_000_000,
+            overhead: 4,
+            largest: 100,
+            ..Wanted::default()
+        };
+        let (policy, complete) = book.build(&wanted, now());
+        assert!(complete);
+        let tuple = sag_pipeline::policy::Tuple {
+            proto: 17,
+            src: HOST.into(),
+            dst: FAR.into(),
+            sport: 1000,
+            dport: 53,
+        };
+        let set = policy.classify(LAN, WAN, || tuple).set;
+        assert_ne!(set, 0);
+        let raw = |a: [u8; 4]| u64::from(u32::from_le_bytes(a));
+        let key = Key4 {
+            addrs: raw(HOST) | raw(FAR) << 32,
+            l4: l4_word(1000u16.to_be(), 53u16.to_be(), 17, Zone::Lan),
+        };
+        let a =
+            Action { nexthop: 4, meter: set, act: FlowAct::Forward, flags: FLOW_METER, tunnel: 0, nh_gen: 9 };
+        f.install4(2, key, |r| r.action.store(a.to_word(), Relaxed));
+        let frame = v4(HOST, FAR, 17, udp(1000, 53, &[7; 972])).frame(None);
+        Some(Flow { f, frame, book, len: 1000 })
+    }
+
+    /// Whether a frame passes; counts and books are checked.
+    fn passes(&self) -> Result<(), DropReason> {
+        let (r, before) = (&self.f.gw.flows4()[2], self.f.gw.stats(LAN).unwrap());
+        let packets = r.packets.load(Relaxed);
+        let run = self.f.run(&self.frame);
+        let after = self.f.gw.stats(LAN).unwrap();
+        if run.action == XDP_REDIRECT {
+            assert_eq!(run.note, None);
+            assert_eq!((after.fast, r.packets.load(Relaxed)), (before.fast + 1, packets + 1));
+            return Ok(());
+        }
+        assert_eq!(run.action, XDP_DROP);
+        assert_eq!(run.frame, self.frame, "dropped, not changed");
+        assert_eq!(r.packets.load(Relaxed), packets, "not forwarded, not counted");
+        let moved = |r: &&DropReason| after.drops(**r) == before.drops(**r) + 1;
+        Err(*DropReason::ALL.iter().find(moved).expect("a reason"))
+    }
+
+    fn car(&self) -> sag_pipeline::qos::Counted {
+        let (_, n) = self.book.owners().find(|(o, _)| format!("{o:?}").contains("Car")).unwrap();
+        self.book.counted(n)
+    }
+}
+
+/// The clock of `bpf_ktime_get_ns`.
+fn now() -> Nanos {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time goes to a value that lives through the call.
+    #[allow(unsafe_code)]
+    let r = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
+    assert_eq!(r, 0);
+    Nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}
+
+#[test]
+fn a_burst_passes_and_what_is_over_it_is_dropped_by_name() {
+    // A hundredth of a second of 1 Mbit/s is less than the least burst: 24,224 bytes and overhead.
+    let Some(flow) = Flow::new(1, 10, None) else { return };
+    let got: Vec<_> = (0..30).map(|_| flow.passes()).collect();
+    let passed = got.iter().filter(|g| g.is_ok()).count();
+    assert!((23..=25).contains(&passed), "{got:?}");
+    assert_eq!(got.last(), Some(&Err(DropReason::CarExceeded)));
+    let car = flow.car();
+    assert_eq!(car.passed, passed as u64 * (flow.len + 4));
+    assert_eq!((car.over_car, car.over_link), ((30 - passed as u64) * (flow.len + 4), 0));
+}
+
+#[test]
+fn a_link_drops_by_its_own_name_and_what_it_drops_is_not_the_cars() {
+    let Some(flow) = Flow::new(1000, 10, Some(1)) else { return };
+    let got: Vec<_> = (0..80).map(|_| flow.passes()).collect();
+    let passed = got.iter().filter(|g| g.is_ok()).count();
+    assert!((23..=25).contains(&passed), "{passed}: {got:?}");
+    assert_eq!(got.last(), Some(&Err(DropReason::LinkExceeded)));
+    let car = flow.car();
+    assert_eq!((car.over_car, car.over_link), (0, (80 - passed as u64) * 1004));
+}
+
+/// As fast as frames can be given to the program, for a third of a second.
+#[test]
+fn over_real_time_the_rate_is_the_one_ordered() {
+    let Some(flow) = Flow::new(8, 100, None) else { return };
+    while flow.passes().is_ok() {}
+    let (start, mut passed) = (Instant::now(), 0u64);
+    let mut longest = Duration::ZERO;
+    let mut last = start;
+    while start.elapsed() < Duration::from_millis(350) {
+        passed += u64::from(flow.passes().is_ok());
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    // A byte in a microsecond; the bucket was empty.
+    let fair = start.elapsed().as_micros() as u64;
+    let bytes = passed * 1004;
+    println!("{bytes} bytes in {fair} us, longest pause {longest:?}");
+    assert!(bytes <= fair + 2008, "{bytes} bytes in {fair} us");
+    if longest < Duration::from_millis(90) {
+        // The last pause may have left something to pass.
+        let paused = longest.as_micros() as u64;
+        assert!((bytes + paused) * 100 >= fair * 98, "{bytes} bytes in {fair} us");
+    }
+}
+
+#[test]
+fn the_next_daemon_finds_the_meters_and_their_state() {
+    let Some(flow) = Flow::new(1, 10, None) else { return };
+    while flow.passes().is_ok() {}
+    let owners: Vec<_> = flow.book.owners().map(|(o, n)| (o.clone(), n)).collect();
+    let Flow { f, frame, .. } = flow;
+    let fresh = MeterBook::over(f.gw.meters(), f.gw.meter_sets());
+    for (_, n) in &owners {
+        assert_eq!(fresh.counted(*n), Default::default(), "books begin with the daemon");
+    }
+    let run = f.run(&frame);
+    assert_eq!(run.action, XDP_DROP, "an empty bucket stays empty");
+}

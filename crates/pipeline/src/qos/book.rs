@@ -1,0 +1,388 @@
+//! Who has which meter: the control side of the shared memory. Numbers stay with their owners from
+//! one configuration to the next, and from one daemon to the next by the ids in the memory.
+
+use super::meter::{Rate, before, units};
+use super::policy::{QosPolicy, SetNo};
+use crate::policy::{RuleList, Verdict};
+use sag_acl::Rule;
+use sag_model::meter::{METER_SETS, METERS, Meter, MeterSet, SET_LINKS};
+use sag_model::{Nanos, Zone};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// A committed access rate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Car {
+    pub id: String,
+    /// 1..=7, the lowest goes first.
+    pub priority: u8,
+    pub floor: Option<Rate>,
+    /// `None`: no ceiling.
+    pub ceiling: Option<Rate>,
+    pub burst_ms: u64,
+}
+
+/// A port as meters see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeteredPort {
+    pub name: String,
+    pub zone: Option<Zone>,
+    pub rate: Option<Rate>,
+}
+
+/// All that is to be metered.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of the overlay, each way.
+    pub overlay: Option<Rate>,
+    /// Of what leaves for the Internet.
+    pub internet_up: Option<Rate>,
+    pub ports: Vec<MeteredPort>,
+    pub cars: Vec<Car>,
+    /// Policies that match at the moment, in the order in which they are tried; slot: index of the CAR.
+    pub v4: Vec<(Rule<u32>, Verdict)>,
+    pub v6: Vec<(Rule<u128>, Verdict)>,
+    pub link_burst_ms: u64,
+    /// Added to the length of every packet.
+    pub overhead: u32,
+    /// How far XDP's clock may be behind, in nanoseconds.
+    pub slack: u32,
+    /// The largest packet of any port: every rate lets four of them pass at once.
+    pub largest: u64,
+}
+
+/// Out of the branch, or into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    Up,
+    Down,
+}
+
+impl Way {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Way::Up => "up",
+            Way::Down => "down",
+        }
+    }
+}
+
+/// Whose a meter is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    Car(String, Way),
+    Overlay(Way),
+    Internet,
+    /// What leaves by a port, and what arrived by it.
+    Port(String, Way),
+}
+
+impl Owner {
+    /// The name under which the next daemon finds the meter (FNV-1a).
+    fn id(&self) -> u64 {
+        let name = match self {
+            Owner::Car(id, way) => format!("car/{id}/{}", way.name()),
+            Owner::Overlay(way) => format!("overlay/{}", way.name()),
+            Owner::Internet => "internet/up".to_owned(),
+            Owner::Port(name, way) => format!("port/{name}/{}", way.name()),
+        };
+        let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3);
+        name.bytes().fold(0xCBF2_9CE4_8422_2325, step) | 1
+    }
+}
+
+/// What meters have counted, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    pub passed: u64,
+    /// Over the ceiling.
+    pub over_car: u64,
+    /// Over what a link had left.
+    pub over_link: u64,
+}
+
+type SetKey = [u16; 1 + SET_LINKS];
+
+/// Fewest bytes of a burst, however slow the rate: sixteen full Ethernet frames.
+const LEAST_BURST: u64 = 16 * 1514;
+
+/// The meters of a gateway.
+#[derive(Debug)]
+pub struct MeterBook {
+    meters: &'static [Meter],
+    sets: &'static [MeterSet],
+    by_id: HashMap<u64, u16>,
+    by_key: HashMap<SetKey, SetNo>,
+    /// What the sets had counted when this book was opened.
+    base: HashMap<SetNo, Counted>,
+    /// Of the last build.
+    owners: Vec<(Owner, u16)>,
+}
+
+impl MeterBook {
+    /// A book over shared memory; takes over what is there.
+    pub fn over(meters: &'static [Meter], sets: &'static [MeterSet]) -> MeterBook {
+        let ids = meters.iter().enumerate().skip(1).map(|(n, m)| (m.id.load(Relaxed), n as u16));
+        let by_id: HashMap<_, _> = ids.filter(|(id, _)| *id != 0).collect();
+        let keys = sets.iter().enumerate().skip(1).map(|(n, s)| (key_of(s), n as u16));
+        let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != SetKey::default()).collect();
+        let base = by_key.values().map(|&n| (n, counted(&sets[usize::from(n)]))).collect();
+        MeterBook { meters, sets, by_id, by_key, base, owners: Vec::new() }
+    }
+
+    /// A book over memory of its own, for replays and tests.
+    pub fn private() -> MeterBook {
+        let meters: Vec<Meter> = (0..METERS).map(|_| Meter::default()).collect();
+        let sets: Vec<MeterSet> = (0..METER_SETS).map(|_| MeterSet::default()).collect();
+        MeterBook::over(meters.leak(), sets.leak())
+    }
+
+    /// The policy for what is wanted. `false`: there were too few meters or sets, and some traffic is
+    /// not metered.
+    pub fn build(&mut self, wanted: &Wanted, now: Nanos) -> (QosPolicy, bool) {
+        let nothing = wanted.cars.is_empty()
+            && wanted.overlay.is_none()
+            && wanted.internet_up.is_none()
+            && wanted.ports.iter().all(|p| p.rate.is_none());
+        self.owners.clear();
+        if nothing {
+            return (QosPolicy { meters: self.meters, sets: self.sets, ..QosPolicy::default() }, true);
+        }
+        if self.by_id.len() * 2 > METERS || self.by_key.len() * 2 > METER_SETS {
+            self.forget();
+        }
+        let mut b = Build { book: self, wanted, now, ok: true };
+        let sets_by_way = b.ways();
+        let complete = b.ok;
+        let rules =
+            (!wanted.v4.is_empty() || !wanted.v6.is_empty()).then(|| RuleList::build(&wanted.v4, &wanted.v6));
+        let policy = QosPolicy {
+            rules,
+            ports: wanted.ports.len(),
+            sets_by_way,
+            cars: wanted.cars.iter().map(|c| c.id.clone()).collect(),
+            meters: self.meters,
+            sets: self.sets,
+        };
+        (policy, complete)
+    }
+
+    /// Nobody is remembered. Flows of the epoch that ends may use a meter of another for a moment.
+    fn forget(&mut self) {
+        for m in self.meters {
+            m.id.store(0, Relaxed);
+        }
+        for n in self.by_key.values() {
+            let s = &self.sets[usize::from(*n)];
+            s.car.store(0, Relaxed);
+            s.links.iter().for_each(|l| l.store(0, Relaxed));
+        }
+        self.by_id.clear();
+        self.by_key.clear();
+        self.base.clear();
+    }
+
+    /// Owners of the meters of the running configuration.
+    pub fn owners(&self) -> impl Iterator<Item = (&Owner, u16)> {
+        self.owners.iter().map(|(o, n)| (o, *n))
+    }
+
+    /// What the sets with a meter have counted since the book was opened.
+    pub fn counted(&self, meter: u16) -> Counted {
+        let mut sum = Counted::default();
+        for (key, &n) in self.by_key.iter().filter(|(k, _)| k.contains(&meter)) {
+            debug_assert_ne!(key[0] | key[1], 0);
+            let (now, base) = (counted(&self.sets[usize::from(n)]), self.base.get(&n).copied());
+            let base = base.unwrap_or_default();
+            sum.passed += now.passed.wrapping_sub(base.passed);
+            sum.over_car += now.over_car.wrapping_sub(base.over_car);
+            sum.over_link += now.over_link.wrapping_sub(base.over_link);
+        }
+        sum
+    }
+
+    /// All meters have been idle up to now: for a clock that jumps to its first moment.
+    pub fn begin(&self, now: Nanos) {
+        for m in self.meters {
+            m.tat.store(idle(now), Relaxed);
+            m.floor_tat.store(idle(now), Relaxed);
+        }
+    }
+
+    /// Brings moments that are long past up to a day ago, so that comparing them stays good for ever.
+    pub fn refresh(&self, now: Nanos) {
+        const DAY: u64 = 86_400 * 1_000_000_000;
+        let old = units(now.0.wrapping_sub(DAY));
+        for m in self.meters.iter().filter(|m| m.id.load(Relaxed) != 0) {
+            for word in [&m.tat, &m.floor_tat] {
+                let was = word.load(Relaxed);
+                if before(was, old) {
+                    let _ = word.compare_exchange(was, old, Relaxed, Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// A moment an hour ago.
+fn idle(now: Nanos) -> u64 {
+    units(now.0.wrapping_sub(3_600_000_000_000))
+}
+
+fn key_of(s: &MeterSet) -> SetKey {
+    let [a, b, c] = &s.links;
+    [&s.car, a, b, c].map(|w| w.load(Relaxed))
+}
+
+fn counted(s: &MeterSet) -> Counted {
+    Counted {
+        passed: s.passed_bytes.load(Relaxed),
+        over_car: s.car_dropped_bytes.load(Relaxed),
+        over_link: s.link_dropped_bytes.load(Relaxed),
+    }
+}
+
+/// A build in progress.
+struct Build<'b, 'w> {
+    book: &'b mut MeterBook,
+    wanted: &'w Wanted,
+    now: Nanos,
+    ok: bool,
+}
+
+impl Build<'_, '_> {
+    /// The set of every way from port to port, without a CAR and with each.
+    fn ways(&mut self) -> Vec<SetNo> {
+        let n = self.wanted.ports.len();
+        let mut out = Vec::with_capacity((self.wanted.cars.len() + 1) * n * n);
+        for car in std::iter::once(None).chain(self.wanted.cars.iter().map(Some)) {
+            for from in 0..n {
+                for to in 0..n {
+                    out.push(self.way(car, from, to));
+                }
+            }
+        }
+        out
+    }
+
+    fn way(&mut self, car: Option<&Car>, from: usize, to: usize) -> SetNo {
+        let w = self.wanted;
+        let (from, to) = (&w.ports[from], &w.ports[to]);
+        let (Some(zone_in), Some(zone_out)) = (from.zone, to.zone) else { return 0 };
+        let (way, far) = match (zone_in, zone_out) {
+            (Zone::Lan, Zone::Lan) => (None, Zone::Lan),
+            (_, Zone::Lan) => (Some(Way::Down), zone_in),
+            (_, far) => (Some(Way::Up), far),
+        };
+        let mut links: [Option<(Owner, Rate)>; SET_LINKS] = Default::default();
+        links[0] = match (far, way) {
+            (Zone::Overlay, Some(way)) => w.overlay.map(|r| (Owner::Overlay(way), r)),
+            (Zone::Wan, Some(Way::Up)) => w.internet_up.map(|r| (Owner::Internet, r)),
+            _ => None,
+        };
+        links[1] = to.rate.map(|r| (Owner::Port(to.name.clone(), Way::Up), r));
+        links[2] = from.rate.map(|r| (Owner::Port(from.name.clone(), Way::Down), r));
+        let car = car.zip(way);
+        if car.is_none() && links.iter().all(Option::is_none) {
+            return 0;
+        }
+        let mut key = SetKey::default();
+        let mut windows = [0; SET_LINKS];
+        if let Some((car, way)) = car {
+            key[0] = self.meter(Owner::Car(car.id.clone(), way), car.ceiling, car.floor, car.burst_ms);
+        }
+        let (behind, classes) = self.rank(car.map(|c| c.0));
+        for (i, (owner, rate)) in links.into_iter().flatten().enumerate() {
+            let burst = self.burst(rate, w.link_burst_ms);
+            key[i + 1] = self.meter(owner, Some(rate), None, w.link_burst_ms);
+            // Marks over the upper half of the burst: the first class may use all of it.
+            windows[i] = burst - burst / (2 * classes.max(1)) * behind;
+        }
+        if key == SetKey::default() {
+            return 0;
+        }
+        self.set(key, windows)
+    }
+
+    /// How many classes go before one, and how many there are. Without a CAR it is after all.
+    fn rank(&self, car: Option<&Car>) -> (u64, u64) {
+        let mut priorities: Vec<u8> = self.wanted.cars.iter().map(|c| c.priority).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        let before = priorities.iter().filter(|p| car.is_none_or(|c| **p < c.priority)).count();
+        (before as u64, priorities.len() as u64)
+    }
+
+    /// Time that a rate may be ahead.
+    fn burst(&self, rate: Rate, ms: u64) -> u64 {
+        let least = LEAST_BURST.max(self.wanted.largest * 4) + u64::from(self.wanted.overhead) * 16;
+        units((ms * 1_000_000).max(rate.nanos(least)))
+    }
+
+    fn meter(&mut self, owner: Owner, rate: Option<Rate>, floor: Option<Rate>, ms: u64) -> u16 {
+        let id = owner.id();
+        let known = self.book.by_id.get(&id).copied();
+        let free = || (1..self.book.meters.len() as u16).find(|n| self.meter_is_free(*n));
+        let Some(no) = known.or_else(free) else {
+            self.ok = false;
+            return 0;
+        };
+        let m = &self.book.meters[usize::from(no)];
+        if known.is_none() {
+            m.tat.store(idle(self.now), Relaxed);
+            m.floor_tat.store(idle(self.now), Relaxed);
+            m.id.store(id, Relaxed);
+            self.book.by_id.insert(id, no);
+        }
+        let put = |word: &AtomicU64, v: u64| {
+            if word.load(Relaxed) != v {
+                word.store(v, Relaxed);
+            }
+        };
+        // Without a rate a packet takes no time, so any burst will do.
+        put(&m.burst, rate.map_or(units(1_000_000_000), |r| self.burst(r, ms)));
+        put(&m.cost, rate.map_or(0, Rate::cost));
+        put(&m.floor_burst, floor.map_or(0, |r| self.burst(r, ms)));
+        put(&m.floor_cost, floor.map_or(0, Rate::cost));
+        if !self.book.owners.iter().any(|(o, _)| *o == owner) {
+            self.book.owners.push((owner, no));
+        }
+        no
+    }
+
+    fn meter_is_free(&self, no: u16) -> bool {
+        self.book.meters[usize::from(no)].id.load(Relaxed) == 0
+    }
+
+    fn set(&mut self, key: SetKey, windows: [u64; SET_LINKS]) -> SetNo {
+        let known = self.book.by_key.get(&key).copied();
+        let free = || {
+            let after = self.book.by_key.len() as u16 + 1;
+            (after..self.book.sets.len() as u16)
+                .chain(1..after)
+                .find(|n| key_of(&self.book.sets[usize::from(*n)]) == SetKey::default())
+        };
+        let Some(no) = known.or_else(free) else {
+            self.ok = false;
+            return 0;
+        };
+        let s = &self.book.sets[usize::from(no)];
+        for (word, window) in s.window.iter().zip(windows) {
+            word.store(window, Relaxed);
+        }
+        s.overhead.store(self.wanted.overhead, Relaxed);
+        s.slack.store(self.wanted.slack, Relaxed);
+        if known.is_none() {
+            for c in [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes] {
+                c.store(0, Relaxed);
+            }
+            for (word, n) in s.links.iter().zip(&key[1..]) {
+                word.store(*n, Relaxed);
+            }
+            s.car.store(key[0], Release);
+            self.book.by_key.insert(key, no);
+        }
+        no
+    }
+}

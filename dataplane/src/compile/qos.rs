@@ -1,0 +1,127 @@
+//! QoS: CARs, policies and bandwidths of the configuration to meters, and when that changes by
+//! itself.
+
+use super::acl::{FamilyRule, compile_tuple};
+use sag_model::Nanos;
+use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
+use sag_pipeline::policy::Verdict;
+use sag_pipeline::qos::{Car, MeterBook, MeteredPort, QosPolicy, Rate, Wanted};
+use sag_pipeline::snapshot::Port;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time of a compilation, by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Monotonic, for the meters.
+    pub now: Nanos,
+    /// Seconds since 1970, for the time windows of policies.
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    pub fn at(now: Nanos) -> Moment {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment { now, wall: Timestamp(since.as_secs() as i64) }
+    }
+}
+
+/// Keeps the meters over the daemon's life.
+#[derive(Debug)]
+pub struct QosCompiler {
+    pub book: MeterBook,
+    /// How far XDP's clock may be behind, in nanoseconds.
+    pub slack: u32,
+    /// Which policies matched at the last compilation.
+    active: Vec<bool>,
+}
+
+impl QosCompiler {
+    pub fn new(book: MeterBook) -> QosCompiler {
+        QosCompiler { book, slack: 0, active: Vec::new() }
+    }
+
+    pub fn compile(&mut self, config: &Config, ports: &[Port], moment: Moment) -> QosPolicy {
+        self.active = active(config, moment.wall);
+        let wanted = self.wanted(config, ports);
+        let (policy, complete) = self.book.build(&wanted, moment.now);
+        if !complete {
+            tracing::error!("there are more CARs and links than meters: some traffic is not metered");
+        }
+        policy
+    }
+
+    /// Which policies match, in the order of the file.
+    pub fn active(&self) -> &[bool] {
+        &self.active
+    }
+
+    /// Whether a time window has begun or ended since the last compilation.
+    pub fn is_due(&self, config: &Config, wall: Timestamp) -> bool {
+        self.active != active(config, wall)
+    }
+
+    fn wanted(&self, config: &Config, ports: &[Port]) -> Wanted {
+        let rate = |m: Option<Mbps>| m.map(|m| Rate::mbps(m.0.into()));
+        let metered = config.ports().map(|(_, p)| MeteredPort {
+            name: p.name.clone(),
+            zone: p.zone(),
+            rate: rate(p.bandwidth),
+        });
+        let mut wanted = Wanted {
+            overlay: rate(config.bandwidth.ccn),
+            internet_up: rate(config.bandwidth.internet_up),
+            ports: metered.collect(),
+            link_burst_ms: BURST_MS.into(),
+            overhead: config.bandwidth.overhead.into(),
+            slack: self.slack,
+            largest: ports.iter().map(|p| p.mtu.into()).max().unwrap_or(1500),
+            ..Wanted::default()
+        };
+        let mut policies = Vec::new();
+        let mut active = self.active.iter();
+        for q in &config.qos {
+            let first = wanted.cars.len();
+            for c in &q.cars {
+                let (floor, ceiling) = c.limit.hundredths(&config.bandwidth);
+                wanted.cars.push(Car {
+                    id: c.id.clone(),
+                    priority: c.priority,
+                    floor: (floor > 0).then(|| Rate(floor * 10_000)),
+                    ceiling: ceiling.map(|n| Rate(n * 10_000)),
+                    burst_ms: c.burst_ms.into(),
+                });
+            }
+            for p in &q.policies {
+                let car = q.cars.iter().position(|c| c.priority == p.priority);
+                if let (Some(true), Some(car)) = (active.next(), car) {
+                    policies.push((p, (first + car) as u32));
+                }
+            }
+        }
+        // Stable: equal priorities stay in the order of the file.
+        policies.sort_by_key(|(p, _)| p.priority);
+        for (p, slot) in policies {
+            let verdict = Verdict { accept: true, slot };
+            match compile_tuple(&p.tuple) {
+                Some(FamilyRule::V4(r)) => wanted.v4.push((r, verdict)),
+                Some(FamilyRule::V6(r)) => wanted.v6.push((r, verdict)),
+                None => tracing::error!(policy = p.id, "policy mixes address families: left out"),
+            }
+        }
+        wanted
+    }
+}
+
+/// Which policies match at a moment, in the order of the file.
+fn active(config: &Config, wall: Timestamp) -> Vec<bool> {
+    let within = |p: &Rule| p.start.is_none_or(|s| s <= wall) && p.end.is_none_or(|e| wall < e);
+    config.qos.iter().flat_map(|q| &q.policies).map(within).collect()
+}
+
+/// A CAR's limit, as reports show it.
+pub fn limit_of(limit: &CarLimit) -> String {
+    match limit {
+        CarLimit::Absolute { .. } => "Absolute".to_owned(),
+        CarLimit::Percent { min, max, of } => format!("{min}..{max} % of {of}"),
+    }
+}

@@ -1,0 +1,126 @@
+use super::{Before, Page};
+use crate::table::{Cell, Column, Paint, Table};
+use crate::units::bytes;
+use sag_model::control::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
+
+/// The gateway measures the rates itself, over a second: an earlier answer adds nothing.
+pub fn qos(answer: &Qos, _: Option<Before<'_, Qos>>, page: &Page) -> String {
+    let tables = [
+        (!answer.links.is_empty()).then(|| links(&answer.links)),
+        (!answer.cars.is_empty()).then(|| cars(&answer.cars)),
+        (!answer.policies.is_empty()).then(|| policies(&answer.policies)),
+    ];
+    let text: Vec<String> = tables.into_iter().flatten().map(|t| t.render(page)).collect();
+    if text.is_empty() {
+        "no bandwidth is limited and no QoS is configured\n".into()
+    } else {
+        text.join("\n")
+    }
+}
+
+/// Bit/s as in the configuration: Mbit/s, with as much behind the point as counts.
+fn mbps(bps: u64) -> String {
+    let n = bps as f64 / 1e6;
+    let places = match bps {
+        0 => 0,
+        1..10_000_000 => 2,
+        10_000_000..100_000_000 => 1,
+        _ => 0,
+    };
+    format!("{n:.places$}")
+}
+
+fn dropped(n: u64) -> Cell {
+    Cell::from(bytes(n)).paint(if n > 0 { Paint::Bad } else { Paint::Plain })
+}
+
+fn links(rows: &[QosLink]) -> Table {
+    let mut table = Table::new([
+        Column::text("LINK").cut(),
+        Column::text("WAY"),
+        Column::number("MBIT/S"),
+        Column::number("MEASURED"),
+        Column::number("PASSED"),
+        Column::number("DROPPED"),
+    ]);
+    for l in rows {
+        table.row([
+            l.link.as_str().into(),
+            l.direction.as_str().into(),
+            mbps(l.limit_bps).into(),
+            mbps(l.counters.rate_bps).into(),
+            bytes(l.counters.passed_bytes).into(),
+            dropped(l.counters.over_link_bytes),
+        ]);
+    }
+    table
+}
+
+/// A line for each way that was used, and one for a CAR that was not.
+fn cars(rows: &[QosCar]) -> Table {
+    let mut table = Table::new([
+        Column::text("CAR").cut(),
+        Column::number("PRIO"),
+        Column::number("FLOOR"),
+        Column::number("CEILING"),
+        Column::text("WAY"),
+        Column::number("MEASURED"),
+        Column::number("PASSED"),
+        Column::number("OVER CEILING"),
+        Column::number("OVER LINK").rank(1),
+        Column::text("LIMIT").rank(2),
+        Column::text("QOS").rank(3).cut(),
+    ]);
+    for c in rows {
+        let used = |n: &QosCounters| n.passed_bytes + n.dropped_bytes() > 0;
+        let ways: Vec<_> = [("up", &c.up), ("down", &c.down)].into_iter().filter(|(_, n)| used(n)).collect();
+        let ways = if ways.is_empty() { vec![("-", &c.up)] } else { ways };
+        for (i, (way, n)) in ways.into_iter().enumerate() {
+            let once = |text: String| if i == 0 { text } else { String::new() };
+            table.row([
+                once(c.id.clone()).into(),
+                once(c.priority.to_string()).into(),
+                once(mbps(c.floor_bps)).into(),
+                once(c.ceiling_bps.map_or("-".to_owned(), mbps)).into(),
+                way.into(),
+                mbps(n.rate_bps).into(),
+                bytes(n.passed_bytes).into(),
+                dropped(n.over_ceiling_bytes),
+                dropped(n.over_link_bytes),
+                once(c.limit.clone()).into(),
+                once(c.qos.clone()).into(),
+            ]);
+        }
+    }
+    table
+}
+
+fn policies(rows: &[QosPolicy]) -> Table {
+    let mut table = Table::new([
+        Column::text("POLICY").cut(),
+        Column::text("CAR").cut(),
+        Column::text("PROTO"),
+        Column::text("SOURCE").cut_last(),
+        Column::text("DEST").cut_last(),
+        Column::text("NOW"),
+        Column::text("FROM").rank(1),
+        Column::text("UNTIL").rank(2),
+    ]);
+    for p in rows {
+        let side = |cidr: &str, ports: &str| match ports {
+            "-1/-1" => cidr.to_owned(),
+            ports => format!("{cidr} {ports}"),
+        };
+        table.row([
+            p.id.as_str().into(),
+            p.car.as_str().into(),
+            p.ip_protocol.as_str().into(),
+            side(&p.source_cidr, &p.source_port_range).into(),
+            side(&p.dest_cidr, &p.dest_port_range).into(),
+            if p.active { "matches" } else { "waits" }.into(),
+            p.start_time.as_deref().unwrap_or("-").into(),
+            p.end_time.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,75 @@
+"""UDP at a steady rate from one namespace to another, with the time of every arrival."""
+
+import bisect
+import socket
+import threading
+import time
+
+# IP bytes of one packet, and what of them is payload.
+SIZE = 1428
+PAYLOAD = SIZE - 28
+
+
+class Arrivals:
+    """A UDP socket that notes when packets came."""
+
+    def __init__(self, ns, port):
+        self.times = []
+        self.sock = ns.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self.sock.bind(("", port))
+        self.sock.settimeout(0.1)
+        self.over = False
+        self.thread = threading.Thread(target=self.take)
+        self.thread.start()
+
+    def take(self):
+        buffer = bytearray(2048)
+        while not self.over:
+            try:
+                self.sock.recv_into(buffer)
+                self.times.append(time.time())
+            except TimeoutError:
+                pass
+
+    def mbit(self, since, until):
+        """Mbit/s of IP packets that came between two moments."""
+        count = bisect.bisect_left(self.times, until) - bisect.bisect_left(self.times, since)
+        return count * SIZE * 8 / (until - since) / 1e6
+
+    def close(self):
+        self.over = True
+        self.thread.join()
+        self.sock.close()
+
+
+class Blast:
+    """Sends so many Mbit/s of IP packets until it is stopped."""
+
+    def __init__(self, ns, address, port, mbit, tos=0):
+        self.sock = ns.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+        self.sock.connect((address, port))
+        self.gap = SIZE * 8 / (mbit * 1e6)
+        self.over = False
+        self.thread = threading.Thread(target=self.send)
+        self.thread.start()
+
+    def send(self):
+        payload, due = bytes(PAYLOAD), time.monotonic()
+        while not self.over:
+            now = time.monotonic()
+            # A sender that was kept from running for long does not make up for it.
+            due = max(due, now - 0.05)
+            while due <= now:
+                try:
+                    self.sock.send(payload)
+                except OSError:
+                    pass
+                due += self.gap
+            time.sleep(0.001)
+
+    def stop(self):
+        self.over = True
+        self.thread.join()
+        self.sock.close()
