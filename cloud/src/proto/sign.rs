@@ -1,0 +1,255 @@
+//! Both request signatures: version 1.0 (HMAC-SHA1) and ACS3-HMAC-SHA256.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::HeaderMap;
+use ring::{digest, hmac};
+
+use super::error::{ApiError, Result};
+use super::params::{Params, encode};
+use crate::api::validate::parse_time;
+
+/// Clock difference that is still accepted, either way.
+pub const WINDOW_MS: i64 = 15 * 60 * 1000;
+
+/// What a request says about itself, before the secret is known.
+#[derive(Debug)]
+pub struct Claim {
+    pub key_id: String,
+    pub nonce: String,
+    pub action: String,
+    pub version: String,
+    signed: Signed,
+}
+
+#[derive(Debug)]
+enum Signed {
+    V1 { text: String, signature: String },
+    Acs3 { canonical: String, signature: String },
+}
+
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub headers: &'a HeaderMap,
+    pub query: &'a Params,
+    /// Query and form together.
+    pub params: &'a Params,
+    pub body: &'a [u8],
+}
+
+const ACS3: &str = "ACS3-HMAC-SHA256";
+const REQUIRED_HEADERS: [&str; 5] = [
+    "x-acs-action",
+    "x-acs-version",
+    "x-acs-date",
+    "x-acs-signature-nonce",
+    "x-acs-content-sha256",
+];
+
+impl Claim {
+    /// Reads the claim and checks everything that needs no secret.
+    pub fn read(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
+        match header(r.headers, "authorization") {
+            Some(auth) if auth.starts_with(ACS3) => acs3(r, auth, now_ms),
+            Some(_) => Err(ApiError::new(
+                400,
+                "IncompleteSignature",
+                "The Authorization header is not of the form ACS3-HMAC-SHA256.",
+            )),
+            None => version1(r, now_ms),
+        }
+    }
+
+    /// Compares in constant time.
+    pub fn verify(&self, secret: &str) -> Result<()> {
+        let ok = match &self.signed {
+            Signed::V1 { text, signature } => {
+                let key = hmac::Key::new(
+                    hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+                    format!("{secret}&").as_bytes(),
+                );
+                STANDARD
+                    .decode(signature)
+                    .is_ok_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
+            }
+            Signed::Acs3 { canonical, signature } => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+                let text = format!("{ACS3}\n{}", hex(&sha256(canonical.as_bytes())));
+                unhex(signature).is_some_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
+            }
+        };
+        if ok {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            400,
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match the signature you provided.",
+        )
+        .with_hint("Check the AccessKeySecret and the string to sign."))
+    }
+}
+
+fn version1(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
+    let need = |name: &str| {
+        r.params.get(name).map(str::to_owned).ok_or_else(|| {
+            ApiError::new(400, missing_code(name), format!("{name} is mandatory for this action."))
+        })
+    };
+    let action = action_of(r)?;
+    let key_id = need("AccessKeyId")?;
+    let signature = need("Signature")?;
+    let nonce = need("SignatureNonce")?;
+    let timestamp = need("Timestamp")?;
+    if r.params.get("SignatureMethod").is_some_and(|m| !m.eq_ignore_ascii_case("HMAC-SHA1"))
+        || r.params.get("SignatureVersion").is_some_and(|v| v != "1.0")
+    {
+        return Err(ApiError::new(
+            400,
+            "InvalidParameter.SignatureMethod",
+            "Only SignatureMethod HMAC-SHA1 with SignatureVersion 1.0 is supported.",
+        ));
+    }
+    check_time(&timestamp, now_ms)?;
+    let query: Vec<String> = r
+        .params
+        .iter()
+        .filter(|(k, _)| *k != "Signature")
+        .map(|(k, v)| format!("{}={}", encode(k), encode(v)))
+        .collect();
+    let text = format!("{}&%2F&{}", r.method, encode(&query.join("&")));
+    let version = version_of(r)?;
+    Ok(Claim { key_id, nonce, action, version, signed: Signed::V1 { text, signature } })
+}
+
+fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
+    let incomplete = |why: &str| ApiError::new(400, "IncompleteSignature", why.to_owned());
+    let (mut key_id, mut signed, mut signature) = (None, None, None);
+    for part in auth[ACS3.len()..].split(',') {
+        match part.trim().split_once('=') {
+            Some(("Credential", v)) => key_id = Some(v),
+            Some(("SignedHeaders", v)) => signed = Some(v),
+            Some(("Signature", v)) => signature = Some(v),
+            _ => {}
+        }
+    }
+    let (Some(key_id), Some(signed), Some(signature)) = (key_id, signed, signature) else {
+        return Err(incomplete("Credential, SignedHeaders and Signature are all needed."));
+    };
+    let names: Vec<&str> = signed.split(';').collect();
+    for name in REQUIRED_HEADERS.iter().chain(&["host"]) {
+        if !names.contains(name) {
+            return Err(incomplete(&format!("The header {name} is not signed.")));
+        }
+    }
+    let body_hash = hex(&sha256(r.body));
+    if header(r.headers, "x-acs-content-sha256") != Some(body_hash.as_str()) {
+        return Err(incomplete("x-acs-content-sha256 is not the hash of the body."));
+    }
+    let mut headers = String::new();
+    for name in &names {
+        let Some(value) = header(r.headers, name) else {
+            return Err(incomplete(&format!("The signed header {name} is missing.")));
+        };
+        headers.push_str(&format!("{name}:{}\n", value.trim()));
+    }
+    let need = |name| header(r.headers, name).unwrap_or_default().to_owned();
+    check_time(&need("x-acs-date"), now_ms)?;
+    let nonce = need("x-acs-signature-nonce");
+    if nonce.is_empty() {
+        return Err(ApiError::new(
+            400,
+            "MissingSignatureNonce",
+            "x-acs-signature-nonce is mandatory for this action.",
+        ));
+    }
+    let query: Vec<String> =
+        r.query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+    let path = if r.path.is_empty() { "/" } else { r.path };
+    let canonical = format!(
+        "{}\n{path}\n{}\n{headers}\n{signed}\n{body_hash}",
+        r.method,
+        query.join("&"),
+    );
+    Ok(Claim {
+        key_id: key_id.to_owned(),
+        nonce,
+        action: action_of(r)?,
+        version: version_of(r)?,
+        signed: Signed::Acs3 { canonical, signature: signature.to_owned() },
+    })
+}
+
+fn action_of(r: &Request<'_>) -> Result<String> {
+    one_of(r, "x-acs-action", "Action").ok_or_else(|| {
+        ApiError::new(400, "MissingAction", "Action is mandatory for this action.")
+    })
+}
+
+fn version_of(r: &Request<'_>) -> Result<String> {
+    one_of(r, "x-acs-version", "Version").ok_or_else(|| {
+        ApiError::new(400, "MissingVersion", "Version is mandatory for this action.")
+    })
+}
+
+/// ACS3 signs the header, version 1.0 the parameter: each form trusts only what it signs.
+fn one_of(r: &Request<'_>, name: &str, param: &str) -> Option<String> {
+    let from = if header(r.headers, "authorization").is_some() {
+        header(r.headers, name)
+    } else {
+        r.params.get(param)
+    };
+    from.filter(|v| !v.is_empty()).map(str::to_owned)
+}
+
+fn missing_code(name: &str) -> &'static str {
+    match name {
+        "AccessKeyId" => "MissingAccessKeyId",
+        "Signature" => "MissingSignature",
+        "SignatureNonce" => "MissingSignatureNonce",
+        _ => "MissingTimestamp",
+    }
+}
+
+fn check_time(text: &str, now_ms: i64) -> Result<()> {
+    let Some(at) = parse_time(text).filter(|_| text.ends_with('Z')) else {
+        return Err(ApiError::new(
+            400,
+            "InvalidTimeStamp.Format",
+            "The time stamp is not of the form YYYY-MM-DDThh:mm:ssZ.",
+        ));
+    };
+    if (at * 1000 - now_ms).abs() > WINDOW_MS {
+        return Err(ApiError::new(
+            400,
+            "InvalidTimeStamp.Expired",
+            "The time stamp is more than 15 minutes from the time of the server.",
+        )
+        .with_hint("Set the clock of the client."));
+    }
+    Ok(())
+}
+
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+fn sha256(data: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, data).as_ref().to_vec()
+}
+
+pub fn hex(data: &[u8]) -> String {
+    use std::fmt::Write as _;
+    data.iter().fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+fn unhex(s: &str) -> Option<Vec<u8>> {
+    if s.len() % 2 != 0 || !s.is_ascii() {
+        return None;
+    }
+    (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).ok()).collect()
+}
