@@ -141,16 +141,7 @@ async fn open(db: &Database, connections: u32) -> anyhow::Result<Store> {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve {
-            listen,
-            db,
-            tls_cert,
-            tls_key,
-            rate_limit,
-            max_body,
-            connections,
-            log_json,
-        } => {
+        Command::Serve { listen, db, tls_cert, tls_key, rate_limit, max_body, connections, log_json } => {
             logging(log_json);
             let acceptor = match (tls_cert, tls_key) {
                 (Some(c), Some(k)) => Some(tls(&c, &k)?),
@@ -171,8 +162,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::AccessKey(k) => keys(k).await,
         Command::Policy { account, user, name, file, db } => {
-            let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let document = serde_json::from_str(&text).context("the policy is not JSON")?;
             open(&db, 1).await?.put_policy(&account, &user, &name, &document).await
         }

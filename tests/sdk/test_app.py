@@ -91,7 +91,7 @@ def test_online(api, agent):
     got = api.call("DescribeSagOnlineClientStatistics", SmartAGIds=[sag["SmartAGId"]])
     assert rows(got, "SagStatistics", "Statistics") == [{"SmartAGId": sag["SmartAGId"], "OnlineCount": "1"}]
     got = api.call("DescribeUserFlowStatistics", UserNames=["li"], StatisticsDate="201905", **sag)
-    assert rows(got, "SagStatistics", "Statistics") == [{"TotalBytes": 555352, "UserName": "li"}]
+    assert rows(got, "SagStatistics", "Statistics") == [{"TotalBytes": "555352", "UserName": "li"}]
     api.call("KickOutClients", Username="li", **sag)
     got = api.call("DescribeUserOnlineClientStatistics", UserNames=["li"], **sag)
     assert rows(got, "UserStatistics", "Statistics")[0]["OnlineCount"] == "0"

@@ -33,7 +33,7 @@ def test_network(api):
     api.refused("BindSmartAccessGateway", "SAG.NoBindSN", CcnId=second, SmartAGId=bare)
 
     row = rows(api.call("DescribeCloudConnectNetworks", CcnId=ccn), "CloudConnectNetworks", "CloudConnectNetwork")[0]
-    assert row["AssociatedCloudBoxCount"] == 2 and row["CidrBlock"] == "10.64.0.0/16"
+    assert row["AssociatedCloudBoxCount"] == "2" and row["CidrBlock"] == "10.64.0.0/16"
     shown = api.call("DescribeSmartAccessGatewayAttribute", SmartAGId=a)
     assert shown["AssociatedCcnId"] == ccn
     assert rows(shown, "Links", "Link")[0]["RelateInstanceId"] == ccn

@@ -54,9 +54,10 @@ pub async fn list(cx: &mut Cx) -> Result<Value> {
 pub async fn qualities(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let devices = cx.devices_of(&gw.id).await?;
-    let seen = devices.iter().filter(|d| d.online(cx.now)).find_map(|d| {
-        d.report["AccessPointNetworkQualities"].as_array().cloned()
-    });
+    let seen = devices
+        .iter()
+        .filter(|d| d.online(cx.now))
+        .find_map(|d| d.report["AccessPointNetworkQualities"].as_array().cloned());
     Ok(json!({"AccessPointNetworkQualities": seen.unwrap_or_default()}))
 }
 

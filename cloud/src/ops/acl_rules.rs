@@ -15,8 +15,17 @@ const QUOTA: i64 = 200;
 const PROTOCOLS: [&str; 4] = ["ALL", "TCP", "UDP", "ICMP"];
 
 const FIELDS: [&str; 11] = [
-    "Name", "Description", "Direction", "SourceCidr", "DestCidr", "IpProtocol", "SourcePortRange",
-    "DestPortRange", "Policy", "Priority", "Type",
+    "Name",
+    "Description",
+    "Direction",
+    "SourceCidr",
+    "DestCidr",
+    "IpProtocol",
+    "SourcePortRange",
+    "DestPortRange",
+    "Policy",
+    "Priority",
+    "Type",
 ];
 
 /// The protocol as it is stored; ports make sense for TCP and UDP only.
@@ -119,9 +128,7 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
 /// Rules in the order of their priority.
 pub async fn describe(cx: &mut Cx) -> Result<Value> {
     let acl = cx.need(KIND, "AclId", &["InvalidId.ACL"]).await?;
-    let is = |o: &Object, f: &str, want: &Option<String>| {
-        want.as_deref().is_none_or(|w| o.str(f) == w)
-    };
+    let is = |o: &Object, f: &str, want: &Option<String>| want.as_deref().is_none_or(|w| o.str(f) == w);
     let (direction, name) = (cx.opt("Direction"), cx.opt("Name"));
     let mut rules: Vec<Object> = cx.children(RULE, &acl.id).await?;
     rules.retain(|r| is(r, "Direction", &direction) && is(r, "Name", &name));

@@ -32,16 +32,13 @@ pub async fn user(cx: &mut Cx, gw: &Object) -> Result<Object> {
 }
 
 fn name_ok(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
 }
 
 pub fn mail_ok(mail: &str) -> bool {
-    let good = |s: &str| {
-        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
-    };
-    mail.len() <= 128
-        && mail.split_once('@').is_some_and(|(a, b)| good(a) && good(b) && b.contains('.'))
+    let good =
+        |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
+    mail.len() <= 128 && mail.split_once('@').is_some_and(|(a, b)| good(a) && good(b) && b.contains('.'))
 }
 
 /// A fixed address is inside the instance's block and nobody else's.
@@ -74,9 +71,7 @@ pub async fn create(cx: &mut Cx) -> Result<Value> {
     }
     let (name, password) = match (cx.opt("UserName"), cx.opt("Password")) {
         (Some(n), Some(p)) => (n, p),
-        (None, None) => {
-            (mail.clone(), cx.cipher.token(MIXED, 16).map_err(ApiError::internal)?)
-        }
+        (None, None) => (mail.clone(), cx.cipher.token(MIXED, 16).map_err(ApiError::internal)?),
         (Some(_), None) => return Err(cx.err(&["ClientUser.PasswordInvalid"])),
         (None, Some(_)) => return Err(cx.err(&["ClientUser.NameEmpty"])),
     };

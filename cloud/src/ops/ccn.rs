@@ -16,12 +16,7 @@ const CIDR_QUOTA: usize = 10;
 const TAG_QUOTA: usize = 20;
 
 /// Whether another gateway of the network has an address of these blocks.
-pub async fn sibling_overlap(
-    cx: &mut Cx,
-    ccn: &str,
-    gw: &str,
-    blocks: &[Ipv4Net],
-) -> Result<bool> {
+pub async fn sibling_overlap(cx: &mut Cx, ccn: &str, gw: &str, blocks: &[Ipv4Net]) -> Result<bool> {
     for other in cx.links_to("ccn", ccn).await? {
         if other == gw {
             continue;

@@ -32,16 +32,7 @@ pub const RESOURCE_GROUP: &str = "rg-default";
 
 impl Cx {
     pub fn new(op: Op, params: Params, caller: Arc<Caller>, cipher: Arc<Cipher>, tx: Tx) -> Cx {
-        Cx {
-            op,
-            params,
-            caller,
-            now: now_ms(),
-            cipher,
-            changed: BTreeSet::new(),
-            tx,
-            sequence: 0,
-        }
+        Cx { op, params, caller, now: now_ms(), cipher, changed: BTreeSet::new(), tx, sequence: 0 }
     }
 
     pub fn into_parts(self) -> (Tx, BTreeSet<String>) {

@@ -237,8 +237,7 @@ impl Cx {
     /// The gateway's own configuration changed: each of its devices has a new revision.
     pub async fn touch(&mut self, sag: &str) -> Result<()> {
         let sql = "SELECT sn FROM devices WHERE sag = $1";
-        let sns: Vec<String> =
-            sqlx::query_scalar(sql).bind(sag.to_owned()).fetch_all(self.conn()).await?;
+        let sns: Vec<String> = sqlx::query_scalar(sql).bind(sag.to_owned()).fetch_all(self.conn()).await?;
         if sns.is_empty() {
             return Ok(());
         }

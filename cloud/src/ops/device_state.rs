@@ -74,11 +74,8 @@ async fn top(cx: &mut Cx, reported: &str, field: &str) -> Result<Vec<Value>> {
     let filter = cx.mine();
     for gw in cx.list_all(GATEWAY, &filter).await? {
         let devices = cx.devices_of(&gw.id).await?;
-        let rates: Vec<f64> = devices
-            .iter()
-            .filter(|d| d.online(cx.now))
-            .filter_map(|d| d.report[reported].as_f64())
-            .collect();
+        let rates: Vec<f64> =
+            devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| d.report[reported].as_f64()).collect();
         if !rates.is_empty() {
             ranked.push((rates.iter().sum::<f64>(), gw));
         }

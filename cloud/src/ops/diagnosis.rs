@@ -44,29 +44,55 @@ fn check(group: &'static str, item: &'static str, error: bool, en: [&str; 2], cn
 fn checks(d: &Device, now: i64) -> Vec<Check> {
     let wan_without_role = !d.ports().iter().any(|p| p["Role"] == "WAN");
     let wan_down = d.online(now)
-        && !d.ports().iter().any(|p| p["Role"] == "WAN" && p["Status"].as_str().is_some_and(|s| s.eq_ignore_ascii_case("up")));
+        && !d.ports().iter().any(|p| {
+            p["Role"] == "WAN" && p["Status"].as_str().is_some_and(|s| s.eq_ignore_ascii_case("up"))
+        });
     let ha = d.get("Ha");
     let ha_bad = ha["Mode"] == "STATIC" && d.role(ha["PortName"].as_str().unwrap_or_default()) != "LAN";
     let no_dns = d.online(now) && d.report["Dns"]["MasterDns"].as_str().unwrap_or_default().is_empty();
     vec![
-        check("config", "wanConfigCheck", wan_without_role,
+        check(
+            "config",
+            "wanConfigCheck",
+            wan_without_role,
             ["No port has the role WAN.", "Give a port the role WAN."],
-            ["没有WAN口。", "请配置一个WAN口。"]),
-        check("config", "haConfigCheck", ha_bad,
+            ["没有WAN口。", "请配置一个WAN口。"],
+        ),
+        check(
+            "config",
+            "haConfigCheck",
+            ha_bad,
             ["The HA port is not a LAN port.", "Choose a LAN port for HA."],
-            ["HA端口不是LAN口。", "请为HA选择LAN口。"]),
-        check("biz", "ctrlConnState", !d.online(now),
+            ["HA端口不是LAN口。", "请为HA选择LAN口。"],
+        ),
+        check(
+            "biz",
+            "ctrlConnState",
+            !d.online(now),
             ["The device is not connected to the controller.", "Start the agent and check its key."],
-            ["设备未连接管控。", "请启动代理并检查密钥。"]),
-        check("biz", "configSyncState", d.applied < d.revision || !d.failure.is_empty(),
+            ["设备未连接管控。", "请启动代理并检查密钥。"],
+        ),
+        check(
+            "biz",
+            "configSyncState",
+            d.applied < d.revision || !d.failure.is_empty(),
             ["The last configuration is not in force.", "Look at the result of the last change."],
-            ["最新配置未生效。", "请查看最近一次变更的结果。"]),
-        check("internet", "wanLinkState", wan_down,
+            ["最新配置未生效。", "请查看最近一次变更的结果。"],
+        ),
+        check(
+            "internet",
+            "wanLinkState",
+            wan_down,
             ["All WAN ports are down.", "Check the links of the WAN ports."],
-            ["所有WAN口链路断开。", "请检查WAN口链路。"]),
-        check("internet", "dnsConfig", no_dns,
+            ["所有WAN口链路断开。", "请检查WAN口链路。"],
+        ),
+        check(
+            "internet",
+            "dnsConfig",
+            no_dns,
             ["The device has no DNS server.", "Set DNS servers or check DHCP."],
-            ["设备没有DNS服务器。", "请配置DNS或检查DHCP。"]),
+            ["设备没有DNS服务器。", "请配置DNS或检查DHCP。"],
+        ),
     ]
 }
 

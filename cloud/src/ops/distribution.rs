@@ -74,10 +74,7 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
         .into_iter()
         .map(|(source, cidr)| {
             let id = key(&gw.id, &source_type, &source, &cidr);
-            let mut row = stored
-                .iter()
-                .find(|s| s.id == id)
-                .map_or_else(Map::new, |s| s.body.clone());
+            let mut row = stored.iter().find(|s| s.id == id).map_or_else(Map::new, |s| s.body.clone());
             let defaults = json!({
                 "SmartAGId": gw.id, "SourceType": source_type, "RouteSource": source,
                 "DestCidrBlock": cidr, "Status": "normal", "IsConflict": false,

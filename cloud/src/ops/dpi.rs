@@ -12,20 +12,72 @@ const DB: &str = "20201117_1_0-0.0.1";
 const ENGINE: &str = "0-0.0.1";
 
 const GROUPS: [&str; 22] = [
-    "P2P", "VoIP", "Streaming", "Game", "Mail", "Chat", "RemoteControl", "FileTransfer", "Tunnel",
-    "Database", "Network", "Cloud", "Web", "SocialNetwork", "Download", "Music", "Video",
-    "Collaborative", "Shopping", "Search", "SoftwareUpdate", "Office",
+    "P2P",
+    "VoIP",
+    "Streaming",
+    "Game",
+    "Mail",
+    "Chat",
+    "RemoteControl",
+    "FileTransfer",
+    "Tunnel",
+    "Database",
+    "Network",
+    "Cloud",
+    "Web",
+    "SocialNetwork",
+    "Download",
+    "Music",
+    "Video",
+    "Collaborative",
+    "Shopping",
+    "Search",
+    "SoftwareUpdate",
+    "Office",
 ];
 
 /// Name and group of the application; its number is its place.
 const SIGNATURES: [(&str, usize); 40] = [
-    ("Baidu", 20), ("BitTorrent", 1), ("SIP", 2), ("RTP", 2), ("RTSP", 3), ("YouTube", 17),
-    ("Netflix", 17), ("Youku", 17), ("Bilibili", 17), ("Steam", 4), ("SMTP", 5), ("IMAP", 5),
-    ("POP3", 5), ("WeChat", 6), ("QQ", 6), ("WhatsApp", 6), ("Telegram", 6), ("RDP", 7), ("VNC", 7),
-    ("SSH", 7), ("FTP", 8), ("SMB", 8), ("OpenVPN", 9), ("WireGuard", 9), ("IPsec", 9),
-    ("MySQL", 10), ("PostgreSQL", 10), ("Redis", 10), ("DNS", 11), ("NTP", 11), ("DHCP", 11),
-    ("AlibabaCloud", 12), ("HTTP", 13), ("TLS", 13), ("QUIC", 13), ("Weibo", 14), ("Thunder", 15),
-    ("DingTalk", 18), ("Taobao", 19), ("EdgeCast", 12),
+    ("Baidu", 20),
+    ("BitTorrent", 1),
+    ("SIP", 2),
+    ("RTP", 2),
+    ("RTSP", 3),
+    ("YouTube", 17),
+    ("Netflix", 17),
+    ("Youku", 17),
+    ("Bilibili", 17),
+    ("Steam", 4),
+    ("SMTP", 5),
+    ("IMAP", 5),
+    ("POP3", 5),
+    ("WeChat", 6),
+    ("QQ", 6),
+    ("WhatsApp", 6),
+    ("Telegram", 6),
+    ("RDP", 7),
+    ("VNC", 7),
+    ("SSH", 7),
+    ("FTP", 8),
+    ("SMB", 8),
+    ("OpenVPN", 9),
+    ("WireGuard", 9),
+    ("IPsec", 9),
+    ("MySQL", 10),
+    ("PostgreSQL", 10),
+    ("Redis", 10),
+    ("DNS", 11),
+    ("NTP", 11),
+    ("DHCP", 11),
+    ("AlibabaCloud", 12),
+    ("HTTP", 13),
+    ("TLS", 13),
+    ("QUIC", 13),
+    ("Weibo", 14),
+    ("Thunder", 15),
+    ("DingTalk", 18),
+    ("Taobao", 19),
+    ("EdgeCast", 12),
 ];
 
 fn number(id: &str, len: usize) -> bool {
@@ -70,8 +122,7 @@ pub async fn groups(cx: &mut Cx) -> Result<Value> {
         .enumerate()
         .map(|(i, name)| ((i + 1).to_string(), *name))
         .filter(|(id, name)| {
-            (ids.is_empty() || ids.contains(id))
-                && (names.is_empty() || names.iter().any(|n| n == name))
+            (ids.is_empty() || ids.contains(id)) && (names.is_empty() || names.iter().any(|n| n == name))
         })
         .map(|(id, name)| {
             json!({"DpiGroupId": id, "DpiGroupName": name, "MinSignatureDbVersion": DB,
@@ -177,8 +228,10 @@ pub async fn config_errors(cx: &mut Cx) -> Result<Value> {
     }
     let list: Vec<Value> = rules
         .iter()
-        .map(|r| json!({"RuleId": r.id, "DpiSignatureIds": r.body.get("DpiSignatureIds"),
-            "DpiGroupIds": r.body.get("DpiGroupIds")}))
+        .map(|r| {
+            json!({"RuleId": r.id, "DpiSignatureIds": r.body.get("DpiSignatureIds"),
+            "DpiGroupIds": r.body.get("DpiGroupIds")})
+        })
         .collect();
     let mut rows = Vec::new();
     if !list.is_empty() {

@@ -13,8 +13,17 @@ const KIND: &str = "flowlog";
 const QUOTA: i64 = 100;
 
 const FIELDS: [&str; 11] = [
-    "Name", "Description", "ActiveAging", "InactiveAging", "OutputType", "SlsRegionId",
-    "ProjectName", "LogstoreName", "NetflowServerIp", "NetflowServerPort", "NetflowVersion",
+    "Name",
+    "Description",
+    "ActiveAging",
+    "InactiveAging",
+    "OutputType",
+    "SlsRegionId",
+    "ProjectName",
+    "LogstoreName",
+    "NetflowServerIp",
+    "NetflowServerPort",
+    "NetflowVersion",
 ];
 
 async fn find(cx: &mut Cx) -> Result<Object> {

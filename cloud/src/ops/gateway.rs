@@ -29,8 +29,7 @@ impl Cx {
     }
 
     pub fn no_gateway(&self, id: &str) -> crate::proto::error::ApiError {
-        let mut codes =
-            vec!["SAG.InstanceNoFound", "InvalidSmartAGId.NotFound", "InvalidId.SMARTAG"];
+        let mut codes = vec!["SAG.InstanceNoFound", "InvalidSmartAGId.NotFound", "InvalidId.SMARTAG"];
         if !id.starts_with("sag-") && self.op.error("InvalidId.SMARTAG").is_some() {
             codes.insert(0, "InvalidId.SMARTAG");
         }
@@ -40,14 +39,8 @@ impl Cx {
 
     /// Refuses a gateway that is not paid, not active or of the wrong edition, where documented.
     fn usable(&self, gw: &Object) -> Result<()> {
-        self.refuse_if(
-            gw.int("EndTime") < self.now,
-            &["SmartAccessGatewayInArrears", "SAG.Arrearage"],
-        )?;
-        self.refuse_if(
-            gw.str("Status") != "Active",
-            &["SmartAccessGatewayNotActivated", "SAG.NoActive"],
-        )?;
+        self.refuse_if(gw.int("EndTime") < self.now, &["SmartAccessGatewayInArrears", "SAG.Arrearage"])?;
+        self.refuse_if(gw.str("Status") != "Active", &["SmartAccessGatewayNotActivated", "SAG.NoActive"])?;
         self.refuse_if(
             gw.str("InstanceType") == SOFTWARE,
             &["SAG.SoftwareNotSupportFeature", "SAG.SoftwareNotSupport", "SAG.SoftwareNoSupportVbr"],
@@ -68,8 +61,7 @@ pub async fn activate(cx: &mut Cx) -> Result<Value> {
 
 pub async fn modify(cx: &mut Cx) -> Result<Value> {
     let mut gw = cx.gateway().await?;
-    let strategy =
-        cx.opt("RoutingStrategy").unwrap_or_else(|| gw.str("RoutingStrategy").to_owned());
+    let strategy = cx.opt("RoutingStrategy").unwrap_or_else(|| gw.str("RoutingStrategy").to_owned());
     if let Some(cidrs) = cx.opt("CidrBlock") {
         if strategy == "dynamic" {
             return Err(cx.err(&["SAG.NotAllowConfigCidr"]));
@@ -78,8 +70,7 @@ pub async fn modify(cx: &mut Cx) -> Result<Value> {
     } else if strategy == "dynamic" && gw.str("RoutingStrategy") != "dynamic" {
         gw.set("CidrBlock", "");
     }
-    for (k, v) in
-        cx.fields(&["Name", "Description", "CidrBlock", "SecurityLockThreshold", "RoutingStrategy"])
+    for (k, v) in cx.fields(&["Name", "Description", "CidrBlock", "SecurityLockThreshold", "RoutingStrategy"])
     {
         gw.set(&k, v);
     }
@@ -221,10 +212,7 @@ pub async fn bind_serial(cx: &mut Cx) -> Result<Value> {
 pub async fn unbind_serial(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let device = cx.device_on(&gw).await?;
-    sqlx::query("DELETE FROM devices WHERE sn = $1")
-        .bind(device.sn.clone())
-        .execute(cx.conn())
-        .await?;
+    sqlx::query("DELETE FROM devices WHERE sn = $1").bind(device.sn.clone()).execute(cx.conn()).await?;
     cx.changed.insert(device.sn);
     Ok(empty())
 }

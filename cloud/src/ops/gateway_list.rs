@@ -94,8 +94,15 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     filter.name = cx.opt("Name");
     filter.ids = wanted(cx).await?;
     let unbound = cx.opt("UnboundAclIds");
-    let here = ["Status", "InstanceType", "CanAssociateQos", "HardwareType", "SoftwareVersion",
-        "BusinessState", "ResourceGroupId"];
+    let here = [
+        "Status",
+        "InstanceType",
+        "CanAssociateQos",
+        "HardwareType",
+        "SoftwareVersion",
+        "BusinessState",
+        "ResourceGroupId",
+    ];
     let (total, page) = if unbound.is_none() && here.iter().all(|n| cx.opt(n).is_none()) {
         cx.paged(KIND, &filter).await?
     } else {
@@ -243,9 +250,6 @@ pub async fn bindable(cx: &mut Cx) -> Result<Value> {
         }
     }
     let (total, page) = cx.cut(free);
-    let rows = page
-        .iter()
-        .map(|g| json!({"SmartAGId": g.id, "Name": g.name, "SmartAGUid": g.uid}))
-        .collect();
+    let rows = page.iter().map(|g| json!({"SmartAGId": g.id, "Name": g.name, "SmartAGUid": g.uid})).collect();
     Ok(cx.listing("SmartAccessGateways", total, rows))
 }

@@ -12,8 +12,19 @@ const KIND: &str = "health";
 const QUOTA: i64 = 20;
 
 const FIELDS: [&str; 14] = [
-    "Name", "Description", "DstIpAddr", "DstPort", "SrcIpAddr", "SrcPort", "Type", "ProbeInterval",
-    "ProbeCount", "ProbeTimeout", "RttThreshold", "RttFailThreshold", "FailCountThreshold",
+    "Name",
+    "Description",
+    "DstIpAddr",
+    "DstPort",
+    "SrcIpAddr",
+    "SrcPort",
+    "Type",
+    "ProbeInterval",
+    "ProbeCount",
+    "ProbeTimeout",
+    "RttThreshold",
+    "RttFailThreshold",
+    "FailCountThreshold",
     "SmartAGId",
 ];
 

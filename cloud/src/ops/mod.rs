@@ -14,6 +14,7 @@ mod ccn;
 mod device_config;
 mod device_state;
 mod diagnosis;
+mod distribution;
 mod dpi;
 mod flow_log;
 pub mod gateway;
@@ -28,7 +29,6 @@ mod ports;
 pub mod qos;
 mod qos_rules;
 mod routes;
-mod distribution;
 mod upgrade;
 mod vbr;
 

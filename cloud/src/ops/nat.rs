@@ -16,8 +16,7 @@ pub async fn add_snat(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
     let cidr = cx.text("CidrBlock");
-    let Some([block]) = net::cidr_list(&cidr).as_deref().map(<[_; 1]>::try_from).and_then(|r| r.ok())
-    else {
+    let Some([block]) = net::cidr_list(&cidr).as_deref().map(<[_; 1]>::try_from).and_then(|r| r.ok()) else {
         return Err(cx.invalid("CidrBlock"));
     };
     let ip = cx.text("SnatIp");
@@ -65,8 +64,7 @@ pub async fn delete_snat(cx: &mut Cx) -> Result<Value> {
 pub async fn add_dnat(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
-    let fields =
-        ["Type", "ExternalIp", "ExternalPort", "InternalIp", "InternalPort", "IpProtocol", "SagId"];
+    let fields = ["Type", "ExternalIp", "ExternalPort", "InternalIp", "InternalPort", "IpProtocol", "SagId"];
     let mut body = cx.fields(&fields);
     if cx.text("Type") == "Internet" {
         // The address of the WAN port, whatever it is.

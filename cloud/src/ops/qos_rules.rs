@@ -15,13 +15,28 @@ const CAR_QUOTA: i64 = 7;
 const PRIORITIES: std::ops::RangeInclusive<i64> = 1..=7;
 
 const POLICY_FIELDS: [&str; 10] = [
-    "Description", "Priority", "SourceCidr", "DestCidr", "IpProtocol", "SourcePortRange",
-    "DestPortRange", "StartTime", "EndTime", "Name",
+    "Description",
+    "Priority",
+    "SourceCidr",
+    "DestCidr",
+    "IpProtocol",
+    "SourcePortRange",
+    "DestPortRange",
+    "StartTime",
+    "EndTime",
+    "Name",
 ];
 
 const CAR_FIELDS: [&str; 9] = [
-    "Description", "Priority", "LimitType", "MinBandwidthAbs", "MaxBandwidthAbs",
-    "MinBandwidthPercent", "MaxBandwidthPercent", "PercentSourceType", "Name",
+    "Description",
+    "Priority",
+    "LimitType",
+    "MinBandwidthAbs",
+    "MaxBandwidthAbs",
+    "MinBandwidthPercent",
+    "MaxBandwidthPercent",
+    "PercentSourceType",
+    "Name",
 ];
 
 fn check_policy(cx: &Cx, policy: &mut Object) -> Result<()> {

@@ -10,8 +10,7 @@ use crate::proto::error::Result;
 /// Code, name, time of the release.
 const DEVICE: [(&str, &str, i64); 2] =
     [("0.1.0", "sag-vcpe-0.1.0", 1_790_000_000_000), ("0.1.1", "sag-vcpe-0.1.1", 1_795_000_000_000)];
-const DPI: [(&str, &str, i64); 1] =
-    [("20201117_1_0-0.0.1", "dpi-20201117", 1_605_571_200_000)];
+const DPI: [(&str, &str, i64); 1] = [("20201117_1_0-0.0.1", "dpi-20201117", 1_605_571_200_000)];
 
 fn offered(kind: &str) -> &'static [(&'static str, &'static str, i64)] {
     if kind == "Dpi" { &DPI } else { &DEVICE }

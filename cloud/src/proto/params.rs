@@ -18,11 +18,7 @@ impl Params {
             let (k, v) = pair.split_once('=').unwrap_or((pair, ""));
             let (k, v) = (decode(k)?, decode(v)?);
             if self.map.contains_key(&k) {
-                return Err(ApiError::new(
-                    400,
-                    "InvalidParameter",
-                    "A parameter is given more than once.",
-                ));
+                return Err(ApiError::new(400, "InvalidParameter", "A parameter is given more than once."));
             }
             self.map.insert(k, v);
         }
@@ -58,9 +54,10 @@ impl Params {
 
 fn decode(s: &str) -> Result<String, ApiError> {
     let plain = s.replace('+', " ");
-    percent_decode_str(&plain).decode_utf8().map(|c| c.into_owned()).map_err(|_| {
-        ApiError::new(400, "InvalidParameter", "A parameter is not valid UTF-8.")
-    })
+    percent_decode_str(&plain)
+        .decode_utf8()
+        .map(|c| c.into_owned())
+        .map_err(|_| ApiError::new(400, "InvalidParameter", "A parameter is not valid UTF-8."))
 }
 
 /// RFC 3986: everything but the unreserved characters is escaped.

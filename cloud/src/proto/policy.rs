@@ -63,9 +63,7 @@ pub fn resources(op: Option<Op>, params: &Params) -> Vec<String> {
     let region = params.get("RegionId").unwrap_or("*");
     let mut out: Vec<String> = RESOURCES
         .iter()
-        .filter_map(|(name, kind)| {
-            params.get(name).map(|id| format!("{region}:{{uid}}:{kind}/{id}"))
-        })
+        .filter_map(|(name, kind)| params.get(name).map(|id| format!("{region}:{{uid}}:{kind}/{id}")))
         .collect();
     if op == Some(Op::DeleteSmartAccessGateway) {
         if let Some(id) = params.get("InstanceId") {
@@ -128,9 +126,7 @@ mod tests {
         ]});
         check(&doc).expect("well formed");
         let docs = [doc];
-        let ask = |action, id: &str| {
-            allows(&docs, 7, action, &[format!("cn-shanghai:{{uid}}:acl/{id}")])
-        };
+        let ask = |action, id: &str| allows(&docs, 7, action, &[format!("cn-shanghai:{{uid}}:acl/{id}")]);
         assert!(ask("DescribeACLs", "acl-2"));
         assert!(ask("DeleteACL", "acl-2"));
         assert!(!ask("DeleteACL", "acl-1"));

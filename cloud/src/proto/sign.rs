@@ -39,13 +39,8 @@ pub struct Request<'a> {
 }
 
 const ACS3: &str = "ACS3-HMAC-SHA256";
-const REQUIRED_HEADERS: [&str; 5] = [
-    "x-acs-action",
-    "x-acs-version",
-    "x-acs-date",
-    "x-acs-signature-nonce",
-    "x-acs-content-sha256",
-];
+const REQUIRED_HEADERS: [&str; 5] =
+    ["x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];
 
 impl Claim {
     /// Reads the claim and checks everything that needs no secret.
@@ -61,31 +56,42 @@ impl Claim {
         }
     }
 
+    /// What the signature is over.
+    fn signed_text(&self) -> String {
+        match &self.signed {
+            Signed::V1 { text, .. } => text.clone(),
+            Signed::Acs3 { canonical, .. } => {
+                format!("{ACS3}\n{}", hex(&sha256(canonical.as_bytes())))
+            }
+        }
+    }
+
     /// Compares in constant time.
     pub fn verify(&self, secret: &str) -> Result<()> {
+        let text = self.signed_text();
         let ok = match &self.signed {
-            Signed::V1 { text, signature } => {
-                let key = hmac::Key::new(
-                    hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-                    format!("{secret}&").as_bytes(),
-                );
-                STANDARD
-                    .decode(signature)
-                    .is_ok_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
+            Signed::V1 { signature, .. } => {
+                let key =
+                    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, format!("{secret}&").as_bytes());
+                STANDARD.decode(signature).is_ok_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
             }
-            Signed::Acs3 { canonical, signature } => {
+            Signed::Acs3 { signature, .. } => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-                let text = format!("{ACS3}\n{}", hex(&sha256(canonical.as_bytes())));
                 unhex(signature).is_some_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
             }
         };
         if ok {
             return Ok(());
         }
+        // Clients look for the string to sign behind this colon.
         Err(ApiError::new(
             400,
             "SignatureDoesNotMatch",
-            "The request signature we calculated does not match the signature you provided.",
+            format!(
+                "The signature is not the one of this request and key. \
+                 server string to sign is:{}",
+                self.signed_text()
+            ),
         )
         .with_hint("Check the AccessKeySecret and the string to sign."))
     }
@@ -164,14 +170,9 @@ fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
             "x-acs-signature-nonce is mandatory for this action.",
         ));
     }
-    let query: Vec<String> =
-        r.query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+    let query: Vec<String> = r.query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
     let path = if r.path.is_empty() { "/" } else { r.path };
-    let canonical = format!(
-        "{}\n{path}\n{}\n{headers}\n{signed}\n{body_hash}",
-        r.method,
-        query.join("&"),
-    );
+    let canonical = format!("{}\n{path}\n{}\n{headers}\n{signed}\n{body_hash}", r.method, query.join("&"),);
     Ok(Claim {
         key_id: key_id.to_owned(),
         nonce,
@@ -182,15 +183,13 @@ fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
 }
 
 fn action_of(r: &Request<'_>) -> Result<String> {
-    one_of(r, "x-acs-action", "Action").ok_or_else(|| {
-        ApiError::new(400, "MissingAction", "Action is mandatory for this action.")
-    })
+    one_of(r, "x-acs-action", "Action")
+        .ok_or_else(|| ApiError::new(400, "MissingAction", "Action is mandatory for this action."))
 }
 
 fn version_of(r: &Request<'_>) -> Result<String> {
-    one_of(r, "x-acs-version", "Version").ok_or_else(|| {
-        ApiError::new(400, "MissingVersion", "Version is mandatory for this action.")
-    })
+    one_of(r, "x-acs-version", "Version")
+        .ok_or_else(|| ApiError::new(400, "MissingVersion", "Version is mandatory for this action."))
 }
 
 /// ACS3 signs the header, version 1.0 the parameter: each form trusts only what it signs.

@@ -10,13 +10,37 @@ use crate::store::objects::{Object, all_links};
 
 /// Sections of a device that an agent gets as they are.
 const SECTIONS: [&str; 16] = [
-    "Ports", "Wan", "Lan", "Ecc", "Management", "RouteProtocol", "Bgp", "Ospf", "PortProtocols",
-    "StaticRoutes", "Dns", "Ha", "Snat", "RemoteAccessIp", "UpgradePolicy", "TargetVersion",
+    "Ports",
+    "Wan",
+    "Lan",
+    "Ecc",
+    "Management",
+    "RouteProtocol",
+    "Bgp",
+    "Ospf",
+    "PortProtocols",
+    "StaticRoutes",
+    "Dns",
+    "Ha",
+    "Snat",
+    "RemoteAccessIp",
+    "UpgradePolicy",
+    "TargetVersion",
 ];
 
 const GATEWAY: [&str; 12] = [
-    "Name", "Status", "CidrBlock", "RoutingStrategy", "Bandwidth", "SecurityLockThreshold",
-    "UpBandwidthWan", "HaType", "DpiStatus", "DpiMonitorStatus", "AccessPointId", "Locked",
+    "Name",
+    "Status",
+    "CidrBlock",
+    "RoutingStrategy",
+    "Bandwidth",
+    "SecurityLockThreshold",
+    "UpBandwidthWan",
+    "HaType",
+    "DpiStatus",
+    "DpiMonitorStatus",
+    "AccessPointId",
+    "Locked",
 ];
 
 pub async fn document(cx: &mut Cx, gw: &Object, d: &Device, have: i64) -> Result<Value> {
@@ -131,9 +155,7 @@ fn opened(cx: &Cx, value: Value) -> Result<Value> {
             }
             Value::Object(out)
         }
-        Value::Array(items) => {
-            Value::Array(items.into_iter().map(|v| opened(cx, v)).collect::<Result<_>>()?)
-        }
+        Value::Array(items) => Value::Array(items.into_iter().map(|v| opened(cx, v)).collect::<Result<_>>()?),
         other => other,
     })
 }

@@ -184,15 +184,13 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
     commands.retain(|c| c["Revision"].as_i64().is_some_and(|r| r > revision));
     d.set("Commands", Value::Array(commands));
     let now = cx.now;
-    sqlx::query(
-        "UPDATE devices SET applied = $1, failure = $2, seen = $3, body = $4 WHERE sn = $5",
-    )
-    .bind(revision)
-    .bind(failure.chars().take(1024).collect::<String>())
-    .bind(now)
-    .bind(serde_json::to_string(&d.body)?)
-    .bind(d.sn)
-    .execute(cx.conn())
-    .await?;
+    sqlx::query("UPDATE devices SET applied = $1, failure = $2, seen = $3, body = $4 WHERE sn = $5")
+        .bind(revision)
+        .bind(failure.chars().take(1024).collect::<String>())
+        .bind(now)
+        .bind(serde_json::to_string(&d.body)?)
+        .bind(d.sn)
+        .execute(cx.conn())
+        .await?;
     Ok(json!({}))
 }

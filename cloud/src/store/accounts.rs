@@ -1,8 +1,8 @@
 //! Accounts, users, access keys, policies.
 
 use serde_json::Value;
-use sqlx::Row as _;
 use sqlx::AnyConnection;
+use sqlx::Row as _;
 
 use super::Store;
 use super::secrets::{DIGITS, MIXED};
@@ -119,9 +119,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?, r.try_get(3)?)))
-            .collect()
+        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?, r.try_get(3)?))).collect()
     }
 
     pub async fn put_policy(
@@ -133,9 +131,8 @@ impl Store {
     ) -> anyhow::Result<()> {
         crate::proto::policy::check(document)?;
         let mut tx = self.write().await?;
-        let uid = account_uid(tx.conn(), account)
-            .await?
-            .ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
+        let uid =
+            account_uid(tx.conn(), account).await?.ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
         sqlx::query(
             "INSERT INTO policies (uid, user_name, name, document) VALUES ($1, $2, $3, $4)
              ON CONFLICT (uid, user_name, name) DO UPDATE SET document = excluded.document",

@@ -118,9 +118,7 @@ impl Store {
                 Tx { inner, _writer: None }
             }
         };
-        tx.conn()
-            .execute("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY)")
-            .await?;
+        tx.conn().execute("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY)").await?;
         let done: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM migrations")
             .fetch_one(tx.conn())
             .await?;

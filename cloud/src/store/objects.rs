@@ -1,8 +1,8 @@
 //! Resources as documents: one row each, found by kind and id, listed by owner or parent.
 
 use serde_json::{Map, Value};
-use sqlx::Row as _;
 use sqlx::AnyConnection;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use crate::proto::error::Result;
@@ -82,8 +82,7 @@ impl Filter {
             }
         }
         if let Some(ids) = &self.ids {
-            let marks: Vec<String> =
-                (0..ids.len()).map(|i| format!("${}", args.len() + 1 + i)).collect();
+            let marks: Vec<String> = (0..ids.len()).map(|i| format!("${}", args.len() + 1 + i)).collect();
             let marks = if marks.is_empty() { "''".to_owned() } else { marks.join(", ") };
             sql.push_str(&format!(" AND id IN ({marks})"));
             args.extend(ids.iter().cloned().map(Arg::Text));
@@ -107,11 +106,7 @@ macro_rules! bind_all {
 
 pub async fn get(conn: &mut AnyConnection, kind: &str, id: &str) -> Result<Option<Object>> {
     let sql = format!("SELECT {COLUMNS} FROM objects WHERE kind = $1 AND id = $2");
-    let row = sqlx::query(&sql)
-        .bind(kind.to_owned())
-        .bind(id.to_owned())
-        .fetch_optional(conn)
-        .await?;
+    let row = sqlx::query(&sql).bind(kind.to_owned()).bind(id.to_owned()).fetch_optional(conn).await?;
     row.as_ref().map(Object::from_row).transpose()
 }
 

@@ -33,11 +33,7 @@ impl Cipher {
         if !Path::new(path).exists() {
             let mut key = [0u8; 32];
             random.fill(&mut key).map_err(|_| anyhow::anyhow!("no randomness"))?;
-            let made = std::fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path);
+            let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
             match made {
                 Ok(mut f) => {
                     f.write_all(crate::proto::sign::hex(&key).as_bytes())?;
@@ -64,11 +60,7 @@ impl Cipher {
         self.random.fill(&mut nonce).map_err(|_| SecretError)?;
         let mut data = plain.as_bytes().to_vec();
         self.key
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::empty(),
-                &mut data,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut data)
             .map_err(|_| SecretError)?;
         let mut out = nonce.to_vec();
         out.extend(data);
@@ -80,8 +72,7 @@ impl Cipher {
         let (nonce, rest) = data.split_at_checked(NONCE_LEN).ok_or(SecretError)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SecretError)?;
         let mut rest = rest.to_vec();
-        let plain =
-            self.key.open_in_place(nonce, Aad::empty(), &mut rest).map_err(|_| SecretError)?;
+        let plain = self.key.open_in_place(nonce, Aad::empty(), &mut rest).map_err(|_| SecretError)?;
         String::from_utf8(plain.to_vec()).map_err(|_| SecretError)
     }
 

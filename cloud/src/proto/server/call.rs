@@ -35,9 +35,8 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
         query.parse_into(parts.uri.query().unwrap_or_default())?;
         let mut params = query.clone();
         if is_form(parts) {
-            let text = std::str::from_utf8(body).map_err(|_| {
-                ApiError::new(400, "InvalidParameter", "The form body is not valid UTF-8.")
-            })?;
+            let text = std::str::from_utf8(body)
+                .map_err(|_| ApiError::new(400, "InvalidParameter", "The form body is not valid UTF-8."))?;
             params.parse_into(text)?;
         }
         xml = match params.get("Format") {
@@ -71,9 +70,7 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
             }
             (200, "OK".to_owned(), body, format!("{action}Response"))
         }
-        Err(e) => {
-            (e.status, e.code.to_string(), e.envelope(&request_id, host), "Error".to_owned())
-        }
+        Err(e) => (e.status, e.code.to_string(), e.envelope(&request_id, host), "Error".to_owned()),
     };
     Reply { status, action, code, body, root, xml, request_id }
 }
