@@ -17,10 +17,10 @@ pub fn validate(op: Op, params: &mut Params) -> Result<(), ApiError> {
         } else if p.name.contains(".N.") {
             check_rows(op, p, params)?;
         } else {
-            if let (None, Some(d), false) = (params.get(p.name), p.default, changes) {
-                if default_applies(p, d) {
-                    params.set(p.name, d);
-                }
+            if let (None, Some(d), false) = (params.get(p.name), p.default, changes)
+                && default_applies(p, d)
+            {
+                params.set(p.name, d);
             }
             match params.get(p.name) {
                 Some(v) => check_value(op, p, v)?,

@@ -180,10 +180,10 @@ async fn matches(cx: &mut Cx, gw: &Object) -> Result<bool> {
     if cx.list("UnboundAclIds").iter().any(|a| around.ids("acl").contains(&a.as_str())) {
         return Ok(false);
     }
-    if let Some(free) = cx.flag("CanAssociateQos") {
-        if free != (around.ids("qos").is_empty() && kind != SOFTWARE) {
-            return Ok(false);
-        }
+    if let Some(free) = cx.flag("CanAssociateQos")
+        && free != (around.ids("qos").is_empty() && kind != SOFTWARE)
+    {
+        return Ok(false);
     }
     let Some(asked) = cx.opt("SoftwareVersion") else { return Ok(true) };
     let Some(have) = around.devices.first().map(version) else { return Ok(false) };
@@ -233,10 +233,10 @@ pub async fn bindable(cx: &mut Cx) -> Result<Value> {
     let mut filter = cx.mine();
     filter.name = cx.opt("Name");
     filter.ids = cx.opt("SmartAGId").map(|id| vec![id]);
-    if let Some(id) = cx.opt("CcnId") {
-        if cx.find("ccn", &id).await?.is_none() {
-            return Err(cx.err(&["CCN.InvalidId"]));
-        }
+    if let Some(id) = cx.opt("CcnId")
+        && cx.find("ccn", &id).await?.is_none()
+    {
+        return Err(cx.err(&["CCN.InvalidId"]));
     }
     if cx.flag("CrossAccount") == Some(true) {
         // Instances of other accounts that were granted to this account's network.

@@ -65,10 +65,10 @@ pub fn resources(op: Option<Op>, params: &Params) -> Vec<String> {
         .iter()
         .filter_map(|(name, kind)| params.get(name).map(|id| format!("{region}:{{uid}}:{kind}/{id}")))
         .collect();
-    if op == Some(Op::DeleteSmartAccessGateway) {
-        if let Some(id) = params.get("InstanceId") {
-            out.push(format!("{region}:{{uid}}:smartaccessgateway/{id}"));
-        }
+    if op == Some(Op::DeleteSmartAccessGateway)
+        && let Some(id) = params.get("InstanceId")
+    {
+        out.push(format!("{region}:{{uid}}:smartaccessgateway/{id}"));
     }
     if out.is_empty() {
         out.push(format!("{region}:{{uid}}:*"));
