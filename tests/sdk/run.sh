@@ -24,4 +24,5 @@ if [[ -z $bin ]]; then
     (cd "$root" && cargo build -q -p sag-cloud)
     bin=$target/debug/sag-cloud
 fi
-SAG_CLOUD_BIN=$bin exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$here" "$@"
+cd "$here"
+SAG_CLOUD_BIN=$bin exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"

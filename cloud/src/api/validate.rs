@@ -74,7 +74,6 @@ const MAX_ROWS: usize = 20;
 
 fn check_value(op: Op, p: &ParamSpec, v: &str) -> Result<(), ApiError> {
     let ok = v.len() <= MAX_VALUE
-        && !v.contains('\0')
         && match p.kind {
             Kind::Int => v.parse::<i64>().is_ok_and(|n| in_range(p, n)),
             Kind::Bool => parse_bool(v).is_some(),

@@ -17,6 +17,10 @@ impl Params {
         for pair in text.split('&').filter(|p| !p.is_empty()) {
             let (k, v) = pair.split_once('=').unwrap_or((pair, ""));
             let (k, v) = (decode(k)?, decode(v)?);
+            // PostgreSQL has no text with a zero in it, and no parameter needs one.
+            if k.contains('\0') || v.contains('\0') {
+                return Err(ApiError::new(400, "InvalidParameter", "A parameter holds a zero character."));
+            }
             if self.map.contains_key(&k) {
                 return Err(ApiError::new(400, "InvalidParameter", "A parameter is given more than once."));
             }
