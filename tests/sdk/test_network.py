@@ -1,6 +1,9 @@
 """Cloud connect networks, grants, border routers, access points."""
 
+import os
+
 import helpers
+from conftest import access_key
 from helpers import gateway, report, rows
 
 
@@ -74,7 +77,7 @@ def test_network_rules(api):
             api.refused(page, code, **tags)
 
 
-def test_grants_to_networks(api, other):
+def test_grants_to_networks(api, other, server):
     sag, _ = gateway(api)
     ccn = network(other)
     uid = account(other)
@@ -89,6 +92,8 @@ def test_grants_to_networks(api, other):
     seen = other.call("DescribeBindableSmartAccessGateways", CcnId=ccn, CrossAccount=True)
     assert rows(seen, "SmartAccessGateways", "SmartAccessGateway")[0]["SmartAGId"] == sag
     other.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
+    third = type(api)(server.endpoint, access_key(server.db, f"third-{api.kind}-{os.getpid()}"), api.record)
+    third.refused("UnbindSmartAccessGateway", "Forbidden", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
     other.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
     api.call("RevokeSagInstanceFromCcn", **grant)
     api.refused("RevokeSagInstanceFromCcn", "CCN.InvalidId", **grant)

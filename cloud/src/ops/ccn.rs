@@ -78,6 +78,10 @@ pub async fn bind(cx: &mut Cx) -> Result<Value> {
 pub async fn unbind(cx: &mut Cx) -> Result<Value> {
     let id = cx.text("CcnId");
     let gw = gateway_for(cx, &id).await?;
+    // The owner of the gateway may take it out, and the owner of the network.
+    if gw.uid != cx.uid() && cx.find(KIND, &id).await?.is_none() {
+        return Err(cx.err(&["Forbidden"]));
+    }
     if !cx.links_from("vbr", &gw.id).await?.is_empty() {
         return Err(cx.err(&["SAG.DedicatedLineExist"]));
     }
