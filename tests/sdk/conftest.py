@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -36,7 +37,8 @@ def access_key(db, name, user=None):
 
 
 class Server:
-    def __init__(self, tmp, *options):
+    def __init__(self, tmp, *options, cafile=None):
+        self.context = ssl.create_default_context(cafile=cafile) if cafile else None
         self.tmp, self.db = tmp, database(tmp)
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -52,7 +54,8 @@ class Server:
         for _ in range(200):
             assert self.process.poll() is None, (self.tmp / "log").read_text()
             try:
-                urllib.request.urlopen(f"http://{self.endpoint}/readyz", timeout=1)
+                scheme = "https" if self.context else "http"
+                urllib.request.urlopen(f"{scheme}://{self.endpoint}/readyz", timeout=1, context=self.context)
                 return
             except OSError:
                 time.sleep(0.05)
@@ -97,7 +100,7 @@ def agent(api, server):
 
 def pytest_terminal_summary(terminalreporter):
     write = terminalreporter.write_line
-    write("operation".ljust(44) + "".join(k.rjust(24) for k in RECORDS))
+    write("operation".ljust(44) + "".join(k.rjust(30) for k in RECORDS))
     total = dict.fromkeys(RECORDS, 0)
     for op in catalogue.OPERATIONS:
         row = op.ljust(44)
@@ -109,7 +112,9 @@ def pytest_terminal_summary(terminalreporter):
                 total[kind] += 1
             if op in r.checked:
                 words.append("checked")
-            row += " ".join(words).rjust(24)
+            if op in r.xml:
+                words.append("xml")
+            row += " ".join(words).rjust(30)
         write(row)
     for kind, r in RECORDS.items():
         codes = sum(len(v) for v in r.refused.values())

@@ -9,7 +9,7 @@ import pytest
 from conftest import Server, access_key
 from helpers import gateway, software
 from clients import V1, Record
-from test_protocol import send, signed
+from wire import send, signed
 
 WORDS = [
     "", "0", "-1", "1", "99999999999999999999", "true", "null", "[]", "{}", "a", "中文", "'; DROP TABLE objects; --",

@@ -1,60 +1,27 @@
 """What the SDKs do not do by themselves: XML, bad signatures, replays, policies, limits, kills."""
 
-import base64
-import hashlib
-import hmac
+import http.client
 import json
 import os
+import shutil
+import ssl
 import subprocess
+import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
-import uuid
 import xml.etree.ElementTree as ET
 
 import pytest
 from clients import V1, ApiError, Record
 from conftest import BIN, Server, access_key
 from helpers import gateway
+from wire import send, signed
 
 
 @pytest.fixture(scope="module")
 def key(server):
     return access_key(server.db, f"protocol-{os.getpid()}")
-
-
-def quote(s):
-    return urllib.parse.quote(str(s), safe="~")
-
-
-def signed(key, method, action, **params):
-    """A request of version 1.0, ready to send."""
-    params = {
-        "Action": action, "Version": "2018-03-13", "AccessKeyId": key[0], "SignatureMethod": "HMAC-SHA1",
-        "SignatureVersion": "1.0", "SignatureNonce": str(uuid.uuid4()), "RegionId": "cn-shanghai",
-        "Timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **params,
-    }
-    params = {k: v for k, v in params.items() if v is not None}
-    query = "&".join(f"{quote(k)}={quote(params[k])}" for k in sorted(params))
-    text = f"{method}&%2F&{quote(query)}"
-    digest = hmac.new(f"{key[1]}&".encode(), text.encode(), hashlib.sha1).digest()
-    return {**params, "Signature": base64.b64encode(digest).decode()}
-
-
-def send(server, params, method="GET", body=False):
-    query = urllib.parse.urlencode(params)
-    url = f"http://{server.endpoint}/"
-    data = None
-    if body:
-        data = query.encode()
-    else:
-        url += "?" + query
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method), timeout=10) as r:
-            return r.status, r.read().decode()
-    except urllib.error.HTTPError as e:
-        return e.code, e.read().decode()
 
 
 def test_get_post_and_form(server, key):
@@ -167,21 +134,121 @@ def test_a_kill_loses_nothing_acknowledged(tmp_path):
     replay = signed(key, "POST", "CreateACL", Name="replayed")
     assert send(s, replay, "POST")[0] == 200
     made = []
+
+    def write():
+        """Until the server dies."""
+        try:
+            while True:
+                status, text = send(s, signed(key, "POST", "CreateACL", Name="kill"), "POST")
+                assert status == 200
+                made.append(json.loads(text)["AclId"])
+        except OSError:
+            pass
+
     for round in range(3):
-        client = V1(s.endpoint, key, Record())
-        for i in range(15):
-            made.append(client.call("CreateACL", Name=f"kill-{round}-{i}")["AclId"])
+        before = len(made)
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for w in writers:
+            w.start()
+        time.sleep(0.3)
+        while len(made) < before + 3:
+            time.sleep(0.01)
         s.kill()
+        for w in writers:
+            w.join()
         s.start()
-    client = V1(s.endpoint, key, Record())
-    kept = []
-    for page in range(1, 3):
-        answer = client.call("DescribeACLs", PageSize=50, PageNumber=page)
-        kept += [a["AclId"] for a in answer["Acls"]["Acl"]]
-    assert set(made) <= set(kept) and len(kept) == len(made) + 1
+    kept, page = set(), 1
+    while True:
+        status, text = send(s, signed(key, "GET", "DescribeACLs", PageSize=50, PageNumber=page))
+        rows = json.loads(text)["Acls"]["Acl"]
+        if not rows:
+            break
+        kept |= {r["AclId"] for r in rows}
+        page += 1
+    assert made and set(made) <= kept
     # A replay of a change is refused by the new process too.
     assert refusal(s, replay, method="POST") == (400, "SignatureNonceUsed")
     s.stop()
+
+
+def test_tls(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    cert, private = tmp_path / "cert.pem", tmp_path / "private.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", private, "-out", cert],
+        check=True, capture_output=True,
+    )
+    s = Server(tmp_path, "--tls-cert", str(cert), "--tls-key", str(private), cafile=cert)
+    try:
+        key = access_key(s.db, f"tls-{os.getpid()}")
+        query = urllib.parse.urlencode(signed(key, "GET", "DescribeRegions"))
+        context = ssl.create_default_context(cafile=cert)
+        with urllib.request.urlopen(f"https://{s.endpoint}/?{query}", context=context) as r:
+            assert r.status == 200
+        with pytest.raises((OSError, http.client.HTTPException)):
+            urllib.request.urlopen(f"http://{s.endpoint}/healthz", timeout=5)
+    finally:
+        s.stop()
+
+
+def test_a_stop_ends_long_polls_in_order(tmp_path):
+    s = Server(tmp_path)
+    key = access_key(s.db, f"stop-{os.getpid()}")
+    sag, sns = gateway(V1(s.endpoint, key, Record()))
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    status, text = send(s, signed(key, "GET", "PullSmartAGConfig", **device))
+    revision = json.loads(text)["Revision"]
+    got = []
+    ask = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=8, **device)
+    poll = threading.Thread(target=lambda: got.append(send(s, ask)))
+    poll.start()
+    time.sleep(0.5)
+    s.stop()
+    poll.join(10)
+    assert got[0][0] == 200 and json.loads(got[0][1])["Changed"] is False
+
+
+def test_processes_share_a_database(tmp_path):
+    if not os.environ.get("SAG_CLOUD_TEST_DB"):
+        pytest.skip("several processes share a PostgreSQL only: use tests/sdk/with-postgres.sh")
+    a = Server(tmp_path)
+    b = Server(tmp_path)
+    key = access_key(a.db, f"shared-{os.getpid()}")
+    sag, sns = gateway(V1(a.endpoint, key, Record()))
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    revision = json.loads(send(b, signed(key, "GET", "PullSmartAGConfig", **device))[1])["Revision"]
+    got = []
+    ask = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=20, **device)
+    poll = threading.Thread(target=lambda: got.append((json.loads(send(b, ask)[1]), time.monotonic())))
+    poll.start()
+    time.sleep(0.5)
+    V1(a.endpoint, key, Record()).call("ModifySagWanSnat", Snat="ENABLE", **device)
+    changed = time.monotonic()
+    poll.join(20)
+    assert got[0][0]["Changed"] and got[0][1] - changed < 0.9
+    # A replay to the other process is refused, of a question too.
+    for op in ["DescribeRegions", "CreateACL"]:
+        once = signed(key, "GET", op, Name="shared")
+        assert send(a, once)[0] == 200
+        assert refusal(b, once) == (400, "SignatureNonceUsed")
+    # Writers of both at once: every one is answered, none is lost.
+    def write(server, made):
+        for _ in range(10):
+            status, text = send(server, signed(key, "GET", "AddSnatEntry", SmartAGId=sag, SnatIp="10.0.0.1",
+                                               CidrBlock=f"192.168.{len(made)}.0/{24 if server is a else 25}"))
+            made.append((status, text))
+    results = [[], []]
+    writers = [threading.Thread(target=write, args=x) for x in zip((a, b), results)]
+    for w in writers:
+        w.start()
+    for w in writers:
+        w.join()
+    assert [r[0] for made in results for r in made] == [200] * 20, results
+    assert V1(b.endpoint, key, Record()).call("DescribeSnatEntries", SmartAGId=sag)["TotalCount"] == 20
+    a.stop()
+    b.stop()
 
 
 def test_secrets_are_not_in_the_database_or_the_log(tmp_path):

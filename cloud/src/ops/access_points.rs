@@ -23,26 +23,25 @@ pub const FIRST: i64 = POINTS[0].0;
 /// Time between two probes of one gateway.
 const PROBE_MS: i64 = 10_000;
 
-async fn at(cx: &mut Cx, point: i64) -> Result<Vec<(Object, bool)>> {
+/// The caller's gateways, and whether one of their devices is connected.
+async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Object, bool)>> {
     let filter = cx.mine();
-    let mut out = Vec::new();
-    for gw in cx.list_all(GATEWAY, &filter).await? {
-        if gw.int("AccessPointId") == point {
-            let devices = cx.devices_of(&gw.id).await?;
-            let active = devices.iter().any(|d| d.online(cx.now));
-            out.push((gw, active));
-        }
-    }
-    Ok(out)
+    let gws = cx.list_all(GATEWAY, &filter).await?;
+    let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
+    let devices = cx.devices_of_all(&ids).await?;
+    let active = |id: &str| devices.get(id).is_some_and(|d| d.iter().any(|d| d.online(cx.now)));
+    let states: Vec<bool> = gws.iter().map(|g| active(&g.id)).collect();
+    Ok(gws.into_iter().zip(states).collect())
 }
 
 pub async fn list(cx: &mut Cx) -> Result<Value> {
     if cx.opt("SmartAGId").is_some() {
         cx.gateway().await?;
     }
+    let gws = gateways_with_state(cx).await?;
     let mut rows = Vec::new();
     for (id, latitude, longitude) in POINTS {
-        let all = at(cx, id).await?;
+        let all: Vec<_> = gws.iter().filter(|(g, _)| g.int("AccessPointId") == id).collect();
         let active = all.iter().filter(|(_, active)| *active).count();
         rows.push(json!({"AccessPointId": id, "Latitude": latitude, "Longitude": longitude,
             "ActiveSmartAGCount": active, "InactiveSmartAGCount": all.len() - active}));
@@ -104,7 +103,8 @@ pub async fn gateways(cx: &mut Cx) -> Result<Value> {
     let point = cx.int("AccessPointId").unwrap_or_default();
     let status = cx.opt("SmartAGStatus");
     let mut rows = Vec::new();
-    for (gw, active) in at(cx, point).await? {
+    let all = gateways_with_state(cx).await?;
+    for (gw, active) in all.into_iter().filter(|(g, _)| g.int("AccessPointId") == point) {
         let state = if active { "Active" } else { "Offline" };
         if status.as_ref().is_some_and(|s| s != state) {
             continue;

@@ -1,5 +1,7 @@
 //! Devices: configuration with a revision, and what their agents report.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
@@ -7,7 +9,7 @@ use sqlx::any::AnyRow;
 use super::cx::Cx;
 use crate::proto::error::Result;
 use crate::proto::time::now_us;
-use crate::store::objects::Object;
+use crate::store::objects::{CHUNK, Object, marks};
 
 /// An agent that has been silent for longer is offline.
 pub const ONLINE_MS: i64 = 60_000;
@@ -154,11 +156,28 @@ impl Cx {
     }
 
     pub async fn devices_of(&mut self, sag: &str) -> Result<Vec<Device>> {
-        let sql = format!("SELECT {COLUMNS} FROM devices WHERE sag = $1 ORDER BY changed, sn");
-        let rows = sqlx::query(&sql).bind(sag.to_owned()).fetch_all(self.conn()).await?;
-        let mut devices: Vec<Device> = rows.iter().map(Device::from_row).collect::<Result<_>>()?;
-        devices.sort_by_key(|d| d.body.get("Slot").and_then(Value::as_i64));
-        Ok(devices)
+        Ok(self.devices_of_all(&[sag]).await?.remove(sag).unwrap_or_default())
+    }
+
+    /// The devices of each of the gateways, the first one of a pair in front.
+    pub async fn devices_of_all(&mut self, sags: &[&str]) -> Result<HashMap<String, Vec<Device>>> {
+        let mut out: HashMap<String, Vec<Device>> = HashMap::new();
+        for part in sags.chunks(CHUNK) {
+            let places = marks(1, part.len());
+            let sql = format!("SELECT {COLUMNS} FROM devices WHERE sag IN ({places})");
+            let mut query = sqlx::query(&sql);
+            for sag in part {
+                query = query.bind((*sag).to_owned());
+            }
+            for row in query.fetch_all(self.conn()).await? {
+                let d = Device::from_row(&row)?;
+                out.entry(d.sag.clone()).or_default().push(d);
+            }
+        }
+        for devices in out.values_mut() {
+            devices.sort_by_key(|d| (d.get("Slot").as_i64(), d.sn.clone()));
+        }
+        Ok(out)
     }
 
     pub async fn add_device(&mut self, gw: &Object, sn: &str, slot: usize) -> Result<()> {

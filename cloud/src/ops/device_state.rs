@@ -72,8 +72,11 @@ pub async fn wan_list(cx: &mut Cx) -> Result<Value> {
 async fn top(cx: &mut Cx, reported: &str, field: &str) -> Result<Vec<Value>> {
     let mut ranked = Vec::new();
     let filter = cx.mine();
-    for gw in cx.list_all(GATEWAY, &filter).await? {
-        let devices = cx.devices_of(&gw.id).await?;
+    let gws = cx.list_all(GATEWAY, &filter).await?;
+    let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
+    let mut all = cx.devices_of_all(&ids).await?;
+    for gw in gws {
+        let devices = all.remove(&gw.id).unwrap_or_default();
         let rates: Vec<f64> =
             devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| d.report[reported].as_f64()).collect();
         if !rates.is_empty() {

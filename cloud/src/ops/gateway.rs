@@ -120,7 +120,7 @@ async fn check_cidrs(cx: &mut Cx, gw: &Object, text: &str) -> Result<()> {
 
 pub async fn delete(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
-    for (kind, _) in objects::all_links(cx.conn(), &gw.id).await? {
+    for (kind, _) in objects::all_links(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default() {
         match kind.as_str() {
             "ccn" => return Err(cx.err(&["AlreadyBound.CCN"])),
             "vbr" => return Err(cx.err(&["SAG.DedicatedLineExist"])),

@@ -1,6 +1,6 @@
 //! Gateway instances as they are shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
@@ -12,21 +12,36 @@ use crate::store::objects::{self, Filter, Object};
 use crate::store::secrets::mask;
 
 /// Everything that is shown about an instance and is not in its own row.
+#[derive(Default)]
 struct Around {
     devices: Vec<Device>,
-    links: Vec<(String, String)>,
+    links: objects::Links,
     ccn: Option<Object>,
 }
 
 impl Around {
     async fn load(cx: &mut Cx, gw: &Object) -> Result<Around> {
-        let devices = cx.devices_of(&gw.id).await?;
-        let links = objects::all_links(cx.conn(), &gw.id).await?;
-        let ccn = match links.iter().find(|(k, _)| k == "ccn") {
-            Some((_, id)) => cx.any("ccn", id).await?,
-            None => None,
-        };
-        Ok(Around { devices, links, ccn })
+        let mut one = Around::load_all(cx, std::slice::from_ref(gw)).await?;
+        Ok(one.pop().unwrap_or_default())
+    }
+
+    /// One for each of the gateways, in their order.
+    async fn load_all(cx: &mut Cx, gws: &[Object]) -> Result<Vec<Around>> {
+        let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
+        let mut devices = cx.devices_of_all(&ids).await?;
+        let mut links = objects::all_links(cx.conn(), &ids).await?;
+        let mut ccns: HashMap<String, Object> = HashMap::new();
+        let mut out = Vec::new();
+        for id in ids {
+            let links = links.remove(id).unwrap_or_default();
+            let ccn = links.iter().find(|(k, _)| k == "ccn").map(|(_, ccn)| ccn.clone());
+            if let Some(c) = ccn.as_ref().filter(|c| !ccns.contains_key(*c)) {
+                ccns.extend(cx.any("ccn", c).await?.map(|o| (c.clone(), o)));
+            }
+            let ccn = ccn.and_then(|c| ccns.get(&c).cloned());
+            out.push(Around { devices: devices.remove(id).unwrap_or_default(), links, ccn });
+        }
+        Ok(out)
     }
 
     fn ids(&self, kind: &str) -> Vec<&str> {
@@ -59,7 +74,7 @@ fn up_down(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-async fn common(cx: &mut Cx, gw: &Object, around: &Around) -> Value {
+fn common(cx: &Cx, gw: &Object, around: &Around) -> Value {
     let mut out = Value::Object(gw.body.clone());
     let now = cx.now;
     let sns: Vec<&str> = around.devices.iter().map(|d| d.sn.as_str()).collect();
@@ -106,18 +121,17 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     let (total, page) = if unbound.is_none() && here.iter().all(|n| cx.opt(n).is_none()) {
         cx.paged(KIND, &filter).await?
     } else {
-        let mut kept = Vec::new();
-        for gw in cx.list_all(KIND, &filter).await? {
-            if matches(cx, &gw).await? {
-                kept.push(gw);
-            }
-        }
+        let mut rows = cx.list_all(KIND, &filter).await?;
+        rows.retain(|gw| row_matches(cx, gw));
+        let arounds = Around::load_all(cx, &rows).await?;
+        let both = rows.into_iter().zip(arounds);
+        let kept = both.filter(|(gw, a)| around_matches(cx, gw, a)).map(|(gw, _)| gw).collect();
         cx.cut(kept)
     };
     let mut rows = Vec::new();
-    for gw in &page {
-        let around = Around::load(cx, gw).await?;
-        let mut row = common(cx, gw, &around).await;
+    let arounds = Around::load_all(cx, &page).await?;
+    for (gw, around) in page.iter().zip(arounds) {
+        let mut row = common(cx, gw, &around);
         row["AclIds"] = around.ids("acl").join(",").into();
         row["QosIds"] = around.ids("qos").join(",").into();
         row["SoftwareVersion"] = around.devices.first().map(version).unwrap_or_default().into();
@@ -157,10 +171,10 @@ async fn wanted(cx: &mut Cx) -> Result<Option<Vec<String>>> {
 }
 
 /// The filters that the instance's own row answers.
-fn row_matches(cx: &Cx, gw: &Object, kind: &str) -> bool {
+fn row_matches(cx: &Cx, gw: &Object) -> bool {
     let state = if gw.int("EndTime") < cx.now { "Arrearage" } else { "Normal" };
     let filters = [
-        ("InstanceType", kind),
+        ("InstanceType", edition(gw)),
         ("HardwareType", gw.str("HardwareVersion")),
         ("BusinessState", state),
         ("ResourceGroupId", gw.str("ResourceGroupId")),
@@ -168,31 +182,30 @@ fn row_matches(cx: &Cx, gw: &Object, kind: &str) -> bool {
     filters.iter().all(|(name, have)| cx.opt(name).is_none_or(|want| want == *have))
 }
 
-async fn matches(cx: &mut Cx, gw: &Object) -> Result<bool> {
-    let kind = if gw.str("InstanceType") == SOFTWARE { SOFTWARE } else { "hardware" };
-    if !row_matches(cx, gw, kind) {
-        return Ok(false);
-    }
-    let around = Around::load(cx, gw).await?;
+fn edition(gw: &Object) -> &'static str {
+    if gw.str("InstanceType") == SOFTWARE { SOFTWARE } else { "hardware" }
+}
+
+/// The filters that need the devices and the links.
+fn around_matches(cx: &Cx, gw: &Object, around: &Around) -> bool {
     if cx.opt("Status").is_some_and(|s| s != status(gw, &around.devices, cx.now)) {
-        return Ok(false);
+        return false;
     }
     if cx.list("UnboundAclIds").iter().any(|a| around.ids("acl").contains(&a.as_str())) {
-        return Ok(false);
+        return false;
     }
-    if let Some(free) = cx.flag("CanAssociateQos")
-        && free != (around.ids("qos").is_empty() && kind != SOFTWARE)
-    {
-        return Ok(false);
+    let can_take_qos = around.ids("qos").is_empty() && edition(gw) != SOFTWARE;
+    if cx.flag("CanAssociateQos").is_some_and(|want| want != can_take_qos) {
+        return false;
     }
-    let Some(asked) = cx.opt("SoftwareVersion") else { return Ok(true) };
-    let Some(have) = around.devices.first().map(version) else { return Ok(false) };
+    let Some(asked) = cx.opt("SoftwareVersion") else { return true };
+    let Some(have) = around.devices.first().map(version) else { return false };
     let order = numbers(&have).cmp(&numbers(&asked));
-    Ok(match cx.text("VersionComparator").as_str() {
+    match cx.text("VersionComparator").as_str() {
         "greater" => order.is_gt(),
         "less" => order.is_lt(),
         _ => order.is_eq(),
-    })
+    }
 }
 
 /// `2.3.0.0` for comparison.
@@ -203,7 +216,7 @@ pub fn numbers(version: &str) -> Vec<u32> {
 pub async fn attribute(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let around = Around::load(cx, &gw).await?;
-    let mut out = common(cx, &gw, &around).await;
+    let mut out = common(cx, &gw, &around);
     out["AclIds"] = json!(around.ids("acl"));
     out["QosIds"] = json!(around.ids("qos"));
     out["FlowLogIds"] = json!(around.ids("flowlog"));

@@ -62,7 +62,7 @@ pub async fn document(cx: &mut Cx, gw: &Object, d: &Device, have: i64) -> Result
     let peers = cx.devices_of(&gw.id).await?;
     let peers: Vec<&str> = peers.iter().map(|p| p.sn.as_str()).filter(|sn| *sn != d.sn).collect();
     out.insert("Peers".into(), json!(peers));
-    let links = all_links(cx.conn(), &gw.id).await?;
+    let links = all_links(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
     let linked = |kind: &str| -> Vec<String> {
         links.iter().filter(|(k, _)| k == kind).map(|(_, id)| id.clone()).collect()
     };

@@ -1,5 +1,7 @@
 //! Resources as documents: one row each, found by kind and id, listed by owner or parent.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 use sqlx::AnyConnection;
 use sqlx::Row as _;
@@ -82,8 +84,8 @@ impl Filter {
             }
         }
         if let Some(ids) = &self.ids {
-            let marks: Vec<String> = (0..ids.len()).map(|i| format!("${}", args.len() + 1 + i)).collect();
-            let marks = if marks.is_empty() { "''".to_owned() } else { marks.join(", ") };
+            let none = ids.is_empty();
+            let marks = if none { "''".to_owned() } else { marks(args.len() + 1, ids.len()) };
             sql.push_str(&format!(" AND id IN ({marks})"));
             args.extend(ids.iter().cloned().map(Arg::Text));
         }
@@ -204,10 +206,33 @@ pub async fn links_to(conn: &mut AnyConnection, kind: &str, b: &str) -> Result<V
     Ok(sqlx::query_scalar(sql).bind(kind.to_owned()).bind(b.to_owned()).fetch_all(conn).await?)
 }
 
-/// Every kind and target of the links of `a`.
-pub async fn all_links(conn: &mut AnyConnection, a: &str) -> Result<Vec<(String, String)>> {
-    let sql = "SELECT kind, b FROM links WHERE kind IN ('acl', 'qos', 'ccn', 'flowlog', 'vbr')
-               AND a = $1 ORDER BY created, b";
-    let rows = sqlx::query(sql).bind(a.to_owned()).fetch_all(conn).await?;
-    rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
+/// `$1, $2, ...` for a list of values.
+pub fn marks(from: usize, count: usize) -> String {
+    (0..count).map(|i| format!("${}", from + i)).collect::<Vec<_>>().join(", ")
 }
+
+/// Kind and target of every link of a gateway.
+pub type Links = Vec<(String, String)>;
+
+/// The links of each of the gateways.
+pub async fn all_links(conn: &mut AnyConnection, of: &[&str]) -> Result<HashMap<String, Links>> {
+    let mut out: HashMap<String, Links> = HashMap::new();
+    for part in of.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT a, kind, b FROM links WHERE kind IN ('acl', 'qos', 'ccn', 'flowlog', 'vbr')
+             AND a IN ({}) ORDER BY created, b",
+            marks(1, part.len())
+        );
+        let mut query = sqlx::query(&sql);
+        for a in part {
+            query = query.bind((*a).to_owned());
+        }
+        for r in query.fetch_all(&mut *conn).await? {
+            out.entry(r.try_get(0)?).or_default().push((r.try_get(1)?, r.try_get(2)?));
+        }
+    }
+    Ok(out)
+}
+
+/// Values in one statement; both databases take far more.
+pub const CHUNK: usize = 500;
