@@ -212,10 +212,19 @@ impl Cx {
         let names = ["SmartAGSn", "SerialNumber", "SnNumber"];
         let sn = names.iter().find_map(|n| self.opt(n)).unwrap_or_default();
         let found = self.device_by_sn(&sn).await?.filter(|d| d.sag == gw.id);
-        found.ok_or_else(|| {
-            let codes = ["InvalidId.SN", "Sag.DeviceNotExist", "SAG.InvalidSerialNumber"];
-            self.err(&[&codes[..], &["InstanceNotExit", "SAG.InstanceNoFound"]].concat())
-        })
+        let Some(device) = found else {
+            return Err(self.err(&[
+                "InvalidId.SN",
+                "Sag.DeviceNotExist",
+                "SAG.InvalidSerialNumber",
+                "InstanceNotExit",
+                "SAG.InstanceNoFound",
+            ]));
+        };
+        // What was set on the device itself would be overwritten.
+        let local = device.report["LocalChanges"] == true;
+        self.refuse_if(local && !self.op.reads(), &["ConfigUnsynchronized"])?;
+        Ok(device)
     }
 
     /// The device, which must be connected.
