@@ -57,7 +57,8 @@ def test_missing(v1, op):
         params = dict(whole)
         if "when" in p:
             params[p["when"][0]] = p["when"][1][0]
-        if "default" in p and p["name"] != "AutoPay" and not p["type"] == "Boolean":
+        # New things get the default instead.
+        if "default" in p and p["type"] != "Boolean" and not op.startswith(("Modify", "Update")):
             continue
         params[p["name"]] = ""
         with pytest.raises(ApiError) as e:
@@ -156,7 +157,10 @@ def test_wrong_kinds_of_gateways(v1):
     v1.refused("AssociateFlowLog", "OperationUnsupported.AssociateFlowLog", FlowLogId=log, SmartAGId=app)
     v1.refused("BindVbr", "SAG.SoftwareNoSupportVbr", SmartAGId=app, VbrId="vbr-1", VbrRegionId="cn-shanghai")
     hc = dict(DstIpAddr="1.1.1.1", SrcIpAddr="1.1.1.2", Name="app", Type="ICMP_ECHO")
-    v1.refused("CreateHealthCheck", "SAG.SoftwareNotSupportFeature", SmartAGId=app, **hc)
+    v1.refused("CreateHealthCheck", "FeatureNotSupport", SmartAGId=app, **hc)
+    publish = dict(DestCidrBlock="10.0.0.0/8", HcInstanceId="hc-x", RouteDistribution="publish", RouteSource="STATIC",
+                   SourceType="local")
+    v1.refused("ModifyRouteDistributionStrategy", "SAG.SoftwareNotSupportFeature", SmartAGId=app, **publish)
     late, _ = gateway(v1, activate=False)
     v1.refused("CreateHealthCheck", "SAG.NoActive", SmartAGId=late, **hc)
     bare = dict(SmartAGId=software(v1))

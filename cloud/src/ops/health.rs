@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::cx::{Cx, empty};
+use super::gateway::SOFTWARE;
 use super::net;
 use crate::proto::error::Result;
 use crate::store::objects::Object;
@@ -51,6 +52,7 @@ async fn relations(cx: &mut Cx, hc: &Object) -> Result<usize> {
 
 pub async fn create(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
+    cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
     if cx.count(KIND, cx.under(&gw.id)).await? >= QUOTA {
         return Err(cx.err(&["HC.AmountLimit"]));
     }
