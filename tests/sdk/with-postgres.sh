@@ -9,7 +9,7 @@ if [[ -z $initdb ]]; then
     exit 0
 fi
 bin=$(dirname "$(readlink -f "$initdb")")
-dir=$(mktemp -d /tmp/sag-pg.XXXXXX)
+dir=$(mktemp -d -t sag-pg.XXXXXX)
 # PostgreSQL does not run as root.
 as=()
 if [[ $EUID -eq 0 ]]; then
