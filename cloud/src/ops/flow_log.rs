@@ -7,7 +7,7 @@ use super::gateway::{KIND as GATEWAY, SOFTWARE};
 use super::net;
 use super::regions;
 use crate::proto::error::Result;
-use crate::store::objects::Object;
+use crate::store::objects::{Object, all_links};
 
 const KIND: &str = "flowlog";
 const QUOTA: i64 = 100;
@@ -166,13 +166,15 @@ pub async fn gateways(cx: &mut Cx) -> Result<Value> {
 }
 
 pub async fn unbound(cx: &mut Cx) -> Result<Value> {
-    let mut rows = Vec::new();
     let filter = cx.mine();
-    for gw in cx.list_all(GATEWAY, &filter).await? {
-        let software = gw.str("InstanceType") == SOFTWARE;
-        if !software && cx.links_from("flowlog", &gw.id).await?.is_empty() {
-            rows.push(json!({"SmartAGId": gw.id, "Name": gw.name}));
-        }
-    }
+    let gws = cx.list_all(GATEWAY, &filter).await?;
+    let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
+    let links = all_links(cx.conn(), &ids).await?;
+    let logs = |g: &Object| links.get(&g.id).is_some_and(|l| l.iter().any(|(k, _)| k == "flowlog"));
+    let rows: Vec<Value> = gws
+        .iter()
+        .filter(|g| g.str("InstanceType") != SOFTWARE && !logs(g))
+        .map(|g| json!({"SmartAGId": g.id, "Name": g.name}))
+        .collect();
     Ok(json!({"Count": rows.len(), "Sags": rows}))
 }

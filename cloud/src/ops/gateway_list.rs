@@ -256,12 +256,11 @@ pub async fn bindable(cx: &mut Cx) -> Result<Value> {
         let granted = cx.links_to("granted_ccn", &cx.text("CcnId")).await?;
         filter = Filter { ids: Some(granted), ..Filter::default() };
     }
-    let mut free = Vec::new();
-    for gw in cx.list_all(KIND, &filter).await? {
-        if cx.links_from("ccn", &gw.id).await?.is_empty() {
-            free.push(gw);
-        }
-    }
+    let mut free = cx.list_all(KIND, &filter).await?;
+    let ids: Vec<&str> = free.iter().map(|g| g.id.as_str()).collect();
+    let links = objects::all_links(cx.conn(), &ids).await?;
+    let bound = |g: &Object| links.get(&g.id).is_some_and(|l| l.iter().any(|(k, _)| k == "ccn"));
+    free.retain(|g| !bound(g));
     let (total, page) = cx.cut(free);
     let rows = page.iter().map(|g| json!({"SmartAGId": g.id, "Name": g.name, "SmartAGUid": g.uid})).collect();
     Ok(cx.listing("SmartAccessGateways", total, rows))
