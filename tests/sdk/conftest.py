@@ -1,5 +1,6 @@
 """A sag-cloud of its own for the tests, two accounts, and the table of operations at the end."""
 
+import atexit
 import os
 import socket
 import ssl
@@ -51,6 +52,8 @@ class Server:
         self.process = subprocess.Popen(
             [BIN, "serve", "--listen", self.endpoint, *self.db, *self.options], stderr=self.log
         )
+        # A test that fails before its own stop leaves nothing running.
+        atexit.register(self.process.kill)
         for _ in range(200):
             assert self.process.poll() is None, (self.tmp / "log").read_text()
             try:
