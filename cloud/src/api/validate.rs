@@ -1,0 +1,284 @@
+//! Checks the parameters of a request against the catalogue, before anything else happens.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::{Kind, Op, ParamSpec, Pattern};
+use crate::proto::error::ApiError;
+use crate::proto::params::Params;
+
+/// Refuses a request that the catalogue does not allow and fills in documented defaults.
+pub fn validate(op: Op, params: &mut Params) -> Result<(), ApiError> {
+    let changes = op.name().starts_with("Modify") || op.name().starts_with("Update");
+    for p in op.spec().params {
+        if p.list {
+            check_list(op, p, params)?;
+        } else if p.name.contains(".N.") {
+            check_rows(op, p, params)?;
+        } else {
+            if let (None, Some(d), false) = (params.get(p.name), p.default, changes)
+                && default_applies(p, d)
+            {
+                params.set(p.name, d);
+            }
+            match params.get(p.name) {
+                Some(v) => check_value(op, p, v)?,
+                None if p.required => return Err(missing(op, p.name)),
+                None => {}
+            }
+        }
+    }
+    for p in op.spec().params {
+        let Some((other, values)) = p.required_when else { continue };
+        let holds = params.get(other).is_some_and(|v| values.contains(&v));
+        if holds && params.get(p.name).is_none() {
+            return Err(missing(op, p.name));
+        }
+    }
+    Ok(())
+}
+
+/// Defaults in words ("the current month") and defaults of search filters are not filled in.
+fn default_applies(p: &ParamSpec, default: &str) -> bool {
+    match p.kind {
+        Kind::Int => default.parse::<i64>().is_ok(),
+        Kind::Bool => false,
+        Kind::Text => p.choices.contains(&default),
+    }
+}
+
+fn check_list(op: Op, p: &ParamSpec, params: &Params) -> Result<(), ApiError> {
+    let values = params.list(p.name);
+    if values.is_empty() && p.required {
+        return Err(missing(op, p.name));
+    }
+    if p.max_items.is_some_and(|max| values.len() as u64 > max) {
+        return Err(invalid(op, p.name));
+    }
+    values.iter().try_for_each(|v| check_value(op, p, v))
+}
+
+/// `Tag.N.Key`: the numbered rows of a structured list.
+fn check_rows(op: Op, p: &ParamSpec, params: &Params) -> Result<(), ApiError> {
+    let Some((head, tail)) = p.name.split_once(".N.") else { return Ok(()) };
+    for n in 1..=MAX_ROWS {
+        if let Some(v) = params.get(&format!("{head}.{n}.{tail}")) {
+            check_value(op, p, v)?;
+        }
+    }
+    Ok(())
+}
+
+const MAX_ROWS: usize = 20;
+
+fn check_value(op: Op, p: &ParamSpec, v: &str) -> Result<(), ApiError> {
+    let ok = v.len() <= MAX_VALUE
+        && match p.kind {
+            Kind::Int => v.parse::<i64>().is_ok_and(|n| in_range(p, n)),
+            Kind::Bool => parse_bool(v).is_some(),
+            Kind::Text => text_ok(p, v),
+        };
+    if ok { Ok(()) } else { Err(invalid(op, p.name)) }
+}
+
+/// No documented value comes near; longer ones are refused before they reach the store.
+const MAX_VALUE: usize = 4096;
+
+pub fn parse_bool(v: &str) -> Option<bool> {
+    match v {
+        "1" => Some(true),
+        "0" => Some(false),
+        v if v.eq_ignore_ascii_case("true") => Some(true),
+        v if v.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+fn in_range(p: &ParamSpec, n: i64) -> bool {
+    let listed = p.choices.is_empty() || p.choices.iter().any(|c| c.parse() == Ok(n));
+    listed && (p.range.is_none_or(|(min, max)| (min..=max).contains(&n)) || p.also == Some(n))
+}
+
+fn text_ok(p: &ParamSpec, v: &str) -> bool {
+    let count = v.chars().count() as i64;
+    if p.length.is_some_and(|(min, max)| count < min || count > max) {
+        return false;
+    }
+    if !p.choices.is_empty() && !p.choices.contains(&v) {
+        return false;
+    }
+    if p.range.is_some() && !v.parse::<i64>().is_ok_and(|n| in_range(p, n)) {
+        return false;
+    }
+    if p.no_url && (v.starts_with("http://") || v.starts_with("https://")) {
+        return false;
+    }
+    matches_pattern(p.pattern, v)
+}
+
+pub fn matches_pattern(pattern: Pattern, v: &str) -> bool {
+    let first = v.chars().next();
+    match pattern {
+        Pattern::Any => true,
+        Pattern::Alphanumeric => v.chars().all(|c| c.is_ascii_alphanumeric()),
+        Pattern::Word => v.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)),
+        Pattern::Label => v.chars().all(name_char),
+        Pattern::Name => first.is_some_and(letter) && v.chars().all(name_char),
+        Pattern::Text => first.is_some_and(letter),
+        Pattern::Password => first.is_some_and(|c| c.is_ascii_alphanumeric()),
+        Pattern::EnterpriseCode => {
+            v.chars().all(|c| c.is_ascii_alphanumeric())
+                && v.chars().any(|c| c.is_ascii_digit())
+                && v.chars().any(|c| c.is_ascii_alphabetic())
+        }
+        Pattern::Cidr => parse_cidr(v).is_some(),
+        Pattern::Ipv4 => v.parse::<Ipv4Addr>().is_ok(),
+        Pattern::PortRange => port_range(v).is_some(),
+        Pattern::Month => month(v),
+        Pattern::Time => parse_time(v).is_some(),
+    }
+}
+
+fn letter(c: char) -> bool {
+    c.is_ascii_alphabetic() || chinese(c)
+}
+
+fn chinese(c: char) -> bool {
+    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}')
+}
+
+fn name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || chinese(c) || "._-".contains(c)
+}
+
+/// A CIDR block; host bits may be set (`192.168.0.1/24`), as the documents print them.
+pub fn parse_cidr(v: &str) -> Option<Ipv4Net> {
+    v.contains('/').then(|| v.parse::<Ipv4Net>().ok())?
+}
+
+/// `first/last`; `-1/-1` is any port.
+pub fn port_range(v: &str) -> Option<(i32, i32)> {
+    let (a, b) = v.split_once('/')?;
+    let (a, b): (i32, i32) = (a.parse().ok()?, b.parse().ok()?);
+    let any = a == -1 && b == -1;
+    (any || ((1..=65535).contains(&a) && (a..=65535).contains(&b))).then_some((a, b))
+}
+
+fn month(v: &str) -> bool {
+    v.len() == 6
+        && v.bytes().all(|b| b.is_ascii_digit())
+        && v[4..].parse().is_ok_and(|m: u32| (1..=12).contains(&m))
+}
+
+/// `YYYY-MM-DDThh:mm:ss+0800` (or `Z`, or `+08:00`) as seconds since 1970.
+pub fn parse_time(v: &str) -> Option<i64> {
+    let b = v.as_bytes();
+    if b.len() < 20 || !v.is_ascii() {
+        return None;
+    }
+    let num = |r: std::ops::Range<usize>| v.get(r)?.parse::<u32>().ok().map(i64::from);
+    let sep = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if sep.iter().any(|&(i, c)| b[i] != c) {
+        return None;
+    }
+    let (y, mo, d) = (num(0..4)?, num(5..7)?, num(8..10)?);
+    let (h, mi, s) = (num(11..13)?, num(14..16)?, num(17..19)?);
+    if !(1..=12).contains(&mo) || !(1..=31).contains(&d) || h > 23 || mi > 59 || s > 60 {
+        return None;
+    }
+    let zone = v[19..].replace(':', "");
+    let offset = match zone.as_bytes() {
+        b"Z" => 0,
+        [sign @ (b'+' | b'-'), rest @ ..] if rest.len() == 4 => {
+            let n: i64 = zone[1..].parse().ok()?;
+            let secs = (n / 100) * 3600 + (n % 100) * 60;
+            if *sign == b'-' { -secs } else { secs }
+        }
+        _ => return None,
+    };
+    Some(days_from_civil(y, mo, d) * 86_400 + h * 3600 + mi * 60 + s - offset)
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar.
+fn days_from_civil(y: i64, m: i64, d: i64) -> i64 {
+    let y = if m <= 2 { y - 1 } else { y };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
+    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+}
+
+/// The documented code for a missing parameter of this operation.
+pub fn missing(op: Op, name: &str) -> ApiError {
+    let bare = bare_name(name);
+    let special: &[&str] = match name {
+        "SmartAGId" | "SagId" | "InstanceId" => &["SAG.InstanceIdEmpty"],
+        "UserName" | "Username" | "UserNames" => &["ClientUser.NameEmpty"],
+        "UserMail" => &["ClientUser.EmailEmpty"],
+        "ClientIp" => &["ClientUser.IpEmpty"],
+        "CcnId" | "CcnInstanceId" => &["CCN.InvalidId"],
+        "CcnUid" => &["CCN.InvalidUid"],
+        _ => &[],
+    };
+    let mut codes = vec![
+        format!("MissParameter.{name}"),
+        format!("MissParameter.{bare}"),
+        format!("MissingParam.{name}"),
+    ];
+    codes.extend(special.iter().map(|s| (*s).to_owned()));
+    codes.extend(["MissingParameter".to_owned(), "MissingParam".to_owned()]);
+    pick(op, &codes, "MissingParameter", &format!("The parameter {name} is missing."))
+}
+
+/// The documented code for a parameter whose value is not allowed.
+pub fn invalid(op: Op, name: &str) -> ApiError {
+    let bare = bare_name(name);
+    let special: &[&str] = match name {
+        "RegionId" => &["InvalidRegionID"],
+        "SourcePortRange" | "DestPortRange" => &["InvalidPortRange"],
+        "SourceCidr" | "DestCidr" => &["InvalidCidr"],
+        "CidrBlock" => &["SAG.InvalidCidrFormat", "CCN.InvalidCidr", "InvalidCidr"],
+        "SnatCidrBlock" => &["CCN.InvalidSnatCidr"],
+        "DestCidrBlock" => &["RD.InvalidDestCidrBlock"],
+        "Bandwidth" => &["ClientUser.BandwidthInvalid"],
+        "UserName" | "Username" => &["ClientUser.NameInvalid"],
+        "Password" => &["ClientUser.PasswordInvalid"],
+        "UserMail" | "Email" => &["ClientUser.EmailInvalid"],
+        "UserCount" => &["SAG.InvalidUserCount"],
+        "DataPlan" => &["SAG.InvalidDataPlan"],
+        "RoutingStrategy" => &["SAG.InvalidRoutingStrategy"],
+        "InterworkingStatus" => &["CCN.InvalidInterworkingStatus"],
+        "VersionComparator" => &["Param.InvalidVersionComparator"],
+        "SerialNumber" => &["SAG.InvalidSerialNumber"],
+        _ => &[],
+    };
+    let mut codes = vec![
+        format!("InvalidParameter.{name}"),
+        format!("InvalidParameter.{bare}"),
+        format!("IllegalParam.{name}"),
+        format!("HC.Invalid{name}"),
+        format!("RD.Invalid{name}"),
+        format!("Invalid{name}"),
+    ];
+    // An ACL rule's type has its own code.
+    if name == "Type" {
+        codes.push("ACL.InvalidType".to_owned());
+    }
+    codes.extend(special.iter().map(|s| (*s).to_owned()));
+    codes.extend(["InvalidParameter".to_owned(), "IllegalParam".to_owned()]);
+    pick(op, &codes, "InvalidParameter", &format!("The value of the parameter {name} is not allowed."))
+}
+
+/// `QosName` is documented as `Name` in the error tables, and so on.
+fn bare_name(name: &str) -> &str {
+    name.strip_prefix("Qos").filter(|s| *s == "Name" || *s == "Description").unwrap_or(name)
+}
+
+fn pick(op: Op, codes: &[String], fallback: &'static str, hint: &str) -> ApiError {
+    let found = codes.iter().find_map(|c| op.error(c)).or_else(|| super::any_error(fallback));
+    match found {
+        Some(e) => ApiError::documented(e).with_hint(hint),
+        None => ApiError::new(400, fallback, hint),
+    }
+}

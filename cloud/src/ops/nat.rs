@@ -1,0 +1,125 @@
+//! SNAT and DNAT entries of a gateway.
+
+use serde_json::{Value, json};
+
+use super::cx::{Cx, empty};
+use super::gateway::SOFTWARE;
+use super::net;
+use crate::proto::error::Result;
+
+const SNAT: &str = "snat";
+const DNAT: &str = "dnat";
+/// Entries of one gateway and kind.
+const QUOTA: i64 = 100;
+
+pub async fn add_snat(cx: &mut Cx) -> Result<Value> {
+    let gw = cx.gateway().await?;
+    cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
+    let cidr = cx.text("CidrBlock");
+    let Some([block]) = net::cidr_list(&cidr).as_deref().map(<[_; 1]>::try_from).and_then(|r| r.ok()) else {
+        return Err(cx.invalid("CidrBlock"));
+    };
+    let ip = cx.text("SnatIp");
+    if net::ip(&ip).is_none() {
+        return Err(cx.invalid("SnatIp"));
+    }
+    let entries = cx.children(SNAT, &gw.id).await?;
+    if entries.iter().any(|e| net::cidr_list(e.str("CidrBlock")) == Some(vec![block])) {
+        return Err(cx.err(&["SNAT.CidrConfigExist"]));
+    }
+    if entries.len() as i64 >= QUOTA {
+        return Err(cx.err(&["SNAT.AmountLimit"]));
+    }
+    if cx.children(DNAT, &gw.id).await?.iter().any(|e| e.str("ExternalIp") == ip) {
+        return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
+    }
+    let mut body = cx.fields(&["CidrBlock", "SnatIp"]);
+    body.insert("CreateTime".into(), cx.now.into());
+    let id = cx.new_id("snat")?;
+    let entry = cx.object(SNAT, id, "InstanceId", &gw.id, body);
+    cx.put(&entry).await?;
+    cx.touch(&gw.id).await?;
+    Ok(json!({"InstanceId": entry.id}))
+}
+
+pub async fn describe_snat(cx: &mut Cx) -> Result<Value> {
+    let gw = cx.gateway().await?;
+    let filter = cx.under(&gw.id);
+    let (total, page) = cx.paged(SNAT, &filter).await?;
+    let rows = page.into_iter().map(|e| Value::Object(e.body)).collect();
+    Ok(cx.listing("SnatEntries", total, rows))
+}
+
+pub async fn delete_snat(cx: &mut Cx) -> Result<Value> {
+    let id = cx.text("SmartAGId");
+    let gw = cx.gateway_by_id(&id).await?;
+    let id = cx.text("InstanceId");
+    let entry = cx.any(SNAT, &id).await?.filter(|e| e.parent == gw.id);
+    let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
+    cx.remove(&entry).await?;
+    cx.touch(&gw.id).await?;
+    Ok(empty())
+}
+
+pub async fn add_dnat(cx: &mut Cx) -> Result<Value> {
+    let gw = cx.gateway().await?;
+    cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
+    let fields = ["Type", "ExternalIp", "ExternalPort", "InternalIp", "InternalPort", "IpProtocol", "SagId"];
+    let mut body = cx.fields(&fields);
+    if cx.text("Type") == "Internet" {
+        // The address of the WAN port, whatever it is.
+        body.remove("ExternalIp");
+    } else if cx.opt("ExternalIp").is_none() {
+        return Err(cx.err(&["MissingParam"]));
+    }
+    for name in ["ExternalIp", "InternalIp"] {
+        if body.get(name).and_then(Value::as_str).is_some_and(|ip| net::ip(ip).is_none()) {
+            return Err(cx.err(&["IllegalParam"]));
+        }
+    }
+    let entries = cx.children(DNAT, &gw.id).await?;
+    let same = |e: &serde_json::Map<String, Value>, fields: &[&str]| {
+        fields.iter().all(|f| e.get(*f) == body.get(*f))
+    };
+    if entries.iter().any(|e| same(&e.body, &fields)) {
+        return Err(cx.err(&["DuplicatedDnatEntry"]));
+    }
+    // One outer address and port leads to one place.
+    if entries.iter().any(|e| same(&e.body, &["Type", "ExternalIp", "ExternalPort", "IpProtocol"])) {
+        return Err(cx.err(&["DuplicatedDnatEntry"]));
+    }
+    if entries.len() as i64 >= QUOTA {
+        return Err(cx.err(&["SNAT.AmountLimit"]));
+    }
+    let external = body.get("ExternalIp").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if cx.children(SNAT, &gw.id).await?.iter().any(|e| e.str("SnatIp") == external) {
+        return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
+    }
+    body.insert("CreateTime".into(), cx.now.into());
+    let id = cx.new_id("fwd")?;
+    let entry = cx.object(DNAT, id, "DnatEntryId", &gw.id, body);
+    cx.put(&entry).await?;
+    cx.touch(&gw.id).await?;
+    Ok(json!({"DnatEntryId": entry.id}))
+}
+
+pub async fn describe_dnat(cx: &mut Cx) -> Result<Value> {
+    let gw = cx.gateway().await?;
+    let mut entries = cx.children(DNAT, &gw.id).await?;
+    if let Some(kind) = cx.opt("Type") {
+        entries.retain(|e| e.str("Type") == kind);
+    }
+    let (total, page) = cx.cut(entries);
+    let rows = page.into_iter().map(|e| Value::Object(e.body)).collect();
+    Ok(cx.listing("DnatEntries", total, rows))
+}
+
+pub async fn delete_dnat(cx: &mut Cx) -> Result<Value> {
+    let gw = cx.gateway().await?;
+    let id = cx.text("DnatEntryId");
+    let entry = cx.any(DNAT, &id).await?.filter(|e| e.parent == gw.id);
+    let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
+    cx.remove(&entry).await?;
+    cx.touch(&gw.id).await?;
+    Ok(empty())
+}

@@ -1,0 +1,86 @@
+//! The error of a call, as the client sees it.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use crate::api::ErrorSpec;
+
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    pub status: u16,
+    pub code: Cow<'static, str>,
+    pub message: Cow<'static, str>,
+    pub hint: Option<String>,
+    /// The database asked for the transaction to be run again.
+    pub retry: bool,
+}
+
+pub type Result<T> = std::result::Result<T, ApiError>;
+
+impl ApiError {
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError {
+            status,
+            code: Cow::Borrowed(code),
+            message: Cow::Owned(message.into()),
+            hint: None,
+            retry: false,
+        }
+    }
+
+    pub fn documented(spec: &'static ErrorSpec) -> ApiError {
+        ApiError {
+            status: spec.status,
+            code: Cow::Borrowed(spec.code),
+            message: Cow::Borrowed(spec.message),
+            hint: None,
+            retry: false,
+        }
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> ApiError {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A failure on our side; the cause goes to the log, not to the client.
+    pub fn internal(cause: impl std::fmt::Display) -> ApiError {
+        tracing::error!(%cause, "internal error");
+        ApiError::new(500, "InternalError", "An error occurred while processing your request.")
+    }
+
+    pub fn envelope(&self, request_id: &str, host: &str) -> Value {
+        let mut out = json!({
+            "RequestId": request_id,
+            "HostId": host,
+            "Code": self.code,
+            "Message": self.message,
+        });
+        if let Some(hint) = &self.hint {
+            out["Recommend"] = Value::from(hint.as_str());
+        }
+        out
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(e: sqlx::Error) -> ApiError {
+        let code = e.as_database_error().and_then(|d| d.code().map(|c| c.into_owned()));
+        // PostgreSQL: serialization failure, deadlock, and the unique violation that the loser of
+        // two concurrent creations sees.
+        let again = matches!(code.as_deref(), Some("40001" | "40P01" | "23505"));
+        if again {
+            let mut busy = ApiError::new(503, "ServiceUnavailable", "The service is busy; try again.");
+            busy.retry = true;
+            return busy;
+        }
+        ApiError::internal(e)
+    }
+}
+
+impl From<serde_json::Error> for ApiError {
+    fn from(e: serde_json::Error) -> ApiError {
+        ApiError::internal(e)
+    }
+}

@@ -1,0 +1,238 @@
+//! Resources as documents: one row each, found by kind and id, listed by owner or parent.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use sqlx::AnyConnection;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+
+use crate::proto::error::Result;
+
+/// A resource. `body` holds its fields under their names in the API.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub kind: String,
+    pub id: String,
+    pub uid: i64,
+    pub region: String,
+    /// The resource that this one is part of, or empty.
+    pub parent: String,
+    pub name: String,
+    pub seq: i64,
+    pub body: Map<String, Value>,
+}
+
+impl Object {
+    pub fn str(&self, field: &str) -> &str {
+        self.body.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub fn int(&self, field: &str) -> i64 {
+        self.body.get(field).and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    pub fn set(&mut self, field: &str, value: impl Into<Value>) {
+        self.body.insert(field.to_owned(), value.into());
+    }
+
+    fn from_row(row: &AnyRow) -> Result<Object> {
+        Ok(Object {
+            kind: row.try_get(0)?,
+            id: row.try_get(1)?,
+            uid: row.try_get(2)?,
+            region: row.try_get(3)?,
+            parent: row.try_get(4)?,
+            name: row.try_get(5)?,
+            seq: row.try_get(6)?,
+            body: serde_json::from_str(row.try_get(7)?)?,
+        })
+    }
+}
+
+const COLUMNS: &str = "kind, id, uid, region, parent, name, seq, body";
+
+/// What to list. Every field narrows the result.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub uid: Option<i64>,
+    pub region: Option<String>,
+    pub parent: Option<String>,
+    pub name: Option<String>,
+    pub ids: Option<Vec<String>>,
+}
+
+enum Arg {
+    Int(i64),
+    Text(String),
+}
+
+impl Filter {
+    fn sql(&self, kind: &str) -> (String, Vec<Arg>) {
+        let mut args = vec![Arg::Text(kind.to_owned())];
+        let mut sql = String::from(" WHERE kind = $1");
+        let mut add = |column: &str, arg: Arg| {
+            args.push(arg);
+            sql.push_str(&format!(" AND {column} = ${}", args.len()));
+        };
+        if let Some(v) = self.uid {
+            add("uid", Arg::Int(v));
+        }
+        for (column, v) in [("region", &self.region), ("parent", &self.parent), ("name", &self.name)] {
+            if let Some(v) = v {
+                add(column, Arg::Text(v.clone()));
+            }
+        }
+        if let Some(ids) = &self.ids {
+            let none = ids.is_empty();
+            let marks = if none { "''".to_owned() } else { marks(args.len() + 1, ids.len()) };
+            sql.push_str(&format!(" AND id IN ({marks})"));
+            args.extend(ids.iter().cloned().map(Arg::Text));
+        }
+        (sql, args)
+    }
+}
+
+macro_rules! bind_all {
+    ($query:expr, $args:expr) => {{
+        let mut query = $query;
+        for arg in $args {
+            query = match arg {
+                Arg::Int(v) => query.bind(v),
+                Arg::Text(v) => query.bind(v),
+            };
+        }
+        query
+    }};
+}
+
+pub async fn get(conn: &mut AnyConnection, kind: &str, id: &str) -> Result<Option<Object>> {
+    let sql = format!("SELECT {COLUMNS} FROM objects WHERE kind = $1 AND id = $2");
+    let row = sqlx::query(&sql).bind(kind.to_owned()).bind(id.to_owned()).fetch_optional(conn).await?;
+    row.as_ref().map(Object::from_row).transpose()
+}
+
+pub async fn put(conn: &mut AnyConnection, o: &Object) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO objects (kind, id, uid, region, parent, name, seq, body)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT (kind, id) DO UPDATE SET name = excluded.name, parent = excluded.parent,
+             body = excluded.body",
+    )
+    .bind(o.kind.clone())
+    .bind(o.id.clone())
+    .bind(o.uid)
+    .bind(o.region.clone())
+    .bind(o.parent.clone())
+    .bind(o.name.clone())
+    .bind(o.seq)
+    .bind(serde_json::to_string(&o.body)?)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+pub async fn delete(conn: &mut AnyConnection, kind: &str, id: &str) -> Result<()> {
+    sqlx::query("DELETE FROM objects WHERE kind = $1 AND id = $2")
+        .bind(kind.to_owned())
+        .bind(id.to_owned())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub async fn delete_children(conn: &mut AnyConnection, kind: &str, parent: &str) -> Result<()> {
+    sqlx::query("DELETE FROM objects WHERE kind = $1 AND parent = $2")
+        .bind(kind.to_owned())
+        .bind(parent.to_owned())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub async fn count(conn: &mut AnyConnection, kind: &str, filter: &Filter) -> Result<i64> {
+    let (place, args) = filter.sql(kind);
+    let sql = format!("SELECT COUNT(*) FROM objects{place}");
+    Ok(bind_all!(sqlx::query_scalar(&sql), args).fetch_one(conn).await?)
+}
+
+/// In the order of creation; `limit` and `offset` cut out a page.
+pub async fn list(
+    conn: &mut AnyConnection,
+    kind: &str,
+    filter: &Filter,
+    page: Option<(i64, i64)>,
+) -> Result<Vec<Object>> {
+    let (place, args) = filter.sql(kind);
+    let mut sql = format!("SELECT {COLUMNS} FROM objects{place} ORDER BY seq, id");
+    if let Some((limit, offset)) = page {
+        sql.push_str(&format!(" LIMIT {limit} OFFSET {offset}"));
+    }
+    let rows = bind_all!(sqlx::query(&sql), args).fetch_all(conn).await?;
+    rows.iter().map(Object::from_row).collect()
+}
+
+pub async fn link(conn: &mut AnyConnection, kind: &str, a: &str, b: &str, at: i64) -> Result<()> {
+    sqlx::query("INSERT INTO links (kind, a, b, created) VALUES ($1, $2, $3, $4)")
+        .bind(kind.to_owned())
+        .bind(a.to_owned())
+        .bind(b.to_owned())
+        .bind(at)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// False if there was no such link.
+pub async fn unlink(conn: &mut AnyConnection, kind: &str, a: &str, b: &str) -> Result<bool> {
+    let done = sqlx::query("DELETE FROM links WHERE kind = $1 AND a = $2 AND b = $3")
+        .bind(kind.to_owned())
+        .bind(a.to_owned())
+        .bind(b.to_owned())
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// What `a` links to, oldest first.
+pub async fn links_from(conn: &mut AnyConnection, kind: &str, a: &str) -> Result<Vec<String>> {
+    let sql = "SELECT b FROM links WHERE kind = $1 AND a = $2 ORDER BY created, b";
+    Ok(sqlx::query_scalar(sql).bind(kind.to_owned()).bind(a.to_owned()).fetch_all(conn).await?)
+}
+
+/// What links to `b`, oldest first.
+pub async fn links_to(conn: &mut AnyConnection, kind: &str, b: &str) -> Result<Vec<String>> {
+    let sql = "SELECT a FROM links WHERE kind = $1 AND b = $2 ORDER BY created, a";
+    Ok(sqlx::query_scalar(sql).bind(kind.to_owned()).bind(b.to_owned()).fetch_all(conn).await?)
+}
+
+/// `$1, $2, ...` for a list of values.
+pub fn marks(from: usize, count: usize) -> String {
+    (0..count).map(|i| format!("${}", from + i)).collect::<Vec<_>>().join(", ")
+}
+
+/// Kind and target of every link of a gateway.
+pub type Links = Vec<(String, String)>;
+
+/// The links of each of the gateways.
+pub async fn all_links(conn: &mut AnyConnection, of: &[&str]) -> Result<HashMap<String, Links>> {
+    let mut out: HashMap<String, Links> = HashMap::new();
+    for part in of.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT a, kind, b FROM links WHERE kind IN ('acl', 'qos', 'ccn', 'flowlog', 'vbr')
+             AND a IN ({}) ORDER BY created, b",
+            marks(1, part.len())
+        );
+        let mut query = sqlx::query(&sql);
+        for a in part {
+            query = query.bind((*a).to_owned());
+        }
+        for r in query.fetch_all(&mut *conn).await? {
+            out.entry(r.try_get(0)?).or_default().push((r.try_get(1)?, r.try_get(2)?));
+        }
+    }
+    Ok(out)
+}
+
+/// Values in one statement; both databases take far more.
+pub const CHUNK: usize = 500;

@@ -1,0 +1,88 @@
+use serde_json::json;
+
+use super::objects::{self, Filter, Object};
+use super::{Backend, Store};
+
+async fn open(dir: &tempfile::TempDir) -> Store {
+    let url = format!("sqlite://{}/t.db", dir.path().display());
+    Store::open(&url, None, 4).await.expect("opens")
+}
+
+fn object(id: &str, seq: i64) -> Object {
+    Object {
+        kind: "k".into(),
+        id: id.into(),
+        uid: 7,
+        region: "r".into(),
+        parent: "p".into(),
+        name: id.into(),
+        seq,
+        body: json!({"Id": id}).as_object().cloned().unwrap_or_default(),
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_is_all_or_nothing() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(&dir).await;
+    assert_eq!(store.backend, Backend::Sqlite);
+    let mut tx = store.write().await.expect("begins");
+    objects::put(tx.conn(), &object("a", 1)).await.expect("puts");
+    tx.rollback().await.expect("rolls back");
+    let mut tx = store.write().await.expect("begins");
+    objects::put(tx.conn(), &object("b", 2)).await.expect("puts");
+    tx.commit().await.expect("commits");
+    // What was committed is there after opening again; the tables are made only once.
+    drop(store);
+    let store = open(&dir).await;
+    let mut tx = store.read().await.expect("begins");
+    let all = objects::list(tx.conn(), "k", &Filter::default(), None).await.expect("lists");
+    assert_eq!(all.iter().map(|o| o.id.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
+#[tokio::test]
+async fn filters_pages_and_links() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(&dir).await;
+    let mut tx = store.write().await.expect("begins");
+    for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
+        objects::put(tx.conn(), &object(id, i as i64)).await.expect("puts");
+    }
+    let ids = |rows: Vec<Object>| rows.into_iter().map(|o| o.id).collect::<Vec<_>>();
+    let some = Filter { ids: Some(vec!["c".into(), "a".into()]), ..Filter::default() };
+    let none = Filter { ids: Some(Vec::new()), ..Filter::default() };
+    let other = Filter { uid: Some(8), ..Filter::default() };
+    let conn = tx.conn();
+    assert_eq!(ids(objects::list(conn, "k", &some, None).await.expect("lists")), ["a", "c"]);
+    assert_eq!(objects::count(conn, "k", &none).await.expect("counts"), 0);
+    assert_eq!(objects::count(conn, "k", &other).await.expect("counts"), 0);
+    let page = objects::list(conn, "k", &Filter::default(), Some((2, 1))).await.expect("lists");
+    assert_eq!(ids(page), ["b", "c"]);
+    objects::link(conn, "acl", "gw", "x", 1).await.expect("links");
+    assert_eq!(objects::links_to(conn, "acl", "x").await.expect("links"), ["gw"]);
+    assert!(objects::link(conn, "acl", "gw", "x", 2).await.is_err());
+    assert!(objects::unlink(conn, "acl", "gw", "x").await.expect("unlinks"));
+    assert!(!objects::unlink(conn, "acl", "gw", "x").await.expect("unlinks"));
+}
+
+#[tokio::test]
+async fn keys_are_kept_sealed() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(&dir).await;
+    let key = store.create_key("main", "").await.expect("makes");
+    let user = store.create_key("main", "reader").await.expect("makes");
+    let caller = store.caller(&key.id).await.expect("reads").expect("is there");
+    let reader = store.caller(&user.id).await.expect("reads").expect("is there");
+    assert_eq!(caller.secret, key.secret);
+    assert_eq!((caller.uid, caller.user.as_str()), (reader.uid, ""));
+    let stored: String = sqlx::query_scalar("SELECT secret FROM access_keys WHERE id = $1")
+        .bind(key.id.clone())
+        .fetch_one(&store.pool)
+        .await
+        .expect("reads");
+    assert!(!stored.contains(&key.secret));
+    assert!(store.set_key_status(&key.id, "Inactive").await.expect("sets"));
+    assert!(!store.caller(&key.id).await.expect("reads").expect("is there").active);
+    assert!(store.delete_key(&key.id).await.expect("deletes"));
+    assert!(store.caller(&key.id).await.expect("reads").is_none());
+}

@@ -1,0 +1,79 @@
+"""Things that several families need."""
+
+import itertools
+import json
+
+_names = itertools.count(1)
+
+ORDER = dict(
+    Period=1, AutoPay=False, ReceiverCountry="China", ReceiverState="Zhejiang",
+    ReceiverCity="Hangzhou", ReceiverDistrict="Xihu", ReceiverTown="Zhuantang", ReceiverZip="310000",
+    ReceiverMobile="18800000000", ReceiverName="Li", ReceiverEmail="li@example.com",
+    BuyerMessage="none", ReceiverAddress="1", ChargeType="PREPAY",
+)
+
+
+def name(prefix="n"):
+    return f"{prefix}-{next(_names)}"
+
+
+def gateway(api, model="sag-vcpe", activate=True, **more):
+    """An instance and its serial numbers."""
+    order = dict(ORDER, HardWareSpec=model, MaxBandWidth=50, Name=name("gw"), Description="test")
+    order["HaType"] = "warm_backup" if model == "sag-vcpe" else "no_backup"
+    order.update(more)
+    sag = api.call("CreateSmartAccessGateway", **order)["SmartAGId"]
+    if activate:
+        api.call("ActivateSmartAccessGateway", SmartAGId=sag)
+    row = api.call("DescribeSmartAccessGatewayAttribute", SmartAGId=sag)
+    return sag, [d["SerialNumber"] for d in row.get("Devices", {}).get("Device", [])]
+
+
+def software(api, users=5, **more):
+    order = dict(Period=1, AutoPay=False, ChargeType="PREPAY", UserCount=users, DataPlan=5)
+    return api.call("CreateSmartAccessGatewaySoftware", **order, **more)["SmartAGId"]
+
+
+STATE = {
+    "SoftwareVersion": "0.1.0",
+    "MonitorVersion": "0.1.0",
+    "StartupTime": 1_623_778_423_000,
+    "VpnState": "Normal",
+    "IpsecStatus": "up",
+    "Ports": [
+        {"PortName": "0", "Role": "WAN", "Status": "Up", "Mac": "02:00:00:00:00:01"},
+        {"PortName": "1", "Role": "LAN", "Status": "Up", "Mac": "02:00:00:00:00:02"},
+    ],
+    "Wans": [{"PortName": "0", "IP": "203.0.113.7", "Mask": "255.255.255.0", "Gateway": "203.0.113.1",
+              "TrafficState": "Normal"}],
+    "Routes": [{"DestinationCidr": "0.0.0.0/0", "NextHop": "203.0.113.1", "PortName": "0",
+                "Cost": "[0/0]", "RouteProtocol": "STATIC", "ConflictCidrs": []}],
+    "Dns": {"MasterDns": "223.5.5.5", "SlaveDns": "223.6.6.6"},
+    "TrafficRate": 1243.2,
+    "DropRate": 0.5,
+    "LinkBackup": [{"MainLinkId": "wan0", "MainLinkState": "up", "BackupLinkId": "wan1",
+                    "BackupLinkState": "down", "LinkLevelBackupState": "ON",
+                    "LinkLevelBackupType": "StandbyMode"}],
+    "AccessPointNetworkQualities": [{"Id": 101, "Rtt": "4.98", "Loss": "0.00%"}],
+}
+
+
+def report(agent, sag, sn, **more):
+    """The device is online from now on."""
+    agent.extension("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps({**STATE, **more}))
+
+
+def apply(agent, sag, sn, success=True, message=""):
+    """Pulls the configuration and reports it as in force."""
+    got = agent.extension("PullSmartAGConfig", SmartAGId=sag, SmartAGSn=sn, Revision=0)
+    agent.extension(
+        "ReportSmartAGConfigResult", SmartAGId=sag, SmartAGSn=sn, Revision=got["Revision"],
+        Success=str(success).lower(), Message=message,
+    )
+    return got["Config"]
+
+
+def rows(answer, *path):
+    for p in path:
+        answer = answer[p]
+    return answer

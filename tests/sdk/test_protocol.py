@@ -1,0 +1,277 @@
+"""What the SDKs do not do by themselves: XML, bad signatures, replays, policies, limits, kills."""
+
+import http.client
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+import xml.etree.ElementTree as ET
+
+import pytest
+from clients import V1, ApiError, Record
+from conftest import BIN, Server, access_key
+from helpers import gateway
+from wire import send, signed
+
+
+@pytest.fixture(scope="module")
+def key(server):
+    return access_key(server.db, f"protocol-{os.getpid()}")
+
+
+def test_get_post_and_form(server, key):
+    for method, body in [("GET", False), ("POST", False), ("POST", True)]:
+        status, text = send(server, signed(key, method, "DescribeRegions"), method, body)
+        assert status == 200, text
+        assert json.loads(text)["Regions"]["Region"]
+
+
+def refusal(server, params, **how):
+    status, text = send(server, params, **how)
+    error = json.loads(text)
+    assert {"RequestId", "HostId", "Code", "Message"} <= set(error)
+    return status, error["Code"]
+
+
+def test_refusals(server, key):
+    good = signed(key, "GET", "DescribeRegions")
+    assert send(server, good)[0] == 200
+    assert refusal(server, good) == (400, "SignatureNonceUsed")
+    for change, expected in [
+        (dict(Signature="AAAA"), (400, "SignatureDoesNotMatch")),
+        (dict(AccessKeyId="nobody"), (404, "InvalidAccessKeyId.NotFound")),
+        (dict(AcceptLanguage="ja"), (400, "SignatureDoesNotMatch")),
+    ]:
+        assert refusal(server, {**signed(key, "GET", "DescribeRegions"), **change}) == expected
+    for change, expected in [
+        (dict(Timestamp="2020-01-01T00:00:00Z"), (400, "InvalidTimeStamp.Expired")),
+        (dict(Timestamp="today"), (400, "InvalidTimeStamp.Format")),
+        (dict(Timestamp=None), (400, "MissingTimestamp")),
+        (dict(SignatureNonce=None), (400, "MissingSignatureNonce")),
+        (dict(AccessKeyId=None), (400, "MissingAccessKeyId")),
+        (dict(Version="2016-04-28"), (400, "InvalidVersion")),
+        (dict(Action="Nonsense"), (404, "InvalidAction.NotFound")),
+        (dict(Action=None), (400, "MissingAction")),
+        (dict(SignatureMethod="HMAC-MD5"), (400, "InvalidParameter.SignatureMethod")),
+        (dict(Format="YAML"), (400, "InvalidParameter.Format")),
+        (dict(RegionId="moon", Action="DescribeSmartAccessGateways"), (400, "InvalidRegionID")),
+    ]:
+        params = {"Action": "DescribeRegions", **change}
+        action = params.pop("Action")
+        assert refusal(server, signed(key, "GET", action, **params)) == expected, change
+    # The method is part of what is signed.
+    assert refusal(server, signed(key, "GET", "DescribeRegions"), method="POST") == (400, "SignatureDoesNotMatch")
+
+
+def test_xml(server, key):
+    status, text = send(server, signed(key, "GET", "DescribeRegions", Format="XML"))
+    root = ET.fromstring(text)
+    assert status == 200 and root.tag == "DescribeRegionsResponse"
+    assert len(root.findall("Regions/Region")) > 1 and root.find("RequestId").text
+    status, text = send(server, signed(key, "GET", "Nonsense", Format="XML"))
+    assert status == 404 and ET.fromstring(text).find("Code").text == "InvalidAction.NotFound"
+
+
+def test_body_limit_and_paths(server, key):
+    assert send(server, {"A": "x" * 2_000_000}, "POST", body=True)[0] == 413
+    base = f"http://{server.endpoint}"
+    assert urllib.request.urlopen(f"{base}/healthz").read() == b"ok\n"
+    assert b"sag_cloud_requests_total" in urllib.request.urlopen(f"{base}/metrics").read()
+
+
+def test_policies(server, tmp_path):
+    account = f"policies-{os.getpid()}"
+    owner = V1(server.endpoint, access_key(server.db, account), Record())
+    user = V1(server.endpoint, access_key(server.db, account, "reader"), Record())
+    acl = owner.call("CreateACL", Name="secret")["AclId"]
+    open_acl = owner.call("CreateACL", Name="open")["AclId"]
+    user.refused("DescribeACLs", "Forbidden")
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({"Version": "1", "Statement": [
+        {"Effect": "Allow", "Action": ["smartag:Describe*", "smartag:ModifyACL"], "Resource": "*"},
+        {"Effect": "Deny", "Action": "*", "Resource": f"acs:smartag:*:*:acl/{acl}"},
+    ]}))
+    subprocess.run([BIN, "policy", "--account", account, "--user", "reader", "--name", "p", "--file", policy,
+                    *server.db], check=True)
+    assert user.call("DescribeACLs")["TotalCount"] == 2
+    user.call("ModifyACL", AclId=open_acl, Name="renamed")
+    user.refused("ModifyACL", "Forbidden", AclId=acl, Name="renamed")
+    user.refused("CreateACL", "Forbidden", Name="more")
+    user.refused("BindVbr", "Forbbiden.SubUser", SmartAGId="sag-x", VbrId="vbr-x", VbrRegionId="cn-shanghai")
+
+
+def test_accounts_are_apart(api, other):
+    sag, _ = gateway(api)
+    other.refused("DescribeSmartAccessGatewayAttribute", "SAG.InstanceNoFound", SmartAGId=sag)
+    acl = other.call("CreateACL", Name="theirs")["AclId"]
+    api.refused("AssociateACL", "InvalidId.ACL", AclId=acl, SmartAGId=sag)
+
+
+def test_a_disabled_key_is_refused(server):
+    key = access_key(server.db, f"disabled-{os.getpid()}")
+    subprocess.run([BIN, "access-key", "disable", "--id", key[0], *server.db], check=True)
+    assert refusal(server, signed(key, "GET", "DescribeRegions")) == (403, "InvalidAccessKeyId.Inactive")
+
+
+def test_rate_limit(tmp_path):
+    s = Server(tmp_path, "--rate-limit", "5")
+    try:
+        key = access_key(s.db, f"limit-{os.getpid()}")
+        codes = [send(s, signed(key, "GET", "DescribeRegions"))[0] for _ in range(20)]
+        assert codes[:5] == [200] * 5 and 429 in codes
+    finally:
+        s.stop()
+
+
+def test_a_kill_loses_nothing_acknowledged(tmp_path):
+    s = Server(tmp_path)
+    key = access_key(s.db, f"kill-{os.getpid()}")
+    replay = signed(key, "POST", "CreateACL", Name="replayed")
+    assert send(s, replay, "POST")[0] == 200
+    made = []
+
+    def write():
+        """Until the server dies."""
+        try:
+            while True:
+                status, text = send(s, signed(key, "POST", "CreateACL", Name="kill"), "POST")
+                assert status == 200
+                made.append(json.loads(text)["AclId"])
+        except OSError:
+            pass
+
+    for round in range(3):
+        before = len(made)
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for w in writers:
+            w.start()
+        time.sleep(0.3)
+        while len(made) < before + 3:
+            time.sleep(0.01)
+        s.kill()
+        for w in writers:
+            w.join()
+        s.start()
+    kept, page = set(), 1
+    while True:
+        status, text = send(s, signed(key, "GET", "DescribeACLs", PageSize=50, PageNumber=page))
+        rows = json.loads(text)["Acls"]["Acl"]
+        if not rows:
+            break
+        kept |= {r["AclId"] for r in rows}
+        page += 1
+    assert made and set(made) <= kept
+    # A replay of a change is refused by the new process too.
+    assert refusal(s, replay, method="POST") == (400, "SignatureNonceUsed")
+    s.stop()
+
+
+def test_tls(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    cert, private = tmp_path / "cert.pem", tmp_path / "private.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", private, "-out", cert],
+        check=True, capture_output=True,
+    )
+    s = Server(tmp_path, "--tls-cert", str(cert), "--tls-key", str(private), cafile=cert)
+    try:
+        key = access_key(s.db, f"tls-{os.getpid()}")
+        query = urllib.parse.urlencode(signed(key, "GET", "DescribeRegions"))
+        context = ssl.create_default_context(cafile=cert)
+        with urllib.request.urlopen(f"https://{s.endpoint}/?{query}", context=context) as r:
+            assert r.status == 200
+        with pytest.raises((OSError, http.client.HTTPException)):
+            urllib.request.urlopen(f"http://{s.endpoint}/healthz", timeout=5)
+    finally:
+        s.stop()
+
+
+def test_a_stop_ends_long_polls_in_order(tmp_path):
+    s = Server(tmp_path)
+    key = access_key(s.db, f"stop-{os.getpid()}")
+    sag, sns = gateway(V1(s.endpoint, key, Record()))
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    status, text = send(s, signed(key, "GET", "PullSmartAGConfig", **device))
+    revision = json.loads(text)["Revision"]
+    got = []
+    ask = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=8, **device)
+    poll = threading.Thread(target=lambda: got.append(send(s, ask)))
+    poll.start()
+    time.sleep(0.5)
+    s.stop()
+    poll.join(10)
+    assert got[0][0] == 200 and json.loads(got[0][1])["Changed"] is False
+
+
+def test_processes_share_a_database(tmp_path):
+    if not os.environ.get("SAG_CLOUD_TEST_DB"):
+        pytest.skip("several processes share a PostgreSQL only: use tests/sdk/with-postgres.sh")
+    a = Server(tmp_path)
+    b = Server(tmp_path)
+    key = access_key(a.db, f"shared-{os.getpid()}")
+    sag, sns = gateway(V1(a.endpoint, key, Record()))
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    revision = json.loads(send(b, signed(key, "GET", "PullSmartAGConfig", **device))[1])["Revision"]
+    got = []
+    ask = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=20, **device)
+    poll = threading.Thread(target=lambda: got.append((json.loads(send(b, ask)[1]), time.monotonic())))
+    poll.start()
+    time.sleep(0.5)
+    V1(a.endpoint, key, Record()).call("ModifySagWanSnat", Snat="ENABLE", **device)
+    changed = time.monotonic()
+    poll.join(20)
+    assert got[0][0]["Changed"] and got[0][1] - changed < 0.9
+    # A replay to the other process is refused, of a question too.
+    for op in ["DescribeRegions", "CreateACL"]:
+        once = signed(key, "GET", op, Name="shared")
+        assert send(a, once)[0] == 200
+        assert refusal(b, once) == (400, "SignatureNonceUsed")
+    # Writers of both at once: every one is answered, none is lost.
+    def write(server, made):
+        for _ in range(10):
+            status, text = send(server, signed(key, "GET", "AddSnatEntry", SmartAGId=sag, SnatIp="10.0.0.1",
+                                               CidrBlock=f"192.168.{len(made)}.0/{24 if server is a else 25}"))
+            made.append((status, text))
+    results = [[], []]
+    writers = [threading.Thread(target=write, args=x) for x in zip((a, b), results)]
+    for w in writers:
+        w.start()
+    for w in writers:
+        w.join()
+    assert [r[0] for made in results for r in made] == [200] * 20, results
+    assert V1(b.endpoint, key, Record()).call("DescribeSnatEntries", SmartAGId=sag)["TotalCount"] == 20
+    a.stop()
+    b.stop()
+
+
+def test_secrets_are_not_in_the_database_or_the_log(tmp_path):
+    s = Server(tmp_path)
+    key = access_key(s.db, f"secret-{os.getpid()}")
+    client = V1(s.endpoint, key, Record())
+    sag, sns = gateway(client)
+    client.call("ModifySagPortRole", SmartAGId=sag, SmartAGSn=sns[0], PortName="0", Role="WAN")
+    client.call("ModifySagWan", SmartAGId=sag, SmartAGSn=sns[0], PortName="0", IPType="PPPOE",
+                Username="username1", Password="hunter2hunter2")
+    s.stop()
+    for path in tmp_path.iterdir():
+        if path.name.endswith("key"):
+            assert path.stat().st_mode & 0o077 == 0
+            continue
+        data = path.read_bytes()
+        for secret in (key[1], "hunter2hunter2"):
+            assert secret.encode() not in data, path
+
+
+def test_wrong_secret(server):
+    key = access_key(server.db, f"wrong-{os.getpid()}")
+    with pytest.raises(ApiError) as e:
+        V1(server.endpoint, (key[0], "wrong"), Record()).call("DescribeRegions")
+    # The SDK sees that its own string to sign is right, and names the secret.
+    assert e.value.code == "InvalidAccessKeySecret"

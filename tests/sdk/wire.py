@@ -1,0 +1,43 @@
+"""Signed requests of version 1.0 without an SDK."""
+
+import base64
+import hashlib
+import hmac
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+
+
+def quote(s):
+    return urllib.parse.quote(str(s), safe="~")
+
+
+def signed(key, method, action, **params):
+    """A request of version 1.0, ready to send."""
+    params = {
+        "Action": action, "Version": "2018-03-13", "AccessKeyId": key[0], "SignatureMethod": "HMAC-SHA1",
+        "SignatureVersion": "1.0", "SignatureNonce": str(uuid.uuid4()), "RegionId": "cn-shanghai",
+        "Timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **params,
+    }
+    params = {k: v for k, v in params.items() if v is not None}
+    query = "&".join(f"{quote(k)}={quote(params[k])}" for k in sorted(params))
+    text = f"{method}&%2F&{quote(query)}"
+    digest = hmac.new(f"{key[1]}&".encode(), text.encode(), hashlib.sha1).digest()
+    return {**params, "Signature": base64.b64encode(digest).decode()}
+
+
+def send(server, params, method="GET", body=False):
+    query = urllib.parse.urlencode(params)
+    url = f"http://{server.endpoint}/"
+    data = None
+    if body:
+        data = query.encode()
+    else:
+        url += "?" + query
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method), timeout=10) as r:
+            return r.status, r.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
