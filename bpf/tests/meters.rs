@@ -274,14 +274,17 @@ fn over_real_time_the_rate_is_the_one_ordered() {
 
 #[test]
 fn the_next_daemon_finds_the_meters_and_their_state() {
-    let Some(flow) = Flow::new(1, 10, None) else { return };
+    let Some(flow) = Flow::new(1, 200, None) else { return };
     while flow.passes().is_ok() {}
+    let emptied = Instant::now();
     let owners: Vec<_> = flow.book.owners().map(|(o, n)| (o.clone(), n)).collect();
     let Flow { f, frame, .. } = flow;
     let fresh = MeterBook::over(f.gw.meters(), f.gw.meter_sets());
     for (_, n) in &owners {
         assert_eq!(fresh.counted(*n), Default::default(), "books begin with the daemon");
     }
-    let run = f.run(&frame);
-    assert_eq!(run.action, XDP_DROP, "an empty bucket stays empty");
+    let passed = (0..20).filter(|_| f.run(&frame).action != XDP_DROP).count() as u64;
+    // A full bucket would let all of them pass; an empty one gains a packet in 8 ms.
+    let gained = emptied.elapsed().as_millis() as u64 / 8 + 1;
+    assert!(passed <= gained, "{passed} packets of an empty bucket");
 }
