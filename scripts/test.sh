@@ -9,7 +9,7 @@ usage() {
 usage: scripts/test.sh [--quick] [--unit | --e2e] [-- PYTEST_ARGUMENT…]
   --quick   leave out what takes long
   --unit    format, lints and Rust tests only
-  --e2e     release build and end-to-end tests only
+  --e2e     release build, the SDKs' and the end-to-end tests only
 USAGE
 }
 
@@ -112,6 +112,28 @@ e2e_tests() {
     fi
 }
 
+# The cloud API, driven by the vendor's SDKs: sdk_tests NAME LOG COMMAND…
+sdk_tests() {
+    local name=$1 log=$LOGS/$2.log code=0 line reason
+    shift 2
+    step "$name"
+    run_logged "$log" "$@" || code=$?
+    reason=$(grep -m1 '^SKIP' "$log" || true)
+    if [[ -n $reason && $code -eq 0 ]]; then
+        skip "$name: ${reason#SKIP: }"
+        return
+    fi
+    line=$(grep -E '^[0-9]+ (passed|failed|skipped|error).* in [0-9.]+s' "$log" | tail -n1 || true)
+    PASSED=$((PASSED + $(count_in "$line" passed)))
+    FAILED=$((FAILED + $(count_in "$line" failed) + $(count_in "$line" 'errors?')))
+    SKIPPED=$((SKIPPED + $(count_in "$line" skipped)))
+    info "${line:-no result}"
+    if [[ $code -ne 0 ]]; then
+        [[ $(count_in "$line" failed) -gt 0 || $(count_in "$line" 'errors?') -gt 0 ]] || FAILED=$((FAILED + 1))
+        show_failure "$log"
+    fi
+}
+
 count_in() {
     local n
     n=$(grep -oE "[0-9]+ $2" <<<"$1" | head -n1 | cut -d' ' -f1 || true)
@@ -142,6 +164,12 @@ if [[ $UNIT -eq 1 ]]; then
 fi
 if [[ $E2E -eq 1 ]]; then
     check "release build" build cargo build --workspace --release --locked
+    if [[ -x ${CARGO_TARGET_DIR:-target}/release/sag-cloud ]]; then
+        sdk_tests "cloud API by the official SDKs (SQLite)" sdk bash tests/sdk/run.sh -ra
+        [[ $QUICK -eq 1 ]] ||
+            sdk_tests "cloud API by the official SDKs (PostgreSQL)" sdk-postgres \
+                bash tests/sdk/with-postgres.sh tests/sdk/run.sh -ra
+    fi
     if [[ -x ${CARGO_TARGET_DIR:-target}/release/sag-vcpe ]]; then e2e_tests; else fail "end-to-end tests: no gateway was built"; fi
 fi
 
