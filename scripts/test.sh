@@ -118,7 +118,7 @@ sdk_tests() {
     shift 2
     step "$name"
     run_logged "$log" "$@" || code=$?
-    reason=$(grep -m1 '^SKIP' "$log" || true)
+    reason=$(grep -m1 '^SKIP:' "$log" || true)
     if [[ -n $reason && $code -eq 0 ]]; then
         skip "$name: ${reason#SKIP: }"
         return
@@ -128,6 +128,7 @@ sdk_tests() {
     FAILED=$((FAILED + $(count_in "$line" failed) + $(count_in "$line" 'errors?')))
     SKIPPED=$((SKIPPED + $(count_in "$line" skipped)))
     info "${line:-no result}"
+    grep -E '^SKIPPED' "$log" | sed 's/^/          /' || true
     if [[ $code -ne 0 ]]; then
         [[ $(count_in "$line" failed) -gt 0 || $(count_in "$line" 'errors?') -gt 0 ]] || FAILED=$((FAILED + 1))
         show_failure "$log"
