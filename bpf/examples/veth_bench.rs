@@ -11,12 +11,15 @@
 //! Needs root; works in a network namespace of its own.
 #![allow(unsafe_code)]
 
+mod kit;
+
 use anyhow::{Context, Result, bail};
+use kit::{attach, ifindex, keep_to_core, program};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, libbpf_sys};
 use sag_bpf::{AttachMode, Gateway, OpenOptions, PortEntry, unload};
 use sag_model::flow::*;
 use sag_model::{MacAddr, PortIdx, Zone};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -27,7 +30,7 @@ fn main() -> Result<()> {
     let mut number = |default: u32| args.next().map_or(Ok(default), |a| a.parse::<u32>());
     let (flows, rounds, packets) = (number(10_000)?, number(41)?, number(200_000)?);
     private_namespaces()?;
-    quiet_core()?;
+    keep_to_core(1)?;
     // No neighbour discovery among the measured frames.
     std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
     for (dev, peer) in [("g0", "p0"), ("q0", "s0")] {
@@ -44,8 +47,8 @@ fn main() -> Result<()> {
         devs.update(&slot.to_ne_bytes(), &ifindex(dev)?.to_ne_bytes(), MapFlags::ANY)?;
     }
     // Receiving ends need a program, or veth refuses redirected frames.
-    let _sink = attach(sink, "s0")?;
-    let _q0 = attach(sink, "q0")?;
+    let _sink = attach(sink, "s0", libbpf_sys::BPF_XDP)?;
+    let _q0 = attach(sink, "q0", libbpf_sys::BPF_XDP)?;
 
     let o = OpenOptions {
         pin_dir: "/sys/fs/bpf/sag-bench".into(),
@@ -60,7 +63,7 @@ fn main() -> Result<()> {
     let mut base = Vec::new();
     let mut fast = [const { Vec::new() }; 3];
     for round in 0..rounds + 1 {
-        let link = attach(bare, "p0")?;
+        let link = attach(bare, "p0", libbpf_sys::BPF_XDP)?;
         let b = measure(source, &lab, packets)?;
         drop(link);
         gw.attach(ifindex("p0")?, "p0", AttachMode::Native)?;
@@ -189,36 +192,6 @@ fn lab(flows: u32) -> Result<Object> {
     Ok(open.load()?)
 }
 
-fn program<'o>(lab: &'o Object, name: &str) -> Result<BorrowedFd<'o>> {
-    let p = lab.progs().find(|p| p.name() == name).with_context(|| name.to_owned())?;
-    // SAFETY: the program lives as long as the object, which the caller keeps.
-    Ok(unsafe { BorrowedFd::borrow_raw(p.as_fd().as_raw_fd()) })
-}
-
-struct Link(i32);
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        // SAFETY: our own descriptor, closed once.
-        unsafe { libc::close(self.0) };
-    }
-}
-
-fn attach(prog: BorrowedFd<'_>, dev: &str) -> Result<Link> {
-    let opts = libbpf_sys::bpf_link_create_opts {
-        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-        flags: libbpf_sys::XDP_FLAGS_DRV_MODE,
-        ..Default::default()
-    };
-    let ifindex = ifindex(dev)? as i32;
-    // SAFETY: `opts` says its size and lives through the call.
-    let fd = unsafe { libbpf_sys::bpf_link_create(prog.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &opts) };
-    if fd < 0 {
-        bail!("attach to {dev}: {}", std::io::Error::from_raw_os_error(-fd));
-    }
-    Ok(Link(fd))
-}
-
 /// Both directions of every flow, source-translated, in an index that is 30% to 60% full.
 fn install(gw: &Gateway, flows: u32) -> Result<()> {
     let (out, back) = (ifindex("q0")?, ifindex("p0")?);
@@ -273,23 +246,6 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
     Ok(())
 }
 
-/// One core, and nobody to share it with while a round runs.
-fn quiet_core() -> Result<()> {
-    // SAFETY: plain structures that live through the calls; they concern this thread only.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(1, &mut set);
-        if libc::sched_setaffinity(0, size_of_val(&set), &set) != 0 {
-            bail!("cannot stay on core 1: {}", std::io::Error::last_os_error());
-        }
-        let p = libc::sched_param { sched_priority: 10 };
-        if libc::sched_setscheduler(0, libc::SCHED_FIFO, &p) != 0 {
-            bail!("cannot take precedence: {}", std::io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
 /// Own network and mount namespace, so that devices and pins vanish with the process.
 fn private_namespaces() -> Result<()> {
     // SAFETY: no memory is passed; the process has a single thread.
@@ -298,15 +254,6 @@ fn private_namespaces() -> Result<()> {
     }
     run("mount", &["--make-rprivate", "/"])?;
     run("mount", &["-t", "bpf", "bpf", "/sys/fs/bpf"])
-}
-
-fn ifindex(dev: &str) -> Result<u32> {
-    let name = std::ffi::CString::new(dev)?;
-    // SAFETY: a NUL-terminated string that lives through the call.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => bail!("no device {dev}"),
-        n => Ok(n),
-    }
 }
 
 fn ip(args: &[&str]) -> Result<()> {

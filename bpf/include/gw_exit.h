@@ -24,9 +24,8 @@ static __always_inline void gw_leave_note(struct xdp_md *ctx, const struct gw_pa
 	meta->punt = pkt->punt | GW_PUNT_SET;
 }
 
-static __always_inline void gw_count_reason(const struct gw_packet *pkt, bool drop, __u32 reason)
+static __always_inline void gw_count_reason(__u32 port, bool drop, __u32 reason)
 {
-	__u32 port = pkt->port->port;
 	struct gw_reasons *why = bpf_map_lookup_elem(&gw_reasons, &port);
 
 	if (!why)
@@ -73,14 +72,14 @@ static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pk
 	long action = fallback;
 
 	if (gw_flooded(pkt)) {
-		gw_count_reason(pkt, true, GW_DROP_FLOOD_GUARD);
+		gw_count_reason(pkt->port->port, true, GW_DROP_FLOOD_GUARD);
 		return XDP_DROP;
 	}
 	if (queue < GW_QUEUES_PER_DEV)
 		action = bpf_redirect_map(&gw_xsks, pkt->port->dev * GW_QUEUES_PER_DEV + queue, fallback);
 	if (action == XDP_REDIRECT) {
 		pkt->in->punted++;
-		gw_count_reason(pkt, false, pkt->punt);
+		gw_count_reason(pkt->port->port, false, pkt->punt);
 		gw_leave_note(ctx, pkt);
 		return XDP_REDIRECT;
 	}
@@ -88,7 +87,7 @@ static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pk
 		pkt->in->to_kernel++;
 		return XDP_PASS;
 	}
-	gw_count_reason(pkt, true, GW_DROP_NO_WORKER);
+	gw_count_reason(pkt->port->port, true, GW_DROP_NO_WORKER);
 	return XDP_DROP;
 }
 
@@ -104,7 +103,7 @@ static __always_inline int gw_exit(struct xdp_md *ctx, struct gw_packet *pkt, in
 		pkt->in->to_kernel++;
 		return XDP_PASS;
 	case GW_DROP:
-		gw_count_reason(pkt, true, pkt->reason);
+		gw_count_reason(pkt->port->port, true, pkt->reason);
 		return XDP_DROP;
 	default:
 		return gw_to_worker(ctx, pkt);

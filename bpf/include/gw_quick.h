@@ -14,6 +14,7 @@
 #include "gw_parse.h"
 #include "gw_forward.h"
 #include "gw_police.h"
+#include "gw_exit.h"
 
 /* Where the action word says: forward, and nothing that the general path would punt. */
 #define GW_QUICK_MASK                                                            \
@@ -124,13 +125,10 @@ static __always_inline bool gw_quick_passes(const struct gw_quick *q, int *why)
 static __always_inline int gw_quick_drop(const struct gw_quick *q, __u32 why)
 {
 	struct gw_counts *in = gw_counts(q->stats, q->head >> 8);
-	__u32 port = (__u8)(q->head >> 8);
-	struct gw_reasons *reasons = bpf_map_lookup_elem(&gw_reasons, &port);
 
 	in->rx_packets++;
 	in->rx_bytes += q->len;
-	if (reasons)
-		reasons->drops[why % GW_MAX_DROPS]++;
+	gw_count_reason((__u8)(q->head >> 8), true, why);
 	return GW_DROP;
 }
 

@@ -68,10 +68,7 @@ impl<R: FlowRecord> FlowTable<R> {
     fn expect_session(&self, session: u32) {
         prefetch(self.meta(session));
         for no in [RecordNo(session.wrapping_mul(2)), RecordNo(session.wrapping_mul(2) + 1)] {
-            prefetch(self.record(no));
-            if size_of::<R>() > 64 {
-                prefetch(self.record(no).bytes());
-            }
+            self.expect_record(no);
         }
     }
 
