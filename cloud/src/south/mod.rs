@@ -43,18 +43,7 @@ pub async fn call(app: &Arc<App>, action: &str, caller: Arc<Caller>, params: Par
             } else {
                 report_result(&mut cx).await
             };
-            let (tx, changed) = cx.into_parts();
-            match done {
-                Ok(answer) => {
-                    tx.commit().await?;
-                    app.hub.wake(&changed);
-                    Ok(answer)
-                }
-                Err(e) => {
-                    tx.rollback().await?;
-                    Err(e)
-                }
-            }
+            app.conclude(cx, done).await
         }
     }
 }

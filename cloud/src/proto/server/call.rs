@@ -213,25 +213,31 @@ async fn run(
     let tx = store.write().await?;
     let mut cx = Cx::new(op, params, caller.clone(), cipher, tx);
     let done = change(op, nonce, &mut cx, &caller, request_id, peer).await;
-    let dry = cx.flag("DryRun") == Some(true);
-    let (tx, changed) = cx.into_parts();
-    match done {
-        Ok(_) if dry => {
-            tx.rollback().await?;
-            Err(ApiError::new(
-                400,
-                "DryRunOperation",
-                "The request would have been carried out without the DryRun parameter.",
-            ))
-        }
-        Ok(answer) => {
-            tx.commit().await?;
-            app.hub.wake(&changed);
-            Ok(answer)
-        }
-        Err(e) => {
-            tx.rollback().await?;
-            Err(e)
+    let done = match done {
+        Ok(_) if cx.flag("DryRun") == Some(true) => Err(ApiError::new(
+            400,
+            "DryRunOperation",
+            "The request would have been carried out without the DryRun parameter.",
+        )),
+        done => done,
+    };
+    app.conclude(cx, done).await
+}
+
+impl App {
+    /// Keeps what a call has done and wakes who waits for it; of a failed one nothing stays.
+    pub async fn conclude(&self, cx: Cx, done: Result<Value>) -> Result<Value> {
+        let (tx, changed) = cx.into_parts();
+        match done {
+            Ok(answer) => {
+                tx.commit().await?;
+                self.hub.wake(&changed);
+                Ok(answer)
+            }
+            Err(e) => {
+                tx.rollback().await?;
+                Err(e)
+            }
         }
     }
 }
