@@ -111,6 +111,40 @@ fn a_successor_of_one_that_died_while_resizing_finds_the_sessions_and_no_others(
     assert_eq!(t.geometry(), Geometry::sized(16384));
 }
 
+#[test]
+fn each_step_waits_until_all_workers_know_of_the_one_before() {
+    let grace = Arc::new(Grace::default());
+    let t = table(100_000, grace.clone());
+    let mut q = Quarantine::default();
+    for n in 0..20_000 {
+        make(&t, &mut q, n).unwrap();
+    }
+    let (small, large) = (t.mem.smallest(), Geometry::sized(16384));
+    let mut r = Resizer::default();
+    let known =
+        || [&t.live, &t.written[0], &t.written[1]].map(|w| Geometry::from_word(w.load(Ordering::SeqCst)));
+    let none = Geometry::from_word(0);
+    // Where it stands after any number of steps before the grace period that began after the last
+    // change, and after the one that had begun before it.
+    let mut stays = |what: [Geometry; 3], words_used: usize| {
+        for _ in 0..5 {
+            r.step(&t, |_| ());
+        }
+        grace.done.store(grace.started.load(Ordering::SeqCst), Ordering::SeqCst);
+        for _ in 0..5 {
+            r.step(&t, |_| ());
+        }
+        assert_eq!(known(), what);
+        assert_eq!(words(&t), words_used);
+        let next = grace.started.fetch_add(1, Ordering::SeqCst) + 1;
+        grace.done.store(next, Ordering::SeqCst);
+    };
+    stays([small, small, large], 40_000);
+    stays([large, small, large], 80_000);
+    stays([large, large, none], 80_000);
+    stays([large, large, none], 40_000);
+}
+
 /// Workers make, look for and remove sessions while the index goes up and down as fast as it can. Grace
 /// periods are honest: every worker has begun another round.
 #[test]
