@@ -14,6 +14,7 @@ pub use recycle::{Grace, Quarantine};
 pub use resize::Resizer;
 pub use restore::Restored;
 
+use crate::session::State;
 pub(crate) use index::{Clash, Index};
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Geometry, RecordNo};
 use std::sync::Arc;
@@ -127,6 +128,8 @@ pub struct FlowTable<R: FlowRecord> {
     /// Free list: ABA count << 32 | session.
     free: AtomicU64,
     sessions: AtomicU32,
+    /// Those of them that only drop ([`State::Denied`]).
+    denied: AtomicU32,
     grace: Arc<Grace>,
 }
 
@@ -145,6 +148,7 @@ impl<R: FlowRecord> FlowTable<R> {
             fresh: AtomicU32::new(1),
             free: AtomicU64::new(0),
             sessions: AtomicU32::new(0),
+            denied: AtomicU32::new(0),
             grace,
         }
     }
@@ -190,7 +194,17 @@ impl<R: FlowRecord> FlowTable<R> {
     }
 
     pub fn live(&self) -> u32 {
+        self.occupied().saturating_sub(self.denied())
+    }
+
+    /// The same with the denied flows that are remembered.
+    pub fn occupied(&self) -> u32 {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Flows that are only remembered in order to be dropped.
+    pub fn denied(&self) -> u32 {
+        self.denied.load(Ordering::Relaxed)
     }
 
     /// Session numbers ever used are `1..used()`.
@@ -312,16 +326,10 @@ impl<R: FlowRecord> FlowTable<R> {
     ) -> Result<RecordNo, Clash> {
         let session = self.allocate(quarantine).ok_or(Clash::Full)?;
         let (fwd, rev) = (RecordNo(session * 2), RecordNo(session * 2 + 1));
-        for (no, key) in [(fwd, forward), (rev, reverse)] {
-            let r = self.record(no);
-            r.set_key(key);
-            r.packets().store(0, Ordering::Relaxed);
-            r.bytes().store(0, Ordering::Relaxed);
-        }
+        self.blank(fwd, forward);
+        self.blank(rev, reverse);
         let meta = self.meta(session);
-        meta.counted_packets.iter().for_each(|c| c.store(0, Ordering::Relaxed));
-        meta.counted_bytes.iter().for_each(|c| c.store(0, Ordering::Relaxed));
-        meta.bindings.iter().for_each(|b| b.store(0, Ordering::Relaxed));
+        self.blank_meta(meta);
         fill(self.record(fwd), self.record(rev), meta);
         let published = self.publish(forward, fwd).and_then(|()| {
             self.publish(reverse, rev).map_err(|clash| {
@@ -341,6 +349,49 @@ impl<R: FlowRecord> FlowTable<R> {
         meta.confirmed.store(1, Ordering::Release);
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(fwd)
+    }
+
+    /// A record that drops the packets of one direction, if there is room. `fill` completes it.
+    pub fn create_denied(
+        &self,
+        key: &R::Key,
+        quarantine: &mut Quarantine,
+        fill: impl Fn(&R, &SessionMeta),
+    ) -> Option<RecordNo> {
+        // Refused flows do not take the room of others.
+        if self.denied() >= self.capacity() / 16 || self.occupied() >= self.capacity() / 8 * 7 {
+            return None;
+        }
+        let session = self.allocate(quarantine)?;
+        let no = RecordNo(session * 2);
+        self.blank(no, key);
+        self.record(no.peer()).set_key(&R::default().key());
+        let meta = self.meta(session);
+        self.blank_meta(meta);
+        fill(self.record(no), meta);
+        meta.state.store(State::Denied as u32, Ordering::Release);
+        if self.publish(key, no).is_err() {
+            meta.state.store(0, Ordering::Release);
+            self.retire(session, quarantine);
+            return None;
+        }
+        meta.confirmed.store(1, Ordering::Release);
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        Some(no)
+    }
+
+    fn blank(&self, no: RecordNo, key: &R::Key) {
+        let r = self.record(no);
+        r.set_key(key);
+        r.packets().store(0, Ordering::Relaxed);
+        r.bytes().store(0, Ordering::Relaxed);
+    }
+
+    fn blank_meta(&self, meta: &SessionMeta) {
+        meta.counted_packets.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        meta.counted_bytes.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        meta.bindings.iter().for_each(|b| b.store(0, Ordering::Relaxed));
     }
 
     fn publish(&self, key: &R::Key, no: RecordNo) -> Result<(), Clash> {
@@ -383,6 +434,9 @@ impl<R: FlowRecord> FlowTable<R> {
             self.withdraw(&key, no);
         }
         self.sessions.fetch_sub(1, Ordering::Relaxed);
+        if state == State::Denied as u32 {
+            self.denied.fetch_sub(1, Ordering::Relaxed);
+        }
         self.retire(session, quarantine);
         true
     }

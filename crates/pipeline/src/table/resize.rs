@@ -12,6 +12,7 @@
 
 use super::restore::empty;
 use super::{FlowTable, Index, TableMemory, index_buckets};
+use crate::session;
 use sag_model::flow::{BUCKET_WORDS, FlowRecord, Geometry, RecordNo};
 use std::sync::atomic::Ordering;
 
@@ -135,7 +136,7 @@ impl<R: FlowRecord> FlowTable<R> {
     /// The index that the live sessions want, if it is another one: a quarter of its words used. Not
     /// before three eighths are, or not one in fifty is.
     fn wanted(&self) -> Option<Geometry> {
-        let used = u64::from(self.live()) * 2;
+        let used = u64::from(self.occupied()) * 2;
         let words = |buckets: u32| u64::from(buckets) * BUCKET_WORDS as u64;
         let now = self.geometry().buckets();
         let crowded = used * 8 > words(now) * 3;
@@ -160,7 +161,7 @@ impl<R: FlowRecord> FlowTable<R> {
         }
         let both = [RecordNo(session * 2), RecordNo(session * 2 + 1)]
             .map(|no| (no, self.hash(&self.record(no).key())));
-        for (no, hash) in both {
+        for (no, hash) in both.into_iter().filter(|(no, _)| no.0 & 1 == 0 || !session::denied(self, *no)) {
             let p = index.probe(hash);
             if index.find(&p, |found| found == no).is_none() && !index.place(&p, no) {
                 return false;
