@@ -340,7 +340,8 @@ struct gw_control {
 	__u32 guard_burst;	/* ns that may be taken at once */
 	__u32 ask_window;	/* packets of a queue that may be under way to ask for a new verdict; 0: all ask */
 	__u32 epoch_since;	/* tick at which the epoch began */
-	__u64 _pad;
+	__u32 nexthops_from;	/* where the next hops of the daemon that has the epoch begin; 0: not known */
+	__u32 _pad;
 };
 
 /* Packets of a receive queue that ask for a new verdict: `sent` by XDP, `taken` by the worker. */

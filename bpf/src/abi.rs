@@ -38,7 +38,7 @@ same_offsets!(types::gw_control, ControlBlock:
     abi_version = abi_version, epoch = epoch, seed = seed, index4 = index4, index6 = index6,
     daemon_loss = daemon_loss, fast_path = fast_path,
     guard_interval = guard_interval, guard_burst = guard_burst, ask_window = ask_window,
-    epoch_since = epoch_since);
+    epoch_since = epoch_since, nexthops_from = nexthops_from);
 same_offsets!(types::gw_meter, Meter:
     tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
     floor_burst = floor_burst, id = id);

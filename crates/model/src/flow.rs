@@ -306,7 +306,8 @@ pub struct ControlBlock {
     pub guard_burst: AtomicU32,
     pub ask_window: AtomicU32,
     pub epoch_since: AtomicU32,
-    pub pad: AtomicU64,
+    pub nexthops_from: AtomicU32,
+    pub pad: AtomicU32,
 }
 
 impl FlowRecord4 {

@@ -25,15 +25,16 @@ pub struct NextHops {
 
 impl NextHops {
     /// Over shared records; number 0 is not used. One daemon uses one half of them, so that the
-    /// records of its predecessor stand until all flows have been judged anew.
-    pub fn new(records: &'static [NextHopRecord]) -> NextHops {
+    /// records of its predecessor, which begin at `last`, stand until all flows have been judged anew.
+    /// What is left in its own half is of an earlier one that had no time to end it: flows that still
+    /// use it resolve their route anew.
+    pub fn new(records: &'static [NextHopRecord], last: u32) -> NextHops {
         let half = records.len() / 2;
-        let used =
-            |range: Range<usize>| records.get(range).unwrap_or(&[]).iter().any(|r| NextHop::load(r).valid());
-        let (next, end, predecessor) = match used(1..half) {
-            true => (half, records.len(), 1..half),
-            false => (1, half, half..records.len()),
+        let (next, end, predecessor) = match last {
+            1 => (half, records.len(), 1..half),
+            _ => (1, half, half..records.len()),
         };
+        end_all(records.get(next..end));
         NextHops {
             records,
             by_key: NeighborMap::default(),
@@ -132,10 +133,12 @@ impl NextHops {
 
     /// Ends the records of an earlier daemon. To be called when no flow of its epoch is left.
     pub fn forget_predecessor(&mut self) {
-        for r in self.predecessor.take().and_then(|range| self.records.get(range)).into_iter().flatten() {
-            let old = NextHop::load(r);
-            NextHop { generation: old.generation.wrapping_add(1), flags: 0, ..old }.store(r);
-        }
+        end_all(self.predecessor.take().and_then(|range| self.records.get(range)));
+    }
+
+    /// Where the records of this daemon begin.
+    pub fn first(&self) -> u32 {
+        if self.end == self.records.len() { (self.records.len() / 2) as u32 } else { 1 }
     }
 
     /// Makes flows over next hops of a port resolve their route anew.
@@ -151,6 +154,16 @@ impl NextHops {
             }
         }
         n
+    }
+}
+
+/// Nobody uses these any more; who still does asks a worker.
+fn end_all(records: Option<&[NextHopRecord]>) {
+    for r in records.into_iter().flatten() {
+        let old = NextHop::load(r);
+        if old.ifindex != 0 || old.generation != 0 {
+            NextHop { generation: old.generation.wrapping_add(1), flags: 0, ..old }.store(r);
+        }
     }
 }
 

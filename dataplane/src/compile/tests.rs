@@ -129,7 +129,7 @@ fn tables() -> Tables {
 
 fn compiler() -> Compiler {
     let records = NextHops::inventing(64).records();
-    Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false)
+    Compiler::new(NextHops::new(records, 0), Arc::new(NatState::private(1000)), MeterBook::private(), false)
 }
 
 #[test]
@@ -218,20 +218,27 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     let mut t = tables();
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
-    let mut first =
-        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    let over = |last: u32| {
+        let nat = Arc::new(NatState::private(1000));
+        Compiler::new(NextHops::new(records, last), nat, MeterBook::private(), false)
+    };
+    let mut first = over(0);
     let a = first.compile(&config(""), &t, 1, NOW).snapshot.neighbors[&key];
-    let mut second =
-        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
+    let mut second = over(first.nexthops.first());
     let s = second.compile(&config(""), &t, 2, NOW).snapshot;
     let b = s.neighbors[&key];
     assert_ne!(a, b);
     assert!(s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().valid());
-    second.nexthops.forget_predecessor();
-    assert!(!s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().flags == NH_VALID);
-    let mut third =
-        Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), MeterBook::private(), false);
-    assert_eq!(third.compile(&config(""), &t, 3, NOW).snapshot.neighbors[&key], a);
+    let (was, generation) = (s.nexthop(b).unwrap(), s.nexthop(a).unwrap().generation);
+    // It ends before it has ended its predecessor's records: the third one leaves it alone all the same, and
+    // flows of the first one do not take the third one's records for theirs.
+    let mut third = over(second.nexthops.first());
+    let s = third.compile(&config(""), &t, 3, NOW).snapshot;
+    assert_eq!(s.neighbors[&key], a);
+    assert_eq!(s.nexthop(b), Some(was));
+    assert!(s.nexthop(a).unwrap().valid() && s.nexthop(a).unwrap().generation != generation);
+    third.nexthops.forget_predecessor();
+    assert!(!s.nexthop(b).unwrap().valid() && s.nexthop(a).unwrap().valid());
 }
 
 const ACLS: &str = r#"
@@ -369,7 +376,7 @@ fn percentages_become_rates() {
     );
     let book = MeterBook::over(meters, sets);
     let records = Vec::leak((0..64).map(|_| Default::default()).collect());
-    let mut c = Compiler::new(NextHops::new(records), Arc::new(NatState::private(1000)), book, false);
+    let mut c = Compiler::new(NextHops::new(records, 0), Arc::new(NatState::private(1000)), book, false);
     c.compile(&config(QOS), &tables(), 1, NOW);
     let of = |owner: Owner| {
         let (_, n) = c.qos.book.owners().find(|(o, _)| **o == owner).expect("a meter");

@@ -245,6 +245,7 @@ impl Daemon {
                 || self.started.elapsed() > Duration::from_secs(2) =>
             {
                 let control = self.gateway.control();
+                control.nexthops_from.store(self.compiler.nexthops.first(), Ordering::Relaxed);
                 begin_epoch(control, self.epoch);
                 control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);
                 self.live = Some(Instant::now());

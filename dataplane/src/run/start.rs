@@ -93,7 +93,12 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let epoch = next_epoch(control.epoch.load(Ordering::Relaxed));
     settle(control, d);
     let meters = MeterBook::over(gateway.meters(), gateway.meter_sets());
-    let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), meters, false);
+    let mut compiler = Compiler::new(
+        NextHops::new(gateway.nexthops(), control.nexthops_from.load(Ordering::Relaxed)),
+        tables.nat.clone(),
+        meters,
+        false,
+    );
     // XDP's clock is that of the jiffies, and looked at once in each.
     compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
     let moment = Moment::at(Nanos(sys::now()));
