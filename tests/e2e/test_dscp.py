@@ -46,9 +46,9 @@ class Flow:
     """UDP packets of one session, with any marks."""
 
     def __init__(self, ns, family, port):
-        self.family = family
+        # Not connected: that nobody listens over there is of no interest.
+        self.family, self.to = family, (A.INET[family], port)
         self.sock = ns.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
-        self.sock.connect((A.INET[family], port))
 
     def send(self, number, dscp, ecn=0):
         tos = dscp << 2 | ecn
@@ -56,7 +56,7 @@ class Flow:
             self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
         else:
             self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
-        self.sock.send(marked(number))
+        self.sock.sendto(marked(number), self.to)
 
     def close(self):
         self.sock.close()
@@ -119,7 +119,7 @@ def test_marks_on_the_wire(gw_with, lab, wire, flow, family, fast_path):
     for name in sent:
         size = (28 if family == 4 else 48) + len(marked(0))
         assert after[name] - before[name] >= 5 * size, name
-    assert (gw.status()["fastpath_packets"] - fast >= 12) == fast_path
+    assert (gw.status()["fastpath_packets"] - fast >= 9) == fast_path
 
 
 def test_a_session_is_classified_by_its_first_packet(gw_with, lab, wire, flow, family):
@@ -132,7 +132,7 @@ def test_a_session_is_classified_by_its_first_packet(gw_with, lab, wire, flow, f
         time.sleep(0.02)
     assert {c for c, _ in classes(sniffer.drain(), family).values()} == {AF11}
     # A new epoch judges anew, by the packet in hand.
-    gw.reload(text(family) + "\n# changed\n[timeouts]\nudp = 299\n")
+    gw.reload(text(family) + "\n[timeouts]\nudp = 299\n")
     for number, dscp in enumerate((AF41, EF)):
         one.send(number, dscp)
         time.sleep(0.02)
