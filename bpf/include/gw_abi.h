@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 3
+#define GW_ABI_VERSION 4
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 64		/* sag_model::DropReason::COUNT */
@@ -25,6 +25,7 @@
 #define GW_METERS 1024
 #define GW_METER_SETS 16384
 #define GW_SET_LINKS 3
+#define GW_REMARK 128		/* in gw_meter_set.remark: there is a DSCP */
 #define GW_UNIT_SHIFT 8		/* meter time: 2^-8 ns */
 #define GW_COST_SHIFT 16	/* bits of a byte's time below that */
 #define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)
@@ -204,7 +205,9 @@ struct gw_meter {
 struct gw_meter_set {
 	__u16 car;
 	__u16 links[GW_SET_LINKS];
-	__u32 overhead;		/* added to the length of every packet */
+	__u16 overhead;		/* added to the length of every packet */
+	__u8 remark;		/* GW_REMARK | DSCP of what passes; 0: it stays as it is */
+	__u8 _pad;
 	__u32 slack;		/* how far the coarse clock may be behind, ns */
 	__u64 window[GW_SET_LINKS];	/* how far ahead a link may be for a packet that borrows */
 	__u64 passed_bytes;

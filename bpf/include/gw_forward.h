@@ -18,6 +18,7 @@ struct gw_order {
 	__u8 flags;
 	__u8 tunnel;
 	__u8 gen;
+	__u8 mark;	/* of what its meters let pass */
 };
 
 static __always_inline struct gw_order gw_order(__u64 word)
@@ -206,13 +207,37 @@ static __always_inline void gw_rewrite_l4(const struct gw_packet *pkt, const str
 	}
 }
 
+/*
+ * A mark of gw_metered(): the upper six bits of the octet. Those of ECN stay (RFC 3168 5).
+ */
+static __always_inline void gw_remark4(struct gw_ip4 *ip, __u8 mark)
+{
+	__u8 tos = mark << 2 | (ip->tos & GW_ECN);
+
+	if (tos == ip->tos)
+		return;
+	/* The upper byte of its word as loaded: what it has less, the checksum has more (RFC 1624). */
+	ip->check = gw_plus_zero(gw_sum_add(ip->check, 0xFFFF + ((__u32)ip->tos << 8) - ((__u32)tos << 8)));
+	ip->tos = tos;
+}
+
+/* Version, traffic class and the head of the flow label are one word. */
+static __always_inline void gw_remark6(struct gw_ip6 *ip, __u8 mark)
+{
+	__u16 *word = (__u16 *)ip;
+
+	*word = (*word & bpf_htons(0xF03F)) | bpf_htons((mark & 0x3F) << 6);
+}
+
 static __always_inline void gw_rewrite4(struct gw_packet *pkt, struct gw_ip4 *ip, const struct gw_shape *s,
-					const struct gw_flow4 *r, __u8 flags)
+					const struct gw_flow4 *r, const struct gw_order *o)
 {
 	/* TTL is the first byte of its word: one less there is one more in the checksum. */
 	__u32 delta = bpf_htons(0x0100);
 
-	if (flags & (GW_FLOW_SNAT | GW_FLOW_DNAT)) {
+	if (unlikely(o->mark))
+		gw_remark4(ip, o->mark);
+	if (o->flags & (GW_FLOW_SNAT | GW_FLOW_DNAT)) {
 		ip->src = r->new_saddr;
 		ip->dst = r->new_daddr;
 		delta += r->l3_delta;
@@ -223,9 +248,11 @@ static __always_inline void gw_rewrite4(struct gw_packet *pkt, struct gw_ip4 *ip
 }
 
 static __always_inline void gw_rewrite6(struct gw_packet *pkt, struct gw_ip6 *ip, const struct gw_shape *s,
-					const struct gw_flow6 *r, __u8 flags)
+					const struct gw_flow6 *r, const struct gw_order *o)
 {
-	if (flags & (GW_FLOW_SNAT | GW_FLOW_DNAT)) {
+	if (unlikely(o->mark))
+		gw_remark6(ip, o->mark);
+	if (o->flags & (GW_FLOW_SNAT | GW_FLOW_DNAT)) {
 		__u64 *addrs = (__u64 *)ip->src;
 		const __u64 *src = (const __u64 *)r->new_saddr, *dst = (const __u64 *)r->new_daddr;
 
@@ -306,7 +333,7 @@ static __always_inline int gw_forward4(struct xdp_md *ctx, struct gw_packet *pkt
 	} else {
 		gw_macs(pkt->data, hop);
 	}
-	gw_rewrite4(pkt, ip, s, r, o->flags);
+	gw_rewrite4(pkt, ip, s, r, o);
 	GW_COUNT_FLOW(r, pkt->stats, s->ip_len);
 	gw_count_tx(pkt, hop);
 	return GW_FORWARD;
@@ -329,7 +356,7 @@ static __always_inline int gw_forward6(struct xdp_md *ctx, struct gw_packet *pkt
 	} else {
 		gw_macs(pkt->data, hop);
 	}
-	gw_rewrite6(pkt, ip, s, r, o->flags);
+	gw_rewrite6(pkt, ip, s, r, o);
 	GW_COUNT_FLOW(r, pkt->stats, s->ip_len);
 	gw_count_tx(pkt, hop);
 	return GW_FORWARD;

@@ -118,6 +118,8 @@ enum {
 	GW_FRAG_OFFSET = 0x1FFF,
 	GW_FRAG_ANY = 0x3FFF,	/* offset or more-fragments */
 
+	GW_ECN = 3,	/* lower bits of the TOS octet */
+
 	GW_DHCP_CLIENT = 68,
 };
 
@@ -132,12 +134,6 @@ static __always_inline int gw_drop(struct gw_packet *pkt, enum gw_drop why)
 {
 	pkt->reason = why;
 	return GW_DROP;
-}
-
-/* 0: there is no reason. */
-static __always_inline int gw_drop_if(struct gw_packet *pkt, __u32 why)
-{
-	return why ? gw_drop(pkt, why) : GW_CONTINUE;
 }
 
 #endif /* GW_PACKET_H */

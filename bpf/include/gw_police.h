@@ -12,6 +12,8 @@
 /*
  * The coarse clock says most of the time that a packet passes, at no cost. It is behind, so it never
  * lets too much pass; where it refuses, the precise one has the last word.
+ *
+ * The mark of a packet that passes (0: none), or minus the reason why it does not.
  */
 __noinline int gw_metered(__u32 no, __u32 ip_len)
 {
@@ -31,7 +33,7 @@ __noinline int gw_metered(__u32 no, __u32 ip_len)
 		verdict = gw_police(&gw_meters, set, bytes, now, slack);
 		if (!verdict) {
 			__sync_fetch_and_add(&set->passed_bytes, bytes);
-			return 0;
+			return set->remark;
 		}
 		now = bpf_ktime_get_ns();
 		slack = 0;
@@ -40,14 +42,14 @@ __noinline int gw_metered(__u32 no, __u32 ip_len)
 		__sync_fetch_and_add(&set->car_dropped_bytes, bytes);
 	else
 		__sync_fetch_and_add(&set->link_dropped_bytes, bytes);
-	return verdict;
+	return -(int)verdict;
 }
 
 /*
- * The same for a set of one rate without a floor, on the way of the many: true if the packet passes by the coarse
- * clock at the first attempt. False leaves everything as it was, and the question to gw_metered().
+ * The same for a set of one rate without a floor, on the way of the many: the mark if the packet passes by the
+ * coarse clock at the first attempt. -1 leaves everything as it was, and the question to gw_metered().
  */
-static __always_inline bool gw_passes_one(__u32 no, __u32 ip_len, struct gw_stats *stats)
+static __always_inline int gw_passes_one(__u32 no, __u32 ip_len, struct gw_stats *stats)
 {
 	struct gw_meter_set *set = bpf_map_lookup_elem(&gw_meter_sets, &no);
 	__u64 at, old, next, rates, bytes;
@@ -55,15 +57,15 @@ static __always_inline bool gw_passes_one(__u32 no, __u32 ip_len, struct gw_stat
 	__u32 only;
 
 	if (!set)
-		return false;
+		return -1;
 	/* The CAR, or the first link, and nothing behind it. */
 	rates = *(__u64 *)&set->car;
 	only = rates & 0xFFFF ?: rates >> 16;
 	if (only > 0xFFFF || (rates & 0xFFFF && rates >> 16))
-		return false;
+		return -1;
 	m = bpf_map_lookup_elem(&gw_meters, &only);
 	if (!m || m->floor_cost)
-		return false;
+		return -1;
 	gw_now(stats);
 	at = stats->nanos << GW_UNIT_SHIFT;
 	bytes = ip_len + set->overhead;
@@ -71,9 +73,20 @@ static __always_inline bool gw_passes_one(__u32 no, __u32 ip_len, struct gw_stat
 	next = gw_after(old, gw_time_of(bytes, m->cost), at + ((__u64)set->slack << GW_UNIT_SHIFT));
 	if (gw_before(at + (rates & 0xFFFF ? m->burst : set->window[0]), next) ||
 	    __sync_val_compare_and_swap(&m->tat, old, next) != old)
-		return false;
+		return -1;
 	__sync_fetch_and_add(&set->passed_bytes, bytes);
-	return true;
+	return set->remark;
+}
+
+/* On the general path. */
+static __always_inline int gw_meter(struct gw_packet *pkt, struct gw_order *o, __u32 ip_len)
+{
+	int mark = gw_metered(o->meter, ip_len);
+
+	if (mark < 0)
+		return gw_drop(pkt, -mark);
+	o->mark = mark;
+	return GW_CONTINUE;
 }
 
 #endif /* GW_POLICE_H */

@@ -110,15 +110,16 @@ static __always_inline int gw_quick_done(const struct gw_quick *q, void *eth)
 	return GW_FORWARD;
 }
 
-/* The last step before the packet is changed: is it within its rates? */
-static __always_inline bool gw_quick_passes(const struct gw_quick *q, int *why)
+/*
+ * The last step before the packet is changed: is it within its rates? The mark that it gets (0: none), or minus the
+ * reason why it is dropped.
+ */
+static __always_inline int gw_quick_meter(const struct gw_quick *q)
 {
 	__u32 set = (__u16)(q->order >> 16);
+	int mark = gw_passes_one(set, q->ip_len, q->stats);
 
-	if (!(q->order & GW_QUICK_METER) || gw_passes_one(set, q->ip_len, q->stats))
-		return true;
-	*why = gw_metered(set, q->ip_len);
-	return !*why;
+	return mark < 0 ? gw_metered(set, q->ip_len) : mark;
 }
 
 /* Over a rate. */
@@ -144,7 +145,7 @@ static __always_inline int gw_quick4(struct xdp_md *ctx, struct gw_quick *q, str
 	__u32 delta = bpf_htons(0x0100);
 	struct gw_key4 key;
 	struct gw_flow4 *r;
-	int why;
+	int mark;
 
 	if ((void *)(l4 + 1) > q->end)
 		return GW_CONTINUE;
@@ -165,8 +166,13 @@ static __always_inline int gw_quick4(struct xdp_md *ctx, struct gw_quick *q, str
 	q->order = GW_READ_ONCE(*gw_u64(&r->nexthop));
 	if (!gw_quick_admit(q))
 		return GW_CONTINUE;
-	if (!gw_quick_passes(q, &why))
-		return gw_quick_drop(q, why);
+	if (q->order & GW_QUICK_METER) {
+		mark = gw_quick_meter(q);
+		if (mark < 0)
+			return gw_quick_drop(q, -mark);
+		if (unlikely(mark))
+			gw_remark4(ip, mark);
+	}
 
 	if (q->order & GW_QUICK_NAT) {
 		*gw_u64(&ip->src) = *gw_u64(&r->new_saddr);
@@ -192,7 +198,7 @@ static __always_inline int gw_quick6(struct xdp_md *ctx, struct gw_quick *q, str
 	struct gw_l4 *l4 = (void *)(ip + 1);
 	struct gw_key6 key;
 	struct gw_flow6 *r;
-	int why;
+	int mark;
 
 	if ((void *)(l4 + 1) > q->end)
 		return GW_CONTINUE;
@@ -215,8 +221,13 @@ static __always_inline int gw_quick6(struct xdp_md *ctx, struct gw_quick *q, str
 	q->order = GW_READ_ONCE(*gw_u64(&r->nexthop));
 	if (q->order & GW_QUICK_NAT || !gw_quick_admit(q))
 		return GW_CONTINUE;
-	if (!gw_quick_passes(q, &why))
-		return gw_quick_drop(q, why);
+	if (q->order & GW_QUICK_METER) {
+		mark = gw_quick_meter(q);
+		if (mark < 0)
+			return gw_quick_drop(q, -mark);
+		if (unlikely(mark))
+			gw_remark6(ip, mark);
+	}
 	ip->hops--;
 	GW_COUNT_FLOW(r, q->stats, q->ip_len);
 	return gw_quick_done(q, eth);

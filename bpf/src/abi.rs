@@ -9,7 +9,7 @@ use sag_model::meter::{Meter, MeterSet};
 use sag_model::{DropReason, PortIdx};
 use std::mem::offset_of;
 
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 pub const QUEUES_PER_DEV: u32 = 64;
 pub const MAX_DEVS: u32 = 64;
 pub const MAX_NEXTHOPS: usize = 65536;
@@ -43,7 +43,7 @@ same_offsets!(types::gw_meter, Meter:
     tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
     floor_burst = floor_burst, id = id);
 same_offsets!(types::gw_meter_set, MeterSet:
-    car = car, links = links, overhead = overhead, slack = slack, window = window,
+    car = car, links = links, overhead = overhead, remark = remark, slack = slack, window = window,
     passed_bytes = passed_bytes, car_dropped_bytes = car_dropped_bytes,
     link_dropped_bytes = link_dropped_bytes);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
@@ -262,6 +262,7 @@ mod tests {
         assert_eq!(c_define("GW_METERS"), METERS as u64);
         assert_eq!(c_define("GW_METER_SETS"), METER_SETS as u64);
         assert_eq!(c_define("GW_SET_LINKS"), SET_LINKS as u64);
+        assert_eq!(c_define("GW_REMARK"), u64::from(REMARK));
         assert_eq!(c_define("GW_UNIT_SHIFT"), u64::from(UNIT_SHIFT));
         assert_eq!(c_define("GW_COST_SHIFT"), u64::from(COST_SHIFT));
         assert_eq!(MAX_DEBT, 16_000_000_000 << UNIT_SHIFT);

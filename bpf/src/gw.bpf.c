@@ -57,7 +57,7 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	else if (verdict == GW_DROP)
 		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
 	if (verdict == GW_CONTINUE && order.flags & GW_FLOW_METER)
-		verdict = gw_drop_if(pkt, gw_metered(order.meter, shape.ip_len));
+		verdict = gw_meter(pkt, &order, shape.ip_len);
 	if (verdict)
 		return verdict;
 	return gw_forward4(ctx, pkt, ip, &shape, r, &order, &hop);
@@ -89,7 +89,7 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 	else if (verdict == GW_DROP)
 		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
 	if (verdict == GW_CONTINUE && order.flags & GW_FLOW_METER)
-		verdict = gw_drop_if(pkt, gw_metered(order.meter, shape.ip_len));
+		verdict = gw_meter(pkt, &order, shape.ip_len);
 	if (verdict)
 		return verdict;
 	return gw_forward6(ctx, pkt, ip, &shape, r, &order, &hop);

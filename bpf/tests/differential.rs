@@ -273,7 +273,11 @@ impl Story<'_> {
             return;
         }
         assert_eq!(run.frame, frame, "{}: not forwarded, not changed", self.at);
-        assert_eq!(moved(&start, &by_xdp, &self.at), None, "{}: not forwarded, not counted", self.at);
+        // A flow that is refused counts what it loses.
+        let counted = moved(&start, &by_xdp, &self.at);
+        let refused = |w: Written| Action::from_word(w.action).act == FlowAct::Drop;
+        let lost = counted.is_none_or(|(_, w)| run.action == XDP_DROP && refused(w));
+        assert!(lost, "{}: not forwarded, not counted: {counted:?}", self.at);
         let at = &self.at;
         match (run.action, run.note) {
             (XDP_REDIRECT, Some(note)) => {

@@ -8,9 +8,10 @@ use common::*;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput};
 use sag_model::flow::*;
 use sag_model::meter::{Meter, MeterSet};
-use sag_model::{DropReason, Nanos, PortIdx, Zone};
+use sag_model::{DropReason, Dscp, Nanos, PortIdx, Zone};
+use sag_packet::checksum;
 use sag_pipeline::qos::meter::{Rate, police, units};
-use sag_pipeline::qos::{Car, MeterBook, MeteredPort, Wanted};
+use sag_pipeline::qos::{Car, Mark, MeterBook, MeteredPort, Wanted};
 use sag_pipeline::testkit::Dice;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -147,8 +148,14 @@ impl Flow {
             zone: Some(if PortIdx(i) == WAN { Zone::Wan } else { Zone::Lan }),
             rate: link.filter(|_| PortIdx(i) == WAN).map(Rate::mbps),
         };
-        let car =
-            Car { id: "c".into(), priority: 1, floor: None, ceiling: Some(Rate::mbps(ceiling)), burst_ms };
+        let car = Car {
+            id: "c".into(),
+            priority: 1,
+            floor: None,
+            ceiling: Some(Rate::mbps(ceiling)),
+            burst_ms,
+            remark: Dscp::new(46),
+        };
         let any = sag_acl::Rule {
             proto: None,
             src: sag_acl::Prefix::ANY,
@@ -175,7 +182,7 @@ impl Flow {
             sport: 1000,
             dport: 53,
         };
-        let set = policy.classify(LAN, WAN, || tuple).set;
+        let set = policy.classify(LAN, WAN, Mark::default(), || tuple).set;
         assert_ne!(set, 0);
         let raw = |a: [u8; 4]| u64::from(u32::from_le_bytes(a));
         let key = Key4 {
@@ -185,7 +192,12 @@ impl Flow {
         let a =
             Action { nexthop: 4, meter: set, act: FlowAct::Forward, flags: FLOW_METER, tunnel: 0, nh_gen: 9 };
         f.install4(2, key, |r| r.action.store(a.to_word(), Relaxed));
-        let frame = v4(HOST, FAR, 17, udp(1000, 53, &[7; 972])).frame(None);
+        let mut frame = v4(HOST, FAR, 17, udp(1000, 53, &[7; 972])).frame(None);
+        // Congestion was met on the way: that stays.
+        frame[15] = 34 << 2 | 3;
+        frame[24..26].fill(0);
+        let check = checksum::finish(checksum::sum(&frame[14..34]));
+        frame[24..26].copy_from_slice(&check.to_ne_bytes());
         Some(Flow { f, frame, book, len: 1000 })
     }
 
@@ -197,6 +209,8 @@ impl Flow {
         let after = self.f.gw.stats(LAN).unwrap();
         if run.action == XDP_REDIRECT {
             assert_eq!(run.note, None);
+            assert_eq!(run.frame[15], 46 << 2 | self.frame[15] & 3, "the mark of the CAR");
+            assert_eq!(checksum::fold(checksum::sum(&run.frame[14..34])), 0xFFFF);
             assert_eq!((after.fast, r.packets.load(Relaxed)), (before.fast + 1, packets + 1));
             return Ok(());
         }

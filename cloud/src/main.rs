@@ -1,5 +1,6 @@
 //! The `sag-cloud` command.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use sag_cloud::proto::server::{App, serve, tls};
+use sag_cloud::proto::time::now_ms;
 use sag_cloud::south::hub;
-use sag_cloud::store::{Backend, Store};
+use sag_cloud::store::{Backend, Store, audit, sqlite_file};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -60,6 +62,26 @@ enum Command {
     /// Manage access keys
     #[command(subcommand)]
     AccessKey(KeyCommand),
+    /// Print the audit log: every changing call, oldest first
+    Audit {
+        #[command(flatten)]
+        db: Database,
+        /// From when: 2026-11-22T05:00:00Z, 2026-11-22, or so long ago: 15m, 2h, 7d
+        #[arg(long)]
+        since: Option<String>,
+        /// An action, such as CreateACL; * stands for any text: 'Create*'
+        #[arg(long, default_value = "")]
+        action: String,
+        /// An account by its name
+        #[arg(long, default_value = "")]
+        account: String,
+        /// The latest so many; 0 is all
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Give a user of an account a policy
     Policy {
         #[arg(long)]
@@ -161,12 +183,34 @@ async fn run(command: Command) -> anyhow::Result<()> {
             serve(app, listener, acceptor, stop_signal()?).await
         }
         Command::AccessKey(k) => keys(k).await,
+        Command::Audit { db, since, action, account, limit, json } => {
+            let since = since.map_or(Ok(0), |s| audit::moment(&s, now_ms())).context("--since")?;
+            // A reader makes no database.
+            if let Some(file) = sqlite_file(&db.db) {
+                anyhow::ensure!(std::path::Path::new(file).exists(), "there is no database {file}");
+            }
+            let query = audit::Query { since, action, account, limit };
+            print_audit(&open(&db, 1).await?.audit(&query).await?, json)
+        }
         Command::Policy { account, user, name, file, db } => {
             let text =
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let document = serde_json::from_str(&text).context("the policy is not JSON")?;
             open(&db, 1).await?.put_policy(&account, &user, &name, &document).await
         }
+    }
+}
+
+fn print_audit(entries: &[audit::Entry], json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let written = entries.iter().try_for_each(|e| match json {
+        true => writeln!(out, "{}", e.json()),
+        false => writeln!(out, "{}", e.line()),
+    });
+    match written.and_then(|()| out.flush()) {
+        // The reader of the pipe has seen enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
     }
 }
 
@@ -203,7 +247,11 @@ async fn keys(command: KeyCommand) -> anyhow::Result<()> {
 fn logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !plain);
     if json { logs.json().init() } else { logs.init() }
 }
 

@@ -7,6 +7,7 @@ use crate::render::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filter::FilterArgs;
 use nat::NatArgs;
+use sag_model::Dscp;
 use sag_model::control::{
     AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionQuery, SessionSort, TopBy, TopGroup,
     TopQuery,
@@ -204,6 +205,9 @@ pub struct ExplainArgs {
     /// TTL or hop limit
     #[arg(long, value_name = "N")]
     ttl: Option<u8>,
+    /// DSCP of the packet: 0..63, or a name such as EF
+    #[arg(long, value_name = "DSCP")]
+    dscp: Option<Dscp>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -327,6 +331,7 @@ impl ExplainArgs {
             dport: port(self.dport, dport, "destination port")?,
             length: self.length,
             ttl: self.ttl,
+            dscp: self.dscp,
         })
     }
 }

@@ -1,8 +1,11 @@
 """CARs, links and time windows on real traffic: rates at the receiver, IP bytes."""
 
+import bisect
 import contextlib
 import re
+import socket
 import subprocess
+import threading
 import time
 from datetime import datetime, timezone
 
@@ -26,10 +29,10 @@ def car(name, priority, floor, ceiling):
     )
 
 
-def policy(priority, port, protocol="udp", extra=""):
+def policy(priority, port, protocol="udp", extra="", last=None):
     return (
         f'[[qos.policy]]\npriority = {priority}\nsource_cidr = "192.0.2.0/24"\ndest_cidr = "0.0.0.0/0"\n'
-        f'ip_protocol = "{protocol}"\nsource_port_range = "-1/-1"\ndest_port_range = "{port}/{port}"\n{extra}'
+        f'ip_protocol = "{protocol}"\nsource_port_range = "-1/-1"\ndest_port_range = "{port}/{last or port}"\n{extra}'
     )
 
 
@@ -160,6 +163,136 @@ def test_two_classes_share_a_link(gw_with, lab, arrivals, blast):
     assert gw.drops()[("0", "link-exceeded")] > 0
     link = [l for l in gw.ctl("qos")["links"] if (l["link"], l["direction"]) == ("port 1", "up")]
     assert link[0]["limit_bps"] == 40_000_000 and link[0]["over_link_bytes"] > 0
+
+
+class Received:
+    """TCP at the receiver: a server on a port, and what came when, in bytes of payload."""
+
+    # IP and TCP header with a time stamp, for each full segment.
+    SEGMENT, HEADERS = 1448, 52
+
+    def __init__(self, ns, port):
+        self.marks = []
+        self.over = False
+        self.server = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.server.bind(("", port))
+        self.server.listen()
+        self.server.settimeout(10)
+        self.thread = threading.Thread(target=self.take)
+        self.thread.start()
+
+    def take(self):
+        total = 0
+        with contextlib.suppress(OSError), self.server.accept()[0] as peer:
+            peer.settimeout(0.2)
+            while not self.over:
+                with contextlib.suppress(TimeoutError):
+                    data = peer.recv(1 << 18)
+                    if not data:
+                        break
+                    total += len(data)
+                    self.marks.append((time.time(), total))
+
+    def mbit(self, since, until):
+        """Mbit/s of IP that came between two moments."""
+        times = [t for t, _ in self.marks]
+        before, after = bisect.bisect_left(times, since), bisect.bisect_left(times, until)
+        if after == 0:
+            return 0.0
+        payload = self.marks[after - 1][1] - (self.marks[before - 1][1] if before else 0)
+        return payload * (1 + self.HEADERS / self.SEGMENT) * 8 / (until - since) / 1e6
+
+    def close(self):
+        self.over = True
+        self.thread.join()
+        self.server.close()
+
+
+class Flood:
+    """A TCP connection (CUBIC) that sends all the time."""
+
+    def __init__(self, ns, address, port):
+        self.sock = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        self.sock.settimeout(5)
+        self.sock.connect((address, port))
+        self.sock.settimeout(0.2)
+        self.over = False
+        self.thread = threading.Thread(target=self.send)
+        self.thread.start()
+
+    def send(self):
+        block = bytes(1 << 16)
+        while not self.over:
+            with contextlib.suppress(TimeoutError):
+                self.sock.send(block)
+
+    def close(self):
+        self.over = True
+        self.thread.join()
+        self.sock.close()
+
+
+@pytest.fixture
+def tcp(lab):
+    """A function: connections from the LAN to a port of the Internet host, by the list of what they receive."""
+    made = []
+
+    def start(port, connections):
+        sinks = []
+        for n in range(connections):
+            sinks.append(Received(lab.inet, port + n))
+            made.append(sinks[-1])
+            made.append(Flood(lab.lan1, A.INET[4], port + n))
+        return lambda since, until: sum(s.mbit(since, until) for s in sinks)
+
+    yield start
+    for one in reversed(made):
+        one.close()
+
+
+def test_two_classes_of_tcp_share_a_link(gw_with, lab, tcp):
+    """The same with CUBIC: floor 8 of 40 for the lower, the rest for the higher."""
+    text = lab_config(
+        extra=qos(
+            car("high", 1, 0, 40), car("low", 5, 8, 40), policy(1, 6201, "tcp", last=6209), policy(5, 6211, "tcp", last=6219)
+        )
+    )
+    gw_with(with_bandwidth(text, 40))
+    low = tcp(6211, 4)
+    time.sleep(1)
+    high = tcp(6201, 4)
+    time.sleep(3)
+    start = time.time()
+    time.sleep(5)
+    now = time.time()
+    got = high(start, now), low(start, now)
+    print(f"high {got[0]:.2f}, low {got[1]:.2f} Mbit/s of 40, floor 8")
+    assert got[1] >= 8 * 0.95
+    assert got[0] >= 32 * 0.90
+    assert sum(got) <= 40 * 1.05
+
+
+def test_tcp_has_its_floor_back_within_100_ms(gw_with, lab, tcp, arrivals, blast):
+    """The owner's UDP comes back to a floor that a TCP class has borrowed."""
+    text = lab_config(
+        extra=qos(car("owner", 1, 20, 20), car("guest", 5, 0, 40), policy(1, 6231), policy(5, 6241, "tcp", last=6249))
+    )
+    gw_with(with_bandwidth(text, 40))
+    owner, guest = arrivals(6231), tcp(6241, 4)
+    time.sleep(3)
+    now = time.time()
+    lent = guest(now - 1.5, now)
+    blast(6231, 25)
+    time.sleep(2)
+    start = owner.times[0]
+    first, later = owner.mbit(start, start + 0.1), owner.mbit(start + 0.1, start + 1.6)
+    after = guest(start + 0.1, start + 1.6)
+    print(f"guest {lent:.1f} Mbit/s before; owner {first:.1f} in the first 100 ms, then {later:.1f}, guest {after:.1f}")
+    assert lent >= 36, "lent while nobody else wants it"
+    assert first >= 19 and later >= 19
+    assert after <= 20 * 1.05
 
 
 def test_what_was_lent_is_back_within_100_ms(gw_with, lab, arrivals, blast):

@@ -275,3 +275,37 @@ def test_wrong_secret(server):
         V1(server.endpoint, (key[0], "wrong"), Record()).call("DescribeRegions")
     # The SDK sees that its own string to sign is right, and names the secret.
     assert e.value.code == "InvalidAccessKeySecret"
+
+
+def test_the_audit_log_is_printed(server, key):
+    client = V1(server.endpoint, key, Record())
+    client.call("CreateACL", Name="audited")
+    with pytest.raises(ApiError):
+        client.call("DeleteACL", AclId="acl-none")
+
+    def audit(*options):
+        out = subprocess.run([BIN, "audit", *server.db, *options], check=True, capture_output=True, text=True).stdout
+        return out.splitlines()
+
+    mine = [e for e in map(json.loads, audit("--json", "--since", "1h", "--limit", "0")) if e["AccessKeyId"] == key[0]]
+    assert [e["Action"] for e in mine][-2:] == ["CreateACL", "DeleteACL"]
+    assert mine[-2]["Code"] == "OK" and mine[-1]["Code"] != "OK"
+    assert mine[-2]["Params"]["Name"] == "audited" and mine[-2]["Source"] == "127.0.0.1"
+    assert not [e for e in mine if e["Action"].startswith("Describe")], "reading calls are not audited"
+    assert len(audit("--action", "CreateACL", "--limit", "1")) == 1
+    assert all(" CreateACL " in line for line in audit("--action", "CreateACL"))
+    assert audit("--since", "2099-01-01") == []
+    wrong = subprocess.run([BIN, "audit", *server.db, "--since", "yesterday"], capture_output=True, text=True)
+    assert wrong.returncode == 1 and "is no time" in wrong.stderr
+
+
+def test_logs_are_plain_where_there_is_no_terminal(tmp_path):
+    """And audit makes no database of its own."""
+    server = Server(tmp_path)
+    send(server, {"Action": "DescribeRegions"})
+    server.stop()
+    log = (tmp_path / "log").read_bytes()
+    assert b"serving" in log and b"\x1b" not in log
+    missing = tmp_path / "none.db"
+    r = subprocess.run([BIN, "audit", "--db", f"sqlite://{missing}"], capture_output=True, text=True)
+    assert r.returncode == 1 and "no database" in r.stderr and not missing.exists()

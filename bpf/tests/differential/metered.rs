@@ -2,7 +2,9 @@
 //! what a packet did to them.
 
 use sag_bpf::Gateway;
+use sag_model::Dscp;
 use sag_model::meter::{Meter, MeterSet};
+use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::meter::units;
 use sag_pipeline::qos::{MeterBook, Rate};
 use sag_pipeline::testkit::*;
@@ -132,8 +134,22 @@ pub fn qos(d: &mut Dice, n: &mut Net) {
     };
     let inside = sag_acl::Prefix::new(u32::from_be_bytes([192, 168, 0, 0]), 16).expect("a prefix");
     n.meter(sag_acl::Rule { proto: Some(17), src: inside, ..any }, "voice");
+    // Some CARs mark what they let pass, some policies ask for a mark.
+    for car in &mut n.qos.cars {
+        car.remark = d.once_in(2).then(|| Dscp::new(d.below(64) as u8)).flatten();
+    }
+    let asked = Dscp::new(d.below(64) as u8).expect("in range");
+    n.meter_marked(any, asked, "bulk");
     n.meter(sag_acl::Rule { dst: inside, ..any }, "bulk");
     if d.once_in(2) {
         n.meter(any, "rest");
     }
+    let any6 = sag_acl::Rule {
+        proto: None,
+        src: sag_acl::Prefix::ANY,
+        dst: sag_acl::Prefix::ANY,
+        sport: sag_acl::PortRange::ANY,
+        dport: sag_acl::PortRange::ANY,
+    };
+    n.qos.v6.push((any6, Verdict { accept: true, slot: d.below(3) as u32 }));
 }

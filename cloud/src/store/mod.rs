@@ -1,6 +1,7 @@
 //! Storage: SQLite or PostgreSQL behind one URL, the same tables and statements on both.
 
 pub mod accounts;
+pub mod audit;
 pub mod objects;
 pub mod schema;
 pub mod secrets;
@@ -135,6 +136,12 @@ impl Store {
     }
 }
 
+/// The file of an SQLite database.
+pub fn sqlite_file(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("sqlite:")?.trim_start_matches("//");
+    rest.split('?').next()
+}
+
 /// Beside the SQLite file unless the caller says otherwise.
 fn key_path(url: &str, backend: Backend, given: Option<&str>) -> anyhow::Result<String> {
     if let Some(path) = given {
@@ -142,8 +149,7 @@ fn key_path(url: &str, backend: Backend, given: Option<&str>) -> anyhow::Result<
     }
     match backend {
         Backend::Sqlite => {
-            let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
-            let path = rest.split('?').next().unwrap_or(rest);
+            let path = sqlite_file(url).unwrap_or_default();
             Ok(format!("{path}.key"))
         }
         Backend::Postgres => anyhow::bail!("PostgreSQL needs --key-file, the same for all processes"),

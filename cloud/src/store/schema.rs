@@ -1,38 +1,39 @@
 //! The tables. A migration is a list of statements that both databases understand; new ones are
 //! appended, old ones never change.
 
-pub const MIGRATIONS: &[&[&str]] = &[&[
-    "CREATE TABLE accounts (
+pub const MIGRATIONS: &[&[&str]] = &[
+    &[
+        "CREATE TABLE accounts (
         uid BIGINT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         created BIGINT NOT NULL)",
-    "CREATE TABLE access_keys (
+        "CREATE TABLE access_keys (
         id TEXT PRIMARY KEY,
         uid BIGINT NOT NULL,
         user_name TEXT NOT NULL,
         secret TEXT NOT NULL,
         status TEXT NOT NULL,
         created BIGINT NOT NULL)",
-    "CREATE TABLE policies (
+        "CREATE TABLE policies (
         uid BIGINT NOT NULL,
         user_name TEXT NOT NULL,
         name TEXT NOT NULL,
         document TEXT NOT NULL,
         PRIMARY KEY (uid, user_name, name))",
-    "CREATE TABLE nonces (
+        "CREATE TABLE nonces (
         key_id TEXT NOT NULL,
         nonce TEXT NOT NULL,
         expires BIGINT NOT NULL,
         PRIMARY KEY (key_id, nonce))",
-    "CREATE INDEX nonces_expires ON nonces (expires)",
-    "CREATE TABLE client_tokens (
+        "CREATE INDEX nonces_expires ON nonces (expires)",
+        "CREATE TABLE client_tokens (
         uid BIGINT NOT NULL,
         action TEXT NOT NULL,
         token TEXT NOT NULL,
         answer TEXT NOT NULL,
         expires BIGINT NOT NULL,
         PRIMARY KEY (uid, action, token))",
-    "CREATE TABLE objects (
+        "CREATE TABLE objects (
         kind TEXT NOT NULL,
         id TEXT NOT NULL,
         uid BIGINT NOT NULL,
@@ -42,16 +43,16 @@ pub const MIGRATIONS: &[&[&str]] = &[&[
         seq BIGINT NOT NULL,
         body TEXT NOT NULL,
         PRIMARY KEY (kind, id))",
-    "CREATE INDEX objects_list ON objects (kind, uid, region, seq)",
-    "CREATE INDEX objects_parent ON objects (kind, parent, seq)",
-    "CREATE TABLE links (
+        "CREATE INDEX objects_list ON objects (kind, uid, region, seq)",
+        "CREATE INDEX objects_parent ON objects (kind, parent, seq)",
+        "CREATE TABLE links (
         kind TEXT NOT NULL,
         a TEXT NOT NULL,
         b TEXT NOT NULL,
         created BIGINT NOT NULL,
         PRIMARY KEY (kind, a, b))",
-    "CREATE INDEX links_back ON links (kind, b)",
-    "CREATE TABLE devices (
+        "CREATE INDEX links_back ON links (kind, b)",
+        "CREATE TABLE devices (
         sn TEXT PRIMARY KEY,
         uid BIGINT NOT NULL,
         sag TEXT NOT NULL,
@@ -62,9 +63,9 @@ pub const MIGRATIONS: &[&[&str]] = &[&[
         seen BIGINT NOT NULL,
         body TEXT NOT NULL,
         report TEXT NOT NULL)",
-    "CREATE INDEX devices_sag ON devices (sag)",
-    "CREATE INDEX devices_changed ON devices (changed)",
-    "CREATE TABLE audit (
+        "CREATE INDEX devices_sag ON devices (sag)",
+        "CREATE INDEX devices_changed ON devices (changed)",
+        "CREATE TABLE audit (
         request_id TEXT PRIMARY KEY,
         at BIGINT NOT NULL,
         uid BIGINT NOT NULL,
@@ -74,5 +75,7 @@ pub const MIGRATIONS: &[&[&str]] = &[&[
         action TEXT NOT NULL,
         params TEXT NOT NULL,
         code TEXT NOT NULL)",
-    "CREATE INDEX audit_at ON audit (uid, at)",
-]];
+        "CREATE INDEX audit_at ON audit (uid, at)",
+    ],
+    &["CREATE INDEX audit_time ON audit (at)"],
+];

@@ -9,11 +9,13 @@
 pub mod config;
 pub mod control;
 pub mod drop;
+pub mod dscp;
 pub mod flow;
 pub mod ids;
 pub mod meter;
 pub mod time;
 
 pub use drop::DropReason;
+pub use dscp::Dscp;
 pub use ids::{MacAddr, PortIdx, Role, VlanId, Zone};
 pub use time::Nanos;

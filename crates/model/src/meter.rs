@@ -7,7 +7,7 @@
 //! rate (virtual scheduling, ITU-T I.371 annex B). A packet passes if that moment is no further ahead
 //! than the burst allows, and moves it on by its own time on that line.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// A unit of meter time is 2^-8 ns.
 pub const UNIT_SHIFT: u32 = 8;
@@ -22,6 +22,9 @@ pub const SET_LINKS: usize = 3;
 /// How far the floors of CARs may push a link ahead, in units (16 s): only floors of more than the
 /// link get there.
 pub const MAX_DEBT: u64 = 16_000_000_000 << UNIT_SHIFT;
+
+/// In [`MeterSet::remark`]: there is a DSCP.
+pub const REMARK: u8 = 0x80;
 
 /// `struct gw_meter`: a rate, or the two rates of a CAR.
 #[repr(C, align(64))]
@@ -51,7 +54,10 @@ pub struct MeterSet {
     /// Meters of the links, the used ones first.
     pub links: [AtomicU16; SET_LINKS],
     /// Bytes added to the length of every packet.
-    pub overhead: AtomicU32,
+    pub overhead: AtomicU16,
+    /// [`REMARK`] and the DSCP that what passes is marked with; 0: it stays as it is.
+    pub remark: AtomicU8,
+    pub pad: AtomicU8,
     /// How far XDP's clock may be behind, in nanoseconds.
     pub slack: AtomicU32,
     /// How far ahead a link may be for a packet that borrows, in units.

@@ -3,6 +3,7 @@
 use crate::checksum;
 use crate::parse::{Family, Parsed};
 use crate::proto::*;
+use sag_model::Dscp;
 use sag_model::ids::MacAddr;
 
 /// A frame inside its buffer: it can grow at the front into the headroom.
@@ -132,9 +133,37 @@ pub fn decrement_ttl(frame: &mut [u8], p: &Parsed) {
     }
 }
 
+/// Marks the packet with a DSCP. The ECN bits stay as they are (RFC 3168 5), the IPv4 header's checksum
+/// follows (RFC 1624).
+#[inline]
+pub fn set_dscp(frame: &mut [u8], p: &Parsed, dscp: Dscp) {
+    let Some(ip) = frame.get_mut(usize::from(p.l3)..) else { return };
+    match p.family {
+        Family::V4 => {
+            let Some(h) = ip.first_chunk_mut::<IPV4_LEN>() else { return };
+            let old = u16::from_ne_bytes([h[0], h[1]]);
+            h[1] = dscp.get() << 2 | h[1] & 3;
+            let new = u16::from_ne_bytes([h[0], h[1]]);
+            if new != old {
+                let check = u16::from_ne_bytes([h[10], h[11]]);
+                let check = checksum::apply(check, checksum::delta16(old, new));
+                h[10..12].copy_from_slice(&check.to_ne_bytes());
+            }
+        }
+        Family::V6 => {
+            if let Some(h) = ip.first_chunk_mut::<2>() {
+                // Version, traffic class and the head of the flow label.
+                let word = u16::from_be_bytes(*h) & 0xF03F | u16::from(dscp.get()) << 6;
+                *h = word.to_be_bytes();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse;
 
     #[test]
     fn link_header_grows_and_shrinks() {
@@ -151,5 +180,43 @@ mod tests {
         assert_eq!(f.set_link(14, 20, &link(5)), Err(NoHeadroom));
         let f = FrameMut::new(&mut buf, 100, 40);
         assert!(f.is_empty());
+    }
+
+    fn parsed(frame: &[u8], ethertype: u16) -> Parsed {
+        match parse::parse(frame, ethertype, 0) {
+            Ok(parse::Seen::Ip(p)) => p,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mark_changes_the_dscp_and_nothing_else() {
+        for tos in 0..=255u8 {
+            for n in 0..64u8 {
+                let dscp = Dscp::new(n).unwrap();
+                let mut v4 =
+                    [0x45, tos, 0, 20, tos, n, 0x40, 0, 64, 253, 0, 0, 192, 0, 2, 1, 198, 51, 100, 7];
+                let sum = checksum::finish(checksum::sum(&v4)).to_ne_bytes();
+                v4[10..12].copy_from_slice(&sum);
+                let mut want = v4;
+                (want[1], want[10], want[11]) = (n << 2 | tos & 3, 0, 0);
+                let sum = checksum::finish(checksum::sum(&want)).to_ne_bytes();
+                want[10..12].copy_from_slice(&sum);
+                let p = parsed(&v4, ETHERTYPE_IPV4);
+                set_dscp(&mut v4, &p, dscp);
+                assert_eq!(v4, want, "{tos:#x} {n}");
+
+                let mut v6 = [0u8; 40];
+                (v6[0], v6[1], v6[2], v6[3]) = (0x60 | tos >> 4, tos << 4 | 0xA, 0xBC, 0xDE);
+                (v6[6], v6[7], v6[8], v6[24]) = (59, 64, 0x20, 0x20);
+                let mut want = v6;
+                let class = n << 2 | tos & 3;
+                (want[0], want[1]) = (0x60 | class >> 4, class << 4 | 0xA);
+                let p = parsed(&v6, ETHERTYPE_IPV6);
+                set_dscp(&mut v6, &p, dscp);
+                assert_eq!(v6, want, "{tos:#x} {n}");
+                assert_eq!(parsed(&v6, ETHERTYPE_IPV6).tos, class);
+            }
+        }
     }
 }

@@ -91,6 +91,8 @@ pub struct View<'f> {
     pub hash: u64,
     /// What an existing session says, if there is one.
     pub session: Known,
+    /// The set of meters that its flow passes, if that was judged in this epoch; 0: none.
+    pub metered: Option<SetNo>,
     /// The zone to which that session's packets in this direction go.
     pub leaves_to: Option<Zone>,
     /// What the session makes of the destination, if it is another one.

@@ -89,6 +89,7 @@ impl QosCompiler {
                     floor: (floor > 0).then(|| Rate(floor * 10_000)),
                     ceiling: ceiling.map(|n| Rate(n * 10_000)),
                     burst_ms: c.burst_ms.into(),
+                    remark: c.remark_dscp,
                 });
             }
             for p in &q.policies {
@@ -103,8 +104,14 @@ impl QosCompiler {
         for (p, slot) in policies {
             let verdict = Verdict { accept: true, slot };
             match compile_tuple(&p.tuple) {
-                Some(FamilyRule::V4(r)) => wanted.v4.push((r, verdict)),
-                Some(FamilyRule::V6(r)) => wanted.v6.push((r, verdict)),
+                Some(FamilyRule::V4(r)) => {
+                    wanted.dscp4.extend(p.dscp.map(|d| (wanted.v4.len(), d)));
+                    wanted.v4.push((r, verdict));
+                }
+                Some(FamilyRule::V6(r)) => {
+                    wanted.dscp6.extend(p.dscp.map(|d| (wanted.v6.len(), d)));
+                    wanted.v6.push((r, verdict));
+                }
                 None => tracing::error!(policy = p.id, "policy mixes address families: left out"),
             }
         }

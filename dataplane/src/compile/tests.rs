@@ -351,7 +351,7 @@ fn time_windows_choose_the_policies_of_the_moment() {
             dport: 2,
         };
         let car = |proto| {
-            let of = policy.classify(PortIdx(0), PortIdx(1), || tuple(proto));
+            let of = policy.classify(PortIdx(0), PortIdx(1), Mark::default(), || tuple(proto));
             assert_ne!(of.set, 0);
             policy.car(of.car.unwrap()).unwrap().to_owned()
         };

@@ -57,6 +57,7 @@ pub fn explain(d: &Daemon, q: &ExplainQuery) -> Result<control::Explain, Error> 
                 sport: Some(way.snat.and_then(|s| s.port).unwrap_or(q.sport)),
                 dport: Some(to.filter(|_| q.dport != 0).map_or(q.dport, |t| t.port)),
                 ttl: Some(q.ttl.unwrap_or(64).saturating_sub(1)),
+                dscp: d.snapshot.qos.remark(way.meters),
                 src_mac: nh.map(|n| n.smac),
                 dst_mac: nh.map(|n| n.dmac),
                 vlan: nh.and_then(|n| VlanId::new(n.vlan)),
@@ -101,11 +102,11 @@ fn build(q: &ExplainQuery, mac: [u8; 6], vlan: u16) -> Option<Vec<u8>> {
         }
         _ => {}
     }
-    let ttl = q.ttl.unwrap_or(64);
+    let (ttl, tos) = (q.ttl.unwrap_or(64), q.dscp.map_or(0, |d| d.get() << 2));
     let mut ip = Vec::with_capacity(header + l4.len());
     match (q.src, q.dst) {
         (IpAddr::V4(s), IpAddr::V4(d)) => {
-            ip.extend_from_slice(&[0x45, 0]);
+            ip.extend_from_slice(&[0x45, tos]);
             ip.extend_from_slice(&((header + l4.len()) as u16).to_be_bytes());
             ip.extend_from_slice(&[0, 0, 0x40, 0, ttl, proto, 0, 0]);
             ip.extend_from_slice(&s.octets());
@@ -114,7 +115,7 @@ fn build(q: &ExplainQuery, mac: [u8; 6], vlan: u16) -> Option<Vec<u8>> {
             ip[10..12].copy_from_slice(&check.to_ne_bytes());
         }
         (IpAddr::V6(s), IpAddr::V6(d)) => {
-            ip.extend_from_slice(&[0x60, 0, 0, 0]);
+            ip.extend_from_slice(&[0x60 | tos >> 4, tos << 4, 0, 0]);
             ip.extend_from_slice(&(l4.len() as u16).to_be_bytes());
             ip.extend_from_slice(&[proto, ttl]);
             ip.extend_from_slice(&s.octets());

@@ -96,6 +96,7 @@ impl Daemon {
                 floor_bps: floor * 10_000,
                 ceiling_bps: ceiling.map(|n| n * 10_000),
                 burst_ms: c.burst_ms,
+                remark_dscp: c.remark_dscp,
                 up: self.measured(&Owner::Car(c.id.clone(), Way::Up)),
                 down: self.measured(&Owner::Car(c.id.clone(), Way::Down)),
             }
@@ -119,6 +120,7 @@ impl Daemon {
                 dest_cidr: p.tuple.dest.to_string(),
                 source_port_range: p.tuple.source_ports.to_string(),
                 dest_port_range: p.tuple.dest_ports.to_string(),
+                dscp: p.dscp,
                 start_time: p.start.map(|t| t.to_string()),
                 end_time: p.end.map(|t| t.to_string()),
                 active: *active,

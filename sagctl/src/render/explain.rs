@@ -39,6 +39,9 @@ fn rewritten(r: &Rewritten) -> String {
     if let Some(ttl) = r.ttl {
         out.push_str(&format!(", TTL {ttl}"));
     }
+    if let Some(dscp) = r.dscp {
+        out.push_str(&format!(", DSCP {dscp}"));
+    }
     if let Some(vlan) = r.vlan {
         out.push_str(&format!(", VLAN {}", vlan.get()));
     }

@@ -87,12 +87,20 @@ fn cars(rows: &[QosCar]) -> Table {
                 bytes(n.passed_bytes).into(),
                 dropped(n.over_ceiling_bytes),
                 dropped(n.over_link_bytes),
-                once(c.limit.clone()).into(),
+                once(limit(c)).into(),
                 once(c.qos.clone()).into(),
             ]);
         }
     }
     table
+}
+
+/// The kind of the limit, and what the CAR marks packets with.
+fn limit(c: &QosCar) -> String {
+    match c.remark_dscp {
+        Some(dscp) => format!("{}, marks {dscp}", c.limit),
+        None => c.limit.clone(),
+    }
 }
 
 fn policies(rows: &[QosPolicy]) -> Table {
@@ -111,10 +119,14 @@ fn policies(rows: &[QosPolicy]) -> Table {
             "-1/-1" => cidr.to_owned(),
             ports => format!("{cidr} {ports}"),
         };
+        let proto = match p.dscp {
+            Some(dscp) => format!("{} {dscp}", p.ip_protocol),
+            None => p.ip_protocol.clone(),
+        };
         table.row([
             p.id.as_str().into(),
             p.car.as_str().into(),
-            p.ip_protocol.as_str().into(),
+            proto.into(),
             side(&p.source_cidr, &p.source_port_range).into(),
             side(&p.dest_cidr, &p.dest_port_range).into(),
             if p.active { "matches" } else { "waits" }.into(),

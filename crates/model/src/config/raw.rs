@@ -148,6 +148,7 @@ raw_table! {
         max_bandwidth_percent: Opt<i64>,
         percent_source_type: Opt<String>,
         burst_ms: Opt<i64>,
+        remark_dscp: Opt<Text>,
     }
 }
 
@@ -162,6 +163,7 @@ raw_table! {
         ip_protocol: Opt<Text>,
         source_port_range: Opt<String>,
         dest_port_range: Opt<String>,
+        dscp: Opt<Text>,
         start_time: Opt<Text>,
         end_time: Opt<Text>,
     }

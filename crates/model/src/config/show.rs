@@ -241,6 +241,7 @@ fn qos_car(c: &QosCar) -> RawQosCar {
         }
     }
     out.burst_ms = number(c.burst_ms);
+    out.remark_dscp = c.remark_dscp.and_then(|d| at(Text(d.to_string())));
     out
 }
 
@@ -255,6 +256,7 @@ fn qos_policy(p: &QosPolicy) -> RawQosPolicy {
         ip_protocol: protocol(&p.tuple),
         source_port_range: text(p.tuple.source_ports),
         dest_port_range: text(p.tuple.dest_ports),
+        dscp: p.dscp.and_then(|d| at(Text(d.to_string()))),
         start_time: p.start.and_then(|t| at(Text(t.to_string()))),
         end_time: p.end.and_then(|t| at(Text(t.to_string()))),
         ..Default::default()

@@ -1,6 +1,7 @@
 //! Spellings of single values: networks, addresses, port ranges, protocols, times, keys.
 
 use super::types::PortRange;
+use crate::Dscp;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
@@ -142,6 +143,16 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("vrrp", 112),
     ("sctp", 132),
 ];
+
+/// A differentiated services code point, by name or number.
+pub(super) fn dscp(text: &str) -> Result<Dscp, Fault> {
+    text.parse().or_else(|_| {
+        fault(
+            format!("{}: is not a DSCP", quote(text)),
+            "write a number from 0 to 63, or a name as \"EF\", \"AF41\", \"CS5\"",
+        )
+    })
+}
 
 /// Name in any case or number; `None` is all protocols. "icmp" means the ICMP of the rule's IP
 /// version.

@@ -1,6 +1,7 @@
 //! `explain`: what would become of a packet, stage by stage.
 
 use super::IpProto;
+use crate::Dscp;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -24,6 +25,9 @@ pub struct ExplainQuery {
     /// Absent: 64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u8>,
+    /// Absent: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
 }
 
 /// Answer to `explain`.
@@ -56,6 +60,8 @@ pub struct Rewritten {
     pub sport: Option<u16>,
     pub dport: Option<u16>,
     pub ttl: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
     pub src_mac: Option<crate::MacAddr>,
     pub dst_mac: Option<crate::MacAddr>,
     pub vlan: Option<crate::VlanId>,

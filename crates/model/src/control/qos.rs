@@ -1,5 +1,6 @@
 //! `qos`: what is ordered against what is measured.
 
+use crate::Dscp;
 use serde::{Deserialize, Serialize};
 
 /// Answer to `qos`. Rates are in bit/s; measured ones are those of the last second.
@@ -53,6 +54,9 @@ pub struct QosCar {
     /// `null`: a percentage of what is unlimited.
     pub ceiling_bps: Option<u64>,
     pub burst_ms: u16,
+    /// What it marks packets with.
+    #[serde(default)]
+    pub remark_dscp: Option<Dscp>,
     pub up: QosCounters,
     pub down: QosCounters,
 }
@@ -71,6 +75,9 @@ pub struct QosPolicy {
     pub dest_cidr: String,
     pub source_port_range: String,
     pub dest_port_range: String,
+    /// `null`: any.
+    #[serde(default)]
+    pub dscp: Option<Dscp>,
     pub start_time: Option<String>,
     pub end_time: Option<String>,
     /// Within its time window.

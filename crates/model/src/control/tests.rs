@@ -1,4 +1,5 @@
 use super::*;
+use crate::Dscp;
 use crate::{DropReason, MacAddr, Role, VlanId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ fn every_request_survives_the_wire() {
         dport: 2,
         length: Some(1400),
         ttl: None,
+        dscp: Dscp::new(46),
     };
     let query = SessionQuery { filter: filter(), sort: SessionSort::Idle, limit: Some(7), count: true };
     let ops = [

@@ -3,7 +3,7 @@
 
 use super::{Dnat, Stage, View};
 use crate::policy::Tuple;
-use crate::qos::SetNo;
+use crate::qos::{Mark, SetNo};
 use crate::snapshot::Snapshot;
 use crate::trace::Tracer;
 use sag_model::PortIdx;
@@ -18,7 +18,8 @@ pub(super) fn qos<T: Tracer>(
     to: PortIdx,
     trace: &mut T,
 ) -> SetNo {
-    let classified = snap.qos.classify(v.ingress, to, || {
+    let mark = Mark { dscp: v.p.tos >> 2, judged: v.metered };
+    let classified = snap.qos.classify(v.ingress, to, mark, || {
         let (sport, dport) = match v.p.l4 {
             L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
             _ => v.p.ports(),
@@ -28,7 +29,10 @@ pub(super) fn qos<T: Tracer>(
     });
     if classified.set != 0 {
         trace.step(Stage::Qos, || match classified.car.and_then(|c| snap.qos.car(c)) {
-            Some(car) => format!("metered by {car}"),
+            Some(car) => match snap.qos.remark(classified.set) {
+                Some(dscp) => format!("metered by {car}, marked {dscp}"),
+                None => format!("metered by {car}"),
+            },
             None => "no policy matched: metered by the link alone".into(),
         });
     }

@@ -2,12 +2,12 @@
 //! one configuration to the next, and from one daemon to the next by the ids in the memory.
 
 use super::meter::{Rate, before, units};
-use super::policy::{QosPolicy, SetNo};
-use crate::policy::{RuleList, Verdict};
+use super::policy::{QosPolicy, Rules, SetNo};
+use crate::policy::Verdict;
 use sag_acl::Rule;
-use sag_model::meter::{METER_SETS, METERS, Meter, MeterSet, SET_LINKS};
-use sag_model::{Nanos, Zone};
-use std::collections::HashMap;
+use sag_model::meter::{METER_SETS, METERS, Meter, MeterSet, REMARK, SET_LINKS};
+use sag_model::{Dscp, Nanos, Zone};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -21,6 +21,8 @@ pub struct Car {
     /// `None`: no ceiling.
     pub ceiling: Option<Rate>,
     pub burst_ms: u64,
+    /// What it marks packets with.
+    pub remark: Option<Dscp>,
 }
 
 /// A port as meters see it.
@@ -43,6 +45,9 @@ pub struct Wanted {
     /// Policies that match at the moment, in the order in which they are tried; slot: index of the CAR.
     pub v4: Vec<(Rule<u32>, Verdict)>,
     pub v6: Vec<(Rule<u128>, Verdict)>,
+    /// Those of `v4` and `v6`, by position, that match packets of one DSCP only.
+    pub dscp4: BTreeMap<usize, Dscp>,
+    pub dscp6: BTreeMap<usize, Dscp>,
     pub link_burst_ms: u64,
     /// Added to the length of every packet.
     pub overhead: u32,
@@ -155,10 +160,9 @@ impl MeterBook {
         let mut b = Build { book: self, wanted, now, ok: true };
         let sets_by_way = b.ways();
         let complete = b.ok;
-        let rules =
-            (!wanted.v4.is_empty() || !wanted.v6.is_empty()).then(|| RuleList::build(&wanted.v4, &wanted.v6));
         let policy = QosPolicy {
-            rules,
+            rules: Rules::build(wanted),
+            car_of: Rules::cars(wanted, &sets_by_way),
             ports: wanted.ports.len(),
             sets_by_way,
             cars: wanted.cars.iter().map(|c| c.id.clone()).collect(),
@@ -302,7 +306,8 @@ impl Build<'_, '_> {
         if key == SetKey::default() {
             return 0;
         }
-        self.set(key, windows)
+        let remark = car.filter(|_| key[0] != 0).and_then(|(c, _)| c.remark);
+        self.set(key, windows, remark.map_or(0, |d| REMARK | d.get()))
     }
 
     /// How many classes go before one, and how many there are. Without a CAR it is after all.
@@ -355,7 +360,7 @@ impl Build<'_, '_> {
         self.book.meters[usize::from(no)].id.load(Relaxed) == 0
     }
 
-    fn set(&mut self, key: SetKey, windows: [u64; SET_LINKS]) -> SetNo {
+    fn set(&mut self, key: SetKey, windows: [u64; SET_LINKS], remark: u8) -> SetNo {
         let known = self.book.by_key.get(&key).copied();
         let free = || {
             let after = self.book.by_key.len() as u16 + 1;
@@ -371,7 +376,8 @@ impl Build<'_, '_> {
         for (word, window) in s.window.iter().zip(windows) {
             word.store(window, Relaxed);
         }
-        s.overhead.store(self.wanted.overhead, Relaxed);
+        s.overhead.store(u16::try_from(self.wanted.overhead).unwrap_or(u16::MAX), Relaxed);
+        s.remark.store(remark, Relaxed);
         s.slack.store(self.wanted.slack, Relaxed);
         if known.is_none() {
             for c in [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes] {

@@ -7,4 +7,4 @@ pub mod policy;
 
 pub use book::{Car, Counted, MeterBook, MeteredPort, Owner, Wanted, Way};
 pub use meter::{Policed, Rate};
-pub use policy::{Classified, QosPolicy, SetNo};
+pub use policy::{Classified, Mark, QosPolicy, SetNo};

@@ -5,11 +5,18 @@
 //! Each direction of a session is classified by itself, by the tuple of its own packets. A CAR and a
 //! link have a meter for each way: `up` is out of the branch, `down` into it. Traffic within the LAN
 //! passes no CAR.
+//!
+//! The DSCP that counts for a flow is that of the packet which classifies it, the first of an epoch:
+//! later packets of the flow stay in the class, whatever they are marked with.
 
+use super::book::Wanted;
 use super::meter::{self, Policed};
-use crate::policy::{RuleList, Tuple};
-use sag_model::meter::{Meter, MeterSet};
-use sag_model::{Nanos, PortIdx};
+use crate::policy::{RuleList, Tuple, Verdict};
+use sag_acl::{Addr, Rule};
+use sag_model::meter::{Meter, MeterSet, REMARK};
+use sag_model::{Dscp, Nanos, PortIdx};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Number of a set of meters; 0: nothing is metered.
 pub type SetNo = u16;
@@ -17,8 +24,9 @@ pub type SetNo = u16;
 /// The compiled QoS of an epoch.
 #[derive(Debug, Default)]
 pub struct QosPolicy {
-    /// Policies in the order in which they are tried; the verdict's slot is the CAR.
-    pub(super) rules: Option<RuleList>,
+    pub(super) rules: Rules,
+    /// The CARs of the sets; empty if no policy asks for a DSCP.
+    pub(super) car_of: HashMap<SetNo, u32>,
     pub(super) ports: usize,
     /// By CAR + 1 (0: none), ingress and egress port.
     pub(super) sets_by_way: Vec<SetNo>,
@@ -26,6 +34,57 @@ pub struct QosPolicy {
     pub(super) cars: Vec<String>,
     pub(super) meters: &'static [Meter],
     pub(super) sets: &'static [MeterSet],
+}
+
+/// The policies in the order in which they are tried; the verdict's slot is the CAR.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    /// For packets of a DSCP that no policy asks for.
+    others: Option<RuleList>,
+    /// One list for each that one asks for.
+    marked: Vec<(u8, RuleList)>,
+}
+
+impl Rules {
+    pub(super) fn build(w: &Wanted) -> Rules {
+        fn of<A: Addr>(
+            rules: &[(Rule<A>, Verdict)],
+            only: &BTreeMap<usize, Dscp>,
+            dscp: Option<Dscp>,
+        ) -> Vec<(Rule<A>, Verdict)> {
+            let fits = |i: usize| only.get(&i).is_none_or(|d| Some(*d) == dscp);
+            rules.iter().enumerate().filter(|(i, _)| fits(*i)).map(|(_, r)| r.clone()).collect()
+        }
+        let list = |dscp| RuleList::build(&of(&w.v4, &w.dscp4, dscp), &of(&w.v6, &w.dscp6, dscp));
+        let asked: BTreeSet<Dscp> = w.dscp4.values().chain(w.dscp6.values()).copied().collect();
+        Rules {
+            others: (w.v4.len() > w.dscp4.len() || w.v6.len() > w.dscp6.len()).then(|| list(None)),
+            marked: asked.into_iter().map(|d| (d.get(), list(Some(d)))).collect(),
+        }
+    }
+
+    /// Which CAR each set has, for flows that stay in their class.
+    pub(super) fn cars(w: &Wanted, sets_by_way: &[SetNo]) -> HashMap<SetNo, u32> {
+        let ways = w.ports.len() * w.ports.len();
+        if ways == 0 || w.dscp4.is_empty() && w.dscp6.is_empty() {
+            return HashMap::new();
+        }
+        let rows = sets_by_way.chunks(ways).skip(1).zip(0..);
+        rows.flat_map(|(row, car)| row.iter().map(move |set| (*set, car))).filter(|(s, _)| *s != 0).collect()
+    }
+
+    fn car(&self, tuple: &Tuple, dscp: u8) -> Option<u32> {
+        let marked = self.marked.iter().find(|(d, _)| *d == dscp).map(|(_, list)| list);
+        marked.or(self.others.as_ref())?.lookup(tuple).map(|v| v.slot)
+    }
+}
+
+/// What is known of a packet's class besides its tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    pub dscp: u8,
+    /// The set of its flow, if that was classified in this epoch.
+    pub judged: Option<SetNo>,
 }
 
 /// What the QoS stage says of a packet.
@@ -38,11 +97,20 @@ pub struct Classified {
 impl QosPolicy {
     /// The CAR and the meters of a packet from port to port.
     #[inline]
-    pub fn classify(&self, from: PortIdx, to: PortIdx, tuple: impl FnOnce() -> Tuple) -> Classified {
+    pub fn classify(
+        &self,
+        from: PortIdx,
+        to: PortIdx,
+        mark: Mark,
+        tuple: impl FnOnce() -> Tuple,
+    ) -> Classified {
         if self.sets_by_way.is_empty() {
             return Classified::default();
         }
-        let car = self.rules.as_ref().and_then(|r| r.lookup(&tuple())).map(|v| v.slot);
+        let car = match mark.judged.filter(|_| !self.car_of.is_empty()) {
+            Some(set) => self.car_of.get(&set).copied(),
+            None => self.rules.car(&tuple(), mark.dscp),
+        };
         let row = car.map_or(0, |c| c as usize + 1);
         let at = (row * self.ports + from.index()) * self.ports + to.index();
         let in_range = from.index() < self.ports && to.index() < self.ports;
@@ -51,7 +119,7 @@ impl QosPolicy {
     }
 
     fn set_has_car(&self, set: SetNo) -> bool {
-        let car = |s: &MeterSet| s.car.load(std::sync::atomic::Ordering::Relaxed) != 0;
+        let car = |s: &MeterSet| s.car.load(Relaxed) != 0;
         set != 0 && self.sets.get(usize::from(set)).is_some_and(car)
     }
 
@@ -63,6 +131,13 @@ impl QosPolicy {
         let policed = meter::police(s, self.meters, len, now.0, 0);
         meter::count(s, len, policed);
         policed
+    }
+
+    /// What the packets that a set lets pass are marked with.
+    #[inline]
+    pub fn remark(&self, set: SetNo) -> Option<Dscp> {
+        let mark = self.sets.get(usize::from(set)).filter(|_| set != 0)?.remark.load(Relaxed);
+        if mark & REMARK != 0 { Dscp::new(mark & !REMARK) } else { None }
     }
 
     /// Id of a CAR by number.

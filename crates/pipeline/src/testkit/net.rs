@@ -12,7 +12,7 @@ use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, 
 use sag_acl::{PortRange, Prefix, Rule};
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::time::Tick;
-use sag_model::{MacAddr, Nanos, Zone};
+use sag_model::{Dscp, MacAddr, Nanos, Zone};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -377,7 +377,7 @@ impl Net {
     pub fn car(&mut self, id: &str, priority: u8, floor: u64, ceiling: u64) -> &mut Net {
         let floor = (floor != 0).then(|| Rate::mbps(floor));
         let ceiling = Some(Rate::mbps(ceiling));
-        self.qos.cars.push(qos::Car { id: id.into(), priority, floor, ceiling, burst_ms: 200 });
+        self.qos.cars.push(qos::Car { id: id.into(), priority, floor, ceiling, burst_ms: 200, remark: None });
         self
     }
 
@@ -386,6 +386,12 @@ impl Net {
         let slot = self.qos.cars.iter().position(|c| c.id == car).expect("a CAR") as u32;
         self.qos.v4.push((rule, Verdict { accept: true, slot }));
         self
+    }
+
+    /// The same for packets of one DSCP.
+    pub fn meter_marked(&mut self, rule: Rule<u32>, dscp: Dscp, car: &str) -> &mut Net {
+        self.qos.dscp4.insert(self.qos.v4.len(), dscp);
+        self.meter(rule, car)
     }
 
     fn qos_policy(&mut self) -> QosPolicy {

@@ -336,11 +336,14 @@ impl Pipeline {
         if !nh.stands_for(action.nh_gen) || s.p.ip_len > nh.mtu() {
             return false;
         }
-        if action.flags & FLOW_METER != 0
-            && let Some(reason) = snap.qos.police(action.meter, s.p.ip_len, now).reason()
-        {
-            *verdict = drop_at(&self.counters, s.ingress, reason);
-            return true;
+        if action.flags & FLOW_METER != 0 {
+            if let Some(reason) = snap.qos.police(action.meter, s.p.ip_len, now).reason() {
+                *verdict = drop_at(&self.counters, s.ingress, reason);
+                return true;
+            }
+            if let Some(dscp) = snap.qos.remark(action.meter) {
+                rewrite::set_dscp(f.bytes_mut(), &s.p, dscp);
+            }
         }
         touch(r, now, s.p.ip_len);
         if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {

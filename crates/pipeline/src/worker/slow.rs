@@ -8,11 +8,14 @@ use crate::fragments::Ports;
 use crate::hold::{self, Arrival};
 use crate::order::{self, Known, Pair, Stop, View, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
+use crate::qos::SetNo;
 use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
-use sag_model::flow::{Action, EPOCH_ASKED, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, RecordNo};
+use sag_model::flow::{
+    Action, EPOCH_ASKED, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
+};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4, Parsed};
@@ -131,6 +134,7 @@ impl Pipeline {
             zone: s.zone,
             hash: s.hash,
             session: known,
+            metered: s.found.and_then(|no| metered(snap, table.record(no))),
             leaves_to: self.leaves_to::<R>(s),
             to,
             to_port,
@@ -237,6 +241,9 @@ impl Pipeline {
         }
         if let Err(reason) = self.translate::<R>(s, found, seen.related, f) {
             return drop_at(&self.counters, s.ingress, reason);
+        }
+        if let Some(dscp) = snap.qos.remark(way.meters) {
+            rewrite::set_dscp(f.bytes_mut(), &s.p, dscp);
         }
         if way.split {
             return self.split(s, &way, &nh, f, emit);
@@ -425,4 +432,12 @@ pub(super) fn hit(snap: &Snapshot, rule: Option<u32>, s: &Slot, now: Nanos) {
     if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
         stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
     }
+}
+
+/// The meters of a flow that was judged in this epoch.
+fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<SetNo> {
+    let current = r.epoch().load(Ordering::Acquire) == snap.epoch;
+    let action = Action::from_word(r.action().load(Ordering::Relaxed));
+    let judged = current && action.act == FlowAct::Forward;
+    judged.then_some(if action.flags & FLOW_METER != 0 { action.meter } else { 0 })
 }

@@ -2,7 +2,8 @@
 //! packets, sessions and books.
 
 use sag_acl::{PortRange, Prefix, Rule};
-use sag_model::DropReason;
+use sag_model::{DropReason, Dscp};
+use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_SYN};
 use sag_pipeline::nat::Behavior;
 use sag_pipeline::qos::{Counted, Owner, Rate, Way};
 use sag_pipeline::testkit::*;
@@ -211,4 +212,97 @@ fn the_bytes_of_fragments_and_errors_count_too() {
         assert!(rig.send(&part).is_tx());
     }
     assert_eq!(up(&rig).passed, 2 * 1020);
+}
+
+fn dscp(n: u8) -> Dscp {
+    Dscp::new(n).expect("in range")
+}
+
+/// `EF` goes to `voice`, everything else to `car`.
+fn by_mark() -> Net {
+    let mut net = Net::branch();
+    net.car("voice", 1, 0, 5).car("car", 2, 0, 5);
+    net.meter_marked(ANY, dscp(46), "voice").meter(ANY, "car");
+    net
+}
+
+fn voice(rig: &Rig) -> u64 {
+    counted(rig, &Owner::Car("voice".into(), Way::Up)).passed
+}
+
+#[test]
+fn a_policy_asks_for_the_mark_of_the_packet_that_opens_the_session() {
+    let mut rig = Rig::new(by_mark());
+    // The ECN bits are none of the mark.
+    for (n, tos) in [(1, 46 << 2), (2, 46 << 2 | 3)] {
+        assert!(rig.send(&out(n).tos(tos)).is_tx());
+    }
+    assert_eq!((voice(&rig), up(&rig).passed), (2 * 1028, 0));
+    assert!(rig.send(&out(3).tos(45 << 2)).is_tx());
+    assert!(rig.send(&out(4)).is_tx());
+    assert_eq!((voice(&rig), up(&rig).passed), (2 * 1028, 2 * 1028));
+    // Each direction has a mark of its own.
+    assert!(rig.send(&back(4).tos(46 << 2)).is_tx());
+    assert_eq!(counted(&rig, &Owner::Car("voice".into(), Way::Down)).passed, 1028);
+    assert!(rig.send(&back(1)).is_tx());
+    assert_eq!(down(&rig).passed, 1028);
+}
+
+#[test]
+fn a_session_stays_in_its_class_until_the_next_epoch() {
+    let mut rig = Rig::new(by_mark());
+    let tcp = |flags, tos| Pkt::tcp(LAN_HOST, WAN_HOST, 7, 80, flags).tos(tos);
+    rig.send(&tcp(TCP_SYN, 46 << 2));
+    let len = voice(&rig);
+    assert_ne!(len, 0);
+    // Segments with SYN, FIN or RST go the long way, the others are established.
+    for flags in [TCP_ACK, TCP_SYN, TCP_FIN | TCP_ACK, TCP_ACK] {
+        assert!(rig.send(&tcp(flags, 0)).is_tx());
+    }
+    assert_eq!((voice(&rig), up(&rig).passed), (5 * len, 0));
+    rig.commit(|_| {});
+    assert!(rig.send(&tcp(TCP_ACK, 0)).is_tx());
+    assert!(rig.send(&tcp(TCP_ACK, 46 << 2)).is_tx());
+    assert_eq!((voice(&rig), up(&rig).passed), (5 * len, 2 * len), "the packet in hand decides");
+}
+
+#[test]
+fn a_policy_with_a_mark_alone_leaves_the_rest_unmetered() {
+    let mut net = Net::branch();
+    net.car("voice", 1, 0, 5).meter_marked(ANY, dscp(46), "voice");
+    let mut rig = Rig::new(net);
+    assert!(rig.send(&out(1)).is_tx() && rig.send(&out(2).tos(46 << 2)).is_tx());
+    assert_eq!(voice(&rig), 1028);
+}
+
+#[test]
+fn what_a_car_lets_pass_is_marked() {
+    let mut net = by_mark();
+    net.qos.cars[0].remark = Some(dscp(10));
+    net.wan_snat(WAN, Behavior::EndpointIndependent, Behavior::AddressDependent);
+    let mut rig = Rig::new(net);
+    let tos = |o: Outcome| {
+        let frame = o.frame().to_vec();
+        let ip = &frame[14..];
+        let mut header = ip[..20].to_vec();
+        (header[10], header[11]) = (0, 0);
+        let sum = header.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
+        let sum = (sum & 0xFFFF) + (sum >> 16);
+        assert_eq!(
+            !(((sum & 0xFFFF) + (sum >> 16)) as u16),
+            u16::from_be_bytes([ip[10], ip[11]]),
+            "checksum"
+        );
+        ip[1]
+    };
+    for _ in 0..3 {
+        // The first opens the session, the others are established.
+        assert_eq!(tos(rig.send(&out(1).tos(46 << 2 | 1))), 10 << 2 | 1);
+        assert_eq!(tos(rig.send(&out(2).tos(12 << 2 | 2))), 12 << 2 | 2, "its CAR marks nothing");
+    }
+    // From one epoch to the next, and 0 is a mark too.
+    rig.commit(|n| n.qos.cars[0].remark = Some(dscp(0)));
+    for _ in 0..2 {
+        assert_eq!(tos(rig.send(&out(1).tos(46 << 2 | 1))), 1);
+    }
 }

@@ -90,3 +90,26 @@ fn percentages_are_of_their_source() {
     let unlimited = Bandwidth::default();
     assert_eq!(c.qos[0].cars[0].limit.hundredths(&unlimited), (0, None));
 }
+
+#[test]
+fn marks_are_numbers_or_names() {
+    let of = |mark: &str, asked: &str| {
+        let policy = format!(
+            "[[qos.policy]]\npriority = 1\nsource_cidr = \"::/0\"\ndest_cidr = \"::/0\"\nip_protocol = \"all\"\n{asked}"
+        );
+        judged("", &[format!("{}{mark}\n", absolute(1, 1, 5)), policy])
+    };
+    let c = of("remark_dscp = 10", "dscp = \"ef\"").expect("accepted").config;
+    let marks = (c.qos[0].cars[0].remark_dscp, c.qos[0].policies[0].dscp);
+    assert_eq!(marks, (crate::Dscp::new(10), crate::Dscp::new(46)));
+    let text = c.to_toml(Secrets::Shown).expect("toml");
+    assert!(text.contains("remark_dscp = \"AF11\"") && text.contains("dscp = \"EF\""), "{text}");
+    let none = of("", "").expect("accepted").config;
+    assert_eq!((none.qos[0].cars[0].remark_dscp, none.qos[0].policies[0].dscp), (None, None));
+    for (mark, asked) in [("remark_dscp = 64", ""), ("", "dscp = -1"), ("", "dscp = \"AF44\"")] {
+        let e = of(mark, asked).expect_err("refused").to_string();
+        assert!(e.contains("is not a DSCP") && e.contains("from 0 to 63"), "{e}");
+    }
+    let changes = c.diff(&none);
+    assert!(!changes.is_empty());
+}

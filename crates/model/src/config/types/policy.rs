@@ -1,6 +1,7 @@
 //! ACLs and QoS.
 
 use super::Policy;
+use crate::Dscp;
 use crate::config::value::Timestamp;
 use ipnet::IpNet;
 use std::fmt;
@@ -125,6 +126,8 @@ pub struct QosCar {
     pub limit: CarLimit,
     /// What the CAR lets pass at once, in milliseconds of its rates.
     pub burst_ms: u16,
+    /// What the packets that it lets pass are marked with; `None`: they stay as they are.
+    pub remark_dscp: Option<Dscp>,
 }
 
 /// The least time after which Linux TCP sends again what was lost, in milliseconds (RFC 6298 with a
@@ -171,6 +174,8 @@ pub struct QosPolicy {
     /// Priority of the CAR (of the same QoS) that meters what matches.
     pub priority: u8,
     pub tuple: FiveTuple,
+    /// `None`: any.
+    pub dscp: Option<Dscp>,
     /// First moment at which the policy matches.
     pub start: Option<Timestamp>,
     /// First moment at which it no longer does.

@@ -153,6 +153,7 @@ fn car(
             format!("write {TCP_WAIT_MS} at least; {BURST_MS} is the default"),
         );
     }
+    let remark_dscp = s.maybe("remark_dscp", &raw.remark_dscp, "InvalidParameter", |t| value::dscp(&t.0));
     Some(QosCar {
         id: id?,
         name: name?,
@@ -160,6 +161,7 @@ fn car(
         priority: priority?,
         limit: limit?,
         burst_ms: burst_ms?,
+        remark_dscp: remark_dscp?,
     })
 }
 
@@ -282,6 +284,7 @@ fn policy(
         dest_ports: &raw.dest_port_range,
     };
     let tuple = five_tuple(s, &fields, &POLICY_CODES);
+    let dscp = s.maybe("dscp", &raw.dscp, "InvalidParameter", |t| value::dscp(&t.0));
     let start =
         s.maybe("start_time", &raw.start_time, "InvalidParameter.StartTime", |t| value::timestamp(&t.0));
     let end = s.maybe("end_time", &raw.end_time, "InvalidParameter.EndTime", |t| value::timestamp(&t.0));
@@ -297,6 +300,7 @@ fn policy(
         description: description?,
         priority: priority?,
         tuple: tuple?,
+        dscp: dscp?,
         start: start?,
         end: end?,
     })

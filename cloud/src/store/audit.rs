@@ -1,0 +1,217 @@
+//! The audit log: who changed what, from where, with what result.
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use sqlx::Row as _;
+
+use super::Store;
+use crate::api::validate::parse_time;
+use crate::proto::time::stamp;
+
+/// What a query of the audit log asks for. Empty text and 0 leave a condition out.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Milliseconds since 1970.
+    pub since: i64,
+    /// An action; `*` stands for any text.
+    pub action: String,
+    /// The name of an account.
+    pub account: String,
+    /// The latest so many.
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Milliseconds since 1970.
+    pub at: i64,
+    pub request_id: String,
+    pub account: String,
+    pub user: String,
+    pub key_id: String,
+    pub source: String,
+    pub action: String,
+    pub params: Value,
+    pub code: String,
+}
+
+impl Entry {
+    /// One line of text; parameters are last, because they may be long.
+    pub fn line(&self) -> String {
+        let who = match self.user.as_str() {
+            "" => self.account.clone(),
+            user => format!("{}/{user}", self.account),
+        };
+        format!(
+            "{}  {who}  {}  {}  {}  {}  {}  {}",
+            stamp(self.at),
+            self.key_id,
+            self.source,
+            self.action,
+            self.code,
+            self.request_id,
+            self.params
+        )
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "Time": stamp(self.at).replace(' ', "T") + "Z",
+            "TimeMs": self.at,
+            "RequestId": self.request_id,
+            "Account": self.account,
+            "User": self.user,
+            "AccessKeyId": self.key_id,
+            "Source": self.source,
+            "Action": self.action,
+            "Params": self.params,
+            "Code": self.code,
+        })
+    }
+}
+
+/// A moment as people write it, in milliseconds since 1970: `2026-11-22T05:00:00Z`, `2026-11-22`, or so long before
+/// `now`: `90s`, `15m`, `2h`, `7d`.
+pub fn moment(text: &str, now: i64) -> anyhow::Result<i64> {
+    let wrong = || {
+        format!(
+            "{text:?} is no time: use 2026-11-22T05:00:00Z, 2026-11-22, or a duration such as 15m, 2h, 7d"
+        )
+    };
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1_000,
+        Some(b'm') => 60_000,
+        Some(b'h') => 3_600_000,
+        Some(b'd') => 86_400_000,
+        _ => {
+            let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+            return parse_time(&full).map(|s| s * 1000).with_context(wrong);
+        }
+    };
+    let count: u32 = text[..text.len() - 1].parse().ok().with_context(wrong)?;
+    Ok(now.saturating_sub(i64::from(count) * unit))
+}
+
+/// `Create*` as a pattern of LIKE, with `\` as its escape.
+fn like(pattern: &str) -> String {
+    if pattern.is_empty() {
+        return "%".into();
+    }
+    let mut out = String::with_capacity(pattern.len());
+    for c in pattern.chars() {
+        match c {
+            '*' => out.push('%'),
+            '%' | '_' | '\\' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+impl Store {
+    /// The latest entries that fit, oldest first.
+    pub async fn audit(&self, query: &Query) -> anyhow::Result<Vec<Entry>> {
+        let rows = sqlx::query(
+            "SELECT l.at, l.request_id, COALESCE(a.name, ''), l.user_name, l.key_id, l.source, l.action,
+                    l.params, l.code
+             FROM audit l LEFT JOIN accounts a ON a.uid = l.uid
+             WHERE l.at >= $1 AND l.action LIKE $2 ESCAPE '\\' AND ($3 = '' OR a.name = $3)
+             ORDER BY l.at DESC, l.request_id LIMIT $4",
+        )
+        .bind(query.since)
+        .bind(like(&query.action))
+        .bind(query.account.clone())
+        .bind(if query.limit == 0 { i64::MAX } else { i64::from(query.limit) })
+        .fetch_all(&self.pool)
+        .await?;
+        let mut entries = rows
+            .iter()
+            .map(|r| {
+                Ok(Entry {
+                    at: r.try_get(0)?,
+                    request_id: r.try_get(1)?,
+                    account: r.try_get(2)?,
+                    user: r.try_get(3)?,
+                    key_id: r.try_get(4)?,
+                    source: r.try_get(5)?,
+                    action: r.try_get(6)?,
+                    params: serde_json::from_str(r.try_get::<&str, _>(7)?)?,
+                    code: r.try_get(8)?,
+                })
+            })
+            .collect::<anyhow::Result<Vec<Entry>>>()?;
+        entries.reverse();
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn fill(store: &Store) {
+        let mut tx = store.write().await.expect("begins");
+        for (i, action) in ["CreateACL", "CreateQos", "DeleteACL", "CreateACL"].into_iter().enumerate() {
+            sqlx::query(
+                "INSERT INTO audit (request_id, at, uid, user_name, key_id, source, action, params, code)
+                 SELECT $1, $2, uid, '', 'k', '192.0.2.1', $3, '{\"Name\":\"x\"}', 'OK' FROM accounts
+                 WHERE name = $4",
+            )
+            .bind(format!("r{i}"))
+            .bind(1000 * i as i64)
+            .bind(action)
+            .bind(if i == 2 { "other" } else { "main" })
+            .execute(tx.conn())
+            .await
+            .expect("writes");
+        }
+        tx.commit().await.expect("commits");
+    }
+
+    #[tokio::test]
+    async fn the_log_is_asked_by_time_action_and_account() {
+        let dir = tempfile::tempdir().expect("dir");
+        let url = format!("sqlite://{}/t.db", dir.path().display());
+        let store = Store::open(&url, None, 2).await.expect("opens");
+        for name in ["main", "other"] {
+            store.create_key(name, "").await.expect("makes");
+        }
+        fill(&store).await;
+        let ids = async |query: Query| -> Vec<String> {
+            store.audit(&query).await.expect("reads").into_iter().map(|e| e.request_id).collect()
+        };
+        assert_eq!(ids(Query::default()).await, ["r0", "r1", "r2", "r3"]);
+        assert_eq!(
+            ids(Query { limit: 2, ..Query::default() }).await,
+            ["r2", "r3"],
+            "the latest, oldest first"
+        );
+        assert_eq!(ids(Query { since: 1000, ..Query::default() }).await, ["r1", "r2", "r3"]);
+        let action = |a: &str| Query { action: a.into(), ..Query::default() };
+        assert_eq!(ids(action("CreateACL")).await, ["r0", "r3"]);
+        assert_eq!(ids(action("Create*")).await, ["r0", "r1", "r3"]);
+        assert_eq!(ids(action("Create_CL")).await, [""; 0], "no wildcards but the star");
+        let account = |a: &str| Query { account: a.into(), ..Query::default() };
+        assert_eq!(ids(account("other")).await, ["r2"]);
+        assert_eq!(ids(account("o*")).await, [""; 0]);
+        let entry = &store.audit(&action("DeleteACL")).await.expect("reads")[0];
+        assert_eq!(
+            entry.line(),
+            "1970-01-01 00:00:02  other  k  192.0.2.1  DeleteACL  OK  r2  {\"Name\":\"x\"}"
+        );
+        assert_eq!(entry.json()["Time"], "1970-01-01T00:00:02Z");
+        assert_eq!(entry.json()["Params"]["Name"], "x");
+    }
+
+    #[test]
+    fn moments() {
+        let now = 1_795_323_600_000;
+        assert_eq!(moment("2026-11-22T05:00:00Z", 0).ok(), Some(now));
+        assert_eq!(moment("2026-11-22", 0).ok(), Some(now - 5 * 3_600_000));
+        assert_eq!(moment("2h", now).ok(), Some(now - 7_200_000));
+        assert_eq!(moment("7d", now).ok(), Some(now - 7 * 86_400_000));
+        for bad in ["", "h", "yesterday", "-1h", "1w", "2026-13-01", "é"] {
+            assert!(moment(bad, now).is_err(), "{bad}");
+        }
+    }
+}

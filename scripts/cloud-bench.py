@@ -1,0 +1,278 @@
+#!/usr/bin/python3
+"""Whether sag-cloud keeps what it promises: latency, reads on a core, memory of waiting agents.
+
+A server of its own over SQLite with 1,000 gateways, each with an ACL of 100 rules. Printed as a table of
+target, measured, verdict, and written to target/bench/cloud.json; the exit code is 1 if a target is missed.
+
+  latency   median of each describe call, one after the other on one connection
+  reads     signed calls answered for each second of processor time that the server used
+  polls     resident memory of the server while 1,000 agents wait for a change
+
+usage: scripts/cloud-bench.py [--gateways N] [--rules N] [--seconds N]
+Needs Python only; the release binary, or SAG_CLOUD_BIN. No root.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "sdk"))
+
+from wire import signed  # noqa: E402  pylint: disable=wrong-import-position
+
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+BIN = os.environ.get("SAG_CLOUD_BIN", str(TARGET / "release" / "sag-cloud"))
+LATENCY_MS, READS, POLLS_MB = 5.0, 2000, 200
+ORDER = dict(
+    Period=1, AutoPay="false", ReceiverCountry="China", ReceiverState="Zhejiang", ReceiverCity="Hangzhou",
+    ReceiverDistrict="Xihu", ReceiverTown="Zhuantang", ReceiverZip="310000", ReceiverMobile="18800000000",
+    ReceiverName="Li", ReceiverEmail="li@example.com", BuyerMessage="none", ReceiverAddress="1",
+    ChargeType="PREPAY", HardWareSpec="sag-vcpe", MaxBandWidth=50, HaType="warm_backup", Description="bench",
+)
+RULE = dict(
+    DestCidr="10.0.0.0/8", SourceCidr="192.168.0.0/16", DestPortRange="-1/-1", SourcePortRange="-1/-1",
+    Direction="in", IpProtocol="tcp", Policy="drop",
+)
+
+
+class Server:
+    def __init__(self, folder):
+        self.db = f"sqlite://{folder}/cloud.db"
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        out = subprocess.run(
+            [BIN, "access-key", "create", "--name", "bench", "--db", self.db],
+            check=True, capture_output=True, text=True,
+        ).stdout
+        rows = dict(line.split(": ") for line in out.splitlines())
+        self.key = rows["AccessKeyId"], rows["AccessKeySecret"]
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [BIN, "serve", "--listen", f"127.0.0.1:{self.port}", "--db", self.db, "--rate-limit", "0"],
+            env={**os.environ, "RUST_LOG": "warn"},
+        )
+        for _ in range(200):
+            try:
+                http.client.HTTPConnection("127.0.0.1", self.port, timeout=2).request("GET", "/readyz")
+                return
+            except OSError:
+                time.sleep(0.05)
+        sys.exit("the server does not become ready")
+
+    def stop(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
+            self.process = None
+
+    def cpu(self):
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mb(self):
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        return 0.0
+
+    def client(self):
+        return Client(self)
+
+
+class Client:
+    """Signed calls of version 1.0 over one connection."""
+
+    def __init__(self, server):
+        self.key = server.key
+        self.conn = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+    def query(self, action, **params):
+        return "/?" + urllib.parse.urlencode(signed(self.key, "GET", action, **params))
+
+    def send(self, query):
+        self.conn.request("GET", query)
+        answer = self.conn.getresponse()
+        return answer.status, answer.read()
+
+    def call(self, action, **params):
+        status, body = self.send(self.query(action, **params))
+        if status != 200:
+            sys.exit(f"{action}: {status} {body.decode()}")
+        return json.loads(body)
+
+
+def fill(server, folder, gateways, rules):
+    """Gateways and ACLs by the API; the rules of the first ACL too, and from there copies of them."""
+    client, out = server.client(), []
+    for n in range(gateways):
+        sag = client.call("CreateSmartAccessGateway", **ORDER, Name=f"gw-{n}")["SmartAGId"]
+        client.call("ActivateSmartAccessGateway", SmartAGId=sag)
+        acl = client.call("CreateACL", Name=f"acl-{n}")["AclId"]
+        client.call("AssociateACL", SmartAGId=sag, AclId=acl)
+        if n == 0:
+            for i in range(rules):
+                client.call("AddACLRule", AclId=acl, Priority=i % 100 + 1, **RULE)
+        row = client.call("DescribeSmartAccessGatewayAttribute", SmartAGId=sag)
+        out.append((sag, row["Devices"]["Device"][0]["SerialNumber"], acl))
+    server.stop()
+    db = sqlite3.connect(f"{folder}/cloud.db")
+    first = out[0][2]
+    rows = db.execute(
+        "SELECT kind, id, uid, region, name, seq, body FROM objects WHERE parent = ?", (first,)
+    ).fetchall()
+    assert len(rows) == rules, f"{len(rows)} rows of the first ACL, not {rules}"
+    copies = []
+    for _, _, acl in out[1:]:
+        for kind, ident, uid, region, name, seq, body in rows:
+            new = ident.split("-")[0] + "-" + uuid.uuid4().hex[:18]
+            copies.append((kind, new, uid, region, acl, name, seq, body.replace(ident, new).replace(first, acl)))
+    columns = "kind, id, uid, region, parent, name, seq, body"
+    db.executemany(f"INSERT INTO objects ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", copies)
+    db.commit()
+    db.close()
+    server.start()
+    return out
+
+
+def describe_calls(gateways):
+    sag, sn, acl = gateways[len(gateways) // 2]
+    return {
+        "DescribeSmartAccessGateways": dict(PageSize=50),
+        "DescribeSmartAccessGatewayAttribute": dict(SmartAGId=sag),
+        "DescribeACLs": dict(PageSize=50),
+        "DescribeACLAttribute": dict(AclId=acl, PageSize=50),
+        "DescribeSagPortList": dict(SmartAGId=sag, SmartAGSn=sn),
+        "DescribeSagWanSnat": dict(SmartAGId=sag, SmartAGSn=sn),
+        "DescribeRegions": {},
+    }
+
+
+def latency(server, gateways):
+    client, out = server.client(), {}
+    for action, params in describe_calls(gateways).items():
+        times = []
+        for _ in range(200):
+            query = client.query(action, **params)
+            start = time.perf_counter()
+            status, body = client.send(query)
+            times.append((time.perf_counter() - start) * 1000)
+            assert status == 200, body
+        out[action] = statistics.median(times)
+    return out
+
+
+def reads(server, gateways, seconds):
+    """Calls of each kind for a second of the server's processor time, from four clients at once."""
+    out = {}
+    kinds = {
+        "one gateway": ("DescribeSmartAccessGatewayAttribute", lambda n: dict(SmartAGId=gateways[n][0])),
+        "regions": ("DescribeRegions", lambda n: {}),
+    }
+    for name, (action, params) in kinds.items():
+        over, counts = threading.Event(), [0] * 4
+
+        def run(i):
+            client, n = server.client(), i
+            while not over.is_set():
+                client.call(action, **params(n % len(gateways)))
+                n += 1
+                counts[i] += 1
+
+        before = server.cpu()
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
+        for t in threads:
+            t.start()
+        time.sleep(seconds)
+        over.set()
+        for t in threads:
+            t.join()
+        out[name] = sum(counts) / (server.cpu() - before)
+    return out
+
+
+def polls(server, gateways):
+    """Resident memory with every agent waiting for a change that does not come."""
+    client = server.client()
+    before, selector, socks = server.resident_mb(), selectors.DefaultSelector(), []
+    for sag, sn, _ in gateways:
+        revision = client.call("PullSmartAGConfig", SmartAGId=sag, SmartAGSn=sn, Revision=0)["Revision"]
+        query = client.query("PullSmartAGConfig", SmartAGId=sag, SmartAGSn=sn, Revision=revision, Wait=45)
+        s = socket.create_connection(("127.0.0.1", server.port))
+        s.sendall(f"GET {query} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        selector.register(s, selectors.EVENT_READ)
+        socks.append(s)
+    time.sleep(1)
+    answered = len(selector.select(0))
+    metrics = client.send("/metrics")[1].decode().splitlines()
+    waiting = [line.split()[1] for line in metrics if line.startswith("sag_cloud_long_polls")]
+    assert waiting == [str(len(gateways))], f"{waiting} polls wait"
+    after = server.resident_mb()
+    for s in socks:
+        s.close()
+    assert answered == 0, f"{answered} polls were answered at once"
+    return before, after
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gateways", type=int, default=1000)
+    parser.add_argument("--rules", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement of reads")
+    args = parser.parse_args()
+    if not os.access(BIN, os.X_OK):
+        sys.exit(f"{BIN} is not built (cargo build --release -p sag-cloud), or set SAG_CLOUD_BIN")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+    with tempfile.TemporaryDirectory(prefix="cloud-bench-") as folder:
+        server = Server(folder)
+        try:
+            server.start()
+            start = time.monotonic()
+            gateways = fill(server, folder, args.gateways, args.rules)
+            print(f"{len(gateways)} gateways with {args.rules} rules each, made in {time.monotonic() - start:.0f} s")
+            rows = [
+                (f"{action}, median", f"< {LATENCY_MS:.0f} ms", f"{ms:.2f} ms", ms < LATENCY_MS)
+                for action, ms in latency(server, gateways).items()
+            ]
+            rows += [
+                (f"signed reads a processor second, {name}", f"> {READS}", f"{n:.0f}", n > READS)
+                for name, n in reads(server, gateways, args.seconds).items()
+            ]
+            before, after = polls(server, gateways)
+            what = f"memory with {len(gateways)} waiting agents (before: {before:.0f} MB)"
+            rows.append((what, f"< {POLLS_MB} MB", f"{after:.0f} MB", after < POLLS_MB))
+        finally:
+            server.stop()
+    width = max(len(r[0]) for r in rows)
+    print(f"{'what':{width}}  {'target':>9}  {'measured':>9}  verdict")
+    for what, target, measured, good in rows:
+        print(f"{what:{width}}  {target:>9}  {measured:>9}  {'ok' if good else 'MISSED'}")
+    report = TARGET / "bench" / "cloud.json"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    keys = ("what", "target", "measured", "good")
+    report.write_text(json.dumps([dict(zip(keys, r)) for r in rows], indent=1) + "\n")
+    return 0 if all(r[3] for r in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
