@@ -140,7 +140,7 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, muted, name, outer, family, tm
     far, near = wire.sniffer(lab.inet, "eth0"), wire.sniffer(lab.lan1, "eth0")
     net = IP(src=A.LAN1[4], dst=FAR[4]) if family == 4 else IPv6(src=A.LAN1[6], dst=FAR[6])
     link = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
-    caught = []
+    caught, numbers = [], []
     for n in range(3):
         wire.sender(lab.lan1, "eth0").send(link / net / UDP(sport=1111, dport=2222) / Raw(marked(n)))
         out = far.until(lambda p, n=n: mark_of(bytes(p)) == n)
@@ -154,7 +154,8 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, muted, name, outer, family, tm
             assert gre.proto == (0x0800 if family == 4 else 0x86DD)
             assert (gre.key_present, gre.chksum_present, gre.seqnum_present) == ((1, 1, 1) if keys else (0, 0, 0))
             if keys:
-                assert gre.key == 7 and gre.seqence_number == n
+                numbers.append(gre.seqence_number)
+                assert gre.key == 7 and numbers == [numbers[0] + i for i in range(n + 1)]
     if shutil.which("tshark"):
         path = tmp_path / "sent.pcap"
         wrpcap(str(path), caught)

@@ -148,7 +148,7 @@ def tunnels(gateway):
     return {t["name"]: t for t in gateway.ctl("tunnels")["tunnels"]}
 
 
-def sweep(src, dst, family, sizes, dont_fragment, tries=3):
+def sweep(src, dst, family, sizes, dont_fragment, tries=6):
     """UDP of each size (IP bytes) from host to host and back: {size: "echoed", "told" or "lost"}.
 
     "told": the sender was refused by its own host, which an ICMP error has told the MTU.
