@@ -284,9 +284,9 @@ def test_established_flows_stay_in_xdp(through, far, lab):
     """Neither end hands packets of an established flow to a worker."""
     gw = through("vxlan", 4)
     assert lab.lan1.ping(FAR[4], count=3) == 3
-    before = {n: (p["fastpath_packets"], p["punted_packets"]) for n, p in gw.ports().items()}
+    before = {n: (p["fast"], p["punted"]) for n, p in gw.ports().items()}
     got = iperf(lab.lan1, far.site, FAR[4], seconds=1)
-    after = {n: (p["fastpath_packets"], p["punted_packets"]) for n, p in gw.ports().items()}
+    after = {n: (p["fast"], p["punted"]) for n, p in gw.ports().items()}
     for port in ("0", "1"):
         fast, punted = (after[port][i] - before[port][i] for i in (0, 1))
         assert fast > 100 and punted < fast / 20, (port, fast, punted, got)
