@@ -30,12 +30,10 @@ pub fn path(snap: &Snapshot, remote: IpAddr, hash: u64) -> Option<Path> {
 /// A router on the way says that an outer packet was too big (RFC 1191, RFC 8201). Believed if it
 /// quotes a packet that the tunnel could have sent.
 pub fn hear_of_path(snap: &Snapshot, p: &Parsed, frame: &[u8], now: Nanos) {
-    let too_big = match (p.family, p.l4) {
-        (Family::V4, L4::IcmpError { kind: 3, code: 4 }) | (Family::V6, L4::IcmpError { kind: 2, .. }) => {
-            true
-        }
-        _ => false,
-    };
+    let too_big = matches!(
+        (p.family, p.l4),
+        (Family::V4, L4::IcmpError { kind: 3, code: 4 }) | (Family::V6, L4::IcmpError { kind: 2, .. })
+    );
     let at = usize::from(p.l4_at);
     let end = usize::from(p.l3) + usize::from(p.ip_len);
     if let (true, Some(message)) = (too_big, frame.get(at..end))

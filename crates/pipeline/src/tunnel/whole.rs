@@ -87,8 +87,8 @@ impl Wholes {
 
     /// Gives up one that has waited too long, if there is one.
     pub fn overdue(&mut self, now: Nanos) -> Option<GivenUp> {
-        let late = |p: &&mut Place| p.key.is_some() && now - p.since > PATIENCE;
-        let at = self.places.iter_mut().position(|mut p| late(&&mut p))?;
+        let late = |p: &Place| p.key.is_some() && now - p.since > PATIENCE;
+        let at = self.places.iter().position(late)?;
         Some(self.give_up(at))
     }
 
