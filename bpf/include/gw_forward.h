@@ -149,7 +149,8 @@ static __always_inline int gw_judge(struct xdp_md *ctx, struct gw_packet *pkt, c
 
 	if (unlikely(pkt->punt != GW_PUNT_MISS))
 		return GW_WORKER;
-	if (unlikely(was != now) && !gw_by_old_verdict(ctx, pkt, epoch, last_seen, was, now))
+	/* Flows through tunnels that may go by the old verdict did not come here. */
+	if (unlikely(was != now) && (o->tunnel || !gw_by_old_verdict(ctx, pkt, epoch, last_seen, was, now)))
 		return gw_worker(pkt, GW_PUNT_EPOCH);
 	/* Tunnels are not executed here: their flows go to the worker. */
 	if (unlikely(o->flags & GW_FLOW_PUNT_ALL || o->tunnel))

@@ -307,7 +307,8 @@ pub struct ControlBlock {
     pub ask_window: AtomicU32,
     pub epoch_since: AtomicU32,
     pub nexthops_from: AtomicU32,
-    pub pad: AtomicU32,
+    /// How many tunnels there are.
+    pub tunnels: AtomicU32,
 }
 
 impl FlowRecord4 {

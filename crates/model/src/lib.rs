@@ -14,6 +14,7 @@ pub mod flow;
 pub mod ids;
 pub mod meter;
 pub mod time;
+pub mod tunnel;
 
 pub use drop::DropReason;
 pub use dscp::Dscp;

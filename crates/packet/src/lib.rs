@@ -7,7 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod ecn;
+pub mod encap;
 pub mod icmp;
+pub mod inside;
+pub mod mss;
 pub mod parse;
 pub mod proto;
 pub mod rewrite;

@@ -1,6 +1,5 @@
 use super::*;
 use sag_model::config;
-use sag_model::flow::NH_VALID;
 use sag_model::ids::Zone;
 use sag_model::{MacAddr, PortIdx};
 use sag_pipeline::policy::{Judged, Tuple};
@@ -351,7 +350,8 @@ fn time_windows_choose_the_policies_of_the_moment() {
             dport: 2,
         };
         let car = |proto| {
-            let of = policy.classify(PortIdx(0), PortIdx(1), Mark::default(), || tuple(proto));
+            let of =
+                policy.classify(PortIdx(0), PortIdx(1), sag_pipeline::qos::Mark::default(), || tuple(proto));
             assert_ne!(of.set, 0);
             policy.car(of.car.unwrap()).unwrap().to_owned()
         };

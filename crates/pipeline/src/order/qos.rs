@@ -19,7 +19,7 @@ pub(super) fn qos<T: Tracer>(
     trace: &mut T,
 ) -> SetNo {
     let mark = Mark { dscp: v.p.tos >> 2, judged: v.metered };
-    let classified = snap.qos.classify(v.ingress, to, mark, || {
+    let classified = snap.qos.classify(snap.metered(v.ingress, v.tunnel), to, mark, || {
         let (sport, dport) = match v.p.l4 {
             L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
             _ => v.p.ports(),

@@ -7,6 +7,7 @@ mod fragment;
 mod held;
 mod ingest;
 mod slow;
+mod tunnel;
 
 use crate::counters::Counters;
 use crate::family::FamilyOf;
@@ -16,10 +17,12 @@ use crate::hold::{self, Hold};
 use crate::nat::{Events, NatState, Random};
 use crate::order;
 use crate::originate::{LINK_ROOM, Limiter};
+use crate::qos::SetNo;
 use crate::session;
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
+use crate::tunnel::{TunnelNo, Wholes};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     RecordNo,
@@ -93,6 +96,10 @@ struct Slot {
     hash: u64,
     found: Option<RecordNo>,
     ingress: PortIdx,
+    /// The tunnel that it has left; 0: none.
+    tunnel: TunnelNo,
+    /// Bytes of the received frame in front of it, those of the tunnel.
+    skip: u16,
     zone: Zone,
     /// It got past ingress: the fields above are its own.
     alive: bool,
@@ -126,8 +133,25 @@ impl Changes {
     }
 }
 
-const NO_SLOT: Slot =
-    Slot { p: Parsed::NONE, hash: 0, found: None, ingress: PortIdx(0), zone: Zone::Lan, alive: false };
+const NO_SLOT: Slot = Slot {
+    p: Parsed::NONE,
+    hash: 0,
+    found: None,
+    ingress: PortIdx(0),
+    tunnel: 0,
+    skip: 0,
+    zone: Zone::Lan,
+    alive: false,
+};
+
+/// Marks the packet if its meters say so; the packet as it is then, since a tunnel copies the mark.
+#[inline]
+fn remark(snap: &Snapshot, set: SetNo, s: &Slot, f: &mut FrameMut<'_>) -> Option<Slot> {
+    let dscp = snap.qos.remark(set)?;
+    rewrite::set_dscp(f.bytes_mut(), &s.p, dscp);
+    let tos = dscp.get() << 2 | s.p.tos & 3;
+    Some(Slot { p: Parsed { tos, ..s.p }, ..*s })
+}
 
 #[derive(Debug)]
 pub struct Pipeline {
@@ -144,6 +168,9 @@ pub struct Pipeline {
     swept: Nanos,
     slots: Vec<Slot>,
     scratch: Box<[u8]>,
+    /// Outer packets of tunnels that came in fragments, and the buffer of one that is whole.
+    wholes: Wholes,
+    put: Box<[u8]>,
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
     random: Random,
@@ -181,6 +208,8 @@ impl Pipeline {
             swept: Nanos::ZERO,
             slots: vec![NO_SLOT; BATCH],
             scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
+            wholes: Wholes::default(),
+            put: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             random: Random::new(AddrHash::default().hash_one(worker)),
             events: Events::default(),
@@ -226,7 +255,7 @@ impl Pipeline {
         slots.iter_mut().skip(n).for_each(|s| s.alive = false);
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             s.found = frames.hint(i);
-            s.alive = match self.ingest(snap, dev, frames.frame(i).bytes(), s) {
+            s.alive = match self.ingest(snap, now, dev, &mut frames.frame(i), s, emit) {
                 Ok(()) => true,
                 Err(v) => {
                     *verdict = v;
@@ -235,14 +264,15 @@ impl Pipeline {
             };
         }
         for (i, s) in slots.iter_mut().enumerate().filter(|(_, s)| s.alive && s.found.is_none()) {
+            let skip = s.skip;
             match s.p.family {
-                Family::V4 => self.guess::<FlowRecord4>(snap, s, || frames.frame(i)),
-                Family::V6 => self.guess::<FlowRecord6>(snap, s, || frames.frame(i)),
+                Family::V4 => self.guess::<FlowRecord4>(snap, s, || frame_of(frames, i, skip)),
+                Family::V6 => self.guess::<FlowRecord6>(snap, s, || frame_of(frames, i, skip)),
             }
         }
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             if s.alive {
-                let mut f = frames.frame(i);
+                let mut f = frame_of(frames, i, s.skip);
                 match s.p.family {
                     Family::V4 => self.one::<FlowRecord4>(snap, now, dev, s, &mut f, verdict, emit),
                     Family::V6 => self.one::<FlowRecord6>(snap, now, dev, s, &mut f, verdict, emit),
@@ -333,23 +363,30 @@ impl Pipeline {
         let Some(nh) = snap.nexthops.get(usize::from(action.nexthop)).map(NextHopWords::load) else {
             return false;
         };
-        if !nh.stands_for(action.nh_gen) || s.p.ip_len > nh.mtu() {
+        if !nh.stands_for(action.nh_gen) {
             return false;
         }
+        let fits = match action.tunnel {
+            0 => s.p.ip_len <= nh.mtu(),
+            no => snap.tunnel(no).is_some_and(|t| t.state.is_up() && s.p.ip_len <= t.whole_mtu()),
+        };
+        if !fits {
+            return false;
+        }
+        let mut marked = None;
         if action.flags & FLOW_METER != 0 {
             if let Some(reason) = snap.qos.police(action.meter, s.p.ip_len, now).reason() {
                 *verdict = drop_at(&self.counters, s.ingress, reason);
                 return true;
             }
-            if let Some(dscp) = snap.qos.remark(action.meter) {
-                rewrite::set_dscp(f.bytes_mut(), &s.p, dscp);
-            }
+            marked = remark(snap, action.meter, s, f);
         }
+        let s = marked.as_ref().unwrap_or(s);
         touch(r, now, s.p.ip_len);
         if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
             r.rewrite(f.bytes_mut(), &s.p);
         }
-        self.transmit(s, &nh, f, verdict);
+        self.transmit(snap, s, &nh, action.tunnel, f, verdict);
         true
     }
 
@@ -377,20 +414,38 @@ impl Pipeline {
         true
     }
 
-    /// TTL and link header, then out.
+    /// TTL, tunnel and link header, then out.
     #[inline]
-    fn transmit(&self, s: &Slot, nh: &NextHopWords, f: &mut FrameMut<'_>, verdict: &mut Verdict) {
+    fn transmit(
+        &self,
+        snap: &Snapshot,
+        s: &Slot,
+        nh: &NextHopWords,
+        tunnel: TunnelNo,
+        f: &mut FrameMut<'_>,
+        verdict: &mut Verdict,
+    ) {
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
+        if tunnel != 0 {
+            *verdict = self.transmit_into(snap, s, nh, tunnel, f);
+            return;
+        }
         let link = nh.link(order::ethertype(s.p.family));
         if f.set_link_words(usize::from(s.p.l3), usize::from(s.p.ip_len), &link).is_err() {
             *verdict = drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
             return;
         }
+        *verdict = self.sent(s, nh, f);
+    }
+
+    /// Counts a frame that goes out.
+    #[inline]
+    fn sent(&self, s: &Slot, nh: &NextHopWords, f: &FrameMut<'_>) -> Verdict {
         self.counters.port(s.ingress).forwarded.add(1);
         let out = self.counters.port(nh.port());
         out.tx_packets.add(1);
         out.tx_bytes.add(f.len() as u64);
-        *verdict = Verdict::Tx { port: nh.port(), start: f.start(), len: f.len() };
+        Verdict::Tx { port: nh.port(), start: f.start(), len: f.len() }
     }
 
     /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.
@@ -405,6 +460,7 @@ impl Pipeline {
             self.poll_held(snap, now, emit);
         }
         self.poll_fragments(now);
+        self.poll_wholes(now);
         let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
         if elapsed_ms == 0 {
             return;
@@ -436,6 +492,14 @@ impl Pipeline {
         out.tx_bytes.sub(len as u64);
         self.counters.count_drop(ingress, reason);
     }
+}
+
+/// A frame less the tunnel's bytes in front of it.
+#[inline]
+fn frame_of<F: Frames>(frames: &mut F, i: usize, skip: u16) -> FrameMut<'_> {
+    let mut f = frames.frame(i);
+    f.skip(usize::from(skip));
+    f
 }
 
 fn drop_at(c: &Counters, port: PortIdx, reason: DropReason) -> Verdict {

@@ -12,6 +12,7 @@ mod reassembly;
 mod reassembly_model;
 mod refused;
 mod sessions;
+mod tunnels;
 mod workers;
 
 use sag_model::PortIdx;

@@ -6,7 +6,7 @@ use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
     CarCounters, DropRow, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse, SessionTotals,
-    Worker,
+    Tunnel, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -254,7 +254,24 @@ fn snapshot() -> MetricsSnapshot {
         },
         workers: vec![Worker { id: 0, cpu: Some(1), batches: 3, packets: 30, busy_percent: 12.5 }],
         cars: vec![CarCounters { car: "qoscar-1".into(), passed_bytes: 5, dropped_bytes: 6 }],
-        tunnels: vec![("pop1".into(), true)],
+        tunnels: vec![Tunnel {
+            name: "pop1".into(),
+            kind: "vxlan".into(),
+            state: "up".into(),
+            local: "192.0.2.1".parse().unwrap(),
+            remote: "192.0.2.2".parse().unwrap(),
+            port: None,
+            mtu: 1450,
+            mtu_configured: None,
+            path_mtu_learned: None,
+            overhead: 50,
+            remote_mac: None,
+            rx_packets: 31,
+            rx_bytes: 32,
+            tx_packets: 33,
+            tx_bytes: 34,
+            drops: 35,
+        }],
     }
 }
 
@@ -319,6 +336,10 @@ fn metrics_have_the_names_of_the_contract() {
         (r#"sag_car_dropped_bytes_total{car="qoscar-1"}"#, 6.0),
         ("sag_config_epoch", 7.0),
         (r#"sag_tunnel_up{tunnel="pop1"}"#, 1.0),
+        (r#"sag_tunnel_rx_packets_total{tunnel="pop1"}"#, 31.0),
+        (r#"sag_tunnel_tx_bytes_total{tunnel="pop1"}"#, 34.0),
+        (r#"sag_tunnel_drops_total{tunnel="pop1"}"#, 35.0),
+        (r#"sag_tunnel_mtu_bytes{tunnel="pop1"}"#, 1450.0),
         (r#"sag_build_info{version="1.2.3"}"#, 1.0),
         ("sag_uptime_seconds", 60.0),
         (r#"sag_worker_packets_total{worker="0"}"#, 30.0),
