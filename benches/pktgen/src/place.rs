@@ -36,13 +36,13 @@ impl fmt::Display for Place {
     }
 }
 
-/// The namespace that the process was started in, to come back to.
+/// The namespace that the calling thread is in; dropping this goes back there.
 #[derive(Debug)]
 pub struct Home(OwnedFd);
 
 impl Home {
     pub fn new() -> Result<Home> {
-        Ok(Home(file("/proc/self/ns/net")?))
+        Ok(Home(file("/proc/thread-self/ns/net")?))
     }
 
     /// Enters the place's namespace; gives the device's number. Refuses devices of the namespace that
@@ -69,6 +69,13 @@ impl Home {
         )?;
         rustix::net::netdevice::name_to_index(socket.as_fd(), &place.device)
             .with_context(|| format!("no device {place}"))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Where that cannot be, there is nothing to be done about it.
+        let _ = go(&self.0);
     }
 }
 
