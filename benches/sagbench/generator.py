@@ -38,6 +38,12 @@ class Generator:
         self.start(**trial)
         return self.read()
 
+    def count(self):
+        """Frames that the sink has received since the last trial began, of all sources."""
+        self.process.stdin.write('"count"\n')
+        self.process.stdin.flush()
+        return self.read()["received"]
+
     def close(self):
         if self.process.poll() is None:
             self.process.stdin.close()

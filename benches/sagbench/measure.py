@@ -18,11 +18,11 @@ class Side:
     def generator(self):
         return self.lab.generator(self.flows, self.size, self.extra)
 
-    def establish(self, again=4):
+    def establish(self, again=4, window=512):
         """Every flow sends once, no faster than it is taken in, until all come through."""
         gen = self.generator()
         for _ in range(again):
-            found = gen.trial(frames=self.flows, flows=self.flows, order="ascending", window=512, seconds=30)
+            found = gen.trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=30)
             if found["lost"] == 0 and found["sent"] == self.flows:
                 # The worker finishes what it has to install.
                 time.sleep(0.05)

@@ -5,7 +5,8 @@ use sag_pktgen::rig::{Rig, Trial};
 use serde_json::{Value, json};
 use std::io::{BufRead, Write, stdin, stdout};
 
-/// A line in, a line out: what `run --json` prints, or `{"error": …}`.
+/// A line in, a line out: what `run --json` prints, or `{"error": …}`. The line `"count"` asks for the
+/// frames that the sink has received since the last trial began.
 pub fn serve(rig: &Rig) -> Result<()> {
     let mut out = stdout().lock();
     writeln!(out, "{}", json!({ "ready": true }))?;
@@ -23,6 +24,9 @@ pub fn serve(rig: &Rig) -> Result<()> {
 }
 
 fn answer(rig: &Rig, line: &str) -> Result<Value> {
+    if line.trim() == "\"count\"" {
+        return Ok(json!({ "received": rig.received()?.packets }));
+    }
     let trial: Trial = serde_json::from_str(line)?;
     Ok(serde_json::to_value(rig.run(&trial)?)?)
 }
