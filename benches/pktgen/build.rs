@@ -17,7 +17,8 @@ fn main() {
         fail("OUT_DIR and CARGO_MANIFEST_DIR are not set: build with cargo");
     };
     let (out, src) = (PathBuf::from(out), PathBuf::from(here).join("src"));
-    let mut args: Vec<OsString> = ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-I"].map(OsString::from).into();
+    let mut args: Vec<OsString> =
+        ["-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-I"].map(OsString::from).into();
     args.push(src.clone().into());
     // linux/bpf.h includes asm/types.h, which Debian keeps in a directory per architecture that
     // clang does not search for the target bpf.

@@ -10,7 +10,7 @@ from . import stats
 from .generator import Generator
 from .lab import Bare, Linux, Sag, in_ns, mac_of
 from .measure import Side
-from .scenarios import RULES, SNAT, chain_sag, compare, short, target
+from .scenarios import RULES, SNAT, chain_sag, compare, target
 from .system import Failed, run
 
 
@@ -284,4 +284,4 @@ def tunnels(bench):
         bench.missing.append(("ethip4ipsec1tnlsw-ip4base-int-aes128gcm", "not in this build (no example esp of sag-benches)"))
 
 
-__all__ = ["cores", "new_flows", "offered_load", "short", "tunnels", "under_load"]
+__all__ = ["cores", "new_flows", "offered_load", "tunnels", "under_load"]

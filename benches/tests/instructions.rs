@@ -33,7 +33,8 @@ fn instructions(example: &PathBuf, case: &str, batches: u64) -> Result<u64, Stri
         .output()
         .map_err(|e| format!("cannot run valgrind: {e} (apt-get install valgrind)"))?;
     let text = String::from_utf8_lossy(&o.stderr);
-    let line = text.lines().find(|l| l.contains("I   refs:") || l.contains("I refs:")).ok_or(text.to_string())?;
+    let line =
+        text.lines().find(|l| l.contains("I   refs:") || l.contains("I refs:")).ok_or(text.to_string())?;
     let digits: String = line.rsplit(':').next().unwrap_or("").chars().filter(char::is_ascii_digit).collect();
     digits.parse().map_err(|_| line.to_owned())
 }
@@ -50,7 +51,8 @@ fn instructions_stay_within_the_budget() {
     for (case, tests, release) in BUDGET {
         let budget = if cfg!(debug_assertions) { tests } else { release };
         // The difference of two runs: what comes before the batches falls out.
-        let (few, many) = (instructions(&example, case, 16).unwrap(), instructions(&example, case, 64).unwrap());
+        let (few, many) =
+            (instructions(&example, case, 16).unwrap(), instructions(&example, case, 64).unwrap());
         let each = (many - few) / (48 * 64);
         println!("{case}: {each} instructions a packet, budget {budget}");
         if each * 100 > budget * (100 + MARGIN) || each * 100 < budget * (100 - MARGIN) {

@@ -60,7 +60,8 @@ impl Capture {
                 }
             }
         } else {
-            let mut reader = PcapReader::new(file).with_context(|| format!("{}: no pcap file", path.display()))?;
+            let mut reader =
+                PcapReader::new(file).with_context(|| format!("{}: no pcap file", path.display()))?;
             while let Some(packet) = reader.next_packet() {
                 let p = packet.context("pcap")?;
                 if !add(p.timestamp, p.orig_len as usize, &p.data) {

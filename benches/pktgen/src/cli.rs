@@ -101,14 +101,20 @@ impl SparedArgs {
             let more = n.saturating_sub(1);
             let last = match first {
                 IpAddr::V4(a) => u32::from(a).checked_add(more).map(|a| IpAddr::V4(Ipv4Addr::from(a))),
-                IpAddr::V6(a) => u128::from(a).checked_add(more.into()).map(|a| IpAddr::V6(Ipv6Addr::from(a))),
+                IpAddr::V6(a) => {
+                    u128::from(a).checked_add(more.into()).map(|a| IpAddr::V6(Ipv6Addr::from(a)))
+                }
             };
             match last {
                 Some(last) => Ok((first, last)),
                 None => bail!("{n} addresses from {first} are beyond the last one"),
             }
         };
-        Ok(Spared { src: range(self.src, self.sources)?, dst: range(self.dst, self.remotes)?, dport: self.dport })
+        Ok(Spared {
+            src: range(self.src, self.sources)?,
+            dst: range(self.dst, self.remotes)?,
+            dport: self.dport,
+        })
     }
 }
 

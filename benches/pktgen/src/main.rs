@@ -40,7 +40,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Throughput { rig, search: s } => {
             let rig = Rig::new(&rig.traffic, &rig.devices, None)?;
             let max = most(&rig, s.max, s.seconds)?;
-            let search = search::Throughput { min: s.min.min(max), max, loss: s.loss, precision: s.precision };
+            let search =
+                search::Throughput { min: s.min.min(max), max, loss: s.loss, precision: s.precision };
             let found = search.search(|rate| sample(&rig, rate, s.seconds))?;
             show::found(json, &found, s.loss);
         }
@@ -69,7 +70,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::NewFlows { rig, window } => {
             let flows = rig.traffic.flows;
             let rig = Rig::new(&rig.traffic, &rig.devices, None)?;
-            let trial = Trial { frames: flows, window, order: Order::Ascending, seconds: 30.0, ..Trial::default() };
+            let trial =
+                Trial { frames: flows, window, order: Order::Ascending, seconds: 30.0, ..Trial::default() };
             show::outcome(json, &rig.run(&trial)?);
         }
         Command::Replay { rig, file, timed, trial } => {

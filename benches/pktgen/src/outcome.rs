@@ -123,8 +123,7 @@ impl Outcome {
             (seconds, offered) = (ns * s.frames as f64 / 1e9, 1e9 / ns);
         }
         let lost = s.frames.saturating_sub(r.packets);
-        let received_pps =
-            if lost == 0 { offered } else { per(counted(r.packets), span(r.first, r.last)) };
+        let received_pps = if lost == 0 { offered } else { per(counted(r.packets), span(r.first, r.last)) };
         let wire = if r.packets == 0 { 0.0 } else { r.bytes as f64 / r.packets as f64 + ON_THE_WIRE as f64 };
         Outcome {
             sent: s.frames,

@@ -62,11 +62,8 @@ impl Home {
                  traffic, or NAMESPACE:DEVICE"
             );
         }
-        let socket = rustix::net::socket(
-            rustix::net::AddressFamily::INET,
-            rustix::net::SocketType::DGRAM,
-            None,
-        )?;
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
         rustix::net::netdevice::name_to_index(socket.as_fd(), &place.device)
             .with_context(|| format!("no device {place}"))
     }

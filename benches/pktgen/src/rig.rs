@@ -255,7 +255,10 @@ impl Rig {
         // A paced source is not interrupted while there is time.
         let runs = if limit.is_some() { i32::MAX as u64 } else { u64::from(SLICE) };
         while self.sent()?.frames < frames && left().is_none_or(|l| !l.is_zero()) {
-            send(if frames == u64::MAX { runs } else { u64::from(SLICE).max(runs.min(frames * 64)) }, left())?;
+            send(
+                if frames == u64::MAX { runs } else { u64::from(SLICE).max(runs.min(frames * 64)) },
+                left(),
+            )?;
         }
         Ok(())
     }

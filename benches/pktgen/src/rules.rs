@@ -100,7 +100,11 @@ mod tests {
 
     fn spared() -> Spared {
         let a = |s: &str| s.parse().unwrap();
-        Spared { src: (a("10.0.1.0"), a("10.0.1.255")), dst: (a("198.51.100.1"), a("198.51.100.64")), dport: 53 }
+        Spared {
+            src: (a("10.0.1.0"), a("10.0.1.255")),
+            dst: (a("198.51.100.1"), a("198.51.100.64")),
+            dport: 53,
+        }
     }
 
     #[test]

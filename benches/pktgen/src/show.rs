@@ -17,14 +17,7 @@ fn put(value: &impl Serialize) {
 
 fn latency(l: &Latency) -> String {
     let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
-    format!(
-        "p50 {} p90 {} p99 {} p99.9 {} max {} µs",
-        us(l.p50),
-        us(l.p90),
-        us(l.p99),
-        us(l.p999),
-        us(l.max)
-    )
+    format!("p50 {} p90 {} p99 {} p99.9 {} max {} µs", us(l.p50), us(l.p90), us(l.p99), us(l.p999), us(l.max))
 }
 
 pub fn value(as_json: bool, v: &Value) {

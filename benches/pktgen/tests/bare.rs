@@ -57,8 +57,10 @@ impl Lab {
         }
         for (part, dev) in [("gw", "lan"), ("gw", "wan"), ("lan", "eth0"), ("wan", "eth0")] {
             let settings = format!("sysctl -qw net.ipv6.conf.{dev}.disable_ipv6=1; ethtool -K {dev} gro on");
-            let inside = Command::new("ip").args(["netns", "exec", &format!("{p}-{part}"), "sh", "-c", &settings]);
-            let inside = { inside }.output().map_err(|e| e.to_string())?;
+            let inside = Command::new("ip")
+                .args(["netns", "exec", &format!("{p}-{part}"), "sh", "-c", &settings])
+                .output()
+                .map_err(|e| e.to_string())?;
             if !inside.status.success() {
                 return Err(format!("{settings}: {}", String::from_utf8_lossy(&inside.stderr).trim()));
             }
