@@ -126,6 +126,9 @@ class Bare:
     def forget(self):
         pass
 
+    def renew(self):
+        return False
+
 
 class Linux:
     """The kernel's forwarding, with nftables tables if there are some."""
@@ -148,7 +151,10 @@ class Linux:
         return None
 
     def forget(self):
-        in_ns(self.lab.gw, "conntrack", "-F", check=False)
+        pass
+
+    def renew(self):
+        return False
 
 
 class Sag:
@@ -226,6 +232,12 @@ snat = {"true" if t["snat"] else "false"}
             self.process.wait(20)
             self.process = None
             self.log.close()
+
+    def renew(self):
+        """Other tables, at other places in memory."""
+        self.stop()
+        self.spawn()
+        return True
 
     def stop(self):
         self.end()

@@ -9,9 +9,11 @@ from .system import Failed
 class Side:
     """A gateway under a kind of traffic."""
 
-    def __init__(self, name, lab, flows=10_000, size="64", extra=(), may_lose=False):
+    def __init__(self, name, lab, flows=10_000, size="64", extra=(), may_lose=False, prepare=None):
         self.name, self.lab, self.flows, self.size, self.extra = name, lab, flows, size, extra
         self.may_lose = may_lose
+        # Called before every trial, after which the flows are established anew: for sides that share a gateway.
+        self.prepare = prepare
         self.rates, self.lost, self.slow, self.sent = [], 0, 0, 0
         self.frames = 20_000
 
@@ -31,6 +33,9 @@ class Side:
 
     def once(self, keep=True, seconds=0.12):
         """A trial at full speed, going on where the last one ended."""
+        if self.prepare:
+            self.prepare()
+            self.establish()
         before = self.lab.forwarder.fast()
         found = self.generator().trial(frames=self.frames, flows=self.flows, resume=True)
         if keep:
@@ -50,14 +55,23 @@ class Side:
         return row
 
 
-def in_turns(sides, rounds, progress, seconds=0.12):
-    """A B A B …; the first round warms up. What may not be lost and is, is a broken measurement."""
+def in_turns(sides, rounds, progress, seconds=0.12, fresh=0):
+    """A B A B …; the first round warms up. What may not be lost and is, is a broken measurement.
+
+    `fresh`: gateways begin anew after so many rounds. Where a table lies in memory makes a difference
+    that lasts as long as the table does.
+    """
     for side in sides:
-        side.establish()
+        if not side.prepare:
+            side.establish()
     for side in sides:
         side.once(keep=False, seconds=seconds)
     for n in range(rounds):
         progress(f"round {n + 1} of {rounds}")
+        if fresh and n and n % fresh == 0:
+            for side in sides:
+                if side.lab.forwarder.renew():
+                    side.establish()
         for side in sides:
             side.once(seconds=seconds)
     return broken(sides)
