@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Case; instructions a packet as built for tests (`opt-level = 1`), and as released. Counted with rustc
-/// 1.95; copying the frame and looking at the clock, which the harness does, are part of it.
-const BUDGET: [(&str, u64, u64); 4] =
-    [("established", 0, 0), ("established6", 0, 0), ("first", 0, 0), ("denied", 0, 0)];
+/// Case; instructions a packet as built for tests (`opt-level = 1`, rustc 1.95). Copying the frame and
+/// looking at the clock, which the harness does, are part of it.
+const BUDGET: [(&str, u64); 4] =
+    [("established", 1193), ("established6", 1261), ("first", 5952), ("denied", 2669)];
 /// Percent that a count may be off: other compilers, other processors.
 const MARGIN: u64 = 15;
 
@@ -30,6 +30,8 @@ fn instructions(example: &PathBuf, case: &str, batches: u64) -> Result<u64, Stri
         .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
         .arg(example)
         .args([case, &batches.to_string()])
+        // A small table: what is laid out before the first packet is emulated too.
+        .env("SAG_BENCH_SESSIONS", "16384")
         .output()
         .map_err(|e| format!("cannot run valgrind: {e} (apt-get install valgrind)"))?;
     let text = String::from_utf8_lossy(&o.stderr);
@@ -44,12 +46,16 @@ fn instructions_stay_within_the_budget() {
     if let Err(e) = Command::new("valgrind").arg("--version").output() {
         return skip(&format!("cannot run valgrind: {e} (apt-get install valgrind)"));
     }
+    if !cfg!(debug_assertions) {
+        return skip("the budget is for the test profile: cargo test without --release");
+    }
     let Some(example) = example() else {
-        return skip("the example `count` is not built: cargo test -p sag-benches builds it");
+        return skip(
+            "the example `count` is not built: cargo test -p sag-benches, without --test, builds it",
+        );
     };
     let mut over = Vec::new();
-    for (case, tests, release) in BUDGET {
-        let budget = if cfg!(debug_assertions) { tests } else { release };
+    for (case, budget) in BUDGET {
         // The difference of two runs: what comes before the batches falls out.
         let (few, many) =
             (instructions(&example, case, 16).unwrap(), instructions(&example, case, 64).unwrap());
