@@ -51,6 +51,12 @@ for binary in "$VCPE" "$CTL" "$PKTGEN"; do
     [[ -x $binary ]] || die "$binary is not built: run without --no-build"
 done
 need_tools ip ethtool nft nsenter chrt taskset sysctl
+# One at a time: each puts the machine's settings back to what it found.
+mkdir -p /run/lock 2>/dev/null || true
+if [[ $EUID -eq 0 ]]; then
+    exec 9>/run/lock/sag-bench.lock
+    flock -n 9 || die "another scripts/bench.sh runs on this machine"
+fi
 step "measure"
 export PYTHONPATH=$SAG_ROOT/benches PYTHONDONTWRITEBYTECODE=1
 COMMAND=(/usr/bin/python3 -m sagbench --target "$TARGET" --vcpe "$VCPE" --sagctl "$CTL" --pktgen "$PKTGEN" "${ARGS[@]}")

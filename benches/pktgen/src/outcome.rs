@@ -137,7 +137,7 @@ impl Outcome {
             ns_per_frame: ns,
             late: s.late as f64 / 1e9,
             other: r.other,
-            checked: checked.then(|| Checked {
+            checked: checked.then_some(Checked {
                 reordered: r.reordered,
                 duplicate: r.duplicate,
                 flows: r.flows,
