@@ -46,6 +46,7 @@ PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server postgresql.servi
 OPTIONAL_PKGS=(
     "looking into BPF maps by hand|bpftool linux-tools-common"
     "comparing the classifier with librte_acl|dpdk-dev"
+    "counting instructions (benches/tests/instructions.rs)|valgrind"
 )
 
 installed() { [[ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]; }

@@ -162,6 +162,8 @@ if [[ $UNIT -eq 1 ]]; then
         check "lints (shellcheck)" shellcheck shellcheck -x scripts/*.sh .ci/run
     fi
     rust_tests
+    check "the benchmark's own tests" bench-tests \
+        env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider benches/sagbench/tests
 fi
 if [[ $E2E -eq 1 ]]; then
     check "release build" build cargo build --workspace --release --locked

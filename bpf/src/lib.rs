@@ -23,6 +23,7 @@ mod skel;
 mod stats;
 mod sys;
 mod testrun;
+mod traffic;
 mod tunnels;
 
 pub use abi::{
@@ -38,4 +39,5 @@ pub use pins::unload;
 pub use preflight::{Missing, preflight};
 pub use stats::PortStats;
 pub use testrun::{TestFrame, TestRun};
+pub use traffic::{LiveFrames, attach_tcx, attach_xdp};
 pub use tunnels::TunnelStats;

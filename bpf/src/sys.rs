@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xCAFE_4A11;
@@ -196,6 +197,87 @@ pub(crate) fn live_run(prog: BorrowedFd<'_>, frame: &[u8], ctx: raw::xdp_md) -> 
     };
     // SAFETY: every pointer of `opts` is to a live buffer of the size given beside it.
     check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) }).map(drop)
+}
+
+/// What [`live_frames`] is to do: frames are `frame` as the program leaves it, made anew `batch` at a
+/// time.
+pub(crate) struct LiveRun<'a> {
+    pub frame: &'a [u8],
+    pub runs: u32,
+    pub batch: u32,
+    pub limit: Option<Duration>,
+}
+
+/// Runs `prog` on live frames, `runs` times or until the time is over. Nanoseconds of a run on average;
+/// none if the time ended it.
+pub(crate) fn live_frames(prog: BorrowedFd<'_>, run: &LiveRun<'_>) -> io::Result<Option<u32>> {
+    let mut opts = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        data_in: run.frame.as_ptr().cast(),
+        data_size_in: run.frame.len() as u32,
+        flags: raw::BPF_F_TEST_XDP_LIVE_FRAMES,
+        batch_size: run.batch,
+        repeat: i32::try_from(run.runs).unwrap_or(i32::MAX),
+        ..Default::default()
+    };
+    let _alarm = run.limit.map(Alarm::after).transpose()?;
+    // SAFETY: `opts` says its size and points at a live frame of the size given.
+    match check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) }) {
+        Ok(_) => Ok(Some(opts.duration)),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted && run.limit.is_some() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A signal to the calling thread after some time: what ends a system call. Until this is dropped.
+struct Alarm(libc::timer_t);
+
+impl Alarm {
+    fn after(time: Duration) -> io::Result<Alarm> {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // SAFETY: plain structures that live through the calls; the handler does nothing, and the
+        // timer's number is ours.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            check(libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()))?;
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = libc::SIGALRM;
+            event.sigev_notify_thread_id = libc::gettid();
+            let mut timer: libc::timer_t = std::ptr::null_mut();
+            check(libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer))?;
+            let alarm = Alarm(timer);
+            let time = time.max(Duration::from_nanos(1));
+            let spec = libc::itimerspec {
+                // Again and again: the first one may come before the system call.
+                it_interval: libc::timespec { tv_sec: 0, tv_nsec: 5_000_000 },
+                it_value: libc::timespec {
+                    tv_sec: time.as_secs() as libc::time_t,
+                    tv_nsec: i64::from(time.subsec_nanos()),
+                },
+            };
+            check(libc::timer_settime(alarm.0, 0, &spec, std::ptr::null_mut()))?;
+            Ok(alarm)
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // SAFETY: our own timer, deleted once.
+        unsafe { libc::timer_delete(self.0) };
+    }
+}
+
+/// Attaches `prog` to the ingress of a device (tcx, Linux 6.6).
+pub(crate) fn tcx_link_create(prog: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let opts = raw::bpf_link_create_opts {
+        sz: size_of::<raw::bpf_link_create_opts>() as raw::size_t,
+        ..Default::default()
+    };
+    // SAFETY: `opts` is initialised, says its size, and lives through the call.
+    owned(unsafe { raw::bpf_link_create(prog.as_raw_fd(), ifindex as i32, raw::BPF_TCX_INGRESS, &opts) })
 }
 
 pub(crate) fn page_size() -> usize {

@@ -1,0 +1,25 @@
+//! One case for counting instructions: `count established|established6|first|denied BATCHES`, with at most
+//! 64 batches of 64 packets. What comes before them does not depend on their number.
+
+#![forbid(unsafe_code)]
+
+use sag_benches::*;
+
+const MOST: usize = 64;
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let case = args.next().unwrap_or_else(|| "established".into());
+    let batches = args.next().and_then(|a| a.parse().ok()).unwrap_or(MOST).min(MOST);
+    let ip = if case.ends_with('6') { Ip::V6 } else { Ip::V4 };
+    let first = case.starts_with("first");
+    let frames = Frozen::new(ip, MOST * 64);
+    let mut load = Load::new(if case.starts_with("denied") { closed_gateway(1000) } else { gateway(1000) });
+    let order = shuffled(MOST * 64);
+    for chunk in order.chunks(64).filter(|_| !first) {
+        load.batch(chunk.iter().map(|&n| frames.get(n)));
+    }
+    for chunk in order.chunks(64).take(batches) {
+        load.batch(chunk.iter().map(|&n| frames.get(n)));
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Traffic source (run with live frames; it redirects into a device), sinks, and the bare redirect
+ * that a gateway is compared with.
+ */
+#include "pktgen.h"
+#include "pg_source.h"
+#include "pg_sink.h"
+
+/* As fast as it can. */
+SEC("xdp")
+int pg_flood(struct xdp_md *ctx)
+{
+	return pg_send(ctx, 0);
+}
+
+/* A frame every `interval`. */
+SEC("xdp")
+int pg_paced(struct xdp_md *ctx)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (state.sent >= plan.frames || !pg_due(now))
+		return XDP_DROP;
+	return pg_send(ctx, now);
+}
+
+/* As fast as the sink sees them arrive. */
+SEC("xdp")
+int pg_windowed(struct xdp_md *ctx)
+{
+	if (!pg_window())
+		return XDP_DROP;
+	return pg_send(ctx, 0);
+}
+
+/* Frames of a capture, in turns. */
+SEC("xdp")
+int pg_replay(struct xdp_md *ctx)
+{
+	return pg_send_captured(ctx);
+}
+
+/* What a redirect costs at least: nothing is looked at. */
+SEC("xdp")
+int pg_bare(struct xdp_md *ctx __attribute__((unused)))
+{
+	return bpf_redirect_map(&pg_devs, 1, XDP_DROP);
+}
+
+/* The cheaper sink of frames that XDP redirects. */
+SEC("xdp")
+int pg_sink_xdp(struct xdp_md *ctx)
+{
+	return pg_take((void *)(long)ctx->data, (void *)(long)ctx->data_end) ? XDP_DROP : XDP_PASS;
+}
+
+/* The cheaper sink of socket buffers: of what the kernel or an AF_XDP socket in copy mode sends. */
+SEC("tcx/ingress")
+int pg_sink_tcx(struct __sk_buff *skb)
+{
+	/* TCX_DROP and TCX_NEXT, which older headers do not have. */
+	return pg_take((void *)(long)skb->data, (void *)(long)skb->data_end) ? 2 : -1;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,178 @@
+//! Source and sink with a bare redirect between them, in namespaces of the test's own. Needs root.
+
+use clap::Parser;
+use sag_pktgen::outcome::Outcome;
+use sag_pktgen::plan::{Order, Traffic};
+use sag_pktgen::rig::{Bare, Devices, Rig, Trial};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(flatten)]
+    devices: Devices,
+    #[command(flatten)]
+    traffic: Traffic,
+}
+
+/// lan:eth0 ═ gw:lan, gw:wan ═ wan:eth0
+struct Lab(String);
+
+fn ip(args: &str) -> Result<(), String> {
+    match Command::new("ip").args(args.split_whitespace()).output() {
+        Ok(o) if o.status.success() => Ok(()),
+        Ok(o) => Err(format!("ip {args}: {}", String::from_utf8_lossy(&o.stderr).trim())),
+        Err(e) => Err(format!("ip: {e}")),
+    }
+}
+
+fn skip(why: &str) {
+    println!("SKIP {why}");
+    eprintln!("SKIP {why}");
+}
+
+impl Lab {
+    /// None, with a reason printed, where it cannot be made.
+    fn new() -> Option<Lab> {
+        let n = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let lab = Lab(format!("pg-t{}-{n}", std::process::id()));
+        match lab.build() {
+            Ok(()) => Some(lab),
+            Err(e) => {
+                skip(&e);
+                None
+            }
+        }
+    }
+
+    fn build(&self) -> Result<(), String> {
+        let p = &self.0;
+        for part in ["lan", "gw", "wan"] {
+            ip(&format!("netns add {p}-{part}"))?;
+        }
+        for dev in ["lan", "wan"] {
+            ip(&format!("link add {dev} netns {p}-gw type veth peer name eth0 netns {p}-{dev}"))?;
+        }
+        for (part, dev) in [("gw", "lan"), ("gw", "wan"), ("lan", "eth0"), ("wan", "eth0")] {
+            let settings = format!("sysctl -qw net.ipv6.conf.{dev}.disable_ipv6=1; ethtool -K {dev} gro on");
+            let inside = Command::new("ip")
+                .args(["netns", "exec", &format!("{p}-{part}"), "sh", "-c", &settings])
+                .output()
+                .map_err(|e| e.to_string())?;
+            if !inside.status.success() {
+                return Err(format!("{settings}: {}", String::from_utf8_lossy(&inside.stderr).trim()));
+            }
+            ip(&format!("-n {p}-{part} link set {dev} up"))?;
+        }
+        Ok(())
+    }
+
+    fn rig(&self, more: &str) -> Rig {
+        let p = &self.0;
+        let line = format!("pktgen --tx {p}-lan:eth0 --rx {p}-wan:eth0 {more}");
+        let o = Options::try_parse_from(line.split_whitespace()).unwrap();
+        Rig::new(&o.traffic, &o.devices, None).unwrap()
+    }
+
+    fn redirect(&self) -> Bare {
+        let at = |dev: &str| format!("{}-gw:{dev}", self.0).parse().unwrap();
+        Bare::new(&at("lan"), &at("wan"), false).unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for part in ["lan", "gw", "wan"] {
+            let _ = ip(&format!("netns del {}-{part}", self.0));
+        }
+    }
+}
+
+fn in_order(o: &Outcome, flows: u64) {
+    let c = o.checked.as_ref().unwrap();
+    assert_eq!(o.lost, 0, "{o:?}");
+    assert_eq!((c.flows, c.reordered, c.duplicate), (flows, 0, 0), "{o:?}");
+    assert_eq!((c.foreign, c.renumbered, o.other), (0, 0, 0), "{o:?}");
+}
+
+/// A second of traffic that waits for its sink.
+#[test]
+fn nothing_is_lost_and_all_is_in_order() {
+    let Some(lab) = Lab::new() else { return };
+    let _bare = lab.redirect();
+    let rig = lab.rig("--flows 5000 --check --stamp");
+    let o = rig.run(&Trial { seconds: 1.0, window: 128, ..Trial::default() }).unwrap();
+    in_order(&o, 5000);
+    let l = o.latency.as_ref().unwrap();
+    assert_eq!(l.count, o.received);
+    assert!(0 < l.p50 && l.p50 <= l.p99 && l.p99 <= l.max, "{l:?}");
+    assert!(o.sent > 10_000 && o.seconds > 0.5, "{o:?}");
+}
+
+#[test]
+fn sizes_and_versions() {
+    let Some(lab) = Lab::new() else { return };
+    let _bare = lab.redirect();
+    for (options, bytes) in [
+        ("--size 64", 60.0),
+        ("--size 1518", 1514.0),
+        ("--size imix", (7.0 * 60.0 + 4.0 * 566.0 + 1514.0) / 12.0),
+        ("--src 2001:db8:1::1 --dst 2001:db8:2::1", 80.0),
+    ] {
+        let rig = lab.rig(&format!("--flows 100 --check {options}"));
+        let o = rig.run(&Trial { frames: 12_000, seconds: 10.0, window: 128, ..Trial::default() }).unwrap();
+        in_order(&o, 100);
+        let each = o.received_bps / o.received_pps / 8.0 - 24.0;
+        assert!((each - bytes).abs() < 0.01, "{options}: {each} bytes");
+    }
+}
+
+#[test]
+fn every_flow_in_any_order() {
+    let Some(lab) = Lab::new() else { return };
+    let _bare = lab.redirect();
+    // More flows than endpoints: several remotes each.
+    let rig = lab.rig("--flows 150001 --endpoints 50000 --check");
+    for order in [Order::Ascending, Order::Shuffled] {
+        let t = Trial { frames: 150_001, seconds: 20.0, window: 128, order, ..Trial::default() };
+        in_order(&rig.run(&t).unwrap(), 150_001);
+    }
+}
+
+#[test]
+fn a_rate_is_not_exceeded() {
+    let Some(lab) = Lab::new() else { return };
+    let _bare = lab.redirect();
+    let rig = lab.rig("--flows 10 --batch 8");
+    let o = rig.run(&Trial { seconds: 0.5, rate: 20_000.0, ..Trial::default() }).unwrap();
+    assert!(o.sent > 0 && o.offered_pps < 20_500.0, "{o:?}");
+    assert!(o.sent <= 10_000, "{o:?}");
+}
+
+/// The measurement can fail: without the redirect all is lost.
+#[test]
+fn loss_is_seen() {
+    let Some(lab) = Lab::new() else { return };
+    let rig = lab.rig("--flows 10");
+    let o = rig.run(&Trial { frames: 1000, ..Trial::default() }).unwrap();
+    assert_eq!((o.sent, o.received, o.lost, o.loss), (1000, 0, 1000, 1.0));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let Some(lab) = Lab::new() else { return };
+    let rig = lab.rig("--flows 10");
+    assert!(rig.run(&Trial::default()).unwrap_err().to_string().contains("how much"));
+    let e = rig.run(&Trial { frames: 1, flows: 11, ..Trial::default() }).unwrap_err();
+    assert!(e.to_string().contains("set up for 10"), "{e}");
+    let try_rig = |line: &str| {
+        let o = Options::try_parse_from(line.split_whitespace()).unwrap();
+        format!("{:#}", Rig::new(&o.traffic, &o.devices, None).unwrap_err())
+    };
+    assert!(try_rig("pktgen --tx nowhere-at-all:eth0").contains("no network namespace nowhere-at-all"));
+    assert!(try_rig("pktgen --tx lo").contains("--dev"));
+    let missing = try_rig(&format!("pktgen --tx {}-lan:eth7", lab.0));
+    assert!(missing.contains("no device"), "{missing}");
+}

@@ -1,0 +1,290 @@
+"""New flows, changes under load, offered load and latency, cores, tunnels."""
+
+import re
+import threading
+import time
+from pathlib import Path
+
+from . import rules as policy
+from . import stats
+from .generator import Generator
+from .lab import Bare, Linux, Sag, in_ns, mac_of
+from .measure import Side
+from .scenarios import RULES, SNAT, chain_sag, compare, target
+from .system import Failed, run
+
+
+def new_flows(bench):
+    """Every frame a new flow, as fast as they are taken in."""
+    bench.step("new flows: every frame begins a session")
+    rounds, flows = bench.rounds(5, 15), 100_000 if not bench.full else 400_000
+    rates = {}
+    with bench.labs() as make:
+        labs = {
+            "sag-vcpe": make("w0", Sag(snat=True, flows=1 << 20)),
+            "sag-vcpe, whole chain": make("w1", chain_sag(flows=1 << 20)),
+            "Linux, nft SNAT": make("w2", Linux(SNAT)),
+            "Linux, nft set + SNAT": make("w3", Linux(policy.nft_set(RULES), SNAT)),
+        }
+        broken = []
+        for n in range(rounds + 1):
+            bench.progress(f"round {n} of {rounds}")
+            for name, lab in labs.items():
+                if isinstance(lab.forwarder, Sag):
+                    lab.forwarder.forget()
+                # Remote addresses that have not been seen, so that the kernel cannot know the flows.
+                options = ("--dst", f"198.{18 + n % 2}.{n * 4 % 256}.1")
+                gen = lab.generator(flows, "64", options, sink="tcx")
+                found = gen.trial(frames=flows, order="ascending", window=512, seconds=20)
+                if found["lost"]:
+                    broken.append(f"{name}: {found['lost']} of {found['sent']} first packets lost")
+                if n:
+                    rates.setdefault(name, []).append(found["offered_pps"])
+    bench.tables["newflows"] = {
+        "scenario": "newflows",
+        "csit": "ethip4udp-nat44ed-…-cps",
+        "about": "New sessions a second; generator and reception on one core, the worker on the other; at most 512 under way.",
+        "base": None,
+        "rows": {n: {"rate_pps": stats.summary(r), "sent": flows * rounds, "lost": 0, "slow_path": None} for n, r in rates.items()},
+        "broken": broken,
+    }
+    target(bench, "new sessions a second through SNAT: 2 × Linux", stats.ratios(rates["sag-vcpe"], rates["Linux, nft SNAT"]), 2, source="#5", broken=broken)
+
+
+def under_load(bench):
+    """A commit and restarts while established flows send."""
+    bench.step("commit and restart under load")
+    rate, seconds, flows = 200_000, 3.0 if not bench.full else 10.0, 10_000
+    rows, broken = {}, []
+    with bench.labs() as make:
+        lab = make("u0", chain_sag())
+        sag = lab.forwarder
+
+        def restart(how):
+            sag.end(how)
+            sag.spawn()
+
+        kinds = {
+            "nothing": lambda: None,
+            "commit: 500 of 1,000 ACL rules less": lambda: sag.apply(RULES[:500]),
+            "commit: the rules again": lambda: sag.apply(RULES),
+            "restart": lambda: restart("terminate"),
+            "kill -9 and start": lambda: restart("kill"),
+        }
+        side = Side("sag-vcpe", lab, flows, extra=("--check",))
+        for kind, change in kinds.items():
+            side.establish()
+            gen = side.generator()
+            failed = []
+
+            def act(change=change, failed=failed):
+                time.sleep(seconds / 3)
+                try:
+                    change()
+                except Exception as error:  # pylint: disable=broad-except
+                    failed.append(str(error))
+
+            thread = threading.Thread(target=act)
+            gen.start(rate=rate, seconds=seconds, flows=flows, settle_ms=1000)
+            thread.start()
+            found = gen.read()
+            thread.join()
+            if failed:
+                broken.append(f"{kind}: {failed[0]}")
+            rows[kind] = {k: found[k] for k in ("sent", "lost", "renumbered", "reordered", "offered_pps")}
+            rows[kind]["blocked_ms"] = found["lost"] / rate * 1000
+            bench.progress(f"  {kind:<38} {found['lost']} of {found['sent']} lost, {found['renumbered']} renumbered")
+    bench.changes = {"rate_pps": rate, "flows": flows, "rows": rows, "broken": broken}
+    for kind in list(kinds)[1:]:
+        target(bench, f"{kind}, under {rate} frames/s: frames lost", stats.summary([rows[kind]["lost"]]), 0, False, "#4, #9", broken)
+
+
+class Threaded:
+    """The gateway's receiving NAPI as a thread of its own, on the other core: the source no longer waits
+    for the gateway, so that there is an offered load."""
+
+    def __init__(self, lab, core):
+        before = set(napi_threads())
+        in_sysfs = "echo 1 >/sys/class/net/lan/threaded"
+        run("ip", "netns", "exec", lab.gw, "sh", "-c", in_sysfs)
+        self.threads = [t for t in napi_threads() if t not in before]
+        if not self.threads:
+            raise Failed("the kernel made no NAPI thread for the gateway's device")
+        for thread in self.threads:
+            run("taskset", "-pc", core, thread)
+            # What else runs there would make it miss its ring of 256 frames.
+            run("chrt", "-f", "-p", 10, thread)
+
+
+def napi_threads():
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text(encoding="utf-8").startswith("napi/lan"):
+                yield comm.parent.name
+        except OSError:
+            pass
+
+
+def offered_load(bench):
+    """RFC 2544 throughput, loss by offered load, latency at shares of the throughput."""
+    bench.step("offered load: throughput, loss, latency; source on one core, gateway and sink on the other")
+    seconds = 0.25 if not bench.full else 2.0
+    result = {}
+    with bench.labs() as make:
+        peers = {
+            "bare redirect": make("o0", Bare()),
+            "sag-vcpe": make("o1", chain_sag(flows=65_536)),
+            "Linux, nft set + SNAT": make("o3", Linux(policy.nft_set(RULES), SNAT)),
+        }
+        if bench.full:
+            peers["Linux forwarding"] = make("o2", Linux())
+        for name, lab in peers.items():
+            try:
+                Threaded(lab, bench.other_core)
+            except Failed as error:
+                bench.warn(f"offered load left out: {error}")
+                bench.missing.append(("offered load", str(error)))
+                return
+            # A veth ring has 256 places, and nobody waits for it now.
+            Side(name, lab).establish(window=128)
+            gen = lab.generator()
+
+            def paced(rate, gen=gen):
+                found = gen.trial(rate=rate, seconds=seconds, flows=10_000)
+                return found["offered_pps"], found["loss"]
+
+            top = gen.trial(seconds=seconds, flows=10_000)["offered_pps"]
+            steps = bench.rounds(6, 10)
+            rates = {str(loss): search(paced, top, loss, steps) for loss in (0.0, 0.005)}
+            rates["0.005"] = capacity = max(rates.values())
+            curve = [paced(capacity * share) for share in (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0) if capacity * share <= top * 1.05]
+            stamped = lab.generator(extra=("--stamp", "--batch", "8"))
+            latency = {}
+            for share in (0.1, 0.5, 0.9):
+                found = stamped.trial(rate=max(1000.0, capacity * share), seconds=max(seconds, 0.4), flows=10_000)
+                latency[str(share)] = {"offered_pps": found["offered_pps"], "lost": found["lost"], **(found["latency"] or {})}
+            result[name] = {"throughput": rates, "source_can": top, "curve": curve, "latency": latency}
+            half = latency["0.5"]
+            bench.progress(
+                f"  {name:<26} {rates['0.0'] / 1e6:.3f} Mpps without loss, {rates['0.005'] / 1e6:.3f} with 0.5 %; "
+                f"at half of it p50 {half.get('p50', 0) / 1e3:.1f} µs, p99 {half.get('p99', 0) / 1e3:.1f} µs"
+            )
+    bench.offered = result
+
+
+def search(paced, top, allowed, steps=8):
+    """RFC 2544 section 26.1."""
+    low, high, best, rate = 0.0, top, 0.0, top
+    for _ in range(steps):
+        offered, loss = paced(rate)
+        if loss <= allowed:
+            best = max(best, offered)
+            if rate >= top or offered < rate * 0.9:
+                break
+            low = rate
+        else:
+            high = rate
+        if high - low < 0.02 * high:
+            break
+        rate = (low + high) / 2
+    return best
+
+
+def cores(bench):
+    """Two sources on two cores, each with flows of its own."""
+    if bench.cores < 2:
+        bench.missing.append(("two cores", "this machine has one"))
+        return
+    bench.step("one and two cores")
+    rows = {}
+    with bench.labs(queues=2) as make:
+        for name, lab in {"bare redirect": make("p0", Bare()), "sag-vcpe": make("p1", chain_sag(flows=65_536))}.items():
+            others = ("--src", "10.0.2.0")
+            Side(name, lab, extra=others).establish()
+            Side(name, lab).establish()
+            first = lab.generator()
+            second = Generator(
+                bench.pktgen, f"{lab.lan}:eth0", None, bench.other_core, 10_000, [*others, "--dst-mac", mac_of(lab.gw, "lan")]
+            )
+            bench.cleanup.add(second.close)
+            one, two = [], []
+            sent = lost = 0
+            for _ in range(bench.rounds(7, 21)):
+                one.append(first.trial(frames=400_000, resume=True)["offered_pps"])
+                first.start(frames=800_000, resume=True, settle_ms=0)
+                # The sink is the first one's: it has forgotten the trial before by now.
+                time.sleep(0.01)
+                second.start(frames=800_000, resume=True)
+                found = [g.read() for g in (first, second)]
+                time.sleep(0.02)
+                two.append(sum(f["offered_pps"] for f in found))
+                sent += sum(f["sent"] for f in found)
+                lost += sum(f["sent"] for f in found) - first.count()
+            second.close()
+            rows[f"{name}, 1 core"], rows[f"{name}, 2 cores"] = (one, None, 0), (two, sent, lost)
+    bench.tables["cores"] = {
+        "scenario": "cores",
+        "csit": "1c, 2c",
+        "about": "Whole chain; 10,000 flows a core; two receive queues. Sum of the rates of the two sources, which both send. "
+        "The daemon has no core of its own then.",
+        "base": None,
+        "rows": {
+            n: {"rate_pps": stats.summary(rates), "sent": sent, "lost": lost, "slow_path": None}
+            for n, (rates, sent, lost) in rows.items()
+        },
+        "broken": [f"{n}: {lost} of {sent} frames lost" for n, (_, sent, lost) in rows.items() if lost],
+    }
+    for name in ("bare redirect", "sag-vcpe"):
+        ratio = stats.ratios(rows[f"{name}, 2 cores"][0], rows[f"{name}, 1 core"][0])
+        bench.tables["cores"]["rows"][f"{name}, 2 cores"]["of_one"] = ratio
+
+
+VXLAN = """
+[[tunnel]]
+name = "bench"
+kind = "vxlan"
+vni = 77
+local = "203.0.113.2"
+remote = "203.0.113.1"
+[[route]]
+destination = "198.51.100.0/24"
+tunnel = "bench"
+"""
+
+
+def tunnels(bench):
+    """VXLAN through the gateway, if this build has it."""
+    bench.step("tunnels")
+    with bench.labs() as make:
+        sag = Sag(extra=VXLAN)
+        try:
+            lab = make("t0", sag)
+            gen = lab.generator(10_000, "64", ("--any",))
+            found = gen.trial(frames=10_000, order="ascending", window=256, seconds=3)
+            if found["received"] < 9_000:
+                raise Failed("no frame came out of the tunnel")
+            # A sink that knows plain frames alone must see none.
+            if lab.generator(10_000).trial(frames=1000)["received"]:
+                raise Failed("frames leave as they came, without the tunnel's headers")
+        except Failed as error:
+            reason = re.sub(r"\s+", " ", str(error))[-160:]
+            bench.missing.append(("ethip4vxlan", f"not in this build ({reason})"))
+        else:
+            bare = Side("bare redirect", make("t1", Bare()), extra=("--any",))
+            compare(
+                bench,
+                "ethip4vxlan-10kflows",
+                [bare, Side("sag-vcpe, VXLAN", lab, extra=("--any",))],
+                bench.rounds(5, 15),
+                csit="ethip4vxlan-l2xcbase",
+                about="Routed into a VXLAN tunnel: encapsulation in XDP.",
+            )
+    esp = bench.target / "release" / "examples" / "esp"
+    if esp.exists():
+        bench.step("ipsec: the crypto library alone")
+        bench.notes["ethip4ipsec1tnlsw-ip4base-int-aes128gcm"] = run(esp, timeout=300)
+    else:
+        bench.missing.append(("ethip4ipsec1tnlsw-ip4base-int-aes128gcm", "not in this build (no example esp of sag-benches)"))
+
+
+__all__ = ["cores", "new_flows", "offered_load", "tunnels", "under_load"]

@@ -1,0 +1,267 @@
+"""The topology: host, gateway, Internet, in three network namespaces and two veth pairs.
+
+    PREFIX-NAME-lan:eth0 ═ lan [PREFIX-NAME-gw] wan ═ PREFIX-NAME-wan:eth0
+"""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from . import rules as policy
+from .generator import Generator
+from .system import Failed, run
+
+OUTSIDE = "203.0.113.2"
+PARTS = ("lan", "gw", "wan")
+
+
+def in_ns(namespace, *command, **more):
+    # Not `ip netns exec`, which hides the bpffs.
+    return run("nsenter", f"--net=/run/netns/{namespace}", *command, **more)
+
+
+def mac_of(namespace, device):
+    return json.loads(run("ip", "-n", namespace, "-j", "link", "show", device))[0]["address"]
+
+
+class Lab:
+    """One gateway between two hosts. A forwarder is one of the classes below."""
+
+    def __init__(self, bench, name, queues=1, ip6=False):
+        self.bench, self.name, self.ip6 = bench, name, ip6
+        self.lan, self.gw, self.wan = (f"{bench.prefix}-{name}-{part}" for part in PARTS)
+        self.generators = {}
+        self.forwarder = None
+        bench.cleanup.add(self.remove)
+        for namespace in (self.lan, self.gw, self.wan):
+            run("ip", "netns", "add", namespace)
+            run("ip", "-n", namespace, "link", "set", "lo", "up")
+        for device, peer in (("lan", self.lan), ("wan", self.wan)):
+            many = ("numtxqueues", queues, "numrxqueues", queues)
+            run("ip", "link", "add", device, "netns", self.gw, *many, "type", "veth", "peer", "name", "eth0", "netns", peer, *many)
+        for namespace, device in ((self.gw, "lan"), (self.gw, "wan"), (self.lan, "eth0"), (self.wan, "eth0")):
+            in_ns(
+                namespace,
+                "sysctl",
+                "-qw",
+                f"net.ipv6.conf.{device}.disable_ipv6={0 if ip6 else 1}",
+                f"net.ipv6.conf.{device}.accept_dad=0",
+                f"net.ipv6.conf.{device}.router_solicitations=0",
+                f"net.ipv4.conf.{device}.rp_filter=0",
+            )
+            # With GRO a veth device has a NAPI context, which redirected frames need.
+            in_ns(namespace, "ethtool", "-K", device, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "on")
+            run("ip", "-n", namespace, "link", "set", device, "up")
+        remote = mac_of(self.wan, "eth0")
+        run("ip", "-n", self.gw, "addr", "add", "10.0.0.1/16", "dev", "lan")
+        run("ip", "-n", self.gw, "addr", "add", f"{OUTSIDE}/24", "dev", "wan")
+        run("ip", "-n", self.gw, "route", "add", "default", "via", "203.0.113.1")
+        run("ip", "-n", self.gw, "neigh", "add", "203.0.113.1", "lladdr", remote, "dev", "wan", "nud", "permanent")
+        if ip6:
+            run("ip", "-n", self.gw, "addr", "add", "2001:db8:1::1/64", "dev", "lan", "nodad")
+            run("ip", "-n", self.gw, "addr", "add", "2001:db8:100::2/64", "dev", "wan", "nodad")
+            run("ip", "-n", self.gw, "route", "add", "default", "via", "2001:db8:100::1")
+            run("ip", "-n", self.gw, "neigh", "add", "2001:db8:100::1", "lladdr", remote, "dev", "wan", "nud", "permanent")
+
+    def remove(self):
+        self.close_generators()
+        if self.forwarder:
+            self.forwarder.stop()
+            self.forwarder = None
+        for namespace in (self.lan, self.gw, self.wan):
+            run("ip", "netns", "del", namespace, check=False)
+
+    def close_generators(self):
+        while self.generators:
+            self.generators.popitem()[1].close()
+
+    def generator(self, flows=10_000, size="64", extra=(), sink=None, core=1, receive=True):
+        """One for every kind of traffic; made when it is first asked for."""
+        key = (flows, size, tuple(extra), sink, core, receive)
+        if key not in self.generators:
+            # A device takes one sink at a time.
+            self.close_generators() if receive else None
+            options = ["--size", size, "--dst-mac", mac_of(self.gw, "lan"), "--sink", sink or self.forwarder.sink, *extra]
+            if self.ip6:
+                options += ["--src", "2001:db8:1::100:0", "--dst", "2001:db8:ffff::1"]
+            rx = f"{self.wan}:eth0" if receive else None
+            self.generators[key] = Generator(self.bench.pktgen, f"{self.lan}:eth0", rx, core, flows, options)
+        return self.generators[key]
+
+    def start(self, forwarder):
+        if self.forwarder:
+            self.forwarder.stop()
+        self.forwarder = forwarder
+        forwarder.start(self)
+        return self
+
+
+class Bare:
+    """An XDP redirect that looks at nothing: the limit."""
+
+    sink = "xdp"
+
+    def __init__(self):
+        self.process = None
+
+    def start(self, lab):
+        self.process = subprocess.Popen(
+            [str(lab.bench.pktgen), "bare", "--from", f"{lab.gw}:lan", "--to", f"{lab.gw}:wan"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if "redirecting" not in self.process.stdout.readline():
+            raise Failed("the bare redirect did not start")
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def fast(self):
+        return None
+
+    def forget(self):
+        pass
+
+    def renew(self):
+        return False
+
+
+class Linux:
+    """The kernel's forwarding, with nftables tables if there are some."""
+
+    sink = "tcx"
+
+    def __init__(self, *tables):
+        self.tables, self.lab = tables, None
+
+    def start(self, lab):
+        self.lab = lab
+        in_ns(lab.gw, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv6.conf.all.forwarding=1")
+        for table in self.tables:
+            in_ns(lab.gw, "nft", "-f", "-", stdin=table)
+
+    def stop(self):
+        pass
+
+    def fast(self):
+        return None
+
+    def forget(self):
+        pass
+
+    def renew(self):
+        return False
+
+
+class Sag:
+    """sag-vcpe with a generated configuration."""
+
+    sink = "xdp"
+
+    def __init__(self, rules=(), snat=False, car=False, flows=65_536, workers=1, extra=""):
+        self.text = {"rules": rules, "snat": snat, "car": car, "flows": flows, "workers": workers, "extra": extra}
+        self.lab, self.dir, self.process, self.log = None, None, None, None
+
+    def config(self, rules=None):
+        t = self.text
+        d = self.dir
+        chosen = t["rules"] if rules is None else rules
+        return f"""[dataplane]
+workers = {t["workers"]}
+flows = {t["flows"]}
+state_dir = "{d}/state"
+pin_dir = "/sys/fs/bpf/{self.lab.bench.prefix}-{self.lab.name}"
+control = "{d}/vcpe.sock"
+metrics = ""
+new_flow_rate = 0
+[timeouts]
+udp = 3600
+[[port]]
+name = "lan"
+device = "lan"
+role = "lan"
+[[port]]
+name = "wan"
+device = "wan"
+role = "wan"
+snat = {"true" if t["snat"] else "false"}
+{policy.CAR if t["car"] else ""}{t["extra"]}{policy.toml(chosen) if chosen else ""}"""
+
+    def start(self, lab):
+        self.lab = lab
+        self.dir = Path(lab.bench.work) / lab.name
+        (self.dir / "state").mkdir(parents=True, exist_ok=True)
+        (self.dir / "vcpe.toml").write_text(self.config(), encoding="utf-8")
+        self.spawn()
+
+    def spawn(self):
+        self.log = (self.dir / "log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                "taskset",
+                "-c",
+                str(self.lab.bench.other_core),
+                "nsenter",
+                f"--net=/run/netns/{self.lab.gw}",
+                str(self.lab.bench.vcpe),
+                "run",
+                "--config",
+                str(self.dir / "vcpe.toml"),
+            ],
+            stdout=self.log,
+            stderr=self.log,
+        )
+        end = time.monotonic() + 60
+        while True:
+            try:
+                self.ctl("status")
+                self.precedence()
+                return
+            except (Failed, ValueError):
+                if self.process.poll() is not None or time.monotonic() > end:
+                    tail = (self.dir / "log").read_text(encoding="utf-8")[-800:]
+                    raise Failed(f"sag-vcpe did not start: {tail}") from None
+                time.sleep(0.02)
+
+    def precedence(self):
+        """Workers come before all else on their core, as the kernel's share comes on the source's."""
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            if (task / "comm").read_text(encoding="utf-8").startswith("worker"):
+                run("chrt", "-f", "-p", 10, task.name)
+
+    def end(self, signal="terminate"):
+        if self.process:
+            getattr(self.process, signal)()
+            self.process.wait(20)
+            self.process = None
+            self.log.close()
+
+    def renew(self):
+        """Other tables, at other places in memory."""
+        self.stop()
+        self.spawn()
+        return True
+
+    def stop(self):
+        self.end()
+        in_ns(self.lab.gw, self.lab.bench.vcpe, "unload", "--config", self.dir / "vcpe.toml", check=False)
+
+    def ctl(self, *command, stdin=None):
+        text = run(self.lab.bench.sagctl, "--socket", self.dir / "vcpe.sock", "--json", *command, stdin=stdin)
+        return json.loads(text) if text.strip() else None
+
+    def apply(self, rules):
+        file = self.dir / "next.toml"
+        file.write_text(self.config(rules), encoding="utf-8")
+        self.ctl("config", "apply", file)
+
+    def fast(self):
+        """Frames that XDP alone has forwarded."""
+        return self.ctl("status")["fastpath_packets"]
+
+    def forget(self):
+        self.ctl("sessions", "flush", "--all")

@@ -1,0 +1,88 @@
+"""Sides of a comparison, measured in turns."""
+
+import time
+
+from . import stats
+from .system import Failed
+
+
+class Side:
+    """A gateway under a kind of traffic."""
+
+    def __init__(self, name, lab, flows=10_000, size="64", extra=(), may_lose=False, prepare=None):
+        self.name, self.lab, self.flows, self.size, self.extra = name, lab, flows, size, extra
+        self.may_lose = may_lose
+        # Called before every trial, after which the flows are established anew: for sides that share a gateway.
+        self.prepare = prepare
+        self.rates, self.lost, self.slow, self.sent = [], 0, 0, 0
+        self.frames = 20_000
+
+    def generator(self):
+        return self.lab.generator(self.flows, self.size, self.extra)
+
+    def establish(self, again=4, window=512):
+        """Every flow sends once, no faster than it is taken in, until all come through."""
+        gen = self.generator()
+        for _ in range(again):
+            found = gen.trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=30)
+            if found["lost"] == 0 and found["sent"] == self.flows:
+                # The worker finishes what it has to install.
+                time.sleep(0.05)
+                return found
+        raise Failed(f"{self.name}: {found['lost']} of {found['sent']} first packets were lost")
+
+    def once(self, keep=True, seconds=0.12):
+        """A trial at full speed, going on where the last one ended."""
+        if self.prepare:
+            self.prepare()
+            self.establish()
+        before = self.lab.forwarder.fast()
+        found = self.generator().trial(frames=self.frames, flows=self.flows, resume=True)
+        if keep:
+            self.rates.append(found["offered_pps"])
+            self.lost += found["lost"]
+            self.sent += found["sent"]
+            if before is not None:
+                self.slow += max(0, found["sent"] - (self.lab.forwarder.fast() - before))
+        rate = found["offered_pps"] or 1
+        self.frames = int(min(2_000_000, max(10_000, rate * seconds)))
+        return found
+
+    def result(self, base=None):
+        row = {"rate_pps": stats.summary(self.rates), "sent": self.sent, "lost": self.lost, "slow_path": self.slow}
+        if base is not None and base is not self:
+            row["of_limit"] = stats.ratios(self.rates, base.rates)
+        return row
+
+
+def in_turns(sides, rounds, progress, seconds=0.12, fresh=0):
+    """A B A B …; the first round warms up. What may not be lost and is, is a broken measurement.
+
+    `fresh`: gateways begin anew after so many rounds. Where a table lies in memory makes a difference
+    that lasts as long as the table does.
+    """
+    for side in sides:
+        if not side.prepare:
+            side.establish()
+    for side in sides:
+        side.once(keep=False, seconds=seconds)
+    for n in range(rounds):
+        progress(f"round {n + 1} of {rounds}")
+        if fresh and n and n % fresh == 0:
+            for side in sides:
+                if side.lab.forwarder.renew():
+                    side.establish()
+        for side in sides:
+            side.once(seconds=seconds)
+    return broken(sides)
+
+
+def broken(sides):
+    """Why the measurement does not count, a line for each reason."""
+    reasons = []
+    for side in sides:
+        if side.lost and not side.may_lose:
+            reasons.append(f"{side.name}: {side.lost} of {side.sent} frames lost, where the source waits for the gateway")
+        if side.slow > side.sent * 0.001:
+            reasons.append(f"{side.name}: {side.slow} of {side.sent} frames were not forwarded by XDP alone")
+    return reasons

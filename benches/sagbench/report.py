@@ -1,0 +1,173 @@
+"""The report: Markdown, JSON, plots."""
+
+import json
+from pathlib import Path
+
+from . import svg
+
+
+def mpps(rate):
+    return f"{rate / 1e6:.3f}"
+
+
+def spread(s, form="{:.3f}"):
+    """Median and quartiles."""
+    return f"{form.format(s['median'])} ({form.format(s['q25'])} to {form.format(s['q75'])})"
+
+
+def sign(row):
+    return "≥" if row["at_least"] else "≤"
+
+
+def targets(rows):
+    if not rows:
+        return []
+    lines = ["## Targets", "", "| target | issue | measured: median (quartiles), n | verdict |", "|---|---|---|---|"]
+    for row in rows:
+        m = row["measured"]
+        value = "not measured" if m is None else f"{sign(row)} {row['limit']}: {spread(m)}, {m['n']}"
+        lines.append(f"| {row['target']} | {row['source']} | {value} | **{row['verdict']}** |")
+    return [*lines, ""]
+
+
+def headline(tables):
+    """One line for each number of flows."""
+    lines = []
+    for name, table in tables.items():
+        sag = table["rows"].get("sag-vcpe", {})
+        if "of_kernel" in sag:
+            lines.append(
+                f"**{name}: {spread(sag['of_kernel'], '{:.1f}')} × Linux with the same policy in nftables, "
+                f"{spread(sag['of_limit'], '{:.2f}')} of the bare redirect, {sag['lost']} of {sag['sent']} frames lost.**"
+            )
+    return [*(line for pair in zip(lines, [""] * len(lines)) for line in pair)]
+
+
+def table(t):
+    lines = [f"### {t['scenario']}", ""]
+    about = " ".join(x for x in (t["about"], f"CSIT: `{t['csit']}`." if t["csit"] else "") if x)
+    base = t["base"]
+    head = ["", "Mpps: median (quartiles)", "ns a frame", f"of the {base}" if base else "", "sent", "lost", "not by XDP alone"]
+    lines += [about, "", "| " + " | ".join(head) + " |", "|---|---|---|---|---|---|---|"]
+    for name, row in t["rows"].items():
+        r = row["rate_pps"]
+        share = row.get("of_limit") or row.get("of_one")
+        rate = {k: r[k] / 1e6 for k in ("median", "q25", "q75")}
+        cells = [
+            name,
+            spread(rate),
+            f"{1e9 / r['median']:.0f}" if r["median"] else "",
+            spread(share) + ("" if row.get("of_limit") else " × one core") if share else "",
+            "" if row["sent"] is None else str(row["sent"]),
+            str(row["lost"]),
+            "" if row["slow_path"] is None else str(row["slow_path"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [""] + [f"**Broken measurement:** {b}" for b in t["broken"]]
+    return [*lines, ""] if t["broken"] else lines
+
+
+def changes(c):
+    if not c:
+        return []
+    lines = [
+        "### Changes under load",
+        "",
+        f"{c['flows']} established flows, {c['rate_pps']} frames a second. Blocked: frames lost by the rate.",
+        "",
+        "| change | sent | lost | blocked, ms | source ports changed | reordered |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, row in c["rows"].items():
+        lines.append(f"| {kind} | {row['sent']} | {row['lost']} | {row['blocked_ms']:.2f} | {row['renumbered']} | {row['reordered']} |")
+    return [*lines, "", *(f"**Broken measurement:** {b}" for b in c["broken"]), ""]
+
+
+def offered(o):
+    if not o:
+        return []
+    lines = [
+        "### Offered load (RFC 2544)",
+        "",
+        "Whole chain, 10,000 flows, 64 B. Source on one core; gateway and sink on the other, in a NAPI thread.",
+        "",
+        "| | Mpps without loss | Mpps with 0.5 % loss | source can, Mpps |",
+        "|---|---|---|---|",
+    ]
+    for name, row in o.items():
+        t = row["throughput"]
+        lines.append(f"| {name} | {mpps(t['0.0'])} | {mpps(t['0.005'])} | {mpps(row['source_can'])} |")
+    lines += ["", "| latency, µs | load | p50 | p90 | p99 | p99.9 | max |", "|---|---|---|---|---|---|---|"]
+    for name, row in o.items():
+        for share, l in row["latency"].items():
+            cells = [f"{l[k] / 1e3:.1f}" if k in l else "" for k in ("p50", "p90", "p99", "p99.9", "max")]
+            lines.append(f"| {name} | {float(share):.0%}, {mpps(l['offered_pps'])} Mpps | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def plots(data):
+    """File name and SVG."""
+    out = {}
+    titles = {
+        "flows": ("Throughput by number of flows", "flows", True),
+        "rules": ("Throughput by number of ACL rules, 10,000 flows", "rules", True),
+        "size": ("Throughput by frame size, 10,000 flows", "bytes with FCS", False),
+    }
+    for key, (title, x, log) in titles.items():
+        if data["points"].get(key):
+            series = [(n, sorted((p["x"], p["median"] / 1e6) for p in pts)) for n, pts in data["points"][key].items()]
+            out[f"throughput-by-{key}.svg"] = svg.plot(title, x, "Mpps", series, x_log=log, note="medians; one core; see report.md")
+    if data["offered"]:
+        curves = [(n, sorted((rate / 1e6, loss * 100) for rate, loss in row["curve"])) for n, row in data["offered"].items()]
+        out["loss-by-load.svg"] = svg.plot("Loss by offered load", "Mpps offered", "% lost", curves)
+        names = ["p50", "p90", "p99", "p99.9", "max"]
+        series = [
+            (n, [(i, row["latency"]["0.5"][p] / 1e3) for i, p in enumerate(names) if p in row["latency"]["0.5"]])
+            for n, row in data["offered"].items()
+        ]
+        out["latency.svg"] = svg.plot("Latency at half the throughput", "percentile", "µs", series, y_log=True, x_names=names)
+    return out
+
+
+def machine(m):
+    lines = ["## Machine", "", "| | |", "|---|---|"]
+    for key, value in m.items():
+        if key == "mitigations":
+            value = "; ".join(f"{k}: {v}" for k, v in value.items())
+        lines.append(f"| {key.replace('_', ' ')} | {value} |")
+    return [*lines, ""]
+
+
+def markdown(data, pictures):
+    lines = [
+        "# sag-vcpe benchmark",
+        "",
+        f"`scripts/bench.sh {' '.join(data['arguments'])}`, {data['date']}, {data['seconds']:.0f} s. "
+        "Peers on the same topology in the same run, in turns; ratios are of neighbouring runs. How it is measured and what the rows mean: docs/benchmarks.md.",
+        "",
+        *headline(data["tables"]),
+        *targets(data["targets"]),
+        "## Results",
+        "",
+    ]
+    for t in data["tables"].values():
+        lines += table(t)
+    lines += changes(data["changes"])
+    lines += offered(data["offered"])
+    if pictures:
+        lines += ["## Plots", "", *(f"![{name}]({name})" for name in pictures), ""]
+    if data["missing"]:
+        lines += ["## Not measured", "", "| | why |", "|---|---|", *(f"| {what} | {why} |" for what, why in data["missing"]), ""]
+    for name, text in data["notes"].items():
+        lines += [f"## {name}", "", "```", text.strip(), "```", ""]
+    return "\n".join(lines + machine(data["machine"]))
+
+
+def write(directory, data):
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    pictures = plots(data)
+    for name, text in pictures.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    (directory / "report.md").write_text(markdown(data, list(pictures)), encoding="utf-8")
+    (directory / "report.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

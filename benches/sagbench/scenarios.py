@@ -1,0 +1,227 @@
+"""What is measured: throughput side by side. Names after FD.io CSIT's suites where one corresponds."""
+
+import json
+
+from . import rules as policy
+from . import stats
+from .lab import Bare, Linux, Sag, OUTSIDE
+from .measure import Side, in_turns
+from .system import run
+
+MILLION = 1_000_000
+SNAT = policy.nft_snat(OUTSIDE)
+RULES = policy.uniform(1000)
+
+
+def short(flows):
+    return f"{flows // MILLION}M" if flows >= MILLION else f"{flows // 1000}k" if flows >= 1000 else str(flows)
+
+
+def compare(bench, scenario, sides, rounds, base=0, seconds=0.12, csit=None, about="", fresh=0):
+    """Runs the sides in turns and keeps a table of them; `base` is the limit."""
+    bench.step(f"{scenario}: {', '.join(s.name for s in sides)}")
+    broken = in_turns(sides, rounds, bench.progress, seconds, fresh)
+    table = {
+        "scenario": scenario,
+        "csit": csit,
+        "about": about,
+        "base": sides[base].name if base is not None else None,
+        "rows": {s.name: s.result(sides[base] if base is not None else None) for s in sides},
+        "broken": broken,
+    }
+    bench.tables[scenario] = table
+    for line in broken:
+        bench.warn(f"broken measurement: {line}")
+    for name, row in table["rows"].items():
+        share = f"  {row['of_limit']['median']:.3f} of {table['base']}" if "of_limit" in row else ""
+        bench.progress(f"  {name:<34} {row['rate_pps']['median'] / 1e6:7.3f} Mpps{share}")
+    return {s.name: s for s in sides}
+
+
+def target(bench, text, measured, limit, at_least=True, source="", broken=()):
+    bench.targets.append(
+        {
+            "target": text,
+            "source": source,
+            "limit": limit,
+            "at_least": at_least,
+            "measured": measured,
+            "verdict": "broken measurement" if broken else stats.verdict(measured, limit, at_least),
+        }
+    )
+
+
+def chain_sag(**more):
+    return Sag(rules=RULES, snat=True, car=True, **more)
+
+
+def headline(bench):
+    """The whole chain beside bare redirect and kernel."""
+    with bench.labs() as make:
+        sides = {
+            "bare redirect": Bare(),
+            "sag-vcpe": chain_sag(flows=1 << 20),
+            "Linux, nft set + SNAT": Linux(policy.nft_set(RULES), SNAT),
+            "Linux, nft ct mark + SNAT": Linux(policy.nft_marked(RULES), SNAT),
+        }
+        if bench.full:
+            sides |= {
+                "Linux forwarding": Linux(),
+                "Linux, nft SNAT": Linux(SNAT),
+                "Linux, nft set": Linux(policy.nft_set(RULES)),
+                "Linux, nft chain": Linux(policy.nft_chain(RULES)),
+            }
+        labs = [(name, make(f"h{n}", f)) for n, (name, f) in enumerate(sides.items())]
+        for flows, kernel, limit in ((10_000, 6, 0.80), (MILLION, 10, 0.55)):
+            name = f"chain-{short(flows)}flows"
+            found = compare(
+                bench,
+                name,
+                [Side(n, lab, flows) for n, lab in labs],
+                bench.rounds(9, 21),
+                fresh=3 if flows < MILLION or bench.full else 0,
+                csit=f"ethip4udp-ip4base-iacl1ksl-ipolicemark-nat44ed-{short(flows)}flows (no one suite has all)",
+                about="ACL of 1,000 rules, source NAT, CAR, route; 64 B; source, gateway and sink on one core. "
+                "Linux has no policer here, which is to its advantage.",
+            )
+            broken = bench.tables[name]["broken"]
+            sag = found["sag-vcpe"]
+            ratio = stats.ratios(sag.rates, found["Linux, nft set + SNAT"].rates)
+            bench.tables[name]["rows"]["sag-vcpe"]["of_kernel"] = ratio
+            target(bench, f"whole chain, {short(flows)} flows: {kernel} × Linux with nft set + SNAT", ratio, kernel, source="#4, #9", broken=broken)
+            target(
+                bench,
+                f"whole chain, {short(flows)} flows: {limit} of the bare redirect",
+                stats.ratios(sag.rates, found["bare redirect"].rates),
+                limit,
+                source="#4, #9",
+                broken=broken,
+            )
+            target(bench, f"whole chain, {short(flows)} flows: frames lost", stats.summary([sag.lost]), 0, False, "#4")
+            bench.point("flows", "bare redirect, chain", flows, found["bare redirect"].rates)
+            for other in ("sag-vcpe", "Linux, nft set + SNAT"):
+                bench.point("flows", f"{other}, chain" if other == "sag-vcpe" else other, flows, found[other].rates)
+
+
+def acl(bench):
+    """Throughput by number of rules."""
+    counts = (0, 100, 1000, 10_000) if bench.full else (0, 1000, 10_000)
+    with bench.labs() as make:
+        # One gateway whose rules change: the flows keep their places in memory, so that the rules are the
+        # only difference.
+        lab = make("a0", Sag())
+        sag = []
+        for n in counts:
+            rules = policy.uniform(n)
+            sag.append(Side(f"sag-vcpe, {short(n)} rules", lab, prepare=lambda rules=rules: lab.forwarder.apply(rules)))
+        # To commit these takes too long to be done before each trial.
+        sag.append(Side("sag-vcpe, 100k rules", make("a100k", Sag(rules=policy.uniform(100_000)))))
+        bare = Side("bare redirect", make("a-bare", Bare()))
+        found = compare(
+            bench,
+            "iacl-10kflows",
+            [bare, *sag],
+            bench.rounds(7, 41),
+            seconds=0.08,
+            csit="ethip4udp-ip4base-iacl{n}sf-10kflows",
+            about="ACL alone, rules of one shape, stateful; 10,000 flows; one gateway whose rules are committed anew before each trial (100,000: a gateway of its own).",
+        )
+        none, many = found["sag-vcpe, 0 rules"], found["sag-vcpe, 10k rules"]
+        target(
+            bench,
+            "ACL of 10,000 rules: within 3 % of none",
+            stats.ratios(many.rates, none.rates),
+            0.97,
+            source="#4, #9",
+            broken=bench.tables["iacl-10kflows"]["broken"],
+        )
+        for n in (*counts, 100_000):
+            bench.point("rules", "sag-vcpe", max(n, 1), found[f"sag-vcpe, {short(n)} rules"].rates)
+            bench.point("rules", "bare redirect", max(n, 1), bare.rates)
+    with bench.labs() as make:
+        sides = [Side("bare redirect", make("k-bare", Bare()))]
+        chains = (1, 100, 1000) if bench.full else (100, 1000)
+        sets = (100, 1000, 10_000) if bench.full else (1000, 10_000)
+        sides += [Side(f"Linux, nft chain, {short(n)} rules", make(f"c{n}", Linux(policy.nft_chain(policy.uniform(n))))) for n in chains]
+        sides += [Side(f"Linux, nft set, {short(n)} rules", make(f"s{n}", Linux(policy.nft_set(policy.uniform(n))))) for n in sets]
+        found = compare(bench, "iacl-10kflows-linux", sides, bench.rounds(5, 15), about="The same rules in nftables, every packet.")
+        for kind, ns in (("chain", chains), ("set", sets)):
+            for n in ns:
+                bench.point("rules", f"Linux, nft {kind}", n, found[f"Linux, nft {kind}, {short(n)} rules"].rates)
+
+
+def classbench(bench):
+    """Rule sets in the style of ClassBench's families, by seed."""
+    counts = (1000, 10_000) if bench.full else (1000,)
+    with bench.labs() as make:
+        sides = [Side("bare redirect", make("cb-bare", Bare()))]
+        for family in ("acl", "fw", "ipc"):
+            for n in counts:
+                text = run(bench.pktgen, "rules", "--family", family, "--count", n, "--seed", bench.seed)
+                rules = [json.loads(line) for line in text.splitlines()]
+                sides.append(Side(f"sag-vcpe, {family}{short(n)}", make(f"{family}{n}", Sag(rules=rules))))
+                if n == 1000:
+                    sides.append(Side(f"Linux, nft chain, {family}{short(n)}", make(f"n{family}{n}", Linux(policy.nft_chain(rules)))))
+        compare(
+            bench,
+            "iacl-classbench-10kflows",
+            sides,
+            bench.rounds(5, 21),
+            about=f"Rule sets like ClassBench's seeds acl, fw, ipc; seed {bench.seed}; rules that may match the traffic accept.",
+        )
+
+
+def forwarding(bench):
+    with bench.labs() as make:
+        sides = [Side("bare redirect", make("f0", Bare())), Side("sag-vcpe", make("f1", Sag())), Side("Linux forwarding", make("f2", Linux()))]
+        compare(bench, "ip4base-10kflows", sides, bench.rounds(7, 21), csit="ethip4-ip4base", about="Route alone.")
+        car = [sides[0], Side("sag-vcpe, CAR", make("f3", Sag(car=True)))]
+        car[0].rates, car[0].sent = [], 0
+        compare(bench, "ipolicemark-10kflows", car, bench.rounds(7, 21), csit="ethip4-ip4base-ipolicemarkbase", about="A CAR that all traffic conforms to.")
+
+
+def nat(bench):
+    with bench.labs() as make:
+        labs = {
+            "bare redirect": make("n0", Bare()),
+            "sag-vcpe, SNAT": make("n1", Sag(snat=True, flows=1 << 20)),
+            "Linux, nft SNAT": make("n2", Linux(SNAT)),
+        }
+        for flows in (1, 10_000, 100_000, MILLION) if bench.full else (1, 100_000, MILLION):
+            found = compare(
+                bench,
+                f"nat44ed-{short(flows)}flows",
+                [Side(n, lab, flows) for n, lab in labs.items()],
+                bench.rounds(5, 15),
+                csit="ethip4udp-nat44ed-h…-p63-s…-udir",
+                about="Source NAT to one address; 50,000 inside endpoints at most, then several remotes each.",
+            )
+            for name, side in found.items():
+                bench.point("flows", name if name != "bare redirect" else "bare redirect, NAT", flows, side.rates)
+
+
+def sizes(bench):
+    """Frame sizes, IPv4 and IPv6."""
+    for ip6 in (False, True):
+        with bench.labs(ip6=ip6) as make:
+            version = "6" if ip6 else "4"
+            table = policy.nft_set(RULES) if not ip6 else None
+            labs = {
+                "bare redirect": make(f"z{version}0", Bare()),
+                "sag-vcpe": make(f"z{version}1", Sag(car=True, flows=1 << 20) if ip6 else chain_sag(flows=65_536)),
+                "Linux": make(f"z{version}2", Linux(*([table, SNAT] if table else []))),
+            }
+            chosen = ("64", "256", "512", "1500", "imix") if bench.full or not ip6 else ("64", "1500")
+            for size in chosen:
+                found = compare(
+                    bench,
+                    f"ip{version}-{size if size == 'imix' else size + 'B'}",
+                    [Side(n, lab, 10_000, size) for n, lab in labs.items()],
+                    bench.rounds(3, 11),
+                    seconds=0.08,
+                    csit=f"{size if size == 'imix' else size + 'b'}-…-ethip{version}-ip{version}base",
+                    about="Route and CAR; Linux: route." if ip6 else "Whole chain; Linux: nft set + SNAT.",
+                )
+                if size != "imix":
+                    for name, side in found.items():
+                        bench.point("size", f"{name}, IPv{version}", int(size), side.rates)

@@ -1,0 +1,53 @@
+"""Medians, spreads, ratios of neighbouring runs, verdicts."""
+
+import statistics
+
+
+def quantile(values, share):
+    """Linear between the two nearest; share 0 to 1."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values")
+    at = (len(ordered) - 1) * share
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+def summary(values):
+    """Median, quartiles, extremes, number."""
+    return {
+        "median": statistics.median(values),
+        "q25": quantile(values, 0.25),
+        "q75": quantile(values, 0.75),
+        "min": min(values),
+        "max": max(values),
+        "n": len(values),
+    }
+
+
+def ratios(values, base):
+    """Each value by the one that was measured beside it."""
+    pairs = [(v, b) for v, b in zip(values, base) if b]
+    if not pairs:
+        raise ValueError("nothing to compare with")
+    return summary([v / b for v, b in pairs])
+
+
+# Beyond this part of the median, what lies between the quartiles is too wide to decide by.
+NOISE = 0.05
+
+
+def verdict(measured, target, at_least=True):
+    """met, missed, or noise too large: `measured` is a summary.
+
+    The median decides. Where the target lies between the quartiles, and these are far apart, nothing
+    is decided.
+    """
+    if measured is None:
+        return "not measured"
+    median, low, high = measured["median"], measured["q25"], measured["q75"]
+    if low <= target <= high and high - low > NOISE * abs(median):
+        return "noise too large"
+    met = median >= target if at_least else median <= target
+    return "met" if met else "missed"

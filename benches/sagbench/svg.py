@@ -1,0 +1,99 @@
+"""Plots as SVG, by the standard library alone."""
+
+import math
+from xml.sax.saxutils import escape
+
+WIDTH, HEIGHT = 760, 420
+LEFT, RIGHT, TOP, BOTTOM = 76, 190, 44, 56
+COLOURS = ["#0b6e99", "#d1495b", "#3d8b37", "#edae49", "#6f4e7c", "#00798c", "#8d6b48", "#444444"]
+
+
+def nice_ticks(low, high, count=5):
+    """Round numbers from at most low to at least high."""
+    if high <= low:
+        high = low + 1
+    raw = (high - low) / count
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.floor(low / step), math.ceil(high / step - 1e-9)
+    return [n * step for n in range(first, last + 1)]
+
+
+def label(value):
+    """Short: 1500 is 1.5k."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+class Axis:
+    """From values to places; logarithmic or linear, or names in their order."""
+
+    def __init__(self, values, start, end, log=False, names=None):
+        self.start, self.end, self.log, self.names = start, end, log, names
+        if names is not None:
+            self.low, self.high = -0.5, len(names) - 0.5
+            self.ticks = list(range(len(names)))
+        elif log:
+            positive = [v for v in values if v > 0] or [1]
+            self.low, self.high = math.log10(min(positive)), math.log10(max(positive))
+            if self.high - self.low < 1:
+                self.low, self.high = math.floor(self.low), math.floor(self.low) + max(1, math.ceil(self.high - math.floor(self.low)))
+            self.ticks = [10.0**n for n in range(math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1)]
+        else:
+            self.ticks = nice_ticks(min([0, *values]), max([0, *values]))
+            self.low, self.high = self.ticks[0], self.ticks[-1]
+
+    def place(self, value):
+        if self.log:
+            value = math.log10(max(value, 10**self.low))
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + (self.end - self.start) * share
+
+    def text(self, tick):
+        return str(self.names[tick]) if self.names is not None else label(tick)
+
+
+def plot(title, x_title, y_title, series, x_log=False, y_log=False, x_names=None, note=""):
+    """`series`: (name, [(x, y), …]) each; with x_names, x is a place in that list."""
+    series = [(n, [p for p in pts if p[1] is not None]) for n, pts in series]
+    series = [(n, pts) for n, pts in series if pts]
+    xs = [x for _, pts in series for x, _ in pts] or [0, 1]
+    ys = [y for _, pts in series for _, y in pts] or [0, 1]
+    x_axis = Axis(xs, LEFT, WIDTH - RIGHT, x_log, x_names)
+    y_axis = Axis(ys, HEIGHT - BOTTOM, TOP, y_log)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<text x="{LEFT}" y="22" font-size="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    for tick in y_axis.ticks:
+        y = y_axis.place(tick)
+        out.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#dddddd"/>')
+        out.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(y_axis.text(tick))}</text>')
+    for tick in x_axis.ticks:
+        x = x_axis.place(tick)
+        out.append(f'<line x1="{x:.1f}" y1="{HEIGHT - BOTTOM}" x2="{x:.1f}" y2="{HEIGHT - BOTTOM + 4}" stroke="#333333"/>')
+        out.append(
+            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(x_axis.text(tick))}</text>'
+        )
+    out.append(
+        f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" fill="none" stroke="#333333"/>'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" text-anchor="middle">{escape(x_title)}</text>'
+        f'<text transform="translate(18 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_title)}</text>"
+    )
+    for n, (name, points) in enumerate(series):
+        colour = COLOURS[n % len(COLOURS)]
+        places = [(x_axis.place(x), y_axis.place(y)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+        y = TOP + 8 + 18 * n
+        out.append(f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
+        out.append(f'<text x="{WIDTH - RIGHT + 30}" y="{y}">{escape(name)}</text>')
+    if note:
+        out.append(f'<text x="{LEFT}" y="38" fill="#666666" font-size="11">{escape(note)}</text>')
+    return "\n".join([*out, "</svg>", ""])
