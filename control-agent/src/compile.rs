@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
+use sag_model::config::{Errors, Secrets};
 use toml::{Table, Value};
 
 use crate::config::{Wiring, role_word};
@@ -69,6 +70,8 @@ pub struct PortAddress {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compiled {
     pub text: String,
+    /// As `config-show` shows it.
+    pub shown: String,
     pub addresses: Vec<PortAddress>,
     /// Devices that get their address by DHCP.
     pub dhcp: Vec<String>,
@@ -99,7 +102,8 @@ pub fn compile(
     health: &BTreeMap<String, Verdict>,
 ) -> Result<Compiled, Vec<String>> {
     let wiring = if wiring.is_empty() { base.wiring() } else { wiring.clone() };
-    let notices = desired.ignored.iter().map(|what| format!("{what}: not supported by this version")).collect();
+    let notices =
+        desired.ignored.iter().map(|what| format!("{what}: not supported by this version")).collect();
     let mut c = Compiler {
         desired,
         base,
@@ -354,7 +358,8 @@ impl Compiler<'_> {
             for r in &acl.rules {
                 let origin = format!("rule {} of ACL {}", r.id, acl.id);
                 if r.dpi {
-                    self.problems.push(format!("{origin}: applications (DPI) are not supported by this version"));
+                    self.problems
+                        .push(format!("{origin}: applications (DPI) are not supported by this version"));
                     continue;
                 }
                 let mut t = table! {
@@ -393,7 +398,10 @@ impl Compiler<'_> {
                     "max_bandwidth_percent": c.max_percent.filter(|_| percent),
                     "percent_source_type": c.source.as_deref().filter(|_| percent).unwrap_or(""),
                 };
-                self.origins.push((format!("qos[{at}].car[{}]", cars.len()), format!("CAR {} of QoS {}", c.id, qos.id)));
+                self.origins.push((
+                    format!("qos[{at}].car[{}]", cars.len()),
+                    format!("CAR {} of QoS {}", c.id, qos.id),
+                ));
                 cars.push(Value::Table(t));
             }
             let policies = self.policies(qos, at);
@@ -414,7 +422,8 @@ impl Compiler<'_> {
             }
             // A class is made before its limit, or the other way round.
             if !qos.cars.iter().any(|c| c.priority == p.priority) {
-                self.notices.push(format!("{origin}: no CAR has priority {}, so it limits nothing", p.priority));
+                self.notices
+                    .push(format!("{origin}: no CAR has priority {}, so it limits nothing", p.priority));
                 continue;
             }
             let Policy { id, priority, start, end, .. } = p;
@@ -455,22 +464,32 @@ impl Compiler<'_> {
             );
         }
         let text = toml::to_string(&self.out).map_err(|e| vec![e.to_string()])?;
-        if let Err(errors) = sag_model::config::parse(&text, "configuration") {
-            for e in &errors.0 {
-                let key = e.path.rsplit('.').next().unwrap_or_default();
-                let code = e.code.as_ref().map_or(String::new(), |c| format!(" [{c}]"));
-                self.problems.push(format!("{}: {key}: {}; {}{code}", self.origin(&e.path), e.problem, e.remedy));
+        let mut shown = String::new();
+        match sag_model::config::parse(&text, "configuration") {
+            Ok(checked) => {
+                shown = checked.config.to_toml(Secrets::Masked).map_err(|e| vec![e.to_string()])?
             }
+            Err(errors) => self.complain(&errors),
         }
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
-        Ok(Compiled { text, addresses, dhcp, notices: self.notices, ports: self.ports })
+        Ok(Compiled { text, shown, addresses, dhcp, notices: self.notices, ports: self.ports })
+    }
+
+    fn complain(&mut self, errors: &Errors) {
+        for e in &errors.0 {
+            let key = e.path.rsplit('.').next().unwrap_or_default();
+            let code = e.code.as_ref().map_or(String::new(), |c| format!(" [{c}]"));
+            self.problems.push(format!("{}: {key}: {}; {}{code}", self.origin(&e.path), e.problem, e.remedy));
+        }
     }
 
     /// The cloud's object behind a key path: the longest prefix that is one.
     fn origin(&self, path: &str) -> String {
-        let of = |o: &&(String, String)| path == o.0 || path.strip_prefix(&o.0).is_some_and(|r| r.starts_with('.'));
+        let of = |o: &&(String, String)| {
+            path == o.0 || path.strip_prefix(&o.0).is_some_and(|r| r.starts_with('.'))
+        };
         let best = self.origins.iter().filter(of).max_by_key(|(prefix, _)| prefix.len());
         best.map_or_else(|| path.to_owned(), |(_, origin)| origin.clone())
     }

@@ -141,8 +141,10 @@ impl Config {
             .map_err(|e| wrong(&place, e.to_string(), "name the file with --config"))?;
         let raw: Raw = toml::from_str(&text).map_err(|e| {
             let before = e.span().map_or("", |s| text.get(..s.start).unwrap_or_default());
-            let (line, column) =
-                (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+            let (line, column) = (
+                before.matches('\n').count() + 1,
+                before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+            );
             wrong(
                 format_args!("{place}:{line}:{column}"),
                 e.message().trim().replace('\n', " "),
@@ -245,7 +247,9 @@ fn endpoint(text: &str) -> Result<String, String> {
 
 pub fn is_local(authority: &str) -> bool {
     let host = authority.rsplit_once(':').map_or(authority, |(h, _)| h);
-    host == "localhost" || host == "[::1]" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+    host == "localhost"
+        || host == "[::1]"
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_loopback())
 }
 
 fn access_key(
@@ -269,7 +273,9 @@ fn access_key(
         _ => Err(wrong(
             path.display(),
             "no access key",
-            format!("set access_key_file, access_key_id and access_key_secret, or {KEY_ID_VAR} and {KEY_SECRET_VAR}"),
+            format!(
+                "set access_key_file, access_key_id and access_key_secret, or {KEY_ID_VAR} and {KEY_SECRET_VAR}"
+            ),
         )),
     }
 }

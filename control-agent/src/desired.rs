@@ -128,7 +128,10 @@ impl Desired {
             }
         };
         let set = |v: &Value| v.as_object().is_some_and(|m| !m.is_empty());
-        note(matches!(doc["RouteProtocol"].as_str(), Some("BGP" | "OSPF")), "dynamic routing (RouteProtocol)");
+        note(
+            matches!(doc["RouteProtocol"].as_str(), Some("BGP" | "OSPF")),
+            "dynamic routing (RouteProtocol)",
+        );
         note(set(&doc["Bgp"]), "BGP");
         note(set(&doc["Ospf"]), "OSPF");
         note(set(&doc["Dns"]), "DNS servers");
@@ -150,12 +153,16 @@ impl Desired {
 
 pub fn commands(doc: &Value) -> Vec<Command> {
     let rows = doc["Commands"].as_array().into_iter().flatten();
-    rows.filter_map(|c| Some(Command { name: text(c, "Name")?, revision: int(c, "Revision")?, args: c["Args"].clone() }))
-        .collect()
+    rows.filter_map(|c| {
+        Some(Command { name: text(c, "Name")?, revision: int(c, "Revision")?, args: c["Args"].clone() })
+    })
+    .collect()
 }
 
 pub fn roles(rows: &[Value]) -> BTreeMap<String, String> {
-    rows.iter().filter_map(|p| Some((text(p, "PortName")?, text(p, "Role").unwrap_or("NONE".into())))).collect()
+    rows.iter()
+        .filter_map(|p| Some((text(p, "PortName")?, text(p, "Role").unwrap_or("NONE".into()))))
+        .collect()
 }
 
 pub fn wan_snat(v: &Value) -> bool {
@@ -208,7 +215,8 @@ fn tuple(v: &Value) -> Tuple {
 
 /// Whether it asks for deep packet inspection.
 fn dpi(v: &Value) -> bool {
-    !list(v, "DpiGroupIds", "DpiGroupId").is_empty() || !list(v, "DpiSignatureIds", "DpiSignatureId").is_empty()
+    !list(v, "DpiGroupIds", "DpiGroupId").is_empty()
+        || !list(v, "DpiSignatureIds", "DpiSignatureId").is_empty()
 }
 
 pub fn rule(v: &Value) -> Rule {

@@ -41,7 +41,10 @@ impl DhcpClients {
             let Some((program, args)) = CLIENTS.iter().find(|(p, _)| Path::new(p).exists()) else {
                 if !self.told {
                     self.told = true;
-                    tracing::warn!(device, "no DHCP client is installed; install udhcpc, dhcpcd or isc-dhcp-client");
+                    tracing::warn!(
+                        device,
+                        "no DHCP client is installed; install udhcpc, dhcpcd or isc-dhcp-client"
+                    );
                 }
                 return;
             };

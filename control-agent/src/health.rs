@@ -49,7 +49,14 @@ pub struct State {
 
 impl Default for State {
     fn default() -> State {
-        State { verdict: Verdict::Unknown, rtt_ms: None, loss_percent: 0.0, sent: 0, answered: 0, problem: String::new() }
+        State {
+            verdict: Verdict::Unknown,
+            rtt_ms: None,
+            loss_percent: 0.0,
+            sent: 0,
+            answered: 0,
+            problem: String::new(),
+        }
     }
 }
 
@@ -125,7 +132,10 @@ impl Checks {
                 continue;
             }
             let stop = Arc::new(AtomicBool::new(false));
-            self.states.lock().unwrap_or_else(PoisonError::into_inner).insert(check.id.clone(), State::default());
+            self.states
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(check.id.clone(), State::default());
             let worker = Worker {
                 check: check.clone(),
                 stop: stop.clone(),
@@ -196,7 +206,12 @@ impl Worker {
         state.problem = problem;
         drop(states);
         if changed {
-            tracing::info!(check = self.check.id, target = self.check.dst, verdict = verdict.word(), "health check");
+            tracing::info!(
+                check = self.check.id,
+                target = self.check.dst,
+                verdict = verdict.word(),
+                "health check"
+            );
             (self.changed)();
         }
     }
@@ -225,10 +240,8 @@ const ECHO_REQUEST: u8 = 8;
 const HEADER: usize = 8;
 
 fn checksum(data: &[u8]) -> u16 {
-    let sum: u32 = data
-        .chunks(2)
-        .map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)])))
-        .sum();
+    let sum: u32 =
+        data.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !((folded & 0xffff) + (folded >> 16)) as u16
 }
@@ -300,7 +313,9 @@ fn await_answer(
             Ok(len) if answers(&buf[..len], raw, token, seq) => return Ok(Some(sent.elapsed())),
             // Somebody else's answer, or an ICMP error about a packet of ours: wait on.
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::TimedOut => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::TimedOut => {
+                return Ok(None);
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
@@ -353,7 +368,11 @@ mod tests {
         let mut a = request([9; 16], 4);
         a[0] = 0;
         assert!(answers(&a, false, [9; 16], 4));
-        assert!(!answers(&a, false, [9; 16], 5) && !answers(&a, false, [8; 16], 4) && !answers(&[], false, [0; 16], 0));
+        assert!(
+            !answers(&a, false, [9; 16], 5)
+                && !answers(&a, false, [8; 16], 4)
+                && !answers(&[], false, [0; 16], 0)
+        );
         let mut with_header = vec![0x45; 20];
         with_header.extend(&a);
         assert!(answers(&with_header, true, [9; 16], 4) && !answers(&[0x4f; 10], true, [9; 16], 4));

@@ -16,9 +16,7 @@ pub fn list(v: &Value, container: &str, item: &str) -> Vec<Value> {
             None if map.is_empty() => Vec::new(),
             None => vec![v[container].clone()],
         },
-        Value::String(s) => {
-            s.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect()
-        }
+        Value::String(s) => s.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect(),
         _ => Vec::new(),
     }
 }
@@ -67,8 +65,14 @@ mod tests {
     #[test]
     fn numbers_and_texts_in_disguise() {
         let v = json!({"a": "10M", "b": "50 M", "c": 7, "d": "", "e": 3.0, "f": "x", "g": true});
-        assert_eq!(["a", "b", "c", "d", "e", "f"].map(|k| int(&v, k)), [Some(10), Some(50), Some(7), None, Some(3), None]);
-        assert_eq!(["c", "d", "g", "z"].map(|k| text(&v, k)), [Some("7".into()), None, Some("true".into()), None]);
+        assert_eq!(
+            ["a", "b", "c", "d", "e", "f"].map(|k| int(&v, k)),
+            [Some(10), Some(50), Some(7), None, Some(3), None]
+        );
+        assert_eq!(
+            ["c", "d", "g", "z"].map(|k| text(&v, k)),
+            [Some("7".into()), None, Some("true".into()), None]
+        );
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

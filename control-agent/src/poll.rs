@@ -41,7 +41,8 @@ impl<'a> Poller<'a> {
             }
         }
         for id in ids(&list(&gateway, "QosIds", "QosId"), &mut d.qos, |q| &q.id) {
-            let policies = self.pages("DescribeQosPolicies", &[("QosId", &id)], "QosPolicies", "QosPolicy")?;
+            let policies =
+                self.pages("DescribeQosPolicies", &[("QosId", &id)], "QosPolicies", "QosPolicy")?;
             let cars = self.pages("DescribeQosCars", &[("QosId", &id)], "QosCars", "QosCar")?;
             if let (Some(policies), Some(cars)) = (policies, cars) {
                 let policies = policies.iter().map(desired::policy).collect();
@@ -57,7 +58,9 @@ impl<'a> Poller<'a> {
 
     fn nat(&self, d: &mut Desired) -> Result<()> {
         let id = self.config.smart_ag_id.as_str();
-        if let Some(rows) = self.pages("DescribeSnatEntries", &[("SmartAGId", id)], "SnatEntries", "SnatEntry")? {
+        if let Some(rows) =
+            self.pages("DescribeSnatEntries", &[("SmartAGId", id)], "SnatEntries", "SnatEntry")?
+        {
             d.snat = rows.iter().map(desired::snat).collect();
         }
         // The one operation that calls the gateway SagId.
@@ -83,7 +86,8 @@ impl<'a> Poller<'a> {
         if let Some(v) = self.of_device("DescribeSagStaticRouteList", &[])? {
             d.routes = list(&v, "StaticRoutes", "StaticRoute").iter().map(desired::route).collect();
         }
-        let leased: Vec<String> = d.roles.iter().filter(|(_, r)| *r == "ECC").map(|(n, _)| n.clone()).collect();
+        let leased: Vec<String> =
+            d.roles.iter().filter(|(_, r)| *r == "ECC").map(|(n, _)| n.clone()).collect();
         d.eccs.retain(|name, _| leased.contains(name));
         for name in leased {
             let op = "DescribeSagExpressConnectInterfaceList";
@@ -96,7 +100,9 @@ impl<'a> Poller<'a> {
 
     fn health(&self, d: &mut Desired) -> Result<()> {
         let id = self.config.smart_ag_id.as_str();
-        if let Some(rows) = self.pages("DescribeHealthChecks", &[("SmartAGId", id)], "HealthChecks", "HealthCheck")? {
+        if let Some(rows) =
+            self.pages("DescribeHealthChecks", &[("SmartAGId", id)], "HealthChecks", "HealthCheck")?
+        {
             d.health_checks = rows.iter().map(desired::health_check).collect();
         }
         if d.health_checks.is_empty() {
@@ -106,8 +112,7 @@ impl<'a> Poller<'a> {
         let op = "DescribeRouteDistributionStrategies";
         let params = [("SmartAGId", id), ("SourceType", "local")];
         if let Some(rows) = self.pages(op, &params, "Strategies", "Strategy")? {
-            d.distributions =
-                rows.iter().map(desired::distribution).filter(|d| d.check.is_some()).collect();
+            d.distributions = rows.iter().map(desired::distribution).filter(|d| d.check.is_some()).collect();
         }
         Ok(())
     }
@@ -126,13 +131,21 @@ impl<'a> Poller<'a> {
     }
 
     /// All pages of a list.
-    fn pages(&self, op: &str, params: &[(&str, &str)], container: &str, item: &str) -> Result<Option<Vec<Value>>> {
+    fn pages(
+        &self,
+        op: &str,
+        params: &[(&str, &str)],
+        container: &str,
+        item: &str,
+    ) -> Result<Option<Vec<Value>>> {
         let mut out = Vec::new();
         for number in 1..=MAX_PAGES {
             let (number, size) = (number.to_string(), PAGE.to_string());
             let mut params = params.to_vec();
             params.extend([("PageNumber", number.as_str()), ("PageSize", size.as_str())]);
-            let Some(v) = told(op, self.client.call(op, &params, &[], Duration::ZERO))? else { return Ok(None) };
+            let Some(v) = told(op, self.client.call(op, &params, &[], Duration::ZERO))? else {
+                return Ok(None);
+            };
             let rows = list(&v, container, item);
             let (got, total) = (rows.len(), int(&v, "TotalCount").unwrap_or(0));
             out.extend(rows);

@@ -2,7 +2,7 @@
 //! documented operations where not.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Event, Generation};
@@ -36,7 +36,7 @@ pub struct Fetched {
 pub struct Puller {
     pub client: Arc<Client>,
     pub config: Arc<Config>,
-    pub events: Sender<Event>,
+    pub events: SyncSender<Event>,
     pub generation: Generation,
     /// What is in force, for what the documented operations do not tell.
     pub last: Desired,
@@ -55,9 +55,9 @@ impl Puller {
             let polling = self.config.extension == Extension::Off
                 || no_extension.is_some_and(|since| since.elapsed() < ASK_AGAIN);
             let fetched = if polling {
-                Poller::new(&self.client, &self.config)
-                    .read(&self.last)
-                    .map(|desired| Some(Fetched { desired, revision: None, commands: Vec::new(), reconnected: false }))
+                Poller::new(&self.client, &self.config).read(&self.last).map(|desired| {
+                    Some(Fetched { desired, revision: None, commands: Vec::new(), reconnected: false })
+                })
             } else {
                 let full = have == 0 || full_at.elapsed() > FULL_EVERY;
                 if full {
@@ -142,4 +142,3 @@ impl Puller {
         }))
     }
 }
-

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use sag_model::Role;
-use sag_model::control::{Drops, Op, Ports, Routes, RouteQuery, Status, Top, TopBy, TopGroup, TopQuery};
+use sag_model::control::{Drops, Op, Ports, RouteQuery, Routes, Status, Top, TopBy, TopGroup, TopQuery};
 use sag_rtnl::Tables;
 use serde_json::{Value, json};
 
@@ -55,7 +55,8 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<Value>
     let ports: Ports = vcpe.call(Op::Ports)?;
     let drops: Drops = vcpe.call(Op::Drops)?;
     let routes: Routes = vcpe.call(Op::Routes(RouteQuery { covers: None, limit: Some(MAX_ROUTES) }))?;
-    let query = TopQuery { group: TopGroup::Src, by: TopBy::Bytes, limit: Some(TALKERS), ..TopQuery::default() };
+    let query =
+        TopQuery { group: TopGroup::Src, by: TopBy::Bytes, limit: Some(TALKERS), ..TopQuery::default() };
     let top: Top = vcpe.call(Op::Top(query))?;
     let bytes = ports.ports.iter().map(|p| p.rx_bytes).sum();
     let packets = ports.ports.iter().map(|p| p.rx_packets).sum();
@@ -118,7 +119,8 @@ fn wans(ports: &Ports, tables: Option<&Tables>) -> Vec<Value> {
         .iter()
         .filter(|p| p.role == Role::Wan)
         .map(|p| {
-            let net = p.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None });
+            let net =
+                p.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None });
             let gateway = items.iter().find_map(|i| match i {
                 Item::Default { device, gateway, .. } if *device == p.device => Some(*gateway),
                 _ => None,

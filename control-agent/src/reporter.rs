@@ -1,6 +1,6 @@
 //! The thread that tells the cloud: results of revisions until they arrive, and the latest state.
 
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Reporter {
         self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).result = None;
     }
 
-    pub fn run(self, client: &Client, config: &Config, events: &Sender<Event>, generation: &Generation) {
+    pub fn run(self, client: &Client, config: &Config, events: &SyncSender<Event>, generation: &Generation) {
         let mut backoff = Backoff::new(config.retry_max);
         loop {
             let (result, state) = {
@@ -77,7 +77,9 @@ impl Reporter {
                 crash::point("before-report");
                 match send_result(client, config, &r) {
                     // A revision that the cloud no longer knows is not to be repeated.
-                    Err(e) if !matches!(e, CallError::Api { status: 400..=403, .. }) || e.throttled() => failed = Some(e),
+                    Err(e) if !matches!(e, CallError::Api { status: 400..=403, .. }) || e.throttled() => {
+                        failed = Some(e)
+                    }
                     answer => {
                         if let Err(e) = answer {
                             tracing::warn!(revision = r.revision, "result refused: {e}");
@@ -122,7 +124,12 @@ fn send_result(client: &Client, config: &Config, r: &Outcome) -> crate::client::
     ];
     let message: String = r.failure.chars().take(1000).collect();
     let form = [("Message", message.as_str())];
-    client.call("ReportSmartAGConfigResult", &query, if message.is_empty() { &[] } else { &form }, Duration::ZERO)
+    client.call(
+        "ReportSmartAGConfigResult",
+        &query,
+        if message.is_empty() { &[] } else { &form },
+        Duration::ZERO,
+    )
 }
 
 fn send_state(client: &Client, config: &Config, state: &Value) -> crate::client::Result<Value> {

@@ -54,7 +54,10 @@ pub fn present(tables: &Tables) -> Vec<Item> {
         }
     }
     for r in tables.routes_sorted() {
-        if !matches!(r.dst, IpNet::V4(n) if n.prefix_len() == 0) || r.table != Table::Main || r.kind != RouteKind::Unicast {
+        if !matches!(r.dst, IpNet::V4(n) if n.prefix_len() == 0)
+            || r.table != Table::Main
+            || r.kind != RouteKind::Unicast
+        {
             continue;
         }
         for hop in tables.nexthops_of(r).iter() {
@@ -85,12 +88,19 @@ pub fn plan(present: &[Item], wanted: &[PortAddress], owned: &[Item]) -> Vec<Edi
     let (routes, addresses): (Vec<&Item>, Vec<&Item>) = gone.partition(|i| matches!(i, Item::Default { .. }));
     let missing: Vec<&Item> = goal.iter().filter(|i| !present.contains(i)).collect();
     let add = |route: bool| {
-        missing.iter().filter(move |i| matches!(i, Item::Default { .. }) == route).map(|i| Edit::Add((*i).clone()))
+        missing
+            .iter()
+            .filter(move |i| matches!(i, Item::Default { .. }) == route)
+            .map(|i| Edit::Add((*i).clone()))
     };
     let remove = |items: Vec<&Item>| items.into_iter().map(|i| Edit::Remove(i.clone())).collect::<Vec<_>>();
-    // New addresses before new routes by them; old routes before old addresses.
-    add(false).chain(remove(routes)).chain(remove(addresses)).chain(add(true)).collect()
+    // The old goes first: with the first address of a subnet the kernel takes all others of it.
+    let gone = remove(routes).into_iter().chain(remove(addresses));
+    gone.chain(add(false)).chain(add(true)).collect()
 }
+
+/// Rounds of looking and mending.
+const ROUNDS: usize = 3;
 
 pub struct System {
     mirror: Mirror,
@@ -102,7 +112,8 @@ pub struct System {
 impl System {
     pub fn open(state_dir: &Path) -> Result<System, SystemError> {
         let account = state_dir.join("addresses.json");
-        let owned = std::fs::read(&account).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default();
+        let owned =
+            std::fs::read(&account).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default();
         Ok(System { mirror: Mirror::with_receive_buffer(1 << 20)?, editor: Editor::open()?, account, owned })
     }
 
@@ -112,30 +123,59 @@ impl System {
         Ok(self.mirror.tables())
     }
 
-    /// Makes the devices be as they shall; returns what had to be done.
-    pub fn reconcile(&mut self, wanted: &[PortAddress]) -> Result<Vec<Edit>, SystemError> {
+    /// Makes the devices be as they shall; tells whether anything had to be done. After an error they
+    /// are as before.
+    pub fn reconcile(&mut self, wanted: &[PortAddress]) -> Result<bool, SystemError> {
         let tables = self.tables()?;
         for w in wanted {
             if tables.link_named(&w.device).is_none() {
                 return Err(SystemError::NoDevice { port: w.port.clone(), device: w.device.clone() });
             }
         }
-        let edits = plan(&present(tables), wanted, &self.owned);
-        if edits.is_empty() {
-            return Ok(edits);
+        let mut changed = false;
+        // What the kernel took along with something else is missing in the next round.
+        for _ in 0..ROUNDS {
+            let now = present(self.tables()?);
+            let edits = plan(&now, wanted, &self.owned);
+            if edits.is_empty() {
+                break;
+            }
+            changed = true;
+            self.perform(&edits)?;
         }
+        Ok(changed)
+    }
+
+    fn perform(&mut self, edits: &[Edit]) -> Result<(), SystemError> {
         // The account is on disk before the address is there: a crash forgets nothing.
         let added = edits.iter().filter_map(|e| if let Edit::Add(i) = e { Some(i.clone()) } else { None });
+        let before = self.owned.clone();
         self.owned.extend(added);
         self.owned.sort();
         self.owned.dedup();
         self.save()?;
-        for edit in &edits {
-            self.execute(edit)?;
+        for (n, edit) in edits.iter().enumerate() {
+            if let Err(e) = self.execute(edit) {
+                self.undo(&edits[..n]);
+                self.owned = before;
+                self.save()?;
+                return Err(e);
+            }
         }
         self.owned.retain(|i| !edits.contains(&Edit::Remove(i.clone())));
-        self.save()?;
-        Ok(edits)
+        self.save()
+    }
+
+    fn undo(&mut self, done: &[Edit]) {
+        for edit in done.iter().rev() {
+            let inverse = match edit {
+                Edit::Add(i) => Edit::Remove(i.clone()),
+                Edit::Remove(i) => Edit::Add(i.clone()),
+            };
+            if let Err(error) = self.execute(&inverse) {
+                tracing::error!(%error, "cannot undo");
+            }
+        }
     }
 
     fn save(&self) -> Result<(), SystemError> {
@@ -146,11 +186,15 @@ impl System {
 
     fn execute(&mut self, edit: &Edit) -> Result<(), SystemError> {
         let (Edit::Add(item) | Edit::Remove(item)) = edit;
-        let Some(ifindex) = self.mirror.tables().link_named(item.device()).map(|l| l.ifindex) else { return Ok(()) };
+        let Some(ifindex) = self.mirror.tables().link_named(item.device()).map(|l| l.ifindex) else {
+            return Ok(());
+        };
         tracing::info!(?edit, "address");
         match (edit, item) {
             (Edit::Add(_), Item::Address { address, .. }) => self.editor.add_address(ifindex, *address)?,
-            (Edit::Remove(_), Item::Address { address, .. }) => self.editor.remove_address(ifindex, *address)?,
+            (Edit::Remove(_), Item::Address { address, .. }) => {
+                self.editor.remove_address(ifindex, *address)?
+            }
             (Edit::Add(_), Item::Default { gateway, metric, .. }) => {
                 self.editor.add_default(ifindex, *gateway, *metric)?
             }
@@ -195,9 +239,9 @@ mod tests {
         assert_eq!(
             edits,
             [
-                Edit::Add(address("wan", "198.51.100.7/24")),
                 Edit::Remove(default_by("wan", "198.51.100.1", 0)),
                 Edit::Remove(address("wan", "198.51.100.2/24")),
+                Edit::Add(address("wan", "198.51.100.7/24")),
                 Edit::Add(default_by("wan", "198.51.100.1", 10)),
             ]
         );

@@ -1,6 +1,5 @@
 """What goes wrong around the agent: traffic goes on and the system converges."""
 
-import shutil
 import signal
 import time
 
@@ -63,8 +62,7 @@ def test_cloud_away(branch, lab, wire):
         branch.snat("ENABLE")
         within(3, "in force after the cloud came back", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
         within(5, "reported", branch.in_force, branch.agent.tail)
-    assert stream.sent > 5000
-    # The stream's flow was let in without SNAT and goes on as it was, or with it: nothing is lost.
+    assert stream.sent > 1000
     whole(stream)
 
 
@@ -88,7 +86,8 @@ def test_gateway_killed(branch, gateway, lab, wire):
         time.sleep(0.5)
         gateway.kill()
         time.sleep(1)
-        gateway.start(api_names(lab_config()))
+        # As a supervisor would: with the file that the agent keeps.
+        gateway.start(branch.agent.in_force())
         within(3, "in force again", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
         within(5, "reported", branch.in_force, branch.agent.tail)
     whole(stream)
@@ -101,7 +100,7 @@ def test_somebody_else_applies_a_file(branch, gateway, lab):
     other.write_text(api_names(lab_config()).replace("sag-lab", lab.run_dir.name))
     gateway.ctl("config", "apply", str(other))
     within(3, "mended", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
-    within(3, "known as mended", lambda: "mended" in branch.agent.tail(5))
+    within(3, "told", lambda: "put right" in branch.agent.tail(5))
 
 
 @pytest.mark.parametrize("step", CRASH_STEPS or [pytest.param(None, marks=pytest.mark.skip(reason="no agent with crash points: cargo build -p sag-agent"))])
@@ -123,25 +122,18 @@ def test_restored_database(branch):
     """An older backup: the revision goes backwards, then counts up to the old one by another way."""
     cloud = branch.cloud
     backup = cloud.folder / "backup.db"
-    cloud.kill()
-    shutil.copy(cloud.db, backup)
-    cloud.start()
-    within(5, "back", branch.in_force, branch.agent.tail)
+    cloud.backup(backup)
     branch.snat("ENABLE")
     within(3, "in force", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
     within(3, "reported", branch.in_force)
     cloud.kill()
-    for leftover in cloud.folder.glob("cloud.db-*"):
-        leftover.unlink()
-    shutil.copy(backup, cloud.db)
+    cloud.restore(backup)
     cloud.start()
     within(5, "the backup's configuration", lambda: branch.source() == A.LAN1[4], branch.agent.tail)
     within(5, "reported", branch.in_force, branch.agent.tail)
     # The same number of changes, another content.
     cloud.kill()
-    for leftover in cloud.folder.glob("cloud.db-*"):
-        leftover.unlink()
-    shutil.copy(backup, cloud.db)
+    cloud.restore(backup)
     branch.agent.process.send_signal(signal.SIGSTOP)
     cloud.start()
     branch.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=77)

@@ -41,7 +41,8 @@ fn lacks(d: &Device, capability: &str) -> bool {
 
 /// Refuses a call that a device of the gateway cannot put in force.
 pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
-    let asked = |n: &&Need| n.0 == op && (n.1.is_empty() || cx.opt(n.1).is_some_and(|v| n.2.contains(&v.as_str())));
+    let asked =
+        |n: &&Need| n.0 == op && (n.1.is_empty() || cx.opt(n.1).is_some_and(|v| n.2.contains(&v.as_str())));
     let Some((.., capability)) = NEEDS.iter().find(asked) else { return Ok(()) };
     let id = ["SmartAGId", "InstanceId"].iter().find_map(|n| cx.opt(n)).unwrap_or_default();
     // Whose it is and whether it exists is the operation's own question.

@@ -51,7 +51,8 @@ fn ports_and_the_gateways_own_sections() {
     let ports: Vec<_> = config.ports.iter().map(|p| (p.name.as_str(), p.role, p.snat)).collect();
     assert_eq!(ports, [("0", Role::Wan, true), ("1", Role::Lan, false), ("3", Role::Express, false)]);
     assert_eq!(c.dhcp, ["eth0"]);
-    for kept in ["flows = 65536", "overhead = 18", "snat_filtering = \"endpoint-independent\"", "mtu = 1400"] {
+    for kept in ["flows = 65536", "overhead = 18", "snat_filtering = \"endpoint-independent\"", "mtu = 1400"]
+    {
         assert!(c.text.contains(kept), "{kept} in {}", c.text);
     }
     assert!(c.text.contains("ccn = 50") && c.text.contains("internet_up = 20"), "{}", c.text);
@@ -62,7 +63,8 @@ fn ports_and_the_gateways_own_sections() {
 fn a_leased_line_is_a_port_for_each_vlan() {
     let ecc = json!({"3": [{"Vlan": "100", "IP": "10.1.0.1", "Mask": "255.255.255.252"},
         {"Vlan": "200", "IP": "10.2.0.1", "Mask": "255.255.255.252"}]});
-    let routes = json!([{"PortName": "3", "Vlan": "200", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.2.0.2"}]);
+    let routes =
+        json!([{"PortName": "3", "Vlan": "200", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.2.0.2"}]);
     let (_, config) = run(json!({"Ecc": ecc, "StaticRoutes": routes})).expect("compiles");
     let names: Vec<_> = config.ports.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["0", "1", "3.100", "3.200"]);
@@ -76,7 +78,8 @@ fn addresses_of_ports() {
         "Lan": {"1": {"IPType": "STATIC", "IP": "10.0.0.1", "Mask": "255.255.255.0"}},
     }))
     .expect("compiles");
-    let seen: Vec<_> = c.addresses.iter().map(|a| (a.device.as_str(), a.address.to_string(), a.gateway)).collect();
+    let seen: Vec<_> =
+        c.addresses.iter().map(|a| (a.device.as_str(), a.address.to_string(), a.gateway)).collect();
     let gateway = Some(("203.0.113.1".parse().expect("ip"), 5));
     assert_eq!(seen, [("eth0", "203.0.113.2/24".into(), gateway), ("eth1", "10.0.0.1/24".into(), None)]);
     let e = run(json!({"Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "10.0.0.1"}}}))
@@ -110,18 +113,21 @@ fn applications_are_refused_and_unbound_classes_left_out() {
     assert!(e[0].contains("acr-7") && e[0].contains("DPI"), "{e:?}");
     let policy = json!({"QosPolicyId": "qospy-1", "Priority": 3, "IpProtocol": "UDP", "SourceCidr": "0.0.0.0/0",
         "DestCidr": "0.0.0.0/0", "SourcePortRange": "-1/-1", "DestPortRange": "-1/-1"});
-    let (c, config) = run(json!({"Qos": [{"QosId": "qos-1", "Policies": [policy], "Cars": []}]})).expect("compiles");
+    let (c, config) =
+        run(json!({"Qos": [{"QosId": "qos-1", "Policies": [policy], "Cars": []}]})).expect("compiles");
     assert!(config.qos[0].policies.is_empty() && c.notices[0].contains("qospy-1"), "{:?}", c.notices);
 }
 
 #[test]
 fn routes_depend_on_health_checks() {
-    let routes = json!([{"PortName": "3", "Vlan": "0", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]);
+    let routes =
+        json!([{"PortName": "3", "Vlan": "0", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]);
     let with = |mode: &str, verdict| {
         let strategy = json!([{"SourceType": "local", "RouteSource": "STATIC", "DestCidrBlock": "10.5.0.0/16",
             "RouteDistribution": mode, "HcInstanceId": "hc-1"}]);
-        let (_, config) = run_with(json!({"StaticRoutes": routes, "RouteDistribution": strategy}), &[("hc-1", verdict)])
-            .expect("compiles");
+        let (_, config) =
+            run_with(json!({"StaticRoutes": routes, "RouteDistribution": strategy}), &[("hc-1", verdict)])
+                .expect("compiles");
         !config.routes.is_empty()
     };
     use Verdict::{Failed, Ok, Unknown};

@@ -4,9 +4,12 @@ The cloud lives in the namespace "inet" at 203.0.113.10; SDK calls come from the
 gateway's namespace and reaches the cloud by the gateway's WAN.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -104,6 +107,17 @@ class Cloud:
         self.process.wait()
         self.process = None
 
+    def backup(self, to):
+        """A copy of the database, taken while the cloud runs."""
+        with contextlib.closing(sqlite3.connect(self.db)) as live, contextlib.closing(sqlite3.connect(to)) as copy:
+            live.backup(copy)
+
+    def restore(self, copy):
+        """The database as it was; the cloud must not run."""
+        for old in self.folder.glob("cloud.db-*"):
+            old.unlink()
+        shutil.copy(copy, self.db)
+
     def stop(self):
         for child in (self.shell, self.process):
             if child is not None:
@@ -152,7 +166,8 @@ class Agent:
         self.keys = {
             "endpoint": f"http://{ENDPOINT}", "region_id": "cn-shanghai", "smart_ag_id": sag, "smart_ag_sn": sn,
             "access_key_file": str(cloud.key_file), "vcpe_socket": lab.socket, "state_dir": str(self.folder / "agent"),
-            "poll_interval": 0.5, "report_interval": 1, "retry_max": 2, "dhcp_client": "off", **keys,
+            "poll_interval": 0.5, "report_interval": 1, "retry_max": 2, "dhcp_client": "off",
+            "vcpe_config": str(self.folder / "vcpe.toml"), **keys,
         }
 
     def start(self, crash_at=None, bin_path=None, **keys):
@@ -179,6 +194,10 @@ class Agent:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(10)
         self.process = None
+
+    def in_force(self):
+        """The file that the gateway's next start shall begin with."""
+        return (self.folder / "vcpe.toml").read_text()
 
     def rss_kb(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
