@@ -44,6 +44,11 @@ impl Base {
         })
     }
 
+    fn position(&self, device: &str) -> usize {
+        let is = |p: &Table| p.get("device").and_then(Value::as_str) == Some(device);
+        self.ports.iter().position(is).unwrap_or(usize::MAX)
+    }
+
     /// Ports of the file, for an agent whose own file wires none.
     fn wiring(&self) -> BTreeMap<String, Wiring> {
         let word = |p: &Table, k: &str| p.get(k).and_then(Value::as_str).map(str::to_owned);
@@ -208,7 +213,10 @@ impl Compiler<'_> {
 
     fn all_ports(&mut self) -> (Vec<PortAddress>, Vec<String>) {
         let (mut addresses, mut dhcp) = (Vec::new(), Vec::new());
-        for (name, w) in self.wiring.clone() {
+        // In the order of the gateway's own file: its ports keep their numbers.
+        let mut wired: Vec<(String, Wiring)> = self.wiring.clone().into_iter().collect();
+        wired.sort_by_key(|(_, w)| self.base.position(&w.device));
+        for (name, w) in wired {
             let Some(role) = self.role(&name, w.role) else { continue };
             if role == Role::Express {
                 self.leased_line(&name, &w.device, &mut addresses);

@@ -231,13 +231,13 @@ pub fn role_word(word: &str) -> Option<Role> {
 
 /// Completes the scheme: TLS, except on the machine itself.
 fn endpoint(text: &str) -> Result<String, String> {
-    let text = text.trim_end_matches('/');
     let (scheme, rest) = match text.split_once("://") {
         Some((s @ ("http" | "https"), rest)) => (s, rest),
         Some((s, _)) => return Err(format!("scheme {s:?}")),
-        None if is_local(text) => ("http", text),
+        None if is_local(text.trim_end_matches('/')) => ("http", text),
         None => ("https", text),
     };
+    let rest = rest.trim_end_matches('/');
     let plausible = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
     if rest.is_empty() || !rest.bytes().all(plausible) {
         return Err(format!("{text:?} is no endpoint"));

@@ -14,8 +14,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from .config import ROOT
 from .lab import Addresses as A
 from .net import CommandError, run
@@ -32,6 +30,10 @@ ORDER = dict(
 )
 
 
+class Missing(Exception):
+    """Something that these tests need is not there; the text says how to get it."""
+
+
 def binary(name, variable):
     """From the environment, else the newest that is built."""
     given = os.environ.get(variable)
@@ -39,7 +41,7 @@ def binary(name, variable):
         return given
     built = [p for p in (TARGET / "release" / name, TARGET / "debug" / name) if p.exists()]
     if not built:
-        pytest.skip(f"{name} is not built (cargo build --release -p {name}), or set {variable}")
+        raise Missing(f"{name} is not built (cargo build --release -p {name}), or set {variable}")
     return str(built[0])
 
 
@@ -58,7 +60,7 @@ def sdk_python():
     python = venv / "bin" / "python"
     have = "import alibabacloud_smartag20180313, aliyunsdksmartag"
     if not python.exists() or subprocess.run([python, "-c", have], capture_output=True).returncode:
-        pytest.skip("the SDK is not installed (tests/sdk/run.sh installs it)")
+        raise Missing("the SDK is not installed (scripts/setup.sh installs it)")
     return str(python)
 
 
