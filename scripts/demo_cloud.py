@@ -7,6 +7,7 @@ usage: demo_cloud.py RESULT_FILE     in a lab that is up, with a gateway that ru
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,10 +20,10 @@ from harness.cloud import ENDPOINT, Agent, Branch, Cloud, Missing, SdkError, pin
 from harness.lab import Addresses as A  # noqa: E402
 from harness.lab import Lab  # noqa: E402
 from harness.net import CommandError  # noqa: E402
-from harness.traffic import http_server, iperf  # noqa: E402
+from harness.traffic import http_server, iperf, iperf_server, process  # noqa: E402
 
 STARTED = int(os.environ.get("SAG_STARTED_MS", time.time() * 1000)) / 1000
-COLOR = {"PASS": "\33[32m", "FAIL": "\33[31m"} if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else {}
+COLORS = {"PASS": "\33[32m", "FAIL": "\33[31m"} if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else {}
 ANY = dict(SourceCidr="0.0.0.0/0", DestCidr="0.0.0.0/0", SourcePortRange="-1/-1", DestPortRange="-1/-1")
 
 
@@ -41,7 +42,8 @@ class Account:
     def said(self, good, text):
         word = "PASS" if good else "FAIL"
         self.passed, self.failed = self.passed + good, self.failed + (not good)
-        print(f"          {COLOR.get(word, '')}{word}{COLOR and chr(27) + '[0m'} {text}", flush=True)
+        off = "\33[0m" if COLORS else ""
+        print(f"          {COLORS.get(word, '')}{word}{off} {text}", flush=True)
 
 
 class Story:
@@ -158,6 +160,10 @@ class Story:
         self.sees("the route is gone", lambda: not pings(lan1, "10.77.0.1"))
         pop.ip("addr del 10.77.0.1/32 dev lo")
 
+    def traffic(self):
+        rows = self.branch.call("DescribeSagTrafficTopN", Size=10)["TrafficTopN"]
+        return next((float(r["TrafficRate"]) for r in rows if r["InstanceId"] == self.branch.sag), 0)
+
     def health(self, check):
         return self.branch.mine("DescribeHealthChecks", HcInstanceId=check)["HealthChecks"]["HealthCheck"][0]["Status"]
 
@@ -171,8 +177,10 @@ class Story:
         for r in routes[:4]:
             self.account.tell(f"  {r['DestinationCidr']:20} {r['RouteProtocol']:10} {r['Cost']:8} port {r['PortName']} {r['NextHop']}")
         self.account.said(len(routes) > 3, f"{len(routes)} routes")
-        top = self.branch.call("DescribeSagTrafficTopN", Size=10)["TrafficTopN"]
-        self.account.said(bool(top), f"traffic: {float(top[0]['TrafficRate']) / 1e6 if top else 0:.1f} Mbit/s")
+        with iperf_server(self.lab.inet) as port:
+            command = ["iperf3", "-c", A.INET[4], "-p", port, "-u", "-b", "50M", "-l", 1400, "-t", 5]
+            with process(self.lab.lan1, command, stdout=subprocess.DEVNULL):
+                self.sees("DescribeSagTrafficTopN tells of 50 Mbit/s of UDP", lambda: 40e6 < self.traffic() < 70e6, 6)
         try:
             self.device("ModifySagUserDns", MasterDns="223.5.5.5", SlaveDns="223.6.6.6")
             self.account.said(False, "the cloud accepts what the device cannot do")

@@ -206,3 +206,88 @@ fn explain(e: &ureq::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::SystemTime;
+
+    fn client(port: u16) -> Client {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("agent.toml");
+        let text = format!(
+            "endpoint = \"127.0.0.1:{port}\"\nregion_id = \"r\"\nsmart_ag_id = \"s\"\nsmart_ag_sn = \"n\"\n"
+        );
+        std::fs::write(&file, text).expect("written");
+        Client::new(&Config::load(&file, |_| Some("key".into())).expect("config")).expect("client")
+    }
+
+    /// A server that gives these answers, one a connection, and returns what was asked.
+    fn server(answers: Vec<(u16, &'static str, SystemTime)>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let port = listener.local_addr().expect("address").port();
+        let work = move || {
+            let mut asked = Vec::new();
+            for (status, body, date) in answers {
+                let (mut stream, _) = listener.accept().expect("client");
+                let (mut text, mut buf) = (String::new(), [0; 4096]);
+                while !text.contains("\r\n\r\n") {
+                    let n = stream.read(&mut buf).expect("request");
+                    text.push_str(&String::from_utf8_lossy(&buf[..n]));
+                }
+                asked.push(text);
+                let date = httpdate::fmt_http_date(date);
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                stream
+                    .write_all(head.as_bytes())
+                    .and_then(|()| stream.write_all(body.as_bytes()))
+                    .expect("answered");
+            }
+            asked
+        };
+        (port, std::thread::spawn(work))
+    }
+
+    #[test]
+    fn a_wrong_clock_is_corrected_by_the_refusal() {
+        let ahead = SystemTime::now() + Duration::from_secs(3 * 86_400);
+        let refusal = r#"{"Code":"InvalidTimeStamp.Expired","Message":"no"}"#;
+        let (port, server) = server(vec![(400, refusal, ahead), (200, r#"{"Revision":4}"#, ahead)]);
+        let c = client(port);
+        let v = c.call("PullSmartAGConfig", &[("Wait", "0")], &[], Duration::ZERO).expect("second try");
+        assert_eq!(v["Revision"], 4);
+        let asked = server.join().expect("server");
+        let date = |r: &str| {
+            r.lines().find_map(|l| l.strip_prefix("x-acs-date: ").map(str::to_owned)).expect("date")
+        };
+        let later = rfc3339(crate::clock::unix_now() + 3 * 86_400);
+        assert_ne!(date(&asked[0])[..10], later[..10]);
+        assert_eq!(date(&asked[1])[..10], later[..10]);
+        // What is signed is what is sent, once.
+        assert_eq!(asked[0].matches("\r\nhost: ").count(), 1, "{}", asked[0]);
+    }
+
+    #[test]
+    fn refusals_and_strangers_are_told_apart() {
+        let now = SystemTime::now();
+        let (port, _server) = server(vec![
+            (404, r#"{"Code":"InvalidAction.NotFound","Message":"no such action"}"#, now),
+            (429, r#"{"Code":"Throttling.User","Message":"slow down"}"#, now),
+            (200, "<html>", now),
+        ]);
+        let c = client(port);
+        let fail = || c.call("X", &[], &[], Duration::ZERO).expect_err("refused");
+        let (unknown, slow, stranger) = (fail(), fail(), fail());
+        assert!(unknown.unknown_action() && !unknown.throttled());
+        assert!(slow.throttled() && !slow.unknown_action());
+        assert!(
+            matches!(stranger, CallError::Transport(ref t) if t.contains("is http://127.0.0.1")),
+            "{stranger}"
+        );
+    }
+}

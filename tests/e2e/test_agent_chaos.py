@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from harness.cloud import Agent, Branch, Cloud, Missing, api_names, crash_agent, pings, within
+from harness.cloud import ENDPOINT, Agent, Branch, Cloud, Missing, api_names, crash_agent, pings, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.stream import Stream
@@ -159,6 +159,25 @@ def test_wrong_key(branch, tmp_path):
     branch.agent.start(access_key_file=str(wrong))
     assert branch.agent.wait() == 1
     assert "chmod 600" in branch.agent.tail()
+
+
+def test_tls_is_verified(branch):
+    """A certificate that nobody vouches for is refused, and accepted when ca_file names it."""
+    cloud, agent = branch.cloud, branch.agent
+    agent.stop()
+    cloud.kill()
+    made = cloud.certificate()
+    cloud.start(tls=made)
+    try:
+        agent.start(endpoint=f"https://{ENDPOINT}")
+        within(5, "refused", lambda: "TLS:" in agent.tail() and "ca_file" in agent.tail(), agent.tail)
+        assert "in contact" not in agent.tail(3)
+        agent.stop()
+        agent.start(endpoint=f"https://{ENDPOINT}", ca_file=str(made[0]))
+        within(5, "accepted", lambda: "in contact" in agent.tail(3), agent.tail)
+    finally:
+        agent.stop()
+        cloud.kill()
 
 
 def test_documented_operations_only(branch):

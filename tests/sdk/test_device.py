@@ -237,7 +237,8 @@ def test_what_the_device_cannot_do(api, agent):
                 **lan, **device)
     api.call("ModifySagLan", IPType="STATIC", **lan, **device)
     api.call("ModifySagGlobalRouteProtocol", RouteProtocol="STATIC", **device)
-    told = api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagGlobalRouteProtocol", **device)
+    told = api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagGlobalRouteProtocol", SmartAGId=sag,
+                    SerialNumber=sns[0])
     assert [f["Feature"] for f in told["Features"]] == ["Bgp", "Ospf"]
     report(agent, sag, sns[0], Capabilities=["Bgp", "DhcpServer"])
     api.call("ModifySagRouteProtocolBgp", **device, **bgp)

@@ -93,11 +93,22 @@ class Cloud:
     def url(self):
         return f"sqlite://{self.db}"
 
-    def start(self):
+    def certificate(self):
+        """A self-signed one of the endpoint's address: (certificate, key)."""
+        made = [self.folder / "tls.pem", self.folder / "tls.key"]
+        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+             "-subj", "/CN=cloud", "-addext", f"subjectAltName=IP:{A.INET[4]}", "-addext", "basicConstraints=critical,CA:FALSE",
+             "-out", made[0], "-keyout", made[1]])
+        return made
+
+    def start(self, tls=None):
         log = open(self.folder / "cloud.log", "ab")
         command = [self.bin, "serve", "--listen", ENDPOINT, "--db", self.url]
+        if tls:
+            command += ["--tls-cert", tls[0], "--tls-key", tls[1]]
         self.process = self.lab.inet.popen(command, stdout=log, stderr=log)
-        probe = ["curl", "-s", "-o", "/dev/null", "--max-time", "1", f"http://{ENDPOINT}/readyz"]
+        scheme = "https" if tls else "http"
+        probe = ["curl", "-sk", "-o", "/dev/null", "--max-time", "1", f"{scheme}://{ENDPOINT}/readyz"]
         end = time.monotonic() + 20
         while self.lab.inet.run(probe, check=False).returncode:
             if time.monotonic() > end or self.process.poll() is not None:
