@@ -136,7 +136,7 @@ fn tables() -> (TableMemory<FlowRecord4>, TableMemory<FlowRecord6>) {
 }
 
 fn over<R: FlowRecord>(memory: TableMemory<R>) -> FlowTable<R> {
-    let t = FlowTable::new(memory, 0x5EED, 0, memory.buckets.len() as u32 - 1, Grace::immediate());
+    let t = FlowTable::new(memory, 0x5EED, memory.whole(), Grace::immediate());
     t.clear();
     t
 }

@@ -43,8 +43,7 @@ fn main() -> Result<()> {
     )?;
     gw.set_dev(0, 1)?;
     let c = gw.control();
-    c.index4_base.store(64, Relaxed);
-    c.index4_mask.store(63, Relaxed);
+    c.index4.store(Geometry::sized(64).to_word(), Relaxed);
     c.fast_path.store(1, Relaxed);
     let nh = &gw.nexthops()[1];
     let mac = u64::from_le_bytes([2, 0, 0x5e, 0, 0, 1, 0, 0]);

@@ -211,8 +211,7 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
     let c = gw.control();
     c.seed.store(0x5eed_5eed_1234_5678, Relaxed);
     c.epoch.store(1, Relaxed);
-    c.index4_base.store(size, Relaxed);
-    c.index4_mask.store(size - 1, Relaxed);
+    c.index4.store(Geometry::sized(size).to_word(), Relaxed);
     c.fast_path.store(1, Relaxed);
     let dst = u32::from_le_bytes([198, 51, 100, 7]);
     let public = u32::from_le_bytes([203, 0, 113, 2]);

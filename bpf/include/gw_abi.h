@@ -319,10 +319,8 @@ struct gw_control {
 	__u32 abi_version;
 	__u32 epoch;
 	__u64 seed;		/* of the flow hash */
-	__u32 index4_base;	/* first bucket of the live index */
-	__u32 index4_mask;
-	__u32 index6_base;
-	__u32 index6_mask;
+	__u64 index4;		/* live index: first bucket | (number of buckets - 1) << 32 */
+	__u64 index6;
 	__u32 daemon_loss;	/* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
 	__u32 fast_path;	/* 0: punt everything (workers only) */
 	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */

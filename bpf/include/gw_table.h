@@ -89,8 +89,8 @@ static __always_inline struct gw_flow4 *gw_scan4(__u32 at, __u32 tag, const stru
 static __always_inline struct gw_flow4 *gw_find4(const struct gw_key4 *key, __u32 *found)
 {
 	const struct gw_control *c = &gw_shared.control;
-	__u64 hash = gw_hash4(key, c->seed);
-	__u32 base = GW_READ_ONCE(c->index4_base), mask = GW_READ_ONCE(c->index4_mask);
+	__u64 hash = gw_hash4(key, c->seed), live = GW_READ_ONCE(c->index4);
+	__u32 base = live, mask = live >> 32;
 	struct gw_flow4 *r = gw_scan4(base + ((__u32)hash & mask), hash >> 56, key, found);
 
 	return r ?: gw_scan4(base + ((__u32)(hash >> 24) & mask), hash >> 56, key, found);
@@ -117,9 +117,9 @@ static __always_inline __u32 gw_first_tagged(const struct gw_bucket *b, __u32 ta
  * daemon puts a word where its hash wants it if it can, so the first guess is mostly right and the
  * branch predicted.
  */
-static __always_inline __u32 gw_peek(void *index, __u64 hash, __u32 base, __u32 mask)
+static __always_inline __u32 gw_peek(void *index, __u64 hash, __u64 live)
 {
-	__u32 at = base + ((__u32)hash & mask), tag = hash >> 56 << GW_RECORD_BITS, n;
+	__u32 base = live, mask = live >> 32, at = base + ((__u32)hash & mask), tag = hash >> 56 << GW_RECORD_BITS, n;
 	struct gw_bucket *b = bpf_map_lookup_elem(index, &at);
 
 	if (!b)
@@ -137,16 +137,14 @@ static __always_inline __u32 gw_peek(void *index, __u64 hash, __u32 base, __u32 
 
 static __always_inline struct gw_flow4 *gw_peek4(const struct gw_control *c, const struct gw_key4 *key)
 {
-	__u32 n = gw_peek(&gw_index4, gw_hash4(key, c->seed), GW_READ_ONCE(c->index4_base),
-			  GW_READ_ONCE(c->index4_mask));
+	__u32 n = gw_peek(&gw_index4, gw_hash4(key, c->seed), GW_READ_ONCE(c->index4));
 
 	return bpf_map_lookup_elem(&gw_flows4, &n);
 }
 
 static __always_inline struct gw_flow6 *gw_peek6(const struct gw_control *c, const struct gw_key6 *key)
 {
-	__u32 n = gw_peek(&gw_index6, gw_hash6(key, c->seed), GW_READ_ONCE(c->index6_base),
-			  GW_READ_ONCE(c->index6_mask));
+	__u32 n = gw_peek(&gw_index6, gw_hash6(key, c->seed), GW_READ_ONCE(c->index6));
 
 	return bpf_map_lookup_elem(&gw_flows6, &n);
 }
@@ -177,8 +175,8 @@ static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const stru
 static __always_inline struct gw_flow6 *gw_find6(const struct gw_key6 *key, __u32 *found)
 {
 	const struct gw_control *c = &gw_shared.control;
-	__u64 hash = gw_hash6(key, c->seed);
-	__u32 base = GW_READ_ONCE(c->index6_base), mask = GW_READ_ONCE(c->index6_mask);
+	__u64 hash = gw_hash6(key, c->seed), live = GW_READ_ONCE(c->index6);
+	__u32 base = live, mask = live >> 32;
 	struct gw_flow6 *r = gw_scan6(base + ((__u32)hash & mask), hash >> 56, key, found);
 
 	return r ?: gw_scan6(base + ((__u32)(hash >> 24) & mask), hash >> 56, key, found);

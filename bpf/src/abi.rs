@@ -35,8 +35,7 @@ same_offsets!(types::gw_flow6, FlowRecord6:
 same_offsets!(types::gw_bucket, Bucket: word = word);
 same_offsets!(types::gw_nexthop, NextHopRecord: dmac = dmac_vlan, smac = smac_mtu, ifindex = dev);
 same_offsets!(types::gw_control, ControlBlock:
-    abi_version = abi_version, epoch = epoch, seed = seed, index4_base = index4_base,
-    index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
+    abi_version = abi_version, epoch = epoch, seed = seed, index4 = index4, index6 = index6,
     daemon_loss = daemon_loss, fast_path = fast_path,
     guard_interval = guard_interval, guard_burst = guard_burst);
 same_offsets!(types::gw_meter, Meter:

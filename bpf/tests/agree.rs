@@ -59,8 +59,9 @@ fn quick_and_general_path_agree() {
     let Some(f) = Fixture::new() else { return };
     f.nexthop(4, 0, 1500, 9, NH_VALID);
     let c = f.gw.control();
-    let (seed, b4, m4) = (c.seed.load(Relaxed), c.index4_base.load(Relaxed), c.index4_mask.load(Relaxed));
-    let (b6, m6) = (c.index6_base.load(Relaxed), c.index6_mask.load(Relaxed));
+    let seed = c.seed.load(Relaxed);
+    let [Geometry { base: b4, mask: m4 }, Geometry { base: b6, mask: m6 }] =
+        [&c.index4, &c.index6].map(|w| Geometry::from_word(w.load(Relaxed)));
     let mut packets = Vec::new();
     let mut decoys = Vec::new();
     for (i, (proto, payload)) in

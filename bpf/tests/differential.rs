@@ -26,7 +26,7 @@ use sag_pipeline::testkit::{self, Dice, Outcome, Rig};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const SESSIONS4: u32 = 150;
@@ -75,8 +75,8 @@ impl Lab {
         c.seed.store(seed, Relaxed);
         let v4 = TableMemory { records: self.gw.flows4(), buckets: self.gw.index4() };
         let v6 = TableMemory { records: self.gw.flows6(), buckets: self.gw.index6() };
-        let v4 = table(v4, seed, (&c.index4_base, &c.index4_mask));
-        let v6 = table(v6, seed, (&c.index6_base, &c.index6_mask));
+        let v4 = table(v4, seed, &c.index4);
+        let v6 = table(v6, seed, &c.index6);
         self.gw.nat_ports().iter().for_each(|w| w.store(0, Relaxed));
         let nat = Arc::new(NatState::new(v4.capacity(), self.gw.nat_ports(), seed));
         Tables { v4, v6, nat }
@@ -126,17 +126,12 @@ impl Lab {
     }
 }
 
-fn table<R: FlowRecord>(
-    mem: TableMemory<R>,
-    seed: u64,
-    (base, mask): (&AtomicU32, &AtomicU32),
-) -> FlowTable<R> {
+fn table<R: FlowRecord>(mem: TableMemory<R>, seed: u64, live: &AtomicU64) -> FlowTable<R> {
     let sessions = (mem.records.len() / 2).saturating_sub(1) as u32;
-    let buckets = index_buckets(sessions);
-    let table = FlowTable::new(mem, seed, buckets, buckets - 1, Grace::immediate());
+    let index = Geometry::sized(index_buckets(sessions));
+    let table = FlowTable::new(mem, seed, index, Grace::immediate());
     table.clear();
-    base.store(buckets, Relaxed);
-    mask.store(buckets - 1, Relaxed);
+    live.store(index.to_word(), Relaxed);
     table
 }
 

@@ -364,7 +364,7 @@ fn collisions_and_the_second_bucket() {
     first.word.iter().for_each(|w| w.store(p.tag << RECORD_BITS | 0xFF_FFFF, Relaxed));
     assert_eq!(worker(&f.run(&frame)), (0, PuntReason::Miss));
     // An index beyond its slab is empty.
-    c.index4_base.store(u32::MAX - 70, Relaxed);
+    c.index4.store(Geometry { base: u32::MAX - 70, ..Geometry::sized(64) }.to_word(), Relaxed);
     assert_eq!(worker(&f.run(&frame)), (0, PuntReason::Miss));
 }
 

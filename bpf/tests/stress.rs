@@ -12,7 +12,7 @@ use sag_bpf::TestFrame;
 use sag_model::Zone;
 use sag_model::flow::*;
 use sag_pipeline::family::FamilyOf;
-use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory, index_buckets};
+use sag_pipeline::table::{FlowTable, Grace, Quarantine, Resizer, TableMemory, index_buckets};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -114,10 +114,11 @@ impl World {
 }
 
 /// Makes, renews and removes sessions, and moves epoch and next hop on.
-fn write(w: &World, seed: u64) -> [u64; 4] {
+fn write(w: &World, seed: u64) -> [u64; 5] {
     let (mut dice, mut quarantine) = (Dice(seed), Quarantine::default());
     let mut live: Vec<Option<RecordNo>> = vec![None; FLOWS as usize];
-    let [mut made, mut full, mut removed, mut epochs] = [0; 4];
+    let [mut made, mut full, mut removed, mut epochs, mut switches] = [0; 5];
+    let mut resizer = Resizer::default();
     let (mut round, mut grace_at, mut resting) = (0u64, u64::MAX, 0);
     while !w.end.load(Relaxed) {
         round += 1;
@@ -163,8 +164,18 @@ fn write(w: &World, seed: u64) -> [u64; 4] {
             w.grace.done.store(w.grace.started.load(SeqCst), SeqCst);
             (grace_at, resting) = (u64::MAX, 0);
         }
+        // To and fro between two sizes.
+        if resizer.idle() {
+            let all = index_buckets(SESSIONS);
+            let now = w.table.geometry().buckets();
+            resizer.begin(&w.table, Geometry::sized(if now == all { all / 2 } else { all }));
+        }
+        resizer.step(&w.table, |to| {
+            w.f.gw.control().index4.store(to.to_word(), Release);
+            switches += 1;
+        });
     }
-    [made, full, removed, epochs]
+    [made, full, removed, epochs, switches]
 }
 
 /// All XDP runs that have begun are over when this returns.
@@ -230,13 +241,12 @@ fn no_packet_leaves_with_another_flows_translation() {
     let c = f.gw.control();
     c.seed.store(seed, Relaxed);
     c.epoch.store(7, Relaxed);
-    c.index4_base.store(buckets, Relaxed);
-    c.index4_mask.store(buckets - 1, Relaxed);
+    c.index4.store(Geometry::sized(buckets).to_word(), Relaxed);
     c.daemon_loss.store(1, Relaxed);
     c.fast_path.store(1, Relaxed);
     f.nexthop(NEXTHOP, 0, 1500, 1, NH_VALID);
     let memory = TableMemory { records: f.gw.flows4(), buckets: f.gw.index4() };
-    let table = FlowTable::new(memory, seed, buckets, buckets - 1, grace.clone());
+    let table = FlowTable::new(memory, seed, Geometry::sized(buckets), grace.clone());
     let w = World {
         f,
         table,
@@ -265,15 +275,15 @@ fn no_packet_leaves_with_another_flows_translation() {
             std::thread::sleep(Duration::from_millis(10));
         }
         w.end.store(true, Relaxed);
-        let [made, full, removed, epochs] = threads.0.join().expect("the writer");
+        let [made, full, removed, epochs, switches] = threads.0.join().expect("the writer");
         let found = threads.1.join().expect("the reader");
         let sent = [threads.2.join().expect("sender 1"), threads.3.join().expect("sender 2")];
         let (forwarded, punted) = (sent[0].0 + sent[1].0, sent[0].1 + sent[1].1);
         println!(
-            "{made} sessions made, {removed} removed, {full} times none free, {epochs} epochs, {found} looks, \
-             {forwarded} packets forwarded, {punted} left to a worker"
+            "{made} sessions made, {removed} removed, {full} times none free, {epochs} epochs, \
+             {switches} changes of the index, {found} looks, {forwarded} packets forwarded, {punted} left to a worker"
         );
-        assert!(made > 1000 && removed > 1000 && epochs > 10 && found > 1000);
+        assert!(made > 1000 && removed > 1000 && epochs > 10 && switches > 10 && found > 1000);
         assert!(forwarded > 1000 && punted > 1000);
     });
 }

@@ -190,3 +190,18 @@ def test_hosts_behind_a_stateful_default_drop(gw_with, lab):
     gw_with(lab_config(acl=[{"policy": "accept"}], acl_default="drop"))
     assert lab.lan1.ping(A.INET[4], count=5) == 5
     assert lab.inet.ping(A.LAN1[4], count=2, wait=1) == 0
+
+
+def test_a_refused_flow_is_dropped_without_the_workers(gw_with, crosses):
+    """From its third packet on XDP drops it by a record; the rule counts every packet."""
+    gw = gw_with(lab_config(acl=[{"id": "dns", "ip_protocol": "udp", "dest_port_range": "53/53"}]))
+    before = gw.ports()["0"]
+    assert not crosses("lan-wan", UDP(sport=1000, dport=53))
+    for _ in range(3):
+        assert not crosses("lan-wan", UDP(sport=1000, dport=53), count=40)
+    after = gw.ports()["0"]
+    assert gw.drops()[("0", "acl-denied")] == 121
+    # It is judged anew once a second: each time by two packets.
+    assert 2 <= after["punted"] - before["punted"] <= 20
+    assert gw.status()["sessions"]["ipv4"] == 0
+    assert gw.rules()["dns"]["hits"] == 121

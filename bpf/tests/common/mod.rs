@@ -103,10 +103,8 @@ impl Fixture {
         let c = gw.control();
         c.seed.store(0x1234_5678_9abc_def0, Relaxed);
         c.epoch.store(7, Relaxed);
-        c.index4_base.store(64, Relaxed);
-        c.index4_mask.store(63, Relaxed);
-        c.index6_base.store(8, Relaxed);
-        c.index6_mask.store(7, Relaxed);
+        c.index4.store(Geometry::sized(64).to_word(), Relaxed);
+        c.index6.store(Geometry::sized(8).to_word(), Relaxed);
         c.daemon_loss.store(1, Relaxed);
         c.fast_path.store(1, Relaxed);
         Some(Fixture { gw, socket, fs })
@@ -132,8 +130,9 @@ impl Fixture {
         r.epoch.store(7, Relaxed);
         fill(r);
         let c = self.gw.control();
-        let p = Probe::new(key.hash(c.seed.load(Relaxed)), c.index4_mask.load(Relaxed));
-        publish(&self.gw.index4()[(c.index4_base.load(Relaxed) + p.first) as usize], p.tag, n);
+        let live = Geometry::from_word(c.index4.load(Relaxed));
+        let p = Probe::new(key.hash(c.seed.load(Relaxed)), live.mask);
+        publish(&self.gw.index4()[(live.base + p.first) as usize], p.tag, n);
     }
 
     pub fn install6(&self, n: u32, key: Key6, fill: impl FnOnce(&FlowRecord6)) {
@@ -142,8 +141,9 @@ impl Fixture {
         r.epoch.store(7, Relaxed);
         fill(r);
         let c = self.gw.control();
-        let p = Probe::new(key.hash(c.seed.load(Relaxed)), c.index6_mask.load(Relaxed));
-        publish(&self.gw.index6()[(c.index6_base.load(Relaxed) + p.first) as usize], p.tag, n);
+        let live = Geometry::from_word(c.index6.load(Relaxed));
+        let p = Probe::new(key.hash(c.seed.load(Relaxed)), live.mask);
+        publish(&self.gw.index6()[(live.base + p.first) as usize], p.tag, n);
     }
 
     /// Next hop `n` out of device slot 0 as port WAN.

@@ -105,6 +105,34 @@ impl Probe {
     }
 }
 
+/// Where an index lies in the memory for indexes: its first bucket, and its number of buckets less one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    pub base: u32,
+    pub mask: u32,
+}
+
+impl Geometry {
+    /// An index of `buckets` buckets, a power of two, lies at offset `buckets`: every size has its place.
+    pub const fn sized(buckets: u32) -> Geometry {
+        Geometry { base: buckets, mask: buckets - 1 }
+    }
+
+    #[inline]
+    pub const fn to_word(self) -> u64 {
+        self.base as u64 | (self.mask as u64) << 32
+    }
+
+    #[inline]
+    pub const fn from_word(w: u64) -> Geometry {
+        Geometry { base: w as u32, mask: (w >> 32) as u32 }
+    }
+
+    pub const fn buckets(self) -> u32 {
+        self.mask.saturating_add(1)
+    }
+}
+
 /// `enum gw_action`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -241,10 +269,9 @@ pub struct ControlBlock {
     pub abi_version: AtomicU32,
     pub epoch: AtomicU32,
     pub seed: AtomicU64,
-    pub index4_base: AtomicU32,
-    pub index4_mask: AtomicU32,
-    pub index6_base: AtomicU32,
-    pub index6_mask: AtomicU32,
+    /// [`Geometry`] of the live index.
+    pub index4: AtomicU64,
+    pub index6: AtomicU64,
     pub daemon_loss: AtomicU32,
     pub fast_path: AtomicU32,
     pub guard_interval: AtomicU32,

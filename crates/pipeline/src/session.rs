@@ -9,6 +9,7 @@ use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 use sag_packet::proto::*;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// State of a session; the value of [`SessionMeta::state`]. Whether a session without a handshake
 /// was answered is read from the reverse record's counter, so that packets need not touch this.
@@ -26,6 +27,8 @@ pub enum State {
     Other = 7,
     /// RST seen. If more than the answers to it follows, the connection was not over (RFC 7857 2.2).
     TcpReset = 8,
+    /// Refused by a rule: one record, which drops. Nobody answers it and nothing belongs to it.
+    Denied = 9,
 }
 
 impl State {
@@ -43,6 +46,7 @@ impl State {
             6 => State::Icmp,
             7 => State::Other,
             8 => State::TcpReset,
+            9 => State::Denied,
             _ => return None,
         })
     }
@@ -57,6 +61,7 @@ impl State {
             State::Icmp => "icmp",
             State::Other => "other",
             State::TcpReset => "reset",
+            State::Denied => "denied",
         }
     }
 
@@ -83,8 +88,17 @@ impl State {
             State::Udp => t.udp,
             State::Icmp => t.icmp,
             State::Other => t.other,
+            State::Denied => DENIED_FOR,
         }
     }
+}
+
+/// Ticks after which a denied flow is judged anew, busy or not: its route may lead elsewhere by then.
+const DENIED_FOR: u32 = Tick::of(Duration::from_secs(1));
+
+/// Whether the record only drops ([`State::Denied`]).
+pub fn denied<R: FlowRecord>(table: &FlowTable<R>, no: RecordNo) -> bool {
+    State::of(table.meta(no.session())) == Some(State::Denied)
 }
 
 /// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
@@ -151,7 +165,7 @@ pub const fn next_word(word: u32, tcp_flags: u8, reply: bool, tick: u32) -> u32 
     let Some(state) = State::from_u32(word & 0xFF) else { return word };
     let fins = word & (FIN_SEEN[0] | FIN_SEEN[1]);
     match state {
-        State::Udp | State::Icmp | State::Other => word,
+        State::Udp | State::Icmp | State::Other | State::Denied => word,
         _ if tcp_flags & TCP_RST != 0 => State::TcpReset as u32 | fins | stamp(tick),
         // A new connection on the same five-tuple.
         State::TcpClosing | State::TcpClosed | State::TcpReset if tcp_flags & TCP_SYN != 0 && !reply => {
@@ -251,7 +265,8 @@ pub fn tuples<R: FamilyOf>(table: &FlowTable<R>, session: u32) -> SessionTuple {
     }
 }
 
-/// Takes a session out of the table and gives back what it held. False if another thread did.
+/// Takes a session out of the table and gives back what it held. False if another thread did, or if
+/// it was none but a denied flow.
 pub fn end<R: FamilyOf>(
     table: &FlowTable<R>,
     session: u32,
@@ -260,17 +275,21 @@ pub fn end<R: FamilyOf>(
     w: Ending<'_>,
 ) -> bool {
     let meta = table.meta(session);
+    let was_denied = State::of(meta) == Some(State::Denied);
     if !table.remove(session, w.quarantine) {
         return false;
     }
     // Nobody else writes here now, and it is not given out again before the next allocation.
     settle(table, session, snap);
     let (fwd, rev) = (table.record(RecordNo(session * 2)), table.record(RecordNo(session * 2 + 1)));
-    if snap.nat.limits.log_sessions {
+    if snap.nat.limits.log_sessions && !was_denied {
         let two = |f: fn(&R) -> &AtomicU64| [fwd, rev].map(|r| f(r).load(Ordering::Relaxed));
         let (packets, bytes) = (two(R::packets), two(R::bytes));
         let tuple = tuples(table, session);
         w.events.push(Event::Ended { family: R::FAMILY, number: session, tuple, packets, bytes });
+    }
+    if was_denied {
+        return false;
     }
     let ends = (R::ends(&fwd.key()), R::ends(&fwd.translated()));
     let (Some((host, _)), Some((_, remote))) = ends else { return true };
@@ -294,7 +313,7 @@ pub fn end<R: FamilyOf>(
 /// Whether the other side has never answered.
 pub fn unreplied<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> bool {
     match State::of(table.meta(session)) {
-        Some(State::TcpSyn) => true,
+        Some(State::TcpSyn | State::Denied) => true,
         Some(State::Udp | State::Icmp | State::Other) => {
             table.record(RecordNo(session * 2 + 1)).packets().load(Ordering::Relaxed) == 0
         }
@@ -348,7 +367,10 @@ impl Sweeper {
             let meta = table.meta(session);
             let Some(state) = State::of(meta) else { continue };
             settle(table, session, snap);
-            let idle = idle(table, session, now);
+            let idle = match state {
+                State::Denied => now.since(Tick(meta.created.load(Ordering::Relaxed))),
+                _ => idle(table, session, now),
+            };
             if state == State::TcpReset {
                 let word = meta.state.load(Ordering::Acquire);
                 if outlived(word, now.0.wrapping_sub(idle)) {

@@ -7,13 +7,16 @@
 
 mod index;
 mod recycle;
+mod resize;
 mod restore;
 
 pub use recycle::{Grace, Quarantine};
+pub use resize::Resizer;
 pub use restore::Restored;
 
+use crate::session::State;
 pub(crate) use index::{Clash, Index};
-use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, RecordNo};
+use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Geometry, RecordNo};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -42,6 +45,11 @@ impl<R: FlowRecord> TableMemory<R> {
             records: Vec::leak((0..(sessions as usize + 1) * 2).map(|_| R::default()).collect()),
             buckets: Vec::leak((0..buckets).map(|_| Bucket::default()).collect()),
         }
+    }
+
+    /// One index that takes all of the memory for indexes, which must be a power of two.
+    pub fn whole(&self) -> Geometry {
+        Geometry { base: 0, mask: (self.buckets.len() as u32).saturating_sub(1) }
     }
 }
 
@@ -110,28 +118,37 @@ pub struct FlowTable<R: FlowRecord> {
     mem: TableMemory<R>,
     meta: Box<[SessionMeta]>,
     seed: u64,
-    index: Index,
+    /// [`Geometry`] of the index in which is looked.
+    live: AtomicU64,
+    /// The indexes into which every session is written: one, or two while the other one takes over
+    /// ([`Resizer`]). 0 = none.
+    written: [AtomicU64; 2],
     /// First session number that was never used.
     fresh: AtomicU32,
     /// Free list: ABA count << 32 | session.
     free: AtomicU64,
-    live: AtomicU32,
+    sessions: AtomicU32,
+    /// Those of them that only drop ([`State::Denied`]).
+    denied: AtomicU32,
     grace: Arc<Grace>,
 }
 
 impl<R: FlowRecord> FlowTable<R> {
-    /// A table over `mem` with an index of `mask + 1` buckets from `base`.
-    pub fn new(mem: TableMemory<R>, seed: u64, base: u32, mask: u32, grace: Arc<Grace>) -> Self {
-        let index = Index::new(mem.buckets, base, mask);
+    /// A table over `mem` with this index.
+    pub fn new(mem: TableMemory<R>, seed: u64, index: Geometry, grace: Arc<Grace>) -> Self {
+        let end = u64::from(index.base) + u64::from(index.mask);
+        assert!(end < mem.buckets.len() as u64, "index lies inside its memory");
         let sessions = mem.records.len() / 2;
         FlowTable {
             mem,
             meta: (0..sessions).map(|_| SessionMeta::default()).collect(),
             seed,
-            index,
+            live: AtomicU64::new(index.to_word()),
+            written: [AtomicU64::new(index.to_word()), AtomicU64::new(0)],
             fresh: AtomicU32::new(1),
             free: AtomicU64::new(0),
-            live: AtomicU32::new(0),
+            sessions: AtomicU32::new(0),
+            denied: AtomicU32::new(0),
             grace,
         }
     }
@@ -139,8 +156,26 @@ impl<R: FlowRecord> FlowTable<R> {
     /// A table of its own memory for one process without XDP.
     pub fn private(sessions: u32, grace: Arc<Grace>) -> Self {
         let mem = TableMemory::private(sessions);
-        let mask = mem.buckets.len() as u32 - 1;
-        FlowTable::new(mem, 0x5EED, 0, mask, grace)
+        FlowTable::new(mem, 0x5EED, mem.whole(), grace)
+    }
+
+    /// The index in which is looked.
+    #[inline]
+    pub fn geometry(&self) -> Geometry {
+        Geometry::from_word(self.live.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn index(&self) -> Index {
+        Index::new(self.mem.buckets, self.geometry())
+    }
+
+    /// All indexes into which sessions are written.
+    #[inline]
+    fn indexes(&self) -> impl Iterator<Item = Index> + '_ {
+        let word = |w: &AtomicU64| w.load(Ordering::Acquire);
+        let known = self.written.iter().map(word).filter(|w| *w != 0);
+        known.map(|w| Index::new(self.mem.buckets, Geometry::from_word(w)))
     }
 
     #[inline]
@@ -159,7 +194,17 @@ impl<R: FlowRecord> FlowTable<R> {
     }
 
     pub fn live(&self) -> u32 {
-        self.live.load(Ordering::Relaxed)
+        self.occupied().saturating_sub(self.denied())
+    }
+
+    /// The same with the denied flows that are remembered.
+    pub fn occupied(&self) -> u32 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Flows that are only remembered in order to be dropped.
+    pub fn denied(&self) -> u32 {
+        self.denied.load(Ordering::Relaxed)
     }
 
     /// Session numbers ever used are `1..used()`.
@@ -183,7 +228,10 @@ impl<R: FlowRecord> FlowTable<R> {
     pub fn expect(&self, hash: u64, known: Option<RecordNo>) {
         match known {
             Some(no) => self.expect_record(no),
-            None => prefetch(self.index.bucket(self.index.probe(hash).first)),
+            None => {
+                let index = self.index();
+                prefetch(index.bucket(index.probe(hash).first));
+            }
         }
     }
 
@@ -199,16 +247,18 @@ impl<R: FlowRecord> FlowTable<R> {
     /// A session with this key may be made soon: brings both its index lines into the cache.
     #[inline]
     pub fn expect_new(&self, key: &R::Key) {
-        let p = self.index.probe(self.hash(key));
-        prefetch(self.index.bucket(p.first));
-        prefetch(self.index.bucket(p.second));
+        let index = self.index();
+        let p = index.probe(self.hash(key));
+        prefetch(index.bucket(p.first));
+        prefetch(index.bucket(p.second));
     }
 
     /// The record that a look for this hash will likely end at, brought into the cache too. Its key
     /// is still to be compared.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<RecordNo> {
-        let no = self.index.guess(&self.index.probe(hash))?;
+        let index = self.index();
+        let no = index.guess(&index.probe(hash))?;
         self.expect_record(no);
         Some(no)
     }
@@ -216,14 +266,16 @@ impl<R: FlowRecord> FlowTable<R> {
     /// The record whose key this is.
     #[inline]
     pub fn find(&self, key: &R::Key, hash: u64) -> Option<RecordNo> {
-        self.index.find(&self.index.probe(hash), |no| self.record(no).matches(key))
+        let index = self.index();
+        index.find(&index.probe(hash), |no| self.record(no).matches(key))
     }
 
     /// The same where [`FlowTable::guess`] has found nothing, and no session with this hash was made
     /// since by this worker.
     #[inline]
     pub fn find_unlikely(&self, key: &R::Key, hash: u64) -> Option<RecordNo> {
-        self.index.find_second(&self.index.probe(hash), |no| self.record(no).matches(key))
+        let index = self.index();
+        index.find_second(&index.probe(hash), |no| self.record(no).matches(key))
     }
 
     /// Creates a session. `fill` completes both records (their keys are set) and must store a state
@@ -274,16 +326,10 @@ impl<R: FlowRecord> FlowTable<R> {
     ) -> Result<RecordNo, Clash> {
         let session = self.allocate(quarantine).ok_or(Clash::Full)?;
         let (fwd, rev) = (RecordNo(session * 2), RecordNo(session * 2 + 1));
-        for (no, key) in [(fwd, forward), (rev, reverse)] {
-            let r = self.record(no);
-            r.set_key(key);
-            r.packets().store(0, Ordering::Relaxed);
-            r.bytes().store(0, Ordering::Relaxed);
-        }
+        self.blank(fwd, forward);
+        self.blank(rev, reverse);
         let meta = self.meta(session);
-        meta.counted_packets.iter().for_each(|c| c.store(0, Ordering::Relaxed));
-        meta.counted_bytes.iter().for_each(|c| c.store(0, Ordering::Relaxed));
-        meta.bindings.iter().for_each(|b| b.store(0, Ordering::Relaxed));
+        self.blank_meta(meta);
         fill(self.record(fwd), self.record(rev), meta);
         let published = self.publish(forward, fwd).and_then(|()| {
             self.publish(reverse, rev).map_err(|clash| {
@@ -301,17 +347,76 @@ impl<R: FlowRecord> FlowTable<R> {
             return Err(clash);
         }
         meta.confirmed.store(1, Ordering::Release);
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(fwd)
     }
 
+    /// A record that drops the packets of one direction, if there is room. `fill` completes it.
+    pub fn create_denied(
+        &self,
+        key: &R::Key,
+        quarantine: &mut Quarantine,
+        fill: impl Fn(&R, &SessionMeta),
+    ) -> Option<RecordNo> {
+        // Refused flows do not take the room of others.
+        if self.denied() >= self.capacity() / 16 || self.occupied() >= self.capacity() / 8 * 7 {
+            return None;
+        }
+        let session = self.allocate(quarantine)?;
+        let no = RecordNo(session * 2);
+        self.blank(no, key);
+        self.record(no.peer()).set_key(&R::default().key());
+        let meta = self.meta(session);
+        self.blank_meta(meta);
+        fill(self.record(no), meta);
+        meta.state.store(State::Denied as u32, Ordering::Release);
+        if self.publish(key, no).is_err() {
+            meta.state.store(0, Ordering::Release);
+            self.retire(session, quarantine);
+            return None;
+        }
+        meta.confirmed.store(1, Ordering::Release);
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        Some(no)
+    }
+
+    fn blank(&self, no: RecordNo, key: &R::Key) {
+        let r = self.record(no);
+        r.set_key(key);
+        r.packets().store(0, Ordering::Relaxed);
+        r.bytes().store(0, Ordering::Relaxed);
+    }
+
+    fn blank_meta(&self, meta: &SessionMeta) {
+        meta.counted_packets.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        meta.counted_bytes.iter().for_each(|c| c.store(0, Ordering::Relaxed));
+        meta.bindings.iter().for_each(|b| b.store(0, Ordering::Relaxed));
+    }
+
     fn publish(&self, key: &R::Key, no: RecordNo) -> Result<(), Clash> {
-        let p = self.index.probe(self.hash(key));
-        self.index.publish(&p, no, |other| self.record(other).matches(key))
+        let hash = self.hash(key);
+        // First into what is not looked in yet or no more, then store and look in the other one: of
+        // two racing workers at least one sees the other, whichever each of them looks in.
+        let live = self.geometry().to_word();
+        for other in self.written.iter().map(|w| w.load(Ordering::Acquire)).filter(|w| *w != 0 && *w != live)
+        {
+            let other = Index::new(self.mem.buckets, Geometry::from_word(other));
+            if !other.place(&other.probe(hash), no) {
+                return Err(Clash::Full);
+            }
+        }
+        let index = Index::new(self.mem.buckets, Geometry::from_word(live));
+        let published = index.publish(&index.probe(hash), no, |other| self.record(other).matches(key));
+        if published.is_err() {
+            self.withdraw(key, no);
+        }
+        published
     }
 
     fn withdraw(&self, key: &R::Key, no: RecordNo) {
-        self.index.withdraw(&self.index.probe(self.hash(key)), no);
+        let hash = self.hash(key);
+        self.indexes().for_each(|index| index.withdraw(&index.probe(hash), no));
     }
 
     /// Takes a session out of the table. False if another worker did.
@@ -320,7 +425,7 @@ impl<R: FlowRecord> FlowTable<R> {
         let state = meta.state.load(Ordering::Acquire);
         if session == 0
             || state == 0
-            || meta.state.compare_exchange(state, 0, Ordering::AcqRel, Ordering::Relaxed).is_err()
+            || meta.state.compare_exchange(state, 0, Ordering::SeqCst, Ordering::Relaxed).is_err()
         {
             return false;
         }
@@ -328,7 +433,10 @@ impl<R: FlowRecord> FlowTable<R> {
             let key = self.record(no).key();
             self.withdraw(&key, no);
         }
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        if state == State::Denied as u32 {
+            self.denied.fetch_sub(1, Ordering::Relaxed);
+        }
         self.retire(session, quarantine);
         true
     }

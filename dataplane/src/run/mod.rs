@@ -29,9 +29,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use sag_bpf::{Gateway, LocalAddr, PortStats};
 use sag_model::config::{self, Config};
 use sag_model::control::Finding;
+use sag_model::flow::Geometry;
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::snapshot::Snapshot;
-use sag_pipeline::table::{Grace, Quarantine};
+use sag_pipeline::table::{Grace, Quarantine, Resizer};
 use sag_pipeline::{Pipeline, Tables};
 use sag_rtnl::{Changes, Mirror};
 use sag_xsk::sys;
@@ -39,7 +40,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,6 +56,8 @@ const SERVER: Token = Token(16);
 
 /// Housekeeping interval.
 const TICK: Duration = Duration::from_millis(50);
+/// The same while an index is being changed.
+const TICK_RESIZING: Duration = Duration::from_millis(5);
 /// Neighbours in use that the kernel has not confirmed are probed this often.
 const PROBE: Duration = Duration::from_secs(15);
 /// New listening sockets of the gateway are noticed within this.
@@ -106,6 +109,8 @@ struct Daemon {
     tables: Arc<Tables>,
     grace: Arc<Grace>,
     epochs: epochs::GraceKeeper,
+    /// Of the IPv4 and the IPv6 table's index.
+    resizers: (Resizer, Resizer),
     devices: BTreeMap<u8, Device>,
     workers: Vec<WorkerHandle>,
     journal: journal::JournalKeeper,
@@ -161,7 +166,8 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let mut ticked = Instant::now();
     let mut answering = false;
     loop {
-        if let Err(e) = poll.poll(&mut events, Some(TICK))
+        let pace = daemon.pace();
+        if let Err(e) = poll.poll(&mut events, Some(pace))
             && e.kind() != std::io::ErrorKind::Interrupted
         {
             return Err(e).context("poll failed");
@@ -191,7 +197,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
             server.register(poll.registry(), SERVER)?;
             answering = true;
         }
-        if ticked.elapsed() >= TICK {
+        if ticked.elapsed() >= pace {
             ticked = Instant::now();
             daemon.tick();
         }
@@ -245,6 +251,7 @@ impl Daemon {
         self.go_live();
         self.kernel_changed();
         self.epochs.step(&self.grace, self.workers.iter().map(|w| &*w.shared));
+        self.resize_indexes();
         self.tables.v4.release(&mut self.flushed4);
         self.tables.v6.release(&mut self.flushed6);
         self.retry_devices();
@@ -270,6 +277,22 @@ impl Daemon {
             self.published = Instant::now();
             self.publish_metrics();
         }
+    }
+
+    /// As large as the live sessions want them.
+    fn resize_indexes(&mut self) {
+        let control = self.gateway.control();
+        let switch = |what: &str, word: &AtomicU64, to: Geometry| {
+            word.store(to.to_word(), Ordering::Release);
+            tracing::debug!(buckets = to.buckets(), "another index of the {what} table");
+        };
+        self.resizers.0.step(&self.tables.v4, |to| switch("IPv4", &control.index4, to));
+        self.resizers.1.step(&self.tables.v6, |to| switch("IPv6", &control.index6, to));
+    }
+
+    /// The time between two looks at everything; short while one step waits for the one before.
+    fn pace(&self) -> Duration {
+        if self.resizers.0.idle() && self.resizers.1.idle() { TICK } else { TICK_RESIZING }
     }
 
     /// Takes the kernel's changes in and passes on what they mean.

@@ -24,7 +24,7 @@ impl Daemon {
         let table = R::table(&self.tables);
         for n in 1..table.used() {
             let meta = table.meta(n);
-            let Some(state) = State::of(meta) else { continue };
+            let Some(state) = State::of(meta).filter(|s| *s != State::Denied) else { continue };
             let (a, b) = (table.record(RecordNo(n * 2)), table.record(RecordNo(n * 2 + 1)));
             let t = R::tuple(&a.key());
             let (sport, dport) = shown_ports(&t, a.key_ports());

@@ -13,13 +13,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use mio::Waker;
 use sag_bpf::{Gateway, LoadError, OpenOptions};
 use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
-use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6};
+use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::family::FamilyOf;
 use sag_pipeline::nat::NatState;
 use sag_pipeline::qos::MeterBook;
 use sag_pipeline::session::State;
-use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory, index_buckets};
+use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory};
 use sag_pipeline::{Pipeline, Tables};
 use sag_rtnl::Mirror;
 use sag_xsk::{ChunkSize, nic, sys};
@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -176,6 +176,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         tables,
         grace,
         epochs: GraceKeeper::default(),
+        resizers: Default::default(),
         devices: BTreeMap::new(),
         workers,
         journal,
@@ -237,29 +238,24 @@ fn tables(gateway: &Gateway, control: &'static ControlBlock, grace: &Arc<Grace>)
     };
     let v4 = TableMemory { records: gateway.flows4(), buckets: gateway.index4() };
     let v6 = TableMemory { records: gateway.flows6(), buckets: gateway.index6() };
-    let v4 = table::<FlowRecord4>("IPv4", v4, seed, (&control.index4_base, &control.index4_mask), grace);
-    let v6 = table::<FlowRecord6>("IPv6", v6, seed, (&control.index6_base, &control.index6_mask), grace);
+    let v4 = table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
+    let v6 = table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
     let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
     Tables { v4, v6, nat }
 }
-
-type Word = std::sync::atomic::AtomicU32;
 
 fn table<R: FlowRecord + FamilyOf>(
     what: &str,
     mem: TableMemory<R>,
     seed: u64,
-    (base, mask): (&Word, &Word),
+    live: &AtomicU64,
     grace: &Arc<Grace>,
 ) -> FlowTable<R> {
-    // An index of n buckets lies at offset n, so that every size has its place.
-    let sessions = (mem.records.len() / 2).saturating_sub(1) as u32;
-    let room = (mem.buckets.len() / 2).max(1) as u32;
-    let buckets = index_buckets(sessions).min(1 << room.ilog2());
-    let (old_base, old_mask) = (base.load(Ordering::Relaxed), mask.load(Ordering::Relaxed));
-    let same = old_base == buckets && old_mask == buckets - 1;
-    let table = FlowTable::new(mem, seed, buckets, buckets - 1, grace.clone());
-    if same {
+    let left = Geometry::from_word(live.load(Ordering::Relaxed));
+    let known = mem.has_room_for(left);
+    let index = if known { left } else { mem.smallest() };
+    let table = FlowTable::new(mem, seed, index, grace.clone());
+    if known {
         let tick = Nanos(sys::now()).tick().0;
         let found = table.restore(tick, |key| State::first(R::tuple(key).proto, 0));
         if found.sessions > 0 || found.discarded > 0 {
@@ -271,8 +267,7 @@ fn table<R: FlowRecord + FamilyOf>(
         }
     } else {
         table.clear();
-        base.store(buckets, Ordering::Relaxed);
-        mask.store(buckets - 1, Ordering::Release);
+        live.store(index.to_word(), Ordering::Release);
     }
     table
 }

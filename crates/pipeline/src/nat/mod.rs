@@ -24,7 +24,7 @@ pub use pool::{BindingNo, Endpoint, Lent, POOL_WORDS, POOLS, Pool};
 use crate::table::{Clash, Index, prefetch};
 use blocks::{Blocks, Took};
 use pool::Acquired;
-use sag_model::flow::{BUCKET_WORDS, Bucket, HASH_M1, HASH_M2, RecordNo};
+use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, HASH_M1, HASH_M2, RecordNo};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,7 +104,7 @@ impl NatState {
         let memory: &'static [Bucket] = Vec::leak((0..buckets).map(|_| Bucket::default()).collect());
         NatState {
             pools: std::array::from_fn(|_| OnceLock::new()),
-            index: Index::new(memory, 0, buckets as u32 - 1),
+            index: Index::new(memory, Geometry { base: 0, mask: buckets as u32 - 1 }),
             hosts: Counted::new(HOSTS.min(sessions as usize * 2)),
             permits: Counted::new(sessions as usize),
             shown,

@@ -2,7 +2,7 @@
 //! is stored, and gone once it is cleared. What a number stands for is the caller's.
 
 use super::prefetch;
-use sag_model::flow::{BUCKET_WORDS, Bucket, Probe, RECORD_BITS, RecordNo};
+use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, Probe, RECORD_BITS, RecordNo};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Words in a bucket from which on a new one rather goes to the emptier bucket.
@@ -24,10 +24,10 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// An index of `mask + 1` buckets from `base`.
-    pub fn new(buckets: &'static [Bucket], base: u32, mask: u32) -> Index {
-        assert!((base as usize + mask as usize) < buckets.len(), "index lies inside its memory");
-        Index { buckets, base, mask }
+    /// The index of this geometry, which lies in `buckets`.
+    #[inline]
+    pub fn new(buckets: &'static [Bucket], g: Geometry) -> Index {
+        Index { buckets, base: g.base, mask: g.mask }
     }
 
     #[inline]
@@ -102,14 +102,7 @@ impl Index {
     /// workers at least one sees the other, and whoever sees the other steps back, so a key is never
     /// left in the index twice.
     pub fn publish(&self, p: &Probe, no: RecordNo, is: impl Fn(RecordNo) -> bool) -> Result<(), Clash> {
-        let word = p.tag << RECORD_BITS | no.0;
-        let stored = self.choose(p).into_iter().any(|b| {
-            self.words(b, p.slot).any(|w| {
-                w.load(Ordering::Relaxed) == 0
-                    && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-            })
-        });
-        if !stored {
+        if !self.place(p, no) {
             return Err(Clash::Full);
         }
         match self.find(p, |other| other != no && is(other)) {
@@ -119,6 +112,17 @@ impl Index {
                 Err(Clash::Twin(twin))
             }
         }
+    }
+
+    /// Stores the word where it fits. False: nowhere.
+    pub fn place(&self, p: &Probe, no: RecordNo) -> bool {
+        let word = p.tag << RECORD_BITS | no.0;
+        self.choose(p).into_iter().any(|b| {
+            self.words(b, p.slot).any(|w| {
+                w.load(Ordering::Relaxed) == 0
+                    && w.compare_exchange(0, word, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+            })
+        })
     }
 
     /// The buckets of a new word, the one to try first in front. The first choice, so that a look
@@ -136,7 +140,7 @@ impl Index {
     pub fn withdraw(&self, p: &Probe, no: RecordNo) {
         let word = p.tag << RECORD_BITS | no.0;
         for w in self.words(p.first, p.slot).chain(self.words(p.second, p.slot)) {
-            if w.load(Ordering::Relaxed) == word
+            if w.load(Ordering::SeqCst) == word
                 && w.compare_exchange(word, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
             {
                 return;

@@ -3,7 +3,7 @@
 use super::FlowTable;
 use super::index::number;
 use crate::session::State;
-use sag_model::flow::{FlowRecord, RecordNo};
+use sag_model::flow::{Bucket, FlowRecord, RecordNo};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
@@ -21,8 +21,10 @@ impl<R: FlowRecord> FlowTable<R> {
     /// from its first direction's key.
     pub fn restore(&self, tick: u32, state_of: impl Fn(&R::Key) -> State) -> Restored {
         let mut out = Restored::default();
+        self.clear_other_indexes();
+        let index = self.index();
         let mut directions: HashMap<u32, u8> = HashMap::new();
-        for b in self.index.all() {
+        for b in index.all() {
             for w in &b.word {
                 let no = number(w.load(Ordering::Relaxed));
                 if no.0 != 0 && no.index() < self.mem.records.len() && no.session() != 0 {
@@ -31,7 +33,7 @@ impl<R: FlowRecord> FlowTable<R> {
             }
         }
         directions.retain(|_, both| *both == 0b11);
-        for b in self.index.all() {
+        for b in index.all() {
             for w in &b.word {
                 let word = w.load(Ordering::Relaxed);
                 if word != 0 && !directions.contains_key(&number(word).session()) {
@@ -58,17 +60,28 @@ impl<R: FlowRecord> FlowTable<R> {
         }
         self.free.store(u64::from(head), Ordering::Release);
         self.fresh.store(highest + 1, Ordering::Release);
-        self.live.store(out.sessions, Ordering::Release);
+        self.sessions.store(out.sessions, Ordering::Release);
         out
     }
 
     /// Forgets every session that an earlier daemon left. To be called before any worker runs.
     pub fn clear(&self) {
-        for b in self.index.all() {
-            for w in &b.word {
-                w.store(0, Ordering::Relaxed);
-            }
-        }
+        self.index().all().iter().for_each(empty);
+        self.clear_other_indexes();
+    }
+
+    /// What a predecessor left that was about to change to another index, or had just done so.
+    fn clear_other_indexes(&self) {
+        let live = self.geometry();
+        let (before, rest) = self.mem.buckets.split_at(live.base as usize);
+        before.iter().chain(&rest[live.buckets() as usize..]).for_each(empty);
+    }
+}
+
+/// Writes only where something is: an index that was never used stays without memory of its own.
+pub(super) fn empty(b: &Bucket) {
+    for w in b.word.iter().filter(|w| w.load(Ordering::Relaxed) != 0) {
+        w.store(0, Ordering::Relaxed);
     }
 }
 
@@ -86,8 +99,7 @@ mod tests {
     #[test]
     fn a_successor_finds_the_sessions_and_reuses_the_gaps() {
         let mem = TableMemory::<FlowRecord4>::private(50);
-        let mask = mem.buckets.len() as u32 - 1;
-        let open = || FlowTable::new(mem, 7, 0, mask, Grace::immediate());
+        let open = || FlowTable::new(mem, 7, mem.whole(), Grace::immediate());
         let mut q = Quarantine::default();
         let make = |t: &FlowTable<FlowRecord4>, q: &mut Quarantine, n| {
             let (a, b) = keys(n);

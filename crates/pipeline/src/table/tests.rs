@@ -58,8 +58,9 @@ fn no_bucket_overflows_before_the_table_is_full() {
         let second = (0..u64::from(n))
             .filter(|i| {
                 let k = key(round << 32 | i);
-                let p = t.index.probe(t.hash(&k));
-                t.index.find_in(p.first, &p, &|no| t.record(no).matches(&k)).is_none()
+                let index = t.index();
+                let p = index.probe(t.hash(&k));
+                index.find_in(p.first, &p, &|no| t.record(no).matches(&k)).is_none()
             })
             .count();
         assert!(second < n as usize / 20, "{second} of {n} are not where a look goes first");

@@ -1,16 +1,16 @@
 //! A new session from its first packet: room for it, its translation, its two records.
 
 use super::slow::{hit, tcp_numbers};
-use super::{Pipeline, Slot, touch};
+use super::{Pipeline, REFUSED, Slot, touch};
 use crate::family::{Ends, FamilyOf};
 use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, Lent, Snat, Source};
 use crate::order::Way;
 use crate::session::{self, NAT_HOST, NAT_PERMIT};
 use crate::snapshot::Snapshot;
-use crate::table::{NotCreated, SAME_RULE};
-use sag_model::flow::{Action, RecordNo};
+use crate::table::{NotCreated, SAME_RULE, SessionMeta};
+use sag_model::flow::{Action, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, Zone};
-use sag_packet::parse::{Family, L4};
+use sag_packet::parse::{Family, Fragment, L4};
 use std::sync::atomic::Ordering;
 
 /// Ports tried for a session that shares them with sessions to other places.
@@ -311,7 +311,7 @@ impl Pipeline {
             Family::V4 => &mut self.quarantine4,
             Family::V6 => &mut self.quarantine6,
         };
-        let made = table.create(key, &reverse, quarantine, |fwd, rev, meta| {
+        let fill = |fwd: &R, rev: &R, meta: &SessionMeta| {
             fwd.set_translation(key, new);
             rev.set_translation(&reverse, &answer);
             fwd.action().store(forward.to_word(), Ordering::Relaxed);
@@ -335,7 +335,16 @@ impl Pipeline {
                 session::note_isn(meta, 0, seq);
             }
             meta.state.store(session::first_word(s.p.proto, flags), Ordering::Release);
-        });
+        };
+        let mut made = table.create(key, &reverse, quarantine, fill);
+        if let Err(NotCreated::Exists(no)) = made
+            && session::denied(table, no)
+        {
+            // Refused until now from this side or the other: that is no session in the way.
+            table.remove(no.session(), quarantine);
+            self.changes.ended = true;
+            made = table.create(key, &reverse, quarantine, fill);
+        }
         match made {
             Ok(no) => {
                 touch(table.record(no), now, s.p.ip_len);
@@ -355,6 +364,47 @@ impl Pipeline {
                 Ok(no)
             }
             Err(why) => Err(why),
+        }
+    }
+
+    /// The second packet of a flow that a rule refuses makes a record that drops the next ones, in
+    /// XDP too.
+    pub(super) fn remember_denied<R: FamilyOf>(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        (reason, rule): (DropReason, Option<u32>),
+    ) {
+        if s.p.fragment != Fragment::Whole || matches!(s.p.l4, L4::IcmpError { .. }) {
+            return;
+        }
+        let seen = &mut self.refused_once[s.hash as usize % REFUSED];
+        let mark = (s.hash >> 32) as u32 | 1;
+        if std::mem::replace(seen, mark) != mark {
+            return;
+        }
+        let key = R::flow_key(&s.p, frame, s.zone);
+        let quarantine = match R::FAMILY {
+            Family::V4 => &mut self.quarantine4,
+            Family::V6 => &mut self.quarantine6,
+        };
+        let action =
+            Action { nexthop: reason as u16, meter: 0, act: FlowAct::Drop, flags: 0, tunnel: 0, nh_gen: 0 };
+        let tick = now.tick().0;
+        let made = R::table(&self.tables).create_denied(&key, quarantine, |r, meta| {
+            r.set_translation(&key, &key);
+            r.action().store(action.to_word(), Ordering::Relaxed);
+            r.epoch().store(snap.epoch, Ordering::Relaxed);
+            r.last_seen().store(tick, Ordering::Relaxed);
+            meta.created.store(tick, Ordering::Relaxed);
+            meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
+            meta.ports.store(u32::from(s.ingress.0), Ordering::Relaxed);
+        });
+        if made.is_some() {
+            self.changes.made(s.hash);
         }
     }
 
@@ -386,7 +436,7 @@ impl Pipeline {
     fn make_room<R: FamilyOf>(&mut self, snap: &Snapshot, now: Nanos) {
         let table = R::table(&self.tables);
         let capacity = table.capacity();
-        if table.live() + capacity / 64 < capacity {
+        if table.occupied() + capacity / 64 < capacity {
             return;
         }
         // Sessions are numbered 1..used.

@@ -4,6 +4,7 @@
 use super::{Pipeline, Slot, Verdict, drop_at};
 use crate::counters::Counters;
 use crate::order;
+use crate::session;
 use crate::snapshot::Snapshot;
 use sag_model::flow::RecordNo;
 use sag_model::{DropReason, PortIdx};
@@ -79,9 +80,10 @@ impl Pipeline {
             // An error is about a session, never part of one.
             return None;
         }
+        let (t4, t6) = (&self.tables.v4, &self.tables.v6);
         match s.p.family {
-            Family::V4 => self.tables.v4.find(&s.p.key4(s.zone), s.hash),
-            Family::V6 => self.tables.v6.find(&s.p.key6(frame, s.zone), s.hash),
+            Family::V4 => t4.find(&s.p.key4(s.zone), s.hash).filter(|&no| !session::denied(t4, no)),
+            Family::V6 => t6.find(&s.p.key6(frame, s.zone), s.hash).filter(|&no| !session::denied(t6, no)),
         }
     }
 }

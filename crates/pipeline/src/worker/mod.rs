@@ -16,6 +16,7 @@ use crate::hold::{self, Hold};
 use crate::nat::{Events, NatState, Random};
 use crate::order;
 use crate::originate::{LINK_ROOM, Limiter};
+use crate::session;
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
@@ -152,8 +153,12 @@ pub struct Pipeline {
     /// Where the look for unanswered sessions goes on when the table is full.
     evict_at: u32,
     changes: Changes,
+    /// Hashes of flows that were refused: a second packet makes a record, so a scan makes none.
+    refused_once: Box<[u32]>,
 }
 
+/// Refused flows that a worker remembers by their hash.
+const REFUSED: usize = 1024;
 /// Next hops that one worker asks for between two collections.
 const MAX_REQUESTS: usize = 64;
 /// Sessions swept per millisecond, at the least and at the most.
@@ -168,6 +173,7 @@ impl Pipeline {
             quarantine6: Quarantine::default(),
             fragments: Fragments::default(),
             hold: Hold::default(),
+            refused_once: vec![0; REFUSED].into_boxed_slice(),
             limiters: vec![Limiter::default(); PortIdx::MAX].into_boxed_slice(),
             requests: Vec::with_capacity(MAX_REQUESTS),
             sweep4: Sweeper::new(worker, workers),
@@ -284,6 +290,13 @@ impl Pipeline {
         }
         // An error is about a session, never part of one.
         s.found = found.filter(|_| !matches!(s.p.l4, L4::IcmpError { .. }));
+        if let Some(no) = s.found
+            && session::denied(R::table(&self.tables), no)
+        {
+            // To be judged anew.
+            self.end::<R>(snap, no.session());
+            s.found = None;
+        }
         *verdict = match s.p.fragment {
             Fragment::Whole => self.walk_one::<R>(snap, now, dev, s, f, emit, now),
             _ => self.fragment::<R>(snap, now, dev, s, f, emit),
@@ -304,6 +317,9 @@ impl Pipeline {
     ) -> bool {
         let r = R::table(&self.tables).record(no);
         let action = Action::from_word(r.action().load(Ordering::Acquire));
+        if action.act == FlowAct::Drop {
+            return self.refused::<R>(snap, now, s, no, action, verdict);
+        }
         let plain = r.epoch().load(Ordering::Relaxed) == snap.epoch
             && action.act == FlowAct::Forward
             && action.flags & FLOW_PUNT_ALL == 0
@@ -331,6 +347,30 @@ impl Pipeline {
             r.rewrite(f.bytes_mut(), &s.p);
         }
         self.transmit(s, &nh, f, verdict);
+        true
+    }
+
+    /// A record that drops ([`State::Denied`](crate::session::State::Denied)) does so.
+    #[cold]
+    fn refused<R: FamilyOf>(
+        &self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        no: RecordNo,
+        action: Action,
+        verdict: &mut Verdict,
+    ) -> bool {
+        let r = R::table(&self.tables).record(no);
+        let (Some(reason), true, Fragment::Whole) = (
+            u8::try_from(action.nexthop).ok().and_then(DropReason::from_u8),
+            r.epoch().load(Ordering::Relaxed) == snap.epoch,
+            s.p.fragment,
+        ) else {
+            return false;
+        };
+        touch(r, now, s.p.ip_len);
+        *verdict = drop_at(&self.counters, s.ingress, reason);
         true
     }
 

@@ -79,6 +79,8 @@ impl Pipeline {
                 }
                 if let Some(error) = tell {
                     self.tell(snap, now, s, f.bytes(), error, emit);
+                } else if denied && s.found.is_none() {
+                    self.remember_denied::<R>(snap, now, s, f.bytes(), (reason, rule));
                 }
                 drop_at(&self.counters, s.ingress, reason)
             }
@@ -100,7 +102,8 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let related = match s.p.l4 {
             L4::IcmpError { .. } => {
-                family::quoted_key::<R>(&s.p, frame, s.zone).and_then(|k| table.find(&k, table.hash(&k)))
+                let quoted = family::quoted_key::<R>(&s.p, frame, s.zone);
+                quoted.and_then(|k| table.find(&k, table.hash(&k))).filter(|&no| !session::denied(table, no))
             }
             _ => None,
         };

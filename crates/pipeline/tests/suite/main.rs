@@ -10,6 +10,7 @@ mod qos;
 mod random;
 mod reassembly;
 mod reassembly_model;
+mod refused;
 mod sessions;
 mod workers;
 

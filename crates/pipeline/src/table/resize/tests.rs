@@ -1,0 +1,238 @@
+use super::*;
+use crate::table::{Grace, NotCreated, Quarantine};
+use sag_model::flow::{Bucket, FlowRecord4, Key4, RECORD_BITS};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+fn keys(n: u64) -> (Key4, Key4) {
+    let l4 = |zone: u64| 17 << 32 | zone << 40;
+    (Key4 { addrs: n | 99 << 40, l4: l4(1) }, Key4 { addrs: 99 | n << 24, l4: l4(2) })
+}
+
+/// Memory as the daemon's: room for an index of every size.
+fn table(sessions: u32, grace: Arc<Grace>) -> FlowTable<FlowRecord4> {
+    let mem = TableMemory {
+        buckets: Vec::leak((0..2 * index_buckets(sessions)).map(|_| Bucket::default()).collect()),
+        ..TableMemory::private(sessions)
+    };
+    FlowTable::new(mem, 7, mem.smallest(), grace)
+}
+
+fn make(t: &FlowTable<FlowRecord4>, q: &mut Quarantine, n: u64) -> Result<RecordNo, NotCreated> {
+    let (a, b) = keys(n);
+    t.create(&a, &b, q, |_, _, m| m.state.store(1, Ordering::Release))
+}
+
+fn found(t: &FlowTable<FlowRecord4>, n: u64) -> [Option<RecordNo>; 2] {
+    let (a, b) = keys(n);
+    [a, b].map(|k| t.find(&k, t.hash(&k)))
+}
+
+/// Steps until nothing more is wanted; the geometries that readers were sent to.
+fn settle(t: &FlowTable<FlowRecord4>) -> Vec<u32> {
+    let (mut r, mut seen) = (Resizer::default(), Vec::new());
+    for _ in 0..10_000 {
+        r.step(t, |g| seen.push(g.buckets()));
+        if r.idle() && t.wanted().is_none() {
+            break;
+        }
+    }
+    seen
+}
+
+fn words(t: &FlowTable<FlowRecord4>) -> usize {
+    t.mem.buckets.iter().flat_map(|b| &b.word).filter(|w| w.load(Ordering::Relaxed) != 0).count()
+}
+
+#[test]
+fn the_index_follows_the_live_sessions_up_and_down() {
+    let t = table(300_000, Grace::immediate());
+    let mut q = Quarantine::default();
+    assert_eq!(settle(&t), []);
+    let mut sizes = Vec::new();
+    let mut made = Vec::new();
+    for n in 0..300_000u64 {
+        made.push(make(&t, &mut q, n).unwrap().session());
+        if n % 4096 == 0 {
+            sizes.extend(settle(&t));
+        }
+    }
+    assert_eq!(sizes, [8192, 16384, 32768, 65536, 131072]);
+    assert_eq!(t.geometry(), Geometry::sized(index_buckets(300_000)));
+    assert_eq!(words(&t), 600_000, "the earlier ones are empty");
+    for n in 0..300_000 {
+        let [a, b] = found(&t, n);
+        assert_eq!(a.map(RecordNo::peer), b);
+        assert!(a.is_some(), "{n}");
+    }
+    for session in &made[1000..] {
+        assert!(t.remove(*session, &mut q));
+    }
+    assert_eq!(settle(&t), [SMALLEST]);
+    assert_eq!(words(&t), 2000);
+    for n in 0..2000 {
+        assert_eq!(found(&t, n)[0].is_some(), n < 1000, "{n}");
+    }
+}
+
+#[test]
+fn a_small_table_has_one_size() {
+    let t = table(100, Grace::immediate());
+    let mut q = Quarantine::default();
+    for n in 0..100 {
+        make(&t, &mut q, n).unwrap();
+        assert_eq!(settle(&t), []);
+    }
+}
+
+#[test]
+fn a_successor_of_one_that_died_while_resizing_finds_the_sessions_and_no_others() {
+    let t = table(100_000, Arc::new(Grace { started: 0.into(), done: u64::MAX.into() }));
+    let mut q = Quarantine::default();
+    for n in 0..20_000 {
+        make(&t, &mut q, n).unwrap();
+    }
+    let mut r = Resizer::default();
+    for step in 0.. {
+        let again = FlowTable::<FlowRecord4>::new(t.mem, 7, t.geometry(), Grace::immediate());
+        // What it would clear is still needed by the one that goes on here.
+        let kept: Vec<u32> =
+            t.mem.buckets.iter().flat_map(|b| &b.word).map(|w| w.load(Ordering::Relaxed)).collect();
+        assert_eq!(again.restore(0, |_| crate::session::State::Udp).sessions, 20_000, "step {step}");
+        assert_eq!(words(&again), 40_000);
+        for (w, old) in t.mem.buckets.iter().flat_map(|b| &b.word).zip(kept) {
+            w.store(old, Ordering::Relaxed);
+        }
+        r.step(&t, |_| ());
+        if step > 2 && r.idle() {
+            break;
+        }
+    }
+    assert_eq!(t.geometry(), Geometry::sized(16384));
+}
+
+#[test]
+fn each_step_waits_until_all_workers_know_of_the_one_before() {
+    let grace = Arc::new(Grace::default());
+    let t = table(100_000, grace.clone());
+    let mut q = Quarantine::default();
+    for n in 0..20_000 {
+        make(&t, &mut q, n).unwrap();
+    }
+    let (small, large) = (t.mem.smallest(), Geometry::sized(16384));
+    let mut r = Resizer::default();
+    let known =
+        || [&t.live, &t.written[0], &t.written[1]].map(|w| Geometry::from_word(w.load(Ordering::SeqCst)));
+    let none = Geometry::from_word(0);
+    // Where it stands after any number of steps before the grace period that began after the last
+    // change, and after the one that had begun before it.
+    let mut stays = |what: [Geometry; 3], words_used: usize| {
+        for _ in 0..5 {
+            r.step(&t, |_| ());
+        }
+        grace.done.store(grace.started.load(Ordering::SeqCst), Ordering::SeqCst);
+        for _ in 0..5 {
+            r.step(&t, |_| ());
+        }
+        assert_eq!(known(), what);
+        assert_eq!(words(&t), words_used);
+        let next = grace.started.fetch_add(1, Ordering::SeqCst) + 1;
+        grace.done.store(next, Ordering::SeqCst);
+    };
+    stays([small, small, large], 40_000);
+    stays([large, small, large], 80_000);
+    stays([large, large, none], 80_000);
+    stays([large, large, none], 40_000);
+}
+
+/// Workers make, look for and remove sessions while the index goes up and down as fast as it can. Grace
+/// periods are honest: every worker has begun another round.
+#[test]
+fn nothing_is_lost_or_left_behind_while_workers_are_at_it() {
+    const WORKERS: usize = 3;
+    const OWN: u64 = 30_000;
+    let grace = Arc::new(Grace::default());
+    let t = table(200_000, grace.clone());
+    let rounds: [AtomicU64; WORKERS] = Default::default();
+    let stop = AtomicBool::new(false);
+    let switches = std::thread::scope(|s| {
+        let hands: Vec<_> = rounds
+            .iter()
+            .enumerate()
+            .map(|(w, round)| {
+                let (t, stop) = (&t, &stop);
+                s.spawn(move || {
+                    let mut q = Quarantine::default();
+                    let mut live = std::collections::VecDeque::new();
+                    let (mut next, mut grow) = (0u64, true);
+                    while !stop.load(Ordering::Relaxed) {
+                        round.fetch_add(1, Ordering::SeqCst);
+                        for _ in 0..64 {
+                            // All workers rise and fall, so the index has to follow.
+                            if live.len() as u64 >= OWN {
+                                grow = false;
+                            } else if live.len() < 100 {
+                                grow = true;
+                            }
+                            if grow {
+                                let n = next * WORKERS as u64 + w as u64;
+                                next += 1;
+                                // Rests in quarantine: the next round will have it.
+                                if make(t, &mut q, n).is_ok() {
+                                    live.push_back(n);
+                                }
+                            } else if let Some(n) = live.pop_front() {
+                                let no = found(t, n)[0].expect("a session that nobody has removed");
+                                assert!(t.remove(no.session(), &mut q));
+                                assert_eq!(found(t, n), [None, None]);
+                            }
+                            if let Some(&n) = live.get(live.len() / 2) {
+                                let [a, b] = found(t, n);
+                                assert!(a.is_some() && a.map(RecordNo::peer) == b, "{n}: {a:?} {b:?}");
+                            }
+                        }
+                    }
+                    // Out of the grace periods' way.
+                    round.store(u64::MAX, Ordering::SeqCst);
+                    live
+                })
+            })
+            .collect();
+        let (mut r, mut switches) = (Resizer::default(), 0);
+        let mut began = None;
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(4);
+        while std::time::Instant::now() < until {
+            let now = || rounds.each_ref().map(|r| r.load(Ordering::SeqCst));
+            match began {
+                None => {
+                    grace.started.fetch_add(1, Ordering::SeqCst);
+                    began = Some(now());
+                }
+                Some(then) if now().iter().zip(then).all(|(n, t)| *n != t) => {
+                    grace.done.store(grace.started.load(Ordering::SeqCst), Ordering::SeqCst);
+                    began = None;
+                }
+                Some(_) => std::thread::yield_now(),
+            }
+            r.step(&t, |_| switches += 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let left: Vec<u64> = hands.into_iter().flat_map(|h| h.join().unwrap()).collect();
+        grace.done.store(u64::MAX, Ordering::SeqCst);
+        while !r.idle() {
+            r.step(&t, |_| ());
+        }
+        assert_eq!(t.live() as usize, left.len());
+        for n in left {
+            assert!(found(&t, n)[0].is_some());
+        }
+        switches
+    });
+    assert_eq!(words(&t), 2 * t.live() as usize, "no word of a removed session is left anywhere");
+    for w in t.mem.buckets.iter().flat_map(|b| &b.word).map(|w| w.load(Ordering::Relaxed)).filter(|w| *w != 0)
+    {
+        let no = RecordNo(w & ((1 << RECORD_BITS) - 1));
+        assert_ne!(t.meta(no.session()).state.load(Ordering::Relaxed), 0);
+    }
+    assert!(switches > 1, "the index changed {switches} times");
+}
