@@ -76,6 +76,8 @@ struct Agent {
     done: BTreeSet<(i64, String)>,
     /// The last complaint, so that it is logged once.
     complaint: String,
+    /// What the other members of the network were last told.
+    announced: Option<serde_json::Value>,
     retry_at: Instant,
     look_at: Instant,
     report_at: Instant,
@@ -147,6 +149,7 @@ impl Agent {
             revision: None,
             done: BTreeSet::new(),
             complaint: String::new(),
+            announced: None,
             retry_at: now,
             look_at: now,
             report_at: now,
@@ -245,6 +248,10 @@ impl Agent {
                 && let Err(fault) = self.applier.tend(&self.checks.verdicts())
             {
                 self.complain(&fault);
+            }
+            // A new key, or a new address: the others wait for it.
+            if self.applier.announcement() != self.announced {
+                self.report_soon();
             }
         }
         if now >= self.report_at {
@@ -355,12 +362,15 @@ impl Agent {
         (self.reported, self.report_at) = (now, now + self.config.report_interval);
         let Some(reporter) = &self.reporter else { return };
         let health = self.checks.states();
+        let announcement = self.applier.announcement();
+        self.announced.clone_from(&announcement);
         let facts = Facts {
             compiled: self.applier.current.as_ref().map(|c| &c.compiled),
             health: &health,
             tables: self.applier.system.as_mut().and_then(|s| s.tables().ok()),
             revision: self.revision,
             clock_offset: self.client.clock.seconds(),
+            announcement,
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

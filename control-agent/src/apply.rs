@@ -14,6 +14,7 @@ use crate::desired::Desired;
 use crate::dhcp::DhcpClients;
 use crate::files;
 use crate::health::Verdict;
+use crate::overlay::{Here, Tunnel, key_request, peers_request};
 use crate::system::{Item, System, present};
 use crate::vcpe::{Vcpe, VcpeError};
 
@@ -53,6 +54,17 @@ pub struct Applier {
     pub current: Option<InForce>,
     /// Addresses were changed since this was last looked at.
     pub moved: bool,
+    /// This gateway's key, of the process that made it; no key: it has no tunnels.
+    key: Option<(u32, Option<PublicKey>)>,
+    /// What the gateway was last told of its peers' keys, by process and own key.
+    told: Option<(u32, u64, Vec<Tunnel>)>,
+}
+
+/// A gateway's public key, as it says it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct PublicKey {
+    pub epoch: u64,
+    pub public_key: String,
 }
 
 impl Applier {
@@ -104,7 +116,8 @@ impl Applier {
     pub fn apply(&mut self, good: LastGood, health: &Verdicts) -> Result<bool, Fault> {
         let status = self.vcpe.status().map_err(fault)?;
         let base = self.base(status.pid)?;
-        let compiled = compile(&good.desired, &base, &self.config.ports, health)
+        let here = self.here(&good.desired, status.pid)?;
+        let compiled = compile(&good.desired, &base, &self.config.ports, health, here.as_ref())
             .map_err(|problems| Fault::Refused(problems.join("; ")))?;
         crash::point("compiled");
         let mark = (status.pid, status.config_epoch);
@@ -131,6 +144,7 @@ impl Applier {
             }
         }
         crash::point("after-addresses");
+        self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);
         if known != Some(&good) {
             self.keep(&good, &compiled);
@@ -147,6 +161,58 @@ impl Applier {
         }
         let shown = self.vcpe.show().map_err(fault)?;
         Ok((shown.text == compiled.shown).then_some(shown.epoch))
+    }
+
+    /// This end of tunnels, if the gateway is in a network and can make tunnels.
+    fn here(&mut self, desired: &Desired, pid: u32) -> Result<Option<Here>, Fault> {
+        if desired.ccn.is_none() {
+            return Ok(None);
+        }
+        let Some(system) = &mut self.system else { return Ok(None) };
+        // An old gateway does not know the question, and is not asked again.
+        if !matches!(&self.key, Some((of, None)) if *of == pid) {
+            let asked = self.vcpe.call_named(key_request(&self.config.smart_ag_sn));
+            let key = match asked {
+                Ok(key) => Some(key),
+                Err(VcpeError::Refused(_)) => None,
+                Err(away) => return Err(fault(away)),
+            };
+            self.key = Some((pid, key));
+        }
+        if !matches!(&self.key, Some((_, Some(_)))) {
+            return Ok(None);
+        }
+        let items = present(system.tables().map_err(|e| Fault::Refused(e.to_string()))?);
+        let address = |i: Item| match i {
+            Item::Address { device, address } => Some((device, address.addr())),
+            Item::Default { .. } => None,
+        };
+        let addresses = items.into_iter().filter_map(address).collect();
+        Ok(Some(Here { addresses, pop: self.config.point_of_presence }))
+    }
+
+    /// Tells the gateway its peers' public keys, when they or its own are others.
+    fn exchange_keys(&mut self, compiled: &Compiled, pid: u32) -> Result<(), Fault> {
+        let Some((_, Some(own))) = &self.key else { return Ok(()) };
+        let now = Some((pid, own.epoch, compiled.tunnels.clone()));
+        if compiled.tunnels.is_empty() || self.told == now {
+            return Ok(());
+        }
+        let _: serde_json::Value = self.vcpe.call_named(peers_request(&compiled.tunnels)).map_err(fault)?;
+        tracing::info!(tunnels = compiled.tunnels.len(), "keys of the network");
+        self.told = now;
+        Ok(())
+    }
+
+    /// What the other members of the network have to know of this device.
+    pub fn announcement(&self) -> Option<serde_json::Value> {
+        let local = self.current.as_ref()?.compiled.local?;
+        let (_, key) = self.key.as_ref()?;
+        let key = key.as_ref()?;
+        Some(
+            serde_json::json!({"Address": local.to_string(), "Epoch": key.epoch, "PublicKey": key.public_key,
+            "Pop": self.config.point_of_presence}),
+        )
     }
 
     fn addresses(&mut self, compiled: &Compiled) -> Result<bool, String> {

@@ -45,6 +45,7 @@ struct Raw {
     state_dir: Option<PathBuf>,
     dhcp_client: Option<Dhcp>,
     on_reboot: Option<OnReboot>,
+    point_of_presence: Option<bool>,
     log: Option<String>,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
@@ -130,6 +131,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub dhcp_client: Dhcp,
     pub on_reboot: OnReboot,
+    /// The hub of its cloud connect network.
+    pub point_of_presence: bool,
     pub log: String,
     pub ports: BTreeMap<String, Wiring>,
 }
@@ -205,6 +208,7 @@ impl Raw {
             base_config: self.base_config,
             state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/sag-agent".into()),
             dhcp_client: self.dhcp_client.unwrap_or(Dhcp::Auto),
+            point_of_presence: self.point_of_presence.unwrap_or(false),
             on_reboot: self.on_reboot.unwrap_or(OnReboot::Gateway),
             log: self.log.unwrap_or_else(|| "info".into()),
             region_id: self.region_id,

@@ -29,6 +29,8 @@ pub struct Desired {
     pub dnat: Vec<DnatEntry>,
     pub health_checks: Vec<HealthCheck>,
     pub distributions: Vec<Distribution>,
+    /// The cloud connect network that the gateway is bound to.
+    pub ccn: Option<Ccn>,
     /// Things that are set and that this version does not act upon.
     pub ignored: Vec<String>,
 }
@@ -64,6 +66,9 @@ rows! {
         id: String, kind: String, dst: String, src: String, interval_ms: i64, count: i64, timeout_ms: i64,
         rtt_ms: i64, rtt_fails: i64, fails: i64,
     }
+    Ccn { id: String, members: Vec<Member>, }
+    Member { gateway: String, blocks: Vec<String>, devices: Vec<Peer>, }
+    Peer { sn: String, address: String, epoch: i64, public_key: String, pop: bool, }
     Distribution { source_type: String, source: String, destination: String, mode: String, check: Option<String>, }
 }
 
@@ -93,6 +98,7 @@ impl Desired {
             dnat: list(doc, "DnatEntries", "DnatEntry").iter().map(dnat).collect(),
             health_checks: list(doc, "HealthChecks", "HealthCheck").iter().map(health_check).collect(),
             distributions: list(doc, "RouteDistribution", "Strategy").iter().map(distribution).collect(),
+            ccn: doc["Ccn"].is_object().then(|| ccn(&doc["Ccn"])),
             ..Desired::default()
         };
         for (name, v) in doc["Wan"].as_object().into_iter().flatten() {
@@ -294,6 +300,25 @@ pub fn health_check(v: &Value) -> HealthCheck {
         rtt_fails: number("RttFailThreshold", 3),
         fails: number("FailCountThreshold", 3),
     }
+}
+
+fn ccn(v: &Value) -> Ccn {
+    let peer = |d: &Value| Peer {
+        sn: word(d, "SmartAGSn"),
+        address: word(d, "Address"),
+        epoch: int(d, "Epoch").unwrap_or(0),
+        public_key: word(d, "PublicKey"),
+        pop: d["Pop"] == true,
+    };
+    let member = |m: &Value| Member {
+        gateway: word(m, "SmartAGId"),
+        blocks: list(m, "CidrBlocks", "CidrBlock")
+            .iter()
+            .filter_map(|b| b.as_str().map(str::to_owned))
+            .collect(),
+        devices: list(m, "Devices", "Device").iter().map(peer).collect(),
+    };
+    Ccn { id: word(v, "CcnId"), members: list(v, "Members", "Member").iter().map(member).collect() }
 }
 
 pub fn distribution(v: &Value) -> Distribution {

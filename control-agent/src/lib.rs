@@ -20,6 +20,7 @@ pub mod dhcp;
 pub mod files;
 pub mod health;
 pub mod json;
+pub mod overlay;
 pub mod poll;
 pub mod pull;
 pub mod report;

@@ -48,6 +48,8 @@ pub struct Facts<'a> {
     pub tables: Option<&'a Tables>,
     pub revision: Option<i64>,
     pub clock_offset: i64,
+    /// For the other members of the network.
+    pub announcement: Option<Value>,
 }
 
 pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<Value> {
@@ -63,12 +65,15 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<Value>
     let dropped = ports.ports.iter().map(|p| p.dropped).sum();
     let (traffic, drop_share) = rates.since(bytes, packets, dropped);
     let now = unix_ms();
-    Ok(json!({
+    let tunnels = tunnels(vcpe, facts);
+    let up = !tunnels.is_empty() && tunnels.iter().all(|t| t["state"] == "up");
+    let mut out = json!({
         "SoftwareVersion": status.version,
         "MonitorVersion": crate::VERSION,
         "StartupTime": now - i64::try_from(status.uptime_s).unwrap_or(0) * 1000,
-        "VpnState": "Abnormal",
-        "IpsecStatus": "down",
+        "VpnState": if up { "Normal" } else { "Abnormal" },
+        "IpsecStatus": if up { "up" } else { "down" },
+        "Tunnels": tunnels,
         "DpiSupported": false,
         "Capabilities": CAPABILITIES,
         "AppliedRevision": facts.revision,
@@ -84,7 +89,22 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<Value>
         "TopTalkers": top.rows,
         "Drops": drops.drops.iter().filter(|d| d.packets > 0).collect::<Vec<_>>(),
         "Sessions": sessions(&status),
-    }))
+    });
+    if let Some(overlay) = &facts.announcement {
+        out["Overlay"] = overlay.clone();
+    }
+    Ok(out)
+}
+
+/// Tunnels as the gateway shows them; none from a gateway without.
+fn tunnels(vcpe: &Vcpe, facts: &Facts<'_>) -> Vec<Value> {
+    if facts.compiled.is_none_or(|c| c.tunnels.is_empty()) {
+        return Vec::new();
+    }
+    let said: Value = vcpe.call_named(json!({"op": "tunnels"})).unwrap_or_default();
+    let short =
+        |t: &Value| json!({"name": t["name"], "state": t["state"], "rtt_us": t["rtt_us"], "mtu": t["mtu"]});
+    said["tunnels"].as_array().into_iter().flatten().map(short).collect()
 }
 
 fn sessions(s: &Status) -> Value {

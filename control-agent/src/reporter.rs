@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -12,6 +12,8 @@ use crate::client::{CallError, Client};
 use crate::config::Config;
 use crate::crash;
 
+/// How long an endpoint without the extension is not given reports.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// How often a waiting thread looks whether its time is over.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -60,6 +62,7 @@ impl Reporter {
 
     pub fn run(self, client: &Client, config: &Config, events: &SyncSender<Event>, generation: &Generation) {
         let mut backoff = Backoff::new(config.retry_max);
+        let mut quiet_until = Instant::now();
         loop {
             let (result, state) = {
                 let mut p = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,6 +75,10 @@ impl Reporter {
                 }
                 (p.result.clone(), p.state.take())
             };
+            if Instant::now() < quiet_until {
+                self.forget();
+                continue;
+            }
             let mut failed = None;
             if let Some(r) = result {
                 crash::point("before-report");
@@ -102,7 +109,10 @@ impl Reporter {
             match failed {
                 None => backoff.reset(),
                 // The endpoint takes no reports at all.
-                Some(e) if e.unknown_action() => self.forget(),
+                Some(e) if e.unknown_action() => {
+                    self.forget();
+                    quiet_until = Instant::now() + ASK_AGAIN;
+                }
                 Some(e) => {
                     let pause = backoff.next(e.throttled());
                     tracing::debug!(pause_ms = pause.as_millis() as u64, "report not delivered: {e}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sag_model::control::{self, ConfigApplied, ConfigShow, ConfigText, Op, Request, Response, Status};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Compiling a very large configuration takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,18 +38,29 @@ impl Vcpe {
     }
 
     pub fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T> {
-        let line = self.exchange(op).map_err(|e| self.away(e))?;
+        let bad = |e: serde_json::Error| self.away(io::Error::new(io::ErrorKind::InvalidData, e));
+        self.ask(serde_json::to_vec(&Request::new(1, op)).map_err(bad)?)
+    }
+
+    /// An operation that a gateway may not know: its name as `op`, with the arguments beside it.
+    pub fn call_named<T: DeserializeOwned>(&self, mut request: Value) -> Result<T> {
+        request["v"] = control::VERSION.into();
+        request["id"] = 1.into();
+        self.ask(request.to_string().into_bytes())
+    }
+
+    fn ask<T: DeserializeOwned>(&self, request: Vec<u8>) -> Result<T> {
+        let line = self.exchange(request).map_err(|e| self.away(e))?;
         let bad = |e: serde_json::Error| self.away(io::Error::new(io::ErrorKind::InvalidData, e));
         let answer: Response<T> = serde_json::from_slice(&line).map_err(bad)?;
         answer.into_result().map_err(VcpeError::Refused)
     }
 
     /// A connection of its own for each call: the gateway may have been restarted in between.
-    fn exchange(&self, op: Op) -> io::Result<Vec<u8>> {
+    fn exchange(&self, mut line: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(&self.path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut line = serde_json::to_vec(&Request::new(1, op))?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut answer = Vec::new();

@@ -36,7 +36,7 @@ fn run_with(
     let desired = Desired::from_document(&document(more));
     let base = Base::from_toml(BASE).expect("base");
     let health = health.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
-    let c = compile(&desired, &base, &wiring(), &health)?;
+    let c = compile(&desired, &base, &wiring(), &health, None)?;
     let config = sag_model::config::parse(&c.text, "t").expect("compiled documents are right").config;
     Ok((c, config))
 }
@@ -159,12 +159,12 @@ fn local_roles_win_and_are_told() {
     wires.insert("0".into(), Wiring { device: "eth0".into(), role: Some(Role::Lan) });
     let desired = Desired::from_document(&document(json!({})));
     let base = Base::from_toml(BASE).expect("base");
-    let c = compile(&desired, &base, &wires, &BTreeMap::new()).expect("compiles");
+    let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
     assert_eq!(c.ports[0].2, Role::Lan);
     assert!(c.notices[0].contains("port 0"), "{:?}", c.notices);
     // An agent.toml without ports takes the gateway's own.
     let none = BTreeMap::new();
-    let c = compile(&Desired::default(), &base, &none, &BTreeMap::new()).expect("compiles");
+    let c = compile(&Desired::default(), &base, &none, &BTreeMap::new(), None).expect("compiles");
     assert_eq!(c.ports.iter().map(|p| p.0.as_str()).collect::<Vec<_>>(), ["x", "y"]);
 }
 

@@ -77,8 +77,8 @@ class SdkError(AssertionError):
 class Cloud:
     """sag-cloud with an access key, and the SDK in front of it."""
 
-    def __init__(self, lab, folder):
-        self.lab, self.folder = lab, Path(folder)
+    def __init__(self, lab, folder, endpoint=ENDPOINT):
+        self.lab, self.folder, self.endpoint = lab, Path(folder), endpoint
         self.bin = binary("sag-cloud", "SAG_CLOUD_BIN")
         self.python = sdk_python()
         self.db = self.folder / "cloud.db"
@@ -103,12 +103,12 @@ class Cloud:
 
     def start(self, tls=None):
         log = open(self.folder / "cloud.log", "ab")
-        command = [self.bin, "serve", "--listen", ENDPOINT, "--db", self.url]
+        command = [self.bin, "serve", "--listen", self.endpoint, "--db", self.url]
         if tls:
             command += ["--tls-cert", tls[0], "--tls-key", tls[1]]
         self.process = self.lab.inet.popen(command, stdout=log, stderr=log)
         scheme = "https" if tls else "http"
-        probe = ["curl", "-sk", "-o", "/dev/null", "--max-time", "1", f"{scheme}://{ENDPOINT}/readyz"]
+        probe = ["curl", "-sk", "-o", "/dev/null", "--max-time", "1", f"{scheme}://{self.endpoint}/readyz"]
         end = time.monotonic() + 20
         while self.lab.inet.run(probe, check=False).returncode:
             if time.monotonic() > end or self.process.poll() is not None:
@@ -140,7 +140,7 @@ class Cloud:
 
     def call(self, op, **params):
         if self.shell is None:
-            command = [self.python, str(Path(__file__).with_name("sdk_shell.py")), ENDPOINT, *self.key]
+            command = [self.python, str(Path(__file__).with_name("sdk_shell.py")), self.endpoint, *self.key]
             self.shell = self.lab.inet.popen(
                 command, stdin=subprocess.PIPE, stderr=open(self.folder / "sdk.log", "ab"), env={**os.environ, "NO_PROXY": "*"}
             )
@@ -169,15 +169,17 @@ class Cloud:
 class Agent:
     """sag-agent in the gateway's namespace."""
 
-    def __init__(self, lab, cloud, sag, sn, **keys):
+    def __init__(self, lab, cloud, sag, sn, ports=None, **keys):
         self.lab, self.cloud = lab, cloud
         self.bin = binary("sag-agent", "SAG_AGENT_BIN")
-        self.folder = cloud.folder
+        self.folder = cloud.folder / sn
+        self.folder.mkdir()
+        self.ports = ports or PORTS
         self.conf = self.folder / "agent.toml"
         self.log = self.folder / "agent.log"
         self.process = None
         self.keys = {
-            "endpoint": f"http://{ENDPOINT}", "region_id": "cn-shanghai", "smart_ag_id": sag, "smart_ag_sn": sn,
+            "endpoint": f"http://{cloud.endpoint}", "region_id": "cn-shanghai", "smart_ag_id": sag, "smart_ag_sn": sn,
             "access_key_file": str(cloud.key_file), "vcpe_socket": lab.socket, "state_dir": str(self.folder / "agent"),
             "poll_interval": 0.5, "report_interval": 1, "retry_max": 2, "dhcp_client": "off",
             "vcpe_config": str(self.folder / "vcpe.toml"), **keys,
@@ -185,7 +187,7 @@ class Agent:
 
     def start(self, crash_at=None, bin_path=None, **keys):
         text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in {**self.keys, **keys}.items())
-        ports = "".join(f'"{name}" = {{ device = "{dev}" }}\n' for name, dev in PORTS.items())
+        ports = "".join(f'"{name}" = {{ device = "{dev}" }}\n' for name, dev in self.ports.items())
         self.conf.write_text(f"{text}\n[ports]\n{ports}")
         env = {**os.environ, **({"SAG_AGENT_CRASH_AT": crash_at} if crash_at else {})}
         log = open(self.log, "ab")
