@@ -81,6 +81,8 @@ impl Applier {
             base: None,
             current: None,
             moved: false,
+            key: None,
+            told: None,
         }
     }
 

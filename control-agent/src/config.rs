@@ -380,6 +380,26 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_right() {
+        let example = include_str!("../../configs/agent.toml");
+        let text: String = example
+            .lines()
+            .filter(|l| !l.starts_with("access_key_file"))
+            .fold(String::new(), |t, l| t + l + "\n");
+        let c = load(&text, 0o600, &[(KEY_ID_VAR, "a"), (KEY_SECRET_VAR, "b")]).expect("right");
+        assert_eq!(c.ports["0"], Wiring { device: "eth0".into(), role: Some(Role::Wan) });
+        let documented = include_str!("../../docs/agent.md");
+        let keys = text
+            .lines()
+            .filter_map(|l| l.split_once(" = "))
+            .map(|(k, _)| k.trim_start_matches("# "))
+            .filter(|k| !k.starts_with('"'));
+        for key in keys {
+            assert!(documented.contains(&format!("`{key}`")), "{key} is not in docs/agent.md");
+        }
+    }
+
+    #[test]
     fn tls_unless_it_is_this_machine() {
         for (text, want) in [
             ("127.0.0.1:8180", "http://127.0.0.1:8180"),

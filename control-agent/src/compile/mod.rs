@@ -147,7 +147,7 @@ pub fn compile(
 
 macro_rules! table {
     ($($key:literal: $value:expr),* $(,)?) => {{
-        let mut t = Table::new();
+        let mut t = toml::Table::new();
         $(if let Some(v) = optional($value) { t.insert($key.to_owned(), v); })*
         t
     }};
