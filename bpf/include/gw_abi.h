@@ -50,6 +50,19 @@ enum gw_flow_flags {
 	GW_FLOW_PUNT_ALL = 1 << 3,	/* every packet goes to the worker */
 };
 
+/*
+ * gw_flow*.epoch: the number of the epoch, and what XDP or the daemon notes beside it. With a mark the old
+ * verdict stands for the moment; without, the record is of that epoch.
+ */
+enum gw_epoch {
+	GW_EPOCH_NUMBER = 0x3FFFFFFF,
+	GW_EPOCH_SESSION = 1 << 30,	/* the session is judged, this direction's way is not renewed */
+	GW_EPOCH_ASKED = 1U << 31,	/* a worker has been asked to judge it */
+};
+
+#define GW_ASK_TICKS 240	/* about 4 s: then every packet of a flow that is not judged is a worker's */
+#define GW_ASK_PATIENCE 6	/* ticks after which those under way count as lost */
+
 enum gw_nexthop_flags {
 	GW_NH_VALID = 1 << 0,	/* neighbour resolved and port up: XDP may transmit */
 };
@@ -325,7 +338,17 @@ struct gw_control {
 	__u32 fast_path;	/* 0: punt everything (workers only) */
 	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */
 	__u32 guard_burst;	/* ns that may be taken at once */
-	__u64 _pad[2];
+	__u32 ask_window;	/* packets of a queue that may be under way to ask for a new verdict; 0: all ask */
+	__u32 epoch_since;	/* tick at which the epoch began */
+	__u64 _pad;
+};
+
+/* Packets of a receive queue that ask for a new verdict: `sent` by XDP, `taken` by the worker. */
+struct gw_ask {
+	__u32 sent;
+	__u32 taken;
+	__u32 since;	/* tick of the last one */
+	__u32 _pad;
 };
 
 /* Everything of fixed size that is written by the daemon and read for every packet. */
@@ -333,6 +356,7 @@ struct gw_shared {
 	struct gw_control control;
 	struct gw_port ports[GW_PORT_SLOTS];
 	struct gw_nexthop nexthops[GW_MAX_NEXTHOPS];
+	struct gw_ask asks[GW_MAX_DEVS * GW_QUEUES_PER_DEV];	/* as in gw_xsks */
 };
 
 _Static_assert(sizeof(struct gw_flow4) == 64, "one cache line");
@@ -344,6 +368,7 @@ _Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nat_line) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter_set) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_ask) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_port) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_shared) <= 4 << 20, "largest map value before Linux 5.17");
 _Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");

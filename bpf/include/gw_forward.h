@@ -97,13 +97,58 @@ static __always_inline int gw_admit(struct gw_packet *pkt, const struct gw_shape
 	return GW_CONTINUE;
 }
 
-/* Stale records and those that are the worker's by nature; drops. */
-static __always_inline int gw_judge(struct gw_packet *pkt, const struct gw_order *o, __u32 epoch,
-				    __u32 now)
+/* One more packet may be under way to ask: a worker that is behind gets no more of them. */
+static __always_inline bool gw_may_ask(struct xdp_md *ctx, const struct gw_packet *pkt, __u32 tick)
 {
+	__u32 at = pkt->port->dev * GW_QUEUES_PER_DEV + ctx->rx_queue_index;
+	struct gw_ask *ask = &gw_shared.asks[at % (GW_MAX_DEVS * GW_QUEUES_PER_DEV)];
+	__u32 taken = GW_READ_ONCE(ask->taken);
+	__s32 away = ask->sent - taken;
+
+	if (away < 0 || (__s32)(tick - ask->since) > GW_ASK_PATIENCE)
+		away = 0;
+	if (away >= (__s32)GW_READ_ONCE(gw_shared.control.ask_window))
+		return false;
+	ask->sent = taken + away + 1;
+	ask->since = tick;
+	return true;
+}
+
+/*
+ * Of an older epoch: true if the packet goes by the old verdict all the same, because a worker has been
+ * asked in this tick or has enough to do. So a commit under load does not flood the workers. A packet that
+ * asks goes to the worker, and so do all when the time for asking is over.
+ */
+static __always_inline bool gw_by_old_verdict(struct xdp_md *ctx, const struct gw_packet *pkt, __u32 *epoch,
+					      __u32 *last_seen, __u32 was, __u32 now)
+{
+	bool asked = (was & GW_EPOCH_NUMBER) == now;
+	__u32 tick;
+
+	if (!GW_READ_ONCE(gw_shared.control.ask_window))
+		return false;
+	tick = gw_now(pkt->stats);
+	/* The coarse clock may be a little behind the moment at which the epoch began. */
+	if ((__s32)(tick - GW_READ_ONCE(gw_shared.control.epoch_since)) >= GW_ASK_TICKS)
+		return false;
+	if ((asked && GW_READ_ONCE(*last_seen) == tick) || !gw_may_ask(ctx, pkt, tick))
+		return true;
+	/* The worker may have judged it just now, or another CPU asked. */
+	if (!asked && __sync_val_compare_and_swap(epoch, was, now | GW_EPOCH_ASKED) != was)
+		return true;
+	GW_WRITE_ONCE(*last_seen, tick);
+	return false;
+}
+
+/* Stale records and those that are the worker's by nature; drops. */
+static __always_inline int gw_judge(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_order *o,
+				    __u32 *epoch, __u32 *last_seen, __u32 was)
+{
+	__u32 now = GW_READ_ONCE(gw_shared.control.epoch);
+
 	if (unlikely(pkt->punt != GW_PUNT_MISS))
 		return GW_WORKER;
-	if (unlikely(epoch != now))
+	if (unlikely(was != now) && !gw_by_old_verdict(ctx, pkt, epoch, last_seen, was, now))
 		return gw_worker(pkt, GW_PUNT_EPOCH);
 	/* Tunnels are not executed here: their flows go to the worker. */
 	if (unlikely(o->flags & GW_FLOW_PUNT_ALL || o->tunnel))

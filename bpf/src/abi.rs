@@ -3,7 +3,7 @@
 
 use crate::mapped::{NatLine, PortSlot, SharedBlock};
 use crate::skel::types;
-use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::{DropReason, PortIdx};
@@ -37,7 +37,8 @@ same_offsets!(types::gw_nexthop, NextHopRecord: dmac = dmac_vlan, smac = smac_mt
 same_offsets!(types::gw_control, ControlBlock:
     abi_version = abi_version, epoch = epoch, seed = seed, index4 = index4, index6 = index6,
     daemon_loss = daemon_loss, fast_path = fast_path,
-    guard_interval = guard_interval, guard_burst = guard_burst);
+    guard_interval = guard_interval, guard_burst = guard_burst, ask_window = ask_window,
+    epoch_since = epoch_since);
 same_offsets!(types::gw_meter, Meter:
     tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
     floor_burst = floor_burst, id = id);
@@ -47,7 +48,9 @@ same_offsets!(types::gw_meter_set, MeterSet:
     link_dropped_bytes = link_dropped_bytes);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
 same_offsets!(types::gw_nat_line, NatLine:);
-same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops);
+same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops,
+    asks = asks);
+same_offsets!(types::gw_ask, AskRecord: sent = sent, taken = taken, since = since);
 
 // Where the words of the atomic views keep their parts.
 const _: () = {

@@ -9,7 +9,7 @@ use crate::maps::{self, Maps};
 use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
-use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -93,6 +93,11 @@ impl Gateway {
 
     pub fn nexthops(&self) -> &'static [NextHopRecord] {
         &self.mapped.shared.nexthops
+    }
+
+    /// By device slot × [`QUEUES_PER_DEV`](crate::QUEUES_PER_DEV) + queue.
+    pub fn asks(&self) -> &'static [AskRecord] {
+        &self.mapped.shared.asks
     }
 
     pub fn flows4(&self) -> &'static [FlowRecord4] {

@@ -51,7 +51,7 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
 
-	verdict = gw_judge(pkt, &order, epoch, GW_READ_ONCE(gw_shared.control.epoch));
+	verdict = gw_judge(ctx, pkt, &order, &r->epoch, &r->last_seen, epoch);
 	if (verdict == GW_CONTINUE)
 		verdict = gw_admit(pkt, &shape, &order, &hop);
 	else if (verdict == GW_DROP)
@@ -83,7 +83,7 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
 
-	verdict = gw_judge(pkt, &order, epoch, GW_READ_ONCE(gw_shared.control.epoch));
+	verdict = gw_judge(ctx, pkt, &order, &r->epoch, &r->last_seen, epoch);
 	if (verdict == GW_CONTINUE)
 		verdict = gw_admit(pkt, &shape, &order, &hop);
 	else if (verdict == GW_DROP)

@@ -1,10 +1,10 @@
 //! Memory-mapped arrays as slices of atomics, for the life of the process.
 
-use crate::abi::{MAX_NEXTHOPS, PORT_SLOTS};
+use crate::abi::{MAX_DEVS, MAX_NEXTHOPS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::maps::Maps;
 use crate::sys;
 use libbpf_rs::{MapCore, MapHandle};
-use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::meter::{Meter, MeterSet};
 use std::fmt;
 use std::io;
@@ -56,6 +56,7 @@ pub(crate) struct SharedBlock {
     pub(crate) control: ControlBlock,
     pub(crate) ports: [PortSlot; PORT_SLOTS],
     pub(crate) nexthops: [NextHopRecord; MAX_NEXTHOPS],
+    pub(crate) asks: [AskRecord; (MAX_DEVS * QUEUES_PER_DEV) as usize],
 }
 
 /// The memory-mapped maps of a gateway.

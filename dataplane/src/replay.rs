@@ -178,7 +178,7 @@ impl<'d> Shell<'d> {
         }
         // Time windows of policies go by the capture's time.
         if self.compiler.qos.is_due(&self.config, Timestamp(time.as_secs() as i64)) {
-            self.recompile(self.snapshot.epoch.wrapping_add(1).max(1), now);
+            self.recompile(sag_model::flow::next_epoch(self.snapshot.epoch), now);
         }
         self.pipeline.poll(&self.snapshot, now, &mut made);
         let mut buf = vec![0u8; HEADROOM + data.len() + HEADROOM];

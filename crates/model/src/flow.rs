@@ -105,6 +105,22 @@ impl Probe {
     }
 }
 
+/// The number of the epoch in [`FlowRecord::epoch`]; the other bits are marks. A record with a mark is
+/// not of that epoch: its old verdict stands for the moment.
+pub const EPOCH_NUMBER: u32 = 0x3FFF_FFFF;
+/// Mark of a worker: the session is judged under this epoch, this direction's way is not renewed yet.
+pub const EPOCH_SESSION: u32 = 1 << 30;
+/// Mark of XDP and workers: a worker knows that the flow is to be judged.
+pub const EPOCH_ASKED: u32 = 1 << 31;
+
+/// The epoch after this one; 0 is never one.
+pub const fn next_epoch(epoch: u32) -> u32 {
+    match epoch.wrapping_add(1) & EPOCH_NUMBER {
+        0 => 1,
+        next => next,
+    }
+}
+
 /// Where an index lies in the memory for indexes: its first bucket, and its number of buckets less one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -262,6 +278,18 @@ pub struct NextHopRecord {
 
 pub const NH_VALID: u8 = 1 << 0;
 
+/// `struct gw_ask`: packets of a receive queue that ask for a new verdict.
+#[repr(C, align(16))]
+#[derive(Debug, Default)]
+pub struct AskRecord {
+    /// Written by XDP.
+    pub sent: AtomicU32,
+    /// Written by the worker that has the queue.
+    pub taken: AtomicU32,
+    pub since: AtomicU32,
+    pub pad: AtomicU32,
+}
+
 /// `struct gw_control`.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -276,7 +304,9 @@ pub struct ControlBlock {
     pub fast_path: AtomicU32,
     pub guard_interval: AtomicU32,
     pub guard_burst: AtomicU32,
-    pub pad: [AtomicU64; 2],
+    pub ask_window: AtomicU32,
+    pub epoch_since: AtomicU32,
+    pub pad: AtomicU64,
 }
 
 impl FlowRecord4 {

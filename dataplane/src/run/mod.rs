@@ -29,7 +29,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use sag_bpf::{Gateway, LocalAddr, PortStats};
 use sag_model::config::{self, Config};
 use sag_model::control::Finding;
-use sag_model::flow::Geometry;
+use sag_model::flow::{ControlBlock, Geometry, next_epoch};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{Grace, Quarantine, Resizer};
@@ -58,6 +58,9 @@ const SERVER: Token = Token(16);
 const TICK: Duration = Duration::from_millis(50);
 /// The same while an index is being changed.
 const TICK_RESIZING: Duration = Duration::from_millis(5);
+/// How long flows may go by their verdict of an earlier daemon: longer than XDP asks for a new one
+/// (`GW_ASK_TICKS`).
+const PREDECESSOR: Duration = Duration::from_secs(5);
 /// Neighbours in use that the kernel has not confirmed are probed this often.
 const PROBE: Duration = Duration::from_secs(15);
 /// New listening sockets of the gateway are noticed within this.
@@ -204,6 +207,14 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     }
 }
 
+/// XDP holds records of other epochs for stale from now on.
+fn begin_epoch(control: &ControlBlock, epoch: u32) {
+    if control.epoch.load(Ordering::Relaxed) != epoch {
+        control.epoch_since.store(Nanos(sys::now()).tick().0, Ordering::Relaxed);
+        control.epoch.store(epoch, Ordering::Release);
+    }
+}
+
 fn signal_stream(poll: &Poll, token: Token, signals: &[i32]) -> Result<MioStream> {
     let (read, write) = UnixStream::pair().context("cannot make a signal pipe")?;
     read.set_nonblocking(true)?;
@@ -234,14 +245,12 @@ impl Daemon {
                 || self.started.elapsed() > Duration::from_secs(2) =>
             {
                 let control = self.gateway.control();
-                control.epoch.store(self.epoch, Ordering::Release);
+                begin_epoch(control, self.epoch);
                 control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);
                 self.live = Some(Instant::now());
                 tracing::info!(epoch = self.epoch, workers = self.workers.len(), "forwarding");
             }
-            Some(since) if since.elapsed() > Duration::from_secs(1) => {
-                self.compiler.nexthops.forget_predecessor()
-            }
+            Some(since) if since.elapsed() > PREDECESSOR => self.compiler.nexthops.forget_predecessor(),
             _ => {}
         }
     }
@@ -367,10 +376,10 @@ impl Daemon {
         let moment = Moment::at(Nanos(sys::now()));
         // Other policies match from now on: flows are classified anew.
         let windows = epoch == self.epoch && self.compiler.qos.is_due(&self.config, moment.wall);
-        let epoch = if windows { epoch.wrapping_add(1).max(1) } else { epoch };
+        let epoch = if windows { next_epoch(epoch) } else { epoch };
         let mut compiled = self.compiler.compile(&self.config, self.mirror.tables(), epoch, moment);
         if epoch == self.epoch && !compiled.snapshot.nat.same_addresses(&self.snapshot.nat) {
-            compiled.snapshot.epoch = epoch.wrapping_add(1).max(1);
+            compiled.snapshot.epoch = next_epoch(epoch);
             tracing::info!(epoch = compiled.snapshot.epoch, "NAT addresses have changed");
         }
         self.publish(compiled);
@@ -393,7 +402,7 @@ impl Daemon {
         if self.live.is_some() {
             let control = self.gateway.control();
             control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);
-            control.epoch.store(self.snapshot.epoch, Ordering::Release);
+            begin_epoch(control, self.snapshot.epoch);
         }
         self.epoch = self.snapshot.epoch;
     }
@@ -449,7 +458,7 @@ impl Daemon {
         self.applied = SystemTime::now();
         self.warnings = warnings.clone();
         self.findings = None;
-        self.recompile(self.epoch.wrapping_add(1).max(1));
+        self.recompile(next_epoch(self.epoch));
         self.reconcile();
         self.journal.write_to(self.config.nat.log_file.clone());
         start::keep_last_good(&self.config, &self.text);

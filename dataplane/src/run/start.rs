@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use mio::Waker;
 use sag_bpf::{Gateway, LoadError, OpenOptions};
 use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
-use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry};
+use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry, next_epoch};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::family::FamilyOf;
 use sag_pipeline::nat::NatState;
@@ -90,7 +90,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let control = gateway.control();
     let grace = Arc::new(Grace::default());
     let tables = Arc::new(tables(&gateway, control, &grace));
-    let epoch = control.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
+    let epoch = next_epoch(control.epoch.load(Ordering::Relaxed));
     settle(control, d);
     let meters = MeterBook::over(gateway.meters(), gateway.meter_sets());
     let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), meters, false);
@@ -146,9 +146,22 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         let (tables, snap) = (tables.clone(), snapshot.clone());
         let (journal, injector) = (journal.journal.clone(), gateway.injector());
         let (outbox, waker) = (outbox.clone(), waker.clone());
-        let w =
-            Worker::new(id, count, cpu, sizes, tables, snap, inbox, outbox, waker, ear, journal, injector)
-                .with_context(|| format!("worker {id}"))?;
+        let w = Worker::new(
+            id,
+            count,
+            cpu,
+            sizes,
+            tables,
+            snap,
+            inbox,
+            outbox,
+            waker,
+            ear,
+            journal,
+            injector,
+            gateway.asks(),
+        )
+        .with_context(|| format!("worker {id}"))?;
         let shared = w.shared();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{id}"))
@@ -305,6 +318,7 @@ pub(super) fn settle(control: &ControlBlock, d: &Dataplane) {
     let interval = 1_000_000_000u32.checked_div(d.new_flow_rate).unwrap_or(0);
     control.guard_burst.store(FLOOD_BURST_NS.max(interval), Ordering::Relaxed);
     control.guard_interval.store(interval, Ordering::Relaxed);
+    control.ask_window.store(d.rejudge_window, Ordering::Relaxed);
 }
 
 /// Worth of `new_flow_rate` that may come at once.

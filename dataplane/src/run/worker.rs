@@ -4,9 +4,9 @@
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
-use sag_bpf::{Injector, PuntNote};
+use sag_bpf::{Injector, PuntNote, PuntReason, QUEUES_PER_DEV};
 use sag_model::config::ZeroCopy;
-use sag_model::flow::RecordNo;
+use sag_model::flow::{AskRecord, RecordNo};
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::counters::Counters;
@@ -106,10 +106,13 @@ pub struct Worker {
     verdicts: Vec<Verdict>,
     journal: Journal,
     injector: Injector,
+    asks: &'static [AskRecord],
 }
 
 struct Queue {
     dev: u8,
+    /// Where XDP learns that packets which ask for a new verdict have come.
+    ask: Option<&'static AskRecord>,
     socket: Socket,
     broken: bool,
     lost: u64,
@@ -130,6 +133,7 @@ impl Worker {
         kick: UnixStream,
         journal: Journal,
         injector: Injector,
+        asks: &'static [AskRecord],
     ) -> anyhow::Result<Worker> {
         let umem =
             Umem::new(&UmemConfig { frames: sizes.frames, chunk: sizes.chunk, ..UmemConfig::default() })?;
@@ -158,6 +162,7 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             journal,
             injector,
+            asks,
         })
     }
 
@@ -223,6 +228,12 @@ impl Worker {
                 continue;
             }
             got += n;
+            if let Some(ask) = q.ask {
+                let asking = self.batch.iter().filter(|f| asks_for_a_verdict(f)).count();
+                if asking > 0 {
+                    ask.taken.fetch_add(asking as u32, Ordering::Relaxed);
+                }
+            }
             self.process(now, dev);
         }
         got
@@ -347,7 +358,8 @@ impl Worker {
         let binding = socket.binding();
         match socket.fd().try_clone_to_owned() {
             Ok(fd) => {
-                self.sockets.push(Queue { dev, socket, broken: false, lost: 0 });
+                let ask = self.asks.get(usize::from(dev) * QUEUES_PER_DEV as usize + queue as usize);
+                self.sockets.push(Queue { dev, ask, socket, broken: false, lost: 0 });
                 self.index_sockets();
                 FromWorker::Opened { dev, queue, socket: fd, binding }
             }
@@ -439,9 +451,18 @@ impl Frames for Batch<'_> {
     }
 
     fn hint(&self, i: usize) -> Option<RecordNo> {
-        let note = PuntNote::read(*self.0[i].front(PuntNote::LEN)?.first_chunk()?)?;
+        let note = note(&self.0[i])?;
         (note.record != 0).then_some(RecordNo(note.record))
     }
+}
+
+/// What XDP noted in front of a frame.
+fn note(frame: &Frame) -> Option<PuntNote> {
+    PuntNote::read(*frame.front(PuntNote::LEN)?.first_chunk()?)
+}
+
+fn asks_for_a_verdict(frame: &Frame) -> bool {
+    note(frame).is_some_and(|n| n.reason == PuntReason::Epoch)
 }
 
 /// The way out: packet memory and the sockets that send.

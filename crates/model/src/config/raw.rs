@@ -41,6 +41,7 @@ raw_table! {
         on_daemon_loss: Opt<String>,
         icmp_rate: Opt<i64>,
         new_flow_rate: Opt<i64>,
+        rejudge_window: Opt<i64>,
     }
 }
 

@@ -145,6 +145,7 @@ fn dataplane(d: &Dataplane) -> RawDataplane {
         on_daemon_loss: text(d.on_daemon_loss),
         icmp_rate: number(d.icmp_rate),
         new_flow_rate: number(d.new_flow_rate),
+        rejudge_window: number(d.rejudge_window),
         ..Default::default()
     }
 }

@@ -130,6 +130,8 @@ pub struct Dataplane {
     pub icmp_rate: u32,
     /// Packets of no known flow that a receive queue of a port gives to its worker, per second; 0: all.
     pub new_flow_rate: u32,
+    /// Packets of a receive queue that may be under way to ask for a new verdict after a commit; 0: all ask.
+    pub rejudge_window: u32,
 }
 
 impl Default for Dataplane {
@@ -151,6 +153,7 @@ impl Default for Dataplane {
             on_daemon_loss: DaemonLoss::Drop,
             icmp_rate: 1_000,
             new_flow_rate: 250_000,
+            rejudge_window: 256,
         }
     }
 }

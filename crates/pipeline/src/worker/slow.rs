@@ -12,7 +12,7 @@ use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
-use sag_model::flow::{Action, FLOW_METER, FLOW_PUNT_ALL, FlowAct, RecordNo};
+use sag_model::flow::{Action, EPOCH_ASKED, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4, Parsed};
@@ -154,7 +154,8 @@ impl Pipeline {
                     == FlowAct::Forward;
             return if judged { Known::Judged } else { Known::New };
         }
-        if table.record(first).epoch().load(Ordering::Acquire) == snap.epoch {
+        let epoch = table.record(first).epoch().load(Ordering::Acquire);
+        if epoch == snap.epoch || epoch & !EPOCH_ASKED == snap.epoch | EPOCH_SESSION {
             return if related { Known::Related } else { Known::Judged };
         }
         let key = table.record(first).key();
@@ -297,10 +298,9 @@ impl Pipeline {
             session::settle(table, no.session(), snap);
             meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
-            // The session is judged; the other direction finds its way out with its next packet.
+            // The session is judged; the other direction asks for its way out with its next packet.
             let other = table.record(no.peer());
-            other.action().store(Action::PUNT.to_word(), Ordering::Relaxed);
-            other.epoch().store(snap.epoch, Ordering::Release);
+            other.epoch().store(snap.epoch | EPOCH_SESSION | EPOCH_ASKED, Ordering::Release);
         }
         let reply = no.0 & 1 == 1;
         if let (Known::New, true) = (known, reply) {

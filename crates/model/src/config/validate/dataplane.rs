@@ -56,6 +56,8 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
     let icmp_rate = s.number("icmp_rate", &raw.icmp_rate, 0..=1_000_000, default.icmp_rate, "");
     let new_flow_rate =
         s.number("new_flow_rate", &raw.new_flow_rate, 0..=10_000_000, default.new_flow_rate, "");
+    let rejudge_window =
+        s.number("rejudge_window", &raw.rejudge_window, 0..=1024, default.rejudge_window, "");
     Some(Dataplane {
         workers: workers?,
         mode: mode?,
@@ -73,6 +75,7 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         on_daemon_loss: on_daemon_loss?,
         icmp_rate: icmp_rate?,
         new_flow_rate: new_flow_rate?,
+        rejudge_window: rejudge_window?,
     })
 }
 
