@@ -170,7 +170,7 @@ class Story:
     def reports(self):
         self.account.step("what the cloud knows of the device")
         info = self.device("DescribeSAGDeviceInfo")
-        self.account.said(info["SynStatus"] == "Synchronized", f"version {info['Version']}, {info['SynStatus']}")
+        self.sees(f"version {info['Version']}, the last change is in force", self.branch.in_force, 3)
         wan = self.device("DescribeSagWanList")["Wans"][0]
         self.account.said(wan["IP"] == A.GW_WAN[4], f"WAN port {wan['PortName']}: {wan['IP']} by {wan['Gateway']}")
         routes = self.device("DescribeSagRouteList")["Routes"]
