@@ -26,6 +26,7 @@ done
 cd "$SAG_ROOT"
 export SAG_LAB_PREFIX=${SAG_LAB_PREFIX:-demo-}
 LAB_SH=$SAG_ROOT/scripts/lab.sh
+TARGET=${CARGO_TARGET_DIR:-$SAG_ROOT/target}
 TMP=$(mktemp -d)
 on_exit "rm -rf '$TMP'"
 
@@ -51,7 +52,7 @@ prepare() {
     find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
     if [[ $BUILD -eq 1 ]]; then
         step "build (cargo build --release)"
-        run_logged "$TMP/build.log" cargo build --release --locked -p sag-dataplane -p sagctl || {
+        run_logged "$TMP/build.log" cargo build --release --locked -p sag-dataplane -p sagctl -p sag-cloud -p sag-agent || {
             tail -n 40 "$TMP/build.log"
             die "the build failed"
         }
@@ -222,6 +223,32 @@ traces_through_nat() {
         grep -x '192.0.2.1 198.51.100.1 203.0.113.10'
 }
 
+# The cloud's names of the ports: 0 is the WAN, 1 and 4 are LANs, 3 is the leased line.
+api_config() {
+    sed '/^\[\[port\]\]/,$d' "$SAG_ROOT/configs/lab.toml"
+    local port
+    for port in "0 wan wan" "1 lan-a lan" "3 express express" "4 lan-b lan"; do
+        # shellcheck disable=SC2086  # three words
+        printf '[[port]]\nname = "%s"\ndevice = "%s"\nrole = "%s"\n' $port
+    done
+}
+
+show_cloud() {
+    step "the gateway anew, driven by the cloud API from here on"
+    in_ns wan ip route replace 192.0.2.0/25 via 198.51.100.2
+    lab gw-stop
+    api_config >"$TMP/api.toml"
+    lab gw-start --config "$TMP/api.toml"
+    as_root env PYTHONDONTWRITEBYTECODE=1 CARGO_TARGET_DIR="$TARGET" SAG_SDK_VENV="${SAG_SDK_VENV:-$TARGET/sdk-venv}" \
+        SAG_LAB_PREFIX="$SAG_LAB_PREFIX" SAG_STARTED_MS="$SAG_STARTED_MS" \
+        /usr/bin/python3 "$SAG_ROOT/scripts/demo_cloud.py" "$TMP/cloud.json" || true
+    if [[ -s $TMP/cloud.json ]]; then
+        PASSED=$((PASSED + $(jq .passed "$TMP/cloud.json"))) FAILED=$((FAILED + $(jq .failed "$TMP/cloud.json")))
+    else
+        fail "the cloud's part did not come to its end"
+    fi
+}
+
 show_counters() {
     step "counters"
     sleep 0.3
@@ -254,6 +281,8 @@ show_http
 show_mtu
 show_acl
 show_nat
+show_counters
+show_cloud
 show_counters
 
 step "$([[ $FAILED -eq 0 ]] && echo "all of it worked" || echo "something failed"); $((SECONDS - DEMO_STARTED)) s after the build"

@@ -188,6 +188,27 @@ rust() {
     cargo clippy --version >/dev/null 2>&1 || note "clippy is not installed (rustup component add clippy)"
 }
 
+# --- the vendor's SDKs -------------------------------------------------------------------------
+
+# For the demo and for tests/sdk; in a folder of their own below target.
+sdks() {
+    local target=${CARGO_TARGET_DIR:-$SAG_ROOT/target} venv log
+    venv=${SAG_SDK_VENV:-$target/sdk-venv} log=$target/sdk-pip.log
+    if ! sdks_there "$venv" && [[ $CHECK -eq 0 ]]; then
+        step "installing the SDKs of the cloud API ($venv)"
+        mkdir -p "$target"
+        if python3 -m venv "$venv"; then
+            run_logged "$log" "$venv/bin/pip" install -q -r "$SAG_ROOT/tests/sdk/requirements.txt" || true
+        fi
+    fi
+    if sdks_there "$venv"; then
+        ok "SDKs of the cloud API"
+    else
+        note "not installed: the SDKs of the cloud API (the demo needs them, tests are skipped; see $log)"
+    fi
+}
+sdks_there() { "$1/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmartag, pytest' 2>/dev/null; }
+
 # --- compiler and kernel -----------------------------------------------------------------------
 
 bpf_compiler() {
@@ -258,6 +279,7 @@ privileged_features() {
 [[ $QUIET -eq 1 ]] || step "checking the machine"
 packages
 rust
+sdks
 bpf_compiler
 kernel
 

@@ -167,6 +167,8 @@ if [[ $UNIT -eq 1 ]]; then
 fi
 if [[ $E2E -eq 1 ]]; then
     check "release build" build cargo build --workspace --release --locked
+    # Only builds with debug assertions have the places at which tests kill the agent.
+    check "agent with crash points" build-agent cargo build --locked -p sag-agent
     if [[ -x ${CARGO_TARGET_DIR:-target}/release/sag-cloud ]]; then
         sdk_tests "cloud API by the official SDKs (SQLite)" sdk bash tests/sdk/run.sh -ra
         [[ $QUICK -eq 1 ]] ||

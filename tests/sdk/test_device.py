@@ -218,3 +218,27 @@ def test_agents_are_checked(agent, api, device):
     with pytest.raises(ApiError) as e:
         agent.extension("ReportSmartAGState", State="[]", **device)
     assert e.value.code == "InvalidParameter"
+
+
+def test_what_the_device_cannot_do(api, agent):
+    """A device that says what it can do is not given anything else; one that says nothing is."""
+    sag, sns = gateway(api)
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    bgp = dict(RouterId="10.0.0.1", LocalAs=65001, HoldTime=9, KeepAlive=3)
+    report(agent, sag, sns[0])
+    api.call("ModifySagRouteProtocolBgp", **device, **bgp)
+    report(agent, sag, sns[0], Capabilities=["Acl", "StaticAddress"])
+    code = "FeatureNotSupport"
+    api.refused("ModifySagRouteProtocolBgp", code, **device, **bgp)
+    api.refused("ModifySagGlobalRouteProtocol", code, RouteProtocol="OSPF", **device)
+    api.refused("ModifySagUserDns", code, MasterDns="223.5.5.5", SlaveDns="223.6.6.6", **device)
+    lan = dict(PortName="1", IP="192.168.1.1", Mask="255.255.255.0")
+    api.refused("ModifySagLan", code, 403, IPType="DHCP", Lease="600", StartIp="192.168.1.9", EndIp="192.168.1.99",
+                **lan, **device)
+    api.call("ModifySagLan", IPType="STATIC", **lan, **device)
+    api.call("ModifySagGlobalRouteProtocol", RouteProtocol="STATIC", **device)
+    told = api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagGlobalRouteProtocol", SmartAGId=sag,
+                    SerialNumber=sns[0])
+    assert [f["Feature"] for f in told["Features"]] == ["Bgp", "Ospf"]
+    report(agent, sag, sns[0], Capabilities=["Bgp", "DhcpServer"])
+    api.call("ModifySagRouteProtocolBgp", **device, **bgp)

@@ -164,3 +164,26 @@ def test_access_points(api, agent):
     api.refused("ProbeAccessPointNetworkQuality", "ProbeFrequencyTooHigh", SmartAGId=sag, AccessPointIds=[101])
     api.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
     api.call("DeleteCloudConnectNetwork", CcnId=ccn)
+
+
+def test_members_learn_of_each_others_ends(api, agent):
+    """What a device announces reaches the other members of its network, and wakes them when it changes."""
+    ccn = network(api)
+    one, two = gateway(api), gateway(api)
+    for sag, _ in (one, two):
+        api.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
+    pull = lambda who, have: agent.extension("PullSmartAGConfig", SmartAGId=who[0], SmartAGSn=who[1][0], Revision=have)
+    have = pull(two, 0)["Revision"]
+    end = {"Address": "203.0.113.7", "Epoch": 5, "PublicKey": "ab" * 32, "Pop": True}
+    report(agent, one[0], one[1][0], Overlay={**end, "Other": 1})
+    got = pull(two, have)
+    assert got["Changed"]
+    member = next(m for m in got["Config"]["Ccn"]["Members"] if m["SmartAGId"] == one[0])
+    assert member["Devices"] == [{**end, "SmartAGSn": one[1][0]}]
+    # The same again is no news; another key is.
+    report(agent, one[0], one[1][0], Overlay={**end, "Other": 1})
+    assert not pull(two, got["Revision"])["Changed"]
+    report(agent, one[0], one[1][0], Overlay={**end, "Epoch": 6})
+    assert pull(two, got["Revision"])["Config"]["Ccn"]["Members"][0]["Devices"][0]["Epoch"] == 6
+    for sag, _ in (one, two):
+        api.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)

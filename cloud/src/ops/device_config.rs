@@ -143,16 +143,17 @@ const UNSUPPORTED: [(&str, &[&str]); 4] = [
 ];
 
 pub async fn unsupported_features(cx: &mut Cx) -> Result<Value> {
-    cx.device().await?;
+    let d = cx.device().await?;
     let name = cx.text("OpenApiName");
-    if crate::api::Op::by_name(&name).is_none() {
+    let Some(op) = crate::api::Op::by_name(&name) else {
         return Err(cx.invalid("OpenApiName"));
-    }
-    let features: Vec<Value> = UNSUPPORTED
+    };
+    let mut features: Vec<Value> = UNSUPPORTED
         .iter()
         .filter(|(op, _)| *op == name)
         .flat_map(|(_, features)| features.iter())
         .map(|f| json!({"Feature": f}))
         .collect();
+    features.extend(super::capability::unsupported(op, &d));
     Ok(json!({"Features": features}))
 }

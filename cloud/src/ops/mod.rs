@@ -10,6 +10,7 @@ mod acl_rules;
 mod app_codes;
 pub mod app_stats;
 mod app_users;
+mod capability;
 mod ccn;
 mod device_config;
 mod device_state;
@@ -48,6 +49,7 @@ macro_rules! handlers {
 }
 
 pub async fn call(op: Op, cx: &mut Cx) -> Result<Value> {
+    capability::check(op, cx).await?;
     handlers!(op, cx, {
         CreateSmartAccessGateway => orders::create,
         UpgradeSmartAccessGateway => orders::upgrade,

@@ -117,12 +117,21 @@ async fn network(cx: &mut Cx, gw: &Object, id: &str) -> Result<Value> {
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            members.push(json!({"SmartAGId": o.id, "CidrBlocks": blocks}));
+            let devices: Vec<Value> = cx.devices_of(&o.id).await?.iter().filter_map(announced).collect();
+            members.push(json!({"SmartAGId": o.id, "CidrBlocks": blocks, "Devices": devices}));
         }
     }
     let mut out = picked(&ccn, &["CcnId", "CidrBlock", "SnatCidrBlock", "InterworkingStatus"]);
     out["Members"] = json!(members);
     Ok(out)
+}
+
+/// What a device told the other members of its network: where its tunnels end, and its public key.
+fn announced(d: &Device) -> Option<Value> {
+    let mut out = d.report["Overlay"].as_object()?.clone();
+    out.retain(|k, _| ["Address", "Epoch", "PublicKey", "Pop"].contains(&k.as_str()));
+    out.insert("SmartAGSn".to_owned(), d.sn.as_str().into());
+    Some(Value::Object(out))
 }
 
 fn picked(o: &Object, fields: &[&str]) -> Value {

@@ -152,6 +152,14 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
         return Ok(json!({}));
     }
     let d = cx.device().await?;
+    if state["Overlay"] != d.report["Overlay"] {
+        // The other members of its network make their tunnels by it.
+        for ccn in cx.links_from("ccn", &d.sag).await? {
+            let mut others = cx.links_to("ccn", &ccn).await?;
+            others.retain(|o| *o != d.sag);
+            cx.touch_all(&others).await?;
+        }
+    }
     let now = cx.now;
     sqlx::query("UPDATE devices SET report = $1, seen = $2 WHERE sn = $3")
         .bind(state.to_string())

@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Gives the refusal of a neighbour request its name.
+    /// Gives the refusal of a request about an address of an interface its name.
     pub(crate) fn neighbor(request: &'static str, ip: IpAddr, ifindex: u32, source: io::Error) -> Error {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Error::NotPermitted { request, ip },

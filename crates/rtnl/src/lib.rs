@@ -9,6 +9,7 @@
 
 mod apply;
 mod decode;
+mod editor;
 mod error;
 mod managed;
 mod mirror;
@@ -20,6 +21,7 @@ mod types;
 mod wire;
 
 pub use apply::Changes;
+pub use editor::Editor;
 pub use error::{Error, Result};
 pub use mirror::Mirror;
 pub use route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, Table};

@@ -1,16 +1,19 @@
 //! The bytes of the requests that the mirror sends.
 
+use ipnet::Ipv4Net;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
 };
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 const RTM_GETNEXTHOP: u16 = 106;
 
@@ -106,4 +109,41 @@ pub(crate) fn get_neighbor(ifindex: u32, ip: IpAddr, seq: u32) -> Vec<u8> {
     message.header.ifindex = ifindex;
     message.attributes.push(NeighbourAttribute::Destination(ip.into()));
     bytes(RouteNetlinkMessage::GetNeighbour(message), NLM_F_ACK, seq)
+}
+
+/// Adds (or replaces) or removes an IPv4 address.
+pub(crate) fn set_address(ifindex: u32, address: Ipv4Net, add: bool, seq: u32) -> Vec<u8> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = ifindex;
+    message.attributes.push(AddressAttribute::Local(IpAddr::V4(address.addr())));
+    message.attributes.push(AddressAttribute::Address(IpAddr::V4(address.addr())));
+    if add && address.prefix_len() < 31 {
+        message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    }
+    if add {
+        bytes(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq)
+    } else {
+        bytes(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK, seq)
+    }
+}
+
+/// Adds or removes an IPv4 default route.
+pub(crate) fn set_default(ifindex: u32, gateway: Ipv4Addr, metric: u32, add: bool, seq: u32) -> Vec<u8> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.attributes.push(RouteAttribute::Oif(ifindex));
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    message.attributes.push(RouteAttribute::Priority(metric));
+    if add {
+        message.header.protocol = RouteProtocol::Static;
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = RouteScope::Universe;
+        bytes(RouteNetlinkMessage::NewRoute(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, seq)
+    } else {
+        message.header.scope = RouteScope::NoWhere;
+        bytes(RouteNetlinkMessage::DelRoute(message), NLM_F_ACK, seq)
+    }
 }

@@ -1,0 +1,64 @@
+//! What a device can put in force. An agent reports `Capabilities`; calls that need one which is not
+//! among them are answered with the documented code. A device that never reported any is not judged.
+
+use serde_json::Value;
+
+use super::cx::Cx;
+use super::device::Device;
+use super::gateway::KIND as GATEWAY;
+use crate::api::Op;
+use crate::proto::error::Result;
+
+/// Operation, the parameter that decides (empty: every call), its values, the capability.
+type Need = (Op, &'static str, &'static [&'static str], &'static str);
+
+const NEEDS: &[Need] = &[
+    (Op::ModifySagRouteProtocolBgp, "", &[], "Bgp"),
+    (Op::ModifySagRouteProtocolOspf, "", &[], "Ospf"),
+    (Op::ModifySagGlobalRouteProtocol, "RouteProtocol", &["BGP"], "Bgp"),
+    (Op::ModifySagGlobalRouteProtocol, "RouteProtocol", &["OSPF"], "Ospf"),
+    (Op::ModifySagPortRouteProtocol, "RouteProtocol", &["BGP"], "Bgp"),
+    (Op::ModifySagPortRouteProtocol, "RouteProtocol", &["OSPF"], "Ospf"),
+    (Op::ModifySagUserDns, "", &[], "Dns"),
+    (Op::ModifySagHa, "Mode", &["DYNAMIC", "STATIC"], "Vrrp"),
+    (Op::ModifySagLan, "IPType", &["DHCP"], "DhcpServer"),
+    (Op::ModifySagWan, "IPType", &["PPPOE"], "Pppoe"),
+    (Op::ModifySagRemoteAccess, "", &[], "RemoteAccess"),
+    (Op::ModifySAGAdminPassword, "", &[], "WebConsole"),
+    (Op::EnableSmartAGDpiMonitor, "", &[], "Dpi"),
+    (Op::UpdateSmartAGDpiAttribute, "DpiEnabled", &["true", "True"], "Dpi"),
+    (Op::AssociateFlowLog, "", &[], "FlowLog"),
+    (Op::UpdateSmartAccessGatewayVersion, "", &[], "Upgrade"),
+    (Op::ModifyDeviceAutoUpgradePolicy, "", &[], "Upgrade"),
+];
+
+fn lacks(d: &Device, capability: &str) -> bool {
+    match d.report["Capabilities"].as_array() {
+        Some(have) => !have.iter().any(|c| c == capability),
+        None => false,
+    }
+}
+
+/// Refuses a call that a device of the gateway cannot put in force.
+pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
+    let asked =
+        |n: &&Need| n.0 == op && (n.1.is_empty() || cx.opt(n.1).is_some_and(|v| n.2.contains(&v.as_str())));
+    let Some((.., capability)) = NEEDS.iter().find(asked) else { return Ok(()) };
+    let id = ["SmartAGId", "InstanceId"].iter().find_map(|n| cx.opt(n)).unwrap_or_default();
+    // Whose it is and whether it exists is the operation's own question.
+    let Some(gw) = cx.find(GATEWAY, &id).await? else { return Ok(()) };
+    let sn = ["SmartAGSn", "SerialNumber"].iter().find_map(|n| cx.opt(n));
+    let devices = cx.devices_of(&gw.id).await?;
+    let concerned = |d: &&Device| sn.as_ref().is_none_or(|sn| *sn == d.sn);
+    if devices.iter().filter(concerned).any(|d| lacks(d, capability)) {
+        return Err(cx.err(&["FeatureNotSupport"]));
+    }
+    Ok(())
+}
+
+/// What of an operation the device cannot do.
+pub fn unsupported(op: Op, d: &Device) -> Vec<Value> {
+    let mut out: Vec<&str> = NEEDS.iter().filter(|n| n.0 == op && lacks(d, n.3)).map(|n| n.3).collect();
+    out.dedup();
+    out.into_iter().map(|f| serde_json::json!({"Feature": f})).collect()
+}

@@ -1,0 +1,159 @@
+use super::*;
+use sag_model::control::{ConfigApplied, ConfigShow, Error, Op, Request, Response, Status};
+use serde::Serialize;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Mutex;
+
+const FILE: &str = "[dataplane]\nflows = 65536\n[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"wan\"\n\
+    [[port]]\nname = \"1\"\ndevice = \"eth1\"\nrole = \"lan\"\n";
+
+#[derive(Default)]
+struct Gateway {
+    pid: u32,
+    epoch: u32,
+    text: String,
+    applied: Vec<String>,
+    refuse: bool,
+}
+
+/// A gateway as far as the agent knows it.
+fn fake(dir: &Path) -> Arc<Mutex<Gateway>> {
+    let gateway = Arc::new(Mutex::new(Gateway { pid: 1, epoch: 1, text: FILE.into(), ..Gateway::default() }));
+    let listener = UnixListener::bind(dir.join("vcpe.sock")).expect("socket");
+    let shared = gateway.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            serve(stream, &mut shared.lock().expect("gateway"));
+        }
+    });
+    gateway
+}
+
+fn serve(stream: UnixStream, g: &mut Gateway) {
+    let mut line = String::new();
+    if BufReader::new(&stream).read_line(&mut line).is_err() || line.is_empty() {
+        return;
+    }
+    let request: Request = serde_json::from_str(&line).expect("request");
+    match request.op {
+        Op::Status => say(&stream, Ok(Status { pid: g.pid, config_epoch: g.epoch, ..Status::default() })),
+        Op::ConfigShow => {
+            let config = sag_model::config::parse(&g.text, "t").expect("right").config;
+            let text = config.to_toml(sag_model::config::Secrets::Masked).expect("written");
+            say(&stream, Ok(ConfigShow { text, epoch: g.epoch, ..ConfigShow::default() }))
+        }
+        Op::ConfigApply(_) if g.refuse => {
+            say::<ConfigApplied>(&stream, Err(Error::invalid_config("qos[0]: floors exceed the link")))
+        }
+        Op::ConfigApply(c) => {
+            g.epoch += 1;
+            g.text.clone_from(&c.text);
+            g.applied.push(c.name);
+            say(&stream, Ok(ConfigApplied { epoch: g.epoch, changed: true, warnings: vec![] }));
+        }
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn say<T: Serialize>(mut stream: &UnixStream, answer: Result<T, Error>) {
+    let mut line = serde_json::to_vec(&Response::new(1, answer)).expect("answer");
+    line.push(b'\n');
+    stream.write_all(&line).expect("sent");
+}
+
+fn config(dir: &Path) -> Arc<Config> {
+    let text = format!(
+        "endpoint = \"127.0.0.1:1\"\nregion_id = \"r\"\nsmart_ag_id = \"s\"\nsmart_ag_sn = \"n\"\n\
+         state_dir = {:?}\nvcpe_socket = {:?}\nvcpe_config = {:?}\n",
+        dir.join("state"),
+        dir.join("vcpe.sock"),
+        dir.join("vcpe.toml"),
+    );
+    let file = dir.join("agent.toml");
+    std::fs::write(&file, text).expect("written");
+    files::make_dir(&dir.join("state")).expect("made");
+    Arc::new(Config::load(&file, |_| Some("key".into())).expect("config"))
+}
+
+fn wish(up: i64, revision: i64) -> LastGood {
+    LastGood { revision: Some(revision), desired: Desired { up_bandwidth: Some(up), ..Desired::default() } }
+}
+
+#[test]
+fn applied_once_kept_on_disk_and_mended() {
+    let dir = tempfile::tempdir().expect("dir");
+    let gateway = fake(dir.path());
+    let mut a = Applier::new(config(dir.path()));
+    let health = Verdicts::new();
+    assert_eq!(a.apply(wish(5, 7), &health), Ok(true));
+    assert_eq!(a.apply(wish(5, 7), &health), Ok(false), "the same again is nothing to do");
+    assert_eq!(gateway.lock().expect("gateway").applied, ["cloud revision 7"]);
+    assert_eq!(a.last_good(), Some(wish(5, 7)));
+    let written = std::fs::read_to_string(dir.path().join("vcpe.toml")).expect("written");
+    assert_eq!(written, gateway.lock().expect("gateway").text);
+    assert!(written.contains("internet_up = 5") && written.contains("flows = 65536"));
+
+    // Somebody else applied something.
+    gateway.lock().expect("gateway").epoch = 40;
+    gateway.lock().expect("gateway").text = FILE.into();
+    a.tend(&health).expect("mended");
+    assert!(gateway.lock().expect("gateway").text.contains("internet_up = 5"));
+    // The gateway was restarted and begins with its own file.
+    let restarted = Gateway { pid: 2, epoch: 1, text: FILE.replace("65536", "1024"), ..Gateway::default() };
+    *gateway.lock().expect("gateway") = restarted;
+    a.tend(&health).expect("mended");
+    let text = gateway.lock().expect("gateway").text.clone();
+    assert!(
+        text.contains("internet_up = 5") && text.contains("flows = 1024"),
+        "its own sections are the new ones"
+    );
+    let before = gateway.lock().expect("gateway").applied.len();
+    a.tend(&health).expect("quiet");
+    // Its epoch moved by itself, or it was restarted with the agent's file.
+    gateway.lock().expect("gateway").epoch += 3;
+    gateway.lock().expect("gateway").pid = 3;
+    a.tend(&health).expect("quiet");
+    assert_eq!(gateway.lock().expect("gateway").applied.len(), before, "nothing to mend, nothing done");
+}
+
+#[test]
+fn a_refusal_leaves_the_last_good_one() {
+    let dir = tempfile::tempdir().expect("dir");
+    let gateway = fake(dir.path());
+    let mut a = Applier::new(config(dir.path()));
+    let health = Verdicts::new();
+    a.apply(wish(5, 1), &health).expect("applied");
+    gateway.lock().expect("gateway").refuse = true;
+    let Err(Fault::Refused(why)) = a.apply(wish(6, 2), &health) else { panic!("not refused") };
+    assert!(why.contains("floors exceed the link"), "{why}");
+    gateway.lock().expect("gateway").refuse = false;
+    // A wish that does not compile does not reach the gateway.
+    let bad = Desired {
+        routes: vec![crate::desired::StaticRoute { port: "9".into(), ..Default::default() }],
+        ..Desired::default()
+    };
+    let applied = gateway.lock().expect("gateway").applied.len();
+    assert!(matches!(a.apply(LastGood { revision: Some(3), desired: bad }, &health), Err(Fault::Refused(_))));
+    assert_eq!(gateway.lock().expect("gateway").applied.len(), applied);
+    assert_eq!(a.last_good(), Some(wish(5, 1)));
+    a.tend(&health).expect("the old one is in force");
+    assert!(gateway.lock().expect("gateway").text.contains("internet_up = 5"));
+    // An older revision is as good as a newer one.
+    assert_eq!(a.apply(wish(4, 1), &health), Ok(true));
+    assert_eq!(a.last_good(), Some(wish(4, 1)));
+}
+
+#[test]
+fn without_a_gateway_it_waits() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut a = Applier::new(config(dir.path()));
+    assert!(matches!(a.apply(wish(5, 1), &Verdicts::new()), Err(Fault::Away(_))));
+    assert_eq!(a.last_good(), None);
+    std::fs::write(a.last_good_file(), b"{half").expect("written");
+    assert_eq!(a.last_good(), None, "a damaged file is no configuration");
+    // And no obstacle.
+    let _gateway = fake(dir.path());
+    assert_eq!(a.apply(wish(5, 1), &Verdicts::new()), Ok(true));
+    assert_eq!(a.last_good(), Some(wish(5, 1)));
+}

@@ -1,0 +1,274 @@
+//! From what the cloud wants to the device configuration: one document, judged by the rules of
+//! `crates/model`. Every complaint names the cloud's object. All of it or nothing.
+
+mod policy;
+mod ports;
+mod routes;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use sag_model::Role;
+use sag_model::config::{Errors, Secrets};
+use toml::{Table, Value};
+
+use crate::config::{Wiring, role_word};
+use crate::desired::{Desired, Distribution};
+use crate::health::Verdict;
+use crate::overlay::{Here, Tunnel};
+
+/// What of the gateway's own file the agent leaves as it is.
+const KEPT: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
+const KEPT_OF_PORTS: [&str; 5] = ["mac", "mtu", "addresses", "snat_mapping", "snat_filtering"];
+
+/// The gateway's own part of the document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Base {
+    sections: Table,
+    overhead: Option<Value>,
+    ports: Vec<Table>,
+}
+
+impl Base {
+    pub fn from_toml(text: &str) -> Result<Base, String> {
+        let all: Table = text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
+        let sections = KEPT.iter().filter_map(|k| Some(((*k).to_owned(), all.get(*k)?.clone()))).collect();
+        let ports = all.get("port").and_then(Value::as_array).into_iter().flatten();
+        Ok(Base {
+            sections,
+            overhead: all.get("bandwidth").and_then(|b| b.get("overhead")).cloned(),
+            ports: ports.filter_map(|p| p.as_table().cloned()).collect(),
+        })
+    }
+
+    fn port(&self, device: &str, vlan: i64) -> Option<&Table> {
+        self.ports.iter().find(|p| {
+            let tag = p.get("vlan").and_then(Value::as_integer).unwrap_or(0);
+            p.get("device").and_then(Value::as_str) == Some(device) && tag == vlan
+        })
+    }
+
+    fn position(&self, device: &str) -> usize {
+        let is = |p: &Table| p.get("device").and_then(Value::as_str) == Some(device);
+        self.ports.iter().position(is).unwrap_or(usize::MAX)
+    }
+
+    /// Ports of the file, for an agent whose own file wires none.
+    fn wiring(&self) -> BTreeMap<String, Wiring> {
+        let word = |p: &Table, k: &str| p.get(k).and_then(Value::as_str).map(str::to_owned);
+        let untagged = self.ports.iter().filter(|p| !p.contains_key("vlan"));
+        untagged
+            .filter_map(|p| {
+                let role = word(p, "role").as_deref().and_then(role_word);
+                Some((word(p, "name")?, Wiring { device: word(p, "device")?, role }))
+            })
+            .collect()
+    }
+}
+
+/// An address that a device shall have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortAddress {
+    pub port: String,
+    pub device: String,
+    pub address: Ipv4Net,
+    /// The default route, with its metric.
+    pub gateway: Option<(Ipv4Addr, u32)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compiled {
+    pub text: String,
+    /// As `config-show` shows it.
+    pub shown: String,
+    pub addresses: Vec<PortAddress>,
+    /// Devices that get their address by DHCP.
+    pub dhcp: Vec<String>,
+    /// What is set and has no effect, and why.
+    pub notices: Vec<String>,
+    /// Ports with their devices and roles.
+    pub ports: Vec<(String, String, Role)>,
+    pub tunnels: Vec<Tunnel>,
+    /// Where they end on this side.
+    pub local: Option<Ipv4Addr>,
+}
+
+pub struct Compiler<'a> {
+    desired: &'a Desired,
+    base: &'a Base,
+    wiring: BTreeMap<String, Wiring>,
+    health: &'a BTreeMap<String, Verdict>,
+    here: Option<&'a Here>,
+    tunnels: Vec<Tunnel>,
+    local: Option<Ipv4Addr>,
+    out: Table,
+    /// Object of the cloud by key path.
+    origins: Vec<(String, String)>,
+    problems: Vec<String>,
+    notices: Vec<String>,
+    ports: Vec<(String, String, Role)>,
+}
+
+/// Compiles; the error has a line for each problem. Without `here` the gateway has no tunnels.
+pub fn compile(
+    desired: &Desired,
+    base: &Base,
+    wiring: &BTreeMap<String, Wiring>,
+    health: &BTreeMap<String, Verdict>,
+    here: Option<&Here>,
+) -> Result<Compiled, Vec<String>> {
+    let wiring = if wiring.is_empty() { base.wiring() } else { wiring.clone() };
+    let notices =
+        desired.ignored.iter().map(|what| format!("{what}: not supported by this version")).collect();
+    let mut c = Compiler {
+        desired,
+        base,
+        wiring,
+        health,
+        here,
+        tunnels: Vec::new(),
+        local: None,
+        out: base.sections.clone(),
+        origins: Vec::new(),
+        problems: Vec::new(),
+        notices,
+        ports: Vec::new(),
+    };
+    c.bandwidth();
+    let (addresses, dhcp) = c.all_ports();
+    c.routes();
+    c.overlay(&addresses);
+    c.acls();
+    c.qos();
+    c.nat();
+    c.finish(addresses, dhcp)
+}
+
+macro_rules! table {
+    ($($key:literal: $value:expr),* $(,)?) => {{
+        let mut t = toml::Table::new();
+        $(if let Some(v) = optional($value) { t.insert($key.to_owned(), v); })*
+        t
+    }};
+}
+
+/// Empty texts and absent numbers are left out.
+fn optional(v: impl Into<Entry>) -> Option<Value> {
+    match v.into() {
+        Entry::Text(s) => (!s.is_empty()).then_some(Value::String(s)),
+        Entry::Number(n) => n.map(Value::Integer),
+    }
+}
+
+enum Entry {
+    Text(String),
+    Number(Option<i64>),
+}
+
+use table;
+
+impl From<&String> for Entry {
+    fn from(s: &String) -> Entry {
+        Entry::Text(s.clone())
+    }
+}
+impl From<&str> for Entry {
+    fn from(s: &str) -> Entry {
+        Entry::Text(s.to_owned())
+    }
+}
+impl From<Option<i64>> for Entry {
+    fn from(n: Option<i64>) -> Entry {
+        Entry::Number(n)
+    }
+}
+impl From<i64> for Entry {
+    fn from(n: i64) -> Entry {
+        Entry::Number(Some(n))
+    }
+}
+
+impl Compiler<'_> {
+    /// Adds an entry to a list of the document and remembers whose it is.
+    fn push(&mut self, list: &str, entry: Table, origin: String) {
+        let rows = self.out.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(rows) = rows {
+            self.origins.push((format!("{list}[{}]", rows.len()), origin));
+            rows.push(Value::Table(entry));
+        }
+    }
+
+    fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Compiled, Vec<String>> {
+        if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
+            self.problems.push(
+                "no port has a network device and a role; wire them in [ports] of agent.toml, give roles by ModifySagPortRole"
+                    .into(),
+            );
+        }
+        let text = toml::to_string(&self.out).map_err(|e| vec![e.to_string()])?;
+        let mut shown = String::new();
+        match sag_model::config::parse(&text, "configuration") {
+            Ok(checked) => {
+                shown = checked.config.to_toml(Secrets::Masked).map_err(|e| vec![e.to_string()])?
+            }
+            Err(errors) => self.complain(&errors),
+        }
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        Ok(Compiled {
+            text,
+            shown,
+            addresses,
+            dhcp,
+            notices: self.notices,
+            ports: self.ports,
+            tunnels: self.tunnels,
+            local: self.local,
+        })
+    }
+
+    fn complain(&mut self, errors: &Errors) {
+        for e in &errors.0 {
+            let key = e.path.rsplit('.').next().unwrap_or_default();
+            let code = e.code.as_ref().map_or(String::new(), |c| format!(" [{c}]"));
+            self.problems.push(format!("{}: {key}: {}; {}{code}", self.origin(&e.path), e.problem, e.remedy));
+        }
+    }
+
+    /// The cloud's object behind a key path: the longest prefix that is one.
+    fn origin(&self, path: &str) -> String {
+        let of = |o: &&(String, String)| {
+            path == o.0 || path.strip_prefix(&o.0).is_some_and(|r| r.starts_with('.'))
+        };
+        let best = self.origins.iter().filter(of).max_by_key(|(prefix, _)| prefix.len());
+        best.map_or_else(|| path.to_owned(), |(_, origin)| origin.clone())
+    }
+}
+
+fn port_name(port: &str, vlan: i64) -> String {
+    if vlan > 0 { format!("{port}.{vlan}") } else { port.to_owned() }
+}
+
+fn same_net(a: &str, b: &str) -> bool {
+    let net = |s: &str| s.parse::<Ipv4Net>().ok().map(|n| n.trunc());
+    net(a).is_some() && net(a) == net(b)
+}
+
+/// Whether a strategy lets its route live. One that looks at no health check concerns the other end
+/// only.
+pub fn in_force(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
+    let Some(check) = &s.check else { return true };
+    let verdict = health.get(check).copied().unwrap_or(Verdict::Unknown);
+    match s.mode.as_str() {
+        "no_publish_and_publish_on_health_success" => verdict == Verdict::Ok,
+        "no_publish_and_publish_on_health_fail" => verdict == Verdict::Failed,
+        "publish_and_revoke_on_health_success" => verdict != Verdict::Ok,
+        "publish_and_revoke_on_health_fail" => verdict != Verdict::Failed,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

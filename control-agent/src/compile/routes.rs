@@ -1,0 +1,72 @@
+//! Static routes, and the tunnels of a network with the routes by them.
+
+use sag_model::Role;
+use toml::Value;
+
+use super::{Compiler, PortAddress, in_force, optional, port_name, same_net, table};
+use crate::desired::Distribution;
+use crate::overlay::tunnels;
+
+impl Compiler<'_> {
+    pub(super) fn routes(&mut self) {
+        let desired = self.desired;
+        for r in &desired.routes {
+            let origin = format!("static route {} by port {}", r.destination, r.port);
+            let port = port_name(&r.port, r.vlan);
+            if !self.ports.iter().any(|(name, ..)| *name == port) {
+                self.problems.push(format!(
+                    "{origin}: port {port} has no network device here; wire it in [ports] of agent.toml"
+                ));
+                continue;
+            }
+            let strategy = desired.distributions.iter().find(|d| {
+                d.source_type == "local" && d.source == "STATIC" && same_net(&d.destination, &r.destination)
+            });
+            if strategy.is_some_and(|s| !in_force(s, self.health)) {
+                continue;
+            }
+            let entry = table! { "destination": &r.destination, "next_hop": &r.next_hop, "port": &port };
+            self.push("route", entry, origin);
+        }
+    }
+
+    /// Tunnels to the other members of the cloud connect network, and the routes by them.
+    pub(super) fn overlay(&mut self, addresses: &[PortAddress]) {
+        let desired = self.desired;
+        let Some(ccn) = &desired.ccn else { return };
+        let Some(here) = self.here else {
+            self.notices
+                .push(format!("network {}: this gateway has no tunnels; it needs a leased line", ccn.id));
+            return;
+        };
+        // The address that the WAN port will have, or has.
+        let wan =
+            self.ports.iter().find(|(_, _, role)| *role == Role::Wan).map(|(_, device, _)| device.clone());
+        let wanted = addresses.iter().find(|a| Some(&a.device) == wan.as_ref()).map(|a| a.address.addr());
+        let present = here.addresses.iter().find(|(d, _)| Some(d) == wan.as_ref()).map(|(_, a)| *a);
+        let Some(local) = wanted.or(present) else {
+            self.notices.push(format!("network {}: no WAN port has an address for its tunnels", ccn.id));
+            return;
+        };
+        self.local = Some(local);
+        for t in tunnels(ccn, here.pop) {
+            let mut entry = table! {
+                "name": &t.name, "kind": "esp", "keying": "agreed", "local": &local.to_string(),
+                "remote": &t.remote.to_string(),
+            };
+            entry.insert("udp_encap".into(), Value::Boolean(true));
+            self.push("tunnel", entry, format!("tunnel to device {} of network {}", t.peer.sn, ccn.id));
+            for (block, gateway) in &t.blocks {
+                let of = |d: &&Distribution| {
+                    d.source_type == "cloud" && d.source == *gateway && same_net(&d.destination, block)
+                };
+                if desired.distributions.iter().find(of).is_some_and(|s| !in_force(s, self.health)) {
+                    continue;
+                }
+                let entry = table! { "destination": block, "tunnel": &t.name, "metric": t.metric };
+                self.push("route", entry, format!("route to {block} of gateway {gateway}"));
+            }
+            self.tunnels.push(t);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+const BASE: &str = "[dataplane]\nflows = 65536\n[bandwidth]\noverhead = 18\n\
+    [[port]]\nname = \"x\"\ndevice = \"eth0\"\nrole = \"wan\"\nsnat = true\nsnat_filtering = \"endpoint-independent\"\n\
+    [[port]]\nname = \"y\"\ndevice = \"eth1\"\nrole = \"lan\"\nmtu = 1400\n\
+    [[acl]]\nid = \"local\"\n[[route]]\ndestination = \"10.9.0.0/16\"\ntype = \"blackhole\"\n";
+
+fn wiring() -> BTreeMap<String, Wiring> {
+    [("0", "eth0"), ("1", "eth1"), ("3", "eth3")]
+        .map(|(n, d)| (n.to_owned(), Wiring { device: d.into(), role: None }))
+        .into_iter()
+        .collect()
+}
+
+/// A document as the long poll brings it, with these sections on top.
+fn document(more: serde_json::Value) -> serde_json::Value {
+    let mut doc = json!({
+        "Gateway": {"Bandwidth": 50, "UpBandwidthWan": "20M"},
+        "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},
+            {"PortName": "2", "Role": "MGT"}, {"PortName": "3", "Role": "ECC"}],
+        "Wan": {"0": {"IPType": "DHCP", "Priority": 10}},
+        "Snat": "DISABLE",
+    });
+    for (k, v) in more.as_object().expect("sections") {
+        doc[k] = v.clone();
+    }
+    doc
+}
+
+fn run_with(
+    more: serde_json::Value,
+    health: &[(&str, Verdict)],
+) -> Result<(Compiled, sag_model::config::Config), Vec<String>> {
+    let desired = Desired::from_document(&document(more));
+    let base = Base::from_toml(BASE).expect("base");
+    let health = health.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+    let c = compile(&desired, &base, &wiring(), &health, None)?;
+    let config = sag_model::config::parse(&c.text, "t").expect("compiled documents are right").config;
+    Ok((c, config))
+}
+
+fn run(more: serde_json::Value) -> Result<(Compiled, sag_model::config::Config), Vec<String>> {
+    run_with(more, &[])
+}
+
+#[test]
+fn ports_and_the_gateways_own_sections() {
+    let (c, config) = run(json!({"Snat": "ENABLE"})).expect("compiles");
+    let ports: Vec<_> = config.ports.iter().map(|p| (p.name.as_str(), p.role, p.snat)).collect();
+    assert_eq!(ports, [("0", Role::Wan, true), ("1", Role::Lan, false), ("3", Role::Express, false)]);
+    assert_eq!(c.dhcp, ["eth0"]);
+    for kept in ["flows = 65536", "overhead = 18", "snat_filtering = \"endpoint-independent\"", "mtu = 1400"]
+    {
+        assert!(c.text.contains(kept), "{kept} in {}", c.text);
+    }
+    assert!(c.text.contains("ccn = 50") && c.text.contains("internet_up = 20"), "{}", c.text);
+    assert!(!c.text.contains("local") && !c.text.contains("blackhole"), "the cloud decides: {}", c.text);
+}
+
+#[test]
+fn a_leased_line_is_a_port_for_each_vlan() {
+    let ecc = json!({"3": [{"Vlan": "100", "IP": "10.1.0.1", "Mask": "255.255.255.252"},
+        {"Vlan": "200", "IP": "10.2.0.1", "Mask": "255.255.255.252"}]});
+    let routes =
+        json!([{"PortName": "3", "Vlan": "200", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.2.0.2"}]);
+    let (_, config) = run(json!({"Ecc": ecc, "StaticRoutes": routes})).expect("compiles");
+    let names: Vec<_> = config.ports.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["0", "1", "3.100", "3.200"]);
+    assert_eq!(config.routes.len(), 1);
+}
+
+#[test]
+fn addresses_of_ports() {
+    let (c, _) = run(json!({
+        "Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "203.0.113.1", "Priority": 5}},
+        "Lan": {"1": {"IPType": "STATIC", "IP": "10.0.0.1", "Mask": "255.255.255.0"}},
+    }))
+    .expect("compiles");
+    let seen: Vec<_> =
+        c.addresses.iter().map(|a| (a.device.as_str(), a.address.to_string(), a.gateway)).collect();
+    let gateway = Some(("203.0.113.1".parse().expect("ip"), 5));
+    assert_eq!(seen, [("eth0", "203.0.113.2/24".into(), gateway), ("eth1", "10.0.0.1/24".into(), None)]);
+    let e = run(json!({"Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "10.0.0.1"}}}))
+        .expect_err("gateway elsewhere");
+    assert!(e[0].starts_with("port 0: gateway"), "{e:?}");
+}
+
+const RULE: &str = r#"{"AcrId": "acr-7", "Direction": "out", "Type": "WAN", "Policy": "drop", "IpProtocol": "TCP",
+    "SourceCidr": "10.0.0.0/24", "DestCidr": "0.0.0.0/0", "SourcePortRange": "-1/-1", "DestPortRange": "80/80", "Priority": 1}"#;
+
+#[test]
+fn complaints_name_the_clouds_objects() {
+    let mut rule: serde_json::Value = serde_json::from_str(RULE).expect("json");
+    rule["DestPortRange"] = "443/80".into();
+    let acl = json!([{"AclId": "acl-3", "Rules": [serde_json::from_str::<serde_json::Value>(RULE).expect("json"), rule]}]);
+    let e = run(json!({"Acls": acl, "SnatEntries": [{"InstanceId": "snat-9", "CidrBlock": "10.0.0.0/33", "SnatIp": "1.2.3.4"}]}))
+        .expect_err("two mistakes");
+    let text = e.join("\n");
+    assert!(text.contains("rule acr-7 of ACL acl-3: dest_port_range"), "{text}");
+    assert!(text.contains("SNAT entry snat-9: cidr_block"), "{text}");
+    let e = run(json!({"StaticRoutes": [{"PortName": "5", "Vlan": "0", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]}))
+        .expect_err("no such port");
+    assert!(e[0].contains("static route 10.5.0.0/16 by port 5") && e[0].contains("agent.toml"), "{e:?}");
+}
+
+#[test]
+fn applications_are_refused_and_unbound_classes_left_out() {
+    let mut rule: serde_json::Value = serde_json::from_str(RULE).expect("json");
+    rule["DpiGroupIds"] = json!({"DpiGroupId": ["20"]});
+    let e = run(json!({"Acls": [{"AclId": "acl-3", "Rules": [rule]}]})).expect_err("DPI");
+    assert!(e[0].contains("acr-7") && e[0].contains("DPI"), "{e:?}");
+    let policy = json!({"QosPolicyId": "qospy-1", "Priority": 3, "IpProtocol": "UDP", "SourceCidr": "0.0.0.0/0",
+        "DestCidr": "0.0.0.0/0", "SourcePortRange": "-1/-1", "DestPortRange": "-1/-1"});
+    let (c, config) =
+        run(json!({"Qos": [{"QosId": "qos-1", "Policies": [policy], "Cars": []}]})).expect("compiles");
+    assert!(config.qos[0].policies.is_empty() && c.notices[0].contains("qospy-1"), "{:?}", c.notices);
+}
+
+#[test]
+fn routes_depend_on_health_checks() {
+    let routes =
+        json!([{"PortName": "3", "Vlan": "0", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]);
+    let with = |mode: &str, verdict| {
+        let strategy = json!([{"SourceType": "local", "RouteSource": "STATIC", "DestCidrBlock": "10.5.0.0/16",
+            "RouteDistribution": mode, "HcInstanceId": "hc-1"}]);
+        let (_, config) =
+            run_with(json!({"StaticRoutes": routes, "RouteDistribution": strategy}), &[("hc-1", verdict)])
+                .expect("compiles");
+        !config.routes.is_empty()
+    };
+    use Verdict::{Failed, Ok, Unknown};
+    for (mode, in_force) in [
+        ("no_publish_and_publish_on_health_success", [false, true, false]),
+        ("no_publish_and_publish_on_health_fail", [false, false, true]),
+        ("publish_and_revoke_on_health_success", [true, false, true]),
+        ("publish_and_revoke_on_health_fail", [true, true, false]),
+        ("publish", [true, true, true]),
+    ] {
+        assert_eq!([Unknown, Ok, Failed].map(|v| with(mode, v)), in_force, "{mode}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let (c, _) = run(json!({"Bgp": {"LocalAs": 65001}, "Dns": {"MasterDns": "1.1.1.1"},
+        "Wan": {"0": {"IPType": "PPPOE"}}, "Lan": {"1": {"IPType": "DHCP", "IP": "10.0.0.1", "Mask": "255.255.255.0"}}}))
+    .expect("compiles");
+    let text = c.notices.join("\n");
+    for what in ["BGP", "DNS", "PPPoE on port 0", "DHCP server on port 1"] {
+        assert!(text.contains(what), "{what} in {text}");
+    }
+}
+
+#[test]
+fn local_roles_win_and_are_told() {
+    let mut wires = wiring();
+    wires.insert("0".into(), Wiring { device: "eth0".into(), role: Some(Role::Lan) });
+    let desired = Desired::from_document(&document(json!({})));
+    let base = Base::from_toml(BASE).expect("base");
+    let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
+    assert_eq!(c.ports[0].2, Role::Lan);
+    assert!(c.notices[0].contains("port 0"), "{:?}", c.notices);
+    // An agent.toml without ports takes the gateway's own.
+    let none = BTreeMap::new();
+    let c = compile(&Desired::default(), &base, &none, &BTreeMap::new(), None).expect("compiles");
+    assert_eq!(c.ports.iter().map(|p| p.0.as_str()).collect::<Vec<_>>(), ["x", "y"]);
+}
+
+fn odd_text() -> impl Strategy<Value = String> {
+    prop_oneof!["[0-9./]{0,18}", "(any|TCP|udp|-1/-1|80/80|0.0.0.0/0|10.0.0.0/8)", "[\\x00-\\x7f\"']{0,8}"]
+}
+
+proptest! {
+    /// Whatever the cloud says is compiled into a right document or refused by name; nothing panics,
+    /// and no text of the cloud becomes anything but a value.
+    #[test]
+    fn hostile_documents(t in prop::collection::vec(odd_text(), 12), n in any::<i64>()) {
+        let doc = json!({
+            "Acls": [{"AclId": t[0], "Rules": [{"AcrId": t[1], "Direction": "out", "Policy": "drop", "IpProtocol": t[2],
+                "SourceCidr": t[3], "DestCidr": t[4], "SourcePortRange": t[5], "DestPortRange": t[6], "Priority": n}]}],
+            "DnatEntries": [{"DnatEntryId": t[7], "Type": "Internet", "IpProtocol": t[2], "ExternalPort": t[8],
+                "InternalIp": t[9], "InternalPort": t[8]}],
+            "StaticRoutes": [{"PortName": "3", "Vlan": t[10], "DestinationCidr": t[3], "NextHop": t[9]}],
+            "Lan": {"1": {"IPType": "STATIC", "IP": t[9], "Mask": t[11]}},
+        });
+        if let Ok((c, config)) = run(doc) {
+            prop_assert_eq!(config.ports.len(), 3);
+            prop_assert!(config.acls.len() == 1 && config.dnat.len() == 1 && config.tunnels.is_empty());
+            prop_assert!(!c.text.is_empty());
+        }
+    }
+
+    /// The same wish gives the same document.
+    #[test]
+    fn stable(up in 0i64..1000) {
+        let one = run(json!({"Gateway": {"UpBandwidthWan": up}})).expect("compiles").0;
+        let two = run(json!({"Gateway": {"UpBandwidthWan": up}})).expect("compiles").0;
+        prop_assert_eq!(one, two);
+    }
+}

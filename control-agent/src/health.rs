@@ -1,0 +1,392 @@
+//! Health checks: ICMP echo from a given source, at an interval, with thresholds for loss and time.
+//!
+//! A round sends `count` requests. It is good if one is answered within the timeout and, with an RTT
+//! threshold, the mean time is below it. `fails` lost rounds in a row, or `rtt_fails` slow ones, make
+//! the check fail; the next good round makes it well again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
+
+use crate::desired::HealthCheck;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Unknown,
+    Ok,
+    Failed,
+}
+
+impl Verdict {
+    /// The word of DescribeHealthChecks.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Unknown => "unknown",
+            Verdict::Ok => "ok",
+            Verdict::Failed => "failed",
+        }
+    }
+}
+
+/// What is known of one check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub verdict: Verdict,
+    /// Of the last round.
+    pub rtt_ms: Option<f64>,
+    pub loss_percent: f64,
+    pub sent: u64,
+    pub answered: u64,
+    /// Why nothing could be sent.
+    pub problem: String,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            verdict: Verdict::Unknown,
+            rtt_ms: None,
+            loss_percent: 0.0,
+            sent: 0,
+            answered: 0,
+            problem: String::new(),
+        }
+    }
+}
+
+/// One round's outcome.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Round {
+    pub sent: i64,
+    pub answered: i64,
+    /// Mean of the answered ones.
+    pub rtt_ms: Option<f64>,
+}
+
+/// Counts rounds against the thresholds.
+#[derive(Debug, Default)]
+pub struct Judge {
+    lost: i64,
+    slow: i64,
+}
+
+impl Judge {
+    pub fn judge(&mut self, check: &HealthCheck, before: Verdict, round: Round) -> Verdict {
+        let slow = check.rtt_ms > 0 && round.rtt_ms.is_some_and(|rtt| rtt > check.rtt_ms as f64);
+        self.lost = if round.answered == 0 { self.lost + 1 } else { 0 };
+        self.slow = if slow { self.slow + 1 } else { 0 };
+        if self.lost >= check.fails.max(1) || self.slow >= check.rtt_fails.max(1) {
+            Verdict::Failed
+        } else if round.answered > 0 && !slow {
+            Verdict::Ok
+        } else {
+            before
+        }
+    }
+}
+
+struct Running {
+    check: HealthCheck,
+    stop: Arc<AtomicBool>,
+}
+
+/// The checks that run, a thread each.
+pub struct Checks {
+    running: BTreeMap<String, Running>,
+    states: Arc<Mutex<BTreeMap<String, State>>>,
+    changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Checks {
+    /// `changed` is called when a check's verdict is another.
+    pub fn new(changed: impl Fn() + Send + Sync + 'static) -> Checks {
+        Checks { running: BTreeMap::new(), states: Arc::default(), changed: Arc::new(changed) }
+    }
+
+    pub fn states(&self) -> BTreeMap<String, State> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn verdicts(&self) -> BTreeMap<String, Verdict> {
+        self.states().into_iter().map(|(id, s)| (id, s.verdict)).collect()
+    }
+
+    /// Starts, stops and restarts; checks that did not change go on as they are.
+    pub fn set(&mut self, wanted: &[HealthCheck]) {
+        self.running.retain(|id, r| {
+            let stays = wanted.iter().any(|w| w.id == *id && *w == r.check);
+            if !stays {
+                r.stop.store(true, Ordering::Relaxed);
+                self.states.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            }
+            stays
+        });
+        for check in wanted {
+            if self.running.contains_key(&check.id) {
+                continue;
+            }
+            let stop = Arc::new(AtomicBool::new(false));
+            self.states
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(check.id.clone(), State::default());
+            let worker = Worker {
+                check: check.clone(),
+                stop: stop.clone(),
+                states: self.states.clone(),
+                changed: self.changed.clone(),
+            };
+            let spawned = std::thread::Builder::new().name("health".into()).spawn(move || worker.run());
+            if let Err(error) = spawned {
+                tracing::error!(%error, check = check.id, "cannot start a thread for the health check");
+                continue;
+            }
+            self.running.insert(check.id.clone(), Running { check: check.clone(), stop });
+        }
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.set(&[]);
+    }
+}
+
+struct Worker {
+    check: HealthCheck,
+    stop: Arc<AtomicBool>,
+    states: Arc<Mutex<BTreeMap<String, State>>>,
+    changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// How often a waiting thread looks whether it shall end.
+const NAP: Duration = Duration::from_millis(200);
+
+impl Worker {
+    fn run(self) {
+        let interval = Duration::from_millis(self.check.interval_ms.clamp(1000, 60_000) as u64);
+        let mut judge = Judge::default();
+        let mut due = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let (round, problem) = match probe(&self.check, &self.stop) {
+                Ok(round) => (round, String::new()),
+                Err(e) => (Round { sent: self.check.count, answered: 0, rtt_ms: None }, e.to_string()),
+            };
+            self.note(&mut judge, round, problem);
+            due = (due + interval).max(Instant::now());
+            while Instant::now() < due && !self.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(NAP.min(due.saturating_duration_since(Instant::now())));
+            }
+        }
+    }
+
+    fn note(&self, judge: &mut Judge, round: Round, problem: String) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        // Stopped meanwhile: the entry may be a newer check's.
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(state) = states.get_mut(&self.check.id) else { return };
+        let verdict = judge.judge(&self.check, state.verdict, round);
+        let changed = verdict != state.verdict;
+        state.verdict = verdict;
+        state.rtt_ms = round.rtt_ms;
+        state.loss_percent = 100.0 * (round.sent - round.answered) as f64 / round.sent.max(1) as f64;
+        state.sent += round.sent.max(0) as u64;
+        state.answered += round.answered.max(0) as u64;
+        if !problem.is_empty() && state.problem != problem {
+            tracing::warn!(check = self.check.id, "health check cannot probe: {problem}");
+        }
+        state.problem = problem;
+        drop(states);
+        if changed {
+            tracing::info!(
+                check = self.check.id,
+                target = self.check.dst,
+                verdict = verdict.word(),
+                "health check"
+            );
+            (self.changed)();
+        }
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what:?} is no IPv4 address"))
+}
+
+/// An ICMP socket: unprivileged where `net.ipv4.ping_group_range` allows, else raw (CAP_NET_RAW).
+fn icmp_socket() -> io::Result<(UdpSocket, bool)> {
+    let open = |kind| socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(ipproto::ICMP));
+    match open(SocketType::DGRAM) {
+        Ok(fd) => Ok((UdpSocket::from(fd), false)),
+        Err(refused) => match open(SocketType::RAW) {
+            Ok(fd) => Ok((UdpSocket::from(fd), true)),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("no ICMP socket: {refused}; widen net.ipv4.ping_group_range or give CAP_NET_RAW"),
+            )),
+        },
+    }
+}
+
+const ECHO_REQUEST: u8 = 8;
+const HEADER: usize = 8;
+
+fn checksum(data: &[u8]) -> u16 {
+    let sum: u32 =
+        data.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
+fn request(token: [u8; 16], seq: u16) -> Vec<u8> {
+    let mut p = vec![ECHO_REQUEST, 0, 0, 0, token[0], token[1]];
+    p.extend(seq.to_be_bytes());
+    p.extend(token);
+    let sum = checksum(&p).to_be_bytes();
+    p[2..4].copy_from_slice(&sum);
+    p
+}
+
+/// Whether this is the answer to our request of that number.
+fn answers(data: &[u8], raw: bool, token: [u8; 16], seq: u16) -> bool {
+    let start = if raw { data.first().map_or(0, |b| usize::from(b & 15) * 4) } else { 0 };
+    let Some(icmp) = data.get(start..) else { return false };
+    icmp.first() == Some(&0)
+        && icmp.get(6..HEADER) == Some(&seq.to_be_bytes()[..])
+        && icmp.get(HEADER..HEADER + 16) == Some(&token[..])
+}
+
+pub fn probe(check: &HealthCheck, stop: &AtomicBool) -> io::Result<Round> {
+    let dst: Ipv4Addr = check.dst.parse().map_err(|_| invalid(&check.dst))?;
+    let src: Ipv4Addr = check.src.parse().map_err(|_| invalid(&check.src))?;
+    let (socket, raw) = icmp_socket()?;
+    bind(&socket, &SocketAddrV4::new(src, 0)).map_err(|e| {
+        let e = io::Error::from(e);
+        io::Error::new(e.kind(), format!("source {src} is not this device's: {e}"))
+    })?;
+    let mut token = [0; 16];
+    SystemRandom::new().fill(&mut token).map_err(|_| io::Error::other("no random numbers"))?;
+    let timeout = Duration::from_millis(check.timeout_ms.clamp(10, 30_000) as u64);
+    let (mut answered, mut sum) = (0, 0.0);
+    for seq in 0..check.count.clamp(1, 20) as u16 {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // No way to there is a lost packet, not the end of the round.
+        if let Err(error) = socket.send_to(&request(token, seq), SocketAddr::from((dst, 0))) {
+            tracing::debug!(%error, %dst, "probe not sent");
+            continue;
+        }
+        if let Some(rtt) = await_answer(&socket, raw, token, seq, timeout)? {
+            answered += 1;
+            sum += rtt.as_secs_f64() * 1000.0;
+        }
+    }
+    let rtt_ms = (answered > 0).then(|| sum / answered as f64);
+    Ok(Round { sent: check.count.clamp(1, 20), answered, rtt_ms })
+}
+
+fn await_answer(
+    socket: &UdpSocket,
+    raw: bool,
+    token: [u8; 16],
+    seq: u16,
+    timeout: Duration,
+) -> io::Result<Option<Duration>> {
+    let sent = Instant::now();
+    let mut buf = [0; 512];
+    loop {
+        let left = timeout.saturating_sub(sent.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.recv(&mut buf) {
+            Ok(len) if answers(&buf[..len], raw, token, seq) => return Ok(Some(sent.elapsed())),
+            // Somebody else's answer, or an ICMP error about a packet of ours: wait on.
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::TimedOut => {
+                return Ok(None);
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check() -> HealthCheck {
+        HealthCheck {
+            id: "hc-1".into(),
+            dst: "127.0.0.1".into(),
+            src: "127.0.0.1".into(),
+            interval_ms: 1000,
+            count: 2,
+            timeout_ms: 500,
+            rtt_ms: 100,
+            rtt_fails: 2,
+            fails: 3,
+            ..HealthCheck::default()
+        }
+    }
+
+    #[test]
+    fn thresholds_of_loss_and_time() {
+        let (c, mut j) = (check(), Judge::default());
+        let lost = Round { sent: 2, answered: 0, rtt_ms: None };
+        let good = Round { sent: 2, answered: 1, rtt_ms: Some(5.0) };
+        let slow = Round { sent: 2, answered: 2, rtt_ms: Some(101.0) };
+        let mut v = Verdict::Unknown;
+        let mut see = |r| {
+            v = j.judge(&c, v, r);
+            v
+        };
+        use Verdict::{Failed, Ok, Unknown};
+        assert_eq!([lost, lost, lost].map(&mut see), [Unknown, Unknown, Failed]);
+        assert_eq!([good, slow, good, slow, slow].map(&mut see), [Ok, Ok, Ok, Ok, Failed]);
+        assert_eq!([good, lost, lost, good, lost].map(&mut see), [Ok; 5]);
+    }
+
+    #[test]
+    fn checksums_are_those_of_rfc_1071() {
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(checksum(&request([7; 16], 3)), 0);
+    }
+
+    #[test]
+    fn answers_are_told_from_others() {
+        let mut a = request([9; 16], 4);
+        a[0] = 0;
+        assert!(answers(&a, false, [9; 16], 4));
+        assert!(
+            !answers(&a, false, [9; 16], 5)
+                && !answers(&a, false, [8; 16], 4)
+                && !answers(&[], false, [0; 16], 0)
+        );
+        let mut with_header = vec![0x45; 20];
+        with_header.extend(&a);
+        assert!(answers(&with_header, true, [9; 16], 4) && !answers(&[0x4f; 10], true, [9; 16], 4));
+    }
+
+    #[test]
+    fn a_probe_of_this_machine() {
+        let stop = AtomicBool::new(false);
+        match probe(&check(), &stop) {
+            Ok(round) => assert_eq!((round.sent, round.answered), (2, 2)),
+            Err(e) => println!("SKIP a_probe_of_this_machine: {e}"),
+        }
+        let foreign = HealthCheck { src: "192.0.2.77".into(), ..check() };
+        let e = probe(&foreign, &stop).expect_err("not our address").to_string();
+        assert!(e.contains("192.0.2.77") || e.contains("ICMP socket"), "{e}");
+    }
+}

@@ -1,0 +1,33 @@
+//! The control agent: pulls the configuration of one device from the cloud API, compiles it into the
+//! typed device configuration, hands it to `sag-vcpe` in one transaction, and reports.
+//!
+//! `docs/agent.md` tells how it behaves. Nothing that comes from the cloud is ever executed: it is
+//! parsed into typed values, and what is no address, number or known word is refused by name.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod apply;
+pub mod backoff;
+pub mod capability;
+pub mod client;
+pub mod clock;
+pub mod compile;
+pub mod config;
+pub mod crash;
+pub mod desired;
+pub mod dhcp;
+pub mod files;
+pub mod health;
+pub mod json;
+pub mod overlay;
+pub mod poll;
+pub mod pull;
+pub mod report;
+pub mod reporter;
+pub mod sign;
+pub mod system;
+pub mod vcpe;
+
+/// What the agent reports as the software version of the device.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

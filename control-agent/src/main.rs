@@ -1,0 +1,81 @@
+//! `sag-agent run --config agent.toml`.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Parser, Subcommand};
+use sag_agent::config::Config;
+use sag_agent::{agent, crash};
+
+#[derive(Parser)]
+#[command(name = "sag-agent", version, about = "The control agent of a sag-vcpe gateway")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs in the foreground; logs to stderr.
+    Run {
+        #[arg(long, default_value = "/etc/sag/agent.toml")]
+        config: PathBuf,
+    },
+    /// Reads the configuration and the key, and says what is wrong with them.
+    Check {
+        #[arg(long, default_value = "/etc/sag/agent.toml")]
+        config: PathBuf,
+    },
+    /// Steps at which SAG_AGENT_CRASH_AT ends the process; none in a release build.
+    #[command(hide = true)]
+    CrashPoints,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("sag-agent: {e:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<u8> {
+    match cli.command {
+        Command::Run { config } => {
+            let config = load(&config)?;
+            logging(&config.log)?;
+            agent::run(config)
+        }
+        Command::Check { config } => {
+            load(&config)?;
+            println!("{}: ok", config.display());
+            Ok(0)
+        }
+        Command::CrashPoints => {
+            for step in crash::steps() {
+                println!("{step}");
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config> {
+    Config::load(path, |name| std::env::var(name).ok()).map_err(|e| anyhow!("{e}"))
+}
+
+fn logging(filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("log = {filter:?} is no log filter (try \"info\")"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init()
+        .map_err(|e| anyhow!("cannot start logging: {e}"))
+}

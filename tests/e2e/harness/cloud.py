@@ -1,0 +1,296 @@
+"""A cloud API, the official SDK and an agent for the gateway of a lab.
+
+The cloud lives in the namespace "inet" at 203.0.113.10; SDK calls come from there too. The agent lives in the
+gateway's namespace and reaches the cloud by the gateway's WAN.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+from .config import ROOT
+from .lab import Addresses as A
+from .net import CommandError, run
+
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+ENDPOINT = f"{A.INET[4]}:8180"
+# The API's port names in the lab: WAN, first LAN, leased line, second LAN.
+PORTS = {"0": "wan", "1": "lan-a", "3": "express", "4": "lan-b"}
+ORDER = dict(
+    Period=1, AutoPay=False, ReceiverCountry="China", ReceiverState="Zhejiang", ReceiverCity="Hangzhou",
+    ReceiverDistrict="Xihu", ReceiverTown="Zhuantang", ReceiverZip="310000", ReceiverMobile="18800000000",
+    ReceiverName="Li", ReceiverEmail="li@example.com", BuyerMessage="none", ReceiverAddress="1", ChargeType="PREPAY",
+    HardWareSpec="sag-vcpe", HaType="warm_backup", MaxBandWidth=1000, Name="branch", Description="lab",
+)
+
+
+class Missing(Exception):
+    """Something that these tests need is not there; the text says how to get it."""
+
+
+def binary(name, variable):
+    """From the environment, else the newest that is built."""
+    given = os.environ.get(variable)
+    if given:
+        return given
+    built = [p for p in (TARGET / "release" / name, TARGET / "debug" / name) if p.exists()]
+    if not built:
+        raise Missing(f"{name} is not built (cargo build --release -p {name}), or set {variable}")
+    return str(built[0])
+
+
+def crash_agent():
+    """An agent with crash points, and their names; skips without one."""
+    for path in (os.environ.get("SAG_AGENT_CRASH_BIN"), os.environ.get("SAG_AGENT_BIN"), TARGET / "debug" / "sag-agent"):
+        if path and Path(path).exists():
+            steps = run([path, "crash-points"]).stdout.split()
+            if steps:
+                return str(path), steps
+    return None, []
+
+
+def sdk_python():
+    venv = Path(os.environ.get("SAG_SDK_VENV", TARGET / "sdk-venv"))
+    python = venv / "bin" / "python"
+    have = "import alibabacloud_smartag20180313, aliyunsdksmartag"
+    if not python.exists() or subprocess.run([python, "-c", have], capture_output=True).returncode:
+        raise Missing("the SDK is not installed (scripts/setup.sh installs it)")
+    return str(python)
+
+
+# Seconds from the answer of a call to its effect.
+SOON = 1.0
+
+
+class SdkError(AssertionError):
+    def __init__(self, op, answer):
+        super().__init__(f"{op}: {answer['message']}")
+        self.code = answer["code"]
+
+
+class Cloud:
+    """sag-cloud with an access key, and the SDK in front of it."""
+
+    def __init__(self, lab, folder, endpoint=ENDPOINT):
+        self.lab, self.folder, self.endpoint = lab, Path(folder), endpoint
+        self.bin = binary("sag-cloud", "SAG_CLOUD_BIN")
+        self.python = sdk_python()
+        self.db = self.folder / "cloud.db"
+        self.process = self.shell = None
+        out = run([self.bin, "access-key", "create", "--name", "lab", "--db", self.url]).stdout
+        self.key_file = self.folder / "key"
+        self.key_file.touch(mode=0o600)
+        self.key_file.write_text(out)
+        self.key = [line.split(": ")[1] for line in out.splitlines()]
+
+    @property
+    def url(self):
+        return f"sqlite://{self.db}"
+
+    def certificate(self):
+        """A self-signed one of the endpoint's address: (certificate, key)."""
+        made = [self.folder / "tls.pem", self.folder / "tls.key"]
+        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+             "-subj", "/CN=cloud", "-addext", f"subjectAltName=IP:{A.INET[4]}", "-addext", "basicConstraints=critical,CA:FALSE",
+             "-out", made[0], "-keyout", made[1]])
+        return made
+
+    def start(self, tls=None):
+        log = open(self.folder / "cloud.log", "ab")
+        command = [self.bin, "serve", "--listen", self.endpoint, "--db", self.url]
+        if tls:
+            command += ["--tls-cert", tls[0], "--tls-key", tls[1]]
+        self.process = self.lab.inet.popen(command, stdout=log, stderr=log)
+        scheme = "https" if tls else "http"
+        probe = ["curl", "-sk", "-o", "/dev/null", "--max-time", "1", f"{scheme}://{self.endpoint}/readyz"]
+        end = time.monotonic() + 20
+        while self.lab.inet.run(probe, check=False).returncode:
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise CommandError((self.folder / "cloud.log").read_text())
+            time.sleep(0.05)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def backup(self, to):
+        """A copy of the database, taken while the cloud runs."""
+        with contextlib.closing(sqlite3.connect(self.db)) as live, contextlib.closing(sqlite3.connect(to)) as copy:
+            live.backup(copy)
+
+    def restore(self, copy):
+        """The database as it was; the cloud must not run."""
+        for old in self.folder.glob("cloud.db-*"):
+            old.unlink()
+        shutil.copy(copy, self.db)
+
+    def stop(self):
+        for child in (self.shell, self.process):
+            if child is not None:
+                child.terminate()
+                child.wait(10)
+        self.process = self.shell = None
+
+    def call(self, op, **params):
+        if self.shell is None:
+            command = [self.python, str(Path(__file__).with_name("sdk_shell.py")), self.endpoint, *self.key]
+            self.shell = self.lab.inet.popen(
+                command, stdin=subprocess.PIPE, stderr=open(self.folder / "sdk.log", "ab"), env={**os.environ, "NO_PROXY": "*"}
+            )
+            if not self.shell.stdout.readline():
+                raise CommandError((self.folder / "sdk.log").read_text())
+        self.shell.stdin.write(json.dumps({"op": op, "params": params}) + "\n")
+        self.shell.stdin.flush()
+        line = self.shell.stdout.readline()
+        if not line:
+            raise CommandError((self.folder / "sdk.log").read_text())
+        answer = json.loads(line)
+        if "ok" not in answer:
+            raise SdkError(op, answer)
+        return answer["ok"]
+
+    def gateway(self):
+        """An active instance with the lab's port roles: (gateway, serial number of its first device)."""
+        sag = self.call("CreateSmartAccessGateway", **ORDER)["SmartAGId"]
+        self.call("ActivateSmartAccessGateway", SmartAGId=sag)
+        row = self.call("DescribeSmartAccessGatewayAttribute", SmartAGId=sag)
+        sn = row["Devices"]["Device"][0]["SerialNumber"]
+        self.call("ModifySagPortRole", SmartAGId=sag, SmartAGSn=sn, PortName="4", Role="LAN")
+        return sag, sn
+
+
+class Agent:
+    """sag-agent in the gateway's namespace."""
+
+    def __init__(self, lab, cloud, sag, sn, ports=None, **keys):
+        self.lab, self.cloud = lab, cloud
+        self.bin = binary("sag-agent", "SAG_AGENT_BIN")
+        self.folder = cloud.folder / sn
+        self.folder.mkdir()
+        self.ports = ports or PORTS
+        self.conf = self.folder / "agent.toml"
+        self.log = self.folder / "agent.log"
+        self.process = None
+        self.keys = {
+            "endpoint": f"http://{cloud.endpoint}", "region_id": "cn-shanghai", "smart_ag_id": sag, "smart_ag_sn": sn,
+            "access_key_file": str(cloud.key_file), "vcpe_socket": lab.socket, "state_dir": str(self.folder / "agent"),
+            "poll_interval": 0.5, "report_interval": 1, "retry_max": 2, "dhcp_client": "off",
+            "vcpe_config": str(self.folder / "vcpe.toml"), **keys,
+        }
+
+    def start(self, crash_at=None, bin_path=None, **keys):
+        text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in {**self.keys, **keys}.items())
+        ports = "".join(f'"{name}" = {{ device = "{dev}" }}\n' for name, dev in self.ports.items())
+        self.conf.write_text(f"{text}\n[ports]\n{ports}")
+        env = {**os.environ, **({"SAG_AGENT_CRASH_AT": crash_at} if crash_at else {})}
+        log = open(self.log, "ab")
+        self.process = self.lab.gw.popen(
+            [bin_path or self.bin, "run", "--config", self.conf], stdout=log, stderr=log, env=env
+        )
+        return self
+
+    def wait(self, timeout=10):
+        """How it ended."""
+        return self.process.wait(timeout)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(10)
+        self.process = None
+
+    def in_force(self):
+        """The file that the gateway's next start shall begin with."""
+        return (self.folder / "vcpe.toml").read_text()
+
+    def rss_kb(self):
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+    def tail(self, lines=25):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def within(seconds, what, check, log=None):
+    """Waits until `check()` is true; returns how long it took."""
+    start = time.monotonic()
+    while not check():
+        if time.monotonic() - start > seconds:
+            raise AssertionError(f"not within {seconds} s: {what}" + (f"\n{log()}" if log else ""))
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
+def api_names(config):
+    """The lab's file with the API's port names."""
+    for device, name in (("lan-a", "1"), ("wan", "0"), ("express", "3"), ("lan-b", "4")):
+        old = next(n for n in "0123" if f'name = "{n}"\ndevice = "{device}"' in config)
+        config = config.replace(f'name = "{old}"\ndevice = "{device}"', f'name = "#{name}"\ndevice = "{device}"')
+    return config.replace('"#', '"')
+
+
+class Branch:
+    def __init__(self, lab, cloud, agent, sag, sn):
+        self.lab, self.cloud, self.agent, self.sag, self.sn = lab, cloud, agent, sag, sn
+
+    def call(self, op, **params):
+        return self.cloud.call(op, **params)
+
+    def mine(self, op, **params):
+        """A call about the gateway."""
+        return self.call(op, SmartAGId=self.sag, **params)
+
+    def device(self, op, **params):
+        return self.mine(op, SmartAGSn=self.sn, **params)
+
+    def in_force(self):
+        try:
+            return self.device("DescribeSAGDeviceInfo")["SynStatus"] == "Synchronized"
+        except SdkError:
+            return False
+
+    def snat(self, word):
+        self.device("ModifySagWanSnat", Snat=word)
+
+    def source(self):
+        """From which address lan1 comes to the Internet's HTTP server."""
+        return whoami(self.lab.lan1, A.INET[4])
+
+    def links(self):
+        """Metered links, as the gateway has them."""
+        said = self.lab.gw.out([self.lab.sagctl, "--socket", self.lab.socket, "--json", "qos"])
+        return {(link["link"], link["direction"]): link["limit_bps"] for link in json.loads(said)["links"]}
+
+    def document(self):
+        """The running document."""
+        return self.lab.gw.out([self.lab.sagctl, "--socket", self.lab.socket, "config", "show"])
+
+    def soon(self, what, check, seconds=SOON):
+        took = within(seconds, what, check, self.agent.tail)
+        print(f"{what}: {took * 1000:.0f} ms after the answer")
+        return took
+
+
+def reaches(ns, url, seconds=0.15):
+    return ns.run(["curl", "-s", "-o", "/dev/null", "--max-time", seconds, url], check=False).returncode == 0
+
+
+def whoami(ns, host, source=None):
+    command = ["curl", "-s", "--max-time", 0.3, f"http://{host}:8000/whoami"]
+    said = ns.run(command + (["--interface", source] if source else []), check=False).stdout.split()
+    return said[0] if said else None
+
+
+def pings(ns, dest):
+    return ns.run(["ping", "-n", "-q", "-c", 1, "-W", 0.15, dest], check=False).returncode == 0

@@ -1,0 +1,319 @@
+"""From the API to the packets: every call by the official SDK, every effect on real traffic within a second,
+and every thing taken away again."""
+
+import subprocess
+import time
+
+import pytest
+from harness.blast import Arrivals, Blast
+from harness.cloud import Agent, Branch, Cloud, Missing, api_names, pings, reaches, whoami, within
+from harness.lab import Addresses as A
+from harness.config import lab_config
+from harness.traffic import http_server, process
+
+pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+
+
+@pytest.fixture(scope="module")
+def cloud(lab, tmp_path_factory):
+    try:
+        it = Cloud(lab, tmp_path_factory.mktemp("cloud"))
+    except Missing as missing:
+        pytest.skip(str(missing))
+    yield it
+    it.stop()
+
+
+@pytest.fixture(scope="module")
+def branch(lab, gateway, cloud):
+    """A gateway of the cloud, its agent, and the gateway in the lab."""
+    gateway.ensure(api_names(lab_config()))
+    cloud.start()
+    sag, sn = cloud.gateway()
+    agent = Agent(lab, cloud, sag, sn).start()
+    it = Branch(lab, cloud, agent, sag, sn)
+    within(10, "first contact", it.in_force, agent.tail)
+    yield it
+    agent.stop()
+
+
+@pytest.fixture(scope="module")
+def web(lab, tmp_path_factory):
+    """The Internet's HTTP server; its beginning of URLs."""
+    with http_server(lab.inet, A.INET[4], tmp_path_factory.mktemp("www")) as url:
+        yield url
+
+
+ANY = dict(SourceCidr="0.0.0.0/0", DestCidr="0.0.0.0/0", SourcePortRange="-1/-1", DestPortRange="-1/-1")
+
+
+def test_acl(branch, web):
+    acl = branch.call("CreateACL", Name="office")["AclId"]
+    rule = dict(ANY, SourceCidr="192.0.2.0/26", DestPortRange="8000/8000", IpProtocol="tcp", Direction="out")
+    rule = branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, **rule)["AcrId"]
+    lan1 = branch.lab.lan1
+    assert reaches(lan1, web)
+    branch.mine("AssociateACL", AclId=acl)
+    branch.soon("drop", lambda: not reaches(lan1, web))
+    branch.call("ModifyACLRule", AclId=acl, AcrId=rule, Policy="accept")
+    branch.soon("accept", lambda: reaches(lan1, web))
+    branch.call("ModifyACLRule", AclId=acl, AcrId=rule, Policy="drop")
+    branch.soon("drop again", lambda: not reaches(lan1, web))
+    branch.call("DeleteACLRule", AclId=acl, AcrId=rule)
+    branch.soon("rule deleted", lambda: reaches(lan1, web))
+    branch.mine("DisassociateACL", AclId=acl)
+    branch.call("DeleteACL", AclId=acl)
+
+
+def rate(arrivals, seconds=0.5):
+    time.sleep(seconds)
+    now = time.time()
+    return arrivals.mbit(now - seconds, now)
+
+
+@pytest.fixture
+def blast(lab):
+    """20 Mbit/s of UDP from lan1 to the Internet."""
+    arrivals = Arrivals(lab.inet, 5400)
+    sender = Blast(lab.lan1, A.INET[4], 5400, 20)
+    time.sleep(0.7)
+    yield arrivals
+    sender.stop()
+    arrivals.close()
+
+
+def limited(branch, arrivals, what, mbit):
+    """The limit bites within a second: the second after it has no more than the limit and its burst."""
+    time.sleep(1.0)
+    got = rate(arrivals, 1.0)
+    print(f"{what}: {got:.1f} Mbit/s")
+    assert got <= mbit * 1.3, f"{what}: {got:.1f} Mbit/s\n{branch.agent.tail()}"
+    assert got >= mbit * 0.6, f"{what}: {got:.1f} Mbit/s\n{branch.agent.tail()}"
+
+
+def free(branch, arrivals, what):
+    time.sleep(1.0)
+    got = rate(arrivals, 1.0)
+    print(f"{what}: {got:.1f} Mbit/s")
+    assert got > 17, f"{what}: {got:.1f} Mbit/s\n{branch.agent.tail()}"
+
+
+def test_qos(branch, blast):
+    assert rate(blast) > 17
+    qos = branch.call("CreateQos", QosName="voice")["QosId"]
+    branch.mine("AssociateQos", QosId=qos)
+    policy = dict(ANY, DestPortRange="5400/5400", IpProtocol="udp", Priority=2, Name="bulk", Description="bulk")
+    policy = branch.call("CreateQosPolicy", QosId=qos, **policy)["QosPolicyId"]
+    car = dict(Priority=2, LimitType="Absolute", MinBandwidthAbs=1, MaxBandwidthAbs=4, Name="bulk", Description="bulk")
+    car = branch.call("CreateQosCar", QosId=qos, **car)["QosCarId"]
+    limited(branch, blast, "CAR of 4 Mbit/s", 4)
+    branch.call("ModifyQosCar", QosId=qos, QosCarId=car, Priority=2, LimitType="Absolute", MinBandwidthAbs=1,
+                MaxBandwidthAbs=8)
+    limited(branch, blast, "CAR of 8 Mbit/s", 8)
+    branch.call("DeleteQosPolicy", QosId=qos, QosPolicyId=policy)
+    free(branch, blast, "policy deleted")
+    branch.call("DeleteQosCar", QosId=qos, QosCarId=car)
+    branch.mine("DisassociateQos", QosId=qos)
+    branch.call("DeleteQos", QosId=qos)
+
+
+def test_qos_time_window(branch, blast):
+    """A policy of three seconds: free, limited, free."""
+    qos = branch.call("CreateQos", QosName="window")["QosId"]
+    branch.mine("AssociateQos", QosId=qos)
+    car = dict(Priority=1, LimitType="Absolute", MinBandwidthAbs=1, MaxBandwidthAbs=4)
+    branch.call("CreateQosCar", QosId=qos, **car)
+    start = int(time.time()) + 3
+    stamp = lambda t: time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(t))
+    policy = dict(ANY, DestPortRange="5400/5400", IpProtocol="udp", Priority=1)
+    branch.call("CreateQosPolicy", QosId=qos, StartTime=stamp(start), EndTime=stamp(start + 4), **policy)
+    time.sleep(max(0, start + 5.5 - time.time()))
+    before, inside = blast.mbit(start - 1, start - 0.1), blast.mbit(start + 1, start + 3.9)
+    after = blast.mbit(start + 4.3, start + 5.4)
+    assert before > 17 and 2.4 < inside < 5.4 and after > 17, f"{before:.1f}, {inside:.1f}, {after:.1f} Mbit/s"
+    branch.mine("DisassociateQos", QosId=qos)
+
+
+def test_uplink_bandwidth(branch, blast):
+    branch.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=5)
+    limited(branch, blast, "uplink of 5 Mbit/s", 5)
+    branch.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=0)
+    free(branch, blast, "unlimited")
+
+
+def test_port_bandwidth(branch, blast):
+    branch.device("ModifySagWan", PortName="0", IPType="DHCP", Bandwidth=6)
+    limited(branch, blast, "port of 6 Mbit/s", 6)
+    branch.device("ModifySagWan", PortName="0", IPType="DHCP", Bandwidth=1000)
+    free(branch, blast, "port of 1000 Mbit/s")
+
+
+def test_wan_snat(branch, web):
+    lan1 = branch.lab.lan1
+    assert whoami(lan1, A.INET[4]) == A.LAN1[4]
+    branch.device("ModifySagWanSnat", Snat="ENABLE")
+    branch.soon("SNAT to the WAN address", lambda: whoami(lan1, A.INET[4]) == A.GW_WAN[4])
+    branch.device("ModifySagWanSnat", Snat="DISABLE")
+    branch.soon("own address again", lambda: whoami(lan1, A.INET[4]) == A.LAN1[4])
+
+
+def test_dnat(branch, tmp_path):
+    with http_server(branch.lab.lan1, A.LAN1[4], tmp_path):
+        inet, url = branch.lab.inet, f"http://{A.GW_WAN[4]}:8088/"
+        assert not reaches(inet, url)
+        entry = branch.call("AddDnatEntry", SagId=branch.sag, Type="Internet", IpProtocol="TCP", ExternalPort="8088",
+                            InternalIp=A.LAN1[4], InternalPort="8000")["DnatEntryId"]
+        branch.soon("port forward", lambda: reaches(inet, url))
+        branch.call("DeleteDnatEntry", SagId=branch.sag, DnatEntryId=entry)
+        branch.soon("forward deleted", lambda: not reaches(inet, url))
+
+
+def test_private_snat(branch, tmp_path):
+    with http_server(branch.lab.pop, A.POP[4], tmp_path):
+        lan2 = branch.lab.lan2
+        assert whoami(lan2, A.POP[4]) == A.LAN2[4]
+        entry = branch.mine("AddSnatEntry", CidrBlock="192.0.2.64/26", SnatIp=A.GW_EXPRESS[4])["InstanceId"]
+        branch.soon("SNAT entry", lambda: whoami(lan2, A.POP[4]) == A.GW_EXPRESS[4])
+        branch.mine("DeleteSnatEntry", InstanceId=entry)
+        branch.soon("entry deleted", lambda: whoami(lan2, A.POP[4]) == A.LAN2[4])
+
+
+@pytest.fixture
+def behind(lab):
+    """A network behind the leased line that only a static route leads to."""
+    lab.pop.ip("addr add 10.77.0.1/32 dev lo")
+    yield "10.77.0.1"
+    lab.pop.ip("addr del 10.77.0.1/32 dev lo")
+
+
+ROUTE = dict(PortName="3", Vlan="0", DestinationCidr="10.77.0.0/24", NextHop=A.POP_LINK[4])
+
+
+def test_static_route(branch, behind):
+    lan1 = branch.lab.lan1
+    assert not pings(lan1, behind)
+    branch.device("CreateSagStaticRoute", **ROUTE)
+    branch.soon("static route", lambda: pings(lan1, behind))
+    branch.soon("reported", lambda: "10.77.0.0/24" in str(branch.device("DescribeSagRouteList")), 5)
+    row = next(r for r in branch.device("DescribeSagRouteList")["Routes"] if r["DestinationCidr"] == "10.77.0.0/24")
+    assert (row["RouteProtocol"], row["Cost"], row["NextHop"], row["PortName"]) == ("STATIC", "[1/0]", A.POP_LINK[4], "3")
+    branch.device("DeleteSagStaticRoute", **ROUTE)
+    branch.soon("route deleted", lambda: not pings(lan1, behind))
+
+
+def status(branch, check):
+    rows = branch.mine("DescribeHealthChecks", HcInstanceId=check)["HealthChecks"]["HealthCheck"]
+    return rows[0]["Status"]
+
+
+def test_health_check_and_the_route_that_depends_on_it(branch, behind):
+    lab, lan1 = branch.lab, branch.lab.lan1
+    check = branch.mine("CreateHealthCheck", Name="far", Type="ICMP_ECHO", SrcIpAddr=A.GW_EXPRESS[4], DstIpAddr=A.POP[4],
+                        ProbeInterval=1000, ProbeTimeout=200, ProbeCount=2, FailCountThreshold=2)["InstanceId"]
+    branch.device("CreateSagStaticRoute", **ROUTE)
+    strategy = dict(SourceType="local", RouteSource="STATIC", DestCidrBlock="10.77.0.0/24")
+    branch.mine("ModifyRouteDistributionStrategy", RouteDistribution="publish_and_revoke_on_health_fail",
+                HcInstanceId=check, **strategy)
+    branch.soon("check is ok", lambda: status(branch, check) == "ok", 5)
+    assert pings(lan1, behind)
+    lab.pop.ip(f"addr del {A.POP[4]}/32 dev lo")
+    try:
+        branch.soon("route revoked", lambda: not pings(lan1, behind), 5)
+        branch.soon("check failed", lambda: status(branch, check) == "failed", 3)
+    finally:
+        lab.pop.ip(f"addr add {A.POP[4]}/32 dev lo")
+    branch.soon("route again", lambda: pings(lan1, behind), 4)
+    branch.soon("check is ok again", lambda: status(branch, check) == "ok", 3)
+    branch.mine("DeleteRouteDistributionStrategy", **strategy)
+    branch.mine("DeleteHealthCheck", HcInstanceId=check)
+    branch.device("DeleteSagStaticRoute", **ROUTE)
+    branch.soon("route deleted", lambda: not pings(lan1, behind))
+
+
+def test_lan_address(branch):
+    lab = branch.lab
+    lab.lan2.ip("addr add 10.44.0.2/24 dev eth0")
+    # ARP asks once a second only: the wait would be its own.
+    lab.lan2.ip(f"neigh replace 10.44.0.1 lladdr {lab.gw.mac('lan-b')} dev eth0 nud permanent")
+    try:
+        branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP="10.44.0.1", Mask="255.255.255.0")
+        branch.soon("the new address answers", lambda: pings(lab.lan2, "10.44.0.1"))
+        assert A.GW_LAN_B[4] not in lab.gw.out("ip -4 addr show dev lan-b"), "the old address goes"
+        # Somebody takes it away by hand.
+        lab.gw.ip("addr del 10.44.0.1/24 dev lan-b")
+        branch.soon("mended", lambda: pings(lab.lan2, "10.44.0.1"), 3)
+    finally:
+        branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP=A.GW_LAN_B[4], Mask="255.255.255.192")
+        lab.lan2.ip("neigh del 10.44.0.1 dev eth0")
+        lab.lan2.ip("addr del 10.44.0.2/24 dev eth0")
+    branch.soon("back", lambda: pings(lab.lan2, A.GW_LAN_B[4]))
+
+
+def test_wan_address(branch, web):
+    lan1 = branch.lab.lan1
+    branch.device("ModifySagWanSnat", Snat="ENABLE")
+    static = dict(PortName="0", IPType="STATIC", Mask="255.255.255.0", Gateway=A.WAN_ROUTER[4])
+    branch.device("ModifySagWan", IP="198.51.100.7", **static)
+    branch.soon("traffic comes from the new address", lambda: whoami(lan1, A.INET[4]) == "198.51.100.7", 2)
+    # The agent's own connections were bound to the old one.
+    branch.soon("reported", lambda: branch.device("DescribeSagWanList")["Wans"][0]["IP"] == "198.51.100.7", 10)
+    branch.device("ModifySagWan", IP=A.GW_WAN[4], **static)
+    branch.soon("and from the old one", lambda: whoami(lan1, A.INET[4]) == A.GW_WAN[4], 3)
+    branch.device("ModifySagWanSnat", Snat="DISABLE")
+    branch.soon("no SNAT", lambda: whoami(lan1, A.INET[4]) == A.LAN1[4], 3)
+
+
+def test_reports(branch, blast):
+    branch.soon("synchronized", branch.in_force, 5)
+    info = branch.device("DescribeSAGDeviceInfo")
+    assert info["ControllerState"] == "Normal" and info["Version"]
+    assert info["StartupTime"]
+    wans = branch.device("DescribeSagWanList")["Wans"]
+    assert [(w["PortName"], w["IP"], w["Mask"], w["Gateway"]) for w in wans] == [
+        ("0", A.GW_WAN[4], "255.255.255.0", A.WAN_ROUTER[4])]
+    ports = {p["PortName"]: p for p in branch.device("DescribeSagPortList")["Ports"]}
+    assert ports["0"]["Status"] == "Up" and ports["0"]["Mac"] == branch.lab.gw.mac("wan")
+    assert {p: ports[p]["Role"] for p in "0134"} == {"0": "WAN", "1": "LAN", "3": "ECC", "4": "LAN"}
+    routes = {(r["DestinationCidr"], r["RouteProtocol"]) for r in branch.device("DescribeSagRouteList")["Routes"]}
+    assert ("192.0.2.0/26", "CONNECTED") in routes and ("0.0.0.0/0", "STATIC") in routes
+
+    def busy():
+        rows = branch.call("DescribeSagTrafficTopN", Size=10)["TrafficTopN"]
+        return any(r["InstanceId"] == branch.sag and 15e6 < float(r["TrafficRate"]) < 30e6 for r in rows)
+
+    branch.soon("traffic rate of 20 Mbit/s", busy, 8)
+    assert branch.call("DescribeSagDropTopN", Size=10)["DropTopN"][0]["InstanceId"] == branch.sag
+
+
+def test_a_refusal_is_reported_and_the_last_good_one_stays(branch, web):
+    acl = branch.call("CreateACL", Name="apps")["AclId"]
+    rule = branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, IpProtocol="all", Direction="out",
+                       DpiSignatureIds=["1"], **ANY)["AcrId"]
+    branch.mine("AssociateACL", AclId=acl)
+    branch.device("ModifySagWanSnat", Snat="ENABLE")
+
+    def failed():
+        task = branch.device("DescribeSagWanSnat")["TaskStates"][0]
+        return task["State"] == "Failed" and rule in task["ErrorMessage"] and acl in task["ErrorMessage"]
+
+    branch.soon("the refusal names the rule", failed, 3)
+    assert whoami(branch.lab.lan1, A.INET[4]) == A.LAN1[4], "nothing of it is in force"
+    branch.mine("DisassociateACL", AclId=acl)
+    branch.soon("the rest is", lambda: whoami(branch.lab.lan1, A.INET[4]) == A.GW_WAN[4], 3)
+    branch.soon("said so", lambda: branch.device("DescribeSagWanSnat")["TaskStates"][0]["State"] == "Succeed", 3)
+    branch.device("ModifySagWanSnat", Snat="DISABLE")
+    branch.soon("off", lambda: whoami(branch.lab.lan1, A.INET[4]) == A.LAN1[4])
+
+
+def test_reboot(branch, gateway, web):
+    pid = gateway.pid()
+    with process(branch.lab.lan1, ["ping", "-n", "-i", "0.05", A.INET[4]], stdout=subprocess.DEVNULL):
+        branch.mine("RebootSmartAccessGateway", SerialNumber=branch.sn)
+        assert branch.agent.wait(5) == 86, branch.agent.tail()
+        within(5, "the gateway's process ends", lambda: not gateway.lab.run_dir.joinpath(f"../../proc/{pid}/exe").exists())
+        gateway.start(branch.agent.in_force())
+        branch.agent.start()
+    within(5, "in force again", branch.in_force, branch.agent.tail)
+    assert reaches(branch.lab.lan1, web, 1)
+    time.sleep(1)
+    assert branch.agent.process.poll() is None, "asked once, done once"

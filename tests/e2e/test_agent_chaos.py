@@ -1,0 +1,235 @@
+"""What goes wrong around the agent: traffic goes on and the system converges."""
+
+import signal
+import time
+
+import pytest
+from harness.cloud import ENDPOINT, Agent, Branch, Cloud, Missing, api_names, crash_agent, pings, within
+from harness.config import lab_config
+from harness.lab import Addresses as A
+from harness.stream import Stream
+from harness.traffic import http_server
+
+pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+
+CRASH_BIN, CRASH_STEPS = crash_agent()
+
+
+@pytest.fixture(scope="module")
+def cloud(lab, tmp_path_factory):
+    try:
+        it = Cloud(lab, tmp_path_factory.mktemp("cloud"))
+    except Missing as missing:
+        pytest.skip(str(missing))
+    yield it
+    it.stop()
+
+
+@pytest.fixture(scope="module")
+def there(lab, gateway, cloud, tmp_path_factory):
+    """A gateway of the cloud with its agent; whoami tells whether the WAN's SNAT is on."""
+    gateway.ensure(api_names(lab_config()))
+    cloud.start()
+    sag, sn = cloud.gateway()
+    it = Branch(lab, cloud, Agent(lab, cloud, sag, sn), sag, sn)
+    with http_server(lab.inet, A.INET[4], tmp_path_factory.mktemp("www")):
+        yield it
+    it.agent.stop()
+
+
+@pytest.fixture
+def branch(there, gateway):
+    """All of it running and in force, with the SNAT off."""
+    if there.cloud.process is None:
+        there.cloud.start()
+    if gateway.running is None:
+        gateway.start(api_names(lab_config()))
+    if there.agent.process is None or there.agent.process.poll() is not None:
+        there.agent.start()
+    there.snat("DISABLE")
+    within(10, "in force", lambda: there.in_force() and there.source() == A.LAN1[4], there.agent.tail)
+    return there
+
+
+def whole(stream, log=lambda: ""):
+    missing = stream.missing()
+    assert not missing, f"{len(missing)} of {stream.sent} packets lost: {missing[:10]}\n{log()}"
+
+
+def test_cloud_away(branch, lab, wire):
+    with Stream(lab, wire) as stream:
+        time.sleep(0.3)
+        branch.cloud.kill()
+        time.sleep(6)
+        branch.cloud.start()
+        branch.snat("ENABLE")
+        within(3, "in force after the cloud came back", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+        within(5, "reported", branch.in_force, branch.agent.tail)
+    assert stream.sent > 1000
+    whole(stream, branch.agent.tail)
+
+
+def test_boot_without_the_cloud(branch, gateway):
+    branch.snat("ENABLE")
+    within(3, "in force", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+    branch.agent.stop()
+    branch.cloud.kill()
+    gateway.kill()
+    gateway.stop()
+    gateway.start(api_names(lab_config()))
+    assert branch.source() == A.LAN1[4], "the gateway's own file has no SNAT"
+    branch.agent.start()
+    within(2, "the last good configuration", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+
+
+def test_gateway_killed(branch, gateway, lab, wire):
+    branch.snat("ENABLE")
+    within(3, "in force", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+    with Stream(lab, wire) as stream:
+        time.sleep(0.5)
+        gateway.kill()
+        time.sleep(1)
+        # As a supervisor would: with the file that the agent keeps.
+        gateway.start(branch.agent.in_force())
+        within(3, "in force again", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+        within(5, "reported", branch.in_force, branch.agent.tail)
+    whole(stream, branch.agent.tail)
+
+
+def test_somebody_else_applies_a_file(branch, gateway, lab):
+    branch.snat("ENABLE")
+    within(3, "in force", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+    other = lab.run_dir / "other.toml"
+    other.write_text(api_names(lab_config()).replace("sag-lab", lab.run_dir.name))
+    gateway.ctl("config", "apply", str(other))
+    within(3, "mended", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+    within(3, "told", lambda: "put right" in branch.agent.tail(5))
+
+
+@pytest.mark.parametrize("step", CRASH_STEPS or [pytest.param(None, marks=pytest.mark.skip(reason="no agent with crash points: cargo build -p sag-agent"))])
+def test_killed_at(branch, lab, wire, step):
+    """Ends at a step of applying a change; the next start brings the change in force and tells the cloud."""
+    branch.agent.stop()
+    with Stream(lab, wire) as stream:
+        branch.agent.start(crash_at=step, bin_path=CRASH_BIN)
+        # Some steps come with the first contact, others with the change.
+        branch.snat("ENABLE")
+        assert branch.agent.wait(10) == -signal.SIGABRT, branch.agent.tail()
+        branch.agent.start()
+        within(5, f"in force after {step}", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+        within(5, "reported", branch.in_force, branch.agent.tail)
+    whole(stream, branch.agent.tail)
+
+
+def test_restored_database(branch):
+    """An older backup: the revision goes backwards, then counts up to the old one by another way."""
+    cloud = branch.cloud
+    backup = cloud.folder / "backup.db"
+    cloud.backup(backup)
+    branch.snat("ENABLE")
+    within(3, "in force", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+    within(3, "reported", branch.in_force)
+    cloud.kill()
+    cloud.restore(backup)
+    cloud.start()
+    within(5, "the backup's configuration", lambda: branch.source() == A.LAN1[4], branch.agent.tail)
+    within(5, "reported", branch.in_force, branch.agent.tail)
+    # The same number of changes, another content.
+    cloud.kill()
+    cloud.restore(backup)
+    branch.agent.process.send_signal(signal.SIGSTOP)
+    cloud.start()
+    branch.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=77)
+    branch.agent.process.send_signal(signal.SIGCONT)
+    within(8, "the other content", lambda: branch.links().get(("internet", "up")) == 77_000_000, branch.agent.tail)
+    branch.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=0)
+
+
+def test_wrong_key(branch, tmp_path):
+    """Without its key the agent says so and the gateway goes on."""
+    branch.agent.stop()
+    wrong = tmp_path / "key"
+    wrong.touch(mode=0o600)
+    wrong.write_text("AccessKeyId: nobody\nAccessKeySecret: nothing\n")
+    branch.agent.start(access_key_file=str(wrong))
+    within(5, "said so", lambda: "InvalidAccessKeyId" in branch.agent.tail(), branch.agent.tail)
+    assert pings(branch.lab.lan1, A.INET[4])
+    branch.agent.stop()
+    wrong.chmod(0o644)
+    branch.agent.start(access_key_file=str(wrong))
+    assert branch.agent.wait() == 1
+    assert "chmod 600" in branch.agent.tail()
+
+
+def test_tls_is_verified(branch):
+    """A certificate that nobody vouches for is refused, and accepted when ca_file names it."""
+    cloud, agent = branch.cloud, branch.agent
+    agent.stop()
+    cloud.kill()
+    made = cloud.certificate()
+    cloud.start(tls=made)
+    try:
+        agent.start(endpoint=f"https://{ENDPOINT}")
+        within(5, "refused", lambda: "TLS:" in agent.tail() and "ca_file" in agent.tail(), agent.tail)
+        assert "in contact" not in agent.tail(3)
+        agent.stop()
+        agent.start(endpoint=f"https://{ENDPOINT}", ca_file=str(made[0]))
+        within(5, "accepted", lambda: "in contact" in agent.tail(3), agent.tail)
+    finally:
+        agent.stop()
+        cloud.kill()
+
+
+def test_documented_operations_only(branch):
+    """The extension off: the same configuration, by polling."""
+    branch.agent.stop()
+    branch.agent.start(extension="off")
+    branch.snat("ENABLE")
+    within(5, "SNAT", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+    acl = branch.call("CreateACL", Name="polled")["AclId"]
+    for n in range(60):
+        # More than a page.
+        branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=100 if n else 50, Direction="out",
+                    IpProtocol="tcp" if n else "icmp", SourceCidr="192.0.2.0/26", DestCidr=f"203.0.113.{n + 100}/32" if n else "203.0.113.0/26",
+                    SourcePortRange="-1/-1", DestPortRange="-1/-1")
+    branch.mine("AssociateACL", AclId=acl)
+    within(5, "ACL", lambda: not pings(branch.lab.lan1, A.INET[4]), branch.agent.tail)
+    lab = branch.lab
+    shown = branch.document()
+    assert shown.count("[[acl.rule]]") == 60
+    by_polling = canonical(shown)
+    branch.agent.stop()
+    branch.agent.start()
+    within(5, "the long poll", branch.in_force, branch.agent.tail)
+    assert canonical(branch.document()) == by_polling
+    branch.mine("DisassociateACL", AclId=acl)
+    within(3, "ACL gone", lambda: pings(lab.lan1, A.INET[4]), branch.agent.tail)
+    branch.call("DeleteACL", AclId=acl)
+
+
+def canonical(text):
+    """The document without comments."""
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.slow
+def test_a_thousand_changes(branch, lab, wire):
+    """One after the other while traffic flows: nothing of an allowed flow is lost, the agent does not grow."""
+    acl = branch.call("CreateACL", Name="churn")["AclId"]
+    rule = branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, Direction="out", IpProtocol="tcp",
+                       SourceCidr="192.0.2.0/26", DestCidr="203.0.113.0/24", SourcePortRange="-1/-1", DestPortRange="1/1")["AcrId"]
+    branch.mine("AssociateACL", AclId=acl)
+    within(3, "in force", branch.in_force)
+    rss = 0
+    with Stream(lab, wire) as stream:
+        for n in range(1, 1001):
+            branch.call("ModifyACLRule", AclId=acl, AcrId=rule, DestPortRange=f"{n}/{n}")
+            if n == 200:
+                rss = branch.agent.rss_kb()
+        within(5, "the last one is in force", lambda: '"1000/1000"' in branch.document())
+    grown = branch.agent.rss_kb() - rss
+    print(f"{stream.sent} packets, agent grew by {grown} KiB after the 200th change, from {rss}")
+    assert grown < 2048, f"{grown} KiB"
+    whole(stream, branch.agent.tail)
+    branch.mine("DisassociateACL", AclId=acl)
+    branch.call("DeleteACL", AclId=acl)
