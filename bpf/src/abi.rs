@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_SLOTS"), NAT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_LINES") * 8, NAT_SLOT_WORDS as u64);
-        assert_eq!(c_define("GW_TUNNELS"), TUNNELS as u64);
+        assert_eq!(c_define("GW_TUNNELS"), sag_model::tunnel::TUNNELS as u64);
         assert_eq!(c_define("GW_TUNNEL_HEADER"), TUNNEL_HEADER as u64);
         assert_eq!(c_define("GW_METERS"), METERS as u64);
         assert_eq!(c_define("GW_METER_SETS"), METER_SETS as u64);
