@@ -304,6 +304,11 @@ enum gw_drop {
 	GW_DROP_ICMP_BAD_CHECKSUM = 56,
 	GW_DROP_NAT_NO_SESSION = 57,
 	GW_DROP_NAT_PROTOCOL = 58,
+	GW_DROP_TUNNEL_UNKNOWN = 59,
+	GW_DROP_TUNNEL_BAD_HEADER = 60,
+	GW_DROP_TUNNEL_ECN = 61,
+	GW_DROP_TUNNEL_DOWN = 62,
+	GW_DROP_TUNNEL_LOCAL = 63,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -91,6 +91,11 @@ drop_reasons! {
     IcmpBadChecksum = 56, "icmp-bad-checksum", "ICMP error to be translated whose checksum, or that of its quote, is wrong (RFC 5508 REQ-3)";
     NatNoSession = 57, "nat-no-session", "needs translation and begins no session (RST, ICMP reply, or the middle of a connection)";
     NatProtocol = 58, "nat-protocol", "protocol that NAT cannot translate (DCCP, UDP-Lite)";
+    TunnelUnknown = 59, "tunnel-unknown", "from a tunnel's peer, but with the VNI or key of no tunnel";
+    TunnelBadHeader = 60, "tunnel-bad-header", "tunnel header that does not parse, or whose checksum is wrong";
+    TunnelEcn = 61, "tunnel-ecn", "congestion marked on the way, but the packet inside does not know ECN (RFC 6040 4.2)";
+    TunnelDown = 62, "tunnel-down", "the tunnel is down, or no port leads to its remote address";
+    TunnelLocal = 63, "tunnel-local", "came through a tunnel for the gateway itself, which answers only echo requests there";
 }
 
 impl DropReason {

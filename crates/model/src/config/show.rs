@@ -162,13 +162,12 @@ fn timeouts(t: &Timeouts) -> RawTimeouts {
 }
 
 fn port(p: &Port) -> RawPort {
-    let addresses: Vec<_> = p.addresses.iter().map(|a| Spanned::new(0..0, a.to_string())).collect();
     RawPort {
         name: text(&p.name),
         device: text(&p.device),
         vlan: p.vlan.and_then(|v| number(v.get())),
         role: text(p.role),
-        addresses: if addresses.is_empty() { None } else { at(addresses) },
+        addresses: addresses(&p.addresses),
         mac: p.mac.and_then(text),
         mtu: p.mtu.and_then(number),
         snat: at(p.snat),
@@ -309,6 +308,11 @@ fn dnat(d: &Dnat) -> RawDnat {
     }
 }
 
+fn addresses(of: &[ipnet::IpNet]) -> Opt<Vec<Spanned<String>>> {
+    let list: Vec<_> = of.iter().map(|a| Spanned::new(0..0, a.to_string())).collect();
+    if list.is_empty() { None } else { at(list) }
+}
+
 fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
     let secret = |s: &Secret| match secrets {
         Secrets::Masked => text(MASK),
@@ -320,14 +324,32 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
         local: text(t.local),
         remote: text(t.remote),
         mtu: number(t.mtu.unwrap_or(0)),
+        addresses: addresses(&t.addresses),
+        ttl: number(t.ttl),
+        // Fragments outside need it clear: it goes without saying.
+        df: if t.fragment == FragmentAt::Inner { text(t.df) } else { None },
+        dscp: at(Text(match t.dscp {
+            OuterDscp::Copy => "copy".to_owned(),
+            OuterDscp::Uniform => "uniform".to_owned(),
+            OuterDscp::Fixed(n) => n.to_string(),
+        })),
+        fragment: text(t.fragment),
+        mss_clamp: at(t.mss_clamp),
         ..Default::default()
     };
     match &t.encap {
-        Encap::Vxlan { vni, port } => {
+        Encap::Vxlan { vni, port, udp_checksum, mac, remote_mac } => {
             out.vni = number(*vni);
             out.port = number(*port);
+            out.udp_checksum = at(*udp_checksum);
+            out.mac = mac.and_then(text);
+            out.remote_mac = remote_mac.and_then(text);
         }
-        Encap::Gre { key } => out.key = key.and_then(number),
+        Encap::Gre { key, checksum, sequence } => {
+            out.key = key.and_then(number);
+            out.checksum = at(*checksum);
+            out.sequence = at(*sequence);
+        }
         Encap::Ipip => {}
         Encap::Esp { spi_in, spi_out, key_in, key_out, udp_port } => {
             out.spi_in = number(*spi_in);

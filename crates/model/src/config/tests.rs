@@ -112,7 +112,7 @@ fn example_is_read_in_every_detail() {
     assert_eq!((c.nat.host_sessions, c.nat.warn_percent, c.nat.port_block), (Some(4096), 80, Some(256)));
     assert_eq!((c.nat.log, c.nat.hairpin), (NatLog::Blocks, true));
     assert_eq!(c.nat.log_file.as_deref().and_then(|p| p.to_str()), Some("/var/log/sag/nat.log"));
-    assert_eq!(c.tunnels[1].encap, Encap::Gre { key: Some(7) });
+    assert_eq!(c.tunnels[1].encap, Encap::Gre { key: Some(7), checksum: false, sequence: false });
     let Encap::Esp { key_in, udp_port, .. } = &c.tunnels[2].encap else { panic!("{:?}", c.tunnels[2]) };
     assert_eq!((key_in.expose().len(), *udp_port), (20, Some(4500)));
 }

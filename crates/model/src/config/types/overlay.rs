@@ -1,5 +1,7 @@
 //! Tunnels and the flow log.
 
+use crate::ids::MacAddr;
+use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,6 +13,38 @@ words! {
         V10 = "V10",
     }
 }
+
+words! {
+    /// "Don't fragment" of the outer IPv4 header.
+    pub enum OuterDf {
+        Set = "set",
+        /// As in the packet inside; set over IPv6.
+        Copy = "copy",
+        Clear = "clear",
+    }
+
+    /// Where a packet is split that is larger than the tunnel carries.
+    pub enum FragmentAt {
+        /// Before it enters the tunnel, if it may be: its receiver puts it together.
+        Inner = "inner",
+        /// The outer packet is split: the tunnel's other end puts it together.
+        Outer = "outer",
+    }
+}
+
+/// The outer header's code point (RFC 2983).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OuterDscp {
+    /// Copied from the inside at the entry; at the exit the packet keeps its own (pipe model).
+    Copy,
+    /// Copied at the entry, and back at the exit (uniform model).
+    Uniform,
+    /// 0..=63, whatever the packet inside has, which keeps its own.
+    Fixed(u8),
+}
+
+/// Tunnels that one gateway can have: flow records name them by one byte.
+pub const MAX_TUNNELS: usize = 255;
 
 /// Index of a `[[tunnel]]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +63,13 @@ pub struct Tunnel {
     pub remote: IpAddr,
     /// `None`: from the path.
     pub mtu: Option<u16>,
+    /// The gateway's own addresses inside the tunnel.
+    pub addresses: Vec<IpNet>,
+    pub ttl: u8,
+    pub df: OuterDf,
+    pub dscp: OuterDscp,
+    pub fragment: FragmentAt,
+    pub mss_clamp: bool,
     pub encap: Encap,
 }
 
@@ -37,9 +78,18 @@ pub enum Encap {
     Vxlan {
         vni: u32,
         port: u16,
+        /// Sent over IPv6 (RFC 6935 lets a tunnel leave it out), or over IPv4.
+        udp_checksum: bool,
+        /// Of the gateway inside; `None`: made of local address and VNI.
+        mac: Option<MacAddr>,
+        /// Of the peer inside; `None`: learned, until then made of remote address and VNI.
+        remote_mac: Option<MacAddr>,
     },
     Gre {
         key: Option<u32>,
+        /// Checksum and sequence number are sent.
+        checksum: bool,
+        sequence: bool,
     },
     Ipip,
     Esp {

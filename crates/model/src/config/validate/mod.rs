@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Sections that this version reads and judges but does not act upon.
-pub const NOT_ENFORCED: &[&str] = &["tunnel", "flow_log"];
+pub const NOT_ENFORCED: &[&str] = &["flow_log"];
 
 impl RawConfig {
     /// `None`: the report says why.
@@ -71,7 +71,6 @@ impl RawConfig {
 
 fn warn_not_enforced(raw: &RawConfig, report: &mut Report<'_>) {
     let first = |name: &str| match name {
-        "tunnel" => raw.tunnel.first().map(|t| t.span.clone()),
         "flow_log" => raw.flow_log.as_ref().map(|f| f.span.clone()),
         _ => None,
     };

@@ -171,7 +171,7 @@ fn interface_address(text: &str) -> Result<IpNet, Fault> {
     Ok(net)
 }
 
-fn unicast_mac(text: &str) -> Result<MacAddr, Fault> {
+pub(super) fn unicast_mac(text: &str) -> Result<MacAddr, Fault> {
     let form = "write six hex bytes as in \"02:00:00:00:00:01\"";
     match text.parse::<MacAddr>() {
         Err(_) => fault(format!("{}: is not an Ethernet address", quote(text)), form),

@@ -6,7 +6,7 @@ use super::{Names, Seen};
 use crate::config::raw::RawTunnel;
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
-use crate::config::types::{Encap, Secret, Tunnel};
+use crate::config::types::{Encap, FragmentAt, MAX_TUNNELS, OuterDf, OuterDscp, Secret, Tunnel};
 use crate::config::value::{self, fault};
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ struct Tables {
 }
 
 pub(super) fn tunnels(raw: &[RawTunnel], names: &Names, report: &mut Report<'_>) -> Vec<Tunnel> {
-    const MAX: usize = 4096;
+    const MAX: usize = MAX_TUNNELS;
     if let Some(extra) = raw.get(MAX) {
         let problem = format!("{} tunnels, which is above the limit of {MAX}", raw.len());
         report.error(&extra.span, &Path::ROOT.item("tunnel", MAX), problem, "remove some", "");
@@ -75,14 +75,23 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         Ok(m) if m >= 576 => Ok(Some(m)),
         _ => fault(format!("{n} is out of range"), "write a number from 576 to 65535, or 0 for the path's"),
     });
+    let ttl = s.number("ttl", &raw.ttl, 1..=255, 64, "");
+    let df = s.word("df", &raw.df, OuterDf::WORDS, Some(OuterDf::Set), "");
+    let fragment = s.word("fragment", &raw.fragment, FragmentAt::WORDS, Some(FragmentAt::Inner), "");
+    let dscp = s.maybe("dscp", &raw.dscp, "", |t| dscp(&t.0));
+    let addresses = addresses(&raw.addresses, s, names);
+    if let (Some(FragmentAt::Outer), Some(OuterDf::Set), Some(at)) = (fragment, df, &raw.df) {
+        let problem = "forbids the fragments that fragment = \"outer\" asks for";
+        s.error(&at.span(), "df", problem, "remove it, or fragment inside", "");
+    }
     let encap = kind.and_then(|k| {
         foreign_keys(raw, k, s);
         encap(raw, k, s, tables)
     });
     if let (Some(kind), Some(local), Some(remote), Some(encap)) = (kind, local, remote, &encap) {
         let endpoint = match encap {
-            Encap::Vxlan { vni, port } => (kind, local, Some(remote), Some(*vni), Some(*port)),
-            Encap::Gre { key } => (kind, local, Some(remote), *key, None),
+            Encap::Vxlan { vni, port, .. } => (kind, local, Some(remote), Some(*vni), Some(*port)),
+            Encap::Gre { key, .. } => (kind, local, Some(remote), *key, None),
             Encap::Ipip => (kind, local, Some(remote), None, None),
             // The SPI alone names the association at its receiver (RFC 4301, 4.1).
             Encap::Esp { spi_in, .. } => (kind, local, None, Some(*spi_in), None),
@@ -96,7 +105,54 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
             s.error(&at, "local", problem, remedy, "");
         }
     }
-    Some(Tunnel { name: name?, local: local?, remote: remote?, mtu: mtu?.flatten(), encap: encap? })
+    let fragment = fragment?;
+    Some(Tunnel {
+        name: name?,
+        local: local?,
+        remote: remote?,
+        mtu: mtu?.flatten(),
+        addresses: addresses?,
+        ttl: ttl?,
+        df: if fragment == FragmentAt::Outer { OuterDf::Clear } else { df? },
+        dscp: dscp?.unwrap_or(OuterDscp::Copy),
+        fragment,
+        mss_clamp: flag(&raw.mss_clamp, true),
+        encap: encap?,
+    })
+}
+
+fn dscp(text: &str) -> Result<OuterDscp, value::Fault> {
+    match (text, text.parse()) {
+        ("copy", _) => Ok(OuterDscp::Copy),
+        ("uniform", _) => Ok(OuterDscp::Uniform),
+        (_, Ok(n)) if n < 64u8 => Ok(OuterDscp::Fixed(n)),
+        _ => fault(
+            format!("{}: is no code point", value::quote(text)),
+            "write \"copy\", \"uniform\" or a number from 0 to 63",
+        ),
+    }
+}
+
+/// The gateway's addresses inside; no port has them.
+fn addresses(
+    raw: &Opt<Vec<toml::Spanned<String>>>,
+    s: &mut Scope<'_, '_>,
+    names: &Names,
+) -> Option<Vec<ipnet::IpNet>> {
+    let mut out = Vec::new();
+    for a in raw.iter().flat_map(|l| l.get_ref()) {
+        let net = s.parse("addresses", a, "", |t| {
+            let net = value::network(t)?;
+            value::unicast(&net.addr().to_string()).map(|_| net)
+        })?;
+        if let Some(own) = names.addresses.0.get(&net.addr()) {
+            let problem = format!("{} is already an address of the gateway, see {own}", net.addr());
+            s.error(&a.span(), "addresses", problem, "give the tunnel an address of its own", "");
+            return None;
+        }
+        out.push(net);
+    }
+    Some(out)
 }
 
 /// Keys that mean nothing for a kind point at a mistaken kind.
@@ -106,7 +162,12 @@ fn foreign_keys(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>) {
     let given = [
         at("vni", &raw.vni, Kind::Vxlan),
         at("port", &raw.port, Kind::Vxlan),
+        raw.udp_checksum.as_ref().map(|v| ("udp_checksum", v.span(), Kind::Vxlan)),
+        text("mac", &raw.mac, Kind::Vxlan),
+        text("remote_mac", &raw.remote_mac, Kind::Vxlan),
         at("key", &raw.key, Kind::Gre),
+        raw.checksum.as_ref().map(|v| ("checksum", v.span(), Kind::Gre)),
+        raw.sequence.as_ref().map(|v| ("sequence", v.span(), Kind::Gre)),
         at("spi_in", &raw.spi_in, Kind::Esp),
         at("spi_out", &raw.spi_out, Kind::Esp),
         text("key_in", &raw.key_in, Kind::Esp),
@@ -127,9 +188,21 @@ fn encap(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>, tables: &mut Tables
             s.need("vni", &raw.vni, "write the VXLAN network identifier", "");
             let vni = s.number_opt("vni", &raw.vni, 0..=0xff_ffff, "");
             let port = s.number("port", &raw.port, 1..=65_535, 4789, "");
-            Some(Encap::Vxlan { vni: vni??, port: port? })
+            let mut mac = |key, v: &Opt<String>| s.maybe(key, v, "", |t| super::port::unicast_mac(t));
+            let (mac, remote_mac) = (mac("mac", &raw.mac), mac("remote_mac", &raw.remote_mac));
+            Some(Encap::Vxlan {
+                vni: vni??,
+                port: port?,
+                udp_checksum: flag(&raw.udp_checksum, false),
+                mac: mac?,
+                remote_mac: remote_mac?,
+            })
         }
-        Kind::Gre => Some(Encap::Gre { key: s.number_opt("key", &raw.key, 0..=i64::from(u32::MAX), "")? }),
+        Kind::Gre => Some(Encap::Gre {
+            key: s.number_opt("key", &raw.key, 0..=i64::from(u32::MAX), "")?,
+            checksum: flag(&raw.checksum, false),
+            sequence: flag(&raw.sequence, false),
+        }),
         Kind::Ipip => Some(Encap::Ipip),
         Kind::Esp => {
             let spi_in = spi(s, "spi_in", &raw.spi_in);
