@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn jitter_is_that_of_rfc_3550() {
         let mut l = Liveness::new(Settings::default(), 0);
-        let path = |t: u64| Some(if (t / (1000 * MS)) % 2 == 0 { 10 * MS } else { 30 * MS });
+        let path = |t: u64| Some(if (t / (1000 * MS)).is_multiple_of(2) { 10 * MS } else { 30 * MS });
         run(&mut l, 0, 200_000 * MS, path);
         let j = l.quality().jitter;
         assert!((19 * MS..=20 * MS).contains(&j), "{j}");

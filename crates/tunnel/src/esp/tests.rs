@@ -179,7 +179,7 @@ fn each_fault_has_its_name() {
     assert_eq!(rx.open(&mut good.clone()).unwrap().inner, Inner::V6);
 
     let text = |trailer: &[u8]| [&inner(Inner::V4, 24)[..], trailer].concat();
-    let mut open = |n, text: &[u8]| rx.open(&mut raw(&tx, text, n));
+    let open = |n, text: &[u8]| rx.open(&mut raw(&tx, text, n));
     assert_eq!(open(10, &text(&[1, 2, 2, 4])).unwrap().at.len(), 24);
     assert_eq!(open(11, &text(&[1, 3, 2, 4])), Err(OpenError::BadPadding));
     assert_eq!(open(12, &text(&[1, 2, 200, 4])), Err(OpenError::BadPadding));
@@ -362,9 +362,9 @@ fn rekeying_loses_nothing_whoever_is_told_first() {
                     ends[end].install(i.clone(), o.clone(), Switch::PeerOr(now + 10 * SECOND), now).unwrap();
                 }
             }
-            for end in 0..2 {
-                ends[end].poll(now);
-                flight.push((1 - end, sealed(ends[end].outbound(), Inner::V4, 60)));
+            for (end, set) in ends.iter_mut().enumerate() {
+                set.poll(now);
+                flight.push((1 - end, sealed(set.outbound(), Inner::V4, 60)));
             }
             // Five steps under way.
             if flight.len() > 10 {
