@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 3
+#define GW_ABI_VERSION 4
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 64		/* sag_model::DropReason::COUNT */
@@ -22,6 +22,8 @@
 #define GW_PORT_SLOTS 4096	/* a device is in slot ifindex % GW_PORT_SLOTS */
 #define GW_NAT_SLOTS 64		/* outside addresses of NAT */
 #define GW_NAT_LINES 256	/* struct gw_nat_line of a slot: 128 of TCP, then 128 of UDP */
+#define GW_TUNNELS 256		/* number 0 is none */
+#define GW_TUNNEL_HEADER 80
 #define GW_METERS 1024
 #define GW_METER_SETS 16384
 #define GW_SET_LINKS 3
@@ -162,6 +164,7 @@ struct gw_addr6 {
 enum gw_local_flags {
 	GW_LOCAL_ON = 1 << 0,
 	GW_LOCAL_ANY = 1 << 1,	/* every protocol and port is mapped inside */
+	GW_LOCAL_TUNNEL = 1 << 2,	/* tunnels end here */
 };
 
 /*
@@ -197,6 +200,63 @@ struct gw_meter_set {
 	__u64 passed_bytes;
 	__u64 car_dropped_bytes;
 	__u64 link_dropped_bytes;
+};
+
+/*
+ * A tunnel's header, from the outer IP header on, and what is to be filled in for each packet
+ * (sag_packet::encap). The last word but one is written by one store, as the last thing.
+ */
+struct gw_tunnel {
+	__u8 header[GW_TUNNEL_HEADER];
+	__u64 mac;		/* VXLAN: first eight bytes of a frame inside that is for us, as loaded, << 16 */
+	__u8 len;		/* of the header */
+	__u8 kind;		/* enum gw_tunnel_kind */
+	__u16 mtu;		/* IP bytes inside that fit */
+	__u8 flags;		/* enum gw_tunnel_flags */
+	__u8 tos;		/* with GW_TUNNEL_DSCP */
+	__u16 sum;		/* IPv4: ones' complement sum of the header as it stands above */
+	__u64 _pad[4];
+};
+
+enum gw_tunnel_kind {
+	GW_TUNNEL_VXLAN = 1,
+	GW_TUNNEL_GRE = 2,
+	GW_TUNNEL_IPIP = 3,
+};
+
+enum gw_tunnel_flags {
+	GW_TUNNEL_ON = 1 << 0,
+	GW_TUNNEL_V6 = 1 << 1,		/* outside */
+	GW_TUNNEL_DF_COPY = 1 << 2,
+	GW_TUNNEL_DF_CLEAR = 1 << 3,	/* neither: set */
+	GW_TUNNEL_DSCP = 1 << 4,	/* fixed outside */
+	GW_TUNNEL_UNIFORM = 1 << 5,	/* the outer code point comes back in */
+	GW_TUNNEL_WORKER = 1 << 6,	/* more than XDP can do */
+};
+
+/* What a received tunnel packet says of the tunnel it is of. Values are tunnel numbers. */
+struct gw_end {
+	__u32 local[4];		/* network order; IPv4 in the first word */
+	__u32 remote[4];
+	__u32 id;		/* VNI or key, host order */
+	__u16 port;		/* UDP, host order */
+	__u8 proto;		/* IP protocol; 4 for both families inside */
+	__u8 match;		/* enum gw_end_match */
+};
+
+enum gw_end_match {
+	GW_END_ANY = 0,		/* some tunnel has these addresses, protocol and port */
+	GW_END_PLAIN = 1,	/* without VNI or key */
+	GW_END_ID = 2,
+};
+
+/* Counters of one tunnel on one CPU: packets inside and their IP bytes. */
+struct gw_tunnel_counts {
+	__u64 rx_packets;
+	__u64 rx_bytes;
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u64 _pad[4];
 };
 
 /* Counters of one port on one CPU, all that a forwarded packet touches: one cache line. Every
@@ -332,7 +392,9 @@ struct gw_control {
 	__u32 fast_path;	/* 0: punt everything (workers only) */
 	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */
 	__u32 guard_burst;	/* ns that may be taken at once */
-	__u64 _pad[2];
+	__u32 tunnels;		/* how many tunnels there are */
+	__u32 _pad0;
+	__u64 _pad;
 };
 
 /* Everything of fixed size that is written by the daemon and read for every packet. */
@@ -351,6 +413,9 @@ _Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nat_line) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter_set) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_tunnel) == 128, "two cache lines");
+_Static_assert(sizeof(struct gw_end) == 40, "no padding");
+_Static_assert(sizeof(struct gw_tunnel_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_port) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_shared) <= 4 << 20, "largest map value before Linux 5.17");
 _Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");

@@ -96,6 +96,7 @@ static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 	if (verdict)
 		return verdict;
 
+	pkt->zone = pkt->port->zone;
 	return gw_for_us(pkt->port, pkt->data) ? GW_CONTINUE : GW_KERNEL;
 }
 

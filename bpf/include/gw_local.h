@@ -9,9 +9,7 @@
 #include "gw_packet.h"
 #include "gw_parse.h"
 #include "gw_sock.h"
-
-/* Bit by type: unreachable, quench, redirect, time exceeded, parameter problem. */
-#define GW_ICMP_ERRORS (1u << 3 | 1u << 4 | 1u << 5 | 1u << 11 | 1u << 12)
+#include "gw_tunnel.h"
 
 /* An offer to a port that has no address yet is unicast to the address it will have. */
 static __always_inline bool gw_dhcp_offer(const struct gw_packet *pkt, const struct gw_key4 *key)
@@ -28,11 +26,6 @@ static __always_inline bool gw_nat_port(__u32 local, __u8 proto, __u16 port)
 	const struct gw_nat_line *line = bpf_map_lookup_elem(&gw_nat_ports, &at);
 
 	return line && GW_READ_ONCE(line->word[port >> 6 & 7]) >> (port & 63) & 1;
-}
-
-static __always_inline bool gw_icmp_error(__u8 type)
-{
-	return type < 32 && GW_ICMP_ERRORS >> type & 1;
 }
 
 /*
@@ -55,6 +48,8 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	local = GW_READ_ONCE(*value);
 	if (!(local & ~GW_LOCAL_ON) || punt == GW_PUNT_MALFORMED)
 		return GW_KERNEL;
+	if (local & GW_LOCAL_TUNNEL && gw_tunneled4(addrs, l4, punt, icmp_type))
+		return GW_WORKER;
 	if (punt == GW_PUNT_FRAGMENT)
 		return GW_WORKER;
 	inside = local & GW_LOCAL_ANY;
@@ -88,16 +83,22 @@ static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_pac
 	return GW_WORKER;
 }
 
-static __always_inline int gw_local6_or_worker(const struct gw_ip6 *ip)
+static __always_inline int gw_local6_or_worker(struct gw_packet *pkt, const struct gw_ip6 *ip,
+					       const struct gw_key6 *key)
 {
 	struct gw_addr6 dst = { .w = { ip->dst[0], ip->dst[1], ip->dst[2], ip->dst[3] } };
 	__u32 first = bpf_ntohl(ip->dst[0]);
+	const __u32 *value;
 
 	/* Multicast ff00::/8 and link-local fe80::/10. */
 	if (first >> 24 == 0xFF || first >> 22 == 0xFE80 >> 6)
 		return GW_KERNEL;
-	if (bpf_map_lookup_elem(&gw_local6, &dst))
+	value = bpf_map_lookup_elem(&gw_local6, &dst);
+	if (!value)
+		return GW_WORKER;
+	if (!(GW_READ_ONCE(*value) & GW_LOCAL_TUNNEL) || !gw_tunneled6(ip, key->l4, pkt->punt))
 		return GW_KERNEL;
+	pkt->local = true;
 	return GW_WORKER;
 }
 

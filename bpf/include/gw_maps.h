@@ -116,6 +116,29 @@ struct {
 	__type(value, struct gw_meter_set);
 } gw_meter_sets SEC(".maps");
 
+/* Tunnels by number, and how a received packet finds its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_TUNNELS);
+	__type(key, __u32);
+	__type(value, struct gw_tunnel);
+} gw_tunnels SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct gw_end);
+	__type(value, __u32);
+} gw_tunnel_ends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GW_TUNNELS);
+	__type(key, __u32);
+	__type(value, struct gw_tunnel_counts);
+} gw_tunnel_stats SEC(".maps");
+
 /* Counters. One value for all ports: a forwarded packet counts at two of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

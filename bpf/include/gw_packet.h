@@ -32,6 +32,7 @@ struct gw_packet {
 	__u16 vlan;			/* host order, 0 = untagged */
 	__u8 punt;			/* enum gw_punt */
 	__u8 reason;			/* enum gw_drop */
+	__u8 zone;			/* enum gw_zone: where it comes from */
 	bool local;			/* to an address of this box: the kernel's without a worker */
 };
 

@@ -122,7 +122,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 	if (verdict)
 		return verdict;
 	key->addrs = ip->src | (__u64)ip->dst << 32;
-	key->l4 = gw_l4_word(ports, ip->proto, pkt->port->zone);
+	key->l4 = gw_l4_word(ports, ip->proto, pkt->zone);
 	return GW_CONTINUE;
 }
 
@@ -158,7 +158,7 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	key->src[1] = addrs[1];
 	key->dst[0] = addrs[2];
 	key->dst[1] = addrs[3];
-	key->l4 = gw_l4_word(ports, ip->next, pkt->port->zone);
+	key->l4 = gw_l4_word(ports, ip->next, pkt->zone);
 	return GW_CONTINUE;
 }
 

@@ -6,10 +6,11 @@ use crate::skel::types;
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
 use sag_model::meter::{Meter, MeterSet};
+use sag_model::tunnel::{TUNNEL_HEADER, TunnelRecord};
 use sag_model::{DropReason, PortIdx};
 use std::mem::offset_of;
 
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 pub const QUEUES_PER_DEV: u32 = 64;
 pub const MAX_DEVS: u32 = 64;
 pub const MAX_NEXTHOPS: usize = 65536;
@@ -38,7 +39,7 @@ same_offsets!(types::gw_control, ControlBlock:
     abi_version = abi_version, epoch = epoch, seed = seed, index4_base = index4_base,
     index4_mask = index4_mask, index6_base = index6_base, index6_mask = index6_mask,
     daemon_loss = daemon_loss, fast_path = fast_path,
-    guard_interval = guard_interval, guard_burst = guard_burst);
+    guard_interval = guard_interval, guard_burst = guard_burst, tunnels = tunnels);
 same_offsets!(types::gw_meter, Meter:
     tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
     floor_burst = floor_burst, id = id);
@@ -46,6 +47,7 @@ same_offsets!(types::gw_meter_set, MeterSet:
     car = car, links = links, overhead = overhead, slack = slack, window = window,
     passed_bytes = passed_bytes, car_dropped_bytes = car_dropped_bytes,
     link_dropped_bytes = link_dropped_bytes);
+same_offsets!(types::gw_tunnel, TunnelRecord: header = word);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
 same_offsets!(types::gw_nat_line, NatLine:);
 same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops);
@@ -69,6 +71,11 @@ const _: () = {
     assert!(offset_of!(types::gw_nexthop, flags) == 23);
     assert!(offset_of!(types::gw_port, port) == 1 && offset_of!(types::gw_port, zone) == 2);
     assert!(offset_of!(types::gw_port, dev) == 3 && offset_of!(types::gw_port, ifindex) == 4);
+    assert!(offset_of!(types::gw_tunnel, mac) == TUNNEL_HEADER);
+    assert!(offset_of!(types::gw_tunnel, len) == 88 && offset_of!(types::gw_tunnel, mtu) == 90);
+    assert!(offset_of!(types::gw_tunnel, flags) == 92 && offset_of!(types::gw_tunnel, sum) == 94);
+    assert!(size_of::<types::gw_end>() == 40 && offset_of!(types::gw_end, id) == 32);
+    assert!(offset_of!(types::gw_end, port) == 36 && offset_of!(types::gw_end, proto) == 38);
     assert!(size_of::<types::gw_vlan_key>() == 8);
     assert!(size_of::<types::gw_stats>() == 64 * (1 + PortIdx::MAX));
     assert!(size_of::<types::gw_reasons>() == 8 * (DropReason::COUNT + 16 + 8));
@@ -239,7 +246,27 @@ mod tests {
         {
             assert_eq!(z[name], v as u64, "{name}");
         }
+        use sag_model::tunnel::*;
+        let t = c_enum("gw_tunnel_flags");
+        for (name, v) in [
+            ("GW_TUNNEL_ON", TUNNEL_ON),
+            ("GW_TUNNEL_V6", TUNNEL_V6),
+            ("GW_TUNNEL_DF_COPY", TUNNEL_DF_COPY),
+            ("GW_TUNNEL_DF_CLEAR", TUNNEL_DF_CLEAR),
+            ("GW_TUNNEL_DSCP", TUNNEL_DSCP),
+            ("GW_TUNNEL_UNIFORM", TUNNEL_UNIFORM),
+            ("GW_TUNNEL_WORKER", TUNNEL_WORKER),
+        ] {
+            assert_eq!(t[name], u64::from(v), "{name}");
+        }
+        let k = c_enum("gw_tunnel_kind");
+        for (name, v) in
+            [("GW_TUNNEL_VXLAN", TUNNEL_VXLAN), ("GW_TUNNEL_GRE", TUNNEL_GRE), ("GW_TUNNEL_IPIP", TUNNEL_IPIP)]
+        {
+            assert_eq!(k[name], u64::from(v), "{name}");
+        }
         let l = c_enum("gw_local_flags");
+        assert_eq!(l["GW_LOCAL_TUNNEL"], u64::from(crate::local::LOCAL_TUNNEL));
         assert_eq!(l["GW_LOCAL_ON"], u64::from(crate::local::LOCAL_ON));
         assert_eq!(l["GW_LOCAL_ANY"], u64::from(crate::local::LOCAL_ANY));
         assert_eq!(c_enum("gw_nexthop_flags")["GW_NH_VALID"], u64::from(NH_VALID));
@@ -257,6 +284,8 @@ mod tests {
         assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_SLOTS"), NAT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_LINES") * 8, NAT_SLOT_WORDS as u64);
+        assert_eq!(c_define("GW_TUNNELS"), TUNNELS as u64);
+        assert_eq!(c_define("GW_TUNNEL_HEADER"), TUNNEL_HEADER as u64);
         assert_eq!(c_define("GW_METERS"), METERS as u64);
         assert_eq!(c_define("GW_METER_SETS"), METER_SETS as u64);
         assert_eq!(c_define("GW_SET_LINKS"), SET_LINKS as u64);

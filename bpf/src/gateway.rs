@@ -62,7 +62,7 @@ pub struct Gateway {
     pub(crate) pins: PinDir,
     pub(crate) prog: OwnedFd,
     pub(crate) maps: Maps,
-    mapped: Mapped,
+    pub(crate) mapped: Mapped,
     pub(crate) inject: Injector,
     reused: bool,
     // Last: released when everything else is closed.

@@ -15,11 +15,13 @@
 #include "gw_link.h"
 #include "gw_table.h"
 #include "gw_parse.h"
+#include "gw_tunnel.h"
 #include "gw_local.h"
 #include "gw_forward.h"
 #include "gw_police.h"
 #include "gw_exit.h"
 #include "gw_quick.h"
+#include "gw_through.h"
 #include "gw_inject.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -78,7 +80,7 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 	if (verdict == GW_CONTINUE && gw_shared.control.fast_path)
 		r = gw_find6(&key, &pkt->record);
 	if (!r)
-		return gw_local6_or_worker(ip);
+		return gw_local6_or_worker(pkt, ip, &key);
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
 	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
@@ -122,9 +124,11 @@ int gw_ingress(struct xdp_md *ctx)
 {
 	int verdict = gw_quick(ctx);
 
+	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_shared.control.fast_path)
+		verdict = gw_tunnels_first(ctx);
 	if (verdict == GW_FORWARD)
 		return XDP_REDIRECT;
-	return verdict == GW_DROP ? XDP_DROP : gw_classify(ctx);
+	return verdict == GW_CONTINUE ? gw_classify(ctx) : XDP_DROP;
 }
 
 SEC("xdp")

@@ -23,6 +23,7 @@ mod skel;
 mod stats;
 mod sys;
 mod testrun;
+mod tunnels;
 
 pub use abi::{
     ABI_VERSION, MAX_DEVS, MAX_NEXTHOPS, NAT_SLOT_WORDS, NAT_SLOTS, PuntNote, PuntReason, QUEUES_PER_DEV,
@@ -37,3 +38,4 @@ pub use pins::unload;
 pub use preflight::{Missing, preflight};
 pub use stats::PortStats;
 pub use testrun::{TestFrame, TestRun};
+pub use tunnels::TunnelStats;

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Bits of a value of `gw_local4` (`enum gw_local_flags`).
 pub(crate) const LOCAL_ON: u32 = 1 << 0;
 pub(crate) const LOCAL_ANY: u32 = 1 << 1;
+pub(crate) const LOCAL_TUNNEL: u32 = 1 << 2;
 const SLOT_SHIFT: u32 = 8;
 
 /// An IPv4 address of this box, or a subnet broadcast.
@@ -20,12 +21,14 @@ pub struct LocalAddr {
     pub nat_slot: Option<u8>,
     /// Every protocol and port of the address is mapped inside.
     pub any: bool,
+    /// Tunnels end here.
+    pub tunnel: bool,
 }
 
 impl LocalAddr {
     /// An address that is the kernel's alone.
     pub const fn plain(addr: Ipv4Addr) -> LocalAddr {
-        LocalAddr { addr, nat_slot: None, any: false }
+        LocalAddr { addr, nat_slot: None, any: false, tunnel: false }
     }
 
     fn value(&self) -> Result<u32, MapError> {
@@ -41,7 +44,8 @@ impl LocalAddr {
                 });
             }
         };
-        Ok(LOCAL_ON | if self.any { LOCAL_ANY } else { 0 } | slot << SLOT_SHIFT)
+        let tunnel = if self.tunnel { LOCAL_TUNNEL } else { 0 };
+        Ok(LOCAL_ON | if self.any { LOCAL_ANY } else { 0 } | tunnel | slot << SLOT_SHIFT)
     }
 }
 
@@ -66,8 +70,10 @@ impl Gateway {
         maps::replace(&self.maps.local4, "gw_local4", &entries)
     }
 
-    pub fn replace_local6(&self, addrs: &[Ipv6Addr]) -> Result<(), MapError> {
-        let entries: Vec<_> = addrs.iter().map(|a| (a.octets().to_vec(), LOCAL_ON)).collect();
+    /// The same for IPv6; tunnels end at those of `ends`.
+    pub fn replace_local6(&self, addrs: &[Ipv6Addr], ends: &[Ipv6Addr]) -> Result<(), MapError> {
+        let value = |a: &Ipv6Addr| LOCAL_ON | if ends.contains(a) { LOCAL_TUNNEL } else { 0 };
+        let entries: Vec<_> = addrs.iter().map(|a| (a.octets().to_vec(), value(a))).collect();
         maps::replace(&self.maps.local6, "gw_local6", &entries)
     }
 }
@@ -93,10 +99,12 @@ mod tests {
     #[test]
     fn values_carry_slot_and_flags() {
         let addr = Ipv4Addr::new(192, 0, 2, 1);
-        let value = |nat_slot, any| LocalAddr { addr, nat_slot, any }.value();
+        let value = |nat_slot, any| LocalAddr { addr, nat_slot, any, tunnel: false }.value();
         assert_eq!(value(None, false).unwrap(), 0x001);
         assert_eq!(value(Some(0), false).unwrap(), 0x101);
         assert_eq!(value(Some(63), true).unwrap(), 0x4003);
+        let tunnel = LocalAddr { tunnel: true, ..LocalAddr::plain(addr) };
+        assert_eq!(tunnel.value().unwrap(), 0x005);
         let e = value(Some(64), false).unwrap_err().to_string();
         assert!(e.contains("NAT slot 64 of 192.0.2.1"), "{e}");
     }

@@ -6,6 +6,7 @@ use crate::sys;
 use libbpf_rs::{MapCore, MapHandle};
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::meter::{Meter, MeterSet};
+use sag_model::tunnel::TunnelRecord;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -33,6 +34,8 @@ unsafe impl Shared for NextHopRecord {}
 unsafe impl Shared for Meter {}
 // SAFETY: as above.
 unsafe impl Shared for MeterSet {}
+// SAFETY: as above.
+unsafe impl Shared for TunnelRecord {}
 // SAFETY: as above.
 unsafe impl Shared for SharedBlock {}
 // SAFETY: atomics alone.
@@ -69,6 +72,7 @@ pub(crate) struct Mapped {
     pub(crate) nat_ports: &'static [AtomicU64],
     pub(crate) meters: &'static [Meter],
     pub(crate) meter_sets: &'static [MeterSet],
+    pub(crate) tunnels: &'static [TunnelRecord],
 }
 
 impl fmt::Debug for Mapped {
@@ -94,6 +98,7 @@ impl Mapped {
             nat_ports: map::<NatLine>(&maps.nat_ports)?.as_flattened(),
             meters: map(&maps.meters)?,
             meter_sets: map(&maps.meter_sets)?,
+            tunnels: map(&maps.tunnels)?,
         })
     }
 }

@@ -43,6 +43,9 @@ maps! {
     index6 = gw_index6 "gw_index6",
     meters = gw_meters "gw_meters",
     meter_sets = gw_meter_sets "gw_meter_sets",
+    tunnels = gw_tunnels "gw_tunnels",
+    tunnel_ends = gw_tunnel_ends "gw_tunnel_ends",
+    tunnel_stats = gw_tunnel_stats "gw_tunnel_stats",
     stats = gw_stats "gw_stats",
     reasons = gw_reasons "gw_reasons",
 }

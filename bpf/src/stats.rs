@@ -100,13 +100,13 @@ impl PortStats {
     }
 }
 
-fn per_cpu(map: &MapHandle, name: &'static str, key: u8) -> Result<Vec<Vec<u8>>, MapError> {
+pub(crate) fn per_cpu(map: &MapHandle, name: &'static str, key: u8) -> Result<Vec<Vec<u8>>, MapError> {
     map.lookup_percpu(&u32::from(key).to_ne_bytes(), MapFlags::ANY)
         .map(Option::unwrap_or_default)
         .map_err(|source| MapError::Map { map: name, what: "cannot read the counters".to_owned(), source })
 }
 
-fn word(b: &[u8], at: usize) -> u64 {
+pub(crate) fn word(b: &[u8], at: usize) -> u64 {
     b.get(at..).and_then(|b| b.first_chunk()).map_or(0, |w| u64::from_ne_bytes(*w))
 }
 

@@ -230,7 +230,7 @@ fn local_addresses_are_replaced_as_a_set() {
     f.gw.set_local4(SELF4.into(), false).unwrap();
     f.gw.set_local4(SELF4.into(), false).unwrap();
     assert_eq!(outcome(&f, &udp4(SELF4).frame(None)), Outcome::Worker(PuntReason::Miss));
-    f.gw.replace_local6(&["2001:db8:9::9".parse().unwrap()]).unwrap();
+    f.gw.replace_local6(&["2001:db8:9::9".parse().unwrap()], &[]).unwrap();
     let to = |dst| v6_frame(None, &v6("2001:db8:1::10", dst, 17, 64, &udp(1, 2, b"")));
     assert_eq!(outcome(&f, &to("2001:db8:9::9")), Outcome::Kernel);
     assert_eq!(outcome(&f, &to("2001:db8:1::1")), Outcome::Worker(PuntReason::Miss));

@@ -107,13 +107,13 @@ impl Lab {
                     let external = rig.snap.nat.externals.get(&addr.to_bits());
                     let pool = external.and_then(|_| rig.pipe.tables.nat.pool_of(*addr));
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any });
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel: false });
                 }
                 IpAddr::V6(a) => v6.push(*a),
             }
         }
         self.gw.replace_local4(&v4).unwrap();
-        self.gw.replace_local6(&v6).unwrap();
+        self.gw.replace_local6(&v6, &[]).unwrap();
         self.gw.control().epoch.store(rig.snap.epoch, Relaxed);
     }
 

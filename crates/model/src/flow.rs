@@ -249,7 +249,10 @@ pub struct ControlBlock {
     pub fast_path: AtomicU32,
     pub guard_interval: AtomicU32,
     pub guard_burst: AtomicU32,
-    pub pad: [AtomicU64; 2],
+    /// How many tunnels there are.
+    pub tunnels: AtomicU32,
+    pub pad0: AtomicU32,
+    pub pad: AtomicU64,
 }
 
 impl FlowRecord4 {

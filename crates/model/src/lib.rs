@@ -13,6 +13,7 @@ pub mod flow;
 pub mod ids;
 pub mod meter;
 pub mod time;
+pub mod tunnel;
 
 pub use drop::DropReason;
 pub use ids::{MacAddr, PortIdx, Role, VlanId, Zone};

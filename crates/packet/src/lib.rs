@@ -7,9 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod ecn;
+pub mod encap;
 pub mod icmp;
+pub mod inside;
 pub mod parse;
 pub mod proto;
+pub mod mss;
 pub mod rewrite;
 pub mod translate;
 

@@ -5,6 +5,7 @@ pub const VLAN_LEN: usize = 4;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86DD;
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
+pub const ETHERTYPE_ARP: u16 = 0x0806;
 
 pub const IPV4_LEN: usize = 20;
 pub const IPV6_LEN: usize = 40;
@@ -15,6 +16,10 @@ pub const UDP_LEN: usize = 8;
 pub const ICMP_LEN: usize = 8;
 
 pub const ICMP: u8 = 1;
+/// IPv4 in IP (RFC 2003), IPv6 in IP (RFC 2473).
+pub const IPIP: u8 = 4;
+pub const IPV6_IN_IP: u8 = 41;
+pub const GRE: u8 = 47;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const DCCP: u8 = 33;

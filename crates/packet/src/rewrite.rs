@@ -48,6 +48,28 @@ impl<'a> FrameMut<'a> {
         self.start == self.end
     }
 
+    /// Takes bytes off the front.
+    #[inline]
+    pub fn skip(&mut self, n: usize) {
+        self.start = (self.start + n).min(self.end);
+    }
+
+    /// Cuts the frame off behind its first `len` bytes.
+    #[inline]
+    pub fn cut(&mut self, len: usize) {
+        self.end = (self.start + len).min(self.end);
+    }
+
+    /// Puts `n` bytes in front of the packet of `ip_len` bytes at `l3`, in place of all that was
+    /// there, and cuts what is behind it. The frame begins with those bytes then, whatever they are.
+    #[inline]
+    pub fn push(&mut self, l3: usize, ip_len: usize, n: usize) -> Result<(), NoHeadroom> {
+        let ip_at = self.start + l3;
+        self.end = (ip_at + ip_len).min(self.end);
+        self.start = ip_at.checked_sub(n).ok_or(NoHeadroom)?;
+        Ok(())
+    }
+
     /// Replaces `l3` bytes of link header by a new one: Ethernet, with an 802.1Q tag if `vlan` is not
     /// zero, and cuts link-layer padding after `ip_len`.
     #[inline]
@@ -127,6 +149,30 @@ pub fn decrement_ttl(frame: &mut [u8], p: &Parsed) {
         Family::V6 => {
             if let Some(hop) = frame.get_mut(l3 + 7) {
                 *hop = hop.wrapping_sub(1);
+            }
+        }
+    }
+}
+
+/// Gives the packet the traffic class that `p` has.
+#[inline]
+pub fn set_tos(frame: &mut [u8], p: &Parsed) {
+    let l3 = usize::from(p.l3);
+    let Some(h) = frame.get_mut(l3..) else { return };
+    match p.family {
+        Family::V4 => {
+            let Some(h) = h.first_chunk_mut::<IPV4_LEN>() else { return };
+            let old = u16::from_ne_bytes([h[0], h[1]]);
+            h[1] = p.tos;
+            let new = u16::from_ne_bytes([h[0], h[1]]);
+            let check = u16::from_ne_bytes([h[10], h[11]]);
+            let check = checksum::apply(check, checksum::delta16(old, new));
+            h[10..12].copy_from_slice(&check.to_ne_bytes());
+        }
+        Family::V6 => {
+            if let Some(h) = h.first_chunk_mut::<2>() {
+                h[0] = h[0] & 0xF0 | p.tos >> 4;
+                h[1] = h[1] & 0x0F | p.tos << 4;
             }
         }
     }

@@ -2,6 +2,7 @@
 //! instruction. Every packet given to the pipeline ends in exactly one of `forwarded`, `to_kernel`,
 //! `dropped` or (for a while) `held`, counted at the port where it arrived.
 
+use crate::tunnel::TunnelNo;
 use sag_model::{DropReason, PortIdx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,10 +67,36 @@ impl Default for PortCounters {
     }
 }
 
+/// Counters of one tunnel, written by one worker: packets inside and their IP bytes.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct TunnelCounters {
+    pub rx_packets: Counter,
+    pub rx_bytes: Counter,
+    pub tx_packets: Counter,
+    pub tx_bytes: Counter,
+    pub drops: Counter,
+}
+
+impl TunnelCounters {
+    #[inline]
+    pub fn sent(&self, ip_len: usize) {
+        self.tx_packets.add(1);
+        self.tx_bytes.add(ip_len as u64);
+    }
+
+    #[inline]
+    pub fn received(&self, ip_len: usize) {
+        self.rx_packets.add(1);
+        self.rx_bytes.add(ip_len as u64);
+    }
+}
+
 /// Everything that one worker counts.
 #[derive(Debug)]
 pub struct Counters {
     ports: Box<[PortCounters]>,
+    tunnels: Box<[TunnelCounters]>,
     pub sessions_created: Counter,
     pub sessions_ended: Counter,
     pub batches: Counter,
@@ -82,6 +109,7 @@ impl Counters {
     pub fn new() -> Arc<Counters> {
         Arc::new(Counters {
             ports: (0..PortIdx::MAX).map(|_| PortCounters::default()).collect(),
+            tunnels: (0..=TunnelNo::MAX).map(|_| TunnelCounters::default()).collect(),
             sessions_created: Counter::default(),
             sessions_ended: Counter::default(),
             batches: Counter::default(),
@@ -94,6 +122,11 @@ impl Counters {
     #[inline]
     pub fn port(&self, port: PortIdx) -> &PortCounters {
         &self.ports[port.index().min(PortIdx::MAX - 1)]
+    }
+
+    #[inline]
+    pub fn tunnel(&self, no: TunnelNo) -> &TunnelCounters {
+        &self.tunnels[usize::from(no)]
     }
 
     #[inline]

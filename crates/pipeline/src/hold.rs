@@ -3,6 +3,7 @@
 //! first.
 
 use crate::fragments::Ports;
+use crate::tunnel::TunnelNo;
 use sag_model::{Nanos, PortIdx};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ pub const SLOTS: usize = 256;
 pub const PER_THING: usize = 64;
 /// Time for a next hop to answer: the kernel probes three times, a second apart.
 pub const PATIENCE: Duration = Duration::from_millis(3_200);
-/// Room in front of a held frame, for a VLAN tag.
-pub const HEADROOM: usize = 64;
+/// Room in front of a held frame, for a VLAN tag and a tunnel's header.
+pub const HEADROOM: usize = 128;
 pub const SLOT_BYTES: usize = 4096;
 /// Memory of one pool.
 pub const BYTES: usize = SLOTS * SLOT_BYTES;
@@ -22,6 +23,8 @@ pub const BYTES: usize = SLOTS * SLOT_BYTES;
 pub struct Arrival {
     pub dev: u8,
     pub ingress: PortIdx,
+    /// The tunnel that it has left; 0: none.
+    pub tunnel: TunnelNo,
     pub since: Nanos,
     /// Its own, or those of its datagram if it is a fragment.
     pub ports: Ports,
@@ -103,7 +106,13 @@ mod tests {
     #[test]
     fn bounded_and_in_order() {
         let mut h = Hold::default();
-        let arrival = Arrival { dev: 0, ingress: PortIdx(0), since: Nanos(5), ports: Ports::default() };
+        let arrival = Arrival {
+            dev: 0,
+            ingress: PortIdx(0),
+            tunnel: 0,
+            since: Nanos(5),
+            ports: Ports::default(),
+        };
         let push = |h: &mut Hold<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];
         for i in 0..PER_THING as u8 {

@@ -21,6 +21,7 @@ pub mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod trace;
+pub mod tunnel;
 pub mod worker;
 
 pub use worker::{Emit, Frames, Pipeline, Tables, Verdict};

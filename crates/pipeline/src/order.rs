@@ -10,6 +10,7 @@ use crate::policy::{Judged, Tuple};
 use crate::qos::SetNo;
 use crate::snapshot::{Member, NhIdx, Route, Snapshot};
 use crate::trace::Tracer;
+use crate::tunnel::{self, MIN_MTU6, TunnelNo};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::icmp::IcmpError;
@@ -86,6 +87,8 @@ pub struct View<'f> {
     pub p: &'f Parsed,
     pub frame: &'f [u8],
     pub ingress: PortIdx,
+    /// The tunnel through which it came; 0: none.
+    pub tunnel: TunnelNo,
     pub zone: Zone,
     /// Flow hash, for multipath.
     pub hash: u64,
@@ -131,6 +134,10 @@ pub enum Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
     pub port: PortIdx,
+    /// The tunnel that it enters; 0: none.
+    pub tunnel: TunnelNo,
+    /// Where it goes.
+    pub zone: Zone,
     /// The next hop's address.
     pub to: IpAddr,
     pub nexthop: NhIdx,
@@ -138,13 +145,24 @@ pub struct Way {
     pub rule: Option<u32>,
     /// IP bytes that fit.
     pub mtu: u16,
-    /// The packet is larger than that and may be fragmented.
-    pub split: bool,
+    /// What is done if the packet is larger than that.
+    pub split: Split,
     /// Translation of a new session.
     pub dnat: Option<Dnat>,
     pub snat: Option<Snat>,
     /// The meters that it passes; 0: none.
     pub meters: SetNo,
+}
+
+/// How a packet is cut to size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// It fits.
+    No,
+    /// The packet itself.
+    Packet,
+    /// The packet with the tunnel's header.
+    Outer,
 }
 
 /// Where a packet really goes.
@@ -193,10 +211,12 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
     sanity(snap, src, wire_dst)?;
     let dst = dst.unwrap_or(wire_dst);
     let member = route(snap, v, dst, trace)?;
-    let Some(port) = snap.port(member.port) else { return Err(stop(DropReason::EgressNotOurs, None)) };
-    let rule = acl(snap, v, (src, dst), dnat.as_ref(), port.zone, trace)?;
-    let meters = qos::qos(snap, v, (src, dst), dnat.as_ref(), member.port, trace);
-    let snat = nat::snat(snap, v, dnat.as_ref(), (port.zone, member.port), trace)?;
+    let out = exit(snap, member, dst, v.hash)?;
+    let Some(port) = snap.port(out.port) else { return Err(stop(DropReason::EgressNotOurs, None)) };
+    let zone = if out.tunnel == 0 { port.zone } else { Zone::Overlay };
+    let rule = acl(snap, v, (src, dst), dnat.as_ref(), zone, trace)?;
+    let meters = qos::qos(snap, v, (src, dst), dnat.as_ref(), snap.metered(out.port, out.tunnel), trace);
+    let snat = nat::snat(snap, v, dnat.as_ref(), (zone, out.port), trace)?;
     if v.p.ttl <= 1 {
         return Err(stop(DropReason::TtlExpired, Some(IcmpError::TimeExceeded)));
     }
@@ -204,31 +224,77 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
     if !port.up {
         return Err(stop(DropReason::EgressDown, Some(IcmpError::HostUnreachable)));
     }
-    let mtu = if member.mtu != 0 { member.mtu.min(port.mtu) } else { port.mtu };
-    let split = v.p.ip_len > mtu;
-    if split && v.p.dont_fragment {
-        return Err(stop(DropReason::MtuExceeded, Some(IcmpError::TooBig { mtu })));
-    }
-    if split && mtu < MIN_MTU {
-        return Err(stop(DropReason::MtuExceeded, None));
-    }
+    let mtu = out.mtu;
+    let split = fit(v.p, &out)?;
     trace.step(Stage::Mtu, || {
-        let what = if split { "is split to" } else { "fits" };
+        let what = match split {
+            Split::No => "fits",
+            Split::Packet => "is split to",
+            Split::Outer => "is split outside the tunnel, which carries",
+        };
         format!("{} bytes {what} {mtu}", v.p.ip_len)
     });
-    let to = member.via.unwrap_or(dst);
+    let to = out.to;
     let nexthop = snap
         .neighbors
-        .get(&(member.port, to))
+        .get(&(out.port, to))
         .copied()
         .filter(|&n| snap.nexthop(n).is_some_and(|nh| nh.valid()))
-        .ok_or(Stop::Unresolved { port: member.port, to })?;
+        .ok_or(Stop::Unresolved { port: out.port, to })?;
     trace.step(Stage::Neighbor, || match snap.nexthop(nexthop) {
         Some(nh) => format!("{to} is at {}", nh.dmac),
         None => format!("{to}"),
     });
-    Ok(Way { port: member.port, to, nexthop, rule, mtu, split, dnat, snat, meters })
+    let (port, tunnel) = (out.port, out.tunnel);
+    Ok(Way { port, tunnel, zone, to, nexthop, rule, mtu, split, dnat, snat, meters })
 }
+
+/// A route's way out of the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    pub port: PortIdx,
+    pub tunnel: TunnelNo,
+    /// Next hop, of the outer packet if there is a tunnel.
+    pub to: IpAddr,
+    /// Bytes of the packet itself that leave in one piece.
+    pub mtu: u16,
+    /// One up to this size leaves in pieces of the outer packet.
+    most: u16,
+}
+
+/// The way of packets to `dst` by a member of its route.
+pub fn exit(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Exit, Stop> {
+    let down = || stop(DropReason::TunnelDown, Some(IcmpError::HostUnreachable));
+    if m.tunnel == 0 {
+        let own = snap.port(m.port).map_or(0, |p| p.mtu);
+        let mtu = if m.mtu != 0 { m.mtu.min(own) } else { own };
+        return Ok(Exit { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
+    }
+    let t = snap.tunnel(m.tunnel).filter(|t| t.state.is_up()).ok_or_else(down)?;
+    let path = tunnel::path(snap, t.remote, hash).ok_or_else(down)?;
+    Ok(Exit { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
+}
+
+/// Whether a packet fits its way out, or how it may be made to.
+fn fit(p: &Parsed, out: &Exit) -> Result<Split, Stop> {
+    if p.ip_len <= out.mtu {
+        return Ok(Split::No);
+    }
+    // No link carries less of IPv6, so the tunnel must not either (RFC 2473 7.1).
+    let least = if out.tunnel != 0 && p.family == Family::V6 { MIN_MTU6 } else { 0 };
+    let mtu = out.most.max(out.mtu).max(least);
+    if p.ip_len <= mtu {
+        return Ok(Split::Outer);
+    }
+    if p.dont_fragment {
+        return Err(stop(DropReason::MtuExceeded, Some(IcmpError::TooBig { mtu })));
+    }
+    if mtu < MIN_MTU {
+        return Err(stop(DropReason::MtuExceeded, None));
+    }
+    Ok(Split::Packet)
+}
+
 
 /// Packets for the gateway itself and link-scope multicast are the kernel's.
 pub fn local(snap: &Snapshot, dst: IpAddr) -> Result<(), Stop> {
@@ -290,6 +356,12 @@ fn route<'s, T: Tracer>(
     };
     if let Ok(m) = &found {
         trace.step(Stage::Route, || {
+            if let Some(t) = snap.tunnel(m.tunnel) {
+                return match tunnel::path(snap, t.remote, v.hash).and_then(|p| snap.port(p.port)) {
+                    Some(port) => format!("through tunnel {}, to {} by port {}", t.name, t.remote, port.name),
+                    None => format!("through tunnel {}, but no port leads to {}", t.name, t.remote),
+                };
+            }
             let port = snap.port(m.port).map_or("?", |p| p.name.as_str());
             match m.via {
                 Some(via) => format!("via {via} on port {port}"),

@@ -1,17 +1,18 @@
 //! Packets that the gateway makes: ICMP errors (when, to whom, from which address, how often) and
 //! the fragments of packets that do not fit.
 
-use crate::order::ethertype;
+use crate::order::{ethertype, exit};
 use crate::snapshot::{Route, Snapshot};
-use sag_model::{MacAddr, Nanos, PortIdx};
+use crate::tunnel::{Tunnel, TunnelNo};
+use sag_model::{DropReason, MacAddr, Nanos, PortIdx};
 use sag_packet::icmp::{self, IcmpError};
-use sag_packet::proto::{ETH_LEN, IPV4_LEN};
+use sag_packet::proto::{ETH_LEN, FRAGMENT, IPV4_LEN, IPV6_LEN};
 use sag_packet::rewrite::{FrameMut, LinkHeader};
-use sag_packet::{Fragment, L4, Parsed, checksum};
+use sag_packet::{Family, Fragment, L4, Parsed, checksum};
 use std::net::IpAddr;
 
-/// Room for link header and tag in front of a packet under construction.
-pub const LINK_ROOM: usize = 32;
+/// Room for link header, tag and a tunnel's header in front of a packet under construction.
+pub const LINK_ROOM: usize = 128;
 
 /// Takes what the pipeline makes. The frame must be copied; false if it could not be sent.
 pub trait Emit {
@@ -84,10 +85,93 @@ pub fn forbidden(p: &Parsed, frame: &[u8]) -> bool {
         || matches!(p.fragment, Fragment::Later { .. })
 }
 
-/// Builds the error about `frame` into `buf`.
+/// How a packet of the gateway's own reaches `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Back {
+    pub port: PortIdx,
+    pub tunnel: TunnelNo,
+    dmac: MacAddr,
+    /// Address to speak from.
+    pub from: IpAddr,
+    /// Bytes of the packet that leave in one piece.
+    pub mtu: u16,
+}
+
+/// The way by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends).
+/// `near`: where who waits for the packet is, and its link address, if it did not come by a tunnel.
+pub fn back(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>) -> Option<Back> {
+    let routed = match snap.route(to) {
+        Some(Route::Via(members)) => snap.choose(members, 0).and_then(|m| exit(snap, m, to, 0).ok()),
+        _ => None,
+    };
+    let (port, tunnel, next, mtu) = match routed {
+        Some(e) => (e.port, e.tunnel, e.to, e.mtu),
+        None => (near?.0, 0, to, u16::MAX),
+    };
+    snap.port(port).filter(|p| p.up)?;
+    // A next hop's link-local address is no reason to speak from one: the error goes further.
+    let towards = match next {
+        IpAddr::V6(a) if a.is_unicast_link_local() => to,
+        near => near,
+    };
+    let from = match snap.tunnel(tunnel) {
+        Some(t) => t.source_for(to).or_else(|| snap.inside_source(to))?,
+        None => snap.source_for(port, towards)?,
+    };
+    let resolved = snap.neighbors.get(&(port, next)).and_then(|&n| snap.nexthop(n)).filter(|n| n.valid());
+    let dmac = match (resolved, near) {
+        (Some(nh), _) => nh.dmac,
+        // Who sent the packet is on this link and will take its answer.
+        (None, Some((ingress, mac))) if port == ingress && tunnel == 0 => mac,
+        _ => return None,
+    };
+    Some(Back { port, tunnel, dmac, from, mtu })
+}
+
+/// Puts tunnel and link header in front of the packet of `len` bytes at [`LINK_ROOM`].
+pub fn dress(snap: &Snapshot, back: &Back, family: Family, len: usize, buf: &mut [u8]) -> Built {
+    let Some(out) = snap.port(back.port) else { return Built::NoWay };
+    let link = LinkHeader { dst: back.dmac, src: out.mac, vlan: out.vlan, ethertype: ethertype(family) };
+    let mut f = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
+    let done = match snap.tunnel(back.tunnel) {
+        None => f.set_link(ETH_LEN, len, &link).is_ok(),
+        Some(t) => {
+            let p = Parsed {
+                family,
+                l3: ETH_LEN as u16,
+                ip_len: len as u16,
+                dont_fragment: true,
+                tos: 0xC0,
+                ..Parsed::NONE
+            };
+            enter(t, &mut f, &p, 0, false, link).is_ok()
+        }
+    };
+    match done {
+        true => Built::Ready { port: back.port, start: f.start(), len: f.len() },
+        false => Built::NoWay,
+    }
+}
+
+/// A tunnel's header in front of the packet at `p.l3`, and the link header of the way out.
+pub fn enter(
+    t: &Tunnel,
+    f: &mut FrameMut<'_>,
+    p: &Parsed,
+    hash: u64,
+    split: bool,
+    link: LinkHeader,
+) -> Result<(), DropReason> {
+    t.enter(f, p, hash, split)?;
+    let link = LinkHeader { ethertype: ethertype(t.template.outer), ..link };
+    let len = f.len();
+    f.set_link(0, len, &link).map_err(|_| DropReason::FrameTooBig)
+}
+
+/// Builds the error about `frame` into `buf`. `near`: the port at which it came, unless by a tunnel.
 pub fn icmp_error(
     snap: &Snapshot,
-    ingress: PortIdx,
+    near: Option<PortIdx>,
     p: &Parsed,
     frame: &[u8],
     error: IcmpError,
@@ -97,43 +181,19 @@ pub fn icmp_error(
         return Built::Forbidden;
     }
     let to = p.src(frame);
-    // Back by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends).
-    let way = match snap.route(to) {
-        Some(Route::Via(members)) => snap.choose(members, 0).map(|m| (m.port, m.via.unwrap_or(to))),
-        _ => None,
-    };
-    let (port, next) = way.unwrap_or((ingress, to));
-    let Some(out) = snap.port(port).filter(|p| p.up) else { return Built::NoWay };
-    // A next hop's link-local address is no reason to speak from one: the error goes further.
-    let towards = match next {
-        IpAddr::V6(a) if a.is_unicast_link_local() => to,
-        near => near,
-    };
-    let Some(from) = snap.source_for(port, towards) else { return Built::NoWay };
-    let resolved = snap.neighbors.get(&(port, next)).and_then(|&n| snap.nexthop(n)).filter(|n| n.valid());
-    let dmac = match resolved {
-        Some(nh) => nh.dmac,
-        // Who sent the packet is on this link and will take its answer.
-        None if port == ingress => match frame.get(6..12) {
-            Some(m) => MacAddr([m[0], m[1], m[2], m[3], m[4], m[5]]),
-            None => return Built::NoWay,
-        },
-        None => return Built::NoWay,
-    };
-    let Some(room) = buf.get_mut(LINK_ROOM..) else { return Built::NoWay };
+    let mac = frame.get(6..12).and_then(|m| m.first_chunk()).map(|m| MacAddr(*m));
+    let Some(back) = back(snap, to, near.zip(mac)) else { return Built::NoWay };
+    // What goes through a tunnel must fit it.
+    let end = buf.len().min(LINK_ROOM + usize::from(back.mtu));
+    let Some(room) = buf.get_mut(LINK_ROOM..end) else { return Built::NoWay };
     let packet = p.ip(frame);
-    let built = match (from, to) {
+    let built = match (back.from, to) {
         (IpAddr::V4(f), IpAddr::V4(t)) => icmp::build_v4(room, f, t, error, packet),
         (IpAddr::V6(f), IpAddr::V6(t)) => icmp::build_v6(room, f, t, error, packet),
         _ => None,
     };
     let Some(len) = built else { return Built::NoWay };
-    let link = LinkHeader { dst: dmac, src: out.mac, vlan: out.vlan, ethertype: ethertype(p.family) };
-    let mut f = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-    if f.set_link(ETH_LEN, len, &link).is_err() {
-        return Built::NoWay;
-    }
-    Built::Ready { port, start: f.start(), len: f.len() }
+    dress(snap, &back, p.family, len, buf)
 }
 
 /// Splits an IPv4 packet (RFC 791 3.2): `packet` is the whole IP packet, TTL already counted down.
@@ -178,6 +238,38 @@ pub fn split_ipv4(
         out[10..12].copy_from_slice(&check.to_ne_bytes());
         sent += u32::from(send(buf, len));
         at += n;
+    }
+    sent
+}
+
+/// Splits an IPv6 packet of the gateway's own, without extension headers (RFC 8200 4.5). Calls `send`
+/// as [`split_ipv4`] does.
+pub fn split_ipv6(
+    packet: &[u8],
+    mtu: u16,
+    id: u32,
+    buf: &mut [u8],
+    mut send: impl FnMut(&mut [u8], usize) -> bool,
+) -> u32 {
+    const HEADERS: usize = IPV6_LEN + 8;
+    let Some((header, data)) = packet.split_at_checked(IPV6_LEN) else { return 0 };
+    let room = usize::from(mtu).saturating_sub(HEADERS) & !7;
+    if room == 0 {
+        return 0;
+    }
+    let mut sent = 0;
+    for (n, part) in data.chunks(room).enumerate() {
+        let len = HEADERS + part.len();
+        let Some(out) = buf.get_mut(LINK_ROOM..LINK_ROOM + len) else { return sent };
+        out[..IPV6_LEN].copy_from_slice(header);
+        out[4..6].copy_from_slice(&((len - IPV6_LEN) as u16).to_be_bytes());
+        out[6] = FRAGMENT;
+        (out[40], out[41]) = (header[6], 0);
+        let more = u16::from(n * room + part.len() < data.len());
+        out[42..44].copy_from_slice(&((n * room) as u16 | more).to_be_bytes());
+        out[44..48].copy_from_slice(&id.to_be_bytes());
+        out[HEADERS..].copy_from_slice(part);
+        sent += u32::from(send(buf, len));
     }
     sent
 }

@@ -8,6 +8,7 @@ pub use crate::hash::{AddrSet, NeighborMap};
 use crate::nat::NatPolicy;
 use crate::policy::AclSet;
 use crate::qos::QosPolicy;
+use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
 use sag_packet::rewrite::LinkWords;
@@ -57,6 +58,18 @@ pub struct Member {
     pub weight: u16,
     /// Route MTU, 0 = the port's.
     pub mtu: u16,
+    /// Through this tunnel, whose own path counts then instead of port and router; 0: none.
+    pub tunnel: TunnelNo,
+}
+
+impl Member {
+    pub fn port(port: PortIdx, via: Option<IpAddr>, weight: u16) -> Member {
+        Member { port, via, weight, mtu: 0, tunnel: 0 }
+    }
+
+    pub fn tunnel(tunnel: TunnelNo, weight: u16) -> Member {
+        Member { port: PortIdx(u8::MAX), via: None, weight, mtu: 0, tunnel }
+    }
 }
 
 /// Index into the next-hop records.
@@ -100,6 +113,7 @@ pub struct Snapshot {
     pub acl: AclSet,
     pub nat: Arc<NatPolicy>,
     pub qos: Arc<QosPolicy>,
+    pub tunnels: Tunnels,
     pub options: Options,
 }
 
@@ -234,6 +248,19 @@ impl Snapshot {
     }
 
     #[inline]
+    pub fn tunnel(&self, no: TunnelNo) -> Option<&Tunnel> {
+        self.tunnels.get(no)
+    }
+
+    /// As what QoS knows a port, or the tunnels through it.
+    pub fn metered(&self, port: PortIdx, tunnel: TunnelNo) -> PortIdx {
+        match tunnel {
+            0 => port,
+            _ => PortIdx(port.0.saturating_add(self.ports.len() as u8)),
+        }
+    }
+
+    #[inline]
     pub fn nexthop(&self, idx: NhIdx) -> Option<NextHop> {
         self.nexthops.get(usize::from(idx)).map(NextHop::load)
     }
@@ -253,7 +280,10 @@ impl Snapshot {
             return Some(only);
         }
         // Ways out that are down take no traffic while another is up.
-        let usable = |m: &&Member| self.port(m.port).is_some_and(|p| p.up);
+        let usable = |m: &&Member| match m.tunnel {
+            0 => self.port(m.port).is_some_and(|p| p.up),
+            no => self.tunnel(no).is_some_and(|t| t.state.is_up()),
+        };
         let any_up = members.iter().any(|m| usable(&m));
         let alive = || members.iter().filter(move |m| !any_up || usable(m));
         let total: u64 = alive().map(|m| u64::from(m.weight.max(1))).sum();
@@ -266,6 +296,18 @@ impl Snapshot {
             at -= w;
         }
         None
+    }
+
+    /// The address from which the gateway speaks into a tunnel that has none: one of the LAN.
+    pub fn inside_source(&self, to: IpAddr) -> Option<IpAddr> {
+        let lan_first = |lan: bool| self.ports.iter().filter(move |p| (p.zone == Zone::Lan) == lan);
+        let mut ports = lan_first(true).chain(lan_first(false));
+        match to {
+            IpAddr::V4(_) => ports.find_map(|p| p.addrs4.first().map(|a| IpAddr::V4(a.0))),
+            IpAddr::V6(_) => ports.find_map(|p| {
+                p.addrs6.iter().find(|a| !a.0.is_unicast_link_local()).map(|a| IpAddr::V6(a.0))
+            }),
+        }
     }
 
     /// The address from which the gateway speaks to `to` by this port: one on the same subnet, else

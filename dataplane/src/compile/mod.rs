@@ -7,6 +7,7 @@ mod nexthops;
 mod ports;
 mod qos;
 mod routes;
+mod tunnels;
 
 pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
 pub use nat::NatCompiler;
@@ -14,6 +15,7 @@ pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};
 pub use qos::{Moment, QosCompiler, limit_of};
 pub use routes::{RouteRow, RouteSource};
+pub use tunnels::TunnelCompiler;
 
 use sag_model::config::{Config, Policy};
 use sag_model::time::Tick;
@@ -33,6 +35,7 @@ pub struct Compiler {
     pub acl: AclCompiler,
     pub nat: NatCompiler,
     pub qos: QosCompiler,
+    pub tunnels: TunnelCompiler,
     /// Take frames for any destination MAC (replay).
     pub promiscuous: bool,
 }
@@ -53,6 +56,7 @@ impl Compiler {
             acl: AclCompiler::default(),
             nat: NatCompiler::new(nat),
             qos: QosCompiler::new(meters),
+            tunnels: TunnelCompiler::default(),
             promiscuous,
         }
     }
@@ -62,7 +66,8 @@ impl Compiler {
         let bindings = ports::bind(config, tables, &mut self.devices);
         let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
         let local = ports::local_addresses(config, tables);
-        let rows = routes::collect(config, tables, &bindings);
+        let tunnels = self.tunnels.compile(config);
+        let rows = routes::collect(config, tables, &bindings, &self.tunnels);
         let (fib4, fib6, routes) = routes::build(&rows);
         self.nexthops.refresh(config, tables, &bindings);
         let nat = Arc::new(self.nat.compile(config, &ports, &local));
@@ -80,6 +85,7 @@ impl Compiler {
             acl: self.acl.compile(config),
             nat,
             qos,
+            tunnels,
             options: Options {
                 acl_stateful: config.dataplane.acl_stateful,
                 timeouts: timeouts(config),
@@ -87,6 +93,7 @@ impl Compiler {
                 promiscuous: self.promiscuous,
             },
         };
+        tunnels::settle(&snapshot);
         Compiled { snapshot, bindings, routes: rows }
     }
 }

@@ -2,7 +2,7 @@
 //! itself.
 
 use super::acl::{FamilyRule, compile_tuple};
-use sag_model::Nanos;
+use sag_model::{Nanos, Zone};
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{Car, MeterBook, MeteredPort, QosPolicy, Rate, Wanted};
@@ -67,10 +67,18 @@ impl QosCompiler {
             zone: p.zone(),
             rate: rate(p.bandwidth),
         });
+        // Tunnels through a port count for it and for the overlay.
+        let mut metered: Vec<_> = metered.collect();
+        if !config.tunnels.is_empty() {
+            let overlay = |m: &MeteredPort| m.zone.map(|_| Zone::Overlay);
+            let inside: Vec<_> =
+                metered.iter().map(|m| MeteredPort { zone: overlay(m), ..m.clone() }).collect();
+            metered.extend(inside);
+        }
         let mut wanted = Wanted {
             overlay: rate(config.bandwidth.ccn),
             internet_up: rate(config.bandwidth.internet_up),
-            ports: metered.collect(),
+            ports: metered,
             link_burst_ms: BURST_MS.into(),
             overhead: config.bandwidth.overhead.into(),
             slack: self.slack,

@@ -1,9 +1,9 @@
 //! Routes: the kernel's tables and the file's, merged by prefix and metric.
 
-use super::PortBinding;
+use super::{PortBinding, TunnelCompiler};
 use ipnet::IpNet;
 use sag_model::PortIdx;
-use sag_model::config::{Config, RejectKind, RouteTarget};
+use sag_model::config::{Config, RejectKind, RouteTarget, TunnelIdx};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_rtnl::{RouteKind, Table, Tables};
 use std::collections::{BTreeMap, HashMap};
@@ -39,7 +39,12 @@ fn table_rank(t: Table) -> Option<u8> {
     }
 }
 
-pub fn collect(config: &Config, tables: &Tables, bindings: &[PortBinding]) -> Vec<RouteRow> {
+pub fn collect(
+    config: &Config,
+    tables: &Tables,
+    bindings: &[PortBinding],
+    tunnels: &TunnelCompiler,
+) -> Vec<RouteRow> {
     let mut best: BTreeMap<IpNet, (Rank, RouteRow)> = BTreeMap::new();
     let mut offer = |rank: Rank, row: RouteRow| match best.get_mut(&row.dst) {
         Some((have, old)) if rank < *have => (*have, *old) = (rank, row),
@@ -74,7 +79,7 @@ pub fn collect(config: &Config, tables: &Tables, bindings: &[PortBinding]) -> Ve
                 for h in hops.iter().filter(|h| !h.dead || all_dead) {
                     match by_l3.get(&h.ifindex) {
                         Some(&port) if !h.encap => {
-                            members.push(Member { port, via: h.gateway, weight: h.weight, mtu: 0 });
+                            members.push(Member::port(port, h.gateway, h.weight));
                         }
                         _ => foreign.push((h.ifindex, h.gateway, h.weight)),
                     }
@@ -99,7 +104,8 @@ pub fn collect(config: &Config, tables: &Tables, bindings: &[PortBinding]) -> Ve
         };
         offer((table, r.priority, RouteSource::Kernel), row);
     }
-    for row in connected(config).chain(configured(config, bindings)) {
+    let inside = connected_inside(config, tunnels);
+    for row in connected(config).chain(inside).chain(configured(config, bindings, tunnels)) {
         offer((1, row.metric, RouteSource::Config), row);
     }
     best.into_values().map(|(_, row)| row).collect()
@@ -110,7 +116,7 @@ fn connected(config: &Config) -> impl Iterator<Item = RouteRow> + '_ {
     config.ports().flat_map(|(idx, p)| {
         p.addresses.iter().filter(move |_| p.zone().is_some()).map(move |net| RouteRow {
             dst: net.trunc(),
-            route: Route::Via(vec![Member { port: idx, via: None, weight: 1, mtu: 0 }]),
+            route: Route::Via(vec![Member::port(idx, None, 1)]),
             source: RouteSource::Config,
             protocol: "connected".into(),
             metric: 0,
@@ -119,9 +125,32 @@ fn connected(config: &Config) -> impl Iterator<Item = RouteRow> + '_ {
     })
 }
 
-fn configured<'c>(config: &'c Config, bindings: &'c [PortBinding]) -> impl Iterator<Item = RouteRow> + 'c {
+/// The networks of addresses that the file gives to tunnels.
+fn connected_inside<'c>(
+    config: &'c Config,
+    tunnels: &'c TunnelCompiler,
+) -> impl Iterator<Item = RouteRow> + 'c {
+    let number = |i: usize| tunnels.number(config, TunnelIdx(i as u16));
+    config.tunnels.iter().enumerate().filter_map(move |(i, t)| Some((number(i)?, t))).flat_map(|(no, t)| {
+        let alone = |n: &&IpNet| n.prefix_len() < n.max_prefix_len();
+        t.addresses.iter().filter(alone).map(move |net| RouteRow {
+            dst: net.trunc(),
+            route: Route::Via(vec![Member::tunnel(no, 1)]),
+            source: RouteSource::Config,
+            protocol: "connected".into(),
+            metric: 0,
+            foreign: Vec::new(),
+        })
+    })
+}
+
+fn configured<'c>(
+    config: &'c Config,
+    bindings: &'c [PortBinding],
+    tunnels: &'c TunnelCompiler,
+) -> impl Iterator<Item = RouteRow> + 'c {
     config.routes.iter().filter_map(move |r| {
-        let via = |port, via| Route::Via(vec![Member { port, via, weight: r.weight, mtu: 0 }]);
+        let via = |port, via| Route::Via(vec![Member::port(port, via, r.weight)]);
         let route = match r.target {
             RouteTarget::Via { next_hop, port: Some(port) } => via(port, Some(next_hop)),
             RouteTarget::Via { next_hop, port: None } => {
@@ -131,8 +160,9 @@ fn configured<'c>(config: &'c Config, bindings: &'c [PortBinding]) -> impl Itera
             RouteTarget::Reject(RejectKind::Blackhole) => Route::Blackhole,
             RouteTarget::Reject(RejectKind::Unreachable) => Route::Unreachable,
             RouteTarget::Reject(RejectKind::Prohibit) => Route::Prohibit,
-            // Not enforced by this version; the configuration's warning says so.
-            RouteTarget::Tunnel(_) => return None,
+            RouteTarget::Tunnel(t) => {
+                Route::Via(vec![Member::tunnel(tunnels.number(config, t)?, r.weight)])
+            }
         };
         Some(RouteRow {
             dst: r.destination,

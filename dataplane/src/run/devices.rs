@@ -315,6 +315,7 @@ impl Daemon {
             };
             if let Route::Via(members) = &row.route {
                 out.extend(members.iter().map(|m| match m.via {
+                    _ if m.tunnel != 0 => Stale::All,
                     Some(via) => Stale::Gateway(m.port, via),
                     None => Stale::OnLink(m.port, *prefix),
                 }));

@@ -16,6 +16,7 @@ mod qos;
 mod report;
 mod sessions;
 mod start;
+mod tunnels;
 mod worker;
 
 use crate::compile::{Compiled, Compiler, Moment, PortBinding, RouteRow};
@@ -266,6 +267,7 @@ impl Daemon {
             }
         }
         self.keep_meters();
+        self.keep_tunnels();
         if self.published.elapsed() >= PUBLISH {
             self.published = Instant::now();
             self.publish_metrics();
@@ -357,9 +359,11 @@ impl Daemon {
         let Compiled { snapshot, bindings, routes } = compiled;
         let addresses_changed =
             snapshot.local != self.snapshot.local || !snapshot.nat.same_externals(&self.snapshot.nat);
+        let addresses_changed = addresses_changed || !snapshot.tunnels.same_ends(&self.snapshot.tunnels);
         self.snapshot = Arc::new(snapshot);
         self.bindings = bindings;
         self.routes = routes;
+        self.publish_tunnels(addresses_changed);
         if addresses_changed {
             self.publish_addresses();
         }
@@ -378,18 +382,26 @@ impl Daemon {
     fn publish_addresses(&self) {
         use std::net::IpAddr;
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for a in &self.snapshot.local {
+        let ends = self.snapshot.tunnels.iter().filter_map(|t| match t.local {
+            IpAddr::V6(a) => Some(a),
+            IpAddr::V4(_) => None,
+        });
+        let ends: Vec<_> = ends.collect();
+        // Inside tunnels a worker answers for the gateway.
+        let outside = |a: &&IpAddr| !self.snapshot.tunnels.owns(**a);
+        for a in self.snapshot.local.iter().filter(outside) {
             match a {
                 IpAddr::V4(addr) => {
                     let external = self.snapshot.nat.externals.get(&addr.to_bits());
                     let pool = external.and_then(|_| self.tables.nat.pool_of(*addr));
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any });
+                    let tunnel = self.snapshot.tunnels.end_at((*addr).into());
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel });
                 }
                 IpAddr::V6(a) => v6.push(*a),
             }
         }
-        for done in [self.gateway.replace_local4(&v4), self.gateway.replace_local6(&v6)] {
+        for done in [self.gateway.replace_local4(&v4), self.gateway.replace_local6(&v6, &ends)] {
             if let Err(error) = done {
                 tracing::error!(%error, "cannot tell XDP the gateway's own addresses");
             }

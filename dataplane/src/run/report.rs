@@ -277,6 +277,17 @@ impl Handler for Daemon {
                 let mut hops = Vec::new();
                 if let Route::Via(members) = &r.route {
                     for m in members {
+                        if let Some(t) = self.snapshot.tunnel(m.tunnel) {
+                            hops.push(control::NextHop {
+                                via: Some(t.remote),
+                                port: Some(t.name.clone()),
+                                device: String::new(),
+                                mac: None,
+                                state: "tunnel".to_owned(),
+                                weight: u32::from(m.weight),
+                            });
+                            continue;
+                        }
                         let binding = self.bindings.get(m.port.index());
                         let ifindex = binding.and_then(|b| b.l3_ifindex).unwrap_or(0);
                         let neighbor = m.via.and_then(|ip| tables.neighbor(ifindex, ip));

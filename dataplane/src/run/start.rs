@@ -195,6 +195,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         config,
     };
     daemon.keep_own_ports();
+    daemon.publish_tunnels(true);
     daemon.publish_addresses();
     keep_last_good(&daemon.config, &daemon.text);
     Ok(daemon)

@@ -5,6 +5,7 @@ use sag_model::PortIdx;
 const ARRIVAL: Arrival = Arrival {
     dev: 0,
     ingress: PortIdx(0),
+    tunnel: 0,
     since: Nanos::ZERO,
     ports: Ports { proto: 0, sport: 0, dport: 0 },
 };

@@ -18,7 +18,7 @@ pub(super) fn qos<T: Tracer>(
     to: PortIdx,
     trace: &mut T,
 ) -> SetNo {
-    let classified = snap.qos.classify(v.ingress, to, || {
+    let classified = snap.qos.classify(snap.metered(v.ingress, v.tunnel), to, || {
         let (sport, dport) = match v.p.l4 {
             L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
             _ => v.p.ports(),

@@ -9,6 +9,7 @@ use crate::nat::{
 use crate::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
 use crate::qos::{self, MeterBook, MeteredPort, QosPolicy, Rate};
 use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, Timeouts};
+use crate::tunnel::{Tunnel, Tunnels};
 use sag_acl::{PortRange, Prefix, Rule};
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::time::Tick;
@@ -145,6 +146,7 @@ pub struct Net {
     /// When the meters were idle.
     pub began: Nanos,
     pub options: Options,
+    pub tunnels: Vec<Tunnel>,
     neighbors: HashMap<(PortIdx, IpAddr), u16>,
     nexthops: &'static [NextHopRecord],
 }
@@ -183,6 +185,7 @@ impl Net {
                 icmp_rate: 1000,
                 promiscuous: false,
             },
+            tunnels: Vec::new(),
             neighbors: HashMap::new(),
             nexthops: Vec::leak((0..NEXTHOPS).map(|_| NextHopRecord::default()).collect()),
         }
@@ -257,7 +260,7 @@ impl Net {
                 IpAddr::V4(a) => p.addrs4.push((a, len)),
                 IpAddr::V6(a) => p.addrs6.push((a, len)),
             }
-            let on_link = Member { port: idx, via: None, weight: 1, mtu: 0 };
+            let on_link = Member::port(idx, None, 1);
             self.routes.push(((addr, len), Route::Via(vec![on_link])));
         }
         self.ports.push(p);
@@ -271,7 +274,7 @@ impl Net {
 
     pub fn via(&mut self, to: &str, port: PortIdx, gateway: &str) -> &mut Net {
         let via = Some(gateway.parse().expect("gateway"));
-        self.route(to, Route::Via(vec![Member { port, via, weight: 1, mtu: 0 }]))
+        self.route(to, Route::Via(vec![Member::port(port, via, 1)]))
     }
 
     /// Resolves a neighbour, or resolves it anew after a change of its port.
@@ -394,7 +397,9 @@ impl Net {
             zone: Some(p.zone),
             rate: self.port_rates.get(&PortIdx(i as u8)).copied(),
         };
-        self.qos.ports = self.ports.iter().enumerate().map(port).collect();
+        let tunnels = self.ports.iter().enumerate().map(port);
+        let tunnels: Vec<_> = tunnels.map(|m| MeteredPort { zone: Some(Zone::Overlay), ..m }).collect();
+        self.qos.ports = self.ports.iter().enumerate().map(port).chain(tunnels).collect();
         let (policy, complete) = self.meters.build(&self.qos, self.began);
         assert!(complete, "too few meters");
         policy
@@ -429,6 +434,7 @@ impl Net {
             acl: self.acl.build(),
             nat,
             qos: Arc::new(self.qos_policy()),
+            tunnels: Tunnels::new(self.tunnels.iter().cloned()),
             options: self.options,
         }
     }

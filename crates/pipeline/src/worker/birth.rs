@@ -197,7 +197,7 @@ impl Pipeline {
             holds.bindings[0] = lease.binding.0;
             let new = R::with_ends(key, (external(lease.port), to));
             if lease.port != src.port {
-                self.expect_other_port::<R>(snap, first.way, &new, (lease.binding, to));
+                self.expect_other_port::<R>(first.way, &new, (lease.binding, to));
             }
             self.tell_lease(snap, source.pool.addr(), lent, src, &lease, source);
             if source.filtering == Behavior::AddressDependent
@@ -246,15 +246,12 @@ impl Pipeline {
     /// The port is another one than [`Pipeline::expect_birth`] took for likely.
     fn expect_other_port<R: FamilyOf>(
         &self,
-        snap: &Snapshot,
         way: &Way,
         new: &R::Key,
         (binding, remote): (BindingNo, Endpoint),
     ) {
         self.tables.nat.expect_permit(binding, remote.addr);
-        if let Some(to) = snap.port(way.port) {
-            R::table(&self.tables).expect_new(&R::reverse(new, to.zone));
-        }
+        R::table(&self.tables).expect_new(&R::reverse(new, way.zone));
     }
 
     fn exhausted(
@@ -298,7 +295,7 @@ impl Pipeline {
         holds: Holds,
     ) -> Result<RecordNo, NotCreated> {
         let First { snap, now, s, frame, action, way } = *first;
-        let Some(to) = snap.port(way.port).map(|p| p.zone) else { return Err(NotCreated::Contended) };
+        let to = way.zone;
         let (reverse, answer) = (R::reverse(new, to), R::reverse(key, to));
         let tick = now.tick().0;
         let flags = match s.p.l4 {

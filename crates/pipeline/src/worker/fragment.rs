@@ -49,7 +49,13 @@ impl Pipeline {
                 self.walk_one::<R>(snap, now, dev, s, f, emit, now)
             }
             Followed::Early(no) => {
-                let arrival = Arrival { dev, ingress: s.ingress, since: now, ports: Ports::default() };
+                let arrival = Arrival {
+                    dev,
+                    ingress: s.ingress,
+                    tunnel: s.tunnel,
+                    since: now,
+                    ports: Ports::default(),
+                };
                 if !self.fragments.keep(no, &span, arrival, f.bytes()) {
                     return drop_at(&self.counters, s.ingress, DropReason::FragmentTableFull);
                 }

@@ -1,7 +1,7 @@
 //! Packets whose next hop is not resolved yet: asked for, released, or given up; and how a copy that
 //! was held goes on.
 
-use super::{MAX_REQUESTS, NO_SLOT, Pipeline, Verdict};
+use super::{MAX_REQUESTS, NO_SLOT, Pipeline, Slot, Verdict};
 use crate::hold::{self, Arrival};
 use crate::originate::Emit;
 use crate::snapshot::Snapshot;
@@ -27,6 +27,24 @@ impl Pipeline {
     /// Next hops to be resolved, asked for since the last call.
     pub fn take_requests(&mut self) -> impl Iterator<Item = (PortIdx, IpAddr)> + '_ {
         self.requests.drain(..)
+    }
+
+    /// The long way of a packet that was not in the batch.
+    pub(super) fn onward(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        s: &mut Slot,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        match (s.p.fragment, s.p.family) {
+            (Fragment::Whole, Family::V4) => self.walk_one::<FlowRecord4>(snap, now, dev, s, f, emit, now),
+            (Fragment::Whole, Family::V6) => self.walk_one::<FlowRecord6>(snap, now, dev, s, f, emit, now),
+            (_, Family::V4) => self.fragment::<FlowRecord4>(snap, now, dev, s, f, emit),
+            (_, Family::V6) => self.fragment::<FlowRecord6>(snap, now, dev, s, f, emit),
+        }
     }
 
     pub(super) fn poll_held(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
@@ -58,12 +76,17 @@ impl Pipeline {
         let Arrival { dev, since, .. } = *arrival;
         let c = self.counters.port(arrival.ingress);
         c.held.sub(1);
-        // Counted when it arrived; counted again by `ingest`.
-        c.rx_packets.sub(1);
-        c.rx_bytes.sub(len as u64);
         let mut f = FrameMut::new(buf, hold::HEADROOM, len);
         let mut s = NO_SLOT;
-        let (ingress, verdict) = match self.ingest(snap, dev, f.bytes(), &mut s) {
+        let taken_in = if arrival.tunnel == 0 {
+            // Counted when it arrived; counted again by `ingest`.
+            c.rx_packets.sub(1);
+            c.rx_bytes.sub(len as u64);
+            self.ingest(snap, now, dev, &mut f, &mut s, emit)
+        } else {
+            self.left_before(arrival, &f, &mut s)
+        };
+        let (ingress, verdict) = match taken_in {
             Err(v) => (parse::link(f.bytes()).ok().and_then(|(vlan, ..)| snap.ingress.port(dev, vlan)), v),
             Ok(()) => {
                 if s.p.fragment != Fragment::Whole {

@@ -4,10 +4,12 @@
 use super::{Pipeline, Slot, Verdict, drop_at};
 use crate::counters::Counters;
 use crate::order;
+use crate::originate::Emit;
 use crate::snapshot::Snapshot;
 use sag_model::flow::RecordNo;
-use sag_model::{DropReason, PortIdx};
+use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{self, Family, L4};
+use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 
 impl Pipeline {
@@ -17,10 +19,13 @@ impl Pipeline {
     pub(super) fn ingest(
         &mut self,
         snap: &Snapshot,
+        now: Nanos,
         dev: u8,
-        frame: &[u8],
+        f: &mut FrameMut<'_>,
         slot: &mut Slot,
+        emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
+        let frame = f.bytes();
         let count = |c: &Counters, port: PortIdx| {
             c.port(port).rx_packets.add(1);
             c.port(port).rx_bytes.add(frame.len() as u64);
@@ -56,21 +61,31 @@ impl Pipeline {
             }
             Err(reason) => return Err(drop_at(c, ingress, reason)),
         }
+        (slot.ingress, slot.zone) = (ingress, port.zone);
+        (slot.tunnel, slot.skip) = (0, 0);
+        if !snap.tunnels.is_empty() {
+            self.leave_tunnel(snap, now, dev, f, slot, emit)?;
+        }
+        self.expect(f.bytes(), slot);
+        Ok(())
+    }
+
+    /// The packet's hash, and what it will look at into the cache.
+    #[inline]
+    pub(super) fn expect(&self, frame: &[u8], slot: &mut Slot) {
         let p = &slot.p;
         slot.hash = match p.family {
             Family::V4 => {
-                let hash = self.tables.v4.hash(&p.key4(port.zone));
+                let hash = self.tables.v4.hash(&p.key4(slot.zone));
                 self.tables.v4.expect(hash, slot.found);
                 hash
             }
             Family::V6 => {
-                let hash = self.tables.v6.hash(&p.key6(frame, port.zone));
+                let hash = self.tables.v6.hash(&p.key6(frame, slot.zone));
                 self.tables.v6.expect(hash, slot.found);
                 hash
             }
         };
-        (slot.ingress, slot.zone) = (ingress, port.zone);
-        Ok(())
     }
 
     #[inline]

@@ -7,6 +7,7 @@ mod fragment;
 mod held;
 mod ingest;
 mod slow;
+mod tunnel;
 
 use crate::counters::Counters;
 use crate::family::FamilyOf;
@@ -19,6 +20,7 @@ use crate::originate::{LINK_ROOM, Limiter};
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
+use crate::tunnel::{TunnelNo, Wholes};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     RecordNo,
@@ -92,6 +94,10 @@ struct Slot {
     hash: u64,
     found: Option<RecordNo>,
     ingress: PortIdx,
+    /// The tunnel that it has left; 0: none.
+    tunnel: TunnelNo,
+    /// Bytes of the received frame in front of it, those of the tunnel.
+    skip: u16,
     zone: Zone,
     /// It got past ingress: the fields above are its own.
     alive: bool,
@@ -126,7 +132,16 @@ impl Changes {
 }
 
 const NO_SLOT: Slot =
-    Slot { p: Parsed::NONE, hash: 0, found: None, ingress: PortIdx(0), zone: Zone::Lan, alive: false };
+    Slot {
+        p: Parsed::NONE,
+        hash: 0,
+        found: None,
+        ingress: PortIdx(0),
+        tunnel: 0,
+        skip: 0,
+        zone: Zone::Lan,
+        alive: false,
+    };
 
 #[derive(Debug)]
 pub struct Pipeline {
@@ -143,6 +158,9 @@ pub struct Pipeline {
     swept: Nanos,
     slots: Vec<Slot>,
     scratch: Box<[u8]>,
+    /// Outer packets of tunnels that came in fragments, and the buffer of one that is whole.
+    wholes: Wholes,
+    put: Box<[u8]>,
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
     random: Random,
@@ -175,6 +193,8 @@ impl Pipeline {
             swept: Nanos::ZERO,
             slots: vec![NO_SLOT; BATCH],
             scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
+            wholes: Wholes::default(),
+            put: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             random: Random::new(AddrHash::default().hash_one(worker)),
             events: Events::default(),
@@ -220,7 +240,7 @@ impl Pipeline {
         slots.iter_mut().skip(n).for_each(|s| s.alive = false);
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             s.found = frames.hint(i);
-            s.alive = match self.ingest(snap, dev, frames.frame(i).bytes(), s) {
+            s.alive = match self.ingest(snap, now, dev, &mut frames.frame(i), s, emit) {
                 Ok(()) => true,
                 Err(v) => {
                     *verdict = v;
@@ -229,14 +249,15 @@ impl Pipeline {
             };
         }
         for (i, s) in slots.iter_mut().enumerate().filter(|(_, s)| s.alive && s.found.is_none()) {
+            let skip = s.skip;
             match s.p.family {
-                Family::V4 => self.guess::<FlowRecord4>(snap, s, || frames.frame(i)),
-                Family::V6 => self.guess::<FlowRecord6>(snap, s, || frames.frame(i)),
+                Family::V4 => self.guess::<FlowRecord4>(snap, s, || frame_of(frames, i, skip)),
+                Family::V6 => self.guess::<FlowRecord6>(snap, s, || frame_of(frames, i, skip)),
             }
         }
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             if s.alive {
-                let mut f = frames.frame(i);
+                let mut f = frame_of(frames, i, s.skip);
                 match s.p.family {
                     Family::V4 => self.one::<FlowRecord4>(snap, now, dev, s, &mut f, verdict, emit),
                     Family::V6 => self.one::<FlowRecord6>(snap, now, dev, s, &mut f, verdict, emit),
@@ -317,7 +338,14 @@ impl Pipeline {
         let Some(nh) = snap.nexthops.get(usize::from(action.nexthop)).map(NextHopWords::load) else {
             return false;
         };
-        if !nh.stands_for(action.nh_gen) || s.p.ip_len > nh.mtu() {
+        if !nh.stands_for(action.nh_gen) {
+            return false;
+        }
+        let fits = match action.tunnel {
+            0 => s.p.ip_len <= nh.mtu(),
+            no => snap.tunnel(no).is_some_and(|t| t.state.is_up() && s.p.ip_len <= t.whole_mtu()),
+        };
+        if !fits {
             return false;
         }
         if action.flags & FLOW_METER != 0
@@ -330,24 +358,42 @@ impl Pipeline {
         if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
             r.rewrite(f.bytes_mut(), &s.p);
         }
-        self.transmit(s, &nh, f, verdict);
+        self.transmit(snap, s, &nh, action.tunnel, f, verdict);
         true
     }
 
-    /// TTL and link header, then out.
+    /// TTL, tunnel and link header, then out.
     #[inline]
-    fn transmit(&self, s: &Slot, nh: &NextHopWords, f: &mut FrameMut<'_>, verdict: &mut Verdict) {
+    fn transmit(
+        &self,
+        snap: &Snapshot,
+        s: &Slot,
+        nh: &NextHopWords,
+        tunnel: TunnelNo,
+        f: &mut FrameMut<'_>,
+        verdict: &mut Verdict,
+    ) {
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
+        if tunnel != 0 {
+            *verdict = self.transmit_into(snap, s, nh, tunnel, f);
+            return;
+        }
         let link = nh.link(order::ethertype(s.p.family));
         if f.set_link_words(usize::from(s.p.l3), usize::from(s.p.ip_len), &link).is_err() {
             *verdict = drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
             return;
         }
+        *verdict = self.sent(s, nh, f);
+    }
+
+    /// Counts a frame that goes out.
+    #[inline]
+    fn sent(&self, s: &Slot, nh: &NextHopWords, f: &FrameMut<'_>) -> Verdict {
         self.counters.port(s.ingress).forwarded.add(1);
         let out = self.counters.port(nh.port());
         out.tx_packets.add(1);
         out.tx_bytes.add(f.len() as u64);
-        *verdict = Verdict::Tx { port: nh.port(), start: f.start(), len: f.len() };
+        Verdict::Tx { port: nh.port(), start: f.start(), len: f.len() }
     }
 
     /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.
@@ -362,6 +408,7 @@ impl Pipeline {
             self.poll_held(snap, now, emit);
         }
         self.poll_fragments(now);
+        self.poll_wholes(now);
         let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
         if elapsed_ms == 0 {
             return;
@@ -393,6 +440,14 @@ impl Pipeline {
         out.tx_bytes.sub(len as u64);
         self.counters.count_drop(ingress, reason);
     }
+}
+
+/// A frame less the tunnel's bytes in front of it.
+#[inline]
+fn frame_of<F: Frames>(frames: &mut F, i: usize, skip: u16) -> FrameMut<'_> {
+    let mut f = frames.frame(i);
+    f.skip(usize::from(skip));
+    f
 }
 
 fn drop_at(c: &Counters, port: PortIdx, reason: DropReason) -> Verdict {

@@ -2,16 +2,18 @@
 //! (sessions, ICMP errors, fragments).
 
 use super::birth::First;
+use super::tunnel::enter;
 use super::{Pipeline, Slot, Verdict, drop_at, touch};
 use crate::family::{self, FamilyOf};
 use crate::fragments::Ports;
 use crate::hold::{self, Arrival};
-use crate::order::{self, Known, Pair, Stop, View, Way};
+use crate::order::{self, Known, Pair, Split, Stop, View, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
 use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
+use crate::tunnel::Tunnel;
 use sag_model::flow::{Action, FLOW_METER, FLOW_PUNT_ALL, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
@@ -54,6 +56,9 @@ impl Pipeline {
             Ok(way) => self.deliver::<R>(snap, now, s, f, way, seen, emit),
             // An ICMP error about a session whose translation is gone.
             Err(Stop::Anew) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
+            Err(Stop::Kernel) if s.tunnel != 0 || snap.tunnels.owns(s.p.dst(f.bytes())) => {
+                self.for_us_inside(snap, now, s, f.bytes(), emit)
+            }
             Err(Stop::Kernel) => {
                 self.counters.port(s.ingress).to_kernel.add(1);
                 Verdict::Kernel
@@ -63,7 +68,8 @@ impl Pipeline {
                     self.tell(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
-                let arrival = Arrival { dev, ingress: s.ingress, since, ports: Ports::of(&s.p) };
+                let (ingress, tunnel) = (s.ingress, s.tunnel);
+                let arrival = Arrival { dev, ingress, tunnel, since, ports: Ports::of(&s.p) };
                 if self.request(port, to) && self.hold.push((port, to), arrival, f.bytes()) {
                     self.counters.port(s.ingress).held.add(1);
                     Verdict::Held
@@ -125,6 +131,7 @@ impl Pipeline {
             p: &s.p,
             frame,
             ingress: s.ingress,
+            tunnel: s.tunnel,
             zone: s.zone,
             hash: s.hash,
             session: known,
@@ -192,10 +199,9 @@ impl Pipeline {
             nexthop: way.nexthop,
             meter: way.meters,
             act: FlowAct::Forward,
-            // The record knows the next hop's MTU only: a smaller one of the route is checked here.
-            flags: if way.mtu < nh.mtu { FLOW_PUNT_ALL } else { 0 }
+            flags: if self.is_for_workers(snap, &way, &nh) { FLOW_PUNT_ALL } else { 0 }
                 | if way.meters != 0 { FLOW_METER } else { 0 },
-            tunnel: 0,
+            tunnel: way.tunnel,
             nh_gen: nh.generation,
         };
         // What is over its rate makes no session and changes none.
@@ -208,7 +214,7 @@ impl Pipeline {
         };
         let mut found = s.found;
         if let Some(no) = found
-            && self.leaves_to::<R>(s) != snap.port(way.port).map(|p| p.zone)
+            && self.leaves_to::<R>(s) != Some(way.zone)
         {
             // Rerouted across another border: its answers will come from elsewhere.
             self.end::<R>(snap, no.session());
@@ -234,12 +240,25 @@ impl Pipeline {
         if let Err(reason) = self.translate::<R>(s, found, seen.related, f) {
             return drop_at(&self.counters, s.ingress, reason);
         }
-        if way.split {
-            return self.split(s, &way, &nh, f, emit);
+        self.clamp_segments(snap, s, &way, f);
+        match way.split {
+            Split::No => {
+                let mut verdict = Verdict::Held;
+                self.transmit(snap, s, &words, way.tunnel, f, &mut verdict);
+                verdict
+            }
+            Split::Packet => self.split(snap, s, &way, &nh, f, emit),
+            Split::Outer => self.split_outer(snap, s, &way, &nh, f, emit),
         }
-        let mut verdict = Verdict::Held;
-        self.transmit(s, &words, f, &mut verdict);
-        verdict
+    }
+
+    /// Whether XDP cannot do what the flow's packets need.
+    fn is_for_workers(&self, snap: &Snapshot, way: &Way, nh: &NextHop) -> bool {
+        match way.tunnel {
+            // The record knows the next hop's MTU only: a smaller one of the route is checked here.
+            0 => way.mtu < nh.mtu,
+            no => !snap.tunnel(no).is_some_and(Tunnel::is_plain),
+        }
     }
 
     /// What the session makes of the packet.
@@ -337,6 +356,7 @@ impl Pipeline {
 
     fn split(
         &mut self,
+        snap: &Snapshot,
         s: &Slot,
         way: &Way,
         nh: &NextHop,
@@ -347,9 +367,20 @@ impl Pipeline {
         let link =
             LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: order::ethertype(s.p.family) };
         let out = self.counters.port(nh.port);
+        let (tunnel, inside) = (snap.tunnel(way.tunnel), self.counters.tunnel(way.tunnel));
         let sent = originate::split_ipv4(s.p.ip(f.bytes()), way.mtu, &mut self.scratch, |buf, len| {
             let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-            let ok = piece.set_link(ETH_LEN, len, &link).is_ok() && emit.emit(nh.port, piece.bytes());
+            let done = match tunnel {
+                None => piece.set_link(ETH_LEN, len, &link).is_ok(),
+                Some(t) => {
+                    let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
+                    enter(t, &mut piece, &p, s.hash, false, link).is_ok()
+                }
+            };
+            let ok = done && emit.emit(nh.port, piece.bytes());
+            if ok && tunnel.is_some() {
+                inside.sent(len);
+            }
             if ok {
                 out.tx_packets.add(1);
                 out.tx_bytes.add(piece.len() as u64);
@@ -365,7 +396,7 @@ impl Pipeline {
     }
 
     /// Sends an ICMP error about a packet, if one may be sent.
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -383,7 +414,8 @@ impl Pipeline {
             c.icmp_suppressed.add(1);
             return;
         }
-        match originate::icmp_error(snap, s.ingress, &s.p, frame, error, &mut self.scratch) {
+        let near = (s.tunnel == 0).then_some(s.ingress);
+        match originate::icmp_error(snap, near, &s.p, frame, error, &mut self.scratch) {
             Built::Ready { port, start, len } => {
                 if emit.emit(port, &self.scratch[start..start + len]) {
                     let out = self.counters.port(port);

@@ -75,7 +75,7 @@ fn unreachable_by_route() {
     net.route("100.64.3.0/24", Route::Prohibit);
     net.route("100.64.4.0/24", Route::NotOurs);
     net.route("100.64.5.0/24", Route::Via(vec![]));
-    net.route("100.64.6.0/24", Route::Via(vec![Member { port: PortIdx(40), via: None, weight: 1, mtu: 0 }]));
+    net.route("100.64.6.0/24", Route::Via(vec![Member::port(PortIdx(40), None, 1)]));
     for (i, kind) in
         [Route::Blackhole, Route::Unreachable, Route::Prohibit, Route::NotOurs].into_iter().enumerate()
     {
@@ -145,7 +145,7 @@ fn too_big() {
 fn a_route_can_have_a_smaller_mtu_than_its_port() {
     let mut net = Net::branch();
     let via = Some("203.0.113.1".parse().unwrap());
-    net.route("198.51.100.0/24", Route::Via(vec![Member { port: WAN, via, weight: 1, mtu: 1300 }]));
+    net.route("198.51.100.0/24", Route::Via(vec![Member { mtu: 1300, ..Member::port(WAN, via, 1) }]));
     let mut rig = Rig::new(net);
     assert!(rig.send(&Pkt::udp(HOST4, FAR4, 1, 2)).is_tx());
     assert!(rig.send(&Pkt::udp(HOST4, FAR4, 1, 2)).is_tx());

@@ -161,7 +161,7 @@ fn fragments_are_split_further() {
 fn a_route_mtu_splits_too() {
     let mut net = Net::branch();
     let via = Some("203.0.113.1".parse().unwrap());
-    net.route("198.51.100.0/24", Route::Via(vec![Member { port: WAN, via, weight: 1, mtu: 1300 }]));
+    net.route("198.51.100.0/24", Route::Via(vec![Member { mtu: 1300, ..Member::port(WAN, via, 1) }]));
     let mut rig = Rig::new(net);
     assert!(rig.send(&Pkt::udp(HOST4, FAR4, 1, 2)).is_tx());
     let p = Pkt::udp(HOST4, FAR4, 1, 2).payload(1400);

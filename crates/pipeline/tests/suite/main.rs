@@ -11,6 +11,7 @@ mod random;
 mod reassembly;
 mod reassembly_model;
 mod sessions;
+mod tunnels;
 mod workers;
 
 use sag_model::PortIdx;

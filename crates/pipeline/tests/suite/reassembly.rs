@@ -513,7 +513,7 @@ fn a_datagram_for_the_kernel() {
 fn a_first_that_is_split_goes_ahead_too() {
     let mut net = Net::branch();
     let via = Some(ROUTER4.parse().unwrap());
-    net.route("198.51.100.0/24", Route::Via(vec![Member { port: WAN, via, weight: 1, mtu: 600 }]));
+    net.route("198.51.100.0/24", Route::Via(vec![Member { mtu: 600, ..Member::port(WAN, via, 1) }]));
     let mut rig = Rig::new(net);
     let whole = Pkt::udp(HOST4, FAR4, 1, 2).payload(1992);
     assert_eq!(rig.send(&whole.fragment(1000, 1000)), Outcome::Held);

@@ -3,6 +3,7 @@
 use sag_model::flow::{FlowRecord4, RecordNo};
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::*;
+use sag_pipeline::order::Split;
 use sag_pipeline::family::FamilyOf;
 use sag_pipeline::policy::Class;
 use sag_pipeline::session::State;
@@ -252,7 +253,7 @@ fn explained_as_it_would_be_forwarded() {
     };
     let ok = Pkt::udp(HOST, FAR, 1, 2);
     let (steps, end) = explain(&rig, &ok);
-    assert!(matches!(end, Explained::Forward(w) if w.port == WAN && !w.split), "{end:?}");
+    assert!(matches!(end, Explained::Forward(w) if w.port == WAN && w.split == Split::No), "{end:?}");
     let stages: Vec<_> = steps.0.iter().map(|s| s.0).collect();
     assert!(
         stages.is_sorted() && stages.contains(&Stage::Acl) && stages.contains(&Stage::Neighbor),

@@ -89,7 +89,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
     }
     let encap = kind.and_then(|k| {
         foreign_keys(raw, k, s);
-        encap(raw, k, s, tables)
+        encap(raw, k, local.is_some_and(|a| a.is_ipv6()), s, tables)
     });
     if let (Some(kind), Some(local), Some(remote), Some(encap)) = (kind, local, remote, &encap) {
         let endpoint = match encap {
@@ -203,7 +203,7 @@ fn foreign_keys(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>) {
     }
 }
 
-fn encap(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>, tables: &mut Tables) -> Option<Encap> {
+fn encap(raw: &RawTunnel, kind: Kind, v6: bool, s: &mut Scope<'_, '_>, tables: &mut Tables) -> Option<Encap> {
     match kind {
         Kind::Vxlan => {
             s.need("vni", &raw.vni, "write the VXLAN network identifier", "");
@@ -214,7 +214,7 @@ fn encap(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>, tables: &mut Tables
             Some(Encap::Vxlan {
                 vni: vni??,
                 port: port?,
-                udp_checksum: flag(&raw.udp_checksum, false),
+                udp_checksum: flag(&raw.udp_checksum, v6),
                 mac: mac?,
                 remote_mac: remote_mac?,
             })

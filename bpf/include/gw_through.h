@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Established flows through tunnels: out of one, into one, or both. At the first doubt the packet is
+ * left as it was, to the general path, which gives it to a worker.
+ */
+#ifndef GW_THROUGH_H
+#define GW_THROUGH_H
+
+#include "gw_exit.h"
+#include "gw_forward.h"
+#include "gw_police.h"
+#include "gw_tunnel.h"
+
+enum {
+	GW_VXLAN_BYTES = 16 + sizeof(struct gw_eth),	/* UDP, VXLAN and Ethernet */
+	GW_GRE_CHECKSUM = 0x8000,
+	GW_GRE_KEY = 0x2000,
+	GW_GRE_SEQUENCE = 0x1000,
+	GW_ECN = 3,
+};
+
+/* What gw_leave() says, in one word. 0: the packet is no tunnel's. */
+#define GW_LEFT(no, skip, port, tos, v6) \
+	((__u64)(no) | (__u64)(skip) << 8 | (__u64)(port) << 16 | (__u64)(tos) << 24 | (__u64)(v6) << 32)
+#define GW_LEFT_NO(left) ((__u8)(left))
+#define GW_LEFT_SKIP(left) ((__u8)((left) >> 8))
+#define GW_LEFT_PORT(left) ((__u8)((left) >> 16))
+#define GW_LEFT_TOS(left) ((__u8)((left) >> 24))
+#define GW_LEFT_V6(left) ((left) >> 32 & 1)
+
+/* The control word of a tunnel, read once. */
+struct gw_way {
+	__u32 no;
+	__u8 len;
+	__u8 kind;
+	__u8 flags;
+	__u8 tos;
+	__u16 mtu;
+	__u16 sum;
+	const struct gw_tunnel *t;
+};
+
+static __always_inline bool gw_way(__u32 no, struct gw_way *w)
+{
+	__u64 word;
+
+	w->no = no;
+	w->t = bpf_map_lookup_elem(&gw_tunnels, &no);
+	if (!w->t)
+		return false;
+	word = GW_READ_ONCE(*(const __u64 *)&w->t->len);
+	w->len = word;
+	w->kind = word >> 8;
+	w->mtu = word >> 16;
+	w->flags = word >> 32;
+	w->tos = word >> 40;
+	w->sum = word >> 48;
+	return w->flags & GW_TUNNEL_ON;
+}
+
+/* Finds port, family and start of IP of a frame for us, counting nothing. */
+static __always_inline bool gw_through_link(struct xdp_md *ctx, struct gw_packet *pkt)
+{
+	struct gw_eth *eth = pkt->data;
+
+	pkt->port = gw_device(ctx->ingress_ifindex);
+	if (!pkt->port || (void *)(eth + 1) > pkt->end)
+		return false;
+	pkt->ethertype = eth->type;
+	pkt->l3 = eth + 1;
+	if (eth->type == bpf_htons(GW_ETH_VLAN)) {
+		struct gw_vlan_tag *tag = pkt->l3;
+		struct gw_vlan_key key = { .ifindex = ctx->ingress_ifindex };
+
+		if ((void *)(tag + 1) > pkt->end)
+			return false;
+		pkt->vlan = bpf_ntohs(tag->tci) & 0x0FFF;
+		key.vlan = pkt->vlan;
+		pkt->port = bpf_map_lookup_elem(&gw_vlans, &key);
+		if (!pkt->port)
+			return false;
+		pkt->ethertype = tag->type;
+		pkt->l3 = tag + 1;
+	}
+	pkt->zone = pkt->port->zone;
+	return pkt->port->flags & GW_PORT_ON && gw_for_us(pkt->port, pkt->data);
+}
+
+/* The ends of an outer packet without options that is whole; false: it is no tunnel's. */
+static __always_inline bool gw_outer(struct gw_packet *pkt, struct gw_end *end, __u8 *tos, __u32 *len,
+				     void **l4)
+{
+	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
+	__u8 proto;
+
+	if (pkt->ethertype == bpf_htons(GW_ETH_IP4)) {
+		struct gw_ip4 *ip = pkt->l3;
+
+		if ((void *)(ip + 1) > pkt->end)
+			return false;
+		proto = ip->proto;
+		*len = bpf_ntohs(ip->len);
+		*tos = ip->tos;
+		*l4 = ip + 1;
+		end->local[0] = ip->dst;
+		end->remote[0] = ip->src;
+		if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || *len > room ||
+		    *len < sizeof(*ip))
+			return false;
+	} else if (pkt->ethertype == bpf_htons(GW_ETH_IP6)) {
+		struct gw_ip6 *ip = pkt->l3;
+
+		if ((void *)(ip + 1) > pkt->end)
+			return false;
+		proto = ip->next;
+		*len = sizeof(*ip) + bpf_ntohs(ip->payload);
+		*tos = bpf_ntohl(ip->version_class) >> 20;
+		*l4 = ip + 1;
+		__builtin_memcpy(end->local, ip->dst, sizeof(ip->dst));
+		__builtin_memcpy(end->remote, ip->src, sizeof(ip->src));
+		if ((*(__u8 *)ip & 0xF0) != 0x60 || *len > room)
+			return false;
+	} else {
+		return false;
+	}
+	end->proto = proto == GW_IP6_IN_IP ? GW_IPIP : proto;
+	if (proto == GW_IPIP || proto == GW_IP6_IN_IP) {
+		end->match = GW_END_PLAIN;
+		pkt->ethertype = proto == GW_IPIP ? bpf_htons(GW_ETH_IP4) : bpf_htons(GW_ETH_IP6);
+		return true;
+	}
+	return proto == GW_UDP || proto == GW_GRE;
+}
+
+/* VNI and what is inside; the bytes from the transport header on, 0: not plainly VXLAN. */
+static __always_inline __u32 gw_leave_vxlan(struct gw_packet *pkt, void *l4, struct gw_end *end)
+{
+	struct gw_l4 *udp = l4;
+	__u32 *vx = (void *)(udp + 1);
+	struct gw_eth *eth = (void *)(vx + 2);
+
+	if ((void *)(eth + 1) > pkt->end || !(*(__u8 *)vx & 0x08))
+		return 0;
+	end->port = bpf_ntohs(udp->dport);
+	end->id = bpf_ntohl(vx[1]) >> 8;
+	end->match = GW_END_ID;
+	pkt->ethertype = eth->type;
+	pkt->l3 = eth;
+	return GW_VXLAN_BYTES;
+}
+
+/* The same of GRE with or without key; checksums are a worker's. */
+static __always_inline __u32 gw_leave_gre(struct gw_packet *pkt, void *l4, struct gw_end *end)
+{
+	__u16 *h = l4, flags;
+	__u32 len = 4;
+
+	if ((void *)(h + 2) > pkt->end)
+		return 0;
+	flags = bpf_ntohs(h[0]);
+	if (flags & ~(GW_GRE_KEY | GW_GRE_SEQUENCE))
+		return 0;
+	pkt->ethertype = h[1];
+	end->match = GW_END_PLAIN;
+	if (flags & GW_GRE_KEY) {
+		if ((void *)(h + 4) > pkt->end)
+			return 0;
+		end->id = bpf_ntohl(*(__u32 *)(h + 2));
+		end->match = GW_END_ID;
+		len += 4;
+	}
+	return flags & GW_GRE_SEQUENCE ? len + 4 : len;
+}
+
+/*
+ * If the frame is a tunnel's, its front goes, so that it begins with fourteen bytes in front of the
+ * packet inside, whatever they are. Nothing is overwritten: the front can be given back.
+ */
+__noinline __u64 gw_leave(struct xdp_md *ctx)
+{
+	struct gw_packet pkt = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	struct gw_end end = {};
+	const struct gw_tunnel *t;
+	const __u32 *found;
+	__u32 len, front, skip, no, inner;
+	__u8 tos, port;
+	bool v6;
+	void *l4;
+
+	pkt.len = pkt.end - pkt.data;
+	if (!gw_through_link(ctx, &pkt))
+		return 0;
+	port = pkt.port->port;
+	inner = pkt.l3 - pkt.data;
+	if (!gw_outer(&pkt, &end, &tos, &len, &l4))
+		return 0;
+	front = inner;
+	inner += l4 - pkt.l3;
+	pkt.l3 = NULL;
+	if (end.proto == GW_UDP)
+		skip = gw_leave_vxlan(&pkt, l4, &end);
+	else if (end.proto == GW_GRE)
+		skip = gw_leave_gre(&pkt, l4, &end);
+	else
+		skip = 0;
+	if (!skip && end.proto != GW_IPIP)
+		return 0;
+	found = bpf_map_lookup_elem(&gw_tunnel_ends, &end);
+	if (!found)
+		return 0;
+	no = GW_READ_ONCE(*found);
+	t = bpf_map_lookup_elem(&gw_tunnels, &no);
+	if (!no || !t || !(t->flags & GW_TUNNEL_ON))
+		return 0;
+	if (end.proto == GW_UDP && *(__u64 *)pkt.l3 << 16 != t->mac)
+		return 0;
+	v6 = pkt.ethertype == bpf_htons(GW_ETH_IP6);
+	if (!v6 && pkt.ethertype != bpf_htons(GW_ETH_IP4))
+		return 0;
+	/* The packet inside must not go on behind the outer one: the link's padding is not its own. */
+	if (front + len != pkt.len)
+		return 0;
+	skip += inner - sizeof(struct gw_eth);
+	if (skip > 0xFF || bpf_xdp_adjust_head(ctx, skip))
+		return 0;
+	return GW_LEFT(no, skip, port, tos, v6);
+}
+
+/* The traffic class after the tunnel; false: the packet has to be dropped (RFC 6040 4.2). */
+static __always_inline bool gw_tos_after(__u64 left, __u8 *tos)
+{
+	__u32 no = GW_LEFT_NO(left);
+	__u8 inner = *tos & GW_ECN, outer = GW_LEFT_TOS(left) & GW_ECN, mark = inner;
+	const struct gw_tunnel *t = bpf_map_lookup_elem(&gw_tunnels, &no);
+
+	if (!t)
+		return false;
+	if (!inner && outer == GW_ECN)
+		return false;
+	if (inner && outer == GW_ECN)
+		mark = GW_ECN;
+	else if (inner && inner != GW_ECN && outer == 1)
+		mark = 1;
+	*tos = ((t->flags & GW_TUNNEL_UNIFORM ? GW_LEFT_TOS(left) : *tos) & ~GW_ECN) | mark;
+	return true;
+}
+
+/* What is known of a packet that is about to go. */
+struct gw_going {
+	struct gw_order order;
+	struct gw_hop hop;
+	struct gw_way way;
+	__u64 hash;
+	__u16 ip_len;
+	__u8 tos;
+	__u8 inner6;
+	__u8 df;
+};
+
+/* The last of the doubts, as gw_judge() and gw_admit() have them. If there is none, the redirect is set up. */
+static __always_inline bool gw_may_go(struct gw_packet *pkt, const struct gw_shape *s, __u32 epoch, __u64 left,
+				      struct gw_going *g)
+{
+	const struct gw_order *o = &g->order;
+
+	if (!(left || o->tunnel) || pkt->punt != GW_PUNT_MISS || s->ttl <= 1 ||
+	    epoch != GW_READ_ONCE(gw_shared.control.epoch) || o->flags & GW_FLOW_PUNT_ALL ||
+	    o->action != GW_ACT_FORWARD || s->tcp_flags & (GW_TCP_SYN | GW_TCP_FIN | GW_TCP_RST))
+		return false;
+	gw_read_hop(o->nexthop, &g->hop);
+	if (!(g->hop.dev >> 56 & GW_NH_VALID) || (__u8)(g->hop.dev >> 48) != o->gen)
+		return false;
+	g->ip_len = s->ip_len;
+	if (o->tunnel) {
+		if (!gw_way(o->tunnel, &g->way) || g->way.flags & GW_TUNNEL_WORKER || s->ip_len > g->way.mtu)
+			return false;
+	} else if (s->ip_len > g->hop.smac_mtu >> 48) {
+		return false;
+	}
+	if (left && !gw_tos_after(left, &g->tos))
+		return false;
+	return bpf_redirect_map(&gw_devs, (__u8)(g->hop.dev >> 32), XDP_ABORTED) == XDP_REDIRECT;
+}
+
+/* Adds up to sixteen bits twice. */
+static __always_inline __u16 gw_fold(__u32 sum)
+{
+	sum = (sum & 0xFFFF) + (sum >> 16);
+	return (sum & 0xFFFF) + (sum >> 16);
+}
+
+static __always_inline void gw_count_tunnel(__u32 no, bool rx, __u32 ip_len)
+{
+	struct gw_tunnel_counts *c = bpf_map_lookup_elem(&gw_tunnel_stats, &no);
+
+	if (!c)
+		return;
+	if (rx) {
+		c->rx_packets++;
+		c->rx_bytes += ip_len;
+	} else {
+		c->tx_packets++;
+		c->tx_bytes += ip_len;
+	}
+}
+
+/* The header of so many bytes, if it fits. */
+#define GW_COPY_HEADER(n)                                                        \
+	case n:                                                                  \
+		if (at + (n) > end)                                              \
+			return false;                                            \
+		__builtin_memcpy(at, g->way.t->header, (n));                     \
+		break
+
+/* The outer header at `at`, and what differs from packet to packet in it. */
+static __always_inline bool gw_put_header(void *at, void *end, const struct gw_going *g)
+{
+	__u32 total = g->way.len + g->ip_len, entropy = (__u32)(g->hash >> 8) & 0xFFFFF;
+	bool v6 = g->way.flags & GW_TUNNEL_V6;
+	__u8 tos = g->way.flags & GW_TUNNEL_DSCP ? g->way.tos | (g->tos & GW_ECN) : g->tos;
+	__u16 type = g->inner6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
+	struct gw_ip4 *ip = at;
+	struct gw_l4 *udp;
+	__u16 *gre;
+	__u32 sum;
+
+	switch (g->way.len) {
+	GW_COPY_HEADER(20);
+	GW_COPY_HEADER(24);
+	GW_COPY_HEADER(28);
+	GW_COPY_HEADER(40);
+	GW_COPY_HEADER(44);
+	GW_COPY_HEADER(48);
+	GW_COPY_HEADER(50);
+	GW_COPY_HEADER(70);
+	default:
+		return false;
+	}
+	if (v6) {
+		struct gw_ip6 *ip6 = at;
+
+		if ((void *)(ip6 + 1) > end)
+			return false;
+		ip6->version_class = bpf_htonl(6u << 28 | (__u32)tos << 20 | entropy);
+		ip6->payload = bpf_htons(total - sizeof(*ip6));
+		if (g->way.kind == GW_TUNNEL_IPIP && g->inner6)
+			ip6->next = GW_IP6_IN_IP;
+		at = ip6 + 1;
+	} else {
+		if ((void *)(ip + 1) > end)
+			return false;
+		ip->tos = tos;
+		ip->len = bpf_htons(total);
+		if (g->way.flags & GW_TUNNEL_DF_CLEAR || (g->way.flags & GW_TUNNEL_DF_COPY && !g->df)) {
+			ip->id = bpf_get_prandom_u32();
+			ip->frag = 0;
+		} else {
+			ip->frag = bpf_htons(0x4000);
+		}
+		sum = g->way.sum + bpf_htons(tos) + ip->len + ip->id + ip->frag;
+		if (g->way.kind == GW_TUNNEL_IPIP && g->inner6) {
+			ip->proto = GW_IP6_IN_IP;
+			sum += bpf_htons(GW_IP6_IN_IP - GW_IPIP);
+		}
+		ip->check = ~gw_fold(sum);
+		at = ip + 1;
+	}
+	if (g->way.kind == GW_TUNNEL_VXLAN) {
+		udp = at;
+		if (at + GW_VXLAN_BYTES > end)
+			return false;
+		udp->sport = bpf_htons(0xC000 | (entropy & 0x3FFF));
+		udp->len = bpf_htons(total - (v6 ? 40 : 20));
+		*(__u16 *)(at + GW_VXLAN_BYTES - 2) = type;
+	} else if (g->way.kind == GW_TUNNEL_GRE) {
+		gre = at;
+		if ((void *)(gre + 2) > end)
+			return false;
+		gre[1] = type;
+	}
+	return true;
+}
+
+/*
+ * Makes room for the new front of the frame, or takes what is too much of it. `*l3` is where the packet
+ * begins then.
+ */
+static __always_inline bool gw_new_front(struct xdp_md *ctx, struct gw_packet *pkt, __u32 was,
+					 const struct gw_going *g, __u32 *l3)
+{
+	*l3 = sizeof(struct gw_eth) + (g->hop.dmac_vlan >> 48 ? 4 : 0) + (g->order.tunnel ? g->way.len : 0);
+	if (bpf_xdp_adjust_head(ctx, (int)(was - *l3)))
+		return false;
+	pkt->data = (void *)(long)ctx->data;
+	pkt->end = (void *)(long)ctx->data_end;
+	return true;
+}
+
+/* Link header, and the tunnel's if there is one. */
+static __always_inline bool gw_put_front(struct gw_packet *pkt, const struct gw_going *g)
+{
+	bool outer6 = g->order.tunnel ? g->way.flags & GW_TUNNEL_V6 : g->inner6;
+	__u16 type = outer6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4), vlan = g->hop.dmac_vlan >> 48;
+	struct gw_eth *eth = pkt->data;
+	struct gw_vlan_tag *tag = (void *)(eth + 1);
+
+	if ((void *)(tag + 1) > pkt->end)
+		return false;
+	gw_macs(eth, &g->hop);
+	if (!vlan) {
+		eth->type = type;
+		return !g->order.tunnel || gw_put_header(tag, pkt->end, g);
+	}
+	eth->type = bpf_htons(GW_ETH_VLAN);
+	tag->tci = bpf_htons(vlan);
+	tag->type = type;
+	return !g->order.tunnel || gw_put_header(tag + 1, pkt->end, g);
+}
+
+/* Counts a packet that goes, or is dropped for `why`. */
+static __always_inline int gw_gone(struct gw_packet *pkt, __u8 port, __u32 rx_len, const struct gw_going *g,
+				   __u64 left, __u32 why)
+{
+	struct gw_counts *in = gw_counts(pkt->stats, port);
+	struct gw_counts *out = gw_counts(pkt->stats, g->hop.dev >> 40);
+
+	in->rx_packets++;
+	in->rx_bytes += rx_len;
+	if (left)
+		gw_count_tunnel(GW_LEFT_NO(left), true, g->ip_len);
+	if (why) {
+		gw_count_reason(port, true, why);
+		return GW_DROP;
+	}
+	in->fast++;
+	out->tx_packets++;
+	out->tx_bytes += pkt->end - pkt->data;
+	if (g->order.tunnel)
+		gw_count_tunnel(g->order.tunnel, false, g->ip_len);
+	return GW_FORWARD;
+}
+
+static __always_inline int gw_through4(struct xdp_md *ctx, struct gw_packet *pkt, __u64 left, __u32 rx_len,
+				       __u8 port)
+{
+	__u32 was = pkt->l3 - pkt->data, now, why, zero = 0, old;
+	struct gw_ip4 *ip = pkt->l3;
+	struct gw_key4 key = {};
+	struct gw_shape shape = {};
+	struct gw_going g = {};
+	struct gw_flow4 *r;
+
+	if ((void *)(ip + 1) > pkt->end || gw_parse4(pkt, ip, &key, &shape) != GW_CONTINUE)
+		return GW_CONTINUE;
+	r = gw_find4(&key, &pkt->record);
+	pkt->stats = bpf_map_lookup_elem(&gw_stats, &zero);
+	if (!r || !pkt->stats)
+		return GW_CONTINUE;
+	g.tos = ip->tos;
+	g.df = !!(ip->frag & bpf_htons(0x4000));
+	old = GW_READ_ONCE(r->epoch);
+	g.order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
+	if (!gw_may_go(pkt, &shape, old, left, &g))
+		return GW_CONTINUE;
+	g.hash = gw_hash4(&key, gw_shared.control.seed);
+	why = g.order.flags & GW_FLOW_METER ? gw_metered(g.order.meter, shape.ip_len) : 0;
+	if (why)
+		return gw_gone(pkt, port, rx_len, &g, left, why);
+	/* From here on nothing is taken back. */
+	if (!gw_new_front(ctx, pkt, was, &g, &now))
+		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	ip = pkt->data + (now & 0xFF);
+	if ((void *)(ip + 1) > pkt->end)
+		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	shape.l4 = (void *)(ip + 1);
+	if (ip->tos != g.tos) {
+		old = *(__u16 *)ip;
+		ip->tos = g.tos;
+		ip->check = gw_plus_zero(gw_sum_add(ip->check, gw_fold(old + (__u16)~*(__u16 *)ip)));
+	}
+	gw_rewrite4(pkt, ip, &shape, r, g.order.flags);
+	GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
+	if (!gw_put_front(pkt, &g))
+		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	return gw_gone(pkt, port, rx_len, &g, left, 0);
+}
+
+static __always_inline int gw_through6(struct xdp_md *ctx, struct gw_packet *pkt, __u64 left, __u32 rx_len,
+				       __u8 port)
+{
+	__u32 was = pkt->l3 - pkt->data, now, why, zero = 0, epoch;
+	struct gw_ip6 *ip = pkt->l3;
+	struct gw_key6 key = {};
+	struct gw_shape shape = {};
+	struct gw_going g = { .inner6 = 1, .df = 1 };
+	struct gw_flow6 *r;
+
+	if ((void *)(ip + 1) > pkt->end || gw_parse6(pkt, ip, &key, &shape) != GW_CONTINUE)
+		return GW_CONTINUE;
+	r = gw_find6(&key, &pkt->record);
+	pkt->stats = bpf_map_lookup_elem(&gw_stats, &zero);
+	if (!r || !pkt->stats)
+		return GW_CONTINUE;
+	g.tos = bpf_ntohl(ip->version_class) >> 20;
+	epoch = GW_READ_ONCE(r->epoch);
+	g.order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
+	if (!gw_may_go(pkt, &shape, epoch, left, &g))
+		return GW_CONTINUE;
+	g.hash = gw_hash6(&key, gw_shared.control.seed);
+	why = g.order.flags & GW_FLOW_METER ? gw_metered(g.order.meter, shape.ip_len) : 0;
+	if (why)
+		return gw_gone(pkt, port, rx_len, &g, left, why);
+	if (!gw_new_front(ctx, pkt, was, &g, &now))
+		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	ip = pkt->data + (now & 0xFF);
+	if ((void *)(ip + 1) > pkt->end)
+		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	shape.l4 = (void *)(ip + 1);
+	ip->version_class = (ip->version_class & ~bpf_htonl(0x0FF00000)) | bpf_htonl((__u32)g.tos << 20);
+	gw_rewrite6(pkt, ip, &shape, r, g.order.flags);
+	GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
+	if (!gw_put_front(pkt, &g))
+		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	return gw_gone(pkt, port, rx_len, &g, left, 0);
+}
+
+/* A packet that has left a tunnel, or (`left` is 0) one as it was received, which may enter one. */
+__noinline int gw_through(struct xdp_md *ctx, __u64 left)
+{
+	struct gw_packet pkt = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	struct gw_eth *eth = pkt.data;
+	__u32 rx_len;
+	__u8 port;
+
+	pkt.len = pkt.end - pkt.data;
+	rx_len = pkt.len + GW_LEFT_SKIP(left);
+	if (left) {
+		if ((void *)(eth + 1) > pkt.end)
+			return GW_CONTINUE;
+		pkt.l3 = eth + 1;
+		pkt.zone = GW_ZONE_OVERLAY;
+		pkt.ethertype = GW_LEFT_V6(left) ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
+		port = GW_LEFT_PORT(left);
+	} else {
+		if (!gw_through_link(ctx, &pkt))
+			return GW_CONTINUE;
+		port = pkt.port->port;
+	}
+	if (pkt.ethertype == bpf_htons(GW_ETH_IP4))
+		return gw_through4(ctx, &pkt, left, rx_len, port);
+	if (pkt.ethertype == bpf_htons(GW_ETH_IP6))
+		return gw_through6(ctx, &pkt, left, rx_len, port);
+	return GW_CONTINUE;
+}
+
+/* GW_CONTINUE: the frame is as it was. */
+static __always_inline int gw_tunnels_first(struct xdp_md *ctx)
+{
+	__u64 left = gw_leave(ctx);
+	int verdict = gw_through(ctx, left);
+
+	if (verdict == GW_CONTINUE && left && bpf_xdp_adjust_head(ctx, -(int)GW_LEFT_SKIP(left)))
+		return GW_NOT_OURS;
+	return verdict;
+}
+
+#endif /* GW_THROUGH_H */

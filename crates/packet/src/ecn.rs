@@ -1,0 +1,46 @@
+//! Explicit congestion notification through tunnels (RFC 6040), and code points (RFC 2983).
+
+/// The two bits of ECN in the traffic class.
+pub const ECN: u8 = 0b11;
+const NOT_ECT: u8 = 0b00;
+const ECT1: u8 = 0b01;
+const CE: u8 = 0b11;
+
+/// Congestion was marked on a packet whose inside does not know ECN: it must be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Illegal;
+
+/// The ECN field of a packet that leaves a tunnel (RFC 6040 4.2). The normal mode at the entry is a
+/// plain copy (4.1).
+#[inline]
+pub const fn leave(inner: u8, outer: u8) -> Result<u8, Illegal> {
+    match (inner & ECN, outer & ECN) {
+        (NOT_ECT, CE) => Err(Illegal),
+        (NOT_ECT, _) => Ok(NOT_ECT),
+        (CE, _) | (_, CE) => Ok(CE),
+        (_, ECT1) => Ok(ECT1),
+        (inner, _) => Ok(inner),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_rfc_6040() {
+        const ECT0: u8 = 0b10;
+        let outer = [NOT_ECT, ECT0, ECT1, CE];
+        let table = [
+            (NOT_ECT, [Ok(NOT_ECT), Ok(NOT_ECT), Ok(NOT_ECT), Err(Illegal)]),
+            (ECT0, [Ok(ECT0), Ok(ECT0), Ok(ECT1), Ok(CE)]),
+            (ECT1, [Ok(ECT1), Ok(ECT1), Ok(ECT1), Ok(CE)]),
+            (CE, [Ok(CE), Ok(CE), Ok(CE), Ok(CE)]),
+        ];
+        for (inner, want) in table {
+            for (outer, want) in outer.into_iter().zip(want) {
+                assert_eq!(leave(inner, outer), want, "inner {inner:02b} outer {outer:02b}");
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Tunnels: what the workers know of them (`Tunnels`, in the snapshot), and what of that changes
+//! without a new snapshot (`TunnelState`, shared with the control thread).
+
+mod fast;
+mod leave;
+mod path;
+mod state;
+mod whole;
+
+pub use leave::{Leaving, leave};
+pub use path::{Path, hear_of_path, path};
+pub use state::TunnelState;
+pub use whole::{GivenUp, Put, Wholes};
+
+use crate::hash::AddrHash;
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_model::DropReason;
+use sag_packet::encap::{Encap, Fields, Template};
+use sag_packet::rewrite::FrameMut;
+use sag_packet::{Family, Parsed};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Number of a tunnel, for the daemon's life; 0 is none.
+pub type TunnelNo = u8;
+
+/// Smallest MTU of an IPv6 link (RFC 8200 5): packets up to it are never refused as too big.
+pub const MIN_MTU6: u16 = 1280;
+
+/// What tells the packets of tunnels apart at their receiver, but for VNI and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct End {
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    /// IP protocol; [`sag_packet::proto::IPIP`] for both families inside.
+    pub proto: u8,
+    /// UDP port; 0 for other protocols.
+    pub port: u16,
+}
+
+/// A tunnel.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    pub no: TunnelNo,
+    pub name: String,
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    pub template: Template,
+    pub df: OuterDf,
+    pub dscp: OuterDscp,
+    pub fragment: FragmentAt,
+    pub mss_clamp: bool,
+    pub udp_checksum: bool,
+    /// The peer's Ethernet address inside is taken from what it sends.
+    pub learns_mac: bool,
+    /// Configured; `None`: from the path.
+    pub mtu: Option<u16>,
+    /// The gateway's own addresses inside.
+    pub addrs4: Vec<(Ipv4Addr, u8)>,
+    pub addrs6: Vec<(Ipv6Addr, u8)>,
+    pub state: Arc<TunnelState>,
+}
+
+impl Tunnel {
+    pub fn end(&self) -> End {
+        let (proto, port) = match self.template.encap {
+            Encap::Vxlan { port, .. } => (sag_packet::proto::UDP, port),
+            Encap::Gre { .. } => (sag_packet::proto::GRE, 0),
+            Encap::Ipip => (sag_packet::proto::IPIP, 0),
+        };
+        End { local: self.local, remote: self.remote, proto, port }
+    }
+
+    /// VNI or key.
+    pub fn id(&self) -> Option<u32> {
+        match self.template.encap {
+            Encap::Vxlan { vni, .. } => Some(vni),
+            Encap::Gre { key, .. } => key,
+            Encap::Ipip => None,
+        }
+    }
+
+    /// Bytes that the tunnel adds to a packet.
+    pub fn overhead(&self) -> u16 {
+        self.template.overhead()
+    }
+
+    /// Bytes of an outer packet that the path carries in one piece.
+    #[inline]
+    pub fn path_mtu(&self) -> u16 {
+        self.state.path_mtu()
+    }
+
+    /// Bytes of a packet inside that leave in one piece.
+    #[inline]
+    pub fn whole_mtu(&self) -> u16 {
+        self.path_mtu().saturating_sub(self.overhead()).min(self.mtu.unwrap_or(u16::MAX))
+    }
+
+    /// Bytes of a packet inside that the tunnel takes.
+    #[inline]
+    pub fn inner_mtu(&self) -> u16 {
+        match self.fragment {
+            FragmentAt::Inner => self.whole_mtu(),
+            FragmentAt::Outer => self.mtu.unwrap_or_else(|| self.state.link_mtu()),
+        }
+    }
+
+    /// Whether the XDP program can do all that the tunnel's packets need.
+    pub fn is_plain(&self) -> bool {
+        let summed = match self.template.encap {
+            Encap::Vxlan { .. } => self.udp_checksum,
+            Encap::Gre { checksum, sequence, .. } => checksum || sequence,
+            Encap::Ipip => false,
+        };
+        !summed && self.fragment == FragmentAt::Inner
+    }
+
+    /// The traffic class outside of a packet that has `tos` inside (RFC 6040 4.1, RFC 2983).
+    #[inline]
+    pub const fn outer_tos(&self, tos: u8) -> u8 {
+        match self.dscp {
+            OuterDscp::Fixed(n) => n << 2 | tos & 0b11,
+            _ => tos,
+        }
+    }
+
+    /// Puts the tunnel's header in front of the packet at `l3` of a frame, which begins with the
+    /// outer IP header then. `split`: the outer packet will be split.
+    pub fn enter(
+        &self,
+        f: &mut FrameMut<'_>,
+        p: &Parsed,
+        hash: u64,
+        split: bool,
+    ) -> Result<(), DropReason> {
+        let (l3, len) = (usize::from(p.l3), usize::from(p.ip_len));
+        if len + usize::from(self.overhead()) > usize::from(u16::MAX) {
+            return Err(DropReason::FrameTooBig);
+        }
+        f.push(l3, len, usize::from(self.template.len)).map_err(|_| DropReason::FrameTooBig)?;
+        let df = !split
+            && match self.df {
+                OuterDf::Set => true,
+                OuterDf::Copy => p.dont_fragment,
+                OuterDf::Clear => false,
+            };
+        let fields = Fields {
+            inner: p.family,
+            tos: self.outer_tos(p.tos),
+            dont_fragment: df,
+            id: if df { 0 } else { self.state.next_id() },
+            hash,
+            sequence: match self.template.encap {
+                Encap::Gre { sequence: true, .. } => self.state.sequence.fetch_add(1, Ordering::Relaxed),
+                _ => 0,
+            },
+        };
+        let template = self.template_now();
+        match template.write(f.bytes_mut(), &fields, self.udp_checksum) {
+            true => Ok(()),
+            false => Err(DropReason::FrameTooBig),
+        }
+    }
+
+    /// The template with the peer's Ethernet address inside as it is known by now.
+    pub fn template_now(&self) -> Template {
+        let mut t = self.template;
+        if let (Encap::Vxlan { .. }, Some(mac)) = (t.encap, self.state.peer_mac()) {
+            let at = usize::from(t.len) - sag_packet::proto::ETH_LEN;
+            t.bytes[at..at + 6].copy_from_slice(&mac.0);
+        }
+        t
+    }
+
+    /// The gateway's Ethernet address inside.
+    pub fn mac(&self) -> Option<sag_model::MacAddr> {
+        match self.template.encap {
+            Encap::Vxlan { mac, .. } => Some(mac),
+            _ => None,
+        }
+    }
+
+    /// The address from which the gateway speaks through the tunnel to `to`.
+    pub fn source_for(&self, to: IpAddr) -> Option<IpAddr> {
+        match to {
+            IpAddr::V4(_) => self.addrs4.first().map(|a| a.0.into()),
+            IpAddr::V6(_) => self.addrs6.first().map(|a| a.0.into()),
+        }
+    }
+
+    pub fn has_address(&self, a: IpAddr) -> bool {
+        match a {
+            IpAddr::V4(a) => self.addrs4.iter().any(|(own, _)| *own == a),
+            IpAddr::V6(a) => self.addrs6.iter().any(|(own, _)| *own == a),
+        }
+    }
+}
+
+/// All tunnels of a configuration.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// By number.
+    list: Vec<Option<Tunnel>>,
+    /// By what a received packet says; VNI or key decide between several.
+    ends: HashMap<End, Vec<(Option<u32>, TunnelNo)>, AddrHash>,
+    /// UDP ports of tunnels.
+    ports: Vec<u16>,
+}
+
+impl Tunnels {
+    pub fn new(tunnels: impl IntoIterator<Item = Tunnel>) -> Tunnels {
+        let mut out = Tunnels::default();
+        for t in tunnels {
+            let (at, end) = (usize::from(t.no), t.end());
+            if out.list.len() <= at {
+                out.list.resize_with(at + 1, || None);
+            }
+            out.ends.entry(end).or_default().push((t.id(), t.no));
+            if end.port != 0 && !out.ports.contains(&end.port) {
+                out.ports.push(end.port);
+            }
+            out.list[at] = Some(t);
+        }
+        out
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    #[inline]
+    pub fn get(&self, no: TunnelNo) -> Option<&Tunnel> {
+        self.list.get(usize::from(no))?.as_ref()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {
+        self.list.iter().flatten()
+    }
+
+    pub fn ends(&self) -> impl Iterator<Item = (&End, &[(Option<u32>, TunnelNo)])> {
+        self.ends.iter().map(|(e, l)| (e, &l[..]))
+    }
+
+    /// The tunnels of an end of which a packet can be.
+    #[inline]
+    pub fn at(&self, end: &End) -> Option<&[(Option<u32>, TunnelNo)]> {
+        self.ends.get(end).map(Vec::as_slice)
+    }
+
+    /// Whether an address is the gateway's inside some tunnel.
+    pub fn owns(&self, a: IpAddr) -> bool {
+        self.iter().any(|t| t.has_address(a))
+    }
+
+    /// Whether some tunnel has this UDP port.
+    #[inline]
+    pub fn has_port(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+
+    /// Whether a fragment from `remote` may be of a tunnel's packet. Only the first says its port.
+    pub fn may_have(&self, local: IpAddr, remote: IpAddr, proto: u8) -> bool {
+        let end = |port| End { local, remote, proto, port };
+        match proto {
+            sag_packet::proto::UDP => self.ports.iter().any(|p| self.ends.contains_key(&end(*p))),
+            sag_packet::proto::IPV6_IN_IP => {
+                self.ends.contains_key(&End { proto: sag_packet::proto::IPIP, ..end(0) })
+            }
+            _ => self.ends.contains_key(&end(0)),
+        }
+    }
+}
+
+/// The family of an EtherType.
+pub(crate) const fn family_of(ethertype: u16) -> Option<Family> {
+    match ethertype {
+        sag_packet::proto::ETHERTYPE_IPV4 => Some(Family::V4),
+        sag_packet::proto::ETHERTYPE_IPV6 => Some(Family::V6),
+        _ => None,
+    }
+}

@@ -1,0 +1,95 @@
+//! Where outer packets go, and what the path says of them.
+
+use super::{End, Tunnel};
+use crate::snapshot::{Route, Snapshot};
+use sag_model::config::OuterDf;
+use sag_model::{Nanos, PortIdx};
+use sag_packet::encap::{self, ENTROPY_FIRST};
+use sag_packet::proto::*;
+use sag_packet::{Family, L4, Parsed};
+use std::net::IpAddr;
+
+/// The way of a tunnel's outer packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    pub port: PortIdx,
+    pub to: IpAddr,
+    /// Bytes that it carries.
+    pub mtu: u16,
+}
+
+/// Where outer packets to `remote` go: by the longest prefix, but never through a tunnel.
+pub fn path(snap: &Snapshot, remote: IpAddr, hash: u64) -> Option<Path> {
+    let Route::Via(members) = snap.route(remote)? else { return None };
+    let m = snap.choose(members, hash).filter(|m| m.tunnel == 0)?;
+    let port = snap.port(m.port)?;
+    let mtu = if m.mtu != 0 { m.mtu.min(port.mtu) } else { port.mtu };
+    Some(Path { port: m.port, to: m.via.unwrap_or(remote), mtu })
+}
+
+/// A router on the way says that an outer packet was too big (RFC 1191, RFC 8201). Believed if it
+/// quotes a packet that the tunnel could have sent.
+pub fn hear_of_path(snap: &Snapshot, p: &Parsed, frame: &[u8], now: Nanos) {
+    let too_big = match (p.family, p.l4) {
+        (Family::V4, L4::IcmpError { kind: 3, code: 4 }) | (Family::V6, L4::IcmpError { kind: 2, .. }) => true,
+        _ => false,
+    };
+    let at = usize::from(p.l4_at);
+    let end = usize::from(p.l3) + usize::from(p.ip_len);
+    if let (true, Some(message)) = (too_big, frame.get(at..end))
+        && let Some((t, mtu)) = quoted(snap, p.family, message)
+    {
+        t.state.learn(mtu, now);
+    }
+}
+
+fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s Tunnel, u16)> {
+    let word = |at: usize| message.get(at..)?.first_chunk().map(|w| u32::from_be_bytes(*w));
+    // IPv4 has it in 16 bits (RFC 1191 4); a router that does not say is of no use.
+    let mtu = match family {
+        Family::V4 => word(4)? & 0xFFFF,
+        Family::V6 => word(4)?,
+    };
+    let mtu = u16::try_from(mtu).ok().filter(|m| *m != 0)?;
+    let quote = message.get(8..)?;
+    let (local, remote, proto, data, len): (IpAddr, IpAddr, u8, &[u8], u16) = match family {
+        Family::V4 => {
+            let h: &[u8; IPV4_LEN] = quote.first_chunk()?;
+            let a = |at: usize| IpAddr::from([h[at], h[at + 1], h[at + 2], h[at + 3]]);
+            (a(12), a(16), h[9], quote.get(IPV4_LEN..).filter(|_| h[0] == 0x45)?, be(h, 2))
+        }
+        Family::V6 => {
+            let h: &[u8; IPV6_LEN] = quote.first_chunk()?;
+            let a = |at: usize| h.get(at..)?.first_chunk::<16>().map(|a| IpAddr::from(*a));
+            (a(8)?, a(24)?, h[6], quote.get(IPV6_LEN..)?, be(h, 4).saturating_add(IPV6_LEN as u16))
+        }
+    };
+    if mtu >= len {
+        return None;
+    }
+    let (proto, port) = match proto {
+        UDP => (UDP, data.get(2..4).map(|b| be(b, 0))?),
+        IPIP | IPV6_IN_IP => (IPIP, 0),
+        other => (other, 0),
+    };
+    let list = snap.tunnels.at(&End { local, remote, proto, port })?;
+    // As far as the quote goes: the first eight bytes are promised (RFC 792).
+    let fits = |t: &&Tunnel| match proto {
+        UDP => {
+            let vni = data.get(UDP_LEN..).and_then(encap::vxlan);
+            data.get(..2).is_some_and(|b| be(b, 0) >= ENTROPY_FIRST) && vni.is_none_or(|v| t.id() == Some(v))
+        }
+        GRE => data.first_chunk::<8>().is_some_and(|d| encap::quotes_gre(d, t.id())),
+        _ => true,
+    };
+    let t = list.iter().filter_map(|(_, no)| snap.tunnel(*no)).find(fits)?;
+    // A packet that may be split is not too big for anybody.
+    (family == Family::V6 || t.df != OuterDf::Clear).then_some((t, mtu))
+}
+
+fn be(b: &[u8], at: usize) -> u16 {
+    match b.get(at..) {
+        Some(&[hi, lo, ..]) => u16::from_be_bytes([hi, lo]),
+        _ => 0,
+    }
+}

@@ -1,0 +1,403 @@
+//! Tunnels on a worker's path: out of them right after parsing, into them right before the link
+//! header; and what the gateway itself says inside.
+
+use super::{Pipeline, Slot, Verdict, drop_at};
+use crate::fragments::DatagramKey;
+use crate::hold::{self, Arrival};
+use crate::order::{self, Way};
+use crate::originate::{self, Built, Emit, LINK_ROOM};
+use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::tunnel::{self, Leaving, Put, Tunnel, TunnelNo, leave};
+use sag_model::{DropReason, Nanos, Zone};
+use sag_packet::encap::Encap;
+use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
+use sag_packet::proto::*;
+use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_packet::{inside, mss};
+use std::net::IpAddr;
+
+pub(super) use crate::originate::enter;
+
+impl Pipeline {
+    /// If the packet is a tunnel's, what is inside takes its place.
+    pub(super) fn leave_tunnel(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        f: &mut FrameMut<'_>,
+        slot: &mut Slot,
+        emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        if slot.p.fragment != Fragment::Whole {
+            let (local, remote) = (slot.p.dst(f.bytes()), slot.p.src(f.bytes()));
+            return match snap.tunnels.may_have(local, remote, slot.p.proto) {
+                true => Err(self.put_together(snap, now, dev, f, slot, emit)),
+                false => Ok(()),
+            };
+        }
+        if let L4::IcmpError { .. } = slot.p.l4 {
+            tunnel::hear_of_path(snap, &slot.p, f.bytes(), now);
+            return Ok(());
+        }
+        match leave(&snap.tunnels, &slot.p, f.bytes()) {
+            Leaving::NotOurs => Ok(()),
+            Leaving::Drop(reason) => Err(drop_at(&self.counters, slot.ingress, reason)),
+            Leaving::Inside { tunnel, ethertype, l3 } => match snap.tunnel(tunnel) {
+                Some(t) => self.inside(snap, t, f, slot, (ethertype, l3), emit),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The packet inside, which begins at `l3`, takes the place of the outer one.
+    fn inside(
+        &mut self,
+        snap: &Snapshot,
+        t: &Tunnel,
+        f: &mut FrameMut<'_>,
+        slot: &mut Slot,
+        (ethertype, l3): (u16, usize),
+        emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        let outer = slot.p;
+        let refuse = |this: &Pipeline, slot: &Slot, reason| {
+            this.counters.tunnel(t.no).drops.add(1);
+            Err(drop_at(&this.counters, slot.ingress, reason))
+        };
+        // Whatever is behind the outer packet is the link's padding.
+        f.cut(usize::from(outer.l3) + usize::from(outer.ip_len));
+        let skip = l3 - ETH_LEN;
+        f.skip(skip);
+        (slot.skip, slot.tunnel, slot.zone) = (skip as u16, t.no, Zone::Overlay);
+        match t.template.encap {
+            Encap::Vxlan { .. } => {
+                if t.learns_mac
+                    && let Some(mac) = f.bytes().get(6..12).and_then(|m| m.first_chunk())
+                {
+                    t.state.see_peer(*mac);
+                }
+            }
+            _ => {
+                if let Some(h) = f.bytes_mut().first_chunk_mut::<ETH_LEN>() {
+                    h[..12].fill(0);
+                    h[12..].copy_from_slice(&ethertype.to_be_bytes());
+                }
+            }
+        }
+        if ethertype == ETHERTYPE_ARP {
+            return Err(self.answer(snap, t, f, slot, inside::arp_reply, emit));
+        }
+        if tunnel::family_of(ethertype).is_none() {
+            return refuse(self, slot, DropReason::TunnelBadHeader);
+        }
+        match parse::parse_into(f.bytes(), ethertype, ETH_LEN, &mut slot.p) {
+            Ok(true) => {}
+            Ok(false) => return refuse(self, slot, DropReason::TunnelBadHeader),
+            Err(reason) => return refuse(self, slot, reason),
+        }
+        match t.tos_after(slot.p.tos, outer.tos) {
+            Ok(tos) if tos == slot.p.tos => {}
+            Ok(tos) => {
+                slot.p.tos = tos;
+                rewrite::set_tos(f.bytes_mut(), &slot.p);
+            }
+            Err(reason) => return refuse(self, slot, reason),
+        }
+        self.counters.tunnel(t.no).received(usize::from(slot.p.ip_len));
+        if t.mac().is_some() && slot.p.l4 == (L4::IcmpOther { kind: inside::SOLICITATION, code: 0 }) {
+            return Err(self.answer(snap, t, f, slot, inside::advertisement, emit));
+        }
+        Ok(())
+    }
+
+    /// A copy that was held and has left its tunnel before.
+    pub(super) fn left_before(
+        &mut self,
+        arrival: &Arrival,
+        f: &FrameMut<'_>,
+        slot: &mut Slot,
+    ) -> Result<(), Verdict> {
+        (slot.ingress, slot.tunnel, slot.zone) = (arrival.ingress, arrival.tunnel, Zone::Overlay);
+        let parsed = parse::link(f.bytes())
+            .and_then(|(_, ethertype, l3)| parse::parse_into(f.bytes(), ethertype, l3, &mut slot.p));
+        match parsed {
+            Ok(true) => {}
+            Ok(false) => return Err(drop_at(&self.counters, slot.ingress, DropReason::TunnelBadHeader)),
+            Err(reason) => return Err(drop_at(&self.counters, slot.ingress, reason)),
+        }
+        self.expect(f.bytes(), slot);
+        Ok(())
+    }
+
+    /// The outer packet came in pieces.
+    fn put_together(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        f: &FrameMut<'_>,
+        slot: &Slot,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        self.poll_wholes(now);
+        let key = DatagramKey::of(&slot.p, f.bytes(), slot.zone);
+        let mut buf = std::mem::take(&mut self.put);
+        let room = &mut buf[hold::HEADROOM..];
+        let counters = &self.counters;
+        let put = self.wholes.put(&slot.p, f.bytes(), key, (slot.ingress, now), &mut room[ETH_LEN..], |gone| {
+            let c = counters.port(gone.ingress);
+            c.held.sub(u64::from(gone.packets));
+            c.drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
+        });
+        let verdict = match put {
+            Put::Refused(reason) => drop_at(&self.counters, slot.ingress, reason),
+            Put::Waits => {
+                self.counters.port(slot.ingress).held.add(1);
+                Verdict::Held
+            }
+            Put::Whole { len, waited } => {
+                // Its pieces count as one packet from now on; the others were for the gateway.
+                let c = self.counters.port(slot.ingress);
+                c.held.sub(u64::from(waited));
+                c.to_kernel.add(u64::from(waited));
+                self.rejoined(snap, now, dev, (&mut buf, len), slot, emit)
+            }
+        };
+        self.put = buf;
+        verdict
+    }
+
+    /// Sends an outer packet that has been put together, at [`hold::HEADROOM`] behind room for a link
+    /// header, on its way.
+    fn rejoined(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        (buf, len): (&mut [u8], usize),
+        was: &Slot,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        let h = &mut buf[hold::HEADROOM..hold::HEADROOM + ETH_LEN];
+        h[..12].fill(0);
+        h[12..].copy_from_slice(&order::ethertype(was.p.family).to_be_bytes());
+        let mut f = FrameMut::new(buf, hold::HEADROOM, ETH_LEN + len);
+        let mut s = Slot { found: None, ..*was };
+        let parsed = parse::parse_into(f.bytes(), order::ethertype(was.p.family), ETH_LEN, &mut s.p);
+        if let Err(reason) = parsed {
+            return drop_at(&self.counters, was.ingress, reason);
+        }
+        if let Err(verdict) = self.leave_tunnel(snap, now, dev, &mut f, &mut s, emit) {
+            return verdict;
+        }
+        if s.tunnel == 0 {
+            // Of no tunnel after all; the kernel would have put it together itself.
+            return drop_at(&self.counters, was.ingress, DropReason::TunnelUnknown);
+        }
+        self.expect(f.bytes(), &mut s);
+        s.found = self.find(&s, f.bytes());
+        let verdict = self.onward(snap, now, dev, &mut s, &mut f, emit);
+        match verdict {
+            Verdict::Tx { port, start, len } => {
+                let frame = f.bytes();
+                debug_assert_eq!((f.start(), f.len()), (start, len));
+                if emit.emit(port, frame) {
+                    return Verdict::Split;
+                }
+                self.untransmit(was.ingress, port, len, DropReason::TxRingFull);
+                Verdict::Drop(DropReason::TxRingFull)
+            }
+            other => other,
+        }
+    }
+
+    /// Gives up outer packets whose last fragment did not come.
+    #[inline]
+    pub(super) fn poll_wholes(&mut self, now: Nanos) {
+        while !self.wholes.is_empty() {
+            let Some(gone) = self.wholes.overdue(now) else { return };
+            self.counters.port(gone.ingress).held.sub(u64::from(gone.packets));
+            let drops = &self.counters.port(gone.ingress).drops;
+            drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
+        }
+    }
+
+    /// The tunnel's header and the link header, then out.
+    pub(super) fn transmit_into(
+        &self,
+        snap: &Snapshot,
+        s: &Slot,
+        nh: &NextHopWords,
+        no: TunnelNo,
+        f: &mut FrameMut<'_>,
+    ) -> Verdict {
+        let Some(t) = snap.tunnel(no) else {
+            return drop_at(&self.counters, s.ingress, DropReason::TunnelDown);
+        };
+        if let Err(reason) = t.enter(f, &s.p, s.hash, false) {
+            self.counters.tunnel(no).drops.add(1);
+            return drop_at(&self.counters, s.ingress, reason);
+        }
+        let (len, link) = (f.len(), nh.link(order::ethertype(t.template.outer)));
+        if f.set_link_words(0, len, &link).is_err() {
+            return drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
+        }
+        self.counters.tunnel(no).sent(usize::from(s.p.ip_len));
+        self.sent(s, nh, f)
+    }
+
+    /// The outer packet is too large for its path and leaves in pieces.
+    pub(super) fn split_outer(
+        &mut self,
+        snap: &Snapshot,
+        s: &Slot,
+        way: &Way,
+        nh: &NextHop,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        let Some(t) = snap.tunnel(way.tunnel) else {
+            return drop_at(&self.counters, s.ingress, DropReason::TunnelDown);
+        };
+        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
+        if let Err(reason) = t.enter(f, &s.p, s.hash, true) {
+            self.counters.tunnel(t.no).drops.add(1);
+            return drop_at(&self.counters, s.ingress, reason);
+        }
+        let ethertype = order::ethertype(t.template.outer);
+        let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype };
+        let out = self.counters.port(nh.port);
+        let send = |buf: &mut [u8], len: usize| {
+            let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
+            let ok = piece.set_link(ETH_LEN, len, &link).is_ok() && emit.emit(nh.port, piece.bytes());
+            if ok {
+                out.tx_packets.add(1);
+                out.tx_bytes.add(piece.len() as u64);
+            }
+            ok
+        };
+        let (mtu, id) = (t.path_mtu(), u32::from(t.state.next_id()));
+        let sent = match t.template.outer {
+            Family::V4 => originate::split_ipv4(f.bytes(), mtu, &mut self.scratch, send),
+            Family::V6 => originate::split_ipv6(f.bytes(), mtu, id, &mut self.scratch, send),
+        };
+        if sent == 0 {
+            return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
+        }
+        self.counters.tunnel(t.no).sent(usize::from(s.p.ip_len));
+        self.counters.port(s.ingress).forwarded.add(1);
+        out.originated.add(u64::from(sent) - 1);
+        Verdict::Split
+    }
+
+    /// A SYN that goes through a tunnel, or has come through one, asks for segments that fit it.
+    pub(super) fn clamp_segments(&self, snap: &Snapshot, s: &Slot, way: &Way, f: &mut FrameMut<'_>) {
+        if way.tunnel == 0 && s.tunnel == 0 {
+            return;
+        }
+        let most = |no| snap.tunnel(no).filter(|t| t.mss_clamp).map(Tunnel::inner_mtu);
+        if let Some(mtu) = [most(way.tunnel), most(s.tunnel)].into_iter().flatten().min() {
+            mss::clamp(f.bytes_mut(), &s.p, mtu);
+        }
+    }
+
+    /// A packet from a tunnel for the gateway itself. The kernel knows nothing of the tunnel, so it
+    /// could not answer: a worker does, to echo requests.
+    pub(super) fn for_us_inside(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        s: &Slot,
+        frame: &[u8],
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        let whole = s.p.fragment == Fragment::Whole && !s.p.options;
+        let to = s.p.src(frame);
+        let own = s.p.dst(frame);
+        let ping = whole && s.p.l4 == (L4::Echo { reply: false }) && !own.is_multicast();
+        let allowed = ping && {
+            let limiter = &mut self.limiters[s.ingress.index().min(sag_model::PortIdx::MAX - 1)];
+            limiter.allow(now, snap.options.icmp_rate)
+        };
+        let Some(back) = originate::back(snap, to, None).filter(|_| allowed) else {
+            self.counters.tunnel(s.tunnel).drops.add(1);
+            return drop_at(&self.counters, s.ingress, DropReason::TunnelLocal);
+        };
+        let len = usize::from(s.p.ip_len);
+        let room = self.scratch.get_mut(LINK_ROOM..LINK_ROOM + len);
+        let built = match room.is_some_and(|room| inside::echo_reply(s.p.ip(frame), room)) {
+            true => originate::dress(snap, &back, s.p.family, len, &mut self.scratch),
+            false => Built::NoWay,
+        };
+        self.say(s, built, back.tunnel, len, emit)
+    }
+
+    /// Answers a frame inside a tunnel on the spot, by the same tunnel.
+    fn answer(
+        &mut self,
+        snap: &Snapshot,
+        t: &Tunnel,
+        f: &FrameMut<'_>,
+        s: &Slot,
+        make: impl FnOnce(&[u8], [u8; 6], &dyn Fn(IpAddr) -> bool, &mut [u8]) -> Option<usize>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        let Some(mac) = t.mac() else {
+            return drop_at(&self.counters, s.ingress, DropReason::TunnelBadHeader);
+        };
+        let ours = |a: IpAddr| t.has_address(a);
+        let made = make(f.bytes(), mac.0, &ours, &mut self.scratch[LINK_ROOM..]);
+        let built = match (made, tunnel::path(snap, t.remote, 0)) {
+            (Some(len), Some(path)) => self.dress_frame(snap, t, &path, len),
+            _ => Built::NoWay,
+        };
+        self.say(s, built, t.no, 0, emit)
+    }
+
+    /// A whole Ethernet frame of `len` bytes at [`LINK_ROOM`] into a VXLAN tunnel.
+    fn dress_frame(&mut self, snap: &Snapshot, t: &Tunnel, path: &tunnel::Path, len: usize) -> Built {
+        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
+        let Some(nh) = nh.filter(|n| n.valid()) else { return Built::NoWay };
+        let mut eth = [0; ETH_LEN];
+        eth.copy_from_slice(&self.scratch[LINK_ROOM..LINK_ROOM + ETH_LEN]);
+        let p = Parsed {
+            l3: ETH_LEN as u16,
+            ip_len: (len - ETH_LEN) as u16,
+            dont_fragment: true,
+            tos: 0xC0,
+            ..Parsed::NONE
+        };
+        let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
+        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM, len);
+        if t.enter(&mut f, &p, 0, false).is_err() {
+            return Built::NoWay;
+        }
+        let at = usize::from(t.template.len) - ETH_LEN;
+        f.bytes_mut()[at..at + ETH_LEN].copy_from_slice(&eth);
+        t.template.sum_udp(f.bytes_mut(), t.udp_checksum);
+        let n = f.len();
+        let link = LinkHeader { ethertype: order::ethertype(t.template.outer), ..link };
+        match f.set_link(0, n, &link) {
+            Ok(()) => Built::Ready { port: path.port, start: f.start(), len: f.len() },
+            Err(_) => Built::NoWay,
+        }
+    }
+
+    /// Sends what was made in answer to a packet, which was the gateway's own.
+    fn say(&mut self, s: &Slot, built: Built, no: TunnelNo, ip_len: usize, emit: &mut impl Emit) -> Verdict {
+        self.counters.port(s.ingress).to_kernel.add(1);
+        if let Built::Ready { port, start, len } = built
+            && emit.emit(port, &self.scratch[start..start + len])
+        {
+            let out = self.counters.port(port);
+            out.tx_packets.add(1);
+            out.tx_bytes.add(len as u64);
+            out.originated.add(1);
+            if no != 0 {
+                self.counters.tunnel(no).sent(ip_len);
+            }
+        }
+        Verdict::Split
+    }
+}
