@@ -192,6 +192,17 @@ impl Liveness {
         }
     }
 
+    /// The same, when the round trip was measured elsewhere.
+    pub fn answered_after(&mut self, sequence: u32, rtt: Option<u64>, now: u64) -> bool {
+        let slot = &mut self.sent[sequence as usize % OUTSTANDING];
+        if let (Some(s), Some(rtt)) = (slot, rtt)
+            && s.sequence == sequence
+        {
+            s.at = now.saturating_sub(rtt);
+        }
+        self.answered(sequence, now)
+    }
+
     /// Gives up on probes whose time is over. True: the state has changed.
     pub fn poll(&mut self, now: u64) -> bool {
         let timeout = self.timeout();
