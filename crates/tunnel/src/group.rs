@@ -26,8 +26,17 @@ struct Tracked {
     hold: u64,
 }
 
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Ready,
+    /// It has come back, and takes over only from nobody.
+    Waits,
+    Down,
+}
+
 /// The tunnels of one destination.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Group {
     members: Vec<Tracked>,
 }
@@ -53,6 +62,15 @@ impl Group {
             let flaps = m.failed_at.is_some_and(|t| now.saturating_sub(t) < FLAP_WINDOW.max(2 * m.hold));
             m.hold = if flaps { (2 * m.hold).min(MAX_HOLD_DOWN) } else { HOLD_DOWN };
             m.failed_at = Some(now);
+        }
+    }
+
+    /// A member's place by itself.
+    pub fn standing(&self, member: usize, now: u64) -> Standing {
+        match self.members.get(member) {
+            Some(m) if m.usable && m.ready_at <= now => Standing::Ready,
+            Some(m) if m.usable => Standing::Waits,
+            _ => Standing::Down,
         }
     }
 

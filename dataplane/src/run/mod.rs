@@ -135,6 +135,8 @@ struct Daemon {
     fatal: Option<String>,
     /// Since when XDP follows this daemon's epoch; until then, its predecessor's flows go on.
     live: Option<Instant>,
+    /// Whether tunnels were up when it was last told.
+    tunnels_up: std::collections::HashMap<String, bool>,
 }
 
 /// `sag-vcpe run`.

@@ -96,6 +96,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let mut compiler = Compiler::new(NextHops::new(gateway.nexthops()), tables.nat.clone(), meters, false);
     // XDP's clock is that of the jiffies, and looked at once in each.
     compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
+    compiler.tunnels.esp.begin(&config.dataplane.state_dir);
     let moment = Moment::at(Nanos(sys::now()));
     let compiled = compiler.compile(&config, mirror.tables(), epoch, moment);
     let snapshot = Arc::new(compiled.snapshot);
@@ -192,6 +193,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         findings: None,
         fatal: None,
         live: None,
+        tunnels_up: Default::default(),
         config,
     };
     daemon.keep_own_ports();

@@ -26,10 +26,36 @@ impl Daemon {
         self.gateway.control().tunnels.store(count, Ordering::Release);
     }
 
+    /// A tunnel has gone down, come back, or may take over: routes are chosen anew.
+    fn tunnels_turned(&mut self) {
+        for t in self.snapshot.tunnels.iter() {
+            let up = t.state.is_up();
+            if self.tunnels_up.insert(t.name.clone(), up).unwrap_or(true) == up {
+                continue;
+            }
+            let w = t.state.watched();
+            if up {
+                tracing::info!(tunnel = t.name, rtt_us = w.rtt.map(|r| r / 1000), "the tunnel is up again");
+            } else {
+                tracing::warn!(
+                    tunnel = t.name, remote = %t.remote, lost = t.probing.loss,
+                    "the tunnel is down: its far end does not answer"
+                );
+            }
+        }
+        self.recompile(self.epoch);
+        let n = self.compiler.nexthops.bump(|_, _| true);
+        tracing::debug!(nexthops = n, "flows resolve their route anew");
+    }
+
     /// What workers have learned goes to XDP; what is old is asked anew.
     pub(super) fn keep_tunnels(&mut self) {
         if self.snapshot.tunnels.is_empty() {
             return;
+        }
+        self.compiler.tunnels.esp.poll();
+        if self.compiler.tunnels.look(&self.snapshot.tunnels) {
+            self.tunnels_turned();
         }
         let now = Nanos(sys::now());
         for t in self.snapshot.tunnels.iter() {

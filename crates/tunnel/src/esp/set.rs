@@ -120,7 +120,7 @@ impl SaSet {
     }
 
     /// What is received by, the newest last.
-    pub fn inbound(&self) -> impl ExactSizeIterator<Item = &Arc<Inbound>> {
+    pub fn inbound(&self) -> impl ExactSizeIterator<Item = &Arc<Inbound>> + DoubleEndedIterator {
         self.inbound.iter().map(|r| &r.sa)
     }
 
