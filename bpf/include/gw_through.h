@@ -215,7 +215,7 @@ __noinline __u64 gw_leave(struct xdp_md *ctx)
 	t = bpf_map_lookup_elem(&gw_tunnels, &no);
 	if (!no || !t || !(t->flags & GW_TUNNEL_ON))
 		return 0;
-	if (end.proto == GW_UDP && *(__u64 *)pkt.l3 << 16 != t->mac)
+	if (pkt.l3 && *(__u64 *)pkt.l3 << 16 != t->mac)
 		return 0;
 	v6 = pkt.ethertype == bpf_htons(GW_ETH_IP6);
 	if (!v6 && pkt.ethertype != bpf_htons(GW_ETH_IP4))
@@ -307,27 +307,40 @@ static __always_inline void gw_count_tunnel(__u32 no, bool rx, __u32 ip_len)
 	}
 }
 
+/* What gw_put_front() needs to know of the packet inside, in one word. */
+#define GW_FRONT(no, ip_len, tos, inner6, df) \
+	((__u64)(no) | (__u64)(ip_len) << 8 | (__u64)(tos) << 24 | (__u64)(inner6) << 32 | (__u64)(df) << 33)
+
+struct gw_front {
+	struct gw_way way;
+	__u32 total;		/* bytes of the outer packet */
+	__u32 entropy;
+	__u8 tos;		/* outside */
+	bool inner6;
+	bool df;
+};
+
 /* The header of so many bytes, if it fits. */
 #define GW_COPY_HEADER(n)                                                        \
 	case n:                                                                  \
 		if (at + (n) > end)                                              \
 			return false;                                            \
-		__builtin_memcpy(at, g->way.t->header, (n));                     \
+		__builtin_memcpy(at, f->way.t->header, (n));                     \
 		break
 
 /* The outer header at `at`, and what differs from packet to packet in it. */
-static __always_inline bool gw_put_header(void *at, void *end, const struct gw_going *g)
+static __always_inline bool gw_put_header(void *at, void *end, const struct gw_front *f)
 {
-	__u32 total = g->way.len + g->ip_len, entropy = (__u32)(g->hash >> 8) & 0xFFFFF;
-	bool v6 = g->way.flags & GW_TUNNEL_V6;
-	__u8 tos = g->way.flags & GW_TUNNEL_DSCP ? g->way.tos | (g->tos & GW_ECN) : g->tos;
-	__u16 type = g->inner6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
+	__u16 type = f->inner6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
+	bool v6 = f->way.flags & GW_TUNNEL_V6;
+	bool as41 = f->way.kind == GW_TUNNEL_IPIP && f->inner6;
 	struct gw_ip4 *ip = at;
+	struct gw_ip6 *ip6 = at;
 	struct gw_l4 *udp;
 	__u16 *gre;
 	__u32 sum;
 
-	switch (g->way.len) {
+	switch (f->way.len) {
 	GW_COPY_HEADER(20);
 	GW_COPY_HEADER(24);
 	GW_COPY_HEADER(28);
@@ -340,48 +353,89 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_g
 		return false;
 	}
 	if (v6) {
-		struct gw_ip6 *ip6 = at;
-
 		if ((void *)(ip6 + 1) > end)
 			return false;
-		ip6->version_class = bpf_htonl(6u << 28 | (__u32)tos << 20 | entropy);
-		ip6->payload = bpf_htons(total - sizeof(*ip6));
-		if (g->way.kind == GW_TUNNEL_IPIP && g->inner6)
+		ip6->version_class = bpf_htonl(6u << 28 | (__u32)f->tos << 20 | f->entropy);
+		ip6->payload = bpf_htons(f->total - sizeof(*ip6));
+		if (as41)
 			ip6->next = GW_IP6_IN_IP;
 		at = ip6 + 1;
 	} else {
 		if ((void *)(ip + 1) > end)
 			return false;
-		ip->tos = tos;
-		ip->len = bpf_htons(total);
-		if (g->way.flags & GW_TUNNEL_DF_CLEAR || (g->way.flags & GW_TUNNEL_DF_COPY && !g->df)) {
+		ip->tos = f->tos;
+		ip->len = bpf_htons(f->total);
+		if (f->way.flags & GW_TUNNEL_DF_CLEAR || (f->way.flags & GW_TUNNEL_DF_COPY && !f->df)) {
 			ip->id = bpf_get_prandom_u32();
 			ip->frag = 0;
 		} else {
 			ip->frag = bpf_htons(0x4000);
 		}
-		sum = g->way.sum + bpf_htons(tos) + ip->len + ip->id + ip->frag;
-		if (g->way.kind == GW_TUNNEL_IPIP && g->inner6) {
+		sum = f->way.sum + bpf_htons(f->tos) + ip->len + ip->id + ip->frag;
+		if (as41) {
 			ip->proto = GW_IP6_IN_IP;
 			sum += bpf_htons(GW_IP6_IN_IP - GW_IPIP);
 		}
 		ip->check = ~gw_fold(sum);
 		at = ip + 1;
 	}
-	if (g->way.kind == GW_TUNNEL_VXLAN) {
+	if (f->way.kind == GW_TUNNEL_VXLAN) {
 		udp = at;
 		if (at + GW_VXLAN_BYTES > end)
 			return false;
-		udp->sport = bpf_htons(0xC000 | (entropy & 0x3FFF));
-		udp->len = bpf_htons(total - (v6 ? 40 : 20));
+		udp->sport = bpf_htons(0xC000 | (f->entropy & 0x3FFF));
+		udp->len = bpf_htons(f->total - (v6 ? sizeof(*ip6) : sizeof(*ip)));
 		*(__u16 *)(at + GW_VXLAN_BYTES - 2) = type;
-	} else if (g->way.kind == GW_TUNNEL_GRE) {
+	} else if (f->way.kind == GW_TUNNEL_GRE) {
 		gre = at;
 		if ((void *)(gre + 2) > end)
 			return false;
 		gre[1] = type;
 	}
 	return true;
+}
+
+/*
+ * Link header, and the tunnel's if there is one, in front of a packet for which there is room. A
+ * program of its own to the verifier. False: the tunnel is not what it was a moment ago.
+ */
+__noinline int gw_put_front(struct xdp_md *ctx, __u64 what, __u64 hash, __u64 dmac_vlan, __u64 smac_mtu)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct gw_hop hop = { .dmac_vlan = dmac_vlan, .smac_mtu = smac_mtu };
+	struct gw_front f = {
+		.entropy = (__u32)(hash >> 8) & 0xFFFFF,
+		.tos = what >> 24,
+		.inner6 = what >> 32 & 1,
+		.df = what >> 33 & 1,
+	};
+	bool outer6 = f.inner6, tunnel = (__u8)what;
+	__u16 vlan = dmac_vlan >> 48;
+	struct gw_eth *eth = data;
+	struct gw_vlan_tag *tag = (void *)(eth + 1);
+	__u32 at = sizeof(*eth);
+
+	if (tunnel) {
+		if (!gw_way((__u8)what, &f.way))
+			return false;
+		outer6 = f.way.flags & GW_TUNNEL_V6;
+		f.total = f.way.len + (__u16)(what >> 8);
+		if (f.way.flags & GW_TUNNEL_DSCP)
+			f.tos = f.way.tos | (f.tos & GW_ECN);
+	}
+	if ((void *)(tag + 1) > end)
+		return false;
+	gw_macs(eth, &hop);
+	eth->type = outer6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
+	if (vlan) {
+		tag->type = eth->type;
+		tag->tci = bpf_htons(vlan);
+		eth->type = bpf_htons(GW_ETH_VLAN);
+		at += sizeof(*tag);
+	}
+	/* One path for both lengths. */
+	asm volatile("" : "+r"(at));
+	return !tunnel || gw_put_header(data + (at & 0x1F), end, &f);
 }
 
 /*
@@ -396,28 +450,8 @@ static __always_inline bool gw_new_front(struct xdp_md *ctx, struct gw_packet *p
 		return false;
 	pkt->data = (void *)(long)ctx->data;
 	pkt->end = (void *)(long)ctx->data_end;
+	pkt->len = pkt->end - pkt->data;
 	return true;
-}
-
-/* Link header, and the tunnel's if there is one. */
-static __always_inline bool gw_put_front(struct gw_packet *pkt, const struct gw_going *g)
-{
-	bool outer6 = g->order.tunnel ? g->way.flags & GW_TUNNEL_V6 : g->inner6;
-	__u16 type = outer6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4), vlan = g->hop.dmac_vlan >> 48;
-	struct gw_eth *eth = pkt->data;
-	struct gw_vlan_tag *tag = (void *)(eth + 1);
-
-	if ((void *)(tag + 1) > pkt->end)
-		return false;
-	gw_macs(eth, &g->hop);
-	if (!vlan) {
-		eth->type = type;
-		return !g->order.tunnel || gw_put_header(tag, pkt->end, g);
-	}
-	eth->type = bpf_htons(GW_ETH_VLAN);
-	tag->tci = bpf_htons(vlan);
-	tag->type = type;
-	return !g->order.tunnel || gw_put_header(tag + 1, pkt->end, g);
 }
 
 /* Counts a packet that goes, or is dropped for `why`. */
@@ -437,7 +471,7 @@ static __always_inline int gw_gone(struct gw_packet *pkt, __u8 port, __u32 rx_le
 	}
 	in->fast++;
 	out->tx_packets++;
-	out->tx_bytes += pkt->end - pkt->data;
+	out->tx_bytes += pkt->len;
 	if (g->order.tunnel)
 		gw_count_tunnel(g->order.tunnel, false, g->ip_len);
 	return GW_FORWARD;
@@ -446,7 +480,7 @@ static __always_inline int gw_gone(struct gw_packet *pkt, __u8 port, __u32 rx_le
 static __always_inline int gw_through4(struct xdp_md *ctx, struct gw_packet *pkt, __u64 left, __u32 rx_len,
 				       __u8 port)
 {
-	__u32 was = pkt->l3 - pkt->data, now, why, zero = 0, old;
+	__u32 was = sizeof(struct gw_eth) + (pkt->vlan ? 4 : 0), now = 0, why, zero = 0, old;
 	struct gw_ip4 *ip = pkt->l3;
 	struct gw_key4 key = {};
 	struct gw_shape shape = {};
@@ -467,31 +501,30 @@ static __always_inline int gw_through4(struct xdp_md *ctx, struct gw_packet *pkt
 		return GW_CONTINUE;
 	g.hash = gw_hash4(&key, gw_shared.control.seed);
 	why = g.order.flags & GW_FLOW_METER ? gw_metered(g.order.meter, shape.ip_len) : 0;
-	if (why)
-		return gw_gone(pkt, port, rx_len, &g, left, why);
 	/* From here on nothing is taken back. */
-	if (!gw_new_front(ctx, pkt, was, &g, &now))
-		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	if (!why && !gw_new_front(ctx, pkt, was, &g, &now))
+		why = GW_DROP_FRAME_TOO_BIG;
 	ip = pkt->data + (now & 0xFF);
-	if ((void *)(ip + 1) > pkt->end)
-		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
-	shape.l4 = (void *)(ip + 1);
-	if (ip->tos != g.tos) {
-		old = *(__u16 *)ip;
-		ip->tos = g.tos;
-		ip->check = gw_plus_zero(gw_sum_add(ip->check, gw_fold(old + (__u16)~*(__u16 *)ip)));
+	if (!why && (void *)(ip + 1) <= pkt->end) {
+		shape.l4 = (void *)(ip + 1);
+		if (ip->tos != g.tos) {
+			old = *(__u16 *)ip;
+			ip->tos = g.tos;
+			ip->check = gw_plus_zero(gw_sum_add(ip->check, gw_fold(old + (__u16)~*(__u16 *)ip)));
+		}
+		gw_rewrite4(pkt, ip, &shape, r, g.order.flags);
+		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
+		if (!gw_put_front(ctx, GW_FRONT(g.order.tunnel, g.ip_len, g.tos, g.inner6, g.df), g.hash,
+				  g.hop.dmac_vlan, g.hop.smac_mtu))
+			why = GW_DROP_FRAME_TOO_BIG;
 	}
-	gw_rewrite4(pkt, ip, &shape, r, g.order.flags);
-	GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
-	if (!gw_put_front(pkt, &g))
-		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
-	return gw_gone(pkt, port, rx_len, &g, left, 0);
+	return gw_gone(pkt, port, rx_len, &g, left, why);
 }
 
 static __always_inline int gw_through6(struct xdp_md *ctx, struct gw_packet *pkt, __u64 left, __u32 rx_len,
 				       __u8 port)
 {
-	__u32 was = pkt->l3 - pkt->data, now, why, zero = 0, epoch;
+	__u32 was = sizeof(struct gw_eth) + (pkt->vlan ? 4 : 0), now = 0, why, zero = 0, epoch;
 	struct gw_ip6 *ip = pkt->l3;
 	struct gw_key6 key = {};
 	struct gw_shape shape = {};
@@ -511,20 +544,21 @@ static __always_inline int gw_through6(struct xdp_md *ctx, struct gw_packet *pkt
 		return GW_CONTINUE;
 	g.hash = gw_hash6(&key, gw_shared.control.seed);
 	why = g.order.flags & GW_FLOW_METER ? gw_metered(g.order.meter, shape.ip_len) : 0;
-	if (why)
-		return gw_gone(pkt, port, rx_len, &g, left, why);
-	if (!gw_new_front(ctx, pkt, was, &g, &now))
-		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
+	/* From here on nothing is taken back. */
+	if (!why && !gw_new_front(ctx, pkt, was, &g, &now))
+		why = GW_DROP_FRAME_TOO_BIG;
 	ip = pkt->data + (now & 0xFF);
-	if ((void *)(ip + 1) > pkt->end)
-		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
-	shape.l4 = (void *)(ip + 1);
-	ip->version_class = (ip->version_class & ~bpf_htonl(0x0FF00000)) | bpf_htonl((__u32)g.tos << 20);
-	gw_rewrite6(pkt, ip, &shape, r, g.order.flags);
-	GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
-	if (!gw_put_front(pkt, &g))
-		return gw_gone(pkt, port, rx_len, &g, left, GW_DROP_FRAME_TOO_BIG);
-	return gw_gone(pkt, port, rx_len, &g, left, 0);
+	if (!why && (void *)(ip + 1) <= pkt->end) {
+		shape.l4 = (void *)(ip + 1);
+		ip->version_class =
+			(ip->version_class & ~bpf_htonl(0x0FF00000)) | bpf_htonl((__u32)g.tos << 20);
+		gw_rewrite6(pkt, ip, &shape, r, g.order.flags);
+		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
+		if (!gw_put_front(ctx, GW_FRONT(g.order.tunnel, g.ip_len, g.tos, g.inner6, g.df), g.hash,
+				  g.hop.dmac_vlan, g.hop.smac_mtu))
+			why = GW_DROP_FRAME_TOO_BIG;
+	}
+	return gw_gone(pkt, port, rx_len, &g, left, why);
 }
 
 /* A packet that has left a tunnel, or (`left` is 0) one as it was received, which may enter one. */

@@ -11,6 +11,8 @@ mod metered;
 mod packets;
 #[path = "differential/rules.rs"]
 mod rules;
+#[path = "differential/tunneled.rs"]
+mod tunneled;
 
 use common::netns::*;
 use common::*;
@@ -106,14 +108,16 @@ impl Lab {
                 IpAddr::V4(addr) => {
                     let external = rig.snap.nat.externals.get(&addr.to_bits());
                     let pool = external.and_then(|_| rig.pipe.tables.nat.pool_of(*addr));
+                    let tunnel = rig.snap.tunnels.end_at((*addr).into());
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel: false });
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel });
                 }
                 IpAddr::V6(a) => v6.push(*a),
             }
         }
         self.gw.replace_local4(&v4).unwrap();
-        self.gw.replace_local6(&v6, &[]).unwrap();
+        let ends: Vec<_> = v6.iter().copied().filter(|a| rig.snap.tunnels.end_at((*a).into())).collect();
+        self.gw.replace_local6(&v6, &ends).unwrap();
         self.gw.control().epoch.store(rig.snap.epoch, Relaxed);
     }
 

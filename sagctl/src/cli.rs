@@ -62,8 +62,8 @@ pub enum Command {
     Routes(RouteArgs),
     /// Live sessions
     Sessions(Box<SessionsArgs>),
-    /// Tunnels
-    Tunnels,
+    /// Tunnels: state, ends, MTU, and what they have carried
+    Tunnels(Watch),
     /// Who uses most
     Top(Box<TopArgs>),
     /// Follow live packets through the pipeline

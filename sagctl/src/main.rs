@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Status(w) => return watch::run(cli, &mut client, &page, w, Op::Status, render::status),
         Command::Ports(w) => return watch::run(cli, &mut client, &page, w, Op::Ports, render::ports),
         Command::Drops(w) => return watch::run(cli, &mut client, &page, w, Op::Drops, render::drops),
+        Command::Tunnels(w) => return watch::run(cli, &mut client, &page, w, Op::Tunnels, render::tunnels),
         Command::Qos(w) => return watch::run(cli, &mut client, &page, w, Op::Qos, render::qos),
         Command::Top(top) => {
             return watch::run(cli, &mut client, &page, &top.watch, Op::Top(top.query()), render::top);
@@ -57,7 +58,6 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         },
         Command::Explain(e) => Op::Explain(e.query().map_err(Failure::Usage)?),
         Command::Nat(n) => n.op(),
-        Command::Tunnels => Op::Tunnels,
         Command::Trace => Op::Trace,
         Command::Config(ConfigCommand::Show) => Op::ConfigShow,
         Command::Config(ConfigCommand::Apply { file }) => Op::ConfigApply(document(file)?),

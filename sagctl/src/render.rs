@@ -9,6 +9,7 @@ mod qos;
 mod routes;
 mod sessions;
 mod status;
+mod tunnels;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use qos::qos;
 pub use routes::routes;
 pub use sessions::{count as session_count, flushed, sessions, top};
 pub use status::status;
+pub use tunnels::tunnels;
 
 use crate::table::{Paint, hang, paint};
 

@@ -13,6 +13,7 @@ mod nat;
 mod qos;
 mod report;
 mod session;
+mod tunnel;
 
 pub use cidr::{CidrError, parse_cidr};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
@@ -30,6 +31,7 @@ pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,
     SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup, TopQuery, TopRow,
 };
+pub use tunnel::{Tunnel, Tunnels};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -101,9 +103,9 @@ ops! {
     Nat = "nat";
     NatBindings(NatBindingQuery) = "nat-bindings";
     Qos = "qos";
-    /// Not answered by a gateway whose version does not have it, like the next.
-    Trace = "trace";
     Tunnels = "tunnels";
+    /// Not answered by a gateway whose version does not have it.
+    Trace = "trace";
     ConfigShow = "config-show";
     ConfigApply(ConfigText) = "config-apply";
     ConfigDiff(ConfigText) = "config-diff";

@@ -22,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Parse,
+    Decap,
     Session,
     Dnat,
     Local,
@@ -34,11 +35,13 @@ pub enum Stage {
     Mtu,
     Neighbor,
     Rewrite,
+    Encap,
 }
 
 impl Stage {
-    pub const ORDER: [Stage; 13] = [
+    pub const ORDER: [Stage; 15] = [
         Stage::Parse,
+        Stage::Decap,
         Stage::Session,
         Stage::Dnat,
         Stage::Local,
@@ -51,11 +54,13 @@ impl Stage {
         Stage::Mtu,
         Stage::Neighbor,
         Stage::Rewrite,
+        Stage::Encap,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Parse => "parse",
+            Stage::Decap => "decap",
             Stage::Session => "session",
             Stage::Dnat => "dnat",
             Stage::Local => "local",
@@ -68,6 +73,7 @@ impl Stage {
             Stage::Mtu => "mtu",
             Stage::Neighbor => "neighbor",
             Stage::Rewrite => "rewrite",
+            Stage::Encap => "encap",
         }
     }
 }
@@ -246,6 +252,11 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
         None => format!("{to}"),
     });
     let (port, tunnel) = (out.port, out.tunnel);
+    if let Some(t) = snap.tunnel(tunnel) {
+        trace.step(Stage::Encap, || {
+            format!("{} to {} by tunnel {}, {} bytes more", t.kind(), t.remote, t.name, t.overhead())
+        });
+    }
     Ok(Way { port, tunnel, zone, to, nexthop, rule, mtu, split, dnat, snat, meters })
 }
 
@@ -453,8 +464,8 @@ mod tests {
         assert_eq!(
             names,
             [
-                "parse", "session", "dnat", "local", "sanity", "route", "acl", "qos", "snat", "ttl", "mtu",
-                "neighbor", "rewrite"
+                "parse", "decap", "session", "dnat", "local", "sanity", "route", "acl", "qos", "snat", "ttl",
+                "mtu", "neighbor", "rewrite", "encap"
             ]
         );
         assert!(Stage::ORDER.is_sorted());

@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender};
 use devices::Device;
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use sag_bpf::{Gateway, LocalAddr, PortStats};
+use sag_bpf::{Gateway, LocalAddr, PortStats, TunnelStats};
 use sag_model::config::{self, Config};
 use sag_model::control::Finding;
 use sag_model::{Nanos, PortIdx};
@@ -118,6 +118,7 @@ struct Daemon {
     explainer: Pipeline,
     /// XDP's counters when this daemon started: its own books begin there.
     base: Vec<PortStats>,
+    tunnel_base: Vec<TunnelStats>,
     /// Packets left in the rings of sockets that were closed.
     closed_loss: BTreeMap<PortIdx, u64>,
     floods: floods::Floods,

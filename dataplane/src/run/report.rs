@@ -46,7 +46,7 @@ impl Daemon {
             nat: self.nat_use(),
             workers: self.worker_rows(),
             cars: self.car_counters(),
-            tunnels: Vec::new(),
+            tunnels: self.tunnels_report().tunnels,
         }
     }
 
@@ -390,6 +390,10 @@ impl Handler for Daemon {
 
     fn qos(&mut self) -> Result<control::Qos, Error> {
         Ok(self.qos_report())
+    }
+
+    fn tunnels(&mut self) -> Result<control::Tunnels, Error> {
+        Ok(self.tunnels_report())
     }
 
     fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error> {

@@ -106,6 +106,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     }
 
     let base = (0..PortIdx::MAX as u8).map(|i| gateway.stats(PortIdx(i)).unwrap_or_default()).collect();
+    let tunnel_base = (0..=u8::MAX).map(|no| gateway.tunnel_stats(no).unwrap_or_default()).collect();
     let (outbox, events) = crossbeam_channel::unbounded();
     let cpus = sys::allowed_cpus().context("cannot tell which cores this process may use")?;
     let queues = config
@@ -182,6 +183,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         journal,
         events,
         base,
+        tunnel_base,
         closed_loss: BTreeMap::new(),
         floods: Default::default(),
         flushed4: Quarantine::default(),

@@ -1,7 +1,10 @@
 //! Tunnels as XDP sees them, and what is learned of their paths.
 
 use super::Daemon;
-use sag_model::Nanos;
+use sag_model::control;
+use sag_model::{MacAddr, Nanos};
+use sag_packet::encap::Encap;
+use sag_pipeline::tunnel;
 use sag_xsk::sys;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,5 +72,70 @@ impl Daemon {
                 record.store(&t.entry());
             }
         }
+    }
+
+    pub(super) fn tunnels_report(&self) -> control::Tunnels {
+        let row = |t: &sag_model::config::Tunnel| {
+            let running = self.snapshot.tunnels.iter().find(|r| r.name == t.name);
+            let path = running.and_then(|r| tunnel::path(&self.snapshot, r.remote, 0));
+            let mut out = control::Tunnel {
+                name: t.name.clone(),
+                kind: t.encap.kind().to_owned(),
+                state: match (running, path) {
+                    (None, _) => "off",
+                    (Some(_), None) => "no-path",
+                    (Some(r), Some(_)) if r.state.is_up() => "up",
+                    _ => "down",
+                }
+                .to_owned(),
+                local: t.local,
+                remote: t.remote,
+                port: path.and_then(|p| self.snapshot.port(p.port)).map(|p| p.name.clone()),
+                mtu: 0,
+                mtu_configured: t.mtu,
+                path_mtu_learned: None,
+                overhead: 0,
+                remote_mac: None,
+                rx_packets: 0,
+                rx_bytes: 0,
+                tx_packets: 0,
+                tx_bytes: 0,
+                drops: 0,
+            };
+            if let Some(r) = running {
+                out.mtu = r.whole_mtu();
+                out.path_mtu_learned = r.state.learned().map(|(mtu, _)| mtu);
+                out.overhead = r.overhead();
+                out.remote_mac = peer_mac(r);
+                self.count_tunnel(r.no, &mut out);
+            }
+            out
+        };
+        control::Tunnels { tunnels: self.config.tunnels.iter().map(row).collect() }
+    }
+
+    /// XDP's counters and the workers'.
+    fn count_tunnel(&self, no: u8, out: &mut control::Tunnel) {
+        let fast = self.gateway.tunnel_stats(no).unwrap_or_default();
+        let base = self.tunnel_base.get(usize::from(no)).copied().unwrap_or_default();
+        out.rx_packets = fast.rx_packets.saturating_sub(base.rx_packets);
+        out.rx_bytes = fast.rx_bytes.saturating_sub(base.rx_bytes);
+        out.tx_packets = fast.tx_packets.saturating_sub(base.tx_packets);
+        out.tx_bytes = fast.tx_bytes.saturating_sub(base.tx_bytes);
+        for w in &self.workers {
+            let c = w.shared.counters.tunnel(no);
+            out.rx_packets += c.rx_packets.get();
+            out.rx_bytes += c.rx_bytes.get();
+            out.tx_packets += c.tx_packets.get();
+            out.tx_bytes += c.tx_bytes.get();
+            out.drops += c.drops.get();
+        }
+    }
+}
+
+fn peer_mac(t: &tunnel::Tunnel) -> Option<MacAddr> {
+    match t.template.encap {
+        Encap::Vxlan { remote_mac, .. } => Some(t.state.peer_mac().unwrap_or(remote_mac)),
+        _ => None,
     }
 }

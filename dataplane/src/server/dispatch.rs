@@ -83,7 +83,7 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::NatBindings(q) => reply(id, h.nat_bindings(&q), out),
         Op::Qos => reply(id, h.qos(), out),
         Op::Trace => refuse(id, Error::not_enforced("tracing of live packets"), out),
-        Op::Tunnels => refuse(id, Error::not_enforced("tunnelling ([[tunnel]])"), out),
+        Op::Tunnels => reply(id, h.tunnels(), out),
         Op::ConfigShow => reply(id, h.config_show(), out),
         Op::ConfigApply(c) => reply(id, h.config_apply(&c.text, &c.name), out),
         Op::ConfigDiff(c) => reply(id, h.config_diff(&c.text, &c.name), out),

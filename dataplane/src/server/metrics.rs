@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use sag_model::control::{CarCounters, DropRow, Nat, NatPool, Port, PortPunt, SessionTotals, Worker};
+use sag_model::control::{CarCounters, DropRow, Nat, NatPool, Port, PortPunt, SessionTotals, Tunnel, Worker};
 use std::fmt;
 
 /// The gateway's counters at one moment.
@@ -23,8 +23,7 @@ pub struct MetricsSnapshot {
     pub nat: Nat,
     pub workers: Vec<Worker>,
     pub cars: Vec<CarCounters>,
-    /// Name, and whether the far end answers.
-    pub tunnels: Vec<(String, bool)>,
+    pub tunnels: Vec<Tunnel>,
 }
 
 /// Form of the text.
@@ -245,8 +244,19 @@ impl Collector for Snapshot {
         out.counter("sag_car_passed_bytes", "Bytes that the CAR let pass", passed)?;
         let dropped = s.cars.iter().map(|c| (by_car(c), c.dropped_bytes));
         out.counter("sag_car_dropped_bytes", "Bytes of the CAR over its ceiling or the link", dropped)?;
-        let tunnels =
-            s.tunnels.iter().map(|(name, up)| ([("tunnel", name.as_str())], f64::from(u8::from(*up))));
-        out.gauge("sag_tunnel_up", "Whether the far end answers", tunnels)
+        let by_tunnel = |t: &Tunnel| [("tunnel", t.name.clone())];
+        let up = s.tunnels.iter().map(|t| (by_tunnel(t), f64::from(u8::from(t.state == "up"))));
+        out.gauge("sag_tunnel_up", "Whether the tunnel carries traffic", up)?;
+        for (name, help, value) in [
+            ("sag_tunnel_rx_packets", "Packets received through the tunnel", (|t| t.rx_packets) as fn(&Tunnel) -> u64),
+            ("sag_tunnel_rx_bytes", "IP bytes received through the tunnel", |t| t.rx_bytes),
+            ("sag_tunnel_tx_packets", "Packets sent through the tunnel", |t| t.tx_packets),
+            ("sag_tunnel_tx_bytes", "IP bytes sent through the tunnel", |t| t.tx_bytes),
+            ("sag_tunnel_drops", "Packets dropped at the tunnel's entry or exit", |t| t.drops),
+        ] {
+            out.counter(name, help, s.tunnels.iter().map(|t| (by_tunnel(t), value(t))))?;
+        }
+        let mtu = s.tunnels.iter().map(|t| (by_tunnel(t), f64::from(t.mtu)));
+        out.gauge("sag_tunnel_mtu_bytes", "IP bytes that the tunnel carries in one piece", mtu)
     }
 }

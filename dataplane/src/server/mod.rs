@@ -41,6 +41,7 @@ pub trait Handler {
     fn nat(&mut self) -> Result<control::Nat, Error>;
     fn nat_bindings(&mut self, query: &control::NatBindingQuery) -> Result<control::NatBindings, Error>;
     fn qos(&mut self) -> Result<control::Qos, Error>;
+    fn tunnels(&mut self) -> Result<control::Tunnels, Error>;
     fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error>;
     fn config_show(&mut self) -> Result<control::ConfigShow, Error>;
     /// Validates a document as `config_apply` would, changes nothing, and returns the warnings.

@@ -98,6 +98,9 @@ impl Handler for Fake {
     fn qos(&mut self) -> Result<Qos, Error> {
         Ok(Qos::default())
     }
+    fn tunnels(&mut self) -> Result<Tunnels, Error> {
+        Ok(Tunnels::default())
+    }
 
     fn explain(&mut self, query: &ExplainQuery) -> Result<Explain, Error> {
         self.note(query);

@@ -232,6 +232,23 @@ fn nat_binding_tables() {
 }
 
 #[test]
+fn tunnels_table() {
+    let tunnel = |name: &str, state: &str, remote: &str, n: u64| {
+        json!({"name": name, "kind": "vxlan", "state": state, "local": "203.0.113.2", "remote": remote, "port": "1",
+        "mtu": 1450, "mtu_configured": null, "path_mtu_learned": if n > 9 { Some(1500) } else { None }, "overhead": 50,
+        "remote_mac": "02:00:00:00:00:01", "rx_packets": n, "rx_bytes": n * 900, "tx_packets": 2 * n,
+        "tx_bytes": n * 1800, "drops": n / 1000})
+    };
+    let answer: Tunnels = from(json!({"tunnels": [
+        tunnel("pop-frankfurt-1", "up", "198.51.100.9", 123_456),
+        tunnel("pop2", "no-path", "2001:db8:ffff:ffff::9", 3),
+    ]}));
+    golden("tunnels", |p| tunnels(&answer, None, p));
+    let page = Page { width: 80, color: false };
+    assert_eq!(tunnels(&Tunnels::default(), None, &page), "no tunnel is configured\n");
+}
+
+#[test]
 fn qos_tables() {
     let counters = |n: u64| {
         json!({"passed_bytes": n, "over_ceiling_bytes": n / 9, "over_link_bytes": n / 90,

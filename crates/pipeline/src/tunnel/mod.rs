@@ -82,6 +82,15 @@ impl Tunnel {
         End { local: self.local, remote: self.remote, proto, port }
     }
 
+    /// The word for `kind`.
+    pub const fn kind(&self) -> &'static str {
+        match self.template.encap {
+            Encap::Vxlan { .. } => "vxlan",
+            Encap::Gre { .. } => "gre",
+            Encap::Ipip => "ipip",
+        }
+    }
+
     /// VNI or key.
     pub fn id(&self) -> Option<u32> {
         match self.template.encap {

@@ -1,0 +1,201 @@
+//! Tunnels: what the XDP program puts in front of packets and takes off them is what the pipeline does,
+//! byte for byte; what it leaves to a worker is untouched.
+
+use super::*;
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_model::MacAddr;
+use sag_packet::Family;
+use sag_packet::encap::{Encap, Fields, Template};
+use sag_pipeline::snapshot::{Member, Route};
+use sag_pipeline::testkit::{GATEWAY_MACS, LAN, Net, Pkt, WAN};
+use sag_pipeline::tunnel::Tunnel;
+
+const ENDS: [(&str, &str); 2] = [("203.0.113.2", "198.51.100.9"), ("2001:db8:2::2", "2001:db8:9::9")];
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0xAA, 1]);
+const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0xAA, 2]);
+
+fn encap(d: &mut Dice) -> Encap {
+    let key = d.pick(&[None, Some(0), Some(0xDEAD_BEEF)]);
+    d.pick(&[
+        Encap::Vxlan { vni: 0x00AB_CDEF, port: 4789, mac: MAC, remote_mac: PEER },
+        Encap::Gre { key, checksum: false, sequence: false },
+        Encap::Ipip,
+    ])
+}
+
+fn tunnel(d: &mut Dice) -> Tunnel {
+    let (local, remote) = d.pick(&ENDS);
+    let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+    Tunnel {
+        no: d.pick(&[1, 7, 255]),
+        name: "t".into(),
+        local,
+        remote,
+        template: Template::new(local, remote, d.pick(&[1, 64, 255]), encap(d)),
+        df: d.pick(&[OuterDf::Set, OuterDf::Copy, OuterDf::Clear]),
+        dscp: d.pick(&[OuterDscp::Copy, OuterDscp::Uniform, OuterDscp::Fixed(46)]),
+        fragment: FragmentAt::Inner,
+        mss_clamp: true,
+        udp_checksum: false,
+        learns_mac: false,
+        mtu: d.pick(&[None, Some(600)]),
+        addrs4: Vec::new(),
+        addrs6: Vec::new(),
+        state: Default::default(),
+    }
+}
+
+/// A packet of a flow, and one of its answers.
+fn flow(d: &mut Dice, v6: bool) -> (Pkt, Pkt) {
+    let (near, far) = if v6 { ("2001:db8:1::10", "2001:db8:30::1") } else { ("192.168.1.10", "10.30.0.1") };
+    let size = d.pick(&[0, 1, 20, 100, 700, 1380, 1470]);
+    let (a, b) = match d.below(3) {
+        0 => (Pkt::tcp(near, far, 1000, 80, TCP_ACK), Pkt::tcp(far, near, 80, 1000, TCP_ACK)),
+        1 => (Pkt::udp(near, far, 1000, 53), Pkt::udp(far, near, 53, 1000)),
+        _ => (Pkt::echo(near, far, 7, false), Pkt::echo(far, near, 7, true)),
+    };
+    let tos = d.below(256) as u8;
+    let dress = |p: Pkt, df: bool| {
+        let p = p.payload(size).tos(tos);
+        if df { p.df() } else { p }
+    };
+    let df = d.once_in(2);
+    (dress(a, df), dress(b, df))
+}
+
+/// What the peer would send: an answer in its tunnel header.
+fn from_peer(d: &mut Dice, t: &Tunnel, inner: &[u8]) -> Vec<u8> {
+    let encap = match t.template.encap {
+        Encap::Vxlan { vni, port, mac, remote_mac } => {
+            Encap::Vxlan { vni, port, mac: remote_mac, remote_mac: mac }
+        }
+        other => other,
+    };
+    let back = Template::new(t.remote, t.local, 64, encap);
+    let mut out = vec![0; 14 + usize::from(back.len)];
+    out.extend_from_slice(inner);
+    let fields = Fields {
+        inner: if inner[0] >> 4 == 4 { Family::V4 } else { Family::V6 },
+        tos: d.below(256) as u8,
+        dont_fragment: d.once_in(2),
+        id: 9,
+        hash: 5,
+        sequence: 0,
+    };
+    assert!(back.write(&mut out[14..], &fields, false));
+    out[..6].copy_from_slice(&GATEWAY_MACS[WAN.index()].0);
+    out[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    let et = if back.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+    out[12..14].copy_from_slice(&et.to_be_bytes());
+    out
+}
+
+/// Random identifications of packets that may be split are no difference.
+fn without_id(frame: &[u8]) -> Vec<u8> {
+    let mut f = frame.to_vec();
+    if f.get(12..14) == Some(&ETHERTYPE_IPV4.to_be_bytes()) && f[20] & 0x40 == 0 {
+        f[18..20].fill(0);
+        f[24..26].fill(0);
+    }
+    f
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    forwarded: u64,
+    sent_in: BTreeMap<String, u64>,
+    left: BTreeMap<String, u64>,
+    punted: u64,
+    dropped: u64,
+}
+
+fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
+    let mut d = Dice::new(seed);
+    for r in &lab.gw.nexthops()[..512] {
+        for w in [&r.dev, &r.dmac_vlan, &r.smac_mtu] {
+            w.store(0, Relaxed);
+        }
+    }
+    let tables = lab.tables(d.roll() | 1);
+    let mut net = Net::branch().over(lab.gw.nexthops());
+    net.meters = lab.meters().book();
+    let t = tunnel(&mut d);
+    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(t.no, 1)]));
+    net.route("2001:db8:30::/48", Route::Via(vec![Member::tunnel(t.no, 1)]));
+    net.tunnels.push(t.clone());
+    if d.once_in(3) {
+        use sag_pipeline::nat::Behavior::EndpointIndependent;
+        net.snat("192.168.1.0/24", "192.0.2.77", EndpointIndependent, EndpointIndependent);
+    }
+    let mut rig = Rig::over(net, Arc::new(tables), 0, 1);
+    lab.publish(&rig);
+    lab.gw.tunnels().iter().for_each(sag_model::tunnel::TunnelRecord::clear);
+    lab.gw.tunnels()[usize::from(t.no)].store(&t.entry());
+    lab.gw.replace_tunnel_ends(&rig.snap.tunnels.xdp_ends()).unwrap();
+    lab.gw.control().tunnels.store(1, Relaxed);
+    for n in 0..60 {
+        let v6 = d.once_in(2);
+        let (there, back) = flow(&mut d, v6);
+        let (dev, mut frame, way) = match d.once_in(2) {
+            true => (DEV_LAN, there.into_port(LAN).build(), "in"),
+            false => {
+                let mut inner = back;
+                // Towards what the flow was translated to, if it was.
+                if !v6 && !rig.net.nat.private.is_empty() {
+                    inner.dst = "192.0.2.77".parse().unwrap();
+                    inner.fix_l4();
+                }
+                (DEV_WAN, from_peer(&mut d, &t, &inner.ip()), "out")
+            }
+        };
+        if d.once_in(10) {
+            d.spoil(&mut frame);
+        }
+        let at = format!("seed {seed}, packet {n}, {way}, {:?} {:?}: {:02x?}", t.template.encap, t.df, head(&frame));
+        let start = records(&rig.pipe.tables);
+        let run = lab.gw.test_run(TestFrame { bytes: &frame, ifindex: lab.devs[usize::from(dev)], queue: 0 }).unwrap();
+        let by_xdp = records(&rig.pipe.tables);
+        restore(&rig.pipe.tables, &start);
+        assert!(lab.stats().iter().all(PortStats::balanced), "{at}");
+        if run.action == XDP_REDIRECT && run.note.is_none() {
+            let (no, counted) = moved(&start, &by_xdp, &at).unwrap_or_else(|| panic!("{at}: not counted"));
+            let out = rig.frame(dev, &frame);
+            let Outcome::Tx(_, bytes) = &out else { panic!("{at}: forwarded; the pipeline: {out:?}") };
+            let sent = run.frame.get(..bytes.len()).unwrap_or_else(|| panic!("{at}: {} bytes", run.frame.len()));
+            assert_eq!(without_id(sent), without_id(bytes), "{at}");
+            let after = records(&rig.pipe.tables);
+            let (same, mine) = moved(&start, &after, &at).unwrap();
+            assert_eq!((no, counted.packets, counted.bytes), (same, mine.packets, mine.bytes), "{at}");
+            seen.forwarded += 1;
+            let kind = format!("{} over {:?} of {}", t.kind(), t.template.outer, if v6 { "v6" } else { "v4" });
+            count(if way == "in" { &mut seen.sent_in } else { &mut seen.left }, kind);
+            continue;
+        }
+        assert_eq!(run.frame, frame, "{at}: not forwarded, not changed");
+        assert_eq!(moved(&start, &by_xdp, &at), None, "{at}: not forwarded, not counted");
+        // A worker makes the flow, so that the next packet finds it.
+        let out = rig.frame(dev, &frame);
+        match run.action {
+            XDP_REDIRECT => seen.punted += 1,
+            XDP_PASS => assert!(matches!(out, Outcome::Kernel | Outcome::Drop(_)), "{at}: {out:?}"),
+            _ => seen.dropped += 1,
+        }
+    }
+    lab.gw.control().tunnels.store(0, Relaxed);
+}
+
+#[test]
+fn xdp_tunnels_as_the_pipeline_does() {
+    let Some(lab) = Lab::new() else { return };
+    let env = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |t| t.as_micros() as u64);
+    let first = env("SAG_SEED").unwrap_or_else(clock);
+    println!("SAG_SEED={first}");
+    let mut seen = Seen::default();
+    for seed in first..first + 250 {
+        story(&lab, seed, &mut seen);
+    }
+    println!("{seen:#?}");
+    assert!(seen.forwarded > 2000, "too little was forwarded");
+    assert_eq!((seen.sent_in.len(), seen.left.len()), (12, 12), "every kind over both, of both");
+}

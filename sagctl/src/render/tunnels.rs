@@ -1,0 +1,57 @@
+use super::{Before, Page};
+use crate::table::{Cell, Column, Paint, Table};
+use crate::units::{bytes, count};
+use sag_model::control::{Tunnel, Tunnels};
+
+pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Page) -> String {
+    if answer.tunnels.is_empty() {
+        return "no tunnel is configured\n".into();
+    }
+    let mut table = Table::new([
+        Column::text("TUNNEL").cut(),
+        Column::text("KIND"),
+        Column::text("STATE"),
+        Column::text("LOCAL").rank(2),
+        Column::text("REMOTE"),
+        Column::text("PORT").rank(4).cut(),
+        Column::number("MTU"),
+        Column::text("FROM").rank(1),
+        Column::number(if before.is_some() { "IN/S" } else { "IN" }),
+        Column::number(if before.is_some() { "BYTES/S" } else { "BYTES" }).rank(3),
+        Column::number(if before.is_some() { "OUT/S" } else { "OUT" }),
+        Column::number(if before.is_some() { "BYTES/S" } else { "BYTES" }).rank(3),
+        Column::number("DROPS"),
+    ]);
+    for t in &answer.tunnels {
+        let then = before.as_ref().and_then(|b| Some((b, b.then.tunnels.iter().find(|o| o.name == t.name)?)));
+        let gained = |f: fn(&Tunnel) -> u64| match &then {
+            Some((b, old)) => b.rate(f(old), f(t)).round() as u64,
+            None => f(t),
+        };
+        table.row([
+            t.name.as_str().into(),
+            t.kind.as_str().into(),
+            Cell::from(t.state.as_str()).paint(if t.state == "up" { Paint::Plain } else { Paint::Bad }),
+            t.local.to_string().into(),
+            t.remote.to_string().into(),
+            t.port.as_deref().unwrap_or("-").into(),
+            t.mtu.to_string().into(),
+            origin(t).into(),
+            count(gained(|t| t.rx_packets)).into(),
+            bytes(gained(|t| t.rx_bytes)).into(),
+            count(gained(|t| t.tx_packets)).into(),
+            bytes(gained(|t| t.tx_bytes)).into(),
+            Cell::from(count(t.drops)).paint(if t.drops > 0 { Paint::Bad } else { Paint::Plain }),
+        ]);
+    }
+    table.render(page)
+}
+
+/// Where the MTU is from.
+fn origin(t: &Tunnel) -> &'static str {
+    match (t.path_mtu_learned, t.mtu_configured) {
+        (_, Some(mtu)) if mtu == t.mtu => "config",
+        (Some(_), _) => "learned",
+        _ => "link",
+    }
+}
