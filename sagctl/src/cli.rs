@@ -2,11 +2,13 @@
 
 mod filter;
 mod nat;
+mod tunnels;
 
 use crate::render::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filter::FilterArgs;
 use nat::NatArgs;
+pub use tunnels::{TunnelsArgs, TunnelsCommand};
 use sag_model::control::{
     AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionQuery, SessionSort, TopBy, TopGroup,
     TopQuery,
@@ -62,8 +64,8 @@ pub enum Command {
     Routes(RouteArgs),
     /// Live sessions
     Sessions(Box<SessionsArgs>),
-    /// Tunnels: state, ends, MTU, and what they have carried
-    Tunnels(Watch),
+    /// Tunnels: state, ends, MTU, and what they have carried; keys
+    Tunnels(TunnelsArgs),
     /// Who uses most
     Top(Box<TopArgs>),
     /// Follow live packets through the pipeline

@@ -10,6 +10,7 @@ mod epochs;
 mod explain;
 mod floods;
 mod journal;
+mod keys;
 mod listeners;
 mod nat;
 mod qos;
@@ -436,6 +437,7 @@ impl Daemon {
         warnings.extend(self.needs_restart(&checked.config));
         let changed = checked.config != self.config;
         self.config = checked.config;
+        start::guard_keys(&self.config);
         self.text = text;
         self.source = name.to_owned();
         self.applied = SystemTime::now();

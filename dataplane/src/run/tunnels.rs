@@ -100,18 +100,51 @@ impl Daemon {
                 rx_bytes: 0,
                 tx_packets: 0,
                 tx_bytes: 0,
+                path_mtu: 0,
+                path_search: None,
+                rtt_us: None,
+                jitter_us: None,
+                loss_percent: None,
+                esp: self.keys_of(t, running),
                 drops: 0,
             };
             if let Some(r) = running {
                 out.mtu = r.whole_mtu();
                 out.path_mtu_learned = r.state.learned().map(|(mtu, _)| mtu);
                 out.overhead = r.overhead();
+                out.path_mtu = r.path_mtu();
+                let w = r.state.watched();
+                if let Some(rtt) = w.rtt {
+                    (out.rtt_us, out.jitter_us) = (Some(rtt / 1000), Some(w.jitter / 1000));
+                    out.loss_percent = Some(f64::from(w.loss_permille) / 10.0);
+                }
+                out.path_search = r.state.probed().map(|_| w.path.name().to_owned());
                 out.remote_mac = peer_mac(r);
                 self.count_tunnel(r.no, &mut out);
             }
             out
         };
         control::Tunnels { tunnels: self.config.tunnels.iter().map(row).collect() }
+    }
+
+    fn keys_of(
+        &self,
+        t: &sag_model::config::Tunnel,
+        running: Option<&tunnel::Tunnel>,
+    ) -> Option<control::TunnelKeys> {
+        let f = self.compiler.tunnels.esp.facts(&t.name)?;
+        let peer = running.and_then(|r| r.state.source()).map(|(a, port)| (a, port).into());
+        Some(control::TunnelKeys {
+            cipher: f.cipher.to_owned(),
+            spi_in: f.spi_in,
+            spi_out: f.spi_out,
+            age_in_s: f.age_in,
+            age_out_s: f.age_out,
+            sequence: f.sequence,
+            bytes: f.bytes,
+            waiting: f.waits,
+            peer,
+        })
     }
 
     /// XDP's counters and the workers'.
