@@ -3,6 +3,7 @@
 use sag_model::config::{self, Secrets};
 use sag_packet::parse::{self, Seen};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
 use sag_pipeline::testkit::{Dice, Net, Rig};
 use std::time::Duration;
 
@@ -14,16 +15,19 @@ pub enum Target {
     Pipeline,
     /// A configuration text; what is accepted must read back the same when written out.
     Config,
+    /// ESP packets, authentic and not; what is opened must be an IP packet that was sealed.
+    Esp,
 }
 
 impl Target {
-    pub const ALL: [Target; 3] = [Target::Parse, Target::Pipeline, Target::Config];
+    pub const ALL: [Target; 4] = [Target::Parse, Target::Pipeline, Target::Config, Target::Esp];
 
     pub const fn name(self) -> &'static str {
         match self {
             Target::Parse => "parse",
             Target::Pipeline => "pipeline",
             Target::Config => "config",
+            Target::Esp => "esp",
         }
     }
 
@@ -51,6 +55,7 @@ impl Target {
                 out
             }
             Target::Config => b"[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"lan\"\n".to_vec(),
+            Target::Esp => (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect(),
         }
     }
 
@@ -59,6 +64,7 @@ impl Target {
             Target::Parse => parse_frame(data),
             Target::Pipeline => run_batches(data),
             Target::Config => read_config(data),
+            Target::Esp => open_esp(data),
         }
     }
 }
@@ -106,6 +112,36 @@ fn run_batches(data: &[u8]) {
             rig.poll();
         }
     }
+}
+
+/// The first byte says what becomes of the rest: the text of an authentic packet, or a packet as it is.
+fn open_esp(data: &[u8]) {
+    let Some((&how, rest)) = data.split_first() else { return };
+    let extended = how & 1 != 0;
+    let suite = || match Suite::new(Cipher::Aes128Gcm, &[9; 20]) {
+        Ok(s) => s,
+        Err(e) => panic!("{e}"),
+    };
+    let rx = Inbound::new(0x1234, suite(), extended, 64, u64::from(how) << 28);
+    let mut packet = rest.to_vec();
+    if how & 2 == 0 {
+        assert!(rx.open(&mut packet).is_err(), "nobody has sealed it");
+        assert!(!rx.used());
+        return;
+    }
+    let mut buf = vec![0; HEADROOM];
+    buf.extend_from_slice(rest);
+    buf.resize(buf.len() + TAILROOM, 0);
+    let tx = Outbound::new(0x1234, suite(), extended, (u64::from(how) << 28) + 1, 5);
+    let inner = if how & 4 != 0 { Inner::V6 } else { Inner::V4 };
+    let Ok(sealed) = tx.seal(&mut buf, HEADROOM..HEADROOM + rest.len(), inner) else { return };
+    let packet = &mut buf[sealed.at];
+    let again = packet.to_vec();
+    if let Ok(o) = rx.open(packet) {
+        assert_eq!(&packet[o.at.clone()], &rest[..o.at.len()]);
+        assert_eq!(rest[0] >> 4, if o.inner == Inner::V6 { 6 } else { 4 });
+    }
+    assert_eq!(rx.open(&mut again.clone()), Err(OpenError::Replay));
 }
 
 fn read_config(data: &[u8]) {

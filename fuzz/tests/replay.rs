@@ -31,3 +31,8 @@ fn pipeline() {
 fn config() {
     replay(Target::Config, 1_000);
 }
+
+#[test]
+fn esp() {
+    replay(Target::Esp, 20_000);
+}

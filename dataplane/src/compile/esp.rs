@@ -13,7 +13,8 @@ use std::time::SystemTime;
 
 /// Sequence numbers that are set aside at a time: a daemon that is killed loses no more than these.
 const AHEAD: u64 = 1 << 24;
-const ESN: bool = true;
+/// How long a gateway whose file has new keys waits for its peer to send by them, in nanoseconds.
+const FILE_WAIT: u64 = 10_000_000_000;
 
 /// One direction's key material, from wherever.
 pub struct Keymat<'a> {
@@ -111,6 +112,14 @@ impl EspKeeper {
             let Encap::Esp { manual, .. } = &t.encap else { continue };
             let entry = match old.remove(&t.name) {
                 Some(e) if e.was == t.encap && e.local == t.local => Entry { no, ..e },
+                // Only the keys are others: as by a control call.
+                Some(e) if e.local == t.local && same_but_keys(&e.was, &t.encap) && e.set.is_some() => {
+                    let mut e = Entry { no, was: t.encap.clone(), ..e };
+                    if let Err(error) = self.follow(&t.name, &mut e, now) {
+                        tracing::error!(tunnel = t.name, %error, "the tunnel keeps the keys it has");
+                    }
+                    e
+                }
                 _ => {
                     let set = manual.as_ref().and_then(|k| {
                         let made = self.manual(&t.name, &t.encap, k, now);
@@ -123,6 +132,15 @@ impl EspKeeper {
         }
         self.reserve();
         self.publish();
+    }
+
+    /// Takes the keys of the file while packets are under way.
+    fn follow(&self, name: &str, e: &mut Entry, now: u64) -> Result<(), InstallError> {
+        let Encap::Esp { manual: Some(k), .. } = &e.was else { return Ok(()) };
+        let new = self.manual(name, &e.was, k, now)?;
+        let (Some(i), Some(set)) = (new.inbound().next_back().cloned(), &mut e.set) else { return Ok(()) };
+        set.install(i, new.outbound().clone(), Switch::PeerOr(now + FILE_WAIT), now)?;
+        Ok(())
     }
 
     fn manual(&self, name: &str, encap: &Encap, k: &config::ManualKeys, now: u64) -> Result<SaSet, KeyError> {
@@ -156,7 +174,7 @@ impl EspKeeper {
         let Encap::Esp { cipher, esn, replay_window, manual, .. } = &e.was else {
             return Err(InstallError::NoTunnel(name.to_owned()));
         };
-        let esn = if manual.is_none() { ESN } else { *esn };
+        let esn = manual.is_none() || *esn;
         let (i, o) = pair(*cipher, inbound, outbound, (esn, *replay_window), (1, 0))?;
         let now = sys::now();
         match &mut e.set {
@@ -327,6 +345,16 @@ const fn agreed_cipher(c: EspCipher) -> Cipher {
         EspCipher::AesGcm => Cipher::Aes256Gcm,
         EspCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
     }
+}
+
+fn same_but_keys(a: &Encap, b: &Encap) -> bool {
+    let keyless = |e: &Encap| match e {
+        Encap::Esp { cipher, esn, replay_window, udp_port, manual: Some(_) } => {
+            Some((*cipher, *esn, *replay_window, *udp_port))
+        }
+        _ => None,
+    };
+    keyless(a).is_some() && keyless(a) == keyless(b)
 }
 
 type Made = (Arc<Inbound>, Arc<Outbound>);

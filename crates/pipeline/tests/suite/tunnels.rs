@@ -1,7 +1,7 @@
 //! Tunnels: in, out, and what may go wrong with either.
 
 use proptest::prelude::*;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_model::{DropReason, MacAddr};
 use sag_packet::encap::{Encap, Template};
 use sag_packet::parse::{self, Family, Fragment, Seen};
@@ -47,6 +47,8 @@ fn tunnel(encap: Encap, outer: usize) -> Tunnel {
         addrs4: vec![("10.255.0.1".parse().unwrap(), 30)],
         addrs6: vec![("fd00::1".parse().unwrap(), 64)],
         state: Default::default(),
+        probing: Probing { interval: 0, loss: 3, target: None },
+        esp: Default::default(),
     }
 }
 
