@@ -13,7 +13,6 @@ use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
-use crate::tunnel::Tunnel;
 use sag_model::flow::{Action, FLOW_METER, FLOW_PUNT_ALL, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
