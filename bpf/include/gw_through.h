@@ -105,7 +105,7 @@ static __always_inline bool gw_outer(struct gw_packet *pkt, struct gw_end *end, 
 		end->local[0] = ip->dst;
 		end->remote[0] = ip->src;
 		if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || *len > room ||
-		    *len < sizeof(*ip))
+		    *len < sizeof(*ip) || !gw_sum_ok(ip))
 			return false;
 	} else if (pkt->ethertype == bpf_htons(GW_ETH_IP6)) {
 		struct gw_ip6 *ip = pkt->l3;
@@ -133,13 +133,14 @@ static __always_inline bool gw_outer(struct gw_packet *pkt, struct gw_end *end, 
 }
 
 /* VNI and what is inside; the bytes from the transport header on, 0: not plainly VXLAN. */
-static __always_inline __u32 gw_leave_vxlan(struct gw_packet *pkt, void *l4, struct gw_end *end)
+static __always_inline __u32 gw_leave_vxlan(struct gw_packet *pkt, void *l4, __u32 room, struct gw_end *end)
 {
 	struct gw_l4 *udp = l4;
 	__u32 *vx = (void *)(udp + 1);
 	struct gw_eth *eth = (void *)(vx + 2);
 
-	if ((void *)(eth + 1) > pkt->end || !(*(__u8 *)vx & 0x08))
+	if ((void *)(eth + 1) > pkt->end || !(*(__u8 *)vx & 0x08) || bpf_ntohs(udp->len) < sizeof(*udp) ||
+	    bpf_ntohs(udp->len) > room)
 		return 0;
 	end->port = bpf_ntohs(udp->dport);
 	end->id = bpf_ntohl(vx[1]) >> 8;
@@ -201,7 +202,7 @@ __noinline __u64 gw_leave(struct xdp_md *ctx)
 	inner += l4 - pkt.l3;
 	pkt.l3 = NULL;
 	if (end.proto == GW_UDP)
-		skip = gw_leave_vxlan(&pkt, l4, &end);
+		skip = gw_leave_vxlan(&pkt, l4, front + len - inner, &end);
 	else if (end.proto == GW_GRE)
 		skip = gw_leave_gre(&pkt, l4, &end);
 	else

@@ -260,9 +260,11 @@ mod tests {
             assert_eq!(t[name], u64::from(v), "{name}");
         }
         let k = c_enum("gw_tunnel_kind");
-        for (name, v) in
-            [("GW_TUNNEL_VXLAN", TUNNEL_VXLAN), ("GW_TUNNEL_GRE", TUNNEL_GRE), ("GW_TUNNEL_IPIP", TUNNEL_IPIP)]
-        {
+        for (name, v) in [
+            ("GW_TUNNEL_VXLAN", TUNNEL_VXLAN),
+            ("GW_TUNNEL_GRE", TUNNEL_GRE),
+            ("GW_TUNNEL_IPIP", TUNNEL_IPIP),
+        ] {
             assert_eq!(k[name], u64::from(v), "{name}");
         }
         let l = c_enum("gw_local_flags");

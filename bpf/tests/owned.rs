@@ -29,7 +29,8 @@ fn fixture(any: bool) -> Option<(Fixture, Netns)> {
         ip(&["addr", "add", &format!("{}/32", Ipv4Addr::from(a)), "dev", "lo"]).unwrap();
     }
     let f = Fixture::new()?;
-    f.gw.replace_local4(&[LocalAddr { addr: BOX.into(), nat_slot: (!any).then_some(2), any, tunnel: false }]).unwrap();
+    f.gw.replace_local4(&[LocalAddr { addr: BOX.into(), nat_slot: (!any).then_some(2), any, tunnel: false }])
+        .unwrap();
     for udp in [false, true] {
         let (word, _) = nat_port_bit(2, udp, 0);
         f.gw.nat_ports()[word..word + 1024].iter().for_each(|w| w.store(u64::MAX, Relaxed));

@@ -1,10 +1,13 @@
 //! What is fuzzed, and what must hold there.
 
 use sag_model::config::{self, Secrets};
+use sag_packet::Family;
+use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Seen};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_pipeline::testkit::{DEV_WAN, Dice, Net, Pkt, Rig, vxlan};
+use sag_pipeline::tunnel::Tunnel;
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
-use sag_pipeline::testkit::{Dice, Net, Rig};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub enum Target {
     Parse,
     /// Batches of frames through a branch gateway; the books must balance.
     Pipeline,
+    /// Batches of frames through a branch with a tunnel, some of them in its header; the books must balance.
+    Tunnel,
     /// A configuration text; what is accepted must read back the same when written out.
     Config,
     /// ESP packets, authentic and not; what is opened must be an IP packet that was sealed.
@@ -20,12 +25,14 @@ pub enum Target {
 }
 
 impl Target {
-    pub const ALL: [Target; 4] = [Target::Parse, Target::Pipeline, Target::Config, Target::Esp];
+    pub const ALL: [Target; 5] =
+        [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config, Target::Esp];
 
     pub const fn name(self) -> &'static str {
         match self {
             Target::Parse => "parse",
             Target::Pipeline => "pipeline",
+            Target::Tunnel => "tunnel",
             Target::Config => "config",
             Target::Esp => "esp",
         }
@@ -54,6 +61,26 @@ impl Target {
                 out[0] |= u8::from(nat) * NAT;
                 out
             }
+            Target::Tunnel => {
+                let which = d.below(8) as u8;
+                let t = tunnel(which);
+                let mut out = vec![which];
+                for _ in 0..1 + d.below(8) {
+                    let (dev, frame) = match d.once_in(3) {
+                        true => d.frame(),
+                        false => {
+                            let (far, near) = d
+                                .pick(&[("10.30.0.1", "192.168.1.10"), ("2001:db8:30::1", "2001:db8:1::10")]);
+                            let p = Pkt::udp(far, near, 53, 1000 + d.below(4) as u16).payload(d.below(1600));
+                            (DEV_WAN, t.from_peer(&p.ip(), d.below(256) as u8, d.once_in(2)))
+                        }
+                    };
+                    out.push(dev | (d.below(4) as u8) << 6);
+                    out.extend((frame.len() as u16).to_be_bytes());
+                    out.extend(frame);
+                }
+                out
+            }
             Target::Config => b"[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"lan\"\n".to_vec(),
             Target::Esp => (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect(),
         }
@@ -63,6 +90,7 @@ impl Target {
         match self {
             Target::Parse => parse_frame(data),
             Target::Pipeline => run_batches(data),
+            Target::Tunnel => run_tunnel(data),
             Target::Config => read_config(data),
             Target::Esp => open_esp(data),
         }
@@ -97,7 +125,29 @@ const NAT: u8 = 1 << 5;
 /// A byte (device, and whether time passes and a new batch begins), a length, a frame; and so on.
 fn run_batches(data: &[u8]) {
     let nat = data.first().is_some_and(|b| b & NAT != 0);
-    let mut rig = Rig::sized(if nat { Net::translating() } else { Net::branch() }, 16);
+    run(Rig::sized(if nat { Net::translating() } else { Net::branch() }, 16), data);
+}
+
+/// Every kind over both families, by the lowest bits.
+fn tunnel(which: u8) -> Tunnel {
+    let encap = match which >> 1 & 3 {
+        0 => vxlan(100),
+        1 => Encap::Gre { key: None, checksum: false, sequence: false },
+        2 => Encap::Gre { key: Some(7), checksum: true, sequence: true },
+        _ => Encap::Ipip,
+    };
+    Tunnel::test(1, encap, if which & 1 == 0 { Family::V4 } else { Family::V6 })
+}
+
+/// A byte that says which tunnel, then as [`run_batches`].
+fn run_tunnel(data: &[u8]) {
+    let Some((which, rest)) = data.split_first() else { return };
+    let mut net = Net::branch();
+    net.tunnel(tunnel(*which));
+    run(Rig::sized(net, 16), rest);
+}
+
+fn run(mut rig: Rig, data: &[u8]) {
     let mut rest = data;
     let mut batch: Vec<&[u8]> = Vec::new();
     while let Some((&[kind, hi, lo], tail)) = rest.split_first_chunk::<3>() {

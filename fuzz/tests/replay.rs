@@ -28,6 +28,11 @@ fn pipeline() {
 }
 
 #[test]
+fn tunnel() {
+    replay(Target::Tunnel, 2_000);
+}
+
+#[test]
 fn config() {
     replay(Target::Config, 1_000);
 }

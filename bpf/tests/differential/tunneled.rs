@@ -2,46 +2,25 @@
 //! byte for byte; what it leaves to a worker is untouched.
 
 use super::*;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
-use sag_model::MacAddr;
+use sag_model::config::{OuterDf, OuterDscp};
 use sag_packet::Family;
-use sag_packet::encap::{Encap, Fields, Template};
-use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::{GATEWAY_MACS, LAN, Net, Pkt, WAN};
+use sag_packet::encap::{Encap, Template};
+use sag_pipeline::testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt};
 use sag_pipeline::tunnel::Tunnel;
-
-const ENDS: [(&str, &str); 2] = [("203.0.113.2", "198.51.100.9"), ("2001:db8:2::2", "2001:db8:9::9")];
-const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0xAA, 1]);
-const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0xAA, 2]);
 
 fn encap(d: &mut Dice) -> Encap {
     let key = d.pick(&[None, Some(0), Some(0xDEAD_BEEF)]);
-    d.pick(&[
-        Encap::Vxlan { vni: 0x00AB_CDEF, port: 4789, mac: MAC, remote_mac: PEER },
-        Encap::Gre { key, checksum: false, sequence: false },
-        Encap::Ipip,
-    ])
+    d.pick(&[testkit::vxlan(0x00AB_CDEF), Encap::Gre { key, checksum: false, sequence: false }, Encap::Ipip])
 }
 
 fn tunnel(d: &mut Dice) -> Tunnel {
-    let (local, remote) = d.pick(&ENDS);
-    let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+    let base = Tunnel::test(d.pick(&[1, 7, 255]), encap(d), d.pick(&[Family::V4, Family::V6]));
     Tunnel {
-        no: d.pick(&[1, 7, 255]),
-        name: "t".into(),
-        local,
-        remote,
-        template: Template::new(local, remote, d.pick(&[1, 64, 255]), encap(d)),
+        template: Template::new(base.local, base.remote, d.pick(&[1, 64, 255]), base.template.encap),
         df: d.pick(&[OuterDf::Set, OuterDf::Copy, OuterDf::Clear]),
         dscp: d.pick(&[OuterDscp::Copy, OuterDscp::Uniform, OuterDscp::Fixed(46)]),
-        fragment: FragmentAt::Inner,
-        mss_clamp: true,
-        udp_checksum: false,
-        learns_mac: false,
         mtu: d.pick(&[None, Some(600)]),
-        addrs4: Vec::new(),
-        addrs6: Vec::new(),
-        state: Default::default(),
+        ..base
     }
 }
 
@@ -61,33 +40,6 @@ fn flow(d: &mut Dice, v6: bool) -> (Pkt, Pkt) {
     };
     let df = d.once_in(2);
     (dress(a, df), dress(b, df))
-}
-
-/// What the peer would send: an answer in its tunnel header.
-fn from_peer(d: &mut Dice, t: &Tunnel, inner: &[u8]) -> Vec<u8> {
-    let encap = match t.template.encap {
-        Encap::Vxlan { vni, port, mac, remote_mac } => {
-            Encap::Vxlan { vni, port, mac: remote_mac, remote_mac: mac }
-        }
-        other => other,
-    };
-    let back = Template::new(t.remote, t.local, 64, encap);
-    let mut out = vec![0; 14 + usize::from(back.len)];
-    out.extend_from_slice(inner);
-    let fields = Fields {
-        inner: if inner[0] >> 4 == 4 { Family::V4 } else { Family::V6 },
-        tos: d.below(256) as u8,
-        dont_fragment: d.once_in(2),
-        id: 9,
-        hash: 5,
-        sequence: 0,
-    };
-    assert!(back.write(&mut out[14..], &fields, false));
-    out[..6].copy_from_slice(&GATEWAY_MACS[WAN.index()].0);
-    out[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
-    let et = if back.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    out[12..14].copy_from_slice(&et.to_be_bytes());
-    out
 }
 
 /// Random identifications of packets that may be split are no difference.
@@ -120,9 +72,7 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
     let mut net = Net::branch().over(lab.gw.nexthops());
     net.meters = lab.meters().book();
     let t = tunnel(&mut d);
-    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(t.no, 1)]));
-    net.route("2001:db8:30::/48", Route::Via(vec![Member::tunnel(t.no, 1)]));
-    net.tunnels.push(t.clone());
+    net.tunnel(t.clone());
     if d.once_in(3) {
         use sag_pipeline::nat::Behavior::EndpointIndependent;
         net.snat("192.168.1.0/24", "192.0.2.77", EndpointIndependent, EndpointIndependent);
@@ -145,15 +95,23 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
                     inner.dst = "192.0.2.77".parse().unwrap();
                     inner.fix_l4();
                 }
-                (DEV_WAN, from_peer(&mut d, &t, &inner.ip()), "out")
+                (DEV_WAN, t.from_peer(&inner.ip(), d.below(256) as u8, d.once_in(2)), "out")
             }
         };
         if d.once_in(10) {
             d.spoil(&mut frame);
         }
-        let at = format!("seed {seed}, packet {n}, {way}, {:?} {:?}: {:02x?}", t.template.encap, t.df, head(&frame));
+        let at = format!(
+            "seed {seed}, packet {n}, {way}, {:?} {:?}: {:02x?}",
+            t.template.encap,
+            t.df,
+            head(&frame)
+        );
         let start = records(&rig.pipe.tables);
-        let run = lab.gw.test_run(TestFrame { bytes: &frame, ifindex: lab.devs[usize::from(dev)], queue: 0 }).unwrap();
+        let run = lab
+            .gw
+            .test_run(TestFrame { bytes: &frame, ifindex: lab.devs[usize::from(dev)], queue: 0 })
+            .unwrap();
         let by_xdp = records(&rig.pipe.tables);
         restore(&rig.pipe.tables, &start);
         assert!(lab.stats().iter().all(PortStats::balanced), "{at}");
@@ -161,13 +119,15 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
             let (no, counted) = moved(&start, &by_xdp, &at).unwrap_or_else(|| panic!("{at}: not counted"));
             let out = rig.frame(dev, &frame);
             let Outcome::Tx(_, bytes) = &out else { panic!("{at}: forwarded; the pipeline: {out:?}") };
-            let sent = run.frame.get(..bytes.len()).unwrap_or_else(|| panic!("{at}: {} bytes", run.frame.len()));
+            let sent =
+                run.frame.get(..bytes.len()).unwrap_or_else(|| panic!("{at}: {} bytes", run.frame.len()));
             assert_eq!(without_id(sent), without_id(bytes), "{at}");
             let after = records(&rig.pipe.tables);
             let (same, mine) = moved(&start, &after, &at).unwrap();
             assert_eq!((no, counted.packets, counted.bytes), (same, mine.packets, mine.bytes), "{at}");
             seen.forwarded += 1;
-            let kind = format!("{} over {:?} of {}", t.kind(), t.template.outer, if v6 { "v6" } else { "v4" });
+            let kind =
+                format!("{} over {:?} of {}", t.kind(), t.template.outer, if v6 { "v6" } else { "v4" });
             count(if way == "in" { &mut seen.sent_in } else { &mut seen.left }, kind);
             continue;
         }

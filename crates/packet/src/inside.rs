@@ -11,12 +11,7 @@ const ADVERTISEMENT: u8 = 136;
 const ARP_LEN: usize = 28;
 
 /// The answer to an ARP request for one of the gateway's addresses, as a whole frame; its length.
-pub fn arp_reply(
-    frame: &[u8],
-    mac: [u8; 6],
-    ours: &dyn Fn(IpAddr) -> bool,
-    out: &mut [u8],
-) -> Option<usize> {
+pub fn arp_reply(frame: &[u8], mac: [u8; 6], ours: &dyn Fn(IpAddr) -> bool, out: &mut [u8]) -> Option<usize> {
     let arp: &[u8; ARP_LEN] = frame.get(ETH_LEN..)?.first_chunk()?;
     // Ethernet, IPv4, their lengths, request.
     if arp[..8] != [0, 1, 8, 0, 6, 4, 0, 1] {

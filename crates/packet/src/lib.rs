@@ -11,9 +11,9 @@ pub mod ecn;
 pub mod encap;
 pub mod icmp;
 pub mod inside;
+pub mod mss;
 pub mod parse;
 pub mod proto;
-pub mod mss;
 pub mod rewrite;
 pub mod translate;
 

@@ -106,13 +106,8 @@ mod tests {
     #[test]
     fn bounded_and_in_order() {
         let mut h = Hold::default();
-        let arrival = Arrival {
-            dev: 0,
-            ingress: PortIdx(0),
-            tunnel: 0,
-            since: Nanos(5),
-            ports: Ports::default(),
-        };
+        let arrival =
+            Arrival { dev: 0, ingress: PortIdx(0), tunnel: 0, since: Nanos(5), ports: Ports::default() };
         let push = |h: &mut Hold<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];
         for i in 0..PER_THING as u8 {

@@ -306,7 +306,6 @@ fn fit(p: &Parsed, out: &Exit) -> Result<Split, Stop> {
     Ok(Split::Packet)
 }
 
-
 /// Packets for the gateway itself and link-scope multicast are the kernel's.
 pub fn local(snap: &Snapshot, dst: IpAddr) -> Result<(), Stop> {
     if dst.is_multicast() || snap.local.contains(&dst) || dst == IpAddr::V4(Ipv4Addr::BROADCAST) {

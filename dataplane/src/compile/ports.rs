@@ -123,7 +123,9 @@ pub fn local_addresses(config: &Config, tables: &Tables) -> AddrSet {
             local.insert(r.dst.addr());
         }
     }
-    for net in config.ports.iter().flat_map(|p| &p.addresses).chain(config.tunnels.iter().flat_map(|t| &t.addresses)) {
+    for net in
+        config.ports.iter().flat_map(|p| &p.addresses).chain(config.tunnels.iter().flat_map(|t| &t.addresses))
+    {
         local.insert(net.addr());
         if let IpNet::V4(n) = net
             && n.prefix_len() < 31

@@ -2,8 +2,8 @@
 //! itself.
 
 use super::acl::{FamilyRule, compile_tuple};
-use sag_model::{Nanos, Zone};
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
+use sag_model::{Nanos, Zone};
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{Car, MeterBook, MeteredPort, QosPolicy, Rate, Wanted};
 use sag_pipeline::snapshot::Port;

@@ -166,9 +166,7 @@ fn configured<'c>(
             RouteTarget::Reject(RejectKind::Blackhole) => Route::Blackhole,
             RouteTarget::Reject(RejectKind::Unreachable) => Route::Unreachable,
             RouteTarget::Reject(RejectKind::Prohibit) => Route::Prohibit,
-            RouteTarget::Tunnel(t) => {
-                Route::Via(vec![Member::tunnel(tunnels.number(config, t)?, r.weight)])
-            }
+            RouteTarget::Tunnel(t) => Route::Via(vec![Member::tunnel(tunnels.number(config, t)?, r.weight)]),
         };
         Some(RouteRow {
             dst: r.destination,

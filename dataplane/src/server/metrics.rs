@@ -248,7 +248,11 @@ impl Collector for Snapshot {
         let up = s.tunnels.iter().map(|t| (by_tunnel(t), f64::from(u8::from(t.state == "up"))));
         out.gauge("sag_tunnel_up", "Whether the tunnel carries traffic", up)?;
         for (name, help, value) in [
-            ("sag_tunnel_rx_packets", "Packets received through the tunnel", (|t| t.rx_packets) as fn(&Tunnel) -> u64),
+            (
+                "sag_tunnel_rx_packets",
+                "Packets received through the tunnel",
+                (|t| t.rx_packets) as fn(&Tunnel) -> u64,
+            ),
             ("sag_tunnel_rx_bytes", "IP bytes received through the tunnel", |t| t.rx_bytes),
             ("sag_tunnel_tx_packets", "Packets sent through the tunnel", |t| t.tx_packets),
             ("sag_tunnel_tx_bytes", "IP bytes sent through the tunnel", |t| t.tx_bytes),

@@ -7,12 +7,14 @@ mod pkt;
 mod random;
 mod rig;
 mod story;
+mod tunnel;
 
 pub use net::{Acl, Net, host_mac, prefix};
 pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
 pub use random::Dice;
 pub use rig::{Buffers, Outcome, Rig, Sent};
 pub use story::{Told, tell};
+pub use tunnel::{TUNNEL_ENDS, TUNNEL_MACS, vxlan};
 
 use sag_model::PortIdx;
 

@@ -48,7 +48,8 @@ impl Tunnels {
     pub fn xdp_ends(&self) -> Vec<(TunnelEnd, u8)> {
         let mut out = Vec::new();
         for (end, list) in self.ends() {
-            let with = |id| TunnelEnd { local: end.local, remote: end.remote, proto: end.proto, port: end.port, id };
+            let with =
+                |id| TunnelEnd { local: end.local, remote: end.remote, proto: end.proto, port: end.port, id };
             out.push((with(EndId::Any), 0));
             out.extend(list.iter().map(|(id, no)| (with(id.map_or(EndId::None, EndId::Id)), *no)));
         }

@@ -13,7 +13,11 @@ pub enum Leaving {
     /// No tunnel's.
     NotOurs,
     /// Of the tunnel; a packet of this EtherType begins at `l3` of the frame.
-    Inside { tunnel: TunnelNo, ethertype: u16, l3: usize },
+    Inside {
+        tunnel: TunnelNo,
+        ethertype: u16,
+        l3: usize,
+    },
     Drop(DropReason),
 }
 

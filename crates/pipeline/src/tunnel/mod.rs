@@ -17,8 +17,8 @@ pub use state::{TunnelState, Watched};
 pub use whole::{GivenUp, Put, Wholes};
 
 use crate::hash::AddrHash;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_model::DropReason;
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Family, Parsed};
@@ -148,13 +148,7 @@ impl Tunnel {
 
     /// Puts the tunnel's header in front of the packet at `l3` of a frame, which begins with the
     /// outer IP header then. `split`: the outer packet will be split.
-    pub fn enter(
-        &self,
-        f: &mut FrameMut<'_>,
-        p: &Parsed,
-        hash: u64,
-        split: bool,
-    ) -> Result<(), DropReason> {
+    pub fn enter(&self, f: &mut FrameMut<'_>, p: &Parsed, hash: u64, split: bool) -> Result<(), DropReason> {
         let (l3, len) = (usize::from(p.l3), usize::from(p.ip_len));
         if len + usize::from(self.overhead()) > usize::from(u16::MAX) {
             return Err(DropReason::FrameTooBig);

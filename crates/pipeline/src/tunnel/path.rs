@@ -31,7 +31,9 @@ pub fn path(snap: &Snapshot, remote: IpAddr, hash: u64) -> Option<Path> {
 /// quotes a packet that the tunnel could have sent.
 pub fn hear_of_path(snap: &Snapshot, p: &Parsed, frame: &[u8], now: Nanos) {
     let too_big = match (p.family, p.l4) {
-        (Family::V4, L4::IcmpError { kind: 3, code: 4 }) | (Family::V6, L4::IcmpError { kind: 2, .. }) => true,
+        (Family::V4, L4::IcmpError { kind: 3, code: 4 }) | (Family::V6, L4::IcmpError { kind: 2, .. }) => {
+            true
+        }
         _ => false,
     };
     let at = usize::from(p.l4_at);

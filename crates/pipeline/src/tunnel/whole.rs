@@ -41,7 +41,10 @@ pub enum Put {
     /// It waits for others.
     Waits,
     /// The packet is whole: so many of its fragments, this one apart, had waited.
-    Whole { len: usize, waited: u32 },
+    Whole {
+        len: usize,
+        waited: u32,
+    },
     Refused(DropReason),
 }
 

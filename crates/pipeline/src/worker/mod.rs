@@ -133,17 +133,16 @@ impl Changes {
     }
 }
 
-const NO_SLOT: Slot =
-    Slot {
-        p: Parsed::NONE,
-        hash: 0,
-        found: None,
-        ingress: PortIdx(0),
-        tunnel: 0,
-        skip: 0,
-        zone: Zone::Lan,
-        alive: false,
-    };
+const NO_SLOT: Slot = Slot {
+    p: Parsed::NONE,
+    hash: 0,
+    found: None,
+    ingress: PortIdx(0),
+    tunnel: 0,
+    skip: 0,
+    zone: Zone::Lan,
+    alive: false,
+};
 
 #[derive(Debug)]
 pub struct Pipeline {

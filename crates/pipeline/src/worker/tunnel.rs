@@ -178,11 +178,12 @@ impl Pipeline {
         let mut buf = std::mem::take(&mut self.put);
         let room = &mut buf[hold::HEADROOM..];
         let counters = &self.counters;
-        let put = self.wholes.put(&slot.p, f.bytes(), key, (slot.ingress, now), &mut room[ETH_LEN..], |gone| {
-            let c = counters.port(gone.ingress);
-            c.held.sub(u64::from(gone.packets));
-            c.drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
-        });
+        let put =
+            self.wholes.put(&slot.p, f.bytes(), key, (slot.ingress, now), &mut room[ETH_LEN..], |gone| {
+                let c = counters.port(gone.ingress);
+                c.held.sub(u64::from(gone.packets));
+                c.drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
+            });
         let verdict = match put {
             Put::Refused(reason) => drop_at(&self.counters, slot.ingress, reason),
             Put::Waits => {

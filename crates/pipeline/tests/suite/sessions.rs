@@ -3,8 +3,8 @@
 use sag_model::flow::{FlowRecord4, RecordNo};
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::*;
-use sag_pipeline::order::Split;
 use sag_pipeline::family::FamilyOf;
+use sag_pipeline::order::Split;
 use sag_pipeline::policy::Class;
 use sag_pipeline::session::State;
 use sag_pipeline::testkit::*;

@@ -1,24 +1,16 @@
 //! Tunnels: in, out, and what may go wrong with either.
 
 use proptest::prelude::*;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
-use sag_model::{DropReason, MacAddr};
-use sag_packet::encap::{Encap, Template};
+use sag_model::DropReason;
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, Seen};
 use sag_packet::proto::*;
-use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
 use sag_pipeline::tunnel::Tunnel;
 use std::net::IpAddr;
 
-const LOCAL: [&str; 2] = ["203.0.113.2", "2001:db8:2::2"];
-const REMOTE: [&str; 2] = ["198.51.100.9", "2001:db8:9::9"];
-const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0xAA, 1]);
-const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0xAA, 2]);
-
-fn vxlan(vni: u32) -> Encap {
-    Encap::Vxlan { vni, port: 4789, mac: MAC, remote_mac: PEER_MAC }
-}
+const LOCAL: [&str; 2] = [TUNNEL_ENDS[0].0, TUNNEL_ENDS[1].0];
 
 const GRE_PLAIN: Encap = Encap::Gre { key: None, checksum: false, sequence: false };
 const GRE_FULL: Encap = Encap::Gre { key: Some(7), checksum: true, sequence: true };
@@ -30,34 +22,13 @@ fn kinds() -> Vec<(Encap, usize)> {
 }
 
 fn tunnel(encap: Encap, outer: usize) -> Tunnel {
-    let (local, remote): (IpAddr, IpAddr) = (LOCAL[outer].parse().unwrap(), REMOTE[outer].parse().unwrap());
-    Tunnel {
-        no: 1,
-        name: "pop1".into(),
-        local,
-        remote,
-        template: Template::new(local, remote, 64, encap),
-        df: OuterDf::Set,
-        dscp: OuterDscp::Copy,
-        fragment: FragmentAt::Inner,
-        mss_clamp: true,
-        udp_checksum: false,
-        learns_mac: false,
-        mtu: None,
-        addrs4: vec![("10.255.0.1".parse().unwrap(), 30)],
-        addrs6: vec![("fd00::1".parse().unwrap(), 64)],
-        state: Default::default(),
-        probing: Probing { interval: 0, loss: 3, target: None },
-        esp: Default::default(),
-    }
+    Tunnel::test(1, encap, [Family::V4, Family::V6][outer])
 }
 
-/// A branch whose route to 10.30.0.0/16 and 2001:db8:30::/48 leads through the tunnel.
+/// A branch with the tunnel.
 fn rig(t: Tunnel) -> Rig {
     let mut net = Net::branch();
-    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(1, 1)]));
-    net.route("2001:db8:30::/48", Route::Via(vec![Member::tunnel(1, 1)]));
-    net.tunnels.push(t);
+    net.tunnel(t);
     Rig::new(net)
 }
 
@@ -77,30 +48,8 @@ fn outward(v6: bool, data: usize) -> Pkt {
     }
 }
 
-/// The other end's view: the same tunnel with the ends exchanged, and the packet that comes back.
 fn inward(t: &Tunnel, inner: &[u8], tos: u8) -> Vec<u8> {
-    let encap = match t.template.encap {
-        Encap::Vxlan { vni, port, mac, remote_mac } => Encap::Vxlan { vni, port, mac: remote_mac, remote_mac: mac },
-        other => other,
-    };
-    let back = Template::new(t.remote, t.local, 64, encap);
-    let n = usize::from(back.len);
-    let mut out = vec![0; 14 + n];
-    out.extend_from_slice(inner);
-    let fields = sag_packet::encap::Fields {
-        inner: if inner[0] >> 4 == 4 { Family::V4 } else { Family::V6 },
-        tos,
-        dont_fragment: true,
-        id: 0,
-        hash: 77,
-        sequence: 3,
-    };
-    assert!(back.write(&mut out[14..], &fields, false));
-    out[..6].copy_from_slice(&GATEWAY_MACS[WAN.index()].0);
-    out[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
-    let et = if back.outer == Family::V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    out[12..14].copy_from_slice(&et.to_be_bytes());
-    out
+    t.from_peer(inner, tos, true)
 }
 
 /// An answer to what [`outward`] sends.
@@ -161,7 +110,9 @@ fn who_is_not_the_peer_is_the_kernels() {
     }]);
     stranger[24..26].copy_from_slice(&sum.to_be_bytes());
     assert_eq!(rig.frame(DEV_WAN, &stranger), Outcome::Kernel);
-    let other_port = inward(&tunnel(Encap::Vxlan { vni: 100, port: 8472, mac: MAC, remote_mac: PEER_MAC }, 0), &reply(false), 0);
+    let [mac, remote_mac] = TUNNEL_MACS;
+    let other_port = tunnel(Encap::Vxlan { vni: 100, port: 8472, mac, remote_mac }, 0);
+    let other_port = inward(&other_port, &reply(false), 0);
     assert_eq!(rig.frame(DEV_WAN, &other_port), Outcome::Kernel);
 }
 
@@ -171,7 +122,10 @@ fn what_is_wrong_is_named() {
     let t = tunnel(vxlan(100), 0);
     let mut r = rig(t.clone());
     let good = inward(&t, &reply(false), 0);
-    assert_eq!(r.frame(DEV_WAN, &inward(&tunnel(vxlan(101), 0), &reply(false), 0)), Outcome::Drop(TunnelUnknown));
+    assert_eq!(
+        r.frame(DEV_WAN, &inward(&tunnel(vxlan(101), 0), &reply(false), 0)),
+        Outcome::Drop(TunnelUnknown)
+    );
     let broken = |at: usize, to: u8| {
         let mut f = good.clone();
         f[at] = to;
@@ -180,7 +134,11 @@ fn what_is_wrong_is_named() {
     let vx = 14 + 20 + 8;
     assert_eq!(r.frame(DEV_WAN, &broken(vx, 0)), Outcome::Drop(TunnelBadHeader), "no valid VNI");
     assert_eq!(r.frame(DEV_WAN, &broken(vx + 8 + 5, 9)), Outcome::Drop(TunnelBadHeader), "another's MAC");
-    assert_eq!(r.frame(DEV_WAN, &broken(vx + 8 + 12, 0x81)), Outcome::Drop(TunnelBadHeader), "neither IP nor ARP");
+    assert_eq!(
+        r.frame(DEV_WAN, &broken(vx + 8 + 12, 0x81)),
+        Outcome::Drop(TunnelBadHeader),
+        "neither IP nor ARP"
+    );
     assert_eq!(r.frame(DEV_WAN, &broken(vx + 22, 0x55)), Outcome::Drop(Ip4BadVersion), "inside");
     assert_eq!(r.frame(DEV_WAN, &inward(&t, &reply(false), 3)), Outcome::Drop(TunnelEcn));
     assert_eq!(r.pipe.counters.tunnel(1).drops.get(), 3);
@@ -188,8 +146,14 @@ fn what_is_wrong_is_named() {
     let t = tunnel(GRE_FULL, 0);
     let mut r = rig(t.clone());
     let other_key = Encap::Gre { key: Some(8), checksum: false, sequence: false };
-    assert_eq!(r.frame(DEV_WAN, &inward(&tunnel(other_key, 0), &reply(false), 0)), Outcome::Drop(TunnelUnknown));
-    assert_eq!(r.frame(DEV_WAN, &inward(&tunnel(GRE_PLAIN, 0), &reply(false), 0)), Outcome::Drop(TunnelUnknown));
+    assert_eq!(
+        r.frame(DEV_WAN, &inward(&tunnel(other_key, 0), &reply(false), 0)),
+        Outcome::Drop(TunnelUnknown)
+    );
+    assert_eq!(
+        r.frame(DEV_WAN, &inward(&tunnel(GRE_PLAIN, 0), &reply(false), 0)),
+        Outcome::Drop(TunnelUnknown)
+    );
     let mut f = inward(&t, &reply(false), 0);
     *f.last_mut().unwrap() ^= 1;
     assert_eq!(r.frame(DEV_WAN, &f), Outcome::Drop(TunnelBadHeader), "checksum");
@@ -211,7 +175,11 @@ fn congestion_and_code_points() {
     let t = tunnel(Encap::Ipip, 0);
     let mut r = rig(t.clone());
     assert_eq!(tos_of(&r.send(&outward(false, 10).tos(0xB9))), 0xB9, "copied in");
-    assert_eq!(tos_of(&r.frame(DEV_WAN, &inward(&t, &marked(0x2A), 0xB8 | 3))), 0x28 | 3, "marked, class kept");
+    assert_eq!(
+        tos_of(&r.frame(DEV_WAN, &inward(&t, &marked(0x2A), 0xB8 | 3))),
+        0x28 | 3,
+        "marked, class kept"
+    );
     assert_eq!(tos_of(&r.frame(DEV_WAN, &inward(&t, &marked(0x2A), 0xB8 | 1))), 0x28 | 1);
     let uniform = Tunnel { dscp: OuterDscp::Uniform, ..t.clone() };
     let mut r = rig(uniform);
@@ -255,7 +223,8 @@ fn a_narrow_path_is_learned_and_carries_all_of_ipv6() {
         // A router on the way says that it was too big.
         let quote = parsed(out.frame()).ip(out.frame()).to_vec();
         let (router, kind, code) = [("203.0.113.1", 3, 4), ("2001:db8:2::1", 2, 0)][outer];
-        let error = |quote: &[u8]| Pkt::icmp(router, LOCAL[outer], kind, code, 1290, &quote[..64]).into_port(WAN);
+        let error =
+            |quote: &[u8]| Pkt::icmp(router, LOCAL[outer], kind, code, 1290, &quote[..64]).into_port(WAN);
         let mut stranger = quote.clone();
         stranger[if outer == 0 { 19 } else { 39 }] ^= 1;
         assert_eq!(r.send(&error(&stranger)), Outcome::Kernel);
@@ -300,7 +269,10 @@ fn the_gateway_answers_inside() {
         assert_eq!(r.frame(DEV_WAN, &inward(&t, &ping(own), 0)), Outcome::Split);
         let [(WAN, out)] = &r.emitted()[..] else { panic!("an answer through the tunnel") };
         let inner = &parsed(out).ip(out)[50..];
-        assert_eq!((inner[20], &inner[12..16]), (0, &own.parse::<std::net::Ipv4Addr>().unwrap().octets()[..]));
+        assert_eq!(
+            (inner[20], &inner[12..16]),
+            (0, &own.parse::<std::net::Ipv4Addr>().unwrap().octets()[..])
+        );
     }
     let ssh = Pkt::tcp("10.30.0.1", "192.168.1.1", 1, 22, TCP_SYN).ip();
     assert_eq!(r.frame(DEV_WAN, &inward(&t, &ssh, 0)), Outcome::Drop(DropReason::TunnelLocal));
