@@ -30,6 +30,8 @@ pub struct TunnelCompiler {
     turns: Group,
     turns_of: Vec<TunnelNo>,
     now: u64,
+    /// By what flows have chosen their routes.
+    chosen_by: Vec<u32>,
 }
 
 impl TunnelCompiler {
@@ -63,6 +65,7 @@ impl TunnelCompiler {
         let numbers: Vec<_> = out.iter().map(|t| t.no).collect();
         if numbers != self.turns_of {
             self.turns = Group::new(numbers.iter().map(|_| Member { priority: 0, weight: 1 }));
+            self.chosen_by = vec![0; numbers.len()];
             self.turns_of = numbers;
         }
         self.take_turns(&out);
@@ -71,9 +74,11 @@ impl TunnelCompiler {
 
     /// Looks which tunnels are up. True: routes are to be chosen anew.
     pub fn look(&mut self, tunnels: &Tunnels) -> bool {
-        let before: Vec<_> = self.turns_of.iter().map(|no| self.standing(*no)).collect();
         self.take_turns(tunnels.iter());
-        self.turns_of.iter().zip(before).any(|(no, was)| self.standing(*no) != was)
+        let standings: Vec<_> = self.turns_of.iter().map(|no| self.standing(*no)).collect();
+        let changed = standings != self.chosen_by;
+        self.chosen_by = standings;
+        changed
     }
 
     fn take_turns<'t>(&mut self, tunnels: impl IntoIterator<Item = &'t Tunnel>) {
