@@ -88,6 +88,7 @@ impl Tunnel {
             Encap::Vxlan { .. } => "vxlan",
             Encap::Gre { .. } => "gre",
             Encap::Ipip => "ipip",
+            Encap::Esp { .. } => "esp",
         }
     }
 
