@@ -11,7 +11,7 @@ mod routes;
 mod tunnels;
 
 pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
-pub use esp::{Facts, InstallError, Keymat, has_keys};
+pub use esp::{InstallError, Keymat, has_keys};
 pub use nat::NatCompiler;
 pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};

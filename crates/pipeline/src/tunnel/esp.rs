@@ -178,6 +178,20 @@ impl Tunnel {
         matches!(self.template.encap, Encap::Esp { .. })
     }
 
+    /// Whether what follows an outer IP header, as far as it is quoted, can be of a packet that this tunnel
+    /// has sent by its present association.
+    pub(super) fn quotes_esp(&self, proto: u8, data: &[u8]) -> bool {
+        let spi = |at: usize| data.get(at..)?.first_chunk().map(|w| u32::from_be_bytes(*w));
+        let ours = |spi: u32| self.esp.load().outbound(self.no).is_some_and(|sa| sa.spi() == spi);
+        match (self.template.encap, proto) {
+            (Encap::Esp { udp: None }, ESP) => spi(0).is_some_and(ours),
+            (Encap::Esp { udp: Some(port) }, UDP) => {
+                data.first_chunk().is_some_and(|p| u16::from_be_bytes(*p) == port) && spi(UDP_HEADER).is_none_or(ours)
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes inside of a packet whose outer one has no more than `outer`.
     #[inline]
     pub fn inside_of(&self, outer: u16) -> u16 {

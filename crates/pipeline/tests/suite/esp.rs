@@ -297,6 +297,30 @@ fn questions_are_answered_and_strangers_are_not_taken_for_down() {
 }
 
 #[test]
+fn a_router_on_the_way_is_heard_if_it_quotes_us() {
+    for udp in [None, Some(4500)] {
+        let mut e = ends(udp, 0);
+        let state = e.rig.net.tunnels[0].state.clone();
+        let sent = e.rig.send(&outward(900).df()).frame().to_vec();
+        let tell = |quote: &[u8], mtu: u16| {
+            let mut icmp = vec![3, 4, 0, 0, 0, 0];
+            icmp.extend(mtu.to_be_bytes());
+            icmp.extend(&quote[..28.min(quote.len())]);
+            let sum = checksum(&[&icmp]);
+            icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+            outer(ICMP, &icmp)
+        };
+        let mut other = sent[14..].to_vec();
+        // Another port, another SPI.
+        other[20] ^= 1;
+        e.rig.frame(DEV_WAN, &tell(&other, 800));
+        assert_eq!(state.path_mtu(), 1500);
+        e.rig.frame(DEV_WAN, &tell(&sent[14..], 800));
+        assert_eq!(state.path_mtu(), 800);
+    }
+}
+
+#[test]
 fn nothing_shows_a_key() {
     let e = ends(None, 0);
     let shown = format!("{:?}", e.rig.net.tunnels[0]);
