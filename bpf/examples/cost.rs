@@ -6,7 +6,11 @@ use anyhow::{Result, bail};
 use libbpf_rs::libbpf_sys;
 use sag_bpf::{Gateway, OpenOptions, PortEntry, unload};
 use sag_model::flow::*;
+use sag_model::tunnel::*;
 use sag_model::{MacAddr, PortIdx, Zone};
+use sag_packet::checksum;
+use sag_packet::encap::{Encap, Template};
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -89,14 +93,29 @@ fn main() -> Result<()> {
         vlans: false,
         dhcp: false,
     };
-    let (mut hit, mut off) = (Vec::new(), Vec::new());
+    // VXLAN: what enters the tunnel comes back as if from the peer, leaves it, and so on.
+    let inside = Key4 { l4: l4_word(1000u16.to_be(), 53u16.to_be(), 17, Zone::Overlay), ..key };
+    let back = &gw.flows4()[4];
+    back.set_key(&inside);
+    back.new_addrs.store(key.addrs, Relaxed);
+    back.new_ports.store(key.l4 & 0xFFFF_FFFF, Relaxed);
+    back.action.store(Action { flags: 0, ..a }.to_word(), Relaxed);
+    let q = Probe::new(inside.hash(0), 63);
+    gw.index4()[(64 + q.first) as usize].word[q.slot].store(q.tag << RECORD_BITS | 4, Relaxed);
+    tunnels(&gw)?;
+    let through = Action { flags: 0, tunnel: 1, ..a };
+    let (mut hit, mut off, mut tunnel) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
+        r.action.store(through.to_word(), Relaxed);
+        tunnel.push(run(&prog, &f)?);
+        r.action.store(a.to_word(), Relaxed);
         gw.clear_port(1);
         off.push(run(&prog, &f)?);
         gw.set_port(1, &port)?;
         hit.push(run(&prog, &f)?);
     }
     hit.sort_unstable();
+    tunnel.sort_unstable();
     off.sort_unstable();
     let (n, s) = (hit.len(), gw.stats(PortIdx(0))?);
     println!(
@@ -106,9 +125,42 @@ fn main() -> Result<()> {
         off[n / 10],
         off[n / 2]
     );
+    println!(
+        "in and out of VXLAN, each: p10 {} median {}; in {}, out {}",
+        tunnel[n / 10],
+        tunnel[n / 2],
+        gw.tunnel_stats(1)?.tx_packets,
+        gw.tunnel_stats(2)?.rx_packets
+    );
     println!("fast {} of {}; {:?}", s.fast, s.rx_packets, gw.program_info()?);
     drop(gw);
     unload(&o.pin_dir, &o.lock_file)?;
+    Ok(())
+}
+
+/// Tunnel 1 to 192.0.2.2, and tunnel 2 as 192.0.2.2 has it.
+fn tunnels(gw: &Gateway) -> Result<()> {
+    let encap = Encap::Vxlan { vni: 100, port: 4789, mac: MAC, remote_mac: MAC };
+    let ends = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+    for (no, local, remote) in [(1, ends[0], ends[1]), (2, ends[1], ends[0])] {
+        let t = Template::new(local, remote, 64, encap);
+        let entry = TunnelEntry {
+            header: t.bytes,
+            mac: MAC.0,
+            len: t.len,
+            kind: TUNNEL_VXLAN,
+            mtu: 1450,
+            flags: TUNNEL_ON,
+            tos: 0,
+            sum: checksum::fold(checksum::sum(&t.bytes[..usize::from(t.ip)])),
+        };
+        gw.tunnels()[usize::from(no)].store(&entry);
+        let end = TunnelEnd { local, remote, proto: 17, port: 4789, id: EndId::Id(100) };
+        if no == 2 {
+            gw.replace_tunnel_ends(&[(end, no)])?;
+        }
+    }
+    gw.control().tunnels.store(2, Relaxed);
     Ok(())
 }
 

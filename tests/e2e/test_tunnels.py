@@ -87,7 +87,8 @@ def test_the_kernels_device(gw_with, lab, kernel_device):
         assert lab.inet.ping("10.255.0.1" if family == 4 else "fd00:255::1") == 5, "our address inside"
         got = iperf(lab.lan1, lab.inet, FAR[family], seconds=1)
         assert got["mbit"] > 20, got
-        assert lab.lan1.ping(FAR[family], count=3, options=["-M", "dont", "-s", 1400]) == 3
+        size = 1400 if family == 4 else 1300
+        assert lab.lan1.ping(FAR[family], count=3, options=["-M", "dont", "-s", size]) == 3
     state = tunnels(gw)["pop1"]
     assert state["state"] == "up" and state["rx_packets"] > 10 and state["tx_packets"] > 10
     assert state["drops"] == 0, (state, gw.drops())
@@ -115,13 +116,27 @@ def header(kind, keys):
     return None
 
 
+@pytest.fixture
+def muted(lab):
+    """A function: a host takes nothing in until the test is over."""
+    names = []
+
+    def mute(name):
+        names.append(name)
+        lab.mute(name)
+
+    yield mute
+    for name in names:
+        getattr(lab, name).run(["nft", "delete", "table", "inet", "mute"])
+
+
 @OUTER
 @pytest.mark.parametrize("name", ["gre", "gre-full", "ipip"])
-def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, family, tmp_path):
+def test_scapy_is_the_far_end(gw_with, lab, wire, muted, name, outer, family, tmp_path):
     """What we send is what scapy and tshark read; what scapy sends is accepted."""
     kind, keys = kind_of(name), KINDS[name]
     gw_with(gateway_config(kind, outer, **keys))
-    lab.mute("inet")
+    muted("inet")
     far, near = wire.sniffer(lab.inet, "eth0"), wire.sniffer(lab.lan1, "eth0")
     net = IP(src=A.LAN1[4], dst=FAR[4]) if family == 4 else IPv6(src=A.LAN1[6], dst=FAR[6])
     link = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
@@ -214,13 +229,17 @@ def through(gw_with, far, lab):
 @pytest.mark.parametrize("name", KINDS)
 def test_between_two_gateways(through, far, lab, name, outer):
     gw = through(name, outer)
+    ends = lambda: (tunnels(gw)["pop1"], {t["name"]: t for t in far.ctl("tunnels")["tunnels"]}["branch"])
+    here0, there0 = ends()
     for family in (4, 6):
         assert lab.lan1.ping(FAR[family], count=5) == 5
         assert far.site.ping(A.LAN1[family], count=5) == 5
         got = iperf(lab.lan1, far.site, FAR[family], seconds=1)
         assert got["mbit"] > 20, got
-    here, there = tunnels(gw)["pop1"], {t["name"]: t for t in far.ctl("tunnels")["tunnels"]}["branch"]
-    assert here["tx_packets"] == there["rx_packets"] and here["rx_packets"] == there["tx_packets"]
+    here, there = ends()
+    gained = lambda now, then, key: now[key] - then[key]
+    assert gained(here, here0, "tx_packets") == gained(there, there0, "rx_packets") > 10
+    assert gained(here, here0, "rx_packets") == gained(there, there0, "tx_packets") > 10
     assert here["mtu"] == 1500 - here["overhead"]
 
 
@@ -285,5 +304,5 @@ def test_a_bad_tunnel_is_refused_with_its_place(lab, gw):
     path = lab.run_dir / "bad.toml"
     path.write_text(text)
     code, said = gw.foreground("check", "--config", path)
-    assert code != 0 and "tunnel[1].key" in said.replace("[[tunnel]]", "tunnel"), said
+    assert code != 0 and "tunnel[0].key" in said, said
     assert tunnel("x", "gre", 4) not in said

@@ -101,6 +101,9 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
         if d.once_in(10) {
             d.spoil(&mut frame);
         }
+        if frame.len() < ETH_LEN {
+            continue;
+        }
         let at = format!(
             "seed {seed}, packet {n}, {way}, {:?} {:?}: {:02x?}",
             t.template.encap,

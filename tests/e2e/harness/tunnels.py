@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -132,7 +133,11 @@ role = "lan"
     def close(self):
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(10)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
             path = self.dir / "vcpe.toml"
             self.lab.inet.run([self.lab.vcpe, "unload", "--config", path], check=False)
         self.lab.inet.run(["ip", "link", "del", "site"], check=False)

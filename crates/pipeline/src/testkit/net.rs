@@ -414,11 +414,15 @@ impl Net {
             });
             v4.chain(p.addrs6.iter().map(|&(a, _)| IpAddr::V6(a)))
         });
+        let inside = self.tunnels.iter().flat_map(|t| {
+            let v4 = t.addrs4.iter().map(|a| IpAddr::V4(a.0));
+            v4.chain(t.addrs6.iter().map(|a| IpAddr::V6(a.0)))
+        });
         let numbered = || self.routes.iter().enumerate().map(|(i, ((a, l), _))| (*a, *l, i as u32));
         Snapshot {
             epoch: self.epoch,
             ingress: Ingress::new(&self.ports),
-            local: local.collect(),
+            local: local.chain(inside).collect(),
             fib4: Fib::build(numbered().filter_map(|(a, l, i)| match a {
                 IpAddr::V4(a) => Some((a.to_bits(), l, i)),
                 IpAddr::V6(_) => None,
