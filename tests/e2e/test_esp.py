@@ -211,6 +211,8 @@ def both(gw_with, far, outer=4, extra_near="", extra_far="", **keys):
     keys = {**esp_keys(), "probe_interval": 200, **keys}
     gw = gw_with(gateway_config("esp", outer, extra=extra_near, **keys))
     far.use(far.config("esp", outer, **turned(keys)) + extra_far)
+    wait_for(lambda: tunnels(gw)["pop1"]["rtt_us"] is not None and tunnels(far)["branch"]["rtt_us"] is not None, 20)
+    wait_for(lambda: far.lab.lan1.ping(FAR[4], count=1, wait=1) == 1, 20)
     return gw, keys
 
 

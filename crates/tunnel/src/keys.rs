@@ -169,6 +169,14 @@ fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher,
     Derived { spi: u32::from_be_bytes(spi) | 0x8000_0000, cipher, keymat }
 }
 
+/// Tells whether two keys are the same, without telling the key: for what is kept on disk about one.
+pub fn fingerprint(keymat: &[u8]) -> u64 {
+    let mut of = ring::digest::Context::new(&ring::digest::SHA256);
+    of.update(b"sag-vcpe key fingerprint 1");
+    of.update(keymat);
+    of.finish().as_ref().first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
+}
+
 /// When a gateway makes itself a new key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {

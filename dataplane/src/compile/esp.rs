@@ -49,6 +49,8 @@ struct Entry {
     set: Option<SaSet>,
     /// The pair in use by agreement: own and peer's epoch.
     agreed: Option<(u64, u64)>,
+    /// Fingerprint of the newest keys.
+    keys: u64,
     /// Numbers below it are set aside on disk, by outbound SPI.
     reserved: (u32, u64),
 }
@@ -62,6 +64,8 @@ struct Kept {
     spi_in: u32,
     /// The highest number received.
     top: u64,
+    /// Of both keys: with others the numbers mean nothing.
+    keys: u64,
 }
 
 /// All keys, and the book that workers read.
@@ -121,11 +125,12 @@ impl EspKeeper {
                     e
                 }
                 _ => {
+                    let keys = manual.as_ref().map_or(0, of_file);
                     let set = manual.as_ref().and_then(|k| {
                         let made = self.manual(&t.name, &t.encap, k, now);
                         made.inspect_err(|error| tracing::error!(tunnel = t.name, %error, "no keys")).ok()
                     });
-                    Entry { no, local: t.local, was: t.encap.clone(), set, agreed: None, reserved: (0, 0) }
+                    Entry { no, local: t.local, was: t.encap.clone(), set, agreed: None, keys, reserved: (0, 0) }
                 }
             };
             self.by_name.insert(t.name.clone(), entry);
@@ -140,12 +145,13 @@ impl EspKeeper {
         let new = self.manual(name, &e.was, k, now)?;
         let (Some(i), Some(set)) = (new.inbound().next_back().cloned(), &mut e.set) else { return Ok(()) };
         set.install(i, new.outbound().clone(), Switch::PeerOr(now + FILE_WAIT), now)?;
+        e.keys = of_file(k);
         Ok(())
     }
 
     fn manual(&self, name: &str, encap: &Encap, k: &config::ManualKeys, now: u64) -> Result<SaSet, KeyError> {
         let Encap::Esp { cipher, esn, replay_window, .. } = encap else { unreachable!("an ESP tunnel's") };
-        let kept = self.kept.get(name);
+        let kept = self.kept.get(name).filter(|x| x.keys == of_file(k));
         let first = kept.filter(|x| x.spi_out == k.spi_out).map_or(1, |x| x.next);
         let top = kept.filter(|x| x.spi_in == k.spi_in).map_or(0, |x| x.top);
         let (i, o) = pair(
@@ -181,6 +187,7 @@ impl EspKeeper {
             Some(set) => set.install(i, o, switch, now)?,
             none => *none = Some(SaSet::new(i, o, now)),
         }
+        e.keys = both(inbound.bytes, outbound.bytes);
         self.reserve();
         self.publish();
         Ok(())
@@ -291,7 +298,7 @@ impl EspKeeper {
             let next = out.next_sequence().saturating_add(AHEAD).min(limit);
             e.reserved = (out.spi(), next);
             let (spi_in, top) = (inbound.spi(), inbound.window().top());
-            kept.insert(name.clone(), Kept { spi_out: out.spi(), next, spi_in, top });
+            kept.insert(name.clone(), Kept { spi_out: out.spi(), next, spi_in, top, keys: e.keys });
         }
         if kept == self.kept {
             return;
@@ -345,6 +352,14 @@ const fn agreed_cipher(c: EspCipher) -> Cipher {
         EspCipher::AesGcm => Cipher::Aes256Gcm,
         EspCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
     }
+}
+
+fn both(inbound: &[u8], outbound: &[u8]) -> u64 {
+    keys::fingerprint(inbound) ^ keys::fingerprint(outbound).rotate_left(1)
+}
+
+fn of_file(k: &config::ManualKeys) -> u64 {
+    both(k.key_in.expose(), k.key_out.expose())
 }
 
 fn same_but_keys(a: &Encap, b: &Encap) -> bool {
