@@ -126,6 +126,11 @@ impl Liveness {
         }
     }
 
+    /// From the beginning, with the same settings.
+    pub fn anew(&self, now: u64) -> Liveness {
+        Liveness::new(self.settings, now)
+    }
+
     pub const fn state(&self) -> State {
         self.state
     }

@@ -63,15 +63,24 @@ impl Monitor {
         let before = self.live.state();
         let max = t.state.link_mtu();
         self.path.link(max, now.0);
+        let (first, mut heard) = (!self.answers, false);
         t.state.take_answers(|size, sequence, rtt| {
+            heard = true;
+            if first {
+                return;
+            }
             if size {
                 self.sizes = true;
                 self.path.answered(sequence, now.0);
             } else if self.live.answered_after(sequence, rtt, now.0) && self.live.state() == State::Up {
                 self.path.resume(now.0);
             }
-            self.answers = true;
         });
+        if first && heard {
+            // What was asked before there was anybody to answer says nothing of the path.
+            self.answers = true;
+            self.live = self.live.anew(now.0);
+        }
         // A peer that has never answered may be one that does not know the question.
         if self.answers {
             self.live.poll(now.0);
