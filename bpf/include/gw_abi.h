@@ -15,7 +15,7 @@
 #define GW_ABI_VERSION 4
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
-#define GW_MAX_DROPS 64		/* sag_model::DropReason::COUNT */
+#define GW_MAX_DROPS 128		/* sag_model::DropReason::COUNT */
 #define GW_QUEUES_PER_DEV 64	/* XSKMAP slots of a device */
 #define GW_MAX_DEVS 64
 #define GW_MAX_NEXTHOPS 65536
@@ -385,6 +385,16 @@ enum gw_drop {
 	GW_DROP_TUNNEL_ECN = 61,
 	GW_DROP_TUNNEL_DOWN = 62,
 	GW_DROP_TUNNEL_LOCAL = 63,
+	GW_DROP_ESP_UNKNOWN_SPI = 64,
+	GW_DROP_ESP_TRUNCATED = 65,
+	GW_DROP_ESP_REPLAY = 66,
+	GW_DROP_ESP_BAD_ICV = 67,
+	GW_DROP_ESP_BAD_PADDING = 68,
+	GW_DROP_ESP_BAD_NEXT_HEADER = 69,
+	GW_DROP_ESP_DUMMY = 70,
+	GW_DROP_ESP_KEEPALIVE = 71,
+	GW_DROP_ESP_NO_KEYS = 72,
+	GW_DROP_ESP_EXHAUSTED = 73,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -14,6 +14,7 @@ enum {
 	GW_IPIP = 4,
 	GW_IP6_IN_IP = 41,
 	GW_GRE = 47,
+	GW_ESP = 50,
 	GW_FRAGMENT6 = 44,
 };
 
@@ -32,7 +33,18 @@ static __always_inline bool gw_end_proto(struct gw_end *end, __u64 l4)
 
 	end->proto = proto == GW_IP6_IN_IP ? GW_IPIP : proto;
 	end->port = proto == GW_UDP ? bpf_ntohs(l4 >> 16) : 0;
-	return proto == GW_UDP || proto == GW_GRE || proto == GW_IPIP || proto == GW_IP6_IN_IP;
+	return proto == GW_UDP || proto == GW_GRE || proto == GW_ESP || proto == GW_IPIP || proto == GW_IP6_IN_IP;
+}
+
+/* ESP is known by its keys, whatever address it comes from. */
+static __always_inline bool gw_end_known(struct gw_end *end)
+{
+	if (bpf_map_lookup_elem(&gw_tunnel_ends, end))
+		return true;
+	if (end->proto != GW_UDP && end->proto != GW_ESP)
+		return false;
+	end->remote[0] = end->remote[1] = end->remote[2] = end->remote[3] = 0;
+	return bpf_map_lookup_elem(&gw_tunnel_ends, end);
 }
 
 /* Whether a packet to an address at which tunnels end may be about them. `l4` is that word of the key. */
@@ -44,7 +56,7 @@ static __always_inline bool gw_tunneled4(__u64 addrs, __u64 l4, __u8 punt, __u8 
 		return true;
 	if (punt == GW_PUNT_ICMP)
 		return gw_icmp_error(icmp_type);
-	return gw_end_proto(&end, l4) && bpf_map_lookup_elem(&gw_tunnel_ends, &end);
+	return gw_end_proto(&end, l4) && gw_end_known(&end);
 }
 
 static __always_inline bool gw_tunneled6(const struct gw_ip6 *ip, __u64 l4, __u8 punt)
@@ -59,8 +71,7 @@ static __always_inline bool gw_tunneled6(const struct gw_ip6 *ip, __u64 l4, __u8
 	/* ICMP without an identifier: the worker tells errors from the rest. */
 	if (punt == GW_PUNT_ICMP)
 		return true;
-	return punt != GW_PUNT_MALFORMED && gw_end_proto(&end, l4) &&
-	       bpf_map_lookup_elem(&gw_tunnel_ends, &end);
+	return punt != GW_PUNT_MALFORMED && gw_end_proto(&end, l4) && gw_end_known(&end);
 }
 
 #endif /* GW_TUNNEL_H */

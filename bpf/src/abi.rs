@@ -81,7 +81,7 @@ const _: () = {
     assert!(size_of::<types::gw_vlan_key>() == 8);
     assert!(size_of::<types::gw_stats>() == 64 * (1 + PortIdx::MAX));
     assert!(size_of::<types::gw_reasons>() == 8 * (DropReason::COUNT + 16 + 8));
-    assert!(DropReason::COUNT == 64 && PortIdx::MAX == 64);
+    assert!(DropReason::COUNT == 128 && PortIdx::MAX == 64);
 };
 
 /// Why XDP gave a packet to a worker (`enum gw_punt`).

@@ -7,6 +7,7 @@ use sag_packet::parse::{self, Seen};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_pipeline::testkit::{DEV_WAN, Dice, Net, Pkt, Rig, vxlan};
 use sag_pipeline::tunnel::Tunnel;
+use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +20,13 @@ pub enum Target {
     Tunnel,
     /// A configuration text; what is accepted must read back the same when written out.
     Config,
+    /// ESP packets, authentic and not; what is opened must be an IP packet that was sealed.
+    Esp,
 }
 
 impl Target {
-    pub const ALL: [Target; 4] = [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config];
+    pub const ALL: [Target; 5] =
+        [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config, Target::Esp];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -30,6 +34,7 @@ impl Target {
             Target::Pipeline => "pipeline",
             Target::Tunnel => "tunnel",
             Target::Config => "config",
+            Target::Esp => "esp",
         }
     }
 
@@ -77,6 +82,9 @@ impl Target {
                 out
             }
             Target::Config => b"[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"lan\"\n".to_vec(),
+            Target::Esp => {
+                (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect()
+            }
         }
     }
 
@@ -86,6 +94,7 @@ impl Target {
             Target::Pipeline => run_batches(data),
             Target::Tunnel => run_tunnel(data),
             Target::Config => read_config(data),
+            Target::Esp => open_esp(data),
         }
     }
 }
@@ -155,6 +164,36 @@ fn run(mut rig: Rig, data: &[u8]) {
             rig.poll();
         }
     }
+}
+
+/// The first byte says what becomes of the rest: the text of an authentic packet, or a packet as it is.
+fn open_esp(data: &[u8]) {
+    let Some((&how, rest)) = data.split_first() else { return };
+    let extended = how & 1 != 0;
+    let suite = || match Suite::new(Cipher::Aes128Gcm, &[9; 20]) {
+        Ok(s) => s,
+        Err(e) => panic!("{e}"),
+    };
+    let rx = Inbound::new(0x1234, suite(), extended, 64, u64::from(how) << 28);
+    let mut packet = rest.to_vec();
+    if how & 2 == 0 {
+        assert!(rx.open(&mut packet).is_err(), "nobody has sealed it");
+        assert!(!rx.used());
+        return;
+    }
+    let mut buf = vec![0; HEADROOM];
+    buf.extend_from_slice(rest);
+    buf.resize(buf.len() + TAILROOM, 0);
+    let tx = Outbound::new(0x1234, suite(), extended, (u64::from(how) << 28) + 1, 5);
+    let inner = if how & 4 != 0 { Inner::V6 } else { Inner::V4 };
+    let Ok(sealed) = tx.seal(&mut buf, HEADROOM..HEADROOM + rest.len(), inner) else { return };
+    let packet = &mut buf[sealed.at];
+    let again = packet.to_vec();
+    if let Ok(o) = rx.open(packet) {
+        assert_eq!(&packet[o.at.clone()], &rest[..o.at.len()]);
+        assert_eq!(rest[0] >> 4, if o.inner == Inner::V6 { 6 } else { 4 });
+    }
+    assert_eq!(rx.open(&mut again.clone()), Err(OpenError::Replay));
 }
 
 fn read_config(data: &[u8]) {

@@ -36,3 +36,8 @@ fn tunnel() {
 fn config() {
     replay(Target::Config, 1_000);
 }
+
+#[test]
+fn esp() {
+    replay(Target::Esp, 20_000);
+}

@@ -2,6 +2,7 @@
 
 mod filter;
 mod nat;
+mod tunnels;
 
 use crate::render::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,6 +17,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+pub use tunnels::{TunnelsArgs, TunnelsCommand};
 
 /// See and change a running sag-vcpe gateway.
 #[derive(Debug, Parser)]
@@ -63,8 +65,8 @@ pub enum Command {
     Routes(RouteArgs),
     /// Live sessions
     Sessions(Box<SessionsArgs>),
-    /// Tunnels: state, ends, MTU, and what they have carried
-    Tunnels(Watch),
+    /// Tunnels: state, ends, MTU, and what they have carried; keys
+    Tunnels(TunnelsArgs),
     /// Who uses most
     Top(Box<TopArgs>),
     /// Follow live packets through the pipeline

@@ -8,6 +8,7 @@
 
 mod cidr;
 mod explain;
+mod keys;
 mod largest;
 mod nat;
 mod qos;
@@ -17,6 +18,7 @@ mod tunnel;
 
 pub use cidr::{CidrError, parse_cidr};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
+pub use keys::{KeyText, PublicKey, Rekeyed, TunnelKeyQuery, TunnelPeer, TunnelPeers, TunnelRekey};
 pub use nat::{
     Nat, NatBinding, NatBindingFilter, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind,
     NatPool, NatTotals, PortUse,
@@ -31,7 +33,7 @@ pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,
     SessionFlush, SessionQuery, SessionSort, Sessions, Top, TopBy, TopCollector, TopGroup, TopQuery, TopRow,
 };
-pub use tunnel::{Tunnel, Tunnels};
+pub use tunnel::{Tunnel, TunnelKeys, Tunnels};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -104,6 +106,10 @@ ops! {
     NatBindings(NatBindingQuery) = "nat-bindings";
     Qos = "qos";
     Tunnels = "tunnels";
+    /// The next three are about keys of ESP tunnels (docs/tunnels-keys.md).
+    TunnelsRekey(TunnelRekey) = "tunnels-rekey";
+    TunnelsKey(TunnelKeyQuery) = "tunnels-key";
+    TunnelsPeers(TunnelPeers) = "tunnels-peers";
     /// Not answered by a gateway whose version does not have it.
     Trace = "trace";
     ConfigShow = "config-show";

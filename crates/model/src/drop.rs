@@ -96,11 +96,21 @@ drop_reasons! {
     TunnelEcn = 61, "tunnel-ecn", "congestion marked on the way, but the packet inside does not know ECN (RFC 6040 4.2)";
     TunnelDown = 62, "tunnel-down", "the tunnel is down, or no port leads to its remote address";
     TunnelLocal = 63, "tunnel-local", "came through a tunnel for the gateway itself, which answers only echo requests there";
+    EspUnknownSpi = 64, "esp-unknown-spi", "ESP packet of no association of this gateway (RFC 4303 3.4.2)";
+    EspTruncated = 65, "esp-truncated", "ESP packet too short, or not a multiple of four bytes";
+    EspReplay = 66, "esp-replay", "ESP packet received before, or too old for the replay window (RFC 4303 3.4.3)";
+    EspBadIcv = 67, "esp-bad-icv", "ESP integrity check failed: altered, or another key, salt, cipher or esn at the peer";
+    EspBadPadding = 68, "esp-bad-padding", "ESP padding longer than the packet or not 1, 2, 3, ... (RFC 4303 2.4)";
+    EspBadNextHeader = 69, "esp-bad-next-header", "what an ESP packet carries is neither IPv4 nor IPv6 in tunnel mode";
+    EspDummy = 70, "esp-dummy", "ESP packet with nothing inside (RFC 4303 2.6): no fault";
+    EspKeepalive = 71, "esp-keepalive", "NAT keepalive to the port of ESP in UDP (RFC 3948 2.3): no fault";
+    EspNoKeys = 72, "esp-no-keys", "the ESP tunnel has no keys yet (keying is agreed, and the peer's key has not come)";
+    EspExhausted = 73, "esp-exhausted", "the ESP association has used all its sequence numbers: rekey the tunnel";
 }
 
 impl DropReason {
     /// One more than the largest number: the size of a counter array.
-    pub const COUNT: usize = 64;
+    pub const COUNT: usize = 128;
 
     pub const fn index(self) -> usize {
         self as usize

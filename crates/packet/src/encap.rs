@@ -25,10 +25,28 @@ const GRE_REFUSED: u16 = 0x4C07;
 /// What a tunnel puts between the outer IP header and the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encap {
-    Vxlan { vni: u32, port: u16, mac: MacAddr, remote_mac: MacAddr },
-    Gre { key: Option<u32>, checksum: bool, sequence: bool },
+    Vxlan {
+        vni: u32,
+        port: u16,
+        mac: MacAddr,
+        remote_mac: MacAddr,
+    },
+    Gre {
+        key: Option<u32>,
+        checksum: bool,
+        sequence: bool,
+    },
     Ipip,
+    /// `udp`: in UDP from and to this port. SPI, sequence number and IV are left to the sealing.
+    Esp {
+        udp: Option<u16>,
+    },
 }
+
+/// SPI, sequence number and IV.
+pub const ESP_LEN: usize = 16;
+/// Padding, its length, next header and ICV at the most.
+const ESP_TRAILER: usize = 21;
 
 /// The header of a tunnel from the outer IP header on, without what differs from packet to packet:
 /// lengths, identification, traffic class, flow label, checksums, source port, sequence number, and
@@ -69,6 +87,8 @@ impl Template {
             Encap::Vxlan { .. } => UDP,
             Encap::Gre { .. } => GRE,
             Encap::Ipip => IPIP,
+            Encap::Esp { udp: None } => ESP,
+            Encap::Esp { udp: Some(_) } => UDP,
         };
         let (outer, ip) = match (local, remote) {
             (IpAddr::V4(l), IpAddr::V4(r)) => {
@@ -122,13 +142,22 @@ impl Template {
                 at
             }
             Encap::Ipip => 0,
+            Encap::Esp { udp: None } => ESP_LEN,
+            Encap::Esp { udp: Some(port) } => {
+                h[0..2].copy_from_slice(&port.to_be_bytes());
+                h[2..4].copy_from_slice(&port.to_be_bytes());
+                UDP_LEN + ESP_LEN
+            }
         };
         Template { bytes, len: (ip + n) as u8, outer, ip: ip as u8, encap }
     }
 
-    /// Bytes that the tunnel adds to an IP packet.
+    /// Bytes that the tunnel adds to an IP packet, at the most.
     pub const fn overhead(&self) -> u16 {
-        self.len as u16
+        match self.encap {
+            Encap::Esp { .. } => self.len as u16 + ESP_TRAILER as u16,
+            _ => self.len as u16,
+        }
     }
 
     /// Writes the header to the first bytes of `packet`, behind which the packet inside lies.
@@ -187,7 +216,10 @@ impl Template {
                     packet[ip + 4..ip + 6].copy_from_slice(&check.to_ne_bytes());
                 }
             }
-            Encap::Ipip => {}
+            Encap::Esp { udp: Some(_) } => {
+                h[ip + 4..ip + 6].copy_from_slice(&((total - ip) as u16).to_be_bytes());
+            }
+            Encap::Ipip | Encap::Esp { udp: None } => {}
         }
         true
     }
@@ -337,6 +369,7 @@ mod tests {
                     }
                 }
                 Encap::Ipip => prop_assert_eq!(p.proto, if inner6 { IPV6_IN_IP } else { IPIP }),
+                Encap::Esp { .. } => unreachable!(),
             }
             prop_assert!(frame.ends_with(&data));
         }

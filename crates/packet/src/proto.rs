@@ -20,6 +20,7 @@ pub const ICMP: u8 = 1;
 pub const IPIP: u8 = 4;
 pub const IPV6_IN_IP: u8 = 41;
 pub const GRE: u8 = 47;
+pub const ESP: u8 = 50;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const DCCP: u8 = 33;

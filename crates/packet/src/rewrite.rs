@@ -61,6 +61,17 @@ impl<'a> FrameMut<'a> {
         self.end = (self.start + len).min(self.end);
     }
 
+    /// Lets the frame grow by `n` bytes at its end, whatever they are.
+    #[inline]
+    pub fn extend(&mut self, n: usize) -> Result<(), NoHeadroom> {
+        let end = self.end + n;
+        if end > self.buf.len() {
+            return Err(NoHeadroom);
+        }
+        self.end = end;
+        Ok(())
+    }
+
     /// Puts `n` bytes in front of the packet of `ip_len` bytes at `l3`, in place of all that was
     /// there, and cuts what is behind it. The frame begins with those bytes then, whatever they are.
     #[inline]

@@ -284,7 +284,7 @@ pub fn exit(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Exit,
         return Ok(Exit { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
     }
     let t = snap.tunnel(m.tunnel).filter(|t| t.state.is_up()).ok_or_else(down)?;
-    let path = tunnel::path(snap, t.remote, hash).ok_or_else(down)?;
+    let path = tunnel::path(snap, t.remote_now(), hash).ok_or_else(down)?;
     Ok(Exit { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
 }
 

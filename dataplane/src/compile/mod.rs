@@ -2,6 +2,7 @@
 //! the daemon and the replayer call the same code.
 
 mod acl;
+mod esp;
 mod nat;
 mod nexthops;
 mod ports;
@@ -10,6 +11,7 @@ mod routes;
 mod tunnels;
 
 pub use acl::{AclCompiler, FamilyRule, class_of, compile_rule};
+pub use esp::{InstallError, Keymat, has_keys};
 pub use nat::NatCompiler;
 pub use nexthops::NextHops;
 pub use ports::{Devices, PortBinding};

@@ -106,7 +106,13 @@ pub fn collect(
     }
     let inside = connected_inside(config, tunnels);
     for row in connected(config).chain(inside).chain(configured(config, bindings, tunnels)) {
-        offer((1, row.metric, RouteSource::Config), row);
+        // A tunnel that is down gives way to whatever else leads there; if nothing does, its packets are
+        // dropped and go nowhere in the clear.
+        let down = match &row.route {
+            Route::Via(members) => members.iter().map(|m| tunnels.standing(m.tunnel)).max().unwrap_or(0),
+            _ => 0,
+        };
+        offer((1, row.metric.saturating_add(down), RouteSource::Config), row);
     }
     best.into_values().map(|(_, row)| row).collect()
 }

@@ -1,11 +1,14 @@
 //! Tunnels: numbers that stay the same, the runtime state behind them, and the headers that they add.
 
+use super::esp::EspKeeper;
 use ipnet::IpNet;
 use sag_model::MacAddr;
 use sag_model::config::{self, Config, TunnelIdx};
 use sag_packet::encap::{Encap, Template};
 use sag_pipeline::snapshot::{Route, Snapshot};
-use sag_pipeline::tunnel::{Tunnel, TunnelNo, TunnelState, Tunnels};
+use sag_pipeline::tunnel::{EspBook, Tunnel, TunnelNo, TunnelState, Tunnels};
+use sag_tunnel::group::{Group, Member, Standing};
+use sag_xsk::sys;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +25,13 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct TunnelCompiler {
     by_name: HashMap<String, Known>,
+    pub esp: EspKeeper,
+    /// Whose turn it is where several lead to one place.
+    turns: Group,
+    turns_of: Vec<TunnelNo>,
+    now: u64,
+    /// By what flows have chosen their routes.
+    chosen_by: Vec<u32>,
 }
 
 impl TunnelCompiler {
@@ -49,9 +59,47 @@ impl TunnelCompiler {
                 known.state = Arc::default();
             }
             known.was = t.clone();
-            out.push(tunnel(t, no, encap, known.state.clone()));
+            out.push(tunnel(t, no, encap, known.state.clone(), &self.esp.book));
         }
+        self.esp.configure(config.tunnels.iter().filter_map(|t| Some((self.by_name.get(&t.name)?.no, t))));
+        let numbers: Vec<_> = out.iter().map(|t| t.no).collect();
+        if numbers != self.turns_of {
+            self.turns = Group::new(numbers.iter().map(|_| Member { priority: 0, weight: 1 }));
+            self.chosen_by = vec![0; numbers.len()];
+            self.turns_of = numbers;
+        }
+        self.take_turns(&out);
         Tunnels::new(out)
+    }
+
+    /// Looks which tunnels are up. True: routes are to be chosen anew.
+    pub fn look(&mut self, tunnels: &Tunnels) -> bool {
+        self.take_turns(tunnels.iter());
+        let standings: Vec<_> = self.turns_of.iter().map(|no| self.standing(*no)).collect();
+        let changed = standings != self.chosen_by;
+        self.chosen_by = standings;
+        changed
+    }
+
+    fn take_turns<'t>(&mut self, tunnels: impl IntoIterator<Item = &'t Tunnel>) {
+        let now = sys::now();
+        for t in tunnels {
+            if let Some(i) = self.turns_of.iter().position(|no| *no == t.no) {
+                self.turns.set(i, t.state.is_up(), now);
+            }
+        }
+        self.now = now;
+    }
+
+    /// What is added to the metric of routes through a tunnel: one that is down comes last, and one
+    /// that has just come back waits for its turn.
+    pub fn standing(&self, no: TunnelNo) -> u32 {
+        let at = self.turns_of.iter().position(|n| *n == no);
+        match at.map(|i| self.turns.standing(i, self.now)) {
+            None | Some(Standing::Ready) => 0,
+            Some(Standing::Waits) => 1 << 30,
+            Some(Standing::Down) => 1 << 31,
+        }
     }
 
     /// The number of a `[[tunnel]]`; `None`: it is not enforced.
@@ -70,11 +118,17 @@ fn encap(t: &config::Tunnel) -> Option<Encap> {
         },
         config::Encap::Gre { key, checksum, sequence } => Encap::Gre { key, checksum, sequence },
         config::Encap::Ipip => Encap::Ipip,
-        config::Encap::Esp { .. } => return None,
+        config::Encap::Esp { udp_port, .. } => Encap::Esp { udp: udp_port },
     })
 }
 
-fn tunnel(t: &config::Tunnel, no: TunnelNo, encap: Encap, state: Arc<TunnelState>) -> Tunnel {
+fn tunnel(
+    t: &config::Tunnel,
+    no: TunnelNo,
+    encap: Encap,
+    state: Arc<TunnelState>,
+    esp: &Arc<EspBook>,
+) -> Tunnel {
     let v4 = |n: &IpNet| match n {
         IpNet::V4(n) => Some((n.addr(), n.prefix_len())),
         IpNet::V6(_) => None,
@@ -103,6 +157,8 @@ fn tunnel(t: &config::Tunnel, no: TunnelNo, encap: Encap, state: Arc<TunnelState
         addrs4: t.addresses.iter().filter_map(v4).collect(),
         addrs6: t.addresses.iter().filter_map(v6).collect(),
         state,
+        probing: t.probing.clone(),
+        esp: esp.clone(),
     }
 }
 

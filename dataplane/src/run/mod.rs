@@ -10,6 +10,7 @@ mod epochs;
 mod explain;
 mod floods;
 mod journal;
+mod keys;
 mod listeners;
 mod nat;
 mod qos;
@@ -144,6 +145,8 @@ struct Daemon {
     fatal: Option<String>,
     /// Since when XDP follows this daemon's epoch; until then, its predecessor's flows go on.
     live: Option<Instant>,
+    /// Whether tunnels were up when it was last told.
+    tunnels_up: std::collections::HashMap<String, bool>,
 }
 
 /// `sag-vcpe run`.
@@ -467,6 +470,7 @@ impl Daemon {
         warnings.extend(self.needs_restart(&checked.config));
         let changed = checked.config != self.config;
         self.config = checked.config;
+        start::guard_keys(&self.config);
         self.text = text;
         self.source = name.to_owned();
         self.applied = SystemTime::now();

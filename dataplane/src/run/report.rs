@@ -415,6 +415,18 @@ impl Handler for Daemon {
         Ok(checked.warnings.iter().map(|w| w.to_string()).collect())
     }
 
+    fn tunnels_rekey(&mut self, query: &control::TunnelRekey) -> Result<control::Rekeyed, Error> {
+        self.rekey(query)
+    }
+
+    fn tunnels_key(&mut self, query: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
+        self.public_key(query)
+    }
+
+    fn tunnels_peers(&mut self, query: &control::TunnelPeers) -> Result<control::Rekeyed, Error> {
+        self.hear_peers(query)
+    }
+
     fn config_apply(&mut self, text: &str, name: &str) -> Result<control::ConfigApplied, Error> {
         let (changed, warnings) =
             self.apply(text.to_owned(), name).map_err(|e| Error::invalid_config(format!("{e:#}")))?;

@@ -6,7 +6,7 @@ use super::listeners::Listeners;
 use super::qos::Rates;
 use super::worker::{Sizes, ToWorker, Worker};
 use super::{Daemon, WorkerHandle};
-use crate::compile::{Compiler, Moment, NextHops};
+use crate::compile::{Compiler, Moment, NextHops, has_keys};
 use crate::config_file;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result, anyhow, bail};
@@ -69,6 +69,19 @@ fn lock_file(d: &Dataplane) -> PathBuf {
     PathBuf::from("/run/sag").join(format!("{name}.lock"))
 }
 
+/// Memory with keys in it is not written to a core file, nor read by other processes.
+pub fn guard_keys(config: &Config) {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if !has_keys(config) {
+        return;
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let done = setrlimit(Resource::Core, none).and(set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        tracing::warn!(%error, "a core file of this process would have the keys of tunnels in it");
+    }
+}
+
 pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> Result<Daemon> {
     let warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
     for w in &warnings {
@@ -102,6 +115,8 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     );
     // XDP's clock is that of the jiffies, and looked at once in each.
     compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
+    guard_keys(&config);
+    compiler.tunnels.esp.begin(&config.dataplane.state_dir);
     let moment = Moment::at(Nanos(sys::now()));
     let compiled = compiler.compile(&config, mirror.tables(), epoch, moment);
     let snapshot = Arc::new(compiled.snapshot);
@@ -214,6 +229,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         findings: None,
         fatal: None,
         live: None,
+        tunnels_up: Default::default(),
         config,
     };
     daemon.keep_own_ports();

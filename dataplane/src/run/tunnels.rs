@@ -29,10 +29,36 @@ impl Daemon {
         self.gateway.control().tunnels.store(count, Ordering::Release);
     }
 
+    /// A tunnel has gone down, come back, or may take over: routes are chosen anew.
+    fn tunnels_turned(&mut self) {
+        for t in self.snapshot.tunnels.iter() {
+            let up = t.state.is_up();
+            if self.tunnels_up.insert(t.name.clone(), up).unwrap_or(true) == up {
+                continue;
+            }
+            let w = t.state.watched();
+            if up {
+                tracing::info!(tunnel = t.name, rtt_us = w.rtt.map(|r| r / 1000), "the tunnel is up again");
+            } else {
+                tracing::warn!(
+                    tunnel = t.name, remote = %t.remote, lost = t.probing.loss,
+                    "the tunnel is down: its far end does not answer"
+                );
+            }
+        }
+        self.recompile(self.epoch);
+        let n = self.compiler.nexthops.bump(|_, _| true);
+        tracing::debug!(nexthops = n, "flows resolve their route anew");
+    }
+
     /// What workers have learned goes to XDP; what is old is asked anew.
     pub(super) fn keep_tunnels(&mut self) {
         if self.snapshot.tunnels.is_empty() {
             return;
+        }
+        self.compiler.tunnels.esp.poll();
+        if self.compiler.tunnels.look(&self.snapshot.tunnels) {
+            self.tunnels_turned();
         }
         let now = Nanos(sys::now());
         for t in self.snapshot.tunnels.iter() {
@@ -74,18 +100,51 @@ impl Daemon {
                 rx_bytes: 0,
                 tx_packets: 0,
                 tx_bytes: 0,
+                path_mtu: 0,
+                path_search: None,
+                rtt_us: None,
+                jitter_us: None,
+                loss_percent: None,
+                esp: self.keys_of(t, running),
                 drops: 0,
             };
             if let Some(r) = running {
                 out.mtu = r.whole_mtu();
                 out.path_mtu_learned = r.state.learned().map(|(mtu, _)| mtu);
                 out.overhead = r.overhead();
+                out.path_mtu = r.path_mtu();
+                let w = r.state.watched();
+                if let Some(rtt) = w.rtt {
+                    (out.rtt_us, out.jitter_us) = (Some(rtt / 1000), Some(w.jitter / 1000));
+                    out.loss_percent = Some(f64::from(w.loss_permille) / 10.0);
+                }
+                out.path_search = r.state.probed().map(|_| w.path.name().to_owned());
                 out.remote_mac = peer_mac(r);
                 self.count_tunnel(r.no, &mut out);
             }
             out
         };
         control::Tunnels { tunnels: self.config.tunnels.iter().map(row).collect() }
+    }
+
+    fn keys_of(
+        &self,
+        t: &sag_model::config::Tunnel,
+        running: Option<&tunnel::Tunnel>,
+    ) -> Option<control::TunnelKeys> {
+        let f = self.compiler.tunnels.esp.facts(&t.name)?;
+        let peer = running.and_then(|r| r.state.source()).map(|(a, port)| (a, port).into());
+        Some(control::TunnelKeys {
+            cipher: f.cipher.to_owned(),
+            spi_in: f.spi_in,
+            spi_out: f.spi_out,
+            age_in_s: f.age_in,
+            age_out_s: f.age_out,
+            sequence: f.sequence,
+            bytes: f.bytes,
+            waiting: f.waits,
+            peer,
+        })
     }
 
     /// XDP's counters and the workers'.

@@ -299,6 +299,9 @@ impl Worker {
         };
         self.pipeline.poll(&self.snapshot, now, &mut emit);
         self.flush();
+        if self.pipeline.take_tunnels_changed() {
+            self.wake_control();
+        }
         if !self.pipeline.events().is_empty() {
             self.journal.take(self.pipeline.events());
         }

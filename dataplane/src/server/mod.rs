@@ -43,6 +43,15 @@ pub trait Handler {
     fn qos(&mut self) -> Result<control::Qos, Error>;
     fn tunnels(&mut self) -> Result<control::Tunnels, Error>;
     fn explain(&mut self, query: &control::ExplainQuery) -> Result<control::Explain, Error>;
+    fn tunnels_rekey(&mut self, _query: &control::TunnelRekey) -> Result<control::Rekeyed, Error> {
+        Err(Error::not_enforced("rekeying of tunnels"))
+    }
+    fn tunnels_key(&mut self, _query: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
+        Err(Error::not_enforced("agreement of keys"))
+    }
+    fn tunnels_peers(&mut self, _query: &control::TunnelPeers) -> Result<control::Rekeyed, Error> {
+        Err(Error::not_enforced("agreement of keys"))
+    }
     fn config_show(&mut self) -> Result<control::ConfigShow, Error>;
     /// Validates a document as `config_apply` would, changes nothing, and returns the warnings.
     fn config_check(&mut self, text: &str, name: &str) -> Result<Vec<String>, Error>;

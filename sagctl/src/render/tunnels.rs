@@ -16,6 +16,11 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
         Column::text("PORT").rank(4).cut(),
         Column::number("MTU"),
         Column::text("FROM").rank(1),
+        Column::number("PATH").rank(5),
+        Column::number("RTT").rank(5),
+        Column::number("JITTER").rank(5),
+        Column::number("LOSS").rank(5),
+        Column::number("KEYS").rank(5),
         Column::number(if before.is_some() { "IN/S" } else { "IN" }),
         Column::number(if before.is_some() { "BYTES/S" } else { "BYTES" }).rank(3),
         Column::number(if before.is_some() { "OUT/S" } else { "OUT" }),
@@ -37,6 +42,11 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
             t.port.as_deref().unwrap_or("-").into(),
             t.mtu.to_string().into(),
             origin(t).into(),
+            t.path_mtu.to_string().into(),
+            t.rtt_us.map_or("-".into(), ms).into(),
+            t.jitter_us.map_or("-".into(), ms).into(),
+            t.loss_percent.map_or("-".into(), |l| format!("{l} %")).into(),
+            t.esp.as_ref().map_or("-".into(), |k| format!("{} s", k.age_in_s.min(k.age_out_s))).into(),
             count(gained(|t| t.rx_packets)).into(),
             bytes(gained(|t| t.rx_bytes)).into(),
             count(gained(|t| t.tx_packets)).into(),
@@ -45,6 +55,17 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
         ]);
     }
     table.render(page)
+}
+
+fn ms(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
+}
+
+pub fn rekeyed(answer: &sag_model::control::Rekeyed) -> String {
+    match &answer.tunnels[..] {
+        [] => "nothing new\n".into(),
+        names => format!("new keys for {}\n", names.join(", ")),
+    }
 }
 
 /// Where the MTU is from.

@@ -230,6 +230,13 @@ raw_table! {
         key_out: Opt<String>,
         udp_encap: Opt<bool>,
         udp_port: Opt<i64>,
+        cipher: Opt<String>,
+        keying: Opt<String>,
+        esn: Opt<bool>,
+        replay_window: Opt<i64>,
+        probe_interval: Opt<i64>,
+        probe_loss: Opt<i64>,
+        probe_target: Opt<String>,
     }
 }
 

@@ -338,6 +338,9 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
         })),
         fragment: text(t.fragment),
         mss_clamp: at(t.mss_clamp),
+        probe_interval: number(t.probing.interval),
+        probe_loss: number(t.probing.loss),
+        probe_target: t.probing.target.and_then(text),
         ..Default::default()
     };
     match &t.encap {
@@ -354,11 +357,17 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
             out.sequence = at(*sequence);
         }
         Encap::Ipip => {}
-        Encap::Esp { spi_in, spi_out, key_in, key_out, udp_port } => {
-            out.spi_in = number(*spi_in);
-            out.spi_out = number(*spi_out);
-            out.key_in = secret(key_in);
-            out.key_out = secret(key_out);
+        Encap::Esp { cipher, manual, esn, replay_window, udp_port } => {
+            out.cipher = text(*cipher);
+            out.keying = text(if manual.is_some() { Keying::Manual } else { Keying::Agreed });
+            if let Some(k) = manual {
+                out.spi_in = number(k.spi_in);
+                out.spi_out = number(k.spi_out);
+                out.key_in = secret(&k.key_in);
+                out.key_out = secret(&k.key_out);
+            }
+            out.esn = at(*esn);
+            out.replay_window = number(*replay_window);
             out.udp_encap = at(udp_port.is_some());
             out.udp_port = udp_port.and_then(number);
         }

@@ -113,8 +113,11 @@ fn example_is_read_in_every_detail() {
     assert_eq!((c.nat.log, c.nat.hairpin), (NatLog::Blocks, true));
     assert_eq!(c.nat.log_file.as_deref().and_then(|p| p.to_str()), Some("/var/log/sag/nat.log"));
     assert_eq!(c.tunnels[1].encap, Encap::Gre { key: Some(7), checksum: false, sequence: false });
-    let Encap::Esp { key_in, udp_port, .. } = &c.tunnels[2].encap else { panic!("{:?}", c.tunnels[2]) };
-    assert_eq!((key_in.expose().len(), *udp_port), (20, Some(4500)));
+    let Encap::Esp { cipher, manual, esn, replay_window, udp_port } = &c.tunnels[2].encap else {
+        panic!("{:?}", c.tunnels[2])
+    };
+    assert_eq!((*cipher, *esn, *replay_window, *udp_port), (EspCipher::AesGcm, true, 4096, Some(4500)));
+    assert_eq!(manual.as_ref().map(|k| k.key_in.expose().len()), Some(20));
 }
 
 #[test]

@@ -9,6 +9,26 @@ pub struct Tunnels {
     pub tunnels: Vec<Tunnel>,
 }
 
+/// The associations of an ESP tunnel; nothing secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelKeys {
+    pub cipher: String,
+    /// Received by; the newest last.
+    pub spi_in: Vec<u32>,
+    pub spi_out: u32,
+    /// Seconds in use.
+    pub age_in_s: u64,
+    pub age_out_s: u64,
+    /// The next to be sent.
+    pub sequence: u64,
+    /// Encrypted by the association that is sent by.
+    pub bytes: u64,
+    /// A newer pair waits for the peer to send by it.
+    pub waiting: bool,
+    /// Where the peer's packets come from, if not from `remote`.
+    pub peer: Option<std::net::SocketAddr>,
+}
+
 /// A tunnel. Packets and bytes are those inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tunnel {
@@ -35,6 +55,23 @@ pub struct Tunnel {
     pub rx_bytes: u64,
     pub tx_packets: u64,
     pub tx_bytes: u64,
+    /// Outer bytes that the path carries, as far as is known.
+    #[serde(default)]
+    pub path_mtu: u16,
+    /// `base`, `search`, `search-complete` or `error` of probing (RFC 8899); `null`: the far end has not answered.
+    #[serde(default)]
+    pub path_search: Option<String>,
+    /// Round trip through the tunnel and its variation, smoothed; `null`: the far end has not answered.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
+    #[serde(default)]
+    pub jitter_us: Option<u64>,
+    /// Of the last 64 questions to the far end.
+    #[serde(default)]
+    pub loss_percent: Option<f64>,
+    /// Kind `esp`.
+    #[serde(default)]
+    pub esp: Option<TunnelKeys>,
     /// Packets of the tunnel that were dropped at its entry or exit; the reasons are among those of the
     /// ports.
     pub drops: u64,

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Room in front of a received frame, as AF_XDP gives it.
 const HEADROOM: usize = 256;
+/// And behind it.
+const TAILROOM: usize = 64;
 
 /// Frames in buffers with headroom, and the records that XDP is said to have found for them.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +27,7 @@ impl Buffers {
             let mut b = vec![0xEE; HEADROOM];
             b.extend_from_slice(f.as_ref());
             let len = b.len() - HEADROOM;
+            b.resize(b.len() + TAILROOM, 0xEE);
             (b, len)
         };
         Buffers(frames.into_iter().map(one).collect(), Vec::new())

@@ -5,7 +5,7 @@ use crate::order::ethertype;
 use crate::snapshot::{Member, Route};
 use crate::tunnel::{Tunnel, TunnelNo};
 use sag_model::MacAddr;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::Family;
 use sag_packet::encap::{Encap, Fields, Template};
 use std::net::IpAddr;
@@ -44,6 +44,8 @@ impl Tunnel {
             addrs4: vec![("10.255.0.1".parse().expect("address"), 30)],
             addrs6: vec![("fd00::1".parse().expect("address"), 64)],
             state: Default::default(),
+            probing: Probing { interval: 0, loss: 3, target: None },
+            esp: Default::default(),
         }
     }
 

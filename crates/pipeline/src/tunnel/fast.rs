@@ -4,6 +4,7 @@ use super::{Tunnel, Tunnels};
 use sag_model::config::{OuterDf, OuterDscp};
 use sag_model::tunnel::*;
 use sag_packet::encap::Encap;
+use sag_packet::proto::{ESP, UDP};
 use sag_packet::{Family, checksum};
 use std::net::IpAddr;
 
@@ -14,7 +15,8 @@ impl Tunnel {
         let (kind, mac) = match t.encap {
             Encap::Vxlan { mac, .. } => (TUNNEL_VXLAN, mac.0),
             Encap::Gre { .. } => (TUNNEL_GRE, [0; 6]),
-            Encap::Ipip => (TUNNEL_IPIP, [0; 6]),
+            // What is encrypted is the workers' anyway.
+            Encap::Ipip | Encap::Esp { .. } => (TUNNEL_IPIP, [0; 6]),
         };
         let (mut flags, mut tos, mut sum) = (TUNNEL_ON, 0, 0);
         match t.outer {
@@ -51,12 +53,21 @@ impl Tunnels {
             out.push((with(EndId::Any), 0));
             out.extend(list.iter().map(|(id, no)| (with(id.map_or(EndId::None, EndId::Id)), *no)));
         }
+        for (local, port) in self.esp_ends.iter() {
+            // Whose it is the keys say, whatever address it comes from.
+            let remote = match local {
+                IpAddr::V4(_) => IpAddr::from([0; 4]),
+                IpAddr::V6(_) => IpAddr::from([0; 16]),
+            };
+            let proto = if port == 0 { ESP } else { UDP };
+            out.push((TunnelEnd { local, remote, proto, port, id: EndId::Any }, 0));
+        }
         out
     }
 
     /// Whether received packets find the same tunnels as in another configuration.
     pub fn same_ends(&self, other: &Tunnels) -> bool {
-        self.ends == other.ends
+        self.ends == other.ends && self.esp_ends == other.esp_ends
     }
 
     /// Whether some tunnel ends at an address of the gateway.

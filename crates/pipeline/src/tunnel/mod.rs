@@ -1,20 +1,24 @@
 //! Tunnels: what the workers know of them (`Tunnels`, in the snapshot), and what of that changes
 //! without a new snapshot (`TunnelState`, shared with the control thread).
 
+mod esp;
 mod fast;
 mod leave;
+mod monitor;
 mod path;
 mod state;
 mod whole;
 
+pub use esp::{EspBook, EspEnds, EspPacket, EspSas, Left, leave as leave_esp, look as look_for_esp};
 pub use leave::{Leaving, leave};
+pub use monitor::{Ask, Monitor};
 pub use path::{Path, hear_of_path, path};
-pub use state::TunnelState;
+pub use state::{TunnelState, Watched};
 pub use whole::{GivenUp, Put, Wholes};
 
 use crate::hash::AddrHash;
 use sag_model::DropReason;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Family, Parsed};
@@ -61,6 +65,9 @@ pub struct Tunnel {
     pub addrs4: Vec<(Ipv4Addr, u8)>,
     pub addrs6: Vec<(Ipv6Addr, u8)>,
     pub state: Arc<TunnelState>,
+    pub probing: Probing,
+    /// Where its associations are, if it encrypts.
+    pub esp: Arc<EspBook>,
 }
 
 impl Tunnel {
@@ -69,6 +76,8 @@ impl Tunnel {
             Encap::Vxlan { port, .. } => (sag_packet::proto::UDP, port),
             Encap::Gre { .. } => (sag_packet::proto::GRE, 0),
             Encap::Ipip => (sag_packet::proto::IPIP, 0),
+            Encap::Esp { udp: None } => (sag_packet::proto::ESP, 0),
+            Encap::Esp { udp: Some(port) } => (sag_packet::proto::UDP, port),
         };
         End { local: self.local, remote: self.remote, proto, port }
     }
@@ -79,6 +88,7 @@ impl Tunnel {
             Encap::Vxlan { .. } => "vxlan",
             Encap::Gre { .. } => "gre",
             Encap::Ipip => "ipip",
+            Encap::Esp { .. } => "esp",
         }
     }
 
@@ -87,7 +97,7 @@ impl Tunnel {
         match self.template.encap {
             Encap::Vxlan { vni, .. } => Some(vni),
             Encap::Gre { key, .. } => key,
-            Encap::Ipip => None,
+            Encap::Ipip | Encap::Esp { .. } => None,
         }
     }
 
@@ -105,7 +115,7 @@ impl Tunnel {
     /// Bytes of a packet inside that leave in one piece.
     #[inline]
     pub fn whole_mtu(&self) -> u16 {
-        self.path_mtu().saturating_sub(self.overhead()).min(self.mtu.unwrap_or(u16::MAX))
+        self.inside_of(self.path_mtu()).min(self.mtu.unwrap_or(u16::MAX))
     }
 
     /// Bytes of a packet inside that the tunnel takes.
@@ -123,6 +133,7 @@ impl Tunnel {
             Encap::Vxlan { .. } => self.udp_checksum,
             Encap::Gre { checksum, sequence, .. } => checksum || sequence,
             Encap::Ipip => false,
+            Encap::Esp { .. } => true,
         };
         !summed && self.fragment == FragmentAt::Inner
     }
@@ -143,7 +154,6 @@ impl Tunnel {
         if len + usize::from(self.overhead()) > usize::from(u16::MAX) {
             return Err(DropReason::FrameTooBig);
         }
-        f.push(l3, len, usize::from(self.template.len)).map_err(|_| DropReason::FrameTooBig)?;
         let df = !split
             && match self.df {
                 OuterDf::Set => true,
@@ -161,6 +171,10 @@ impl Tunnel {
                 _ => 0,
             },
         };
+        if self.is_esp() {
+            return self.enter_esp(f, p, &fields);
+        }
+        f.push(l3, len, usize::from(self.template.len)).map_err(|_| DropReason::FrameTooBig)?;
         let template = self.template_now();
         match template.write(f.bytes_mut(), &fields, self.udp_checksum) {
             true => Ok(()),
@@ -175,7 +189,22 @@ impl Tunnel {
             let at = usize::from(t.len) - sag_packet::proto::ETH_LEN;
             t.bytes[at..at + 6].copy_from_slice(&mac.0);
         }
+        if let (Encap::Esp { udp: Some(_) }, Family::V4, Some((a, port))) =
+            (t.encap, t.outer, self.state.source())
+        {
+            t.bytes[16..20].copy_from_slice(&a.octets());
+            t.bytes[22..24].copy_from_slice(&port.to_be_bytes());
+        }
         t
+    }
+
+    /// Where the peer is: its packets may come from another address than the configured one.
+    #[inline]
+    pub fn remote_now(&self) -> IpAddr {
+        match self.state.source() {
+            Some((a, _)) if self.is_esp() => a.into(),
+            _ => self.remote,
+        }
     }
 
     /// The gateway's Ethernet address inside.
@@ -211,6 +240,8 @@ pub struct Tunnels {
     ends: HashMap<End, Vec<(Option<u32>, TunnelNo)>, AddrHash>,
     /// UDP ports of tunnels.
     ports: Vec<u16>,
+    pub esp_ends: EspEnds,
+    pub esp: Arc<EspBook>,
 }
 
 impl Tunnels {
@@ -220,6 +251,12 @@ impl Tunnels {
             let (at, end) = (usize::from(t.no), t.end());
             if out.list.len() <= at {
                 out.list.resize_with(at + 1, || None);
+            }
+            if let Encap::Esp { udp } = t.template.encap {
+                out.esp_ends.add(t.local, udp);
+                out.esp = t.esp.clone();
+                out.list[at] = Some(t);
+                continue;
             }
             out.ends.entry(end).or_default().push((t.id(), t.no));
             if end.port != 0 && !out.ports.contains(&end.port) {
@@ -268,6 +305,9 @@ impl Tunnels {
     /// Whether a fragment from `remote` may be of a tunnel's packet. Only the first says its port.
     pub fn may_have(&self, local: IpAddr, remote: IpAddr, proto: u8) -> bool {
         let end = |port| End { local, remote, proto, port };
+        if self.esp_ends.may_have(local, proto) {
+            return true;
+        }
         match proto {
             sag_packet::proto::UDP => self.ports.iter().any(|p| self.ends.contains_key(&end(*p))),
             sag_packet::proto::IPV6_IN_IP => {

@@ -67,6 +67,12 @@ fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s
     if mtu >= len {
         return None;
     }
+    // A packet that may be split is not too big for anybody.
+    let whole = |t: &&Tunnel| family == Family::V6 || t.df != OuterDf::Clear;
+    let by_keys = |t: &&Tunnel| t.local == local && t.remote_now() == remote && t.quotes_esp(proto, data);
+    if let Some(t) = snap.tunnels.iter().find(by_keys) {
+        return Some((t, mtu)).filter(|(t, _)| whole(t));
+    }
     let (proto, port) = match proto {
         UDP => (UDP, data.get(2..4).map(|b| be(b, 0))?),
         IPIP | IPV6_IN_IP => (IPIP, 0),
@@ -83,8 +89,7 @@ fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s
         _ => true,
     };
     let t = list.iter().filter_map(|(_, no)| snap.tunnel(*no)).find(fits)?;
-    // A packet that may be split is not too big for anybody.
-    (family == Family::V6 || t.df != OuterDf::Clear).then_some((t, mtu))
+    Some((t, mtu)).filter(|(t, _)| whole(t))
 }
 
 fn be(b: &[u8], at: usize) -> u16 {

@@ -1,11 +1,24 @@
 //! What is known of a tunnel at a moment: written by workers and the control thread, read by both.
 
 use sag_model::{MacAddr, Nanos};
+use sag_tunnel::liveness::{self, Quality};
+use sag_tunnel::{plpmtud, probe};
+use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
 /// Smallest path MTU that is believed (RFC 791 3.2, RFC 8200 5 less a tunnel header).
 const LEAST: u16 = 576;
+
+/// What a tunnel's monitor says; times in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    pub state: liveness::State,
+    pub rtt: Option<u64>,
+    pub jitter: u64,
+    pub loss_permille: u32,
+    pub path: plpmtud::State,
+}
 
 /// Lives as long as the tunnel, over all configurations.
 #[derive(Debug)]
@@ -20,7 +33,22 @@ pub struct TunnelState {
     peer_mac: AtomicU64,
     pub sequence: AtomicU32,
     ident: AtomicU32,
+    /// What probing says the path carries, 0: nothing.
+    probed: AtomicU16,
+    /// The peer's address and port as seen from here, where NAT lies between; 0: as configured.
+    source: AtomicU64,
+    /// The monitor's name for itself.
+    instance: AtomicU32,
+    /// Answers on their way to the monitor: sequence number and round trip in microseconds plus one.
+    answers: [AtomicU64; ANSWERS],
+    /// Those to questions about size.
+    sizes: [AtomicU64; ANSWERS],
+    /// What the monitor says: round trip, jitter, loss, states.
+    quality: [AtomicU64; 4],
 }
+
+/// Answers that may wait for the monitor.
+const ANSWERS: usize = 16;
 
 impl Default for TunnelState {
     fn default() -> TunnelState {
@@ -32,6 +60,12 @@ impl Default for TunnelState {
             peer_mac: AtomicU64::new(0),
             sequence: AtomicU32::new(0),
             ident: AtomicU32::new(0),
+            probed: AtomicU16::new(0),
+            source: AtomicU64::new(0),
+            instance: AtomicU32::new(0),
+            answers: Default::default(),
+            sizes: Default::default(),
+            quality: Default::default(),
         }
     }
 }
@@ -58,7 +92,10 @@ impl TunnelState {
     /// Bytes of an outer packet that the path carries, as far as is known.
     #[inline]
     pub fn path_mtu(&self) -> u16 {
-        let link = self.link_mtu();
+        let link = match self.probed.load(Relaxed) {
+            0 => self.link_mtu(),
+            n => n.min(self.link_mtu()),
+        };
         match self.learned.load(Relaxed) {
             0 => link,
             n => n.min(link),
@@ -102,6 +139,98 @@ impl TunnelState {
         let word = u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
         if m[0] & 1 == 0 && self.peer_mac.load(Relaxed) != word {
             self.peer_mac.store(word, Relaxed);
+        }
+    }
+
+    /// Probing says that the path carries so much.
+    pub fn set_probed(&self, mtu: u16) {
+        self.probed.store(mtu, Relaxed);
+    }
+
+    /// What probing has found.
+    pub fn probed(&self) -> Option<u16> {
+        Some(self.probed.load(Relaxed)).filter(|n| *n != 0)
+    }
+
+    /// An authentic packet came from here.
+    #[inline]
+    pub fn see_source(&self, a: Ipv4Addr, port: u16) {
+        let word = u64::from(a.to_bits()) << 16 | u64::from(port);
+        if self.source.load(Relaxed) != word {
+            self.source.store(word, Relaxed);
+        }
+    }
+
+    /// Where the peer's packets come from.
+    #[inline]
+    pub fn source(&self) -> Option<(Ipv4Addr, u16)> {
+        match self.source.load(Relaxed) {
+            0 => None,
+            w => Some((Ipv4Addr::from_bits((w >> 16) as u32), w as u16)),
+        }
+    }
+
+    pub(super) fn set_instance(&self, instance: u32) {
+        self.instance.store(instance, Relaxed);
+    }
+
+    /// An answer has come through the tunnel.
+    pub fn answered(&self, p: &probe::Probe, now: Nanos) {
+        if p.instance != self.instance.load(Relaxed) {
+            return;
+        }
+        let rtt = now.0.saturating_sub(p.cookie) / 1000;
+        let list = if p.kind == probe::Kind::SizeReply { &self.sizes } else { &self.answers };
+        let word = u64::from(p.sequence) << 32 | (rtt + 1).min(u64::from(u32::MAX));
+        list[p.sequence as usize % ANSWERS].store(word, Relaxed);
+    }
+
+    /// An answer to an echo request, which says nothing of its time.
+    pub fn echoed(&self, sequence: u16) {
+        self.answers[usize::from(sequence) % ANSWERS]
+            .store(u64::from(sequence) << 32 | u64::from(u32::MAX), Relaxed);
+    }
+
+    /// Hands the answers over: whether it is about size, sequence number, round trip in nanoseconds.
+    pub(super) fn take_answers(&self, mut take: impl FnMut(bool, u32, Option<u64>)) {
+        for (size, list) in [(false, &self.answers), (true, &self.sizes)] {
+            for slot in list {
+                if slot.load(Relaxed) == 0 {
+                    continue;
+                }
+                let word = slot.swap(0, Relaxed);
+                let rtt = (word as u32 != u32::MAX).then(|| (u64::from(word as u32) - 1) * 1000);
+                take(size, (word >> 32) as u32, rtt);
+            }
+        }
+    }
+
+    pub(super) fn publish(&self, state: liveness::State, q: Quality, path: plpmtud::State) {
+        let words =
+            [q.rtt.map_or(0, |r| r + 1), q.jitter, q.loss_permille.into(), state as u64 | (path as u64) << 8];
+        for (slot, word) in self.quality.iter().zip(words) {
+            slot.store(word, Relaxed);
+        }
+    }
+
+    /// What the monitor has found; `None`: there is none, or it has not run yet.
+    pub fn watched(&self) -> Watched {
+        let [rtt, jitter, loss, states] = [0, 1, 2, 3].map(|i: usize| self.quality[i].load(Relaxed));
+        Watched {
+            rtt: rtt.checked_sub(1),
+            jitter,
+            loss_permille: loss as u32,
+            state: match states & 0xFF {
+                1 => liveness::State::Up,
+                2 => liveness::State::Down,
+                _ => liveness::State::Starting,
+            },
+            path: match states >> 8 {
+                1 => plpmtud::State::Search,
+                2 => plpmtud::State::SearchComplete,
+                3 => plpmtud::State::Error,
+                _ => plpmtud::State::Base,
+            },
         }
     }
 

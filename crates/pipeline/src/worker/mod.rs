@@ -6,6 +6,7 @@ mod explain;
 mod fragment;
 mod held;
 mod ingest;
+mod probe;
 mod slow;
 mod tunnel;
 
@@ -22,6 +23,7 @@ use crate::session;
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
+use crate::tunnel::Monitor;
 use crate::tunnel::{TunnelNo, Wholes};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
@@ -173,6 +175,11 @@ pub struct Pipeline {
     put: Box<[u8]>,
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
+    /// Of the worker that asks the far ends of tunnels.
+    asks: bool,
+    monitors: Vec<Option<Monitor>>,
+    tunnels_due: Nanos,
+    tunnels_changed: bool,
     random: Random,
     events: Events,
     /// Sessions refused because the table was full.
@@ -211,6 +218,10 @@ impl Pipeline {
             wholes: Wholes::default(),
             put: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
+            asks: worker == 0,
+            monitors: Vec::new(),
+            tunnels_due: Nanos::ZERO,
+            tunnels_changed: false,
             random: Random::new(AddrHash::default().hash_one(worker)),
             events: Events::default(),
             evict_at: 1,
@@ -461,6 +472,9 @@ impl Pipeline {
         }
         self.poll_fragments(now);
         self.poll_wholes(now);
+        if self.asks {
+            self.poll_tunnels(snap, now, emit);
+        }
         let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
         if elapsed_ms == 0 {
             return;

@@ -14,7 +14,6 @@ use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
-use crate::tunnel::Tunnel;
 use sag_model::flow::{
     Action, EPOCH_ASKED, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
 };
@@ -207,7 +206,7 @@ impl Pipeline {
             nexthop: way.nexthop,
             meter: way.meters,
             act: FlowAct::Forward,
-            flags: if self.is_for_workers(snap, &way, &nh) { FLOW_PUNT_ALL } else { 0 }
+            flags: if Self::is_for_workers(&way, &nh) { FLOW_PUNT_ALL } else { 0 }
                 | if way.meters != 0 { FLOW_METER } else { 0 },
             tunnel: way.tunnel,
             nh_gen: nh.generation,
@@ -262,13 +261,11 @@ impl Pipeline {
         }
     }
 
-    /// Whether XDP cannot do what the flow's packets need.
-    fn is_for_workers(&self, snap: &Snapshot, way: &Way, nh: &NextHop) -> bool {
-        match way.tunnel {
-            // The record knows the next hop's MTU only: a smaller one of the route is checked here.
-            0 => way.mtu < nh.mtu,
-            no => !snap.tunnel(no).is_some_and(Tunnel::is_plain),
-        }
+    /// Whether a worker must look at all of the flow's packets anew. What XDP cannot do for a tunnel, the
+    /// tunnel's own record tells it; here the flow's record answers all the same.
+    fn is_for_workers(way: &Way, nh: &NextHop) -> bool {
+        // The record knows the next hop's MTU only: a smaller one of the route is checked here.
+        way.tunnel == 0 && way.mtu < nh.mtu
     }
 
     /// What the session makes of the packet.

@@ -7,7 +7,7 @@ use crate::hold::{self, Arrival};
 use crate::order::{self, Way};
 use crate::originate::{self, Built, Emit, LINK_ROOM};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
-use crate::tunnel::{self, Leaving, Put, Tunnel, TunnelNo, leave};
+use crate::tunnel::{self, EspPacket, Leaving, Put, Tunnel, TunnelNo, leave};
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
@@ -40,13 +40,46 @@ impl Pipeline {
             tunnel::hear_of_path(snap, &slot.p, f.bytes(), now);
             return Ok(());
         }
+        match tunnel::look_for_esp(&snap.tunnels, &slot.p, f.bytes()) {
+            EspPacket::NotOurs => {}
+            EspPacket::Drop(reason) => return Err(drop_at(&self.counters, slot.ingress, reason)),
+            EspPacket::At(at) => return self.leave_esp(snap, now, f, slot, at, emit),
+        }
         match leave(&snap.tunnels, &slot.p, f.bytes()) {
             Leaving::NotOurs => Ok(()),
             Leaving::Drop(reason) => Err(drop_at(&self.counters, slot.ingress, reason)),
             Leaving::Inside { tunnel, ethertype, l3 } => match snap.tunnel(tunnel) {
-                Some(t) => self.inside(snap, t, f, slot, (ethertype, l3), emit),
+                Some(t) => {
+                    self.inside(snap, t, f, slot, (ethertype, l3), emit)?;
+                    self.asked(snap, now, f, slot, emit)
+                }
                 None => Ok(()),
             },
+        }
+    }
+
+    /// Decrypts a packet of an ESP tunnel, whose SPI is at `at`.
+    fn leave_esp(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        f: &mut FrameMut<'_>,
+        slot: &mut Slot,
+        at: usize,
+        emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        match tunnel::leave_esp(&snap.tunnels, &slot.p, f.bytes_mut(), at) {
+            Ok(left) => {
+                let Some(t) = snap.tunnel(left.tunnel) else { return Ok(()) };
+                self.inside(snap, t, f, slot, (left.ethertype, left.l3), emit)?;
+                self.asked(snap, now, f, slot, emit)
+            }
+            Err((no, reason)) => {
+                if no != 0 {
+                    self.counters.tunnel(no).drops.add(1);
+                }
+                Err(drop_at(&self.counters, slot.ingress, reason))
+            }
         }
     }
 

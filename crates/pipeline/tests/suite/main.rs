@@ -2,6 +2,7 @@
 
 mod acl;
 mod errors;
+mod esp;
 mod forward;
 mod fragments;
 mod nat;

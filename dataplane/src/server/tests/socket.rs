@@ -270,6 +270,12 @@ fn snapshot() -> MetricsSnapshot {
             rx_bytes: 32,
             tx_packets: 33,
             tx_bytes: 34,
+            path_mtu: 1500,
+            path_search: None,
+            rtt_us: None,
+            jitter_us: None,
+            loss_percent: None,
+            esp: None,
             drops: 35,
         }],
     }

@@ -32,6 +32,35 @@ words! {
     }
 }
 
+words! {
+    /// How ESP encrypts; the key's length decides between AES-128 and AES-256.
+    pub enum EspCipher {
+        /// RFC 4106.
+        AesGcm = "aes-gcm",
+        /// RFC 7634.
+        ChaCha20Poly1305 = "chacha20-poly1305",
+    }
+
+    /// Where the keys of an ESP tunnel come from.
+    pub enum Keying {
+        /// The file, or `sagctl tunnels rekey`.
+        Manual = "manual",
+        /// Agreed with the peer; a controller carries the public keys.
+        Agreed = "agreed",
+    }
+}
+
+/// Whether the far end answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probing {
+    /// Milliseconds between probes; 0: none.
+    pub interval: u32,
+    /// Probes lost one after the other that make the tunnel down.
+    pub loss: u8,
+    /// Pinged inside the tunnel, for a peer that is no `sag-vcpe`; `None`: the peer itself is asked.
+    pub target: Option<IpAddr>,
+}
+
 /// The outer header's code point (RFC 2983).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OuterDscp {
@@ -70,6 +99,7 @@ pub struct Tunnel {
     pub dscp: OuterDscp,
     pub fragment: FragmentAt,
     pub mss_clamp: bool,
+    pub probing: Probing,
     pub encap: Encap,
 }
 
@@ -93,13 +123,25 @@ pub enum Encap {
     },
     Ipip,
     Esp {
-        spi_in: u32,
-        spi_out: u32,
-        key_in: Secret,
-        key_out: Secret,
+        cipher: EspCipher,
+        /// `None`: keys are agreed.
+        manual: Option<ManualKeys>,
+        /// Extended sequence numbers (RFC 4303, 2.2.1).
+        esn: bool,
+        /// Sequence numbers.
+        replay_window: u32,
         /// UDP port of RFC 3948 encapsulation; `None`: plain ESP.
         udp_port: Option<u16>,
     },
+}
+
+/// A pair of associations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManualKeys {
+    pub spi_in: u32,
+    pub spi_out: u32,
+    pub key_in: Secret,
+    pub key_out: Secret,
 }
 
 impl Encap {
@@ -114,12 +156,12 @@ impl Encap {
     }
 }
 
-/// Key material: never shown by `Debug` and friends.
+/// Key material: never shown by `Debug` and friends, and wiped at the end.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<[u8]>);
+pub struct Secret(zeroize::Zeroizing<Vec<u8>>);
 
 impl Secret {
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Secret {
+    pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes.into())
     }
 

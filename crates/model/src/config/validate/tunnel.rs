@@ -6,7 +6,10 @@ use super::{Names, Seen};
 use crate::config::raw::RawTunnel;
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
-use crate::config::types::{Encap, FragmentAt, MAX_TUNNELS, OuterDf, OuterDscp, Secret, Tunnel};
+use crate::config::types::{
+    Encap, EspCipher, FragmentAt, Keying, MAX_TUNNELS, ManualKeys, OuterDf, OuterDscp, Probing, Secret,
+    Tunnel,
+};
 use crate::config::value::{self, fault};
 use std::net::IpAddr;
 
@@ -94,7 +97,8 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
             Encap::Gre { key, .. } => (kind, local, Some(remote), *key, None),
             Encap::Ipip => (kind, local, Some(remote), None, None),
             // The SPI alone names the association at its receiver (RFC 4301, 4.1).
-            Encap::Esp { spi_in, .. } => (kind, local, None, Some(*spi_in), None),
+            Encap::Esp { manual: Some(k), .. } => (kind, local, None, Some(k.spi_in), None),
+            Encap::Esp { .. } => (kind, local, Some(remote), None, None),
         };
         let at = s.span.clone();
         let place = s.place(&at, "local");
@@ -105,6 +109,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
             s.error(&at, "local", problem, remedy, "");
         }
     }
+    let probing = probing(raw, s);
     let fragment = fragment?;
     Some(Tunnel {
         name: name?,
@@ -117,8 +122,20 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         dscp: dscp?.unwrap_or(OuterDscp::Copy),
         fragment,
         mss_clamp: flag(&raw.mss_clamp, true),
+        probing: probing?,
         encap: encap?,
     })
+}
+
+fn probing(raw: &RawTunnel, s: &mut Scope<'_, '_>) -> Option<Probing> {
+    let interval = s.maybe("probe_interval", &raw.probe_interval, "", |n| match u32::try_from(*n) {
+        Ok(0) => Ok(0),
+        Ok(n) if (20..=60_000).contains(&n) => Ok(n),
+        _ => fault(format!("{n} is out of range"), "write 20 to 60000 milliseconds, or 0 for no probes"),
+    });
+    let loss = s.number("probe_loss", &raw.probe_loss, 1..=20, 3, "");
+    let target = s.maybe("probe_target", &raw.probe_target, "", |t| value::unicast(t));
+    Some(Probing { interval: interval?.unwrap_or(1000), loss: loss?, target: target? })
 }
 
 fn dscp(text: &str) -> Result<OuterDscp, value::Fault> {
@@ -174,6 +191,10 @@ fn foreign_keys(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>) {
         text("key_out", &raw.key_out, Kind::Esp),
         raw.udp_encap.as_ref().map(|v| ("udp_encap", v.span(), Kind::Esp)),
         at("udp_port", &raw.udp_port, Kind::Esp),
+        text("cipher", &raw.cipher, Kind::Esp),
+        text("keying", &raw.keying, Kind::Esp),
+        raw.esn.as_ref().map(|v| ("esn", v.span(), Kind::Esp)),
+        at("replay_window", &raw.replay_window, Kind::Esp),
     ];
     let word = |k: Kind| KINDS.iter().find(|(_, other)| *other == k).map_or("", |(w, _)| w);
     for (key, span, of) in given.into_iter().flatten().filter(|(_, _, of)| *of != kind) {
@@ -205,10 +226,16 @@ fn encap(raw: &RawTunnel, kind: Kind, v6: bool, s: &mut Scope<'_, '_>, tables: &
         }),
         Kind::Ipip => Some(Encap::Ipip),
         Kind::Esp => {
-            let spi_in = spi(s, "spi_in", &raw.spi_in);
-            let spi_out = spi(s, "spi_out", &raw.spi_out);
-            let key_in = key(s, "key_in", &raw.key_in, tables);
-            let key_out = key(s, "key_out", &raw.key_out, tables);
+            let cipher = s.word("cipher", &raw.cipher, EspCipher::WORDS, Some(EspCipher::AesGcm), "");
+            let keying = s.word("keying", &raw.keying, Keying::WORDS, Some(Keying::Manual), "");
+            let manual = match keying? {
+                Keying::Manual => Some(manual(raw, cipher?, s, tables)?),
+                Keying::Agreed => {
+                    no_keys(raw, s);
+                    None
+                }
+            };
+            let replay_window = s.number("replay_window", &raw.replay_window, 64..=1 << 20, 4096, "");
             let udp_port = s.number("udp_port", &raw.udp_port, 1..=65_535, 4500, "");
             let encap = flag(&raw.udp_encap, false);
             if let (false, Some(at)) = (encap, &raw.udp_port) {
@@ -219,14 +246,48 @@ fn encap(raw: &RawTunnel, kind: Kind, v6: bool, s: &mut Scope<'_, '_>, tables: &
                     "set udp_encap = true or remove it",
                 );
             }
+            let esn = flag(&raw.esn, true);
+            if let (true, None, Some(at)) = (!esn, &manual, &raw.esn) {
+                let problem = "agreed keys come with extended sequence numbers";
+                s.error(&at.span(), "esn", problem, "remove it", "");
+            }
             Some(Encap::Esp {
-                spi_in: spi_in?,
-                spi_out: spi_out?,
-                key_in: key_in?,
-                key_out: key_out?,
+                cipher: cipher?,
+                manual,
+                esn,
+                replay_window: replay_window?,
                 udp_port: encap.then_some(udp_port?),
             })
         }
+    }
+}
+
+fn manual(
+    raw: &RawTunnel,
+    cipher: EspCipher,
+    s: &mut Scope<'_, '_>,
+    tables: &mut Tables,
+) -> Option<ManualKeys> {
+    let spi_in = spi(s, "spi_in", &raw.spi_in);
+    let spi_out = spi(s, "spi_out", &raw.spi_out);
+    let key_in = key(s, "key_in", &raw.key_in, cipher, tables);
+    let key_out = key(s, "key_out", &raw.key_out, cipher, tables);
+    Some(ManualKeys { spi_in: spi_in?, spi_out: spi_out?, key_in: key_in?, key_out: key_out? })
+}
+
+/// Keys that are agreed are not written down.
+fn no_keys(raw: &RawTunnel, s: &mut Scope<'_, '_>) {
+    let number = |key, v: &Opt<i64>| v.as_ref().map(|v| (key, v.span()));
+    let text = |key, v: &Opt<String>| v.as_ref().map(|v| (key, v.span()));
+    let given = [
+        number("spi_in", &raw.spi_in),
+        number("spi_out", &raw.spi_out),
+        text("key_in", &raw.key_in),
+        text("key_out", &raw.key_out),
+    ];
+    for (key, span) in given.into_iter().flatten() {
+        let problem = "means nothing with keying = \"agreed\"";
+        s.error(&span, key, problem, "remove it, or set keying = \"manual\"", "");
     }
 }
 
@@ -236,15 +297,26 @@ fn spi(s: &mut Scope<'_, '_>, key: &str, v: &Opt<i64>) -> Option<u32> {
     s.number_opt(key, v, 256..=i64::from(u32::MAX), "")?
 }
 
-fn key(s: &mut Scope<'_, '_>, name: &str, v: &Opt<String>, tables: &mut Tables) -> Option<Secret> {
-    const FORM: &str =
+fn key(
+    s: &mut Scope<'_, '_>,
+    name: &str,
+    v: &Opt<String>,
+    cipher: EspCipher,
+    tables: &mut Tables,
+) -> Option<Secret> {
+    const AES: &str =
         "write 40 hex digits (AES-128-GCM) or 72 (AES-256-GCM): the key followed by the 4-byte salt";
-    let v = s.need(name, v, FORM, "")?;
+    const CHACHA: &str = "write 72 hex digits: the key followed by the 4-byte salt";
+    let (form, lengths): (_, &[usize]) = match cipher {
+        EspCipher::AesGcm => (AES, &[20, 36]),
+        EspCipher::ChaCha20Poly1305 => (CHACHA, &[36]),
+    };
+    let v = s.need(name, v, form, "")?;
     // Not even a wrong key is repeated in a message.
     let bytes = s.parse(name, v, "", |t| match value::hex(t) {
-        Some(bytes) if matches!(bytes.len(), 20 | 36) => Ok(bytes),
-        Some(bytes) => fault(format!("has {} hex digits", bytes.len() * 2), FORM),
-        None => fault("is not made of pairs of hex digits", FORM),
+        Some(bytes) if lengths.contains(&bytes.len()) => Ok(bytes),
+        Some(bytes) => fault(format!("has {} hex digits", bytes.len() * 2), form),
+        None => fault("is not made of pairs of hex digits", form),
     })?;
     let place = s.place(&v.span(), name);
     if let Some(first) = tables.keys.get_or_insert_with(Seen::new).repeated(bytes.clone(), place) {

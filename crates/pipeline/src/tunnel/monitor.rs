@@ -1,0 +1,141 @@
+//! Whether tunnels' far ends answer, and how much their paths carry: run by one worker.
+
+use super::Tunnel;
+use sag_model::Nanos;
+use sag_model::config::OuterDf;
+use sag_tunnel::liveness::{Liveness, Settings, State};
+use sag_tunnel::plpmtud::{self, Plpmtud};
+use std::sync::Arc;
+
+/// Between questions to a peer that has never answered: it may not know them.
+const SHY: u64 = 30_000_000_000;
+/// Questions that it gets before.
+const PATIENCE: u64 = 10;
+/// Between packets that confirm the path's MTU.
+const CONFIRM: u64 = 2_000_000_000;
+
+/// A question to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    Alive {
+        sequence: u32,
+        instance: u32,
+    },
+    /// Of this size outside.
+    Size {
+        sequence: u32,
+        instance: u32,
+        outer: u16,
+    },
+}
+
+/// One tunnel's questions and answers.
+#[derive(Debug)]
+pub struct Monitor {
+    state: Arc<super::TunnelState>,
+    settings: sag_model::config::Probing,
+    live: Liveness,
+    path: Plpmtud,
+    /// The peer has answered, so silence means something.
+    answers: bool,
+    sizes: bool,
+    instance: u32,
+    shy_until: u64,
+}
+
+impl Monitor {
+    pub fn new(t: &Tunnel, now: Nanos, instance: u32) -> Monitor {
+        let interval = u64::from(t.probing.interval) * 1_000_000;
+        let settings = Settings { interval, fall: t.probing.loss.into(), ..Settings::default() };
+        t.state.set_instance(instance);
+        Monitor {
+            state: t.state.clone(),
+            settings: t.probing.clone(),
+            live: Liveness::new(settings, now.0),
+            path: Plpmtud::new(path_settings(t), now.0),
+            answers: false,
+            sizes: false,
+            instance,
+            shy_until: 0,
+        }
+    }
+
+    /// Whether it is this tunnel's still.
+    pub fn is_of(&self, t: &Tunnel) -> bool {
+        Arc::ptr_eq(&self.state, &t.state) && self.settings == t.probing
+    }
+
+    /// Takes the answers in. True: the tunnel has gone down or come up.
+    pub fn poll(&mut self, t: &Tunnel, now: Nanos) -> bool {
+        let before = self.live.state();
+        let max = t.state.link_mtu();
+        self.path.link(max, now.0);
+        let (first, mut heard) = (!self.answers, false);
+        t.state.take_answers(|size, sequence, rtt| {
+            heard = true;
+            if first {
+                return;
+            }
+            if size {
+                self.sizes = true;
+                self.path.answered(sequence, now.0);
+            } else if self.live.answered_after(sequence, rtt, now.0) && self.live.state() == State::Up {
+                self.path.resume(now.0);
+            }
+        });
+        if first && heard {
+            // What was asked before there was anybody to answer says nothing of the path.
+            self.answers = true;
+            self.live = self.live.anew(now.0);
+        }
+        // A peer that has never answered may be one that does not know the question.
+        if self.answers {
+            self.live.poll(now.0);
+        }
+        if self.sizes {
+            if let Some((mtu, _)) = t.state.learned() {
+                self.path.packet_too_big(mtu, now.0);
+                t.state.forget_path();
+            }
+            t.state.set_probed(self.path.mtu());
+        }
+        let state = self.live.state();
+        t.state.publish(state, self.live.quality(), self.path.state());
+        let (was, is) = (before.usable(), state.usable());
+        if was != is {
+            t.state.set_up(is);
+        }
+        was != is
+    }
+
+    /// What is to be asked now.
+    pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Ask> {
+        let instance = self.instance;
+        if !self.answers && self.live.probes >= PATIENCE {
+            if now.0 < self.shy_until {
+                return None;
+            }
+            self.shy_until = now.0 + SHY;
+        }
+        if let Some(sequence) = self.live.send(now.0) {
+            return Some(Ask::Alive { sequence, instance });
+        }
+        // Only what may not be split outside tells the path's size.
+        let probed = self.answers && t.probing.target.is_none() && t.df != OuterDf::Clear;
+        if !probed || !self.live.state().usable() {
+            return None;
+        }
+        let timeout = (2 * self.live.timeout()).max(100_000_000);
+        let (sequence, outer) = self.path.send(now.0, timeout)?;
+        Some(Ask::Size { sequence, instance, outer })
+    }
+}
+
+fn path_settings(t: &Tunnel) -> plpmtud::Settings {
+    plpmtud::Settings {
+        min: if t.remote.is_ipv6() { 1280 } else { 576 },
+        max: t.state.link_mtu(),
+        step: if t.is_esp() { 4 } else { 1 },
+        confirm: CONFIRM,
+    }
+}

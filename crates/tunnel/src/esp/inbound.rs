@@ -1,0 +1,131 @@
+//! Receiving.
+
+use super::suite::AadBytes;
+use super::window::{Window, recover};
+use super::{Cipher, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a packet is not taken. The order is that of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("ESP packet too short, or not a multiple of four bytes")]
+    Truncated,
+    #[error("sequence number was received before or has left the window")]
+    Replay,
+    #[error("integrity check value is wrong")]
+    BadIcv,
+    #[error("padding is longer than the packet or not 1, 2, 3, …")]
+    BadPadding,
+    #[error("what is inside is neither IPv4 nor IPv6, or is shorter than it says")]
+    BadNextHeader,
+    /// Nothing inside: not an error of the sender's.
+    #[error("dummy packet")]
+    Dummy,
+}
+
+/// An association that we receive by.
+#[derive(Debug)]
+pub struct Inbound {
+    spi: u32,
+    suite: Suite,
+    extended: bool,
+    window: Window,
+    bytes: AtomicU64,
+}
+
+/// An opened packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Where the inner packet lies, counted from the SPI.
+    pub at: Range<usize>,
+    pub inner: Inner,
+    pub sequence: u64,
+    /// No later one came before: what the outer header says of the sender is news.
+    pub newest: bool,
+}
+
+impl Inbound {
+    /// `top`: the highest number that was received before, 0 for a new association.
+    pub fn new(spi: u32, suite: Suite, extended: bool, window: u32, top: u64) -> Inbound {
+        Inbound { spi, suite, extended, window: Window::new(window, top), bytes: AtomicU64::new(0) }
+    }
+
+    pub const fn spi(&self) -> u32 {
+        self.spi
+    }
+
+    pub const fn cipher(&self) -> Cipher {
+        self.suite.cipher()
+    }
+
+    pub const fn extended(&self) -> bool {
+        self.extended
+    }
+
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Whether the peer has used it.
+    pub fn used(&self) -> bool {
+        self.bytes() != 0
+    }
+
+    /// Bytes decrypted under the key.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Opens a packet where it lies; `esp` is all of it, from the SPI to the ICV. After an error its
+    /// bytes are unspecified, except after [`OpenError::Truncated`] and a replay seen in time.
+    #[inline]
+    pub fn open(&self, esp: &mut [u8]) -> Result<Opened, OpenError> {
+        let len = esp.len();
+        let sealed = len.checked_sub(HEADROOM + ICV).filter(|n| *n >= 4 && n % 4 == 0);
+        let (Some(sealed), Some((header, text))) = (sealed, esp.split_at_mut_checked(HEADROOM)) else {
+            return Err(OpenError::Truncated);
+        };
+        let low = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let top = self.window.top();
+        let sequence = if self.extended { recover(top, self.window.size(), low) } else { u64::from(low) };
+        if !self.window.may_receive(sequence) {
+            return Err(OpenError::Replay);
+        }
+        let spi = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        let mut iv = [0; super::IV];
+        iv.copy_from_slice(&header[HEADER..]);
+        if !self.suite.open(iv, AadBytes::new(spi, sequence, self.extended), text) {
+            return Err(OpenError::BadIcv);
+        }
+        if !self.window.receive(sequence) {
+            return Err(OpenError::Replay);
+        }
+        self.bytes.fetch_add(len as u64, Ordering::Relaxed);
+        let newest = sequence > top;
+        let (pad, next_header) = (usize::from(text[sealed - 2]), text[sealed - 1]);
+        let inner = (sealed - 2).checked_sub(pad).ok_or(OpenError::BadPadding)?;
+        if text[inner..sealed - 2].iter().zip(1u8..).any(|(b, want)| *b != want) {
+            return Err(OpenError::BadPadding);
+        }
+        let (inner, kind) = trim(&text[..inner], next_header)?;
+        Ok(Opened { at: HEADROOM..HEADROOM + inner, inner: kind, sequence, newest })
+    }
+}
+
+/// Length and kind of the inner packet: what its header says, for the rest is padding that hides the
+/// length (RFC 4303, 2.7).
+fn trim(text: &[u8], next_header: u8) -> Result<(usize, Inner), OpenError> {
+    let version = text.first().map_or(0, |b| b >> 4);
+    let word = |at: usize| text.get(at..at + 2).map(|w| usize::from(u16::from_be_bytes([w[0], w[1]])));
+    let (said, kind) = match (next_header, version) {
+        (4, 4) if text.len() >= 20 => (word(2), Inner::V4),
+        (41, 6) if text.len() >= 40 => (word(4).map(|n| n + 40), Inner::V6),
+        (NO_NEXT_HEADER, _) => return Err(OpenError::Dummy),
+        _ => return Err(OpenError::BadNextHeader),
+    };
+    match said {
+        Some(n) if n <= text.len() => Ok((n, kind)),
+        _ => Err(OpenError::BadNextHeader),
+    }
+}

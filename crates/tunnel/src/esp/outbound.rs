@@ -1,0 +1,174 @@
+//! Sending.
+
+use super::suite::AadBytes;
+use super::{Cipher, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// A number may be used once under a key (RFC 4303, 3.3.3).
+    #[error("the association has used all its sequence numbers: install another one")]
+    Exhausted,
+    #[error("the buffer has no room for the ESP header and trailer")]
+    NoRoom,
+}
+
+/// An association that we send by.
+#[derive(Debug)]
+pub struct Outbound {
+    spi: u32,
+    suite: Suite,
+    /// 64-bit sequence numbers, of which the packet carries the low half.
+    extended: bool,
+    /// The next number.
+    next: AtomicU64,
+    /// Added to the sequence number it makes the IV.
+    iv_base: u64,
+    /// Bytes under the key so far.
+    bytes: AtomicU64,
+}
+
+/// A sealed packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Where it lies in the buffer, from the SPI to the ICV.
+    pub at: Range<usize>,
+    pub sequence: u64,
+}
+
+impl Outbound {
+    /// `first` is the first sequence number, 1 for a new association.
+    ///
+    /// `unique` makes the IVs: packet `n` of this association has the IV `unique + n`. With a key that
+    /// lives longer than the process it must grow faster than packets are sent, from process to
+    /// process: nanoseconds since 1970 do. No IV is then used twice under the key, even when it is not
+    /// known how many packets were sent before.
+    pub fn new(spi: u32, suite: Suite, extended: bool, first: u64, unique: u64) -> Outbound {
+        let first = first.max(1);
+        Outbound {
+            spi,
+            suite,
+            extended,
+            next: AtomicU64::new(first),
+            iv_base: unique.wrapping_sub(first),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub const fn spi(&self) -> u32 {
+        self.spi
+    }
+
+    pub const fn cipher(&self) -> Cipher {
+        self.suite.cipher()
+    }
+
+    pub const fn extended(&self) -> bool {
+        self.extended
+    }
+
+    /// The next sequence number.
+    pub fn next_sequence(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Bytes encrypted under the key.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    const fn limit(&self) -> u64 {
+        if self.extended { u64::MAX - (1 << 32) } else { u32::MAX as u64 }
+    }
+
+    /// Takes numbers for up to `n` packets, to be used at once: a number that is kept back would be
+    /// behind the peer's window when it is sent.
+    #[inline]
+    pub fn take(&self, n: u32) -> Batch<'_> {
+        let first = self.next.fetch_add(u64::from(n), Ordering::Relaxed);
+        Batch { sa: self, next: first, end: first.saturating_add(u64::from(n)), bytes: 0 }
+    }
+
+    /// Seals one packet, see [`Batch::seal`].
+    #[inline]
+    pub fn seal(&self, buf: &mut [u8], at: Range<usize>, inner: Inner) -> Result<Sealed, SealError> {
+        self.take(1).seal(buf, at, inner)
+    }
+
+    /// A packet with nothing inside, which the receiver throws away (RFC 4303, 2.6).
+    pub fn dummy(&self, buf: &mut [u8], at: Range<usize>) -> Result<Sealed, SealError> {
+        self.take(1).seal_as(buf, at, NO_NEXT_HEADER)
+    }
+
+    /// Seals with a given number and IV, which may never have been used together with this key.
+    #[inline]
+    pub(super) fn seal_with(
+        &self,
+        buf: &mut [u8],
+        at: Range<usize>,
+        next_header: u8,
+        sequence: u64,
+        iv: u64,
+    ) -> Result<Sealed, SealError> {
+        let start = at.start.checked_sub(HEADROOM).ok_or(SealError::NoRoom)?;
+        let inner = at.end.checked_sub(at.start).ok_or(SealError::NoRoom)?;
+        let pad = (inner + 2).next_multiple_of(4) - (inner + 2);
+        let text_end = at.end + pad + 2;
+        let end = text_end + ICV;
+        let packet = buf.get_mut(start..end).ok_or(SealError::NoRoom)?;
+        let (header, text) = packet.split_at_mut(HEADROOM);
+        let (text, icv) = text.split_at_mut(text_end - at.start);
+        let iv = iv.to_be_bytes();
+        header[..4].copy_from_slice(&self.spi.to_be_bytes());
+        header[4..HEADER].copy_from_slice(&(sequence as u32).to_be_bytes());
+        header[HEADER..].copy_from_slice(&iv);
+        for (i, b) in text[inner..].iter_mut().enumerate() {
+            *b = (i + 1) as u8;
+        }
+        text[inner + pad] = pad as u8;
+        text[inner + pad + 1] = next_header;
+        let aad = AadBytes::new(self.spi, sequence, self.extended);
+        icv.copy_from_slice(&self.suite.seal(iv, aad, text).ok_or(SealError::NoRoom)?);
+        Ok(Sealed { at: start..end, sequence })
+    }
+}
+
+/// Sequence numbers of a batch. What is left over is skipped, which receivers do not mind.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    sa: &'a Outbound,
+    next: u64,
+    end: u64,
+    bytes: u64,
+}
+
+impl Batch<'_> {
+    /// Seals the inner packet at `at` of `buf`, which must have [`super::HEADROOM`] bytes before and
+    /// up to [`super::TAILROOM`] behind it.
+    #[inline]
+    pub fn seal(&mut self, buf: &mut [u8], at: Range<usize>, inner: Inner) -> Result<Sealed, SealError> {
+        self.seal_as(buf, at, inner.next_header())
+    }
+
+    #[inline]
+    fn seal_as(&mut self, buf: &mut [u8], at: Range<usize>, next_header: u8) -> Result<Sealed, SealError> {
+        let sequence = self.next;
+        if sequence >= self.end || sequence > self.sa.limit() {
+            return Err(SealError::Exhausted);
+        }
+        self.next += 1;
+        let sealed =
+            self.sa.seal_with(buf, at, next_header, sequence, self.sa.iv_base.wrapping_add(sequence))?;
+        self.bytes += sealed.at.len() as u64;
+        Ok(sealed)
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.bytes != 0 {
+            self.sa.bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        }
+    }
+}

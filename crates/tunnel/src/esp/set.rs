@@ -1,0 +1,137 @@
+//! The associations of one tunnel, and how it moves from one pair to the next without losing a packet.
+//!
+//! Receiving by a new association begins at once, and by the old ones goes on. Sending moves by
+//! [`Switch`]: the side that is told first must wait until its peer knows the new pair.
+
+use super::{Inbound, Outbound};
+use std::sync::Arc;
+
+/// Associations that are received by at once: the one in use, the next, and two that run out.
+pub const MAX_INBOUND: usize = 4;
+
+/// When sending moves to a new pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// At once: the peer has the pair.
+    Now,
+    /// When the peer has sent by the new pair, or at this moment.
+    PeerOr(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("SPI {0:#x} is in use by this tunnel")]
+    SpiInUse(u32),
+    #[error("{MAX_INBOUND} associations are being received by: wait until the older ones have run out")]
+    TooMany,
+    #[error("another pair is waiting for the peer: wait until it is in use")]
+    Waiting,
+}
+
+#[derive(Debug, Clone)]
+struct Received {
+    sa: Arc<Inbound>,
+    since: u64,
+    /// Not the newest any more: dropped at this moment.
+    until: Option<u64>,
+}
+
+/// A tunnel's associations. Its owner is one thread; workers have the `Arc`s.
+#[derive(Debug, Clone)]
+pub struct SaSet {
+    inbound: Vec<Received>,
+    outbound: Arc<Outbound>,
+    sends_since: u64,
+    waiting: Option<(Arc<Outbound>, Switch)>,
+    /// How long an old association is received by after the peer has moved.
+    grace: u64,
+    /// And at the longest, if the peer does not move.
+    patience: u64,
+}
+
+impl SaSet {
+    pub fn new(inbound: Arc<Inbound>, outbound: Arc<Outbound>, now: u64) -> SaSet {
+        const SECOND: u64 = 1_000_000_000;
+        SaSet {
+            inbound: vec![Received { sa: inbound, since: now, until: None }],
+            outbound,
+            sends_since: now,
+            waiting: None,
+            grace: 10 * SECOND,
+            patience: 3600 * SECOND,
+        }
+    }
+
+    /// Installs a pair. Its inbound association is received by from now on.
+    pub fn install(
+        &mut self,
+        inbound: Arc<Inbound>,
+        outbound: Arc<Outbound>,
+        switch: Switch,
+        now: u64,
+    ) -> Result<(), Refused> {
+        if self.waiting.is_some() {
+            return Err(Refused::Waiting);
+        }
+        if self.inbound.iter().any(|r| r.sa.spi() == inbound.spi()) {
+            return Err(Refused::SpiInUse(inbound.spi()));
+        }
+        if self.inbound.len() >= MAX_INBOUND {
+            return Err(Refused::TooMany);
+        }
+        for old in &mut self.inbound {
+            old.until.get_or_insert(now.saturating_add(self.patience));
+        }
+        self.inbound.push(Received { sa: inbound, since: now, until: None });
+        self.waiting = Some((outbound, switch));
+        self.poll(now);
+        Ok(())
+    }
+
+    /// Moves on what is due. True: workers must be told.
+    pub fn poll(&mut self, now: u64) -> bool {
+        let mut changed = false;
+        let peer_moved = self.inbound.last().is_some_and(|r| r.sa.used());
+        if let Some((_, switch)) = &self.waiting {
+            let due = match switch {
+                Switch::Now => true,
+                Switch::PeerOr(at) => peer_moved || now >= *at,
+            };
+            if due && let Some((next, _)) = self.waiting.take() {
+                self.outbound = next;
+                self.sends_since = now;
+                changed = true;
+            }
+        }
+        if peer_moved {
+            let end = now.saturating_add(self.grace);
+            for r in &mut self.inbound {
+                r.until = r.until.map(|u| u.min(end));
+            }
+        }
+        let before = self.inbound.len();
+        self.inbound.retain(|r| r.until.is_none_or(|u| now < u));
+        changed || self.inbound.len() != before
+    }
+
+    /// What to send by.
+    pub fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
+    }
+
+    /// What is received by, the newest last.
+    pub fn inbound(&self) -> impl ExactSizeIterator<Item = &Arc<Inbound>> + DoubleEndedIterator {
+        self.inbound.iter().map(|r| &r.sa)
+    }
+
+    /// Whether a pair waits for the peer.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// For how long the newest inbound and the outbound association have been in use.
+    pub fn ages(&self, now: u64) -> (u64, u64) {
+        let inbound = self.inbound.last().map_or(now, |r| r.since);
+        (now.saturating_sub(inbound), now.saturating_sub(self.sends_since))
+    }
+}

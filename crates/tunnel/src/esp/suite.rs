@@ -1,0 +1,134 @@
+//! The ciphers.
+
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use std::fmt;
+
+/// Which cipher a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cipher {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+/// The part of the nonce that both ends know and no packet carries.
+pub const SALT: usize = 4;
+
+impl Cipher {
+    /// Bytes of the key without its salt.
+    pub const fn key_len(self) -> usize {
+        match self {
+            Cipher::Aes128Gcm => 16,
+            Cipher::Aes256Gcm | Cipher::ChaCha20Poly1305 => 32,
+        }
+    }
+
+    /// Bytes of the key with its salt.
+    pub const fn keymat_len(self) -> usize {
+        self.key_len() + SALT
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cipher::Aes128Gcm => "aes-128-gcm",
+            Cipher::Aes256Gcm => "aes-256-gcm",
+            Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{cipher} takes {want} bytes (key and 4-byte salt), not {got}", cipher = cipher.name(), want = cipher.keymat_len())]
+pub struct KeyError {
+    pub cipher: Cipher,
+    pub got: usize,
+}
+
+/// A cipher with its key and salt.
+pub struct Suite {
+    cipher: Cipher,
+    key: LessSafeKey,
+    salt: [u8; SALT],
+}
+
+impl Suite {
+    /// `keymat` is the key followed by the salt (RFC 4106, 8.1; RFC 7634, 2). The caller's copy is
+    /// the caller's to wipe.
+    pub fn new(cipher: Cipher, keymat: &[u8]) -> Result<Suite, KeyError> {
+        let wrong = KeyError { cipher, got: keymat.len() };
+        let (key, salt) = keymat.split_at_checked(cipher.key_len()).ok_or(wrong)?;
+        let salt = <[u8; SALT]>::try_from(salt).map_err(|_| wrong)?;
+        let algorithm = match cipher {
+            Cipher::Aes128Gcm => &AES_128_GCM,
+            Cipher::Aes256Gcm => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        let key = UnboundKey::new(algorithm, key).map_err(|_| wrong)?;
+        Ok(Suite { cipher, key: LessSafeKey::new(key), salt })
+    }
+
+    pub const fn cipher(&self) -> Cipher {
+        self.cipher
+    }
+
+    fn nonce(&self, iv: [u8; super::IV]) -> Nonce {
+        let mut n = [0; 12];
+        n[..SALT].copy_from_slice(&self.salt);
+        n[SALT..].copy_from_slice(&iv);
+        Nonce::assume_unique_for_key(n)
+    }
+
+    /// Encrypts `text` and returns its tag; `None` if it is longer than the cipher takes.
+    #[inline]
+    pub(super) fn seal(
+        &self,
+        iv: [u8; super::IV],
+        aad: AadBytes,
+        text: &mut [u8],
+    ) -> Option<[u8; super::ICV]> {
+        let aad = Aad::from(aad.bytes());
+        let tag = self.key.seal_in_place_separate_tag(self.nonce(iv), aad, text).ok()?;
+        <[u8; super::ICV]>::try_from(tag.as_ref()).ok()
+    }
+
+    /// Decrypts `text` (ciphertext and tag); false: the tag is wrong.
+    #[inline]
+    pub(super) fn open(&self, iv: [u8; super::IV], aad: AadBytes, text: &mut [u8]) -> bool {
+        self.key.open_in_place(self.nonce(iv), Aad::from(aad.bytes()), text).is_ok()
+    }
+}
+
+impl fmt::Debug for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Suite({})", self.cipher.name())
+    }
+}
+
+/// SPI and sequence number, as they are authenticated: 8 bytes, or 12 with the high half of an
+/// extended sequence number (RFC 4106, 5).
+#[derive(Clone, Copy)]
+pub(super) struct AadBytes {
+    bytes: [u8; 12],
+    len: usize,
+}
+
+impl AadBytes {
+    #[inline]
+    pub fn new(spi: u32, sequence: u64, extended: bool) -> AadBytes {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&spi.to_be_bytes());
+        let len = if extended {
+            bytes[4..].copy_from_slice(&sequence.to_be_bytes());
+            12
+        } else {
+            bytes[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
+            8
+        };
+        AadBytes { bytes, len }
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}

@@ -1,0 +1,220 @@
+//! The window against replays, and the high half of a sequence number.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub const MIN_WINDOW: u32 = 64;
+pub const MAX_WINDOW: u32 = 1 << 20;
+
+/// Sequence numbers of one word.
+const SPAN: u64 = 32;
+
+/// Which sequence numbers were received. Shared by all workers without a lock.
+///
+/// A ring of words. Each is the number of the block of 32 sequence numbers that it stands for
+/// (high half, modulo 2^32) and a bit for each of them. To receive a number is one compare-and-swap
+/// of its word, so of two workers with the same number exactly one wins; a word only ever goes on
+/// to a later block, so nothing received is forgotten while the window covers it.
+#[derive(Debug)]
+pub struct Window {
+    top: AtomicU64,
+    words: Box<[AtomicU64]>,
+    size: u64,
+}
+
+impl Window {
+    /// Remembers at least `size` numbers ([`MIN_WINDOW`]..=[`MAX_WINDOW`]); `top` is the highest that
+    /// counts as received, with all below it: 0 for a new association.
+    pub fn new(size: u32, top: u64) -> Window {
+        let size = u64::from(size.clamp(MIN_WINDOW, MAX_WINDOW));
+        // A word goes on to a later block only when the window has left all of the one it stood for.
+        let n = (size + SPAN - 1).div_ceil(SPAN).next_power_of_two();
+        let first = (top / SPAN + 1).saturating_sub(n);
+        let mut words: Vec<AtomicU64> = (0..n).map(|_| AtomicU64::new(0)).collect();
+        for block in first..first + n {
+            let bits = match top.checked_sub(block * SPAN) {
+                None => 0,
+                Some(last) if last >= SPAN - 1 => u32::MAX,
+                Some(last) => (2u32 << last) - 1,
+            };
+            words[(block % n) as usize] = AtomicU64::new(word(block, bits));
+        }
+        Window { top: AtomicU64::new(top), words: words.into_boxed_slice(), size }
+    }
+
+    pub const fn size(&self) -> u32 {
+        self.size as u32
+    }
+
+    /// The highest number received.
+    pub fn top(&self) -> u64 {
+        self.top.load(Ordering::Relaxed)
+    }
+
+    /// Whether a number could still be received: a cheap look before the packet is decrypted.
+    #[inline]
+    pub fn may_receive(&self, sequence: u64) -> bool {
+        if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
+            return false;
+        }
+        let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
+        let old = self.slot(block).load(Ordering::Relaxed);
+        match age(old, block) {
+            Age::Same => old as u32 & bit == 0,
+            Age::Older => true,
+            Age::Newer => false,
+        }
+    }
+
+    /// Receives a number of an authenticated packet; false: it was there before, or is too old.
+    #[inline]
+    pub fn receive(&self, sequence: u64) -> bool {
+        if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
+            return false;
+        }
+        let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
+        let slot = self.slot(block);
+        let mut old = slot.load(Ordering::Relaxed);
+        loop {
+            let new = match age(old, block) {
+                Age::Same if old as u32 & bit != 0 => return false,
+                Age::Same => old | u64::from(bit),
+                Age::Older => word(block, bit),
+                Age::Newer => return false,
+            };
+            match slot.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
+        self.top.fetch_max(sequence, Ordering::Relaxed);
+        true
+    }
+
+    #[inline]
+    fn slot(&self, block: u64) -> &AtomicU64 {
+        // The number of words is a power of two.
+        &self.words[block as usize & (self.words.len() - 1)]
+    }
+}
+
+const fn word(block: u64, bits: u32) -> u64 {
+    (block as u32 as u64) << 32 | bits as u64
+}
+
+enum Age {
+    Same,
+    /// The word stands for an earlier block.
+    Older,
+    Newer,
+}
+
+#[inline]
+const fn age(old: u64, block: u64) -> Age {
+    match (block as u32).wrapping_sub((old >> 32) as u32) {
+        0 => Age::Same,
+        d if d < 1 << 31 => Age::Older,
+        _ => Age::Newer,
+    }
+}
+
+/// The whole sequence number of a packet that carries its low half (RFC 4303, A2): the one that
+/// lies in the window or is next above it.
+#[inline]
+pub const fn recover(top: u64, window: u32, low: u32) -> u64 {
+    let (th, tl) = ((top >> 32) as u32, top as u32);
+    let bottom = tl.wrapping_sub(window - 1);
+    let high = if tl >= window - 1 {
+        // The window lies within one run of the low half.
+        if low >= bottom { th } else { th.wrapping_add(1) }
+    } else if low >= bottom {
+        // It began in the run before; there is none before the first.
+        th.saturating_sub(1)
+    } else {
+        th
+    };
+    (high as u64) << 32 | low as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn once_each_and_none_below_the_window() {
+        let w = Window::new(1024, 0);
+        assert!(!w.receive(0));
+        assert!(w.receive(1) && !w.receive(1));
+        assert!(w.receive(2000));
+        assert!(!w.receive(2000 - 1024));
+        assert!(w.receive(2000 - 1023) && !w.receive(2000 - 1023));
+        assert_eq!(w.top(), 2000);
+    }
+
+    #[test]
+    fn a_window_that_begins_later_has_received_all_before() {
+        for top in [0, 1, 31, 32, 33, 1000, u64::from(u32::MAX) + 7] {
+            let w = Window::new(64, top);
+            for back in 0..200 {
+                assert!(!w.receive(top.saturating_sub(back)), "{top} - {back}");
+            }
+            assert!(w.receive(top + 1) && !w.receive(top + 1));
+            assert!(w.receive(top + 40) && w.receive(top + 39));
+        }
+    }
+
+    /// The definition: a set of all numbers ever received.
+    fn oracle(size: u64, top: u64, numbers: &[u64]) -> Vec<bool> {
+        let (begin, mut seen, mut top) = (top, HashSet::new(), top);
+        let accept = |&n: &u64| {
+            let fresh = n > begin && n + size > top && seen.insert(n);
+            top = if fresh { n.max(top) } else { top };
+            fresh
+        };
+        numbers.iter().map(accept).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_set_of_what_was_received(
+            size in 64u32..2100,
+            start in 0u64..1 << 40,
+            steps in proptest::collection::vec((-2500i64..2500, 0u8..8), 1..400),
+        ) {
+            let mut at = start.max(1);
+            let mut numbers = vec![at];
+            for (step, kind) in steps {
+                // Mostly near the top, now and then far ahead.
+                let step = if kind == 0 { step.abs() * 40_000 } else { step };
+                let n = at.saturating_add_signed(step).max(1);
+                numbers.push(n);
+                at = at.max(n);
+            }
+            let w = Window::new(size, numbers[0] - 1);
+            let got: Vec<bool> = numbers.iter().map(|&n| w.may_receive(n) & w.receive(n)).collect();
+            prop_assert_eq!(got, oracle(u64::from(size), numbers[0] - 1, &numbers));
+        }
+
+        #[test]
+        fn a_number_in_reach_is_recovered(top in 1u64..1 << 50, size in 64u32..70_000, ahead in -70_000i64..1 << 31) {
+            let ahead = ahead.max(1 - i64::from(size));
+            if let Some(n) = top.checked_add_signed(ahead).filter(|n| *n > 0) {
+                prop_assert_eq!(recover(top, size, n as u32), n);
+            }
+        }
+    }
+
+    #[test]
+    fn of_workers_with_the_same_number_one_wins() {
+        let w = Window::new(1024, 0);
+        const N: u64 = 40_000;
+        let won: u64 = std::thread::scope(|s| {
+            let run = || (1..=N).filter(|n| w.receive(*n)).count() as u64;
+            let threads: Vec<_> = (0..3).map(|_| s.spawn(run)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        // A thread may fall behind the window, so the others take its numbers: none is taken twice.
+        assert_eq!(won, N);
+    }
+}

@@ -1,0 +1,383 @@
+//! Keys by agreement: each gateway publishes a short-lived X25519 public key, and each pair of
+//! gateways derives its associations from it. `docs/tunnels-keys.md` is the definition.
+
+use crate::esp::{Cipher, Switch};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+const LABEL: &[u8] = b"sag-vcpe tunnel keys 1";
+const MAX_KEYMAT: usize = 36;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AgreeError {
+    #[error("{0:?} is no gateway identity: 1 to 255 bytes")]
+    Identity(String),
+    #[error("both ends have the identity {0:?}")]
+    SameIdentity(String),
+    #[error("the public key of {0:?} is not one: the agreement gives zero")]
+    WeakKey(String),
+    #[error("the system has no random numbers")]
+    Random,
+    #[error("no private key for epoch {0}: it was forgotten")]
+    Forgotten(u64),
+}
+
+/// What a gateway publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// What the controller calls the gateway.
+    pub gateway: String,
+    /// One more for each new key of the gateway.
+    pub epoch: u64,
+    pub public: [u8; 32],
+}
+
+/// A gateway's short-lived key pair. The private half never leaves it and is wiped at the end.
+pub struct KeyPair {
+    secret: StaticSecret,
+    announcement: Announcement,
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyPair({} epoch {})", self.announcement.gateway, self.announcement.epoch)
+    }
+}
+
+impl KeyPair {
+    pub fn generate(gateway: &str, epoch: u64) -> Result<KeyPair, AgreeError> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(&mut *bytes).map_err(|_| AgreeError::Random)?;
+        KeyPair::from_private(gateway, epoch, *bytes)
+    }
+
+    /// With a given private key, for test vectors.
+    pub fn from_private(gateway: &str, epoch: u64, private: [u8; 32]) -> Result<KeyPair, AgreeError> {
+        identity(gateway)?;
+        let secret = StaticSecret::from(private);
+        let public = PublicKey::from(&secret).to_bytes();
+        Ok(KeyPair { secret, announcement: Announcement { gateway: gateway.into(), epoch, public } })
+    }
+
+    pub fn announcement(&self) -> &Announcement {
+        &self.announcement
+    }
+
+    /// The associations with a peer. `link` names one of several tunnels between the two; both ends
+    /// call it the same.
+    pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<Pair, AgreeError> {
+        identity(&peer.gateway)?;
+        identity(link).or(if link.is_empty() { Ok(()) } else { Err(AgreeError::Identity(link.into())) })?;
+        let own = &self.announcement;
+        if own.gateway == peer.gateway {
+            return Err(AgreeError::SameIdentity(peer.gateway.clone()));
+        }
+        let shared = self.secret.diffie_hellman(&PublicKey::from(peer.public));
+        if !shared.was_contributory() {
+            return Err(AgreeError::WeakKey(peer.gateway.clone()));
+        }
+        Ok(Pair {
+            outbound: derive(shared.as_bytes(), own, peer, cipher, link),
+            inbound: derive(shared.as_bytes(), peer, own, cipher, link),
+            own_epoch: own.epoch,
+            peer_epoch: peer.epoch,
+        })
+    }
+}
+
+fn identity(s: &str) -> Result<(), AgreeError> {
+    if (1..=255).contains(&s.len()) { Ok(()) } else { Err(AgreeError::Identity(s.into())) }
+}
+
+/// One direction's association.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Derived {
+    pub spi: u32,
+    pub cipher: Cipher,
+    keymat: Zeroizing<[u8; MAX_KEYMAT]>,
+}
+
+impl Derived {
+    /// Key and salt.
+    pub fn keymat(&self) -> &[u8] {
+        &self.keymat[..self.cipher.keymat_len()]
+    }
+}
+
+impl fmt::Debug for Derived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Derived({:#010x} {})", self.spi, self.cipher.name())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    pub inbound: Derived,
+    pub outbound: Derived,
+    pub own_epoch: u64,
+    pub peer_epoch: u64,
+}
+
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// HKDF-SHA256 (RFC 5869) bound to who sends to whom by which keys.
+fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher, link: &str) -> Derived {
+    let (from_len, to_len, link_len) =
+        ([from.gateway.len() as u8], [to.gateway.len() as u8], [link.len() as u8]);
+    let (from_epoch, to_epoch) = (from.epoch.to_be_bytes(), to.epoch.to_be_bytes());
+    let cipher_no = [match cipher {
+        Cipher::Aes128Gcm => 1,
+        Cipher::Aes256Gcm => 2,
+        Cipher::ChaCha20Poly1305 => 3,
+    }];
+    let info: [&[u8]; 12] = [
+        LABEL,
+        &cipher_no,
+        &link_len,
+        link.as_bytes(),
+        &from_len,
+        from.gateway.as_bytes(),
+        &from_epoch,
+        &from.public,
+        &to_len,
+        to.gateway.as_bytes(),
+        &to_epoch,
+        &to.public,
+    ];
+    let mut out = Zeroizing::new([0u8; MAX_KEYMAT + 4]);
+    let len = cipher.keymat_len();
+    let prk = Salt::new(HKDF_SHA256, LABEL).extract(shared);
+    // Only a length above 255 hashes is refused.
+    if let Ok(okm) = prk.expand(&info, Length(len + 4)) {
+        let filled = okm.fill(&mut out[..len + 4]);
+        debug_assert!(filled.is_ok());
+    }
+    let mut keymat = Zeroizing::new([0; MAX_KEYMAT]);
+    keymat[..len].copy_from_slice(&out[..len]);
+    let mut spi = [0; 4];
+    spi.copy_from_slice(&out[len..len + 4]);
+    // Never one of the reserved ones (RFC 4303, 2.1).
+    Derived { spi: u32::from_be_bytes(spi) | 0x8000_0000, cipher, keymat }
+}
+
+/// Tells whether two keys are the same, without telling the key: for what is kept on disk about one.
+pub fn fingerprint(keymat: &[u8]) -> u64 {
+    let mut of = ring::digest::Context::new(&ring::digest::SHA256);
+    of.update(b"sag-vcpe key fingerprint 1");
+    of.update(keymat);
+    of.finish().as_ref().first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
+}
+
+/// When a gateway makes itself a new key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Nanoseconds.
+    pub time: u64,
+    /// Bytes under one association.
+    pub bytes: u64,
+}
+
+impl Default for Lifetime {
+    /// An hour, or 2^40 bytes: far below where 2^32 packets of a megabyte would be.
+    fn default() -> Lifetime {
+        Lifetime { time: 3_600_000_000_000, bytes: 1 << 40 }
+    }
+}
+
+/// How long a side waits for its peer before it sends by a new pair anyway.
+pub const PEER_WAIT: u64 = 30_000_000_000;
+
+/// A gateway's keys: the present one, and the one before for peers that have not heard yet. Older ones
+/// are gone, and with them the possibility to decrypt what was recorded (forward secrecy).
+#[derive(Debug)]
+pub struct KeyRing {
+    gateway: String,
+    lifetime: Lifetime,
+    current: KeyPair,
+    previous: Option<KeyPair>,
+    since: u64,
+}
+
+impl KeyRing {
+    /// `epoch` must be larger than any that this gateway has published: the time in seconds is.
+    pub fn new(gateway: &str, epoch: u64, lifetime: Lifetime, now: u64) -> Result<KeyRing, AgreeError> {
+        let current = KeyPair::generate(gateway, epoch)?;
+        Ok(KeyRing { gateway: gateway.into(), lifetime, current, previous: None, since: now })
+    }
+
+    pub fn announcement(&self) -> &Announcement {
+        self.current.announcement()
+    }
+
+    /// Whether it is time for a new key; `bytes` is the most that went through one association.
+    pub fn due(&self, bytes: u64, now: u64) -> bool {
+        now.saturating_sub(self.since) >= self.lifetime.time || bytes >= self.lifetime.bytes
+    }
+
+    /// Makes a new key. It is of use to nobody before its announcement has reached the peers.
+    pub fn rotate(&mut self, now: u64) -> Result<&Announcement, AgreeError> {
+        let next = KeyPair::generate(&self.gateway, self.current.announcement.epoch + 1)?;
+        self.previous = Some(std::mem::replace(&mut self.current, next));
+        self.since = now;
+        Ok(self.announcement())
+    }
+
+    /// No peer needs the key before the present one any more.
+    pub fn forget_previous(&mut self) {
+        self.previous = None;
+    }
+
+    pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<Pair, AgreeError> {
+        self.current.agree(peer, cipher, link)
+    }
+
+    /// With the key before the present one, which the peer may still be sending by.
+    pub fn agree_previous(
+        &self,
+        epoch: u64,
+        peer: &Announcement,
+        cipher: Cipher,
+        link: &str,
+    ) -> Result<Pair, AgreeError> {
+        let pair = self.previous.as_ref().filter(|p| p.announcement.epoch == epoch);
+        pair.ok_or(AgreeError::Forgotten(epoch))?.agree(peer, cipher, link)
+    }
+}
+
+/// When to send by a new pair. `proven`: the own epoch of the last pair by which the peer has sent. If the
+/// peer knows our key, its own new key is the news and it receives by the pair already; if ours is the
+/// news, it must tell us by using it.
+pub fn switch(pair: &Pair, proven: Option<u64>, now: u64) -> Switch {
+    if proven == Some(pair.own_epoch) { Switch::Now } else { Switch::PeerOr(now.saturating_add(PEER_WAIT)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOC: &str = include_str!("../../../docs/tunnels-keys.md");
+
+    fn hex(s: &str) -> Vec<u8> {
+        (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).unwrap()).collect()
+    }
+
+    fn key(s: &str) -> [u8; 32] {
+        hex(s).try_into().unwrap()
+    }
+
+    /// The value of a line `name  hex` of the documentation.
+    fn doc(name: &str) -> &'static str {
+        let vectors = DOC.split("```").nth(1).unwrap_or("");
+        let line = vectors.lines().find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in docs/tunnels-keys.md")).trim()
+    }
+
+    #[test]
+    fn the_documented_vectors() {
+        let a = KeyPair::from_private("sag-a", 7, key(doc("private-a"))).unwrap();
+        let b = KeyPair::from_private("sag-b", 12, key(doc("private-b"))).unwrap();
+        assert_eq!(a.announcement().public.to_vec(), hex(doc("public-a")));
+        assert_eq!(b.announcement().public.to_vec(), hex(doc("public-b")));
+        let shared = a.secret.diffie_hellman(&PublicKey::from(b.announcement.public));
+        assert_eq!(shared.as_bytes().to_vec(), hex(doc("shared")));
+        for (cipher, name) in [
+            (Cipher::Aes128Gcm, "aes-128-gcm"),
+            (Cipher::Aes256Gcm, "aes-256-gcm"),
+            (Cipher::ChaCha20Poly1305, "chacha20-poly1305"),
+        ] {
+            let pair = a.agree(b.announcement(), cipher, "wan1").unwrap();
+            for (dir, got) in [("a-to-b", &pair.outbound), ("b-to-a", &pair.inbound)] {
+                assert_eq!(got.keymat(), hex(doc(&format!("{name} {dir} keymat"))));
+                assert_eq!(got.spi.to_be_bytes().to_vec(), hex(doc(&format!("{name} {dir} spi"))));
+            }
+            let other = b.agree(a.announcement(), cipher, "wan1").unwrap();
+            assert_eq!((&other.inbound, &other.outbound), (&pair.outbound, &pair.inbound));
+        }
+    }
+
+    #[test]
+    fn keys_are_bound_to_identities_epochs_direction_cipher_and_link() {
+        let a = KeyPair::from_private("a", 1, [3; 32]).unwrap();
+        let b = KeyPair::from_private("b", 1, [5; 32]).unwrap();
+        let base = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
+        let mut seen = vec![base.inbound.keymat().to_vec(), base.outbound.keymat().to_vec()];
+        let mut fresh = |p: Pair| {
+            for d in [&p.inbound, &p.outbound] {
+                let k = d.keymat()[..20].to_vec();
+                assert!(!seen.contains(&k));
+                seen.push(k);
+            }
+        };
+        let renamed = Announcement { gateway: "c".into(), ..b.announcement().clone() };
+        fresh(a.agree(&renamed, Cipher::Aes128Gcm, "").unwrap());
+        let later = Announcement { epoch: 2, ..b.announcement().clone() };
+        fresh(a.agree(&later, Cipher::Aes128Gcm, "").unwrap());
+        fresh(a.agree(b.announcement(), Cipher::Aes256Gcm, "").unwrap());
+        fresh(a.agree(b.announcement(), Cipher::Aes128Gcm, "wan2").unwrap());
+        fresh(
+            KeyPair::from_private("a", 2, [3; 32])
+                .unwrap()
+                .agree(b.announcement(), Cipher::Aes128Gcm, "")
+                .unwrap(),
+        );
+    }
+
+    #[test]
+    fn what_is_no_key_or_no_identity_is_refused() {
+        let a = KeyPair::generate("a", 1).unwrap();
+        let zero = Announcement { gateway: "b".into(), epoch: 1, public: [0; 32] };
+        assert_eq!(a.agree(&zero, Cipher::Aes128Gcm, ""), Err(AgreeError::WeakKey("b".into())));
+        let own = a.announcement().clone();
+        assert_eq!(a.agree(&own, Cipher::Aes128Gcm, ""), Err(AgreeError::SameIdentity("a".into())));
+        assert!(KeyPair::generate("", 1).is_err() && KeyPair::generate(&"x".repeat(256), 1).is_err());
+    }
+
+    #[test]
+    fn nothing_shows_a_key() {
+        let a = KeyPair::from_private("a", 1, [0xAB; 32]).unwrap();
+        let b = KeyPair::from_private("b", 1, [0xCD; 32]).unwrap();
+        let pair = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
+        let shown = format!("{a:?} {pair:?}");
+        let hex = |k: &[u8]| k.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert!(!shown.contains("abab") && !shown.contains("171, 171"));
+        assert!(!shown.contains(&hex(&pair.inbound.keymat()[..4])));
+        assert!(!shown.contains(&format!("{:?}", &pair.inbound.keymat()[..4])[1..]));
+    }
+
+    #[test]
+    fn a_ring_rolls_over_and_forgets() {
+        let mut ring = KeyRing::new("a", 100, Lifetime { time: 50, bytes: 1000 }, 0).unwrap();
+        let b = KeyPair::generate("b", 1).unwrap();
+        let first = ring.announcement().clone();
+        assert!(!ring.due(999, 49) && ring.due(1000, 0) && ring.due(0, 50));
+        let old = ring.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
+        assert_eq!(ring.rotate(50).unwrap().epoch, 101);
+        assert_ne!(ring.announcement().public, first.public);
+        assert!(!ring.due(0, 99));
+        assert_eq!(ring.agree_previous(100, b.announcement(), Cipher::Aes128Gcm, ""), Ok(old));
+        ring.rotate(60).unwrap();
+        let gone = ring.agree_previous(100, b.announcement(), Cipher::Aes128Gcm, "");
+        assert_eq!(gone, Err(AgreeError::Forgotten(100)));
+        ring.forget_previous();
+        assert!(ring.agree_previous(101, b.announcement(), Cipher::Aes128Gcm, "").is_err());
+    }
+
+    #[test]
+    fn the_side_with_the_news_waits() {
+        let a = KeyPair::generate("a", 2).unwrap();
+        let b = KeyPair::generate("b", 9).unwrap();
+        let pair = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
+        assert_eq!(switch(&pair, Some(2), 5), Switch::Now);
+        assert_eq!(switch(&pair, Some(1), 5), Switch::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switch(&pair, None, 5), Switch::PeerOr(5 + PEER_WAIT));
+    }
+}

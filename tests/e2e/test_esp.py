@@ -1,0 +1,388 @@
+"""ESP tunnels against scapy, tshark and a second gateway: keys, replays, NAT, rekeying, failover, and paths
+that carry less than they say."""
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from harness.lab import Addresses as A
+from harness.net import run
+from harness.traffic import iperf
+from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, Far, gateway_config, route, sweep, to_far, tunnel, tunnels
+from harness.config import lab_config
+from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked, wrpcap
+from scapy.layers.ipsec import ESP, SecurityAssociation
+
+pytestmark = pytest.mark.sag
+# Gateways ask each other all the time: no two reads of counters are of one moment.
+BUSY = pytest.mark.no_books
+
+SPI_IN, SPI_OUT = 0x1001, 0x1002
+CIPHERS = {
+    "aes-128-gcm": ("aes-gcm", "AES-GCM", 20),
+    "aes-256-gcm": ("aes-gcm", "AES-GCM", 36),
+    "chacha20-poly1305": ("chacha20-poly1305", "CHACHA20-POLY1305", 36),
+}
+# What the gateway says of packets that it does not take.
+REASONS = ("esp-bad-icv", "esp-replay", "esp-unknown-spi", "esp-truncated", "esp-bad-next-header", "esp-dummy")
+
+
+def esp_keys(length=20, spi=0):
+    return {
+        "spi_in": SPI_IN + spi,
+        "spi_out": SPI_OUT + spi,
+        "key_in": os.urandom(length).hex(),
+        "key_out": os.urandom(length).hex(),
+    }
+
+
+def turned(keys):
+    """The same pair as the other end has it."""
+    pairs = (("spi_in", "spi_out"), ("spi_out", "spi_in"), ("key_in", "key_out"), ("key_out", "key_in"))
+    return {**keys, **{mine: keys[theirs] for mine, theirs in pairs}}
+
+
+def esp_dropped(gw):
+    out = dict.fromkeys(REASONS, 0)
+    for (_, reason), packets in gw.drops().items():
+        if reason in out:
+            out[reason] += packets
+    return out
+
+
+@pytest.fixture(scope="module")
+def far(lab):
+    it = Far(lab)
+    yield it
+    it.close()
+
+
+# --- scapy ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
+@pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
+@pytest.mark.parametrize("name", CIPHERS)
+def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp, tmp_path):
+    """scapy decrypts what we send, we take what scapy sends, and what is wrong is dropped by its name."""
+    cipher, algorithm, length = CIPHERS[name]
+    keys = esp_keys(length)
+    esn = outer == 4
+    gw = gw_with(
+        gateway_config("esp", outer, **keys, cipher=cipher, esn=esn, udp_encap=udp, probe_interval=0)
+    )
+    lab.mute("inet")
+    make = {4: IP, 6: IPv6}[outer]
+
+    def association(spi, key, src, dst):
+        nat = {"nat_t_header": UDP(sport=4500, dport=4500)} if udp else {}
+        return SecurityAssociation(
+            ESP, spi=spi, crypt_algo=algorithm, crypt_key=bytes.fromhex(key),
+            tunnel_header=make(src=src, dst=dst), esn_en=esn, **nat,
+        )
+
+    theirs = association(SPI_OUT, keys["key_out"], LOCAL[outer], REMOTE[outer])
+    ours = association(SPI_IN, keys["key_in"], REMOTE[outer], LOCAL[outer])
+    far_wire, near = wire.sniffer(lab.inet, "eth0"), wire.sniffer(lab.lan1, "eth0")
+    link = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
+    caught = []
+    for n, size in enumerate((1, 2, 3, 500, 1300)):
+        inner = IP(src=A.LAN1[4], dst=FAR[4]) / UDP(sport=1111, dport=2222) / Raw(marked(n) + b"x" * size)
+        wire.sender(lab.lan1, "eth0").send(link / inner)
+        out = far_wire.until(lambda p: ESP in p or (UDP in p and p[UDP].dport == 4500))
+        assert out is not None, f"packet {n} did not come out\n{gw.tail()}"
+        caught.append(out)
+        packet = out[make]
+        assert (packet.src, packet.dst) == (LOCAL[outer], REMOTE[outer])
+        assert mark_of(bytes(packet)) is None, "it is in the clear"
+        if outer == 6 and udp:
+            packet = without_udp(packet, theirs)
+        opened = theirs.decrypt(packet)
+        assert (opened.src, opened.dst) == (A.LAN1[4], FAR[4])
+        assert mark_of(bytes(opened)) == n and len(opened) == len(inner)
+    if shutil.which("tshark"):
+        wrpcap(str(tmp_path / "sent.pcap"), caught)
+        said = run(["tshark", "-r", tmp_path / "sent.pcap", "-V"]).stdout
+        assert "Malformed" not in said and f"0x{SPI_OUT:08x}" in said
+
+    back = Ether(src=lab.wan.mac("gw"), dst=lab.gw.mac("wan"))
+    send = wire.sender(lab.wan, "gw").send
+
+    def sealed(n, of=ours, **kw):
+        inner = IP(src=FAR[4], dst=A.LAN1[4]) / UDP(sport=2222, dport=1111) / Raw(marked(n))
+        packet = of.encrypt(inner, **kw)
+        if outer == 6 and udp and UDP not in packet:
+            packet = with_udp(packet)
+        return packet
+
+    for n in range(100, 103):
+        good = sealed(n)
+        send(back / good)
+        assert near.until(lambda p, n=n: mark_of(bytes(p)) == n) is not None, f"{n}: {esp_dropped(gw)}"
+
+    def refused(packet, reason):
+        before = esp_dropped(gw)
+        send(back / packet)
+        end = time.monotonic() + 3
+        while esp_dropped(gw) == before and time.monotonic() < end:
+            time.sleep(0.02)
+        after = esp_dropped(gw)
+        assert {r: after[r] - before[r] for r in after if after[r] != before[r]} == {reason: 1}
+
+    refused(good, "esp-replay")
+    bad = bytearray(bytes(sealed(110)))
+    bad[-1] ^= 1
+    refused(make(bytes(bad)), "esp-bad-icv")
+    wrong = association(SPI_IN + 77, keys["key_in"], REMOTE[outer], LOCAL[outer])
+    refused(sealed(111, of=wrong), "esp-unknown-spi")
+    short = make(src=REMOTE[outer], dst=LOCAL[outer])
+    cut = (UDP(sport=4500, dport=4500, chksum=0) if udp else b"") 
+    body = SPI_IN.to_bytes(4, "big") + (5).to_bytes(4, "big") + bytes(12)
+    packet = short / cut / Raw(body) if udp else make(bytes(short.__class__(
+        src=REMOTE[outer], dst=LOCAL[outer], **({"proto": 50} if outer == 4 else {"nh": 50})) / Raw(body)))
+    refused(packet, "esp-truncated")
+    # After all of that the next good one passes.
+    send(back / sealed(120, seq_num=50))
+    assert near.until(lambda p: mark_of(bytes(p)) == 120) is not None
+
+
+def without_udp(packet, _sa):
+    """scapy takes the UDP header off over IPv4 only."""
+    esp = bytes(packet[UDP].payload)
+    return IPv6(bytes(IPv6(src=packet.src, dst=packet.dst, nh=50) / Raw(esp)))
+
+
+def with_udp(packet):
+    esp = bytes(packet.payload)
+    return IPv6(src=packet.src, dst=packet.dst) / UDP(sport=4500, dport=4500, chksum=0) / Raw(esp)
+
+
+def test_a_peer_that_moves_is_followed(gw_with, lab, wire):
+    """NAT in front of the peer gives it another port: who has the key is answered there, others are not."""
+    keys = esp_keys()
+    gw = gw_with(gateway_config("esp", 4, **keys, udp_encap=True, probe_interval=0))
+    lab.mute("inet")
+    ours = SecurityAssociation(
+        ESP, spi=SPI_IN, crypt_algo="AES-GCM", crypt_key=bytes.fromhex(keys["key_in"]), esn_en=True,
+        tunnel_header=IP(src=REMOTE[4], dst=LOCAL[4]), nat_t_header=UDP(sport=4500, dport=4500),
+    )
+    far_wire, near = wire.sniffer(lab.inet, "eth0"), wire.sniffer(lab.lan1, "eth0")
+    back, send = Ether(src=lab.wan.mac("gw"), dst=lab.gw.mac("wan")), wire.sender(lab.wan, "gw").send
+    link = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
+
+    def port_now(n):
+        wire.sender(lab.lan1, "eth0").send(link / IP(src=A.LAN1[4], dst=FAR[4]) / UDP(sport=1, dport=2) / Raw(marked(n)))
+        return far_wire.until(lambda p: UDP in p and p[UDP].sport == 4500)[UDP].dport
+
+    assert port_now(0) == 4500
+    moved = ours.encrypt(IP(src=FAR[4], dst=A.LAN1[4]) / UDP(sport=2, dport=1) / Raw(marked(1)))
+    moved[UDP].sport = 31000
+    send(back / IP(bytes(moved)))
+    assert near.until(lambda p: mark_of(bytes(p)) == 1) is not None
+    assert port_now(2) == 31000
+    forged = bytearray(bytes(ours.encrypt(IP(src=FAR[4], dst=A.LAN1[4]) / UDP(sport=2, dport=1) / Raw(marked(3)))))
+    forged[20:22], forged[-1] = (666).to_bytes(2, "big"), forged[-1] ^ 1
+    send(back / IP(bytes(forged)))
+    send(back / IP(src=REMOTE[4], dst=LOCAL[4]) / UDP(sport=31000, dport=4500, chksum=0) / Raw(b"\xff"))
+    time.sleep(0.2)
+    assert port_now(4) == 31000
+    dropped = {reason: n for (_, reason), n in gw.drops().items()}
+    assert dropped["esp-bad-icv"] == 1 and dropped["esp-keepalive"] == 1
+
+
+def test_keys_are_shown_nowhere(gw_with):
+    keys = esp_keys()
+    gw = gw_with(gateway_config("esp", 4, **keys))
+    said = json.dumps([gw.ctl("config", "show"), gw.ctl("tunnels"), gw.ctl("status")]) + gw.tail(1000)
+    for key in (keys["key_in"], keys["key_out"]):
+        assert key not in said and key[:16] not in said and key.upper() not in said
+    limits = Path("/proc", str(gw.pid()), "limits").read_text()
+    core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"], core
+
+
+# --- two gateways --------------------------------------------------------------------------------
+
+
+def both(gw_with, far, outer=4, extra_near="", extra_far="", **keys):
+    keys = {**esp_keys(), "probe_interval": 1000, **keys}
+    gw = gw_with(gateway_config("esp", outer, extra=extra_near, **keys))
+    far.use(far.config("esp", outer, **turned(keys)) + extra_far)
+    wait_for(lambda: tunnels(gw)["pop1"]["rtt_us"] is not None and tunnels(far)["branch"]["rtt_us"] is not None, 20)
+    wait_for(lambda: far.lab.lan1.ping(FAR[4], count=1, wait=1) == 1, 20)
+    return gw, keys
+
+
+def wait_for(what, timeout=10.0):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
+@pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
+@BUSY
+def test_two_gateways(gw_with, lab, far, outer, udp, family):
+    gw, _ = both(gw_with, far, outer, udp_encap=udp)
+    assert lab.lan1.ping(FAR[family]) == 5
+    assert far.site.ping(A.LAN1[family]) == 5
+    got = iperf(lab.lan1, far.site, FAR[family], seconds=2)
+    assert got["mbit"] > 20, got
+    wait_for(lambda: tunnels(gw)["pop1"]["rtt_us"] is not None)
+    state = tunnels(gw)["pop1"]
+    assert state["state"] == "up" and state["loss_percent"] is not None
+    assert state["esp"]["spi_out"] == SPI_OUT
+
+
+@BUSY
+def test_rekeying_under_load_loses_nothing(gw_with, lab, far, tmp_path):
+    gw, old = both(gw_with, far)
+    assert lab.lan1.ping(FAR[4]) == 5
+    lost = []
+    stop = threading.Event()
+
+    def load():
+        while not stop.is_set():
+            n = 100
+            lost.append(n - lab.lan1.ping(FAR[4], count=n, interval=0.005))
+
+    pinger = threading.Thread(target=load)
+    pinger.start()
+    try:
+        for spi, first in ((0x100, "near"), (0x200, "far")):
+            time.sleep(0.5)
+            keys = esp_keys(spi=spi)
+            files = {}
+            for end, of in (("near", keys), ("far", turned(keys))):
+                files[end] = tmp_path / f"{end}-{spi}"
+                files[end].write_text(json.dumps(of))
+            orders = [lambda f=files: gw.ctl("tunnels", "rekey", "pop1", str(f["near"])),
+                      lambda f=files: far.ctl("tunnels", "rekey", "branch", str(f["far"]))]
+            for order in orders if first == "near" else reversed(orders):
+                order()
+                time.sleep(0.4)
+            wait_for(lambda k=keys: tunnels(gw)["pop1"]["esp"]["spi_out"] == k["spi_out"], 15)
+            wait_for(lambda k=keys: tunnels(far)["branch"]["esp"]["spi_out"] == k["spi_in"], 15)
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        pinger.join()
+    assert len(lost) > 3 and sum(lost) == 0, lost
+    assert old["spi_out"] != tunnels(gw)["pop1"]["esp"]["spi_out"]
+
+
+@BUSY
+def test_keys_by_agreement(gw_with, lab, far, tmp_path):
+    """Each gateway gives its public key; what the controller carries suffices for both and for nobody else."""
+    agreed = {"keying": "agreed", "probe_interval": 200}
+    gw = gw_with(gateway_config("esp", 4, **agreed))
+    far.use(far.config("esp", 4, **agreed))
+    assert lab.lan1.ping(FAR[4], count=1, wait=1) == 0, "there are no keys yet"
+
+    def exchange(**renew):
+        public = {}
+        for gateway, end in (("a", gw), ("b", far)):
+            public[gateway] = end.ctl("tunnels", "key", gateway, *(["--renew"] if renew.get(gateway) else []))
+        for end, name, peer in ((gw, "pop1", "b"), (far, "branch", "a")):
+            path = tmp_path / "peers"
+            path.write_text(json.dumps([{"tunnel": name, "link": "wan1", **public[peer]}]))
+            end.ctl("tunnels", "peers", str(path))
+        return public
+
+    first = exchange()
+    assert lab.lan1.ping(FAR[4]) == 5
+    spi = tunnels(gw)["pop1"]["esp"]["spi_out"]
+    second = exchange(a=True)
+    assert second["a"]["public_key"] != first["a"]["public_key"] and second["b"] == first["b"]
+    assert lab.lan1.ping(FAR[4], count=200, interval=0.01) == 200
+    wait_for(lambda: tunnels(gw)["pop1"]["esp"]["spi_out"] != spi)
+    assert lab.lan1.ping(FAR[4]) == 5
+
+
+@BUSY
+def test_a_restart_is_no_replay(gw_with, gateway, lab, far):
+    """Sequence numbers go on after a daemon was killed."""
+    gw, keys = both(gw_with, far)
+    assert lab.lan1.ping(FAR[4], count=50, interval=0.01) == 50
+    config = gateway.running
+    gw.kill()
+    gw = gw_with(config)
+    wait_for(lambda: lab.lan1.ping(FAR[4], count=1, wait=1) == 1, 15)
+    assert lab.lan1.ping(FAR[4]) == 5
+    assert sum(d["packets"] for d in far.ctl("drops")["drops"] if d["reason"] == "esp-replay") == 0
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def hop(lab, rule):
+    """The router between the gateways drops what the rule says, silently."""
+    table = f"table inet hop\ndelete table inet hop\ntable inet hop {{ chain c {{ type filter hook forward priority 0; {rule} drop; }} }}\n"
+    lab.wan.run(["nft", "-f", "-"], input=table)
+    try:
+        yield
+    finally:
+        lab.wan.run(["nft", "delete", "table", "inet", "hop"])
+
+
+@BUSY
+def test_failover_and_back(gw_with, lab, far):
+    """Two tunnels, one better: the outage is shorter than three probes and 100 ms, and back loses nothing."""
+    first, second = {**esp_keys()}, {**esp_keys(spi=0x10), "udp_encap": True}
+    live = {"probe_interval": 200, "probe_loss": 3}
+
+    def config_of(local, remote, of, net):
+        out = tunnel("first", "esp", 4, local=local, remote=remote, **of(first), **live)
+        out += tunnel("second", "esp", 4, local=local, remote=remote, **of(second), **live)
+        for name, metric in (("first", 10), ("second", 20)):
+            out += route(net, name) + f"metric = {metric}\n"
+        return out
+
+    gw = gw_with(lab_config(config_of(LOCAL[4], REMOTE[4], dict, "10.77.0.0/24")))
+    text = far.config("esp", 4, **turned(first))
+    text = text[: text.index("\n[[tunnel]]")] + config_of(REMOTE[4], LOCAL[4], turned, BRANCH_NET[4])
+    far.use(text)
+    wait_for(lambda: all(t["rtt_us"] is not None for t in (*tunnels(gw).values(), *tunnels(far).values())))
+    assert lab.lan1.ping(FAR[4]) == 5
+    lost = []
+    pinger = threading.Thread(target=lambda: lost.append(400 - lab.lan1.ping(FAR[4], count=400, interval=0.01)))
+    with hop(lab, "meta l4proto esp"):
+        pinger.start()
+        pinger.join()
+        outage = lost[0] * 0.01
+        print(f"outage {outage:.2f} s")
+        assert 0 < outage < 3 * 0.2 + 0.1
+        assert tunnels(gw)["first"]["state"] == "down" and tunnels(gw)["second"]["state"] == "up"
+        before = tunnels(gw)["second"]["tx_packets"]
+        assert lab.lan1.ping(FAR[4]) == 5
+        assert tunnels(gw)["second"]["tx_packets"] > before
+    wait_for(lambda: tunnels(gw)["first"]["state"] == "up" and tunnels(far)["first"]["state"] == "up")
+    assert lab.lan1.ping(FAR[4], count=800, interval=0.01) == 800, "the way back loses something"
+    before = tunnels(gw)["first"]["tx_packets"]
+    assert lab.lan1.ping(FAR[4], count=20) == 20
+    assert tunnels(gw)["first"]["tx_packets"] >= before + 20
+
+
+@BUSY
+def test_no_black_hole_behind_a_silent_hop(gw_with, lab, far, family):
+    """A hop drops what is larger than 1300 bytes and says nothing: probing finds out, and all sizes pass."""
+    with hop(lab, "meta length > 1300"):
+        gw, _ = both(gw_with, far)
+        wait_for(lambda: tunnels(gw)["pop1"]["path_mtu"] == 1300 and tunnels(far)["branch"]["path_mtu"] == 1300, 20)
+        sizes = [*range(60, 1500, 97), 1280, 1300, 1499, 1500]
+        for df in (False, True):
+            got = sweep(lab.lan1, far.site, family, sizes, df)
+            assert "lost" not in got.values(), got
+        assert iperf(lab.lan1, far.site, FAR[family], seconds=1)["mbit"] > 10
+    # And a path that shrinks while it is in use.
+    gw, _ = both(gw_with, far)
+    wait_for(lambda: tunnels(gw)["pop1"]["path_mtu"] == 1500)
+    with hop(lab, "meta length > 1300"):
+        wait_for(lambda: tunnels(gw)["pop1"]["path_mtu"] == 1300, 25)
