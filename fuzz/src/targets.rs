@@ -82,7 +82,9 @@ impl Target {
                 out
             }
             Target::Config => b"[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"lan\"\n".to_vec(),
-            Target::Esp => (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect(),
+            Target::Esp => {
+                (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect()
+            }
         }
     }
 

@@ -8,7 +8,6 @@ use crate::render::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filter::FilterArgs;
 use nat::NatArgs;
-pub use tunnels::{TunnelsArgs, TunnelsCommand};
 use sag_model::control::{
     AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionQuery, SessionSort, TopBy, TopGroup,
     TopQuery,
@@ -17,6 +16,7 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+pub use tunnels::{TunnelsArgs, TunnelsCommand};
 
 /// See and change a running sag-vcpe gateway.
 #[derive(Debug, Parser)]

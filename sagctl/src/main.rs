@@ -66,7 +66,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
                 Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.clone(), renew: *renew })
             }
             Some(TunnelsCommand::Peers { file }) => {
-                let peers = from_json(&document(file)?, "a list of tunnel, gateway, epoch, public_key and link")?;
+                let peers =
+                    from_json(&document(file)?, "a list of tunnel, gateway, epoch, public_key and link")?;
                 Op::TunnelsPeers(TunnelPeers { peers })
             }
         },
@@ -108,7 +109,8 @@ fn rekey(tunnel: &str, file: &Path, now: bool, wait: u32) -> Result<TunnelRekey,
     let mut document = document(file)?;
     let text = std::mem::take(&mut document.text);
     let text = if text.trim_start().starts_with('{') { text } else { lines_to_json(&text) };
-    let read: Pair = from_json(&ConfigText { text, name: document.name }, "spi_in, spi_out, key_in and key_out")?;
+    let read: Pair =
+        from_json(&ConfigText { text, name: document.name }, "spi_in, spi_out, key_in and key_out")?;
     let Pair { spi_in, spi_out, key_in, key_out } = read;
     Ok(TunnelRekey { tunnel: tunnel.to_owned(), spi_in, spi_out, key_in, key_out, now, wait })
 }
@@ -133,9 +135,8 @@ fn lines_to_json(text: &str) -> String {
 
 /// Not a word of the text is repeated in an error: it may be a key.
 fn from_json<T: serde::de::DeserializeOwned>(document: &ConfigText, what: &str) -> Result<T, Failure> {
-    serde_json::from_str(&document.text).map_err(|e| {
-        Failure::Usage(format!("{}, line {}: not {what}", document.name, e.line()))
-    })
+    serde_json::from_str(&document.text)
+        .map_err(|e| Failure::Usage(format!("{}, line {}: not {what}", document.name, e.line())))
 }
 
 /// Reads a configuration from a file, or from standard input if that is `-`.

@@ -25,11 +25,22 @@ const GRE_REFUSED: u16 = 0x4C07;
 /// What a tunnel puts between the outer IP header and the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encap {
-    Vxlan { vni: u32, port: u16, mac: MacAddr, remote_mac: MacAddr },
-    Gre { key: Option<u32>, checksum: bool, sequence: bool },
+    Vxlan {
+        vni: u32,
+        port: u16,
+        mac: MacAddr,
+        remote_mac: MacAddr,
+    },
+    Gre {
+        key: Option<u32>,
+        checksum: bool,
+        sequence: bool,
+    },
     Ipip,
     /// `udp`: in UDP from and to this port. SPI, sequence number and IV are left to the sealing.
-    Esp { udp: Option<u16> },
+    Esp {
+        udp: Option<u16>,
+    },
 }
 
 /// SPI, sequence number and IV.

@@ -100,7 +100,9 @@ impl EspKeeper {
         match std::fs::read(&file) {
             Ok(text) => match serde_json::from_slice(&text) {
                 Ok(kept) => self.kept = kept,
-                Err(error) => tracing::warn!(file = %file.display(), %error, "not readable: sequence numbers of ESP begin anew, and peers may take them for replays"),
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), %error, "not readable: sequence numbers of ESP begin anew, and peers may take them for replays")
+                }
             },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(file = %file.display(), %error, "cannot read it"),
@@ -130,7 +132,15 @@ impl EspKeeper {
                         let made = self.manual(&t.name, &t.encap, k, now);
                         made.inspect_err(|error| tracing::error!(tunnel = t.name, %error, "no keys")).ok()
                     });
-                    Entry { no, local: t.local, was: t.encap.clone(), set, agreed: None, keys, reserved: (0, 0) }
+                    Entry {
+                        no,
+                        local: t.local,
+                        was: t.encap.clone(),
+                        set,
+                        agreed: None,
+                        keys,
+                        reserved: (0, 0),
+                    }
                 }
             };
             self.by_name.insert(t.name.clone(), entry);
@@ -260,13 +270,18 @@ impl EspKeeper {
                 changed |= set.poll(now);
                 let after = set.outbound().spi();
                 if before != after {
-                    tracing::info!(tunnel = name, spi_out = format_args!("{after:#x}"), "the tunnel sends by its new keys");
+                    tracing::info!(
+                        tunnel = name,
+                        spi_out = format_args!("{after:#x}"),
+                        "the tunnel sends by its new keys"
+                    );
                 }
             }
         }
-        let low = self.by_name.values().any(|e| {
-            e.set.as_ref().is_some_and(|s| s.outbound().next_sequence() + AHEAD / 2 > e.reserved.1)
-        });
+        let low = self
+            .by_name
+            .values()
+            .any(|e| e.set.as_ref().is_some_and(|s| s.outbound().next_sequence() + AHEAD / 2 > e.reserved.1));
         if changed || low || now.saturating_sub(self.written) > 10_000_000_000 {
             self.reserve();
         }
@@ -313,7 +328,9 @@ impl EspKeeper {
         });
         match written {
             Ok(()) => self.kept = kept,
-            Err(error) => tracing::warn!(file = %file.display(), %error, "cannot write it: after a restart peers may take ESP packets for replays"),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "cannot write it: after a restart peers may take ESP packets for replays")
+            }
         }
     }
 

@@ -1,11 +1,11 @@
 //! Tunnels: numbers that stay the same, the runtime state behind them, and the headers that they add.
 
+use super::esp::EspKeeper;
 use ipnet::IpNet;
 use sag_model::MacAddr;
 use sag_model::config::{self, Config, TunnelIdx};
 use sag_packet::encap::{Encap, Template};
 use sag_pipeline::snapshot::{Route, Snapshot};
-use super::esp::EspKeeper;
 use sag_pipeline::tunnel::{EspBook, Tunnel, TunnelNo, TunnelState, Tunnels};
 use sag_tunnel::group::{Group, Member, Standing};
 use sag_xsk::sys;
@@ -122,7 +122,13 @@ fn encap(t: &config::Tunnel) -> Option<Encap> {
     })
 }
 
-fn tunnel(t: &config::Tunnel, no: TunnelNo, encap: Encap, state: Arc<TunnelState>, esp: &Arc<EspBook>) -> Tunnel {
+fn tunnel(
+    t: &config::Tunnel,
+    no: TunnelNo,
+    encap: Encap,
+    state: Arc<TunnelState>,
+    esp: &Arc<EspBook>,
+) -> Tunnel {
     let v4 = |n: &IpNet| match n {
         IpNet::V4(n) => Some((n.addr(), n.prefix_len())),
         IpNet::V6(_) => None,

@@ -11,7 +11,8 @@ impl Daemon {
     pub(super) fn rekey(&mut self, q: &control::TunnelRekey) -> Result<control::Rekeyed, Error> {
         let bytes = |what: &str, k: &control::KeyText| {
             let text = format!("{what} is not made of pairs of hex digits");
-            k.bytes().ok_or_else(|| Error::new(ErrorCode::BadRequest, text, "write key and 4-byte salt in hex"))
+            k.bytes()
+                .ok_or_else(|| Error::new(ErrorCode::BadRequest, text, "write key and 4-byte salt in hex"))
         };
         let (key_in, key_out) = (bytes("key_in", &q.key_in)?, bytes("key_out", &q.key_out)?);
         if key_in == key_out {

@@ -48,9 +48,10 @@ impl EspSas {
     /// The association of an SPI with an address of the gateway's (RFC 4301, 4.1).
     #[inline]
     fn inbound<'t>(&self, tunnels: &'t Tunnels, spi: u32, local: IpAddr) -> Option<(&'t Tunnel, &Inbound)> {
-        self.inbound.get(&spi)?.iter().find_map(|(no, sa)| {
-            tunnels.get(*no).filter(|t| t.local == local).map(|t| (t, &**sa))
-        })
+        self.inbound
+            .get(&spi)?
+            .iter()
+            .find_map(|(no, sa)| tunnels.get(*no).filter(|t| t.local == local).map(|t| (t, &**sa)))
     }
 }
 
@@ -91,7 +92,9 @@ impl EspEnds {
 
     /// Whether a fragment may be of an ESP packet.
     pub fn may_have(&self, local: IpAddr, proto: u8) -> bool {
-        self.ends.iter().any(|(a, port)| *a == local && (proto == ESP) == (*port == 0) && matches!(proto, ESP | UDP))
+        self.ends
+            .iter()
+            .any(|(a, port)| *a == local && (proto == ESP) == (*port == 0) && matches!(proto, ESP | UDP))
     }
 
     fn has(&self, local: IpAddr, port: u16) -> bool {
@@ -141,7 +144,12 @@ pub struct Left {
 }
 
 /// Opens the packet whose SPI is at `at`, where it lies.
-pub fn leave(tunnels: &Tunnels, p: &Parsed, frame: &mut [u8], at: usize) -> Result<Left, (TunnelNo, DropReason)> {
+pub fn leave(
+    tunnels: &Tunnels,
+    p: &Parsed,
+    frame: &mut [u8],
+    at: usize,
+) -> Result<Left, (TunnelNo, DropReason)> {
     let (local, from) = (p.dst(frame), (p.src(frame), p.ports().0));
     let end = usize::from(p.l3) + usize::from(p.ip_len);
     let packet = frame.get_mut(at..end).ok_or((0, DropReason::EspTruncated))?;
@@ -186,7 +194,8 @@ impl Tunnel {
         match (self.template.encap, proto) {
             (Encap::Esp { udp: None }, ESP) => spi(0).is_some_and(ours),
             (Encap::Esp { udp: Some(port) }, UDP) => {
-                data.first_chunk().is_some_and(|p| u16::from_be_bytes(*p) == port) && spi(UDP_HEADER).is_none_or(ours)
+                data.first_chunk().is_some_and(|p| u16::from_be_bytes(*p) == port)
+                    && spi(UDP_HEADER).is_none_or(ours)
             }
             _ => false,
         }
@@ -203,7 +212,12 @@ impl Tunnel {
     }
 
     /// Encrypts the packet at `p.l3` of a frame, which begins with the outer IP header then.
-    pub(super) fn enter_esp(&self, f: &mut FrameMut<'_>, p: &Parsed, fields: &Fields) -> Result<(), DropReason> {
+    pub(super) fn enter_esp(
+        &self,
+        f: &mut FrameMut<'_>,
+        p: &Parsed,
+        fields: &Fields,
+    ) -> Result<(), DropReason> {
         let (l3, len, header) = (usize::from(p.l3), usize::from(p.ip_len), usize::from(self.template.len));
         let sas = self.esp.load();
         let sa = sas.outbound(self.no).ok_or(DropReason::EspNoKeys)?;

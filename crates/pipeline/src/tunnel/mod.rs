@@ -1,8 +1,8 @@
 //! Tunnels: what the workers know of them (`Tunnels`, in the snapshot), and what of that changes
 //! without a new snapshot (`TunnelState`, shared with the control thread).
 
-mod fast;
 mod esp;
+mod fast;
 mod leave;
 mod monitor;
 mod path;

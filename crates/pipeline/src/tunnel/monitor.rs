@@ -17,9 +17,16 @@ const CONFIRM: u64 = 2_000_000_000;
 /// A question to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    Alive { sequence: u32, instance: u32 },
+    Alive {
+        sequence: u32,
+        instance: u32,
+    },
     /// Of this size outside.
-    Size { sequence: u32, instance: u32, outer: u16 },
+    Size {
+        sequence: u32,
+        instance: u32,
+        outer: u16,
+    },
 }
 
 /// One tunnel's questions and answers.

@@ -187,7 +187,8 @@ impl TunnelState {
 
     /// An answer to an echo request, which says nothing of its time.
     pub fn echoed(&self, sequence: u16) {
-        self.answers[usize::from(sequence) % ANSWERS].store(u64::from(sequence) << 32 | u64::from(u32::MAX), Relaxed);
+        self.answers[usize::from(sequence) % ANSWERS]
+            .store(u64::from(sequence) << 32 | u64::from(u32::MAX), Relaxed);
     }
 
     /// Hands the answers over: whether it is about size, sequence number, round trip in nanoseconds.
@@ -205,7 +206,8 @@ impl TunnelState {
     }
 
     pub(super) fn publish(&self, state: liveness::State, q: Quality, path: plpmtud::State) {
-        let words = [q.rtt.map_or(0, |r| r + 1), q.jitter, q.loss_permille.into(), state as u64 | (path as u64) << 8];
+        let words =
+            [q.rtt.map_or(0, |r| r + 1), q.jitter, q.loss_permille.into(), state as u64 | (path as u64) << 8];
         for (slot, word) in self.quality.iter().zip(words) {
             slot.store(word, Relaxed);
         }

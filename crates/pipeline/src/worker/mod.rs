@@ -21,8 +21,8 @@ use crate::originate::{LINK_ROOM, Limiter};
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
-use crate::tunnel::{TunnelNo, Wholes};
 use crate::tunnel::Monitor;
+use crate::tunnel::{TunnelNo, Wholes};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     RecordNo,

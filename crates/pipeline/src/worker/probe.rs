@@ -5,10 +5,10 @@ use crate::originate::{Emit, LINK_ROOM, enter};
 use crate::snapshot::Snapshot;
 use crate::tunnel::{self, Ask, Tunnel};
 use sag_model::Nanos;
+use sag_packet::checksum;
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
 use sag_packet::rewrite::{FrameMut, LinkHeader};
-use sag_packet::checksum;
 use sag_tunnel::probe::{self, Kind, Probe};
 use std::net::{IpAddr, Ipv4Addr};
 

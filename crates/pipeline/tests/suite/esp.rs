@@ -167,10 +167,16 @@ fn what_is_wrong_is_named() {
     assert_eq!(e.rig.frame(DEV_WAN, &broken(34)), Outcome::Drop(EspUnknownSpi));
     assert_eq!(e.rig.frame(DEV_WAN, &broken(60)), Outcome::Drop(EspBadIcv));
     assert_eq!(e.rig.frame(DEV_WAN, &outer(ESP, &[0, 0])), Outcome::Drop(EspTruncated));
-    assert_eq!(e.rig.frame(DEV_WAN, &outer(ESP, &[0, 0, 0x12, 0x34, 0, 0, 0, 1])), Outcome::Drop(EspTruncated));
+    assert_eq!(
+        e.rig.frame(DEV_WAN, &outer(ESP, &[0, 0, 0x12, 0x34, 0, 0, 0, 1])),
+        Outcome::Drop(EspTruncated)
+    );
     assert!(e.rig.frame(DEV_WAN, &good).is_tx());
     // In UDP it is another's.
-    assert_eq!(e.rig.frame(DEV_WAN, &outer(UDP, &[0x11, 0x94, 0x11, 0x94, 0, 9, 0, 0, 0xFF])), Outcome::Kernel);
+    assert_eq!(
+        e.rig.frame(DEV_WAN, &outer(UDP, &[0x11, 0x94, 0x11, 0x94, 0, 9, 0, 0, 0xFF])),
+        Outcome::Kernel
+    );
 
     let mut e = ends(Some(4500), 0);
     let udp = |payload: &[u8]| {
