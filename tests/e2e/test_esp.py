@@ -324,7 +324,8 @@ def test_a_restart_is_no_replay(gw_with, gateway, lab, far):
 @contextlib.contextmanager
 def hop(lab, rule):
     """The router between the gateways drops what the rule says, silently."""
-    table = f"table inet hop\ndelete table inet hop\ntable inet hop {{ chain c {{ type filter hook forward priority 0; {rule} drop; }} }}\n"
+    chain = f"chain c {{\n type filter hook forward priority 0;\n {rule} drop\n}}\n"
+    table = f"table inet hop\ndelete table inet hop\ntable inet hop {{\n{chain}}}\n"
     lab.wan.run(["nft", "-f", "-"], input=table)
     try:
         yield

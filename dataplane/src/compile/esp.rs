@@ -349,10 +349,6 @@ impl EspKeeper {
             waits: set.is_waiting(),
         })
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
 }
 
 /// Whether a configuration has keys in it.

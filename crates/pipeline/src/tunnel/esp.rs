@@ -98,7 +98,7 @@ impl EspEnds {
     }
 
     fn has(&self, local: IpAddr, port: u16) -> bool {
-        self.ends.iter().any(|e| *e == (local, port))
+        self.ends.contains(&(local, port))
     }
 }
 
