@@ -26,7 +26,10 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT, PMTUDISC_DO = 10, 23, 0, 2
 
 
 def tunnel(name, kind, outer, local=None, remote=None, **keys):
-    """A [[tunnel]] from the gateway to `inet`, or the other way with ends given."""
+    """A [[tunnel]] from the gateway to `inet`, or the other way with ends given. Plain ones ask the far end nothing
+    unless told to, so that what they count is the test's own."""
+    if kind != "esp":
+        keys.setdefault("probe_interval", 0)
     full = {"name": name, "kind": kind, "local": local or LOCAL[outer], "remote": remote or REMOTE[outer], **keys}
     return "\n[[tunnel]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in full.items())
 
