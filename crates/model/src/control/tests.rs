@@ -32,6 +32,22 @@ fn every_request_survives_the_wire() {
         dscp: Dscp::new(46),
     };
     let query = SessionQuery { filter: filter(), sort: SessionSort::Idle, limit: Some(7), count: true };
+    let rekey = TunnelRekey {
+        tunnel: "pop1".into(),
+        spi_in: 256,
+        spi_out: u32::MAX,
+        key_in: KeyText::new("00ff".into()),
+        key_out: KeyText::new("ff00".into()),
+        now: true,
+        wait: 3,
+    };
+    let peer = TunnelPeer {
+        tunnel: "pop1".into(),
+        gateway: "sag-2".into(),
+        epoch: 7,
+        public_key: "ab".repeat(32),
+        link: "a".into(),
+    };
     let ops = [
         Op::Status,
         Op::Ports,
@@ -48,6 +64,9 @@ fn every_request_survives_the_wire() {
         Op::NatBindings(NatBindingQuery { filter: nat::filter(), limit: Some(9), count: false }),
         Op::Qos,
         Op::Tunnels,
+        Op::TunnelsRekey(rekey),
+        Op::TunnelsKey(TunnelKeyQuery { gateway: "sag-1".into(), renew: true }),
+        Op::TunnelsPeers(TunnelPeers { peers: vec![peer] }),
         Op::Trace,
         Op::ConfigShow,
         Op::ConfigApply(text.clone()),
