@@ -113,7 +113,8 @@ impl Monitor {
     pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Ask> {
         let instance = self.instance;
         if !self.answers && self.live.probes >= PATIENCE {
-            if now.0 < self.shy_until {
+            // One that asks has come since.
+            if now.0 < self.shy_until && !t.state.take_asked() {
                 return None;
             }
             self.shy_until = now.0 + SHY;

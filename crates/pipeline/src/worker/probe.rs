@@ -39,6 +39,7 @@ impl Pipeline {
                 let Some(read) = frame.get(at..end).and_then(Probe::read) else { return Ok(()) };
                 match read.reply() {
                     Some(reply) => {
+                        t.state.see_question();
                         let len = self.build_probe(&reply, 0);
                         self.send_inside(snap, t, len, emit);
                     }
