@@ -360,8 +360,8 @@ def test_failover_and_back(gw_with, lab, far):
         pinger.join()
         outage = lost[0] * 0.01
         print(f"outage {outage:.2f} s")
-        # Fewer than two intervals were no three probes.
-        assert 2 * 0.2 - 0.05 < outage < 3 * 0.2 + 0.1
+        # Much less would be no failure that three probes found.
+        assert 0.2 < outage < 3 * 0.2 + 0.1
         assert tunnels(gw)["first"]["state"] == "down" and tunnels(gw)["second"]["state"] == "up"
         before = tunnels(gw)["second"]["tx_packets"]
         assert lab.lan1.ping(FAR[4]) == 5
