@@ -354,12 +354,14 @@ def test_failover_and_back(gw_with, lab, far):
     assert lab.lan1.ping(FAR[4]) == 5
     lost = []
     pinger = threading.Thread(target=lambda: lost.append(400 - lab.lan1.ping(FAR[4], count=400, interval=0.01)))
+    pinger.start()
+    time.sleep(0.5)
     with hop(lab, "meta l4proto esp"):
-        pinger.start()
         pinger.join()
         outage = lost[0] * 0.01
         print(f"outage {outage:.2f} s")
-        assert 0 < outage < 3 * 0.2 + 0.1
+        # Much less would be no failure that three probes found.
+        assert 0.2 < outage < 3 * 0.2 + 0.1
         assert tunnels(gw)["first"]["state"] == "down" and tunnels(gw)["second"]["state"] == "up"
         before = tunnels(gw)["second"]["tx_packets"]
         assert lab.lan1.ping(FAR[4]) == 5
@@ -373,11 +375,17 @@ def test_failover_and_back(gw_with, lab, far):
 
 @BUSY
 def test_no_black_hole_behind_a_silent_hop(gw_with, lab, far, family):
-    """A hop drops what is larger than 1300 bytes and says nothing: probing finds out, and all sizes pass."""
-    with hop(lab, "meta length > 1300"):
+    """A hop drops what is larger than it takes and says nothing: probing finds out, and all sizes pass."""
+
+    def found(gw, mtu):
+        return tunnels(gw)["pop1"]["path_mtu"] == mtu and tunnels(far)["branch"]["path_mtu"] == mtu
+
+    # Through 1300 bytes IPv6 has less than its 1280: docs/tunnels.md tells what that does to fragments of hosts.
+    takes = {4: 1300, 6: 1400}[family]
+    sizes = [*range(60, 1500, 97), 1280, 1300, 1499, 1500]
+    with hop(lab, f"meta length > {takes}"):
         gw, _ = both(gw_with, far)
-        wait_for(lambda: tunnels(gw)["pop1"]["path_mtu"] == 1300 and tunnels(far)["branch"]["path_mtu"] == 1300, 20)
-        sizes = [*range(60, 1500, 97), 1280, 1300, 1499, 1500]
+        wait_for(lambda: found(gw, takes), 20)
         for df in (False, True):
             got = sweep(lab.lan1, far.site, family, sizes, df)
             assert "lost" not in got.values(), got
@@ -386,4 +394,6 @@ def test_no_black_hole_behind_a_silent_hop(gw_with, lab, far, family):
     gw, _ = both(gw_with, far)
     wait_for(lambda: tunnels(gw)["pop1"]["path_mtu"] == 1500)
     with hop(lab, "meta length > 1300"):
-        wait_for(lambda: tunnels(gw)["pop1"]["path_mtu"] == 1300, 25)
+        wait_for(lambda: found(gw, 1300), 25)
+        got = sweep(lab.lan1, far.site, family, sizes, True)
+        assert "lost" not in got.values() and got[1224 if family == 4 else 1280] == "echoed", got

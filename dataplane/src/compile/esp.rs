@@ -120,8 +120,9 @@ impl EspKeeper {
                 Some(e) if e.was == t.encap && e.local == t.local => Entry { no, ..e },
                 // Only the keys are others: as by a control call.
                 Some(e) if e.local == t.local && same_but_keys(&e.was, &t.encap) && e.set.is_some() => {
+                    let was = e.was.clone();
                     let mut e = Entry { no, was: t.encap.clone(), ..e };
-                    if let Err(error) = self.follow(&t.name, &mut e, now) {
+                    if let Err(error) = self.follow(&t.name, &was, &mut e, now) {
                         tracing::error!(tunnel = t.name, %error, "the tunnel keeps the keys it has");
                     }
                     e
@@ -149,12 +150,32 @@ impl EspKeeper {
         self.publish();
     }
 
-    /// Takes the keys of the file while packets are under way.
-    fn follow(&self, name: &str, e: &mut Entry, now: u64) -> Result<(), InstallError> {
+    /// Takes the keys of the file while packets are under way. A direction whose keys are the same goes on
+    /// with its numbers.
+    fn follow(&self, name: &str, was: &Encap, e: &mut Entry, now: u64) -> Result<(), KeyError> {
         let Encap::Esp { manual: Some(k), .. } = &e.was else { return Ok(()) };
         let new = self.manual(name, &e.was, k, now)?;
-        let (Some(i), Some(set)) = (new.inbound().next_back().cloned(), &mut e.set) else { return Ok(()) };
-        set.install(i, new.outbound().clone(), Switch::PeerOr(now + FILE_WAIT), now)?;
+        let (Some(mut i), Some(set)) = (new.inbound().next_back().cloned(), &mut e.set) else {
+            return Ok(());
+        };
+        let mut o = new.outbound().clone();
+        if let Encap::Esp { manual: Some(old), .. } = was
+            && e.keys == of_file(old)
+        {
+            let newest =
+                set.inbound().next_back().filter(|_| (old.spi_in, &old.key_in) == (k.spi_in, &k.key_in));
+            i = newest.cloned().unwrap_or(i);
+            if (old.spi_out, &old.key_out) == (k.spi_out, &k.key_out) {
+                o = set.newest_outbound().clone();
+            }
+        }
+        if let Err(refused) = set.install(i.clone(), o.clone(), Switch::PeerOr(now + FILE_WAIT), now) {
+            tracing::warn!(
+                tunnel = name, why = %refused,
+                "the tunnel takes the keys of the file at once: packets on their way by the old ones may be lost"
+            );
+            *set = SaSet::new(i, o, now);
+        }
         e.keys = of_file(k);
         Ok(())
     }
@@ -375,7 +396,8 @@ fn of_file(k: &config::ManualKeys) -> u64 {
     both(k.key_in.expose(), k.key_out.expose())
 }
 
-fn same_but_keys(a: &Encap, b: &Encap) -> bool {
+/// Whether two are one but for manual keys.
+pub(super) fn same_but_keys(a: &Encap, b: &Encap) -> bool {
     let keyless = |e: &Encap| match e {
         Encap::Esp { cipher, esn, replay_window, udp_port, manual: Some(_) } => {
             Some((*cipher, *esn, *replay_window, *udp_port))

@@ -388,3 +388,34 @@ fn percentages_become_rates() {
     assert_eq!(of(Owner::Car("early".into(), Way::Up)), (cost(2), cost(6)));
     assert_eq!(of(Owner::Internet), (0, cost(40)));
 }
+
+#[test]
+fn the_files_keys_are_in_force_after_a_reload_whatever_their_spis() {
+    let keyed = |spi: u32, key_in: char, key_out: char| {
+        let key = |c: char| c.to_string().repeat(40);
+        config(&format!(
+            "[[tunnel]]\nname = \"t\"\nkind = \"esp\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n\
+             spi_in = {spi}\nspi_out = {}\nkey_in = \"{}\"\nkey_out = \"{}\"\n",
+            spi + 1,
+            key(key_in),
+            key(key_out)
+        ))
+    };
+    let mut c = compiler();
+    let esp = &mut c.tunnels.esp;
+    let mut load = |config: Config| {
+        esp.configure(std::iter::once((1, &config.tunnels[0])));
+        let facts = esp.facts("t").unwrap();
+        let sas = esp.book.load();
+        let _ = sas.outbound(1).unwrap().take(5);
+        (facts.spi_in, facts.spi_out, facts.sequence, facts.waits)
+    };
+    assert_eq!(load(keyed(0x1001, 'a', 'b')), (vec![0x1001], 0x1002, 1, false));
+    // Other SPIs: both are received by, and sending waits for the peer.
+    assert_eq!(load(keyed(0x2001, 'c', 'd')), (vec![0x1001, 0x2001], 0x1002, 6, true));
+    // While that waits the file changes again.
+    assert_eq!(load(keyed(0x3001, 'e', 'f')), (vec![0x3001], 0x3002, 1, false));
+    // The same SPIs with one other key: the other direction's numbers go on.
+    assert_eq!(load(keyed(0x3001, 'a', 'f')), (vec![0x3001], 0x3002, 6, false));
+    assert_eq!(load(keyed(0x3001, 'a', 'b')), (vec![0x3001], 0x3002, 1, false));
+}

@@ -1,6 +1,6 @@
 //! Tunnels: numbers that stay the same, the runtime state behind them, and the headers that they add.
 
-use super::esp::EspKeeper;
+use super::esp::{EspKeeper, same_but_keys};
 use ipnet::IpNet;
 use sag_model::MacAddr;
 use sag_model::config::{self, Config, TunnelIdx};
@@ -53,7 +53,8 @@ impl TunnelCompiler {
             });
             // Another peer or another way to speak with it: nothing that was learned holds.
             let same = |a: &config::Tunnel, b: &config::Tunnel| {
-                (a.local, a.remote, &a.encap) == (b.local, b.remote, &b.encap)
+                let encap = a.encap == b.encap || same_but_keys(&a.encap, &b.encap);
+                encap && (a.local, a.remote) == (b.local, b.remote)
             };
             if !same(&known.was, t) {
                 known.state = Arc::default();

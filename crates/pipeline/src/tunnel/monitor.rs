@@ -67,7 +67,6 @@ impl Monitor {
 
     /// Takes the answers in. True: the tunnel has gone down or come up.
     pub fn poll(&mut self, t: &Tunnel, now: Nanos) -> bool {
-        let before = self.live.state();
         let max = t.state.link_mtu();
         self.path.link(max, now.0);
         let (first, mut heard) = (!self.answers, false);
@@ -101,7 +100,9 @@ impl Monitor {
         }
         let state = self.live.state();
         t.state.publish(state, self.live.quality(), self.path.state());
-        let (was, is) = (before.usable(), state.usable());
+        let was = t.state.is_up();
+        // With new settings nothing is known yet: what was holds.
+        let is = if state == State::Starting { was } else { state.usable() };
         if was != is {
             t.state.set_up(is);
         }
@@ -112,7 +113,8 @@ impl Monitor {
     pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Ask> {
         let instance = self.instance;
         if !self.answers && self.live.probes >= PATIENCE {
-            if now.0 < self.shy_until {
+            // One that asks has come since.
+            if now.0 < self.shy_until && !t.state.take_asked() {
                 return None;
             }
             self.shy_until = now.0 + SHY;

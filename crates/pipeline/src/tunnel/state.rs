@@ -39,6 +39,7 @@ pub struct TunnelState {
     source: AtomicU64,
     /// The monitor's name for itself.
     instance: AtomicU32,
+    asked: AtomicBool,
     /// Answers on their way to the monitor: sequence number and round trip in microseconds plus one.
     answers: [AtomicU64; ANSWERS],
     /// Those to questions about size.
@@ -63,6 +64,7 @@ impl Default for TunnelState {
             probed: AtomicU16::new(0),
             source: AtomicU64::new(0),
             instance: AtomicU32::new(0),
+            asked: AtomicBool::new(false),
             answers: Default::default(),
             sizes: Default::default(),
             quality: Default::default(),
@@ -172,6 +174,16 @@ impl TunnelState {
 
     pub(super) fn set_instance(&self, instance: u32) {
         self.instance.store(instance, Relaxed);
+    }
+
+    /// The peer has asked: it knows the question.
+    pub fn see_question(&self) {
+        self.asked.store(true, Relaxed);
+    }
+
+    /// Whether the peer has asked since the last call.
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.swap(false, Relaxed)
     }
 
     /// An answer has come through the tunnel.

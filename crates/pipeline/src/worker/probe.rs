@@ -39,6 +39,7 @@ impl Pipeline {
                 let Some(read) = frame.get(at..end).and_then(Probe::read) else { return Ok(()) };
                 match read.reply() {
                     Some(reply) => {
+                        t.state.see_question();
                         let len = self.build_probe(&reply, 0);
                         self.send_inside(snap, t, len, emit);
                     }
@@ -69,10 +70,19 @@ impl Pipeline {
         let mut monitors = std::mem::take(&mut self.monitors);
         monitors.resize_with(256, || None);
         for (no, slot) in monitors.iter_mut().enumerate() {
-            let Some(t) = snap.tunnel(no as u8).filter(|t| t.probing.interval != 0) else {
+            let Some(t) = snap.tunnel(no as u8) else {
                 *slot = None;
                 continue;
             };
+            if t.probing.interval == 0 {
+                *slot = None;
+                // Nobody is asked any more: it is taken for up, whatever it was.
+                if !t.state.is_up() {
+                    t.state.set_up(true);
+                    self.tunnels_changed = true;
+                }
+                continue;
+            }
             if !slot.as_ref().is_some_and(|m| m.is_of(t)) {
                 // Other than the last time, so that old answers are not taken for new ones.
                 *slot = Some(tunnel::Monitor::new(t, now, self.random.draw() as u32 ^ now.0 as u32));

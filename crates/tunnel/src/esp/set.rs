@@ -119,6 +119,11 @@ impl SaSet {
         &self.outbound
     }
 
+    /// What will be sent by when nothing waits any more.
+    pub fn newest_outbound(&self) -> &Arc<Outbound> {
+        self.waiting.as_ref().map_or(&self.outbound, |(next, _)| next)
+    }
+
     /// What is received by, the newest last.
     pub fn inbound(&self) -> impl ExactSizeIterator<Item = &Arc<Inbound>> + DoubleEndedIterator {
         self.inbound.iter().map(|r| &r.sa)
