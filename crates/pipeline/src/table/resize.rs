@@ -16,9 +16,9 @@ use crate::session;
 use sag_model::flow::{BUCKET_WORDS, FlowRecord, Geometry, RecordNo};
 use std::sync::atomic::Ordering;
 
-/// Buckets of the smallest index: 256 KiB. Room for the sessions that may come before a larger one is
-/// there.
-const SMALLEST: u32 = 4096;
+/// Buckets of the smallest index: 1 MiB. Between the mark at which a larger one is wanted and the first
+/// bucket that overflows is room for 69,000 sessions, which is more than come before it is there.
+const SMALLEST: u32 = 16384;
 /// Sessions, or buckets, that one step takes.
 const STEP: u32 = 1 << 16;
 
