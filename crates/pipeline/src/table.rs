@@ -174,7 +174,8 @@ impl<R: FlowRecord> FlowTable<R> {
     #[inline]
     fn indexes(&self) -> impl Iterator<Item = Index> + '_ {
         let word = |w: &AtomicU64| w.load(Ordering::Acquire);
-        let known = self.written.iter().map(word).filter(|w| *w != 0);
+        // The second one first: it goes only after the first one has taken its place.
+        let known = self.written.iter().rev().map(word).filter(|w| *w != 0);
         known.map(|w| Index::new(self.mem.buckets, Geometry::from_word(w)))
     }
 
@@ -399,7 +400,8 @@ impl<R: FlowRecord> FlowTable<R> {
         // First into what is not looked in yet or no more, then store and look in the other one: of
         // two racing workers at least one sees the other, whichever each of them looks in.
         let live = self.geometry().to_word();
-        for other in self.written.iter().map(|w| w.load(Ordering::Acquire)).filter(|w| *w != 0 && *w != live)
+        for other in
+            self.written.iter().rev().map(|w| w.load(Ordering::Acquire)).filter(|w| *w != 0 && *w != live)
         {
             let other = Index::new(self.mem.buckets, Geometry::from_word(other));
             if !other.place(&other.probe(hash), no) {
