@@ -71,17 +71,6 @@ def result(process):
     return json.loads(out)
 
 
-def leave(gateway, how):
-    """Ends the daemon; what it pinned stays."""
-    pid = gateway.pid()
-    os.kill(pid, how)
-    until = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}/fd") and os.listdir(f"/proc/{pid}/fd"):
-        assert time.monotonic() < until, f"process {pid} does not end"
-        time.sleep(0.01)
-    gateway.running = None
-
-
 def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, pktgen, tmp_path, monkeypatch):
     config = nat_config(ACL + CAR)
     gw = gw_with(config)
@@ -97,7 +86,7 @@ def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, pk
     shutil.copy(lab.vcpe, newer)
     for end, binary in ((signal.SIGKILL, lab.vcpe), (signal.SIGTERM, lab.vcpe), (signal.SIGTERM, newer)):
         time.sleep(1)
-        leave(gateway, end)
+        gateway.kill(end)
         monkeypatch.setitem(lab.env, "SAG_VCPE_BIN", str(binary))
         restarted(gateway, books, config, quiet=False)
     assert traffic.poll() is None, "the traffic goes on longer than the restarts"
@@ -110,5 +99,5 @@ def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, pk
     asked = {p["reason"]: p["packets"] for p in status["punts"]}["epoch"]
     assert FLOWS <= asked <= FLOWS * 1.1, status["punts"]
     # The last daemon began its books in the middle of the traffic; the next one begins them in silence.
-    leave(gateway, signal.SIGTERM)
+    gateway.kill(signal.SIGTERM)
     restarted(gateway, books, config)

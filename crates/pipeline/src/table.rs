@@ -170,13 +170,12 @@ impl<R: FlowRecord> FlowTable<R> {
         Index::new(self.mem.buckets, self.geometry())
     }
 
-    /// All indexes into which sessions are written.
+    /// All indexes into which sessions are written, the second one first: it goes only after the first
+    /// one has taken its place.
     #[inline]
-    fn indexes(&self) -> impl Iterator<Item = Index> + '_ {
-        let word = |w: &AtomicU64| w.load(Ordering::Acquire);
-        // The second one first: it goes only after the first one has taken its place.
-        let known = self.written.iter().rev().map(word).filter(|w| *w != 0);
-        known.map(|w| Index::new(self.mem.buckets, Geometry::from_word(w)))
+    fn written(&self) -> impl Iterator<Item = Geometry> + '_ {
+        let words = self.written.iter().rev().map(|w| w.load(Ordering::Acquire));
+        words.filter(|w| *w != 0).map(Geometry::from_word)
     }
 
     #[inline]
@@ -399,16 +398,14 @@ impl<R: FlowRecord> FlowTable<R> {
         let hash = self.hash(key);
         // First into what is not looked in yet or no more, then store and look in the other one: of
         // two racing workers at least one sees the other, whichever each of them looks in.
-        let live = self.geometry().to_word();
-        for other in
-            self.written.iter().rev().map(|w| w.load(Ordering::Acquire)).filter(|w| *w != 0 && *w != live)
-        {
-            let other = Index::new(self.mem.buckets, Geometry::from_word(other));
+        let live = self.geometry();
+        for other in self.written().filter(|g| *g != live) {
+            let other = Index::new(self.mem.buckets, other);
             if !other.place(&other.probe(hash), no) {
                 return Err(Clash::Full);
             }
         }
-        let index = Index::new(self.mem.buckets, Geometry::from_word(live));
+        let index = Index::new(self.mem.buckets, live);
         let published = index.publish(&index.probe(hash), no, |other| self.record(other).matches(key));
         if published.is_err() {
             self.withdraw(key, no);
@@ -418,7 +415,9 @@ impl<R: FlowRecord> FlowTable<R> {
 
     fn withdraw(&self, key: &R::Key, no: RecordNo) {
         let hash = self.hash(key);
-        self.indexes().for_each(|index| index.withdraw(&index.probe(hash), no));
+        for index in self.written().map(|g| Index::new(self.mem.buckets, g)) {
+            index.withdraw(&index.probe(hash), no);
+        }
     }
 
     /// Takes a session out of the table. False if another worker did.

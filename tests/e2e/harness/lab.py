@@ -123,15 +123,15 @@ class Gateway:
     def pid(self):
         return int(self.lab.pid_file.read_text())
 
-    def kill(self):
-        """kill -9, and waits for the end."""
+    def kill(self, how=signal.SIGKILL):
+        """Ends the daemon by a signal, and waits for the end. What it pinned stays."""
         pid = self.pid()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, how)
         self.running = None
         end = time.monotonic() + 5
         while os.path.exists(f"/proc/{pid}/fd") and os.listdir(f"/proc/{pid}/fd"):
             if time.monotonic() > end:
-                raise CommandError(f"process {pid} survives SIGKILL")
+                raise CommandError(f"process {pid} survives {how.name}")
             time.sleep(0.01)
 
     def write_config(self, config):
