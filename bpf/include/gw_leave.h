@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Out of a tunnel: whose the outer packet is, and its front taken away.
+ */
+#ifndef GW_LEAVE_H
+#define GW_LEAVE_H
+
+#include "gw_link.h"
+#include "gw_tunnel.h"
+
+enum {
+	GW_VXLAN_BYTES = 16 + sizeof(struct gw_eth),	/* UDP, VXLAN and Ethernet */
+	GW_GRE_CHECKSUM = 0x8000,
+	GW_GRE_KEY = 0x2000,
+	GW_GRE_SEQUENCE = 0x1000,
+};
+
+/* What gw_leave() says, in one word. 0: the packet is no tunnel's. */
+#define GW_LEFT(no, skip, port, tos, v6) \
+	((__u64)(no) | (__u64)(skip) << 8 | (__u64)(port) << 16 | (__u64)(tos) << 24 | (__u64)(v6) << 32)
+#define GW_LEFT_NO(left) ((__u8)(left))
+#define GW_LEFT_SKIP(left) ((__u8)((left) >> 8))
+#define GW_LEFT_PORT(left) ((__u8)((left) >> 16))
+#define GW_LEFT_TOS(left) ((__u8)((left) >> 24))
+#define GW_LEFT_V6(left) ((left) >> 32 & 1)
+
+/* Finds port, family and start of IP of a frame for us, counting nothing. */
+static __always_inline bool gw_through_link(struct xdp_md *ctx, struct gw_packet *pkt)
+{
+	struct gw_eth *eth = pkt->data;
+
+	pkt->port = gw_device(ctx->ingress_ifindex);
+	if (!pkt->port || (void *)(eth + 1) > pkt->end)
+		return false;
+	pkt->ethertype = eth->type;
+	pkt->l3 = eth + 1;
+	if (eth->type == bpf_htons(GW_ETH_VLAN)) {
+		struct gw_vlan_tag *tag = pkt->l3;
+		struct gw_vlan_key key = { .ifindex = ctx->ingress_ifindex };
+
+		if ((void *)(tag + 1) > pkt->end)
+			return false;
+		pkt->vlan = bpf_ntohs(tag->tci) & 0x0FFF;
+		key.vlan = pkt->vlan;
+		pkt->port = bpf_map_lookup_elem(&gw_vlans, &key);
+		if (!pkt->port)
+			return false;
+		pkt->ethertype = tag->type;
+		pkt->l3 = tag + 1;
+	}
+	pkt->zone = pkt->port->zone;
+	return pkt->port->flags & GW_PORT_ON && gw_for_us(pkt->port, pkt->data);
+}
+
+/* The ends of an outer packet without options that is whole; false: it is no tunnel's. */
+static __always_inline bool gw_outer(struct gw_packet *pkt, struct gw_end *end, __u8 *tos, __u32 *len,
+				     void **l4)
+{
+	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
+	__u8 proto;
+
+	if (pkt->ethertype == bpf_htons(GW_ETH_IP4)) {
+		struct gw_ip4 *ip = pkt->l3;
+
+		if ((void *)(ip + 1) > pkt->end)
+			return false;
+		proto = ip->proto;
+		*len = bpf_ntohs(ip->len);
+		*tos = ip->tos;
+		*l4 = ip + 1;
+		end->local[0] = ip->dst;
+		end->remote[0] = ip->src;
+		if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || *len > room ||
+		    *len < sizeof(*ip) || !gw_sum_ok(ip))
+			return false;
+	} else if (pkt->ethertype == bpf_htons(GW_ETH_IP6)) {
+		struct gw_ip6 *ip = pkt->l3;
+
+		if ((void *)(ip + 1) > pkt->end)
+			return false;
+		proto = ip->next;
+		*len = sizeof(*ip) + bpf_ntohs(ip->payload);
+		*tos = bpf_ntohl(ip->version_class) >> 20;
+		*l4 = ip + 1;
+		__builtin_memcpy(end->local, ip->dst, sizeof(ip->dst));
+		__builtin_memcpy(end->remote, ip->src, sizeof(ip->src));
+		if ((*(__u8 *)ip & 0xF0) != 0x60 || *len > room)
+			return false;
+	} else {
+		return false;
+	}
+	end->proto = proto == GW_IP6_IN_IP ? GW_IPIP : proto;
+	if (proto == GW_IPIP || proto == GW_IP6_IN_IP) {
+		end->match = GW_END_PLAIN;
+		pkt->ethertype = proto == GW_IPIP ? bpf_htons(GW_ETH_IP4) : bpf_htons(GW_ETH_IP6);
+		return true;
+	}
+	return proto == GW_UDP || proto == GW_GRE;
+}
+
+/* VNI and what is inside; the bytes from the transport header on, 0: not plainly VXLAN. */
+static __always_inline __u32 gw_leave_vxlan(struct gw_packet *pkt, void *l4, __u32 room, struct gw_end *end)
+{
+	struct gw_l4 *udp = l4;
+	__u32 *vx = (void *)(udp + 1);
+	struct gw_eth *eth = (void *)(vx + 2);
+
+	if ((void *)(eth + 1) > pkt->end || !(*(__u8 *)vx & 0x08) || bpf_ntohs(udp->len) < sizeof(*udp) ||
+	    bpf_ntohs(udp->len) > room)
+		return 0;
+	end->port = bpf_ntohs(udp->dport);
+	end->id = bpf_ntohl(vx[1]) >> 8;
+	end->match = GW_END_ID;
+	pkt->ethertype = eth->type;
+	pkt->l3 = eth;
+	return GW_VXLAN_BYTES;
+}
+
+/* The same of GRE with or without key; checksums are a worker's. */
+static __always_inline __u32 gw_leave_gre(struct gw_packet *pkt, void *l4, struct gw_end *end)
+{
+	__u16 *h = l4, flags;
+	__u32 len = 4;
+
+	if ((void *)(h + 2) > pkt->end)
+		return 0;
+	flags = bpf_ntohs(h[0]);
+	if (flags & ~(GW_GRE_KEY | GW_GRE_SEQUENCE))
+		return 0;
+	pkt->ethertype = h[1];
+	end->match = GW_END_PLAIN;
+	if (flags & GW_GRE_KEY) {
+		if ((void *)(h + 4) > pkt->end)
+			return 0;
+		end->id = bpf_ntohl(*(__u32 *)(h + 2));
+		end->match = GW_END_ID;
+		len += 4;
+	}
+	return flags & GW_GRE_SEQUENCE ? len + 4 : len;
+}
+
+/*
+ * If the frame is a tunnel's, its front goes, so that it begins with fourteen bytes in front of the
+ * packet inside, whatever they are. Nothing is overwritten: the front can be given back.
+ */
+__noinline __u64 gw_leave(struct xdp_md *ctx)
+{
+	struct gw_packet pkt = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	struct gw_end end = {};
+	const struct gw_tunnel *t;
+	const __u32 *found;
+	__u32 len, front, skip, no, inner;
+	__u8 tos, port;
+	bool v6;
+	void *l4;
+
+	pkt.len = pkt.end - pkt.data;
+	if (!gw_through_link(ctx, &pkt))
+		return 0;
+	port = pkt.port->port;
+	inner = pkt.l3 - pkt.data;
+	if (!gw_outer(&pkt, &end, &tos, &len, &l4))
+		return 0;
+	front = inner;
+	inner += l4 - pkt.l3;
+	pkt.l3 = NULL;
+	if (end.proto == GW_UDP)
+		skip = gw_leave_vxlan(&pkt, l4, front + len - inner, &end);
+	else if (end.proto == GW_GRE)
+		skip = gw_leave_gre(&pkt, l4, &end);
+	else
+		skip = 0;
+	if (!skip && end.proto != GW_IPIP)
+		return 0;
+	found = bpf_map_lookup_elem(&gw_tunnel_ends, &end);
+	if (!found)
+		return 0;
+	no = GW_READ_ONCE(*found);
+	t = bpf_map_lookup_elem(&gw_tunnels, &no);
+	if (!no || !t || !(t->flags & GW_TUNNEL_ON))
+		return 0;
+	if (pkt.l3 && *(__u64 *)pkt.l3 << 16 != t->mac)
+		return 0;
+	v6 = pkt.ethertype == bpf_htons(GW_ETH_IP6);
+	if (!v6 && pkt.ethertype != bpf_htons(GW_ETH_IP4))
+		return 0;
+	/* The packet inside must not go on behind the outer one: the link's padding is not its own. */
+	if (front + len != pkt.len)
+		return 0;
+	skip += inner - sizeof(struct gw_eth);
+	if (skip > 0xFF || bpf_xdp_adjust_head(ctx, skip))
+		return 0;
+	return GW_LEFT(no, skip, port, tos, v6);
+}
+
+#endif /* GW_LEAVE_H */
