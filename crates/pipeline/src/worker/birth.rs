@@ -5,7 +5,7 @@ use super::{Pipeline, REFUSED, Slot, touch};
 use crate::family::{Ends, FamilyOf};
 use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, Lent, Snat, Source};
 use crate::order::Way;
-use crate::session::{self, NAT_HOST, NAT_PERMIT};
+use crate::session::{self, Ending, NAT_HOST, NAT_PERMIT};
 use crate::snapshot::Snapshot;
 use crate::table::{NotCreated, SAME_RULE, SessionMeta};
 use sag_model::flow::{Action, FlowAct, RecordNo};
@@ -338,7 +338,8 @@ impl Pipeline {
             && session::denied(table, no)
         {
             // Refused until now from this side or the other: that is no session in the way.
-            table.remove(no.session(), quarantine);
+            let ending = Ending { quarantine, events: &mut self.events };
+            session::end(table, no.session(), snap, &self.tables.nat, ending);
             self.changes.ended = true;
             made = table.create(key, &reverse, quarantine, fill);
         }

@@ -116,6 +116,7 @@ fn the_other_side_may_begin_what_this_side_may_not() {
     let begin = Pkt::udp(FAR, HOST, 2000, 1000).into_port(WAN);
     assert!(r.send(&begin).is_tx());
     assert_eq!((remembered(&r), r.sessions()), (0, (1, 0)));
+    assert_eq!(r.net.acl.hits(UDP).0, 3, "what the record has dropped counts for its rule");
     assert!(r.send(&ask()).is_tx(), "the answer of a session that is admitted");
     assert!(r.send(&begin).is_tx());
 }
