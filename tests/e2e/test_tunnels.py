@@ -81,7 +81,9 @@ def test_the_kernels_device(gw_with, lab, kernel_device):
     ours = {"sit": "ipip"}.get(kind, kind_of(kind))
     gw = gw_with(gateway_config(ours, outer, addresses=["10.255.0.1/30", "fd00:255::1/64"], **keys))
     for family in inner:
-        # Who speaks first: the kernel asks for our Ethernet address and tells its own.
+        # Who speaks first: the kernel asks for our Ethernet address and tells its own. A busy machine may lose an
+        # answer to time; after that all arrive.
+        assert lab.inet.ping(A.LAN1[family], options=["-I", FAR[family]]) >= 3
         assert lab.inet.ping(A.LAN1[family], options=["-I", FAR[family]]) == 5
         assert lab.lan1.ping(FAR[family]) == 5
         assert lab.inet.ping("10.255.0.1" if family == 4 else "fd00:255::1") == 5, "our address inside"
@@ -91,7 +93,9 @@ def test_the_kernels_device(gw_with, lab, kernel_device):
         assert lab.lan1.ping(FAR[family], count=3, options=["-M", "dont", "-s", size]) == 3
     state = tunnels(gw)["pop1"]
     assert state["state"] == "up" and state["rx_packets"] > 10 and state["tx_packets"] > 10
-    assert state["drops"] == 0, (state, gw.drops())
+    # The kernel's device also talks to its link (router solicitations, MLD): that is for nobody here.
+    local = sum(n for (_, reason), n in gw.drops().items() if reason == "tunnel-local")
+    assert state["drops"] == local, (state, gw.drops())
 
 
 # --- scapy and tshark ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 from .config import ROOT
@@ -222,14 +223,22 @@ class Agent:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
+# A busy machine is late, a broken program never comes: what takes longer than expected is a warning, and this is an
+# error.
+PATIENCE = 30.0
+
+
 def within(seconds, what, check, log=None):
     """Waits until `check()` is true; returns how long it took."""
     start = time.monotonic()
     while not check():
-        if time.monotonic() - start > seconds:
-            raise AssertionError(f"not within {seconds} s: {what}" + (f"\n{log()}" if log else ""))
+        if time.monotonic() - start > max(seconds, PATIENCE):
+            raise AssertionError(f"not within {max(seconds, PATIENCE):.0f} s: {what}" + (f"\n{log()}" if log else ""))
         time.sleep(0.01)
-    return time.monotonic() - start
+    took = time.monotonic() - start
+    if took > seconds:
+        warnings.warn(f"{what}: {took:.1f} s, expected within {seconds} s", stacklevel=2)
+    return took
 
 
 def api_names(config):
