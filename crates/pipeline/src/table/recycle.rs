@@ -67,7 +67,7 @@ impl<R: FlowRecord> FlowTable<R> {
     /// This session comes next: brings what is written at its birth into the cache.
     fn expect_session(&self, session: u32) {
         prefetch(self.meta(session));
-        for no in [RecordNo(session.wrapping_mul(2)), RecordNo(session.wrapping_mul(2) + 1)] {
+        for no in RecordNo::both(session) {
             self.expect_record(no);
         }
     }

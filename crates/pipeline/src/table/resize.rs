@@ -70,9 +70,8 @@ impl<R: FlowRecord> TableMemory<R> {
 
     /// Buckets of the index for as many sessions as there are records.
     fn largest(&self) -> u32 {
-        let sessions = (self.records.len() / 2).saturating_sub(1) as u32;
         let room = (self.buckets.len() / 2).max(1) as u32;
-        index_buckets(sessions).min(1 << room.ilog2())
+        index_buckets(self.sessions).min(1 << room.ilog2())
     }
 }
 
@@ -159,9 +158,8 @@ impl<R: FlowRecord> FlowTable<R> {
             // One in the making is written into both by its worker.
             return true;
         }
-        let both = [RecordNo(session * 2), RecordNo(session * 2 + 1)]
-            .map(|no| (no, self.hash(&self.record(no).key())));
-        for (no, hash) in both.into_iter().filter(|(no, _)| no.0 & 1 == 0 || !session::denied(self, *no)) {
+        let both = RecordNo::both(session).map(|no| (no, self.hash(&self.record(no).key())));
+        for (no, hash) in both.into_iter().filter(|(no, _)| no.way() == 0 || !session::denied(self, *no)) {
             let p = index.probe(hash);
             if index.find(&p, |found| found == no).is_none() && !index.place(&p, no) {
                 return false;
