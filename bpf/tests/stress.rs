@@ -159,9 +159,11 @@ fn write(w: &World, seed: u64) -> [u64; 5] {
         let looks = w.looks.load(SeqCst);
         if grace_at == u64::MAX {
             w.grace.started.fetch_add(1, SeqCst);
+            w.grace.told.fetch_add(1, SeqCst);
             grace_at = looks;
         } else if looks > grace_at + 1 && rcu() {
             w.grace.done.store(w.grace.started.load(SeqCst), SeqCst);
+            w.grace.known.store(w.grace.told.load(SeqCst), SeqCst);
             (grace_at, resting) = (u64::MAX, 0);
         }
         // To and fro between two sizes.

@@ -165,6 +165,11 @@ impl Geometry {
         Geometry { base: buckets, mask: buckets - 1 }
     }
 
+    /// Words that it has.
+    pub const fn words(self) -> u64 {
+        (self.mask as u64 + 1) * BUCKET_WORDS as u64
+    }
+
     #[inline]
     pub const fn to_word(self) -> u64 {
         self.base as u64 | (self.mask as u64) << 32

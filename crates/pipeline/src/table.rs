@@ -133,6 +133,8 @@ pub struct FlowTable<R: FlowRecord> {
     sessions: AtomicU32,
     /// Those of them that only drop ([`State::Denied`]).
     denied: AtomicU32,
+    /// Sessions from which on a worker wakes the thread that makes a larger index; `u32::MAX`: it knows.
+    alarm: AtomicU32,
     grace: Arc<Grace>,
 }
 
@@ -142,7 +144,7 @@ impl<R: FlowRecord> FlowTable<R> {
         let end = u64::from(index.base) + u64::from(index.mask);
         assert!(end < mem.buckets.len() as u64, "index lies inside its memory");
         assert!(mem.records.len() as u32 >= RecordNo::needed(mem.sessions), "a record for every session");
-        FlowTable {
+        let table = FlowTable {
             mem,
             meta: (0..=mem.sessions).map(|_| SessionMeta::default()).collect(),
             seed,
@@ -152,8 +154,11 @@ impl<R: FlowRecord> FlowTable<R> {
             free: AtomicU64::new(0),
             sessions: AtomicU32::new(0),
             denied: AtomicU32::new(0),
+            alarm: AtomicU32::new(u32::MAX),
             grace,
-        }
+        };
+        table.alarm.store(table.crowd(), Ordering::Relaxed);
+        table
     }
 
     /// A table of its own memory for one process without XDP.

@@ -13,12 +13,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Grace {
     pub started: AtomicU64,
     pub done: AtomicU64,
+    /// `started` and `done` of periods that wait for the workers alone, which are much shorter.
+    pub told: AtomicU64,
+    pub known: AtomicU64,
 }
 
 impl Grace {
     /// For shells with one reader: nothing needs to wait.
     pub fn immediate() -> Arc<Grace> {
-        Arc::new(Grace { started: AtomicU64::new(0), done: AtomicU64::new(u64::MAX) })
+        let never = || AtomicU64::new(u64::MAX);
+        Arc::new(Grace { done: never(), known: never(), ..Grace::default() })
     }
 }
 
