@@ -4,7 +4,7 @@ use super::worker::Shared;
 use sag_pipeline::table::Grace;
 use std::sync::atomic::Ordering;
 
-/// Runs one grace period after the other, never waiting.
+/// Runs grace periods: one after the other while sessions are removed.
 #[derive(Debug, Default)]
 pub struct GraceKeeper {
     /// Rounds of each worker when the current period began.
@@ -37,10 +37,12 @@ impl GraceKeeper {
         }
     }
 
-    /// Looks whether all workers have passed a round since the period began; ends it and begins the
-    /// next.
+    /// Looks whether all workers have passed a round since the period began; ends it, and begins the
+    /// next one if something rests.
     pub fn step<'w>(&mut self, grace: &Grace, workers: impl Iterator<Item = &'w Shared> + Clone) {
         match &self.began {
+            // Taken back before the period begins: what comes to rest from now on asks for the next one.
+            None if !grace.wanted.swap(false, Ordering::SeqCst) => (),
             None => {
                 grace.started.fetch_add(1, Ordering::SeqCst);
                 self.began = Some(rounds(workers));

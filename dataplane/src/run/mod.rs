@@ -186,6 +186,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                 WAKE => {
                     daemon.hear_workers();
                     daemon.go_live();
+                    daemon.resize_indexes();
                     if let Some(why) = daemon.fatal.take() {
                         daemon.stop(true)?;
                         return Err(anyhow!(why));
@@ -266,8 +267,8 @@ impl Daemon {
         self.go_live();
         self.kernel_changed();
         self.epochs.step_workers(&self.grace, self.workers.iter().map(|w| &*w.shared));
-        // To wait for XDP takes milliseconds, in which a flood would fill an index.
-        if !self.resizers.0.hurries() && !self.resizers.1.hurries() {
+        // To wait for XDP takes milliseconds, in which a flood would fill the index that is to be left.
+        if self.resizers.0.idle() && self.resizers.1.idle() {
             self.epochs.step(&self.grace, self.workers.iter().map(|w| &*w.shared));
         }
         self.resize_indexes();

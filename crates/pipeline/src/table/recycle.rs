@@ -5,7 +5,7 @@ use super::{FlowTable, prefetch};
 use sag_model::flow::{FlowRecord, RecordNo};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Lets removed sessions be reused only when nobody can still be reading them. The control thread
 /// counts `started` up, waits for workers and XDP to pass, and sets `done` to it.
@@ -16,6 +16,8 @@ pub struct Grace {
     /// `started` and `done` of periods that wait for the workers alone, which are much shorter.
     pub told: AtomicU64,
     pub known: AtomicU64,
+    /// Something rests since the last period began: there is a reason for another one.
+    pub wanted: AtomicBool,
 }
 
 impl Grace {
@@ -88,6 +90,9 @@ impl<R: FlowRecord> FlowTable<R> {
                 c.after = after;
             }
             _ => quarantine.chains.push_back(Chain { after, head: session, tail: session }),
+        }
+        if !self.grace.wanted.load(Ordering::Relaxed) {
+            self.grace.wanted.store(true, Ordering::SeqCst);
         }
     }
 

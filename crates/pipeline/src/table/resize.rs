@@ -7,10 +7,10 @@
 //! 4. Workers write into the new one alone. Wait until all of them know.
 //! 5. Empty the old one.
 //!
-//! "Wait" is a grace period ([`Grace`](super::Grace)): every worker has begun another round, and, from the
-//! switch on, every XDP program that ran has ended. Until the switch nothing waits for XDP, so that a larger
-//! index is there before a flood of new sessions has filled the old one: [`FlowTable::rings`] says when it is
-//! high time.
+//! "Wait" is until every worker has begun another round ([`Grace::known`](super::Grace)). Nothing waits for
+//! XDP: a program that still looks in the old index finds records that rest or nothing, and what it does not
+//! find is a worker's, which looks in the new one. So a larger index is there before a flood of new sessions
+//! has filled the old one; [`FlowTable::rings`] says when it is high time.
 
 use super::restore::empty;
 use super::{FlowTable, Index, TableMemory, index_buckets};
@@ -49,11 +49,11 @@ enum Phase {
     /// Workers write into both still; `out` is the one that nobody will look in.
     Leaving {
         out: Geometry,
-        grace: u64,
+        told: u64,
     },
     Left {
         out: Geometry,
-        grace: u64,
+        told: u64,
     },
     Emptying {
         out: Geometry,
@@ -88,11 +88,6 @@ impl Resizer {
         matches!(self.phase, Phase::Idle)
     }
 
-    /// The old index may be filling up: nothing but workers is to be waited for.
-    pub fn hurries(&self) -> bool {
-        matches!(self.phase, Phase::Announced { .. } | Phase::Copying { .. })
-    }
-
     /// Begins the change to an index of this geometry, whatever the sessions want. Nothing is under way.
     pub fn begin<R: FlowRecord>(&mut self, t: &FlowTable<R>, to: Geometry) {
         t.written[1].store(to.to_word(), Ordering::SeqCst);
@@ -112,8 +107,8 @@ impl Resizer {
 
     /// Looks whether another size is wanted, or brings the change on. `switch` tells XDP where to look.
     pub fn step<R: FlowRecord>(&mut self, t: &FlowTable<R>, switch: impl FnOnce(Geometry)) {
-        let passed = |grace: u64| t.grace.done.load(Ordering::SeqCst) >= grace;
-        let next_grace = || t.grace.started.load(Ordering::SeqCst) + 1;
+        let passed = |told: u64| t.grace.known.load(Ordering::SeqCst) >= told;
+        let next_round = || t.grace.told.load(Ordering::SeqCst) + 1;
         self.phase = match std::mem::take(&mut self.phase) {
             Phase::Idle => {
                 t.alarm.store(t.crowd(), Ordering::Relaxed);
@@ -123,30 +118,28 @@ impl Resizer {
                 }
                 return;
             }
-            Phase::Announced { to, told } if t.grace.known.load(Ordering::SeqCst) >= told => {
-                Phase::Copying { to, next: 1 }
-            }
+            Phase::Announced { to, told } if passed(told) => Phase::Copying { to, next: 1 },
             Phase::Copying { to, next } => {
                 let end = t.used().min(next.saturating_add(STEP));
                 let fits = (next..end).all(|session| t.copy(session, to));
                 if !fits {
                     // Back to the old one.
-                    Phase::Leaving { out: to, grace: 0 }
+                    Phase::Leaving { out: to, told: 0 }
                 } else if end < t.used() {
                     Phase::Copying { to, next: end }
                 } else {
                     let out = t.geometry();
                     t.live.store(to.to_word(), Ordering::SeqCst);
                     switch(to);
-                    Phase::Leaving { out, grace: next_grace() }
+                    Phase::Leaving { out, told: next_round() }
                 }
             }
-            Phase::Leaving { out, grace } if passed(grace) => {
+            Phase::Leaving { out, told } if passed(told) => {
                 t.written[0].store(t.live.load(Ordering::SeqCst), Ordering::SeqCst);
                 t.written[1].store(0, Ordering::SeqCst);
-                Phase::Left { out, grace: next_grace() }
+                Phase::Left { out, told: next_round() }
             }
-            Phase::Left { out, grace } if passed(grace) => Phase::Emptying { out, next: 0 },
+            Phase::Left { out, told } if passed(told) => Phase::Emptying { out, next: 0 },
             Phase::Emptying { out, next } => {
                 let all = Index::new(t.mem.buckets, out).all();
                 let end = all.len().min((next + STEP) as usize);
