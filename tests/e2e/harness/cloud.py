@@ -42,7 +42,7 @@ def binary(name, variable):
         return given
     built = [p for p in (TARGET / "release" / name, TARGET / "debug" / name) if p.exists()]
     if not built:
-        raise Missing(f"{name} is not built (cargo build --release -p {name}), or set {variable}")
+        raise Missing(f"{name} is not built (cargo build -p {name}), or set {variable}")
     return str(built[0])
 
 
