@@ -140,6 +140,18 @@ def gw_changed(gateway, books):
     return change
 
 
+@pytest.fixture
+def gw_cleared(gw_changed):
+    """A function: the same, and no session is left of what was before. What is counted goes on."""
+
+    def change(config):
+        gateway = gw_changed(config)
+        gateway.ctl("sessions", "flush", "--all")
+        return gateway
+
+    return change
+
+
 def use(gateway, books, config=None):
     was = gateway.running
     gateway.ensure(config)

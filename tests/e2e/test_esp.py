@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness.lab import Addresses as A
+from harness.patience import within
 from harness.net import run
 from harness.traffic import iperf
 from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, Far, gateway_config, route, sweep, to_far, tunnel, tunnels
@@ -218,11 +219,8 @@ def both(gw_with, far, outer=4, extra_near="", extra_far="", **keys):
     return gw, keys
 
 
-def wait_for(what, timeout=10.0):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.05)
+def wait_for(what, seconds=10.0):
+    within(seconds, "both ends agree", what)
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
@@ -232,7 +230,7 @@ def test_two_gateways(gw_with, lab, far, outer, udp, family):
     gw, _ = both(gw_with, far, outer, udp_encap=udp)
     assert lab.lan1.ping(FAR[family]) == 5
     assert far.site.ping(A.LAN1[family]) == 5
-    got = iperf(lab.lan1, far.site, FAR[family], seconds=2)
+    got = iperf(lab.lan1, far.site, FAR[family], seconds=1)
     assert got["mbit"] > 20, got
     wait_for(lambda: tunnels(gw)["pop1"]["rtt_us"] is not None)
     state = tunnels(gw)["pop1"]
