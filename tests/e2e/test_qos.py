@@ -10,7 +10,7 @@ from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.qos import Taken, about, car, cars, iperfs, percent, policy, qos, settled, with_bandwidth
 
-pytestmark = pytest.mark.sag
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 # Mbit/s by the UDP port of the CAR that has this ceiling.
 CEILINGS = {6001: 1, 6005: 5, 6050: 50, 6400: 400}

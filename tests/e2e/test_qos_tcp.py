@@ -8,7 +8,7 @@ from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.qos import Flood, Received, Taken, car, iperfs, policy, qos, settled, with_bandwidth
 
-pytestmark = pytest.mark.sag
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 # Mbit/s by the TCP port of the CAR that has this ceiling.
 CEILINGS = {6301: 1, 6305: 5, 6350: 50, 6400: 400}

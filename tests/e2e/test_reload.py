@@ -9,7 +9,7 @@ from harness.patience import within
 from harness.stream import Stream
 from harness.traffic import iperf_server
 
-pytestmark = pytest.mark.sag
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 
 def rules(n, **extra):

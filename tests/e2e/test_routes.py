@@ -7,6 +7,8 @@ from harness.lab import Addresses as A
 from harness.patience import PATIENCE
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked
 
+pytestmark = pytest.mark.alone
+
 # Prefix that no route of the lab covers but the default.
 PREFIX = {4: "203.0.113.128/26", 6: "2001:db8:aaaa::/64"}
 TARGET = {4: "203.0.113.130", 6: "2001:db8:aaaa::1"}

@@ -4,6 +4,8 @@ import pytest
 from harness.lab import Addresses as A
 from harness.traffic import iperf
 
+pytestmark = pytest.mark.alone
+
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["up", "down"])
 
 
