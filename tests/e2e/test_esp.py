@@ -97,7 +97,8 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp, tmp_path):
         wire.sender(lab.lan1, "eth0").send(link / inner)
         out = far_wire.until(lambda p: ESP in p or (UDP in p and p[UDP].dport == 4500))
         assert out is not None, f"packet {n} did not come out\n{gw.tail()}"
-        caught.append(out)
+        # As it came: decrypting takes the packet apart.
+        caught.append(out.copy())
         packet = out[make]
         assert (packet.src, packet.dst) == (LOCAL[outer], REMOTE[outer])
         assert mark_of(bytes(packet)) is None, "it is in the clear"
