@@ -373,7 +373,8 @@ impl<R: FlowRecord> FlowTable<R> {
         let session = self.allocate(quarantine)?;
         let no = RecordNo::first(session);
         self.blank(no, key);
-        self.record(no.peer()).set_key(&R::default().key());
+        // What answers counted in a session that had this place is none of the new rule's.
+        self.blank(no.peer(), &R::default().key());
         let meta = self.meta(session);
         self.blank_meta(meta);
         fill(self.record(no), meta);
