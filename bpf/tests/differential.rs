@@ -131,8 +131,7 @@ impl Lab {
 }
 
 fn table<R: FlowRecord>(mem: TableMemory<R>, seed: u64, live: &AtomicU64) -> FlowTable<R> {
-    let sessions = (mem.records.len() / 2).saturating_sub(1) as u32;
-    let index = Geometry::sized(index_buckets(sessions));
+    let index = Geometry::sized(index_buckets(mem.sessions));
     let table = FlowTable::new(mem, seed, index, Grace::immediate());
     table.clear();
     live.store(index.to_word(), Relaxed);
@@ -150,8 +149,8 @@ struct Written {
 }
 
 fn written<R: FlowRecord>(t: &FlowTable<R>) -> impl Iterator<Item = (&R, Written)> {
-    (0..t.used() * 2).map(|n| {
-        let r = t.record(RecordNo(n));
+    (0..t.used()).flat_map(RecordNo::both).map(|no| {
+        let r = t.record(no);
         let w = Written {
             packets: r.packets().load(Relaxed),
             bytes: r.bytes().load(Relaxed),

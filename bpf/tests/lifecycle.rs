@@ -23,8 +23,8 @@ fn a_takeover_keeps_sessions_counters_and_settings() {
     let o = fs.options();
     let gw = Gateway::open(&o).unwrap();
     assert!(!gw.reused());
-    assert_eq!(gw.flows4().len(), 2 * (1000 + 1));
-    assert_eq!(gw.flows6().len(), 2 * (100 + 1));
+    assert_eq!(gw.flows4().len(), 2 * 1024);
+    assert_eq!(gw.flows6().len(), 2 * 128);
     assert_eq!(gw.index4().len(), 2 * 256);
     assert_eq!(gw.nexthops().len(), 65536);
     gw.set_port(LO, &port_entry()).unwrap();
@@ -68,7 +68,7 @@ fn maps_that_do_not_fit_are_named_and_left_alone() {
     drop(Gateway::open(&o).unwrap());
     for (what, other) in [
         ("gw_flows4", OpenOptions { sessions4: 2000, ..o.clone() }),
-        ("gw_flows6", OpenOptions { sessions6: 101, ..o.clone() }),
+        ("gw_flows6", OpenOptions { sessions6: 128, ..o.clone() }),
     ] {
         let e = Gateway::open(&other).unwrap_err();
         assert!(matches!(&e, LoadError::OtherSize { map, .. } if map == what), "{e}");
