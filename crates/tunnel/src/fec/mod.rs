@@ -31,7 +31,7 @@ mod sender;
 mod tests;
 
 pub use header::{Header, Plan, read};
-pub use receiver::{GIVE_UP, Receiver, Refused, Stats, Taken};
+pub use receiver::{GIVE_UP, Receiver, Refused, Stats, Taken, pass};
 pub use sender::{Repair, Sender};
 
 /// Sources of a window at the most.

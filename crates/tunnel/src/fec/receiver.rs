@@ -339,6 +339,17 @@ impl Receiver {
     }
 }
 
+/// What a packet is to somebody who recovers nothing.
+pub fn pass(text: &[u8]) -> Result<Taken, Refused> {
+    match read(text).ok_or(Refused::BadHeader)? {
+        (Header::Source { .. }, at) => {
+            let (_, inner) = packet(&text[at..]).ok_or(Refused::BadHeader)?;
+            Ok(Taken::Source { at, inner })
+        }
+        (Header::Repair { .. }, _) => Ok(Taken::Spare),
+    }
+}
+
 /// The first so many sources.
 const fn mask(sources: u8) -> u32 {
     u32::MAX >> (MAX_WINDOW as u32 - sources as u32)

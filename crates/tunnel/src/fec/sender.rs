@@ -75,6 +75,10 @@ impl Sender {
         self.settings
     }
 
+    pub const fn stream(&self) -> u8 {
+        self.stream
+    }
+
     /// Takes a packet into the open window and says what is to be in front of it. `None`: it is too
     /// long, or repairs were not fetched: it goes without.
     #[inline]
