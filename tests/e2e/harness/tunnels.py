@@ -25,6 +25,25 @@ BRANCH_NET = {4: "192.0.2.0/26", 6: "2001:db8:1::/64"}
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT, PMTUDISC_DO = 10, 23, 0, 2
 
 
+# The gateway's associations, unless a test says otherwise.
+SPI_IN, SPI_OUT = 0x1001, 0x1002
+
+
+def esp_keys(length=20, spi=0):
+    return {
+        "spi_in": SPI_IN + spi,
+        "spi_out": SPI_OUT + spi,
+        "key_in": os.urandom(length).hex(),
+        "key_out": os.urandom(length).hex(),
+    }
+
+
+def turned(keys):
+    """The same pair as the other end has it."""
+    pairs = (("spi_in", "spi_out"), ("spi_out", "spi_in"), ("key_in", "key_out"), ("key_out", "key_in"))
+    return {**keys, **{mine: keys[theirs] for mine, theirs in pairs}}
+
+
 def tunnel(name, kind, outer, local=None, remote=None, **keys):
     """A [[tunnel]] from the gateway to `inet`, or the other way with ends given. Plain ones ask the far end nothing
     unless told to, so that what they count is the test's own."""
@@ -194,3 +213,22 @@ def sweep(src, dst, family, sizes, dont_fragment, tries=6):
 
 def src_dst_sockets(src, dst, af):
     return dst.socket(af, socket.SOCK_DGRAM), src.socket(af, socket.SOCK_DGRAM)
+
+
+def wait_for(what, timeout=10.0):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def hop(lab, rule):
+    """The router between the gateways drops what the rule says, silently."""
+    chain = f"chain c {{\n type filter hook forward priority 0;\n {rule} drop\n}}\n"
+    table = f"table inet hop\ndelete table inet hop\ntable inet hop {{\n{chain}}}\n"
+    lab.wan.run(["nft", "-f", "-"], input=table)
+    try:
+        yield
+    finally:
+        lab.wan.run(["nft", "delete", "table", "inet", "hop"])

@@ -122,7 +122,10 @@ fn far_end(fec: Option<Fec>) -> Rig {
     rig.commit(|net| {
         let there: IpAddr = "10.30.0.0".parse().unwrap();
         net.routes.retain(|((to, _), _)| *to != there);
-        net.route("10.30.0.0/16", Route::Via(vec![Member::port(LAN, Some("192.168.1.10".parse().unwrap()), 1)]));
+        net.route(
+            "10.30.0.0/16",
+            Route::Via(vec![Member::port(LAN, Some("192.168.1.10".parse().unwrap()), 1)]),
+        );
     });
     rig.poll();
     rig
@@ -162,7 +165,8 @@ fn recovered_packets_are_the_ones_that_were_sent() {
     let (mut near, mut far) = (gateway(fec(6, 2)), far_end(fec(6, 2)));
     let wire = sent(&mut near, 6);
     let whole = receive(&mut far_end(fec(6, 2)), &wire[..6]);
-    let part: Vec<_> = wire.iter().enumerate().filter(|(i, _)| *i != 1 && *i != 4).map(|(_, f)| f.clone()).collect();
+    let part: Vec<_> =
+        wire.iter().enumerate().filter(|(i, _)| *i != 1 && *i != 4).map(|(_, f)| f.clone()).collect();
     let mut got = receive(&mut far, &part);
     let mut want = whole;
     got.sort();
@@ -174,7 +178,8 @@ fn recovered_packets_are_the_ones_that_were_sent() {
 fn more_losses_than_repairs_lose_only_what_was_lost() {
     let (mut near, mut far) = (gateway(fec(5, 1)), far_end(fec(5, 1)));
     let wire = sent(&mut near, 10);
-    let part: Vec<_> = wire.iter().enumerate().filter(|(i, _)| ![0, 3].contains(i)).map(|(_, f)| f.clone()).collect();
+    let part: Vec<_> =
+        wire.iter().enumerate().filter(|(i, _)| ![0, 3].contains(i)).map(|(_, f)| f.clone()).collect();
     assert_eq!(receive(&mut far, &part).len(), 8);
     assert_eq!(far.pipe.counters.tunnel(1).fec_unrecoverable.get(), 0, "it may come yet");
     pass(&mut far, 2100);
@@ -255,7 +260,12 @@ fn malformed_headers_are_dropped_by_name() {
         esp.truncate(end);
         crate::esp::outer(50, &esp)
     };
-    for text in [&[0u8; 40][..], &[0x10, 0, 0, 0, 0, 0, 0, 1, 0x55], &[0x11, 0, 0, 1, 0, 0, 0, 1, 2, 1, 1, 0], &[0x10]] {
+    for text in [
+        &[0u8; 40][..],
+        &[0x10, 0, 0, 0, 0, 0, 0, 1, 0x55],
+        &[0x11, 0, 0, 1, 0, 0, 0, 1, 2, 1, 1, 0],
+        &[0x10],
+    ] {
         let frame = seal(text);
         assert_eq!(far.frame(DEV_WAN, &frame), Outcome::Drop(DropReason::FecBadHeader), "{text:?}");
     }

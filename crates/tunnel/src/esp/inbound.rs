@@ -17,7 +17,9 @@ pub enum OpenError {
     BadIcv,
     #[error("padding is longer than the packet or not 1, 2, 3, …")]
     BadPadding,
-    #[error("what is inside is neither IPv4 nor IPv6 nor a packet with error correction, or is shorter than it says")]
+    #[error(
+        "what is inside is neither IPv4 nor IPv6 nor a packet with error correction, or is shorter than it says"
+    )]
     BadNextHeader,
     /// Nothing inside: not an error of the sender's.
     #[error("dummy packet")]

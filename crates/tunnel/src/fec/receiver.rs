@@ -121,13 +121,7 @@ impl Receiver {
     /// `spare` when it was of no use, by [`Receiver::recovered`] when it was. Packets that were recovered
     /// are to be fetched before the next call.
     #[inline]
-    pub fn take(
-        &mut self,
-        text: &[u8],
-        tag: u8,
-        now: u64,
-        spare: impl FnMut(u8),
-    ) -> Result<Taken, Refused> {
+    pub fn take(&mut self, text: &[u8], tag: u8, now: u64, spare: impl FnMut(u8)) -> Result<Taken, Refused> {
         let (header, at) = read(text).ok_or(Refused::BadHeader)?;
         match header {
             Header::Source { stream, window, index } => {
@@ -359,7 +353,8 @@ const fn mask(sources: u8) -> u32 {
 fn fill_in(code: &Code, plan: Plan, w: &mut Window) -> bool {
     let (len, size) = (usize::from(plan.len), usize::from(plan.size));
     let (sources, repairs) = (usize::from(plan.sources), usize::from(plan.repairs));
-    let mut shards: [(&mut [u8], bool); MAX_WINDOW + MAX_REPAIRS] = std::array::from_fn(|_| (&mut [][..], false));
+    let mut shards: [(&mut [u8], bool); MAX_WINDOW + MAX_REPAIRS] =
+        std::array::from_fn(|_| (&mut [][..], false));
     for (i, bytes) in w.data.chunks_exact_mut(ROOM).enumerate() {
         let (at, there) = match i.checked_sub(MAX_WINDOW) {
             None if i >= size => continue,

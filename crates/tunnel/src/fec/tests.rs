@@ -104,7 +104,8 @@ fn round(s: Settings, lens: &[usize], pauses: u64, lost: u64, shuffle: u64) -> T
     }
     w.pause();
     let lost = |n: usize| lost.rotate_right(n as u32 * 7) & 0b111 == 0;
-    let mut wire: Vec<_> = w.sent.iter().enumerate().filter(|(n, _)| !lost(*n)).map(|(_, p)| p.clone()).collect();
+    let mut wire: Vec<_> =
+        w.sent.iter().enumerate().filter(|(n, _)| !lost(*n)).map(|(_, p)| p.clone()).collect();
     // Neighbours change places, and nobody goes far.
     for i in 1..wire.len() {
         if i % 7 > 0 && shuffle >> (i % 64) & 1 != 0 {
@@ -124,7 +125,8 @@ fn round(s: Settings, lens: &[usize], pauses: u64, lost: u64, shuffle: u64) -> T
     // By windows: all of it where no more was lost than there are repairs, else what came.
     let (mut want, mut bad) = (Vec::new(), 0);
     let mut at = 0;
-    let windows: std::collections::BTreeSet<_> = w.sent.iter().map(|s| s.0.wrapping_sub(u32::MAX - 1)).collect();
+    let windows: std::collections::BTreeSet<_> =
+        w.sent.iter().map(|s| s.0.wrapping_sub(u32::MAX - 1)).collect();
     for number in windows {
         let of = |p: &&(u32, Option<usize>, Vec<u8>)| p.0.wrapping_sub(u32::MAX - 1) == number;
         let sources = w.sent.iter().filter(of).filter(|p| p.1.is_some()).count();
@@ -237,8 +239,14 @@ fn what_contradicts_itself_is_refused() {
         r
     };
     let (mut rx, mut got) = (Receiver::default(), Got::default());
-    for (at, to) in [(0, 0x21), (0, 0x12), (2, 2), (3, 0), (3, 5), (8, 33), (9, 9), (10, 255), (11, 0), (11, 61)] {
-        assert_eq!(take(&mut rx, &changed(at, to), 0, &mut got), Err(Refused::BadHeader), "byte {at} is {to}");
+    for (at, to) in
+        [(0, 0x21), (0, 0x12), (2, 2), (3, 0), (3, 5), (8, 33), (9, 9), (10, 255), (11, 0), (11, 61)]
+    {
+        assert_eq!(
+            take(&mut rx, &changed(at, to), 0, &mut got),
+            Err(Refused::BadHeader),
+            "byte {at} is {to}"
+        );
     }
     assert_eq!(take(&mut rx, &repair[..11], 0, &mut got), Err(Refused::BadHeader));
     assert_eq!(take(&mut rx, &[], 0, &mut got), Err(Refused::BadHeader));

@@ -141,8 +141,8 @@ fn probing(raw: &RawTunnel, s: &mut Scope<'_, '_>) -> Option<Probing> {
 }
 
 fn fec(raw: &RawTunnel, fragment: Option<FragmentAt>, s: &mut Scope<'_, '_>) -> Option<Option<Fec>> {
-    let window = s.number("fec_window", &raw.fec_window, 2..=32, 10, "");
-    let repairs = s.number("fec_repairs", &raw.fec_repairs, 1..=8, 2, "");
+    let window = s.number("fec_window", &raw.fec_window, 2..=32, 20, "");
+    let repairs = s.number("fec_repairs", &raw.fec_repairs, 1..=8, 4, "");
     let delay = s.number("fec_delay", &raw.fec_delay, 1..=1000, 20, "");
     if !flag(&raw.fec, false) {
         let idle = [
@@ -160,7 +160,9 @@ fn fec(raw: &RawTunnel, fragment: Option<FragmentAt>, s: &mut Scope<'_, '_>) -> 
         s.error(&at.span(), "fec", problem, "remove it, or fragment inside", "");
     }
     let (window, repairs): (u8, u8) = (window?, repairs?);
-    if let (true, Some(at)) = (repairs > window, raw.fec_repairs.as_ref().or(raw.fec_window.as_ref())) {
+    // Not said, they are as many as fit.
+    let repairs = if raw.fec_repairs.is_some() { repairs } else { repairs.min(window) };
+    if let (true, Some(at)) = (repairs > window, &raw.fec_repairs) {
         let problem = format!("{repairs} repairs for a window of {window} packets are more than it has");
         s.error(&at.span(), "fec_repairs", problem, "write at most fec_window", "");
     }
