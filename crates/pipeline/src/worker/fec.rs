@@ -210,8 +210,7 @@ impl Pipeline {
         now: Nanos,
         t: &Tunnel,
         (dev, f): (u8, &FrameMut<'_>),
-        slot: &Slot,
-        at: Range<usize>,
+        (slot, at): (&Slot, Range<usize>),
         emit: &mut impl Emit,
     ) -> Result<(u16, usize), Verdict> {
         let (text, counters) = (f.bytes().get(at.clone()).unwrap_or(&[]), &self.counters);

@@ -73,7 +73,7 @@ impl Pipeline {
                 let inside = match left.inner {
                     Inner::V4 => (ETHERTYPE_IPV4, left.at.start),
                     Inner::V6 => (ETHERTYPE_IPV6, left.at.start),
-                    Inner::Fec => self.leave_fec(snap, now, t, (dev, f), slot, left.at, emit)?,
+                    Inner::Fec => self.leave_fec(snap, now, t, (dev, f), (slot, left.at), emit)?,
                 };
                 self.inside(snap, t, f, slot, inside, emit)?;
                 self.asked(snap, now, f, slot, emit)

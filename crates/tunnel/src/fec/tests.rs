@@ -13,7 +13,7 @@ fn settings(window: u8, repairs: u8) -> Settings {
 fn ip(n: usize, len: usize) -> Vec<u8> {
     let len = len.max(40);
     let mut p: Vec<u8> = (0..len).map(|i| (i * 31 + n * 7 + (i * n) / 3) as u8).collect();
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         p[0] = 0x45;
         p[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     } else {
