@@ -37,15 +37,15 @@ BUILD_PKGS=(clang llvm libelf-dev zlib1g-dev pkg-config make gcc libc6-dev ca-ce
 TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute iputils-ping
     iputils-tracepath jq python3 python3-scapy python3-pytest
     python3-pytest-rerunfailures python3-venv)
-# Programs that tests talk with: each is installed where apt has it, and its tests are skipped where not.
+# What tests talk with or compare with (dpdk-dev: librte_meter and librte_acl): each is installed where apt has it,
+# and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
-    postgresql tshark)
+    postgresql dpdk-dev tshark)
 # What they would start as services of the machine.
 PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server postgresql.service:postgresql)
 # Each line: what it is good for, then the packages to try, first one that exists wins.
 OPTIONAL_PKGS=(
     "looking into BPF maps by hand|bpftool linux-tools-common"
-    "comparing the classifier with librte_acl|dpdk-dev"
     "counting instructions (benches/tests/instructions.rs)|valgrind"
 )
 

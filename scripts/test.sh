@@ -6,20 +6,23 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: scripts/test.sh [--quick] [--unit | --e2e] [-- PYTEST_ARGUMENT…]
-  --quick   leave out what takes long
-  --unit    format, lints and Rust tests only
-  --e2e     release build, the SDKs' and the end-to-end tests only
+usage: scripts/test.sh [--quick] [--unit | --e2e] [--release] [-- PYTEST_ARGUMENT…]
+  --quick     leave out what takes long
+  --unit      format, lints and Rust tests only
+  --e2e       build, the SDKs' and the end-to-end tests only
+  --release   end-to-end tests of the release build; as a rule they test the one that the Rust tests have
+              compiled, whose debug assertions and overflow checks are on
 USAGE
 }
 
-QUICK=0 UNIT=1 E2E=1
+QUICK=0 UNIT=1 E2E=1 PROFILE=debug
 PYTEST_ARGS=()
 while [[ $# -gt 0 ]]; do
     case $1 in
     --quick) QUICK=1 ;;
     --unit) E2E=0 ;;
     --e2e) UNIT=0 ;;
+    --release) PROFILE=release ;;
     --) shift && PYTEST_ARGS=("$@") && break ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
@@ -98,7 +101,9 @@ e2e_tests() {
         info "SKIP: network namespaces need root, and there is no sudo"
         return
     fi
-    run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest tests/e2e "${args[@]}" || code=$?
+    run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 SAG_VCPE_BIN="$BIN/sag-vcpe" SAGCTL_BIN="$BIN/sagctl" \
+        PKTGEN_BIN="$BIN/pktgen" SAG_AGENT_BIN="$BIN/sag-agent" SAG_CLOUD_BIN="$BIN/sag-cloud" \
+        /usr/bin/python3 -m pytest tests/e2e "${args[@]}" || code=$?
     line=$(grep -E '^[0-9]+ (passed|failed|skipped|error).* in [0-9.]+s' "$log" | tail -n1 || true)
     PASSED=$((PASSED + $(count_in "$line" passed)))
     FAILED=$((FAILED + $(count_in "$line" failed) + $(count_in "$line" 'errors?')))
@@ -166,16 +171,22 @@ if [[ $UNIT -eq 1 ]]; then
         env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider benches/sagbench/tests
 fi
 if [[ $E2E -eq 1 ]]; then
-    check "release build" build cargo build --workspace --release --locked
-    # Only builds with debug assertions have the places at which tests kill the agent.
-    check "agent with crash points" build-agent cargo build --locked -p sag-agent
-    if [[ -x ${CARGO_TARGET_DIR:-target}/release/sag-cloud ]]; then
-        sdk_tests "cloud API by the official SDKs (SQLite)" sdk bash tests/sdk/run.sh -ra
+    BIN=${CARGO_TARGET_DIR:-$SAG_ROOT/target}/$PROFILE
+    if [[ $PROFILE == release ]]; then
+        check "release build" build cargo build --workspace --release --locked
+        # Only builds with debug assertions have the places at which tests kill the agent.
+        check "agent with crash points" build-agent cargo build --locked -p sag-agent
+    else
+        check "build" build cargo build --workspace --locked
+    fi
+    if [[ -x $BIN/sag-cloud ]]; then
+        sdk_tests "cloud API by the official SDKs (SQLite)" sdk env SAG_CLOUD_BIN="$BIN/sag-cloud" \
+            bash tests/sdk/run.sh -ra
         [[ $QUICK -eq 1 ]] ||
-            sdk_tests "cloud API by the official SDKs (PostgreSQL)" sdk-postgres \
+            sdk_tests "cloud API by the official SDKs (PostgreSQL)" sdk-postgres env SAG_CLOUD_BIN="$BIN/sag-cloud" \
                 bash tests/sdk/with-postgres.sh tests/sdk/run.sh -ra
     fi
-    if [[ -x ${CARGO_TARGET_DIR:-target}/release/sag-vcpe ]]; then e2e_tests; else fail "end-to-end tests: no gateway was built"; fi
+    if [[ -x $BIN/sag-vcpe ]]; then e2e_tests; else fail "end-to-end tests: no gateway was built"; fi
 fi
 
 step "done; full logs in $LOGS"

@@ -228,10 +228,11 @@ snat = {"true" if t["snat"] else "false"}
                 time.sleep(0.02)
 
     def precedence(self):
-        """Workers come before all else on their core, as the kernel's share comes on the source's."""
+        """Workers come before all else on their core, as the kernel's share comes on the source's. Before them
+        comes the control thread, which sleeps until a worker needs it."""
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            if (task / "comm").read_text(encoding="utf-8").startswith("worker"):
-                run("chrt", "-f", "-p", 10, task.name)
+            worker = (task / "comm").read_text(encoding="utf-8").startswith("worker")
+            run("chrt", "-f", "-p", 10 if worker else 11, task.name)
 
     def end(self, signal="terminate"):
         if self.process:

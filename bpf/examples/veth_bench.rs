@@ -71,7 +71,7 @@ fn main() -> Result<()> {
         for (set, f) in [0, sets[0], sets[1]].into_iter().zip(&mut f) {
             let flag = if set == 0 { 0 } else { FLOW_METER };
             let a = Action { meter: set, flags: FLOW_SNAT | flag, ..TO_NEXT };
-            gw.flows4()[2..].iter().for_each(|r| r.action.store(a.to_word(), Relaxed));
+            gw.flows4()[1..].iter().for_each(|r| r.action.store(a.to_word(), Relaxed));
             *f = measure(source, &lab, packets)?;
         }
         gw.detach("p0")?;
@@ -223,8 +223,8 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
         };
         let pair =
             [key(src, dst, 1000, 53, Zone::Lan), key(dst, public + (i >> 16 << 24), 53, i as u16, Zone::Wan)];
-        for (n, key) in (2 * (i + 1)..).zip(pair) {
-            let r = &gw.flows4()[n as usize];
+        for (n, key) in RecordNo::both(i + 1).into_iter().zip(pair) {
+            let r = &gw.flows4()[n.index()];
             r.set_key(&key);
             r.new_addrs.store(u64::from(public) | u64::from(dst) << 32, Relaxed);
             r.new_ports.store(u64::from((i as u16).to_be()) | 0x1234_5678 << 32, Relaxed);
@@ -239,7 +239,7 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
             let slot = (key.hash(c.seed.load(Relaxed)) >> 52) as usize;
             let free =
                 (slot..slot + BUCKET_WORDS).map(|w| &bucket[w % BUCKET_WORDS]).find(|w| w.load(Relaxed) == 0);
-            free.context("both buckets full")?.store(p.tag << RECORD_BITS | n, Relaxed);
+            free.context("both buckets full")?.store(p.tag << RECORD_BITS | n.0, Relaxed);
         }
     }
     Ok(())

@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 4
+#define GW_ABI_VERSION 5
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 128		/* sag_model::DropReason::COUNT */
@@ -71,8 +71,8 @@ enum gw_nexthop_flags {
 };
 
 /*
- * One direction of an IPv4 session: one cache line. Records 2n and 2n+1 are the two directions of
- * session n (the peer of record r is r ^ 1); session 0 is never used.
+ * One direction of an IPv4 session: one cache line. Records stand in blocks of 64 of one direction
+ * (the peer of record r is r ^ 64); session 0 is never used.
  *
  * Key words are as loaded from the packet (network byte order inside each field), so comparing
  * needs no swap on a little-endian machine.

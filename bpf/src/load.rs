@@ -13,7 +13,7 @@ use crate::skel::{GwSkelBuilder, OpenGwMaps, types};
 use crate::sys;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
-use sag_model::flow::RECORD_BITS;
+use sag_model::flow::{RECORD_BITS, RECORD_BLOCK, RecordNo};
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 
 /// Sessions that record numbers can tell apart, without session 0, which is never used.
 const MAX_SESSIONS: u32 = (1 << (RECORD_BITS - 1)) - 1;
+const _: () = assert!((MAX_SESSIONS + 1).is_multiple_of(RECORD_BLOCK));
 
 /// What a gateway is opened with.
 #[derive(Debug, Clone)]
@@ -49,11 +50,6 @@ impl OpenOptions {
     }
 }
 
-/// Records of a slab: two for each session, and session 0.
-fn records(sessions: u32) -> u32 {
-    2 * (sessions + 1)
-}
-
 /// Buckets of an index slab. The largest index is half full at capacity; every power of two up to it
 /// has its own region, the one of size S at S.
 fn buckets(sessions: u32) -> u32 {
@@ -61,8 +57,8 @@ fn buckets(sessions: u32) -> u32 {
 }
 
 fn size_maps(maps: &mut OpenGwMaps<'_>, o: &OpenOptions) -> libbpf_rs::Result<()> {
-    maps.gw_flows4.set_max_entries(records(o.sessions4))?;
-    maps.gw_flows6.set_max_entries(records(o.sessions6))?;
+    maps.gw_flows4.set_max_entries(RecordNo::needed(o.sessions4))?;
+    maps.gw_flows6.set_max_entries(RecordNo::needed(o.sessions6))?;
     maps.gw_index4.set_max_entries(buckets(o.sessions4))?;
     maps.gw_index6.set_max_entries(buckets(o.sessions6))
 }
@@ -216,8 +212,7 @@ mod tests {
 
     #[test]
     fn slabs_are_sized_for_both_directions() {
-        assert_eq!(records(1), 4);
-        assert_eq!(records(MAX_SESSIONS), 1 << RECORD_BITS);
+        assert_eq!(RecordNo::needed(MAX_SESSIONS), 1 << RECORD_BITS);
         // Regions of 1, 2, .. largest buckets start at 1, 2, .. largest, so the end is at twice that.
         for s in [1, 100, 65_535, 1 << 20] {
             let largest = buckets(s) / 2;

@@ -159,9 +159,11 @@ fn write(w: &World, seed: u64) -> [u64; 5] {
         let looks = w.looks.load(SeqCst);
         if grace_at == u64::MAX {
             w.grace.started.fetch_add(1, SeqCst);
+            w.grace.told.fetch_add(1, SeqCst);
             grace_at = looks;
         } else if looks > grace_at + 1 && rcu() {
             w.grace.done.store(w.grace.started.load(SeqCst), SeqCst);
+            w.grace.known.store(w.grace.told.load(SeqCst), SeqCst);
             (grace_at, resting) = (u64::MAX, 0);
         }
         // To and fro between two sizes.
@@ -245,7 +247,7 @@ fn no_packet_leaves_with_another_flows_translation() {
     c.daemon_loss.store(1, Relaxed);
     c.fast_path.store(1, Relaxed);
     f.nexthop(NEXTHOP, 0, 1500, 1, NH_VALID);
-    let memory = TableMemory { records: f.gw.flows4(), buckets: f.gw.index4() };
+    let memory = TableMemory { records: f.gw.flows4(), sessions: SESSIONS, buckets: f.gw.index4() };
     let table = FlowTable::new(memory, seed, Geometry::sized(buckets), grace.clone());
     let w = World {
         f,

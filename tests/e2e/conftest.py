@@ -1,11 +1,19 @@
 """Fixtures: one lab a module, the gateway in it, and the checks that follow every test.
 
     /usr/bin/python3 -m pytest tests/e2e [--forwarder kernel] [--quick]
+
+Every process of pytest has labs of its own, so several may run at a time (pytest-xdist); the tests that measure rates or
+load the machine are marked `alone`:
+
+    /usr/bin/python3 -m pytest tests/e2e -n 3 --dist loadfile -m "not alone"
+    /usr/bin/python3 -m pytest tests/e2e -m alone
 """
 
 import contextlib
 import os
 import re
+import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.books import Books  # noqa: E402
 from harness.lab import Gateway, Lab  # noqa: E402
-from harness.net import CommandError  # noqa: E402
+from harness.net import CommandError, run  # noqa: E402
 from harness.nat import Peers, hide_the_inside  # noqa: E402
 from harness.wire import Sender, Sniffer  # noqa: E402
 
@@ -30,6 +38,7 @@ def pytest_configure(config):
     for line in (
         "sag: needs the product; skipped with --forwarder kernel",
         "slow: left out by --quick",
+        "alone: measures rates or loads the machine; not beside other tests",
         "bad_checksums: the test itself puts wrong checksums on the wire",
         "no_books: the test leaves the gateway in a state where books cannot be read",
     ):
@@ -60,6 +69,18 @@ def remove_labs_of_the_dead():
     for prefix, pid in {m.groups() for name in names if (m := re.match(r"(t(\d+)-\w+-)", name))}:
         if not Path("/proc", pid).exists():
             Lab(prefix).down()
+            remove_what_is_left(prefix)
+
+
+def remove_what_is_left(prefix):
+    """Namespaces, folders and pins that tests made beside the lab's own."""
+    for ns in Path("/run/netns").glob(f"{prefix}*"):
+        for pid in run(["ip", "netns", "pids", ns.name], check=False).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        run(["ip", "netns", "delete", ns.name], check=False)
+    for folder in (*Path("/run").glob(f"{prefix}*"), *Path("/sys/fs/bpf").glob(f"{prefix}*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +156,18 @@ def gw_changed(gateway, books):
             return use(gateway, books, config)
         if gateway.running != config:
             gateway.reload(config)
+        return gateway
+
+    return change
+
+
+@pytest.fixture
+def gw_cleared(gw_changed):
+    """A function: the same, and no session is left of what was before. What is counted goes on."""
+
+    def change(config):
+        gateway = gw_changed(config)
+        gateway.ctl("sessions", "flush", "--all")
         return gateway
 
     return change

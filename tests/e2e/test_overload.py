@@ -11,7 +11,7 @@ from harness.lab import Addresses as A
 from harness.stream import Stream
 from harness.wire import IP, UDP, Ether, Raw, marked
 
-pytestmark = pytest.mark.sag
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 
 def flood(lab, wire, packets, dst=None, seed=1):

@@ -1,11 +1,6 @@
 """CARs, links and time windows on real traffic: rates at the receiver, IP bytes."""
 
-import bisect
-import contextlib
 import re
-import socket
-import subprocess
-import threading
 import time
 from datetime import datetime, timezone
 
@@ -13,120 +8,61 @@ import pytest
 from harness.blast import Arrivals, Blast
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.traffic import process, wait_listening
+from harness.qos import Taken, about, car, cars, iperfs, percent, policy, qos, settled, with_bandwidth
 
-pytestmark = pytest.mark.sag
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
-# Mbit/s by the UDP port of the CAR that has this ceiling; and the CAR of the TCP tests.
+# Mbit/s by the UDP port of the CAR that has this ceiling.
 CEILINGS = {6001: 1, 6005: 5, 6050: 50, 6400: 400}
-TCP_PORT, TCP_MBIT = 6020, 20
-
-
-def car(name, priority, floor, ceiling):
-    return (
-        f'[[qos.car]]\nid = "{name}"\npriority = {priority}\nlimit_type = "Absolute"\n'
-        f"min_bandwidth_abs = {floor}\nmax_bandwidth_abs = {ceiling}\n"
-    )
-
-
-def policy(priority, port, protocol="udp", extra="", last=None):
-    return (
-        f'[[qos.policy]]\npriority = {priority}\nsource_cidr = "192.0.2.0/24"\ndest_cidr = "0.0.0.0/0"\n'
-        f'ip_protocol = "{protocol}"\nsource_port_range = "-1/-1"\ndest_port_range = "{port}/{last or port}"\n{extra}'
-    )
-
-
-def with_bandwidth(text, mbit):
-    """The same with the WAN port limited."""
-    return text.replace('role = "wan"\n', f'role = "wan"\nbandwidth = {mbit}\n')
-
-
-def qos(*parts):
-    return '\n[[qos]]\nid = "qos-1"\n' + "".join(parts)
 
 
 def ceilings():
-    parts = []
-    for priority, (port, mbit) in enumerate(CEILINGS.items(), 1):
-        parts += [car(f"c{mbit}", priority, 0, mbit), policy(priority, port)]
-    parts += [car("tcp", 6, 0, TCP_MBIT), policy(6, TCP_PORT, "tcp")]
+    parts = [car(f"c{m}", n, 0, m) + policy(n, port) for n, (port, m) in enumerate(CEILINGS.items(), 1)]
     return lab_config(extra=qos(*parts))
 
 
-@contextlib.contextmanager
-def iperf(lab, port, mbit, *options):
-    """iperf3 from LAN to Internet; the block begins when it has sent for half a second."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with process(lab.inet, ["iperf3", "-s", "-p", port], **quiet):
-        wait_listening(lab.inet, port)
-        command = ["iperf3", "-c", A.INET[4], "-p", port, "-t", 30, *options]
-        with process(lab.lan1, command, **quiet):
-            end = time.monotonic() + 10
-            while rate_over(lab.inet, 0.1) < mbit / 2:
-                assert time.monotonic() < end, f"nothing arrives of {' '.join(map(str, command))}"
-            time.sleep(0.5)
-            yield
+@pytest.fixture
+def taken(lab):
+    it = Taken(lab.inet, "udp", CEILINGS, mtu=1428, headers=28)
+    yield it
+    it.close()
 
 
-def received(ns):
-    """(time, IP bytes) that have come to a host."""
-    names, values = [
-        line.split()[1:]
-        for line in ns.out(["cat", "/proc/thread-self/net/netstat"]).splitlines()
-        if line.startswith("IpExt:")
-    ]
-    return time.monotonic(), int(values[names.index("InOctets")])
+def offer(mbit):
+    """Of iperf3, that it sends more than a ceiling."""
+    return ["-u", "-b", f"{max(3, mbit * 1.4)}M", "-l", 1400]
 
 
-def rate_over(ns, seconds):
-    """Mbit/s of IP that come to a host in the seconds to come."""
-    start, before = received(ns)
-    time.sleep(seconds)
-    end, after = received(ns)
-    return (after - before) * 8 / (end - start) / 1e6
-
-
-def cars(gw):
-    return {c["id"]: c for c in gw.ctl("qos")["cars"]}
-
-
-@pytest.mark.parametrize("port,mbit", CEILINGS.items(), ids=str)
-def test_udp_gets_its_ceiling(gw_with, lab, port, mbit):
+@pytest.mark.parametrize("ports", [(6001, 6005, 6050), (6400,)], ids=["1-5-50", "400"])
+def test_udp_gets_its_ceiling(gw_with, lab, taken, ports):
     gw = gw_with(ceilings())
-    before = cars(gw)[f"c{mbit}"]["up"]
-    offered = max(3, mbit * 1.4)
-    with iperf(lab, port, mbit, "-u", "-b", f"{offered}M", "-l", 1400):
-        got = rate_over(lab.inet, 2.5)
-        measured = cars(gw)[f"c{mbit}"]["up"]
-    print(f"{got:.3f} Mbit/s of {mbit}, gateway says {measured['rate_bps'] / 1e6:.3f}")
-    assert abs(got - mbit) <= mbit * 0.02
-    # The gateway's own second may have begun with the burst.
-    assert abs(measured["rate_bps"] / 1e6 - mbit) <= mbit * 0.25
-    assert measured["over_ceiling_bytes"] > before["over_ceiling_bytes"]
-    assert measured["over_link_bytes"] == 0
+    before = cars(gw)
+    with iperfs(lab, {port: offer(CEILINGS[port]) for port in ports}):
+        # Twice the burst: it is over, and the gateway's next second does not begin with it.
+        taken.flowing({port: CEILINGS[port] * 1e6 / 8 * 0.5 for port in ports})
+        time.sleep(0.5)
+
+
+        def measure():
+            return taken.mbit(2.5), cars(gw)
+
+        rows = lambda got: [(got[0][p], CEILINGS[p], got[1][f"c{CEILINGS[p]}"]["up"]["rate_bps"] / 1e6) for p in ports]
+        held = lambda got: all(about(rate, mbit, 0.02) and about(said, mbit, 0.05) for rate, mbit, said in rows(got))
+        got = settled(measure, held)
+    print(", ".join("{:.3f} Mbit/s of {}, the gateway says {:.3f}".format(*row) for row in rows(got)))
+    assert held(got), rows(got)
     assert gw.drops()[("0", "car-exceeded")] > 0
-
-
-@pytest.mark.parametrize("streams", [1, 8])
-@pytest.mark.parametrize("algorithm", ["cubic", "bbr"])
-def test_tcp_fills_its_ceiling(gw_with, lab, algorithm, streams):
-    known = lab.lan1.out("sysctl -n net.ipv4.tcp_available_congestion_control").split()
-    if algorithm not in known:
-        pytest.skip(f"this kernel has no {algorithm}")
-    gw_with(ceilings())
-    with iperf(lab, TCP_PORT, TCP_MBIT, "-C", algorithm, "-P", streams):
-        time.sleep(1)
-        got = rate_over(lab.inet, 4)
-    print(f"{algorithm} x {streams}: {got:.2f} Mbit/s of {TCP_MBIT}")
-    assert 0.90 * TCP_MBIT <= got <= 1.02 * TCP_MBIT
+    for name in (f"c{CEILINGS[port]}" for port in ports):
+        assert got[1][name]["up"]["over_ceiling_bytes"] > before[name]["up"]["over_ceiling_bytes"]
+        assert got[1][name]["up"]["over_link_bytes"] == 0
 
 
 @pytest.fixture
 def arrivals(lab):
     made = []
 
-    def at(port):
-        made.append(Arrivals(lab.inet, port))
+    def at(port, ns=None):
+        made.append(Arrivals(ns or lab.inet, port))
         return made[-1]
 
     yield at
@@ -138,8 +74,8 @@ def arrivals(lab):
 def blast(lab):
     made = []
 
-    def send(port, mbit):
-        made.append(Blast(lab.lan1, A.INET[4], port, mbit))
+    def send(port, mbit, address=A.INET[4], ns=None):
+        made.append(Blast(ns or lab.lan1, address, port, mbit))
         return made[-1]
 
     yield send
@@ -148,151 +84,27 @@ def blast(lab):
             one.stop()
 
 
+def latest(*sinks, seconds=2):
+    """Mbit/s of several receivers in the seconds to come."""
+    time.sleep(seconds)
+    now = time.time()
+    return [sink.mbit(now - seconds, now) for sink in sinks]
+
+
 def test_two_classes_share_a_link(gw_with, lab, arrivals, blast):
     """The lower keeps its floor, the higher takes the rest."""
     text = lab_config(extra=qos(car("high", 1, 0, 40), car("low", 5, 8, 40), policy(1, 6101), policy(5, 6105)))
     gw = gw_with(with_bandwidth(text, 40))
     high, low = arrivals(6101), arrivals(6105)
     blast(6101, 45), blast(6105, 45)
-    time.sleep(3.5)
-    now = time.time()
-    got = high.mbit(now - 2, now), low.mbit(now - 2, now)
+    time.sleep(1.5)
+    shared = lambda got: about(got[1], 8, 0.05) and about(got[0], 32, 0.05)
+    got = settled(lambda: latest(high, low), shared)
     print(f"high {got[0]:.2f}, low {got[1]:.2f} Mbit/s of 40, floor 8")
-    assert abs(got[1] - 8) <= 8 * 0.05
-    assert abs(got[0] - 32) <= 32 * 0.05
+    assert shared(got), got
     assert gw.drops()[("0", "link-exceeded")] > 0
     link = [l for l in gw.ctl("qos")["links"] if (l["link"], l["direction"]) == ("port 1", "up")]
     assert link[0]["limit_bps"] == 40_000_000 and link[0]["over_link_bytes"] > 0
-
-
-class Received:
-    """TCP at the receiver: a server on a port, and what came when, in bytes of payload."""
-
-    # IP and TCP header with a time stamp, for each full segment.
-    SEGMENT, HEADERS = 1448, 52
-
-    def __init__(self, ns, port):
-        self.marks = []
-        self.over = False
-        self.server = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.server.bind(("", port))
-        self.server.listen()
-        self.server.settimeout(10)
-        self.thread = threading.Thread(target=self.take)
-        self.thread.start()
-
-    def take(self):
-        total = 0
-        with contextlib.suppress(OSError), self.server.accept()[0] as peer:
-            peer.settimeout(0.2)
-            while not self.over:
-                with contextlib.suppress(TimeoutError):
-                    data = peer.recv(1 << 18)
-                    if not data:
-                        break
-                    total += len(data)
-                    self.marks.append((time.time(), total))
-
-    def mbit(self, since, until):
-        """Mbit/s of IP that came between two moments."""
-        times = [t for t, _ in self.marks]
-        before, after = bisect.bisect_left(times, since), bisect.bisect_left(times, until)
-        if after == 0:
-            return 0.0
-        payload = self.marks[after - 1][1] - (self.marks[before - 1][1] if before else 0)
-        return payload * (1 + self.HEADERS / self.SEGMENT) * 8 / (until - since) / 1e6
-
-    def close(self):
-        self.over = True
-        self.thread.join()
-        self.server.close()
-
-
-class Flood:
-    """A TCP connection (CUBIC) that sends all the time."""
-
-    def __init__(self, ns, address, port):
-        self.sock = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
-        self.sock.settimeout(5)
-        self.sock.connect((address, port))
-        self.sock.settimeout(0.2)
-        self.over = False
-        self.thread = threading.Thread(target=self.send)
-        self.thread.start()
-
-    def send(self):
-        block = bytes(1 << 16)
-        while not self.over:
-            with contextlib.suppress(TimeoutError):
-                self.sock.send(block)
-
-    def close(self):
-        self.over = True
-        self.thread.join()
-        self.sock.close()
-
-
-@pytest.fixture
-def tcp(lab):
-    """A function: connections from the LAN to a port of the Internet host, by the list of what they receive."""
-    made = []
-
-    def start(port, connections):
-        sinks = []
-        for n in range(connections):
-            sinks.append(Received(lab.inet, port + n))
-            made.append(sinks[-1])
-            made.append(Flood(lab.lan1, A.INET[4], port + n))
-        return lambda since, until: sum(s.mbit(since, until) for s in sinks)
-
-    yield start
-    for one in reversed(made):
-        one.close()
-
-
-def test_two_classes_of_tcp_share_a_link(gw_with, lab, tcp):
-    """The same with CUBIC: floor 8 of 40 for the lower, the rest for the higher."""
-    text = lab_config(
-        extra=qos(
-            car("high", 1, 0, 40), car("low", 5, 8, 40), policy(1, 6201, "tcp", last=6209), policy(5, 6211, "tcp", last=6219)
-        )
-    )
-    gw_with(with_bandwidth(text, 40))
-    low = tcp(6211, 4)
-    time.sleep(1)
-    high = tcp(6201, 4)
-    time.sleep(3)
-    start = time.time()
-    time.sleep(5)
-    now = time.time()
-    got = high(start, now), low(start, now)
-    print(f"high {got[0]:.2f}, low {got[1]:.2f} Mbit/s of 40, floor 8")
-    assert got[1] >= 8 * 0.95
-    assert got[0] >= 32 * 0.90
-    assert sum(got) <= 40 * 1.05
-
-
-def test_tcp_has_its_floor_back_within_100_ms(gw_with, lab, tcp, arrivals, blast):
-    """The owner's UDP comes back to a floor that a TCP class has borrowed."""
-    text = lab_config(
-        extra=qos(car("owner", 1, 20, 20), car("guest", 5, 0, 40), policy(1, 6231), policy(5, 6241, "tcp", last=6249))
-    )
-    gw_with(with_bandwidth(text, 40))
-    owner, guest = arrivals(6231), tcp(6241, 4)
-    time.sleep(3)
-    now = time.time()
-    lent = guest(now - 1.5, now)
-    blast(6231, 25)
-    time.sleep(2)
-    start = owner.times[0]
-    first, later = owner.mbit(start, start + 0.1), owner.mbit(start + 0.1, start + 1.6)
-    after = guest(start + 0.1, start + 1.6)
-    print(f"guest {lent:.1f} Mbit/s before; owner {first:.1f} in the first 100 ms, then {later:.1f}, guest {after:.1f}")
-    assert lent >= 36, "lent while nobody else wants it"
-    assert first >= 19 and later >= 19
-    assert after <= 20 * 1.05
 
 
 def test_what_was_lent_is_back_within_100_ms(gw_with, lab, arrivals, blast):
@@ -300,17 +112,22 @@ def test_what_was_lent_is_back_within_100_ms(gw_with, lab, arrivals, blast):
     gw_with(with_bandwidth(text, 40))
     owner, guest = arrivals(6111), arrivals(6115)
     blast(6115, 50)
-    time.sleep(2)
-    now = time.time()
-    assert guest.mbit(now - 1, now) >= 38, "lent while nobody else wants it"
-    blast(6111, 30)
-    time.sleep(1.5)
-    start = owner.times[0]
-    first, after = owner.mbit(start, start + 0.1), guest.mbit(start + 0.1, start + 1.1)
-    print(f"owner {first:.1f} Mbit/s in the first 100 ms, then guest {after:.1f}, owner {owner.mbit(start + 0.1, start + 1.1):.1f}")
-    assert first >= 19
-    assert after <= 20 * 1.05
-    assert owner.mbit(start + 0.1, start + 1.1) >= 19
+
+    def measure():
+        lent = latest(guest, seconds=1.5)[0]
+        begun = time.time()
+        sender = blast(6111, 30)
+        time.sleep(1.3)
+        sender.stop()
+        start = owner.first(begun)
+        spans = (start, start + 0.1), (start + 0.1, start + 1.1)
+        return lent, *(owner.mbit(*span) for span in spans), guest.mbit(*spans[1])
+
+    right = lambda got: got[0] >= 38 and got[1] >= 19 and got[2] >= 19 and got[3] <= 20 * 1.05
+    got = settled(measure, right)
+    said = "guest {:.1f} Mbit/s before; owner {:.1f} in the first 100 ms, then {:.1f}, guest {:.1f}".format(*got)
+    print(said)
+    assert right(got), said
 
 
 def test_a_time_window_begins_and_ends_on_a_live_flow(gw_with, lab, arrivals, blast):
@@ -320,34 +137,34 @@ def test_a_time_window_begins_and_ends_on_a_live_flow(gw_with, lab, arrivals, bl
     window = f'start_time = "{utc(begin)}"\nend_time = "{utc(end)}"\n'
     gw = gw_with(lab_config(extra=qos(car("c", 1, 0, 2), policy(1, 6121, extra=window))))
     sink = arrivals(6121)
-    blast(6121, 10)
-    time.sleep(max(0, begin - 0.5 - time.time()))
-    assert [p["active"] for p in gw.ctl("qos")["policies"]] == [False]
-    time.sleep(1)
-    assert [p["active"] for p in gw.ctl("qos")["policies"]] == [True]
-    time.sleep(end + 1.1 - time.time())
-    got = [sink.mbit(begin - 0.8, begin), sink.mbit(begin + 0.5, end), sink.mbit(end + 0.1, end + 1)]
-    print("before {:.2f}, within {:.2f}, after {:.2f} Mbit/s".format(*got))
-    # The sender may be kept from running.
-    assert got[0] >= 6 and got[2] >= 6
-    assert abs(got[1] - 2) <= 0.1
+    sender = blast(6121, 10)
+    seen = {}
+    while (now := time.time()) < end + 1.1:
+        active = [p["active"] for p in gw.ctl("qos")["policies"]]
+        if time.time() - now < 0.2:
+            seen[now] = active == [True]
+        time.sleep(0.05)
+    # When the gateway was asked is known to 200 ms; that it is on time, the packets say.
+    wrong = [t for t, active in seen.items() if active != (begin <= t < end) and min(abs(t - begin), abs(t - end)) > 0.3]
+    assert not wrong, (begin, end, seen)
+    spans = (begin - 0.8, begin), (begin + 0.5, end), (end + 0.1, end + 1)
+    sent, got = [sender.mbit(*span) for span in spans], [sink.mbit(*span) for span in spans]
+    print("before {:.2f}, within {:.2f}, after {:.2f} Mbit/s".format(*got), "of {:.2f}, {:.2f}, {:.2f}".format(*sent))
+    assert about(got[1], 2, 0.05) or sent[1] < 2.5
+    # Free of the ceiling, all that is sent arrives: a busy machine may send less.
+    for n in (0, 2):
+        assert got[n] >= sent[n] * 0.95, "everything passes outside the window"
 
 
 def test_bandwidth_holds_without_qos_and_in_both_directions(gw_with, lab, arrivals, blast):
     gw = gw_with(with_bandwidth(lab_config(), 10))
-    sink = arrivals(6131)
-    back = Arrivals(lab.lan1, 6132)
-    down = Blast(lab.inet, A.LAN1[4], 6132, 15)
-    try:
-        blast(6131, 15)
-        time.sleep(3)
-        now = time.time()
-        got = sink.mbit(now - 2, now), back.mbit(now - 2, now)
-    finally:
-        down.stop()
-        back.close()
+    sink, back = arrivals(6131), arrivals(6132, lab.lan1)
+    blast(6131, 15), blast(6132, 15, A.LAN1[4], lab.inet)
+    time.sleep(1)
+    held = lambda got: all(about(g, 10, 0.02) for g in got)
+    got = settled(lambda: latest(sink, back), held)
     print(f"up {got[0]:.2f}, down {got[1]:.2f} Mbit/s of 10")
-    assert all(abs(g - 10) <= 0.2 for g in got)
+    assert held(got), got
     assert {l["direction"] for l in gw.ctl("qos")["links"] if l["over_link_bytes"]} == {"up", "down"}
 
 
@@ -356,11 +173,11 @@ def test_workers_police_as_xdp_does(gw_with, lab, arrivals, blast):
     gw_with(text)
     sink = arrivals(6141)
     blast(6141, 8)
-    time.sleep(2.5)
-    now = time.time()
-    got = sink.mbit(now - 1.5, now)
-    print(f"{got:.3f} Mbit/s of 5 by the workers")
-    assert abs(got - 5) <= 0.1
+    time.sleep(1)
+    held = lambda got: about(got[0], 5, 0.02)
+    got = settled(lambda: latest(sink), held)
+    print(f"{got[0]:.3f} Mbit/s of 5 by the workers")
+    assert held(got), got
 
 
 @pytest.mark.no_books
@@ -383,15 +200,48 @@ def test_meters_outlive_the_daemon(gw_with, lab, arrivals, blast):
     assert abs(got - 5) <= 0.15
 
 
-def test_metrics_and_the_table(gw_with, lab):
+def test_percentages_and_the_bandwidth_of_the_instance(gw_with, lab, arrivals, blast):
+    """A quarter of the uplink, a quarter of the overlay; and what no policy matches has the whole of its link."""
+    text = lab_config(
+        extra="\n[bandwidth]\nccn = 16\ninternet_up = 8\n"
+        + qos(
+            percent("uplink", 1, 1, 25, "InternetUpBandwidth"), policy(1, 6161),
+            percent("overlay", 2, 1, 25, "CcnBandwidth"), policy(2, 6162),
+        )
+    )
+    gw = gw_with(text)
+    assert {c["id"]: c["ceiling_bps"] for c in gw.ctl("qos")["cars"]} == {"uplink": 2_000_000, "overlay": 4_000_000}
+    # (destination, port, what is sent, what passes), the CARs alone and then the links alone.
+    for flows in (
+        [(lab.inet, A.INET, 6161, 5, 2), (lab.pop, A.POP, 6162, 8, 4)],
+        [(lab.inet, A.INET, 6163, 12, 8), (lab.pop, A.POP, 6164, 24, 16)],
+    ):
+        sinks = [arrivals(port, ns) for ns, _, port, _, _ in flows]
+        senders = [blast(port, mbit, to[4]) for _, to, port, mbit, _ in flows]
+        time.sleep(1)
+        want = [flow[-1] for flow in flows]
+        held = lambda got: all(about(g, w, 0.02) for g, w in zip(got, want))
+        got = settled(lambda: latest(*sinks), held)
+        for sender in senders:
+            sender.stop()
+        print(f"{got} Mbit/s of {want}")
+        assert held(got), (got, want)
+
+
+def test_sagctl_shows_what_is_ordered_and_measured(gw_with, lab):
     gw = gw_with(ceilings())
-    with iperf(lab, 6005, 5, "-u", "-b", "8M", "-l", 1400):
-        time.sleep(0.5)
-    time.sleep(0.7)
+    watch = lab.gw.popen([lab.sagctl, "--socket", lab.socket, "qos", "--watch", "1"])
+    with iperfs(lab, {6005: offer(5)}):
+        time.sleep(3.2)
+    time.sleep(1.2)
+    watch.terminate()
+    said = watch.communicate(timeout=10)[0]
+    # CAR, priority, floor, ceiling, way, measured: a line for each second.
+    rates = [float(rate) for rate in re.findall(r"c5 +2 +0 +5\.00 +up +([0-9.]+)", said)]
+    print("measured:", rates)
+    assert any(abs(rate - 5) <= 0.25 for rate in rates), said
     text = lab.gw.out(["curl", "-s", "http://127.0.0.1:9477/metrics"])
     value = lambda name: float(re.search(rf'(?m)^{name}{{car="c5"}} (\S+)$', text).group(1))
     up = cars(gw)["c5"]["up"]
     assert value("sag_car_passed_bytes_total") == up["passed_bytes"] > 500_000
     assert value("sag_car_dropped_bytes_total") == up["over_ceiling_bytes"] > 0
-    table = lab.gw.out([lab.sagctl, "--socket", lab.socket, "qos"])
-    assert re.search(r"c5 +2 +0 +5\.00 +up", table), table

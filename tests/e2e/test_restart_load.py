@@ -14,7 +14,7 @@ from harness.books import restarted
 from harness.lab import Addresses as A
 from harness.nat import nat_config
 
-pytestmark = pytest.mark.sag
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 FLOWS = 10_000
 PKTGEN = Path(os.environ.get("PKTGEN_BIN", Path(__file__).parents[2] / "target/release/pktgen"))

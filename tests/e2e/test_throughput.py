@@ -4,12 +4,14 @@ import pytest
 from harness.lab import Addresses as A
 from harness.traffic import iperf
 
+pytestmark = pytest.mark.alone
+
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["up", "down"])
 
 
 @DIRECTIONS
 def test_tcp(gw, lab, family, reverse):
-    got = iperf(lab.lan1, lab.inet, A.INET[family], seconds=2, reverse=reverse, streams=2)
+    got = iperf(lab.lan1, lab.inet, A.INET[family], seconds=1, reverse=reverse, streams=2)
     assert got["mbit"] > 20, got
 
 

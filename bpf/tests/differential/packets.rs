@@ -146,7 +146,7 @@ fn known<R: FlowRecord>(
 ) -> Option<Pkt> {
     let mut some = || d.below(t.used() as usize) as u32;
     let session = (0..20).map(|_| some()).find(|&s| t.meta(s).state.load(Relaxed) != 0)?;
-    let r = t.record(RecordNo(session * 2 + d.below(2) as u32));
+    let r = t.record(RecordNo::both(session)[d.below(2)]);
     let (src, dst, proto, (sport, dport), zone) = parts(&r.key());
     let (s, t) = (src.to_string(), dst.to_string());
     let mut size = d.pick(&SIZES);

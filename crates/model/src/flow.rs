@@ -10,18 +10,49 @@
 use crate::ids::Zone;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Number of a flow record. Records `2n` and `2n + 1` are the two directions of session `n`.
+/// Records of one direction that lie side by side: a page of IPv4's. Where traffic goes one way, its records
+/// then share neither pages nor pairs of cache lines, which processors fetch together, with those of the other.
+pub const RECORD_BLOCK: u32 = 1 << RECORD_BLOCK_BITS;
+const RECORD_BLOCK_BITS: u32 = 6;
+
+/// Number of a flow record. [`RECORD_BLOCK`] sessions have their first directions side by side, and behind
+/// them the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordNo(pub u32);
 
 impl RecordNo {
+    /// The direction in which the session began.
+    pub const fn first(session: u32) -> RecordNo {
+        let (block, at) = (session >> RECORD_BLOCK_BITS, session & (RECORD_BLOCK - 1));
+        RecordNo(block << (RECORD_BLOCK_BITS + 1) | at)
+    }
+
+    /// That of the answers.
+    pub const fn second(session: u32) -> RecordNo {
+        RecordNo::first(session).peer()
+    }
+
+    pub const fn both(session: u32) -> [RecordNo; 2] {
+        [RecordNo::first(session), RecordNo::second(session)]
+    }
+
     /// The other direction of the same session.
     pub const fn peer(self) -> RecordNo {
-        RecordNo(self.0 ^ 1)
+        RecordNo(self.0 ^ RECORD_BLOCK)
     }
 
     pub const fn session(self) -> u32 {
-        self.0 >> 1
+        self.0 >> (RECORD_BLOCK_BITS + 1) << RECORD_BLOCK_BITS | self.0 & (RECORD_BLOCK - 1)
+    }
+
+    /// 0: as the session began; 1: the answers.
+    pub const fn way(self) -> usize {
+        (self.0 >> RECORD_BLOCK_BITS & 1) as usize
+    }
+
+    /// Records of a table for so many sessions, whose numbers begin at 1.
+    pub const fn needed(sessions: u32) -> u32 {
+        (sessions + 1).next_multiple_of(RECORD_BLOCK) * 2
     }
 
     pub const fn index(self) -> usize {
@@ -132,6 +163,11 @@ impl Geometry {
     /// An index of `buckets` buckets, a power of two, lies at offset `buckets`: every size has its place.
     pub const fn sized(buckets: u32) -> Geometry {
         Geometry { base: buckets, mask: buckets - 1 }
+    }
+
+    /// Words that it has.
+    pub const fn words(self) -> u64 {
+        (self.mask as u64 + 1) * BUCKET_WORDS as u64
     }
 
     #[inline]

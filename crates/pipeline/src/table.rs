@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct TableMemory<R: 'static> {
     pub records: &'static [R],
+    /// Sessions that it may hold; there are at least [`RecordNo::needed`] records for them.
+    pub sessions: u32,
     pub buckets: &'static [Bucket],
 }
 
@@ -42,7 +44,8 @@ impl<R: FlowRecord> TableMemory<R> {
     pub fn private(sessions: u32) -> Self {
         let buckets = index_buckets(sessions) as usize;
         TableMemory {
-            records: Vec::leak((0..(sessions as usize + 1) * 2).map(|_| R::default()).collect()),
+            sessions,
+            records: Vec::leak((0..RecordNo::needed(sessions)).map(|_| R::default()).collect()),
             buckets: Vec::leak((0..buckets).map(|_| Bucket::default()).collect()),
         }
     }
@@ -130,6 +133,8 @@ pub struct FlowTable<R: FlowRecord> {
     sessions: AtomicU32,
     /// Those of them that only drop ([`State::Denied`]).
     denied: AtomicU32,
+    /// Sessions from which on a worker wakes the thread that makes a larger index; `u32::MAX`: it knows.
+    alarm: AtomicU32,
     grace: Arc<Grace>,
 }
 
@@ -138,10 +143,10 @@ impl<R: FlowRecord> FlowTable<R> {
     pub fn new(mem: TableMemory<R>, seed: u64, index: Geometry, grace: Arc<Grace>) -> Self {
         let end = u64::from(index.base) + u64::from(index.mask);
         assert!(end < mem.buckets.len() as u64, "index lies inside its memory");
-        let sessions = mem.records.len() / 2;
-        FlowTable {
+        assert!(mem.records.len() as u32 >= RecordNo::needed(mem.sessions), "a record for every session");
+        let table = FlowTable {
             mem,
-            meta: (0..sessions).map(|_| SessionMeta::default()).collect(),
+            meta: (0..=mem.sessions).map(|_| SessionMeta::default()).collect(),
             seed,
             live: AtomicU64::new(index.to_word()),
             written: [AtomicU64::new(index.to_word()), AtomicU64::new(0)],
@@ -149,8 +154,11 @@ impl<R: FlowRecord> FlowTable<R> {
             free: AtomicU64::new(0),
             sessions: AtomicU32::new(0),
             denied: AtomicU32::new(0),
+            alarm: AtomicU32::new(u32::MAX),
             grace,
-        }
+        };
+        table.alarm.store(table.crowd(), Ordering::Relaxed);
+        table
     }
 
     /// A table of its own memory for one process without XDP.
@@ -325,7 +333,7 @@ impl<R: FlowRecord> FlowTable<R> {
         fill: &impl Fn(&R, &R, &SessionMeta),
     ) -> Result<RecordNo, Clash> {
         let session = self.allocate(quarantine).ok_or(Clash::Full)?;
-        let (fwd, rev) = (RecordNo(session * 2), RecordNo(session * 2 + 1));
+        let (fwd, rev) = (RecordNo::first(session), RecordNo::second(session));
         self.blank(fwd, forward);
         self.blank(rev, reverse);
         let meta = self.meta(session);
@@ -363,9 +371,10 @@ impl<R: FlowRecord> FlowTable<R> {
             return None;
         }
         let session = self.allocate(quarantine)?;
-        let no = RecordNo(session * 2);
+        let no = RecordNo::first(session);
         self.blank(no, key);
-        self.record(no.peer()).set_key(&R::default().key());
+        // What answers counted in a session that had this place is none of the new rule's.
+        self.blank(no.peer(), &R::default().key());
         let meta = self.meta(session);
         self.blank_meta(meta);
         fill(self.record(no), meta);
@@ -430,7 +439,7 @@ impl<R: FlowRecord> FlowTable<R> {
         {
             return false;
         }
-        for no in [RecordNo(session * 2), RecordNo(session * 2 + 1)] {
+        for no in RecordNo::both(session) {
             let key = self.record(no).key();
             self.withdraw(&key, no);
         }

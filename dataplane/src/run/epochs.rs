@@ -4,27 +4,51 @@ use super::worker::Shared;
 use sag_pipeline::table::Grace;
 use std::sync::atomic::Ordering;
 
-/// Runs one grace period after the other, never waiting.
+/// Runs grace periods: one after the other while sessions are removed.
 #[derive(Debug, Default)]
 pub struct GraceKeeper {
     /// Rounds of each worker when the current period began.
     began: Option<Vec<u64>>,
+    /// The same of the period that waits for workers alone.
+    told: Option<Vec<u64>>,
+}
+
+fn rounds<'w>(workers: impl Iterator<Item = &'w Shared>) -> Vec<u64> {
+    workers.map(|w| w.rounds.load(Ordering::SeqCst)).collect()
+}
+
+/// All have begun another round since, or sleep.
+fn passed<'w>(workers: impl Iterator<Item = &'w Shared>, began: &[u64]) -> bool {
+    workers
+        .zip(began)
+        .all(|(w, then)| w.asleep.load(Ordering::SeqCst) || w.rounds.load(Ordering::SeqCst) != *then)
 }
 
 impl GraceKeeper {
-    /// Looks whether all workers have passed a round since the period began; ends it and begins the
-    /// next.
+    /// The same for the periods that wait for workers alone: a look, no system call.
+    pub fn step_workers<'w>(&mut self, grace: &Grace, workers: impl Iterator<Item = &'w Shared> + Clone) {
+        if self.told.as_ref().is_some_and(|began| passed(workers.clone(), began)) {
+            grace.known.store(grace.told.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.told = None;
+        }
+        if self.told.is_none() {
+            grace.told.fetch_add(1, Ordering::SeqCst);
+            self.told = Some(rounds(workers));
+        }
+    }
+
+    /// Looks whether all workers have passed a round since the period began; ends it, and begins the
+    /// next one if something rests.
     pub fn step<'w>(&mut self, grace: &Grace, workers: impl Iterator<Item = &'w Shared> + Clone) {
         match &self.began {
+            // Taken back before the period begins: what comes to rest from now on asks for the next one.
+            None if !grace.wanted.swap(false, Ordering::SeqCst) => (),
             None => {
                 grace.started.fetch_add(1, Ordering::SeqCst);
-                self.began = Some(workers.map(|w| w.rounds.load(Ordering::SeqCst)).collect());
+                self.began = Some(rounds(workers));
             }
             Some(began) => {
-                let passed = workers.zip(began).all(|(w, then)| {
-                    w.asleep.load(Ordering::SeqCst) || w.rounds.load(Ordering::SeqCst) != *then
-                });
-                if !passed {
+                if !passed(workers, began) {
                     return;
                 }
                 // XDP programs run in RCU read sections: one RCU grace period ends every one that

@@ -59,7 +59,7 @@ const SERVER: Token = Token(16);
 /// Housekeeping interval.
 const TICK: Duration = Duration::from_millis(50);
 /// The same while an index is being changed.
-const TICK_RESIZING: Duration = Duration::from_millis(5);
+const TICK_RESIZING: Duration = Duration::from_millis(1);
 /// How long flows may go by their verdict of an earlier daemon: longer than XDP asks for a new one
 /// (`GW_ASK_TICKS`).
 const PREDECESSOR: Duration = Duration::from_secs(5);
@@ -186,6 +186,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                 WAKE => {
                     daemon.hear_workers();
                     daemon.go_live();
+                    daemon.resize_indexes();
                     if let Some(why) = daemon.fatal.take() {
                         daemon.stop(true)?;
                         return Err(anyhow!(why));
@@ -265,7 +266,11 @@ impl Daemon {
         self.hear_workers();
         self.go_live();
         self.kernel_changed();
-        self.epochs.step(&self.grace, self.workers.iter().map(|w| &*w.shared));
+        self.epochs.step_workers(&self.grace, self.workers.iter().map(|w| &*w.shared));
+        // To wait for XDP takes milliseconds, in which a flood would fill the index that is to be left.
+        if self.resizers.0.idle() && self.resizers.1.idle() {
+            self.epochs.step(&self.grace, self.workers.iter().map(|w| &*w.shared));
+        }
         self.resize_indexes();
         self.tables.v4.release(&mut self.flushed4);
         self.tables.v6.release(&mut self.flushed6);

@@ -86,7 +86,7 @@ impl Daemon {
             if State::of(table.meta(n)).is_none() {
                 continue;
             }
-            let r = table.record(RecordNo(n * 2));
+            let r = table.record(RecordNo::first(n));
             let (key, new) = (r.key(), r.translated());
             if key != new
                 && let (Some(old), Some(new)) = (V4::ends(&key), V4::ends(&new))

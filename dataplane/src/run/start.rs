@@ -103,7 +103,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let gateway = patiently(|| Gateway::open(&options))?;
     let control = gateway.control();
     let grace = Arc::new(Grace::default());
-    let tables = Arc::new(tables(&gateway, control, &grace));
+    let tables = Arc::new(tables(&gateway, d, &grace));
     let epoch = next_epoch(control.epoch.load(Ordering::Relaxed));
     settle(control, d);
     let meters = MeterBook::over(gateway.meters(), gateway.meter_sets());
@@ -264,7 +264,8 @@ fn queues_per_worker(config: &Config, workers: u32) -> u32 {
 }
 
 /// The flow tables over the shared memory; sessions of an earlier daemon go on.
-fn tables(gateway: &Gateway, control: &'static ControlBlock, grace: &Arc<Grace>) -> Tables {
+fn tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
+    let control = gateway.control();
     let seed = match control.seed.load(Ordering::Relaxed) {
         0 => {
             // Random per table: nobody can aim flows at one bucket.
@@ -274,8 +275,8 @@ fn tables(gateway: &Gateway, control: &'static ControlBlock, grace: &Arc<Grace>)
         }
         known => known,
     };
-    let v4 = TableMemory { records: gateway.flows4(), buckets: gateway.index4() };
-    let v6 = TableMemory { records: gateway.flows6(), buckets: gateway.index6() };
+    let v4 = TableMemory { records: gateway.flows4(), sessions: d.flows, buckets: gateway.index4() };
+    let v6 = TableMemory { records: gateway.flows6(), sessions: d.flows_v6(), buckets: gateway.index6() };
     let v4 = table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
     let v6 = table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
     let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));

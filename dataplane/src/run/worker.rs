@@ -299,7 +299,7 @@ impl Worker {
         };
         self.pipeline.poll(&self.snapshot, now, &mut emit);
         self.flush();
-        if self.pipeline.take_tunnels_changed() {
+        if self.pipeline.take_tunnels_changed() || self.pipeline.table_rings() {
             self.wake_control();
         }
         if !self.pipeline.events().is_empty() {

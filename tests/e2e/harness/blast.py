@@ -10,6 +10,12 @@ SIZE = 1428
 PAYLOAD = SIZE - 28
 
 
+def mbit_between(times, since, until):
+    """Mbit/s of IP packets by their times, in order."""
+    count = bisect.bisect_left(times, until) - bisect.bisect_left(times, since)
+    return count * SIZE * 8 / (until - since) / 1e6
+
+
 class Arrivals:
     """A UDP socket that notes when packets came."""
 
@@ -34,8 +40,11 @@ class Arrivals:
 
     def mbit(self, since, until):
         """Mbit/s of IP packets that came between two moments."""
-        count = bisect.bisect_left(self.times, until) - bisect.bisect_left(self.times, since)
-        return count * SIZE * 8 / (until - since) / 1e6
+        return mbit_between(self.times, since, until)
+
+    def first(self, since):
+        """When the first packet came from a moment on."""
+        return self.times[bisect.bisect_left(self.times, since)]
 
     def close(self):
         self.over = True
@@ -44,9 +53,10 @@ class Arrivals:
 
 
 class Blast:
-    """Sends so many Mbit/s of IP packets until it is stopped."""
+    """Sends so many Mbit/s of IP packets until it is stopped, and notes when."""
 
     def __init__(self, ns, address, port, mbit, tos=0):
+        self.times = []
         self.sock = ns.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
         self.sock.connect((address, port))
@@ -64,10 +74,15 @@ class Blast:
             while due <= now:
                 try:
                     self.sock.send(payload)
+                    self.times.append(time.time())
                 except OSError:
                     pass
                 due += self.gap
             time.sleep(0.001)
+
+    def mbit(self, since, until):
+        """Mbit/s of IP packets that were sent between two moments."""
+        return mbit_between(self.times, since, until)
 
     def stop(self):
         self.over = True

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .config import LAB_TOML, ROOT
 from .net import CommandError, Namespace, run
+from .patience import PATIENCE
 
 LAB_SH = ROOT / "scripts" / "lab.sh"
 
@@ -78,6 +79,10 @@ class Lab:
     def down(self):
         self.sh("down")
 
+    def unmute(self, *names):
+        for name in names:
+            getattr(self, name).run(["nft", "delete", "table", "inet", "mute"], check=False)
+
     def mute(self, *names):
         """These hosts take nothing in; sniffers still see what arrives."""
         for name in names:
@@ -128,7 +133,7 @@ class Gateway:
         pid = self.pid()
         os.kill(pid, how)
         self.running = None
-        end = time.monotonic() + 5
+        end = time.monotonic() + PATIENCE
         while os.path.exists(f"/proc/{pid}/fd") and os.listdir(f"/proc/{pid}/fd"):
             if time.monotonic() > end:
                 raise CommandError(f"process {pid} survives {how.name}")
@@ -137,7 +142,7 @@ class Gateway:
     def write_config(self, config):
         self.lab.conf.write_text(config.replace("sag-lab", self.lab.run_dir.name))
 
-    def reload(self, config, timeout=5.0):
+    def reload(self, config, timeout=PATIENCE):
         """New configuration by SIGHUP; returns when it is in force."""
         before = self.status()["config_epoch"]
         self.write_config(config)

@@ -39,5 +39,10 @@ class Stream:
 
     def missing(self):
         """Numbers sent that never came out, after the stream ended."""
-        seen = {m for f in self.sniffer.drain(quiet=0.3, timeout=20) if (m := mark_of(f)) is not None}
-        return sorted(set(range(1, self.sent + 1)) - seen)
+        sent, seen = set(range(1, self.sent + 1)), set()
+        # What does not come at once may still be on its way through a busy machine.
+        for quiet in (0.3, 2.0):
+            seen |= {m for f in self.sniffer.drain(quiet=quiet, timeout=20) if (m := mark_of(f)) is not None}
+            if sent <= seen:
+                break
+        return sorted(sent - seen)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from .net import CommandError
+from .patience import PATIENCE
 
 _ports = itertools.count(5201)
 
@@ -21,7 +22,7 @@ def process(ns, command, **kw):
     finally:
         child.terminate()
         try:
-            child.wait(3)
+            child.wait(10)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -30,7 +31,7 @@ def process(ns, command, **kw):
                 stream.close()
 
 
-def wait_listening(ns, port, timeout=5.0, udp=False):
+def wait_listening(ns, port, timeout=PATIENCE, udp=False):
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if ns.out(["ss", "-Hlun" if udp else "-Hltn", f"sport = :{port}"]).strip():

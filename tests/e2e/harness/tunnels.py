@@ -14,6 +14,7 @@ from pathlib import Path
 from .config import lab_config
 from .lab import Addresses as A
 from .net import CommandError, Namespace, run
+from .patience import within
 
 LOCAL = {4: A.GW_WAN[4], 6: A.GW_WAN[6]}
 REMOTE = {4: A.INET[4], 6: A.INET[6]}
@@ -215,11 +216,8 @@ def src_dst_sockets(src, dst, af):
     return dst.socket(af, socket.SOCK_DGRAM), src.socket(af, socket.SOCK_DGRAM)
 
 
-def wait_for(what, timeout=10.0):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.05)
+def wait_for(what, seconds=10.0):
+    within(seconds, "both ends agree", what)
 
 
 @contextlib.contextmanager

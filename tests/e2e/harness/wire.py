@@ -87,7 +87,7 @@ class Sniffer:
             if addr[2] != PACKET_OUTGOING:
                 return time.monotonic(), _with_tag(data, extra)
 
-    def until(self, wanted, timeout=3.0):
+    def until(self, wanted, timeout=10.0):
         """The first packet for which `wanted(packet)` holds, or None."""
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:

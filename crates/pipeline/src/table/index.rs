@@ -6,7 +6,7 @@ use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, Probe, RECORD_BITS, Record
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Words in a bucket from which on a new one rather goes to the emptier bucket.
-const CROWDED: usize = 12;
+const CROWDED: u32 = 12;
 
 /// Why a number is not in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +128,7 @@ impl Index {
     /// The buckets of a new word, the one to try first in front. The first choice, so that a look
     /// there is enough for most, until it is crowded: then the emptier one, so that none overflows.
     fn choose(&self, p: &Probe) -> [u32; 2] {
-        // Words fill from the front: one of them tells most of the time.
-        if self.bucket(p.first).word[CROWDED - 1].load(Ordering::Relaxed) == 0 {
-            return [p.first, p.second];
-        }
-        let used = |b| self.bucket(b).word.iter().filter(|w| w.load(Ordering::Relaxed) != 0).count();
+        let used = |b| used(&self.bucket(b).word);
         let first = used(p.first);
         if first >= CROWDED && used(p.second) < first { [p.second, p.first] } else { [p.first, p.second] }
     }
@@ -147,6 +143,12 @@ impl Index {
             }
         }
     }
+}
+
+/// Words that are not 0; all looked at, which takes no branches.
+#[inline]
+fn used(words: &[AtomicU32; BUCKET_WORDS]) -> u32 {
+    words.iter().map(|w| u32::from(w.load(Ordering::Relaxed) != 0)).sum()
 }
 
 /// A bit for every word with this tag. All at once, without a branch for each: most looks that get

@@ -5,7 +5,7 @@ use super::{FlowTable, prefetch};
 use sag_model::flow::{FlowRecord, RecordNo};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Lets removed sessions be reused only when nobody can still be reading them. The control thread
 /// counts `started` up, waits for workers and XDP to pass, and sets `done` to it.
@@ -13,12 +13,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Grace {
     pub started: AtomicU64,
     pub done: AtomicU64,
+    /// `started` and `done` of periods that wait for the workers alone, which are much shorter.
+    pub told: AtomicU64,
+    pub known: AtomicU64,
+    /// Something rests since the last period began: there is a reason for another one.
+    pub wanted: AtomicBool,
 }
 
 impl Grace {
     /// For shells with one reader: nothing needs to wait.
     pub fn immediate() -> Arc<Grace> {
-        Arc::new(Grace { started: AtomicU64::new(0), done: AtomicU64::new(u64::MAX) })
+        let never = || AtomicU64::new(u64::MAX);
+        Arc::new(Grace { done: never(), known: never(), ..Grace::default() })
     }
 }
 
@@ -67,7 +73,7 @@ impl<R: FlowRecord> FlowTable<R> {
     /// This session comes next: brings what is written at its birth into the cache.
     fn expect_session(&self, session: u32) {
         prefetch(self.meta(session));
-        for no in [RecordNo(session.wrapping_mul(2)), RecordNo(session.wrapping_mul(2) + 1)] {
+        for no in RecordNo::both(session) {
             self.expect_record(no);
         }
     }
@@ -84,6 +90,9 @@ impl<R: FlowRecord> FlowTable<R> {
                 c.after = after;
             }
             _ => quarantine.chains.push_back(Chain { after, head: session, tail: session }),
+        }
+        if !self.grace.wanted.load(Ordering::Relaxed) {
+            self.grace.wanted.store(true, Ordering::SeqCst);
         }
     }
 

@@ -7,8 +7,10 @@
 //! 4. Workers write into the new one alone. Wait until all of them know.
 //! 5. Empty the old one.
 //!
-//! "Wait" is a grace period ([`Grace`](super::Grace)): every worker has begun another round, and every
-//! XDP program that ran has ended.
+//! "Wait" is until every worker has begun another round ([`Grace::known`](super::Grace)). Nothing waits for
+//! XDP: a program that still looks in the old index finds records that rest or nothing, and what it does not
+//! find is a worker's, which looks in the new one. So a larger index is there before a flood of new sessions
+//! has filled the old one; [`FlowTable::rings`] says when it is high time.
 
 use super::restore::empty;
 use super::{FlowTable, Index, TableMemory, index_buckets};
@@ -16,15 +18,20 @@ use crate::session;
 use sag_model::flow::{BUCKET_WORDS, FlowRecord, Geometry, RecordNo};
 use std::sync::atomic::Ordering;
 
-/// Buckets of the smallest index: 1 MiB. Between the mark at which a larger one is wanted and the first
-/// bucket that overflows is room for 69,000 sessions, which is more than come before it is there.
-const SMALLEST: u32 = 16384;
+/// Buckets of the smallest index: 256 KiB. Between the mark at which a larger one is wanted and the first
+/// bucket that overflows is room for 13,000 sessions, which is more than come before it is there.
+const SMALLEST: u32 = 4096;
 /// Sessions, or buckets, that one step takes.
 const STEP: u32 = 1 << 16;
+/// Steps without much change after which the index may become smaller: two seconds of the daemon's.
+const CALM: u32 = 40;
 
 #[derive(Debug, Default)]
 pub struct Resizer {
     phase: Phase,
+    /// Sessions when there was much change, and steps since.
+    mark: u32,
+    calm: u32,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +40,7 @@ enum Phase {
     Idle,
     Announced {
         to: Geometry,
-        grace: u64,
+        told: u64,
     },
     Copying {
         to: Geometry,
@@ -42,11 +49,11 @@ enum Phase {
     /// Workers write into both still; `out` is the one that nobody will look in.
     Leaving {
         out: Geometry,
-        grace: u64,
+        told: u64,
     },
     Left {
         out: Geometry,
-        grace: u64,
+        told: u64,
     },
     Emptying {
         out: Geometry,
@@ -70,9 +77,8 @@ impl<R: FlowRecord> TableMemory<R> {
 
     /// Buckets of the index for as many sessions as there are records.
     fn largest(&self) -> u32 {
-        let sessions = (self.records.len() / 2).saturating_sub(1) as u32;
         let room = (self.buckets.len() / 2).max(1) as u32;
-        index_buckets(sessions).min(1 << room.ilog2())
+        index_buckets(self.sessions).min(1 << room.ilog2())
     }
 }
 
@@ -85,42 +91,55 @@ impl Resizer {
     /// Begins the change to an index of this geometry, whatever the sessions want. Nothing is under way.
     pub fn begin<R: FlowRecord>(&mut self, t: &FlowTable<R>, to: Geometry) {
         t.written[1].store(to.to_word(), Ordering::SeqCst);
-        self.phase = Phase::Announced { to, grace: t.grace.started.load(Ordering::SeqCst) + 1 };
+        self.phase = Phase::Announced { to, told: t.grace.told.load(Ordering::SeqCst) + 1 };
+    }
+
+    /// Whether the number of sessions has been much the same for a while.
+    fn is_calm<R: FlowRecord>(&mut self, t: &FlowTable<R>) -> bool {
+        let now = t.occupied();
+        if u64::from(now.abs_diff(self.mark)) * 64 > t.geometry().words() {
+            (self.mark, self.calm) = (now, 0);
+        } else {
+            self.calm = self.calm.saturating_add(1);
+        }
+        self.calm >= CALM
     }
 
     /// Looks whether another size is wanted, or brings the change on. `switch` tells XDP where to look.
     pub fn step<R: FlowRecord>(&mut self, t: &FlowTable<R>, switch: impl FnOnce(Geometry)) {
-        let passed = |grace: u64| t.grace.done.load(Ordering::SeqCst) >= grace;
-        let next_grace = || t.grace.started.load(Ordering::SeqCst) + 1;
+        let passed = |told: u64| t.grace.known.load(Ordering::SeqCst) >= told;
+        let next_round = || t.grace.told.load(Ordering::SeqCst) + 1;
         self.phase = match std::mem::take(&mut self.phase) {
             Phase::Idle => {
-                if let Some(to) = t.wanted() {
+                t.alarm.store(t.crowd(), Ordering::Relaxed);
+                let calm = self.is_calm(t);
+                if let Some(to) = t.wanted(calm) {
                     self.begin(t, to);
                 }
                 return;
             }
-            Phase::Announced { to, grace } if passed(grace) => Phase::Copying { to, next: 1 },
+            Phase::Announced { to, told } if passed(told) => Phase::Copying { to, next: 1 },
             Phase::Copying { to, next } => {
                 let end = t.used().min(next.saturating_add(STEP));
                 let fits = (next..end).all(|session| t.copy(session, to));
                 if !fits {
                     // Back to the old one.
-                    Phase::Leaving { out: to, grace: 0 }
+                    Phase::Leaving { out: to, told: 0 }
                 } else if end < t.used() {
                     Phase::Copying { to, next: end }
                 } else {
                     let out = t.geometry();
                     t.live.store(to.to_word(), Ordering::SeqCst);
                     switch(to);
-                    Phase::Leaving { out, grace: next_grace() }
+                    Phase::Leaving { out, told: next_round() }
                 }
             }
-            Phase::Leaving { out, grace } if passed(grace) => {
+            Phase::Leaving { out, told } if passed(told) => {
                 t.written[0].store(t.live.load(Ordering::SeqCst), Ordering::SeqCst);
                 t.written[1].store(0, Ordering::SeqCst);
-                Phase::Left { out, grace: next_grace() }
+                Phase::Left { out, told: next_round() }
             }
-            Phase::Left { out, grace } if passed(grace) => Phase::Emptying { out, next: 0 },
+            Phase::Left { out, told } if passed(told) => Phase::Emptying { out, next: 0 },
             Phase::Emptying { out, next } => {
                 let all = Index::new(t.mem.buckets, out).all();
                 let end = all.len().min((next + STEP) as usize);
@@ -133,21 +152,38 @@ impl Resizer {
 }
 
 impl<R: FlowRecord> FlowTable<R> {
-    /// The index that the live sessions want, if it is another one: a quarter of its words used. Not
-    /// before three eighths are, or not one in fifty is.
-    fn wanted(&self) -> Option<Geometry> {
-        let used = u64::from(self.occupied()) * 2;
-        let words = |buckets: u32| u64::from(buckets) * BUCKET_WORDS as u64;
-        let now = self.geometry().buckets();
-        let crowded = used * 8 > words(now) * 3;
-        let deserted = used * 50 < words(now);
-        if !crowded && !deserted {
-            return None;
+    /// Sessions from which on a larger index is wanted, if there is one: half of the words are used.
+    pub(super) fn crowd(&self) -> u32 {
+        match self.geometry() {
+            g if g.buckets() < self.mem.largest() => (g.words() / 4).min(u64::from(u32::MAX)) as u32,
+            _ => u32::MAX,
         }
-        let (least, most) = (self.mem.smallest().buckets(), self.mem.largest());
-        let fitting = (used * 4 / BUCKET_WORDS as u64).next_power_of_two().min(u64::from(most)) as u32;
-        let to = fitting.max(least);
-        (if crowded { to > now } else { to < now }).then(|| Geometry::sized(to))
+    }
+
+    /// True once when there are so many sessions that a larger index should be made at once. For workers,
+    /// who wake the thread that makes it.
+    #[inline]
+    pub fn rings(&self) -> bool {
+        self.occupied() >= self.alarm.load(Ordering::Relaxed)
+            && self.alarm.swap(u32::MAX, Ordering::Relaxed) != u32::MAX
+    }
+
+    /// The index that the live sessions want, if it is another one. A larger one has an eighth of its words
+    /// used: in a flood one change is better than two. When all is calm it becomes smaller, with two fifths
+    /// at most, so that more of it stays in the cache.
+    fn wanted(&self, calm: bool) -> Option<Geometry> {
+        let used = u64::from(self.occupied()) * 2;
+        let now = self.geometry().buckets();
+        let fitting = |words: u64| {
+            let n = words.div_ceil(BUCKET_WORDS as u64).next_power_of_two();
+            n.min(u64::from(self.mem.largest())).max(u64::from(self.mem.smallest().buckets())) as u32
+        };
+        let to = match calm {
+            _ if self.occupied() >= self.crowd() => fitting(used * 8),
+            true => fitting(used * 5 / 2).min(now),
+            false => now,
+        };
+        (to != now).then(|| Geometry::sized(to))
     }
 
     /// Sees to it that a session is in the index `to`, if it is in the table. False: there is no room.
@@ -159,9 +195,8 @@ impl<R: FlowRecord> FlowTable<R> {
             // One in the making is written into both by its worker.
             return true;
         }
-        let both = [RecordNo(session * 2), RecordNo(session * 2 + 1)]
-            .map(|no| (no, self.hash(&self.record(no).key())));
-        for (no, hash) in both.into_iter().filter(|(no, _)| no.0 & 1 == 0 || !session::denied(self, *no)) {
+        let both = RecordNo::both(session).map(|no| (no, self.hash(&self.record(no).key())));
+        for (no, hash) in both.into_iter().filter(|(no, _)| no.way() == 0 || !session::denied(self, *no)) {
             let p = index.probe(hash);
             if index.find(&p, |found| found == no).is_none() && !index.place(&p, no) {
                 return false;

@@ -96,6 +96,11 @@ impl Pipeline {
         self.monitors = monitors;
     }
 
+    /// Whether a larger index should be made at once ([`FlowTable::rings`](crate::table::FlowTable::rings)).
+    pub fn table_rings(&self) -> bool {
+        self.tables.v4.rings() | self.tables.v6.rings()
+    }
+
     /// Whether a tunnel has gone down or come up since the last call.
     pub fn take_tunnels_changed(&mut self) -> bool {
         std::mem::take(&mut self.tunnels_changed)

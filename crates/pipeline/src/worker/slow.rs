@@ -117,7 +117,7 @@ impl Pipeline {
         let known = self.known::<R>(snap, s, related);
         let (mut to, mut to_port, mut pair) = (None, None, None);
         if let Some(no) = related.or(s.found) {
-            let (r, first) = (table.record(no), table.record(RecordNo(no.session() * 2)));
+            let (r, first) = (table.record(no), table.record(RecordNo::first(no.session())));
             let (key, old) = (r.key(), first.key());
             if let (Some((_, was)), Some((_, is))) = (R::ends(&key), R::ends(&r.translated())) {
                 to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
@@ -126,7 +126,7 @@ impl Pipeline {
             pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
                 (Some(ends), Some(new), Some(from)) => {
                     let proto = R::tuple(&old).proto;
-                    Some(Pair { from, proto, old: ends, new, reply: no.0 & 1 == 1 })
+                    Some(Pair { from, proto, old: ends, new, reply: no.way() == 1 })
                 }
                 _ => None,
             };
@@ -155,7 +155,7 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some(no) = related.or(s.found) else { return Known::New };
         let related = related.is_some();
-        let (first, second) = (RecordNo(no.session() * 2), RecordNo(no.session() * 2 + 1));
+        let (first, second) = (RecordNo::first(no.session()), RecordNo::second(no.session()));
         let reply = no == second;
         if reply && !related && !snap.options.acl_stateful {
             let judged = table.record(second).epoch().load(Ordering::Acquire) == snap.epoch
@@ -292,7 +292,7 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return true };
         let sent = table.record(no).bytes().load(Ordering::Relaxed);
-        session::rst_in_window(table.meta(no.session()), (no.0 & 1) as usize, seq, ack, sent)
+        session::rst_in_window(table.meta(no.session()), no.way(), seq, ack, sent)
     }
 
     /// A packet of an existing session whose record did not answer for it.
@@ -323,7 +323,7 @@ impl Pipeline {
             let other = table.record(no.peer());
             other.epoch().store(snap.epoch | EPOCH_SESSION | EPOCH_ASKED, Ordering::Release);
         }
-        let reply = no.0 & 1 == 1;
+        let reply = no.way() == 1;
         if let (Known::New, true) = (known, reply) {
             // Stateless: the answers were judged by a rule of their own.
             let rule = rule.map_or(0, |r| r + 1);

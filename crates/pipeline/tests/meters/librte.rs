@@ -100,13 +100,11 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// A trace as text for the C program, and the colours that ours gives.
-fn trace(d: &mut Dice, text: &mut String) -> String {
+fn trace(d: &mut Dice, (kind, aware): (Kind, bool), text: &mut String) -> String {
     const PACKETS: usize = 300;
     // Picoseconds of a byte: 1 Mbit/s to 32 Gbit/s.
     let rates =
         [8_000_000, 2_000_000, 800_000, 160_000, 100_000, 80_000, 40_000, 8_000, 4_000, 1_000, 500, 250];
-    let kind = d.pick(&[Kind::SrTcm, Kind::TrTcm, Kind::Rfc4115]);
-    let aware = d.once_in(2);
     let mut two = [d.pick(&rates), d.pick(&rates)];
     if kind == Kind::TrTcm {
         // The peak rate is no less than the committed one.
@@ -147,7 +145,9 @@ fn packet_for_packet_as_librte_meter() {
     let Some(program) = compile() else { return };
     let mut d = Dice::new(std::env::var("SAG_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7));
     let mut text = String::new();
-    let want: Vec<String> = (0..600).map(|_| trace(&mut d, &mut text)).collect();
+    let meters = [Kind::SrTcm, Kind::TrTcm, Kind::Rfc4115].into_iter().flat_map(|k| [(k, false), (k, true)]);
+    let meters: Vec<(Kind, bool)> = meters.collect();
+    let want: Vec<String> = (0..600).map(|n| trace(&mut d, meters[n % meters.len()], &mut text)).collect();
     let mut child =
         Command::new(program.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start");
     let mut input = child.stdin.take().expect("stdin");
@@ -156,14 +156,18 @@ fn packet_for_packet_as_librte_meter() {
     feeder.join().expect("feeder").expect("all of it was read");
     assert!(out.status.success());
     let got = String::from_utf8(out.stdout).expect("digits");
-    let mut seen = [0u32; 3];
+    let mut seen = vec![[0u32; 3]; meters.len()];
     for (n, (theirs, ours)) in got.lines().zip(&want).enumerate() {
-        assert_eq!(theirs, ours, "trace {n}: left librte_meter's, right ours");
-        ours.bytes().for_each(|b| seen[usize::from(b - b'0')] += 1);
+        let which = n % meters.len();
+        assert_eq!(theirs, ours, "trace {n} of {:?}: left librte_meter's, right ours", meters[which]);
+        ours.bytes().for_each(|b| seen[which][usize::from(b - b'0')] += 1);
     }
     assert_eq!(got.lines().count(), want.len());
-    println!("green, yellow, red: {seen:?}");
-    assert!(seen.iter().all(|n| *n > 10_000), "too few of a colour: {seen:?}");
+    for ((kind, aware), seen) in meters.iter().zip(&seen) {
+        let blind = if *aware { "aware" } else { "blind" };
+        println!("{kind:?}, colour-{blind}: green, yellow, red {seen:?}");
+        assert!(seen.iter().all(|n| *n > 1_000), "{kind:?}, colour-{blind}: too few of a colour: {seen:?}");
+    }
 }
 
 /// A compiled program, gone with this value.
@@ -190,7 +194,7 @@ fn compile() -> Option<Program> {
     let flags = match Command::new("pkg-config").args(["--cflags", "libdpdk"]).output() {
         Ok(o) if o.status.success() => String::from_utf8_lossy(&o.stdout).into_owned(),
         _ => {
-            skip("no librte_meter to compare with: install libdpdk-dev and pkg-config");
+            skip("no librte_meter to compare with: install dpdk-dev and pkg-config");
             return None;
         }
     };

@@ -134,3 +134,25 @@ fn fragments_and_errors_do_not_follow_it() {
     assert_eq!(r.send(&ask()), DENIED);
     r.check_books();
 }
+
+#[test]
+fn a_record_in_the_place_of_a_session_counts_its_own_packets_alone() {
+    let mut net = Net::branch();
+    net.acl = Acl::new(true).rule(Class::OutWan, false, UDP);
+    let mut r = Rig::sized(net, 64);
+    for port in 1..=64 {
+        assert!(r.send(&Pkt::tcp(HOST, FAR, 1000, port, SYN)).is_tx());
+        for _ in 0..5 {
+            assert!(r.send(&Pkt::tcp(FAR, HOST, port, 1000, SYN | 0x10).into_port(WAN)).is_tx());
+        }
+    }
+    for _ in 0..2 {
+        r.wait(Duration::from_secs(8_000));
+    }
+    assert_eq!(r.sessions(), (0, 0));
+    for _ in 0..3 {
+        assert_eq!(r.send(&ask()), DENIED);
+    }
+    r.wait(Duration::from_millis(100));
+    assert_eq!((remembered(&r), r.net.acl.hits(UDP).0), (1, 3));
+}

@@ -1,0 +1,20 @@
+"""Waiting: a busy machine is late, a broken program never comes. What takes longer than expected is a warning, and
+what has not come after PATIENCE is an error."""
+
+import time
+import warnings
+
+PATIENCE = 30.0
+
+
+def within(seconds, what, check, log=None):
+    """Waits until `check()` is true; returns how long it took."""
+    start = time.monotonic()
+    while not check():
+        if time.monotonic() - start > max(seconds, PATIENCE):
+            raise AssertionError(f"not within {max(seconds, PATIENCE):.0f} s: {what}" + (f"\n{log()}" if log else ""))
+        time.sleep(0.01)
+    took = time.monotonic() - start
+    if took > seconds:
+        warnings.warn(f"{what}: {took:.1f} s, expected within {seconds} s", stacklevel=2)
+    return took
