@@ -8,6 +8,7 @@ use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_pipeline::testkit::{DEV_WAN, Dice, Net, Pkt, Rig, vxlan};
 use sag_pipeline::tunnel::Tunnel;
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
+use sag_tunnel::fec::{REPAIR_HEADER, ROOM, Receiver, Sender, Settings, Taken};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +23,14 @@ pub enum Target {
     Config,
     /// ESP packets, authentic and not; what is opened must be an IP packet that was sealed.
     Esp,
+    /// What error correction receives, in windows that meet; what comes out is an IP packet, and every
+    /// repair that is kept is given back.
+    Fec,
 }
 
 impl Target {
-    pub const ALL: [Target; 5] =
-        [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config, Target::Esp];
+    pub const ALL: [Target; 6] =
+        [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config, Target::Esp, Target::Fec];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,6 +39,7 @@ impl Target {
             Target::Tunnel => "tunnel",
             Target::Config => "config",
             Target::Esp => "esp",
+            Target::Fec => "fec",
         }
     }
 
@@ -85,6 +90,7 @@ impl Target {
             Target::Esp => {
                 (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect()
             }
+            Target::Fec => fresh_fec(d),
         }
     }
 
@@ -95,6 +101,7 @@ impl Target {
             Target::Tunnel => run_tunnel(data),
             Target::Config => read_config(data),
             Target::Esp => open_esp(data),
+            Target::Fec => receive_fec(data),
         }
     }
 }
@@ -194,6 +201,56 @@ fn open_esp(data: &[u8]) {
         assert_eq!(rest[0] >> 4, if o.inner == Inner::V6 { 6 } else { 4 });
     }
     assert_eq!(rx.open(&mut again.clone()), Err(OpenError::Replay));
+}
+
+/// What a sender sends, less some of it: length, bytes, and so on.
+fn fresh_fec(d: &mut Dice) -> Vec<u8> {
+    let window = 2 + d.below(6) as u8;
+    let settings = Settings { window, repairs: 1 + d.below(usize::from(window).min(3)) as u8, delay: 1 };
+    let Some(mut tx) = Sender::new(settings, d.below(2) as u8, 0) else { return Vec::new() };
+    let (mut out, mut buf) = (Vec::new(), [0; ROOM + REPAIR_HEADER]);
+    for n in 0..d.below(30) {
+        let packet = Pkt::udp("10.30.0.1", "192.168.1.10", 53, n as u16).payload(d.below(60)).ip();
+        let source = tx.source(&packet, 0, n as u64).map(|h| [&h[..], &packet].concat());
+        let mut texts: Vec<_> = source.into_iter().collect();
+        if d.once_in(9) {
+            tx.poll(n as u64 + 2);
+        }
+        while let Some(r) = tx.repair(&mut buf) {
+            texts.push(buf[..r.len].to_vec());
+        }
+        for text in texts.into_iter().filter(|t| t.len() < 256 && !d.once_in(5)) {
+            out.push(text.len() as u8);
+            out.extend(text);
+        }
+    }
+    out
+}
+
+fn receive_fec(data: &[u8]) {
+    let (mut rx, mut kept, mut now, mut rest) = (Receiver::default(), 0i64, 0, data);
+    let mut buf = [0; ROOM];
+    while let Some((&len, tail)) = rest.split_first() {
+        let (text, tail) = tail.split_at(usize::from(len).min(tail.len()));
+        rest = tail;
+        // A text of nothing lets time pass.
+        now += if len == 0 { 1_000_000_000 } else { 1 };
+        rx.poll(now, |_| kept -= 1);
+        let mut spare = 0;
+        match rx.take(text, 1, now, |_| spare += 1) {
+            Ok(Taken::Source { at, .. }) => assert!(matches!(text[at] >> 4, 4 | 6)),
+            Ok(Taken::Kept) => kept += 1,
+            Ok(Taken::Spare) | Err(_) => {}
+        }
+        kept -= spare;
+        while let Some((len, tag)) = rx.recovered(&mut buf) {
+            assert!(len >= 20 && matches!(buf[0] >> 4, 4 | 6) && tag == 1);
+            kept -= 1;
+        }
+        assert!(kept >= 0);
+    }
+    rx.clear(|_| kept -= 1);
+    assert_eq!(kept, 0, "repairs that are kept for ever");
 }
 
 fn read_config(data: &[u8]) {

@@ -41,3 +41,8 @@ fn config() {
 fn esp() {
     replay(Target::Esp, 20_000);
 }
+
+#[test]
+fn fec() {
+    replay(Target::Fec, 5_000);
+}

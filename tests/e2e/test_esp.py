@@ -1,7 +1,6 @@
 """ESP tunnels against scapy, tshark and a second gateway: keys, replays, NAT, rekeying, failover, and paths
 that carry less than they say."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -11,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from harness.lab import Addresses as A
-from harness.patience import within
 from harness.net import run
 from harness.traffic import iperf
-from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, Far, gateway_config, route, sweep, to_far, tunnel, tunnels
+from harness.tunnels import (
+    BRANCH_NET, FAR, LOCAL, REMOTE, SPI_IN, SPI_OUT, Far, esp_keys, gateway_config, hop, route, sweep, tunnel, tunnels,
+    turned, wait_for,
+)
 from harness.config import lab_config
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked, wrpcap
 from scapy.layers.ipsec import ESP, SecurityAssociation
@@ -23,7 +24,6 @@ pytestmark = pytest.mark.sag
 # Gateways ask each other all the time: no two reads of counters are of one moment.
 BUSY = pytest.mark.no_books
 
-SPI_IN, SPI_OUT = 0x1001, 0x1002
 CIPHERS = {
     "aes-128-gcm": ("aes-gcm", "AES-GCM", 20),
     "aes-256-gcm": ("aes-gcm", "AES-GCM", 36),
@@ -31,21 +31,6 @@ CIPHERS = {
 }
 # What the gateway says of packets that it does not take.
 REASONS = ("esp-bad-icv", "esp-replay", "esp-unknown-spi", "esp-truncated", "esp-bad-next-header", "esp-dummy")
-
-
-def esp_keys(length=20, spi=0):
-    return {
-        "spi_in": SPI_IN + spi,
-        "spi_out": SPI_OUT + spi,
-        "key_in": os.urandom(length).hex(),
-        "key_out": os.urandom(length).hex(),
-    }
-
-
-def turned(keys):
-    """The same pair as the other end has it."""
-    pairs = (("spi_in", "spi_out"), ("spi_out", "spi_in"), ("key_in", "key_out"), ("key_out", "key_in"))
-    return {**keys, **{mine: keys[theirs] for mine, theirs in pairs}}
 
 
 def esp_dropped(gw):
@@ -69,7 +54,7 @@ def far(lab):
 @pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
 @pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
 @pytest.mark.parametrize("name", CIPHERS)
-def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp, tmp_path):
+def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp):
     """scapy decrypts what we send, we take what scapy sends, and what is wrong is dropped by its name."""
     cipher, algorithm, length = CIPHERS[name]
     keys = esp_keys(length)
@@ -91,14 +76,11 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp, tmp_path):
     ours = association(SPI_IN, keys["key_in"], REMOTE[outer], LOCAL[outer])
     far_wire, near = wire.sniffer(lab.inet, "eth0"), wire.sniffer(lab.lan1, "eth0")
     link = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
-    caught = []
     for n, size in enumerate((1, 2, 3, 500, 1300)):
         inner = IP(src=A.LAN1[4], dst=FAR[4]) / UDP(sport=1111, dport=2222) / Raw(marked(n) + b"x" * size)
         wire.sender(lab.lan1, "eth0").send(link / inner)
         out = far_wire.until(lambda p: ESP in p or (UDP in p and p[UDP].dport == 4500))
         assert out is not None, f"packet {n} did not come out\n{gw.tail()}"
-        # As it came: decrypting takes the packet apart.
-        caught.append(out.copy())
         packet = out[make]
         assert (packet.src, packet.dst) == (LOCAL[outer], REMOTE[outer])
         assert mark_of(bytes(packet)) is None, "it is in the clear"
@@ -107,10 +89,6 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp, tmp_path):
         opened = theirs.decrypt(packet)
         assert (opened.src, opened.dst) == (A.LAN1[4], FAR[4])
         assert mark_of(bytes(opened)) == n and len(opened) == len(inner)
-    if shutil.which("tshark"):
-        wrpcap(str(tmp_path / "sent.pcap"), caught)
-        said = run(["tshark", "-r", tmp_path / "sent.pcap", "-V"]).stdout
-        assert "Malformed" not in said and f"0x{SPI_OUT:08x}" in said
 
     back = Ether(src=lab.wan.mac("gw"), dst=lab.gw.mac("wan"))
     send = wire.sender(lab.wan, "gw").send
@@ -151,6 +129,59 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp, tmp_path):
     # After all of that the next good one passes.
     send(back / sealed(120, seq_num=50))
     assert near.until(lambda p: mark_of(bytes(p)) == 120) is not None
+
+
+@pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed (scripts/setup.sh does it)")
+@pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
+@pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
+# Not ChaCha20-Poly1305: tshark does not know it for ESP. That the check value is right, scapy says: of AES-GCM tshark 4.0
+# decrypts the text and lets the value be.
+@pytest.mark.parametrize("name", ["aes-128-gcm", "aes-256-gcm"])
+def test_tshark_decrypts_what_we_send(gw_with, lab, wire, name, outer, udp, tmp_path):
+    """SPI, sequence numbers in a row, padding, next header, and the packets inside with their checksums."""
+    keys = esp_keys(CIPHERS[name][2])
+    gw = gw_with(gateway_config("esp", outer, **keys, udp_encap=udp, probe_interval=0))
+    lab.mute("inet")
+    wan = wire.sniffer(lab.inet, "eth0")
+    link = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
+    sent, caught = [], []
+    for n, size in enumerate((0, 1, 2, 3, 500, 1200)):
+        family = 4 + n % 2 * 2
+        net = IP(src=A.LAN1[4], dst=FAR[4]) if family == 4 else IPv6(src=A.LAN1[6], dst=FAR[6])
+        sent.append((family, marked(n) + b"x" * size))
+        wire.sender(lab.lan1, "eth0").send(link / net / UDP(sport=1111, dport=2222) / Raw(sent[-1][1]))
+        caught.append(wan.until(lambda p: ESP in p or (UDP in p and p[UDP].dport == 4500)))
+        assert caught[-1] is not None, f"packet {n} did not come out\n{gw.tail()}"
+    good = tshark_says(caught, outer, keys["key_out"], tmp_path)
+    assert [int(row["esp.spi"], 16) for row in good] == [SPI_OUT] * len(sent)
+    first = int(good[0]["esp.sequence"])
+    for n, (row, (family, data)) in enumerate(zip(good, sent, strict=True)):
+        assert int(row["esp.sequence"]) == first + n and row["esp.protocol"] == ("0x04" if family == 4 else "0x29")
+        # A header of 20 or 40 bytes, of 8, the data, two bytes behind: whole words.
+        assert int(row["esp.pad_len"]) == -(28 + len(data) + 2) % 4
+        assert bytes.fromhex(row["udp.payload"].split(",")[-1]) == data and not row["_ws.malformed"]
+        assert row["udp.checksum.status"].split(",")[-1] == "1", "the inner checksum is good"
+        inner = (row["ip.dst"] if family == 4 else row["ipv6.dst"]).split(",")[-1]
+        assert inner == FAR[family]
+    # It would have said so, had it not been the key.
+    wrong = tshark_says(caught, outer, os.urandom(CIPHERS[name][2]).hex(), tmp_path)
+    assert all(data.hex() not in row["udp.payload"] for row, (_, data) in zip(wrong, sent, strict=True))
+
+
+def tshark_says(packets, outer, key, tmp_path):
+    """What tshark reads in ESP packets, with this key: a dictionary for each, fields of the inner packet last."""
+    path = tmp_path / "sent.pcap"
+    wrpcap(str(path), packets)
+    cipher = "AES-GCM with 16 octet ICV [RFC4106]"
+    row = (f"IPv{outer}", LOCAL[outer], REMOTE[outer], f"0x{SPI_OUT:08x}", cipher, f"0x{key}", "NULL", "")
+    fields = ("esp.spi", "esp.sequence", "esp.pad_len", "esp.protocol", "ip.dst", "ipv6.dst", "udp.payload",
+              "udp.checksum.status", "_ws.malformed")
+    said = run([
+        "tshark", "-r", path, "-T", "fields", "-E", "separator=|", *(w for f in fields for w in ("-e", f)),
+        "-o", "esp.enable_encryption_decode:TRUE", "-o", "udp.check_checksum:TRUE",
+        "-o", "uat:esp_sa:" + ",".join(f'"{word}"' for word in row), "-d", "udp.port==2222,data",
+    ]).stdout
+    return [dict(zip(fields, line.split("|"), strict=True)) for line in said.splitlines()]
 
 
 def without_udp(packet, _sa):
@@ -218,10 +249,6 @@ def both(gw_with, far, outer=4, extra_near="", extra_far="", **keys):
     wait_for(lambda: tunnels(gw)["pop1"]["rtt_us"] is not None and tunnels(far)["branch"]["rtt_us"] is not None, 20)
     wait_for(lambda: far.lab.lan1.ping(FAR[4], count=1, wait=1) == 1, 20)
     return gw, keys
-
-
-def wait_for(what, seconds=10.0):
-    within(seconds, "both ends agree", what)
 
 
 @pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
@@ -318,18 +345,6 @@ def test_a_restart_is_no_replay(gw_with, gateway, lab, far):
 
 
 # --- paths ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def hop(lab, rule):
-    """The router between the gateways drops what the rule says, silently."""
-    chain = f"chain c {{\n type filter hook forward priority 0;\n {rule} drop\n}}\n"
-    table = f"table inet hop\ndelete table inet hop\ntable inet hop {{\n{chain}}}\n"
-    lab.wan.run(["nft", "-f", "-"], input=table)
-    try:
-        yield
-    finally:
-        lab.wan.run(["nft", "delete", "table", "inet", "hop"])
 
 
 @BUSY

@@ -101,11 +101,13 @@ drop_reasons! {
     EspReplay = 66, "esp-replay", "ESP packet received before, or too old for the replay window (RFC 4303 3.4.3)";
     EspBadIcv = 67, "esp-bad-icv", "ESP integrity check failed: altered, or another key, salt, cipher or esn at the peer";
     EspBadPadding = 68, "esp-bad-padding", "ESP padding longer than the packet or not 1, 2, 3, ... (RFC 4303 2.4)";
-    EspBadNextHeader = 69, "esp-bad-next-header", "what an ESP packet carries is neither IPv4 nor IPv6 in tunnel mode";
+    EspBadNextHeader = 69, "esp-bad-next-header", "what an ESP packet carries is neither IPv4 nor IPv6 in tunnel mode, nor error correction";
     EspDummy = 70, "esp-dummy", "ESP packet with nothing inside (RFC 4303 2.6): no fault";
     EspKeepalive = 71, "esp-keepalive", "NAT keepalive to the port of ESP in UDP (RFC 3948 2.3): no fault";
     EspNoKeys = 72, "esp-no-keys", "the ESP tunnel has no keys yet (keying is agreed, and the peer's key has not come)";
     EspExhausted = 73, "esp-exhausted", "the ESP association has used all its sequence numbers: rekey the tunnel";
+    FecBadHeader = 74, "fec-bad-header", "error correction header of another version, or one that contradicts itself or its window";
+    FecDuplicate = 75, "fec-duplicate", "came after it had been recovered: no fault";
 }
 
 impl DropReason {

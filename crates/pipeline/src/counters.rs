@@ -76,6 +76,12 @@ pub struct TunnelCounters {
     pub tx_packets: Counter,
     pub tx_bytes: Counter,
     pub drops: Counter,
+    /// Repairs sent, and the bytes of these and of the headers in front of packets.
+    pub fec_repairs: Counter,
+    pub fec_overhead: Counter,
+    /// Packets recovered, and windows with packets that are lost for good.
+    pub fec_recovered: Counter,
+    pub fec_unrecoverable: Counter,
 }
 
 impl TunnelCounters {

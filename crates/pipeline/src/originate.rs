@@ -163,6 +163,11 @@ pub fn enter(
     link: LinkHeader,
 ) -> Result<(), DropReason> {
     t.enter(f, p, hash, split)?;
+    put_link(t, f, link)
+}
+
+/// The link header in front of an outer packet.
+pub fn put_link(t: &Tunnel, f: &mut FrameMut<'_>, link: LinkHeader) -> Result<(), DropReason> {
     let link = LinkHeader { ethertype: ethertype(t.template.outer), ..link };
     let len = f.len();
     f.set_link(0, len, &link).map_err(|_| DropReason::FrameTooBig)

@@ -1,5 +1,5 @@
 //! What a tunnel needs beside its header: ESP with its keys and windows, the agreement of keys,
-//! whether the far end answers, how large a packet it takes, and which tunnel of several to use.
+//! what makes good for losses, whether the far end answers, how large a packet it takes, and which tunnel of several to use.
 //!
 //! Bytes, numbers and moments in, decisions out: no socket, no thread, no clock. Moments are
 //! nanoseconds of the caller's monotonic clock.
@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod esp;
+pub mod fec;
 pub mod group;
 pub mod keys;
 pub mod liveness;

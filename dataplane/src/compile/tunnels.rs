@@ -159,6 +159,7 @@ fn tunnel(
         addrs6: t.addresses.iter().filter_map(v6).collect(),
         state,
         probing: t.probing.clone(),
+        fec: t.fec,
         esp: esp.clone(),
     }
 }

@@ -106,6 +106,12 @@ impl Daemon {
                 jitter_us: None,
                 loss_percent: None,
                 esp: self.keys_of(t, running),
+                fec: t.fec.map(|f| control::TunnelFec {
+                    window: f.window,
+                    repairs: f.repairs,
+                    delay_ms: f.delay,
+                    ..Default::default()
+                }),
                 drops: 0,
             };
             if let Some(r) = running {
@@ -162,6 +168,12 @@ impl Daemon {
             out.tx_packets += c.tx_packets.get();
             out.tx_bytes += c.tx_bytes.get();
             out.drops += c.drops.get();
+            if let Some(f) = &mut out.fec {
+                f.repairs_sent += c.fec_repairs.get();
+                f.overhead_bytes += c.fec_overhead.get();
+                f.recovered += c.fec_recovered.get();
+                f.unrecoverable += c.fec_unrecoverable.get();
+            }
         }
     }
 }

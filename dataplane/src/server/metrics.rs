@@ -6,7 +6,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use sag_model::control::{CarCounters, DropRow, Nat, NatPool, Port, PortPunt, SessionTotals, Tunnel, Worker};
+use sag_model::control::{
+    CarCounters, DropRow, Nat, NatPool, Port, PortPunt, SessionTotals, Tunnel, TunnelFec, Worker,
+};
 use std::fmt;
 
 /// The gateway's counters at one moment.
@@ -244,23 +246,60 @@ impl Collector for Snapshot {
         out.counter("sag_car_passed_bytes", "Bytes that the CAR let pass", passed)?;
         let dropped = s.cars.iter().map(|c| (by_car(c), c.dropped_bytes));
         out.counter("sag_car_dropped_bytes", "Bytes of the CAR over its ceiling or the link", dropped)?;
-        let by_tunnel = |t: &Tunnel| [("tunnel", t.name.clone())];
-        let up = s.tunnels.iter().map(|t| (by_tunnel(t), f64::from(u8::from(t.state == "up"))));
-        out.gauge("sag_tunnel_up", "Whether the tunnel carries traffic", up)?;
-        for (name, help, value) in [
-            (
-                "sag_tunnel_rx_packets",
-                "Packets received through the tunnel",
-                (|t| t.rx_packets) as fn(&Tunnel) -> u64,
-            ),
-            ("sag_tunnel_rx_bytes", "IP bytes received through the tunnel", |t| t.rx_bytes),
-            ("sag_tunnel_tx_packets", "Packets sent through the tunnel", |t| t.tx_packets),
-            ("sag_tunnel_tx_bytes", "IP bytes sent through the tunnel", |t| t.tx_bytes),
-            ("sag_tunnel_drops", "Packets dropped at the tunnel's entry or exit", |t| t.drops),
-        ] {
-            out.counter(name, help, s.tunnels.iter().map(|t| (by_tunnel(t), value(t))))?;
-        }
-        let mtu = s.tunnels.iter().map(|t| (by_tunnel(t), f64::from(t.mtu)));
-        out.gauge("sag_tunnel_mtu_bytes", "IP bytes that the tunnel carries in one piece", mtu)
+        tunnels(&mut out, &s.tunnels)
     }
+}
+
+/// What a tunnel can be in.
+const STATES: [&str; 4] = ["up", "down", "no-path", "off"];
+
+/// A counter of error correction: name, help, field.
+type FecCounter = (&'static str, &'static str, fn(&TunnelFec) -> u64);
+
+const FEC_COUNTERS: &[FecCounter] = &[
+    ("sag_tunnel_fec_repairs", "Repairs sent", |f| f.repairs_sent),
+    ("sag_tunnel_fec_overhead_bytes", "Bytes of repairs and of error correction headers", |f| {
+        f.overhead_bytes
+    }),
+    ("sag_tunnel_fec_recovered_packets", "Lost packets that were made of repairs", |f| f.recovered),
+    ("sag_tunnel_fec_unrecoverable_windows", "Windows with packets lost for good", |f| f.unrecoverable),
+];
+
+fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
+    let by_tunnel = |t: &Tunnel| [("tunnel", t.name.clone())];
+    let up = all.iter().map(|t| (by_tunnel(t), f64::from(u8::from(t.state == "up"))));
+    out.gauge("sag_tunnel_up", "Whether the tunnel carries traffic", up)?;
+    let states = all.iter().flat_map(|t| {
+        let is = |s| f64::from(u8::from(t.state == s));
+        STATES.map(|s| ([("tunnel", t.name.clone()), ("state", s.to_owned())], is(s)))
+    });
+    out.gauge("sag_tunnel_state", "1 for the state that the tunnel is in", states)?;
+    // Of tunnels whose far end has answered.
+    let seconds = |us: u64| us as f64 / 1e6;
+    let rtt = all.iter().filter_map(|t| Some((by_tunnel(t), seconds(t.rtt_us?))));
+    out.gauge("sag_tunnel_rtt_seconds", "Smoothed round trip through the tunnel", rtt)?;
+    let jitter = all.iter().filter_map(|t| Some((by_tunnel(t), seconds(t.jitter_us?))));
+    out.gauge("sag_tunnel_jitter_seconds", "Variation of the round trip", jitter)?;
+    let loss = all.iter().filter_map(|t| Some((by_tunnel(t), t.loss_percent? / 100.0)));
+    out.gauge("sag_tunnel_loss_ratio", "Share of the last 64 questions to the far end that were lost", loss)?;
+    for (name, help, value) in FEC_COUNTERS {
+        out.counter(name, help, all.iter().filter_map(|t| Some((by_tunnel(t), value(t.fec.as_ref()?)))))?;
+    }
+    for (name, help, value) in [
+        (
+            "sag_tunnel_rx_packets",
+            "Packets received through the tunnel",
+            (|t| t.rx_packets) as fn(&Tunnel) -> u64,
+        ),
+        ("sag_tunnel_rx_bytes", "IP bytes received through the tunnel", |t| t.rx_bytes),
+        ("sag_tunnel_tx_packets", "Packets sent through the tunnel", |t| t.tx_packets),
+        ("sag_tunnel_tx_bytes", "IP bytes sent through the tunnel", |t| t.tx_bytes),
+        ("sag_tunnel_drops", "Packets dropped at the tunnel's entry or exit", |t| t.drops),
+    ] {
+        out.counter(name, help, all.iter().map(|t| (by_tunnel(t), value(t))))?;
+    }
+    let path = all.iter().filter(|t| t.path_mtu != 0).map(|t| (by_tunnel(t), f64::from(t.path_mtu)));
+    out.gauge("sag_tunnel_path_mtu_bytes", "Outer bytes that the path carries", path)?;
+    let mtu = all.iter().map(|t| (by_tunnel(t), f64::from(t.mtu)));
+    out.gauge("sag_tunnel_mtu_bytes", "IP bytes that the tunnel carries in one piece", mtu)
 }

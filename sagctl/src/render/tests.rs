@@ -244,6 +244,11 @@ fn tunnels_table() {
         tunnel("pop2", "no-path", "2001:db8:ffff:ffff::9", 3),
     ]}));
     golden("tunnels", |p| tunnels(&answer, None, p));
+    let mut answer = answer;
+    answer.tunnels.truncate(1);
+    answer.tunnels[0].fec = from(json!({"window": 10, "repairs": 2, "delay_ms": 20, "repairs_sent": 24_690,
+        "overhead_bytes": 30_123_456, "recovered": 6_012, "unrecoverable": 7}));
+    golden("tunnels-fec", |p| tunnels(&answer, None, p));
     let page = Page { width: 80, color: false };
     assert_eq!(tunnels(&Tunnels::default(), None, &page), "no tunnel is configured\n");
 }

@@ -1,7 +1,7 @@
 use super::{Before, Page};
 use crate::table::{Cell, Column, Paint, Table};
 use crate::units::{bytes, count};
-use sag_model::control::{Tunnel, Tunnels};
+use sag_model::control::{Tunnel, TunnelFec, Tunnels};
 
 pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Page) -> String {
     if answer.tunnels.is_empty() {
@@ -54,7 +54,50 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
             Cell::from(count(t.drops)).paint(if t.drops > 0 { Paint::Bad } else { Paint::Plain }),
         ]);
     }
-    table.render(page)
+    table.render(page) + &corrected(answer, before, page)
+}
+
+/// Tunnels with error correction, if there are any.
+fn corrected(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Page) -> String {
+    let mut rows = answer.tunnels.iter().filter_map(|t| Some((t, t.fec.as_ref()?))).peekable();
+    if rows.peek().is_none() {
+        return String::new();
+    }
+    let mut table = Table::new([
+        Column::text("TUNNEL").cut(),
+        Column::number("WINDOW"),
+        Column::number("REPAIRS"),
+        Column::number("DELAY").rank(1),
+        Column::number(if before.is_some() { "SENT/S" } else { "SENT" }),
+        Column::number(if before.is_some() { "OVERHEAD/S" } else { "OVERHEAD" }),
+        Column::number(if before.is_some() { "RECOVERED/S" } else { "RECOVERED" }),
+        Column::number("UNRECOVERABLE"),
+    ]);
+    for (t, f) in rows {
+        let then = before.as_ref().and_then(|b| {
+            let old = b.then.tunnels.iter().find(|o| o.name == t.name)?;
+            Some((b, old.fec.as_ref()?))
+        });
+        let gained = |of: fn(&TunnelFec) -> u64| match &then {
+            Some((b, old)) => b.rate(of(old), of(f)).round() as u64,
+            None => of(f),
+        };
+        table.row([
+            t.name.as_str().into(),
+            f.window.to_string().into(),
+            f.repairs.to_string().into(),
+            format!("{} ms", f.delay_ms).into(),
+            count(gained(|f| f.repairs_sent)).into(),
+            bytes(gained(|f| f.overhead_bytes)).into(),
+            count(gained(|f| f.recovered)).into(),
+            Cell::from(count(f.unrecoverable)).paint(if f.unrecoverable > 0 {
+                Paint::Bad
+            } else {
+                Paint::Plain
+            }),
+        ]);
+    }
+    format!("\nerror correction\n{}", table.render(page))
 }
 
 fn ms(us: u64) -> String {

@@ -14,6 +14,7 @@ from pathlib import Path
 from .config import lab_config
 from .lab import Addresses as A
 from .net import CommandError, Namespace, run
+from .patience import within
 
 LOCAL = {4: A.GW_WAN[4], 6: A.GW_WAN[6]}
 REMOTE = {4: A.INET[4], 6: A.INET[6]}
@@ -23,6 +24,25 @@ FAR_NET = {4: "10.77.0.0/24", 6: "fd77::/64"}
 BRANCH_NET = {4: "192.0.2.0/26", 6: "2001:db8:1::/64"}
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT, PMTUDISC_DO = 10, 23, 0, 2
+
+
+# The gateway's associations, unless a test says otherwise.
+SPI_IN, SPI_OUT = 0x1001, 0x1002
+
+
+def esp_keys(length=20, spi=0):
+    return {
+        "spi_in": SPI_IN + spi,
+        "spi_out": SPI_OUT + spi,
+        "key_in": os.urandom(length).hex(),
+        "key_out": os.urandom(length).hex(),
+    }
+
+
+def turned(keys):
+    """The same pair as the other end has it."""
+    pairs = (("spi_in", "spi_out"), ("spi_out", "spi_in"), ("key_in", "key_out"), ("key_out", "key_in"))
+    return {**keys, **{mine: keys[theirs] for mine, theirs in pairs}}
 
 
 def tunnel(name, kind, outer, local=None, remote=None, **keys):
@@ -194,3 +214,19 @@ def sweep(src, dst, family, sizes, dont_fragment, tries=6):
 
 def src_dst_sockets(src, dst, af):
     return dst.socket(af, socket.SOCK_DGRAM), src.socket(af, socket.SOCK_DGRAM)
+
+
+def wait_for(what, seconds=10.0):
+    within(seconds, "both ends agree", what)
+
+
+@contextlib.contextmanager
+def hop(lab, rule):
+    """The router between the gateways drops what the rule says, silently."""
+    chain = f"chain c {{\n type filter hook forward priority 0;\n {rule} drop\n}}\n"
+    table = f"table inet hop\ndelete table inet hop\ntable inet hop {{\n{chain}}}\n"
+    lab.wan.run(["nft", "-f", "-"], input=table)
+    try:
+        yield
+    finally:
+        lab.wan.run(["nft", "delete", "table", "inet", "hop"])

@@ -341,6 +341,10 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
         probe_interval: number(t.probing.interval),
         probe_loss: number(t.probing.loss),
         probe_target: t.probing.target.and_then(text),
+        fec: t.fec.and_then(|_| at(true)),
+        fec_window: t.fec.and_then(|f| number(f.window)),
+        fec_repairs: t.fec.and_then(|f| number(f.repairs)),
+        fec_delay: t.fec.and_then(|f| number(f.delay)),
         ..Default::default()
     };
     match &t.encap {

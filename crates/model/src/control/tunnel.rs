@@ -29,6 +29,22 @@ pub struct TunnelKeys {
     pub peer: Option<std::net::SocketAddr>,
 }
 
+/// Error correction of an ESP tunnel: what is sent with it, and what it has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelFec {
+    /// Packets of a window, repairs for them, and milliseconds after which a window is closed.
+    pub window: u8,
+    pub repairs: u8,
+    pub delay_ms: u32,
+    pub repairs_sent: u64,
+    /// Of repairs and of the headers in front of packets.
+    pub overhead_bytes: u64,
+    /// Packets that were lost on the way here and were made of repairs.
+    pub recovered: u64,
+    /// Windows with packets that could not be.
+    pub unrecoverable: u64,
+}
+
 /// A tunnel. Packets and bytes are those inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tunnel {
@@ -72,6 +88,9 @@ pub struct Tunnel {
     /// Kind `esp`.
     #[serde(default)]
     pub esp: Option<TunnelKeys>,
+    /// `null`: it is off.
+    #[serde(default)]
+    pub fec: Option<TunnelFec>,
     /// Packets of the tunnel that were dropped at its entry or exit; the reasons are among those of the
     /// ports.
     pub drops: u64,

@@ -1,7 +1,7 @@
 //! ESP on the workers' path: the associations of all tunnels, and the way of a packet into and out
 //! of one.
 
-use super::{Tunnel, TunnelNo, Tunnels};
+use super::{Carried, Tunnel, TunnelNo, Tunnels};
 use crate::hash::AddrHash;
 use arc_swap::{ArcSwap, Guard};
 use sag_model::DropReason;
@@ -12,6 +12,7 @@ use sag_packet::{Family, Fragment, L4, Parsed};
 use sag_tunnel::esp::{self, Datagram, Inbound, Inner, OpenError, Outbound, SealError, UDP_HEADER, classify};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The associations of all tunnels as the workers use them. The control thread puts another set in
@@ -135,12 +136,12 @@ pub fn look(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> EspPacket {
 }
 
 /// A packet that has left its ESP tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
     pub tunnel: TunnelNo,
-    pub ethertype: u16,
-    /// Where the packet inside begins.
-    pub l3: usize,
+    pub inner: Inner,
+    /// Where what is inside lies.
+    pub at: Range<usize>,
 }
 
 /// Opens the packet whose SPI is at `at`, where it lies.
@@ -161,11 +162,7 @@ pub fn leave(
     if let (true, true, (IpAddr::V4(a), port)) = (opened.newest, p.proto == UDP, from) {
         t.state.see_source(a, port);
     }
-    let ethertype = match opened.inner {
-        Inner::V4 => ETHERTYPE_IPV4,
-        Inner::V6 => ETHERTYPE_IPV6,
-    };
-    Ok(Left { tunnel: t.no, ethertype, l3: at + opened.at.start })
+    Ok(Left { tunnel: t.no, inner: opened.inner, at: at + opened.at.start..at + opened.at.end })
 }
 
 pub const fn reason(e: OpenError) -> DropReason {
@@ -217,19 +214,26 @@ impl Tunnel {
         f: &mut FrameMut<'_>,
         p: &Parsed,
         fields: &Fields,
+        carried: Carried<'_>,
     ) -> Result<(), DropReason> {
         let (l3, len, header) = (usize::from(p.l3), usize::from(p.ip_len), usize::from(self.template.len));
         let sas = self.esp.load();
         let sa = sas.outbound(self.no).ok_or(DropReason::EspNoKeys)?;
-        f.push(l3, len, header).map_err(|_| DropReason::FrameTooBig)?;
+        let shim: &[u8] = if let Carried::Source(s) = carried { s } else { &[] };
+        let (front, len) = (header + shim.len(), len + shim.len());
+        f.push(l3, usize::from(p.ip_len), front).map_err(|_| DropReason::FrameTooBig)?;
         f.extend(esp::sealed_len(len) - esp::HEADROOM - len).map_err(|_| DropReason::FrameTooBig)?;
         let template = self.template_now();
         if !template.write(f.bytes_mut(), fields, false) {
             return Err(DropReason::FrameTooBig);
         }
-        let inner = match p.family {
-            Family::V4 => Inner::V4,
-            Family::V6 => Inner::V6,
+        if let Some(room) = f.bytes_mut().get_mut(header..front) {
+            room.copy_from_slice(shim);
+        }
+        let inner = match (carried, p.family) {
+            (Carried::Source(_) | Carried::Repair, _) => Inner::Fec,
+            (_, Family::V4) => Inner::V4,
+            (_, Family::V6) => Inner::V6,
         };
         match sa.seal(f.bytes_mut(), header..header + len, inner) {
             Ok(_) => Ok(()),

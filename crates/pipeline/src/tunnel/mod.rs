@@ -18,14 +18,24 @@ pub use whole::{GivenUp, Put, Wholes};
 
 use crate::hash::AddrHash;
 use sag_model::DropReason;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
+use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Family, Parsed};
+use sag_tunnel::fec::{REPAIR_HEADER, SOURCE_HEADER};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// What an ESP packet carries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Carried<'a> {
+    Packet,
+    /// A packet with this in front of it.
+    Source(&'a [u8; SOURCE_HEADER]),
+    Repair,
+}
 
 /// Number of a tunnel, for the daemon's life; 0 is none.
 pub type TunnelNo = u8;
@@ -66,6 +76,8 @@ pub struct Tunnel {
     pub addrs6: Vec<(Ipv6Addr, u8)>,
     pub state: Arc<TunnelState>,
     pub probing: Probing,
+    /// Error correction of what is sent; of kind `esp` only.
+    pub fec: Option<Fec>,
     /// Where its associations are, if it encrypts.
     pub esp: Arc<EspBook>,
 }
@@ -115,7 +127,10 @@ impl Tunnel {
     /// Bytes of a packet inside that leave in one piece.
     #[inline]
     pub fn whole_mtu(&self) -> u16 {
-        self.inside_of(self.path_mtu()).min(self.mtu.unwrap_or(u16::MAX))
+        let most = self.inside_of(self.path_mtu());
+        // A repair of the longest packet is to pass as well.
+        let most = if self.fec.is_some() { most.saturating_sub(REPAIR_HEADER as u16) } else { most };
+        most.min(self.mtu.unwrap_or(u16::MAX))
     }
 
     /// Bytes of a packet inside that the tunnel takes.
@@ -150,6 +165,18 @@ impl Tunnel {
     /// Puts the tunnel's header in front of the packet at `l3` of a frame, which begins with the
     /// outer IP header then. `split`: the outer packet will be split.
     pub fn enter(&self, f: &mut FrameMut<'_>, p: &Parsed, hash: u64, split: bool) -> Result<(), DropReason> {
+        self.enter_as(f, p, hash, split, Carried::Packet)
+    }
+
+    /// The same with what error correction says of it, which is for ESP only.
+    pub(crate) fn enter_as(
+        &self,
+        f: &mut FrameMut<'_>,
+        p: &Parsed,
+        hash: u64,
+        split: bool,
+        carried: Carried<'_>,
+    ) -> Result<(), DropReason> {
         let (l3, len) = (usize::from(p.l3), usize::from(p.ip_len));
         if len + usize::from(self.overhead()) > usize::from(u16::MAX) {
             return Err(DropReason::FrameTooBig);
@@ -172,7 +199,7 @@ impl Tunnel {
             },
         };
         if self.is_esp() {
-            return self.enter_esp(f, p, &fields);
+            return self.enter_esp(f, p, &fields, carried);
         }
         f.push(l3, len, usize::from(self.template.len)).map_err(|_| DropReason::FrameTooBig)?;
         let template = self.template_now();
@@ -242,6 +269,8 @@ pub struct Tunnels {
     ports: Vec<u16>,
     pub esp_ends: EspEnds,
     pub esp: Arc<EspBook>,
+    /// Those with error correction.
+    fec: Vec<TunnelNo>,
 }
 
 impl Tunnels {
@@ -255,6 +284,7 @@ impl Tunnels {
             if let Encap::Esp { udp } = t.template.encap {
                 out.esp_ends.add(t.local, udp);
                 out.esp = t.esp.clone();
+                out.fec.extend(t.fec.map(|_| t.no));
                 out.list[at] = Some(t);
                 continue;
             }
@@ -279,6 +309,12 @@ impl Tunnels {
 
     pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {
         self.list.iter().flatten()
+    }
+
+    /// Those that send with error correction.
+    #[inline]
+    pub fn with_fec(&self) -> &[TunnelNo] {
+        &self.fec
     }
 
     pub fn ends(&self) -> impl Iterator<Item = (&End, &[(Option<u32>, TunnelNo)])> {

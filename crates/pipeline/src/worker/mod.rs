@@ -3,6 +3,7 @@
 
 mod birth;
 mod explain;
+mod fec;
 mod fragment;
 mod held;
 mod ingest;
@@ -179,6 +180,7 @@ pub struct Pipeline {
     asks: bool,
     monitors: Vec<Option<Monitor>>,
     tunnels_due: Nanos,
+    fec: fec::Fec,
     tunnels_changed: bool,
     random: Random,
     events: Events,
@@ -221,6 +223,7 @@ impl Pipeline {
             asks: worker == 0,
             monitors: Vec::new(),
             tunnels_due: Nanos::ZERO,
+            fec: fec::Fec::new(worker),
             tunnels_changed: false,
             random: Random::new(AddrHash::default().hash_one(worker)),
             events: Events::default(),
@@ -235,9 +238,9 @@ impl Pipeline {
         self.random = Random::new(seed);
     }
 
-    /// Whether packets wait for a neighbour.
+    /// Whether packets wait for a neighbour, or for the repairs that follow them.
     pub fn holds(&self) -> bool {
-        !self.hold.is_empty()
+        !self.hold.is_empty() || self.fec.waits()
     }
 
     /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
@@ -257,6 +260,7 @@ impl Pipeline {
         if !self.hold.is_empty() {
             self.poll_held(snap, now, emit);
         }
+        self.fec.at(now);
         let n = frames.len().min(BATCH);
         verdicts.clear();
         self.changes = Changes::default();
@@ -472,6 +476,7 @@ impl Pipeline {
         }
         self.poll_fragments(now);
         self.poll_wholes(now);
+        self.poll_fec(snap, now, emit);
         if self.asks {
             self.poll_tunnels(snap, now, emit);
         }

@@ -1,9 +1,9 @@
 //! Questions to the far ends of tunnels and the answers: what a worker does with them.
 
 use super::{Pipeline, Slot, Verdict};
-use crate::originate::{Emit, LINK_ROOM, enter};
+use crate::originate::{Emit, LINK_ROOM, put_link};
 use crate::snapshot::Snapshot;
-use crate::tunnel::{self, Ask, Tunnel};
+use crate::tunnel::{self, Ask, Carried, Tunnel};
 use sag_model::Nanos;
 use sag_packet::checksum;
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
@@ -155,12 +155,6 @@ impl Pipeline {
 
     /// Sends the IPv4 packet of `len` bytes at [`LINK_ROOM`] through a tunnel, if its way is known.
     fn send_inside(&mut self, snap: &Snapshot, t: &Tunnel, len: usize, emit: &mut impl Emit) {
-        let Some(path) = tunnel::path(snap, t.remote_now(), 0) else { return };
-        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
-        let Some(nh) = nh.filter(|n| n.valid()) else {
-            self.request(path.port, path.to);
-            return;
-        };
         let p = Parsed {
             family: Family::V4,
             l3: ETH_LEN as u16,
@@ -169,15 +163,38 @@ impl Pipeline {
             tos: 0xC0,
             ..Parsed::NONE
         };
+        self.send_through(snap, t, &p, 0, Carried::Packet, emit);
+    }
+
+    /// Sends what lies at [`LINK_ROOM`], `p.ip_len` bytes, through a tunnel. False: its way is not known,
+    /// or it was not taken.
+    pub(super) fn send_through(
+        &mut self,
+        snap: &Snapshot,
+        t: &Tunnel,
+        p: &Parsed,
+        hash: u64,
+        carried: Carried<'_>,
+        emit: &mut impl Emit,
+    ) -> bool {
+        let Some(path) = tunnel::path(snap, t.remote_now(), 0) else { return false };
+        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
+        let Some(nh) = nh.filter(|n| n.valid()) else {
+            self.request(path.port, path.to);
+            return false;
+        };
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
-        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-        if enter(t, &mut f, &p, 0, false, link).is_err() || !emit.emit(path.port, f.bytes()) {
-            return;
+        let len = ETH_LEN + usize::from(p.ip_len);
+        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM - ETH_LEN, len);
+        let entered = t.enter_as(&mut f, p, hash, false, carried).and_then(|()| put_link(t, &mut f, link));
+        if entered.is_err() || !emit.emit(path.port, f.bytes()) {
+            return false;
         }
         let out = self.counters.port(path.port);
         out.tx_packets.add(1);
         out.tx_bytes.add(f.len() as u64);
         out.originated.add(1);
+        true
     }
 }
 

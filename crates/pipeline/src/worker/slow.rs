@@ -2,8 +2,7 @@
 //! (sessions, ICMP errors, fragments).
 
 use super::birth::First;
-use super::tunnel::enter;
-use super::{Pipeline, Slot, Verdict, drop_at, remark, touch};
+use super::{Pipeline, Slot, Verdict, drop_at, fec, remark, touch};
 use crate::family::{self, FamilyOf};
 use crate::fragments::Ports;
 use crate::hold::{self, Arrival};
@@ -380,7 +379,9 @@ impl Pipeline {
                 None => piece.set_link(ETH_LEN, len, &link).is_ok(),
                 Some(t) => {
                     let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
-                    enter(t, &mut piece, &p, s.hash, false, link).is_ok()
+                    let senders = &self.fec.senders;
+                    fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
+                        && originate::put_link(t, &mut piece, link).is_ok()
                 }
             };
             let ok = done && emit.emit(nh.port, piece.bytes());

@@ -1,7 +1,7 @@
 //! Tunnels on a worker's path: out of them right after parsing, into them right before the link
 //! header; and what the gateway itself says inside.
 
-use super::{Pipeline, Slot, Verdict, drop_at};
+use super::{Pipeline, Slot, Verdict, drop_at, fec};
 use crate::fragments::DatagramKey;
 use crate::hold::{self, Arrival};
 use crate::order::{self, Way};
@@ -14,9 +14,8 @@ use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_packet::{inside, mss};
+use sag_tunnel::esp::Inner;
 use std::net::IpAddr;
-
-pub(super) use crate::originate::enter;
 
 impl Pipeline {
     /// If the packet is a tunnel's, what is inside takes its place.
@@ -43,7 +42,7 @@ impl Pipeline {
         match tunnel::look_for_esp(&snap.tunnels, &slot.p, f.bytes()) {
             EspPacket::NotOurs => {}
             EspPacket::Drop(reason) => return Err(drop_at(&self.counters, slot.ingress, reason)),
-            EspPacket::At(at) => return self.leave_esp(snap, now, f, slot, at, emit),
+            EspPacket::At(at) => return self.leave_esp(snap, now, (dev, f), slot, at, emit),
         }
         match leave(&snap.tunnels, &slot.p, f.bytes()) {
             Leaving::NotOurs => Ok(()),
@@ -63,7 +62,7 @@ impl Pipeline {
         &mut self,
         snap: &Snapshot,
         now: Nanos,
-        f: &mut FrameMut<'_>,
+        (dev, f): (u8, &mut FrameMut<'_>),
         slot: &mut Slot,
         at: usize,
         emit: &mut impl Emit,
@@ -71,7 +70,12 @@ impl Pipeline {
         match tunnel::leave_esp(&snap.tunnels, &slot.p, f.bytes_mut(), at) {
             Ok(left) => {
                 let Some(t) = snap.tunnel(left.tunnel) else { return Ok(()) };
-                self.inside(snap, t, f, slot, (left.ethertype, left.l3), emit)?;
+                let inside = match left.inner {
+                    Inner::V4 => (ETHERTYPE_IPV4, left.at.start),
+                    Inner::V6 => (ETHERTYPE_IPV6, left.at.start),
+                    Inner::Fec => self.leave_fec(snap, now, t, (dev, f), (slot, left.at), emit)?,
+                };
+                self.inside(snap, t, f, slot, inside, emit)?;
                 self.asked(snap, now, f, slot, emit)
             }
             Err((no, reason)) => {
@@ -269,7 +273,7 @@ impl Pipeline {
         let Some(t) = snap.tunnel(no) else {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelDown);
         };
-        if let Err(reason) = t.enter(f, &s.p, s.hash, false) {
+        if let Err(reason) = fec::enter(&self.fec.senders, &self.counters, t, f, &s.p, s.hash) {
             self.counters.tunnel(no).drops.add(1);
             return drop_at(&self.counters, s.ingress, reason);
         }

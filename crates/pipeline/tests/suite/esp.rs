@@ -27,7 +27,7 @@ struct Ends {
     udp: Option<u16>,
 }
 
-fn suite() -> Suite {
+pub fn suite() -> Suite {
     Suite::new(Cipher::Aes128Gcm, &[7; 20]).unwrap()
 }
 
@@ -57,6 +57,7 @@ fn ends(udp: Option<u16>, interval: u32) -> Ends {
         addrs6: Vec::new(),
         state: Default::default(),
         probing: Probing { interval, loss: 3, target: None },
+        fec: None,
         esp: Arc::new(book),
     });
     let rx = Inbound::new(SPI, suite(), true, 1024, 0);
@@ -108,7 +109,7 @@ impl Ends {
     }
 }
 
-fn outer(proto: u8, data: &[u8]) -> Vec<u8> {
+pub fn outer(proto: u8, data: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, proto, 0, 0];
     ip.extend(REMOTE.octets());
     ip.extend(LOCAL.octets());

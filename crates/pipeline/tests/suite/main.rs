@@ -3,6 +3,7 @@
 mod acl;
 mod errors;
 mod esp;
+mod fec;
 mod forward;
 mod fragments;
 mod nat;

@@ -2,7 +2,7 @@
 
 use super::suite::AadBytes;
 use super::window::{Window, recover};
-use super::{Cipher, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
+use super::{Cipher, FEC_NEXT_HEADER, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +17,9 @@ pub enum OpenError {
     BadIcv,
     #[error("padding is longer than the packet or not 1, 2, 3, …")]
     BadPadding,
-    #[error("what is inside is neither IPv4 nor IPv6, or is shorter than it says")]
+    #[error(
+        "what is inside is neither IPv4 nor IPv6 nor a packet with error correction, or is shorter than it says"
+    )]
     BadNextHeader,
     /// Nothing inside: not an error of the sender's.
     #[error("dummy packet")]
@@ -114,13 +116,14 @@ impl Inbound {
 }
 
 /// Length and kind of the inner packet: what its header says, for the rest is padding that hides the
-/// length (RFC 4303, 2.7).
+/// length (RFC 4303, 2.7). Of what forward error correction has sent, all.
 fn trim(text: &[u8], next_header: u8) -> Result<(usize, Inner), OpenError> {
     let version = text.first().map_or(0, |b| b >> 4);
     let word = |at: usize| text.get(at..at + 2).map(|w| usize::from(u16::from_be_bytes([w[0], w[1]])));
     let (said, kind) = match (next_header, version) {
         (4, 4) if text.len() >= 20 => (word(2), Inner::V4),
         (41, 6) if text.len() >= 40 => (word(4).map(|n| n + 40), Inner::V6),
+        (FEC_NEXT_HEADER, _) => (Some(text.len()), Inner::Fec),
         (NO_NEXT_HEADER, _) => return Err(OpenError::Dummy),
         _ => return Err(OpenError::BadNextHeader),
     };

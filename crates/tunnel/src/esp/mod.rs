@@ -51,6 +51,8 @@ pub const fn inner_room(room: usize) -> usize {
 pub enum Inner {
     V4,
     V6,
+    /// A packet or a repair with the header of [`crate::fec`].
+    Fec,
 }
 
 impl Inner {
@@ -58,9 +60,12 @@ impl Inner {
         match self {
             Inner::V4 => 4,
             Inner::V6 => 41,
+            Inner::Fec => FEC_NEXT_HEADER,
         }
     }
 }
 
+/// Forward error correction: a number for experiments (RFC 3692), since none is assigned.
+pub const FEC_NEXT_HEADER: u8 = 253;
 /// RFC 4303, 2.6: nothing inside, sent to hide the traffic's pattern.
 pub const NO_NEXT_HEADER: u8 = 59;

@@ -133,6 +133,8 @@ fn inner(kind: Inner, len: usize) -> Vec<u8> {
             p[0] = 0x60;
             p[4..6].copy_from_slice(&(len as u16 - 40).to_be_bytes());
         }
+        // Whatever it is.
+        Inner::Fec => {}
     }
     p
 }
@@ -191,6 +193,9 @@ fn each_fault_has_its_name() {
     let mut longer = text(&[1, 2, 2, 4]);
     longer[3] = 200;
     assert_eq!(open(17, &longer), Err(OpenError::BadNextHeader));
+    // What error correction has sent is taken whole, whatever it says.
+    let taken = open(18, &text(&[0xAA, 0xBB, 0xCC, 0xDD, 0, 0, 0, 253])).unwrap();
+    assert_eq!((taken.inner, taken.at.len()), (Inner::Fec, 30));
     // Authentic packets have used their numbers up.
     assert_eq!(open(11, &text(&[1, 2, 2, 4])), Err(OpenError::Replay));
 }

@@ -6,7 +6,7 @@ use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
     CarCounters, DropRow, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse, SessionTotals,
-    Tunnel, Worker,
+    Tunnel, TunnelFec, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -272,10 +272,17 @@ fn snapshot() -> MetricsSnapshot {
             tx_bytes: 34,
             path_mtu: 1500,
             path_search: None,
-            rtt_us: None,
-            jitter_us: None,
-            loss_percent: None,
+            rtt_us: Some(12_500),
+            jitter_us: Some(250),
+            loss_percent: Some(1.5),
             esp: None,
+            fec: Some(TunnelFec {
+                repairs_sent: 36,
+                overhead_bytes: 37,
+                recovered: 38,
+                unrecoverable: 39,
+                ..TunnelFec::default()
+            }),
             drops: 35,
         }],
     }
@@ -342,6 +349,16 @@ fn metrics_have_the_names_of_the_contract() {
         (r#"sag_car_dropped_bytes_total{car="qoscar-1"}"#, 6.0),
         ("sag_config_epoch", 7.0),
         (r#"sag_tunnel_up{tunnel="pop1"}"#, 1.0),
+        (r#"sag_tunnel_state{tunnel="pop1",state="up"}"#, 1.0),
+        (r#"sag_tunnel_state{tunnel="pop1",state="down"}"#, 0.0),
+        (r#"sag_tunnel_rtt_seconds{tunnel="pop1"}"#, 0.0125),
+        (r#"sag_tunnel_jitter_seconds{tunnel="pop1"}"#, 0.00025),
+        (r#"sag_tunnel_loss_ratio{tunnel="pop1"}"#, 0.015),
+        (r#"sag_tunnel_path_mtu_bytes{tunnel="pop1"}"#, 1500.0),
+        (r#"sag_tunnel_fec_repairs_total{tunnel="pop1"}"#, 36.0),
+        (r#"sag_tunnel_fec_overhead_bytes_total{tunnel="pop1"}"#, 37.0),
+        (r#"sag_tunnel_fec_recovered_packets_total{tunnel="pop1"}"#, 38.0),
+        (r#"sag_tunnel_fec_unrecoverable_windows_total{tunnel="pop1"}"#, 39.0),
         (r#"sag_tunnel_rx_packets_total{tunnel="pop1"}"#, 31.0),
         (r#"sag_tunnel_tx_bytes_total{tunnel="pop1"}"#, 34.0),
         (r#"sag_tunnel_drops_total{tunnel="pop1"}"#, 35.0),

@@ -61,6 +61,17 @@ pub struct Probing {
     pub target: Option<IpAddr>,
 }
 
+/// Forward error correction of what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fec {
+    /// Packets of a window.
+    pub window: u8,
+    /// Repairs sent after each.
+    pub repairs: u8,
+    /// Milliseconds after which a window is closed, full or not.
+    pub delay: u32,
+}
+
 /// The outer header's code point (RFC 2983).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OuterDscp {
@@ -100,6 +111,8 @@ pub struct Tunnel {
     pub fragment: FragmentAt,
     pub mss_clamp: bool,
     pub probing: Probing,
+    /// Kind `esp` only.
+    pub fec: Option<Fec>,
     pub encap: Encap,
 }
 

@@ -7,7 +7,7 @@ use crate::config::raw::RawTunnel;
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
 use crate::config::types::{
-    Encap, EspCipher, FragmentAt, Keying, MAX_TUNNELS, ManualKeys, OuterDf, OuterDscp, Probing, Secret,
+    Encap, EspCipher, Fec, FragmentAt, Keying, MAX_TUNNELS, ManualKeys, OuterDf, OuterDscp, Probing, Secret,
     Tunnel,
 };
 use crate::config::value::{self, fault};
@@ -110,6 +110,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         }
     }
     let probing = probing(raw, s);
+    let fec = fec(raw, fragment, s);
     let fragment = fragment?;
     Some(Tunnel {
         name: name?,
@@ -123,6 +124,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         fragment,
         mss_clamp: flag(&raw.mss_clamp, true),
         probing: probing?,
+        fec: fec?,
         encap: encap?,
     })
 }
@@ -136,6 +138,35 @@ fn probing(raw: &RawTunnel, s: &mut Scope<'_, '_>) -> Option<Probing> {
     let loss = s.number("probe_loss", &raw.probe_loss, 1..=20, 3, "");
     let target = s.maybe("probe_target", &raw.probe_target, "", |t| value::unicast(t));
     Some(Probing { interval: interval?.unwrap_or(1000), loss: loss?, target: target? })
+}
+
+fn fec(raw: &RawTunnel, fragment: Option<FragmentAt>, s: &mut Scope<'_, '_>) -> Option<Option<Fec>> {
+    let window = s.number("fec_window", &raw.fec_window, 2..=32, 20, "");
+    let repairs = s.number("fec_repairs", &raw.fec_repairs, 1..=8, 4, "");
+    let delay = s.number("fec_delay", &raw.fec_delay, 1..=1000, 20, "");
+    if !flag(&raw.fec, false) {
+        let idle = [
+            ("fec_window", &raw.fec_window),
+            ("fec_repairs", &raw.fec_repairs),
+            ("fec_delay", &raw.fec_delay),
+        ];
+        for (key, v) in idle.into_iter().filter_map(|(key, v)| v.as_ref().map(|v| (key, v))) {
+            s.warn(&v.span(), key, "has no effect without fec", "set fec = true or remove it");
+        }
+        return Some(None);
+    }
+    if let (Some(FragmentAt::Outer), Some(at)) = (fragment, &raw.fec) {
+        let problem = "repairs packets one by one, and fragment = \"outer\" splits them";
+        s.error(&at.span(), "fec", problem, "remove it, or fragment inside", "");
+    }
+    let (window, repairs): (u8, u8) = (window?, repairs?);
+    // Not said, they are as many as fit.
+    let repairs = if raw.fec_repairs.is_some() { repairs } else { repairs.min(window) };
+    if let (true, Some(at)) = (repairs > window, &raw.fec_repairs) {
+        let problem = format!("{repairs} repairs for a window of {window} packets are more than it has");
+        s.error(&at.span(), "fec_repairs", problem, "write at most fec_window", "");
+    }
+    Some(Some(Fec { window, repairs, delay: delay? }))
 }
 
 fn dscp(text: &str) -> Result<OuterDscp, value::Fault> {
@@ -195,6 +226,10 @@ fn foreign_keys(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>) {
         text("keying", &raw.keying, Kind::Esp),
         raw.esn.as_ref().map(|v| ("esn", v.span(), Kind::Esp)),
         at("replay_window", &raw.replay_window, Kind::Esp),
+        raw.fec.as_ref().map(|v| ("fec", v.span(), Kind::Esp)),
+        at("fec_window", &raw.fec_window, Kind::Esp),
+        at("fec_repairs", &raw.fec_repairs, Kind::Esp),
+        at("fec_delay", &raw.fec_delay, Kind::Esp),
     ];
     let word = |k: Kind| KINDS.iter().find(|(_, other)| *other == k).map_or("", |(w, _)| w);
     for (key, span, of) in given.into_iter().flatten().filter(|(_, _, of)| *of != kind) {

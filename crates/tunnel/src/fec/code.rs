@@ -1,0 +1,80 @@
+//! The codes. Reed and Solomon's is that of the crate `reed-solomon-erasure`: GF(2^8) with polynomial
+//! 0x11D, a Vandermonde matrix made systematic by the inverse of its upper square, so that its lower
+//! rows make the repairs.
+
+use super::{MAX_REPAIRS, MAX_WINDOW};
+use reed_solomon_erasure::galois_8::ReedSolomon;
+
+/// The code of a number of sources and repairs.
+#[derive(Debug)]
+pub struct Code {
+    size: u8,
+    repairs: u8,
+    /// `None`: the exclusive or does.
+    rs: Option<ReedSolomon>,
+}
+
+impl Code {
+    /// `None`: a number is 0 or above its limit.
+    pub fn new(size: u8, repairs: u8) -> Option<Code> {
+        let fits = (1..=MAX_WINDOW).contains(&usize::from(size))
+            && (1..=MAX_REPAIRS).contains(&usize::from(repairs));
+        if !fits {
+            return None;
+        }
+        let rs = match repairs {
+            1 => None,
+            _ => Some(ReedSolomon::new(size.into(), repairs.into()).ok()?),
+        };
+        Some(Code { size, repairs, rs })
+    }
+
+    pub const fn is_of(&self, size: u8, repairs: u8) -> bool {
+        self.size == size && self.repairs == repairs
+    }
+
+    /// Adds source `index` to the repairs, each of which has `room` bytes of `parity`. Sources come in
+    /// their order; before the first the repairs are zeros.
+    pub fn add(&self, index: usize, source: &[u8], parity: &mut [u8], room: usize) {
+        let mut shards: [&mut [u8]; MAX_REPAIRS] = Default::default();
+        let count = usize::from(self.repairs);
+        for (shard, bytes) in shards.iter_mut().zip(parity.chunks_exact_mut(room)).take(count) {
+            *shard = bytes.get_mut(..source.len()).unwrap_or(&mut []);
+        }
+        match &self.rs {
+            None => xor(shards[0], source),
+            Some(rs) => {
+                let done = rs.encode_single_sep(index, source, &mut shards[..count]);
+                debug_assert!(done.is_ok(), "{done:?}");
+            }
+        }
+    }
+
+    /// Fills in the sources that are missing. `shards`: the sources, then the repairs, all of one
+    /// length, and whether each is there. False: there are too few.
+    pub fn recover(&self, shards: &mut [(&mut [u8], bool)]) -> bool {
+        let size = usize::from(self.size);
+        match &self.rs {
+            Some(rs) => rs.reconstruct_data(shards).is_ok(),
+            None => {
+                let missing = shards.iter().position(|(_, there)| !there);
+                let Some(at) = missing.filter(|at| *at < size && shards.len() == size + 1) else {
+                    return false;
+                };
+                let (before, rest) = shards.split_at_mut(at);
+                let Some(((lost, there), after)) = rest.split_first_mut() else { return false };
+                if after.iter().any(|(_, there)| !there) {
+                    return false;
+                }
+                lost.fill(0);
+                before.iter().chain(&*after).for_each(|(s, _)| xor(lost, s));
+                *there = true;
+                true
+            }
+        }
+    }
+}
+
+fn xor(to: &mut [u8], from: &[u8]) {
+    to.iter_mut().zip(from).for_each(|(a, b)| *a ^= b);
+}

@@ -1,0 +1,158 @@
+//! Sending: packets get numbers, windows get repairs. Nothing is allocated after the start.
+
+use super::code::Code;
+use super::header::{Header, Plan};
+use super::{ROOM, SOURCE_HEADER, Settings};
+
+/// Packets that may come before the repairs made of them are fetched.
+const BETWEEN: usize = 64;
+
+/// The repairs of a window.
+#[derive(Debug)]
+struct Set {
+    parity: Box<[u8]>,
+    number: u32,
+    sources: u8,
+    longest: usize,
+    opened: u64,
+    /// The next repair to be sent.
+    next: u8,
+    mark: u8,
+}
+
+/// What one worker sends through one tunnel.
+#[derive(Debug)]
+pub struct Sender {
+    settings: Settings,
+    code: Code,
+    stream: u8,
+    /// Of the next window.
+    number: u32,
+    /// A ring: windows that are closed and have repairs to be sent, then the one that is open.
+    sets: Box<[Set]>,
+    first: usize,
+    closed: usize,
+    open: bool,
+}
+
+/// A repair that has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repair {
+    /// Bytes, header included.
+    pub len: usize,
+    /// What the caller said of the window's last packet.
+    pub mark: u8,
+}
+
+impl Sender {
+    /// `first`: the number of the first window, another one in each process. `None`: settings out of
+    /// range.
+    pub fn new(settings: Settings, stream: u8, first: u32) -> Option<Sender> {
+        let code = Code::new(settings.window, settings.repairs)?;
+        let set = || Set {
+            parity: vec![0; ROOM * usize::from(settings.repairs)].into_boxed_slice(),
+            number: 0,
+            sources: 0,
+            longest: 0,
+            opened: 0,
+            next: 0,
+            mark: 0,
+        };
+        let sets = 2 + BETWEEN.div_ceil(usize::from(settings.window));
+        Some(Sender {
+            settings,
+            code,
+            stream,
+            number: first,
+            sets: (0..sets).map(|_| set()).collect(),
+            first: 0,
+            closed: 0,
+            open: false,
+        })
+    }
+
+    pub const fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    pub const fn stream(&self) -> u8 {
+        self.stream
+    }
+
+    /// Takes a packet into the open window and says what is to be in front of it. `None`: it is too
+    /// long, or repairs were not fetched: it goes without.
+    #[inline]
+    pub fn source(&mut self, packet: &[u8], mark: u8, now: u64) -> Option<[u8; SOURCE_HEADER]> {
+        if packet.len() > ROOM || packet.is_empty() || self.closed == self.sets.len() {
+            return None;
+        }
+        let at = (self.first + self.closed) % self.sets.len();
+        let set = &mut self.sets[at];
+        if !self.open {
+            let dirty = set.longest;
+            set.parity.chunks_exact_mut(ROOM).for_each(|p| p[..dirty].fill(0));
+            (set.number, set.sources, set.longest, set.opened, set.next) = (self.number, 0, 0, now, 0);
+            self.number = self.number.wrapping_add(1);
+            self.open = true;
+        }
+        let index = set.sources;
+        self.code.add(index.into(), packet, &mut set.parity, ROOM);
+        set.sources += 1;
+        set.longest = set.longest.max(packet.len());
+        set.mark = mark;
+        let header = Header::Source { stream: self.stream, window: set.number, index };
+        let mut out = [0; SOURCE_HEADER];
+        header.write(&mut out)?;
+        if set.sources == self.settings.window {
+            self.close();
+        }
+        Some(out)
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        self.closed += 1;
+    }
+
+    /// Closes the open window if it is old enough.
+    #[inline]
+    pub fn poll(&mut self, now: u64) {
+        if self.due().is_some_and(|due| now >= due) {
+            self.close();
+        }
+    }
+
+    /// When the open window is closed.
+    #[inline]
+    pub fn due(&self) -> Option<u64> {
+        let at = (self.first + self.closed) % self.sets.len();
+        self.open.then(|| self.sets[at].opened.saturating_add(self.settings.delay))
+    }
+
+    /// Writes the next repair of a closed window to `out`. `None`: there is none, or no room for it.
+    pub fn repair(&mut self, out: &mut [u8]) -> Option<Repair> {
+        if self.closed == 0 {
+            return None;
+        }
+        let set = &mut self.sets[self.first];
+        let code = Plan {
+            sources: set.sources,
+            size: self.settings.window,
+            repairs: self.settings.repairs,
+            len: set.longest as u16,
+        };
+        let index = set.next;
+        let header = Header::Repair { stream: self.stream, window: set.number, index, code };
+        let at = header.write(out)?;
+        let from = usize::from(index) * ROOM;
+        out.get_mut(at..at + set.longest)?.copy_from_slice(&set.parity[from..from + set.longest]);
+        let written = Repair { len: at + set.longest, mark: set.mark };
+        set.next += 1;
+        // More repairs than packets would be of no use.
+        if set.next == self.settings.repairs.min(set.sources) {
+            self.first = (self.first + 1) % self.sets.len();
+            self.closed -= 1;
+        }
+        Some(written)
+    }
+}
