@@ -39,7 +39,7 @@ TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute
     python3-pytest-rerunfailures python3-venv)
 # Programs that tests talk with: each is installed where apt has it, and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
-    postgresql)
+    postgresql dnsmasq-base udhcpc)
 # What they would start as services of the machine.
 PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server postgresql.service:postgresql)
 # Each line: what it is good for, then the packages to try, first one that exists wins.

@@ -346,7 +346,8 @@ impl Daemon {
             let n = self.compiler.nexthops.bump(|port, ip| stale.iter().any(|s| s.covers(port, ip)));
             tracing::debug!(nexthops = n, "flows resolve their route anew");
         }
-        if changes.links {
+        // A port that has lost its last address takes DHCP offers, and one that has got one does not any more.
+        if changes.links || changes.addrs {
             self.reconcile();
         }
     }
