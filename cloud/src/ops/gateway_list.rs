@@ -11,6 +11,10 @@ use crate::proto::error::Result;
 use crate::store::objects::{self, Filter, Object};
 use crate::store::secrets::mask;
 
+/// What is shown of a device with its gateway.
+const SHOWN: &[&str] =
+    &["Slot", "SealedKey", "SoftwareVersion", "MonitorVersion", "DpiSignatureDbVersion", "IpsecStatus"];
+
 /// Everything that is shown about an instance and is not in its own row.
 #[derive(Default)]
 struct Around {
@@ -28,7 +32,7 @@ impl Around {
     /// One for each of the gateways, in their order.
     async fn load_all(cx: &mut Cx, gws: &[Object]) -> Result<Vec<Around>> {
         let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-        let mut devices = cx.devices_of_all(&ids).await?;
+        let mut devices = cx.devices_with(&ids, SHOWN).await?;
         let mut links = objects::all_links(cx.conn(), &ids).await?;
         let mut ccns: HashMap<String, Object> = HashMap::new();
         let mut out = Vec::new();
