@@ -6,7 +6,7 @@ from pathlib import Path
 
 import catalogue
 import pytest
-from conftest import NO_RADIO, OUT_OF_REACH, RECORDS, codes
+from conftest import NO_RADIO, OUT_OF_REACH, RECORDS, error_codes
 
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "cloud-api.md"
@@ -27,7 +27,7 @@ def test_every_operation_was_answered(kind, request):
 def test_every_documented_code_was_answered(request, server):
     """All but those that no client can provoke."""
     whole(request)
-    provoked, documented = codes()
+    provoked, documented = error_codes()
     left = documented - provoked - OUT_OF_REACH
     if not server.db[1].startswith("sqlite://"):
         # Quotas and ends of months are reached by writing to SQLite directly.
@@ -43,5 +43,5 @@ def test_the_document_gives_the_reason_for_every_other_code():
     assert all(row[2].strip() for row in rows)
     assert [c for c in sorted(OUT_OF_REACH) if not any(fnmatch.fnmatchcase(c, p) for p in patterns)] == []
     assert [p for p in patterns if not fnmatch.filter(OUT_OF_REACH, p)] == []
-    _, documented = codes()
+    _, documented = error_codes()
     assert OUT_OF_REACH <= documented
