@@ -1,4 +1,5 @@
-//! Turns the API catalogue into Rust: the `Op` enum and one static description per operation.
+//! Turns the API catalogue into Rust: the `Op` enum, one static description per operation, and a type for the
+//! request of each.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,6 +34,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     writeln!(out, "];")?;
     let dir = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(dir.join("operations.rs"), out)?;
+    let mut out = String::new();
+    for op in ops {
+        request(&mut out, op)?;
+    }
+    std::fs::write(dir.join("requests.rs"), out)?;
     Ok(())
 }
 
@@ -113,6 +119,72 @@ fn parameter(out: &mut String, p: &Value) -> std::fmt::Result {
         p["items"].as_u64(),
         p["no_url"].as_bool().unwrap_or(false),
     )
+}
+
+/// The parameters of an operation as a struct: lists as vectors, what may be left out as options.
+fn request(out: &mut String, op: &Value) -> std::fmt::Result {
+    let name = str_of(&op["name"]);
+    let (mut fields, mut read) = (String::new(), String::new());
+    for p in list_of(&op["request"]) {
+        let param = str_of(&p["name"]);
+        // Parts of a structured list (`Tag.N.Key`) are read by name.
+        if param.contains('.') {
+            continue;
+        }
+        let (kind, how) = match str_of(&p["type"]) {
+            "Integer" | "Long" => ("i64", "int"),
+            "Boolean" => ("bool", "flag"),
+            _ => ("String", "text"),
+        };
+        let field = snake(param);
+        let always = p["required"].as_bool() == Some(true) || filled_in(name, p);
+        let (kind, how) = match (p["list"].as_bool(), always) {
+            (Some(true), _) => ("Vec<String>".to_owned(), "params.texts".to_owned()),
+            (_, true) => (kind.to_owned(), format!("params.{how}")),
+            (_, false) => (format!("Option<{kind}>"), format!("params.opt_{how}")),
+        };
+        writeln!(fields, "    pub {field}: {kind},")?;
+        writeln!(read, "            {field}: {how}({param:?}),")?;
+    }
+    writeln!(
+        out,
+        "/// The parameters of `{name}`.\n#[derive(Clone, Debug, PartialEq)]\npub struct {name} {{\n{fields}}}\n\n\
+         impl Request for {name} {{\n    const OP: Op = Op::{name};\n\n\
+         fn read(params: &Params) -> Self {{\n        Self {{\n{read}        }}\n    }}\n}}\n"
+    )
+}
+
+/// Whether validation puts the documented default in the place of a parameter that is left out.
+fn filled_in(op: &str, p: &Value) -> bool {
+    let Some(default) = p["default"].as_str() else { return false };
+    let changes = op.starts_with("Modify") || op.starts_with("Update");
+    !changes
+        && match str_of(&p["type"]) {
+            "Integer" | "Long" => default.parse::<i64>().is_ok(),
+            "Boolean" => false,
+            _ => list_of(&p["enum"]).iter().any(|c| c == default),
+        }
+}
+
+/// `SmartAGId` as `smart_ag_id`.
+fn snake(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut out = String::new();
+    for (i, c) in chars.iter().enumerate() {
+        let before = i.checked_sub(1).and_then(|b| chars.get(b));
+        let small = |c: Option<&char>| c.is_some_and(|c| !c.is_uppercase());
+        if c.is_uppercase()
+            && before.is_some()
+            && (small(before) || chars.get(i + 1).is_some_and(|n| n.is_lowercase()))
+        {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    if ["type", "mod", "ref"].contains(&out.as_str()) {
+        out.insert_str(0, "r#");
+    }
+    out
 }
 
 fn pair(v: &Value) -> Option<(i64, i64)> {

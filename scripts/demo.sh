@@ -9,7 +9,12 @@ usage() {
     cat <<USAGE
 usage: scripts/demo.sh [--no-build] [--keep]
   --no-build   use the binaries of target/release as they are
-  --keep       leave the lab up at the end (scripts/lab.sh with SAG_LAB_PREFIX=demo-)
+  --keep       leave the lab up at the end; it says how to look into it and how to remove it
+
+A branch office with a gateway, a leased line and the Internet, as network namespaces of this machine: first the gateway
+with its file alone (ping, traceroute, iperf3, HTTP, an ACL, NAT), then driven by the cloud API through the vendor's SDK. Every
+PASS or FAIL is what real packets did. Needs root or sudo; the first run installs packages (scripts/setup.sh --check only
+tells which) and builds for about ten minutes, the demo itself takes about a minute. The machine's own network is not touched.
 USAGE
 }
 
@@ -51,7 +56,7 @@ prepare() {
     bash scripts/setup.sh --quiet || exit 1
     find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
     if [[ $BUILD -eq 1 ]]; then
-        step "build (cargo build --release)"
+        step "build (cargo build --release; about ten minutes the first time)"
         run_logged "$TMP/build.log" cargo build --release --locked -p sag-dataplane -p sagctl -p sag-cloud -p sag-agent || {
             tail -n 40 "$TMP/build.log"
             die "the build failed"
@@ -234,7 +239,7 @@ api_config() {
 }
 
 show_cloud() {
-    step "the gateway anew, driven by the cloud API from here on"
+    step "the gateway anew, driven by the cloud API from here on (→ a call of the SDK; below it what the packets did)"
     in_ns wan ip route replace 192.0.2.0/25 via 198.51.100.2
     lab gw-stop
     api_config >"$TMP/api.toml"
@@ -287,4 +292,8 @@ show_counters
 
 step "$([[ $FAILED -eq 0 ]] && echo "all of it worked" || echo "something failed"); $((SECONDS - DEMO_STARTED)) s after the build"
 summary
+if [[ $KEEP -eq 1 ]]; then
+    info "the lab is still up; with SAG_LAB_PREFIX=$SAG_LAB_PREFIX in front:"
+    info "scripts/lab.sh status · scripts/lab.sh exec lan1 ping 203.0.113.10 · scripts/lab.sh ctl sessions · scripts/lab.sh down"
+fi
 [[ $FAILED -eq 0 ]]

@@ -40,7 +40,7 @@ TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute
 # What tests talk with or compare with (dpdk-dev: librte_meter and librte_acl): each is installed where apt has it,
 # and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
-    postgresql dpdk-dev tshark)
+    postgresql dpdk-dev tshark dnsmasq-base udhcpc)
 # What they would start as services of the machine.
 PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server postgresql.service:postgresql)
 # Each line: what it is good for, then the packages to try, first one that exists wins.

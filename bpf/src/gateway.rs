@@ -9,6 +9,7 @@ use crate::maps::{self, Maps};
 use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
+use libbpf_rs::{MapCore, MapFlags};
 use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
@@ -162,6 +163,36 @@ impl Gateway {
     pub fn ports(&self) -> Vec<u32> {
         let heads = self.mapped.shared.ports.iter().map(|s| s.head.load(Relaxed));
         heads.filter(|h| *h != 0).map(|h| (h >> 32) as u32).collect()
+    }
+
+    /// The number of a port and its device's slot, of this run or an earlier one.
+    pub fn port_of(&self, ifindex: u32, vlan: Option<VlanId>) -> Option<(PortIdx, u8)> {
+        let [flags, port, _, dev, ..] = match vlan {
+            None => {
+                let head = self.port_slot(ifindex).head.load(Relaxed);
+                ((head >> 32) as u32 == ifindex).then(|| head.to_le_bytes())?
+            }
+            Some(vlan) => {
+                let value = self.maps.vlans.lookup(&vlan_key(ifindex, vlan), MapFlags::ANY).ok()??;
+                *value.first_chunk::<8>()?
+            }
+        };
+        (flags & 1 != 0).then_some((PortIdx(port), dev))
+    }
+
+    /// The slot that a device has, of this run or an earlier one.
+    pub fn dev_of(&self, ifindex: u32) -> Option<u8> {
+        let head = self.port_slot(ifindex).head.load(Relaxed);
+        ((head >> 32) as u32 == ifindex && head != 0).then(|| head.to_le_bytes()[3])
+    }
+
+    /// The VLAN sub-ports: interface number of the device, VLAN.
+    pub fn vlans(&self) -> Vec<(u32, VlanId)> {
+        let known = |key: Vec<u8>| {
+            let [a, b, c, d, v, w, _, _] = *key.first_chunk::<8>()?;
+            Some((u32::from_ne_bytes([a, b, c, d]), VlanId::new(u16::from_ne_bytes([v, w]))?))
+        };
+        self.maps.vlans.keys().filter_map(known).collect()
     }
 
     fn port_slot(&self, ifindex: u32) -> &'static PortSlot {

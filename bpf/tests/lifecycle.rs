@@ -154,6 +154,32 @@ fn bad_options_and_arguments_are_refused() {
     assert_eq!(gw.stats(PortIdx(63)).unwrap(), Default::default());
 }
 
+#[test]
+fn a_successor_learns_what_its_predecessor_called_the_ports() {
+    let Some(fs) = root() else { return };
+    let o = fs.options();
+    let gw = Gateway::open(&o).unwrap();
+    let vlan = |id| VlanId::new(id).unwrap();
+    let entry = |port, dev, on| PortEntry { port: PortIdx(port), dev, on, vlans: true, ..port_entry() };
+    gw.set_port(5, &entry(2, 7, true)).unwrap();
+    gw.set_vlan(5, vlan(100), &entry(3, 7, true)).unwrap();
+    // A device with sub-ports alone.
+    gw.set_port(6, &entry(4, 8, false)).unwrap();
+    gw.set_vlan(6, vlan(9), &entry(4, 8, true)).unwrap();
+    drop(gw);
+
+    let gw = Gateway::open(&o).unwrap();
+    assert_eq!(gw.port_of(5, None), Some((PortIdx(2), 7)));
+    assert_eq!(gw.port_of(5, Some(vlan(100))), Some((PortIdx(3), 7)));
+    assert_eq!(gw.port_of(5, Some(vlan(101))), None);
+    assert_eq!((gw.port_of(6, None), gw.dev_of(6)), (None, Some(8)));
+    assert_eq!(gw.port_of(6, Some(vlan(9))), Some((PortIdx(4), 8)));
+    assert_eq!((gw.port_of(5 + 4096, None), gw.dev_of(5 + 4096), gw.dev_of(77)), (None, None, None));
+    let mut vlans = gw.vlans();
+    vlans.sort_unstable();
+    assert_eq!(vlans, [(5, vlan(100)), (6, vlan(9))]);
+}
+
 /// Instructions that the verifier walks, printed and held to a budget: the kernel's limit is a
 /// million, and load time goes with it.
 #[test]

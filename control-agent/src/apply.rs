@@ -73,17 +73,8 @@ impl Applier {
             .map_err(|error| tracing::warn!(%error, "addresses of ports cannot be set"))
             .ok();
         let vcpe = Vcpe::new(&config.vcpe_socket);
-        Applier {
-            config,
-            vcpe,
-            system,
-            dhcp: DhcpClients::default(),
-            base: None,
-            current: None,
-            moved: false,
-            key: None,
-            told: None,
-        }
+        let dhcp = DhcpClients::new(config.dhcp_client, &config.state_dir);
+        Applier { config, vcpe, system, dhcp, base: None, current: None, moved: false, key: None, told: None }
     }
 
     fn last_good_file(&self) -> PathBuf {
@@ -225,14 +216,14 @@ impl Applier {
             };
         };
         let edited = system.reconcile(&compiled.addresses).map_err(|e| e.to_string())?;
-        if self.config.dhcp_client == Dhcp::Auto {
+        if self.config.dhcp_client != Dhcp::Off {
             let there = present(system.tables().map_err(|e| e.to_string())?);
             // An address from elsewhere, or the client's own.
             let bare = |d: &&String| {
                 !there.iter().any(|i| matches!(i, Item::Address { device, .. } if device == *d))
             };
             let devices: Vec<String> =
-                compiled.dhcp.iter().filter(|d| self.dhcp.runs_on(d) || bare(d)).cloned().collect();
+                compiled.dhcp.iter().filter(|d| self.dhcp.serves(d) || bare(d)).cloned().collect();
             self.dhcp.set(&devices);
         }
         self.moved |= edited;

@@ -48,8 +48,14 @@ impl CallError {
 
     /// The operation exists and has nothing to tell about this device at the moment.
     pub fn not_now(&self) -> bool {
-        ["SmartAccessGatewayNotOnline", "SmartAccessGatewayOffline", "FeatureNotSupport", "MissingSmartAGSn"]
-            .contains(&self.code())
+        [
+            "SmartAccessGatewayNotOnline",
+            "SmartAccessGatewayOffline",
+            "FeatureNotSupport",
+            "MissingSmartAGSn",
+            "ConfigUnsynchronized",
+        ]
+        .contains(&self.code())
     }
 
     fn wrong_time(&self) -> bool {

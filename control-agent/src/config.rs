@@ -82,6 +82,10 @@ pub enum Dhcp {
     /// An installed client, on WAN ports of IPType DHCP that have no address.
     Auto,
     Off,
+    /// This one.
+    Udhcpc,
+    Dhcpcd,
+    Dhclient,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

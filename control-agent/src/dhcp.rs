@@ -1,28 +1,43 @@
 //! A DHCP client for WAN ports of IPType DHCP: an installed, well-kept one, run with a fixed
 //! argument list. The device's name comes from the operator's file; nothing comes from the cloud.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Program and arguments before the device; each stays in the foreground.
-const CLIENTS: [(&str, &[&str]); 5] = [
-    ("/sbin/udhcpc", &["-f", "-S", "-t", "5", "-A", "10", "-i"]),
-    ("/usr/sbin/udhcpc", &["-f", "-S", "-t", "5", "-A", "10", "-i"]),
-    ("/usr/sbin/dhcpcd", &["-B", "-4", "-q"]),
-    ("/sbin/dhclient", &["-d", "-4", "-q"]),
-    ("/usr/sbin/dhclient", &["-d", "-4", "-q"]),
+use crate::config::Dhcp;
+use crate::files;
+
+/// Each stays in the foreground, and leaves the address where it is when it ends: the gateway goes on.
+const CLIENTS: [(Dhcp, &str, &[&str]); 5] = [
+    (Dhcp::Udhcpc, "/sbin/udhcpc", &["-f", "-S", "-t", "5", "-A", "10", "-i"]),
+    (Dhcp::Udhcpc, "/usr/sbin/udhcpc", &["-f", "-S", "-t", "5", "-A", "10", "-i"]),
+    (Dhcp::Dhcpcd, "/usr/sbin/dhcpcd", &["-B", "-4", "-q", "-p"]),
+    (Dhcp::Dhclient, "/sbin/dhclient", &["-d", "-4", "-q"]),
+    (Dhcp::Dhclient, "/usr/sbin/dhclient", &["-d", "-4", "-q"]),
 ];
 
-#[derive(Default)]
 pub struct DhcpClients {
+    wanted: Dhcp,
+    state_dir: PathBuf,
     running: BTreeMap<String, Child>,
+    /// Devices whose address came from a client that this or an earlier process ran.
+    known: BTreeSet<String>,
     told: bool,
 }
 
 impl DhcpClients {
-    pub fn runs_on(&self, device: &str) -> bool {
-        self.running.contains_key(device)
+    pub fn new(wanted: Dhcp, state_dir: &Path) -> DhcpClients {
+        let known = std::fs::read(state_dir.join("dhcp.json")).ok();
+        let known = known.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        DhcpClients { wanted, state_dir: state_dir.to_owned(), running: BTreeMap::new(), known, told: false }
+    }
+
+    /// The device's address is a client's: of one that runs, or of one that has to be started again,
+    /// for nobody else renews the lease.
+    pub fn serves(&self, device: &str) -> bool {
+        self.known.contains(device)
     }
 
     /// Starts a client on each of these devices and ends those of all others.
@@ -34,11 +49,8 @@ impl DhcpClients {
             }
             keep
         });
-        for device in devices {
-            if self.running.contains_key(device) {
-                continue;
-            }
-            let Some((program, args)) = CLIENTS.iter().find(|(p, _)| Path::new(p).exists()) else {
+        for device in devices.iter().filter(|d| !self.running.contains_key(*d)).cloned().collect::<Vec<_>>() {
+            let Some((kind, program, args)) = self.client() else {
                 if !self.told {
                     self.told = true;
                     tracing::warn!(
@@ -46,11 +58,12 @@ impl DhcpClients {
                         "no DHCP client is installed; install udhcpc, dhcpcd or isc-dhcp-client"
                     );
                 }
-                return;
+                break;
             };
             let started = Command::new(program)
                 .args(*args)
-                .arg(device)
+                .args(self.files_of(*kind, &device))
+                .arg(&device)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::inherit())
@@ -58,10 +71,37 @@ impl DhcpClients {
             match started {
                 Ok(child) => {
                     tracing::info!(device, program, "DHCP client started");
-                    self.running.insert(device.clone(), child);
+                    self.running.insert(device, child);
                 }
                 Err(error) => tracing::warn!(device, program, %error, "cannot start the DHCP client"),
             }
+        }
+        self.remember();
+    }
+
+    fn client(&self) -> Option<&'static (Dhcp, &'static str, &'static [&'static str])> {
+        let wanted = |kind: Dhcp| self.wanted == Dhcp::Auto || self.wanted == kind;
+        CLIENTS.iter().find(|(kind, program, _)| wanted(*kind) && Path::new(program).exists())
+    }
+
+    /// dhclient keeps leases; the state directory is what the agent's unit lets it write to.
+    fn files_of(&self, kind: Dhcp, device: &str) -> Vec<OsString> {
+        if kind != Dhcp::Dhclient {
+            return Vec::new();
+        }
+        let file = |ending: &str| self.state_dir.join(format!("dhclient.{device}.{ending}")).into_os_string();
+        vec!["-lf".into(), file("leases"), "-pf".into(), file("pid")]
+    }
+
+    fn remember(&mut self) {
+        let now: BTreeSet<String> = self.running.keys().cloned().collect();
+        if now == self.known {
+            return;
+        }
+        self.known = now;
+        let text = serde_json::to_vec(&self.known).unwrap_or_default();
+        if let Err(error) = files::replace_with(&self.state_dir.join("dhcp.json"), &text, || {}) {
+            tracing::warn!(%error, "cannot write down which ports have their address from a DHCP client");
         }
     }
 }
@@ -70,14 +110,31 @@ fn end(child: &mut Child) {
     if let Ok(pid) = i32::try_from(child.id())
         && let Some(pid) = rustix::process::Pid::from_raw(pid)
     {
-        // It releases its lease on SIGTERM.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     let _ = child.wait();
 }
 
 impl Drop for DhcpClients {
+    /// The clients end with the agent; which devices they served stays on the disk.
     fn drop(&mut self) {
-        self.set(&[]);
+        self.running.values_mut().for_each(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_an_earlier_process_is_served_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("dhcp.json"), r#"["eth0"]"#).unwrap();
+        let mut clients = DhcpClients::new(Dhcp::Auto, dir.path());
+        assert!(clients.serves("eth0") && !clients.serves("eth1"));
+        // The port has a static address now.
+        clients.set(&[]);
+        assert!(!clients.serves("eth0"));
+        assert!(!DhcpClients::new(Dhcp::Auto, dir.path()).serves("eth0"));
     }
 }

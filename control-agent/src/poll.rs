@@ -63,10 +63,16 @@ impl<'a> Poller<'a> {
         {
             d.snat = rows.iter().map(desired::snat).collect();
         }
-        // The one operation that calls the gateway SagId.
-        if let Some(rows) = self.pages("DescribeDnatEntries", &[("SagId", id)], "DnatEntries", "DnatEntry")? {
-            d.dnat = rows.iter().map(desired::dnat).collect();
+        // The one operation that calls the gateway SagId, and that tells of one type at a time.
+        let mut dnat = Vec::new();
+        for kind in ["Internet", "Intranet"] {
+            let params = [("SagId", id), ("Type", kind)];
+            let Some(rows) = self.pages("DescribeDnatEntries", &params, "DnatEntries", "DnatEntry")? else {
+                return Ok(());
+            };
+            dnat.extend(rows.iter().map(desired::dnat));
         }
+        d.dnat = dnat;
         Ok(())
     }
 

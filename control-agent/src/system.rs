@@ -1,5 +1,5 @@
 //! Addresses and default routes of ports, by netlink. The plan is a pure function of what is and
-//! what shall be; what the agent set itself is remembered on disk, and only that is taken away again.
+//! what shall be; what the cloud wanted is remembered on disk, and only that is taken away again.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -70,9 +70,8 @@ pub fn present(tables: &Tables) -> Vec<Item> {
     out
 }
 
-/// Devices whose address the cloud sets have that address and, where it names a gateway, that
-/// default route, and no other. Of other devices, what was set earlier goes.
-pub fn plan(present: &[Item], wanted: &[PortAddress], owned: &[Item]) -> Vec<Edit> {
+/// What the cloud wants.
+fn goal(wanted: &[PortAddress]) -> Vec<Item> {
     let mut goal = Vec::new();
     for w in wanted {
         goal.push(Item::Address { device: w.device.clone(), address: w.address });
@@ -80,6 +79,13 @@ pub fn plan(present: &[Item], wanted: &[PortAddress], owned: &[Item]) -> Vec<Edi
             goal.push(Item::Default { device: w.device.clone(), gateway, metric });
         }
     }
+    goal
+}
+
+/// Devices whose address the cloud sets have that address and, where it names a gateway, that
+/// default route, and no other. Of other devices, what was set earlier goes.
+pub fn plan(present: &[Item], wanted: &[PortAddress], owned: &[Item]) -> Vec<Edit> {
+    let goal = goal(wanted);
     let ours = |item: &Item| match item {
         Item::Address { device, .. } => wanted.iter().any(|w| w.device == *device),
         Item::Default { device, .. } => wanted.iter().any(|w| w.device == *device && w.gateway.is_some()),
@@ -136,6 +142,9 @@ impl System {
         // What the kernel took along with something else is missing in the next round.
         for _ in 0..ROUNDS {
             let now = present(self.tables()?);
+            // What was there already is the cloud's from now on, too.
+            let there: Vec<Item> = goal(wanted).into_iter().filter(|i| now.contains(i)).collect();
+            self.own(there)?;
             let edits = plan(&now, wanted, &self.owned);
             if edits.is_empty() {
                 break;
@@ -150,10 +159,7 @@ impl System {
         // The account is on disk before the address is there: a crash forgets nothing.
         let added = edits.iter().filter_map(|e| if let Edit::Add(i) = e { Some(i.clone()) } else { None });
         let before = self.owned.clone();
-        self.owned.extend(added);
-        self.owned.sort();
-        self.owned.dedup();
-        self.save()?;
+        self.own(added)?;
         for (n, edit) in edits.iter().enumerate() {
             if let Err(e) = self.execute(edit) {
                 self.undo(&edits[..n]);
@@ -164,6 +170,14 @@ impl System {
         }
         self.owned.retain(|i| !edits.contains(&Edit::Remove(i.clone())));
         self.save()
+    }
+
+    fn own(&mut self, items: impl IntoIterator<Item = Item>) -> Result<(), SystemError> {
+        let before = self.owned.len();
+        self.owned.extend(items);
+        self.owned.sort();
+        self.owned.dedup();
+        if self.owned.len() == before { Ok(()) } else { self.save() }
     }
 
     fn undo(&mut self, done: &[Edit]) {

@@ -211,6 +211,26 @@ def test_devices(v1, agent_of):
     v1.refused("ModifySagRemoteAccess", "IllegalRemoteIp.RouteTableEntryConflict", RemoteAccessIp="10.201.0.1", **access)
 
 
+def test_settings_of_the_device_itself(v1, agent_of):
+    """ConfigUnsynchronized from every operation that documents it, but the one that tells it in its answer."""
+    agent = agent_of(v1)
+    sag, sns = gateway(v1)
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    ops = [n for n, o in catalogue.OPERATIONS.items() if any(e["code"] == "ConfigUnsynchronized" for e in o["errors"])]
+    assert len(ops) == 24
+    report(agent, sag, sns[0], LocalChanges=True)
+    for op in ops:
+        params = {k: v for k, v in request(catalogue.OPERATIONS[op]).items() if k != "RegionId"}
+        params |= {k: v for k, v in {**device, "SerialNumber": sns[0]}.items() if k in params}
+        if op != "DescribeSAGDeviceInfo":
+            v1.refused(op, "ConfigUnsynchronized", 400, **params)
+    assert v1.call("DescribeSAGDeviceInfo", **device)["SynStatus"] == "Unsynchronized"
+    # Calls that do not document it go on.
+    assert v1.call("DescribeSmartAccessGatewayAttribute", SmartAGId=sag)["SmartAGId"] == sag
+    report(agent, sag, sns[0], LocalChanges=False)
+    v1.call("DescribeSagWanSnat", **device)
+
+
 def test_users(v1, server, agent_of):
     app = software(v1)
     user = dict(UserName="li", Password="passw0rd1", UserMail="li@example.com", Bandwidth=1)

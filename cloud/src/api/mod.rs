@@ -2,6 +2,7 @@
 //!
 //! `build.rs` generates the tables from `catalogue/smartag-2018-03-13.json`.
 
+pub mod request;
 pub mod shape;
 pub mod validate;
 pub mod xml;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::acl::{KIND, RULE, find};
 use super::cx::{Cx, empty};
 use super::gateway::KIND as GATEWAY;
+use crate::api::request;
 use crate::api::validate::port_range;
 use crate::proto::error::Result;
 use crate::store::objects::Object;
@@ -97,15 +98,15 @@ pub async fn add(cx: &mut Cx) -> Result<Value> {
     Ok(Value::Object(rule.body))
 }
 
-async fn rule_of(cx: &mut Cx, acl: &Object) -> Result<Object> {
-    let id = cx.text("AcrId");
-    let rule = cx.any(RULE, &id).await?.filter(|r| r.parent == acl.id);
+async fn rule_of(cx: &mut Cx, acl: &Object, id: &str) -> Result<Object> {
+    let rule = cx.any(RULE, id).await?.filter(|r| r.parent == acl.id);
     rule.ok_or_else(|| cx.err(&["InvalidId.ACR"]))
 }
 
 pub async fn modify(cx: &mut Cx) -> Result<Value> {
     let acl = find(cx).await?;
-    let mut rule = rule_of(cx, &acl).await?;
+    let asked: request::ModifyACLRule = cx.request();
+    let mut rule = rule_of(cx, &acl, &asked.acr_id).await?;
     for (k, v) in cx.fields(&FIELDS) {
         rule.set(&k, v);
     }
@@ -118,7 +119,8 @@ pub async fn modify(cx: &mut Cx) -> Result<Value> {
 
 pub async fn delete(cx: &mut Cx) -> Result<Value> {
     let acl = find(cx).await?;
-    let rule = rule_of(cx, &acl).await?;
+    let asked: request::DeleteACLRule = cx.request();
+    let rule = rule_of(cx, &acl, &asked.acr_id).await?;
     cx.remove(&rule).await?;
     let users = cx.links_to("acl", &acl.id).await?;
     cx.touch_all(&users).await?;
@@ -129,11 +131,11 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
 pub async fn describe(cx: &mut Cx) -> Result<Value> {
     let acl = cx.need(KIND, "AclId", &["InvalidId.ACL"]).await?;
     let is = |o: &Object, f: &str, want: &Option<String>| want.as_deref().is_none_or(|w| o.str(f) == w);
-    let (direction, name) = (cx.opt("Direction"), cx.opt("Name"));
+    let asked: request::DescribeACLAttribute = cx.request();
     let mut rules: Vec<Object> = cx.children(RULE, &acl.id).await?;
-    rules.retain(|r| is(r, "Direction", &direction) && is(r, "Name", &name));
+    rules.retain(|r| is(r, "Direction", &asked.direction) && is(r, "Name", &asked.name));
     rules.sort_by_key(|r| r.int("Priority"));
-    if cx.opt("Order").is_some_and(|o| o.eq_ignore_ascii_case("desc")) {
+    if asked.order.is_some_and(|o| o.eq_ignore_ascii_case("desc")) {
         rules.reverse();
     }
     let (total, page) = cx.cut(rules);

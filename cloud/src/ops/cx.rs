@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use sqlx::AnyConnection;
 
+use crate::api::request::Request;
 use crate::api::{Op, any_error};
 use crate::proto::error::{ApiError, Result};
 use crate::proto::params::Params;
@@ -64,9 +65,13 @@ impl Cx {
 
     /// A repeat list, or the same thing separated by commas in one value.
     pub fn list(&self, name: &str) -> Vec<String> {
-        let rows = self.params.list(name);
-        let rows = if rows.is_empty() { self.params.get(name).into_iter().collect() } else { rows };
-        rows.iter().flat_map(|v| v.split(',')).map(|v| v.trim().to_owned()).collect()
+        self.params.texts(name)
+    }
+
+    /// The whole request as its type.
+    pub fn request<R: Request>(&self) -> R {
+        debug_assert_eq!(R::OP, self.op, "the request of another operation");
+        R::read(&self.params)
     }
 
     /// The given parameters that the request has, as fields of a body.

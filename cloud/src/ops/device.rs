@@ -7,6 +7,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::cx::Cx;
+use super::device_fields::{Everything, Fields, Keep};
+use crate::api::Op;
 use crate::proto::error::Result;
 use crate::proto::time::now_us;
 use crate::store::objects::{CHUNK, Object, marks};
@@ -34,6 +36,11 @@ pub const COLUMNS: &str = "sn, uid, sag, revision, applied, failure, seen, body,
 
 impl Device {
     pub fn from_row(row: &AnyRow) -> Result<Device> {
+        Device::read(row, &Everything)
+    }
+
+    /// With those parts of configuration and report alone that `keep` takes.
+    fn read<K: Keep>(row: &AnyRow, keep: &K) -> Result<Device> {
         Ok(Device {
             sn: row.try_get(0)?,
             uid: row.try_get(1)?,
@@ -42,8 +49,8 @@ impl Device {
             applied: row.try_get(4)?,
             failure: row.try_get(5)?,
             seen: row.try_get(6)?,
-            body: serde_json::from_str(row.try_get(7)?)?,
-            report: serde_json::from_str(row.try_get(8)?)?,
+            body: keep.parse(row.try_get(7)?)?,
+            report: Value::Object(keep.parse(row.try_get(8)?)?),
         })
     }
 
@@ -161,6 +168,23 @@ impl Cx {
 
     /// The devices of each of the gateways, the first one of a pair in front.
     pub async fn devices_of_all(&mut self, sags: &[&str]) -> Result<HashMap<String, Vec<Device>>> {
+        self.read_devices(sags, &Everything).await
+    }
+
+    /// The same with the named fields of configuration and report alone: for lists of many gateways.
+    pub async fn devices_with(
+        &mut self,
+        sags: &[&str],
+        fields: &'static [&'static str],
+    ) -> Result<HashMap<String, Vec<Device>>> {
+        self.read_devices(sags, &Fields(fields)).await
+    }
+
+    async fn read_devices<K: Keep>(
+        &mut self,
+        sags: &[&str],
+        keep: &K,
+    ) -> Result<HashMap<String, Vec<Device>>> {
         let mut out: HashMap<String, Vec<Device>> = HashMap::new();
         for part in sags.chunks(CHUNK) {
             let places = marks(1, part.len());
@@ -170,7 +194,7 @@ impl Cx {
                 query = query.bind((*sag).to_owned());
             }
             for row in query.fetch_all(self.conn()).await? {
-                let d = Device::from_row(&row)?;
+                let d = Device::read(&row, keep)?;
                 out.entry(d.sag.clone()).or_default().push(d);
             }
         }
@@ -221,9 +245,10 @@ impl Cx {
                 "SAG.InstanceNoFound",
             ]));
         };
-        // What was set on the device itself would be overwritten.
-        let local = device.report["LocalChanges"] == true;
-        self.refuse_if(local && !self.op.reads(), &["ConfigUnsynchronized"])?;
+        // What was set on the device itself would be overwritten by a change, and is not what a read would
+        // show. One operation tells just that, in a field of its answer.
+        let local = device.report["LocalChanges"] == true && self.op != Op::DescribeSAGDeviceInfo;
+        self.refuse_if(local, &["ConfigUnsynchronized"])?;
         Ok(device)
     }
 

@@ -20,7 +20,8 @@ pub async fn info(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let d = cx.device_on(&gw).await?;
     cx.must_be_online(&d)?;
-    let synchronized = d.applied >= d.revision && d.failure.is_empty();
+    let local = d.report["LocalChanges"] == true;
+    let synchronized = d.applied >= d.revision && d.failure.is_empty() && !local;
     let vpn = d.report["VpnState"].as_str().unwrap_or("Abnormal");
     let started = d.report["StartupTime"].as_i64().map(stamp);
     Ok(json!({
@@ -69,16 +70,16 @@ pub async fn wan_list(cx: &mut Cx) -> Result<Value> {
 }
 
 /// Gateways with a connected device, ranked by a reported number.
-async fn top(cx: &mut Cx, reported: &str, field: &str) -> Result<Vec<Value>> {
+async fn top(cx: &mut Cx, field: &'static str) -> Result<Vec<Value>> {
     let mut ranked = Vec::new();
     let filter = cx.mine();
     let gws = cx.list_all(GATEWAY, &filter).await?;
     let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let mut all = cx.devices_of_all(&ids).await?;
+    let mut all = cx.devices_with(&ids, &["DropRate", "TrafficRate"]).await?;
     for gw in gws {
         let devices = all.remove(&gw.id).unwrap_or_default();
         let rates: Vec<f64> =
-            devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| d.report[reported].as_f64()).collect();
+            devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| d.report[field].as_f64()).collect();
         if !rates.is_empty() {
             ranked.push((rates.iter().sum::<f64>(), gw));
         }
@@ -96,11 +97,11 @@ async fn top(cx: &mut Cx, reported: &str, field: &str) -> Result<Vec<Value>> {
 }
 
 pub async fn drop_top(cx: &mut Cx) -> Result<Value> {
-    Ok(json!({"DropTopN": top(cx, "DropRate", "DropRate").await?}))
+    Ok(json!({"DropTopN": top(cx, "DropRate").await?}))
 }
 
 pub async fn traffic_top(cx: &mut Cx) -> Result<Value> {
-    Ok(json!({"TrafficTopN": top(cx, "TrafficRate", "TrafficRate").await?}))
+    Ok(json!({"TrafficTopN": top(cx, "TrafficRate").await?}))
 }
 
 pub async fn gateway_ha(cx: &mut Cx) -> Result<Value> {

@@ -11,6 +11,10 @@ use crate::proto::error::Result;
 use crate::store::objects::{self, Filter, Object};
 use crate::store::secrets::mask;
 
+/// What is shown of a device with its gateway.
+const SHOWN: &[&str] =
+    &["Slot", "SealedKey", "SoftwareVersion", "MonitorVersion", "DpiSignatureDbVersion", "IpsecStatus"];
+
 /// Everything that is shown about an instance and is not in its own row.
 #[derive(Default)]
 struct Around {
@@ -28,7 +32,7 @@ impl Around {
     /// One for each of the gateways, in their order.
     async fn load_all(cx: &mut Cx, gws: &[Object]) -> Result<Vec<Around>> {
         let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-        let mut devices = cx.devices_of_all(&ids).await?;
+        let mut devices = cx.devices_with(&ids, SHOWN).await?;
         let mut links = objects::all_links(cx.conn(), &ids).await?;
         let mut ccns: HashMap<String, Object> = HashMap::new();
         let mut out = Vec::new();
@@ -74,13 +78,14 @@ fn up_down(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-fn common(cx: &Cx, gw: &Object, around: &Around) -> Value {
-    let mut out = Value::Object(gw.body.clone());
+fn common(cx: &Cx, gw: Object, around: &Around) -> Value {
     let now = cx.now;
+    let (status, end) = (status(&gw, &around.devices, now), gw.int("EndTime"));
     let sns: Vec<&str> = around.devices.iter().map(|d| d.sn.as_str()).collect();
     let online = around.online(now);
     let bandwidth = gw.int("Bandwidth");
-    out["Status"] = status(gw, &around.devices, now).into();
+    let mut out = Value::Object(gw.body);
+    out["Status"] = status.into();
     out["SerialNumber"] = sns.join(",").into();
     out["MaxBandwidth"] = format!("{bandwidth} M").into();
     out["VpnStatus"] = up_down(online && around.ccn.is_some()).into();
@@ -90,7 +95,6 @@ fn common(cx: &Cx, gw: &Object, around: &Around) -> Value {
     if let Some(ccn) = &around.ccn {
         out["AssociatedCcnId"] = ccn.id.as_str().into();
         out["AssociatedCcnName"] = ccn.name.as_str().into();
-        let end = gw.int("EndTime");
         out["Links"] = json!([{
             "Type": "ccn", "Status": "Active", "EndTime": end, "InstanceId": gw.id,
             "RelateInstanceId": ccn.id, "RelateInstanceRegionId": ccn.region,
@@ -130,7 +134,7 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     };
     let mut rows = Vec::new();
     let arounds = Around::load_all(cx, &page).await?;
-    for (gw, around) in page.iter().zip(arounds) {
+    for (gw, around) in page.into_iter().zip(arounds) {
         let mut row = common(cx, gw, &around);
         row["AclIds"] = around.ids("acl").join(",").into();
         row["QosIds"] = around.ids("qos").join(",").into();
@@ -216,11 +220,12 @@ pub fn numbers(version: &str) -> Vec<u32> {
 pub async fn attribute(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let around = Around::load(cx, &gw).await?;
-    let mut out = common(cx, &gw, &around);
+    let bandwidth = gw.int("Bandwidth");
+    let mut out = common(cx, gw, &around);
     out["AclIds"] = json!(around.ids("acl"));
     out["QosIds"] = json!(around.ids("qos"));
     out["FlowLogIds"] = json!(around.ids("flowlog"));
-    out["MaxBandwidth"] = format!("{}M", gw.int("Bandwidth")).into();
+    out["MaxBandwidth"] = format!("{bandwidth}M").into();
     out["TrafficMasterSn"] = around.devices.first().map(|d| d.sn.as_str()).unwrap_or_default().into();
     out["EnableOptimization"] = false.into();
     let mut devices = Vec::new();

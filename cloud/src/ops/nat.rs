@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::cx::{Cx, empty};
 use super::gateway::SOFTWARE;
 use super::net;
+use crate::api::request;
 use crate::proto::error::Result;
 
 const SNAT: &str = "snat";
@@ -15,11 +16,13 @@ const QUOTA: i64 = 100;
 pub async fn add_snat(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
-    let cidr = cx.text("CidrBlock");
-    let Some([block]) = net::cidr_list(&cidr).as_deref().map(<[_; 1]>::try_from).and_then(|r| r.ok()) else {
+    let asked: request::AddSnatEntry = cx.request();
+    let Some([block]) =
+        net::cidr_list(&asked.cidr_block).as_deref().map(<[_; 1]>::try_from).and_then(|r| r.ok())
+    else {
         return Err(cx.invalid("CidrBlock"));
     };
-    let ip = cx.text("SnatIp");
+    let ip = asked.snat_ip;
     if net::ip(&ip).is_none() {
         return Err(cx.invalid("SnatIp"));
     }
@@ -51,10 +54,9 @@ pub async fn describe_snat(cx: &mut Cx) -> Result<Value> {
 }
 
 pub async fn delete_snat(cx: &mut Cx) -> Result<Value> {
-    let id = cx.text("SmartAGId");
-    let gw = cx.gateway_by_id(&id).await?;
-    let id = cx.text("InstanceId");
-    let entry = cx.any(SNAT, &id).await?.filter(|e| e.parent == gw.id);
+    let asked: request::DeleteSnatEntry = cx.request();
+    let gw = cx.gateway_by_id(&asked.smart_ag_id).await?;
+    let entry = cx.any(SNAT, &asked.instance_id).await?.filter(|e| e.parent == gw.id);
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
     cx.touch(&gw.id).await?;
@@ -65,11 +67,12 @@ pub async fn add_dnat(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
     let fields = ["Type", "ExternalIp", "ExternalPort", "InternalIp", "InternalPort", "IpProtocol", "SagId"];
+    let asked: request::AddDnatEntry = cx.request();
     let mut body = cx.fields(&fields);
-    if cx.text("Type") == "Internet" {
+    if asked.r#type == "Internet" {
         // The address of the WAN port, whatever it is.
         body.remove("ExternalIp");
-    } else if cx.opt("ExternalIp").is_none() {
+    } else if asked.external_ip.is_none() {
         return Err(cx.err(&["MissingParam"]));
     }
     for name in ["ExternalIp", "InternalIp"] {
@@ -105,10 +108,9 @@ pub async fn add_dnat(cx: &mut Cx) -> Result<Value> {
 
 pub async fn describe_dnat(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
+    let asked: request::DescribeDnatEntries = cx.request();
     let mut entries = cx.children(DNAT, &gw.id).await?;
-    if let Some(kind) = cx.opt("Type") {
-        entries.retain(|e| e.str("Type") == kind);
-    }
+    entries.retain(|e| e.str("Type") == asked.r#type);
     let (total, page) = cx.cut(entries);
     let rows = page.into_iter().map(|e| Value::Object(e.body)).collect();
     Ok(cx.listing("DnatEntries", total, rows))
@@ -116,8 +118,8 @@ pub async fn describe_dnat(cx: &mut Cx) -> Result<Value> {
 
 pub async fn delete_dnat(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
-    let id = cx.text("DnatEntryId");
-    let entry = cx.any(DNAT, &id).await?.filter(|e| e.parent == gw.id);
+    let asked: request::DeleteDnatEntry = cx.request();
+    let entry = cx.any(DNAT, &asked.dnat_entry_id).await?.filter(|e| e.parent == gw.id);
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
     cx.touch(&gw.id).await?;

@@ -15,9 +15,22 @@ pub struct Devices {
 }
 
 impl Devices {
+    /// The slot of a device: the one that it has, or the lowest that no device has.
     pub fn slot(&mut self, device: &str) -> u8 {
-        let next = self.slots.len().min(usize::from(u8::MAX) - 1) as u8;
-        *self.slots.entry(device.to_owned()).or_insert(next)
+        if let Some(&slot) = self.slots.get(device) {
+            return slot;
+        }
+        let free = (0..NO_DEVICE).find(|s| !self.slots.values().any(|taken| taken == s));
+        let slot = free.unwrap_or(NO_DEVICE - 1);
+        self.slots.insert(device.to_owned(), slot);
+        slot
+    }
+
+    /// The slot under which an earlier daemon's next hops know the device.
+    pub fn keep(&mut self, device: &str, slot: u8) {
+        if slot != NO_DEVICE && !self.slots.values().any(|&taken| taken == slot) {
+            self.slots.entry(device.to_owned()).or_insert(slot);
+        }
     }
 }
 

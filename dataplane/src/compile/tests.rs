@@ -367,6 +367,17 @@ fn time_windows_choose_the_policies_of_the_moment() {
 }
 
 #[test]
+fn a_device_keeps_its_slot_whatever_the_order_of_the_ports() {
+    let mut d = Devices::default();
+    d.keep("eth0", 1);
+    d.keep("eth1", 0);
+    d.keep("eth2", 1);
+    assert_eq!([d.slot("eth3"), d.slot("eth0"), d.slot("eth1"), d.slot("eth2")], [2, 1, 0, 3]);
+    d.keep("eth0", 9);
+    assert_eq!(d.slot("eth0"), 1);
+}
+
+#[test]
 fn percentages_become_rates() {
     use sag_pipeline::qos::{Owner, Rate, Way};
     use std::sync::atomic::Ordering::Relaxed;

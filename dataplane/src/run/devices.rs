@@ -263,8 +263,35 @@ impl Daemon {
         d.retry = Some(Instant::now() + RETRY);
     }
 
+    /// Devices that were ports of an earlier daemon and are none of this one.
+    pub(super) fn leave_predecessors(&self) {
+        for ifindex in self.gateway.ports() {
+            if self.devices.values().any(|d| d.ifindex == ifindex) {
+                continue;
+            }
+            let slot = self.gateway.dev_of(ifindex);
+            self.gateway.clear_port(ifindex);
+            if let Some(slot) = slot {
+                let _ = self.gateway.clear_dev(slot);
+            }
+            let Some(link) = self.mirror.tables().link(ifindex) else { continue };
+            tracing::info!(device = link.name, "left: no port any more");
+            if let Err(error) = self.gateway.detach(&link.name) {
+                tracing::debug!(device = link.name, %error, "detaching");
+            }
+        }
+    }
+
     /// XDP's view of the ports.
     fn publish_ports(&self) {
+        for (ifindex, vlan) in self.gateway.vlans() {
+            let port = |b: &crate::compile::PortBinding| (b.port.ifindex, b.port.vlan);
+            if !self.bindings.iter().any(|b| b.ours() && port(b) == (ifindex, vlan.get()))
+                && let Err(error) = self.gateway.clear_vlan(ifindex, vlan)
+            {
+                tracing::error!(%error, "cannot tell XDP that a VLAN is no port any more");
+            }
+        }
         let mut by_dev: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
         for (i, b) in self.bindings.iter().enumerate().filter(|(_, b)| b.ours()) {
             by_dev.entry(b.port.dev).or_default().push(i);

@@ -255,6 +255,7 @@ impl Daemon {
                 begin_epoch(control, self.epoch);
                 control.fast_path.store(u32::from(self.config.dataplane.fast_path), Ordering::Release);
                 self.live = Some(Instant::now());
+                self.leave_predecessors();
                 tracing::info!(epoch = self.epoch, workers = self.workers.len(), "forwarding");
             }
             Some(since) if since.elapsed() > PREDECESSOR => self.compiler.nexthops.forget_predecessor(),
@@ -350,7 +351,8 @@ impl Daemon {
             let n = self.compiler.nexthops.bump(|port, ip| stale.iter().any(|s| s.covers(port, ip)));
             tracing::debug!(nexthops = n, "flows resolve their route anew");
         }
-        if changes.links {
+        // A port that has lost its last address takes DHCP offers, and one that has got one does not any more.
+        if changes.links || changes.addrs {
             self.reconcile();
         }
     }
@@ -470,7 +472,8 @@ impl Daemon {
 
     /// Replaces the running configuration, whole or not at all.
     fn apply(&mut self, text: String, name: &str) -> Result<(bool, Vec<String>)> {
-        let checked = config::parse(&text, name).map_err(|e| anyhow!("{e}"))?;
+        let mut checked = config::parse(&text, name).map_err(|e| anyhow!("{e}"))?;
+        checked.config.keep_numbers(|p| self.config.port_by_name(&p.name));
         let mut warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
         warnings.extend(self.needs_restart(&checked.config));
         let changed = checked.config != self.config;

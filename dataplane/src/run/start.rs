@@ -6,7 +6,7 @@ use super::listeners::Listeners;
 use super::qos::Rates;
 use super::worker::{Sizes, ToWorker, Worker};
 use super::{Daemon, WorkerHandle};
-use crate::compile::{Compiler, Moment, NextHops, has_keys};
+use crate::compile::{Compiler, Devices, Moment, NextHops, has_keys};
 use crate::config_file;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result, anyhow, bail};
@@ -87,7 +87,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     for w in &warnings {
         tracing::warn!("{w}");
     }
-    let config = checked.config;
+    let mut config = checked.config;
     let d = &config.dataplane;
     let mirror = Mirror::open().context("cannot read the kernel's tables (netlink)")?;
     let lock = lock_file(d);
@@ -102,6 +102,8 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     };
     let gateway = patiently(|| Gateway::open(&options))?;
     let control = gateway.control();
+    let found = predecessor(&mut config, &gateway, mirror.tables());
+    let d = &config.dataplane;
     let grace = Arc::new(Grace::default());
     let tables = Arc::new(tables(&gateway, d, &grace));
     let epoch = next_epoch(control.epoch.load(Ordering::Relaxed));
@@ -113,6 +115,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         meters,
         false,
     );
+    compiler.devices = found;
     // XDP's clock is that of the jiffies, and looked at once in each.
     compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
     guard_keys(&config);
@@ -237,6 +240,20 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     daemon.publish_addresses();
     keep_last_good(&daemon.config, &daemon.text);
     Ok(daemon)
+}
+
+/// Ports keep the numbers, and devices the slots, under which the flows of an earlier daemon know them: XDP goes
+/// on by its records and counts for its ports until this one has taken over.
+fn predecessor(config: &mut Config, gateway: &Gateway, tables: &sag_rtnl::Tables) -> Devices {
+    let ifindex = |device: &str| tables.link_named(device).map(|l| l.ifindex);
+    config.keep_numbers(|p| gateway.port_of(ifindex(&p.device)?, p.vlan).map(|(port, _)| port));
+    let mut devices = Devices::default();
+    for i in gateway.ports() {
+        if let (Some(link), Some(slot)) = (tables.link(i), gateway.dev_of(i)) {
+            devices.keep(&link.name, slot);
+        }
+    }
+    devices
 }
 
 /// A predecessor that was killed holds its lock until the kernel has taken its sockets down.

@@ -136,7 +136,8 @@ class Cloud:
         for child in (self.shell, self.process):
             if child is not None:
                 child.terminate()
-                child.wait(10)
+                # sag-cloud gives running requests 20 s.
+                child.wait(25)
         self.process = self.shell = None
 
     def call(self, op, **params):

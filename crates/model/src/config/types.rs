@@ -73,7 +73,7 @@ pub struct Config {
     pub dataplane: Dataplane,
     pub timeouts: Timeouts,
     pub bandwidth: Bandwidth,
-    /// In the order of the file; the position is the port's [`PortIdx`].
+    /// The position is the port's [`PortIdx`]: that in the file, unless [`Config::keep_numbers`] has given it another.
     pub ports: Vec<Port>,
     pub neighbors: Vec<Neighbor>,
     pub routes: Vec<Route>,
@@ -102,6 +102,38 @@ impl Config {
 
     pub fn tunnel(&self, idx: TunnelIdx) -> Option<&Tunnel> {
         self.tunnels.get(idx.index())
+    }
+
+    /// Gives each port the number that it had until now, so that what was counted or remembered under
+    /// a number stays that port's. Ports that are new, or whose number is beyond the last one, get those
+    /// that are left, in the order of the file.
+    pub fn keep_numbers(&mut self, until_now: impl Fn(&Port) -> Option<PortIdx>) {
+        let mut places: Vec<Option<usize>> = vec![None; self.ports.len()];
+        let mut new_number = vec![None; self.ports.len()];
+        for (i, p) in self.ports.iter().enumerate() {
+            if let Some(number) = until_now(p)
+                && let Some(place @ None) = places.get_mut(number.index())
+            {
+                *place = Some(i);
+                new_number[i] = Some(number);
+            }
+        }
+        let mut left = places.iter().enumerate().filter(|(_, p)| p.is_none()).map(|(n, _)| n);
+        for number in new_number.iter_mut().filter(|n| n.is_none()) {
+            *number = left.next().and_then(|n| u8::try_from(n).ok()).map(PortIdx);
+        }
+        let number = |old: PortIdx| new_number.get(old.index()).copied().flatten().unwrap_or(old);
+        let mut ports: Vec<_> = (0..=u8::MAX).map(PortIdx).zip(std::mem::take(&mut self.ports)).collect();
+        ports.sort_by_key(|(old, _)| number(*old));
+        self.ports = ports.into_iter().map(|(_, p)| p).collect();
+        for n in &mut self.neighbors {
+            n.port = number(n.port);
+        }
+        for r in &mut self.routes {
+            if let RouteTarget::Via { port: Some(port), .. } | RouteTarget::OnLink(port) = &mut r.target {
+                *port = number(*port);
+            }
+        }
     }
 }
 

@@ -101,3 +101,55 @@ fn changes_travel_as_json() {
     let json = serde_json::to_string(&change).expect("json");
     assert_eq!(serde_json::from_str::<Change>(&json).expect("json"), change);
 }
+
+/// Ports of these names, in this order, a neighbour and routes that name them.
+fn ordered(names: &[&str]) -> crate::config::Config {
+    let mut text = String::new();
+    for n in names {
+        text += &format!(
+            "[[port]]\nname = \"{n}\"\ndevice = \"eth{n}\"\nrole = \"lan\"\naddresses = [\"192.0.{n}.1/24\"]\n"
+        );
+    }
+    for n in names {
+        text += &format!(
+            "[[neighbor]]\nport = \"{n}\"\naddress = \"192.0.{n}.7\"\nmac = \"02:00:00:00:00:0{n}\"\n"
+        );
+        text += &format!(
+            "[[route]]\ndestination = \"10.{n}.0.0/16\"\nnext_hop = \"192.0.{n}.7\"\nport = \"{n}\"\n"
+        );
+    }
+    ok(&text).config
+}
+
+#[test]
+fn ports_keep_their_numbers_in_whatever_order_they_stand() {
+    use crate::config::RouteTarget;
+    let before = ordered(&["1", "2", "3"]);
+    let names = |c: &crate::config::Config| c.ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+    for (order, expected) in [
+        (&["3", "2", "1"][..], &["1", "2", "3"][..]),
+        (&["3", "1", "2", "4"], &["1", "2", "3", "4"]),
+        (&["4", "3", "1"], &["1", "4", "3"]),
+        (&["3"], &["3"]),
+        (&["3", "2"], &["3", "2"]),
+        (&["5", "4"], &["5", "4"]),
+    ] {
+        let mut after = ordered(order);
+        after.keep_numbers(|p| before.port_by_name(&p.name));
+        assert_eq!(names(&after), expected, "{order:?}");
+        // What refers to a port still means the same one.
+        for (i, name) in order.iter().enumerate() {
+            assert_eq!(after.port(after.neighbors[i].port).map(|p| p.name.as_str()), Some(*name));
+            let RouteTarget::Via { port: Some(port), .. } = after.routes[i].target else {
+                panic!("{order:?}")
+            };
+            assert_eq!(after.port(port).map(|p| p.name.as_str()), Some(*name));
+        }
+    }
+    let mut same = ordered(&["1", "2", "3"]);
+    same.keep_numbers(|_| None);
+    assert_eq!(same, before);
+    // Two that had the same number: one has it, the other another.
+    same.keep_numbers(|_| Some(crate::PortIdx(2)));
+    assert_eq!(names(&same), ["2", "3", "1"]);
+}
