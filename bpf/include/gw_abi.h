@@ -395,6 +395,8 @@ enum gw_drop {
 	GW_DROP_ESP_KEEPALIVE = 71,
 	GW_DROP_ESP_NO_KEYS = 72,
 	GW_DROP_ESP_EXHAUSTED = 73,
+	GW_DROP_FEC_BAD_HEADER = 74,
+	GW_DROP_FEC_DUPLICATE = 75,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

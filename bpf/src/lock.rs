@@ -9,8 +9,15 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
 pub(crate) struct Lock {
-    // Open file, so the lock lives as long as this.
-    _file: File,
+    file: File,
+}
+
+/// Not by closing the file alone: a process that was forked and has not begun its program yet has it open too.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it does the same a little later.
+        let _ = sys::unlock(self.file.as_fd());
+    }
 }
 
 impl Lock {
@@ -40,6 +47,6 @@ impl Lock {
         file.set_len(0).map_err(io("cannot write the lock file", path))?;
         file.rewind().map_err(io("cannot write the lock file", path))?;
         writeln!(file, "{}", std::process::id()).map_err(io("cannot write the lock file", path))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }

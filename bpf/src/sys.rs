@@ -106,6 +106,12 @@ pub(crate) fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
+/// Lets go of the lock, whoever else has the same open file.
+pub(crate) fn unlock(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: an open descriptor, no memory is passed.
+    check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) }).map(drop)
+}
+
 pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     let p = c_path(path)?;
     // SAFETY: all-zero bytes are a value of this plain C structure.
