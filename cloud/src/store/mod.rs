@@ -92,18 +92,28 @@ impl Store {
             Backend::Sqlite => "BEGIN",
             Backend::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
-        Ok(Tx { inner: self.pool.begin_with(begin).await?, _writer: None })
+        Ok(Tx { inner: self.begin(begin).await?, _writer: None })
+    }
+
+    /// Runs to its end even if the caller goes away (a client that hangs up): a connection given back in the
+    /// middle of its BEGIN would be in a transaction of which its pool knows nothing.
+    pub async fn begin(&self, how: &'static str) -> sqlx::Result<Transaction<'static, Any>> {
+        let pool = self.pool.clone();
+        match tokio::spawn(async move { pool.begin_with(how).await }).await {
+            Ok(begun) => begun,
+            Err(_) => Err(sqlx::Error::WorkerCrashed),
+        }
     }
 
     pub async fn write(&self) -> sqlx::Result<Tx> {
         match self.backend {
             Backend::Sqlite => {
                 let guard = self.writer.clone().lock_owned().await;
-                let inner = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+                let inner = self.begin("BEGIN IMMEDIATE").await?;
                 Ok(Tx { inner, _writer: Some(guard) })
             }
             Backend::Postgres => {
-                let inner = self.pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
+                let inner = self.begin("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
                 Ok(Tx { inner, _writer: None })
             }
         }
@@ -113,7 +123,7 @@ impl Store {
         let mut tx = match self.backend {
             Backend::Sqlite => self.write().await?,
             Backend::Postgres => {
-                let mut inner = self.pool.begin().await?;
+                let mut inner = self.begin("BEGIN").await?;
                 // Several processes may start at once.
                 (&mut *inner).execute("SELECT pg_advisory_xact_lock(7351)").await?;
                 Tx { inner, _writer: None }

@@ -86,3 +86,25 @@ async fn keys_are_kept_sealed() {
     assert!(store.delete_key(&key.id).await.expect("deletes"));
     assert!(store.caller(&key.id).await.expect("reads").is_none());
 }
+
+/// Whoever called goes away: not one of the connections is left in a transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_given_up_at_any_moment_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/cloud.db", dir.path().display());
+    let store = Store::open(&url, None, 3).await.unwrap();
+    for round in 0..400u64 {
+        let patience = std::time::Duration::from_micros(round * 7 % 300);
+        let _ = tokio::time::timeout(patience, async {
+            let mut tx = if round % 3 == 0 { store.read().await? } else { store.write().await? };
+            let _: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM migrations").fetch_one(tx.conn()).await?;
+            tx.commit().await
+        })
+        .await;
+    }
+    for _ in 0..6 {
+        let (a, b) = tokio::join!(store.read(), store.write());
+        a.unwrap().rollback().await.unwrap();
+        b.unwrap().commit().await.unwrap();
+    }
+}

@@ -201,7 +201,7 @@ async fn run(
     let cipher = store.cipher.clone();
     if op.reads() {
         if store.backend == Backend::Postgres {
-            let mut tx = store.pool.begin().await?;
+            let mut tx = store.begin("BEGIN").await?;
             use_nonce(&mut tx, nonce).await?;
             tx.commit().await?;
         }
