@@ -176,6 +176,10 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
     let revision = revision.ok_or_else(|| bad("Revision"))?;
     let success = cx.flag("Success").ok_or_else(|| bad("Success"))?;
     let failure = if success { String::new() } else { cx.opt("Message").unwrap_or("failed".into()) };
+    // An older one may come late: by a connection that hung while the device changed its address.
+    if revision < d.applied && d.applied <= d.revision {
+        return Ok(json!({}));
+    }
     // Commands up to this revision were carried out.
     let mut commands = d.rows("Commands");
     commands.retain(|c| c["Revision"].as_i64().is_some_and(|r| r > revision));
