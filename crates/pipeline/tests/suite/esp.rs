@@ -1,9 +1,9 @@
 //! ESP tunnels, and the questions that gateways ask each other through tunnels.
 
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
+use sag_model::config::Probing;
 use sag_model::{DropReason, Nanos};
 use sag_packet::encap::{Encap, Template};
-use sag_packet::parse::{self, Parsed, Seen};
+use sag_packet::parse::{self, Family, Parsed, Seen};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
@@ -31,34 +31,30 @@ pub fn suite() -> Suite {
     Suite::new(Cipher::Aes128Gcm, &[7; 20]).unwrap()
 }
 
-fn ends(udp: Option<u16>, interval: u32) -> Ends {
+/// Keys by which tunnel 1 sends, and receives what it has sent.
+pub fn keyed() -> EspBook {
     let book = EspBook::default();
     let mut sas = EspSas::default();
     sas.send_by(1, Arc::new(Outbound::new(SPI, suite(), true, 1, 1)));
     sas.receive_by(1, Arc::new(Inbound::new(SPI, suite(), true, 1024, 0)));
     book.store(sas);
+    book
+}
+
+fn ends(udp: Option<u16>, interval: u32) -> Ends {
+    let book = keyed();
     let (local, remote) = (IpAddr::V4(LOCAL), IpAddr::V4(REMOTE));
     let mut net = Net::branch();
     net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(1, 1)]));
     net.tunnels.push(Tunnel {
-        no: 1,
-        name: "pop1".into(),
         local,
         remote,
         template: Template::new(local, remote, 64, Encap::Esp { udp }),
-        df: OuterDf::Set,
-        dscp: OuterDscp::Copy,
-        fragment: FragmentAt::Inner,
-        mss_clamp: true,
-        udp_checksum: false,
-        learns_mac: false,
-        mtu: None,
         addrs4: Vec::new(),
         addrs6: Vec::new(),
-        state: Default::default(),
         probing: Probing { interval, loss: 3, target: None },
-        fec: None,
         esp: Arc::new(book),
+        ..Tunnel::test(1, Encap::Esp { udp }, Family::V4)
     });
     let rx = Inbound::new(SPI, suite(), true, 1024, 0);
     Ends { rig: Rig::new(net), rx, tx: Outbound::new(SPI, suite(), true, 1, 1), udp }

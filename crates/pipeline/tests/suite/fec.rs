@@ -1,14 +1,14 @@
 //! Forward error correction between two gateways, over a wire that loses what the test says.
 
-use crate::esp::suite;
-use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing};
+use crate::esp::{keyed, suite};
+use sag_model::config::{Fec, Probing};
 use sag_model::{DropReason, Nanos};
 use sag_packet::encap::{Encap, Template};
-use sag_packet::parse::{self, Seen};
+use sag_packet::parse::{self, Family, Seen};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
-use sag_pipeline::tunnel::{EspBook, EspSas, Tunnel};
-use sag_tunnel::esp::{HEADROOM, Inbound, Inner, Outbound, TAILROOM};
+use sag_pipeline::tunnel::Tunnel;
+use sag_tunnel::esp::{HEADROOM, Inner, Outbound, TAILROOM};
 use sag_tunnel::fec::{REPAIR_HEADER, SOURCE_HEADER};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,33 +24,20 @@ fn fec(window: u8, repairs: u8) -> Option<Fec> {
 
 /// A branch whose tunnel sends to itself: what it sends comes back from `FAR` and goes to its LAN.
 fn gateway(fec: Option<Fec>) -> Rig {
-    let book = EspBook::default();
-    let mut sas = EspSas::default();
-    sas.send_by(1, Arc::new(Outbound::new(SPI, suite(), true, 1, 1)));
-    sas.receive_by(1, Arc::new(Inbound::new(SPI, suite(), true, 1024, 0)));
-    book.store(sas);
+    let book = keyed();
     let (local, remote) = (IpAddr::V4(NEAR), IpAddr::V4(FAR));
     let mut net = Net::branch();
     net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(1, 1)]));
     net.tunnels.push(Tunnel {
-        no: 1,
-        name: "pop1".into(),
         local,
         remote,
         template: Template::new(local, remote, 64, Encap::Esp { udp: None }),
-        df: OuterDf::Set,
-        dscp: OuterDscp::Copy,
-        fragment: FragmentAt::Inner,
-        mss_clamp: true,
-        udp_checksum: false,
-        learns_mac: false,
-        mtu: None,
         addrs4: Vec::new(),
         addrs6: Vec::new(),
-        state: Default::default(),
         probing: Probing { interval: 0, loss: 3, target: None },
         fec,
         esp: Arc::new(book),
+        ..Tunnel::test(1, Encap::Esp { udp: None }, Family::V4)
     });
     let mut rig = Rig::new(net);
     rig.poll();
