@@ -49,6 +49,32 @@ static __always_inline int gw_enter_meter(const struct gw_enter *e)
 	return mark < 0 ? gw_metered(e->meter, e->ip_len) : mark;
 }
 
+/*
+ * The ones' complement sum of a packet inside, by its headers alone: a transport header's checksum makes the sum of
+ * segment and pseudo header zero, and an IPv4 header's that of the header. If they are wrong, the outer checksum is
+ * wrong as well, which is no loss: the packet would have been dropped a little later.
+ */
+static __always_inline __u32 gw_inner_sum4(const struct gw_ip4 *ip, __u32 ip_len)
+{
+	__u64 sum = (__u64)ip->src + ip->dst + bpf_htons(ip->proto) + bpf_htons(ip_len - sizeof(*ip));
+
+	return (__u16)~gw_fold64(sum);
+}
+
+/* Addresses and length are in header and pseudo header, so only what differs counts. */
+static __always_inline __u32 gw_inner_sum6(const struct gw_ip6 *ip)
+{
+	__u32 word = ip->version_class, next = ip->next;
+
+	return (word & 0xFFFF) + (word >> 16) + (next | (__u32)ip->hops << 8) + (0xFFFF - (next << 8));
+}
+
+/* Whether the transport header's checksum covers all that is behind the IP header. */
+static __always_inline bool gw_all_summed(const struct gw_l4 *l4, __u8 proto, __u32 len)
+{
+	return proto == GW_TCP || (l4->check && bpf_ntohs(l4->len) == len);
+}
+
 /* Counts a packet that goes, or is dropped for `why`. */
 static __always_inline int gw_entered(const struct gw_enter *e, __u32 why)
 {
@@ -109,6 +135,8 @@ __noinline int gw_enter4(struct xdp_md *ctx, struct gw_flow4 *r, __u64 hash, __u
 	e.port = port;
 	if (!gw_may_enter(&e, order))
 		return GW_CONTINUE;
+	if (e.front.way.flags & GW_TUNNEL_SUM && !gw_all_summed(l4, ip->proto, e.ip_len - sizeof(*ip)))
+		return GW_CONTINUE;
 	mark = gw_enter_meter(&e);
 	if (mark < 0)
 		return gw_entered(&e, -mark);
@@ -132,6 +160,8 @@ __noinline int gw_enter4(struct xdp_md *ctx, struct gw_flow4 *r, __u64 hash, __u
 	}
 	ip->ttl--;
 	ip->check = gw_plus_zero(gw_sum_add(ip->check, delta));
+	if (e.front.way.flags & GW_TUNNEL_SUM)
+		e.front.inner_sum = gw_inner_sum4(ip, e.ip_len);
 	/* From here on nothing is taken back. */
 	if (!gw_dress(ctx, &e))
 		return gw_entered(&e, GW_DROP_FRAME_TOO_BIG);
@@ -145,17 +175,20 @@ __noinline int gw_enter6(struct xdp_md *ctx, struct gw_flow6 *r, __u64 hash, __u
 	struct gw_eth *eth = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	struct gw_ip6 *ip = (void *)(eth + 1);
+	struct gw_l4 *l4 = (void *)(ip + 1);
 	struct gw_enter e = { .front = { .inner6 = true, .df = true } };
 	__u64 order;
 	int mark;
 
-	if (!r || (void *)(ip + 1) > end)
+	if (!r || (void *)(l4 + 1) > end)
 		return GW_CONTINUE;
 	order = GW_READ_ONCE(*(__u64 *)&r->nexthop);
 	e.ip_len = sizeof(*ip) + bpf_ntohs(ip->payload);
 	e.len = end - (void *)eth;
 	e.port = port;
 	if (order >> 40 & (GW_FLOW_SNAT | GW_FLOW_DNAT) || !gw_may_enter(&e, order))
+		return GW_CONTINUE;
+	if (e.front.way.flags & GW_TUNNEL_SUM && !gw_all_summed(l4, ip->next, e.ip_len - sizeof(*ip)))
 		return GW_CONTINUE;
 	mark = gw_enter_meter(&e);
 	if (mark < 0)
@@ -165,6 +198,8 @@ __noinline int gw_enter6(struct xdp_md *ctx, struct gw_flow6 *r, __u64 hash, __u
 	e.front.entropy = (__u32)(hash >> 8) & 0xFFFFF;
 	e.front.tos = bpf_ntohl(ip->version_class) >> 20;
 	ip->hops--;
+	if (e.front.way.flags & GW_TUNNEL_SUM)
+		e.front.inner_sum = gw_inner_sum6(ip);
 	/* From here on nothing is taken back. */
 	if (!gw_dress(ctx, &e))
 		return gw_entered(&e, GW_DROP_FRAME_TOO_BIG);

@@ -47,6 +47,12 @@ static __always_inline __u16 gw_fold(__u32 sum)
 	return (sum & 0xFFFF) + (sum >> 16);
 }
 
+static __always_inline __u16 gw_fold64(__u64 sum)
+{
+	sum = (sum & 0xFFFF) + (sum >> 16 & 0xFFFF) + (sum >> 32);
+	return gw_fold(sum);
+}
+
 static __always_inline void gw_count_tunnel(__u32 no, bool rx, __u32 ip_len)
 {
 	struct gw_tunnel_counts *c = bpf_map_lookup_elem(&gw_tunnel_stats, &no);
@@ -66,17 +72,30 @@ struct gw_front {
 	struct gw_way way;
 	__u32 total;		/* bytes of the outer packet */
 	__u32 entropy;
+	__u32 inner_sum;	/* with GW_TUNNEL_SUM: of the packet inside */
 	__u8 tos;		/* outside */
 	bool inner6;
 	bool df;
 };
+
+/* In words, wherever they lie: the compiler would copy byte by byte, which the loads that follow would wait for. */
+static __always_inline void gw_copy(void *to, const __u8 *from, __u32 n)
+{
+#pragma unroll
+	for (__u32 i = 0; i + 8 <= n; i += 8)
+		*(__u64 *)(to + i) = *(const __u64 *)(from + i);
+	if (n & 4)
+		*(__u32 *)(to + (n & ~7u)) = *(const __u32 *)(from + (n & ~7u));
+	if (n & 2)
+		*(__u16 *)(to + (n & ~3u)) = *(const __u16 *)(from + (n & ~3u));
+}
 
 /* The header of so many bytes, if it fits. */
 #define GW_COPY_HEADER(n)                                                        \
 	case n:                                                                  \
 		if (at + (n) > end)                                              \
 			return false;                                            \
-		__builtin_memcpy(at, f->way.t->header, (n));                     \
+		gw_copy(at, f->way.t->header, (n));                              \
 		break
 
 /* The outer header at `at`, and what differs from packet to packet in it. */
@@ -89,7 +108,7 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 	struct gw_ip6 *ip6 = at;
 	struct gw_l4 *udp;
 	__u16 *gre;
-	__u32 sum;
+	__u32 sum, len, frag, id = 0;
 
 	switch (f->way.len) {
 	GW_COPY_HEADER(20);
@@ -114,15 +133,16 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 	} else {
 		if ((void *)(ip + 1) > end)
 			return false;
-		ip->tos = f->tos;
-		ip->len = bpf_htons(f->total);
+		len = bpf_htons(f->total);
+		frag = bpf_htons(0x4000);
 		if (f->way.flags & GW_TUNNEL_DF_CLEAR || (f->way.flags & GW_TUNNEL_DF_COPY && !f->df)) {
-			ip->id = bpf_get_prandom_u32();
-			ip->frag = 0;
-		} else {
-			ip->frag = bpf_htons(0x4000);
+			id = (__u16)bpf_get_prandom_u32();
+			frag = 0;
 		}
-		sum = f->way.sum + bpf_htons(f->tos) + ip->len + ip->id + ip->frag;
+		ip->tos = f->tos;
+		ip->len = len;
+		*(__u32 *)&ip->id = id | frag << 16;
+		sum = f->way.sum + bpf_htons(f->tos) + len + id + frag;
 		if (as41) {
 			ip->proto = GW_IP6_IN_IP;
 			sum += bpf_htons(GW_IP6_IN_IP - GW_IPIP);
@@ -134,8 +154,15 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 		udp = at;
 		if (at + GW_VXLAN_BYTES > end)
 			return false;
-		udp->sport = bpf_htons(0xC000 | (f->entropy & 0x3FFF));
-		udp->len = bpf_htons(f->total - (v6 ? sizeof(*ip6) : sizeof(*ip)));
+		id = bpf_htons(0xC000 | (f->entropy & 0x3FFF));
+		len = bpf_htons(f->total - (v6 ? sizeof(*ip6) : sizeof(*ip)));
+		udp->sport = id;
+		udp->len = len;
+		if (f->way.flags & GW_TUNNEL_SUM) {
+			/* The length once more, of the pseudo header. Zero would say that there is none. */
+			sum = udp->check + id + 2 * len + type + f->inner_sum;
+			udp->check = ~gw_fold(sum) ?: 0xFFFF;
+		}
 		*(__u16 *)(at + GW_VXLAN_BYTES - 2) = type;
 	} else if (f->way.kind == GW_TUNNEL_GRE) {
 		gre = at;

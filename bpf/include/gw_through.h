@@ -59,7 +59,8 @@ static __always_inline bool gw_may_go(struct xdp_md *ctx, struct gw_packet *pkt,
 		return false;
 	g->ip_len = s->ip_len;
 	if (o->tunnel) {
-		if (!gw_way(o->tunnel, &g->way) || g->way.flags & GW_TUNNEL_WORKER || s->ip_len > g->way.mtu)
+		if (!gw_way(o->tunnel, &g->way) || g->way.flags & (GW_TUNNEL_WORKER | GW_TUNNEL_SUM) ||
+		    s->ip_len > g->way.mtu)
 			return false;
 	} else if (s->ip_len > g->hop.smac_mtu >> 48) {
 		return false;
