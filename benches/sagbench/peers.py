@@ -5,8 +5,10 @@ import subprocess
 import time
 
 from . import stats
+from .alone import example, lines_of_json
 from .generator import Generator
 from .lab import in_ns, mac_of
+from .scenarios import target
 from .system import Failed, run
 
 
@@ -83,17 +85,19 @@ def testpmd(bench):
 
 
 def librte_acl(bench):
-    """The comparison of classifiers, where it is built."""
-    example = bench.target / "release" / "examples" / "rte_acl_compare"
+    """The comparison of classifiers, on the same rules and the same trace."""
     if not shutil.which("dpdk-test-acl"):
         bench.missing.append(("librte_acl", "dpdk-test-acl is not installed (apt-get install dpdk-dev)"))
-    elif not example.exists():
-        bench.missing.append(("librte_acl", "not built: cargo build --release -p sag-acl --example rte_acl_compare"))
-    elif bench.full:
-        bench.step("librte_acl: classification alone")
-        bench.notes["librte_acl: classification alone"] = run(example, timeout=1800, check=False)
-    else:
-        bench.missing.append(("librte_acl", "with --full only"))
+        return
+    bench.step("librte_acl: classification alone")
+    cases = [] if bench.full else ["acl", "fw", "ipc", "1000"]
+    text = example(bench, "rte_acl_compare", *cases, "--json", "--rounds", bench.rounds(3, 9), timeout=3600)
+    if text is None:
+        return
+    bench.notes["librte_acl: classification alone"] = "\n".join(line for line in text.splitlines() if not line.startswith("{"))
+    for row in lines_of_json(text):
+        what = f"classifier, {row['case']}: × librte_acl's best method"
+        target(bench, what, stats.summary(row["ratios"]) if row["ratios"] else None, 1.0, source="#2")
 
 
 def openvswitch(bench):
