@@ -162,8 +162,11 @@ class Sag:
 
     sink = "xdp"
 
-    def __init__(self, rules=(), snat=False, car=False, flows=65_536, workers=1, extra=""):
-        self.text = {"rules": rules, "snat": snat, "car": car, "flows": flows, "workers": workers, "extra": extra}
+    def __init__(self, rules=(), snat=False, car=False, flows=65_536, workers=1, extra="", fast_path=True):
+        self.text = {"rules": rules, "snat": snat, "car": car, "flows": flows, "workers": workers, "extra": extra, "fast_path": fast_path}
+        if not fast_path:
+            # The workers send by the socket.
+            self.sink = "tcx"
         self.lab, self.dir, self.process, self.log = None, None, None, None
 
     def config(self, **other):
@@ -171,6 +174,7 @@ class Sag:
         d = self.dir
         return f"""[dataplane]
 workers = {t["workers"]}
+fast_path = {"true" if t["fast_path"] else "false"}
 flows = {t["flows"]}
 state_dir = "{d}/state"
 pin_dir = "/sys/fs/bpf/{self.lab.bench.prefix}-{self.lab.name}"
