@@ -11,7 +11,7 @@ usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--seed N] [--no
   --quick      under five minutes, without the build (the default)
   --full       all sizes and peers, more rounds
   --only       headline acl nat forwarding classbench sizes new-flows under-load offered-load cores tunnels
-               testpmd librte-acl openvswitch
+               memory testpmd librte-acl openvswitch cloud
   --seed N     of the ClassBench-like rule sets (default 1)
   --no-build   use what is in target/release
 environment:
@@ -22,11 +22,17 @@ USAGE
 
 BUILD=1
 ARGS=()
+PACKAGES=(-p sag-dataplane -p sagctl -p sag-pktgen)
 while [[ $# -gt 0 ]]; do
     case $1 in
     --no-build) BUILD=0 ;;
-    --quick | --full) ARGS+=("$1") ;;
-    --only | --seed) ARGS+=("$1" "${2:?$1 needs a value}") && shift ;;
+    --quick) ARGS+=("$1") ;;
+    --full) ARGS+=("$1") && PACKAGES+=(-p sag-cloud) ;;
+    --only | --seed)
+        ARGS+=("$1" "${2:?$1 needs a value}")
+        [[ $2 != cloud ]] || PACKAGES+=(-p sag-cloud)
+        shift
+        ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -39,12 +45,19 @@ VCPE=${SAG_VCPE_BIN:-$TARGET/release/sag-vcpe}
 CTL=${SAGCTL_BIN:-$TARGET/release/sagctl}
 PKTGEN=${SAG_PKTGEN_BIN:-$TARGET/release/pktgen}
 
+# The daemon and what it is measured with; then what runs in memory.
+build() {
+    cargo build --release --locked "${PACKAGES[@]}" &&
+        cargo build --release --locked -p sag-benches --example targets --example nat --example million --example esp &&
+        cargo build --release --locked -p sag-acl --example rte_acl_compare
+}
+
 if [[ $BUILD -eq 1 ]]; then
     bash scripts/setup.sh --quiet || die "the machine is not ready"
     find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
     step "build (release)"
     mkdir -p "$TARGET/bench"
-    run_logged "$TARGET/bench/build.log" cargo build --release --locked -p sag-dataplane -p sagctl -p sag-pktgen ||
+    run_logged "$TARGET/bench/build.log" build ||
         { tail -n 30 "$TARGET/bench/build.log" && die "the build failed"; }
 fi
 for binary in "$VCPE" "$CTL" "$PKTGEN"; do

@@ -36,8 +36,9 @@ fn main() {
     }
     times.sort_unstable();
     let at = |percent: usize| times[times.len() * percent / 100].as_nanos() as f64 / 64.0;
+    let cycles = cycles_per_ns().map(|c| format!(" (p50 {:.0} cycles)", at(50) * c)).unwrap_or_default();
     println!(
-        "{case} {flows}: min {:.1} p10 {:.1} p50 {:.1} ns/packet over {} batches",
+        "{case} {flows}: min {:.1} p10 {:.1} p50 {:.1} ns/packet{cycles} over {} batches",
         at(0),
         at(10),
         at(50),

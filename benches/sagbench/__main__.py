@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from . import changes, peers, report, scenarios, stats, system, tunnels
+from . import alone, changes, peers, report, scenarios, stats, system, tunnels
 from .lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +29,11 @@ SCENARIOS = {
     "offered-load": (changes.offered_load, True),
     "cores": (changes.cores, True),
     "tunnels": (tunnels.tunnels, True),
+    "memory": (alone.memory, True),
     "testpmd": (peers.testpmd, True),
     "librte-acl": (peers.librte_acl, True),
     "openvswitch": (peers.openvswitch, True),
+    "cloud": (alone.cloud, False),
 }
 LAYOUT = ("tables", "targets", "points", "changes", "offered", "missing", "notes")
 
@@ -42,6 +44,7 @@ class Bench:
     def __init__(self, args):
         self.full, self.seed = args.full, args.seed
         self.pktgen, self.vcpe, self.sagctl, self.target = args.pktgen, args.vcpe, args.sagctl, args.target
+        self.root = ROOT
         self.cores = os.cpu_count() or 1
         self.core, self.other_core = (1, 0) if self.cores > 1 else (0, 0)
         self.prefix = args.prefix

@@ -65,8 +65,8 @@ def under_load(bench):
 
         kinds = {
             "nothing": lambda: None,
-            "commit: 500 of 1,000 ACL rules less": lambda: sag.apply(RULES[:500]),
-            "commit: the rules again": lambda: sag.apply(RULES),
+            "commit: 500 of 1,000 ACL rules less": lambda: sag.apply(rules=RULES[:500]),
+            "commit: the rules again": lambda: sag.apply(rules=RULES),
             "restart": lambda: restart("terminate"),
             "kill -9 and start": lambda: restart("kill"),
         }

@@ -162,16 +162,19 @@ class Sag:
 
     sink = "xdp"
 
-    def __init__(self, rules=(), snat=False, car=False, flows=65_536, workers=1, extra=""):
-        self.text = {"rules": rules, "snat": snat, "car": car, "flows": flows, "workers": workers, "extra": extra}
+    def __init__(self, rules=(), snat=False, car=False, flows=65_536, workers=1, extra="", fast_path=True):
+        self.text = {"rules": rules, "snat": snat, "car": car, "flows": flows, "workers": workers, "extra": extra, "fast_path": fast_path}
+        if not fast_path:
+            # The workers send by the socket.
+            self.sink = "tcx"
         self.lab, self.dir, self.process, self.log = None, None, None, None
 
-    def config(self, rules=None):
-        t = self.text
+    def config(self, **other):
+        t = self.text | other
         d = self.dir
-        chosen = t["rules"] if rules is None else rules
         return f"""[dataplane]
 workers = {t["workers"]}
+fast_path = {"true" if t["fast_path"] else "false"}
 flows = {t["flows"]}
 state_dir = "{d}/state"
 pin_dir = "/sys/fs/bpf/{self.lab.bench.prefix}-{self.lab.name}"
@@ -189,7 +192,7 @@ name = "wan"
 device = "wan"
 role = "wan"
 snat = {"true" if t["snat"] else "false"}
-{policy.CAR if t["car"] else ""}{t["extra"]}{policy.toml(chosen) if chosen else ""}"""
+{policy.CAR if t["car"] else ""}{t["extra"]}{policy.toml(t["rules"]) if t["rules"] else ""}"""
 
     def start(self, lab):
         self.lab = lab
@@ -255,14 +258,19 @@ snat = {"true" if t["snat"] else "false"}
         text = run(self.lab.bench.sagctl, "--socket", self.dir / "vcpe.sock", "--json", *command, stdin=stdin)
         return json.loads(text) if text.strip() else None
 
-    def apply(self, rules):
+    def apply(self, **other):
+        """Commits the configuration with other rules, or with a CAR or without."""
         file = self.dir / "next.toml"
-        file.write_text(self.config(rules), encoding="utf-8")
+        file.write_text(self.config(**other), encoding="utf-8")
         self.ctl("config", "apply", file)
 
     def fast(self):
         """Frames that XDP alone has forwarded."""
         return self.ctl("status")["fastpath_packets"]
+
+    def punts(self):
+        """Frames that XDP gave to a worker, by reason."""
+        return {p["reason"]: p["packets"] for p in self.ctl("status")["punts"]}
 
     def forget(self):
         self.ctl("sessions", "flush", "--all")

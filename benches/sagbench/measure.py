@@ -1,6 +1,7 @@
 """Sides of a comparison, measured in turns."""
 
 import time
+from collections import Counter
 
 from . import stats
 from .system import Failed
@@ -15,28 +16,35 @@ class Side:
         # Called before every trial, after which the flows are established anew: for sides that share a gateway.
         self.prepare = prepare
         self.rates, self.lost, self.slow, self.sent = [], 0, 0, 0
+        # Why frames were not forwarded by XDP alone.
+        self.why = Counter()
         self.frames = 20_000
 
     def generator(self):
         return self.lab.generator(self.flows, self.size, self.extra)
 
+    def sweep(self, window):
+        """Every flow sends once, no faster than it is taken in. All have come through: what the source says."""
+        found = self.generator().trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=30)
+        # The worker finishes what it has to install.
+        time.sleep(0.05)
+        return found, found["lost"] == 0 and found["sent"] == self.flows
+
     def establish(self, again=4, window=512):
-        """Every flow sends once, no faster than it is taken in, until all come through."""
-        gen = self.generator()
+        """Until all flows come through."""
         for _ in range(again):
-            found = gen.trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=30)
-            if found["lost"] == 0 and found["sent"] == self.flows:
-                # The worker finishes what it has to install.
-                time.sleep(0.05)
-                return found
+            found, whole = self.sweep(window)
+            if whole:
+                return
         raise Failed(f"{self.name}: {found['lost']} of {found['sent']} first packets were lost")
 
-    def rejudge(self, again=20):
-        """After another configuration each flow asks for a verdict once: until all have."""
+    def rejudge(self, again=20, window=512):
+        """After another configuration each flow asks for a verdict once: until XDP forwards all of them."""
+        gateway = self.lab.forwarder
         for _ in range(again):
-            before = self.lab.forwarder.fast()
-            found = self.establish()
-            if before is None or self.lab.forwarder.fast() - before >= found["sent"]:
+            before = gateway.fast()
+            found, whole = self.sweep(window)
+            if whole and (before is None or gateway.fast() - before >= found["sent"]):
                 return
         raise Failed(f"{self.name}: after {again} times {self.flows} frames some flows are still asked for")
 
@@ -45,14 +53,18 @@ class Side:
         if self.prepare:
             self.prepare()
             self.rejudge()
-        before = self.lab.forwarder.fast()
+        gateway = self.lab.forwarder
+        before = gateway.fast()
+        reasons = Counter(gateway.punts()) if before is not None else None
         found = self.generator().trial(frames=self.frames, flows=self.flows, resume=True)
         if keep:
             self.rates.append(found["offered_pps"])
             self.lost += found["lost"]
             self.sent += found["sent"]
-            if before is not None:
-                self.slow += max(0, found["sent"] - (self.lab.forwarder.fast() - before))
+            slow = found["sent"] - (gateway.fast() - before) if before is not None else 0
+            if slow > 0:
+                self.slow += slow
+                self.why += Counter(gateway.punts()) - reasons
         rate = found["offered_pps"] or 1
         self.frames = int(min(2_000_000, max(10_000, rate * seconds)))
         return found
@@ -93,5 +105,6 @@ def broken(sides):
         if side.lost and not side.may_lose:
             reasons.append(f"{side.name}: {side.lost} of {side.sent} frames lost, where the source waits for the gateway")
         if side.slow > side.sent * 0.001:
-            reasons.append(f"{side.name}: {side.slow} of {side.sent} frames were not forwarded by XDP alone")
+            why = ", ".join(f"{reason} {n}" for reason, n in side.why.most_common()) or "no reason is counted"
+            reasons.append(f"{side.name}: {side.slow} of {side.sent} frames were not forwarded by XDP alone ({why})")
     return reasons

@@ -1,12 +1,15 @@
 """Peers from outside that not every machine has: DPDK's testpmd over AF_XDP, librte_acl, Open vSwitch."""
 
 import shutil
+import signal
 import subprocess
 import time
 
 from . import stats
+from .alone import example, lines_of_json
 from .generator import Generator
-from .lab import in_ns, mac_of
+from .lab import Sag, in_ns, mac_of
+from .scenarios import target
 from .system import Failed, run
 
 
@@ -40,6 +43,7 @@ class Testpmd:
 
     def stop(self):
         if self.process and self.process.poll() is None:
+            self.pause(False)
             self.process.terminate()
             try:
                 self.process.wait(10)
@@ -49,6 +53,10 @@ class Testpmd:
         if self.process:
             self.process.stdout.close()
 
+    def pause(self, still):
+        """It polls: while it does, nobody else has its core."""
+        self.process.send_signal(signal.SIGSTOP if still else signal.SIGCONT)
+
     def fast(self):
         return None
 
@@ -57,43 +65,60 @@ class Testpmd:
 
 
 def testpmd(bench):
-    """What reaches the sink; no policy. Overload: nothing holds the source back."""
-    bench.step("testpmd over AF_XDP (forwarding by MAC, no policy)")
+    """What reaches the sink by way of AF_XDP alone. Overload: nothing holds the source back."""
+    bench.step("testpmd over AF_XDP (forwarding by MAC, no policy); sag-vcpe without its fast path")
     with bench.labs() as make:
         try:
-            lab = make("tp", Testpmd())
+            peer = make("tp", Testpmd())
         except Failed as error:
             bench.missing.append(("DPDK testpmd over AF_XDP", str(error)[-200:]))
             return
-        gen = lab.generator()
-        found = [gen.trial(seconds=0.5, window=1024) for _ in range(bench.rounds(5, 11) + 1)][1:]
-    if not all(f["received"] for f in found):
+        peer.forwarder.pause(True)
+        labs = {"testpmd": peer, "sag-vcpe, fast_path = false": make("tpsag", Sag(fast_path=False))}
+        found = {name: [] for name in labs}
+        for n in range(bench.rounds(7, 21) + 1):
+            for name, lab in labs.items():
+                if lab is peer:
+                    peer.forwarder.pause(False)
+                trial = lab.generator(flows=1).trial(seconds=0.4, window=1024, flows=1)
+                if lab is peer:
+                    peer.forwarder.pause(True)
+                if n:
+                    found[name].append(trial)
+    if not all(f["received"] for f in found["testpmd"]):
         bench.missing.append(("DPDK testpmd over AF_XDP", "it forwards nothing here"))
         return
-    rates = [f["received"] / max(f["seconds"], 1e-9) for f in found]
+    rates = {name: [f["received"] / max(f["seconds"], 1e-9) for f in trials] for name, trials in found.items()}
     bench.tables["testpmd"] = {
         "scenario": "testpmd",
         "csit": "ethip4-l2xcbase-testpmd",
-        "about": "DPDK testpmd, net_af_xdp in copy mode, one core of its own beside the source's; at most 1,024 frames under way. "
-        "It has no ACL, NAT or meter: it shows what AF_XDP in copy mode gives.",
+        "about": "AF_XDP in copy mode, one flow, one core of its own beside the source's; at most 1,024 frames under way. "
+        "testpmd (net_af_xdp) changes addresses of Ethernet and knows no route, session or rule; sag-vcpe routes and keeps sessions, its fast path turned off.",
         "base": None,
-        "rows": {"testpmd over AF_XDP": {"rate_pps": stats.summary(rates), "sent": sum(f["sent"] for f in found), "lost": sum(f["lost"] for f in found), "slow_path": None}},
+        "rows": {
+            name: {"rate_pps": stats.summary(rates[name]), "sent": sum(f["sent"] for f in trials), "lost": sum(f["lost"] for f in trials), "slow_path": None}
+            for name, trials in found.items()
+        },
         "broken": [],
     }
+    ours, theirs = (rates[name] for name in ("sag-vcpe, fast_path = false", "testpmd"))
+    target(bench, "workers over AF_XDP: 1 × testpmd", stats.ratios(ours, theirs), 1.0, source="#2")
 
 
 def librte_acl(bench):
-    """The comparison of classifiers, where it is built."""
-    example = bench.target / "release" / "examples" / "rte_acl_compare"
+    """The comparison of classifiers, on the same rules and the same trace."""
     if not shutil.which("dpdk-test-acl"):
         bench.missing.append(("librte_acl", "dpdk-test-acl is not installed (apt-get install dpdk-dev)"))
-    elif not example.exists():
-        bench.missing.append(("librte_acl", "not built: cargo build --release -p sag-acl --example rte_acl_compare"))
-    elif bench.full:
-        bench.step("librte_acl: classification alone")
-        bench.notes["librte_acl: classification alone"] = run(example, timeout=1800, check=False)
-    else:
-        bench.missing.append(("librte_acl", "with --full only"))
+        return
+    bench.step("librte_acl: classification alone")
+    cases = [] if bench.full else ["acl", "fw", "ipc", "1000"]
+    text = example(bench, "rte_acl_compare", *cases, "--json", "--rounds", bench.rounds(3, 9), timeout=3600)
+    if text is None:
+        return
+    bench.notes["librte_acl: classification alone"] = "\n".join(line for line in text.splitlines() if not line.startswith("{"))
+    for row in lines_of_json(text):
+        what = f"classifier, {row['case']}: × librte_acl's best method"
+        target(bench, what, stats.summary(row["ratios"]) if row["ratios"] else None, 1.0, source="#2")
 
 
 def openvswitch(bench):

@@ -14,6 +14,7 @@ name = "bench"
 kind = "{kind}"
 local = "203.0.113.2"
 remote = "203.0.113.1"
+probe_interval = 0
 {more}
 [[route]]
 destination = "198.51.100.0/24"
@@ -24,15 +25,6 @@ TABLE = "ethip4vxlan-10kflows"
 WITHOUT = "sag-vcpe, no tunnel"
 # Into the sink goes whatever leaves the gateway: the frames are known by their number alone.
 ANY = ("--any",)
-
-
-def commit(lab, extra):
-    """Other tunnels for a gateway that runs."""
-    gateway = lab.forwarder
-    gateway.text["extra"] = extra
-    file = gateway.dir / "next.toml"
-    file.write_text(gateway.config(), encoding="utf-8")
-    gateway.ctl("config", "apply", file)
 
 
 def look(lab):
@@ -55,13 +47,13 @@ def into(bench):
         for name, (kind, more) in KINDS.items():
             text = ROUTE.format(kind=kind, more=more)
             try:
-                commit(lab, text)
+                lab.forwarder.apply(extra=text)
                 look(lab)
                 texts[f"sag-vcpe, {name}"] = text
             except Failed as error:
                 reason = re.sub(r"\s+", " ", str(error))[-160:]
                 bench.missing.append((f"tunnels: {name}", f"not in this build ({reason})"))
-        sides = [Side(name, lab, extra=ANY, prepare=lambda text=text: commit(lab, text)) for name, text in texts.items()]
+        sides = [Side(name, lab, extra=ANY, prepare=lambda text=text: lab.forwarder.apply(extra=text)) for name, text in texts.items()]
         found = compare(
             bench,
             TABLE,

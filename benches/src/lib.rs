@@ -246,6 +246,13 @@ pub fn typical(iters: u64, mut batch: impl FnMut() -> Duration) -> Duration {
     Duration::from_nanos((median.as_nanos() as u64).saturating_mul(iters))
 }
 
+/// Cycles of the processor's nominal clock in a nanosecond, where the kernel tells it.
+pub fn cycles_per_ns() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("cpu MHz"))?;
+    line.rsplit(':').next()?.trim().parse::<f64>().ok().map(|mhz| mhz / 1000.0)
+}
+
 /// Flow numbers in an order that no prefetcher guesses.
 pub fn shuffled(n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();

@@ -1,6 +1,7 @@
 //! Gateways that translate, and traffic for them.
 
 use crate::{Frozen, Load, gateway};
+use sag_acl::Rule;
 use sag_pipeline::nat::{Behavior, Kind};
 use sag_pipeline::testkit::{DEV_WAN, LAN, Net, Pkt, WAN};
 use std::collections::VecDeque;
@@ -23,6 +24,13 @@ pub fn snat_default() -> Net {
 /// A port for each remote endpoint anew, as the kernel does it: sessions alone are kept.
 pub fn snat_overlapping() -> Net {
     snat(Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent)
+}
+
+/// The whole chain: ACL of 1,000 rules, source NAT, a CAR that all traffic conforms to, route.
+pub fn chain() -> Net {
+    let mut net = snat_default();
+    net.car("bench", 1, 0, 1_000_000).meter(Rule::ANY, "bench");
+    net
 }
 
 /// Port 8080 of the WAN address is port 80 of a server inside.
@@ -103,13 +111,14 @@ const SAME: From = From::Inside(64_000, Ports::Same);
 
 /// What `examples/nat.rs` measures. One address has 64,512 ports of a protocol to lend, so more flows
 /// than that share endpoints.
-pub const CASES: [Case; 17] = [
+pub const CASES: [Case; 18] = [
     established("established, no NAT, 10,000 flows", plain, SOME, 10_000),
     established("established, SNAT, 10,000 flows", snat_default, SOME, 10_000),
     established("established, no NAT, 100,000 flows", plain, SOME, 100_000),
     established("established, SNAT, 100,000 flows", snat_default, SOME, 100_000),
     established("established, no NAT, 1,000,000 flows", plain, SOME, 1_000_000),
     established("established, SNAT, 1,000,000 flows", snat_default, SOME, 1_000_000),
+    established("established, whole chain, 10,000 flows", chain, SOME, 10_000),
     established("established, DNAT, 10,000 flows", dnat, From::Outside, 10_000),
     first("first packet, no NAT", plain, MANY, 10_000),
     first("first packet, SNAT, new binding", snat_default, MANY, 10_000),

@@ -6,6 +6,7 @@ mod common;
 use common::packet::*;
 use common::*;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput};
+use sag_bpf::TestFrame;
 use sag_model::flow::*;
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::{DropReason, Dscp, Nanos, PortIdx, Zone};
@@ -13,8 +14,8 @@ use sag_packet::checksum;
 use sag_pipeline::qos::meter::{Rate, police, units};
 use sag_pipeline::qos::{Car, Mark, MeterBook, MeteredPort, Wanted};
 use sag_pipeline::testkit::Dice;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 const HOST: [u8; 4] = [192, 168, 1, 10];
@@ -221,6 +222,19 @@ impl Flow {
         Err(*DropReason::ALL.iter().find(moved).expect("a reason"))
     }
 
+    /// Sends 80 packets through a full bucket of the least size at 1 Mbit/s, which has room for 24 and gains
+    /// one every 8 ms: (passed, dropped), the latter by this reason alone.
+    fn press(&self, reason: DropReason) -> (u64, u64) {
+        let start = Instant::now();
+        let got: Vec<_> = (0..80).map(|_| self.passes()).collect();
+        let gained = start.elapsed().as_millis() as u64 / 8;
+        let passed = got.iter().filter(|g| g.is_ok()).count() as u64;
+        let dropped = got.iter().filter(|g| **g == Err(reason)).count() as u64;
+        assert_eq!(passed + dropped, 80, "{got:?}");
+        assert!((23..=25 + gained).contains(&passed) && passed < 80, "{passed}, {gained} gained: {got:?}");
+        (passed, dropped)
+    }
+
     fn car(&self) -> sag_pipeline::qos::Counted {
         let (_, n) = self.book.owners().find(|(o, _)| format!("{o:?}").contains("Car")).unwrap();
         self.book.counted(n)
@@ -241,24 +255,18 @@ fn now() -> Nanos {
 fn a_burst_passes_and_what_is_over_it_is_dropped_by_name() {
     // A hundredth of a second of 1 Mbit/s is less than the least burst: 24,224 bytes and overhead.
     let Some(flow) = Flow::new(1, 10, None) else { return };
-    let got: Vec<_> = (0..30).map(|_| flow.passes()).collect();
-    let passed = got.iter().filter(|g| g.is_ok()).count();
-    assert!((23..=25).contains(&passed), "{got:?}");
-    assert_eq!(got.last(), Some(&Err(DropReason::CarExceeded)));
+    let (passed, dropped) = flow.press(DropReason::CarExceeded);
     let car = flow.car();
-    assert_eq!(car.passed, passed as u64 * (flow.len + 4));
-    assert_eq!((car.over_car, car.over_link), ((30 - passed as u64) * (flow.len + 4), 0));
+    assert_eq!(car.passed, passed * (flow.len + 4));
+    assert_eq!((car.over_car, car.over_link), (dropped * (flow.len + 4), 0));
 }
 
 #[test]
 fn a_link_drops_by_its_own_name_and_what_it_drops_is_not_the_cars() {
     let Some(flow) = Flow::new(1000, 10, Some(1)) else { return };
-    let got: Vec<_> = (0..80).map(|_| flow.passes()).collect();
-    let passed = got.iter().filter(|g| g.is_ok()).count();
-    assert!((23..=25).contains(&passed), "{passed}: {got:?}");
-    assert_eq!(got.last(), Some(&Err(DropReason::LinkExceeded)));
+    let (_, dropped) = flow.press(DropReason::LinkExceeded);
     let car = flow.car();
-    assert_eq!((car.over_car, car.over_link), (0, (80 - passed as u64) * 1004));
+    assert_eq!((car.over_car, car.over_link), (0, dropped * 1004));
 }
 
 /// As fast as frames can be given to the program, for a third of a second.
@@ -284,6 +292,57 @@ fn over_real_time_the_rate_is_the_one_ordered() {
         let paused = longest.as_micros() as u64;
         assert!((bytes + paused) * 100 >= fair * 98, "{bytes} bytes in {fair} us");
     }
+}
+
+/// Every CPU sends at once through one meter: together they get what one gets, to the byte that the
+/// books say.
+#[test]
+fn cpus_that_share_a_meter_get_no_more_than_one() {
+    const SENDERS: u64 = 4;
+    // Twenty bytes a microsecond, a fraction of what the senders can offer.
+    let Some(flow) = Flow::new(160, 10, None) else { return };
+    let end = AtomicBool::new(false);
+    let send = || {
+        let (mut passed, mut dropped) = (0u64, 0u64);
+        while !end.load(Relaxed) {
+            let frame = TestFrame { bytes: &flow.frame, ifindex: 0, queue: 0 };
+            match flow.f.gw.test_run(frame).unwrap().action {
+                XDP_REDIRECT => passed += 1,
+                XDP_DROP => dropped += 1,
+                other => panic!("action {other}"),
+            }
+        }
+        (passed, dropped)
+    };
+    // Empties the bucket.
+    while flow.passes().is_ok() {}
+    let before = flow.car();
+    let (start, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let sums = std::thread::scope(|s| {
+        let senders: Vec<_> = (0..SENDERS).map(|_| s.spawn(send)).collect();
+        while start.elapsed() < Duration::from_millis(700) {
+            std::thread::sleep(Duration::from_millis(1));
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        end.store(true, Relaxed);
+        senders.into_iter().map(|t| t.join().expect("a sender")).collect::<Vec<_>>()
+    });
+    let fair = start.elapsed().as_micros() as u64 * 20;
+    let (passed, dropped) = sums.iter().fold((0, 0), |(p, d), s| (p + s.0, d + s.1));
+    let bytes = passed * 1004;
+    println!(
+        "{bytes} of {fair} bytes, {dropped} packets dropped by {SENDERS} senders, longest pause {longest:?}"
+    );
+    assert!(dropped > 1000, "the meter was not pressed");
+    assert!(sums.iter().all(|s| s.0 + s.1 > 0), "{sums:?}");
+    assert!(bytes <= fair + 2008, "{bytes} bytes of {fair}");
+    // While all senders wait for a CPU, the bucket of 10 ms may run over.
+    if longest < Duration::from_millis(9) {
+        assert!(bytes * 100 >= fair * 95, "{bytes} bytes of {fair}");
+    }
+    let after = flow.car();
+    assert_eq!((after.passed - before.passed, after.over_car - before.over_car), (bytes, dropped * 1004));
 }
 
 #[test]

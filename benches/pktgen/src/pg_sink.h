@@ -85,6 +85,8 @@ static __always_inline bool pg_take(void *data, void *end)
 	rx = bpf_map_lookup_elem(&pg_rx, &zero);
 	if (!rx)
 		return false;
+	if (fixed.any == PG_ANY_ALL)
+		goto count;
 	if (fixed.ip6) {
 		udp = (void *)(ip6h + 1);
 		if ((void *)(udp + 1) + PG_PAYLOAD > end || eth->type != bpf_htons(PG_ETH_IP6))
@@ -108,13 +110,17 @@ static __always_inline bool pg_take(void *data, void *end)
 	} else if (fixed.checked) {
 		pg_examine(rx, word[0], word[1], src, dst, udp->sport);
 	}
-	if (fixed.stamped && *mark == bpf_htons(PG_MARK))
+	if (fixed.stamped && *mark == bpf_htons(PG_MARK)) {
 		pg_latency(rx, *(__u64 *)(word + 2));
-	else if (!(rx->packets & 63)) {
+		goto counted;
+	}
+count:
+	if (!(rx->packets & 63)) {
 		rx->last = bpf_ktime_get_ns();
 		if (!rx->first)
 			rx->first = rx->last;
 	}
+counted:
 	rx->packets++;
 	rx->bytes += end - data;
 	return true;

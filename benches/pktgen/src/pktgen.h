@@ -14,6 +14,8 @@
 
 /* First two bytes of a payload; the other 16 are flow, sequence number in the flow's stream, time. */
 #define PG_MARK 0x5347
+#define PG_ANY_TUNNELLED 1	/* all UDP, ESP, GRE and IP-in-IP */
+#define PG_ANY_ALL 2		/* every frame: captured ones have no mark */
 #define PG_PAYLOAD 18
 #define PG_MAX_SIZES 16
 #define PG_BUCKETS 640		/* of the latency histogram, see pg_bucket() */
@@ -127,7 +129,7 @@ struct pg_fixed {
 	__u32 ip6;
 	__u32 stamped;		/* the time is in the payload, and the sink looks at it */
 	__u32 checked;		/* the sink looks at every flow's sequence and addresses */
-	__u32 any;		/* the sink counts tunnelled frames too */
+	__u32 any;		/* what the sink counts: its own frames, PG_ANY_… */
 	__u32 timed;		/* captured frames keep their distances */
 	__u32 captured_count;
 	__u32 longest;		/* length of a frame as it is handed to the source */

@@ -141,7 +141,8 @@ impl Rig {
             traffic.ip6().into(),
             devices.stamp.into(),
             devices.check.into(),
-            (devices.any || capture.is_some()).into(),
+            // PG_ANY_ALL, PG_ANY_TUNNELLED
+            if capture.is_some() { 2 } else { devices.any.into() },
             capture.is_some_and(|c| c.timed).into(),
             capture.map_or(1, |c| c.frames.len() as u32),
             longest,

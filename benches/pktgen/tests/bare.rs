@@ -1,11 +1,13 @@
 //! Source and sink with a bare redirect between them, in namespaces of the test's own. Needs root.
 
 use clap::Parser;
+use sag_pktgen::capture::{Capture, CapturedFrame};
 use sag_pktgen::outcome::Outcome;
 use sag_pktgen::plan::{Order, Traffic};
 use sag_pktgen::rig::{Bare, Devices, Rig, Trial};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
@@ -70,10 +72,14 @@ impl Lab {
     }
 
     fn rig(&self, more: &str) -> Rig {
+        self.rig_of(more, None)
+    }
+
+    fn rig_of(&self, more: &str, capture: Option<&Capture>) -> Rig {
         let p = &self.0;
         let line = format!("pktgen --tx {p}-lan:eth0 --rx {p}-wan:eth0 {more}");
         let o = Options::try_parse_from(line.split_whitespace()).unwrap();
-        Rig::new(&o.traffic, &o.devices, None).unwrap()
+        Rig::new(&o.traffic, &o.devices, capture).unwrap()
     }
 
     fn redirect(&self) -> Bare {
@@ -158,6 +164,33 @@ fn loss_is_seen() {
     let rig = lab.rig("--flows 10");
     let o = rig.run(&Trial { frames: 1000, ..Trial::default() }).unwrap();
     assert_eq!((o.sent, o.received, o.lost, o.loss), (1000, 0, 1000, 1.0));
+}
+
+/// Frames of a capture come out in their sizes, again and again, and where asked for with their distances.
+#[test]
+fn a_capture_is_sent() {
+    let Some(lab) = Lab::new() else { return };
+    let _bare = lab.redirect();
+    let frame = |n: u8, len: usize| {
+        let mut bytes = vec![n; len];
+        bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+        bytes
+    };
+    let frames = [60, 600, 1514].map(|len| (Duration::from_millis(5), frame(len as u8, len)));
+    let frames = frames.map(|(gap, bytes)| CapturedFrame { gap, bytes });
+    let capture = Capture { frames: frames.into(), timed: false, left_out: 0 };
+    let rig = lab.rig_of("", Some(&capture));
+    let o = rig.replay(&Trial { frames: 9000, ..Trial::default() }).unwrap();
+    assert_eq!((o.sent, o.received, o.lost), (9000, 9000, 0), "{o:?}");
+    let each = o.received_bps / o.received_pps / 8.0 - 24.0;
+    assert!((each - (60.0 + 600.0 + 1514.0) / 3.0).abs() < 0.01, "{each} bytes");
+    drop(rig);
+
+    let rig = lab.rig_of("", Some(&Capture { timed: true, ..capture }));
+    let start = Instant::now();
+    let o = rig.replay(&Trial { frames: 31, ..Trial::default() }).unwrap();
+    assert_eq!((o.sent, o.received), (31, 31), "{o:?}");
+    assert!(start.elapsed() >= Duration::from_millis(150), "30 distances of 5 ms, {o:?}");
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! both give the same answer to every packet, then times them in turns and prints the median and the
 //! fastest of the rounds (on a machine with other work, the fastest is what counts).
 //!
-//! Usage: `rte_acl_compare [STYLE ...] [COUNT ...] [v6] [--rounds N]`; by default every style with
-//! 100, 1,000 and 10,000 rules. Exits with 1 if answers differ.
+//! Usage: `rte_acl_compare [STYLE ...] [COUNT ...] [v6] [--rounds N] [--json]`; by default every style with
+//! 100, 1,000 and 10,000 rules. `--json`: for each case also a line with librte_acl's best by ours, a value a
+//! round. Exits with 1 if answers differ.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -156,7 +157,7 @@ fn median(times: &[f64]) -> f64 {
 }
 
 /// Returns whether the answers agree.
-fn compare<A: Text>(style: Style, count: usize, rounds: usize) -> io::Result<bool> {
+fn compare<A: Text>(style: Style, count: usize, rounds: usize, json: bool) -> io::Result<bool> {
     let rules = generate::rules::<A>(style, count, 1);
     let keys = generate::trace(&rules, TRACE, 2);
     let files = Files::write(&rules, &keys)?;
@@ -208,11 +209,25 @@ fn compare<A: Text>(style: Style, count: usize, rounds: usize) -> io::Result<boo
         }
         println!("; librte_acl's best / ours = {:.2}", best / ours);
     }
+    if json {
+        let of_round = |round: usize| {
+            let theirs = other.iter().filter_map(|times| times.get(round).copied());
+            let ours = &own[round * METHODS.len()..(round + 1) * METHODS.len()];
+            theirs.fold(f64::INFINITY, f64::min) / fastest(ours)
+        };
+        let ratios: Vec<String> =
+            (0..rounds).map(of_round).filter(|r| r.is_finite()).map(|r| format!("{r:.3}")).collect();
+        println!(
+            "{{\"case\": \"{}{family}, {count} rules\", \"ratios\": [{}]}}",
+            style.name(),
+            ratios.join(", ")
+        );
+    }
     Ok(same)
 }
 
 fn main() -> io::Result<ExitCode> {
-    let (mut styles, mut counts, mut rounds, mut v6) = (Vec::new(), Vec::new(), 5, false);
+    let (mut styles, mut counts, mut rounds, mut v6, mut json) = (Vec::new(), Vec::new(), 5, false, false);
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
         if let Some(style) = Style::ALL.into_iter().find(|s| s.name() == arg) {
@@ -221,10 +236,14 @@ fn main() -> io::Result<ExitCode> {
             counts.push(count);
         } else if arg == "v6" {
             v6 = true;
+        } else if arg == "--json" {
+            json = true;
         } else if arg == "--rounds" {
             rounds = args.next().and_then(|n| n.parse().ok()).unwrap_or(rounds);
         } else {
-            eprintln!("unknown argument {arg}: give styles (acl fw ipc), rule counts, v6, --rounds N");
+            eprintln!(
+                "unknown argument {arg}: give styles (acl fw ipc), rule counts, v6, --rounds N, --json"
+            );
             return Ok(ExitCode::from(2));
         }
     }
@@ -238,9 +257,9 @@ fn main() -> io::Result<ExitCode> {
     for style in styles {
         for &count in &counts {
             same &= if v6 {
-                compare::<u128>(style, count, rounds)?
+                compare::<u128>(style, count, rounds, json)?
             } else {
-                compare::<u32>(style, count, rounds)?
+                compare::<u32>(style, count, rounds, json)?
             };
         }
     }
