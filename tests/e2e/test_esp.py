@@ -233,7 +233,7 @@ def test_a_peer_that_moves_is_followed(gw_with, lab, wire, outer):
         send(back / other)
     time.sleep(0.2)
     assert goes_to(4) == (REMOTE[outer], 31000)
-    assert tunnels(gw)["pop1"]["keys"]["peer"] in (f"{REMOTE[outer]}:31000", f"[{REMOTE[outer]}]:31000")
+    assert tunnels(gw)["pop1"]["esp"]["peer"] in (f"{REMOTE[outer]}:31000", f"[{REMOTE[outer]}]:31000")
     dropped = {reason: n for (_, reason), n in gw.drops().items()}
     assert dropped["esp-bad-icv"] == 1 and dropped["esp-keepalive"] == 1
     # Another address as well: what is for it leaves by the same router.
