@@ -174,21 +174,6 @@ static __always_inline int gw_gone(struct gw_packet *pkt, __u8 port, __u32 rx_le
 	return GW_FORWARD;
 }
 
-/* The record of a flow: mostly where the first look guesses it. */
-static __always_inline struct gw_flow4 *gw_seek4(const struct gw_key4 *key, __u32 *found)
-{
-	struct gw_flow4 *r = gw_peek4(&gw_shared.control, key);
-
-	return r && r->key_addrs == key->addrs && r->key_l4 == key->l4 ? r : gw_find4(key, found);
-}
-
-static __always_inline struct gw_flow6 *gw_seek6(const struct gw_key6 *key, __u32 *found)
-{
-	struct gw_flow6 *r = gw_peek6(&gw_shared.control, key);
-
-	return r && gw_same6(r, key) ? r : gw_find6(key, found);
-}
-
 static __always_inline int gw_through4(struct xdp_md *ctx, struct gw_packet *pkt, __u64 left, __u32 rx_len,
 				       __u8 port)
 {
@@ -201,7 +186,7 @@ static __always_inline int gw_through4(struct xdp_md *ctx, struct gw_packet *pkt
 
 	if ((void *)(ip + 1) > pkt->end || gw_parse4(pkt, ip, &key, &shape) != GW_CONTINUE)
 		return GW_CONTINUE;
-	r = gw_seek4(&key, &pkt->record);
+	r = gw_find4(&key, &pkt->record);
 	pkt->stats = bpf_map_lookup_elem(&gw_stats, &zero);
 	if (!r || !pkt->stats)
 		return GW_CONTINUE;
@@ -245,7 +230,7 @@ static __always_inline int gw_through6(struct xdp_md *ctx, struct gw_packet *pkt
 
 	if ((void *)(ip + 1) > pkt->end || gw_parse6(pkt, ip, &key, &shape) != GW_CONTINUE)
 		return GW_CONTINUE;
-	r = gw_seek6(&key, &pkt->record);
+	r = gw_find6(&key, &pkt->record);
 	pkt->stats = bpf_map_lookup_elem(&gw_stats, &zero);
 	if (!r || !pkt->stats)
 		return GW_CONTINUE;
