@@ -59,7 +59,7 @@ def into(bench):
             bench,
             TABLE,
             [bare, *sides],
-            bench.rounds(9, 21),
+            bench.rounds(15, 41),
             seconds=0.08,
             csit="ethip4vxlan-l2xcbase",
             about="Routed into a tunnel: encapsulation in XDP, 64 B inside; beside the same gateway without tunnel.",
