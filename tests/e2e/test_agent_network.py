@@ -47,7 +47,7 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
             ids[site.name] = sag
             cloud.call("ModifySmartAccessGateway", SmartAGId=sag, CidrBlock=site.net, RoutingStrategy="static")
             ports = {"0": "wan", "1": "lan"} if site.host else {"0": "wan"}
-            agent = Agent(site, cloud, sag, sn, ports=ports, point_of_presence=site is p).start()
+            agent = Agent(site, cloud, sag, sn, ports=ports, point_of_presence=site is p, optimization=site is a).start()
             stack.callback(agent.stop)
             agents[site.name] = agent
         assert not pings(a.host, b.host_address)
@@ -71,6 +71,9 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         within(15, "the cloud knows that the tunnel is up", lambda: cloud.call(
             "DescribeSmartAccessGatewayAttribute", SmartAGId=ids["a"])["IpsecStatus"] == "up", log)
         assert row["AssociatedCcnId"] == ccn
+        corrects = lambda name: cloud.call("DescribeSmartAccessGatewayAttribute", SmartAGId=ids[name])["EnableOptimization"]
+        within(15, "a's tunnel corrects errors", lambda: corrects("a") is True, log)
+        assert corrects("b") is False
         # The point of presence restarts: its key is another, and everybody learns it.
         p.process.kill()
         p.process.wait()
