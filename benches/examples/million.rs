@@ -35,6 +35,7 @@ fn main() {
         v4: FlowTable::<FlowRecord4>::private(capacity, Grace::immediate()),
         v6: FlowTable::private(1, Grace::immediate()),
         nat: Arc::new(NatState::private(capacity)),
+        firsts: Default::default(),
     };
     let net = if overlap { snat_overlapping() } else { snat_default() };
     let mut load = Load::over(net, tables);

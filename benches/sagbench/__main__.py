@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from . import alone, changes, peers, report, scenarios, stats, system
+from . import alone, changes, peers, report, scenarios, stats, system, tunnels
 from .lab import Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ SCENARIOS = {
     "under-load": (changes.under_load, True),
     "offered-load": (changes.offered_load, True),
     "cores": (changes.cores, True),
-    "tunnels": (changes.tunnels, True),
+    "tunnels": (tunnels.tunnels, True),
     "memory": (alone.memory, True),
     "testpmd": (peers.testpmd, True),
     "librte-acl": (peers.librte_acl, True),

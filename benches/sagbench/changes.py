@@ -1,6 +1,5 @@
-"""New flows, changes under load, offered load and latency, cores, tunnels."""
+"""New flows, changes under load, offered load and latency, cores."""
 
-import re
 import threading
 import time
 from pathlib import Path
@@ -239,52 +238,4 @@ def cores(bench):
         bench.tables["cores"]["rows"][f"{name}, 2 cores"]["of_one"] = ratio
 
 
-VXLAN = """
-[[tunnel]]
-name = "bench"
-kind = "vxlan"
-vni = 77
-local = "203.0.113.2"
-remote = "203.0.113.1"
-[[route]]
-destination = "198.51.100.0/24"
-tunnel = "bench"
-"""
-
-
-def tunnels(bench):
-    """VXLAN through the gateway, if this build has it."""
-    bench.step("tunnels")
-    with bench.labs() as make:
-        sag = Sag(extra=VXLAN)
-        try:
-            lab = make("t0", sag)
-            gen = lab.generator(10_000, "64", ("--any",))
-            found = gen.trial(frames=10_000, order="ascending", window=256, seconds=3)
-            if found["received"] < 9_000:
-                raise Failed("no frame came out of the tunnel")
-            # A sink that knows plain frames alone must see none.
-            if lab.generator(10_000).trial(frames=1000)["received"]:
-                raise Failed("frames leave as they came, without the tunnel's headers")
-        except Failed as error:
-            reason = re.sub(r"\s+", " ", str(error))[-160:]
-            bench.missing.append(("ethip4vxlan", f"not in this build ({reason})"))
-        else:
-            bare = Side("bare redirect", make("t1", Bare()), extra=("--any",))
-            compare(
-                bench,
-                "ethip4vxlan-10kflows",
-                [bare, Side("sag-vcpe, VXLAN", lab, extra=("--any",))],
-                bench.rounds(5, 15),
-                csit="ethip4vxlan-l2xcbase",
-                about="Routed into a VXLAN tunnel: encapsulation in XDP.",
-            )
-    esp = bench.target / "release" / "examples" / "esp"
-    if esp.exists():
-        bench.step("ipsec: the crypto library alone")
-        bench.notes["ethip4ipsec1tnlsw-ip4base-int-aes128gcm"] = run(esp, timeout=300)
-    else:
-        bench.missing.append(("ethip4ipsec1tnlsw-ip4base-int-aes128gcm", "not in this build (no example esp of sag-benches)"))
-
-
-__all__ = ["cores", "new_flows", "offered_load", "tunnels", "under_load"]
+__all__ = ["cores", "new_flows", "offered_load", "under_load"]

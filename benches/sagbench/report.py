@@ -57,7 +57,8 @@ def table(t):
             name,
             spread(rate),
             f"{1e9 / r['median']:.0f}" if r["median"] else "",
-            spread(share) + ("" if row.get("of_limit") else " × one core") if share else "",
+            (spread(share) + ("" if row.get("of_limit") else " × one core") if share else "")
+            + (f"; {spread(row['of_plain'])} of no tunnel" if "of_plain" in row else ""),
             "" if row["sent"] is None else str(row["sent"]),
             str(row["lost"]),
             "" if row["slow_path"] is None else str(row["slow_path"]),

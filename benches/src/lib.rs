@@ -167,7 +167,8 @@ impl Load {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
         let (v4, v6) = tables();
-        let mut load = Load::over(net, Tables { v4: over(v4), v6: over(v6), nat: nat_state() });
+        let shared = Tables { v4: over(v4), v6: over(v6), nat: nat_state(), firsts: Default::default() };
+        let mut load = Load::over(net, shared);
         load._turn = Some(turn);
         load
     }

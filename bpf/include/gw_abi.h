@@ -248,6 +248,7 @@ enum gw_tunnel_flags {
 	GW_TUNNEL_DSCP = 1 << 4,	/* fixed outside */
 	GW_TUNNEL_UNIFORM = 1 << 5,	/* the outer code point comes back in */
 	GW_TUNNEL_WORKER = 1 << 6,	/* more than XDP can do */
+	GW_TUNNEL_SUM = 1 << 7,		/* UDP checksum: its place in the header has the sum of what stays */
 };
 
 /* What a received tunnel packet says of the tunnel it is of. Values are tunnel numbers. */

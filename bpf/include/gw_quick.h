@@ -15,12 +15,14 @@
 #include "gw_forward.h"
 #include "gw_police.h"
 #include "gw_exit.h"
+#include "gw_enter.h"
 
 /* Where the action word says: forward, and nothing that the general path would punt. */
 #define GW_QUICK_MASK                                                            \
 	(0xFFULL << 48 | (__u64)GW_FLOW_PUNT_ALL << 40 | 0xFFULL << 32)
 #define GW_QUICK_WANT ((__u64)GW_ACT_FORWARD << 32)
 #define GW_QUICK_METER ((__u64)GW_FLOW_METER << 40)
+#define GW_QUICK_TUNNEL (0xFFULL << 48)
 #define GW_QUICK_NAT ((__u64)(GW_FLOW_SNAT | GW_FLOW_DNAT) << 40)
 
 struct gw_quick {
@@ -164,6 +166,8 @@ static __always_inline int gw_quick4(struct xdp_md *ctx, struct gw_quick *q, str
 	    GW_READ_ONCE(r->epoch) != GW_READ_ONCE(gw_shared.control.epoch))
 		return GW_CONTINUE;
 	q->order = GW_READ_ONCE(*gw_u64(&r->nexthop));
+	if (unlikely(q->order & GW_QUICK_TUNNEL))
+		return gw_enter4(ctx, r, gw_hash4(&key, gw_shared.control.seed), (__u8)(q->head >> 8));
 	if (!gw_quick_admit(q))
 		return GW_CONTINUE;
 	if (q->order & GW_QUICK_METER) {
@@ -219,6 +223,8 @@ static __always_inline int gw_quick6(struct xdp_md *ctx, struct gw_quick *q, str
 	if (!gw_same6(r, &key) || GW_READ_ONCE(r->epoch) != GW_READ_ONCE(gw_shared.control.epoch))
 		return GW_CONTINUE;
 	q->order = GW_READ_ONCE(*gw_u64(&r->nexthop));
+	if (unlikely(q->order & GW_QUICK_TUNNEL))
+		return gw_enter6(ctx, r, gw_hash6(&key, gw_shared.control.seed), (__u8)(q->head >> 8));
 	if (q->order & GW_QUICK_NAT || !gw_quick_admit(q))
 		return GW_CONTINUE;
 	if (q->order & GW_QUICK_METER) {

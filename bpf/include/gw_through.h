@@ -8,39 +8,10 @@
 
 #include "gw_exit.h"
 #include "gw_forward.h"
+#include "gw_front.h"
 #include "gw_leave.h"
 #include "gw_police.h"
 #include "gw_tunnel.h"
-
-/* The control word of a tunnel, read once. */
-struct gw_way {
-	__u32 no;
-	__u8 len;
-	__u8 kind;
-	__u8 flags;
-	__u8 tos;
-	__u16 mtu;
-	__u16 sum;
-	const struct gw_tunnel *t;
-};
-
-static __always_inline bool gw_way(__u32 no, struct gw_way *w)
-{
-	__u64 word;
-
-	w->no = no;
-	w->t = bpf_map_lookup_elem(&gw_tunnels, &no);
-	if (!w->t)
-		return false;
-	word = GW_READ_ONCE(*(const __u64 *)&w->t->len);
-	w->len = word;
-	w->kind = word >> 8;
-	w->mtu = word >> 16;
-	w->flags = word >> 32;
-	w->tos = word >> 40;
-	w->sum = word >> 48;
-	return w->flags & GW_TUNNEL_ON;
-}
 
 /* The traffic class after the tunnel; false: the packet has to be dropped (RFC 6040 4.2). */
 static __always_inline bool gw_tos_after(__u64 left, __u8 *tos)
@@ -88,7 +59,8 @@ static __always_inline bool gw_may_go(struct xdp_md *ctx, struct gw_packet *pkt,
 		return false;
 	g->ip_len = s->ip_len;
 	if (o->tunnel) {
-		if (!gw_way(o->tunnel, &g->way) || g->way.flags & GW_TUNNEL_WORKER || s->ip_len > g->way.mtu)
+		if (!gw_way(o->tunnel, &g->way) || g->way.flags & (GW_TUNNEL_WORKER | GW_TUNNEL_SUM) ||
+		    s->ip_len > g->way.mtu)
 			return false;
 	} else if (s->ip_len > g->hop.smac_mtu >> 48) {
 		return false;
@@ -116,115 +88,9 @@ static __always_inline __u32 gw_meter_through(struct gw_going *g)
 	return 0;
 }
 
-/* Adds up to sixteen bits twice. */
-static __always_inline __u16 gw_fold(__u32 sum)
-{
-	sum = (sum & 0xFFFF) + (sum >> 16);
-	return (sum & 0xFFFF) + (sum >> 16);
-}
-
-static __always_inline void gw_count_tunnel(__u32 no, bool rx, __u32 ip_len)
-{
-	struct gw_tunnel_counts *c = bpf_map_lookup_elem(&gw_tunnel_stats, &no);
-
-	if (!c)
-		return;
-	if (rx) {
-		c->rx_packets++;
-		c->rx_bytes += ip_len;
-	} else {
-		c->tx_packets++;
-		c->tx_bytes += ip_len;
-	}
-}
-
 /* What gw_put_front() needs to know of the packet inside, in one word. */
 #define GW_FRONT(no, ip_len, tos, inner6, df) \
 	((__u64)(no) | (__u64)(ip_len) << 8 | (__u64)(tos) << 24 | (__u64)(inner6) << 32 | (__u64)(df) << 33)
-
-struct gw_front {
-	struct gw_way way;
-	__u32 total;		/* bytes of the outer packet */
-	__u32 entropy;
-	__u8 tos;		/* outside */
-	bool inner6;
-	bool df;
-};
-
-/* The header of so many bytes, if it fits. */
-#define GW_COPY_HEADER(n)                                                        \
-	case n:                                                                  \
-		if (at + (n) > end)                                              \
-			return false;                                            \
-		__builtin_memcpy(at, f->way.t->header, (n));                     \
-		break
-
-/* The outer header at `at`, and what differs from packet to packet in it. */
-static __always_inline bool gw_put_header(void *at, void *end, const struct gw_front *f)
-{
-	__u16 type = f->inner6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
-	bool v6 = f->way.flags & GW_TUNNEL_V6;
-	bool as41 = f->way.kind == GW_TUNNEL_IPIP && f->inner6;
-	struct gw_ip4 *ip = at;
-	struct gw_ip6 *ip6 = at;
-	struct gw_l4 *udp;
-	__u16 *gre;
-	__u32 sum;
-
-	switch (f->way.len) {
-	GW_COPY_HEADER(20);
-	GW_COPY_HEADER(24);
-	GW_COPY_HEADER(28);
-	GW_COPY_HEADER(40);
-	GW_COPY_HEADER(44);
-	GW_COPY_HEADER(48);
-	GW_COPY_HEADER(50);
-	GW_COPY_HEADER(70);
-	default:
-		return false;
-	}
-	if (v6) {
-		if ((void *)(ip6 + 1) > end)
-			return false;
-		ip6->version_class = bpf_htonl(6u << 28 | (__u32)f->tos << 20 | f->entropy);
-		ip6->payload = bpf_htons(f->total - sizeof(*ip6));
-		if (as41)
-			ip6->next = GW_IP6_IN_IP;
-		at = ip6 + 1;
-	} else {
-		if ((void *)(ip + 1) > end)
-			return false;
-		ip->tos = f->tos;
-		ip->len = bpf_htons(f->total);
-		if (f->way.flags & GW_TUNNEL_DF_CLEAR || (f->way.flags & GW_TUNNEL_DF_COPY && !f->df)) {
-			ip->id = bpf_get_prandom_u32();
-			ip->frag = 0;
-		} else {
-			ip->frag = bpf_htons(0x4000);
-		}
-		sum = f->way.sum + bpf_htons(f->tos) + ip->len + ip->id + ip->frag;
-		if (as41) {
-			ip->proto = GW_IP6_IN_IP;
-			sum += bpf_htons(GW_IP6_IN_IP - GW_IPIP);
-		}
-		ip->check = ~gw_fold(sum);
-		at = ip + 1;
-	}
-	if (f->way.kind == GW_TUNNEL_VXLAN) {
-		udp = at;
-		if (at + GW_VXLAN_BYTES > end)
-			return false;
-		udp->sport = bpf_htons(0xC000 | (f->entropy & 0x3FFF));
-		udp->len = bpf_htons(f->total - (v6 ? sizeof(*ip6) : sizeof(*ip)));
-		*(__u16 *)(at + GW_VXLAN_BYTES - 2) = type;
-	} else if (f->way.kind == GW_TUNNEL_GRE) {
-		gre = at;
-		if ((void *)(gre + 2) > end)
-			return false;
-		gre[1] = type;
-	}
-	return true;
-}
 
 /*
  * Link header, and the tunnel's if there is one, in front of a packet for which there is room. A

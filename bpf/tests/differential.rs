@@ -81,7 +81,7 @@ impl Lab {
         let v6 = table(v6, seed, &c.index6);
         self.gw.nat_ports().iter().for_each(|w| w.store(0, Relaxed));
         let nat = Arc::new(NatState::new(v4.capacity(), self.gw.nat_ports(), seed));
-        Tables { v4, v6, nat }
+        Tables { v4, v6, nat, firsts: Default::default() }
     }
 
     /// Tells XDP what the snapshot says.

@@ -181,7 +181,7 @@ impl Applier {
             Item::Default { .. } => None,
         };
         let addresses = items.into_iter().filter_map(address).collect();
-        Ok(Some(Here { addresses, pop: self.config.point_of_presence }))
+        Ok(Some(Here { addresses, pop: self.config.point_of_presence, fec: self.config.optimization }))
     }
 
     /// Tells the gateway its peers' public keys, when they or its own are others.

@@ -46,6 +46,7 @@ struct Raw {
     dhcp_client: Option<Dhcp>,
     on_reboot: Option<OnReboot>,
     point_of_presence: Option<bool>,
+    optimization: Option<bool>,
     log: Option<String>,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
@@ -137,6 +138,8 @@ pub struct Config {
     pub on_reboot: OnReboot,
     /// The hub of its cloud connect network.
     pub point_of_presence: bool,
+    /// Its tunnels send with forward error correction.
+    pub optimization: bool,
     pub log: String,
     pub ports: BTreeMap<String, Wiring>,
 }
@@ -213,6 +216,7 @@ impl Raw {
             state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/sag-agent".into()),
             dhcp_client: self.dhcp_client.unwrap_or(Dhcp::Auto),
             point_of_presence: self.point_of_presence.unwrap_or(false),
+            optimization: self.optimization.unwrap_or(false),
             on_reboot: self.on_reboot.unwrap_or(OnReboot::Gateway),
             log: self.log.unwrap_or_else(|| "info".into()),
             region_id: self.region_id,

@@ -14,6 +14,8 @@ pub struct Here {
     /// IPv4 addresses by device.
     pub addresses: Vec<(String, Ipv4Addr)>,
     pub pop: bool,
+    /// Forward error correction of what is sent.
+    pub fec: bool,
 }
 
 /// A tunnel to another device.

@@ -73,6 +73,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<Value>
         "StartupTime": now - i64::try_from(status.uptime_s).unwrap_or(0) * 1000,
         "VpnState": if up { "Normal" } else { "Abnormal" },
         "IpsecStatus": if up { "up" } else { "down" },
+        "EnableOptimization": tunnels.iter().any(|t| t["fec"] == true),
         "Tunnels": tunnels,
         "DpiSupported": false,
         "Capabilities": CAPABILITIES,
@@ -102,8 +103,10 @@ fn tunnels(vcpe: &Vcpe, facts: &Facts<'_>) -> Vec<Value> {
         return Vec::new();
     }
     let said: Value = vcpe.call_named(json!({"op": "tunnels"})).unwrap_or_default();
-    let short =
-        |t: &Value| json!({"name": t["name"], "state": t["state"], "rtt_us": t["rtt_us"], "mtu": t["mtu"]});
+    let short = |t: &Value| {
+        json!({"name": t["name"], "state": t["state"], "rtt_us": t["rtt_us"], "mtu": t["mtu"],
+            "fec": !t["fec"].is_null()})
+    };
     said["tunnels"].as_array().into_iter().flatten().map(short).collect()
 }
 

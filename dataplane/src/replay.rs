@@ -139,6 +139,7 @@ impl<'d> Shell<'d> {
             v4: FlowTable::private(d.flows, grace.clone()),
             v6: FlowTable::private(d.flows_v6(), grace),
             nat,
+            firsts: Default::default(),
         };
         let pipeline = Pipeline::new(Arc::new(tables), 0, 1);
         let port = snapshot.port(ingress).context("the port vanished")?;

@@ -227,7 +227,7 @@ pub async fn attribute(cx: &mut Cx) -> Result<Value> {
     out["FlowLogIds"] = json!(around.ids("flowlog"));
     out["MaxBandwidth"] = format!("{bandwidth}M").into();
     out["TrafficMasterSn"] = around.devices.first().map(|d| d.sn.as_str()).unwrap_or_default().into();
-    out["EnableOptimization"] = false.into();
+    out["EnableOptimization"] = around.devices.iter().any(|d| d.report["EnableOptimization"] == true).into();
     let mut devices = Vec::new();
     for (i, d) in around.devices.iter().enumerate() {
         let sealed = d.get("SealedKey").as_str().unwrap_or_default();

@@ -55,6 +55,9 @@ impl Compiler<'_> {
                 "remote": &t.remote.to_string(),
             };
             entry.insert("udp_encap".into(), Value::Boolean(true));
+            if here.fec {
+                entry.insert("fec".into(), Value::Boolean(true));
+            }
             self.push("tunnel", entry, format!("tunnel to device {} of network {}", t.peer.sn, ccn.id));
             for (block, gateway) in &t.blocks {
                 let of = |d: &&Distribution| {

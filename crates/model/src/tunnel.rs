@@ -22,6 +22,8 @@ pub const TUNNEL_DSCP: u8 = 1 << 4;
 pub const TUNNEL_UNIFORM: u8 = 1 << 5;
 /// XDP leaves its packets to the workers.
 pub const TUNNEL_WORKER: u8 = 1 << 6;
+/// A UDP checksum, in whose place the header has the sum of what does not change.
+pub const TUNNEL_SUM: u8 = 1 << 7;
 
 /// Words of `struct gw_tunnel`.
 const WORDS: usize = 16;

@@ -224,6 +224,18 @@ impl Template {
         true
     }
 
+    /// Puts the ones' complement sum of everything in a VXLAN header, pseudo header included, that is the same in every
+    /// packet in the place of the UDP checksum, as loaded.
+    pub fn sum_what_stays(&self, header: &mut [u8; HEADER_MAX]) {
+        let (ip, len) = (usize::from(self.ip), usize::from(self.len));
+        let addrs = match self.outer {
+            Family::V4 => 12..20,
+            Family::V6 => 8..40,
+        };
+        let sum = checksum::pseudo(&header[addrs], UDP, 0) + checksum::sum(&header[ip..len]);
+        header[ip + 6..ip + 8].copy_from_slice(&checksum::fold(sum).to_ne_bytes());
+    }
+
     /// Fills in the UDP checksum of a whole packet, if there is to be one.
     pub fn sum_udp(&self, packet: &mut [u8], wanted: bool) {
         let ip = usize::from(self.ip);

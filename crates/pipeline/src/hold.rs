@@ -70,6 +70,11 @@ impl<W: Copy + PartialEq> Hold<W> {
         self.queue.iter().any(|h| h.waits_for == w)
     }
 
+    /// In order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = &Held<W>> {
+        self.queue.iter()
+    }
+
     pub fn oldest(&self) -> Option<&Held<W>> {
         self.queue.first()
     }

@@ -297,7 +297,7 @@ fn tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
     let v4 = table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
     let v6 = table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
     let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
-    Tables { v4, v6, nat }
+    Tables { v4, v6, nat, firsts: Default::default() }
 }
 
 fn table<R: FlowRecord + FamilyOf>(

@@ -139,7 +139,7 @@ impl Daemon {
         running: Option<&tunnel::Tunnel>,
     ) -> Option<control::TunnelKeys> {
         let f = self.compiler.tunnels.esp.facts(&t.name)?;
-        let peer = running.and_then(|r| r.state.source()).map(|(a, port)| (a, port).into());
+        let peer = running.and_then(|r| r.state.source());
         Some(control::TunnelKeys {
             cipher: f.cipher.to_owned(),
             spi_in: f.spi_in,

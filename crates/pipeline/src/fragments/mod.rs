@@ -7,6 +7,7 @@
 //! was seen ([`cover`]) and 4 KiB per frame that waits.
 
 mod cover;
+mod firsts;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use sag_packet::{Family, Fragment, Parsed};
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use firsts::Firsts;
 pub use span::Span;
 
 /// Datagrams in fragments at one time. The one that was quiet for longest makes room.
@@ -241,6 +243,26 @@ impl Fragments {
             self.free(no);
         }
         kept
+    }
+
+    /// The first fragment has come to another worker: those that wait may be taken, others follow.
+    pub fn begin(&mut self, no: EntryNo, ports: Ports) {
+        let e = &mut self.entries[usize::from(no.0)];
+        (e.state, e.ports) = (State::Following, ports);
+    }
+
+    /// Notes a fragment that is not kept, of a datagram that has begun.
+    pub fn passed(&mut self, no: EntryNo, span: &Span) {
+        let i = usize::from(no.0);
+        self.entries[i].cover.add(map(&mut self.maps, i), span);
+    }
+
+    /// A datagram that waits for its first fragment, of which `begun` knows.
+    pub fn begun<T>(&self, mut begun: impl FnMut(&DatagramKey) -> Option<T>) -> Option<(EntryNo, T)> {
+        self.waiting.iter().find_map(|h| {
+            let e = &self.entries[usize::from(h.waits_for.0)];
+            Some((h.waits_for, begun(&e.key)?))
+        })
     }
 
     /// The datagram is forgotten if nothing of it is missing: its number may be used again.

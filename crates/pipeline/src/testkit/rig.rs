@@ -111,6 +111,7 @@ impl Rig {
             v4: FlowTable::private(sessions, Grace::immediate()),
             v6: FlowTable::private(sessions, Grace::immediate()),
             nat: Arc::new(NatState::private(sessions)),
+            firsts: Default::default(),
         };
         Rig::over(net, Arc::new(tables), 0, 1)
     }

@@ -159,8 +159,8 @@ pub fn leave(
     let Some((t, sa)) = sas.inbound(tunnels, spi, local) else { return Err((0, DropReason::EspUnknownSpi)) };
     let opened = sa.open(packet).map_err(|e| (t.no, reason(e)))?;
     // Only who has the key can move the peer to another address, and only forwards in time.
-    if let (true, true, (IpAddr::V4(a), port)) = (opened.newest, p.proto == UDP, from) {
-        t.state.see_source(a, port);
+    if opened.newest && p.proto == UDP {
+        t.state.see_source(from.into());
     }
     Ok(Left { tunnel: t.no, inner: opened.inner, at: at + opened.at.start..at + opened.at.end })
 }

@@ -39,7 +39,12 @@ impl Tunnel {
         if !self.is_plain() || !self.state.is_up() {
             flags |= TUNNEL_WORKER;
         }
-        TunnelEntry { header: t.bytes, mac, len: t.len, kind, mtu: self.whole_mtu(), flags, tos, sum }
+        let mut header = t.bytes;
+        if let (Encap::Vxlan { .. }, true) = (t.encap, self.udp_checksum) {
+            flags |= TUNNEL_SUM;
+            t.sum_what_stays(&mut header);
+        }
+        TunnelEntry { header, mac, len: t.len, kind, mtu: self.whole_mtu(), flags, tos, sum }
     }
 }
 

@@ -6,6 +6,7 @@ mod fast;
 mod leave;
 mod monitor;
 mod path;
+mod source;
 mod state;
 mod whole;
 
@@ -20,6 +21,7 @@ use crate::hash::AddrHash;
 use sag_model::DropReason;
 use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::encap::{Encap, Fields, Template};
+use sag_packet::proto::{IPV4_LEN, IPV6_LEN};
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Family, Parsed};
 use sag_tunnel::fec::{REPAIR_HEADER, SOURCE_HEADER};
@@ -144,13 +146,12 @@ impl Tunnel {
 
     /// Whether the XDP program can do all that the tunnel's packets need.
     pub fn is_plain(&self) -> bool {
-        let summed = match self.template.encap {
-            Encap::Vxlan { .. } => self.udp_checksum,
+        let more = match self.template.encap {
+            Encap::Vxlan { .. } | Encap::Ipip => false,
             Encap::Gre { checksum, sequence, .. } => checksum || sequence,
-            Encap::Ipip => false,
             Encap::Esp { .. } => true,
         };
-        !summed && self.fragment == FragmentAt::Inner
+        !more && self.fragment == FragmentAt::Inner
     }
 
     /// The traffic class outside of a packet that has `tos` inside (RFC 6040 4.1, RFC 2983).
@@ -209,18 +210,26 @@ impl Tunnel {
         }
     }
 
-    /// The template with the peer's Ethernet address inside as it is known by now.
+    /// The template with the peer's addresses as they are known by now.
     pub fn template_now(&self) -> Template {
         let mut t = self.template;
         if let (Encap::Vxlan { .. }, Some(mac)) = (t.encap, self.state.peer_mac()) {
             let at = usize::from(t.len) - sag_packet::proto::ETH_LEN;
             t.bytes[at..at + 6].copy_from_slice(&mac.0);
         }
-        if let (Encap::Esp { udp: Some(_) }, Family::V4, Some((a, port))) =
-            (t.encap, t.outer, self.state.source())
-        {
-            t.bytes[16..20].copy_from_slice(&a.octets());
-            t.bytes[22..24].copy_from_slice(&port.to_be_bytes());
+        if let (Encap::Esp { udp: Some(_) }, Some(peer)) = (t.encap, self.state.source()) {
+            let udp = match (t.outer, peer.ip()) {
+                (Family::V4, IpAddr::V4(a)) => {
+                    t.bytes[16..20].copy_from_slice(&a.octets());
+                    IPV4_LEN
+                }
+                (Family::V6, IpAddr::V6(a)) => {
+                    t.bytes[24..40].copy_from_slice(&a.octets());
+                    IPV6_LEN
+                }
+                _ => return t,
+            };
+            t.bytes[udp + 2..udp + 4].copy_from_slice(&peer.port().to_be_bytes());
         }
         t
     }
@@ -229,7 +238,7 @@ impl Tunnel {
     #[inline]
     pub fn remote_now(&self) -> IpAddr {
         match self.state.source() {
-            Some((a, _)) if self.is_esp() => a.into(),
+            Some(peer) if self.is_esp() => peer.ip(),
             _ => self.remote,
         }
     }

@@ -1,9 +1,10 @@
 //! What is known of a tunnel at a moment: written by workers and the control thread, read by both.
 
+use super::source::Source;
 use sag_model::{MacAddr, Nanos};
 use sag_tunnel::liveness::{self, Quality};
 use sag_tunnel::{plpmtud, probe};
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
@@ -35,8 +36,8 @@ pub struct TunnelState {
     ident: AtomicU32,
     /// What probing says the path carries, 0: nothing.
     probed: AtomicU16,
-    /// The peer's address and port as seen from here, where NAT lies between; 0: as configured.
-    source: AtomicU64,
+    /// The peer's address and port as seen from here, where NAT lies between; nothing yet: as configured.
+    source: Source,
     /// The monitor's name for itself.
     instance: AtomicU32,
     asked: AtomicBool,
@@ -62,7 +63,7 @@ impl Default for TunnelState {
             sequence: AtomicU32::new(0),
             ident: AtomicU32::new(0),
             probed: AtomicU16::new(0),
-            source: AtomicU64::new(0),
+            source: Source::default(),
             instance: AtomicU32::new(0),
             asked: AtomicBool::new(false),
             answers: Default::default(),
@@ -156,20 +157,14 @@ impl TunnelState {
 
     /// An authentic packet came from here.
     #[inline]
-    pub fn see_source(&self, a: Ipv4Addr, port: u16) {
-        let word = u64::from(a.to_bits()) << 16 | u64::from(port);
-        if self.source.load(Relaxed) != word {
-            self.source.store(word, Relaxed);
-        }
+    pub fn see_source(&self, from: SocketAddr) {
+        self.source.store(from);
     }
 
     /// Where the peer's packets come from.
     #[inline]
-    pub fn source(&self) -> Option<(Ipv4Addr, u16)> {
-        match self.source.load(Relaxed) {
-            0 => None,
-            w => Some((Ipv4Addr::from_bits((w >> 16) as u32), w as u16)),
-        }
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.source.load()
     }
 
     pub(super) fn set_instance(&self, instance: u32) {

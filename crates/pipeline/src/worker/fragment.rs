@@ -35,10 +35,13 @@ impl Pipeline {
         let key = DatagramKey::of(&s.p, f.bytes(), s.zone);
         match self.fragments.follow(&key, &span, Ports::of(&s.p), now) {
             Followed::First(no) => {
+                if !self.alone {
+                    self.tables.firsts.tell(&key, Ports::of(&s.p), now);
+                }
                 let mut verdict = self.walk_one::<R>(snap, now, dev, s, f, emit, now);
                 if self.fragments.waits_for(no) {
                     verdict = self.send_ahead(s, verdict, f, emit);
-                    self.release_behind(snap, now, no, s, emit);
+                    self.release_behind(snap, now, no, Ports::of(&s.p), emit);
                 }
                 self.fragments.finish(no);
                 verdict
@@ -49,6 +52,14 @@ impl Pipeline {
                 self.walk_one::<R>(snap, now, dev, s, f, emit, now)
             }
             Followed::Early(no) => {
+                if let Some(ports) = self.first_elsewhere(&key, now) {
+                    self.fragments.begin(no, ports);
+                    self.release_behind(snap, now, no, ports, emit);
+                    self.fragments.passed(no, &span);
+                    self.belongs(s, f.bytes(), ports);
+                    s.found = self.find(s, f.bytes());
+                    return self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+                }
                 let arrival = Arrival {
                     dev,
                     ingress: s.ingress,
@@ -92,9 +103,15 @@ impl Pipeline {
         }
     }
 
-    /// Sends what waited for the first fragment in slot `s` on its way.
-    fn release_behind(&mut self, snap: &Snapshot, now: Nanos, no: EntryNo, s: &Slot, emit: &mut impl Emit) {
-        let ports = Ports::of(&s.p);
+    /// Sends what waited for a first fragment with these ports on its way.
+    fn release_behind(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        no: EntryNo,
+        ports: Ports,
+        emit: &mut impl Emit,
+    ) {
         let mut buf = std::mem::take(&mut self.released);
         while let Some(held) = self.fragments.take(no, &mut buf) {
             // From now on it may wait for its next hop.
@@ -102,6 +119,19 @@ impl Pipeline {
             self.again(snap, now, &arrival, &mut buf, held.len, emit);
         }
         self.released = buf;
+    }
+
+    fn first_elsewhere(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
+        if self.alone { None } else { self.tables.firsts.ask(key, now) }
+    }
+
+    /// What waits for first fragments that have come to other workers meanwhile goes on.
+    #[inline]
+    pub(super) fn poll_firsts(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
+        while let Some((no, ports)) = self.fragments.begun(|key| self.first_elsewhere(key, now)) {
+            self.fragments.begin(no, ports);
+            self.release_behind(snap, now, no, ports, emit);
+        }
     }
 
     fn drop_waiting(&mut self, no: EntryNo, reason: DropReason) {

@@ -13,7 +13,7 @@ mod tunnel;
 
 use crate::counters::Counters;
 use crate::family::FamilyOf;
-use crate::fragments::Fragments;
+use crate::fragments::{Firsts, Fragments};
 use crate::hash::AddrHash;
 use crate::hold::{self, Hold};
 use crate::nat::{Events, NatState, Random};
@@ -46,12 +46,13 @@ pub use explain::Explained;
 /// Frames in one call of [`Pipeline::batch`].
 pub const BATCH: usize = 64;
 
-/// The flow tables of both families.
+/// The flow tables of both families, and what else the workers share.
 #[derive(Debug)]
 pub struct Tables {
     pub v4: FlowTable<FlowRecord4>,
     pub v6: FlowTable<FlowRecord6>,
     pub nat: Arc<NatState>,
+    pub firsts: Firsts,
 }
 
 impl Tables {
@@ -163,6 +164,8 @@ pub struct Pipeline {
     quarantine4: Quarantine,
     quarantine6: Quarantine,
     fragments: Fragments,
+    /// No other worker gets fragments.
+    alone: bool,
     hold: Hold<(PortIdx, IpAddr)>,
     limiters: Box<[Limiter]>,
     requests: Vec<(PortIdx, IpAddr)>,
@@ -208,6 +211,7 @@ impl Pipeline {
             quarantine4: Quarantine::default(),
             quarantine6: Quarantine::default(),
             fragments: Fragments::default(),
+            alone: workers <= 1,
             hold: Hold::default(),
             refused_once: vec![0; REFUSED].into_boxed_slice(),
             limiters: vec![Limiter::default(); PortIdx::MAX].into_boxed_slice(),
@@ -475,6 +479,7 @@ impl Pipeline {
             self.poll_held(snap, now, emit);
         }
         self.poll_fragments(now);
+        self.poll_firsts(snap, now, emit);
         self.poll_wholes(now);
         self.poll_fec(snap, now, emit);
         if self.asks {

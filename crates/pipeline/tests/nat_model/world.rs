@@ -144,6 +144,7 @@ impl World {
             v4: FlowTable::private(1000, Grace::immediate()),
             v6: FlowTable::private(16, Grace::immediate()),
             nat: Arc::new(NatState::private(1000)),
+            firsts: Default::default(),
         });
         let rigs = (0..workers).map(|w| {
             let mut r = Rig::over(branch(&cfg), tables.clone(), w, workers);

@@ -1,5 +1,6 @@
 //! Several workers over one table.
 
+use sag_model::DropReason;
 use sag_pipeline::nat::NatState;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::testkit::*;
@@ -15,6 +16,7 @@ fn tables(sessions: u32, grace: Arc<Grace>) -> Arc<Tables> {
         v4: FlowTable::private(sessions, grace.clone()),
         v6: FlowTable::private(sessions, grace),
         nat: Arc::new(NatState::private(sessions)),
+        firsts: Default::default(),
     })
 }
 
@@ -84,4 +86,47 @@ fn racing_for_the_same_flows() {
         }
     });
     assert_eq!(t.v4.live(), u32::from(flows), "one session a flow, whoever was first");
+}
+
+/// A datagram in three pieces, the middle and last of which come to another worker, before its first and after.
+#[test]
+fn fragments_of_one_datagram_at_several_workers() {
+    let behind_nat = || {
+        use sag_pipeline::nat::Behavior::EndpointIndependent;
+        let mut n = Net::branch();
+        n.snat("192.168.1.0/24", "203.0.113.2", EndpointIndependent, EndpointIndependent);
+        n
+    };
+    let t = tables(100, Grace::immediate());
+    let mut a = Rig::over(behind_nat(), t.clone(), 0, 2);
+    let mut b = Rig::over(behind_nat(), t.clone(), 1, 2);
+    for whole in [
+        Pkt::udp(HOST, FAR, 4000, 53).payload(100),
+        Pkt::udp("2001:db8:1::10", "2001:db8:99::7", 4000, 53).payload(100),
+    ] {
+        let of = |at| whole.fragment(at, 48);
+        assert_eq!(b.send(&of(48)), Outcome::Held);
+        assert!(a.send(&of(0)).is_tx());
+        b.poll();
+        let sent = std::mem::take(&mut b.sent.frames);
+        assert_eq!(sent.len(), 1, "released by what the other worker has seen");
+        assert!(b.send(&of(96)).is_tx(), "and what comes later does not wait");
+        let before = t.v4.live() + t.v6.live();
+        assert_eq!(
+            a.send(&of(0)),
+            Outcome::Drop(DropReason::FragmentOverlap),
+            "each worker looks at its own"
+        );
+        assert_eq!(before, t.v4.live() + t.v6.live());
+    }
+    assert_eq!((t.v4.live(), t.v6.live()), (1, 1), "each datagram is one flow");
+    // Another datagram's first says nothing.
+    let (one, other) = (
+        Pkt::udp(HOST, "198.51.100.9", 1, 2).payload(100),
+        Pkt::udp(HOST, "198.51.100.8", 1, 2).payload(100),
+    );
+    assert!(a.send(&one.fragment(0, 48)).is_tx());
+    assert_eq!(b.send(&other.fragment(48, 48)), Outcome::Held);
+    b.wait(Duration::from_secs(3));
+    assert_eq!(b.pipe.counters.port(LAN).dropped(), 1, "it waits for its own in vain");
 }

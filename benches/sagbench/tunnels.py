@@ -1,0 +1,96 @@
+"""Tunnels: into one by XDP beside the gateway without; ESP beside its crypto library."""
+
+import re
+
+from . import stats
+from .alone import example
+from .lab import Bare, Sag
+from .measure import Side
+from .scenarios import compare, target
+from .system import Failed
+
+ROUTE = """
+[[tunnel]]
+name = "bench"
+kind = "{kind}"
+local = "203.0.113.2"
+remote = "203.0.113.1"
+probe_interval = 0
+{more}
+[[route]]
+destination = "198.51.100.0/24"
+tunnel = "bench"
+"""
+KINDS = {"VXLAN": ("vxlan", "vni = 77"), "GRE": ("gre", ""), "IPIP": ("ipip", "")}
+TABLE = "ethip4vxlan-10kflows"
+WITHOUT = "sag-vcpe, no tunnel"
+# Into the sink goes whatever leaves the gateway: the frames are known by their number alone.
+ANY = ("--any",)
+
+
+def look(lab):
+    """What leaves the gateway are the tunnel's packets."""
+    found = lab.generator(10_000, "64", ANY).trial(frames=10_000, order="ascending", window=256, seconds=3)
+    if found["received"] < 9_000:
+        raise Failed("no frame came out of the tunnel")
+    # A sink that knows plain frames alone must see none.
+    if lab.generator(10_000).trial(frames=1000)["received"]:
+        raise Failed("frames leave as they came, without the tunnel's headers")
+
+
+def into(bench):
+    """The same traffic with and without a tunnel, in turns: one gateway, to which each tunnel is committed before its
+    trial, so that the flows keep their places in memory."""
+    with bench.labs() as make:
+        bare = Side("bare redirect", make("t0", Bare()), extra=ANY)
+        lab = make("t1", Sag())
+        texts = {WITHOUT: ""}
+        for name, (kind, more) in KINDS.items():
+            text = ROUTE.format(kind=kind, more=more)
+            try:
+                lab.forwarder.apply(extra=text)
+                look(lab)
+                texts[f"sag-vcpe, {name}"] = text
+            except Failed as error:
+                reason = re.sub(r"\s+", " ", str(error))[-160:]
+                bench.missing.append((f"tunnels: {name}", f"not in this build ({reason})"))
+        sides = [Side(name, lab, extra=ANY, prepare=lambda text=text: lab.forwarder.apply(extra=text)) for name, text in texts.items()]
+        found = compare(
+            bench,
+            TABLE,
+            [bare, *sides],
+            bench.rounds(9, 21),
+            seconds=0.08,
+            csit="ethip4vxlan-l2xcbase",
+            about="Routed into a tunnel: encapsulation in XDP, 64 B inside; beside the same gateway without tunnel.",
+        )
+        table = bench.tables[TABLE]
+        for name in texts:
+            ratio = stats.ratios(found[name].rates, found[WITHOUT].rates)
+            if name != WITHOUT:
+                table["rows"][name]["of_plain"] = ratio
+                bench.progress(f"  {name}: {ratio['median']:.3f} of the gateway without a tunnel")
+            if name == "sag-vcpe, VXLAN":
+                target(bench, "VXLAN: 0.8 of the gateway without a tunnel", ratio, 0.8, source="#6", broken=table["broken"])
+
+
+def esp(bench):
+    """In memory: ESP beside its crypto library, and the whole chain into an ESP tunnel."""
+    bench.step("ESP: the crypto library alone, the whole chain")
+    text = example(bench, "esp", bench.rounds(41, 201))
+    if text:
+        bench.notes["ethip4ipsec1tnlsw-ip4base-int-aes128gcm"] = text
+        row = next(line.split() for line in text.splitlines() if line.startswith("aes-128-gcm") and " 1400 " in line)
+        # name bytes library ns esp ns part library ns esp ns part
+        for what, part in (("sealed", row[6]), ("opened", row[11])):
+            measured = stats.summary([float(part)])
+            target(bench, f"ESP AES-128-GCM, 1,400 bytes, {what}: 0.8 of the crypto library", measured, 0.8, source="#6")
+    text = example(bench, "overlay", bench.rounds(21, 101))
+    if text:
+        bench.notes["Whole chain into ESP, in memory, one core (anchor: 5 Gbit/s a core by Snabb Vita)"] = text
+
+
+def tunnels(bench):
+    bench.step("tunnels")
+    into(bench)
+    esp(bench)

@@ -1,0 +1,139 @@
+//! First fragments that some worker has seen, for the others: pieces of one datagram may come to several
+//! workers, where receive queues are chosen by fields that not all of them have.
+//!
+//! A table in which the newest wins its place. Whoever comes upon an entry that is being written finds
+//! nothing and looks again later.
+
+use super::{DatagramKey, PATIENCE, Ports};
+use sag_model::Nanos;
+use sag_model::flow::HASH_M1;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, fence};
+
+const PLACES: usize = 1024;
+const WORDS: usize = 7;
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Place {
+    /// Goes up by two with every change, and is odd while one is made.
+    version: AtomicU64,
+    /// The datagram, four words and a half; protocol and ports; when.
+    words: [AtomicU64; WORDS],
+}
+
+/// Shared by all workers.
+#[derive(Debug)]
+pub struct Firsts(Box<[Place]>);
+
+impl Default for Firsts {
+    fn default() -> Firsts {
+        Firsts((0..PLACES).map(|_| Place::default()).collect())
+    }
+}
+
+impl Firsts {
+    fn place(&self, key: &DatagramKey) -> &Place {
+        let h = (key.src ^ key.dst.rotate_left(64)) as u64 ^ (key.src >> 64) as u64 ^ u64::from(key.id) << 17;
+        &self.0[(h.wrapping_mul(HASH_M1) >> 32) as usize % PLACES]
+    }
+
+    /// Tells the others.
+    pub fn tell(&self, key: &DatagramKey, ports: Ports, now: Nanos) {
+        let place = self.place(key);
+        let version = place.version.load(Relaxed);
+        if version & 1 != 0 || place.version.compare_exchange(version, version + 1, Acquire, Relaxed).is_err()
+        {
+            return;
+        }
+        fence(Release);
+        for (word, new) in place.words.iter().zip(words(key, ports, now)) {
+            word.store(new, Relaxed);
+        }
+        place.version.store(version + 2, Release);
+    }
+
+    /// What another worker has seen of the datagram a moment ago.
+    pub fn ask(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
+        let place = self.place(key);
+        let version = place.version.load(Acquire);
+        let seen = place.words.each_ref().map(|w| w.load(Relaxed));
+        fence(Acquire);
+        if version == 0 || version & 1 != 0 || place.version.load(Relaxed) != version {
+            return None;
+        }
+        let [.., of, since] = seen;
+        let ports = Ports { proto: of as u8, sport: (of >> 16) as u16, dport: (of >> 32) as u16 };
+        // Clocks of workers are a batch apart, either way.
+        let fresh = now.0.saturating_sub(since) < PATIENCE.as_nanos() as u64;
+        (fresh && seen == words(key, ports, Nanos(since))).then_some(ports)
+    }
+}
+
+fn words(key: &DatagramKey, p: Ports, now: Nanos) -> [u64; WORDS] {
+    let rest = u64::from(key.id) | u64::from(key.proto) << 32 | u64::from(key.zone) << 40;
+    let ports = u64::from(p.proto) | u64::from(p.sport) << 16 | u64::from(p.dport) << 32;
+    [key.src as u64, (key.src >> 64) as u64, key.dst as u64, (key.dst >> 64) as u64, rest, ports, now.0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    fn key(n: u32) -> DatagramKey {
+        DatagramKey { src: u128::from(n) << 64 | 7, dst: u128::from(n), id: n, proto: 0, zone: 3 }
+    }
+
+    fn ports(n: u32) -> Ports {
+        Ports { proto: n as u8, sport: n as u16, dport: !n as u16 }
+    }
+
+    #[test]
+    fn for_a_moment_and_for_that_datagram() {
+        let f = Firsts::default();
+        let (then, late) = (Nanos(5_000_000_000), Nanos(7_000_000_000));
+        assert_eq!(f.ask(&key(1), then), None);
+        f.tell(&key(1), ports(9), then);
+        assert_eq!(f.ask(&key(1), then), Some(ports(9)));
+        assert_eq!(f.ask(&key(1), Nanos(4_999_000_000)), Some(ports(9)), "this worker's clock is behind");
+        assert_eq!(f.ask(&key(1), late), None, "its number may be another's by now");
+        for other in [
+            DatagramKey { zone: 2, ..key(1) },
+            DatagramKey { id: 2, ..key(1) },
+            DatagramKey { dst: 2, ..key(1) },
+            DatagramKey { src: 2, ..key(1) },
+            DatagramKey { proto: 6, ..key(1) },
+        ] {
+            assert_eq!(f.ask(&other, then), None, "{other:?}");
+        }
+        f.tell(&key(1), ports(10), late);
+        assert_eq!(f.ask(&key(1), late), Some(ports(10)));
+    }
+
+    #[test]
+    fn nothing_is_read_that_was_not_told() {
+        let (f, done) = (Firsts::default(), AtomicBool::new(false));
+        std::thread::scope(|s| {
+            for worker in 0..3 {
+                let (f, done) = (&f, &done);
+                s.spawn(move || {
+                    (0..60_000u32).for_each(|n| f.tell(&key(n % 100), ports(n % 100), Nanos(n.into())));
+                    if worker == 0 {
+                        done.store(true, Relaxed);
+                    }
+                });
+            }
+            let mut found = 0;
+            while !done.load(Relaxed) {
+                for n in 0..100 {
+                    if let Some(p) = f.ask(&key(n), Nanos(0)) {
+                        assert_eq!(p, ports(n));
+                        found += 1;
+                    }
+                }
+            }
+            assert!(found > 0);
+        });
+    }
+}
