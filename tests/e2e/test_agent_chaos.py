@@ -57,7 +57,7 @@ def whole(stream, log=lambda: ""):
 
 @pytest.mark.slow
 def test_cloud_away_for_a_minute(branch, lab, wire, record_property):
-    """With the pauses that an agent has by default: its last one is over half a minute after the cloud is back at most."""
+    """With the pauses that are the default: the agent asks again half a minute after the return at the latest."""
     branch.agent.stop()
     branch.agent.start(retry_max=30)
     within(10, "in force", branch.in_force, branch.agent.tail)
@@ -66,7 +66,7 @@ def test_cloud_away_for_a_minute(branch, lab, wire, record_property):
         branch.cloud.kill()
         gone = time.monotonic()
         time.sleep(60)
-        assert branch.source() == A.LAN1[4]
+        within(3, "hosts reach each other", lambda: branch.source() == A.LAN1[4])
         branch.cloud.start()
         back = time.monotonic()
         branch.snat("ENABLE")
@@ -77,7 +77,7 @@ def test_cloud_away_for_a_minute(branch, lab, wire, record_property):
             f"{stream.sent} packets of an allowed flow meanwhile")
     print(said)
     record_property("outage", said)
-    assert stream.sent > 20_000, said
+    assert stream.sent > 5000, said
     whole(stream, branch.agent.tail)
     branch.agent.stop()
 

@@ -13,8 +13,8 @@ from .lab import Addresses as A
 from .net import CommandError, Namespace, run
 
 WIRE = 20  # bytes of preamble and gap that a frame takes beside its own
-# A paced source does not make up for time in which it did not run, so what shares its processors must wait for it.
-FIRST = ["chrt", "--other", "0", "nice", "-n", "-15"]
+# A paced source does not make up for time in which it did not run, so what shares its processors must wait for it: nice is -20 at the least.
+FIRST = ["chrt", "--other", "0", "nice", "-n", "-40"]
 
 
 def line_rate(bps, size):
@@ -33,7 +33,7 @@ class Trials:
         self.running = []
         self.base = [
             *FIRST, self.program, "run", "--json", "--check", "--flows", str(flows), "--endpoints", str(flows), "--sources", "1",
-            *options,
+            *map(str, options),
         ]
         self.way = [
             "--tx", place(lab.lan1, "eth0"), "--rx", place(lab.wan, "gw"), "--src", A.LAN1[4], "--dst", A.INET[4],
