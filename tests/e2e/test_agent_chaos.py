@@ -281,6 +281,7 @@ def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
     # Neighbours and sessions, one flow after the other.
     made = trials.run("--frames", 2 * FLOWS, "--window", 8)
     assert (made["lost"], made["flows"]) == (0, FLOWS), made
+    trials.aside(branch.agent.process.pid, branch.cloud.process.pid, branch.cloud.shell.pid)
     # How fast changes go meanwhile, and what of the rate the source is kept from by them.
     asked = line_rate(1.1 * GIGABIT, SIZE)
     rehearsal = trials.start("--rate", round(asked), "--seconds", 3)
