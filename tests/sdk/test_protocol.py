@@ -393,3 +393,16 @@ def test_logs_are_plain_where_there_is_no_terminal(tmp_path):
     missing = tmp_path / "none.db"
     r = subprocess.run([BIN, "audit", "--db", f"sqlite://{missing}"], capture_output=True, text=True)
     assert r.returncode == 1 and "no database" in r.stderr and not missing.exists()
+
+
+def test_logs_are_json_lines_with_the_request_id(tmp_path):
+    s = Server(tmp_path, "--log-json")
+    key = access_key(s.db, f"json-{os.getpid()}")
+    asked = [send(s, signed(key, "GET", action))[1] for action in ("DescribeRegions", "Nonsense")]
+    s.stop()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    calls = {e["fields"]["request_id"]: e["fields"] for e in lines if e["fields"].get("message") == "call"}
+    got = [calls[json.loads(text)["RequestId"]] for text in asked]
+    assert [(c["action"], c["status"], c["code"]) for c in got] == [
+        ("DescribeRegions", 200, "OK"), ("Nonsense", 404, "InvalidAction.NotFound")]
+    assert all(c["millis"] > 0 and c["peer"].startswith("127.0.0.1:") for c in got)
