@@ -9,7 +9,9 @@ the exit code is 1 if a target is missed.
   reads     signed calls answered for each second of processor time that the server used
   polls     resident memory of the server while 1,000 agents wait for a change
 
-usage: scripts/cloud-bench.py [--gateways N] [--rules N] [--seconds N]
+usage: scripts/cloud-bench.py [--gateways N] [--rules N] [--seconds N] [--data FOLDER] [--fill]
+With --data the gateways stay in FOLDER for the next run: to compare two builds, or (--fill) to make them while the
+machine is busy.
 Needs Python only; the release binary, or SAG_CLOUD_BIN. No root.
 """
 
@@ -73,13 +75,17 @@ class Server:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
+        self.made = Path(folder) / "gateways.json"
+        self.process = None
+        if self.made.exists():
+            self.key = json.loads(self.made.read_text())["key"]
+            return
         out = subprocess.run(
             [BIN, "access-key", "create", "--name", "bench", "--db", self.db],
             check=True, capture_output=True, text=True,
         ).stdout
         rows = dict(line.split(": ") for line in out.splitlines())
         self.key = rows["AccessKeyId"], rows["AccessKeySecret"]
-        self.process = None
 
     def start(self):
         self.process = subprocess.Popen(
@@ -145,6 +151,9 @@ class Client:
 
 def fill(server, folder, gateways, rules):
     """Gateways and ACLs by the API; the rules of the first ACL too, and from there copies of them."""
+    if server.made.exists():
+        return json.loads(server.made.read_text())["gateways"]
+    server.start()
     client, out = server.client(), []
     for n in range(gateways):
         sag = client.call("CreateSmartAccessGateway", **ORDER, Name=f"gw-{n}")["SmartAGId"]
@@ -168,13 +177,20 @@ def fill(server, folder, gateways, rules):
         for kind, ident, uid, region, name, seq, body in rows:
             new = ident.split("-")[0] + "-" + uuid.uuid4().hex[:18]
             copies.append((kind, new, uid, region, acl, name, seq, body.replace(ident, new).replace(first, acl)))
-    db.execute("UPDATE devices SET report = ?, seen = ?", (json.dumps(REPORT), int(time.time() * 1000) + 3_600_000))
     columns = "kind, id, uid, region, parent, name, seq, body"
     db.executemany(f"INSERT INTO objects ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", copies)
     db.commit()
     db.close()
-    server.start()
+    server.made.write_text(json.dumps({"key": server.key, "gateways": out}))
     return out
+
+
+def bring_online(folder):
+    """Every device is online, with the same report."""
+    db = sqlite3.connect(f"{folder}/cloud.db")
+    db.execute("UPDATE devices SET report = ?, seen = ?", (json.dumps(REPORT), int(time.time() * 1000) + 3_600_000))
+    db.commit()
+    db.close()
 
 
 def describe_calls(gateways):
@@ -262,18 +278,25 @@ def main():
     parser.add_argument("--gateways", type=int, default=1000)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement of reads")
+    parser.add_argument("--data", metavar="FOLDER", help="where the gateways are kept for the next run")
+    parser.add_argument("--fill", action="store_true", help="make the gateways only")
     args = parser.parse_args()
     if not os.access(BIN, os.X_OK):
         sys.exit(f"{BIN} is not built (cargo build --release -p sag-cloud), or set SAG_CLOUD_BIN")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
-    with tempfile.TemporaryDirectory(prefix="cloud-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cloud-bench-") as temporary:
+        folder = args.data or temporary
+        os.makedirs(folder, exist_ok=True)
         server = Server(folder)
         try:
-            server.start()
             start = time.monotonic()
             gateways = fill(server, folder, args.gateways, args.rules)
             print(f"{len(gateways)} gateways with {args.rules} rules each, made in {time.monotonic() - start:.0f} s")
+            if args.fill:
+                return 0
+            bring_online(folder)
+            server.start()
             rows = [
                 (f"{action}, median", f"< {LATENCY_MS:.0f} ms", f"{ms:.2f} ms", ms < LATENCY_MS)
                 for action, ms in latency(server, gateways).items()

@@ -234,6 +234,12 @@ impl Gateway {
         maps::put(&self.maps.devs, "gw_devs", what, &slot, &ifindex.to_ne_bytes())
     }
 
+    /// Whether next hops with this device slot go out of this device.
+    pub fn sends_by(&self, dev: u8, ifindex: u32) -> bool {
+        let value = self.maps.devs.lookup(&u32::from(dev).to_ne_bytes(), MapFlags::ANY);
+        matches!(value, Ok(Some(v)) if v == ifindex.to_ne_bytes())
+    }
+
     pub fn clear_dev(&self, dev: u8) -> Result<(), MapError> {
         check_dev(dev)?;
         let slot = u32::from(dev).to_ne_bytes();

@@ -61,8 +61,8 @@ impl Gateway {
     }
 
     /// Makes the local addresses exactly these, without a moment in which one that stays is missing.
-    /// Clear the bits of a slot before an address gets it.
-    pub fn replace_local4(&self, addrs: &[LocalAddr]) -> Result<(), MapError> {
+    /// Clear the bits of a slot before an address gets it. True if one of them was not there.
+    pub fn replace_local4(&self, addrs: &[LocalAddr]) -> Result<bool, MapError> {
         let entries = addrs
             .iter()
             .map(|a| Ok((a.addr.octets().to_vec(), a.value()?)))
@@ -71,7 +71,7 @@ impl Gateway {
     }
 
     /// The same for IPv6; tunnels end at those of `ends`.
-    pub fn replace_local6(&self, addrs: &[Ipv6Addr], ends: &[Ipv6Addr]) -> Result<(), MapError> {
+    pub fn replace_local6(&self, addrs: &[Ipv6Addr], ends: &[Ipv6Addr]) -> Result<bool, MapError> {
         let value = |a: &Ipv6Addr| LOCAL_ON | if ends.contains(a) { LOCAL_TUNNEL } else { 0 };
         let entries: Vec<_> = addrs.iter().map(|a| (a.octets().to_vec(), value(a))).collect();
         maps::replace(&self.maps.local6, "gw_local6", &entries)

@@ -83,13 +83,15 @@ pub(crate) fn take(
 
 /// Makes the entries of a hash map exactly `want`, without a moment in which a key of both the old
 /// and the new set is missing: the kernel links the new entry of a key in front of the old one.
-pub(crate) fn replace(m: &MapHandle, map: &'static str, want: &[(Vec<u8>, u32)]) -> Result<(), MapError> {
+/// True if one of them was not there.
+pub(crate) fn replace(m: &MapHandle, map: &'static str, want: &[(Vec<u8>, u32)]) -> Result<bool, MapError> {
+    let there: std::collections::HashSet<Vec<u8>> = m.keys().collect();
+    let new = want.iter().any(|(key, _)| !there.contains(key));
     for (key, value) in want {
         put(m, map, "an address", key, &value.to_ne_bytes())?;
     }
-    let old: Vec<Vec<u8>> = m.keys().filter(|k| !want.iter().any(|(w, _)| w == k)).collect();
-    for key in &old {
+    for key in there.iter().filter(|k| !want.iter().any(|(w, _)| w == *k)) {
         take(m, map, "an address", key)?;
     }
-    Ok(())
+    Ok(new)
 }

@@ -23,6 +23,8 @@ const MIN_KERNEL: (u32, u32) = (5, 15);
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
 const CAP_SYS_ADMIN: u32 = 21;
+/// Arithmetic on packet pointers, which the verifier allows nobody else.
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// Checks kernel, BTF, BPF file system, capabilities, AF_XDP and JIT. Empty: all there.
@@ -106,11 +108,16 @@ fn lacking_capabilities(effective: u64) -> Vec<&'static str> {
     if has(CAP_SYS_ADMIN) && has(CAP_NET_ADMIN) && has(CAP_NET_RAW) {
         return Vec::new();
     }
-    [("CAP_BPF", CAP_BPF), ("CAP_NET_ADMIN", CAP_NET_ADMIN), ("CAP_NET_RAW", CAP_NET_RAW)]
-        .into_iter()
-        .filter(|(_, bit)| !has(*bit))
-        .map(|(name, _)| name)
-        .collect()
+    [
+        ("CAP_BPF", CAP_BPF),
+        ("CAP_PERFMON", CAP_PERFMON),
+        ("CAP_NET_ADMIN", CAP_NET_ADMIN),
+        ("CAP_NET_RAW", CAP_NET_RAW),
+    ]
+    .into_iter()
+    .filter(|(_, bit)| !has(*bit))
+    .map(|(name, _)| name)
+    .collect()
 }
 
 fn af_xdp() -> Option<Missing> {
@@ -154,8 +161,8 @@ mod tests {
     fn capability_bits() {
         let root = effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n").unwrap();
         assert!(lacking_capabilities(root).is_empty());
-        assert_eq!(lacking_capabilities(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
-        let service = 1u64 << CAP_BPF | 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW;
+        assert_eq!(lacking_capabilities(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
+        let service = 1u64 << CAP_BPF | 1 << CAP_PERFMON | 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW;
         assert!(lacking_capabilities(service).is_empty());
         assert_eq!(lacking_capabilities(service & !(1 << CAP_NET_RAW)), ["CAP_NET_RAW"]);
     }

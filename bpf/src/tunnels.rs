@@ -24,8 +24,8 @@ impl Gateway {
     }
 
     /// Makes the ends that XDP knows exactly these; those whose packets are for the workers alone, or
-    /// carry the VNI or key of nobody, have number 0.
-    pub fn replace_tunnel_ends(&self, ends: &[(TunnelEnd, u8)]) -> Result<(), MapError> {
+    /// carry the VNI or key of nobody, have number 0. True if one of them was not there.
+    pub fn replace_tunnel_ends(&self, ends: &[(TunnelEnd, u8)]) -> Result<bool, MapError> {
         let entries: Vec<_> = ends.iter().map(|(e, no)| (e.key().to_vec(), u32::from(*no))).collect();
         maps::replace(&self.maps.tunnel_ends, "gw_tunnel_ends", &entries)
     }

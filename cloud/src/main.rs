@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use sag_cloud::proto::server::{App, serve, tls};
 use sag_cloud::proto::time::now_ms;
 use sag_cloud::south::hub;
-use sag_cloud::store::{Backend, Store, audit, sqlite_file};
+use sag_cloud::store::{Store, audit, sqlite_file};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -170,7 +170,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 _ => None,
             };
             let store = open(&db, connections).await?;
-            let shared = store.backend == Backend::Postgres;
+            let shared = store.shared();
             let app = App::new(store, rate_limit, max_body);
             let listener =
                 TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from harness.blast import Arrivals, Blast
-from harness.cloud import Agent, Branch, Cloud, Missing, api_names, pings, reaches, whoami, within
+from harness.cloud import Agent, Branch, api_names, cloud_of, pings, reaches, whoami, within
 from harness.lab import Addresses as A
 from harness.config import lab_config
 from harness.traffic import http_server, process
@@ -16,12 +16,8 @@ pytestmark = [pytest.mark.sag, pytest.mark.no_books]
 
 @pytest.fixture(scope="module")
 def cloud(lab, tmp_path_factory):
-    try:
-        it = Cloud(lab, tmp_path_factory.mktemp("cloud"))
-    except Missing as missing:
-        pytest.skip(str(missing))
-    yield it
-    it.stop()
+    with cloud_of(lab, tmp_path_factory.mktemp("cloud")) as it:
+        yield it
 
 
 @pytest.fixture(scope="module")

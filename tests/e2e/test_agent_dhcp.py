@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.cloud import Agent, Branch, Cloud, Missing, api_names, whoami, within
+from harness.cloud import Agent, Branch, api_names, cloud_of, whoami, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.traffic import http_server
@@ -52,12 +52,8 @@ def server(lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cloud(lab, server, tmp_path_factory):
-    try:
-        it = Cloud(lab, tmp_path_factory.mktemp("cloud"))
-    except Missing as missing:
-        pytest.skip(str(missing))
-    yield it
-    it.stop()
+    with cloud_of(lab, tmp_path_factory.mktemp("cloud")) as it:
+        yield it
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from harness.cloud import Agent, Cloud, Missing, pings, within
+from harness.cloud import Agent, cloud_of, pings, within
 from harness.sites import Sites
 from harness.wire import Sniffer
 
@@ -27,13 +27,9 @@ def sites():
 
 @pytest.fixture(scope="module")
 def cloud(sites, tmp_path_factory):
-    try:
-        it = Cloud(sites, tmp_path_factory.mktemp("cloud"), ENDPOINT)
-    except Missing as missing:
-        pytest.skip(str(missing))
-    it.start()
-    yield it
-    it.stop()
+    with cloud_of(sites, tmp_path_factory.mktemp("cloud"), ENDPOINT) as it:
+        it.start()
+        yield it
 
 
 def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):

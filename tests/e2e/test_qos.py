@@ -8,17 +8,12 @@ import pytest
 from harness.blast import Arrivals, Blast
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.qos import Taken, about, car, cars, iperfs, percent, policy, qos, settled, with_bandwidth
+from harness.qos import Taken, about, car, cars, ceilings, iperfs, percent, policy, qos, settled, with_bandwidth
 
 pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 # Mbit/s by the UDP port of the CAR that has this ceiling.
 CEILINGS = {6001: 1, 6005: 5, 6050: 50, 6400: 400}
-
-
-def ceilings():
-    parts = [car(f"c{m}", n, 0, m) + policy(n, port) for n, (port, m) in enumerate(CEILINGS.items(), 1)]
-    return lab_config(extra=qos(*parts))
 
 
 @pytest.fixture
@@ -35,7 +30,7 @@ def offer(mbit):
 
 @pytest.mark.parametrize("ports", [(6001, 6005, 6050), (6400,)], ids=["1-5-50", "400"])
 def test_udp_gets_its_ceiling(gw_with, lab, taken, ports):
-    gw = gw_with(ceilings())
+    gw = gw_with(ceilings(CEILINGS))
     before = cars(gw)
     with iperfs(lab, {port: offer(CEILINGS[port]) for port in ports}):
         # Twice the burst: it is over, and the gateway's next second does not begin with it.
@@ -229,7 +224,7 @@ def test_percentages_and_the_bandwidth_of_the_instance(gw_with, lab, arrivals, b
 
 
 def test_sagctl_shows_what_is_ordered_and_measured(gw_with, lab):
-    gw = gw_with(ceilings())
+    gw = gw_with(ceilings(CEILINGS))
     watch = lab.gw.popen([lab.sagctl, "--socket", lab.socket, "qos", "--watch", "1"])
     with iperfs(lab, {6005: offer(5)}):
         time.sleep(3.2)

@@ -6,17 +6,12 @@ import pytest
 from harness.blast import Arrivals, Blast
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.qos import Flood, Received, Taken, car, iperfs, policy, qos, settled, with_bandwidth
+from harness.qos import Flood, Received, Taken, car, ceilings, iperfs, policy, qos, settled, with_bandwidth
 
 pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 # Mbit/s by the TCP port of the CAR that has this ceiling.
 CEILINGS = {6301: 1, 6305: 5, 6350: 50, 6400: 400}
-
-
-def ceilings():
-    parts = [car(f"c{m}", n, 0, m) + policy(n, port, "tcp") for n, (port, m) in enumerate(CEILINGS.items(), 1)]
-    return lab_config(extra=qos(*parts))
 
 
 @pytest.fixture
@@ -33,7 +28,7 @@ def test_tcp_fills_its_ceiling(gw_with, lab, taken, algorithm, streams):
     known = lab.lan1.out("sysctl -n net.ipv4.tcp_available_congestion_control").split()
     if algorithm not in known:
         pytest.skip(f"this kernel has no {algorithm}")
-    gw_with(ceilings())
+    gw_with(ceilings(CEILINGS, "tcp"))
     with iperfs(lab, {port: ["-C", algorithm, "-P", streams] for port in CEILINGS}):
         # The bursts are over, and the connections have met their ceilings.
         taken.flowing({port: mbit * 1e6 / 8 for port, mbit in CEILINGS.items()})

@@ -1,23 +1,19 @@
 """10,000 translated, filtered and metered flows at the generator's full rate, over every way a daemon can go and come
 back: nothing is lost, no flow gets another port."""
 
-import json
-import os
 import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from harness.books import restarted
 from harness.lab import Addresses as A
 from harness.nat import nat_config
+from harness.trial import Trials, result
 
 pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
 FLOWS = 10_000
-PKTGEN = Path(os.environ.get("PKTGEN_BIN", Path(__file__).parents[2] / "target/release/pktgen"))
 ACL = '[[acl]]\nid = "acl-1"\n' + "".join(
     f'[[acl.rule]]\nid = "r{n}"\ndirection = "out"\ntype = "WAN"\npolicy = "drop"\nip_protocol = "tcp"\n'
     f'source_cidr = "192.0.2.0/26"\ndest_cidr = "203.0.{n}.0/24"\ndest_port_range = "{n + 1}/{n + 9}"\npriority = 1\n'
@@ -44,44 +40,23 @@ dest_port_range = "-1/-1"
 
 
 @pytest.fixture
-def pktgen(lab):
-    """A function: starts a trial from the first LAN host to the provider's router; `communicate()` has the result."""
-    if not PKTGEN.exists():
-        pytest.skip(f"no {PKTGEN} (cargo build --release -p sag-pktgen)")
-    running = []
-
-    def start(*args):
-        command = [
-            PKTGEN, "run", "--json", "--check", "--tx", f"{Path(lab.lan1.path).name}:eth0", "--rx", f"{Path(lab.wan.path).name}:gw",
-            "--flows", str(FLOWS), "--endpoints", str(FLOWS), "--src", A.LAN1[4], "--sources", "1", "--dst", A.INET[4],
-            "--outside", A.GW_WAN[4], "--src-mac", lab.lan1.mac("eth0"), "--dst-mac", lab.gw.mac("lan-a"), *args,
-        ]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return running[-1]
-
-    yield start
-    for p in running:
-        p.kill()
-        p.wait()
+def trials(lab):
+    it = Trials(lab, FLOWS, "--outside", A.GW_WAN[4])
+    yield it
+    it.close()
 
 
-def result(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return json.loads(out)
-
-
-def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, pktgen, tmp_path, monkeypatch):
+def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, trials, tmp_path, monkeypatch):
     config = nat_config(ACL + CAR)
     gw = gw_with(config)
     lab.lan1.ping(A.INET[4], count=1)  # neighbours
     # One after the other, so that every flow gets its session.
-    made = result(pktgen("--frames", str(2 * FLOWS), "--window", "64"))
+    made = trials.run("--frames", 2 * FLOWS, "--window", 64)
     assert (made["lost"], made["flows"], made["foreign"]) == (0, FLOWS, 0), made
     sessions = gw.status()["sessions"]["ipv4"]
     assert sessions >= FLOWS
 
-    traffic = pktgen("--seconds", "12")
+    traffic = trials.start("--seconds", 12)
     newer = tmp_path / "sag-vcpe"
     shutil.copy(lab.vcpe, newer)
     for end, binary in ((signal.SIGKILL, lab.vcpe), (signal.SIGTERM, lab.vcpe), (signal.SIGTERM, newer)):

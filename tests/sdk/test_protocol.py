@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -12,11 +13,16 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ET
 
+import catalogue
 import pytest
 from clients import V1, ApiError, Record
 from conftest import BIN, Server, access_key
-from helpers import gateway
+from helpers import STATE, gateway, software
 from wire import send, signed
+
+
+# A server looks a key and its policies up again after a second.
+KEY_SECONDS = 1.1
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,7 @@ def test_policies(server, tmp_path):
     ]}))
     subprocess.run([BIN, "policy", "--account", account, "--user", "reader", "--name", "p", "--file", policy,
                     *server.db], check=True)
+    time.sleep(KEY_SECONDS)
     assert user.call("DescribeACLs")["TotalCount"] == 2
     user.call("ModifyACL", AclId=open_acl, Name="renamed")
     user.refused("ModifyACL", "Forbidden", AclId=acl, Name="renamed")
@@ -113,9 +120,53 @@ def test_accounts_are_apart(api, other):
 
 
 def test_a_disabled_key_is_refused(server):
+    """Within the time for which a server remembers a key that it has seen in use."""
     key = access_key(server.db, f"disabled-{os.getpid()}")
-    subprocess.run([BIN, "access-key", "disable", "--id", key[0], *server.db], check=True)
-    assert refusal(server, signed(key, "GET", "DescribeRegions")) == (403, "InvalidAccessKeyId.Inactive")
+    for command, expected in [("disable", (403, "InvalidAccessKeyId.Inactive")), ("enable", None),
+                              ("delete", (404, "InvalidAccessKeyId.NotFound"))]:
+        if expected:
+            assert send(server, signed(key, "GET", "DescribeRegions"))[0] == 200
+        subprocess.run([BIN, "access-key", command, "--id", key[0], *server.db], check=True)
+        time.sleep(KEY_SECONDS)
+        if expected:
+            assert refusal(server, signed(key, "GET", "DescribeRegions")) == expected
+
+
+def statements(server):
+    text = urllib.request.urlopen(f"http://{server.endpoint}/metrics").read().decode()
+    return int(re.search(r"^sag_cloud_statements_total (\d+)$", text, re.M)[1])
+
+
+def test_a_read_takes_few_statements(tmp_path):
+    """However many rows it shows; those of the key and of other things that happen now and then left out."""
+    s = Server(tmp_path)
+    try:
+        key = access_key(s.db, f"statements-{os.getpid()}")
+        client = V1(s.endpoint, key, Record())
+        made = [gateway(client) for _ in range(4)]
+        acls = [client.call("CreateACL", Name="few")["AclId"] for _ in made]
+        for acl, (sag, _) in zip(acls, made):
+            client.call("AssociateACL", SmartAGId=sag, AclId=acl)
+        sag, sns = made[0]
+        # Beginning and end included. A shared database is told the nonce, and begins at once.
+        shared = not s.db[1].startswith("sqlite://")
+        for action, params, most in [
+            ("DescribeRegions", {}, 2 if shared else 0),
+            ("DescribeSmartAccessGateways", dict(PageSize=50), 6),
+            ("DescribeSmartAccessGatewayAttribute", dict(SmartAGId=sag), 5),
+            ("DescribeACLs", dict(PageSize=50), 5),
+            ("DescribeACLAttribute", dict(AclId=acls[0], PageSize=50), 4),
+            ("DescribeSagPortList", dict(SmartAGId=sag, SmartAGSn=sns[0]), 4),
+        ]:
+            counts = []
+            for _ in range(5):
+                before = statements(s)
+                status, text = send(s, signed(key, "GET", action, **params))
+                assert status == 200, text
+                counts.append(statements(s) - before)
+            assert min(counts) == most + shared, (action, counts)
+    finally:
+        s.stop()
 
 
 def test_rate_limit(tmp_path):
@@ -251,21 +302,53 @@ def test_processes_share_a_database(tmp_path):
     b.stop()
 
 
-def test_secrets_are_not_in_the_database_or_the_log(tmp_path):
+def test_secrets_are_in_no_database_log_or_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUST_LOG", "debug")
     s = Server(tmp_path)
     key = access_key(s.db, f"secret-{os.getpid()}")
     client = V1(s.endpoint, key, Record())
     sag, sns = gateway(client)
-    client.call("ModifySagPortRole", SmartAGId=sag, SmartAGSn=sns[0], PortName="0", Role="WAN")
-    client.call("ModifySagWan", SmartAGId=sag, SmartAGSn=sns[0], PortName="0", IPType="PPPOE",
-                Username="username1", Password="hunter2hunter2")
+    app = software(client)
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    assert send(s, signed(key, "GET", "ReportSmartAGState", State=json.dumps(STATE), **device))[0] == 200
+    client.call("ModifySagPortRole", PortName="0", Role="WAN", **device)
+    client.call("ModifySagWan", PortName="0", IPType="PPPOE", Username="username1", Password="hunter2hunter2", **device)
+    client.call("ModifySagRouteProtocolOspf", AreaId=10, HelloTime=10, DeadTime=40, RouterId="1.1.1.1",
+                AuthenticationType="MD5", Md5KeyId=1, Md5Key="ospf-md5-key-1", **device)
+    client.call("ModifySAGAdminPassword", Password="S3cret_admin_pass", **device)
+    client.call("CreateSmartAccessGatewayClientUser", SmartAGId=app, UserName="user1", UserMail="u@example.com",
+                Bandwidth=2000, Password="userpassw0rd1")
+    client.call("ResetSmartAccessGatewayClientUserPassword", SmartAGId=app, UserName="user1", Password="userpassw0rd2")
+    # A refused change is audited too.
+    with pytest.raises(ApiError):
+        client.call("ModifySAGAdminPassword", SmartAGId=sag, SmartAGSn="nobody", Password="S3cret_refused_pass")
+    secrets = [key[1], "hunter2hunter2", "ospf-md5-key-1", "S3cret_admin_pass", "userpassw0rd1", "userpassw0rd2",
+               "S3cret_refused_pass"]
+    # An agent gets the key of its device, and what is set on it, in clear: all of it must be right, so none is lost.
+    config = send(s, signed(key, "GET", "PullSmartAGConfig", **device))[1]
+    assert all(secret in config for secret in ("hunter2hunter2", "ospf-md5-key-1", "S3cret_admin_pass"))
+    secrets.append(json.loads(config)["Config"]["SecretKey"])
+    asked = 0
+    for op in catalogue.OPERATIONS:
+        if op.startswith(("Describe", "Discribe", "List", "Get")):
+            for kind in ("JSON", "XML"):
+                ids = dict(device, SerialNumber=sns[0], UserName="user1")
+                if op in ("DescribeSmartAccessGatewayClientUsers", "DescribeClientUserDNS"):
+                    ids = dict(SmartAGId=app, UserName="user1")
+                status, text = send(s, signed(key, "GET", op, Format=kind, **ids))
+                assert not [x for x in secrets if x in text], (op, text)
+                asked += status == 200
+    assert asked > 60
+    audit = subprocess.run([BIN, "audit", *s.db, "--limit", "0"], check=True, capture_output=True, text=True).stdout
+    assert "ModifySAGAdminPassword" in audit and "****" in audit
+    assert not [x for x in secrets if x in audit]
     s.stop()
     for path in tmp_path.iterdir():
         if path.name.endswith("key"):
             assert path.stat().st_mode & 0o077 == 0
             continue
         data = path.read_bytes()
-        for secret in (key[1], "hunter2hunter2"):
+        for secret in secrets:
             assert secret.encode() not in data, path
 
 
@@ -310,3 +393,16 @@ def test_logs_are_plain_where_there_is_no_terminal(tmp_path):
     missing = tmp_path / "none.db"
     r = subprocess.run([BIN, "audit", "--db", f"sqlite://{missing}"], capture_output=True, text=True)
     assert r.returncode == 1 and "no database" in r.stderr and not missing.exists()
+
+
+def test_logs_are_json_lines_with_the_request_id(tmp_path):
+    s = Server(tmp_path, "--log-json")
+    key = access_key(s.db, f"json-{os.getpid()}")
+    asked = [send(s, signed(key, "GET", action))[1] for action in ("DescribeRegions", "Nonsense")]
+    s.stop()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    calls = {e["fields"]["request_id"]: e["fields"] for e in lines if e["fields"].get("message") == "call"}
+    got = [calls[json.loads(text)["RequestId"]] for text in asked]
+    assert [(c["action"], c["status"], c["code"]) for c in got] == [
+        ("DescribeRegions", 200, "OK"), ("Nonsense", 404, "InvalidAction.NotFound")]
+    assert all(c["millis"] > 0 and c["peer"].startswith("127.0.0.1:") for c in got)

@@ -10,6 +10,9 @@ pub mod xml;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 pub const PRODUCT_VERSION: &str = "2018-03-13";
 
 #[derive(Debug)]
@@ -101,7 +104,9 @@ impl Op {
     }
 
     pub fn by_name(name: &str) -> Option<Op> {
-        Op::ALL.iter().copied().find(|op| op.name() == name)
+        static NAMES: LazyLock<HashMap<&str, Op>> =
+            LazyLock::new(|| Op::ALL.iter().map(|op| (op.name(), *op)).collect());
+        NAMES.get(name).copied()
     }
 
     /// Whether the operation only reads.

@@ -57,10 +57,10 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     filter.name = cx.opt("Name");
     filter.ids = cx.opt("AclIds").map(|_| cx.list("AclIds"));
     let (total, page) = cx.paged(KIND, &filter).await?;
+    let users = cx.count_links_to("acl", &page).await?;
     let mut rows = Vec::new();
     for mut acl in page {
-        let count = cx.links_to("acl", &acl.id).await?.len();
-        acl.set("SagCount", count);
+        acl.set("SagCount", users.get(&acl.id).copied().unwrap_or_default());
         rows.push(Value::Object(acl.body));
     }
     Ok(cx.listing("Acls", total, rows))

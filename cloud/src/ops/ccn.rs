@@ -184,14 +184,13 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
         filter.ids = Some(Vec::new());
     }
     let (total, page) = cx.paged(KIND, &filter).await?;
+    let mut all = cx.all_links_to("ccn", &page).await?;
     let mut rows = Vec::new();
     for ccn in page {
-        let members = cx.links_to("ccn", &ccn.id).await?;
-        let mut online = 0;
-        for gw in &members {
-            let devices = cx.devices_of(gw).await?;
-            online += i64::from(devices.iter().any(|d| d.online(cx.now)));
-        }
+        let members = all.remove(&ccn.id).unwrap_or_default();
+        let ids: Vec<&str> = members.iter().map(String::as_str).collect();
+        let devices = cx.devices_with(&ids, &[]).await?;
+        let online = devices.values().filter(|of| of.iter().any(|d| d.online(cx.now))).count();
         let cen = cx.children("grant_cen", &ccn.id).await?;
         let mut row = Value::Object(ccn.body);
         row["AssociatedCloudBoxCount"] = members.len().into();

@@ -1,10 +1,9 @@
 //! What a handler works with: the validated request, the caller, one transaction.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
 
 use crate::api::request::Request;
 use crate::api::{Op, any_error};
@@ -40,8 +39,8 @@ impl Cx {
         (self.tx, self.changed)
     }
 
-    pub fn conn(&mut self) -> &mut AnyConnection {
-        self.tx.conn()
+    pub fn conn(&mut self) -> &mut Tx {
+        &mut self.tx
     }
 
     // The request.
@@ -234,6 +233,18 @@ impl Cx {
 
     pub async fn links_to(&mut self, kind: &str, b: &str) -> Result<Vec<String>> {
         objects::links_to(self.conn(), kind, b).await
+    }
+
+    /// How many link to each of the resources; none has no entry.
+    pub async fn count_links_to(&mut self, kind: &str, of: &[Object]) -> Result<HashMap<String, i64>> {
+        let ids: Vec<&str> = of.iter().map(|o| o.id.as_str()).collect();
+        objects::count_links_to(self.conn(), kind, &ids).await
+    }
+
+    /// What links to each of the resources, oldest first; nothing has no entry.
+    pub async fn all_links_to(&mut self, kind: &str, of: &[Object]) -> Result<HashMap<String, Vec<String>>> {
+        let ids: Vec<&str> = of.iter().map(|o| o.id.as_str()).collect();
+        objects::all_links_to(self.conn(), kind, &ids).await
     }
 
     // Pages.

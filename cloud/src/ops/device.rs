@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
-use sqlx::Row as _;
-use sqlx::any::AnyRow;
 
 use super::cx::Cx;
 use super::device_fields::{Everything, Fields, Keep};
 use crate::api::Op;
+use crate::args;
 use crate::proto::error::Result;
 use crate::proto::time::now_us;
+use crate::store::conn::{Arg, Row};
 use crate::store::objects::{CHUNK, Object, marks};
 
 /// An agent that has been silent for longer is offline.
@@ -35,22 +35,22 @@ pub struct Device {
 pub const COLUMNS: &str = "sn, uid, sag, revision, applied, failure, seen, body, report";
 
 impl Device {
-    pub fn from_row(row: &AnyRow) -> Result<Device> {
+    pub fn from_row(row: &Row) -> Result<Device> {
         Device::read(row, &Everything)
     }
 
     /// With those parts of configuration and report alone that `keep` takes.
-    fn read<K: Keep>(row: &AnyRow, keep: &K) -> Result<Device> {
+    fn read<K: Keep>(row: &Row, keep: &K) -> Result<Device> {
         Ok(Device {
-            sn: row.try_get(0)?,
-            uid: row.try_get(1)?,
-            sag: row.try_get(2)?,
-            revision: row.try_get(3)?,
-            applied: row.try_get(4)?,
-            failure: row.try_get(5)?,
-            seen: row.try_get(6)?,
-            body: keep.parse(row.try_get(7)?)?,
-            report: Value::Object(keep.parse(row.try_get(8)?)?),
+            sn: row.string(0)?,
+            uid: row.int(1)?,
+            sag: row.string(2)?,
+            revision: row.int(3)?,
+            applied: row.int(4)?,
+            failure: row.string(5)?,
+            seen: row.int(6)?,
+            body: keep.parse(row.text(7)?)?,
+            report: Value::Object(keep.parse(row.text(8)?)?),
         })
     }
 
@@ -158,7 +158,7 @@ pub fn initial(now: i64) -> Map<String, Value> {
 impl Cx {
     pub async fn device_by_sn(&mut self, sn: &str) -> Result<Option<Device>> {
         let sql = format!("SELECT {COLUMNS} FROM devices WHERE sn = $1");
-        let row = sqlx::query(&sql).bind(sn.to_owned()).fetch_optional(self.conn()).await?;
+        let row = self.conn().row(&sql, args![sn]).await?;
         row.as_ref().map(Device::from_row).transpose()
     }
 
@@ -189,11 +189,7 @@ impl Cx {
         for part in sags.chunks(CHUNK) {
             let places = marks(1, part.len());
             let sql = format!("SELECT {COLUMNS} FROM devices WHERE sag IN ({places})");
-            let mut query = sqlx::query(&sql);
-            for sag in part {
-                query = query.bind((*sag).to_owned());
-            }
-            for row in query.fetch_all(self.conn()).await? {
+            for row in self.conn().rows(&sql, part.iter().map(|s| Arg::from(*s)).collect()).await? {
                 let d = Device::read(&row, keep)?;
                 out.entry(d.sag.clone()).or_default().push(d);
             }
@@ -220,7 +216,7 @@ impl Cx {
         .bind(gw.id.clone())
         .bind(now_us())
         .bind(serde_json::to_string(&body)?)
-        .execute(self.conn())
+        .execute(self.conn().writer()?)
         .await?;
         self.changed.insert(sn.to_owned());
         Ok(())
@@ -282,7 +278,7 @@ impl Cx {
             .bind(now_us())
             .bind(serde_json::to_string(&d.body)?)
             .bind(d.sn.clone())
-            .execute(self.conn())
+            .execute(self.conn().writer()?)
             .await?;
         Ok(())
     }
@@ -290,14 +286,14 @@ impl Cx {
     /// The gateway's own configuration changed: each of its devices has a new revision.
     pub async fn touch(&mut self, sag: &str) -> Result<()> {
         let sql = "SELECT sn FROM devices WHERE sag = $1";
-        let sns: Vec<String> = sqlx::query_scalar(sql).bind(sag.to_owned()).fetch_all(self.conn()).await?;
+        let sns = self.conn().texts(sql, args![sag]).await?;
         if sns.is_empty() {
             return Ok(());
         }
         sqlx::query("UPDATE devices SET revision = revision + 1, changed = $1 WHERE sag = $2")
             .bind(now_us())
             .bind(sag.to_owned())
-            .execute(self.conn())
+            .execute(self.conn().writer()?)
             .await?;
         self.changed.extend(sns);
         Ok(())

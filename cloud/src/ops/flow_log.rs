@@ -101,10 +101,10 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     let wanted = ["Description", "Status", "OutputType", "ResourceGroupId"];
     logs.retain(|l| wanted.iter().all(|f| cx.opt(f).is_none_or(|v| v == l.str(f))));
     let (total, page) = cx.cut(logs);
+    let users = cx.count_links_to("flowlog", &page).await?;
     let mut rows = Vec::new();
     for mut log in page {
-        let users = cx.links_to("flowlog", &log.id).await?.len();
-        log.set("TotalSagNum", users);
+        log.set("TotalSagNum", users.get(&log.id).copied().unwrap_or_default());
         rows.push(Value::Object(log.body));
     }
     Ok(cx.listing("FlowLogs", total, rows))

@@ -133,7 +133,7 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
     let devices = cx.devices_of(&gw.id).await?;
     cx.changed.extend(devices.into_iter().map(|d| d.sn));
     for sql in ["DELETE FROM devices WHERE sag = $1", "DELETE FROM links WHERE a = $1"] {
-        sqlx::query(sql).bind(gw.id.clone()).execute(cx.conn()).await?;
+        sqlx::query(sql).bind(gw.id.clone()).execute(cx.conn().writer()?).await?;
     }
     cx.remove(&gw).await?;
     Ok(empty())
@@ -212,7 +212,10 @@ pub async fn bind_serial(cx: &mut Cx) -> Result<Value> {
 pub async fn unbind_serial(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let device = cx.device_on(&gw).await?;
-    sqlx::query("DELETE FROM devices WHERE sn = $1").bind(device.sn.clone()).execute(cx.conn()).await?;
+    sqlx::query("DELETE FROM devices WHERE sn = $1")
+        .bind(device.sn.clone())
+        .execute(cx.conn().writer()?)
+        .await?;
     cx.changed.insert(device.sn);
     Ok(empty())
 }

@@ -70,9 +70,10 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     filter.name = cx.opt("QosName");
     filter.ids = cx.opt("QosIds").map(|_| cx.list("QosIds"));
     let (total, page) = cx.paged(KIND, &filter).await?;
+    let mut all = cx.all_links_to("qos", &page).await?;
     let mut rows = Vec::new();
     for mut qos in page {
-        let users = cx.links_to("qos", &qos.id).await?;
+        let users = all.remove(&qos.id).unwrap_or_default();
         qos.set("SagCount", users.len());
         qos.set("SmartAGIds", users.join(","));
         rows.push(Value::Object(qos.body));

@@ -1,5 +1,6 @@
 //! The wire protocol: parameters, signatures, errors, HTTP.
 
+pub mod callers;
 pub mod error;
 pub mod limit;
 pub mod metrics;

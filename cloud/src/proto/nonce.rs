@@ -1,10 +1,15 @@
-//! Nonces that were used in the time-stamp window, in this process.
+//! Nonces that were used in the time-stamp window.
 //!
-//! Changing calls also write theirs to the database, in the call's own transaction, so that a
-//! restart or another process refuses the replay too.
+//! [`Nonces`] knows those of this process. Changing calls also write theirs to the database, in the call's own
+//! transaction, so that a restart or another process refuses the replay too; in a shared database reads do as well.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
+
+use super::error::{ApiError, Result};
+use super::sign::WINDOW_MS;
+use super::time::now_ms;
+use crate::store::Tx;
 
 #[derive(Default)]
 pub struct Nonces {
@@ -15,6 +20,25 @@ pub struct Nonces {
 struct Inner {
     seen: HashSet<u128>,
     order: VecDeque<(i64, u128)>,
+}
+
+/// Writes the nonce down; fails if it is there.
+pub async fn keep(tx: &mut Tx, (key, nonce): (&str, &str)) -> Result<()> {
+    let done = sqlx::query(
+        "INSERT INTO nonces (key_id, nonce, expires) VALUES ($1, $2, $3)
+         ON CONFLICT (key_id, nonce) DO NOTHING",
+    )
+    .bind(key.to_owned())
+    .bind(nonce.to_owned())
+    .bind(now_ms() + 2 * WINDOW_MS)
+    .execute(tx.writer()?)
+    .await?;
+    if done.rows_affected() == 0 { Err(used()) } else { Ok(()) }
+}
+
+pub fn used() -> ApiError {
+    ApiError::new(400, "SignatureNonceUsed", "The signature nonce was used already.")
+        .with_hint("Sign every request anew, retries too.")
 }
 
 /// Beyond it the oldest goes first; about 100 MB.

@@ -40,22 +40,49 @@ pub fn check(document: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A policy document, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Policy(Vec<Statement>);
+
+#[derive(Clone, Debug)]
+struct Statement {
+    allow: bool,
+    actions: Vec<Vec<char>>,
+    resources: Vec<Vec<char>>,
+}
+
+impl Policy {
+    pub fn new(document: &Value) -> Policy {
+        let patterns = |v: &Value| texts(v).into_iter().map(lower).collect();
+        let statements = document["Statement"].as_array().into_iter().flatten();
+        let known = statements.filter_map(|s| {
+            let allow = match s["Effect"].as_str()? {
+                "Allow" => true,
+                "Deny" => false,
+                _ => return None,
+            };
+            Some(Statement { allow, actions: patterns(&s["Action"]), resources: patterns(&s["Resource"]) })
+        });
+        Policy(known.collect())
+    }
+}
+
 /// Whether the policies allow the call on every resource that it names. Deny wins.
-pub fn allows(policies: &[Value], uid: i64, action: &str, resources: &[String]) -> bool {
-    let action = format!("smartag:{action}");
-    let statements: Vec<&Value> =
-        policies.iter().filter_map(|p| p["Statement"].as_array()).flatten().collect();
+pub fn allows(policies: &[Policy], uid: i64, action: &str, resources: &[String]) -> bool {
+    let action = lower(&format!("smartag:{action}"));
+    let about: Vec<&Statement> =
+        policies.iter().flat_map(|p| &p.0).filter(|s| s.actions.iter().any(|p| glob(p, &action))).collect();
     resources.iter().all(|r| {
-        let arn = format!("acs:smartag:{}", r.replace("{uid}", &uid.to_string()));
-        let hits = |effect: &str| {
-            statements.iter().any(|s| {
-                s["Effect"] == effect
-                    && texts(&s["Action"]).iter().any(|p| glob(p, &action))
-                    && texts(&s["Resource"]).iter().any(|p| glob(p, &arn))
-            })
-        };
-        hits("Allow") && !hits("Deny")
+        let arn = lower(&format!("acs:smartag:{}", r.replace("{uid}", &uid.to_string())));
+        let hits =
+            |allow: bool| about.iter().any(|s| s.allow == allow && s.resources.iter().any(|p| glob(p, &arn)));
+        hits(true) && !hits(false)
     })
+}
+
+/// Case counts for neither side.
+fn lower(text: &str) -> Vec<char> {
+    text.chars().flat_map(char::to_lowercase).collect()
 }
 
 /// `region:uid:type/id` for each resource that the request names.
@@ -84,10 +111,8 @@ fn texts(v: &Value) -> Vec<&str> {
     }
 }
 
-/// `*` stands for any text, `?` for one character; case counts for neither side of an action.
-pub fn glob(pattern: &str, text: &str) -> bool {
-    let p: Vec<char> = pattern.chars().flat_map(char::to_lowercase).collect();
-    let t: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
+/// `*` stands for any text, `?` for one character.
+fn glob(p: &[char], t: &[char]) -> bool {
     let (mut i, mut j, mut star) = (0, 0, None);
     while j < t.len() {
         match p.get(i) {
@@ -125,7 +150,7 @@ mod tests {
             {"Effect": "Deny", "Action": "smartag:*", "Resource": "acs:smartag:*:*:acl/acl-1"},
         ]});
         check(&doc).expect("well formed");
-        let docs = [doc];
+        let docs = [Policy::new(&doc)];
         let ask = |action, id: &str| allows(&docs, 7, action, &[format!("cn-shanghai:{{uid}}:acl/{id}")]);
         assert!(ask("DescribeACLs", "acl-2"));
         assert!(ask("DeleteACL", "acl-2"));
@@ -147,6 +172,7 @@ mod tests {
 
     #[test]
     fn globs() {
+        let glob = |p: &str, t: &str| super::glob(&lower(p), &lower(t));
         assert!(glob("a*c?", "aXXcY") && glob("*", "") && !glob("a?", "a") && glob("A", "a"));
     }
 }

@@ -9,6 +9,30 @@ use super::error::{ApiError, Result};
 use super::params::{Params, encode};
 use crate::api::validate::parse_time;
 
+/// An access key's secret as both signatures use it.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    v1: hmac::Key,
+    acs3: hmac::Key,
+}
+
+impl Keys {
+    pub fn new(secret: &str) -> Keys {
+        Keys {
+            v1: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, format!("{secret}&").as_bytes()),
+            acs3: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Keys {
+    pub fn same(&self, other: &Keys) -> bool {
+        let both = |k: &Keys| [&k.v1, &k.acs3].map(|k| hex(hmac::sign(k, b"").as_ref()));
+        both(self) == both(other)
+    }
+}
+
 /// Clock difference that is still accepted, either way.
 pub const WINDOW_MS: i64 = 15 * 60 * 1000;
 
@@ -67,17 +91,14 @@ impl Claim {
     }
 
     /// Compares in constant time.
-    pub fn verify(&self, secret: &str) -> Result<()> {
+    pub fn verify(&self, keys: &Keys) -> Result<()> {
         let text = self.signed_text();
         let ok = match &self.signed {
             Signed::V1 { signature, .. } => {
-                let key =
-                    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, format!("{secret}&").as_bytes());
-                STANDARD.decode(signature).is_ok_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
+                STANDARD.decode(signature).is_ok_and(|s| hmac::verify(&keys.v1, text.as_bytes(), &s).is_ok())
             }
             Signed::Acs3 { signature, .. } => {
-                let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-                unhex(signature).is_some_and(|s| hmac::verify(&key, text.as_bytes(), &s).is_ok())
+                unhex(signature).is_some_and(|s| hmac::verify(&keys.acs3, text.as_bytes(), &s).is_ok())
             }
         };
         if ok {
@@ -280,9 +301,9 @@ mod tests {
         let good = format!("{V1}&Signature=OLeaidS1JvxuMvnyHOwuJ%2BuX5qY%3D");
         let c = claim("GET", &good, V1_TIME).expect("complete");
         assert_eq!((c.action.as_str(), c.key_id.as_str()), ("DescribeRegions", "testid"));
-        assert!(c.verify("testsecret").is_ok());
-        assert!(c.verify("other").is_err());
-        assert!(claim("POST", &good, V1_TIME).expect("complete").verify("testsecret").is_err());
+        assert!(c.verify(&Keys::new("testsecret")).is_ok());
+        assert!(c.verify(&Keys::new("other")).is_err());
+        assert!(claim("POST", &good, V1_TIME).expect("complete").verify(&Keys::new("testsecret")).is_err());
     }
 
     #[test]
@@ -327,8 +348,8 @@ mod tests {
         };
         let claim = read(names, &mut headers, b"").expect("complete");
         assert_eq!(claim.action, "CreateACL");
-        assert!(claim.verify("secret").is_ok());
-        assert!(claim.verify("Secret").is_err());
+        assert!(claim.verify(&Keys::new("secret")).is_ok());
+        assert!(claim.verify(&Keys::new("Secret")).is_err());
         // An unsigned action could be changed on the way; a body must be the hashed one.
         assert!(read(&names.replace("x-acs-action;", ""), &mut headers, b"").is_err());
         assert!(read(names, &mut headers, b"x").is_err());

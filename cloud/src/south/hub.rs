@@ -74,7 +74,7 @@ pub async fn clean(app: Arc<App>) {
         for sql in ["DELETE FROM nonces WHERE expires < $1", "DELETE FROM client_tokens WHERE expires < $1"] {
             let done = async {
                 let mut tx = app.store.write().await?;
-                sqlx::query(sql).bind(now).execute(tx.conn()).await?;
+                sqlx::query(sql).bind(now).execute(tx.writer()?).await?;
                 tx.commit().await
             };
             if let Err(e) = done.await {

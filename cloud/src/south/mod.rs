@@ -15,6 +15,7 @@ use crate::ops::cx::Cx;
 use crate::ops::device::Device;
 use crate::ops::gateway::SOFTWARE;
 use crate::proto::error::{ApiError, Result};
+use crate::proto::nonce;
 use crate::proto::params::Params;
 use crate::proto::server::App;
 use crate::proto::time::now_ms;
@@ -32,16 +33,22 @@ pub fn is_action(name: &str) -> bool {
     [PULL, REPORT_STATE, REPORT_RESULT].contains(&name)
 }
 
-pub async fn call(app: &Arc<App>, action: &str, caller: Arc<Caller>, params: Params) -> Result<Value> {
+pub async fn call(
+    app: &Arc<App>,
+    action: &str,
+    caller: Arc<Caller>,
+    params: Params,
+    nonce: (&str, &str),
+) -> Result<Value> {
     match action {
-        PULL => pull(app, caller, params).await,
+        PULL => pull(app, caller, params, nonce).await,
         _ => {
             let tx = app.store.write().await?;
             let mut cx = cx(app, caller, params, tx);
-            let done = if action == REPORT_STATE {
-                report_state(&mut cx).await
-            } else {
-                report_result(&mut cx).await
+            let done = match nonce::keep(cx.conn(), nonce).await {
+                Err(e) => Err(e),
+                Ok(()) if action == REPORT_STATE => report_state(&mut cx).await,
+                Ok(()) => report_result(&mut cx).await,
             };
             app.conclude(cx, done).await
         }
@@ -54,7 +61,7 @@ fn cx(app: &App, caller: Arc<Caller>, params: Params, tx: crate::store::Tx) -> C
 }
 
 /// The whole configuration if it is newer than the agent's `Revision`; else waits for that.
-async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params) -> Result<Value> {
+async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params, nonce: (&str, &str)) -> Result<Value> {
     let number = |name: &str, default: i64| match params.get(name) {
         Some(v) => v.parse::<i64>().ok().filter(|n| *n >= 0).ok_or_else(|| bad(name)),
         None => Ok(default),
@@ -72,10 +79,13 @@ async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params) -> Result<Val
         let woken = waiter.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
-        let tx = app.store.read().await?;
+        let mut tx = app.store.read().await?;
+        if first && app.store.shared() {
+            nonce::keep(&mut tx, nonce).await?;
+        }
         let mut cx = cx(app, caller.clone(), params.clone(), tx);
         let found = look(&mut cx, have).await;
-        cx.into_parts().0.rollback().await?;
+        cx.into_parts().0.commit().await?;
         let answer = found?;
         if first {
             seen(app, &sn).await?;
@@ -128,7 +138,7 @@ async fn seen(app: &App, sn: &str) -> Result<()> {
     sqlx::query("UPDATE devices SET seen = $1 WHERE sn = $2")
         .bind(now_ms())
         .bind(sn.to_owned())
-        .execute(tx.conn())
+        .execute(tx.writer()?)
         .await?;
     Ok(tx.commit().await?)
 }
@@ -165,7 +175,7 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
         .bind(state.to_string())
         .bind(now)
         .bind(d.sn)
-        .execute(cx.conn())
+        .execute(cx.conn().writer()?)
         .await?;
     Ok(json!({}))
 }
@@ -191,7 +201,7 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
         .bind(now)
         .bind(serde_json::to_string(&d.body)?)
         .bind(d.sn)
-        .execute(cx.conn())
+        .execute(cx.conn().writer()?)
         .await?;
     Ok(json!({}))
 }

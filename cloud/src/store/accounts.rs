@@ -1,11 +1,12 @@
 //! Accounts, users, access keys, policies.
 
 use serde_json::Value;
-use sqlx::AnyConnection;
-use sqlx::Row as _;
 
-use super::Store;
 use super::secrets::{DIGITS, MIXED};
+use super::{Store, Tx};
+use crate::args;
+use crate::proto::policy::Policy;
+use crate::proto::sign::Keys;
 use crate::proto::time::now_ms;
 
 /// Who makes a call.
@@ -15,10 +16,11 @@ pub struct Caller {
     /// Empty for the account itself.
     pub user: String,
     pub key_id: String,
-    pub secret: String,
+    /// What the requests are signed with.
+    pub keys: Keys,
     pub active: bool,
     /// The policies of a user; an account may do everything with its own resources.
-    pub policies: Vec<Value>,
+    pub policies: Vec<Policy>,
 }
 
 pub struct NewKey {
@@ -28,32 +30,26 @@ pub struct NewKey {
 
 impl Store {
     pub async fn caller(&self, key_id: &str) -> anyhow::Result<Option<Caller>> {
-        let row = sqlx::query("SELECT uid, user_name, secret, status FROM access_keys WHERE id = $1")
-            .bind(key_id.to_owned())
-            .fetch_optional(&self.pool)
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let uid: i64 = row.try_get(0)?;
-        let user: String = row.try_get(1)?;
-        let mut policies = Vec::new();
-        if !user.is_empty() {
-            let rows = sqlx::query("SELECT document FROM policies WHERE uid = $1 AND user_name = $2")
-                .bind(uid)
-                .bind(user.clone())
-                .fetch_all(&self.pool)
-                .await?;
-            for r in rows {
-                policies.push(serde_json::from_str(r.try_get::<&str, _>(0)?)?);
+        let mut tx = self.read().await?;
+        let sql = "SELECT uid, user_name, secret, status FROM access_keys WHERE id = $1";
+        let caller = match tx.row(sql, args![key_id]).await? {
+            None => None,
+            Some(row) => {
+                let (uid, user) = (row.int(0)?, row.string(1)?);
+                let mut policies = Vec::new();
+                if !user.is_empty() {
+                    let sql = "SELECT document FROM policies WHERE uid = $1 AND user_name = $2";
+                    for text in tx.texts(sql, args![uid, user.as_str()]).await? {
+                        policies.push(Policy::new(&serde_json::from_str(&text)?));
+                    }
+                }
+                let keys = Keys::new(&self.cipher.open(row.text(2)?)?);
+                let active = row.text(3)? == "Active";
+                Some(Caller { uid, user, key_id: key_id.to_owned(), keys, active, policies })
             }
-        }
-        Ok(Some(Caller {
-            uid,
-            user,
-            key_id: key_id.to_owned(),
-            secret: self.cipher.open(row.try_get(2)?)?,
-            active: row.try_get::<&str, _>(3)? == "Active",
-            policies,
-        }))
+        };
+        tx.rollback().await?;
+        Ok(caller)
     }
 
     /// A key for the account `account` (made if it is new) or for one of its users.
@@ -61,7 +57,7 @@ impl Store {
         let id = format!("LTAI{}", self.cipher.token(MIXED, 20)?);
         let secret = self.cipher.token(MIXED, 30)?;
         let mut tx = self.write().await?;
-        let uid = match account_uid(tx.conn(), account).await? {
+        let uid = match account_uid(&mut tx, account).await? {
             Some(uid) => uid,
             None => {
                 let uid: i64 = format!("1{}", self.cipher.token(DIGITS, 15)?).parse()?;
@@ -69,7 +65,7 @@ impl Store {
                     .bind(uid)
                     .bind(account.to_owned())
                     .bind(now_ms())
-                    .execute(tx.conn())
+                    .execute(tx.writer()?)
                     .await?;
                 uid
             }
@@ -83,7 +79,7 @@ impl Store {
         .bind(user.to_owned())
         .bind(self.cipher.seal(&secret)?)
         .bind(now_ms())
-        .execute(tx.conn())
+        .execute(tx.writer()?)
         .await?;
         tx.commit().await?;
         Ok(NewKey { id, secret })
@@ -95,7 +91,7 @@ impl Store {
         let done = sqlx::query("UPDATE access_keys SET status = $1 WHERE id = $2")
             .bind(status.to_owned())
             .bind(id.to_owned())
-            .execute(tx.conn())
+            .execute(tx.writer()?)
             .await?;
         tx.commit().await?;
         Ok(done.rows_affected() > 0)
@@ -105,7 +101,7 @@ impl Store {
         let mut tx = self.write().await?;
         let done = sqlx::query("DELETE FROM access_keys WHERE id = $1")
             .bind(id.to_owned())
-            .execute(tx.conn())
+            .execute(tx.writer()?)
             .await?;
         tx.commit().await?;
         Ok(done.rows_affected() > 0)
@@ -113,13 +109,12 @@ impl Store {
 
     /// Key id, account, user, status.
     pub async fn keys(&self) -> anyhow::Result<Vec<(String, String, String, String)>> {
-        let rows = sqlx::query(
-            "SELECT k.id, a.name, k.user_name, k.status FROM access_keys k
-             JOIN accounts a ON a.uid = k.uid ORDER BY a.name, k.user_name, k.created",
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?, r.try_get(3)?))).collect()
+        let sql = "SELECT k.id, a.name, k.user_name, k.status FROM access_keys k
+             JOIN accounts a ON a.uid = k.uid ORDER BY a.name, k.user_name, k.created";
+        let mut tx = self.read().await?;
+        let rows = tx.rows(sql, Vec::new()).await?;
+        tx.rollback().await?;
+        rows.iter().map(|r| Ok((r.string(0)?, r.string(1)?, r.string(2)?, r.string(3)?))).collect()
     }
 
     pub async fn put_policy(
@@ -132,7 +127,7 @@ impl Store {
         crate::proto::policy::check(document)?;
         let mut tx = self.write().await?;
         let uid =
-            account_uid(tx.conn(), account).await?.ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
+            account_uid(&mut tx, account).await?.ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
         sqlx::query(
             "INSERT INTO policies (uid, user_name, name, document) VALUES ($1, $2, $3, $4)
              ON CONFLICT (uid, user_name, name) DO UPDATE SET document = excluded.document",
@@ -141,16 +136,14 @@ impl Store {
         .bind(user.to_owned())
         .bind(name.to_owned())
         .bind(document.to_string())
-        .execute(tx.conn())
+        .execute(tx.writer()?)
         .await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-async fn account_uid(conn: &mut AnyConnection, name: &str) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar("SELECT uid FROM accounts WHERE name = $1")
-        .bind(name.to_owned())
-        .fetch_optional(conn)
-        .await
+async fn account_uid(tx: &mut Tx, name: &str) -> sqlx::Result<Option<i64>> {
+    let row = tx.row("SELECT uid FROM accounts WHERE name = $1", args![name]).await?;
+    row.map(|r| r.int(0)).transpose()
 }

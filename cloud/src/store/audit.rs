@@ -161,7 +161,7 @@ mod tests {
             .bind(1000 * i as i64)
             .bind(action)
             .bind(if i == 2 { "other" } else { "main" })
-            .execute(tx.conn())
+            .execute(tx.writer().expect("writes"))
             .await
             .expect("writes");
         }

@@ -2,6 +2,8 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod conn;
+mod lite;
 pub mod objects;
 pub mod schema;
 pub mod secrets;
@@ -9,13 +11,18 @@ pub mod secrets;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::any::AnyPoolOptions;
-use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sqlx::{Any, AnyPool, Connection as _, Executor as _, Transaction};
+use tokio::sync::Mutex;
 
+pub use conn::Tx;
+use lite::Readers;
 use secrets::Cipher;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,27 +38,30 @@ pub struct Store {
     pub cipher: Arc<Cipher>,
     /// SQLite has one writer; waiting here is fair, waiting in SQLite is not.
     writer: Arc<Mutex<()>>,
+    /// SQLite in a file: what only reads goes this way.
+    readers: Option<Arc<Readers>>,
+    pub statements: Count,
 }
 
-/// A transaction and, on SQLite, the right to write.
-pub struct Tx {
-    inner: Transaction<'static, Any>,
-    _writer: Option<OwnedMutexGuard<()>>,
-}
+/// Statements that were sent to the database.
+#[derive(Clone, Debug, Default)]
+pub struct Count(Arc<AtomicU64>);
 
-impl Tx {
-    pub fn conn(&mut self) -> &mut AnyConnection {
-        &mut self.inner
+impl Count {
+    fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    pub async fn commit(self) -> sqlx::Result<()> {
-        self.inner.commit().await
-    }
-
-    pub async fn rollback(self) -> sqlx::Result<()> {
-        self.inner.rollback().await
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
+
+/// A change on PostgreSQL, on the disk as the server's own setting says.
+const CHANGE: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL synchronous_commit TO DEFAULT";
+const MIGRATION: &str = "BEGIN; SET LOCAL synchronous_commit TO DEFAULT";
+/// A connection that has rested for longer is tried before it is used.
+const RESTED: Duration = Duration::from_secs(1);
 
 impl Store {
     pub async fn open(url: &str, key_file: Option<&str>, connections: u32) -> anyhow::Result<Store> {
@@ -68,6 +78,10 @@ impl Store {
         let cipher = Cipher::load(&key_path(url, backend, key_file)?)?;
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
+            .test_before_acquire(false)
+            .before_acquire(|conn, meta| {
+                Box::pin(async move { Ok(meta.idle_for < RESTED || conn.ping().await.is_ok()) })
+            })
             .after_connect(move |conn, _| {
                 Box::pin(async move {
                     if backend == Backend::Sqlite {
@@ -75,6 +89,9 @@ impl Store {
                         conn.execute("PRAGMA busy_timeout = 10000").await?;
                         conn.execute("PRAGMA journal_mode = WAL").await?;
                         conn.execute("PRAGMA synchronous = FULL").await?;
+                    } else {
+                        // Of a read only its nonce is kept; `write` turns this back.
+                        conn.execute("SET synchronous_commit TO OFF").await?;
                     }
                     Ok(())
                 })
@@ -82,22 +99,39 @@ impl Store {
             .connect(&full)
             .await
             .with_context(|| format!("cannot open the {backend:?} database"))?;
-        let store = Store { pool, backend, cipher: Arc::new(cipher), writer: Arc::default() };
+        let mut store = Store {
+            pool,
+            backend,
+            cipher: Arc::new(cipher),
+            writer: Arc::default(),
+            readers: None,
+            statements: Count::default(),
+        };
         store.migrate().await.context("cannot prepare the tables")?;
+        store.readers = sqlite_file(url).filter(|f| Path::new(f).is_file()).and_then(Readers::open);
         Ok(store)
     }
 
+    /// A transaction that sees one state of the database. On PostgreSQL it may write the nonce of its request.
     pub async fn read(&self) -> sqlx::Result<Tx> {
+        if let Some(readers) = &self.readers {
+            return Ok(Tx::lite(readers.begin(self.statements.clone())?, self.statements.clone()));
+        }
         let begin = match self.backend {
             Backend::Sqlite => "BEGIN",
-            Backend::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Backend::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ",
         };
-        Ok(Tx { inner: self.begin(begin).await?, _writer: None })
+        Ok(Tx::pool(self.begin(begin).await?, None, self.statements.clone()))
+    }
+
+    /// Whether other processes may use the database at the same time.
+    pub fn shared(&self) -> bool {
+        self.backend == Backend::Postgres
     }
 
     /// Runs to its end even if the caller goes away (a client that hangs up): a connection given back in the
     /// middle of its BEGIN would be in a transaction of which its pool knows nothing.
-    pub async fn begin(&self, how: &'static str) -> sqlx::Result<Transaction<'static, Any>> {
+    async fn begin(&self, how: &'static str) -> sqlx::Result<Transaction<'static, Any>> {
         let pool = self.pool.clone();
         match tokio::spawn(async move { pool.begin_with(how).await }).await {
             Ok(begun) => begun,
@@ -110,11 +144,11 @@ impl Store {
             Backend::Sqlite => {
                 let guard = self.writer.clone().lock_owned().await;
                 let inner = self.begin("BEGIN IMMEDIATE").await?;
-                Ok(Tx { inner, _writer: Some(guard) })
+                Ok(Tx::pool(inner, Some(guard), self.statements.clone()))
             }
             Backend::Postgres => {
-                let inner = self.begin("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
-                Ok(Tx { inner, _writer: None })
+                let inner = self.begin(CHANGE).await?;
+                Ok(Tx::pool(inner, None, self.statements.clone()))
             }
         }
     }
@@ -123,23 +157,23 @@ impl Store {
         let mut tx = match self.backend {
             Backend::Sqlite => self.write().await?,
             Backend::Postgres => {
-                let mut inner = self.begin("BEGIN").await?;
+                let mut inner = self.begin(MIGRATION).await?;
                 // Several processes may start at once.
                 (&mut *inner).execute("SELECT pg_advisory_xact_lock(7351)").await?;
-                Tx { inner, _writer: None }
+                Tx::pool(inner, None, self.statements.clone())
             }
         };
-        tx.conn().execute("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY)").await?;
+        tx.writer()?.execute("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY)").await?;
         let done: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM migrations")
-            .fetch_one(tx.conn())
+            .fetch_one(tx.writer()?)
             .await?;
         for (i, statements) in schema::MIGRATIONS.iter().enumerate().skip(done as usize) {
             for s in statements.iter() {
-                tx.conn().execute(*s).await?;
+                tx.writer()?.execute(*s).await?;
             }
             sqlx::query("INSERT INTO migrations (version) VALUES ($1)")
                 .bind(i as i64 + 1)
-                .execute(tx.conn())
+                .execute(tx.writer()?)
                 .await?;
         }
         tx.commit().await

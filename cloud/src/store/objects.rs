@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
-use sqlx::AnyConnection;
-use sqlx::Row as _;
-use sqlx::any::AnyRow;
 
+use super::conn::{Arg, Row, Tx};
+use crate::args;
 use crate::proto::error::Result;
 
 /// A resource. `body` holds its fields under their names in the API.
@@ -36,16 +35,16 @@ impl Object {
         self.body.insert(field.to_owned(), value.into());
     }
 
-    fn from_row(row: &AnyRow) -> Result<Object> {
+    fn from_row(row: &Row) -> Result<Object> {
         Ok(Object {
-            kind: row.try_get(0)?,
-            id: row.try_get(1)?,
-            uid: row.try_get(2)?,
-            region: row.try_get(3)?,
-            parent: row.try_get(4)?,
-            name: row.try_get(5)?,
-            seq: row.try_get(6)?,
-            body: serde_json::from_str(row.try_get(7)?)?,
+            kind: row.string(0)?,
+            id: row.string(1)?,
+            uid: row.int(2)?,
+            region: row.string(3)?,
+            parent: row.string(4)?,
+            name: row.string(5)?,
+            seq: row.int(6)?,
+            body: serde_json::from_str(row.text(7)?)?,
         })
     }
 }
@@ -60,11 +59,6 @@ pub struct Filter {
     pub parent: Option<String>,
     pub name: Option<String>,
     pub ids: Option<Vec<String>>,
-}
-
-enum Arg {
-    Int(i64),
-    Text(String),
 }
 
 impl Filter {
@@ -93,26 +87,13 @@ impl Filter {
     }
 }
 
-macro_rules! bind_all {
-    ($query:expr, $args:expr) => {{
-        let mut query = $query;
-        for arg in $args {
-            query = match arg {
-                Arg::Int(v) => query.bind(v),
-                Arg::Text(v) => query.bind(v),
-            };
-        }
-        query
-    }};
-}
-
-pub async fn get(conn: &mut AnyConnection, kind: &str, id: &str) -> Result<Option<Object>> {
+pub async fn get(tx: &mut Tx, kind: &str, id: &str) -> Result<Option<Object>> {
     let sql = format!("SELECT {COLUMNS} FROM objects WHERE kind = $1 AND id = $2");
-    let row = sqlx::query(&sql).bind(kind.to_owned()).bind(id.to_owned()).fetch_optional(conn).await?;
+    let row = tx.row(&sql, args![kind, id]).await?;
     row.as_ref().map(Object::from_row).transpose()
 }
 
-pub async fn put(conn: &mut AnyConnection, o: &Object) -> Result<()> {
+pub async fn put(tx: &mut Tx, o: &Object) -> Result<()> {
     sqlx::query(
         "INSERT INTO objects (kind, id, uid, region, parent, name, seq, body)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -127,83 +108,107 @@ pub async fn put(conn: &mut AnyConnection, o: &Object) -> Result<()> {
     .bind(o.name.clone())
     .bind(o.seq)
     .bind(serde_json::to_string(&o.body)?)
-    .execute(conn)
+    .execute(tx.writer()?)
     .await?;
     Ok(())
 }
 
-pub async fn delete(conn: &mut AnyConnection, kind: &str, id: &str) -> Result<()> {
+pub async fn delete(tx: &mut Tx, kind: &str, id: &str) -> Result<()> {
     sqlx::query("DELETE FROM objects WHERE kind = $1 AND id = $2")
         .bind(kind.to_owned())
         .bind(id.to_owned())
-        .execute(conn)
+        .execute(tx.writer()?)
         .await?;
     Ok(())
 }
 
-pub async fn delete_children(conn: &mut AnyConnection, kind: &str, parent: &str) -> Result<()> {
+pub async fn delete_children(tx: &mut Tx, kind: &str, parent: &str) -> Result<()> {
     sqlx::query("DELETE FROM objects WHERE kind = $1 AND parent = $2")
         .bind(kind.to_owned())
         .bind(parent.to_owned())
-        .execute(conn)
+        .execute(tx.writer()?)
         .await?;
     Ok(())
 }
 
-pub async fn count(conn: &mut AnyConnection, kind: &str, filter: &Filter) -> Result<i64> {
+pub async fn count(tx: &mut Tx, kind: &str, filter: &Filter) -> Result<i64> {
     let (place, args) = filter.sql(kind);
     let sql = format!("SELECT COUNT(*) FROM objects{place}");
-    Ok(bind_all!(sqlx::query_scalar(&sql), args).fetch_one(conn).await?)
+    let row = tx.row(&sql, args).await?;
+    Ok(row.map_or(Ok(0), |r| r.int(0))?)
 }
 
 /// In the order of creation; `limit` and `offset` cut out a page.
-pub async fn list(
-    conn: &mut AnyConnection,
-    kind: &str,
-    filter: &Filter,
-    page: Option<(i64, i64)>,
-) -> Result<Vec<Object>> {
+pub async fn list(tx: &mut Tx, kind: &str, filter: &Filter, page: Option<(i64, i64)>) -> Result<Vec<Object>> {
     let (place, args) = filter.sql(kind);
     let mut sql = format!("SELECT {COLUMNS} FROM objects{place} ORDER BY seq, id");
     if let Some((limit, offset)) = page {
         sql.push_str(&format!(" LIMIT {limit} OFFSET {offset}"));
     }
-    let rows = bind_all!(sqlx::query(&sql), args).fetch_all(conn).await?;
+    let rows = tx.rows(&sql, args).await?;
     rows.iter().map(Object::from_row).collect()
 }
 
-pub async fn link(conn: &mut AnyConnection, kind: &str, a: &str, b: &str, at: i64) -> Result<()> {
+pub async fn link(tx: &mut Tx, kind: &str, a: &str, b: &str, at: i64) -> Result<()> {
     sqlx::query("INSERT INTO links (kind, a, b, created) VALUES ($1, $2, $3, $4)")
         .bind(kind.to_owned())
         .bind(a.to_owned())
         .bind(b.to_owned())
         .bind(at)
-        .execute(conn)
+        .execute(tx.writer()?)
         .await?;
     Ok(())
 }
 
 /// False if there was no such link.
-pub async fn unlink(conn: &mut AnyConnection, kind: &str, a: &str, b: &str) -> Result<bool> {
+pub async fn unlink(tx: &mut Tx, kind: &str, a: &str, b: &str) -> Result<bool> {
     let done = sqlx::query("DELETE FROM links WHERE kind = $1 AND a = $2 AND b = $3")
         .bind(kind.to_owned())
         .bind(a.to_owned())
         .bind(b.to_owned())
-        .execute(conn)
+        .execute(tx.writer()?)
         .await?;
     Ok(done.rows_affected() > 0)
 }
 
 /// What `a` links to, oldest first.
-pub async fn links_from(conn: &mut AnyConnection, kind: &str, a: &str) -> Result<Vec<String>> {
+pub async fn links_from(tx: &mut Tx, kind: &str, a: &str) -> Result<Vec<String>> {
     let sql = "SELECT b FROM links WHERE kind = $1 AND a = $2 ORDER BY created, b";
-    Ok(sqlx::query_scalar(sql).bind(kind.to_owned()).bind(a.to_owned()).fetch_all(conn).await?)
+    Ok(tx.texts(sql, args![kind, a]).await?)
 }
 
 /// What links to `b`, oldest first.
-pub async fn links_to(conn: &mut AnyConnection, kind: &str, b: &str) -> Result<Vec<String>> {
+pub async fn links_to(tx: &mut Tx, kind: &str, b: &str) -> Result<Vec<String>> {
     let sql = "SELECT a FROM links WHERE kind = $1 AND b = $2 ORDER BY created, a";
-    Ok(sqlx::query_scalar(sql).bind(kind.to_owned()).bind(b.to_owned()).fetch_all(conn).await?)
+    Ok(tx.texts(sql, args![kind, b]).await?)
+}
+
+/// How many link to each of the targets; those to which nothing links are left out.
+pub async fn count_links_to(tx: &mut Tx, kind: &str, to: &[&str]) -> Result<HashMap<String, i64>> {
+    let mut out = HashMap::new();
+    for part in to.chunks(CHUNK) {
+        let places = marks(2, part.len());
+        let sql = format!("SELECT b, COUNT(*) FROM links WHERE kind = $1 AND b IN ({places}) GROUP BY b");
+        let args = std::iter::once(kind).chain(part.iter().copied()).map(Arg::from).collect();
+        for r in tx.rows(&sql, args).await? {
+            out.insert(r.string(0)?, r.int(1)?);
+        }
+    }
+    Ok(out)
+}
+
+/// What links to each of the targets, oldest first.
+pub async fn all_links_to(tx: &mut Tx, kind: &str, to: &[&str]) -> Result<HashMap<String, Vec<String>>> {
+    let mut out: HashMap<String, Vec<String>> = HashMap::new();
+    for part in to.chunks(CHUNK) {
+        let places = marks(2, part.len());
+        let sql = format!("SELECT b, a FROM links WHERE kind = $1 AND b IN ({places}) ORDER BY created, a");
+        let args = std::iter::once(kind).chain(part.iter().copied()).map(Arg::from).collect();
+        for r in tx.rows(&sql, args).await? {
+            out.entry(r.string(0)?).or_default().push(r.string(1)?);
+        }
+    }
+    Ok(out)
 }
 
 /// `$1, $2, ...` for a list of values.
@@ -215,7 +220,7 @@ pub fn marks(from: usize, count: usize) -> String {
 pub type Links = Vec<(String, String)>;
 
 /// The links of each of the gateways.
-pub async fn all_links(conn: &mut AnyConnection, of: &[&str]) -> Result<HashMap<String, Links>> {
+pub async fn all_links(tx: &mut Tx, of: &[&str]) -> Result<HashMap<String, Links>> {
     let mut out: HashMap<String, Links> = HashMap::new();
     for part in of.chunks(CHUNK) {
         let sql = format!(
@@ -223,12 +228,8 @@ pub async fn all_links(conn: &mut AnyConnection, of: &[&str]) -> Result<HashMap<
              AND a IN ({}) ORDER BY created, b",
             marks(1, part.len())
         );
-        let mut query = sqlx::query(&sql);
-        for a in part {
-            query = query.bind((*a).to_owned());
-        }
-        for r in query.fetch_all(&mut *conn).await? {
-            out.entry(r.try_get(0)?).or_default().push((r.try_get(1)?, r.try_get(2)?));
+        for r in tx.rows(&sql, part.iter().map(|a| Arg::from(*a)).collect()).await? {
+            out.entry(r.string(0)?).or_default().push((r.string(1)?, r.string(2)?));
         }
     }
     Ok(out)

@@ -32,6 +32,8 @@ pub struct Device {
     pub queues: u32,
     /// Queues with a socket.
     pub open: u32,
+    /// Those sockets, by queue: XDP's map forgets them when somebody flushes it.
+    pub sockets: BTreeMap<u32, OwnedFd>,
     /// Why it does not work; tried again at `retry`.
     pub error: Option<String>,
     retry: Option<Instant>,
@@ -131,6 +133,10 @@ impl Daemon {
     }
 
     fn leave(&mut self, slot: u8, keep_entry: bool) {
+        // Before the worker takes its memory back: the last descriptor keeps a socket alive.
+        if let Some(d) = self.devices.get_mut(&slot) {
+            d.sockets.clear();
+        }
         for w in &self.workers {
             w.send(ToWorker::Close { dev: slot });
         }
@@ -174,6 +180,7 @@ impl Daemon {
             binding: None,
             queues: 0,
             open: 0,
+            sockets: BTreeMap::new(),
             error: None,
             retry: None,
             said,
@@ -231,6 +238,7 @@ impl Daemon {
             return;
         }
         d.binding = Some(binding);
+        d.sockets.insert(queue, socket);
         d.open += 1;
         if d.open == d.queues {
             let line = d.capability();
@@ -283,7 +291,7 @@ impl Daemon {
     }
 
     /// XDP's view of the ports.
-    fn publish_ports(&self) {
+    pub(super) fn publish_ports(&self) {
         for (ifindex, vlan) in self.gateway.vlans() {
             let port = |b: &crate::compile::PortBinding| (b.port.ifindex, b.port.vlan);
             if !self.bindings.iter().any(|b| b.ours() && port(b) == (ifindex, vlan.get()))

@@ -6,6 +6,7 @@
 
 mod books;
 mod devices;
+mod drift;
 mod epochs;
 mod explain;
 mod floods;
@@ -138,6 +139,8 @@ struct Daemon {
     /// Rates of the last second.
     rates: qos::Rates,
     probed: Instant,
+    /// When XDP's maps were last looked at.
+    tended: Instant,
     published: Instant,
     /// What the ACL analysis found in the running configuration.
     findings: Option<Vec<Finding>>,
@@ -293,6 +296,7 @@ impl Daemon {
                 w.busy = (Instant::now(), busy, (share * 100.0).clamp(0.0, 100.0));
             }
         }
+        self.tend_maps();
         self.keep_meters();
         self.keep_tunnels();
         if self.published.elapsed() >= PUBLISH {
@@ -423,7 +427,8 @@ impl Daemon {
         self.epoch = self.snapshot.epoch;
     }
 
-    fn publish_addresses(&self) {
+    /// XDP's view of the gateway's own addresses; true if it lacked one.
+    fn publish_addresses(&self) -> bool {
         use std::net::IpAddr;
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         let ends = self.snapshot.tunnels.iter().filter_map(|t| match t.local {
@@ -445,11 +450,14 @@ impl Daemon {
                 IpAddr::V6(a) => v6.push(*a),
             }
         }
+        let mut lacked = false;
         for done in [self.gateway.replace_local4(&v4), self.gateway.replace_local6(&v6, &ends)] {
-            if let Err(error) = done {
-                tracing::error!(%error, "cannot tell XDP the gateway's own addresses");
+            match done {
+                Ok(new) => lacked |= new,
+                Err(error) => tracing::error!(%error, "cannot tell XDP the gateway's own addresses"),
             }
         }
+        lacked
     }
 
     fn hear_workers(&mut self) {

@@ -228,6 +228,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
         rates: Rates::default(),
         probed: Instant::now(),
+        tended: Instant::now(),
         published: Instant::now(),
         findings: None,
         fatal: None,

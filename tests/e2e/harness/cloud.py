@@ -14,6 +14,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from .config import ROOT
 from .lab import Addresses as A
 from .net import CommandError, run
@@ -63,6 +65,19 @@ def sdk_python():
     if not python.exists() or subprocess.run([python, "-c", have], capture_output=True).returncode:
         raise Missing("the SDK is not installed (scripts/setup.sh installs it)")
     return str(python)
+
+
+@contextlib.contextmanager
+def cloud_of(lab, folder, endpoint=ENDPOINT):
+    """A cloud that is not started yet; stopped at the end. The test is skipped where it cannot be had."""
+    try:
+        it = Cloud(lab, folder, endpoint)
+    except Missing as missing:
+        pytest.skip(str(missing))
+    try:
+        yield it
+    finally:
+        it.stop()
 
 
 # Seconds from the answer of a call to its effect.

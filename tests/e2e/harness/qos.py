@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 
+from .config import lab_config
 from .lab import Addresses as A
 from .traffic import process, wait_listening
 
@@ -40,6 +41,12 @@ def with_bandwidth(text, mbit):
 
 def qos(*parts):
     return '\n[[qos]]\nid = "qos-1"\n' + "".join(parts)
+
+
+def ceilings(by_port, protocol="udp"):
+    """The lab's configuration with a CAR for each port, whose ceiling is so many Mbit/s."""
+    rows = enumerate(by_port.items(), 1)
+    return lab_config(extra=qos(*(car(f"c{mbit}", n, 0, mbit) + policy(n, port, protocol) for n, (port, mbit) in rows)))
 
 
 def cars(gw):

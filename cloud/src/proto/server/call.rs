@@ -11,15 +11,17 @@ use super::{App, Reply};
 use crate::api::shape::shape;
 use crate::api::validate::validate;
 use crate::api::{Op, PRODUCT_VERSION};
+use crate::args;
 use crate::ops::cx::Cx;
 use crate::ops::{self, regions};
 use crate::proto::error::{ApiError, Result};
+use crate::proto::nonce;
 use crate::proto::params::Params;
 use crate::proto::policy;
 use crate::proto::sign::{self, Claim, WINDOW_MS};
 use crate::proto::time::now_ms;
 use crate::south;
-use crate::store::Backend;
+use crate::store::Tx;
 use crate::store::accounts::Caller;
 use crate::store::secrets::HEX;
 
@@ -86,7 +88,8 @@ fn is_form(parts: &Parts) -> bool {
 }
 
 async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
-    let caller = app.store.caller(&claim.key_id).await.map_err(ApiError::internal)?;
+    let now = Instant::now();
+    let caller = app.callers.get(&app.store, &claim.key_id, now).await.map_err(ApiError::internal)?;
     let Some(caller) = caller else {
         return Err(ApiError::new(
             404,
@@ -94,7 +97,7 @@ async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
             "The specified AccessKeyId is not found.",
         ));
     };
-    claim.verify(&caller.secret)?;
+    claim.verify(&caller.keys)?;
     if !caller.active {
         return Err(ApiError::new(
             403,
@@ -102,7 +105,7 @@ async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
             "The specified AccessKeyId is disabled.",
         ));
     }
-    if !app.limiter.allow(&claim.key_id, Instant::now()) {
+    if !app.limiter.allow(&claim.key_id, now) {
         return Err(ApiError::new(
             429,
             "Throttling.User",
@@ -112,14 +115,9 @@ async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
     }
     let kept = 2 * WINDOW_MS;
     if claim.nonce.len() > 128 || !app.nonces.first_use(&claim.key_id, &claim.nonce, now_ms(), kept) {
-        return Err(nonce_used());
+        return Err(nonce::used());
     }
-    Ok(Arc::new(caller))
-}
-
-fn nonce_used() -> ApiError {
-    ApiError::new(400, "SignatureNonceUsed", "The signature nonce was used already.")
-        .with_hint("Sign every request anew, retries too.")
+    Ok(caller)
 }
 
 async fn dispatch(
@@ -151,14 +149,14 @@ async fn dispatch(
             return Err(forbidden(op));
         }
     }
+    let nonce = (claim.key_id.as_str(), claim.nonce.as_str());
     let Some(op) = op else {
-        return south::call(app, &claim.action, caller, params).await;
+        return south::call(app, &claim.action, caller, params, nonce).await;
     };
     validate(op, &mut params)?;
     if params.get("RegionId").is_some_and(|r| !regions::known(r)) {
         return Err(crate::api::validate::invalid(op, "RegionId"));
     }
-    let nonce = (claim.key_id.as_str(), claim.nonce.as_str());
     let mut attempt = 1;
     let result = loop {
         match run(app, op, nonce, caller.clone(), params.clone(), request_id, peer).await {
@@ -200,14 +198,14 @@ async fn run(
     let store = &app.store;
     let cipher = store.cipher.clone();
     if op.reads() {
-        if store.backend == Backend::Postgres {
-            let mut tx = store.begin("BEGIN").await?;
-            use_nonce(&mut tx, nonce).await?;
-            tx.commit().await?;
+        let mut tx = store.read().await?;
+        if store.shared() {
+            nonce::keep(&mut tx, nonce).await?;
         }
-        let mut cx = Cx::new(op, params, caller, cipher, store.read().await?);
+        let mut cx = Cx::new(op, params, caller, cipher, tx);
         let answer = ops::call(op, &mut cx).await;
-        cx.into_parts().0.rollback().await?;
+        // The nonce of a refused call stays used too.
+        cx.into_parts().0.commit().await?;
         return answer;
     }
     let tx = store.write().await?;
@@ -250,19 +248,13 @@ async fn change(
     request_id: &str,
     peer: SocketAddr,
 ) -> Result<Value> {
-    use_nonce(cx.conn(), nonce).await?;
+    nonce::keep(cx.conn(), nonce).await?;
     let token = cx.opt("ClientToken");
     if let Some(token) = &token {
         let sql = "SELECT answer FROM client_tokens WHERE uid = $1 AND action = $2 AND token = $3";
         let uid = cx.uid();
-        let stored: Option<String> = sqlx::query_scalar(sql)
-            .bind(uid)
-            .bind(op.name())
-            .bind(token.clone())
-            .fetch_optional(cx.conn())
-            .await?;
-        if let Some(answer) = stored {
-            return Ok(serde_json::from_str(&answer)?);
+        if let Some(stored) = cx.conn().row(sql, args![uid, op.name(), token.as_str()]).await? {
+            return Ok(serde_json::from_str(stored.text(0)?)?);
         }
     }
     let answer = ops::call(op, cx).await?;
@@ -277,26 +269,13 @@ async fn change(
         .bind(token)
         .bind(answer.to_string())
         .bind(expires)
-        .execute(cx.conn())
+        .execute(cx.conn().writer()?)
         .await?;
     }
     let params = cx.params.clone();
     let entry = Audit { op, caller, params: &params, request_id, peer, code: "OK" };
     entry.write(cx.conn()).await?;
     Ok(answer)
-}
-
-async fn use_nonce(conn: &mut sqlx::AnyConnection, (key, nonce): (&str, &str)) -> Result<()> {
-    let done = sqlx::query(
-        "INSERT INTO nonces (key_id, nonce, expires) VALUES ($1, $2, $3)
-         ON CONFLICT (key_id, nonce) DO NOTHING",
-    )
-    .bind(key.to_owned())
-    .bind(nonce.to_owned())
-    .bind(now_ms() + 2 * WINDOW_MS)
-    .execute(conn)
-    .await?;
-    if done.rows_affected() == 0 { Err(nonce_used()) } else { Ok(()) }
 }
 
 struct Audit<'a> {
@@ -309,7 +288,7 @@ struct Audit<'a> {
 }
 
 impl Audit<'_> {
-    async fn write(&self, conn: &mut sqlx::AnyConnection) -> Result<()> {
+    async fn write(&self, tx: &mut Tx) -> Result<()> {
         let mut params = json!({});
         for (k, v) in self.params.iter().filter(|(k, _)| !k.starts_with("Signature")) {
             let secret = ["Password", "Md5Key", "SecretKey"].contains(&k);
@@ -329,7 +308,7 @@ impl Audit<'_> {
         .bind(self.op.name())
         .bind(params.to_string())
         .bind(self.code.to_owned())
-        .execute(conn)
+        .execute(tx.writer()?)
         .await?;
         Ok(())
     }
@@ -337,7 +316,7 @@ impl Audit<'_> {
     /// For a refused call, whose own transaction is gone.
     async fn write_alone(&self, app: &App) -> Result<()> {
         let mut tx = app.store.write().await?;
-        self.write(tx.conn()).await?;
+        self.write(&mut tx).await?;
         Ok(tx.commit().await?)
     }
 }

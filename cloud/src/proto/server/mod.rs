@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::callers::Callers;
 use super::limit::Limiter;
 use super::metrics::{Call, Metrics};
 use super::nonce::Nonces;
@@ -31,6 +32,7 @@ use crate::store::Store;
 
 pub struct App {
     pub store: Store,
+    pub callers: Callers,
     pub nonces: Nonces,
     pub limiter: Limiter,
     pub metrics: Metrics,
@@ -43,11 +45,13 @@ pub struct App {
 
 impl App {
     pub fn new(store: Store, rate: u32, max_body: usize) -> Arc<App> {
+        let statements = store.statements.clone();
         Arc::new(App {
             store,
+            callers: Callers::default(),
             nonces: Nonces::default(),
             limiter: Limiter::new(rate),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(statements),
             hub: Hub::default(),
             max_body,
             stopping: watch::Sender::new(false),

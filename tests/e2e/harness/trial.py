@@ -1,0 +1,108 @@
+"""Trials of pktgen: numbered packets of many flows through the lab, all of which are looked for behind it."""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .cloud import Missing, binary
+from .lab import Addresses as A
+from .net import CommandError, Namespace, run
+
+WIRE = 20  # bytes of preamble and gap that a frame takes beside its own
+# A paced source does not make up for time in which it did not run: it goes before others, on a core of its own.
+FIRST = ["chrt", "--other", "0", "nice", "-n", "-10"]
+CORE = min(os.sched_getaffinity(0))
+
+
+def line_rate(bps, size):
+    """Frames of `size` bytes a second that fill a line of so many bit/s."""
+    return bps / 8 / (size + WIRE)
+
+
+class Trials:
+    """From the first LAN host to the provider's router. Every option is pktgen's."""
+
+    def __init__(self, lab, flows, *options):
+        try:
+            self.program = binary("pktgen", "PKTGEN_BIN")
+        except Missing as missing:
+            pytest.skip(str(missing))
+        self.running = []
+        self.base = [
+            *FIRST, self.program, "run", "--json", "--check", "--flows", str(flows), "--endpoints", str(flows), "--sources", "1",
+            "--core", str(CORE), *map(str, options),
+        ]
+        self.way = [
+            "--tx", place(lab.lan1, "eth0"), "--rx", place(lab.wan, "gw"), "--src", A.LAN1[4], "--dst", A.INET[4],
+            "--src-mac", lab.lan1.mac("eth0"), "--dst-mac", lab.gw.mac("lan-a"),
+        ]
+
+    def start(self, *options, way=None):
+        """One trial; `result` waits for it."""
+        command = [*self.base, *(way or self.way), *map(str, options)]
+        self.running.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        )
+        # Where the kernel shares out by session before it looks at processes.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.running[-1].pid}/autogroup").write_text("-10")
+        return self.running[-1]
+
+    def run(self, *options, way=None):
+        return result(self.start(*options, way=way))
+
+    @staticmethod
+    def aside(*pids):
+        """These processes leave the source's core to it, if there is another."""
+        others = os.sched_getaffinity(0) - {CORE}
+        for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
+            if others:
+                os.sched_setaffinity(int(task.name), others)
+
+    def close(self):
+        for process in self.running:
+            process.kill()
+            process.wait()
+
+    @contextlib.contextmanager
+    def bare(self, prefix):
+        """Two wires with nothing but an XDP redirect between them, for `way`: what this machine offers at most."""
+        made = [Namespace(name, f"/run/netns/{prefix}{name}") for name in ("bare-a", "bare-x", "bare-b")]
+        a, x, b = made
+        try:
+            for ns in made:
+                run(["ip", "netns", "add", Path(ns.path).name])
+            for ns, dev in ((a, "one"), (b, "two")):
+                run(["ip", "link", "add", "eth0", "netns", Path(ns.path).name, "type", "veth", "peer", "name", dev, "netns", Path(x.path).name])
+                ns.ip("link set eth0 up")
+                x.ip(f"link set {dev} up")
+            redirect = subprocess.Popen(
+                [self.program, "bare", "--from", place(x, "one"), "--to", place(x, "two")],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            self.running.append(redirect)
+            said = redirect.stdout.readline()
+            if not said.startswith("redirecting"):
+                raise CommandError(f"pktgen bare: {said}")
+            time.sleep(0.1)
+            yield ["--tx", place(a, "eth0"), "--rx", place(b, "eth0"), "--src", A.LAN1[4], "--dst", A.INET[4]]
+            redirect.stdin.close()
+            redirect.wait(5)
+        finally:
+            for ns in made:
+                run(["ip", "netns", "delete", Path(ns.path).name], check=False)
+
+
+def place(ns, device):
+    return f"{Path(ns.path).name}:{device}"
+
+
+def result(process, timeout=900):
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == 0, err
+    return json.loads(out)
