@@ -56,7 +56,7 @@ def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, tr
     sessions = gw.status()["sessions"]["ipv4"]
     assert sessions >= FLOWS
 
-    traffic = trials.start("--seconds", 12)
+    traffic = trials.start("--seconds", 20)
     newer = tmp_path / "sag-vcpe"
     shutil.copy(lab.vcpe, newer)
     for end, binary in ((signal.SIGKILL, lab.vcpe), (signal.SIGTERM, lab.vcpe), (signal.SIGTERM, newer)):

@@ -34,8 +34,8 @@ class Trials:
             pytest.skip(str(missing))
         self.running = []
         self.base = [
-            *FIRST, self.program, "run", "--json", "--check", "--flows", str(flows), "--endpoints", str(flows), "--sources", "1",
-            "--core", str(CORE), *map(str, options),
+            self.program, "run", "--json", "--check", "--flows", str(flows), "--endpoints", str(flows), "--sources", "1",
+            *map(str, options),
         ]
         self.way = [
             "--tx", place(lab.lan1, "eth0"), "--rx", place(lab.wan, "gw"), "--src", A.LAN1[4], "--dst", A.INET[4],
@@ -44,13 +44,16 @@ class Trials:
 
     def start(self, *options, way=None):
         """One trial; `result` waits for it."""
-        command = [*self.base, *(way or self.way), *map(str, options)]
+        paced = "--rate" in options
+        first = [*FIRST, *self.base, "--core", CORE] if paced else self.base
+        command = [*map(str, first), *(way or self.way), *map(str, options)]
         self.running.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=paced)
         )
         # Where the kernel shares out by session before it looks at processes.
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.running[-1].pid}/autogroup").write_text("-10")
+        if paced:
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{self.running[-1].pid}/autogroup").write_text("-10")
         return self.running[-1]
 
     def run(self, *options, way=None):
