@@ -3,44 +3,66 @@
 //! Handlers return plain objects and bare lists. The catalogue decides which fields go out, as
 //! which JSON type, and which lists are wrapped (`{"Acls":{"Acl":[...]}}`).
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::Value;
 
 use super::Node;
 
-pub fn shape(node: &Node, value: Value) -> Value {
-    match node {
-        Node::Text => Value::String(text(value)),
-        Node::Int => Value::from(int(&value)),
-        Node::Bool => Value::Bool(boolean(&value)),
-        Node::List(item) => {
-            let items = match value {
-                Value::Array(items) => items,
-                Value::Null => Vec::new(),
-                one => vec![one],
-            };
-            Value::Array(items.into_iter().map(|v| shape(item, v)).collect())
-        }
-        Node::Object(fields) => {
-            let mut source = match value {
-                Value::Object(map) => map,
-                other => match wrapper(node) {
-                    Some(name) if other.is_array() => Map::from_iter([(name.to_owned(), other)]),
-                    _ => Map::new(),
-                },
-            };
-            let mut out = Map::new();
-            for f in fields.iter() {
-                match source.remove(f.name) {
-                    Some(Value::Null) | None if !f.always && !is_list(&f.node) => {}
-                    v => {
-                        let v = v.unwrap_or(Value::Null);
-                        out.insert(f.name.to_owned(), shape(&f.node, v));
-                    }
-                }
-            }
-            Value::Object(out)
+/// An answer in its documented form, to be written without being built first.
+pub struct Shaped<'a> {
+    node: &'a Node,
+    value: &'a Value,
+}
+
+impl<'a> Shaped<'a> {
+    pub fn new(node: &'a Node, value: &'a Value) -> Shaped<'a> {
+        Shaped { node, value }
+    }
+
+    /// The field of an object; a bare list stands for the object that wraps it.
+    fn field(&self, name: &str) -> Option<&'a Value> {
+        match self.value {
+            Value::Object(map) => map.get(name),
+            list @ Value::Array(_) => wrapper(self.node).filter(|w| *w == name).map(|_| list),
+            _ => None,
         }
     }
+}
+
+impl Serialize for Shaped<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.node {
+            Node::Text => to.serialize_str(&text(self.value)),
+            Node::Int => to.serialize_i64(int(self.value)),
+            Node::Bool => to.serialize_bool(boolean(self.value)),
+            Node::List(item) => {
+                let items = match self.value {
+                    Value::Array(items) => items.as_slice(),
+                    Value::Null => &[],
+                    one => std::slice::from_ref(one),
+                };
+                to.collect_seq(items.iter().map(|v| Shaped::new(item, v)))
+            }
+            Node::Object(fields) => {
+                let mut out = to.serialize_map(None)?;
+                for f in fields.iter() {
+                    match self.field(f.name) {
+                        Some(Value::Null) | None if !f.always && !is_list(&f.node) => {}
+                        v => out.serialize_entry(f.name, &Shaped::new(&f.node, v.unwrap_or(&Value::Null)))?,
+                    }
+                }
+                out.end()
+            }
+        }
+    }
+}
+
+/// The form of an answer as a value.
+pub fn shape(node: &Node, value: &Value) -> Value {
+    // Writing into a value does not fail.
+    serde_json::to_value(Shaped::new(node, value)).unwrap_or_default()
 }
 
 /// The name inside a list wrapper: an object whose only field is a list.
@@ -56,12 +78,12 @@ fn is_list(node: &Node) -> bool {
     matches!(node, Node::List(Node::Object(_)))
 }
 
-fn text(v: Value) -> String {
+fn text(v: &Value) -> Cow<'_, str> {
     match v {
-        Value::String(s) => s,
-        Value::Null => String::new(),
-        Value::Array(a) => a.into_iter().map(text).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
+        Value::String(s) => Cow::Borrowed(s),
+        Value::Null => Cow::Borrowed(""),
+        Value::Array(a) => Cow::Owned(a.iter().map(text).collect::<Vec<_>>().join(",")),
+        other => Cow::Owned(other.to_string()),
     }
 }
 

@@ -69,9 +69,9 @@ fn examples_keep_their_content_and_get_the_documented_form() {
         let name = op["name"].as_str().expect("a name");
         let spec = Op::by_name(name).expect("known").spec();
         let example = op["response"].clone();
-        let shaped = shape(&spec.response, example.clone());
+        let shaped = shape(&spec.response, &example);
         check(&op, "", &shaped);
-        assert_eq!(shaped, shape(&spec.response, shaped.clone()), "{name}: shaping twice differs");
+        assert_eq!(shaped, shape(&spec.response, &shaped), "{name}: shaping twice differs");
         let (mut before, mut after) = (Vec::new(), Vec::new());
         leaves(&example, &mut before);
         leaves(&shaped, &mut after);
@@ -91,7 +91,7 @@ fn examples_keep_their_content_and_get_the_documented_form() {
 fn an_empty_answer_still_has_the_keys_that_examples_always_show() {
     for op in operations() {
         let name = op["name"].as_str().expect("a name");
-        let shaped = shape(&Op::by_name(name).expect("known").spec().response, Value::Null);
+        let shaped = shape(&Op::by_name(name).expect("known").spec().response, &Value::Null);
         for key in op["response"].as_object().expect("an object").keys() {
             assert!(shaped.get(key).is_some(), "{name} lacks {key}");
         }
@@ -103,10 +103,8 @@ fn examples_become_well_formed_xml() {
     for op in operations() {
         let name = op["name"].as_str().expect("a name");
         let root = format!("{name}Response");
-        let text = xml::document(
-            &root,
-            &shape(&Op::by_name(name).expect("known").spec().response, op["response"].clone()),
-        );
+        let text =
+            xml::document(&root, &shape(&Op::by_name(name).expect("known").spec().response, &op["response"]));
         let mut open: Vec<&str> = Vec::new();
         for tag in text.split('<').skip(2) {
             let tag = tag.split('>').next().expect("a tag");
@@ -132,7 +130,7 @@ fn xml_escapes_and_repeats() {
 #[test]
 fn bare_lists_are_wrapped_where_the_catalogue_wraps() {
     let rules = serde_json::json!({"Acrs": [{"AcrId": "acr-1", "Priority": "7"}]});
-    let shaped = shape(&Op::DescribeACLAttribute.spec().response, rules);
+    let shaped = shape(&Op::DescribeACLAttribute.spec().response, &rules);
     assert_eq!(shaped["Acrs"]["Acr"][0]["Priority"], 7);
     assert!(matches!(Op::DescribeSagRouteList.spec().response, Node::Object(_)));
 }

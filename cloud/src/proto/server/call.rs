@@ -7,10 +7,9 @@ use std::time::Instant;
 use hyper::http::request::Parts;
 use serde_json::{Value, json};
 
-use super::{App, Reply};
-use crate::api::shape::shape;
+use super::{App, Body, Reply};
 use crate::api::validate::validate;
-use crate::api::{Op, PRODUCT_VERSION};
+use crate::api::{Node, Op, PRODUCT_VERSION};
 use crate::args;
 use crate::ops::cx::Cx;
 use crate::ops::{self, regions};
@@ -64,15 +63,17 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
     .await;
     let host = sign::header(&parts.headers, "host").unwrap_or_default();
     let (status, code, body, root) = match outcome {
-        Ok(mut body) => {
-            body["RequestId"] = request_id.as_str().into();
-            // One operation prints the field with a small letter too.
-            if body.get("requestId").is_some() {
-                body["requestId"] = request_id.as_str().into();
+        Ok((form, mut answer)) => {
+            // One operation has the field with a small letter too; what an operation does not have is left out.
+            for name in ["RequestId", "requestId"].iter().take(if form.is_some() { 2 } else { 1 }) {
+                answer[*name] = request_id.as_str().into();
             }
-            (200, "OK".to_owned(), body, format!("{action}Response"))
+            (200, "OK".to_owned(), Body { form, answer }, format!("{action}Response"))
         }
-        Err(e) => (e.status, e.code.to_string(), e.envelope(&request_id, host), "Error".to_owned()),
+        Err(e) => {
+            let answer = e.envelope(&request_id, host);
+            (e.status, e.code.to_string(), Body { form: None, answer }, "Error".to_owned())
+        }
     };
     Reply { status, action, code, body, root, xml, request_id }
 }
@@ -127,7 +128,7 @@ async fn dispatch(
     mut params: Params,
     request_id: &str,
     peer: SocketAddr,
-) -> Result<Value> {
+) -> Result<(Option<&'static Node>, Value)> {
     if claim.version != PRODUCT_VERSION {
         return Err(ApiError::new(
             400,
@@ -151,7 +152,7 @@ async fn dispatch(
     }
     let nonce = (claim.key_id.as_str(), claim.nonce.as_str());
     let Some(op) = op else {
-        return south::call(app, &claim.action, caller, params, nonce).await;
+        return Ok((None, south::call(app, &claim.action, caller, params, nonce).await?));
     };
     validate(op, &mut params)?;
     if params.get("RegionId").is_some_and(|r| !regions::known(r)) {
@@ -173,7 +174,7 @@ async fn dispatch(
             tracing::warn!(request_id, cause = %cause.message, "cannot write the audit log");
         }
     }
-    result.map(|v| shape(&op.spec().response, v))
+    result.map(|answer| (Some(&op.spec().response), answer))
 }
 
 fn forbidden(op: Option<Op>) -> ApiError {

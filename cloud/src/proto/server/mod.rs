@@ -26,7 +26,8 @@ use super::callers::Callers;
 use super::limit::Limiter;
 use super::metrics::{Call, Metrics};
 use super::nonce::Nonces;
-use crate::api::{Op, xml};
+use crate::api::shape::{Shaped, shape};
+use crate::api::{Node, Op, xml};
 use crate::south::hub::Hub;
 use crate::store::Store;
 
@@ -59,13 +60,36 @@ impl App {
     }
 }
 
+/// What is answered, and the documented form that it is brought into.
+pub struct Body {
+    pub form: Option<&'static Node>,
+    pub answer: Value,
+}
+
+impl Body {
+    fn json(&self) -> String {
+        match self.form {
+            // Writing to a text does not fail.
+            Some(form) => serde_json::to_string(&Shaped::new(form, &self.answer)).unwrap_or_default(),
+            None => self.answer.to_string(),
+        }
+    }
+
+    fn xml(&self, root: &str) -> String {
+        match self.form {
+            Some(form) => xml::document(root, &shape(form, &self.answer)),
+            None => xml::document(root, &self.answer),
+        }
+    }
+}
+
 /// An answer before it is put into HTTP.
 pub struct Reply {
     pub status: u16,
     /// The operation or `other`, and `OK` or the error code: for logs and metrics.
     pub action: String,
     pub code: String,
-    pub body: Value,
+    pub body: Body,
     /// The root element in XML.
     pub root: String,
     pub xml: bool,
@@ -204,9 +228,9 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Resp
 
 fn answer(reply: Reply) -> Response<Full<Bytes>> {
     let (text, kind) = if reply.xml {
-        (xml::document(&reply.root, &reply.body), "text/xml;charset=utf-8")
+        (reply.body.xml(&reply.root), "text/xml;charset=utf-8")
     } else {
-        (reply.body.to_string(), "application/json;charset=utf-8")
+        (reply.body.json(), "application/json;charset=utf-8")
     };
     let mut r = Response::new(Full::new(Bytes::from(text)));
     *r.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
