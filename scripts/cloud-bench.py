@@ -185,10 +185,13 @@ def fill(server, folder, gateways, rules):
     return out
 
 
-def bring_online(folder):
-    """Every device is online, with the same report."""
-    db = sqlite3.connect(f"{folder}/cloud.db")
-    db.execute("UPDATE devices SET report = ?, seen = ?", (json.dumps(REPORT), int(time.time() * 1000) + 3_600_000))
+def bring_online(server, folder, gateways):
+    """Every device is online: one reports, and the others have said the same."""
+    sag, sn, _ = gateways[0]
+    server.client().call("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps(REPORT))
+    db = sqlite3.connect(f"{folder}/cloud.db", timeout=30)
+    seen = int(time.time() * 1000) + 3_600_000
+    db.execute("UPDATE devices SET report = (SELECT report FROM devices WHERE sn = ?), seen = ?", (sn, seen))
     db.commit()
     db.close()
 
@@ -295,8 +298,8 @@ def main():
             print(f"{len(gateways)} gateways with {args.rules} rules each, made in {time.monotonic() - start:.0f} s")
             if args.fill:
                 return 0
-            bring_online(folder)
             server.start()
+            bring_online(server, folder, gateways)
             rows = [
                 (f"{action}, median", f"< {LATENCY_MS:.0f} ms", f"{ms:.2f} ms", ms < LATENCY_MS)
                 for action, ms in latency(server, gateways).items()

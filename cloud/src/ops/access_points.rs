@@ -28,7 +28,7 @@ async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Object, bool)>> {
     let filter = cx.mine();
     let gws = cx.list_all(GATEWAY, &filter).await?;
     let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let devices = cx.devices_with(&ids, &[]).await?;
+    let devices = cx.bare_devices(&ids).await?;
     let active = |id: &str| devices.get(id).is_some_and(|d| d.iter().any(|d| d.online(cx.now)));
     let states: Vec<bool> = gws.iter().map(|g| active(&g.id)).collect();
     Ok(gws.into_iter().zip(states).collect())

@@ -189,7 +189,7 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
     for ccn in page {
         let members = all.remove(&ccn.id).unwrap_or_default();
         let ids: Vec<&str> = members.iter().map(String::as_str).collect();
-        let devices = cx.devices_with(&ids, &[]).await?;
+        let devices = cx.bare_devices(&ids).await?;
         let online = devices.values().filter(|of| of.iter().any(|d| d.online(cx.now))).count();
         let cen = cx.children("grant_cen", &ccn.id).await?;
         let mut row = Value::Object(ccn.body);

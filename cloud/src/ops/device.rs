@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::cx::Cx;
-use super::device_fields::{Everything, Fields, Keep};
+use super::device_fields::{Everything, Fields, Keep, LISTED};
 use crate::api::Op;
 use crate::args;
 use crate::proto::error::Result;
@@ -36,11 +36,11 @@ pub const COLUMNS: &str = "sn, uid, sag, revision, applied, failure, seen, body,
 
 impl Device {
     pub fn from_row(row: &Row) -> Result<Device> {
-        Device::read(row, &Everything)
+        Device::read(row, &Everything, &Everything)
     }
 
-    /// With those parts of configuration and report alone that `keep` takes.
-    fn read<K: Keep>(row: &Row, keep: &K) -> Result<Device> {
+    /// With those parts of configuration and report alone that are to be kept.
+    fn read<K: Keep>(row: &Row, body: &K, report: &K) -> Result<Device> {
         Ok(Device {
             sn: row.string(0)?,
             uid: row.int(1)?,
@@ -49,8 +49,8 @@ impl Device {
             applied: row.int(4)?,
             failure: row.string(5)?,
             seen: row.int(6)?,
-            body: keep.parse(row.text(7)?)?,
-            report: Value::Object(keep.parse(row.text(8)?)?),
+            body: body.parse(row.text(7)?)?,
+            report: Value::Object(report.parse(row.text(8)?)?),
         })
     }
 
@@ -168,29 +168,35 @@ impl Cx {
 
     /// The devices of each of the gateways, the first one of a pair in front.
     pub async fn devices_of_all(&mut self, sags: &[&str]) -> Result<HashMap<String, Vec<Device>>> {
-        self.read_devices(sags, &Everything).await
+        self.read_devices(sags, &Everything, &Everything).await
     }
 
-    /// The same with the named fields of configuration and report alone: for lists of many gateways.
+    /// The same with the named fields of their configuration, and what lists show of their reports.
     pub async fn devices_with(
         &mut self,
         sags: &[&str],
         fields: &'static [&'static str],
     ) -> Result<HashMap<String, Vec<Device>>> {
-        self.read_devices(sags, &Fields(fields)).await
+        self.read_devices(sags, &Fields(fields), &Fields(&LISTED)).await
+    }
+
+    /// Whether they are there and online, no more.
+    pub async fn bare_devices(&mut self, sags: &[&str]) -> Result<HashMap<String, Vec<Device>>> {
+        self.read_devices(sags, &Fields(&[]), &Fields(&[])).await
     }
 
     async fn read_devices<K: Keep>(
         &mut self,
         sags: &[&str],
-        keep: &K,
+        body: &K,
+        report: &K,
     ) -> Result<HashMap<String, Vec<Device>>> {
         let mut out: HashMap<String, Vec<Device>> = HashMap::new();
         for part in sags.chunks(CHUNK) {
             let places = marks(1, part.len());
             let sql = format!("SELECT {COLUMNS} FROM devices WHERE sag IN ({places})");
             for row in self.conn().rows(&sql, part.iter().map(|s| Arg::from(*s)).collect()).await? {
-                let d = Device::read(&row, keep)?;
+                let d = Device::read(&row, body, report)?;
                 out.entry(d.sag.clone()).or_default().push(d);
             }
         }

@@ -4,6 +4,27 @@
 use serde::de::Error as _;
 use serde_json::{Error, Map, Value};
 
+/// What lists show of a report. A report is stored with these in front, absent ones as null, so that nothing behind
+/// them need be looked at.
+pub const LISTED: [&str; 7] = [
+    "SoftwareVersion",
+    "MonitorVersion",
+    "DpiSignatureDbVersion",
+    "IpsecStatus",
+    "EnableOptimization",
+    "TrafficRate",
+    "DropRate",
+];
+
+/// A report as it is stored.
+pub fn report_text(report: Value) -> String {
+    let Value::Object(mut all) = report else { return "{}".to_owned() };
+    let listed = LISTED.map(|name| (name.to_owned(), all.remove(name).unwrap_or_default()));
+    let fields = listed.into_iter().chain(all);
+    let texts: Vec<String> = fields.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
+    format!("{{{}}}", texts.join(","))
+}
+
 pub trait Keep {
     fn parse(&self, text: &str) -> serde_json::Result<Map<String, Value>>;
 }
@@ -16,14 +37,17 @@ impl Keep for Everything {
     }
 }
 
-/// The fields of these names. Others are passed over by their brackets and quotes alone: what is stored was written
-/// as JSON by this program.
+/// The fields of these names. Others are passed over by their brackets and quotes alone, and nothing is looked at once
+/// all are found: what is stored was written as JSON by this program.
 pub struct Fields(pub &'static [&'static str]);
 
 impl Keep for Fields {
     fn parse(&self, text: &str) -> serde_json::Result<Map<String, Value>> {
         let mut at = Skim { text, pos: 0 };
         let mut out = Map::new();
+        if self.0.is_empty() {
+            return Ok(out);
+        }
         at.expect(b'{')?;
         if at.next_is(b'}') {
             at.pos += 1;
@@ -37,6 +61,9 @@ impl Keep for Fields {
             let value = at.value()?;
             if let Some(name) = self.named(key)? {
                 out.insert(name.to_owned(), serde_json::from_str(value)?);
+                if out.len() == self.0.len() {
+                    return Ok(out);
+                }
             }
             if at.next_is(b'}') {
                 at.pos += 1;
@@ -138,6 +165,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_lists_show_is_in_front_of_a_stored_report() {
+        let report =
+            serde_json::json!({"Ports": [{"Role": "WAN"}], "DropRate": 0.5, "SoftwareVersion": "2.3.1"});
+        let text = report_text(report.clone());
+        let whole = Everything.parse(&text).unwrap();
+        for (key, value) in report.as_object().unwrap() {
+            assert_eq!(whole.get(key), Some(value));
+        }
+        assert_eq!(whole.len(), LISTED.len() + 1);
+        // What follows is not looked at.
+        let front = text.split("\"Ports\"").next().unwrap();
+        let got = Fields(&LISTED).parse(front).unwrap();
+        assert_eq!((&got["DropRate"], &got["IpsecStatus"]), (&report["DropRate"], &Value::Null));
+        assert_eq!(report_text(Value::Null), "{}");
+    }
+
+    #[test]
     fn the_named_fields_and_no_others() {
         let text = r#"{"a": {"x": [1, {"b": 2}]}, "b": "t\u00e9\"x", "c": [], "k\u0041": null, "d": -1.5}"#;
         let whole = Everything.parse(text).unwrap();
@@ -166,7 +210,7 @@ mod tests {
             "{",
         ];
         for bad in bad {
-            assert!(Fields(&["b"]).parse(bad).is_err(), "{bad}");
+            assert!(Fields(&["b", "z"]).parse(bad).is_err(), "{bad}");
         }
     }
 }

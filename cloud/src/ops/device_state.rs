@@ -75,7 +75,7 @@ async fn top(cx: &mut Cx, field: &'static str) -> Result<Vec<Value>> {
     let filter = cx.mine();
     let gws = cx.list_all(GATEWAY, &filter).await?;
     let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let mut all = cx.devices_with(&ids, &["DropRate", "TrafficRate"]).await?;
+    let mut all = cx.devices_with(&ids, &[]).await?;
     for gw in gws {
         let devices = all.remove(&gw.id).unwrap_or_default();
         let rates: Vec<f64> =

@@ -11,9 +11,8 @@ use crate::proto::error::Result;
 use crate::store::objects::{self, Filter, Object};
 use crate::store::secrets::mask;
 
-/// What is shown of a device with its gateway.
-const SHOWN: &[&str] =
-    &["Slot", "SealedKey", "SoftwareVersion", "MonitorVersion", "DpiSignatureDbVersion", "IpsecStatus"];
+/// What is shown of a device's configuration with its gateway.
+const SHOWN: &[&str] = &["Slot", "SealedKey", "SoftwareVersion"];
 
 /// Everything that is shown about an instance and is not in its own row.
 #[derive(Default)]

@@ -13,7 +13,7 @@ mod app_users;
 mod capability;
 mod ccn;
 mod device_config;
-mod device_fields;
+pub mod device_fields;
 mod device_state;
 mod diagnosis;
 mod distribution;

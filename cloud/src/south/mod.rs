@@ -13,6 +13,7 @@ use crate::api::Op;
 use crate::ops::app_stats;
 use crate::ops::cx::Cx;
 use crate::ops::device::Device;
+use crate::ops::device_fields::report_text;
 use crate::ops::gateway::SOFTWARE;
 use crate::proto::error::{ApiError, Result};
 use crate::proto::nonce;
@@ -172,7 +173,7 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     }
     let now = cx.now;
     sqlx::query("UPDATE devices SET report = $1, seen = $2 WHERE sn = $3")
-        .bind(state.to_string())
+        .bind(report_text(state))
         .bind(now)
         .bind(d.sn)
         .execute(cx.conn().writer()?)
