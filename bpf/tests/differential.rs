@@ -103,7 +103,8 @@ impl Lab {
             }
         }
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for a in &rig.snap.local {
+        // Inside tunnels a worker answers for the gateway: the daemon tells XDP of the others alone.
+        for a in rig.snap.local.iter().filter(|a| !rig.snap.tunnels.owns(**a)) {
             match a {
                 IpAddr::V4(addr) => {
                     let external = rig.snap.nat.externals.get(&addr.to_bits());
