@@ -19,6 +19,20 @@ FIRST = ["chrt", "--other", "0", "nice", "-n", "-10"]
 CORE = min(os.sched_getaffinity(0))
 
 
+def softirqs_before(nice):
+    """What forwards for the source runs in the core's softirq thread: a source that goes before that overruns the
+    devices' rings of 256 frames. Returns what puts it back."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == f"ksoftirqd/{CORE}":
+                before = os.getpriority(os.PRIO_PROCESS, int(pid))
+                os.setpriority(os.PRIO_PROCESS, int(pid), nice)
+                return lambda: os.setpriority(os.PRIO_PROCESS, int(pid), before)
+        except OSError:
+            continue
+    return lambda: None
+
+
 def line_rate(bps, size):
     """Frames of `size` bytes a second that fill a line of so many bit/s."""
     return bps / 8 / (size + WIRE)
@@ -33,6 +47,7 @@ class Trials:
         except Missing as missing:
             pytest.skip(str(missing))
         self.running = []
+        self.restore = softirqs_before(-15)
         self.base = [
             self.program, "run", "--json", "--check", "--flows", str(flows), "--endpoints", str(flows), "--sources", "1",
             *map(str, options),
@@ -71,6 +86,7 @@ class Trials:
         for process in self.running:
             process.kill()
             process.wait()
+        self.restore()
 
     @contextlib.contextmanager
     def bare(self, prefix):
