@@ -34,7 +34,7 @@ def lines_of_json(text):
 def memory(bench):
     """The pipeline and the compiler of rules, in memory on one core."""
     bench.step("in memory: pipeline, compilation of rules")
-    text = example(bench, "targets", bench.rounds(9, 41))
+    text = example(bench, "targets", bench.rounds(5, 41))
     if text is None:
         return
     rows = lines_of_json(text)

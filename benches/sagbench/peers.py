@@ -76,7 +76,7 @@ def testpmd(bench):
         peer.forwarder.pause(True)
         labs = {"testpmd": peer, "sag-vcpe, fast_path = false": make("tpsag", Sag(fast_path=False))}
         found = {name: [] for name in labs}
-        for n in range(bench.rounds(7, 21) + 1):
+        for n in range(bench.rounds(5, 21) + 1):
             for name, lab in labs.items():
                 if lab is peer:
                     peer.forwarder.pause(False)
@@ -111,8 +111,8 @@ def librte_acl(bench):
         bench.missing.append(("librte_acl", "dpdk-test-acl is not installed (apt-get install dpdk-dev)"))
         return
     bench.step("librte_acl: classification alone")
-    cases = [] if bench.full else ["acl", "fw", "ipc", "1000"]
-    text = example(bench, "rte_acl_compare", *cases, "--json", "--rounds", bench.rounds(3, 9), timeout=3600)
+    cases = [] if bench.full else ["acl", "1000"]
+    text = example(bench, "rte_acl_compare", *cases, "--json", "--rounds", bench.rounds(2, 9), timeout=3600)
     if text is None:
         return
     bench.notes["librte_acl: classification alone"] = "\n".join(line for line in text.splitlines() if not line.startswith("{"))

@@ -182,7 +182,7 @@ def forwarding(bench):
             "ipolicemark-10kflows",
             [Side("bare redirect", sides[0].lab)]
             + [Side(name, lab, prepare=lambda car=car: lab.forwarder.apply(car=car)) for name, car in (("sag-vcpe, no CAR", False), ("sag-vcpe, CAR", True))],
-            bench.rounds(15, 41),
+            bench.rounds(9, 41),
             seconds=0.08,
             csit="ethip4-ip4base-ipolicemarkbase",
             about="A CAR that all traffic conforms to; one gateway, to which the configuration is committed before each trial.",

@@ -59,7 +59,7 @@ def into(bench):
             bench,
             TABLE,
             [bare, *sides],
-            bench.rounds(15, 41),
+            bench.rounds(9, 41),
             seconds=0.08,
             csit="ethip4vxlan-l2xcbase",
             about="Routed into a tunnel: encapsulation in XDP, 64 B inside; beside the same gateway without tunnel.",
@@ -77,7 +77,7 @@ def into(bench):
 def esp(bench):
     """In memory: ESP beside its crypto library, and the whole chain into an ESP tunnel."""
     bench.step("ESP: the crypto library alone, the whole chain")
-    text = example(bench, "esp", bench.rounds(41, 201))
+    text = example(bench, "esp", bench.rounds(21, 201))
     if text:
         bench.notes["ethip4ipsec1tnlsw-ip4base-int-aes128gcm"] = text
         row = next(line.split() for line in text.splitlines() if line.startswith("aes-128-gcm") and " 1400 " in line)
@@ -85,7 +85,7 @@ def esp(bench):
         for what, part in (("sealed", row[6]), ("opened", row[11])):
             measured = stats.summary([float(part)])
             target(bench, f"ESP AES-128-GCM, 1,400 bytes, {what}: 0.8 of the crypto library", measured, 0.8, source="#6")
-    text = example(bench, "overlay", bench.rounds(21, 101))
+    text = example(bench, "overlay", bench.rounds(9, 101))
     if text:
         bench.notes["Whole chain into ESP, in memory, one core (anchor: 5 Gbit/s a core by Snabb Vita)"] = text
 
