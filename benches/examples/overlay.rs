@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use sag_acl::{PortRange, Prefix, Rule};
+use sag_acl::Rule;
 use sag_benches::{Load, gateway, shuffled};
 use sag_model::config::{Fec, Probing};
 use sag_packet::Family;
@@ -22,8 +22,6 @@ use sag_tunnel::esp::{Cipher, Outbound, Suite};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-const ANY: Rule<u32> =
-    Rule { proto: None, src: Prefix::ANY, dst: Prefix::ANY, sport: PortRange::ANY, dport: PortRange::ANY };
 const FLOWS: usize = 10_000;
 const BATCH: usize = 64;
 const BATCHES: usize = 200;
@@ -65,7 +63,7 @@ fn branch(fec: Option<Fec>) -> Net {
     for class in [Class::OutLan, Class::InLan] {
         net.acl = std::mem::take(&mut net.acl).rule(class, true, "* * * * *");
     }
-    net.car("all", 1, 0, 1_000_000).meter(ANY, "all");
+    net.car("all", 1, 0, 1_000_000).meter(Rule::ANY, "all");
     net
 }
 

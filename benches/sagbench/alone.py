@@ -72,10 +72,9 @@ def cloud(bench):
         raise Failed(f"{script.name}: {done.stderr.strip()[-300:]}")
     rows = json.loads((bench.target / "bench" / "cloud.json").read_text(encoding="utf-8"))
     for row in rows:
-        sign, limit, *_ = row["target"].split()
-        unit = " ".join(row["target"].split()[2:])
+        sign, limit, *unit = row["target"].split()
         value = float(row["measured"].split()[0])
-        what = f"sag-cloud: {row['what']}{', ' + unit if unit else ''}"
+        what = ", ".join([f"sag-cloud: {row['what']}", *unit])
         target(bench, what, stats.summary([value]), float(limit), sign == ">", "#7")
 
 
