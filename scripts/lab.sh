@@ -251,7 +251,16 @@ gw_pid() {
     echo "$pid"
 }
 # The process that gw_start made; it may not have entered its namespace yet.
-gw_gone() { ! kill -0 "$(cat "$PIDFILE" 2>/dev/null)" 2>/dev/null; }
+# Gone, too, is one that has ended with all its threads and that its parent has not asked after: where nothing but
+# init does that, it may stay in the process table for seconds.
+gw_gone() {
+    local pid state tasks
+    pid=$(cat "$PIDFILE" 2>/dev/null) || return 0
+    kill -0 "$pid" 2>/dev/null || return 0
+    state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$pid/status" 2>/dev/null) || return 0
+    tasks=("/proc/$pid/task/"*)
+    [[ $state == Z && ${#tasks[@]} -le 1 ]]
+}
 gw_answers() { "$SAGCTL" --socket "$SOCKET" status; }
 gw_answers_or_died() { gw_gone || gw_answers; }
 
@@ -283,8 +292,7 @@ gw_start() {
         setsid nsenter --net="$(ns_path gw)" "$VCPE" run --config "$CONF" </dev/null >>"$LOG" 2>&1 &
         echo $! >"$PIDFILE"
         if [[ $wait -eq 1 ]]; then
-            wait_until 15 gw_answers_or_died || true
-            if gw_gone || ! gw_answers >/dev/null 2>&1; then
+            if ! wait_until 15 gw_answers_or_died || gw_gone; then
                 tail -n 15 "$LOG" >&2
                 die "the gateway did not start; its last lines are above, all of them in $LOG"
             fi

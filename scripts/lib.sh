@@ -116,11 +116,11 @@ need_tools() {
 
 # Waits until a command succeeds: wait_until SECONDS COMMAND…
 wait_until() {
-    local end=$(($(date +%s%3N) + ${1%.*} * 1000))
+    local end=$((${EPOCHREALTIME/[.,]/} + ${1%.*} * 1000000))
     shift
     until "$@" >/dev/null 2>&1; do
-        [[ $(date +%s%3N) -lt $end ]] || return 1
-        sleep 0.05
+        [[ ${EPOCHREALTIME/[.,]/} -lt $end ]] || return 1
+        sleep 0.02
     done
 }
 

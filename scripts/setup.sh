@@ -36,7 +36,7 @@ missing() {
 BUILD_PKGS=(clang llvm libelf-dev zlib1g-dev pkg-config make gcc libc6-dev ca-certificates curl)
 TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute iputils-ping
     iputils-tracepath jq python3 python3-scapy python3-pytest
-    python3-pytest-rerunfailures python3-venv)
+    python3-pytest-rerunfailures python3-pytest-xdist python3-venv)
 # What tests talk with or compare with (dpdk-dev: librte_meter and librte_acl): each is installed where apt has it,
 # and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server

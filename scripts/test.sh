@@ -91,16 +91,30 @@ sum_of() { sed -n "$1" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
 # --- end to end --------------------------------------------------------------------------------
 
+# Most of a test is waiting, so several run at a time, each file of them in labs of its own; what measures rates or
+# loads the machine runs alone afterwards. With arguments of the caller's, all is one run.
 e2e_tests() {
-    # Real traffic on a busy machine: a test that fails has one more try, and the report names it.
-    local log=$LOGS/e2e.log code=0 line args=(-q -ra -p no:cacheprovider --durations=10 --reruns 1 "${PYTEST_ARGS[@]}")
+    local several=$(($(nproc) + 1))
     step "end-to-end tests"
-    [[ $QUICK -eq 0 ]] || args+=(--quick)
     if [[ $EUID -ne 0 ]] && ! command -v sudo >/dev/null; then
         SKIPPED=$((SKIPPED + 1))
         info "SKIP: network namespaces need root, and there is no sudo"
         return
     fi
+    if [[ ${#PYTEST_ARGS[@]} -gt 0 ]] || ! /usr/bin/python3 -c 'import xdist' 2>/dev/null; then
+        e2e_run e2e "${PYTEST_ARGS[@]}"
+        return
+    fi
+    e2e_run e2e -n "$several" --dist loadfile -m "not alone"
+    step "end-to-end tests that need the machine for themselves"
+    e2e_run e2e-alone -m alone
+}
+
+# e2e_run LOG PYTEST_ARGUMENT…
+e2e_run() {
+    # Real traffic on a busy machine: a test that fails has one more try, and the report names it.
+    local log=$LOGS/$1.log code=0 line args=(-q -ra -p no:cacheprovider --durations=20 --reruns 1 "${@:2}")
+    [[ $QUICK -eq 0 ]] || args+=(--quick)
     run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 SAG_VCPE_BIN="$BIN/sag-vcpe" SAGCTL_BIN="$BIN/sagctl" \
         PKTGEN_BIN="$BIN/pktgen" SAG_AGENT_BIN="$BIN/sag-agent" SAG_CLOUD_BIN="$BIN/sag-cloud" \
         /usr/bin/python3 -m pytest tests/e2e "${args[@]}" || code=$?
@@ -177,7 +191,10 @@ if [[ $E2E -eq 1 ]]; then
         # Only builds with debug assertions have the places at which tests kill the agent.
         check "agent with crash points" build-agent cargo build --locked -p sag-agent
     else
-        check "build" build cargo build --workspace --locked
+        # With the features that tests want of dependencies: else the cloud and its database would be compiled twice.
+        with=()
+        [[ $UNIT -eq 0 ]] || with=(--bins --tests)
+        check "build" build cargo build --workspace --locked "${with[@]}"
     fi
     if [[ -x $BIN/sag-cloud ]]; then
         sdk_tests "cloud API by the official SDKs (SQLite)" sdk env SAG_CLOUD_BIN="$BIN/sag-cloud" \

@@ -43,6 +43,7 @@ maps! {
     index6 = gw_index6 "gw_index6",
     meters = gw_meters "gw_meters",
     meter_sets = gw_meter_sets "gw_meter_sets",
+    passed = gw_passed "gw_passed",
     tunnels = gw_tunnels "gw_tunnels",
     tunnel_ends = gw_tunnel_ends "gw_tunnel_ends",
     tunnel_stats = gw_tunnel_stats "gw_tunnel_stats",
@@ -82,15 +83,21 @@ pub(crate) fn take(
 }
 
 /// Makes the entries of a hash map exactly `want`, without a moment in which a key of both the old
-/// and the new set is missing: the kernel links the new entry of a key in front of the old one.
-/// True if one of them was not there.
+/// and the new set is missing: the kernel links the new entry of a key in front of the old one. What is
+/// right already is only looked at. True if a key was not there.
 pub(crate) fn replace(m: &MapHandle, map: &'static str, want: &[(Vec<u8>, u32)]) -> Result<bool, MapError> {
-    let there: std::collections::HashSet<Vec<u8>> = m.keys().collect();
-    let new = want.iter().any(|(key, _)| !there.contains(key));
+    let mut new = false;
     for (key, value) in want {
-        put(m, map, "an address", key, &value.to_ne_bytes())?;
+        let value = value.to_ne_bytes();
+        let there = m.lookup(key, MapFlags::ANY).map_err(failed(map, "cannot look up", "an address"))?;
+        if there.as_deref() == Some(value.as_slice()) {
+            continue;
+        }
+        new |= there.is_none();
+        put(m, map, "an address", key, &value)?;
     }
-    for key in there.iter().filter(|k| !want.iter().any(|(w, _)| w == *k)) {
+    let surplus: Vec<Vec<u8>> = m.keys().filter(|k| !want.iter().any(|(w, _)| w == k)).collect();
+    for key in &surplus {
         take(m, map, "an address", key)?;
     }
     Ok(new)

@@ -270,6 +270,7 @@ def heap_kb(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
     """One after the other while 1 Gbit/s flows: nothing of an allowed flow is lost, and nobody grows."""
     acl = branch.call("CreateACL", Name="churn")["AclId"]

@@ -136,20 +136,18 @@ impl Tx {
     }
 
     pub async fn commit(self) -> sqlx::Result<()> {
-        match self.inner {
-            Inner::Pool(inner, _writer) => {
-                self.count.add(1);
-                inner.commit().await
-            }
-            Inner::Lite(reader) => reader.end(),
-        }
+        self.end(true).await
     }
 
     pub async fn rollback(self) -> sqlx::Result<()> {
+        self.end(false).await
+    }
+
+    async fn end(self, keep: bool) -> sqlx::Result<()> {
         match self.inner {
             Inner::Pool(inner, _writer) => {
                 self.count.add(1);
-                inner.rollback().await
+                if keep { inner.commit().await } else { inner.rollback().await }
             }
             Inner::Lite(reader) => reader.end(),
         }

@@ -1,18 +1,13 @@
-//! Devices: attached when they are there, left when they go, taken up again when they return; and
-//! the kernel's part in finding neighbours.
+//! Devices: attached when they are there, left when they go, taken up again when they return.
 
 use super::Daemon;
 use super::worker::{ToWorker, socket_mode};
-use crate::compile::RouteRow;
-use ipnet::IpNet;
+use rustix::io::Errno;
 use sag_bpf::{AttachMode, Attached, Mode, PortEntry};
-use sag_model::config::XdpMode;
-use sag_model::{PortIdx, VlanId};
-use sag_pipeline::snapshot::Route;
-use sag_rtnl::{Changes, NeighborState};
-use sag_xsk::{Binding, XDP_HEADROOM, nic};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use sag_model::VlanId;
+use sag_model::config::{XdpMode, ZeroCopy};
+use sag_xsk::{Binding, Mode as SocketMode, XDP_HEADROOM, nic};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -46,6 +41,11 @@ impl Device {
         self.open >= self.queues || self.error.is_some()
     }
 
+    /// The driver says that it has none, so it is not tried.
+    fn lacks_zero_copy(&self) -> bool {
+        self.attached.as_ref().is_some_and(|a| a.mode == Mode::Native && a.zero_copy == Some(false))
+    }
+
     /// One line: driver, queues, modes, what gets in the way, and the reason of every downgrade.
     pub fn capability(&self) -> String {
         let mut line = match (&self.facts, self.binding) {
@@ -69,24 +69,6 @@ impl Device {
             line += &format!("; {e}");
         }
         line
-    }
-}
-
-/// Flows that must look their route up again: those over these next hops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stale {
-    All,
-    Gateway(PortIdx, IpAddr),
-    OnLink(PortIdx, IpNet),
-}
-
-impl Stale {
-    pub fn covers(&self, port: PortIdx, ip: IpAddr) -> bool {
-        match self {
-            Stale::All => true,
-            Stale::Gateway(p, via) => *p == port && *via == ip,
-            Stale::OnLink(p, net) => *p == port && net.contains(&ip),
-        }
     }
 }
 
@@ -204,13 +186,18 @@ impl Daemon {
         d.ifindex = facts.ifindex;
         d.queues = facts.rx_queues.max(1);
         d.facts = Some(facts);
-        let mode = match self.config.dataplane.mode {
+        let attach = match self.config.dataplane.mode {
             XdpMode::Auto => AttachMode::Auto,
             XdpMode::Native => AttachMode::Native,
             XdpMode::Generic => AttachMode::Generic,
         };
-        let attached = self.gateway.attach(d.ifindex, &d.name, mode)?;
+        let attached = self.gateway.attach(d.ifindex, &d.name, attach)?;
         let native = attached.mode == Mode::Native;
+        let mode = match socket_mode(self.config.dataplane.zero_copy, native) {
+            // Each try costs the kernel a grace period.
+            SocketMode::Auto if attached.zero_copy == Some(false) => SocketMode::Copy,
+            mode => mode,
+        };
         d.attached = Some(attached);
         self.gateway.set_dev(slot, d.ifindex)?;
         let workers = self.workers.len() as u32;
@@ -220,7 +207,7 @@ impl Daemon {
                 dev: slot,
                 device: d.name.clone(),
                 queue,
-                mode: socket_mode(self.config.dataplane.zero_copy, native),
+                mode,
                 busy_poll: self.config.dataplane.busy_poll,
             });
         }
@@ -237,7 +224,13 @@ impl Daemon {
             d.retry = Some(Instant::now() + RETRY);
             return;
         }
-        d.binding = Some(binding);
+        let auto = self.config.dataplane.zero_copy == ZeroCopy::Auto;
+        d.binding = Some(match binding {
+            Binding::Copy { refused: None } if auto && d.lacks_zero_copy() => {
+                Binding::Copy { refused: Some(Errno::OPNOTSUPP.raw_os_error()) }
+            }
+            other => other,
+        });
         d.sockets.insert(queue, socket);
         d.open += 1;
         if d.open == d.queues {
@@ -269,6 +262,17 @@ impl Daemon {
         let Some(d) = self.devices.get_mut(&dev) else { return };
         d.error = Some(error);
         d.retry = Some(Instant::now() + RETRY);
+    }
+
+    /// All of them at once, after the workers have ended: the kernel waits out a grace period for each.
+    pub(super) fn close_sockets(&mut self) {
+        let sockets = self.devices.values_mut().flat_map(|d| std::mem::take(&mut d.sockets).into_values());
+        std::thread::scope(|s| {
+            for socket in sockets {
+                // Without a thread for it, it is closed here.
+                let _ = std::thread::Builder::new().spawn_scoped(s, move || drop(socket));
+            }
+        });
     }
 
     /// Devices that were ports of an earlier daemon and are none of this one.
@@ -329,91 +333,6 @@ impl Daemon {
                 if let Err(error) = result {
                     tracing::error!(device = d.name, %error, "cannot tell XDP about the port");
                 }
-            }
-        }
-    }
-
-    /// Which flows a change of routes concerns: those over the ways out that the changed prefixes
-    /// had until now.
-    pub(super) fn flows_to_resolve(&self, changes: &Changes) -> Vec<Stale> {
-        if !changes.routes && !changes.links && !changes.addrs {
-            return Vec::new();
-        }
-        if changes.resynced || changes.links || changes.prefixes.len() > 256 {
-            return vec![Stale::All];
-        }
-        let mut out = Vec::new();
-        for prefix in &changes.prefixes {
-            let covering = |r: &&RouteRow| r.dst.contains(prefix);
-            let Some(row) = self.routes.iter().filter(covering).max_by_key(|r| r.dst.prefix_len()) else {
-                continue;
-            };
-            if let Route::Via(members) = &row.route {
-                out.extend(members.iter().map(|m| match m.via {
-                    _ if m.tunnel != 0 => Stale::All,
-                    Some(via) => Stale::Gateway(m.port, via),
-                    None => Stale::OnLink(m.port, *prefix),
-                }));
-            }
-        }
-        out
-    }
-
-    /// Asks the kernel for next hops that workers wait for.
-    pub(super) fn resolve(&mut self, wanted: &[(PortIdx, IpAddr)]) {
-        let mut new = false;
-        let routers: BTreeSet<(PortIdx, IpAddr)> = self
-            .routes
-            .iter()
-            .filter_map(|r| match &r.route {
-                Route::Via(members) => Some(members.iter().filter_map(|m| Some((m.port, m.via?)))),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        for &(port, ip) in wanted {
-            let known = self.compiler.nexthops.map().contains_key(&(port, ip));
-            if !known && self.compiler.nexthops.number(port, ip).is_none() {
-                tracing::error!("more next hops than the table has numbers for");
-                continue;
-            }
-            new |= !known;
-            let l3 = self.bindings.get(port.index()).and_then(|b| b.l3_ifindex);
-            let Some(ifindex) = l3 else { continue };
-            // Routers are kept resolved by the kernel; hosts are asked for when there is traffic.
-            let router = routers.contains(&(port, ip));
-            let asked =
-                if router { self.mirror.manage(ifindex, ip) } else { self.mirror.resolve(ifindex, ip) };
-            if let Err(error) = asked {
-                tracing::debug!(%error, "the kernel would not resolve a neighbour");
-            }
-        }
-        if new {
-            self.recompile(self.epoch);
-        }
-    }
-
-    /// XDP traffic does not pass the kernel's neighbour code, so nothing confirms its entries: ask
-    /// for those in use that have gone stale.
-    pub(super) fn probe_neighbors(&mut self) {
-        let of_port: BTreeMap<u32, PortIdx> =
-            self.bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
-        let stale: Vec<(u32, IpAddr)> = self
-            .mirror
-            .tables()
-            .neighbors()
-            .filter(|n| n.state == NeighborState::Stale)
-            .filter(|n| {
-                of_port
-                    .get(&n.ifindex)
-                    .is_some_and(|p| self.compiler.nexthops.map().contains_key(&(*p, n.ip)))
-            })
-            .map(|n| (n.ifindex, n.ip))
-            .take(512)
-            .collect();
-        for (ifindex, ip) in stale {
-            if let Err(error) = self.mirror.resolve(ifindex, ip) {
-                tracing::debug!(%error, "the kernel would not probe a neighbour");
             }
         }
     }

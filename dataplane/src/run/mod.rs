@@ -14,6 +14,7 @@ mod journal;
 mod keys;
 mod listeners;
 mod nat;
+mod neighbors;
 mod qos;
 mod report;
 mod sessions;
@@ -531,6 +532,7 @@ impl Daemon {
                 tracing::error!(worker = w.shared.id, "the worker had panicked");
             }
         }
+        self.close_sockets();
         if detach {
             let dataplane = self.config.dataplane.clone();
             drop(self.gateway);
