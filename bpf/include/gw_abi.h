@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 5
+#define GW_ABI_VERSION 6
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 128		/* sag_model::DropReason::COUNT */
@@ -213,7 +213,7 @@ struct gw_meter_set {
 	__u8 _pad;
 	__u32 slack;		/* how far the coarse clock may be behind, ns */
 	__u64 window[GW_SET_LINKS];	/* how far ahead a link may be for a packet that borrows */
-	__u64 passed_bytes;
+	__u64 passed_bytes;	/* by workers; see gw_passed */
 	__u64 car_dropped_bytes;
 	__u64 link_dropped_bytes;
 };

@@ -116,6 +116,18 @@ struct {
 	__type(value, struct gw_meter_set);
 } gw_meter_sets SEC(".maps");
 
+/*
+ * Bytes that XDP let pass, of CPU c and set n at c * GW_METER_SETS + n: a CPU counts without a lock. What workers let
+ * pass is in the set. Loader.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GW_METER_SETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} gw_passed SEC(".maps");
+
 /* Tunnels by number, and how a received packet finds its own. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -9,6 +9,15 @@
 #include "gw_maps.h"
 #include "gw_meter.h"
 
+static __always_inline void gw_count_passed(__u32 set, __u32 bytes)
+{
+	__u32 at = bpf_get_smp_processor_id() * GW_METER_SETS + set;
+	__u64 *passed = bpf_map_lookup_elem(&gw_passed, &at);
+
+	if (passed)
+		*passed += bytes;
+}
+
 /*
  * The coarse clock says most of the time that a packet passes, at no cost. It is behind, so it never
  * lets too much pass; where it refuses, the precise one has the last word.
@@ -32,7 +41,7 @@ __noinline int gw_metered(__u32 no, __u32 ip_len)
 	for (i = 0; i < 2; i++) {
 		verdict = gw_police(&gw_meters, set, bytes, now, slack);
 		if (!verdict) {
-			__sync_fetch_and_add(&set->passed_bytes, bytes);
+			gw_count_passed(no, bytes);
 			return set->remark;
 		}
 		now = bpf_ktime_get_ns();
@@ -74,7 +83,7 @@ static __always_inline int gw_passes_one(__u32 no, __u32 ip_len, struct gw_stats
 	if (gw_before(at + (rates & 0xFFFF ? m->burst : set->window[0]), next) ||
 	    __sync_val_compare_and_swap(&m->tat, old, next) != old)
 		return -1;
-	__sync_fetch_and_add(&set->passed_bytes, bytes);
+	gw_count_passed(no, bytes);
 	return set->remark;
 }
 

@@ -136,6 +136,11 @@ impl Gateway {
         self.mapped.meter_sets
     }
 
+    /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.
+    pub fn passed_bytes(&self) -> &'static [AtomicU64] {
+        self.mapped.passed
+    }
+
     /// Says what a device is to the gateway.
     pub fn set_port(&self, ifindex: u32, entry: &PortEntry) -> Result<(), MapError> {
         check_dev(entry.dev)?;

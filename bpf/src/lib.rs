@@ -39,5 +39,5 @@ pub use pins::unload;
 pub use preflight::{Missing, preflight};
 pub use stats::PortStats;
 pub use testrun::{TestFrame, TestRun};
-pub use traffic::{LiveFrames, attach_tcx, attach_xdp};
+pub use traffic::{LiveFrames, attach_tcx, attach_xdp, park_xdp};
 pub use tunnels::TunnelStats;

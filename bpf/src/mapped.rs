@@ -40,6 +40,8 @@ unsafe impl Shared for TunnelRecord {}
 unsafe impl Shared for SharedBlock {}
 // SAFETY: atomics alone.
 unsafe impl Shared for NatLine {}
+// SAFETY: as above.
+unsafe impl Shared for AtomicU64 {}
 
 /// `struct gw_nat_line`.
 pub(crate) type NatLine = [AtomicU64; 8];
@@ -73,6 +75,7 @@ pub(crate) struct Mapped {
     pub(crate) nat_ports: &'static [AtomicU64],
     pub(crate) meters: &'static [Meter],
     pub(crate) meter_sets: &'static [MeterSet],
+    pub(crate) passed: &'static [AtomicU64],
     pub(crate) tunnels: &'static [TunnelRecord],
 }
 
@@ -99,6 +102,7 @@ impl Mapped {
             nat_ports: map::<NatLine>(&maps.nat_ports)?.as_flattened(),
             meters: map(&maps.meters)?,
             meter_sets: map(&maps.meter_sets)?,
+            passed: map(&maps.passed)?,
             tunnels: map(&maps.tunnels)?,
         })
     }

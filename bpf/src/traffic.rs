@@ -41,3 +41,9 @@ pub fn attach_tcx(prog: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
 pub fn attach_xdp(prog: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
     sys::xdp_link_create(prog, ifindex, libbpf_rs::libbpf_sys::XDP_FLAGS_DRV_MODE)
 }
+
+/// Keeps the program among those that the kernel calls directly, while the descriptor is open: on a device where nothing
+/// arrives. Otherwise each run of live frames changes what is called directly, twice, and waits tens of milliseconds.
+pub fn park_xdp(prog: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    sys::xdp_link_create(prog, ifindex, libbpf_rs::libbpf_sys::XDP_FLAGS_SKB_MODE)
+}

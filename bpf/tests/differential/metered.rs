@@ -8,6 +8,7 @@ use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::meter::units;
 use sag_pipeline::qos::{MeterBook, Rate};
 use sag_pipeline::testkit::*;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Meters and sets that are looked at: a story has fewer.
@@ -18,6 +19,7 @@ const SETS: usize = 256;
 pub struct Memory {
     meters: &'static [Meter],
     sets: &'static [MeterSet],
+    by_xdp: &'static [AtomicU64],
 }
 
 /// The moments of the meters, and what the sets have counted.
@@ -42,7 +44,7 @@ impl Change {
 
 impl Memory {
     pub fn of(gw: &Gateway) -> Memory {
-        Memory { meters: gw.meters(), sets: gw.meter_sets() }
+        Memory { meters: gw.meters(), sets: gw.meter_sets(), by_xdp: gw.passed_bytes() }
     }
 
     /// An empty book over cleared memory.
@@ -64,9 +66,18 @@ impl Memory {
         State {
             tats: meters.map(|m| [load(&m.tat), load(&m.floor_tat)]).collect(),
             counts: sets
-                .map(|s| [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes].map(load))
+                .enumerate()
+                .map(|(n, s)| {
+                    let passed = load(&s.passed_bytes).wrapping_add(self.by_xdp(n));
+                    [passed, load(&s.car_dropped_bytes), load(&s.link_dropped_bytes)]
+                })
                 .collect(),
         }
+    }
+
+    fn by_xdp(&self, set: usize) -> u64 {
+        let words = self.by_xdp.iter().skip(set).step_by(self.sets.len());
+        words.map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add)
     }
 
     pub fn restore(&self, to: &State) {
@@ -74,8 +85,8 @@ impl Memory {
             m.tat.store(*tat, Relaxed);
             m.floor_tat.store(*floor, Relaxed);
         }
-        for (s, [a, b, c]) in self.sets.iter().zip(&to.counts) {
-            s.passed_bytes.store(*a, Relaxed);
+        for (n, (s, [a, b, c])) in self.sets.iter().zip(&to.counts).enumerate() {
+            s.passed_bytes.store(a.wrapping_sub(self.by_xdp(n)), Relaxed);
             s.car_dropped_bytes.store(*b, Relaxed);
             s.link_dropped_bytes.store(*c, Relaxed);
         }

@@ -62,6 +62,7 @@ pub struct MeterSet {
     pub slack: AtomicU32,
     /// How far ahead a link may be for a packet that borrows, in units.
     pub window: [AtomicU64; SET_LINKS],
+    /// By workers. XDP counts by CPU, elsewhere.
     pub passed_bytes: AtomicU64,
     /// Over the ceiling of the CAR.
     pub car_dropped_bytes: AtomicU64,

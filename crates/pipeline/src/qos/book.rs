@@ -117,6 +117,8 @@ const LEAST_BURST: u64 = 16 * 1514;
 pub struct MeterBook {
     meters: &'static [Meter],
     sets: &'static [MeterSet],
+    /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.
+    by_xdp: &'static [AtomicU64],
     by_id: HashMap<u64, u16>,
     by_key: HashMap<SetKey, SetNo>,
     /// What the sets had counted when this book was opened.
@@ -132,8 +134,31 @@ impl MeterBook {
         let by_id: HashMap<_, _> = ids.filter(|(id, _)| *id != 0).collect();
         let keys = sets.iter().enumerate().skip(1).map(|(n, s)| (key_of(s), n as u16));
         let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != SetKey::default()).collect();
-        let base = by_key.values().map(|&n| (n, counted(&sets[usize::from(n)]))).collect();
-        MeterBook { meters, sets, by_id, by_key, base, owners: Vec::new() }
+        let book =
+            MeterBook { meters, sets, by_xdp: &[], by_id, by_key, base: HashMap::new(), owners: Vec::new() };
+        book.and_xdp(&[])
+    }
+
+    /// What XDP let pass is counted there.
+    pub fn and_xdp(mut self, passed: &'static [AtomicU64]) -> MeterBook {
+        self.by_xdp = passed;
+        self.base = self.by_key.values().map(|&n| (n, self.counted_by(n))).collect();
+        self
+    }
+
+    /// The words in which XDP counts for a set.
+    fn xdp_words(&self, set: SetNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
+        self.by_xdp.iter().skip(usize::from(set)).step_by(self.sets.len().max(1))
+    }
+
+    fn counted_by(&self, set: SetNo) -> Counted {
+        let s = &self.sets[usize::from(set)];
+        let by_xdp = self.xdp_words(set).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
+        Counted {
+            passed: s.passed_bytes.load(Relaxed).wrapping_add(by_xdp),
+            over_car: s.car_dropped_bytes.load(Relaxed),
+            over_link: s.link_dropped_bytes.load(Relaxed),
+        }
     }
 
     /// A book over memory of its own, for replays and tests.
@@ -197,7 +222,7 @@ impl MeterBook {
         let mut sum = Counted::default();
         for (key, &n) in self.by_key.iter().filter(|(k, _)| k.contains(&meter)) {
             debug_assert_ne!(key[0] | key[1], 0);
-            let (now, base) = (counted(&self.sets[usize::from(n)]), self.base.get(&n).copied());
+            let (now, base) = (self.counted_by(n), self.base.get(&n).copied());
             let base = base.unwrap_or_default();
             sum.passed += now.passed.wrapping_sub(base.passed);
             sum.over_car += now.over_car.wrapping_sub(base.over_car);
@@ -237,14 +262,6 @@ fn idle(now: Nanos) -> u64 {
 fn key_of(s: &MeterSet) -> SetKey {
     let [a, b, c] = &s.links;
     [&s.car, a, b, c].map(|w| w.load(Relaxed))
-}
-
-fn counted(s: &MeterSet) -> Counted {
-    Counted {
-        passed: s.passed_bytes.load(Relaxed),
-        over_car: s.car_dropped_bytes.load(Relaxed),
-        over_link: s.link_dropped_bytes.load(Relaxed),
-    }
 }
 
 /// A build in progress.
@@ -380,9 +397,8 @@ impl Build<'_, '_> {
         s.remark.store(remark, Relaxed);
         s.slack.store(self.wanted.slack, Relaxed);
         if known.is_none() {
-            for c in [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes] {
-                c.store(0, Relaxed);
-            }
+            let own = [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes];
+            own.into_iter().chain(self.book.xdp_words(no)).for_each(|c| c.store(0, Relaxed));
             for (word, n) in s.links.iter().zip(&key[1..]) {
                 word.store(*n, Relaxed);
             }
