@@ -16,7 +16,7 @@ from .system import Failed, run
 def new_flows(bench):
     """Every frame a new flow, as fast as they are taken in."""
     bench.step("new flows: every frame begins a session")
-    rounds, flows = bench.rounds(5, 15), 100_000 if not bench.full else 400_000
+    rounds, flows = bench.rounds(3, 15), 100_000 if not bench.full else 400_000
     rates = {}
     with bench.labs() as make:
         labs = {
@@ -208,7 +208,7 @@ def cores(bench):
             bench.cleanup.add(second.close)
             one, two = [], []
             sent = lost = 0
-            for _ in range(bench.rounds(7, 21)):
+            for _ in range(bench.rounds(5, 21)):
                 one.append(first.trial(frames=400_000, resume=True)["offered_pps"])
                 first.start(frames=800_000, resume=True, settle_ms=0)
                 # The sink is the first one's: it has forgotten the trial before by now.

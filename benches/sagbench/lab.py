@@ -98,16 +98,21 @@ class Lab:
 
 
 class Bare:
-    """An XDP redirect that looks at nothing: the limit."""
+    """An XDP redirect that looks at nothing: the limit. Or at so many lines of memory of each flow, one after the
+    other: what a flow table costs at least."""
 
     sink = "xdp"
 
-    def __init__(self):
-        self.process = None
+    def __init__(self, looks=0, flows=10_000):
+        self.looks, self.flows, self.process = looks, flows, None
 
     def start(self, lab):
         self.process = subprocess.Popen(
-            [str(lab.bench.pktgen), "bare", "--from", f"{lab.gw}:lan", "--to", f"{lab.gw}:wan"],
+            [
+                str(lab.bench.pktgen),
+                *("bare", "--from", f"{lab.gw}:lan", "--to", f"{lab.gw}:wan"),
+                *("--looks", str(self.looks), "--flows", str(self.flows)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

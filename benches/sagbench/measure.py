@@ -1,20 +1,26 @@
 """Sides of a comparison, measured in turns."""
 
+import statistics
 import time
 from collections import Counter
 
 from . import stats
 from .system import Failed
 
+# Of a round; odd, so that the median is one of them.
+SLICES = 9
+# Flows of which something may still be in the caches when they come again.
+CACHED = 20_000
+
 
 class Side:
     """A gateway under a kind of traffic."""
 
-    def __init__(self, name, lab, flows=10_000, size="64", extra=(), may_lose=False, prepare=None):
+    def __init__(self, name, lab, flows=10_000, size="64", extra=(), may_lose=False, renews=True):
         self.name, self.lab, self.flows, self.size, self.extra = name, lab, flows, size, extra
         self.may_lose = may_lose
-        # Called before every trial, after which the flows are established anew: for sides that share a gateway.
-        self.prepare = prepare
+        # False: what it is set up with takes too long to be done again.
+        self.renews = renews
         self.rates, self.lost, self.slow, self.sent = [], 0, 0, 0
         # Why frames were not forwarded by XDP alone.
         self.why = Counter()
@@ -48,26 +54,38 @@ class Side:
                 return
         raise Failed(f"{self.name}: after {again} times {self.flows} frames some flows are still asked for")
 
-    def once(self, keep=True, seconds=0.12):
-        """A trial at full speed, going on where the last one ended."""
-        if self.prepare:
-            self.prepare()
-            self.rejudge()
+    def look(self):
+        """What XDP alone has forwarded, and what it asked workers for."""
         gateway = self.lab.forwarder
         before = gateway.fast()
-        reasons = Counter(gateway.punts()) if before is not None else None
-        found = self.generator().trial(frames=self.frames, flows=self.flows, resume=True)
+        return (before, Counter(gateway.punts())) if before is not None else None
+
+    def note(self, before, sent):
+        """What of the frames sent since the look was not forwarded by XDP alone."""
+        if before is None:
+            return
+        gateway = self.lab.forwarder
+        slow = sent - (gateway.fast() - before[0])
+        if slow > 0:
+            self.slow += slow
+            self.why += Counter(gateway.punts()) - before[1]
+
+    def send(self, frames, keep=True):
+        """Frames at full speed, going on where the last ones ended."""
+        found = self.generator().trial(frames=frames, flows=self.flows, resume=True)
         if keep:
-            self.rates.append(found["offered_pps"])
             self.lost += found["lost"]
             self.sent += found["sent"]
-            slow = found["sent"] - (gateway.fast() - before) if before is not None else 0
-            if slow > 0:
-                self.slow += slow
-                self.why += Counter(gateway.punts()) - reasons
-        rate = found["offered_pps"] or 1
-        self.frames = int(min(2_000_000, max(10_000, rate * seconds)))
         return found
+
+    def warm(self):
+        """What fits into the caches is in them again: another side was at work. The frames sent. Who is so slow that
+        this takes longer than a slice does not notice."""
+        return self.send(self.flows)["sent"] if self.flows <= min(CACHED, 4 * self.frames) else 0
+
+    def pace(self, found, seconds):
+        """How many frames a trial of so long takes."""
+        self.frames = int(min(2_000_000, max(2_000, (found["offered_pps"] or 1) * seconds)))
 
     def result(self, base=None):
         row = {"rate_pps": stats.summary(self.rates), "sent": self.sent, "lost": self.lost, "slow_path": self.slow}
@@ -76,25 +94,40 @@ class Side:
         return row
 
 
-def in_turns(sides, rounds, progress, seconds=0.12, fresh=0):
+def turn(sides, seconds):
+    """A round: the sides take turns in slices, which are so short that the machine is the same for all of them, and
+    the median slice of a side counts."""
+    before = [side.look() for side in sides]
+    sent, rates = [0] * len(sides), [[] for _ in sides]
+    for _ in range(SLICES):
+        for n, side in enumerate(sides):
+            sent[n] += side.warm()
+            found = side.send(side.frames)
+            sent[n] += found["sent"]
+            rates[n].append(found["offered_pps"])
+            side.pace(found, seconds / SLICES)
+    for n, side in enumerate(sides):
+        side.rates.append(statistics.median(rates[n]))
+        side.note(before[n], sent[n])
+
+
+def in_turns(sides, rounds, progress, seconds=0.12, fresh=0, establish=True):
     """A B A B …; the first round warms up. What may not be lost and is, is a broken measurement.
 
     `fresh`: gateways begin anew after so many rounds. Where a table lies in memory makes a difference
     that lasts as long as the table does.
     """
+    for side in sides if establish else ():
+        side.establish()
     for side in sides:
-        if not side.prepare:
-            side.establish()
-    for side in sides:
-        side.once(keep=False, seconds=seconds)
+        side.pace(side.send(side.frames, keep=False), seconds / SLICES)
     for n in range(rounds):
         progress(f"round {n + 1} of {rounds}")
         if fresh and n and n % fresh == 0:
             for side in sides:
-                if side.lab.forwarder.renew():
+                if side.renews and side.lab.forwarder.renew():
                     side.establish()
-        for side in sides:
-            side.once(seconds=seconds)
+        turn(sides, seconds)
     return broken(sides)
 
 

@@ -36,9 +36,11 @@ def headline(tables):
     for name, table in tables.items():
         sag = table["rows"].get("sag-vcpe", {})
         if "of_kernel" in sag:
+            least = [f"{name} {spread(row['of_limit'], '{:.2f}')}" for name, row in table["rows"].items() if "line" in name]
             lines.append(
                 f"**{name}: {spread(sag['of_kernel'], '{:.1f}')} × Linux with the same policy in nftables, "
                 f"{spread(sag['of_limit'], '{:.2f}')} of the bare redirect, {sag['lost']} of {sag['sent']} frames lost.**"
+                + (f" What memory alone costs here, of the bare redirect: {'; '.join(least)}." if least else "")
             )
     return [*(line for pair in zip(lines, [""] * len(lines)) for line in pair)]
 
@@ -57,8 +59,11 @@ def table(t):
             name,
             spread(rate),
             f"{1e9 / r['median']:.0f}" if r["median"] else "",
-            (spread(share) + ("" if row.get("of_limit") else " × one core") if share else "")
-            + (f"; {spread(row['of_plain'])} of no tunnel" if "of_plain" in row else ""),
+            "; ".join(
+                ([spread(share) + ("" if row.get("of_limit") else " × one core")] if share else [])
+                + ([f"{spread(row['of_plain'])} of no tunnel"] if "of_plain" in row else [])
+                + ([f"{spread(row['of_kernel'], '{:.1f}')} × Linux"] if "of_kernel" in row else [])
+            ),
             "" if row["sent"] is None else str(row["sent"]),
             str(row["lost"]),
             "" if row["slow_path"] is None else str(row["slow_path"]),

@@ -204,6 +204,13 @@ pub enum Command {
         /// Device that they leave by
         #[arg(long)]
         to: Place,
+        /// Looks at memory for every frame, each at a line that the one before names: what a flow table
+        /// costs at least. Frames of this generator, IPv4
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2))]
+        looks: u32,
+        /// Flows with lines of their own, for --looks
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+        flows: u32,
         /// The devices may be in the network namespace that this is called in
         #[arg(long)]
         dev: bool,

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod capture;
 pub mod hist;
 pub mod outcome;

@@ -11,10 +11,11 @@ mod show;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use cli::{Cli, Command};
+use sag_pktgen::bare::{Bare, Looks};
 use sag_pktgen::capture::Capture;
 use sag_pktgen::outcome::Outcome;
 use sag_pktgen::plan::Order;
-use sag_pktgen::rig::{Bare, Rig, Trial};
+use sag_pktgen::rig::{Rig, Trial};
 use sag_pktgen::rules;
 use sag_pktgen::search::{self, Sample};
 use serde_json::json;
@@ -86,8 +87,8 @@ fn run(cli: Cli) -> Result<()> {
             show::outcome(json, &Rig::new(&rig.traffic, &rig.devices, Some(&capture))?.replay(&trial)?);
         }
         Command::Serve { rig } => serve::serve(&Rig::new(&rig.traffic, &rig.devices, None)?)?,
-        Command::Bare { from, to, dev } => {
-            let _bare = Bare::new(&from, &to, dev)?;
+        Command::Bare { from, to, looks, flows, dev } => {
+            let _bare = Bare::new(&from, &to, Looks { each: looks, flows }, dev)?;
             println!("redirecting {from} to {to} until standard input ends");
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).context("standard input")?;
         }

@@ -124,6 +124,22 @@ struct {
 	__type(value, struct pg_captured);
 } pg_capture SEC(".maps");
 
+/* The places of pg_look: a cache line each. */
+struct pg_line {
+	__u64 next;		/* the place to look at after this one */
+	__u64 nothing;		/* 0 */
+	__u64 packets;
+	__u64 pad[5];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pg_line);
+} pg_lines SEC(".maps");
+
 /* Fixed when the programs are loaded, so that what is not asked for costs nothing. */
 struct pg_fixed {
 	__u32 ip6;
@@ -135,6 +151,7 @@ struct pg_fixed {
 	__u32 longest;		/* length of a frame as it is handed to the source */
 	__u32 size_count;	/* sizes take turns */
 	__u32 sizes[PG_MAX_SIZES];	/* bytes without FCS */
+	__u32 looks;		/* of pg_look at memory */
 };
 const volatile struct pg_fixed fixed SEC(".rodata.fixed") = {};
 

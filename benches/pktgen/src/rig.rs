@@ -7,7 +7,7 @@ use crate::plan::{MAX_FRAME, Order, Pace, Traffic};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
-use sag_bpf::{LiveFrames, attach_tcx, attach_xdp};
+use sag_bpf::{LiveFrames, attach_tcx, attach_xdp, park_xdp};
 use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,12 +101,13 @@ pub struct Rig {
     frame: Vec<u8>,
     cpus: u64,
     _sink: Option<OwnedFd>,
+    _parked: Option<OwnedFd>,
 }
 
 /// Runs between two looks at whether a windowed source is done.
 const SLICE: u32 = 1 << 18;
 
-fn open() -> Result<OpenObject> {
+pub(crate) fn open() -> Result<OpenObject> {
     let object = include_bytes!(concat!(env!("OUT_DIR"), "/pktgen.bpf.o"));
     Ok(ObjectBuilder::default().name("pktgen")?.open_memory(object)?)
 }
@@ -174,6 +175,11 @@ impl Rig {
         map(&object, "pg_devs")?
             .update(&0u32.to_ne_bytes(), &tx.to_ne_bytes(), MapFlags::ANY)
             .with_context(|| format!("{} takes no redirected frames", devices.tx))?;
+        // Nobody uses the loopback of a namespace that is made for measuring. Without it trials take longer to begin.
+        let lo = Place { device: "lo".into(), ..devices.tx.clone() };
+        let parked = (!devices.dev)
+            .then(|| park_xdp(program(&object, "pg_flood")?.as_fd(), home.enter(&lo, false)?).context("lo"))
+            .and_then(Result::ok);
         if let Some(c) = capture {
             c.store(&map(&object, "pg_capture")?)?;
         }
@@ -187,6 +193,7 @@ impl Rig {
             frame: vec![0; (longest as usize).min(MAX_FRAME)],
             cpus: libbpf_rs::num_possible_cpus()? as u64,
             _sink: sink,
+            _parked: parked,
         })
     }
 
@@ -345,26 +352,4 @@ fn sink(object: &Object, home: &Home, rx: &Place, devices: &Devices) -> Result<O
         Sink::Xdp => format!("{rx} takes no XDP program (another one attached? a driver without XDP?)"),
         Sink::Tcx => format!("{rx} takes no tcx program (Linux 6.6 or later)"),
     })
-}
-
-/// The bare redirect between two devices of a namespace, while the value lives.
-#[derive(Debug)]
-pub struct Bare {
-    _object: Object,
-    _links: Vec<OwnedFd>,
-}
-
-impl Bare {
-    pub fn new(from: &Place, to: &Place, host: bool) -> Result<Bare> {
-        if from.namespace != to.namespace {
-            bail!("{from} and {to} are in two namespaces");
-        }
-        let home = Home::new()?;
-        let object = open()?.load().context("the kernel refused the programs (needs root)")?;
-        let (source, target) = (home.enter(from, host)?, home.enter(to, host)?);
-        map(&object, "pg_devs")?.update(&1u32.to_ne_bytes(), &target.to_ne_bytes(), MapFlags::ANY)?;
-        let link = attach_xdp(program(&object, "pg_bare")?.as_fd(), source)
-            .with_context(|| format!("{from} takes no XDP program"))?;
-        Ok(Bare { _object: object, _links: vec![link] })
-    }
 }

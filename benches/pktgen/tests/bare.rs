@@ -1,10 +1,11 @@
 //! Source and sink with a bare redirect between them, in namespaces of the test's own. Needs root.
 
 use clap::Parser;
+use sag_pktgen::bare::{Bare, Looks};
 use sag_pktgen::capture::{Capture, CapturedFrame};
 use sag_pktgen::outcome::Outcome;
 use sag_pktgen::plan::{Order, Traffic};
-use sag_pktgen::rig::{Bare, Devices, Rig, Trial};
+use sag_pktgen::rig::{Devices, Rig, Trial};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -83,8 +84,12 @@ impl Lab {
     }
 
     fn redirect(&self) -> Bare {
+        self.redirect_with(Looks::default())
+    }
+
+    fn redirect_with(&self, looks: Looks) -> Bare {
         let at = |dev: &str| format!("{}-gw:{dev}", self.0).parse().unwrap();
-        Bare::new(&at("lan"), &at("wan"), false).unwrap()
+        Bare::new(&at("lan"), &at("wan"), looks, false).unwrap()
     }
 }
 
@@ -115,6 +120,25 @@ fn nothing_is_lost_and_all_is_in_order() {
     assert_eq!(l.count, o.received);
     assert!(0 < l.p50 && l.p50 <= l.p99 && l.p99 <= l.max, "{l:?}");
     assert!(o.sent > 10_000 && o.seconds > 0.5, "{o:?}");
+}
+
+/// Only frames whose lines are found come through.
+#[test]
+fn looks_at_memory() {
+    let Some(lab) = Lab::new() else { return };
+    for each in [1, 2] {
+        let _bare = lab.redirect_with(Looks { each, flows: 5000 });
+        let o = lab.rig("--flows 5000 --check").run(&Trial {
+            frames: 20_000,
+            seconds: 10.0,
+            window: 128,
+            ..Trial::default()
+        });
+        in_order(&o.unwrap(), 5000);
+    }
+    let _bare = lab.redirect_with(Looks { each: 1, flows: 4000 });
+    let o = lab.rig("--flows 5000").run(&Trial { frames: 5000, seconds: 10.0, ..Trial::default() }).unwrap();
+    assert_eq!((o.sent, o.received), (5000, 4000), "{o:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@ import pytest
 
 from sagbench import stats
 from sagbench.changes import search
-from sagbench.measure import Side, broken
+from sagbench.measure import Side, broken, turn
 
 
 def test_summary():
@@ -67,6 +67,47 @@ def test_search_takes_the_top_if_nothing_is_lost():
 
 def test_search_finds_nothing_where_nothing_passes():
     assert search(lambda rate: (rate, 1.0), 4e6, 0.005) == 0.0
+
+
+class Machine:
+    """Becomes slower with every trial, and does something else for a while."""
+
+    def __init__(self):
+        self.trials = 0
+
+    def rate(self, share):
+        self.trials += 1
+        return 8e6 * 0.99**self.trials * (0.1 if 41 <= self.trials < 47 else 1.0) * share
+
+
+class Turning(Side):
+    """Reaches a share of what the machine can."""
+
+    def __init__(self, name, machine, share, slow=0):
+        super().__init__(name, None)
+        self.machine, self.share, self.by_worker, self.order = machine, share, slow, []
+
+    def look(self):
+        return None
+
+    def note(self, before, sent):
+        self.slow += self.by_worker
+
+    def send(self, frames, keep=True):
+        self.order.append(frames)
+        self.sent += frames
+        return {"offered_pps": self.machine.rate(self.share), "sent": frames, "lost": 0}
+
+
+def test_slices_take_turns_and_the_median_counts():
+    machine = Machine()
+    one, other = Turning("one", machine, 1.0), Turning("other", machine, 0.5, slow=7)
+    for _ in range(3):
+        turn([one, other], 0.1)
+    assert (len(one.rates), len(other.rates)) == (3, 3)
+    # Each slice is warmed up by every flow once; all frames are checked for the way that they took.
+    assert one.order[::2] == [10_000] * 27 and other.slow == 21
+    assert stats.ratios(other.rates, one.rates)["median"] == pytest.approx(0.5, rel=0.06)
 
 
 def side(**values):
