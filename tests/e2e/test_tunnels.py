@@ -9,7 +9,7 @@ from harness.lab import Addresses as A
 from harness.net import run
 from harness.traffic import iperf
 from harness.tunnels import (
-    FAR, LOCAL, REMOTE, Far, gateway_config, has_kernel, sweep, tunnel, tunnels,
+    FAR, LOCAL, REMOTE, Far, esp_keys, gateway_config, has_kernel, sweep, tunnel, tunnels, turned,
 )
 from harness.wire import IP, UDP, Ether, IPv6, Raw, checksums_ok, mark_of, marked, wrpcap
 from scapy.layers.l2 import GRE
@@ -24,6 +24,9 @@ KINDS = {
     "gre-full": {"key": 7, "checksum": True, "sequence": True},
     "ipip": {},
 }
+# Without probes, so that all counted packets are the test's own and only ICMP says what a path carries.
+ESP = {"esp": {"probe_interval": 0}, "esp-udp": {"probe_interval": 0, "udp_encap": True, "keepalive": 0}}
+ALL = {**KINDS, **ESP}
 
 
 def kind_of(name):
@@ -223,8 +226,10 @@ def through(gw_with, far, lab):
     """A function: both gateways with a tunnel of this kind between them."""
 
     def use(name, outer, **more):
-        keys = {**KINDS[name], **more}
-        far.use(far.config(kind_of(name), outer, **keys))
+        keys = {**ALL[name], **more}
+        if name in ESP:
+            keys |= esp_keys()
+        far.use(far.config(kind_of(name), outer, **(turned(keys) if name in ESP else keys)))
         gw = gw_with(gateway_config(kind_of(name), outer, **keys))
         forget_paths(lab.lan1, far.site)
         return gw
@@ -253,7 +258,7 @@ def test_between_two_gateways(through, far, lab, name, outer):
 
 
 @OUTER
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ALL)
 def test_no_size_is_lost(through, far, lab, name, outer, family):
     """Every size arrives, or its sender is told; without DF all arrive."""
     through(name, outer)
@@ -266,9 +271,10 @@ def test_no_size_is_lost(through, far, lab, name, outer, family):
 
 
 @OUTER
-def test_a_narrow_link_on_the_way_is_learned(through, far, lab, outer, family):
+@pytest.mark.parametrize("name", ["vxlan", "gre", "ipip", "esp", "esp-udp"])
+def test_a_narrow_link_on_the_way_is_learned(through, far, lab, name, outer, family):
     """A router in the middle says that 1,300 bytes are its limit."""
-    gw = through("vxlan", outer)
+    gw = through(name, outer)
     lab.wan.ip("link set inet mtu 1300")
     try:
         sizes = [60, 1000, 1200, 1250, 1280, 1300, 1400, 1500]
@@ -281,11 +287,15 @@ def test_a_narrow_link_on_the_way_is_learned(through, far, lab, outer, family):
         lab.wan.ip("link set inet mtu 1500")
 
 
-def test_fragments_outside(through, far, lab, family):
-    """fragment = "outer": 1500 bytes pass in one piece inside."""
-    through("gre", 4, fragment="outer")
-    held = sweep(lab.lan1, far.site, family, [60, 1400, 1476, 1477, 1500], dont_fragment=True)
+@pytest.mark.parametrize("name", ["vxlan", "gre", "ipip", "esp", "esp-udp"])
+def test_fragments_outside(through, far, lab, wire, name, family):
+    """fragment = "outer": 1500 bytes pass in one piece inside, and in two outside."""
+    through(name, 4, fragment="outer")
+    outside = wire.sniffer(lab.wan, "gw")
+    held = sweep(lab.lan1, far.site, family, [60, 1400, *range(1436, 1484), 1500], dont_fragment=True)
     assert set(held.values()) == {"echoed"}, held
+    pieces = [Ether(frame) for frame in outside.drain()]
+    assert any(IP in p and p[IP].src == LOCAL[4] and p[IP].frag for p in pieces)
 
 
 @OUTER

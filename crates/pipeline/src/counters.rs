@@ -76,6 +76,8 @@ pub struct TunnelCounters {
     pub tx_packets: Counter,
     pub tx_bytes: Counter,
     pub drops: Counter,
+    /// NAT keepalives sent.
+    pub keepalives: Counter,
     /// Repairs sent, and the bytes of these and of the headers in front of packets.
     pub fec_repairs: Counter,
     pub fec_overhead: Counter,

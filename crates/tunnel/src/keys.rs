@@ -182,7 +182,7 @@ pub fn fingerprint(keymat: &[u8]) -> u64 {
 pub struct Lifetime {
     /// Nanoseconds.
     pub time: u64,
-    /// Bytes under one association.
+    /// Bytes under one association. The new key is made after half of them, so that there is time for the exchange.
     pub bytes: u64,
 }
 
@@ -193,7 +193,7 @@ impl Default for Lifetime {
     }
 }
 
-/// How long a side waits for its peer before it sends by a new pair anyway.
+/// How long a side that has a new key of its peer waits before it sends by the new pair anyway.
 pub const PEER_WAIT: u64 = 30_000_000_000;
 
 /// A gateway's keys: the present one, and the one before for peers that have not heard yet. Older ones
@@ -218,9 +218,22 @@ impl KeyRing {
         self.current.announcement()
     }
 
-    /// Whether it is time for a new key; `bytes` is the most that went through one association.
-    pub fn due(&self, bytes: u64, now: u64) -> bool {
-        now.saturating_sub(self.since) >= self.lifetime.time || bytes >= self.lifetime.bytes
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    pub fn set_lifetime(&mut self, lifetime: Lifetime) {
+        self.lifetime = lifetime;
+    }
+
+    /// Whether it is time for a new key; `bytes` is the most that went through one association of the present key.
+    ///
+    /// `settled`: all peers use the present key. While they do not, another one would overtake it on its way to them, so
+    /// they are given twice [`PEER_WAIT`].
+    pub fn due(&self, bytes: u64, settled: bool, now: u64) -> bool {
+        let age = now.saturating_sub(self.since);
+        let due = age >= self.lifetime.time || bytes >= self.lifetime.bytes / 2;
+        due && (settled || age >= 2 * PEER_WAIT)
     }
 
     /// Makes a new key. It is of use to nobody before its announcement has reached the peers.
@@ -253,11 +266,15 @@ impl KeyRing {
     }
 }
 
-/// When to send by a new pair. `proven`: the own epoch of the last pair by which the peer has sent. If the
-/// peer knows our key, its own new key is the news and it receives by the pair already; if ours is the
-/// news, it must tell us by using it.
-pub fn switch(pair: &Pair, proven: Option<u64>, now: u64) -> Switch {
-    if proven == Some(pair.own_epoch) { Switch::Now } else { Switch::PeerOr(now.saturating_add(PEER_WAIT)) }
+/// When to send by a new pair. `proven`: the own epoch of the last pair by which the peer has sent; `known`: the peer's
+/// epoch of the last pair. If the peer knows our key, its own new key is the news and it receives by the pair already; if
+/// ours is the news, it must tell us by using it. If both may be, one end must begin.
+pub fn switch(pair: &Pair, proven: Option<u64>, known: Option<u64>, now: u64) -> Switch {
+    match (proven == Some(pair.own_epoch), known == Some(pair.peer_epoch)) {
+        (true, _) => Switch::Now,
+        (false, true) => Switch::PEER,
+        (false, false) => Switch::PeerOr(now.saturating_add(PEER_WAIT)),
+    }
 }
 
 #[cfg(test)]
@@ -358,11 +375,15 @@ mod tests {
         let mut ring = KeyRing::new("a", 100, Lifetime { time: 50, bytes: 1000 }, 0).unwrap();
         let b = KeyPair::generate("b", 1).unwrap();
         let first = ring.announcement().clone();
-        assert!(!ring.due(999, 49) && ring.due(1000, 0) && ring.due(0, 50));
+        assert!(!ring.due(499, true, 49) && ring.due(500, true, 0) && ring.due(0, true, 50));
+        // While a peer does not use it yet, it has time to.
+        assert!(!ring.due(500, false, 2 * PEER_WAIT - 1) && ring.due(0, false, 2 * PEER_WAIT));
+        ring.set_lifetime(Lifetime { time: 51, bytes: 1000 });
+        assert!(!ring.due(0, true, 50));
         let old = ring.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
         assert_eq!(ring.rotate(50).unwrap().epoch, 101);
         assert_ne!(ring.announcement().public, first.public);
-        assert!(!ring.due(0, 99));
+        assert!(!ring.due(0, true, 100) && ring.due(0, true, 101));
         assert_eq!(ring.agree_previous(100, b.announcement(), Cipher::Aes128Gcm, ""), Ok(old));
         ring.rotate(60).unwrap();
         let gone = ring.agree_previous(100, b.announcement(), Cipher::Aes128Gcm, "");
@@ -376,8 +397,11 @@ mod tests {
         let a = KeyPair::generate("a", 2).unwrap();
         let b = KeyPair::generate("b", 9).unwrap();
         let pair = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
-        assert_eq!(switch(&pair, Some(2), 5), Switch::Now);
-        assert_eq!(switch(&pair, Some(1), 5), Switch::PeerOr(5 + PEER_WAIT));
-        assert_eq!(switch(&pair, None, 5), Switch::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switch(&pair, Some(2), Some(8), 5), Switch::Now);
+        // Ours is the news: whatever time it takes to reach the peer.
+        assert_eq!(switch(&pair, Some(1), Some(9), 5), Switch::PEER);
+        // Both are.
+        assert_eq!(switch(&pair, Some(1), Some(8), 5), Switch::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switch(&pair, None, None, 5), Switch::PeerOr(5 + PEER_WAIT));
     }
 }

@@ -1,10 +1,12 @@
 //! Keys of ESP tunnels: from the file, from control calls, by agreement; and the numbers that must
 //! go on over a restart.
 
+mod agreed;
+
 use sag_model::config::{self, Config, Encap, EspCipher};
 use sag_pipeline::tunnel::{EspBook, EspSas, TunnelNo};
 use sag_tunnel::esp::{Cipher, Inbound, KeyError, Outbound, Refused, SaSet, Suite, Switch};
-use sag_tunnel::keys::{self, AgreeError, Announcement, KeyRing, Lifetime, Pair};
+use sag_tunnel::keys::{self, AgreeError, Announcement, KeyRing, Lifetime};
 use sag_xsk::sys;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -49,10 +51,14 @@ struct Entry {
     set: Option<SaSet>,
     /// The pair in use by agreement: own and peer's epoch.
     agreed: Option<(u64, u64)>,
+    /// The last that was heard of the peer, and the link's name.
+    peer: Option<(Announcement, String)>,
     /// Fingerprint of the newest keys.
     keys: u64,
     /// Numbers below it are set aside on disk, by outbound SPI.
     reserved: (u32, u64),
+    /// Outbound association of which the log says that it is over the limit of bytes.
+    over: u32,
 }
 
 /// What is kept of an association on disk.
@@ -74,10 +80,14 @@ pub struct EspKeeper {
     pub book: Arc<EspBook>,
     by_name: BTreeMap<String, Entry>,
     ring: Option<KeyRing>,
+    lifetime: Lifetime,
     file: Option<PathBuf>,
     kept: HashMap<String, Kept>,
     written: u64,
 }
+
+/// How a pair comes into a set.
+type Install = fn(&mut SaSet, Arc<Inbound>, Arc<Outbound>, Switch, u64) -> Result<(), Refused>;
 
 /// An association's facts for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,8 +149,10 @@ impl EspKeeper {
                         was: t.encap.clone(),
                         set,
                         agreed: None,
+                        peer: None,
                         keys,
                         reserved: (0, 0),
+                        over: 0,
                     }
                 }
             };
@@ -203,6 +215,17 @@ impl EspKeeper {
         outbound: &Keymat<'_>,
         switch: Switch,
     ) -> Result<(), InstallError> {
+        self.install_by(SaSet::install, name, inbound, outbound, switch)
+    }
+
+    fn install_by(
+        &mut self,
+        install: Install,
+        name: &str,
+        inbound: &Keymat<'_>,
+        outbound: &Keymat<'_>,
+        switch: Switch,
+    ) -> Result<(), InstallError> {
         self.check_spi(name, inbound.spi)?;
         if let Some(low) = [inbound.spi, outbound.spi].into_iter().find(|s| *s < 256) {
             return Err(InstallError::ReservedSpi(low));
@@ -215,7 +238,7 @@ impl EspKeeper {
         let (i, o) = pair(*cipher, inbound, outbound, (esn, *replay_window), (1, 0))?;
         let now = sys::now();
         match &mut e.set {
-            Some(set) => set.install(i, o, switch, now)?,
+            Some(set) => install(set, i, o, switch, now)?,
             none => *none = Some(SaSet::new(i, o, now)),
         }
         e.keys = both(inbound.bytes, outbound.bytes);
@@ -237,56 +260,24 @@ impl EspKeeper {
         }
     }
 
-    /// The gateway's public key, made if there is none, of another gateway name, or too old; `renew`:
-    /// in any case.
-    pub fn announce(&mut self, gateway: &str, renew: bool) -> Result<Announcement, InstallError> {
-        let now = sys::now();
-        let most = self.by_name.values().filter_map(|e| e.set.as_ref()).map(|s| s.outbound().bytes()).max();
-        match &mut self.ring {
-            Some(ring) if ring.announcement().gateway == gateway => {
-                if renew || ring.due(most.unwrap_or(0), now) {
-                    ring.rotate(now)?;
-                }
-                Ok(ring.announcement().clone())
-            }
-            ring => {
-                let epoch = unix().as_secs();
-                let new = KeyRing::new(gateway, epoch, Lifetime::default(), now)?;
-                Ok(ring.insert(new).announcement().clone())
-            }
-        }
-    }
-
-    /// A peer's public key, for one tunnel. False: this pair is installed already.
-    pub fn hear(&mut self, tunnel: &str, peer: &Announcement, link: &str) -> Result<bool, InstallError> {
-        let e = self.by_name.get(tunnel).ok_or_else(|| InstallError::NoTunnel(tunnel.to_owned()))?;
-        let Encap::Esp { cipher, .. } = e.was else { return Err(InstallError::NoTunnel(tunnel.to_owned())) };
-        let ring = self.ring.as_ref().ok_or(InstallError::NoRing)?;
-        let pair: Pair = ring.agree(peer, agreed_cipher(cipher), link)?;
-        let new = (pair.own_epoch, pair.peer_epoch);
-        if e.agreed == Some(new) {
-            return Ok(false);
-        }
-        // The peer has sent by the pair before: it has the key of ours that was part of it.
-        let used = |s: &SaSet| s.inbound().next_back().is_some_and(|sa| sa.used());
-        let proven = e.agreed.filter(|_| e.set.as_ref().is_some_and(used)).map(|(own, _)| own);
-        let switch = keys::switch(&pair, proven, sys::now());
-        let key = |d: &keys::Derived| (d.spi, d.keymat().to_vec());
-        let ((si, ki), (so, ko)) = (key(&pair.inbound), key(&pair.outbound));
-        let (ki, ko) = (zeroize::Zeroizing::new(ki), zeroize::Zeroizing::new(ko));
-        self.install(tunnel, &Keymat { spi: si, bytes: &ki }, &Keymat { spi: so, bytes: &ko }, switch)?;
-        if let Some(e) = self.by_name.get_mut(tunnel) {
-            e.agreed = Some(new);
-        }
-        Ok(true)
-    }
-
     /// Moves on what is due, now and then.
     pub fn poll(&mut self) {
         let now = sys::now();
         let mut changed = false;
+        let limit = self.lifetime.bytes;
         for (name, e) in &mut self.by_name {
             if let Some(set) = &mut e.set {
+                let (spi, bytes) = (set.outbound().spi(), set.outbound().bytes());
+                if e.agreed.is_some() && bytes > limit && e.over != spi {
+                    e.over = spi;
+                    tracing::warn!(
+                        tunnel = name,
+                        bytes,
+                        limit,
+                        waits = set.is_waiting(),
+                        "more bytes by one key than rekey_bytes: the controller carries new keys too slowly"
+                    );
+                }
                 let before = set.outbound().spi();
                 changed |= set.poll(now);
                 let after = set.outbound().spi();
@@ -303,6 +294,12 @@ impl EspKeeper {
             .by_name
             .values()
             .any(|e| e.set.as_ref().is_some_and(|s| s.outbound().next_sequence() + AHEAD / 2 > e.reserved.1));
+        if changed
+            && self.present().1
+            && let Some(ring) = &mut self.ring
+        {
+            ring.forget_previous();
+        }
         if changed || low || now.saturating_sub(self.written) > 10_000_000_000 {
             self.reserve();
         }
@@ -355,6 +352,13 @@ impl EspKeeper {
         }
     }
 
+    /// Opens a packet by the association of this number.
+    #[cfg(test)]
+    pub fn opens(&self, packet: &mut [u8], spi: u32) -> bool {
+        let mut all = self.by_name.values().filter_map(|e| e.set.as_ref()).flat_map(|s| s.inbound());
+        all.find(|sa| sa.spi() == spi).is_some_and(|sa| sa.open(packet).is_ok())
+    }
+
     /// What is known of a tunnel's associations.
     pub fn facts(&self, name: &str) -> Option<Facts> {
         let set = self.by_name.get(name)?.set.as_ref()?;
@@ -379,13 +383,6 @@ pub fn has_keys(config: &Config) -> bool {
 
 fn unix() -> std::time::Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-const fn agreed_cipher(c: EspCipher) -> Cipher {
-    match c {
-        EspCipher::AesGcm => Cipher::Aes256Gcm,
-        EspCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
-    }
 }
 
 fn both(inbound: &[u8], outbound: &[u8]) -> u64 {

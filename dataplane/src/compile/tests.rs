@@ -430,3 +430,91 @@ fn the_files_keys_are_in_force_after_a_reload_whatever_their_spis() {
     assert_eq!(load(keyed(0x3001, 'a', 'f')), (vec![0x3001], 0x3002, 6, false));
     assert_eq!(load(keyed(0x3001, 'a', 'b')), (vec![0x3001], 0x3002, 1, false));
 }
+
+/// Keepers of two gateways with one tunnel between them whose keys are agreed.
+fn agreeing() -> [crate::compile::esp::EspKeeper; 2] {
+    let text = "[[tunnel]]\nname = \"t\"\nkind = \"esp\"\nkeying = \"agreed\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n";
+    std::array::from_fn(|_| {
+        let mut esp = crate::compile::esp::EspKeeper::default();
+        esp.configure(std::iter::once((1, &config(text).tunnels[0])));
+        esp
+    })
+}
+
+/// One packet by what a keeper sends by; whether the other receives by it.
+fn carries(from: &crate::compile::esp::EspKeeper, to: &crate::compile::esp::EspKeeper) -> bool {
+    use sag_tunnel::esp::{HEADROOM, Inner, TAILROOM};
+    let mut buf = vec![0u8; HEADROOM + 20 + TAILROOM];
+    buf[HEADROOM] = 0x45;
+    buf[HEADROOM + 3] = 20;
+    let out = from.book.load();
+    let sealed = out.outbound(1).unwrap().seal(&mut buf, HEADROOM..HEADROOM + 20, Inner::V4).unwrap();
+    let spi = u32::from_be_bytes(buf[sealed.at.start..sealed.at.start + 4].try_into().unwrap());
+    let known = to.facts("t").unwrap().spi_in.contains(&spi);
+    known && to.opens(&mut buf[sealed.at.clone()], spi)
+}
+
+#[test]
+fn keys_that_cross_on_their_way_leave_the_old_ones_in_use() {
+    let [mut a, mut b] = agreeing();
+    let (a1, b1) = (a.announce("a", false).unwrap(), b.announce("b", false).unwrap());
+    assert!(a.hear("t", &b1, "").unwrap() && b.hear("t", &a1, "").unwrap());
+    assert!(carries(&a, &b) && carries(&b, &a));
+    // Both make new keys, and each is told the other's old one again before it hears of the new.
+    let (a2, b2) = (a.announce("a", true).unwrap(), b.announce("b", true).unwrap());
+    assert!(!a.hear("t", &b1, "").unwrap() && !b.hear("t", &a1, "").unwrap());
+    let before = (a.facts("t").unwrap().spi_out, b.facts("t").unwrap().spi_out);
+    for (who, news) in [(0, &b2), (1, &a2)] {
+        let end = if who == 0 { &mut a } else { &mut b };
+        assert!(end.hear("t", news, "").unwrap());
+        assert!(carries(&a, &b) && carries(&b, &a), "by the keys before");
+        a.poll();
+        b.poll();
+    }
+    assert_eq!((a.facts("t").unwrap().spi_out, b.facts("t").unwrap().spi_out), before);
+    let (fa, fb) = (a.facts("t").unwrap(), b.facts("t").unwrap());
+    assert!(fa.waits && fb.waits && fa.spi_in.len() == 3 && fb.spi_in.len() == 3);
+}
+
+#[test]
+fn who_has_made_a_new_key_receives_by_it_before_the_peer_has_heard() {
+    let [mut a, mut b] = agreeing();
+    let (a1, b1) = (a.announce("a", false).unwrap(), b.announce("b", false).unwrap());
+    assert!(a.hear("t", &b1, "").unwrap() && b.hear("t", &a1, "").unwrap());
+    assert!(carries(&a, &b) && carries(&b, &a));
+    let before = a.facts("t").unwrap().spi_out;
+    let b2 = b.announce("b", true).unwrap();
+    assert!(carries(&b, &a), "still by the keys before");
+    assert!(a.hear("t", &b2, "").unwrap());
+    assert_ne!(a.facts("t").unwrap().spi_out, before, "the peer has the pair");
+    assert!(carries(&a, &b));
+    b.poll();
+    assert!(carries(&b, &a) && !b.facts("t").unwrap().waits);
+}
+
+#[test]
+fn a_new_key_is_made_after_half_of_the_bytes_and_not_again_before_it_is_used() {
+    use sag_tunnel::keys::Lifetime;
+    let [mut a, mut b] = agreeing();
+    a.live_for(Lifetime { time: u64::MAX, bytes: 2_000 });
+    let (a1, b1) = (a.announce("a", false).unwrap(), b.announce("b", false).unwrap());
+    assert!(a.hear("t", &b1, "").unwrap() && b.hear("t", &a1, "").unwrap());
+    while a.facts("t").unwrap().bytes < 1_000 {
+        assert_eq!(a.announce("a", false).unwrap(), a1);
+        assert!(carries(&a, &b) && carries(&b, &a));
+    }
+    let a2 = a.announce("a", false).unwrap();
+    assert_eq!(a2.epoch, a1.epoch + 1);
+    // It is on its way to the peer: asked again and again, the gateway does not make another.
+    assert_eq!(a.announce("a", false).unwrap(), a2);
+    assert!(!a.hear("t", &b1, "").unwrap());
+    assert_eq!(a.announce("a", false).unwrap(), a2);
+    assert!(carries(&a, &b) && a.facts("t").unwrap().waits);
+    // The peer hears, and sends by it at once; then so do we.
+    assert!(b.hear("t", &a2, "").unwrap());
+    assert!(carries(&b, &a));
+    a.poll();
+    let f = a.facts("t").unwrap();
+    assert!(!f.waits && f.bytes == 0 && carries(&a, &b));
+    assert_eq!(a.announce("a", false).unwrap(), a2);
+}

@@ -8,6 +8,7 @@ use sag_packet::encap::{Encap, Template};
 use sag_pipeline::snapshot::{Route, Snapshot};
 use sag_pipeline::tunnel::{EspBook, Tunnel, TunnelNo, TunnelState, Tunnels};
 use sag_tunnel::group::{Group, Member, Standing};
+use sag_tunnel::keys::Lifetime;
 use sag_xsk::sys;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -62,6 +63,9 @@ impl TunnelCompiler {
             known.was = t.clone();
             out.push(tunnel(t, no, encap, known.state.clone(), &self.esp.book));
         }
+        let (time, bytes) = (config.dataplane.rekey_time, config.dataplane.rekey_bytes);
+        self.esp
+            .live_for(Lifetime { time: u64::from(time) * 1_000_000_000, bytes: bytes.max(0).unsigned_abs() });
         self.esp.configure(config.tunnels.iter().filter_map(|t| Some((self.by_name.get(&t.name)?.no, t))));
         let numbers: Vec<_> = out.iter().map(|t| t.no).collect();
         if numbers != self.turns_of {
@@ -159,6 +163,7 @@ fn tunnel(
         addrs6: t.addresses.iter().filter_map(v6).collect(),
         state,
         probing: t.probing.clone(),
+        keepalive: t.keepalive,
         fec: t.fec,
         esp: esp.clone(),
     }

@@ -42,7 +42,7 @@ impl Daemon {
     }
 
     pub(super) fn hear_peers(&mut self, q: &control::TunnelPeers) -> Result<control::Rekeyed, Error> {
-        let mut tunnels = Vec::new();
+        let (mut tunnels, mut failed) = (Vec::new(), None);
         for p in &q.peers {
             let bytes = control::KeyText::new(p.public_key.clone()).bytes();
             let public = bytes.and_then(|b| <[u8; 32]>::try_from(&b[..]).ok()).ok_or_else(|| {
@@ -50,12 +50,23 @@ impl Daemon {
                 Error::new(ErrorCode::BadRequest, text, "docs/tunnels-keys.md has the form")
             })?;
             let peer = Announcement { gateway: p.gateway.clone(), epoch: p.epoch, public };
-            if self.compiler.tunnels.esp.hear(&p.tunnel, &peer, &p.link).map_err(refusal)? {
-                tracing::info!(tunnel = p.tunnel, peer = p.gateway, epoch = p.epoch, "keys agreed");
-                tunnels.push(p.tunnel.clone());
+            match self.compiler.tunnels.esp.hear(&p.tunnel, &peer, &p.link) {
+                Ok(true) => {
+                    tracing::info!(tunnel = p.tunnel, peer = p.gateway, epoch = p.epoch, "keys agreed");
+                    tunnels.push(p.tunnel.clone());
+                }
+                Ok(false) => {}
+                // The others' keys do not wait for this one's.
+                Err(error) => {
+                    tracing::warn!(tunnel = p.tunnel, peer = p.gateway, %error, "no keys agreed");
+                    failed.get_or_insert(error);
+                }
             }
         }
-        Ok(control::Rekeyed { tunnels })
+        match failed {
+            Some(error) => Err(refusal(error)),
+            None => Ok(control::Rekeyed { tunnels }),
+        }
     }
 }
 

@@ -150,6 +150,7 @@ impl Daemon {
             bytes: f.bytes,
             waiting: f.waits,
             peer,
+            keepalives: 0,
         })
     }
 
@@ -168,6 +169,9 @@ impl Daemon {
             out.tx_packets += c.tx_packets.get();
             out.tx_bytes += c.tx_bytes.get();
             out.drops += c.drops.get();
+            if let Some(k) = &mut out.esp {
+                k.keepalives += c.keepalives.get();
+            }
             if let Some(f) = &mut out.fec {
                 f.repairs_sent += c.fec_repairs.get();
                 f.overhead_bytes += c.fec_overhead.get();

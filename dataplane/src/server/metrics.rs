@@ -282,6 +282,8 @@ fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
     out.gauge("sag_tunnel_jitter_seconds", "Variation of the round trip", jitter)?;
     let loss = all.iter().filter_map(|t| Some((by_tunnel(t), t.loss_percent? / 100.0)));
     out.gauge("sag_tunnel_loss_ratio", "Share of the last 64 questions to the far end that were lost", loss)?;
+    let keepalives = all.iter().filter_map(|t| Some((by_tunnel(t), t.esp.as_ref()?.keepalives)));
+    out.counter("sag_tunnel_keepalives", "NAT keepalives sent", keepalives)?;
     for (name, help, value) in FEC_COUNTERS {
         out.counter(name, help, all.iter().filter_map(|t| Some((by_tunnel(t), value(t.fec.as_ref()?)))))?;
     }

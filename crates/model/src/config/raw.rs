@@ -42,6 +42,8 @@ raw_table! {
         icmp_rate: Opt<i64>,
         new_flow_rate: Opt<i64>,
         rejudge_window: Opt<i64>,
+        rekey_time: Opt<i64>,
+        rekey_bytes: Opt<i64>,
     }
 }
 
@@ -230,6 +232,7 @@ raw_table! {
         key_out: Opt<String>,
         udp_encap: Opt<bool>,
         udp_port: Opt<i64>,
+        keepalive: Opt<i64>,
         cipher: Opt<String>,
         keying: Opt<String>,
         esn: Opt<bool>,

@@ -146,6 +146,8 @@ fn dataplane(d: &Dataplane) -> RawDataplane {
         icmp_rate: number(d.icmp_rate),
         new_flow_rate: number(d.new_flow_rate),
         rejudge_window: number(d.rejudge_window),
+        rekey_time: number(d.rekey_time),
+        rekey_bytes: number(d.rekey_bytes),
         ..Default::default()
     }
 }
@@ -374,6 +376,7 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
             out.replay_window = number(*replay_window);
             out.udp_encap = at(udp_port.is_some());
             out.udp_port = udp_port.and_then(number);
+            out.keepalive = udp_port.and_then(|_| number(t.keepalive));
         }
     }
     out

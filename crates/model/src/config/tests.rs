@@ -116,7 +116,7 @@ fn example_is_read_in_every_detail() {
     let Encap::Esp { cipher, manual, esn, replay_window, udp_port } = &c.tunnels[2].encap else {
         panic!("{:?}", c.tunnels[2])
     };
-    assert_eq!((*cipher, *esn, *replay_window, *udp_port), (EspCipher::AesGcm, true, 4096, Some(4500)));
+    assert_eq!((*cipher, *esn, *replay_window, *udp_port), (EspCipher::AesGcm, true, 16_384, Some(4500)));
     assert_eq!(manual.as_ref().map(|k| k.key_in.expose().len()), Some(20));
     assert_eq!(c.tunnels[2].fec, Some(Fec { window: 20, repairs: 4, delay: 20 }));
     assert_eq!(c.tunnels[1].fec, None);

@@ -164,6 +164,10 @@ pub struct Dataplane {
     pub new_flow_rate: u32,
     /// Packets of a receive queue that may be under way to ask for a new verdict after a commit; 0: all ask.
     pub rejudge_window: u32,
+    /// Seconds after which the gateway makes itself a new key, for tunnels with agreed keys.
+    pub rekey_time: u32,
+    /// Bytes under one agreed association: a new key is made after half of them.
+    pub rekey_bytes: i64,
 }
 
 impl Default for Dataplane {
@@ -186,6 +190,8 @@ impl Default for Dataplane {
             icmp_rate: 1_000,
             new_flow_rate: 250_000,
             rejudge_window: 256,
+            rekey_time: 3_600,
+            rekey_bytes: 1 << 40,
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct TunnelKeys {
     pub waiting: bool,
     /// Where the peer's packets come from, if not from `remote`.
     pub peer: Option<std::net::SocketAddr>,
+    /// NAT keepalives sent (RFC 3948).
+    #[serde(default)]
+    pub keepalives: u64,
 }
 
 /// Error correction of an ESP tunnel: what is sent with it, and what it has done.

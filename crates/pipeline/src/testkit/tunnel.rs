@@ -45,6 +45,7 @@ impl Tunnel {
             addrs6: vec![("fd00::1".parse().expect("address"), 64)],
             state: Default::default(),
             probing: Probing { interval: 0, loss: 3, target: None },
+            keepalive: 0,
             fec: None,
             esp: Default::default(),
         }

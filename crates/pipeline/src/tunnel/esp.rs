@@ -9,7 +9,9 @@ use sag_packet::encap::{Encap, Fields};
 use sag_packet::proto::*;
 use sag_packet::rewrite::FrameMut;
 use sag_packet::{Family, Fragment, L4, Parsed};
-use sag_tunnel::esp::{self, Datagram, Inbound, Inner, OpenError, Outbound, SealError, UDP_HEADER, classify};
+use sag_tunnel::esp::{
+    self, Datagram, Inbound, Inner, KEEPALIVE, OpenError, Outbound, SealError, UDP_HEADER, classify,
+};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -181,6 +183,31 @@ impl Tunnel {
     #[inline]
     pub const fn is_esp(&self) -> bool {
         matches!(self.template.encap, Encap::Esp { .. })
+    }
+
+    /// Whether it does so in UDP.
+    #[inline]
+    pub const fn in_udp(&self) -> bool {
+        matches!(self.template.encap, Encap::Esp { udp: Some(_) })
+    }
+
+    /// Writes the NAT keepalive (RFC 3948 2.3) as an IP packet to `room`: one byte 0xFF in UDP, from and to
+    /// where ESP goes. `None`: no such tunnel, or no room.
+    pub(crate) fn keepalive_in<'r>(&self, room: &'r mut [u8]) -> Option<&'r mut [u8]> {
+        let ip = usize::from(self.template.ip);
+        let packet = room.get_mut(..ip + UDP_HEADER + 1).filter(|_| self.in_udp())?;
+        let mut template = self.template_now();
+        template.len = (ip + UDP_HEADER) as u8;
+        let fields = Fields {
+            inner: template.outer,
+            tos: self.outer_tos(0),
+            dont_fragment: true,
+            id: 0,
+            hash: 0,
+            sequence: 0,
+        };
+        packet[ip + UDP_HEADER] = KEEPALIVE;
+        template.write(packet, &fields, false).then_some(packet)
     }
 
     /// Whether what follows an outer IP header, as far as it is quoted, can be of a packet that this tunnel

@@ -3,6 +3,7 @@
 
 mod esp;
 mod fast;
+mod keepalive;
 mod leave;
 mod monitor;
 mod path;
@@ -11,6 +12,7 @@ mod state;
 mod whole;
 
 pub use esp::{EspBook, EspEnds, EspPacket, EspSas, Left, leave as leave_esp, look as look_for_esp};
+pub use keepalive::Keepalive;
 pub use leave::{Leaving, leave};
 pub use monitor::{Ask, Monitor};
 pub use path::{Path, hear_of_path, path};
@@ -78,6 +80,8 @@ pub struct Tunnel {
     pub addrs6: Vec<(Ipv6Addr, u8)>,
     pub state: Arc<TunnelState>,
     pub probing: Probing,
+    /// Seconds of silence after which NAT is reminded; 0: never.
+    pub keepalive: u16,
     /// Error correction of what is sent; of kind `esp` only.
     pub fec: Option<Fec>,
     /// Where its associations are, if it encrypts.

@@ -24,8 +24,7 @@ use crate::session;
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::table::{FlowTable, Quarantine};
-use crate::tunnel::Monitor;
-use crate::tunnel::{TunnelNo, Wholes};
+use crate::tunnel::{Keepalive, Monitor, TunnelNo, Wholes};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     RecordNo,
@@ -182,6 +181,7 @@ pub struct Pipeline {
     /// Of the worker that asks the far ends of tunnels.
     asks: bool,
     monitors: Vec<Option<Monitor>>,
+    keepalives: Box<[Keepalive]>,
     tunnels_due: Nanos,
     fec: fec::Fec,
     tunnels_changed: bool,
@@ -226,6 +226,7 @@ impl Pipeline {
             released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
             asks: worker == 0,
             monitors: Vec::new(),
+            keepalives: vec![Keepalive::default(); usize::from(TunnelNo::MAX) + 1].into_boxed_slice(),
             tunnels_due: Nanos::ZERO,
             fec: fec::Fec::new(worker),
             tunnels_changed: false,

@@ -3,7 +3,7 @@
 use super::{Pipeline, Slot, Verdict};
 use crate::originate::{Emit, LINK_ROOM, put_link};
 use crate::snapshot::Snapshot;
-use crate::tunnel::{self, Ask, Carried, Tunnel};
+use crate::tunnel::{self, Ask, Carried, Keepalive, Tunnel};
 use sag_model::Nanos;
 use sag_packet::checksum;
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
@@ -72,8 +72,15 @@ impl Pipeline {
         for (no, slot) in monitors.iter_mut().enumerate() {
             let Some(t) = snap.tunnel(no as u8) else {
                 *slot = None;
+                if let Some(k) = self.keepalives.get_mut(no) {
+                    *k = Keepalive::default();
+                }
                 continue;
             };
+            if self.keepalives.get_mut(no).is_some_and(|k| k.poll(t, now)) {
+                let said = self.send_keepalive(snap, t, emit);
+                self.keepalives[no].said(said, now);
+            }
             if t.probing.interval == 0 {
                 *slot = None;
                 // Nobody is asked any more: it is taken for up, whatever it was.
@@ -164,6 +171,29 @@ impl Pipeline {
             ..Parsed::NONE
         };
         self.send_through(snap, t, &p, 0, Carried::Packet, emit);
+    }
+
+    /// Tells NAT on the way that the tunnel is in use. False: it did not leave.
+    fn send_keepalive(&mut self, snap: &Snapshot, t: &Tunnel, emit: &mut impl Emit) -> bool {
+        let Some(path) = tunnel::path(snap, t.remote_now(), 0) else { return false };
+        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
+        let Some(nh) = nh.filter(|n| n.valid()) else {
+            self.request(path.port, path.to);
+            return false;
+        };
+        let room = self.scratch.get_mut(LINK_ROOM..);
+        let Some(len) = room.and_then(|r| t.keepalive_in(r)).map(|packet| packet.len()) else { return false };
+        let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
+        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM, len);
+        if put_link(t, &mut f, link).is_err() || !emit.emit(path.port, f.bytes()) {
+            return false;
+        }
+        let out = self.counters.port(path.port);
+        out.tx_packets.add(1);
+        out.tx_bytes.add(f.len() as u64);
+        out.originated.add(1);
+        self.counters.tunnel(t.no).keepalives.add(1);
+        true
     }
 
     /// Sends what lies at [`LINK_ROOM`], `p.ip_len` bytes, through a tunnel. False: its way is not known,

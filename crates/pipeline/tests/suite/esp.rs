@@ -195,6 +195,86 @@ fn without_keys_nothing_leaves() {
     assert_eq!(e.rig.send(&outward(10)), Outcome::Drop(DropReason::EspNoKeys));
 }
 
+/// What the gateway has sent of itself that is no ESP: addresses, ports, and the payload.
+fn plain(e: &mut Ends) -> Vec<(IpAddr, (u16, u16), Vec<u8>)> {
+    let sent = e.rig.emitted();
+    let read = |f: &[u8]| {
+        let p = parsed(f);
+        let end = usize::from(p.l3) + usize::from(p.ip_len);
+        assert_eq!((p.proto, p.dont_fragment), (UDP, true));
+        assert_eq!(p.src(f), IpAddr::V4(LOCAL));
+        (p.dst(f), p.ports(), f[usize::from(p.l4_at) + UDP_LEN..end].to_vec())
+    };
+    sent.iter().map(|(_, f)| read(f)).filter(|(_, _, data)| data.len() < HEADROOM).collect()
+}
+
+#[test]
+fn silence_is_broken_for_nat() {
+    let mut e = ends(Some(4500), 0);
+    e.rig.commit(|net| net.tunnels[0].keepalive = 2);
+    let said = (IpAddr::V4(REMOTE), (4500, 4500), vec![0xFF]);
+    pass(&mut e, 1);
+    assert!(plain(&mut e).is_empty());
+    for _ in 0..3 {
+        pass(&mut e, 1990);
+        assert!(plain(&mut e).is_empty(), "not before its time");
+        pass(&mut e, 20);
+        assert_eq!(plain(&mut e), std::slice::from_ref(&said));
+    }
+    // Traffic puts it off.
+    for _ in 0..10 {
+        assert!(e.rig.send(&outward(10)).is_tx());
+        pass(&mut e, 1000);
+        assert!(plain(&mut e).is_empty());
+    }
+    // It goes where the peer is.
+    let moved = e.seal(&reply(), 31000);
+    assert!(e.rig.frame(DEV_WAN, &moved).is_tx());
+    pass(&mut e, 2000);
+    assert_eq!(plain(&mut e), [(IpAddr::V4(REMOTE), (4500, 31000), vec![0xFF])]);
+    assert_eq!(e.rig.pipe.counters.tunnel(1).keepalives.get(), 4);
+    // New keys are no packet.
+    pass(&mut e, 1500);
+    let mut sas = EspSas::default();
+    sas.send_by(1, Arc::new(Outbound::new(SPI + 1, suite(), true, 1, 1)));
+    e.rig.net.tunnels[0].esp.store(sas);
+    pass(&mut e, 510);
+    assert_eq!(plain(&mut e).len(), 1);
+    e.rig.net.tunnels[0].esp.store(EspSas::default());
+    pass(&mut e, 10_000);
+    assert!(plain(&mut e).is_empty(), "there are no keys");
+    e.rig.check_books();
+}
+
+#[test]
+fn plain_esp_and_zero_seconds_break_no_silence() {
+    for (udp, keepalive) in [(None, 1), (Some(4500), 0)] {
+        let mut e = ends(udp, 0);
+        e.rig.commit(|net| net.tunnels[0].keepalive = keepalive);
+        for _ in 0..50 {
+            pass(&mut e, 100);
+        }
+        assert!(e.rig.emitted().is_empty());
+    }
+}
+
+#[test]
+fn a_keepalive_is_tried_again_when_the_way_is_not_known() {
+    let mut e = ends(Some(4500), 0);
+    e.rig.commit(|net| {
+        net.tunnels[0].keepalive = 20;
+        net.tunnels[0].remote = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 200));
+    });
+    pass(&mut e, 1);
+    pass(&mut e, 20_010);
+    assert!(plain(&mut e).is_empty());
+    e.rig.commit(|net| net.tunnels[0].remote = IpAddr::V4(REMOTE));
+    pass(&mut e, 500);
+    assert!(plain(&mut e).is_empty(), "not all the time");
+    pass(&mut e, 600);
+    assert_eq!(plain(&mut e).len(), 1);
+}
+
 #[test]
 fn the_peers_port_is_learned_from_authentic_packets() {
     let mut e = ends(Some(4500), 0);

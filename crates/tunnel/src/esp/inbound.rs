@@ -6,6 +6,9 @@ use super::{Cipher, FEC_NEXT_HEADER, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADE
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A number recovered as further ahead is more likely one that the window has left.
+const FAR_AHEAD: u64 = 1 << 31;
+
 /// Why a packet is not taken. The order is that of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -98,7 +101,9 @@ impl Inbound {
         let mut iv = [0; super::IV];
         iv.copy_from_slice(&header[HEADER..]);
         if !self.suite.open(iv, AadBytes::new(spi, sequence, self.extended), text) {
-            return Err(OpenError::BadIcv);
+            // What is behind the window is taken for a number of the next 2^32, far ahead.
+            let late = sequence.saturating_sub(top) > FAR_AHEAD;
+            return Err(if late { OpenError::Replay } else { OpenError::BadIcv });
         }
         if !self.window.receive(sequence) {
             return Err(OpenError::Replay);

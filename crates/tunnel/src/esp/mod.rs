@@ -22,7 +22,7 @@ pub use inbound::{Inbound, OpenError, Opened};
 pub use outbound::{Batch, Outbound, SealError, Sealed};
 pub use set::{MAX_INBOUND, Refused, SaSet, Switch};
 pub use suite::{Cipher, KeyError, Suite};
-pub use udp::{Datagram, UDP_HEADER, classify, write_udp};
+pub use udp::{Datagram, KEEPALIVE, UDP_HEADER, classify, write_udp};
 pub use window::{MAX_WINDOW, MIN_WINDOW, Window, recover};
 
 /// SPI and sequence number.

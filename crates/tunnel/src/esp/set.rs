@@ -6,8 +6,9 @@
 use super::{Inbound, Outbound};
 use std::sync::Arc;
 
-/// Associations that are received by at once: the one in use, the next, and two that run out.
-pub const MAX_INBOUND: usize = 4;
+/// Associations that are received by at once: the one in use, the next, and those that run out. Both ends may make a
+/// new key every ten seconds, and the old ones are kept for ten.
+pub const MAX_INBOUND: usize = 8;
 
 /// When sending moves to a new pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,11 @@ pub enum Switch {
     Now,
     /// When the peer has sent by the new pair, or at this moment.
     PeerOr(u64),
+}
+
+impl Switch {
+    /// When the peer has sent by the new pair, and not before.
+    pub const PEER: Switch = Switch::PeerOr(u64::MAX);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,9 +79,7 @@ impl SaSet {
         if self.waiting.is_some() {
             return Err(Refused::Waiting);
         }
-        if self.inbound.iter().any(|r| r.sa.spi() == inbound.spi()) {
-            return Err(Refused::SpiInUse(inbound.spi()));
-        }
+        self.is_new(&inbound)?;
         if self.inbound.len() >= MAX_INBOUND {
             return Err(Refused::TooMany);
         }
@@ -88,10 +92,43 @@ impl SaSet {
         Ok(())
     }
 
+    /// Nothing is received by this SPI yet.
+    fn is_new(&self, inbound: &Inbound) -> Result<(), Refused> {
+        match self.inbound.iter().any(|r| r.sa.spi() == inbound.spi()) {
+            true => Err(Refused::SpiInUse(inbound.spi())),
+            false => Ok(()),
+        }
+    }
+
+    /// Installs a pair in the place of one that waits for the peer, which the peer cannot have: it has other keys.
+    pub fn supersede(
+        &mut self,
+        inbound: Arc<Inbound>,
+        outbound: Arc<Outbound>,
+        switch: Switch,
+        now: u64,
+    ) -> Result<(), Refused> {
+        // If it has come to use it, nothing waits any more.
+        self.poll(now);
+        self.is_new(&inbound)?;
+        if self.inbound.len() >= MAX_INBOUND {
+            let unused = self.inbound.iter().position(|r| !r.sa.used());
+            self.inbound.remove(unused.ok_or(Refused::TooMany)?);
+        }
+        self.waiting = None;
+        self.install(inbound, outbound, switch, now)
+    }
+
     /// Moves on what is due. True: workers must be told.
     pub fn poll(&mut self, now: u64) -> bool {
         let mut changed = false;
         let peer_moved = self.inbound.last().is_some_and(|r| r.sa.used());
+        // While the peer is waited for, patience with the one that it sends by does not end.
+        let older = self.inbound.len().saturating_sub(1);
+        let in_use = self.inbound[..older].iter_mut().rev().find(|r| r.sa.used());
+        if let (Some(_), Some(r)) = (&self.waiting, in_use) {
+            r.until = r.until.map(|u| u.max(now.saturating_add(self.grace)));
+        }
         if let Some((_, switch)) = &self.waiting {
             let due = match switch {
                 Switch::Now => true,

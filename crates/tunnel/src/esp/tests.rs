@@ -200,6 +200,26 @@ fn each_fault_has_its_name() {
     assert_eq!(open(11, &text(&[1, 2, 2, 4])), Err(OpenError::Replay));
 }
 
+/// Workers send by queues of their own, and one queue may be long while another is empty.
+#[test]
+fn a_packet_that_was_overtaken_is_taken_or_late_by_name() {
+    for extended in [true, false] {
+        let (tx, rx) = pair(extended);
+        let packets: Vec<_> = (0..2100).map(|_| sealed(&tx, Inner::V4, 60)).collect();
+        let size = rx.window().size() as usize;
+        assert!(rx.open(&mut packets[2099].clone()).is_ok());
+        for (n, packet) in packets.iter().enumerate().take(2099).skip(2100 - size) {
+            assert!(rx.open(&mut packet.clone()).is_ok(), "{n}");
+        }
+        for n in [0, 1, 2099 - size] {
+            assert_eq!(rx.open(&mut packets[n].clone()), Err(OpenError::Replay), "{n}");
+        }
+        let mut altered = sealed(&tx, Inner::V4, 60);
+        altered[30] ^= 1;
+        assert_eq!(rx.open(&mut altered), Err(OpenError::BadIcv));
+    }
+}
+
 #[test]
 fn a_dummy_is_sent_and_told() {
     let (tx, rx) = pair(false);
@@ -249,8 +269,8 @@ fn the_high_half_is_recovered_over_the_turn_and_authenticated() {
         assert_eq!(rx.open(&mut p).unwrap().sequence, start + n);
     }
     // The same packet for a receiver that is elsewhere.
-    let far = Inbound::new(300, suite(c), true, 1024, 7);
-    assert_eq!(far.open(&mut packets[0].clone()), Err(OpenError::BadIcv));
+    let far = Inbound::new(300, suite(c), true, 1024, 1 << 32);
+    assert_eq!(far.open(&mut packets[8].clone()), Err(OpenError::BadIcv));
 }
 
 #[test]
@@ -402,14 +422,66 @@ fn a_set_refuses_what_it_cannot_keep_apart() {
     assert!(set.poll(100 * SECOND));
     assert_eq!(set.outbound().spi(), 501);
     set.install(i, o, Switch::Now, 1).unwrap();
-    let (o, i) = sa(503);
-    set.install(i, o, Switch::Now, 1).unwrap();
-    let (o, i) = sa(504);
+    for spi in 503..508 {
+        let (o, i) = sa(spi);
+        set.install(i, o, Switch::Now, 1).unwrap();
+    }
+    let (o, i) = sa(508);
     assert_eq!(set.install(i, o, Switch::Now, 1), Err(Refused::TooMany));
     assert_eq!(set.inbound().len(), MAX_INBOUND);
     // The peer never moves: patience ends.
     assert!(set.poll(4000 * SECOND));
-    assert_eq!(set.inbound().map(|s| s.spi()).collect::<Vec<_>>(), [503]);
+    assert_eq!(set.inbound().map(|s| s.spi()).collect::<Vec<_>>(), [507]);
+}
+
+fn spis(set: &SaSet) -> Vec<u32> {
+    set.inbound().map(|s| s.spi()).collect()
+}
+
+/// The peer is away for as long as it likes: what it sends by is received by, and what it never had makes room.
+#[test]
+fn a_pair_that_waits_gives_way_to_a_newer_one() {
+    let (peers, i) = sa(500);
+    let (o, _) = sa(600);
+    let mut set = SaSet::new(i.clone(), o, 0);
+    assert!(i.open(&mut sealed(&peers, Inner::V4, 60)).is_ok());
+    for n in 1..20u32 {
+        let (o, i) = (sa(600 + n).0, sa(500 + n).1);
+        let now = u64::from(n) * 3000 * SECOND;
+        set.supersede(i, o, Switch::PEER, now).unwrap();
+        set.poll(now);
+        assert!(set.is_waiting() && set.outbound().spi() == 600, "it is sent by what the peer has");
+        assert!(set.inbound().len() <= MAX_INBOUND);
+        assert_eq!((spis(&set)[0], *spis(&set).last().unwrap()), (500, 500 + n));
+    }
+    let (o, i) = (sa(619).0, sa(519).1);
+    assert_eq!(set.supersede(i, o, Switch::PEER, 60_000 * SECOND), Err(Refused::SpiInUse(519)));
+    // The peer moves: so do we, and the old one ends ten seconds later.
+    let newest = set.inbound().next_back().unwrap().clone();
+    assert!(newest.open(&mut sealed(&sa(519).0, Inner::V4, 60)).is_ok());
+    assert!(set.poll(60_000 * SECOND));
+    assert_eq!(set.outbound().spi(), 619);
+    assert!(spis(&set).contains(&500));
+    assert!(set.poll(60_010 * SECOND));
+    assert_eq!(spis(&set), [519]);
+}
+
+/// Many in a row, small and in use: none of those is given up for a newer one.
+#[test]
+fn what_is_in_use_is_not_given_up() {
+    let (peers, i) = sa(500);
+    let mut set = SaSet::new(i.clone(), sa(600).0, 0);
+    assert!(i.open(&mut sealed(&peers, Inner::V4, 60)).is_ok());
+    for n in 1..MAX_INBOUND as u32 {
+        let (peers, i) = sa(500 + n);
+        set.supersede(i.clone(), sa(600 + n).0, Switch::PEER, 1).unwrap();
+        assert!(i.open(&mut sealed(&peers, Inner::V4, 60)).is_ok());
+        set.poll(1);
+        assert_eq!(set.outbound().spi(), 600 + n);
+    }
+    let refused = set.supersede(sa(550).1, sa(650).0, Switch::PEER, 2);
+    assert_eq!(refused, Err(Refused::TooMany));
+    assert_eq!(set.inbound().len(), MAX_INBOUND);
 }
 
 proptest! {

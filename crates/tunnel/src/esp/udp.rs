@@ -4,6 +4,9 @@
 /// tunnels (RFC 6935) whose content checks itself.
 pub const UDP_HEADER: usize = 8;
 
+/// All that a NAT keepalive carries (RFC 3948, 2.3).
+pub const KEEPALIVE: u8 = 0xFF;
+
 /// What a datagram to the port of ESP carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datagram {
@@ -20,7 +23,7 @@ pub enum Datagram {
 #[inline]
 pub fn classify(payload: &[u8]) -> Datagram {
     match payload {
-        [0xFF] => Datagram::Keepalive,
+        [KEEPALIVE] => Datagram::Keepalive,
         [0, 0, 0, 0, ..] => Datagram::NonEsp,
         [_, _, _, _, ..] => Datagram::Esp,
         _ => Datagram::Short,

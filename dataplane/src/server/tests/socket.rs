@@ -6,7 +6,7 @@ use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
     CarCounters, DropRow, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse, SessionTotals,
-    Tunnel, TunnelFec, Worker,
+    Tunnel, TunnelFec, TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -275,7 +275,7 @@ fn snapshot() -> MetricsSnapshot {
             rtt_us: Some(12_500),
             jitter_us: Some(250),
             loss_percent: Some(1.5),
-            esp: None,
+            esp: Some(TunnelKeys { keepalives: 40, ..TunnelKeys::default() }),
             fec: Some(TunnelFec {
                 repairs_sent: 36,
                 overhead_bytes: 37,
@@ -355,6 +355,7 @@ fn metrics_have_the_names_of_the_contract() {
         (r#"sag_tunnel_jitter_seconds{tunnel="pop1"}"#, 0.00025),
         (r#"sag_tunnel_loss_ratio{tunnel="pop1"}"#, 0.015),
         (r#"sag_tunnel_path_mtu_bytes{tunnel="pop1"}"#, 1500.0),
+        (r#"sag_tunnel_keepalives_total{tunnel="pop1"}"#, 40.0),
         (r#"sag_tunnel_fec_repairs_total{tunnel="pop1"}"#, 36.0),
         (r#"sag_tunnel_fec_overhead_bytes_total{tunnel="pop1"}"#, 37.0),
         (r#"sag_tunnel_fec_recovered_packets_total{tunnel="pop1"}"#, 38.0),

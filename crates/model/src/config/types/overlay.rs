@@ -111,6 +111,8 @@ pub struct Tunnel {
     pub fragment: FragmentAt,
     pub mss_clamp: bool,
     pub probing: Probing,
+    /// Seconds without another packet after which NAT is reminded (RFC 3948 4); 0: never, as without UDP.
+    pub keepalive: u16,
     /// Kind `esp` only.
     pub fec: Option<Fec>,
     pub encap: Encap,

@@ -58,6 +58,8 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         s.number("new_flow_rate", &raw.new_flow_rate, 0..=10_000_000, default.new_flow_rate, "");
     let rejudge_window =
         s.number("rejudge_window", &raw.rejudge_window, 0..=1024, default.rejudge_window, "");
+    let rekey_time = s.number("rekey_time", &raw.rekey_time, 10..=86_400, default.rekey_time, "");
+    let rekey_bytes = s.number("rekey_bytes", &raw.rekey_bytes, 1 << 20..=1 << 40, default.rekey_bytes, "");
     Some(Dataplane {
         workers: workers?,
         mode: mode?,
@@ -76,6 +78,8 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         icmp_rate: icmp_rate?,
         new_flow_rate: new_flow_rate?,
         rejudge_window: rejudge_window?,
+        rekey_time: rekey_time?,
+        rekey_bytes: rekey_bytes?,
     })
 }
 

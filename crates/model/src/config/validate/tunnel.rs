@@ -110,6 +110,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         }
     }
     let probing = probing(raw, s);
+    let keepalive = keepalive(raw, kind, s);
     let fec = fec(raw, fragment, s);
     let fragment = fragment?;
     Some(Tunnel {
@@ -124,6 +125,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         fragment,
         mss_clamp: flag(&raw.mss_clamp, true),
         probing: probing?,
+        keepalive: keepalive?,
         fec: fec?,
         encap: encap?,
     })
@@ -138,6 +140,20 @@ fn probing(raw: &RawTunnel, s: &mut Scope<'_, '_>) -> Option<Probing> {
     let loss = s.number("probe_loss", &raw.probe_loss, 1..=20, 3, "");
     let target = s.maybe("probe_target", &raw.probe_target, "", |t| value::unicast(t));
     Some(Probing { interval: interval?.unwrap_or(1000), loss: loss?, target: target? })
+}
+
+/// RFC 3948, 4: 20 s unless told otherwise, and only in UDP.
+fn keepalive(raw: &RawTunnel, kind: Option<Kind>, s: &mut Scope<'_, '_>) -> Option<u16> {
+    let seconds = s.number("keepalive", &raw.keepalive, 0..=3600, 20, "");
+    if flag(&raw.udp_encap, false) {
+        return seconds;
+    }
+    // Of another kind it is an error already.
+    if let (Some(Kind::Esp), Some(at)) = (kind, &raw.keepalive) {
+        let remedy = "set udp_encap = true or remove it";
+        s.warn(&at.span(), "keepalive", "has no effect without udp_encap", remedy);
+    }
+    seconds.map(|_| 0)
 }
 
 fn fec(raw: &RawTunnel, fragment: Option<FragmentAt>, s: &mut Scope<'_, '_>) -> Option<Option<Fec>> {
@@ -222,6 +238,7 @@ fn foreign_keys(raw: &RawTunnel, kind: Kind, s: &mut Scope<'_, '_>) {
         text("key_out", &raw.key_out, Kind::Esp),
         raw.udp_encap.as_ref().map(|v| ("udp_encap", v.span(), Kind::Esp)),
         at("udp_port", &raw.udp_port, Kind::Esp),
+        at("keepalive", &raw.keepalive, Kind::Esp),
         text("cipher", &raw.cipher, Kind::Esp),
         text("keying", &raw.keying, Kind::Esp),
         raw.esn.as_ref().map(|v| ("esn", v.span(), Kind::Esp)),
@@ -270,7 +287,7 @@ fn encap(raw: &RawTunnel, kind: Kind, v6: bool, s: &mut Scope<'_, '_>, tables: &
                     None
                 }
             };
-            let replay_window = s.number("replay_window", &raw.replay_window, 64..=1 << 20, 4096, "");
+            let replay_window = s.number("replay_window", &raw.replay_window, 64..=1 << 20, 16_384, "");
             let udp_port = s.number("udp_port", &raw.udp_port, 1..=65_535, 4500, "");
             let encap = flag(&raw.udp_encap, false);
             if let (false, Some(at)) = (encap, &raw.udp_port) {
