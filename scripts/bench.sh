@@ -7,11 +7,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--seed N] [--no-build]
+usage: scripts/bench.sh [--quick | --full] [--only SCENARIO]… [--rounds N] [--seed N] [--no-build]
   --quick      under five minutes, without the build (the default)
   --full       all sizes and peers, more rounds
   --only       headline acl nat forwarding classbench sizes new-flows under-load offered-load cores tunnels
                memory testpmd librte-acl openvswitch cloud
+  --rounds N   no more rounds than that, for a look at all that --full measures
   --seed N     of the ClassBench-like rule sets (default 1)
   --no-build   use what is in target/release
 environment:
@@ -28,7 +29,7 @@ while [[ $# -gt 0 ]]; do
     --no-build) BUILD=0 ;;
     --quick) ARGS+=("$1") ;;
     --full) ARGS+=("$1") && PACKAGES+=(-p sag-cloud) ;;
-    --only | --seed)
+    --only | --seed | --rounds)
         ARGS+=("$1" "${2:?$1 needs a value}")
         [[ $2 != cloud ]] || PACKAGES+=(-p sag-cloud)
         shift

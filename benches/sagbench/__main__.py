@@ -42,7 +42,7 @@ class Bench:
     """What the scenarios share, and what they have found."""
 
     def __init__(self, args):
-        self.full, self.seed = args.full, args.seed
+        self.full, self.seed, self.most = args.full, args.seed, args.rounds
         self.pktgen, self.vcpe, self.sagctl, self.target = args.pktgen, args.vcpe, args.sagctl, args.target
         self.root = ROOT
         self.cores = os.cpu_count() or 1
@@ -56,7 +56,7 @@ class Bench:
         self.changes, self.offered, self.missing, self.notes = {}, {}, [], {}
 
     def rounds(self, quick, full):
-        return full if self.full else quick
+        return min(full if self.full else quick, self.most)
 
     def say(self, text):
         print(f"[{time.monotonic() - self.started:6.1f}s] {text}", flush=True)
@@ -103,12 +103,20 @@ def clear_away(prefix):
         system.run("rm", "-rf", pins, check=False)
 
 
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def parse():
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="docs/benchmarks.md")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="under five minutes (the default)")
     size.add_argument("--full", action="store_true", help="all sizes and peers, more rounds")
     parser.add_argument("--only", action="append", choices=list(SCENARIOS), metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--rounds", type=positive, default=sys.maxsize, metavar="N", help="no more rounds than that, for a look at all that --full measures")
     parser.add_argument("--seed", type=int, default=1, help="of the ClassBench-like rule sets")
     parser.add_argument("--prefix", default="sagbn", help=argparse.SUPPRESS)
     for name in ("target", "pktgen", "vcpe", "sagctl"):
@@ -140,7 +148,11 @@ def main():
     finally:
         bench.cleanup.run()
     data = {
-        "arguments": ["--full" if args.full else "--quick", *(f"--only {n}" for n in args.only or [])],
+        "arguments": [
+            "--full" if args.full else "--quick",
+            *(f"--only {n}" for n in args.only or []),
+            *([f"--rounds {args.rounds}"] if args.rounds < sys.maxsize else []),
+        ],
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "seconds": time.monotonic() - bench.started,
         "machine": machine,

@@ -153,7 +153,7 @@ def offered_load(bench):
                 return found["offered_pps"], found["loss"]
 
             top = gen.trial(seconds=seconds, flows=10_000)["offered_pps"]
-            steps = bench.rounds(6, 10)
+            steps = 10 if bench.full else 6
             rates = {str(loss): search(paced, top, loss, steps) for loss in (0.0, 0.005)}
             rates["0.005"] = capacity = max(rates.values())
             curve = [paced(capacity * share) for share in (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0) if capacity * share <= top * 1.05]

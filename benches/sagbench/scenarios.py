@@ -196,7 +196,7 @@ def meter(bench, labs):
     bench.step(f"ipolicemark-10kflows: {bare}, {car}")
     places = [Side(name, lab) for name, lab in zip((bare, car), labs)]
     rounds = {bare: [], car: []}
-    for n in range(bench.rounds(8, 40)):
+    for n in range(2 * bench.rounds(4, 20)):
         bench.progress(f"round {n + 1}")
         for k, side in enumerate(places):
             side.lab.forwarder.apply(car=n % 2 == k)

@@ -212,6 +212,9 @@ def pytest_runtest_makereport(item, call):
         with contextlib.suppress(CommandError):
             dropped = [f"{port}/{why}: {n}" for (port, why), n in gateway.drops().items() if n]
             report.sections.append(("drops by port and reason", "\n".join(dropped)))
+    far = getattr(item, "funcargs", {}).get("far")
+    if report.failed and hasattr(far, "tail"):
+        report.sections.append(("far gateway's log", far.tail()))
 
 
 @pytest.fixture

@@ -147,8 +147,16 @@ role = "lan"
                 if ready():
                     return
             if time.monotonic() > end or self.process.poll() is not None:
-                raise CommandError("the far gateway does not answer:\n" + (self.dir / "log").read_text()[-2000:])
+                raise CommandError(f"the far gateway does not answer:\n{self.tail()}")
             time.sleep(0.05)
+
+    def tail(self):
+        """The end of its log, and what it has dropped."""
+        log = self.dir / "log"
+        said = log.read_text()[-2000:] if log.exists() else ""
+        with contextlib.suppress(CommandError):
+            said += "".join(f"\ndrops {d['port']}/{d['reason']}: {d['packets']}" for d in self.ctl("drops")["drops"] if d["packets"])
+        return said
 
     def ctl(self, *args):
         return json.loads(run([self.lab.sagctl, "--socket", self.socket, "--json", *args]).stdout)
