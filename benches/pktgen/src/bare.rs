@@ -16,8 +16,8 @@ pub struct Looks {
     pub flows: u32,
 }
 
-/// Where `struct pg_fixed` has `looks`: behind eight words and sixteen sizes.
-const LOOKS: std::ops::Range<usize> = 96..100;
+/// Where `struct pg_fixed` has `looks`, `places` and `known`: behind eight words and sixteen sizes.
+const LOOKS: std::ops::Range<usize> = 96..108;
 
 /// The redirect between two devices of a namespace, while the value lives.
 #[derive(Debug)]
@@ -33,13 +33,16 @@ impl Bare {
         }
         let home = Home::new()?;
         let mut opened = open()?;
+        // Places, of which flows have as many as there are flows.
+        let places = looks.flows.max(2).checked_next_power_of_two().context("too many flows")?;
+        let fixed = [looks.each, places.trailing_zeros(), looks.flows].map(u32::to_ne_bytes);
         for mut m in opened.maps_mut() {
             match m.name().to_string_lossy().as_ref() {
                 ".rodata.fixed" => {
                     let data = m.initial_value_mut().context(".rodata.fixed")?;
-                    data.get_mut(LOOKS).context(".rodata.fixed")?.copy_from_slice(&looks.each.to_ne_bytes());
+                    data.get_mut(LOOKS).context(".rodata.fixed")?.copy_from_slice(fixed.as_flattened());
                 }
-                "pg_lines" => m.set_max_entries(looks.flows.max(1) * looks.each.max(1))?,
+                "pg_lines" => m.set_max_entries(if looks.each > 0 { places * looks.each } else { 1 })?,
                 _ => {}
             }
         }
@@ -47,7 +50,7 @@ impl Bare {
         let (source, target) = (home.enter(from, host)?, home.enter(to, host)?);
         map(&object, "pg_devs")?.update(&1u32.to_ne_bytes(), &target.to_ne_bytes(), MapFlags::ANY)?;
         if looks.each > 1 {
-            second_lines(&map(&object, "pg_lines")?, looks.flows)?;
+            second_lines(&map(&object, "pg_lines")?, places)?;
         }
         let name = if looks.each > 0 { "pg_look" } else { "pg_bare" };
         let link = attach_xdp(program(&object, name)?.as_fd(), source)
@@ -56,18 +59,18 @@ impl Bare {
     }
 }
 
-/// Every flow's first line names its second one, in another order.
-fn second_lines(lines: &MapHandle, flows: u32) -> Result<()> {
+/// Every first line names its second one, in another order.
+fn second_lines(lines: &MapHandle, places: u32) -> Result<()> {
     const AT_ONCE: u32 = 4096;
-    // A prime, so that all are reached unless it divides the number of flows.
+    // Odd, so that all are reached.
     const STRIDE: u64 = 1_299_709;
-    for first in (0..flows).step_by(AT_ONCE as usize) {
-        let some = first..flows.min(first + AT_ONCE);
+    for first in (0..places).step_by(AT_ONCE as usize) {
+        let some = first..places.min(first + AT_ONCE);
         let count = some.len() as u32;
         let keys: Vec<u8> = some.clone().flat_map(u32::to_ne_bytes).collect();
         let mut values = vec![0u8; (count * lines.value_size()) as usize];
-        for (value, flow) in values.chunks_mut(lines.value_size() as usize).zip(some) {
-            let next = u64::from(flows) + u64::from(flow) * STRIDE % u64::from(flows);
+        for (value, place) in values.chunks_mut(lines.value_size() as usize).zip(some) {
+            let next = u64::from(places) + u64::from(place) * STRIDE % u64::from(places);
             value[..8].copy_from_slice(&next.to_ne_bytes());
         }
         lines.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY)?;

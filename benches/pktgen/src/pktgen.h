@@ -152,6 +152,8 @@ struct pg_fixed {
 	__u32 size_count;	/* sizes take turns */
 	__u32 sizes[PG_MAX_SIZES];	/* bytes without FCS */
 	__u32 looks;		/* of pg_look at memory */
+	__u32 places;		/* bits of a place in pg_lines */
+	__u32 known;		/* flows that have one */
 };
 const volatile struct pg_fixed fixed SEC(".rodata.fixed") = {};
 
