@@ -9,7 +9,7 @@ use std::process::Command;
 /// Case; instructions a packet as built for tests (`opt-level = 1`, rustc 1.95). Copying the frame and
 /// looking at the clock, which the harness does, are part of it.
 const BUDGET: [(&str, u64); 4] =
-    [("established", 1193), ("established6", 1261), ("first", 5952), ("denied", 2669)];
+    [("established", 1334), ("established6", 1343), ("first", 6450), ("denied", 2835)];
 /// Percent that a count may be off: other compilers, other processors.
 const MARGIN: u64 = 15;
 
@@ -56,10 +56,12 @@ fn instructions_stay_within_the_budget() {
     };
     let mut over = Vec::new();
     for (case, budget) in BUDGET {
-        // The difference of two runs: what comes before the batches falls out.
+        // The difference of two runs: what comes before the batches falls out, but for what differs with the
+        // seeds of hash tables.
+        let more = if case == "first" { 48 } else { 512 };
         let (few, many) =
-            (instructions(&example, case, 16).unwrap(), instructions(&example, case, 64).unwrap());
-        let each = (many - few) / (48 * 64);
+            (instructions(&example, case, 16).unwrap(), instructions(&example, case, 16 + more).unwrap());
+        let each = (many - few) / (more * 64);
         println!("{case}: {each} instructions a packet, budget {budget}");
         if each * 100 > budget * (100 + MARGIN) || each * 100 < budget * (100 - MARGIN) {
             over.push(format!("{case}: {each} instructions a packet, budget {budget} ± {MARGIN} %"));

@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 6
+#define GW_ABI_VERSION 7
 
 #define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 128		/* sag_model::DropReason::COUNT */

@@ -10,7 +10,7 @@ use sag_model::tunnel::{TUNNEL_HEADER, TunnelRecord};
 use sag_model::{DropReason, PortIdx};
 use std::mem::offset_of;
 
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 pub const QUEUES_PER_DEV: u32 = 64;
 pub const MAX_DEVS: u32 = 64;
 pub const MAX_NEXTHOPS: usize = 65536;

@@ -70,6 +70,33 @@ fn no_bucket_overflows_before_the_table_is_full() {
     }
 }
 
+/// Of sessions between two ports of the LAN both words go to the same pages first.
+#[test]
+fn sessions_of_one_side_alone_fill_the_table() {
+    let n = 1 << 16;
+    let t = FlowTable::<FlowRecord4>::private(n, Grace::immediate());
+    let mut q = Quarantine::default();
+    for i in 1..=u64::from(n) {
+        let there = key(i);
+        let back = Key4 { l4: there.l4, ..rev(&there) };
+        let made = t.create(&there, &back, &mut q, |_, _, m| m.state.store(1, Ordering::Release));
+        assert!(made.is_ok(), "session {i}: {made:?}");
+    }
+}
+
+/// Traffic one way looks first into half of the pages, and the answers into the others.
+#[test]
+fn the_two_ways_have_pages_of_their_own() {
+    let t = FlowTable::<FlowRecord4>::private(1 << 16, Grace::immediate());
+    let page = |bucket: u32| bucket / 64 % 2;
+    for i in 0..1000 {
+        let (there, back) = (key(i), rev(&key(i)));
+        let probe = |k: &Key4| t.index().probe(t.hash(k));
+        assert_eq!((page(probe(&there).first), page(probe(&there).second)), (0, 1));
+        assert_eq!((page(probe(&back).first), page(probe(&back).second)), (1, 0));
+    }
+}
+
 #[test]
 fn nothing_is_reused_before_its_grace_period() {
     let grace = Arc::new(Grace::default());
