@@ -84,6 +84,7 @@ def under_load(bench):
                     failed.append(str(error))
 
             thread = threading.Thread(target=act)
+            overruns = lab.overruns()
             gen.start(rate=rate, seconds=seconds, flows=flows, settle_ms=1000)
             thread.start()
             found = gen.read()
@@ -91,8 +92,12 @@ def under_load(bench):
             if failed:
                 broken.append(f"{kind}: {failed[0]}")
             rows[kind] = {k: found[k] for k in ("sent", "lost", "renumbered", "reordered", "offered_pps")}
-            rows[kind]["blocked_ms"] = found["lost"] / rate * 1000
-            bench.progress(f"  {kind:<38} {found['lost']} of {found['sent']} lost, {found['renumbered']} renumbered")
+            # What the wires' rings had no room for is the machine's, which did not let the softirq run.
+            overruns = min(found["lost"], lab.overruns() - overruns)
+            rows[kind] |= {"lost": found["lost"] - overruns, "overruns": overruns}
+            rows[kind]["blocked_ms"] = rows[kind]["lost"] / rate * 1000
+            more = f" ({overruns} overran a wire)" if overruns else ""
+            bench.progress(f"  {kind:<38} {rows[kind]['lost']} of {found['sent']} lost{more}, {found['renumbered']} renumbered")
     bench.changes = {"rate_pps": rate, "flows": flows, "rows": rows, "broken": broken}
     for kind in list(kinds)[1:]:
         target(bench, f"{kind}, under {rate} frames/s: frames lost", stats.summary([rows[kind]["lost"]]), 0, False, "#4, #9", broken)

@@ -89,6 +89,11 @@ class Lab:
             self.generators[key] = Generator(self.bench.pktgen, f"{self.lan}:eth0", rx, core, flows, options)
         return self.generators[key]
 
+    def overruns(self):
+        """Frames that found the ring of 256 at the other end of a wire full, before the gateway and behind it."""
+        said = in_ns(self.lan, "ethtool", "-S", "eth0") + in_ns(self.gw, "ethtool", "-S", "wan")
+        return sum(int(line.split(":")[1]) for line in said.splitlines() if "xdp_xmit_errors" in line)
+
     def start(self, forwarder):
         if self.forwarder:
             self.forwarder.stop()

@@ -297,6 +297,7 @@ def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
 
     pids = {"agent": branch.agent.process.pid, "gateway": gateway.pid(), "cloud": branch.cloud.process.pid}
     epoch = gateway.status()["config_epoch"]
+    overruns = trials.overruns()
     flowing = trials.start("--rate", round(asked), "--seconds", round(CHANGES * pace * 1.2 + 3))
     changes, before = 0, {}
     while changes < CHANGES or (changes < 4 * CHANGES and flowing.poll() is None):
@@ -309,14 +310,16 @@ def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
     last = changes % 60_000 + 1
     within(5, "the last one is in force", lambda: f'"{last}/{last}"' in branch.document())
     seen = result(flowing)
+    overruns = trials.overruns() - overruns
     grown = {name: rss_kb(pid) - before[name] for name, pid in pids.items()}
     grown["heap"] = heap_kb(pids["gateway"]) - before["heap"]
     epochs = (gateway.status()["config_epoch"] - epoch) % 2**32
     said = (f"{changes} changes, {epochs} configurations in force one after the other, {seen['sent']} packets of {FLOWS} flows at "
-            f"{offered(seen) / 1e9:.2f} Gbit/s, {seen['lost']} lost; grown since change {CHANGES // 5}, KiB: {grown}")
+            f"{offered(seen) / 1e9:.2f} Gbit/s, {seen['lost']} lost ({overruns} overran a wire's ring); grown since change {CHANGES // 5}, KiB: {grown}")
     print(said)
     record_property("changes", said)
-    assert (seen["lost"], seen["flows"], seen["foreign"]) == (0, FLOWS, 0), f"{said}\n{seen}\n{branch.agent.tail()}"
+    assert seen["lost"] <= overruns <= seen["sent"] // 100, f"{said}\n{seen}\n{branch.agent.tail()}"
+    assert (seen["flows"], seen["foreign"]) == (FLOWS, 0), said
     assert epochs > 10, said
     # The database keeps pages of the audit log in memory. The gateway's packet memory is counted when it is first
     # used, which may be late: what a configuration leaves behind would be in its heap.

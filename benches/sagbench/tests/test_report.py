@@ -20,7 +20,7 @@ def data(**more):
         "tables": {"chain-10kflows": table},
         "targets": [{"target": "t", "source": "#1", "limit": 6, "at_least": True, "measured": stats.summary([7, 8]), "verdict": "met"}],
         "points": {"flows": {"sag-vcpe": [{"x": 10, **fast}, {"x": 1_000_000, **fast}]}},
-        "changes": {"rate_pps": 1, "flows": 2, "rows": {"restart": {"sent": 1, "lost": 0, "blocked_ms": 0.0, "renumbered": 0, "reordered": 0}}, "broken": []},
+        "changes": {"rate_pps": 1, "flows": 2, "rows": {"restart": {"sent": 1, "lost": 0, "blocked_ms": 0.0, "overruns": 0, "renumbered": 0, "reordered": 0}}, "broken": []},
         "offered": {
             "sag-vcpe": {
                 "throughput": {"0.0": 1e6, "0.005": 1.1e6},
