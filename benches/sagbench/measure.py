@@ -7,6 +7,8 @@ from collections import Counter
 from . import stats
 from .system import Failed
 
+# Seconds in which every flow can send once.
+SWEEP = 30
 # Of a round; odd, so that the median is one of them.
 SLICES = 9
 # Flows of which something may still be in the caches when they come again.
@@ -31,7 +33,7 @@ class Side:
 
     def sweep(self, window):
         """Every flow sends once, no faster than it is taken in. All have come through: what the source says."""
-        found = self.generator().trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=30)
+        found = self.generator().trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=SWEEP)
         # The worker finishes what it has to install.
         time.sleep(0.05)
         return found, found["lost"] == 0 and found["sent"] == self.flows
@@ -42,6 +44,8 @@ class Side:
             found, whole = self.sweep(window)
             if whole:
                 return
+        if found["sent"] < self.flows:
+            raise Failed(f"{self.name}: {found['sent']} of {self.flows} flows could send within {SWEEP} s")
         raise Failed(f"{self.name}: {found['lost']} of {found['sent']} first packets were lost")
 
     def rejudge(self, again=20, window=512):
