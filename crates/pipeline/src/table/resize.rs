@@ -21,8 +21,10 @@ use std::sync::atomic::Ordering;
 /// Buckets of the smallest index: 256 KiB. Between the mark at which a larger one is wanted and the first
 /// bucket that overflows is room for 13,000 sessions, which is more than come before it is there.
 const SMALLEST: u32 = 4096;
-/// Sessions, or buckets, that one step takes.
-const STEP: u32 = 1 << 16;
+/// Sessions that one step copies: some milliseconds, in which a worker on the same processor may have to wait.
+const SESSIONS: u32 = 1 << 13;
+/// Buckets that one step empties.
+const BUCKETS: u32 = 1 << 16;
 /// Steps without much change after which the index may become smaller: two seconds of the daemon's.
 const CALM: u32 = 40;
 
@@ -120,7 +122,7 @@ impl Resizer {
             }
             Phase::Announced { to, told } if passed(told) => Phase::Copying { to, next: 1 },
             Phase::Copying { to, next } => {
-                let end = t.used().min(next.saturating_add(STEP));
+                let end = t.used().min(next.saturating_add(SESSIONS));
                 let fits = (next..end).all(|session| t.copy(session, to));
                 if !fits {
                     // Back to the old one.
@@ -142,7 +144,7 @@ impl Resizer {
             Phase::Left { out, told } if passed(told) => Phase::Emptying { out, next: 0 },
             Phase::Emptying { out, next } => {
                 let all = Index::new(t.mem.buckets, out).all();
-                let end = all.len().min((next + STEP) as usize);
+                let end = all.len().min((next + BUCKETS) as usize);
                 all[next as usize..end].iter().for_each(empty);
                 if end < all.len() { Phase::Emptying { out, next: end as u32 } } else { Phase::Idle }
             }
