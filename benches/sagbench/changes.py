@@ -151,7 +151,8 @@ def offered_load(bench):
 
 def offered(bench):
     bench.step("offered load: throughput, loss, latency; source on one core, gateway and sink on the other")
-    seconds = 0.25 if not bench.full else 2.0
+    # After a second in which real-time tasks have a processor, the kernel lets others in for 50 ms (its fair server).
+    seconds = 0.25 if not bench.full else 0.8
     result = {}
     with bench.labs() as make:
         peers = {
@@ -195,11 +196,15 @@ def offered(bench):
     bench.offered = result
 
 
-def search(paced, top, allowed, steps=8):
-    """RFC 2544 section 26.1."""
+def search(paced, top, allowed, steps=8, tries=3):
+    """RFC 2544 section 26.1. A rate is too high when it loses too much at each of several tries: a virtual machine that
+    stands still for milliseconds loses at any rate."""
     low, high, best, rate = 0.0, top, 0.0, top
     for _ in range(steps):
-        offered, loss = paced(rate)
+        for _ in range(tries):
+            offered, loss = paced(rate)
+            if loss <= allowed:
+                break
         if loss <= allowed:
             best = max(best, offered)
             if rate >= top or offered < rate * 0.9:

@@ -69,6 +69,16 @@ def test_search_finds_nothing_where_nothing_passes():
     assert search(lambda rate: (rate, 1.0), 4e6, 0.005) == 0.0
 
 
+def test_a_machine_that_stands_still_now_and_then_hides_no_throughput():
+    trials = []
+
+    def paced(rate):
+        trials.append(rate)
+        return rate, 0.0 if rate <= 3e6 and len(trials) % 3 else 0.2
+
+    assert search(paced, 8e6, 0.0, 10) == pytest.approx(3e6, rel=0.03)
+
+
 class Machine:
     """Becomes slower with every trial, and does something else for a while."""
 
