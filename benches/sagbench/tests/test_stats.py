@@ -56,7 +56,8 @@ def test_search_finds_the_capacity():
     device = Device(377_777)
     found = search(device, 4e6, 0.0, steps=12)
     assert 0.97 * 377_777 <= found <= 377_777
-    assert device.trials <= 12
+    # Three tries at each step at most.
+    assert device.trials <= 36
 
 
 def test_search_takes_the_top_if_nothing_is_lost():
