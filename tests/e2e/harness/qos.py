@@ -53,7 +53,7 @@ def cars(gw):
     return {c["id"]: c for c in gw.ctl("qos")["cars"]}
 
 
-def settled(measure, good, tries=3):
+def settled(measure, good, tries=5):
     """What is measured, as soon as it is good: a busy machine keeps senders and receivers from running now and
     then, and a sender that paused has its burst on top. The gateway's own error would be there every time."""
     for _ in range(tries):
@@ -80,9 +80,14 @@ class Taken:
         ))
 
     def bytes(self):
-        """(time, {port: IP bytes})."""
-        listed = json.loads(self.ns.out(["nft", "-j", "list", "counters", "table", "ip", "taken"]))["nftables"]
-        now, found = time.monotonic(), {}
+        """(time, {port: IP bytes}). The time is as exact as the question was short, so a long one is asked again."""
+        for _ in range(5):
+            before = time.monotonic()
+            said = self.ns.out(["nft", "-j", "list", "counters", "table", "ip", "taken"])
+            after = time.monotonic()
+            if after - before < 0.03:
+                break
+        listed, now, found = json.loads(said)["nftables"], (before + after) / 2, {}
         for counter in (entry["counter"] for entry in listed if "counter" in entry):
             payload = counter["bytes"] - self.headers * counter["packets"]
             found[int(counter["name"][1:])] = payload * self.mtu / (self.mtu - self.headers)
