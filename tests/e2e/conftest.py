@@ -25,6 +25,7 @@ from harness.books import Books  # noqa: E402
 from harness.lab import Gateway, Lab  # noqa: E402
 from harness.net import CommandError, run  # noqa: E402
 from harness.nat import Peers, hide_the_inside  # noqa: E402
+from harness.tunnels import Far  # noqa: E402
 from harness.wire import Sender, Sniffer  # noqa: E402
 
 
@@ -110,6 +111,14 @@ def lab():
     it.up()
     yield it
     it.down()
+
+
+@pytest.fixture(scope="module")
+def far(lab):
+    """The far end of tunnels: another gateway behind the lab's provider, with a branch of its own."""
+    it = Far(lab)
+    yield it
+    it.close()
 
 
 @pytest.fixture(scope="module")

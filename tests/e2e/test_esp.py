@@ -14,7 +14,7 @@ from harness.lab import Addresses as A
 from harness.net import run
 from harness.traffic import iperf
 from harness.tunnels import (
-    BRANCH_NET, FAR, LOCAL, REMOTE, SPI_IN, SPI_OUT, Far, esp_keys, gateway_config, hop, route, sweep, tunnel, tunnels,
+    BRANCH_NET, FAR, LOCAL, REMOTE, SPI_IN, SPI_OUT, esp_keys, gateway_config, hop, route, sweep, tunnel, tunnels,
     turned, wait_for,
 )
 from harness.config import lab_config
@@ -40,13 +40,6 @@ def esp_dropped(gw):
         if reason in out:
             out[reason] += packets
     return out
-
-
-@pytest.fixture(scope="module")
-def far(lab):
-    it = Far(lab)
-    yield it
-    it.close()
 
 
 # --- scapy ---------------------------------------------------------------------------------------

@@ -7,20 +7,13 @@ import time
 
 import pytest
 from harness.traffic import iperf
-from harness.tunnels import FAR, Far, esp_keys, gateway_config, hop, tunnels, turned, wait_for
+from harness.tunnels import FAR, esp_keys, gateway_config, hop, tunnels, turned, wait_for
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_books]
 
 # Of a hundred ESP packets the hop loses so many, whichever way they go.
 LOST = 5
 LOSES = f"meta l4proto esp numgen random mod 100 < {LOST}"
-
-
-@pytest.fixture(scope="module")
-def far(lab):
-    it = Far(lab)
-    yield it
-    it.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from harness.config import lab_config
 from harness.traffic import iperf
-from harness.tunnels import FAR, LOCAL, Far, to_far, tunnel, tunnels, wait_for
+from harness.tunnels import FAR, LOCAL, to_far, tunnel, tunnels, wait_for
 from harness.wire import IP, Ether
 from scapy.layers.ipsec import ESP
 
@@ -19,13 +19,6 @@ pytestmark = [pytest.mark.sag, pytest.mark.no_books, pytest.mark.alone]
 KEY_REASONS = ("esp-unknown-spi", "esp-no-keys", "esp-bad-icv", "esp-replay", "esp-exhausted")
 MIB = 1 << 20
 GRACE = 10
-
-
-@pytest.fixture(scope="module")
-def far(lab):
-    it = Far(lab)
-    yield it
-    it.close()
 
 
 class Controller:

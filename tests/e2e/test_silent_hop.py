@@ -3,7 +3,7 @@ tunnel, and no size is lost."""
 
 import pytest
 from harness.traffic import iperf
-from harness.tunnels import FAR, Far, esp_keys, gateway_config, hop, sweep, tunnels, turned, wait_for
+from harness.tunnels import FAR, esp_keys, gateway_config, hop, sweep, tunnels, turned, wait_for
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_books]
 
@@ -19,13 +19,6 @@ KINDS = {
 }
 TAKES = 1300
 SIZES = [*range(60, 1500, 36), 1279, 1280, 1281, 1299, 1300, 1301, 1499, 1500]
-
-
-@pytest.fixture(scope="module")
-def far(lab):
-    it = Far(lab)
-    yield it
-    it.close()
 
 
 @pytest.fixture

@@ -6,20 +6,13 @@ import socket
 import pytest
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, Far, hop, route, tunnel, tunnels, wait_for
+from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, hop, route, tunnel, tunnels, wait_for
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_books]
 
 VNIS = {"wide": 100, "narrow": 200}
 SHARES = {"wide": 3, "narrow": 1}
 FLOWS = 500
-
-
-@pytest.fixture(scope="module")
-def far(lab):
-    it = Far(lab)
-    yield it
-    it.close()
 
 
 def ends(gw_with, far, **keys):

@@ -9,7 +9,7 @@ from harness.lab import Addresses as A
 from harness.net import run
 from harness.traffic import iperf
 from harness.tunnels import (
-    FAR, LOCAL, REMOTE, Far, esp_keys, gateway_config, has_kernel, sweep, tunnel, tunnels, turned,
+    FAR, LOCAL, REMOTE, esp_keys, gateway_config, has_kernel, sweep, tunnel, tunnels, turned,
 )
 from harness.wire import IP, UDP, Ether, IPv6, Raw, checksums_ok, mark_of, marked, wrpcap
 from scapy.layers.l2 import GRE
@@ -212,13 +212,6 @@ def test_what_is_wrong_is_dropped_by_name(gw_with, lab, wire):
 
 
 # --- two gateways -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def far(lab, forwarder):
-    it = Far(lab)
-    yield it
-    it.close()
 
 
 @pytest.fixture
