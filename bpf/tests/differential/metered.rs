@@ -56,7 +56,7 @@ impl Memory {
             s.car.store(0, Relaxed);
             s.links.iter().for_each(|l| l.store(0, Relaxed));
         }
-        MeterBook::over(self.meters, self.sets)
+        MeterBook::over(self.meters, self.sets, &[])
     }
 
     pub fn state(&self) -> State {

@@ -385,7 +385,7 @@ fn percentages_become_rates() {
         Vec::leak((0..64).map(|_| sag_model::meter::Meter::default()).collect()) as &'static [_],
         Vec::leak((0..64).map(|_| sag_model::meter::MeterSet::default()).collect()) as &'static [_],
     );
-    let book = MeterBook::over(meters, sets);
+    let book = MeterBook::over(meters, sets, &[]);
     let records = Vec::leak((0..64).map(|_| Default::default()).collect());
     let mut c = Compiler::new(NextHops::new(records, 0), Arc::new(NatState::private(1000)), book, false);
     c.compile(&config(QOS), &tables(), 1, NOW);

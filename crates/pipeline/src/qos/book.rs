@@ -128,22 +128,21 @@ pub struct MeterBook {
 }
 
 impl MeterBook {
-    /// A book over shared memory; takes over what is there.
-    pub fn over(meters: &'static [Meter], sets: &'static [MeterSet]) -> MeterBook {
+    /// A book over shared memory; takes over what is there. What XDP let pass is counted in `by_xdp`: a word for each
+    /// set and CPU, or none where there is no XDP.
+    pub fn over(
+        meters: &'static [Meter],
+        sets: &'static [MeterSet],
+        by_xdp: &'static [AtomicU64],
+    ) -> MeterBook {
         let ids = meters.iter().enumerate().skip(1).map(|(n, m)| (m.id.load(Relaxed), n as u16));
         let by_id: HashMap<_, _> = ids.filter(|(id, _)| *id != 0).collect();
         let keys = sets.iter().enumerate().skip(1).map(|(n, s)| (key_of(s), n as u16));
         let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != SetKey::default()).collect();
-        let book =
-            MeterBook { meters, sets, by_xdp: &[], by_id, by_key, base: HashMap::new(), owners: Vec::new() };
-        book.and_xdp(&[])
-    }
-
-    /// What XDP let pass is counted there.
-    pub fn and_xdp(mut self, passed: &'static [AtomicU64]) -> MeterBook {
-        self.by_xdp = passed;
-        self.base = self.by_key.values().map(|&n| (n, self.counted_by(n))).collect();
-        self
+        let mut book =
+            MeterBook { meters, sets, by_xdp, by_id, by_key, base: HashMap::new(), owners: Vec::new() };
+        book.base = book.by_key.values().map(|&n| (n, book.counted_by(n))).collect();
+        book
     }
 
     /// The words in which XDP counts for a set.
@@ -165,7 +164,7 @@ impl MeterBook {
     pub fn private() -> MeterBook {
         let meters: Vec<Meter> = (0..METERS).map(|_| Meter::default()).collect();
         let sets: Vec<MeterSet> = (0..METER_SETS).map(|_| MeterSet::default()).collect();
-        MeterBook::over(meters.leak(), sets.leak())
+        MeterBook::over(meters.leak(), sets.leak(), &[])
     }
 
     /// The policy for what is wanted. `false`: there were too few meters or sets, and some traffic is
