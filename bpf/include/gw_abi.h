@@ -60,11 +60,11 @@ enum gw_flow_flags {
 enum gw_epoch {
 	GW_EPOCH_NUMBER = 0x3FFFFFFF,
 	GW_EPOCH_SESSION = 1 << 30,	/* the session is judged, this direction's way is not renewed */
-	GW_EPOCH_ASKED = 1U << 31,	/* a worker has been asked to judge it */
+	GW_EPOCH_REVALIDATING = 1U << 31,	/* a worker has been asked to judge it */
 };
 
-#define GW_ASK_TICKS 240	/* about 4 s: then every packet of a flow that is not judged is a worker's */
-#define GW_ASK_PATIENCE 6	/* ticks after which those under way count as lost */
+#define GW_REVALIDATION_TICKS 240	/* about 4 s: then every packet of a flow that is not judged is a worker's */
+#define GW_REVALIDATION_TIMEOUT 6	/* ticks after which those under way count as lost */
 
 enum gw_nexthop_flags {
 	GW_NH_VALID = 1 << 0,	/* neighbour resolved and port up: XDP may transmit */
@@ -415,18 +415,18 @@ struct gw_control {
 	__u64 seed;		/* of the flow hash */
 	__u64 index4;		/* live index: first bucket | (number of buckets - 1) << 32 */
 	__u64 index6;
-	__u32 daemon_loss;	/* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
+	__u32 fail_action;	/* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
 	__u32 fast_path;	/* 0: punt everything (workers only) */
 	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */
 	__u32 guard_burst;	/* ns that may be taken at once */
-	__u32 ask_window;	/* packets of a queue that may be under way to ask for a new verdict; 0: all ask */
+	__u32 revalidation_credit;	/* packets of a queue that may be under way to ask for a new verdict; 0: all ask */
 	__u32 epoch_since;	/* tick at which the epoch began */
 	__u32 nexthops_from;	/* where the next hops of the daemon that has the epoch begin; 0: not known */
 	__u32 tunnels;		/* how many tunnels there are */
 };
 
 /* Packets of a receive queue that ask for a new verdict: `sent` by XDP, `taken` by the worker. */
-struct gw_ask {
+struct gw_revalidation_queue {
 	__u32 sent;
 	__u32 taken;
 	__u32 since;	/* tick of the last one */
@@ -438,7 +438,7 @@ struct gw_shared {
 	struct gw_control control;
 	struct gw_port ports[GW_PORT_SLOTS];
 	struct gw_nexthop nexthops[GW_MAX_NEXTHOPS];
-	struct gw_ask asks[GW_MAX_DEVS * GW_QUEUES_PER_DEV];	/* as in gw_xsks */
+	struct gw_revalidation_queue revalidations[GW_MAX_DEVS * GW_QUEUES_PER_DEV];	/* as in gw_xsks */
 };
 
 _Static_assert(sizeof(struct gw_flow4) == 64, "one cache line");
@@ -450,7 +450,7 @@ _Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nat_line) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter_set) == 64, "one cache line");
-_Static_assert(sizeof(struct gw_ask) == 16, "a quarter of a cache line");
+_Static_assert(sizeof(struct gw_revalidation_queue) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_tunnel) == 128, "two cache lines");
 _Static_assert(sizeof(struct gw_end) == 40, "no padding");
 _Static_assert(sizeof(struct gw_tunnel_counts) == 64, "one cache line");

@@ -66,7 +66,7 @@ static __always_inline bool gw_flooded(const struct gw_packet *pkt)
  */
 static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pkt)
 {
-	bool pass = pkt->local || gw_shared.control.daemon_loss == XDP_PASS;
+	bool pass = pkt->local || gw_shared.control.fail_action == XDP_PASS;
 	__u32 fallback = pass ? XDP_PASS : XDP_DROP;
 	__u32 queue = ctx->rx_queue_index;
 	long action = fallback;

@@ -102,13 +102,13 @@ static __always_inline int gw_admit(struct gw_packet *pkt, const struct gw_shape
 static __always_inline bool gw_may_ask(struct xdp_md *ctx, const struct gw_packet *pkt, __u32 tick)
 {
 	__u32 at = pkt->port->dev * GW_QUEUES_PER_DEV + ctx->rx_queue_index;
-	struct gw_ask *ask = &gw_shared.asks[at % (GW_MAX_DEVS * GW_QUEUES_PER_DEV)];
+	struct gw_revalidation_queue *ask = &gw_shared.revalidations[at % (GW_MAX_DEVS * GW_QUEUES_PER_DEV)];
 	__u32 taken = GW_READ_ONCE(ask->taken);
 	__s32 away = ask->sent - taken;
 
-	if (away < 0 || (__s32)(tick - ask->since) > GW_ASK_PATIENCE)
+	if (away < 0 || (__s32)(tick - ask->since) > GW_REVALIDATION_TIMEOUT)
 		away = 0;
-	if (away >= (__s32)GW_READ_ONCE(gw_shared.control.ask_window))
+	if (away >= (__s32)GW_READ_ONCE(gw_shared.control.revalidation_credit))
 		return false;
 	ask->sent = taken + away + 1;
 	ask->since = tick;
@@ -126,16 +126,16 @@ static __always_inline bool gw_by_old_verdict(struct xdp_md *ctx, const struct g
 	bool asked = (was & GW_EPOCH_NUMBER) == now;
 	__u32 tick;
 
-	if (!GW_READ_ONCE(gw_shared.control.ask_window))
+	if (!GW_READ_ONCE(gw_shared.control.revalidation_credit))
 		return false;
 	tick = gw_now(pkt->stats);
 	/* The coarse clock may be a little behind the moment at which the epoch began. */
-	if ((__s32)(tick - GW_READ_ONCE(gw_shared.control.epoch_since)) >= GW_ASK_TICKS)
+	if ((__s32)(tick - GW_READ_ONCE(gw_shared.control.epoch_since)) >= GW_REVALIDATION_TICKS)
 		return false;
 	if ((asked && GW_READ_ONCE(*last_seen) == tick) || !gw_may_ask(ctx, pkt, tick))
 		return true;
 	/* The worker may have judged it just now, or another CPU asked. */
-	if (!asked && __sync_val_compare_and_swap(epoch, was, now | GW_EPOCH_ASKED) != was)
+	if (!asked && __sync_val_compare_and_swap(epoch, was, now | GW_EPOCH_REVALIDATING) != was)
 		return true;
 	GW_WRITE_ONCE(*last_seen, tick);
 	return false;

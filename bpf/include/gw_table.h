@@ -44,18 +44,18 @@ static __always_inline __u64 gw_mix(__u64 h, __u64 word, __u64 m)
  * Whence a packet comes, from the LAN or from outside, chooses between pages of the index, for the first bucket and
  * the other way round for the second: where traffic goes one way, the words of the answers take no cache.
  */
-#define GW_HASH_SIDES (1ULL << 6 | 1ULL << 30)
+#define GW_HASH_DIRECTION (1ULL << 6 | 1ULL << 30)
 
-static __always_inline __u64 gw_sided(__u64 h, __u64 l4)
+static __always_inline __u64 gw_partition_by_direction(__u64 h, __u64 l4)
 {
-	return (h & ~GW_HASH_SIDES) | (l4 >> 41 & 1 ? 1ULL << 6 : 1ULL << 30);
+	return (h & ~GW_HASH_DIRECTION) | (l4 >> 41 & 1 ? 1ULL << 6 : 1ULL << 30);
 }
 
 static __always_inline __u64 gw_hash4(const struct gw_key4 *k, __u64 seed)
 {
 	__u64 h = gw_mix(gw_mix(seed, k->addrs, GW_HASH_M1), k->l4, GW_HASH_M2);
 
-	return gw_sided(gw_mix(h, 0, GW_HASH_M1), k->l4);
+	return gw_partition_by_direction(gw_mix(h, 0, GW_HASH_M1), k->l4);
 }
 
 static __always_inline __u64 gw_hash6(const struct gw_key6 *k, __u64 seed)
@@ -63,7 +63,7 @@ static __always_inline __u64 gw_hash6(const struct gw_key6 *k, __u64 seed)
 	__u64 h = gw_mix(gw_mix(seed, k->src[0], GW_HASH_M1), k->src[1], GW_HASH_M2);
 
 	h = gw_mix(gw_mix(h, k->dst[0], GW_HASH_M1), k->dst[1], GW_HASH_M2);
-	return gw_sided(gw_mix(gw_mix(h, k->l4, GW_HASH_M1), 0, GW_HASH_M2), k->l4);
+	return gw_partition_by_direction(gw_mix(gw_mix(h, k->l4, GW_HASH_M1), 0, GW_HASH_M2), k->l4);
 }
 
 static __always_inline bool gw_same6(const struct gw_flow6 *r, const struct gw_key6 *k)

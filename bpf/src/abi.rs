@@ -3,7 +3,7 @@
 
 use crate::mapped::{NatLine, PortSlot, SharedBlock};
 use crate::skel::types;
-use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
 pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::tunnel::{TUNNEL_HEADER, TunnelRecord};
@@ -37,8 +37,8 @@ same_offsets!(types::gw_bucket, Bucket: word = word);
 same_offsets!(types::gw_nexthop, NextHopRecord: dmac = dmac_vlan, smac = smac_mtu, ifindex = dev);
 same_offsets!(types::gw_control, ControlBlock:
     abi_version = abi_version, epoch = epoch, seed = seed, index4 = index4, index6 = index6,
-    daemon_loss = daemon_loss, fast_path = fast_path,
-    guard_interval = guard_interval, guard_burst = guard_burst, ask_window = ask_window,
+    fail_action = fail_action, fast_path = fast_path,
+    guard_interval = guard_interval, guard_burst = guard_burst, revalidation_credit = revalidation_credit,
     epoch_since = epoch_since, nexthops_from = nexthops_from, tunnels = tunnels);
 same_offsets!(types::gw_meter, Meter:
     tat = tat, floor_tat = floor_tat, cost = cost, floor_cost = floor_cost, burst = burst,
@@ -51,8 +51,8 @@ same_offsets!(types::gw_tunnel, TunnelRecord: header = word);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
 same_offsets!(types::gw_nat_line, NatLine:);
 same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops,
-    asks = asks);
-same_offsets!(types::gw_ask, AskRecord: sent = sent, taken = taken, since = since);
+    revalidations = revalidations);
+same_offsets!(types::gw_revalidation_queue, RevalidationQueue: sent = sent, taken = taken, since = since);
 
 // Where the words of the atomic views keep their parts.
 const _: () = {
@@ -136,7 +136,7 @@ impl PuntReason {
 
 /// What XDP wrote in front of a punted frame (`struct gw_punt_meta`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PuntNote {
+pub struct PuntMeta {
     /// The flow record found, 0 = none.
     pub record: u32,
     /// 0 = untagged.
@@ -145,7 +145,7 @@ pub struct PuntNote {
     pub reason: PuntReason,
 }
 
-impl PuntNote {
+impl PuntMeta {
     /// Bytes in front of the frame.
     pub const LEN: usize = 8;
     /// Or-ed into the reason, so that bytes that were zeroed before the frame was received are told
@@ -153,13 +153,13 @@ impl PuntNote {
     const SET: u8 = 0x80;
 
     /// Reads the bytes in front of a frame. `None`: the driver left no note.
-    pub fn read(meta: [u8; Self::LEN]) -> Option<PuntNote> {
+    pub fn read(meta: [u8; Self::LEN]) -> Option<PuntMeta> {
         let [r0, r1, r2, r3, v0, v1, port, reason] = meta;
         if reason & Self::SET == 0 {
             return None;
         }
         let reason = *PuntReason::ALL.get(usize::from(reason & !Self::SET))?;
-        Some(PuntNote {
+        Some(PuntMeta {
             record: u32::from_ne_bytes([r0, r1, r2, r3]),
             vlan: u16::from_ne_bytes([v0, v1]),
             port: PortIdx(port),
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn punt_reasons_agree() {
         let mut c = c_enum("gw_punt");
-        assert_eq!(c.remove("GW_PUNT_SET"), Some(u64::from(PuntNote::SET)));
+        assert_eq!(c.remove("GW_PUNT_SET"), Some(u64::from(PuntMeta::SET)));
         let rust: BTreeMap<String, u64> = PuntReason::ALL
             .iter()
             .map(|r| (format!("GW_PUNT_{}", r.name().to_uppercase().replace('-', "_")), *r as u64))
@@ -303,9 +303,9 @@ mod tests {
 
     #[test]
     fn zeroed_metadata_is_no_note() {
-        assert_eq!(PuntNote::read([0; 8]), None);
-        let note = PuntNote::read([1, 2, 0, 0, 100, 0, 3, 0x81]).unwrap();
-        assert_eq!(note, PuntNote { record: 0x201, vlan: 100, port: PortIdx(3), reason: PuntReason::Epoch });
-        assert_eq!(PuntNote::read([0, 0, 0, 0, 0, 0, 0, 0xFF]), None);
+        assert_eq!(PuntMeta::read([0; 8]), None);
+        let note = PuntMeta::read([1, 2, 0, 0, 100, 0, 3, 0x81]).unwrap();
+        assert_eq!(note, PuntMeta { record: 0x201, vlan: 100, port: PortIdx(3), reason: PuntReason::Epoch });
+        assert_eq!(PuntMeta::read([0, 0, 0, 0, 0, 0, 0, 0xFF]), None);
     }
 }

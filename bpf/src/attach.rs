@@ -58,8 +58,8 @@ pub struct Attached {
     pub mode: Mode,
     /// Why the mode is generic although native was tried.
     pub reason: Option<String>,
-    /// The link of an earlier run was kept.
-    pub kept: bool,
+    /// The link of an earlier run is reused.
+    pub reused: bool,
     /// XDP can send out of this device (`ndo_xdp_xmit`). A veth can while its peer has XDP or GRO
     /// on. `None`: the kernel (before 6.3) does not say.
     pub can_transmit: Option<bool>,
@@ -163,7 +163,7 @@ fn pin_io<T>(what: &'static str, path: &Path, r: io::Result<T>) -> Result<T, Map
     r.map_err(|source| MapError::Pin { what, path: path.to_owned(), source })
 }
 
-fn outcome(ifindex: u32, mode: Mode, reason: Option<String>, kept: bool) -> Attached {
+fn outcome(ifindex: u32, mode: Mode, reason: Option<String>, reused: bool) -> Attached {
     let features = sys::xdp_query(ifindex).map_or(0, |q| q.feature_flags);
     // A driver with any XDP at all says at least that; nothing said means an older kernel, or a
     // driver without native XDP.
@@ -171,7 +171,7 @@ fn outcome(ifindex: u32, mode: Mode, reason: Option<String>, kept: bool) -> Atta
     Attached {
         mode,
         reason,
-        kept,
+        reused,
         can_transmit: known.then_some(features & ACT_NDO_XMIT != 0),
         zero_copy: known.then_some(features & ACT_XSK_ZEROCOPY != 0),
     }

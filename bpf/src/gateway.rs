@@ -10,7 +10,7 @@ use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
 use libbpf_rs::{MapCore, MapFlags};
-use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -97,8 +97,8 @@ impl Gateway {
     }
 
     /// By device slot × [`QUEUES_PER_DEV`](crate::QUEUES_PER_DEV) + queue.
-    pub fn asks(&self) -> &'static [AskRecord] {
-        &self.mapped.shared.asks
+    pub fn revalidations(&self) -> &'static [RevalidationQueue] {
+        &self.mapped.shared.revalidations
     }
 
     pub fn flows4(&self) -> &'static [FlowRecord4] {

@@ -27,7 +27,7 @@ mod traffic;
 mod tunnels;
 
 pub use abi::{
-    ABI_VERSION, MAX_DEVS, MAX_NEXTHOPS, NAT_SLOT_WORDS, NAT_SLOTS, PuntNote, PuntReason, QUEUES_PER_DEV,
+    ABI_VERSION, MAX_DEVS, MAX_NEXTHOPS, NAT_SLOT_WORDS, NAT_SLOTS, PuntMeta, PuntReason, QUEUES_PER_DEV,
 };
 pub use attach::{AttachMode, Attached, Mode};
 pub use error::{LoadError, MapError};

@@ -4,7 +4,7 @@ use crate::abi::{MAX_DEVS, MAX_NEXTHOPS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::maps::Maps;
 use crate::sys;
 use libbpf_rs::{MapCore, MapHandle};
-use sag_model::flow::{AskRecord, Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord};
+use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
 use sag_model::meter::{Meter, MeterSet};
 use sag_model::tunnel::TunnelRecord;
 use std::fmt;
@@ -61,7 +61,7 @@ pub(crate) struct SharedBlock {
     pub(crate) control: ControlBlock,
     pub(crate) ports: [PortSlot; PORT_SLOTS],
     pub(crate) nexthops: [NextHopRecord; MAX_NEXTHOPS],
-    pub(crate) asks: [AskRecord; (MAX_DEVS * QUEUES_PER_DEV) as usize],
+    pub(crate) revalidations: [RevalidationQueue; (MAX_DEVS * QUEUES_PER_DEV) as usize],
 }
 
 /// The memory-mapped maps of a gateway.

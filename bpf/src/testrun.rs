@@ -2,7 +2,7 @@
 //! with the Rust pipeline, and for asking where a frame would go. The maps, counters included, are
 //! the live ones.
 
-use crate::abi::PuntNote;
+use crate::abi::PuntMeta;
 use crate::error::MapError;
 use crate::gateway::Gateway;
 use crate::sys;
@@ -26,7 +26,7 @@ pub struct TestRun {
     /// The frame afterwards.
     pub frame: Vec<u8>,
     /// What was left for a worker.
-    pub note: Option<PuntNote>,
+    pub note: Option<PuntMeta>,
 }
 
 impl Gateway {
@@ -41,7 +41,7 @@ impl Gateway {
             sys::test_run(self.prog.as_fd(), f.bytes, ctx).map_err(|source| MapError::TestRun { source })?;
         // The output starts with the metadata, whose length is where the frame's data starts.
         let meta = (ctx.data as usize).min(frame.len());
-        let note = frame.get(..meta).and_then(|m| m.last_chunk()).and_then(|m| PuntNote::read(*m));
+        let note = frame.get(..meta).and_then(|m| m.last_chunk()).and_then(|m| PuntMeta::read(*m));
         frame.drain(..meta);
         Ok(TestRun { action, frame, note })
     }

@@ -28,7 +28,7 @@ fn links_outlive_the_daemon_and_are_taken_over() {
     let gw = Gateway::open(&o).unwrap();
     let a = ifindex("va");
     let first = gw.attach(a, "va", AttachMode::Auto).unwrap();
-    assert_eq!((first.mode, first.reason.clone(), first.kept), (Mode::Native, None, false));
+    assert_eq!((first.mode, first.reason.clone(), first.reused), (Mode::Native, None, false));
     assert_eq!(xdp_of("va"), "native");
     assert_eq!(gw.attached().unwrap(), ["va"]);
     let old = gw.program_info().unwrap().id;
@@ -45,14 +45,14 @@ fn links_outlive_the_daemon_and_are_taken_over() {
     assert_ne!(gw.program_info().unwrap().id, old);
     assert_eq!(id("va"), gw.program_info().unwrap().id, "opening exchanges the program");
     let again = gw.attach(a, "va", AttachMode::Native).unwrap();
-    assert_eq!((again.mode, again.kept), (Mode::Native, true));
+    assert_eq!((again.mode, again.reused), (Mode::Native, true));
 
     // Another mode is another link.
     let generic = gw.attach(a, "va", AttachMode::Generic).unwrap();
-    assert_eq!((generic.mode, generic.kept), (Mode::Generic, false));
+    assert_eq!((generic.mode, generic.reused), (Mode::Generic, false));
     assert_eq!(xdp_of("va"), "generic");
     let auto = gw.attach(a, "va", AttachMode::Auto).unwrap();
-    assert_eq!((auto.mode, auto.kept), (Mode::Generic, true), "hitless beats faster");
+    assert_eq!((auto.mode, auto.reused), (Mode::Generic, true), "hitless beats faster");
 
     assert!(gw.detach("va").unwrap());
     assert!(!gw.detach("va").unwrap());
@@ -84,7 +84,7 @@ fn a_device_that_vanishes_and_returns() {
     ip(&["link", "add", "va", "type", "veth", "peer", "name", "vb"]).unwrap();
     assert_eq!(xdp_of("va"), "none");
     let back = gw.attach(ifindex("va"), "va", AttachMode::Native).unwrap();
-    assert!(!back.kept);
+    assert!(!back.reused);
     assert_eq!(xdp_of("va"), "native");
 
     // Gone for good, and the daemon with it: the next one clears up.
@@ -138,7 +138,7 @@ fn real_frames_arrive() {
     // Veth polls on the sender's CPU, in the same call.
     let s = gw.stats(LAN).unwrap();
     assert!(s.rx_packets >= 1 && s.balanced(), "{s:?}");
-    assert!(s.drops(sag_model::DropReason::NoWorker) >= 1, "no daemon_loss set: drop");
+    assert!(s.drops(sag_model::DropReason::NoWorker) >= 1, "no fail_action set: drop");
 
     let run = gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 0 }).unwrap();
     assert_eq!(run.action, XDP_DROP);

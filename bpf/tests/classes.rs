@@ -200,10 +200,10 @@ fn without_a_worker_the_policy_decides() {
     let frame = udp4(FAR).frame(None);
     f.gw.clear_xsk(0, 0).unwrap();
     assert_eq!(outcome(&f, &frame), Outcome::Dropped(DropReason::NoWorker));
-    f.gw.control().daemon_loss.store(2, Relaxed);
+    f.gw.control().fail_action.store(2, Relaxed);
     assert_eq!(outcome(&f, &frame), Outcome::Kernel);
     // Nonsense in shared memory is the safe choice.
-    f.gw.control().daemon_loss.store(77, Relaxed);
+    f.gw.control().fail_action.store(77, Relaxed);
     assert_eq!(outcome(&f, &frame), Outcome::Dropped(DropReason::NoWorker));
     // Clearing an empty slot is no error.
     f.gw.clear_xsk(0, 0).unwrap();

@@ -66,7 +66,7 @@ impl Lab {
             gw.set_dev(slot as u8, i).unwrap();
             gw.set_xsk(slot as u8, 0, std::os::fd::AsFd::as_fd(&socket)).unwrap();
         }
-        gw.control().daemon_loss.store(1, Relaxed);
+        gw.control().fail_action.store(1, Relaxed);
         gw.control().fast_path.store(1, Relaxed);
         Some(Lab { gw, devs, _socket: socket, _ns: ns, _fs: fs })
     }

@@ -42,7 +42,7 @@ fn lab() -> Option<Lab> {
     gw.set_port(ifindex("va"), &port_entry()).unwrap();
     let socket = af_xdp_socket();
     gw.set_xsk(0, 0, socket.as_fd()).unwrap();
-    gw.control().daemon_loss.store(1, std::sync::atomic::Ordering::Relaxed);
+    gw.control().fail_action.store(1, std::sync::atomic::Ordering::Relaxed);
     gw.replace_local4(&[LocalAddr { addr: BOX.into(), nat_slot: None, any: true, tunnel: false }]).unwrap();
     Some(Lab { gw, injector, _socket: socket, _fs: fs, _ns: ns })
 }

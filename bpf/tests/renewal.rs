@@ -39,7 +39,7 @@ fn flows(count: u16, window: u32) -> Option<Fixture> {
             r.action.store(act.to_word(), Relaxed);
         });
     }
-    f.gw.control().ask_window.store(window, Relaxed);
+    f.gw.control().revalidation_credit.store(window, Relaxed);
     commit(&f);
     Some(f)
 }
@@ -67,7 +67,7 @@ fn a_flow_asks_and_goes_on() {
     let Some(f) = flows(1, 1024) else { return };
     let r = &f.gw.flows4()[2];
     assert!(asks(&f, 1000));
-    assert_eq!(r.epoch.load(Relaxed), NEW | EPOCH_ASKED);
+    assert_eq!(r.epoch.load(Relaxed), NEW | EPOCH_REVALIDATING);
     // Some of it may fall into the next tick.
     let again = (0..50).filter(|_| asks(&f, 1000)).count();
     assert!(again <= 5, "{again} of 50");
@@ -92,9 +92,9 @@ fn it_asks_again_if_no_answer_comes() {
 fn the_other_direction_of_a_judged_session_does_the_same() {
     let Some(f) = flows(1, 1024) else { return };
     let r = &f.gw.flows4()[2];
-    r.epoch.store(NEW | EPOCH_SESSION | EPOCH_ASKED, Relaxed);
+    r.epoch.store(NEW | EPOCH_SESSION | EPOCH_REVALIDATING, Relaxed);
     assert!(asks(&f, 1000));
-    assert_eq!(r.epoch.load(Relaxed), NEW | EPOCH_SESSION | EPOCH_ASKED, "the mark stays");
+    assert_eq!(r.epoch.load(Relaxed), NEW | EPOCH_SESSION | EPOCH_REVALIDATING, "the mark stays");
     assert!((0..50).filter(|_| asks(&f, 1000)).count() <= 5);
 }
 
@@ -110,7 +110,7 @@ fn no_more_ask_than_the_worker_takes() {
     };
     assert_eq!(again(60), 20);
     // The worker has taken some.
-    let queue = &f.gw.asks()[0];
+    let queue = &f.gw.revalidations()[0];
     queue.taken.fetch_add(7, Relaxed);
     assert_eq!(again(60), 7);
     // What is never taken has been lost: after a while there is room again.

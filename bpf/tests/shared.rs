@@ -154,7 +154,7 @@ fn nobody_is_locked_out_while_no_worker_is_there() {
     let Some(f) = fixture() else { return };
     f.gw.clear_xsk(0, 0).unwrap();
     for policy in [1, 2, 77] {
-        f.gw.control().daemon_loss.store(policy, Relaxed);
+        f.gw.control().fail_action.store(policy, Relaxed);
         for frame in [
             tcp_to(FIRST, PORT).frame(None),
             V4 { frag: 0x2000, ..udp_to(LAST, 53) }.frame(None),

@@ -244,7 +244,7 @@ fn no_packet_leaves_with_another_flows_translation() {
     c.seed.store(seed, Relaxed);
     c.epoch.store(7, Relaxed);
     c.index4.store(Geometry::sized(buckets).to_word(), Relaxed);
-    c.daemon_loss.store(1, Relaxed);
+    c.fail_action.store(1, Relaxed);
     c.fast_path.store(1, Relaxed);
     f.nexthop(NEXTHOP, 0, 1500, 1, NH_VALID);
     let memory = TableMemory { records: f.gw.flows4(), sessions: SESSIONS, buckets: f.gw.index4() };

@@ -105,7 +105,7 @@ impl Fixture {
         c.epoch.store(7, Relaxed);
         c.index4.store(Geometry::sized(64).to_word(), Relaxed);
         c.index6.store(Geometry::sized(8).to_word(), Relaxed);
-        c.daemon_loss.store(1, Relaxed);
+        c.fail_action.store(1, Relaxed);
         c.fast_path.store(1, Relaxed);
         Some(Fixture { gw, socket, fs })
     }

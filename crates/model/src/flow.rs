@@ -15,25 +15,26 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub const RECORD_BLOCK: u32 = 1 << RECORD_BLOCK_BITS;
 const RECORD_BLOCK_BITS: u32 = 6;
 
-/// Number of a flow record. [`RECORD_BLOCK`] sessions have their first directions side by side, and behind
-/// them the others.
+/// Number of a flow record. [`RECORD_BLOCK`] sessions have their forward directions side by side, and behind
+/// them their reverse directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordNo(pub u32);
 
 impl RecordNo {
-    /// The direction in which the session began.
-    pub const fn first(session: u32) -> RecordNo {
+    /// The record of the forward direction: that of the packet which began the session.
+    pub const fn forward(session: u32) -> RecordNo {
         let (block, at) = (session >> RECORD_BLOCK_BITS, session & (RECORD_BLOCK - 1));
         RecordNo(block << (RECORD_BLOCK_BITS + 1) | at)
     }
 
-    /// That of the answers.
-    pub const fn second(session: u32) -> RecordNo {
-        RecordNo::first(session).peer()
+    /// The record of the reverse direction: that of the replies.
+    pub const fn reverse(session: u32) -> RecordNo {
+        RecordNo::forward(session).peer()
     }
 
+    /// Both records of a session: forward, reverse.
     pub const fn both(session: u32) -> [RecordNo; 2] {
-        [RecordNo::first(session), RecordNo::second(session)]
+        [RecordNo::forward(session), RecordNo::reverse(session)]
     }
 
     /// The other direction of the same session.
@@ -45,8 +46,8 @@ impl RecordNo {
         self.0 >> (RECORD_BLOCK_BITS + 1) << RECORD_BLOCK_BITS | self.0 & (RECORD_BLOCK - 1)
     }
 
-    /// 0: as the session began; 1: the answers.
-    pub const fn way(self) -> usize {
+    /// 0: forward; 1: reverse.
+    pub const fn direction(self) -> usize {
         (self.0 >> RECORD_BLOCK_BITS & 1) as usize
     }
 
@@ -96,11 +97,11 @@ const fn mix(h: u64, word: u64, m: u64) -> u64 {
     h ^ (h >> 32)
 }
 
-/// Whence a packet comes, from the LAN or from outside, chooses between pages of the index (64 buckets),
-/// for the first bucket and the other way round for the second: where traffic goes one way, the words of
-/// the answers take no cache.
+/// The direction of a packet (from the LAN, or from outside) chooses between pages of the index (64 buckets):
+/// bit 6 for the first bucket, bit 30, inverted, for the second. Where traffic flows in one direction, the index
+/// words of the other take no cache.
 #[inline]
-const fn sided(h: u64, l4: u64) -> u64 {
+const fn partition_by_direction(h: u64, l4: u64) -> u64 {
     let [first, second] = [1 << 6, 1 << 30];
     (h & !(first | second)) | if l4 >> 41 & 1 != 0 { first } else { second }
 }
@@ -109,7 +110,7 @@ impl Key4 {
     #[inline]
     pub const fn hash(&self, seed: u64) -> u64 {
         let h = mix(mix(seed, self.addrs, HASH_M1), self.l4, HASH_M2);
-        sided(mix(h, 0, HASH_M1), self.l4)
+        partition_by_direction(mix(h, 0, HASH_M1), self.l4)
     }
 }
 
@@ -118,7 +119,7 @@ impl Key6 {
     pub const fn hash(&self, seed: u64) -> u64 {
         let h = mix(mix(seed, self.src[0], HASH_M1), self.src[1], HASH_M2);
         let h = mix(mix(h, self.dst[0], HASH_M1), self.dst[1], HASH_M2);
-        sided(mix(mix(h, self.l4, HASH_M1), 0, HASH_M2), self.l4)
+        partition_by_direction(mix(mix(h, self.l4, HASH_M1), 0, HASH_M2), self.l4)
     }
 }
 
@@ -148,10 +149,10 @@ impl Probe {
 /// The number of the epoch in [`FlowRecord::epoch`]; the other bits are marks. A record with a mark is
 /// not of that epoch: its old verdict stands for the moment.
 pub const EPOCH_NUMBER: u32 = 0x3FFF_FFFF;
-/// Mark of a worker: the session is judged under this epoch, this direction's way is not renewed yet.
+/// Mark of a worker: the session is judged under this epoch, the route of this direction is not renewed yet.
 pub const EPOCH_SESSION: u32 = 1 << 30;
-/// Mark of XDP and workers: a worker knows that the flow is to be judged.
-pub const EPOCH_ASKED: u32 = 1 << 31;
+/// Mark of XDP and workers: a revalidation of the flow is under way to a worker.
+pub const EPOCH_REVALIDATING: u32 = 1 << 31;
 
 /// The epoch after this one; 0 is never one.
 pub const fn next_epoch(epoch: u32) -> u32 {
@@ -323,14 +324,15 @@ pub struct NextHopRecord {
 
 pub const NH_VALID: u8 = 1 << 0;
 
-/// `struct gw_ask`: packets of a receive queue that ask for a new verdict.
+/// `struct gw_revalidation_queue`: packets of a receive queue that are sent to a worker for a new verdict.
 #[repr(C, align(16))]
 #[derive(Debug, Default)]
-pub struct AskRecord {
-    /// Written by XDP.
+pub struct RevalidationQueue {
+    /// Revalidations that XDP has sent; written by XDP.
     pub sent: AtomicU32,
-    /// Written by the worker that has the queue.
+    /// Revalidations that the worker of the queue has taken; written by the worker.
     pub taken: AtomicU32,
+    /// Tick of the last one sent.
     pub since: AtomicU32,
     pub pad: AtomicU32,
 }
@@ -345,11 +347,13 @@ pub struct ControlBlock {
     /// [`Geometry`] of the live index.
     pub index4: AtomicU64,
     pub index6: AtomicU64,
-    pub daemon_loss: AtomicU32,
+    /// XDP action for packets that need a worker while there is none: 1 drop, 2 pass.
+    pub fail_action: AtomicU32,
     pub fast_path: AtomicU32,
     pub guard_interval: AtomicU32,
     pub guard_burst: AtomicU32,
-    pub ask_window: AtomicU32,
+    /// Revalidations of a receive queue that may be under way; 0: every packet of an older epoch is a worker's.
+    pub revalidation_credit: AtomicU32,
     pub epoch_since: AtomicU32,
     pub nexthops_from: AtomicU32,
     /// How many tunnels there are.

@@ -189,7 +189,7 @@ pub fn idle<R: FlowRecord>(table: &FlowTable<R>, session: u32, now: Tick) -> u32
         let d = now.since(Tick(table.record(no).last_seen().load(Ordering::Relaxed)));
         if d > u32::MAX / 2 { 0 } else { d }
     };
-    since(RecordNo::first(session)).min(since(RecordNo::second(session)))
+    since(RecordNo::forward(session)).min(since(RecordNo::reverse(session)))
 }
 
 /// Moves a mark forward to `now` and returns by how much. Of several threads that look at once each
@@ -248,7 +248,7 @@ pub struct Ending<'w> {
 
 /// Both tuples of a session.
 pub fn tuples<R: FamilyOf>(table: &FlowTable<R>, session: u32) -> SessionTuple {
-    let r = table.record(RecordNo::first(session));
+    let r = table.record(RecordNo::forward(session));
     let (old, new) = (r.key(), r.translated());
     let (o, n) = (R::tuple(&old), R::tuple(&new));
     let ((sport, dport), (nat_sport, nat_dport)) = (R::raw_ports(&old), R::raw_ports(&new));
@@ -281,7 +281,7 @@ pub fn end<R: FamilyOf>(
     }
     // Nobody else writes here now, and it is not given out again before the next allocation.
     settle(table, session, snap);
-    let (fwd, rev) = (table.record(RecordNo::first(session)), table.record(RecordNo::second(session)));
+    let (fwd, rev) = (table.record(RecordNo::forward(session)), table.record(RecordNo::reverse(session)));
     if snap.nat.limits.log_sessions && !was_denied {
         let two = |f: fn(&R) -> &AtomicU64| [fwd, rev].map(|r| f(r).load(Ordering::Relaxed));
         let (packets, bytes) = (two(R::packets), two(R::bytes));
@@ -315,7 +315,7 @@ pub fn unreplied<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> bool {
     match State::of(table.meta(session)) {
         Some(State::TcpSyn | State::Denied) => true,
         Some(State::Udp | State::Icmp | State::Other) => {
-            table.record(RecordNo::second(session)).packets().load(Ordering::Relaxed) == 0
+            table.record(RecordNo::reverse(session)).packets().load(Ordering::Relaxed) == 0
         }
         _ => false,
     }

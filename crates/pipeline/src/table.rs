@@ -333,7 +333,7 @@ impl<R: FlowRecord> FlowTable<R> {
         fill: &impl Fn(&R, &R, &SessionMeta),
     ) -> Result<RecordNo, Clash> {
         let session = self.allocate(quarantine).ok_or(Clash::Full)?;
-        let (fwd, rev) = (RecordNo::first(session), RecordNo::second(session));
+        let (fwd, rev) = (RecordNo::forward(session), RecordNo::reverse(session));
         self.blank(fwd, forward);
         self.blank(rev, reverse);
         let meta = self.meta(session);
@@ -371,7 +371,7 @@ impl<R: FlowRecord> FlowTable<R> {
             return None;
         }
         let session = self.allocate(quarantine)?;
-        let no = RecordNo::first(session);
+        let no = RecordNo::forward(session);
         self.blank(no, key);
         // What answers counted in a session that had this place is none of the new rule's.
         self.blank(no.peer(), &R::default().key());

@@ -63,7 +63,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// The same while an index is being changed.
 const TICK_RESIZING: Duration = Duration::from_millis(1);
 /// How long flows may go by their verdict of an earlier daemon: longer than XDP asks for a new one
-/// (`GW_ASK_TICKS`).
+/// (`GW_REVALIDATION_TICKS`).
 const PREDECESSOR: Duration = Duration::from_secs(5);
 /// Neighbours in use that the kernel has not confirmed are probed this often.
 const PROBE: Duration = Duration::from_secs(15);

@@ -86,7 +86,7 @@ impl Daemon {
             if State::of(table.meta(n)).is_none() {
                 continue;
             }
-            let r = table.record(RecordNo::first(n));
+            let r = table.record(RecordNo::forward(n));
             let (key, new) = (r.key(), r.translated());
             if key != new
                 && let (Some(old), Some(new)) = (V4::ends(&key), V4::ends(&new))

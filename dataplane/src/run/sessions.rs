@@ -25,7 +25,7 @@ impl Daemon {
         for n in 1..table.used() {
             let meta = table.meta(n);
             let Some(state) = State::of(meta).filter(|s| *s != State::Denied) else { continue };
-            let (a, b) = (table.record(RecordNo::first(n)), table.record(RecordNo::second(n)));
+            let (a, b) = (table.record(RecordNo::forward(n)), table.record(RecordNo::reverse(n)));
             let t = R::tuple(&a.key());
             let (sport, dport) = shown_ports(&t, a.key_ports());
             let ports = meta.ports.load(Ordering::Relaxed);

@@ -184,7 +184,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
             ear,
             journal,
             injector,
-            gateway.asks(),
+            gateway.revalidations(),
         )
         .with_context(|| format!("worker {id}"))?;
         let shared = w.shared();
@@ -358,11 +358,11 @@ pub(super) fn settle(control: &ControlBlock, d: &Dataplane) {
         DaemonLoss::Drop => 1,
         DaemonLoss::PassToKernel => 2,
     };
-    control.daemon_loss.store(loss, Ordering::Relaxed);
+    control.fail_action.store(loss, Ordering::Relaxed);
     let interval = 1_000_000_000u32.checked_div(d.new_flow_rate).unwrap_or(0);
     control.guard_burst.store(FLOOD_BURST_NS.max(interval), Ordering::Relaxed);
     control.guard_interval.store(interval, Ordering::Relaxed);
-    control.ask_window.store(d.rejudge_window, Ordering::Relaxed);
+    control.revalidation_credit.store(d.rejudge_window, Ordering::Relaxed);
 }
 
 /// Worth of `new_flow_rate` that may come at once.

@@ -4,9 +4,9 @@
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
-use sag_bpf::{Injector, PuntNote, PuntReason, QUEUES_PER_DEV};
+use sag_bpf::{Injector, PuntMeta, PuntReason, QUEUES_PER_DEV};
 use sag_model::config::ZeroCopy;
-use sag_model::flow::{AskRecord, RecordNo};
+use sag_model::flow::{RecordNo, RevalidationQueue};
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::counters::Counters;
@@ -106,13 +106,13 @@ pub struct Worker {
     verdicts: Vec<Verdict>,
     journal: Journal,
     injector: Injector,
-    asks: &'static [AskRecord],
+    revalidations: &'static [RevalidationQueue],
 }
 
 struct Queue {
     dev: u8,
-    /// Where XDP learns that packets which ask for a new verdict have come.
-    ask: Option<&'static AskRecord>,
+    /// Where the worker tells XDP how many revalidations it has taken.
+    revalidation: Option<&'static RevalidationQueue>,
     socket: Socket,
     broken: bool,
     lost: u64,
@@ -133,7 +133,7 @@ impl Worker {
         kick: UnixStream,
         journal: Journal,
         injector: Injector,
-        asks: &'static [AskRecord],
+        revalidations: &'static [RevalidationQueue],
     ) -> anyhow::Result<Worker> {
         let umem =
             Umem::new(&UmemConfig { frames: sizes.frames, chunk: sizes.chunk, ..UmemConfig::default() })?;
@@ -162,7 +162,7 @@ impl Worker {
             verdicts: Vec::with_capacity(BATCH),
             journal,
             injector,
-            asks,
+            revalidations,
         })
     }
 
@@ -228,10 +228,10 @@ impl Worker {
                 continue;
             }
             got += n;
-            if let Some(ask) = q.ask {
-                let asking = self.batch.iter().filter(|f| asks_for_a_verdict(f)).count();
-                if asking > 0 {
-                    ask.taken.fetch_add(asking as u32, Ordering::Relaxed);
+            if let Some(queue) = q.revalidation {
+                let revalidating = self.batch.iter().filter(|f| is_revalidation(f)).count();
+                if revalidating > 0 {
+                    queue.taken.fetch_add(revalidating as u32, Ordering::Relaxed);
                 }
             }
             self.process(now, dev);
@@ -361,8 +361,9 @@ impl Worker {
         let binding = socket.binding();
         match socket.fd().try_clone_to_owned() {
             Ok(fd) => {
-                let ask = self.asks.get(usize::from(dev) * QUEUES_PER_DEV as usize + queue as usize);
-                self.sockets.push(Queue { dev, ask, socket, broken: false, lost: 0 });
+                let revalidation =
+                    self.revalidations.get(usize::from(dev) * QUEUES_PER_DEV as usize + queue as usize);
+                self.sockets.push(Queue { dev, revalidation, socket, broken: false, lost: 0 });
                 self.index_sockets();
                 FromWorker::Opened { dev, queue, socket: fd, binding }
             }
@@ -460,11 +461,11 @@ impl Frames for Batch<'_> {
 }
 
 /// What XDP noted in front of a frame.
-fn note(frame: &Frame) -> Option<PuntNote> {
-    PuntNote::read(*frame.front(PuntNote::LEN)?.first_chunk()?)
+fn note(frame: &Frame) -> Option<PuntMeta> {
+    PuntMeta::read(*frame.front(PuntMeta::LEN)?.first_chunk()?)
 }
 
-fn asks_for_a_verdict(frame: &Frame) -> bool {
+fn is_revalidation(frame: &Frame) -> bool {
     note(frame).is_some_and(|n| n.reason == PuntReason::Epoch)
 }
 

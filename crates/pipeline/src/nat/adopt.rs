@@ -22,7 +22,7 @@ impl NatState {
                 if State::of(meta).is_none() {
                     continue;
                 }
-                let r = table.record(RecordNo::first(n));
+                let r = table.record(RecordNo::forward(n));
                 let (key, new) = (r.key(), r.translated());
                 let (Some(old), Some(new)) = (FlowRecord4::ends(&key), FlowRecord4::ends(&new)) else {
                     continue;

@@ -198,7 +198,9 @@ impl<R: FlowRecord> FlowTable<R> {
             return true;
         }
         let both = RecordNo::both(session).map(|no| (no, self.hash(&self.record(no).key())));
-        for (no, hash) in both.into_iter().filter(|(no, _)| no.way() == 0 || !session::denied(self, *no)) {
+        for (no, hash) in
+            both.into_iter().filter(|(no, _)| no.direction() == 0 || !session::denied(self, *no))
+        {
             let p = index.probe(hash);
             if index.find(&p, |found| found == no).is_none() && !index.place(&p, no) {
                 return false;

@@ -28,7 +28,7 @@ impl<R: FlowRecord> FlowTable<R> {
             for w in &b.word {
                 let no = number(w.load(Ordering::Relaxed));
                 if no.0 != 0 && no.session() <= self.mem.sessions && no.session() != 0 {
-                    *directions.entry(no.session()).or_default() |= 1 << no.way();
+                    *directions.entry(no.session()).or_default() |= 1 << no.direction();
                 }
             }
         }
@@ -45,7 +45,7 @@ impl<R: FlowRecord> FlowTable<R> {
         let mut highest = 0;
         for &session in directions.keys() {
             let meta = self.meta(session);
-            let key = self.record(RecordNo::first(session)).key();
+            let key = self.record(RecordNo::forward(session)).key();
             meta.created.store(tick, Ordering::Relaxed);
             meta.confirmed.store(1, Ordering::Relaxed);
             meta.state.store(state_of(&key) as u32, Ordering::Release);

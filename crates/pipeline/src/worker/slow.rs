@@ -14,7 +14,7 @@ use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
 use sag_model::flow::{
-    Action, EPOCH_ASKED, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
+    Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
 };
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
@@ -117,7 +117,7 @@ impl Pipeline {
         let known = self.known::<R>(snap, s, related);
         let (mut to, mut to_port, mut pair) = (None, None, None);
         if let Some(no) = related.or(s.found) {
-            let (r, first) = (table.record(no), table.record(RecordNo::first(no.session())));
+            let (r, first) = (table.record(no), table.record(RecordNo::forward(no.session())));
             let (key, old) = (r.key(), first.key());
             if let (Some((_, was)), Some((_, is))) = (R::ends(&key), R::ends(&r.translated())) {
                 to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
@@ -126,7 +126,7 @@ impl Pipeline {
             pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
                 (Some(ends), Some(new), Some(from)) => {
                     let proto = R::tuple(&old).proto;
-                    Some(Pair { from, proto, old: ends, new, reply: no.way() == 1 })
+                    Some(Pair { from, proto, old: ends, new, reply: no.direction() == 1 })
                 }
                 _ => None,
             };
@@ -155,7 +155,7 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some(no) = related.or(s.found) else { return Known::New };
         let related = related.is_some();
-        let (first, second) = (RecordNo::first(no.session()), RecordNo::second(no.session()));
+        let (first, second) = (RecordNo::forward(no.session()), RecordNo::reverse(no.session()));
         let reply = no == second;
         if reply && !related && !snap.options.acl_stateful {
             let judged = table.record(second).epoch().load(Ordering::Acquire) == snap.epoch
@@ -164,7 +164,7 @@ impl Pipeline {
             return if judged { Known::Judged } else { Known::New };
         }
         let epoch = table.record(first).epoch().load(Ordering::Acquire);
-        if epoch == snap.epoch || epoch & !EPOCH_ASKED == snap.epoch | EPOCH_SESSION {
+        if epoch == snap.epoch || epoch & !EPOCH_REVALIDATING == snap.epoch | EPOCH_SESSION {
             return if related { Known::Related } else { Known::Judged };
         }
         let key = table.record(first).key();
@@ -292,7 +292,7 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return true };
         let sent = table.record(no).bytes().load(Ordering::Relaxed);
-        session::rst_in_window(table.meta(no.session()), no.way(), seq, ack, sent)
+        session::rst_in_window(table.meta(no.session()), no.direction(), seq, ack, sent)
     }
 
     /// A packet of an existing session whose record did not answer for it.
@@ -321,9 +321,9 @@ impl Pipeline {
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             // The session is judged; the other direction asks for its way out with its next packet.
             let other = table.record(no.peer());
-            other.epoch().store(snap.epoch | EPOCH_SESSION | EPOCH_ASKED, Ordering::Release);
+            other.epoch().store(snap.epoch | EPOCH_SESSION | EPOCH_REVALIDATING, Ordering::Release);
         }
-        let reply = no.way() == 1;
+        let reply = no.direction() == 1;
         if let (Known::New, true) = (known, reply) {
             // Stateless: the answers were judged by a rule of their own.
             let rule = rule.map_or(0, |r| r + 1);

@@ -41,7 +41,7 @@ fn one_session_for_both_directions() {
     }
     assert_eq!(rig.sessions(), (1, 0));
     let t = &rig.pipe.tables.v4;
-    let (f, r) = (t.record(RecordNo::first(1)), t.record(RecordNo::second(1)));
+    let (f, r) = (t.record(RecordNo::forward(1)), t.record(RecordNo::reverse(1)));
     assert_eq!((f.packets.load(Relaxed), f.bytes.load(Relaxed)), (3, 3 * 128));
     assert_eq!((r.packets.load(Relaxed), r.bytes.load(Relaxed)), (6, 6 * 528));
     assert_eq!(FlowRecord4::zone(&f.key()), Some(Zone::Lan));
@@ -54,7 +54,7 @@ fn one_session_for_both_directions() {
         assert!(rig.send(&forged).is_tx());
     }
     assert_eq!(rig.sessions(), (1, 0));
-    let f = rig.pipe.tables.v4.record(RecordNo::first(1));
+    let f = rig.pipe.tables.v4.record(RecordNo::forward(1));
     assert_eq!(f.packets.load(Relaxed), 3, "not counted in the other's record");
     // Where answers can be told apart there are two sessions.
     assert!(rig.send(&Pkt::udp(HOST, "192.168.2.10", 1, 2)).is_tx());
@@ -128,7 +128,7 @@ fn either_direction_keeps_it_alive() {
     assert_eq!(rig.pipe.counters.sessions_created.get(), 1);
     // A stamp from a clock read a little ahead of this one counts as just now.
     let t = &rig.pipe.tables.v4;
-    t.record(RecordNo::first(1)).last_seen.store(rig.now.tick().0 + 3, Relaxed);
+    t.record(RecordNo::forward(1)).last_seen.store(rig.now.tick().0 + 3, Relaxed);
     rig.poll();
     assert_eq!(rig.sessions(), (1, 0));
 }
@@ -181,7 +181,7 @@ fn the_longest_idle_unanswered_session_makes_room() {
     let alive = |rig: &Rig, sport: u16| {
         (1..rig.pipe.tables.v4.used()).any(|n| {
             State::of(rig.pipe.tables.v4.meta(n)).is_some()
-                && rig.pipe.tables.v4.record(RecordNo::first(n)).key().l4 as u16 == sport.to_be()
+                && rig.pipe.tables.v4.record(RecordNo::forward(n)).key().l4 as u16 == sport.to_be()
         })
     };
     let left: Vec<u16> = (0..10).filter(|i| alive(&rig, *i)).collect();
@@ -195,7 +195,7 @@ fn packets_of_one_batch_see_each_others_sessions() {
     let batch: Vec<_> = [SYN, TCP_ACK, FIN, TCP_RST].map(|f| out(f).build()).into();
     assert!(rig.batch(DEV_LAN, &batch).iter().all(Outcome::is_tx));
     assert_eq!(state(&rig), Some(State::TcpReset));
-    assert_eq!(rig.pipe.tables.v4.record(RecordNo::first(1)).packets.load(Relaxed), 4);
+    assert_eq!(rig.pipe.tables.v4.record(RecordNo::forward(1)).packets.load(Relaxed), 4);
     assert_eq!(rig.sessions(), (1, 0));
     // Both directions between two hosts of the LAN's device.
     let (a, b) = (Pkt::udp(HOST, "192.168.2.10", 1, 2), Pkt::udp("192.168.2.10", HOST, 2, 1).into_port(LAN2));
@@ -307,7 +307,7 @@ fn hints_change_nothing() {
             .map(|_| match draw(4) {
                 0 => None,
                 1 => Some(RecordNo(u32::MAX >> draw(32))),
-                _ => Some(RecordNo::first(1 + draw(60) as u32)),
+                _ => Some(RecordNo::forward(1 + draw(60) as u32)),
             })
             .collect();
         let (a, b) = (plain.batch(DEV_LAN, &frames), told.hinted(DEV_LAN, &frames, hints));
