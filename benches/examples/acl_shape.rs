@@ -6,14 +6,14 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use sag_acl::generate::{self, FromV4, Hostile, Style};
-use sag_acl::{Classifier, NO_MATCH, Rule};
+use sag_acl::{AddrFamily, Classifier, NO_MATCH, Rule};
 
 const BATCH: usize = 32;
 
 /// The fastest run in this time counts.
 const MEASURE: Duration = Duration::from_secs(1);
 
-fn report<A: FromV4>(name: &str, rules: &[Rule<A>]) {
+fn report<A: FromV4 + AddrFamily>(name: &str, rules: &[Rule<A>]) {
     // The fastest of a few: others share the machine.
     let runs = if rules.len() > 20_000 { 3 } else { 9 };
     let mut built = Duration::MAX;

@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use sag_acl::generate::{self, FromV4, Style};
-use sag_acl::{Classifier, Key, NO_MATCH, Rule};
+use sag_acl::{AddrFamily, Classifier, Key, NO_MATCH, Rule};
 
 const METHODS: [&str; 4] = ["sse", "avx2", "avx512x16", "avx512x32"];
 const TRACE: usize = 65_536;
 const BATCH: usize = 32;
 
 /// Addresses as each family writes them in the files.
-trait Text: FromV4 {
+trait Text: FromV4 + AddrFamily {
     const FLAG: Option<&'static str>;
     fn in_rule(self) -> String;
     fn in_trace(self) -> String;

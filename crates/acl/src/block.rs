@@ -2,10 +2,9 @@
 //!
 //! An IPv4 block is four cache lines. Nothing in a comparison branches.
 
-use crate::classifier::NO_MATCH;
-use crate::family::Addr;
+use crate::addr::Addr;
 use crate::lanes::{LANES, Lanes16, Lanes32};
-use crate::rule::{Key, NO_PORTS, Rule};
+use crate::rule::{Key, NO_MATCH, NO_PORTS, Rule};
 
 /// Set in the class of unused lanes and in no key.
 const NEVER: i16 = 0x200;

@@ -7,12 +7,9 @@ use std::fmt;
 
 use crate::block::Block;
 use crate::build;
-use crate::family::Addr;
+use crate::family::AddrFamily;
 use crate::forest::{Effort, Forest, Root, Shape, Step};
-use crate::rule::{Key, Rule};
-
-/// What [`Classifier::classify_batch`] writes for a key that no rule matches.
-pub const NO_MATCH: u32 = u32::MAX;
+use crate::rule::{Key, NO_MATCH, Rule};
 
 /// Keys that move through a tree together.
 const GROUP: usize = 32;
@@ -26,17 +23,17 @@ const SMALL_GROUP: usize = 8;
 /// case is a rule set in which thousands of rules overlap in one place without one covering another:
 /// there the leaves are long and a lookup compares up to the whole set, eight rules at a time. What
 /// it never does is blow up: the memory and the work of a build are bounded by the number of rules.
-pub struct Classifier<A: Addr> {
+pub struct Classifier<A: AddrFamily> {
     forest: Forest<A>,
 }
 
-impl<A: Addr> fmt::Debug for Classifier<A> {
+impl<A: AddrFamily> fmt::Debug for Classifier<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Classifier").field("shape", &self.shape()).finish_non_exhaustive()
     }
 }
 
-impl<A: Addr> Classifier<A> {
+impl<A: AddrFamily> Classifier<A> {
     /// Compiles `rules`; index 0 wins. There is room for 2^32 - 1 rules.
     pub fn build(rules: &[Rule<A>]) -> Self {
         Classifier { forest: build::build(rules) }

@@ -4,9 +4,8 @@
 //! memory access.
 
 use crate::block::Block;
-use crate::classifier::NO_MATCH;
-use crate::family::Addr;
-use crate::rule::Key;
+use crate::family::AddrFamily;
+use crate::rule::{Key, NO_MATCH};
 
 /// Bits `shift..shift + bits` of a word of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +65,7 @@ impl Step {
     }
 
     #[inline(always)]
-    pub fn slot<A: Addr>(self, words: &A::Words) -> usize {
+    pub fn slot<A: AddrFamily>(self, words: &A::Words) -> usize {
         let field = |at: u32, mask: usize| (self.0 >> at) as usize & mask;
         let a = A::word(words, field(32, 15)) >> field(36, 31);
         let b = A::word(words, field(41, 15)).rotate_right(field(45, 31) as u32);
@@ -100,7 +99,7 @@ pub(crate) struct Root {
     pub together: u32,
 }
 
-pub(crate) struct Forest<A: Addr> {
+pub(crate) struct Forest<A: AddrFamily> {
     /// In order of their first rules.
     pub roots: Vec<Root>,
     pub slots: Vec<Step>,
@@ -129,7 +128,7 @@ pub struct Effort {
     pub blocks: usize,
 }
 
-impl<A: Addr> Forest<A> {
+impl<A: AddrFamily> Forest<A> {
     /// Where a tree's lookup ends.
     #[inline(always)]
     pub fn leaf(&self, root: &Root, words: &A::Words) -> Step {

@@ -12,7 +12,7 @@ mod rng;
 
 use std::collections::HashSet;
 
-use crate::family::Addr;
+use crate::addr::Addr;
 use crate::rule::{Key, PortRange, Prefix, Rule, proto_has_ports};
 
 pub use hostile::Hostile;

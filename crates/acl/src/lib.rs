@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addr;
 pub mod analysis;
 mod block;
 mod build;
@@ -21,10 +22,11 @@ pub mod generate;
 mod lanes;
 mod rule;
 
-pub use classifier::{Classifier, NO_MATCH};
-pub use family::Addr;
+pub use addr::Addr;
+pub use classifier::Classifier;
+pub use family::AddrFamily;
 pub use forest::{Effort, Shape};
-pub use rule::{Key, PortRange, Prefix, Rule, RuleError, linear, proto_has_ports};
+pub use rule::{Key, NO_MATCH, PortRange, Prefix, Rule, RuleError, linear, proto_has_ports};
 
 pub type Rule4 = Rule<u32>;
 pub type Rule6 = Rule<u128>;

@@ -1,6 +1,6 @@
 //! The words of a rule set, and the linear scan that defines what a match is.
 
-use crate::family::Addr;
+use crate::addr::Addr;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
@@ -196,6 +196,9 @@ impl<A: Addr> Key<A> {
         self.dport
     }
 }
+
+/// The index that stands for "no rule matches".
+pub const NO_MATCH: u32 = u32::MAX;
 
 /// The first rule that matches: the definition that every faster method is checked against.
 pub fn linear<A: Addr>(rules: &[Rule<A>], key: &Key<A>) -> Option<u32> {

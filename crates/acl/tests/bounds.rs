@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use sag_acl::generate::{self, FromV4, Hostile, Style};
-use sag_acl::{Classifier, Rule};
+use sag_acl::{AddrFamily, Classifier, Rule};
 
 /// Steps and blocks of an average lookup.
-fn work<A: FromV4>(classifier: &Classifier<A>, rules: &[Rule<A>]) -> f64 {
+fn work<A: FromV4 + AddrFamily>(classifier: &Classifier<A>, rules: &[Rule<A>]) -> f64 {
     let keys = generate::trace(rules, 4000, 1);
     let efforts = keys.iter().map(|key| classifier.effort(key));
     efforts.map(|e| e.steps + e.blocks).sum::<usize>() as f64 / keys.len() as f64
 }
 
-fn grows_slowly<A: FromV4>() {
+fn grows_slowly<A: FromV4 + AddrFamily>() {
     for style in Style::ALL {
         let [small, large] = [200, 20_000].map(|count| {
             let rules = generate::rules::<A>(style, count, 4);
@@ -45,7 +45,7 @@ fn memory_stays_small() {
 
 /// Whatever the rules, memory is at most a kilobyte a rule in IPv4 and two in IPv6, and the build
 /// ends. The time is generous, for slow machines without optimisation.
-fn never_explodes<A: FromV4>(bytes_per_rule: usize) {
+fn never_explodes<A: FromV4 + AddrFamily>(bytes_per_rule: usize) {
     let count = 10_000;
     for kind in Hostile::ALL {
         let rules = kind.rules::<A>(count, 5);

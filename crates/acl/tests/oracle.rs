@@ -4,10 +4,10 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 use sag_acl::generate::{self, FromV4, Hostile, Rng, Style};
-use sag_acl::{Classifier, Key, NO_MATCH, PortRange, Prefix, Rule, linear};
+use sag_acl::{AddrFamily, Classifier, Key, NO_MATCH, PortRange, Prefix, Rule, linear};
 
 /// Every way to ask must give the linear scan's answer.
-fn check<A: FromV4>(rules: &[Rule<A>], keys: &[Key<A>], what: &dyn Debug) {
+fn check<A: FromV4 + AddrFamily>(rules: &[Rule<A>], keys: &[Key<A>], what: &dyn Debug) {
     let classifier = Classifier::build(rules);
     let mut found = vec![7; keys.len()];
     classifier.classify_batch(keys, &mut found);
@@ -24,7 +24,7 @@ fn keys_for<A: FromV4>(rules: &[Rule<A>], count: usize, seed: u64) -> Vec<Key<A>
     keys
 }
 
-fn styles<A: FromV4>() {
+fn styles<A: FromV4 + AddrFamily>() {
     for style in Style::ALL {
         for (count, seed) in [(1, 1), (2, 2), (7, 3), (9, 4), (64, 5), (257, 6), (1000, 7), (5000, 8)] {
             let rules = generate::rules::<A>(style, count, seed);
@@ -44,7 +44,7 @@ fn generated_sets_v6() {
     styles::<u128>();
 }
 
-fn hostile<A: FromV4>() {
+fn hostile<A: FromV4 + AddrFamily>() {
     for kind in Hostile::ALL {
         for count in [30, 400, 3000] {
             let rules = kind.rules::<A>(count, 9);

@@ -1,6 +1,6 @@
 //! What can go wrong: making the memory, opening a socket, using a socket.
 
-use crate::nic::IfName;
+use crate::ifname::IfName;
 use std::io;
 
 /// The packet memory could not be made.

@@ -14,16 +14,19 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod area;
+mod binding;
 mod error;
 mod frame;
+mod ifname;
 pub mod nic;
 mod ring;
 mod socket;
 pub mod sys;
 mod umem;
 
+pub use binding::Binding;
 pub use error::{OpenError, SocketError, UmemError};
 pub use frame::Frame;
-pub use nic::IfName;
-pub use socket::{Binding, BusyPoll, Mode, Socket, SocketConfig, Stats};
+pub use ifname::IfName;
+pub use socket::{BusyPoll, Mode, Socket, SocketConfig, Stats};
 pub use umem::{Census, ChunkSize, Umem, UmemConfig, XDP_HEADROOM};

@@ -3,48 +3,11 @@
 //! Asked for by ioctl, which answers for the network namespace of the caller; `/sys/class/net` shows
 //! the namespace of whoever mounted it, so only facts tied to the hardware are read from `/sys`.
 
-use crate::socket::Binding;
+use crate::binding::Binding;
+use crate::ifname::IfName;
 use std::fmt;
 
 mod ethtool;
-
-/// Name of a network device: at most 15 bytes, no allocation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IfName([u8; libc::IFNAMSIZ]);
-
-impl IfName {
-    /// `None` for names that no device can have.
-    pub fn new(name: &str) -> Option<IfName> {
-        let mut bytes = [0; libc::IFNAMSIZ];
-        if name.is_empty() || name.len() >= bytes.len() || name.bytes().any(|b| b == 0 || b == b'/') {
-            return None;
-        }
-        bytes[..name.len()].copy_from_slice(name.as_bytes());
-        Some(IfName(bytes))
-    }
-
-    pub fn as_str(&self) -> &str {
-        let len = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
-        // Made from a str and cut at a zero byte, so always valid.
-        std::str::from_utf8(&self.0[..len]).unwrap_or("?")
-    }
-
-    pub(crate) fn raw(&self) -> &[u8; libc::IFNAMSIZ] {
-        &self.0
-    }
-}
-
-impl fmt::Display for IfName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl fmt::Debug for IfName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
-    }
-}
 
 /// The facts of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,24 +126,6 @@ pub fn queue_count(name: IfName) -> u32 {
     let queues = ethtool::Control::new().and_then(|control| control.queues(name));
     let (rx, tx) = queues.unwrap_or_else(|_| queues_from_sysfs(name));
     rx.max(tx)
-}
-
-/// The symbolic name of an error number that drivers answer a zero-copy request with.
-pub(crate) fn errno_name(errno: i32) -> String {
-    let name = match errno {
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::EINVAL => "EINVAL",
-        libc::ENOMEM => "ENOMEM",
-        libc::ENOSPC => "ENOSPC",
-        libc::ENETDOWN => "ENETDOWN",
-        libc::EBUSY => "EBUSY",
-        libc::EBADF => "EBADF",
-        libc::ENOENT => "ENOENT",
-        libc::EIO => "EIO",
-        libc::EAGAIN => "EAGAIN",
-        _ => return std::io::Error::from_raw_os_error(errno).to_string(),
-    };
-    name.to_owned()
 }
 
 /// Right only if `/sys` belongs to this network namespace, hence the check of the index.

@@ -1,8 +1,9 @@
 //! One AF_XDP socket on one device queue, with its four rings.
 
+use crate::binding::Binding;
 use crate::error::{OpenError, SocketError};
 use crate::frame::Frame;
-use crate::nic::IfName;
+use crate::ifname::IfName;
 use crate::ring::{Consumer, Producer};
 use crate::sys;
 use crate::umem::{Owner, Ticket, Umem};
@@ -64,34 +65,6 @@ impl SocketConfig {
             fill_ring: 2048,
             fill_level: 2048,
             busy_poll: None,
-        }
-    }
-}
-
-/// How a socket was bound, for the port's capability line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Binding {
-    ZeroCopy,
-    Copy {
-        /// The error by which the driver refused zero-copy, if that was tried.
-        refused: Option<i32>,
-    },
-}
-
-impl Binding {
-    pub fn is_zero_copy(self) -> bool {
-        self == Binding::ZeroCopy
-    }
-}
-
-impl fmt::Display for Binding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Binding::ZeroCopy => f.write_str("zero-copy"),
-            Binding::Copy { refused: None } => f.write_str("copy mode"),
-            Binding::Copy { refused: Some(errno) } => {
-                write!(f, "copy mode (zero-copy refused: {})", crate::nic::errno_name(*errno))
-            }
         }
     }
 }

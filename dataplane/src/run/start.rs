@@ -22,7 +22,7 @@ use sag_pipeline::session::State;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory};
 use sag_pipeline::{Pipeline, Tables};
 use sag_rtnl::Mirror;
-use sag_xsk::{ChunkSize, nic, sys};
+use sag_xsk::{ChunkSize, IfName, nic, sys};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::os::unix::net::UnixStream;
@@ -136,7 +136,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         .ports
         .iter()
         .filter(|p| p.zone().is_some())
-        .filter_map(|p| nic::IfName::new(&p.device).map(nic::queue_count))
+        .filter_map(|p| IfName::new(&p.device).map(nic::queue_count))
         .filter(|&n| n > 0)
         .min()
         .unwrap_or(1);
@@ -276,7 +276,7 @@ fn queues_per_worker(config: &Config, workers: u32) -> u32 {
         .ports
         .iter()
         .filter(|p| p.zone().is_some() && seen.insert(&p.device))
-        .filter_map(|p| nic::IfName::new(&p.device).map(nic::queue_count))
+        .filter_map(|p| IfName::new(&p.device).map(nic::queue_count))
         .map(|q| q.max(1).div_ceil(workers.max(1)))
         .sum()
 }

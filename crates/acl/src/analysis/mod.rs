@@ -8,7 +8,7 @@
 mod overlap;
 mod region;
 
-use crate::family::Addr;
+use crate::addr::Addr;
 use crate::rule::{Key, Rule};
 use overlap::Overlaps;
 use region::{Area, Region};

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::family::Addr;
+use crate::addr::Addr;
 use crate::rule::{Prefix, Rule};
 
 pub struct Overlaps<A> {

@@ -4,7 +4,7 @@
 //! those the four protocols with ports. A rule is one box or, if it names a protocol with ports but
 //! restricts none, two: packets whose ports are not to be seen are apart.
 
-use crate::family::Addr;
+use crate::addr::Addr;
 use crate::rule::{Key, Prefix, Rule};
 
 const SIDES: usize = 5;

@@ -1,7 +1,8 @@
 //! The part of the key space that a node sees.
 
 use super::cut::Cut;
-use crate::family::{Addr, MAX_DIMS, Span, dim_bits};
+use super::span::{MAX_DIMS, Span, dim_bits};
+use crate::addr::Addr;
 use crate::forest::Window;
 
 /// The key bits that the cuts above a node have fixed.

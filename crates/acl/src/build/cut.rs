@@ -5,7 +5,8 @@
 //! copies of rules it takes. Packets are assumed to fall where the rules are.
 
 use super::cell::Cell;
-use crate::family::{Addr, MAX_DIMS, Span, dim_bits, dims};
+use super::span::{MAX_DIMS, Span, dim_bits, dims};
+use crate::addr::Addr;
 use crate::forest::Window;
 use crate::generate::Rng;
 

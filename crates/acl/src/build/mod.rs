@@ -11,14 +11,16 @@
 
 mod cell;
 mod cut;
+mod span;
 mod tree;
 
 use std::collections::HashSet;
 
-use crate::family::{Addr, MAX_DIMS, Span, spans};
+use crate::family::AddrFamily;
 use crate::forest::Forest;
 use crate::generate::{self, Rng};
 use crate::rule::{Key, Rule};
+use span::{MAX_DIMS, Span, spans};
 use tree::Builder;
 
 /// Which rules share a tree.
@@ -48,7 +50,7 @@ const MEGABYTE_COST: f64 = 0.5;
 /// copied much, they are copied more the more there are.
 const GROWTH_COST: f64 = 5.0;
 
-pub fn build<A: Addr>(rules: &[Rule<A>]) -> Forest<A> {
+pub fn build<A: AddrFamily>(rules: &[Rule<A>]) -> Forest<A> {
     // A rule that is there twice answers only once.
     let mut seen = HashSet::with_capacity(rules.len());
     let ids: Vec<u32> = (0..rules.len() as u32)
@@ -83,7 +85,7 @@ pub fn build<A: Addr>(rules: &[Rule<A>]) -> Forest<A> {
 }
 
 /// What a lookup costs in a trial with one of `every` rules.
-fn cost<A: Addr>(forest: &Forest<A>, keys: &[Key<A>], every: usize) -> f64 {
+fn cost<A: AddrFamily>(forest: &Forest<A>, keys: &[Key<A>], every: usize) -> f64 {
     let trees = forest.roots.len();
     let (mut steps, mut blocks) = (0, 0);
     for key in keys {
@@ -97,7 +99,12 @@ fn cost<A: Addr>(forest: &Forest<A>, keys: &[Key<A>], every: usize) -> f64 {
 }
 
 /// Builds the trees of the rules `ids`.
-fn plant<A: Addr>(rules: &[Rule<A>], spans: &[[Span; MAX_DIMS]], ids: &[u32], split: Split) -> Forest<A> {
+fn plant<A: AddrFamily>(
+    rules: &[Rule<A>],
+    spans: &[[Span; MAX_DIMS]],
+    ids: &[u32],
+    split: Split,
+) -> Forest<A> {
     // Less than half of the prefixes' bits that matter: a /12 in IPv4, a /52 or so in IPv6.
     let narrow = if A::BITS == 32 { 13 } else { 53 };
     let (inside, others) = ids.iter().partition(|&&id| {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use super::cell::Cell;
 use super::cut::{Cut, Cutter};
+use super::span::{MAX_DIMS, Span, dims};
 use crate::block::Block;
-use crate::classifier::NO_MATCH;
-use crate::family::{Addr, MAX_DIMS, Span, dims};
+use crate::family::AddrFamily;
 use crate::forest::{Forest, Root, Shape, Step};
 use crate::lanes::LANES;
-use crate::rule::Rule;
+use crate::rule::{NO_MATCH, Rule};
 
 /// Rule copies that a tree may hold for each rule given.
 const ROOM_PER_RULE: usize = 12;
@@ -43,7 +43,7 @@ impl Allowance {
     }
 }
 
-pub struct Builder<'a, A: Addr> {
+pub struct Builder<'a, A: AddrFamily> {
     rules: &'a [Rule<A>],
     spans: &'a [[Span; MAX_DIMS]],
     cutter: Cutter,
@@ -55,7 +55,7 @@ pub struct Builder<'a, A: Addr> {
     shape: Shape,
 }
 
-impl<'a, A: Addr> Builder<'a, A> {
+impl<'a, A: AddrFamily> Builder<'a, A> {
     /// `spans` are those of `rules`.
     pub fn new(rules: &'a [Rule<A>], spans: &'a [[Span; MAX_DIMS]]) -> Self {
         Builder {

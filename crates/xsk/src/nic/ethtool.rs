@@ -1,6 +1,6 @@
 //! The interface ioctls: flags, MTU, address, and those of ethtool.
 
-use super::IfName;
+use crate::ifname::IfName;
 use crate::sys::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -7,9 +7,11 @@
 //! has just vanished, the memory is registered again: registrations are independent of each other,
 //! and the ledger knows only chunks and sockets.
 
-use super::{Binding, Closing, Mode, Socket, SocketConfig};
+use super::{Closing, Mode, Socket, SocketConfig};
+use crate::binding::Binding;
 use crate::error::OpenError;
-use crate::nic::{self, IfName};
+use crate::ifname::IfName;
+use crate::nic;
 use crate::ring::{Consumer, Layout, Producer};
 use crate::sys::check;
 use crate::umem::{Owner, Slot, Umem};
