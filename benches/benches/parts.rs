@@ -4,7 +4,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use sag_benches::*;
 use sag_model::Zone;
 use sag_model::flow::{FlowRecord4, Key4};
-use sag_packet::parse::{self, Seen};
+use sag_packet::parse::{self, NetworkLayer};
 use sag_pipeline::fib::Fib;
 use sag_pipeline::table::{FlowTable, Grace, Quarantine};
 use sag_pipeline::testkit::{Dice, Pkt};
@@ -26,7 +26,7 @@ fn parsing(c: &mut Criterion) {
                 let f = black_box(&frame[..]);
                 let Ok((_, ethertype, l3)) = parse::link(f) else { return 0 };
                 match parse::parse(f, ethertype, l3) {
-                    Ok(Seen::Ip(p)) => p.key4(Zone::Lan).l4,
+                    Ok(NetworkLayer::Ip(p)) => p.key4(Zone::Lan).l4,
                     _ => 0,
                 }
             })

@@ -87,7 +87,7 @@ impl Rig {
 
     fn esp_seal(&mut self) {
         for batch in 0..BUFFERS / BATCH {
-            let mut numbers = self.tx.take(BATCH as u32);
+            let mut numbers = self.tx.reserve(BATCH as u32);
             for i in batch * BATCH..(batch + 1) * BATCH {
                 let chunk = &mut self.memory[i * CHUNK..(i + 1) * CHUNK];
                 black_box(numbers.seal(chunk, 128..128 + self.sizes[i], Inner::V4).expect("there is room"));

@@ -8,7 +8,7 @@ use sag_model::flow::{FlowRecord, FlowRecord4, FlowRecord6};
 use sag_model::{Nanos, PortIdx, Zone};
 use sag_packet::proto::{ETH_LEN, ETHERTYPE_IPV4};
 use sag_packet::rewrite::FrameMut;
-use sag_packet::{Seen, parse};
+use sag_packet::{NetworkLayer, parse};
 use sag_pipeline::nat::{Events, NatState};
 use sag_pipeline::policy::Class;
 use sag_pipeline::session::{self, Ending};
@@ -214,7 +214,7 @@ impl Load {
     /// The session of a frame that arrives.
     pub fn session(&self, frame: &[u8]) -> u32 {
         let t = &self.pipe.tables.v4;
-        let Ok(Seen::Ip(p)) = parse(frame, ETHERTYPE_IPV4, ETH_LEN) else { return 0 };
+        let Ok(NetworkLayer::Ip(p)) = parse(frame, ETHERTYPE_IPV4, ETH_LEN) else { return 0 };
         let key = p.key4(if self.dev == DEV_WAN { Zone::Wan } else { Zone::Lan });
         t.find(&key, t.hash(&key)).map_or(0, |no| no.session())
     }

@@ -19,7 +19,7 @@ use common::*;
 use sag_bpf::*;
 use sag_model::flow::*;
 use sag_model::{DropReason, Nanos, PortIdx, VlanId};
-use sag_packet::parse::Seen;
+use sag_packet::parse::NetworkLayer;
 use sag_packet::proto::*;
 use sag_pipeline::Tables;
 use sag_pipeline::nat::NatState;
@@ -330,7 +330,7 @@ impl Story<'_> {
     ) {
         let at = &self.at;
         let look = rules::look(frame).expect("forwarded");
-        let Ok(Seen::Ip(p)) = look.seen else { panic!("{at}: forwarded, but {:?}", look.seen) };
+        let Ok(NetworkLayer::Ip(p)) = look.seen else { panic!("{at}: forwarded, but {:?}", look.seen) };
         let (no, counted) = by_xdp.unwrap_or_else(|| panic!("{at}: forwarded, not counted in a record"));
         let old = start[no];
         let want = Written {

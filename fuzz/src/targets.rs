@@ -3,12 +3,12 @@
 use sag_model::config::{self, Secrets};
 use sag_packet::Family;
 use sag_packet::encap::Encap;
-use sag_packet::parse::{self, Seen};
+use sag_packet::parse::{self, NetworkLayer};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_pipeline::testkit::{DEV_WAN, Dice, Net, Pkt, Rig, vxlan};
 use sag_pipeline::tunnel::Tunnel;
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
-use sag_tunnel::fec::{REPAIR_HEADER, ROOM, Receiver, Sender, Settings, Taken};
+use sag_tunnel::fec::{MAX_PACKET, REPAIR_HEADER, Received, Receiver, Sender, Settings};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Target {
 fn parse_frame(data: &[u8]) {
     let Ok((vlan, ethertype, l3)) = parse::link(data) else { return };
     assert!(vlan < 4096 && l3 <= data.len());
-    let Ok(Seen::Ip(p)) = parse::parse(data, ethertype, l3) else { return };
+    let Ok(NetworkLayer::Ip(p)) = parse::parse(data, ethertype, l3) else { return };
     assert_eq!(usize::from(p.l3), l3);
     assert!(p.l3 <= p.l4_at && usize::from(p.l4_at) <= l3 + usize::from(p.ip_len));
     assert!(l3 + usize::from(p.ip_len) <= data.len());
@@ -123,7 +123,7 @@ fn parse_frame(data: &[u8]) {
     let link = LinkHeader { dst: Default::default(), src: Default::default(), vlan: 7, ethertype };
     assert_eq!(f.set_link(l3, usize::from(p.ip_len), &link), Ok(()));
     let again = parse::link(f.bytes()).and_then(|(_, e, l3)| parse::parse(f.bytes(), e, l3));
-    let Ok(Seen::Ip(q)) = again else { panic!("{again:?} after forwarding {p:?}") };
+    let Ok(NetworkLayer::Ip(q)) = again else { panic!("{again:?} after forwarding {p:?}") };
     assert_eq!((q.sport, q.dport, q.proto, q.l4, q.fragment), (p.sport, p.dport, p.proto, p.l4, p.fragment));
     assert_eq!(q.ttl, if p.ttl > 1 { p.ttl - 1 } else { p.ttl });
 }
@@ -208,7 +208,7 @@ fn fresh_fec(d: &mut Dice) -> Vec<u8> {
     let window = 2 + d.below(6) as u8;
     let settings = Settings { window, repairs: 1 + d.below(usize::from(window).min(3)) as u8, delay: 1 };
     let Some(mut tx) = Sender::new(settings, d.below(2) as u8, 0) else { return Vec::new() };
-    let (mut out, mut buf) = (Vec::new(), [0; ROOM + REPAIR_HEADER]);
+    let (mut out, mut buf) = (Vec::new(), [0; MAX_PACKET + REPAIR_HEADER]);
     for n in 0..d.below(30) {
         let packet = Pkt::udp("10.30.0.1", "192.168.1.10", 53, n as u16).payload(d.below(60)).ip();
         let source = tx.source(&packet, 0, n as u64).map(|h| [&h[..], &packet].concat());
@@ -229,7 +229,7 @@ fn fresh_fec(d: &mut Dice) -> Vec<u8> {
 
 fn receive_fec(data: &[u8]) {
     let (mut rx, mut kept, mut now, mut rest) = (Receiver::default(), 0i64, 0, data);
-    let mut buf = [0; ROOM];
+    let mut buf = [0; MAX_PACKET];
     while let Some((&len, tail)) = rest.split_first() {
         let (text, tail) = tail.split_at(usize::from(len).min(tail.len()));
         rest = tail;
@@ -237,10 +237,10 @@ fn receive_fec(data: &[u8]) {
         now += if len == 0 { 1_000_000_000 } else { 1 };
         rx.poll(now, |_| kept -= 1);
         let mut spare = 0;
-        match rx.take(text, 1, now, |_| spare += 1) {
-            Ok(Taken::Source { at, .. }) => assert!(matches!(text[at] >> 4, 4 | 6)),
-            Ok(Taken::Kept) => kept += 1,
-            Ok(Taken::Spare) | Err(_) => {}
+        match rx.receive(text, 1, now, |_| spare += 1) {
+            Ok(Received::Source { at, .. }) => assert!(matches!(text[at] >> 4, 4 | 6)),
+            Ok(Received::RepairStored) => kept += 1,
+            Ok(Received::RepairUnneeded) | Err(_) => {}
         }
         kept -= spare;
         while let Some((len, tag)) = rx.recovered(&mut buf) {

@@ -3,7 +3,7 @@
 use sag_bpf::PuntReason;
 use sag_model::DropReason;
 use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
-use sag_packet::parse::{self, Family, Fragment, L4, Parsed, Seen};
+use sag_packet::parse::{self, Family, Fragment, L4, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_pipeline::family::FamilyOf;
 use sag_pipeline::order;
@@ -18,7 +18,7 @@ pub struct Look {
     pub tagged: bool,
     pub ethertype: u16,
     pub l3: usize,
-    pub seen: Result<Seen, DropReason>,
+    pub seen: Result<NetworkLayer, DropReason>,
 }
 
 pub fn look(frame: &[u8]) -> Option<Look> {
@@ -50,7 +50,9 @@ pub fn punt(rig: &Rig, dev: u8, frame: &[u8], why: PuntReason, record: u32) -> R
         (PuntReason::Icmp, true) => return holds(long && ip.get(9) == Some(&ICMP)),
         _ => {}
     }
-    let Ok(Seen::Ip(p)) = look.seen else { return Err(format!("punted as {why:?}, but {:?}", look.seen)) };
+    let Ok(NetworkLayer::Ip(p)) = look.seen else {
+        return Err(format!("punted as {why:?}, but {:?}", look.seen));
+    };
     match p.family {
         Family::V4 => judged::<FlowRecord4>(rig, dev, look.vlan, frame, &p, why, record, first_next),
         Family::V6 => judged::<FlowRecord6>(rig, dev, look.vlan, frame, &p, why, record, first_next),
@@ -132,7 +134,7 @@ pub fn kernel(snap: &Snapshot, dev: u8, frame: &[u8], rust: &Outcome) -> Option<
             Some("malformed, for this box: its kernel counts it")
         }
         // Not the answer to a query: no mapping is asked for it.
-        _ if own && matches!(look.seen, Ok(Seen::Ip(Parsed { l4: L4::IcmpOther { .. }, .. }))) => {
+        _ if own && matches!(look.seen, Ok(NetworkLayer::Ip(Parsed { l4: L4::IcmpOther { .. }, .. }))) => {
             Some("ICMP without identifier, for this box")
         }
         _ => None,

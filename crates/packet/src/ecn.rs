@@ -8,14 +8,14 @@ const CE: u8 = 0b11;
 
 /// Congestion was marked on a packet whose inside does not know ECN: it must be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Illegal;
+pub struct CeNotPermitted;
 
 /// The ECN field of a packet that leaves a tunnel (RFC 6040 4.2). The normal mode at the entry is a
 /// plain copy (4.1).
 #[inline]
-pub const fn leave(inner: u8, outer: u8) -> Result<u8, Illegal> {
+pub const fn decapsulate(inner: u8, outer: u8) -> Result<u8, CeNotPermitted> {
     match (inner & ECN, outer & ECN) {
-        (NOT_ECT, CE) => Err(Illegal),
+        (NOT_ECT, CE) => Err(CeNotPermitted),
         (NOT_ECT, _) => Ok(NOT_ECT),
         (CE, _) | (_, CE) => Ok(CE),
         (_, ECT1) => Ok(ECT1),
@@ -32,14 +32,14 @@ mod tests {
         const ECT0: u8 = 0b10;
         let outer = [NOT_ECT, ECT0, ECT1, CE];
         let table = [
-            (NOT_ECT, [Ok(NOT_ECT), Ok(NOT_ECT), Ok(NOT_ECT), Err(Illegal)]),
+            (NOT_ECT, [Ok(NOT_ECT), Ok(NOT_ECT), Ok(NOT_ECT), Err(CeNotPermitted)]),
             (ECT0, [Ok(ECT0), Ok(ECT0), Ok(ECT1), Ok(CE)]),
             (ECT1, [Ok(ECT1), Ok(ECT1), Ok(ECT1), Ok(CE)]),
             (CE, [Ok(CE), Ok(CE), Ok(CE), Ok(CE)]),
         ];
         for (inner, want) in table {
             for (outer, want) in outer.into_iter().zip(want) {
-                assert_eq!(leave(inner, outer), want, "inner {inner:02b} outer {outer:02b}");
+                assert_eq!(decapsulate(inner, outer), want, "inner {inner:02b} outer {outer:02b}");
             }
         }
     }

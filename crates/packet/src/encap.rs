@@ -204,7 +204,7 @@ impl Template {
                 h[ip..ip + 2].copy_from_slice(&port.to_be_bytes());
                 h[ip + 4..ip + 6].copy_from_slice(&((total - ip) as u16).to_be_bytes());
                 h[len - 2..len].copy_from_slice(&ethertype);
-                self.sum_udp(packet, udp_checksum);
+                self.fill_udp_checksum(packet, udp_checksum);
             }
             Encap::Gre { checksum: summed, sequence, .. } => {
                 h[ip + 2..ip + 4].copy_from_slice(&ethertype);
@@ -226,7 +226,7 @@ impl Template {
 
     /// Puts the ones' complement sum of everything in a VXLAN header, pseudo header included, that is the same in every
     /// packet in the place of the UDP checksum, as loaded.
-    pub fn sum_what_stays(&self, header: &mut [u8; HEADER_MAX]) {
+    pub fn preset_udp_checksum(&self, header: &mut [u8; HEADER_MAX]) {
         let (ip, len) = (usize::from(self.ip), usize::from(self.len));
         let addrs = match self.outer {
             Family::V4 => 12..20,
@@ -237,7 +237,7 @@ impl Template {
     }
 
     /// Fills in the UDP checksum of a whole packet, if there is to be one.
-    pub fn sum_udp(&self, packet: &mut [u8], wanted: bool) {
+    pub fn fill_udp_checksum(&self, packet: &mut [u8], wanted: bool) {
         let ip = usize::from(self.ip);
         let addrs = match self.outer {
             Family::V4 => 12..20,
@@ -259,7 +259,7 @@ impl Template {
 }
 
 /// Whether the first bytes of a GRE header can be those of a packet with this key.
-pub fn quotes_gre(d: &[u8; 8], key: Option<u32>) -> bool {
+pub fn gre_quote_matches(d: &[u8; 8], key: Option<u32>) -> bool {
     let flags = u16::from_be_bytes([d[0], d[1]]);
     let second = u32::from_be_bytes([d[4], d[5], d[6], d[7]]);
     match key {
@@ -313,7 +313,7 @@ pub fn vxlan(d: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::{L4, Seen, parse};
+    use crate::parse::{L4, NetworkLayer, parse};
     use proptest::prelude::*;
 
     fn ends(v6: bool) -> (IpAddr, IpAddr) {
@@ -346,7 +346,7 @@ mod tests {
             frame.extend(&data);
             let f = Fields { inner, tos, dont_fragment: df, id, hash, sequence: 7 };
             prop_assert!(t.write(&mut frame[14..], &f, summed));
-            let Ok(Seen::Ip(p)) = parse(&frame, if v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }, 14) else {
+            let Ok(NetworkLayer::Ip(p)) = parse(&frame, if v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }, 14) else {
                 return Err(TestCaseError::fail("the outer packet does not parse"));
             };
             prop_assert_eq!((p.src(&frame), p.dst(&frame)), (local, remote));

@@ -10,11 +10,11 @@ pub mod checksum;
 pub mod ecn;
 pub mod encap;
 pub mod icmp;
-pub mod inside;
 pub mod mss;
 pub mod parse;
 pub mod proto;
+pub mod responder;
 pub mod rewrite;
 pub mod translate;
 
-pub use parse::{Family, Fragment, L4, Malformed, Parsed, Seen, parse};
+pub use parse::{Family, Fragment, L4, Malformed, NetworkLayer, Parsed, parse};

@@ -51,7 +51,7 @@ pub fn clamp(frame: &mut [u8], p: &Parsed, mtu: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::{Seen, parse};
+    use crate::parse::{NetworkLayer, parse};
     use etherparse::{PacketBuilder, TcpHeaderSlice, TcpOptionElement};
 
     fn syn(options: &[TcpOptionElement]) -> Vec<u8> {
@@ -85,7 +85,7 @@ mod tests {
         use TcpOptionElement::*;
         for options in [&[MaximumSegmentSize(1460)][..], &[Noop, MaximumSegmentSize(1460), Noop]] {
             let mut f = syn(options);
-            let Ok(Seen::Ip(p)) = parse(&f, ETHERTYPE_IPV4, 14) else { panic!() };
+            let Ok(NetworkLayer::Ip(p)) = parse(&f, ETHERTYPE_IPV4, 14) else { panic!() };
             assert!(!clamp(&mut f, &p, 1500) && mss_of(&f) == Some(1460));
             assert!(clamp(&mut f, &p, 1400));
             assert_eq!(mss_of(&f), Some(1360));
@@ -93,7 +93,7 @@ mod tests {
             assert!(!clamp(&mut f, &p, 1450), "it fits already");
         }
         let mut f = syn(&[WindowScale(3), Noop]);
-        let Ok(Seen::Ip(p)) = parse(&f, ETHERTYPE_IPV4, 14) else { panic!() };
+        let Ok(NetworkLayer::Ip(p)) = parse(&f, ETHERTYPE_IPV4, 14) else { panic!() };
         assert!(!clamp(&mut f, &p, 600) && sound(&f));
     }
 }

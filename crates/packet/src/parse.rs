@@ -86,7 +86,7 @@ pub type Malformed = DropReason;
 
 /// Result of looking at a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum NetworkLayer {
     Ip(Parsed),
     /// Neither IPv4 nor IPv6: the kernel's.
     NotIp {
@@ -111,11 +111,11 @@ pub fn link(frame: &[u8]) -> Result<(u16, u16, usize), Malformed> {
 
 /// Parses a frame whose link header ends at `l3` and announced `ethertype` (see [`link`]).
 #[inline]
-pub fn parse(frame: &[u8], ethertype: u16, l3: usize) -> Result<Seen, Malformed> {
+pub fn parse(frame: &[u8], ethertype: u16, l3: usize) -> Result<NetworkLayer, Malformed> {
     let mut p = Parsed::NONE;
     match parse_into(frame, ethertype, l3, &mut p)? {
-        true => Ok(Seen::Ip(p)),
-        false => Ok(Seen::NotIp { ethertype }),
+        true => Ok(NetworkLayer::Ip(p)),
+        false => Ok(NetworkLayer::NotIp { ethertype }),
     }
 }
 

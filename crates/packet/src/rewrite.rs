@@ -241,7 +241,7 @@ mod tests {
 
     fn parsed(frame: &[u8], ethertype: u16) -> Parsed {
         match parse::parse(frame, ethertype, 0) {
-            Ok(parse::Seen::Ip(p)) => p,
+            Ok(parse::NetworkLayer::Ip(p)) => p,
             other => panic!("{other:?}"),
         }
     }

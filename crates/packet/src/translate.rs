@@ -170,6 +170,6 @@ fn quote_addresses(quote: &mut [u8], ihl: usize, (addrs, ports): (u64, u32)) {
 
 /// Whether NAT can carry this protocol: those with a pseudo-header checksum that is not rewritten
 /// would arrive broken (DCCP, UDP-Lite).
-pub const fn carries(family: Family, proto: u8) -> bool {
+pub const fn supports(family: Family, proto: u8) -> bool {
     matches!(family, Family::V4) && !matches!(proto, DCCP | UDP_LITE)
 }

@@ -3,17 +3,17 @@
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 use sag_model::DropReason;
-use sag_packet::parse::{self, Fragment, L4, Seen};
+use sag_packet::parse::{self, Fragment, L4, NetworkLayer};
 use sag_packet::{Parsed, checksum};
 
-fn see(frame: &[u8]) -> Result<Seen, DropReason> {
+fn see(frame: &[u8]) -> Result<NetworkLayer, DropReason> {
     let (_, ethertype, l3) = parse::link(frame)?;
     parse::parse(frame, ethertype, l3)
 }
 
 fn ip(frame: &[u8]) -> Parsed {
     match see(frame) {
-        Ok(Seen::Ip(p)) => p,
+        Ok(NetworkLayer::Ip(p)) => p,
         other => panic!("{other:?}"),
     }
 }
@@ -251,7 +251,7 @@ proptest! {
             f[12..14].copy_from_slice(&types[kind]);
             f[14] = if kind == 0 { 0x45 } else { 0x60 };
         }
-        if let Ok(Seen::Ip(p)) = see(&f) {
+        if let Ok(NetworkLayer::Ip(p)) = see(&f) {
             prop_assert!(usize::from(p.l3) + usize::from(p.ip_len) <= f.len());
             prop_assert!(usize::from(p.l4_at) <= f.len());
             prop_assert_eq!(p.ip(&f).len(), usize::from(p.ip_len));

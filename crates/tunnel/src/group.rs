@@ -28,10 +28,10 @@ struct Tracked {
 
 /// What a member may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum MemberState {
     Ready,
     /// It has come back, and takes over only from nobody.
-    Waits,
+    HoldDown,
     Down,
 }
 
@@ -66,11 +66,11 @@ impl Group {
     }
 
     /// A member's place by itself.
-    pub fn standing(&self, member: usize, now: u64) -> Standing {
+    pub fn state(&self, member: usize, now: u64) -> MemberState {
         match self.members.get(member) {
-            Some(m) if m.usable && m.ready_at <= now => Standing::Ready,
-            Some(m) if m.usable => Standing::Waits,
-            _ => Standing::Down,
+            Some(m) if m.usable && m.ready_at <= now => MemberState::Ready,
+            Some(m) if m.usable => MemberState::HoldDown,
+            _ => MemberState::Down,
         }
     }
 
@@ -90,7 +90,7 @@ impl Group {
     }
 
     /// The member for a flow; the same one for as long as the members in use are the same.
-    pub fn choose(&self, hash: u64, now: u64) -> Option<usize> {
+    pub fn select(&self, hash: u64, now: u64) -> Option<usize> {
         let total: u64 = self.active(now).map(|(_, w)| u64::from(w)).sum();
         let mut at = ((u128::from(hash) * u128::from(total)) >> 64) as u64;
         self.active(now).find_map(|(i, w)| match at.checked_sub(u64::from(w)) {
@@ -141,7 +141,7 @@ mod tests {
         g.set(0, false, 10 * S);
         g.set(1, false, 10 * S);
         assert_eq!(active(&g, 10 * S), [] as [usize; 0]);
-        assert_eq!(g.choose(7, 10 * S), None);
+        assert_eq!(g.select(7, 10 * S), None);
         g.set(0, true, 11 * S);
         assert_eq!(active(&g, 11 * S), [0]);
     }
@@ -168,7 +168,7 @@ mod tests {
         let g = group(&[(1, 3), (1, 1), (2, 9)]);
         let mut counts = [0; 3];
         for i in 0..4000u64 {
-            counts[g.choose(i.wrapping_mul(0x9E37_79B9_7F4A_7C15), 0).unwrap()] += 1;
+            counts[g.select(i.wrapping_mul(0x9E37_79B9_7F4A_7C15), 0).unwrap()] += 1;
         }
         assert!((2900..3100).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
     }
@@ -190,7 +190,7 @@ mod tests {
                 let chosen: Vec<usize> = active(&g, now);
                 prop_assert_eq!(chosen.is_empty(), !usable.contains(&true));
                 prop_assert!(chosen.iter().all(|&c| usable[c] && members[c].0 == members[chosen[0]].0));
-                if let Some(c) = g.choose(now, now) {
+                if let Some(c) = g.select(now, now) {
                     prop_assert!(chosen.contains(&c));
                 }
             }

@@ -1,7 +1,7 @@
 //! Keys by agreement: each gateway publishes a short-lived X25519 public key, and each pair of
 //! gateways derives its associations from it. `docs/tunnels-keys.md` is the definition.
 
-use crate::esp::{Cipher, Switch};
+use crate::esp::{Cipher, Switchover};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
@@ -68,7 +68,7 @@ impl KeyPair {
 
     /// The associations with a peer. `link` names one of several tunnels between the two; both ends
     /// call it the same.
-    pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<Pair, AgreeError> {
+    pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<SaPair, AgreeError> {
         identity(&peer.gateway)?;
         identity(link).or(if link.is_empty() { Ok(()) } else { Err(AgreeError::Identity(link.into())) })?;
         let own = &self.announcement;
@@ -79,7 +79,7 @@ impl KeyPair {
         if !shared.was_contributory() {
             return Err(AgreeError::WeakKey(peer.gateway.clone()));
         }
-        Ok(Pair {
+        Ok(SaPair {
             outbound: derive(shared.as_bytes(), own, peer, cipher, link),
             inbound: derive(shared.as_bytes(), peer, own, cipher, link),
             own_epoch: own.epoch,
@@ -94,29 +94,29 @@ fn identity(s: &str) -> Result<(), AgreeError> {
 
 /// One direction's association.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Derived {
+pub struct DerivedSa {
     pub spi: u32,
     pub cipher: Cipher,
     keymat: Zeroizing<[u8; MAX_KEYMAT]>,
 }
 
-impl Derived {
+impl DerivedSa {
     /// Key and salt.
     pub fn keymat(&self) -> &[u8] {
         &self.keymat[..self.cipher.keymat_len()]
     }
 }
 
-impl fmt::Debug for Derived {
+impl fmt::Debug for DerivedSa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Derived({:#010x} {})", self.spi, self.cipher.name())
+        write!(f, "DerivedSa({:#010x} {})", self.spi, self.cipher.name())
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    pub inbound: Derived,
-    pub outbound: Derived,
+pub struct SaPair {
+    pub inbound: DerivedSa,
+    pub outbound: DerivedSa,
     pub own_epoch: u64,
     pub peer_epoch: u64,
 }
@@ -130,7 +130,7 @@ impl KeyType for Length {
 }
 
 /// HKDF-SHA256 (RFC 5869) bound to who sends to whom by which keys.
-fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher, link: &str) -> Derived {
+fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher, link: &str) -> DerivedSa {
     let (from_len, to_len, link_len) =
         ([from.gateway.len() as u8], [to.gateway.len() as u8], [link.len() as u8]);
     let (from_epoch, to_epoch) = (from.epoch.to_be_bytes(), to.epoch.to_be_bytes());
@@ -166,7 +166,7 @@ fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher,
     let mut spi = [0; 4];
     spi.copy_from_slice(&out[len..len + 4]);
     // Never one of the reserved ones (RFC 4303, 2.1).
-    Derived { spi: u32::from_be_bytes(spi) | 0x8000_0000, cipher, keymat }
+    DerivedSa { spi: u32::from_be_bytes(spi) | 0x8000_0000, cipher, keymat }
 }
 
 /// Tells whether two keys are the same, without telling the key: for what is kept on disk about one.
@@ -230,7 +230,7 @@ impl KeyRing {
     ///
     /// `settled`: all peers use the present key. While they do not, another one would overtake it on its way to them, so
     /// they are given twice [`PEER_WAIT`].
-    pub fn due(&self, bytes: u64, settled: bool, now: u64) -> bool {
+    pub fn rotation_due(&self, bytes: u64, settled: bool, now: u64) -> bool {
         let age = now.saturating_sub(self.since);
         let due = age >= self.lifetime.time || bytes >= self.lifetime.bytes / 2;
         due && (settled || age >= 2 * PEER_WAIT)
@@ -249,7 +249,7 @@ impl KeyRing {
         self.previous = None;
     }
 
-    pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<Pair, AgreeError> {
+    pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<SaPair, AgreeError> {
         self.current.agree(peer, cipher, link)
     }
 
@@ -260,7 +260,7 @@ impl KeyRing {
         peer: &Announcement,
         cipher: Cipher,
         link: &str,
-    ) -> Result<Pair, AgreeError> {
+    ) -> Result<SaPair, AgreeError> {
         let pair = self.previous.as_ref().filter(|p| p.announcement.epoch == epoch);
         pair.ok_or(AgreeError::Forgotten(epoch))?.agree(peer, cipher, link)
     }
@@ -269,11 +269,11 @@ impl KeyRing {
 /// When to send by a new pair. `proven`: the own epoch of the last pair by which the peer has sent; `known`: the peer's
 /// epoch of the last pair. If the peer knows our key, its own new key is the news and it receives by the pair already; if
 /// ours is the news, it must tell us by using it. If both may be, one end must begin.
-pub fn switch(pair: &Pair, proven: Option<u64>, known: Option<u64>, now: u64) -> Switch {
+pub fn switchover(pair: &SaPair, proven: Option<u64>, known: Option<u64>, now: u64) -> Switchover {
     match (proven == Some(pair.own_epoch), known == Some(pair.peer_epoch)) {
-        (true, _) => Switch::Now,
-        (false, true) => Switch::PEER,
-        (false, false) => Switch::PeerOr(now.saturating_add(PEER_WAIT)),
+        (true, _) => Switchover::Now,
+        (false, true) => Switchover::AFTER_PEER,
+        (false, false) => Switchover::PeerOr(now.saturating_add(PEER_WAIT)),
     }
 }
 
@@ -327,7 +327,7 @@ mod tests {
         let b = KeyPair::from_private("b", 1, [5; 32]).unwrap();
         let base = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
         let mut seen = vec![base.inbound.keymat().to_vec(), base.outbound.keymat().to_vec()];
-        let mut fresh = |p: Pair| {
+        let mut fresh = |p: SaPair| {
             for d in [&p.inbound, &p.outbound] {
                 let k = d.keymat()[..20].to_vec();
                 assert!(!seen.contains(&k));
@@ -375,15 +375,21 @@ mod tests {
         let mut ring = KeyRing::new("a", 100, Lifetime { time: 50, bytes: 1000 }, 0).unwrap();
         let b = KeyPair::generate("b", 1).unwrap();
         let first = ring.announcement().clone();
-        assert!(!ring.due(499, true, 49) && ring.due(500, true, 0) && ring.due(0, true, 50));
+        assert!(
+            !ring.rotation_due(499, true, 49)
+                && ring.rotation_due(500, true, 0)
+                && ring.rotation_due(0, true, 50)
+        );
         // While a peer does not use it yet, it has time to.
-        assert!(!ring.due(500, false, 2 * PEER_WAIT - 1) && ring.due(0, false, 2 * PEER_WAIT));
+        assert!(
+            !ring.rotation_due(500, false, 2 * PEER_WAIT - 1) && ring.rotation_due(0, false, 2 * PEER_WAIT)
+        );
         ring.set_lifetime(Lifetime { time: 51, bytes: 1000 });
-        assert!(!ring.due(0, true, 50));
+        assert!(!ring.rotation_due(0, true, 50));
         let old = ring.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
         assert_eq!(ring.rotate(50).unwrap().epoch, 101);
         assert_ne!(ring.announcement().public, first.public);
-        assert!(!ring.due(0, true, 100) && ring.due(0, true, 101));
+        assert!(!ring.rotation_due(0, true, 100) && ring.rotation_due(0, true, 101));
         assert_eq!(ring.agree_previous(100, b.announcement(), Cipher::Aes128Gcm, ""), Ok(old));
         ring.rotate(60).unwrap();
         let gone = ring.agree_previous(100, b.announcement(), Cipher::Aes128Gcm, "");
@@ -397,11 +403,11 @@ mod tests {
         let a = KeyPair::generate("a", 2).unwrap();
         let b = KeyPair::generate("b", 9).unwrap();
         let pair = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
-        assert_eq!(switch(&pair, Some(2), Some(8), 5), Switch::Now);
+        assert_eq!(switchover(&pair, Some(2), Some(8), 5), Switchover::Now);
         // Ours is the news: whatever time it takes to reach the peer.
-        assert_eq!(switch(&pair, Some(1), Some(9), 5), Switch::PEER);
+        assert_eq!(switchover(&pair, Some(1), Some(9), 5), Switchover::AFTER_PEER);
         // Both are.
-        assert_eq!(switch(&pair, Some(1), Some(8), 5), Switch::PeerOr(5 + PEER_WAIT));
-        assert_eq!(switch(&pair, None, None, 5), Switch::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switchover(&pair, Some(1), Some(8), 5), Switchover::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switchover(&pair, None, None, 5), Switchover::PeerOr(5 + PEER_WAIT));
     }
 }

@@ -127,7 +127,7 @@ impl Liveness {
     }
 
     /// From the beginning, with the same settings.
-    pub fn anew(&self, now: u64) -> Liveness {
+    pub fn restarted(&self, now: u64) -> Liveness {
         Liveness::new(self.settings, now)
     }
 
@@ -191,8 +191,8 @@ impl Liveness {
         self.lost_in_row = 0;
         self.answered_in_row = self.answered_in_row.saturating_add(1);
         match self.state {
-            State::Starting => self.become_(State::Up, now),
-            State::Down if self.answered_in_row >= self.settings.rise => self.become_(State::Up, now),
+            State::Starting => self.enter(State::Up, now),
+            State::Down if self.answered_in_row >= self.settings.rise => self.enter(State::Up, now),
             _ => false,
         }
     }
@@ -222,7 +222,7 @@ impl Liveness {
                 self.lost();
             }
         }
-        self.lost_in_row >= self.settings.fall && self.state != State::Down && self.become_(State::Down, now)
+        self.lost_in_row >= self.settings.fall && self.state != State::Down && self.enter(State::Down, now)
     }
 
     /// When to call [`Liveness::poll`] or [`Liveness::send`] next.
@@ -232,7 +232,7 @@ impl Liveness {
         waited.min().map_or(self.due, |t| t.min(self.due))
     }
 
-    fn become_(&mut self, state: State, now: u64) -> bool {
+    fn enter(&mut self, state: State, now: u64) -> bool {
         self.state = state;
         self.since = now;
         true

@@ -5,7 +5,9 @@ mod agreed;
 
 use sag_model::config::{self, Config, Encap, EspCipher};
 use sag_pipeline::tunnel::{EspBook, EspSas, TunnelNo};
-use sag_tunnel::esp::{Cipher, Inbound, KeyError, Outbound, Refused, SaSet, Suite, Switch};
+use sag_tunnel::esp::{
+    Cipher, Inbound, InstallError as SaInstallError, KeyError, Outbound, SaSet, Suite, Switchover,
+};
 use sag_tunnel::keys::{self, AgreeError, Announcement, KeyRing, Lifetime};
 use sag_xsk::sys;
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +37,7 @@ pub enum InstallError {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] SaInstallError),
     #[error(transparent)]
     Agree(#[from] AgreeError),
     #[error("this gateway has no key pair yet: ask for its public key first")]
@@ -87,7 +89,7 @@ pub struct EspKeeper {
 }
 
 /// How a pair comes into a set.
-type Install = fn(&mut SaSet, Arc<Inbound>, Arc<Outbound>, Switch, u64) -> Result<(), Refused>;
+type Install = fn(&mut SaSet, Arc<Inbound>, Arc<Outbound>, Switchover, u64) -> Result<(), SaInstallError>;
 
 /// An association's facts for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,7 +183,7 @@ impl EspKeeper {
                 o = set.newest_outbound().clone();
             }
         }
-        if let Err(refused) = set.install(i.clone(), o.clone(), Switch::PeerOr(now + FILE_WAIT), now) {
+        if let Err(refused) = set.install(i.clone(), o.clone(), Switchover::PeerOr(now + FILE_WAIT), now) {
             tracing::warn!(
                 tunnel = name, why = %refused,
                 "the tunnel takes the keys of the file at once: packets on their way by the old ones may be lost"
@@ -213,7 +215,7 @@ impl EspKeeper {
         name: &str,
         inbound: &Keymat<'_>,
         outbound: &Keymat<'_>,
-        switch: Switch,
+        switch: Switchover,
     ) -> Result<(), InstallError> {
         self.install_by(SaSet::install, name, inbound, outbound, switch)
     }
@@ -224,7 +226,7 @@ impl EspKeeper {
         name: &str,
         inbound: &Keymat<'_>,
         outbound: &Keymat<'_>,
-        switch: Switch,
+        switch: Switchover,
     ) -> Result<(), InstallError> {
         self.check_spi(name, inbound.spi)?;
         if let Some(low) = [inbound.spi, outbound.spi].into_iter().find(|s| *s < 256) {

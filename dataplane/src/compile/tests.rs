@@ -418,7 +418,7 @@ fn the_files_keys_are_in_force_after_a_reload_whatever_their_spis() {
         esp.configure(std::iter::once((1, &config.tunnels[0])));
         let facts = esp.facts("t").unwrap();
         let sas = esp.book.load();
-        let _ = sas.outbound(1).unwrap().take(5);
+        let _ = sas.outbound(1).unwrap().reserve(5);
         (facts.spi_in, facts.spi_out, facts.sequence, facts.waits)
     };
     assert_eq!(load(keyed(0x1001, 'a', 'b')), (vec![0x1001], 0x1002, 1, false));

@@ -7,7 +7,7 @@ use sag_model::config::{self, Config, TunnelIdx};
 use sag_packet::encap::{Encap, Template};
 use sag_pipeline::snapshot::{Route, Snapshot};
 use sag_pipeline::tunnel::{EspBook, Tunnel, TunnelNo, TunnelState, Tunnels};
-use sag_tunnel::group::{Group, Member, Standing};
+use sag_tunnel::group::{Group, Member, MemberState};
 use sag_tunnel::keys::Lifetime;
 use sag_xsk::sys;
 use std::collections::HashMap;
@@ -100,10 +100,10 @@ impl TunnelCompiler {
     /// that has just come back waits for its turn.
     pub fn standing(&self, no: TunnelNo) -> u32 {
         let at = self.turns_of.iter().position(|n| *n == no);
-        match at.map(|i| self.turns.standing(i, self.now)) {
-            None | Some(Standing::Ready) => 0,
-            Some(Standing::Waits) => 1 << 30,
-            Some(Standing::Down) => 1 << 31,
+        match at.map(|i| self.turns.state(i, self.now)) {
+            None | Some(MemberState::Ready) => 0,
+            Some(MemberState::HoldDown) => 1 << 30,
+            Some(MemberState::Down) => 1 << 31,
         }
     }
 

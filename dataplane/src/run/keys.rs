@@ -3,7 +3,7 @@
 use super::Daemon;
 use crate::compile::{InstallError, Keymat};
 use sag_model::control::{self, Error, ErrorCode};
-use sag_tunnel::esp::Switch;
+use sag_tunnel::esp::Switchover;
 use sag_tunnel::keys::Announcement;
 use sag_xsk::sys;
 
@@ -20,8 +20,8 @@ impl Daemon {
             return Err(Error::new(ErrorCode::BadRequest, text, "make a key for each direction"));
         }
         let switch = match q.now {
-            true => Switch::Now,
-            false => Switch::PeerOr(sys::now().saturating_add(u64::from(q.wait) * 1_000_000_000)),
+            true => Switchover::Now,
+            false => Switchover::PeerOr(sys::now().saturating_add(u64::from(q.wait) * 1_000_000_000)),
         };
         let inbound = Keymat { spi: q.spi_in, bytes: &key_in };
         let outbound = Keymat { spi: q.spi_out, bytes: &key_out };

@@ -50,7 +50,7 @@ pub(super) fn dnat<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> R
         if matches!(v.p.l4, L4::Tcp { flags } if flags & TCP_RST != 0) {
             return refuse(DropReason::NatNoSession);
         }
-        if !translate::carries(v.p.family, v.p.proto) {
+        if !translate::supports(v.p.family, v.p.proto) {
             return refuse(DropReason::NatProtocol);
         }
         let to = Endpoint { addr: t.addr, port: t.port };
@@ -116,7 +116,7 @@ pub(super) fn snat<T: Tracer>(
         L4::IcmpError { .. } => Err(stop(DropReason::IcmpUnmatched, None)),
         L4::Echo { reply: true } => Err(stop(DropReason::NatNoSession, None)),
         L4::Tcp { flags } if flags & TCP_RST != 0 => Err(stop(DropReason::NatNoSession, None)),
-        _ if !translate::carries(v.p.family, v.p.proto) => Err(stop(DropReason::NatProtocol, None)),
+        _ if !translate::supports(v.p.family, v.p.proto) => Err(stop(DropReason::NatProtocol, None)),
         _ => Ok(Some(snat)),
     }
 }

@@ -42,7 +42,7 @@ impl Tunnel {
         let mut header = t.bytes;
         if let (Encap::Vxlan { .. }, true) = (t.encap, self.udp_checksum) {
             flags |= TUNNEL_SUM;
-            t.sum_what_stays(&mut header);
+            t.preset_udp_checksum(&mut header);
         }
         TunnelEntry { header, mac, len: t.len, kind, mtu: self.whole_mtu(), flags, tos, sum }
     }

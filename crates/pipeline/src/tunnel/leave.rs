@@ -75,7 +75,7 @@ impl Tunnel {
     /// The traffic class that a packet has after the tunnel (RFC 6040 4.2, RFC 2983).
     #[inline]
     pub fn tos_after(&self, inner: u8, outer: u8) -> Result<u8, DropReason> {
-        let mark = ecn::leave(inner, outer).map_err(|_| DropReason::TunnelEcn)?;
+        let mark = ecn::decapsulate(inner, outer).map_err(|_| DropReason::TunnelEcn)?;
         let dscp = if self.dscp == OuterDscp::Uniform { outer } else { inner };
         Ok(dscp & !ecn::ECN | mark)
     }

@@ -85,7 +85,7 @@ impl Monitor {
         if first && heard {
             // What was asked before there was anybody to answer says nothing of the path.
             self.answers = true;
-            self.live = self.live.anew(now.0);
+            self.live = self.live.restarted(now.0);
         }
         // A peer that has never answered may be one that does not know the question.
         if self.answers {

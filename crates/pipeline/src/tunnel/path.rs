@@ -85,7 +85,7 @@ fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s
             let vni = data.get(UDP_LEN..).and_then(encap::vxlan);
             data.get(..2).is_some_and(|b| be(b, 0) >= ENTROPY_FIRST) && vni.is_none_or(|v| t.id() == Some(v))
         }
-        GRE => data.first_chunk::<8>().is_some_and(|d| encap::quotes_gre(d, t.id())),
+        GRE => data.first_chunk::<8>().is_some_and(|d| encap::gre_quote_matches(d, t.id())),
         _ => true,
     };
     let t = list.iter().filter_map(|(_, no)| snap.tunnel(*no)).find(fits)?;

@@ -6,7 +6,7 @@ use crate::snapshot::Snapshot;
 use crate::trace::{Steps, Tracer};
 use sag_model::DropReason;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
-use sag_packet::parse::{self, Family, Seen};
+use sag_packet::parse::{self, Family, NetworkLayer};
 
 impl Pipeline {
     /// What would happen to this frame: the very code that forwards, without its effects.
@@ -19,8 +19,8 @@ impl Pipeline {
     fn explain_into(&self, snap: &Snapshot, dev: u8, frame: &[u8], steps: &mut Steps) -> Explained {
         let parsed = parse::link(frame).and_then(|(vlan, et, l3)| Ok((vlan, parse::parse(frame, et, l3)?)));
         let (vlan, p) = match parsed {
-            Ok((vlan, Seen::Ip(p))) => (vlan, p),
-            Ok((_, Seen::NotIp { ethertype })) => {
+            Ok((vlan, NetworkLayer::Ip(p))) => (vlan, p),
+            Ok((_, NetworkLayer::NotIp { ethertype })) => {
                 steps.step(Stage::Parse, || format!("EtherType {ethertype:#06x}"));
                 return Explained::Stopped(Stop::Kernel);
             }

@@ -13,7 +13,7 @@ use sag_packet::parse::{self, Family, Parsed};
 use sag_packet::proto::ETH_LEN;
 use sag_packet::rewrite::FrameMut;
 use sag_tunnel::esp::Inner;
-use sag_tunnel::fec::{self, Receiver, Refused, SOURCE_HEADER, Sender, Settings, Taken};
+use sag_tunnel::fec::{self, ReceiveError, Received, Receiver, SOURCE_HEADER, Sender, Settings};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -217,9 +217,9 @@ impl Pipeline {
         let receiving = self.fec.receivers.get_mut(usize::from(t.no)).and_then(Option::as_deref_mut);
         let (taken, recovered) = match receiving {
             // Off here: packets pass, repairs are of no use.
-            None => (fec::pass(text), false),
+            None => (fec::decode_only(text), false),
             Some(r) => {
-                let taken = r.rx.take(text, slot.ingress.0, now.0, |port| spare(counters, port));
+                let taken = r.rx.receive(text, slot.ingress.0, now.0, |port| spare(counters, port));
                 count(counters, t.no, &mut r.rx);
                 (taken, r.rx.has_recovered())
             }
@@ -230,20 +230,20 @@ impl Pipeline {
             Err(drop_at(counters, slot.ingress, reason))
         };
         let out = match taken {
-            Ok(Taken::Source { at: n, inner }) => {
+            Ok(Received::Source { at: n, inner }) => {
                 let family = if inner == Inner::V6 { Family::V6 } else { Family::V4 };
                 Ok((order::ethertype(family), at.start + n))
             }
-            Ok(Taken::Kept) => {
+            Ok(Received::RepairStored) => {
                 c.held.add(1);
                 Err(Verdict::Held)
             }
-            Ok(Taken::Spare) => {
+            Ok(Received::RepairUnneeded) => {
                 c.to_kernel.add(1);
                 Err(Verdict::Split)
             }
-            Err(Refused::BadHeader) => refuse(DropReason::FecBadHeader),
-            Err(Refused::Duplicate) => refuse(DropReason::FecDuplicate),
+            Err(ReceiveError::BadHeader) => refuse(DropReason::FecBadHeader),
+            Err(ReceiveError::Duplicate) => refuse(DropReason::FecDuplicate),
         };
         if recovered {
             self.recovered(snap, now, t, dev, emit);

@@ -13,7 +13,7 @@ use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
-use sag_packet::{inside, mss};
+use sag_packet::{mss, responder};
 use sag_tunnel::esp::Inner;
 use std::net::IpAddr;
 
@@ -123,7 +123,7 @@ impl Pipeline {
             }
         }
         if ethertype == ETHERTYPE_ARP {
-            return Err(self.answer(snap, t, f, slot, inside::arp_reply, emit));
+            return Err(self.answer(snap, t, f, slot, responder::arp_reply, emit));
         }
         if tunnel::family_of(ethertype).is_none() {
             return refuse(self, slot, DropReason::TunnelBadHeader);
@@ -142,8 +142,8 @@ impl Pipeline {
             Err(reason) => return refuse(self, slot, reason),
         }
         self.counters.tunnel(t.no).received(usize::from(slot.p.ip_len));
-        if t.mac().is_some() && slot.p.l4 == (L4::IcmpOther { kind: inside::SOLICITATION, code: 0 }) {
-            return Err(self.answer(snap, t, f, slot, inside::advertisement, emit));
+        if t.mac().is_some() && slot.p.l4 == (L4::IcmpOther { kind: responder::SOLICITATION, code: 0 }) {
+            return Err(self.answer(snap, t, f, slot, responder::advertisement, emit));
         }
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Pipeline {
         };
         let len = usize::from(s.p.ip_len);
         let room = self.scratch.get_mut(LINK_ROOM..LINK_ROOM + len);
-        let built = match room.is_some_and(|room| inside::echo_reply(s.p.ip(frame), room)) {
+        let built = match room.is_some_and(|room| responder::echo_reply(s.p.ip(frame), room)) {
             true => originate::dress(snap, &back, s.p.family, len, &mut self.scratch),
             false => Built::NoWay,
         };
@@ -413,7 +413,7 @@ impl Pipeline {
         }
         let at = usize::from(t.template.len) - ETH_LEN;
         f.bytes_mut()[at..at + ETH_LEN].copy_from_slice(&eth);
-        t.template.sum_udp(f.bytes_mut(), t.udp_checksum);
+        t.template.fill_udp_checksum(f.bytes_mut(), t.udp_checksum);
         let n = f.len();
         let link = LinkHeader { ethertype: order::ethertype(t.template.outer), ..link };
         match f.set_link(0, n, &link) {

@@ -3,7 +3,7 @@
 use sag_model::config::Probing;
 use sag_model::{DropReason, Nanos};
 use sag_packet::encap::{Encap, Template};
-use sag_packet::parse::{self, Family, Parsed, Seen};
+use sag_packet::parse::{self, Family, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
@@ -63,7 +63,7 @@ fn ends(udp: Option<u16>, interval: u32) -> Ends {
 fn parsed(frame: &[u8]) -> Parsed {
     let (_, ethertype, l3) = parse::link(frame).unwrap();
     match parse::parse(frame, ethertype, l3) {
-        Ok(Seen::Ip(p)) => p,
+        Ok(NetworkLayer::Ip(p)) => p,
         other => panic!("{other:?}"),
     }
 }

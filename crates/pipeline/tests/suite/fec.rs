@@ -4,7 +4,7 @@ use crate::esp::{keyed, suite};
 use sag_model::config::{Fec, Probing};
 use sag_model::{DropReason, Nanos};
 use sag_packet::encap::{Encap, Template};
-use sag_packet::parse::{self, Family, Seen};
+use sag_packet::parse::{self, Family, NetworkLayer};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
 use sag_pipeline::tunnel::Tunnel;
@@ -82,7 +82,7 @@ fn turned(frame: &[u8]) -> Vec<u8> {
 /// Lengths of UDP packets that a gateway has forwarded out of its tunnel: they tell them apart.
 fn lengths(frames: &[Vec<u8>]) -> BTreeSet<u16> {
     let len = |f: &Vec<u8>| match parse::parse(f, 0x0800, 14) {
-        Ok(Seen::Ip(p)) => p.ip_len,
+        Ok(NetworkLayer::Ip(p)) => p.ip_len,
         other => panic!("{other:?}"),
     };
     frames.iter().map(len).collect()

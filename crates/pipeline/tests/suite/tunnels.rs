@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sag_model::DropReason;
 use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
 use sag_packet::encap::Encap;
-use sag_packet::parse::{self, Family, Fragment, Seen};
+use sag_packet::parse::{self, Family, Fragment, NetworkLayer};
 use sag_packet::proto::*;
 use sag_pipeline::testkit::*;
 use sag_pipeline::tunnel::Tunnel;
@@ -35,7 +35,7 @@ fn rig(t: Tunnel) -> Rig {
 fn parsed(frame: &[u8]) -> parse::Parsed {
     let (_, ethertype, l3) = parse::link(frame).unwrap();
     match parse::parse(frame, ethertype, l3) {
-        Ok(Seen::Ip(p)) => p,
+        Ok(NetworkLayer::Ip(p)) => p,
         other => panic!("{other:?}"),
     }
 }

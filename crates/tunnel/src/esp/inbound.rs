@@ -1,7 +1,7 @@
 //! Receiving.
 
 use super::suite::AadBytes;
-use super::window::{Window, recover};
+use super::window::{ReplayWindow, infer_sequence};
 use super::{Cipher, FEC_NEXT_HEADER, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ pub struct Inbound {
     spi: u32,
     suite: Suite,
     extended: bool,
-    window: Window,
+    window: ReplayWindow,
     bytes: AtomicU64,
 }
 
@@ -53,7 +53,7 @@ pub struct Opened {
 impl Inbound {
     /// `top`: the highest number that was received before, 0 for a new association.
     pub fn new(spi: u32, suite: Suite, extended: bool, window: u32, top: u64) -> Inbound {
-        Inbound { spi, suite, extended, window: Window::new(window, top), bytes: AtomicU64::new(0) }
+        Inbound { spi, suite, extended, window: ReplayWindow::new(window, top), bytes: AtomicU64::new(0) }
     }
 
     pub const fn spi(&self) -> u32 {
@@ -68,7 +68,7 @@ impl Inbound {
         self.extended
     }
 
-    pub fn window(&self) -> &Window {
+    pub fn window(&self) -> &ReplayWindow {
         &self.window
     }
 
@@ -93,7 +93,8 @@ impl Inbound {
         };
         let low = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         let top = self.window.top();
-        let sequence = if self.extended { recover(top, self.window.size(), low) } else { u64::from(low) };
+        let sequence =
+            if self.extended { infer_sequence(top, self.window.size(), low) } else { u64::from(low) };
         if !self.window.may_receive(sequence) {
             return Err(OpenError::Replay);
         }

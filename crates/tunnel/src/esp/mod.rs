@@ -20,10 +20,10 @@ mod window;
 
 pub use inbound::{Inbound, OpenError, Opened};
 pub use outbound::{Batch, Outbound, SealError, Sealed};
-pub use set::{MAX_INBOUND, Refused, SaSet, Switch};
+pub use set::{InstallError, MAX_INBOUND, SaSet, Switchover};
 pub use suite::{Cipher, KeyError, Suite};
 pub use udp::{Datagram, KEEPALIVE, UDP_HEADER, classify, write_udp};
-pub use window::{MAX_WINDOW, MIN_WINDOW, Window, recover};
+pub use window::{MAX_WINDOW, MIN_WINDOW, ReplayWindow, infer_sequence};
 
 /// SPI and sequence number.
 pub const HEADER: usize = 8;

@@ -85,7 +85,7 @@ impl Outbound {
     /// Takes numbers for up to `n` packets, to be used at once: a number that is kept back would be
     /// behind the peer's window when it is sent.
     #[inline]
-    pub fn take(&self, n: u32) -> Batch<'_> {
+    pub fn reserve(&self, n: u32) -> Batch<'_> {
         let first = self.next.fetch_add(u64::from(n), Ordering::Relaxed);
         Batch { sa: self, next: first, end: first.saturating_add(u64::from(n)), bytes: 0 }
     }
@@ -93,12 +93,12 @@ impl Outbound {
     /// Seals one packet, see [`Batch::seal`].
     #[inline]
     pub fn seal(&self, buf: &mut [u8], at: Range<usize>, inner: Inner) -> Result<Sealed, SealError> {
-        self.take(1).seal(buf, at, inner)
+        self.reserve(1).seal(buf, at, inner)
     }
 
     /// A packet with nothing inside, which the receiver throws away (RFC 4303, 2.6).
     pub fn dummy(&self, buf: &mut [u8], at: Range<usize>) -> Result<Sealed, SealError> {
-        self.take(1).seal_as(buf, at, NO_NEXT_HEADER)
+        self.reserve(1).seal_as(buf, at, NO_NEXT_HEADER)
     }
 
     /// Seals with a given number and IV, which may never have been used together with this key.

@@ -1,7 +1,7 @@
 //! The associations of one tunnel, and how it moves from one pair to the next without losing a packet.
 //!
 //! Receiving by a new association begins at once, and by the old ones goes on. Sending moves by
-//! [`Switch`]: the side that is told first must wait until its peer knows the new pair.
+//! [`Switchover`]: the side that is told first must wait until its peer knows the new pair.
 
 use super::{Inbound, Outbound};
 use std::sync::Arc;
@@ -12,20 +12,20 @@ pub const MAX_INBOUND: usize = 8;
 
 /// When sending moves to a new pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
+pub enum Switchover {
     /// At once: the peer has the pair.
     Now,
     /// When the peer has sent by the new pair, or at this moment.
     PeerOr(u64),
 }
 
-impl Switch {
+impl Switchover {
     /// When the peer has sent by the new pair, and not before.
-    pub const PEER: Switch = Switch::PeerOr(u64::MAX);
+    pub const AFTER_PEER: Switchover = Switchover::PeerOr(u64::MAX);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum InstallError {
     #[error("SPI {0:#x} is in use by this tunnel")]
     SpiInUse(u32),
     #[error("{MAX_INBOUND} associations are being received by: wait until the older ones have run out")]
@@ -48,7 +48,7 @@ pub struct SaSet {
     inbound: Vec<Received>,
     outbound: Arc<Outbound>,
     sends_since: u64,
-    waiting: Option<(Arc<Outbound>, Switch)>,
+    waiting: Option<(Arc<Outbound>, Switchover)>,
     /// How long an old association is received by after the peer has moved.
     grace: u64,
     /// And at the longest, if the peer does not move.
@@ -73,15 +73,15 @@ impl SaSet {
         &mut self,
         inbound: Arc<Inbound>,
         outbound: Arc<Outbound>,
-        switch: Switch,
+        switch: Switchover,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), InstallError> {
         if self.waiting.is_some() {
-            return Err(Refused::Waiting);
+            return Err(InstallError::Waiting);
         }
         self.is_new(&inbound)?;
         if self.inbound.len() >= MAX_INBOUND {
-            return Err(Refused::TooMany);
+            return Err(InstallError::TooMany);
         }
         for old in &mut self.inbound {
             old.until.get_or_insert(now.saturating_add(self.patience));
@@ -93,9 +93,9 @@ impl SaSet {
     }
 
     /// Nothing is received by this SPI yet.
-    fn is_new(&self, inbound: &Inbound) -> Result<(), Refused> {
+    fn is_new(&self, inbound: &Inbound) -> Result<(), InstallError> {
         match self.inbound.iter().any(|r| r.sa.spi() == inbound.spi()) {
-            true => Err(Refused::SpiInUse(inbound.spi())),
+            true => Err(InstallError::SpiInUse(inbound.spi())),
             false => Ok(()),
         }
     }
@@ -105,15 +105,15 @@ impl SaSet {
         &mut self,
         inbound: Arc<Inbound>,
         outbound: Arc<Outbound>,
-        switch: Switch,
+        switch: Switchover,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), InstallError> {
         // If it has come to use it, nothing waits any more.
         self.poll(now);
         self.is_new(&inbound)?;
         if self.inbound.len() >= MAX_INBOUND {
             let unused = self.inbound.iter().position(|r| !r.sa.used());
-            self.inbound.remove(unused.ok_or(Refused::TooMany)?);
+            self.inbound.remove(unused.ok_or(InstallError::TooMany)?);
         }
         self.waiting = None;
         self.install(inbound, outbound, switch, now)
@@ -131,8 +131,8 @@ impl SaSet {
         }
         if let Some((_, switch)) = &self.waiting {
             let due = match switch {
-                Switch::Now => true,
-                Switch::PeerOr(at) => peer_moved || now >= *at,
+                Switchover::Now => true,
+                Switchover::PeerOr(at) => peer_moved || now >= *at,
             };
             if due && let Some((next, _)) = self.waiting.take() {
                 self.outbound = next;

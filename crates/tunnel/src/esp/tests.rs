@@ -293,7 +293,7 @@ fn batches_do_not_share_numbers() {
     buf[HEADROOM..HEADROOM + 60].copy_from_slice(&inner(Inner::V4, 60));
     let plain = buf;
     {
-        let (mut a, mut b) = (tx.take(3), tx.take(2));
+        let (mut a, mut b) = (tx.reserve(3), tx.reserve(2));
         let mut numbers = Vec::new();
         for i in [0, 1, 0, 1, 0] {
             let batch = if i == 0 { &mut a } else { &mut b };
@@ -384,7 +384,9 @@ fn rekeying_loses_nothing_whoever_is_told_first() {
             for (at, end) in [(20, first), (60, second)] {
                 if step == at {
                     let (i, o) = if end == 0 { (&new10.1, &new01.0) } else { (&new01.1, &new10.0) };
-                    ends[end].install(i.clone(), o.clone(), Switch::PeerOr(now + 10 * SECOND), now).unwrap();
+                    ends[end]
+                        .install(i.clone(), o.clone(), Switchover::PeerOr(now + 10 * SECOND), now)
+                        .unwrap();
                 }
             }
             for (end, set) in ends.iter_mut().enumerate() {
@@ -412,22 +414,22 @@ fn rekeying_loses_nothing_whoever_is_told_first() {
 fn a_set_refuses_what_it_cannot_keep_apart() {
     let (o, i) = sa(500);
     let mut set = SaSet::new(i.clone(), o.clone(), 0);
-    assert_eq!(set.install(i, o, Switch::Now, 1), Err(Refused::SpiInUse(500)));
-    let wait = Switch::PeerOr(100 * SECOND);
+    assert_eq!(set.install(i, o, Switchover::Now, 1), Err(InstallError::SpiInUse(500)));
+    let wait = Switchover::PeerOr(100 * SECOND);
     let (o, i) = sa(501);
     set.install(i, o, wait, 1).unwrap();
     assert_eq!(set.outbound().spi(), 500);
     let (o, i) = sa(502);
-    assert_eq!(set.install(i.clone(), o.clone(), wait, 1), Err(Refused::Waiting));
+    assert_eq!(set.install(i.clone(), o.clone(), wait, 1), Err(InstallError::Waiting));
     assert!(set.poll(100 * SECOND));
     assert_eq!(set.outbound().spi(), 501);
-    set.install(i, o, Switch::Now, 1).unwrap();
+    set.install(i, o, Switchover::Now, 1).unwrap();
     for spi in 503..508 {
         let (o, i) = sa(spi);
-        set.install(i, o, Switch::Now, 1).unwrap();
+        set.install(i, o, Switchover::Now, 1).unwrap();
     }
     let (o, i) = sa(508);
-    assert_eq!(set.install(i, o, Switch::Now, 1), Err(Refused::TooMany));
+    assert_eq!(set.install(i, o, Switchover::Now, 1), Err(InstallError::TooMany));
     assert_eq!(set.inbound().len(), MAX_INBOUND);
     // The peer never moves: patience ends.
     assert!(set.poll(4000 * SECOND));
@@ -448,14 +450,17 @@ fn a_pair_that_waits_gives_way_to_a_newer_one() {
     for n in 1..20u32 {
         let (o, i) = (sa(600 + n).0, sa(500 + n).1);
         let now = u64::from(n) * 3000 * SECOND;
-        set.supersede(i, o, Switch::PEER, now).unwrap();
+        set.supersede(i, o, Switchover::AFTER_PEER, now).unwrap();
         set.poll(now);
         assert!(set.is_waiting() && set.outbound().spi() == 600, "it is sent by what the peer has");
         assert!(set.inbound().len() <= MAX_INBOUND);
         assert_eq!((spis(&set)[0], *spis(&set).last().unwrap()), (500, 500 + n));
     }
     let (o, i) = (sa(619).0, sa(519).1);
-    assert_eq!(set.supersede(i, o, Switch::PEER, 60_000 * SECOND), Err(Refused::SpiInUse(519)));
+    assert_eq!(
+        set.supersede(i, o, Switchover::AFTER_PEER, 60_000 * SECOND),
+        Err(InstallError::SpiInUse(519))
+    );
     // The peer moves: so do we, and the old one ends ten seconds later.
     let newest = set.inbound().next_back().unwrap().clone();
     assert!(newest.open(&mut sealed(&sa(519).0, Inner::V4, 60)).is_ok());
@@ -474,13 +479,13 @@ fn what_is_in_use_is_not_given_up() {
     assert!(i.open(&mut sealed(&peers, Inner::V4, 60)).is_ok());
     for n in 1..MAX_INBOUND as u32 {
         let (peers, i) = sa(500 + n);
-        set.supersede(i.clone(), sa(600 + n).0, Switch::PEER, 1).unwrap();
+        set.supersede(i.clone(), sa(600 + n).0, Switchover::AFTER_PEER, 1).unwrap();
         assert!(i.open(&mut sealed(&peers, Inner::V4, 60)).is_ok());
         set.poll(1);
         assert_eq!(set.outbound().spi(), 600 + n);
     }
-    let refused = set.supersede(sa(550).1, sa(650).0, Switch::PEER, 2);
-    assert_eq!(refused, Err(Refused::TooMany));
+    let refused = set.supersede(sa(550).1, sa(650).0, Switchover::AFTER_PEER, 2);
+    assert_eq!(refused, Err(InstallError::TooMany));
     assert_eq!(set.inbound().len(), MAX_INBOUND);
 }
 

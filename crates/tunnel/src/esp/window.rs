@@ -15,16 +15,16 @@ const SPAN: u64 = 32;
 /// of its word, so of two workers with the same number exactly one wins; a word only ever goes on
 /// to a later block, so nothing received is forgotten while the window covers it.
 #[derive(Debug)]
-pub struct Window {
+pub struct ReplayWindow {
     top: AtomicU64,
     words: Box<[AtomicU64]>,
     size: u64,
 }
 
-impl Window {
+impl ReplayWindow {
     /// Remembers at least `size` numbers ([`MIN_WINDOW`]..=[`MAX_WINDOW`]); `top` is the highest that
     /// counts as received, with all below it: 0 for a new association.
-    pub fn new(size: u32, top: u64) -> Window {
+    pub fn new(size: u32, top: u64) -> ReplayWindow {
         let size = u64::from(size.clamp(MIN_WINDOW, MAX_WINDOW));
         // A word goes on to a later block only when the window has left all of the one it stood for.
         let n = (size + SPAN - 1).div_ceil(SPAN).next_power_of_two();
@@ -38,7 +38,7 @@ impl Window {
             };
             words[(block % n) as usize] = AtomicU64::new(word(block, bits));
         }
-        Window { top: AtomicU64::new(top), words: words.into_boxed_slice(), size }
+        ReplayWindow { top: AtomicU64::new(top), words: words.into_boxed_slice(), size }
     }
 
     pub const fn size(&self) -> u32 {
@@ -120,7 +120,7 @@ const fn age(old: u64, block: u64) -> Age {
 /// The whole sequence number of a packet that carries its low half (RFC 4303, A2): the one that
 /// lies in the window or is next above it.
 #[inline]
-pub const fn recover(top: u64, window: u32, low: u32) -> u64 {
+pub const fn infer_sequence(top: u64, window: u32, low: u32) -> u64 {
     let (th, tl) = ((top >> 32) as u32, top as u32);
     let bottom = tl.wrapping_sub(window - 1);
     let high = if tl >= window - 1 {
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn once_each_and_none_below_the_window() {
-        let w = Window::new(1024, 0);
+        let w = ReplayWindow::new(1024, 0);
         assert!(!w.receive(0));
         assert!(w.receive(1) && !w.receive(1));
         assert!(w.receive(2000));
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_window_that_begins_later_has_received_all_before() {
         for top in [0, 1, 31, 32, 33, 1000, u64::from(u32::MAX) + 7] {
-            let w = Window::new(64, top);
+            let w = ReplayWindow::new(64, top);
             for back in 0..200 {
                 assert!(!w.receive(top.saturating_sub(back)), "{top} - {back}");
             }
@@ -191,7 +191,7 @@ mod tests {
                 numbers.push(n);
                 at = at.max(n);
             }
-            let w = Window::new(size, numbers[0] - 1);
+            let w = ReplayWindow::new(size, numbers[0] - 1);
             let got: Vec<bool> = numbers.iter().map(|&n| w.may_receive(n) & w.receive(n)).collect();
             prop_assert_eq!(got, oracle(u64::from(size), numbers[0] - 1, &numbers));
         }
@@ -200,14 +200,14 @@ mod tests {
         fn a_number_in_reach_is_recovered(top in 1u64..1 << 50, size in 64u32..70_000, ahead in -70_000i64..1 << 31) {
             let ahead = ahead.max(1 - i64::from(size));
             if let Some(n) = top.checked_add_signed(ahead).filter(|n| *n > 0) {
-                prop_assert_eq!(recover(top, size, n as u32), n);
+                prop_assert_eq!(infer_sequence(top, size, n as u32), n);
             }
         }
     }
 
     #[test]
     fn of_workers_with_the_same_number_one_wins() {
-        let w = Window::new(1024, 0);
+        let w = ReplayWindow::new(1024, 0);
         const N: u64 = 40_000;
         let won: u64 = std::thread::scope(|s| {
             let run = || (1..=N).filter(|n| w.receive(*n)).count() as u64;

@@ -2,7 +2,7 @@
 //! 0x11D, a Vandermonde matrix made systematic by the inverse of its upper square, so that its lower
 //! rows make the repairs.
 
-use super::{MAX_REPAIRS, MAX_WINDOW};
+use super::{MAX_REPAIRS, MAX_SOURCES};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
 /// The code of a number of sources and repairs.
@@ -17,7 +17,7 @@ pub struct Code {
 impl Code {
     /// `None`: a number is 0 or above its limit.
     pub fn new(size: u8, repairs: u8) -> Option<Code> {
-        let fits = (1..=MAX_WINDOW).contains(&usize::from(size))
+        let fits = (1..=MAX_SOURCES).contains(&usize::from(size))
             && (1..=MAX_REPAIRS).contains(&usize::from(repairs));
         if !fits {
             return None;

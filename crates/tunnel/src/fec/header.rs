@@ -1,6 +1,6 @@
 //! What is in front of sources and repairs.
 
-use super::{MAX_REPAIRS, MAX_WINDOW, REPAIR_HEADER, ROOM, SOURCE_HEADER};
+use super::{MAX_PACKET, MAX_REPAIRS, MAX_SOURCES, REPAIR_HEADER, SOURCE_HEADER};
 
 const VERSION: u8 = 1;
 const SOURCE: u8 = VERSION << 4;
@@ -10,12 +10,12 @@ const REPAIR: u8 = VERSION << 4 | 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
     Source { stream: u8, window: u32, index: u8 },
-    Repair { stream: u8, window: u32, index: u8, code: Plan },
+    Repair { stream: u8, window: u32, index: u8, code: BlockInfo },
 }
 
 /// What all repairs of a window say of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct BlockInfo {
     /// Packets that were sent.
     pub sources: u8,
     /// Of the code.
@@ -33,18 +33,18 @@ pub fn read(text: &[u8]) -> Option<(Header, usize)> {
     let (stream, index) = (h[1], h[2]);
     let window = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
     match h[0] {
-        SOURCE if usize::from(index) < MAX_WINDOW && h[3] == 0 => {
+        SOURCE if usize::from(index) < MAX_SOURCES && h[3] == 0 => {
             Some((Header::Source { stream, window, index }, SOURCE_HEADER))
         }
         REPAIR => {
             let h: &[u8; REPAIR_HEADER] = text.first_chunk()?;
             let len = u16::from_be_bytes([h[10], h[11]]);
-            let code = Plan { sources: h[3], size: h[8], repairs: h[9], len };
+            let code = BlockInfo { sources: h[3], size: h[8], repairs: h[9], len };
             let sound = (1..=code.size).contains(&code.sources)
-                && usize::from(code.size) <= MAX_WINDOW
+                && usize::from(code.size) <= MAX_SOURCES
                 && usize::from(code.repairs) <= MAX_REPAIRS
                 && index < code.repairs
-                && (1..=ROOM.min(text.len() - REPAIR_HEADER)).contains(&usize::from(len));
+                && (1..=MAX_PACKET.min(text.len() - REPAIR_HEADER)).contains(&usize::from(len));
             sound.then_some((Header::Repair { stream, window, index, code }, REPAIR_HEADER))
         }
         _ => None,

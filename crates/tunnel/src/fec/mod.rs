@@ -30,12 +30,12 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-pub use header::{Header, Plan, read};
-pub use receiver::{GIVE_UP, Receiver, Refused, Stats, Taken, pass};
+pub use header::{BlockInfo, Header, read};
+pub use receiver::{BLOCK_TIMEOUT, ReceiveError, Received, Receiver, Stats, decode_only};
 pub use sender::{Repair, Sender};
 
 /// Sources of a window at the most.
-pub const MAX_WINDOW: usize = 32;
+pub const MAX_SOURCES: usize = 32;
 /// Repairs of a window at the most.
 pub const MAX_REPAIRS: usize = 8;
 /// Bytes in front of a source.
@@ -43,12 +43,12 @@ pub const SOURCE_HEADER: usize = 8;
 /// Bytes in front of a repair, which is as long as the longest source.
 pub const REPAIR_HEADER: usize = 12;
 /// Bytes of a packet that can be protected.
-pub const ROOM: usize = 2048;
+pub const MAX_PACKET: usize = 2048;
 
 /// What a sender does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Sources of a window, 2..=[`MAX_WINDOW`].
+    /// Sources of a window, 2..=[`MAX_SOURCES`].
     pub window: u8,
     /// Repairs for them, 1..=[`MAX_REPAIRS`].
     pub repairs: u8,

@@ -1,20 +1,20 @@
 //! Receiving: packets pass at once and are remembered; what is missing is made of repairs.
 
 use super::code::Code;
-use super::header::{Header, Plan, read};
-use super::{MAX_REPAIRS, MAX_WINDOW, ROOM};
+use super::header::{BlockInfo, Header, read};
+use super::{MAX_PACKET, MAX_REPAIRS, MAX_SOURCES};
 use crate::esp::Inner;
 
 /// Windows remembered at one time, of all streams together; the oldest makes room.
-const WINDOWS: usize = 16;
+const BLOCKS: usize = 16;
 /// How long a window is waited for.
-pub const GIVE_UP: u64 = 2_000_000_000;
+pub const BLOCK_TIMEOUT: u64 = 2_000_000_000;
 /// Between codes made anew because the peer has changed its own: it takes as long as many packets.
 const NEW_CODE: u64 = 100_000_000;
 
 /// Why a packet is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ReceiveError {
     #[error("header of another version, or one that contradicts itself or its window")]
     BadHeader,
     #[error("it was recovered, or received, before")]
@@ -23,13 +23,13 @@ pub enum Refused {
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum Received {
     /// An IP packet, `at` bytes behind the header's begin.
     Source { at: usize, inner: Inner },
     /// A repair, kept until it is of use or of none.
-    Kept,
+    RepairStored,
     /// A repair that nobody needs.
-    Spare,
+    RepairUnneeded,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,21 +41,21 @@ pub struct Stats {
 }
 
 #[derive(Debug)]
-struct Window {
+struct Block {
     /// Stream and number; `None`: free.
     key: Option<(u8, u32)>,
     since: u64,
     /// Sources received or recovered, a bit each.
     have: u32,
-    lens: [u16; MAX_WINDOW],
+    lens: [u16; MAX_SOURCES],
     /// Repairs that are kept, a bit each, and what the caller said of them.
     kept: u8,
     tags: [u8; MAX_REPAIRS],
     /// Known from the first repair on.
-    plan: Option<Plan>,
+    plan: Option<BlockInfo>,
     /// Nothing is waited for any more.
     done: bool,
-    /// Sources, then repairs, [`ROOM`] bytes each.
+    /// Sources, then repairs, [`MAX_PACKET`] bytes each.
     data: Box<[u8]>,
 }
 
@@ -78,7 +78,7 @@ struct Ready {
 /// What one worker receives through one tunnel.
 #[derive(Debug)]
 pub struct Receiver {
-    windows: Box<[Window]>,
+    windows: Box<[Block]>,
     /// The place that the next window takes.
     oldest: usize,
     newest: Box<[Newest]>,
@@ -92,19 +92,19 @@ pub struct Receiver {
 
 impl Default for Receiver {
     fn default() -> Receiver {
-        let window = || Window {
+        let window = || Block {
             key: None,
             since: 0,
             have: 0,
-            lens: [0; MAX_WINDOW],
+            lens: [0; MAX_SOURCES],
             kept: 0,
             tags: [0; MAX_REPAIRS],
             plan: None,
             done: true,
-            data: vec![0; (MAX_WINDOW + MAX_REPAIRS) * ROOM].into_boxed_slice(),
+            data: vec![0; (MAX_SOURCES + MAX_REPAIRS) * MAX_PACKET].into_boxed_slice(),
         };
         Receiver {
-            windows: (0..WINDOWS).map(|_| window()).collect(),
+            windows: (0..BLOCKS).map(|_| window()).collect(),
             oldest: 0,
             newest: vec![Newest::default(); 256].into_boxed_slice(),
             code: None,
@@ -121,13 +121,19 @@ impl Receiver {
     /// `spare` when it was of no use, by [`Receiver::recovered`] when it was. Packets that were recovered
     /// are to be fetched before the next call.
     #[inline]
-    pub fn take(&mut self, text: &[u8], tag: u8, now: u64, spare: impl FnMut(u8)) -> Result<Taken, Refused> {
-        let (header, at) = read(text).ok_or(Refused::BadHeader)?;
+    pub fn receive(
+        &mut self,
+        text: &[u8],
+        tag: u8,
+        now: u64,
+        spare: impl FnMut(u8),
+    ) -> Result<Received, ReceiveError> {
+        let (header, at) = read(text).ok_or(ReceiveError::BadHeader)?;
         match header {
             Header::Source { stream, window, index } => {
-                let (packet, inner) = packet(&text[at..]).ok_or(Refused::BadHeader)?;
+                let (packet, inner) = packet(&text[at..]).ok_or(ReceiveError::BadHeader)?;
                 self.source((stream, window), index.into(), packet, now, spare)?;
-                Ok(Taken::Source { at, inner })
+                Ok(Received::Source { at, inner })
             }
             Header::Repair { stream, window, index, code } => {
                 let bytes = &text[at..at + usize::from(code.len)];
@@ -143,19 +149,19 @@ impl Receiver {
         packet: &[u8],
         now: u64,
         mut spare: impl FnMut(u8),
-    ) -> Result<(), Refused> {
-        if packet.len() > ROOM {
-            return Err(Refused::BadHeader);
+    ) -> Result<(), ReceiveError> {
+        if packet.len() > MAX_PACKET {
+            return Err(ReceiveError::BadHeader);
         }
         let Some(at) = self.window(key, now, &mut spare) else { return Ok(()) };
         let w = &mut self.windows[at];
         if w.have & 1 << index != 0 {
-            return Err(Refused::Duplicate);
+            return Err(ReceiveError::Duplicate);
         }
         if w.plan.is_some_and(|p| index >= p.sources.into() || packet.len() > p.len.into()) {
-            return Err(Refused::BadHeader);
+            return Err(ReceiveError::BadHeader);
         }
-        w.data[index * ROOM..index * ROOM + packet.len()].copy_from_slice(packet);
+        w.data[index * MAX_PACKET..index * MAX_PACKET + packet.len()].copy_from_slice(packet);
         w.lens[index] = packet.len() as u16;
         w.have |= 1 << index;
         self.recover(at, now, spare);
@@ -166,38 +172,38 @@ impl Receiver {
         &mut self,
         key: (u8, u32),
         index: usize,
-        plan: Plan,
+        plan: BlockInfo,
         (bytes, tag): (&[u8], u8),
         now: u64,
         mut spare: impl FnMut(u8),
-    ) -> Result<Taken, Refused> {
-        let Some(at) = self.window(key, now, &mut spare) else { return Ok(Taken::Spare) };
+    ) -> Result<Received, ReceiveError> {
+        let Some(at) = self.window(key, now, &mut spare) else { return Ok(Received::RepairUnneeded) };
         let w = &mut self.windows[at];
         let fits = match w.plan {
             Some(known) => known == plan,
             None => {
                 let beyond = !mask(plan.sources);
-                let longest = (0..MAX_WINDOW).filter(|i| w.have >> i & 1 != 0).map(|i| w.lens[i]).max();
+                let longest = (0..MAX_SOURCES).filter(|i| w.have >> i & 1 != 0).map(|i| w.lens[i]).max();
                 w.have & beyond == 0 && longest.is_none_or(|l| l <= plan.len)
             }
         };
         if !fits {
-            return Err(Refused::BadHeader);
+            return Err(ReceiveError::BadHeader);
         }
         if w.kept & 1 << index != 0 {
-            return Err(Refused::Duplicate);
+            return Err(ReceiveError::Duplicate);
         }
         w.plan = Some(plan);
         if w.done || w.have == mask(plan.sources) {
             self.finish(at, spare);
-            return Ok(Taken::Spare);
+            return Ok(Received::RepairUnneeded);
         }
-        let place = (MAX_WINDOW + index) * ROOM;
+        let place = (MAX_SOURCES + index) * MAX_PACKET;
         w.data[place..place + bytes.len()].copy_from_slice(bytes);
         w.kept |= 1 << index;
         w.tags[index] = tag;
         self.recover(at, now, spare);
-        Ok(Taken::Kept)
+        Ok(Received::RepairStored)
     }
 
     /// The place of a window. `None`: it is older than what is remembered.
@@ -207,15 +213,15 @@ impl Receiver {
         }
         let newest = &mut self.newest[usize::from(key.0)];
         let ahead = key.1.wrapping_sub(newest.number) as i32;
-        let fresh = newest.at.is_some_and(|at| now.saturating_sub(at) < GIVE_UP);
-        if fresh && ahead <= -(WINDOWS as i32) {
+        let fresh = newest.at.is_some_and(|at| now.saturating_sub(at) < BLOCK_TIMEOUT);
+        if fresh && ahead <= -(BLOCKS as i32) {
             return None;
         }
         if !fresh || ahead > 0 {
             *newest = Newest { number: key.1, at: Some(now) };
         }
         let at = self.oldest;
-        self.oldest = (at + 1) % WINDOWS;
+        self.oldest = (at + 1) % BLOCKS;
         self.finish(at, &mut spare);
         let w = &mut self.windows[at];
         (w.key, w.since, w.have, w.kept, w.plan, w.done) = (Some(key), now, 0, 0, None, false);
@@ -249,7 +255,7 @@ impl Receiver {
         let mut left = 0;
         for i in (0..usize::from(plan.sources)).filter(|i| missing >> i & 1 != 0) {
             // The sender has coded something else than it says.
-            if let Some((p, _)) = packet(&w.data[i * ROOM..i * ROOM + usize::from(plan.len)]) {
+            if let Some((p, _)) = packet(&w.data[i * MAX_PACKET..i * MAX_PACKET + usize::from(plan.len)]) {
                 w.lens[i] = p.len() as u16;
                 left |= 1 << i;
             }
@@ -298,7 +304,7 @@ impl Receiver {
         r.kept &= r.kept.wrapping_sub(1);
         let w = &self.windows[r.window];
         let len = usize::from(w.lens[source]);
-        out.get_mut(..len)?.copy_from_slice(&w.data[source * ROOM..source * ROOM + len]);
+        out.get_mut(..len)?.copy_from_slice(&w.data[source * MAX_PACKET..source * MAX_PACKET + len]);
         Some((len, w.tags.get(repair).copied().unwrap_or(0)))
     }
 
@@ -314,8 +320,8 @@ impl Receiver {
         if self.waiting == 0 {
             return;
         }
-        for at in 0..WINDOWS {
-            if !self.windows[at].done && now.saturating_sub(self.windows[at].since) > GIVE_UP {
+        for at in 0..BLOCKS {
+            if !self.windows[at].done && now.saturating_sub(self.windows[at].since) > BLOCK_TIMEOUT {
                 self.finish(at, &mut spare);
             }
         }
@@ -323,7 +329,7 @@ impl Receiver {
 
     /// Forgets everything: the receiver is not used any more.
     pub fn clear(&mut self, mut spare: impl FnMut(u8)) {
-        (0..WINDOWS).for_each(|at| self.finish(at, &mut spare));
+        (0..BLOCKS).for_each(|at| self.finish(at, &mut spare));
     }
 
     /// What has happened since the last call.
@@ -334,29 +340,29 @@ impl Receiver {
 }
 
 /// What a packet is to somebody who recovers nothing.
-pub fn pass(text: &[u8]) -> Result<Taken, Refused> {
-    match read(text).ok_or(Refused::BadHeader)? {
+pub fn decode_only(text: &[u8]) -> Result<Received, ReceiveError> {
+    match read(text).ok_or(ReceiveError::BadHeader)? {
         (Header::Source { .. }, at) => {
-            let (_, inner) = packet(&text[at..]).ok_or(Refused::BadHeader)?;
-            Ok(Taken::Source { at, inner })
+            let (_, inner) = packet(&text[at..]).ok_or(ReceiveError::BadHeader)?;
+            Ok(Received::Source { at, inner })
         }
-        (Header::Repair { .. }, _) => Ok(Taken::Spare),
+        (Header::Repair { .. }, _) => Ok(Received::RepairUnneeded),
     }
 }
 
 /// The first so many sources.
 const fn mask(sources: u8) -> u32 {
-    u32::MAX >> (MAX_WINDOW as u32 - sources as u32)
+    u32::MAX >> (MAX_SOURCES as u32 - sources as u32)
 }
 
 /// Runs the code over a window.
-fn fill_in(code: &Code, plan: Plan, w: &mut Window) -> bool {
+fn fill_in(code: &Code, plan: BlockInfo, w: &mut Block) -> bool {
     let (len, size) = (usize::from(plan.len), usize::from(plan.size));
     let (sources, repairs) = (usize::from(plan.sources), usize::from(plan.repairs));
-    let mut shards: [(&mut [u8], bool); MAX_WINDOW + MAX_REPAIRS] =
+    let mut shards: [(&mut [u8], bool); MAX_SOURCES + MAX_REPAIRS] =
         std::array::from_fn(|_| (&mut [][..], false));
-    for (i, bytes) in w.data.chunks_exact_mut(ROOM).enumerate() {
-        let (at, there) = match i.checked_sub(MAX_WINDOW) {
+    for (i, bytes) in w.data.chunks_exact_mut(MAX_PACKET).enumerate() {
+        let (at, there) = match i.checked_sub(MAX_SOURCES) {
             None if i >= size => continue,
             None => (i, i >= sources || w.have >> i & 1 != 0),
             Some(repair) if repair >= repairs => continue,

@@ -1,8 +1,8 @@
 //! Sending: packets get numbers, windows get repairs. Nothing is allocated after the start.
 
 use super::code::Code;
-use super::header::{Header, Plan};
-use super::{ROOM, SOURCE_HEADER, Settings};
+use super::header::{BlockInfo, Header};
+use super::{MAX_PACKET, SOURCE_HEADER, Settings};
 
 /// Packets that may come before the repairs made of them are fetched.
 const BETWEEN: usize = 64;
@@ -50,7 +50,7 @@ impl Sender {
     pub fn new(settings: Settings, stream: u8, first: u32) -> Option<Sender> {
         let code = Code::new(settings.window, settings.repairs)?;
         let set = || Set {
-            parity: vec![0; ROOM * usize::from(settings.repairs)].into_boxed_slice(),
+            parity: vec![0; MAX_PACKET * usize::from(settings.repairs)].into_boxed_slice(),
             number: 0,
             sources: 0,
             longest: 0,
@@ -83,20 +83,20 @@ impl Sender {
     /// long, or repairs were not fetched: it goes without.
     #[inline]
     pub fn source(&mut self, packet: &[u8], mark: u8, now: u64) -> Option<[u8; SOURCE_HEADER]> {
-        if packet.len() > ROOM || packet.is_empty() || self.closed == self.sets.len() {
+        if packet.len() > MAX_PACKET || packet.is_empty() || self.closed == self.sets.len() {
             return None;
         }
         let at = (self.first + self.closed) % self.sets.len();
         let set = &mut self.sets[at];
         if !self.open {
             let dirty = set.longest;
-            set.parity.chunks_exact_mut(ROOM).for_each(|p| p[..dirty].fill(0));
+            set.parity.chunks_exact_mut(MAX_PACKET).for_each(|p| p[..dirty].fill(0));
             (set.number, set.sources, set.longest, set.opened, set.next) = (self.number, 0, 0, now, 0);
             self.number = self.number.wrapping_add(1);
             self.open = true;
         }
         let index = set.sources;
-        self.code.add(index.into(), packet, &mut set.parity, ROOM);
+        self.code.add(index.into(), packet, &mut set.parity, MAX_PACKET);
         set.sources += 1;
         set.longest = set.longest.max(packet.len());
         set.mark = mark;
@@ -135,7 +135,7 @@ impl Sender {
             return None;
         }
         let set = &mut self.sets[self.first];
-        let code = Plan {
+        let code = BlockInfo {
             sources: set.sources,
             size: self.settings.window,
             repairs: self.settings.repairs,
@@ -144,7 +144,7 @@ impl Sender {
         let index = set.next;
         let header = Header::Repair { stream: self.stream, window: set.number, index, code };
         let at = header.write(out)?;
-        let from = usize::from(index) * ROOM;
+        let from = usize::from(index) * MAX_PACKET;
         out.get_mut(at..at + set.longest)?.copy_from_slice(&set.parity[from..from + set.longest]);
         let written = Repair { len: at + set.longest, mark: set.mark };
         set.next += 1;

@@ -28,7 +28,7 @@ fn ip(n: usize, len: usize) -> Vec<u8> {
 struct Wire {
     tx: Sender,
     now: u64,
-    /// Window, index of the source or none, bytes.
+    /// Block, index of the source or none, bytes.
     sent: Vec<(u32, Option<usize>, Vec<u8>)>,
 }
 
@@ -45,7 +45,7 @@ impl Wire {
     }
 
     fn fetch(&mut self) {
-        let mut buf = [0; ROOM + REPAIR_HEADER];
+        let mut buf = [0; MAX_PACKET + REPAIR_HEADER];
         while let Some(r) = self.tx.repair(&mut buf) {
             let Some((Header::Repair { window, .. }, _)) = read(&buf[..r.len]) else { panic!() };
             assert_eq!(r.mark, 7);
@@ -67,22 +67,22 @@ struct Got {
     recovered: u64,
 }
 
-fn take(rx: &mut Receiver, text: &[u8], now: u64, got: &mut Got) -> Result<Taken, Refused> {
+fn receive(rx: &mut Receiver, text: &[u8], now: u64, got: &mut Got) -> Result<Received, ReceiveError> {
     let mut spare = 0;
-    let taken = rx.take(text, 5, now, |tag| {
+    let taken = rx.receive(text, 5, now, |tag| {
         assert_eq!(tag, 5);
         spare += 1;
     });
     match taken {
-        Ok(Taken::Source { at, inner }) => {
+        Ok(Received::Source { at, inner }) => {
             assert_eq!(inner == Inner::V4, text[at] >> 4 == 4);
             got.packets.push(text[at..].to_vec());
         }
-        Ok(Taken::Kept) => got.kept += 1,
+        Ok(Received::RepairStored) => got.kept += 1,
         _ => {}
     }
     got.kept -= spare;
-    let mut buf = [0; ROOM];
+    let mut buf = [0; MAX_PACKET];
     while let Some((len, tag)) = rx.recovered(&mut buf) {
         assert_eq!(tag, 5);
         got.packets.push(buf[..len].to_vec());
@@ -114,13 +114,16 @@ fn round(s: Settings, lens: &[usize], pauses: u64, lost: u64, shuffle: u64) -> T
     }
     let (mut rx, mut got) = (Receiver::default(), Got::default());
     for (_, _, text) in &wire {
-        let first = take(&mut rx, text, w.now, &mut got);
-        prop_assert_ne!(first, Err(Refused::BadHeader));
+        let first = receive(&mut rx, text, w.now, &mut got);
+        prop_assert_ne!(first, Err(ReceiveError::BadHeader));
         // Never twice.
-        let again = take(&mut rx, text, w.now, &mut got);
-        prop_assert!(matches!(again, Err(Refused::Duplicate) | Ok(Taken::Spare)), "{again:?}");
+        let again = receive(&mut rx, text, w.now, &mut got);
+        prop_assert!(
+            matches!(again, Err(ReceiveError::Duplicate) | Ok(Received::RepairUnneeded)),
+            "{again:?}"
+        );
     }
-    rx.poll(w.now + GIVE_UP + 1, |_| got.kept -= 1);
+    rx.poll(w.now + BLOCK_TIMEOUT + 1, |_| got.kept -= 1);
     prop_assert_eq!(got.kept, 0);
     // By windows: all of it where no more was lost than there are repairs, else what came.
     let (mut want, mut bad) = (Vec::new(), 0);
@@ -180,7 +183,7 @@ proptest! {
                 h[9] &= 7;
                 h[10] = 0;
             }
-            if let Ok(Taken::Source { at, .. }) = take(&mut rx, &text, n as u64, &mut got) {
+            if let Ok(Received::Source { at, .. }) = receive(&mut rx, &text, n as u64, &mut got) {
                 prop_assert_eq!(at, SOURCE_HEADER);
             }
         }
@@ -202,10 +205,10 @@ fn a_window_is_closed_by_time() {
     assert_eq!((w.sent.len(), w.tx.due()), (2, None), "one packet, one repair");
     assert_eq!(w.sent[1].2.len(), 100 + REPAIR_HEADER);
     let (mut rx, mut got) = (Receiver::default(), Got::default());
-    assert_eq!(take(&mut rx, &w.sent[1].2, 0, &mut got), Ok(Taken::Kept));
+    assert_eq!(receive(&mut rx, &w.sent[1].2, 0, &mut got), Ok(Received::RepairStored));
     assert_eq!(got.packets, [ip(0, 100)]);
     // The packet itself comes late.
-    assert_eq!(take(&mut rx, &w.sent[0].2, 0, &mut got), Err(Refused::Duplicate));
+    assert_eq!(receive(&mut rx, &w.sent[0].2, 0, &mut got), Err(ReceiveError::Duplicate));
 }
 
 #[test]
@@ -243,24 +246,24 @@ fn what_contradicts_itself_is_refused() {
         [(0, 0x21), (0, 0x12), (2, 2), (3, 0), (3, 5), (8, 33), (9, 9), (10, 255), (11, 0), (11, 61)]
     {
         assert_eq!(
-            take(&mut rx, &changed(at, to), 0, &mut got),
-            Err(Refused::BadHeader),
+            receive(&mut rx, &changed(at, to), 0, &mut got),
+            Err(ReceiveError::BadHeader),
             "byte {at} is {to}"
         );
     }
-    assert_eq!(take(&mut rx, &repair[..11], 0, &mut got), Err(Refused::BadHeader));
-    assert_eq!(take(&mut rx, &[], 0, &mut got), Err(Refused::BadHeader));
+    assert_eq!(receive(&mut rx, &repair[..11], 0, &mut got), Err(ReceiveError::BadHeader));
+    assert_eq!(receive(&mut rx, &[], 0, &mut got), Err(ReceiveError::BadHeader));
     // Of two repairs of a window the second says another thing, and so does a source.
-    assert_eq!(take(&mut rx, &repair, 0, &mut got), Ok(Taken::Kept));
+    assert_eq!(receive(&mut rx, &repair, 0, &mut got), Ok(Received::RepairStored));
     let mut second = w.sent[5].2.clone();
     second[3] = 3;
-    assert_eq!(take(&mut rx, &second, 0, &mut got), Err(Refused::BadHeader));
+    assert_eq!(receive(&mut rx, &second, 0, &mut got), Err(ReceiveError::BadHeader));
     let mut beyond = w.sent[3].2.clone();
     beyond[2] = 9;
-    assert_eq!(take(&mut rx, &beyond, 0, &mut got), Err(Refused::BadHeader));
+    assert_eq!(receive(&mut rx, &beyond, 0, &mut got), Err(ReceiveError::BadHeader));
     let mut source = w.sent[0].2.clone();
     source[8] = 0x15;
-    assert_eq!(take(&mut rx, &source, 0, &mut got), Err(Refused::BadHeader), "no IP inside");
+    assert_eq!(receive(&mut rx, &source, 0, &mut got), Err(ReceiveError::BadHeader), "no IP inside");
     assert!(got.packets.is_empty());
 }
 
@@ -269,16 +272,16 @@ fn a_sender_that_begins_anew_is_followed() {
     let (mut rx, mut got) = (Receiver::default(), Got::default());
     let mut old = Wire::new(settings(2, 1), 0, 1000);
     (0..20).for_each(|n| old.send(&ip(n, 50)));
-    old.sent.iter().for_each(|s| assert!(take(&mut rx, &s.2, 1, &mut got).is_ok()));
+    old.sent.iter().for_each(|s| assert!(receive(&mut rx, &s.2, 1, &mut got).is_ok()));
     // Another process begins anywhere; behind the old one that counts for late at first.
     let mut new = Wire::new(settings(2, 1), 0, 100);
     (0..4).for_each(|n| new.send(&ip(n, 50)));
     got = Got::default();
-    assert!(take(&mut rx, &new.sent[0].2, 2, &mut got).is_ok(), "passes as it is");
-    assert_eq!(take(&mut rx, &new.sent[2].2, 2, &mut got), Ok(Taken::Spare));
-    let later = GIVE_UP + 10;
-    assert!(take(&mut rx, &new.sent[3].2, later, &mut got).is_ok());
-    assert_eq!(take(&mut rx, &new.sent[5].2, later, &mut got), Ok(Taken::Kept));
+    assert!(receive(&mut rx, &new.sent[0].2, 2, &mut got).is_ok(), "passes as it is");
+    assert_eq!(receive(&mut rx, &new.sent[2].2, 2, &mut got), Ok(Received::RepairUnneeded));
+    let later = BLOCK_TIMEOUT + 10;
+    assert!(receive(&mut rx, &new.sent[3].2, later, &mut got).is_ok());
+    assert_eq!(receive(&mut rx, &new.sent[5].2, later, &mut got), Ok(Received::RepairStored));
     assert_eq!((got.recovered, got.packets.len()), (1, 3));
 }
 
@@ -289,9 +292,9 @@ fn a_flood_of_windows_takes_no_more_room() {
     (0..200).for_each(|n| w.send(&ip(n, 50)));
     // Of each window a source only: all wait, the oldest makes room.
     for s in w.sent.iter().filter(|s| s.1 == Some(1)) {
-        take(&mut rx, &s.2, 1, &mut got).unwrap();
+        receive(&mut rx, &s.2, 1, &mut got).unwrap();
     }
-    rx.poll(GIVE_UP + 2, |_| {});
+    rx.poll(BLOCK_TIMEOUT + 2, |_| {});
     assert_eq!(rx.take_stats(), Stats { recovered: 0, unrecoverable: 100 });
 }
 
@@ -300,7 +303,7 @@ fn repairs_that_nobody_fetches_stop_the_code_and_not_the_packets() {
     let mut tx = Sender::new(settings(2, 1), 0, 0).unwrap();
     let taken = (0..1000).filter(|n| tx.source(&ip(*n, 50), 0, 1).is_some()).count();
     assert_eq!(taken, 68);
-    assert!(tx.source(&vec![0x45; ROOM + 1], 0, 1).is_none());
+    assert!(tx.source(&vec![0x45; MAX_PACKET + 1], 0, 1).is_none());
     let mut buf = [0; 100];
     assert!((0..34).all(|_| tx.repair(&mut buf).is_some()) && tx.repair(&mut buf).is_none());
     assert!(tx.source(&ip(0, 50), 0, 1).is_some());

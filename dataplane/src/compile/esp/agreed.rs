@@ -3,7 +3,7 @@
 use super::{EspKeeper, InstallError, Keymat, unix};
 use sag_model::config::{Encap, EspCipher};
 use sag_tunnel::esp::{Cipher, SaSet};
-use sag_tunnel::keys::{self, Announcement, KeyRing, Lifetime, Pair};
+use sag_tunnel::keys::{self, Announcement, KeyRing, Lifetime, SaPair};
 use sag_xsk::sys;
 
 impl EspKeeper {
@@ -22,7 +22,7 @@ impl EspKeeper {
         let (most, settled) = self.present();
         match &mut self.ring {
             Some(ring) if ring.announcement().gateway == gateway => {
-                if !(renew || ring.due(most, settled, now)) {
+                if !(renew || ring.rotation_due(most, settled, now)) {
                     return Ok(ring.announcement().clone());
                 }
                 let new = ring.rotate(now)?.clone();
@@ -68,7 +68,7 @@ impl EspKeeper {
         let e = self.by_name.get(tunnel).ok_or_else(|| InstallError::NoTunnel(tunnel.to_owned()))?;
         let Encap::Esp { cipher, .. } = e.was else { return Err(InstallError::NoTunnel(tunnel.to_owned())) };
         let ring = self.ring.as_ref().ok_or(InstallError::NoRing)?;
-        let pair: Pair = ring.agree(peer, agreed_cipher(cipher), link)?;
+        let pair: SaPair = ring.agree(peer, agreed_cipher(cipher), link)?;
         let new = (pair.own_epoch, pair.peer_epoch);
         if e.agreed == Some(new) {
             return Ok(false);
@@ -76,8 +76,8 @@ impl EspKeeper {
         // The peer has sent by the pair before: it has the key of ours that was part of it.
         let used = |s: &SaSet| s.inbound().next_back().is_some_and(|sa| sa.used());
         let proven = e.agreed.filter(|_| e.set.as_ref().is_some_and(used)).map(|(own, _)| own);
-        let switch = keys::switch(&pair, proven, e.agreed.map(|(_, peer)| peer), sys::now());
-        let key = |d: &keys::Derived| (d.spi, d.keymat().to_vec());
+        let switch = keys::switchover(&pair, proven, e.agreed.map(|(_, peer)| peer), sys::now());
+        let key = |d: &keys::DerivedSa| (d.spi, d.keymat().to_vec());
         let ((si, ki), (so, ko)) = (key(&pair.inbound), key(&pair.outbound));
         let (ki, ko) = (zeroize::Zeroizing::new(ki), zeroize::Zeroizing::new(ko));
         let (i, o) = (Keymat { spi: si, bytes: &ki }, Keymat { spi: so, bytes: &ko });
