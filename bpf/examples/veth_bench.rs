@@ -121,18 +121,18 @@ fn meters(gw: &Gateway) -> [u16; 2] {
         m.cost.store(Rate::mbps(40_000).cost(), Relaxed);
         m.burst.store(units(200_000_000), Relaxed);
         m.tat.store(now, Relaxed);
-        m.floor_tat.store(now, Relaxed);
+        m.committed_tat.store(now, Relaxed);
     }
     let floor = &gw.meters()[2];
-    floor.floor_cost.store(Rate::mbps(10).cost(), Relaxed);
-    floor.floor_burst.store(units(200_000_000), Relaxed);
+    floor.committed_cost.store(Rate::mbps(10).cost(), Relaxed);
+    floor.committed_burst.store(units(200_000_000), Relaxed);
     for s in &gw.meter_sets()[1..3] {
         s.slack.store(8_000_000, Relaxed);
     }
     gw.meter_sets()[1].car.store(1, Relaxed);
     gw.meter_sets()[2].car.store(2, Relaxed);
     gw.meter_sets()[2].links[0].store(3, Relaxed);
-    gw.meter_sets()[2].window[0].store(units(200_000_000), Relaxed);
+    gw.meter_sets()[2].borrow_limit[0].store(units(200_000_000), Relaxed);
     [1, 2]
 }
 

@@ -11,7 +11,7 @@ use crate::stats::PortStats;
 use crate::sys;
 use libbpf_rs::{MapCore, MapFlags};
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
-use sag_model::meter::{Meter, MeterSet};
+use sag_model::meter::{Meter, MeterGroup};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
@@ -132,7 +132,7 @@ impl Gateway {
     }
 
     /// Sets of meters, which flow records name; number 0 is none.
-    pub fn meter_sets(&self) -> &'static [MeterSet] {
+    pub fn meter_sets(&self) -> &'static [MeterGroup] {
         self.mapped.meter_sets
     }
 

@@ -14,7 +14,7 @@ use crate::sys;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use sag_model::flow::{RECORD_BITS, RECORD_BLOCK, RecordNo};
-use sag_model::meter::METER_SETS;
+use sag_model::meter::METER_GROUPS;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,7 +59,7 @@ fn buckets(sessions: u32) -> u32 {
 
 fn size_maps(maps: &mut OpenGwMaps<'_>, o: &OpenOptions) -> libbpf_rs::Result<()> {
     let cpus = libbpf_rs::num_possible_cpus()? as u32;
-    maps.gw_passed.set_max_entries(cpus.saturating_mul(METER_SETS as u32))?;
+    maps.gw_passed.set_max_entries(cpus.saturating_mul(METER_GROUPS as u32))?;
     maps.gw_flows4.set_max_entries(RecordNo::needed(o.sessions4))?;
     maps.gw_flows6.set_max_entries(RecordNo::needed(o.sessions6))?;
     maps.gw_index4.set_max_entries(buckets(o.sessions4))?;

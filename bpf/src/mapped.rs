@@ -5,7 +5,7 @@ use crate::maps::Maps;
 use crate::sys;
 use libbpf_rs::{MapCore, MapHandle};
 use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
-use sag_model::meter::{Meter, MeterSet};
+use sag_model::meter::{Meter, MeterGroup};
 use sag_model::tunnel::TunnelRecord;
 use std::fmt;
 use std::io;
@@ -33,7 +33,7 @@ unsafe impl Shared for NextHopRecord {}
 // SAFETY: as above.
 unsafe impl Shared for Meter {}
 // SAFETY: as above.
-unsafe impl Shared for MeterSet {}
+unsafe impl Shared for MeterGroup {}
 // SAFETY: as above.
 unsafe impl Shared for TunnelRecord {}
 // SAFETY: as above.
@@ -74,7 +74,7 @@ pub(crate) struct Mapped {
     pub(crate) index6: &'static [Bucket],
     pub(crate) nat_ports: &'static [AtomicU64],
     pub(crate) meters: &'static [Meter],
-    pub(crate) meter_sets: &'static [MeterSet],
+    pub(crate) meter_sets: &'static [MeterGroup],
     pub(crate) passed: &'static [AtomicU64],
     pub(crate) tunnels: &'static [TunnelRecord],
 }

@@ -8,7 +8,7 @@ use common::*;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput};
 use sag_bpf::TestFrame;
 use sag_model::flow::*;
-use sag_model::meter::{Meter, MeterSet};
+use sag_model::meter::{Meter, MeterGroup};
 use sag_model::{DropReason, Dscp, Nanos, PortIdx, Zone};
 use sag_packet::checksum;
 use sag_pipeline::qos::meter::{Rate, police, units};
@@ -37,7 +37,7 @@ impl Lab {
         MapHandle::try_from(&self.object.maps().find(|m| m.name() == name).unwrap()).unwrap()
     }
 
-    fn police(&self, set: &MeterSet, meters: &[Meter], (bytes, now, slack): (u64, u64, u64)) -> u32 {
+    fn police(&self, set: &MeterGroup, meters: &[Meter], (bytes, now, slack): (u64, u64, u64)) -> u32 {
         let map = self.map("lab_meters");
         for (n, m) in meters.iter().enumerate() {
             let bytes = words(m).map(u64::to_ne_bytes).concat();
@@ -46,7 +46,7 @@ impl Lab {
         let [a, b, c] = set.links.each_ref().map(|l| u64::from(l.load(Relaxed)));
         let head = u64::from(set.car.load(Relaxed)) | a << 16 | b << 32 | c << 48;
         let mut case = vec![head, 0];
-        case.extend(set.window.iter().map(|w| w.load(Relaxed)));
+        case.extend(set.borrow_limit.iter().map(|w| w.load(Relaxed)));
         case.extend([0, 0, 0, now, slack, bytes]);
         let case: Vec<u8> = case.into_iter().flat_map(u64::to_ne_bytes).collect();
         self.map("lab_case").update(&0u32.to_ne_bytes(), &case, MapFlags::ANY).unwrap();
@@ -65,7 +65,7 @@ impl Lab {
 
 fn words(m: &Meter) -> [u64; 8] {
     let all: [&AtomicU64; 8] =
-        [&m.tat, &m.floor_tat, &m.cost, &m.floor_cost, &m.burst, &m.floor_burst, &m.id, &m.pad];
+        [&m.tat, &m.committed_tat, &m.cost, &m.committed_cost, &m.burst, &m.committed_burst, &m.id, &m.pad];
     all.map(|w| w.load(Relaxed))
 }
 
@@ -78,22 +78,22 @@ fn meter(d: &mut Dice, now: u64) -> Meter {
         units(now).wrapping_add(d.roll() % span).wrapping_sub(span / 2)
     };
     m.tat.store(near(d), Relaxed);
-    m.floor_tat.store(near(d), Relaxed);
+    m.committed_tat.store(near(d), Relaxed);
     m.cost.store(if d.once_in(8) { 0 } else { Rate(d.pick(&rates)).cost() }, Relaxed);
-    m.floor_cost.store(if d.once_in(3) { 0 } else { Rate(d.pick(&rates)).cost() }, Relaxed);
+    m.committed_cost.store(if d.once_in(3) { 0 } else { Rate(d.pick(&rates)).cost() }, Relaxed);
     m.burst.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
-    m.floor_burst.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
+    m.committed_burst.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
     m
 }
 
 fn copy(m: &Meter) -> Meter {
     let c = Meter::default();
     c.tat.store(m.tat.load(Relaxed), Relaxed);
-    c.floor_tat.store(m.floor_tat.load(Relaxed), Relaxed);
+    c.committed_tat.store(m.committed_tat.load(Relaxed), Relaxed);
     c.cost.store(m.cost.load(Relaxed), Relaxed);
-    c.floor_cost.store(m.floor_cost.load(Relaxed), Relaxed);
+    c.committed_cost.store(m.committed_cost.load(Relaxed), Relaxed);
     c.burst.store(m.burst.load(Relaxed), Relaxed);
-    c.floor_burst.store(m.floor_burst.load(Relaxed), Relaxed);
+    c.committed_burst.store(m.committed_burst.load(Relaxed), Relaxed);
     c
 }
 
@@ -107,10 +107,10 @@ fn xdp_and_workers_calculate_alike() {
     for n in 0..20_000 {
         let now = if d.once_in(10) { d.roll() } else { d.roll() >> 20 };
         let meters: Vec<Meter> = (0..5).map(|_| meter(&mut d, now)).collect();
-        let set = MeterSet::default();
+        let set = MeterGroup::default();
         let links = (d.roll() % 4) as u16;
         set.car.store(u16::from(!d.once_in(3)), Relaxed);
-        for (i, (l, w)) in set.links.iter().zip(&set.window).enumerate() {
+        for (i, (l, w)) in set.links.iter().zip(&set.borrow_limit).enumerate() {
             l.store(if (i as u16) < links { i as u16 + 2 } else { 0 }, Relaxed);
             w.store(d.roll() % d.pick(&[1 << 12, 1 << 24, 1 << 40]), Relaxed);
         }
@@ -122,7 +122,7 @@ fn xdp_and_workers_calculate_alike() {
         let want = by_rust.reason().map_or(0, |r| r as u32);
         assert_eq!(by_xdp, want, "SAG_SEED={seed}, case {n}");
         for (i, m) in rust.iter().enumerate().skip(1) {
-            let tats = [m.tat.load(Relaxed), m.floor_tat.load(Relaxed)];
+            let tats = [m.tat.load(Relaxed), m.committed_tat.load(Relaxed)];
             assert_eq!(lab.meter(i as u32), tats, "SAG_SEED={seed}, case {n}, meter {i}");
         }
         *seen.entry(format!("{by_rust:?}")).or_insert(0) += 1;

@@ -161,7 +161,7 @@ fn nobody_is_locked_out_while_no_worker_is_there() {
             v4(PEER, FIRST, 1, icmp(3, 0, &[0; 28])).frame(None),
             tcp_to(ANY, 22).frame(None),
         ] {
-            assert_eq!(outcome(&f, &frame), Outcome::Kernel, "on_daemon_loss {policy}");
+            assert_eq!(outcome(&f, &frame), Outcome::Kernel, "fail_action {policy}");
         }
     }
     assert_eq!(

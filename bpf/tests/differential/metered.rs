@@ -3,7 +3,7 @@
 
 use sag_bpf::Gateway;
 use sag_model::Dscp;
-use sag_model::meter::{Meter, MeterSet};
+use sag_model::meter::{Meter, MeterGroup};
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::meter::units;
 use sag_pipeline::qos::{MeterBook, Rate};
@@ -18,7 +18,7 @@ const SETS: usize = 256;
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
     meters: &'static [Meter],
-    sets: &'static [MeterSet],
+    sets: &'static [MeterGroup],
     by_xdp: &'static [AtomicU64],
 }
 
@@ -64,7 +64,7 @@ impl Memory {
         let sets = self.sets.iter().take(SETS);
         let load = |w: &std::sync::atomic::AtomicU64| w.load(Relaxed);
         State {
-            tats: meters.map(|m| [load(&m.tat), load(&m.floor_tat)]).collect(),
+            tats: meters.map(|m| [load(&m.tat), load(&m.committed_tat)]).collect(),
             counts: sets
                 .enumerate()
                 .map(|(n, s)| {
@@ -83,7 +83,7 @@ impl Memory {
     pub fn restore(&self, to: &State) {
         for (m, [tat, floor]) in self.meters.iter().zip(&to.tats) {
             m.tat.store(*tat, Relaxed);
-            m.floor_tat.store(*floor, Relaxed);
+            m.committed_tat.store(*floor, Relaxed);
         }
         for (n, (s, [a, b, c])) in self.sets.iter().zip(&to.counts).enumerate() {
             s.passed_bytes.store(a.wrapping_sub(self.by_xdp(n)), Relaxed);
@@ -96,7 +96,7 @@ impl Memory {
     pub fn shuffle(&self, d: &mut Dice, now: u64) {
         assert!(self.meters[METERS..].iter().all(|m| m.id.load(Relaxed) == 0));
         for m in self.meters.iter().take(METERS) {
-            for w in [&m.tat, &m.floor_tat] {
+            for w in [&m.tat, &m.committed_tat] {
                 let hours = units(now + 10_000_000_000_000);
                 w.store(if d.once_in(5) { hours } else { 0 }, Relaxed);
             }

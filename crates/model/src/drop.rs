@@ -73,7 +73,7 @@ drop_reasons! {
     TxRingFull = 38, "tx-ring-full", "the egress port's transmit ring is full";
     NoFrame = 39, "no-frame", "no free UMEM frame for the packet";
     RxRingFull = 40, "rx-ring-full", "worker too slow: AF_XDP receive ring full or fill ring empty";
-    NoWorker = 41, "no-worker", "no worker attached to this queue (daemon stopped) and on_daemon_loss is drop";
+    NoWorker = 41, "no-worker", "no worker attached to this queue (daemon stopped) and fail_action is drop";
     FrameTooBig = 42, "frame-too-big", "frame does not fit a UMEM chunk";
     LinkLocalScope = 43, "link-local-scope", "link-local address crosses the gateway (RFC 4291 2.5.6)";
     PortNotReady = 44, "port-not-ready", "arrived on a port that the current configuration does not know";

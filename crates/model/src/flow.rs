@@ -147,7 +147,7 @@ impl Probe {
 }
 
 /// The number of the epoch in [`FlowRecord::epoch`]; the other bits are marks. A record with a mark is
-/// not of that epoch: its old verdict stands for the moment.
+/// not of that epoch: XDP uses its stale action for the moment.
 pub const EPOCH_NUMBER: u32 = 0x3FFF_FFFF;
 /// Mark of a worker: the session is judged under this epoch, the route of this direction is not renewed yet.
 pub const EPOCH_SESSION: u32 = 1 << 30;

@@ -15,44 +15,44 @@ pub const UNIT_SHIFT: u32 = 8;
 pub const COST_SHIFT: u32 = 16;
 /// Meters; number 0 is none.
 pub const METERS: usize = 1024;
-/// Sets of meters that a flow passes; number 0 is none.
-pub const METER_SETS: usize = 16_384;
+/// Meter groups: the meters that a flow passes; number 0 is none.
+pub const METER_GROUPS: usize = 16_384;
 /// Links that a packet passes at the most: the instance's, the egress port, the ingress port.
-pub const SET_LINKS: usize = 3;
-/// How far the floors of CARs may push a link ahead, in units (16 s): only floors of more than the
-/// link get there.
+pub const GROUP_LINKS: usize = 3;
+/// How far the committed rates of CARs may push a link ahead, in units (16 s): only committed rates that add up
+/// to more than the link get there.
 pub const MAX_DEBT: u64 = 16_000_000_000 << UNIT_SHIFT;
 
-/// In [`MeterSet::remark`]: there is a DSCP.
+/// In [`MeterGroup::remark`]: there is a DSCP.
 pub const REMARK: u8 = 0x80;
 
 /// `struct gw_meter`: a rate, or the two rates of a CAR.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// The moment of the ceiling, or of the link.
+    /// Theoretical arrival time of the peak rate (PIR), or of the link, in units.
     pub tat: AtomicU64,
-    /// The moment of the floor.
-    pub floor_tat: AtomicU64,
-    /// Time of a byte at the ceiling.
+    /// Theoretical arrival time of the committed rate (CIR), in units.
+    pub committed_tat: AtomicU64,
+    /// Time of a byte at the peak rate.
     pub cost: AtomicU64,
-    /// Time of a byte at the floor; 0: there is no floor.
-    pub floor_cost: AtomicU64,
+    /// Time of a byte at the committed rate; 0: there is none.
+    pub committed_cost: AtomicU64,
     pub burst: AtomicU64,
-    pub floor_burst: AtomicU64,
+    pub committed_burst: AtomicU64,
     /// What the meter is for, so that the next daemon finds it; 0: free.
     pub id: AtomicU64,
     pub pad: AtomicU64,
 }
 
-/// `struct gw_meter_set`: the meters that a flow passes, and what became of its bytes.
+/// The meters that a flow passes, and what became of its bytes.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
-pub struct MeterSet {
+pub struct MeterGroup {
     /// Meter of the CAR; 0: none.
     pub car: AtomicU16,
     /// Meters of the links, the used ones first.
-    pub links: [AtomicU16; SET_LINKS],
+    pub links: [AtomicU16; GROUP_LINKS],
     /// Bytes added to the length of every packet.
     pub overhead: AtomicU16,
     /// [`REMARK`] and the DSCP that what passes is marked with; 0: it stays as it is.
@@ -61,10 +61,10 @@ pub struct MeterSet {
     /// How far XDP's clock may be behind, in nanoseconds.
     pub slack: AtomicU32,
     /// How far ahead a link may be for a packet that borrows, in units.
-    pub window: [AtomicU64; SET_LINKS],
+    pub borrow_limit: [AtomicU64; GROUP_LINKS],
     /// By workers. XDP counts by CPU, elsewhere.
     pub passed_bytes: AtomicU64,
-    /// Over the ceiling of the CAR.
+    /// Over the peak rate of the CAR.
     pub car_dropped_bytes: AtomicU64,
     /// Over what a link had left.
     pub link_dropped_bytes: AtomicU64,
@@ -72,5 +72,5 @@ pub struct MeterSet {
 
 const _: () = {
     assert!(size_of::<Meter>() == 64);
-    assert!(size_of::<MeterSet>() == 64);
+    assert!(size_of::<MeterGroup>() == 64);
 };

@@ -383,7 +383,7 @@ fn percentages_become_rates() {
     use std::sync::atomic::Ordering::Relaxed;
     let (meters, sets) = (
         Vec::leak((0..64).map(|_| sag_model::meter::Meter::default()).collect()) as &'static [_],
-        Vec::leak((0..64).map(|_| sag_model::meter::MeterSet::default()).collect()) as &'static [_],
+        Vec::leak((0..64).map(|_| sag_model::meter::MeterGroup::default()).collect()) as &'static [_],
     );
     let book = MeterBook::over(meters, sets, &[]);
     let records = Vec::leak((0..64).map(|_| Default::default()).collect());
@@ -392,7 +392,7 @@ fn percentages_become_rates() {
     let of = |owner: Owner| {
         let (_, n) = c.qos.book.owners().find(|(o, _)| **o == owner).expect("a meter");
         let m: &sag_model::meter::Meter = &meters[usize::from(n)];
-        (m.floor_cost.load(Relaxed), m.cost.load(Relaxed))
+        (m.committed_cost.load(Relaxed), m.cost.load(Relaxed))
     };
     let cost = |mbps| Rate::mbps(mbps).cost();
     assert_eq!(of(Owner::Car("late".into(), Way::Up)), (cost(10), cost(20)));

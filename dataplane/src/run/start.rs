@@ -12,7 +12,7 @@ use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result, anyhow, bail};
 use mio::Waker;
 use sag_bpf::{Gateway, LoadError, OpenOptions};
-use sag_model::config::{Checked, Config, DaemonLoss, Dataplane};
+use sag_model::config::{Checked, Config, Dataplane, FailAction};
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry, next_epoch};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::family::FamilyOf;
@@ -354,15 +354,15 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 /// What XDP does with packets of no known flow.
 pub(super) fn settle(control: &ControlBlock, d: &Dataplane) {
-    let loss = match d.on_daemon_loss {
-        DaemonLoss::Drop => 1,
-        DaemonLoss::PassToKernel => 2,
+    let loss = match d.fail_action {
+        FailAction::Drop => 1,
+        FailAction::PassToKernel => 2,
     };
     control.fail_action.store(loss, Ordering::Relaxed);
     let interval = 1_000_000_000u32.checked_div(d.new_flow_rate).unwrap_or(0);
     control.guard_burst.store(FLOOD_BURST_NS.max(interval), Ordering::Relaxed);
     control.guard_interval.store(interval, Ordering::Relaxed);
-    control.revalidation_credit.store(d.rejudge_window, Ordering::Relaxed);
+    control.revalidation_credit.store(d.revalidation_credit, Ordering::Relaxed);
 }
 
 /// Worth of `new_flow_rate` that may come at once.

@@ -142,10 +142,10 @@ fn dataplane(d: &Dataplane) -> RawDataplane {
         log: text(&d.log),
         acl_default: text(d.acl_default),
         acl_stateful: at(d.acl_stateful),
-        on_daemon_loss: text(d.on_daemon_loss),
+        on_daemon_loss: text(d.fail_action),
         icmp_rate: number(d.icmp_rate),
         new_flow_rate: number(d.new_flow_rate),
-        rejudge_window: number(d.rejudge_window),
+        rejudge_window: number(d.revalidation_credit),
         rekey_time: number(d.rekey_time),
         rekey_bytes: number(d.rekey_bytes),
         ..Default::default()

@@ -45,7 +45,7 @@ fn smallest_file_has_the_documented_defaults() {
     assert_eq!(d.control.to_str(), Some("/run/sag/vcpe.sock"));
     assert_eq!(d.pin_dir.to_str(), Some("/sys/fs/bpf/sag"));
     assert_eq!(d.state_dir.to_str(), Some("/var/lib/sag"));
-    assert_eq!((d.icmp_rate, d.on_daemon_loss, d.log.as_str()), (1000, DaemonLoss::Drop, "info"));
+    assert_eq!((d.icmp_rate, d.fail_action, d.log.as_str()), (1000, FailAction::Drop, "info"));
     let t = c.timeouts;
     assert_eq!((t.tcp_established, t.tcp_transitory, t.tcp_syn), (7440, 240, 240));
     assert_eq!((t.udp, t.icmp, t.other), (300, 60, 600));

@@ -55,7 +55,7 @@ words! {
     }
 
     /// What the XDP program does with packets that need the daemon while it is away.
-    pub enum DaemonLoss {
+    pub enum FailAction {
         Drop = "drop",
         PassToKernel = "pass_to_kernel",
     }
@@ -157,13 +157,13 @@ pub struct Dataplane {
     pub log: String,
     pub acl_default: Policy,
     pub acl_stateful: bool,
-    pub on_daemon_loss: DaemonLoss,
+    pub fail_action: FailAction,
     /// ICMP errors that the gateway originates, per port and second; 0: none.
     pub icmp_rate: u32,
     /// Packets of no known flow that a receive queue of a port gives to its worker, per second; 0: all.
     pub new_flow_rate: u32,
     /// Packets of a receive queue that may be under way to ask for a new verdict after a commit; 0: all ask.
-    pub rejudge_window: u32,
+    pub revalidation_credit: u32,
     /// Seconds after which the gateway makes itself a new key, for tunnels with agreed keys.
     pub rekey_time: u32,
     /// Bytes under one agreed association: a new key is made after half of them.
@@ -186,10 +186,10 @@ impl Default for Dataplane {
             log: "info".to_owned(),
             acl_default: Policy::Accept,
             acl_stateful: true,
-            on_daemon_loss: DaemonLoss::Drop,
+            fail_action: FailAction::Drop,
             icmp_rate: 1_000,
             new_flow_rate: 250_000,
-            rejudge_window: 256,
+            revalidation_credit: 256,
             rekey_time: 3_600,
             rekey_bytes: 1 << 40,
         }

@@ -5,7 +5,7 @@ use super::meter::{Rate, before, units};
 use super::policy::{QosPolicy, Rules, SetNo};
 use crate::policy::Verdict;
 use sag_acl::Rule;
-use sag_model::meter::{METER_SETS, METERS, Meter, MeterSet, REMARK, SET_LINKS};
+use sag_model::meter::{GROUP_LINKS, METER_GROUPS, METERS, Meter, MeterGroup, REMARK};
 use sag_model::{Dscp, Nanos, Zone};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
@@ -107,7 +107,7 @@ pub struct Counted {
     pub over_link: u64,
 }
 
-type SetKey = [u16; 1 + SET_LINKS];
+type SetKey = [u16; 1 + GROUP_LINKS];
 
 /// Fewest bytes of a burst, however slow the rate: sixteen full Ethernet frames.
 const LEAST_BURST: u64 = 16 * 1514;
@@ -116,7 +116,7 @@ const LEAST_BURST: u64 = 16 * 1514;
 #[derive(Debug)]
 pub struct MeterBook {
     meters: &'static [Meter],
-    sets: &'static [MeterSet],
+    sets: &'static [MeterGroup],
     /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.
     by_xdp: &'static [AtomicU64],
     by_id: HashMap<u64, u16>,
@@ -132,7 +132,7 @@ impl MeterBook {
     /// set and CPU, or none where there is no XDP.
     pub fn over(
         meters: &'static [Meter],
-        sets: &'static [MeterSet],
+        sets: &'static [MeterGroup],
         by_xdp: &'static [AtomicU64],
     ) -> MeterBook {
         let ids = meters.iter().enumerate().skip(1).map(|(n, m)| (m.id.load(Relaxed), n as u16));
@@ -163,7 +163,7 @@ impl MeterBook {
     /// A book over memory of its own, for replays and tests.
     pub fn private() -> MeterBook {
         let meters: Vec<Meter> = (0..METERS).map(|_| Meter::default()).collect();
-        let sets: Vec<MeterSet> = (0..METER_SETS).map(|_| MeterSet::default()).collect();
+        let sets: Vec<MeterGroup> = (0..METER_GROUPS).map(|_| MeterGroup::default()).collect();
         MeterBook::over(meters.leak(), sets.leak(), &[])
     }
 
@@ -178,7 +178,7 @@ impl MeterBook {
         if nothing {
             return (QosPolicy { meters: self.meters, sets: self.sets, ..QosPolicy::default() }, true);
         }
-        if self.by_id.len() * 2 > METERS || self.by_key.len() * 2 > METER_SETS {
+        if self.by_id.len() * 2 > METERS || self.by_key.len() * 2 > METER_GROUPS {
             self.forget();
         }
         let mut b = Build { book: self, wanted, now, ok: true };
@@ -234,7 +234,7 @@ impl MeterBook {
     pub fn begin(&self, now: Nanos) {
         for m in self.meters {
             m.tat.store(idle(now), Relaxed);
-            m.floor_tat.store(idle(now), Relaxed);
+            m.committed_tat.store(idle(now), Relaxed);
         }
     }
 
@@ -243,7 +243,7 @@ impl MeterBook {
         const DAY: u64 = 86_400 * 1_000_000_000;
         let old = units(now.0.wrapping_sub(DAY));
         for m in self.meters.iter().filter(|m| m.id.load(Relaxed) != 0) {
-            for word in [&m.tat, &m.floor_tat] {
+            for word in [&m.tat, &m.committed_tat] {
                 let was = word.load(Relaxed);
                 if before(was, old) {
                     let _ = word.compare_exchange(was, old, Relaxed, Relaxed);
@@ -258,7 +258,7 @@ fn idle(now: Nanos) -> u64 {
     units(now.0.wrapping_sub(3_600_000_000_000))
 }
 
-fn key_of(s: &MeterSet) -> SetKey {
+fn key_of(s: &MeterGroup) -> SetKey {
     let [a, b, c] = &s.links;
     [&s.car, a, b, c].map(|w| w.load(Relaxed))
 }
@@ -295,7 +295,7 @@ impl Build<'_, '_> {
             (_, Zone::Lan) => (Some(Way::Down), zone_in),
             (_, far) => (Some(Way::Up), far),
         };
-        let mut links: [Option<(Owner, Rate)>; SET_LINKS] = Default::default();
+        let mut links: [Option<(Owner, Rate)>; GROUP_LINKS] = Default::default();
         links[0] = match (far, way) {
             (Zone::Overlay, Some(way)) => w.overlay.map(|r| (Owner::Overlay(way), r)),
             (Zone::Wan, Some(Way::Up)) => w.internet_up.map(|r| (Owner::Internet, r)),
@@ -308,7 +308,7 @@ impl Build<'_, '_> {
             return 0;
         }
         let mut key = SetKey::default();
-        let mut windows = [0; SET_LINKS];
+        let mut windows = [0; GROUP_LINKS];
         if let Some((car, way)) = car {
             key[0] = self.meter(Owner::Car(car.id.clone(), way), car.ceiling, car.floor, car.burst_ms);
         }
@@ -352,7 +352,7 @@ impl Build<'_, '_> {
         let m = &self.book.meters[usize::from(no)];
         if known.is_none() {
             m.tat.store(idle(self.now), Relaxed);
-            m.floor_tat.store(idle(self.now), Relaxed);
+            m.committed_tat.store(idle(self.now), Relaxed);
             m.id.store(id, Relaxed);
             self.book.by_id.insert(id, no);
         }
@@ -364,8 +364,8 @@ impl Build<'_, '_> {
         // Without a rate a packet takes no time, so any burst will do.
         put(&m.burst, rate.map_or(units(1_000_000_000), |r| self.burst(r, ms)));
         put(&m.cost, rate.map_or(0, Rate::cost));
-        put(&m.floor_burst, floor.map_or(0, |r| self.burst(r, ms)));
-        put(&m.floor_cost, floor.map_or(0, Rate::cost));
+        put(&m.committed_burst, floor.map_or(0, |r| self.burst(r, ms)));
+        put(&m.committed_cost, floor.map_or(0, Rate::cost));
         if !self.book.owners.iter().any(|(o, _)| *o == owner) {
             self.book.owners.push((owner, no));
         }
@@ -376,7 +376,7 @@ impl Build<'_, '_> {
         self.book.meters[usize::from(no)].id.load(Relaxed) == 0
     }
 
-    fn set(&mut self, key: SetKey, windows: [u64; SET_LINKS], remark: u8) -> SetNo {
+    fn set(&mut self, key: SetKey, windows: [u64; GROUP_LINKS], remark: u8) -> SetNo {
         let known = self.book.by_key.get(&key).copied();
         let free = || {
             let after = self.book.by_key.len() as u16 + 1;
@@ -389,7 +389,7 @@ impl Build<'_, '_> {
             return 0;
         };
         let s = &self.book.sets[usize::from(no)];
-        for (word, window) in s.window.iter().zip(windows) {
+        for (word, window) in s.borrow_limit.iter().zip(windows) {
             word.store(window, Relaxed);
         }
         s.overhead.store(u16::try_from(self.wanted.overhead).unwrap_or(u16::MAX), Relaxed);

@@ -5,7 +5,7 @@
 //! (2^-8 ns) each.
 
 use sag_model::DropReason;
-use sag_model::meter::{COST_SHIFT, MAX_DEBT, Meter, MeterSet, UNIT_SHIFT};
+use sag_model::meter::{COST_SHIFT, MAX_DEBT, Meter, MeterGroup, UNIT_SHIFT};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -108,7 +108,7 @@ impl Policed {
 /// First it is looked at whether all rates allow the packet, then they are charged, so that a packet
 /// that is dropped is charged nowhere. A core that comes between the look and the charge may make an
 /// exception: then the packet is dropped, and what it was charged so far stays charged.
-pub fn police(set: &MeterSet, meters: &[Meter], len: u64, now: u64, slack: u64) -> Policed {
+pub fn police(set: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64) -> Policed {
     let (base, at) = (units(now.wrapping_add(slack)), units(now));
     let bytes = len + u64::from(set.overhead.load(Relaxed));
     let limit = |m: &AtomicU64| at.wrapping_add(m.load(Relaxed));
@@ -119,11 +119,12 @@ pub fn police(set: &MeterSet, meters: &[Meter], len: u64, now: u64, slack: u64) 
         if !fits(&car.tat, time, base, limit(&car.burst)) {
             return Policed::OverCar;
         }
-        let cost = car.floor_cost.load(Relaxed);
-        floor = cost != 0 && charge(&car.floor_tat, time_of(bytes, cost), base, limit(&car.floor_burst));
+        let cost = car.committed_cost.load(Relaxed);
+        floor =
+            cost != 0 && charge(&car.committed_tat, time_of(bytes, cost), base, limit(&car.committed_burst));
     }
     let links = || {
-        let numbered = set.links.iter().zip(&set.window).map(|(n, w)| (n.load(Relaxed), w));
+        let numbered = set.links.iter().zip(&set.borrow_limit).map(|(n, w)| (n.load(Relaxed), w));
         numbered.take_while(|(n, _)| *n != 0).filter_map(|(n, w)| {
             let m = meters.get(usize::from(n))?;
             // What is within the floor passes whatever the link has left, and is charged to it.
@@ -147,7 +148,7 @@ pub fn police(set: &MeterSet, meters: &[Meter], len: u64, now: u64, slack: u64) 
 
 /// Counts a packet where it was metered.
 #[inline]
-pub fn count(set: &MeterSet, len: u64, policed: Policed) {
+pub fn count(set: &MeterGroup, len: u64, policed: Policed) {
     let bytes = len + u64::from(set.overhead.load(Relaxed));
     let counter = match policed {
         Policed::Pass => &set.passed_bytes,

@@ -13,7 +13,7 @@ use super::book::Wanted;
 use super::meter::{self, Policed};
 use crate::policy::{RuleList, Tuple, Verdict};
 use sag_acl::{Addr, Rule};
-use sag_model::meter::{Meter, MeterSet, REMARK};
+use sag_model::meter::{Meter, MeterGroup, REMARK};
 use sag_model::{Dscp, Nanos, PortIdx};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,7 +33,7 @@ pub struct QosPolicy {
     /// Ids of the CARs, for `explain`.
     pub(super) cars: Vec<String>,
     pub(super) meters: &'static [Meter],
-    pub(super) sets: &'static [MeterSet],
+    pub(super) sets: &'static [MeterGroup],
 }
 
 /// The policies in the order in which they are tried; the verdict's slot is the CAR.
@@ -119,7 +119,7 @@ impl QosPolicy {
     }
 
     fn set_has_car(&self, set: SetNo) -> bool {
-        let car = |s: &MeterSet| s.car.load(Relaxed) != 0;
+        let car = |s: &MeterGroup| s.car.load(Relaxed) != 0;
         set != 0 && self.sets.get(usize::from(set)).is_some_and(car)
     }
 

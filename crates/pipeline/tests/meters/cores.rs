@@ -23,7 +23,7 @@ fn a_rate_alone_is_exact() {
 }
 
 /// What the cores let pass together, and how many packets they had looked at when another came between.
-fn race(meters: &[Meter], s: &MeterSet, len: u64, packets: u64, step: u64) -> (u64, u64) {
+fn race(meters: &[Meter], s: &MeterGroup, len: u64, packets: u64, step: u64) -> (u64, u64) {
     let clock = AtomicU64::new(START);
     let passed = thread::scope(|t| {
         let core = || {

@@ -7,7 +7,7 @@ const LEN: u64 = 1250; // 10^4 bits
 /// Classes on one link, the first the most important: (floor, ceiling) in Mbit/s.
 struct Lab {
     meters: Vec<Meter>,
-    sets: Vec<MeterSet>,
+    sets: Vec<MeterGroup>,
     now: u64,
 }
 

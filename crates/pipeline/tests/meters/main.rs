@@ -6,7 +6,7 @@ mod cores;
 mod lending;
 mod librte;
 
-use sag_model::meter::{Meter, MeterSet};
+use sag_model::meter::{Meter, MeterGroup};
 use sag_pipeline::qos::meter::{Policed, Rate, police, units};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -37,24 +37,24 @@ fn link(b: Bucket) -> Meter {
 fn car(ceiling: Bucket, floor: Option<Bucket>) -> Meter {
     let m = link(ceiling);
     if let Some(f) = floor {
-        m.floor_cost.store(f.rate.cost(), Relaxed);
-        m.floor_burst.store(units(f.burst), Relaxed);
+        m.committed_cost.store(f.rate.cost(), Relaxed);
+        m.committed_burst.store(units(f.burst), Relaxed);
     }
     m
 }
 
 /// A set of a CAR (a meter's number or 0) and links with their windows in nanoseconds.
-fn set(car: u16, links: &[(u16, u64)]) -> MeterSet {
-    let s = MeterSet::default();
+fn set(car: u16, links: &[(u16, u64)]) -> MeterGroup {
+    let s = MeterGroup::default();
     s.car.store(car, Relaxed);
-    for ((n, window), (to_n, to_window)) in links.iter().zip(s.links.iter().zip(&s.window)) {
+    for ((n, window), (to_n, to_window)) in links.iter().zip(s.links.iter().zip(&s.borrow_limit)) {
         to_n.store(*n, Relaxed);
         to_window.store(units(*window), Relaxed);
     }
     s
 }
 
-fn passes(s: &MeterSet, meters: &[Meter], len: u64, now: u64) -> bool {
+fn passes(s: &MeterGroup, meters: &[Meter], len: u64, now: u64) -> bool {
     police(s, meters, len, now, 0) == Policed::Pass
 }
 

@@ -4,7 +4,7 @@ use super::scope::Scope;
 use crate::config::raw::{RawBandwidth, RawDataplane, RawTimeouts};
 use crate::config::read::Opt;
 use crate::config::report::{Path, Report};
-use crate::config::types::{Bandwidth, DaemonLoss, Dataplane, Mbps, Policy, Timeouts, XdpMode, ZeroCopy};
+use crate::config::types::{Bandwidth, Dataplane, FailAction, Mbps, Policy, Timeouts, XdpMode, ZeroCopy};
 use crate::config::value::{fault, quote};
 use std::path::PathBuf;
 
@@ -51,13 +51,13 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         None => Some(default.log),
     };
     let acl_default = s.word("acl_default", &raw.acl_default, Policy::WORDS, Some(default.acl_default), "");
-    let on_daemon_loss =
-        s.word("on_daemon_loss", &raw.on_daemon_loss, DaemonLoss::WORDS, Some(default.on_daemon_loss), "");
+    let fail_action =
+        s.word("on_daemon_loss", &raw.on_daemon_loss, FailAction::WORDS, Some(default.fail_action), "");
     let icmp_rate = s.number("icmp_rate", &raw.icmp_rate, 0..=1_000_000, default.icmp_rate, "");
     let new_flow_rate =
         s.number("new_flow_rate", &raw.new_flow_rate, 0..=10_000_000, default.new_flow_rate, "");
-    let rejudge_window =
-        s.number("rejudge_window", &raw.rejudge_window, 0..=1024, default.rejudge_window, "");
+    let revalidation_credit =
+        s.number("rejudge_window", &raw.rejudge_window, 0..=1024, default.revalidation_credit, "");
     let rekey_time = s.number("rekey_time", &raw.rekey_time, 10..=86_400, default.rekey_time, "");
     let rekey_bytes = s.number("rekey_bytes", &raw.rekey_bytes, 1 << 20..=1 << 40, default.rekey_bytes, "");
     Some(Dataplane {
@@ -74,10 +74,10 @@ pub(super) fn dataplane(raw: Option<&RawDataplane>, report: &mut Report<'_>) -> 
         log: log?,
         acl_default: acl_default?,
         acl_stateful: flag(&raw.acl_stateful, default.acl_stateful),
-        on_daemon_loss: on_daemon_loss?,
+        fail_action: fail_action?,
         icmp_rate: icmp_rate?,
         new_flow_rate: new_flow_rate?,
-        rejudge_window: rejudge_window?,
+        revalidation_credit: revalidation_credit?,
         rekey_time: rekey_time?,
         rekey_bytes: rekey_bytes?,
     })
