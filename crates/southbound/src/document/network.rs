@@ -1,0 +1,136 @@
+//! Health checks, publication of routes, the cloud connect network, flow logs.
+
+use crate::wire::wire_object;
+use crate::words::{ProbeKind, PublishStrategy, RouteOrigin};
+
+wire_object! {
+    /// A health check (CreateHealthCheck).
+    pub struct HealthCheck {
+        /// Identifier.
+        id: String = "HcInstanceId",
+        /// Name.
+        name: String = "Name",
+        /// How it probes.
+        kind: Option<ProbeKind> = "Type",
+        /// Address that is probed.
+        dst_ip: String = "DstIpAddr",
+        /// Source address, one of the device.
+        src_ip: String = "SrcIpAddr",
+        /// Port that is probed.
+        dst_port: Option<i64> = "DstPort",
+        /// Source port.
+        src_port: Option<i64> = "SrcPort",
+        /// Milliseconds between rounds.
+        probe_interval: Option<i64> = "ProbeInterval",
+        /// Requests of a round.
+        probe_count: Option<i64> = "ProbeCount",
+        /// Milliseconds that a request waits for its answer.
+        probe_timeout: Option<i64> = "ProbeTimeout",
+        /// Milliseconds above which a round is slow; -1: none is.
+        rtt_threshold: Option<i64> = "RttThreshold",
+        /// Slow rounds in a row that make the check fail.
+        rtt_fail_threshold: Option<i64> = "RttFailThreshold",
+        /// Lost rounds in a row that make the check fail.
+        fail_count_threshold: Option<i64> = "FailCountThreshold",
+    }
+
+    /// When a route is published (ModifyRouteDistributionStrategy).
+    pub struct DistributionRule {
+        /// Whether the route is the device's own.
+        origin: Option<RouteOrigin> = "SourceType",
+        /// `STATIC`, `OSPF`, `BGP`, or the instance that the route leads to.
+        route_source: String = "RouteSource",
+        /// The block of the route.
+        destination: String = "DestCidrBlock",
+        /// When.
+        strategy: Option<PublishStrategy> = "RouteDistribution",
+        /// The health check that the strategy depends on.
+        health_check: String = "HcInstanceId",
+    }
+
+    /// The cloud connect network of the instance, and its other members.
+    pub struct CloudConnectNetwork {
+        /// Identifier.
+        id: String = "CcnId",
+        /// Private blocks of the network.
+        cidr_block: String = "CidrBlock",
+        /// Blocks for SNAT.
+        snat_cidr_block: String = "SnatCidrBlock",
+        /// Whether the members reach each other.
+        interworking_status: String = "InterworkingStatus",
+        /// The other instances.
+        members: Vec<NetworkMember> = "Members",
+    }
+
+    /// Another instance of the network.
+    pub struct NetworkMember {
+        /// The instance.
+        smart_ag_id: String = "SmartAGId",
+        /// Blocks that are reached through it.
+        cidr_blocks: Vec<String> = "CidrBlocks",
+        /// Its devices that have announced themselves.
+        devices: Vec<PeerDevice> = "Devices",
+    }
+
+    /// A device of another instance, as it has announced itself.
+    pub struct PeerDevice {
+        /// Serial number.
+        smart_ag_sn: String = "SmartAGSn",
+        /// Where its tunnels end.
+        address: String = "Address",
+        /// Grows with every new key.
+        epoch: Option<i64> = "Epoch",
+        /// 64 hexadecimal digits.
+        public_key: String = "PublicKey",
+        /// Whether it is a point of presence, the hub of the network.
+        pop: Option<bool> = "Pop",
+    }
+
+    /// What a device announces to the other members of its network.
+    pub struct Announcement {
+        /// Where its tunnels end.
+        address: String = "Address",
+        /// Grows with every new key.
+        epoch: Option<i64> = "Epoch",
+        /// 64 hexadecimal digits.
+        public_key: String = "PublicKey",
+        /// Whether it is a point of presence.
+        pop: Option<bool> = "Pop",
+    }
+
+    /// The flow log that an instance writes to (CreateFlowLog).
+    pub struct FlowLog {
+        /// Identifier.
+        id: String = "FlowLogId",
+        /// Name.
+        name: String = "Name",
+        /// State.
+        status: String = "Status",
+        /// Seconds after which a live flow is written.
+        active_aging: Option<i64> = "ActiveAging",
+        /// Seconds after which a silent flow is written.
+        inactive_aging: Option<i64> = "InactiveAging",
+        /// `sls`, `netflow` or `all`.
+        output_type: String = "OutputType",
+        /// Region of the log service.
+        sls_region_id: String = "SlsRegionId",
+        /// Project of the log service.
+        project_name: String = "ProjectName",
+        /// Store of the log service.
+        logstore_name: String = "LogstoreName",
+        /// Address of the NetFlow collector.
+        netflow_server_ip: String = "NetflowServerIp",
+        /// Port of the NetFlow collector.
+        netflow_server_port: Option<i64> = "NetflowServerPort",
+        /// `V5`, `V9` or `V10`.
+        netflow_version: String = "NetflowVersion",
+    }
+}
+
+impl PeerDevice {
+    /// The announcement of the device of that serial number.
+    pub fn new(smart_ag_sn: impl Into<String>, announced: Announcement) -> PeerDevice {
+        let Announcement { address, epoch, public_key, pop } = announced;
+        PeerDevice { smart_ag_sn: smart_ag_sn.into(), address, epoch, public_key, pop }
+    }
+}

@@ -1,0 +1,247 @@
+//! What a device reports of itself.
+
+use std::collections::BTreeMap;
+
+use crate::capability::Capability;
+use crate::document::{Announcement, Dns};
+use crate::version::Version;
+use crate::wire::wire_object;
+use crate::words::{PortRole, words};
+
+words! {
+    /// The verdict of a health check.
+    pub enum HealthStatus {
+        /// Nothing was measured yet.
+        NotMeasured = "unknown",
+        /// The last round was good.
+        Ok = "ok",
+        /// Too many rounds in a row were lost or slow.
+        Failed = "failed",
+    }
+}
+
+wire_object! {
+    /// The state of a device: parameter `State` of `ReportSmartAGState`. Everything in it may be absent.
+    ///
+    /// The Describe operations of a device answer from it.
+    pub struct StateReport {
+        /// Version of the protocol.
+        version: Version = "ProtocolVersion",
+        /// Version of the gateway.
+        software_version: Option<String> = "SoftwareVersion",
+        /// Version of the agent.
+        monitor_version: Option<String> = "MonitorVersion",
+        /// Version of the signatures for deep packet inspection.
+        dpi_signature_db_version: Option<String> = "DpiSignatureDbVersion",
+        /// `up` if all tunnels are up and there are any, else `down`.
+        ipsec_status: Option<String> = "IpsecStatus",
+        /// Whether a tunnel sends with forward error correction.
+        enable_optimization: Option<bool> = "EnableOptimization",
+        /// Bit/s that arrived since the last report.
+        traffic_rate: Option<f64> = "TrafficRate",
+        /// Percent of the packets dropped since the last report.
+        drop_rate: Option<f64> = "DropRate",
+        /// Milliseconds since 1970.
+        startup_time: Option<i64> = "StartupTime",
+        /// `Normal` or `Abnormal`.
+        vpn_state: Option<String> = "VpnState",
+        /// Tunnels of the cloud connect network.
+        tunnels: Vec<TunnelState> = "Tunnels",
+        /// Whether the device can inspect packets deeply.
+        dpi_supported: Option<bool> = "DpiSupported",
+        /// What the device can put in force; absent: it does not say.
+        capabilities: Option<Vec<Capability>> = "Capabilities",
+        /// The last revision that was put in force or refused.
+        applied_revision: Option<i64> = "AppliedRevision",
+        /// The gateway's own count of its configurations.
+        config_epoch: Option<i64> = "ConfigEpoch",
+        /// Seconds that the device's clock is behind the cloud's.
+        clock_offset: Option<i64> = "ClockOffset",
+        /// What is configured and has no effect, and why.
+        notices: Option<Vec<String>> = "Notices",
+        /// Ports with their counters.
+        ports: Vec<PortState> = "Ports",
+        /// Addresses of WAN ports.
+        wans: Vec<WanState> = "Wans",
+        /// Routes in force.
+        routes: Vec<RouteState> = "Routes",
+        /// DNS servers in use.
+        dns: Option<Dns> = "Dns",
+        /// Health checks.
+        health_checks: Vec<HealthState> = "HealthChecks",
+        /// The sources of most bytes.
+        top_talkers: Vec<Talker> = "TopTalkers",
+        /// Dropped packets by port and reason.
+        drops: Vec<DropCount> = "Drops",
+        /// Sessions of the gateway.
+        sessions: Option<SessionCount> = "Sessions",
+        /// For the other members of the device's cloud connect network.
+        overlay: Option<Announcement> = "Overlay",
+        /// Whether something was set on the device itself that the cloud did not.
+        local_changes: Option<bool> = "LocalChanges",
+        /// Links that stand in for each other.
+        link_backup: Vec<LinkBackup> = "LinkBackup",
+        /// Paths to access points.
+        access_point_qualities: Vec<AccessPointQuality> = "AccessPointNetworkQualities",
+    }
+
+    /// A tunnel.
+    pub struct TunnelState {
+        /// Name in the gateway's configuration.
+        name: String = "name",
+        /// `up`, `down`, `no-path` or `off`.
+        state: String = "state",
+        /// Round trip, microseconds.
+        rtt_us: Option<i64> = "rtt_us",
+        /// IP bytes inside that leave in one piece.
+        mtu: Option<i64> = "mtu",
+        /// Whether it sends with forward error correction.
+        fec: bool = "fec",
+    }
+
+    /// A port.
+    pub struct PortState {
+        /// Name of the port.
+        port_name: String = "PortName",
+        /// What it is for.
+        role: Option<PortRole> = "Role",
+        /// `Up` or `Down`.
+        status: String = "Status",
+        /// Ethernet address.
+        mac: String = "Mac",
+        /// Bytes received.
+        rx_bytes: Option<i64> = "RxBytes",
+        /// Bytes sent.
+        tx_bytes: Option<i64> = "TxBytes",
+        /// Packets dropped.
+        dropped: Option<i64> = "Dropped",
+    }
+
+    /// The address of a WAN port in force, whichever way the port got it.
+    pub struct WanState {
+        /// Name of the port.
+        port_name: String = "PortName",
+        /// The address.
+        ip: Option<String> = "IP",
+        /// Its mask.
+        mask: Option<String> = "Mask",
+        /// The next hop of the default route.
+        gateway: Option<String> = "Gateway",
+        /// `Normal` or `Abnormal`.
+        traffic_state: Option<String> = "TrafficState",
+    }
+
+    /// A route in force.
+    pub struct RouteState {
+        /// The destination block.
+        destination: String = "DestinationCidr",
+        /// Address of the next hop; absent: on the link.
+        next_hop: String = "NextHop",
+        /// Port that it leaves by.
+        port_name: String = "PortName",
+        /// `[distance/metric]`.
+        cost: String = "Cost",
+        /// `STATIC`, `CONNECTED`, `OSPF`, `BGP` or `DHCP`.
+        route_protocol: String = "RouteProtocol",
+        /// Blocks that overlap with the route's.
+        conflict_cidrs: Vec<String> = "ConflictCidrs",
+    }
+
+    /// A health check.
+    pub struct HealthState {
+        /// Identifier.
+        id: String = "HcInstanceId",
+        /// The verdict.
+        status: Option<HealthStatus> = "Status",
+        /// Mean round trip of the last round, milliseconds.
+        rtt_ms: Option<f64> = "Rtt",
+        /// Percent lost in the last round.
+        loss_percent: Option<f64> = "Loss",
+        /// Why nothing could be sent.
+        problem: String = "Problem",
+    }
+
+    /// A source of many bytes.
+    pub struct Talker {
+        /// Its address.
+        key: String = "key",
+        /// Sessions.
+        sessions: Option<i64> = "sessions",
+        /// Packets from it.
+        packets: Option<i64> = "packets",
+        /// Bytes from it.
+        bytes: Option<i64> = "bytes",
+        /// Packets to it.
+        reply_packets: Option<i64> = "reply_packets",
+        /// Bytes to it.
+        reply_bytes: Option<i64> = "reply_bytes",
+    }
+
+    /// Dropped packets of one port for one reason.
+    pub struct DropCount {
+        /// The port.
+        port: String = "port",
+        /// Name of the reason.
+        reason: String = "reason",
+        /// The reason for people.
+        text: String = "text",
+        /// How many.
+        packets: Option<i64> = "packets",
+    }
+
+    /// Sessions of the gateway.
+    pub struct SessionCount {
+        /// Live IPv4 sessions.
+        ipv4: Option<i64> = "Ipv4",
+        /// Live IPv6 sessions.
+        ipv6: Option<i64> = "Ipv6",
+        /// Sessions since the gateway's start.
+        created: Option<i64> = "Created",
+    }
+
+    /// Two links of which one stands in for the other (DescribeSmartAccessGatewayHa).
+    pub struct LinkBackup {
+        /// The link in use.
+        main_link_id: String = "MainLinkId",
+        /// `up` or `down`.
+        main_link_state: String = "MainLinkState",
+        /// The other link.
+        backup_link_id: String = "BackupLinkId",
+        /// `up` or `down`.
+        backup_link_state: String = "BackupLinkState",
+        /// `ON` or `OFF`.
+        level_backup_state: String = "LinkLevelBackupState",
+        /// How the other stands in.
+        level_backup_type: String = "LinkLevelBackupType",
+    }
+
+    /// The path to an access point (DescribeAccessPointNetworkQualities).
+    pub struct AccessPointQuality {
+        /// Number of the access point.
+        id: Option<i64> = "Id",
+        /// Milliseconds.
+        rtt: String = "Rtt",
+        /// Percent, as in `0.00%`.
+        loss: String = "Loss",
+    }
+
+    /// What the access point of a client-app instance reports instead of a [`StateReport`].
+    pub struct ClientAppReport {
+        /// Version of the protocol.
+        version: Version = "ProtocolVersion",
+        /// Clients that are connected.
+        clients: Vec<AppClient> = "Clients",
+        /// Bytes by month (`202611`) and user.
+        flow: BTreeMap<String, BTreeMap<String, i64>> = "Flow",
+    }
+
+    /// A connected client.
+    pub struct AppClient {
+        /// The user.
+        user_name: String = "UserName",
+        /// Its address inside.
+        client_ip: String = "ClientIp",
+        /// Since when, seconds since 1970.
+        online_time: String = "OnlineTime",
+    }
+}
