@@ -6,8 +6,8 @@ use sag_model::Zone;
 use sag_model::flow::{FlowRecord4, Key4};
 use sag_packet::parse::{self, NetworkLayer};
 use sag_pipeline::fib::Fib;
-use sag_pipeline::table::{FlowTable, Grace, Quarantine};
-use sag_pipeline::testkit::{Dice, Pkt};
+use sag_pipeline::table::{DeferredFree, FlowTable, Grace};
+use sag_pipeline::testkit::{Pkt, Rng};
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn parsing(c: &mut Criterion) {
 }
 
 /// Prefix lengths as in the Internet's table: half of them /24, few shorter than /16.
-fn routes(d: &mut Dice, n: usize) -> Vec<(u32, u8, u32)> {
+fn routes(d: &mut Rng, n: usize) -> Vec<(u32, u8, u32)> {
     let mut out = vec![(0, 0, 0)];
     for i in 1..n as u32 {
         let len = d.pick(&[24, 24, 24, 24, 24, 22, 23, 20, 21, 19, 16, 18, 32, 28, 8]);
@@ -48,7 +48,7 @@ fn routes(d: &mut Dice, n: usize) -> Vec<(u32, u8, u32)> {
 fn lookup(c: &mut Criterion) {
     let mut g = c.benchmark_group("fib");
     for n in [1, 1_000, 100_000] {
-        let mut d = Dice::new(3);
+        let mut d = Rng::new(3);
         let table = routes(&mut d, n);
         let fib4 = Fib::build(table.iter().copied());
         // Destinations inside the prefixes, in random order.
@@ -72,14 +72,14 @@ fn table(c: &mut Criterion) {
     let mut g = c.benchmark_group("flow table");
     for n in [1_000u64, 100_000, 1_000_000] {
         let t = FlowTable::<FlowRecord4>::private(1 << 20, Grace::immediate());
-        let mut q = Quarantine::default();
+        let mut q = DeferredFree::default();
         let key = |i: u64| Key4 { addrs: 7 | i << 32, l4: 17 << 32 | 1 << 40 };
         for i in 0..n {
             let back = Key4 { addrs: key(i).addrs.rotate_left(32), l4: 17 << 32 | 2 << 40 };
             let made = t.create(&key(i), &back, &mut q, |_, _, m| m.state.store(5, Ordering::Release));
             assert!(made.is_ok());
         }
-        let mut d = Dice::new(5);
+        let mut d = Rng::new(5);
         let probes: Vec<Key4> = (0..8192).map(|_| key(d.below(n as usize) as u64)).collect();
         g.throughput(Throughput::Elements(probes.len() as u64));
         g.bench_function(BenchmarkId::new("find", format!("{n} sessions")), |b| {

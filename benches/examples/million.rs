@@ -35,7 +35,7 @@ fn main() {
         v4: FlowTable::<FlowRecord4>::private(capacity, Grace::immediate()),
         v6: FlowTable::private(1, Grace::immediate()),
         nat: Arc::new(NatState::private(capacity)),
-        firsts: Default::default(),
+        first_fragments: Default::default(),
     };
     let net = if overlap { snat_overlapping() } else { snat_default() };
     let mut load = Load::over(net, tables);
@@ -60,7 +60,7 @@ fn main() {
         "           {} bindings, {} hosts, {} permits, {} not noted for lack of room",
         nat.totals.bindings.load(Relaxed),
         nat.hosts().all().count(),
-        nat.permits().all().count(),
+        nat.filter_entries().all().count(),
         nat.totals.uncounted.load(Relaxed)
     );
     let grown = resident().saturating_sub(before);
@@ -106,7 +106,8 @@ fn main() {
         load.now.0 += 1_000_000;
         load.poll();
     }
-    let left = (nat.totals.bindings.load(Relaxed), nat.hosts().all().count(), nat.permits().all().count());
+    let left =
+        (nat.totals.bindings.load(Relaxed), nat.hosts().all().count(), nat.filter_entries().all().count());
     assert_eq!(left, (0, 0, 0), "bindings, hosts and permits are given back");
     assert_eq!(load.pipe.counters.sessions_ended.get(), sessions as u64);
     println!("over       no session, binding, host or permit is left");

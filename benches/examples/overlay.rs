@@ -17,7 +17,7 @@ use sag_pipeline::policy::Class;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::testkit::{Net, Pkt};
-use sag_pipeline::tunnel::{EspBook, EspSas, Tunnel};
+use sag_pipeline::tunnel::{EspSaTable, EspSas, Tunnel};
 use sag_tunnel::esp::{Cipher, Outbound, Suite};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn branch(fec: Option<Fec>) -> Net {
     let suite = Suite::new(Cipher::Aes128Gcm, &[7; 20]).expect("a key of its length");
     let mut sas = EspSas::default();
     sas.send_by(1, Arc::new(Outbound::new(0x1234, suite, true, 1, 1)));
-    let book = EspBook::default();
+    let book = EspSaTable::default();
     book.store(sas);
     net.tunnels.push(Tunnel {
         local,
@@ -73,7 +73,7 @@ impl Case {
             v4: FlowTable::private(1 << 16, Grace::immediate()),
             v6: FlowTable::private(1, Grace::immediate()),
             nat: Arc::new(sag_pipeline::nat::NatState::private(1 << 16)),
-            firsts: Default::default(),
+            first_fragments: Default::default(),
         };
         let frame = |n: usize| {
             let (host, port) = (2 + n % 250, 1024 + (n / 250) as u16);

@@ -59,13 +59,13 @@ def memory(bench):
 
 
 def cloud(bench):
-    """benches/cloud_bench.py: a server of its own."""
+    """scripts/cloud-bench.py: a server of its own."""
     bench.step("sag-cloud: 1,000 gateways of 100 rules")
     binary = bench.target / "release" / "sag-cloud"
     if not binary.exists():
         bench.missing.append(("sag-cloud", "not built: cargo build --release -p sag-cloud"))
         return
-    script = bench.root / "benches" / "cloud_bench.py"
+    script = bench.root / "scripts" / "cloud-bench.py"
     env = os.environ | {"SAG_CLOUD_BIN": str(binary), "CARGO_TARGET_DIR": str(bench.target)}
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode not in (0, 1):

@@ -13,8 +13,8 @@ use sag_pipeline::nat::{Events, NatState};
 use sag_pipeline::policy::Class;
 use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
-use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory};
-use sag_pipeline::testkit::{Acl, DEV_LAN, DEV_WAN, Dice, Net, Pkt};
+use sag_pipeline::table::{DeferredFree, FlowTable, Grace, TableMemory};
+use sag_pipeline::testkit::{Acl, DEV_LAN, DEV_WAN, Net, Pkt, Rng};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -93,7 +93,7 @@ pub fn closed_gateway(rules: usize) -> Net {
 fn with_last_rule(rules: usize, accept: bool) -> Net {
     let mut net = Net::branch();
     let mut acl = Acl::new(false);
-    let mut d = Dice::new(1);
+    let mut d = Rng::new(1);
     for i in 1..rules {
         let class = if i % 4 == 0 { Class::InWan } else { Class::OutWan };
         let (a, b) = (d.below(256), d.below(256));
@@ -150,7 +150,7 @@ pub struct Load {
     pub dev: u8,
     ring: Ring,
     verdicts: Vec<Verdict>,
-    quarantine: Quarantine,
+    deferred: DeferredFree,
     events: Events,
     _turn: Option<MutexGuard<'static, ()>>,
 }
@@ -167,7 +167,8 @@ impl Load {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
         let (v4, v6) = tables();
-        let shared = Tables { v4: over(v4), v6: over(v6), nat: nat_state(), firsts: Default::default() };
+        let shared =
+            Tables { v4: over(v4), v6: over(v6), nat: nat_state(), first_fragments: Default::default() };
         let mut load = Load::over(net, shared);
         load._turn = Some(turn);
         load
@@ -182,7 +183,7 @@ impl Load {
             dev: DEV_LAN,
             ring: Ring::default(),
             verdicts: Vec::with_capacity(64),
-            quarantine: Quarantine::default(),
+            deferred: DeferredFree::default(),
             events: Events::default(),
             _turn: None,
         }
@@ -223,10 +224,10 @@ impl Load {
     pub fn end(&mut self, sessions: impl IntoIterator<Item = u32>) {
         let t = &self.pipe.tables;
         for s in sessions {
-            let ending = Ending { quarantine: &mut self.quarantine, events: &mut self.events };
+            let ending = Ending { deferred: &mut self.deferred, events: &mut self.events };
             session::end(&t.v4, s, &self.snap, &t.nat, ending);
         }
-        t.v4.release(&mut self.quarantine);
+        t.v4.release(&mut self.deferred);
     }
 }
 
@@ -256,7 +257,7 @@ pub fn cycles_per_ns() -> Option<f64> {
 /// Flow numbers in an order that no prefetcher guesses.
 pub fn shuffled(n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
-    let mut d = Dice::new(7);
+    let mut d = Rng::new(7);
     for i in (1..n).rev() {
         order.swap(i, d.below(i + 1));
     }

@@ -24,7 +24,7 @@ use sag_packet::proto::*;
 use sag_pipeline::Tables;
 use sag_pipeline::nat::NatState;
 use sag_pipeline::table::{FlowTable, Grace, TableMemory, index_buckets};
-use sag_pipeline::testkit::{self, Dice, Outcome, Rig};
+use sag_pipeline::testkit::{self, Outcome, Rig, Rng};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Lab {
         let v6 = table(v6, seed, &c.index6);
         self.gw.nat_ports().iter().for_each(|w| w.store(0, Relaxed));
         let nat = Arc::new(NatState::new(v4.capacity(), self.gw.nat_ports(), seed));
-        Tables { v4, v6, nat, firsts: Default::default() }
+        Tables { v4, v6, nat, first_fragments: Default::default() }
     }
 
     /// Tells XDP what the snapshot says.
@@ -392,7 +392,7 @@ fn head(frame: &[u8]) -> &[u8] {
 
 /// A gateway, its packets, and what happens to it on the way.
 fn tell(lab: &Lab, seed: u64, tally: &mut Tally) {
-    let mut d = Dice::new(seed);
+    let mut d = Rng::new(seed);
     for r in &lab.gw.nexthops()[..512] {
         for w in [&r.dev, &r.dmac_vlan, &r.smac_mtu] {
             w.store(0, Relaxed);

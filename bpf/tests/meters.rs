@@ -12,8 +12,8 @@ use sag_model::meter::{Meter, MeterGroup};
 use sag_model::{DropReason, Dscp, Nanos, PortIdx, Zone};
 use sag_packet::checksum;
 use sag_pipeline::qos::meter::{Rate, police, units};
-use sag_pipeline::qos::{Car, Mark, MeterBook, MeteredPort, Wanted};
-use sag_pipeline::testkit::Dice;
+use sag_pipeline::qos::{Car, Mark, MeterTable, MeteredPort, QosSpec};
+use sag_pipeline::testkit::Rng;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
@@ -70,10 +70,10 @@ fn words(m: &Meter) -> [u64; 8] {
 }
 
 /// A meter somewhere around a moment, of any rate.
-fn meter(d: &mut Dice, now: u64) -> Meter {
+fn meter(d: &mut Rng, now: u64) -> Meter {
     let m = Meter::default();
     let rates = [10_000, 1_000_000, 33_000_000, 400_000_000, 40_000_000_000, 1_000_000_000_000];
-    let near = |d: &mut Dice| {
+    let near = |d: &mut Rng| {
         let span = d.pick(&[1u64 << 10, 1 << 20, 1 << 36, 1 << 50]);
         units(now).wrapping_add(d.roll() % span).wrapping_sub(span / 2)
     };
@@ -102,7 +102,7 @@ fn xdp_and_workers_calculate_alike() {
     let Some(_fs) = root() else { return };
     let lab = Lab::new();
     let seed = std::env::var("SAG_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(5);
-    let mut d = Dice::new(seed);
+    let mut d = Rng::new(seed);
     let mut seen = std::collections::BTreeMap::new();
     for n in 0..20_000 {
         let now = if d.once_in(10) { d.roll() } else { d.roll() >> 20 };
@@ -135,7 +135,7 @@ fn xdp_and_workers_calculate_alike() {
 struct Flow {
     f: Fixture,
     frame: Vec<u8>,
-    book: MeterBook,
+    book: MeterTable,
     len: u64,
 }
 
@@ -143,7 +143,7 @@ impl Flow {
     fn new(ceiling: u64, burst_ms: u64, link: Option<u64>) -> Option<Flow> {
         let f = Fixture::new()?;
         f.nexthop(4, 0, 1500, 9, NH_VALID);
-        let mut book = MeterBook::over(f.gw.meters(), f.gw.meter_sets(), f.gw.passed_bytes());
+        let mut book = MeterTable::over(f.gw.meters(), f.gw.meter_sets(), f.gw.passed_bytes());
         let port = |i| MeteredPort {
             name: format!("{i}"),
             zone: Some(if PortIdx(i) == WAN { Zone::Wan } else { Zone::Lan }),
@@ -152,8 +152,8 @@ impl Flow {
         let car = Car {
             id: "c".into(),
             priority: 1,
-            floor: None,
-            ceiling: Some(Rate::mbps(ceiling)),
+            committed: None,
+            peak: Some(Rate::mbps(ceiling)),
             burst_ms,
             remark: Dscp::new(46),
         };
@@ -164,7 +164,7 @@ impl Flow {
             sport: sag_acl::PortRange::ANY,
             dport: sag_acl::PortRange::ANY,
         };
-        let wanted = Wanted {
+        let wanted = QosSpec {
             ports: (0..6).map(port).collect(),
             cars: vec![car],
             v4: vec![(any, sag_pipeline::policy::Verdict { accept: true, slot: 0 })],
@@ -172,7 +172,7 @@ impl Flow {
             slack: 8_000_000,
             overhead: 4,
             largest: 100,
-            ..Wanted::default()
+            ..QosSpec::default()
         };
         let (policy, complete) = book.build(&wanted, now());
         assert!(complete);
@@ -183,7 +183,7 @@ impl Flow {
             sport: 1000,
             dport: 53,
         };
-        let set = policy.classify(LAN, WAN, Mark::default(), || tuple).set;
+        let set = policy.classify(LAN, WAN, Mark::default(), || tuple).group;
         assert_ne!(set, 0);
         let raw = |a: [u8; 4]| u64::from(u32::from_le_bytes(a));
         let key = Key4 {
@@ -235,7 +235,7 @@ impl Flow {
         (passed, dropped)
     }
 
-    fn car(&self) -> sag_pipeline::qos::Counted {
+    fn car(&self) -> sag_pipeline::qos::MeterCounts {
         let (_, n) = self.book.owners().find(|(o, _)| format!("{o:?}").contains("Car")).unwrap();
         self.book.counted(n)
     }
@@ -352,7 +352,7 @@ fn the_next_daemon_finds_the_meters_and_their_state() {
     let emptied = Instant::now();
     let owners: Vec<_> = flow.book.owners().map(|(o, n)| (o.clone(), n)).collect();
     let Flow { f, frame, .. } = flow;
-    let fresh = MeterBook::over(f.gw.meters(), f.gw.meter_sets(), f.gw.passed_bytes());
+    let fresh = MeterTable::over(f.gw.meters(), f.gw.meter_sets(), f.gw.passed_bytes());
     for (_, n) in &owners {
         assert_eq!(fresh.counted(*n), Default::default(), "books begin with the daemon");
     }

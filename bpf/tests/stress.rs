@@ -11,8 +11,8 @@ use common::*;
 use sag_bpf::TestFrame;
 use sag_model::Zone;
 use sag_model::flow::*;
-use sag_pipeline::family::FamilyOf;
-use sag_pipeline::table::{FlowTable, Grace, Quarantine, Resizer, TableMemory, index_buckets};
+use sag_pipeline::family::FlowFamily;
+use sag_pipeline::table::{DeferredFree, FlowTable, Grace, Resizer, TableMemory, index_buckets};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -29,9 +29,9 @@ fn env(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, n: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         ((self.0 >> 33) % u64::from(n)) as u32
@@ -96,11 +96,11 @@ impl World {
     }
 
     /// As a worker makes a session.
-    fn create(&self, n: u32, quarantine: &mut Quarantine) -> Option<RecordNo> {
+    fn create(&self, n: u32, deferred: &mut DeferredFree) -> Option<RecordNo> {
         let (k, new) = keys(n);
         let reverse = FlowRecord4::reverse(&new, Zone::Wan);
         let epoch = self.f.gw.control().epoch.load(Relaxed);
-        let made = self.table.create(&k, &reverse, quarantine, |fwd, rev, meta| {
+        let made = self.table.create(&k, &reverse, deferred, |fwd, rev, meta| {
             fwd.set_translation(&k, &new);
             rev.set_translation(&reverse, &FlowRecord4::reverse(&k, Zone::Wan));
             fwd.action.store(self.action().to_word(), Relaxed);
@@ -115,7 +115,7 @@ impl World {
 
 /// Makes, renews and removes sessions, and moves epoch and next hop on.
 fn write(w: &World, seed: u64) -> [u64; 5] {
-    let (mut dice, mut quarantine) = (Dice(seed), Quarantine::default());
+    let (mut dice, mut deferred) = (Rng(seed), DeferredFree::default());
     let mut live: Vec<Option<RecordNo>> = vec![None; FLOWS as usize];
     let [mut made, mut full, mut removed, mut epochs, mut switches] = [0; 5];
     let mut resizer = Resizer::default();
@@ -125,7 +125,7 @@ fn write(w: &World, seed: u64) -> [u64; 5] {
         let n = dice.below(FLOWS);
         let slot = &mut live[n as usize];
         match (*slot, dice.below(16)) {
-            (None, _) => match w.create(n, &mut quarantine) {
+            (None, _) => match w.create(n, &mut deferred) {
                 Some(no) => {
                     made += 1;
                     *slot = Some(no);
@@ -135,7 +135,7 @@ fn write(w: &World, seed: u64) -> [u64; 5] {
             // Some stay, so that packets have flows to follow while others rest.
             (Some(no), 0) if resting < SESSIONS / 4 => {
                 resting += 1;
-                assert!(w.table.remove(no.session(), &mut quarantine));
+                assert!(w.table.remove(no.session(), &mut deferred));
                 removed += 1;
                 *slot = None;
             }
@@ -159,11 +159,11 @@ fn write(w: &World, seed: u64) -> [u64; 5] {
         let looks = w.looks.load(SeqCst);
         if grace_at == u64::MAX {
             w.grace.started.fetch_add(1, SeqCst);
-            w.grace.told.fetch_add(1, SeqCst);
+            w.grace.workers_started.fetch_add(1, SeqCst);
             grace_at = looks;
         } else if looks > grace_at + 1 && rcu() {
             w.grace.done.store(w.grace.started.load(SeqCst), SeqCst);
-            w.grace.known.store(w.grace.told.load(SeqCst), SeqCst);
+            w.grace.workers_done.store(w.grace.workers_started.load(SeqCst), SeqCst);
             (grace_at, resting) = (u64::MAX, 0);
         }
         // To and fro between two sizes.
@@ -189,7 +189,7 @@ fn rcu() -> bool {
 
 /// Finds flows and looks whether what their records say is theirs.
 fn read(w: &World, seed: u64) -> u64 {
-    let (mut dice, mut found) = (Dice(seed), 0);
+    let (mut dice, mut found) = (Rng(seed), 0);
     while !w.end.load(Relaxed) {
         let n = dice.below(FLOWS);
         let (k, new) = keys(n);
@@ -208,7 +208,7 @@ fn read(w: &World, seed: u64) -> u64 {
 
 /// Sends packets of all flows: (forwarded, left to a worker).
 fn send(w: &World, seed: u64) -> (u64, u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Rng(seed);
     let packets: Vec<_> = (0..FLOWS).map(|n| (frame(n), translated(n))).collect();
     let [mut forwarded, mut punted] = [0; 2];
     while !w.end.load(Relaxed) {

@@ -13,7 +13,7 @@ use sag_model::config::{Config, Timestamp};
 use sag_model::{Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
 use sag_pipeline::nat::NatState;
-use sag_pipeline::qos::MeterBook;
+use sag_pipeline::qos::MeterTable;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
@@ -131,7 +131,7 @@ impl<'d> Shell<'d> {
     fn new(config: Config, out: &'d Path, ingress: PortIdx) -> Result<Self> {
         let nat = Arc::new(NatState::private(config.dataplane.flows));
         let mut compiler =
-            Compiler::new(NextHops::inventing(65_535), nat.clone(), MeterBook::private(), true);
+            Compiler::new(NextHops::inventing(65_535), nat.clone(), MeterTable::private(), true);
         let snapshot = compiler.compile(&config, &sag_rtnl::Tables::default(), 1, BEGIN).snapshot;
         let grace = Grace::immediate();
         let d = &config.dataplane;
@@ -139,7 +139,7 @@ impl<'d> Shell<'d> {
             v4: FlowTable::private(d.flows, grace.clone()),
             v6: FlowTable::private(d.flows_v6(), grace),
             nat,
-            firsts: Default::default(),
+            first_fragments: Default::default(),
         };
         let pipeline = Pipeline::new(Arc::new(tables), 0, 1);
         let port = snapshot.port(ingress).context("the port vanished")?;
@@ -191,7 +191,7 @@ impl<'d> Shell<'d> {
         let (mut own, mut made) = match verdict {
             Verdict::Tx { port, start, len } => (vec![(port, buf[start..start + len].to_vec())], made),
             Verdict::Held => (self.resolve(now)?, made),
-            Verdict::Split => (std::mem::take(&mut made.0), made),
+            Verdict::Emitted => (std::mem::take(&mut made.0), made),
             Verdict::Drop(_) | Verdict::Kernel => (Vec::new(), made),
         };
         // A held packet that is released may itself have caused an error instead of leaving.

@@ -6,7 +6,7 @@
 
 mod targets;
 
-pub use sag_pipeline::testkit::Dice;
+pub use sag_pipeline::testkit::Rng;
 pub use targets::Target;
 
 use std::io;
@@ -32,13 +32,13 @@ pub fn corpus_dir(target: Target) -> PathBuf {
 /// other words of a text.
 #[derive(Debug)]
 pub struct Mutator {
-    pub dice: Dice,
+    pub dice: Rng,
     pool: Vec<Vec<u8>>,
 }
 
 impl Mutator {
     pub fn new(seed: u64, pool: Vec<Vec<u8>>) -> Mutator {
-        Mutator { dice: Dice::new(seed), pool }
+        Mutator { dice: Rng::new(seed), pool }
     }
 
     pub fn next_input(&mut self, target: Target) -> Vec<u8> {
@@ -62,7 +62,7 @@ impl Mutator {
     }
 }
 
-fn change(d: &mut Dice, data: &mut Vec<u8>, pool: &[Vec<u8>]) {
+fn change(d: &mut Rng, data: &mut Vec<u8>, pool: &[Vec<u8>]) {
     let at = d.below(data.len() + 1);
     let end = (at + d.below(40)).min(data.len());
     match d.below(8) {

@@ -5,7 +5,7 @@ use sag_packet::Family;
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, NetworkLayer};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
-use sag_pipeline::testkit::{DEV_WAN, Dice, Net, Pkt, Rig, vxlan};
+use sag_pipeline::testkit::{DEV_WAN, Net, Pkt, Rig, Rng, vxlan};
 use sag_pipeline::tunnel::Tunnel;
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
 use sag_tunnel::fec::{MAX_PACKET, REPAIR_HEADER, Received, Receiver, Sender, Settings};
@@ -48,7 +48,7 @@ impl Target {
     }
 
     /// An input to start from.
-    pub fn fresh(self, d: &mut Dice) -> Vec<u8> {
+    pub fn fresh(self, d: &mut Rng) -> Vec<u8> {
         match self {
             Target::Parse => d.frame().1,
             Target::Pipeline => {
@@ -204,7 +204,7 @@ fn open_esp(data: &[u8]) {
 }
 
 /// What a sender sends, less some of it: length, bytes, and so on.
-fn fresh_fec(d: &mut Dice) -> Vec<u8> {
+fn fresh_fec(d: &mut Rng) -> Vec<u8> {
     let window = 2 + d.below(6) as u8;
     let settings = Settings { window, repairs: 1 + d.below(usize::from(window).min(3)) as u8, delay: 1 };
     let Some(mut tx) = Sender::new(settings, d.below(2) as u8, 0) else { return Vec::new() };

@@ -6,7 +6,7 @@ use sag_model::Dscp;
 use sag_model::meter::{Meter, MeterGroup};
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::meter::units;
-use sag_pipeline::qos::{MeterBook, Rate};
+use sag_pipeline::qos::{MeterTable, Rate};
 use sag_pipeline::testkit::*;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,7 +48,7 @@ impl Memory {
     }
 
     /// An empty book over cleared memory.
-    pub fn book(&self) -> MeterBook {
+    pub fn book(&self) -> MeterTable {
         for m in self.meters {
             m.id.store(0, Relaxed);
         }
@@ -56,7 +56,7 @@ impl Memory {
             s.car.store(0, Relaxed);
             s.links.iter().for_each(|l| l.store(0, Relaxed));
         }
-        MeterBook::over(self.meters, self.sets, &[])
+        MeterTable::over(self.meters, self.sets, &[])
     }
 
     pub fn state(&self) -> State {
@@ -93,7 +93,7 @@ impl Memory {
     }
 
     /// Opens and shuts meters at random. `now`: the later of the clocks.
-    pub fn shuffle(&self, d: &mut Dice, now: u64) {
+    pub fn shuffle(&self, d: &mut Rng, now: u64) {
         assert!(self.meters[METERS..].iter().all(|m| m.id.load(Relaxed) == 0));
         for m in self.meters.iter().take(METERS) {
             for w in [&m.tat, &m.committed_tat] {
@@ -120,7 +120,7 @@ pub fn change(before: &State, after: &State) -> Change {
 }
 
 /// CARs, policies and bandwidths, more or less.
-pub fn qos(d: &mut Dice, n: &mut Net) {
+pub fn qos(d: &mut Rng, n: &mut Net) {
     if d.once_in(3) {
         return;
     }

@@ -21,7 +21,7 @@ const BEHAVIORS: [Behavior; 3] =
 const SIZES: [usize; 9] = [0, 1, 7, 12, 40, 100, 1000, 1452, 2500];
 
 /// A gateway with address translation of every kind, more or less.
-pub fn net(d: &mut Dice) -> Net {
+pub fn net(d: &mut Rng) -> Net {
     let mut n = if d.once_in(3) { d.net() } else { Net::branch() };
     // XDP never sees what the hardware filters for another address.
     n.options.promiscuous = false;
@@ -57,7 +57,7 @@ fn dev_of(p: &Pkt) -> u8 {
 }
 
 /// The next frame and the device where it arrives.
-pub fn frame(d: &mut Dice, rig: &Rig) -> (u8, Vec<u8>) {
+pub fn frame(d: &mut Rng, rig: &Rig) -> (u8, Vec<u8>) {
     let (dev, frame) = match d.below(16) {
         0 | 1 => d.frame(),
         n => {
@@ -86,7 +86,7 @@ pub fn frame(d: &mut Dice, rig: &Rig) -> (u8, Vec<u8>) {
     (dev, frame)
 }
 
-fn transport(d: &mut Dice, src: &str, dst: &str, sport: u16, dport: u16) -> Pkt {
+fn transport(d: &mut Rng, src: &str, dst: &str, sport: u16, dport: u16) -> Pkt {
     match d.below(5) {
         0 | 1 => Pkt::tcp(src, dst, sport, dport, d.pick(&[TCP_SYN, TCP_SYN, TCP_ACK])),
         2 | 3 => Pkt::udp(src, dst, sport, dport),
@@ -95,7 +95,7 @@ fn transport(d: &mut Dice, src: &str, dst: &str, sport: u16, dport: u16) -> Pkt 
 }
 
 /// A first packet from inside.
-fn inside(d: &mut Dice) -> Pkt {
+fn inside(d: &mut Rng) -> Pkt {
     let (src, dst) = match d.once_in(3) {
         true => (d.pick(&INSIDE6), d.pick(&FAR6)),
         false => (d.pick(&INSIDE4), if d.once_in(8) { d.pick(&EXTERNAL) } else { d.pick(&FAR4) }),
@@ -107,7 +107,7 @@ fn inside(d: &mut Dice) -> Pkt {
 }
 
 /// A first packet from outside, to what may be forwarded inside.
-fn outside(d: &mut Dice) -> Pkt {
+fn outside(d: &mut Rng) -> Pkt {
     let port = d.pick(&[WAN, WAN, LINE]);
     let far = if port == WAN { d.pick(&FAR4[..2]) } else { FAR4[3] };
     let to = d.pick(&EXTERNAL);
@@ -139,7 +139,7 @@ fn key6(k: &Key6) -> Parts {
 
 /// A packet of some session, one way or the other.
 fn known<R: FlowRecord>(
-    d: &mut Dice,
+    d: &mut Rng,
     snap: &Snapshot,
     t: &FlowTable<R>,
     parts: fn(&R::Key) -> Parts,
@@ -189,7 +189,7 @@ fn known<R: FlowRecord>(
 }
 
 /// What a packet may be besides plain.
-fn vary(d: &mut Dice, mut p: Pkt) -> Pkt {
+fn vary(d: &mut Rng, mut p: Pkt) -> Pkt {
     p.tos = d.roll() as u8;
     p.id = d.roll() as u16;
     p.ttl = d.pick(&[64, 64, 64, 64, 64, 64, 64, 255, 2, 128, 3, 200]);
@@ -225,7 +225,7 @@ fn vary(d: &mut Dice, mut p: Pkt) -> Pkt {
 }
 
 /// Makes the rest of an IPv4 header sum to nothing, so that both zeros are right as its checksum.
-fn zero_sum(f: &mut [u8], d: &mut Dice) {
+fn zero_sum(f: &mut [u8], d: &mut Rng) {
     let at = if f.get(12..14) == Some(&ETHERTYPE_VLAN.to_be_bytes()) { 18 } else { 14 };
     let Some(ip) = f.get_mut(at..at + IPV4_LEN) else { return };
     if ip[0] != 0x45 {

@@ -8,12 +8,12 @@ use sag_packet::encap::{Encap, Template};
 use sag_pipeline::testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt};
 use sag_pipeline::tunnel::Tunnel;
 
-fn encap(d: &mut Dice) -> Encap {
+fn encap(d: &mut Rng) -> Encap {
     let key = d.pick(&[None, Some(0), Some(0xDEAD_BEEF)]);
     d.pick(&[testkit::vxlan(0x00AB_CDEF), Encap::Gre { key, checksum: false, sequence: false }, Encap::Ipip])
 }
 
-fn tunnel(d: &mut Dice) -> Tunnel {
+fn tunnel(d: &mut Rng) -> Tunnel {
     let base = Tunnel::test(d.pick(&[1, 7, 255]), encap(d), d.pick(&[Family::V4, Family::V6]));
     let udp_checksum = matches!(base.template.encap, Encap::Vxlan { .. }) && d.once_in(2);
     Tunnel {
@@ -27,7 +27,7 @@ fn tunnel(d: &mut Dice) -> Tunnel {
 }
 
 /// A packet of a flow, and one of its answers.
-fn flow(d: &mut Dice, v6: bool) -> (Pkt, Pkt) {
+fn flow(d: &mut Rng, v6: bool) -> (Pkt, Pkt) {
     let (near, far) = if v6 { ("2001:db8:1::10", "2001:db8:30::1") } else { ("192.168.1.10", "10.30.0.1") };
     let size = d.pick(&[0, 1, 20, 100, 700, 1380, 1470]);
     let (a, b) = match d.below(3) {
@@ -65,7 +65,7 @@ struct Seen {
 }
 
 fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
-    let mut d = Dice::new(seed);
+    let mut d = Rng::new(seed);
     for r in &lab.gw.nexthops()[..512] {
         for w in [&r.dev, &r.dmac_vlan, &r.smac_mtu] {
             w.store(0, Relaxed);

@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 /// Source and destination.
-pub type Ends = (Endpoint, Endpoint);
+pub type EndpointPair = (Endpoint, Endpoint);
 
 /// A record type and its family's way with keys.
-pub trait FamilyOf: FlowRecord {
+pub trait FlowFamily: FlowRecord {
     const FAMILY: Family;
 
     fn table(t: &Tables) -> &FlowTable<Self>
@@ -37,8 +37,8 @@ pub trait FamilyOf: FlowRecord {
     /// Flags of an action for packets that are translated so.
     fn nat_flags(key: &Self::Key, to: &Self::Key) -> u8;
     /// Both endpoints, an ICMP identifier in place of a port. `None`: a family without translation.
-    fn ends(key: &Self::Key) -> Option<Ends>;
-    fn with_ends(key: &Self::Key, ends: Ends) -> Self::Key;
+    fn endpoints(key: &Self::Key) -> Option<EndpointPair>;
+    fn with_endpoints(key: &Self::Key, endpoints: EndpointPair) -> Self::Key;
     /// Translates a packet of this record.
     fn rewrite(&self, frame: &mut [u8], p: &Parsed);
     /// Translates an ICMP error about a packet whose answers this record translates.
@@ -70,7 +70,7 @@ const fn rule_ports(l4: u64) -> (u8, u16, u16) {
     }
 }
 
-impl FamilyOf for FlowRecord4 {
+impl FlowFamily for FlowRecord4 {
     const FAMILY: Family = Family::V4;
 
     #[inline]
@@ -120,7 +120,7 @@ impl FamilyOf for FlowRecord4 {
         (u8::from(src) * FLOW_SNAT) | (u8::from(dst) * FLOW_DNAT)
     }
 
-    fn ends(key: &Key4) -> Option<Ends> {
+    fn endpoints(key: &Key4) -> Option<EndpointPair> {
         let end = |addr: u32, port: u16| Endpoint {
             addr: Ipv4Addr::from(addr.to_le_bytes()),
             port: u16::from_be_bytes(port.to_le_bytes()),
@@ -130,7 +130,7 @@ impl FamilyOf for FlowRecord4 {
         Some((src, dst))
     }
 
-    fn with_ends(key: &Key4, (src, dst): Ends) -> Key4 {
+    fn with_endpoints(key: &Key4, (src, dst): EndpointPair) -> Key4 {
         let addr = |e: Endpoint| u64::from(u32::from_le_bytes(e.addr.octets()));
         let port = |e: Endpoint| u64::from(u16::from_le_bytes(e.port.to_be_bytes()));
         Key4 { addrs: addr(src) | addr(dst) << 32, l4: key.l4 >> 32 << 32 | port(src) | port(dst) << 16 }
@@ -168,7 +168,7 @@ impl FamilyOf for FlowRecord4 {
     }
 }
 
-impl FamilyOf for FlowRecord6 {
+impl FlowFamily for FlowRecord6 {
     const FAMILY: Family = Family::V6;
 
     #[inline]
@@ -221,11 +221,11 @@ impl FamilyOf for FlowRecord6 {
         0
     }
 
-    fn ends(_: &Key6) -> Option<Ends> {
+    fn endpoints(_: &Key6) -> Option<EndpointPair> {
         None
     }
 
-    fn with_ends(key: &Key6, _: Ends) -> Key6 {
+    fn with_endpoints(key: &Key6, _: EndpointPair) -> Key6 {
         *key
     }
 
@@ -245,7 +245,7 @@ impl FamilyOf for FlowRecord6 {
 
 /// The key under which the packet that an ICMP error quotes is known: its answer, seen from where
 /// the error came. Works before and after translation alike.
-pub fn quoted_key<R: FamilyOf>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<R::Key> {
+pub fn quoted_key<R: FlowFamily>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<R::Key> {
     let quote = p.ip(frame).get(usize::from(p.l4_at - p.l3) + 8..)?;
     let (proto, l4_at) = match R::FAMILY {
         Family::V4 => quoted_v4(quote)?,

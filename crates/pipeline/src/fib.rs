@@ -32,18 +32,18 @@ const NONE: u32 = u32::MAX;
 
 /// Route of the prefix that ends here, if any, and the node for longer prefixes.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct FibEntry {
     route: u32,
     child: u32,
 }
 
-const EMPTY: Slot = Slot { route: NONE, child: NONE };
+const EMPTY: FibEntry = FibEntry { route: NONE, child: NONE };
 
 /// Maps prefixes to route numbers.
 #[derive(Debug, Clone)]
 pub struct Fib<A> {
-    root: Box<[Slot]>,
-    nodes: Vec<[Slot; 1 << STEP_BITS]>,
+    root: Box<[FibEntry]>,
+    nodes: Vec<[FibEntry; 1 << STEP_BITS]>,
     default: u32,
     _family: std::marker::PhantomData<A>,
 }
@@ -99,7 +99,7 @@ impl<A: FibAddr> Fib<A> {
         }
     }
 
-    fn slots(&mut self, node: Option<usize>) -> &mut [Slot] {
+    fn slots(&mut self, node: Option<usize>) -> &mut [FibEntry] {
         match node {
             None => &mut self.root,
             Some(n) => &mut self.nodes[n],
@@ -124,7 +124,7 @@ impl<A: FibAddr> Fib<A> {
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.root) + self.nodes.capacity() * size_of::<[Slot; 1 << STEP_BITS]>()
+        size_of_val(&*self.root) + self.nodes.capacity() * size_of::<[FibEntry; 1 << STEP_BITS]>()
     }
 }
 

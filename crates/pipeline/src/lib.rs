@@ -9,14 +9,16 @@ pub mod family;
 pub mod fib;
 pub mod fragments;
 pub mod hash;
-pub mod hold;
+
 pub mod nat;
-pub mod order;
+
 pub mod originate;
+pub mod pending;
 pub mod policy;
 pub mod qos;
 pub mod session;
 pub mod snapshot;
+pub mod stages;
 pub mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -1,8 +1,8 @@
 //! Packets that the gateway makes: ICMP errors (when, to whom, from which address, how often) and
 //! the fragments of packets that do not fit.
 
-use crate::order::{ethertype, exit};
 use crate::snapshot::{Route, Snapshot};
+use crate::stages::{egress, ethertype};
 use crate::tunnel::{Tunnel, TunnelNo};
 use sag_model::{DropReason, MacAddr, Nanos, PortIdx};
 use sag_packet::icmp::{self, IcmpError};
@@ -55,13 +55,13 @@ impl Limiter {
 
 /// An ICMP error ready to go, or why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Built {
+pub enum IcmpResult {
     /// Send `buf[start..start + len]` by this port.
     Ready { port: PortIdx, start: usize, len: usize },
     /// The RFCs forbid an error about this packet.
     Forbidden,
     /// No route back, no address to speak from, or the next hop is not resolved.
-    NoWay,
+    NoRoute,
 }
 
 /// Packets about which no error may be sent (RFC 1812 4.3.2.7, RFC 4443 2.4 e).
@@ -87,7 +87,7 @@ pub fn forbidden(p: &Parsed, frame: &[u8]) -> bool {
 
 /// How a packet of the gateway's own reaches `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Back {
+pub struct ReplyPath {
     pub port: PortIdx,
     pub tunnel: TunnelNo,
     dmac: MacAddr,
@@ -99,9 +99,9 @@ pub struct Back {
 
 /// The way by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends).
 /// `near`: where who waits for the packet is, and its link address, if it did not come by a tunnel.
-pub fn back(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>) -> Option<Back> {
+pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>) -> Option<ReplyPath> {
     let routed = match snap.route(to) {
-        Some(Route::Via(members)) => snap.choose(members, 0).and_then(|m| exit(snap, m, to, 0).ok()),
+        Some(Route::Via(members)) => snap.choose(members, 0).and_then(|m| egress(snap, m, to, 0).ok()),
         _ => None,
     };
     let (port, tunnel, next, mtu) = match routed {
@@ -125,15 +125,21 @@ pub fn back(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>) -> Op
         (None, Some((ingress, mac))) if port == ingress && tunnel == 0 => mac,
         _ => return None,
     };
-    Some(Back { port, tunnel, dmac, from, mtu })
+    Some(ReplyPath { port, tunnel, dmac, from, mtu })
 }
 
 /// Puts tunnel and link header in front of the packet of `len` bytes at [`LINK_ROOM`].
-pub fn dress(snap: &Snapshot, back: &Back, family: Family, len: usize, buf: &mut [u8]) -> Built {
-    let Some(out) = snap.port(back.port) else { return Built::NoWay };
-    let link = LinkHeader { dst: back.dmac, src: out.mac, vlan: out.vlan, ethertype: ethertype(family) };
+pub fn push_headers(
+    snap: &Snapshot,
+    path: &ReplyPath,
+    family: Family,
+    len: usize,
+    buf: &mut [u8],
+) -> IcmpResult {
+    let Some(out) = snap.port(path.port) else { return IcmpResult::NoRoute };
+    let link = LinkHeader { dst: path.dmac, src: out.mac, vlan: out.vlan, ethertype: ethertype(family) };
     let mut f = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-    let done = match snap.tunnel(back.tunnel) {
+    let done = match snap.tunnel(path.tunnel) {
         None => f.set_link(ETH_LEN, len, &link).is_ok(),
         Some(t) => {
             let p = Parsed {
@@ -148,8 +154,8 @@ pub fn dress(snap: &Snapshot, back: &Back, family: Family, len: usize, buf: &mut
         }
     };
     match done {
-        true => Built::Ready { port: back.port, start: f.start(), len: f.len() },
-        false => Built::NoWay,
+        true => IcmpResult::Ready { port: path.port, start: f.start(), len: f.len() },
+        false => IcmpResult::NoRoute,
     }
 }
 
@@ -181,24 +187,24 @@ pub fn icmp_error(
     frame: &[u8],
     error: IcmpError,
     buf: &mut [u8],
-) -> Built {
+) -> IcmpResult {
     if forbidden(p, frame) {
-        return Built::Forbidden;
+        return IcmpResult::Forbidden;
     }
     let to = p.src(frame);
     let mac = frame.get(6..12).and_then(|m| m.first_chunk()).map(|m| MacAddr(*m));
-    let Some(back) = back(snap, to, near.zip(mac)) else { return Built::NoWay };
+    let Some(path) = reply_path(snap, to, near.zip(mac)) else { return IcmpResult::NoRoute };
     // What goes through a tunnel must fit it.
-    let end = buf.len().min(LINK_ROOM + usize::from(back.mtu));
-    let Some(room) = buf.get_mut(LINK_ROOM..end) else { return Built::NoWay };
+    let end = buf.len().min(LINK_ROOM + usize::from(path.mtu));
+    let Some(room) = buf.get_mut(LINK_ROOM..end) else { return IcmpResult::NoRoute };
     let packet = p.ip(frame);
-    let built = match (back.from, to) {
+    let built = match (path.from, to) {
         (IpAddr::V4(f), IpAddr::V4(t)) => icmp::build_v4(room, f, t, error, packet),
         (IpAddr::V6(f), IpAddr::V6(t)) => icmp::build_v6(room, f, t, error, packet),
         _ => None,
     };
-    let Some(len) = built else { return Built::NoWay };
-    dress(snap, &back, p.family, len, buf)
+    let Some(len) = built else { return IcmpResult::NoRoute };
+    push_headers(snap, &path, p.family, len, buf)
 }
 
 /// Splits an IPv4 packet (RFC 791 3.2): `packet` is the whole IP packet, TTL already counted down.

@@ -143,7 +143,7 @@ pub struct AclSet {
 
 /// What the ACL stage says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
+pub enum AclVerdict {
     Accept { slot: Option<u32> },
     Deny { slot: Option<u32> },
 }
@@ -166,16 +166,16 @@ impl AclSet {
     }
 
     #[inline]
-    pub fn judge(&self, from: Zone, to: Zone, tuple: &Tuple) -> Judged {
-        let Some(class) = Class::of(from, to) else { return Judged::Accept { slot: None } };
+    pub fn check(&self, from: Zone, to: Zone, tuple: &Tuple) -> AclVerdict {
+        let Some(class) = Class::of(from, to) else { return AclVerdict::Accept { slot: None } };
         if !self.bound {
-            return Judged::Accept { slot: None };
+            return AclVerdict::Accept { slot: None };
         }
         match self.lists[class as usize].as_ref().and_then(|l| l.lookup(tuple)) {
-            Some(v) if v.accept => Judged::Accept { slot: Some(v.slot) },
-            Some(v) => Judged::Deny { slot: Some(v.slot) },
-            None if self.default_accept => Judged::Accept { slot: None },
-            None => Judged::Deny { slot: None },
+            Some(v) if v.accept => AclVerdict::Accept { slot: Some(v.slot) },
+            Some(v) => AclVerdict::Deny { slot: Some(v.slot) },
+            None if self.default_accept => AclVerdict::Accept { slot: None },
+            None => AclVerdict::Deny { slot: None },
         }
     }
 }

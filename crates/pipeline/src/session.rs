@@ -1,10 +1,10 @@
 //! The life of a session: states, idle times and what a sweep does.
 
 use crate::counters::Counters;
-use crate::family::FamilyOf;
+use crate::family::FlowFamily;
 use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
-use crate::table::{FlowTable, Quarantine, SAME_RULE, SessionMeta};
+use crate::table::{DeferredFree, FlowTable, SAME_RULE, SessionMeta};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 use sag_packet::proto::*;
@@ -107,7 +107,7 @@ const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
 /// Flags in [`SessionMeta::ports`]: the session counts for its inside host; it holds a permit for its
 /// binding's filter; the first sequence number of each side is known.
 pub const NAT_HOST: u32 = 1 << 16;
-pub const NAT_PERMIT: u32 = 1 << 17;
+pub const NAT_FILTER_ENTRY: u32 = 1 << 17;
 pub const ISN_KNOWN: [u32; 2] = [1 << 18, 1 << 19];
 
 /// When the RST came, in the upper half of the state word: about seconds, as far as they fit.
@@ -218,7 +218,7 @@ fn advance32(mark: &AtomicU32, now: u32) -> u32 {
 }
 
 /// Adds what a session counted since the last time to its rules' counters.
-pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot) {
+pub fn flush_counters<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot) {
     let meta = table.meta(session);
     let rule = meta.rule.load(Ordering::Relaxed);
     let reply_rule = match meta.reply_rule.load(Ordering::Relaxed) {
@@ -242,12 +242,12 @@ pub fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &Snapshot
 /// What a thread needs to end sessions.
 #[derive(Debug)]
 pub struct Ending<'w> {
-    pub quarantine: &'w mut Quarantine,
+    pub deferred: &'w mut DeferredFree,
     pub events: &'w mut Events,
 }
 
 /// Both tuples of a session.
-pub fn tuples<R: FamilyOf>(table: &FlowTable<R>, session: u32) -> SessionTuple {
+pub fn tuples<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> SessionTuple {
     let r = table.record(RecordNo::forward(session));
     let (old, new) = (r.key(), r.translated());
     let (o, n) = (R::tuple(&old), R::tuple(&new));
@@ -267,7 +267,7 @@ pub fn tuples<R: FamilyOf>(table: &FlowTable<R>, session: u32) -> SessionTuple {
 
 /// Takes a session out of the table and gives back what it held. False if another thread did, or if
 /// it was none but a denied flow.
-pub fn end<R: FamilyOf>(
+pub fn end<R: FlowFamily>(
     table: &FlowTable<R>,
     session: u32,
     snap: &Snapshot,
@@ -276,11 +276,11 @@ pub fn end<R: FamilyOf>(
 ) -> bool {
     let meta = table.meta(session);
     let was_denied = State::of(meta) == Some(State::Denied);
-    if !table.remove(session, w.quarantine) {
+    if !table.remove(session, w.deferred) {
         return false;
     }
     // Nobody else writes here now, and it is not given out again before the next allocation.
-    settle(table, session, snap);
+    flush_counters(table, session, snap);
     let (fwd, rev) = (table.record(RecordNo::forward(session)), table.record(RecordNo::reverse(session)));
     if snap.nat.limits.log_sessions && !was_denied {
         let two = |f: fn(&R) -> &AtomicU64| [fwd, rev].map(|r| f(r).load(Ordering::Relaxed));
@@ -291,15 +291,15 @@ pub fn end<R: FamilyOf>(
     if was_denied {
         return false;
     }
-    let ends = (R::ends(&fwd.key()), R::ends(&fwd.translated()));
+    let ends = (R::endpoints(&fwd.key()), R::endpoints(&fwd.translated()));
     let (Some((host, _)), Some((_, remote))) = ends else { return true };
     let flags = meta.ports.load(Ordering::Relaxed);
     let [source, dest] = meta.bindings.each_ref().map(|b| b.load(Ordering::Relaxed));
-    if flags & NAT_PERMIT != 0 {
-        nat.revoke(BindingNo(source), remote.addr);
+    if flags & NAT_FILTER_ENTRY != 0 {
+        nat.remove_filter_entry(BindingNo(source), remote.addr);
     }
     if flags & NAT_HOST != 0 {
-        nat.host_ends(host.addr);
+        nat.host_session_ended(host.addr);
     }
     for b in [source, dest].into_iter().filter(|b| *b != 0).map(BindingNo) {
         let gone = nat.release(b);
@@ -340,7 +340,7 @@ impl Sweeper {
 
     /// Sweeps up to `budget` sessions; returns true when a round over all is complete.
     #[allow(clippy::too_many_arguments)]
-    pub fn step<R: FamilyOf>(
+    pub fn step<R: FlowFamily>(
         &mut self,
         table: &FlowTable<R>,
         ends: Ending<'_>,
@@ -350,12 +350,12 @@ impl Sweeper {
         budget: u32,
         counters: &Counters,
     ) -> bool {
-        let Ending { quarantine, events } = ends;
+        let Ending { deferred, events } = ends;
         let used = table.used();
         for _ in 0..budget {
             if self.at >= used {
                 self.at = 0;
-                table.release(quarantine);
+                table.release(deferred);
                 return true;
             }
             if self.at.is_multiple_of(BLOCK) && (self.at / BLOCK) % self.workers != self.worker {
@@ -366,7 +366,7 @@ impl Sweeper {
             self.at += 1;
             let meta = table.meta(session);
             let Some(state) = State::of(meta) else { continue };
-            settle(table, session, snap);
+            flush_counters(table, session, snap);
             let idle = match state {
                 State::Denied => now.since(Tick(meta.created.load(Ordering::Relaxed))),
                 _ => idle(table, session, now),
@@ -382,7 +382,7 @@ impl Sweeper {
                 }
             }
             if idle > state.idle_limit(&snap.options.timeouts)
-                && end(table, session, snap, nat, Ending { quarantine, events })
+                && end(table, session, snap, nat, Ending { deferred, events })
             {
                 counters.sessions_ended.add(1);
             }

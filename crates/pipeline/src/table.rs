@@ -2,7 +2,7 @@
 //! program. Lock-free: sessions are published, found and taken back by single atomic words.
 //!
 //! Sessions come dense from the front of the slab (last freed, first reused), so cache and TLB cost
-//! follows the live sessions and not the capacity. A removed session rests in the [`Quarantine`] of
+//! follows the live sessions and not the capacity. A removed session rests in the [`DeferredFree`] of
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
 mod index;
@@ -10,7 +10,7 @@ mod recycle;
 mod resize;
 mod restore;
 
-pub use recycle::{Grace, Quarantine};
+pub use recycle::{DeferredFree, Grace};
 pub use resize::Resizer;
 pub use restore::Restored;
 
@@ -71,7 +71,7 @@ pub struct SessionMeta {
     pub state: AtomicU32,
     /// 1 once both directions are in the index to stay.
     confirmed: AtomicU32,
-    /// Next in the free or quarantine list.
+    /// Next in the free or deferred list.
     next: AtomicU32,
     /// Tick of creation.
     pub created: AtomicU32,
@@ -233,9 +233,9 @@ impl<R: FlowRecord> FlowTable<R> {
     /// A look for this hash comes soon: brings the line where it starts into the cache, or the record
     /// if it is known.
     #[inline]
-    pub fn expect(&self, hash: u64, known: Option<RecordNo>) {
+    pub fn prefetch(&self, hash: u64, known: Option<RecordNo>) {
         match known {
-            Some(no) => self.expect_record(no),
+            Some(no) => self.prefetch_record(no),
             None => {
                 let index = self.index();
                 prefetch(index.bucket(index.probe(hash).first));
@@ -244,7 +244,7 @@ impl<R: FlowRecord> FlowTable<R> {
     }
 
     #[inline]
-    fn expect_record(&self, no: RecordNo) {
+    fn prefetch_record(&self, no: RecordNo) {
         let r = self.record(no);
         prefetch(r);
         if size_of::<R>() > 64 {
@@ -254,7 +254,7 @@ impl<R: FlowRecord> FlowTable<R> {
 
     /// A session with this key may be made soon: brings both its index lines into the cache.
     #[inline]
-    pub fn expect_new(&self, key: &R::Key) {
+    pub fn prefetch_new(&self, key: &R::Key) {
         let index = self.index();
         let p = index.probe(self.hash(key));
         prefetch(index.bucket(p.first));
@@ -267,7 +267,7 @@ impl<R: FlowRecord> FlowTable<R> {
     pub fn guess(&self, hash: u64) -> Option<RecordNo> {
         let index = self.index();
         let no = index.guess(&index.probe(hash))?;
-        self.expect_record(no);
+        self.prefetch_record(no);
         Some(no)
     }
 
@@ -292,15 +292,15 @@ impl<R: FlowRecord> FlowTable<R> {
         &self,
         forward: &R::Key,
         reverse: &R::Key,
-        quarantine: &mut Quarantine,
+        deferred: &mut DeferredFree,
         fill: impl Fn(&R, &R, &SessionMeta),
     ) -> Result<RecordNo, NotCreated> {
         // Two workers that see each other both step back; the second try almost always settles it.
         for _ in 0..8 {
-            match self.try_create(forward, reverse, quarantine, &fill) {
+            match self.try_create(forward, reverse, deferred, &fill) {
                 Err(Clash::Full) => return Err(NotCreated::Full),
                 Err(Clash::Twin(no)) => {
-                    if self.settled(no) {
+                    if self.wait_confirmed(no) {
                         return Err(NotCreated::Exists(no));
                     }
                 }
@@ -311,7 +311,7 @@ impl<R: FlowRecord> FlowTable<R> {
     }
 
     /// Waits for a record in the making: true if it stays, false if its worker took it back.
-    fn settled(&self, no: RecordNo) -> bool {
+    fn wait_confirmed(&self, no: RecordNo) -> bool {
         for _ in 0..1000 {
             let meta = self.meta(no.session());
             if meta.confirmed.load(Ordering::Acquire) != 0 {
@@ -329,10 +329,10 @@ impl<R: FlowRecord> FlowTable<R> {
         &self,
         forward: &R::Key,
         reverse: &R::Key,
-        quarantine: &mut Quarantine,
+        deferred: &mut DeferredFree,
         fill: &impl Fn(&R, &R, &SessionMeta),
     ) -> Result<RecordNo, Clash> {
-        let session = self.allocate(quarantine).ok_or(Clash::Full)?;
+        let session = self.allocate(deferred).ok_or(Clash::Full)?;
         let (fwd, rev) = (RecordNo::forward(session), RecordNo::reverse(session));
         self.blank(fwd, forward);
         self.blank(rev, reverse);
@@ -351,7 +351,7 @@ impl<R: FlowRecord> FlowTable<R> {
         });
         if let Err(clash) = published {
             meta.state.store(0, Ordering::Release);
-            self.retire(session, quarantine);
+            self.retire(session, deferred);
             return Err(clash);
         }
         meta.confirmed.store(1, Ordering::Release);
@@ -363,14 +363,14 @@ impl<R: FlowRecord> FlowTable<R> {
     pub fn create_denied(
         &self,
         key: &R::Key,
-        quarantine: &mut Quarantine,
+        deferred: &mut DeferredFree,
         fill: impl Fn(&R, &SessionMeta),
     ) -> Option<RecordNo> {
         // Refused flows do not take the room of others.
         if self.denied() >= self.capacity() / 16 || self.occupied() >= self.capacity() / 8 * 7 {
             return None;
         }
-        let session = self.allocate(quarantine)?;
+        let session = self.allocate(deferred)?;
         let no = RecordNo::forward(session);
         self.blank(no, key);
         // What answers counted in a session that had this place is none of the new rule's.
@@ -381,7 +381,7 @@ impl<R: FlowRecord> FlowTable<R> {
         meta.state.store(State::Denied as u32, Ordering::Release);
         if self.publish(key, no).is_err() {
             meta.state.store(0, Ordering::Release);
-            self.retire(session, quarantine);
+            self.retire(session, deferred);
             return None;
         }
         meta.confirmed.store(1, Ordering::Release);
@@ -430,7 +430,7 @@ impl<R: FlowRecord> FlowTable<R> {
     }
 
     /// Takes a session out of the table. False if another worker did.
-    pub fn remove(&self, session: u32, quarantine: &mut Quarantine) -> bool {
+    pub fn remove(&self, session: u32, deferred: &mut DeferredFree) -> bool {
         let meta = self.meta(session);
         let state = meta.state.load(Ordering::Acquire);
         if session == 0
@@ -447,7 +447,7 @@ impl<R: FlowRecord> FlowTable<R> {
         if state == State::Denied as u32 {
             self.denied.fetch_sub(1, Ordering::Relaxed);
         }
-        self.retire(session, quarantine);
+        self.retire(session, deferred);
         true
     }
 }

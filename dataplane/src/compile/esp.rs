@@ -4,7 +4,7 @@
 mod agreed;
 
 use sag_model::config::{self, Config, Encap, EspCipher};
-use sag_pipeline::tunnel::{EspBook, EspSas, TunnelNo};
+use sag_pipeline::tunnel::{EspSaTable, EspSas, TunnelNo};
 use sag_tunnel::esp::{
     Cipher, Inbound, InstallError as SaInstallError, KeyError, Outbound, SaSet, Suite, Switchover,
 };
@@ -79,7 +79,7 @@ struct Kept {
 /// All keys, and the book that workers read.
 #[derive(Debug, Default)]
 pub struct EspKeeper {
-    pub book: Arc<EspBook>,
+    pub book: Arc<EspSaTable>,
     by_name: BTreeMap<String, Entry>,
     ring: Option<KeyRing>,
     lifetime: Lifetime,

@@ -23,7 +23,7 @@ use sag_model::config::{Config, Policy};
 use sag_model::time::Tick;
 use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::NatState;
-use sag_pipeline::qos::MeterBook;
+use sag_pipeline::qos::MeterTable;
 use sag_pipeline::snapshot::{Ingress, Options, Snapshot, Timeouts};
 use sag_rtnl::Tables;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct Compiled {
 }
 
 impl Compiler {
-    pub fn new(nexthops: NextHops, nat: Arc<NatState>, meters: MeterBook, promiscuous: bool) -> Compiler {
+    pub fn new(nexthops: NextHops, nat: Arc<NatState>, meters: MeterTable, promiscuous: bool) -> Compiler {
         Compiler {
             devices: Devices::default(),
             nexthops,

@@ -4,8 +4,8 @@ use sag_model::PortIdx;
 use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog};
 use sag_model::ids::Role;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, Trouble,
-    WanSnat, Wanted,
+    Behavior, EntryHits, Kind, Limits, NatConfigError, NatPolicy, NatSpec, NatState, PrivateSnat, Service,
+    StaticDnat, WanSnat,
 };
 use sag_pipeline::snapshot::{AddrSet, Port};
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ pub struct NatCompiler {
     state: Arc<NatState>,
     hits: HashMap<String, Arc<EntryHits>>,
     /// What was said already.
-    told: HashSet<Trouble>,
+    told: HashSet<NatConfigError>,
 }
 
 impl NatCompiler {
@@ -34,12 +34,12 @@ impl NatCompiler {
                 continue;
             }
             match t {
-                Trouble::NoPool { addr } => tracing::error!(
+                NatConfigError::NoPool { addr } => tracing::error!(
                     %addr,
                     limit = sag_pipeline::nat::POOLS,
                     "no port pool is left for a NAT address: it is not translated; use fewer addresses"
                 ),
-                Trouble::Behaviors { addr, by } => tracing::warn!(
+                NatConfigError::Behaviors { addr, by } => tracing::warn!(
                     %addr,
                     by,
                     "two entries translate to one address with different mapping or filtering: the first one's hold"
@@ -49,7 +49,7 @@ impl NatCompiler {
         policy
     }
 
-    fn wanted(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> Wanted {
+    fn wanted(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> NatSpec {
         let own = |idx: PortIdx| ports.get(idx.index()).and_then(|p| p.addrs4.first()).map(|a| a.0);
         let wans = || config.ports().filter(|(_, p)| p.role == Role::Wan);
         let snat_ports: Vec<_> = wans().filter(|(_, p)| p.snat).collect();
@@ -75,7 +75,7 @@ impl NatCompiler {
             })
             .collect();
         let dnat = config.dnat.iter().map(|d| self.dnat(d)).collect();
-        Wanted {
+        NatSpec {
             wan,
             private,
             dnat,

@@ -5,7 +5,7 @@ use super::acl::{FamilyRule, compile_tuple};
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
 use sag_model::{Nanos, Zone};
 use sag_pipeline::policy::Verdict;
-use sag_pipeline::qos::{Car, MeterBook, MeteredPort, QosPolicy, Rate, Wanted};
+use sag_pipeline::qos::{Car, MeterTable, MeteredPort, QosPolicy, QosSpec, Rate};
 use sag_pipeline::snapshot::Port;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ impl Moment {
 /// Keeps the meters over the daemon's life.
 #[derive(Debug)]
 pub struct QosCompiler {
-    pub book: MeterBook,
+    pub book: MeterTable,
     /// How far XDP's clock may be behind, in nanoseconds.
     pub slack: u32,
     /// Which policies matched at the last compilation.
@@ -36,7 +36,7 @@ pub struct QosCompiler {
 }
 
 impl QosCompiler {
-    pub fn new(book: MeterBook) -> QosCompiler {
+    pub fn new(book: MeterTable) -> QosCompiler {
         QosCompiler { book, slack: 0, active: Vec::new() }
     }
 
@@ -60,7 +60,7 @@ impl QosCompiler {
         self.active != active(config, wall)
     }
 
-    fn wanted(&self, config: &Config, ports: &[Port]) -> Wanted {
+    fn wanted(&self, config: &Config, ports: &[Port]) -> QosSpec {
         let rate = |m: Option<Mbps>| m.map(|m| Rate::mbps(m.0.into()));
         let metered = config.ports().map(|(_, p)| MeteredPort {
             name: p.name.clone(),
@@ -75,7 +75,7 @@ impl QosCompiler {
                 metered.iter().map(|m| MeteredPort { zone: overlay(m), ..m.clone() }).collect();
             metered.extend(inside);
         }
-        let mut wanted = Wanted {
+        let mut wanted = QosSpec {
             overlay: rate(config.bandwidth.ccn),
             internet_up: rate(config.bandwidth.internet_up),
             ports: metered,
@@ -83,7 +83,7 @@ impl QosCompiler {
             overhead: config.bandwidth.overhead.into(),
             slack: self.slack,
             largest: ports.iter().map(|p| p.mtu.into()).max().unwrap_or(1500),
-            ..Wanted::default()
+            ..QosSpec::default()
         };
         let mut policies = Vec::new();
         let mut active = self.active.iter();
@@ -94,8 +94,8 @@ impl QosCompiler {
                 wanted.cars.push(Car {
                     id: c.id.clone(),
                     priority: c.priority,
-                    floor: (floor > 0).then(|| Rate(floor * 10_000)),
-                    ceiling: ceiling.map(|n| Rate(n * 10_000)),
+                    committed: (floor > 0).then(|| Rate(floor * 10_000)),
+                    peak: ceiling.map(|n| Rate(n * 10_000)),
                     burst_ms: c.burst_ms.into(),
                     remark: c.remark_dscp,
                 });

@@ -2,7 +2,7 @@ use super::*;
 use sag_model::config;
 use sag_model::ids::Zone;
 use sag_model::{MacAddr, PortIdx};
-use sag_pipeline::policy::{Judged, Tuple};
+use sag_pipeline::policy::{AclVerdict, Tuple};
 use sag_pipeline::snapshot::Route;
 use sag_rtnl::{
     Address, Link, Neighbor, NeighborState, Nexthop, Route as KernelRoute, RouteKind, RouteProtocol, Scope,
@@ -128,7 +128,7 @@ fn tables() -> Tables {
 
 fn compiler() -> Compiler {
     let records = NextHops::inventing(64).records();
-    Compiler::new(NextHops::new(records, 0), Arc::new(NatState::private(1000)), MeterBook::private(), false)
+    Compiler::new(NextHops::new(records, 0), Arc::new(NatState::private(1000)), MeterTable::private(), false)
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     let key = (PortIdx(1), ip("203.0.113.1"));
     let over = |last: u32| {
         let nat = Arc::new(NatState::private(1000));
-        Compiler::new(NextHops::new(records, last), nat, MeterBook::private(), false)
+        Compiler::new(NextHops::new(records, last), nat, MeterTable::private(), false)
     };
     let mut first = over(0);
     let a = first.compile(&config(""), &t, 1, NOW).snapshot.neighbors[&key];
@@ -269,19 +269,19 @@ const ACLS: &str = r#"
     priority = 4
 "#;
 
-fn judge(c: &mut Compiler, config: &Config, src: &str, to: Zone) -> Judged {
+fn judge(c: &mut Compiler, config: &Config, src: &str, to: Zone) -> AclVerdict {
     let s = c.compile(config, &tables(), 1, NOW).snapshot;
     let t = Tuple { proto: 6, src: ip(src), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
-    s.acl.judge(Zone::Lan, to, &t)
+    s.acl.check(Zone::Lan, to, &t)
 }
 
 #[test]
 fn all_bound_acls_are_one_list_by_priority() {
     let (mut c, config) = (compiler(), config(ACLS));
-    assert!(matches!(judge(&mut c, &config, "192.0.2.7", Zone::Wan), Judged::Accept { slot: Some(_) }));
-    assert!(matches!(judge(&mut c, &config, "192.0.2.8", Zone::Wan), Judged::Deny { slot: Some(_) }));
-    assert_eq!(judge(&mut c, &config, "192.0.2.8", Zone::Overlay), Judged::Accept { slot: None });
-    assert_eq!(judge(&mut c, &config, "192.0.2.8", Zone::Lan), Judged::Accept { slot: None });
+    assert!(matches!(judge(&mut c, &config, "192.0.2.7", Zone::Wan), AclVerdict::Accept { slot: Some(_) }));
+    assert!(matches!(judge(&mut c, &config, "192.0.2.8", Zone::Wan), AclVerdict::Deny { slot: Some(_) }));
+    assert_eq!(judge(&mut c, &config, "192.0.2.8", Zone::Overlay), AclVerdict::Accept { slot: None });
+    assert_eq!(judge(&mut c, &config, "192.0.2.8", Zone::Lan), AclVerdict::Accept { slot: None });
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn time_windows_choose_the_policies_of_the_moment() {
         let car = |proto| {
             let of =
                 policy.classify(PortIdx(0), PortIdx(1), sag_pipeline::qos::Mark::default(), || tuple(proto));
-            assert_ne!(of.set, 0);
+            assert_ne!(of.group, 0);
             policy.car(of.car.unwrap()).unwrap().to_owned()
         };
         (car(17), car(6))
@@ -379,13 +379,13 @@ fn a_device_keeps_its_slot_whatever_the_order_of_the_ports() {
 
 #[test]
 fn percentages_become_rates() {
-    use sag_pipeline::qos::{Owner, Rate, Way};
+    use sag_pipeline::qos::{Direction, Owner, Rate};
     use std::sync::atomic::Ordering::Relaxed;
     let (meters, sets) = (
         Vec::leak((0..64).map(|_| sag_model::meter::Meter::default()).collect()) as &'static [_],
         Vec::leak((0..64).map(|_| sag_model::meter::MeterGroup::default()).collect()) as &'static [_],
     );
-    let book = MeterBook::over(meters, sets, &[]);
+    let book = MeterTable::over(meters, sets, &[]);
     let records = Vec::leak((0..64).map(|_| Default::default()).collect());
     let mut c = Compiler::new(NextHops::new(records, 0), Arc::new(NatState::private(1000)), book, false);
     c.compile(&config(QOS), &tables(), 1, NOW);
@@ -395,8 +395,8 @@ fn percentages_become_rates() {
         (m.committed_cost.load(Relaxed), m.cost.load(Relaxed))
     };
     let cost = |mbps| Rate::mbps(mbps).cost();
-    assert_eq!(of(Owner::Car("late".into(), Way::Up)), (cost(10), cost(20)));
-    assert_eq!(of(Owner::Car("early".into(), Way::Up)), (cost(2), cost(6)));
+    assert_eq!(of(Owner::Car("late".into(), Direction::Up)), (cost(10), cost(20)));
+    assert_eq!(of(Owner::Car("early".into(), Direction::Up)), (cost(2), cost(6)));
     assert_eq!(of(Owner::Internet), (0, cost(40)));
 }
 

@@ -6,7 +6,7 @@ use sag_model::MacAddr;
 use sag_model::config::{self, Config, TunnelIdx};
 use sag_packet::encap::{Encap, Template};
 use sag_pipeline::snapshot::{Route, Snapshot};
-use sag_pipeline::tunnel::{EspBook, Tunnel, TunnelNo, TunnelState, Tunnels};
+use sag_pipeline::tunnel::{EspSaTable, Tunnel, TunnelNo, TunnelState, Tunnels};
 use sag_tunnel::group::{Group, Member, MemberState};
 use sag_tunnel::keys::Lifetime;
 use sag_xsk::sys;
@@ -132,7 +132,7 @@ fn tunnel(
     no: TunnelNo,
     encap: Encap,
     state: Arc<TunnelState>,
-    esp: &Arc<EspBook>,
+    esp: &Arc<EspSaTable>,
 ) -> Tunnel {
     let v4 = |n: &IpNet| match n {
         IpNet::V4(n) => Some((n.addr(), n.prefix_len())),

@@ -10,7 +10,7 @@ pub struct GraceKeeper {
     /// Rounds of each worker when the current period began.
     began: Option<Vec<u64>>,
     /// The same of the period that waits for workers alone.
-    told: Option<Vec<u64>>,
+    workers: Option<Vec<u64>>,
 }
 
 fn rounds<'w>(workers: impl Iterator<Item = &'w Shared>) -> Vec<u64> {
@@ -27,13 +27,13 @@ fn passed<'w>(workers: impl Iterator<Item = &'w Shared>, began: &[u64]) -> bool 
 impl GraceKeeper {
     /// The same for the periods that wait for workers alone: a look, no system call.
     pub fn step_workers<'w>(&mut self, grace: &Grace, workers: impl Iterator<Item = &'w Shared> + Clone) {
-        if self.told.as_ref().is_some_and(|began| passed(workers.clone(), began)) {
-            grace.known.store(grace.told.load(Ordering::SeqCst), Ordering::SeqCst);
-            self.told = None;
+        if self.workers.as_ref().is_some_and(|began| passed(workers.clone(), began)) {
+            grace.workers_done.store(grace.workers_started.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.workers = None;
         }
-        if self.told.is_none() {
-            grace.told.fetch_add(1, Ordering::SeqCst);
-            self.told = Some(rounds(workers));
+        if self.workers.is_none() {
+            grace.workers_started.fetch_add(1, Ordering::SeqCst);
+            self.workers = Some(rounds(workers));
         }
     }
 
@@ -42,7 +42,7 @@ impl GraceKeeper {
     pub fn step<'w>(&mut self, grace: &Grace, workers: impl Iterator<Item = &'w Shared> + Clone) {
         match &self.began {
             // Taken back before the period begins: what comes to rest from now on asks for the next one.
-            None if !grace.wanted.swap(false, Ordering::SeqCst) => (),
+            None if !grace.requested.swap(false, Ordering::SeqCst) => (),
             None => {
                 grace.started.fetch_add(1, Ordering::SeqCst);
                 self.began = Some(rounds(workers));

@@ -6,7 +6,7 @@ use sag_model::VlanId;
 use sag_model::control::{self, Error, ErrorCode, ExplainQuery};
 use sag_packet::checksum;
 use sag_packet::proto::*;
-use sag_pipeline::order::Stage;
+use sag_pipeline::stages::Stage;
 use sag_pipeline::worker::Explained;
 use std::net::IpAddr;
 

@@ -137,10 +137,10 @@ impl Writer {
                 m.insert("reply_bytes".into(), json!(bytes[1]));
                 self.record("session-ended", m);
             }
-            Event::BlockLent { host, external, first, last } => {
+            Event::BlockAllocated { host, external, first, last } => {
                 self.record("block-lent", block(host, external, first, last));
             }
-            Event::BlockReturned { host, external, first, last } => {
+            Event::BlockReleased { host, external, first, last } => {
                 self.record("block-returned", block(host, external, first, last));
             }
             Event::PoolLow { external, protocol, used, capacity } => {
@@ -235,7 +235,7 @@ mod tests {
         let mut events = Events::default();
         let a = std::net::Ipv4Addr::new(192, 168, 1, 10);
         let b = std::net::Ipv4Addr::new(203, 0, 113, 2);
-        events.push(Event::BlockLent { host: a, external: b, first: 1024, last: 1087 });
+        events.push(Event::BlockAllocated { host: a, external: b, first: 1024, last: 1087 });
         events.lost = 3;
         let lines = || -> Vec<Value> {
             let text = std::fs::read_to_string(&path).unwrap_or_default();

@@ -36,7 +36,7 @@ use sag_model::control::Finding;
 use sag_model::flow::{ControlBlock, Geometry, next_epoch};
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::snapshot::Snapshot;
-use sag_pipeline::table::{Grace, Quarantine, Resizer};
+use sag_pipeline::table::{DeferredFree, Grace, Resizer};
 use sag_pipeline::{Pipeline, Tables};
 use sag_rtnl::{Changes, Mirror};
 use sag_xsk::sys;
@@ -133,8 +133,8 @@ struct Daemon {
     /// Packets left in the rings of sockets that were closed.
     closed_loss: BTreeMap<PortIdx, u64>,
     floods: floods::Floods,
-    flushed4: Quarantine,
-    flushed6: Quarantine,
+    flushed4: DeferredFree,
+    flushed6: DeferredFree,
     /// What the metrics endpoint shows.
     metrics_data: Arc<Mutex<MetricsSnapshot>>,
     /// Rates of the last second.

@@ -7,8 +7,8 @@ use sag_model::control::{
     NatTotals, PortUse,
 };
 use sag_model::flow::RecordNo;
-use sag_pipeline::family::{Ends, FamilyOf};
-use sag_pipeline::nat::{Behavior, Endpoint, Lent, Source};
+use sag_pipeline::family::{EndpointPair, FlowFamily};
+use sag_pipeline::nat::{Behavior, Endpoint, NatProtocol, Source};
 use sag_pipeline::session::State;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -51,11 +51,11 @@ impl Daemon {
 
     fn pools(&self, entries: &[NatEntry]) -> Vec<NatPool> {
         let limits = &self.snapshot.nat.limits;
-        let used = |s: &Source, lent: Lent| {
-            let u = &s.pool.uses[lent as usize];
+        let used = |s: &Source, protocol: NatProtocol| {
+            let u = &s.pool.uses[protocol as usize];
             PortUse {
                 used: u.used.load(Ordering::Relaxed),
-                capacity: limits.capacity(lent) as u32,
+                capacity: limits.capacity(protocol) as u32,
                 peak: u.peak.load(Ordering::Relaxed),
             }
         };
@@ -67,9 +67,9 @@ impl Daemon {
                 source: ids.map(|e| e.id.as_str()).collect::<Vec<_>>().join(","),
                 mapping: behavior(s.mapping),
                 filtering: behavior(s.filtering),
-                tcp: used(s, Lent::Tcp),
-                udp: used(s, Lent::Udp),
-                icmp: used(s, Lent::Icmp),
+                tcp: used(s, NatProtocol::Tcp),
+                udp: used(s, NatProtocol::Udp),
+                icmp: used(s, NatProtocol::Icmp),
                 exhausted: s.pool.exhausted.load(Ordering::Relaxed),
                 filtered: s.pool.filtered.load(Ordering::Relaxed),
                 warned: s.pool.uses.iter().any(|u| u.warned.load(Ordering::Relaxed) != 0),
@@ -79,7 +79,7 @@ impl Daemon {
     }
 
     /// Calls `f` with protocol, first and translated tuple of every translated session.
-    fn each_translated(&self, mut f: impl FnMut(u8, Ends, Ends)) {
+    fn each_translated(&self, mut f: impl FnMut(u8, EndpointPair, EndpointPair)) {
         type V4 = sag_model::flow::FlowRecord4;
         let table = &self.tables.v4;
         for n in 1..table.used() {
@@ -89,7 +89,7 @@ impl Daemon {
             let r = table.record(RecordNo::forward(n));
             let (key, new) = (r.key(), r.translated());
             if key != new
-                && let (Some(old), Some(new)) = (V4::ends(&key), V4::ends(&new))
+                && let (Some(old), Some(new)) = (V4::endpoints(&key), V4::endpoints(&new))
             {
                 f(V4::tuple(&key).proto, old, new);
             }
@@ -101,10 +101,10 @@ impl Daemon {
         for pool in self.tables.nat.pools() {
             let source = self.snapshot.nat.sources.iter().find(|s| s.pool.addr() == pool.addr());
             let mapping = source.map_or(NatBehavior::EndpointIndependent, |s| behavior(s.mapping));
-            for lent in Lent::ALL {
-                for (port, inside, sessions) in pool.bindings(lent) {
+            for protocol in NatProtocol::ALL {
+                for (port, inside, sessions) in pool.bindings(protocol) {
                     picker.offer(&NatBinding {
-                        protocol: IpProto(lent.proto()),
+                        protocol: IpProto(protocol.proto()),
                         inside: inside.addr,
                         inside_port: inside.port,
                         outside: pool.addr(),
@@ -153,7 +153,7 @@ impl<'c> Live<'c> {
         Live { config, snat, dnat, first_snat, first_dnat }
     }
 
-    fn count(&self, proto: u8, old: Ends, new: Ends, counts: &mut [u64]) {
+    fn count(&self, proto: u8, old: EndpointPair, new: EndpointPair, counts: &mut [u64]) {
         if old.0.addr != new.0.addr {
             let covers = |&&i: &&usize| match i.checked_sub(self.first_snat) {
                 Some(n) => self.config.snat[n].cidr_block.contains(&old.0.addr),

@@ -5,7 +5,7 @@ use crate::compile::{Moment, limit_of};
 use sag_model::Nanos;
 use sag_model::config::protocol_name;
 use sag_model::control::{CarCounters, Qos, QosCar, QosCounters, QosLink, QosPolicy};
-use sag_pipeline::qos::{Counted, Owner, Way};
+use sag_pipeline::qos::{Direction, MeterCounts, Owner};
 use sag_xsk::sys;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ impl Daemon {
     fn measured(&self, owner: &Owner) -> QosCounters {
         let book = &self.compiler.qos.book;
         let found = book.owners().find(|(o, _)| *o == owner).map(|(_, n)| book.counted(n));
-        let Counted { passed, over_car, over_link } = found.unwrap_or_default();
+        let MeterCounts { passed, over_car, over_link } = found.unwrap_or_default();
         QosCounters {
             passed_bytes: passed,
             over_ceiling_bytes: over_car,
@@ -64,12 +64,12 @@ impl Daemon {
     fn qos_links(&self) -> Vec<QosLink> {
         let b = &self.config.bandwidth;
         let mut wanted = vec![
-            ("overlay".to_owned(), Owner::Overlay(Way::Up), "up", b.ccn),
-            ("overlay".to_owned(), Owner::Overlay(Way::Down), "down", b.ccn),
+            ("overlay".to_owned(), Owner::Overlay(Direction::Up), "up", b.ccn),
+            ("overlay".to_owned(), Owner::Overlay(Direction::Down), "down", b.ccn),
             ("internet".to_owned(), Owner::Internet, "up", b.internet_up),
         ];
         for p in &self.config.ports {
-            for way in [Way::Up, Way::Down] {
+            for way in [Direction::Up, Direction::Down] {
                 let owner = Owner::Port(p.name.clone(), way);
                 wanted.push((format!("port {}", p.name), owner, way.name(), p.bandwidth));
             }
@@ -97,8 +97,8 @@ impl Daemon {
                 ceiling_bps: ceiling.map(|n| n * 10_000),
                 burst_ms: c.burst_ms,
                 remark_dscp: c.remark_dscp,
-                up: self.measured(&Owner::Car(c.id.clone(), Way::Up)),
-                down: self.measured(&Owner::Car(c.id.clone(), Way::Down)),
+                up: self.measured(&Owner::Car(c.id.clone(), Direction::Up)),
+                down: self.measured(&Owner::Car(c.id.clone(), Direction::Down)),
             }
         };
         all.map(row).collect()

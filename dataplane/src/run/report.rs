@@ -11,9 +11,9 @@ use sag_model::time::Tick;
 use sag_model::{DropReason, Nanos, PortIdx, VlanId};
 use sag_packet::parse::Family;
 use sag_pipeline::nat::Events;
-use sag_pipeline::order::Stop;
 use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::{NextHop, Route};
+use sag_pipeline::stages::Disposition;
 use sag_pipeline::worker::Explained;
 use sag_xsk::sys;
 use std::sync::atomic::Ordering;
@@ -112,10 +112,10 @@ impl Daemon {
     fn settle_rules(&self) {
         const AT_ONCE: u32 = 200_000;
         for n in 1..self.tables.v4.used().min(AT_ONCE) {
-            session::settle(&self.tables.v4, n, &self.snapshot);
+            session::flush_counters(&self.tables.v4, n, &self.snapshot);
         }
         for n in 1..self.tables.v6.used().min(AT_ONCE) {
-            session::settle(&self.tables.v6, n, &self.snapshot);
+            session::flush_counters(&self.tables.v6, n, &self.snapshot);
         }
     }
 
@@ -360,11 +360,11 @@ impl Handler for Daemon {
                 let events = &mut events;
                 flushed += u64::from(match r.family {
                     Family::V4 => {
-                        let ending = Ending { quarantine: &mut self.flushed4, events };
+                        let ending = Ending { deferred: &mut self.flushed4, events };
                         session::end(&self.tables.v4, r.number, &self.snapshot, &self.tables.nat, ending)
                     }
                     Family::V6 => {
-                        let ending = Ending { quarantine: &mut self.flushed6, events };
+                        let ending = Ending { deferred: &mut self.flushed6, events };
                         session::end(&self.tables.v6, r.number, &self.snapshot, &self.tables.nat, ending)
                     }
                 });
@@ -444,12 +444,14 @@ impl Handler for Daemon {
 pub(super) fn outcome(e: &Explained) -> (&'static str, Option<String>) {
     match e {
         Explained::Forward(_) => ("forward", None),
-        Explained::Stopped(Stop::Kernel) => {
+        Explained::Stopped(Disposition::Kernel) => {
             ("to-kernel", Some("addressed to the gateway or its links".to_owned()))
         }
-        Explained::Stopped(Stop::Drop { reason, .. }) => ("drop", Some(reason.name().to_owned())),
-        Explained::Stopped(Stop::Anew) => ("drop", Some(DropReason::IcmpUnmatched.name().to_owned())),
-        Explained::Stopped(Stop::Unresolved { to, .. }) => {
+        Explained::Stopped(Disposition::Drop { reason, .. }) => ("drop", Some(reason.name().to_owned())),
+        Explained::Stopped(Disposition::SessionInvalid) => {
+            ("drop", Some(DropReason::IcmpUnmatched.name().to_owned()))
+        }
+        Explained::Stopped(Disposition::Unresolved { to, .. }) => {
             ("held", Some(format!("{to} is not resolved yet")))
         }
     }

@@ -6,7 +6,7 @@ use sag_model::control::{self, IpProto, SessionFacts};
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
 use sag_model::time::{TICK_SHIFT, Tick};
 use sag_packet::parse::Family;
-use sag_pipeline::family::FamilyOf;
+use sag_pipeline::family::FlowFamily;
 use sag_pipeline::policy::Tuple;
 use sag_pipeline::session::{self, State};
 use sag_xsk::sys;
@@ -20,7 +20,11 @@ impl Daemon {
         self.each_of::<FlowRecord6>(now, &mut f);
     }
 
-    pub(super) fn each_of<R: FamilyOf>(&self, now: Tick, f: &mut impl FnMut(SessionRef, &SessionFacts<'_>)) {
+    pub(super) fn each_of<R: FlowFamily>(
+        &self,
+        now: Tick,
+        f: &mut impl FnMut(SessionRef, &SessionFacts<'_>),
+    ) {
         let table = R::table(&self.tables);
         for n in 1..table.used() {
             let meta = table.meta(n);
@@ -108,7 +112,7 @@ trait KeyPorts {
     fn key_ports(&self) -> (u16, u16);
 }
 
-impl<R: FamilyOf> KeyPorts for R {
+impl<R: FlowFamily> KeyPorts for R {
     fn key_ports(&self) -> (u16, u16) {
         R::raw_ports(&self.key())
     }

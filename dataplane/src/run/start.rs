@@ -15,11 +15,11 @@ use sag_bpf::{Gateway, LoadError, OpenOptions};
 use sag_model::config::{Checked, Config, Dataplane, FailAction};
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry, next_epoch};
 use sag_model::{Nanos, PortIdx};
-use sag_pipeline::family::FamilyOf;
+use sag_pipeline::family::FlowFamily;
 use sag_pipeline::nat::NatState;
-use sag_pipeline::qos::MeterBook;
+use sag_pipeline::qos::MeterTable;
 use sag_pipeline::session::State;
-use sag_pipeline::table::{FlowTable, Grace, Quarantine, TableMemory};
+use sag_pipeline::table::{DeferredFree, FlowTable, Grace, TableMemory};
 use sag_pipeline::{Pipeline, Tables};
 use sag_rtnl::Mirror;
 use sag_xsk::{ChunkSize, IfName, nic, sys};
@@ -108,7 +108,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let tables = Arc::new(tables(&gateway, d, &grace));
     let epoch = next_epoch(control.epoch.load(Ordering::Relaxed));
     settle(control, d);
-    let meters = MeterBook::over(gateway.meters(), gateway.meter_sets(), gateway.passed_bytes());
+    let meters = MeterTable::over(gateway.meters(), gateway.meter_sets(), gateway.passed_bytes());
     let mut compiler = Compiler::new(
         NextHops::new(gateway.nexthops(), control.nexthops_from.load(Ordering::Relaxed)),
         tables.nat.clone(),
@@ -223,8 +223,8 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
         tunnel_base,
         closed_loss: BTreeMap::new(),
         floods: Default::default(),
-        flushed4: Quarantine::default(),
-        flushed6: Quarantine::default(),
+        flushed4: DeferredFree::default(),
+        flushed6: DeferredFree::default(),
         metrics_data: Arc::new(Mutex::new(MetricsSnapshot::default())),
         rates: Rates::default(),
         probed: Instant::now(),
@@ -298,10 +298,10 @@ fn tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
     let v4 = table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
     let v6 = table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
     let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
-    Tables { v4, v6, nat, firsts: Default::default() }
+    Tables { v4, v6, nat, first_fragments: Default::default() }
 }
 
-fn table<R: FlowRecord + FamilyOf>(
+fn table<R: FlowRecord + FlowFamily>(
     what: &str,
     mem: TableMemory<R>,
     seed: u64,

@@ -270,7 +270,7 @@ impl Worker {
                     }
                     emit.umem.release(frame);
                 }
-                Verdict::Drop(_) | Verdict::Held | Verdict::Split => emit.umem.release(frame),
+                Verdict::Drop(_) | Verdict::Held | Verdict::Emitted => emit.umem.release(frame),
             }
         }
         self.flush();

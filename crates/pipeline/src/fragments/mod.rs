@@ -7,12 +7,12 @@
 //! was seen ([`cover`]) and 4 KiB per frame that waits.
 
 mod cover;
-mod firsts;
+mod first_fragments;
 mod span;
 #[cfg(test)]
 mod tests;
 
-use crate::hold::{self, Arrival, Held, Hold};
+use crate::pending::{self, Arrival, PendingPacket, PendingQueue};
 use cover::{Cover, Fit, WORDS, Word};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos};
@@ -20,7 +20,7 @@ use sag_packet::{Family, Fragment, Parsed};
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use firsts::Firsts;
+pub use first_fragments::FirstFragmentCache;
 pub use span::Span;
 
 /// Datagrams in fragments at one time. The one that was quiet for longest makes room.
@@ -29,12 +29,12 @@ const WAYS: usize = 4;
 /// Time for all fragments of a datagram. Hosts wait up to 60 s (RFC 1122 3.3.2, RFC 8200 4.5).
 pub const LIFETIME: Duration = Duration::from_secs(30);
 /// Time for the first fragment, once another is there.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// A fragment that does not fit a datagram which has been quiet for this long belongs to another one:
 /// a busy IPv4 sender uses its 65536 numbers up in a few seconds (RFC 4963).
-pub const QUIET: Duration = PATIENCE;
+pub const QUIET: Duration = TIMEOUT;
 /// Memory of one worker.
-pub const BYTES: usize = ENTRIES * (size_of::<Entry>() + size_of::<[Word; WORDS]>()) + hold::BYTES;
+pub const BYTES: usize = ENTRIES * (size_of::<Entry>() + size_of::<[Word; WORDS]>()) + pending::BYTES;
 
 /// What identifies a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub struct Fragments {
     entries: Box<[Entry]>,
     /// [`WORDS`] for each entry.
     maps: Box<[Word]>,
-    waiting: Hold<EntryNo>,
+    waiting: PendingQueue<EntryNo>,
 }
 
 impl Default for Fragments {
@@ -144,7 +144,7 @@ impl Default for Fragments {
         Fragments {
             entries: vec![NO_ENTRY; ENTRIES].into_boxed_slice(),
             maps: vec![[0; 2]; ENTRIES * WORDS].into_boxed_slice(),
-            waiting: Hold::default(),
+            waiting: PendingQueue::default(),
         }
     }
 }
@@ -190,7 +190,7 @@ impl Fragments {
     }
 
     /// Notes a fragment; a first one says what the `ports` are. Call [`Fragments::overdue`] before,
-    /// so that no datagram waits for longer than [`PATIENCE`].
+    /// so that no datagram waits for longer than [`TIMEOUT`].
     pub fn follow(&mut self, key: &DatagramKey, span: &Span, ports: Ports, now: Nanos) -> Followed {
         let full = Followed::Refused(DropReason::FragmentTableFull);
         let no = match self.find(key, now) {
@@ -260,8 +260,8 @@ impl Fragments {
     /// A datagram that waits for its first fragment, of which `begun` knows.
     pub fn begun<T>(&self, mut begun: impl FnMut(&DatagramKey) -> Option<T>) -> Option<(EntryNo, T)> {
         self.waiting.iter().find_map(|h| {
-            let e = &self.entries[usize::from(h.waits_for.0)];
-            Some((h.waits_for, begun(&e.key)?))
+            let e = &self.entries[usize::from(h.key.0)];
+            Some((h.key, begun(&e.key)?))
         })
     }
 
@@ -278,15 +278,15 @@ impl Fragments {
     }
 
     /// Takes what waits for the first fragment of this datagram, in order of arrival. The frame is
-    /// copied to `to`, at [`hold::HEADROOM`].
-    pub fn take(&mut self, no: EntryNo, to: &mut [u8]) -> Option<Held<EntryNo>> {
-        self.waiting.take(to, |h| h.waits_for == no)
+    /// copied to `to`, at [`pending::HEADROOM`].
+    pub fn take(&mut self, no: EntryNo, to: &mut [u8]) -> Option<PendingPacket<EntryNo>> {
+        self.waiting.take(to, |h| h.key == no)
     }
 
     /// A datagram whose first fragment did not come in time. What waits is to be taken, then
     /// [`Fragments::give_up`].
     pub fn overdue(&self, now: Nanos) -> Option<EntryNo> {
-        self.waiting.oldest().filter(|h| now - h.arrival.since > PATIENCE).map(|h| h.waits_for)
+        self.waiting.oldest().filter(|h| now - h.arrival.since > TIMEOUT).map(|h| h.key)
     }
 
     pub fn give_up(&mut self, no: EntryNo) {

@@ -37,7 +37,7 @@ fn early(f: &mut Fragments, k: &DatagramKey, s: Span, now: Nanos) -> EntryNo {
 fn memory_is_bounded_and_known() {
     const { assert!(BYTES < 3_400_000, "for each worker") };
     let f = Fragments::default();
-    assert_eq!(f.entries.len() * size_of::<Entry>() + size_of_val(&*f.maps), BYTES - hold::BYTES);
+    assert_eq!(f.entries.len() * size_of::<Entry>() + size_of_val(&*f.maps), BYTES - pending::BYTES);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn datagrams_that_wait_for_their_first_are_not_displaced() {
     assert_eq!(f.follow(&keys[4], &span(48, 96, false), Ports::default(), now), NO_ROOM);
     assert_eq!(f.follow(&keys[4], &span(0, 48, false), PORTS, now), NO_ROOM);
     // What is dropped makes room.
-    let mut buf = [0; hold::SLOT_BYTES];
-    assert_eq!(f.overdue(now + PATIENCE), None);
-    let late = now + PATIENCE + Duration::from_nanos(1);
+    let mut buf = [0; pending::SLOT_BYTES];
+    assert_eq!(f.overdue(now + TIMEOUT), None);
+    let late = now + TIMEOUT + Duration::from_nanos(1);
     assert_eq!(f.overdue(late), Some(waiting[0]));
     assert!(f.take(waiting[0], &mut buf).is_some_and(|h| h.len == 60));
     assert!(f.take(waiting[0], &mut buf).is_none());

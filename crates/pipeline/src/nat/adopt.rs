@@ -2,9 +2,9 @@
 
 use super::NatState;
 use super::policy::{Behavior, NatPolicy};
-use super::pool::{BindingNo, Endpoint, Lent};
-use crate::family::FamilyOf;
-use crate::session::{NAT_HOST, NAT_PERMIT, State};
+use super::pool::{BindingNo, Endpoint, NatProtocol};
+use crate::family::FlowFamily;
+use crate::session::{NAT_FILTER_ENTRY, NAT_HOST, State};
 use crate::table::{FlowTable, SessionMeta};
 use sag_model::flow::{FlowRecord4, RecordNo};
 use std::sync::atomic::Ordering;
@@ -24,15 +24,16 @@ impl NatState {
                 }
                 let r = table.record(RecordNo::forward(n));
                 let (key, new) = (r.key(), r.translated());
-                let (Some(old), Some(new)) = (FlowRecord4::ends(&key), FlowRecord4::ends(&new)) else {
+                let (Some(old), Some(new)) = (FlowRecord4::endpoints(&key), FlowRecord4::endpoints(&new))
+                else {
                     continue;
                 };
-                let Some(lent) = Lent::of(FlowRecord4::tuple(&key).proto) else { continue };
+                let Some(protocol) = NatProtocol::of(FlowRecord4::tuple(&key).proto) else { continue };
                 bindings += match sources {
                     true if old.0 != new.0 => {
-                        self.adopt_source(meta, policy, lent, (old.0, new.0, new.1), tick)
+                        self.adopt_source(meta, policy, protocol, (old.0, new.0, new.1), tick)
                     }
-                    false if old.1 != new.1 => self.adopt_dest(meta, policy, lent, (old.1, new.1)),
+                    false if old.1 != new.1 => self.adopt_dest(meta, policy, protocol, (old.1, new.1)),
                     _ => false,
                 } as usize;
             }
@@ -44,26 +45,29 @@ impl NatState {
         &self,
         meta: &SessionMeta,
         policy: &NatPolicy,
-        lent: Lent,
+        protocol: NatProtocol,
         (inside, outside, remote): (Endpoint, Endpoint, Endpoint),
         tick: u32,
     ) -> bool {
-        if self.host_begins(inside.addr) {
+        if self.host_session_started(inside.addr) {
             meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
         }
         let source = policy.externals.get(&outside.addr.to_bits()).and_then(|e| policy.source(e.source?));
-        let Some(source) = source.filter(|s| !s.overlaps() && !s.pool.is_fixed(lent, outside.port)) else {
+        let Some(source) = source.filter(|s| !s.overlaps() && !s.pool.is_fixed(protocol, outside.port))
+        else {
             return false;
         };
         let scope = source.scope(remote);
         let block = policy.limits.port_block;
-        let Some(b) = self.adopt(&source.pool, lent, (inside, outside.port), scope, block, tick) else {
+        let Some(b) = self.adopt(&source.pool, protocol, (inside, outside.port), scope, block, tick) else {
             return false;
         };
         meta.bindings[0].store(b.0, Ordering::Relaxed);
-        if source.filtering == Behavior::AddressDependent && lent != Lent::Icmp && self.permit(b, remote.addr)
+        if source.filtering == Behavior::AddressDependent
+            && protocol != NatProtocol::Icmp
+            && self.add_filter_entry(b, remote.addr)
         {
-            meta.ports.fetch_or(NAT_PERMIT, Ordering::Relaxed);
+            meta.ports.fetch_or(NAT_FILTER_ENTRY, Ordering::Relaxed);
         }
         true
     }
@@ -72,12 +76,12 @@ impl NatState {
         &self,
         meta: &SessionMeta,
         policy: &NatPolicy,
-        lent: Lent,
+        protocol: NatProtocol,
         (outside, inside): (Endpoint, Endpoint),
     ) -> bool {
         let source = policy.externals.get(&outside.addr.to_bits()).and_then(|e| policy.source(e.source?));
-        let Some(source) = source.filter(|s| !s.pool.is_fixed(lent, outside.port)) else { return false };
-        let b = BindingNo::new(source.pool.no, lent, outside.port);
+        let Some(source) = source.filter(|s| !s.pool.is_fixed(protocol, outside.port)) else { return false };
+        let b = BindingNo::new(source.pool.no, protocol, outside.port);
         let shared = self.share(b, inside);
         if shared {
             meta.bindings[1].store(b.0, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// What was given back with a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gone {
+pub struct Released {
     /// The binding was given back with its last session.
     pub binding: bool,
     pub inside: Option<Endpoint>,
@@ -42,13 +42,13 @@ pub enum Event {
         packets: [u64; 2],
         bytes: [u64; 2],
     },
-    BlockLent {
+    BlockAllocated {
         host: Ipv4Addr,
         external: Ipv4Addr,
         first: u16,
         last: u16,
     },
-    BlockReturned {
+    BlockReleased {
         host: Ipv4Addr,
         external: Ipv4Addr,
         first: u16,

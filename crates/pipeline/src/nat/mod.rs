@@ -7,19 +7,20 @@
 
 mod adopt;
 mod blocks;
-mod build;
-mod counted;
+
 mod event;
 mod policy;
 mod pool;
+mod ref_count;
+mod spec;
 
-pub use build::{Kind, PrivateSnat, Service, StaticDnat, Trouble, WanSnat, Wanted};
-pub use counted::Counted;
-pub use event::{Event, Events, Gone, SessionTuple};
+pub use event::{Event, Events, Released, SessionTuple};
 pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
 };
-pub use pool::{BindingNo, Endpoint, Lent, POOL_WORDS, POOLS, Pool};
+pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
+pub use ref_count::RefCountTable;
+pub use spec::{Kind, NatConfigError, NatSpec, PrivateSnat, Service, StaticDnat, WanSnat};
 
 use crate::table::{Clash, Index, prefetch};
 use blocks::{Blocks, Took};
@@ -58,10 +59,10 @@ pub struct NatState {
     /// Binding numbers by inside endpoint.
     index: Index,
     /// Sessions of each inside host that are translated.
-    hosts: Counted<32>,
+    hosts: RefCountTable<32>,
     /// Remote addresses to which a binding has sent (address-dependent filtering, RFC 4787 5).
-    permits: Counted<9>,
-    shown: &'static [AtomicU64],
+    filter_entries: RefCountTable<9>,
+    xdp_port_bitmap: &'static [AtomicU64],
     /// Held by the control thread alone, while it makes a pool.
     making: Mutex<()>,
     seed: u64,
@@ -95,9 +96,9 @@ pub struct Lease {
 }
 
 impl NatState {
-    /// For so many sessions. `shown` is the map in which XDP looks up ports: [`POOL_WORDS`] for each
+    /// For so many sessions. `xdp_port_bitmap` is the map in which XDP looks up ports: [`POOL_WORDS`] for each
     /// of [`POOLS`].
-    pub fn new(sessions: u32, shown: &'static [AtomicU64], seed: u64) -> NatState {
+    pub fn new(sessions: u32, xdp_port_bitmap: &'static [AtomicU64], seed: u64) -> NatState {
         let words = sessions as usize * 2;
         let buckets = words.div_ceil(BUCKET_WORDS).next_power_of_two();
         // Lives as long as the process, like the flow table.
@@ -105,9 +106,9 @@ impl NatState {
         NatState {
             pools: std::array::from_fn(|_| OnceLock::new()),
             index: Index::new(memory, Geometry { base: 0, mask: buckets as u32 - 1 }),
-            hosts: Counted::new(HOSTS.min(sessions as usize * 2)),
-            permits: Counted::new(sessions as usize),
-            shown,
+            hosts: RefCountTable::new(HOSTS.min(sessions as usize * 2)),
+            filter_entries: RefCountTable::new(sessions as usize),
+            xdp_port_bitmap,
             making: Mutex::new(()),
             seed,
             totals: Totals::default(),
@@ -127,7 +128,7 @@ impl NatState {
             return Some(known.clone());
         }
         if let Some((no, place)) = self.pools.iter().enumerate().find(|(_, p)| p.get().is_none()) {
-            let words = self.shown.get(no * POOL_WORDS..(no + 1) * POOL_WORDS).unwrap_or(&[]);
+            let words = self.xdp_port_bitmap.get(no * POOL_WORDS..(no + 1) * POOL_WORDS).unwrap_or(&[]);
             return Some(place.get_or_init(|| Arc::new(Pool::new(no as u8, addr, words))).clone());
         }
         // No snapshot knows it any more, and no session holds a port of it.
@@ -152,32 +153,32 @@ impl NatState {
 
     pub fn memory(&self) -> usize {
         let pools: usize = self.pools().map(|p| p.memory()).sum();
-        pools + size_of_val(self.index.all()) + self.hosts.memory() + self.permits.memory()
+        pools + size_of_val(self.index.all()) + self.hosts.memory() + self.filter_entries.memory()
     }
 
-    pub fn hosts(&self) -> &Counted<32> {
+    pub fn hosts(&self) -> &RefCountTable<32> {
         &self.hosts
     }
 
-    pub fn permits(&self) -> &Counted<9> {
-        &self.permits
+    pub fn filter_entries(&self) -> &RefCountTable<9> {
+        &self.filter_entries
     }
 
-    fn hash(&self, pool: u8, lent: Lent, inside: u64, remote: u64) -> u64 {
+    fn hash(&self, pool: u8, protocol: NatProtocol, inside: u64, remote: u64) -> u64 {
         let mix = |h: u64, w: u64, m: u64| {
             let h = (h ^ w).wrapping_mul(m);
             h ^ h >> 32
         };
-        let tail = remote << 16 | u64::from(pool) << 8 | lent as u64;
+        let tail = remote << 16 | u64::from(pool) << 8 | protocol as u64;
         mix(mix(mix(self.seed, inside, HASH_M1), tail, HASH_M2), 0, HASH_M1)
     }
 
     /// Whether a binding number stands for this inside endpoint, be it in the making or live.
-    fn is(&self, no: RecordNo, pool: u8, lent: Lent, inside: u64, remote: u64) -> bool {
+    fn is(&self, no: RecordNo, pool: u8, protocol: NatProtocol, inside: u64, remote: u64) -> bool {
         let b = BindingNo(no.0);
         b.pool() == usize::from(pool)
-            && b.lent() == lent
-            && self.pool_no(b).and_then(|p| p.slot(lent, b.port())).is_some_and(|s| {
+            && b.protocol() == protocol
+            && self.pool_no(b).and_then(|p| p.slot(protocol, b.port())).is_some_and(|s| {
                 s.refs.load(Ordering::Acquire) != 0
                     && s.inside.load(Ordering::Relaxed) == inside
                     && s.remote.load(Ordering::Relaxed) == remote
@@ -186,18 +187,23 @@ impl NatState {
 
     /// A lease like this may be asked for soon: brings what it looks at into the cache. Most endpoints
     /// have their own port number outside too, or get it.
-    pub fn expect(&self, source: &Source, lent: Lent, (inside, remote): (Endpoint, Endpoint)) {
+    pub fn prefetch_lease(
+        &self,
+        source: &Source,
+        protocol: NatProtocol,
+        (inside, remote): (Endpoint, Endpoint),
+    ) {
         let pool = &*source.pool;
-        let probe = self.index.probe(self.hash(pool.no, lent, inside.word(), source.scope(remote)));
+        let probe = self.index.probe(self.hash(pool.no, protocol, inside.word(), source.scope(remote)));
         prefetch(self.index.bucket(probe.first));
         prefetch(self.index.bucket(probe.second));
-        pool.expect(lent, inside.port);
-        self.expect_permit(BindingNo::new(pool.no, lent, inside.port), remote.addr);
+        pool.prefetch_slot(protocol, inside.port);
+        self.prefetch_filter_entry(BindingNo::new(pool.no, protocol, inside.port), remote.addr);
     }
 
     /// The same of [`NatState::permit`].
-    pub fn expect_permit(&self, binding: BindingNo, remote: Ipv4Addr) {
-        self.permits.expect(permit_key(binding, remote));
+    pub fn prefetch_filter_entry(&self, binding: BindingNo, remote: Ipv4Addr) {
+        self.filter_entries.prefetch(filter_key(binding, remote));
     }
 
     /// The external port of an inside endpoint towards a remote one: the one that it has, or a new
@@ -206,7 +212,7 @@ impl NatState {
         &self,
         source: &Source,
         limits: &Limits,
-        lent: Lent,
+        protocol: NatProtocol,
         (inside, remote): (Endpoint, Endpoint),
         random: &mut Random,
         tick: u32,
@@ -214,13 +220,17 @@ impl NatState {
         let pool = &*source.pool;
         let remote = source.scope(remote);
         let key = inside.word();
-        let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
-        let shared =
-            |port| Lease { port, binding: BindingNo::new(pool.no, lent, port), warn: false, new_block: None };
+        let probe = self.index.probe(self.hash(pool.no, protocol, key, remote));
+        let shared = |port| Lease {
+            port,
+            binding: BindingNo::new(pool.no, protocol, port),
+            warn: false,
+            new_block: None,
+        };
         // Another worker may be making or taking back the same binding: look a few times.
         for _ in 0..16 {
-            if let Some(no) = self.index.find(&probe, |no| self.is(no, pool.no, lent, key, remote)) {
-                match pool.acquire(lent, no.0 as u16, key, remote) {
+            if let Some(no) = self.index.find(&probe, |no| self.is(no, pool.no, protocol, key, remote)) {
+                match pool.acquire(protocol, no.0 as u16, key, remote) {
                     Acquired::Yes => return Ok(shared(no.0 as u16)),
                     Acquired::Stray => {
                         self.release(BindingNo(no.0));
@@ -229,22 +239,22 @@ impl NatState {
                 }
                 continue;
             }
-            let Some((port, new_block)) = self.choose(pool, limits, lent, inside, remote, random, tick)
+            let Some((port, new_block)) = self.choose(pool, limits, protocol, inside, remote, random, tick)
             else {
                 pool.exhausted.fetch_add(1, Ordering::Relaxed);
                 return Err(Exhausted);
             };
-            let binding = BindingNo::new(pool.no, lent, port);
-            let is = |no| self.is(no, pool.no, lent, key, remote);
+            let binding = BindingNo::new(pool.no, protocol, port);
+            let is = |no| self.is(no, pool.no, protocol, key, remote);
             match self.index.publish(&probe, RecordNo(binding.0), is) {
                 Ok(()) => {
-                    pool.opened(lent, port);
+                    pool.opened(protocol, port);
                     self.totals.bindings.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Lease { port, binding, warn: self.warns(pool, limits, lent), new_block });
+                    return Ok(Lease { port, binding, warn: self.warns(pool, limits, protocol), new_block });
                 }
                 Err(clash) => {
                     self.give_back_block(pool, port);
-                    pool.unclaim(lent, port);
+                    pool.unclaim(protocol, port);
                     if clash == Clash::Full {
                         pool.exhausted.fetch_add(1, Ordering::Relaxed);
                         return Err(Exhausted);
@@ -257,10 +267,10 @@ impl NatState {
     }
 
     /// True once when the pool's use passes the mark; again after it fell well below.
-    fn warns(&self, pool: &Pool, limits: &Limits, lent: Lent) -> bool {
-        let u = &pool.uses[lent as usize];
+    fn warns(&self, pool: &Pool, limits: &Limits, protocol: NatProtocol) -> bool {
+        let u = &pool.uses[protocol as usize];
         let used = u64::from(u.used.load(Ordering::Relaxed)) * 100;
-        let mark = limits.capacity(lent) * u64::from(limits.warn_percent);
+        let mark = limits.capacity(protocol) * u64::from(limits.warn_percent);
         if used >= mark {
             return u.warned.swap(1, Ordering::Relaxed) == 0;
         }
@@ -277,27 +287,27 @@ impl NatState {
         &self,
         pool: &Pool,
         limits: &Limits,
-        lent: Lent,
+        protocol: NatProtocol,
         inside: Endpoint,
         remote: u64,
         random: &mut Random,
         tick: u32,
     ) -> Option<(u16, Option<u16>)> {
         let key = inside.word();
-        let range = limits.range_for(lent, inside.port);
+        let range = limits.range_for(protocol, inside.port);
         if let Some(size) = limits.port_block {
             let blocks = pool.blocks.get_or_init(|| Blocks::new(size));
-            return self.choose_in_block(pool, blocks, &range, lent, inside, random, tick);
+            return self.choose_in_block(pool, blocks, &range, protocol, inside, random, tick);
         }
-        if limits.may_keep(lent, inside.port) && pool.claim(lent, inside.port, key, remote, tick) {
+        if limits.may_keep(protocol, inside.port) && pool.claim(protocol, inside.port, key, remote, tick) {
             return Some((inside.port, None));
         }
         for _ in 0..64 {
-            let port = pool.free_port(lent, &range, inside.port, random.draw()).or_else(|| {
+            let port = pool.free_port(protocol, &range, inside.port, random.draw()).or_else(|| {
                 // Parity is recommended, a port is needed.
-                pool.free_port(lent, &range, inside.port ^ 1, random.draw())
+                pool.free_port(protocol, &range, inside.port ^ 1, random.draw())
             })?;
-            if pool.claim(lent, port, key, remote, tick) {
+            if pool.claim(protocol, port, key, remote, tick) {
                 return Some((port, None));
             }
         }
@@ -311,7 +321,7 @@ impl NatState {
         pool: &Pool,
         blocks: &Blocks,
         range: &RangeInclusive<u16>,
-        lent: Lent,
+        protocol: NatProtocol,
         inside: Endpoint,
         random: &mut Random,
         tick: u32,
@@ -334,13 +344,13 @@ impl NatState {
             let ports = blocks.ports(block);
             let ports = *ports.start().max(range.start())..=*ports.end().min(range.end());
             let kept = ports.contains(&inside.port).then_some(inside.port);
-            let free = |like: u16, r: u64| pool.free_port(lent, &ports, like, r);
+            let free = |like: u16, r: u64| pool.free_port(protocol, &ports, like, r);
             let tries = kept
                 .into_iter()
                 .chain(free(inside.port, random.draw()))
                 .chain(free(inside.port ^ 1, random.draw()));
             for port in tries {
-                if pool.claim(lent, port, inside.word(), 0, tick) {
+                if pool.claim(protocol, port, inside.word(), 0, tick) {
                     return Some((port, (took == Took::New).then_some(block)));
                 }
             }
@@ -356,11 +366,11 @@ impl NatState {
     /// One more session for the binding of an external port, if it is still that endpoint's.
     pub fn share(&self, binding: BindingNo, inside: Endpoint) -> bool {
         let Some(pool) = self.pool_no(binding) else { return false };
-        let (lent, port) = (binding.lent(), binding.port());
-        let Some(remote) = pool.slot(lent, port).map(|s| s.remote.load(Ordering::Relaxed)) else {
+        let (protocol, port) = (binding.protocol(), binding.port());
+        let Some(remote) = pool.slot(protocol, port).map(|s| s.remote.load(Ordering::Relaxed)) else {
             return false;
         };
-        match pool.acquire(lent, port, inside.word(), remote) {
+        match pool.acquire(protocol, port, inside.word(), remote) {
             Acquired::Yes => true,
             Acquired::No => false,
             Acquired::Stray => {
@@ -371,12 +381,12 @@ impl NatState {
     }
 
     /// A session gives its binding back. Returns what became of it.
-    pub fn release(&self, binding: BindingNo) -> Gone {
-        let Some(pool) = self.pool_no(binding) else { return Gone::default() };
-        let (lent, port) = (binding.lent(), binding.port());
-        let mut gone = Gone::default();
-        gone.binding = pool.let_go(lent, port, |inside, remote| {
-            let probe = self.index.probe(self.hash(pool.no, lent, inside, remote));
+    pub fn release(&self, binding: BindingNo) -> Released {
+        let Some(pool) = self.pool_no(binding) else { return Released::default() };
+        let (protocol, port) = (binding.protocol(), binding.port());
+        let mut gone = Released::default();
+        gone.binding = pool.let_go(protocol, port, |inside, remote| {
+            let probe = self.index.probe(self.hash(pool.no, protocol, inside, remote));
             self.index.withdraw(&probe, RecordNo(binding.0));
             self.totals.bindings.fetch_sub(1, Ordering::Relaxed);
             if self.give_back_block(pool, port) {
@@ -388,14 +398,14 @@ impl NatState {
     }
 
     /// A block was lent to a host, or has come back.
-    pub fn block_event(&self, binding: BindingNo, block: u16, host: Ipv4Addr, lent: bool) -> Event {
+    pub fn block_event(&self, binding: BindingNo, block: u16, host: Ipv4Addr, allocated: bool) -> Event {
         let pool = self.pool_no(binding);
         let external = pool.map_or(Ipv4Addr::UNSPECIFIED, Pool::addr);
         let ports = pool.and_then(|p| p.blocks.get()).map_or(0..=0, |b| b.ports(block));
         let (first, last) = ports.into_inner();
-        match lent {
-            true => Event::BlockLent { host, external, first, last },
-            false => Event::BlockReturned { host, external, first, last },
+        match allocated {
+            true => Event::BlockAllocated { host, external, first, last },
+            false => Event::BlockReleased { host, external, first, last },
         }
     }
 
@@ -403,15 +413,15 @@ impl NatState {
     fn adopt(
         &self,
         pool: &Pool,
-        lent: Lent,
+        protocol: NatProtocol,
         (inside, outside): (Endpoint, u16),
         remote: u64,
         port_block: Option<u16>,
         tick: u32,
     ) -> Option<BindingNo> {
-        let binding = BindingNo::new(pool.no, lent, outside);
+        let binding = BindingNo::new(pool.no, protocol, outside);
         let key = inside.word();
-        match pool.acquire(lent, outside, key, remote) {
+        match pool.acquire(protocol, outside, key, remote) {
             Acquired::Yes => return Some(binding),
             Acquired::Stray => {
                 self.release(binding);
@@ -419,27 +429,27 @@ impl NatState {
             }
             Acquired::No => {}
         }
-        if !pool.claim(lent, outside, key, remote, tick) {
+        if !pool.claim(protocol, outside, key, remote, tick) {
             return None;
         }
-        let probe = self.index.probe(self.hash(pool.no, lent, key, remote));
-        let is = |no| self.is(no, pool.no, lent, key, remote);
+        let probe = self.index.probe(self.hash(pool.no, protocol, key, remote));
+        let is = |no| self.is(no, pool.no, protocol, key, remote);
         if self.index.publish(&probe, RecordNo(binding.0), is).is_err() {
-            pool.unclaim(lent, outside);
+            pool.unclaim(protocol, outside);
             return None;
         }
         if let Some(size) = port_block {
             let blocks = pool.blocks.get_or_init(|| Blocks::new(size));
             blocks.take(blocks.of(outside), inside.addr.to_bits());
         }
-        pool.opened(lent, outside);
+        pool.opened(protocol, outside);
         self.totals.bindings.fetch_add(1, Ordering::Relaxed);
         Some(binding)
     }
 
     /// Counts a translated session of a host. False: no room to count it.
-    pub fn host_begins(&self, host: Ipv4Addr) -> bool {
-        let ok = self.hosts.note(host.to_bits().into());
+    pub fn host_session_started(&self, host: Ipv4Addr) -> bool {
+        let ok = self.hosts.increment(host.to_bits().into());
         if !ok {
             self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
         }
@@ -451,30 +461,30 @@ impl NatState {
         self.hosts.get(host.to_bits().into())
     }
 
-    pub fn host_ends(&self, host: Ipv4Addr) {
-        self.hosts.sub(host.to_bits().into());
+    pub fn host_session_ended(&self, host: Ipv4Addr) {
+        self.hosts.decrement(host.to_bits().into());
     }
 
     /// Notes that a binding sent to an address. False: no room to note it.
-    pub fn permit(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
-        let ok = self.permits.note(permit_key(binding, remote));
+    pub fn add_filter_entry(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
+        let ok = self.filter_entries.increment(filter_key(binding, remote));
         if !ok {
             self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
         }
         ok
     }
 
-    pub fn revoke(&self, binding: BindingNo, remote: Ipv4Addr) {
-        self.permits.sub(permit_key(binding, remote));
+    pub fn remove_filter_entry(&self, binding: BindingNo, remote: Ipv4Addr) {
+        self.filter_entries.decrement(filter_key(binding, remote));
     }
 
-    pub fn permitted(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
-        self.permits.get(permit_key(binding, remote)) > 0
+    pub fn filter_admits(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
+        self.filter_entries.get(filter_key(binding, remote)) > 0
     }
 }
 
-fn permit_key(b: BindingNo, remote: Ipv4Addr) -> u64 {
+fn filter_key(b: BindingNo, remote: Ipv4Addr) -> u64 {
     // Pool, protocol (TCP or UDP) and port: 23 bits.
-    let short = u64::from(b.0 >> 18) << 17 | (b.lent() as u64 & 1) << 16 | u64::from(b.port());
+    let short = u64::from(b.0 >> 18) << 17 | (b.protocol() as u64 & 1) << 16 | u64::from(b.port());
     u64::from(remote.to_bits()) << 23 | short
 }

@@ -1,7 +1,7 @@
 //! What the configuration wants translated. Built with the snapshot, then only read.
 
 use super::NatState;
-use super::pool::{BindingNo, Endpoint, Lent, Pool};
+use super::pool::{BindingNo, Endpoint, NatProtocol, Pool};
 use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{DropReason, PortIdx, Zone};
@@ -185,23 +185,23 @@ impl Default for Limits {
 impl Limits {
     /// From where a port is lent to an inside port: well-known ones among themselves (RFC 4787
     /// REQ-3a), but none that a service of the gateway is likely to have.
-    pub(crate) fn range_for(&self, lent: Lent, port: u16) -> RangeInclusive<u16> {
-        match lent {
-            Lent::Icmp => 1..=u16::MAX,
+    pub(crate) fn range_for(&self, protocol: NatProtocol, port: u16) -> RangeInclusive<u16> {
+        match protocol {
+            NatProtocol::Icmp => 1..=u16::MAX,
             _ if port < 1024 && self.port_block.is_none() => 600..=1023,
             _ => self.range.clone(),
         }
     }
 
     /// Whether an inside port may be kept.
-    pub(crate) fn may_keep(&self, lent: Lent, port: u16) -> bool {
-        port != 0 && (lent == Lent::Icmp || port < 1024 || self.range.contains(&port))
+    pub(crate) fn may_keep(&self, protocol: NatProtocol, port: u16) -> bool {
+        port != 0 && (protocol == NatProtocol::Icmp || port < 1024 || self.range.contains(&port))
     }
 
     /// Ports that can be lent, those below 1024 left aside.
-    pub fn capacity(&self, lent: Lent) -> u64 {
-        match lent {
-            Lent::Icmp => u64::from(u16::MAX),
+    pub fn capacity(&self, protocol: NatProtocol) -> u64 {
+        match protocol {
+            NatProtocol::Icmp => u64::from(u16::MAX),
             _ => u64::from(self.range.end() - self.range.start()) + 1,
         }
     }
@@ -280,25 +280,25 @@ impl NatPolicy {
     /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
     /// `None`: nobody has it. Filters keep the outside out: hosts inside reach each other by external
     /// addresses whatever they have sent before (RFC 4787 REQ-9).
-    pub fn lent(
+    pub fn binding_for(
         &self,
         state: &NatState,
         from: Zone,
         dst: Endpoint,
-        lent: Lent,
+        protocol: NatProtocol,
         remote: Endpoint,
     ) -> Option<Result<(Endpoint, BindingNo), DropReason>> {
         let e = self.externals.get(&dst.addr.to_bits())?;
         let source = self.source(e.source?)?;
-        if lent == Lent::Icmp {
+        if protocol == NatProtocol::Icmp {
             // Answers to a query find their session; nothing else is for a host inside.
             return None;
         }
-        let (inside, binding) = source.pool.inside(lent, dst.port)?;
+        let (inside, binding) = source.pool.inside(protocol, dst.port)?;
         let admitted = match source.filtering {
             _ if from == Zone::Lan => true,
             Behavior::EndpointIndependent => true,
-            Behavior::AddressDependent => state.permitted(binding, remote.addr),
+            Behavior::AddressDependent => state.filter_admits(binding, remote.addr),
             Behavior::AddressAndPortDependent => false,
         };
         Some(if admitted { Ok((inside, binding)) } else { Err(DropReason::NatFiltered) })
@@ -361,13 +361,13 @@ impl NatPolicy {
 
     /// Whether the destination translation of a live session is still what is wanted: `old` is its
     /// first packet's destination, `new` what became of it.
-    pub fn stands(&self, from: Zone, proto: u8, old: Endpoint, new: Endpoint) -> bool {
+    pub fn dnat_is_current(&self, from: Zone, proto: u8, old: Endpoint, new: Endpoint) -> bool {
         match self.forward(from, old.addr, proto, old.port) {
             Some(t) => (t.addr, t.port) == (new.addr, new.port),
             None if old == new => true,
-            None => Lent::of(proto).is_some_and(|lent| {
+            None => NatProtocol::of(proto).is_some_and(|protocol| {
                 let pool = self.externals.get(&old.addr.to_bits()).and_then(|e| self.source(e.source?));
-                pool.and_then(|s| s.pool.inside(lent, old.port)).is_some_and(|(inside, _)| inside == new)
+                pool.and_then(|s| s.pool.inside(protocol, old.port)).is_some_and(|(inside, _)| inside == new)
             }),
         }
     }

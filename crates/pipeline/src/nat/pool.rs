@@ -18,38 +18,38 @@ pub const POOL_WORDS: usize = 2 * PORT_WORDS;
 /// Protocols with something to lend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Lent {
+pub enum NatProtocol {
     Tcp = 0,
     Udp = 1,
     /// Identifiers of ICMP queries.
     Icmp = 2,
 }
 
-impl Lent {
-    pub const ALL: [Lent; 3] = [Lent::Tcp, Lent::Udp, Lent::Icmp];
+impl NatProtocol {
+    pub const ALL: [NatProtocol; 3] = [NatProtocol::Tcp, NatProtocol::Udp, NatProtocol::Icmp];
 
-    pub const fn of(proto: u8) -> Option<Lent> {
+    pub const fn of(proto: u8) -> Option<NatProtocol> {
         match proto {
-            TCP => Some(Lent::Tcp),
-            UDP => Some(Lent::Udp),
-            ICMP => Some(Lent::Icmp),
+            TCP => Some(NatProtocol::Tcp),
+            UDP => Some(NatProtocol::Udp),
+            ICMP => Some(NatProtocol::Icmp),
             _ => None,
         }
     }
 
     pub const fn proto(self) -> u8 {
         match self {
-            Lent::Tcp => TCP,
-            Lent::Udp => UDP,
-            Lent::Icmp => ICMP,
+            NatProtocol::Tcp => TCP,
+            NatProtocol::Udp => UDP,
+            NatProtocol::Icmp => ICMP,
         }
     }
 
     pub const fn name(self) -> &'static str {
         match self {
-            Lent::Tcp => "tcp",
-            Lent::Udp => "udp",
-            Lent::Icmp => "icmp",
+            NatProtocol::Tcp => "tcp",
+            NatProtocol::Udp => "udp",
+            NatProtocol::Icmp => "icmp",
         }
     }
 }
@@ -76,19 +76,19 @@ impl Endpoint {
 pub struct BindingNo(pub u32);
 
 impl BindingNo {
-    pub(super) const fn new(pool: u8, lent: Lent, port: u16) -> BindingNo {
-        BindingNo((pool as u32) << 18 | (lent as u32) << 16 | port as u32)
+    pub(super) const fn new(pool: u8, protocol: NatProtocol, port: u16) -> BindingNo {
+        BindingNo((pool as u32) << 18 | (protocol as u32) << 16 | port as u32)
     }
 
     pub const fn pool(self) -> usize {
         (self.0 >> 18) as usize % POOLS
     }
 
-    pub const fn lent(self) -> Lent {
+    pub const fn protocol(self) -> NatProtocol {
         match self.0 >> 16 & 3 {
-            0 => Lent::Tcp,
-            1 => Lent::Udp,
-            _ => Lent::Icmp,
+            0 => NatProtocol::Tcp,
+            1 => NatProtocol::Udp,
+            _ => NatProtocol::Icmp,
         }
     }
 
@@ -97,11 +97,11 @@ impl BindingNo {
     }
 }
 
-/// [`Slot::refs`] while one worker makes or takes back the binding.
+/// [`PortSlot::refs`] while one worker makes or takes back the binding.
 pub(super) const LOCKED: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct PortSlot {
     /// Inside endpoint.
     pub inside: AtomicU64,
     /// Remote endpoint of a mapping that depends on it, as far as it does; else 0.
@@ -136,7 +136,7 @@ pub struct Pool {
     /// Changes only while nobody else knows the pool.
     addr: AtomicU32,
     /// Made when the address first lends ports.
-    slots: OnceLock<Box<[Slot]>>,
+    slots: OnceLock<Box<[PortSlot]>>,
     /// A bit for each port that is lent, to find a free one.
     taken: Box<[AtomicU64]>,
     /// Ports of static forwards: never lent.
@@ -144,7 +144,7 @@ pub struct Pool {
     /// Ports on which the gateway itself listens: not lent.
     reserved: Box<[AtomicU64]>,
     /// XDP's copy: lent or forwarded.
-    shown: &'static [AtomicU64],
+    xdp_port_bitmap: &'static [AtomicU64],
     pub uses: [Use; 3],
     /// Sessions refused because no port was free.
     pub exhausted: AtomicU64,
@@ -158,8 +158,8 @@ fn words(n: usize) -> Box<[AtomicU64]> {
 }
 
 impl Pool {
-    pub(super) fn new(no: u8, addr: Ipv4Addr, shown: &'static [AtomicU64]) -> Pool {
-        shown.iter().for_each(|w| w.store(0, Ordering::Relaxed));
+    pub(super) fn new(no: u8, addr: Ipv4Addr, xdp_port_bitmap: &'static [AtomicU64]) -> Pool {
+        xdp_port_bitmap.iter().for_each(|w| w.store(0, Ordering::Relaxed));
         Pool {
             no,
             addr: AtomicU32::new(addr.to_bits()),
@@ -167,7 +167,7 @@ impl Pool {
             taken: words(3 * PORT_WORDS),
             fixed: words(POOL_WORDS),
             reserved: words(POOL_WORDS),
-            shown,
+            xdp_port_bitmap,
             uses: Default::default(),
             exhausted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
@@ -211,26 +211,26 @@ impl Pool {
     }
 
     /// Makes room for lending. Called by the control thread before a snapshot uses the pool so.
-    pub fn lend(&self) {
-        self.slots.get_or_init(|| (0..3 * 65536).map(|_| Slot::default()).collect());
+    pub fn allocate_slots(&self) {
+        self.slots.get_or_init(|| (0..3 * 65536).map(|_| PortSlot::default()).collect());
     }
 
-    pub fn lends(&self) -> bool {
+    pub fn has_slots(&self) -> bool {
         self.slots.get().is_some()
     }
 
     pub fn memory(&self) -> usize {
         let slots = self.slots.get().map_or(0, |s| size_of_val(&**s));
-        slots + size_of_val(&*self.taken) + size_of_val(&*self.fixed) + size_of_val(self.shown)
+        slots + size_of_val(&*self.taken) + size_of_val(&*self.fixed) + size_of_val(self.xdp_port_bitmap)
     }
 
-    pub(super) fn slot(&self, lent: Lent, port: u16) -> Option<&Slot> {
-        self.slots.get().map(|s| &s[(lent as usize) << 16 | usize::from(port)])
+    pub(super) fn slot(&self, protocol: NatProtocol, port: u16) -> Option<&PortSlot> {
+        self.slots.get().map(|s| &s[(protocol as usize) << 16 | usize::from(port)])
     }
 
     /// This port is asked for soon: brings its slot into the cache.
-    pub(super) fn expect(&self, lent: Lent, port: u16) {
-        if let Some(slot) = self.slot(lent, port) {
+    pub(super) fn prefetch_slot(&self, protocol: NatProtocol, port: u16) {
+        if let Some(slot) = self.slot(protocol, port) {
             // It may lie across two lines.
             prefetch(&slot.inside);
             prefetch(&slot.since);
@@ -238,19 +238,19 @@ impl Pool {
     }
 
     /// Who inside has an external port, if it is lent: by its binding.
-    pub fn inside(&self, lent: Lent, port: u16) -> Option<(Endpoint, BindingNo)> {
-        let slot = self.slot(lent, port)?;
+    pub fn inside(&self, protocol: NatProtocol, port: u16) -> Option<(Endpoint, BindingNo)> {
+        let slot = self.slot(protocol, port)?;
         let live = |n| n != 0 && n != LOCKED;
         let before = slot.refs.load(Ordering::Acquire);
         let inside = slot.inside.load(Ordering::Acquire);
         let after = slot.refs.load(Ordering::Acquire);
         (live(before) && live(after))
-            .then(|| (Endpoint::from_word(inside), BindingNo::new(self.no, lent, port)))
+            .then(|| (Endpoint::from_word(inside), BindingNo::new(self.no, protocol, port)))
     }
 
     /// One more session for a live binding, if it still is what the caller takes it for.
-    pub(super) fn acquire(&self, lent: Lent, port: u16, inside: u64, remote: u64) -> Acquired {
-        let Some(slot) = self.slot(lent, port) else { return Acquired::No };
+    pub(super) fn acquire(&self, protocol: NatProtocol, port: u16, inside: u64, remote: u64) -> Acquired {
+        let Some(slot) = self.slot(protocol, port) else { return Acquired::No };
         let mut n = slot.refs.load(Ordering::Acquire);
         while n != 0 && n < LOCKED - 1 {
             match slot.refs.compare_exchange_weak(n, n + 1, Ordering::AcqRel, Ordering::Acquire) {
@@ -266,11 +266,18 @@ impl Pool {
     }
 
     /// Claims a free port; it is found by others only when [`Pool::opened`] was called.
-    pub(super) fn claim(&self, lent: Lent, port: u16, inside: u64, remote: u64, tick: u32) -> bool {
-        if port == 0 || self.is_fixed(lent, port) || self.is_reserved(lent, port) {
+    pub(super) fn claim(
+        &self,
+        protocol: NatProtocol,
+        port: u16,
+        inside: u64,
+        remote: u64,
+        tick: u32,
+    ) -> bool {
+        if port == 0 || self.is_fixed(protocol, port) || self.is_reserved(protocol, port) {
             return false;
         }
-        let Some(slot) = self.slot(lent, port) else { return false };
+        let Some(slot) = self.slot(protocol, port) else { return false };
         if slot.refs.compare_exchange(0, LOCKED, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
@@ -281,31 +288,31 @@ impl Pool {
     }
 
     /// The claimed port is lent: for one session, for now.
-    pub(super) fn opened(&self, lent: Lent, port: u16) {
+    pub(super) fn opened(&self, protocol: NatProtocol, port: u16) {
         let bit = 1 << (port % 64);
-        self.taken[word_of(lent, port)].fetch_or(bit, Ordering::Relaxed);
-        self.show(lent, port);
-        let u = &self.uses[lent as usize];
+        self.taken[word_of(protocol, port)].fetch_or(bit, Ordering::Relaxed);
+        self.show(protocol, port);
+        let u = &self.uses[protocol as usize];
         let used = u.used.fetch_add(1, Ordering::Relaxed) + 1;
         if u.peak.load(Ordering::Relaxed) < used {
             u.peak.fetch_max(used, Ordering::Relaxed);
         }
-        if let Some(s) = self.slot(lent, port) {
+        if let Some(s) = self.slot(protocol, port) {
             s.refs.store(1, Ordering::Release);
         }
     }
 
     /// The claimed port is not wanted after all.
-    pub(super) fn unclaim(&self, lent: Lent, port: u16) {
-        if let Some(s) = self.slot(lent, port) {
+    pub(super) fn unclaim(&self, protocol: NatProtocol, port: u16) {
+        if let Some(s) = self.slot(protocol, port) {
             s.refs.store(0, Ordering::Release);
         }
     }
 
     /// One session less. With the last one the port is free again, after `last` has run with the
     /// inside and remote words. True: it was the last.
-    pub(super) fn let_go(&self, lent: Lent, port: u16, last: impl FnOnce(u64, u64)) -> bool {
-        let Some(slot) = self.slot(lent, port) else { return false };
+    pub(super) fn let_go(&self, protocol: NatProtocol, port: u16, last: impl FnOnce(u64, u64)) -> bool {
+        let Some(slot) = self.slot(protocol, port) else { return false };
         let mut n = slot.refs.load(Ordering::Acquire);
         loop {
             let new = match n {
@@ -320,34 +327,36 @@ impl Pool {
             }
         }
         last(slot.inside.load(Ordering::Relaxed), slot.remote.load(Ordering::Relaxed));
-        self.taken[word_of(lent, port)].fetch_and(!(1 << (port % 64)), Ordering::Relaxed);
-        if !self.is_fixed(lent, port) {
-            self.hide(lent, port);
+        self.taken[word_of(protocol, port)].fetch_and(!(1 << (port % 64)), Ordering::Relaxed);
+        if !self.is_fixed(protocol, port) {
+            self.hide(protocol, port);
         }
-        self.uses[lent as usize].used.fetch_sub(1, Ordering::Relaxed);
+        self.uses[protocol as usize].used.fetch_sub(1, Ordering::Relaxed);
         slot.refs.store(0, Ordering::Release);
         true
     }
 
-    fn show(&self, lent: Lent, port: u16) {
-        if let Some(w) = self.shown.get(word_of(lent, port)) {
+    fn show(&self, protocol: NatProtocol, port: u16) {
+        if let Some(w) = self.xdp_port_bitmap.get(word_of(protocol, port)) {
             w.fetch_or(1 << (port % 64), Ordering::Release);
         }
     }
 
-    fn hide(&self, lent: Lent, port: u16) {
-        if let Some(w) = self.shown.get(word_of(lent, port)) {
+    fn hide(&self, protocol: NatProtocol, port: u16) {
+        if let Some(w) = self.xdp_port_bitmap.get(word_of(protocol, port)) {
             w.fetch_and(!(1 << (port % 64)), Ordering::Relaxed);
         }
     }
 
-    pub(super) fn is_fixed(&self, lent: Lent, port: u16) -> bool {
-        self.fixed.get(word_of(lent, port)).is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
+    pub(super) fn is_fixed(&self, protocol: NatProtocol, port: u16) -> bool {
+        self.fixed
+            .get(word_of(protocol, port))
+            .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
     }
 
-    fn is_reserved(&self, lent: Lent, port: u16) -> bool {
+    fn is_reserved(&self, protocol: NatProtocol, port: u16) -> bool {
         self.reserved
-            .get(word_of(lent, port))
+            .get(word_of(protocol, port))
             .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
     }
 
@@ -355,33 +364,33 @@ impl Pool {
     pub fn fix(&self, wanted: &[u64]) {
         for (i, (f, want)) in self.fixed.iter().zip(wanted).enumerate() {
             f.store(*want, Ordering::Relaxed);
-            let Some(shown) = self.shown.get(i) else { continue };
-            // What is lent stays shown all the while. A port is noted as taken before it is shown.
-            let gone = shown.load(Ordering::Acquire);
+            let Some(bitmap) = self.xdp_port_bitmap.get(i) else { continue };
+            // The bit of a port that is in use stays set all the while. A port is noted as taken before its bit in the bitmap is set.
+            let gone = bitmap.load(Ordering::Acquire);
             let gone = gone & !(want | self.taken[i].load(Ordering::Acquire));
-            shown.fetch_or(*want, Ordering::Relaxed);
-            shown.fetch_and(!gone, Ordering::Relaxed);
-            shown.fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
+            bitmap.fetch_or(*want, Ordering::Relaxed);
+            bitmap.fetch_and(!gone, Ordering::Relaxed);
+            bitmap.fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
     /// A port of the range that is free, of the same parity as `like`, from a random place on.
     pub(super) fn free_port(
         &self,
-        lent: Lent,
+        protocol: NatProtocol,
         range: &RangeInclusive<u16>,
         like: u16,
         random: u64,
     ) -> Option<u16> {
-        let parity: u64 = match lent {
-            Lent::Icmp => u64::MAX,
+        let parity: u64 = match protocol {
+            NatProtocol::Icmp => u64::MAX,
             // RFC 4787 REQ-4: RTP pairs want theirs kept.
             _ if like & 1 == 1 => 0xAAAA_AAAA_AAAA_AAAA,
             _ => 0x5555_5555_5555_5555,
         };
         let (lo, hi) = (usize::from(*range.start()), usize::from(*range.end()));
         let start = lo + (random as usize >> 8) % (hi - lo + 1);
-        let base = (lent as usize) * PORT_WORDS;
+        let base = (protocol as usize) * PORT_WORDS;
         let words = hi / 64 - lo / 64 + 1;
         for n in 0..=words {
             let w = lo / 64 + (start / 64 - lo / 64 + n) % words;
@@ -407,8 +416,8 @@ impl Pool {
     }
 
     /// Every live binding of a protocol.
-    pub fn bindings(&self, lent: Lent) -> impl Iterator<Item = (u16, Endpoint, u32)> {
-        let slots = self.slots.get().map(|s| &s[(lent as usize) << 16..][..65536]).unwrap_or(&[]);
+    pub fn bindings(&self, protocol: NatProtocol) -> impl Iterator<Item = (u16, Endpoint, u32)> {
+        let slots = self.slots.get().map(|s| &s[(protocol as usize) << 16..][..65536]).unwrap_or(&[]);
         slots.iter().zip(0..=u16::MAX).filter_map(|(s, port)| {
             let n = s.refs.load(Ordering::Acquire);
             (n != 0 && n != LOCKED).then(|| (port, Endpoint::from_word(s.inside.load(Ordering::Relaxed)), n))
@@ -417,6 +426,6 @@ impl Pool {
 }
 
 /// The word of a port's bit: TCP and UDP in front.
-const fn word_of(lent: Lent, port: u16) -> usize {
-    lent as usize * PORT_WORDS + port as usize / 64
+const fn word_of(protocol: NatProtocol, port: u16) -> usize {
+    protocol as usize * PORT_WORDS + port as usize / 64
 }

@@ -113,14 +113,14 @@ pub fn police(set: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64
     let bytes = len + u64::from(set.overhead.load(Relaxed));
     let limit = |m: &AtomicU64| at.wrapping_add(m.load(Relaxed));
     let car = meters.get(usize::from(set.car.load(Relaxed))).filter(|_| set.car.load(Relaxed) != 0);
-    let mut floor = false;
+    let mut committed = false;
     if let Some(car) = car {
         let time = time_of(bytes, car.cost.load(Relaxed));
         if !fits(&car.tat, time, base, limit(&car.burst)) {
             return Policed::OverCar;
         }
         let cost = car.committed_cost.load(Relaxed);
-        floor =
+        committed =
             cost != 0 && charge(&car.committed_tat, time_of(bytes, cost), base, limit(&car.committed_burst));
     }
     let links = || {
@@ -128,7 +128,7 @@ pub fn police(set: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64
         numbered.take_while(|(n, _)| *n != 0).filter_map(|(n, w)| {
             let m = meters.get(usize::from(n))?;
             // What is within the floor passes whatever the link has left, and is charged to it.
-            let limit = at.wrapping_add(if floor { MAX_DEBT } else { w.load(Relaxed) });
+            let limit = at.wrapping_add(if committed { MAX_DEBT } else { w.load(Relaxed) });
             Some((m, time_of(bytes, m.cost.load(Relaxed)), limit))
         })
     };

@@ -1,10 +1,10 @@
 //! Quality of service: which meters a packet passes (`policy`), the arithmetic of a meter (`meter`),
-//! and who has which of them (`book`).
+//! and who has which of them (`meter_table`).
 
-pub mod book;
 pub mod meter;
+pub mod meter_table;
 pub mod policy;
 
-pub use book::{Car, Counted, MeterBook, MeteredPort, Owner, Wanted, Way};
 pub use meter::{Policed, Rate};
-pub use policy::{Classified, Mark, QosPolicy, SetNo};
+pub use meter_table::{Car, Direction, MeterCounts, MeterTable, MeteredPort, Owner, QosSpec};
+pub use policy::{Classified, Mark, MeterGroupNo, QosPolicy};

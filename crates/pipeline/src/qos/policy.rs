@@ -9,8 +9,8 @@
 //! The DSCP that counts for a flow is that of the packet which classifies it, the first of an epoch:
 //! later packets of the flow stay in the class, whatever they are marked with.
 
-use super::book::Wanted;
 use super::meter::{self, Policed};
+use super::meter_table::QosSpec;
 use crate::policy::{RuleList, Tuple, Verdict};
 use sag_acl::{Addr, Rule};
 use sag_model::meter::{Meter, MeterGroup, REMARK};
@@ -19,17 +19,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Number of a set of meters; 0: nothing is metered.
-pub type SetNo = u16;
+pub type MeterGroupNo = u16;
 
 /// The compiled QoS of an epoch.
 #[derive(Debug, Default)]
 pub struct QosPolicy {
     pub(super) rules: Rules,
     /// The CARs of the sets; empty if no policy asks for a DSCP.
-    pub(super) car_of: HashMap<SetNo, u32>,
+    pub(super) car_of: HashMap<MeterGroupNo, u32>,
     pub(super) ports: usize,
     /// By CAR + 1 (0: none), ingress and egress port.
-    pub(super) sets_by_way: Vec<SetNo>,
+    pub(super) groups_by_path: Vec<MeterGroupNo>,
     /// Ids of the CARs, for `explain`.
     pub(super) cars: Vec<String>,
     pub(super) meters: &'static [Meter],
@@ -46,7 +46,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn build(w: &Wanted) -> Rules {
+    pub(super) fn build(w: &QosSpec) -> Rules {
         fn of<A: Addr>(
             rules: &[(Rule<A>, Verdict)],
             only: &BTreeMap<usize, Dscp>,
@@ -64,13 +64,15 @@ impl Rules {
     }
 
     /// Which CAR each set has, for flows that stay in their class.
-    pub(super) fn cars(w: &Wanted, sets_by_way: &[SetNo]) -> HashMap<SetNo, u32> {
+    pub(super) fn cars(w: &QosSpec, groups_by_path: &[MeterGroupNo]) -> HashMap<MeterGroupNo, u32> {
         let ways = w.ports.len() * w.ports.len();
         if ways == 0 || w.dscp4.is_empty() && w.dscp6.is_empty() {
             return HashMap::new();
         }
-        let rows = sets_by_way.chunks(ways).skip(1).zip(0..);
-        rows.flat_map(|(row, car)| row.iter().map(move |set| (*set, car))).filter(|(s, _)| *s != 0).collect()
+        let rows = groups_by_path.chunks(ways).skip(1).zip(0..);
+        rows.flat_map(|(row, car)| row.iter().map(move |group| (*group, car)))
+            .filter(|(s, _)| *s != 0)
+            .collect()
     }
 
     fn car(&self, tuple: &Tuple, dscp: u8) -> Option<u32> {
@@ -84,14 +86,14 @@ impl Rules {
 pub struct Mark {
     pub dscp: u8,
     /// The set of its flow, if that was classified in this epoch.
-    pub judged: Option<SetNo>,
+    pub judged: Option<MeterGroupNo>,
 }
 
 /// What the QoS stage says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classified {
     pub car: Option<u32>,
-    pub set: SetNo,
+    pub group: MeterGroupNo,
 }
 
 impl QosPolicy {
@@ -104,29 +106,29 @@ impl QosPolicy {
         mark: Mark,
         tuple: impl FnOnce() -> Tuple,
     ) -> Classified {
-        if self.sets_by_way.is_empty() {
+        if self.groups_by_path.is_empty() {
             return Classified::default();
         }
         let car = match mark.judged.filter(|_| !self.car_of.is_empty()) {
-            Some(set) => self.car_of.get(&set).copied(),
+            Some(group) => self.car_of.get(&group).copied(),
             None => self.rules.car(&tuple(), mark.dscp),
         };
         let row = car.map_or(0, |c| c as usize + 1);
         let at = (row * self.ports + from.index()) * self.ports + to.index();
         let in_range = from.index() < self.ports && to.index() < self.ports;
-        let set = self.sets_by_way.get(at).copied().filter(|_| in_range).unwrap_or(0);
-        Classified { car: car.filter(|_| self.set_has_car(set)), set }
+        let group = self.groups_by_path.get(at).copied().filter(|_| in_range).unwrap_or(0);
+        Classified { car: car.filter(|_| self.group_has_car(group)), group }
     }
 
-    fn set_has_car(&self, set: SetNo) -> bool {
+    fn group_has_car(&self, group: MeterGroupNo) -> bool {
         let car = |s: &MeterGroup| s.car.load(Relaxed) != 0;
-        set != 0 && self.sets.get(usize::from(set)).is_some_and(car)
+        group != 0 && self.sets.get(usize::from(group)).is_some_and(car)
     }
 
     /// Meters a packet of so many IP bytes and counts what came of it.
     #[inline]
-    pub fn police(&self, set: SetNo, ip_len: u16, now: Nanos) -> Policed {
-        let Some(s) = self.sets.get(usize::from(set)).filter(|_| set != 0) else { return Policed::Pass };
+    pub fn police(&self, group: MeterGroupNo, ip_len: u16, now: Nanos) -> Policed {
+        let Some(s) = self.sets.get(usize::from(group)).filter(|_| group != 0) else { return Policed::Pass };
         let len = u64::from(ip_len);
         let policed = meter::police(s, self.meters, len, now.0, 0);
         meter::count(s, len, policed);
@@ -135,8 +137,8 @@ impl QosPolicy {
 
     /// What the packets that a set lets pass are marked with.
     #[inline]
-    pub fn remark(&self, set: SetNo) -> Option<Dscp> {
-        let mark = self.sets.get(usize::from(set)).filter(|_| set != 0)?.remark.load(Relaxed);
+    pub fn remark(&self, group: MeterGroupNo) -> Option<Dscp> {
+        let mark = self.sets.get(usize::from(group)).filter(|_| group != 0)?.remark.load(Relaxed);
         if mark & REMARK != 0 { Dscp::new(mark & !REMARK) } else { None }
     }
 

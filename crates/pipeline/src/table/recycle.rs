@@ -14,23 +14,23 @@ pub struct Grace {
     pub started: AtomicU64,
     pub done: AtomicU64,
     /// `started` and `done` of periods that wait for the workers alone, which are much shorter.
-    pub told: AtomicU64,
-    pub known: AtomicU64,
+    pub workers_started: AtomicU64,
+    pub workers_done: AtomicU64,
     /// Something rests since the last period began: there is a reason for another one.
-    pub wanted: AtomicBool,
+    pub requested: AtomicBool,
 }
 
 impl Grace {
     /// For shells with one reader: nothing needs to wait.
     pub fn immediate() -> Arc<Grace> {
         let never = || AtomicU64::new(u64::MAX);
-        Arc::new(Grace { done: never(), known: never(), ..Grace::default() })
+        Arc::new(Grace { done: never(), workers_done: never(), ..Grace::default() })
     }
 }
 
 /// Removed sessions of one worker, chained through [`SessionMeta::next`].
 #[derive(Debug)]
-pub struct Quarantine {
+pub struct DeferredFree {
     chains: VecDeque<Chain>,
 }
 
@@ -42,23 +42,23 @@ struct Chain {
     tail: u32,
 }
 
-impl Default for Quarantine {
+impl Default for DeferredFree {
     fn default() -> Self {
-        Quarantine { chains: VecDeque::with_capacity(8) }
+        DeferredFree { chains: VecDeque::with_capacity(8) }
     }
 }
 
 impl<R: FlowRecord> FlowTable<R> {
     /// A free session: reused if one is, else the next never used.
-    pub(super) fn allocate(&self, quarantine: &mut Quarantine) -> Option<u32> {
-        self.release(quarantine);
+    pub(super) fn allocate(&self, deferred: &mut DeferredFree) -> Option<u32> {
+        self.release(deferred);
         let mut head = self.free.load(Ordering::Acquire);
         while head as u32 != 0 {
             let next = self.meta(head as u32).next.load(Ordering::Relaxed);
             let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(next);
             match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    self.expect_session(next);
+                    self.prefetch_session(next);
                     return Some(head as u32);
                 }
                 Err(now) => head = now,
@@ -67,40 +67,40 @@ impl<R: FlowRecord> FlowTable<R> {
         let limit = self.meta.len() as u32;
         let fresh =
             self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        fresh.inspect(|n| self.expect_session(n + 1)).ok()
+        fresh.inspect(|n| self.prefetch_session(n + 1)).ok()
     }
 
     /// This session comes next: brings what is written at its birth into the cache.
-    fn expect_session(&self, session: u32) {
+    fn prefetch_session(&self, session: u32) {
         prefetch(self.meta(session));
         for no in RecordNo::both(session) {
-            self.expect_record(no);
+            self.prefetch_record(no);
         }
     }
 
-    pub(super) fn retire(&self, session: u32, quarantine: &mut Quarantine) {
+    pub(super) fn retire(&self, session: u32, deferred: &mut DeferredFree) {
         self.meta(session).confirmed.store(0, Ordering::Release);
         let after = self.grace.started.load(Ordering::SeqCst) + 1;
         self.meta(session).next.store(0, Ordering::Relaxed);
-        let full = quarantine.chains.len() == quarantine.chains.capacity();
-        match quarantine.chains.back_mut() {
+        let full = deferred.chains.len() == deferred.chains.capacity();
+        match deferred.chains.back_mut() {
             Some(c) if c.after == after || full => {
                 self.meta(c.tail).next.store(session, Ordering::Relaxed);
                 c.tail = session;
                 c.after = after;
             }
-            _ => quarantine.chains.push_back(Chain { after, head: session, tail: session }),
+            _ => deferred.chains.push_back(Chain { after, head: session, tail: session }),
         }
-        if !self.grace.wanted.load(Ordering::Relaxed) {
-            self.grace.wanted.store(true, Ordering::SeqCst);
+        if !self.grace.requested.load(Ordering::Relaxed) {
+            self.grace.requested.store(true, Ordering::SeqCst);
         }
     }
 
     /// Gives what has rested long enough back to the free list.
-    pub fn release(&self, quarantine: &mut Quarantine) {
+    pub fn release(&self, deferred: &mut DeferredFree) {
         let done = self.grace.done.load(Ordering::Acquire);
-        while quarantine.chains.front().is_some_and(|c| c.after <= done) {
-            let Some(chain) = quarantine.chains.pop_front() else { return };
+        while deferred.chains.front().is_some_and(|c| c.after <= done) {
+            let Some(chain) = deferred.chains.pop_front() else { return };
             let mut head = self.free.load(Ordering::Acquire);
             loop {
                 self.meta(chain.tail).next.store(head as u32, Ordering::Relaxed);

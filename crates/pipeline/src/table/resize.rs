@@ -7,7 +7,7 @@
 //! 4. Workers write into the new one alone. Wait until all of them know.
 //! 5. Empty the old one.
 //!
-//! "Wait" is until every worker has begun another round ([`Grace::known`](super::Grace)). Nothing waits for
+//! "Wait" is until every worker has begun another round ([`Grace::workers_done`](super::Grace)). Nothing waits for
 //! XDP: a program that still looks in the old index finds records that rest or nothing, and what it does not
 //! find is a worker's, which looks in the new one. So a larger index is there before a flood of new sessions
 //! has filled the old one; [`FlowTable::rings`] says when it is high time.
@@ -42,7 +42,7 @@ enum Phase {
     Idle,
     Announced {
         to: Geometry,
-        told: u64,
+        period: u64,
     },
     Copying {
         to: Geometry,
@@ -51,11 +51,11 @@ enum Phase {
     /// Workers write into both still; `out` is the one that nobody will look in.
     Leaving {
         out: Geometry,
-        told: u64,
+        period: u64,
     },
     Left {
         out: Geometry,
-        told: u64,
+        period: u64,
     },
     Emptying {
         out: Geometry,
@@ -93,7 +93,7 @@ impl Resizer {
     /// Begins the change to an index of this geometry, whatever the sessions want. Nothing is under way.
     pub fn begin<R: FlowRecord>(&mut self, t: &FlowTable<R>, to: Geometry) {
         t.written[1].store(to.to_word(), Ordering::SeqCst);
-        self.phase = Phase::Announced { to, told: t.grace.told.load(Ordering::SeqCst) + 1 };
+        self.phase = Phase::Announced { to, period: t.grace.workers_started.load(Ordering::SeqCst) + 1 };
     }
 
     /// Whether the number of sessions has been much the same for a while.
@@ -109,8 +109,8 @@ impl Resizer {
 
     /// Looks whether another size is wanted, or brings the change on. `switch` tells XDP where to look.
     pub fn step<R: FlowRecord>(&mut self, t: &FlowTable<R>, switch: impl FnOnce(Geometry)) {
-        let passed = |told: u64| t.grace.known.load(Ordering::SeqCst) >= told;
-        let next_round = || t.grace.told.load(Ordering::SeqCst) + 1;
+        let passed = |period: u64| t.grace.workers_done.load(Ordering::SeqCst) >= period;
+        let next_round = || t.grace.workers_started.load(Ordering::SeqCst) + 1;
         self.phase = match std::mem::take(&mut self.phase) {
             Phase::Idle => {
                 t.alarm.store(t.crowd(), Ordering::Relaxed);
@@ -120,28 +120,28 @@ impl Resizer {
                 }
                 return;
             }
-            Phase::Announced { to, told } if passed(told) => Phase::Copying { to, next: 1 },
+            Phase::Announced { to, period } if passed(period) => Phase::Copying { to, next: 1 },
             Phase::Copying { to, next } => {
                 let end = t.used().min(next.saturating_add(SESSIONS));
                 let fits = (next..end).all(|session| t.copy(session, to));
                 if !fits {
                     // Back to the old one.
-                    Phase::Leaving { out: to, told: 0 }
+                    Phase::Leaving { out: to, period: 0 }
                 } else if end < t.used() {
                     Phase::Copying { to, next: end }
                 } else {
                     let out = t.geometry();
                     t.live.store(to.to_word(), Ordering::SeqCst);
                     switch(to);
-                    Phase::Leaving { out, told: next_round() }
+                    Phase::Leaving { out, period: next_round() }
                 }
             }
-            Phase::Leaving { out, told } if passed(told) => {
+            Phase::Leaving { out, period } if passed(period) => {
                 t.written[0].store(t.live.load(Ordering::SeqCst), Ordering::SeqCst);
                 t.written[1].store(0, Ordering::SeqCst);
-                Phase::Left { out, told: next_round() }
+                Phase::Left { out, period: next_round() }
             }
-            Phase::Left { out, told } if passed(told) => Phase::Emptying { out, next: 0 },
+            Phase::Left { out, period } if passed(period) => Phase::Emptying { out, next: 0 },
             Phase::Emptying { out, next } => {
                 let all = Index::new(t.mem.buckets, out).all();
                 let end = all.len().min((next + BUCKETS) as usize);

@@ -88,7 +88,7 @@ pub(super) fn empty(b: &Bucket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Grace, NotCreated, Quarantine, TableMemory};
+    use crate::table::{DeferredFree, Grace, NotCreated, TableMemory};
     use sag_model::flow::{FlowRecord4, Key4};
 
     fn keys(n: u64) -> (Key4, Key4) {
@@ -100,8 +100,8 @@ mod tests {
     fn a_successor_finds_the_sessions_and_reuses_the_gaps() {
         let mem = TableMemory::<FlowRecord4>::private(50);
         let open = || FlowTable::new(mem, 7, mem.whole(), Grace::immediate());
-        let mut q = Quarantine::default();
-        let make = |t: &FlowTable<FlowRecord4>, q: &mut Quarantine, n| {
+        let mut q = DeferredFree::default();
+        let make = |t: &FlowTable<FlowRecord4>, q: &mut DeferredFree, n| {
             let (a, b) = keys(n);
             t.create(&a, &b, q, |_, _, m| m.state.store(State::Udp as u32, Ordering::Release))
         };
@@ -119,7 +119,7 @@ mod tests {
         let got = new.restore(5, |_| State::Udp);
         assert_eq!(got, Restored { sessions: 20, discarded: 1 });
         assert_eq!(new.live(), 20);
-        let mut q = Quarantine::default();
+        let mut q = DeferredFree::default();
         for n in 1..=30u64 {
             let (a, b) = keys(n);
             let gone = (n - 1) % 3 == 0;

@@ -11,14 +11,14 @@ fn rev(k: &Key4) -> Key4 {
     Key4 { addrs: k.addrs.rotate_left(32), l4: 17 << 32 | 2 << 40 }
 }
 
-fn make(t: &FlowTable<FlowRecord4>, q: &mut Quarantine, k: &Key4) -> Result<RecordNo, NotCreated> {
+fn make(t: &FlowTable<FlowRecord4>, q: &mut DeferredFree, k: &Key4) -> Result<RecordNo, NotCreated> {
     t.create(k, &rev(k), q, |_, _, m| m.state.store(1, Ordering::Release))
 }
 
 #[test]
 fn both_directions_are_found_and_know_each_other() {
     let t = FlowTable::<FlowRecord4>::private(100, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     let k = key(7);
     let no = make(&t, &mut q, &k).unwrap();
     assert_eq!(t.find(&k, t.hash(&k)), Some(no));
@@ -34,7 +34,7 @@ fn both_directions_are_found_and_know_each_other() {
 #[test]
 fn the_whole_capacity_is_usable() {
     let t = FlowTable::<FlowRecord4>::private(5000, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     let made = (0..6000).take_while(|n| make(&t, &mut q, &key(*n)).is_ok()).count();
     assert_eq!(made, 5000);
     assert_eq!(make(&t, &mut q, &key(9999)), Err(NotCreated::Full));
@@ -49,7 +49,7 @@ fn no_bucket_overflows_before_the_table_is_full() {
     let n = 1 << 16;
     let t = FlowTable::<FlowRecord4>::private(n, Grace::immediate());
     assert_eq!(index_buckets(n) * BUCKET_WORDS as u32, n * 4);
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     for round in 0..2u64 {
         for i in 0..u64::from(n) {
             let made = make(&t, &mut q, &key(round << 32 | i));
@@ -75,7 +75,7 @@ fn no_bucket_overflows_before_the_table_is_full() {
 fn sessions_of_one_side_alone_fill_the_table() {
     let n = 1 << 16;
     let t = FlowTable::<FlowRecord4>::private(n, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     for i in 1..=u64::from(n) {
         let there = key(i);
         let back = Key4 { l4: there.l4, ..rev(&there) };
@@ -101,7 +101,7 @@ fn the_two_ways_have_pages_of_their_own() {
 fn nothing_is_reused_before_its_grace_period() {
     let grace = Arc::new(Grace::default());
     let t = FlowTable::<FlowRecord4>::private(2, grace.clone());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     let a = make(&t, &mut q, &key(1)).unwrap();
     make(&t, &mut q, &key(2)).unwrap();
     t.remove(a.session(), &mut q);
@@ -124,7 +124,7 @@ fn workers_racing_for_the_same_keys_agree_on_one_session() {
                 let t = &t;
                 s.spawn(move || {
                     // No reuse while others run: the test's grace would not be honest otherwise.
-                    let mut q = Quarantine::default();
+                    let mut q = DeferredFree::default();
                     (0..n)
                         .map(|i| {
                             let (k, back) = (key(i), worker % 2 == 1);
@@ -175,7 +175,7 @@ proptest! {
     #[test]
     fn behaves_like_a_map(ops in prop::collection::vec((any::<bool>(), 0u64..40), 0..400)) {
         let t = FlowTable::<FlowRecord4>::private(20, Grace::immediate());
-        let mut q = Quarantine::default();
+        let mut q = DeferredFree::default();
         let mut model: HashMap<u64, RecordNo> = HashMap::new();
         for (add, n) in ops {
             let k = key(n);

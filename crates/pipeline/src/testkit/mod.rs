@@ -11,7 +11,7 @@ mod tunnel;
 
 pub use net::{Acl, Net, host_mac, prefix};
 pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
-pub use random::Dice;
+pub use random::Rng;
 pub use rig::{Buffers, Outcome, Rig, Sent};
 pub use story::{Told, tell};
 pub use tunnel::{TUNNEL_ENDS, TUNNEL_MACS, vxlan};

@@ -3,11 +3,11 @@
 use super::*;
 use crate::fib::Fib;
 use crate::nat::{
-    Behavior, EntryHits, Kind, NatPolicy, NatState, PrivateSnat, Service, StaticDnat, Trouble, WanSnat,
-    Wanted,
+    Behavior, EntryHits, Kind, NatConfigError, NatPolicy, NatSpec, NatState, PrivateSnat, Service,
+    StaticDnat, WanSnat,
 };
 use crate::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
-use crate::qos::{self, MeterBook, MeteredPort, QosPolicy, Rate};
+use crate::qos::{self, MeterTable, MeteredPort, QosPolicy, Rate};
 use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, Timeouts};
 use crate::tunnel::{Tunnel, Tunnels};
 use sag_acl::{PortRange, Prefix, Rule};
@@ -135,14 +135,14 @@ pub struct Net {
     pub routes: Vec<((IpAddr, u8), Route)>,
     pub acl: Acl,
     /// Addresses of WAN ports and the gateway's own are filled in.
-    pub nat: Wanted,
+    pub nat: NatSpec,
     /// Where its ports are lent; set by the rig.
     pub nat_state: Option<Arc<NatState>>,
     /// What is metered; ports are filled in, with the rates of `port_rates`.
-    pub qos: qos::Wanted,
+    pub qos: qos::QosSpec,
     pub port_rates: HashMap<PortIdx, Rate>,
     /// Whose meters they are.
-    pub meters: MeterBook,
+    pub meters: MeterTable,
     /// When the meters were idle.
     pub began: Nanos,
     pub options: Options,
@@ -166,11 +166,11 @@ impl Net {
             ports: Vec::new(),
             routes: Vec::new(),
             acl: Acl::new(true),
-            nat: Wanted { hairpin: true, ..Wanted::default() },
+            nat: NatSpec { hairpin: true, ..NatSpec::default() },
             nat_state: None,
-            qos: qos::Wanted { link_burst_ms: 200, largest: 1500, ..qos::Wanted::default() },
+            qos: qos::QosSpec { link_burst_ms: 200, largest: 1500, ..qos::QosSpec::default() },
             port_rates: HashMap::new(),
-            meters: MeterBook::private(),
+            meters: MeterTable::private(),
             began: Nanos::from_secs(1),
             options: Options {
                 acl_stateful: true,
@@ -371,16 +371,23 @@ impl Net {
         self.nat.wan_addrs = self.ports.iter().filter(|p| p.zone == Zone::Wan).filter_map(own).collect();
         self.nat.local = self.ports.iter().flat_map(|p| &p.addrs4).map(|a| a.0).collect();
         let (policy, troubles) = self.nat.build(state);
-        let lacking = troubles.iter().any(|t| matches!(t, Trouble::NoPool { .. }));
+        let lacking = troubles.iter().any(|t| matches!(t, NatConfigError::NoPool { .. }));
         assert!(!lacking, "{troubles:?}");
         policy
     }
 
-    /// A CAR; floor and ceiling in Mbit/s.
-    pub fn car(&mut self, id: &str, priority: u8, floor: u64, ceiling: u64) -> &mut Net {
-        let floor = (floor != 0).then(|| Rate::mbps(floor));
-        let ceiling = Some(Rate::mbps(ceiling));
-        self.qos.cars.push(qos::Car { id: id.into(), priority, floor, ceiling, burst_ms: 200, remark: None });
+    /// A CAR; committed and peak rate in Mbit/s.
+    pub fn car(&mut self, id: &str, priority: u8, committed: u64, peak: u64) -> &mut Net {
+        let committed = (committed != 0).then(|| Rate::mbps(committed));
+        let peak = Some(Rate::mbps(peak));
+        self.qos.cars.push(qos::Car {
+            id: id.into(),
+            priority,
+            committed,
+            peak,
+            burst_ms: 200,
+            remark: None,
+        });
         self
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// A seeded generator (splitmix64).
 #[derive(Debug, Clone)]
-pub struct Dice {
+pub struct Rng {
     state: u64,
     /// The last gateway has NAT: many packets are about that.
     nat: bool,
@@ -73,9 +73,9 @@ const RULES: [&str; 8] = [
     "* * 198.51.100.0/24 * *",
 ];
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice { state: seed, nat: false }
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng { state: seed, nat: false }
     }
 
     /// From here on many packets are about NAT.
@@ -112,7 +112,7 @@ impl Dice {
         for i in 0..self.below(4) {
             let to = self.pick(&["198.51.100.0/24", "100.64.0.0/10", "2001:db8:64::/48", "198.51.100.8/32"]);
             let v6 = to.contains(':');
-            let member = |d: &mut Dice| Member {
+            let member = |d: &mut Rng| Member {
                 port: d.pick(&[WAN, LINE, LAN2, PortIdx(60)]),
                 via: match v6 {
                     true => d.pick(&[None, Some("2001:db8:2::1"), Some("2001:db8:3::1"), Some("fe80::9")]),
@@ -295,7 +295,7 @@ impl Dice {
             return self.talk();
         }
         let v6 = self.once_in(3);
-        let addr = |d: &mut Dice| match (v6, d.once_in(12)) {
+        let addr = |d: &mut Rng| match (v6, d.once_in(12)) {
             (false, false) => d.pick(&HOSTS4),
             (false, true) => d.pick(&ODD4),
             (true, false) => d.pick(&HOSTS6),

@@ -72,7 +72,7 @@ pub enum Outcome {
     Drop(DropReason),
     Kernel,
     Held,
-    Split,
+    Emitted,
 }
 
 impl Outcome {
@@ -111,7 +111,7 @@ impl Rig {
             v4: FlowTable::private(sessions, Grace::immediate()),
             v6: FlowTable::private(sessions, Grace::immediate()),
             nat: Arc::new(NatState::private(sessions)),
-            firsts: Default::default(),
+            first_fragments: Default::default(),
         };
         Rig::over(net, Arc::new(tables), 0, 1)
     }
@@ -197,7 +197,7 @@ impl Rig {
             Verdict::Drop(reason) => Outcome::Drop(reason),
             Verdict::Kernel => Outcome::Kernel,
             Verdict::Held => Outcome::Held,
-            Verdict::Split => Outcome::Split,
+            Verdict::Emitted => Outcome::Emitted,
         });
         out.collect()
     }

@@ -3,7 +3,7 @@
 
 use super::pkt::l3;
 use super::*;
-use crate::nat::Lent;
+use crate::nat::NatProtocol;
 use crate::worker::BATCH;
 use sag_model::DropReason;
 use sag_packet::proto::*;
@@ -12,14 +12,14 @@ use sag_packet::proto::*;
 /// the books, the bytes of what is forwarded, the form of what is made, and that a batch does what
 /// its packets would do one by one.
 pub fn tell(seed: u64, steps: usize) -> Told {
-    let mut d = Dice::new(seed);
+    let mut d = Rng::new(seed);
     let net = d.net();
     let sessions = [4, 60, 1000][d.below(3)];
     let nat = net.translates();
     let mut rig = Rig::sized(net, sessions);
     // The same story packet by packet.
     let mut twin = {
-        let mut d = Dice::new(seed);
+        let mut d = Rng::new(seed);
         Rig::sized(d.net(), sessions)
     };
     let mut translated = 0;
@@ -213,7 +213,7 @@ fn check_nothing_stays(rig: &mut Rig) {
     let nat = &rig.pipe.tables.nat;
     assert_eq!(nat.hosts().all().count(), 0, "hosts that are still counted");
     for pool in nat.pools() {
-        for lent in Lent::ALL {
+        for lent in NatProtocol::ALL {
             assert_eq!(pool.bindings(lent).count(), 0, "{lent:?} ports of {} that stay lent", pool.addr());
         }
     }

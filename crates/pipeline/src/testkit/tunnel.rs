@@ -1,8 +1,8 @@
 //! Tunnels from the branch to a peer, and what the peer sends.
 
 use super::{GATEWAY_MACS, Net, WAN};
-use crate::order::ethertype;
 use crate::snapshot::{Member, Route};
+use crate::stages::ethertype;
 use crate::tunnel::{Tunnel, TunnelNo};
 use sag_model::MacAddr;
 use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};

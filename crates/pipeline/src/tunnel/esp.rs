@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// The associations of all tunnels as the workers use them. The control thread puts another set in
 /// its place while packets are under way; reading takes no lock.
 #[derive(Debug, Default)]
-pub struct EspBook(ArcSwap<EspSas>);
+pub struct EspSaTable(ArcSwap<EspSas>);
 
 /// Associations at a moment.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl EspSas {
     }
 }
 
-impl EspBook {
+impl EspSaTable {
     #[inline]
     pub fn load(&self) -> Guard<Arc<EspSas>> {
         self.0.load()

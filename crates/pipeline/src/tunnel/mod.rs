@@ -7,17 +7,17 @@ mod keepalive;
 mod leave;
 mod monitor;
 mod path;
+mod reassembler;
 mod source;
 mod state;
-mod whole;
 
-pub use esp::{EspBook, EspEnds, EspPacket, EspSas, Left, leave as leave_esp, look as look_for_esp};
+pub use esp::{EspEnds, EspPacket, EspSaTable, EspSas, Left, leave as leave_esp, look as look_for_esp};
 pub use keepalive::Keepalive;
 pub use leave::{Leaving, leave};
-pub use monitor::{Ask, Monitor};
+pub use monitor::{Monitor, Question};
 pub use path::{Path, hear_of_path, path};
+pub use reassembler::{GivenUp, Put, Reassembler};
 pub use state::{TunnelState, Watched};
-pub use whole::{GivenUp, Put, Wholes};
 
 use crate::hash::AddrHash;
 use sag_model::DropReason;
@@ -85,7 +85,7 @@ pub struct Tunnel {
     /// Error correction of what is sent; of kind `esp` only.
     pub fec: Option<Fec>,
     /// Where its associations are, if it encrypts.
-    pub esp: Arc<EspBook>,
+    pub esp: Arc<EspSaTable>,
 }
 
 impl Tunnel {
@@ -281,7 +281,7 @@ pub struct Tunnels {
     /// UDP ports of tunnels.
     ports: Vec<u16>,
     pub esp_ends: EspEnds,
-    pub esp: Arc<EspBook>,
+    pub esp: Arc<EspSaTable>,
     /// Those with error correction.
     fec: Vec<TunnelNo>,
 }

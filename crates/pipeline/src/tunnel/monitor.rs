@@ -8,15 +8,15 @@ use sag_tunnel::plpmtud::{self, Plpmtud};
 use std::sync::Arc;
 
 /// Between questions to a peer that has never answered: it may not know them.
-const SHY: u64 = 30_000_000_000;
+const BACKOFF: u64 = 30_000_000_000;
 /// Questions that it gets before.
-const PATIENCE: u64 = 10;
+const UNANSWERED_PROBES: u64 = 10;
 /// Between packets that confirm the path's MTU.
 const CONFIRM: u64 = 2_000_000_000;
 
 /// A question to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum Question {
     Alive {
         sequence: u32,
         instance: u32,
@@ -40,7 +40,7 @@ pub struct Monitor {
     answers: bool,
     sizes: bool,
     instance: u32,
-    shy_until: u64,
+    backoff_until: u64,
 }
 
 impl Monitor {
@@ -56,7 +56,7 @@ impl Monitor {
             answers: false,
             sizes: false,
             instance,
-            shy_until: 0,
+            backoff_until: 0,
         }
     }
 
@@ -110,17 +110,17 @@ impl Monitor {
     }
 
     /// What is to be asked now.
-    pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Ask> {
+    pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Question> {
         let instance = self.instance;
-        if !self.answers && self.live.probes >= PATIENCE {
+        if !self.answers && self.live.probes >= UNANSWERED_PROBES {
             // One that asks has come since.
-            if now.0 < self.shy_until && !t.state.take_asked() {
+            if now.0 < self.backoff_until && !t.state.take_asked() {
                 return None;
             }
-            self.shy_until = now.0 + SHY;
+            self.backoff_until = now.0 + BACKOFF;
         }
         if let Some(sequence) = self.live.send(now.0) {
-            return Some(Ask::Alive { sequence, instance });
+            return Some(Question::Alive { sequence, instance });
         }
         // Only what may not be split outside tells the path's size.
         let probed = self.answers && t.probing.target.is_none() && t.df != OuterDf::Clear;
@@ -129,7 +129,7 @@ impl Monitor {
         }
         let timeout = (2 * self.live.timeout()).max(100_000_000);
         let (sequence, outer) = self.path.send(now.0, timeout)?;
-        Some(Ask::Size { sequence, instance, outer })
+        Some(Question::Size { sequence, instance, outer })
     }
 }
 

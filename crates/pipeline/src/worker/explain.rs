@@ -1,8 +1,8 @@
 //! What would happen to a frame.
 
-use super::{NO_SLOT, Pipeline, Slot};
-use crate::order::{self, Stage, Stop, Way};
+use super::{BatchEntry, NO_ENTRY, Pipeline};
 use crate::snapshot::Snapshot;
+use crate::stages::{self, Disposition, ForwardDecision, Stage};
 use crate::trace::{Steps, Tracer};
 use sag_model::DropReason;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
@@ -22,36 +22,36 @@ impl Pipeline {
             Ok((vlan, NetworkLayer::Ip(p))) => (vlan, p),
             Ok((_, NetworkLayer::NotIp { ethertype })) => {
                 steps.step(Stage::Parse, || format!("EtherType {ethertype:#06x}"));
-                return Explained::Stopped(Stop::Kernel);
+                return Explained::Stopped(Disposition::Kernel);
             }
-            Err(reason) => return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None }),
+            Err(reason) => return Explained::Stopped(Disposition::Drop { reason, icmp: None, rule: None }),
         };
         let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone)))
         else {
             let reason = if vlan != 0 { DropReason::VlanUnknown } else { DropReason::PortNotReady };
-            return Explained::Stopped(Stop::Drop { reason, tell: None, rule: None });
+            return Explained::Stopped(Disposition::Drop { reason, icmp: None, rule: None });
         };
         steps.step(Stage::Parse, || format!("{:?} protocol {}, {} bytes", p.family, p.proto, p.ip_len));
-        let mut s = Slot { p, ingress, zone, alive: true, ..NO_SLOT };
+        let mut s = BatchEntry { p, ingress, zone, alive: true, ..NO_ENTRY };
         s.hash = match p.family {
             Family::V4 => self.tables.v4.hash(&p.key4(zone)),
             Family::V6 => self.tables.v6.hash(&p.key6(frame, zone)),
         };
         s.found = self.find(&s, frame);
-        let mut walk = |s: &Slot| {
-            let view = match s.p.family {
-                Family::V4 => self.view::<FlowRecord4>(snap, s, frame).0,
-                Family::V6 => self.view::<FlowRecord6>(snap, s, frame).0,
+        let mut evaluate = |s: &BatchEntry| {
+            let ctx = match s.p.family {
+                Family::V4 => self.packet_context::<FlowRecord4>(snap, s, frame).0,
+                Family::V6 => self.packet_context::<FlowRecord6>(snap, s, frame).0,
             };
-            order::walk(snap, &view, steps)
+            stages::evaluate(snap, &ctx, steps)
         };
-        let mut end = walk(&s);
-        if let Err(Stop::Anew) = end {
+        let mut end = evaluate(&s);
+        if let Err(Disposition::SessionInvalid) = end {
             s.found = None;
-            end = walk(&s);
+            end = evaluate(&s);
         }
         match end {
-            Ok(way) => Explained::Forward(way),
+            Ok(decision) => Explained::Forward(decision),
             Err(stop) => Explained::Stopped(stop),
         }
     }
@@ -60,6 +60,6 @@ impl Pipeline {
 /// The end of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Explained {
-    Forward(Way),
-    Stopped(Stop),
+    Forward(ForwardDecision),
+    Stopped(Disposition),
 }

@@ -1,12 +1,12 @@
 //! Forward error correction on a worker's path: packets get into windows as they enter a tunnel,
 //! repairs follow between batches, and what was lost on the way comes back here.
 
-use super::{NO_SLOT, Pipeline, Slot, Verdict, drop_at};
+use super::{BatchEntry, NO_ENTRY, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
-use crate::hold;
-use crate::order;
 use crate::originate::{Emit, LINK_ROOM};
+use crate::pending;
 use crate::snapshot::Snapshot;
+use crate::stages;
 use crate::tunnel::{Carried, Tunnel, TunnelNo, TunnelState};
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::parse::{self, Family, Parsed};
@@ -60,7 +60,7 @@ impl Fec {
             receivers: Vec::new(),
             stream: worker as u8,
             look_at: Nanos::ZERO,
-            buf: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
+            buf: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Pipeline {
         now: Nanos,
         t: &Tunnel,
         (dev, f): (u8, &FrameMut<'_>),
-        (slot, at): (&Slot, Range<usize>),
+        (slot, at): (&BatchEntry, Range<usize>),
         emit: &mut impl Emit,
     ) -> Result<(u16, usize), Verdict> {
         let (text, counters) = (f.bytes().get(at.clone()).unwrap_or(&[]), &self.counters);
@@ -232,7 +232,7 @@ impl Pipeline {
         let out = match taken {
             Ok(Received::Source { at: n, inner }) => {
                 let family = if inner == Inner::V6 { Family::V6 } else { Family::V4 };
-                Ok((order::ethertype(family), at.start + n))
+                Ok((stages::ethertype(family), at.start + n))
             }
             Ok(Received::RepairStored) => {
                 c.held.add(1);
@@ -240,7 +240,7 @@ impl Pipeline {
             }
             Ok(Received::RepairUnneeded) => {
                 c.to_kernel.add(1);
-                Err(Verdict::Split)
+                Err(Verdict::Emitted)
             }
             Err(ReceiveError::BadHeader) => refuse(DropReason::FecBadHeader),
             Err(ReceiveError::Duplicate) => refuse(DropReason::FecDuplicate),
@@ -259,7 +259,7 @@ impl Pipeline {
         let Some(mut r) = self.fec.receivers.get_mut(no).and_then(Option::take) else { return };
         let mut buf = std::mem::take(&mut self.fec.buf);
         while let Some((len, port)) =
-            buf.get_mut(hold::HEADROOM + ETH_LEN..).and_then(|room| r.rx.recovered(room))
+            buf.get_mut(pending::HEADROOM + ETH_LEN..).and_then(|room| r.rx.recovered(room))
         {
             let ingress = PortIdx(port);
             // The repair becomes the packet.
@@ -272,7 +272,7 @@ impl Pipeline {
         }
     }
 
-    /// Sends a packet of tunnel `t` of `len` bytes, at [`hold::HEADROOM`] behind room for a link header,
+    /// Sends a packet of tunnel `t` of `len` bytes, at [`pending::HEADROOM`] behind room for a link header,
     /// on its way.
     fn once_more(
         &mut self,
@@ -283,14 +283,14 @@ impl Pipeline {
         (buf, len): (&mut [u8], usize),
         emit: &mut impl Emit,
     ) {
-        let v6 = buf.get(hold::HEADROOM + ETH_LEN).is_some_and(|b| b >> 4 == 6);
-        let ethertype = order::ethertype(if v6 { Family::V6 } else { Family::V4 });
-        let mut f = FrameMut::new(buf, hold::HEADROOM, ETH_LEN + len);
+        let v6 = buf.get(pending::HEADROOM + ETH_LEN).is_some_and(|b| b >> 4 == 6);
+        let ethertype = stages::ethertype(if v6 { Family::V6 } else { Family::V4 });
+        let mut f = FrameMut::new(buf, pending::HEADROOM, ETH_LEN + len);
         if let Some(h) = f.bytes_mut().first_chunk_mut::<ETH_LEN>() {
             h[..12].fill(0);
             h[12..].copy_from_slice(&ethertype.to_be_bytes());
         }
-        let mut s = Slot { ingress, tunnel: t.no, zone: Zone::Overlay, ..NO_SLOT };
+        let mut s = BatchEntry { ingress, tunnel: t.no, zone: Zone::Overlay, ..NO_ENTRY };
         let seen = parse::parse_into(f.bytes(), ethertype, ETH_LEN, &mut s.p);
         if let Err(reason) = seen.and_then(|ip| if ip { Ok(()) } else { Err(DropReason::TunnelBadHeader) }) {
             self.counters.tunnel(t.no).drops.add(1);
@@ -298,7 +298,7 @@ impl Pipeline {
             return;
         }
         self.counters.tunnel(t.no).received(usize::from(s.p.ip_len));
-        self.expect(f.bytes(), &mut s);
+        self.hash_and_prefetch(f.bytes(), &mut s);
         s.found = self.find(&s, f.bytes());
         if let Verdict::Tx { port, len, .. } = self.onward(snap, now, dev, &mut s, &mut f, emit)
             && !emit.emit(port, f.bytes())

@@ -2,11 +2,11 @@
 //! for it if it came too early.
 
 use super::ingest::is_ours_to_follow;
-use super::{Pipeline, Slot, Verdict, drop_at};
-use crate::family::FamilyOf;
+use super::{BatchEntry, Pipeline, Verdict, drop_at};
+use crate::family::FlowFamily;
 use crate::fragments::{DatagramKey, EntryNo, Followed, Ports, Span};
-use crate::hold::Arrival;
 use crate::originate::Emit;
+use crate::pending::Arrival;
 use crate::snapshot::Snapshot;
 use sag_model::{DropReason, Nanos};
 use sag_packet::parse::Family;
@@ -16,17 +16,17 @@ impl Pipeline {
     /// The long way of a fragment. In a batch it is entered when the packets before have gone, so
     /// what waits goes right behind its first.
     #[inline(never)]
-    pub(super) fn fragment<R: FamilyOf>(
+    pub(super) fn fragment<R: FlowFamily>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
         dev: u8,
-        s: &mut Slot,
+        s: &mut BatchEntry,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
         if !is_ours_to_follow(snap, s.p.dst(f.bytes())) {
-            return self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+            return self.process_slow::<R>(snap, now, dev, s, f, emit, now);
         }
         self.poll_fragments(now);
         let Some(span) = Span::of(&s.p, f.bytes()) else {
@@ -36,9 +36,9 @@ impl Pipeline {
         match self.fragments.follow(&key, &span, Ports::of(&s.p), now) {
             Followed::First(no) => {
                 if !self.alone {
-                    self.tables.firsts.tell(&key, Ports::of(&s.p), now);
+                    self.tables.first_fragments.publish(&key, Ports::of(&s.p), now);
                 }
-                let mut verdict = self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+                let mut verdict = self.process_slow::<R>(snap, now, dev, s, f, emit, now);
                 if self.fragments.waits_for(no) {
                     verdict = self.send_ahead(s, verdict, f, emit);
                     self.release_behind(snap, now, no, Ports::of(&s.p), emit);
@@ -49,7 +49,7 @@ impl Pipeline {
             Followed::Later(ports) => {
                 self.belongs(s, f.bytes(), ports);
                 s.found = self.find(s, f.bytes());
-                self.walk_one::<R>(snap, now, dev, s, f, emit, now)
+                self.process_slow::<R>(snap, now, dev, s, f, emit, now)
             }
             Followed::Early(no) => {
                 if let Some(ports) = self.first_elsewhere(&key, now) {
@@ -58,7 +58,7 @@ impl Pipeline {
                     self.fragments.passed(no, &span);
                     self.belongs(s, f.bytes(), ports);
                     s.found = self.find(s, f.bytes());
-                    return self.walk_one::<R>(snap, now, dev, s, f, emit, now);
+                    return self.process_slow::<R>(snap, now, dev, s, f, emit, now);
                 }
                 let arrival = Arrival {
                     dev,
@@ -82,7 +82,7 @@ impl Pipeline {
     }
 
     /// Makes a fragment one of the flow with these ports.
-    pub(super) fn belongs(&self, s: &mut Slot, frame: &[u8], ports: Ports) {
+    pub(super) fn belongs(&self, s: &mut BatchEntry, frame: &[u8], ports: Ports) {
         ports.give(&mut s.p);
         s.hash = match s.p.family {
             Family::V4 => self.tables.v4.hash(&s.p.key4(s.zone)),
@@ -92,9 +92,15 @@ impl Pipeline {
 
     /// What is emitted leaves before what a verdict sends, so a first fragment with others behind it
     /// is emitted too.
-    fn send_ahead(&self, s: &Slot, verdict: Verdict, f: &FrameMut<'_>, emit: &mut impl Emit) -> Verdict {
+    fn send_ahead(
+        &self,
+        s: &BatchEntry,
+        verdict: Verdict,
+        f: &FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
         match verdict {
-            Verdict::Tx { port, .. } if emit.emit(port, f.bytes()) => Verdict::Split,
+            Verdict::Tx { port, .. } if emit.emit(port, f.bytes()) => Verdict::Emitted,
             Verdict::Tx { port, len, .. } => {
                 self.untransmit(s.ingress, port, len, DropReason::TxRingFull);
                 Verdict::Drop(DropReason::TxRingFull)
@@ -122,12 +128,12 @@ impl Pipeline {
     }
 
     fn first_elsewhere(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
-        if self.alone { None } else { self.tables.firsts.ask(key, now) }
+        if self.alone { None } else { self.tables.first_fragments.lookup(key, now) }
     }
 
     /// What waits for first fragments that have come to other workers meanwhile goes on.
     #[inline]
-    pub(super) fn poll_firsts(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
+    pub(super) fn poll_first_fragments(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
         while let Some((no, ports)) = self.fragments.begun(|key| self.first_elsewhere(key, now)) {
             self.fragments.begin(no, ports);
             self.release_behind(snap, now, no, ports, emit);

@@ -1,12 +1,12 @@
 //! From a frame to a parsed packet with its flow hash: the port it arrived on, what is the kernel's,
 //! what is malformed, which fragments are to be followed.
 
-use super::{Pipeline, Slot, Verdict, drop_at};
+use super::{BatchEntry, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
-use crate::order;
 use crate::originate::Emit;
 use crate::session;
 use crate::snapshot::Snapshot;
+use crate::stages;
 use sag_model::flow::RecordNo;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{self, Family, L4};
@@ -23,7 +23,7 @@ impl Pipeline {
         now: Nanos,
         dev: u8,
         f: &mut FrameMut<'_>,
-        slot: &mut Slot,
+        slot: &mut BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
         let frame = f.bytes();
@@ -67,30 +67,30 @@ impl Pipeline {
         if !snap.tunnels.is_empty() {
             self.leave_tunnel(snap, now, dev, f, slot, emit)?;
         }
-        self.expect(f.bytes(), slot);
+        self.hash_and_prefetch(f.bytes(), slot);
         Ok(())
     }
 
     /// The packet's hash, and what it will look at into the cache.
     #[inline]
-    pub(super) fn expect(&self, frame: &[u8], slot: &mut Slot) {
+    pub(super) fn hash_and_prefetch(&self, frame: &[u8], slot: &mut BatchEntry) {
         let p = &slot.p;
         slot.hash = match p.family {
             Family::V4 => {
                 let hash = self.tables.v4.hash(&p.key4(slot.zone));
-                self.tables.v4.expect(hash, slot.found);
+                self.tables.v4.prefetch(hash, slot.found);
                 hash
             }
             Family::V6 => {
                 let hash = self.tables.v6.hash(&p.key6(frame, slot.zone));
-                self.tables.v6.expect(hash, slot.found);
+                self.tables.v6.prefetch(hash, slot.found);
                 hash
             }
         };
     }
 
     #[inline]
-    pub(super) fn find(&self, s: &Slot, frame: &[u8]) -> Option<RecordNo> {
+    pub(super) fn find(&self, s: &BatchEntry, frame: &[u8]) -> Option<RecordNo> {
         if let L4::IcmpError { .. } = s.p.l4 {
             // An error is about a session, never part of one.
             return None;
@@ -106,5 +106,5 @@ impl Pipeline {
 /// Whether fragments to this address are followed. Others are the kernel's, which puts them together;
 /// an address of its own that NAT shares may have a host inside behind it.
 pub(super) fn is_ours_to_follow(snap: &Snapshot, dst: IpAddr) -> bool {
-    order::local(snap, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
+    stages::local(snap, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
 }

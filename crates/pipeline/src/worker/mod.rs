@@ -1,30 +1,31 @@
 //! One worker's pipeline: batches of frames in, verdicts out. Here the way of the many: a batch, and
 //! the short cut of established flows.
 
-mod birth;
 mod explain;
 mod fec;
 mod fragment;
-mod held;
+
 mod ingest;
+mod pending_neighbors;
 mod probe;
+mod session_create;
 mod slow;
 mod tunnel;
 
 use crate::counters::Counters;
-use crate::family::FamilyOf;
-use crate::fragments::{Firsts, Fragments};
+use crate::family::FlowFamily;
+use crate::fragments::{FirstFragmentCache, Fragments};
 use crate::hash::AddrHash;
-use crate::hold::{self, Hold};
 use crate::nat::{Events, NatState, Random};
-use crate::order;
 use crate::originate::{LINK_ROOM, Limiter};
-use crate::qos::SetNo;
+use crate::pending::{self, PendingQueue};
+use crate::qos::MeterGroupNo;
 use crate::session;
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
-use crate::table::{FlowTable, Quarantine};
-use crate::tunnel::{Keepalive, Monitor, TunnelNo, Wholes};
+use crate::stages;
+use crate::table::{DeferredFree, FlowTable};
+use crate::tunnel::{Keepalive, Monitor, Reassembler, TunnelNo};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     RecordNo,
@@ -51,7 +52,7 @@ pub struct Tables {
     pub v4: FlowTable<FlowRecord4>,
     pub v6: FlowTable<FlowRecord6>,
     pub nat: Arc<NatState>,
-    pub firsts: Firsts,
+    pub first_fragments: FirstFragmentCache,
 }
 
 impl Tables {
@@ -89,12 +90,12 @@ pub enum Verdict {
     /// Copied away until its next hop is resolved.
     Held,
     /// Sent through [`Emit`]: in fragments, or ahead of those that waited for it.
-    Split,
+    Emitted,
 }
 
 /// A parsed frame between the steps of a batch.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct BatchEntry {
     p: Parsed,
     hash: u64,
     found: Option<RecordNo>,
@@ -136,7 +137,7 @@ impl Changes {
     }
 }
 
-const NO_SLOT: Slot = Slot {
+const NO_ENTRY: BatchEntry = BatchEntry {
     p: Parsed::NONE,
     hash: 0,
     found: None,
@@ -149,32 +150,32 @@ const NO_SLOT: Slot = Slot {
 
 /// Marks the packet if its meters say so; the packet as it is then, since a tunnel copies the mark.
 #[inline]
-fn remark(snap: &Snapshot, set: SetNo, s: &Slot, f: &mut FrameMut<'_>) -> Option<Slot> {
+fn remark(snap: &Snapshot, set: MeterGroupNo, s: &BatchEntry, f: &mut FrameMut<'_>) -> Option<BatchEntry> {
     let dscp = snap.qos.remark(set)?;
     rewrite::set_dscp(f.bytes_mut(), &s.p, dscp);
     let tos = dscp.get() << 2 | s.p.tos & 3;
-    Some(Slot { p: Parsed { tos, ..s.p }, ..*s })
+    Some(BatchEntry { p: Parsed { tos, ..s.p }, ..*s })
 }
 
 #[derive(Debug)]
 pub struct Pipeline {
     pub tables: Arc<Tables>,
     pub counters: Arc<Counters>,
-    quarantine4: Quarantine,
-    quarantine6: Quarantine,
+    deferred4: DeferredFree,
+    deferred6: DeferredFree,
     fragments: Fragments,
     /// No other worker gets fragments.
     alone: bool,
-    hold: Hold<(PortIdx, IpAddr)>,
+    pending_neighbors: PendingQueue<(PortIdx, IpAddr)>,
     limiters: Box<[Limiter]>,
     requests: Vec<(PortIdx, IpAddr)>,
     sweep4: Sweeper,
     sweep6: Sweeper,
     swept: Nanos,
-    slots: Vec<Slot>,
+    slots: Vec<BatchEntry>,
     scratch: Box<[u8]>,
     /// Outer packets of tunnels that came in fragments, and the buffer of one that is whole.
-    wholes: Wholes,
+    reassembler: Reassembler,
     put: Box<[u8]>,
     /// Buffer of the held packet that is being released.
     released: Box<[u8]>,
@@ -208,22 +209,22 @@ impl Pipeline {
         Pipeline {
             tables,
             counters: Counters::new(),
-            quarantine4: Quarantine::default(),
-            quarantine6: Quarantine::default(),
+            deferred4: DeferredFree::default(),
+            deferred6: DeferredFree::default(),
             fragments: Fragments::default(),
             alone: workers <= 1,
-            hold: Hold::default(),
+            pending_neighbors: PendingQueue::default(),
             refused_once: vec![0; REFUSED].into_boxed_slice(),
             limiters: vec![Limiter::default(); PortIdx::MAX].into_boxed_slice(),
             requests: Vec::with_capacity(MAX_REQUESTS),
             sweep4: Sweeper::new(worker, workers),
             sweep6: Sweeper::new(worker, workers),
             swept: Nanos::ZERO,
-            slots: vec![NO_SLOT; BATCH],
+            slots: vec![NO_ENTRY; BATCH],
             scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
-            wholes: Wholes::default(),
-            put: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
-            released: vec![0; hold::SLOT_BYTES].into_boxed_slice(),
+            reassembler: Reassembler::default(),
+            put: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
+            released: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
             asks: worker == 0,
             monitors: Vec::new(),
             keepalives: vec![Keepalive::default(); usize::from(TunnelNo::MAX) + 1].into_boxed_slice(),
@@ -245,7 +246,7 @@ impl Pipeline {
 
     /// Whether packets wait for a neighbour, or for the repairs that follow them.
     pub fn holds(&self) -> bool {
-        !self.hold.is_empty() || self.fec.waits()
+        !self.pending_neighbors.is_empty() || self.fec.waits()
     }
 
     /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
@@ -262,8 +263,8 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) {
         // What waits and can go goes before what has just come.
-        if !self.hold.is_empty() {
-            self.poll_held(snap, now, emit);
+        if !self.pending_neighbors.is_empty() {
+            self.poll_pending_neighbors(snap, now, emit);
         }
         self.fec.at(now);
         let n = frames.len().min(BATCH);
@@ -306,21 +307,26 @@ impl Pipeline {
 
     /// The record that a packet probably belongs to, or the room for the session that it may make.
     #[inline]
-    fn guess<'f, R: FamilyOf>(&self, snap: &Snapshot, s: &mut Slot, frame: impl FnOnce() -> FrameMut<'f>) {
+    fn guess<'f, R: FlowFamily>(
+        &self,
+        snap: &Snapshot,
+        s: &mut BatchEntry,
+        frame: impl FnOnce() -> FrameMut<'f>,
+    ) {
         s.found = R::table(&self.tables).guess(s.hash);
         if s.found.is_none() {
-            self.expect_birth::<R>(snap, s, &R::flow_key(&s.p, frame().bytes(), s.zone));
+            self.prefetch_session_create::<R>(snap, s, &R::flow_key(&s.p, frame().bytes(), s.zone));
         }
     }
 
     #[inline]
     #[allow(clippy::too_many_arguments)]
-    fn one<R: FamilyOf>(
+    fn one<R: FlowFamily>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
         dev: u8,
-        s: &mut Slot,
+        s: &mut BatchEntry,
         f: &mut FrameMut<'_>,
         verdict: &mut Verdict,
         emit: &mut impl Emit,
@@ -348,7 +354,7 @@ impl Pipeline {
             s.found = None;
         }
         *verdict = match s.p.fragment {
-            Fragment::Whole => self.walk_one::<R>(snap, now, dev, s, f, emit, now),
+            Fragment::Whole => self.process_slow::<R>(snap, now, dev, s, f, emit, now),
             _ => self.fragment::<R>(snap, now, dev, s, f, emit),
         };
     }
@@ -356,11 +362,11 @@ impl Pipeline {
     /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
     /// The XDP program does exactly this. False: it does not, and nothing has happened.
     #[inline]
-    fn established<R: FamilyOf>(
+    fn established<R: FlowFamily>(
         &self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         no: RecordNo,
         f: &mut FrameMut<'_>,
         verdict: &mut Verdict,
@@ -412,11 +418,11 @@ impl Pipeline {
 
     /// A record that drops ([`State::Denied`](crate::session::State::Denied)) does so.
     #[cold]
-    fn refused<R: FamilyOf>(
+    fn refused<R: FlowFamily>(
         &self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         no: RecordNo,
         action: Action,
         verdict: &mut Verdict,
@@ -439,7 +445,7 @@ impl Pipeline {
     fn transmit(
         &self,
         snap: &Snapshot,
-        s: &Slot,
+        s: &BatchEntry,
         nh: &NextHopWords,
         tunnel: TunnelNo,
         f: &mut FrameMut<'_>,
@@ -450,7 +456,7 @@ impl Pipeline {
             *verdict = self.transmit_into(snap, s, nh, tunnel, f);
             return;
         }
-        let link = nh.link(order::ethertype(s.p.family));
+        let link = nh.link(stages::ethertype(s.p.family));
         if f.set_link_words(usize::from(s.p.l3), usize::from(s.p.ip_len), &link).is_err() {
             *verdict = drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
             return;
@@ -460,7 +466,7 @@ impl Pipeline {
 
     /// Counts a frame that goes out.
     #[inline]
-    fn sent(&self, s: &Slot, nh: &NextHopWords, f: &FrameMut<'_>) -> Verdict {
+    fn sent(&self, s: &BatchEntry, nh: &NextHopWords, f: &FrameMut<'_>) -> Verdict {
         self.counters.port(s.ingress).forwarded.add(1);
         let out = self.counters.port(nh.port());
         out.tx_packets.add(1);
@@ -476,12 +482,12 @@ impl Pipeline {
     /// Housekeeping between batches: held packets, fragments without a first, ageing. Cheap when there
     /// is nothing to do.
     pub fn poll(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
-        if !self.hold.is_empty() {
-            self.poll_held(snap, now, emit);
+        if !self.pending_neighbors.is_empty() {
+            self.poll_pending_neighbors(snap, now, emit);
         }
         self.poll_fragments(now);
-        self.poll_firsts(snap, now, emit);
-        self.poll_wholes(now);
+        self.poll_first_fragments(snap, now, emit);
+        self.poll_reassembler(now);
         self.poll_fec(snap, now, emit);
         if self.asks {
             self.poll_tunnels(snap, now, emit);
@@ -498,9 +504,9 @@ impl Pipeline {
         };
         let (t4, t6) = (&self.tables.v4, &self.tables.v6);
         let (nat, counters, events) = (&self.tables.nat, &self.counters, &mut self.events);
-        let ending = Ending { quarantine: &mut self.quarantine4, events };
+        let ending = Ending { deferred: &mut self.deferred4, events };
         self.sweep4.step(t4, ending, snap, nat, tick, budget(t4.used()), counters);
-        let ending = Ending { quarantine: &mut self.quarantine6, events };
+        let ending = Ending { deferred: &mut self.deferred6, events };
         self.sweep6.step(t6, ending, snap, nat, tick, budget(t6.used()), counters);
     }
 

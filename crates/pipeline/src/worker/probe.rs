@@ -1,9 +1,9 @@
 //! Questions to the far ends of tunnels and the answers: what a worker does with them.
 
-use super::{Pipeline, Slot, Verdict};
+use super::{BatchEntry, Pipeline, Verdict};
 use crate::originate::{Emit, LINK_ROOM, put_link};
 use crate::snapshot::Snapshot;
-use crate::tunnel::{self, Ask, Carried, Keepalive, Tunnel};
+use crate::tunnel::{self, Carried, Keepalive, Question, Tunnel};
 use sag_model::Nanos;
 use sag_packet::checksum;
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
@@ -24,7 +24,7 @@ impl Pipeline {
         snap: &Snapshot,
         now: Nanos,
         f: &FrameMut<'_>,
-        slot: &Slot,
+        slot: &BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
         let (p, frame) = (&slot.p, f.bytes());
@@ -57,7 +57,7 @@ impl Pipeline {
             _ => return Ok(()),
         }
         self.counters.port(slot.ingress).to_kernel.add(1);
-        Err(Verdict::Split)
+        Err(Verdict::Emitted)
     }
 
     /// Asks what is due; one worker does it for all.
@@ -113,14 +113,16 @@ impl Pipeline {
         std::mem::take(&mut self.tunnels_changed)
     }
 
-    fn ask(&mut self, snap: &Snapshot, t: &Tunnel, ask: Ask, now: Nanos, emit: &mut impl Emit) {
+    fn ask(&mut self, snap: &Snapshot, t: &Tunnel, ask: Question, now: Nanos, emit: &mut impl Emit) {
         let len = match (ask, t.probing.target) {
-            (Ask::Alive { sequence, .. }, Some(target)) => self.build_echo(snap, t, target, sequence as u16),
-            (Ask::Alive { sequence, instance }, None) => {
+            (Question::Alive { sequence, .. }, Some(target)) => {
+                self.build_echo(snap, t, target, sequence as u16)
+            }
+            (Question::Alive { sequence, instance }, None) => {
                 let p = Probe { kind: Kind::Alive, size: 0, sequence, instance, cookie: now.0 };
                 Some(self.build_probe(&p, 0))
             }
-            (Ask::Size { sequence, instance, outer }, _) => {
+            (Question::Size { sequence, instance, outer }, _) => {
                 let p = Probe { kind: Kind::Size, size: outer, sequence, instance, cookie: now.0 };
                 Some(self.build_probe(&p, usize::from(t.inside_of(outer))))
             }

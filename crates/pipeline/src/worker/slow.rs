@@ -1,16 +1,16 @@
 //! Packets that no flow record answers for: the walk through all stages, and what it leaves behind
 //! (sessions, ICMP errors, fragments).
 
-use super::birth::First;
-use super::{Pipeline, Slot, Verdict, drop_at, fec, remark, touch};
-use crate::family::{self, FamilyOf};
+use super::session_create::NewSession;
+use super::{BatchEntry, Pipeline, Verdict, drop_at, fec, remark, touch};
+use crate::family::{self, FlowFamily};
 use crate::fragments::Ports;
-use crate::hold::{self, Arrival};
-use crate::order::{self, Known, Pair, Split, Stop, View, Way};
-use crate::originate::{self, Built, Emit, LINK_ROOM};
-use crate::qos::SetNo;
+use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
+use crate::pending::{self, Arrival};
+use crate::qos::MeterGroupNo;
 use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::stages::{self, Disposition, ForwardDecision, Fragmentation, Known, PacketContext, Translation};
 use crate::table::SAME_RULE;
 use crate::trace::NoTrace;
 use sag_model::flow::{
@@ -25,15 +25,15 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 impl Pipeline {
-    /// The long way: all stages, then the flow record is written for the next packet. The packet
-    /// arrived at `since`; it may wait for its next hop [`hold::PATIENCE`] from then.
+    /// The long decision: all stages, then the flow record is written for the next packet. The packet
+    /// arrived at `since`; it may wait for its next hop [`pending::TIMEOUT`] from then.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn walk_one<R: FamilyOf>(
+    pub(super) fn process_slow<R: FlowFamily>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
         dev: u8,
-        s: &Slot,
+        s: &BatchEntry,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
         since: Nanos,
@@ -45,47 +45,47 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::TcpOutOfWindow);
         }
         let mut s = *s;
-        let mut walked = self.walk_stages::<R>(snap, &s, f.bytes());
-        if let (Err(Stop::Anew), Some(no)) = (walked.1, s.found) {
+        let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
+        if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
             self.end::<R>(snap, no.session());
             s.found = None;
-            walked = self.walk_stages::<R>(snap, &s, f.bytes());
+            walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         }
         let (s, (seen, outcome)) = (&s, walked);
         let known = seen.known;
         match outcome {
-            Ok(way) => self.deliver::<R>(snap, now, s, f, way, seen, emit),
+            Ok(decision) => self.forward::<R>(snap, now, s, f, decision, seen, emit),
             // An ICMP error about a session whose translation is gone.
-            Err(Stop::Anew) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
-            Err(Stop::Kernel) if s.tunnel != 0 || snap.tunnels.owns(s.p.dst(f.bytes())) => {
-                self.for_us_inside(snap, now, s, f.bytes(), emit)
+            Err(Disposition::SessionInvalid) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
+            Err(Disposition::Kernel) if s.tunnel != 0 || snap.tunnels.owns(s.p.dst(f.bytes())) => {
+                self.deliver_local_inside(snap, now, s, f.bytes(), emit)
             }
-            Err(Stop::Kernel) => {
+            Err(Disposition::Kernel) => {
                 self.counters.port(s.ingress).to_kernel.add(1);
                 Verdict::Kernel
             }
-            Err(Stop::Unresolved { port, to }) => {
-                if now - since > hold::PATIENCE {
-                    self.tell(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
+            Err(Disposition::Unresolved { port, to }) => {
+                if now - since > pending::TIMEOUT {
+                    self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
                 let (ingress, tunnel) = (s.ingress, s.tunnel);
                 let arrival = Arrival { dev, ingress, tunnel, since, ports: Ports::of(&s.p) };
-                if self.request(port, to) && self.hold.push((port, to), arrival, f.bytes()) {
+                if self.request(port, to) && self.pending_neighbors.push((port, to), arrival, f.bytes()) {
                     self.counters.port(s.ingress).held.add(1);
                     Verdict::Held
                 } else {
                     drop_at(&self.counters, s.ingress, DropReason::NeighborQueueFull)
                 }
             }
-            Err(Stop::Drop { reason, tell, rule }) => {
+            Err(Disposition::Drop { reason, icmp, rule }) => {
                 hit(snap, rule, s, now);
                 let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied);
-                if let (true, Known::Stale { .. }, Some(no)) = (denied, known, s.found) {
+                if let (true, Known::Revalidate { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
                 }
-                if let Some(error) = tell {
-                    self.tell(snap, now, s, f.bytes(), error, emit);
+                if let Some(error) = icmp {
+                    self.send_icmp_error(snap, now, s, f.bytes(), error, emit);
                 } else if denied && s.found.is_none() {
                     self.remember_denied::<R>(snap, now, s, f.bytes(), (reason, rule));
                 }
@@ -94,18 +94,23 @@ impl Pipeline {
         }
     }
 
-    fn walk_stages<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, frame: &[u8]) -> (Seen, Result<Way, Stop>) {
-        let (view, seen) = self.view::<R>(snap, s, frame);
-        (seen, order::walk(snap, &view, &mut NoTrace))
+    fn evaluate_stages<R: FlowFamily>(
+        &self,
+        snap: &Snapshot,
+        s: &BatchEntry,
+        frame: &[u8],
+    ) -> (Seen, Result<ForwardDecision, Disposition>) {
+        let (ctx, seen) = self.packet_context::<R>(snap, s, frame);
+        (seen, stages::evaluate(snap, &ctx, &mut NoTrace))
     }
 
     /// A packet as the stages see it.
-    pub(super) fn view<'f, R: FamilyOf>(
+    pub(super) fn packet_context<'f, R: FlowFamily>(
         &'f self,
         snap: &Snapshot,
-        s: &'f Slot,
+        s: &'f BatchEntry,
         frame: &'f [u8],
-    ) -> (View<'f>, Seen) {
+    ) -> (PacketContext<'f>, Seen) {
         let table = R::table(&self.tables);
         let related = match s.p.l4 {
             L4::IcmpError { .. } => {
@@ -115,23 +120,23 @@ impl Pipeline {
             _ => None,
         };
         let known = self.known::<R>(snap, s, related);
-        let (mut to, mut to_port, mut pair) = (None, None, None);
+        let (mut to, mut to_port, mut translation) = (None, None, None);
         if let Some(no) = related.or(s.found) {
             let (r, first) = (table.record(no), table.record(RecordNo::forward(no.session())));
             let (key, old) = (r.key(), first.key());
-            if let (Some((_, was)), Some((_, is))) = (R::ends(&key), R::ends(&r.translated())) {
+            if let (Some((_, was)), Some((_, is))) = (R::endpoints(&key), R::endpoints(&r.translated())) {
                 to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
                 to_port = to.map(|_| is.port);
             }
-            pair = match (R::ends(&old), R::ends(&first.translated()), R::zone(&old)) {
+            translation = match (R::endpoints(&old), R::endpoints(&first.translated()), R::zone(&old)) {
                 (Some(ends), Some(new), Some(from)) => {
                     let proto = R::tuple(&old).proto;
-                    Some(Pair { from, proto, old: ends, new, reply: no.direction() == 1 })
+                    Some(Translation { from, proto, old: ends, new, reply: no.direction() == 1 })
                 }
                 _ => None,
             };
         }
-        let view = View {
+        let ctx = PacketContext {
             p: &s.p,
             frame,
             ingress: s.ingress,
@@ -143,15 +148,15 @@ impl Pipeline {
             leaves_to: self.leaves_to::<R>(s),
             to,
             to_port,
-            pair,
+            translation,
             nat: &self.tables.nat,
         };
-        (view, Seen { known, related })
+        (ctx, Seen { known, related })
     }
 
     /// What the session table knows of a packet. `related`: the record of the answers to the packet
     /// that it quotes.
-    fn known<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, related: Option<RecordNo>) -> Known {
+    fn known<R: FlowFamily>(&self, snap: &Snapshot, s: &BatchEntry, related: Option<RecordNo>) -> Known {
         let table = R::table(&self.tables);
         let Some(no) = related.or(s.found) else { return Known::New };
         let related = related.is_some();
@@ -161,11 +166,11 @@ impl Pipeline {
             let judged = table.record(second).epoch().load(Ordering::Acquire) == snap.epoch
                 && Action::from_word(table.record(second).action().load(Ordering::Relaxed)).act
                     == FlowAct::Forward;
-            return if judged { Known::Judged } else { Known::New };
+            return if judged { Known::Established } else { Known::New };
         }
         let epoch = table.record(first).epoch().load(Ordering::Acquire);
         if epoch == snap.epoch || epoch & !EPOCH_REVALIDATING == snap.epoch | EPOCH_SESSION {
-            return if related { Known::Related } else { Known::Judged };
+            return if related { Known::Related } else { Known::Established };
         }
         let key = table.record(first).key();
         match (R::zone(&key), R::zone(&table.record(second).key())) {
@@ -174,44 +179,44 @@ impl Pipeline {
                 // after translation.
                 let (mut initiator, new) = (R::tuple(&key), R::tuple(&table.record(first).translated()));
                 (initiator.dst, initiator.dport) = (new.dst, new.dport);
-                Known::Stale { initiator, from, to }
+                Known::Revalidate { initiator, from, to }
             }
             _ => Known::New,
         }
     }
 
     /// The zone to which a session's packets in this direction go.
-    fn leaves_to<R: FamilyOf>(&self, s: &Slot) -> Option<Zone> {
+    fn leaves_to<R: FlowFamily>(&self, s: &BatchEntry) -> Option<Zone> {
         s.found.and_then(|no| R::zone(&R::table(&self.tables).record(no.peer()).key()))
     }
 
     /// Writes the flow's record and sends the packet.
     #[allow(clippy::too_many_arguments)]
-    fn deliver<R: FamilyOf>(
+    fn forward<R: FlowFamily>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         f: &mut FrameMut<'_>,
-        way: Way,
+        decision: ForwardDecision,
         seen: Seen,
         emit: &mut impl Emit,
     ) -> Verdict {
-        let Some(words) = snap.nexthops.get(usize::from(way.nexthop)).map(NextHopWords::load) else {
+        let Some(words) = snap.nexthops.get(usize::from(decision.nexthop)).map(NextHopWords::load) else {
             return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
         };
         let nh = words.unpack();
         let action = Action {
-            nexthop: way.nexthop,
-            meter: way.meters,
+            nexthop: decision.nexthop,
+            meter: decision.meters,
             act: FlowAct::Forward,
-            flags: if Self::is_for_workers(&way, &nh) { FLOW_PUNT_ALL } else { 0 }
-                | if way.meters != 0 { FLOW_METER } else { 0 },
-            tunnel: way.tunnel,
+            flags: if Self::is_for_workers(&decision, &nh) { FLOW_PUNT_ALL } else { 0 }
+                | if decision.meters != 0 { FLOW_METER } else { 0 },
+            tunnel: decision.tunnel,
             nh_gen: nh.generation,
         };
         // What is over its rate makes no session and changes none.
-        if let Some(reason) = snap.qos.police(way.meters, s.p.ip_len, now).reason() {
+        if let Some(reason) = snap.qos.police(decision.meters, s.p.ip_len, now).reason() {
             return drop_at(&self.counters, s.ingress, reason);
         }
         let tcp_flags = match s.p.l4 {
@@ -220,7 +225,7 @@ impl Pipeline {
         };
         let mut found = s.found;
         if let Some(no) = found
-            && self.leaves_to::<R>(s) != Some(way.zone)
+            && self.leaves_to::<R>(s) != Some(decision.zone)
         {
             // Rerouted across another border: its answers will come from elsewhere.
             self.end::<R>(snap, no.session());
@@ -229,15 +234,24 @@ impl Pipeline {
         let no_session =
             matches!(s.p.l4, L4::IcmpError { .. }) || (found.is_none() && tcp_flags & TCP_RST != 0);
         match found {
-            _ if no_session => hit(snap, way.rule, s, now),
-            Some(no) => self.renew::<R>(snap, now, s, no, action, seen.known, way.rule, f.bytes()),
-            None => match self.open::<R>(&First { snap, now, s, frame: f.bytes(), action, way: &way }) {
+            _ if no_session => hit(snap, decision.rule, s, now),
+            Some(no) => {
+                self.update_session::<R>(snap, now, s, no, action, seen.known, decision.rule, f.bytes())
+            }
+            None => match self.create_session::<R>(&NewSession {
+                snap,
+                now,
+                s,
+                frame: f.bytes(),
+                action,
+                decision: &decision,
+            }) {
                 Ok(no) => found = no,
                 Err(reason) => {
                     // RFC 5508 REQ-8: hosts try elsewhere when they are told.
                     let no_port = matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit);
-                    if no_port || (reason == DropReason::SessionTableFull && way.snat.is_some()) {
-                        self.tell(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
+                    if no_port || (reason == DropReason::SessionTableFull && decision.snat.is_some()) {
+                        self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
                     return drop_at(&self.counters, s.ingress, reason);
                 }
@@ -246,31 +260,31 @@ impl Pipeline {
         if let Err(reason) = self.translate::<R>(s, found, seen.related, f) {
             return drop_at(&self.counters, s.ingress, reason);
         }
-        let marked = remark(snap, way.meters, s, f);
+        let marked = remark(snap, decision.meters, s, f);
         let s = marked.as_ref().unwrap_or(s);
-        self.clamp_segments(snap, s, &way, f);
-        match way.split {
-            Split::No => {
+        self.clamp_segments(snap, s, &decision, f);
+        match decision.fragmentation {
+            Fragmentation::NotNeeded => {
                 let mut verdict = Verdict::Held;
-                self.transmit(snap, s, &words, way.tunnel, f, &mut verdict);
+                self.transmit(snap, s, &words, decision.tunnel, f, &mut verdict);
                 verdict
             }
-            Split::Packet => self.split(snap, s, &way, &nh, f, emit),
-            Split::Outer => self.split_outer(snap, s, &way, &nh, f, emit),
+            Fragmentation::Packet => self.split(snap, s, &decision, &nh, f, emit),
+            Fragmentation::Outer => self.split_outer(snap, s, &decision, &nh, f, emit),
         }
     }
 
     /// Whether a worker must look at all of the flow's packets anew. What XDP cannot do for a tunnel, the
     /// tunnel's own record tells it; here the flow's record answers all the same.
-    fn is_for_workers(way: &Way, nh: &NextHop) -> bool {
+    fn is_for_workers(decision: &ForwardDecision, nh: &NextHop) -> bool {
         // The record knows the next hop's MTU only: a smaller one of the route is checked here.
-        way.tunnel == 0 && way.mtu < nh.mtu
+        decision.tunnel == 0 && decision.mtu < nh.mtu
     }
 
     /// What the session makes of the packet.
-    fn translate<R: FamilyOf>(
+    fn translate<R: FlowFamily>(
         &self,
-        s: &Slot,
+        s: &BatchEntry,
         found: Option<RecordNo>,
         related: Option<RecordNo>,
         f: &mut FrameMut<'_>,
@@ -288,7 +302,7 @@ impl Pipeline {
     }
 
     /// Whether an RST can be its connection's.
-    fn plausible_reset<R: FamilyOf>(&self, s: &Slot, no: RecordNo, frame: &[u8]) -> bool {
+    fn plausible_reset<R: FlowFamily>(&self, s: &BatchEntry, no: RecordNo, frame: &[u8]) -> bool {
         let table = R::table(&self.tables);
         let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return true };
         let sent = table.record(no).bytes().load(Ordering::Relaxed);
@@ -297,11 +311,11 @@ impl Pipeline {
 
     /// A packet of an existing session whose record did not answer for it.
     #[allow(clippy::too_many_arguments)]
-    fn renew<R: FamilyOf>(
+    fn update_session<R: FlowFamily>(
         &self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         no: RecordNo,
         action: Action,
         known: Known,
@@ -315,8 +329,8 @@ impl Pipeline {
         };
         let meta = table.meta(no.session());
         let r = table.record(no);
-        if let Known::Stale { .. } = known {
-            session::settle(table, no.session(), snap);
+        if let Known::Revalidate { .. } = known {
+            session::flush_counters(table, no.session(), snap);
             meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             // The session is judged; the other direction asks for its way out with its next packet.
@@ -328,7 +342,7 @@ impl Pipeline {
             // Stateless: the answers were judged by a rule of their own.
             let rule = rule.map_or(0, |r| r + 1);
             if meta.reply_rule.load(Ordering::Relaxed) != rule {
-                session::settle(table, no.session(), snap);
+                session::flush_counters(table, no.session(), snap);
                 meta.reply_rule.store(rule, Ordering::Relaxed);
             }
         }
@@ -347,12 +361,12 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn end<R: FamilyOf>(&mut self, snap: &Snapshot, session: u32) {
-        let quarantine = match R::FAMILY {
-            Family::V4 => &mut self.quarantine4,
-            Family::V6 => &mut self.quarantine6,
+    pub(super) fn end<R: FlowFamily>(&mut self, snap: &Snapshot, session: u32) {
+        let deferred = match R::FAMILY {
+            Family::V4 => &mut self.deferred4,
+            Family::V6 => &mut self.deferred6,
         };
-        let ending = Ending { quarantine, events: &mut self.events };
+        let ending = Ending { deferred, events: &mut self.events };
         if session::end(R::table(&self.tables), session, snap, &self.tables.nat, ending) {
             self.counters.sessions_ended.add(1);
         }
@@ -362,18 +376,22 @@ impl Pipeline {
     fn split(
         &mut self,
         snap: &Snapshot,
-        s: &Slot,
-        way: &Way,
+        s: &BatchEntry,
+        decision: &ForwardDecision,
         nh: &NextHop,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
-        let link =
-            LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: order::ethertype(s.p.family) };
+        let link = LinkHeader {
+            dst: nh.dmac,
+            src: nh.smac,
+            vlan: nh.vlan,
+            ethertype: stages::ethertype(s.p.family),
+        };
         let out = self.counters.port(nh.port);
-        let (tunnel, inside) = (snap.tunnel(way.tunnel), self.counters.tunnel(way.tunnel));
-        let sent = originate::split_ipv4(s.p.ip(f.bytes()), way.mtu, &mut self.scratch, |buf, len| {
+        let (tunnel, inside) = (snap.tunnel(decision.tunnel), self.counters.tunnel(decision.tunnel));
+        let sent = originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.scratch, |buf, len| {
             let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
             let done = match tunnel {
                 None => piece.set_link(ETH_LEN, len, &link).is_ok(),
@@ -399,15 +417,15 @@ impl Pipeline {
         }
         self.counters.port(s.ingress).forwarded.add(1);
         out.originated.add(u64::from(sent) - 1);
-        Verdict::Split
+        Verdict::Emitted
     }
 
     /// Sends an ICMP error about a packet, if one may be sent.
-    pub(super) fn tell(
+    pub(super) fn send_icmp_error(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         frame: &[u8],
         error: IcmpError,
         emit: &mut impl Emit,
@@ -423,7 +441,7 @@ impl Pipeline {
         }
         let near = (s.tunnel == 0).then_some(s.ingress);
         match originate::icmp_error(snap, near, &s.p, frame, error, &mut self.scratch) {
-            Built::Ready { port, start, len } => {
+            IcmpResult::Ready { port, start, len } => {
                 if emit.emit(port, &self.scratch[start..start + len]) {
                     let out = self.counters.port(port);
                     out.tx_packets.add(1);
@@ -431,7 +449,7 @@ impl Pipeline {
                     out.originated.add(1);
                 }
             }
-            Built::NoWay | Built::Forbidden => {
+            IcmpResult::NoRoute | IcmpResult::Forbidden => {
                 limiter.refund(snap.options.icmp_rate);
                 c.icmp_suppressed.add(1);
             }
@@ -457,14 +475,14 @@ pub(super) fn tcp_numbers(p: &Parsed, frame: &[u8]) -> Option<(u32, Option<u32>)
 }
 
 /// Counts a packet that no session counts for its rule.
-pub(super) fn hit(snap: &Snapshot, rule: Option<u32>, s: &Slot, now: Nanos) {
+pub(super) fn hit(snap: &Snapshot, rule: Option<u32>, s: &BatchEntry, now: Nanos) {
     if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
         stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
     }
 }
 
 /// The meters of a flow that was judged in this epoch.
-fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<SetNo> {
+fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<MeterGroupNo> {
     let current = r.epoch().load(Ordering::Acquire) == snap.epoch;
     let action = Action::from_word(r.action().load(Ordering::Relaxed));
     let judged = current && action.act == FlowAct::Forward;

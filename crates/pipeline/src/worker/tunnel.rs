@@ -1,12 +1,12 @@
 //! Tunnels on a worker's path: out of them right after parsing, into them right before the link
 //! header; and what the gateway itself says inside.
 
-use super::{Pipeline, Slot, Verdict, drop_at, fec};
+use super::{BatchEntry, Pipeline, Verdict, drop_at, fec};
 use crate::fragments::DatagramKey;
-use crate::hold::{self, Arrival};
-use crate::order::{self, Way};
-use crate::originate::{self, Built, Emit, LINK_ROOM};
+use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
+use crate::pending::{self, Arrival};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::stages::{self, ForwardDecision};
 use crate::tunnel::{self, EspPacket, Leaving, Put, Tunnel, TunnelNo, leave};
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::encap::Encap;
@@ -25,7 +25,7 @@ impl Pipeline {
         now: Nanos,
         dev: u8,
         f: &mut FrameMut<'_>,
-        slot: &mut Slot,
+        slot: &mut BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
         if slot.p.fragment != Fragment::Whole {
@@ -63,7 +63,7 @@ impl Pipeline {
         snap: &Snapshot,
         now: Nanos,
         (dev, f): (u8, &mut FrameMut<'_>),
-        slot: &mut Slot,
+        slot: &mut BatchEntry,
         at: usize,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
@@ -93,12 +93,12 @@ impl Pipeline {
         snap: &Snapshot,
         t: &Tunnel,
         f: &mut FrameMut<'_>,
-        slot: &mut Slot,
+        slot: &mut BatchEntry,
         (ethertype, l3): (u16, usize),
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
         let outer = slot.p;
-        let refuse = |this: &Pipeline, slot: &Slot, reason| {
+        let refuse = |this: &Pipeline, slot: &BatchEntry, reason| {
             this.counters.tunnel(t.no).drops.add(1);
             Err(drop_at(&this.counters, slot.ingress, reason))
         };
@@ -153,7 +153,7 @@ impl Pipeline {
         &mut self,
         arrival: &Arrival,
         f: &FrameMut<'_>,
-        slot: &mut Slot,
+        slot: &mut BatchEntry,
     ) -> Result<(), Verdict> {
         (slot.ingress, slot.tunnel, slot.zone) = (arrival.ingress, arrival.tunnel, Zone::Overlay);
         let parsed = parse::link(f.bytes())
@@ -163,7 +163,7 @@ impl Pipeline {
             Ok(false) => return Err(drop_at(&self.counters, slot.ingress, DropReason::TunnelBadHeader)),
             Err(reason) => return Err(drop_at(&self.counters, slot.ingress, reason)),
         }
-        self.expect(f.bytes(), slot);
+        self.hash_and_prefetch(f.bytes(), slot);
         Ok(())
     }
 
@@ -174,20 +174,26 @@ impl Pipeline {
         now: Nanos,
         dev: u8,
         f: &FrameMut<'_>,
-        slot: &Slot,
+        slot: &BatchEntry,
         emit: &mut impl Emit,
     ) -> Verdict {
-        self.poll_wholes(now);
+        self.poll_reassembler(now);
         let key = DatagramKey::of(&slot.p, f.bytes(), slot.zone);
         let mut buf = std::mem::take(&mut self.put);
-        let room = &mut buf[hold::HEADROOM..];
+        let room = &mut buf[pending::HEADROOM..];
         let counters = &self.counters;
-        let put =
-            self.wholes.put(&slot.p, f.bytes(), key, (slot.ingress, now), &mut room[ETH_LEN..], |gone| {
+        let put = self.reassembler.put(
+            &slot.p,
+            f.bytes(),
+            key,
+            (slot.ingress, now),
+            &mut room[ETH_LEN..],
+            |gone| {
                 let c = counters.port(gone.ingress);
                 c.held.sub(u64::from(gone.packets));
                 c.drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
-            });
+            },
+        );
         let verdict = match put {
             Put::Refused(reason) => drop_at(&self.counters, slot.ingress, reason),
             Put::Waits => {
@@ -206,7 +212,7 @@ impl Pipeline {
         verdict
     }
 
-    /// Sends an outer packet that has been put together, at [`hold::HEADROOM`] behind room for a link
+    /// Sends an outer packet that has been put together, at [`pending::HEADROOM`] behind room for a link
     /// header, on its way.
     fn rejoined(
         &mut self,
@@ -214,15 +220,15 @@ impl Pipeline {
         now: Nanos,
         dev: u8,
         (buf, len): (&mut [u8], usize),
-        was: &Slot,
+        was: &BatchEntry,
         emit: &mut impl Emit,
     ) -> Verdict {
-        let h = &mut buf[hold::HEADROOM..hold::HEADROOM + ETH_LEN];
+        let h = &mut buf[pending::HEADROOM..pending::HEADROOM + ETH_LEN];
         h[..12].fill(0);
-        h[12..].copy_from_slice(&order::ethertype(was.p.family).to_be_bytes());
-        let mut f = FrameMut::new(buf, hold::HEADROOM, ETH_LEN + len);
-        let mut s = Slot { found: None, ..*was };
-        let parsed = parse::parse_into(f.bytes(), order::ethertype(was.p.family), ETH_LEN, &mut s.p);
+        h[12..].copy_from_slice(&stages::ethertype(was.p.family).to_be_bytes());
+        let mut f = FrameMut::new(buf, pending::HEADROOM, ETH_LEN + len);
+        let mut s = BatchEntry { found: None, ..*was };
+        let parsed = parse::parse_into(f.bytes(), stages::ethertype(was.p.family), ETH_LEN, &mut s.p);
         if let Err(reason) = parsed {
             return drop_at(&self.counters, was.ingress, reason);
         }
@@ -233,7 +239,7 @@ impl Pipeline {
             // Of no tunnel after all; the kernel would have put it together itself.
             return drop_at(&self.counters, was.ingress, DropReason::TunnelUnknown);
         }
-        self.expect(f.bytes(), &mut s);
+        self.hash_and_prefetch(f.bytes(), &mut s);
         s.found = self.find(&s, f.bytes());
         let verdict = self.onward(snap, now, dev, &mut s, &mut f, emit);
         match verdict {
@@ -241,7 +247,7 @@ impl Pipeline {
                 let frame = f.bytes();
                 debug_assert_eq!((f.start(), f.len()), (start, len));
                 if emit.emit(port, frame) {
-                    return Verdict::Split;
+                    return Verdict::Emitted;
                 }
                 self.untransmit(was.ingress, port, len, DropReason::TxRingFull);
                 Verdict::Drop(DropReason::TxRingFull)
@@ -252,9 +258,9 @@ impl Pipeline {
 
     /// Gives up outer packets whose last fragment did not come.
     #[inline]
-    pub(super) fn poll_wholes(&mut self, now: Nanos) {
-        while !self.wholes.is_empty() {
-            let Some(gone) = self.wholes.overdue(now) else { return };
+    pub(super) fn poll_reassembler(&mut self, now: Nanos) {
+        while !self.reassembler.is_empty() {
+            let Some(gone) = self.reassembler.overdue(now) else { return };
             self.counters.port(gone.ingress).held.sub(u64::from(gone.packets));
             let drops = &self.counters.port(gone.ingress).drops;
             drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
@@ -265,7 +271,7 @@ impl Pipeline {
     pub(super) fn transmit_into(
         &self,
         snap: &Snapshot,
-        s: &Slot,
+        s: &BatchEntry,
         nh: &NextHopWords,
         no: TunnelNo,
         f: &mut FrameMut<'_>,
@@ -277,7 +283,7 @@ impl Pipeline {
             self.counters.tunnel(no).drops.add(1);
             return drop_at(&self.counters, s.ingress, reason);
         }
-        let (len, link) = (f.len(), nh.link(order::ethertype(t.template.outer)));
+        let (len, link) = (f.len(), nh.link(stages::ethertype(t.template.outer)));
         if f.set_link_words(0, len, &link).is_err() {
             return drop_at(&self.counters, s.ingress, DropReason::FrameTooBig);
         }
@@ -289,13 +295,13 @@ impl Pipeline {
     pub(super) fn split_outer(
         &mut self,
         snap: &Snapshot,
-        s: &Slot,
-        way: &Way,
+        s: &BatchEntry,
+        decision: &ForwardDecision,
         nh: &NextHop,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
-        let Some(t) = snap.tunnel(way.tunnel) else {
+        let Some(t) = snap.tunnel(decision.tunnel) else {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelDown);
         };
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
@@ -303,7 +309,7 @@ impl Pipeline {
             self.counters.tunnel(t.no).drops.add(1);
             return drop_at(&self.counters, s.ingress, reason);
         }
-        let ethertype = order::ethertype(t.template.outer);
+        let ethertype = stages::ethertype(t.template.outer);
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype };
         let out = self.counters.port(nh.port);
         let send = |buf: &mut [u8], len: usize| {
@@ -326,27 +332,33 @@ impl Pipeline {
         self.counters.tunnel(t.no).sent(usize::from(s.p.ip_len));
         self.counters.port(s.ingress).forwarded.add(1);
         out.originated.add(u64::from(sent) - 1);
-        Verdict::Split
+        Verdict::Emitted
     }
 
     /// A SYN that goes through a tunnel, or has come through one, asks for segments that fit it.
-    pub(super) fn clamp_segments(&self, snap: &Snapshot, s: &Slot, way: &Way, f: &mut FrameMut<'_>) {
-        if way.tunnel == 0 && s.tunnel == 0 {
+    pub(super) fn clamp_segments(
+        &self,
+        snap: &Snapshot,
+        s: &BatchEntry,
+        decision: &ForwardDecision,
+        f: &mut FrameMut<'_>,
+    ) {
+        if decision.tunnel == 0 && s.tunnel == 0 {
             return;
         }
         let most = |no| snap.tunnel(no).filter(|t| t.mss_clamp).map(Tunnel::inner_mtu);
-        if let Some(mtu) = [most(way.tunnel), most(s.tunnel)].into_iter().flatten().min() {
+        if let Some(mtu) = [most(decision.tunnel), most(s.tunnel)].into_iter().flatten().min() {
             mss::clamp(f.bytes_mut(), &s.p, mtu);
         }
     }
 
     /// A packet from a tunnel for the gateway itself. The kernel knows nothing of the tunnel, so it
     /// could not answer: a worker does, to echo requests.
-    pub(super) fn for_us_inside(
+    pub(super) fn deliver_local_inside(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         frame: &[u8],
         emit: &mut impl Emit,
     ) -> Verdict {
@@ -358,17 +370,17 @@ impl Pipeline {
             let limiter = &mut self.limiters[s.ingress.index().min(sag_model::PortIdx::MAX - 1)];
             limiter.allow(now, snap.options.icmp_rate)
         };
-        let Some(back) = originate::back(snap, to, None).filter(|_| allowed) else {
+        let Some(path) = originate::reply_path(snap, to, None).filter(|_| allowed) else {
             self.counters.tunnel(s.tunnel).drops.add(1);
             return drop_at(&self.counters, s.ingress, DropReason::TunnelLocal);
         };
         let len = usize::from(s.p.ip_len);
         let room = self.scratch.get_mut(LINK_ROOM..LINK_ROOM + len);
         let built = match room.is_some_and(|room| responder::echo_reply(s.p.ip(frame), room)) {
-            true => originate::dress(snap, &back, s.p.family, len, &mut self.scratch),
-            false => Built::NoWay,
+            true => originate::push_headers(snap, &path, s.p.family, len, &mut self.scratch),
+            false => IcmpResult::NoRoute,
         };
-        self.say(s, built, back.tunnel, len, emit)
+        self.send_reply(s, built, path.tunnel, len, emit)
     }
 
     /// Answers a frame inside a tunnel on the spot, by the same tunnel.
@@ -377,7 +389,7 @@ impl Pipeline {
         snap: &Snapshot,
         t: &Tunnel,
         f: &FrameMut<'_>,
-        s: &Slot,
+        s: &BatchEntry,
         make: impl FnOnce(&[u8], [u8; 6], &dyn Fn(IpAddr) -> bool, &mut [u8]) -> Option<usize>,
         emit: &mut impl Emit,
     ) -> Verdict {
@@ -387,16 +399,22 @@ impl Pipeline {
         let ours = |a: IpAddr| t.has_address(a);
         let made = make(f.bytes(), mac.0, &ours, &mut self.scratch[LINK_ROOM..]);
         let built = match (made, tunnel::path(snap, t.remote, 0)) {
-            (Some(len), Some(path)) => self.dress_frame(snap, t, &path, len),
-            _ => Built::NoWay,
+            (Some(len), Some(path)) => self.push_vxlan_headers(snap, t, &path, len),
+            _ => IcmpResult::NoRoute,
         };
-        self.say(s, built, t.no, 0, emit)
+        self.send_reply(s, built, t.no, 0, emit)
     }
 
     /// A whole Ethernet frame of `len` bytes at [`LINK_ROOM`] into a VXLAN tunnel.
-    fn dress_frame(&mut self, snap: &Snapshot, t: &Tunnel, path: &tunnel::Path, len: usize) -> Built {
+    fn push_vxlan_headers(
+        &mut self,
+        snap: &Snapshot,
+        t: &Tunnel,
+        path: &tunnel::Path,
+        len: usize,
+    ) -> IcmpResult {
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
-        let Some(nh) = nh.filter(|n| n.valid()) else { return Built::NoWay };
+        let Some(nh) = nh.filter(|n| n.valid()) else { return IcmpResult::NoRoute };
         let mut eth = [0; ETH_LEN];
         eth.copy_from_slice(&self.scratch[LINK_ROOM..LINK_ROOM + ETH_LEN]);
         let p = Parsed {
@@ -409,23 +427,30 @@ impl Pipeline {
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
         let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM, len);
         if t.enter(&mut f, &p, 0, false).is_err() {
-            return Built::NoWay;
+            return IcmpResult::NoRoute;
         }
         let at = usize::from(t.template.len) - ETH_LEN;
         f.bytes_mut()[at..at + ETH_LEN].copy_from_slice(&eth);
         t.template.fill_udp_checksum(f.bytes_mut(), t.udp_checksum);
         let n = f.len();
-        let link = LinkHeader { ethertype: order::ethertype(t.template.outer), ..link };
+        let link = LinkHeader { ethertype: stages::ethertype(t.template.outer), ..link };
         match f.set_link(0, n, &link) {
-            Ok(()) => Built::Ready { port: path.port, start: f.start(), len: f.len() },
-            Err(_) => Built::NoWay,
+            Ok(()) => IcmpResult::Ready { port: path.port, start: f.start(), len: f.len() },
+            Err(_) => IcmpResult::NoRoute,
         }
     }
 
     /// Sends what was made in answer to a packet, which was the gateway's own.
-    fn say(&mut self, s: &Slot, built: Built, no: TunnelNo, ip_len: usize, emit: &mut impl Emit) -> Verdict {
+    fn send_reply(
+        &mut self,
+        s: &BatchEntry,
+        built: IcmpResult,
+        no: TunnelNo,
+        ip_len: usize,
+        emit: &mut impl Emit,
+    ) -> Verdict {
         self.counters.port(s.ingress).to_kernel.add(1);
-        if let Built::Ready { port, start, len } = built
+        if let IcmpResult::Ready { port, start, len } = built
             && emit.emit(port, &self.scratch[start..start + len])
         {
             let out = self.counters.port(port);
@@ -436,6 +461,6 @@ impl Pipeline {
                 self.counters.tunnel(no).sent(ip_len);
             }
         }
-        Verdict::Split
+        Verdict::Emitted
     }
 }

@@ -3,7 +3,7 @@
 //! moments at which librte_meter adds tokens.
 
 use sag_pipeline::qos::meter::{Rate, charge, fits, time_of, units};
-use sag_pipeline::testkit::Dice;
+use sag_pipeline::testkit::Rng;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -100,7 +100,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// A trace as text for the C program, and the colours that ours gives.
-fn trace(d: &mut Dice, (kind, aware): (Kind, bool), text: &mut String) -> String {
+fn trace(d: &mut Rng, (kind, aware): (Kind, bool), text: &mut String) -> String {
     const PACKETS: usize = 300;
     // Picoseconds of a byte: 1 Mbit/s to 32 Gbit/s.
     let rates =
@@ -143,7 +143,7 @@ fn trace(d: &mut Dice, (kind, aware): (Kind, bool), text: &mut String) -> String
 #[test]
 fn packet_for_packet_as_librte_meter() {
     let Some(program) = compile() else { return };
-    let mut d = Dice::new(std::env::var("SAG_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7));
+    let mut d = Rng::new(std::env::var("SAG_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7));
     let mut text = String::new();
     let meters = [Kind::SrTcm, Kind::TrTcm, Kind::Rfc4115].into_iter().flat_map(|k| [(k, false), (k, true)]);
     let meters: Vec<(Kind, bool)> = meters.collect();

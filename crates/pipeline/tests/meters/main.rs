@@ -1,9 +1,9 @@
 //! Meters in virtual time: what they promise for any packet sizes, any moments and any number of
 //! cores.
 
+mod borrowing;
 mod bounds;
 mod cores;
-mod lending;
 mod librte;
 
 use sag_model::meter::{Meter, MeterGroup};

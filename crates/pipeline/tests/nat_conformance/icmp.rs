@@ -3,7 +3,7 @@
 use crate::kit::*;
 use sag_model::{DropReason, config};
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Kind, Lent};
+use sag_pipeline::nat::{Kind, NatProtocol};
 use sag_pipeline::policy::Class;
 
 const QUERIES: [(u8, u8); 2] = [(8, 0), (13, 14)];
@@ -43,10 +43,10 @@ pub fn query_sessions_last_a_minute() {
     assert!(config::Timeouts::default().icmp >= 60);
     let mut r = nat();
     out(&mut r, &query(HOST, FAR, 8, 77));
-    assert!(still(&mut r, Lent::Icmp, 77, secs(59)));
+    assert!(still(&mut r, NatProtocol::Icmp, 77, secs(59)));
     becomes(&mut r, &query(FAR, WAN_IP, 0, 77), end(FAR, 0), end(HOST, 77));
-    assert!(still(&mut r, Lent::Icmp, 77, secs(59)));
-    assert!(!still(&mut r, Lent::Icmp, 77, secs(2)));
+    assert!(still(&mut r, NatProtocol::Icmp, 77, secs(59)));
+    assert!(!still(&mut r, NatProtocol::Icmp, 77, secs(2)));
 }
 
 #[test]
@@ -56,8 +56,8 @@ pub fn the_query_timer_is_configurable() {
     n.wan_snat(WAN, Ei, Ad);
     let mut r = Rig::new(n);
     out(&mut r, &query(HOST, FAR, 8, 77));
-    assert!(still(&mut r, Lent::Icmp, 77, secs(89)));
-    assert!(!still(&mut r, Lent::Icmp, 77, secs(2)));
+    assert!(still(&mut r, NatProtocol::Icmp, 77, secs(89)));
+    assert!(!still(&mut r, NatProtocol::Icmp, 77, secs(2)));
 }
 
 /// A session of each protocol: the packet that made it, and the same as it went out.
@@ -286,13 +286,13 @@ pub fn errors_refresh_and_end_no_query() {
     out(&mut r, &p);
     let wire = p.clone().between(end(WAN_IP, 77), end(FAR, 0));
     for _ in 0..5 {
-        assert!(still(&mut r, Lent::Icmp, 77, secs(11)));
+        assert!(still(&mut r, NatProtocol::Icmp, 77, secs(11)));
         for k in [(3, 1, 0), (11, 0, 0)] {
             error_becomes(&mut r, &error_about(&wire, CORE, k, 28), &error_about(&p, CORE, k, 28));
         }
     }
     // 55 s are over, and a few more make a minute from the query, not from the errors.
-    assert!(!still(&mut r, Lent::Icmp, 77, secs(7)));
+    assert!(!still(&mut r, NatProtocol::Icmp, 77, secs(7)));
 }
 
 #[test]
@@ -375,7 +375,7 @@ pub fn a_full_table_is_told_too() {
     refused(&mut r, &Pkt::udp(HOST, FAR, 4004, 53), DropReason::SessionTableFull);
     let told = r.emitted();
     assert_eq!(told.iter().map(|(_, f)| (f[34], f[35])).collect::<Vec<_>>(), [(3, 13)]);
-    assert_eq!(pool(&r).bindings(Lent::Udp).count(), 4, "and what was taken for it is given back");
+    assert_eq!(pool(&r).bindings(NatProtocol::Udp).count(), 4, "and what was taken for it is given back");
 }
 
 #[test]
@@ -465,7 +465,7 @@ pub fn nothing_is_translated_against_the_acl() {
     let mut r = Rig::new(n);
     silently_refused(&mut r, &query(HOST, FAR, 8, 77), DropReason::AclDenied);
     assert_eq!(r.sessions().0, 0);
-    assert!(!lent(&r, Lent::Icmp, 77));
+    assert!(!lent(&r, NatProtocol::Icmp, 77));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use sag_model::config;
 use sag_model::time::Tick;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Behavior, Endpoint, Lent, Pool};
+use sag_pipeline::nat::{Behavior, Endpoint, NatProtocol, Pool};
 use sag_pipeline::snapshot::Timeouts;
 pub use sag_pipeline::testkit::*;
 use std::sync::Arc;
@@ -149,12 +149,12 @@ pub fn pool(r: &Rig) -> Arc<Pool> {
 }
 
 /// Whether an external port of the WAN address is lent.
-pub fn lent(r: &Rig, lent: Lent, port: u16) -> bool {
+pub fn lent(r: &Rig, lent: NatProtocol, port: u16) -> bool {
     pool(r).inside(lent, port).is_some()
 }
 
 /// Lets `time` pass and tells whether the port is lent still.
-pub fn still(r: &mut Rig, what: Lent, port: u16, time: Duration) -> bool {
+pub fn still(r: &mut Rig, what: NatProtocol, port: u16, time: Duration) -> bool {
     r.wait(time);
     lent(r, what, port)
 }

@@ -3,7 +3,7 @@
 use crate::kit::*;
 use sag_model::{DropReason, config};
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Kind, Lent};
+use sag_pipeline::nat::{Kind, NatProtocol};
 
 const HOURS_2_MINUTES_4: u64 = 2 * 3600 + 4 * 60;
 
@@ -102,7 +102,10 @@ pub fn simultaneous_open() {
             &mut r,
             &[(SYN, false), (SYN, true), (SYNACK, false), (SYNACK, true), (ACK, false), (ACK, true)],
         );
-        assert!(still(&mut r, Lent::Tcp, 4000, secs(HOURS_2_MINUTES_4 - 1)), "it counts as established");
+        assert!(
+            still(&mut r, NatProtocol::Tcp, 4000, secs(HOURS_2_MINUTES_4 - 1)),
+            "it counts as established"
+        );
         // The other's SYN comes first and is dropped; ours opens the way for its repetition.
         let mut r = nat_as(Ei, filtering);
         out(&mut r, &Pkt::tcp(HOST, FAR2, 4000, 443, SYN));
@@ -172,8 +175,8 @@ pub fn idle_timeouts() {
     let lasts = |segments: &[(u8, bool)], time: u64| {
         let mut r = nat();
         talk(&mut r, segments);
-        assert!(still(&mut r, Lent::Tcp, 4000, secs(time - 1)), "{segments:?} for {time} s");
-        assert!(!still(&mut r, Lent::Tcp, 4000, secs(2)), "{segments:?} not longer than {time} s");
+        assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(time - 1)), "{segments:?} for {time} s");
+        assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)), "{segments:?} not longer than {time} s");
     };
     // The phases of section 5: partially open, established (which it is until both have sent a FIN),
     // closing.
@@ -195,10 +198,10 @@ pub fn the_timers_are_configurable() {
     n.wan_snat(WAN, Ei, Ad);
     let mut r = Rig::new(n);
     talk(&mut r, &HANDSHAKE);
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(8999)));
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(8999)));
     talk(&mut r, &[(FIN, true), (FIN, false)]);
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(299)));
-    assert!(!still(&mut r, Lent::Tcp, 4000, secs(2)));
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(299)));
+    assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)));
 }
 
 #[test]
@@ -275,5 +278,5 @@ pub fn icmp_ends_no_connection() {
         }
     }
     talk(&mut r, &[(ACK, false), (ACK, true)]);
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(HOURS_2_MINUTES_4 - 1)), "still established");
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(HOURS_2_MINUTES_4 - 1)), "still established");
 }

@@ -3,7 +3,7 @@
 use crate::kit::*;
 use sag_model::{DropReason, config};
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Kind, Lent};
+use sag_pipeline::nat::{Kind, NatProtocol};
 use sag_pipeline::policy::Class;
 
 #[test]
@@ -17,7 +17,7 @@ pub fn mapping_is_endpoint_independent() {
     for (far, port) in [(FAR, 1000), (FAR, 2000), (FAR2, 1000), (FAR2, 9)] {
         assert_eq!(out(&mut r, &Pkt::udp(HOST, far, 4000, port)), first, "to {far}:{port}");
     }
-    assert_eq!(pool(&r).bindings(Lent::Udp).count(), 2, "a binding of each host");
+    assert_eq!(pool(&r).bindings(NatProtocol::Udp).count(), 2, "a binding of each host");
 }
 
 #[test]
@@ -100,11 +100,11 @@ pub fn mappings_last_five_minutes() {
     assert!(config::Timeouts::default().udp >= 5 * 60);
     let mut r = nat();
     out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
-    assert!(still(&mut r, Lent::Udp, 4000, secs(299)));
-    assert!(!still(&mut r, Lent::Udp, 4000, secs(2)));
+    assert!(still(&mut r, NatProtocol::Udp, 4000, secs(299)));
+    assert!(!still(&mut r, NatProtocol::Udp, 4000, secs(2)));
     // Whatever the port: also towards well-known ones.
     out(&mut r, &Pkt::udp(HOST, FAR, 4001, 5000));
-    assert!(still(&mut r, Lent::Udp, 4001, secs(299)));
+    assert!(still(&mut r, NatProtocol::Udp, 4001, secs(299)));
 }
 
 #[test]
@@ -117,8 +117,8 @@ pub fn the_timer_is_configurable() {
     n.wan_snat(WAN, Ei, Ad);
     let mut r = Rig::new(n);
     out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
-    assert!(still(&mut r, Lent::Udp, 4000, secs(129)));
-    assert!(!still(&mut r, Lent::Udp, 4000, secs(2)));
+    assert!(still(&mut r, NatProtocol::Udp, 4000, secs(129)));
+    assert!(!still(&mut r, NatProtocol::Udp, 4000, secs(2)));
     assert!(read(120).warnings.is_empty());
     assert!(!read(119).warnings.is_empty(), "less than the RFC asks for is warned of");
 }
@@ -128,7 +128,7 @@ pub fn outbound_packets_refresh() {
     let mut r = nat();
     for _ in 0..5 {
         out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
-        assert!(still(&mut r, Lent::Udp, 4000, secs(200)));
+        assert!(still(&mut r, NatProtocol::Udp, 4000, secs(200)));
     }
 }
 
@@ -137,7 +137,7 @@ pub fn inbound_packets_refresh() {
     let mut r = nat();
     out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
     for _ in 0..5 {
-        assert!(still(&mut r, Lent::Udp, 4000, secs(200)));
+        assert!(still(&mut r, NatProtocol::Udp, 4000, secs(200)));
         becomes(&mut r, &Pkt::udp(FAR, WAN_IP, 53, 4000), end(FAR, 53), end(HOST, 4000));
     }
 }
@@ -215,7 +215,7 @@ pub fn addresses_in_the_payload_stay() {
     p.fix_l4();
     // `out` compares the payload as well. No port but the session's own is opened.
     out(&mut r, &p);
-    assert_eq!(pool(&r).bindings(Lent::Udp).count(), 1);
+    assert_eq!(pool(&r).bindings(NatProtocol::Udp).count(), 1);
     let ftp = {
         let mut p = Pkt::tcp(HOST, FAR, 40000, 21, ACK);
         p.l4.truncate(20);
@@ -224,7 +224,7 @@ pub fn addresses_in_the_payload_stay() {
         p
     };
     out(&mut r, &ftp);
-    assert_eq!(pool(&r).bindings(Lent::Tcp).count(), 1);
+    assert_eq!(pool(&r).bindings(NatProtocol::Tcp).count(), 1);
     assert_eq!(r.sessions().0, 2);
 }
 
@@ -266,7 +266,7 @@ pub fn icmp_ends_no_mapping() {
             error_becomes(&mut r, &error, &error_about(&p, CORE, (kind, code, 0), 28));
         }
     }
-    assert!(lent(&r, Lent::Udp, e.port));
+    assert!(lent(&r, NatProtocol::Udp, e.port));
     assert_eq!(out(&mut r, &p), e);
     becomes(&mut r, &Pkt::udp(FAR, WAN_IP, 33434, e.port), end(FAR, 33434), end(HOST, 4000));
 }
@@ -328,7 +328,7 @@ pub fn too_big_is_split() {
     out(&mut r, &Pkt::udp(HOST2, FAR, 4000, 53));
     let big = Pkt::udp(HOST, FAR, 4000, 53).payload(3000);
     for _ in 0..2 {
-        assert_eq!(r.send(&big), Outcome::Split);
+        assert_eq!(r.send(&big), Outcome::Emitted);
         let frames: Vec<_> = r.emitted().into_iter().map(|(_, f)| f).collect();
         assert_eq!(frames.len(), 3);
         let external = ends4(&frames[0]).0;
@@ -385,7 +385,7 @@ fn in_order(r: &mut Rig, fragments: &[(Pkt, Pkt)], order: &[usize]) {
     for &i in order {
         match r.send(&from_its_side(&fragments[i].0)) {
             Outcome::Tx(p, f) => left.push((p, f)),
-            Outcome::Held | Outcome::Split => {}
+            Outcome::Held | Outcome::Emitted => {}
             other => panic!("fragment {i} of {order:?}: {other:?}"),
         }
         left.extend(r.emitted());
@@ -483,16 +483,16 @@ pub fn a_refused_sender_refreshes_nothing() {
     let mut r = Rig::new(n);
     out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
     for _ in 0..2 {
-        assert!(still(&mut r, Lent::Udp, 4000, secs(100)));
+        assert!(still(&mut r, NatProtocol::Udp, 4000, secs(100)));
         refused(&mut r, &Pkt::udp(FAR2, WAN_IP, 1, 4000), DropReason::AclDenied);
     }
-    assert!(!still(&mut r, Lent::Udp, 4000, secs(101)));
+    assert!(!still(&mut r, NatProtocol::Udp, 4000, secs(101)));
     // Neither does one whom the filter does not admit.
     let mut r = nat();
     out(&mut r, &Pkt::udp(HOST, FAR, 4000, 53));
     for _ in 0..2 {
-        assert!(still(&mut r, Lent::Udp, 4000, secs(100)));
+        assert!(still(&mut r, NatProtocol::Udp, 4000, secs(100)));
         refused(&mut r, &Pkt::udp(FAR2, WAN_IP, 1, 4000), DropReason::NatFiltered);
     }
-    assert!(!still(&mut r, Lent::Udp, 4000, secs(101)));
+    assert!(!still(&mut r, NatProtocol::Udp, 4000, secs(101)));
 }

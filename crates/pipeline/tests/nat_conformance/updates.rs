@@ -3,7 +3,7 @@
 use crate::kit::*;
 use sag_model::{DropReason, config};
 use sag_packet::proto::{TCP, UDP_LITE};
-use sag_pipeline::nat::{Kind, Lent};
+use sag_pipeline::nat::{Kind, NatProtocol};
 use sag_pipeline::policy::Class;
 use std::collections::BTreeSet;
 
@@ -42,8 +42,8 @@ pub fn tcp_states_have_their_times() {
     // after that.
     let t = config::Timeouts::default();
     let ends_after = |r: &mut Rig, time: u32| {
-        assert!(still(r, Lent::Tcp, 4000, secs(u64::from(time) - 1)), "{time} s");
-        assert!(!still(r, Lent::Tcp, 4000, secs(2)), "{time} s");
+        assert!(still(r, NatProtocol::Tcp, 4000, secs(u64::from(time) - 1)), "{time} s");
+        assert!(!still(r, NatProtocol::Tcp, 4000, secs(2)), "{time} s");
     };
     let mut r = nat();
     goes_out(&mut r, &ask(SYN, (0, 0)));
@@ -74,12 +74,12 @@ pub fn opening_and_closing_have_timers_of_their_own() {
     n.wan_snat(WAN, Ei, Ad);
     let mut r = Rig::new(n);
     goes_out(&mut r, &ask(SYN, (0, 0)));
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(29)));
-    assert!(!still(&mut r, Lent::Tcp, 4000, secs(2)), "less than four minutes if so configured");
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(29)));
+    assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)), "less than four minutes if so configured");
     goes_out(&mut r, &ask(SYN, (0, 0)));
     comes_in(&mut r, &answer(RST | ACK, (0, 1)));
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(399)));
-    assert!(!still(&mut r, Lent::Tcp, 4000, secs(2)));
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(399)));
+    assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)));
 }
 
 #[test]
@@ -105,13 +105,13 @@ pub fn a_reset_ends_nothing_for_four_minutes() {
             true => comes_in(&mut r, &answer(RST, (1, 1))),
             false => goes_out(&mut r, &ask(RST, (1, 1))),
         }
-        assert!(still(&mut r, Lent::Tcp, 4000, secs(4 * MINUTE - 1)));
+        assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(4 * MINUTE - 1)));
         // Lost on its last stretch and sent again: there is still a way.
         match from_outside {
             true => comes_in(&mut r, &answer(RST, (1, 1))),
             false => goes_out(&mut r, &ask(RST, (1, 1))),
         }
-        assert!(!still(&mut r, Lent::Tcp, 4000, secs(4 * MINUTE + 1)));
+        assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(4 * MINUTE + 1)));
     }
 }
 
@@ -122,8 +122,11 @@ pub fn a_connection_that_outlives_a_reset_goes_on() {
     r.wait(secs(60));
     goes_out(&mut r, &ask(ACK, (1, 1)));
     comes_in(&mut r, &answer(ACK, (1, 1)));
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(7439)), "it was not the connection's: two hours again");
-    assert!(!still(&mut r, Lent::Tcp, 4000, secs(2)));
+    assert!(
+        still(&mut r, NatProtocol::Tcp, 4000, secs(7439)),
+        "it was not the connection's: two hours again"
+    );
+    assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)));
 }
 
 #[test]
@@ -135,7 +138,7 @@ pub fn forged_resets_are_dropped() {
             silently_refused(&mut r, &ask(flags, (far, 1)), DropReason::TcpOutOfWindow);
         }
     }
-    assert!(still(&mut r, Lent::Tcp, 4000, secs(7439)));
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(7439)));
     // The refusal of a SYN has no sequence number to go by: it must acknowledge the SYN.
     let mut r = nat();
     goes_out(&mut r, &ask(SYN, (0, 0)));
@@ -279,10 +282,10 @@ pub fn a_refused_syn_refreshes_nothing() {
     for (mut r, reason) in [forbidden, (nat(), DropReason::NatFiltered)] {
         out(&mut r, &Pkt::tcp(HOST, FAR, 4000, 80, SYN));
         for _ in 0..2 {
-            assert!(still(&mut r, Lent::Tcp, 4000, secs(80)));
+            assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(80)));
             refused(&mut r, &Pkt::tcp(FAR2, WAN_IP, 1, 4000, SYN), reason);
         }
-        assert!(!still(&mut r, Lent::Tcp, 4000, secs(81)));
+        assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(81)));
     }
 }
 
@@ -294,16 +297,16 @@ pub fn errors_sent_out_refresh_nothing() {
     becomes(&mut r, &came, end(FAR, 53), end(HOST, 4000));
     let went = came.clone().between(end(FAR, 53), end(HOST, 4000));
     for _ in 0..3 {
-        assert!(still(&mut r, Lent::Udp, 4000, secs(90)));
+        assert!(still(&mut r, NatProtocol::Udp, 4000, secs(90)));
         let k = (3, 3, 0);
         error_becomes(&mut r, &error_about(&went, HOST, k, 28), &error_about(&came, WAN_IP, k, 28));
     }
-    assert!(!still(&mut r, Lent::Udp, 4000, secs(31)));
+    assert!(!still(&mut r, NatProtocol::Udp, 4000, secs(31)));
     // A reset is the last packet that counts: four minutes from it the connection is over, however
     // much longer it would have been without.
     let mut r = established();
     goes_out(&mut r, &ask(RST, (1, 1)));
-    assert!(!still(&mut r, Lent::Tcp, 4000, secs(4 * MINUTE + 1)));
+    assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(4 * MINUTE + 1)));
 }
 
 #[test]
@@ -336,8 +339,8 @@ pub fn query_mappings_end_with_their_last_session() {
     out(&mut r, &Pkt::echo(HOST, FAR, 77, false));
     r.wait(secs(30));
     out(&mut r, &Pkt::echo(HOST, FAR2, 77, false));
-    assert!(still(&mut r, Lent::Icmp, 77, secs(59)), "the first session is over, the second has it");
-    assert!(!still(&mut r, Lent::Icmp, 77, secs(2)));
+    assert!(still(&mut r, NatProtocol::Icmp, 77, secs(59)), "the first session is over, the second has it");
+    assert!(!still(&mut r, NatProtocol::Icmp, 77, secs(2)));
 }
 
 #[test]

@@ -117,7 +117,7 @@ pub struct Session {
     pub new: (Endpoint, Endpoint),
     holds: [Option<Place>; 2],
     host: Option<Ipv4Addr>,
-    permit: Option<Ipv4Addr>,
+    filter_entry: Option<Ipv4Addr>,
     tcp: Option<Tcp>,
     fins: [bool; 2],
     last: u64,
@@ -335,7 +335,7 @@ impl Model {
 
     /// Whether a binding's filter lets a sender in.
     fn admits(&self, place: Place, (_, filtering): Ways, sender: Ipv4Addr) -> bool {
-        let sent_to = |s: &Session| s.holds[0] == Some(place) && s.permit == Some(sender);
+        let sent_to = |s: &Session| s.holds[0] == Some(place) && s.filter_entry == Some(sender);
         match filtering {
             Ei => true,
             Ad => self.sessions.values().any(sent_to),
@@ -639,8 +639,8 @@ impl Model {
     }
 
     /// Who may send to which lent port because it was sent to.
-    pub fn permits(&self) -> impl Iterator<Item = (Place, Ipv4Addr)> {
-        self.sessions.values().filter_map(|s| Some((s.holds[0]?, s.permit?)))
+    pub fn filter_entries(&self) -> impl Iterator<Item = (Place, Ipv4Addr)> {
+        self.sessions.values().filter_map(|s| Some((s.holds[0]?, s.filter_entry?)))
     }
 
     pub fn host_sessions(&self, host: Ipv4Addr) -> u64 {
@@ -670,7 +670,7 @@ impl Model {
             new: (src, b.to),
             holds: [place, b.through],
             host: b.want.map(|_| p.src.addr),
-            permit: (place.is_some() && ways.is_some_and(|w| w.1 == Ad) && proto != ICMP)
+            filter_entry: (place.is_some() && ways.is_some_and(|w| w.1 == Ad) && proto != ICMP)
                 .then_some(b.to.addr),
             tcp,
             fins: [p.what.tcp(TCP_FIN), false],

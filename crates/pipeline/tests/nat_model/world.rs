@@ -5,7 +5,7 @@ use sag_model::config::{self, NatBehaviors};
 use sag_model::time::Tick;
 use sag_model::{DropReason, PortIdx, Zone};
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Behavior, Endpoint, Kind, Lent, NatState, SessionTuple};
+use sag_pipeline::nat::{Behavior, Endpoint, Kind, NatProtocol, NatState, SessionTuple};
 use sag_pipeline::session::{self, State};
 use sag_pipeline::snapshot::Timeouts;
 use sag_pipeline::table::{FlowTable, Grace};
@@ -60,10 +60,10 @@ pub struct World {
     pub model: Model,
     rigs: Vec<Rig>,
     tables: Arc<Tables>,
-    dice: Dice,
+    dice: Rng,
     ids: u16,
     /// Every binding that ever admitted somebody: none may do so at the end.
-    permits: BTreeSet<(Place, Ipv4Addr)>,
+    filter_entries: BTreeSet<(Place, Ipv4Addr)>,
     pub tally: Tally,
 }
 
@@ -115,7 +115,7 @@ fn branch(c: &Config) -> Net {
 
 impl World {
     pub fn new(seed: u64) -> World {
-        let mut dice = Dice::new(seed);
+        let mut dice = Rng::new(seed);
         let block = dice.once_in(5).then_some(64);
         let default = NatBehaviors::default();
         assert_eq!(
@@ -144,7 +144,7 @@ impl World {
             v4: FlowTable::private(1000, Grace::immediate()),
             v6: FlowTable::private(16, Grace::immediate()),
             nat: Arc::new(NatState::private(1000)),
-            firsts: Default::default(),
+            first_fragments: Default::default(),
         });
         let rigs = (0..workers).map(|w| {
             let mut r = Rig::over(branch(&cfg), tables.clone(), w, workers);
@@ -158,7 +158,7 @@ impl World {
             tables,
             dice,
             ids: 0,
-            permits: BTreeSet::new(),
+            filter_entries: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
@@ -495,7 +495,7 @@ impl World {
         self.tally.count("commit");
     }
 
-    /// Sessions, bindings, host counts and permits are what the model says.
+    /// Sessions, bindings, host counts and filter entries are what the model says.
     fn check_state(&mut self) {
         let m = &self.model;
         let t = &self.tables.v4;
@@ -507,7 +507,7 @@ impl World {
         let nat = &self.tables.nat;
         let mut is: BTreeMap<Place, (Endpoint, u32)> = BTreeMap::new();
         for pool in nat.pools() {
-            for lent in Lent::ALL {
+            for lent in NatProtocol::ALL {
                 let all = pool.bindings(lent);
                 is.extend(all.map(|(port, inside, n)| ((pool.addr(), lent.proto(), port), (inside, n))));
             }
@@ -518,12 +518,12 @@ impl World {
             let h = addr(h);
             assert_eq!(nat.hosts().get(h.to_bits().into()), m.host_sessions(h), "sessions of {h}");
         }
-        self.permits.extend(m.permits());
-        for (place, remote) in &self.permits {
-            let lent = Lent::of(place.1).expect("a protocol with ports");
+        self.filter_entries.extend(m.filter_entries());
+        for (place, remote) in &self.filter_entries {
+            let lent = NatProtocol::of(place.1).expect("a protocol with ports");
             let binding = nat.pool_of(place.0).and_then(|p| p.inside(lent, place.2)).map(|b| b.1);
-            let is = binding.is_some_and(|b| nat.permitted(b, *remote));
-            assert_eq!(is, m.permits().any(|p| p == (*place, *remote)), "{remote} at {place:?}");
+            let is = binding.is_some_and(|b| nat.filter_admits(b, *remote));
+            assert_eq!(is, m.filter_entries().any(|p| p == (*place, *remote)), "{remote} at {place:?}");
         }
     }
 }
@@ -598,12 +598,12 @@ fn prohibited(pkt: &Pkt, wan_addr: Ipv4Addr) -> (PortIdx, Vec<u8>) {
     (port, e.forwarded(port, &via))
 }
 
-fn ways(d: &mut Dice) -> Ways {
+fn ways(d: &mut Rng) -> Ways {
     d.pick(&[(Ei, Ad), (Ei, Ad), (Ei, Ei), (Ei, Apd), (Ad, Ad), (Ad, Ei), (Apd, Ad), (Apd, Apd), (Apd, Apd)])
 }
 
 /// One thing of the configuration becomes another.
-fn change(d: &mut Dice, c: &mut Config) {
+fn change(d: &mut Rng, c: &mut Config) {
     let forward = |kind, external: &str, inside: usize, ports| Fwd {
         kind,
         external: external.parse().ok(),
@@ -611,7 +611,7 @@ fn change(d: &mut Dice, c: &mut Config) {
         ports,
     };
     // Port blocks go with endpoint-independent mapping only.
-    let behave = |d: &mut Dice| {
+    let behave = |d: &mut Rng| {
         let (mapping, filtering) = ways(d);
         if c.block.is_some() { (Ei, filtering) } else { (mapping, filtering) }
     };

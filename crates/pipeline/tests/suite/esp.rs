@@ -7,7 +7,7 @@ use sag_packet::parse::{self, Family, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
-use sag_pipeline::tunnel::{EspBook, EspSas, Tunnel};
+use sag_pipeline::tunnel::{EspSaTable, EspSas, Tunnel};
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, Outbound, Suite, TAILROOM};
 use sag_tunnel::probe::{self, Kind, Probe};
 use std::net::{IpAddr, Ipv4Addr};
@@ -32,8 +32,8 @@ pub fn suite() -> Suite {
 }
 
 /// Keys by which tunnel 1 sends, and receives what it has sent.
-pub fn keyed() -> EspBook {
-    let book = EspBook::default();
+pub fn keyed() -> EspSaTable {
+    let book = EspSaTable::default();
     let mut sas = EspSas::default();
     sas.send_by(1, Arc::new(Outbound::new(SPI, suite(), true, 1, 1)));
     sas.receive_by(1, Arc::new(Inbound::new(SPI, suite(), true, 1024, 0)));

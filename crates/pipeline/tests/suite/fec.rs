@@ -94,7 +94,7 @@ fn receive(rig: &mut Rig, wire: &[Vec<u8>]) -> Vec<Vec<u8>> {
     for frame in wire {
         match rig.frame(DEV_WAN, &turned(frame)) {
             Outcome::Tx(_, f) => out.push(f),
-            Outcome::Held | Outcome::Split => {}
+            Outcome::Held | Outcome::Emitted => {}
             Outcome::Drop(DropReason::FecDuplicate) => {}
             other => panic!("{other:?}"),
         }
@@ -227,7 +227,7 @@ fn the_longest_packet_leaves_room_for_its_repair() {
 fn packets_that_are_split_inside_are_protected_piece_by_piece() {
     let (mut near, mut far) = (gateway(fec(3, 1)), far_end(fec(3, 1)));
     let big = Pkt::udp("192.168.1.10", "10.30.0.1", 1000, 2000).payload(1472);
-    assert_eq!(near.send(&big), Outcome::Split);
+    assert_eq!(near.send(&big), Outcome::Emitted);
     pass(&mut near, 21);
     let wire: Vec<_> = near.emitted().into_iter().map(|(_, f)| f).collect();
     assert_eq!(wire.len(), 3, "two pieces and their repair");

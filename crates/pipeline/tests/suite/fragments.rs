@@ -127,7 +127,7 @@ fn split_without_df() {
         let mut rig = Rig::new(net);
         let p = Pkt::udp(HOST4, FAR4, 1, 2).payload(1472);
         for way in ["first", "established"] {
-            assert_eq!(rig.send(&p), Outcome::Split, "{way}");
+            assert_eq!(rig.send(&p), Outcome::Emitted, "{way}");
             let frames = rig.emitted();
             assert_eq!(reassemble(&frames, &p, usize::from(mtu)), p.l4, "{way}");
             assert!(frames.len() > 1);
@@ -135,7 +135,7 @@ fn split_without_df() {
         assert_eq!(rig.pipe.counters.port(LAN).forwarded.get(), 2);
         // Record route (first fragment only) and router alert (in all).
         let p = p.payload(1472).options(&[148, 4, 0, 0, 7, 3, 4, 0]);
-        assert_eq!(rig.send(&p), Outcome::Split);
+        assert_eq!(rig.send(&p), Outcome::Emitted);
         let frames = rig.emitted();
         assert_eq!(reassemble(&frames, &p, usize::from(mtu)), p.l4);
         assert_eq!(&frames[1].1[34..38], &[148, 4, 0, 0]);
@@ -151,7 +151,7 @@ fn fragments_are_split_further() {
     let whole = Pkt::udp(HOST4, FAR4, 1, 2).payload(2952);
     for (at, len) in [(0, 1480), (1480, 1480)] {
         let p = whole.fragment(at, len);
-        assert_eq!(rig.send(&p), Outcome::Split);
+        assert_eq!(rig.send(&p), Outcome::Emitted);
         assert_eq!(reassemble(&rig.emitted(), &p, 576), p.l4);
     }
     assert_eq!(rig.sessions(), (1, 0));
@@ -165,7 +165,7 @@ fn a_route_mtu_splits_too() {
     let mut rig = Rig::new(net);
     assert!(rig.send(&Pkt::udp(HOST4, FAR4, 1, 2)).is_tx());
     let p = Pkt::udp(HOST4, FAR4, 1, 2).payload(1400);
-    assert_eq!(rig.send(&p), Outcome::Split);
+    assert_eq!(rig.send(&p), Outcome::Emitted);
     assert_eq!(reassemble(&rig.emitted(), &p, 1300), p.l4);
 }
 

@@ -2,7 +2,7 @@
 
 use sag_model::DropReason;
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Behavior, Kind, Lent};
+use sag_pipeline::nat::{Behavior, Kind, NatProtocol};
 use sag_pipeline::testkit::*;
 use std::time::Duration;
 
@@ -109,11 +109,11 @@ fn bindings_end_with_their_sessions() {
     for dport in 0..5 {
         r.send(&Pkt::udp(HOST, FAR, 4000, 1000 + dport));
     }
-    assert_eq!(pool.bindings(Lent::Udp).collect::<Vec<_>>().len(), 1);
-    assert_eq!(pool.bindings(Lent::Udp).next().unwrap().2, 5, "one binding for five sessions");
+    assert_eq!(pool.bindings(NatProtocol::Udp).collect::<Vec<_>>().len(), 1);
+    assert_eq!(pool.bindings(NatProtocol::Udp).next().unwrap().2, 5, "one binding for five sessions");
     r.wait(Duration::from_secs(301));
     assert_eq!(r.sessions().0, 0);
-    assert_eq!(pool.bindings(Lent::Udp).count(), 0);
+    assert_eq!(pool.bindings(NatProtocol::Udp).count(), 0);
     assert_eq!(r.pipe.tables.nat.hosts().all().count(), 0);
     assert_eq!(r.send(&Pkt::udp(FAR, WAN_IP, 1000, 4000).into_port(WAN)), Outcome::Kernel);
 }

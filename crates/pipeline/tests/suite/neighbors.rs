@@ -2,7 +2,7 @@
 
 use super::forwarded;
 use sag_model::{DropReason, Nanos};
-use sag_pipeline::hold::{PER_THING, SLOTS};
+use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
 use sag_pipeline::testkit::*;
 use std::time::Duration;
 
@@ -106,13 +106,13 @@ fn given_up_after_a_while() {
 #[test]
 fn room_for_a_few_per_next_hop_and_for_a_few_next_hops() {
     let mut rig = unresolved();
-    for i in 0..PER_THING as u16 {
+    for i in 0..MAX_PER_KEY as u16 {
         assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, i)), Outcome::Held);
     }
     assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, 99)), Outcome::Drop(DropReason::NeighborQueueFull));
     let scan = |i: usize| Pkt::udp("192.168.2.10", &format!("192.168.1.{}", 20 + i), 1, 2).into_port(LAN2);
     let mut asked = rig.requests().len();
-    let mut held = PER_THING;
+    let mut held = MAX_PER_KEY;
     for i in 0..200 {
         match rig.send(&scan(i)) {
             Outcome::Held => held += 1,

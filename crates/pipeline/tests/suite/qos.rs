@@ -5,7 +5,7 @@ use sag_acl::{PortRange, Prefix, Rule};
 use sag_model::{DropReason, Dscp};
 use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_SYN};
 use sag_pipeline::nat::Behavior;
-use sag_pipeline::qos::{Counted, Owner, Rate, Way};
+use sag_pipeline::qos::{Direction, MeterCounts, Owner, Rate};
 use sag_pipeline::testkit::*;
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ fn limited() -> Net {
     net
 }
 
-fn counted(rig: &Rig, owner: &Owner) -> Counted {
+fn counted(rig: &Rig, owner: &Owner) -> MeterCounts {
     let found = rig.net.meters.owners().find(|(o, _)| *o == owner);
-    found.map_or_else(Counted::default, |(_, n)| rig.net.meters.counted(n))
+    found.map_or_else(MeterCounts::default, |(_, n)| rig.net.meters.counted(n))
 }
 
-fn up(rig: &Rig) -> Counted {
-    counted(rig, &Owner::Car("car".into(), Way::Up))
+fn up(rig: &Rig) -> MeterCounts {
+    counted(rig, &Owner::Car("car".into(), Direction::Up))
 }
 
-fn down(rig: &Rig) -> Counted {
-    counted(rig, &Owner::Car("car".into(), Way::Down))
+fn down(rig: &Rig) -> MeterCounts {
+    counted(rig, &Owner::Car("car".into(), Direction::Down))
 }
 
 /// 1028 bytes of IP.
@@ -71,7 +71,7 @@ fn a_ceiling_drops_what_is_over_it_and_time_gives_it_back() {
     let (passed, reason) = exhaust(&mut rig, &out(1000));
     assert_eq!((passed, reason), (24, DropReason::CarExceeded));
     assert_eq!(rig.drops(LAN, DropReason::CarExceeded), 1);
-    assert_eq!(up(&rig), Counted { passed: 24 * 1028, over_car: 1028, over_link: 0 });
+    assert_eq!(up(&rig), MeterCounts { passed: 24 * 1028, over_car: 1028, over_link: 0 });
     rig.now = rig.now + Duration::from_millis(17);
     assert_eq!(exhaust(&mut rig, &out(1000)).0, 2, "8224 us each, and 328 bytes were left");
 }
@@ -83,7 +83,7 @@ fn each_direction_is_classified_by_its_own_tuple() {
         rig.send(&out(1000));
         assert!(rig.send(&back(1000)).is_tx(), "no policy for the way back");
     }
-    assert_eq!(down(&rig), Counted::default());
+    assert_eq!(down(&rig), MeterCounts::default());
     let mut net = limited();
     net.meter(to_lan(), "car");
     let mut rig = Rig::new(net);
@@ -129,7 +129,7 @@ fn traffic_within_the_lan_passes_no_car() {
     for _ in 0..100 {
         assert!(rig.send(&p).is_tx());
     }
-    assert_eq!(up(&rig), Counted::default());
+    assert_eq!(up(&rig), MeterCounts::default());
 }
 
 #[test]
@@ -141,8 +141,8 @@ fn bandwidths_are_metered_without_any_qos() {
     let mut rig = Rig::new(wan);
     assert_eq!(exhaust(&mut rig, &out(1)), (24, DropReason::LinkExceeded), "port, up");
     assert_eq!(exhaust(&mut rig, &back(1)), (24, DropReason::LinkExceeded), "port, down");
-    assert_eq!(counted(&rig, &owner("wan", Way::Up)).passed, 24 * 1028);
-    assert_eq!(counted(&rig, &owner("wan", Way::Down)).over_link, 1028);
+    assert_eq!(counted(&rig, &owner("wan", Direction::Up)).passed, 24 * 1028);
+    assert_eq!(counted(&rig, &owner("wan", Direction::Down)).over_link, 1028);
 
     let mut internet = Net::branch();
     internet.qos.internet_up = Some(Rate::mbps(1));
@@ -199,7 +199,7 @@ fn a_new_epoch_classifies_live_flows_anew() {
 fn a_changed_rate_holds_at_once() {
     let mut rig = Rig::new(limited());
     exhaust(&mut rig, &out(1));
-    rig.commit(|n| n.qos.cars[0].ceiling = Some(Rate::mbps(10)));
+    rig.commit(|n| n.qos.cars[0].peak = Some(Rate::mbps(10)));
     rig.now = rig.now + Duration::from_millis(1000);
     assert_eq!(exhaust(&mut rig, &out(1)).0, 243, "200 ms of 10 Mbit/s");
 }
@@ -227,7 +227,7 @@ fn by_mark() -> Net {
 }
 
 fn voice(rig: &Rig) -> u64 {
-    counted(rig, &Owner::Car("voice".into(), Way::Up)).passed
+    counted(rig, &Owner::Car("voice".into(), Direction::Up)).passed
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn a_policy_asks_for_the_mark_of_the_packet_that_opens_the_session() {
     assert_eq!((voice(&rig), up(&rig).passed), (2 * 1028, 2 * 1028));
     // Each direction has a mark of its own.
     assert!(rig.send(&back(4).tos(46 << 2)).is_tx());
-    assert_eq!(counted(&rig, &Owner::Car("voice".into(), Way::Down)).passed, 1028);
+    assert_eq!(counted(&rig, &Owner::Car("voice".into(), Direction::Down)).passed, 1028);
     assert!(rig.send(&back(1)).is_tx());
     assert_eq!(down(&rig).passed, 1028);
 }

@@ -3,8 +3,8 @@
 use super::forwarded;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::proto::*;
-use sag_pipeline::fragments::{LIFETIME, PATIENCE, QUIET};
-use sag_pipeline::hold::{PER_THING, SLOTS};
+use sag_pipeline::fragments::{LIFETIME, QUIET, TIMEOUT};
+use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
 use sag_pipeline::policy::Class;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::testkit::*;
@@ -138,7 +138,7 @@ fn datagrams_do_not_mix() {
             match (n, rig.send(&f)) {
                 (0 | 1, o) => assert_eq!(o, Outcome::Held),
                 (2, o) => {
-                    assert_eq!(o, Outcome::Split);
+                    assert_eq!(o, Outcome::Emitted);
                     sent.extend(rig.emitted());
                     let want = [f, p.fragment(64, 32), p.fragment(32, 32)];
                     assert_eq!(sent.split_off(0), want.iter().map(out).collect::<Vec<_>>());
@@ -164,7 +164,7 @@ fn no_first_in_time() {
     assert_eq!(rig.send(&whole.fragment(32, 32)), Outcome::Held);
     pass(&mut rig, Duration::from_secs(1));
     assert_eq!(rig.send(&whole.fragment(64, 32)), Outcome::Held);
-    pass(&mut rig, PATIENCE - Duration::from_secs(1));
+    pass(&mut rig, TIMEOUT - Duration::from_secs(1));
     assert_eq!((held(&rig), rig.drops(LAN, DropReason::FragmentNoFirst)), (2, 0));
     // The datagram is given up as a whole: without its oldest fragment it is worth nothing.
     pass(&mut rig, Duration::from_nanos(1));
@@ -176,12 +176,12 @@ fn no_first_in_time() {
     assert_eq!(sent, [0, 64, 32, 96].map(|at| out(&whole.fragment(at, 32))));
     // At the last moment.
     assert_eq!(rig.send(&whole.fragment(32, 32)), Outcome::Held);
-    rig.now = rig.now + PATIENCE;
+    rig.now = rig.now + TIMEOUT;
     assert_eq!(wire(&mut rig, &[whole.fragment(0, 32)]).len(), 2);
     // A moment later, though there was no housekeeping in between.
     let whole = udp4(2);
     assert_eq!(rig.send(&whole.fragment(32, 32)), Outcome::Held);
-    rig.now = rig.now + PATIENCE + Duration::from_nanos(1);
+    rig.now = rig.now + TIMEOUT + Duration::from_nanos(1);
     assert_eq!(rig.send(&whole.fragment(0, 32)), tx(&whole.fragment(0, 32)));
     assert_eq!(rig.drops(LAN, DropReason::FragmentNoFirst), 3);
 }
@@ -195,7 +195,7 @@ fn remembered_for_a_while() {
     assert!(rig.send(&whole.fragment(32, 32)).is_tx());
     pass(&mut rig, Duration::from_nanos(1));
     assert_eq!(rig.send(&whole.fragment(64, 32)), Outcome::Held, "forgotten");
-    pass(&mut rig, PATIENCE + Duration::from_nanos(1));
+    pass(&mut rig, TIMEOUT + Duration::from_nanos(1));
     assert_eq!(rig.drops(LAN, DropReason::FragmentNoFirst), 1);
 }
 
@@ -382,12 +382,12 @@ fn room_for_a_few_per_datagram_and_for_a_few_datagrams() {
     let mut rig = Rig::branch();
     let big = |id: u16| Pkt { id, ..Pkt::udp(HOST4, FAR4, 4000, 53).payload(3000) };
     let fill = |rig: &mut Rig, id: u16| {
-        for i in 1..=PER_THING {
+        for i in 1..=MAX_PER_KEY {
             assert_eq!(rig.send(&big(id).fragment(i * 16, 16)), Outcome::Held);
         }
-        rig.send(&big(id).fragment((PER_THING + 1) * 16, 16))
+        rig.send(&big(id).fragment((MAX_PER_KEY + 1) * 16, 16))
     };
-    for id in 0..(SLOTS / PER_THING) as u16 {
+    for id in 0..(SLOTS / MAX_PER_KEY) as u16 {
         assert_eq!(fill(&mut rig, id), FULL);
     }
     assert_eq!(held(&rig), SLOTS as u64);
@@ -398,15 +398,15 @@ fn room_for_a_few_per_datagram_and_for_a_few_datagrams() {
         assert_eq!(rig.send(&f), tx(&f));
     }
     // What is released makes room, and what was refused may come again.
-    assert_eq!(rig.send(&big(2).fragment(0, 16)), Outcome::Split);
-    assert_eq!(rig.emitted().len(), 1 + PER_THING);
-    let again = big(2).fragment((PER_THING + 1) * 16, 16);
+    assert_eq!(rig.send(&big(2).fragment(0, 16)), Outcome::Emitted);
+    assert_eq!(rig.emitted().len(), 1 + MAX_PER_KEY);
+    let again = big(2).fragment((MAX_PER_KEY + 1) * 16, 16);
     assert_eq!(rig.send(&again), tx(&again));
     assert_eq!(rig.send(&udp4(98).fragment(32, 32)), Outcome::Held);
     // So does what is given up.
-    pass(&mut rig, PATIENCE + Duration::from_nanos(1));
+    pass(&mut rig, TIMEOUT + Duration::from_nanos(1));
     assert_eq!(held(&rig), 0);
-    assert_eq!(rig.drops(LAN, DropReason::FragmentNoFirst), (SLOTS - PER_THING) as u64 + 1);
+    assert_eq!(rig.drops(LAN, DropReason::FragmentNoFirst), (SLOTS - MAX_PER_KEY) as u64 + 1);
     assert_eq!(fill(&mut rig, 50), FULL);
 }
 
@@ -478,7 +478,7 @@ fn waiting_for_the_first_does_not_count_as_waiting_for_the_next_hop() {
     net.unresolve(WAN, ROUTER4);
     let mut rig = Rig::new(net);
     assert_eq!(rig.send(&udp4(1).fragment(32, 32)), Outcome::Held);
-    pass(&mut rig, PATIENCE);
+    pass(&mut rig, TIMEOUT);
     assert_eq!(rig.send(&udp4(1).fragment(0, 32)), Outcome::Held);
     pass(&mut rig, Duration::from_secs(3));
     rig.change(|n| {
@@ -517,7 +517,7 @@ fn a_first_that_is_split_goes_ahead_too() {
     let mut rig = Rig::new(net);
     let whole = Pkt::udp(HOST4, FAR4, 1, 2).payload(1992);
     assert_eq!(rig.send(&whole.fragment(1000, 1000)), Outcome::Held);
-    assert_eq!(rig.send(&whole.fragment(0, 1000)), Outcome::Split);
+    assert_eq!(rig.send(&whole.fragment(0, 1000)), Outcome::Emitted);
     let offsets: Vec<_> =
         rig.emitted().iter().map(|(_, f)| (u16::from_be_bytes([f[20], f[21]]) & 0x1FFF) * 8).collect();
     assert_eq!(offsets, [0, 576, 1000, 1576]);
@@ -546,7 +546,7 @@ fn the_world_changes_while_a_fragment_waits() {
         n.via("198.51.100.0/24", LINE, "192.0.2.1");
     });
     for (p, len) in [(udp4(1), 2), (tagged, 2)] {
-        assert_eq!(rig.send(&p.fragment(0, 32)), Outcome::Split);
+        assert_eq!(rig.send(&p.fragment(0, 32)), Outcome::Emitted);
         let sent = rig.emitted();
         assert_eq!(sent.len(), len);
         assert!(sent.iter().all(|(port, _)| *port == LINE));

@@ -5,7 +5,7 @@ use super::forwarded;
 use proptest::prelude::*;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::proto::FRAGMENT;
-use sag_pipeline::fragments::{LIFETIME, PATIENCE, QUIET};
+use sag_pipeline::fragments::{LIFETIME, QUIET, TIMEOUT};
 use sag_pipeline::testkit::*;
 use sag_pipeline::worker::BATCH;
 use std::collections::HashMap;
@@ -91,7 +91,7 @@ struct Book {
 impl Book {
     fn time(&mut self, now: Nanos) {
         self.datagrams.retain(|_, d| {
-            let late = d.waiting.first().is_some_and(|w| now - w.0 > PATIENCE);
+            let late = d.waiting.first().is_some_and(|w| now - w.0 > TIMEOUT);
             self.given_up += if late { d.waiting.len() as u64 } else { 0 };
             !late && now - d.since < LIFETIME
         });
@@ -200,7 +200,7 @@ proptest! {
             prop_assert_eq!(twin.emitted(), emitted);
             prop_assert_eq!(twin.drops(LAN, DropReason::FragmentOverlap), book.overlaps);
         }
-        rig.now = rig.now + PATIENCE + Duration::from_millis(1);
+        rig.now = rig.now + TIMEOUT + Duration::from_millis(1);
         rig.poll();
         prop_assert_eq!(rig.pipe.counters.port(LAN).held.get(), 0);
     }

@@ -3,10 +3,10 @@
 use sag_model::flow::{FlowRecord4, RecordNo};
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::*;
-use sag_pipeline::family::FamilyOf;
-use sag_pipeline::order::Split;
+use sag_pipeline::family::FlowFamily;
 use sag_pipeline::policy::Class;
 use sag_pipeline::session::State;
+use sag_pipeline::stages::Fragmentation;
 use sag_pipeline::testkit::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -241,7 +241,7 @@ fn a_changed_next_hop_is_taken_up() {
 
 #[test]
 fn explained_as_it_would_be_forwarded() {
-    use sag_pipeline::order::{Stage, Stop};
+    use sag_pipeline::stages::{Disposition, Stage};
     use sag_pipeline::worker::Explained;
     let mut rig = Rig::branch();
     rig.commit(|n| n.acl = Acl::new(true).rule(Class::OutWan, false, "17 * * * 53-53"));
@@ -253,7 +253,10 @@ fn explained_as_it_would_be_forwarded() {
     };
     let ok = Pkt::udp(HOST, FAR, 1, 2);
     let (steps, end) = explain(&rig, &ok);
-    assert!(matches!(end, Explained::Forward(w) if w.port == WAN && w.split == Split::No), "{end:?}");
+    assert!(
+        matches!(end, Explained::Forward(w) if w.port == WAN && w.fragmentation == Fragmentation::NotNeeded),
+        "{end:?}"
+    );
     let stages: Vec<_> = steps.0.iter().map(|s| s.0).collect();
     assert!(
         stages.is_sorted() && stages.contains(&Stage::Acl) && stages.contains(&Stage::Neighbor),
@@ -265,7 +268,7 @@ fn explained_as_it_would_be_forwarded() {
     let session = steps.0.iter().find(|s| s.0 == Stage::Session).unwrap();
     assert!(session.1.contains("known"), "{session:?}");
     let stopped = |end: Explained| match end {
-        Explained::Stopped(Stop::Drop { reason, .. }) => Some(reason),
+        Explained::Stopped(Disposition::Drop { reason, .. }) => Some(reason),
         _ => None,
     };
     for (p, reason) in [
@@ -277,7 +280,10 @@ fn explained_as_it_would_be_forwarded() {
         assert_eq!(stopped(explain(&rig, &p).1), Some(reason));
         assert_eq!(rig.send(&p), Outcome::Drop(reason));
     }
-    assert_eq!(explain(&rig, &Pkt::udp(HOST, "192.168.1.1", 1, 2)).1, Explained::Stopped(Stop::Kernel));
+    assert_eq!(
+        explain(&rig, &Pkt::udp(HOST, "192.168.1.1", 1, 2)).1,
+        Explained::Stopped(Disposition::Kernel)
+    );
     assert_eq!(stopped(rig.pipe.explain(&rig.snap, DEV_LAN, &[0; 9]).1), Some(DropReason::EthTruncated));
 }
 

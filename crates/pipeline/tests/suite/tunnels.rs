@@ -205,7 +205,7 @@ fn too_big_is_told_or_split() {
     }
     let t = tunnel(vxlan(100), 0);
     let mut r = rig(t.clone());
-    assert_eq!(r.send(&outward(false, 1472)), Outcome::Split);
+    assert_eq!(r.send(&outward(false, 1472)), Outcome::Emitted);
     let pieces = r.emitted();
     assert_eq!(pieces.len(), 2);
     for (_, piece) in &pieces {
@@ -235,13 +235,13 @@ fn a_narrow_path_is_learned_and_carries_all_of_ipv6() {
         r.emitted();
         // 1280 bytes of IPv6 are never too big: the outer packet is split, and put together again.
         let v6 = outward(true, 1280 - 48);
-        assert_eq!(r.send(&v6), Outcome::Split);
+        assert_eq!(r.send(&v6), Outcome::Emitted);
         let pieces = r.emitted();
         assert_eq!(pieces.len(), 2);
         let mut peer = rig(t.clone());
         let turned: Vec<Vec<u8>> = pieces.iter().map(|(_, f)| turn(f)).collect();
         assert_eq!(peer.frame(DEV_WAN, &turned[1]), Outcome::Held, "later ones may come first");
-        assert_eq!(peer.frame(DEV_WAN, &turned[0]), Outcome::Split, "whole, and on by the same tunnel");
+        assert_eq!(peer.frame(DEV_WAN, &turned[0]), Outcome::Emitted, "whole, and on by the same tunnel");
         assert_eq!(peer.pipe.counters.tunnel(1).rx_packets.get(), 1);
         assert_eq!(peer.frame(DEV_WAN, &turned[0]), Outcome::Held);
         peer.wait(std::time::Duration::from_secs(3));
@@ -266,7 +266,7 @@ fn the_gateway_answers_inside() {
     let mut r = rig(t.clone());
     let ping = |to: &str| Pkt::echo("10.30.0.1", to, 7, false).ip();
     for own in ["10.255.0.1", "192.168.1.1"] {
-        assert_eq!(r.frame(DEV_WAN, &inward(&t, &ping(own), 0)), Outcome::Split);
+        assert_eq!(r.frame(DEV_WAN, &inward(&t, &ping(own), 0)), Outcome::Emitted);
         let [(WAN, out)] = &r.emitted()[..] else { panic!("an answer through the tunnel") };
         let inner = &parsed(out).ip(out)[50..];
         assert_eq!(
@@ -283,7 +283,7 @@ fn the_gateway_answers_inside() {
     arp[eth + 12..eth + 14].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
     let body = [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0xAA, 2, 10, 255, 0, 2, 0, 0, 0, 0, 0, 0, 10, 255, 0, 1];
     arp[eth + 14..].copy_from_slice(&body);
-    assert_eq!(r.frame(DEV_WAN, &arp), Outcome::Split);
+    assert_eq!(r.frame(DEV_WAN, &arp), Outcome::Emitted);
     let [(WAN, out)] = &r.emitted()[..] else { panic!("an answer") };
     let frame = &parsed(out).ip(out)[36..];
     assert_eq!(frame[..14], [2, 0, 0, 0, 0xAA, 2, 2, 0, 0, 0, 0xAA, 1, 8, 6]);
@@ -319,7 +319,7 @@ fn what_waits_for_a_neighbour_has_left_its_tunnel() {
 fn fragments_outside_if_so_configured() {
     let t = Tunnel { fragment: FragmentAt::Outer, df: OuterDf::Clear, ..tunnel(Encap::Ipip, 0) };
     let mut r = rig(t.clone());
-    assert_eq!(r.send(&outward(false, 1472).df()), Outcome::Split);
+    assert_eq!(r.send(&outward(false, 1472).df()), Outcome::Emitted);
     let pieces = r.emitted();
     let [(_, a), (_, b)] = &pieces[..] else { panic!("two pieces") };
     assert!(matches!(parsed(a).fragment, Fragment::First { .. }) && parsed(a).ip_len <= 1500);

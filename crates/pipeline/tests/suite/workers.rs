@@ -16,7 +16,7 @@ fn tables(sessions: u32, grace: Arc<Grace>) -> Arc<Tables> {
         v4: FlowTable::private(sessions, grace.clone()),
         v6: FlowTable::private(sessions, grace),
         nat: Arc::new(NatState::private(sessions)),
-        firsts: Default::default(),
+        first_fragments: Default::default(),
     })
 }
 

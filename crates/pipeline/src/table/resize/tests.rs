@@ -1,5 +1,5 @@
 use super::*;
-use crate::table::{Grace, NotCreated, Quarantine};
+use crate::table::{DeferredFree, Grace, NotCreated};
 use sag_model::flow::{Bucket, FlowRecord4, Key4, RECORD_BITS};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -18,7 +18,7 @@ fn table(sessions: u32, grace: Arc<Grace>) -> FlowTable<FlowRecord4> {
     FlowTable::new(mem, 7, mem.smallest(), grace)
 }
 
-fn make(t: &FlowTable<FlowRecord4>, q: &mut Quarantine, n: u64) -> Result<RecordNo, NotCreated> {
+fn make(t: &FlowTable<FlowRecord4>, q: &mut DeferredFree, n: u64) -> Result<RecordNo, NotCreated> {
     let (a, b) = keys(n);
     t.create(&a, &b, q, |_, _, m| m.state.store(1, Ordering::Release))
 }
@@ -47,7 +47,7 @@ fn words(t: &FlowTable<FlowRecord4>) -> usize {
 #[test]
 fn the_index_follows_the_live_sessions_up_and_down() {
     let t = table(300_000, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     assert_eq!(settle(&t, false), []);
     let mut sizes = Vec::new();
     let mut made = Vec::new();
@@ -79,7 +79,7 @@ fn the_index_follows_the_live_sessions_up_and_down() {
 #[test]
 fn a_small_table_has_one_size() {
     let t = table(100, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     for n in 0..100 {
         make(&t, &mut q, n).unwrap();
         assert_eq!(settle(&t, n % 2 == 0), []);
@@ -89,7 +89,7 @@ fn a_small_table_has_one_size() {
 #[test]
 fn calm_ends_what_a_flood_has_made_and_nothing_goes_to_and_fro() {
     let t = table(300_000, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     let (mut r, mut seen) = (Resizer::default(), Vec::new());
     for n in 0..20_000 {
         make(&t, &mut q, n).unwrap();
@@ -116,7 +116,7 @@ fn calm_ends_what_a_flood_has_made_and_nothing_goes_to_and_fro() {
 #[test]
 fn a_successor_of_one_that_died_while_resizing_finds_the_sessions_and_no_others() {
     let t = table(200_000, Grace::immediate());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     for n in 0..20_000 {
         make(&t, &mut q, n).unwrap();
     }
@@ -143,7 +143,7 @@ fn a_successor_of_one_that_died_while_resizing_finds_the_sessions_and_no_others(
 fn each_step_waits_until_all_workers_know_of_the_one_before() {
     let grace = Arc::new(Grace::default());
     let t = table(200_000, grace.clone());
-    let mut q = Quarantine::default();
+    let mut q = DeferredFree::default();
     for n in 0..20_000 {
         make(&t, &mut q, n).unwrap();
     }
@@ -159,13 +159,13 @@ fn each_step_waits_until_all_workers_know_of_the_one_before() {
             r.step(&t, |_| ());
         }
         grace.done.store(grace.started.load(Ordering::SeqCst), Ordering::SeqCst);
-        grace.known.store(grace.told.load(Ordering::SeqCst), Ordering::SeqCst);
+        grace.workers_done.store(grace.workers_started.load(Ordering::SeqCst), Ordering::SeqCst);
         for _ in 0..5 {
             r.step(&t, |_| ());
         }
         assert_eq!(known(), what);
         assert_eq!(words(&t), words_used);
-        for (begun, ended) in [(&grace.started, &grace.done), (&grace.told, &grace.known)] {
+        for (begun, ended) in [(&grace.started, &grace.done), (&grace.workers_started, &grace.workers_done)] {
             ended.store(begun.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         }
     };
@@ -192,7 +192,7 @@ fn nothing_is_lost_or_left_behind_while_workers_are_at_it() {
             .map(|(w, round)| {
                 let (t, stop) = (&t, &stop);
                 s.spawn(move || {
-                    let mut q = Quarantine::default();
+                    let mut q = DeferredFree::default();
                     let mut live = std::collections::VecDeque::new();
                     let (mut next, mut grow) = (0u64, true);
                     while !stop.load(Ordering::Relaxed) {
@@ -206,7 +206,7 @@ fn nothing_is_lost_or_left_behind_while_workers_are_at_it() {
                             if grow {
                                 let n = next * WORKERS as u64 + w as u64;
                                 next += 1;
-                                // Rests in quarantine: the next round will have it.
+                                // Its memory waits for the next round.
                                 if make(t, &mut q, n).is_ok() {
                                     live.push_back(n);
                                 }
@@ -235,12 +235,12 @@ fn nothing_is_lost_or_left_behind_while_workers_are_at_it() {
             match began {
                 None => {
                     grace.started.fetch_add(1, Ordering::SeqCst);
-                    grace.told.fetch_add(1, Ordering::SeqCst);
+                    grace.workers_started.fetch_add(1, Ordering::SeqCst);
                     began = Some(now());
                 }
                 Some(then) if now().iter().zip(then).all(|(n, t)| *n != t) => {
                     grace.done.store(grace.started.load(Ordering::SeqCst), Ordering::SeqCst);
-                    grace.known.store(grace.told.load(Ordering::SeqCst), Ordering::SeqCst);
+                    grace.workers_done.store(grace.workers_started.load(Ordering::SeqCst), Ordering::SeqCst);
                     began = None;
                 }
                 Some(_) => std::thread::yield_now(),
@@ -254,7 +254,7 @@ fn nothing_is_lost_or_left_behind_while_workers_are_at_it() {
         stop.store(true, Ordering::Relaxed);
         let left: Vec<u64> = hands.into_iter().flat_map(|h| h.join().unwrap()).collect();
         grace.done.store(u64::MAX, Ordering::SeqCst);
-        grace.known.store(u64::MAX, Ordering::SeqCst);
+        grace.workers_done.store(u64::MAX, Ordering::SeqCst);
         while !r.idle() {
             r.step(&t, |_| ());
         }

@@ -4,7 +4,7 @@
 //! A table in which the newest wins its place. Whoever comes upon an entry that is being written finds
 //! nothing and looks again later.
 
-use super::{DatagramKey, PATIENCE, Ports};
+use super::{DatagramKey, Ports, TIMEOUT};
 use sag_model::Nanos;
 use sag_model::flow::HASH_M1;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,22 +24,22 @@ struct Place {
 
 /// Shared by all workers.
 #[derive(Debug)]
-pub struct Firsts(Box<[Place]>);
+pub struct FirstFragmentCache(Box<[Place]>);
 
-impl Default for Firsts {
-    fn default() -> Firsts {
-        Firsts((0..PLACES).map(|_| Place::default()).collect())
+impl Default for FirstFragmentCache {
+    fn default() -> FirstFragmentCache {
+        FirstFragmentCache((0..PLACES).map(|_| Place::default()).collect())
     }
 }
 
-impl Firsts {
+impl FirstFragmentCache {
     fn place(&self, key: &DatagramKey) -> &Place {
         let h = (key.src ^ key.dst.rotate_left(64)) as u64 ^ (key.src >> 64) as u64 ^ u64::from(key.id) << 17;
         &self.0[(h.wrapping_mul(HASH_M1) >> 32) as usize % PLACES]
     }
 
     /// Tells the others.
-    pub fn tell(&self, key: &DatagramKey, ports: Ports, now: Nanos) {
+    pub fn publish(&self, key: &DatagramKey, ports: Ports, now: Nanos) {
         let place = self.place(key);
         let version = place.version.load(Relaxed);
         if version & 1 != 0 || place.version.compare_exchange(version, version + 1, Acquire, Relaxed).is_err()
@@ -54,7 +54,7 @@ impl Firsts {
     }
 
     /// What another worker has seen of the datagram a moment ago.
-    pub fn ask(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
+    pub fn lookup(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
         let place = self.place(key);
         let version = place.version.load(Acquire);
         let seen = place.words.each_ref().map(|w| w.load(Relaxed));
@@ -65,7 +65,7 @@ impl Firsts {
         let [.., of, since] = seen;
         let ports = Ports { proto: of as u8, sport: (of >> 16) as u16, dport: (of >> 32) as u16 };
         // Clocks of workers are a batch apart, either way.
-        let fresh = now.0.saturating_sub(since) < PATIENCE.as_nanos() as u64;
+        let fresh = now.0.saturating_sub(since) < TIMEOUT.as_nanos() as u64;
         (fresh && seen == words(key, ports, Nanos(since))).then_some(ports)
     }
 }
@@ -91,13 +91,13 @@ mod tests {
 
     #[test]
     fn for_a_moment_and_for_that_datagram() {
-        let f = Firsts::default();
+        let f = FirstFragmentCache::default();
         let (then, late) = (Nanos(5_000_000_000), Nanos(7_000_000_000));
-        assert_eq!(f.ask(&key(1), then), None);
-        f.tell(&key(1), ports(9), then);
-        assert_eq!(f.ask(&key(1), then), Some(ports(9)));
-        assert_eq!(f.ask(&key(1), Nanos(4_999_000_000)), Some(ports(9)), "this worker's clock is behind");
-        assert_eq!(f.ask(&key(1), late), None, "its number may be another's by now");
+        assert_eq!(f.lookup(&key(1), then), None);
+        f.publish(&key(1), ports(9), then);
+        assert_eq!(f.lookup(&key(1), then), Some(ports(9)));
+        assert_eq!(f.lookup(&key(1), Nanos(4_999_000_000)), Some(ports(9)), "this worker's clock is behind");
+        assert_eq!(f.lookup(&key(1), late), None, "its number may be another's by now");
         for other in [
             DatagramKey { zone: 2, ..key(1) },
             DatagramKey { id: 2, ..key(1) },
@@ -105,20 +105,20 @@ mod tests {
             DatagramKey { src: 2, ..key(1) },
             DatagramKey { proto: 6, ..key(1) },
         ] {
-            assert_eq!(f.ask(&other, then), None, "{other:?}");
+            assert_eq!(f.lookup(&other, then), None, "{other:?}");
         }
-        f.tell(&key(1), ports(10), late);
-        assert_eq!(f.ask(&key(1), late), Some(ports(10)));
+        f.publish(&key(1), ports(10), late);
+        assert_eq!(f.lookup(&key(1), late), Some(ports(10)));
     }
 
     #[test]
     fn nothing_is_read_that_was_not_told() {
-        let (f, done) = (Firsts::default(), AtomicBool::new(false));
+        let (f, done) = (FirstFragmentCache::default(), AtomicBool::new(false));
         std::thread::scope(|s| {
             for worker in 0..3 {
                 let (f, done) = (&f, &done);
                 s.spawn(move || {
-                    (0..60_000u32).for_each(|n| f.tell(&key(n % 100), ports(n % 100), Nanos(n.into())));
+                    (0..60_000u32).for_each(|n| f.publish(&key(n % 100), ports(n % 100), Nanos(n.into())));
                     if worker == 0 {
                         done.store(true, Relaxed);
                     }
@@ -127,7 +127,7 @@ mod tests {
             let mut found = 0;
             while !done.load(Relaxed) {
                 for n in 0..100 {
-                    if let Some(p) = f.ask(&key(n), Nanos(0)) {
+                    if let Some(p) = f.lookup(&key(n), Nanos(0)) {
                         assert_eq!(p, ports(n));
                         found += 1;
                     }

@@ -1,9 +1,9 @@
 //! Packets whose next hop is not resolved yet: asked for, released, or given up; and how a copy that
 //! was held goes on.
 
-use super::{MAX_REQUESTS, NO_SLOT, Pipeline, Slot, Verdict};
-use crate::hold::{self, Arrival};
+use super::{BatchEntry, MAX_REQUESTS, NO_ENTRY, Pipeline, Verdict};
 use crate::originate::Emit;
+use crate::pending::{self, Arrival};
 use crate::snapshot::Snapshot;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
 use sag_model::{DropReason, Nanos, PortIdx};
@@ -14,7 +14,7 @@ use std::net::IpAddr;
 impl Pipeline {
     /// Asks for a next hop, unless that has been done. False: no room to ask.
     pub(super) fn request(&mut self, port: PortIdx, to: IpAddr) -> bool {
-        if self.requests.contains(&(port, to)) || self.hold.waits_for((port, to)) {
+        if self.requests.contains(&(port, to)) || self.pending_neighbors.waits_for((port, to)) {
             return true;
         }
         let room = self.requests.len() < MAX_REQUESTS;
@@ -35,34 +35,38 @@ impl Pipeline {
         snap: &Snapshot,
         now: Nanos,
         dev: u8,
-        s: &mut Slot,
+        s: &mut BatchEntry,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
         match (s.p.fragment, s.p.family) {
-            (Fragment::Whole, Family::V4) => self.walk_one::<FlowRecord4>(snap, now, dev, s, f, emit, now),
-            (Fragment::Whole, Family::V6) => self.walk_one::<FlowRecord6>(snap, now, dev, s, f, emit, now),
+            (Fragment::Whole, Family::V4) => {
+                self.process_slow::<FlowRecord4>(snap, now, dev, s, f, emit, now)
+            }
+            (Fragment::Whole, Family::V6) => {
+                self.process_slow::<FlowRecord6>(snap, now, dev, s, f, emit, now)
+            }
             (_, Family::V4) => self.fragment::<FlowRecord4>(snap, now, dev, s, f, emit),
             (_, Family::V6) => self.fragment::<FlowRecord6>(snap, now, dev, s, f, emit),
         }
     }
 
-    pub(super) fn poll_held(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
+    pub(super) fn poll_pending_neighbors(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
         let resolved = |port, to| {
             snap.neighbors.get(&(port, to)).and_then(|&n| snap.nexthop(n)).is_some_and(|nh| nh.valid())
         };
         // Out of `self` while the pipeline runs.
         let mut buf = std::mem::take(&mut self.released);
-        while let Some(held) = self.hold.take(&mut buf, |h| {
-            let (port, to) = h.waits_for;
-            resolved(port, to) || now - h.arrival.since > hold::PATIENCE
+        while let Some(held) = self.pending_neighbors.take(&mut buf, |h| {
+            let (port, to) = h.key;
+            resolved(port, to) || now - h.arrival.since > pending::TIMEOUT
         }) {
             self.again(snap, now, &held.arrival, &mut buf, held.len, emit);
         }
         self.released = buf;
     }
 
-    /// Sends a copy that was held (`len` bytes of `buf`, at [`hold::HEADROOM`]) on its way.
+    /// Sends a copy that was held (`len` bytes of `buf`, at [`pending::HEADROOM`]) on its way.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn again(
         &mut self,
@@ -76,8 +80,8 @@ impl Pipeline {
         let Arrival { dev, since, .. } = *arrival;
         let c = self.counters.port(arrival.ingress);
         c.held.sub(1);
-        let mut f = FrameMut::new(buf, hold::HEADROOM, len);
-        let mut s = NO_SLOT;
+        let mut f = FrameMut::new(buf, pending::HEADROOM, len);
+        let mut s = NO_ENTRY;
         let taken_in = if arrival.tunnel == 0 {
             // Counted when it arrived; counted again by `ingest`.
             c.rx_packets.sub(1);
@@ -94,8 +98,8 @@ impl Pipeline {
                 }
                 s.found = self.find(&s, f.bytes());
                 let v = match s.p.family {
-                    Family::V4 => self.walk_one::<FlowRecord4>(snap, now, dev, &s, &mut f, emit, since),
-                    Family::V6 => self.walk_one::<FlowRecord6>(snap, now, dev, &s, &mut f, emit, since),
+                    Family::V4 => self.process_slow::<FlowRecord4>(snap, now, dev, &s, &mut f, emit, since),
+                    Family::V6 => self.process_slow::<FlowRecord6>(snap, now, dev, &s, &mut f, emit, since),
                 };
                 (Some(s.ingress), v)
             }
@@ -106,7 +110,7 @@ impl Pipeline {
                 self.untransmit(ingress, port, len, DropReason::TxRingFull);
             }
             // The gateway's own after all.
-            Verdict::Kernel if !emit.to_kernel(dev, &buf[hold::HEADROOM..hold::HEADROOM + len]) => {
+            Verdict::Kernel if !emit.to_kernel(dev, &buf[pending::HEADROOM..pending::HEADROOM + len]) => {
                 self.counters.port(ingress).to_kernel.sub(1);
                 self.counters.count_drop(ingress, DropReason::NoKernelPath);
             }

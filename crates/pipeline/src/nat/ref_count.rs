@@ -15,17 +15,17 @@ struct Set([AtomicU64; WAYS]);
 
 /// `BITS`: the low bits of a word that count; the rest is the key.
 #[derive(Debug)]
-pub struct Counted<const BITS: u32> {
+pub struct RefCountTable<const BITS: u32> {
     sets: Box<[Set]>,
 }
 
-impl<const BITS: u32> Counted<BITS> {
+impl<const BITS: u32> RefCountTable<BITS> {
     const MAX: u64 = (1 << BITS) - 1;
 
     /// Room for about so many keys.
     pub fn new(keys: usize) -> Self {
         let sets = keys.div_ceil(WAYS).next_power_of_two();
-        Counted { sets: (0..sets).map(|_| Set::default()).collect() }
+        RefCountTable { sets: (0..sets).map(|_| Set::default()).collect() }
     }
 
     pub fn memory(&self) -> usize {
@@ -52,14 +52,14 @@ impl<const BITS: u32> Counted<BITS> {
 
     /// This key is counted soon: brings its words into the cache.
     #[inline]
-    pub(super) fn expect(&self, key: u64) {
+    pub(super) fn prefetch(&self, key: u64) {
         let (a, b) = self.places(key);
         prefetch(&self.sets[a]);
         prefetch(&self.sets[b]);
     }
 
     /// Counts one more. False: no room for the key.
-    pub fn note(&self, key: u64) -> bool {
+    pub fn increment(&self, key: u64) -> bool {
         let counts = |old: u64| old >> BITS == key && (1..Self::MAX).contains(&(old & Self::MAX));
         let swap = |w: &AtomicU64, old, new| {
             w.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -79,7 +79,7 @@ impl<const BITS: u32> Counted<BITS> {
     }
 
     /// Counts one less, if there is one.
-    pub fn sub(&self, key: u64) {
+    pub fn decrement(&self, key: u64) {
         for _ in 0..64 {
             for w in self.words(key) {
                 let old = w.load(Ordering::Relaxed);
@@ -112,36 +112,36 @@ mod tests {
 
     #[test]
     fn counts_up_and_down_and_past_a_full_word() {
-        let c = Counted::<9>::new(64);
+        let c = RefCountTable::<9>::new(64);
         for n in 1..=1500 {
-            assert_eq!((c.note(7), c.get(7)), (true, n));
+            assert_eq!((c.increment(7), c.get(7)), (true, n));
         }
-        assert_eq!((c.note(8), c.get(8)), (true, 1));
-        (0..1500).for_each(|_| c.sub(7));
+        assert_eq!((c.increment(8), c.get(8)), (true, 1));
+        (0..1500).for_each(|_| c.decrement(7));
         assert_eq!((c.get(7), c.get(8)), (0, 1));
-        c.sub(7);
+        c.decrement(7);
         assert_eq!(c.get(7), 0, "nothing below zero");
-        c.sub(8);
+        c.decrement(8);
         assert_eq!(c.all().count(), 0);
     }
 
     #[test]
     fn a_full_table_says_so() {
-        let c = Counted::<32>::new(64);
-        let fit = (1..10_000).filter(|k| c.note(*k)).count();
+        let c = RefCountTable::<32>::new(64);
+        let fit = (1..10_000).filter(|k| c.increment(*k)).count();
         assert_eq!(fit, 64);
     }
 
     #[test]
     fn threads_lose_no_count() {
-        let c = Counted::<32>::new(8);
+        let c = RefCountTable::<32>::new(8);
         std::thread::scope(|s| {
             for _ in 0..4 {
                 s.spawn(|| {
                     for i in 0..20_000u64 {
-                        c.note(i % 3);
+                        c.increment(i % 3);
                         if i % 2 == 1 {
-                            c.sub((i - 1) % 3);
+                            c.decrement((i - 1) % 3);
                         }
                     }
                 });

@@ -13,7 +13,7 @@ const PLACES: usize = 32;
 /// Bytes of an outer packet; a larger one is dropped.
 const ROOM: usize = 4096 - 256;
 /// Time for all fragments.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Units of eight bytes, a bit each.
 const WORDS: usize = ROOM.div_ceil(8 * 64);
 
@@ -56,13 +56,13 @@ pub struct GivenUp {
 }
 
 #[derive(Debug)]
-pub struct Wholes {
+pub struct Reassembler {
     places: Vec<Place>,
     waiting: u32,
 }
 
-impl Default for Wholes {
-    fn default() -> Wholes {
+impl Default for Reassembler {
+    fn default() -> Reassembler {
         let place = || Place {
             key: None,
             since: Nanos::ZERO,
@@ -76,18 +76,18 @@ impl Default for Wholes {
             proto: 0,
             data: vec![0; ROOM].into_boxed_slice(),
         };
-        Wholes { places: (0..PLACES).map(|_| place()).collect(), waiting: 0 }
+        Reassembler { places: (0..PLACES).map(|_| place()).collect(), waiting: 0 }
     }
 }
 
-impl Wholes {
+impl Reassembler {
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
     /// Gives up one that has waited too long, if there is one.
     pub fn overdue(&mut self, now: Nanos) -> Option<GivenUp> {
-        let late = |p: &Place| p.key.is_some() && now - p.since > PATIENCE;
+        let late = |p: &Place| p.key.is_some() && now - p.since > TIMEOUT;
         let at = self.places.iter().position(late)?;
         Some(self.give_up(at))
     }
@@ -164,7 +164,7 @@ impl Wholes {
         let written = out.get_mut(..len).map(|out| {
             out[..n].copy_from_slice(&place.header[..n]);
             out[n..].copy_from_slice(&place.data[..len - n]);
-            mend(out, place.proto);
+            fix_checksums(out, place.proto);
         });
         let waited = self.give_up(at).packets;
         match written {
@@ -175,7 +175,7 @@ impl Wholes {
 }
 
 /// Makes the header of a whole packet from that of its first fragment, options and extensions left out.
-fn mend(packet: &mut [u8], proto: u8) {
+fn fix_checksums(packet: &mut [u8], proto: u8) {
     let len = packet.len();
     if packet[0] >> 4 == 4 {
         packet[0] = 0x45;

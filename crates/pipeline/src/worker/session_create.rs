@@ -1,12 +1,12 @@
 //! A new session from its first packet: room for it, its translation, its two records.
 
 use super::slow::{hit, tcp_numbers};
-use super::{Pipeline, REFUSED, Slot, touch};
-use crate::family::{Ends, FamilyOf};
-use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, Lent, Snat, Source};
-use crate::order::Way;
-use crate::session::{self, Ending, NAT_HOST, NAT_PERMIT};
+use super::{BatchEntry, Pipeline, REFUSED, touch};
+use crate::family::{EndpointPair, FlowFamily};
+use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, Snat, Source};
+use crate::session::{self, Ending, NAT_FILTER_ENTRY, NAT_HOST};
 use crate::snapshot::Snapshot;
+use crate::stages::ForwardDecision;
 use crate::table::{NotCreated, SAME_RULE, SessionMeta};
 use sag_model::flow::{Action, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, Zone};
@@ -20,19 +20,19 @@ const EVICT_LOOK: u32 = 64;
 
 /// A packet that is to begin a session.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct First<'a> {
+pub(super) struct NewSession<'a> {
     pub snap: &'a Snapshot,
     pub now: Nanos,
-    pub s: &'a Slot,
+    pub s: &'a BatchEntry,
     pub frame: &'a [u8],
     /// What becomes of its like, translation aside.
     pub action: Action,
-    pub way: &'a Way,
+    pub decision: &'a ForwardDecision,
 }
 
-/// What a session holds.
+/// The NAT state that a session refers to: bindings, and flags for its host count and filter entry.
 #[derive(Debug, Clone, Copy, Default)]
-struct Holds {
+struct NatRefs {
     bindings: [u32; 2],
     flags: u32,
 }
@@ -41,80 +41,92 @@ impl Pipeline {
     /// A session with this key may be made soon: brings what it will look at into the cache. Most
     /// sessions are between the LAN and the Internet.
     #[inline(never)]
-    pub(super) fn expect_birth<R: FamilyOf>(&self, snap: &Snapshot, s: &Slot, key: &R::Key) {
+    pub(super) fn prefetch_session_create<R: FlowFamily>(
+        &self,
+        snap: &Snapshot,
+        s: &BatchEntry,
+        key: &R::Key,
+    ) {
         let (towards, mut new) = (if s.zone == Zone::Lan { Zone::Wan } else { Zone::Lan }, *key);
-        if let Some((src, dst)) = R::ends(key) {
+        if let Some((src, dst)) = R::endpoints(key) {
             if s.zone != Zone::Lan {
                 if let Some(t) = snap.nat.forward(s.zone, dst.addr, s.p.proto, dst.port) {
-                    new = R::with_ends(key, (src, Endpoint { addr: t.addr, port: t.port }));
+                    new = R::with_endpoints(key, (src, Endpoint { addr: t.addr, port: t.port }));
                 }
-            } else if let (Some(source), Some(lent)) = (snap.nat.likely_source(), Lent::of(s.p.proto)) {
+            } else if let (Some(source), Some(protocol)) =
+                (snap.nat.likely_source(), NatProtocol::of(s.p.proto))
+            {
                 if !source.overlaps() {
-                    self.tables.nat.expect(source, lent, (src, dst));
+                    self.tables.nat.prefetch_lease(source, protocol, (src, dst));
                 }
-                new = R::with_ends(key, (Endpoint { addr: source.pool.addr(), ..src }, dst));
+                new = R::with_endpoints(key, (Endpoint { addr: source.pool.addr(), ..src }, dst));
             }
         }
-        R::table(&self.tables).expect_new(&R::reverse(&new, towards));
+        R::table(&self.tables).prefetch_new(&R::reverse(&new, towards));
     }
 
     /// The record that answers for the packet; `None`: it goes without a session.
-    pub(super) fn open<R: FamilyOf>(&mut self, first: &First<'_>) -> Result<Option<RecordNo>, DropReason> {
-        let First { snap, now, s, frame, way, .. } = *first;
-        if snap.port(way.port).is_none() {
+    pub(super) fn create_session<R: FlowFamily>(
+        &mut self,
+        first: &NewSession<'_>,
+    ) -> Result<Option<RecordNo>, DropReason> {
+        let NewSession { snap, now, s, frame, decision, .. } = *first;
+        if snap.port(decision.port).is_none() {
             return Err(DropReason::PortNotReady);
         }
         let key = R::flow_key(&s.p, frame, s.zone);
         self.make_room::<R>(snap, now);
-        let Some((src, dst)) = R::ends(&key).filter(|_| way.dnat.is_some() || way.snat.is_some()) else {
-            return match self.create::<R>(first, (&key, &key), Holds::default()) {
+        let Some((src, dst)) =
+            R::endpoints(&key).filter(|_| decision.dnat.is_some() || decision.snat.is_some())
+        else {
+            return match self.create::<R>(first, (&key, &key), NatRefs::default()) {
                 Err(NotCreated::Full) => Err(self.table_full::<R>()),
                 // Its answers have the key of another session's (the same addresses and ports from
                 // another zone), or another worker is at it: it goes without a session.
                 Err(_) => {
-                    hit(snap, way.rule, s, now);
+                    hit(snap, decision.rule, s, now);
                     Ok(None)
                 }
                 Ok(no) => Ok(Some(no)),
             };
         };
-        let mut holds = Holds::default();
-        let to = match way.dnat {
+        let mut refs = NatRefs::default();
+        let to = match decision.dnat {
             Some(d) => {
                 if let Some(b) = d.binding {
                     // Given back since it was looked up: nobody answers there any more.
                     if !self.tables.nat.share(b, d.to) {
                         return Err(DropReason::NatFiltered);
                     }
-                    holds.bindings[1] = b.0;
+                    refs.bindings[1] = b.0;
                 }
                 // Port 0 of a protocol without ports stays so.
                 Endpoint { addr: d.to.addr, port: if dst.port == 0 { 0 } else { d.to.port } }
             }
             None => dst,
         };
-        let made = match way.snat {
+        let made = match decision.snat {
             None => {
-                let new = R::with_ends(&key, (src, to));
-                self.create::<R>(first, (&key, &new), holds).map_err(not_created)
+                let new = R::with_endpoints(&key, (src, to));
+                self.create::<R>(first, (&key, &new), refs).map_err(not_created)
             }
             Some(snat) => {
-                let nat = self.translated::<R>(first, (&key, (src, to)), snat, &mut holds);
+                let nat = self.translated::<R>(first, (&key, (src, to)), snat, &mut refs);
                 if nat.is_ok() {
                     if let Some(entry) = snap.nat.hits(&snat) {
                         entry.sessions.fetch_add(1, Ordering::Relaxed);
                     }
-                    if way.dnat.is_some() {
+                    if decision.dnat.is_some() {
                         self.tables.nat.totals.hairpinned.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 nat
             }
         };
-        if made.is_err() && holds.bindings[1] != 0 {
-            self.tables.nat.release(BindingNo(holds.bindings[1]));
+        if made.is_err() && refs.bindings[1] != 0 {
+            self.tables.nat.release(BindingNo(refs.bindings[1]));
         }
-        if let (Ok(_), Some(d)) = (made, way.dnat)
+        if let (Ok(_), Some(d)) = (made, decision.dnat)
             && let Some(entry) = snap.nat.forward(s.zone, d.external, s.p.proto, dst.port)
         {
             entry.hits.sessions.fetch_add(1, Ordering::Relaxed);
@@ -126,176 +138,176 @@ impl Pipeline {
     }
 
     /// A session whose source is translated: counted for its host, with a port of its own.
-    fn translated<R: FamilyOf>(
+    fn translated<R: FlowFamily>(
         &mut self,
-        first: &First<'_>,
-        (key, (src, to)): (&R::Key, Ends),
+        first: &NewSession<'_>,
+        (key, (src, to)): (&R::Key, EndpointPair),
         snat: Snat,
-        holds: &mut Holds,
+        refs: &mut NatRefs,
     ) -> Result<RecordNo, DropReason> {
-        self.count_host(first.snap, src, holds)?;
-        let made = self.with_port::<R>(first, (key, (src, to)), snat, holds);
+        self.count_host(first.snap, src, refs)?;
+        let made = self.with_port::<R>(first, (key, (src, to)), snat, refs);
         if made.is_err() {
-            if holds.flags & NAT_HOST != 0 {
-                self.tables.nat.host_ends(src.addr);
+            if refs.flags & NAT_HOST != 0 {
+                self.tables.nat.host_session_ended(src.addr);
             }
-            if holds.flags & NAT_PERMIT != 0 {
-                self.tables.nat.revoke(BindingNo(holds.bindings[0]), to.addr);
+            if refs.flags & NAT_FILTER_ENTRY != 0 {
+                self.tables.nat.remove_filter_entry(BindingNo(refs.bindings[0]), to.addr);
             }
-            if holds.bindings[0] != 0 {
-                self.tables.nat.release(BindingNo(holds.bindings[0]));
+            if refs.bindings[0] != 0 {
+                self.tables.nat.release(BindingNo(refs.bindings[0]));
             }
         }
         made
     }
 
     /// One more session of a host, if it may have it.
-    fn count_host(&mut self, snap: &Snapshot, src: Endpoint, holds: &mut Holds) -> Result<(), DropReason> {
-        if !self.tables.nat.host_begins(src.addr) {
+    fn count_host(&mut self, snap: &Snapshot, src: Endpoint, refs: &mut NatRefs) -> Result<(), DropReason> {
+        if !self.tables.nat.host_session_started(src.addr) {
             return Ok(());
         }
         let Some(limit) = snap.nat.limits.host_sessions.map(u64::from) else {
-            holds.flags |= NAT_HOST;
+            refs.flags |= NAT_HOST;
             return Ok(());
         };
         let n = self.tables.nat.host_sessions(src.addr);
         if n > limit {
-            self.tables.nat.host_ends(src.addr);
+            self.tables.nat.host_session_ended(src.addr);
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
                 self.events.push(Event::HostRefused { host: src.addr, limit });
             }
             return Err(DropReason::SnatHostLimit);
         }
-        holds.flags |= NAT_HOST;
-        // At the mark exactly: once on the way up.
+        refs.flags |= NAT_HOST;
+        // At the mark exactly: once on the decision up.
         if n == (limit * u64::from(snap.nat.limits.warn_percent)).div_ceil(100) {
             self.events.push(Event::HostLow { host: src.addr, sessions: n, limit });
         }
         Ok(())
     }
 
-    fn with_port<R: FamilyOf>(
+    fn with_port<R: FlowFamily>(
         &mut self,
-        first: &First<'_>,
-        (key, (src, to)): (&R::Key, Ends),
+        first: &NewSession<'_>,
+        (key, (src, to)): (&R::Key, EndpointPair),
         snat: Snat,
-        holds: &mut Holds,
+        refs: &mut NatRefs,
     ) -> Result<RecordNo, DropReason> {
-        let First { snap, now, s, .. } = *first;
+        let NewSession { snap, now, s, .. } = *first;
         let external = |port| Endpoint { addr: snat.addr, port };
         let source = snat.source.and_then(|no| snap.nat.source(no));
-        let lent = Lent::of(s.p.proto).filter(|_| src.port != 0);
+        let protocol = NatProtocol::of(s.p.proto).filter(|_| src.port != 0);
         let limits = &snap.nat.limits;
-        if let (Some(source), Some(lent), None) = (source, lent, snat.port)
-            && source.pool.lends()
+        if let (Some(source), Some(protocol), None) = (source, protocol, snat.port)
+            && source.pool.has_slots()
             && !source.overlaps()
         {
             let tick = now.tick().0;
-            let lease = self.tables.nat.lease(source, limits, lent, (src, to), &mut self.random, tick);
+            let lease = self.tables.nat.lease(source, limits, protocol, (src, to), &mut self.random, tick);
             let lease =
-                lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))?;
-            holds.bindings[0] = lease.binding.0;
-            let new = R::with_ends(key, (external(lease.port), to));
+                lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol))?;
+            refs.bindings[0] = lease.binding.0;
+            let new = R::with_endpoints(key, (external(lease.port), to));
             if lease.port != src.port {
-                self.expect_other_port::<R>(first.way, &new, (lease.binding, to));
+                self.prefetch_other_port::<R>(first.decision, &new, (lease.binding, to));
             }
-            self.tell_lease(snap, source.pool.addr(), lent, src, &lease, source);
+            self.report_lease(snap, source.pool.addr(), protocol, src, &lease, source);
             if source.filtering == Behavior::AddressDependent
-                && lent != Lent::Icmp
-                && self.tables.nat.permit(lease.binding, to.addr)
+                && protocol != NatProtocol::Icmp
+                && self.tables.nat.add_filter_entry(lease.binding, to.addr)
             {
-                holds.flags |= NAT_PERMIT;
+                refs.flags |= NAT_FILTER_ENTRY;
             }
-            let made = self.create::<R>(first, (key, &new), *holds);
+            let made = self.create::<R>(first, (key, &new), *refs);
             return made.map_err(not_created);
         }
         // The session table alone keeps these apart.
-        let fixed = snat.port.is_some() || lent.is_none();
+        let fixed = snat.port.is_some() || protocol.is_none();
         let tries = if fixed { 1 } else { OVERLAP_TRIES };
         for n in 0..tries {
-            let port = match (snat.port, lent) {
+            let port = match (snat.port, protocol) {
                 (Some(port), _) => port,
                 (None, None) => src.port,
-                (None, Some(lent)) if n == 0 && limits.may_keep(lent, src.port) => src.port,
-                (None, Some(lent)) => {
-                    let range = limits.range_for(lent, src.port);
+                (None, Some(protocol)) if n == 0 && limits.may_keep(protocol, src.port) => src.port,
+                (None, Some(protocol)) => {
+                    let range = limits.range_for(protocol, src.port);
                     let span = u64::from(range.end() - range.start()) + 1;
                     let port = range.start() + (self.random.draw() % span) as u16;
                     // RFC 4787 REQ-4, unless that is just beyond the range.
                     let alike = port & !1 | src.port & 1;
-                    if lent != Lent::Icmp && range.contains(&alike) { alike } else { port }
+                    if protocol != NatProtocol::Icmp && range.contains(&alike) { alike } else { port }
                 }
             };
-            let new = R::with_ends(key, (external(port), to));
-            match self.create::<R>(first, (key, &new), *holds) {
+            let new = R::with_endpoints(key, (external(port), to));
+            match self.create::<R>(first, (key, &new), *refs) {
                 Err(NotCreated::Exists(_)) => {}
                 Err(other) => return Err(not_created(other)),
                 Ok(no) => return Ok(no),
             }
         }
-        match (source, lent) {
-            (Some(source), Some(lent)) => {
+        match (source, protocol) {
+            (Some(source), Some(protocol)) => {
                 source.pool.exhausted.fetch_add(1, Ordering::Relaxed);
-                Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, lent))
+                Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol))
             }
             // Another host talks to the same place by a protocol without ports.
             _ => Err(DropReason::SnatExhausted),
         }
     }
 
-    /// The port is another one than [`Pipeline::expect_birth`] took for likely.
-    fn expect_other_port<R: FamilyOf>(
+    /// The port is another one than [`Pipeline::prefetch_session_create`] took for likely.
+    fn prefetch_other_port<R: FlowFamily>(
         &self,
-        way: &Way,
+        decision: &ForwardDecision,
         new: &R::Key,
         (binding, remote): (BindingNo, Endpoint),
     ) {
-        self.tables.nat.expect_permit(binding, remote.addr);
-        R::table(&self.tables).expect_new(&R::reverse(new, way.zone));
+        self.tables.nat.prefetch_filter_entry(binding, remote.addr);
+        R::table(&self.tables).prefetch_new(&R::reverse(new, decision.zone));
     }
 
     fn exhausted(
         &mut self,
         external: std::net::Ipv4Addr,
         count: &std::sync::atomic::AtomicU64,
-        lent: Lent,
+        protocol: NatProtocol,
     ) -> DropReason {
         // Told at 1, 2, 4, ... so that a flood does not drown the log.
         if count.load(Ordering::Relaxed).is_power_of_two() {
-            self.events.push(Event::PoolExhausted { external, protocol: lent.name() });
+            self.events.push(Event::PoolExhausted { external, protocol: protocol.name() });
         }
         DropReason::SnatExhausted
     }
 
-    fn tell_lease(
+    fn report_lease(
         &mut self,
         snap: &Snapshot,
         external: std::net::Ipv4Addr,
-        lent: Lent,
+        protocol: NatProtocol,
         src: Endpoint,
         lease: &Lease,
         source: &Source,
     ) {
         if lease.warn {
-            let used = source.pool.uses[lent as usize].used.load(Ordering::Relaxed);
-            let capacity = snap.nat.limits.capacity(lent);
-            self.events.push(Event::PoolLow { external, protocol: lent.name(), used, capacity });
+            let used = source.pool.uses[protocol as usize].used.load(Ordering::Relaxed);
+            let capacity = snap.nat.limits.capacity(protocol);
+            self.events.push(Event::PoolLow { external, protocol: protocol.name(), used, capacity });
         }
         if let (Some(block), true) = (lease.new_block, snap.nat.limits.log_blocks) {
             self.events.push(self.tables.nat.block_event(lease.binding, block, src.addr, true));
         }
     }
 
-    /// Both records, and what the session holds. On `Exists` the found record carries either the
+    /// Both records, and what the session refs. On `Exists` the found record carries either the
     /// packet's key, and then answers for it, or the key of its answers.
-    fn create<R: FamilyOf>(
+    fn create<R: FlowFamily>(
         &mut self,
-        first: &First<'_>,
+        first: &NewSession<'_>,
         (key, new): (&R::Key, &R::Key),
-        holds: Holds,
+        refs: NatRefs,
     ) -> Result<RecordNo, NotCreated> {
-        let First { snap, now, s, frame, action, way } = *first;
-        let to = way.zone;
+        let NewSession { snap, now, s, frame, action, decision } = *first;
+        let to = decision.zone;
         let (reverse, answer) = (R::reverse(new, to), R::reverse(key, to));
         let tick = now.tick().0;
         let flags = match s.p.l4 {
@@ -304,9 +316,9 @@ impl Pipeline {
         };
         let forward = Action { flags: action.flags | R::nat_flags(key, new), ..action };
         let table = R::table(&self.tables);
-        let quarantine = match R::FAMILY {
-            Family::V4 => &mut self.quarantine4,
-            Family::V6 => &mut self.quarantine6,
+        let deferred = match R::FAMILY {
+            Family::V4 => &mut self.deferred4,
+            Family::V6 => &mut self.deferred6,
         };
         let fill = |fwd: &R, rev: &R, meta: &SessionMeta| {
             fwd.set_translation(key, new);
@@ -319,11 +331,11 @@ impl Pipeline {
                 r.last_seen().store(tick, Ordering::Relaxed);
             }
             meta.created.store(tick, Ordering::Relaxed);
-            meta.rule.store(way.rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.rule.store(decision.rule.map_or(0, |r| r + 1), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
-            let ports = u32::from(s.ingress.0) | u32::from(way.port.0) << 8;
-            meta.ports.store(ports | holds.flags, Ordering::Relaxed);
-            for (b, held) in meta.bindings.iter().zip(holds.bindings) {
+            let ports = u32::from(s.ingress.0) | u32::from(decision.port.0) << 8;
+            meta.ports.store(ports | refs.flags, Ordering::Relaxed);
+            for (b, held) in meta.bindings.iter().zip(refs.bindings) {
                 b.store(held, Ordering::Relaxed);
             }
             if let (true, Some((seq, _))) =
@@ -333,15 +345,15 @@ impl Pipeline {
             }
             meta.state.store(session::first_word(s.p.proto, flags), Ordering::Release);
         };
-        let mut made = table.create(key, &reverse, quarantine, fill);
+        let mut made = table.create(key, &reverse, deferred, fill);
         if let Err(NotCreated::Exists(no)) = made
             && session::denied(table, no)
         {
             // Refused until now from this side or the other: that is no session in the way.
-            let ending = Ending { quarantine, events: &mut self.events };
+            let ending = Ending { deferred, events: &mut self.events };
             session::end(table, no.session(), snap, &self.tables.nat, ending);
             self.changes.ended = true;
-            made = table.create(key, &reverse, quarantine, fill);
+            made = table.create(key, &reverse, deferred, fill);
         }
         match made {
             Ok(no) => {
@@ -358,7 +370,7 @@ impl Pipeline {
             Err(NotCreated::Exists(no)) if table.record(no).matches(key) => {
                 touch(table.record(no), now, s.p.ip_len);
                 // Another worker made it: what was taken for this one is not needed.
-                self.give_back::<R>(key, new, holds);
+                self.give_back::<R>(key, new, refs);
                 Ok(no)
             }
             Err(why) => Err(why),
@@ -367,11 +379,11 @@ impl Pipeline {
 
     /// The second packet of a flow that a rule refuses makes a record that drops the next ones, in
     /// XDP too.
-    pub(super) fn remember_denied<R: FamilyOf>(
+    pub(super) fn remember_denied<R: FlowFamily>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
-        s: &Slot,
+        s: &BatchEntry,
         frame: &[u8],
         (reason, rule): (DropReason, Option<u32>),
     ) {
@@ -384,14 +396,14 @@ impl Pipeline {
             return;
         }
         let key = R::flow_key(&s.p, frame, s.zone);
-        let quarantine = match R::FAMILY {
-            Family::V4 => &mut self.quarantine4,
-            Family::V6 => &mut self.quarantine6,
+        let deferred = match R::FAMILY {
+            Family::V4 => &mut self.deferred4,
+            Family::V6 => &mut self.deferred6,
         };
         let action =
             Action { nexthop: reason as u16, meter: 0, act: FlowAct::Drop, flags: 0, tunnel: 0, nh_gen: 0 };
         let tick = now.tick().0;
-        let made = R::table(&self.tables).create_denied(&key, quarantine, |r, meta| {
+        let made = R::table(&self.tables).create_denied(&key, deferred, |r, meta| {
             r.set_translation(&key, &key);
             r.action().store(action.to_word(), Ordering::Relaxed);
             r.epoch().store(snap.epoch, Ordering::Relaxed);
@@ -407,21 +419,21 @@ impl Pipeline {
     }
 
     /// What a session that was not made would have held.
-    fn give_back<R: FamilyOf>(&self, key: &R::Key, new: &R::Key, holds: Holds) {
+    fn give_back<R: FlowFamily>(&self, key: &R::Key, new: &R::Key, refs: NatRefs) {
         let nat = &self.tables.nat;
-        let (Some((src, _)), Some((_, to))) = (R::ends(key), R::ends(new)) else { return };
-        if holds.flags & NAT_PERMIT != 0 {
-            nat.revoke(BindingNo(holds.bindings[0]), to.addr);
+        let (Some((src, _)), Some((_, to))) = (R::endpoints(key), R::endpoints(new)) else { return };
+        if refs.flags & NAT_FILTER_ENTRY != 0 {
+            nat.remove_filter_entry(BindingNo(refs.bindings[0]), to.addr);
         }
-        if holds.flags & NAT_HOST != 0 {
-            nat.host_ends(src.addr);
+        if refs.flags & NAT_HOST != 0 {
+            nat.host_session_ended(src.addr);
         }
-        for b in holds.bindings.into_iter().filter(|b| *b != 0) {
+        for b in refs.bindings.into_iter().filter(|b| *b != 0) {
             nat.release(BindingNo(b));
         }
     }
 
-    fn table_full<R: FamilyOf>(&mut self) -> DropReason {
+    fn table_full<R: FlowFamily>(&mut self) -> DropReason {
         // Told at 1, 2, 4, ... so that a flood does not drown the log.
         self.refused += 1;
         if self.refused.is_power_of_two() {
@@ -430,8 +442,8 @@ impl Pipeline {
         DropReason::SessionTableFull
     }
 
-    /// Ends an unanswered session if few places are left: of those looked at, the longest idle.
-    fn make_room<R: FamilyOf>(&mut self, snap: &Snapshot, now: Nanos) {
+    /// EndpointPair an unanswered session if few places are left: of those looked at, the longest idle.
+    fn make_room<R: FlowFamily>(&mut self, snap: &Snapshot, now: Nanos) {
         let table = R::table(&self.tables);
         let capacity = table.capacity();
         if table.occupied() + capacity / 64 < capacity {

@@ -2,7 +2,7 @@
 //! one configuration to the next, and from one daemon to the next by the ids in the memory.
 
 use super::meter::{Rate, before, units};
-use super::policy::{QosPolicy, Rules, SetNo};
+use super::policy::{MeterGroupNo, QosPolicy, Rules};
 use crate::policy::Verdict;
 use sag_acl::Rule;
 use sag_model::meter::{GROUP_LINKS, METER_GROUPS, METERS, Meter, MeterGroup, REMARK};
@@ -17,9 +17,9 @@ pub struct Car {
     pub id: String,
     /// 1..=7, the lowest goes first.
     pub priority: u8,
-    pub floor: Option<Rate>,
+    pub committed: Option<Rate>,
     /// `None`: no ceiling.
-    pub ceiling: Option<Rate>,
+    pub peak: Option<Rate>,
     pub burst_ms: u64,
     /// What it marks packets with.
     pub remark: Option<Dscp>,
@@ -35,7 +35,7 @@ pub struct MeteredPort {
 
 /// All that is to be metered.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct QosSpec {
     /// Of the overlay, each way.
     pub overlay: Option<Rate>,
     /// Of what leaves for the Internet.
@@ -59,16 +59,16 @@ pub struct Wanted {
 
 /// Out of the branch, or into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Way {
+pub enum Direction {
     Up,
     Down,
 }
 
-impl Way {
+impl Direction {
     pub const fn name(self) -> &'static str {
         match self {
-            Way::Up => "up",
-            Way::Down => "down",
+            Direction::Up => "up",
+            Direction::Down => "down",
         }
     }
 }
@@ -76,11 +76,11 @@ impl Way {
 /// Whose a meter is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
-    Car(String, Way),
-    Overlay(Way),
+    Car(String, Direction),
+    Overlay(Direction),
     Internet,
     /// What leaves by a port, and what arrived by it.
-    Port(String, Way),
+    Port(String, Direction),
 }
 
 impl Owner {
@@ -99,7 +99,7 @@ impl Owner {
 
 /// What meters have counted, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counted {
+pub struct MeterCounts {
     pub passed: u64,
     /// Over the ceiling.
     pub over_car: u64,
@@ -107,73 +107,73 @@ pub struct Counted {
     pub over_link: u64,
 }
 
-type SetKey = [u16; 1 + GROUP_LINKS];
+type GroupKey = [u16; 1 + GROUP_LINKS];
 
 /// Fewest bytes of a burst, however slow the rate: sixteen full Ethernet frames.
 const LEAST_BURST: u64 = 16 * 1514;
 
 /// The meters of a gateway.
 #[derive(Debug)]
-pub struct MeterBook {
+pub struct MeterTable {
     meters: &'static [Meter],
     sets: &'static [MeterGroup],
     /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.
     by_xdp: &'static [AtomicU64],
     by_id: HashMap<u64, u16>,
-    by_key: HashMap<SetKey, SetNo>,
-    /// What the sets had counted when this book was opened.
-    base: HashMap<SetNo, Counted>,
+    by_key: HashMap<GroupKey, MeterGroupNo>,
+    /// What the sets had counted when this table was opened.
+    base: HashMap<MeterGroupNo, MeterCounts>,
     /// Of the last build.
     owners: Vec<(Owner, u16)>,
 }
 
-impl MeterBook {
-    /// A book over shared memory; takes over what is there. What XDP let pass is counted in `by_xdp`: a word for each
+impl MeterTable {
+    /// A table over shared memory; takes over what is there. What XDP let pass is counted in `by_xdp`: a word for each
     /// set and CPU, or none where there is no XDP.
     pub fn over(
         meters: &'static [Meter],
         sets: &'static [MeterGroup],
         by_xdp: &'static [AtomicU64],
-    ) -> MeterBook {
+    ) -> MeterTable {
         let ids = meters.iter().enumerate().skip(1).map(|(n, m)| (m.id.load(Relaxed), n as u16));
         let by_id: HashMap<_, _> = ids.filter(|(id, _)| *id != 0).collect();
         let keys = sets.iter().enumerate().skip(1).map(|(n, s)| (key_of(s), n as u16));
-        let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != SetKey::default()).collect();
-        let mut book =
-            MeterBook { meters, sets, by_xdp, by_id, by_key, base: HashMap::new(), owners: Vec::new() };
-        book.base = book.by_key.values().map(|&n| (n, book.counted_by(n))).collect();
-        book
+        let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != GroupKey::default()).collect();
+        let mut table =
+            MeterTable { meters, sets, by_xdp, by_id, by_key, base: HashMap::new(), owners: Vec::new() };
+        table.base = table.by_key.values().map(|&n| (n, table.counted_by(n))).collect();
+        table
     }
 
     /// The words in which XDP counts for a set.
-    fn xdp_words(&self, set: SetNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
-        self.by_xdp.iter().skip(usize::from(set)).step_by(self.sets.len().max(1))
+    fn xdp_words(&self, group: MeterGroupNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
+        self.by_xdp.iter().skip(usize::from(group)).step_by(self.sets.len().max(1))
     }
 
-    fn counted_by(&self, set: SetNo) -> Counted {
-        let s = &self.sets[usize::from(set)];
-        let by_xdp = self.xdp_words(set).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
-        Counted {
+    fn counted_by(&self, group: MeterGroupNo) -> MeterCounts {
+        let s = &self.sets[usize::from(group)];
+        let by_xdp = self.xdp_words(group).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
+        MeterCounts {
             passed: s.passed_bytes.load(Relaxed).wrapping_add(by_xdp),
             over_car: s.car_dropped_bytes.load(Relaxed),
             over_link: s.link_dropped_bytes.load(Relaxed),
         }
     }
 
-    /// A book over memory of its own, for replays and tests.
-    pub fn private() -> MeterBook {
+    /// A table over memory of its own, for replays and tests.
+    pub fn private() -> MeterTable {
         let meters: Vec<Meter> = (0..METERS).map(|_| Meter::default()).collect();
         let sets: Vec<MeterGroup> = (0..METER_GROUPS).map(|_| MeterGroup::default()).collect();
-        MeterBook::over(meters.leak(), sets.leak(), &[])
+        MeterTable::over(meters.leak(), sets.leak(), &[])
     }
 
-    /// The policy for what is wanted. `false`: there were too few meters or sets, and some traffic is
+    /// The policy for a specification. `false`: there were too few meters or sets, and some traffic is
     /// not metered.
-    pub fn build(&mut self, wanted: &Wanted, now: Nanos) -> (QosPolicy, bool) {
-        let nothing = wanted.cars.is_empty()
-            && wanted.overlay.is_none()
-            && wanted.internet_up.is_none()
-            && wanted.ports.iter().all(|p| p.rate.is_none());
+    pub fn build(&mut self, spec: &QosSpec, now: Nanos) -> (QosPolicy, bool) {
+        let nothing = spec.cars.is_empty()
+            && spec.overlay.is_none()
+            && spec.internet_up.is_none()
+            && spec.ports.iter().all(|p| p.rate.is_none());
         self.owners.clear();
         if nothing {
             return (QosPolicy { meters: self.meters, sets: self.sets, ..QosPolicy::default() }, true);
@@ -181,15 +181,15 @@ impl MeterBook {
         if self.by_id.len() * 2 > METERS || self.by_key.len() * 2 > METER_GROUPS {
             self.forget();
         }
-        let mut b = Build { book: self, wanted, now, ok: true };
-        let sets_by_way = b.ways();
+        let mut b = Build { table: self, spec, now, ok: true };
+        let groups_by_path = b.ways();
         let complete = b.ok;
         let policy = QosPolicy {
-            rules: Rules::build(wanted),
-            car_of: Rules::cars(wanted, &sets_by_way),
-            ports: wanted.ports.len(),
-            sets_by_way,
-            cars: wanted.cars.iter().map(|c| c.id.clone()).collect(),
+            rules: Rules::build(spec),
+            car_of: Rules::cars(spec, &groups_by_path),
+            ports: spec.ports.len(),
+            groups_by_path,
+            cars: spec.cars.iter().map(|c| c.id.clone()).collect(),
             meters: self.meters,
             sets: self.sets,
         };
@@ -216,9 +216,9 @@ impl MeterBook {
         self.owners.iter().map(|(o, n)| (o, *n))
     }
 
-    /// What the sets with a meter have counted since the book was opened.
-    pub fn counted(&self, meter: u16) -> Counted {
-        let mut sum = Counted::default();
+    /// What the sets with a meter have counted since the table was opened.
+    pub fn counted(&self, meter: u16) -> MeterCounts {
+        let mut sum = MeterCounts::default();
         for (key, &n) in self.by_key.iter().filter(|(k, _)| k.contains(&meter)) {
             debug_assert_ne!(key[0] | key[1], 0);
             let (now, base) = (self.counted_by(n), self.base.get(&n).copied());
@@ -258,25 +258,25 @@ fn idle(now: Nanos) -> u64 {
     units(now.0.wrapping_sub(3_600_000_000_000))
 }
 
-fn key_of(s: &MeterGroup) -> SetKey {
+fn key_of(s: &MeterGroup) -> GroupKey {
     let [a, b, c] = &s.links;
     [&s.car, a, b, c].map(|w| w.load(Relaxed))
 }
 
 /// A build in progress.
 struct Build<'b, 'w> {
-    book: &'b mut MeterBook,
-    wanted: &'w Wanted,
+    table: &'b mut MeterTable,
+    spec: &'w QosSpec,
     now: Nanos,
     ok: bool,
 }
 
 impl Build<'_, '_> {
     /// The set of every way from port to port, without a CAR and with each.
-    fn ways(&mut self) -> Vec<SetNo> {
-        let n = self.wanted.ports.len();
-        let mut out = Vec::with_capacity((self.wanted.cars.len() + 1) * n * n);
-        for car in std::iter::once(None).chain(self.wanted.cars.iter().map(Some)) {
+    fn ways(&mut self) -> Vec<MeterGroupNo> {
+        let n = self.spec.ports.len();
+        let mut out = Vec::with_capacity((self.spec.cars.len() + 1) * n * n);
+        for car in std::iter::once(None).chain(self.spec.cars.iter().map(Some)) {
             for from in 0..n {
                 for to in 0..n {
                     out.push(self.way(car, from, to));
@@ -286,49 +286,49 @@ impl Build<'_, '_> {
         out
     }
 
-    fn way(&mut self, car: Option<&Car>, from: usize, to: usize) -> SetNo {
-        let w = self.wanted;
+    fn way(&mut self, car: Option<&Car>, from: usize, to: usize) -> MeterGroupNo {
+        let w = self.spec;
         let (from, to) = (&w.ports[from], &w.ports[to]);
         let (Some(zone_in), Some(zone_out)) = (from.zone, to.zone) else { return 0 };
         let (way, far) = match (zone_in, zone_out) {
             (Zone::Lan, Zone::Lan) => (None, Zone::Lan),
-            (_, Zone::Lan) => (Some(Way::Down), zone_in),
-            (_, far) => (Some(Way::Up), far),
+            (_, Zone::Lan) => (Some(Direction::Down), zone_in),
+            (_, far) => (Some(Direction::Up), far),
         };
         let mut links: [Option<(Owner, Rate)>; GROUP_LINKS] = Default::default();
         links[0] = match (far, way) {
             (Zone::Overlay, Some(way)) => w.overlay.map(|r| (Owner::Overlay(way), r)),
-            (Zone::Wan, Some(Way::Up)) => w.internet_up.map(|r| (Owner::Internet, r)),
+            (Zone::Wan, Some(Direction::Up)) => w.internet_up.map(|r| (Owner::Internet, r)),
             _ => None,
         };
-        links[1] = to.rate.map(|r| (Owner::Port(to.name.clone(), Way::Up), r));
-        links[2] = from.rate.map(|r| (Owner::Port(from.name.clone(), Way::Down), r));
+        links[1] = to.rate.map(|r| (Owner::Port(to.name.clone(), Direction::Up), r));
+        links[2] = from.rate.map(|r| (Owner::Port(from.name.clone(), Direction::Down), r));
         let car = car.zip(way);
         if car.is_none() && links.iter().all(Option::is_none) {
             return 0;
         }
-        let mut key = SetKey::default();
-        let mut windows = [0; GROUP_LINKS];
+        let mut key = GroupKey::default();
+        let mut borrow_limits = [0; GROUP_LINKS];
         if let Some((car, way)) = car {
-            key[0] = self.meter(Owner::Car(car.id.clone(), way), car.ceiling, car.floor, car.burst_ms);
+            key[0] = self.meter(Owner::Car(car.id.clone(), way), car.peak, car.committed, car.burst_ms);
         }
         let (behind, classes) = self.rank(car.map(|c| c.0));
         for (i, (owner, rate)) in links.into_iter().flatten().enumerate() {
             let burst = self.burst(rate, w.link_burst_ms);
             key[i + 1] = self.meter(owner, Some(rate), None, w.link_burst_ms);
             // Marks over the upper half of the burst: the first class may use all of it.
-            windows[i] = burst - burst / (2 * classes.max(1)) * behind;
+            borrow_limits[i] = burst - burst / (2 * classes.max(1)) * behind;
         }
-        if key == SetKey::default() {
+        if key == GroupKey::default() {
             return 0;
         }
         let remark = car.filter(|_| key[0] != 0).and_then(|(c, _)| c.remark);
-        self.set(key, windows, remark.map_or(0, |d| REMARK | d.get()))
+        self.set(key, borrow_limits, remark.map_or(0, |d| REMARK | d.get()))
     }
 
     /// How many classes go before one, and how many there are. Without a CAR it is after all.
     fn rank(&self, car: Option<&Car>) -> (u64, u64) {
-        let mut priorities: Vec<u8> = self.wanted.cars.iter().map(|c| c.priority).collect();
+        let mut priorities: Vec<u8> = self.spec.cars.iter().map(|c| c.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
         let before = priorities.iter().filter(|p| car.is_none_or(|c| **p < c.priority)).count();
@@ -337,24 +337,24 @@ impl Build<'_, '_> {
 
     /// Time that a rate may be ahead.
     fn burst(&self, rate: Rate, ms: u64) -> u64 {
-        let least = LEAST_BURST.max(self.wanted.largest * 4) + u64::from(self.wanted.overhead) * 16;
+        let least = LEAST_BURST.max(self.spec.largest * 4) + u64::from(self.spec.overhead) * 16;
         units((ms * 1_000_000).max(rate.nanos(least)))
     }
 
-    fn meter(&mut self, owner: Owner, rate: Option<Rate>, floor: Option<Rate>, ms: u64) -> u16 {
+    fn meter(&mut self, owner: Owner, rate: Option<Rate>, committed: Option<Rate>, ms: u64) -> u16 {
         let id = owner.id();
-        let known = self.book.by_id.get(&id).copied();
-        let free = || (1..self.book.meters.len() as u16).find(|n| self.meter_is_free(*n));
+        let known = self.table.by_id.get(&id).copied();
+        let free = || (1..self.table.meters.len() as u16).find(|n| self.meter_is_free(*n));
         let Some(no) = known.or_else(free) else {
             self.ok = false;
             return 0;
         };
-        let m = &self.book.meters[usize::from(no)];
+        let m = &self.table.meters[usize::from(no)];
         if known.is_none() {
             m.tat.store(idle(self.now), Relaxed);
             m.committed_tat.store(idle(self.now), Relaxed);
             m.id.store(id, Relaxed);
-            self.book.by_id.insert(id, no);
+            self.table.by_id.insert(id, no);
         }
         let put = |word: &AtomicU64, v: u64| {
             if word.load(Relaxed) != v {
@@ -364,45 +364,45 @@ impl Build<'_, '_> {
         // Without a rate a packet takes no time, so any burst will do.
         put(&m.burst, rate.map_or(units(1_000_000_000), |r| self.burst(r, ms)));
         put(&m.cost, rate.map_or(0, Rate::cost));
-        put(&m.committed_burst, floor.map_or(0, |r| self.burst(r, ms)));
-        put(&m.committed_cost, floor.map_or(0, Rate::cost));
-        if !self.book.owners.iter().any(|(o, _)| *o == owner) {
-            self.book.owners.push((owner, no));
+        put(&m.committed_burst, committed.map_or(0, |r| self.burst(r, ms)));
+        put(&m.committed_cost, committed.map_or(0, Rate::cost));
+        if !self.table.owners.iter().any(|(o, _)| *o == owner) {
+            self.table.owners.push((owner, no));
         }
         no
     }
 
     fn meter_is_free(&self, no: u16) -> bool {
-        self.book.meters[usize::from(no)].id.load(Relaxed) == 0
+        self.table.meters[usize::from(no)].id.load(Relaxed) == 0
     }
 
-    fn set(&mut self, key: SetKey, windows: [u64; GROUP_LINKS], remark: u8) -> SetNo {
-        let known = self.book.by_key.get(&key).copied();
+    fn set(&mut self, key: GroupKey, borrow_limits: [u64; GROUP_LINKS], remark: u8) -> MeterGroupNo {
+        let known = self.table.by_key.get(&key).copied();
         let free = || {
-            let after = self.book.by_key.len() as u16 + 1;
-            (after..self.book.sets.len() as u16)
+            let after = self.table.by_key.len() as u16 + 1;
+            (after..self.table.sets.len() as u16)
                 .chain(1..after)
-                .find(|n| key_of(&self.book.sets[usize::from(*n)]) == SetKey::default())
+                .find(|n| key_of(&self.table.sets[usize::from(*n)]) == GroupKey::default())
         };
         let Some(no) = known.or_else(free) else {
             self.ok = false;
             return 0;
         };
-        let s = &self.book.sets[usize::from(no)];
-        for (word, window) in s.borrow_limit.iter().zip(windows) {
-            word.store(window, Relaxed);
+        let s = &self.table.sets[usize::from(no)];
+        for (word, limit) in s.borrow_limit.iter().zip(borrow_limits) {
+            word.store(limit, Relaxed);
         }
-        s.overhead.store(u16::try_from(self.wanted.overhead).unwrap_or(u16::MAX), Relaxed);
+        s.overhead.store(u16::try_from(self.spec.overhead).unwrap_or(u16::MAX), Relaxed);
         s.remark.store(remark, Relaxed);
-        s.slack.store(self.wanted.slack, Relaxed);
+        s.slack.store(self.spec.slack, Relaxed);
         if known.is_none() {
             let own = [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes];
-            own.into_iter().chain(self.book.xdp_words(no)).for_each(|c| c.store(0, Relaxed));
+            own.into_iter().chain(self.table.xdp_words(no)).for_each(|c| c.store(0, Relaxed));
             for (word, n) in s.links.iter().zip(&key[1..]) {
                 word.store(*n, Relaxed);
             }
             s.car.store(key[0], Release);
-            self.book.by_key.insert(key, no);
+            self.table.by_key.insert(key, no);
         }
         no
     }

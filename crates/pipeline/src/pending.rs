@@ -9,9 +9,9 @@ use std::time::Duration;
 
 /// Packets that wait at one time, and for one thing.
 pub const SLOTS: usize = 256;
-pub const PER_THING: usize = 64;
+pub const MAX_PER_KEY: usize = 64;
 /// Time for a next hop to answer: the kernel probes three times, a second apart.
-pub const PATIENCE: Duration = Duration::from_millis(3_200);
+pub const TIMEOUT: Duration = Duration::from_millis(3_200);
 /// Room in front of a held frame, for a VLAN tag and a tunnel's header.
 pub const HEADROOM: usize = 128;
 pub const SLOT_BYTES: usize = 4096;
@@ -30,26 +30,26 @@ pub struct Arrival {
     pub ports: Ports,
 }
 
-/// A packet that waits for a `W`.
+/// A packet that waits for a `K`.
 #[derive(Debug, Clone, Copy)]
-pub struct Held<W> {
-    pub waits_for: W,
+pub struct PendingPacket<K> {
+    pub key: K,
     pub arrival: Arrival,
     pub len: usize,
     slot: u16,
 }
 
 #[derive(Debug)]
-pub struct Hold<W> {
+pub struct PendingQueue<K> {
     pool: Box<[u8]>,
     free: Vec<u16>,
     /// In order of arrival.
-    queue: Vec<Held<W>>,
+    queue: Vec<PendingPacket<K>>,
 }
 
-impl<W> Default for Hold<W> {
+impl<K> Default for PendingQueue<K> {
     fn default() -> Self {
-        Hold {
+        PendingQueue {
             pool: vec![0; BYTES].into_boxed_slice(),
             free: (0..SLOTS as u16).rev().collect(),
             queue: Vec::with_capacity(SLOTS),
@@ -57,7 +57,7 @@ impl<W> Default for Hold<W> {
     }
 }
 
-impl<W: Copy + PartialEq> Hold<W> {
+impl<K: Copy + PartialEq> PendingQueue<K> {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -66,35 +66,39 @@ impl<W: Copy + PartialEq> Hold<W> {
         self.free.is_empty()
     }
 
-    pub fn waits_for(&self, w: W) -> bool {
-        self.queue.iter().any(|h| h.waits_for == w)
+    pub fn waits_for(&self, key: K) -> bool {
+        self.queue.iter().any(|h| h.key == key)
     }
 
     /// In order of arrival.
-    pub fn iter(&self) -> impl Iterator<Item = &Held<W>> {
+    pub fn iter(&self) -> impl Iterator<Item = &PendingPacket<K>> {
         self.queue.iter()
     }
 
-    pub fn oldest(&self) -> Option<&Held<W>> {
+    pub fn oldest(&self) -> Option<&PendingPacket<K>> {
         self.queue.first()
     }
 
     /// Keeps a copy; false if there is no room for it.
-    pub fn push(&mut self, waits_for: W, arrival: Arrival, frame: &[u8]) -> bool {
-        let waiting = self.queue.iter().filter(|h| h.waits_for == waits_for).count();
-        if waiting >= PER_THING || frame.len() > SLOT_BYTES - HEADROOM {
+    pub fn push(&mut self, key: K, arrival: Arrival, frame: &[u8]) -> bool {
+        let waiting = self.queue.iter().filter(|h| h.key == key).count();
+        if waiting >= MAX_PER_KEY || frame.len() > SLOT_BYTES - HEADROOM {
             return false;
         }
         let Some(slot) = self.free.pop() else { return false };
         let at = usize::from(slot) * SLOT_BYTES + HEADROOM;
         self.pool[at..at + frame.len()].copy_from_slice(frame);
-        self.queue.push(Held { waits_for, arrival, len: frame.len(), slot });
+        self.queue.push(PendingPacket { key, arrival, len: frame.len(), slot });
         true
     }
 
     /// Takes the oldest packet for which `ready` holds, in order of arrival. Its frame is copied to
     /// `to` (of [`SLOT_BYTES`]), at [`HEADROOM`].
-    pub fn take(&mut self, to: &mut [u8], ready: impl FnMut(&Held<W>) -> bool) -> Option<Held<W>> {
+    pub fn take(
+        &mut self,
+        to: &mut [u8],
+        ready: impl FnMut(&PendingPacket<K>) -> bool,
+    ) -> Option<PendingPacket<K>> {
         let held = self.queue.remove(self.queue.iter().position(ready)?);
         let at = usize::from(held.slot) * SLOT_BYTES;
         let end = HEADROOM + held.len;
@@ -110,28 +114,28 @@ mod tests {
 
     #[test]
     fn bounded_and_in_order() {
-        let mut h = Hold::default();
+        let mut h = PendingQueue::default();
         let arrival =
             Arrival { dev: 0, ingress: PortIdx(0), tunnel: 0, since: Nanos(5), ports: Ports::default() };
-        let push = |h: &mut Hold<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
+        let push = |h: &mut PendingQueue<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];
-        for i in 0..PER_THING as u8 {
+        for i in 0..MAX_PER_KEY as u8 {
             assert!(push(&mut h, 1, i));
         }
         assert!(!push(&mut h, 1, 99));
         assert!(push(&mut h, 2, 50));
         for i in 0..2 {
-            assert!(h.take(&mut buf, |x| x.waits_for == 1).is_some());
+            assert!(h.take(&mut buf, |x| x.key == 1).is_some());
             assert_eq!(buf[HEADROOM..HEADROOM + 60], [i; 60]);
         }
-        assert!(h.take(&mut buf, |x| x.waits_for == 3).is_none());
+        assert!(h.take(&mut buf, |x| x.key == 3).is_none());
         assert!(!h.push(9, arrival, &[0; 5000]));
         assert!(!h.is_full());
         let mut n = 0;
         for i in 0..=255u8 {
             n += usize::from(push(&mut h, i, i));
         }
-        assert_eq!(n + PER_THING - 2 + 1, SLOTS);
+        assert_eq!(n + MAX_PER_KEY - 2 + 1, SLOTS);
         assert!(h.is_full());
     }
 }

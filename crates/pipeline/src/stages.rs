@@ -4,10 +4,10 @@
 mod nat;
 mod qos;
 
-use crate::family::Ends;
+use crate::family::EndpointPair;
 use crate::nat::{BindingNo, Endpoint, NatState, Snat};
-use crate::policy::{Judged, Tuple};
-use crate::qos::SetNo;
+use crate::policy::{AclVerdict, Tuple};
+use crate::qos::MeterGroupNo;
 use crate::snapshot::{Member, NhIdx, Route, Snapshot};
 use crate::trace::Tracer;
 use crate::tunnel::{self, MIN_MTU6, TunnelNo};
@@ -89,7 +89,7 @@ const MIN_MTU: u16 = 68;
 
 /// A packet on its way, as the stages see it.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'f> {
+pub struct PacketContext<'f> {
     pub p: &'f Parsed,
     pub frame: &'f [u8],
     pub ingress: PortIdx,
@@ -101,7 +101,7 @@ pub struct View<'f> {
     /// What an existing session says, if there is one.
     pub session: Known,
     /// The set of meters that its flow passes, if that was judged in this epoch; 0: none.
-    pub metered: Option<SetNo>,
+    pub metered: Option<MeterGroupNo>,
     /// The zone to which that session's packets in this direction go.
     pub leaves_to: Option<Zone>,
     /// What the session makes of the destination, if it is another one.
@@ -109,18 +109,18 @@ pub struct View<'f> {
     /// The port that goes with it.
     pub to_port: Option<u16>,
     /// The translation of an IPv4 session that the packet belongs to.
-    pub pair: Option<Pair>,
+    pub translation: Option<Translation>,
     pub nat: &'f NatState,
 }
 
 /// A session's first packet and what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
+pub struct Translation {
     pub from: Zone,
     /// The session's protocol; the packet in hand may be an ICMP error about it.
     pub proto: u8,
-    pub old: Ends,
-    pub new: Ends,
+    pub old: EndpointPair,
+    pub new: EndpointPair,
     /// The packet in hand goes the other way.
     pub reply: bool,
 }
@@ -131,16 +131,16 @@ pub enum Known {
     /// A packet of no session.
     New,
     /// Of a session that was judged under the current epoch.
-    Judged,
+    Established,
     /// Of a session of an older epoch: the tuple and zones of its first packet are judged anew.
-    Stale { initiator: Tuple, from: Zone, to: Zone },
+    Revalidate { initiator: Tuple, from: Zone, to: Zone },
     /// An ICMP error about a packet of a session.
     Related,
 }
 
 /// The way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct ForwardDecision {
     pub port: PortIdx,
     /// The tunnel that it enters; 0: none.
     pub tunnel: TunnelNo,
@@ -154,19 +154,19 @@ pub struct Way {
     /// IP bytes that fit.
     pub mtu: u16,
     /// What is done if the packet is larger than that.
-    pub split: Split,
+    pub fragmentation: Fragmentation,
     /// Translation of a new session.
     pub dnat: Option<Dnat>,
     pub snat: Option<Snat>,
     /// The meters that it passes; 0: none.
-    pub meters: SetNo,
+    pub meters: MeterGroupNo,
 }
 
 /// How a packet is cut to size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
+pub enum Fragmentation {
     /// It fits.
-    No,
+    NotNeeded,
     /// The packet itself.
     Packet,
     /// The packet with the tunnel's header.
@@ -185,16 +185,16 @@ pub struct Dnat {
 
 /// Where a walk ends other than by a way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum Disposition {
     Kernel,
     Drop {
         reason: DropReason,
-        tell: Option<IcmpError>,
+        icmp: Option<IcmpError>,
         rule: Option<u32>,
     },
     /// The session's translation is not what is wanted any more: it ends, and the packet is looked at
     /// as a first one.
-    Anew,
+    SessionInvalid,
     /// The next hop's link address is not known yet.
     Unresolved {
         port: PortIdx,
@@ -202,45 +202,49 @@ pub enum Stop {
     },
 }
 
-const fn stop(reason: DropReason, tell: Option<IcmpError>) -> Stop {
-    Stop::Drop { reason, tell, rule: None }
+const fn drop_packet(reason: DropReason, icmp: Option<IcmpError>) -> Disposition {
+    Disposition::Drop { reason, icmp, rule: None }
 }
 
 /// Translation, route, ACL, TTL, MTU and neighbour of one packet.
-pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<Way, Stop> {
-    let (src, wire_dst) = (v.p.src(v.frame), v.p.dst(v.frame));
-    trace.step(Stage::Session, || v.session.to_string());
-    let dnat = nat::dnat(snap, v, trace)?;
-    let dst = v.to.or(dnat.map(|d| IpAddr::V4(d.to.addr)));
+pub fn evaluate<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    trace: &mut T,
+) -> Result<ForwardDecision, Disposition> {
+    let (src, wire_dst) = (ctx.p.src(ctx.frame), ctx.p.dst(ctx.frame));
+    trace.step(Stage::Session, || ctx.session.to_string());
+    let dnat = nat::dnat(snap, ctx, trace)?;
+    let dst = ctx.to.or(dnat.map(|d| IpAddr::V4(d.to.addr)));
     if dst.is_none() {
         local(snap, wire_dst)
             .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))?;
     }
     sanity(snap, src, wire_dst)?;
     let dst = dst.unwrap_or(wire_dst);
-    let member = route(snap, v, dst, trace)?;
-    let out = exit(snap, member, dst, v.hash)?;
-    let Some(port) = snap.port(out.port) else { return Err(stop(DropReason::EgressNotOurs, None)) };
+    let member = route(snap, ctx, dst, trace)?;
+    let out = egress(snap, member, dst, ctx.hash)?;
+    let Some(port) = snap.port(out.port) else { return Err(drop_packet(DropReason::EgressNotOurs, None)) };
     let zone = if out.tunnel == 0 { port.zone } else { Zone::Overlay };
-    let rule = acl(snap, v, (src, dst), dnat.as_ref(), zone, trace)?;
-    let meters = qos::qos(snap, v, (src, dst), dnat.as_ref(), snap.metered(out.port, out.tunnel), trace);
-    let snat = nat::snat(snap, v, dnat.as_ref(), (zone, out.port), trace)?;
-    if v.p.ttl <= 1 {
-        return Err(stop(DropReason::TtlExpired, Some(IcmpError::TimeExceeded)));
+    let rule = acl(snap, ctx, (src, dst), dnat.as_ref(), zone, trace)?;
+    let meters = qos::qos(snap, ctx, (src, dst), dnat.as_ref(), snap.metered(out.port, out.tunnel), trace);
+    let snat = nat::snat(snap, ctx, dnat.as_ref(), (zone, out.port), trace)?;
+    if ctx.p.ttl <= 1 {
+        return Err(drop_packet(DropReason::TtlExpired, Some(IcmpError::TimeExceeded)));
     }
-    trace.step(Stage::Ttl, || format!("{} becomes {}", v.p.ttl, v.p.ttl - 1));
+    trace.step(Stage::Ttl, || format!("{} becomes {}", ctx.p.ttl, ctx.p.ttl - 1));
     if !port.up {
-        return Err(stop(DropReason::EgressDown, Some(IcmpError::HostUnreachable)));
+        return Err(drop_packet(DropReason::EgressDown, Some(IcmpError::HostUnreachable)));
     }
     let mtu = out.mtu;
-    let split = fit(v.p, &out)?;
+    let fragmentation = fit(ctx.p, &out)?;
     trace.step(Stage::Mtu, || {
-        let what = match split {
-            Split::No => "fits",
-            Split::Packet => "is split to",
-            Split::Outer => "is split outside the tunnel, which carries",
+        let what = match fragmentation {
+            Fragmentation::NotNeeded => "fits",
+            Fragmentation::Packet => "is split to",
+            Fragmentation::Outer => "is split outside the tunnel, which carries",
         };
-        format!("{} bytes {what} {mtu}", v.p.ip_len)
+        format!("{} bytes {what} {mtu}", ctx.p.ip_len)
     });
     let to = out.to;
     let nexthop = snap
@@ -248,7 +252,7 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
         .get(&(out.port, to))
         .copied()
         .filter(|&n| snap.nexthop(n).is_some_and(|nh| nh.valid()))
-        .ok_or(Stop::Unresolved { port: out.port, to })?;
+        .ok_or(Disposition::Unresolved { port: out.port, to })?;
     trace.step(Stage::Neighbor, || match snap.nexthop(nexthop) {
         Some(nh) => format!("{to} is at {}", nh.dmac),
         None => format!("{to}"),
@@ -259,12 +263,12 @@ pub fn walk<T: Tracer>(snap: &Snapshot, v: &View<'_>, trace: &mut T) -> Result<W
             format!("{} to {} by tunnel {}, {} bytes more", t.kind(), t.remote, t.name, t.overhead())
         });
     }
-    Ok(Way { port, tunnel, zone, to, nexthop, rule, mtu, split, dnat, snat, meters })
+    Ok(ForwardDecision { port, tunnel, zone, to, nexthop, rule, mtu, fragmentation, dnat, snat, meters })
 }
 
 /// A route's way out of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
+pub struct Egress {
     pub port: PortIdx,
     pub tunnel: TunnelNo,
     /// Next hop, of the outer packet if there is a tunnel.
@@ -276,64 +280,64 @@ pub struct Exit {
 }
 
 /// The way of packets to `dst` by a member of its route.
-pub fn exit(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Exit, Stop> {
-    let down = || stop(DropReason::TunnelDown, Some(IcmpError::HostUnreachable));
+pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egress, Disposition> {
+    let down = || drop_packet(DropReason::TunnelDown, Some(IcmpError::HostUnreachable));
     if m.tunnel == 0 {
         let own = snap.port(m.port).map_or(0, |p| p.mtu);
         let mtu = if m.mtu != 0 { m.mtu.min(own) } else { own };
-        return Ok(Exit { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
+        return Ok(Egress { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
     }
     let t = snap.tunnel(m.tunnel).filter(|t| t.state.is_up()).ok_or_else(down)?;
     let path = tunnel::path(snap, t.remote_now(), hash).ok_or_else(down)?;
-    Ok(Exit { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
+    Ok(Egress { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
 }
 
 /// Whether a packet fits its way out, or how it may be made to.
-fn fit(p: &Parsed, out: &Exit) -> Result<Split, Stop> {
+fn fit(p: &Parsed, out: &Egress) -> Result<Fragmentation, Disposition> {
     if p.ip_len <= out.mtu {
-        return Ok(Split::No);
+        return Ok(Fragmentation::NotNeeded);
     }
     // No link carries less of IPv6, so the tunnel must not either (RFC 2473 7.1).
     let least = if out.tunnel != 0 && p.family == Family::V6 { MIN_MTU6 } else { 0 };
     let mtu = out.most.max(out.mtu).max(least);
     if p.ip_len <= mtu {
-        return Ok(Split::Outer);
+        return Ok(Fragmentation::Outer);
     }
     if p.dont_fragment {
-        return Err(stop(DropReason::MtuExceeded, Some(IcmpError::TooBig { mtu })));
+        return Err(drop_packet(DropReason::MtuExceeded, Some(IcmpError::TooBig { mtu })));
     }
     if mtu < MIN_MTU {
-        return Err(stop(DropReason::MtuExceeded, None));
+        return Err(drop_packet(DropReason::MtuExceeded, None));
     }
-    Ok(Split::Packet)
+    Ok(Fragmentation::Packet)
 }
 
 /// Packets for the gateway itself and link-scope multicast are the kernel's.
-pub fn local(snap: &Snapshot, dst: IpAddr) -> Result<(), Stop> {
+pub fn local(snap: &Snapshot, dst: IpAddr) -> Result<(), Disposition> {
     if dst.is_multicast() || snap.local.contains(&dst) || dst == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err(Stop::Kernel);
+        return Err(Disposition::Kernel);
     }
     match dst {
-        IpAddr::V6(d) if d.is_unicast_link_local() => Err(Stop::Kernel),
+        IpAddr::V6(d) if d.is_unicast_link_local() => Err(Disposition::Kernel),
         _ => Ok(()),
     }
 }
 
 /// Addresses that a router must not forward (RFC 1812 5.3.7, RFC 4291 2.5, RFC 3927 2.7).
-fn sanity(snap: &Snapshot, src: IpAddr, dst: IpAddr) -> Result<(), Stop> {
+fn sanity(snap: &Snapshot, src: IpAddr, dst: IpAddr) -> Result<(), Disposition> {
     let bad_source = match src {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 224 || a.is_loopback(),
         IpAddr::V6(a) => a.is_multicast() || a.is_unspecified() || a.is_loopback(),
     };
     if bad_source || src == dst {
-        return Err(stop(DropReason::SourceMartian, None));
+        return Err(drop_packet(DropReason::SourceMartian, None));
     }
     let bad_dest = match dst {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 240 || a.is_loopback(),
         IpAddr::V6(a) => a.is_unspecified() || a.is_loopback(),
     };
     if bad_dest {
-        return Err(stop(DropReason::DestMartian, None));
+        return Err(drop_packet(DropReason::DestMartian, None));
     }
     let link_local = match (src, dst) {
         (IpAddr::V4(s), IpAddr::V4(d)) => s.is_link_local() || d.is_link_local(),
@@ -341,35 +345,39 @@ fn sanity(snap: &Snapshot, src: IpAddr, dst: IpAddr) -> Result<(), Stop> {
         _ => false,
     };
     if link_local {
-        return Err(stop(DropReason::LinkLocalScope, None));
+        return Err(drop_packet(DropReason::LinkLocalScope, None));
     }
     if snap.local.contains(&src) {
-        return Err(stop(DropReason::SourceIsOurs, None));
+        return Err(drop_packet(DropReason::SourceIsOurs, None));
     }
     Ok(())
 }
 
 fn route<'s, T: Tracer>(
     snap: &'s Snapshot,
-    v: &View<'_>,
+    ctx: &PacketContext<'_>,
     dst: IpAddr,
     trace: &mut T,
-) -> Result<&'s Member, Stop> {
+) -> Result<&'s Member, Disposition> {
     let found = match snap.route(dst) {
-        None => Err(stop(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
-        Some(Route::Local) => Err(Stop::Kernel),
-        Some(Route::Blackhole) => Err(stop(DropReason::RouteBlackhole, None)),
-        Some(Route::Unreachable) => Err(stop(DropReason::RouteUnreachable, Some(IcmpError::HostUnreachable))),
-        Some(Route::Prohibit) => Err(stop(DropReason::RouteProhibit, Some(IcmpError::AdminProhibited))),
-        Some(Route::NotOurs) => Err(stop(DropReason::EgressNotOurs, None)),
-        Some(Route::Via(members)) => {
-            snap.choose(members, v.hash).ok_or(stop(DropReason::NoRoute, Some(IcmpError::NetUnreachable)))
+        None => Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
+        Some(Route::Local) => Err(Disposition::Kernel),
+        Some(Route::Blackhole) => Err(drop_packet(DropReason::RouteBlackhole, None)),
+        Some(Route::Unreachable) => {
+            Err(drop_packet(DropReason::RouteUnreachable, Some(IcmpError::HostUnreachable)))
         }
+        Some(Route::Prohibit) => {
+            Err(drop_packet(DropReason::RouteProhibit, Some(IcmpError::AdminProhibited)))
+        }
+        Some(Route::NotOurs) => Err(drop_packet(DropReason::EgressNotOurs, None)),
+        Some(Route::Via(members)) => snap
+            .choose(members, ctx.hash)
+            .ok_or(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
     };
     if let Ok(m) = &found {
         trace.step(Stage::Route, || {
             if let Some(t) = snap.tunnel(m.tunnel) {
-                return match tunnel::path(snap, t.remote, v.hash).and_then(|p| snap.port(p.port)) {
+                return match tunnel::path(snap, t.remote, ctx.hash).and_then(|p| snap.port(p.port)) {
                     Some(port) => format!("through tunnel {}, to {} by port {}", t.name, t.remote, port.name),
                     None => format!("through tunnel {}, but no port leads to {}", t.name, t.remote),
                 };
@@ -387,47 +395,47 @@ fn route<'s, T: Tracer>(
 /// The ACLs, unless the session was judged already. Returns the rule that admitted the packet.
 fn acl<T: Tracer>(
     snap: &Snapshot,
-    v: &View<'_>,
+    ctx: &PacketContext<'_>,
     (src, dst): (IpAddr, IpAddr),
     dnat: Option<&Dnat>,
     to: Zone,
     trace: &mut T,
-) -> Result<Option<u32>, Stop> {
-    let session = match v.leaves_to {
+) -> Result<Option<u32>, Disposition> {
+    let session = match ctx.leaves_to {
         // Rerouted across another border: what admitted the session does not speak for this way.
         Some(zone) if zone != to => Known::New,
-        _ => v.session,
+        _ => ctx.session,
     };
     let judged = match session {
-        Known::Judged | Known::Related => {
+        Known::Established | Known::Related => {
             trace.step(Stage::Acl, || "passed with its session".into());
             return Ok(None);
         }
-        Known::Stale { initiator, from, to } => snap.acl.judge(from, to, &initiator),
+        Known::Revalidate { initiator, from, to } => snap.acl.check(from, to, &initiator),
         Known::New => {
-            let (sport, dport) = match v.p.l4 {
+            let (sport, dport) = match ctx.p.l4 {
                 L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
-                _ => v.p.ports(),
+                _ => ctx.p.ports(),
             };
             let dport = dnat.map_or(dport, |d| d.to.port);
-            snap.acl.judge(v.zone, to, &Tuple { proto: v.p.proto, src, dst, sport, dport })
+            snap.acl.check(ctx.zone, to, &Tuple { proto: ctx.p.proto, src, dst, sport, dport })
         }
     };
     match judged {
-        Judged::Accept { slot } => {
+        AclVerdict::Accept { slot } => {
             trace.step(Stage::Acl, || match slot {
                 Some(s) => format!("accepted by {}", trace_rule(snap, s)),
                 None => "no rule matched: accepted".into(),
             });
             Ok(slot)
         }
-        Judged::Deny { slot: Some(s) } => {
+        AclVerdict::Deny { slot: Some(s) } => {
             trace.step(Stage::Acl, || format!("denied by {}", trace_rule(snap, s)));
-            Err(Stop::Drop { reason: DropReason::AclDenied, tell: None, rule: Some(s) })
+            Err(Disposition::Drop { reason: DropReason::AclDenied, icmp: None, rule: Some(s) })
         }
-        Judged::Deny { slot: None } => {
+        AclVerdict::Deny { slot: None } => {
             trace.step(Stage::Acl, || "no rule matched: denied".into());
-            Err(stop(DropReason::AclDefaultDenied, None))
+            Err(drop_packet(DropReason::AclDefaultDenied, None))
         }
     }
 }
@@ -440,8 +448,8 @@ impl fmt::Display for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Known::New => "none",
-            Known::Judged => "known, judged under this epoch",
-            Known::Stale { .. } => "known, of an older epoch: judged anew",
+            Known::Established => "known, judged under this epoch",
+            Known::Revalidate { .. } => "known, of an older epoch: judged anew",
             Known::Related => "ICMP error about a known session",
         })
     }

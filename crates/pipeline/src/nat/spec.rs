@@ -2,7 +2,7 @@
 
 use super::NatState;
 use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
-use super::pool::{Lent, POOL_WORDS, PORT_WORDS};
+use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
 use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{PortIdx, Zone};
@@ -64,7 +64,7 @@ pub struct StaticDnat {
 
 /// All that is wanted.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct NatSpec {
     pub wan: Vec<WanSnat>,
     pub private: Vec<PrivateSnat>,
     pub dnat: Vec<StaticDnat>,
@@ -78,7 +78,7 @@ pub struct Wanted {
 
 /// What cannot be as it is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Trouble {
+pub enum NatConfigError {
     /// All pools are in use: the address lends no ports.
     NoPool { addr: Ipv4Addr },
     /// Two entries want an address to behave differently: it does as the first one wants.
@@ -92,9 +92,9 @@ struct Collected {
     any: [Option<(Ipv4Addr, Arc<EntryHits>)>; 2],
 }
 
-impl Wanted {
+impl NatSpec {
     /// Compiles it, and says what of it cannot be.
-    pub fn build(&self, state: &NatState) -> (NatPolicy, Vec<Trouble>) {
+    pub fn build(&self, state: &NatState) -> (NatPolicy, Vec<NatConfigError>) {
         let mut out =
             NatPolicy { hairpin: self.hairpin, limits: self.limits.clone(), ..NatPolicy::default() };
         let mut troubles = Vec::new();
@@ -103,17 +103,17 @@ impl Wanted {
             if let Some(&no) = by_addr.get(&addr) {
                 let first: &Source = &sources[usize::from(no)];
                 if (first.mapping, first.filtering) != (mapping, filtering) {
-                    troubles.push(Trouble::Behaviors { addr, by: first.hits.id.clone() });
+                    troubles.push(NatConfigError::Behaviors { addr, by: first.hits.id.clone() });
                 }
                 return Some(no);
             }
             let Some(pool) = state.pool(addr) else {
-                troubles.push(Trouble::NoPool { addr });
+                troubles.push(NatConfigError::NoPool { addr });
                 return None;
             };
             let source = Source { pool, mapping, filtering, hits: hits.clone() };
             if !source.overlaps() {
-                source.pool.lend();
+                source.pool.allocate_slots();
             }
             let no = sources.len() as u16;
             sources.push(source);
@@ -145,7 +145,7 @@ impl Wanted {
             let addr = Ipv4Addr::from_bits(*addr);
             let forwarded = !(e.internet.is_empty() && e.intranet.is_empty());
             if forwarded && self.local.contains(&addr) && state.pool(addr).is_none() {
-                troubles.push(Trouble::NoPool { addr });
+                troubles.push(NatConfigError::NoPool { addr });
             }
         }
         for pool in state.pools() {
@@ -206,10 +206,10 @@ impl Wanted {
 fn fixed_bits(e: Option<&External>) -> Vec<u64> {
     let mut bits = vec![0u64; POOL_WORDS];
     let Some(e) = e else { return bits };
-    for lent in [Lent::Tcp, Lent::Udp] {
-        for range in [&e.internet, &e.intranet].into_iter().flat_map(|f| f.ranges(lent.proto())) {
+    for protocol in [NatProtocol::Tcp, NatProtocol::Udp] {
+        for range in [&e.internet, &e.intranet].into_iter().flat_map(|f| f.ranges(protocol.proto())) {
             for port in range {
-                bits[lent as usize * PORT_WORDS + usize::from(port) / 64] |= 1 << (port % 64);
+                bits[protocol as usize * PORT_WORDS + usize::from(port) / 64] |= 1 << (port % 64);
             }
         }
     }
