@@ -4,7 +4,7 @@ mod filter;
 mod nat;
 mod tunnels;
 
-use crate::render::Page;
+use crate::page::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filter::FilterArgs;
 use nat::NatArgs;
@@ -51,7 +51,7 @@ pub enum Color {
 pub enum Command {
     /// Version, configuration, sessions, workers, warnings
     Status(Watch),
-    /// Ports, their capabilities and their books
+    /// Ports, their capabilities and their packet counters
     Ports(Watch),
     /// Packets dropped, by port and reason
     Drops(Watch),
@@ -69,8 +69,6 @@ pub enum Command {
     Tunnels(TunnelsArgs),
     /// Who uses most
     Top(Box<TopArgs>),
-    /// Follow live packets through the pipeline
-    Trace,
     /// What would become of a packet, stage by stage
     Explain(ExplainArgs),
     /// The running configuration
@@ -250,7 +248,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Cli {
-    /// The paper that tables are written on.
+    /// The page that tables are written on.
     pub fn page(&self) -> Page {
         let terminal = std::io::stdout().is_terminal();
         let color = match self.color {

@@ -1,4 +1,4 @@
-//! The control socket from the asking end: one request, one answer.
+//! Client of the control socket: one request, one answer.
 
 use sag_model::control::{self, Op, Outcome, Request, Response};
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Compiling a very large configuration takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any answer that a gateway sends.
 const MAX_ANSWER: u64 = 256 << 20;
 
@@ -64,7 +64,7 @@ pub struct Client {
 pub struct Answer(Value);
 
 impl Answer {
-    /// As the gateway said it, indented.
+    /// The JSON of the gateway, indented.
     pub fn pretty(&self) -> String {
         format!("{:#}\n", self.0)
     }
@@ -97,12 +97,12 @@ impl Client {
             ),
             _ => Failure::connection(format!("cannot connect to {shown}: {e}"), "check --socket"),
         })?;
-        let timed = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
+        let timed = stream.set_read_timeout(Some(TIMEOUT)).and(stream.set_write_timeout(Some(TIMEOUT)));
         timed.map_err(|e| Failure::connection(format!("{shown}: {e}"), ""))?;
         Ok(Client { stream: BufReader::new(stream), path: path.to_owned(), last_id: 0 })
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for the answer.
     pub fn call(&mut self, op: Op) -> Result<Answer, Failure> {
         self.last_id += 1;
         let id = self.last_id;
@@ -115,7 +115,7 @@ impl Client {
         let received = (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut answer);
         if let Err(e) = received.as_ref().and(sent.as_ref()) {
             if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-                let text = format!("no answer on {} for {} seconds", self.path.display(), PATIENCE.as_secs());
+                let text = format!("no answer on {} for {} seconds", self.path.display(), TIMEOUT.as_secs());
                 return Err(Failure::connection(text, "see the log of sag-vcpe"));
             }
             if answer.is_empty() {
@@ -125,7 +125,7 @@ impl Client {
         if answer.is_empty() {
             return Err(self.gone("it closed the connection"));
         }
-        self.understand(&answer, id)
+        self.parse_answer(&answer, id)
     }
 
     fn gone(&self, why: &str) -> Failure {
@@ -133,24 +133,25 @@ impl Client {
         Failure::connection(text, "see the log of sag-vcpe")
     }
 
-    fn understand(&self, line: &[u8], id: u64) -> Result<Answer, Failure> {
-        let strange = |what: &str| {
+    fn parse_answer(&self, line: &[u8], id: u64) -> Result<Answer, Failure> {
+        let unexpected = |what: &str| {
             let text = format!("{} is no control socket of sag-vcpe: {what}", self.path.display());
             Failure::connection(text, "check --socket")
         };
-        let value: Value = serde_json::from_slice(line).map_err(|e| strange(&e.to_string()))?;
+        let value: Value = serde_json::from_slice(line).map_err(|e| unexpected(&e.to_string()))?;
         let version =
-            value.get("v").and_then(Value::as_u64).ok_or_else(|| strange("its answer has no version"))?;
+            value.get("v").and_then(Value::as_u64).ok_or_else(|| unexpected("its answer has no version"))?;
         if version != u64::from(control::VERSION) {
             let text =
                 format!("the gateway speaks version {version}, this sagctl version {}", control::VERSION);
             return Err(Failure::connection(text, "use the sagctl that came with sag-vcpe"));
         }
-        let response: Response<Value> = serde_json::from_value(value).map_err(|e| strange(&e.to_string()))?;
+        let response: Response<Value> =
+            serde_json::from_value(value).map_err(|e| unexpected(&e.to_string()))?;
         match response {
             // The gateway could not read the identifier.
             Response { id: 0, outcome: Outcome::Err(e), .. } => Err(e.into()),
-            Response { id: other, .. } if other != id => Err(strange("it answered another request")),
+            Response { id: other, .. } if other != id => Err(unexpected("it answered another request")),
             Response { outcome: Outcome::Err(e), .. } => Err(e.into()),
             Response { outcome: Outcome::Ok(value), .. } => Ok(Answer(value)),
         }

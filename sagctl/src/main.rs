@@ -1,12 +1,15 @@
 //! `sagctl`: what an operator types to see and to change a running gateway.
 //!
-//! One request over the control socket, one table (or, with `--json`, the gateway's own words).
+//! One request over the control socket, one table (or, with `--json`, the gateway's answer as it is).
 //! Exit codes: 0 done, 1 the gateway refused, 2 wrong usage or no gateway to talk to.
 
 #![forbid(unsafe_code)]
 
 mod cli;
 mod client;
+mod input;
+mod output;
+mod page;
 mod render;
 mod table;
 mod units;
@@ -15,10 +18,10 @@ mod watch;
 use clap::Parser;
 use cli::{Cli, Command, ConfigCommand, SessionsCommand, TunnelsCommand};
 use client::{Client, Failure};
-use render::Page;
-use sag_model::control::{ConfigText, KeyText, Op, SessionFlush, TunnelKeyQuery, TunnelPeers, TunnelRekey};
-use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use input::{document, from_json, rekey};
+use page::Page;
+use sag_model::control::{Op, SessionFlush, TunnelKeyQuery, TunnelPeers};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // The reader of the output has seen enough.
+            // The reader has closed the pipe, as `head` does: this is no failure.
             if matches!(&failure, Failure::Output(e) if e.kind() == ErrorKind::BrokenPipe) {
                 return ExitCode::SUCCESS;
             }
@@ -71,19 +74,18 @@ fn run(cli: &Cli) -> Result<(), Failure> {
                 Op::TunnelsPeers(TunnelPeers { peers })
             }
         },
-        Command::Trace => Op::Trace,
         Command::Config(ConfigCommand::Show) => Op::ConfigShow,
         Command::Config(ConfigCommand::Apply { file }) => Op::ConfigApply(document(file)?),
         Command::Config(ConfigCommand::Diff { file }) => Op::ConfigDiff(document(file)?),
         Command::Reload => Op::Reload,
     };
     let answer = client.call(op.clone())?;
-    let text = if cli.json { answer.pretty() } else { spell_out(&op, &answer, &page)? };
-    print(&text)
+    let text = if cli.json { answer.pretty() } else { human_readable(&op, &answer, &page)? };
+    output::print(&text)
 }
 
 /// The human form of an answer.
-fn spell_out(op: &Op, answer: &client::Answer, page: &Page) -> Result<String, Failure> {
+fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<String, Failure> {
     Ok(match op {
         Op::Acl(_) => render::acl(&answer.read()?, page),
         Op::Routes(_) => render::routes(&answer.read()?, page),
@@ -99,62 +101,7 @@ fn spell_out(op: &Op, answer: &client::Answer, page: &Page) -> Result<String, Fa
         Op::ConfigApply(c) => render::config_applied(&answer.read()?, &c.name, page),
         Op::Reload => render::config_applied(&answer.read()?, "the configuration file", page),
         Op::ConfigDiff(_) => render::config_diff(&answer.read()?, page),
-        // A gateway that knows more than this program: show its words.
+        // This program has no form for the answer: show it as it is.
         _ => answer.pretty(),
     })
-}
-
-/// Keys for a tunnel: spi_in, spi_out, key_in and key_out in JSON, or in lines as in the configuration.
-fn rekey(tunnel: &str, file: &Path, now: bool, wait: u32) -> Result<TunnelRekey, Failure> {
-    let mut document = document(file)?;
-    let text = std::mem::take(&mut document.text);
-    let text = if text.trim_start().starts_with('{') { text } else { lines_to_json(&text) };
-    let read: Pair =
-        from_json(&ConfigText { text, name: document.name }, "spi_in, spi_out, key_in and key_out")?;
-    let Pair { spi_in, spi_out, key_in, key_out } = read;
-    Ok(TunnelRekey { tunnel: tunnel.to_owned(), spi_in, spi_out, key_in, key_out, now, wait })
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pair {
-    spi_in: u32,
-    spi_out: u32,
-    key_in: KeyText,
-    key_out: KeyText,
-}
-
-/// `key = value` lines; what follows `#` is left out.
-fn lines_to_json(text: &str) -> String {
-    let line = |l: &str| {
-        let (key, value) = l.split('#').next()?.split_once('=')?;
-        Some(format!("\"{}\":{}", key.trim(), value.trim()))
-    };
-    format!("{{{}}}", text.lines().filter_map(line).collect::<Vec<_>>().join(","))
-}
-
-/// Not a word of the text is repeated in an error: it may be a key.
-fn from_json<T: serde::de::DeserializeOwned>(document: &ConfigText, what: &str) -> Result<T, Failure> {
-    serde_json::from_str(&document.text)
-        .map_err(|e| Failure::Usage(format!("{}, line {}: not {what}", document.name, e.line())))
-}
-
-/// Reads a configuration from a file, or from standard input if that is `-`.
-fn document(file: &Path) -> Result<ConfigText, Failure> {
-    let name = file.display().to_string();
-    let text = if name == "-" {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    match text {
-        Ok(text) => Ok(ConfigText { text, name }),
-        Err(e) => Err(Failure::Usage(format!("cannot read {name}: {e}"))),
-    }
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
 }

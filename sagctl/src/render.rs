@@ -25,17 +25,9 @@ pub use sessions::{count as session_count, flushed, sessions, top};
 pub use status::status;
 pub use tunnels::{rekeyed, tunnels};
 
-use crate::table::{Paint, hang, paint};
+use crate::page::{Page, Paint, hang, paint};
 
-/// What is written on.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// Columns of characters.
-    pub width: usize,
-    pub color: bool,
-}
-
-/// An earlier answer, to tell rates from.
+/// An earlier answer, from which rates are computed.
 #[derive(Debug)]
 pub struct Before<'a, T> {
     pub then: &'a T,
@@ -43,7 +35,7 @@ pub struct Before<'a, T> {
 }
 
 impl<T> Before<'_, T> {
-    /// What a counter gained a second; nothing if it was reset in between.
+    /// Increase of a counter per second; 0 if it was reset in between.
     fn rate(&self, then: u64, now: u64) -> f64 {
         if self.seconds > 0.0 { now.saturating_sub(then) as f64 / self.seconds } else { 0.0 }
     }

@@ -1,44 +1,15 @@
-//! Tables that fit the page: columns of least worth are left out first, then text is cut.
+//! Tables that fit the page: the columns of the highest rank are left out first, then text is cut.
 
-use crate::render::Page;
+use crate::page::{Page, Paint, paint, plain};
 
 const GAP: usize = 2;
-/// A cut column keeps at least this.
-const LEAST: usize = 8;
+/// Narrowest width of a column whose text is cut.
+const MIN_WIDTH: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Align {
     Left,
     Right,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Paint {
-    #[default]
-    Plain,
-    Good,
-    Bad,
-    Dim,
-}
-
-impl Paint {
-    fn code(self) -> &'static str {
-        match self {
-            Paint::Plain => "",
-            Paint::Good => "\x1b[32m",
-            Paint::Bad => "\x1b[31m",
-            Paint::Dim => "\x1b[2m",
-        }
-    }
-}
-
-/// Text in a colour, if the page has colours.
-pub fn paint(text: &str, paint: Paint, page: &Page) -> String {
-    if page.color && paint != Paint::Plain {
-        format!("{}{text}\x1b[0m", paint.code())
-    } else {
-        text.to_owned()
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -54,7 +25,7 @@ pub struct Column {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Never,
-    /// When no column is left that could be left out.
+    /// Only when no other column can be left out.
     Last,
     Freely,
 }
@@ -73,12 +44,12 @@ impl Column {
         Column { rank, ..self }
     }
 
-    /// May be cut, a little rather than leave out a column.
+    /// May be cut before another column is left out.
     pub const fn cut(self) -> Column {
         Column { cut: Cut::Freely, ..self }
     }
 
-    /// May be cut when all columns that can be left out are.
+    /// May be cut once every column with a rank has been left out.
     pub const fn cut_last(self) -> Column {
         Column { cut: Cut::Last, ..self }
     }
@@ -100,11 +71,6 @@ impl<S: Into<String>> From<S> for Cell {
     fn from(text: S) -> Cell {
         Cell { text: plain(&text.into()), paint: Paint::Plain }
     }
-}
-
-/// Without what would move the cursor.
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[derive(Debug)]
@@ -167,24 +133,24 @@ impl Table {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
         let least = |i: usize| match self.columns[i].cut {
             Cut::Never => natural[i],
-            Cut::Last | Cut::Freely => natural[i].min(LEAST),
+            Cut::Last | Cut::Freely => natural[i].min(MIN_WIDTH),
         };
         let total = |shown: &[usize], width: &dyn Fn(usize) -> usize| {
             shown.iter().map(|i| width(*i)).sum::<usize>() + GAP * shown.len().saturating_sub(1)
         };
-        // As far as text is cut for the sake of other columns: to a third.
+        // Text is cut to a third of its length before another column is left out.
         let fair = |i: usize| match self.columns[i].cut {
             Cut::Freely => least(i).max(natural[i] / 3),
             Cut::Last | Cut::Never => natural[i],
         };
         while total(&shown, &fair) > page {
-            let worth_least = shown
+            let least_important = shown
                 .iter()
                 .copied()
                 .filter(|i| self.columns[*i].rank > 0)
                 .max_by_key(|i| self.columns[*i].rank);
-            let Some(go) = worth_least else { break };
-            shown.retain(|i| *i != go);
+            let Some(removed) = least_important else { break };
+            shown.retain(|i| *i != removed);
         }
         let mut widths = natural.clone();
         while total(&shown, &|i| widths[i]) > page {
@@ -192,8 +158,8 @@ impl Table {
             let Some(i) = widest else { break };
             widths[i] -= 1;
         }
-        let kept = shown.iter().map(|i| widths[*i]).collect();
-        (shown, kept)
+        let shown_widths = shown.iter().map(|i| widths[*i]).collect();
+        (shown, shown_widths)
     }
 
     fn natural(&self, i: usize) -> usize {
@@ -208,30 +174,6 @@ fn cut(text: &str, width: usize) -> String {
     }
     let mut out: String = text.chars().take(width.saturating_sub(1)).collect();
     out.push('…');
-    out
-}
-
-/// Breaks running text at spaces; lines after the first begin below the end of `lead`.
-pub fn hang(lead: &str, text: &str, page: &Page) -> String {
-    let lead = plain(lead);
-    let indent = lead.chars().count();
-    let mut out = lead;
-    let mut column = indent;
-    for word in plain(text).split_whitespace() {
-        let length = word.chars().count();
-        if column > indent && column + 1 + length > page.width {
-            out.push('\n');
-            out.push_str(&" ".repeat(indent));
-            column = indent;
-        } else if column > indent {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += length;
-    }
-    out.truncate(out.trim_end().len());
-    out.push('\n');
     out
 }
 
@@ -286,12 +228,5 @@ mod tests {
         assert!(!sample().render(&page(80)).contains('\x1b'));
         let t = sample().render(&Page { width: 80, color: true });
         assert!(t.contains("\x1b[31mfew\x1b[0m  "), "{t:?}");
-    }
-
-    #[test]
-    fn text_hangs_below_its_lead() {
-        assert_eq!(hang("> ", "one two three four", &page(9)), "> one two\n  three\n  four\n");
-        assert_eq!(hang("", "longerthanthepage  x", &page(9)), "longerthanthepage\nx\n");
-        assert_eq!(hang("lead: ", "", &page(9)), "lead:\n");
     }
 }

@@ -1,15 +1,16 @@
-//! `--watch`: asks again and again, and shows what changed a second.
+//! `--watch`: repeats a request and shows rates per second.
 
 use crate::cli::{Cli, Watch};
 use crate::client::{Client, Failure};
-use crate::print;
-use crate::render::{Before, Page};
+use crate::output::print;
+use crate::page::Page;
+use crate::render::Before;
 use sag_model::control::Op;
 use serde::de::DeserializeOwned;
 use std::io::IsTerminal;
 use std::time::Instant;
 
-/// Asks once, or as often as `watch` says.
+/// Sends the request once, or as often as `watch` says.
 pub fn run<T: DeserializeOwned>(
     cli: &Cli,
     client: &mut Client,

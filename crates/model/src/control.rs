@@ -110,8 +110,6 @@ ops! {
     TunnelsRekey(TunnelRekey) = "tunnels-rekey";
     TunnelsKey(TunnelKeyQuery) = "tunnels-key";
     TunnelsPeers(TunnelPeers) = "tunnels-peers";
-    /// Not answered by a gateway whose version does not have it.
-    Trace = "trace";
     ConfigShow = "config-show";
     ConfigApply(ConfigText) = "config-apply";
     ConfigDiff(ConfigText) = "config-diff";

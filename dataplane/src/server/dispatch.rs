@@ -82,7 +82,6 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::Nat => reply(id, h.nat(), out),
         Op::NatBindings(q) => reply(id, h.nat_bindings(&q), out),
         Op::Qos => reply(id, h.qos(), out),
-        Op::Trace => refuse(id, Error::not_enforced("tracing of live packets"), out),
         Op::TunnelsRekey(q) => reply(id, h.tunnels_rekey(&q), out),
         Op::TunnelsKey(q) => reply(id, h.tunnels_key(&q), out),
         Op::TunnelsPeers(q) => reply(id, h.tunnels_peers(&q), out),

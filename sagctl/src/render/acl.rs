@@ -1,5 +1,6 @@
 use super::Page;
-use crate::table::{Cell, Column, Paint, Table, hang, paint, plain};
+use crate::page::{Paint, hang, paint, plain};
+use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count, span};
 use sag_model::control::{AclReport, AclRule};
 

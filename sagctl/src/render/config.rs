@@ -1,5 +1,5 @@
 use super::{Page, warnings};
-use crate::table::{Paint, paint, plain};
+use crate::page::{Paint, paint, plain};
 use sag_model::control::{ConfigApplied, ConfigDiff, ConfigShow};
 
 /// The document and nothing else, so that it can be written to a file and applied again.

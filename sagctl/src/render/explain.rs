@@ -1,5 +1,5 @@
 use super::Page;
-use crate::table::{Paint, hang, paint, plain};
+use crate::page::{Paint, hang, paint, plain};
 use sag_model::control::{Explain, Rewritten, StageTrace};
 use std::net::IpAddr;
 

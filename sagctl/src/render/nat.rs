@@ -1,5 +1,6 @@
 use super::Page;
-use crate::table::{Cell, Column, Paint, Table, hang};
+use crate::page::{Paint, hang};
+use crate::table::{Cell, Column, Table};
 use crate::units::{count as number, exact, percent};
 use sag_model::config::{DnatType, NatBehavior};
 use sag_model::control::{Nat, NatBinding, NatBindings, NatEntry, NatPool, NatTotals, PortUse};

@@ -1,5 +1,6 @@
 use super::{Before, Page};
-use crate::table::{Cell, Column, Paint, Table, hang};
+use crate::page::{Paint, hang};
+use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count, exact, percent, si};
 use sag_model::control::{Drops, Port, Ports};
 
@@ -9,7 +10,7 @@ pub fn ports(now: &Ports, before: Option<Before<'_, Ports>>, page: &Page) -> Str
     }
     match before {
         Some(before) => rates(now, &before, page),
-        None => format!("{}\n{}\n{}", links(now, page), books(now, page), details(now, page)),
+        None => format!("{}\n{}\n{}", links(now, page), accounting(now, page), details(now, page)),
     }
 }
 
@@ -56,8 +57,8 @@ fn links(now: &Ports, page: &Page) -> String {
     table.render(page)
 }
 
-/// Where the received packets went, so that the columns add up.
-fn books(now: &Ports, page: &Page) -> String {
+/// Received packets by what became of them; the columns add up to the received count.
+fn accounting(now: &Ports, page: &Page) -> String {
     let mut table = Table::new([
         Column::text("PORT"),
         Column::number("RECEIVED"),
@@ -93,7 +94,7 @@ fn dropped(n: u64, text: String) -> Cell {
     Cell::from(text).paint(if n > 0 { Paint::Bad } else { Paint::Plain })
 }
 
-/// What does not fit a table: addresses, and what the port can do.
+/// What does not fit a table: addresses and capabilities.
 fn details(now: &Ports, page: &Page) -> String {
     let line = |p: &Port| {
         let addresses: Vec<String> = p.addresses.iter().map(ToString::to_string).collect();

@@ -1,9 +1,10 @@
 use super::{Before, Page};
-use crate::table::{Cell, Column, Paint, Table};
+use crate::page::Paint;
+use crate::table::{Cell, Column, Table};
 use crate::units::bytes;
 use sag_model::control::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 
-/// The gateway measures the rates itself, over a second: an earlier answer adds nothing.
+/// The gateway measures the rates itself, over a second: so an earlier answer is not needed.
 pub fn qos(answer: &Qos, _: Option<Before<'_, Qos>>, page: &Page) -> String {
     let tables = [
         (!answer.links.is_empty()).then(|| links(&answer.links)),

@@ -1,5 +1,6 @@
 use super::Page;
-use crate::table::{Cell, Column, Paint, Table};
+use crate::page::Paint;
+use crate::table::{Cell, Column, Table};
 use crate::units::exact;
 use sag_model::control::{NextHop, Route, Routes};
 
@@ -34,7 +35,7 @@ pub fn routes(answer: &Routes, page: &Page) -> String {
     out
 }
 
-/// Next hops after the first repeat nothing.
+/// Lines of further next hops leave the columns of the route blank.
 fn row(r: &Route, hop: Option<&NextHop>, first: bool) -> [Cell; 10] {
     let head = |text: String| Cell::from(if first { text } else { String::new() });
     let from = if r.source == "config" { r.source.clone() } else { r.protocol.clone() };

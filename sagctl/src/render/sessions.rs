@@ -60,7 +60,7 @@ fn endpoint(proto: IpProto, address: IpAddr, port: u16) -> String {
     }
 }
 
-/// What stands in the packet instead of its source and destination.
+/// Source and destination after translation.
 fn translated(s: &Session) -> [Option<String>; 2] {
     let side = |address: Option<IpAddr>, port: Option<u16>, plain: u16| {
         address.map(|a| endpoint(s.proto, a, port.unwrap_or(plain)))
@@ -110,7 +110,7 @@ pub fn top(answer: &Top, before: Option<Before<'_, Top>>, page: &Page) -> String
         ];
         if let Some(b) = &before {
             let then = b.then.rows.iter().find(|t| t.key == r.key);
-            // Nothing is known of one that was not on the list before.
+            // A row that was not on the previous list has no rates.
             let rate = |f: fn(&TopRow) -> u64| then.map_or("-".into(), |t| si(b.rate(f(t), f(r)) * 8.0));
             cells.extend([Cell::from(rate(|r| r.bytes)), Cell::from(rate(|r| r.reply_bytes))]);
         }

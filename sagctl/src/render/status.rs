@@ -1,5 +1,6 @@
 use super::{Before, Page, warnings};
-use crate::table::{Column, Paint, Table, paint, plain};
+use crate::page::{Paint, paint, plain};
+use crate::table::{Column, Table};
 use crate::units::{bytes, count, exact, percent, si, span};
 use sag_model::control::Status;
 

@@ -1,5 +1,6 @@
 use super::{Before, Page};
-use crate::table::{Cell, Column, Paint, Table};
+use crate::page::Paint;
+use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count};
 use sag_model::control::{Tunnel, TunnelFec, Tunnels};
 
@@ -111,7 +112,7 @@ pub fn rekeyed(answer: &sag_model::control::Rekeyed) -> String {
     }
 }
 
-/// Where the MTU is from.
+/// The source of the MTU.
 fn origin(t: &Tunnel) -> &'static str {
     match (t.path_mtu_learned, t.mtu_configured) {
         (_, Some(mtu)) if mtu == t.mtu => "config",

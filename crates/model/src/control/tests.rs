@@ -67,7 +67,6 @@ fn every_request_survives_the_wire() {
         Op::TunnelsRekey(rekey),
         Op::TunnelsKey(TunnelKeyQuery { gateway: "sag-1".into(), renew: true }),
         Op::TunnelsPeers(TunnelPeers { peers: vec![peer] }),
-        Op::Trace,
         Op::ConfigShow,
         Op::ConfigApply(text.clone()),
         Op::ConfigDiff(text),

@@ -66,7 +66,7 @@ fn refusals_name_their_kind_and_keep_the_id() {
         (r#"{"v":1,"id":5,"op":"sessions-flush"}"#, 5, "BadRequest"),
         (r#"{"v":1,"id":5,"op":"acl","acl":"acl-9"}"#, 5, "NotFound"),
         (r#"{"v":1,"id":5,"op":"config-apply","name":"f","text":"bad = 1"}"#, 5, "InvalidConfig"),
-        (r#"{"v":1,"id":5,"op":"trace"}"#, 5, "NotSupported"),
+        (r#"{"v":1,"id":5,"op":"trace"}"#, 5, "UnknownOp"),
     ] {
         let answer = ask(line, &mut Fake::default());
         assert_eq!(answer["id"], id, "{line}");

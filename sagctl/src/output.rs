@@ -1,0 +1,10 @@
+//! Standard output.
+
+use crate::client::Failure;
+use std::io::{self, Write};
+
+/// Writes the text and flushes it, so that a watching reader sees it at once.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+}
