@@ -174,8 +174,9 @@ impl Flow {
             largest: 100,
             ..QosSpec::default()
         };
-        let (policy, complete) = book.build(&wanted, now());
-        assert!(complete);
+        let (policy, plan) = book.numbers().plan(&wanted);
+        assert!(plan.is_complete());
+        book.apply(&plan, now());
         let tuple = sag_pipeline::policy::Tuple {
             proto: 17,
             src: HOST.into(),

@@ -28,7 +28,8 @@ impl NatCompiler {
 
     pub fn compile(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> NatPolicy {
         let wanted = self.wanted(config, ports, local);
-        let (policy, troubles) = wanted.build(&self.state);
+        let (policy, pools, troubles) = wanted.plan(&self.state);
+        self.state.apply(&pools);
         for t in troubles {
             if !self.told.insert(t.clone()) {
                 continue;

@@ -5,7 +5,7 @@ use super::acl::{FamilyRule, compile_tuple};
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
 use sag_model::{Nanos, Zone};
 use sag_pipeline::policy::Verdict;
-use sag_pipeline::qos::{Car, MeterTable, MeteredPort, QosPolicy, QosSpec, Rate};
+use sag_pipeline::qos::{Car, MeterNumbers, MeterTable, MeteredPort, QosPolicy, QosSpec, Rate};
 use sag_pipeline::snapshot::Port;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,7 @@ impl Moment {
 /// Keeps the meters over the daemon's life.
 #[derive(Debug)]
 pub struct QosCompiler {
+    numbers: MeterNumbers,
     pub book: MeterTable,
     /// How far XDP's clock may be behind, in nanoseconds.
     pub slack: u32,
@@ -37,14 +38,15 @@ pub struct QosCompiler {
 
 impl QosCompiler {
     pub fn new(book: MeterTable) -> QosCompiler {
-        QosCompiler { book, slack: 0, active: Vec::new() }
+        QosCompiler { numbers: book.numbers(), book, slack: 0, active: Vec::new() }
     }
 
     pub fn compile(&mut self, config: &Config, ports: &[Port], moment: Moment) -> QosPolicy {
         self.active = active(config, moment.wall);
         let wanted = self.wanted(config, ports);
-        let (policy, complete) = self.book.build(&wanted, moment.now);
-        if !complete {
+        let (policy, plan) = self.numbers.plan(&wanted);
+        self.book.apply(&plan, moment.now);
+        if !plan.is_complete() {
             tracing::error!("there are more CARs and links than meters: some traffic is not metered");
         }
         policy

@@ -11,6 +11,7 @@ mod blocks;
 mod event;
 mod policy;
 mod pool;
+mod pool_plan;
 mod ref_count;
 mod spec;
 
@@ -19,6 +20,7 @@ pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
 };
 pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
+pub use pool_plan::PoolPlan;
 pub use ref_count::RefCountTable;
 pub use spec::{Kind, NatConfigError, NatSpec, PrivateSnat, Service, StaticDnat, WanSnat};
 
@@ -29,7 +31,7 @@ use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, HASH_M1, HASH_M2, RecordNo
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 /// Inside hosts whose sessions are counted.
 const HOSTS: usize = 128 * 1024;
@@ -63,8 +65,6 @@ pub struct NatState {
     /// Remote addresses to which a binding has sent (address-dependent filtering, RFC 4787 5).
     filter_entries: RefCountTable<9>,
     xdp_port_bitmap: &'static [AtomicU64],
-    /// Held by the control thread alone, while it makes a pool.
-    making: Mutex<()>,
     seed: u64,
     pub totals: Totals,
 }
@@ -109,7 +109,6 @@ impl NatState {
             hosts: RefCountTable::new(HOSTS.min(sessions as usize * 2)),
             filter_entries: RefCountTable::new(sessions as usize),
             xdp_port_bitmap,
-            making: Mutex::new(()),
             seed,
             totals: Totals::default(),
         }
@@ -118,23 +117,6 @@ impl NatState {
     /// Without XDP.
     pub fn private(sessions: u32) -> NatState {
         NatState::new(sessions, &[], 0x5EED)
-    }
-
-    /// The pool of an external address: made if it is new, or that of an address that is out of use.
-    /// `None`: all pools are in use by other addresses. For the control thread.
-    pub fn pool(&self, addr: Ipv4Addr) -> Option<Arc<Pool>> {
-        let _making = self.making.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(known) = self.pool_of(addr) {
-            return Some(known.clone());
-        }
-        if let Some((no, place)) = self.pools.iter().enumerate().find(|(_, p)| p.get().is_none()) {
-            let words = self.xdp_port_bitmap.get(no * POOL_WORDS..(no + 1) * POOL_WORDS).unwrap_or(&[]);
-            return Some(place.get_or_init(|| Arc::new(Pool::new(no as u8, addr, words))).clone());
-        }
-        // No snapshot knows it any more, and no session holds a port of it.
-        let unused = self.pools().find(|p| Arc::strong_count(p) == 1 && p.idle())?;
-        unused.become_another(addr);
-        Some(unused.clone())
     }
 
     /// Every pool there is.

@@ -22,6 +22,8 @@ pub enum Behavior {
 /// An address to translate sources to.
 #[derive(Debug, Clone)]
 pub struct Source {
+    /// The address. That of the pool is the same from the moment on at which the policy is published.
+    pub addr: Ipv4Addr,
     pub pool: Arc<Pool>,
     pub mapping: Behavior,
     pub filtering: Behavior,
@@ -235,7 +237,7 @@ impl NatPolicy {
 
     /// Whether sources are translated to the same addresses as by another policy.
     pub fn same_addresses(&self, other: &NatPolicy) -> bool {
-        let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.pool.addr()).collect::<Vec<_>>();
+        let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.addr).collect::<Vec<_>>();
         self.wan == other.wan && addrs(self) == addrs(other)
     }
 

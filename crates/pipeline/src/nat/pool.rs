@@ -159,7 +159,6 @@ fn words(n: usize) -> Box<[AtomicU64]> {
 
 impl Pool {
     pub(super) fn new(no: u8, addr: Ipv4Addr, xdp_port_bitmap: &'static [AtomicU64]) -> Pool {
-        xdp_port_bitmap.iter().for_each(|w| w.store(0, Ordering::Relaxed));
         Pool {
             no,
             addr: AtomicU32::new(addr.to_bits()),
@@ -173,6 +172,11 @@ impl Pool {
             filtered: AtomicU64::new(0),
             blocks: OnceLock::new(),
         }
+    }
+
+    /// Shows XDP no port of it. For a pool that nobody else knows yet.
+    pub(super) fn clear_xdp_ports(&self) {
+        self.xdp_port_bitmap.iter().for_each(|w| w.store(0, Ordering::Relaxed));
     }
 
     pub fn addr(&self) -> Ipv4Addr {

@@ -3,6 +3,7 @@
 use super::NatState;
 use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
 use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
+use super::pool_plan::PoolPlan;
 use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{PortIdx, Zone};
@@ -93,11 +94,13 @@ struct Collected {
 }
 
 impl NatSpec {
-    /// Compiles it, and says what of it cannot be.
-    pub fn build(&self, state: &NatState) -> (NatPolicy, Vec<NatConfigError>) {
+    /// Compiles it, and says which pools are to be made ready before a snapshot has the policy, and what cannot be.
+    /// Changes nothing that workers or XDP see.
+    pub fn plan(&self, state: &NatState) -> (NatPolicy, PoolPlan, Vec<NatConfigError>) {
         let mut out =
             NatPolicy { hairpin: self.hairpin, limits: self.limits.clone(), ..NatPolicy::default() };
         let mut troubles = Vec::new();
+        let mut pools = PoolPlan::default();
         let mut by_addr: HashMap<Ipv4Addr, u16> = HashMap::new();
         let mut add = |addr, mapping, filtering, hits: &Arc<EntryHits>, sources: &mut Vec<Source>| {
             if let Some(&no) = by_addr.get(&addr) {
@@ -107,13 +110,13 @@ impl NatSpec {
                 }
                 return Some(no);
             }
-            let Some(pool) = state.pool(addr) else {
+            let Some(pool) = pools.assign(state, addr) else {
                 troubles.push(NatConfigError::NoPool { addr });
                 return None;
             };
-            let source = Source { pool, mapping, filtering, hits: hits.clone() };
+            let source = Source { addr, pool, mapping, filtering, hits: hits.clone() };
             if !source.overlaps() {
-                source.pool.allocate_slots();
+                pools.lend(addr);
             }
             let no = sources.len() as u16;
             sources.push(source);
@@ -144,14 +147,13 @@ impl NatSpec {
         for (addr, e) in &out.externals {
             let addr = Ipv4Addr::from_bits(*addr);
             let forwarded = !(e.internet.is_empty() && e.intranet.is_empty());
-            if forwarded && self.local.contains(&addr) && state.pool(addr).is_none() {
+            if forwarded && self.local.contains(&addr) && pools.assign(state, addr).is_none() {
                 troubles.push(NatConfigError::NoPool { addr });
             }
         }
-        for pool in state.pools() {
-            pool.fix(&fixed_bits(out.externals.get(&pool.addr().to_bits())));
-        }
-        (out, troubles)
+        let bits = |(addr, e): (&u32, &External)| (Ipv4Addr::from_bits(*addr), fixed_bits(e));
+        pools.forwarded = out.externals.iter().map(bits).collect();
+        (out, pools, troubles)
     }
 
     fn externals(&self, sources: &HashMap<Ipv4Addr, u16>) -> HashMap<u32, External, AddrHash> {
@@ -203,9 +205,8 @@ impl NatSpec {
 }
 
 /// The ports of an address that are forwarded, as XDP's map has them.
-fn fixed_bits(e: Option<&External>) -> Vec<u64> {
+fn fixed_bits(e: &External) -> Vec<u64> {
     let mut bits = vec![0u64; POOL_WORDS];
-    let Some(e) = e else { return bits };
     for protocol in [NatProtocol::Tcp, NatProtocol::Udp] {
         for range in [&e.internet, &e.intranet].into_iter().flat_map(|f| f.ranges(protocol.proto())) {
             for port in range {

@@ -112,18 +112,107 @@ type GroupKey = [u16; 1 + GROUP_LINKS];
 /// Fewest bytes of a burst, however slow the rate: sixteen full Ethernet frames.
 const LEAST_BURST: u64 = 16 * 1514;
 
-/// The meters of a gateway.
+/// Which number each meter and each set of meters has: what a compiler needs to know of the shared memory. Planning reads
+/// no shared word and writes none.
+#[derive(Debug)]
+pub struct MeterNumbers {
+    meters: &'static [Meter],
+    sets: &'static [MeterGroup],
+    by_id: HashMap<u64, u16>,
+    by_key: HashMap<GroupKey, MeterGroupNo>,
+    /// By number: whether it is in use. Number 0 always is.
+    meters_used: Vec<bool>,
+    sets_used: Vec<bool>,
+}
+
+/// The meters and sets of one compilation, to be written by [`MeterTable::apply`] before a snapshot names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeterPlan {
+    /// All meters and sets of earlier plans are given up first: too many of them were in use.
+    clear: bool,
+    meters: BTreeMap<u16, PlannedMeter>,
+    sets: BTreeMap<MeterGroupNo, PlannedGroup>,
+    owners: Vec<(Owner, u16)>,
+    complete: bool,
+}
+
+impl MeterPlan {
+    /// `false`: there were too few meters or sets, and some traffic is not metered.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
+
+/// The words of a meter that the configuration sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PlannedMeter {
+    id: u64,
+    burst: u64,
+    cost: u64,
+    committed_burst: u64,
+    committed_cost: u64,
+}
+
+/// The words of a set that the configuration sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PlannedGroup {
+    key: GroupKey,
+    borrow_limits: [u64; GROUP_LINKS],
+    overhead: u16,
+    remark: u8,
+    slack: u32,
+}
+
+impl MeterNumbers {
+    /// The policy for a specification, and the meters that it needs.
+    pub fn plan(&mut self, spec: &QosSpec) -> (QosPolicy, MeterPlan) {
+        let nothing = spec.cars.is_empty()
+            && spec.overlay.is_none()
+            && spec.internet_up.is_none()
+            && spec.ports.iter().all(|p| p.rate.is_none());
+        let mut plan = MeterPlan { complete: true, ..MeterPlan::default() };
+        if nothing {
+            return (QosPolicy { meters: self.meters, sets: self.sets, ..QosPolicy::default() }, plan);
+        }
+        if self.by_id.len() * 2 > METERS || self.by_key.len() * 2 > METER_GROUPS {
+            plan.clear = true;
+            self.by_id.clear();
+            self.by_key.clear();
+            self.meters_used = first_used(self.meters.len());
+            self.sets_used = first_used(self.sets.len());
+        }
+        let mut b = Build { numbers: self, spec, plan };
+        let groups_by_path = b.ways();
+        let plan = b.plan;
+        let policy = QosPolicy {
+            rules: Rules::build(spec),
+            car_of: Rules::cars(spec, &groups_by_path),
+            ports: spec.ports.len(),
+            groups_by_path,
+            cars: spec.cars.iter().map(|c| c.id.clone()).collect(),
+            meters: self.meters,
+            sets: self.sets,
+        };
+        (policy, plan)
+    }
+}
+
+/// Only number 0, which stands for "none", is in use.
+fn first_used(count: usize) -> Vec<bool> {
+    (0..count).map(|n| n == 0).collect()
+}
+
+/// The meters of a gateway: the control side of the shared memory.
 #[derive(Debug)]
 pub struct MeterTable {
     meters: &'static [Meter],
     sets: &'static [MeterGroup],
     /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.
     by_xdp: &'static [AtomicU64],
-    by_id: HashMap<u64, u16>,
     by_key: HashMap<GroupKey, MeterGroupNo>,
     /// What the sets had counted when this table was opened.
     base: HashMap<MeterGroupNo, MeterCounts>,
-    /// Of the last build.
+    /// Of the last plan.
     owners: Vec<(Owner, u16)>,
 }
 
@@ -135,24 +224,38 @@ impl MeterTable {
         sets: &'static [MeterGroup],
         by_xdp: &'static [AtomicU64],
     ) -> MeterTable {
-        let ids = meters.iter().enumerate().skip(1).map(|(n, m)| (m.id.load(Relaxed), n as u16));
-        let by_id: HashMap<_, _> = ids.filter(|(id, _)| *id != 0).collect();
         let keys = sets.iter().enumerate().skip(1).map(|(n, s)| (key_of(s), n as u16));
         let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != GroupKey::default()).collect();
-        let mut table =
-            MeterTable { meters, sets, by_xdp, by_id, by_key, base: HashMap::new(), owners: Vec::new() };
+        let mut table = MeterTable { meters, sets, by_xdp, by_key, base: HashMap::new(), owners: Vec::new() };
         table.base = table.by_key.values().map(|&n| (n, table.counted_by(n))).collect();
         table
     }
 
-    /// The words in which XDP counts for a set.
-    fn xdp_words(&self, group: MeterGroupNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
-        self.by_xdp.iter().skip(usize::from(group)).step_by(self.sets.len().max(1))
+    /// The numbers that are in use, for a compiler.
+    pub fn numbers(&self) -> MeterNumbers {
+        let ids = self.meters.iter().enumerate().skip(1).map(|(n, m)| (m.id.load(Relaxed), n as u16));
+        let by_id: HashMap<_, _> = ids.filter(|(id, _)| *id != 0).collect();
+        let mut numbers = MeterNumbers {
+            meters: self.meters,
+            sets: self.sets,
+            meters_used: first_used(self.meters.len()),
+            sets_used: first_used(self.sets.len()),
+            by_id,
+            by_key: self.by_key.clone(),
+        };
+        numbers.by_id.values().for_each(|n| numbers.meters_used[usize::from(*n)] = true);
+        numbers.by_key.values().for_each(|n| numbers.sets_used[usize::from(*n)] = true);
+        numbers
     }
 
-    fn counted_by(&self, group: MeterGroupNo) -> MeterCounts {
-        let s = &self.sets[usize::from(group)];
-        let by_xdp = self.xdp_words(group).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
+    /// The words in which XDP counts for a set.
+    fn xdp_words(&self, set: MeterGroupNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
+        self.by_xdp.iter().skip(usize::from(set)).step_by(self.sets.len().max(1))
+    }
+
+    fn counted_by(&self, set: MeterGroupNo) -> MeterCounts {
+        let s = &self.sets[usize::from(set)];
+        let by_xdp = self.xdp_words(set).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
         MeterCounts {
             passed: s.passed_bytes.load(Relaxed).wrapping_add(by_xdp),
             over_car: s.car_dropped_bytes.load(Relaxed),
@@ -167,36 +270,51 @@ impl MeterTable {
         MeterTable::over(meters.leak(), sets.leak(), &[])
     }
 
-    /// The policy for a specification. `false`: there were too few meters or sets, and some traffic is
-    /// not metered.
-    pub fn build(&mut self, spec: &QosSpec, now: Nanos) -> (QosPolicy, bool) {
-        let nothing = spec.cars.is_empty()
-            && spec.overlay.is_none()
-            && spec.internet_up.is_none()
-            && spec.ports.iter().all(|p| p.rate.is_none());
-        self.owners.clear();
-        if nothing {
-            return (QosPolicy { meters: self.meters, sets: self.sets, ..QosPolicy::default() }, true);
-        }
-        if self.by_id.len() * 2 > METERS || self.by_key.len() * 2 > METER_GROUPS {
+    /// Writes a plan into the shared memory. Meters come before the sets that name them, and a new set's meters last, so
+    /// that whoever reads it meters by all of them or by none.
+    pub fn apply(&mut self, plan: &MeterPlan, now: Nanos) {
+        if plan.clear {
             self.forget();
         }
-        let mut b = Build { table: self, spec, now, ok: true };
-        let groups_by_path = b.ways();
-        let complete = b.ok;
-        let policy = QosPolicy {
-            rules: Rules::build(spec),
-            car_of: Rules::cars(spec, &groups_by_path),
-            ports: spec.ports.len(),
-            groups_by_path,
-            cars: spec.cars.iter().map(|c| c.id.clone()).collect(),
-            meters: self.meters,
-            sets: self.sets,
-        };
-        (policy, complete)
+        for (no, planned) in &plan.meters {
+            let m = &self.meters[usize::from(*no)];
+            if m.id.load(Relaxed) != planned.id {
+                m.tat.store(idle(now), Relaxed);
+                m.committed_tat.store(idle(now), Relaxed);
+                m.id.store(planned.id, Relaxed);
+            }
+            let put = |word: &AtomicU64, v: u64| {
+                if word.load(Relaxed) != v {
+                    word.store(v, Relaxed);
+                }
+            };
+            put(&m.burst, planned.burst);
+            put(&m.cost, planned.cost);
+            put(&m.committed_burst, planned.committed_burst);
+            put(&m.committed_cost, planned.committed_cost);
+        }
+        for (no, planned) in &plan.sets {
+            let s = &self.sets[usize::from(*no)];
+            for (word, limit) in s.borrow_limit.iter().zip(planned.borrow_limits) {
+                word.store(limit, Relaxed);
+            }
+            s.overhead.store(planned.overhead, Relaxed);
+            s.remark.store(planned.remark, Relaxed);
+            s.slack.store(planned.slack, Relaxed);
+            if self.by_key.get(&planned.key) != Some(no) {
+                let own = [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes];
+                own.into_iter().chain(self.xdp_words(*no)).for_each(|c| c.store(0, Relaxed));
+                for (word, n) in s.links.iter().zip(&planned.key[1..]) {
+                    word.store(*n, Relaxed);
+                }
+                s.car.store(planned.key[0], Release);
+                self.by_key.insert(planned.key, *no);
+            }
+        }
+        self.owners.clone_from(&plan.owners);
     }
 
-    /// Nobody is remembered. Flows of the epoch that ends may use a meter of another for a moment.
+    /// Gives up all meters and sets. Flows of the epoch that ends may use a meter of another for a moment.
     fn forget(&mut self) {
         for m in self.meters {
             m.id.store(0, Relaxed);
@@ -206,7 +324,6 @@ impl MeterTable {
             s.car.store(0, Relaxed);
             s.links.iter().for_each(|l| l.store(0, Relaxed));
         }
-        self.by_id.clear();
         self.by_key.clear();
         self.base.clear();
     }
@@ -263,12 +380,11 @@ fn key_of(s: &MeterGroup) -> GroupKey {
     [&s.car, a, b, c].map(|w| w.load(Relaxed))
 }
 
-/// A build in progress.
+/// A plan in progress.
 struct Build<'b, 'w> {
-    table: &'b mut MeterTable,
+    numbers: &'b mut MeterNumbers,
     spec: &'w QosSpec,
-    now: Nanos,
-    ok: bool,
+    plan: MeterPlan,
 }
 
 impl Build<'_, '_> {
@@ -343,67 +459,47 @@ impl Build<'_, '_> {
 
     fn meter(&mut self, owner: Owner, rate: Option<Rate>, committed: Option<Rate>, ms: u64) -> u16 {
         let id = owner.id();
-        let known = self.table.by_id.get(&id).copied();
-        let free = || (1..self.table.meters.len() as u16).find(|n| self.meter_is_free(*n));
-        let Some(no) = known.or_else(free) else {
-            self.ok = false;
+        let free = || self.numbers.meters_used.iter().position(|used| !used).map(|n| n as u16);
+        let Some(no) = self.numbers.by_id.get(&id).copied().or_else(free) else {
+            self.plan.complete = false;
             return 0;
         };
-        let m = &self.table.meters[usize::from(no)];
-        if known.is_none() {
-            m.tat.store(idle(self.now), Relaxed);
-            m.committed_tat.store(idle(self.now), Relaxed);
-            m.id.store(id, Relaxed);
-            self.table.by_id.insert(id, no);
-        }
-        let put = |word: &AtomicU64, v: u64| {
-            if word.load(Relaxed) != v {
-                word.store(v, Relaxed);
-            }
+        self.numbers.by_id.insert(id, no);
+        self.numbers.meters_used[usize::from(no)] = true;
+        let planned = PlannedMeter {
+            id,
+            // Without a rate a packet takes no time, so any burst will do.
+            burst: rate.map_or(units(1_000_000_000), |r| self.burst(r, ms)),
+            cost: rate.map_or(0, Rate::cost),
+            committed_burst: committed.map_or(0, |r| self.burst(r, ms)),
+            committed_cost: committed.map_or(0, Rate::cost),
         };
-        // Without a rate a packet takes no time, so any burst will do.
-        put(&m.burst, rate.map_or(units(1_000_000_000), |r| self.burst(r, ms)));
-        put(&m.cost, rate.map_or(0, Rate::cost));
-        put(&m.committed_burst, committed.map_or(0, |r| self.burst(r, ms)));
-        put(&m.committed_cost, committed.map_or(0, Rate::cost));
-        if !self.table.owners.iter().any(|(o, _)| *o == owner) {
-            self.table.owners.push((owner, no));
+        self.plan.meters.insert(no, planned);
+        if !self.plan.owners.iter().any(|(o, _)| *o == owner) {
+            self.plan.owners.push((owner, no));
         }
         no
     }
 
-    fn meter_is_free(&self, no: u16) -> bool {
-        self.table.meters[usize::from(no)].id.load(Relaxed) == 0
-    }
-
     fn set(&mut self, key: GroupKey, borrow_limits: [u64; GROUP_LINKS], remark: u8) -> MeterGroupNo {
-        let known = self.table.by_key.get(&key).copied();
+        let numbers = &mut *self.numbers;
         let free = || {
-            let after = self.table.by_key.len() as u16 + 1;
-            (after..self.table.sets.len() as u16)
+            let after = numbers.by_key.len() + 1;
+            (after..numbers.sets_used.len())
                 .chain(1..after)
-                .find(|n| key_of(&self.table.sets[usize::from(*n)]) == GroupKey::default())
+                .find(|n| !numbers.sets_used[*n])
+                .map(|n| n as MeterGroupNo)
         };
-        let Some(no) = known.or_else(free) else {
-            self.ok = false;
+        let Some(no) = numbers.by_key.get(&key).copied().or_else(free) else {
+            self.plan.complete = false;
             return 0;
         };
-        let s = &self.table.sets[usize::from(no)];
-        for (word, limit) in s.borrow_limit.iter().zip(borrow_limits) {
-            word.store(limit, Relaxed);
-        }
-        s.overhead.store(u16::try_from(self.spec.overhead).unwrap_or(u16::MAX), Relaxed);
-        s.remark.store(remark, Relaxed);
-        s.slack.store(self.spec.slack, Relaxed);
-        if known.is_none() {
-            let own = [&s.passed_bytes, &s.car_dropped_bytes, &s.link_dropped_bytes];
-            own.into_iter().chain(self.table.xdp_words(no)).for_each(|c| c.store(0, Relaxed));
-            for (word, n) in s.links.iter().zip(&key[1..]) {
-                word.store(*n, Relaxed);
-            }
-            s.car.store(key[0], Release);
-            self.table.by_key.insert(key, no);
-        }
+        numbers.by_key.insert(key, no);
+        numbers.sets_used[usize::from(no)] = true;
+        let overhead = u16::try_from(self.spec.overhead).unwrap_or(u16::MAX);
+        self.plan
+            .sets
+            .insert(no, PlannedGroup { key, borrow_limits, overhead, remark, slack: self.spec.slack });
         no
     }
 }

@@ -6,5 +6,7 @@ pub mod meter_table;
 pub mod policy;
 
 pub use meter::{Policed, Rate};
-pub use meter_table::{Car, Direction, MeterCounts, MeterTable, MeteredPort, Owner, QosSpec};
+pub use meter_table::{
+    Car, Direction, MeterCounts, MeterNumbers, MeterPlan, MeterTable, MeteredPort, Owner, QosSpec,
+};
 pub use policy::{Classified, Mark, MeterGroupNo, QosPolicy};

@@ -370,7 +370,8 @@ impl Net {
         }
         self.nat.wan_addrs = self.ports.iter().filter(|p| p.zone == Zone::Wan).filter_map(own).collect();
         self.nat.local = self.ports.iter().flat_map(|p| &p.addrs4).map(|a| a.0).collect();
-        let (policy, troubles) = self.nat.build(state);
+        let (policy, pools, troubles) = self.nat.plan(state);
+        state.apply(&pools);
         let lacking = troubles.iter().any(|t| matches!(t, NatConfigError::NoPool { .. }));
         assert!(!lacking, "{troubles:?}");
         policy
@@ -413,8 +414,9 @@ impl Net {
         let tunnels = self.ports.iter().enumerate().map(port);
         let tunnels: Vec<_> = tunnels.map(|m| MeteredPort { zone: Some(Zone::Overlay), ..m }).collect();
         self.qos.ports = self.ports.iter().enumerate().map(port).chain(tunnels).collect();
-        let (policy, complete) = self.meters.build(&self.qos, self.began);
-        assert!(complete, "too few meters");
+        let (policy, plan) = self.meters.numbers().plan(&self.qos);
+        assert!(plan.is_complete(), "too few meters");
+        self.meters.apply(&plan, self.began);
         policy
     }
 
