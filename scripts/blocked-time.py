@@ -10,6 +10,8 @@ usage: scripts/blocked-time.py [--rounds N] [--mbit N] [KIND...]
 Needs root and what scripts/setup.sh installs; release binaries, or SAG_VCPE_BIN and SAGCTL_BIN.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -20,16 +22,21 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 # pylint: disable=wrong-import-position
-from harness.config import acl_table  # noqa: E402
-from harness.lab import Addresses as A, Gateway, Lab  # noqa: E402
-from harness.nat import forward, hide_the_inside, nat_config  # noqa: E402
-from harness.traffic import iperf  # noqa: E402
-from harness.wire import IP, UDP, Ether, Raw, Sender, Sniffer, mark_of, marked  # noqa: E402
+import contextlib
+import itertools
+
+from harness.config import acl_table
+from harness.lab import Addresses as A
+from harness.lab import Gateway, Lab
+from harness.nat import forward, hide_the_inside, nat_config
+from harness.traffic import iperf
+from harness.wire import IP, UDP, Ether, Raw, Sender, Sniffer, mark_of, marked
 
 SECONDS = 4
 CHANGE_AT = 1.5
@@ -57,14 +64,14 @@ dest_port_range = "-1/-1"
 """
 
 
-def config(*tables, rules=RULES):
+def config(*tables: str, rules: list[dict[str, Any]] = RULES) -> str:
     return nat_config(*tables, text=acl_table("acl-1", rules), new_flow_rate=0)
 
 
 class NewFlows:
     """A first packet of a new flow every GAP, and when those that came through were sent."""
 
-    def __init__(self, lab):
+    def __init__(self, lab: Lab) -> None:
         self.sender, self.sniffer = Sender(lab.lan2, "eth0"), Sniffer(lab.wan, "gw")
         head = Ether(src=lab.lan2.mac("eth0"), dst=lab.gw.mac("lan-b"))
         self.frame = bytearray(bytes(head / IP(src=A.LAN2[4], dst=A.INET[4]) / UDP(sport=1, dport=9) / Raw(marked(0))))
@@ -73,7 +80,7 @@ class NewFlows:
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
-    def _run(self):
+    def _run(self) -> None:
         while not self.over.is_set():
             n = len(self.sent) + 1
             self.frame[34:36] = (1024 + n).to_bytes(2, "big")
@@ -82,7 +89,7 @@ class NewFlows:
             self.sender.send(self.frame)
             time.sleep(GAP)
 
-    def outage(self):
+    def outage(self) -> float:
         """Ends the flows; (longest time without one that came through, in ms, and what is usual)."""
         self.over.set()
         self.thread.join()
@@ -90,11 +97,11 @@ class NewFlows:
         self.sender.close()
         self.sniffer.close()
         times = [self.sent[n - 1] for n in came if 0 < n <= len(self.sent)]
-        gaps = [b - a for a, b in zip(times, times[1:])] or [SECONDS]
+        gaps = [b - a for a, b in itertools.pairwise(times)] or [SECONDS]
         return max(gaps) * 1000 - statistics.median(gaps) * 1000
 
 
-def wait_end(pid):
+def wait_end(pid: int) -> None:
     end = time.monotonic() + 10
     while os.path.exists(f"/proc/{pid}/fd") and os.listdir(f"/proc/{pid}/fd"):
         if time.monotonic() > end:
@@ -102,17 +109,15 @@ def wait_end(pid):
         time.sleep(0.01)
 
 
-def restart(gw, lab, how):
+def restart(gw: Gateway, lab: Lab, how: int) -> None:
     pid = gw.pid()
     os.kill(pid, how)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         wait_end(pid)
-    except FileNotFoundError:
-        pass
     gw.start(config())
 
 
-def upgrade(gw, lab):
+def upgrade(gw: Gateway, lab: Lab) -> None:
     """Another file with the same build: what a package of the same layout does."""
     other = lab.run_dir / f"sag-vcpe.{time.monotonic_ns()}"
     shutil.copy2(lab.vcpe, other)
@@ -133,14 +138,14 @@ KINDS = {
 }
 
 
-def measure(gw, lab, kind, mbit):
+def measure(gw: Gateway, lab: Lab, kind: str, mbit: float) -> dict[str, Any]:
     if gw.running != config():
         gw.reload(config())
     lab.gw.ip("route del 10.99.0.0/16", check=False)
     gw.ctl("sessions", "flush", "--all")
     flows, failed = NewFlows(lab), []
 
-    def change():
+    def change() -> None:
         time.sleep(CHANGE_AT)
         try:
             KINDS[kind](gw, lab)
@@ -159,7 +164,7 @@ def measure(gw, lab, kind, mbit):
     return {"packets": report["packets"], "lost": report["lost"], "new_flow_outage_ms": outage}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mbit", type=float, default=80, help="of the established flows together")

@@ -15,6 +15,8 @@ machine is busy.
 Needs Python only; the release binary, or SAG_CLOUD_BIN. No root.
 """
 
+from __future__ import annotations
+
 import argparse
 import http.client
 import json
@@ -33,11 +35,12 @@ import time
 import urllib.parse
 import uuid
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "sdk"))
 
-from wire import signed  # noqa: E402  pylint: disable=wrong-import-position
+from wire import signed
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BIN = os.environ.get("SAG_CLOUD_BIN", str(TARGET / "release" / "sag-cloud"))
@@ -70,7 +73,7 @@ REPORT = {
 
 
 class Server:
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.db = f"sqlite://{folder}/cloud.db"
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -87,7 +90,7 @@ class Server:
         rows = dict(line.split(": ") for line in out.splitlines())
         self.key = rows["AccessKeyId"], rows["AccessKeySecret"]
 
-    def start(self):
+    def start(self) -> None:
         self.process = subprocess.Popen(
             [BIN, "serve", "--listen", f"127.0.0.1:{self.port}", "--db", self.db, "--rate-limit", "0"],
             env={**os.environ, "RUST_LOG": "warn"},
@@ -100,38 +103,38 @@ class Server:
                 time.sleep(0.05)
         sys.exit("the server does not become ready")
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
             self.process = None
 
-    def cpu(self):
+    def cpu(self) -> float:
         """Seconds of processor time so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def resident_mb(self):
+    def resident_mb(self) -> float:
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
         return 0.0
 
-    def client(self):
+    def client(self) -> Client:
         return Client(self)
 
 
 class Client:
     """Signed calls of version 1.0 over one connection."""
 
-    def __init__(self, server):
+    def __init__(self, server: Server) -> None:
         self.key = server.key
         self.conn = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
-    def query(self, action, **params):
+    def query(self, action: str, **params: Any) -> str:
         return "/?" + urllib.parse.urlencode(signed(self.key, "GET", action, **params))
 
-    def send(self, query):
+    def send(self, query: Any) -> tuple[Any, Any]:
         try:
             self.conn.request("GET", query)
             answer = self.conn.getresponse()
@@ -142,14 +145,14 @@ class Client:
             answer = self.conn.getresponse()
         return answer.status, answer.read()
 
-    def call(self, action, **params):
+    def call(self, action: str, **params: Any) -> dict[str, Any]:
         status, body = self.send(self.query(action, **params))
         if status != 200:
             sys.exit(f"{action}: {status} {body.decode()}")
         return json.loads(body)
 
 
-def fill(server, folder, gateways, rules):
+def fill(server: Server, folder: str, gateways: int, rules: int) -> list[tuple[str, str, str]]:
     """Gateways and ACLs by the API; the rules of the first ACL too, and from there copies of them."""
     if server.made.exists():
         return json.loads(server.made.read_text())["gateways"]
@@ -185,7 +188,7 @@ def fill(server, folder, gateways, rules):
     return out
 
 
-def bring_online(server, folder, gateways):
+def bring_online(server: Server, folder: str, gateways: list[tuple[str, str, str]]) -> None:
     """Every device is online: one reports, and the others have said the same."""
     sag, sn, _ = gateways[0]
     server.client().call("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps(REPORT))
@@ -196,7 +199,7 @@ def bring_online(server, folder, gateways):
     db.close()
 
 
-def describe_calls(gateways):
+def describe_calls(gateways: list[tuple[str, str, str]]) -> dict[str, Any]:
     sag, sn, acl = gateways[len(gateways) // 2]
     return {
         "DescribeSmartAccessGateways": dict(PageSize=50),
@@ -209,7 +212,7 @@ def describe_calls(gateways):
     }
 
 
-def latency(server, gateways):
+def latency(server: Server, gateways: list[tuple[str, str, str]]) -> dict[str, Any]:
     client, out = server.client(), {}
     for action, params in describe_calls(gateways).items():
         times = []
@@ -223,7 +226,7 @@ def latency(server, gateways):
     return out
 
 
-def reads(server, gateways, seconds):
+def reads(server: Server, gateways: list[tuple[str, str, str]], seconds: float) -> dict[str, Any]:
     """Calls of each kind for a second of the server's processor time, from four clients at once."""
     out = {}
     kinds = {
@@ -233,7 +236,7 @@ def reads(server, gateways, seconds):
     for name, (action, params) in kinds.items():
         over, counts = threading.Event(), [0] * 4
 
-        def run(i):
+        def run(i: int) -> None:
             client, n = server.client(), i
             while not over.is_set():
                 client.call(action, **params(n % len(gateways)))
@@ -252,7 +255,7 @@ def reads(server, gateways, seconds):
     return out
 
 
-def polls(server, gateways):
+def polls(server: Server, gateways: list[tuple[str, str, str]]) -> tuple[Any, Any]:
     """Resident memory with every agent waiting for a change that does not come."""
     client = server.client()
     before, selector, socks = server.resident_mb(), selectors.DefaultSelector(), []
@@ -276,7 +279,7 @@ def polls(server, gateways):
     return before, after
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateways", type=int, default=1000)
     parser.add_argument("--rules", type=int, default=100)

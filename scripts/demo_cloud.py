@@ -5,22 +5,26 @@ the API, what it changed on the wire, the figure; each change is taken back and 
 usage: demo_cloud.py RESULT_FILE     in a lab that is up, with a gateway that runs (SAG_LAB_PREFIX)
 """
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 
 # pylint: disable=wrong-import-position
-from harness.cloud import ENDPOINT, Agent, Branch, Cloud, Missing, SdkError, pings, reaches, whoami, within  # noqa: E402
-from harness.lab import Addresses as A  # noqa: E402
-from harness.lab import Lab  # noqa: E402
-from harness.net import CommandError  # noqa: E402
-from harness.traffic import http_server, iperf, iperf_server, process  # noqa: E402
+from harness.cloud import ENDPOINT, Agent, Branch, Cloud, Missing, SdkError, pings, reaches, whoami, within
+from harness.lab import Addresses as A
+from harness.lab import Lab
+from harness.net import CommandError
+from harness.traffic import http_server, iperf, iperf_server, process
 
 STARTED = int(os.environ.get("SAG_STARTED_MS", time.time() * 1000)) / 1000
 COLORS = {"PASS": "\33[32m", "FAIL": "\33[31m"} if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else {}
@@ -30,16 +34,16 @@ ANY = dict(SourceCidr="0.0.0.0/0", DestCidr="0.0.0.0/0", SourcePortRange="-1/-1"
 class Account:
     """What is printed, and how it went."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.passed = self.failed = 0
 
-    def step(self, text):
+    def step(self, text: str) -> None:
         print(f"[{time.time() - STARTED:6.1f}s] {text}", flush=True)
 
-    def tell(self, text):
+    def tell(self, text: str) -> None:
         print(f"          {text}", flush=True)
 
-    def said(self, good, text):
+    def said(self, good: bool, text: str) -> None:
         word = "PASS" if good else "FAIL"
         self.passed, self.failed = self.passed + good, self.failed + (not good)
         off = "\33[0m" if COLORS else ""
@@ -47,24 +51,24 @@ class Account:
 
 
 class Story:
-    def __init__(self, account, branch, www):
+    def __init__(self, account: Account, branch: Branch, www: str) -> None:
         self.account, self.branch, self.www = account, branch, www
         self.lab = branch.lab
 
-    def call(self, op, **params):
+    def call(self, op: str, **params: Any) -> Any:
         """A call that is told, with what it was given."""
         shown = " ".join(f"{k}={v}" for k, v in params.items() if k not in ("SmartAGId", "SmartAGSn", "SagId", *ANY))
         shown += "".join(f" {k}={v}" for k, v in params.items() if k in ANY and v != ANY[k])
         self.account.tell(f"→ {op} {shown}".rstrip())
         return self.branch.call(op, **params)
 
-    def mine(self, op, **params):
+    def mine(self, op: str, **params: Any) -> Any:
         return self.call(op, SmartAGId=self.branch.sag, **params)
 
-    def device(self, op, **params):
+    def device(self, op: str, **params: Any) -> Any:
         return self.mine(op, SmartAGSn=self.branch.sn, **params)
 
-    def sees(self, text, check, seconds=1.0):
+    def sees(self, text: str, check: Callable[[], Any], seconds: float = 1.0) -> None:
         """The effect, and how long after the answer of the last call it was there."""
         try:
             took = within(seconds, text, check)
@@ -74,7 +78,7 @@ class Story:
 
     # Each of these makes something, sees it, takes it back and sees that.
 
-    def acl(self):
+    def acl(self) -> None:
         self.account.step("access control: no TCP to port 8000")
         acl = self.call("CreateACL", Name="office")["AclId"]
         rule = dict(ANY, SourceCidr="192.0.2.0/26", DestPortRange="8000/8000")
@@ -88,10 +92,10 @@ class Story:
         self.mine("DisassociateACL", AclId=acl)
         self.call("DeleteACL", AclId=acl)
 
-    def rate(self):
+    def rate(self) -> float:
         return iperf(self.lab.lan1, self.lab.inet, A.INET[4], seconds=2, options=["-O", 1])["mbit"]
 
-    def qos(self):
+    def qos(self) -> None:
         self.account.step("quality of service: TCP of lan1 at most 20 Mbit/s")
         before = self.rate()
         qos = self.call("CreateQos", QosName="bulk")["QosId"]
@@ -107,7 +111,7 @@ class Story:
         self.mine("DisassociateQos", QosId=qos)
         self.call("DeleteQos", QosId=qos)
 
-    def bandwidth(self):
+    def bandwidth(self) -> None:
         self.account.step("bandwidth: Internet uplink of 30 Mbit/s")
         self.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=30)
         limited = self.rate()
@@ -116,7 +120,7 @@ class Story:
         after = self.rate()
         self.account.said(after > 60, f"TCP: {after:.0f} Mbit/s again")
 
-    def nat(self):
+    def nat(self) -> None:
         lan1, inet = self.lab.lan1, self.lab.inet
         self.account.step("address translation")
         self.device("ModifySagWanSnat", Snat="ENABLE")
@@ -135,7 +139,7 @@ class Story:
         self.mine("DeleteSnatEntry", InstanceId=entry)
         self.sees(f"and {A.LAN2[4]} again", lambda: whoami(lan2, A.POP[4]) == A.LAN2[4])
 
-    def routes(self):
+    def routes(self) -> None:
         lan1, pop = self.lab.lan1, self.lab.pop
         self.account.step("a static route by the leased line, and a health check that it depends on")
         pop.ip("addr add 10.77.0.1/32 dev lo")
@@ -160,14 +164,14 @@ class Story:
         self.sees("the route is gone", lambda: not pings(lan1, "10.77.0.1"))
         pop.ip("addr del 10.77.0.1/32 dev lo")
 
-    def traffic(self):
+    def traffic(self) -> Any:
         rows = self.branch.call("DescribeSagTrafficTopN", Size=10)["TrafficTopN"]
         return next((float(r["TrafficRate"]) for r in rows if r["InstanceId"] == self.branch.sag), 0)
 
-    def health(self, check):
+    def health(self, check: str) -> str:
         return self.branch.mine("DescribeHealthChecks", HcInstanceId=check)["HealthChecks"]["HealthCheck"][0]["Status"]
 
-    def reports(self):
+    def reports(self) -> None:
         self.account.step("what the cloud knows of the device")
         info = self.device("DescribeSAGDeviceInfo")
         self.sees(f"version {info['Version']}, the last change is in force", self.branch.in_force, 3)
@@ -188,7 +192,7 @@ class Story:
             self.account.said(e.code == "FeatureNotSupport", f"what the device cannot do is refused: {e.code}")
 
 
-def main():
+def main() -> int:
     account = Account()
     lab = Lab(os.environ.get("SAG_LAB_PREFIX", "demo-"))
     with tempfile.TemporaryDirectory() as folder:

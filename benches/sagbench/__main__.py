@@ -1,5 +1,7 @@
 """Runs the benchmark; scripts/bench.sh calls this as root with everything built."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import os
@@ -9,7 +11,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import alone, changes, peers, report, scenarios, stats, system, tunnels
 from .lab import Lab
@@ -41,7 +45,7 @@ LAYOUT = ("tables", "targets", "points", "changes", "offered", "missing", "notes
 class Bench:
     """What the scenarios share, and what they have found."""
 
-    def __init__(self, args):
+    def __init__(self, args: argparse.Namespace) -> None:
         self.full, self.seed, self.most = args.full, args.seed, args.rounds
         self.pktgen, self.vcpe, self.sagctl, self.target = args.pktgen, args.vcpe, args.sagctl, args.target
         self.root = ROOT
@@ -55,27 +59,27 @@ class Bench:
         self.tables, self.targets, self.points = {}, [], {}
         self.changes, self.offered, self.missing, self.notes = {}, {}, [], {}
 
-    def rounds(self, quick, full):
+    def rounds(self, quick: int, full: int) -> int:
         return min(full if self.full else quick, self.most)
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f}s] {text}", flush=True)
 
-    def step(self, text):
+    def step(self, text: str) -> None:
         self.say(text)
 
-    def progress(self, text):
+    def progress(self, text: str) -> None:
         if sys.stdout.isatty() or not text.startswith("round"):
             self.say(f"  {text}")
 
-    def warn(self, text):
+    def warn(self, text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
-    def point(self, plot, series, x, rates):
+    def point(self, plot: str, series: str, x: float, rates: Sequence[float]) -> None:
         self.points.setdefault(plot, {}).setdefault(series, []).append({"x": x, **stats.summary(rates)})
 
     @contextlib.contextmanager
-    def labs(self, queues=1, ip6=False):
+    def labs(self, queues: int = 1, ip6: bool = False) -> Iterator[Callable[[str, Any], Lab]]:
         """A function that makes labs, which are gone afterwards."""
         outer, self.cleanup = self.cleanup, system.Cleanup()
         try:
@@ -84,7 +88,7 @@ class Bench:
             mine, self.cleanup = self.cleanup, outer
             mine.run()
 
-    def settings(self):
+    def settings(self) -> None:
         """The machine as the measurement needs it, until the end."""
         # The source has precedence on its core for as long as a trial takes.
         self.cleanup.setting("/proc/sys/kernel/sched_rt_runtime_us", -1)
@@ -93,7 +97,7 @@ class Bench:
         self.cleanup.setting("/sys/module/nf_conntrack/parameters/hashsize", 1_048_576)
 
 
-def clear_away(prefix):
+def clear_away(prefix: str) -> None:
     """What a predecessor left that was killed."""
     for line in system.run("ip", "netns", "list").splitlines():
         name = line.split()[0]
@@ -103,14 +107,14 @@ def clear_away(prefix):
         system.run("rm", "-rf", pins, check=False)
 
 
-def positive(text):
+def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError(text)
     return number
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="docs/benchmarks.md")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="under five minutes (the default)")
@@ -124,7 +128,7 @@ def parse():
     return parser.parse_args()
 
 
-def main():
+def main() -> int:
     args = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
@@ -135,7 +139,7 @@ def main():
         machine = system.facts(ROOT)
         bench.settings()
         for name, (scenario, quick) in SCENARIOS.items():
-            if args.only and name not in args.only or not (args.only or quick or args.full):
+            if (args.only and name not in args.only) or not (args.only or quick or args.full):
                 continue
             try:
                 scenario(bench)

@@ -1,13 +1,19 @@
 """What is measured without a lab: the pipeline and the classifier in memory, the cloud API."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 from . import stats
 from .scenarios import target
 from .system import Failed, run
+
+if TYPE_CHECKING:
+    from .__main__ import Bench
 
 # Case of `targets` (benches/examples): text, limit, issue.
 IN_MEMORY = {
@@ -18,7 +24,7 @@ IN_MEMORY = {
 COMPILE = {10_000: 200, 100_000: 5000}
 
 
-def example(bench, name, *args, timeout=600):
+def example(bench: Bench, name: str, *args: Any, timeout: float = 600) -> str | None:
     """What an example prints, or None where it is not built."""
     binary = bench.target / "release" / "examples" / name
     if not binary.exists():
@@ -27,11 +33,11 @@ def example(bench, name, *args, timeout=600):
     return run(binary, *args, timeout=timeout)
 
 
-def lines_of_json(text):
+def lines_of_json(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def memory(bench):
+def memory(bench: Bench) -> None:
     """The pipeline and the compiler of rules, in memory on one core."""
     bench.step("in memory: pipeline, compilation of rules")
     text = example(bench, "targets", bench.rounds(5, 41))
@@ -58,14 +64,14 @@ def memory(bench):
         bench.notes["Pipeline in memory"] = example(bench, "nat", 9) or ""
 
 
-def cloud(bench):
-    """scripts/cloud-bench.py: a server of its own."""
+def cloud(bench: Bench) -> None:
+    """benches/cloud_bench.py: a server of its own."""
     bench.step("sag-cloud: 1,000 gateways of 100 rules")
     binary = bench.target / "release" / "sag-cloud"
     if not binary.exists():
         bench.missing.append(("sag-cloud", "not built: cargo build --release -p sag-cloud"))
         return
-    script = bench.root / "scripts" / "cloud-bench.py"
+    script = bench.root / "benches" / "cloud_bench.py"
     env = os.environ | {"SAG_CLOUD_BIN": str(binary), "CARGO_TARGET_DIR": str(bench.target)}
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode not in (0, 1):

@@ -1,21 +1,29 @@
 """New flows, changes under load, offered load and latency, cores."""
 
+from __future__ import annotations
+
 import contextlib
 import struct
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import rules as policy
 from . import stats
 from .generator import Generator
-from .lab import Bare, Linux, Sag, in_ns, mac_of
+from .lab import Bare, Linux, Sag, mac_of
 from .measure import Side
-from .scenarios import RULES, SNAT, chain_sag, compare, target
+from .scenarios import RULES, SNAT, chain_sag, target
 from .system import Failed, run
 
+if TYPE_CHECKING:
+    from .__main__ import Bench
+    from .lab import Lab
 
-def new_flows(bench):
+
+def new_flows(bench: Bench) -> None:
     """Every frame a new flow, as fast as they are taken in."""
     bench.step("new flows: every frame begins a session")
     rounds, flows = bench.rounds(3, 15), 100_000 if not bench.full else 400_000
@@ -52,7 +60,7 @@ def new_flows(bench):
     target(bench, "new sessions a second through SNAT: 2 × Linux", stats.ratios(rates["sag-vcpe"], rates["Linux, nft SNAT"]), 2, source="#5", broken=broken)
 
 
-def under_load(bench):
+def under_load(bench: Bench) -> None:
     """A commit and restarts while established flows send."""
     bench.step("commit and restart under load")
     rate, seconds, flows = 200_000, 3.0 if not bench.full else 10.0, 10_000
@@ -61,7 +69,7 @@ def under_load(bench):
         lab = make("u0", chain_sag())
         sag = lab.forwarder
 
-        def restart(how):
+        def restart(how: str) -> None:
             sag.end(how)
             sag.spawn()
 
@@ -78,7 +86,7 @@ def under_load(bench):
             gen = side.generator()
             failed = []
 
-            def act(change=change, failed=failed):
+            def act(change: Callable[[], Any] = change, failed: list[str] = failed) -> None:
                 time.sleep(seconds / 3)
                 try:
                     change()
@@ -109,7 +117,7 @@ class Threaded:
     """The gateway's receiving NAPI as a thread of its own, on the other core: the source no longer waits
     for the gateway, so that there is an offered load."""
 
-    def __init__(self, lab, core):
+    def __init__(self, lab: Lab, core: int) -> None:
         before = set(napi_threads())
         in_sysfs = "echo 1 >/sys/class/net/lan/threaded"
         run("ip", "netns", "exec", lab.gw, "sh", "-c", in_sysfs)
@@ -122,7 +130,7 @@ class Threaded:
             run("chrt", "-f", "-p", 10, thread)
 
 
-def napi_threads():
+def napi_threads() -> Iterator[str]:
     for comm in Path("/proc").glob("[0-9]*/comm"):
         try:
             if comm.read_text(encoding="utf-8").startswith("napi/lan"):
@@ -132,7 +140,7 @@ def napi_threads():
 
 
 @contextlib.contextmanager
-def awake():
+def awake() -> Iterator[None]:
     """Idle processors wait without sleeping: a virtual one that sleeps is woken when its host sees fit, which may be
     milliseconds late, and a ring of 256 frames overruns."""
     with contextlib.ExitStack() as held:
@@ -143,13 +151,13 @@ def awake():
         yield
 
 
-def offered_load(bench):
+def offered_load(bench: Bench) -> None:
     """RFC 2544 throughput, loss by offered load, latency at shares of the throughput."""
     with awake():
         offered(bench)
 
 
-def offered(bench):
+def offered(bench: Bench) -> None:
     bench.step("offered load: throughput, loss, latency; source on one core, gateway and sink on the other")
     # After a second in which real-time tasks have a processor, the kernel lets others in for 50 ms (its fair server).
     seconds = 0.25 if not bench.full else 0.8
@@ -173,7 +181,7 @@ def offered(bench):
             Side(name, lab).establish(window=128)
             gen = lab.generator()
 
-            def paced(rate, gen=gen):
+            def paced(rate: float, gen: Generator = gen) -> tuple[float, float]:
                 found = gen.trial(rate=rate, seconds=seconds, flows=10_000)
                 return found["offered_pps"], found["loss"]
 
@@ -196,7 +204,7 @@ def offered(bench):
     bench.offered = result
 
 
-def search(paced, top, allowed, steps=8, tries=3):
+def search(paced: Callable[[float], tuple[float, float]], top: float, allowed: float, steps: int = 8, tries: int = 3) -> float:
     """RFC 2544 section 26.1. A rate is too high when it loses too much at each of several tries: a virtual machine that
     stands still for milliseconds loses at any rate."""
     low, high, best, rate = 0.0, top, 0.0, top
@@ -218,7 +226,7 @@ def search(paced, top, allowed, steps=8, tries=3):
     return best
 
 
-def cores(bench):
+def cores(bench: Bench) -> None:
     """Two sources on two cores, each with flows of its own."""
     if bench.cores < 2:
         bench.missing.append(("two cores", "this machine has one"))

@@ -3,32 +3,39 @@
     PREFIX-NAME-lan:eth0 ═ lan [PREFIX-NAME-gw] wan ═ PREFIX-NAME-wan:eth0
 """
 
+from __future__ import annotations
+
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import rules as policy
 from .generator import Generator
 from .system import Failed, run
 
+if TYPE_CHECKING:
+    from .__main__ import Bench
+
 OUTSIDE = "203.0.113.2"
 PARTS = ("lan", "gw", "wan")
 
 
-def in_ns(namespace, *command, **more):
+def in_ns(namespace: str, *command: Any, **more: Any) -> str:
     # Not `ip netns exec`, which hides the bpffs.
     return run("nsenter", f"--net=/run/netns/{namespace}", *command, **more)
 
 
-def mac_of(namespace, device):
+def mac_of(namespace: str, device: str) -> str:
     return json.loads(run("ip", "-n", namespace, "-j", "link", "show", device))[0]["address"]
 
 
 class Lab:
     """One gateway between two hosts. A forwarder is one of the classes below."""
 
-    def __init__(self, bench, name, queues=1, ip6=False):
+    def __init__(self, bench: Bench, name: str, queues: int = 1, ip6: bool = False) -> None:
         self.bench, self.name, self.ip6 = bench, name, ip6
         self.lan, self.gw, self.wan = (f"{bench.prefix}-{name}-{part}" for part in PARTS)
         self.generators = {}
@@ -64,7 +71,7 @@ class Lab:
             run("ip", "-n", self.gw, "route", "add", "default", "via", "2001:db8:100::1")
             run("ip", "-n", self.gw, "neigh", "add", "2001:db8:100::1", "lladdr", remote, "dev", "wan", "nud", "permanent")
 
-    def remove(self):
+    def remove(self) -> None:
         self.close_generators()
         if self.forwarder:
             self.forwarder.stop()
@@ -72,11 +79,11 @@ class Lab:
         for namespace in (self.lan, self.gw, self.wan):
             run("ip", "netns", "del", namespace, check=False)
 
-    def close_generators(self):
+    def close_generators(self) -> None:
         while self.generators:
             self.generators.popitem()[1].close()
 
-    def generator(self, flows=10_000, size="64", extra=(), sink=None, core=1, receive=True):
+    def generator(self, flows: int = 10_000, size: str = "64", extra: Sequence[str] = (), sink: str | None = None, core: int = 1, receive: bool = True) -> Generator:
         """One for every kind of traffic; made when it is first asked for."""
         key = (flows, size, tuple(extra), sink, core, receive)
         if key not in self.generators:
@@ -89,12 +96,12 @@ class Lab:
             self.generators[key] = Generator(self.bench.pktgen, f"{self.lan}:eth0", rx, core, flows, options)
         return self.generators[key]
 
-    def overruns(self):
+    def overruns(self) -> int:
         """Frames that found the ring of 256 at the other end of a wire full, before the gateway and behind it."""
         said = in_ns(self.lan, "ethtool", "-S", "eth0") + in_ns(self.gw, "ethtool", "-S", "wan")
         return sum(int(line.split(":")[1]) for line in said.splitlines() if "xdp_xmit_errors" in line)
 
-    def start(self, forwarder):
+    def start(self, forwarder: Any) -> Lab:
         if self.forwarder:
             self.forwarder.stop()
         self.forwarder = forwarder
@@ -108,10 +115,10 @@ class Bare:
 
     sink = "xdp"
 
-    def __init__(self, looks=0, flows=10_000):
+    def __init__(self, looks: int = 0, flows: int = 10_000) -> None:
         self.looks, self.flows, self.process = looks, flows, None
 
-    def start(self, lab):
+    def start(self, lab: Lab) -> None:
         self.process = subprocess.Popen(
             [
                 str(lab.bench.pktgen),
@@ -125,18 +132,18 @@ class Bare:
         if "redirecting" not in self.process.stdout.readline():
             raise Failed("the bare redirect did not start")
 
-    def stop(self):
+    def stop(self) -> None:
         self.process.stdin.close()
         self.process.wait(10)
         self.process.stdout.close()
 
-    def fast(self):
+    def fast(self) -> None:
         return None
 
-    def forget(self):
+    def forget(self) -> None:
         pass
 
-    def renew(self):
+    def renew(self) -> bool:
         return False
 
 
@@ -145,25 +152,25 @@ class Linux:
 
     sink = "tcx"
 
-    def __init__(self, *tables):
+    def __init__(self, *tables: str) -> None:
         self.tables, self.lab = tables, None
 
-    def start(self, lab):
+    def start(self, lab: Lab) -> None:
         self.lab = lab
         in_ns(lab.gw, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv6.conf.all.forwarding=1")
         for table in self.tables:
             in_ns(lab.gw, "nft", "-f", "-", stdin=table)
 
-    def stop(self):
+    def stop(self) -> None:
         pass
 
-    def fast(self):
+    def fast(self) -> None:
         return None
 
-    def forget(self):
+    def forget(self) -> None:
         pass
 
-    def renew(self):
+    def renew(self) -> bool:
         return False
 
 
@@ -172,14 +179,14 @@ class Sag:
 
     sink = "xdp"
 
-    def __init__(self, rules=(), snat=False, car=False, flows=65_536, workers=1, extra="", fast_path=True):
+    def __init__(self, rules: Sequence[dict[str, Any]] = (), snat: bool = False, car: bool = False, flows: int = 65_536, workers: int = 1, extra: str = "", fast_path: bool = True) -> None:
         self.text = {"rules": rules, "snat": snat, "car": car, "flows": flows, "workers": workers, "extra": extra, "fast_path": fast_path}
         if not fast_path:
             # The workers send by the socket.
             self.sink = "tcx"
         self.lab, self.dir, self.process, self.log = None, None, None, None
 
-    def config(self, **other):
+    def config(self, **other: Any) -> str:
         t = self.text | other
         d = self.dir
         return f"""[dataplane]
@@ -204,14 +211,14 @@ role = "wan"
 snat = {"true" if t["snat"] else "false"}
 {policy.CAR if t["car"] else ""}{t["extra"]}{policy.toml(t["rules"]) if t["rules"] else ""}"""
 
-    def start(self, lab):
+    def start(self, lab: Lab) -> None:
         self.lab = lab
         self.dir = Path(lab.bench.work) / lab.name
         (self.dir / "state").mkdir(parents=True, exist_ok=True)
         (self.dir / "vcpe.toml").write_text(self.config(), encoding="utf-8")
         self.spawn()
 
-    def spawn(self):
+    def spawn(self) -> None:
         self.log = (self.dir / "log").open("ab")
         self.process = subprocess.Popen(
             [
@@ -240,47 +247,47 @@ snat = {"true" if t["snat"] else "false"}
                     raise Failed(f"sag-vcpe did not start: {tail}") from None
                 time.sleep(0.02)
 
-    def precedence(self):
+    def precedence(self) -> None:
         """Workers come before all else on their core, as the kernel's share comes on the source's. Before them
         comes the control thread, which sleeps until a worker needs it."""
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             worker = (task / "comm").read_text(encoding="utf-8").startswith("worker")
             run("chrt", "-f", "-p", 10 if worker else 11, task.name)
 
-    def end(self, signal="terminate"):
+    def end(self, signal: str = "terminate") -> None:
         if self.process:
             getattr(self.process, signal)()
             self.process.wait(20)
             self.process = None
             self.log.close()
 
-    def renew(self):
+    def renew(self) -> bool:
         """Other tables, at other places in memory."""
         self.stop()
         self.spawn()
         return True
 
-    def stop(self):
+    def stop(self) -> None:
         self.end()
         in_ns(self.lab.gw, self.lab.bench.vcpe, "unload", "--config", self.dir / "vcpe.toml", check=False)
 
-    def ctl(self, *command, stdin=None):
+    def ctl(self, *command: Any, stdin: str | None = None) -> dict[str, Any]:
         text = run(self.lab.bench.sagctl, "--socket", self.dir / "vcpe.sock", "--json", *command, stdin=stdin)
         return json.loads(text) if text.strip() else None
 
-    def apply(self, **other):
+    def apply(self, **other: Any) -> None:
         """Commits the configuration with other rules, or with a CAR or without."""
         file = self.dir / "next.toml"
         file.write_text(self.config(**other), encoding="utf-8")
         self.ctl("config", "apply", file)
 
-    def fast(self):
+    def fast(self) -> int | None:
         """Frames that XDP alone has forwarded."""
         return self.ctl("status")["fastpath_packets"]
 
-    def punts(self):
+    def punts(self) -> dict[Any, Any]:
         """Frames that XDP gave to a worker, by reason."""
         return {p["reason"]: p["packets"] for p in self.ctl("status")["punts"]}
 
-    def forget(self):
+    def forget(self) -> None:
         self.ctl("sessions", "flush", "--all")

@@ -1,11 +1,19 @@
 """Sides of a comparison, measured in turns."""
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from . import stats
 from .system import Failed
+
+if TYPE_CHECKING:
+    from .generator import Generator
+    from .lab import Lab
 
 # Seconds in which every flow can send once.
 SWEEP = 30
@@ -18,7 +26,7 @@ CACHED = 20_000
 class Side:
     """A gateway under a kind of traffic."""
 
-    def __init__(self, name, lab, flows=10_000, size="64", extra=(), may_lose=False, renews=True):
+    def __init__(self, name: str, lab: Lab, flows: int = 10_000, size: str = "64", extra: Sequence[str] = (), may_lose: bool = False, renews: bool = True) -> None:
         self.name, self.lab, self.flows, self.size, self.extra = name, lab, flows, size, extra
         self.may_lose = may_lose
         # False: what it is set up with takes too long to be done again.
@@ -28,17 +36,17 @@ class Side:
         self.why = Counter()
         self.frames = 20_000
 
-    def generator(self):
+    def generator(self) -> Generator:
         return self.lab.generator(self.flows, self.size, self.extra)
 
-    def sweep(self, window):
+    def sweep(self, window: int) -> tuple[Any, bool]:
         """Every flow sends once, no faster than it is taken in. All have come through: what the source says."""
         found = self.generator().trial(frames=self.flows, flows=self.flows, order="ascending", window=window, seconds=SWEEP)
         # The worker finishes what it has to install.
         time.sleep(0.05)
         return found, found["lost"] == 0 and found["sent"] == self.flows
 
-    def establish(self, again=4, window=512):
+    def establish(self, again: int = 4, window: int = 512) -> None:
         """Until all flows come through."""
         for _ in range(again):
             found, whole = self.sweep(window)
@@ -48,7 +56,7 @@ class Side:
             raise Failed(f"{self.name}: {found['sent']} of {self.flows} flows could send within {SWEEP} s")
         raise Failed(f"{self.name}: {found['lost']} of {found['sent']} first packets were lost")
 
-    def rejudge(self, again=20, window=512):
+    def rejudge(self, again: int = 20, window: int = 512) -> None:
         """After another configuration each flow asks for a verdict once: until XDP forwards all of them."""
         gateway = self.lab.forwarder
         for _ in range(again):
@@ -58,13 +66,13 @@ class Side:
                 return
         raise Failed(f"{self.name}: after {again} times {self.flows} frames some flows are still asked for")
 
-    def look(self):
+    def look(self) -> tuple[Any, Counter] | None:
         """What XDP alone has forwarded, and what it asked workers for."""
         gateway = self.lab.forwarder
         before = gateway.fast()
         return (before, Counter(gateway.punts())) if before is not None else None
 
-    def note(self, before, sent):
+    def note(self, before: Any, sent: int) -> None:
         """What of the frames sent since the look was not forwarded by XDP alone."""
         if before is None:
             return
@@ -74,7 +82,7 @@ class Side:
             self.slow += slow
             self.why += Counter(gateway.punts()) - before[1]
 
-    def send(self, frames, keep=True):
+    def send(self, frames: int, keep: bool = True) -> dict[str, Any]:
         """Frames at full speed, going on where the last ones ended."""
         found = self.generator().trial(frames=frames, flows=self.flows, resume=True)
         if keep:
@@ -82,23 +90,23 @@ class Side:
             self.sent += found["sent"]
         return found
 
-    def warm(self):
+    def warm(self) -> Any:
         """What fits into the caches is in them again: another side was at work. The frames sent. Who is so slow that
         this takes longer than a slice does not notice."""
         return self.send(self.flows)["sent"] if self.flows <= min(CACHED, 4 * self.frames) else 0
 
-    def pace(self, found, seconds):
+    def pace(self, found: dict[str, Any], seconds: float) -> None:
         """How many frames a trial of so long takes."""
         self.frames = int(min(2_000_000, max(2_000, (found["offered_pps"] or 1) * seconds)))
 
-    def result(self, base=None):
+    def result(self, base: Side | None = None) -> dict[str, Any]:
         row = {"rate_pps": stats.summary(self.rates), "sent": self.sent, "lost": self.lost, "slow_path": self.slow}
         if base is not None and base is not self:
             row["of_limit"] = stats.ratios(self.rates, base.rates)
         return row
 
 
-def turn(sides, seconds):
+def turn(sides: Sequence[Side], seconds: float) -> None:
     """A round: the sides take turns in slices, which are so short that the machine is the same for all of them, and
     the median slice of a side counts."""
     before = [side.look() for side in sides]
@@ -115,7 +123,7 @@ def turn(sides, seconds):
         side.note(before[n], sent[n])
 
 
-def in_turns(sides, rounds, progress, seconds=0.12, fresh=0, establish=True):
+def in_turns(sides: Sequence[Side], rounds: int, progress: Callable[[str], Any], seconds: float = 0.12, fresh: int = 0, establish: bool = True) -> list[str]:
     """A B A B …; the first round warms up. What may not be lost and is, is a broken measurement.
 
     `fresh`: gateways begin anew after so many rounds. Where a table lies in memory makes a difference
@@ -135,7 +143,7 @@ def in_turns(sides, rounds, progress, seconds=0.12, fresh=0, establish=True):
     return broken(sides)
 
 
-def broken(sides):
+def broken(sides: Sequence[Side]) -> list[Any]:
     """Why the measurement does not count, a line for each reason."""
     reasons = []
     for side in sides:

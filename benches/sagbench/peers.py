@@ -1,16 +1,23 @@
 """Peers from outside that not every machine has: DPDK's testpmd over AF_XDP, librte_acl, Open vSwitch."""
 
+from __future__ import annotations
+
 import shutil
 import signal
 import subprocess
 import time
+from typing import TYPE_CHECKING
 
 from . import stats
 from .alone import example, lines_of_json
 from .generator import Generator
 from .lab import Sag, in_ns, mac_of
 from .scenarios import target
-from .system import Failed, run
+from .system import Failed
+
+if TYPE_CHECKING:
+    from .__main__ import Bench
+    from .lab import Lab
 
 
 class Testpmd:
@@ -18,10 +25,10 @@ class Testpmd:
 
     sink = "tcx"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.process = None
 
-    def start(self, lab):
+    def start(self, lab: Lab) -> None:
         binary = shutil.which("dpdk-testpmd")
         if not binary:
             raise Failed("dpdk-testpmd is not installed (apt-get install dpdk)")
@@ -41,7 +48,7 @@ class Testpmd:
         if self.process.poll() is not None:
             raise Failed(f"testpmd ended: {self.process.stdout.read()[-300:]}")
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process and self.process.poll() is None:
             self.pause(False)
             self.process.terminate()
@@ -53,18 +60,18 @@ class Testpmd:
         if self.process:
             self.process.stdout.close()
 
-    def pause(self, still):
+    def pause(self, still: bool) -> None:
         """It polls: while it does, nobody else has its core."""
         self.process.send_signal(signal.SIGSTOP if still else signal.SIGCONT)
 
-    def fast(self):
+    def fast(self) -> None:
         return None
 
-    def forget(self):
+    def forget(self) -> None:
         pass
 
 
-def testpmd(bench):
+def testpmd(bench: Bench) -> None:
     """What reaches the sink by way of AF_XDP alone. Overload: nothing holds the source back."""
     bench.step("testpmd over AF_XDP (forwarding by MAC, no policy); sag-vcpe without its fast path")
     with bench.labs() as make:
@@ -105,7 +112,7 @@ def testpmd(bench):
     target(bench, "workers over AF_XDP: 1 × testpmd", stats.ratios(ours, theirs), 1.0, source="#2")
 
 
-def librte_acl(bench):
+def librte_acl(bench: Bench) -> None:
     """The comparison of classifiers, on the same rules and the same trace."""
     if not shutil.which("dpdk-test-acl"):
         bench.missing.append(("librte_acl", "dpdk-test-acl is not installed (apt-get install dpdk-dev)"))
@@ -121,7 +128,7 @@ def librte_acl(bench):
         target(bench, what, stats.summary(row["ratios"]) if row["ratios"] else None, 1.0, source="#2")
 
 
-def openvswitch(bench):
+def openvswitch(bench: Bench) -> None:
     if not shutil.which("ovs-vsctl"):
         bench.missing.append(("Open vSwitch", "not installed (apt-get install openvswitch-switch); then: docs/benchmarks.md"))
     else:

@@ -1,25 +1,28 @@
 """The report: Markdown, JSON, plots."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 from . import svg
 
 
-def mpps(rate):
+def mpps(rate: float) -> str:
     return f"{rate / 1e6:.3f}"
 
 
-def spread(s, form="{:.3f}"):
+def spread(s: dict[str, Any], form: str = "{:.3f}") -> str:
     """Median and quartiles."""
     return f"{form.format(s['median'])} ({form.format(s['q25'])} to {form.format(s['q75'])})"
 
 
-def sign(row):
+def sign(row: dict[str, Any]) -> str:
     return "≥" if row["at_least"] else "≤"
 
 
-def targets(rows):
+def targets(rows: list[dict[str, Any]]) -> list[str] | list[Any]:
     if not rows:
         return []
     lines = ["## Targets", "", "| target | issue | measured: median (quartiles), n | verdict |", "|---|---|---|---|"]
@@ -30,7 +33,7 @@ def targets(rows):
     return [*lines, "", "Further targets are held by tests: docs/benchmarks.md, *Targets that tests hold*.", ""]
 
 
-def headline(tables):
+def headline(tables: dict[str, Any]) -> list[Any]:
     """One line for each number of flows."""
     lines = []
     for name, table in tables.items():
@@ -45,7 +48,7 @@ def headline(tables):
     return [*(line for pair in zip(lines, [""] * len(lines)) for line in pair)]
 
 
-def table(t):
+def table(t: dict[str, Any]) -> list[str]:
     lines = [f"### {t['scenario']}", ""]
     about = " ".join(x for x in (t["about"], f"CSIT: `{t['csit']}`." if t["csit"] else "") if x)
     base = t["base"]
@@ -73,7 +76,7 @@ def table(t):
     return [*lines, ""] if t["broken"] else lines
 
 
-def changes(c):
+def changes(c: dict[str, Any]) -> list[str] | list[Any]:
     if not c:
         return []
     lines = [
@@ -90,7 +93,7 @@ def changes(c):
     return [*lines, "", *(f"**Broken measurement:** {b}" for b in c["broken"]), ""]
 
 
-def offered(o):
+def offered(o: dict[str, Any]) -> list[str] | list[Any]:
     if not o:
         return []
     lines = [
@@ -112,7 +115,7 @@ def offered(o):
     return [*lines, ""]
 
 
-def plots(data):
+def plots(data: dict[str, Any]) -> dict[str, Any]:
     """File name and SVG."""
     out = {}
     titles = {
@@ -136,7 +139,7 @@ def plots(data):
     return out
 
 
-def machine(m):
+def machine(m: dict[str, Any]) -> list[str]:
     lines = ["## Machine", "", "| | |", "|---|---|"]
     for key, value in m.items():
         if key == "mitigations":
@@ -145,7 +148,7 @@ def machine(m):
     return [*lines, ""]
 
 
-def markdown(data, pictures):
+def markdown(data: dict[str, Any], pictures: list[str]) -> str:
     lines = [
         "# sag-vcpe benchmark",
         "",
@@ -170,7 +173,7 @@ def markdown(data, pictures):
     return "\n".join(lines + machine(data["machine"]))
 
 
-def write(directory, data):
+def write(directory: Path, data: dict[str, Any]) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     pictures = plots(data)

@@ -1,9 +1,12 @@
 """The same policies as the gateway's TOML and as nftables."""
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 
-def uniform(count):
+def uniform(count: int) -> list[Any]:
     """Rules of one shape that do not overlap: what an interval set can hold as well as a chain."""
     rules = []
     for n in range(count):
@@ -21,7 +24,7 @@ def uniform(count):
     return rules
 
 
-def toml(rules):
+def toml(rules: list[dict[str, Any]]) -> str:
     """As an [[acl]]."""
     lines = ["", "[[acl]]", 'id = "bench"']
     for n, rule in enumerate(rules):
@@ -44,7 +47,7 @@ def toml(rules):
     return "\n".join(lines) + "\n"
 
 
-def port_range(ports):
+def port_range(ports: list[int]) -> str:
     """The API has no port 0."""
     return f"{max(1, ports[0])}/{ports[1]}"
 
@@ -52,7 +55,7 @@ def port_range(ports):
 PORTS_OF = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite"}
 
 
-def nft_match(rule):
+def nft_match(rule: dict[str, Any]) -> str:
     """The conditions of a rule."""
     words = []
     family = "ip6" if ":" in rule["src"] else "ip"
@@ -68,12 +71,12 @@ def nft_match(rule):
     return " ".join(words)
 
 
-def nft_chain(rules):
+def nft_chain(rules: list[dict[str, Any]]) -> str:
     """One after the other."""
     return chain(nft_chain_body(rules))
 
 
-def nft_set(rules):
+def nft_set(rules: list[dict[str, Any]]) -> str:
     """Uniform rules as one interval set."""
     elements = ", ".join(f"{r['src']} . {r['dst']} . {r['dport'][0]}-{r['dport'][1]}" for r in rules)
     return f"""table ip bench {{
@@ -90,7 +93,7 @@ def nft_set(rules):
 """
 
 
-def nft_marked(rules):
+def nft_marked(rules: list[dict[str, Any]]) -> str:
     """As nft_set, but connections that have passed it are marked, and pass by the mark.
 
     (`ct state established` would not do: a connection without replies never becomes that.)
@@ -100,15 +103,15 @@ def nft_marked(rules):
     ).replace("@refused drop\n", "@refused drop\n        ct mark set 1\n")
 
 
-def nft_chain_body(rules):
+def nft_chain_body(rules: list[dict[str, Any]]) -> str:
     return "\n".join(f"        {nft_match(r)} {'drop' if r['drop'] else 'accept'}" for r in rules)
 
 
-def chain(body):
+def chain(body: str) -> str:
     return f"table inet bench {{\n    chain forward {{\n        type filter hook forward priority filter\n{body}\n    }}\n}}\n"
 
 
-def nft_snat(address):
+def nft_snat(address: str) -> str:
     """Everything that leaves by the WAN."""
     return f"""table ip benchnat {{
     chain post {{

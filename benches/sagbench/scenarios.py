@@ -1,24 +1,32 @@
 """What is measured: throughput side by side. Names after FD.io CSIT's suites where one corresponds."""
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from . import rules as policy
 from . import stats
-from .lab import Bare, Linux, Sag, OUTSIDE
+from .lab import OUTSIDE, Bare, Linux, Sag
 from .measure import Side, broken, in_turns
 from .system import run
+
+if TYPE_CHECKING:
+    from .__main__ import Bench
+    from .lab import Lab
 
 MILLION = 1_000_000
 SNAT = policy.nft_snat(OUTSIDE)
 RULES = policy.uniform(1000)
 
 
-def short(flows):
+def short(flows: int) -> str:
     return f"{flows // MILLION}M" if flows >= MILLION else f"{flows // 1000}k" if flows >= 1000 else str(flows)
 
 
-def compare(bench, scenario, sides, rounds, base=0, seconds=0.12, csit=None, about="", fresh=0):
+def compare(bench: Bench, scenario: str, sides: Sequence[Side], rounds: int, base: int | None = 0, seconds: float = 0.12, csit: str | None = None, about: str = "", fresh: int = 0) -> dict[Any, Any]:
     """Runs the sides in turns and keeps a table of them; `base` is the limit."""
     bench.step(f"{scenario}: {', '.join(s.name for s in sides)}")
     broken = in_turns(sides, rounds, bench.progress, seconds, fresh)
@@ -39,7 +47,7 @@ def compare(bench, scenario, sides, rounds, base=0, seconds=0.12, csit=None, abo
     return {s.name: s for s in sides}
 
 
-def target(bench, text, measured, limit, at_least=True, source="", broken=()):
+def target(bench: Bench, text: str, measured: dict[str, Any] | None, limit: float, at_least: bool = True, source: str = "", broken: Sequence[str] = ()) -> None:
     bench.targets.append(
         {
             "target": text,
@@ -60,15 +68,15 @@ MARKED = "Linux, nft ct mark + SNAT"
 CHAIN = "Linux, nft chain"
 
 
-def least(make, flows):
+def least(make: Callable[[str, Any], Lab], flows: int) -> list[tuple[str, Lab]]:
     return [(name, make(f"l{looks}-{short(flows)}", Bare(looks, flows))) for looks, name in LOOKS.items()]
 
 
-def chain_sag(**more):
+def chain_sag(**more: Any) -> Sag:
     return Sag(rules=RULES, snat=True, car=True, **more)
 
 
-def headline(bench):
+def headline(bench: Bench) -> None:
     """The whole chain beside bare redirect and kernel."""
     with bench.labs() as make:
         sides = {
@@ -121,7 +129,7 @@ def headline(bench):
                 bench.point("flows", f"{other}, chain" if other == "sag-vcpe" else other, flows, found[other].rates)
 
 
-def acl(bench):
+def acl(bench: Bench) -> None:
     """Throughput by number of rules."""
     counts = (0, 100, 1000, 10_000) if bench.full else (0, 1000, 10_000)
     with bench.labs() as make:
@@ -163,7 +171,7 @@ def acl(bench):
                 bench.point("rules", f"Linux, nft {kind}", n, found[f"Linux, nft {kind}, {short(n)} rules"].rates)
 
 
-def classbench(bench):
+def classbench(bench: Bench) -> None:
     """Rule sets in the style of ClassBench's families, by seed."""
     counts = (1000, 10_000) if bench.full else (1000,)
     with bench.labs() as make:
@@ -184,14 +192,14 @@ def classbench(bench):
         )
 
 
-def forwarding(bench):
+def forwarding(bench: Bench) -> None:
     with bench.labs() as make:
         sides = [Side("bare redirect", make("f0", Bare())), Side("sag-vcpe", make("f1", Sag())), Side("Linux forwarding", make("f2", Linux()))]
         compare(bench, "ip4base-10kflows", sides, bench.rounds(5, 21), csit="ethip4-ip4base", about="Route alone.")
         meter(bench, [sides[1].lab, make("f3", Sag())])
 
 
-def meter(bench, labs):
+def meter(bench: Bench, labs: Sequence[Lab]) -> None:
     """Two gateways, of which one has a CAR, in turns: so where their tables lie in memory makes no difference."""
     bare, car = "sag-vcpe, no CAR", "sag-vcpe, CAR"
     bench.step(f"ipolicemark-10kflows: {bare}, {car}")
@@ -227,7 +235,7 @@ def meter(bench, labs):
     target(bench, "one meter: 0.9 of the gateway without", ratio, 0.90, source="#5", broken=lines)
 
 
-def nat(bench):
+def nat(bench: Bench) -> None:
     with bench.labs() as make:
         labs = {
             "bare redirect": make("n0", Bare()),
@@ -247,7 +255,7 @@ def nat(bench):
                 bench.point("flows", name if name != "bare redirect" else "bare redirect, NAT", flows, side.rates)
 
 
-def sizes(bench):
+def sizes(bench: Bench) -> None:
     """Frame sizes, IPv4 and IPv6."""
     for ip6 in (False, True):
         with bench.labs(ip6=ip6) as make:

@@ -1,9 +1,13 @@
 """Medians, spreads, ratios of neighbouring runs, verdicts."""
 
+from __future__ import annotations
+
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 
-def quantile(values, share):
+def quantile(values: Sequence[float], share: float) -> float:
     """Linear between the two nearest; share 0 to 1."""
     ordered = sorted(values)
     if not ordered:
@@ -14,7 +18,7 @@ def quantile(values, share):
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
-def summary(values):
+def summary(values: Sequence[float]) -> dict[str, Any]:
     """Median, quartiles, extremes, number."""
     return {
         "median": statistics.median(values),
@@ -26,7 +30,7 @@ def summary(values):
     }
 
 
-def ratios(values, base):
+def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
     """Each value by the one that was measured beside it."""
     pairs = [(v, b) for v, b in zip(values, base) if b]
     if not pairs:
@@ -38,7 +42,7 @@ def ratios(values, base):
 NOISE = 0.05
 
 
-def verdict(measured, target, at_least=True):
+def verdict(measured: dict[str, Any] | None, target: float, at_least: bool = True) -> str:
     """met, missed, or noise too large: `measured` is a summary.
 
     The median decides. Where the target lies between the quartiles, and these are far apart, nothing

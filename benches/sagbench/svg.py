@@ -1,6 +1,10 @@
 """Plots as SVG, by the standard library alone."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 420
@@ -8,7 +12,7 @@ LEFT, RIGHT, TOP, BOTTOM = 76, 190, 44, 56
 COLOURS = ["#0b6e99", "#d1495b", "#3d8b37", "#edae49", "#6f4e7c", "#00798c", "#8d6b48", "#444444"]
 
 
-def nice_ticks(low, high, count=5):
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from at most low to at least high."""
     if high <= low:
         high = low + 1
@@ -19,7 +23,7 @@ def nice_ticks(low, high, count=5):
     return [n * step for n in range(first, last + 1)]
 
 
-def label(value):
+def label(value: float) -> str:
     """Short: 1500 is 1.5k."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -30,7 +34,7 @@ def label(value):
 class Axis:
     """From values to places; logarithmic or linear, or names in their order."""
 
-    def __init__(self, values, start, end, log=False, names=None):
+    def __init__(self, values: Sequence[float], start: float, end: float, log: bool = False, names: list[str] | None = None) -> None:
         self.start, self.end, self.log, self.names = start, end, log, names
         if names is not None:
             self.low, self.high = -0.5, len(names) - 0.5
@@ -45,17 +49,17 @@ class Axis:
             self.ticks = nice_ticks(min([0, *values]), max([0, *values]))
             self.low, self.high = self.ticks[0], self.ticks[-1]
 
-    def place(self, value):
+    def place(self, value: float) -> float:
         if self.log:
             value = math.log10(max(value, 10**self.low))
         share = (value - self.low) / (self.high - self.low)
         return self.start + (self.end - self.start) * share
 
-    def text(self, tick):
+    def text(self, tick: Any) -> str:
         return str(self.names[tick]) if self.names is not None else label(tick)
 
 
-def plot(title, x_title, y_title, series, x_log=False, y_log=False, x_names=None, note=""):
+def plot(title: str, x_title: str, y_title: str, series: list[tuple[str, list[tuple[float, Any]]]], x_log: bool = False, y_log: bool = False, x_names: list[str] | None = None, note: str = "") -> str:
     """`series`: (name, [(x, y), …]) each; with x_names, x is a place in that list."""
     series = [(n, [p for p in pts if p[1] is not None]) for n, pts in series]
     series = [(n, pts) for n, pts in series if pts]

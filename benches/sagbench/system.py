@@ -1,16 +1,20 @@
 """Commands, settings of the machine that are put back, and its facts."""
 
+from __future__ import annotations
+
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 class Failed(Exception):
     """Something could not be measured; the text says what and why."""
 
 
-def run(*command, check=True, stdin=None, timeout=120):
+def run(*command: Any, check: bool = True, stdin: str | None = None, timeout: float = 120) -> str:
     done = subprocess.run(
         [str(c) for c in command], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -22,13 +26,13 @@ def run(*command, check=True, stdin=None, timeout=120):
 class Cleanup:
     """What is undone at the end, last first, whatever happens."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.actions = []
 
-    def add(self, action, *args, **kwargs):
+    def add(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self.actions.append((action, args, kwargs))
 
-    def run(self):
+    def run(self) -> None:
         while self.actions:
             action, args, kwargs = self.actions.pop()
             try:
@@ -36,7 +40,7 @@ class Cleanup:
             except Exception as error:  # pylint: disable=broad-except
                 print(f"cleaning up: {error}")
 
-    def setting(self, path, value):
+    def setting(self, path: str, value: Any) -> bool:
         """Writes a setting of the machine, and the old one at the end."""
         file = Path(path)
         try:
@@ -48,18 +52,18 @@ class Cleanup:
         return True
 
 
-def cpu_model():
+def cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
 
 
-def virtualised():
+def virtualised() -> bool:
     return "hypervisor" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 
 
-def version_of(*command):
+def version_of(*command: Any) -> str:
     try:
         lines = run(*command, check=False).strip().splitlines()
     except OSError:
@@ -67,12 +71,12 @@ def version_of(*command):
     return lines[0] if lines else None
 
 
-def commit(root):
+def commit(root: Path) -> str:
     text = run("git", "-C", root, "describe", "--always", "--dirty", check=False).strip()
     return text or "unknown"
 
 
-def facts(root):
+def facts(root: Path) -> dict[str, Any]:
     memory = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()[0].split()[1]
     mitigations = Path("/sys/devices/system/cpu/vulnerabilities")
     known = {

@@ -1,6 +1,9 @@
 """Tunnels: into one by XDP beside the gateway without; ESP beside its crypto library."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 from . import stats
 from .alone import example
@@ -8,6 +11,10 @@ from .lab import Bare, Sag
 from .measure import Side
 from .scenarios import compare, target
 from .system import Failed
+
+if TYPE_CHECKING:
+    from .__main__ import Bench
+    from .lab import Lab
 
 ROUTE = """
 [[tunnel]]
@@ -28,7 +35,7 @@ WITHOUT = "sag-vcpe, no tunnel"
 ANY = ("--any",)
 
 
-def look(lab):
+def look(lab: Lab) -> None:
     """What leaves the gateway are the tunnel's packets."""
     found = lab.generator(10_000, "64", ANY).trial(frames=10_000, order="ascending", window=256, seconds=3)
     if found["received"] < 9_000:
@@ -38,7 +45,7 @@ def look(lab):
         raise Failed("frames leave as they came, without the tunnel's headers")
 
 
-def into(bench):
+def into(bench: Bench) -> None:
     """The same traffic with and without a tunnel, in turns."""
     with bench.labs() as make:
         sides = [Side("bare redirect", make("t0", Bare()), extra=ANY), Side(WITHOUT, make("t1", Sag()), extra=ANY)]
@@ -68,7 +75,7 @@ def into(bench):
                 target(bench, "VXLAN: 0.8 of the gateway without a tunnel", ratio, 0.8, source="#6", broken=table["broken"])
 
 
-def esp(bench):
+def esp(bench: Bench) -> None:
     """In memory: ESP beside its crypto library, and the whole chain into an ESP tunnel."""
     bench.step("ESP: the crypto library alone, the whole chain")
     text = example(bench, "esp", bench.rounds(21, 201))
@@ -84,7 +91,7 @@ def esp(bench):
         bench.notes["Whole chain into ESP, in memory, one core (anchor: 5 Gbit/s a core by Snabb Vita)"] = text
 
 
-def tunnels(bench):
+def tunnels(bench: Bench) -> None:
     bench.step("tunnels")
     into(bench)
     esp(bench)

@@ -21,12 +21,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness.books import Books  # noqa: E402
-from harness.lab import Gateway, Lab  # noqa: E402
-from harness.net import CommandError, run  # noqa: E402
-from harness.nat import Peers, hide_the_inside  # noqa: E402
-from harness.tunnels import Far  # noqa: E402
-from harness.wire import Sender, Sniffer  # noqa: E402
+from harness.books import Books
+from harness.lab import Gateway, Lab
+from harness.nat import Peers, hide_the_inside
+from harness.net import CommandError, run
+from harness.tunnels import Far
+from harness.wire import Sender, Sniffer
 
 
 def pytest_addoption(parser):

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from harness.config import acl_table, lab_config
 from harness.lab import Addresses as A
 from harness.patience import PATIENCE

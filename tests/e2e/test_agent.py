@@ -5,10 +5,11 @@ import subprocess
 import time
 
 import pytest
+
 from harness.blast import Arrivals, Blast
 from harness.cloud import Agent, Branch, api_names, cloud_of, pings, reaches, whoami, within
-from harness.lab import Addresses as A
 from harness.config import lab_config
+from harness.lab import Addresses as A
 from harness.traffic import http_server, process
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_books]

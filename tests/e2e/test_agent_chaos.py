@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness.cloud import ENDPOINT, Agent, Branch, api_names, cloud_of, crash_agent, pings, within
 from harness.config import lab_config
 from harness.lab import Addresses as A

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness.cloud import Agent, Branch, api_names, cloud_of, whoami, within
 from harness.config import lab_config
 from harness.lab import Addresses as A

@@ -3,6 +3,7 @@
 import contextlib
 
 import pytest
+
 from harness.cloud import Agent, cloud_of, pings, within
 from harness.sites import Sites
 from harness.wire import Sniffer

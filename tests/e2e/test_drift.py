@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.net import run
 from harness.patience import within
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.sag, pytest.mark.no_books]
 def flush(lab, name):
     """Everything out of a map; returns how many entries it had."""
     bpftool = shutil.which("bpftool") or "/usr/sbin/bpftool"
-    pins = [p for p in lab.pins.rglob(name)]
+    pins = list(lab.pins.rglob(name))
     assert pins, f"no pin {name} below {lab.pins}"
     rows = json.loads(run([bpftool, "-j", "map", "dump", "pinned", pins[0]]).stdout or "[]")
     keys = [row["key"] for row in rows if "error" not in str(row.get("value", ""))]

@@ -2,9 +2,10 @@
 
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.patience import within
-from harness.wire import ICMP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw, marked
+from harness.wire import ICMP, IP, TCP, UDP, Ether, IPv6, Raw, marked
 
 pytestmark = [pytest.mark.sag, pytest.mark.bad_checksums]
 

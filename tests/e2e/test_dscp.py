@@ -4,6 +4,7 @@ import socket
 import time
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.wire import IP, Ether, IPv6, mark_of, marked

@@ -10,16 +10,30 @@ import time
 from pathlib import Path
 
 import pytest
+from scapy.layers.ipsec import ESP, SecurityAssociation
+
+from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.net import run
 from harness.traffic import iperf
 from harness.tunnels import (
-    BRANCH_NET, FAR, LOCAL, REMOTE, SPI_IN, SPI_OUT, esp_keys, gateway_config, hop, route, sweep, tunnel, tunnels,
-    turned, wait_for,
+    BRANCH_NET,
+    FAR,
+    LOCAL,
+    REMOTE,
+    SPI_IN,
+    SPI_OUT,
+    esp_keys,
+    gateway_config,
+    hop,
+    route,
+    sweep,
+    tunnel,
+    tunnels,
+    turned,
+    wait_for,
 )
-from harness.config import lab_config
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked, wrpcap
-from scapy.layers.ipsec import ESP, SecurityAssociation
 
 pytestmark = pytest.mark.sag
 # Gateways ask each other all the time: no two reads of counters are of one moment.
@@ -115,7 +129,7 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp):
     wrong = association(SPI_IN + 77, keys["key_in"], REMOTE[outer], LOCAL[outer])
     refused(sealed(111, of=wrong), "esp-unknown-spi")
     short = make(src=REMOTE[outer], dst=LOCAL[outer])
-    cut = (UDP(sport=4500, dport=4500, chksum=0) if udp else b"") 
+    cut = (UDP(sport=4500, dport=4500, chksum=0) if udp else b"")
     body = SPI_IN.to_bytes(4, "big") + (5).to_bytes(4, "big") + bytes(12)
     packet = short / cut / Raw(body) if udp else make(bytes(short.__class__(
         src=REMOTE[outer], dst=LOCAL[outer], **({"proto": 50} if outer == 4 else {"nh": 50})) / Raw(body)))

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from harness.traffic import iperf
 from harness.tunnels import FAR, esp_keys, gateway_config, hop, tunnels, turned, wait_for
 

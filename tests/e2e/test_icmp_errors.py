@@ -4,6 +4,7 @@ import contextlib
 import time
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.wire import (
     ICMP,

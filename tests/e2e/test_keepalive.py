@@ -1,9 +1,11 @@
 """NAT keepalives (RFC 3948): what a silent ESP tunnel in UDP says, and that NAT on the way keeps its binding by it."""
 
 import contextlib
+import itertools
 import time
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.tunnels import FAR, LOCAL, REMOTE, Far, esp_keys, gateway_config, tunnels, turned, wait_for
 from harness.wire import IP, UDP, Ether, IPv6, Raw, checksums_ok, marked
@@ -58,7 +60,7 @@ def test_a_silent_tunnel_says_one_byte(gw_with, lab, wire, silent, outer):
 
     first = tunnels(gw)["pop1"]["esp"]["keepalives"]
     times, others = heard(5.5)
-    gaps = [b - a for a, b in zip(times, times[1:])]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert 4 <= len(times) <= 6 and all(0.9 < g < 1.5 for g in gaps) and others == 0, (gaps, others)
     counted = tunnels(gw)["pop1"]["esp"]["keepalives"] - first
     assert abs(counted - len(times)) <= 1, counted

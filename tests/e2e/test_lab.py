@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.lab import Lab
 

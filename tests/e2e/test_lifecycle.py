@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+
 from harness.books import restarted
 from harness.config import lab_config
 from harness.lab import PORT_DEVICES

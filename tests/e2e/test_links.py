@@ -1,6 +1,7 @@
 """Ports that go down, vanish and come back, without a restart of the gateway."""
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.patience import within
 from harness.traffic import iperf

@@ -1,6 +1,7 @@
 """Ways to run: generic XDP, one worker, copy mode asked for. Whatever the way, traffic flows."""
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.traffic import iperf

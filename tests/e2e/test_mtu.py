@@ -1,6 +1,7 @@
 """MTU 1500 packets over a 1400-byte link: the right error, with the right number, quoted rightly."""
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.traffic import iperf
 from harness.wire import ICMP, IP, UDP, Ether, ICMPv6PacketTooBig, IPv6, Raw, checksums_ok, marked

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.nat import forward, nat_config
 from harness.traffic import process, wait_listening

@@ -4,6 +4,7 @@ import re
 import socket
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, asked, forward, nat_config, receive, table, talk
 from harness.traffic import http_server, iperf

@@ -5,6 +5,7 @@ that depend on address and port, as Linux's do. Where the two differ on purpose,
 """
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.lab import Gateway

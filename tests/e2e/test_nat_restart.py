@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+
 from harness.books import restarted
 from harness.lab import Addresses as A
 from harness.nat import LAN2_OTHER, asked, forward, nat_config, silent, table
@@ -388,7 +389,7 @@ def test_log_of_port_blocks(gw_empty, lab, peers):
     # Sessions that ended before the reload may have their records here; these have none.
     assert not any(r["event"] == "session-created" or r.get("dport") == 5550 for r in lines), lines
     assert [r["seq"] for r in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + len(lines)))
-    for host, external, first, last in lent:
+    for _host, external, first, last in lent:
         assert external == WAN and first % 64 == 0 and last == first + 63
     for src, used in ports.items():
         own = [(first, last) for host, _, first, last in lent if host == src]

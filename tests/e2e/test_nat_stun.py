@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.nat import nat_config
 from harness.traffic import process, wait_listening

@@ -4,9 +4,10 @@ import re
 import time
 
 import pytest
+
 from harness.config import lab_config
-from harness.lab import Addresses as A
 from harness.lab import PORT_DEVICES
+from harness.lab import Addresses as A
 from harness.net import run
 
 pytestmark = pytest.mark.sag
@@ -33,7 +34,7 @@ def test_counters_follow_traffic(gw, lab, family):
     before = gw.ports()
     assert lab.lan1.ping(A.INET[family], count=50, interval=0.005) == 50
     after = gw.ports()
-    moved = lambda port, key: after[port][key] - before[port][key]  # noqa: E731
+    moved = lambda port, key: after[port][key] - before[port][key]
     for port in ("0", "1"):
         assert 50 <= moved(port, "forwarded") <= 60
         assert 50 <= moved(port, "tx_packets") <= 60

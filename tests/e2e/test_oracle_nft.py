@@ -10,6 +10,7 @@ import random
 import time
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.lab import Gateway
@@ -90,7 +91,7 @@ def nft_rules(rules, default, stateful):
         for key, side in (("source_port_range", "sport"), ("dest_port_range", "dport")):
             if rule[key] != "-1/-1":
                 parts.append(f"th {side} {rule[key].replace('/', '-')}")
-        lines.append(" ".join(parts + [rule["policy"]]))
+        lines.append(" ".join([*parts, rule["policy"]]))
     body = "\n        ".join(lines)
     return f"""
 table inet acl

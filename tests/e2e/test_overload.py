@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.stream import Stream

@@ -2,9 +2,10 @@
 
 import re
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
+
 from harness.blast import Arrivals, Blast
 from harness.config import lab_config
 from harness.lab import Addresses as A
@@ -128,7 +129,7 @@ def test_what_was_lent_is_back_within_100_ms(gw_with, lab, arrivals, blast):
 def test_a_time_window_begins_and_ends_on_a_live_flow(gw_with, lab, arrivals, blast):
     begin = int(time.time()) + 4
     end = begin + 2
-    utc = lambda t: datetime.fromtimestamp(t, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    utc = lambda t: datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     window = f'start_time = "{utc(begin)}"\nend_time = "{utc(end)}"\n'
     gw = gw_with(lab_config(extra=qos(car("c", 1, 0, 2), policy(1, 6121, extra=window))))
     sink = arrivals(6121)

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from harness.blast import Arrivals, Blast
 from harness.config import lab_config
 from harness.lab import Addresses as A

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.traffic import http_server
 

@@ -1,17 +1,19 @@
 """Agreed keys that are made anew by time and by bytes, while traffic runs: what the wire, the gateways and a replayed
 packet say of it. The test is the controller that carries public keys."""
 
+import itertools
 import json
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
+from scapy.layers.ipsec import ESP
+
 from harness.config import lab_config
 from harness.traffic import iperf
 from harness.tunnels import FAR, LOCAL, to_far, tunnel, tunnels, wait_for
 from harness.wire import IP, Ether
-from scapy.layers.ipsec import ESP
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_books, pytest.mark.alone]
 
@@ -47,7 +49,7 @@ class Controller:
         while not self.over.is_set() and self.error is None:
             try:
                 self.carry()
-            except Exception as e:  # noqa: BLE001 (told at the end)
+            except Exception as e:
                 self.error = e
             self.over.wait(self.pause)
 
@@ -176,7 +178,7 @@ def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
     for name, it in controller.ends.items():
         spis = sent_by(it, begin)
         made = [at for at, _ in it.keys if at > begin]
-        gaps = [b - a for a, b in zip(made, made[1:])]
+        gaps = [b - a for a, b in itertools.pairwise(made)]
         print(f"{name}: {len(spis) - 1} changes, new keys after {[f'{g:.1f}' for g in gaps]} s")
         assert len(spis) >= 4 and len(set(spis)) == len(spis), spis
         assert len(gaps) >= 2 and all(9.8 <= g < 10 + 4 for g in gaps), gaps

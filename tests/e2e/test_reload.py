@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.patience import within
@@ -16,7 +17,7 @@ def rules(n, **extra):
     """Rules that our traffic does not match, and one more."""
     far = [{"id": f"far-{i}", "ip_protocol": "tcp", "dest_cidr": f"203.0.113.{200 + i % 50}/32", "dest_port_range": f"{i + 1}/{i + 1}",
             "priority": 20} for i in range(n)]
-    return far + [{"id": "counts", "policy": "accept", "ip_protocol": "udp", "priority": 30, **extra}]
+    return [*far, {"id": "counts", "policy": "accept", "ip_protocol": "udp", "priority": 30, **extra}]
 
 
 def test_reloads_lose_no_packet_of_a_stream(gw_with, lab, wire):

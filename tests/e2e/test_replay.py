@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from harness.net import run
 from harness.wire import ICMP, IP, TCP, UDP, Dot1Q, Ether, ICMPv6TimeExceeded, IPv6, Raw, fragment, rdpcap, wrpcap
 

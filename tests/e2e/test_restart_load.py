@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from harness.books import restarted
 from harness.lab import Addresses as A
 from harness.nat import nat_config

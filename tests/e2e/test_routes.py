@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.patience import PATIENCE
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked
@@ -81,7 +82,7 @@ def test_longest_prefix_wins(gw, lab, wire, muted, family):
         sender = wire.sender(lab.lan1, "eth0")
         for n in range(10):
             sender.send(packet(lab, family, TARGET[family], 100 + n), packet(lab, family, other, 200 + n))
-        marks = lambda s: sorted(m for f in s.drain() if (m := mark_of(f)) is not None)  # noqa: E731
+        marks = lambda s: sorted(m for f in s.drain() if (m := mark_of(f)) is not None)
         assert marks(pop) == list(range(100, 110))
         assert marks(wan) == list(range(200, 210))
     finally:

@@ -4,6 +4,7 @@ import re
 import shutil
 
 import pytest
+
 from harness.cloud import Agent, Branch, api_names, cloud_of, pings, within
 from harness.config import lab_config
 from harness.lab import Addresses as A

@@ -2,6 +2,7 @@
 tunnel, and no size is lost."""
 
 import pytest
+
 from harness.traffic import iperf
 from harness.tunnels import FAR, esp_keys, gateway_config, hop, sweep, tunnels, turned, wait_for
 

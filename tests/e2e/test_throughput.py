@@ -1,6 +1,7 @@
 """iperf3 both ways; that checksums are right is checked after every test by the hosts' counters."""
 
 import pytest
+
 from harness.lab import Addresses as A
 from harness.traffic import iperf
 

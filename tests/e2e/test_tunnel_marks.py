@@ -2,14 +2,15 @@
 the UDP header of VXLAN."""
 
 import pytest
-from harness.lab import Addresses as A
-from harness.tunnels import FAR, LOCAL, REMOTE, SPI_IN, esp_keys, gateway_config
-from harness.wire import IP, UDP, Ether, IPv6, Raw, checksums_ok, mark_of, marked
 from scapy.layers.inet import in4_chksum
 from scapy.layers.inet6 import in6_chksum
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import GRE
 from scapy.layers.vxlan import VXLAN
+
+from harness.lab import Addresses as A
+from harness.tunnels import FAR, LOCAL, REMOTE, SPI_IN, esp_keys, gateway_config
+from harness.wire import IP, UDP, Ether, IPv6, Raw, checksums_ok, mark_of, marked
 
 pytestmark = pytest.mark.sag
 

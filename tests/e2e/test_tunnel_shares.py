@@ -4,6 +4,7 @@ import re
 import socket
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, hop, route, tunnel, tunnels, wait_for

@@ -5,15 +5,25 @@ import json
 import shutil
 
 import pytest
+from scapy.layers.l2 import GRE
+from scapy.layers.vxlan import VXLAN
+
 from harness.lab import Addresses as A
 from harness.net import run
 from harness.traffic import iperf
 from harness.tunnels import (
-    FAR, LOCAL, REMOTE, esp_keys, gateway_config, has_kernel, sweep, tunnel, tunnels, turned,
+    FAR,
+    LOCAL,
+    REMOTE,
+    esp_keys,
+    gateway_config,
+    has_kernel,
+    sweep,
+    tunnel,
+    tunnels,
+    turned,
 )
 from harness.wire import IP, UDP, Ether, IPv6, Raw, checksums_ok, mark_of, marked, wrpcap
-from scapy.layers.l2 import GRE
-from scapy.layers.vxlan import VXLAN
 
 pytestmark = pytest.mark.sag
 

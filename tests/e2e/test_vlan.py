@@ -1,6 +1,7 @@
 """802.1Q: a port that is one VLAN of a device, beside the device's untagged traffic."""
 
 import pytest
+
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.wire import IP, UDP, Dot1Q, Ether, Raw, mark_of, marked

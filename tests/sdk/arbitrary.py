@@ -1,5 +1,12 @@
 """Arbitrary parameters for the operations of the catalogue, from a seed."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from random import Random
+
 WORDS = [
     "", "0", "-1", "1", "99999999999999999999", "true", "null", "[]", "{}", "a", "中文", "'; DROP TABLE objects; --",
     "10.0.0.0/8", "0.0.0.0/0", "::1", "1/65535", "-1/-1", "65536/1", "%00", "\x00", "\u2028", "𝔘" * 40, "x" * 5000,
@@ -7,7 +14,7 @@ WORDS = [
 ]
 
 
-def value(param, rng, known):
+def value(param: dict[str, Any], rng: Random, known: dict[str, Any]) -> Any:
     kind = rng.random()
     if kind < 0.35 and "enum" in param:
         return rng.choice(param["enum"])
@@ -20,7 +27,7 @@ def value(param, rng, known):
     return rng.choice(WORDS)
 
 
-def params(operation, rng, known):
+def params(operation: dict[str, Any], rng: Random, known: dict[str, Any]) -> dict[str, Any]:
     """Parameters of one call. `known`: identifiers by parameter, mostly used, so that the handlers are reached."""
     out = {}
     for p in operation["request"]:
@@ -33,13 +40,13 @@ def params(operation, rng, known):
     return out
 
 
-def query(rng):
+def query(rng: Random) -> str:
     """A query or body that no client would send."""
     pieces = ["Action", "Version", "&", "=", "%", "%ZZ", "%C3", "Format=XML", "&&", "SignatureNonce=", "\\", "+", "é", "Signature=A", ";"]
     return "".join(rng.choice(pieces) for _ in range(rng.randint(0, 30)))
 
 
-def request(rng):
+def request(rng: Random) -> Any:
     """Bytes that are hardly HTTP."""
     if rng.random() < 0.3:
         return rng.randbytes(rng.randint(0, 3000))

@@ -1,7 +1,10 @@
 """The API catalogue as the tests see it: operations and the documented form of their answers."""
 
+from __future__ import annotations
+
 import json
 import pathlib
+from typing import Any
 
 PATH = pathlib.Path(__file__).parents[2] / "cloud/catalogue/smartag-2018-03-13.json"
 OPERATIONS = {o["name"]: o for o in json.loads(PATH.read_text())["operations"]}
@@ -17,16 +20,16 @@ TYPES = {
 }
 
 
-def _fields(op):
+def _fields(op: str) -> dict[Any, Any]:
     return {f["path"]: f["type"] for f in OPERATIONS[op]["response_fields"]}
 
 
-def problems(op, answer):
+def problems(op: str, answer: Any) -> list[Any]:
     """Where an answer differs from the documented form."""
     fields = _fields(op)
     found = []
 
-    def walk(value, path):
+    def walk(value: Any, path: str) -> None:
         for key, item in value.items():
             at = f"{path}{key}"
             kind = fields.get(at)
@@ -49,12 +52,12 @@ def problems(op, answer):
     return found
 
 
-def missing(op, answer):
+def missing(op: str, answer: Any) -> list[Any]:
     """Keys that the printed example always shows and the answer lacks."""
     fields = _fields(op)
     out = []
 
-    def unwrap(value, path):
+    def unwrap(value: Any, path: str) -> Any | dict[str, Any]:
         """An example may print a wrapped list bare."""
         if isinstance(value, list) and fields.get(path) == "Object":
             inner = [p for p in fields if p.startswith(path + ".") and fields[p].startswith("Array")]
@@ -62,7 +65,7 @@ def missing(op, answer):
             return {inner[len(path) + 1 :]: value}
         return value
 
-    def walk(example, got, path):
+    def walk(example: Any, got: Any, path: str) -> None:
         for key in set.intersection(*(set(e) for e in example)) if example else ():
             at = f"{path}{key}"
             if at not in fields:

@@ -1,8 +1,12 @@
 """The two official SDKs behind one `call`, checking every answer."""
 
+from __future__ import annotations
+
 import collections
 import importlib
 import json
+from collections.abc import Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 from alibabacloud_smartag20180313 import models
@@ -19,7 +23,7 @@ REGION = "cn-shanghai"
 
 
 class ApiError(Exception):
-    def __init__(self, status, code, message):
+    def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status, self.code = status, code
 
@@ -27,7 +31,7 @@ class ApiError(Exception):
 class Record:
     """What was called, answered and refused, by SDK."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.answered = collections.Counter()
         self.checked = set()
         self.xml = set()
@@ -37,11 +41,11 @@ class Record:
 class Driver:
     """Calls operations by their names and checks each answer against the catalogue."""
 
-    def __init__(self, kind, endpoint, key, record):
+    def __init__(self, kind: str, endpoint: str, key: Sequence[str], record: Any) -> None:
         self.kind, self.record = kind, record
         self.endpoint, self.key = endpoint, key
 
-    def call(self, op, **params):
+    def call(self, op: str, **params: Any) -> Any:
         params.setdefault("RegionId", REGION)
         try:
             answer = self.send(op, params)
@@ -55,7 +59,7 @@ class Driver:
             self.record.checked.add(op)
         return answer
 
-    def refused(self, op, code, status=None, **params):
+    def refused(self, op: str, code: str, status: int | None = None, **params: Any) -> None:
         """The call fails with this code, and with the documented status."""
         try:
             answer = self.call(op, **params)
@@ -71,7 +75,7 @@ class Driver:
 class Acs3(Driver):
     """alibabacloud-smartag20180313."""
 
-    def __init__(self, endpoint, key, record):
+    def __init__(self, endpoint: str, key: Sequence[str], record: Any) -> None:
         super().__init__("acs3", endpoint, key, record)
         self.client = Client(
             utils_models.Config(
@@ -85,7 +89,7 @@ class Acs3(Driver):
         self.raw = None
         inner = self.client.call_api
 
-        def call_api(params, request, runtime):
+        def call_api(params: dict[str, Any], request: Any, runtime: Any) -> Any:
             # The generated code names HTTPS; a test server speaks HTTP.
             params.protocol = "HTTP"
             self.raw = inner(params, request, runtime)
@@ -98,7 +102,7 @@ class Acs3(Driver):
             if name.endswith("with_options")
         }
 
-    def send(self, op, params):
+    def send(self, op: str, params: dict[str, Any]) -> Any:
         request = getattr(models, f"{op}Request")()
         request = request.from_map(params) or request
         method = self.methods[f"{op.lower()}withoptions"]
@@ -116,7 +120,7 @@ class Acs3(Driver):
         assert not lost, f"{op}: the SDK's model loses {lost}"
         return body
 
-    def extension(self, action, **params):
+    def extension(self, action: str, **params: Any) -> Any:
         """Calls of agents: signed like all others, but not in the SDK."""
         params.setdefault("RegionId", REGION)
         call = utils_models.Params(
@@ -130,7 +134,7 @@ class Acs3(Driver):
             raise translated(e) from e
 
 
-def lost_fields(raw, parsed, path=""):
+def lost_fields(raw: Any, parsed: Any, path: str = "") -> Any:
     if isinstance(raw, dict):
         out = []
         for k, v in raw.items():
@@ -147,7 +151,7 @@ def lost_fields(raw, parsed, path=""):
     return [] if str(raw) == str(parsed) else [path]
 
 
-def translated(e):
+def translated(e: Exception) -> ApiError:
     code = getattr(e, "code", None)
     status = getattr(e, "status_code", None)
     if code is None or status is None:
@@ -158,11 +162,11 @@ def translated(e):
 class V1(Driver):
     """aliyun-python-sdk-smartag."""
 
-    def __init__(self, endpoint, key, record):
+    def __init__(self, endpoint: str, key: Sequence[str], record: Any) -> None:
         super().__init__("v1", endpoint, key, record)
         self.client = AcsClient(key[0], key[1], REGION, auto_retry=False)
 
-    def request(self, op, params):
+    def request(self, op: str, params: dict[str, Any]) -> Any:
         module = importlib.import_module(f"aliyunsdksmartag.request.v20180313.{op}Request")
         request = getattr(module, f"{op}Request")()
         request.set_endpoint(self.endpoint)
@@ -179,7 +183,7 @@ class V1(Driver):
                 setter(value)
         return request
 
-    def send(self, op, params):
+    def send(self, op: str, params: dict[str, Any]) -> Any:
         try:
             answer = json.loads(self.client.do_action_with_exception(self.request(op, params)))
             if op in catalogue.OPERATIONS and op.startswith(("Describe", "List", "Get", "Discribe")):
@@ -188,7 +192,7 @@ class V1(Driver):
         except ServerException as e:
             raise ApiError(e.get_http_status(), e.get_error_code(), e.get_error_msg()) from e
 
-    def same_in_xml(self, op, params, answer):
+    def same_in_xml(self, op: str, params: dict[str, Any], answer: Any) -> None:
         """A question asked again, in XML, has the same fields in the same places."""
         flat = {}
         for name, value in params.items():
@@ -203,13 +207,13 @@ class V1(Driver):
         self.record.xml.add(op)
 
 
-def xml_paths(element, path=""):
+def xml_paths(element: Any, path: str = "") -> list[Any] | list[str]:
     if len(element) == 0:
         return [path]
     return [p for child in element for p in xml_paths(child, f"{path}/{child.tag}")]
 
 
-def json_paths(value, path=""):
+def json_paths(value: Any, path: str = "") -> Any:
     """Where the leaves are; a list is its elements, each under the list's own name."""
     if isinstance(value, dict) and value:
         out = []

@@ -13,8 +13,8 @@ import pytest
 sdk = pytest.importorskip("alibabacloud_smartag20180313", reason="the SDKs are not installed: use tests/sdk/run.sh")
 pytest.importorskip("aliyunsdksmartag", reason="the SDKs are not installed: use tests/sdk/run.sh")
 
-import catalogue  # noqa: E402
-import clients  # noqa: E402
+import catalogue
+import clients
 
 BIN = os.environ.get("SAG_CLOUD_BIN", "target/debug/sag-cloud")
 RECORDS = {"acs3": clients.Record(), "v1": clients.Record()}

@@ -7,6 +7,8 @@ log, or a server that is gone. Needs Python only.
 usage: tests/sdk/fuzz.py [--seconds 60] [--seed N]      SAG_CLOUD_BIN names the binary
 """
 
+from __future__ import annotations
+
 import argparse
 import collections
 import http.client
@@ -20,6 +22,7 @@ import tempfile
 import time
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import arbitrary
 import catalogue
@@ -39,7 +42,7 @@ KEEP = {"DeleteSmartAccessGateway", "DeleteACL", "DeleteQos"}
 
 
 class Run:
-    def __init__(self, folder, seed):
+    def __init__(self, folder: Path | str, seed: int) -> None:
         self.rng, self.folder = random.Random(seed), folder
         self.db = f"sqlite://{folder}/cloud.db"
         with socket.socket() as s:
@@ -54,7 +57,7 @@ class Run:
         self.conn = None
         self.statuses, self.bad, self.known = collections.Counter(), [], {}
 
-    def send(self, method, target, body=None):
+    def send(self, method: str, target: str, body: Any = None) -> tuple[Any, str]:
         """Status and text; the connection stays."""
         for attempt in range(200):
             try:
@@ -71,12 +74,12 @@ class Run:
                 time.sleep(0.05)
         raise AssertionError("unreachable")
 
-    def call(self, action, form=False, **params):
+    def call(self, action: str, form: bool = False, **params: Any) -> Any:
         method = "POST" if form else "GET"
         query = urllib.parse.urlencode(signed(self.key, method, action, **params))
         return self.send(method, "/", query) if form else self.send(method, "/?" + query)
 
-    def begin(self):
+    def begin(self) -> None:
         """Things that arbitrary calls can be about."""
         receiver = {f"Receiver{k}": "x" for k in ("Country", "State", "City", "District", "Town", "Address")}
         order = dict(
@@ -94,23 +97,23 @@ class Run:
             AclId=[acl], QosId=[qos], PortName=["0", "1", "2", "3"],
         )
 
-    def made(self, action, field, **params):
+    def made(self, action: str, field: str, **params: Any) -> str:
         status, text = self.call(action, **params)
         assert status == 200, f"{action}: {text}"
         return json.loads(text)[field]
 
-    def learn(self, answer):
+    def learn(self, answer: Any) -> None:
         """Identifiers in answers are used in calls to come, the latest few of each."""
         for name, found in answer.items():
             if isinstance(found, str) and name.endswith("Id") and name != "RequestId" and found:
                 self.known.setdefault(name, []).append(found)
                 del self.known[name][1:-8]
 
-    def operation(self):
+    def operation(self) -> None:
         op = self.rng.choice(list(catalogue.OPERATIONS))
         params = arbitrary.params(catalogue.OPERATIONS[op], self.rng, self.known)
         if op in KEEP:
-            params = {k: v for k, v in params.items() if v not in sum(self.known.values(), [])}
+            params = {k: v for k, v in params.items() if all(v not in seen for seen in self.known.values())}
         xml = self.rng.random() < 0.1
         if xml:
             params["Format"] = "XML"
@@ -126,7 +129,7 @@ class Run:
                 self.bad.append((op, params, found))
             self.learn(answer)
 
-    def nonsense(self):
+    def nonsense(self) -> None:
         if self.rng.random() < 0.5:
             query = arbitrary.query(self.rng)
             status, text = self.send("GET", "/?" + urllib.parse.quote(query, safe="%&=+;"))
@@ -149,7 +152,7 @@ class Run:
         if status >= 500:
             self.bad.append(("bytes", data[:200], answer))
 
-    def end(self):
+    def end(self) -> None:
         gone = self.process.poll()
         if gone is None:
             self.process.terminate()
@@ -161,7 +164,7 @@ class Run:
         self.bad += [("panic", line.decode(errors="replace")) for line in lines if b"panicked" in line]
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, printed")

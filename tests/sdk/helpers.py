@@ -1,7 +1,10 @@
 """Things that several families need."""
 
+from __future__ import annotations
+
 import itertools
 import json
+from typing import Any
 
 _names = itertools.count(1)
 
@@ -13,11 +16,11 @@ ORDER = dict(
 )
 
 
-def name(prefix="n"):
+def name(prefix: str = "n") -> str:
     return f"{prefix}-{next(_names)}"
 
 
-def gateway(api, model="sag-vcpe", activate=True, **more):
+def gateway(api: Any, model: str = "sag-vcpe", activate: bool = True, **more: Any) -> tuple[Any, list[Any]]:
     """An instance and its serial numbers."""
     order = dict(ORDER, HardWareSpec=model, MaxBandWidth=50, Name=name("gw"), Description="test")
     order["HaType"] = "warm_backup" if model == "sag-vcpe" else "no_backup"
@@ -29,7 +32,7 @@ def gateway(api, model="sag-vcpe", activate=True, **more):
     return sag, [d["SerialNumber"] for d in row.get("Devices", {}).get("Device", [])]
 
 
-def software(api, users=5, **more):
+def software(api: Any, users: int = 5, **more: Any) -> Any:
     order = dict(Period=1, AutoPay=False, ChargeType="PREPAY", UserCount=users, DataPlan=5)
     return api.call("CreateSmartAccessGatewaySoftware", **order, **more)["SmartAGId"]
 
@@ -58,12 +61,12 @@ STATE = {
 }
 
 
-def report(agent, sag, sn, **more):
+def report(agent: Any, sag: str, sn: str, **more: Any) -> None:
     """The device is online from now on."""
     agent.extension("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps({**STATE, **more}))
 
 
-def apply(agent, sag, sn, success=True, message=""):
+def apply(agent: Any, sag: str, sn: str, success: bool = True, message: str = "") -> Any:
     """Pulls the configuration and reports it as in force."""
     got = agent.extension("PullSmartAGConfig", SmartAGId=sag, SmartAGSn=sn, Revision=0)
     agent.extension(
@@ -73,7 +76,7 @@ def apply(agent, sag, sn, success=True, message=""):
     return got["Config"]
 
 
-def rows(answer, *path):
+def rows(answer: Any, *path: str) -> Any:
     for p in path:
         answer = answer[p]
     return answer

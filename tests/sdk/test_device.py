@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from clients import ApiError
 from helpers import apply, gateway, report
 

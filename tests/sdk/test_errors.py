@@ -5,9 +5,10 @@ import os
 import sqlite3
 import time
 
-import catalogue
 import pytest
-from clients import ApiError, V1
+
+import catalogue
+from clients import V1, ApiError
 from conftest import RECORDS, access_key
 from helpers import apply, gateway, name, report, rows, software
 from test_network import account, network

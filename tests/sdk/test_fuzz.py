@@ -5,12 +5,13 @@ import os
 import random
 import sqlite3
 
+import pytest
+
 import arbitrary
 import catalogue
-import pytest
+from clients import V1, Record
 from conftest import Server, access_key
 from helpers import gateway, software
-from clients import V1, Record
 from wire import send, signed
 
 

@@ -1,7 +1,8 @@
 """Gateway instances: life cycle, attributes, serial numbers, orders."""
 
-import helpers
 import pytest
+
+import helpers
 from clients import REGION
 from helpers import ORDER, gateway, report, rows
 

@@ -13,13 +13,13 @@ import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ET
 
-import catalogue
 import pytest
+
+import catalogue
 from clients import V1, ApiError, Record
 from conftest import BIN, Server, access_key
 from helpers import STATE, gateway, software
 from wire import send, signed
-
 
 # A server looks a key and its policies up again after a second.
 KEY_SECONDS = 1.1
@@ -196,7 +196,7 @@ def test_a_kill_loses_nothing_acknowledged(tmp_path):
         except OSError:
             pass
 
-    for round in range(3):
+    for _round in range(3):
         before = len(made)
         writers = [threading.Thread(target=write) for _ in range(4)]
         for w in writers:

@@ -1,6 +1,7 @@
 """ACL, QoS, NAT, flow logs, health checks, route publication, DPI."""
 
 import pytest
+
 from helpers import apply, gateway, name, rows, software
 
 RULE = dict(SourceCidr="10.0.0.0/24", DestCidr="0.0.0.0/0", IpProtocol="tcp", SourcePortRange="-1/-1",

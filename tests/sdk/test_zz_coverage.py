@@ -4,10 +4,10 @@ import fnmatch
 import re
 from pathlib import Path
 
-import catalogue
 import pytest
-from conftest import NO_RADIO, OUT_OF_REACH, RECORDS, error_codes
 
+import catalogue
+from conftest import NO_RADIO, OUT_OF_REACH, RECORDS, error_codes
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "cloud-api.md"
 

@@ -1,5 +1,7 @@
 """Signed requests of version 1.0 without an SDK."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import hmac
@@ -8,13 +10,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 
-def quote(s):
+def quote(s: str) -> str:
     return urllib.parse.quote(str(s), safe="~")
 
 
-def signed(key, method, action, **params):
+def signed(key: Sequence[str], method: str, action: str, **params: Any) -> dict[str, Any]:
     """A request of version 1.0, ready to send."""
     params = {
         "Action": action, "Version": "2018-03-13", "AccessKeyId": key[0], "SignatureMethod": "HMAC-SHA1",
@@ -28,7 +32,7 @@ def signed(key, method, action, **params):
     return {**params, "Signature": base64.b64encode(digest).decode()}
 
 
-def send(server, params, method="GET", body=False):
+def send(server: Any, params: dict[str, Any], method: str = "GET", body: Any = False) -> tuple[Any, str]:
     query = urllib.parse.urlencode(params)
     url = f"http://{server.endpoint}/"
     data = None

@@ -23,9 +23,7 @@ def test_uniform_rules_do_not_match_the_traffic():
 
 
 def test_toml_says_what_the_rules_say():
-    made = rules.uniform(3) + [
-        {"drop": False, "proto": None, "src": "0.0.0.0/0", "dst": "198.51.100.0/24", "sport": [0, 65535], "dport": [0, 65535]}
-    ]
+    made = [*rules.uniform(3), {"drop": False, "proto": None, "src": "0.0.0.0/0", "dst": "198.51.100.0/24", "sport": [0, 65535], "dport": [0, 65535]}]
     acl = tomllib.loads(rules.toml(made))["acl"][0]["rule"]
     assert [r["policy"] for r in acl] == ["drop", "drop", "drop", "accept"]
     assert acl[0]["dest_port_range"] == "1000/1010"

@@ -5,25 +5,31 @@ neighbour; over all ports: sent = forwarded + made by the gateway. The device's 
 by the kernel, are the second witness.
 """
 
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING, Any
 
 from .lab import PORT_DEVICES
 
+if TYPE_CHECKING:
+    from .lab import Gateway
+
 
 class Books:
-    def __init__(self, gateway):
+    def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.lab = gateway.lab
         self.opening = None
 
-    def open(self):
+    def open(self) -> None:
         """Starts the comparison with the devices' counters here, at a quiet moment."""
         self.opening = self._quiet()
 
-    def close(self):
+    def close(self) -> None:
         self.opening = None
 
-    def _read(self):
+    def _read(self) -> dict[str, Any]:
         devices = self.lab.gw.devices()
         return {
             "ports": self.gateway.ports(),
@@ -32,14 +38,14 @@ class Books:
         }
 
     @staticmethod
-    def _counters(snapshot):
+    def _counters(snapshot: dict[str, Any]) -> tuple[dict[Any, tuple[Any, Any, Any]], Any, Any]:
         return (
             {n: (p["rx_packets"], p["tx_packets"], p["held"]) for n, p in snapshot["ports"].items()},
             snapshot["drops"],
             snapshot["netdev"],
         )
 
-    def _quiet(self, timeout=4.0):
+    def _quiet(self, timeout: float = 4.0) -> dict[str, Any]:
         """A snapshot during which nothing moved: the same twice in a row."""
         last, end = self._read(), time.monotonic() + timeout
         while time.monotonic() < end:
@@ -50,7 +56,7 @@ class Books:
             last = now
         return last
 
-    def errors(self):
+    def errors(self) -> list[Any]:
         """What does not balance, a line each."""
         now = self._quiet()
         out = []
@@ -77,7 +83,7 @@ class Books:
             out.append(f"drops: { {f'{p}/{r}': n for (p, r), n in now['drops'].items() if n} }")
         return out
 
-    def _against_devices(self, now):
+    def _against_devices(self, now: dict[str, Any]) -> list[Any]:
         out = []
         for name in now["ports"]:
             then, here = self.opening["netdev"].get(name), now["netdev"].get(name)
@@ -93,7 +99,7 @@ class Books:
         return out
 
 
-def restarted(gw, books, config=None, quiet=True):
+def restarted(gw: Gateway, books: Books, config: str | None = None, quiet: bool = True) -> None:
     """The daemon again, over what it left. Its counters begin anew; they can be compared with the
     devices' from the next quiet moment on."""
     books.close()

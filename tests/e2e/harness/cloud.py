@@ -4,6 +4,8 @@ The cloud lives in the namespace "inet" at 203.0.113.10; SDK calls come from the
 gateway's namespace and reaches the cloud by the gateway's WAN.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -12,14 +14,20 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .config import ROOT
 from .lab import Addresses as A
 from .net import CommandError, run
-from .patience import within  # noqa: F401  (tests of the agent take it from here)
+from .patience import within
+
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .net import Namespace
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 ENDPOINT = f"{A.INET[4]}:8180"
@@ -37,7 +45,7 @@ class Missing(Exception):
     """Something that these tests need is not there; the text says how to get it."""
 
 
-def binary(name, variable):
+def binary(name: str, variable: str) -> str:
     """From the environment, else the newest that is built."""
     given = os.environ.get(variable)
     if given:
@@ -48,7 +56,7 @@ def binary(name, variable):
     return str(built[0])
 
 
-def crash_agent():
+def crash_agent() -> tuple[None, list[Any]] | tuple[str, list[str]]:
     """An agent with crash points, and their names; skips without one."""
     for path in (os.environ.get("SAG_AGENT_CRASH_BIN"), os.environ.get("SAG_AGENT_BIN"), TARGET / "debug" / "sag-agent"):
         if path and Path(path).exists():
@@ -58,7 +66,7 @@ def crash_agent():
     return None, []
 
 
-def sdk_python():
+def sdk_python() -> str:
     venv = Path(os.environ.get("SAG_SDK_VENV", TARGET / "sdk-venv"))
     python = venv / "bin" / "python"
     have = "import alibabacloud_smartag20180313, aliyunsdksmartag"
@@ -68,7 +76,7 @@ def sdk_python():
 
 
 @contextlib.contextmanager
-def cloud_of(lab, folder, endpoint=ENDPOINT):
+def cloud_of(lab: Lab, folder: Path, endpoint: str = ENDPOINT) -> Iterator[Cloud]:
     """A cloud that is not started yet; stopped at the end. The test is skipped where it cannot be had."""
     try:
         it = Cloud(lab, folder, endpoint)
@@ -85,7 +93,7 @@ SOON = 1.0
 
 
 class SdkError(AssertionError):
-    def __init__(self, op, answer):
+    def __init__(self, op: str, answer: dict[str, Any]) -> None:
         super().__init__(f"{op}: {answer['message']}")
         self.code = answer["code"]
 
@@ -93,7 +101,7 @@ class SdkError(AssertionError):
 class Cloud:
     """sag-cloud with an access key, and the SDK in front of it."""
 
-    def __init__(self, lab, folder, endpoint=ENDPOINT):
+    def __init__(self, lab: Lab, folder: Path, endpoint: str = ENDPOINT) -> None:
         self.lab, self.folder, self.endpoint = lab, Path(folder), endpoint
         self.bin = binary("sag-cloud", "SAG_CLOUD_BIN")
         self.python = sdk_python()
@@ -106,10 +114,10 @@ class Cloud:
         self.key = [line.split(": ")[1] for line in out.splitlines()]
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"sqlite://{self.db}"
 
-    def certificate(self):
+    def certificate(self) -> list[Path]:
         """A self-signed one of the endpoint's address: (certificate, key)."""
         made = [self.folder / "tls.pem", self.folder / "tls.key"]
         run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
@@ -117,7 +125,7 @@ class Cloud:
              "-out", made[0], "-keyout", made[1]])
         return made
 
-    def start(self, tls=None):
+    def start(self, tls: Sequence[Path] | None = None) -> None:
         log = open(self.folder / "cloud.log", "ab")
         command = [self.bin, "serve", "--listen", self.endpoint, "--db", self.url]
         if tls:
@@ -131,23 +139,23 @@ class Cloud:
                 raise CommandError((self.folder / "cloud.log").read_text())
             time.sleep(0.05)
 
-    def kill(self):
+    def kill(self) -> None:
         self.process.kill()
         self.process.wait()
         self.process = None
 
-    def backup(self, to):
+    def backup(self, to: Path) -> None:
         """A copy of the database, taken while the cloud runs."""
         with contextlib.closing(sqlite3.connect(self.db)) as live, contextlib.closing(sqlite3.connect(to)) as copy:
             live.backup(copy)
 
-    def restore(self, copy):
+    def restore(self, copy: Path) -> None:
         """The database as it was; the cloud must not run."""
         for old in self.folder.glob("cloud.db-*"):
             old.unlink()
         shutil.copy(copy, self.db)
 
-    def stop(self):
+    def stop(self) -> None:
         for child in (self.shell, self.process):
             if child is not None:
                 child.terminate()
@@ -155,7 +163,7 @@ class Cloud:
                 child.wait(25)
         self.process = self.shell = None
 
-    def call(self, op, **params):
+    def call(self, op: str, **params: Any) -> Any:
         if self.shell is None:
             command = [self.python, str(Path(__file__).with_name("sdk_shell.py")), self.endpoint, *self.key]
             self.shell = self.lab.inet.popen(
@@ -173,7 +181,7 @@ class Cloud:
             raise SdkError(op, answer)
         return answer["ok"]
 
-    def gateway(self):
+    def gateway(self) -> tuple[Any, Any]:
         """An active instance with the lab's port roles: (gateway, serial number of its first device)."""
         sag = self.call("CreateSmartAccessGateway", **ORDER)["SmartAGId"]
         self.call("ActivateSmartAccessGateway", SmartAGId=sag)
@@ -186,7 +194,7 @@ class Cloud:
 class Agent:
     """sag-agent in the gateway's namespace."""
 
-    def __init__(self, lab, cloud, sag, sn, ports=None, **keys):
+    def __init__(self, lab: Lab, cloud: Cloud, sag: str, sn: str, ports: dict[str, Any] | None = None, **keys: Any) -> None:
         self.lab, self.cloud = lab, cloud
         self.bin = binary("sag-agent", "SAG_AGENT_BIN")
         self.folder = cloud.folder / sn
@@ -202,7 +210,7 @@ class Agent:
             "vcpe_config": str(self.folder / "vcpe.toml"), **keys,
         }
 
-    def start(self, crash_at=None, bin_path=None, **keys):
+    def start(self, crash_at: str | None = None, bin_path: str | None = None, **keys: Any) -> Agent:
         text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in {**self.keys, **keys}.items())
         ports = "".join(f'"{name}" = {{ device = "{dev}" }}\n' for name, dev in self.ports.items())
         self.conf.write_text(f"{text}\n[ports]\n{ports}")
@@ -213,33 +221,33 @@ class Agent:
         )
         return self
 
-    def wait(self, timeout=10):
+    def wait(self, timeout: float = 10) -> Any:
         """How it ended."""
         return self.process.wait(timeout)
 
-    def kill(self):
+    def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(10)
         self.process = None
 
-    def in_force(self):
+    def in_force(self) -> str:
         """The file that the gateway's next start shall begin with."""
         return (self.folder / "vcpe.toml").read_text()
 
-    def rss_kb(self):
+    def rss_kb(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
-    def tail(self, lines=25):
+    def tail(self, lines: str = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def api_names(config):
+def api_names(config: dict[str, Any]) -> str:
     """The lab's file with the API's port names."""
     for device, name in (("lan-a", "1"), ("wan", "0"), ("express", "3"), ("lan-b", "4")):
         old = next(n for n in "0123" if f'name = "{n}"\ndevice = "{device}"' in config)
@@ -248,56 +256,56 @@ def api_names(config):
 
 
 class Branch:
-    def __init__(self, lab, cloud, agent, sag, sn):
+    def __init__(self, lab: Lab, cloud: Cloud, agent: Agent, sag: str, sn: str) -> None:
         self.lab, self.cloud, self.agent, self.sag, self.sn = lab, cloud, agent, sag, sn
 
-    def call(self, op, **params):
+    def call(self, op: str, **params: Any) -> Any:
         return self.cloud.call(op, **params)
 
-    def mine(self, op, **params):
+    def mine(self, op: str, **params: Any) -> Any:
         """A call about the gateway."""
         return self.call(op, SmartAGId=self.sag, **params)
 
-    def device(self, op, **params):
+    def device(self, op: str, **params: Any) -> Any:
         return self.mine(op, SmartAGSn=self.sn, **params)
 
-    def in_force(self):
+    def in_force(self) -> bool:
         try:
             return self.device("DescribeSAGDeviceInfo")["SynStatus"] == "Synchronized"
         except SdkError:
             return False
 
-    def snat(self, word):
+    def snat(self, word: str) -> None:
         self.device("ModifySagWanSnat", Snat=word)
 
-    def source(self):
+    def source(self) -> Any:
         """From which address lan1 comes to the Internet's HTTP server."""
         return whoami(self.lab.lan1, A.INET[4])
 
-    def links(self):
+    def links(self) -> dict[tuple[Any, Any], Any]:
         """Metered links, as the gateway has them."""
         said = self.lab.gw.out([self.lab.sagctl, "--socket", self.lab.socket, "--json", "qos"])
         return {(link["link"], link["direction"]): link["limit_bps"] for link in json.loads(said)["links"]}
 
-    def document(self):
+    def document(self) -> Any:
         """The running document."""
         return self.lab.gw.out([self.lab.sagctl, "--socket", self.lab.socket, "config", "show"])
 
-    def soon(self, what, check, seconds=SOON):
+    def soon(self, what: str, check: Callable[[], Any], seconds: float = SOON) -> Any:
         took = within(seconds, what, check, self.agent.tail)
         print(f"{what}: {took * 1000:.0f} ms after the answer")
         return took
 
 
-def reaches(ns, url, seconds=0.15):
+def reaches(ns: Namespace, url: str, seconds: float = 0.15) -> bool:
     return ns.run(["curl", "-s", "-o", "/dev/null", "--max-time", seconds, url], check=False).returncode == 0
 
 
-def whoami(ns, host, source=None):
+def whoami(ns: Namespace, host: str, source: str | None = None) -> str:
     command = ["curl", "-s", "--max-time", 0.3, f"http://{host}:8000/whoami"]
     said = ns.run(command + (["--interface", source] if source else []), check=False).stdout.split()
     return said[0] if said else None
 
 
-def pings(ns, dest):
+def pings(ns: Namespace, dest: str) -> bool:
     return ns.run(["ping", "-n", "-q", "-c", 1, "-W", 0.15, dest], check=False).returncode == 0

@@ -1,14 +1,18 @@
 """Gateway configurations of the tests: the lab's own file, with keys changed and tables added."""
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 LAB_TOML = ROOT / "configs" / "lab.toml"
 
 
-def lab_config(extra="", acl=None, **dataplane):
+def lab_config(extra: Sequence[str] = "", acl: Any = None, **dataplane: Any) -> str:
     """configs/lab.toml with [dataplane] keys set, ACL rules and further tables appended."""
     text = LAB_TOML.read_text()
     for key, value in dataplane.items():
@@ -21,7 +25,7 @@ def lab_config(extra="", acl=None, **dataplane):
     return text + extra
 
 
-def acl_table(acl_id, rules):
+def acl_table(acl_id: str, rules: Sequence[dict[str, Any]]) -> str:
     """An [[acl]] of dicts; what a rule does not say is "everything", direction out, type WAN."""
     lines = ["", "[[acl]]", f'id = "{acl_id}"']
     for number, rule in enumerate(rules, 1):

@@ -4,6 +4,8 @@
 usage: httpd.py ADDRESS PORT FOLDER
 """
 
+from __future__ import annotations
+
 import functools
 import http.server
 import socket
@@ -12,13 +14,13 @@ import sys
 
 
 class Server(http.server.ThreadingHTTPServer):
-    def server_bind(self):
+    def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    def do_GET(self):
+    def do_GET(self) -> None:
         if self.path != "/whoami":
             super().do_GET()
             return
@@ -29,7 +31,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def main():
+def main() -> None:
     address, port, folder = sys.argv[1:]
     Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     handler = functools.partial(Handler, directory=folder)

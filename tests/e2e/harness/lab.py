@@ -1,5 +1,7 @@
 """The lab and the gateway in it, driven by scripts/lab.sh."""
 
+from __future__ import annotations
+
 import json
 import os
 import shlex
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from .config import LAB_TOML, ROOT
 from .net import CommandError, Namespace, run
@@ -51,7 +54,7 @@ class Lab:
 
     NAMES = ("lan1", "lan2", "gw", "wan", "inet", "pop")
 
-    def __init__(self, prefix):
+    def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.env = {**os.environ, "SAG_LAB_PREFIX": prefix}
         values = dict(
@@ -69,26 +72,26 @@ class Lab:
             setattr(self, name, Namespace(name, values[f"NS_{name}"]))
         self.hosts = [getattr(self, name) for name in self.NAMES if name != "gw"]
 
-    def sh(self, *args, check=True, timeout=60):
+    def sh(self, *args: Any, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         # The daemon that lab.sh leaves behind must not hold our pipes open: it writes to its log.
         return run([LAB_SH, *args], env=self.env, check=check, timeout=timeout)
 
-    def up(self):
+    def up(self) -> None:
         self.sh("up")
 
-    def down(self):
+    def down(self) -> None:
         self.sh("down")
 
-    def unmute(self, *names):
+    def unmute(self, *names: str) -> None:
         for name in names:
             getattr(self, name).run(["nft", "delete", "table", "inet", "mute"], check=False)
 
-    def mute(self, *names):
+    def mute(self, *names: str) -> None:
         """These hosts take nothing in; sniffers still see what arrives."""
         for name in names:
             getattr(self, name).run(["nft", "-f", "-"], input=MUTE)
 
-    def flush_neighbours(self, *namespaces):
+    def flush_neighbours(self, *namespaces: Namespace) -> None:
         for ns in namespaces or [self.gw, *self.hosts]:
             ns.ip("neigh flush all")
 
@@ -96,23 +99,23 @@ class Lab:
 class Gateway:
     """The forwarder under test: `sag` (the product) or `kernel` (the baseline)."""
 
-    def __init__(self, lab, forwarder):
+    def __init__(self, lab: Lab, forwarder: str | None) -> None:
         self.lab = lab
         self.forwarder = forwarder
         self.running = None  # text of the configuration that it runs with
 
     @property
-    def is_sag(self):
+    def is_sag(self) -> bool:
         return self.forwarder == "sag"
 
-    def ensure(self, config=None):
+    def ensure(self, config: str | None = None) -> None:
         """Runs with this configuration; restarts only if it runs with another."""
         config = config if config is not None else LAB_TOML.read_text()
         if self.running != config:
             self.stop()
             self.start(config)
 
-    def start(self, config=None, check=True):
+    def start(self, config: str | None = None, check: bool = True) -> Any:
         config = config if config is not None else LAB_TOML.read_text()
         source = self.lab.run_dir / "wanted.toml"
         source.write_text(config)
@@ -121,14 +124,14 @@ class Gateway:
             self.running = config
         return done
 
-    def stop(self):
+    def stop(self) -> None:
         self.running = None
         self.lab.sh("gw-stop")
 
-    def pid(self):
+    def pid(self) -> int:
         return int(self.lab.pid_file.read_text())
 
-    def kill(self, how=signal.SIGKILL):
+    def kill(self, how: int = signal.SIGKILL) -> None:
         """Ends the daemon by a signal, and waits for the end. What it pinned stays."""
         pid = self.pid()
         os.kill(pid, how)
@@ -139,10 +142,10 @@ class Gateway:
                 raise CommandError(f"process {pid} survives {how.name}")
             time.sleep(0.01)
 
-    def write_config(self, config):
+    def write_config(self, config: str | None) -> None:
         self.lab.conf.write_text(config.replace("sag-lab", self.lab.run_dir.name))
 
-    def reload(self, config, timeout=PATIENCE):
+    def reload(self, config: str | None, timeout: float = PATIENCE) -> None:
         """New configuration by SIGHUP; returns when it is in force."""
         before = self.status()["config_epoch"]
         self.write_config(config)
@@ -154,30 +157,30 @@ class Gateway:
             time.sleep(0.01)
         self.running = config
 
-    def ctl(self, *args):
+    def ctl(self, *args: Any) -> Any:
         return json.loads(run([self.lab.sagctl, "--socket", self.lab.socket, "--json", *args]).stdout)
 
-    def status(self):
+    def status(self) -> dict[str, Any]:
         return self.ctl("status")
 
-    def ports(self):
+    def ports(self) -> dict[Any, Any]:
         return {p["name"]: p for p in self.ctl("ports")["ports"]}
 
-    def drops(self):
+    def drops(self) -> dict[tuple[Any, Any], Any]:
         """{(port, reason): packets}."""
         return {(d["port"], d["reason"]): d["packets"] for d in self.ctl("drops")["drops"]}
 
-    def rules(self):
+    def rules(self) -> dict[Any, Any]:
         """{rule id: rule} over all ACLs."""
         return {r["id"]: r for acl in self.ctl("acl")["acls"] for r in acl["rules"]}
 
-    def tail(self, lines=20):
+    def tail(self, lines: str = 20) -> str:
         try:
             return "\n".join(self.lab.log.read_text().splitlines()[-lines:])
         except FileNotFoundError:
             return "(no log)"
 
-    def foreground(self, *args, timeout=20):
+    def foreground(self, *args: Any, timeout: float = 20) -> tuple[Any, Any]:
         """Runs the daemon's binary in the gateway namespace to its end: (exit code, output)."""
         done = subprocess.run(
             self.lab.gw.argv([self.lab.vcpe, *args]), capture_output=True, text=True, timeout=timeout

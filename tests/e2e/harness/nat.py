@@ -1,9 +1,16 @@
 """NAT in the tests: configurations with it, and sockets that tell whom they see."""
 
+from __future__ import annotations
+
 import json
 import socket
+from typing import TYPE_CHECKING, Any
 
 from .config import lab_config
+
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .net import Namespace
 
 # Addresses that belong to nobody in the lab; the routers on both sides lead them to the gateway.
 SPARE_WAN = "203.0.113.200"
@@ -12,13 +19,13 @@ SPARE_EXPRESS = "192.0.2.160"
 LAN2_OTHER = "192.0.2.75"
 
 
-def table(name, **keys):
+def table(name: str, **keys: Any) -> str:
     """A TOML table, `[[…]]` for a list's entry."""
     head = f"[{name}]" if name == "nat" else f"[[{name}]]"
     return "\n".join(["", head, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]) + "\n"
 
 
-def nat_config(*tables, mapping=None, filtering=None, wan="", text="", **dataplane):
+def nat_config(*tables: str, mapping: str | None = None, filtering: str | None = None, wan: str = "", text: str = "", **dataplane: Any) -> str:
     """The lab's configuration with source NAT on the WAN port, and more tables."""
     keys = ["snat = true"]
     if mapping is not None:
@@ -31,7 +38,7 @@ def nat_config(*tables, mapping=None, filtering=None, wan="", text="", **datapla
     return config.replace(port, port + "\n".join(keys) + "\n" + wan, 1) + "".join(tables) + text
 
 
-def forward(entry, protocol, external, inside, **keys):
+def forward(entry: str, protocol: str, external: str, inside: tuple[str, str], **keys: Any) -> str:
     """A [[dnat]] from the Internet; `external` a port of the WAN address, or (address, port)."""
     address, port = external if isinstance(external, tuple) else ("", external)
     return table(
@@ -46,7 +53,7 @@ def forward(entry, protocol, external, inside, **keys):
     )
 
 
-def hide_the_inside(lab):
+def hide_the_inside(lab: Lab) -> None:
     """The Internet knows no way to the branch's IPv4 addresses: what is not translated gets no answer."""
     lab.wan.ip("route del 192.0.2.0/25")
     lab.wan.ip(f"route add {SPARE_WAN} via 198.51.100.2")
@@ -57,10 +64,10 @@ def hide_the_inside(lab):
 class Peers:
     """Sockets of a test, all closed at its end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.made = []
 
-    def _socket(self, ns, kind, timeout, port):
+    def _socket(self, ns: Namespace, kind: int, timeout: float, port: int) -> socket.socket:
         sock = ns.socket(socket.AF_INET, kind)
         self.made.append(sock)
         if port:
@@ -69,36 +76,36 @@ class Peers:
         sock.settimeout(timeout)
         return sock
 
-    def udp(self, ns, address="0.0.0.0", port=0, timeout=3.0):
+    def udp(self, ns: Namespace, address: str = "0.0.0.0", port: int = 0, timeout: float = 3.0) -> socket.socket:
         sock = self._socket(ns, socket.SOCK_DGRAM, timeout, port)
         sock.bind((address, port))
         return sock
 
-    def listen(self, ns, address="0.0.0.0", port=0, timeout=3.0):
+    def listen(self, ns: Namespace, address: str = "0.0.0.0", port: int = 0, timeout: float = 3.0) -> socket.socket:
         sock = self._socket(ns, socket.SOCK_STREAM, timeout, port)
         sock.bind((address, port))
         sock.listen(16)
         return sock
 
-    def connect(self, ns, dest, source=("0.0.0.0", 0), timeout=3.0):
+    def connect(self, ns: Namespace, dest: tuple[str, int], source: tuple[str, int] | None = ("0.0.0.0", 0), timeout: float = 3.0) -> socket.socket:
         sock = self._socket(ns, socket.SOCK_STREAM, timeout, source[1])
         sock.bind(source)
         sock.connect(dest)
         return sock
 
-    def accept(self, listener, timeout=3.0):
+    def accept(self, listener: socket.socket, timeout: float = 3.0) -> tuple[Any, Any]:
         """(socket, whom it sees)."""
         sock, peer = listener.accept()
         self.made.append(sock)
         sock.settimeout(timeout)
         return sock, peer
 
-    def close(self):
+    def close(self) -> None:
         for sock in self.made:
             sock.close()
 
 
-def asked(client, server, dest, data=b"ping"):
+def asked(client: socket.socket, server: socket.socket, dest: tuple[str, int], data: bytes = b"ping") -> Any:
     """A datagram to `dest`, answered by `server`; whom the server saw. The client hears `dest` answer."""
     client.sendto(data, dest)
     got, peer = server.recvfrom(65535)
@@ -109,7 +116,7 @@ def asked(client, server, dest, data=b"ping"):
     return peer
 
 
-def silent(sock, wait=0.4):
+def silent(sock: socket.socket, wait: float = 0.4) -> bool:
     """Whether nothing arrives for a while."""
     before = sock.gettimeout()
     sock.settimeout(wait)
@@ -122,7 +129,7 @@ def silent(sock, wait=0.4):
     return False
 
 
-def talk(one, other, size=200_000):
+def talk(one: socket.socket, other: socket.socket, size: int = 200_000) -> None:
     """Bytes both ways over a TCP connection, in small enough steps for one thread."""
     piece = bytes(range(256)) * 64
     done = 0
@@ -133,7 +140,7 @@ def talk(one, other, size=200_000):
         done += len(piece)
 
 
-def receive(sock, size):
+def receive(sock: socket.socket, size: int) -> bytes:
     out = bytearray()
     while len(out) < size:
         got = sock.recv(size - len(out))

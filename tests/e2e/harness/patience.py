@@ -1,13 +1,17 @@
 """Waiting: a busy machine is late, a broken program never comes. What takes longer than expected is a warning, and
 what has not come after PATIENCE is an error."""
 
+from __future__ import annotations
+
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 PATIENCE = 30.0
 
 
-def within(seconds, what, check, log=None):
+def within(seconds: float, what: str, check: Callable[[], Any], log: Callable[[], Any] | None = None) -> float:
     """Waits until `check()` is true; returns how long it took."""
     start = time.monotonic()
     while not check():

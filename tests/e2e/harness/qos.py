@@ -1,5 +1,7 @@
 """CARs in the tests: configurations with them, TCP that fills them, and what arrives."""
 
+from __future__ import annotations
+
 import bisect
 import contextlib
 import json
@@ -7,53 +9,59 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .config import lab_config
 from .lab import Addresses as A
 from .traffic import process, wait_listening
 
+if TYPE_CHECKING:
+    from .lab import Gateway, Lab
+    from .net import Namespace
 
-def car(name, priority, floor, ceiling):
+
+def car(name: str, priority: Any, floor: float, ceiling: float) -> str:
     return (
         f'[[qos.car]]\nid = "{name}"\npriority = {priority}\nlimit_type = "Absolute"\n'
         f"min_bandwidth_abs = {floor}\nmax_bandwidth_abs = {ceiling}\n"
     )
 
 
-def percent(name, priority, floor, ceiling, source):
+def percent(name: str, priority: Any, floor: float, ceiling: float, source: str) -> str:
     return (
         f'[[qos.car]]\nid = "{name}"\npriority = {priority}\nlimit_type = "Percent"\npercent_source_type = "{source}"\n'
         f"min_bandwidth_percent = {floor}\nmax_bandwidth_percent = {ceiling}\n"
     )
 
 
-def policy(priority, port, protocol="udp", extra="", last=None):
+def policy(priority: Any, port: Any, protocol: str = "udp", extra: Sequence[str] = "", last: int | None = None) -> str:
     return (
         f'[[qos.policy]]\npriority = {priority}\nsource_cidr = "192.0.2.0/24"\ndest_cidr = "0.0.0.0/0"\n'
         f'ip_protocol = "{protocol}"\nsource_port_range = "-1/-1"\ndest_port_range = "{port}/{last or port}"\n{extra}'
     )
 
 
-def with_bandwidth(text, mbit):
+def with_bandwidth(text: str, mbit: float) -> str:
     """The same with the WAN port limited."""
     return text.replace('role = "wan"\n', f'role = "wan"\nbandwidth = {mbit}\n')
 
 
-def qos(*parts):
+def qos(*parts: Any) -> str:
     return '\n[[qos]]\nid = "qos-1"\n' + "".join(parts)
 
 
-def ceilings(by_port, protocol="udp"):
+def ceilings(by_port: dict[str, Any], protocol: str = "udp") -> str:
     """The lab's configuration with a CAR for each port, whose ceiling is so many Mbit/s."""
     rows = enumerate(by_port.items(), 1)
     return lab_config(extra=qos(*(car(f"c{mbit}", n, 0, mbit) + policy(n, port, protocol) for n, (port, mbit) in rows)))
 
 
-def cars(gw):
+def cars(gw: Gateway) -> dict[Any, Any]:
     return {c["id"]: c for c in gw.ctl("qos")["cars"]}
 
 
-def settled(measure, good, tries=5):
+def settled(measure: Callable[[], Any], good: Callable[[Any], Any], tries: int = 5) -> Any:
     """What is measured, as soon as it is good: a busy machine keeps senders and receivers from running now and
     then, and a sender that paused has its burst on top. The gateway's own error would be there every time."""
     for _ in range(tries):
@@ -63,7 +71,7 @@ def settled(measure, good, tries=5):
     return got
 
 
-def about(got, want, share):
+def about(got: float, want: float, share: float) -> bool:
     return abs(got - want) <= want * share
 
 
@@ -71,7 +79,7 @@ class Taken:
     """IP bytes by destination port, counted by nftables at a host. What generic receive offload put together
     is counted as the packets it was: full ones of `mtu` bytes, with headers of `headers` bytes each."""
 
-    def __init__(self, ns, protocol, ports, mtu, headers):
+    def __init__(self, ns: Namespace, protocol: str, ports: Sequence[int], mtu: int, headers: int) -> None:
         self.ns, self.ports, self.mtu, self.headers = ns, ports, mtu, headers
         counters = "".join(f"counter p{port} {{ }}\n" for port in ports)
         rules = "".join(f"{protocol} dport {port} counter name p{port}\n" for port in ports)
@@ -79,7 +87,7 @@ class Taken:
             f"table ip taken {{\n{counters}\nchain in {{\ntype filter hook input priority 0;\n{rules}}}\n}}\n"
         ))
 
-    def bytes(self):
+    def bytes(self) -> tuple[float, dict[int, float]]:
         """(time, {port: IP bytes}). The time is as exact as the question was short, so a long one is asked again."""
         for _ in range(5):
             before = time.monotonic()
@@ -93,26 +101,26 @@ class Taken:
             found[int(counter["name"][1:])] = payload * self.mtu / (self.mtu - self.headers)
         return now, found
 
-    def mbit(self, seconds):
+    def mbit(self, seconds: float) -> dict[Any, Any]:
         """{port: Mbit/s} of the seconds to come."""
         start, before = self.bytes()
         time.sleep(seconds)
         end, after = self.bytes()
         return {port: (after[port] - before[port]) * 8 / (end - start) / 1e6 for port in self.ports}
 
-    def flowing(self, wanted, timeout=20):
+    def flowing(self, wanted: Callable[[Any], Any], timeout: float = 20) -> None:
         """Returns when bytes have come for every port: so many for each."""
         end = time.monotonic() + timeout
         while any(self.bytes()[1][port] < size for port, size in wanted.items()):
             assert time.monotonic() < end, f"not within {timeout} s: {wanted}, but {self.bytes()[1]}"
             time.sleep(0.1)
 
-    def close(self):
+    def close(self) -> None:
         self.ns.run(["nft", "delete", "table", "ip", "taken"])
 
 
 @contextlib.contextmanager
-def iperfs(lab, options):
+def iperfs(lab: Lab, options: Sequence[str]) -> Any:
     """An iperf3 client in the LAN and its server at the Internet host for each port, with its own options."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with contextlib.ExitStack() as running:
@@ -131,7 +139,7 @@ class Received:
     # IP and TCP header with a time stamp, for each full segment.
     SEGMENT, HEADERS = 1448, 52
 
-    def __init__(self, ns, port):
+    def __init__(self, ns: Namespace, port: Any) -> None:
         self.marks = []
         self.over = False
         self.server = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -142,7 +150,7 @@ class Received:
         self.thread = threading.Thread(target=self.take)
         self.thread.start()
 
-    def take(self):
+    def take(self) -> None:
         total = 0
         with contextlib.suppress(OSError), self.server.accept()[0] as peer:
             peer.settimeout(0.2)
@@ -154,7 +162,7 @@ class Received:
                     total += len(data)
                     self.marks.append((time.time(), total))
 
-    def mbit(self, since, until):
+    def mbit(self, since: float, until: float) -> float:
         """Mbit/s of IP that came between two moments."""
         times = [t for t, _ in self.marks]
         before, after = bisect.bisect_left(times, since), bisect.bisect_left(times, until)
@@ -163,7 +171,7 @@ class Received:
         payload = self.marks[after - 1][1] - (self.marks[before - 1][1] if before else 0)
         return payload * (1 + self.HEADERS / self.SEGMENT) * 8 / (until - since) / 1e6
 
-    def close(self):
+    def close(self) -> None:
         self.over = True
         self.thread.join()
         self.server.close()
@@ -172,7 +180,7 @@ class Received:
 class Flood:
     """A TCP connection (CUBIC) that sends all the time."""
 
-    def __init__(self, ns, address, port):
+    def __init__(self, ns: Namespace, address: str, port: Any) -> None:
         self.sock = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
         self.sock.settimeout(5)
@@ -182,13 +190,13 @@ class Flood:
         self.thread = threading.Thread(target=self.send)
         self.thread.start()
 
-    def send(self):
+    def send(self) -> None:
         block = bytes(1 << 16)
         while not self.over:
             with contextlib.suppress(TimeoutError):
                 self.sock.send(block)
 
-    def close(self):
+    def close(self) -> None:
         self.over = True
         self.thread.join()
         self.sock.close()

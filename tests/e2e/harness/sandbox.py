@@ -1,10 +1,14 @@
 """Programs under what their systemd unit grants, where systemd itself does not run: its user, capabilities, no new
 privileges, and a file system that is read-only but for the unit's own directories."""
 
+from __future__ import annotations
+
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .config import ROOT
 
@@ -14,7 +18,7 @@ USER = 61217
 
 
 class Unit:
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name, self.path = name, UNITS / f"{name}.service"
         self.settings = {}
         for line in self.path.read_text().splitlines():
@@ -22,13 +26,13 @@ class Unit:
             if equals and not line.startswith("#"):
                 self.settings.setdefault(key, []).append(value)
 
-    def one(self, key, default=""):
+    def one(self, key: str, default: str = "") -> str:
         return self.settings.get(key, [default])[-1]
 
-    def capabilities(self, key="CapabilityBoundingSet"):
+    def capabilities(self, key: str = "CapabilityBoundingSet") -> set[Any]:
         return {word.removeprefix("CAP_").lower() for word in self.one(key).split()}
 
-    def wrapper(self, folder, program, writable=None, without=()):
+    def wrapper(self, folder: Path, program: str, writable: Sequence[Any] | None = None, without: Sequence[str] = ()) -> str:
         """A script in place of `program`, which runs it as the unit does. `writable`: the unit's StateDirectory,
         RuntimeDirectory and ReadWritePaths, and which folder is there. `without`: capabilities that are kept from it."""
         granted = self.capabilities("AmbientCapabilities") - set(without)
@@ -58,7 +62,7 @@ class Unit:
         return str(script)
 
 
-def own(*paths):
+def own(*paths: Any) -> None:
     """What the unit's user owns."""
     for path in paths:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -66,7 +70,7 @@ def own(*paths):
             os.chown(each, USER, USER, follow_symlinks=False)
 
 
-def reachable(program, folder):
+def reachable(program: str, folder: Path) -> str:
     """The program, or a copy where every user may run it: builds may lie in somebody's home."""
     path = Path(program).resolve()
     if all(d.stat().st_mode & 0o001 for d in (path, *path.parents)):
@@ -77,7 +81,7 @@ def reachable(program, folder):
     return str(copy)
 
 
-def privileges(pid):
+def privileges(pid: int) -> dict[str, Any]:
     """(user, effective, permitted, bounding, ambient capabilities as numbers, no new privileges) of a process."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     sets = {key: int(lines[key], 16) for key in ("CapEff", "CapPrm", "CapBnd", "CapAmb")}
@@ -87,5 +91,5 @@ def privileges(pid):
 NUMBERS = {"dac_override": 1, "net_bind_service": 10, "net_admin": 12, "net_raw": 13, "ipc_lock": 14, "sys_admin": 21, "perfmon": 38, "bpf": 39}
 
 
-def mask(names):
+def mask(names: Sequence[str]) -> int:
     return sum(1 << NUMBERS[name] for name in names)

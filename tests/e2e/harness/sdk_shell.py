@@ -4,16 +4,18 @@ Runs with the interpreter that has the SDK, in the namespace from which the call
     sdk_shell.py HOST:PORT ACCESS_KEY_ID ACCESS_KEY_SECRET
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "sdk"))
 
-import clients  # noqa: E402
+import clients
 
 
-def main():
+def main() -> None:
     endpoint, key_id, secret = sys.argv[1:]
     driver = clients.Acs3(endpoint, (key_id, secret), clients.Record())
     print(json.dumps({"ready": True}), flush=True)

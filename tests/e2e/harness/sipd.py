@@ -4,12 +4,14 @@ OPTIONS where they came from, and prints a line for each: method, source address
 usage: sipd.py ADDRESS PORT
 """
 
+from __future__ import annotations
+
 import re
 import socket
 import sys
 
 
-def answer(text, source):
+def answer(text: str, source: tuple[str, int]) -> str:
     """The 200 for a request; its first Via says where the request came from (RFC 3581 4)."""
     lines = text.split("\r\n\r\n")[0].split("\r\n")
     copied = [line for line in lines[1:] if re.match(r"(?i)(via|v|from|f|to|t|call-id|i|cseq|contact|m) *:", line)]
@@ -22,7 +24,7 @@ def answer(text, source):
     return "\r\n".join(["SIP/2.0 200 OK", *copied, "Expires: 60", "Content-Length: 0", "", ""])
 
 
-def main():
+def main() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((sys.argv[1], int(sys.argv[2])))
     while True:

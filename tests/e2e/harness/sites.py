@@ -6,12 +6,15 @@
               gw-p ──┘
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from .lab import Lab
 from .net import CommandError, Namespace, run
@@ -36,7 +39,7 @@ LAN = '[[port]]\nname = "1"\ndevice = "lan"\nrole = "lan"\n'
 class Site:
     """A gateway, with a host behind it unless it is the point of presence."""
 
-    def __init__(self, sites, name, number):
+    def __init__(self, sites: Sites, name: str, number: int) -> None:
         self.name, self.number, self.sites = name, number, sites
         self.net = f"10.{number}.0.0/24"
         self.host_address = f"10.{number}.0.10"
@@ -54,7 +57,7 @@ class Site:
             self.host.ip(f"route add default via 10.{number}.0.1")
         self.process = None
 
-    def start(self):
+    def start(self) -> None:
         (self.run_dir / "state").mkdir(parents=True, exist_ok=True)
         conf = self.run_dir / "vcpe.toml"
         conf.write_text(DOCUMENT.format(run=self.run_dir, pins=self.pins) + (LAN if self.host else ""))
@@ -66,7 +69,7 @@ class Site:
                 raise CommandError(f"{said}\n{(self.run_dir / 'vcpe.log').read_text()}")
             time.sleep(0.05)
 
-    def ask(self, op, **arguments):
+    def ask(self, op: str, **arguments: Any) -> Any:
         """One request on the control socket."""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(10)
@@ -77,7 +80,7 @@ class Site:
             s.sendall(json.dumps({"v": 1, "id": 1, "op": op, **arguments}).encode() + b"\n")
             return json.loads(s.makefile().readline())
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(10)
@@ -88,7 +91,7 @@ class Site:
 
 
 class Sites:
-    def __init__(self):
+    def __init__(self) -> None:
         self.prefix = f"t{os.getpid()}-s-"
         known = Lab(self.prefix)
         self.vcpe, self.sagctl = known.vcpe, known.sagctl
@@ -102,7 +105,7 @@ class Sites:
             self.down()
             raise
 
-    def namespace(self, name, forwarding):
+    def namespace(self, name: str, forwarding: int) -> Namespace:
         full = self.prefix + name
         run(["ip", "netns", "add", full])
         self.made.append(full)
@@ -113,7 +116,7 @@ class Sites:
                 "net.ipv6.conf.default.disable_ipv6=1"])
         return ns
 
-    def wire(self, one, dev1, address1, other, dev2, address2):
+    def wire(self, one: Namespace, dev1: str, address1: str, other: Namespace, dev2: str, address2: str) -> None:
         names = [Path(ns.path).name for ns in (one, other)]
         run(["ip", "link", "add", dev1, "netns", names[0], "type", "veth", "peer", "name", dev2, "netns", names[1]])
         for ns, dev, address in ((one, dev1, address1), (other, dev2, address2)):
@@ -121,7 +124,7 @@ class Sites:
             ns.ip(f"addr add {address} dev {dev}")
             ns.ip(f"link set {dev} up")
 
-    def down(self):
+    def down(self) -> None:
         for site in self.all:
             site.stop()
         for name in self.made:

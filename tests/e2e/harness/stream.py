@@ -1,10 +1,16 @@
 """A steady numbered stream of UDP packets of one flow, and what of it came out."""
 
+from __future__ import annotations
+
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 from .lab import Addresses as A
 from .wire import IP, UDP, Ether, Raw, mark_of, marked
+
+if TYPE_CHECKING:
+    from .lab import Lab
 
 _CHECKSUM = slice(40, 42)  # of UDP over IPv4 without options, in the frame
 
@@ -12,7 +18,7 @@ _CHECKSUM = slice(40, 42)  # of UDP over IPv4 without options, in the frame
 class Stream:
     """A packet each millisecond from lan1 to the Internet, caught at the far side of the gateway."""
 
-    def __init__(self, lab, wire, sport=6000):
+    def __init__(self, lab: Lab, wire: Any, sport: int = 6000) -> None:
         head = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
         self.template = bytearray(bytes(head / IP(src=A.LAN1[4], dst=A.INET[4]) / UDP(sport=sport, dport=9) / Raw(marked(0))))
         # The mark changes with every packet; a UDP checksum of zero means that there is none.
@@ -23,21 +29,21 @@ class Stream:
         self.sent = 0
         self.thread = threading.Thread(target=self._run)
 
-    def _run(self):
+    def _run(self) -> None:
         while not self.stop.is_set():
             self.sender.send(self.template[:-8] + (self.sent + 1).to_bytes(8, "big"))
             self.sent += 1
             time.sleep(0.001)
 
-    def __enter__(self):
+    def __enter__(self) -> Stream:
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.stop.set()
         self.thread.join()
 
-    def missing(self):
+    def missing(self) -> list[Any]:
         """Numbers sent that never came out, after the stream ended."""
         sent, seen = set(range(1, self.sent + 1)), set()
         # What does not come at once may still be on its way through a busy machine.

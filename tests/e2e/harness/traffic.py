@@ -1,20 +1,27 @@
 """Load between hosts of the lab: iperf3 and HTTP."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import json
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .net import CommandError
 from .patience import PATIENCE
+
+if TYPE_CHECKING:
+    from .net import Namespace
 
 _ports = itertools.count(5201)
 
 
 @contextlib.contextmanager
-def process(ns, command, **kw):
+def process(ns: Namespace, command: Sequence[Any], **kw: Any) -> Iterator[Any]:
     """A process in a namespace for the length of a block; ended whatever happens."""
     child = ns.popen(command, **kw)
     try:
@@ -31,7 +38,7 @@ def process(ns, command, **kw):
                 stream.close()
 
 
-def wait_listening(ns, port, timeout=PATIENCE, udp=False):
+def wait_listening(ns: Namespace, port: int | str, timeout: float = PATIENCE, udp: bool = False) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if ns.out(["ss", "-Hlun" if udp else "-Hltn", f"sport = :{port}"]).strip():
@@ -41,7 +48,7 @@ def wait_listening(ns, port, timeout=PATIENCE, udp=False):
 
 
 @contextlib.contextmanager
-def iperf_server(ns):
+def iperf_server(ns: Namespace) -> Iterator[Any]:
     """Yields the port of an iperf3 server in `ns`."""
     port = next(_ports)
     with process(ns, ["iperf3", "-s", "-p", port], stdout=subprocess.DEVNULL):
@@ -49,7 +56,7 @@ def iperf_server(ns):
         yield port
 
 
-def iperf(client, server, address, seconds=2, udp_mbit=None, reverse=False, streams=1, options=()):
+def iperf(client: Namespace, server: Namespace, address: str, seconds: float = 2, udp_mbit: float | None = None, reverse: bool = False, streams: int = 1, options: Sequence[str] = ()) -> dict[str, Any]:
     """Runs iperf3 from `client` to `address` of `server`; the report's end as a dict.
 
     TCP: "mbit", "retransmits"; UDP: "mbit", "lost", "packets".
@@ -75,7 +82,7 @@ def iperf(client, server, address, seconds=2, udp_mbit=None, reverse=False, stre
 
 
 @contextlib.contextmanager
-def http_server(ns, address, folder):
+def http_server(ns: Namespace, address: str, folder: Path) -> Iterator[str]:
     """Serves `folder` on port 8000 of `address`; yields the URL's beginning."""
     with process(
         ns,

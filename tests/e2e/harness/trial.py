@@ -1,11 +1,15 @@
 """Trials of pktgen: numbered packets of many flows through the lab, all of which are looked for behind it."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,13 +17,16 @@ from .cloud import Missing, binary
 from .lab import Addresses as A
 from .net import CommandError, Namespace, run
 
+if TYPE_CHECKING:
+    from .lab import Lab
+
 WIRE = 20  # bytes of preamble and gap that a frame takes beside its own
 # A paced source does not make up for time in which it did not run: it goes before others, on a core of its own.
 FIRST = ["chrt", "--other", "0", "nice", "-n", "-10"]
 CORE = min(os.sched_getaffinity(0))
 
 
-def softirqs_before(nice):
+def softirqs_before(nice: int) -> Any:
     """What forwards for the source runs in the core's softirq thread: a source that goes before that overruns the
     devices' rings of 256 frames. Returns what puts it back."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -33,7 +40,7 @@ def softirqs_before(nice):
     return lambda: None
 
 
-def line_rate(bps, size):
+def line_rate(bps: float, size: int) -> float:
     """Frames of `size` bytes a second that fill a line of so many bit/s."""
     return bps / 8 / (size + WIRE)
 
@@ -41,7 +48,7 @@ def line_rate(bps, size):
 class Trials:
     """From the first LAN host to the provider's router. Every option is pktgen's."""
 
-    def __init__(self, lab, flows, *options):
+    def __init__(self, lab: Lab, flows: int, *options: str) -> None:
         try:
             self.program = binary("pktgen", "PKTGEN_BIN")
         except Missing as missing:
@@ -57,7 +64,7 @@ class Trials:
             "--src-mac", lab.lan1.mac("eth0"), "--dst-mac", lab.gw.mac("lan-a"),
         ]
 
-    def start(self, *options, way=None):
+    def start(self, *options: str, way: str | None = None) -> Any:
         """One trial; `result` waits for it."""
         paced = "--rate" in options
         first = [*FIRST, *self.base, "--core", CORE] if paced else self.base
@@ -71,31 +78,31 @@ class Trials:
                 Path(f"/proc/{self.running[-1].pid}/autogroup").write_text("-10")
         return self.running[-1]
 
-    def run(self, *options, way=None):
+    def run(self, *options: str, way: str | None = None) -> Any:
         return result(self.start(*options, way=way))
 
-    def overruns(self):
+    def overruns(self) -> int:
         """Frames that found the ring of 256 at the other end of a wire full, before the gateway and behind it: so many
         are the machine's, which did not let the softirq run."""
         said = [ns.run(["ethtool", "-S", dev]).stdout for ns, dev in ((self.lab.lan1, "eth0"), (self.lab.gw, "wan"))]
         return sum(int(line.split(":")[1]) for text in said for line in text.splitlines() if "xdp_xmit_errors" in line)
 
     @staticmethod
-    def aside(*pids):
+    def aside(*pids: int) -> None:
         """These processes leave the source's core to it, if there is another."""
         others = os.sched_getaffinity(0) - {CORE}
         for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
             if others:
                 os.sched_setaffinity(int(task.name), others)
 
-    def close(self):
+    def close(self) -> None:
         for process in self.running:
             process.kill()
             process.wait()
         self.restore()
 
     @contextlib.contextmanager
-    def bare(self, prefix):
+    def bare(self, prefix: str) -> Iterator[list[Any]]:
         """Two wires with nothing but an XDP redirect between them, for `way`: what this machine offers at most."""
         made = [Namespace(name, f"/run/netns/{prefix}{name}") for name in ("bare-a", "bare-x", "bare-b")]
         a, x, b = made
@@ -123,11 +130,11 @@ class Trials:
                 run(["ip", "netns", "delete", Path(ns.path).name], check=False)
 
 
-def place(ns, device):
+def place(ns: Namespace, device: str) -> str:
     return f"{Path(ns.path).name}:{device}"
 
 
-def result(process, timeout=900):
+def result(process: subprocess.Popen[str], timeout: float = 900) -> Any:
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
     return json.loads(out)

@@ -1,6 +1,8 @@
 """The far end of a tunnel, in the lab's `inet`: a kernel device, a second gateway with a branch behind
 it, or nobody but the test itself."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -9,12 +11,17 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .config import lab_config
 from .lab import Addresses as A
 from .net import CommandError, Namespace, run
 from .patience import within
+
+if TYPE_CHECKING:
+    from .lab import Gateway, Lab
 
 LOCAL = {4: A.GW_WAN[4], 6: A.GW_WAN[6]}
 REMOTE = {4: A.INET[4], 6: A.INET[6]}
@@ -30,7 +37,7 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DONT, PMTUDISC_DO = 10, 23, 0, 2
 SPI_IN, SPI_OUT = 0x1001, 0x1002
 
 
-def esp_keys(length=20, spi=0):
+def esp_keys(length: int = 20, spi: int = 0) -> dict[str, Any]:
     return {
         "spi_in": SPI_IN + spi,
         "spi_out": SPI_OUT + spi,
@@ -39,13 +46,13 @@ def esp_keys(length=20, spi=0):
     }
 
 
-def turned(keys):
+def turned(keys: dict[str, Any]) -> dict[str, Any]:
     """The same pair as the other end has it."""
     pairs = (("spi_in", "spi_out"), ("spi_out", "spi_in"), ("key_in", "key_out"), ("key_out", "key_in"))
     return {**keys, **{mine: keys[theirs] for mine, theirs in pairs}}
 
 
-def tunnel(name, kind, outer, local=None, remote=None, **keys):
+def tunnel(name: str, kind: str, outer: int, local: str | None = None, remote: str | None = None, **keys: Any) -> str:
     """A [[tunnel]] from the gateway to `inet`, or the other way with ends given. Plain ones ask the far end nothing
     unless told to, so that what they count is the test's own."""
     if kind != "esp":
@@ -54,20 +61,20 @@ def tunnel(name, kind, outer, local=None, remote=None, **keys):
     return "\n[[tunnel]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in full.items())
 
 
-def route(destination, name):
+def route(destination: str, name: str) -> str:
     return f'\n[[route]]\ndestination = "{destination}"\ntunnel = "{name}"\n'
 
 
-def to_far(name):
+def to_far(name: str) -> str:
     return "".join(route(FAR_NET[f], name) for f in (4, 6))
 
 
-def gateway_config(kind, outer, extra="", **keys):
+def gateway_config(kind: str, outer: int, extra: Sequence[str] = "", **keys: Any) -> str:
     """The lab's gateway with one tunnel, and the far branch behind it."""
     return lab_config(tunnel("pop1", kind, outer, **keys) + to_far("pop1") + extra)
 
 
-def has_kernel(ns, kind):
+def has_kernel(ns: Namespace, kind: str) -> str | None:
     """Why the kernel has no such device; None: it has."""
     done = ns.run(["ip", "link", "add", "probe", "type", *kind.split()], check=False)
     if done.returncode == 0:
@@ -79,7 +86,7 @@ def has_kernel(ns, kind):
 class Far:
     """A branch behind `inet`, which is its gateway: another sag-vcpe."""
 
-    def __init__(self, lab):
+    def __init__(self, lab: Lab) -> None:
         self.lab = lab
         name = f"{lab.prefix}site"
         self.name = name
@@ -106,7 +113,7 @@ class Far:
             "link set eth0 up\nroute add default via 10.77.0.1\nroute add default via fd77::1\n"
         )
 
-    def config(self, kind, outer, **keys):
+    def config(self, kind: str, outer: int, **keys: Any) -> str:
         own = tunnel("branch", kind, outer, local=REMOTE[outer], remote=LOCAL[outer], **keys)
         return f"""
 [dataplane]
@@ -128,7 +135,7 @@ device = "site"
 role = "lan"
 {own}{route(BRANCH_NET[4], "branch")}{route(BRANCH_NET[6], "branch")}"""
 
-    def use(self, text):
+    def use(self, text: str) -> None:
         path = self.dir / "vcpe.toml"
         path.write_text(text)
         if self.process is None:
@@ -140,7 +147,7 @@ role = "lan"
             os.kill(self.process.pid, signal.SIGHUP)
             self.wait(lambda: self.ctl("status")["config_epoch"] != before)
 
-    def wait(self, ready, timeout=15):
+    def wait(self, ready: Callable[[], Any], timeout: float = 15) -> None:
         end = time.monotonic() + timeout
         while True:
             with contextlib.suppress(CommandError):
@@ -150,7 +157,7 @@ role = "lan"
                 raise CommandError(f"the far gateway does not answer:\n{self.tail()}")
             time.sleep(0.05)
 
-    def tail(self):
+    def tail(self) -> str:
         """The end of its log, and what it has dropped."""
         log = self.dir / "log"
         said = log.read_text()[-2000:] if log.exists() else ""
@@ -158,10 +165,10 @@ role = "lan"
             said += "".join(f"\ndrops {d['port']}/{d['reason']}: {d['packets']}" for d in self.ctl("drops")["drops"] if d["packets"])
         return said
 
-    def ctl(self, *args):
+    def ctl(self, *args: Any) -> Any:
         return json.loads(run([self.lab.sagctl, "--socket", self.socket, "--json", *args]).stdout)
 
-    def close(self):
+    def close(self) -> None:
         if self.process is not None:
             self.process.terminate()
             try:
@@ -175,11 +182,11 @@ role = "lan"
         run(["ip", "netns", "del", self.name], check=False)
 
 
-def tunnels(gateway):
+def tunnels(gateway: Gateway) -> dict[Any, Any]:
     return {t["name"]: t for t in gateway.ctl("tunnels")["tunnels"]}
 
 
-def sweep(src, dst, family, sizes, dont_fragment, tries=6):
+def sweep(src: Namespace, dst: Namespace, family: int, sizes: Sequence[int], dont_fragment: bool, tries: int = 6) -> dict[int, str]:
     """UDP of each size (IP bytes) from host to host and back: {size: "echoed", "told" or "lost"}.
 
     "told": the sender was refused by its own host, which an ICMP error has told the MTU.
@@ -220,16 +227,16 @@ def sweep(src, dst, family, sizes, dont_fragment, tries=6):
         client.close()
 
 
-def src_dst_sockets(src, dst, af):
+def src_dst_sockets(src: Namespace, dst: Namespace, af: int) -> tuple[Any, Any]:
     return dst.socket(af, socket.SOCK_DGRAM), src.socket(af, socket.SOCK_DGRAM)
 
 
-def wait_for(what, seconds=10.0):
+def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> None:
     within(seconds, "both ends agree", what)
 
 
 @contextlib.contextmanager
-def hop(lab, rule):
+def hop(lab: Lab, rule: str) -> Iterator[None]:
     """The router between the gateways drops what the rule says, silently."""
     chain = f"chain c {{\n type filter hook forward priority 0;\n {rule} drop\n}}\n"
     table = f"table inet hop\ndelete table inet hop\ntable inet hop {{\n{chain}}}\n"

@@ -1,9 +1,16 @@
 """Two gateways that get the same packets: what comes out of each, in words that can be compared."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .lab import Addresses as A
 from .wire import ICMP, IP, TCP, UDP, Ether, Raw, checksums_ok
+
+if TYPE_CHECKING:
+    from .lab import Lab
 
 WAN = A.GW_WAN[4]
 # side: (namespace of the far end, its device, the gateway's device)
@@ -15,7 +22,7 @@ class Twin:
     """One gateway between an inside and an outside that we play. Outside ports are what it chose:
     packets to be sent and packets seen have them by the inside port they stand for."""
 
-    def __init__(self, lab, wire, hosts):
+    def __init__(self, lab: Lab, wire: Any, hosts: Sequence[str]) -> None:
         self.lab = lab
         lab.mute("lan1", "wan")
         self.senders, self.sniffers, self.heads = {}, {}, {}
@@ -29,16 +36,16 @@ class Twin:
         lab.gw.batch("\n".join(lines) + "\n")
         self.outside = {}
 
-    def port(self, inside):
+    def port(self, inside: tuple[str, int]) -> int:
         """The outside port of (host, port); the same number as long as none was lent."""
         return self.outside.get(inside, inside[1])
 
-    def send(self, side, packets):
+    def send(self, side: str, packets: Sequence[Any]) -> None:
         self.sent = packets[0][IP]
         for packet in packets:
             self.senders[side].send(self.heads[side] / packet)
 
-    def came(self):
+    def came(self) -> list[Any]:
         """What came out since the last call, a line for each packet."""
         out = []
         for side, sniffer in self.sniffers.items():
@@ -49,21 +56,21 @@ class Twin:
                     out.append(f"{side}: {self._told(packet[IP])}{'' if checksums_ok(got[1]) else ' WRONG CHECKSUM'}")
         return out
 
-    def _learn(self, side, ip):
+    def _learn(self, side: str, ip: Any) -> None:
         sent = self.sent
         if side == "wan" and ip.src == WAN and (ip.dst, ip.proto) == (sent.dst, sent.proto) and sent.src != WAN:
             for layer, field in ((TCP, "sport"), (UDP, "sport"), (ICMP, "id")):
                 if layer in ip and layer in sent and ip.frag == 0:
                     self.outside[(sent.src, getattr(sent[layer], field))] = getattr(ip[layer], field)
 
-    def _end(self, address, port):
+    def _end(self, address: str, port: int) -> str:
         if address == WAN:
             for (host, inside), outside in self.outside.items():
                 if outside == port:
                     return f"{address}:{inside}{'' if inside == port else f' of {host} renumbered'}"
         return f"{address}:{port}"
 
-    def _told(self, ip, quoted=False):
+    def _told(self, ip: Any, quoted: bool = False) -> str:
         """A packet as text, outside ports by the inside ones."""
         # Lengths of quotes are what the sender of the error wrote there.
         size = "" if quoted else f" length {ip.len}"
@@ -87,7 +94,7 @@ class Twin:
         return f"{text}{ip.src} > {ip.dst} protocol {ip.proto}{size}"
 
 
-def step(twins, side, build, patience=0.6):
+def step(twins: Sequence[Twin], side: str, build: Callable[[Twin], Any], patience: float = 0.6) -> list[list[Any]]:
     """The same packets to both; what came out of each. Ends as soon as both said the same and are quiet."""
     for twin in twins:
         twin.send(side, build(twin))
@@ -107,5 +114,5 @@ def step(twins, side, build, patience=0.6):
             return [sorted(lines) for lines in seen]
 
 
-def payload(number, size):
+def payload(number: int, size: int) -> Any:
     return Raw(bytes([number]) * size)

@@ -1,18 +1,21 @@
 """Raw frames: sending them from a namespace and catching what comes out at another."""
 
+from __future__ import annotations
+
+# Scapy looks for a default route and for optional modules at import, and says so.
+import logging
 import select
 import socket
 import struct
 import time
-
-# Scapy looks for a default route and for optional modules at import, and says so.
-import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
 
 # pylint: disable=wrong-import-position,unused-import
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment  # noqa: E402
-from scapy.layers.inet6 import (  # noqa: E402
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
@@ -20,9 +23,12 @@ from scapy.layers.inet6 import (  # noqa: E402
     ICMPv6TimeExceeded,
     IPv6,
 )
-from scapy.layers.l2 import ARP, Dot1Q, Ether  # noqa: E402
-from scapy.packet import Raw  # noqa: E402
-from scapy.utils import rdpcap, wrpcap  # noqa: E402
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Raw
+from scapy.utils import rdpcap, wrpcap
+
+if TYPE_CHECKING:
+    from .net import Namespace
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
@@ -33,19 +39,19 @@ SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4
 class Sender:
     """Puts frames on one device as they are."""
 
-    def __init__(self, ns, dev):
+    def __init__(self, ns: Namespace, dev: str) -> None:
         self.sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.sock.bind((dev, 0))
 
-    def send(self, *frames):
+    def send(self, *frames: Any) -> None:
         for frame in frames:
             self.sock.send(bytes(frame))
 
-    def close(self):
+    def close(self) -> None:
         self.sock.close()
 
 
-def _with_tag(data, extra):
+def _with_tag(data: bytes, extra: Sequence[Any]) -> bytes:
     """The frame as it was on the wire: the kernel takes the 802.1Q tag off and tells it apart."""
     for level, kind, aux in extra:
         if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
@@ -58,7 +64,7 @@ def _with_tag(data, extra):
 class Sniffer:
     """Catches the frames that arrive at a device, from the moment it is made."""
 
-    def __init__(self, ns, dev):
+    def __init__(self, ns: Namespace, dev: str) -> None:
         self.name = f"{ns.name}/{dev}"
         self.sock = ns.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
@@ -66,16 +72,16 @@ class Sniffer:
         self.sock.bind((dev, ETH_P_ALL))
         self.sock.setblocking(False)
 
-    def __enter__(self):
+    def __enter__(self) -> Sniffer:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         self.sock.close()
 
-    def raw(self, timeout):
+    def raw(self, timeout: float) -> tuple[float, bytes] | None:
         """The next frame as (time, bytes), or None."""
         end = time.monotonic() + timeout
         while True:
@@ -87,7 +93,7 @@ class Sniffer:
             if addr[2] != PACKET_OUTGOING:
                 return time.monotonic(), _with_tag(data, extra)
 
-    def until(self, wanted, timeout=10.0):
+    def until(self, wanted: Callable[[Any], Any], timeout: float = 10.0) -> Any:
         """The first packet for which `wanted(packet)` holds, or None."""
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
@@ -99,7 +105,7 @@ class Sniffer:
                 return packet
         return None
 
-    def drain(self, quiet=0.25, timeout=5.0):
+    def drain(self, quiet: float = 0.25, timeout: float = 5.0) -> list[Any]:
         """All frames as bytes, until nothing came for `quiet` seconds."""
         out, end = [], time.monotonic() + timeout
         while time.monotonic() < end:
@@ -110,17 +116,17 @@ class Sniffer:
         return out
 
 
-def marked(number):
+def marked(number: int) -> bytes:
     """Payload by which a packet is known again wherever it comes out."""
     return b"SAG!" + struct.pack(">Q", number)
 
 
-def mark_of(frame):
+def mark_of(frame: bytes) -> int | None:
     at = frame.find(b"SAG!")
     return struct.unpack_from(">Q", frame, at + 4)[0] if at >= 0 and len(frame) >= at + 12 else None
 
 
-def checksums_ok(frame):
+def checksums_ok(frame: bytes) -> bool:
     """True when every checksum of the packet is what a fresh computation gives."""
     packet = Ether(frame)
     network = packet[IP] if IP in packet else packet[IPv6]
