@@ -57,8 +57,8 @@ PKTGEN=${SAG_PKTGEN_BIN:-$TARGET/release/pktgen}
 # The daemon and what it is measured with; then what runs in memory.
 build() {
     cargo build --release --locked "${PACKAGES[@]}" &&
-        cargo build --release --locked -p sag-benches --example targets --example nat --example million --example esp --example overlay &&
-        cargo build --release --locked -p sag-acl --example rte_acl_compare
+        cargo build --release --locked -p sag-benches --example targets --example nat --example million --example esp --example overlay \
+            --example rte_acl_compare
 }
 
 if [[ $BUILD -eq 1 ]]; then

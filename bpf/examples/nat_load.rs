@@ -6,7 +6,7 @@
 //!
 //! `nat_load KEY=VALUE…`, one run; prints a line of JSON. Of the two devices the far ends from the
 //! gateway are meant, each in its network namespace. `nat_load flush=NAMESPACE` forgets the kernel's
-//! connections there instead. Needs root; `scripts/nat-bench.sh` calls it.
+//! connections there instead. Needs root; `benches/nat-bench.sh` calls it.
 //!
 //! | key | |
 //! |---|---|

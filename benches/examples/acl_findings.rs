@@ -1,6 +1,6 @@
 //! Prints what the analysis finds in generated rule sets, and how long it takes.
 //!
-//! Usage: `findings [COUNT ...]`.
+//! Usage: `acl_findings [COUNT ...]`.
 
 use std::env;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! Prints size, build time, work and time of lookups for generated rule sets.
 //!
-//! Usage: `shape [v6] [hostile] [STYLE ...] [COUNT ...]`.
+//! Usage: `acl_shape [v6] [hostile] [STYLE ...] [COUNT ...]`.
 
 use std::env;
 use std::time::{Duration, Instant};

@@ -1,11 +1,11 @@
 //! Measures forwarders on a veth path, in turns: what a sink behind the forwarder receives while a
 //! generator in front of it sends more than anyone can take.
 //!
-//! `vethbench [--settle N] [--seconds N] [--repeat N] [--size N] --- COMMAND... [--- COMMAND...]`: every command is
+//! `veth_forwarders [--settle N] [--seconds N] [--repeat N] [--size N] --- COMMAND... [--- COMMAND...]`: every command is
 //! run in a namespace whose devices `a` (from the generator) and `b` (to the sink) it must connect.
 //! Generator on CPU 0; give the forwarder CPU 1.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../../crates/xsk/tests/common/mod.rs"]
 mod common;
 
 use common::bpf::{Generator, Sink};

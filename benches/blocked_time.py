@@ -6,7 +6,7 @@ new flow every two milliseconds. While both run, one thing changes. Printed, and
 target/bench/blocked.json: packets of the established flows lost, that divided by the rate ("blocked"),
 and the longest time in which no new flow came through, less the time between two of them.
 
-usage: scripts/blocked-time.py [--rounds N] [--mbit N] [KIND...]
+usage: benches/blocked_time.py [--rounds N] [--mbit N] [KIND...]
 Needs root and what scripts/setup.sh installs; release binaries, or SAG_VCPE_BIN and SAGCTL_BIN.
 """
 

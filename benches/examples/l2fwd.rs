@@ -3,7 +3,7 @@
 //! Options: `--cpu N`, `--batch N`, `--fill N` (chunks lent per port), `--ring N`, `--frames N`, `--busy N`,
 //! `--copy`, `--huge`, `--verbose`.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../../crates/xsk/tests/common/mod.rs"]
 mod common;
 
 use common::bpf::Redirect;

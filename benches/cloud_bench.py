@@ -9,7 +9,7 @@ the exit code is 1 if a target is missed.
   reads     signed calls answered for each second of processor time that the server used
   polls     resident memory of the server while 1,000 agents wait for a change
 
-usage: scripts/cloud-bench.py [--gateways N] [--rules N] [--seconds N] [--data FOLDER] [--fill]
+usage: benches/cloud_bench.py [--gateways N] [--rules N] [--seconds N] [--data FOLDER] [--fill]
 With --data the gateways stay in FOLDER for the next run: to compare two builds, or (--fill) to make them while the
 machine is busy.
 Needs Python only; the release binary, or SAG_CLOUD_BIN. No root.

@@ -2,12 +2,12 @@
 # NAT against the kernel's: the same load through sag-vcpe and through Linux with nftables masquerade,
 # side by side on veth devices, in turns. Writes target/bench/nat.json and prints a table.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=../scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: scripts/nat-bench.sh [--rounds N] [--no-build]
+usage: benches/nat-bench.sh [--rounds N] [--no-build]
   --rounds N   rounds of each measurement (default 7)
   --no-build   use what is in target/release
 USAGE
