@@ -5,9 +5,9 @@ use sag_model::DropReason;
 use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
 use sag_packet::parse::{self, Family, Fragment, L4, NetworkLayer, Parsed};
 use sag_packet::proto::*;
-use sag_pipeline::family::FlowFamily;
 use sag_pipeline::snapshot::{NextHop, Snapshot};
 use sag_pipeline::stages;
+use sag_pipeline::tables::SharedTable;
 use sag_pipeline::testkit::{Outcome, Rig};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::Relaxed;
@@ -60,7 +60,7 @@ pub fn punt(rig: &Rig, dev: u8, frame: &[u8], why: PuntReason, record: u32) -> R
 }
 
 #[allow(clippy::too_many_arguments)]
-fn judged<R: FlowFamily>(
+fn judged<R: SharedTable>(
     rig: &Rig,
     dev: u8,
     vlan: u16,

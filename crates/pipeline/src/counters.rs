@@ -2,7 +2,7 @@
 //! instruction. Every packet given to the pipeline ends in exactly one of `forwarded`, `to_kernel`,
 //! `dropped` or (for a while) `held`, counted at the port where it arrived.
 
-use crate::tunnel::TunnelNo;
+use crate::ids::TunnelNo;
 use sag_model::{DropReason, PortIdx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,8 +2,6 @@
 
 use crate::nat::Endpoint;
 use crate::policy::Tuple;
-use crate::table::FlowTable;
-use crate::worker::Tables;
 use sag_model::DropReason;
 use sag_model::flow::{FLOW_DNAT, FLOW_SNAT, FlowRecord, FlowRecord4, FlowRecord6, Key4, Key6, l4_word};
 use sag_model::ids::Zone;
@@ -20,9 +18,6 @@ pub type EndpointPair = (Endpoint, Endpoint);
 pub trait FlowFamily: FlowRecord {
     const FAMILY: Family;
 
-    fn table(t: &Tables) -> &FlowTable<Self>
-    where
-        Self: Sized;
     fn flow_key(p: &Parsed, frame: &[u8], zone: Zone) -> Self::Key;
     /// The key of the answers to a flow, arriving from `zone`.
     fn reverse(key: &Self::Key, zone: Zone) -> Self::Key;
@@ -61,7 +56,7 @@ const fn reverse_l4(l4: u64, zone: Zone) -> u64 {
     l4_word((l4 >> 16) as u16, l4 as u16, (l4 >> 32) as u8, zone)
 }
 
-/// Ports of a key in host order, zero where the protocol has none.
+/// FlowPorts of a key in host order, zero where the protocol has none.
 const fn rule_ports(l4: u64) -> (u8, u16, u16) {
     let proto = (l4 >> 32) as u8;
     match proto {
@@ -72,11 +67,6 @@ const fn rule_ports(l4: u64) -> (u8, u16, u16) {
 
 impl FlowFamily for FlowRecord4 {
     const FAMILY: Family = Family::V4;
-
-    #[inline]
-    fn table(t: &Tables) -> &FlowTable<Self> {
-        &t.v4
-    }
 
     #[inline]
     fn flow_key(p: &Parsed, _: &[u8], zone: Zone) -> Key4 {
@@ -170,11 +160,6 @@ impl FlowFamily for FlowRecord4 {
 
 impl FlowFamily for FlowRecord6 {
     const FAMILY: Family = Family::V6;
-
-    #[inline]
-    fn table(t: &Tables) -> &FlowTable<Self> {
-        &t.v6
-    }
 
     #[inline]
     fn flow_key(p: &Parsed, frame: &[u8], zone: Zone) -> Key6 {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 
 pub type AddrSet = HashSet<IpAddr, AddrHash>;
-pub type NeighborMap = HashMap<(PortIdx, IpAddr), crate::snapshot::NhIdx, AddrHash>;
+pub type NeighborMap = HashMap<(PortIdx, IpAddr), crate::ids::NhIdx, AddrHash>;
 
 /// Builds [`AddrHasher`]s, all with the process's seed.
 #[derive(Debug, Clone, Copy)]

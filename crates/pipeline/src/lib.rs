@@ -7,9 +7,11 @@
 pub mod counters;
 pub mod family;
 pub mod fib;
+pub mod flow_ports;
 pub mod fragments;
 pub mod hash;
 
+pub mod ids;
 pub mod nat;
 
 pub mod originate;
@@ -20,9 +22,9 @@ pub mod session;
 pub mod snapshot;
 pub mod stages;
 pub mod table;
+pub mod tables;
 #[cfg(feature = "testkit")]
 pub mod testkit;
-pub mod trace;
 pub mod tunnel;
 pub mod worker;
 

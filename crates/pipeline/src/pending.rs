@@ -2,8 +2,8 @@
 //! worker has one such pool for unresolved next hops (ARP, ND), one for fragments ahead of their
 //! first.
 
-use crate::fragments::Ports;
-use crate::tunnel::TunnelNo;
+use crate::flow_ports::FlowPorts;
+use crate::ids::TunnelNo;
 use sag_model::{Nanos, PortIdx};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Arrival {
     pub tunnel: TunnelNo,
     pub since: Nanos,
     /// Its own, or those of its datagram if it is a fragment.
-    pub ports: Ports,
+    pub ports: FlowPorts,
 }
 
 /// A packet that waits for a `K`.
@@ -116,7 +116,7 @@ mod tests {
     fn bounded_and_in_order() {
         let mut h = PendingQueue::default();
         let arrival =
-            Arrival { dev: 0, ingress: PortIdx(0), tunnel: 0, since: Nanos(5), ports: Ports::default() };
+            Arrival { dev: 0, ingress: PortIdx(0), tunnel: 0, since: Nanos(5), ports: FlowPorts::default() };
         let push = |h: &mut PendingQueue<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];
         for i in 0..MAX_PER_KEY as u8 {

@@ -121,7 +121,7 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// Ports count for the protocols whose ports the parser reads.
+    /// FlowPorts count for the protocols whose ports the parser reads.
     #[inline]
     fn acl_key<A: Addr>(&self, src: A, dst: A) -> Key<A> {
         match self.proto {

@@ -3,12 +3,16 @@
 //! Next hops are the exception: their records are shared memory that XDP reads too, so that a
 //! resolved or changed neighbour takes effect with one store and no new snapshot.
 
+mod outer_path;
+
 use crate::fib::Fib;
 pub use crate::hash::{AddrSet, NeighborMap};
+pub use crate::ids::NhIdx;
 use crate::nat::NatPolicy;
 use crate::policy::AclSet;
 use crate::qos::QosPolicy;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
+pub use outer_path::OuterPath;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
 use sag_packet::rewrite::LinkWords;
@@ -71,9 +75,6 @@ impl Member {
         Member { port: PortIdx(u8::MAX), via: None, weight, mtu: 0, tunnel }
     }
 }
-
-/// Index into the next-hop records.
-pub type NhIdx = u16;
 
 /// Idle time after which a session ends, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

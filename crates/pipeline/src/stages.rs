@@ -3,20 +3,22 @@
 
 mod nat;
 mod qos;
+mod trace;
 
 use crate::family::EndpointPair;
 use crate::nat::{BindingNo, Endpoint, NatState, Snat};
 use crate::policy::{AclVerdict, Tuple};
 use crate::qos::MeterGroupNo;
 use crate::snapshot::{Member, NhIdx, Route, Snapshot};
-use crate::trace::Tracer;
-use crate::tunnel::{self, MIN_MTU6, TunnelNo};
+use crate::tunnel::{MIN_MTU6, TunnelNo};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::icmp::IcmpError;
 use sag_packet::{Family, L4, Parsed};
 use std::fmt;
+
 use std::net::{IpAddr, Ipv4Addr};
+pub use trace::{NoTrace, Steps, Tracer};
 
 /// The stages, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -288,7 +290,7 @@ pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egr
         return Ok(Egress { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
     }
     let t = snap.tunnel(m.tunnel).filter(|t| t.state.is_up()).ok_or_else(down)?;
-    let path = tunnel::path(snap, t.remote_now(), hash).ok_or_else(down)?;
+    let path = snap.outer_path(t.remote_now(), hash).ok_or_else(down)?;
     Ok(Egress { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
 }
 
@@ -377,7 +379,7 @@ fn route<'s, T: Tracer>(
     if let Ok(m) = &found {
         trace.step(Stage::Route, || {
             if let Some(t) = snap.tunnel(m.tunnel) {
-                return match tunnel::path(snap, t.remote, ctx.hash).and_then(|p| snap.port(p.port)) {
+                return match snap.outer_path(t.remote, ctx.hash).and_then(|p| snap.port(p.port)) {
                     Some(port) => format!("through tunnel {}, to {} by port {}", t.name, t.remote, port.name),
                     None => format!("through tunnel {}, but no port leads to {}", t.name, t.remote),
                 };

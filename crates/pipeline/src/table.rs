@@ -9,12 +9,13 @@ mod index;
 mod recycle;
 mod resize;
 mod restore;
+mod state;
 
 pub use recycle::{DeferredFree, Grace};
 pub use resize::Resizer;
 pub use restore::Restored;
+pub use state::State;
 
-use crate::session::State;
 pub(crate) use index::{Clash, Index};
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Geometry, RecordNo};
 use std::sync::Arc;

@@ -6,9 +6,9 @@ use sag_model::control::{self, IpProto, SessionFacts};
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
 use sag_model::time::{TICK_SHIFT, Tick};
 use sag_packet::parse::Family;
-use sag_pipeline::family::FlowFamily;
 use sag_pipeline::policy::Tuple;
 use sag_pipeline::session::{self, State};
+use sag_pipeline::tables::SharedTable;
 use sag_xsk::sys;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ impl Daemon {
         self.each_of::<FlowRecord6>(now, &mut f);
     }
 
-    pub(super) fn each_of<R: FlowFamily>(
+    pub(super) fn each_of<R: SharedTable>(
         &self,
         now: Tick,
         f: &mut impl FnMut(SessionRef, &SessionFacts<'_>),
@@ -112,7 +112,7 @@ trait KeyPorts {
     fn key_ports(&self) -> (u16, u16);
 }
 
-impl<R: FlowFamily> KeyPorts for R {
+impl<R: SharedTable> KeyPorts for R {
     fn key_ports(&self) -> (u16, u16) {
         R::raw_ports(&self.key())
     }

@@ -77,7 +77,7 @@ impl Daemon {
     pub(super) fn tunnels_report(&self) -> control::Tunnels {
         let row = |t: &sag_model::config::Tunnel| {
             let running = self.snapshot.tunnels.iter().find(|r| r.name == t.name);
-            let path = running.and_then(|r| tunnel::path(&self.snapshot, r.remote, 0));
+            let path = running.and_then(|r| self.snapshot.outer_path(r.remote, 0));
             let mut out = control::Tunnel {
                 name: t.name.clone(),
                 kind: t.encap.kind().to_owned(),

@@ -4,7 +4,7 @@
 //! A table in which the newest wins its place. Whoever comes upon an entry that is being written finds
 //! nothing and looks again later.
 
-use super::{DatagramKey, Ports, TIMEOUT};
+use super::{DatagramKey, FlowPorts, TIMEOUT};
 use sag_model::Nanos;
 use sag_model::flow::HASH_M1;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -39,7 +39,7 @@ impl FirstFragmentCache {
     }
 
     /// Tells the others.
-    pub fn publish(&self, key: &DatagramKey, ports: Ports, now: Nanos) {
+    pub fn publish(&self, key: &DatagramKey, ports: FlowPorts, now: Nanos) {
         let place = self.place(key);
         let version = place.version.load(Relaxed);
         if version & 1 != 0 || place.version.compare_exchange(version, version + 1, Acquire, Relaxed).is_err()
@@ -54,7 +54,7 @@ impl FirstFragmentCache {
     }
 
     /// What another worker has seen of the datagram a moment ago.
-    pub fn lookup(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
+    pub fn lookup(&self, key: &DatagramKey, now: Nanos) -> Option<FlowPorts> {
         let place = self.place(key);
         let version = place.version.load(Acquire);
         let seen = place.words.each_ref().map(|w| w.load(Relaxed));
@@ -63,14 +63,14 @@ impl FirstFragmentCache {
             return None;
         }
         let [.., of, since] = seen;
-        let ports = Ports { proto: of as u8, sport: (of >> 16) as u16, dport: (of >> 32) as u16 };
+        let ports = FlowPorts { proto: of as u8, sport: (of >> 16) as u16, dport: (of >> 32) as u16 };
         // Clocks of workers are a batch apart, either way.
         let fresh = now.0.saturating_sub(since) < TIMEOUT.as_nanos() as u64;
         (fresh && seen == words(key, ports, Nanos(since))).then_some(ports)
     }
 }
 
-fn words(key: &DatagramKey, p: Ports, now: Nanos) -> [u64; WORDS] {
+fn words(key: &DatagramKey, p: FlowPorts, now: Nanos) -> [u64; WORDS] {
     let rest = u64::from(key.id) | u64::from(key.proto) << 32 | u64::from(key.zone) << 40;
     let ports = u64::from(p.proto) | u64::from(p.sport) << 16 | u64::from(p.dport) << 32;
     [key.src as u64, (key.src >> 64) as u64, key.dst as u64, (key.dst >> 64) as u64, rest, ports, now.0]
@@ -85,8 +85,8 @@ mod tests {
         DatagramKey { src: u128::from(n) << 64 | 7, dst: u128::from(n), id: n, proto: 0, zone: 3 }
     }
 
-    fn ports(n: u32) -> Ports {
-        Ports { proto: n as u8, sport: n as u16, dport: !n as u16 }
+    fn ports(n: u32) -> FlowPorts {
+        FlowPorts { proto: n as u8, sport: n as u16, dport: !n as u16 }
     }
 
     #[test]

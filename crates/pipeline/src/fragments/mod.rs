@@ -12,6 +12,7 @@ mod span;
 #[cfg(test)]
 mod tests;
 
+pub use crate::flow_ports::FlowPorts;
 use crate::pending::{self, Arrival, PendingPacket, PendingQueue};
 use cover::{Cover, Fit, WORDS, Word};
 use sag_model::ids::Zone;
@@ -63,24 +64,6 @@ impl DatagramKey {
     }
 }
 
-/// What a first fragment says of the flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ports {
-    pub proto: u8,
-    pub sport: u16,
-    pub dport: u16,
-}
-
-impl Ports {
-    pub fn of(p: &Parsed) -> Ports {
-        Ports { proto: p.proto, sport: p.sport, dport: p.dport }
-    }
-
-    pub fn give(self, p: &mut Parsed) {
-        (p.proto, p.sport, p.dport) = (self.proto, self.sport, self.dport);
-    }
-}
-
 /// A datagram that is being followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryNo(u16);
@@ -91,7 +74,7 @@ pub enum Followed {
     /// A first one. It goes its way, what waits for it follows, then [`Fragments::finish`].
     First(EntryNo),
     /// A later one of a flow with these ports.
-    Later(Ports),
+    Later(FlowPorts),
     /// Ahead of its first one: [`Fragments::keep`] it.
     Early(EntryNo),
     Refused(DropReason),
@@ -112,7 +95,7 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     key: DatagramKey,
-    ports: Ports,
+    ports: FlowPorts,
     state: State,
     since: Nanos,
     /// When the last fragment came.
@@ -123,7 +106,7 @@ struct Entry {
 const NO_KEY: DatagramKey = DatagramKey { src: 0, dst: 0, id: 0, proto: 0, zone: 0 };
 const NO_ENTRY: Entry = Entry {
     key: NO_KEY,
-    ports: Ports { proto: 0, sport: 0, dport: 0 },
+    ports: FlowPorts { proto: 0, sport: 0, dport: 0 },
     state: State::Free,
     since: Nanos::ZERO,
     seen: Nanos::ZERO,
@@ -191,7 +174,7 @@ impl Fragments {
 
     /// Notes a fragment; a first one says what the `ports` are. Call [`Fragments::overdue`] before,
     /// so that no datagram waits for longer than [`TIMEOUT`].
-    pub fn follow(&mut self, key: &DatagramKey, span: &Span, ports: Ports, now: Nanos) -> Followed {
+    pub fn follow(&mut self, key: &DatagramKey, span: &Span, ports: FlowPorts, now: Nanos) -> Followed {
         let full = Followed::Refused(DropReason::FragmentTableFull);
         let no = match self.find(key, now) {
             Some(no) => no,
@@ -246,7 +229,7 @@ impl Fragments {
     }
 
     /// The first fragment has come to another worker: those that wait may be taken, others follow.
-    pub fn begin(&mut self, no: EntryNo, ports: Ports) {
+    pub fn begin(&mut self, no: EntryNo, ports: FlowPorts) {
         let e = &mut self.entries[usize::from(no.0)];
         (e.state, e.ports) = (State::Following, ports);
     }

@@ -7,9 +7,9 @@ const ARRIVAL: Arrival = Arrival {
     ingress: PortIdx(0),
     tunnel: 0,
     since: Nanos::ZERO,
-    ports: Ports { proto: 0, sport: 0, dport: 0 },
+    ports: FlowPorts { proto: 0, sport: 0, dport: 0 },
 };
-const PORTS: Ports = Ports { proto: 17, sport: 1, dport: 2 };
+const PORTS: FlowPorts = FlowPorts { proto: 17, sport: 1, dport: 2 };
 const NO_ROOM: Followed = Followed::Refused(DropReason::FragmentTableFull);
 
 fn span(start: u16, end: u16, last: bool) -> Span {
@@ -28,7 +28,7 @@ fn crowd(f: &Fragments, n: usize) -> Vec<DatagramKey> {
 
 /// Notes a fragment that comes first of its datagram and waits.
 fn early(f: &mut Fragments, k: &DatagramKey, s: Span, now: Nanos) -> EntryNo {
-    let Followed::Early(no) = f.follow(k, &s, Ports::default(), now) else { panic!("{s:?} of {k:?}") };
+    let Followed::Early(no) = f.follow(k, &s, FlowPorts::default(), now) else { panic!("{s:?} of {k:?}") };
     assert!(f.keep(no, &s, Arrival { since: now, ..ARRIVAL }, &[7; 60]));
     no
 }
@@ -49,12 +49,15 @@ fn the_quietest_datagram_makes_room() {
     for (k, ms) in keys.iter().zip([30, 10, 20, 40]) {
         assert!(matches!(f.follow(k, &first, PORTS, at(ms)), Followed::First(_)));
     }
-    assert_eq!(f.follow(&keys[1], &span(48, 96, false), Ports::default(), at(50)), Followed::Later(PORTS));
+    assert_eq!(
+        f.follow(&keys[1], &span(48, 96, false), FlowPorts::default(), at(50)),
+        Followed::Later(PORTS)
+    );
     assert!(matches!(f.follow(&keys[4], &first, PORTS, at(60)), Followed::First(_)));
     let known: Vec<_> = keys.iter().map(|k| f.find(k, at(60)).is_some()).collect();
     assert_eq!(known, [true, true, false, true, true]);
     // A finished one leaves a free place: nobody has to go.
-    assert_eq!(f.follow(&keys[0], &span(48, 50, true), Ports::default(), at(61)), Followed::Later(PORTS));
+    assert_eq!(f.follow(&keys[0], &span(48, 50, true), FlowPorts::default(), at(61)), Followed::Later(PORTS));
     assert!(matches!(f.follow(&keys[2], &first, PORTS, at(62)), Followed::First(_)));
     assert_eq!(keys.iter().filter(|k| f.find(k, at(62)).is_some()).count(), WAYS);
 }
@@ -65,7 +68,7 @@ fn datagrams_that_wait_for_their_first_are_not_displaced() {
     let keys = crowd(&f, WAYS + 1);
     let now = Nanos::from_secs(5);
     let waiting: Vec<_> = keys[..WAYS].iter().map(|k| early(&mut f, k, span(48, 96, false), now)).collect();
-    assert_eq!(f.follow(&keys[4], &span(48, 96, false), Ports::default(), now), NO_ROOM);
+    assert_eq!(f.follow(&keys[4], &span(48, 96, false), FlowPorts::default(), now), NO_ROOM);
     assert_eq!(f.follow(&keys[4], &span(0, 48, false), PORTS, now), NO_ROOM);
     // What is dropped makes room.
     let mut buf = [0; pending::SLOT_BYTES];
@@ -84,12 +87,12 @@ fn what_there_is_no_room_for_leaves_no_trace() {
     let mut f = Fragments::default();
     let now = Nanos::from_secs(5);
     let s = span(48, 96, false);
-    let Followed::Early(no) = f.follow(&key(0), &s, Ports::default(), now) else { panic!() };
+    let Followed::Early(no) = f.follow(&key(0), &s, FlowPorts::default(), now) else { panic!() };
     assert!(!f.keep(no, &s, ARRIVAL, &[0; 5000]), "larger than a slot");
     assert_eq!(f.find(&key(0), now), None);
     // With one that waits, the datagram stays; the refused one may come again.
     let no = early(&mut f, &key(0), span(96, 144, false), now);
-    assert_eq!(f.follow(&key(0), &s, Ports::default(), now), Followed::Early(no));
+    assert_eq!(f.follow(&key(0), &s, FlowPorts::default(), now), Followed::Early(no));
     assert!(!f.keep(no, &s, ARRIVAL, &[0; 5000]));
     assert_eq!(early(&mut f, &key(0), s, now), no);
     for n in 0.. {
@@ -100,7 +103,7 @@ fn what_there_is_no_room_for_leaves_no_trace() {
     }
     let entries = |f: &Fragments| f.entries.iter().filter(|e| e.state != State::Free).count();
     let before = entries(&f);
-    assert_eq!(f.follow(&key(9999), &s, Ports::default(), now), NO_ROOM);
+    assert_eq!(f.follow(&key(9999), &s, FlowPorts::default(), now), NO_ROOM);
     assert_eq!(entries(&f), before);
 }
 

@@ -5,7 +5,6 @@
 //! kept over every change of the configuration. A session's translation itself is in its two flow
 //! records; the session holds its bindings, and the last session gives a binding back.
 
-mod adopt;
 mod blocks;
 
 mod event;
@@ -392,7 +391,7 @@ impl NatState {
     }
 
     /// Takes a binding over that an earlier daemon lent: the session of these endpoints holds it.
-    fn adopt(
+    pub(crate) fn adopt(
         &self,
         pool: &Pool,
         protocol: NatProtocol,

@@ -38,7 +38,7 @@ impl Source {
     }
 
     /// What of a remote endpoint a binding depends on.
-    pub(super) fn scope(&self, remote: Endpoint) -> u64 {
+    pub(crate) fn scope(&self, remote: Endpoint) -> u64 {
         match self.mapping {
             Behavior::EndpointIndependent => 0,
             Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
@@ -160,7 +160,7 @@ pub struct Snat {
 /// Numbers that hold for all of NAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Ports lent to ports of 1024 and above.
+    /// FlowPorts lent to ports of 1024 and above.
     pub range: RangeInclusive<u16>,
     /// Translated sessions of one inside host.
     pub host_sessions: Option<u32>,
@@ -200,7 +200,7 @@ impl Limits {
         port != 0 && (protocol == NatProtocol::Icmp || port < 1024 || self.range.contains(&port))
     }
 
-    /// Ports that can be lent, those below 1024 left aside.
+    /// FlowPorts that can be lent, those below 1024 left aside.
     pub fn capacity(&self, protocol: NatProtocol) -> u64 {
         match protocol {
             NatProtocol::Icmp => u64::from(u16::MAX),

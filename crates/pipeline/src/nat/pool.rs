@@ -76,7 +76,7 @@ impl Endpoint {
 pub struct BindingNo(pub u32);
 
 impl BindingNo {
-    pub(super) const fn new(pool: u8, protocol: NatProtocol, port: u16) -> BindingNo {
+    pub(crate) const fn new(pool: u8, protocol: NatProtocol, port: u16) -> BindingNo {
         BindingNo((pool as u32) << 18 | (protocol as u32) << 16 | port as u32)
     }
 
@@ -139,9 +139,9 @@ pub struct Pool {
     slots: OnceLock<Box<[PortSlot]>>,
     /// A bit for each port that is lent, to find a free one.
     taken: Box<[AtomicU64]>,
-    /// Ports of static forwards: never lent.
+    /// FlowPorts of static forwards: never lent.
     fixed: Box<[AtomicU64]>,
-    /// Ports on which the gateway itself listens: not lent.
+    /// FlowPorts on which the gateway itself listens: not lent.
     reserved: Box<[AtomicU64]>,
     /// XDP's copy: lent or forwarded.
     xdp_port_bitmap: &'static [AtomicU64],
@@ -209,7 +209,7 @@ impl Pool {
         }
     }
 
-    /// Ports of static forwards, as in the shown words.
+    /// FlowPorts of static forwards, as in the shown words.
     pub fn forwarded(&self) -> Vec<u64> {
         self.fixed.iter().map(|w| w.load(Ordering::Relaxed)).collect()
     }
@@ -352,7 +352,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn is_fixed(&self, protocol: NatProtocol, port: u16) -> bool {
+    pub(crate) fn is_fixed(&self, protocol: NatProtocol, port: u16) -> bool {
         self.fixed
             .get(word_of(protocol, port))
             .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)

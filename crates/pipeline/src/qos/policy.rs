@@ -11,15 +11,13 @@
 
 use super::meter::{self, Policed};
 use super::meter_table::QosSpec;
+pub use crate::ids::MeterGroupNo;
 use crate::policy::{RuleList, Tuple, Verdict};
 use sag_acl::{Addr, Rule};
 use sag_model::meter::{Meter, MeterGroup, REMARK};
 use sag_model::{Dscp, Nanos, PortIdx};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Number of a set of meters; 0: nothing is metered.
-pub type MeterGroupNo = u16;
 
 /// The compiled QoS of an epoch.
 #[derive(Debug, Default)]

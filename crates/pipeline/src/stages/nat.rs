@@ -1,10 +1,10 @@
-//! The translating stages: decisions only. Ports are lent when the session is made.
+//! The translating stages: decisions only. FlowPorts are lent when the session is made.
 
 use super::{Disposition, Dnat, Known, PacketContext, drop_packet};
 use crate::nat::{Endpoint, NatProtocol, Snat};
 use crate::snapshot::Snapshot;
 use crate::stages::Stage;
-use crate::trace::Tracer;
+use crate::stages::Tracer;
 use sag_model::{DropReason, PortIdx, Zone};
 use sag_packet::proto::{TCP_ACK, TCP_RST, TCP_SYN};
 use sag_packet::translate;

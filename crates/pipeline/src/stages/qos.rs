@@ -5,7 +5,7 @@ use super::{Dnat, PacketContext, Stage};
 use crate::policy::Tuple;
 use crate::qos::{Mark, MeterGroupNo};
 use crate::snapshot::Snapshot;
-use crate::trace::Tracer;
+use crate::stages::Tracer;
 use sag_model::PortIdx;
 use sag_packet::L4;
 use std::net::IpAddr;

@@ -14,7 +14,6 @@
 
 use super::restore::empty;
 use super::{FlowTable, Index, TableMemory, index_buckets};
-use crate::session;
 use sag_model::flow::{BUCKET_WORDS, FlowRecord, Geometry, RecordNo};
 use std::sync::atomic::Ordering;
 
@@ -198,9 +197,7 @@ impl<R: FlowRecord> FlowTable<R> {
             return true;
         }
         let both = RecordNo::both(session).map(|no| (no, self.hash(&self.record(no).key())));
-        for (no, hash) in
-            both.into_iter().filter(|(no, _)| no.direction() == 0 || !session::denied(self, *no))
-        {
+        for (no, hash) in both.into_iter().filter(|(no, _)| no.direction() == 0 || !self.is_denied(*no)) {
             let p = index.probe(hash);
             if index.find(&p, |found| found == no).is_none() && !index.place(&p, no) {
                 return false;

@@ -1,8 +1,7 @@
 //! Taking over a table that an earlier daemon left in shared memory.
 
-use super::FlowTable;
 use super::index::number;
-use crate::session::State;
+use super::{FlowTable, State};
 use sag_model::flow::{Bucket, FlowRecord, RecordNo};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

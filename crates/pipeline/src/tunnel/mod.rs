@@ -6,7 +6,7 @@ mod fast;
 mod keepalive;
 mod leave;
 mod monitor;
-mod path;
+mod path_mtu;
 mod reassembler;
 mod source;
 mod state;
@@ -15,11 +15,12 @@ pub use esp::{EspEnds, EspPacket, EspSaTable, EspSas, Left, leave as leave_esp, 
 pub use keepalive::Keepalive;
 pub use leave::{Leaving, leave};
 pub use monitor::{Monitor, Question};
-pub use path::{Path, hear_of_path, path};
+pub use path_mtu::learn_path_mtu;
 pub use reassembler::{GivenUp, Put, Reassembler};
 pub use state::{TunnelState, Watched};
 
 use crate::hash::AddrHash;
+pub use crate::ids::TunnelNo;
 use sag_model::DropReason;
 use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::encap::{Encap, Fields, Template};
@@ -40,9 +41,6 @@ pub(crate) enum Carried<'a> {
     Source(&'a [u8; SOURCE_HEADER]),
     Repair,
 }
-
-/// Number of a tunnel, for the daemon's life; 0 is none.
-pub type TunnelNo = u8;
 
 /// Smallest MTU of an IPv6 link (RFC 8200 5): packets up to it are never refused as too big.
 pub const MIN_MTU6: u16 = 1280;

@@ -3,7 +3,7 @@
 use super::{BatchEntry, NO_ENTRY, Pipeline};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Disposition, ForwardDecision, Stage};
-use crate::trace::{Steps, Tracer};
+use crate::stages::{Steps, Tracer};
 use sag_model::DropReason;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
 use sag_packet::parse::{self, Family, NetworkLayer};

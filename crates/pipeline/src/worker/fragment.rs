@@ -3,11 +3,11 @@
 
 use super::ingest::is_ours_to_follow;
 use super::{BatchEntry, Pipeline, Verdict, drop_at};
-use crate::family::FlowFamily;
-use crate::fragments::{DatagramKey, EntryNo, Followed, Ports, Span};
+use crate::fragments::{DatagramKey, EntryNo, FlowPorts, Followed, Span};
 use crate::originate::Emit;
 use crate::pending::Arrival;
 use crate::snapshot::Snapshot;
+use crate::tables::SharedTable;
 use sag_model::{DropReason, Nanos};
 use sag_packet::parse::Family;
 use sag_packet::rewrite::FrameMut;
@@ -16,7 +16,7 @@ impl Pipeline {
     /// The long way of a fragment. In a batch it is entered when the packets before have gone, so
     /// what waits goes right behind its first.
     #[inline(never)]
-    pub(super) fn fragment<R: FlowFamily>(
+    pub(super) fn fragment<R: SharedTable>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -33,15 +33,15 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::FragmentOverlap);
         };
         let key = DatagramKey::of(&s.p, f.bytes(), s.zone);
-        match self.fragments.follow(&key, &span, Ports::of(&s.p), now) {
+        match self.fragments.follow(&key, &span, FlowPorts::of(&s.p), now) {
             Followed::First(no) => {
                 if !self.alone {
-                    self.tables.first_fragments.publish(&key, Ports::of(&s.p), now);
+                    self.tables.first_fragments.publish(&key, FlowPorts::of(&s.p), now);
                 }
                 let mut verdict = self.process_slow::<R>(snap, now, dev, s, f, emit, now);
                 if self.fragments.waits_for(no) {
                     verdict = self.send_ahead(s, verdict, f, emit);
-                    self.release_behind(snap, now, no, Ports::of(&s.p), emit);
+                    self.release_behind(snap, now, no, FlowPorts::of(&s.p), emit);
                 }
                 self.fragments.finish(no);
                 verdict
@@ -65,7 +65,7 @@ impl Pipeline {
                     ingress: s.ingress,
                     tunnel: s.tunnel,
                     since: now,
-                    ports: Ports::default(),
+                    ports: FlowPorts::default(),
                 };
                 if !self.fragments.keep(no, &span, arrival, f.bytes()) {
                     return drop_at(&self.counters, s.ingress, DropReason::FragmentTableFull);
@@ -82,7 +82,7 @@ impl Pipeline {
     }
 
     /// Makes a fragment one of the flow with these ports.
-    pub(super) fn belongs(&self, s: &mut BatchEntry, frame: &[u8], ports: Ports) {
+    pub(super) fn belongs(&self, s: &mut BatchEntry, frame: &[u8], ports: FlowPorts) {
         ports.give(&mut s.p);
         s.hash = match s.p.family {
             Family::V4 => self.tables.v4.hash(&s.p.key4(s.zone)),
@@ -115,7 +115,7 @@ impl Pipeline {
         snap: &Snapshot,
         now: Nanos,
         no: EntryNo,
-        ports: Ports,
+        ports: FlowPorts,
         emit: &mut impl Emit,
     ) {
         let mut buf = std::mem::take(&mut self.released);
@@ -127,7 +127,7 @@ impl Pipeline {
         self.released = buf;
     }
 
-    fn first_elsewhere(&self, key: &DatagramKey, now: Nanos) -> Option<Ports> {
+    fn first_elsewhere(&self, key: &DatagramKey, now: Nanos) -> Option<FlowPorts> {
         if self.alone { None } else { self.tables.first_fragments.lookup(key, now) }
     }
 

@@ -4,7 +4,6 @@
 use super::{BatchEntry, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
 use crate::originate::Emit;
-use crate::session;
 use crate::snapshot::Snapshot;
 use crate::stages;
 use sag_model::flow::RecordNo;
@@ -97,8 +96,8 @@ impl Pipeline {
         }
         let (t4, t6) = (&self.tables.v4, &self.tables.v6);
         match s.p.family {
-            Family::V4 => t4.find(&s.p.key4(s.zone), s.hash).filter(|&no| !session::denied(t4, no)),
-            Family::V6 => t6.find(&s.p.key6(frame, s.zone), s.hash).filter(|&no| !session::denied(t6, no)),
+            Family::V4 => t4.find(&s.p.key4(s.zone), s.hash).filter(|&no| !t4.is_denied(no)),
+            Family::V6 => t6.find(&s.p.key6(frame, s.zone), s.hash).filter(|&no| !t6.is_denied(no)),
         }
     }
 }

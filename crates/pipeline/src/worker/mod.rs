@@ -13,18 +13,17 @@ mod slow;
 mod tunnel;
 
 use crate::counters::Counters;
-use crate::family::FlowFamily;
-use crate::fragments::{FirstFragmentCache, Fragments};
+use crate::fragments::Fragments;
 use crate::hash::AddrHash;
-use crate::nat::{Events, NatState, Random};
+use crate::nat::{Events, Random};
 use crate::originate::{LINK_ROOM, Limiter};
 use crate::pending::{self, PendingQueue};
 use crate::qos::MeterGroupNo;
-use crate::session;
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::stages;
-use crate::table::{DeferredFree, FlowTable};
+use crate::table::DeferredFree;
+use crate::tables::SharedTable;
 use crate::tunnel::{Keepalive, Monitor, Reassembler, TunnelNo};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
@@ -41,26 +40,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub use crate::originate::Emit;
+pub use crate::tables::Tables;
 pub use explain::Explained;
 
 /// Frames in one call of [`Pipeline::batch`].
 pub const BATCH: usize = 64;
-
-/// The flow tables of both families, and what else the workers share.
-#[derive(Debug)]
-pub struct Tables {
-    pub v4: FlowTable<FlowRecord4>,
-    pub v6: FlowTable<FlowRecord6>,
-    pub nat: Arc<NatState>,
-    pub first_fragments: FirstFragmentCache,
-}
-
-impl Tables {
-    /// Bytes of everything that is kept for sessions.
-    pub fn memory(&self) -> usize {
-        self.v4.memory() + self.v6.memory() + self.nat.memory()
-    }
-}
 
 /// A batch of received frames.
 pub trait Frames {
@@ -307,7 +291,7 @@ impl Pipeline {
 
     /// The record that a packet probably belongs to, or the room for the session that it may make.
     #[inline]
-    fn guess<'f, R: FlowFamily>(
+    fn guess<'f, R: SharedTable>(
         &self,
         snap: &Snapshot,
         s: &mut BatchEntry,
@@ -321,7 +305,7 @@ impl Pipeline {
 
     #[inline]
     #[allow(clippy::too_many_arguments)]
-    fn one<R: FlowFamily>(
+    fn one<R: SharedTable>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -347,7 +331,7 @@ impl Pipeline {
         // An error is about a session, never part of one.
         s.found = found.filter(|_| !matches!(s.p.l4, L4::IcmpError { .. }));
         if let Some(no) = s.found
-            && session::denied(R::table(&self.tables), no)
+            && R::table(&self.tables).is_denied(no)
         {
             // To be judged anew.
             self.end::<R>(snap, no.session());
@@ -362,7 +346,7 @@ impl Pipeline {
     /// The short cut: a flow record of this epoch with a resolved next hop answers for the packet.
     /// The XDP program does exactly this. False: it does not, and nothing has happened.
     #[inline]
-    fn established<R: FlowFamily>(
+    fn established<R: SharedTable>(
         &self,
         snap: &Snapshot,
         now: Nanos,
@@ -418,7 +402,7 @@ impl Pipeline {
 
     /// A record that drops ([`State::Denied`](crate::session::State::Denied)) does so.
     #[cold]
-    fn refused<R: FlowFamily>(
+    fn refused<R: SharedTable>(
         &self,
         snap: &Snapshot,
         now: Nanos,

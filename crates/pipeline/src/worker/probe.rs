@@ -177,7 +177,7 @@ impl Pipeline {
 
     /// Tells NAT on the way that the tunnel is in use. False: it did not leave.
     fn send_keepalive(&mut self, snap: &Snapshot, t: &Tunnel, emit: &mut impl Emit) -> bool {
-        let Some(path) = tunnel::path(snap, t.remote_now(), 0) else { return false };
+        let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
         let Some(nh) = nh.filter(|n| n.valid()) else {
             self.request(path.port, path.to);
@@ -209,7 +209,7 @@ impl Pipeline {
         carried: Carried<'_>,
         emit: &mut impl Emit,
     ) -> bool {
-        let Some(path) = tunnel::path(snap, t.remote_now(), 0) else { return false };
+        let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
         let Some(nh) = nh.filter(|n| n.valid()) else {
             self.request(path.port, path.to);

@@ -2,18 +2,19 @@
 
 use super::slow::{hit, tcp_numbers};
 use super::{BatchEntry, Pipeline, REFUSED, touch};
-use crate::family::{EndpointPair, FlowFamily};
+use crate::family::EndpointPair;
 use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, Snat, Source};
 use crate::session::{self, Ending, NAT_FILTER_ENTRY, NAT_HOST};
 use crate::snapshot::Snapshot;
 use crate::stages::ForwardDecision;
 use crate::table::{NotCreated, SAME_RULE, SessionMeta};
+use crate::tables::SharedTable;
 use sag_model::flow::{Action, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::parse::{Family, Fragment, L4};
 use std::sync::atomic::Ordering;
 
-/// Ports tried for a session that shares them with sessions to other places.
+/// FlowPorts tried for a session that shares them with sessions to other places.
 const OVERLAP_TRIES: u32 = 64;
 /// Sessions looked at for one that can make room.
 const EVICT_LOOK: u32 = 64;
@@ -41,7 +42,7 @@ impl Pipeline {
     /// A session with this key may be made soon: brings what it will look at into the cache. Most
     /// sessions are between the LAN and the Internet.
     #[inline(never)]
-    pub(super) fn prefetch_session_create<R: FlowFamily>(
+    pub(super) fn prefetch_session_create<R: SharedTable>(
         &self,
         snap: &Snapshot,
         s: &BatchEntry,
@@ -66,7 +67,7 @@ impl Pipeline {
     }
 
     /// The record that answers for the packet; `None`: it goes without a session.
-    pub(super) fn create_session<R: FlowFamily>(
+    pub(super) fn create_session<R: SharedTable>(
         &mut self,
         first: &NewSession<'_>,
     ) -> Result<Option<RecordNo>, DropReason> {
@@ -138,7 +139,7 @@ impl Pipeline {
     }
 
     /// A session whose source is translated: counted for its host, with a port of its own.
-    fn translated<R: FlowFamily>(
+    fn translated<R: SharedTable>(
         &mut self,
         first: &NewSession<'_>,
         (key, (src, to)): (&R::Key, EndpointPair),
@@ -186,7 +187,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn with_port<R: FlowFamily>(
+    fn with_port<R: SharedTable>(
         &mut self,
         first: &NewSession<'_>,
         (key, (src, to)): (&R::Key, EndpointPair),
@@ -256,7 +257,7 @@ impl Pipeline {
     }
 
     /// The port is another one than [`Pipeline::prefetch_session_create`] took for likely.
-    fn prefetch_other_port<R: FlowFamily>(
+    fn prefetch_other_port<R: SharedTable>(
         &self,
         decision: &ForwardDecision,
         new: &R::Key,
@@ -300,7 +301,7 @@ impl Pipeline {
 
     /// Both records, and what the session refs. On `Exists` the found record carries either the
     /// packet's key, and then answers for it, or the key of its answers.
-    fn create<R: FlowFamily>(
+    fn create<R: SharedTable>(
         &mut self,
         first: &NewSession<'_>,
         (key, new): (&R::Key, &R::Key),
@@ -347,7 +348,7 @@ impl Pipeline {
         };
         let mut made = table.create(key, &reverse, deferred, fill);
         if let Err(NotCreated::Exists(no)) = made
-            && session::denied(table, no)
+            && table.is_denied(no)
         {
             // Refused until now from this side or the other: that is no session in the way.
             let ending = Ending { deferred, events: &mut self.events };
@@ -379,7 +380,7 @@ impl Pipeline {
 
     /// The second packet of a flow that a rule refuses makes a record that drops the next ones, in
     /// XDP too.
-    pub(super) fn remember_denied<R: FlowFamily>(
+    pub(super) fn remember_denied<R: SharedTable>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -419,7 +420,7 @@ impl Pipeline {
     }
 
     /// What a session that was not made would have held.
-    fn give_back<R: FlowFamily>(&self, key: &R::Key, new: &R::Key, refs: NatRefs) {
+    fn give_back<R: SharedTable>(&self, key: &R::Key, new: &R::Key, refs: NatRefs) {
         let nat = &self.tables.nat;
         let (Some((src, _)), Some((_, to))) = (R::endpoints(key), R::endpoints(new)) else { return };
         if refs.flags & NAT_FILTER_ENTRY != 0 {
@@ -433,7 +434,7 @@ impl Pipeline {
         }
     }
 
-    fn table_full<R: FlowFamily>(&mut self) -> DropReason {
+    fn table_full<R: SharedTable>(&mut self) -> DropReason {
         // Told at 1, 2, 4, ... so that a flood does not drown the log.
         self.refused += 1;
         if self.refused.is_power_of_two() {
@@ -443,7 +444,7 @@ impl Pipeline {
     }
 
     /// EndpointPair an unanswered session if few places are left: of those looked at, the longest idle.
-    fn make_room<R: FlowFamily>(&mut self, snap: &Snapshot, now: Nanos) {
+    fn make_room<R: SharedTable>(&mut self, snap: &Snapshot, now: Nanos) {
         let table = R::table(&self.tables);
         let capacity = table.capacity();
         if table.occupied() + capacity / 64 < capacity {

@@ -3,16 +3,17 @@
 
 use super::session_create::NewSession;
 use super::{BatchEntry, Pipeline, Verdict, drop_at, fec, remark, touch};
-use crate::family::{self, FlowFamily};
-use crate::fragments::Ports;
+use crate::family;
+use crate::fragments::FlowPorts;
 use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
 use crate::pending::{self, Arrival};
 use crate::qos::MeterGroupNo;
 use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Fragmentation, Known, PacketContext, Translation};
 use crate::table::SAME_RULE;
-use crate::trace::NoTrace;
+use crate::tables::SharedTable;
 use sag_model::flow::{
     Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
 };
@@ -28,7 +29,7 @@ impl Pipeline {
     /// The long decision: all stages, then the flow record is written for the next packet. The packet
     /// arrived at `since`; it may wait for its next hop [`pending::TIMEOUT`] from then.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn process_slow<R: FlowFamily>(
+    pub(super) fn process_slow<R: SharedTable>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -70,7 +71,7 @@ impl Pipeline {
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
                 let (ingress, tunnel) = (s.ingress, s.tunnel);
-                let arrival = Arrival { dev, ingress, tunnel, since, ports: Ports::of(&s.p) };
+                let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p) };
                 if self.request(port, to) && self.pending_neighbors.push((port, to), arrival, f.bytes()) {
                     self.counters.port(s.ingress).held.add(1);
                     Verdict::Held
@@ -94,7 +95,7 @@ impl Pipeline {
         }
     }
 
-    fn evaluate_stages<R: FlowFamily>(
+    fn evaluate_stages<R: SharedTable>(
         &self,
         snap: &Snapshot,
         s: &BatchEntry,
@@ -105,7 +106,7 @@ impl Pipeline {
     }
 
     /// A packet as the stages see it.
-    pub(super) fn packet_context<'f, R: FlowFamily>(
+    pub(super) fn packet_context<'f, R: SharedTable>(
         &'f self,
         snap: &Snapshot,
         s: &'f BatchEntry,
@@ -115,7 +116,7 @@ impl Pipeline {
         let related = match s.p.l4 {
             L4::IcmpError { .. } => {
                 let quoted = family::quoted_key::<R>(&s.p, frame, s.zone);
-                quoted.and_then(|k| table.find(&k, table.hash(&k))).filter(|&no| !session::denied(table, no))
+                quoted.and_then(|k| table.find(&k, table.hash(&k))).filter(|&no| !table.is_denied(no))
             }
             _ => None,
         };
@@ -156,7 +157,7 @@ impl Pipeline {
 
     /// What the session table knows of a packet. `related`: the record of the answers to the packet
     /// that it quotes.
-    fn known<R: FlowFamily>(&self, snap: &Snapshot, s: &BatchEntry, related: Option<RecordNo>) -> Known {
+    fn known<R: SharedTable>(&self, snap: &Snapshot, s: &BatchEntry, related: Option<RecordNo>) -> Known {
         let table = R::table(&self.tables);
         let Some(no) = related.or(s.found) else { return Known::New };
         let related = related.is_some();
@@ -186,13 +187,13 @@ impl Pipeline {
     }
 
     /// The zone to which a session's packets in this direction go.
-    fn leaves_to<R: FlowFamily>(&self, s: &BatchEntry) -> Option<Zone> {
+    fn leaves_to<R: SharedTable>(&self, s: &BatchEntry) -> Option<Zone> {
         s.found.and_then(|no| R::zone(&R::table(&self.tables).record(no.peer()).key()))
     }
 
     /// Writes the flow's record and sends the packet.
     #[allow(clippy::too_many_arguments)]
-    fn forward<R: FlowFamily>(
+    fn forward<R: SharedTable>(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -282,7 +283,7 @@ impl Pipeline {
     }
 
     /// What the session makes of the packet.
-    fn translate<R: FlowFamily>(
+    fn translate<R: SharedTable>(
         &self,
         s: &BatchEntry,
         found: Option<RecordNo>,
@@ -302,7 +303,7 @@ impl Pipeline {
     }
 
     /// Whether an RST can be its connection's.
-    fn plausible_reset<R: FlowFamily>(&self, s: &BatchEntry, no: RecordNo, frame: &[u8]) -> bool {
+    fn plausible_reset<R: SharedTable>(&self, s: &BatchEntry, no: RecordNo, frame: &[u8]) -> bool {
         let table = R::table(&self.tables);
         let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return true };
         let sent = table.record(no).bytes().load(Ordering::Relaxed);
@@ -311,7 +312,7 @@ impl Pipeline {
 
     /// A packet of an existing session whose record did not answer for it.
     #[allow(clippy::too_many_arguments)]
-    fn update_session<R: FlowFamily>(
+    fn update_session<R: SharedTable>(
         &self,
         snap: &Snapshot,
         now: Nanos,
@@ -361,7 +362,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn end<R: FlowFamily>(&mut self, snap: &Snapshot, session: u32) {
+    pub(super) fn end<R: SharedTable>(&mut self, snap: &Snapshot, session: u32) {
         let deferred = match R::FAMILY {
             Family::V4 => &mut self.deferred4,
             Family::V6 => &mut self.deferred6,

@@ -5,7 +5,7 @@ use super::{BatchEntry, Pipeline, Verdict, drop_at, fec};
 use crate::fragments::DatagramKey;
 use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
 use crate::pending::{self, Arrival};
-use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::snapshot::{NextHop, NextHopWords, OuterPath, Snapshot};
 use crate::stages::{self, ForwardDecision};
 use crate::tunnel::{self, EspPacket, Leaving, Put, Tunnel, TunnelNo, leave};
 use sag_model::{DropReason, Nanos, Zone};
@@ -36,7 +36,7 @@ impl Pipeline {
             };
         }
         if let L4::IcmpError { .. } = slot.p.l4 {
-            tunnel::hear_of_path(snap, &slot.p, f.bytes(), now);
+            tunnel::learn_path_mtu(&snap.tunnels, &slot.p, f.bytes(), now);
             return Ok(());
         }
         match tunnel::look_for_esp(&snap.tunnels, &slot.p, f.bytes()) {
@@ -398,7 +398,7 @@ impl Pipeline {
         };
         let ours = |a: IpAddr| t.has_address(a);
         let made = make(f.bytes(), mac.0, &ours, &mut self.scratch[LINK_ROOM..]);
-        let built = match (made, tunnel::path(snap, t.remote, 0)) {
+        let built = match (made, snap.outer_path(t.remote, 0)) {
             (Some(len), Some(path)) => self.push_vxlan_headers(snap, t, &path, len),
             _ => IcmpResult::NoRoute,
         };
@@ -410,7 +410,7 @@ impl Pipeline {
         &mut self,
         snap: &Snapshot,
         t: &Tunnel,
-        path: &tunnel::Path,
+        path: &OuterPath,
         len: usize,
     ) -> IcmpResult {
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));

@@ -70,7 +70,7 @@ fn sessions(r: &mut Rig) -> Vec<(Pkt, Pkt)> {
             query(host, FAR, 13, 4001),
         ]
     };
-    // Ports and identifiers are taken, so that all of it has to change.
+    // FlowPorts and identifiers are taken, so that all of it has to change.
     flows(HOST2).iter().for_each(|p| {
         out(r, p);
     });

@@ -1,10 +1,8 @@
 //! Taking over what the sessions of an earlier daemon hold: their records tell.
 
-use super::NatState;
-use super::policy::{Behavior, NatPolicy};
-use super::pool::{BindingNo, Endpoint, NatProtocol};
+use super::{NAT_FILTER_ENTRY, NAT_HOST, State};
 use crate::family::FlowFamily;
-use crate::session::{NAT_FILTER_ENTRY, NAT_HOST, State};
+use crate::nat::{Behavior, BindingNo, Endpoint, NatPolicy, NatProtocol, NatState};
 use crate::table::{FlowTable, SessionMeta};
 use sag_model::flow::{FlowRecord4, RecordNo};
 use std::sync::atomic::Ordering;

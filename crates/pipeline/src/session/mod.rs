@@ -1,9 +1,12 @@
 //! The life of a session: states, idle times and what a sweep does.
 
+mod adopt;
+
 use crate::counters::Counters;
 use crate::family::FlowFamily;
 use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
+pub use crate::table::State;
 use crate::table::{DeferredFree, FlowTable, SAME_RULE, SessionMeta};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
@@ -11,95 +14,22 @@ use sag_packet::proto::*;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// State of a session; the value of [`SessionMeta::state`]. Whether a session without a handshake
-/// was answered is read from the reverse record's counter, so that packets need not touch this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum State {
-    TcpSyn = 1,
-    TcpOpen = 2,
-    /// FIN seen from one side.
-    TcpClosing = 3,
-    /// FIN from both sides, or RST.
-    TcpClosed = 4,
-    Udp = 5,
-    Icmp = 6,
-    Other = 7,
-    /// RST seen. If more than the answers to it follows, the connection was not over (RFC 7857 2.2).
-    TcpReset = 8,
-    /// Refused by a rule: one record, which drops. Nobody answers it and nothing belongs to it.
-    Denied = 9,
-}
-
-impl State {
-    pub fn of(meta: &SessionMeta) -> Option<State> {
-        State::from_u32(meta.state.load(Ordering::Acquire) & 0xFF)
-    }
-
-    pub const fn from_u32(n: u32) -> Option<State> {
-        Some(match n {
-            1 => State::TcpSyn,
-            2 => State::TcpOpen,
-            3 => State::TcpClosing,
-            4 => State::TcpClosed,
-            5 => State::Udp,
-            6 => State::Icmp,
-            7 => State::Other,
-            8 => State::TcpReset,
-            9 => State::Denied,
-            _ => return None,
-        })
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            State::TcpSyn => "syn",
-            State::TcpOpen => "established",
-            State::TcpClosing => "closing",
-            State::TcpClosed => "closed",
-            State::Udp => "udp",
-            State::Icmp => "icmp",
-            State::Other => "other",
-            State::TcpReset => "reset",
-            State::Denied => "denied",
-        }
-    }
-
-    /// The state in which a session starts with its first packet.
-    pub const fn first(proto: u8, tcp_flags: u8) -> State {
-        match proto {
-            TCP if tcp_flags & TCP_RST != 0 => State::TcpReset,
-            TCP if tcp_flags & TCP_FIN != 0 => State::TcpClosing,
-            TCP if tcp_flags & TCP_SYN != 0 && tcp_flags & TCP_ACK == 0 => State::TcpSyn,
-            // Picked up in the middle (the gateway was restarted without its table).
-            TCP => State::TcpOpen,
-            UDP => State::Udp,
-            ICMP | ICMPV6 => State::Icmp,
-            _ => State::Other,
-        }
-    }
-
-    const fn idle_limit(self, t: &Timeouts) -> u32 {
-        match self {
-            State::TcpSyn => t.tcp_syn,
-            // RFC 5382 5: one side may send for as long as it likes after the other's FIN.
-            State::TcpOpen | State::TcpClosing => t.tcp_established,
-            State::TcpClosed | State::TcpReset => t.tcp_transitory,
-            State::Udp => t.udp,
-            State::Icmp => t.icmp,
-            State::Other => t.other,
-            State::Denied => DENIED_FOR,
-        }
+/// Ticks without a packet after which a session in this state ends.
+const fn idle_limit(state: State, t: &Timeouts) -> u32 {
+    match state {
+        State::TcpSyn => t.tcp_syn,
+        // RFC 5382 5: one side may send for as long as it likes after the other's FIN.
+        State::TcpOpen | State::TcpClosing => t.tcp_established,
+        State::TcpClosed | State::TcpReset => t.tcp_transitory,
+        State::Udp => t.udp,
+        State::Icmp => t.icmp,
+        State::Other => t.other,
+        State::Denied => DENIED_FOR,
     }
 }
 
 /// Ticks after which a denied flow is judged anew, busy or not: its route may lead elsewhere by then.
 const DENIED_FOR: u32 = Tick::of(Duration::from_secs(1));
-
-/// Whether the record only drops ([`State::Denied`]).
-pub fn denied<R: FlowRecord>(table: &FlowTable<R>, no: RecordNo) -> bool {
-    State::of(table.meta(no.session())) == Some(State::Denied)
-}
 
 /// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
 const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
@@ -381,7 +311,7 @@ impl Sweeper {
                     continue;
                 }
             }
-            if idle > state.idle_limit(&snap.options.timeouts)
+            if idle > idle_limit(state, &snap.options.timeouts)
                 && end(table, session, snap, nat, Ending { deferred, events })
             {
                 counters.sessions_ended.add(1);

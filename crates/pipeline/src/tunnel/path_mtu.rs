@@ -1,35 +1,16 @@
-//! Where outer packets go, and what the path says of them.
+//! What routers on the way say of the path of outer packets.
 
-use super::{End, Tunnel};
-use crate::snapshot::{Route, Snapshot};
+use super::{End, Tunnel, Tunnels};
+use sag_model::Nanos;
 use sag_model::config::OuterDf;
-use sag_model::{Nanos, PortIdx};
 use sag_packet::encap::{self, ENTROPY_FIRST};
 use sag_packet::proto::*;
 use sag_packet::{Family, L4, Parsed};
 use std::net::IpAddr;
 
-/// The way of a tunnel's outer packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Path {
-    pub port: PortIdx,
-    pub to: IpAddr,
-    /// Bytes that it carries.
-    pub mtu: u16,
-}
-
-/// Where outer packets to `remote` go: by the longest prefix, but never through a tunnel.
-pub fn path(snap: &Snapshot, remote: IpAddr, hash: u64) -> Option<Path> {
-    let Route::Via(members) = snap.route(remote)? else { return None };
-    let m = snap.choose(members, hash).filter(|m| m.tunnel == 0)?;
-    let port = snap.port(m.port)?;
-    let mtu = if m.mtu != 0 { m.mtu.min(port.mtu) } else { port.mtu };
-    Some(Path { port: m.port, to: m.via.unwrap_or(remote), mtu })
-}
-
 /// A router on the way says that an outer packet was too big (RFC 1191, RFC 8201). Believed if it
 /// quotes a packet that the tunnel could have sent.
-pub fn hear_of_path(snap: &Snapshot, p: &Parsed, frame: &[u8], now: Nanos) {
+pub fn learn_path_mtu(tunnels: &Tunnels, p: &Parsed, frame: &[u8], now: Nanos) {
     let too_big = matches!(
         (p.family, p.l4),
         (Family::V4, L4::IcmpError { kind: 3, code: 4 }) | (Family::V6, L4::IcmpError { kind: 2, .. })
@@ -37,13 +18,13 @@ pub fn hear_of_path(snap: &Snapshot, p: &Parsed, frame: &[u8], now: Nanos) {
     let at = usize::from(p.l4_at);
     let end = usize::from(p.l3) + usize::from(p.ip_len);
     if let (true, Some(message)) = (too_big, frame.get(at..end))
-        && let Some((t, mtu)) = quoted(snap, p.family, message)
+        && let Some((t, mtu)) = quoted(tunnels, p.family, message)
     {
         t.state.learn(mtu, now);
     }
 }
 
-fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s Tunnel, u16)> {
+fn quoted<'s>(tunnels: &'s Tunnels, family: Family, message: &[u8]) -> Option<(&'s Tunnel, u16)> {
     let word = |at: usize| message.get(at..)?.first_chunk().map(|w| u32::from_be_bytes(*w));
     // IPv4 has it in 16 bits (RFC 1191 4); a router that does not say is of no use.
     let mtu = match family {
@@ -70,7 +51,7 @@ fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s
     // A packet that may be split is not too big for anybody.
     let whole = |t: &&Tunnel| family == Family::V6 || t.df != OuterDf::Clear;
     let by_keys = |t: &&Tunnel| t.local == local && t.remote_now() == remote && t.quotes_esp(proto, data);
-    if let Some(t) = snap.tunnels.iter().find(by_keys) {
+    if let Some(t) = tunnels.iter().find(by_keys) {
         return Some((t, mtu)).filter(|(t, _)| whole(t));
     }
     let (proto, port) = match proto {
@@ -78,7 +59,7 @@ fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s
         IPIP | IPV6_IN_IP => (IPIP, 0),
         other => (other, 0),
     };
-    let list = snap.tunnels.at(&End { local, remote, proto, port })?;
+    let list = tunnels.at(&End { local, remote, proto, port })?;
     // As far as the quote goes: the first eight bytes are promised (RFC 792).
     let fits = |t: &&Tunnel| match proto {
         UDP => {
@@ -88,7 +69,7 @@ fn quoted<'s>(snap: &'s Snapshot, family: Family, message: &[u8]) -> Option<(&'s
         GRE => data.first_chunk::<8>().is_some_and(|d| encap::gre_quote_matches(d, t.id())),
         _ => true,
     };
-    let t = list.iter().filter_map(|(_, no)| snap.tunnel(*no)).find(fits)?;
+    let t = list.iter().filter_map(|(_, no)| tunnels.get(*no)).find(fits)?;
     Some((t, mtu)).filter(|(t, _)| whole(t))
 }
 

@@ -1,6 +1,6 @@
 //! What `explain` records. The packet path uses [`NoTrace`], which compiles to nothing.
 
-use crate::stages::Stage;
+use super::Stage;
 
 pub trait Tracer {
     fn step(&mut self, stage: Stage, detail: impl FnOnce() -> String);
