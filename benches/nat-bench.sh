@@ -40,7 +40,7 @@ build() {
     find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
     run_logged "$TMP/build.log" cargo build --release --locked -p sag-dataplane -p sagctl ||
         { tail -n 30 "$TMP/build.log" && die "the build failed"; }
-    run_logged "$TMP/build.log" cargo build --release --locked -p sag-bpf --example nat_load ||
+    run_logged "$TMP/build.log" cargo build --release --locked -p sag-pktgen --example nat_load ||
         { tail -n 30 "$TMP/build.log" && die "the build failed"; }
 }
 

@@ -10,7 +10,6 @@ use std::process::{Command, exit};
 fn main() {
     println!("cargo:rerun-if-changed=src/gw.bpf.c");
     println!("cargo:rerun-if-changed=include");
-    println!("cargo:rerun-if-changed=bench");
     println!("cargo:rerun-if-env-changed=CLANG");
 
     let clang = env::var_os("CLANG").unwrap_or_else(|| OsString::from("clang"));
@@ -34,33 +33,25 @@ fn main() {
     args.push("-idirafter".into());
     args.push(format!("/usr/include/{}", multiarch()).into());
 
-    let builder = |source: &str, object: &str| {
-        let mut b = SkeletonBuilder::new();
-        b.source(here.join(source)).clang(&clang).clang_args(&args).obj(out.join(object));
-        b
-    };
-    let gateway = builder("src/gw.bpf.c", "gw.bpf.o").build_and_generate(out.join("gw.skel.rs"));
-    // What `examples/veth_bench.rs` surrounds the gateway with.
-    let lab = builder("bench/lab.bpf.c", "lab.bpf.o").build();
-    // What `tests/meters.rs` compares with the workers' arithmetic.
-    let meter = builder("bench/meter.bpf.c", "meter.bpf.o").build();
-    for (source, result) in
-        [("src/gw.bpf.c", gateway), ("bench/lab.bpf.c", lab), ("bench/meter.bpf.c", meter)]
-    {
-        if let Err(e) = result {
-            fail(&format!(
-                "{} could not compile bpf/{source}: {e:#}\n\
-                 It takes clang 12 or later and the kernel headers (`apt-get install clang linux-libc-dev`).",
-                clang.to_string_lossy()
-            ));
-        }
+    let built = SkeletonBuilder::new()
+        .source(here.join("src/gw.bpf.c"))
+        .clang(&clang)
+        .clang_args(&args)
+        .obj(out.join("gw.bpf.o"))
+        .build_and_generate(out.join("gw.skel.rs"));
+    if let Err(e) = built {
+        fail(&format!(
+            "{} could not compile bpf/src/gw.bpf.c: {e:#}\n\
+             It takes clang 12 or later and the kernel headers (`apt-get install clang linux-libc-dev`).",
+            clang.to_string_lossy()
+        ));
     }
 }
 
 /// The name of the directory of this architecture's headers, as `x86_64-linux-gnu`.
 fn multiarch() -> String {
-    let asked = Command::new("cc").arg("-print-multiarch").output();
-    let name = asked.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
+    let output = Command::new("cc").arg("-print-multiarch").output();
+    let name = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok());
     match name.as_deref().map(str::trim) {
         Some(n) if !n.is_empty() => n.to_owned(),
         _ => format!("{}-linux-gnu", env::consts::ARCH),

@@ -2,6 +2,8 @@
 //! is dropped where it must be; the rate over real time is the one ordered.
 
 mod common;
+#[path = "meters/compile.rs"]
+mod compile;
 
 use common::packet::*;
 use common::*;
@@ -28,8 +30,8 @@ struct Lab {
 
 impl Lab {
     fn new() -> Lab {
-        let object = include_bytes!(concat!(env!("OUT_DIR"), "/meter.bpf.o"));
-        let open = ObjectBuilder::default().name("meter").unwrap().open_memory(object).unwrap();
+        let object = compile::object("tests/meters/meter.bpf.c");
+        let open = ObjectBuilder::default().name("meter").unwrap().open_memory(&object).unwrap();
         Lab { object: open.load().unwrap() }
     }
 

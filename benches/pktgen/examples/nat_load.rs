@@ -18,17 +18,21 @@
 //! | `frames` | to send at most; as many as `flows` makes every frame a new flow |
 //! | `window` | frames under way at most: what keeps the load from overrunning the gateway |
 //! | `ms` | the run ends then at the latest |
-#![allow(unsafe_code)]
-
 mod kit;
 
 use anyhow::{Context, Result, bail};
-use kit::{attach, ifindex, keep_to_core, program};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, libbpf_sys};
+use kit::{ifindex, map, program, restart_below};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sag_bpf::{LiveFrames, attach_tcx, attach_xdp};
 use sag_model::MacAddr;
+use sag_pktgen::place::keep_to_core;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Core of the source and of what the kernel does for the LAN device.
@@ -60,12 +64,12 @@ fn main() -> Result<()> {
         _ => bail!("order: ascending or shuffled"),
     };
 
+    // One core, before what else runs there.
+    restart_below(&["chrt", "-f", "10"])?;
     keep_to_core(CORE)?;
     let object = include_bytes!(concat!(env!("OUT_DIR"), "/lab.bpf.o"));
     let lab = ObjectBuilder::default().name("lab")?.open_memory(object)?.load()?;
-    let run = Words {
-        map: MapHandle::try_from(&lab.maps().find(|m| m.name() == ".data.nat").context(".data.nat")?)?,
-    };
+    let run = Words { map: map(&lab, ".data.nat")? };
     let [a, b, c, d, e, f] = mac.0;
     run.store(&[
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
@@ -78,16 +82,17 @@ fn main() -> Result<()> {
     let (ns, dev) = get("wan")?.split_once(':').context("wan=NAMESPACE:DEVICE")?;
     enter(ns)?;
     let _sink = match get("sink")?.as_str() {
-        "xdp" => attach(program(&lab, "nat_sink_xdp")?, dev, libbpf_sys::BPF_XDP)?,
-        "tcx" => attach(program(&lab, "nat_sink_tcx")?, dev, libbpf_sys::BPF_TCX_INGRESS)?,
+        "xdp" => attach_xdp(program(&lab, "nat_sink_xdp")?.as_fd(), ifindex(dev)?)?,
+        "tcx" => attach_tcx(program(&lab, "nat_sink_tcx")?.as_fd(), ifindex(dev)?)?,
         _ => bail!("sink: xdp or tcx"),
     };
     let (ns, dev) = get("lan")?.split_once(':').context("lan=NAMESPACE:DEVICE")?;
     enter(ns)?;
-    let devs = lab.maps().find(|m| m.name() == "lab_devs").context("lab_devs")?;
-    devs.update(&0u32.to_ne_bytes(), &ifindex(dev)?.to_ne_bytes(), MapFlags::ANY)?;
+    map(&lab, "lab_devs")?.update(&0u32.to_ne_bytes(), &ifindex(dev)?.to_ne_bytes(), MapFlags::ANY)?;
 
-    source(program(&lab, "nat_source")?, Duration::from_millis(number("ms")?))?;
+    let limit = Some(Duration::from_millis(number("ms")?));
+    let frames = LiveFrames { frame: &[0; 60], runs: i32::MAX as u32, batch: BATCH, limit };
+    frames.send(program(&lab, "nat_source")?.as_fd())?;
     // What is under way arrives.
     std::thread::sleep(Duration::from_millis(30));
     let w = run.load()?;
@@ -127,42 +132,6 @@ impl Words {
     }
 }
 
-/// Runs the source until the time is over.
-fn source(prog: BorrowedFd<'_>, time: Duration) -> Result<()> {
-    let frame = [0u8; 60];
-    let mut opts = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: frame.len() as u32,
-        repeat: i32::MAX,
-        flags: libbpf_sys::BPF_F_TEST_XDP_LIVE_FRAMES,
-        batch_size: BATCH,
-        ..Default::default()
-    };
-    extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: plain structures that live through the calls; the handler does nothing. `opts` says
-    // its size and points at a frame of the size given. The signal is what ends the run.
-    let r = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as *const () as usize;
-        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
-        let after = libc::itimerval {
-            it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
-            it_value: libc::timeval {
-                tv_sec: time.as_secs() as libc::time_t,
-                tv_usec: libc::suseconds_t::from(time.subsec_micros()),
-            },
-        };
-        libc::setitimer(libc::ITIMER_REAL, &after, std::ptr::null_mut());
-        libbpf_sys::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts)
-    };
-    match r {
-        0 => Ok(()),
-        r if -r == libc::EINTR => Ok(()),
-        r => bail!("live frames: {}", std::io::Error::from_raw_os_error(-r)),
-    }
-}
-
 /// Forgets all connections of the namespace (`IPCTNL_MSG_CT_DELETE` without a tuple).
 fn flush_connections() -> Result<()> {
     // Length, type (subsystem 1, message 2), flags (request, acknowledge), sequence, port; family,
@@ -174,16 +143,10 @@ fn flush_connections() -> Result<()> {
     message.extend([1u32, 0].map(u32::to_ne_bytes).concat());
     message.extend([0; 4]);
     let mut answer = [0u8; 64];
-    // SAFETY: buffers of the sizes given that live through the calls; our own descriptor.
-    let got = unsafe {
-        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER);
-        if fd < 0 || libc::send(fd, message.as_ptr().cast(), message.len(), 0) < 0 {
-            bail!("netlink: {}", std::io::Error::last_os_error());
-        }
-        let got = libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0);
-        libc::close(fd);
-        got
-    };
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    send(&socket, &message, SendFlags::empty())?;
+    let (got, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
     let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
     if got < 20 || error != 0 {
         bail!("the kernel does not forget connections: {}", std::io::Error::from_raw_os_error(-error));
@@ -194,9 +157,6 @@ fn flush_connections() -> Result<()> {
 /// Into a named network namespace.
 fn enter(ns: &str) -> Result<()> {
     let f = std::fs::File::open(format!("/run/netns/{ns}")).with_context(|| format!("namespace {ns}"))?;
-    // SAFETY: no memory is passed; the process has a single thread.
-    if unsafe { libc::setns(f.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-        bail!("namespace {ns}: {}", std::io::Error::last_os_error());
-    }
-    Ok(())
+    move_into_link_name_space(f.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("namespace {ns}"))
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Programs around the gateway's for measuring it: a frame source (run with live frames, it redirects
- * into a veth), the bare redirect to compare with, and a sink.
+ * Programs around the gateway's for measuring it (examples/): a frame source (run with live frames, it
+ * redirects into a veth), the bare redirect to compare with, a sink, and what calls two versions of the
+ * gateway's program in turns.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 #include <bpf/bpf_endian.h>
 
 #include "gw_packet.h"
+
+#define LAB_IMAGE_WORDS 16
 
 /* Slot 0: where the source sends; slot 1: where the bare redirect sends. */
 struct {
@@ -64,14 +67,19 @@ static __always_inline bool lab_frame(struct xdp_md *ctx, __u64 to, __u32 src, _
 	return true;
 }
 
-/* From 10.0.0.0 + flow, port 1000, to 198.51.100.7 port 53. */
-SEC("xdp")
-int lab_source(struct xdp_md *ctx)
+/* The next flow's frame: from 10.0.0.0 + flow, port 1000, to 198.51.100.7 port 53. */
+static __always_inline bool lab_next(struct xdp_md *ctx)
 {
 	flow += stride;
 	if (flow >= flows)
 		flow -= flows;
-	if (!lab_frame(ctx, dmac, bpf_htonl(0x0A000000 + flow), bpf_htonl(0xC6336407), bpf_htons(1000), bpf_htons(53)))
+	return lab_frame(ctx, dmac, bpf_htonl(0x0A000000 + flow), bpf_htonl(0xC6336407), bpf_htons(1000), bpf_htons(53));
+}
+
+SEC("xdp")
+int lab_source(struct xdp_md *ctx)
+{
+	if (!lab_next(ctx))
 		return XDP_DROP;
 	sent++;
 	return bpf_redirect_map(&lab_devs, 0, XDP_DROP);
@@ -88,6 +96,95 @@ int lab_sink(struct xdp_md *ctx __attribute__((unused)))
 {
 	received++;
 	return XDP_DROP;
+}
+
+/* The versions of the gateway's program that examples/cost.rs compares. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u32);
+} lab_versions SEC(".maps");
+
+/* The frame that cost_frame* begins every run with; its length is a multiple of 8. */
+struct lab_image {
+	__u32 len;
+	__u32 _pad;
+	__u64 words[LAB_IMAGE_WORDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lab_image);
+} lab_images SEC(".maps");
+
+/* Makes the frame the image again, whatever the run before left of it. */
+static __always_inline bool lab_restore(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	const struct lab_image *image = bpf_map_lookup_elem(&lab_images, &zero);
+	__u64 *data;
+	int more;
+
+	if (!image)
+		return false;
+	more = (int)(ctx->data_end - ctx->data) - (int)image->len;
+	if (more && bpf_xdp_adjust_head(ctx, more))
+		return false;
+	data = (void *)(long)ctx->data;
+	for (__u32 i = 0; i < LAB_IMAGE_WORDS && i * 8 < image->len; i++) {
+		if ((void *)(data + i + 1) > (void *)(long)ctx->data_end)
+			return false;
+		data[i] = image->words[i];
+	}
+	return true;
+}
+
+/* A frame to no version, for the time that making it takes, and to each of both. */
+SEC("xdp")
+int cost_flows_none(struct xdp_md *ctx)
+{
+	return lab_next(ctx) ? XDP_DROP : XDP_ABORTED;
+}
+
+SEC("xdp")
+int cost_flows_0(struct xdp_md *ctx)
+{
+	if (lab_next(ctx))
+		bpf_tail_call(ctx, &lab_versions, 0);
+	return XDP_ABORTED;
+}
+
+SEC("xdp")
+int cost_flows_1(struct xdp_md *ctx)
+{
+	if (lab_next(ctx))
+		bpf_tail_call(ctx, &lab_versions, 1);
+	return XDP_ABORTED;
+}
+
+SEC("xdp")
+int cost_frame_none(struct xdp_md *ctx)
+{
+	return lab_restore(ctx) ? XDP_DROP : XDP_ABORTED;
+}
+
+SEC("xdp")
+int cost_frame_0(struct xdp_md *ctx)
+{
+	if (lab_restore(ctx))
+		bpf_tail_call(ctx, &lab_versions, 0);
+	return XDP_ABORTED;
+}
+
+SEC("xdp")
+int cost_frame_1(struct xdp_md *ctx)
+{
+	if (lab_restore(ctx))
+		bpf_tail_call(ctx, &lab_versions, 1);
+	return XDP_ABORTED;
 }
 
 /*

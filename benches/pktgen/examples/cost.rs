@@ -1,0 +1,342 @@
+//! Nanoseconds that the XDP program alone takes for a packet of an established flow, without devices; and, with
+//! another version of its object, by how much that one is slower or faster:
+//!
+//! ```text
+//! cost [--flows N] [--rounds N] [--loads N] [--against OLD.o [--object NEW.o]]
+//! ```
+//!
+//! Where the kernel places the code is random and makes some percent, so files are loaded anew `--loads` times. Every round measures each kind of packet with both versions, one right after the other, in changing order. They work
+//! on the same maps. What making the frames takes is measured in the same rounds and taken off. `--flows` is for the
+//! first line, whose packets are of so many flows; the others repeat one packet. An object of another version:
+//! `git worktree add /tmp/old COMMIT`, and `gw.bpf.o` from the build directory of `cargo build -p sag-bpf` there.
+//!
+//! Needs root; works in namespaces of its own.
+
+mod kit;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use kit::frames::{ICMP, ICMP6, TCP, UDP, VLAN, ip4, ip6};
+use kit::{
+    GW_MAC, TO_NEXT, ifindex, install_flows, lab, map, mount_bpffs, program, publish, restart_below, run,
+};
+use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
+use sag_bpf::{Gateway, OpenOptions, PortEntry, TestFrame, park_xdp, unload};
+use sag_model::flow::*;
+use sag_model::tunnel::*;
+use sag_model::{PortIdx, VlanId, Zone};
+use sag_packet::checksum;
+use sag_packet::encap::{Encap, Template};
+use sag_pktgen::place::keep_to_core;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+#[derive(Parser)]
+struct Args {
+    /// Flows of the packets of the first line
+    #[arg(long, default_value_t = 1)]
+    flows: u32,
+    /// Measurements of every kind of packet, each time that the versions are loaded
+    #[arg(long, default_value_t = 50)]
+    rounds: u32,
+    /// How often to load the versions
+    #[arg(long, default_value_t = 20)]
+    loads: u32,
+    /// Object file of the version to compare with
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// Object file of the version that is measured, instead of the one that this program was built with
+    #[arg(long)]
+    object: Option<PathBuf>,
+}
+
+/// What is run: with frames of many flows or with one, for no version, the old and the new one.
+const PROGRAMS: [&str; 6] =
+    ["cost_flows_none", "cost_flows_0", "cost_flows_1", "cost_frame_none", "cost_frame_0", "cost_frame_1"];
+/// Runs in one measurement.
+const RUNS: u32 = 4000;
+/// The device of the test runs: the loopback of the namespace.
+const LO: u32 = 1;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    restart_below(&["chrt", "-f", "10", "unshare", "--net", "--mount"])?;
+    keep_to_core(1)?;
+    mount_bpffs()?;
+    let o = OpenOptions {
+        pin_dir: "/sys/fs/bpf/sag-cost".into(),
+        lock_file: std::env::temp_dir().join("sag-cost.lock"),
+        sessions4: args.flows + 1000,
+        sessions6: 1000,
+    };
+    let gw = Gateway::open(&o)?;
+    install_flows(&gw, args.flows)?;
+    let kinds = kinds(&gw, args.flows)?;
+
+    let lab = lab(args.flows)?;
+    let versions = map(&lab, "lab_versions")?;
+    let put = |n: u32, fd: i32| versions.update(&n.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY);
+    let built_in = libbpf_rs::Program::fd_from_pinned_path(o.pin_dir.join("gw_ingress"))?;
+    // On devices where nothing arrives, so that a test run does not begin and end with waiting (`park_xdp`).
+    let mut parked = Vec::new();
+    for (n, name) in PROGRAMS.iter().enumerate() {
+        let dev = format!("park{n}");
+        run("ip", &["link", "add", &dev, "type", "veth"])?;
+        parked.push(park_xdp(program(&lab, name)?.as_fd(), ifindex(&dev)?)?);
+    }
+
+    let mut results: Vec<[Vec<f64>; 2]> = kinds.iter().map(|_| Default::default()).collect();
+    for load in 0..args.loads {
+        // What calls a version is part of what is measured, so they change places.
+        let slots = if load % 2 == 0 { [0, 1] } else { [1, 0] };
+        let mut loaded = Vec::new();
+        for (slot, file) in slots.into_iter().zip([&args.against, &args.object]) {
+            if let Some(file) = file {
+                let object = reload(file, &o.pin_dir)?;
+                put(slot, program(&object, "gw_ingress")?.as_raw_fd())?;
+                loaded.push(object);
+            }
+        }
+        if args.object.is_none() {
+            put(slots[1], built_in.as_raw_fd())?;
+        }
+        for (kind, result) in kinds.iter().zip(&mut results) {
+            compare(&gw, &lab, kind, &args, slots, result)?;
+        }
+    }
+    println!("ns of the program alone; quartiles of old / new, above 1: the new one is faster");
+    for (kind, [times, ratios]) in kinds.iter().zip(&mut results) {
+        let [_, t, _] = quartiles(times);
+        print!("{:32} {t:6.1}", kind.name);
+        match quartiles(ratios) {
+            [a, b, c] if args.against.is_some() => println!("   {a:.3} {b:.3} {c:.3}"),
+            _ => println!(),
+        }
+    }
+    println!("{:?}", gw.program_info()?);
+    drop((parked, gw));
+    unload(&o.pin_dir, &o.lock_file)?;
+    Ok(())
+}
+
+/// Rounds of measurements of one kind of packet: times of the new version, and ratios. `slots`: where the old and the
+/// new version are.
+fn compare(
+    gw: &Gateway,
+    lab: &Object,
+    kind: &Kind,
+    args: &Args,
+    slots: [u32; 2],
+    result: &mut [Vec<f64>; 2],
+) -> Result<()> {
+    let before = gw.stats(PortIdx(0))?;
+    // The first round warms up.
+    for round in 0..args.rounds + 1 {
+        let mut t = [0.0; 3];
+        let mut turns = vec![(0, Some(slots[0])), (1, Some(slots[1])), (2, None)];
+        if args.against.is_none() {
+            turns.remove(0);
+        }
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (at, slot) in turns {
+            t[at] = measure(lab, kind, slot)?;
+        }
+        let [old, new, none] = t;
+        if round > 0 {
+            result[0].push(new - none);
+            result[1].push((old - none) / (new - none));
+        }
+    }
+    let (now, versions) = (gw.stats(PortIdx(0))?, 1 + u64::from(args.against.is_some()));
+    if now.fast - before.fast != versions * u64::from(args.rounds + 1) * u64::from(RUNS) {
+        bail!("{}: not every packet was forwarded: {now:?}", kind.name);
+    }
+    Ok(())
+}
+
+fn quartiles(v: &mut [f64]) -> [f64; 3] {
+    v.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|q| v[(v.len() - 1) * q / 4])
+}
+
+/// Another version of the program, on the maps of the running one.
+fn reload(path: &Path, pins: &Path) -> Result<Object> {
+    let mut open = ObjectBuilder::default().open_file(path).with_context(|| path.display().to_string())?;
+    for mut m in open.maps_mut() {
+        let name = m.name().to_string_lossy().into_owned();
+        let pin = if name.ends_with(".bss") { "gw_shared" } else { name.as_str() };
+        m.reuse_pinned_map(pins.join(pin)).with_context(|| format!("map {name}"))?;
+    }
+    open.load().with_context(|| format!("the kernel refused {}", path.display()))
+}
+
+/// Nanoseconds of a run.
+fn measure(lab: &Object, kind: &Kind, slot: Option<u32>) -> Result<f64> {
+    let first = if kind.image.is_empty() { 0 } else { 3 };
+    let name = PROGRAMS[first + slot.map_or(0, |s| 1 + s as usize)];
+    let program = lab.progs_mut().find(|p| p.name() == name).context(name)?;
+    if !kind.image.is_empty() {
+        let mut image = (kind.image.len() as u64).to_ne_bytes().to_vec();
+        image.extend(&kind.image);
+        image.resize(8 + 128, 0);
+        map(lab, "lab_images")?.update(&0u32.to_ne_bytes(), &image, MapFlags::ANY)?;
+    }
+    let frame = if kind.image.is_empty() { &[0; 60][..] } else { &kind.image };
+    let input = ProgramInput { data_in: Some(frame), repeat: RUNS, ..ProgramInput::default() };
+    let start = Instant::now();
+    let last = program.test_run(input)?.return_value;
+    let time = start.elapsed();
+    // XDP_DROP, XDP_REDIRECT.
+    let expected = if slot.is_none() { 1 } else { 4 };
+    if last != expected {
+        bail!("{}: action {last}", kind.name);
+    }
+    Ok(time.as_nanos() as f64 / f64::from(RUNS))
+}
+
+/// A packet that is measured: the frame, or none for those of many flows.
+struct Kind {
+    name: String,
+    image: Vec<u8>,
+}
+
+/// Ports, next hops, meters, tunnels, and a flow for each kind of packet.
+fn kinds(gw: &Gateway, flows: u32) -> Result<Vec<Kind>> {
+    let port = PortEntry {
+        port: PortIdx(0),
+        zone: Zone::Lan,
+        dev: 0,
+        mac: GW_MAC,
+        on: true,
+        vlans: true,
+        dhcp: false,
+    };
+    gw.set_port(LO, &port)?;
+    let vlan = VlanId::new(VLAN).context("VLAN")?;
+    gw.set_vlan(LO, vlan, &PortEntry { vlans: false, ..port })?;
+    gw.set_dev(0, LO)?;
+    let [a, b, c, d, e, f] = GW_MAC.0;
+    let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+    // 1: untagged; 2: on the VLAN. Out of the same port, to the gateway itself.
+    for (n, tag) in [(1, 0), (2, VLAN)] {
+        let nh = &gw.nexthops()[n];
+        nh.dmac_vlan.store(mac | u64::from(tag) << 48, Relaxed);
+        nh.smac_mtu.store(mac | 1500 << 48, Relaxed);
+        nh.dev.store(u64::from(LO) | 1 << 48 | u64::from(NH_VALID) << 56, Relaxed);
+    }
+    gw.control().index6.store(Geometry::sized(64).to_word(), Relaxed);
+    let [one_rate, committed] = kit::meters(gw);
+    tunnels(gw)?;
+
+    let mut session = flows;
+    let mut kinds = vec![Kind { name: format!("UDP of {flows} flows, NAT"), image: Vec::new() }];
+    let mut add = |name: &str, image: Vec<u8>, zone: Zone, action: Action| -> Result<Vec<u8>> {
+        session += 1;
+        let before = gw.stats(PortIdx(0))?.fast;
+        // The slab of IPv6 records is small: those of the flows are IPv4's.
+        let n = if image[12..14] == [0x86, 0xDD] { session - flows } else { session };
+        record(gw, RecordNo::forward(n), &image, zone, action)?;
+        let out = gw.test_run(TestFrame { bytes: &image, ifindex: LO, queue: 0 })?;
+        if gw.stats(PortIdx(0))?.fast != before + 1 {
+            bail!("{name} is not forwarded: {out:?}");
+        }
+        if image.len().is_multiple_of(8) {
+            kinds.push(Kind { name: name.to_owned(), image });
+        }
+        Ok(out.frame)
+    };
+    let plain = Action { flags: 0, ..TO_NEXT };
+    let into = Action { tunnel: 1, ..plain };
+    let metered = |meter| Action { meter, flags: FLOW_SNAT | FLOW_METER, ..TO_NEXT };
+    add("UDP, NAT", ip4(UDP, 1, 50, false), Zone::Lan, TO_NEXT)?;
+    add("TCP, NAT", ip4(TCP, 2, 50, false), Zone::Lan, TO_NEXT)?;
+    add("UDP", ip4(UDP, 3, 50, false), Zone::Lan, plain)?;
+    add("UDP, NAT, one rate", ip4(UDP, 4, 50, false), Zone::Lan, metered(one_rate))?;
+    add("UDP, NAT, CAR and link", ip4(UDP, 5, 50, false), Zone::Lan, metered(committed))?;
+    add("IPv6 UDP", ip6(UDP, 6), Zone::Lan, plain)?;
+    add("general path: echo, NAT", ip4(ICMP, 7, 50, false), Zone::Lan, TO_NEXT)?;
+    add("general path: tagged UDP, NAT", ip4(UDP, 8, 46, true), Zone::Lan, Action { nexthop: 2, ..TO_NEXT })?;
+    add("general path: IPv6 UDP, NAT", ip6(UDP, 9), Zone::Lan, TO_NEXT)?;
+    add("general path: IPv6 echo", ip6(ICMP6, 10), Zone::Lan, plain)?;
+    add("tunnel: UDP in, NAT", ip4(UDP, 11, 50, false), Zone::Lan, Action { flags: FLOW_SNAT, ..into })?;
+    add("tunnel: IPv6 UDP in", ip6(UDP, 12), Zone::Lan, into)?;
+    add("tunnel: echo in, NAT", ip4(ICMP, 13, 50, false), Zone::Lan, Action { flags: FLOW_SNAT, ..into })?;
+    let inner = ip4(UDP, 14, 56, false);
+    let outer = add("tunnel: UDP of 56 bytes in", inner.clone(), Zone::Lan, into)?;
+    session += 1;
+    record(gw, RecordNo::forward(session), &inner, Zone::Overlay, plain)?;
+    let before = gw.stats(PortIdx(0))?.fast;
+    let out = gw.test_run(TestFrame { bytes: &outer, ifindex: LO, queue: 0 })?;
+    if gw.stats(PortIdx(0))?.fast != before + 1 {
+        bail!("out of a tunnel is not forwarded: {out:?}");
+    }
+    kinds.push(Kind { name: "tunnel: UDP out".to_owned(), image: outer });
+    Ok(kinds)
+}
+
+/// The record of a frame's flow in its own zone. The translation is the identity.
+fn record(gw: &Gateway, n: RecordNo, frame: &[u8], zone: Zone, action: Action) -> Result<()> {
+    let ip = if frame[12..14] == [0x81, 0] { &frame[18..] } else { &frame[14..] };
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| ip[at + i]));
+    let v6 = ip[0] >> 4 == 6;
+    let (proto, l4) = if v6 { (ip[6], 40) } else { (ip[9], 20) };
+    let half = |at: usize| u16::from_be_bytes([ip[l4 + at], ip[l4 + at + 1]]).to_be();
+    // A query's identifier is its source port.
+    let ports = if matches!(proto, ICMP | ICMP6) { [half(4), 0] } else { [half(0), half(2)] };
+    let key_l4 = l4_word(ports[0], ports[1], proto, zone);
+    let seed = gw.control().seed.load(Relaxed);
+    if v6 {
+        let r = &gw.flows6()[n.index()];
+        let key = Key6 { src: [word(8), word(16)], dst: [word(24), word(32)], l4: key_l4 };
+        r.set_key(&key);
+        for i in 0..2 {
+            r.new_src[i].store(key.src[i], Relaxed);
+            r.new_dst[i].store(key.dst[i], Relaxed);
+        }
+        r.new_ports.store(key_l4 & 0xFFFF_FFFF, Relaxed);
+        r.action.store(action.to_word(), Relaxed);
+        r.epoch.store(1, Relaxed);
+        let p = Probe::new(key.hash(seed), 63);
+        gw.index6()[(64 + p.first) as usize].word[p.slot].store(p.tag << RECORD_BITS | n.0, Relaxed);
+        return Ok(());
+    }
+    let r = &gw.flows4()[n.index()];
+    let key = Key4 { addrs: word(12), l4: key_l4 };
+    r.set_key(&key);
+    r.new_addrs.store(key.addrs, Relaxed);
+    r.new_ports.store(key_l4 & 0xFFFF_FFFF, Relaxed);
+    r.action.store(action.to_word(), Relaxed);
+    r.epoch.store(1, Relaxed);
+    publish(gw, key.hash(seed), Geometry::from_word(gw.control().index4.load(Relaxed)).buckets(), n)
+}
+
+/// Tunnel 1 to 192.0.2.2, and tunnel 2 as 192.0.2.2 has it.
+fn tunnels(gw: &Gateway) -> Result<()> {
+    let encap = Encap::Vxlan { vni: 100, port: 4789, mac: GW_MAC, remote_mac: GW_MAC };
+    let ends = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+    for (no, local, remote) in [(1, ends[0], ends[1]), (2, ends[1], ends[0])] {
+        let t = Template::new(local, remote, 64, encap);
+        let entry = TunnelEntry {
+            header: t.bytes,
+            mac: GW_MAC.0,
+            len: t.len,
+            kind: TUNNEL_VXLAN,
+            mtu: 1450,
+            flags: TUNNEL_ON,
+            tos: 0,
+            sum: checksum::fold(checksum::sum(&t.bytes[..usize::from(t.ip)])),
+        };
+        gw.tunnels()[usize::from(no)].store(&entry);
+        let end = TunnelEnd { local, remote, proto: 17, port: 4789, id: EndId::Id(100) };
+        if no == 2 {
+            gw.replace_tunnel_ends(&[(end, no)])?;
+        }
+    }
+    gw.control().tunnels.store(2, Relaxed);
+    Ok(())
+}
