@@ -7,17 +7,23 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: scripts/setup.sh [--check] [--quiet]
-  --check   change nothing; say what is missing and exit 1 if the gateway cannot be built or run
-  --quiet   print only what is done and what is missing
+usage: scripts/setup.sh [--check] [--quiet] [--gateway | --demo]
+  --check     change nothing; say what is missing and exit 1 if the gateway cannot be built or run
+  --quiet     print only what is done and what is missing
+  --gateway   only what building the gateway and the lab need
+  --demo      that and the SDKs of the cloud API; without what only tests need
 USAGE
 }
 
 CHECK=0 QUIET=0
+# Whether to install the programs that only tests use, and the SDKs.
+TESTS=1 SDKS=1
 for arg in "$@"; do
     case $arg in
     --check) CHECK=1 ;;
     --quiet) QUIET=1 ;;
+    --gateway) TESTS=0 SDKS=0 ;;
+    --demo) TESTS=0 SDKS=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -41,6 +47,8 @@ TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute
 # and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
     postgresql dpdk-dev tshark dnsmasq-base udhcpc)
+# What scripts/test.sh checks the sources with; likewise.
+LINT_PKGS=(shellcheck clang-format)
 # What they would start as services of the machine.
 PEER_UNITS=(coturn.service:coturn ngtcp2d.service:ngtcp2-server postgresql.service:postgresql)
 # Each line: what it is good for, then the packages to try, first one that exists wins.
@@ -96,6 +104,7 @@ packages() {
         step "installing ${want[*]}"
         apt_install "${want[@]}" || missing "packages: apt-get could not install ${want[*]} (see its message above)"
     fi
+    [[ $TESTS -eq 1 ]] || return 0
     peers
     for line in "${OPTIONAL_PKGS[@]}"; do
         what=${line%%|*}
@@ -114,8 +123,8 @@ packages() {
 }
 
 peers() {
-    local pkg want=() have=()
-    for pkg in "${PEER_PKGS[@]}"; do installed "$pkg" || want+=("$pkg"); done
+    local pkg want=() have=() all=("${PEER_PKGS[@]}" "${LINT_PKGS[@]}")
+    for pkg in "${all[@]}"; do installed "$pkg" || want+=("$pkg"); done
     if [[ ${#want[@]} -gt 0 && $CHECK -eq 0 ]]; then
         # What apt does not have is not asked for again and again.
         compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_update
@@ -127,9 +136,9 @@ peers() {
         apt_install "${have[@]}" || true
     fi
     want=()
-    for pkg in "${PEER_PKGS[@]}"; do installed "$pkg" || want+=("$pkg"); done
+    for pkg in "${all[@]}"; do installed "$pkg" || want+=("$pkg"); done
     if [[ ${#want[@]} -eq 0 ]]; then
-        ok "programs for tests: all ${#PEER_PKGS[@]} installed"
+        ok "programs for tests: all ${#all[@]} installed"
     else
         note "not installed: ${want[*]} (their tests are skipped)"
     fi
@@ -209,6 +218,26 @@ sdks() {
 }
 sdks_there() { "$1/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmartag, pytest' 2>/dev/null; }
 
+# --- linters from PyPI ------------------------------------------------------------------------
+
+# ruff, which apt does not have; in a folder of its own below target.
+linters() {
+    local target=${CARGO_TARGET_DIR:-$SAG_ROOT/target} venv log
+    venv=$target/lint-venv log=$target/lint-pip.log
+    if ! [[ -x $venv/bin/ruff ]] && [[ $CHECK -eq 0 ]]; then
+        step "installing ruff ($venv)"
+        mkdir -p "$target"
+        if python3 -m venv "$venv"; then
+            run_logged "$log" "$venv/bin/pip" install -q -r "$SAG_ROOT/tests/lint-requirements.txt" || true
+        fi
+    fi
+    if [[ -x $venv/bin/ruff ]]; then
+        ok "ruff"
+    else
+        note "not installed: ruff (its check is skipped; see $log)"
+    fi
+}
+
 # --- compiler and kernel -----------------------------------------------------------------------
 
 bpf_compiler() {
@@ -279,7 +308,8 @@ privileged_features() {
 [[ $QUIET -eq 1 ]] || step "checking the machine"
 packages
 rust
-sdks
+[[ $SDKS -eq 0 ]] || sdks
+[[ $TESTS -eq 0 ]] || linters
 bpf_compiler
 kernel
 

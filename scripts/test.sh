@@ -70,6 +70,46 @@ test_runner() {
     fi
 }
 
+# What checks the sources without compiling them. Each takes seconds.
+source_checks() {
+    local sh=() venv=${CARGO_TARGET_DIR:-$SAG_ROOT/target}/lint-venv
+    mapfile -t sh < <(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+    if cargo fmt --version >/dev/null 2>&1; then
+        check "format (cargo fmt --check)" fmt cargo fmt --all --check
+    else
+        skip "format: no rustfmt (rustup component add rustfmt)"
+    fi
+    if command -v clang-format >/dev/null; then
+        check "format of C (clang-format)" clang-format c_format
+    else
+        skip "format of C: no clang-format (apt-get install clang-format)"
+    fi
+    if command -v shellcheck >/dev/null; then
+        check "lints of scripts (shellcheck)" shellcheck shellcheck -x "${sh[@]}"
+    else
+        skip "lints of scripts: no shellcheck (apt-get install shellcheck)"
+    fi
+    if [[ -x $venv/bin/ruff ]]; then
+        check "lints of Python (ruff)" ruff "$venv/bin/ruff" check .
+    else
+        skip "lints of Python: no ruff in $venv (pip install -r tests/lint-requirements.txt)"
+    fi
+    check "modules without cycles" module-cycles /usr/bin/python3 scripts/module-cycles.py
+    check "links of the documents" links /usr/bin/python3 scripts/check-links.py
+    check "plot of the README" peers-plot /usr/bin/python3 benches/peers_plot.py --check
+    if cargo deny --version >/dev/null 2>&1; then
+        check "licences and versions of dependencies (cargo deny)" deny cargo deny --offline check licenses bans sources
+    else
+        skip "licences and versions of dependencies: no cargo-deny (cargo install cargo-deny)"
+    fi
+}
+
+c_format() {
+    local files=()
+    mapfile -t files < <(git ls-files --cached --others --exclude-standard 'bpf/*.[ch]' 'benches/*.[ch]')
+    clang-format --style=file:bpf/.clang-format --dry-run --Werror "${files[@]}"
+}
+
 rust_tests() {
     local log=$LOGS/cargo-test.log code=0 ok bad ignored said_skip
     step "Rust tests"
@@ -167,19 +207,13 @@ bash scripts/setup.sh --quiet || die "the machine is not ready for the tests"
 find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
 
 if [[ $UNIT -eq 1 ]]; then
-    if cargo fmt --version >/dev/null 2>&1; then
-        check "format (cargo fmt --check)" fmt cargo fmt --all --check
-    else
-        skip "format: no rustfmt (rustup component add rustfmt)"
-    fi
+    source_checks
     if cargo clippy --version >/dev/null 2>&1; then
         check "lints (cargo clippy)" clippy cargo clippy --workspace --all-targets --locked -- -D warnings
     else
         skip "lints: no clippy (rustup component add clippy)"
     fi
-    if command -v shellcheck >/dev/null; then
-        check "lints (shellcheck)" shellcheck shellcheck -x scripts/*.sh .ci/run
-    fi
+    check "documentation (cargo doc)" doc env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
     rust_tests
     check "the benchmark's own tests" bench-tests \
         env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider benches/sagbench/tests
