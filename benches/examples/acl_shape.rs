@@ -26,9 +26,9 @@ fn report<A: FromV4 + AddrFamily>(name: &str, rules: &[Rule<A>]) {
     let keys = generate::trace(rules, 65_536, 1);
     let (mut steps, mut blocks) = (0, 0);
     for key in &keys {
-        let effort = classifier.effort(key);
-        steps += effort.steps;
-        blocks += effort.blocks;
+        let cost = classifier.lookup_cost(key);
+        steps += cost.steps;
+        blocks += cost.blocks;
     }
     let mut found = [NO_MATCH; BATCH];
     let mut best = f64::INFINITY;

@@ -9,6 +9,7 @@ use crate::rule::{Key, NO_MATCH, NO_PORTS, Rule};
 /// Set in the class of unused lanes and in no key.
 const NEVER: i16 = 0x200;
 
+/// Eight rules that are compared with a key at once.
 pub trait Block<A>: Copy + Send + Sync {
     /// A block whose lanes match nothing.
     const EMPTY: Self;
@@ -49,7 +50,7 @@ fn outside16(key: u16, lo: &[i16; LANES], width: &[i16; LANES]) -> Lanes16 {
     Lanes16::splat(bias16(key)).sub(Lanes16::load(lo)).above(Lanes16::load(width))
 }
 
-/// `lo..=hi` is kept as `lo` and the biased width: one subtraction and one comparison test it.
+/// An IPv4 block. `lo..=hi` is stored as `lo` and the biased width: one subtraction and one comparison test it.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Block4 {
@@ -122,6 +123,7 @@ fn first(lanes: Lanes16, id: &[u32; LANES]) -> u32 {
 /// Words of an IPv6 address.
 const WORDS6: usize = 4;
 
+/// An IPv6 block: addresses are compared as masked words.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Block6 {

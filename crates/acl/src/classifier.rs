@@ -8,7 +8,7 @@ use std::fmt;
 use crate::block::Block;
 use crate::build;
 use crate::family::AddrFamily;
-use crate::forest::{Effort, Forest, Root, Shape, Step};
+use crate::forest::{Forest, LookupCost, NodeRef, Root, Shape};
 use crate::rule::{Key, NO_MATCH, Rule};
 
 /// Keys that move through a tree together.
@@ -17,12 +17,12 @@ const GROUP: usize = 32;
 /// The same for what is left of a batch.
 const SMALL_GROUP: usize = 8;
 
-/// Answers which rule of a set matches a key first. Immutable; lookups allocate nothing.
+/// Finds the first rule of a set that matches a key. Immutable; lookups allocate nothing.
 ///
-/// A lookup costs a few table steps and, typically, one block of eight rules per tree. The worst
+/// A lookup costs a few table accesses and, typically, one block of eight rules per tree. The worst
 /// case is a rule set in which thousands of rules overlap in one place without one covering another:
-/// there the leaves are long and a lookup compares up to the whole set, eight rules at a time. What
-/// it never does is blow up: the memory and the work of a build are bounded by the number of rules.
+/// there the leaves are long and a lookup compares up to the whole set, eight rules at a time. The
+/// memory and the work of a build are bounded by the number of rules, whatever they are.
 pub struct Classifier<A: AddrFamily> {
     forest: Forest<A>,
 }
@@ -86,25 +86,25 @@ impl<A: AddrFamily> Classifier<A> {
 
     /// The leaf of each key, all keys one level at a time.
     #[inline(always)]
-    fn descend<const N: usize>(&self, root: &Root, words: &[A::Words; N]) -> [Step; N] {
-        let slots = &self.forest.slots[..];
+    fn descend<const N: usize>(&self, root: &Root, words: &[A::Words; N]) -> [NodeRef; N] {
+        let entries = &self.forest.entries[..];
         let mut steps = [root.step; N];
         if !root.step.is_inner() {
             return steps;
         }
         for (step, words) in steps.iter_mut().zip(words) {
-            *step = slots[root.step.slot::<A>(words)];
+            *step = entries[root.step.entry::<A>(words)];
         }
-        // Levels that most keys reach: all take the step, those at a leaf onto the spot. That is
-        // cheaper than keeping account of who goes on.
-        for _ in 0..root.together {
+        // Levels that most keys reach: all take the step, those at a leaf stay where
+        // they are. That is cheaper than a list of the keys that go on.
+        for _ in 0..root.batch_levels {
             for (step, words) in steps.iter_mut().zip(words) {
                 let inner = step.is_inner();
-                let next = slots[if inner { step.slot::<A>(words) } else { 0 }];
+                let next = entries[if inner { step.entry::<A>(words) } else { 0 }];
                 *step = if inner { next } else { *step };
             }
         }
-        // From there on, a list of the keys that are not at a leaf yet, kept without a branch.
+        // From there on, a list of the keys that are not at a leaf yet, updated without a branch.
         let mut going = [0u8; N];
         let mut count = 0;
         for (i, step) in steps.iter().enumerate() {
@@ -115,7 +115,7 @@ impl<A: AddrFamily> Classifier<A> {
             let mut left = 0;
             for j in 0..count {
                 let i = usize::from(going[j % N]) % N;
-                let step = slots[steps[i].slot::<A>(&words[i])];
+                let step = entries[steps[i].entry::<A>(&words[i])];
                 steps[i] = step;
                 going[left % N] = i as u8;
                 left += usize::from(step.is_inner());
@@ -125,9 +125,9 @@ impl<A: AddrFamily> Classifier<A> {
         steps
     }
 
-    /// Lowers each `found` to what the key's leaf says.
+    /// Lowers each `found` to the first match in the key's leaf.
     #[inline(always)]
-    fn scan<const N: usize>(&self, leaves: &[Step; N], keys: &[Key<A>; N], found: &mut [u32; N]) {
+    fn scan<const N: usize>(&self, leaves: &[NodeRef; N], keys: &[Key<A>; N], found: &mut [u32; N]) {
         let blocks = &self.forest.blocks[..];
         let mut going = [0u8; N];
         let mut count = 0;
@@ -147,16 +147,17 @@ impl<A: AddrFamily> Classifier<A> {
         }
     }
 
-    /// What [`Classifier::classify`] does at most for `key`, counted instead of timed.
-    pub fn effort(&self, key: &Key<A>) -> Effort {
-        self.forest.effort(key)
+    /// The work that [`Classifier::classify`] does at most for `key`, counted instead of timed.
+    pub fn lookup_cost(&self, key: &Key<A>) -> LookupCost {
+        self.forest.lookup_cost(key)
     }
 
-    /// Bytes held.
+    /// Bytes of memory held.
     pub fn memory(&self) -> usize {
         self.forest.memory()
     }
 
+    /// The sizes of the compiled structure.
     pub fn shape(&self) -> Shape {
         self.forest.shape
     }

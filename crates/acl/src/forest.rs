@@ -1,7 +1,6 @@
 //! What a compiled rule set is made of: trees of direct-indexed cuts whose leaves are rows of blocks.
 //!
-//! A node is one 64-bit word, kept where the step that leads to it finds it, so every level costs one
-//! memory access.
+//! A node is one 64-bit word in the table of its parent, so every level costs one memory access.
 
 use crate::block::Block;
 use crate::family::AddrFamily;
@@ -15,13 +14,13 @@ pub(crate) struct Window {
     pub bits: u8,
 }
 
-/// One step of a lookup, packed: which child of which table, or which blocks.
+/// A node, packed: an inner node says which key bits index which table, a leaf which blocks it has.
 ///
-/// Inner: bit 63 set; bits 0..32 first slot of the table; 32..36 first word, 36..41 its shift;
+/// Inner: bit 63 set; bits 0..32 first entry of its table; 32..36 first word, 36..41 its shift;
 /// 41..45 second word, 45..50 how far it is rotated right; 50..54 bits of the first window, 54..59
 /// bits of both. Leaf: bits 0..32 first block, 32..63 number of blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Step(u64);
+pub(crate) struct NodeRef(u64);
 
 const INNER: u64 = 1 << 63;
 
@@ -36,18 +35,18 @@ static LOW: [u32; 32] = {
     low
 };
 
-impl Step {
-    /// The leaf without rules: the first block, kept empty for it. So every leaf has a block, and a
-    /// lookup need not ask.
-    pub const NOTHING: Step = Step(1 << 32);
+impl NodeRef {
+    /// The leaf without rules: the first block, which is empty. So every leaf has a block, and a lookup
+    /// need not test for one without.
+    pub const EMPTY_LEAF: NodeRef = NodeRef(1 << 32);
 
-    pub fn leaf(first: usize, count: usize) -> Step {
-        Step(first as u64 | (count as u64) << 32)
+    pub fn leaf(first: usize, count: usize) -> NodeRef {
+        NodeRef(first as u64 | (count as u64) << 32)
     }
 
-    pub fn inner(table: usize, a: Window, b: Window) -> Step {
+    pub fn inner(table: usize, a: Window, b: Window) -> NodeRef {
         let rotate = (32 + u64::from(b.shift) - u64::from(a.bits)) % 32;
-        Step(
+        NodeRef(
             INNER
                 | table as u64
                 | u64::from(a.dim) << 32
@@ -65,7 +64,7 @@ impl Step {
     }
 
     #[inline(always)]
-    pub fn slot<A: AddrFamily>(self, words: &A::Words) -> usize {
+    pub fn entry<A: AddrFamily>(self, words: &A::Words) -> usize {
         let field = |at: u32, mask: usize| (self.0 >> at) as usize & mask;
         let a = A::word(words, field(32, 15)) >> field(36, 31);
         let b = A::word(words, field(41, 15)).rotate_right(field(45, 31) as u32);
@@ -87,106 +86,110 @@ impl Step {
     }
 }
 
-/// Limit of [`Root::together`].
-const TOGETHER_MAX: usize = 6;
+/// Limit of [`Root::batch_levels`].
+const BATCH_LEVELS_MAX: usize = 6;
 
 /// A tree, of some of the rules.
 pub(crate) struct Root {
-    pub step: Step,
+    pub step: NodeRef,
     /// Lowest rule number in the tree.
     pub first: u32,
     /// Levels below the first that a batch takes all its keys through.
-    pub together: u32,
+    pub batch_levels: u32,
 }
 
 pub(crate) struct Forest<A: AddrFamily> {
     /// In order of their first rules.
     pub roots: Vec<Root>,
-    pub slots: Vec<Step>,
+    pub entries: Vec<NodeRef>,
     pub blocks: Vec<A::Block>,
     pub shape: Shape,
 }
 
-/// What a classifier looks like inside, for reports and measurements.
+/// Sizes of a compiled classifier, for reports and measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Shape {
+    /// Trees that the rules are split over.
     pub trees: usize,
-    pub slots: usize,
+    /// Table entries of inner nodes, 8 bytes each.
+    pub entries: usize,
+    /// Blocks of eight rules, including the empty one.
     pub blocks: usize,
     /// Blocks of the longest leaf.
     pub longest_leaf: usize,
-    /// Most table steps before a leaf, over the trees.
+    /// Levels of the deepest tree.
     pub depth: usize,
 }
 
 /// The work of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Effort {
-    /// Table steps, over all trees.
+pub struct LookupCost {
+    /// Table accesses, over all trees.
     pub steps: usize,
     /// Blocks compared, eight rules each.
     pub blocks: usize,
 }
 
 impl<A: AddrFamily> Forest<A> {
-    /// Where a tree's lookup ends.
+    /// The leaf that a key leads to in a tree.
     #[inline(always)]
-    pub fn leaf(&self, root: &Root, words: &A::Words) -> Step {
+    pub fn leaf(&self, root: &Root, words: &A::Words) -> NodeRef {
         let mut step = root.step;
         while step.is_inner() {
-            step = self.slots[step.slot::<A>(words)];
+            step = self.entries[step.entry::<A>(words)];
         }
         step
     }
 
     #[inline(always)]
-    pub fn blocks_of(&self, leaf: Step) -> &[A::Block] {
+    pub fn blocks_of(&self, leaf: NodeRef) -> &[A::Block] {
         &self.blocks[leaf.first()..][..leaf.count()]
     }
 
     pub fn memory(&self) -> usize {
         self.roots.capacity() * size_of::<Root>()
-            + self.slots.capacity() * size_of::<Step>()
+            + self.entries.capacity() * size_of::<NodeRef>()
             + self.blocks.capacity() * size_of::<A::Block>()
     }
 
-    pub fn effort(&self, key: &Key<A>) -> Effort {
+    pub fn lookup_cost(&self, key: &Key<A>) -> LookupCost {
         let words = A::words(key);
-        let mut effort = Effort::default();
+        let mut lookup_cost = LookupCost::default();
         for root in &self.roots {
-            effort.steps += self.depth_for(root, &words);
+            lookup_cost.steps += self.depth_for(root, &words);
             let leaf = self.blocks_of(self.leaf(root, &words));
-            let answer = leaf.iter().position(|block| block.find(key) != NO_MATCH);
-            effort.blocks += answer.map_or(leaf.len(), |at| at + 1);
+            let found = leaf.iter().position(|block| block.find(key) != NO_MATCH);
+            lookup_cost.blocks += found.map_or(leaf.len(), |at| at + 1);
         }
-        effort
+        lookup_cost
     }
 
     fn depth_for(&self, root: &Root, words: &A::Words) -> usize {
         let (mut step, mut steps) = (root.step, 0);
         while step.is_inner() {
-            step = self.slots[step.slot::<A>(words)];
+            step = self.entries[step.entry::<A>(words)];
             steps += 1;
         }
         steps
     }
 
-    /// Sets [`Root::together`] for traffic like `keys`.
+    /// Sets [`Root::batch_levels`] for traffic like `keys`.
     pub fn tune(&mut self, keys: &[Key<A>]) {
-        let together: Vec<u32> = self
+        let batch_levels: Vec<u32> = self
             .roots
             .iter()
             .map(|root| {
-                let mut beyond = [0usize; TOGETHER_MAX + 2];
+                let mut beyond = [0usize; BATCH_LEVELS_MAX + 2];
                 for key in keys {
-                    let steps = self.depth_for(root, &A::words(key)).min(TOGETHER_MAX + 1);
+                    let steps = self.depth_for(root, &A::words(key)).min(BATCH_LEVELS_MAX + 1);
                     beyond[..=steps].iter_mut().for_each(|n| *n += 1);
                 }
-                (1..=TOGETHER_MAX).take_while(|&level| beyond[level + 1] * 5 >= keys.len() * 3).count() as u32
+                (1..=BATCH_LEVELS_MAX).take_while(|&level| beyond[level + 1] * 5 >= keys.len() * 3).count()
+                    as u32
             })
             .collect();
-        for (root, together) in self.roots.iter_mut().zip(together) {
-            root.together = together;
+        for (root, levels) in self.roots.iter_mut().zip(batch_levels) {
+            root.batch_levels = levels;
         }
     }
 }

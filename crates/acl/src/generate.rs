@@ -22,6 +22,7 @@ pub use rng::Rng;
 
 /// The address family as the generator sees it: networks are made as IPv4 prefixes and translated.
 pub trait FromV4: Addr {
+    /// The network of the family that stands for the IPv4 prefix `addr`/`len`.
     fn translate(addr: u32, len: u8) -> Prefix<Self>;
 }
 
@@ -56,10 +57,10 @@ struct Networks {
 impl Networks {
     fn new(rng: &mut Rng, rules: usize) -> Networks {
         let root = (rules as f64).sqrt();
-        let draw = |rng: &mut Rng, n: f64, from: &[u32], keep: u8| -> Vec<u32> {
+        let draw = |rng: &mut Rng, n: f64, from: &[u32], inherited: u8| -> Vec<u32> {
             (0..n.ceil() as usize)
                 .map(|_| {
-                    let mask = u32::prefix_mask(keep);
+                    let mask = u32::prefix_mask(inherited);
                     let base = if from.is_empty() { 0 } else { from[rng.skewed(from.len())] };
                     (base & mask) | (rng.next() as u32 & !mask)
                 })
@@ -191,7 +192,7 @@ fn edge(rng: &mut Rng, lo: u128, hi: u128) -> u128 {
     }
 }
 
-/// A key that belongs to no rule in particular; half of them keep the addresses of two rules.
+/// A key that belongs to no rule in particular; half of them have the addresses of two rules.
 fn stray<A: Addr>(rules: &[Rule<A>], rng: &mut Rng) -> Key<A> {
     let proto = *rng.weighted(&[(6, 6), (3, 17), (1, 1)]);
     let (sport, dport) = (rng.next() as u16, rng.next() as u16);

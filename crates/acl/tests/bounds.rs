@@ -8,7 +8,7 @@ use sag_acl::{AddrFamily, Classifier, Rule};
 /// Steps and blocks of an average lookup.
 fn work<A: FromV4 + AddrFamily>(classifier: &Classifier<A>, rules: &[Rule<A>]) -> f64 {
     let keys = generate::trace(rules, 4000, 1);
-    let efforts = keys.iter().map(|key| classifier.effort(key));
+    let efforts = keys.iter().map(|key| classifier.lookup_cost(key));
     efforts.map(|e| e.steps + e.blocks).sum::<usize>() as f64 / keys.len() as f64
 }
 

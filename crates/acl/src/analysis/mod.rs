@@ -1,7 +1,7 @@
-//! What is odd about a rule set, each time with a packet that proves it.
+//! Findings about a rule set, each with a packet that proves it.
 //!
 //! Every rule is checked for a single earlier rule that hides it. Beyond that, it is examined against
-//! all rules that overlap it ([`overlap`]); what they leave of it is a list of boxes ([`region`]), so
+//! all rules that overlap it (`overlap`); what they leave of it is a list of boxes (`region`), so
 //! that cover by several rules together is seen as well. Exact, but not free: the work and the number
 //! of findings are limited, and a report says what it left out.
 
@@ -13,34 +13,48 @@ use crate::rule::{Key, Rule};
 use overlap::Overlaps;
 use region::{Area, Region};
 
-/// What is odd. Rules are named by their index.
+/// The kind of a finding. Rules are named by their index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It restricts a port and names a protocol without ports.
+    /// It restricts a port and names a protocol without ports, so it matches nothing.
     Unmatchable,
-    /// Earlier rules answer every packet that it matches. `by` answers the witness; `alone` if some
-    /// one earlier rule covers it all.
-    Shadowed { by: u32, alone: bool },
-    /// It answers packets, and without it they would get the same verdict. `by` would answer the
-    /// witness then; `None` is the default verdict.
-    Redundant { by: Option<u32> },
-    /// It overlaps `with`, an earlier rule of another verdict, and neither holds the other; so their
-    /// order decides. `others` is how many more such rules there are.
-    Conflict { with: u32, others: u32 },
+    /// Earlier rules match every packet that it matches.
+    Shadowed {
+        /// The rule that matches the witness first.
+        by: u32,
+        /// Whether a single earlier rule covers it all.
+        alone: bool,
+    },
+    /// It matches packets first, and without it they would get the same verdict.
+    Redundant {
+        /// The rule that would match the witness then; `None` is the default verdict.
+        by: Option<u32>,
+    },
+    /// It overlaps an earlier rule of another verdict, and neither covers the other: their order decides.
+    Conflict {
+        /// The first such rule.
+        with: u32,
+        /// How many more such rules there are.
+        others: u32,
+    },
 }
 
+/// What was found about one rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding<A> {
+    /// Index of the rule.
     pub rule: u32,
+    /// What was found.
     pub kind: Kind,
     /// A packet in the rule; for a conflict also in the other one. Only [`Kind::Unmatchable`] has
     /// none.
     pub witness: Option<Key<A>>,
 }
 
-/// How far to go.
+/// Bounds of an examination.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// Findings that are reported at most.
     pub findings: usize,
     /// Comparisons of two rules or boxes; ten million take about a second.
     pub work: u64,
@@ -54,9 +68,10 @@ impl Default for Limits {
     }
 }
 
-/// Findings in order of their rules.
+/// The result of an examination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report<A> {
+    /// What was found, in order of the rules.
     pub findings: Vec<Finding<A>>,
     /// Rules that a limit kept from being examined in full. What is said of them is true; there may
     /// be more to say: conflicts, redundancy, shadowing by several rules together; and anything of

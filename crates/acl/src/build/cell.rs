@@ -1,4 +1,4 @@
-//! The part of the key space that a node sees.
+//! The part of the key space that belongs to a node.
 
 use super::cut::Cut;
 use super::span::{MAX_DIMS, Span, dim_bits};
@@ -23,20 +23,20 @@ impl Cell {
         bit < 32 && self.fixed[dim] & (1 << bit) == 0
     }
 
-    /// Child number `slot` of `cut`.
-    pub fn child(&self, cut: Cut, slot: usize) -> Cell {
+    /// Child number `entry` of `cut`.
+    pub fn child(&self, cut: Cut, entry: usize) -> Cell {
         let mut child = self.clone();
         let mut fix = |w: Window, index: usize| {
             let d = usize::from(w.dim);
             child.fixed[d] |= w.mask() << w.shift;
             child.value[d] |= (index as u32 & w.mask()) << w.shift;
         };
-        fix(cut.a, slot);
-        fix(cut.b, slot >> cut.a.bits);
+        fix(cut.a, entry);
+        fix(cut.b, entry >> cut.a.bits);
         child
     }
 
-    /// The smallest box of ranges that holds the cell, as far as the fixed bits at the top tell.
+    /// The smallest box of ranges that holds the cell, as far as the fixed high bits determine it.
     pub fn hull(&self) -> [Span; MAX_DIMS] {
         std::array::from_fn(|d| {
             let free = u32::MAX.checked_shr(self.fixed[d].leading_ones()).unwrap_or(0);

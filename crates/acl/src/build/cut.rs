@@ -16,7 +16,7 @@ const SAMPLE: usize = 1024;
 /// Most bits of a cut.
 const MAX_BITS: u32 = 13;
 
-/// How many bits a window may grow at once, to get past bits that tell nothing.
+/// How many bits a window may grow at once, to get past bits that do not separate rules.
 const STRIDE: u8 = 3;
 
 /// Other words that are tried for the second window.
@@ -103,13 +103,13 @@ struct Effect {
     gain: f32,
 }
 
-/// Finds cuts; keeps its buffers between nodes.
+/// Finds cuts; its buffers are reused from node to node.
 pub struct Cutter {
     dims: usize,
     bits: [u32; MAX_DIMS],
     /// The rules looked at.
     picked: Vec<u32>,
-    /// Their ranges, a column for each word; empty if the word tells nothing.
+    /// Their ranges, a column for each word; empty if the word is the same in all of them.
     columns: Vec<Vec<Span>>,
     counts: Vec<i32>,
 }
@@ -125,7 +125,7 @@ impl Cutter {
         }
     }
 
-    /// The cut for a node, or `None` if it is better left alone. Takes what it did from `work`.
+    /// The cut for a node, or `None` if no cut pays. Subtracts what the search cost from `work`.
     pub fn choose(
         &mut self,
         spans: &[[Span; MAX_DIMS]],

@@ -51,7 +51,7 @@ const MEGABYTE_COST: f64 = 0.5;
 const GROWTH_COST: f64 = 5.0;
 
 pub fn build<A: AddrFamily>(rules: &[Rule<A>]) -> Forest<A> {
-    // A rule that is there twice answers only once.
+    // Only the first of equal rules can match first.
     let mut seen = HashSet::with_capacity(rules.len());
     let ids: Vec<u32> = (0..rules.len() as u32)
         .filter(|&id| {
@@ -68,7 +68,7 @@ pub fn build<A: AddrFamily>(rules: &[Rule<A>]) -> Forest<A> {
     let keys = generate::inside_each(rules, &sample, TRIAL_KEYS);
     let mut best: Option<(f64, Split, Forest<A>)> = None;
     for split in [Split::None, Split::Destination, Split::Source] {
-        let forest = plant(rules, &spans, &sample, split);
+        let forest = build_trees(rules, &spans, &sample, split);
         let copies = forest.blocks.len() as f64 / sample.len().max(1) as f64;
         let cost = cost(&forest, &keys, every) + (every as f64).log2() * copies * GROWTH_COST;
         if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
@@ -77,8 +77,8 @@ pub fn build<A: AddrFamily>(rules: &[Rule<A>]) -> Forest<A> {
     }
     let mut forest = match best {
         Some((_, _, forest)) if every == 1 => forest,
-        Some((_, split, _)) => plant(rules, &spans, &ids, split),
-        None => plant(rules, &spans, &ids, Split::None),
+        Some((_, split, _)) => build_trees(rules, &spans, &ids, split),
+        None => build_trees(rules, &spans, &ids, Split::None),
     };
     forest.tune(&keys);
     forest
@@ -89,9 +89,9 @@ fn cost<A: AddrFamily>(forest: &Forest<A>, keys: &[Key<A>], every: usize) -> f64
     let trees = forest.roots.len();
     let (mut steps, mut blocks) = (0, 0);
     for key in keys {
-        let effort = forest.effort(key);
-        steps += effort.steps.saturating_sub(trees);
-        blocks += effort.blocks.saturating_sub(trees);
+        let lookup_cost = forest.lookup_cost(key);
+        steps += lookup_cost.steps.saturating_sub(trees);
+        blocks += lookup_cost.blocks.saturating_sub(trees);
     }
     let each = |n: usize| n as f64 / keys.len().max(1) as f64;
     let megabytes = (forest.memory() * every) as f64 / 1e6;
@@ -99,7 +99,7 @@ fn cost<A: AddrFamily>(forest: &Forest<A>, keys: &[Key<A>], every: usize) -> f64
 }
 
 /// Builds the trees of the rules `ids`.
-fn plant<A: AddrFamily>(
+fn build_trees<A: AddrFamily>(
     rules: &[Rule<A>],
     spans: &[[Span; MAX_DIMS]],
     ids: &[u32],

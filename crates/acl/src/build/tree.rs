@@ -7,7 +7,7 @@ use super::cut::{Cut, Cutter};
 use super::span::{MAX_DIMS, Span, dims};
 use crate::block::Block;
 use crate::family::AddrFamily;
-use crate::forest::{Forest, Root, Shape, Step};
+use crate::forest::{Forest, NodeRef, Root, Shape};
 use crate::lanes::LANES;
 use crate::rule::{NO_MATCH, Rule};
 
@@ -47,10 +47,10 @@ pub struct Builder<'a, A: AddrFamily> {
     rules: &'a [Rule<A>],
     spans: &'a [[Span; MAX_DIMS]],
     cutter: Cutter,
-    slots: Vec<Step>,
+    entries: Vec<NodeRef>,
     blocks: Vec<A::Block>,
     /// Leaves already made, by their rules.
-    leaves: HashMap<Box<[u32]>, Step>,
+    leaves: HashMap<Box<[u32]>, NodeRef>,
     roots: Vec<Root>,
     shape: Shape,
 }
@@ -62,8 +62,8 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
             rules,
             spans,
             cutter: Cutter::new::<A>(),
-            slots: Vec::new(),
-            // What `Step::NOTHING` points at.
+            entries: Vec::new(),
+            // What `NodeRef::EMPTY_LEAF` points at.
             blocks: vec![A::Block::EMPTY],
             leaves: HashMap::new(),
             roots: Vec::new(),
@@ -79,27 +79,27 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
             work: ids.len() as u64 * WORK_PER_RULE + WORK_MIN,
         };
         let step = self.node(ids, &Cell::whole::<A>(), allowance, 0);
-        self.roots.push(Root { step, first, together: 0 });
+        self.roots.push(Root { step, first, batch_levels: 0 });
     }
 
     pub fn finish(self) -> Forest<A> {
-        let Builder { mut roots, mut slots, mut blocks, mut shape, .. } = self;
+        let Builder { mut roots, mut entries, mut blocks, mut shape, .. } = self;
         roots.sort_by_key(|r| r.first);
-        slots.shrink_to_fit();
+        entries.shrink_to_fit();
         blocks.shrink_to_fit();
         shape.trees = roots.len();
-        shape.slots = slots.len();
+        shape.entries = entries.len();
         shape.blocks = blocks.len();
-        Forest { roots, slots, blocks, shape }
+        Forest { roots, entries, blocks, shape }
     }
 
     fn rule(&self, id: u32) -> &Rule<A> {
         &self.rules[id as usize]
     }
 
-    fn node(&mut self, mut ids: Vec<u32>, cell: &Cell, allowance: Allowance, depth: usize) -> Step {
+    fn node(&mut self, mut ids: Vec<u32>, cell: &Cell, allowance: Allowance, depth: usize) -> NodeRef {
         self.drop_hidden(&mut ids, cell);
-        // A tree that is one leaf meets every packet: there the second block counts.
+        // Every packet goes through a tree that is one leaf: there the second block counts.
         let enough = if depth == 0 { LANES } else { LEAF };
         if ids.len() <= enough || depth == MAX_DEPTH {
             return self.leaf(&ids, depth);
@@ -113,17 +113,17 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
         let copies: usize = children.iter().map(Vec::len).sum();
         drop(ids);
         let left = Allowance { work, ..allowance };
-        let table = self.slots.len();
-        self.slots.resize(table + children.len(), Step::NOTHING);
-        for (slot, list) in children.into_iter().enumerate() {
+        let table = self.entries.len();
+        self.entries.resize(table + children.len(), NodeRef::EMPTY_LEAF);
+        for (entry, list) in children.into_iter().enumerate() {
             let share = left.share(list.len(), copies);
-            let inside = cell.child(cut, slot);
-            self.slots[table + slot] = self.node(list, &inside, share, depth + 1);
+            let inside = cell.child(cut, entry);
+            self.entries[table + entry] = self.node(list, &inside, share, depth + 1);
         }
-        Step::inner(table, cut.a, cut.b)
+        NodeRef::inner(table, cut.a, cut.b)
     }
 
-    /// Removes rules that cannot answer in this cell because one earlier rule answers first.
+    /// Removes rules that cannot match first in this cell because one earlier rule covers them.
     fn drop_hidden(&self, ids: &mut Vec<u32>, cell: &Cell) {
         let n = dims::<A>();
         let hull = cell.hull();
@@ -141,7 +141,7 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
         if ids.len() > HIDDEN_MAX {
             return;
         }
-        let mut kept = 0;
+        let mut count = 0;
         for i in 0..ids.len() {
             let id = ids[i];
             let mut inside = self.spans[id as usize];
@@ -149,12 +149,12 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
                 inside[d] = inside[d].clip(hull[d]);
             }
             let needs_ports = self.rule(id).needs_ports();
-            if !ids[..kept].iter().any(|&earlier| covers(earlier, &inside, needs_ports)) {
-                ids[kept] = id;
-                kept += 1;
+            if !ids[..count].iter().any(|&earlier| covers(earlier, &inside, needs_ports)) {
+                ids[count] = id;
+                count += 1;
             }
         }
-        ids.truncate(kept);
+        ids.truncate(count);
     }
 
     /// The rules of each child, in match order.
@@ -164,14 +164,14 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
         for &id in ids {
             let spans = &self.spans[id as usize];
             let clipped = |dim: u8| spans[usize::from(dim)].clip(hull[usize::from(dim)]);
-            cut.touched(clipped(cut.a.dim), clipped(cut.b.dim), |slot| children[slot].push(id));
+            cut.touched(clipped(cut.a.dim), clipped(cut.b.dim), |entry| children[entry].push(id));
         }
         children
     }
 
-    fn leaf(&mut self, ids: &[u32], depth: usize) -> Step {
+    fn leaf(&mut self, ids: &[u32], depth: usize) -> NodeRef {
         if ids.is_empty() {
-            return Step::NOTHING;
+            return NodeRef::EMPTY_LEAF;
         }
         self.shape.depth = self.shape.depth.max(depth);
         if let Some(step) = self.leaves.get(ids) {
@@ -188,7 +188,7 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
         }
         let count = self.blocks.len() - first;
         self.shape.longest_leaf = self.shape.longest_leaf.max(count);
-        let step = Step::leaf(first, count);
+        let step = NodeRef::leaf(first, count);
         self.leaves.insert(ids.into(), step);
         step
     }

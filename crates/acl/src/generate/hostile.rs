@@ -20,9 +20,11 @@ pub enum Hostile {
 }
 
 impl Hostile {
+    /// All kinds.
     pub const ALL: [Hostile; 5] =
         [Hostile::Onion, Hostile::Ranges, Hostile::Wildcards, Hostile::Cross, Hostile::Same];
 
+    /// `count` rules in match order; the same for the same seed.
     pub fn rules<A: FromV4>(self, count: usize, seed: u64) -> Vec<Rule<A>> {
         let mut rng = Rng::new(seed);
         (0..count).map(|i| self.rule(i, count, &mut rng)).collect()

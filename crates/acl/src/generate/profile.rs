@@ -3,17 +3,22 @@
 use super::rng::Rng;
 use crate::rule::PortRange;
 
-/// Family of rule sets.
+/// Family of rule sets, after the seed files of ClassBench.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Style {
+    /// Access lists: specific addresses, exact destination ports.
     Acl = 1,
+    /// Firewalls: one address often open, many port ranges, much overlap.
     Fw = 2,
+    /// IP chains: between the two.
     Ipc = 3,
 }
 
 impl Style {
+    /// All styles.
     pub const ALL: [Style; 3] = [Style::Acl, Style::Fw, Style::Ipc];
 
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Style::Acl => "acl",

@@ -1,13 +1,16 @@
 //! A small generator of pseudo-random numbers (SplitMix64), the same everywhere.
 
+/// A generator of pseudo-random numbers.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
+    /// The generator that a seed stands for.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }
 
+    /// The next 64 bits.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -17,6 +20,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// The next 128 bits.
     pub fn wide(&mut self) -> u128 {
         u128::from(self.next()) << 64 | u128::from(self.next())
     }
@@ -32,7 +36,10 @@ impl Rng {
         self.below(limit)
     }
 
-    /// An item, as often as its weight says. Panics on an empty table, which no caller has.
+    /// An item, chosen with a probability in proportion to its weight.
+    ///
+    /// # Panics
+    /// If the table is empty or all its weights are 0.
     pub fn weighted<'a, T>(&mut self, table: &'a [(u32, T)]) -> &'a T {
         let total: u32 = table.iter().map(|(w, _)| w).sum();
         let mut at = self.below(total as usize) as u32;
