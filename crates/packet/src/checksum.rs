@@ -1,7 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 //!
-//! Sums are kept in the byte order of the packet: a `u16` here is what two bytes of the packet are
-//! when loaded natively, so that words can be added as they stand.
+//! Sums are in the byte order of the packet: a `u16` here is two bytes of the packet loaded natively, so
+//! that words are added without swapping.
 
 /// Ones' complement sum of `data`, not yet folded to 16 bits or complemented.
 #[inline]
@@ -33,7 +33,7 @@ pub const fn fold(mut s: u64) -> u16 {
     s as u16
 }
 
-/// The checksum field (native load) that makes a block with the given sum right.
+/// The checksum (native load) of a block with the given sum.
 #[inline]
 pub const fn finish(s: u64) -> u16 {
     !fold(s)
@@ -46,7 +46,7 @@ pub const fn delta16(old: u16, new: u16) -> u64 {
     old as u64 + (!new) as u64
 }
 
-/// The same for a 32-bit word.
+/// As [`delta16`], for a 32-bit word.
 #[inline]
 pub const fn delta32(old: u32, new: u32) -> u64 {
     let inv = !new;

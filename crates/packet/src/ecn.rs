@@ -6,12 +6,15 @@ const NOT_ECT: u8 = 0b00;
 const ECT1: u8 = 0b01;
 const CE: u8 = 0b11;
 
-/// Congestion was marked on a packet whose inside does not know ECN: it must be dropped.
+/// The outer header says CE and the inner packet is not ECN-capable: it must be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CeNotPermitted;
 
-/// The ECN field of a packet that leaves a tunnel (RFC 6040 4.2). The normal mode at the entry is a
-/// plain copy (4.1).
+/// The ECN field of a decapsulated packet (RFC 6040 4.2), from the traffic classes of the inner and outer
+/// header. Encapsulation in normal mode is a plain copy (4.1).
+///
+/// # Errors
+/// [`CeNotPermitted`] if the packet must be dropped.
 #[inline]
 pub const fn decapsulate(inner: u8, outer: u8) -> Result<u8, CeNotPermitted> {
     match (inner & ECN, outer & ECN) {

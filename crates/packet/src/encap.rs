@@ -1,7 +1,7 @@
 //! Tunnel headers: VXLAN (RFC 7348), GRE (RFC 2784, 2890) and IP in IP (RFC 2003, 2473).
 //!
 //! What all packets of a tunnel have in common is a [`Template`], which the XDP program copies too;
-//! the rest is filled in for each packet.
+//! the [`Fields`] are filled in for each packet.
 
 use crate::checksum;
 use crate::parse::Family;
@@ -11,39 +11,52 @@ use std::net::IpAddr;
 
 /// Room for the longest header: VXLAN over IPv6.
 pub const HEADER_MAX: usize = 80;
+/// Bytes of a VXLAN header.
 pub const VXLAN_LEN: usize = 8;
-/// First of the source ports that tell flows apart (RFC 7348 5: the dynamic range), and how many.
+/// First of the source ports that carry a flow's entropy (RFC 7348 5: the dynamic range).
 pub const ENTROPY_FIRST: u16 = 49152;
+/// The bits of a hash that choose one of these ports.
 pub const ENTROPY_MASK: u16 = 0x3FFF;
 
 const GRE_CHECKSUM: u16 = 0x8000;
 const GRE_KEY: u16 = 0x2000;
 const GRE_SEQUENCE: u16 = 0x1000;
 /// Routing, strict source route, recursion control, version: nobody may send these (RFC 2784 2.1).
-const GRE_REFUSED: u16 = 0x4C07;
+const GRE_UNSUPPORTED: u16 = 0x4C07;
 
-/// What a tunnel puts between the outer IP header and the packet.
+/// What a tunnel puts between the outer IP header and the inner packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encap {
+    /// VXLAN (RFC 7348).
     Vxlan {
+        /// VXLAN network identifier, 24 bits.
         vni: u32,
+        /// UDP destination port; 4789 by default.
         port: u16,
+        /// The gateway's address on the tunnel's inner Ethernet.
         mac: MacAddr,
+        /// The peer's address there.
         remote_mac: MacAddr,
     },
+    /// GRE (RFC 2784, RFC 2890).
     Gre {
+        /// The key, if packets carry one.
         key: Option<u32>,
+        /// Packets carry a checksum.
         checksum: bool,
+        /// Packets carry a sequence number.
         sequence: bool,
     },
+    /// IP in IP (RFC 2003, RFC 2473).
     Ipip,
-    /// `udp`: in UDP from and to this port. SPI, sequence number and IV are left to the sealing.
+    /// ESP in tunnel mode (RFC 4303); the sealing fills in SPI, sequence number and IV.
     Esp {
+        /// ESP in UDP (RFC 3948) from and to this port.
         udp: Option<u16>,
     },
 }
 
-/// SPI, sequence number and IV.
+/// Bytes of SPI, sequence number and IV (RFC 4303 2, RFC 4106 3.1).
 pub const ESP_LEN: usize = 16;
 /// Padding, its length, next header and ICV at the most.
 const ESP_TRAILER: usize = 21;
@@ -53,34 +66,44 @@ const ESP_TRAILER: usize = 21;
 /// the protocol of the packet inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Template {
+    /// The header; what differs from packet to packet is 0.
     pub bytes: [u8; HEADER_MAX],
+    /// Bytes of the header.
     pub len: u8,
+    /// IP version of the outer header.
     pub outer: Family,
-    /// Where the outer IP header ends.
+    /// Bytes of the outer IP header.
     pub ip: u8,
+    /// What follows the outer IP header.
     pub encap: Encap,
 }
 
-/// What differs.
+/// What differs from packet to packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fields {
+    /// IP version of the inner packet.
     pub inner: Family,
+    /// Traffic class of the outer header.
     pub tos: u8,
+    /// Don't-fragment flag of an outer IPv4 header.
     pub dont_fragment: bool,
-    /// Of an outer IPv4 header that may be fragmented.
+    /// Identification of an outer IPv4 header that may be fragmented.
     pub id: u16,
-    /// Tells flows apart: source port, flow label.
+    /// Hash of the inner flow: chooses the outer source port or flow label.
     pub hash: u64,
+    /// GRE sequence number.
     pub sequence: u32,
 }
 
-/// The source port or flow label of a flow.
+/// The 20 bits of a flow's hash that go into the outer source port or flow label.
 #[inline]
 pub const fn entropy(hash: u64) -> u32 {
     (hash >> 8) as u32 & 0xF_FFFF
 }
 
 impl Template {
+    /// The header of a tunnel from `local` to `remote`. If one of the two is IPv6, both are
+    /// (an IPv4 address is mapped).
     pub fn new(local: IpAddr, remote: IpAddr, ttl: u8, encap: Encap) -> Template {
         let mut bytes = [0; HEADER_MAX];
         let proto = match encap {
@@ -160,8 +183,9 @@ impl Template {
         }
     }
 
-    /// Writes the header to the first bytes of `packet`, behind which the packet inside lies.
-    /// `udp_checksum`: it is summed up; otherwise a UDP header has none.
+    /// Writes the header to the first bytes of `packet`, which are followed by the inner packet.
+    /// With `udp_checksum` the checksum of an outer UDP header is computed; otherwise it is 0.
+    /// False, changing nothing: `packet` is shorter than the header.
     pub fn write(&self, packet: &mut [u8], f: &Fields, udp_checksum: bool) -> bool {
         let (ip, len, total) = (usize::from(self.ip), usize::from(self.len), packet.len());
         let Some(h) = packet.get_mut(..len) else { return false };
@@ -224,8 +248,8 @@ impl Template {
         true
     }
 
-    /// Puts the ones' complement sum of everything in a VXLAN header, pseudo header included, that is the same in every
-    /// packet in the place of the UDP checksum, as loaded.
+    /// Puts the ones' complement sum of what is the same in every packet of a VXLAN tunnel (header and
+    /// pseudo-header) into the UDP checksum's place, as loaded: XDP adds the rest.
     pub fn preset_udp_checksum(&self, header: &mut [u8; HEADER_MAX]) {
         let (ip, len) = (usize::from(self.ip), usize::from(self.len));
         let addrs = match self.outer {
@@ -236,8 +260,8 @@ impl Template {
         header[ip + 6..ip + 8].copy_from_slice(&checksum::fold(sum).to_ne_bytes());
     }
 
-    /// Fills in the UDP checksum of a whole packet, if there is to be one.
-    pub fn fill_udp_checksum(&self, packet: &mut [u8], wanted: bool) {
+    /// Fills in the UDP checksum of a whole packet; without `enabled` it is 0, which means none.
+    pub fn fill_udp_checksum(&self, packet: &mut [u8], enabled: bool) {
         let ip = usize::from(self.ip);
         let addrs = match self.outer {
             Family::V4 => 12..20,
@@ -245,7 +269,7 @@ impl Template {
         };
         let Some(len) = packet.len().checked_sub(ip + UDP_LEN).map(|n| n + UDP_LEN) else { return };
         packet[ip + 6..ip + 8].fill(0);
-        if !wanted {
+        if !enabled {
             return;
         }
         let sum = checksum::pseudo(&packet[addrs], UDP, len) + checksum::sum(&packet[ip..]);
@@ -258,7 +282,8 @@ impl Template {
     }
 }
 
-/// Whether the first bytes of a GRE header can be those of a packet with this key.
+/// Whether the first eight bytes of a GRE header, quoted by an ICMP error, fit a tunnel with this key.
+/// Where a checksum pushes the key out of the quote, they do.
 pub fn gre_quote_matches(d: &[u8; 8], key: Option<u32>) -> bool {
     let flags = u16::from_be_bytes([d[0], d[1]]);
     let second = u32::from_be_bytes([d[4], d[5], d[6], d[7]]);
@@ -272,16 +297,22 @@ pub fn gre_quote_matches(d: &[u8; 8], key: Option<u32>) -> bool {
 /// A received GRE header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GreHeader {
+    /// The key, if there is one.
     pub key: Option<u32>,
+    /// Protocol type of the inner packet.
     pub ethertype: u16,
+    /// Bytes of the header.
     pub len: usize,
 }
 
-/// Reads the GRE header of `d`, the IP payload. `None`: it does not parse, or its checksum is wrong.
+/// Reads the GRE header at the front of `d`, the IP payload.
+///
+/// `None`: it is cut short, has a flag that must not be sent or another version (RFC 2784 2.1), or its
+/// checksum is wrong.
 pub fn gre(d: &[u8]) -> Option<GreHeader> {
     let h: &[u8; 4] = d.first_chunk()?;
     let flags = u16::from_be_bytes([h[0], h[1]]);
-    if flags & GRE_REFUSED != 0 {
+    if flags & GRE_UNSUPPORTED != 0 {
         return None;
     }
     let word = |at: usize| d.get(at..)?.first_chunk().map(|w| u32::from_be_bytes(*w));
@@ -304,7 +335,7 @@ pub fn gre(d: &[u8]) -> Option<GreHeader> {
     Some(GreHeader { key, ethertype: u16::from_be_bytes([h[2], h[3]]), len })
 }
 
-/// The VNI of a VXLAN header. `None`: cut short, or without a valid VNI.
+/// The VNI of the VXLAN header at the front of `d`. `None`: it is cut short or has no valid VNI.
 pub fn vxlan(d: &[u8]) -> Option<u32> {
     let h: &[u8; VXLAN_LEN] = d.first_chunk()?;
     (h[0] & 0x08 != 0).then(|| u32::from_be_bytes([0, h[4], h[5], h[6]]))

@@ -4,10 +4,11 @@ use crate::checksum;
 use crate::proto::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Largest ICMP error over IPv4 (RFC 1812 4.3.2.3) and over IPv6 (RFC 4443 2.4 c).
+/// Bytes of the largest ICMP error over IPv4, IP header included (RFC 1812 4.3.2.3).
 pub const MAX_V4: usize = 576;
+/// Bytes of the largest ICMP error over IPv6, IP header included (RFC 4443 2.4 c).
 pub const MAX_V6: usize = 1280;
-/// Room that a builder needs at the most.
+/// Bytes that [`build_v4`] and [`build_v6`] write at most.
 pub const MAX_ERROR: usize = MAX_V6;
 
 /// The errors, each with its form in both families.
@@ -15,11 +16,15 @@ pub const MAX_ERROR: usize = MAX_V6;
 pub enum IcmpError {
     /// Time to live or hop limit exceeded in transit.
     TimeExceeded,
+    /// No route to the destination.
     NetUnreachable,
+    /// The next hop does not resolve.
     HostUnreachable,
+    /// Prohibited by a rule.
     AdminProhibited,
-    /// Fragmentation needed, packet too big: the MTU of the next hop.
+    /// Fragmentation needed (IPv4), packet too big (IPv6).
     TooBig {
+        /// MTU of the next hop, in bytes of IP.
         mtu: u16,
     },
 }
@@ -85,7 +90,8 @@ pub fn build_v4(
     Some(len)
 }
 
-/// The same for IPv6.
+/// Writes an ICMPv6 error about `packet` (an IPv6 packet as it arrived) to the front of `out`;
+/// returns its length, or `None` if `out` is too small for the headers.
 pub fn build_v6(
     out: &mut [u8],
     from: Ipv6Addr,

@@ -5,7 +5,7 @@ use crate::parse::{Family, Fragment, L4, Parsed};
 use crate::proto::*;
 
 /// Lowers the MSS option of a SYN so that segments fit `mtu` bytes of IP. True: it was changed. A
-/// SYN without the option stays: its receiver takes 536 or 1220.
+/// SYN without the option is not changed: its receiver assumes 536 or 1220.
 pub fn clamp(frame: &mut [u8], p: &Parsed, mtu: u16) -> bool {
     let L4::Tcp { flags } = p.l4 else { return false };
     if flags & TCP_SYN == 0 || p.fragment != Fragment::Whole {
@@ -33,7 +33,7 @@ pub fn clamp(frame: &mut [u8], p: &Parsed, mtu: u16) -> bool {
                 return false;
             }
             tcp[at + 2..at + 4].copy_from_slice(&most.to_be_bytes());
-            // An option at an odd place has its bytes in two words of the sum, each the other way.
+            // An option at an odd offset has its bytes in two words of the sum, swapped.
             let (old, new) = match at % 2 {
                 0 => (old.to_be(), most.to_be()),
                 _ => (old.to_le(), most.to_le()),

@@ -10,9 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// IPv6 extension headers walked before the packet counts as malformed.
 const MAX_EXT_HEADERS: usize = 8;
 
+/// IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
@@ -21,48 +24,68 @@ pub enum Family {
 pub enum Fragment {
     /// Not a fragment.
     Whole,
-    /// First fragment: has the transport header.
-    First { id: u32 },
-    /// Later fragment: has no transport header. `offset` in bytes.
-    Later { id: u32, offset: u16 },
+    /// The first fragment: has the transport header.
+    First {
+        /// Identification of the datagram.
+        id: u32,
+    },
+    /// A later fragment: has no transport header.
+    Later {
+        /// Identification of the datagram.
+        id: u32,
+        /// Offset of its data in the datagram, in bytes.
+        offset: u16,
+    },
 }
 
 /// What the transport header said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum L4 {
-    /// TCP with its flags.
+    /// TCP.
     Tcp {
+        /// The flags of the header.
         flags: u8,
     },
+    /// UDP.
     Udp,
     /// ICMP or ICMPv6 echo, or ICMP timestamp (RFC 5508 calls them queries); the identifier stands
-    /// in for the port of the asking side.
+    /// in for the port of the side that sent the request.
     Echo {
+        /// Whether it is the reply.
         reply: bool,
     },
     /// An ICMP or ICMPv6 error that quotes a packet.
     IcmpError {
+        /// The message's type.
         kind: u8,
+        /// Its code.
         code: u8,
     },
-    /// Other ICMP.
+    /// Another ICMP or ICMPv6 message.
     IcmpOther {
+        /// The message's type.
         kind: u8,
+        /// Its code.
         code: u8,
     },
     /// No ports: other protocols, and later fragments.
     Other,
 }
 
-/// What every later stage needs to know of a frame. Offsets are from the start of the frame.
+/// What the parser finds in a frame. Offsets count from the start of the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parsed {
+    /// IP version.
     pub family: Family,
+    /// Position of the packet in its datagram.
     pub fragment: Fragment,
+    /// The transport header.
     pub l4: L4,
     /// Transport protocol, after IPv6 extension headers.
     pub proto: u8,
+    /// TTL or hop limit.
     pub ttl: u8,
+    /// Traffic class: DSCP and ECN.
     pub tos: u8,
     /// IPv4 options or IPv6 extension headers are present.
     pub options: bool,
@@ -74,27 +97,33 @@ pub struct Parsed {
     pub l4_at: u16,
     /// IP length: header and payload, without link-layer padding.
     pub ip_len: u16,
-    /// Ports as loaded (network byte order); see [`L4::Echo`] for ICMP.
+    /// Source port as loaded (network byte order); see [`L4::Echo`] for ICMP.
     pub sport: u16,
+    /// Destination port as loaded.
     pub dport: u16,
     /// IPv4: source | destination << 32 as loaded. IPv6: zero.
     pub addrs4: u64,
 }
 
-/// The frame is no good. The reason is all that anybody needs.
+/// The frame is malformed: the reason to drop it.
 pub type Malformed = DropReason;
 
-/// Result of looking at a frame.
+/// What follows the link header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkLayer {
+    /// An IPv4 or IPv6 packet.
     Ip(Parsed),
-    /// Neither IPv4 nor IPv6: the kernel's.
+    /// Neither IPv4 nor IPv6: for the kernel.
     NotIp {
+        /// The EtherType.
         ethertype: u16,
     },
 }
 
 /// VLAN tag (0 = untagged), EtherType and start of the network header.
+///
+/// # Errors
+/// [`DropReason::EthTruncated`] if the frame is shorter than its link header.
 #[inline]
 pub fn link(frame: &[u8]) -> Result<(u16, u16, usize), Malformed> {
     let Some(eth) = frame.first_chunk::<ETH_LEN>() else { return Err(DropReason::EthTruncated) };
@@ -110,6 +139,10 @@ pub fn link(frame: &[u8]) -> Result<(u16, u16, usize), Malformed> {
 }
 
 /// Parses a frame whose link header ends at `l3` and announced `ethertype` (see [`link`]).
+///
+/// # Errors
+/// The reason to drop the frame: truncated, a bad version, length, checksum, option or extension header,
+/// source routing, a fragment that cuts the transport header.
 #[inline]
 pub fn parse(frame: &[u8], ethertype: u16, l3: usize) -> Result<NetworkLayer, Malformed> {
     let mut p = Parsed::NONE;
@@ -119,8 +152,11 @@ pub fn parse(frame: &[u8], ethertype: u16, l3: usize) -> Result<NetworkLayer, Ma
     }
 }
 
-/// The same into a place: what is written field by field and copied as a whole right after makes a
-/// processor wait. False: neither IPv4 nor IPv6, and `p` is as it was.
+/// As [`parse`], into a place of the caller's: a value that is written field by field and copied as a whole
+/// right after stalls the processor (store forwarding). False: neither IPv4 nor IPv6, and `p` is unchanged.
+///
+/// # Errors
+/// As [`parse`]; `p` is unspecified then.
 #[inline]
 pub fn parse_into(frame: &[u8], ethertype: u16, l3: usize, p: &mut Parsed) -> Result<bool, Malformed> {
     match ethertype {
@@ -351,7 +387,7 @@ fn echo_ids(p: &mut Parsed, id: [u8; 2]) {
 }
 
 impl Parsed {
-    /// Of no packet.
+    /// A value to parse into.
     pub const NONE: Parsed = Parsed {
         family: Family::V4,
         fragment: Fragment::Whole,
@@ -369,13 +405,13 @@ impl Parsed {
         addrs4: 0,
     };
 
-    /// The IPv4 flow key of this packet seen from `zone`.
+    /// The IPv4 flow key of this packet, received in `zone`.
     #[inline]
     pub fn key4(&self, zone: Zone) -> Key4 {
         Key4 { addrs: self.addrs4, l4: l4_word(self.sport, self.dport, self.proto, zone) }
     }
 
-    /// The IPv6 flow key. `frame` is the frame that was parsed.
+    /// The IPv6 flow key; `frame` is the frame that was parsed.
     #[inline]
     pub fn key6(&self, frame: &[u8], zone: Zone) -> Key6 {
         let at = usize::from(self.l3) + 8;
@@ -390,11 +426,13 @@ impl Parsed {
         }
     }
 
+    /// The IPv4 source address.
     #[inline]
     pub fn src4(&self) -> Ipv4Addr {
         Ipv4Addr::from((self.addrs4 as u32).to_le_bytes())
     }
 
+    /// The IPv4 destination address.
     #[inline]
     pub fn dst4(&self) -> Ipv4Addr {
         Ipv4Addr::from(((self.addrs4 >> 32) as u32).to_le_bytes())
@@ -408,14 +446,17 @@ impl Parsed {
             .map_or(Ipv6Addr::UNSPECIFIED, |a| Ipv6Addr::from(*a))
     }
 
+    /// The IPv6 source address; `frame` is the frame that was parsed.
     pub fn src6(&self, frame: &[u8]) -> Ipv6Addr {
         self.addr6(frame, 8)
     }
 
+    /// The IPv6 destination address.
     pub fn dst6(&self, frame: &[u8]) -> Ipv6Addr {
         self.addr6(frame, 24)
     }
 
+    /// The source address; `frame` is the frame that was parsed.
     pub fn src(&self, frame: &[u8]) -> IpAddr {
         match self.family {
             Family::V4 => self.src4().into(),
@@ -423,6 +464,7 @@ impl Parsed {
         }
     }
 
+    /// The destination address.
     pub fn dst(&self, frame: &[u8]) -> IpAddr {
         match self.family {
             Family::V4 => self.dst4().into(),
@@ -436,7 +478,7 @@ impl Parsed {
         frame.get(l3..l3 + usize::from(self.ip_len)).unwrap_or(&[])
     }
 
-    /// Ports in host order.
+    /// Source and destination port in host byte order.
     pub fn ports(&self) -> (u16, u16) {
         (self.sport.swap_bytes(), self.dport.swap_bytes())
     }

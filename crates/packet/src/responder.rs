@@ -1,4 +1,4 @@
-//! What the gateway says on a tunnel's own link: answers to ARP (RFC 826), to neighbour solicitations
+//! Replies of the gateway on a tunnel's inner link: to ARP requests (RFC 826), to neighbour solicitations
 //! (RFC 4861) and to echo requests.
 
 use crate::checksum;
@@ -10,7 +10,9 @@ pub const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const ARP_LEN: usize = 28;
 
-/// The answer to an ARP request for one of the gateway's addresses, as a whole frame; its length.
+/// Writes the reply to an ARP request for one of the gateway's addresses to `out`, as a whole frame; returns
+/// its length. `None`: it is no such request, or `out` is too short. `mac` is the gateway's address on the link,
+/// `ours` says whether an address is the gateway's.
 pub fn arp_reply(frame: &[u8], mac: [u8; 6], ours: &dyn Fn(IpAddr) -> bool, out: &mut [u8]) -> Option<usize> {
     let arp: &[u8; ARP_LEN] = frame.get(ETH_LEN..)?.first_chunk()?;
     // Ethernet, IPv4, their lengths, request.
@@ -33,7 +35,7 @@ pub fn arp_reply(frame: &[u8], mac: [u8; 6], ours: &dyn Fn(IpAddr) -> bool, out:
     Some(ETH_LEN + ARP_LEN)
 }
 
-/// The answer to a neighbour solicitation for one of the gateway's addresses, as a whole frame.
+/// Writes the advertisement that replies to a neighbour solicitation; as [`arp_reply`].
 pub fn advertisement(
     frame: &[u8],
     mac: [u8; 6],

@@ -1,4 +1,4 @@
-//! Changes to a frame in its buffer.
+//! Changes to a frame in its buffer: link header, TTL, DSCP.
 
 use crate::checksum;
 use crate::parse::{Family, Parsed};
@@ -14,7 +14,7 @@ pub struct FrameMut<'a> {
     end: usize,
 }
 
-/// The buffer has no room in front of the frame.
+/// The buffer has no room in front of the frame, or behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoHeadroom;
 
@@ -26,25 +26,30 @@ impl<'a> FrameMut<'a> {
         FrameMut { buf, start, end }
     }
 
+    /// The frame.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.buf.get(self.start..self.end).unwrap_or(&[])
     }
 
+    /// The frame, to be changed in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.buf.get_mut(self.start..self.end).unwrap_or(&mut [])
     }
 
+    /// Where in the buffer the frame begins.
     pub fn start(&self) -> usize {
         self.start
     }
 
+    /// Bytes of the frame.
     #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
+    /// Whether the frame has no bytes.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -61,7 +66,10 @@ impl<'a> FrameMut<'a> {
         self.end = (self.start + len).min(self.end);
     }
 
-    /// Lets the frame grow by `n` bytes at its end, whatever they are.
+    /// Lets the frame grow by `n` bytes at its end; the bytes are whatever the buffer holds.
+    ///
+    /// # Errors
+    /// [`NoHeadroom`] if the buffer ends before.
     #[inline]
     pub fn extend(&mut self, n: usize) -> Result<(), NoHeadroom> {
         let end = self.end + n;
@@ -72,8 +80,11 @@ impl<'a> FrameMut<'a> {
         Ok(())
     }
 
-    /// Puts `n` bytes in front of the packet of `ip_len` bytes at `l3`, in place of all that was
-    /// there, and cuts what is behind it. The frame begins with those bytes then, whatever they are.
+    /// Makes the frame `n` bytes followed by the packet of `ip_len` bytes at `l3`: what was in front of the
+    /// packet and behind it is cut off. The `n` bytes are whatever the buffer holds.
+    ///
+    /// # Errors
+    /// [`NoHeadroom`] if fewer than `n` bytes are in front of the packet.
     #[inline]
     pub fn push(&mut self, l3: usize, ip_len: usize, n: usize) -> Result<(), NoHeadroom> {
         let ip_at = self.start + l3;
@@ -84,12 +95,18 @@ impl<'a> FrameMut<'a> {
 
     /// Replaces `l3` bytes of link header by a new one: Ethernet, with an 802.1Q tag if `vlan` is not
     /// zero, and cuts link-layer padding after `ip_len`.
+    ///
+    /// # Errors
+    /// [`NoHeadroom`] if the new header is longer than what is in front of the packet.
     #[inline]
     pub fn set_link(&mut self, l3: usize, ip_len: usize, link: &LinkHeader) -> Result<(), NoHeadroom> {
         self.set_link_words(l3, ip_len, &LinkWords::from(link))
     }
 
-    /// The same from words: three stores where there is no tag.
+    /// As [`FrameMut::set_link`], from words: three stores where there is no tag.
+    ///
+    /// # Errors
+    /// As [`FrameMut::set_link`].
     #[inline]
     pub fn set_link_words(&mut self, l3: usize, ip_len: usize, link: &LinkWords) -> Result<(), NoHeadroom> {
         let ip_at = self.start + l3;
@@ -120,10 +137,13 @@ impl<'a> FrameMut<'a> {
 /// hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkWords {
+    /// Destination address.
     pub dst: u64,
+    /// Source address.
     pub src: u64,
-    /// 0 = untagged.
+    /// 802.1Q VLAN; 0 is untagged.
     pub vlan: u16,
+    /// EtherType.
     pub ethertype: u16,
 }
 
@@ -137,14 +157,18 @@ impl From<&LinkHeader> for LinkWords {
 /// The link header of an outgoing frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkHeader {
+    /// Destination address.
     pub dst: MacAddr,
+    /// Source address.
     pub src: MacAddr,
-    /// 0 = untagged.
+    /// 802.1Q VLAN; 0 is untagged.
     pub vlan: u16,
+    /// EtherType.
     pub ethertype: u16,
 }
 
-/// Takes one from TTL or hop limit; the caller has checked that it is above one.
+/// Lowers TTL or hop limit by one, which the caller has checked to be above one, and updates the
+/// checksum of an IPv4 header.
 #[inline]
 pub fn decrement_ttl(frame: &mut [u8], p: &Parsed) {
     let l3 = usize::from(p.l3);
@@ -166,7 +190,7 @@ pub fn decrement_ttl(frame: &mut [u8], p: &Parsed) {
     }
 }
 
-/// Marks the packet with a DSCP. The ECN bits stay as they are (RFC 3168 5), the IPv4 header's checksum
+/// Sets the DSCP. The ECN bits stay as they are (RFC 3168 5), the IPv4 header's checksum
 /// follows (RFC 1624).
 #[inline]
 pub fn set_dscp(frame: &mut [u8], p: &Parsed, dscp: Dscp) {
@@ -193,7 +217,7 @@ pub fn set_dscp(frame: &mut [u8], p: &Parsed, dscp: Dscp) {
     }
 }
 
-/// Gives the packet the traffic class that `p` has.
+/// Sets the whole traffic class to that of `p`.
 #[inline]
 pub fn set_tos(frame: &mut [u8], p: &Parsed) {
     let l3 = usize::from(p.l3);

@@ -5,7 +5,7 @@ use crate::checksum::{self, delta32};
 use crate::parse::{Family, Fragment, L4, Parsed};
 use crate::proto::*;
 
-/// New addresses and ports of an IPv4 packet with the sums for its checksums, as a flow record holds
+/// New addresses and ports of an IPv4 packet and the sums to add to its checksums, as a flow record holds
 /// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words4 {
@@ -21,7 +21,7 @@ impl Words4 {
         let addrs = delta32(from.0 as u32, to.0 as u32) + delta32((from.0 >> 32) as u32, (to.0 >> 32) as u32);
         let ports = delta32(from.1, to.1);
         let l4 = match proto {
-            // No pseudo-header: the identifier, which stands on one side, is all that is summed.
+            // ICMP has no pseudo-header: the checksum covers the identifier alone.
             ICMP => ports,
             _ => addrs + ports,
         };
@@ -80,7 +80,7 @@ fn add_udp(t: &mut [u8], sum: u16) {
     }
 }
 
-/// What is wrong with an ICMP error that is to be translated (RFC 5508 REQ-3).
+/// Why an ICMP error cannot be translated (RFC 5508 REQ-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadError {
     /// The checksum of the message or of the quoted header.
@@ -90,7 +90,10 @@ pub enum BadError {
 }
 
 /// Checks an ICMPv4 error: its own checksum, and that of the header that it quotes. The transport
-/// checksum of the quote is not looked at: it is cut short more often than not.
+/// checksum of the quote is not checked: most quotes are cut short.
+///
+/// # Errors
+/// [`BadError`] if the message must be dropped.
 pub fn check_error4(frame: &[u8], p: &Parsed) -> Result<(), BadError> {
     let message = p.ip(frame).get(usize::from(p.l4_at - p.l3)..).ok_or(BadError::Quote)?;
     if checksum::fold(checksum::sum(message)) != 0xFFFF {
@@ -139,7 +142,7 @@ fn quote_addresses(quote: &mut [u8], ihl: usize, (addrs, ports): (u64, u32)) {
     let echo = proto == ICMP && matches!(t[0], 0 | 8 | 13 | 14);
     let old_ports = match proto {
         TCP | UDP => u32::from_le_bytes([t[0], t[1], t[2], t[3]]),
-        // The identifier stands on the side of who asked.
+        // The identifier takes the place of the port of the side that sent the request.
         _ if echo && matches!(t[0], 8 | 13) => u32::from(u16::from_le_bytes([t[4], t[5]])),
         _ if echo => u32::from(u16::from_le_bytes([t[4], t[5]])) << 16,
         _ => ports,
@@ -168,7 +171,7 @@ fn quote_addresses(quote: &mut [u8], ihl: usize, (addrs, ports): (u64, u32)) {
     }
 }
 
-/// Whether NAT can carry this protocol: those with a pseudo-header checksum that is not rewritten
+/// Whether NAT supports this protocol: those with a pseudo-header checksum that is not rewritten
 /// would arrive broken (DCCP, UDP-Lite).
 pub const fn supports(family: Family, proto: u8) -> bool {
     matches!(family, Family::V4) && !matches!(proto, DCCP | UDP_LITE)
