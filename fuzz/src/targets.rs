@@ -206,7 +206,8 @@ fn open_esp(data: &[u8]) {
 /// What a sender sends, less some of it: length, bytes, and so on.
 fn fresh_fec(d: &mut Rng) -> Vec<u8> {
     let window = 2 + d.below(6) as u8;
-    let settings = Settings { window, repairs: 1 + d.below(usize::from(window).min(3)) as u8, delay: 1 };
+    let settings =
+        Settings { sources: window, repairs: 1 + d.below(usize::from(window).min(3)) as u8, delay: 1 };
     let Some(mut tx) = Sender::new(settings, d.below(2) as u8, 0) else { return Vec::new() };
     let (mut out, mut buf) = (Vec::new(), [0; MAX_PACKET + REPAIR_HEADER]);
     for n in 0..d.below(30) {

@@ -5,6 +5,7 @@
 //! and asks the kernel to resolve neighbours. It has no thread and no clock but the one for
 //! repetitions: the control thread polls the [`Mirror`] and hands what it needs to the workers.
 
+#![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod apply;

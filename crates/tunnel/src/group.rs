@@ -1,13 +1,14 @@
-//! Which of several tunnels to one destination is used: by priority, then by weight, and no change
-//! back and forth.
+//! The choice between several tunnels to one destination: by priority, then by weight, with hold-down
+//! against flapping.
 
-/// A tunnel that has come back waits this long before it takes over from a worse one.
+/// Nanoseconds that a tunnel which has come back is held down before it takes over from one of lower priority.
 pub const HOLD_DOWN: u64 = 5_000_000_000;
-/// Each failure within this time of the last doubles the wait …
+/// Each failure within this many nanoseconds of the last doubles the hold-down …
 pub const FLAP_WINDOW: u64 = 60_000_000_000;
-/// … up to this.
+/// … up to this many nanoseconds.
 pub const MAX_HOLD_DOWN: u64 = 300_000_000_000;
 
+/// A tunnel of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     /// The lowest wins.
@@ -20,18 +21,20 @@ pub struct Member {
 struct Tracked {
     member: Member,
     usable: bool,
-    /// It may take over from this moment on.
+    /// It may take over from this time on.
     ready_at: u64,
     failed_at: Option<u64>,
     hold: u64,
 }
 
-/// What a member may do.
+/// The state of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberState {
+    /// It may be used.
     Ready,
-    /// It has come back, and takes over only from nobody.
+    /// It has come back and is held down: used only if no member is ready.
     HoldDown,
+    /// It is not usable.
     Down,
 }
 
@@ -42,7 +45,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// All are taken for usable at first.
+    /// A group of these members, all of them usable at first.
     pub fn new(members: impl IntoIterator<Item = Member>) -> Group {
         let tracked =
             |member| Tracked { member, usable: true, ready_at: 0, failed_at: None, hold: HOLD_DOWN };
@@ -65,7 +68,7 @@ impl Group {
         }
     }
 
-    /// A member's place by itself.
+    /// A member's state by itself; [`MemberState::Down`] for one that does not exist.
     pub fn state(&self, member: usize, now: u64) -> MemberState {
         match self.members.get(member) {
             Some(m) if m.usable && m.ready_at <= now => MemberState::Ready,
@@ -80,11 +83,11 @@ impl Group {
             let fit = self.members.iter().filter(move |m| m.usable && (!ready || m.ready_at <= now));
             fit.map(|m| m.member.priority).min()
         };
-        // One that waits is better than none.
-        let settled = best(true);
-        let priority = settled.or_else(|| best(false));
+        // A member that is held down is better than none.
+        let best_ready = best(true);
+        let priority = best_ready.or_else(|| best(false));
         self.members.iter().enumerate().filter_map(move |(i, m)| {
-            let ready = settled.is_none() || m.ready_at <= now;
+            let ready = best_ready.is_none() || m.ready_at <= now;
             (m.usable && ready && Some(m.member.priority) == priority).then_some((i, m.member.weight.max(1)))
         })
     }
@@ -102,7 +105,7 @@ impl Group {
         })
     }
 
-    /// When [`Group::active`] changes by itself.
+    /// The time at which [`Group::active`] changes by itself.
     pub fn next(&self, now: u64) -> Option<u64> {
         self.members.iter().filter(|m| m.usable && m.ready_at > now).map(|m| m.ready_at).min()
     }

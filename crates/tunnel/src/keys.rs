@@ -1,5 +1,5 @@
-//! Keys by agreement: each gateway publishes a short-lived X25519 public key, and each pair of
-//! gateways derives its associations from it. `docs/tunnels-keys.md` is the definition.
+//! Key agreement: each gateway publishes a short-lived X25519 public key, and each pair of
+//! gateways derives its security associations (SAs) from it. `docs/tunnels-keys.md` is the specification.
 
 use crate::esp::{Cipher, Switchover};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -11,16 +11,22 @@ use zeroize::Zeroizing;
 const LABEL: &[u8] = b"sag-vcpe tunnel keys 1";
 const MAX_KEYMAT: usize = 36;
 
+/// Why keys cannot be made or agreed on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgreeError {
-    #[error("{0:?} is no gateway identity: 1 to 255 bytes")]
+    /// Not the name of a gateway or link.
+    #[error("{0:?} is no gateway identity: it must have 1 to 255 bytes")]
     Identity(String),
+    /// The peer has our own name.
     #[error("both ends have the identity {0:?}")]
     SameIdentity(String),
+    /// The public key is of low order (RFC 7748 6.1).
     #[error("the public key of {0:?} is not one: the agreement gives zero")]
     WeakKey(String),
+    /// The system gives no random numbers.
     #[error("the system has no random numbers")]
     Random,
+    /// The private key of this epoch was erased.
     #[error("no private key for epoch {0}: it was forgotten")]
     Forgotten(u64),
 }
@@ -32,6 +38,7 @@ pub struct Announcement {
     pub gateway: String,
     /// One more for each new key of the gateway.
     pub epoch: u64,
+    /// The X25519 public key (RFC 7748).
     pub public: [u8; 32],
 }
 
@@ -48,13 +55,20 @@ impl fmt::Debug for KeyPair {
 }
 
 impl KeyPair {
+    /// A random key pair for the gateway of this name (1 to 255 bytes).
+    ///
+    /// # Errors
+    /// [`AgreeError::Identity`], [`AgreeError::Random`].
     pub fn generate(gateway: &str, epoch: u64) -> Result<KeyPair, AgreeError> {
         let mut bytes = Zeroizing::new([0; 32]);
         SystemRandom::new().fill(&mut *bytes).map_err(|_| AgreeError::Random)?;
         KeyPair::from_private(gateway, epoch, *bytes)
     }
 
-    /// With a given private key, for test vectors.
+    /// A key pair with a given private key, for test vectors.
+    ///
+    /// # Errors
+    /// [`AgreeError::Identity`] if the name has not 1 to 255 bytes.
     pub fn from_private(gateway: &str, epoch: u64, private: [u8; 32]) -> Result<KeyPair, AgreeError> {
         identity(gateway)?;
         let secret = StaticSecret::from(private);
@@ -62,12 +76,16 @@ impl KeyPair {
         Ok(KeyPair { secret, announcement: Announcement { gateway: gateway.into(), epoch, public } })
     }
 
+    /// What to publish.
     pub fn announcement(&self) -> &Announcement {
         &self.announcement
     }
 
-    /// The associations with a peer. `link` names one of several tunnels between the two; both ends
-    /// call it the same.
+    /// Derives the SAs with a peer. `link` names one of several tunnels between the two, at most 255 bytes;
+    /// both ends must use the same name.
+    ///
+    /// # Errors
+    /// [`AgreeError`]: a bad name, our own name, or a public key of low order.
     pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<SaPair, AgreeError> {
         identity(&peer.gateway)?;
         identity(link).or(if link.is_empty() { Ok(()) } else { Err(AgreeError::Identity(link.into())) })?;
@@ -92,16 +110,18 @@ fn identity(s: &str) -> Result<(), AgreeError> {
     if (1..=255).contains(&s.len()) { Ok(()) } else { Err(AgreeError::Identity(s.into())) }
 }
 
-/// One direction's association.
+/// The parameters of one direction's SA.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DerivedSa {
+    /// The security parameters index, never a reserved one (RFC 4303 2.1).
     pub spi: u32,
+    /// The cipher.
     pub cipher: Cipher,
     keymat: Zeroizing<[u8; MAX_KEYMAT]>,
 }
 
 impl DerivedSa {
-    /// Key and salt.
+    /// Key and salt, as [`crate::esp::Suite::new`] takes them.
     pub fn keymat(&self) -> &[u8] {
         &self.keymat[..self.cipher.keymat_len()]
     }
@@ -113,11 +133,16 @@ impl fmt::Debug for DerivedSa {
     }
 }
 
+/// The SAs of a tunnel between two gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaPair {
+    /// What we receive under.
     pub inbound: DerivedSa,
+    /// What we send under.
     pub outbound: DerivedSa,
+    /// Epoch of our key.
     pub own_epoch: u64,
+    /// Epoch of the peer's key.
     pub peer_epoch: u64,
 }
 
@@ -129,7 +154,7 @@ impl KeyType for Length {
     }
 }
 
-/// HKDF-SHA256 (RFC 5869) bound to who sends to whom by which keys.
+/// HKDF-SHA256 (RFC 5869), bound to sender, receiver, their epochs and public keys, cipher and link.
 fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher, link: &str) -> DerivedSa {
     let (from_len, to_len, link_len) =
         ([from.gateway.len() as u8], [to.gateway.len() as u8], [link.len() as u8]);
@@ -169,7 +194,7 @@ fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher,
     DerivedSa { spi: u32::from_be_bytes(spi) | 0x8000_0000, cipher, keymat }
 }
 
-/// Tells whether two keys are the same, without telling the key: for what is kept on disk about one.
+/// A hash that identifies keying material without revealing it: for what is stored on disk about a key.
 pub fn fingerprint(keymat: &[u8]) -> u64 {
     let mut of = ring::digest::Context::new(&ring::digest::SHA256);
     of.update(b"sag-vcpe key fingerprint 1");
@@ -177,12 +202,12 @@ pub fn fingerprint(keymat: &[u8]) -> u64 {
     of.finish().as_ref().first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
 }
 
-/// When a gateway makes itself a new key.
+/// When a gateway rotates its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// Nanoseconds.
     pub time: u64,
-    /// Bytes under one association. The new key is made after half of them, so that there is time for the exchange.
+    /// Bytes under one SA. The new key is made after half of them, so that there is time for the exchange.
     pub bytes: u64,
 }
 
@@ -193,11 +218,11 @@ impl Default for Lifetime {
     }
 }
 
-/// How long a side that has a new key of its peer waits before it sends by the new pair anyway.
+/// Nanoseconds after which a side sends under a new pair even if the peer has not used it yet.
 pub const PEER_WAIT: u64 = 30_000_000_000;
 
-/// A gateway's keys: the present one, and the one before for peers that have not heard yet. Older ones
-/// are gone, and with them the possibility to decrypt what was recorded (forward secrecy).
+/// A gateway's keys: the current one, and the previous one for peers that do not have the new one yet. Older
+/// ones are erased, so recorded traffic cannot be decrypted later (forward secrecy).
 #[derive(Debug)]
 pub struct KeyRing {
     gateway: String,
@@ -208,35 +233,45 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// `epoch` must be larger than any that this gateway has published: the time in seconds is.
+    /// A ring with a new key. `epoch` must be larger than any that this gateway has published, as the time
+    /// in seconds is.
+    ///
+    /// # Errors
+    /// As [`KeyPair::generate`].
     pub fn new(gateway: &str, epoch: u64, lifetime: Lifetime, now: u64) -> Result<KeyRing, AgreeError> {
         let current = KeyPair::generate(gateway, epoch)?;
         Ok(KeyRing { gateway: gateway.into(), lifetime, current, previous: None, since: now })
     }
 
+    /// What to publish of the current key.
     pub fn announcement(&self) -> &Announcement {
         self.current.announcement()
     }
 
+    /// When keys are rotated.
     pub fn lifetime(&self) -> Lifetime {
         self.lifetime
     }
 
+    /// Changes when keys are rotated, from the current one on.
     pub fn set_lifetime(&mut self, lifetime: Lifetime) {
         self.lifetime = lifetime;
     }
 
-    /// Whether it is time for a new key; `bytes` is the most that went through one association of the present key.
+    /// Whether it is time for a new key; `bytes` is the most that went through one SA of the current key.
     ///
-    /// `settled`: all peers use the present key. While they do not, another one would overtake it on its way to them, so
-    /// they are given twice [`PEER_WAIT`].
-    pub fn rotation_due(&self, bytes: u64, settled: bool, now: u64) -> bool {
+    /// `in_sync`: all peers use the current key. While they do not, another one would overtake it on its way to
+    /// them, so they are given twice [`PEER_WAIT`].
+    pub fn rotation_due(&self, bytes: u64, in_sync: bool, now: u64) -> bool {
         let age = now.saturating_sub(self.since);
         let due = age >= self.lifetime.time || bytes >= self.lifetime.bytes / 2;
-        due && (settled || age >= 2 * PEER_WAIT)
+        due && (in_sync || age >= 2 * PEER_WAIT)
     }
 
-    /// Makes a new key. It is of use to nobody before its announcement has reached the peers.
+    /// Makes a new key. Peers can use it once they have its announcement.
+    ///
+    /// # Errors
+    /// As [`KeyPair::generate`]; the ring is unchanged.
     pub fn rotate(&mut self, now: u64) -> Result<&Announcement, AgreeError> {
         let next = KeyPair::generate(&self.gateway, self.current.announcement.epoch + 1)?;
         self.previous = Some(std::mem::replace(&mut self.current, next));
@@ -244,16 +279,23 @@ impl KeyRing {
         Ok(self.announcement())
     }
 
-    /// No peer needs the key before the present one any more.
+    /// Erases the previous key: no peer needs it any more.
     pub fn forget_previous(&mut self) {
         self.previous = None;
     }
 
+    /// Derives SAs with the current key; see [`KeyPair::agree`].
+    ///
+    /// # Errors
+    /// As [`KeyPair::agree`].
     pub fn agree(&self, peer: &Announcement, cipher: Cipher, link: &str) -> Result<SaPair, AgreeError> {
         self.current.agree(peer, cipher, link)
     }
 
-    /// With the key before the present one, which the peer may still be sending by.
+    /// Derives SAs with the previous key, which the peer may still use to send.
+    ///
+    /// # Errors
+    /// [`AgreeError::Forgotten`] if `epoch` is not that of the previous key; else as [`KeyPair::agree`].
     pub fn agree_previous(
         &self,
         epoch: u64,
@@ -266,9 +308,11 @@ impl KeyRing {
     }
 }
 
-/// When to send by a new pair. `proven`: the own epoch of the last pair by which the peer has sent; `known`: the peer's
-/// epoch of the last pair. If the peer knows our key, its own new key is the news and it receives by the pair already; if
-/// ours is the news, it must tell us by using it. If both may be, one end must begin.
+/// When to send under a new pair.
+///
+/// `proven`: our epoch in the last pair under which the peer has sent; `known`: the peer's epoch in the last pair. If
+/// the peer has our key, its own key is the new one, and it can receive under the pair already. If ours is the new one,
+/// the peer shows that it has it by sending under the pair. If both are new, one end must begin.
 pub fn switchover(pair: &SaPair, proven: Option<u64>, known: Option<u64>, now: u64) -> Switchover {
     match (proven == Some(pair.own_epoch), known == Some(pair.peer_epoch)) {
         (true, _) => Switchover::Now,

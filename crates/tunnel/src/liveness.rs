@@ -1,22 +1,22 @@
-//! Whether the far end of a tunnel answers.
+//! Liveness of a tunnel: whether its far end answers probes.
 
 use std::fmt;
 
 /// Probes that may be on their way at once.
 const OUTSTANDING: usize = 16;
-/// Probes over which loss is told.
+/// Probes over which loss is measured.
 pub const LOSS_WINDOW: u32 = 64;
-/// An answer is not given up sooner, however short the round trip.
+/// A probe is not given up sooner, however short the round trip.
 const MIN_TIMEOUT: u64 = 50_000_000;
 
-/// Times in nanoseconds.
+/// When to probe and what the results mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Between two probes.
+    /// Nanoseconds between two probes.
     pub interval: u64,
-    /// Probes lost one after the other that make the tunnel down.
+    /// Probes lost in a row after which the tunnel is down.
     pub fall: u32,
-    /// Probes answered one after the other that make a tunnel that was down up again.
+    /// Probes answered in a row after which a tunnel that was down is up.
     pub rise: u32,
 }
 
@@ -26,19 +26,24 @@ impl Default for Settings {
     }
 }
 
+/// State of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Nothing known yet: used as if it were up.
+    /// No result yet: used as if it were up.
     Starting,
+    /// The far end answers.
     Up,
+    /// It does not.
     Down,
 }
 
 impl State {
+    /// Whether the tunnel may be used.
     pub const fn usable(self) -> bool {
         !matches!(self, State::Down)
     }
 
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             State::Starting => "starting",
@@ -54,14 +59,14 @@ impl fmt::Display for State {
     }
 }
 
-/// Nanoseconds; smoothed.
+/// Measured quality of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Quality {
-    /// Round trip, smoothed as by RFC 6298.
+    /// Round trip in nanoseconds, smoothed as by RFC 6298.
     pub rtt: Option<u64>,
-    /// Of the round trip, smoothed as by RFC 3550, 6.4.1.
+    /// Jitter of the round trip in nanoseconds, smoothed as by RFC 3550 6.4.1.
     pub jitter: u64,
-    /// Of the last [`LOSS_WINDOW`] probes whose fate is known, in thousandths.
+    /// Lost of the last [`LOSS_WINDOW`] probes whose result is known, in thousandths.
     pub loss_permille: u32,
 }
 
@@ -74,9 +79,9 @@ struct Sent {
 
 /// One tunnel's liveness.
 ///
-/// A probe is given up after its smoothed round trip and four times its variation, so that `fall` probes
-/// that are lost in a row are noticed that long after the last of them was sent. An answer that comes
-/// later still counts as one.
+/// A probe is given up after its smoothed round trip and four times its variation, so that the loss of `fall`
+/// probes in a row is noticed that long after the last of them was sent. An answer that comes later still
+/// counts as one.
 #[derive(Debug, Clone)]
 pub struct Liveness {
     settings: Settings,
@@ -95,11 +100,14 @@ pub struct Liveness {
     /// A bit for each of the last probes: lost.
     history: u64,
     known: u32,
+    /// Probes sent.
     pub probes: u64,
+    /// Answers received.
     pub answers: u64,
 }
 
 impl Liveness {
+    /// A measurement that begins now. Settings are raised to the least that works: 1 ms, 1, 1.
     pub fn new(settings: Settings, now: u64) -> Liveness {
         let settings = Settings {
             interval: settings.interval.max(1_000_000),
@@ -126,20 +134,22 @@ impl Liveness {
         }
     }
 
-    /// From the beginning, with the same settings.
+    /// A new measurement with the same settings.
     pub fn restarted(&self, now: u64) -> Liveness {
         Liveness::new(self.settings, now)
     }
 
+    /// The state.
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// Since when it is in this state.
+    /// The time at which it entered this state.
     pub const fn since(&self) -> u64 {
         self.since
     }
 
+    /// The quality measured so far.
     pub fn quality(&self) -> Quality {
         let lost = self.history.count_ones();
         Quality {
@@ -149,7 +159,7 @@ impl Liveness {
         }
     }
 
-    /// How long an answer is waited for.
+    /// Nanoseconds after which a probe without an answer is lost.
     pub fn timeout(&self) -> u64 {
         match self.srtt {
             Some(rtt) => {
@@ -159,16 +169,16 @@ impl Liveness {
         }
     }
 
-    /// The number of a probe to send now, if one is due.
+    /// The sequence number of a probe to send now, if one is due.
     pub fn send(&mut self, now: u64) -> Option<u32> {
         if now < self.due {
             return None;
         }
-        // After a pause of the caller's there is no burst.
+        // No burst after the caller has paused.
         self.due = (self.due + self.settings.interval).max(now + self.settings.interval / 2);
         self.sequence = self.sequence.wrapping_add(1);
-        let slot = &mut self.sent[self.sequence as usize % OUTSTANDING];
-        let overrun = slot.replace(Sent { sequence: self.sequence, at: now, given_up: false });
+        let place = &mut self.sent[self.sequence as usize % OUTSTANDING];
+        let overrun = place.replace(Sent { sequence: self.sequence, at: now, given_up: false });
         self.probes += 1;
         if overrun.is_some_and(|s| !s.given_up) {
             self.lost();
@@ -176,10 +186,10 @@ impl Liveness {
         Some(self.sequence)
     }
 
-    /// An answer to probe `sequence` has come. True: the state has changed.
+    /// An answer to probe `sequence` has arrived. True: the state has changed.
     pub fn answered(&mut self, sequence: u32, now: u64) -> bool {
-        let slot = &mut self.sent[sequence as usize % OUTSTANDING];
-        let Some(sent) = slot.take_if(|s| s.sequence == sequence) else { return false };
+        let place = &mut self.sent[sequence as usize % OUTSTANDING];
+        let Some(sent) = place.take_if(|s| s.sequence == sequence) else { return false };
         self.answers += 1;
         self.measure(now.saturating_sub(sent.at));
         if sent.given_up {
@@ -197,10 +207,10 @@ impl Liveness {
         }
     }
 
-    /// The same, when the round trip was measured elsewhere.
+    /// As [`Liveness::answered`], with a round trip that was measured elsewhere.
     pub fn answered_after(&mut self, sequence: u32, rtt: Option<u64>, now: u64) -> bool {
-        let slot = &mut self.sent[sequence as usize % OUTSTANDING];
-        if let (Some(s), Some(rtt)) = (slot, rtt)
+        let place = &mut self.sent[sequence as usize % OUTSTANDING];
+        if let (Some(s), Some(rtt)) = (place, rtt)
             && s.sequence == sequence
         {
             s.at = now.saturating_sub(rtt);
@@ -249,7 +259,7 @@ impl Liveness {
         self.known = (self.known + 1).min(LOSS_WINDOW);
     }
 
-    /// How many fates were noted after that of a probe that was given up: those of later ones.
+    /// How many results were recorded after that of a probe that was given up: those of later probes.
     fn given_up_after(&self, sequence: u32) -> u32 {
         let later = self.sequence.wrapping_sub(sequence);
         let open = self.sent.iter().flatten().filter(|s| !s.given_up).count() as u32;

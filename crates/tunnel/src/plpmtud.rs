@@ -1,36 +1,42 @@
-//! The path's MTU by probing (RFC 8899, DPLPMTUD): sizes are those of the outer IP packet.
+//! Path MTU discovery by probing (DPLPMTUD, RFC 8899). Sizes are bytes of the outer IP packet.
 
 use std::fmt;
 
-/// Losses of a size that make it too large (5.1.2).
+/// MAX_PROBES: losses of a probe size after which it is too large (RFC 8899 5.1.2).
 pub const MAX_PROBES: u32 = 3;
-/// Confirmed before anything larger is tried (5.1.2).
+/// BASE_PLPMTU: confirmed before anything larger is tried (RFC 8899 5.1.2).
 pub const BASE: u16 = 1200;
+/// PMTU_RAISE_TIMER, nanoseconds (RFC 8899 5.1.1).
 const RAISE: u64 = 600_000_000_000;
 
+/// Bounds and intervals of the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// What is used when not even [`BASE`] passes.
+    /// MIN_PLPMTU: used when not even [`BASE`] passes.
     pub min: u16,
-    /// MTU of the outer link.
+    /// MAX_PLPMTU: MTU of the outer link.
     pub max: u16,
     /// Sizes are multiples of it: 4 for ESP, which pads to words.
     pub step: u16,
-    /// Between two packets that confirm the size in use.
+    /// CONFIRMATION_TIMER: nanoseconds between two probes that confirm the size in use.
     pub confirm: u64,
 }
 
+/// State of the search (RFC 8899 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Asking whether [`BASE`] passes.
+    /// Confirming that [`BASE`] passes.
     Base,
+    /// Searching for a larger size.
     Search,
+    /// The largest size is found; it is confirmed now and then.
     SearchComplete,
     /// [`BASE`] does not pass.
     Error,
 }
 
 impl State {
+    /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
             State::Base => "base",
@@ -56,13 +62,13 @@ struct Pending {
 
 /// The search for one tunnel.
 ///
-/// Probes are lost for other reasons than their size, too: while the tunnel's liveness says that
-/// nothing passes, the caller does not call [`Plpmtud::send`], and calls [`Plpmtud::resume`] after.
+/// Probes are lost for other reasons than their size, too: while the tunnel is down, the caller does not
+/// call [`Plpmtud::send`], and calls [`Plpmtud::resume`] after.
 #[derive(Debug, Clone)]
 pub struct Plpmtud {
     settings: Settings,
     state: State,
-    /// What is in use.
+    /// PLPMTU: the size in use.
     plpmtu: u16,
     /// The smallest size known not to pass.
     too_large: u16,
@@ -75,6 +81,7 @@ pub struct Plpmtud {
 }
 
 impl Plpmtud {
+    /// A search that begins now, with [`BASE`] in use.
     pub fn new(settings: Settings, now: u64) -> Plpmtud {
         let step = settings.step.max(1);
         let down = |n: u16| n - n % step;
@@ -94,6 +101,7 @@ impl Plpmtud {
         }
     }
 
+    /// The state.
     pub const fn state(&self) -> State {
         self.state
     }
@@ -103,6 +111,7 @@ impl Plpmtud {
         self.plpmtu
     }
 
+    /// The time of the next probe.
     pub const fn next(&self) -> u64 {
         self.due
     }
@@ -199,7 +208,7 @@ impl Plpmtud {
         self.plpmtu != before
     }
 
-    /// Probing goes on after a time without: what was on its way does not count.
+    /// Probing goes on after a pause: a probe from before does not count.
     pub fn resume(&mut self, now: u64) {
         self.pending = None;
         self.failures = 0;
@@ -243,13 +252,13 @@ impl Plpmtud {
                 self.plpmtu = self.settings.min.min(self.plpmtu);
                 self.due = now;
             }
-            // Asked again and again: it may pass one day.
+            // Probed again at every confirmation: the path may improve.
             State::Error => self.due = now.saturating_add(self.settings.confirm),
             State::Search => {
                 // The candidate that failed.
                 self.too_large = self.candidate().unwrap_or(self.too_large);
             }
-            // A black hole: what was known to pass does so no more (4.3).
+            // A black hole: the confirmed size does not pass any more (RFC 8899 4.3).
             State::SearchComplete => {
                 self.state = State::Base;
                 self.plpmtu = self.base().min(self.plpmtu);

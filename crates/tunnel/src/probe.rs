@@ -1,24 +1,27 @@
-//! The packet by which two gateways ask each other through a tunnel: UDP inside the tunnel.
+//! The probe packet that two gateways exchange through a tunnel: UDP inside the tunnel.
 //!
 //! ```text
 //! 0        4    5    6      8          12          16             24
-//! | "SAGp" | 1  |kind| size | sequence | instance  | sender's use | zeros up to the size
+//! | "SAGp" | 1  |kind| size | sequence | instance  | cookie       | zeros up to the size
 //! ```
 
 /// UDP port of both ends.
 pub const PORT: u16 = 9479;
-/// Bytes of the payload without filling.
+/// Bytes of the payload without padding.
 pub const LEN: usize = 24;
 const MAGIC: [u8; 4] = *b"SAGp";
 const VERSION: u8 = 1;
 
+/// Kind of a probe packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Is there anybody?
+    /// Liveness: the far end answers it.
     Alive = 1,
+    /// Answer to [`Kind::Alive`].
     AliveReply = 2,
-    /// Does a packet of this size pass?
+    /// Path MTU: a packet of this size.
     Size = 3,
+    /// Answer to [`Kind::Size`].
     SizeReply = 4,
 }
 
@@ -33,7 +36,7 @@ impl Kind {
         }
     }
 
-    /// The kind of the answer; `None`: it is one.
+    /// The kind of the answer; `None` for an answer.
     pub const fn reply(self) -> Option<Kind> {
         match self {
             Kind::Alive => Some(Kind::AliveReply),
@@ -43,24 +46,25 @@ impl Kind {
     }
 }
 
-/// A probe or its answer, which repeats all but the kind and the filling.
+/// A probe or its answer, which repeats all but the kind and the padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
+    /// What it is for.
     pub kind: Kind,
-    /// Of the outer packet, for [`Kind::Size`]; else 0.
+    /// Bytes of the outer packet, for [`Kind::Size`]; else 0.
     pub size: u16,
+    /// Number of the probe.
     pub sequence: u32,
-    /// A random number of the sender's: answers to somebody else's probes, and to those of an earlier
-    /// process, have another one.
+    /// A random number of the sender's process: tells its answers from those to another process's probes.
     pub instance: u32,
-    /// The sender's: it comes back unchanged.
+    /// Any number of the sender's: the answer repeats it.
     pub cookie: u64,
 }
 
 impl Probe {
-    /// Writes the payload's front and zeros behind. False: `out` is too short.
+    /// Writes the payload, padded with zeros to the end of `out`. False: `out` is too short.
     pub fn write(&self, out: &mut [u8]) -> bool {
-        let Some((front, filling)) = out.split_first_chunk_mut::<LEN>() else { return false };
+        let Some((front, padding)) = out.split_first_chunk_mut::<LEN>() else { return false };
         front[..4].copy_from_slice(&MAGIC);
         front[4] = VERSION;
         front[5] = self.kind as u8;
@@ -68,11 +72,11 @@ impl Probe {
         front[8..12].copy_from_slice(&self.sequence.to_be_bytes());
         front[12..16].copy_from_slice(&self.instance.to_be_bytes());
         front[16..].copy_from_slice(&self.cookie.to_be_bytes());
-        filling.fill(0);
+        padding.fill(0);
         true
     }
 
-    /// `None`: not a probe of this version.
+    /// Reads the payload of a UDP datagram. `None`: not a probe of this version.
     pub fn read(payload: &[u8]) -> Option<Probe> {
         let f = payload.first_chunk::<LEN>()?;
         let word = |at: usize| u32::from_be_bytes([f[at], f[at + 1], f[at + 2], f[at + 3]]);
@@ -88,7 +92,7 @@ impl Probe {
         })
     }
 
-    /// The answer; `None`: this is one.
+    /// The answer to this probe; `None` for an answer.
     pub fn reply(&self) -> Option<Probe> {
         Some(Probe { kind: self.kind.reply()?, ..*self })
     }

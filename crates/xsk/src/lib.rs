@@ -10,6 +10,7 @@
 //! reachable only through the one `Frame` that exists while the owner is "user". Addresses that the
 //! kernel hands back are checked against the ledger before a `Frame` is made of them.
 
+#![warn(missing_docs)]
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 

@@ -310,7 +310,7 @@ impl Pipeline {
 
 fn settings(t: &Tunnel) -> Option<Settings> {
     let f = t.fec.filter(|_| t.is_esp())?;
-    Some(Settings { window: f.window, repairs: f.repairs, delay: u64::from(f.delay) * 1_000_000 })
+    Some(Settings { sources: f.window, repairs: f.repairs, delay: u64::from(f.delay) * 1_000_000 })
 }
 
 /// A repair that was kept is of no use any more.

@@ -1,4 +1,4 @@
-//! Receiving.
+//! Inbound processing (RFC 4303 3.4).
 
 use super::suite::AadBytes;
 use super::window::{ReplayWindow, infer_sequence};
@@ -6,30 +6,33 @@ use super::{Cipher, FEC_NEXT_HEADER, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADE
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number recovered as further ahead is more likely one that the window has left.
+/// A sequence number inferred further ahead than this is more likely one behind the replay window.
 const FAR_AHEAD: u64 = 1 << 31;
 
-/// Why a packet is not taken. The order is that of the checks.
+/// Why a packet is dropped. The order is that of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
+    /// Too short for an ESP packet, or not a multiple of four bytes.
     #[error("ESP packet too short, or not a multiple of four bytes")]
     Truncated,
+    /// Received before, or behind the replay window (RFC 4303 3.4.3).
     #[error("sequence number was received before or has left the window")]
     Replay,
+    /// The integrity check failed (RFC 4303 3.4.4).
     #[error("integrity check value is wrong")]
     BadIcv,
+    /// The padding is not the one that RFC 4303 2.4 prescribes.
     #[error("padding is longer than the packet or not 1, 2, 3, …")]
     BadPadding,
-    #[error(
-        "what is inside is neither IPv4 nor IPv6 nor a packet with error correction, or is shorter than it says"
-    )]
+    /// The payload is of no kind that is known, or shorter than its header says.
+    #[error("payload is neither IPv4 nor IPv6 nor FEC, or is shorter than its header says")]
     BadNextHeader,
-    /// Nothing inside: not an error of the sender's.
+    /// A dummy packet (RFC 4303 2.6): not an error of the sender's.
     #[error("dummy packet")]
     Dummy,
 }
 
-/// An association that we receive by.
+/// An inbound security association (SA).
 #[derive(Debug)]
 pub struct Inbound {
     spi: u32,
@@ -42,48 +45,60 @@ pub struct Inbound {
 /// An opened packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Where the inner packet lies, counted from the SPI.
+    /// Where the inner packet is, counted from the SPI.
     pub at: Range<usize>,
+    /// What the packet carries.
     pub inner: Inner,
+    /// The sequence number, 64 bits with extended sequence numbers.
     pub sequence: u64,
-    /// No later one came before: what the outer header says of the sender is news.
+    /// No packet with a higher sequence number came before: the outer source address is the sender's present one.
     pub newest: bool,
 }
 
 impl Inbound {
-    /// `top`: the highest number that was received before, 0 for a new association.
+    /// An SA that receives under `spi`, with extended sequence numbers (RFC 4303 2.2.1) if `extended`.
+    /// `window`: size of the replay window in packets; `top`: the highest sequence number that counts as
+    /// received, 0 for a new SA.
     pub fn new(spi: u32, suite: Suite, extended: bool, window: u32, top: u64) -> Inbound {
         Inbound { spi, suite, extended, window: ReplayWindow::new(window, top), bytes: AtomicU64::new(0) }
     }
 
+    /// The security parameters index.
     pub const fn spi(&self) -> u32 {
         self.spi
     }
 
+    /// The cipher.
     pub const fn cipher(&self) -> Cipher {
         self.suite.cipher()
     }
 
+    /// Whether sequence numbers are extended (RFC 4303 2.2.1).
     pub const fn extended(&self) -> bool {
         self.extended
     }
 
+    /// The replay window.
     pub fn window(&self) -> &ReplayWindow {
         &self.window
     }
 
-    /// Whether the peer has used it.
+    /// Whether a packet has been received under the SA.
     pub fn used(&self) -> bool {
         self.bytes() != 0
     }
 
-    /// Bytes decrypted under the key.
+    /// Bytes decrypted under the key, ESP header and trailer included.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Opens a packet where it lies; `esp` is all of it, from the SPI to the ICV. After an error its
-    /// bytes are unspecified, except after [`OpenError::Truncated`] and a replay seen in time.
+    /// Authenticates and decrypts a packet in place; `esp` is all of it, from the SPI to the ICV. After an
+    /// error its bytes are unspecified, except after [`OpenError::Truncated`] and a replay that was
+    /// recognized before decryption.
+    ///
+    /// # Errors
+    /// [`OpenError`] says why the packet must be dropped.
     #[inline]
     pub fn open(&self, esp: &mut [u8]) -> Result<Opened, OpenError> {
         let len = esp.len();
@@ -102,7 +117,7 @@ impl Inbound {
         let mut iv = [0; super::IV];
         iv.copy_from_slice(&header[HEADER..]);
         if !self.suite.open(iv, AadBytes::new(spi, sequence, self.extended), text) {
-            // What is behind the window is taken for a number of the next 2^32, far ahead.
+            // A packet behind the window is inferred to belong to the next 2^32 numbers, far ahead.
             let late = sequence.saturating_sub(top) > FAR_AHEAD;
             return Err(if late { OpenError::Replay } else { OpenError::BadIcv });
         }
@@ -121,8 +136,8 @@ impl Inbound {
     }
 }
 
-/// Length and kind of the inner packet: what its header says, for the rest is padding that hides the
-/// length (RFC 4303, 2.7). Of what forward error correction has sent, all.
+/// Length and kind of the inner packet: the length that its header says, because traffic flow
+/// confidentiality padding may follow (RFC 4303 2.7). An FEC packet takes all of the payload.
 fn trim(text: &[u8], next_header: u8) -> Result<(usize, Inner), OpenError> {
     let version = text.first().map_or(0, |b| b >> 4);
     let word = |at: usize| text.get(at..at + 2).map(|w| usize::from(u16::from_be_bytes([w[0], w[1]])));

@@ -6,8 +6,8 @@
 //!                                              '------- encrypted -------'
 //! ```
 //!
-//! Packets are sealed and opened where they lie. Nothing here allocates for a packet or takes a
-//! lock: an association may be used by any number of workers at once.
+//! Packets are sealed and opened in place. Nothing here allocates for a packet or takes a lock: a
+//! security association (SA) may be used by any number of workers at once.
 
 mod inbound;
 mod outbound;
@@ -25,15 +25,15 @@ pub use suite::{Cipher, KeyError, Suite};
 pub use udp::{Datagram, KEEPALIVE, UDP_HEADER, classify, write_udp};
 pub use window::{MAX_WINDOW, MIN_WINDOW, ReplayWindow, infer_sequence};
 
-/// SPI and sequence number.
+/// Bytes of SPI and sequence number.
 pub const HEADER: usize = 8;
-/// Both ciphers' explicit part of the nonce.
+/// Bytes of the initialization vector: the explicit part of the nonce of all ciphers.
 pub const IV: usize = 8;
-/// Both ciphers' integrity check value.
+/// Bytes of the integrity check value of all ciphers.
 pub const ICV: usize = 16;
-/// What precedes the inner packet.
+/// Bytes in front of the inner packet.
 pub const HEADROOM: usize = HEADER + IV;
-/// What may follow it: padding to four bytes, its length, the next header, the ICV.
+/// Bytes behind the inner packet at the most: padding to four bytes, its length, the next header, the ICV.
 pub const TAILROOM: usize = 3 + 2 + ICV;
 
 /// Bytes of an ESP packet (from the SPI on) around an inner packet of `inner` bytes.
@@ -46,16 +46,19 @@ pub const fn inner_room(room: usize) -> usize {
     (room.saturating_sub(HEADROOM + ICV) & !3).saturating_sub(2)
 }
 
-/// What is inside.
+/// What an ESP packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inner {
+    /// An IPv4 packet.
     V4,
+    /// An IPv6 packet.
     V6,
-    /// A packet or a repair with the header of [`crate::fec`].
+    /// A source or repair packet with the header of [`crate::fec`].
     Fec,
 }
 
 impl Inner {
+    /// The next header field of the ESP trailer (RFC 4303 2.6).
     pub const fn next_header(self) -> u8 {
         match self {
             Inner::V4 => 4,
@@ -65,7 +68,7 @@ impl Inner {
     }
 }
 
-/// Forward error correction: a number for experiments (RFC 3692), since none is assigned.
+/// Next header of forward error correction: a number for experiments (RFC 3692), since none is assigned.
 pub const FEC_NEXT_HEADER: u8 = 253;
-/// RFC 4303, 2.6: nothing inside, sent to hide the traffic's pattern.
+/// Next header of a dummy packet (RFC 4303 2.6), sent to hide the pattern of traffic.
 pub const NO_NEXT_HEADER: u8 = 59;

@@ -1,20 +1,22 @@
-//! Sending.
+//! Outbound processing (RFC 4303 3.3).
 
 use super::suite::AadBytes;
 use super::{Cipher, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Why a packet cannot be sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// A number may be used once under a key (RFC 4303, 3.3.3).
+    /// All sequence numbers are used; none may be used twice under a key (RFC 4303 3.3.3).
     #[error("the association has used all its sequence numbers: install another one")]
     Exhausted,
+    /// The buffer is too short in front of the packet or behind it, or the packet is too long for the cipher.
     #[error("the buffer has no room for the ESP header and trailer")]
     NoRoom,
 }
 
-/// An association that we send by.
+/// An outbound security association (SA).
 #[derive(Debug)]
 pub struct Outbound {
     spi: u32,
@@ -32,15 +34,17 @@ pub struct Outbound {
 /// A sealed packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// Where it lies in the buffer, from the SPI to the ICV.
+    /// Where it is in the buffer, from the SPI to the ICV.
     pub at: Range<usize>,
+    /// Its sequence number.
     pub sequence: u64,
 }
 
 impl Outbound {
-    /// `first` is the first sequence number, 1 for a new association.
+    /// An SA that sends under `spi`, with extended sequence numbers (RFC 4303 2.2.1) if `extended`.
+    /// `first` is the first sequence number, 1 for a new SA.
     ///
-    /// `unique` makes the IVs: packet `n` of this association has the IV `unique + n`. With a key that
+    /// `unique` is the base of the IVs: packet `n` of this SA, from 0, has the IV `unique + n`. With a key that
     /// lives longer than the process it must grow faster than packets are sent, from process to
     /// process: nanoseconds since 1970 do. No IV is then used twice under the key, even when it is not
     /// known how many packets were sent before.
@@ -56,14 +60,17 @@ impl Outbound {
         }
     }
 
+    /// The security parameters index.
     pub const fn spi(&self) -> u32 {
         self.spi
     }
 
+    /// The cipher.
     pub const fn cipher(&self) -> Cipher {
         self.suite.cipher()
     }
 
+    /// Whether sequence numbers are extended (RFC 4303 2.2.1).
     pub const fn extended(&self) -> bool {
         self.extended
     }
@@ -82,8 +89,8 @@ impl Outbound {
         if self.extended { u64::MAX - (1 << 32) } else { u32::MAX as u64 }
     }
 
-    /// Takes numbers for up to `n` packets, to be used at once: a number that is kept back would be
-    /// behind the peer's window when it is sent.
+    /// Reserves sequence numbers for up to `n` packets, to be used at once: a number that is used late may be
+    /// behind the peer's replay window when it arrives.
     #[inline]
     pub fn reserve(&self, n: u32) -> Batch<'_> {
         let first = self.next.fetch_add(u64::from(n), Ordering::Relaxed);
@@ -91,17 +98,23 @@ impl Outbound {
     }
 
     /// Seals one packet, see [`Batch::seal`].
+    ///
+    /// # Errors
+    /// As [`Batch::seal`].
     #[inline]
     pub fn seal(&self, buf: &mut [u8], at: Range<usize>, inner: Inner) -> Result<Sealed, SealError> {
         self.reserve(1).seal(buf, at, inner)
     }
 
-    /// A packet with nothing inside, which the receiver throws away (RFC 4303, 2.6).
+    /// Makes a dummy packet of the bytes `at`, which the receiver discards (RFC 4303 2.6).
+    ///
+    /// # Errors
+    /// As [`Batch::seal`].
     pub fn dummy(&self, buf: &mut [u8], at: Range<usize>) -> Result<Sealed, SealError> {
         self.reserve(1).seal_as(buf, at, NO_NEXT_HEADER)
     }
 
-    /// Seals with a given number and IV, which may never have been used together with this key.
+    /// Seals with a given sequence number and IV, which must not have been used under this key before.
     #[inline]
     pub(super) fn seal_with(
         &self,
@@ -134,7 +147,7 @@ impl Outbound {
     }
 }
 
-/// Sequence numbers of a batch. What is left over is skipped, which receivers do not mind.
+/// Reserved sequence numbers. Those that are not used are skipped, which RFC 4303 allows.
 #[derive(Debug)]
 pub struct Batch<'a> {
     sa: &'a Outbound,
@@ -144,8 +157,12 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Seals the inner packet at `at` of `buf`, which must have [`super::HEADROOM`] bytes before and
+    /// Encrypts and authenticates the inner packet at `at` of `buf`, which must have [`super::HEADROOM`] bytes before and
     /// up to [`super::TAILROOM`] behind it.
+    ///
+    /// # Errors
+    /// [`SealError::Exhausted`] if the reserved sequence numbers, or those of the SA, are used up;
+    /// [`SealError::NoRoom`] if the buffer is too short.
     #[inline]
     pub fn seal(&mut self, buf: &mut [u8], at: Range<usize>, inner: Inner) -> Result<Sealed, SealError> {
         self.seal_as(buf, at, inner.next_header())

@@ -1,4 +1,4 @@
-//! The ciphers.
+//! The AEAD ciphers: AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634).
 
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use std::fmt;
@@ -6,12 +6,15 @@ use std::fmt;
 /// Which cipher a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cipher {
+    /// AES-GCM with a 128-bit key and a 16-byte ICV (RFC 4106).
     Aes128Gcm,
+    /// AES-GCM with a 256-bit key and a 16-byte ICV (RFC 4106).
     Aes256Gcm,
+    /// ChaCha20-Poly1305 (RFC 7634).
     ChaCha20Poly1305,
 }
 
-/// The part of the nonce that both ends know and no packet carries.
+/// Bytes of the salt: the part of the nonce that both ends know and no packet carries.
 pub const SALT: usize = 4;
 
 impl Cipher {
@@ -28,6 +31,7 @@ impl Cipher {
         self.key_len() + SALT
     }
 
+    /// The name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Cipher::Aes128Gcm => "aes-128-gcm",
@@ -37,10 +41,13 @@ impl Cipher {
     }
 }
 
+/// The keying material has the wrong length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{cipher} takes {want} bytes (key and 4-byte salt), not {got}", cipher = cipher.name(), want = cipher.keymat_len())]
 pub struct KeyError {
+    /// The cipher.
     pub cipher: Cipher,
+    /// Bytes given.
     pub got: usize,
 }
 
@@ -52,8 +59,10 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// `keymat` is the key followed by the salt (RFC 4106, 8.1; RFC 7634, 2). The caller's copy is
-    /// the caller's to wipe.
+    /// `keymat` is the key followed by the salt (RFC 4106 8.1, RFC 7634 2). The caller has to wipe its copy.
+    ///
+    /// # Errors
+    /// [`KeyError`] if `keymat` is not [`Cipher::keymat_len`] bytes long.
     pub fn new(cipher: Cipher, keymat: &[u8]) -> Result<Suite, KeyError> {
         let wrong = KeyError { cipher, got: keymat.len() };
         let (key, salt) = keymat.split_at_checked(cipher.key_len()).ok_or(wrong)?;
@@ -67,6 +76,7 @@ impl Suite {
         Ok(Suite { cipher, key: LessSafeKey::new(key), salt })
     }
 
+    /// The cipher.
     pub const fn cipher(&self) -> Cipher {
         self.cipher
     }

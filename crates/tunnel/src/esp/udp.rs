@@ -1,6 +1,6 @@
 //! ESP in UDP (RFC 3948).
 
-/// The UDP header before ESP. Its checksum is zero (RFC 3948, 2.1); over IPv6 that is allowed for
+/// Bytes of the UDP header before ESP. Its checksum is zero (RFC 3948, 2.1); over IPv6 that is allowed for
 /// tunnels (RFC 6935) whose content checks itself.
 pub const UDP_HEADER: usize = 8;
 
@@ -10,8 +10,9 @@ pub const KEEPALIVE: u8 = 0xFF;
 /// What a datagram to the port of ESP carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datagram {
+    /// An ESP packet.
     Esp,
-    /// A single byte 0xFF (2.3), to be ignored: it keeps NAT's binding.
+    /// A NAT keepalive (2.3), to be ignored.
     Keepalive,
     /// IKE, behind four zero bytes (2.2).
     NonEsp,
@@ -19,7 +20,7 @@ pub enum Datagram {
     Short,
 }
 
-/// `payload` is what follows the UDP header.
+/// What a datagram to the port of ESP carries; `payload` is what follows the UDP header.
 #[inline]
 pub fn classify(payload: &[u8]) -> Datagram {
     match payload {

@@ -1,18 +1,20 @@
-//! The window against replays, and the high half of a sequence number.
+//! The replay window (RFC 4303 3.4.3), and the high half of an extended sequence number.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Packets of the smallest replay window.
 pub const MIN_WINDOW: u32 = 64;
+/// Packets of the largest replay window.
 pub const MAX_WINDOW: u32 = 1 << 20;
 
 /// Sequence numbers of one word.
 const SPAN: u64 = 32;
 
-/// Which sequence numbers were received. Shared by all workers without a lock.
+/// Which sequence numbers were received (the anti-replay window of RFC 4303 3.4.3). Shared by all workers without a lock.
 ///
 /// A ring of words. Each is the number of the block of 32 sequence numbers that it stands for
 /// (high half, modulo 2^32) and a bit for each of them. To receive a number is one compare-and-swap
-/// of its word, so of two workers with the same number exactly one wins; a word only ever goes on
+/// of its word, so of two workers with the same number exactly one succeeds; a word only ever advances
 /// to a later block, so nothing received is forgotten while the window covers it.
 #[derive(Debug)]
 pub struct ReplayWindow {
@@ -26,7 +28,7 @@ impl ReplayWindow {
     /// counts as received, with all below it: 0 for a new association.
     pub fn new(size: u32, top: u64) -> ReplayWindow {
         let size = u64::from(size.clamp(MIN_WINDOW, MAX_WINDOW));
-        // A word goes on to a later block only when the window has left all of the one it stood for.
+        // A word advances to a later block only when the window has left all of the one it stood for.
         let n = (size + SPAN - 1).div_ceil(SPAN).next_power_of_two();
         let first = (top / SPAN + 1).saturating_sub(n);
         let mut words: Vec<AtomicU64> = (0..n).map(|_| AtomicU64::new(0)).collect();
@@ -41,23 +43,24 @@ impl ReplayWindow {
         ReplayWindow { top: AtomicU64::new(top), words: words.into_boxed_slice(), size }
     }
 
+    /// Packets that the window covers.
     pub const fn size(&self) -> u32 {
         self.size as u32
     }
 
-    /// The highest number received.
+    /// The highest number received: the right edge of the window.
     pub fn top(&self) -> u64 {
         self.top.load(Ordering::Relaxed)
     }
 
-    /// Whether a number could still be received: a cheap look before the packet is decrypted.
+    /// Whether a number could still be received: a cheap check before the packet is decrypted.
     #[inline]
     pub fn may_receive(&self, sequence: u64) -> bool {
         if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
             return false;
         }
         let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
-        let old = self.slot(block).load(Ordering::Relaxed);
+        let old = self.word_of(block).load(Ordering::Relaxed);
         match age(old, block) {
             Age::Same => old as u32 & bit == 0,
             Age::Older => true,
@@ -65,15 +68,15 @@ impl ReplayWindow {
         }
     }
 
-    /// Receives a number of an authenticated packet; false: it was there before, or is too old.
+    /// Marks the number of an authenticated packet as received; false: it was before, or is behind the window.
     #[inline]
     pub fn receive(&self, sequence: u64) -> bool {
         if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
             return false;
         }
         let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
-        let slot = self.slot(block);
-        let mut old = slot.load(Ordering::Relaxed);
+        let shared = self.word_of(block);
+        let mut old = shared.load(Ordering::Relaxed);
         loop {
             let new = match age(old, block) {
                 Age::Same if old as u32 & bit != 0 => return false,
@@ -81,7 +84,7 @@ impl ReplayWindow {
                 Age::Older => word(block, bit),
                 Age::Newer => return false,
             };
-            match slot.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
+            match shared.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => old = now,
             }
@@ -91,7 +94,7 @@ impl ReplayWindow {
     }
 
     #[inline]
-    fn slot(&self, block: u64) -> &AtomicU64 {
+    fn word_of(&self, block: u64) -> &AtomicU64 {
         // The number of words is a power of two.
         &self.words[block as usize & (self.words.len() - 1)]
     }
@@ -117,8 +120,8 @@ const fn age(old: u64, block: u64) -> Age {
     }
 }
 
-/// The whole sequence number of a packet that carries its low half (RFC 4303, A2): the one that
-/// lies in the window or is next above it.
+/// The whole sequence number of a packet that carries its low half (RFC 4303 A2): the one that
+/// lies in the window of `window` packets below `top`, or is next above it.
 #[inline]
 pub const fn infer_sequence(top: u64, window: u32, low: u32) -> u64 {
     let (th, tl) = ((top >> 32) as u32, top as u32);
@@ -127,7 +130,7 @@ pub const fn infer_sequence(top: u64, window: u32, low: u32) -> u64 {
         // The window lies within one run of the low half.
         if low >= bottom { th } else { th.wrapping_add(1) }
     } else if low >= bottom {
-        // It began in the run before; there is none before the first.
+        // The window begins in the run before; there is none before the first.
         th.saturating_sub(1)
     } else {
         th

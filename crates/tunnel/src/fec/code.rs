@@ -1,21 +1,21 @@
-//! The codes. Reed and Solomon's is that of the crate `reed-solomon-erasure`: GF(2^8) with polynomial
-//! 0x11D, a Vandermonde matrix made systematic by the inverse of its upper square, so that its lower
-//! rows make the repairs.
+//! The codes. Reed-Solomon is that of the crate `reed-solomon-erasure`: GF(2^8) with polynomial 0x11D, a
+//! Vandermonde matrix made systematic by the inverse of its upper square, so that its lower rows make the
+//! repair symbols.
 
 use super::{MAX_REPAIRS, MAX_SOURCES};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
-/// The code of a number of sources and repairs.
+/// The code of a number of source and repair symbols.
 #[derive(Debug)]
 pub struct Code {
     size: u8,
     repairs: u8,
-    /// `None`: the exclusive or does.
+    /// `None` for the exclusive or.
     rs: Option<ReedSolomon>,
 }
 
 impl Code {
-    /// `None`: a number is 0 or above its limit.
+    /// The code of `size` source and `repairs` repair symbols. `None`: a number is 0 or above its limit.
     pub fn new(size: u8, repairs: u8) -> Option<Code> {
         let fits = (1..=MAX_SOURCES).contains(&usize::from(size))
             && (1..=MAX_REPAIRS).contains(&usize::from(repairs));
@@ -29,12 +29,13 @@ impl Code {
         Some(Code { size, repairs, rs })
     }
 
+    /// Whether this is the code of these numbers of symbols.
     pub const fn is_of(&self, size: u8, repairs: u8) -> bool {
         self.size == size && self.repairs == repairs
     }
 
-    /// Adds source `index` to the repairs, each of which has `room` bytes of `parity`. Sources come in
-    /// their order; before the first the repairs are zeros.
+    /// Adds source symbol `index` to the repair symbols, each of which has `room` bytes of `parity`. Source
+    /// symbols are added in order; before the first the repair symbols are zeros.
     pub fn add(&self, index: usize, source: &[u8], parity: &mut [u8], room: usize) {
         let mut shards: [&mut [u8]; MAX_REPAIRS] = Default::default();
         let count = usize::from(self.repairs);
@@ -50,8 +51,8 @@ impl Code {
         }
     }
 
-    /// Fills in the sources that are missing. `shards`: the sources, then the repairs, all of one
-    /// length, and whether each is there. False: there are too few.
+    /// Computes the source symbols that are missing. `shards`: the source symbols, then the repair symbols, all
+    /// of one length, and whether each is present. False: too few are.
     pub fn recover(&self, shards: &mut [(&mut [u8], bool)]) -> bool {
         let size = usize::from(self.size);
         match &self.rs {

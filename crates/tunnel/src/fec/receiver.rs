@@ -1,42 +1,52 @@
-//! Receiving: packets pass at once and are remembered; what is missing is made of repairs.
+//! The receiver: source packets are delivered at once and remembered; lost ones are computed from repair
+//! packets.
 
 use super::code::Code;
 use super::header::{BlockInfo, Header, read};
 use super::{MAX_PACKET, MAX_REPAIRS, MAX_SOURCES};
 use crate::esp::Inner;
 
-/// Windows remembered at one time, of all streams together; the oldest makes room.
+/// Blocks remembered at one time, of all streams together; the oldest makes room.
 const BLOCKS: usize = 16;
-/// How long a window is waited for.
+/// Nanoseconds after which a block that is not complete is given up.
 pub const BLOCK_TIMEOUT: u64 = 2_000_000_000;
-/// Between codes made anew because the peer has changed its own: it takes as long as many packets.
+/// Nanoseconds between two codes that are made because the peer has changed its own: making one takes as long
+/// as many packets.
 const NEW_CODE: u64 = 100_000_000;
 
-/// Why a packet is not taken.
+/// Why a packet is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiveError {
-    #[error("header of another version, or one that contradicts itself or its window")]
+    /// No header of this version, one that contradicts itself or its block, or no IP packet behind it.
+    #[error("header of another version, or one that contradicts itself or its block")]
     BadHeader,
+    /// The packet was received or recovered before.
     #[error("it was recovered, or received, before")]
     Duplicate,
 }
 
-/// What became of a packet.
+/// What a received packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// An IP packet, `at` bytes behind the header's begin.
-    Source { at: usize, inner: Inner },
-    /// A repair, kept until it is of use or of none.
+    /// A source packet.
+    Source {
+        /// Where the IP packet begins.
+        at: usize,
+        /// Its kind.
+        inner: Inner,
+    },
+    /// A repair packet, stored until its block is complete or given up.
     RepairStored,
-    /// A repair that nobody needs.
+    /// A repair packet that is not needed.
     RepairUnneeded,
 }
 
+/// Results of recovery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Packets that were lost and are there.
+    /// Packets that were lost and recovered.
     pub recovered: u64,
-    /// Windows with packets that are lost for good.
+    /// Blocks with packets that could not be recovered.
     pub unrecoverable: u64,
 }
 
@@ -46,65 +56,65 @@ struct Block {
     key: Option<(u8, u32)>,
     since: u64,
     /// Sources received or recovered, a bit each.
-    have: u32,
+    present: u32,
     lens: [u16; MAX_SOURCES],
-    /// Repairs that are kept, a bit each, and what the caller said of them.
-    kept: u8,
+    /// Repair packets that are stored, a bit each, and the tags that the caller gave them.
+    stored: u8,
     tags: [u8; MAX_REPAIRS],
-    /// Known from the first repair on.
-    plan: Option<BlockInfo>,
-    /// Nothing is waited for any more.
+    /// Known from the first repair packet on.
+    info: Option<BlockInfo>,
+    /// Complete or given up.
     done: bool,
-    /// Sources, then repairs, [`MAX_PACKET`] bytes each.
+    /// Source symbols, then repair symbols, [`MAX_PACKET`] bytes each.
     data: Box<[u8]>,
 }
 
-/// The newest window of a stream, and when it came.
+/// The newest block of a stream, and when it came.
 #[derive(Debug, Clone, Copy, Default)]
 struct Newest {
     number: u32,
     at: Option<u64>,
 }
 
-/// Packets that have been recovered and not yet been fetched.
+/// Packets that have been recovered and not yet fetched.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ready {
-    window: usize,
+    block: usize,
     left: u32,
-    /// Of the repairs that took their places.
-    kept: u8,
+    /// The repair packets that replaced them.
+    stored: u8,
 }
 
 /// What one worker receives through one tunnel.
 #[derive(Debug)]
 pub struct Receiver {
-    windows: Box<[Block]>,
-    /// The place that the next window takes.
+    blocks: Box<[Block]>,
+    /// The place that the next block takes.
     oldest: usize,
     newest: Box<[Newest]>,
     code: Option<Code>,
     code_since: u64,
     ready: Ready,
     stats: Stats,
-    /// Windows that are waited for.
+    /// Blocks that are neither complete nor given up.
     waiting: usize,
 }
 
 impl Default for Receiver {
     fn default() -> Receiver {
-        let window = || Block {
+        let block = || Block {
             key: None,
             since: 0,
-            have: 0,
+            present: 0,
             lens: [0; MAX_SOURCES],
-            kept: 0,
+            stored: 0,
             tags: [0; MAX_REPAIRS],
-            plan: None,
+            info: None,
             done: true,
             data: vec![0; (MAX_SOURCES + MAX_REPAIRS) * MAX_PACKET].into_boxed_slice(),
         };
         Receiver {
-            windows: (0..BLOCKS).map(|_| window()).collect(),
+            blocks: (0..BLOCKS).map(|_| block()).collect(),
             oldest: 0,
             newest: vec![Newest::default(); 256].into_boxed_slice(),
             code: None,
@@ -117,27 +127,31 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Takes what an authentic packet carries. `tag` is said again of a repair that has been kept: to
-    /// `spare` when it was of no use, by [`Receiver::recovered`] when it was. Packets that were recovered
-    /// are to be fetched before the next call.
+    /// Takes what an authentic packet carries.
+    ///
+    /// A repair packet that is stored is given back by its `tag` exactly once: to `unneeded` if it was not used, by
+    /// [`Receiver::recovered`] if it was. Packets that were recovered must be fetched before the next call.
+    ///
+    /// # Errors
+    /// [`ReceiveError`] says why the packet must be dropped.
     #[inline]
     pub fn receive(
         &mut self,
         text: &[u8],
         tag: u8,
         now: u64,
-        spare: impl FnMut(u8),
+        unneeded: impl FnMut(u8),
     ) -> Result<Received, ReceiveError> {
         let (header, at) = read(text).ok_or(ReceiveError::BadHeader)?;
         match header {
-            Header::Source { stream, window, index } => {
+            Header::Source { stream, block, index } => {
                 let (packet, inner) = packet(&text[at..]).ok_or(ReceiveError::BadHeader)?;
-                self.source((stream, window), index.into(), packet, now, spare)?;
+                self.source((stream, block), index.into(), packet, now, unneeded)?;
                 Ok(Received::Source { at, inner })
             }
-            Header::Repair { stream, window, index, code } => {
+            Header::Repair { stream, block, index, code } => {
                 let bytes = &text[at..at + usize::from(code.len)];
-                self.repair((stream, window), index.into(), code, (bytes, tag), now, spare)
+                self.repair((stream, block), index.into(), code, (bytes, tag), now, unneeded)
             }
         }
     }
@@ -148,23 +162,23 @@ impl Receiver {
         index: usize,
         packet: &[u8],
         now: u64,
-        mut spare: impl FnMut(u8),
+        mut unneeded: impl FnMut(u8),
     ) -> Result<(), ReceiveError> {
         if packet.len() > MAX_PACKET {
             return Err(ReceiveError::BadHeader);
         }
-        let Some(at) = self.window(key, now, &mut spare) else { return Ok(()) };
-        let w = &mut self.windows[at];
-        if w.have & 1 << index != 0 {
+        let Some(at) = self.block(key, now, &mut unneeded) else { return Ok(()) };
+        let w = &mut self.blocks[at];
+        if w.present & 1 << index != 0 {
             return Err(ReceiveError::Duplicate);
         }
-        if w.plan.is_some_and(|p| index >= p.sources.into() || packet.len() > p.len.into()) {
+        if w.info.is_some_and(|p| index >= p.sources.into() || packet.len() > p.len.into()) {
             return Err(ReceiveError::BadHeader);
         }
         w.data[index * MAX_PACKET..index * MAX_PACKET + packet.len()].copy_from_slice(packet);
         w.lens[index] = packet.len() as u16;
-        w.have |= 1 << index;
-        self.recover(at, now, spare);
+        w.present |= 1 << index;
+        self.recover(at, now, unneeded);
         Ok(())
     }
 
@@ -175,40 +189,40 @@ impl Receiver {
         plan: BlockInfo,
         (bytes, tag): (&[u8], u8),
         now: u64,
-        mut spare: impl FnMut(u8),
+        mut unneeded: impl FnMut(u8),
     ) -> Result<Received, ReceiveError> {
-        let Some(at) = self.window(key, now, &mut spare) else { return Ok(Received::RepairUnneeded) };
-        let w = &mut self.windows[at];
-        let fits = match w.plan {
+        let Some(at) = self.block(key, now, &mut unneeded) else { return Ok(Received::RepairUnneeded) };
+        let w = &mut self.blocks[at];
+        let fits = match w.info {
             Some(known) => known == plan,
             None => {
                 let beyond = !mask(plan.sources);
-                let longest = (0..MAX_SOURCES).filter(|i| w.have >> i & 1 != 0).map(|i| w.lens[i]).max();
-                w.have & beyond == 0 && longest.is_none_or(|l| l <= plan.len)
+                let longest = (0..MAX_SOURCES).filter(|i| w.present >> i & 1 != 0).map(|i| w.lens[i]).max();
+                w.present & beyond == 0 && longest.is_none_or(|l| l <= plan.len)
             }
         };
         if !fits {
             return Err(ReceiveError::BadHeader);
         }
-        if w.kept & 1 << index != 0 {
+        if w.stored & 1 << index != 0 {
             return Err(ReceiveError::Duplicate);
         }
-        w.plan = Some(plan);
-        if w.done || w.have == mask(plan.sources) {
-            self.finish(at, spare);
+        w.info = Some(plan);
+        if w.done || w.present == mask(plan.sources) {
+            self.finish(at, unneeded);
             return Ok(Received::RepairUnneeded);
         }
         let place = (MAX_SOURCES + index) * MAX_PACKET;
         w.data[place..place + bytes.len()].copy_from_slice(bytes);
-        w.kept |= 1 << index;
+        w.stored |= 1 << index;
         w.tags[index] = tag;
-        self.recover(at, now, spare);
+        self.recover(at, now, unneeded);
         Ok(Received::RepairStored)
     }
 
-    /// The place of a window. `None`: it is older than what is remembered.
-    fn window(&mut self, key: (u8, u32), now: u64, mut spare: impl FnMut(u8)) -> Option<usize> {
-        if let Some(at) = self.windows.iter().position(|w| w.key == Some(key)) {
+    /// The place of a block. `None`: it is older than those remembered.
+    fn block(&mut self, key: (u8, u32), now: u64, mut unneeded: impl FnMut(u8)) -> Option<usize> {
+        if let Some(at) = self.blocks.iter().position(|w| w.key == Some(key)) {
             return Some(at);
         }
         let newest = &mut self.newest[usize::from(key.0)];
@@ -222,23 +236,24 @@ impl Receiver {
         }
         let at = self.oldest;
         self.oldest = (at + 1) % BLOCKS;
-        self.finish(at, &mut spare);
-        let w = &mut self.windows[at];
-        (w.key, w.since, w.have, w.kept, w.plan, w.done) = (Some(key), now, 0, 0, None, false);
+        self.finish(at, &mut unneeded);
+        let w = &mut self.blocks[at];
+        (w.key, w.since, w.present, w.stored, w.info, w.done) = (Some(key), now, 0, 0, None, false);
         self.waiting += 1;
         Some(at)
     }
 
-    /// Makes what is missing, if it is known what and there are repairs enough.
-    fn recover(&mut self, at: usize, now: u64, spare: impl FnMut(u8)) {
-        let w = &mut self.windows[at];
-        let Some(plan) = w.plan else { return };
-        let missing = mask(plan.sources) & !w.have;
+    /// Computes the missing source packets of a block, if it is known which they are and enough repair packets are
+    /// stored.
+    fn recover(&mut self, at: usize, now: u64, unneeded: impl FnMut(u8)) {
+        let w = &mut self.blocks[at];
+        let Some(plan) = w.info else { return };
+        let missing = mask(plan.sources) & !w.present;
         if missing == 0 || w.done {
-            self.finish(at, spare);
+            self.finish(at, unneeded);
             return;
         }
-        if missing.count_ones() > w.kept.count_ones() {
+        if missing.count_ones() > w.stored.count_ones() {
             return;
         }
         if !self.code.as_ref().is_some_and(|c| c.is_of(plan.size, plan.repairs)) {
@@ -248,7 +263,7 @@ impl Receiver {
             (self.code, self.code_since) = (Code::new(plan.size, plan.repairs), now);
         }
         let Some(code) = &self.code else { return };
-        let w = &mut self.windows[at];
+        let w = &mut self.blocks[at];
         if !fill_in(code, plan, w) {
             return;
         }
@@ -260,49 +275,49 @@ impl Receiver {
                 left |= 1 << i;
             }
         }
-        w.have |= left;
+        w.present |= left;
         self.stats.recovered += u64::from(left.count_ones());
-        // As many repairs as packets are theirs, the others are spare.
+        // Each recovered packet counts as one repair packet used; the others are unneeded.
         let mut used = 0;
         for _ in 0..left.count_ones() {
-            used |= 1 << (w.kept & !used).trailing_zeros();
+            used |= 1 << (w.stored & !used).trailing_zeros();
         }
-        w.kept &= !used;
-        self.ready = Ready { window: at, left, kept: used };
-        self.finish(at, spare);
+        w.stored &= !used;
+        self.ready = Ready { block: at, left, stored: used };
+        self.finish(at, unneeded);
     }
 
-    /// Nothing is waited for any more.
-    fn finish(&mut self, at: usize, mut spare: impl FnMut(u8)) {
-        let w = &mut self.windows[at];
-        for i in (0..MAX_REPAIRS).filter(|i| w.kept >> i & 1 != 0) {
-            spare(w.tags[i]);
+    /// Nothing more is expected of a block.
+    fn finish(&mut self, at: usize, mut unneeded: impl FnMut(u8)) {
+        let w = &mut self.blocks[at];
+        for i in (0..MAX_REPAIRS).filter(|i| w.stored >> i & 1 != 0) {
+            unneeded(w.tags[i]);
         }
-        w.kept = 0;
+        w.stored = 0;
         if w.done {
             return;
         }
         w.done = true;
         self.waiting -= 1;
-        let sent = match w.plan {
+        let sent = match w.info {
             Some(p) => mask(p.sources),
-            // Without a repair nobody knows what came after the last one that came.
-            None => u32::MAX.checked_shr(w.have.leading_zeros()).unwrap_or(0),
+            // Without a repair packet it is unknown how many source packets followed.
+            None => u32::MAX.checked_shr(w.present.leading_zeros()).unwrap_or(0),
         };
-        self.stats.unrecoverable += u64::from(sent & !w.have != 0);
+        self.stats.unrecoverable += u64::from(sent & !w.present != 0);
     }
 
-    /// Writes the next packet that was recovered to `out`: its length, and the tag of the repair that it
-    /// took.
+    /// Writes the next recovered packet to `out`; returns its length and the tag of the repair packet that was
+    /// used. `None`: there is none, or `out` is too short.
     pub fn recovered(&mut self, out: &mut [u8]) -> Option<(usize, u8)> {
         let r = &mut self.ready;
         if r.left == 0 {
             return None;
         }
-        let (source, repair) = (r.left.trailing_zeros() as usize, r.kept.trailing_zeros() as usize);
+        let (source, repair) = (r.left.trailing_zeros() as usize, r.stored.trailing_zeros() as usize);
         r.left &= r.left - 1;
-        r.kept &= r.kept.wrapping_sub(1);
-        let w = &self.windows[r.window];
+        r.stored &= r.stored.wrapping_sub(1);
+        let w = &self.blocks[r.block];
         let len = usize::from(w.lens[source]);
         out.get_mut(..len)?.copy_from_slice(&w.data[source * MAX_PACKET..source * MAX_PACKET + len]);
         Some((len, w.tags.get(repair).copied().unwrap_or(0)))
@@ -314,32 +329,35 @@ impl Receiver {
         self.ready.left != 0
     }
 
-    /// Gives windows up that have been waited for too long.
+    /// Gives up blocks that are older than [`BLOCK_TIMEOUT`].
     #[inline]
-    pub fn poll(&mut self, now: u64, mut spare: impl FnMut(u8)) {
+    pub fn poll(&mut self, now: u64, mut unneeded: impl FnMut(u8)) {
         if self.waiting == 0 {
             return;
         }
         for at in 0..BLOCKS {
-            if !self.windows[at].done && now.saturating_sub(self.windows[at].since) > BLOCK_TIMEOUT {
-                self.finish(at, &mut spare);
+            if !self.blocks[at].done && now.saturating_sub(self.blocks[at].since) > BLOCK_TIMEOUT {
+                self.finish(at, &mut unneeded);
             }
         }
     }
 
     /// Forgets everything: the receiver is not used any more.
-    pub fn clear(&mut self, mut spare: impl FnMut(u8)) {
-        (0..BLOCKS).for_each(|at| self.finish(at, &mut spare));
+    pub fn clear(&mut self, mut unneeded: impl FnMut(u8)) {
+        (0..BLOCKS).for_each(|at| self.finish(at, &mut unneeded));
     }
 
-    /// What has happened since the last call.
+    /// The counts since the last call.
     #[inline]
     pub fn take_stats(&mut self) -> Stats {
         std::mem::take(&mut self.stats)
     }
 }
 
-/// What a packet is to somebody who recovers nothing.
+/// What a packet is to a gateway that recovers nothing.
+///
+/// # Errors
+/// [`ReceiveError::BadHeader`].
 pub fn decode_only(text: &[u8]) -> Result<Received, ReceiveError> {
     match read(text).ok_or(ReceiveError::BadHeader)? {
         (Header::Source { .. }, at) => {
@@ -350,12 +368,12 @@ pub fn decode_only(text: &[u8]) -> Result<Received, ReceiveError> {
     }
 }
 
-/// The first so many sources.
+/// A bit for each of the first `sources` source packets.
 const fn mask(sources: u8) -> u32 {
     u32::MAX >> (MAX_SOURCES as u32 - sources as u32)
 }
 
-/// Runs the code over a window.
+/// Runs the code over a block. False: too few symbols are present.
 fn fill_in(code: &Code, plan: BlockInfo, w: &mut Block) -> bool {
     let (len, size) = (usize::from(plan.len), usize::from(plan.size));
     let (sources, repairs) = (usize::from(plan.sources), usize::from(plan.repairs));
@@ -364,9 +382,9 @@ fn fill_in(code: &Code, plan: BlockInfo, w: &mut Block) -> bool {
     for (i, bytes) in w.data.chunks_exact_mut(MAX_PACKET).enumerate() {
         let (at, there) = match i.checked_sub(MAX_SOURCES) {
             None if i >= size => continue,
-            None => (i, i >= sources || w.have >> i & 1 != 0),
+            None => (i, i >= sources || w.present >> i & 1 != 0),
             Some(repair) if repair >= repairs => continue,
-            Some(repair) => (size + repair, w.kept >> repair & 1 != 0),
+            Some(repair) => (size + repair, w.stored >> repair & 1 != 0),
         };
         let Some(bytes) = bytes.get_mut(..len) else { return false };
         if at < size && there {
@@ -379,7 +397,7 @@ fn fill_in(code: &Code, plan: BlockInfo, w: &mut Block) -> bool {
     code.recover(&mut shards[..size + repairs])
 }
 
-/// The IP packet at the front, by the length that it says.
+/// The IP packet at the front, by the length in its header.
 #[inline]
 fn packet(text: &[u8]) -> Option<(&[u8], Inner)> {
     let word = |at: usize| text.get(at..at + 2).map(|w| usize::from(u16::from_be_bytes([w[0], w[1]])));

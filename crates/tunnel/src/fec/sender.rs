@@ -1,15 +1,16 @@
-//! Sending: packets get numbers, windows get repairs. Nothing is allocated after the start.
+//! The sender: numbers source packets and makes repair packets for each block. Nothing is allocated after
+//! the start.
 
 use super::code::Code;
 use super::header::{BlockInfo, Header};
 use super::{MAX_PACKET, SOURCE_HEADER, Settings};
 
-/// Packets that may come before the repairs made of them are fetched.
+/// Source packets that may come before the repair packets made of them are fetched.
 const BETWEEN: usize = 64;
 
-/// The repairs of a window.
+/// The repair symbols of a block.
 #[derive(Debug)]
-struct Set {
+struct BlockRepairs {
     parity: Box<[u8]>,
     number: u32,
     sources: u8,
@@ -26,30 +27,30 @@ pub struct Sender {
     settings: Settings,
     code: Code,
     stream: u8,
-    /// Of the next window.
+    /// Of the next block.
     number: u32,
-    /// A ring: windows that are closed and have repairs to be sent, then the one that is open.
-    sets: Box<[Set]>,
+    /// A ring: blocks that are closed and have repair packets to be sent, then the one that is open.
+    sets: Box<[BlockRepairs]>,
     first: usize,
     closed: usize,
     open: bool,
 }
 
-/// A repair that has been written.
+/// A repair packet that has been written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repair {
     /// Bytes, header included.
     pub len: usize,
-    /// What the caller said of the window's last packet.
+    /// The mark that the caller gave the block's last packet.
     pub mark: u8,
 }
 
 impl Sender {
-    /// `first`: the number of the first window, another one in each process. `None`: settings out of
-    /// range.
+    /// A sender of `stream`. `first`: the number of the first block, a different one in each process.
+    /// `None`: settings out of range.
     pub fn new(settings: Settings, stream: u8, first: u32) -> Option<Sender> {
-        let code = Code::new(settings.window, settings.repairs)?;
-        let set = || Set {
+        let code = Code::new(settings.sources, settings.repairs)?;
+        let set = || BlockRepairs {
             parity: vec![0; MAX_PACKET * usize::from(settings.repairs)].into_boxed_slice(),
             number: 0,
             sources: 0,
@@ -58,7 +59,7 @@ impl Sender {
             next: 0,
             mark: 0,
         };
-        let sets = 2 + BETWEEN.div_ceil(usize::from(settings.window));
+        let sets = 2 + BETWEEN.div_ceil(usize::from(settings.sources));
         Some(Sender {
             settings,
             code,
@@ -71,16 +72,19 @@ impl Sender {
         })
     }
 
+    /// The settings.
     pub const fn settings(&self) -> Settings {
         self.settings
     }
 
+    /// The stream.
     pub const fn stream(&self) -> u8 {
         self.stream
     }
 
-    /// Takes a packet into the open window and says what is to be in front of it. `None`: it is too
-    /// long, or repairs were not fetched: it goes without.
+    /// Takes a packet into the open block and returns its header. `None`: it is sent without one, because it is
+    /// longer than [`super::MAX_PACKET`] or repair packets were not fetched. `mark` is returned with the repair
+    /// packets of the block.
     #[inline]
     pub fn source(&mut self, packet: &[u8], mark: u8, now: u64) -> Option<[u8; SOURCE_HEADER]> {
         if packet.len() > MAX_PACKET || packet.is_empty() || self.closed == self.sets.len() {
@@ -100,10 +104,10 @@ impl Sender {
         set.sources += 1;
         set.longest = set.longest.max(packet.len());
         set.mark = mark;
-        let header = Header::Source { stream: self.stream, window: set.number, index };
+        let header = Header::Source { stream: self.stream, block: set.number, index };
         let mut out = [0; SOURCE_HEADER];
         header.write(&mut out)?;
-        if set.sources == self.settings.window {
+        if set.sources == self.settings.sources {
             self.close();
         }
         Some(out)
@@ -114,7 +118,7 @@ impl Sender {
         self.closed += 1;
     }
 
-    /// Closes the open window if it is old enough.
+    /// Closes the open block if it is old enough.
     #[inline]
     pub fn poll(&mut self, now: u64) {
         if self.due().is_some_and(|due| now >= due) {
@@ -122,14 +126,14 @@ impl Sender {
         }
     }
 
-    /// When the open window is closed.
+    /// The time at which the open block is closed; `None` if none is open.
     #[inline]
     pub fn due(&self) -> Option<u64> {
         let at = (self.first + self.closed) % self.sets.len();
         self.open.then(|| self.sets[at].opened.saturating_add(self.settings.delay))
     }
 
-    /// Writes the next repair of a closed window to `out`. `None`: there is none, or no room for it.
+    /// Writes the next repair packet of a closed block to `out`. `None`: there is none, or no room for it.
     pub fn repair(&mut self, out: &mut [u8]) -> Option<Repair> {
         if self.closed == 0 {
             return None;
@@ -137,18 +141,18 @@ impl Sender {
         let set = &mut self.sets[self.first];
         let code = BlockInfo {
             sources: set.sources,
-            size: self.settings.window,
+            size: self.settings.sources,
             repairs: self.settings.repairs,
             len: set.longest as u16,
         };
         let index = set.next;
-        let header = Header::Repair { stream: self.stream, window: set.number, index, code };
+        let header = Header::Repair { stream: self.stream, block: set.number, index, code };
         let at = header.write(out)?;
         let from = usize::from(index) * MAX_PACKET;
         out.get_mut(at..at + set.longest)?.copy_from_slice(&set.parity[from..from + set.longest]);
         let written = Repair { len: at + set.longest, mark: set.mark };
         set.next += 1;
-        // More repairs than packets would be of no use.
+        // More repair packets than source packets would be of no use.
         if set.next == self.settings.repairs.min(set.sources) {
             self.first = (self.first + 1) % self.sets.len();
             self.closed -= 1;

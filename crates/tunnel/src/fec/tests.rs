@@ -5,8 +5,8 @@ use proptest::test_runner::TestCaseResult;
 
 const MS: u64 = 1_000_000;
 
-fn settings(window: u8, repairs: u8) -> Settings {
-    Settings { window, repairs, delay: 20 * MS }
+fn settings(sources: u8, repairs: u8) -> Settings {
+    Settings { sources, repairs, delay: 20 * MS }
 }
 
 /// An IP packet of `len` bytes, 40 at the least, that no other is equal to.
@@ -24,7 +24,7 @@ fn ip(n: usize, len: usize) -> Vec<u8> {
     p
 }
 
-/// A sender and what it has put on the wire, by windows.
+/// A sender and what it has put on the wire, by blocks.
 struct Wire {
     tx: Sender,
     now: u64,
@@ -39,17 +39,17 @@ impl Wire {
 
     fn send(&mut self, packet: &[u8]) {
         let header = self.tx.source(packet, 7, self.now).unwrap();
-        let Some((Header::Source { window, index, .. }, _)) = read(&header) else { panic!() };
-        self.sent.push((window, Some(index.into()), [&header[..], packet].concat()));
+        let Some((Header::Source { block, index, .. }, _)) = read(&header) else { panic!() };
+        self.sent.push((block, Some(index.into()), [&header[..], packet].concat()));
         self.fetch();
     }
 
     fn fetch(&mut self) {
         let mut buf = [0; MAX_PACKET + REPAIR_HEADER];
         while let Some(r) = self.tx.repair(&mut buf) {
-            let Some((Header::Repair { window, .. }, _)) = read(&buf[..r.len]) else { panic!() };
+            let Some((Header::Repair { block, .. }, _)) = read(&buf[..r.len]) else { panic!() };
             assert_eq!(r.mark, 7);
-            self.sent.push((window, None, buf[..r.len].to_vec()));
+            self.sent.push((block, None, buf[..r.len].to_vec()));
         }
     }
 
@@ -63,30 +63,30 @@ impl Wire {
 #[derive(Default)]
 struct Got {
     packets: Vec<Vec<u8>>,
-    kept: i64,
+    stored: i64,
     recovered: u64,
 }
 
 fn receive(rx: &mut Receiver, text: &[u8], now: u64, got: &mut Got) -> Result<Received, ReceiveError> {
-    let mut spare = 0;
+    let mut unneeded = 0;
     let taken = rx.receive(text, 5, now, |tag| {
         assert_eq!(tag, 5);
-        spare += 1;
+        unneeded += 1;
     });
     match taken {
         Ok(Received::Source { at, inner }) => {
             assert_eq!(inner == Inner::V4, text[at] >> 4 == 4);
             got.packets.push(text[at..].to_vec());
         }
-        Ok(Received::RepairStored) => got.kept += 1,
+        Ok(Received::RepairStored) => got.stored += 1,
         _ => {}
     }
-    got.kept -= spare;
+    got.stored -= unneeded;
     let mut buf = [0; MAX_PACKET];
     while let Some((len, tag)) = rx.recovered(&mut buf) {
         assert_eq!(tag, 5);
         got.packets.push(buf[..len].to_vec());
-        got.kept -= 1;
+        got.stored -= 1;
         got.recovered += 1;
     }
     taken
@@ -123,14 +123,14 @@ fn round(s: Settings, lens: &[usize], pauses: u64, lost: u64, shuffle: u64) -> T
             "{again:?}"
         );
     }
-    rx.poll(w.now + BLOCK_TIMEOUT + 1, |_| got.kept -= 1);
-    prop_assert_eq!(got.kept, 0);
-    // By windows: all of it where no more was lost than there are repairs, else what came.
+    rx.poll(w.now + BLOCK_TIMEOUT + 1, |_| got.stored -= 1);
+    prop_assert_eq!(got.stored, 0);
+    // By blocks: all of it where no more was lost than there are repairs, else what came.
     let (mut want, mut bad) = (Vec::new(), 0);
     let mut at = 0;
-    let windows: std::collections::BTreeSet<_> =
+    let blocks: std::collections::BTreeSet<_> =
         w.sent.iter().map(|s| s.0.wrapping_sub(u32::MAX - 1)).collect();
-    for number in windows {
+    for number in blocks {
         let of = |p: &&(u32, Option<usize>, Vec<u8>)| p.0.wrapping_sub(u32::MAX - 1) == number;
         let sources = w.sent.iter().filter(of).filter(|p| p.1.is_some()).count();
         let here: Vec<usize> = wire.iter().filter(of).filter_map(|p| p.1).collect();
@@ -157,12 +157,12 @@ proptest! {
 
     #[test]
     fn what_is_lost_comes_back(
-        window in 2u8..=32, repairs in 1u8..=8,
+        block in 2u8..=32, repairs in 1u8..=8,
         lens in proptest::collection::vec(40usize..1500, 1..100),
         pauses: u64, lost: u64, shuffle: u64,
     ) {
-        // Few pauses, so that there are whole windows.
-        round(settings(window, repairs), &lens, pauses & pauses.rotate_left(9) & pauses.rotate_left(23), lost, shuffle)?;
+        // Few pauses, so that there are whole blocks.
+        round(settings(block, repairs), &lens, pauses & pauses.rotate_left(9) & pauses.rotate_left(23), lost, shuffle)?;
     }
 
     #[test]
@@ -172,7 +172,7 @@ proptest! {
     ) {
         let (mut rx, mut got) = (Receiver::default(), Got::default());
         for (n, mut text) in texts.into_iter().enumerate() {
-            // Few streams and windows, so that they meet.
+            // Few streams and blocks, so that they meet.
             if let Some(h) = text.first_chunk_mut::<12>() {
                 h[0] = 0x10 | (how >> (n % 64) & 1) as u8;
                 h[1] &= 1;
@@ -187,8 +187,8 @@ proptest! {
                 prop_assert_eq!(at, SOURCE_HEADER);
             }
         }
-        rx.clear(|_| got.kept -= 1);
-        prop_assert_eq!(got.kept, 0);
+        rx.clear(|_| got.stored -= 1);
+        prop_assert_eq!(got.stored, 0);
     }
 }
 
@@ -253,7 +253,7 @@ fn what_contradicts_itself_is_refused() {
     }
     assert_eq!(receive(&mut rx, &repair[..11], 0, &mut got), Err(ReceiveError::BadHeader));
     assert_eq!(receive(&mut rx, &[], 0, &mut got), Err(ReceiveError::BadHeader));
-    // Of two repairs of a window the second says another thing, and so does a source.
+    // Of two repairs of a block the second says another thing, and so does a source.
     assert_eq!(receive(&mut rx, &repair, 0, &mut got), Ok(Received::RepairStored));
     let mut second = w.sent[5].2.clone();
     second[3] = 3;
@@ -290,7 +290,7 @@ fn a_flood_of_windows_takes_no_more_room() {
     let (mut rx, mut got) = (Receiver::default(), Got::default());
     let mut w = Wire::new(settings(2, 1), 0, 0);
     (0..200).for_each(|n| w.send(&ip(n, 50)));
-    // Of each window a source only: all wait, the oldest makes room.
+    // Of each block a source only: all wait, the oldest makes room.
     for s in w.sent.iter().filter(|s| s.1 == Some(1)) {
         receive(&mut rx, &s.2, 1, &mut got).unwrap();
     }
