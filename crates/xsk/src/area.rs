@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 /// Size of a huge page; the area is aligned to it so that the kernel can back it with huge pages.
 const HUGE: usize = 2 << 20;
 
-/// A mapping that is unmapped when dropped. Holds no claim on who may access it: that is the
-/// business of the types built over it.
+/// A mapping that is unmapped when dropped. Who may access it is up to the types built
+/// over it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     addr: NonNull<u8>,
@@ -25,7 +25,7 @@ impl Mapping {
     }
 
     /// Zeroed private memory for packets. With `huge`, reserved huge pages are tried first; in any
-    /// case the area is aligned to and advised for transparent ones. The flag tells whether reserved
+    /// case the area is aligned to and advised for transparent ones. The flag says whether reserved
     /// huge pages back it.
     pub(crate) fn packets(bytes: usize, huge: bool) -> io::Result<(Mapping, bool)> {
         let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -33,12 +33,12 @@ impl Mapping {
         if huge {
             let flags = anonymous | libc::MAP_HUGETLB | libc::MAP_POPULATE;
             if let Ok(mapping) = map(rounded, flags, -1, 0) {
-                mapping.keep_from_children();
+                mapping.exclude_from_fork();
                 return Ok((mapping, true));
             }
         }
         let mapping = map(rounded + HUGE, anonymous, -1, 0)?.trimmed_to_huge_alignment(rounded);
-        mapping.keep_from_children();
+        mapping.exclude_from_fork();
         // SAFETY: the range is a mapping of ours; advice does not change its contents. A kernel
         // without transparent huge pages refuses, which costs only speed.
         unsafe { libc::madvise(mapping.addr.as_ptr().cast(), mapping.len, libc::MADV_HUGEPAGE) };
@@ -50,7 +50,7 @@ impl Mapping {
     }
 
     /// The device writes into these pages: a forked child must not get them copied or shared.
-    fn keep_from_children(&self) {
+    fn exclude_from_fork(&self) {
         // SAFETY: the range is a mapping of ours and the advice concerns children only.
         unsafe { libc::madvise(self.addr.as_ptr().cast(), self.len, libc::MADV_DONTFORK) };
     }
@@ -88,7 +88,7 @@ impl Drop for Mapping {
 
 fn map(len: usize, flags: i32, fd: i32, offset: libc::off_t) -> io::Result<Mapping> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: no address is asked for, so no existing mapping is replaced.
+    // SAFETY: no address is requested, so no existing mapping is replaced.
     let addr = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) };
     if addr == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());

@@ -5,7 +5,9 @@ use std::fmt;
 /// How a socket was bound, for the port's capability line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
+    /// The device reads and writes the packet memory.
     ZeroCopy,
+    /// The kernel copies packets.
     Copy {
         /// The error by which the driver refused zero-copy, if that was tried.
         refused: Option<i32>,
@@ -13,6 +15,7 @@ pub enum Binding {
 }
 
 impl Binding {
+    /// Whether it is zero-copy.
     pub fn is_zero_copy(self) -> bool {
         self == Binding::ZeroCopy
     }

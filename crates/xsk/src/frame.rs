@@ -5,14 +5,14 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Frames dropped instead of being given back, in this process.
+/// Frames dropped instead of being released, in this process.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// One chunk of a [`Umem`](crate::Umem), holding one packet. Whoever has the `Frame` is the only one
 /// who can reach its bytes.
 ///
-/// A frame ends by being given away: to a socket ([`Socket::send`](crate::Socket::send)) or back to
-/// its memory ([`Umem::release`](crate::Umem::release)). Letting one fall out of scope loses a chunk:
+/// A frame must be passed on: to a socket ([`Socket::send`](crate::Socket::send)) or back to
+/// its memory ([`Umem::release`](crate::Umem::release)). Dropping one loses its chunk:
 /// debug builds panic, release builds count it ([`Frame::lost`]).
 #[must_use = "a frame must be sent or released, or its chunk is lost"]
 pub struct Frame {
@@ -56,8 +56,8 @@ impl Frame {
         }
     }
 
-    /// The whole chunk, and where in it the packet starts and how long it is. Whoever moves the
-    /// packet within the chunk tells so by [`Frame::set_range`].
+    /// The whole chunk, where in it the packet starts, and how long it is. After moving the packet within the
+    /// chunk, call [`Frame::set_range`].
     #[inline]
     pub fn packet_mut(&mut self) -> (&mut [u8], usize, usize) {
         let (start, len) = (usize::from(self.start), usize::from(self.len));
@@ -66,7 +66,7 @@ impl Frame {
         (chunk, start, len)
     }
 
-    /// Says where in the chunk the packet is now. False, changing nothing, if it would not fit.
+    /// Sets where in the chunk the packet is. False, changing nothing, if it would not fit.
     #[inline]
     #[must_use]
     pub fn set_range(&mut self, start: usize, len: usize) -> bool {
@@ -80,7 +80,7 @@ impl Frame {
     }
 
     /// The `n` bytes right in front of the packet, where an XDP program leaves its metadata. The
-    /// kernel does not tell whether it left any: the program and the reader must agree on a mark.
+    /// kernel does not say whether it left any: the program and the reader must agree on a magic value.
     #[inline]
     pub fn front(&self, n: usize) -> Option<&[u8]> {
         let from = usize::from(self.start).checked_sub(n)?;
@@ -88,29 +88,31 @@ impl Frame {
         Some(unsafe { std::slice::from_raw_parts(self.chunk.add(from).as_ptr(), n) })
     }
 
-    /// Bytes in front of the packet.
+    /// Bytes of the chunk in front of the packet.
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.start)
     }
 
-    /// Bytes behind the packet.
+    /// Bytes of the chunk behind the packet.
     #[inline]
     pub fn tailroom(&self) -> usize {
         usize::from(self.size - self.start - self.len)
     }
 
+    /// Bytes of the packet.
     #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
 
+    /// Whether the packet has no bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Frames of this process that were dropped instead of given back; 0 in a correct program.
+    /// Frames of this process that were dropped instead of released; 0 in a correct program.
     pub fn lost() -> u64 {
         LOST.load(Ordering::Relaxed)
     }
@@ -136,7 +138,7 @@ impl Drop for Frame {
         LOST.fetch_add(1, Ordering::Relaxed);
         // A panic during a panic would abort and hide the first one.
         if cfg!(debug_assertions) && !std::thread::panicking() {
-            panic!("a frame was dropped; send it or give it back to its memory");
+            panic!("a frame was dropped; send it or release it to its memory");
         }
     }
 }

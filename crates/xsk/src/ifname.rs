@@ -7,7 +7,7 @@ use std::fmt;
 pub struct IfName([u8; libc::IFNAMSIZ]);
 
 impl IfName {
-    /// `None` for names that no device can have.
+    /// The name, unless it is one that no device can have: empty, longer than 15 bytes, or with a slash or a zero byte.
     pub fn new(name: &str) -> Option<IfName> {
         let mut bytes = [0; libc::IFNAMSIZ];
         if name.is_empty() || name.len() >= bytes.len() || name.bytes().any(|b| b == 0 || b == b'/') {
@@ -17,6 +17,7 @@ impl IfName {
         Some(IfName(bytes))
     }
 
+    /// The name.
     pub fn as_str(&self) -> &str {
         let len = self.0.iter().position(|&b| b == 0).unwrap_or(self.0.len());
         // Made from a str and cut at a zero byte, so always valid.

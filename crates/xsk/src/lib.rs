@@ -1,14 +1,29 @@
 //! AF_XDP sockets over one packet memory per worker thread, with frames owned by type.
 //!
 //! A [`Umem`] is a worker's packet memory; every [`Socket`] opened on it (one per device queue)
-//! receives into it and transmits out of it, so a packet crosses from port to port as a moved
-//! [`Frame`] and is never copied. [`nic`] tells what a device can do, [`sys`] holds the few system
-//! calls that a worker thread needs beside its sockets.
+//! receives into it and transmits out of it, so a packet moves from port to port as a [`Frame`] and is
+//! never copied. [`nic`] reads what a device is and can do, [`sys`] has the few system calls that a worker
+//! thread needs beside its sockets. The words are those of the kernel's `Documentation/networking/af_xdp.rst`:
+//! UMEM, chunk, headroom; fill, completion, RX and TX ring.
 //!
 //! The public interface is safe. The rule behind it: each chunk of the memory has exactly one owner,
 //! written in the memory's ledger (free list, user, or a socket's rings), and bytes of a chunk are
 //! reachable only through the one `Frame` that exists while the owner is "user". Addresses that the
-//! kernel hands back are checked against the ledger before a `Frame` is made of them.
+//! kernel returns are checked against the ledger before a `Frame` is made of them.
+//!
+//! ```
+//! use sag_xsk::{Umem, UmemConfig};
+//!
+//! let mut umem = Umem::new(&UmemConfig { frames: 64, ..UmemConfig::default() })?;
+//! let mut frame = umem.alloc().expect("64 chunks are free");
+//! let start = frame.headroom();
+//! assert!(frame.set_range(start, 60));
+//! frame.bytes_mut().fill(0xFF);
+//! // A socket would send it: `socket.send(&mut umem, frame)`, then `socket.flush()`.
+//! umem.release(frame);
+//! assert_eq!(umem.census().free, 64);
+//! # Ok::<(), sag_xsk::UmemError>(())
+//! ```
 
 #![warn(missing_docs)]
 #![allow(unsafe_code)]

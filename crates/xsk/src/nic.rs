@@ -1,7 +1,7 @@
 //! What a network device is and can do, for the capability line of a port and for preflight checks.
 //!
-//! Asked for by ioctl, which answers for the network namespace of the caller; `/sys/class/net` shows
-//! the namespace of whoever mounted it, so only facts tied to the hardware are read from `/sys`.
+//! Read by ioctl, which sees the network namespace of the caller; `/sys/class/net` shows the namespace of
+//! whoever mounted it, so only facts tied to the hardware are read from `/sys`.
 
 use crate::binding::Binding;
 use crate::ifname::IfName;
@@ -9,29 +9,39 @@ use std::fmt;
 
 mod ethtool;
 
-/// The facts of one device.
+/// The properties of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
+    /// The name.
     pub name: IfName,
+    /// The interface index.
     pub ifindex: u32,
+    /// The driver; "unknown" if it does not say.
     pub driver: String,
     /// Bus address, such as `0000:00:05.0`; empty for virtual devices.
     pub bus: String,
     /// Queues that packets arrive on; each takes a socket.
     pub rx_queues: u32,
+    /// Queues that packets are sent on.
     pub tx_queues: u32,
+    /// The MTU in bytes.
     pub mtu: u32,
+    /// The Ethernet address.
     pub mac: [u8; 6],
+    /// Whether it is administratively up.
     pub up: bool,
     /// `None` for virtual devices and machines with one node.
     pub numa_node: Option<u32>,
-    /// Offloads of this device that hand XDP something else than the frames of the wire, by the
-    /// names that `ethtool -K` takes.
-    pub in_the_way: Vec<&'static str>,
+    /// Offloads that are on and make XDP see something else than the frames on the wire, by the names that
+    /// `ethtool -K` takes.
+    pub conflicting_offloads: Vec<&'static str>,
 }
 
 impl Facts {
-    /// Reads the facts of a device of the caller's network namespace.
+    /// Reads the properties of a device of the caller's network namespace.
+    ///
+    /// # Errors
+    /// [`FactsError`]: a bad name, no such device, or an error of the kernel.
     pub fn read(name: &str) -> Result<Facts, FactsError> {
         let name = IfName::new(name).ok_or_else(|| FactsError::BadName(name.to_owned()))?;
         let control = ethtool::Control::new().map_err(|source| FactsError::Os { name, source })?;
@@ -51,13 +61,13 @@ impl Facts {
             mac: control.mac(name).map_err(os)?,
             up: control.is_up(name).map_err(os)?,
             numa_node: numa_node(&bus),
-            in_the_way: control.active_features(name, &IN_THE_WAY),
+            conflicting_offloads: control.active_features(name, &CONFLICTING_OFFLOADS),
             driver: if driver.is_empty() { "unknown".to_owned() } else { driver },
             bus,
         })
     }
 
-    /// The one-line account of a port whose sockets are bound as `binding` says.
+    /// A one-line description of a port whose sockets are bound as `binding` says.
     pub fn line(&self, binding: Binding) -> Line<'_> {
         Line { facts: self, binding: Some(binding) }
     }
@@ -69,7 +79,7 @@ impl fmt::Display for Facts {
     }
 }
 
-/// See [`Facts::line`].
+/// A one-line description, see [`Facts::line`].
 #[derive(Debug, Clone, Copy)]
 pub struct Line<'a> {
     facts: &'a Facts,
@@ -91,25 +101,34 @@ impl fmt::Display for Line<'_> {
         if !facts.up {
             f.write_str(", down")?;
         }
-        match facts.in_the_way.as_slice() {
+        match facts.conflicting_offloads.as_slice() {
             [] => Ok(()),
-            names => write!(f, ", offloads in the way: {}", names.join(" ")),
+            names => write!(f, ", conflicting offloads: {}", names.join(" ")),
         }
     }
 }
 
+/// Why the properties of a device cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
+    /// No device can have this name.
     #[error("device name {0:?} is empty, longer than 15 bytes or contains a slash")]
     BadName(String),
+    /// There is no such device in this network namespace.
     #[error("no network device named {0} in this network namespace")]
     NoDevice(IfName),
-    #[error("asking the kernel about {name}: {source}")]
-    Os { name: IfName, source: std::io::Error },
+    /// The kernel refuses.
+    #[error("reading {name} from the kernel: {source}")]
+    Os {
+        /// The device.
+        name: IfName,
+        /// The kernel's error.
+        source: std::io::Error,
+    },
 }
 
 /// Kernel feature names and what `ethtool -K` calls them.
-const IN_THE_WAY: [(&str, &str); 3] =
+const CONFLICTING_OFFLOADS: [(&str, &str); 3] =
     [("rx-lro", "lro"), ("rx-gro-hw", "rx-gro-hw"), ("rx-vlan-hw-parse", "rxvlan")];
 
 /// Index of a device of this network namespace.
@@ -185,15 +204,16 @@ mod tests {
             mac: [0; 6],
             up: true,
             numa_node: None,
-            in_the_way: vec!["lro"],
+            conflicting_offloads: vec!["lro"],
         };
         let refused = Binding::Copy { refused: Some(libc::EOPNOTSUPP) };
         assert_eq!(
             facts.line(refused).to_string(),
             "eth1: driver veth, 2 queues, copy mode (zero-copy refused: EOPNOTSUPP), MTU 1500, \
-             offloads in the way: lro"
+             conflicting offloads: lro"
         );
-        let better = Facts { in_the_way: vec![], rx_queues: 1, numa_node: Some(1), up: false, ..facts };
+        let better =
+            Facts { conflicting_offloads: vec![], rx_queues: 1, numa_node: Some(1), up: false, ..facts };
         assert_eq!(
             better.line(Binding::ZeroCopy).to_string(),
             "eth1: driver veth, 1 queue, zero-copy, MTU 1500, NUMA node 1, down"

@@ -1,8 +1,8 @@
 //! The four rings of a socket: single-producer single-consumer queues shared with the kernel.
 //!
-//! Indices are free-running 32-bit counters, so a slot is `counter & mask`. The side that owns a
+//! Indices are free-running 32-bit counters, so an entry is at `counter & mask`. The side that owns a
 //! counter keeps a private copy of it; the other side's counter is read only when the private view
-//! says "empty" or "full", which keeps the shared cache lines quiet.
+//! says "empty" or "full", so that the shared cache lines are seldom touched.
 
 use crate::area::Mapping;
 use std::io;
@@ -79,7 +79,7 @@ impl<T: Copy> Shared<T> {
     }
 }
 
-/// A ring that we fill and the kernel empties: fill and transmit.
+/// A ring that we produce and the kernel consumes: fill ring and TX ring.
 pub(crate) struct Producer<T> {
     shared: Shared<T>,
     /// Written so far, published or not.
@@ -96,7 +96,7 @@ impl<T: Copy> Producer<T> {
         Ok(Producer { shared, head, seen })
     }
 
-    /// Free slots, looking at the kernel's counter only if fewer than `want` are known to be.
+    /// Free entries, looking at the kernel's counter only if fewer than `want` are known to be.
     pub(crate) fn room(&mut self, want: u32) -> u32 {
         let known = self.room_known();
         if known >= want {
@@ -123,7 +123,7 @@ impl<T: Copy> Producer<T> {
         true
     }
 
-    /// Shows the kernel everything written so far.
+    /// Publishes everything written so far.
     #[inline]
     pub(crate) fn publish(&mut self) {
         self.shared.producer().store(self.head, Ordering::Release);
@@ -143,7 +143,7 @@ impl<T: Copy> Producer<T> {
     }
 }
 
-/// A ring that the kernel fills and we empty: receive and completion.
+/// A ring that the kernel produces and we consume: RX ring and completion ring.
 pub(crate) struct Consumer<T> {
     shared: Shared<T>,
     /// Taken so far, given back or not.
@@ -179,7 +179,7 @@ impl<T: Copy> Consumer<T> {
         entry
     }
 
-    /// Gives the taken slots back to the kernel.
+    /// Returns the taken entries to the kernel.
     #[inline]
     pub(crate) fn release(&mut self) {
         self.shared.consumer().store(self.tail, Ordering::Release);

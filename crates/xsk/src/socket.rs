@@ -6,7 +6,7 @@ use crate::frame::Frame;
 use crate::ifname::IfName;
 use crate::ring::{Consumer, Producer};
 use crate::sys;
-use crate::umem::{Owner, Ticket, Umem};
+use crate::umem::{CloseMark, Owner, Umem};
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -33,15 +33,20 @@ pub enum Mode {
 /// `gro_flush_timeout` set; see the decision page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BusyPoll {
+    /// Microseconds to poll when no packet is waiting (`SO_BUSY_POLL`).
     pub microseconds: u16,
-    /// Packets per poll.
+    /// Packets per poll (`SO_BUSY_POLL_BUDGET`).
     pub budget: u16,
 }
 
+/// How to open a socket.
 #[derive(Debug, Clone)]
 pub struct SocketConfig {
+    /// The device.
     pub device: String,
+    /// The queue, from 0.
     pub queue: u32,
+    /// Who copies packets.
     pub mode: Mode,
     /// Entries of the receive ring; ring sizes are powers of two.
     pub rx_ring: u32,
@@ -49,12 +54,14 @@ pub struct SocketConfig {
     pub tx_ring: u32,
     /// Entries of the fill ring.
     pub fill_ring: u32,
-    /// Chunks that `refill` keeps with the kernel to receive into, at most `fill_ring`.
+    /// Chunks that `refill` keeps posted to receive into, at most `fill_ring`.
     pub fill_level: u32,
+    /// Busy polling; `None` for interrupts.
     pub busy_poll: Option<BusyPoll>,
 }
 
 impl SocketConfig {
+    /// The defaults: [`Mode::Auto`], rings of 2048 entries, all of the fill ring posted, no busy polling.
     pub fn new(device: &str, queue: u32) -> SocketConfig {
         SocketConfig {
             device: device.to_owned(),
@@ -79,13 +86,13 @@ impl SocketConfig {
 /// Those calls panic if given another memory than the socket's own.
 pub struct Socket {
     // The order of the fields matters: the kernel ends a socket when its rings are unmapped and its
-    // descriptor is closed, and the ticket may say so only after that.
+    // descriptor is closed, and the close_mark may say so only after that.
     rx: Consumer<libc::xdp_desc>,
     tx: Producer<libc::xdp_desc>,
     fill: Producer<u64>,
     completion: Consumer<u64>,
     fd: Arc<OwnedFd>,
-    _ticket: Closing,
+    _close_mark: MarkOnDrop,
     umem: u64,
     receiving: Owner,
     sending: Owner,
@@ -95,17 +102,17 @@ pub struct Socket {
     binding: Binding,
     busy_poll: bool,
     /// Packets that the kernel sends per system call.
-    kick_budget: u32,
+    tx_budget: u32,
     fill_level: u32,
-    /// Chunks in the fill and receive rings.
-    lent: u32,
-    /// Chunks in the transmit and completion rings.
+    /// Chunks in the fill ring and the RX ring.
+    rx_posted: u32,
+    /// Chunks in the TX ring and the completion ring.
     in_flight: u32,
 }
 
-struct Closing(Arc<Ticket>);
+struct MarkOnDrop(Arc<CloseMark>);
 
-impl Drop for Closing {
+impl Drop for MarkOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
@@ -114,6 +121,9 @@ impl Drop for Closing {
 impl Socket {
     /// Opens a socket on a device queue. Receiving starts once an XDP program redirects to its
     /// [`Socket::fd`]; the fill ring is filled already.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what to change.
     pub fn open(umem: &mut Umem, config: &SocketConfig) -> Result<Socket, OpenError> {
         let mut socket = open::open(umem, config)?;
         socket.refill(umem);
@@ -137,12 +147,14 @@ impl Socket {
             }
         }
         self.rx.release();
-        self.lent = self.lent.saturating_sub(count);
+        self.rx_posted = self.rx_posted.saturating_sub(count);
         frames.len() - before
     }
 
-    /// Puts a packet into the transmit ring, to go out with the next `flush`. It comes back if the
-    /// ring is full or if it is too short to be an Ethernet frame.
+    /// Puts a packet into the TX ring, to be sent with the next `flush`.
+    ///
+    /// # Errors
+    /// The frame, if the ring is full or it is too short to be an Ethernet frame.
     #[inline]
     pub fn send(&mut self, umem: &mut Umem, frame: Frame) -> Result<(), Frame> {
         self.check_owner(umem);
@@ -171,9 +183,12 @@ impl Socket {
         sent
     }
 
-    /// Shows the kernel what `send` wrote and wakes it if it wants to be woken. One system call, or
+    /// Publishes what `send` wrote and wakes the kernel if it has set the need-wakeup flag. One system call, or
     /// none; before Linux 6.17, in copy mode, one for every 32 packets. Call it even with nothing
     /// new to send: what the device could not take the last time is tried again.
+    ///
+    /// # Errors
+    /// [`SocketError`] if the device is gone or down.
     pub fn flush(&mut self) -> Result<(), SocketError> {
         if self.in_flight == 0 {
             return Ok(());
@@ -197,7 +212,7 @@ impl Socket {
                 self.errno_to_result(last_errno())?;
             }
             let left = self.tx.pending();
-            if done || left >= pending || pending <= self.kick_budget {
+            if done || left >= pending || pending <= self.tx_budget {
                 break;
             }
             pending = left;
@@ -205,7 +220,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Takes back the chunks of packets that have been sent.
+    /// Takes the chunks of packets that have been sent from the completion ring. Returns how many.
     #[inline]
     pub fn complete(&mut self, umem: &mut Umem) -> usize {
         self.check_owner(umem);
@@ -223,38 +238,44 @@ impl Socket {
         count as usize
     }
 
-    /// Lends the kernel free chunks to receive into, up to the fill level.
+    /// Posts free chunks to the fill ring for the kernel to receive into, up to the fill level. Returns how many.
     #[inline]
     pub fn refill(&mut self, umem: &mut Umem) -> usize {
         self.check_owner(umem);
-        let want = self.fill_level.saturating_sub(self.lent);
-        // In batches: the kernel's side of the ring is left alone for a few packets' time.
-        if want == 0 || (want < FILL_BATCH && self.lent >= FILL_BATCH) {
+        let want = self.fill_level.saturating_sub(self.rx_posted);
+        // In batches: the cache lines of the ring that the kernel uses are left alone meanwhile.
+        if want == 0 || (want < FILL_BATCH && self.rx_posted >= FILL_BATCH) {
             return 0;
         }
         let want = want.min(self.fill.room(want));
         let mut count = 0;
         while count < want {
-            let Some(addr) = umem.lend(self.receiving) else { break };
+            let Some(addr) = umem.post_rx(self.receiving) else { break };
             self.fill.push(addr);
             count += 1;
         }
         if count > 0 {
             self.fill.publish();
-            self.lent += count;
+            self.rx_posted += count;
         }
         count as usize
     }
 
-    /// Makes the driver look for packets and free chunks, if it asked to be woken or if this thread
-    /// polls the device itself; else does nothing.
+    /// Makes the driver look for packets and free chunks, if the need-wakeup flag of the fill ring is set or if
+    /// this thread polls the device itself; else does nothing.
+    ///
+    /// # Errors
+    /// As [`Socket::probe`].
     #[inline]
     pub fn wake_if_needed(&mut self) -> Result<(), SocketError> {
         if self.busy_poll || self.fill.needs_wakeup() { self.probe() } else { Ok(()) }
     }
 
-    /// Asks the kernel whether the socket still works. A socket that only receives sees no other
+    /// Checks with the kernel whether the socket still works. A socket that only receives sees no other
     /// sign of its device being gone, so call it now and then, or when the link state has changed.
+    ///
+    /// # Errors
+    /// [`SocketError`] if the device is gone or down.
     pub fn probe(&self) -> Result<(), SocketError> {
         let (fd, none) = (self.fd.as_raw_fd(), std::ptr::null_mut());
         // SAFETY: no buffer and no address are passed.
@@ -282,39 +303,46 @@ impl Socket {
         self.in_flight
     }
 
-    /// Chunks lent to the kernel to receive into, used or not.
-    pub fn lent(&self) -> u32 {
-        self.lent
+    /// Chunks posted to the kernel to receive into, used or not.
+    pub fn rx_posted(&self) -> u32 {
+        self.rx_posted
     }
 
-    /// Changes how many chunks `refill` keeps with the kernel.
+    /// Changes how many chunks `refill` keeps posted.
     pub fn set_fill_level(&mut self, chunks: u32) {
         self.fill_level = chunks.min(self.fill.entries());
     }
 
     /// The kernel's counters of this socket.
+    ///
+    /// # Errors
+    /// The error of `getsockopt`.
     pub fn stats(&self) -> std::io::Result<Stats> {
         stats::read(self.fd.as_fd())
     }
 
-    /// For the XSKMAP and for `poll`. Do not duplicate it: the kernel ends a socket with its last
+    /// The descriptor, for the XSKMAP and for `poll`. Do not duplicate it: the kernel ends a socket with its last
     /// descriptor, and its chunks are reused from then on.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
+    /// The device.
     pub fn device(&self) -> IfName {
         self.device
     }
 
+    /// The index of the device.
     pub fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
+    /// The queue.
     pub fn queue(&self) -> u32 {
         self.queue
     }
 
+    /// How the socket was bound.
     pub fn binding(&self) -> Binding {
         self.binding
     }
@@ -328,7 +356,7 @@ impl Socket {
     fn errno_to_result(&self, errno: i32) -> Result<(), SocketError> {
         let (device, queue) = (self.device, self.queue);
         match errno {
-            // The device's queue or the socket's share of memory is used up: later.
+            // The device's queue or the socket's share of memory is used up: a later call succeeds.
             libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR => Ok(()),
             libc::ENETDOWN => Err(SocketError::Down { device }),
             libc::ENXIO | libc::ENODEV | libc::EBADF => Err(SocketError::Gone { device, queue }),
@@ -343,7 +371,7 @@ impl fmt::Debug for Socket {
             .field("device", &self.device)
             .field("queue", &self.queue)
             .field("binding", &self.binding)
-            .field("lent", &self.lent)
+            .field("rx_posted", &self.rx_posted)
             .field("in_flight", &self.in_flight)
             .finish_non_exhaustive()
     }
@@ -352,7 +380,7 @@ impl fmt::Debug for Socket {
 /// The shortest frame that can be sent: a header and nothing in it.
 const ETHERNET_HEADER: usize = 14;
 
-/// Chunks lent at a time, unless the kernel is about to run out.
+/// Chunks posted at a time, unless the kernel is about to run out.
 const FILL_BATCH: u32 = 32;
 
 fn last_errno() -> i32 {

@@ -22,7 +22,10 @@ pub fn coarse_resolution() -> u64 {
     step.tv_sec as u64 * 1_000_000_000 + step.tv_nsec as u64
 }
 
-/// Ties the calling thread to one CPU.
+/// Pins the calling thread to one CPU.
+///
+/// # Errors
+/// `EINVAL` if there is no such CPU or the thread may not run on it.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     if cpu >= libc::CPU_SETSIZE as usize {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -38,6 +41,9 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
 }
 
 /// The CPUs that the calling thread may run on, in ascending order.
+///
+/// # Errors
+/// The error of `sched_getaffinity`.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     // SAFETY: as in `pin_to_cpu`, the kernel fills in the set.
     let set = unsafe {
@@ -45,12 +51,15 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
         check(libc::sched_getaffinity(0, size_of_val(&set), &raw mut set))?;
         set
     };
-    // SAFETY: every index asked for is below the size of the set.
+    // SAFETY: every index is below the size of the set.
     Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// Waits until every RCU read-side section that had begun when it was called has ended. XDP programs
-/// run in such sections: what they could see before the call, they have let go of after it.
+/// run in such sections: after the call none of them uses what was removed before it.
+///
+/// # Errors
+/// `ENOSYS` on a kernel without `membarrier`.
 pub fn rcu_barrier() -> io::Result<()> {
     const GLOBAL: libc::c_int = 1;
     // SAFETY: takes integers only.
@@ -60,7 +69,7 @@ pub fn rcu_barrier() -> io::Result<()> {
     }
 }
 
-/// Something to wait for: readable is always asked for.
+/// A descriptor to wait for, and the events to wait for.
 pub type PollFd = libc::pollfd;
 
 /// An entry for [`poll`] that waits for `fd` to become readable.
@@ -70,6 +79,9 @@ pub fn readable(fd: BorrowedFd<'_>) -> PollFd {
 
 /// Waits until one of `fds` is ready or `timeout_ms` have passed (negative: forever). Returns how
 /// many are ready; an interrupting signal counts as none.
+///
+/// # Errors
+/// The error of `poll`.
 pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
     // SAFETY: the kernel writes `revents` of the entries of this slice only.
     let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };

@@ -47,7 +47,7 @@ struct SetInfo {
     _pad: u32,
 }
 
-/// A socket to ask through.
+/// A socket to make the ioctls on.
 pub(super) struct Control(OwnedFd);
 
 impl Control {
@@ -61,26 +61,26 @@ impl Control {
     }
 
     pub(super) fn ifindex(&self, name: IfName) -> io::Result<u32> {
-        let request = self.ask(name, libc::SIOCGIFINDEX)?;
+        let request = self.request(name, libc::SIOCGIFINDEX)?;
         // SAFETY: this request fills in the index.
         Ok(unsafe { request.ifr_ifru.ifru_ifindex } as u32)
     }
 
     pub(super) fn mtu(&self, name: IfName) -> io::Result<u32> {
-        let request = self.ask(name, libc::SIOCGIFMTU)?;
+        let request = self.request(name, libc::SIOCGIFMTU)?;
         // SAFETY: this request fills in the MTU.
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
     }
 
     pub(super) fn is_up(&self, name: IfName) -> io::Result<bool> {
-        let request = self.ask(name, libc::SIOCGIFFLAGS)?;
+        let request = self.request(name, libc::SIOCGIFFLAGS)?;
         // SAFETY: this request fills in the flags.
         let flags = unsafe { request.ifr_ifru.ifru_flags };
         Ok(i32::from(flags) & libc::IFF_UP != 0)
     }
 
     pub(super) fn mac(&self, name: IfName) -> io::Result<[u8; 6]> {
-        let request = self.ask(name, libc::SIOCGIFHWADDR)?;
+        let request = self.request(name, libc::SIOCGIFHWADDR)?;
         // SAFETY: this request fills in the address.
         let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
         Ok(std::array::from_fn(|i| data[i] as u8))
@@ -113,8 +113,12 @@ impl Control {
         Ok(((rx.saturating_add(combined)).max(1), (tx.saturating_add(combined)).max(1)))
     }
 
-    /// Which of some features are on; `wanted` pairs the kernel's name with the one to report.
-    pub(super) fn active_features(&self, name: IfName, wanted: &[(&str, &'static str)]) -> Vec<&'static str> {
+    /// Which of some features are on; `features` pairs the kernel's name with the one to report.
+    pub(super) fn active_features(
+        &self,
+        name: IfName,
+        features: &[(&str, &'static str)],
+    ) -> Vec<&'static str> {
         let (Ok(names), Ok(active)) = (self.feature_names(name), self.feature_bits(name)) else {
             return Vec::new();
         };
@@ -124,13 +128,13 @@ impl Control {
                 .position(|name| name == feature)
                 .is_some_and(|bit| active.get(bit / 32).is_some_and(|word| word & (1 << (bit % 32)) != 0))
         };
-        wanted.iter().filter(|(feature, _)| is_on(feature)).map(|&(_, shown)| shown).collect()
+        features.iter().filter(|(feature, _)| is_on(feature)).map(|&(_, shown)| shown).collect()
     }
 
     fn feature_count(&self, name: IfName) -> io::Result<usize> {
         let (cmd, mask) = (ETHTOOL_GSSET_INFO, 1 << ETH_SS_FEATURES);
         let mut info = SetInfo { cmd, reserved: 0, mask, count: 0, _pad: 0 };
-        // SAFETY: for one set asked for, the kernel writes one count.
+        // SAFETY: for one set requested, the kernel writes one count.
         unsafe { self.ethtool(name, (&raw mut info).cast())? };
         Ok((info.count as usize).min(MAX_FEATURES))
     }
@@ -158,7 +162,7 @@ impl Control {
         Ok(words[2..].chunks_exact(4).map(|block| block[2]).collect())
     }
 
-    fn ask(&self, name: IfName, request: libc::Ioctl) -> io::Result<libc::ifreq> {
+    fn request(&self, name: IfName, request: libc::Ioctl) -> io::Result<libc::ifreq> {
         let mut data = request_for(name);
         // SAFETY: all requests made here read the name and write into the ifreq itself.
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw mut data) })?;

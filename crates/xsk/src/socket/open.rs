@@ -7,28 +7,28 @@
 //! has just vanished, the memory is registered again: registrations are independent of each other,
 //! and the ledger knows only chunks and sockets.
 
-use super::{Closing, Mode, Socket, SocketConfig};
+use super::{MarkOnDrop, Mode, Socket, SocketConfig};
 use crate::binding::Binding;
 use crate::error::OpenError;
 use crate::ifname::IfName;
 use crate::nic;
 use crate::ring::{Consumer, Layout, Producer};
 use crate::sys::check;
-use crate::umem::{Owner, Slot, Umem};
+use crate::umem::{Owner, SocketEntry, Umem};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Packets that the kernel sends per system call in copy mode, unless told otherwise.
+/// Packets that the kernel sends per system call in copy mode by default.
 const DEFAULT_TX_BUDGET: u32 = 32;
 /// Socket option to raise that (Linux 6.17), not yet in libc.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// Bytes of packets that copy mode may have on their way out of the device.
 const SEND_BUFFER: libc::c_int = 16 << 20;
 
-/// Closing a socket frees its queue a moment after the descriptor is gone.
+/// MarkOnDrop a socket frees its queue a moment after the descriptor is gone.
 const BUSY_RETRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -45,7 +45,7 @@ struct Bound {
     tx: Producer<libc::xdp_desc>,
     fill: Producer<u64>,
     completion: Consumer<u64>,
-    kick_budget: u32,
+    tx_budget: u32,
 }
 
 /// The step of opening that failed, and how.
@@ -75,23 +75,23 @@ pub(super) fn open(umem: &mut Umem, config: &SocketConfig) -> Result<Socket, Ope
     let target = Target { config, device, ifindex };
     let queue = config.queue;
     umem.reclaim(crate::sys::now());
-    let ours = |slot: &&Slot| slot.ifindex == ifindex && slot.queue == queue && slot.fd.strong_count() > 0;
-    if umem.slots().find(ours).is_some() || umem.slot_count() >= Owner::MAX_SLOTS {
+    let ours = |s: &&SocketEntry| s.ifindex == ifindex && s.queue == queue && s.fd.strong_count() > 0;
+    if umem.sockets().find(ours).is_some() || umem.socket_count() >= Owner::MAX_SOCKETS {
         return Err(OpenError::QueueBusy { device, queue });
     }
 
     let (bound, binding) = bind_by_mode(umem, &target)?;
     let fd = Arc::new(bound.fd);
-    let slot = Slot::new(ifindex, queue, binding.is_zero_copy(), &fd);
-    let ticket = Closing(Arc::clone(&slot.ticket));
-    let number = umem.add_slot(slot);
+    let entry = SocketEntry::new(ifindex, queue, binding.is_zero_copy(), &fd);
+    let close_mark = MarkOnDrop(Arc::clone(&entry.close_mark));
+    let number = umem.add_socket(entry);
     Ok(Socket {
         rx: bound.rx,
         tx: bound.tx,
         fill: bound.fill,
         completion: bound.completion,
         fd,
-        _ticket: ticket,
+        _close_mark: close_mark,
         umem: umem.id(),
         receiving: Owner::receiving(number),
         sending: Owner::sending(number),
@@ -100,9 +100,9 @@ pub(super) fn open(umem: &mut Umem, config: &SocketConfig) -> Result<Socket, Ope
         queue,
         binding,
         busy_poll: config.busy_poll.is_some(),
-        kick_budget: bound.kick_budget,
+        tx_budget: bound.tx_budget,
         fill_level: config.fill_level.min(config.fill_ring),
-        lent: 0,
+        rx_posted: 0,
         in_flight: 0,
     })
 }
@@ -126,7 +126,7 @@ fn bind_by_mode(umem: &Umem, target: &Target<'_>) -> Result<(Bound, Binding), Op
     }
 }
 
-/// Errors that speak about zero-copy rather than about the queue or our rights.
+/// Errors that concern zero-copy, not the queue or our rights.
 fn is_refusal(errno: i32) -> bool {
     !matches!(
         errno,
@@ -137,18 +137,18 @@ fn is_refusal(errno: i32) -> bool {
 /// Binds a new socket, sharing the memory's registration with an open socket of the same kind if
 /// there is one. Every attempt takes a fresh socket: a failed one cannot be bound again.
 fn bind(umem: &Umem, target: &Target<'_>, zero_copy: bool) -> Result<Bound, Failure> {
-    let kin = umem.slots().filter(|slot| slot.zero_copy == zero_copy);
-    for partner in kin.filter_map(|slot| slot.fd.upgrade()) {
-        match bind_patiently(umem, target, zero_copy, Some(partner.as_fd())) {
+    let same_kind = umem.sockets().filter(|s| s.zero_copy == zero_copy);
+    for partner in same_kind.filter_map(|s| s.fd.upgrade()) {
+        match bind_retrying(umem, target, zero_copy, Some(partner.as_fd())) {
             // The partner is not bound any more: its device vanished and it awaits being closed.
             Err(failure) if failure.errno() == libc::EBADF => {}
             other => return other,
         }
     }
-    bind_patiently(umem, target, zero_copy, None)
+    bind_retrying(umem, target, zero_copy, None)
 }
 
-fn bind_patiently(
+fn bind_retrying(
     umem: &Umem,
     target: &Target<'_>,
     zero_copy: bool,
@@ -194,7 +194,7 @@ fn bind_once(
     }
     // SAFETY: plain integers; kernels since 5.4 fill in all of it.
     let offsets: libc::xdp_mmap_offsets =
-        unsafe { get_option(at, libc::XDP_MMAP_OFFSETS) }.map_err(step("asking for the ring layout"))?;
+        unsafe { get_option(at, libc::XDP_MMAP_OFFSETS) }.map_err(step("reading the ring layout"))?;
     let layout = |offsets, page_offset, entries| Layout { offsets, page_offset, entries };
     let map = step("mapping the rings");
     let rings = || -> io::Result<_> {
@@ -208,7 +208,7 @@ fn bind_once(
         ))
     };
     let (rx, tx, fill, completion) = rings().map_err(map)?;
-    let kick_budget = tune(at, config)?;
+    let tx_budget = tune(at, config)?;
 
     let address = libc::sockaddr_xdp {
         sxdp_family: libc::AF_XDP as u16,
@@ -227,7 +227,7 @@ fn bind_once(
         libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
     };
     check(result).map_err(step("binding"))?;
-    Ok(Bound { fd, rx, tx, fill, completion, kick_budget })
+    Ok(Bound { fd, rx, tx, fill, completion, tx_budget })
 }
 
 /// Options that make the socket faster. Returns how many packets go out per system call.

@@ -13,7 +13,9 @@ pub struct Stats {
     pub rx_ring_full: u64,
     /// Lost because no chunk was there to receive into: the worker is too slow or the memory too small.
     pub rx_fill_ring_empty: u64,
+    /// Invalid entries of the fill ring; 0 in a correct program.
     pub rx_invalid_descs: u64,
+    /// Invalid entries of the TX ring; 0 in a correct program.
     pub tx_invalid_descs: u64,
     /// Times that the kernel found nothing to send.
     pub tx_ring_empty: u64,
