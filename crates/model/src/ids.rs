@@ -1,5 +1,6 @@
 //! Identifiers and small value types.
 
+use crate::words::words;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -18,28 +19,17 @@ impl PortIdx {
     }
 }
 
-/// What a port is connected to (`role` of a `[[port]]`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The branch's own network.
-    Lan,
-    /// The Internet.
-    Wan,
-    /// A leased line (express connect): private traffic.
-    Express,
-    /// Left to the kernel: the gateway neither attaches to it nor forwards through it.
-    Mgmt,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Role::Lan => "lan",
-            Role::Wan => "wan",
-            Role::Express => "express",
-            Role::Mgmt => "mgmt",
-        })
+words! {
+    /// What a port is connected to (`role` of a `[[port]]`).
+    pub enum Role {
+        /// The branch's own network.
+        Lan = "lan",
+        /// The Internet.
+        Wan = "wan",
+        /// A leased line (express connect): private traffic.
+        Express = "express",
+        /// Left to the kernel: the gateway neither attaches to it nor forwards through it.
+        Mgmt = "mgmt",
     }
 }
 

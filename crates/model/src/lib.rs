@@ -15,6 +15,7 @@ pub mod ids;
 pub mod meter;
 pub mod time;
 pub mod tunnel;
+mod words;
 
 pub use drop::DropReason;
 pub use dscp::Dscp;

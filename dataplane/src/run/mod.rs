@@ -484,7 +484,8 @@ impl Daemon {
         let mut checked = config::parse(&text, name).map_err(|e| anyhow!("{e}"))?;
         checked.config.keep_numbers(|p| self.config.port_by_name(&p.name));
         let mut warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
-        warnings.extend(self.needs_restart(&checked.config));
+        let fixed = self.config.needs_restart(&checked.config);
+        warnings.extend(fixed.iter().map(|key| format!("{key} changes with the next start of the daemon")));
         let changed = checked.config != self.config;
         self.config = checked.config;
         start::guard_keys(&self.config);
@@ -498,25 +499,6 @@ impl Daemon {
         self.journal.write_to(self.config.nat.log_file.clone());
         start::keep_last_good(&self.config, &self.text);
         Ok((changed, warnings))
-    }
-
-    /// Settings that are fixed while the daemon runs.
-    fn needs_restart(&self, new: &Config) -> Vec<String> {
-        let (a, b) = (&self.config.dataplane, &new.dataplane);
-        let mut out = Vec::new();
-        let mut fixed = |same: bool, key: &str| {
-            if !same {
-                out.push(format!("dataplane.{key} changes with the next start of the daemon"));
-            }
-        };
-        fixed(a.workers == b.workers, "workers");
-        fixed(a.flows == b.flows, "flows");
-        fixed(a.pin_dir == b.pin_dir, "pin_dir");
-        fixed(a.state_dir == b.state_dir, "state_dir");
-        fixed(a.control == b.control, "control");
-        fixed(a.metrics == b.metrics, "metrics");
-        fixed(a.log == b.log, "log");
-        out
     }
 
     /// Ends the daemon. Traffic goes on by XDP unless everything is to be removed.

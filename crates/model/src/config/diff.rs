@@ -1,8 +1,8 @@
-//! What tells two configurations apart, entry by entry: for people, and for deciding what a reload
-//! touches.
+//! The differences of two configurations, entry by entry: for people, and for deciding what a reload touches.
 
-use super::show::{MASK, Secrets};
-use super::types::Config;
+use super::keys::{Config, SECTIONS};
+use super::schema::{SECRET_MASK, Section};
+use super::show::Secrets;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -15,25 +15,33 @@ pub struct Change {
     pub section: String,
     /// Name or id, under its parent's (`acl-1/acr-3`); empty for sections that occur once.
     pub id: String,
+    /// What became of it.
     pub kind: ChangeKind,
     /// The keys that differ; empty unless changed.
     pub fields: Vec<FieldChange>,
 }
 
+/// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
+    /// Only in the new one.
     Added,
+    /// Only in the old one.
     Removed,
+    /// In both, with other values.
     Changed,
 }
 
-/// Values as the file writes them, secrets masked. The key `position` tells of an entry that moved
+/// Values as the file writes them, secrets masked. The key `position` stands for an entry that moved
 /// among its siblings where their order has a meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
+    /// The key.
     pub key: String,
+    /// `None`: there was none.
     pub old: Option<String>,
+    /// `None`: there is none any more.
     pub new: Option<String>,
 }
 
@@ -66,8 +74,8 @@ impl Config {
         }
         let (old, new) = (entries(self), entries(other));
         let mut out = Vec::new();
-        for (section, _) in super::SECTIONS {
-            compare(section, old.get(*section), new.get(*section), &mut out);
+        for section in SECTIONS {
+            compare(section, old.get(section.name), new.get(section.name), &mut out);
         }
         out
     }
@@ -75,8 +83,6 @@ impl Config {
 
 /// Sections whose entries are tried in order, or numbered by it.
 const ORDERED: &[&str] = &["port", "acl", "acl.rule", "qos.policy"];
-
-const SECRET_KEYS: &[&str] = &["key_in", "key_out"];
 
 struct Entry {
     id: String,
@@ -144,7 +150,7 @@ fn identity(section: &str, t: &Table) -> String {
     }
 }
 
-fn compare(section: &str, old: Option<&Vec<Entry>>, new: Option<&Vec<Entry>>, out: &mut Vec<Change>) {
+fn compare(section: &Section, old: Option<&Vec<Entry>>, new: Option<&Vec<Entry>>, out: &mut Vec<Change>) {
     let none = Vec::new();
     let (old, new) = (old.unwrap_or(&none), new.unwrap_or(&none));
     let index = |entries: &[Entry]| -> HashMap<String, usize> {
@@ -152,18 +158,18 @@ fn compare(section: &str, old: Option<&Vec<Entry>>, new: Option<&Vec<Entry>>, ou
     };
     let (in_old, in_new) = (index(old), index(new));
     let change =
-        |id: &str, kind, fields| Change { section: section.to_owned(), id: id.to_owned(), kind, fields };
+        |id: &str, kind, fields| Change { section: section.name.to_owned(), id: id.to_owned(), kind, fields };
     for e in old.iter().filter(|e| !in_new.contains_key(&e.id)) {
         out.push(change(&e.id, ChangeKind::Removed, Vec::new()));
     }
-    let kept: Vec<Option<usize>> = new.iter().map(|e| in_old.get(&e.id).copied()).collect();
-    let moved = if ORDERED.contains(&section) { moved(&kept) } else { vec![false; new.len()] };
+    let both: Vec<Option<usize>> = new.iter().map(|e| in_old.get(&e.id).copied()).collect();
+    let moved = if ORDERED.contains(&section.name) { moved(&both) } else { vec![false; new.len()] };
     for (i, e) in new.iter().enumerate() {
-        let Some((j, before)) = kept.get(i).copied().flatten().and_then(|j| Some((j, old.get(j)?))) else {
+        let Some((j, before)) = both.get(i).copied().flatten().and_then(|j| Some((j, old.get(j)?))) else {
             out.push(change(&e.id, ChangeKind::Added, Vec::new()));
             continue;
         };
-        let mut fields = changed_fields(&before.fields, &e.fields);
+        let mut fields = changed_fields(section, &before.fields, &e.fields);
         if moved.get(i).copied().unwrap_or(false) {
             let at = |n: usize| Some((n + 1).to_string());
             fields.push(FieldChange { key: "position".to_owned(), old: at(j), new: at(i) });
@@ -174,13 +180,17 @@ fn compare(section: &str, old: Option<&Vec<Entry>>, new: Option<&Vec<Entry>>, ou
     }
 }
 
-fn changed_fields(old: &Table, new: &Table) -> Vec<FieldChange> {
+fn changed_fields(section: &Section, old: &Table, new: &Table) -> Vec<FieldChange> {
     let keys = new.keys().chain(old.keys().filter(|k| !new.contains_key(*k)));
     keys.filter(|k| old.get(*k) != new.get(*k))
         .map(|key| {
             let show = |t: &Table| {
                 t.get(key).map(|v| {
-                    if SECRET_KEYS.contains(&key.as_str()) { MASK.to_owned() } else { v.to_string() }
+                    if section.key(key).is_some_and(|k| k.secret) {
+                        SECRET_MASK.to_owned()
+                    } else {
+                        v.to_string()
+                    }
                 })
             };
             FieldChange { key: key.clone(), old: show(old), new: show(new) }
@@ -188,12 +198,12 @@ fn changed_fields(old: &Table, new: &Table) -> Vec<FieldChange> {
         .collect()
 }
 
-/// Which of the kept entries have to move: all but a longest increasing run of old positions.
-fn moved(kept: &[Option<usize>]) -> Vec<bool> {
+/// Which of the entries of both have to move: all but a longest increasing run of old positions.
+fn moved(both: &[Option<usize>]) -> Vec<bool> {
     // `tails[k]` is the index of the entry that ends the best run of length k + 1.
     let mut tails: Vec<(usize, usize)> = Vec::new();
-    let mut previous: Vec<Option<usize>> = vec![None; kept.len()];
-    for (i, position) in kept.iter().enumerate() {
+    let mut previous: Vec<Option<usize>> = vec![None; both.len()];
+    for (i, position) in both.iter().enumerate() {
         let Some(position) = *position else { continue };
         let length = tails.partition_point(|(p, _)| *p < position);
         if let (Some(link), Some((_, before))) =
@@ -206,7 +216,7 @@ fn moved(kept: &[Option<usize>]) -> Vec<bool> {
             None => tails.push((position, i)),
         }
     }
-    let mut moved: Vec<bool> = kept.iter().map(Option::is_some).collect();
+    let mut moved: Vec<bool> = both.iter().map(Option::is_some).collect();
     let mut next = tails.last().map(|(_, i)| *i);
     while let Some(i) = next {
         if let Some(m) = moved.get_mut(i) {

@@ -1,13 +1,27 @@
-//! The device configuration that all programs share: read from TOML, judged whole, typed.
+//! The device configuration that all programs read: from TOML, validated whole, typed.
 //!
-//! `read` and `raw` know the keys and TOML types, `validate` the rules, `types` what remains when a
-//! document is right. `show` writes it back and `diff` tells two of them apart. No step stops at
-//! the first mistake, and every mistake names its place and remedy.
+//! [`keys`] declares every key once. By the declarations `schema` reads a document into its raw form, where every key
+//! has its place, and writes it back; `validate` adds what concerns several keys at once, and makes a [`Config`] of
+//! it. No step stops at the first mistake, and every mistake names its place and remedy.
+//!
+//! | module | duty | uses |
+//! |---|---|---|
+//! | `types` | what values mean | |
+//! | `report` | findings with their places | |
+//! | `value` | spellings of single values | `types` |
+//! | `scope` | one table while it is validated | `report`, `value` |
+//! | `schema` | what a declaration is, and what follows from it | `scope`, `value`, `types` |
+//! | `keys` | the declarations | `schema`, `types` |
+//! | `validate` | what concerns several keys | `keys` |
+//! | `show`, `diff`, `reference`, `example` | `config show`, differences, the manual's tables, the example file | `keys` |
 
 mod diff;
-mod raw;
-mod read;
+mod example;
+mod keys;
+mod reference;
 mod report;
+mod schema;
+mod scope;
 mod show;
 mod types;
 mod validate;
@@ -17,29 +31,40 @@ mod value;
 mod tests;
 
 pub use diff::{Change, ChangeKind, FieldChange};
-pub use raw::SECTIONS;
+pub use example::example;
+pub use keys::{
+    Acl, AclRule, Bandwidth, Config, Dataplane, Dnat, FlowLog, Nat, Neighbor, Port, Qos, QosCar, QosPolicy,
+    Route, SECTIONS, Snat, Timeouts, Tunnel,
+};
+pub use reference::{reference, with_references};
 pub use report::{Diagnostic, Errors};
+pub use schema::{KeyInfo, Section};
 pub use show::Secrets;
 pub use types::*;
 pub use validate::NOT_ENFORCED;
-pub use value::{Timestamp, protocol_name};
+pub use value::protocol_name;
 
-use raw::RawConfig;
-use read::RawTable;
+use keys::RawConfig;
 use report::{Path, Report};
+use schema::RawTable;
 
-/// A right document.
+/// A valid document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
+    /// What it says.
     pub config: Config,
     /// Worth a look, no reason to refuse.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads and judges a document; `file_name` only labels the findings.
+/// Reads and validates a document; `file_name` only labels the findings.
+///
+/// # Errors
+///
+/// Every mistake in the document, in its order.
 pub fn parse(text: &str, file_name: &str) -> Result<Checked, Errors> {
     let mut report = Report::new(file_name, text);
-    let config = read(text, &mut report).and_then(|raw| raw.validate(&mut report));
+    let config = read(text, &mut report).and_then(|raw| validate::validate(&raw, &mut report));
     let (errors, warnings) = report.into_parts();
     match config {
         Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),

@@ -11,6 +11,7 @@ pub(crate) type Span = Range<usize>;
 /// a name for the same mistake, that error code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
+    /// Name of the document.
     pub file: String,
     /// Counted from 1.
     pub line: u32,
@@ -18,7 +19,9 @@ pub struct Diagnostic {
     pub column: u32,
     /// Key path as in `acl[0].rule[3].dest_cidr`; empty for mistakes of the TOML syntax.
     pub path: String,
+    /// What is wrong.
     pub problem: String,
+    /// What to do about it.
     pub remedy: String,
     /// The cloud API's error code for the same mistake.
     pub code: Option<String>,

@@ -1,7 +1,7 @@
 //! Spellings of single values.
 
-use crate::config::PortRange;
 use crate::config::value::*;
+use crate::config::{PortRange, Timestamp};
 use proptest::prelude::*;
 
 #[test]

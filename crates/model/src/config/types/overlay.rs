@@ -1,13 +1,16 @@
 //! Tunnels and the flow log.
 
 use crate::ids::MacAddr;
-use ipnet::IpNet;
+use crate::words::words;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 words! {
+    /// Format of flow records.
     pub enum NetflowVersion {
+        /// NetFlow version 5.
         V5 = "V5",
+        /// RFC 3954.
         V9 = "V9",
         /// IPFIX, RFC 7011.
         V10 = "V10",
@@ -17,9 +20,11 @@ words! {
 words! {
     /// "Don't fragment" of the outer IPv4 header.
     pub enum OuterDf {
+        /// Set.
         Set = "set",
         /// As in the packet inside; set over IPv6.
         Copy = "copy",
+        /// Clear.
         Clear = "clear",
     }
 
@@ -33,6 +38,18 @@ words! {
 }
 
 words! {
+    /// Kinds of tunnel.
+    pub enum TunnelKind {
+        /// RFC 7348.
+        Vxlan = "vxlan",
+        /// RFC 2784, RFC 2890.
+        Gre = "gre",
+        /// RFC 2003, RFC 2473.
+        Ipip = "ipip",
+        /// RFC 4303.
+        Esp = "esp",
+    }
+
     /// How ESP encrypts; the key's length decides between AES-128 and AES-256.
     pub enum EspCipher {
         /// RFC 4106.
@@ -57,7 +74,7 @@ pub struct Probing {
     pub interval: u32,
     /// Probes lost one after the other that make the tunnel down.
     pub loss: u8,
-    /// Pinged inside the tunnel, for a peer that is no `sag-vcpe`; `None`: the peer itself is asked.
+    /// Pinged inside the tunnel, for a peer that is no `sag-vcpe`; `None`: the peer itself answers.
     pub target: Option<IpAddr>,
 }
 
@@ -83,6 +100,17 @@ pub enum OuterDscp {
     Fixed(u8),
 }
 
+/// As the file writes it.
+impl fmt::Display for OuterDscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OuterDscp::Copy => f.write_str("copy"),
+            OuterDscp::Uniform => f.write_str("uniform"),
+            OuterDscp::Fixed(n) => write!(f, "{n}"),
+        }
+    }
+}
+
 /// Tunnels that one gateway can have: flow records name them by one byte.
 pub const MAX_TUNNELS: usize = 255;
 
@@ -91,37 +119,20 @@ pub const MAX_TUNNELS: usize = 255;
 pub struct TunnelIdx(pub u16);
 
 impl TunnelIdx {
+    /// As an index of a table.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tunnel {
-    pub name: String,
-    pub local: IpAddr,
-    pub remote: IpAddr,
-    /// `None`: from the path.
-    pub mtu: Option<u16>,
-    /// The gateway's own addresses inside the tunnel.
-    pub addresses: Vec<IpNet>,
-    pub ttl: u8,
-    pub df: OuterDf,
-    pub dscp: OuterDscp,
-    pub fragment: FragmentAt,
-    pub mss_clamp: bool,
-    pub probing: Probing,
-    /// Seconds without another packet after which NAT is reminded (RFC 3948 4); 0: never, as without UDP.
-    pub keepalive: u16,
-    /// Kind `esp` only.
-    pub fec: Option<Fec>,
-    pub encap: Encap,
-}
-
+/// Kind of a tunnel and the keys of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encap {
+    /// RFC 7348.
     Vxlan {
+        /// Network identifier, 24 bits.
         vni: u32,
+        /// UDP port.
         port: u16,
         /// Sent over IPv6 (RFC 6935 lets a tunnel leave it out), or over IPv4.
         udp_checksum: bool,
@@ -130,14 +141,20 @@ pub enum Encap {
         /// Of the peer inside; `None`: learned, until then made of remote address and VNI.
         remote_mac: Option<MacAddr>,
     },
+    /// RFC 2784, RFC 2890.
     Gre {
+        /// Sent and expected.
         key: Option<u32>,
-        /// Checksum and sequence number are sent.
+        /// A checksum is sent.
         checksum: bool,
+        /// A sequence number is sent.
         sequence: bool,
     },
+    /// RFC 2003, RFC 2473.
     Ipip,
+    /// RFC 4303.
     Esp {
+        /// How it encrypts.
         cipher: EspCipher,
         /// `None`: keys are agreed.
         manual: Option<ManualKeys>,
@@ -153,20 +170,29 @@ pub enum Encap {
 /// A pair of associations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManualKeys {
+    /// Security parameters index that is received.
     pub spi_in: u32,
+    /// Security parameters index that is sent.
     pub spi_out: u32,
+    /// Key and salt for what is received.
     pub key_in: Secret,
+    /// Key and salt for what is sent.
     pub key_out: Secret,
 }
 
 impl Encap {
     /// The word for `kind`.
     pub const fn kind(&self) -> &'static str {
+        self.tunnel_kind().as_str()
+    }
+
+    /// The kind.
+    pub const fn tunnel_kind(&self) -> TunnelKind {
         match self {
-            Encap::Vxlan { .. } => "vxlan",
-            Encap::Gre { .. } => "gre",
-            Encap::Ipip => "ipip",
-            Encap::Esp { .. } => "esp",
+            Encap::Vxlan { .. } => TunnelKind::Vxlan,
+            Encap::Gre { .. } => TunnelKind::Gre,
+            Encap::Ipip => TunnelKind::Ipip,
+            Encap::Esp { .. } => TunnelKind::Esp,
         }
     }
 }
@@ -176,6 +202,7 @@ impl Encap {
 pub struct Secret(zeroize::Zeroizing<Vec<u8>>);
 
 impl Secret {
+    /// The key and its salt.
     pub fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes.into())
     }
@@ -190,14 +217,4 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({} bytes)", self.0.len())
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlowLog {
-    /// Seconds between reports on a living flow.
-    pub active_aging: u32,
-    /// Seconds of silence after which a flow is reported as ended.
-    pub inactive_aging: u32,
-    pub netflow_server: SocketAddr,
-    pub netflow_version: NetflowVersion,
 }

@@ -1,8 +1,6 @@
-//! ACLs and QoS.
+//! ACLs and QoS: words, port ranges, five-tuples, rates.
 
-use super::Policy;
-use crate::Dscp;
-use crate::config::value::Timestamp;
+use crate::words::words;
 use ipnet::IpNet;
 use std::fmt;
 
@@ -23,9 +21,19 @@ words! {
         Wan = "WAN",
     }
 
+    /// How the rates of a CAR are written.
+    pub enum LimitType {
+        /// In Mbit/s.
+        Absolute = "Absolute",
+        /// In percent of a bandwidth.
+        Percent = "Percent",
+    }
+
     /// What a percentage of a CAR refers to.
     pub enum PercentSource {
+        /// `bandwidth.ccn`
         Ccn = "CcnBandwidth",
+        /// `bandwidth.internet_up`
         InternetUp = "InternetUpBandwidth",
     }
 }
@@ -33,7 +41,9 @@ words! {
 /// Inclusive range of TCP or UDP ports; `first` is at most `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
+    /// The lowest port.
     pub first: u16,
+    /// The highest port.
     pub last: u16,
 }
 
@@ -41,14 +51,17 @@ impl PortRange {
     /// `-1/-1`: any port, and packets without ports.
     pub const ANY: PortRange = PortRange { first: 0, last: u16::MAX };
 
+    /// Whether every port is in it.
     pub const fn is_any(self) -> bool {
         self.first == 0 && self.last == u16::MAX
     }
 
+    /// One port.
     pub const fn single(port: u16) -> PortRange {
         PortRange { first: port, last: port }
     }
 
+    /// Whether the port is in it.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
@@ -72,112 +85,47 @@ impl fmt::Display for PortRange {
 pub struct FiveTuple {
     /// IANA protocol number; `None`: all.
     pub protocol: Option<u8>,
+    /// Without host bits.
     pub source: IpNet,
+    /// Without host bits.
     pub dest: IpNet,
+    /// Of TCP and UDP.
     pub source_ports: PortRange,
+    /// Of TCP and UDP.
     pub dest_ports: PortRange,
 }
 
 impl FiveTuple {
+    /// Whether it matches IPv6 packets; else it matches IPv4 packets.
     pub const fn is_ipv6(&self) -> bool {
         matches!(self.source, IpNet::V6(_))
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acl {
-    pub id: String,
-    pub name: Option<String>,
-    /// In the order of the file, which breaks ties of priority.
-    pub rules: Vec<AclRule>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AclRule {
-    /// Unique over all ACLs.
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    pub direction: Direction,
-    pub kind: AclType,
-    pub policy: Policy,
-    pub tuple: FiveTuple,
-    /// 1..=100, the lowest wins.
-    pub priority: u8,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qos {
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    pub cars: Vec<QosCar>,
-    pub policies: Vec<QosPolicy>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QosCar {
-    /// Unique over all QoS.
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    /// 1..=7, the lowest wins; unique within its QoS.
-    pub priority: u8,
-    pub limit: CarLimit,
-    /// What the CAR lets pass at once, in milliseconds of its rates.
-    pub burst_ms: u16,
-    /// What the packets that it lets pass are marked with; `None`: they stay as they are.
-    pub remark_dscp: Option<Dscp>,
-}
-
-/// The least time after which Linux TCP sends again what was lost, in milliseconds (RFC 6298 with a
-/// minimum of 200 ms). What a connection earns while it waits must not be lost, or it never fills the
-/// rate.
+/// The least time after which Linux TCP retransmits, in milliseconds (RFC 6298 with a minimum of 200 ms). A shorter
+/// burst loses what a connection earns while it waits, and the connection never fills the rate.
 pub const TCP_WAIT_MS: u16 = 200;
 
-/// The burst of a rate, in milliseconds of it, unless a CAR says otherwise: that time, and what timers
-/// and round trips add to it.
+/// The default burst of a rate, in milliseconds of it: [`TCP_WAIT_MS`] and what timers and round trips add to it.
 pub const BURST_MS: u16 = 250;
 
-/// Floor and ceiling of a CAR; the floor is at most the ceiling.
+/// Committed rate (CIR, `min`) and peak rate (PIR, `max`) of a CAR; the committed rate is at most the peak rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CarLimit {
-    /// Mbit/s; a floor of 0 guarantees nothing.
-    Absolute { min: u32, max: u32 },
-    /// 1..=100 each.
-    Percent { min: u8, max: u8, of: PercentSource },
-}
-
-impl CarLimit {
-    /// Floor and ceiling in hundredths of Mbit/s; a ceiling of `None` limits nothing.
-    pub fn hundredths(&self, bandwidth: &super::Bandwidth) -> (u64, Option<u64>) {
-        match *self {
-            CarLimit::Absolute { min, max } => (u64::from(min) * 100, Some(u64::from(max) * 100)),
-            CarLimit::Percent { min, max, of } => {
-                let base = match of {
-                    PercentSource::Ccn => bandwidth.ccn,
-                    PercentSource::InternetUp => bandwidth.internet_up,
-                };
-                let part = |percent: u8| base.map(|b| u64::from(b.0) * u64::from(percent));
-                (part(min).unwrap_or(0), part(max))
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QosPolicy {
-    /// Unique over all QoS.
-    pub id: String,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    /// Priority of the CAR (of the same QoS) that meters what matches.
-    pub priority: u8,
-    pub tuple: FiveTuple,
-    /// `None`: any.
-    pub dscp: Option<Dscp>,
-    /// First moment at which the policy matches.
-    pub start: Option<Timestamp>,
-    /// First moment at which it no longer does.
-    pub end: Option<Timestamp>,
+    /// In Mbit/s.
+    Absolute {
+        /// Committed; 0 guarantees nothing.
+        min: u32,
+        /// Peak, from 1.
+        max: u32,
+    },
+    /// In percent of a bandwidth, 1..=100 each.
+    Percent {
+        /// Committed.
+        min: u8,
+        /// Peak.
+        max: u8,
+        /// Of what.
+        of: PercentSource,
+    },
 }

@@ -2,14 +2,14 @@
 
 use super::Seen;
 use super::acl::unique_id;
-use super::scope::Scope;
-use crate::config::raw::RawDnat;
-use crate::config::read::{Opt, Text};
+use crate::config::keys::{DNAT_PORTS, Dnat, RawDnat};
 use crate::config::report::{Path, Place, Report, Span};
-use crate::config::types::{Dnat, DnatService, DnatType, PortRange};
-use crate::config::value::{self, Fault, TCP, UDP, fault, quote};
+use crate::config::schema::{Key, Protocol, Text};
+use crate::config::scope::{Opt, Scope};
+use crate::config::types::{DnatService, DnatType, PortRange};
+use crate::config::value::{self, TCP, UDP, fault, quote};
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 const BAD: &str = "IllegalParam";
 const MISSING: &str = "MissingParam";
@@ -39,15 +39,6 @@ pub(super) fn dnat(raw: &[RawDnat], report: &mut Report<'_>) -> (Vec<Dnat>, Exte
     (out, external)
 }
 
-pub(super) fn ipv4(text: &str) -> Result<Ipv4Addr, Fault> {
-    match value::unicast(text)? {
-        IpAddr::V4(ip) => Ok(ip),
-        IpAddr::V6(_) => {
-            fault(format!("{}: is an IPv6 address", quote(text)), "NAT is for IPv4: write such an address")
-        }
-    }
-}
-
 fn entry(
     raw: &RawDnat,
     s: &mut Scope<'_, '_>,
@@ -59,11 +50,9 @@ fn entry(
     if let Some(id) = &id {
         unique_id(s, &raw.id, id, ids);
     }
-    let kind = s.word("type", &raw.r#type, DnatType::WORDS, Some(DnatType::Intranet), BAD);
+    let kind = Dnat::KEYS.r#type.read(s, &raw.r#type);
     let external_ip = external_ip(raw, s, kind);
-    let internal_ip = s
-        .need("internal_ip", &raw.internal_ip, "write the address of the server", MISSING)
-        .and_then(|v| s.parse("internal_ip", v, BAD, |t| ipv4(t)));
+    let read = raw.read(s);
     let service = service(raw, s);
     let (id, kind, external_ip, service) = (id?, kind?, external_ip?, service?);
     duplicates(raw, s, &id, (kind, external_ip), service, external);
@@ -71,7 +60,7 @@ fn entry(
         let place = s.place(&at.span(), "external_ip");
         external.addresses.entry(ip).or_insert_with(|| (id.clone(), place));
     }
-    Some(Dnat { id, kind, external_ip, internal_ip: internal_ip?, service })
+    read.finish(id, kind, external_ip, service)
 }
 
 /// Refuses what another entry forwards already. An entry for all protocols goes beside others.
@@ -109,7 +98,7 @@ fn duplicates(
 
 fn external_ip(raw: &RawDnat, s: &mut Scope<'_, '_>, kind: Option<DnatType>) -> Option<Option<Ipv4Addr>> {
     if let Some(v) = raw.external_ip.as_ref().filter(|v| !v.get_ref().is_empty()) {
-        return s.parse("external_ip", v, BAD, |t| ipv4(t)).map(Some);
+        return s.parse("external_ip", v, BAD, |t| value::ipv4(t)).map(Some);
     }
     match kind? {
         DnatType::Internet => Some(None),
@@ -123,15 +112,15 @@ fn external_ip(raw: &RawDnat, s: &mut Scope<'_, '_>, kind: Option<DnatType>) -> 
 }
 
 fn service(raw: &RawDnat, s: &mut Scope<'_, '_>) -> Option<DnatService> {
-    let at = s.need("ip_protocol", &raw.ip_protocol, "write \"tcp\", \"udp\" or \"any\"", MISSING)?;
+    let at = Dnat::KEYS.ip_protocol.need(s, &raw.ip_protocol)?;
     let protocol = s.parse("ip_protocol", at, BAD, |t| match t.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Some(TCP)),
         "udp" => Ok(Some(UDP)),
         "any" => Ok(None),
         _ => fault(format!("{}: cannot be forwarded", quote(t)), "write \"tcp\", \"udp\" or \"any\""),
     })?;
-    let external = ports(s, "external_port", &raw.external_port, protocol);
-    let internal = ports(s, "internal_port", &raw.internal_port, protocol);
+    let external = ports(s, &Dnat::KEYS.external_port, &raw.external_port, protocol);
+    let internal = ports(s, &Dnat::KEYS.internal_port, &raw.internal_port, protocol);
     match (protocol, external?, internal?) {
         (Some(protocol), Some(external), Some(internal)) => {
             let at = raw.internal_port.as_ref().map_or_else(|| s.span.clone(), |v| v.span());
@@ -143,13 +132,17 @@ fn service(raw: &RawDnat, s: &mut Scope<'_, '_>) -> Option<DnatService> {
 }
 
 /// `Some(None)` is "any", which goes with the protocol "any" and nothing else.
-fn ports(s: &mut Scope<'_, '_>, key: &str, v: &Opt<Text>, protocol: Option<u8>) -> Option<Option<PortRange>> {
-    const FORM: &str = "write a port from 1 to 65535, or first/last as in \"8000/8010\"";
+fn ports(
+    s: &mut Scope<'_, '_>,
+    key: &Key<Protocol>,
+    v: &Opt<Text>,
+    protocol: Option<u8>,
+) -> Option<Option<PortRange>> {
     if protocol.is_none() && v.is_none() {
         return Some(None);
     }
-    let v = s.need(key, v, FORM, MISSING)?;
-    s.parse(key, v, BAD, |Text(t)| {
+    let v = key.need(s, v)?;
+    s.parse(key.info.name, v, BAD, |Text(t)| {
         let any = t.eq_ignore_ascii_case("any");
         match protocol {
             None if any => Ok(None),
@@ -157,8 +150,8 @@ fn ports(s: &mut Scope<'_, '_>, key: &str, v: &Opt<Text>, protocol: Option<u8>) 
                 format!("{}: ip_protocol \"any\" forwards all ports", quote(t)),
                 "write \"any\", or name the protocol",
             ),
-            Some(_) if any => fault("\"any\": goes with ip_protocol \"any\" only", FORM),
-            Some(_) => value::ports(t, FORM).map(Some),
+            Some(_) if any => fault("\"any\": goes with ip_protocol \"any\" only", DNAT_PORTS),
+            Some(_) => value::ports(t, DNAT_PORTS).map(Some),
         }
     })
 }

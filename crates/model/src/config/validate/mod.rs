@@ -1,72 +1,69 @@
-//! From the raw structs to [`Config`]: ranges, references between sections, repetitions. Nothing
-//! stops at the first mistake; a section that is wrong yields no value but its siblings are still
-//! judged.
+//! From the raw form to [`Config`]: what concerns several keys, references between sections, repetitions. Single keys
+//! are read by their declarations. Nothing stops at the first mistake; a section that is wrong yields no value but
+//! its siblings are still validated.
 
 mod acl;
-mod dataplane;
 mod dnat;
 mod flow_log;
 mod nat;
 mod port;
+mod program;
 mod qos;
 mod route;
-mod scope;
 mod snat;
 mod tunnel;
 
-use super::raw::RawConfig;
-use super::read::Opt;
+use super::keys::{Config, RawConfig};
 use super::report::{Path, Place, Report};
-use super::types::{Config, TunnelIdx};
+use super::scope::{Opt, Scope};
+use super::types::TunnelIdx;
+use super::value::one_of;
 use crate::ids::{PortIdx, Role};
-use scope::Scope;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Sections that this version reads and judges but does not act upon.
+/// Sections that this version validates but does not act upon.
 pub const NOT_ENFORCED: &[&str] = &["flow_log"];
 
-impl RawConfig {
-    /// `None`: the report says why.
-    pub(crate) fn validate(&self, report: &mut Report<'_>) -> Option<Config> {
-        let dataplane = dataplane::dataplane(self.dataplane.as_ref(), report);
-        let timeouts = dataplane::timeouts(self.timeouts.as_ref(), report);
-        let bandwidth = dataplane::bandwidth(self.bandwidth.as_ref(), report);
-        let mut names = Names::collect(self, report);
-        let ports = port::ports(&self.port, &mut names, report);
-        let neighbors = port::neighbors(&self.neighbor, &names, report);
-        let routes = route::routes(&self.route, &names, report);
-        let acls = acl::acls(&self.acl, report);
-        let qos = qos::qos(&self.qos, bandwidth, report);
-        qos::floors(&self.qos, &qos, bandwidth, &ports, report);
-        let (dnat, external) = dnat::dnat(&self.dnat, report);
-        let snat = snat::snat(&self.snat, &external, report);
-        let nat = nat::nat(self.nat.as_ref(), self, report);
-        let tunnels = tunnel::tunnels(&self.tunnel, &names, report);
-        let flow_log = self.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
-        warn_not_enforced(self, report);
-        if report.has_errors() {
-            return None;
-        }
-        Some(Config {
-            dataplane: dataplane?,
-            timeouts: timeouts?,
-            bandwidth: bandwidth?,
-            ports,
-            neighbors,
-            routes,
-            acls,
-            qos,
-            nat: nat?,
-            snat,
-            dnat,
-            tunnels,
-            flow_log: match flow_log {
-                Some(f) => Some(f?),
-                None => None,
-            },
-        })
+/// `None`: the report says why.
+pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Config> {
+    let dataplane = program::dataplane(raw.dataplane.as_ref(), report);
+    let timeouts = program::timeouts(raw.timeouts.as_ref(), report);
+    let bandwidth = program::bandwidth(raw.bandwidth.as_ref(), report);
+    let mut names = Names::collect(raw, report);
+    let ports = port::ports(&raw.port, &mut names, report);
+    let neighbors = port::neighbors(&raw.neighbor, &names, report);
+    let routes = route::routes(&raw.route, &names, report);
+    let acls = acl::acls(&raw.acl, report);
+    let qos = qos::qos(&raw.qos, bandwidth, report);
+    qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
+    let (dnat, external) = dnat::dnat(&raw.dnat, report);
+    let snat = snat::snat(&raw.snat, &external, report);
+    let nat = nat::nat(raw.nat.as_ref(), raw, report);
+    let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
+    let flow_log = raw.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
+    warn_not_enforced(raw, report);
+    if report.has_errors() {
+        return None;
     }
+    Some(Config {
+        dataplane: dataplane?,
+        timeouts: timeouts?,
+        bandwidth: bandwidth?,
+        ports,
+        neighbors,
+        routes,
+        acls,
+        qos,
+        nat: nat?,
+        snat,
+        dnat,
+        tunnels,
+        flow_log: match flow_log {
+            Some(f) => Some(f?),
+            None => None,
+        },
+    })
 }
 
 fn warn_not_enforced(raw: &RawConfig, report: &mut Report<'_>) {
@@ -113,7 +110,7 @@ struct Named {
 struct Names {
     ports: HashMap<String, Named>,
     tunnels: HashMap<String, TunnelIdx>,
-    /// Filled while the ports are judged.
+    /// Filled while the ports are validated.
     addresses: Seen<std::net::IpAddr>,
 }
 
@@ -135,7 +132,7 @@ impl Names {
         for (i, p) in raw.port.iter().enumerate() {
             let named = Named {
                 idx: PortIdx(u8::try_from(i).unwrap_or(u8::MAX)),
-                role: p.role.as_ref().and_then(|r| port::role(r.get_ref())),
+                role: p.role.as_ref().and_then(|r| one_of(r.get_ref(), Role::WORDS).ok()),
             };
             if let Some(name) = unique(&p.name, &Path::ROOT.item("port", i), report) {
                 ports.insert(name, named);

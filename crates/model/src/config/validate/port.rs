@@ -1,23 +1,14 @@
 //! `[[port]]` and `[[neighbor]]`.
 
-use super::dataplane::{flag, mbps};
-use super::scope::{Scope, one_of};
 use super::{Names, Seen};
-use crate::config::raw::{RawNeighbor, RawPort};
-use crate::config::read::Opt;
+use crate::config::keys::{Neighbor, Port, RawNeighbor, RawPort};
 use crate::config::report::{Path, Report};
-use crate::config::types::{NatBehaviors, Neighbor, Port};
-use crate::config::value::{self, Fault, fault, quote};
-use crate::ids::{MacAddr, PortIdx, Role, VlanId};
+use crate::config::scope::{Opt, Scope};
+use crate::config::types::NatBehaviors;
+use crate::config::value::{interface_address, quote};
+use crate::ids::{PortIdx, Role, VlanId};
 use ipnet::IpNet;
 use std::net::IpAddr;
-
-const ROLES: &[(&str, Role)] =
-    &[("lan", Role::Lan), ("wan", Role::Wan), ("express", Role::Express), ("mgmt", Role::Mgmt)];
-
-pub(super) fn role(text: &str) -> Option<Role> {
-    one_of(text, ROLES).ok()
-}
 
 pub(super) fn ports(raw: &[RawPort], names: &mut Names, report: &mut Report<'_>) -> Vec<Port> {
     if raw.is_empty() && !report.is_mistyped(&Path::ROOT.key("port")) {
@@ -48,27 +39,17 @@ fn port(
     names: &mut Names,
     devices: &mut Seen<(String, Option<VlanId>)>,
 ) -> Option<Port> {
-    let name = s
-        .need("name", &raw.name, "name the port, as in name = \"0\"", "")
-        .and_then(|v| s.identifier("name", v));
-    let device = s
-        .need("device", &raw.device, "name the Linux network device, as in device = \"eth0\"", "")
-        .and_then(|v| s.parse("device", v, "", |t| netdev(t)));
-    let vlan = vlan(s, &raw.vlan);
-    let role = s.word("role", &raw.role, ROLES, None, "Sag.PortRoleInvalid");
+    let read = raw.read(s);
     let addresses = addresses(s, &raw.addresses, names);
-    let mac = s.maybe("mac", &raw.mac, "", |t| unicast_mac(t));
-    let mtu = s.number_opt("mtu", &raw.mtu, 68..=65_535, "");
-    let bandwidth = mbps(s, "bandwidth", &raw.bandwidth);
-    let snat = flag(&raw.snat, false);
+    let snat = read.snat.unwrap_or(false);
     let snat_behavior = snat_behavior(raw, snat, s);
-    if let (true, Some(at), Some(role)) = (snat, &raw.snat, role)
+    if let (true, Some(at), Some(role)) = (snat, &raw.snat, read.role)
         && role != Role::Wan
     {
         let problem = format!("only a wan port translates to its own address; this one is {role}");
         s.error(&at.span(), "snat", problem, "remove the key, or use [[snat]]", "Sag.PortRoleInvalid");
     }
-    if let (Some(device), Some(vlan), Some(at)) = (&device, vlan, &raw.device)
+    if let (Some(device), Some(vlan), Some(at)) = (&read.device, read.vlan, &raw.device)
         && let Some(first) = devices.repeated((device.clone(), vlan), s.place(&at.span(), "device"))
     {
         let what = match vlan {
@@ -78,18 +59,7 @@ fn port(
         let remedy = "give each port a device or a vlan of its own";
         s.error(&at.span(), "device", format!("{what} already belongs to {first}"), remedy, "");
     }
-    Some(Port {
-        name: name?,
-        device: device?,
-        vlan: vlan?,
-        role: role?,
-        addresses: addresses?,
-        mac: mac?,
-        mtu: mtu?,
-        snat,
-        snat_behavior: snat_behavior?,
-        bandwidth: bandwidth?,
-    })
+    read.finish(addresses?, snat_behavior?)
 }
 
 fn snat_behavior(raw: &RawPort, snat: bool, s: &mut Scope<'_, '_>) -> Option<NatBehaviors> {
@@ -107,28 +77,9 @@ fn snat_behavior(raw: &RawPort, snat: bool, s: &mut Scope<'_, '_>) -> Option<Nat
             }
         }
     }
-    let [mapping, filtering] = keys;
-    super::snat::behaviors(s, mapping, filtering, "")
-}
-
-/// Device names as the kernel's `dev_valid_name` accepts them.
-fn netdev(text: &str) -> Result<String, Fault> {
-    const MAX: usize = 15;
-    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if text.is_empty() || text.len() > MAX || text == "." || text == ".." || text.chars().any(odd) {
-        return fault(
-            format!("{}: cannot be the name of a network device", quote(text)),
-            format!("write a name of 1 to {MAX} bytes as `ip link` shows it"),
-        );
-    }
-    Ok(text.to_owned())
-}
-
-fn vlan(s: &mut Scope<'_, '_>, v: &Opt<i64>) -> Option<Option<VlanId>> {
-    s.maybe("vlan", v, "Sag.EccVlanNotExist", |n| match u16::try_from(*n).ok().and_then(VlanId::new) {
-        Some(v) => Ok(v),
-        None if *n == 0 => fault("0 is the untagged device", "leave the key out for untagged traffic"),
-        None => fault("is out of range", "write a number from 1 to 4094"),
+    Some(NatBehaviors {
+        mapping: Port::KEYS.snat_mapping.read(s, &raw.snat_mapping)?,
+        filtering: Port::KEYS.snat_filtering.read(s, &raw.snat_filtering)?,
     })
 }
 
@@ -155,33 +106,6 @@ fn addresses(
     (out.len() == v.get_ref().len()).then_some(out)
 }
 
-/// A host's address with the prefix length of its network.
-fn interface_address(text: &str) -> Result<IpNet, Fault> {
-    let net = value::network(text)?;
-    value::unicast(&net.addr().to_string())?;
-    if let IpNet::V4(n) = net
-        && n.prefix_len() < 31
-        && (n.addr() == n.network() || n.addr() == n.broadcast())
-    {
-        return fault(
-            format!("{}: is the network's own or broadcast address", quote(text)),
-            "write the port's address in that network, as in \"192.168.1.1/24\"",
-        );
-    }
-    Ok(net)
-}
-
-pub(super) fn unicast_mac(text: &str) -> Result<MacAddr, Fault> {
-    let form = "write six hex bytes as in \"02:00:00:00:00:01\"";
-    match text.parse::<MacAddr>() {
-        Err(_) => fault(format!("{}: is not an Ethernet address", quote(text)), form),
-        Ok(m) if m.is_multicast() || m == MacAddr::ZERO => {
-            fault(format!("{}: is not the address of one interface", quote(text)), form)
-        }
-        Ok(m) => Ok(m),
-    }
-}
-
 pub(super) fn neighbors(raw: &[RawNeighbor], names: &Names, report: &mut Report<'_>) -> Vec<Neighbor> {
     let mut seen = Seen::new();
     let mut out = Vec::with_capacity(raw.len());
@@ -198,13 +122,9 @@ fn neighbor(
     names: &Names,
     seen: &mut Seen<(PortIdx, IpAddr)>,
 ) -> Option<Neighbor> {
-    let port = s.need("port", &raw.port, "name the port", "").and_then(|_| names.port(s, "port", &raw.port));
-    let at = s.need("address", &raw.address, "write the neighbour's IP address", "");
-    let address = at.and_then(|v| s.parse("address", v, "", |t| value::unicast(t)));
-    let mac = s
-        .need("mac", &raw.mac, "write the neighbour's Ethernet address", "")
-        .and_then(|v| s.parse("mac", v, "", |t| unicast_mac(t)));
-    let (port, address, at) = (port?, address?, at?);
+    let port = Neighbor::KEYS.port.need(s, &raw.port).and_then(|_| names.port(s, "port", &raw.port));
+    let read = raw.read(s);
+    let (port, address, at) = (port?, read.address?, raw.address.as_ref()?);
     if let Some(own) = names.addresses.0.get(&address) {
         let problem = format!("{address} is the gateway's own address, see {own}");
         s.error(&at.span(), "address", problem, "write the address of the neighbour", "");
@@ -212,5 +132,5 @@ fn neighbor(
     if let Some(first) = seen.repeated((port, address), s.place(&at.span(), "address")) {
         s.repeated(&at.span(), "address", address, &first, "");
     }
-    Some(Neighbor { port, address, mac: mac? })
+    read.finish(port)
 }

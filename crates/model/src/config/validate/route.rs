@@ -1,11 +1,11 @@
 //! `[[route]]`.
 
-use super::scope::Scope;
 use super::{Names, Seen};
-use crate::config::raw::RawRoute;
+use crate::config::keys::{RawRoute, Route};
 use crate::config::report::{Path, Place, Report};
-use crate::config::types::{RejectKind, Route, RouteTarget};
-use crate::config::value::{self, quote};
+use crate::config::scope::Scope;
+use crate::config::types::RouteTarget;
+use crate::config::value::quote;
 use ipnet::IpNet;
 use std::collections::HashMap;
 
@@ -26,25 +26,19 @@ struct Groups {
 }
 
 fn route(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, groups: &mut Groups) -> Option<Route> {
-    let at = s.need("destination", &raw.destination, "write the CIDR block that the route leads to", "");
-    let destination = at.and_then(|v| s.network("destination", v, "")).filter(|net| {
+    let mut read = raw.read(s);
+    read.destination = read.destination.filter(|net| {
         let special = net.addr().is_multicast() || net.addr().is_loopback();
-        if let (true, Some(at)) = (special, at) {
+        if let (true, Some(at)) = (special, &raw.destination) {
             let problem = format!("{net} is multicast or loopback");
-            s.error(
-                &at.span(),
-                "destination",
-                problem,
-                "route unicast networks only; the kernel keeps the rest",
-                "",
-            );
+            let remedy = "route unicast networks only; the kernel keeps the rest";
+            s.error(&at.span(), "destination", problem, remedy, "");
         }
         !special
     });
-    let target = target(raw, s, names, destination);
-    let metric = s.number("metric", &raw.metric, 0..=i64::from(u32::MAX), 0, "");
-    let weight = s.number("weight", &raw.weight, 1..=256, 1, "");
-    let (destination, target, metric, at) = (destination?, target?, metric?, at?);
+    let target = target(raw, s, names, read.destination);
+    let (destination, target, metric, at) =
+        (read.destination?, target?, read.metric?, raw.destination.as_ref()?);
 
     let place = s.place(&at.span(), "destination");
     if let Some(first) = groups.same.repeated((destination, metric, format!("{target:?}")), place.clone()) {
@@ -56,16 +50,16 @@ fn route(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, groups: &mut Grou
         let problem = format!("{destination} both forwards and rejects at metric {metric}, see {first}");
         s.error(&at.span(), "destination", problem, "give one of the two another metric", "");
     }
-    Some(Route { destination, target, metric, weight: weight? })
+    read.finish(target)
 }
 
 fn target(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, to: Option<IpNet>) -> Option<RouteTarget> {
     const CHOICE: &str = "write one of next_hop (with port if wanted), port, tunnel or type";
     let port = names.port(s, "port", &raw.port);
     let tunnel = names.tunnel(s, "tunnel", &raw.tunnel);
-    let kind = raw.r#type.as_ref().and_then(|_| s.word("type", &raw.r#type, RejectKind::WORDS, None, ""));
+    let kind = Route::KEYS.r#type.read(s, &raw.r#type).flatten();
     let next_hop = raw.next_hop.as_ref().and_then(|v| {
-        let hop = s.parse("next_hop", v, "", |t| value::unicast(t))?;
+        let hop = Route::KEYS.next_hop.read_present(s, v)??;
         if to.is_some_and(|to| to.addr().is_ipv4() != hop.is_ipv4()) {
             let problem = format!("{}: is of another IP version than the destination", quote(v.get_ref()));
             s.error(&v.span(), "next_hop", problem, "write a next hop of the destination's version", "");
@@ -78,8 +72,8 @@ fn target(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, to: Option<IpNet
         }
         Some(hop)
     });
-    let ways = [raw.next_hop.is_some() || raw.port.is_some(), raw.tunnel.is_some(), raw.r#type.is_some()];
-    match ways.iter().filter(|w| **w).count() {
+    let targets = [raw.next_hop.is_some() || raw.port.is_some(), raw.tunnel.is_some(), raw.r#type.is_some()];
+    match targets.iter().filter(|t| **t).count() {
         1 => {}
         0 => {
             if !["next_hop", "port", "tunnel", "type"].iter().any(|key| s.is_mistyped(key)) {

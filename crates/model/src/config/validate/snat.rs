@@ -2,12 +2,11 @@
 
 use super::Seen;
 use super::acl::unique_id;
-use super::dnat::{External, ipv4};
-use super::scope::Scope;
-use crate::config::raw::RawSnat;
-use crate::config::read::Opt;
+use super::dnat::External;
+use crate::config::keys::{RawSnat, Snat};
 use crate::config::report::{Path, Place, Report};
-use crate::config::types::{NatBehavior, NatBehaviors, Snat};
+use crate::config::scope::Scope;
+use crate::config::types::NatBehaviors;
 use crate::config::value::quote;
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::HashMap;
@@ -15,7 +14,6 @@ use std::net::Ipv4Addr;
 use toml::Spanned;
 
 const BAD: &str = "InvalidParameter";
-const MISSING: &str = "MissingParameter";
 
 /// What earlier entries took.
 struct Taken {
@@ -45,12 +43,12 @@ fn entry(
     if let Some(id) = &id {
         unique_id(s, &raw.id, id, &mut taken.ids);
     }
-    let at = s.need("cidr_block", &raw.cidr_block, "write the CIDR block to translate", MISSING);
+    let at = Snat::KEYS.cidr_block.need(s, &raw.cidr_block);
     let cidr_block = at.and_then(|at| cidr_block(s, at, &mut taken.blocks));
-    let at = s.need("snat_ip", &raw.snat_ip, "write the address to translate to", MISSING);
-    let snat_ip = at.and_then(|at| Some((at, s.parse("snat_ip", at, BAD, |t| ipv4(t))?)));
-    let behavior = behaviors(s, ("mapping", &raw.mapping), ("filtering", &raw.filtering), BAD);
-    let (id, (at, snat_ip)) = (id?, snat_ip?);
+    let read = raw.read(s);
+    let mapping = Snat::KEYS.mapping.read(s, &raw.mapping);
+    let filtering = Snat::KEYS.filtering.read(s, &raw.filtering);
+    let (id, snat_ip, at) = (id?, read.snat_ip?, raw.snat_ip.as_ref()?);
     if let Some((owner, place)) = external.addresses.get(&snat_ip) {
         let problem = format!(
             "{snat_ip} of snat {} is also the external address of dnat {}, {place}",
@@ -60,13 +58,13 @@ fn entry(
         let remedy = "use another address for one of the two";
         s.error(&at.span(), "snat_ip", problem, remedy, "SNAT.SnatDnatIpConflict");
     }
-    let behavior = behavior?;
+    let behavior = NatBehaviors { mapping: mapping?, filtering: filtering? };
     one_pool(s, &id, at, snat_ip, behavior, &mut taken.pools);
-    Some(Snat { id, cidr_block: cidr_block?, snat_ip, behavior })
+    read.finish(id, cidr_block?, behavior)
 }
 
 fn cidr_block(s: &mut Scope<'_, '_>, at: &Spanned<String>, blocks: &mut Seen<Ipv4Net>) -> Option<Ipv4Net> {
-    match s.network("cidr_block", at, BAD)? {
+    match Snat::KEYS.cidr_block.read_present(s, at)? {
         IpNet::V4(net) => {
             if let Some(first) = blocks.repeated(net, s.place(&at.span(), "cidr_block")) {
                 s.repeated(&at.span(), "cidr_block", net, &first, "SNAT.CidrConfigExist");
@@ -91,27 +89,14 @@ fn one_pool(
     pools: &mut HashMap<Ipv4Addr, (String, NatBehaviors, Place)>,
 ) {
     let place = s.place(&at.span(), "snat_ip");
-    let (owner, wanted, first) = pools.entry(ip).or_insert_with(|| (id.to_owned(), behavior, place));
-    if *wanted != behavior {
+    let (owner, theirs, first) = pools.entry(ip).or_insert_with(|| (id.to_owned(), behavior, place));
+    if *theirs != behavior {
         let problem = format!(
-            "snat {} and snat {}, {first}, share {ip} but differ: {behavior} against {wanted}",
+            "snat {} and snat {}, {first}, share {ip} but differ: {behavior} against {theirs}",
             quote(id),
             quote(owner)
         );
         let remedy = "give both the same mapping and filtering, or an address each";
         s.error(&at.span(), "snat_ip", problem, remedy, BAD);
     }
-}
-
-/// The keys of the two behaviours, by which name ever.
-pub(super) fn behaviors(
-    s: &mut Scope<'_, '_>,
-    (mapping_key, mapping): (&str, &Opt<String>),
-    (filtering_key, filtering): (&str, &Opt<String>),
-    code: &str,
-) -> Option<NatBehaviors> {
-    let d = NatBehaviors::default();
-    let mapping = s.word(mapping_key, mapping, NatBehavior::WORDS, Some(d.mapping), code);
-    let filtering = s.word(filtering_key, filtering, NatBehavior::WORDS, Some(d.filtering), code);
-    Some(NatBehaviors { mapping: mapping?, filtering: filtering? })
 }

@@ -10,7 +10,7 @@ mod qos;
 mod values;
 
 /// Every key there is.
-const EXAMPLE: &str = include_str!("../../../../configs/vcpe.example.toml");
+const EXAMPLE: &str = include_str!("../../../../../configs/vcpe.example.toml");
 
 /// Something to hang other sections on: eight lines.
 const PORTS: &str = "\

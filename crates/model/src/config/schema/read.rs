@@ -1,15 +1,14 @@
-//! From TOML to the raw structs: which keys exist, and of which TOML type each value is.
+//! From TOML to the keys of a section: which keys exist, and of which TOML type each value is.
 //!
 //! Serde's derive stops at the first mistake and forgets the key path. This reader walks the parsed
 //! document instead, so that unknown keys and wrong types are all reported, each with its place.
 
-use super::report::{Path, Report, Span};
+use super::info::KeyInfo;
+use crate::config::report::{Path, Report, Span};
+use crate::config::scope::Opt;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// A scalar of the file with its place; `None` when the key is absent.
-pub(crate) type Opt<T> = Option<Spanned<T>>;
 
 /// A value whose meaning is text but that reads naturally as a number or date too
 /// (`ip_protocol = 47`, `external_port = 8080`).
@@ -17,14 +16,18 @@ pub(crate) type Opt<T> = Option<Spanned<T>>;
 #[serde(transparent)]
 pub(crate) struct Text(pub String);
 
-/// One field of a raw struct.
-pub(crate) trait Field: Default {
-    fn read(value: Spanned<DeValue<'_>>, path: &Path<'_>, report: &mut Report<'_>) -> Self;
-}
+/// One table of the file, its keys not judged yet.
+pub(crate) trait RawTable: Sized {
+    /// The declarations of its keys.
+    const KEYS: &'static [KeyInfo];
+    /// The sections below it.
+    const TABLES: &'static [&'static str];
 
-/// A raw struct: one table of the file.
-pub(crate) trait RawTable: Default {
-    const KEYS: &'static [&'static str];
+    /// The keys that are there, each with the place of its value.
+    fn present(&self) -> Vec<(&'static KeyInfo, Span)> {
+        Vec::new()
+    }
+
     fn read_table(table: DeTable<'_>, span: Span, path: &Path<'_>, report: &mut Report<'_>) -> Self;
 }
 
@@ -35,6 +38,9 @@ pub(crate) trait Scalar: Sized {
         path: &Path<'_>,
         report: &mut Report<'_>,
     ) -> Result<Self, &'static str>;
+
+    /// The value as TOML.
+    fn to_toml(&self) -> String;
 }
 
 /// A raw integer beyond 64 bits is outside every range of this file: the extreme values say so.
@@ -50,17 +56,29 @@ impl Scalar for i64 {
     fn from_value(v: &DeValue<'_>, _: &Path<'_>, _: &mut Report<'_>) -> Result<Self, &'static str> {
         v.as_integer().map(|i| clamp(i.as_str(), i.radix())).ok_or("an integer")
     }
+
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Scalar for bool {
     fn from_value(v: &DeValue<'_>, _: &Path<'_>, _: &mut Report<'_>) -> Result<Self, &'static str> {
         v.as_bool().ok_or("true or false")
     }
+
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Scalar for String {
     fn from_value(v: &DeValue<'_>, _: &Path<'_>, _: &mut Report<'_>) -> Result<Self, &'static str> {
         v.as_str().map(str::to_owned).ok_or("a string in quotes")
+    }
+
+    fn to_toml(&self) -> String {
+        toml::Value::from(self.as_str()).to_string()
     }
 }
 
@@ -73,6 +91,10 @@ impl Scalar for Text {
             _ => Err("a string in quotes or a number"),
         }
     }
+
+    fn to_toml(&self) -> String {
+        self.0.to_toml()
+    }
 }
 
 impl<T: Scalar> Scalar for Vec<Spanned<T>> {
@@ -83,33 +105,76 @@ impl<T: Scalar> Scalar for Vec<Spanned<T>> {
             let path = &path.at(i);
             match T::from_value(item.get_ref(), path, report) {
                 Ok(t) => out.push(Spanned::new(item.span(), t)),
-                Err(wanted) => wrong_type(item.get_ref(), &item.span(), wanted, path, report),
+                Err(expected) => wrong_type(item.get_ref(), &item.span(), expected, path, report),
             }
         }
         Ok(out)
     }
+
+    fn to_toml(&self) -> String {
+        let items: Vec<_> = self.iter().map(|item| item.get_ref().to_toml()).collect();
+        format!("[{}]", items.join(", "))
+    }
 }
 
-fn wrong_type(v: &DeValue<'_>, at: &Span, wanted: &str, path: &Path<'_>, report: &mut Report<'_>) {
+fn wrong_type(v: &DeValue<'_>, at: &Span, expected: &str, path: &Path<'_>, report: &mut Report<'_>) {
     let got = v.type_str();
     let article = if got.starts_with(['a', 'i']) { "an" } else { "a" };
-    report.wrong_type(at, path, format!("is {article} {got}"), format!("write {wanted}"));
+    report.wrong_type(at, path, format!("is {article} {got}"), format!("write {expected}"));
 }
 
-impl<T: Scalar> Field for Opt<T> {
-    fn read(value: Spanned<DeValue<'_>>, path: &Path<'_>, report: &mut Report<'_>) -> Self {
-        let span = value.span();
-        match T::from_value(value.get_ref(), path, report) {
-            Ok(t) => Some(Spanned::new(span, t)),
-            Err(wanted) => {
-                wrong_type(value.get_ref(), &span, wanted, path, report);
-                None
+/// Takes a key out of its table, by its present or its old name.
+pub(crate) fn take<T: Scalar>(
+    table: &mut DeTable<'_>,
+    key: &KeyInfo,
+    path: &Path<'_>,
+    report: &mut Report<'_>,
+) -> Opt<T> {
+    let (present, former) =
+        (table.remove(key.name), key.formerly.and_then(|old| Some((old, table.remove_entry(old)?))));
+    if let Some((old, (at, _))) = &former {
+        let (at, path, new) = (at.span(), path.key(old), key.name);
+        match present {
+            Some(_) => {
+                let problem = format!("is the old name of {new}, which is there too");
+                report.error(&at, &path, problem, "remove it", "");
             }
+            None => {
+                let remedy = format!("write {new}; the old name will not be read for ever");
+                report.warn(&at, &path, format!("is the old name of {new}"), remedy);
+            }
+        }
+    }
+    let value = present.or_else(|| former.map(|(_, (_, value))| value))?;
+    let (span, path) = (value.span(), path.key(key.name));
+    match T::from_value(value.get_ref(), &path, report) {
+        Ok(t) => Some(Spanned::new(span, t)),
+        Err(expected) => {
+            wrong_type(value.get_ref(), &span, expected, &path, report);
+            None
         }
     }
 }
 
-impl<T: RawTable> Field for Option<T> {
+/// One section below a table, `[section]`, or a list of them, `[[section]]`.
+pub(crate) trait Tables: Default {
+    fn read(value: Spanned<DeValue<'_>>, path: &Path<'_>, report: &mut Report<'_>) -> Self;
+
+    /// Whether there is none.
+    fn is_absent(&self) -> bool;
+}
+
+/// Takes the sections of a name out of their table.
+pub(crate) fn take_table<T: Tables>(
+    table: &mut DeTable<'_>,
+    name: &str,
+    path: &Path<'_>,
+    report: &mut Report<'_>,
+) -> T {
+    table.remove(name).map(|value| T::read(value, &path.key(name), report)).unwrap_or_default()
+}
+
+impl<T: RawTable> Tables for Option<T> {
     fn read(value: Spanned<DeValue<'_>>, path: &Path<'_>, report: &mut Report<'_>) -> Self {
         let span = value.span();
         match value.into_inner() {
@@ -120,16 +185,20 @@ impl<T: RawTable> Field for Option<T> {
             }
         }
     }
+
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
 }
 
-impl<T: RawTable> Field for Vec<T> {
+impl<T: RawTable> Tables for Vec<T> {
     fn read(value: Spanned<DeValue<'_>>, path: &Path<'_>, report: &mut Report<'_>) -> Self {
         let span = value.span();
-        let wanted = |path: &Path<'_>| format!("each entry under a header of its own, [[{}]]", path.bare());
+        let expected = |path: &Path<'_>| format!("each entry under a header of its own, [[{}]]", path.bare());
         let items = match value.into_inner() {
             DeValue::Array(items) => items,
             other => {
-                wrong_type(&other, &span, &wanted(path), path, report);
+                wrong_type(&other, &span, &expected(path), path, report);
                 return Vec::new();
             }
         };
@@ -139,26 +208,26 @@ impl<T: RawTable> Field for Vec<T> {
             let path = path.at(i);
             match item.into_inner() {
                 DeValue::Table(t) => out.push(T::read_table(t, span, &path, report)),
-                other => wrong_type(&other, &span, &wanted(&path), &path, report),
+                other => wrong_type(&other, &span, &expected(&path), &path, report),
             }
         }
         out
     }
+
+    fn is_absent(&self) -> bool {
+        self.is_empty()
+    }
 }
 
 /// Reports what is left of a table after every known key was taken out.
-pub(crate) fn reject_unknown(
-    left: DeTable<'_>,
-    known: &[&'static str],
-    path: &Path<'_>,
-    report: &mut Report<'_>,
-) {
+pub(crate) fn reject_unknown<T: RawTable>(left: DeTable<'_>, path: &Path<'_>, report: &mut Report<'_>) {
+    let known = || T::KEYS.iter().map(|k| k.name).chain(T::TABLES.iter().copied());
     for (key, _) in left {
         let name: &str = key.get_ref();
-        let remedy = match nearest(name, known) {
+        let remedy = match nearest(name, known()) {
             Some(k) => format!("did you mean \"{k}\"?"),
             None => {
-                let mut names: Vec<_> = known.to_vec();
+                let mut names: Vec<_> = known().collect();
                 names.sort_unstable();
                 format!("keys here are {}", names.join(", "))
             }
@@ -177,84 +246,12 @@ pub(crate) const fn key_name(field: &'static str) -> &'static str {
     field
 }
 
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+/// The known key that is at most two typing errors away.
+fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     // Long keys are no typing errors, and the distance costs the product of the lengths.
     if name.len() > 40 {
         return None;
     }
-    let best = known.iter().map(|k| (distance(name, k), *k)).min()?;
+    let best = known.map(|k| (strsim::levenshtein(name, k), k)).min()?;
     (best.0 <= 2 && best.0 < name.len()).then_some(best.1)
-}
-
-/// Levenshtein distance over characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, cb) in row.iter_mut().skip(1).zip(&b) {
-            let substitute = diagonal + usize::from(ca != *cb);
-            diagonal = *cell;
-            left = substitute.min(left + 1).min(diagonal + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(usize::MAX)
-}
-
-/// Declares a raw struct whose fields are the keys of one table of the file.
-macro_rules! raw_table {
-    ($(#[$meta:meta])* $name:ident { $( $key:ident: $ty:ty, )* }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-        pub(crate) struct $name {
-            /// Place of the table, for complaints about missing keys.
-            #[serde(skip)]
-            pub span: $crate::config::report::Span,
-            $( #[serde(skip_serializing_if = "Absent::absent")] pub $key: $ty, )*
-        }
-
-        impl $crate::config::read::RawTable for $name {
-            const KEYS: &'static [&'static str] = &[$( $crate::config::read::key_name(stringify!($key)) ),*];
-
-            fn read_table(
-                mut table: toml::de::DeTable<'_>,
-                span: $crate::config::report::Span,
-                path: &$crate::config::report::Path<'_>,
-                report: &mut $crate::config::report::Report<'_>,
-            ) -> Self {
-                let mut out = Self { span, ..Self::default() };
-                $(
-                    let key = $crate::config::read::key_name(stringify!($key));
-                    if let Some(value) = table.remove(key) {
-                        out.$key = $crate::config::read::Field::read(value, &path.key(key), report);
-                    }
-                )*
-                $crate::config::read::reject_unknown(table, Self::KEYS, path, report);
-                out
-            }
-        }
-    };
-}
-pub(crate) use raw_table;
-
-/// Whether a field is left out when a raw struct is written.
-pub(crate) trait Absent {
-    fn absent(&self) -> bool;
-}
-
-impl<T> Absent for Option<T> {
-    fn absent(&self) -> bool {
-        self.is_none()
-    }
-}
-
-impl<T> Absent for Vec<T> {
-    fn absent(&self) -> bool {
-        self.is_empty()
-    }
 }

@@ -1,0 +1,155 @@
+//! Keys of network address translation: `[nat]`, `[[snat]]`, `[[dnat]]`.
+
+use crate::config::schema::{
+    BlockSize, Identifier, Ipv4Unicast, NatPortRange, Network, Protocol, Spelled, ZeroIsNone, key, table,
+};
+use crate::config::types::{
+    DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog, PortRange,
+};
+use ipnet::{IpNet, Ipv4Net};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+table! {
+    /// What all translations have in common.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Nat: Default as RawNat, NatKeys, ReadNat {
+        /// Outside TCP and UDP ports for inside ports from 1024 up, of each address and protocol.
+        pub port_range: PortRange as NatPortRange = PortRange { first: MIN_NAT_PORT, last: u16::MAX } =>
+            key().allowed("within `1024/65535`").source("RFC 4787 section 4.2.1, RFC 6056 section 3.2");
+        /// Translated sessions of one inside host.
+        pub host_sessions: Option<u32> as ZeroIsNone<u32> = None =>
+            key()
+                .range(0, 8_388_608)
+                .unit("sessions")
+                .absent("0 = unlimited")
+                .source("RFC 6888 REQ-4, REQ-5")
+                .example("4096");
+        /// An event is recorded when so much of a pool, or of a host's `host_sessions`, is in use.
+        pub warn_percent: u8 = 80 => key().range(1, 100).unit("%").source("RFC 6888 REQ-11");
+        /// Ports of an inside host come from blocks of this size; at most as many as `port_range` holds, and only
+        /// where all mapping is `endpoint-independent`.
+        pub port_block: Option<u16> as Option<BlockSize> = None =>
+            key()
+                .unit("ports")
+                .allowed("64, 128, 256, 512, 1024, 2048, 4096")
+                .absent("off: port by port")
+                .source("RFC 6888 REQ-14, RFC 7422")
+                .example("256");
+        /// What is logged: begin and end of each translated session, or of each port block (with `port_block`).
+        pub log: NatLog = NatLog::Off => key().source("RFC 6888 section 4 and REQ-12").example("\"blocks\"");
+        /// Where to; there is one if there is a log.
+        pub log_file: Option<PathBuf> = None =>
+            key().absent("required unless `off`").example("\"/var/log/sag/nat.log\"");
+        /// Inside hosts reach each other by their outside addresses.
+        pub hairpin: bool = true => key().source("RFC 4787 REQ-9, RFC 5382 REQ-8, RFC 5508 REQ-7");
+    }
+}
+
+impl Nat {
+    /// First port that source NAT may use.
+    pub const MIN_PORT: u16 = MIN_NAT_PORT;
+}
+
+table! {
+    /// Private source NAT, towards overlay and leased line. Of overlapping blocks the longest wins.
+    /// Entries of equal `snat_ip` have equal behaviours.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Snat as RawSnat, SnatKeys, ReadSnat {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`snat-N`");
+        /// Sources to translate.
+        cidr_block: IpNet as Network =>
+            key()
+                .allowed("IPv4, once")
+                .source("AddSnatEntry `CidrBlock`")
+                .refused_as("InvalidParameter")
+                .missing("write the CIDR block to translate", "MissingParameter");
+        /// What they become; may be an address of a port.
+        pub snat_ip: Ipv4Addr as Ipv4Unicast =>
+            key()
+                .allowed("IPv4, not a DNAT's external address")
+                .source("AddSnatEntry `SnatIp`")
+                .refused_as("InvalidParameter")
+                .missing("write the address to translate to", "MissingParameter");
+        /// Sessions that share an outside port.
+        mapping: NatBehavior = NatBehaviors::default().mapping =>
+            key().source("RFC 4787 section 4.1, REQ-1; RFC 5382 REQ-1").refused_as("InvalidParameter");
+        /// Remote endpoints that reach it.
+        filtering: NatBehavior = NatBehaviors::default().filtering =>
+            key().source("RFC 4787 section 5, REQ-8; RFC 5382 REQ-3").refused_as("InvalidParameter");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
+        /// Sources to translate.
+        cidr_block: Ipv4Net,
+        /// How it maps and filters.
+        behavior: NatBehaviors,
+    }
+}
+
+table! {
+    /// Destination NAT: what is reached from outside.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Dnat as RawDnat, DnatKeys, ReadDnat {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`fwd-N`");
+        /// Arriving from overlay and leased line, or from the Internet.
+        r#type: DnatType = DnatType::Intranet => key().source("AddDnatEntry `Type`").refused_as("IllegalParam");
+        /// Protocol that is forwarded.
+        ip_protocol: String as Spelled =>
+            key()
+                .called("word")
+                .allowed("`tcp`, `udp`, `any`, in any case")
+                .source("AddDnatEntry `IpProtocol`")
+                .refused_as("IllegalParam")
+                .missing("write \"tcp\", \"udp\" or \"any\"", "MissingParam");
+        /// Address that is forwarded; `""`: the WAN port's own.
+        external_ip: String as Spelled =>
+            key()
+                .called("IP address")
+                .allowed("IPv4")
+                .absent("`\"\"` with Internet, else required")
+                .source("AddDnatEntry `ExternalIp`")
+                .refused_as("IllegalParam");
+        /// Ports that are forwarded.
+        external_port: String as Protocol =>
+            key()
+                .called("port or range")
+                .allowed("1..65535, as in `8080` or `8000/8010`; `any` with protocol `any`")
+                .absent("required unless `any`")
+                .source("AddDnatEntry `ExternalPort`; ranges are ours")
+                .refused_as("IllegalParam")
+                .missing(DNAT_PORTS, "MissingParam");
+        /// Server in the branch.
+        pub internal_ip: Ipv4Addr as Ipv4Unicast =>
+            key()
+                .allowed("IPv4")
+                .source("AddDnatEntry `InternalIp`")
+                .refused_as("IllegalParam")
+                .missing("write the address of the server", "MissingParam");
+        /// The n-th external port becomes the n-th internal.
+        internal_port: String as Protocol =>
+            key()
+                .called("port or range")
+                .allowed("as many ports as `external_port`; `any` with protocol `any`")
+                .absent("required unless `any`")
+                .source("AddDnatEntry `InternalPort`; ranges are ours")
+                .refused_as("IllegalParam")
+                .missing(DNAT_PORTS, "MissingParam");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
+        /// From where it is reached.
+        kind: DnatType,
+        /// `None` with [`DnatType::Internet`]: the WAN port's own address.
+        external_ip: Option<Ipv4Addr>,
+        /// What is forwarded.
+        service: DnatService,
+    }
+}
+
+/// How ports of a DNAT entry are written.
+pub(crate) const DNAT_PORTS: &str = "write a port from 1 to 65535, or first/last as in \"8000/8010\"";

@@ -1,0 +1,318 @@
+//! Keys of ACLs and QoS: `[[acl]]`, `[[acl.rule]]`, `[[qos]]`, `[[qos.car]]`, `[[qos.policy]]`.
+
+use super::program::Bandwidth;
+use crate::Dscp;
+use crate::config::schema::{Identifier, Label, Network, Ports, Protocol, key, table};
+use crate::config::types::{
+    AclType, BURST_MS, CarLimit, Direction, FiveTuple, LimitType, MAX_MBPS, PercentSource, Policy, PortRange,
+    Timestamp,
+};
+use ipnet::IpNet;
+
+/// Remedy for a missing network.
+const ANY_CIDR: &str = "write a CIDR block; \"0.0.0.0/0\" or \"::/0\" is any";
+/// Remedy for a missing protocol.
+const ANY_PROTOCOL: &str = "write \"all\", \"tcp\", \"udp\", ... or a number";
+
+table! {
+    /// An access control list.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Acl as RawAcl, AclKeys, ReadAcl {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`acl-N`").source("CreateACL");
+        /// For people.
+        pub name: Option<String> as Label<128> =>
+            key().allowed("1..128 characters").absent("none").source("CreateACL `Name`").refused_as("InvalidName");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
+        /// In the order of the file, which breaks ties of priority.
+        rules: Vec<AclRule>,
+    }
+    tables {
+        rule: RawAclRule,
+    }
+}
+
+table! {
+    /// A rule of an ACL.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct AclRule as RawAclRule, AclRuleKeys, ReadAclRule {
+        /// Identifier; counters follow it.
+        id: String as Identifier => key().allowed("unique over all ACLs").absent("`acr-N`");
+        /// For people.
+        pub name: Option<String> as Label<128> =>
+            key().allowed("1..128 characters").absent("none").source("AddACLRule `Name`").refused_as("InvalidName");
+        /// For people.
+        pub description: Option<String> as Label<512> =>
+            key()
+                .allowed("1..512 characters")
+                .absent("none")
+                .source("AddACLRule `Description`")
+                .refused_as("InvalidDescription");
+        /// As the branch sees it: to the branch, from the branch.
+        pub direction: Direction =>
+            key().source("AddACLRule `Direction`").refused_as("InvalidParameter").missing("", "MissingParameter");
+        /// Private traffic (overlay, leased line), or Internet traffic.
+        r#type: AclType = AclType::Lan => key().source("AddACLRule `Type`").refused_as("ACL.InvalidType");
+        /// Verdict about what matches.
+        pub policy: Policy =>
+            key().source("AddACLRule `Policy`").refused_as("InvalidParameter").missing("", "MissingParameter");
+        /// Protocol that matches.
+        ip_protocol: String as Protocol =>
+            key()
+                .allowed("`all`, a name or 0..255")
+                .source("AddACLRule `IpProtocol`")
+                .refused_as("NotSupportedProtocol")
+                .missing(ANY_PROTOCOL, "MissingParameter");
+        /// Source that matches.
+        source_cidr: IpNet as Network =>
+            key().source("AddACLRule `SourceCidr`").refused_as("InvalidParameter").missing(ANY_CIDR, "MissingParameter");
+        /// Destination that matches.
+        dest_cidr: IpNet as Network =>
+            key()
+                .allowed("of the same IP version")
+                .source("AddACLRule `DestCidr`")
+                .refused_as("InvalidParameter")
+                .missing(ANY_CIDR, "MissingParameter");
+        /// Source ports that match.
+        source_port_range: PortRange as Ports = PortRange::ANY =>
+            key().allowed("`first/last`; `-1/-1` is any").source("AddACLRule `SourcePortRange`").refused_as("InvalidPortRange");
+        /// Destination ports that match.
+        dest_port_range: PortRange as Ports = PortRange::ANY =>
+            key().allowed("`first/last`; `-1/-1` is any").source("AddACLRule `DestPortRange`").refused_as("InvalidPortRange");
+        /// The lowest wins, ties by order in the file.
+        pub priority: u8 = 1 => key().range(1, 100).source("AddACLRule `Priority`").refused_as("InvalidParameter");
+    }
+    parts {
+        /// Unique over all ACLs.
+        id: String,
+        /// Which traffic the rule is for.
+        kind: AclType,
+        /// What matches.
+        tuple: FiveTuple,
+    }
+}
+
+table! {
+    /// CARs, and the policies that assign traffic to them.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Qos as RawQos, QosKeys, ReadQos {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`qos-N`").source("CreateQos");
+        /// For people.
+        pub name: Option<String> as Label<128> =>
+            key()
+                .allowed("1..128 characters")
+                .absent("none")
+                .source("CreateQos `QosName`")
+                .refused_as("InvalidParameter.Name");
+        /// For people.
+        pub description: Option<String> as Label<512> =>
+            key()
+                .allowed("1..512 characters")
+                .absent("none")
+                .source("CreateQos `QosDescription`")
+                .refused_as("InvalidParameter.Description");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
+        /// Rate limits.
+        cars: Vec<QosCar>,
+        /// Classification.
+        policies: Vec<QosPolicy>,
+    }
+    tables {
+        car: RawQosCar,
+        policy: RawQosPolicy,
+    }
+}
+
+table! {
+    /// A committed access rate: two rates, and what they do to packets.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct QosCar as RawQosCar, QosCarKeys, ReadQosCar {
+        /// Identifier; counters follow it.
+        id: String as Identifier => key().allowed("unique over all QoS").absent("`qoscar-N`");
+        /// For people.
+        pub name: Option<String> as Label<128> =>
+            key()
+                .allowed("1..128 characters")
+                .absent("none")
+                .source("CreateQosCar `Name`")
+                .refused_as("InvalidParameter.Name");
+        /// For people.
+        pub description: Option<String> as Label<512> =>
+            key()
+                .allowed("1..512 characters")
+                .absent("none")
+                .source("CreateQosCar `Description`")
+                .refused_as("InvalidParameter.Description");
+        /// The lowest goes first; once per QoS.
+        pub priority: u8 =>
+            key()
+                .range(1, 7)
+                .source("CreateQosCar `Priority`")
+                .refused_as("InvalidParameter.Priority")
+                .missing("", "MissParameter.Priority");
+        /// In Mbit/s, or in percent of `[bandwidth]`.
+        limit_type: LimitType =>
+            key()
+                .source("CreateQosCar `LimitType`")
+                .refused_as("InvalidParameter.LimitType")
+                .missing("", "MissParameter.LimitType");
+        /// Committed rate (CIR); 0 guarantees nothing.
+        min_bandwidth_abs: u32 =>
+            key()
+                .range(0, MAX_MBPS)
+                .unit("Mbit/s")
+                .absent("required if Absolute")
+                .source("CreateQosCar `MinBandwidthAbs`")
+                .refused_as("InvalidParameter")
+                .missing("", "MissParameter.MinBandwidthAbs");
+        /// Peak rate (PIR), at least the committed rate.
+        max_bandwidth_abs: u32 =>
+            key()
+                .range(1, MAX_MBPS)
+                .unit("Mbit/s")
+                .absent("required if Absolute")
+                .source("CreateQosCar `MaxBandwidthAbs`")
+                .refused_as("InvalidParameter")
+                .missing("", "MissParameter.MaxBandwidthAbs");
+        /// Committed rate (CIR).
+        min_bandwidth_percent: u32 =>
+            key()
+                .range(1, 100)
+                .unit("%")
+                .absent("required if Percent")
+                .source("CreateQosCar `MinBandwidthPercent`")
+                .refused_as("InvalidParameter")
+                .missing("", "MissParameter.MinBandwidthPercent");
+        /// Peak rate (PIR), at least the committed rate.
+        max_bandwidth_percent: u32 =>
+            key()
+                .range(1, 100)
+                .unit("%")
+                .absent("required if Percent")
+                .source("CreateQosCar `MaxBandwidthPercent`")
+                .refused_as("InvalidParameter")
+                .missing("", "MissParameter.MaxBandwidthPercent");
+        /// Percent of what, see `[bandwidth]`.
+        percent_source_type: PercentSource =>
+            key()
+                .absent("required if Percent")
+                .source("CreateQosCar `PercentSourceType`")
+                .refused_as("InvalidParameter.PercentSourceType")
+                .missing("", "MissParameter.PercentSourceType");
+        /// What passes at once after a pause, in milliseconds of the rate; below 200 TCP may not fill the peak rate.
+        pub burst_ms: u16 = BURST_MS => key().range(1, 10_000).unit("ms");
+        /// What passes leaves with this mark.
+        pub remark_dscp: Option<Dscp> => key().absent("as it came").refused_as("InvalidParameter");
+    }
+    parts {
+        /// Unique over all QoS.
+        id: String,
+        /// Committed and peak rate.
+        limit: CarLimit,
+    }
+}
+
+table! {
+    /// Which traffic a CAR meters.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct QosPolicy as RawQosPolicy, QosPolicyKeys, ReadQosPolicy {
+        /// Identifier; counters follow it.
+        id: String as Identifier => key().allowed("unique over all QoS").absent("`qospy-N`");
+        /// For people.
+        pub name: Option<String> as Label<128> =>
+            key()
+                .allowed("1..128 characters")
+                .absent("none")
+                .source("CreateQosPolicy `Name`")
+                .refused_as("InvalidParameter.Name");
+        /// For people.
+        pub description: Option<String> as Label<512> =>
+            key()
+                .allowed("1..512 characters")
+                .absent("none")
+                .source("CreateQosPolicy `Description`")
+                .refused_as("InvalidParameter.Description");
+        /// Priority of the CAR of the same QoS that meters what matches.
+        pub priority: u8 =>
+            key()
+                .range(1, 7)
+                .source("CreateQosPolicy `Priority`")
+                .refused_as("InvalidParameter.Priority")
+                .missing("", "MissParameter.Priority");
+        /// Source that matches.
+        source_cidr: IpNet as Network =>
+            key()
+                .source("CreateQosPolicy `SourceCidr`")
+                .refused_as("InvalidParameter.SourceCidr")
+                .missing(ANY_CIDR, "MissParameter.SourceCidr");
+        /// Destination that matches.
+        dest_cidr: IpNet as Network =>
+            key()
+                .allowed("of the same IP version")
+                .source("CreateQosPolicy `DestCidr`")
+                .refused_as("InvalidParameter.DestCidr")
+                .missing(ANY_CIDR, "MissParameter.DestCidr");
+        /// Protocol that matches.
+        ip_protocol: String as Protocol =>
+            key()
+                .source("CreateQosPolicy `IpProtocol`")
+                .refused_as("NotSupportedProtocol")
+                .missing(ANY_PROTOCOL, "MissParameter.IpProtocol");
+        /// Source ports that match.
+        source_port_range: PortRange as Ports = PortRange::ANY =>
+            key().source("CreateQosPolicy `SourcePortRange`").refused_as("InvalidParameter.SourcePortRange");
+        /// Destination ports that match.
+        dest_port_range: PortRange as Ports = PortRange::ANY =>
+            key().source("CreateQosPolicy `DestPortRange`").refused_as("InvalidParameter.DestPortRange");
+        /// Mark of the packet that opens the session, see [qos.md](qos.md#dscp).
+        pub dscp: Option<Dscp> => key().absent("any").refused_as("InvalidParameter");
+        /// From then on the policy matches.
+        start_time: Option<Timestamp> =>
+            key()
+                .allowed("years 1970 to 9998")
+                .absent("always")
+                .source("CreateQosPolicy `StartTime`, RFC 3339")
+                .refused_as("InvalidParameter.StartTime");
+        /// From then on it no longer does.
+        end_time: Option<Timestamp> =>
+            key()
+                .allowed("after `start_time`")
+                .absent("never")
+                .source("CreateQosPolicy `EndTime`, RFC 3339")
+                .refused_as("InvalidParameter.EndTime");
+    }
+    parts {
+        /// Unique over all QoS.
+        id: String,
+        /// What matches.
+        tuple: FiveTuple,
+        /// First moment at which the policy matches.
+        start: Option<Timestamp>,
+        /// First moment at which it no longer does.
+        end: Option<Timestamp>,
+    }
+}
+
+impl CarLimit {
+    /// Committed and peak rate in hundredths of Mbit/s; a peak rate of `None` limits nothing.
+    pub fn hundredths(&self, bandwidth: &Bandwidth) -> (u64, Option<u64>) {
+        match *self {
+            CarLimit::Absolute { min, max } => (u64::from(min) * 100, Some(u64::from(max) * 100)),
+            CarLimit::Percent { min, max, of } => {
+                let base = match of {
+                    PercentSource::Ccn => bandwidth.ccn,
+                    PercentSource::InternetUp => bandwidth.internet_up,
+                };
+                let part = |percent: u8| base.map(|b| u64::from(b.0) * u64::from(percent));
+                (part(min).unwrap_or(0), part(max))
+            }
+        }
+    }
+}

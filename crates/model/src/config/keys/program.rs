@@ -1,0 +1,139 @@
+//! Keys of the program and of the device as a whole: `[dataplane]`, `[timeouts]`, `[bandwidth]`.
+
+use crate::config::schema::{LogFilter, MetricsAddress, SocketPath, key, table};
+use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, XdpMode, ZeroCopy};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Longest time without traffic, in seconds.
+const WEEK: i64 = 604_800;
+
+table! {
+    /// The program.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Dataplane: Default as RawDataplane, DataplaneKeys, ReadDataplane {
+        /// Worker threads.
+        pub workers: Option<u8> = None =>
+            key().range(1, 64).absent("one per core, at most one per queue").example("2").at_start();
+        /// How XDP attaches; `auto`: native where the driver can.
+        pub mode: XdpMode = XdpMode::Auto => key();
+        /// How AF_XDP sockets bind; `auto`: zero-copy where the driver can.
+        pub zero_copy: ZeroCopy = ZeroCopy::Auto => key();
+        /// Poll the sockets instead of waiting for interrupts: a busy core for latency.
+        pub busy_poll: bool = false => key();
+        /// XDP forwards established flows; `false`: the workers do, for comparison and diagnosis.
+        pub fast_path: bool = true => key();
+        /// IPv4 flow records; IPv6 has an eighth of it in addition.
+        pub flows: u32 = 1_048_576 => key().range(1_024, 8_388_608).at_start();
+        /// Keeps the last good configuration.
+        pub state_dir: PathBuf = "/var/lib/sag".into() => key().at_start();
+        /// Pinned maps and links; must be on a bpffs.
+        pub pin_dir: PathBuf = "/sys/fs/bpf/sag".into() => key().at_start();
+        /// Unix socket of the control interface.
+        pub control: PathBuf as SocketPath = "/run/sag/vcpe.sock".into() =>
+            key().allowed("up to 107 bytes").source("unix(7)").at_start();
+        /// Listener for Prometheus, `/metrics`; `""`: none.
+        pub metrics: Option<SocketAddr> as MetricsAddress = Some(([127, 0, 0, 1], 9477).into()) =>
+            key().allowed("`address:port` or `\"\"`").at_start();
+        /// What is logged to stderr.
+        pub log: String as LogFilter = "info".to_owned() =>
+            key()
+                .allowed("`error`, `warn`, `info`, `debug`, `trace`, `off`, or `target=level` joined by commas")
+                .at_start();
+        /// Verdict when ACLs exist and no rule matches.
+        pub acl_default: Policy = Policy::Accept => key();
+        /// Replies of an accepted session pass.
+        pub acl_stateful: bool = true => key();
+        /// Packets that need the daemon while it is away; established flows go on in either case.
+        pub fail_action: FailAction = FailAction::Drop => key().formerly("on_daemon_loss");
+        /// ICMP errors that the gateway sends, per port; 0: none.
+        pub icmp_rate: u32 = 1_000 =>
+            key().range(0, 1_000_000).unit("1/s").source("RFC 1812 4.3.2.8, RFC 4443 2.4(f)");
+        /// Flood guard: packets of no known flow that each receive queue of a port hands to its worker; XDP drops
+        /// what is more (`flood-guard`); up to 20 ms worth may come at once; 0: no limit.
+        pub new_flow_rate: u32 = 250_000 => key().range(0, 10_000_000).unit("1/s");
+        /// After a commit: packets of a receive queue that may be on their way to a worker to revalidate their flows;
+        /// the others use the stale action meanwhile, for 4 s at the most ([0008](decisions/0008-asking-once.md));
+        /// 0: every packet of a flow that is not revalidated goes to its worker.
+        pub revalidation_credit: u32 = 256 => key().range(0, 1_024).unit("packets").formerly("rejudge_window");
+        /// Age at which the gateway makes a new key for its tunnels with `keying = "agreed"`
+        /// ([tunnels-keys.md](tunnels-keys.md#when-keys-change)).
+        pub rekey_time: u32 = 3_600 => key().range(10, 86_400).unit("s").source("RFC 9061");
+        /// ESP bytes that one such association may send; a new key is made after half of them.
+        pub rekey_bytes: i64 = 1 << 40 => key().range(1 << 20, 1 << 40).unit("bytes").source("RFC 9061");
+    }
+}
+
+impl Dataplane {
+    /// Capacity of the IPv6 flow table in records.
+    pub const fn flows_v6(&self) -> u32 {
+        self.flows / 8
+    }
+}
+
+table! {
+    /// How long a session lives without traffic, in seconds.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Timeouts: Default as RawTimeouts, TimeoutsKeys, ReadTimeouts {
+        /// Handshake complete.
+        pub tcp_established: u32 = 7_440 =>
+            key()
+                .range(1, WEEK)
+                .unit("s")
+                .advised(7_440, "RFC 5382 REQ-5")
+                .source("RFC 5382 section 5, REQ-5: 2 hours 4 minutes at least");
+        /// Closing or reset.
+        pub tcp_transitory: u32 = 240 =>
+            key().range(1, WEEK).unit("s").advised(240, "RFC 5382 REQ-5").source(
+                "RFC 5382 section 5, REQ-5: 4 minutes at least; RFC 7857 section 2.2: likewise after a reset",
+            );
+        /// Handshake not complete.
+        pub tcp_syn: u32 = 240 =>
+            key()
+                .range(1, WEEK)
+                .unit("s")
+                .source("RFC 7857 section 2.1: separate from closing, 4 minutes by default, may be shorter");
+        /// UDP.
+        pub udp: u32 = 300 =>
+            key()
+                .range(1, WEEK)
+                .unit("s")
+                .advised(120, "RFC 4787 REQ-5")
+                .source("RFC 4787 section 4.3, REQ-5: 2 minutes at least, 5 recommended");
+        /// ICMP queries.
+        pub icmp: u32 = 60 =>
+            key()
+                .range(1, WEEK)
+                .unit("s")
+                .advised(60, "RFC 5508 REQ-2")
+                .source("RFC 5508 section 3.2, REQ-2: 60 seconds at least");
+        /// All other protocols.
+        pub other: u32 = 600 => key().range(1, WEEK).unit("s");
+    }
+}
+
+table! {
+    /// Bandwidth of the device: metered in any case, and what the percentages of CARs refer to. `None`: unlimited.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Bandwidth: Default as RawBandwidth, BandwidthKeys, ReadBandwidth {
+        /// Overlay, each direction.
+        pub ccn: Option<Mbps> = None =>
+            key()
+                .range(0, MAX_MBPS)
+                .unit("Mbit/s")
+                .absent("0 = unlimited")
+                .source("CreateQosCar `CcnBandwidth`")
+                .example("100");
+        /// Internet uplink: what leaves by WAN ports.
+        pub internet_up: Option<Mbps> = None =>
+            key()
+                .range(0, MAX_MBPS)
+                .unit("Mbit/s")
+                .absent("0 = unlimited")
+                .source("CreateQosCar `InternetUpBandwidth`")
+                .example("50");
+        /// Added to the IP length of every packet that is metered, as 18 for an Ethernet frame or 38 for Ethernet on
+        /// the wire.
+        pub overhead: u16 = 0 => key().range(0, 256).unit("bytes");
+    }
+}

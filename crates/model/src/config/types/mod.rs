@@ -1,0 +1,97 @@
+//! The types of values: what a key or several keys together mean.
+
+mod nat;
+mod overlay;
+mod policy;
+mod time;
+
+pub use nat::*;
+pub use overlay::*;
+pub use policy::*;
+pub use time::Timestamp;
+
+use crate::ids::PortIdx;
+use crate::words::words;
+use std::net::IpAddr;
+
+words! {
+    /// How XDP attaches.
+    pub enum XdpMode {
+        /// Native where the driver has it, else generic.
+        Auto = "auto",
+        /// By the driver.
+        Native = "native",
+        /// By the kernel, for every driver.
+        Generic = "generic",
+    }
+
+    /// How AF_XDP sockets bind.
+    pub enum ZeroCopy {
+        /// Zero-copy where the driver has it, else copying.
+        Auto = "auto",
+        /// Zero-copy.
+        On = "on",
+        /// Copying.
+        Off = "off",
+    }
+
+    /// What the XDP program does with packets that need the daemon while it is away.
+    pub enum FailAction {
+        /// They are dropped.
+        Drop = "drop",
+        /// The kernel forwards them by its own tables.
+        PassToKernel = "pass_to_kernel",
+    }
+
+    /// Verdict of an ACL rule, and of the ACLs as a whole where no rule matches.
+    pub enum Policy {
+        /// The packet passes.
+        Accept = "accept",
+        /// The packet is dropped.
+        Drop = "drop",
+    }
+}
+
+/// Largest bandwidth in Mbit/s: 1 Tbit/s.
+pub(crate) const MAX_MBPS: i64 = 1_000_000;
+
+/// Bandwidth in Mbit/s (10⁶ bit/s), never zero: "unlimited" is the absence of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mbps(pub u32);
+
+impl Mbps {
+    /// Bytes in a second.
+    pub const fn bytes_per_second(self) -> u64 {
+        self.0 as u64 * 125_000
+    }
+}
+
+/// Where a static route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteTarget {
+    /// Through a router.
+    Via {
+        /// The router.
+        next_hop: IpAddr,
+        /// `None`: the port whose network holds the next hop.
+        port: Option<PortIdx>,
+    },
+    /// Destinations are neighbours on the port.
+    OnLink(PortIdx),
+    /// Through a tunnel.
+    Tunnel(TunnelIdx),
+    /// Nowhere.
+    Reject(RejectKind),
+}
+
+words! {
+    /// Routes that do not forward.
+    pub enum RejectKind {
+        /// Dropped silently.
+        Blackhole = "blackhole",
+        /// Answered with ICMP host unreachable.
+        Unreachable = "unreachable",
+        /// Answered with ICMP administratively prohibited.
+        Prohibit = "prohibit",
+    }
+}
