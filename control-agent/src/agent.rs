@@ -1,65 +1,35 @@
-//! The agent's main loop: one thread decides; others listen to the cloud, tell it, and probe.
+//! The agent's main loop: one thread decides; others listen to the cloud, report to it, and probe.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use sag_southbound::Announcement;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
 use crate::client::Client;
+use crate::commands::{CommandLog, Effect};
 use crate::config::{Config, Extension, OnReboot, is_local};
 use crate::desired::Desired;
+use crate::events::{Event, Fetched, Generation};
 use crate::files;
 use crate::health::Checks;
-use crate::pull::{Fetched, Puller};
+use crate::pull::Puller;
 use crate::report::{self, Facts, Rates};
 use crate::reporter::{Outcome, Reporter};
 
-/// How the process ends when the cloud asked for a restart: its supervisor starts it again.
+/// How the process ends when the cloud has sent the command to restart: its supervisor starts it again.
 pub const EXIT_REBOOT: u8 = 86;
 
 /// How often a configuration that could not be handed over is tried again.
 const RETRY: Duration = Duration::from_millis(200);
-/// How often what is in force is compared with what shall be.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the gateway is compared with the last good configuration.
+const RECONCILE: Duration = Duration::from_secs(1);
 /// The least time between two reports of state.
 const REPORT_GAP: Duration = Duration::from_secs(1);
-
-pub enum Event {
-    Fetched(Box<Fetched>),
-    CloudLost(String),
-    HealthChanged,
-    /// The cloud has the result that a restart waits for.
-    RebootNow,
-    Stop,
-}
-
-/// Which threads talk to the cloud: those of an earlier generation end as soon as they notice.
-#[derive(Clone)]
-pub struct Generation {
-    current: Arc<AtomicU64>,
-    mine: u64,
-}
-
-impl Generation {
-    fn first() -> Generation {
-        Generation { current: Arc::default(), mine: 0 }
-    }
-
-    fn next(&self) -> Generation {
-        let mine = self.current.fetch_add(1, Ordering::Relaxed) + 1;
-        Generation { current: self.current.clone(), mine }
-    }
-
-    pub fn over(&self) -> bool {
-        self.current.load(Ordering::Relaxed) != self.mine
-    }
-}
 
 struct Agent {
     config: Arc<Config>,
@@ -70,16 +40,16 @@ struct Agent {
     checks: Checks,
     reporter: Option<Reporter>,
     rates: Rates,
-    /// What shall be put in force and is not yet.
+    /// The configuration that is not in force yet.
     pending: Option<Box<Fetched>>,
     revision: Option<i64>,
-    done: BTreeSet<(i64, String)>,
+    commands: CommandLog,
     /// The last complaint, so that it is logged once.
     complaint: String,
-    /// What the other members of the network were last told.
-    announced: Option<serde_json::Value>,
+    /// What the cloud has for the other members of the network.
+    announced: Option<Announcement>,
     retry_at: Instant,
-    look_at: Instant,
+    reconcile_at: Instant,
     report_at: Instant,
     reported: Instant,
 }
@@ -88,8 +58,8 @@ pub fn run(config: Config) -> Result<u8> {
     let config = Arc::new(config);
     files::make_dir(&config.state_dir)
         .with_context(|| format!("state_dir {}", config.state_dir.display()))?;
-    let _lock = alone(&config)?;
-    // A queue that holds little: whoever listens to the cloud asks it again only when the last answer was
+    let _lock = lock_state_dir(&config)?;
+    // The queue holds one event: the thread that listens to the cloud polls again only when the last answer was
     // taken, and then gets the newest.
     let (events, inbox) = sync_channel(1);
     on_signals(events.clone())?;
@@ -100,8 +70,8 @@ pub fn run(config: Config) -> Result<u8> {
     agent.serve(&inbox)
 }
 
-/// Two agents with one state would undo each other's work.
-fn alone(config: &Config) -> Result<File> {
+/// Two agents with one state directory would undo each other's work.
+fn lock_state_dir(config: &Config) -> Result<File> {
     let path = config.state_dir.join("lock");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     let mode = rustix::fs::FlockOperation::NonBlockingLockExclusive;
@@ -147,11 +117,11 @@ impl Agent {
             rates: Rates::default(),
             pending: None,
             revision: None,
-            done: BTreeSet::new(),
+            commands: CommandLog::default(),
             complaint: String::new(),
             announced: None,
             retry_at: now,
-            look_at: now,
+            reconcile_at: now,
             report_at: now,
             reported: now.checked_sub(REPORT_GAP).unwrap_or(now),
         }
@@ -182,11 +152,11 @@ impl Agent {
         if !std::mem::take(&mut self.applier.moved) {
             return Ok(());
         }
-        self.client = Arc::new(self.client.afresh(&self.config)?);
+        self.client = Arc::new(self.client.reconnected(&self.config)?);
         self.connect()
     }
 
-    /// The last good configuration, before the cloud is asked.
+    /// Applies the last good configuration before there is contact with the cloud.
     fn boot(&mut self) {
         tracing::info!(
             version = crate::VERSION,
@@ -202,7 +172,7 @@ impl Agent {
             );
         }
         if let Some(good) = self.applier.last_good() {
-            tracing::info!(revision = good.revision, "the last good configuration comes first");
+            tracing::info!(revision = good.revision, "the last good configuration is applied first");
             self.target(Box::new(Fetched {
                 desired: good.desired,
                 revision: None,
@@ -215,12 +185,13 @@ impl Agent {
     fn serve(mut self, inbox: &Receiver<Event>) -> Result<u8> {
         loop {
             let now = Instant::now();
-            let mut next = self.look_at.min(self.report_at);
+            let mut next = self.reconcile_at.min(self.report_at);
             if self.pending.is_some() {
                 next = next.min(self.retry_at);
             }
             match inbox.recv_timeout(next.saturating_duration_since(now)) {
                 Ok(Event::Fetched(f)) => self.fetched(f),
+                Ok(Event::Unreadable { revision, reason }) => self.unreadable(revision, reason),
                 Ok(Event::CloudLost(why)) => tracing::debug!("cloud: {why}"),
                 Ok(Event::HealthChanged) => self.health_changed(),
                 Ok(Event::RebootNow) => return self.reboot(),
@@ -236,20 +207,20 @@ impl Agent {
         }
     }
 
-    /// What the clock asks for.
+    /// Does what is due by the clock.
     fn due(&mut self) {
         let now = Instant::now();
         if self.pending.is_some() && now >= self.retry_at {
-            self.settle();
+            self.apply_pending();
         }
-        if now >= self.look_at {
-            self.look_at = now + LOOK;
+        if now >= self.reconcile_at {
+            self.reconcile_at = now + RECONCILE;
             if self.pending.is_none()
-                && let Err(fault) = self.applier.tend(&self.checks.verdicts())
+                && let Err(fault) = self.applier.reconcile(&self.checks.verdicts())
             {
                 self.complain(&fault);
             }
-            // A new key, or a new address: the others wait for it.
+            // The other members of the network need a new key or address at once.
             if self.applier.announcement() != self.announced {
                 self.report_soon();
             }
@@ -263,7 +234,7 @@ impl Agent {
         if f.reconnected {
             tracing::info!(revision = f.revision, "in contact with the cloud");
             // Revisions of another database say nothing about this one.
-            self.done.clear();
+            self.commands.clear();
             if let Some(reporter) = &self.reporter {
                 reporter.forget();
             }
@@ -273,14 +244,14 @@ impl Agent {
 
     fn target(&mut self, f: Box<Fetched>) {
         self.pending = Some(f);
-        self.settle();
+        self.apply_pending();
     }
 
     /// Tries to put the pending configuration in force.
-    fn settle(&mut self) {
+    fn apply_pending(&mut self) {
         let Some(f) = self.pending.take() else { return };
         let good = LastGood { revision: f.revision, desired: f.desired.clone() };
-        // The revision alone is no reason to write it down anew.
+        // Another revision of the same configuration is not written down.
         let good = match &self.applier.current {
             Some(c) if c.good.desired == good.desired => c.good.clone(),
             _ => good,
@@ -298,8 +269,8 @@ impl Agent {
                 self.complain(&Fault::Refused(why.clone()));
                 self.finish(&f, why);
             }
-            Err(away) => {
-                self.complain(&away);
+            Err(unavailable) => {
+                self.complain(&unavailable);
                 self.retry_at = Instant::now() + RETRY;
                 self.pending = Some(f);
             }
@@ -308,7 +279,7 @@ impl Agent {
 
     fn complain(&mut self, fault: &Fault) {
         let text = match fault {
-            Fault::Away(why) => format!("waiting for the gateway: {why}"),
+            Fault::Unavailable(why) => format!("waiting for the gateway: {why}"),
             Fault::Refused(why) => format!("not put in force, the last good configuration stays: {why}"),
         };
         if self.complaint != text {
@@ -317,36 +288,49 @@ impl Agent {
         }
     }
 
-    /// Tells the cloud how it went, and does what is to be done once.
+    /// A configuration that this version cannot read is refused like one that cannot be put in force.
+    fn unreadable(&mut self, revision: i64, reason: String) {
+        self.complain(&Fault::Refused(reason.clone()));
+        self.conclude(Outcome { revision, failure: reason, commands: Vec::new(), then_reboot: false });
+        self.report_soon();
+    }
+
+    /// Carries out the commands of a configuration that is in force or refused, and reports the result.
     fn finish(&mut self, f: &Fetched, failure: String) {
-        let mut then_reboot = false;
-        for c in &f.commands {
-            if !self.done.insert((c.revision, c.name.clone())) {
-                continue;
+        let (mut commands, mut then_reboot) = (Vec::new(), false);
+        for issued in &f.commands {
+            let (result, effect) = self.commands.take(issued);
+            tracing::info!(
+                command = result.name,
+                revision = result.revision,
+                outcome = result.outcome.as_str(),
+                "command of the cloud"
+            );
+            match effect {
+                Effect::None => {}
+                Effect::Report => {
+                    self.reported = Instant::now().checked_sub(REPORT_GAP).unwrap_or(self.reported);
+                }
+                Effect::Restart => then_reboot = true,
             }
-            tracing::info!(command = c.name, revision = c.revision, "asked by the cloud");
-            match c.name.as_str() {
-                "Reboot" => then_reboot = true,
-                "Upgrade" => tracing::warn!(
-                    version = c.args["VersionCode"].as_str(),
-                    "upgrades are installed by the machine's package manager, not by the cloud"
-                ),
-                // A fresh report answers the others.
-                _ => self.reported = Instant::now().checked_sub(REPORT_GAP).unwrap_or(self.reported),
-            }
+            commands.push(result);
         }
         if let Some(revision) = f.revision {
-            self.revision = Some(revision);
-            if let Some(reporter) = &self.reporter {
-                reporter.result(Outcome { revision, failure, then_reboot });
-            }
+            self.conclude(Outcome { revision, failure, commands, then_reboot });
         }
         self.report_soon();
     }
 
+    fn conclude(&mut self, outcome: Outcome) {
+        self.revision = Some(outcome.revision);
+        if let Some(reporter) = &self.reporter {
+            reporter.result(outcome);
+        }
+    }
+
     fn health_changed(&mut self) {
         if self.pending.is_none()
-            && let Err(fault) = self.applier.tend(&self.checks.verdicts())
+            && let Err(fault) = self.applier.reconcile(&self.checks.verdicts())
         {
             self.complain(&fault);
         }
@@ -380,7 +364,7 @@ impl Agent {
 
     /// Restarts the service: the gateway's process and this one end, and are started again.
     fn reboot(self) -> Result<u8> {
-        tracing::warn!("restarting, as the cloud asked");
+        tracing::warn!("restarting by a command of the cloud");
         if self.config.on_reboot == OnReboot::Gateway {
             let pid = self.applier.vcpe.peer().ok().and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid

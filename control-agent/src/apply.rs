@@ -1,10 +1,12 @@
 //! Putting a configuration in force: compiled, handed to the gateway in one transaction, addresses
-//! set, kept on disk as the last good one. What fails leaves the one before in force.
+//! set, written to disk as the last good one. What fails leaves the one before in force.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sag_model::control::PublicKey;
+use sag_southbound::Announcement;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::{Base, Compiled, compile};
@@ -14,7 +16,7 @@ use crate::desired::Desired;
 use crate::dhcp::DhcpClients;
 use crate::files;
 use crate::health::Verdict;
-use crate::overlay::{Here, Tunnel, key_request, peers_request};
+use crate::overlay::{LocalEndpoint, Tunnel, peer_keys};
 use crate::system::{Item, System, present};
 use crate::vcpe::{Vcpe, VcpeError};
 
@@ -23,7 +25,7 @@ pub type Verdicts = BTreeMap<String, Verdict>;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
     /// The gateway does not answer: the same may succeed later.
-    Away(String),
+    Unavailable(String),
     /// It cannot be put in force; what was before still is.
     Refused(String),
 }
@@ -35,7 +37,7 @@ pub struct LastGood {
     pub desired: Desired,
 }
 
-/// What the gateway runs, and by which mark it is known again.
+/// What the gateway runs, and the process and epoch by which that is recognised.
 #[derive(Debug, Clone)]
 pub struct InForce {
     pub good: LastGood,
@@ -49,22 +51,15 @@ pub struct Applier {
     pub vcpe: Vcpe,
     pub system: Option<System>,
     dhcp: DhcpClients,
-    /// The gateway's own sections, and the process that told them.
+    /// The gateway's own sections, and the process that showed them.
     base: Option<(u32, Base)>,
     pub current: Option<InForce>,
-    /// Addresses were changed since this was last looked at.
+    /// Addresses were changed since the main loop last reset this.
     pub moved: bool,
     /// This gateway's key, of the process that made it; no key: it has no tunnels.
     key: Option<(u32, Option<PublicKey>)>,
-    /// What the gateway was last told of its peers' keys, by process and own key.
-    told: Option<(u32, u64, Vec<Tunnel>)>,
-}
-
-/// A gateway's public key, as it says it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct PublicKey {
-    pub epoch: u64,
-    pub public_key: String,
+    /// The peers' keys that the gateway got last, by process and own key.
+    last_pushed: Option<(u32, u64, Vec<Tunnel>)>,
 }
 
 impl Applier {
@@ -74,7 +69,17 @@ impl Applier {
             .ok();
         let vcpe = Vcpe::new(&config.vcpe_socket);
         let dhcp = DhcpClients::new(config.dhcp_client, &config.state_dir);
-        Applier { config, vcpe, system, dhcp, base: None, current: None, moved: false, key: None, told: None }
+        Applier {
+            config,
+            vcpe,
+            system,
+            dhcp,
+            base: None,
+            current: None,
+            moved: false,
+            key: None,
+            last_pushed: None,
+        }
     }
 
     fn last_good_file(&self) -> PathBuf {
@@ -109,8 +114,8 @@ impl Applier {
     pub fn apply(&mut self, good: LastGood, health: &Verdicts) -> Result<bool, Fault> {
         let status = self.vcpe.status().map_err(fault)?;
         let base = self.base(status.pid)?;
-        let here = self.here(&good.desired, status.pid)?;
-        let compiled = compile(&good.desired, &base, &self.config.ports, health, here.as_ref())
+        let endpoint = self.endpoint(&good.desired, status.pid)?;
+        let compiled = compile(&good.desired, &base, &self.config.ports, health, endpoint.as_ref())
             .map_err(|problems| Fault::Refused(problems.join("; ")))?;
         crash::point("compiled");
         let mark = (status.pid, status.config_epoch);
@@ -140,7 +145,7 @@ impl Applier {
         self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);
         if known != Some(&good) {
-            self.keep(&good, &compiled);
+            self.save(&good, &compiled);
         }
         self.current = Some(InForce { good, compiled, pid: status.pid, epoch });
         Ok(changed)
@@ -157,18 +162,17 @@ impl Applier {
     }
 
     /// This end of tunnels, if the gateway is in a network and can make tunnels.
-    fn here(&mut self, desired: &Desired, pid: u32) -> Result<Option<Here>, Fault> {
+    fn endpoint(&mut self, desired: &Desired, pid: u32) -> Result<Option<LocalEndpoint>, Fault> {
         if desired.ccn.is_none() {
             return Ok(None);
         }
         let Some(system) = &mut self.system else { return Ok(None) };
-        // An old gateway does not know the question, and is not asked again.
+        // A gateway that cannot agree on keys refuses; the question is not repeated.
         if !matches!(&self.key, Some((of, None)) if *of == pid) {
-            let asked = self.vcpe.call_named(key_request(&self.config.smart_ag_sn));
-            let key = match asked {
+            let key = match self.vcpe.public_key(&self.config.smart_ag_sn) {
                 Ok(key) => Some(key),
                 Err(VcpeError::Refused(_)) => None,
-                Err(away) => return Err(fault(away)),
+                Err(unavailable) => return Err(fault(unavailable)),
             };
             self.key = Some((pid, key));
         }
@@ -181,31 +185,34 @@ impl Applier {
             Item::Default { .. } => None,
         };
         let addresses = items.into_iter().filter_map(address).collect();
-        Ok(Some(Here { addresses, pop: self.config.point_of_presence, fec: self.config.optimization }))
+        let (pop, fec) = (self.config.point_of_presence, self.config.optimization);
+        Ok(Some(LocalEndpoint { addresses, pop, fec }))
     }
 
-    /// Tells the gateway its peers' public keys, when they or its own are others.
+    /// Gives the gateway its peers' public keys, when they or its own have changed.
     fn exchange_keys(&mut self, compiled: &Compiled, pid: u32) -> Result<(), Fault> {
         let Some((_, Some(own))) = &self.key else { return Ok(()) };
         let now = Some((pid, own.epoch, compiled.tunnels.clone()));
-        if compiled.tunnels.is_empty() || self.told == now {
+        if compiled.tunnels.is_empty() || self.last_pushed == now {
             return Ok(());
         }
-        let _: serde_json::Value = self.vcpe.call_named(peers_request(&compiled.tunnels)).map_err(fault)?;
+        self.vcpe.set_peers(peer_keys(&compiled.tunnels)).map_err(fault)?;
         tracing::info!(tunnels = compiled.tunnels.len(), "keys of the network");
-        self.told = now;
+        self.last_pushed = now;
         Ok(())
     }
 
     /// What the other members of the network have to know of this device.
-    pub fn announcement(&self) -> Option<serde_json::Value> {
+    pub fn announcement(&self) -> Option<Announcement> {
         let local = self.current.as_ref()?.compiled.local?;
         let (_, key) = self.key.as_ref()?;
         let key = key.as_ref()?;
-        Some(
-            serde_json::json!({"Address": local.to_string(), "Epoch": key.epoch, "PublicKey": key.public_key,
-            "Pop": self.config.point_of_presence}),
-        )
+        Some(Announcement {
+            address: local.to_string(),
+            epoch: Some(key.epoch),
+            public_key: key.public_key.clone(),
+            pop: Some(self.config.point_of_presence),
+        })
     }
 
     fn addresses(&mut self, compiled: &Compiled) -> Result<bool, String> {
@@ -244,7 +251,7 @@ impl Applier {
         }
     }
 
-    fn keep(&self, good: &LastGood, compiled: &Compiled) {
+    fn save(&self, good: &LastGood, compiled: &Compiled) {
         let text = serde_json::to_vec(good).unwrap_or_default();
         report_write(&self.last_good_file(), &text, || crash::point("during-save"));
         if let Some(file) = &self.config.vcpe_config {
@@ -253,12 +260,14 @@ impl Applier {
         crash::point("after-save");
     }
 
-    /// Looks whether the gateway and the ports still are as they shall, and mends what is not.
-    pub fn tend(&mut self, health: &Verdicts) -> Result<(), Fault> {
+    /// Compares the gateway and the ports with the last good configuration, and applies it again where they differ.
+    pub fn reconcile(&mut self, health: &Verdicts) -> Result<(), Fault> {
         let Some(current) = &self.current else { return Ok(()) };
         let good = current.good.clone();
         if self.apply(good, health)? {
-            tracing::warn!("the gateway did not run what it shall, or a health check changed; put right");
+            tracing::warn!(
+                "the gateway did not run the last good configuration, or a health check changed; applied again"
+            );
         }
         Ok(())
     }
@@ -266,16 +275,16 @@ impl Applier {
 
 fn report_write(path: &Path, bytes: &[u8], between: impl FnOnce()) {
     if let Err(error) = files::replace_with(path, bytes, between) {
-        tracing::error!(path = %path.display(), %error, "cannot keep the last good configuration");
+        tracing::error!(path = %path.display(), %error, "cannot write down the last good configuration");
     }
 }
 
 fn fault(e: VcpeError) -> Fault {
     use sag_model::control::ErrorCode;
     match e {
-        VcpeError::Refused(e) if e.code == ErrorCode::Busy => Fault::Away(e.message),
+        VcpeError::Refused(e) if e.code == ErrorCode::Busy => Fault::Unavailable(e.message),
         VcpeError::Refused(e) => Fault::Refused(VcpeError::Refused(e).to_string()),
-        away => Fault::Away(away.to_string()),
+        unavailable => Fault::Unavailable(unavailable.to_string()),
     }
 }
 

@@ -1,19 +1,20 @@
-//! What a device of this version can put in force. The cloud answers calls about anything else with
-//! its documented code for features that a device does not have.
+//! What a device of this version can put in force (`Capabilities` of the state report).
 
-/// Names in the state report (`Capabilities`).
-pub const CAPABILITIES: &[&str] = &[
-    "Acl",
-    "Qos",
-    "QosTimeWindow",
-    "Snat",
-    "Dnat",
-    "WanSnat",
-    "Bandwidth",
-    "StaticRoute",
-    "StaticAddress",
-    "DhcpClient",
-    "HealthCheck",
-    "RouteDistribution",
-    "Reboot",
+use sag_southbound::Capability;
+
+/// In the order of the report.
+pub const CAPABILITIES: [Capability; 13] = [
+    Capability::Acl,
+    Capability::Qos,
+    Capability::QosTimeWindow,
+    Capability::Snat,
+    Capability::Dnat,
+    Capability::WanSnat,
+    Capability::Bandwidth,
+    Capability::StaticRoute,
+    Capability::StaticAddress,
+    Capability::DhcpClient,
+    Capability::HealthCheck,
+    Capability::RouteDistribution,
+    Capability::Reboot,
 ];

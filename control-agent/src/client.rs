@@ -4,16 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
+use sag_southbound::{Parameters, Wire};
 use serde_json::Value;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::clock::{Offset, rfc3339};
 use crate::config::{AccessKey, Config, is_local};
-use crate::sign::{Request, authorization, hash_hex, hex, pairs};
+use crate::sign::{Request, authorization, hash_hex, pairs};
 
 const VERSION: &str = "2018-03-13";
 const CONNECT: Duration = Duration::from_secs(5);
-/// Time for an answer, beyond what the server was asked to wait.
+/// Time for an answer, beyond the time that the server may wait.
 const ANSWER: Duration = Duration::from_secs(15);
 /// The largest answer that is read.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -46,7 +47,7 @@ impl CallError {
         self.code().starts_with("Throttling") || matches!(self, CallError::Api { status: 429 | 503, .. })
     }
 
-    /// The operation exists and has nothing to tell about this device at the moment.
+    /// The operation exists and has nothing to say about this device at the moment.
     pub fn not_now(&self) -> bool {
         [
             "SmartAccessGatewayNotOnline",
@@ -64,6 +65,11 @@ impl CallError {
 }
 
 pub type Result<T> = std::result::Result<T, CallError>;
+
+/// Parameters as [`Client::call`] takes them.
+pub fn borrowed<'a>(parameters: &'a Parameters) -> Vec<(&'a str, &'a str)> {
+    parameters.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
 
 pub struct Client {
     http: ureq::Agent,
@@ -104,23 +110,27 @@ impl Client {
     }
 
     /// The same client with no connection open.
-    pub fn afresh(&self, config: &Config) -> anyhow::Result<Client> {
+    pub fn reconnected(&self, config: &Config) -> anyhow::Result<Client> {
         Ok(Client { clock: self.clock.copy(), ..Client::new(config)? })
     }
 
     /// Parameters of `query` are part of the address, those of `form` of the body.
-    pub fn call(
+    ///
+    /// # Errors
+    /// The server refuses, does not answer, or answers something that is not a `T`.
+    pub fn call<T: Wire>(
         &self,
         action: &str,
         query: &[(&str, &str)],
         form: &[(&str, &str)],
         wait: Duration,
-    ) -> Result<Value> {
-        match self.once(action, query, form, wait) {
+    ) -> Result<T> {
+        let answer = match self.once(action, query, form, wait) {
             // The refusal had the server's time.
-            Err(e) if e.wrong_time() => self.once(action, query, form, wait),
-            other => other,
-        }
+            Err(e) if e.wrong_time() => self.once(action, query, form, wait)?,
+            other => other?,
+        };
+        T::from_json(answer).map_err(|e| CallError::Transport(format!("{action}: the answer's {e}")))
     }
 
     fn once(
@@ -134,7 +144,7 @@ impl Client {
         query.push(("RegionId", &self.region));
         let query = pairs(&query);
         let body = pairs(form);
-        let (hash, date, nonce) = (hash_hex(body.as_bytes()), rfc3339(self.clock.now()), nonce()?);
+        let (hash, date, nonce) = (hash_hex(body.as_bytes()), timestamp(self.clock.now())?, nonce()?);
         let headers = [
             ("content-type", "application/x-www-form-urlencoded"),
             ("host", self.host.as_str()),
@@ -199,10 +209,14 @@ fn roots(file: &Path) -> anyhow::Result<RootCerts> {
     Ok(RootCerts::new_with_certs(&certs))
 }
 
+fn timestamp(unix: i64) -> Result<String> {
+    rfc3339(unix).ok_or_else(|| CallError::Transport("the clock shows no time".into()))
+}
+
 fn nonce() -> Result<String> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).map_err(|_| CallError::Transport("no random numbers".into()))?;
-    Ok(hex(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 fn explain(e: &ureq::Error) -> String {
@@ -230,12 +244,12 @@ mod tests {
         Client::new(&Config::load(&file, |_| Some("key".into())).expect("config")).expect("client")
     }
 
-    /// A server that gives these answers, one a connection, and returns what was asked.
+    /// A server that gives these answers, one a connection, and returns the requests.
     fn server(answers: Vec<(u16, &'static str, SystemTime)>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
         let port = listener.local_addr().expect("address").port();
         let work = move || {
-            let mut asked = Vec::new();
+            let mut requests = Vec::new();
             for (status, body, date) in answers {
                 let (mut stream, _) = listener.accept().expect("client");
                 let (mut text, mut buf) = (String::new(), [0; 4096]);
@@ -243,7 +257,7 @@ mod tests {
                     let n = stream.read(&mut buf).expect("request");
                     text.push_str(&String::from_utf8_lossy(&buf[..n]));
                 }
-                asked.push(text);
+                requests.push(text);
                 let date = httpdate::fmt_http_date(date);
                 let head = format!(
                     "HTTP/1.1 {status} X\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -254,7 +268,7 @@ mod tests {
                     .and_then(|()| stream.write_all(body.as_bytes()))
                     .expect("answered");
             }
-            asked
+            requests
         };
         (port, std::thread::spawn(work))
     }
@@ -265,21 +279,22 @@ mod tests {
         let refusal = r#"{"Code":"InvalidTimeStamp.Expired","Message":"no"}"#;
         let (port, server) = server(vec![(400, refusal, ahead), (200, r#"{"Revision":4}"#, ahead)]);
         let c = client(port);
-        let v = c.call("PullSmartAGConfig", &[("Wait", "0")], &[], Duration::ZERO).expect("second try");
+        let v: Value =
+            c.call("PullSmartAGConfig", &[("Wait", "0")], &[], Duration::ZERO).expect("second try");
         assert_eq!(v["Revision"], 4);
-        let asked = server.join().expect("server");
+        let requests = server.join().expect("server");
         let date = |r: &str| {
             r.lines().find_map(|l| l.strip_prefix("x-acs-date: ").map(str::to_owned)).expect("date")
         };
-        let later = rfc3339(crate::clock::unix_now() + 3 * 86_400);
-        assert_ne!(date(&asked[0])[..10], later[..10]);
-        assert_eq!(date(&asked[1])[..10], later[..10]);
+        let later = rfc3339(crate::clock::unix_now() + 3 * 86_400).expect("a time");
+        assert_ne!(date(&requests[0])[..10], later[..10]);
+        assert_eq!(date(&requests[1])[..10], later[..10]);
         // What is signed is what is sent, once.
-        assert_eq!(asked[0].matches("\r\nhost: ").count(), 1, "{}", asked[0]);
+        assert_eq!(requests[0].matches("\r\nhost: ").count(), 1, "{}", requests[0]);
     }
 
     #[test]
-    fn refusals_and_strangers_are_told_apart() {
+    fn refusals_and_strangers_are_distinguished() {
         let now = SystemTime::now();
         let (port, _server) = server(vec![
             (404, r#"{"Code":"InvalidAction.NotFound","Message":"no such action"}"#, now),
@@ -287,7 +302,7 @@ mod tests {
             (200, "<html>", now),
         ]);
         let c = client(port);
-        let fail = || c.call("X", &[], &[], Duration::ZERO).expect_err("refused");
+        let fail = || c.call::<Value>("X", &[], &[], Duration::ZERO).expect_err("refused");
         let (unknown, slow, stranger) = (fail(), fail(), fail());
         assert!(unknown.unknown_action() && !unknown.throttled());
         assert!(slow.throttled() && !slow.unknown_action());

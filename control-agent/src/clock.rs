@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Differences that nobody needs to hear of, seconds.
-const WORTH_A_WORD: i64 = 60;
+/// Seconds; smaller differences are not logged.
+const NOTICEABLE: i64 = 60;
 
 /// Seconds to add to the local clock.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl Offset {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes over the time of a `Date` header; tells whether the difference changed much.
+    /// Takes over the time of a `Date` header; returns whether the difference changed much.
     pub fn learn(&self, date: &str) -> bool {
         let Ok(at) = httpdate::parse_http_date(date) else { return false };
         let Ok(at) = at.duration_since(UNIX_EPOCH) else { return false };
@@ -31,7 +31,7 @@ impl Offset {
         // The header has whole seconds and was a while on its way.
         let offset = if offset.abs() <= 2 { 0 } else { offset };
         let old = self.0.swap(offset, Ordering::Relaxed);
-        let changed = (old - offset).abs() > WORTH_A_WORD;
+        let changed = (old - offset).abs() > NOTICEABLE;
         if changed {
             tracing::warn!(
                 seconds = offset,
@@ -51,24 +51,9 @@ pub fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
-/// `2026-07-14T08:41:33Z`.
-pub fn rfc3339(unix: i64) -> String {
-    let (days, secs) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
-    let (y, m, d) = civil(days);
-    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}Z", secs / 3600, secs / 60 % 60, secs % 60)
-}
-
-/// Year, month, day of a day since 1970, in the proleptic Gregorian calendar.
-fn civil(days: i64) -> (i64, i64, i64) {
-    // Counted from 1 March of year 0, so that leap days are last.
-    let z = days + 719_468;
-    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    (year, month, doy - (153 * mp + 2) / 5 + 1)
+/// `2026-07-14T08:41:33Z`; `None`: no year of four digits.
+pub fn rfc3339(unix: i64) -> Option<String> {
+    jiff::Timestamp::from_second(unix).ok().map(|t| t.to_string())
 }
 
 #[cfg(test)]
@@ -77,10 +62,11 @@ mod tests {
 
     #[test]
     fn calendar() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_784_018_493), "2026-07-14T08:41:33Z");
-        assert_eq!(rfc3339(4_102_444_799), "2099-12-31T23:59:59Z");
+        assert_eq!(rfc3339(0).as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(rfc3339(951_782_400).as_deref(), Some("2000-02-29T00:00:00Z"));
+        assert_eq!(rfc3339(1_784_018_493).as_deref(), Some("2026-07-14T08:41:33Z"));
+        assert_eq!(rfc3339(4_102_444_799).as_deref(), Some("2099-12-31T23:59:59Z"));
+        assert_eq!(rfc3339(i64::MAX), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `agent.toml`, judged at once: place and remedy for every refusal.
+//! `agent.toml`, validated as a whole: place and remedy for every refusal.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,7 +92,7 @@ pub enum Dhcp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReboot {
-    /// The gateway process is asked to end, then the agent ends; their supervisor starts both.
+    /// The gateway process gets SIGTERM, then the agent ends; their supervisor starts both.
     Gateway,
     /// Only the agent.
     Agent,
@@ -162,12 +162,12 @@ impl Config {
             )
         })?;
         let key = access_key(&raw, path, env)?;
-        raw.judge(&place.to_string(), key)
+        raw.validate(&place.to_string(), key)
     }
 }
 
 impl Raw {
-    fn judge(self, place: &str, key: AccessKey) -> Result<Config, ConfigError> {
+    fn validate(self, place: &str, key: AccessKey) -> Result<Config, ConfigError> {
         let at = |key: &str| format!("{place}: {key}");
         for (name, value) in [
             ("region_id", &self.region_id),

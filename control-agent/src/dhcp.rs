@@ -1,4 +1,4 @@
-//! A DHCP client for WAN ports of IPType DHCP: an installed, well-kept one, run with a fixed
+//! A DHCP client for WAN ports of IPType DHCP: one that is installed, run with a fixed
 //! argument list. The device's name comes from the operator's file; nothing comes from the cloud.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,19 +19,25 @@ const CLIENTS: [(Dhcp, &str, &[&str]); 5] = [
 ];
 
 pub struct DhcpClients {
-    wanted: Dhcp,
+    choice: Dhcp,
     state_dir: PathBuf,
     running: BTreeMap<String, Child>,
     /// Devices whose address came from a client that this or an earlier process ran.
     known: BTreeSet<String>,
-    told: bool,
+    warned: bool,
 }
 
 impl DhcpClients {
-    pub fn new(wanted: Dhcp, state_dir: &Path) -> DhcpClients {
+    pub fn new(choice: Dhcp, state_dir: &Path) -> DhcpClients {
         let known = std::fs::read(state_dir.join("dhcp.json")).ok();
         let known = known.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        DhcpClients { wanted, state_dir: state_dir.to_owned(), running: BTreeMap::new(), known, told: false }
+        DhcpClients {
+            choice,
+            state_dir: state_dir.to_owned(),
+            running: BTreeMap::new(),
+            known,
+            warned: false,
+        }
     }
 
     /// The device's address is a client's: of one that runs, or of one that has to be started again,
@@ -51,8 +57,8 @@ impl DhcpClients {
         });
         for device in devices.iter().filter(|d| !self.running.contains_key(*d)).cloned().collect::<Vec<_>>() {
             let Some((kind, program, args)) = self.client() else {
-                if !self.told {
-                    self.told = true;
+                if !self.warned {
+                    self.warned = true;
                     tracing::warn!(
                         device,
                         "no DHCP client is installed; install udhcpc, dhcpcd or isc-dhcp-client"
@@ -80,8 +86,8 @@ impl DhcpClients {
     }
 
     fn client(&self) -> Option<&'static (Dhcp, &'static str, &'static [&'static str])> {
-        let wanted = |kind: Dhcp| self.wanted == Dhcp::Auto || self.wanted == kind;
-        CLIENTS.iter().find(|(kind, program, _)| wanted(*kind) && Path::new(program).exists())
+        let chosen = |kind: Dhcp| self.choice == Dhcp::Auto || self.choice == kind;
+        CLIENTS.iter().find(|(kind, program, _)| chosen(*kind) && Path::new(program).exists())
     }
 
     /// dhclient keeps leases; the state directory is what the agent's unit lets it write to.

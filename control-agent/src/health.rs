@@ -2,7 +2,7 @@
 //!
 //! A round sends `count` requests. It is good if one is answered within the timeout and, with an RTT
 //! threshold, the mean time is below it. `fails` lost rounds in a row, or `rtt_fails` slow ones, make
-//! the check fail; the next good round makes it well again.
+//! the check fail; the next good round makes it pass again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The word of DescribeHealthChecks.
+    /// For the log.
     pub fn word(self) -> &'static str {
         match self {
             Verdict::Unknown => "unknown",
@@ -69,15 +69,16 @@ pub struct Round {
     pub rtt_ms: Option<f64>,
 }
 
-/// Counts rounds against the thresholds.
+/// Counts lost and slow rounds in a row against the thresholds.
 #[derive(Debug, Default)]
-pub struct Judge {
+pub struct Thresholds {
     lost: i64,
     slow: i64,
 }
 
-impl Judge {
-    pub fn judge(&mut self, check: &HealthCheck, before: Verdict, round: Round) -> Verdict {
+impl Thresholds {
+    /// The verdict after one more round.
+    pub fn verdict(&mut self, check: &HealthCheck, before: Verdict, round: Round) -> Verdict {
         let slow = check.rtt_ms > 0 && round.rtt_ms.is_some_and(|rtt| rtt > check.rtt_ms as f64);
         self.lost = if round.answered == 0 { self.lost + 1 } else { 0 };
         self.slow = if slow { self.slow + 1 } else { 0 };
@@ -104,7 +105,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// `changed` is called when a check's verdict is another.
+    /// `changed` is called when the verdict of a check changes.
     pub fn new(changed: impl Fn() + Send + Sync + 'static) -> Checks {
         Checks { running: BTreeMap::new(), states: Arc::default(), changed: Arc::new(changed) }
     }
@@ -118,16 +119,16 @@ impl Checks {
     }
 
     /// Starts, stops and restarts; checks that did not change go on as they are.
-    pub fn set(&mut self, wanted: &[HealthCheck]) {
+    pub fn set(&mut self, checks: &[HealthCheck]) {
         self.running.retain(|id, r| {
-            let stays = wanted.iter().any(|w| w.id == *id && *w == r.check);
+            let stays = checks.iter().any(|c| c.id == *id && *c == r.check);
             if !stays {
                 r.stop.store(true, Ordering::Relaxed);
                 self.states.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
             }
             stays
         });
-        for check in wanted {
+        for check in checks {
             if self.running.contains_key(&check.id) {
                 continue;
             }
@@ -165,20 +166,20 @@ struct Worker {
     changed: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// How often a waiting thread looks whether it shall end.
+/// How often a waiting thread checks whether it has to end.
 const NAP: Duration = Duration::from_millis(200);
 
 impl Worker {
     fn run(self) {
         let interval = Duration::from_millis(self.check.interval_ms.clamp(1000, 60_000) as u64);
-        let mut judge = Judge::default();
+        let mut thresholds = Thresholds::default();
         let mut due = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
             let (round, problem) = match probe(&self.check, &self.stop) {
                 Ok(round) => (round, String::new()),
                 Err(e) => (Round { sent: self.check.count, answered: 0, rtt_ms: None }, e.to_string()),
             };
-            self.note(&mut judge, round, problem);
+            self.note(&mut thresholds, round, problem);
             due = (due + interval).max(Instant::now());
             while Instant::now() < due && !self.stop.load(Ordering::Relaxed) {
                 std::thread::sleep(NAP.min(due.saturating_duration_since(Instant::now())));
@@ -186,14 +187,14 @@ impl Worker {
         }
     }
 
-    fn note(&self, judge: &mut Judge, round: Round, problem: String) {
+    fn note(&self, thresholds: &mut Thresholds, round: Round, problem: String) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         // Stopped meanwhile: the entry may be a newer check's.
         if self.stop.load(Ordering::Relaxed) {
             return;
         }
         let Some(state) = states.get_mut(&self.check.id) else { return };
-        let verdict = judge.judge(&self.check, state.verdict, round);
+        let verdict = thresholds.verdict(&self.check, state.verdict, round);
         let changed = verdict != state.verdict;
         state.verdict = verdict;
         state.rtt_ms = round.rtt_ms;
@@ -280,7 +281,7 @@ pub fn probe(check: &HealthCheck, stop: &AtomicBool) -> io::Result<Round> {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        // No way to there is a lost packet, not the end of the round.
+        // Without a route the packet counts as lost; the round goes on.
         if let Err(error) = socket.send_to(&request(token, seq), SocketAddr::from((dst, 0))) {
             tracing::debug!(%error, %dst, "probe not sent");
             continue;
@@ -342,13 +343,13 @@ mod tests {
 
     #[test]
     fn thresholds_of_loss_and_time() {
-        let (c, mut j) = (check(), Judge::default());
+        let (c, mut thresholds) = (check(), Thresholds::default());
         let lost = Round { sent: 2, answered: 0, rtt_ms: None };
         let good = Round { sent: 2, answered: 1, rtt_ms: Some(5.0) };
         let slow = Round { sent: 2, answered: 2, rtt_ms: Some(101.0) };
         let mut v = Verdict::Unknown;
         let mut see = |r| {
-            v = j.judge(&c, v, r);
+            v = thresholds.verdict(&c, v, r);
             v
         };
         use Verdict::{Failed, Ok, Unknown};

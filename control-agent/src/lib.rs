@@ -1,8 +1,9 @@
 //! The control agent: pulls the configuration of one device from the cloud API, compiles it into the
 //! typed device configuration, hands it to `sag-vcpe` in one transaction, and reports.
 //!
-//! `docs/agent.md` tells how it behaves. Nothing that comes from the cloud is ever executed: it is
-//! parsed into typed values, and what is no address, number or known word is refused by name.
+//! `docs/agent.md` describes its behaviour, `docs/protocol.md` what it says to the cloud. Nothing that comes from the
+//! cloud is ever executed: it is parsed into typed values, and what is no address, number or known word is refused by
+//! name.
 
 #![forbid(unsafe_code)]
 
@@ -12,14 +13,15 @@ pub mod backoff;
 pub mod capability;
 pub mod client;
 pub mod clock;
+pub mod commands;
 pub mod compile;
 pub mod config;
 pub mod crash;
 pub mod desired;
 pub mod dhcp;
+pub mod events;
 pub mod files;
 pub mod health;
-pub mod json;
 pub mod overlay;
 pub mod poll;
 pub mod pull;

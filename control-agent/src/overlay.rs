@@ -4,13 +4,13 @@
 
 use std::net::Ipv4Addr;
 
-use serde_json::{Value, json};
+use sag_model::control::{TunnelPeer, TunnelPeers};
 
 use crate::desired::{Ccn, Member, Peer};
 
-/// What the agent knows of this end.
+/// This end of the tunnels.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Here {
+pub struct LocalEndpoint {
     /// IPv4 addresses by device.
     pub addresses: Vec<(String, Ipv4Addr)>,
     pub pop: bool,
@@ -43,7 +43,7 @@ pub fn tunnels(ccn: &Ccn, pop: bool) -> Vec<Tunnel> {
         if hub.is_some_and(|h| h.gateway != member.gateway) {
             continue;
         }
-        // By way of the hub all others are reached.
+        // All others are reached through the hub.
         let behind = ccn.members.iter().filter(|m| hub.is_some() || m.gateway == member.gateway);
         let blocks: Vec<(String, String)> =
             behind.flat_map(|m| m.blocks.iter().map(|b| (b.clone(), m.gateway.clone()))).collect();
@@ -60,14 +60,16 @@ pub fn tunnels(ccn: &Ccn, pop: bool) -> Vec<Tunnel> {
     out
 }
 
-/// The request that tells the gateway its peers' keys.
-pub fn peers_request(tunnels: &[Tunnel]) -> Value {
-    let row = |t: &Tunnel| json!({"tunnel": t.name, "gateway": t.peer.sn, "epoch": t.peer.epoch, "public_key": t.peer.public_key});
-    json!({"op": "tunnels-peers", "peers": tunnels.iter().map(row).collect::<Vec<_>>()})
-}
-
-pub fn key_request(sn: &str) -> Value {
-    json!({"op": "tunnels-key", "gateway": sn})
+/// The peers' public keys, for the gateway.
+pub fn peer_keys(tunnels: &[Tunnel]) -> TunnelPeers {
+    let row = |t: &Tunnel| TunnelPeer {
+        tunnel: t.name.clone(),
+        gateway: t.peer.sn.clone(),
+        epoch: t.peer.epoch,
+        public_key: t.peer.public_key.clone(),
+        link: String::new(),
+    };
+    TunnelPeers { peers: tunnels.iter().map(row).collect() }
 }
 
 #[cfg(test)]

@@ -1,18 +1,26 @@
 //! The configuration read by documented operations only, for endpoints without the extension.
 
+mod answers;
+
 use std::time::Duration;
 
-use serde_json::Value;
+use sag_southbound::{
+    AclRule, DistributionRule, DnatEntry, HealthCheck, PortRole, QosCar, QosPolicy, SnatEntry, Wire,
+};
 
 use crate::client::{CallError, Client, Result};
 use crate::config::Config;
-use crate::desired::{self, Acl, Desired, Qos};
-use crate::json::{int, list, text};
+use crate::desired::{self, Acl, Desired, Qos, converted};
+
+use answers::{
+    GatewayAttribute, LanList, LeasedLineList, Listed, Page, PortList, RouteList, WanList, WanSnat,
+};
 
 const PAGE: i64 = 50;
 /// Pages of one list; far beyond the quotas.
 const MAX_PAGES: i64 = 200;
 
+/// Reads the configuration of one device.
 pub struct Poller<'a> {
     client: &'a Client,
     config: &'a Config,
@@ -23,30 +31,27 @@ impl<'a> Poller<'a> {
         Poller { client, config }
     }
 
-    /// Everything, read anew. What the endpoint does not tell stays as in `last`.
+    /// Reads everything. What the endpoint does not answer stays as in `last`.
     pub fn read(&self, last: &Desired) -> Result<Desired> {
-        let gateway = self.gateway("DescribeSmartAccessGatewayAttribute", &[])?;
+        let gateway: GatewayAttribute = self.gateway("DescribeSmartAccessGatewayAttribute", &[])?;
         let mut d = Desired {
-            bandwidth: int(&gateway, "MaxBandwidth"),
-            up_bandwidth: int(&gateway, "UpBandwidthWan"),
+            bandwidth: gateway.max_bandwidth,
+            up_bandwidth: gateway.up_bandwidth_wan,
             ..last.clone()
         };
         d.ignored.clear();
-        for id in ids(&list(&gateway, "AclIds", "AclId"), &mut d.acls, |a| &a.id) {
-            let rules = self.pages("DescribeACLAttribute", &[("AclId", &id)], "Acrs", "Acr")?;
-            if let Some(rows) = rules {
-                let mut rules: Vec<_> = rows.iter().map(desired::rule).collect();
+        for id in retain_bound(gateway.acl_ids, &mut d.acls, |a| &a.id) {
+            if let Some(rules) = self.pages::<AclRule>(&[("AclId", &id)])? {
+                let mut rules: Vec<desired::Rule> = converted(rules);
                 rules.sort_by_key(|r| r.priority);
                 put(&mut d.acls, Acl { id, rules }, |a| &a.id);
             }
         }
-        for id in ids(&list(&gateway, "QosIds", "QosId"), &mut d.qos, |q| &q.id) {
-            let policies =
-                self.pages("DescribeQosPolicies", &[("QosId", &id)], "QosPolicies", "QosPolicy")?;
-            let cars = self.pages("DescribeQosCars", &[("QosId", &id)], "QosCars", "QosCar")?;
+        for id in retain_bound(gateway.qos_ids, &mut d.qos, |q| &q.id) {
+            let policies = self.pages::<QosPolicy>(&[("QosId", &id)])?;
+            let cars = self.pages::<QosCar>(&[("QosId", &id)])?;
             if let (Some(policies), Some(cars)) = (policies, cars) {
-                let policies = policies.iter().map(desired::policy).collect();
-                let cars = cars.iter().map(desired::car).collect();
+                let (policies, cars) = (converted(policies), converted(cars));
                 put(&mut d.qos, Qos { id, cars, policies }, |q| &q.id);
             }
         }
@@ -58,47 +63,44 @@ impl<'a> Poller<'a> {
 
     fn nat(&self, d: &mut Desired) -> Result<()> {
         let id = self.config.smart_ag_id.as_str();
-        if let Some(rows) =
-            self.pages("DescribeSnatEntries", &[("SmartAGId", id)], "SnatEntries", "SnatEntry")?
-        {
-            d.snat = rows.iter().map(desired::snat).collect();
+        if let Some(rows) = self.pages::<SnatEntry>(&[("SmartAGId", id)])? {
+            d.snat = converted(rows);
         }
-        // The one operation that calls the gateway SagId, and that tells of one type at a time.
+        // The one operation that calls the gateway SagId, and that lists one type at a time.
         let mut dnat = Vec::new();
         for kind in ["Internet", "Intranet"] {
-            let params = [("SagId", id), ("Type", kind)];
-            let Some(rows) = self.pages("DescribeDnatEntries", &params, "DnatEntries", "DnatEntry")? else {
+            let Some(rows) = self.pages::<DnatEntry>(&[("SagId", id), ("Type", kind)])? else {
                 return Ok(());
             };
-            dnat.extend(rows.iter().map(desired::dnat));
+            dnat.extend(rows.into_iter().map(desired::DnatEntry::from));
         }
         d.dnat = dnat;
         Ok(())
     }
 
     fn device(&self, d: &mut Desired) -> Result<()> {
-        if let Some(v) = self.of_device("DescribeSagPortList", &[])? {
-            d.roles = desired::roles(&list(&v, "Ports", "Port"));
+        if let Some(answer) = self.of_device::<PortList>("DescribeSagPortList", &[])? {
+            d.roles = desired::roles(answer.ports);
         }
-        if let Some(v) = self.of_device("DescribeSagWanSnat", &[])? {
-            d.wan_snat = desired::wan_snat(&v);
+        if let Some(answer) = self.of_device::<WanSnat>("DescribeSagWanSnat", &[])? {
+            d.wan_snat = answer.snat;
         }
-        if let Some(v) = self.of_device("DescribeSagWanList", &[])? {
-            d.wans = named(&list(&v, "Wans", "Wan")).map(|(n, v)| (n, desired::wan(v))).collect();
+        if let Some(answer) = self.of_device::<WanList>("DescribeSagWanList", &[])? {
+            d.wans = answer.wans.into_iter().filter_map(|w| w.named()).collect();
         }
-        if let Some(v) = self.of_device("DescribeSagLanList", &[])? {
-            d.lans = named(&list(&v, "Lans", "Lan")).map(|(n, v)| (n, desired::lan(v))).collect();
+        if let Some(answer) = self.of_device::<LanList>("DescribeSagLanList", &[])? {
+            d.lans = answer.lans.into_iter().filter_map(|l| l.named()).collect();
         }
-        if let Some(v) = self.of_device("DescribeSagStaticRouteList", &[])? {
-            d.routes = list(&v, "StaticRoutes", "StaticRoute").iter().map(desired::route).collect();
+        if let Some(answer) = self.of_device::<RouteList>("DescribeSagStaticRouteList", &[])? {
+            d.routes = converted(answer.routes);
         }
         let leased: Vec<String> =
-            d.roles.iter().filter(|(_, r)| *r == "ECC").map(|(n, _)| n.clone()).collect();
+            d.roles.iter().filter(|(_, r)| **r == PortRole::Ecc).map(|(n, _)| n.clone()).collect();
         d.eccs.retain(|name, _| leased.contains(name));
         for name in leased {
             let op = "DescribeSagExpressConnectInterfaceList";
-            if let Some(v) = self.of_device(op, &[("PortName", &name)])? {
-                d.eccs.insert(name, list(&v, "Interfaces", "Interface").iter().map(desired::ecc).collect());
+            if let Some(answer) = self.of_device::<LeasedLineList>(op, &[("PortName", &name)])? {
+                d.eccs.insert(name, converted(answer.interfaces));
             }
         }
         Ok(())
@@ -106,56 +108,46 @@ impl<'a> Poller<'a> {
 
     fn health(&self, d: &mut Desired) -> Result<()> {
         let id = self.config.smart_ag_id.as_str();
-        if let Some(rows) =
-            self.pages("DescribeHealthChecks", &[("SmartAGId", id)], "HealthChecks", "HealthCheck")?
-        {
-            d.health_checks = rows.iter().map(desired::health_check).collect();
+        if let Some(rows) = self.pages::<HealthCheck>(&[("SmartAGId", id)])? {
+            d.health_checks = converted(rows);
         }
         if d.health_checks.is_empty() {
             d.distributions.clear();
             return Ok(());
         }
-        let op = "DescribeRouteDistributionStrategies";
         let params = [("SmartAGId", id), ("SourceType", "local")];
-        if let Some(rows) = self.pages(op, &params, "Strategies", "Strategy")? {
-            d.distributions = rows.iter().map(desired::distribution).filter(|d| d.check.is_some()).collect();
+        if let Some(rows) = self.pages::<DistributionRule>(&params)? {
+            let rows: Vec<desired::Distribution> = converted(rows);
+            d.distributions = rows.into_iter().filter(|d| d.check.is_some()).collect();
         }
         Ok(())
     }
 
-    fn gateway(&self, op: &str, more: &[(&str, &str)]) -> Result<Value> {
+    fn gateway<T: Wire>(&self, op: &str, more: &[(&str, &str)]) -> Result<T> {
         let mut params = vec![("SmartAGId", self.config.smart_ag_id.as_str())];
         params.extend(more);
         self.client.call(op, &params, &[], Duration::ZERO)
     }
 
     /// `None`: the endpoint has no such operation, or nothing to say now.
-    fn of_device(&self, op: &str, more: &[(&str, &str)]) -> Result<Option<Value>> {
+    fn of_device<T: Wire>(&self, op: &str, more: &[(&str, &str)]) -> Result<Option<T>> {
         let mut params = vec![("SmartAGSn", self.config.smart_ag_sn.as_str())];
         params.extend(more);
-        told(op, self.gateway(op, &params))
+        if_answered(op, self.gateway(op, &params))
     }
 
     /// All pages of a list.
-    fn pages(
-        &self,
-        op: &str,
-        params: &[(&str, &str)],
-        container: &str,
-        item: &str,
-    ) -> Result<Option<Vec<Value>>> {
+    fn pages<T: Listed>(&self, params: &[(&str, &str)]) -> Result<Option<Vec<T>>> {
         let mut out = Vec::new();
         for number in 1..=MAX_PAGES {
             let (number, size) = (number.to_string(), PAGE.to_string());
             let mut params = params.to_vec();
             params.extend([("PageNumber", number.as_str()), ("PageSize", size.as_str())]);
-            let Some(v) = told(op, self.client.call(op, &params, &[], Duration::ZERO))? else {
-                return Ok(None);
-            };
-            let rows = list(&v, container, item);
-            let (got, total) = (rows.len(), int(&v, "TotalCount").unwrap_or(0));
-            out.extend(rows);
-            if got == 0 || out.len() as i64 >= total {
+            let answer = self.client.call(T::OPERATION, &params, &[], Duration::ZERO);
+            let Some(page) = if_answered::<Page<T>>(T::OPERATION, answer)? else { return Ok(None) };
+            let last = page.rows.is_empty();
+            out.extend(page.rows);
+            if last || out.len() as i64 >= page.total {
                 break;
             }
         }
@@ -163,7 +155,8 @@ impl<'a> Poller<'a> {
     }
 }
 
-fn told(op: &str, answer: Result<Value>) -> Result<Option<Value>> {
+/// `None` where the endpoint lacks the operation or has nothing to say about the device now.
+fn if_answered<T>(op: &str, answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(v) => Ok(Some(v)),
         Err(e) if e.unknown_action() || e.not_now() => {
@@ -177,13 +170,8 @@ fn told(op: &str, answer: Result<Value>) -> Result<Option<Value>> {
     }
 }
 
-fn named(rows: &[Value]) -> impl Iterator<Item = (String, &Value)> {
-    rows.iter().filter_map(|v| Some((text(v, "PortName")?, v)))
-}
-
-/// The identifiers of what is bound, in the order of the answer; what is not bound goes.
-fn ids<T>(rows: &[Value], have: &mut Vec<T>, id: impl Fn(&T) -> &String) -> Vec<String> {
-    let bound: Vec<String> = rows.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+/// Drops what is not bound any more and orders the rest as in the answer; returns the identifiers of what is bound.
+fn retain_bound<T>(bound: Vec<String>, have: &mut Vec<T>, id: impl Fn(&T) -> &String) -> Vec<String> {
     have.retain(|x| bound.contains(id(x)));
     have.sort_by_key(|x| bound.iter().position(|b| b == id(x)));
     bound

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use crate::agent::{Event, Generation};
+use sag_southbound::{Action, DeviceDocument, PullAnswer, PullRequest, Version, read};
+use serde_json::Value;
+
 use crate::backoff::Backoff;
-use crate::client::{CallError, Client, Result};
+use crate::client::{CallError, Client, Result, borrowed};
 use crate::config::{Config, Extension};
 use crate::crash;
-use crate::desired::{Command, Desired, commands};
-use crate::json::int;
+use crate::desired::Desired;
+use crate::events::{Event, Fetched, Generation};
 use crate::poll::Poller;
 
 /// Seconds that the server may hold a poll.
@@ -19,28 +21,32 @@ const WAIT: u64 = 25;
 /// A restored database may count to the same revision by another way, so everything is fetched now
 /// and then whatever the revision.
 const FULL_EVERY: Duration = Duration::from_secs(60);
-/// How long an endpoint without the extension is not asked for it again.
+/// How long an endpoint without the extension is not tried again.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
 
-/// A configuration as it was fetched.
-#[derive(Debug, Clone)]
-pub struct Fetched {
-    pub desired: Desired,
-    /// `None` from an endpoint that has no revisions.
-    pub revision: Option<i64>,
-    pub commands: Vec<Command>,
-    /// The first after a time without contact.
-    pub reconnected: bool,
-}
-
+/// Listens to the cloud.
 pub struct Puller {
     pub client: Arc<Client>,
     pub config: Arc<Config>,
     pub events: SyncSender<Event>,
     pub generation: Generation,
-    /// What is in force, for what the documented operations do not tell.
+    /// What is in force, for what the documented operations leave out.
     pub last: Desired,
 }
+
+/// What a poll brought.
+enum Pulled {
+    Unchanged,
+    Configuration(Fetched),
+    /// A configuration that this version cannot read.
+    Unreadable {
+        revision: i64,
+        reason: String,
+    },
+}
+
+/// Nobody takes events any more.
+struct Closed;
 
 impl Puller {
     /// Runs until nobody listens any more.
@@ -54,10 +60,8 @@ impl Puller {
         loop {
             let polling = self.config.extension == Extension::Off
                 || no_extension.is_some_and(|since| since.elapsed() < ASK_AGAIN);
-            let fetched = if polling {
-                Poller::new(&self.client, &self.config).read(&self.last).map(|desired| {
-                    Some(Fetched { desired, revision: None, commands: Vec::new(), reconnected: false })
-                })
+            let pulled = if polling {
+                self.poll()
             } else {
                 let full = have == 0 || full_at.elapsed() > FULL_EVERY;
                 if full {
@@ -68,42 +72,50 @@ impl Puller {
             if self.generation.over() {
                 return;
             }
-            match fetched {
-                Ok(found) => {
+            match pulled {
+                Ok(Pulled::Unchanged) => backoff.reset(),
+                Ok(Pulled::Unreadable { revision, reason }) => {
                     backoff.reset();
-                    if let Some(mut f) = found {
-                        have = f.revision.unwrap_or(0);
-                        let now = f.desired.digest();
-                        let news = now != digest || reconnected || !f.commands.is_empty();
-                        f.reconnected = std::mem::take(&mut reconnected);
-                        if news || f.revision.is_some() {
-                            digest = now;
-                            self.last = f.desired.clone();
-                            crash::point("pulled");
-                            if self.events.send(Event::Fetched(Box::new(f))).is_err() {
-                                return;
-                            }
-                        }
+                    have = revision;
+                    if self.events.send(Event::Unreadable { revision, reason }).is_err() {
+                        return;
                     }
-                    if polling {
-                        std::thread::sleep(self.config.poll_interval);
+                }
+                Ok(Pulled::Configuration(mut f)) => {
+                    backoff.reset();
+                    have = f.revision.unwrap_or(0);
+                    let now = f.desired.digest();
+                    let news = now != digest || reconnected || !f.commands.is_empty();
+                    f.reconnected = std::mem::take(&mut reconnected);
+                    if news || f.revision.is_some() {
+                        digest = now;
+                        self.last = f.desired.clone();
+                        crash::point("pulled");
+                        if self.events.send(Event::Fetched(Box::new(f))).is_err() {
+                            return;
+                        }
                     }
                 }
                 Err(e) if e.unknown_action() && !polling && self.config.extension == Extension::Auto => {
                     tracing::info!("the endpoint has no long poll; polling its documented operations");
                     no_extension = Some(Instant::now());
+                    continue;
                 }
                 Err(e) => {
                     (have, reconnected) = (0, true);
                     if self.failed(&e, &mut backoff).is_err() {
                         return;
                     }
+                    continue;
                 }
+            }
+            if polling {
+                std::thread::sleep(self.config.poll_interval);
             }
         }
     }
 
-    fn failed(&self, e: &CallError, backoff: &mut Backoff) -> std::result::Result<(), ()> {
+    fn failed(&self, e: &CallError, backoff: &mut Backoff) -> std::result::Result<(), Closed> {
         let first = backoff.failures() == 0;
         let pause = backoff.next(e.throttled());
         if first {
@@ -111,34 +123,44 @@ impl Puller {
         } else {
             tracing::debug!(pause_ms = pause.as_millis() as u64, "no configuration from the cloud: {e}");
         }
-        self.events.send(Event::CloudLost(e.to_string())).map_err(|_| ())?;
+        self.events.send(Event::CloudLost(e.to_string())).map_err(|_| Closed)?;
         std::thread::sleep(pause);
         Ok(())
     }
 
-    /// One long poll; `None` if nothing changed.
-    fn pull(&self, have: i64, at_once: bool) -> Result<Option<Fetched>> {
-        let (revision, wait) = (have.to_string(), if at_once { 0 } else { WAIT });
-        let wait_text = wait.to_string();
-        let params = [
-            ("SmartAGId", self.config.smart_ag_id.as_str()),
-            ("SmartAGSn", self.config.smart_ag_sn.as_str()),
-            ("Revision", revision.as_str()),
-            ("Wait", wait_text.as_str()),
-        ];
-        let answer = self.client.call("PullSmartAGConfig", &params, &[], Duration::from_secs(wait))?;
-        let config = &answer["Config"];
-        let Some(revision) = int(&answer, "Revision") else {
-            return Err(CallError::Transport("PullSmartAGConfig answered without Revision".into()));
+    /// Everything by the documented operations.
+    fn poll(&self) -> Result<Pulled> {
+        let desired = Poller::new(&self.client, &self.config).read(&self.last)?;
+        let fetched = Fetched { desired, revision: None, commands: Vec::new(), reconnected: false };
+        Ok(Pulled::Configuration(fetched))
+    }
+
+    /// One long poll.
+    fn pull(&self, have: i64, at_once: bool) -> Result<Pulled> {
+        let request = PullRequest {
+            smart_ag_id: self.config.smart_ag_id.clone(),
+            smart_ag_sn: self.config.smart_ag_sn.clone(),
+            revision: have.unsigned_abs(),
+            wait: if at_once { 0 } else { WAIT },
+            version: Version::CURRENT,
         };
-        if !config.is_object() {
-            return Ok(None);
-        }
-        Ok(Some(Fetched {
-            desired: Desired::from_document(config),
-            revision: Some(revision),
-            commands: commands(config),
-            reconnected: false,
-        }))
+        let params = request.parameters();
+        let wait = Duration::from_secs(request.wait);
+        let answer: PullAnswer<Value> =
+            self.client.call(Action::Pull.name(), &borrowed(&params), &[], wait)?;
+        let Some(config) = answer.config else { return Ok(Pulled::Unchanged) };
+        Ok(match read::<DeviceDocument>(config) {
+            Ok(mut document) => {
+                let commands = std::mem::take(&mut document.commands);
+                let revision = Some(answer.revision);
+                Pulled::Configuration(Fetched {
+                    desired: document.into(),
+                    revision,
+                    commands,
+                    reconnected: false,
+                })
+            }
+            Err(e) => Pulled::Unreadable { revision: answer.revision, reason: e.to_string() },
+        })
     }
 }

@@ -5,18 +5,21 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use sag_model::Role;
-use sag_model::control::{Drops, Op, Ports, RouteQuery, Routes, Status, Top, TopBy, TopGroup, TopQuery};
+use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
 use sag_rtnl::Tables;
-use serde_json::{Value, json};
+use sag_southbound::{
+    Announcement, DropCount, HealthState, HealthStatus, PortRole, PortState, RouteState, SessionCount,
+    StateReport, Talker, TunnelState, Version, WanState,
+};
 
 use crate::capability::CAPABILITIES;
 use crate::clock::unix_ms;
 use crate::compile::Compiled;
-use crate::health::State as HealthState;
+use crate::health::{State, Verdict};
 use crate::system::{Item, present};
 use crate::vcpe::{Result, Vcpe};
 
-/// Routes of one report; what does not fit is not told.
+/// Routes of one report; the rest is left out.
 const MAX_ROUTES: u32 = 1000;
 const TALKERS: u32 = 10;
 
@@ -44,117 +47,146 @@ impl Rates {
 /// What is known besides the gateway's own answers.
 pub struct Facts<'a> {
     pub compiled: Option<&'a Compiled>,
-    pub health: &'a BTreeMap<String, HealthState>,
+    pub health: &'a BTreeMap<String, State>,
     pub tables: Option<&'a Tables>,
     pub revision: Option<i64>,
     pub clock_offset: i64,
     /// For the other members of the network.
-    pub announcement: Option<Value>,
+    pub announcement: Option<Announcement>,
 }
 
-pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<Value> {
+/// Asks the gateway for its state.
+///
+/// # Errors
+/// The gateway does not answer, or refuses.
+pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateReport> {
     let status = vcpe.status()?;
-    let ports: Ports = vcpe.call(Op::Ports)?;
-    let drops: Drops = vcpe.call(Op::Drops)?;
-    let routes: Routes = vcpe.call(Op::Routes(RouteQuery { covers: None, limit: Some(MAX_ROUTES) }))?;
+    let ports = vcpe.ports()?;
+    let drops = vcpe.drops()?;
+    let routes = vcpe.routes(RouteQuery { covers: None, limit: Some(MAX_ROUTES) })?;
     let query =
         TopQuery { group: TopGroup::Src, by: TopBy::Bytes, limit: Some(TALKERS), ..TopQuery::default() };
-    let top: Top = vcpe.call(Op::Top(query))?;
+    let top = vcpe.top(query)?;
     let bytes = ports.ports.iter().map(|p| p.rx_bytes).sum();
     let packets = ports.ports.iter().map(|p| p.rx_packets).sum();
     let dropped = ports.ports.iter().map(|p| p.dropped).sum();
     let (traffic, drop_share) = rates.since(bytes, packets, dropped);
-    let now = unix_ms();
     let tunnels = tunnels(vcpe, facts);
-    let up = !tunnels.is_empty() && tunnels.iter().all(|t| t["state"] == "up");
-    let mut out = json!({
-        "SoftwareVersion": status.version,
-        "MonitorVersion": crate::VERSION,
-        "StartupTime": now - i64::try_from(status.uptime_s).unwrap_or(0) * 1000,
-        "VpnState": if up { "Normal" } else { "Abnormal" },
-        "IpsecStatus": if up { "up" } else { "down" },
-        "EnableOptimization": tunnels.iter().any(|t| t["fec"] == true),
-        "Tunnels": tunnels,
-        "DpiSupported": false,
-        "Capabilities": CAPABILITIES,
-        "AppliedRevision": facts.revision,
-        "ConfigEpoch": status.config_epoch,
-        "ClockOffset": facts.clock_offset,
-        "Notices": facts.compiled.map(|c| &c.notices),
-        "Ports": port_rows(&ports),
-        "Wans": wans(&ports, facts.tables),
-        "Routes": route_rows(&routes),
-        "HealthChecks": health(facts.health),
-        "TrafficRate": (traffic * 10.0).round() / 10.0,
-        "DropRate": (drop_share * 10.0).round() / 10.0,
-        "TopTalkers": top.rows,
-        "Drops": drops.drops.iter().filter(|d| d.packets > 0).collect::<Vec<_>>(),
-        "Sessions": sessions(&status),
-    });
-    if let Some(overlay) = &facts.announcement {
-        out["Overlay"] = overlay.clone();
-    }
-    Ok(out)
+    let up = !tunnels.is_empty() && tunnels.iter().all(|t| t.state == "up");
+    let started = unix_ms() - i64::try_from(status.uptime_s).unwrap_or(0) * 1000;
+    Ok(StateReport {
+        version: Version::CURRENT,
+        startup_time: Some(started),
+        vpn_state: Some(if up { "Normal" } else { "Abnormal" }.to_owned()),
+        ipsec_status: Some(if up { "up" } else { "down" }.to_owned()),
+        enable_optimization: Some(tunnels.iter().any(|t| t.fec)),
+        tunnels,
+        dpi_supported: Some(false),
+        capabilities: Some(CAPABILITIES.to_vec()),
+        applied_revision: facts.revision,
+        config_epoch: Some(status.config_epoch.into()),
+        clock_offset: Some(facts.clock_offset),
+        notices: facts.compiled.map(|c| c.notices.clone()),
+        ports: port_rows(&ports),
+        wans: wans(&ports, facts.tables),
+        routes: route_rows(&routes),
+        health_checks: health(facts.health),
+        traffic_rate: Some((traffic * 10.0).round() / 10.0),
+        drop_rate: Some((drop_share * 10.0).round() / 10.0),
+        top_talkers: top.rows.into_iter().map(talker).collect(),
+        drops: drop_rows(drops),
+        sessions: Some(sessions(&status)),
+        overlay: facts.announcement.clone(),
+        software_version: Some(status.version),
+        monitor_version: Some(crate::VERSION.to_owned()),
+        ..StateReport::default()
+    })
 }
 
 /// Tunnels as the gateway shows them; none from a gateway without.
-fn tunnels(vcpe: &Vcpe, facts: &Facts<'_>) -> Vec<Value> {
+fn tunnels(vcpe: &Vcpe, facts: &Facts<'_>) -> Vec<TunnelState> {
     if facts.compiled.is_none_or(|c| c.tunnels.is_empty()) {
         return Vec::new();
     }
-    let said: Value = vcpe.call_named(json!({"op": "tunnels"})).unwrap_or_default();
-    let short = |t: &Value| {
-        json!({"name": t["name"], "state": t["state"], "rtt_us": t["rtt_us"], "mtu": t["mtu"],
-            "fec": !t["fec"].is_null()})
+    let short = |t: control::Tunnel| TunnelState {
+        name: t.name,
+        state: t.state,
+        rtt_us: t.rtt_us,
+        mtu: Some(t.mtu.into()),
+        fec: t.fec.is_some(),
     };
-    said["tunnels"].as_array().into_iter().flatten().map(short).collect()
+    vcpe.tunnels().unwrap_or_default().tunnels.into_iter().map(short).collect()
 }
 
-fn sessions(s: &Status) -> Value {
-    json!({"Ipv4": s.sessions.ipv4, "Ipv6": s.sessions.ipv6, "Created": s.sessions.created})
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Wan => "WAN",
-        Role::Lan => "LAN",
-        Role::Express => "ECC",
-        Role::Mgmt => "MGT",
+fn talker(row: TopRow) -> Talker {
+    Talker {
+        key: row.key,
+        sessions: Some(row.sessions),
+        packets: Some(row.packets),
+        bytes: Some(row.bytes),
+        reply_packets: Some(row.reply_packets),
+        reply_bytes: Some(row.reply_bytes),
     }
 }
 
-fn port_rows(ports: &Ports) -> Vec<Value> {
+fn drop_rows(drops: Drops) -> Vec<DropCount> {
+    let counted = drops.drops.into_iter().filter(|d| d.packets > 0);
+    counted
+        .map(|d| DropCount { port: d.port, reason: d.reason, text: d.text, packets: Some(d.packets) })
+        .collect()
+}
+
+fn sessions(s: &Status) -> SessionCount {
+    SessionCount {
+        ipv4: Some(s.sessions.ipv4),
+        ipv6: Some(s.sessions.ipv6),
+        created: Some(s.sessions.created),
+    }
+}
+
+fn role(role: Role) -> PortRole {
+    match role {
+        Role::Wan => PortRole::Wan,
+        Role::Lan => PortRole::Lan,
+        Role::Express => PortRole::Ecc,
+        Role::Mgmt => PortRole::Mgt,
+    }
+}
+
+fn port_rows(ports: &Ports) -> Vec<PortState> {
     // VLANs of a leased line are no ports of the API.
     let whole = ports.ports.iter().filter(|p| p.vlan.is_none());
     whole
-        .map(|p| {
-            json!({"PortName": p.name, "Role": role(p.role), "Status": if p.up { "Up" } else { "Down" },
-                "Mac": p.mac.map_or_else(String::new, |m| m.to_string()),
-                "RxBytes": p.rx_bytes, "TxBytes": p.tx_bytes, "Dropped": p.dropped})
+        .map(|p| PortState {
+            port_name: p.name.clone(),
+            role: Some(role(p.role)),
+            status: if p.up { "Up" } else { "Down" }.to_owned(),
+            mac: p.mac.map_or_else(String::new, |m| m.to_string()),
+            rx_bytes: Some(p.rx_bytes),
+            tx_bytes: Some(p.tx_bytes),
+            dropped: Some(p.dropped),
         })
         .collect()
 }
 
-fn wans(ports: &Ports, tables: Option<&Tables>) -> Vec<Value> {
+fn wans(ports: &Ports, tables: Option<&Tables>) -> Vec<WanState> {
     let items = tables.map(present).unwrap_or_default();
-    ports
-        .ports
-        .iter()
-        .filter(|p| p.role == Role::Wan)
-        .map(|p| {
-            let net =
-                p.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None });
-            let gateway = items.iter().find_map(|i| match i {
-                Item::Default { device, gateway, .. } if *device == p.device => Some(*gateway),
-                _ => None,
-            });
-            json!({"PortName": p.name,
-                "IP": net.map_or_else(String::new, |n| n.addr().to_string()),
-                "Mask": net.map_or_else(String::new, |n| n.netmask().to_string()),
-                "Gateway": gateway.map_or_else(String::new, |g: Ipv4Addr| g.to_string()),
-                "TrafficState": if p.up { "Normal" } else { "Abnormal" }})
-        })
-        .collect()
+    let wan = ports.ports.iter().filter(|p| p.role == Role::Wan);
+    wan.map(|p| {
+        let net = p.addresses.iter().find_map(|a| if let ipnet::IpNet::V4(a) = a { Some(*a) } else { None });
+        let gateway = items.iter().find_map(|i| match i {
+            Item::Default { device, gateway, .. } if *device == p.device => Some(*gateway),
+            _ => None,
+        });
+        WanState {
+            port_name: p.name.clone(),
+            ip: net.map_or_else(String::new, |n| n.addr().to_string()),
+            mask: net.map_or_else(String::new, |n| n.netmask().to_string()),
+            gateway: gateway.map_or_else(String::new, |g: Ipv4Addr| g.to_string()),
+            traffic_state: if p.up { "Normal" } else { "Abnormal" }.to_owned(),
+        }
+    })
+    .collect()
 }
 
 /// Administrative distances as routing daemons print them.
@@ -169,7 +201,7 @@ fn protocol(source: &str, protocol: &str) -> (&'static str, u32) {
     }
 }
 
-fn route_rows(routes: &Routes) -> Vec<Value> {
+fn route_rows(routes: &Routes) -> Vec<RouteState> {
     let mut out = Vec::new();
     for r in &routes.routes {
         if r.kind != "unicast" || !matches!(r.destination, ipnet::IpNet::V4(_)) {
@@ -177,23 +209,35 @@ fn route_rows(routes: &Routes) -> Vec<Value> {
         }
         let (protocol, distance) = protocol(&r.source, &r.protocol);
         for hop in &r.next_hops {
-            out.push(json!({
-                "DestinationCidr": r.destination.to_string(),
-                "NextHop": hop.via.map_or_else(String::new, |v: IpAddr| v.to_string()),
-                "PortName": hop.port.clone().unwrap_or_default(),
-                "Cost": format!("[{distance}/{}]", r.metric),
-                "RouteProtocol": protocol,
-                "ConflictCidrs": [],
-            }));
+            out.push(RouteState {
+                destination: r.destination.to_string(),
+                next_hop: hop.via.map_or_else(String::new, |v: IpAddr| v.to_string()),
+                port_name: hop.port.clone().unwrap_or_default(),
+                cost: format!("[{distance}/{}]", r.metric),
+                route_protocol: protocol.to_owned(),
+                conflict_cidrs: Vec::new(),
+            });
         }
     }
     out
 }
 
-fn health(states: &BTreeMap<String, HealthState>) -> Vec<Value> {
-    let row = |(id, s): (&String, &HealthState)| {
-        json!({"HcInstanceId": id, "Status": s.verdict.word(), "Rtt": s.rtt_ms, "Loss": s.loss_percent,
-            "Problem": s.problem})
+/// The verdict in the word of DescribeHealthChecks.
+fn status(verdict: Verdict) -> HealthStatus {
+    match verdict {
+        Verdict::Unknown => HealthStatus::NotMeasured,
+        Verdict::Ok => HealthStatus::Ok,
+        Verdict::Failed => HealthStatus::Failed,
+    }
+}
+
+fn health(states: &BTreeMap<String, State>) -> Vec<HealthState> {
+    let row = |(id, s): (&String, &State)| HealthState {
+        id: id.clone(),
+        status: Some(status(s.verdict)),
+        rtt_ms: s.rtt_ms,
+        loss_percent: Some(s.loss_percent),
+        problem: s.problem.clone(),
     };
     states.iter().map(row).collect()
 }

@@ -1,27 +1,30 @@
-//! The thread that tells the cloud: results of revisions until they arrive, and the latest state.
+//! The thread that reports to the cloud: results of revisions until they arrive, and the latest state.
 
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sag_southbound::{Action, CommandResult, ResultReport, StateReport, Version};
 use serde_json::Value;
 
-use crate::agent::{Event, Generation};
 use crate::backoff::Backoff;
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, Result, borrowed};
 use crate::config::Config;
 use crate::crash;
+use crate::events::{Event, Generation};
 
 /// How long an endpoint without the extension is not given reports.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
 /// How often a waiting thread looks whether its time is over.
 const NAP: Duration = Duration::from_secs(1);
 
+/// What became of a revision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub revision: i64,
     /// Empty: in force.
     pub failure: String,
+    pub commands: Vec<CommandResult>,
     /// The device restarts when this has arrived.
     pub then_reboot: bool,
 }
@@ -29,7 +32,7 @@ pub struct Outcome {
 #[derive(Default)]
 struct Pending {
     result: Option<Outcome>,
-    state: Option<Value>,
+    state: Option<Box<StateReport>>,
 }
 
 #[derive(Default)]
@@ -38,69 +41,68 @@ struct Shared {
     more: Condvar,
 }
 
+/// Hands results and states to the thread that sends them.
 #[derive(Clone, Default)]
 pub struct Reporter(Arc<Shared>);
 
 impl Reporter {
-    pub fn result(&self, outcome: Outcome) {
-        let mut p = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        // A newer result says all that an older one would, except that a restart is due.
-        let reboot = p.result.as_ref().is_some_and(|r| r.then_reboot);
-        p.result = Some(Outcome { then_reboot: outcome.then_reboot || reboot, ..outcome });
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports the outcome of a revision. It replaces an older one that was not delivered yet, except that results of
+    /// commands are still reported and a restart is still due.
+    pub fn result(&self, mut outcome: Outcome) {
+        let mut p = self.pending();
+        if let Some(older) = p.result.take() {
+            outcome.then_reboot |= older.then_reboot;
+            let newer = std::mem::replace(&mut outcome.commands, older.commands);
+            outcome.commands.retain(|c| !newer.contains(c));
+            outcome.commands.extend(newer);
+        }
+        p.result = Some(outcome);
         self.0.more.notify_one();
     }
 
-    pub fn state(&self, state: Value) {
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).state = Some(state);
+    /// Reports a state; it replaces one that was not delivered yet.
+    pub fn state(&self, state: StateReport) {
+        self.pending().state = Some(Box::new(state));
         self.0.more.notify_one();
     }
 
     /// Forgets a result that belongs to another database.
     pub fn forget(&self) {
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).result = None;
+        self.pending().result = None;
     }
 
+    /// Waits for something to send; `None`: another generation has begun.
+    fn next(&self, generation: &Generation) -> Option<(Option<Outcome>, Option<Box<StateReport>>)> {
+        let mut p = self.pending();
+        while p.result.is_none() && p.state.is_none() && !generation.over() {
+            let (next, _) = self.0.more.wait_timeout(p, NAP).unwrap_or_else(PoisonError::into_inner);
+            p = next;
+        }
+        if generation.over() {
+            return None;
+        }
+        Some((p.result.clone(), p.state.take()))
+    }
+
+    /// Sends until another generation begins or nobody takes events any more.
     pub fn run(self, client: &Client, config: &Config, events: &SyncSender<Event>, generation: &Generation) {
         let mut backoff = Backoff::new(config.retry_max);
         let mut quiet_until = Instant::now();
-        loop {
-            let (result, state) = {
-                let mut p = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                while p.result.is_none() && p.state.is_none() && !generation.over() {
-                    let (next, _) = self.0.more.wait_timeout(p, NAP).unwrap_or_else(PoisonError::into_inner);
-                    p = next;
-                }
-                if generation.over() {
-                    return;
-                }
-                (p.result.clone(), p.state.take())
-            };
+        while let Some((result, state)) = self.next(generation) {
             if Instant::now() < quiet_until {
                 self.forget();
                 continue;
             }
             let mut failed = None;
             if let Some(r) = result {
-                crash::point("before-report");
-                match send_result(client, config, &r) {
-                    // A revision that the cloud no longer knows is not to be repeated.
-                    Err(e) if !matches!(e, CallError::Api { status: 400..=403, .. }) || e.throttled() => {
-                        failed = Some(e)
-                    }
-                    answer => {
-                        if let Err(e) = answer {
-                            tracing::warn!(revision = r.revision, "result refused: {e}");
-                        }
-                        crash::point("after-report");
-                        let mut p = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                        if p.result.as_ref() == Some(&r) {
-                            p.result = None;
-                        }
-                        drop(p);
-                        if r.then_reboot && events.send(Event::RebootNow).is_err() {
-                            return;
-                        }
-                    }
+                match self.deliver(client, config, &r) {
+                    Ok(()) if r.then_reboot && events.send(Event::RebootNow).is_err() => return,
+                    Ok(()) => {}
+                    Err(e) => failed = Some(e),
                 }
             }
             if let (None, Some(state)) = (&failed, state) {
@@ -121,29 +123,69 @@ impl Reporter {
             }
         }
     }
+
+    /// Sends a result; an error means that it has to be sent again.
+    fn deliver(&self, client: &Client, config: &Config, r: &Outcome) -> Result<()> {
+        crash::point("before-report");
+        match send_result(client, config, r) {
+            // A revision that the cloud no longer knows is not to be repeated.
+            Err(e) if !matches!(e, CallError::Api { status: 400..=403, .. }) || e.throttled() => {
+                return Err(e);
+            }
+            Err(e) => tracing::warn!(revision = r.revision, "result refused: {e}"),
+            Ok(_) => {}
+        }
+        crash::point("after-report");
+        let mut p = self.pending();
+        if p.result.as_ref() == Some(r) {
+            p.result = None;
+        }
+        Ok(())
+    }
 }
 
-fn send_result(client: &Client, config: &Config, r: &Outcome) -> crate::client::Result<Value> {
-    let revision = r.revision.to_string();
-    let success = r.failure.is_empty().to_string();
-    let query = [
-        ("SmartAGId", config.smart_ag_id.as_str()),
-        ("SmartAGSn", config.smart_ag_sn.as_str()),
-        ("Revision", revision.as_str()),
-        ("Success", success.as_str()),
-    ];
-    let message: String = r.failure.chars().take(1000).collect();
-    let form = [("Message", message.as_str())];
-    client.call(
-        "ReportSmartAGConfigResult",
-        &query,
-        if message.is_empty() { &[] } else { &form },
-        Duration::ZERO,
-    )
+fn send_result(client: &Client, config: &Config, r: &Outcome) -> Result<Value> {
+    let report = ResultReport {
+        smart_ag_id: config.smart_ag_id.clone(),
+        smart_ag_sn: config.smart_ag_sn.clone(),
+        revision: r.revision,
+        failure: r.failure.clone(),
+        commands: r.commands.clone(),
+        version: Version::CURRENT,
+    };
+    let (query, form) = (report.query(), report.form());
+    client.call(Action::ReportResult.name(), &borrowed(&query), &borrowed(&form), Duration::ZERO)
 }
 
-fn send_state(client: &Client, config: &Config, state: &Value) -> crate::client::Result<Value> {
-    let text = state.to_string();
+fn send_state(client: &Client, config: &Config, state: &StateReport) -> Result<Value> {
+    let text = serde_json::to_string(state).unwrap_or_default();
     let query = [("SmartAGId", config.smart_ag_id.as_str()), ("SmartAGSn", config.smart_ag_sn.as_str())];
-    client.call("ReportSmartAGState", &query, &[("State", text.as_str())], Duration::ZERO)
+    client.call(Action::ReportState.name(), &query, &[("State", text.as_str())], Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sag_southbound::CommandOutcome;
+
+    #[test]
+    fn a_newer_result_keeps_what_an_older_one_alone_says() {
+        let result = |name: &str, revision| CommandResult {
+            name: name.into(),
+            revision,
+            outcome: CommandOutcome::Done,
+            message: String::new(),
+        };
+        let outcome = |revision, commands: &[CommandResult], then_reboot| Outcome {
+            revision,
+            failure: String::new(),
+            commands: commands.to_vec(),
+            then_reboot,
+        };
+        let reporter = Reporter::default();
+        reporter.result(outcome(4, &[result("Reboot", 4)], true));
+        reporter.result(outcome(5, &[result("Reboot", 4), result("Diagnose", 5)], false));
+        let merged = reporter.pending().result.clone();
+        assert_eq!(merged, Some(outcome(5, &[result("Reboot", 4), result("Diagnose", 5)], true)));
+    }
 }

@@ -36,20 +36,12 @@ pub fn authorization(r: &Request<'_>, key_id: &str, secret: &str) -> String {
     let canonical = format!("{}\n{}\n{}\n{headers}\n{signed}\n{hash}", r.method, r.path, r.query);
     let to_sign = format!("{ALGORITHM}\n{}", hash_hex(canonical.as_bytes()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let signature = hex(hmac::sign(&key, to_sign.as_bytes()).as_ref());
+    let signature = hex::encode(hmac::sign(&key, to_sign.as_bytes()));
     format!("{ALGORITHM} Credential={key_id},SignedHeaders={signed},Signature={signature}")
 }
 
 pub fn hash_hex(data: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, data).as_ref())
-}
-
-pub fn hex(data: &[u8]) -> String {
-    use std::fmt::Write as _;
-    data.iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
+    hex::encode(digest::digest(&digest::SHA256, data))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Addresses and default routes of ports, by netlink. The plan is a pure function of what is and
-//! what shall be; what the cloud wanted is remembered on disk, and only that is taken away again.
+//! Addresses and default routes of ports, by netlink. The plan is a pure function of the present and the desired state.
+//! What the agent has set is written to disk, and only that is removed again.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub enum SystemError {
     NoDevice { port: String, device: String },
     #[error("{0}")]
     Kernel(#[from] sag_rtnl::Error),
-    #[error("cannot keep account of addresses in {path}: {source}")]
+    #[error("cannot write down the agent's addresses in {path}: {source}")]
     Account { path: String, source: std::io::Error },
 }
 
@@ -70,10 +70,10 @@ pub fn present(tables: &Tables) -> Vec<Item> {
     out
 }
 
-/// What the cloud wants.
-fn goal(wanted: &[PortAddress]) -> Vec<Item> {
+/// The items that the ports shall have.
+fn goal(desired: &[PortAddress]) -> Vec<Item> {
     let mut goal = Vec::new();
-    for w in wanted {
+    for w in desired {
         goal.push(Item::Address { device: w.device.clone(), address: w.address });
         if let Some((gateway, metric)) = w.gateway {
             goal.push(Item::Default { device: w.device.clone(), gateway, metric });
@@ -84,11 +84,11 @@ fn goal(wanted: &[PortAddress]) -> Vec<Item> {
 
 /// Devices whose address the cloud sets have that address and, where it names a gateway, that
 /// default route, and no other. Of other devices, what was set earlier goes.
-pub fn plan(present: &[Item], wanted: &[PortAddress], owned: &[Item]) -> Vec<Edit> {
-    let goal = goal(wanted);
+pub fn plan(present: &[Item], desired: &[PortAddress], owned: &[Item]) -> Vec<Edit> {
+    let goal = goal(desired);
     let ours = |item: &Item| match item {
-        Item::Address { device, .. } => wanted.iter().any(|w| w.device == *device),
-        Item::Default { device, .. } => wanted.iter().any(|w| w.device == *device && w.gateway.is_some()),
+        Item::Address { device, .. } => desired.iter().any(|w| w.device == *device),
+        Item::Default { device, .. } => desired.iter().any(|w| w.device == *device && w.gateway.is_some()),
     };
     let gone = present.iter().filter(|i| !goal.contains(i) && (ours(i) || owned.contains(i)));
     let (routes, addresses): (Vec<&Item>, Vec<&Item>) = gone.partition(|i| matches!(i, Item::Default { .. }));
@@ -105,7 +105,7 @@ pub fn plan(present: &[Item], wanted: &[PortAddress], owned: &[Item]) -> Vec<Edi
     gone.chain(add(false)).chain(add(true)).collect()
 }
 
-/// Rounds of looking and mending.
+/// Rounds of comparing and editing.
 const ROUNDS: usize = 3;
 
 pub struct System {
@@ -129,23 +129,23 @@ impl System {
         Ok(self.mirror.tables())
     }
 
-    /// Makes the devices be as they shall; tells whether anything had to be done. After an error they
+    /// Gives the devices the desired addresses and routes; returns whether anything had to be done. After an error they
     /// are as before.
-    pub fn reconcile(&mut self, wanted: &[PortAddress]) -> Result<bool, SystemError> {
+    pub fn reconcile(&mut self, desired: &[PortAddress]) -> Result<bool, SystemError> {
         let tables = self.tables()?;
-        for w in wanted {
+        for w in desired {
             if tables.link_named(&w.device).is_none() {
                 return Err(SystemError::NoDevice { port: w.port.clone(), device: w.device.clone() });
             }
         }
         let mut changed = false;
-        // What the kernel took along with something else is missing in the next round.
+        // What the kernel removed together with something else is missing in the next round.
         for _ in 0..ROUNDS {
             let now = present(self.tables()?);
-            // What was there already is the cloud's from now on, too.
-            let there: Vec<Item> = goal(wanted).into_iter().filter(|i| now.contains(i)).collect();
+            // What was there already is the agent's from now on, too.
+            let there: Vec<Item> = goal(desired).into_iter().filter(|i| now.contains(i)).collect();
             self.own(there)?;
-            let edits = plan(&now, wanted, &self.owned);
+            let edits = plan(&now, desired, &self.owned);
             if edits.is_empty() {
                 break;
             }
@@ -156,7 +156,7 @@ impl System {
     }
 
     fn perform(&mut self, edits: &[Edit]) -> Result<(), SystemError> {
-        // The account is on disk before the address is there: a crash forgets nothing.
+        // Written down before it is set, so that a crash forgets nothing.
         let added = edits.iter().filter_map(|e| if let Edit::Add(i) = e { Some(i.clone()) } else { None });
         let before = self.owned.clone();
         self.own(added)?;
@@ -233,7 +233,7 @@ mod tests {
         Item::Default { device: device.into(), gateway: gateway.parse().expect("ip"), metric }
     }
 
-    fn wanted(device: &str, net: &str, gateway: Option<&str>) -> PortAddress {
+    fn desired(device: &str, net: &str, gateway: Option<&str>) -> PortAddress {
         PortAddress {
             port: "0".into(),
             device: device.into(),
@@ -249,7 +249,7 @@ mod tests {
             default_by("wan", "198.51.100.1", 0),
             address("lan", "192.0.2.1/26"),
         ];
-        let edits = plan(&now, &[wanted("wan", "198.51.100.7/24", Some("198.51.100.1"))], &[]);
+        let edits = plan(&now, &[desired("wan", "198.51.100.7/24", Some("198.51.100.1"))], &[]);
         assert_eq!(
             edits,
             [
@@ -296,7 +296,7 @@ mod tests {
             n in 0..4u8, gateway in any::<bool>(),
         ) {
             let now: Vec<Item> = now.into_iter().collect();
-            let want = [wanted("a", &format!("10.0.{n}.1/24"), gateway.then_some("10.0.0.9"))];
+            let want = [desired("a", &format!("10.0.{n}.1/24"), gateway.then_some("10.0.0.9"))];
             let then = apply(now.clone(), &plan(&now, &want, &owned));
             prop_assert!(plan(&then, &want, &owned).is_empty());
             // Of the other device only what was ours is touched.

@@ -1,23 +1,26 @@
-//! The gateway's control socket, from the asking end.
+//! The client's side of the gateway's control socket: a method for each message of [`sag_model::control`] that the
+//! agent uses.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sag_model::control::{self, ConfigApplied, ConfigShow, ConfigText, Op, Request, Response, Status};
+use sag_model::control::{
+    self, ConfigApplied, ConfigShow, ConfigText, Drops, Op, Ports, PublicKey, Rekeyed, Request, Response,
+    RouteQuery, Routes, Status, Top, TopQuery, TunnelKeyQuery, TunnelPeers, Tunnels,
+};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 /// Compiling a very large configuration takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_ANSWER: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum VcpeError {
-    /// Nobody there; the same call may succeed later.
+    /// Nobody answers; the same call may succeed later.
     #[error("sag-vcpe on {path}: {source}")]
-    Away { path: String, source: io::Error },
+    Unavailable { path: String, source: io::Error },
     #[error("{}{}{}", .0.message, if .0.remedy.is_empty() { "" } else { "; " }, .0.remedy)]
     Refused(control::Error),
 }
@@ -33,25 +36,14 @@ impl Vcpe {
         Vcpe { path: path.to_owned() }
     }
 
-    fn away(&self, source: io::Error) -> VcpeError {
-        VcpeError::Away { path: self.path.display().to_string(), source }
+    fn unavailable(&self, source: io::Error) -> VcpeError {
+        VcpeError::Unavailable { path: self.path.display().to_string(), source }
     }
 
-    pub fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T> {
-        let bad = |e: serde_json::Error| self.away(io::Error::new(io::ErrorKind::InvalidData, e));
-        self.ask(serde_json::to_vec(&Request::new(1, op)).map_err(bad)?)
-    }
-
-    /// An operation that a gateway may not know: its name as `op`, with the arguments beside it.
-    pub fn call_named<T: DeserializeOwned>(&self, mut request: Value) -> Result<T> {
-        request["v"] = control::VERSION.into();
-        request["id"] = 1.into();
-        self.ask(request.to_string().into_bytes())
-    }
-
-    fn ask<T: DeserializeOwned>(&self, request: Vec<u8>) -> Result<T> {
-        let line = self.exchange(request).map_err(|e| self.away(e))?;
-        let bad = |e: serde_json::Error| self.away(io::Error::new(io::ErrorKind::InvalidData, e));
+    fn call<T: DeserializeOwned>(&self, op: Op) -> Result<T> {
+        let bad = |e: serde_json::Error| self.unavailable(io::Error::new(io::ErrorKind::InvalidData, e));
+        let request = serde_json::to_vec(&Request::new(1, op)).map_err(bad)?;
+        let line = self.exchange(request).map_err(|e| self.unavailable(e))?;
         let answer: Response<T> = serde_json::from_slice(&line).map_err(bad)?;
         answer.into_result().map_err(VcpeError::Refused)
     }
@@ -59,8 +51,8 @@ impl Vcpe {
     /// A connection of its own for each call: the gateway may have been restarted in between.
     fn exchange(&self, mut line: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut answer = Vec::new();
@@ -81,6 +73,36 @@ impl Vcpe {
 
     pub fn apply(&self, text: &str, name: &str) -> Result<ConfigApplied> {
         self.call(Op::ConfigApply(ConfigText { text: text.to_owned(), name: name.to_owned() }))
+    }
+
+    pub fn ports(&self) -> Result<Ports> {
+        self.call(Op::Ports)
+    }
+
+    pub fn drops(&self) -> Result<Drops> {
+        self.call(Op::Drops)
+    }
+
+    pub fn routes(&self, query: RouteQuery) -> Result<Routes> {
+        self.call(Op::Routes(query))
+    }
+
+    pub fn top(&self, query: TopQuery) -> Result<Top> {
+        self.call(Op::Top(query))
+    }
+
+    pub fn tunnels(&self) -> Result<Tunnels> {
+        self.call(Op::Tunnels)
+    }
+
+    /// The gateway's public key; it makes one if it has none. A gateway without agreed keys refuses.
+    pub fn public_key(&self, gateway: &str) -> Result<PublicKey> {
+        self.call(Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.to_owned(), renew: false }))
+    }
+
+    /// Gives the gateway the public keys of its peers.
+    pub fn set_peers(&self, peers: TunnelPeers) -> Result<Rekeyed> {
+        self.call(Op::TunnelsPeers(peers))
     }
 
     /// The process behind the socket, as the kernel knows it.

@@ -81,7 +81,7 @@ fn wish(up: i64, revision: i64) -> LastGood {
 }
 
 #[test]
-fn applied_once_kept_on_disk_and_mended() {
+fn applied_once_saved_and_reconciled() {
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());
     let mut a = Applier::new(config(dir.path()));
@@ -97,24 +97,24 @@ fn applied_once_kept_on_disk_and_mended() {
     // Somebody else applied something.
     gateway.lock().expect("gateway").epoch = 40;
     gateway.lock().expect("gateway").text = FILE.into();
-    a.tend(&health).expect("mended");
+    a.reconcile(&health).expect("applied");
     assert!(gateway.lock().expect("gateway").text.contains("internet_up = 5"));
     // The gateway was restarted and begins with its own file.
     let restarted = Gateway { pid: 2, epoch: 1, text: FILE.replace("65536", "1024"), ..Gateway::default() };
     *gateway.lock().expect("gateway") = restarted;
-    a.tend(&health).expect("mended");
+    a.reconcile(&health).expect("applied");
     let text = gateway.lock().expect("gateway").text.clone();
     assert!(
         text.contains("internet_up = 5") && text.contains("flows = 1024"),
         "its own sections are the new ones"
     );
     let before = gateway.lock().expect("gateway").applied.len();
-    a.tend(&health).expect("quiet");
+    a.reconcile(&health).expect("quiet");
     // Its epoch moved by itself, or it was restarted with the agent's file.
     gateway.lock().expect("gateway").epoch += 3;
     gateway.lock().expect("gateway").pid = 3;
-    a.tend(&health).expect("quiet");
-    assert_eq!(gateway.lock().expect("gateway").applied.len(), before, "nothing to mend, nothing done");
+    a.reconcile(&health).expect("quiet");
+    assert_eq!(gateway.lock().expect("gateway").applied.len(), before, "nothing differs, nothing done");
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn a_refusal_leaves_the_last_good_one() {
     assert!(matches!(a.apply(LastGood { revision: Some(3), desired: bad }, &health), Err(Fault::Refused(_))));
     assert_eq!(gateway.lock().expect("gateway").applied.len(), applied);
     assert_eq!(a.last_good(), Some(wish(5, 1)));
-    a.tend(&health).expect("the old one is in force");
+    a.reconcile(&health).expect("the old one is in force");
     assert!(gateway.lock().expect("gateway").text.contains("internet_up = 5"));
-    // An older revision is as good as a newer one.
+    // An older revision is accepted like a newer one.
     assert_eq!(a.apply(wish(4, 1), &health), Ok(true));
     assert_eq!(a.last_good(), Some(wish(4, 1)));
 }
@@ -148,7 +148,7 @@ fn a_refusal_leaves_the_last_good_one() {
 fn without_a_gateway_it_waits() {
     let dir = tempfile::tempdir().expect("dir");
     let mut a = Applier::new(config(dir.path()));
-    assert!(matches!(a.apply(wish(5, 1), &Verdicts::new()), Err(Fault::Away(_))));
+    assert!(matches!(a.apply(wish(5, 1), &Verdicts::new()), Err(Fault::Unavailable(_))));
     assert_eq!(a.last_good(), None);
     std::fs::write(a.last_good_file(), b"{half").expect("written");
     assert_eq!(a.last_good(), None, "a damaged file is no configuration");

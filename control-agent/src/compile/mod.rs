@@ -1,5 +1,4 @@
-//! From what the cloud wants to the device configuration: one document, judged by the rules of
-//! `crates/model`. Every complaint names the cloud's object. All of it or nothing.
+//! From the desired state to the device configuration: one document, validated by `crates/model`. Every complaint names the cloud's object. All of it or nothing.
 
 mod policy;
 mod ports;
@@ -11,16 +10,17 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use sag_model::Role;
 use sag_model::config::{Errors, Secrets};
+use sag_southbound::{ProbeKind, PublishStrategy, RouteOrigin, Switch};
 use toml::{Table, Value};
 
 use crate::config::{Wiring, role_word};
 use crate::desired::{Desired, Distribution};
 use crate::health::Verdict;
-use crate::overlay::{Here, Tunnel};
+use crate::overlay::{LocalEndpoint, Tunnel};
 
-/// What of the gateway's own file the agent leaves as it is.
-const KEPT: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
-const KEPT_OF_PORTS: [&str; 5] = ["mac", "mtu", "addresses", "snat_mapping", "snat_filtering"];
+/// Sections of the gateway's own file that the agent leaves as they are.
+const OWN_SECTIONS: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
+const OWN_PORT_KEYS: [&str; 5] = ["mac", "mtu", "addresses", "snat_mapping", "snat_filtering"];
 
 /// The gateway's own part of the document.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,7 +33,8 @@ pub struct Base {
 impl Base {
     pub fn from_toml(text: &str) -> Result<Base, String> {
         let all: Table = text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
-        let sections = KEPT.iter().filter_map(|k| Some(((*k).to_owned(), all.get(*k)?.clone()))).collect();
+        let sections =
+            OWN_SECTIONS.iter().filter_map(|k| Some(((*k).to_owned(), all.get(*k)?.clone()))).collect();
         let ports = all.get("port").and_then(Value::as_array).into_iter().flatten();
         Ok(Base {
             sections,
@@ -99,7 +100,7 @@ pub struct Compiler<'a> {
     base: &'a Base,
     wiring: BTreeMap<String, Wiring>,
     health: &'a BTreeMap<String, Verdict>,
-    here: Option<&'a Here>,
+    endpoint: Option<&'a LocalEndpoint>,
     tunnels: Vec<Tunnel>,
     local: Option<Ipv4Addr>,
     out: Table,
@@ -110,13 +111,16 @@ pub struct Compiler<'a> {
     ports: Vec<(String, String, Role)>,
 }
 
-/// Compiles; the error has a line for each problem. Without `here` the gateway has no tunnels.
+/// Compiles; the error has a line for each problem. Without `endpoint` the gateway has no tunnels.
+///
+/// # Errors
+/// Every problem, by the cloud's object; nothing of the configuration may be used then.
 pub fn compile(
     desired: &Desired,
     base: &Base,
     wiring: &BTreeMap<String, Wiring>,
     health: &BTreeMap<String, Verdict>,
-    here: Option<&Here>,
+    endpoint: Option<&LocalEndpoint>,
 ) -> Result<Compiled, Vec<String>> {
     let wiring = if wiring.is_empty() { base.wiring() } else { wiring.clone() };
     let notices =
@@ -126,7 +130,7 @@ pub fn compile(
         base,
         wiring,
         health,
-        here,
+        endpoint,
         tunnels: Vec::new(),
         local: None,
         out: base.sections.clone(),
@@ -135,6 +139,7 @@ pub fn compile(
         notices,
         ports: Vec::new(),
     };
+    c.refuse_unknown_words();
     c.bandwidth();
     let (addresses, dhcp) = c.all_ports();
     c.routes();
@@ -199,6 +204,31 @@ impl Compiler<'_> {
         }
     }
 
+    /// A word that this version does not know must not be taken for another one.
+    fn refuse_unknown_words(&mut self) {
+        let desired = self.desired;
+        let unknown = |origin: String, key: &str, word: &str| {
+            format!("{origin}: {key} {word:?} is unknown to this version; update sag-agent")
+        };
+        if let Some(Switch::Unknown(word)) = &desired.wan_snat {
+            self.problems.push(unknown("WAN SNAT".into(), "Snat", word));
+        }
+        for check in &desired.health_checks {
+            if let Some(ProbeKind::Unknown(word)) = &check.kind {
+                self.problems.push(unknown(format!("health check {}", check.id), "Type", word));
+            }
+        }
+        for d in &desired.distributions {
+            let origin = || format!("route distribution of {} from {}", d.destination, d.source);
+            if let Some(PublishStrategy::Unknown(word)) = &d.mode {
+                self.problems.push(unknown(origin(), "RouteDistribution", word));
+            }
+            if let Some(RouteOrigin::Unknown(word)) = &d.source_type {
+                self.problems.push(unknown(origin(), "SourceType", word));
+            }
+        }
+    }
+
     fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Compiled, Vec<String>> {
         if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
             self.problems.push(
@@ -256,17 +286,19 @@ fn same_net(a: &str, b: &str) -> bool {
     net(a).is_some() && net(a) == net(b)
 }
 
-/// Whether a strategy lets its route live. One that looks at no health check concerns the other end
-/// only.
+/// Whether a strategy leaves its route in force. One without a health check concerns the other end only.
 pub fn in_force(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
     let Some(check) = &s.check else { return true };
     let verdict = health.get(check).copied().unwrap_or(Verdict::Unknown);
-    match s.mode.as_str() {
-        "no_publish_and_publish_on_health_success" => verdict == Verdict::Ok,
-        "no_publish_and_publish_on_health_fail" => verdict == Verdict::Failed,
-        "publish_and_revoke_on_health_success" => verdict != Verdict::Ok,
-        "publish_and_revoke_on_health_fail" => verdict != Verdict::Failed,
-        _ => true,
+    match s.mode {
+        Some(PublishStrategy::OnHealthSuccess) => verdict == Verdict::Ok,
+        Some(PublishStrategy::OnHealthFail) => verdict == Verdict::Failed,
+        Some(PublishStrategy::RevokeOnHealthSuccess) => verdict != Verdict::Ok,
+        Some(PublishStrategy::RevokeOnHealthFail) => verdict != Verdict::Failed,
+        // An unknown strategy refuses the configuration (`refuse_unknown_words`).
+        None | Some(PublishStrategy::Publish | PublishStrategy::NoPublish | PublishStrategy::Unknown(_)) => {
+            true
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
+use sag_southbound::{AddressMode, PortRole, Switch};
 use toml::Value;
 
-use super::{Compiler, KEPT_OF_PORTS, PortAddress, optional, port_name, table};
-use crate::config::{Wiring, role_word};
+use super::{Compiler, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
+use crate::config::Wiring;
 
 impl Compiler<'_> {
     pub(super) fn bandwidth(&mut self) {
@@ -24,20 +25,28 @@ impl Compiler<'_> {
         }
     }
 
+    /// The role of a port: that of agent.toml, else the cloud's.
     fn role(&mut self, name: &str, wired: Option<Role>) -> Option<Role> {
-        let word = self.desired.roles.get(name).cloned();
-        let wanted = word.as_deref().and_then(role_word);
-        match (wired, wanted) {
-            (Some(ours), _) if word.is_some() && wanted != Some(ours) => {
-                let theirs = word.unwrap_or_default();
-                self.notices.push(format!(
-                    "port {name}: the cloud's role is {theirs}, agent.toml's wins; change it there or call ModifySagPortRole"
-                ));
-                Some(ours)
+        let assigned = self.desired.roles.get(name);
+        let theirs = match assigned {
+            None | Some(PortRole::None) => None,
+            Some(PortRole::Wan) => Some(Role::Wan),
+            Some(PortRole::Lan) => Some(Role::Lan),
+            Some(PortRole::Ecc) => Some(Role::Express),
+            Some(PortRole::Mgt) => Some(Role::Mgmt),
+            Some(PortRole::Unknown(word)) => {
+                self.problems
+                    .push(format!("port {name}: role {word:?} is unknown to this version; update sag-agent"));
+                None
             }
-            (Some(ours), _) => Some(ours),
-            (None, wanted) => wanted,
+        };
+        let Some(ours) = wired else { return theirs };
+        if let Some(assigned) = assigned.filter(|_| theirs != Some(ours)) {
+            self.notices.push(format!(
+                "port {name}: the cloud's role is {assigned}, agent.toml's wins; change it there or call ModifySagPortRole"
+            ));
         }
+        Some(ours)
     }
 
     pub(super) fn all_ports(&mut self) -> (Vec<PortAddress>, Vec<String>) {
@@ -57,13 +66,17 @@ impl Compiler<'_> {
                 self.address(&name, &w.device, &lan.ip, &lan.mask, None, &mut addresses);
             }
             if let (Role::Wan, Some(wan)) = (role, desired.wans.get(&name)) {
-                match wan.ip_type.as_str() {
-                    "STATIC" => {
+                match &wan.ip_type {
+                    Some(AddressMode::Static) => {
                         let gateway = Some((wan.gateway.as_str(), wan.priority));
                         self.address(&name, &w.device, &wan.ip, &wan.mask, gateway, &mut addresses);
                     }
-                    "DHCP" => dhcp.push(w.device.clone()),
-                    _ => {}
+                    Some(AddressMode::Dhcp) => dhcp.push(w.device.clone()),
+                    Some(AddressMode::Unknown(word)) => self.problems.push(format!(
+                        "port {name}: IPType {word:?} is unknown to this version; update sag-agent"
+                    )),
+                    // PPPoE is a notice.
+                    Some(AddressMode::Pppoe) | None => {}
                 }
             }
         }
@@ -112,11 +125,11 @@ impl Compiler<'_> {
             "role": word,
             "bandwidth": wan.and_then(|w| w.bandwidth).filter(|n| *n > 0),
         };
-        let snat = role == Role::Wan && self.desired.wan_snat;
+        let snat = role == Role::Wan && self.desired.wan_snat == Some(Switch::Enable);
         if snat {
             t.insert("snat".into(), Value::Boolean(true));
         }
-        for key in KEPT_OF_PORTS {
+        for key in OWN_PORT_KEYS {
             let own = self.base.port(device, vlan).and_then(|p| p.get(key));
             if let Some(v) = own.filter(|_| snat || !key.starts_with("snat")) {
                 t.insert(key.into(), v.clone());

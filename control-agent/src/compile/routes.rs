@@ -1,6 +1,7 @@
 //! Static routes, and the tunnels of a network with the routes by them.
 
 use sag_model::Role;
+use sag_southbound::RouteOrigin;
 use toml::Value;
 
 use super::{Compiler, PortAddress, in_force, optional, port_name, same_net, table};
@@ -20,7 +21,9 @@ impl Compiler<'_> {
                 continue;
             }
             let strategy = desired.distributions.iter().find(|d| {
-                d.source_type == "local" && d.source == "STATIC" && same_net(&d.destination, &r.destination)
+                d.source_type == Some(RouteOrigin::Local)
+                    && d.source == "STATIC"
+                    && same_net(&d.destination, &r.destination)
             });
             if strategy.is_some_and(|s| !in_force(s, self.health)) {
                 continue;
@@ -34,7 +37,7 @@ impl Compiler<'_> {
     pub(super) fn overlay(&mut self, addresses: &[PortAddress]) {
         let desired = self.desired;
         let Some(ccn) = &desired.ccn else { return };
-        let Some(here) = self.here else {
+        let Some(endpoint) = self.endpoint else {
             self.notices
                 .push(format!("network {}: this gateway has no tunnels; it needs a leased line", ccn.id));
             return;
@@ -42,26 +45,28 @@ impl Compiler<'_> {
         // The address that the WAN port will have, or has.
         let wan =
             self.ports.iter().find(|(_, _, role)| *role == Role::Wan).map(|(_, device, _)| device.clone());
-        let wanted = addresses.iter().find(|a| Some(&a.device) == wan.as_ref()).map(|a| a.address.addr());
-        let present = here.addresses.iter().find(|(d, _)| Some(d) == wan.as_ref()).map(|(_, a)| *a);
-        let Some(local) = wanted.or(present) else {
+        let planned = addresses.iter().find(|a| Some(&a.device) == wan.as_ref()).map(|a| a.address.addr());
+        let present = endpoint.addresses.iter().find(|(d, _)| Some(d) == wan.as_ref()).map(|(_, a)| *a);
+        let Some(local) = planned.or(present) else {
             self.notices.push(format!("network {}: no WAN port has an address for its tunnels", ccn.id));
             return;
         };
         self.local = Some(local);
-        for t in tunnels(ccn, here.pop) {
+        for t in tunnels(ccn, endpoint.pop) {
             let mut entry = table! {
                 "name": &t.name, "kind": "esp", "keying": "agreed", "local": &local.to_string(),
                 "remote": &t.remote.to_string(),
             };
             entry.insert("udp_encap".into(), Value::Boolean(true));
-            if here.fec {
+            if endpoint.fec {
                 entry.insert("fec".into(), Value::Boolean(true));
             }
             self.push("tunnel", entry, format!("tunnel to device {} of network {}", t.peer.sn, ccn.id));
             for (block, gateway) in &t.blocks {
                 let of = |d: &&Distribution| {
-                    d.source_type == "cloud" && d.source == *gateway && same_net(&d.destination, block)
+                    d.source_type == Some(RouteOrigin::Cloud)
+                        && d.source == *gateway
+                        && same_net(&d.destination, block)
                 };
                 if desired.distributions.iter().find(of).is_some_and(|s| !in_force(s, self.health)) {
                     continue;

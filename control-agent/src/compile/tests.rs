@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use sag_southbound::DeviceDocument;
 use serde_json::json;
 
 const BASE: &str = "[dataplane]\nflows = 65536\n[bandwidth]\noverhead = 18\n\
@@ -17,7 +18,7 @@ fn wiring() -> BTreeMap<String, Wiring> {
 /// A document as the long poll brings it, with these sections on top.
 fn document(more: serde_json::Value) -> serde_json::Value {
     let mut doc = json!({
-        "Gateway": {"Bandwidth": 50, "UpBandwidthWan": "20M"},
+        "Revision": 1, "Gateway": {"Bandwidth": 50, "UpBandwidthWan": "20M"},
         "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},
             {"PortName": "2", "Role": "MGT"}, {"PortName": "3", "Role": "ECC"}],
         "Wan": {"0": {"IPType": "DHCP", "Priority": 10}},
@@ -29,11 +30,16 @@ fn document(more: serde_json::Value) -> serde_json::Value {
     doc
 }
 
+fn desired(document: serde_json::Value) -> Result<Desired, String> {
+    let document: DeviceDocument = sag_southbound::read(document).map_err(|e| e.to_string())?;
+    Ok(document.into())
+}
+
 fn run_with(
     more: serde_json::Value,
     health: &[(&str, Verdict)],
 ) -> Result<(Compiled, sag_model::config::Config), Vec<String>> {
-    let desired = Desired::from_document(&document(more));
+    let desired = desired(document(more)).map_err(|e| vec![e])?;
     let base = Base::from_toml(BASE).expect("base");
     let health = health.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
     let c = compile(&desired, &base, &wiring(), &health, None)?;
@@ -51,9 +57,8 @@ fn ports_and_the_gateways_own_sections() {
     let ports: Vec<_> = config.ports.iter().map(|p| (p.name.as_str(), p.role, p.snat)).collect();
     assert_eq!(ports, [("0", Role::Wan, true), ("1", Role::Lan, false), ("3", Role::Express, false)]);
     assert_eq!(c.dhcp, ["eth0"]);
-    for kept in ["flows = 65536", "overhead = 18", "snat_filtering = \"endpoint-independent\"", "mtu = 1400"]
-    {
-        assert!(c.text.contains(kept), "{kept} in {}", c.text);
+    for own in ["flows = 65536", "overhead = 18", "snat_filtering = \"endpoint-independent\"", "mtu = 1400"] {
+        assert!(c.text.contains(own), "{own} in {}", c.text);
     }
     assert!(c.text.contains("ccn = 50") && c.text.contains("internet_up = 20"), "{}", c.text);
     assert!(!c.text.contains("local") && !c.text.contains("blackhole"), "the cloud decides: {}", c.text);
@@ -143,7 +148,42 @@ fn routes_depend_on_health_checks() {
 }
 
 #[test]
-fn what_has_no_effect_is_told() {
+fn unknown_words_refuse_the_configuration_by_name() {
+    let route = json!([{"PortName": "3", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]);
+    let strategy = |more: serde_json::Value| {
+        let mut rule = json!({"SourceType": "local", "RouteSource": "STATIC", "DestCidrBlock": "10.5.0.0/16",
+            "RouteDistribution": "publish", "HcInstanceId": "hc-1"});
+        for (k, v) in more.as_object().expect("members") {
+            rule[k] = v.clone();
+        }
+        json!({"StaticRoutes": route, "RouteDistribution": [rule]})
+    };
+    for (more, origin, word) in [
+        (
+            json!({"Ports": [{"PortName": "0", "Role": "DMZ"}, {"PortName": "1", "Role": "LAN"}]}),
+            "port 0",
+            "DMZ",
+        ),
+        (json!({"Wan": {"0": {"IPType": "SLAAC"}}}), "port 0", "SLAAC"),
+        (json!({"Snat": "SOMETIMES"}), "WAN SNAT", "SOMETIMES"),
+        (
+            json!({"HealthChecks": [{"HcInstanceId": "hc-1", "Type": "TCP_SYN"}]}),
+            "health check hc-1",
+            "TCP_SYN",
+        ),
+        (strategy(json!({"RouteDistribution": "at_night"})), "route distribution of 10.5.0.0/16", "at_night"),
+        (strategy(json!({"SourceType": "moon"})), "route distribution of 10.5.0.0/16", "moon"),
+    ] {
+        let e = run(more).expect_err(word);
+        assert!(e[0].starts_with(origin) && e[0].contains(word) && e[0].contains("unknown"), "{e:?}");
+    }
+    let (c, _) = run(json!({"RouteProtocol": "ISIS", "Ha": {"Mode": "ODD"}})).expect("compiles");
+    let text = c.notices.join("\n");
+    assert!(text.contains("ISIS") && text.contains("high availability"), "{text}");
+}
+
+#[test]
+fn what_has_no_effect_is_a_notice() {
     let (c, _) = run(json!({"Bgp": {"LocalAs": 65001}, "Dns": {"MasterDns": "1.1.1.1"},
         "Wan": {"0": {"IPType": "PPPOE"}}, "Lan": {"1": {"IPType": "DHCP", "IP": "10.0.0.1", "Mask": "255.255.255.0"}}}))
     .expect("compiles");
@@ -154,10 +194,10 @@ fn what_has_no_effect_is_told() {
 }
 
 #[test]
-fn local_roles_win_and_are_told() {
+fn local_roles_win_with_a_notice() {
     let mut wires = wiring();
     wires.insert("0".into(), Wiring { device: "eth0".into(), role: Some(Role::Lan) });
-    let desired = Desired::from_document(&document(json!({})));
+    let desired = desired(document(json!({}))).expect("read");
     let base = Base::from_toml(BASE).expect("base");
     let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
     assert_eq!(c.ports[0].2, Role::Lan);

@@ -28,7 +28,7 @@ impl Action {
     pub const ALL: [Action; 3] = [Action::Pull, Action::ReportState, Action::ReportResult];
 
     /// The name of the operation.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Action::Pull => "PullSmartAGConfig",
             Action::ReportState => "ReportSmartAGState",
@@ -190,8 +190,8 @@ impl ResultReport {
     pub fn from_parameters(get: impl Fn(&str) -> Option<String>) -> Result<ResultReport, ParameterError> {
         let revision = get("Revision").and_then(|v| v.parse().ok()).filter(|r: &i64| *r >= 0);
         let success = match get("Success").as_deref() {
-            Some("true" | "True" | "TRUE" | "1") => true,
-            Some("false" | "False" | "FALSE" | "0") => false,
+            Some(word) if word == "1" || word.eq_ignore_ascii_case("true") => true,
+            Some(word) if word == "0" || word.eq_ignore_ascii_case("false") => false,
             _ => return Err(ParameterError("Success")),
         };
         let message = get("Message").filter(|m| !m.is_empty());

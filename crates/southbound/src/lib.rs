@@ -63,7 +63,7 @@ pub use report::{
     PortState, RouteState, SessionCount, StateReport, Talker, TunnelState, WanState,
 };
 pub use version::{ReadError, VERSION_MEMBER, Version, read};
-pub use wire::{Secret, Wire, WireError};
+pub use wire::{Secret, Wire, WireError, member, object, wire_field};
 pub use words::{
     AddressMode, HaMode, PortRole, ProbeKind, PublishStrategy, RouteOrigin, RouteProtocol, Switch,
 };

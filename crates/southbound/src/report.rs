@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::capability::Capability;
 use crate::document::{Announcement, Dns};
 use crate::version::Version;
-use crate::wire::wire_object;
+use crate::wire::wire_report;
 use crate::words::{PortRole, words};
 
 words! {
@@ -20,7 +20,7 @@ words! {
     }
 }
 
-wire_object! {
+wire_report! {
     /// The state of a device: parameter `State` of `ReportSmartAGState`. Everything in it may be absent.
     ///
     /// The Describe operations of a device answer from it.
@@ -54,7 +54,7 @@ wire_object! {
         /// The last revision that was put in force or refused.
         applied_revision: Option<i64> = "AppliedRevision",
         /// The gateway's own count of its configurations.
-        config_epoch: Option<i64> = "ConfigEpoch",
+        config_epoch: Option<u64> = "ConfigEpoch",
         /// Seconds that the device's clock is behind the cloud's.
         clock_offset: Option<i64> = "ClockOffset",
         /// What is configured and has no effect, and why.
@@ -92,9 +92,9 @@ wire_object! {
         /// `up`, `down`, `no-path` or `off`.
         state: String = "state",
         /// Round trip, microseconds.
-        rtt_us: Option<i64> = "rtt_us",
+        rtt_us: Option<u64> = "rtt_us",
         /// IP bytes inside that leave in one piece.
-        mtu: Option<i64> = "mtu",
+        mtu: Option<u64> = "mtu",
         /// Whether it sends with forward error correction.
         fec: bool = "fec",
     }
@@ -110,11 +110,11 @@ wire_object! {
         /// Ethernet address.
         mac: String = "Mac",
         /// Bytes received.
-        rx_bytes: Option<i64> = "RxBytes",
+        rx_bytes: Option<u64> = "RxBytes",
         /// Bytes sent.
-        tx_bytes: Option<i64> = "TxBytes",
+        tx_bytes: Option<u64> = "TxBytes",
         /// Packets dropped.
-        dropped: Option<i64> = "Dropped",
+        dropped: Option<u64> = "Dropped",
     }
 
     /// The address of a WAN port in force, whichever way the port got it.
@@ -122,13 +122,13 @@ wire_object! {
         /// Name of the port.
         port_name: String = "PortName",
         /// The address.
-        ip: Option<String> = "IP",
+        ip: String = "IP",
         /// Its mask.
-        mask: Option<String> = "Mask",
+        mask: String = "Mask",
         /// The next hop of the default route.
-        gateway: Option<String> = "Gateway",
+        gateway: String = "Gateway",
         /// `Normal` or `Abnormal`.
-        traffic_state: Option<String> = "TrafficState",
+        traffic_state: String = "TrafficState",
     }
 
     /// A route in force.
@@ -166,15 +166,15 @@ wire_object! {
         /// Its address.
         key: String = "key",
         /// Sessions.
-        sessions: Option<i64> = "sessions",
+        sessions: Option<u64> = "sessions",
         /// Packets from it.
-        packets: Option<i64> = "packets",
+        packets: Option<u64> = "packets",
         /// Bytes from it.
-        bytes: Option<i64> = "bytes",
+        bytes: Option<u64> = "bytes",
         /// Packets to it.
-        reply_packets: Option<i64> = "reply_packets",
+        reply_packets: Option<u64> = "reply_packets",
         /// Bytes to it.
-        reply_bytes: Option<i64> = "reply_bytes",
+        reply_bytes: Option<u64> = "reply_bytes",
     }
 
     /// Dropped packets of one port for one reason.
@@ -186,17 +186,17 @@ wire_object! {
         /// The reason for people.
         text: String = "text",
         /// How many.
-        packets: Option<i64> = "packets",
+        packets: Option<u64> = "packets",
     }
 
     /// Sessions of the gateway.
     pub struct SessionCount {
         /// Live IPv4 sessions.
-        ipv4: Option<i64> = "Ipv4",
+        ipv4: Option<u64> = "Ipv4",
         /// Live IPv6 sessions.
-        ipv6: Option<i64> = "Ipv6",
+        ipv6: Option<u64> = "Ipv6",
         /// Sessions since the gateway's start.
-        created: Option<i64> = "Created",
+        created: Option<u64> = "Created",
     }
 
     /// Two links of which one stands in for the other (DescribeSmartAccessGatewayHa).

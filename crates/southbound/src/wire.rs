@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 /// Why a JSON value is not what the contract says, and where in the document.
@@ -17,12 +18,14 @@ pub struct WireError {
 }
 
 impl WireError {
-    pub(crate) fn new(problem: impl Into<String>) -> WireError {
+    /// A problem with a value; the place is added by those who know it.
+    pub fn new(problem: impl Into<String>) -> WireError {
         WireError { path: String::new(), problem: problem.into() }
     }
 
     /// The same problem, seen from the object or list that contains the place.
-    fn within(mut self, place: impl fmt::Display) -> WireError {
+    #[must_use]
+    pub fn within(mut self, place: impl fmt::Display) -> WireError {
         let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{place}{dot}{}", self.path);
         self
@@ -48,26 +51,50 @@ pub trait Wire: Sized {
     /// The place and the reason, if the value is of another kind or is absent and must not be.
     fn from_json(value: Value) -> Result<Self, WireError>;
 
-    /// Whether writers leave the value out.
+    /// Whether the value is empty, so that a writer may leave it out.
     fn is_absent(&self) -> bool {
+        false
+    }
+
+    /// Whether there is no value, so that a writer must leave it out.
+    fn is_none(&self) -> bool {
         false
     }
 }
 
 /// Takes a member out of an object and reads it.
-pub(crate) fn member<T: Wire>(map: &mut Map<String, Value>, name: &str) -> Result<T, WireError> {
+///
+/// # Errors
+/// The member is not what the type says; the error names it.
+pub fn member<T: Wire>(map: &mut Map<String, Value>, name: &str) -> Result<T, WireError> {
     T::from_json(map.remove(name).unwrap_or_default()).map_err(|e| e.within(name))
 }
 
-pub(crate) fn object(value: Value) -> Result<Map<String, Value>, WireError> {
+/// The members of an object.
+///
+/// # Errors
+/// The value is not an object.
+pub fn object(value: Value) -> Result<Map<String, Value>, WireError> {
     match value {
         Value::Object(map) => Ok(map),
         other => Err(unexpected("an object", &other)),
     }
 }
 
+/// Reads one value of a type that is not part of this crate, for `#[serde(deserialize_with = "wire_field")]`.
+///
+/// # Errors
+/// The value is not what the type says.
+pub fn wire_field<'de, D: Deserializer<'de>, T: Wire>(d: D) -> Result<T, D::Error> {
+    T::from_json(Value::deserialize(d)?).map_err(serde::de::Error::custom)
+}
+
 pub(crate) fn absent<T: Wire>(value: &T) -> bool {
     value.is_absent()
+}
+
+pub(crate) fn none<T: Wire>(value: &T) -> bool {
+    value.is_none()
 }
 
 fn unexpected(wanted: &str, found: &Value) -> WireError {
@@ -106,19 +133,28 @@ impl Wire for String {
     }
 }
 
-/// A whole number, also as `"10"`, `"10M"`, `"10 M"` or `10.0`.
-impl Wire for i64 {
-    fn from_json(value: Value) -> Result<i64, WireError> {
-        let number = match &value {
-            Value::Number(n) => {
-                n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64))
+macro_rules! whole_number {
+    ($kind:ty, $as_number:ident) => {
+        /// A whole number, also as `"10"`, `"10M"`, `"10 M"` or `10.0`.
+        impl Wire for $kind {
+            fn from_json(value: Value) -> Result<$kind, WireError> {
+                let whole = |f: &f64| f.fract() == 0.0 && f.abs() < 9e15;
+                let number = match &value {
+                    Value::Number(n) => n.$as_number().or_else(|| {
+                        let number = n.as_f64().filter(whole)? as i64;
+                        <$kind>::try_from(number).ok()
+                    }),
+                    Value::String(s) => s.trim().trim_end_matches(['M', 'm']).trim_end().parse().ok(),
+                    _ => None,
+                };
+                number.ok_or_else(|| unexpected("a whole number", &value))
             }
-            Value::String(s) => s.trim().trim_end_matches(['M', 'm']).trim_end().parse().ok(),
-            _ => None,
-        };
-        number.ok_or_else(|| unexpected("a whole number", &value))
-    }
+        }
+    };
 }
+
+whole_number!(i64, as_i64);
+whole_number!(u64, as_u64);
 
 impl Wire for f64 {
     fn from_json(value: Value) -> Result<f64, WireError> {
@@ -154,7 +190,11 @@ impl<T: Wire> Wire for Option<T> {
     }
 
     fn is_absent(&self) -> bool {
-        self.is_none()
+        Option::is_none(self)
+    }
+
+    fn is_none(&self) -> bool {
+        Option::is_none(self)
     }
 }
 
@@ -241,9 +281,18 @@ impl Wire for Secret {
     }
 }
 
-/// Declares an object of the contract: each field with its type and its name on the wire.
+/// Declares objects of the contract: each field with its type and its name on the wire. Empty values are left out.
 macro_rules! wire_object {
-    ($($(#[$meta:meta])* pub struct $name:ident {
+    ($($struct:tt)*) => { $crate::wire::wire_struct! { "crate::wire::absent" $($struct)* } };
+}
+
+/// The same for objects whose texts are written even if they are empty, because answers of the API show them.
+macro_rules! wire_report {
+    ($($struct:tt)*) => { $crate::wire::wire_struct! { "crate::wire::none" $($struct)* } };
+}
+
+macro_rules! wire_struct {
+    ($skip:literal $($(#[$meta:meta])* pub struct $name:ident {
         $($(#[$doc:meta])* $field:ident: $kind:ty = $wire:literal,)*
     })*) => { $(
         $(#[$meta])*
@@ -251,7 +300,7 @@ macro_rules! wire_object {
         pub struct $name { $(
             $(#[$doc])*
             #[doc = concat!("\n\nOn the wire: `", $wire, "`.")]
-            #[serde(rename = $wire, skip_serializing_if = "crate::wire::absent")]
+            #[serde(rename = $wire, skip_serializing_if = $skip)]
             pub $field: $kind,
         )* }
 
@@ -278,7 +327,7 @@ macro_rules! deserialize_by_wire {
     };
 }
 
-pub(crate) use {deserialize_by_wire, wire_object};
+pub(crate) use {deserialize_by_wire, wire_object, wire_report, wire_struct};
 
 deserialize_by_wire!(Secret);
 

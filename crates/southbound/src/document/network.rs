@@ -79,7 +79,7 @@ wire_object! {
         /// Where its tunnels end.
         address: String = "Address",
         /// Grows with every new key.
-        epoch: Option<i64> = "Epoch",
+        epoch: Option<u64> = "Epoch",
         /// 64 hexadecimal digits.
         public_key: String = "PublicKey",
         /// Whether it is a point of presence, the hub of the network.
@@ -91,7 +91,7 @@ wire_object! {
         /// Where its tunnels end.
         address: String = "Address",
         /// Grows with every new key.
-        epoch: Option<i64> = "Epoch",
+        epoch: Option<u64> = "Epoch",
         /// 64 hexadecimal digits.
         public_key: String = "PublicKey",
         /// Whether it is a point of presence.

@@ -350,10 +350,10 @@ pub fn report() -> StateReport {
         }],
         wans: vec![WanState {
             port_name: "0".into(),
-            ip: Some("203.0.113.2".into()),
-            mask: Some("255.255.255.0".into()),
-            gateway: Some("203.0.113.1".into()),
-            traffic_state: Some("Normal".into()),
+            ip: "203.0.113.2".into(),
+            mask: "255.255.255.0".into(),
+            gateway: "203.0.113.1".into(),
+            traffic_state: "Normal".into(),
         }],
         routes: vec![RouteState {
             destination: "0.0.0.0/0".into(),

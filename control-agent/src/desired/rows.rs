@@ -1,0 +1,287 @@
+//! The entries of [`Desired`](super::Desired), and how they are made of those of the device document.
+
+use sag_southbound as wire;
+use sag_southbound::{AddressMode, ProbeKind, PublishStrategy, RouteOrigin, wire_field};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+
+use super::converted;
+
+macro_rules! rows {
+    ($($name:ident { $($(#[$meta:meta])* $field:ident: $kind:ty,)* })*) => { $(
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $name { $($(#[$meta])* pub $field: $kind,)* }
+    )* };
+}
+
+rows! {
+    Wan {
+        #[serde(deserialize_with = "wire_field")]
+        ip_type: Option<AddressMode>,
+        ip: String,
+        mask: String,
+        gateway: String,
+        priority: Option<i64>,
+        bandwidth: Option<i64>,
+    }
+    Lan {
+        #[serde(deserialize_with = "wire_field")]
+        ip_type: Option<AddressMode>,
+        ip: String,
+        mask: String,
+    }
+    EccInterface { vlan: i64, ip: String, mask: String, }
+    StaticRoute { port: String, vlan: i64, destination: String, next_hop: String, }
+    Acl { id: String, rules: Vec<Rule>, }
+    Rule {
+        id: String,
+        direction: String,
+        kind: String,
+        policy: String,
+        priority: Option<i64>,
+        tuple: Tuple,
+        /// Whether it asks for deep packet inspection.
+        dpi: bool,
+    }
+    Tuple { protocol: String, source: String, dest: String, source_ports: String, dest_ports: String, }
+    Qos { id: String, cars: Vec<Car>, policies: Vec<Policy>, }
+    Car {
+        id: String,
+        priority: i64,
+        limit_type: String,
+        min_abs: Option<i64>,
+        max_abs: Option<i64>,
+        min_percent: Option<i64>,
+        max_percent: Option<i64>,
+        source: Option<String>,
+    }
+    Policy {
+        id: String,
+        priority: i64,
+        tuple: Tuple,
+        start: Option<String>,
+        end: Option<String>,
+        /// Whether it asks for deep packet inspection.
+        dpi: bool,
+    }
+    SnatEntry { id: String, cidr: String, ip: String, }
+    DnatEntry {
+        id: String,
+        kind: String,
+        protocol: String,
+        external_ip: String,
+        external_port: String,
+        internal_ip: String,
+        internal_port: String,
+    }
+    HealthCheck {
+        id: String,
+        #[serde(deserialize_with = "wire_field")]
+        kind: Option<ProbeKind>,
+        dst: String,
+        src: String,
+        interval_ms: i64,
+        count: i64,
+        timeout_ms: i64,
+        rtt_ms: i64,
+        rtt_fails: i64,
+        fails: i64,
+    }
+    Ccn { id: String, members: Vec<Member>, }
+    Member { gateway: String, blocks: Vec<String>, devices: Vec<Peer>, }
+    Peer { sn: String, address: String, epoch: u64, public_key: String, pop: bool, }
+    Distribution {
+        #[serde(deserialize_with = "wire_field")]
+        source_type: Option<RouteOrigin>,
+        source: String,
+        destination: String,
+        #[serde(deserialize_with = "wire_field")]
+        mode: Option<PublishStrategy>,
+        check: Option<String>,
+    }
+}
+
+fn or(text: String, default: &str) -> String {
+    if text.is_empty() { default.to_owned() } else { text }
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+impl From<wire::Wan> for Wan {
+    fn from(w: wire::Wan) -> Wan {
+        let wire::Wan { ip_type, ip, mask, gateway, priority, bandwidth, .. } = w;
+        Wan { ip_type, ip, mask, gateway, priority, bandwidth }
+    }
+}
+
+impl From<wire::Lan> for Lan {
+    fn from(l: wire::Lan) -> Lan {
+        Lan { ip_type: l.ip_type, ip: l.ip, mask: l.mask }
+    }
+}
+
+impl From<wire::LeasedLine> for EccInterface {
+    fn from(l: wire::LeasedLine) -> EccInterface {
+        EccInterface { vlan: l.vlan.unwrap_or(0), ip: l.ip, mask: l.mask }
+    }
+}
+
+impl From<wire::StaticRoute> for StaticRoute {
+    fn from(r: wire::StaticRoute) -> StaticRoute {
+        let wire::StaticRoute { port_name, vlan, destination, next_hop } = r;
+        StaticRoute { port: port_name, vlan: vlan.unwrap_or(0), destination, next_hop }
+    }
+}
+
+impl From<wire::Acl> for Acl {
+    fn from(a: wire::Acl) -> Acl {
+        Acl { id: a.id, rules: converted(a.rules) }
+    }
+}
+
+fn dpi(groups: &Option<Vec<String>>, signatures: &Option<Vec<String>>) -> bool {
+    [groups, signatures].into_iter().flatten().any(|ids| !ids.is_empty())
+}
+
+const ALL_PORTS: &str = "-1/-1";
+
+impl From<wire::AclRule> for Rule {
+    fn from(r: wire::AclRule) -> Rule {
+        Rule {
+            dpi: dpi(&r.dpi_group_ids, &r.dpi_signature_ids),
+            id: r.id,
+            direction: r.direction.to_ascii_lowercase(),
+            kind: or(r.kind, "LAN").to_ascii_uppercase(),
+            policy: r.policy.to_ascii_lowercase(),
+            priority: r.priority,
+            tuple: Tuple {
+                protocol: r.ip_protocol.to_ascii_lowercase(),
+                source: r.source_cidr,
+                dest: r.dest_cidr,
+                source_ports: or(r.source_port_range, ALL_PORTS),
+                dest_ports: or(r.dest_port_range, ALL_PORTS),
+            },
+        }
+    }
+}
+
+impl From<wire::Qos> for Qos {
+    fn from(q: wire::Qos) -> Qos {
+        Qos { id: q.id, cars: converted(q.cars), policies: converted(q.policies) }
+    }
+}
+
+impl From<wire::QosCar> for Car {
+    fn from(c: wire::QosCar) -> Car {
+        Car {
+            id: c.id,
+            priority: c.priority.unwrap_or(0),
+            limit_type: c.limit_type,
+            min_abs: c.min_bandwidth_abs,
+            max_abs: c.max_bandwidth_abs,
+            min_percent: c.min_bandwidth_percent,
+            max_percent: c.max_bandwidth_percent,
+            source: some(c.percent_source_type),
+        }
+    }
+}
+
+impl From<wire::QosPolicy> for Policy {
+    fn from(p: wire::QosPolicy) -> Policy {
+        Policy {
+            dpi: dpi(&p.dpi_group_ids, &p.dpi_signature_ids),
+            id: p.id,
+            priority: p.priority.unwrap_or(0),
+            tuple: Tuple {
+                protocol: p.ip_protocol.to_ascii_lowercase(),
+                source: p.source_cidr,
+                dest: p.dest_cidr,
+                source_ports: or(p.source_port_range, ALL_PORTS),
+                dest_ports: or(p.dest_port_range, ALL_PORTS),
+            },
+            start: moment(p.start_time),
+            end: moment(p.end_time),
+        }
+    }
+}
+
+/// A time as text, or milliseconds since 1970; 0 is none.
+fn moment(text: String) -> Option<String> {
+    match text.parse::<i64>() {
+        Ok(0) => None,
+        Ok(ms) => Some(clock::rfc3339(ms.div_euclid(1000)).unwrap_or(text)),
+        Err(_) => some(text),
+    }
+}
+
+impl From<wire::SnatEntry> for SnatEntry {
+    fn from(s: wire::SnatEntry) -> SnatEntry {
+        SnatEntry { id: s.id, cidr: s.cidr_block, ip: s.snat_ip }
+    }
+}
+
+impl From<wire::DnatEntry> for DnatEntry {
+    fn from(d: wire::DnatEntry) -> DnatEntry {
+        DnatEntry {
+            id: d.id,
+            kind: or(d.kind, "Intranet"),
+            protocol: d.ip_protocol.to_ascii_lowercase(),
+            external_ip: d.external_ip,
+            external_port: d.external_port,
+            internal_ip: d.internal_ip,
+            internal_port: d.internal_port,
+        }
+    }
+}
+
+impl From<wire::HealthCheck> for HealthCheck {
+    fn from(h: wire::HealthCheck) -> HealthCheck {
+        HealthCheck {
+            id: h.id,
+            kind: h.kind,
+            dst: h.dst_ip,
+            src: h.src_ip,
+            interval_ms: h.probe_interval.unwrap_or(2000),
+            count: h.probe_count.unwrap_or(1),
+            timeout_ms: h.probe_timeout.unwrap_or(1000),
+            rtt_ms: h.rtt_threshold.unwrap_or(-1),
+            rtt_fails: h.rtt_fail_threshold.unwrap_or(3),
+            fails: h.fail_count_threshold.unwrap_or(3),
+        }
+    }
+}
+
+impl From<wire::DistributionRule> for Distribution {
+    fn from(d: wire::DistributionRule) -> Distribution {
+        Distribution {
+            source_type: d.origin,
+            source: d.route_source,
+            destination: d.destination,
+            mode: d.strategy,
+            check: some(d.health_check),
+        }
+    }
+}
+
+impl From<wire::CloudConnectNetwork> for Ccn {
+    fn from(c: wire::CloudConnectNetwork) -> Ccn {
+        Ccn { id: c.id, members: converted(c.members) }
+    }
+}
+
+impl From<wire::NetworkMember> for Member {
+    fn from(m: wire::NetworkMember) -> Member {
+        Member { gateway: m.smart_ag_id, blocks: m.cidr_blocks, devices: converted(m.devices) }
+    }
+}
+
+impl From<wire::PeerDevice> for Peer {
+    fn from(p: wire::PeerDevice) -> Peer {
+        let wire::PeerDevice { smart_ag_sn, address, epoch, public_key, pop } = p;
+        Peer { sn: smart_ag_sn, address, epoch: epoch.unwrap_or(0), public_key, pop: pop.unwrap_or(false) }
+    }
+}
