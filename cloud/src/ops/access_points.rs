@@ -1,5 +1,6 @@
 //! Access points: the places where gateways reach the network.
 
+use sag_southbound::{Command, ProbeArgs};
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
@@ -74,7 +75,7 @@ pub async fn probe(cx: &mut Cx) -> Result<Value> {
     let Some(d) = devices.first_mut() else {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     };
-    cx.command(d, "ProbeAccessPoints", json!({"AccessPointIds": ids})).await?;
+    cx.command(d, Command::ProbeAccessPoints(ProbeArgs { access_point_ids: ids })).await?;
     gw.set("LastProbe", cx.now);
     cx.put(&gw).await?;
     Ok(empty())

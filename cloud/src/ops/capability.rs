@@ -1,6 +1,7 @@
 //! What a device can put in force. An agent reports `Capabilities`; calls that need one which is not
 //! among them are answered with the documented code. A device that never reported any is not judged.
 
+use sag_southbound::{Capability, Wire};
 use serde_json::Value;
 
 use super::cx::Cx;
@@ -10,33 +11,32 @@ use crate::api::Op;
 use crate::proto::error::Result;
 
 /// Operation, the parameter that decides (empty: every call), its values, the capability.
-type Need = (Op, &'static str, &'static [&'static str], &'static str);
+type Need = (Op, &'static str, &'static [&'static str], Capability);
 
 const NEEDS: &[Need] = &[
-    (Op::ModifySagRouteProtocolBgp, "", &[], "Bgp"),
-    (Op::ModifySagRouteProtocolOspf, "", &[], "Ospf"),
-    (Op::ModifySagGlobalRouteProtocol, "RouteProtocol", &["BGP"], "Bgp"),
-    (Op::ModifySagGlobalRouteProtocol, "RouteProtocol", &["OSPF"], "Ospf"),
-    (Op::ModifySagPortRouteProtocol, "RouteProtocol", &["BGP"], "Bgp"),
-    (Op::ModifySagPortRouteProtocol, "RouteProtocol", &["OSPF"], "Ospf"),
-    (Op::ModifySagUserDns, "", &[], "Dns"),
-    (Op::ModifySagHa, "Mode", &["DYNAMIC", "STATIC"], "Vrrp"),
-    (Op::ModifySagLan, "IPType", &["DHCP"], "DhcpServer"),
-    (Op::ModifySagWan, "IPType", &["PPPOE"], "Pppoe"),
-    (Op::ModifySagRemoteAccess, "", &[], "RemoteAccess"),
-    (Op::ModifySAGAdminPassword, "", &[], "WebConsole"),
-    (Op::EnableSmartAGDpiMonitor, "", &[], "Dpi"),
-    (Op::UpdateSmartAGDpiAttribute, "DpiEnabled", &["true", "True"], "Dpi"),
-    (Op::AssociateFlowLog, "", &[], "FlowLog"),
-    (Op::UpdateSmartAccessGatewayVersion, "", &[], "Upgrade"),
-    (Op::ModifyDeviceAutoUpgradePolicy, "", &[], "Upgrade"),
+    (Op::ModifySagRouteProtocolBgp, "", &[], Capability::Bgp),
+    (Op::ModifySagRouteProtocolOspf, "", &[], Capability::Ospf),
+    (Op::ModifySagGlobalRouteProtocol, "RouteProtocol", &["BGP"], Capability::Bgp),
+    (Op::ModifySagGlobalRouteProtocol, "RouteProtocol", &["OSPF"], Capability::Ospf),
+    (Op::ModifySagPortRouteProtocol, "RouteProtocol", &["BGP"], Capability::Bgp),
+    (Op::ModifySagPortRouteProtocol, "RouteProtocol", &["OSPF"], Capability::Ospf),
+    (Op::ModifySagUserDns, "", &[], Capability::Dns),
+    (Op::ModifySagHa, "Mode", &["DYNAMIC", "STATIC"], Capability::Vrrp),
+    (Op::ModifySagLan, "IPType", &["DHCP"], Capability::DhcpServer),
+    (Op::ModifySagWan, "IPType", &["PPPOE"], Capability::Pppoe),
+    (Op::ModifySagRemoteAccess, "", &[], Capability::RemoteAccess),
+    (Op::ModifySAGAdminPassword, "", &[], Capability::WebConsole),
+    (Op::EnableSmartAGDpiMonitor, "", &[], Capability::Dpi),
+    (Op::UpdateSmartAGDpiAttribute, "DpiEnabled", &["true", "True"], Capability::Dpi),
+    (Op::AssociateFlowLog, "", &[], Capability::FlowLog),
+    (Op::UpdateSmartAccessGatewayVersion, "", &[], Capability::Upgrade),
+    (Op::ModifyDeviceAutoUpgradePolicy, "", &[], Capability::Upgrade),
 ];
 
-fn lacks(d: &Device, capability: &str) -> bool {
-    match d.report["Capabilities"].as_array() {
-        Some(have) => !have.iter().any(|c| c == capability),
-        None => false,
-    }
+/// Whether the device has reported what it can do and this is not part of it.
+fn lacks(d: &Device, capability: &Capability) -> bool {
+    let reported = Option::<Vec<Capability>>::from_json(d.report["Capabilities"].clone());
+    reported.ok().flatten().is_some_and(|have| !have.contains(capability))
 }
 
 /// Refuses a call that a device of the gateway cannot put in force.
@@ -58,7 +58,8 @@ pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
 
 /// What of an operation the device cannot do.
 pub fn unsupported(op: Op, d: &Device) -> Vec<Value> {
-    let mut out: Vec<&str> = NEEDS.iter().filter(|n| n.0 == op && lacks(d, n.3)).map(|n| n.3).collect();
+    let mut out: Vec<&str> =
+        NEEDS.iter().filter(|n| n.0 == op && lacks(d, &n.3)).map(|n| n.3.as_str()).collect();
     out.dedup();
     out.into_iter().map(|f| serde_json::json!({"Feature": f})).collect()
 }

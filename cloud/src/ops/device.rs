@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use sag_southbound::Command;
 use serde_json::{Map, Value, json};
 
+use super::commands;
 use super::cx::Cx;
 use super::device_fields::{Everything, Fields, Keep, LISTED};
 use crate::api::Op;
@@ -313,12 +315,9 @@ impl Cx {
     }
 
     /// Asks the agent to do something once (reboot, upgrade, diagnose, ...).
-    pub async fn command(&mut self, d: &mut Device, name: &str, args: Value) -> Result<()> {
-        let mut commands = d.rows("Commands");
-        // A command that was never fetched is replaced by a newer one of its kind.
-        commands.retain(|c| c["Name"] != name);
-        commands.push(json!({"Name": name, "Args": args, "Revision": d.revision + 1}));
-        d.set("Commands", Value::Array(commands));
-        self.save_device(d, name).await
+    pub async fn command(&mut self, d: &mut Device, command: Command) -> Result<()> {
+        let name = command.name().to_owned();
+        commands::issue(d, command)?;
+        self.save_device(d, &name).await
     }
 }

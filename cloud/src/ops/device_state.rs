@@ -1,5 +1,6 @@
 //! What a connected device reported.
 
+use sag_southbound::Command;
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
@@ -38,7 +39,7 @@ pub async fn info(cx: &mut Cx) -> Result<Value> {
 /// The device keeps no configuration of its own, so asking it to report is all there is to do.
 pub async fn synchronize(cx: &mut Cx) -> Result<Value> {
     let mut d = cx.online_device().await?;
-    cx.command(&mut d, "Synchronize", json!({})).await?;
+    cx.command(&mut d, Command::Synchronize).await?;
     Ok(empty())
 }
 

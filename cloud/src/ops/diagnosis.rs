@@ -1,5 +1,6 @@
 //! Diagnosis of a device, from its configuration and from what it reported.
 
+use sag_southbound::{Command, DiagnoseArgs};
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
@@ -136,7 +137,7 @@ pub async fn start(cx: &mut Cx) -> Result<Value> {
     let outcome = result(&id, &gw, &d, cx.now);
     d.set("Diagnosis", outcome);
     // A connected agent measures too and reports again.
-    cx.command(&mut d, "Diagnose", json!({"DiagnoseId": id})).await?;
+    cx.command(&mut d, Command::Diagnose(DiagnoseArgs { diagnose_id: id })).await?;
     Ok(empty())
 }
 

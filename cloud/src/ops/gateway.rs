@@ -1,6 +1,7 @@
 //! Gateway instances: life cycle, attributes, serial numbers.
 
-use serde_json::{Value, json};
+use sag_southbound::Command;
+use serde_json::Value;
 
 use super::cx::{Cx, empty};
 use super::net;
@@ -158,7 +159,7 @@ pub async fn reboot(cx: &mut Cx) -> Result<Value> {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
     for d in &mut online {
-        cx.command(d, "Reboot", json!({})).await?;
+        cx.command(d, Command::Reboot).await?;
     }
     Ok(empty())
 }

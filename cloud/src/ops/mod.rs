@@ -1,5 +1,6 @@
 //! The operations, one file for each family.
 
+pub mod commands;
 pub mod cx;
 pub mod device;
 pub mod regions;

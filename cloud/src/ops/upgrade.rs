@@ -1,5 +1,6 @@
 //! Software versions of devices.
 
+use sag_southbound::{Command, UpgradeArgs};
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
@@ -55,7 +56,8 @@ pub async fn update(cx: &mut Cx) -> Result<Value> {
         }
         let field = if kind == "Dpi" { "DpiVersion" } else { "TargetVersion" };
         d.set(field, code.as_str().into());
-        cx.command(d, "Upgrade", json!({"VersionType": kind, "VersionCode": code})).await?;
+        let args = UpgradeArgs { version_type: kind.clone(), version_code: code.clone() };
+        cx.command(d, Command::Upgrade(args)).await?;
     }
     Ok(empty())
 }

@@ -1,5 +1,5 @@
-//! The south side: what agents ask and report. An extension of the documented API, with the same
-//! signatures on the same port.
+//! The southbound calls of agents (`sag_southbound`): an extension of the documented API, with the same signatures on
+//! the same port.
 
 pub mod config;
 pub mod hub;
@@ -7,10 +7,15 @@ pub mod hub;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sag_southbound::{
+    Action, Announcement, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest, ReadError,
+    ResultReport, StateReport, Wire, read,
+};
 use serde_json::{Value, json};
 
 use crate::api::Op;
 use crate::ops::app_stats;
+use crate::ops::commands;
 use crate::ops::cx::Cx;
 use crate::ops::device::Device;
 use crate::ops::device_fields::report_text;
@@ -22,16 +27,12 @@ use crate::proto::server::App;
 use crate::proto::time::now_ms;
 use crate::store::accounts::Caller;
 
-pub const PULL: &str = "PullSmartAGConfig";
-const REPORT_STATE: &str = "ReportSmartAGState";
-const REPORT_RESULT: &str = "ReportSmartAGConfigResult";
-
-/// Seconds that a poll may wait; shorter than the time after which a silent device is offline.
-const MAX_WAIT: u64 = 45;
-const MAX_REPORT: usize = 512 * 1024;
+/// The call that may wait.
+pub const PULL: &str = Action::Pull.name();
+const REPORT_STATE: &str = Action::ReportState.name();
 
 pub fn is_action(name: &str) -> bool {
-    [PULL, REPORT_STATE, REPORT_RESULT].contains(&name)
+    Action::by_name(name).is_some()
 }
 
 pub async fn call(
@@ -63,14 +64,10 @@ fn cx(app: &App, caller: Arc<Caller>, params: Params, tx: crate::store::Tx) -> C
 
 /// The whole configuration if it is newer than the agent's `Revision`; else waits for that.
 async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params, nonce: (&str, &str)) -> Result<Value> {
-    let number = |name: &str, default: i64| match params.get(name) {
-        Some(v) => v.parse::<i64>().ok().filter(|n| *n >= 0).ok_or_else(|| bad(name)),
-        None => Ok(default),
-    };
-    let have = number("Revision", 0)?;
-    let wait = (number("Wait", 0)? as u64).min(MAX_WAIT);
-    let sn = params.get("SmartAGSn").ok_or_else(|| bad("SmartAGSn"))?.to_owned();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(wait);
+    let request =
+        PullRequest::from_parameters(|name| params.get(name).map(str::to_owned)).map_err(parameter)?;
+    let (have, sn) = (i64::try_from(request.revision).unwrap_or(i64::MAX), request.smart_ag_sn);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(request.wait);
     let mut stopping = app.stopping.subscribe();
     let _count = Polling::new(app);
     let mut first = true;
@@ -92,14 +89,14 @@ async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params, nonce: (&str,
             seen(app, &sn).await?;
             first = false;
         }
-        if answer["Changed"] == true {
-            return Ok(answer);
+        if !answer.changed {
+            tokio::select! {
+                () = &mut woken => continue,
+                () = tokio::time::sleep_until(deadline) => {}
+                _ = stopping.wait_for(|s| *s) => {}
+            }
         }
-        tokio::select! {
-            () = &mut woken => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(answer),
-            _ = stopping.wait_for(|s| *s) => return Ok(answer),
-        }
+        return Ok(serde_json::to_value(answer)?);
     }
 }
 
@@ -123,15 +120,19 @@ fn bad(name: &str) -> ApiError {
     ApiError::new(400, "InvalidParameter", format!("The parameter {name} is missing or not allowed."))
 }
 
-async fn look(cx: &mut Cx, have: i64) -> Result<Value> {
+fn parameter(e: ParameterError) -> ApiError {
+    bad(e.0)
+}
+
+async fn look(cx: &mut Cx, have: i64) -> Result<PullAnswer> {
     let gw = cx.gateway().await?;
     let d = cx.device_on(&gw).await?;
     // A revision from the future is of another database: the agent starts over.
     if d.revision == have {
-        return Ok(json!({"Revision": d.revision, "Changed": false}));
+        return Ok(PullAnswer { revision: d.revision, changed: false, config: None });
     }
     let config = config::document(cx, &gw, &d, have).await?;
-    Ok(json!({"Revision": d.revision, "Changed": true, "Config": config}))
+    Ok(PullAnswer { revision: d.revision, changed: true, config: Some(config) })
 }
 
 async fn seen(app: &App, sn: &str) -> Result<()> {
@@ -144,27 +145,35 @@ async fn seen(app: &App, sn: &str) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-fn parsed(cx: &Cx) -> Result<Value> {
+/// The parameter `State`; an agent of a newer major version is refused.
+fn reported<T: Wire>(cx: &Cx) -> Result<T> {
     let text = cx.text("State");
-    let value = serde_json::from_str::<Value>(&text).ok();
-    value.filter(|v| v.is_object() && text.len() <= MAX_REPORT).ok_or_else(|| bad("State"))
+    let state = serde_json::from_str(&text).ok().filter(|_| text.len() <= MAX_REPORT);
+    read(state.ok_or_else(|| bad("State"))?).map_err(|e| match e {
+        ReadError::NewerMajor { .. } => ApiError::new(400, "UnsupportedProtocolVersion", e.to_string()),
+        ReadError::Malformed(e) => {
+            ApiError::new(400, "InvalidParameter", format!("The parameter State is not allowed: {e}."))
+        }
+    })
 }
 
 async fn report_state(cx: &mut Cx) -> Result<Value> {
-    let state = parsed(cx)?;
     let id = cx.text("SmartAGId");
     let gw = cx.find(crate::ops::gateway::KIND, &id).await?;
     if gw.as_ref().is_some_and(|g| g.str("InstanceType") == SOFTWARE) {
         // The access point of a client-app instance reports its clients.
-        let body = state.as_object().cloned().unwrap_or_default();
+        let state: ClientAppReport = reported(cx)?;
+        let body = serde_json::to_value(state)?.as_object().cloned().unwrap_or_default();
         let mut o = cx.object(app_stats::STATE, id.clone(), "SmartAGId", &id, body);
         o.name = id;
         cx.put(&o).await?;
         return Ok(json!({}));
     }
     let d = cx.device().await?;
-    if state["Overlay"] != d.report["Overlay"] {
-        // The other members of its network make their tunnels by it.
+    let state: StateReport = reported(cx)?;
+    let before = Option::<Announcement>::from_json(d.report["Overlay"].clone()).ok().flatten();
+    if state.overlay != before {
+        // The other members of its network make their tunnels to the address with the key.
         for ccn in cx.links_from("ccn", &d.sag).await? {
             let mut others = cx.links_to("ccn", &ccn).await?;
             others.retain(|o| *o != d.sag);
@@ -173,7 +182,7 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     }
     let now = cx.now;
     sqlx::query("UPDATE devices SET report = $1, seen = $2 WHERE sn = $3")
-        .bind(report_text(state))
+        .bind(report_text(serde_json::to_value(state)?))
         .bind(now)
         .bind(d.sn)
         .execute(cx.conn().writer()?)
@@ -183,22 +192,20 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
 
 async fn report_result(cx: &mut Cx) -> Result<Value> {
     let mut d: Device = cx.device().await?;
-    let revision = cx.int("Revision").filter(|r| *r >= 0 && *r <= d.revision);
-    let revision = revision.ok_or_else(|| bad("Revision"))?;
-    let success = cx.flag("Success").ok_or_else(|| bad("Success"))?;
-    let failure = if success { String::new() } else { cx.opt("Message").unwrap_or("failed".into()) };
+    let report = ResultReport::from_parameters(|name| cx.opt(name)).map_err(parameter)?;
+    let revision = report.revision;
+    if revision > d.revision {
+        return Err(bad("Revision"));
+    }
     // An older one may come late: by a connection that hung while the device changed its address.
     if revision < d.applied && d.applied <= d.revision {
         return Ok(json!({}));
     }
-    // Commands up to this revision were carried out.
-    let mut commands = d.rows("Commands");
-    commands.retain(|c| c["Revision"].as_i64().is_some_and(|r| r > revision));
-    d.set("Commands", Value::Array(commands));
+    commands::conclude(&mut d, &report)?;
     let now = cx.now;
     sqlx::query("UPDATE devices SET applied = $1, failure = $2, seen = $3, body = $4 WHERE sn = $5")
         .bind(revision)
-        .bind(failure.chars().take(1024).collect::<String>())
+        .bind(report.failure.chars().take(1024).collect::<String>())
         .bind(now)
         .bind(serde_json::to_string(&d.body)?)
         .bind(d.sn)
