@@ -1,21 +1,35 @@
-//! Fuzz targets on a stable compiler: a target takes any bytes and panics where something that must
-//! always hold does not. `corpus/TARGET` keeps inputs that are worth starting from and every input
-//! that once failed; `cargo test -p sag-fuzz` replays them. [`Mutator`] makes new ones of them.
+//! Fuzz targets: each takes any bytes, and panics where something that must always hold does not.
+//!
+//! `corpus/TARGET` holds seed inputs and every input that once failed. The tests of this crate replay them and
+//! try a fixed number of changed ones ([`Mutator`]); `scripts/fuzz.sh` runs the same targets under libFuzzer,
+//! guided by coverage (`libfuzzer/`, a workspace of its own).
+//!
+//! ```
+//! use sag_fuzz::Target;
+//!
+//! Target::Parse.run(&[0xFF; 60]);
+//! for (path, input) in sag_fuzz::corpus(Target::Config).unwrap() {
+//!     println!("{}", path.display());
+//!     Target::Config.run(&input);
+//! }
+//! ```
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+mod mutate;
 mod targets;
 
-pub use sag_pipeline::testkit::Rng;
+pub use mutate::Mutator;
 pub use targets::Target;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Longest input that is tried.
-const MAX_LEN: usize = 8192;
-
-/// The committed inputs of a target, in order of their names.
+/// The committed inputs of a target as (file, content), in order of their names.
+///
+/// # Errors
+/// If the corpus cannot be read: there is one only in a checkout of the sources.
 pub fn corpus(target: Target) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(corpus_dir(target))?
         .map(|entry| entry.map(|e| e.path()))
@@ -24,80 +38,7 @@ pub fn corpus(target: Target) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     files.into_iter().map(|path| std::fs::read(&path).map(|data| (path, data))).collect()
 }
 
+/// The folder of a target's committed inputs.
 pub fn corpus_dir(target: Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name())
-}
-
-/// Makes inputs from others: bytes changed, cut, doubled, taken from another input or from the
-/// other words of a text.
-#[derive(Debug)]
-pub struct Mutator {
-    pub dice: Rng,
-    pool: Vec<Vec<u8>>,
-}
-
-impl Mutator {
-    pub fn new(seed: u64, pool: Vec<Vec<u8>>) -> Mutator {
-        Mutator { dice: Rng::new(seed), pool }
-    }
-
-    pub fn next_input(&mut self, target: Target) -> Vec<u8> {
-        let d = &mut self.dice;
-        let mut data = match self.pool.is_empty() || d.once_in(8) {
-            true => target.fresh(d),
-            false => self.pool[d.below(self.pool.len())].clone(),
-        };
-        for _ in 0..=d.below(6) {
-            change(d, &mut data, &self.pool);
-        }
-        data.truncate(MAX_LEN);
-        // A small share is kept, so that changes pile up; the pool stays bounded.
-        if d.once_in(50) && !data.is_empty() {
-            match self.pool.len() {
-                n if n >= 500 => self.pool[d.below(n)] = data.clone(),
-                _ => self.pool.push(data.clone()),
-            }
-        }
-        data
-    }
-}
-
-fn change(d: &mut Rng, data: &mut Vec<u8>, pool: &[Vec<u8>]) {
-    let at = d.below(data.len() + 1);
-    let end = (at + d.below(40)).min(data.len());
-    match d.below(8) {
-        0 => data.insert(at, d.roll() as u8),
-        1 => data.truncate(at),
-        2 => {
-            data.drain(at..end);
-        }
-        3 => {
-            let piece = data[at..end].to_vec();
-            let to = d.below(data.len() + 1);
-            data.splice(to..to, piece);
-        }
-        4 if !pool.is_empty() => {
-            let other = &pool[d.below(pool.len())];
-            let from = d.below(other.len() + 1);
-            let piece = other[from..(from + d.below(60)).min(other.len())].to_vec();
-            data.splice(at..end, piece);
-        }
-        5 => {
-            let word = d.pick(&[
-                &b"0"[..],
-                b"-1",
-                b"\"\"",
-                b"[[",
-                b"]]",
-                b"=",
-                b"\n",
-                b"99999999999",
-                b"::/0",
-                b"\xFF\xFF",
-            ]);
-            data.splice(at..at, word.iter().copied());
-        }
-        _ if at < data.len() => data[at] = d.pick(&[0, 1, 0x7F, 0x80, 0xFF, 0x45]),
-        _ => {}
-    }
 }

@@ -11,27 +11,30 @@ use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Sui
 use sag_tunnel::fec::{MAX_PACKET, REPAIR_HEADER, Received, Receiver, Sender, Settings};
 use std::time::Duration;
 
+/// A fuzz target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// One frame through the parser; what it says must lie inside the frame.
+    /// One frame through the parser: what it finds must lie inside the frame.
     Parse,
-    /// Batches of frames through a branch gateway; the books must balance.
+    /// Batches of frames through a branch gateway; every frame must be accounted for.
     Pipeline,
-    /// Batches of frames through a branch with a tunnel, some of them in its header; the books must balance.
+    /// The same with a tunnel, through which some of the frames come.
     Tunnel,
-    /// A configuration text; what is accepted must read back the same when written out.
+    /// A configuration text: what is accepted must read back the same when written out.
     Config,
-    /// ESP packets, authentic and not; what is opened must be an IP packet that was sealed.
+    /// ESP packets, authentic and not: what is opened must be an IP packet that was sealed.
     Esp,
-    /// What error correction receives, in windows that meet; what comes out is an IP packet, and every
-    /// repair that is kept is given back.
+    /// FEC source and repair packets of overlapping blocks: what is recovered is an IP packet, and every
+    /// stored repair is given back.
     Fec,
 }
 
 impl Target {
+    /// All targets.
     pub const ALL: [Target; 6] =
         [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config, Target::Esp, Target::Fec];
 
+    /// The name of the target and of its corpus.
     pub const fn name(self) -> &'static str {
         match self {
             Target::Parse => "parse",
@@ -43,12 +46,8 @@ impl Target {
         }
     }
 
-    pub fn from_name(name: &str) -> Option<Target> {
-        Target::ALL.into_iter().find(|t| t.name() == name)
-    }
-
-    /// An input to start from.
-    pub fn fresh(self, d: &mut Rng) -> Vec<u8> {
+    /// A random input of the form that the target expects.
+    pub(crate) fn fresh(self, d: &mut Rng) -> Vec<u8> {
         match self {
             Target::Parse => d.frame().1,
             Target::Pipeline => {
@@ -94,6 +93,10 @@ impl Target {
         }
     }
 
+    /// Runs the target on an input.
+    ///
+    /// # Panics
+    /// If something does not hold that must.
     pub fn run(self, data: &[u8]) {
         match self {
             Target::Parse => parse_frame(data),
@@ -128,16 +131,16 @@ fn parse_frame(data: &[u8]) {
     assert_eq!(q.ttl, if p.ttl > 1 { p.ttl - 1 } else { p.ttl });
 }
 
-/// In the first byte of an input: the gateway has NAT.
+/// Set in the first byte of an input where the gateway has NAT.
 const NAT: u8 = 1 << 5;
 
-/// A byte (device, and whether time passes and a new batch begins), a length, a frame; and so on.
+/// Repeated: a byte (device; how much time passes before a new batch begins), a length, a frame.
 fn run_batches(data: &[u8]) {
     let nat = data.first().is_some_and(|b| b & NAT != 0);
     run(Rig::sized(if nat { Net::translating() } else { Net::branch() }, 16), data);
 }
 
-/// Every kind over both families, by the lowest bits.
+/// A tunnel of each kind over each IP version, by the lowest three bits.
 fn tunnel(which: u8) -> Tunnel {
     let encap = match which >> 1 & 3 {
         0 => vxlan(100),
@@ -148,7 +151,7 @@ fn tunnel(which: u8) -> Tunnel {
     Tunnel::test(1, encap, if which & 1 == 0 { Family::V4 } else { Family::V6 })
 }
 
-/// A byte that says which tunnel, then as [`run_batches`].
+/// A byte that chooses the tunnel, then as [`run_batches`].
 fn run_tunnel(data: &[u8]) {
     let Some((which, rest)) = data.split_first() else { return };
     let mut net = Net::branch();
@@ -173,7 +176,7 @@ fn run(mut rig: Rig, data: &[u8]) {
     }
 }
 
-/// The first byte says what becomes of the rest: the text of an authentic packet, or a packet as it is.
+/// The first byte chooses: the rest is sealed to an authentic packet, or is received as it is.
 fn open_esp(data: &[u8]) {
     let Some((&how, rest)) = data.split_first() else { return };
     let extended = how & 1 != 0;
@@ -203,7 +206,7 @@ fn open_esp(data: &[u8]) {
     assert_eq!(rx.open(&mut again.clone()), Err(OpenError::Replay));
 }
 
-/// What a sender sends, less some of it: length, bytes, and so on.
+/// Repeated: length, bytes of a packet; of what a sender sends, some is left out.
 fn fresh_fec(d: &mut Rng) -> Vec<u8> {
     let window = 2 + d.below(6) as u8;
     let settings =
@@ -229,29 +232,29 @@ fn fresh_fec(d: &mut Rng) -> Vec<u8> {
 }
 
 fn receive_fec(data: &[u8]) {
-    let (mut rx, mut kept, mut now, mut rest) = (Receiver::default(), 0i64, 0, data);
+    let (mut rx, mut stored, mut now, mut rest) = (Receiver::default(), 0i64, 0, data);
     let mut buf = [0; MAX_PACKET];
     while let Some((&len, tail)) = rest.split_first() {
         let (text, tail) = tail.split_at(usize::from(len).min(tail.len()));
         rest = tail;
-        // A text of nothing lets time pass.
+        // An empty packet lets time pass.
         now += if len == 0 { 1_000_000_000 } else { 1 };
-        rx.poll(now, |_| kept -= 1);
-        let mut spare = 0;
-        match rx.receive(text, 1, now, |_| spare += 1) {
+        rx.poll(now, |_| stored -= 1);
+        let mut unneeded = 0;
+        match rx.receive(text, 1, now, |_| unneeded += 1) {
             Ok(Received::Source { at, .. }) => assert!(matches!(text[at] >> 4, 4 | 6)),
-            Ok(Received::RepairStored) => kept += 1,
+            Ok(Received::RepairStored) => stored += 1,
             Ok(Received::RepairUnneeded) | Err(_) => {}
         }
-        kept -= spare;
+        stored -= unneeded;
         while let Some((len, tag)) = rx.recovered(&mut buf) {
             assert!(len >= 20 && matches!(buf[0] >> 4, 4 | 6) && tag == 1);
-            kept -= 1;
+            stored -= 1;
         }
-        assert!(kept >= 0);
+        assert!(stored >= 0);
     }
-    rx.clear(|_| kept -= 1);
-    assert_eq!(kept, 0, "repairs that are kept for ever");
+    rx.clear(|_| stored -= 1);
+    assert_eq!(stored, 0, "repairs that are never given back");
 }
 
 fn read_config(data: &[u8]) {

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Coverage-guided fuzzing with libFuzzer, on the stable compiler. Without arguments it lists the targets.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+FUZZ=$SAG_ROOT/fuzz
+TARGET_DIR=${CARGO_TARGET_DIR:-$SAG_ROOT/target}/fuzz
+
+usage() {
+    cat <<USAGE
+usage: scripts/fuzz.sh [TARGET…] [--seconds N]
+  TARGET        what to fuzz, one after the other; "all" stands for every target
+  --seconds N   how long for each target (60)
+
+Starts from fuzz/corpus/TARGET and collects what reaches new code in target/fuzz/corpus/TARGET. An input that fails
+is written to fuzz/corpus/TARGET, where \`cargo test -p sag-fuzz\` replays it.
+USAGE
+}
+
+targets() { find "$FUZZ/libfuzzer/targets" -name '*.rs' -printf '%f\n' | sed 's/\.rs$//' | sort; }
+
+list() {
+    usage
+    printf '\ntargets:\n'
+    local name
+    for name in $(targets); do
+        printf '  %-10s %s\n' "$name" "$(sed -n 's/^\/\/! //p' "$FUZZ/libfuzzer/targets/$name.rs" | head -n1)"
+    done
+}
+
+SECONDS_EACH=60 CHOSEN=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --seconds)
+        [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--seconds takes a number of seconds, 1 or more"
+        SECONDS_EACH=$2 && shift
+        ;;
+    -h | --help) list && exit 0 ;;
+    -*) usage >&2 && exit 2 ;;
+    all) mapfile -t CHOSEN < <(targets) ;;
+    *)
+        [[ -f $FUZZ/libfuzzer/targets/$1.rs ]] || die "no target named $1; there are: $(targets | tr '\n' ' ')"
+        CHOSEN+=("$1")
+        ;;
+    esac
+    shift
+done
+[[ ${#CHOSEN[@]} -gt 0 ]] || { list && exit 0; }
+
+# --- build ---------------------------------------------------------------------------------------
+
+find_cargo || die "no cargo: scripts/setup.sh installs Rust"
+command -v c++ >/dev/null || die "no C++ compiler, which libFuzzer is compiled with: apt-get install g++"
+
+HOST=$(rustc -vV | sed -n 's/^host: //p')
+# What cargo-fuzz passes, less the sanitizers: those need a nightly compiler, and the code fuzzed here forbids unsafe.
+# With --target, build scripts and macros are not instrumented.
+INSTRUMENT=(
+    -Cpasses=sancov-module
+    -Cllvm-args=-sanitizer-coverage-level=4
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
+    -Cllvm-args=-sanitizer-coverage-pc-table
+    -Cllvm-args=-sanitizer-coverage-trace-compares
+    -Ccodegen-units=1
+)
+BINS=()
+for target in "${CHOSEN[@]}"; do BINS+=(--bin "$target"); done
+step "building ${CHOSEN[*]}"
+if ! run_logged "$TARGET_DIR/build.log" env RUSTFLAGS="${INSTRUMENT[*]}" CARGO_TARGET_DIR="$TARGET_DIR" \
+    cargo build --release --locked --manifest-path "$FUZZ/libfuzzer/Cargo.toml" --target "$HOST" "${BINS[@]}"; then
+    tail -n 20 "$TARGET_DIR/build.log" | sed 's/^/          /'
+    if grep -q 'failed to .*\(download\|fetch\|get\)' "$TARGET_DIR/build.log"; then
+        info "libfuzzer-sys and what it needs are fetched from crates.io once: that takes a network"
+    fi
+    die "the fuzz targets do not build; full log: $TARGET_DIR/build.log"
+fi
+
+# --- run -----------------------------------------------------------------------------------------
+
+for target in "${CHOSEN[@]}"; do
+    collected=$TARGET_DIR/corpus/$target log=$TARGET_DIR/$target.log code=0
+    mkdir -p "$collected"
+    step "$target, $SECONDS_EACH s"
+    run_logged "$log" "$TARGET_DIR/$HOST/release/$target" "$collected" "$FUZZ/corpus/$target" \
+        -max_total_time="$SECONDS_EACH" -max_len=8192 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$FUZZ/corpus/$target/" || code=$?
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    reached=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n1 || true)
+    if [[ $code -eq 0 ]]; then
+        pass "$target: ${runs:-?} runs, ${reached:-no coverage}, $(find "$collected" -type f | wc -l) inputs collected"
+    else
+        fail "$target: ${runs:-?} runs, then a failure"
+        grep -E '^(thread|==[0-9]+== ERROR|SUMMARY|artifact_prefix|Test unit written)' "$log" | sed 's/^/          /' || true
+        info "full log: $log; replay: cargo test -p sag-fuzz $target"
+    fi
+done
+step "done"
+summary
+[[ $FAILED -eq 0 ]]
