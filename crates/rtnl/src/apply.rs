@@ -1,4 +1,4 @@
-//! Events into [`Tables`], keeping account of what changed and of what the kernel left unsaid.
+//! Applies events to [`Tables`], and tracks what changed and what the kernel does not announce.
 
 use crate::decode::Event;
 use crate::route::{Route, RouteKey};
@@ -8,10 +8,12 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// What a call of [`crate::Mirror::poll`] brought.
+/// What changed in a call of [`crate::Mirror::poll`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
+    /// Some link changed, appeared or vanished.
     pub links: bool,
+    /// Some address changed, appeared or vanished.
     pub addrs: bool,
     /// Some route changed, appeared or vanished; `prefixes` says which.
     pub routes: bool,
@@ -19,19 +21,20 @@ pub struct Changes {
     pub prefixes: Vec<IpNet>,
     /// Neighbours (interface, address) that changed, each once, in order.
     pub neighbors: Vec<(u32, IpAddr)>,
-    /// Notifications were lost and all tables were read anew. The other fields hold the difference.
+    /// Notifications were lost and all tables were read again. The other fields hold the difference.
     pub resynced: bool,
     /// More messages wait: call again before sleeping.
     pub more: bool,
 }
 
 impl Changes {
+    /// Whether anything changed or more waits.
     pub fn any(&self) -> bool {
         self.links || self.addrs || self.routes || !self.neighbors.is_empty() || self.resynced || self.more
     }
 }
 
-/// Changes as they are gathered.
+/// Changes as they are collected.
 #[derive(Debug, Default)]
 pub(crate) struct Tracker {
     pub links: bool,
@@ -39,13 +42,13 @@ pub(crate) struct Tracker {
     pub prefixes: BTreeSet<IpNet>,
     pub neighbors: BTreeSet<(u32, IpAddr)>,
     nexthops: BTreeSet<u32>,
-    /// The kernel has changed routes without a word, or in a way that notifications cannot tell:
-    /// they must be read anew.
+    /// The kernel has changed routes without an announcement, or in a way that notifications do not express:
+    /// they must be read again.
     pub reread_routes: bool,
 }
 
 impl Tracker {
-    /// Ends the account. Routes whose nexthop object changed count as changed.
+    /// The result. Routes whose nexthop object changed count as changed.
     pub fn finish(mut self, tables: &Tables) -> Changes {
         if !self.nexthops.is_empty() {
             let touched = tables.with_groups(&self.nexthops);

@@ -1,9 +1,41 @@
 //! A mirror of the kernel's forwarding tables: links, addresses, routes, nexthop objects, neighbours.
 //!
 //! The gateway takes its routes and neighbours from the kernel, so that routing daemons and `ip`
-//! work as on any Linux box. This crate reads them by rtnetlink into [`Tables`], follows every change,
-//! and asks the kernel to resolve neighbours. It has no thread and no clock but the one for
-//! repetitions: the control thread polls the [`Mirror`] and hands what it needs to the workers.
+//! work as on any Linux machine. This crate reads them by rtnetlink into [`Tables`], follows every change,
+//! and has the kernel resolve neighbours. It has no thread, and no clock but the one that spaces repeated
+//! requests: the control thread polls the [`Mirror`] and passes what it needs to the workers. [`Editor`] sets
+//! addresses and default routes.
+//!
+//! ```
+//! use sag_rtnl::{Address, Scope, Tables};
+//!
+//! // A mirror without a kernel: shells that replay packets fill the tables themselves.
+//! let mut tables = Tables::default();
+//! tables.insert_address(Address {
+//!     ifindex: 2,
+//!     addr: "192.0.2.1".parse().unwrap(),
+//!     prefix_len: 24,
+//!     scope: Scope::Global,
+//!     secondary: false,
+//!     peer: None,
+//!     tentative: false,
+//!     duplicate: false,
+//!     deprecated: false,
+//! });
+//! let address = tables.addresses_of(2).next().unwrap();
+//! assert!(address.usable());
+//! assert_eq!(address.subnet().unwrap().to_string(), "192.0.2.0/24");
+//! ```
+//!
+//! ```no_run
+//! // With a kernel: read everything, then follow the changes.
+//! let mut mirror = sag_rtnl::Mirror::open()?;
+//! let changes = mirror.poll()?;
+//! if changes.routes {
+//!     println!("{} routes, changed: {:?}", mirror.tables().routes_sorted().len(), changes.prefixes);
+//! }
+//! # Ok::<(), sag_rtnl::Error>(())
+//! ```
 
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Neighbours that shall stay resolved: a list, and when to ask the kernel for each again.
+//! Neighbours that stay resolved: the list, and when to repeat the request for each.
 
 use crate::tables::Tables;
 use crate::types::NeighborState;
@@ -14,27 +14,27 @@ const WHEN_UNMANAGED: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(crate) struct Managed {
-    /// When the kernel was last asked.
-    asked: BTreeMap<(u32, IpAddr), Instant>,
+    /// When each was last requested.
+    requested: BTreeMap<(u32, IpAddr), Instant>,
 }
 
 impl Managed {
     pub fn insert(&mut self, ifindex: u32, ip: IpAddr, now: Instant) {
-        self.asked.insert((ifindex, ip), now);
+        self.requested.insert((ifindex, ip), now);
     }
 
     pub fn remove(&mut self, ifindex: u32, ip: IpAddr) -> bool {
-        self.asked.remove(&(ifindex, ip)).is_some()
+        self.requested.remove(&(ifindex, ip)).is_some()
     }
 
     pub fn contains(&self, ifindex: u32, ip: IpAddr) -> bool {
-        self.asked.contains_key(&(ifindex, ip))
+        self.requested.contains_key(&(ifindex, ip))
     }
 
-    /// The neighbours to ask for now; they count as asked.
+    /// The neighbours to request now; they count as requested.
     pub fn due(&mut self, tables: &Tables, now: Instant) -> Vec<(u32, IpAddr)> {
         let mut due = Vec::new();
-        for (&(ifindex, ip), asked) in &mut self.asked {
+        for (&(ifindex, ip), requested) in &mut self.requested {
             if !tables.link(ifindex).is_some_and(|l| l.running) {
                 continue;
             }
@@ -46,8 +46,8 @@ impl Managed {
                     _ => continue,
                 },
             };
-            if now.saturating_duration_since(*asked) >= wait {
-                *asked = now;
+            if now.saturating_duration_since(*requested) >= wait {
+                *requested = now;
                 due.push((ifindex, ip));
             }
         }
@@ -82,9 +82,9 @@ mod tests {
         Neighbor { ifindex: 7, ip, mac: None, state, router: false, ext_learned: false, managed }
     }
 
-    /// A kernel before 5.16 ignores the wish to manage the entry: it never shows the flag.
+    /// A kernel before 5.16 ignores the flag to manage the entry.
     #[test]
-    fn asks_again_where_the_kernel_does_not_manage() {
+    fn requests_again_where_the_kernel_does_not_manage() {
         let ip: IpAddr = "192.0.2.1".parse().unwrap();
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
@@ -96,7 +96,7 @@ mod tests {
         assert!(managed.due(&tables, at(100)).is_empty(), "no carrier");
         tables.insert_link(link(true));
         assert_eq!(managed.due(&tables, at(100)), [(7, ip)], "entry missing");
-        assert!(managed.due(&tables, at(100)).is_empty(), "just asked");
+        assert!(managed.due(&tables, at(100)).is_empty(), "just requested");
         assert_eq!(managed.due(&tables, at(101)).len(), 1, "still missing");
         for (state, expected) in [
             (NeighborState::Reachable, 0),

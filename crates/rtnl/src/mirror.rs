@@ -2,14 +2,14 @@
 //!
 //! The listener subscribes before the first dump, so no change falls between the two. A change that
 //! is in a dump already and arrives once more as a notification does no harm: notifications are
-//! applied in the kernel's order, so every entry ends at its last word.
+//! applied in the kernel's order, so every entry ends in its last state.
 
 use crate::apply::{Changes, Tracker};
 use crate::decode::{self, Event};
 use crate::error::{Error, Result};
 use crate::managed::Managed;
-use crate::request::{self, Wanted};
-use crate::socket::{Asker, Heard, Listener};
+use crate::request::{self, NeighborFlags};
+use crate::socket::{Listener, Received, Requester};
 use crate::tables::Tables;
 use crate::types::NeighborState;
 use crate::wire;
@@ -28,14 +28,14 @@ const ROUNDS: usize = 3;
 /// A live copy of the forwarding tables of the network namespace in which it was opened.
 pub struct Mirror {
     listener: Listener,
-    asker: Asker,
+    requester: Requester,
     tables: Tables,
     managed: Managed,
-    /// Everything must be read anew: notifications were lost, or the last attempt failed.
+    /// Everything must be read again: notifications were lost, or the last attempt failed.
     stale: bool,
-    /// The routes must be read anew.
+    /// The routes must be read again.
     stale_routes: bool,
-    /// Changes that requests brought, for the next poll to report.
+    /// Changes caused by requests, for the next poll to report.
     pending: Tracker,
     malformed: u64,
 }
@@ -43,16 +43,22 @@ pub struct Mirror {
 impl Mirror {
     /// Subscribes to the kernel's notifications and reads all tables. Needs no privilege, except for
     /// a receive buffer beyond `net.core.rmem_max` (without it, a smaller one is used).
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be read.
     pub fn open() -> Result<Mirror> {
         Mirror::with_receive_buffer(RECEIVE_BUFFER)
     }
 
     /// As [`Mirror::open`], with a buffer of the given size for notifications. A small one costs
     /// re-reading when many changes come at once, never correctness.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be read.
     pub fn with_receive_buffer(bytes: usize) -> Result<Mirror> {
         let mut mirror = Mirror {
             listener: Listener::open(bytes)?,
-            asker: Asker::open()?,
+            requester: Requester::open()?,
             tables: Tables::default(),
             managed: Managed::default(),
             stale: false,
@@ -64,6 +70,7 @@ impl Mirror {
         Ok(mirror)
     }
 
+    /// The tables as of the last [`Mirror::poll`].
     pub fn tables(&self) -> &Tables {
         &self.tables
     }
@@ -77,14 +84,17 @@ impl Mirror {
     /// Takes all notifications that wait, never blocking for more. Call it when [`Mirror::fd`] is
     /// readable, and about once a second besides (see [`Mirror::manage`]).
     ///
-    /// After an error the next call reads all tables anew and reports what changed since the last
+    /// After an error the next call reads all tables again and reports what changed since the last
     /// success.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be read.
     pub fn poll(&mut self) -> Result<Changes> {
         let mut tracker = std::mem::take(&mut self.pending);
         match self.follow(&mut tracker) {
             Ok((resynced, more)) => {
                 let changes = tracker.finish(&self.tables);
-                self.tend(Instant::now());
+                self.refresh_managed(Instant::now());
                 Ok(Changes { resynced, more, ..changes })
             }
             Err(e) => {
@@ -95,7 +105,7 @@ impl Mirror {
         }
     }
 
-    /// Reads until it is quiet; tells whether everything was read anew, and whether more waits.
+    /// Reads until nothing waits; returns whether everything was read again, and whether more waits.
     fn follow(&mut self, tracker: &mut Tracker) -> Result<(bool, bool)> {
         let mut resynced = false;
         for _ in 0..ROUNDS {
@@ -117,14 +127,14 @@ impl Mirror {
     fn drain(&mut self, tracker: &mut Tracker) -> Result<bool> {
         let mut more = true;
         for _ in 0..DATAGRAMS_PER_POLL {
-            match self.listener.hear()? {
-                Heard::Nothing => {
+            match self.listener.receive()? {
+                Received::Nothing => {
                     more = false;
                     break;
                 }
                 // The kernel stays silent until its queue is empty, so go on emptying it.
-                Heard::Overrun => self.stale = true,
-                Heard::Datagram(len) => {
+                Received::Overrun => self.stale = true,
+                Received::Datagram(len) => {
                     let datagram = self.listener.buf.get(..len).unwrap_or_default();
                     for message in wire::messages(datagram) {
                         match decode::decode(message) {
@@ -144,7 +154,7 @@ impl Mirror {
         // Stays set if one of the dumps fails.
         self.stale = true;
         let mut whole = true;
-        let (new, sound) = self.asker.dump("links", request::dump_links, load)?;
+        let (new, sound) = self.requester.dump("links", request::dump_links, load)?;
         tracker.replace_links(&mut self.tables, new);
         whole &= sound;
         let (new, sound) = self.dump_families("addresses", request::dump_addresses)?;
@@ -160,11 +170,11 @@ impl Mirror {
 
     fn read_routes(&mut self, tracker: &mut Tracker) -> Result<()> {
         self.stale_routes = true;
-        // The announcement of a link's fall precedes the fall of its routes: wait for the kernel to
+        // The kernel announces that a link goes down before it removes the link's routes: wait for it to
         // finish. The loopback device is number 1 in every namespace; if it is not, the answer "no
         // such link" comes after the same wait.
-        let _answer = self.asker.ask("link 1", |seq| request::get_link(1, seq), |_| {})?;
-        let (new, sound) = self.asker.dump("nexthops", request::dump_nexthops, load)?;
+        let _answer = self.requester.request("link 1", |seq| request::get_link(1, seq), |_| {})?;
+        let (new, sound) = self.requester.dump("nexthops", request::dump_nexthops, load)?;
         tracker.replace_nexthops(&mut self.tables, new);
         let (new, all) = self.dump_families("routes", request::dump_routes)?;
         tracker.replace_routes(&mut self.tables, new);
@@ -172,28 +182,34 @@ impl Mirror {
         Ok(())
     }
 
-    /// One table, IPv4 and IPv6; the flag tells whether it is consistent.
+    /// One table, IPv4 and IPv6; the flag says whether it is consistent.
     fn dump_families(
         &mut self,
         what: &'static str,
         request: fn(bool, u32) -> Vec<u8>,
     ) -> Result<(Tables, bool)> {
-        let (mut both, sound4) = self.asker.dump(what, |seq| request(true, seq), load)?;
-        let (v6, sound6) = self.asker.dump(what, |seq| request(false, seq), load)?;
+        let (mut both, sound4) = self.requester.dump(what, |seq| request(true, seq), load)?;
+        let (v6, sound6) = self.requester.dump(what, |seq| request(false, seq), load)?;
         both.absorb(v6);
         Ok((both, sound4 && sound6))
     }
 
     /// Has the kernel resolve a neighbour (ARP or ND), as if it had a packet to send to it. Returns at
-    /// once; the entry is in the tables then, and the outcome shows up in [`Changes::neighbors`].
-    /// Entries that are resolved stay so: those gone stale are checked by the kernel a few seconds later.
+    /// once, with the entry in the tables; the outcome follows in [`Changes::neighbors`]. Entries that are
+    /// resolved stay so: those gone stale are checked by the kernel a few seconds later.
+    ///
+    /// # Errors
+    /// [`Error`]: no privilege, no such interface, the interface is down, the neighbour table is full.
     pub fn resolve(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
         let managed = self.managed.contains(ifindex, ip);
         self.use_neighbor("resolve", ifindex, ip, managed)
     }
 
     /// Keeps a neighbour resolved until [`Mirror::unmanage`]. The kernel does it by itself from Linux
-    /// 5.16 on; for older ones, and after link failures, [`Mirror::poll`] asks again and again.
+    /// 5.16 on; for older ones, and after link failures, [`Mirror::poll`] repeats the request.
+    ///
+    /// # Errors
+    /// [`Error`]: no privilege, no such interface, the interface is down, the neighbour table is full.
     pub fn manage(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
         self.use_neighbor("manage", ifindex, ip, true)?;
         self.managed.insert(ifindex, ip, Instant::now());
@@ -201,6 +217,9 @@ impl Mirror {
     }
 
     /// Leaves a neighbour to the kernel's ordinary ageing.
+    ///
+    /// # Errors
+    /// [`Error`]: no privilege, no such interface, the interface is down, the neighbour table is full.
     pub fn unmanage(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
         if self.managed.remove(ifindex, ip) && self.tables.neighbor(ifindex, ip).is_some_and(|n| n.managed) {
             self.use_neighbor("stop managing", ifindex, ip, false)?;
@@ -214,37 +233,39 @@ impl Mirror {
         if known.is_some_and(|n| matches!(n.state, NeighborState::Permanent | NeighborState::NoArp)) {
             return Ok(());
         }
-        let wanted = Wanted {
+        let flags = NeighborFlags {
             managed,
             ext_learned: known.is_some_and(|n| n.ext_learned),
             router: known.is_some_and(|n| n.router),
         };
-        self.asker
-            .ask("a neighbour", |seq| request::use_neighbor(ifindex, ip, wanted, seq), |_| {})?
+        self.requester
+            .request("a neighbour", |seq| request::use_neighbor(ifindex, ip, flags, seq), |_| {})?
             .map_err(|source| Error::neighbor(request, ip, ifindex, source))?;
         self.read_neighbor(ifindex, ip)
     }
 
-    /// The kernel does not announce that it begins to resolve an entry: without asking, a failed one
-    /// would look failed all the while.
+    /// The kernel does not announce that it begins to resolve an entry: unless it is read, a failed one
+    /// would look failed until the end.
     fn read_neighbor(&mut self, ifindex: u32, ip: IpAddr) -> Result<()> {
         let mut entry = None;
-        let ask = |seq| request::get_neighbor(ifindex, ip, seq);
-        let _gone_again = self.asker.ask("a neighbour", ask, |m| entry = decode::decode(m).ok().flatten())?;
+        let message = |seq| request::get_neighbor(ifindex, ip, seq);
+        let _gone_again =
+            self.requester.request("a neighbour", message, |m| entry = decode::decode(m).ok().flatten())?;
         if let Some(event @ Event::Neighbor(_)) = entry {
             self.pending.apply(&mut self.tables, event);
         }
         Ok(())
     }
 
-    /// Asks again for managed neighbours that the kernel has dropped or does not keep by itself.
-    fn tend(&mut self, now: Instant) {
+    /// Repeats the request for managed neighbours that the kernel has dropped or does not manage itself.
+    fn refresh_managed(&mut self, now: Instant) {
         for (ifindex, ip) in self.managed.due(&self.tables, now) {
-            // A refusal (link just gone) is met again at the next turn, or the link's end shows.
+            // A refusal (link just gone) is repeated next time, or the link's removal is announced.
             let _refused = self.use_neighbor("manage", ifindex, ip, true);
         }
     }
 
+    /// The descriptor to wait on: readable when notifications wait.
     pub fn fd(&self) -> RawFd {
         self.listener.socket.as_raw_fd()
     }

@@ -67,7 +67,7 @@ pub(crate) fn dump_nexthops(seq: u32) -> Vec<u8> {
     out
 }
 
-/// Asks for one link. The kernel answers under its configuration lock, hence after every change that
+/// Requests one link. The kernel answers under its configuration lock, hence after every change that
 /// it has begun to announce.
 pub(crate) fn get_link(ifindex: u32, seq: u32) -> Vec<u8> {
     let mut message = LinkMessage::default();
@@ -76,9 +76,9 @@ pub(crate) fn get_link(ifindex: u32, seq: u32) -> Vec<u8> {
     bytes(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, seq)
 }
 
-/// What to ask of a neighbour entry.
+/// Flags of a neighbour entry to request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
+pub(crate) struct NeighborFlags {
     /// The kernel shall keep it resolved by itself.
     pub managed: bool,
     /// Flags that the entry has already and would lose otherwise.
@@ -87,16 +87,16 @@ pub(crate) struct Wanted {
 }
 
 /// Creates a neighbour entry if there is none and has the kernel use it as if it had a packet to send.
-pub(crate) fn use_neighbor(ifindex: u32, ip: IpAddr, wanted: Wanted, seq: u32) -> Vec<u8> {
+pub(crate) fn use_neighbor(ifindex: u32, ip: IpAddr, flags: NeighborFlags, seq: u32) -> Vec<u8> {
     let mut message = NeighbourMessage::default();
     message.header.family = family(ip.is_ipv4());
     message.header.ifindex = ifindex;
     message.header.state = NeighbourState::None;
     message.header.flags = NeighbourFlags::Use;
-    message.header.flags.set(NeighbourFlags::ExtLearned, wanted.ext_learned);
-    message.header.flags.set(NeighbourFlags::Router, wanted.router);
+    message.header.flags.set(NeighbourFlags::ExtLearned, flags.ext_learned);
+    message.header.flags.set(NeighbourFlags::Router, flags.router);
     message.attributes.push(NeighbourAttribute::Destination(ip.into()));
-    if wanted.managed {
+    if flags.managed {
         message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
     }
     bytes(RouteNetlinkMessage::NewNeighbour(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq)

@@ -8,12 +8,16 @@ use std::net::IpAddr;
 /// Routes of other tables (VRFs, policy routing) are not mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
+    /// The table of local and broadcast addresses.
     Local,
+    /// The table of ordinary routes.
     Main,
+    /// The table consulted last; usually empty.
     Default,
 }
 
 impl Table {
+    /// The table of a number; `None` for tables that are not mirrored.
     pub const fn from_id(id: u32) -> Option<Table> {
         match id {
             255 => Some(Table::Local),
@@ -24,16 +28,18 @@ impl Table {
     }
 }
 
-/// What becomes of a packet that meets the route.
+/// What is done with a packet that matches the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteKind {
     /// Sent on by one of the nexthops.
     Unicast,
     /// An address of this machine.
     Local,
+    /// A broadcast address.
     Broadcast,
     /// An IPv6 anycast address of this machine.
     Anycast,
+    /// A multicast route.
     Multicast,
     /// Dropped silently.
     Blackhole,
@@ -43,6 +49,7 @@ pub enum RouteKind {
     Prohibit,
     /// The lookup goes on in the next table.
     Throw,
+    /// Another kind, by its number.
     Other(u8),
 }
 
@@ -64,7 +71,7 @@ impl From<u8> for RouteKind {
 }
 
 impl RouteKind {
-    /// Routes that name no way out; the device that IPv6 reports for them means nothing.
+    /// Routes without a nexthop; the device that IPv6 reports for them means nothing.
     pub const fn is_reject(self) -> bool {
         matches!(self, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw)
     }
@@ -141,9 +148,10 @@ impl fmt::Display for RouteProtocol {
     }
 }
 
-/// One way out of a route.
+/// One nexthop of a route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nexthop {
+    /// The interface.
     pub ifindex: u32,
     /// None: the destination itself is on the link. May be IPv6 for an IPv4 route.
     pub gateway: Option<IpAddr>,
@@ -160,7 +168,7 @@ pub struct Nexthop {
 }
 
 impl Nexthop {
-    /// The same way out, whatever state it is in?
+    /// The same nexthop, whatever state it is in?
     pub(crate) fn same_leg(&self, other: &Nexthop) -> bool {
         self.ifindex == other.ifindex && self.gateway == other.gateway
     }
@@ -169,20 +177,24 @@ impl Nexthop {
 /// A route of one of the [`Table`]s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
+    /// The destination.
     pub dst: IpNet,
+    /// The routing table.
     pub table: Table,
     /// The route holds for packets of this type of service only, unless 0 (IPv4).
     pub tos: u8,
     /// The metric; lower wins.
     pub priority: u32,
-    /// Where [`Route::nexthop_id`] is set, [`crate::Tables::kind_of`] tells the effective kind.
+    /// Where [`Route::nexthop_id`] is set, [`crate::Tables::kind_of`] has the effective kind.
     pub kind: RouteKind,
+    /// Who installed the route.
     pub protocol: RouteProtocol,
     /// Source address for packets of this machine.
     pub prefsrc: Option<IpAddr>,
-    /// The nexthops as the route names them. Where [`Route::nexthop_id`] is set, the object's count:
-    /// ask [`crate::Tables::nexthops_of`].
+    /// The nexthops as the route names them. Where [`Route::nexthop_id`] is set, the object's are used:
+    /// see [`crate::Tables::nexthops_of`].
     pub nexthops: Vec<Nexthop>,
+    /// The nexthop object that the route uses.
     pub nexthop_id: Option<u32>,
     /// The route's own MTU metric.
     pub mtu: Option<u32>,
@@ -235,15 +247,20 @@ impl RouteKey {
 /// A nexthop object (`ip nexthop`), which routes refer to by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NexthopObject {
+    /// The number of the object.
     pub id: u32,
+    /// What it stands for.
     pub target: NexthopTarget,
 }
 
+/// What a nexthop object stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NexthopTarget {
+    /// One nexthop.
     Single(Nexthop),
     /// Other objects with their weights.
     Group(Vec<(u32, u16)>),
+    /// Packets are dropped.
     Blackhole,
     /// An entry for bridge forwarding (`fdb`): no route can use it.
     Bridge,

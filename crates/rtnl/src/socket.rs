@@ -1,6 +1,6 @@
-//! The two netlink sockets: one that listens, one that asks.
+//! The two netlink sockets: one for notifications, one for requests.
 //!
-//! They are apart so that answers never queue behind (or get lost with) notifications.
+//! They are separate so that answers never queue behind (or get lost with) notifications.
 
 use crate::decode::{self, Event};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use std::time::Duration;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-/// The groups (`RTNLGRP_*`) that tell of the tables mirrored here.
+/// The groups (`RTNLGRP_*`) whose notifications cover the tables mirrored here.
 const GROUPS: [u32; 7] = [
     1,  // links
     3,  // neighbours
@@ -30,15 +30,15 @@ const GROUPS: [u32; 7] = [
 /// The largest datagram of a dump is 32 KiB; a notification has a page at most.
 const DATAGRAM: usize = 64 * 1024;
 /// The kernel answers within the system call, unless its configuration lock is held by someone.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a dump that was overtaken by changes is begun anew.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a dump that was interrupted by changes is tried.
 const DUMP_ATTEMPTS: usize = 4;
 
 fn failed(step: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Socket { step, source }
 }
 
-/// Without privilege the buffer is cut to `net.core.rmem_max`: still of use, hence no error.
+/// Without privilege the buffer is cut to `net.core.rmem_max`: still useful, hence no error.
 fn set_buffer(socket: &Socket, bytes: usize) -> Result<()> {
     if sockopt::set_socket_recv_buffer_size_force(socket.as_fd(), bytes).is_err() {
         sockopt::set_socket_recv_buffer_size(socket.as_fd(), bytes)
@@ -47,11 +47,11 @@ fn set_buffer(socket: &Socket, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a read of the listening socket brought.
-pub(crate) enum Heard {
+/// What a read of the notification socket returned.
+pub(crate) enum Received {
     Datagram(usize),
     Nothing,
-    /// The kernel had to throw notifications away.
+    /// The kernel dropped notifications.
     Overrun,
 }
 
@@ -72,19 +72,19 @@ impl Listener {
         Ok(Listener { socket, buf: vec![0; DATAGRAM] })
     }
 
-    pub fn hear(&mut self) -> Result<Heard> {
+    pub fn receive(&mut self) -> Result<Received> {
         loop {
             match self.socket.recv_from(&mut &mut self.buf[..], libc::MSG_TRUNC) {
-                // Only the kernel speaks to us.
+                // Messages of other processes are ignored.
                 Ok((_, from)) if from.port_number() != 0 => {}
                 Ok((len, _)) if len > self.buf.len() => {
                     self.buf.resize(len.next_power_of_two(), 0);
-                    return Ok(Heard::Overrun);
+                    return Ok(Received::Overrun);
                 }
-                Ok((len, _)) => return Ok(Heard::Datagram(len)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::Nothing),
+                Ok((len, _)) => return Ok(Received::Datagram(len)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::Overrun),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Received::Overrun),
                 Err(source) => return Err(Error::Receive { source }),
             }
         }
@@ -98,23 +98,23 @@ enum End {
     Refused(io::Error),
 }
 
-pub(crate) struct Asker {
+pub(crate) struct Requester {
     socket: Socket,
     seq: u32,
     buf: Vec<u8>,
 }
 
-impl Asker {
-    pub fn open() -> Result<Asker> {
+impl Requester {
+    pub fn open() -> Result<Requester> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
-        sockopt::set_socket_timeout(socket.as_fd(), sockopt::Timeout::Recv, Some(PATIENCE))
+        sockopt::set_socket_timeout(socket.as_fd(), sockopt::Timeout::Recv, Some(TIMEOUT))
             .map_err(|e| failed("configure")(e.into()))?;
-        Ok(Asker { socket, seq: 0, buf: vec![0; DATAGRAM] })
+        Ok(Requester { socket, seq: 0, buf: vec![0; DATAGRAM] })
     }
 
-    /// Asks for a whole table and folds its entries into a fresh `T`. The flag tells whether the
+    /// Requests a whole table and folds its entries into a new `T`. The flag says whether the
     /// answer is consistent: false when the table kept changing under every attempt.
     pub fn dump<T: Default>(
         &mut self,
@@ -126,7 +126,7 @@ impl Asker {
         for _ in 0..DUMP_ATTEMPTS {
             last = T::default();
             let mut consistent = true;
-            let end = self.ask(what, &request, |message| {
+            let end = self.request(what, &request, |message| {
                 consistent &= message.flags & NLM_F_DUMP_INTR == 0;
                 if let Ok(Some(event)) = decode::decode(message) {
                     each(&mut last, event);
@@ -141,8 +141,8 @@ impl Asker {
         Ok((last, false))
     }
 
-    /// Sends a request, hands the messages of the answer over, and returns the kernel's verdict.
-    pub fn ask(
+    /// Sends a request, calls `each` with the messages of the answer, and returns the kernel's result.
+    pub fn request(
         &mut self,
         what: &'static str,
         request: impl Fn(u32) -> Vec<u8>,
@@ -150,7 +150,7 @@ impl Asker {
     ) -> Result<io::Result<()>> {
         self.seq = self.seq.wrapping_add(1).max(1);
         let lost = |source: io::Error| match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout { what, after: PATIENCE },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout { what, after: TIMEOUT },
             _ => Error::Dump { what, source },
         };
         self.socket.send(&request(self.seq), 0).map_err(lost)?;

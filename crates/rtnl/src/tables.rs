@@ -19,22 +19,27 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// All links by index.
     pub fn links(&self) -> impl ExactSizeIterator<Item = &Link> {
         self.links.values()
     }
 
+    /// The link with an index.
     pub fn link(&self, ifindex: u32) -> Option<&Link> {
         self.links.get(&ifindex)
     }
 
+    /// The link with a name.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|l| l.name == name)
     }
 
+    /// All addresses by interface.
     pub fn addresses(&self) -> impl ExactSizeIterator<Item = &Address> {
         self.addresses.values()
     }
 
+    /// The addresses of an interface.
     pub fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = &Address> {
         let first = (ifindex, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let last = (ifindex, IpAddr::V6(Ipv6Addr::from(u128::MAX)), u8::MAX);
@@ -47,19 +52,22 @@ impl Tables {
         self.routes.values()
     }
 
+    /// All nexthop objects by number.
     pub fn nexthop_objects(&self) -> impl ExactSizeIterator<Item = &NexthopObject> {
         self.nexthops.values()
     }
 
+    /// All neighbours by interface and address.
     pub fn neighbors(&self) -> impl ExactSizeIterator<Item = &Neighbor> {
         self.neighbors.values()
     }
 
+    /// The entry of a neighbour.
     pub fn neighbor(&self, ifindex: u32, ip: IpAddr) -> Option<&Neighbor> {
         self.neighbors.get(&(ifindex, ip))
     }
 
-    /// The ways out of a route, nexthop objects and groups resolved. An object that is not known
+    /// The nexthops of a route, nexthop objects and groups resolved. An object that is not known
     /// (any more) leaves what the kernel wrote into the route itself.
     pub fn nexthops_of<'a>(&'a self, route: &'a Route) -> Cow<'a, [Nexthop]> {
         match route.nexthop_id.and_then(|id| self.nexthops.get(&id)).map(|o| &o.target) {
@@ -79,7 +87,7 @@ impl Tables {
         members.iter().filter_map(single).collect()
     }
 
-    /// What becomes of packets of a route: its own kind, unless its nexthop object is a black hole.
+    /// What is done with packets of a route: its own kind, unless its nexthop object is a black hole.
     pub fn kind_of(&self, route: &Route) -> RouteKind {
         let target = |id| self.nexthops.get(&id).map(|o| &o.target);
         match route.nexthop_id.and_then(target) {
@@ -91,18 +99,22 @@ impl Tables {
         }
     }
 
+    /// Adds or replaces a link.
     pub fn insert_link(&mut self, link: Link) {
         self.links.insert(link.ifindex, link);
     }
 
+    /// Adds or replaces an address.
     pub fn insert_address(&mut self, address: Address) {
         self.addresses.insert((address.ifindex, address.addr, address.prefix_len), address);
     }
 
+    /// Adds or replaces a neighbour.
     pub fn insert_neighbor(&mut self, neighbor: Neighbor) {
         self.neighbors.insert((neighbor.ifindex, neighbor.ip), neighbor);
     }
 
+    /// Adds or replaces a nexthop object.
     pub fn insert_nexthop(&mut self, object: NexthopObject) {
         self.nexthops.insert(object.id, object);
     }

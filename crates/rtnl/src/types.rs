@@ -9,15 +9,19 @@ use std::net::IpAddr;
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
+    /// The index, from 1.
     pub ifindex: u32,
+    /// The name, at most 15 bytes.
     pub name: String,
     /// None where the device has no link-layer address of six bytes (tun, ipip).
     pub mac: Option<MacAddr>,
+    /// The MTU in bytes.
     pub mtu: u32,
     /// Administratively up (`ip link set … up`).
     pub up: bool,
     /// Up, with carrier, and operational: frames can pass.
     pub running: bool,
+    /// It is the loopback device.
     pub loopback: bool,
     /// The driver's name for virtual devices ("veth", "vlan", "bridge", "vxlan"); None for NICs.
     pub kind: Option<String>,
@@ -25,7 +29,9 @@ pub struct Link {
     pub parent: Option<u32>,
     /// 802.1Q tag of a VLAN device.
     pub vlan: Option<u16>,
+    /// Receive queues.
     pub rx_queues: u32,
+    /// Transmit queues.
     pub tx_queues: u32,
     /// The bridge, bond or VRF that has enslaved the device.
     pub master: Option<u32>,
@@ -34,11 +40,17 @@ pub struct Link {
 /// How far an address is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
+    /// Everywhere.
     Global,
+    /// Within the site.
     Site,
+    /// On the link.
     Link,
+    /// On this machine.
     Host,
+    /// Nowhere.
     Nowhere,
+    /// Another scope, by its number.
     Other(u8),
 }
 
@@ -58,9 +70,13 @@ impl From<u8> for Scope {
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
+    /// The interface.
     pub ifindex: u32,
+    /// The address.
     pub addr: IpAddr,
+    /// The prefix length of its subnet.
     pub prefix_len: u8,
+    /// How far it is valid.
     pub scope: Scope,
     /// IPv4: not the first of its subnet, so never chosen as a source. IPv6: a temporary address.
     pub secondary: bool,
@@ -89,15 +105,25 @@ impl Address {
 /// State of neighbour unreachability detection (`NUD_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NeighborState {
+    /// New, without a state.
     None,
+    /// Being resolved.
     Incomplete,
+    /// Confirmed a short time ago.
     Reachable,
+    /// Not confirmed for a while; usable.
     Stale,
+    /// In use again; probed soon.
     Delay,
+    /// Being probed.
     Probe,
+    /// Resolution ended without an answer.
     Failed,
+    /// Needs no resolution.
     NoArp,
+    /// Set by an administrator.
     Permanent,
+    /// Another state, by its number.
     Other(u16),
 }
 
@@ -138,9 +164,13 @@ impl fmt::Display for NeighborState {
 /// An entry of the ARP or ND table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbor {
+    /// The interface.
     pub ifindex: u32,
+    /// The IP address.
     pub ip: IpAddr,
+    /// The link-layer address, once resolved.
     pub mac: Option<MacAddr>,
+    /// The state.
     pub state: NeighborState,
     /// IPv6: the neighbour says that it is a router.
     pub router: bool,
