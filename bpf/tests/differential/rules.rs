@@ -128,7 +128,7 @@ pub fn kernel(snap: &Snapshot, dev: u8, frame: &[u8], rust: &Outcome) -> Option<
         }
         _ => ip.get(16..).and_then(|a| a.first_chunk::<4>()).map(|a| IpAddr::V4(Ipv4Addr::from(*a))),
     }?;
-    let own = stages::local(snap, dst).is_err();
+    let own = stages::local_destination(snap, dst).is_err();
     match rust {
         Outcome::Drop(_) if own && look.seen.is_err() => {
             Some("malformed, for this box: its kernel counts it")

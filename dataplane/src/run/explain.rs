@@ -6,7 +6,6 @@ use sag_model::VlanId;
 use sag_model::control::{self, Error, ErrorCode, ExplainQuery};
 use sag_packet::checksum;
 use sag_packet::proto::*;
-use sag_pipeline::stages::Stage;
 use sag_pipeline::worker::Explained;
 use std::net::IpAddr;
 
@@ -39,8 +38,9 @@ pub fn explain(d: &Daemon, q: &ExplainQuery) -> Result<control::Explain, Error> 
         .enumerate()
         .map(|(i, (stage, detail))| control::StageTrace {
             stage: stage.name().to_owned(),
-            result: match (&end, i + 1 == count, stage) {
-                (Explained::Stopped(_), true, Stage::Acl | Stage::Local) => verdict.to_owned(),
+            // The last step is that of the stage that stopped the packet.
+            result: match (&end, i + 1 == count) {
+                (Explained::Stopped(_), true) => verdict.to_owned(),
                 _ => "pass".to_owned(),
             },
             detail,

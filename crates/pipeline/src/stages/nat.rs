@@ -1,20 +1,35 @@
 //! The translating stages: decisions only. FlowPorts are lent when the session is made.
 
-use super::{Disposition, Dnat, Known, PacketContext, drop_packet};
+use super::decision::{Draft, drop_packet};
+use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer};
 use crate::nat::{Endpoint, NatProtocol, Snat};
 use crate::snapshot::Snapshot;
-use crate::stages::Stage;
-use crate::stages::Tracer;
-use sag_model::{DropReason, PortIdx, Zone};
+use sag_model::{DropReason, Zone};
 use sag_packet::proto::{TCP_ACK, TCP_RST, TCP_SYN};
 use sag_packet::translate;
 use sag_packet::{Family, L4};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+/// The destination translation of a new session, or that of the session that the packet belongs to.
+#[inline]
+pub(super) fn dnat<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    draft.dnat = find_dnat(snap, ctx, trace)?;
+    if let Some(to) = ctx.to.or(draft.dnat.map(|d| IpAddr::V4(d.to.addr))) {
+        (draft.dst, draft.translated) = (to, true);
+    }
+    Ok(())
+}
+
 /// Static entries, and the bindings that sessions from inside have made. `None`: not translated, or
 /// by the session that the packet belongs to.
-pub(super) fn dnat<T: Tracer>(
+#[inline]
+fn find_dnat<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
     trace: &mut T,
@@ -71,11 +86,13 @@ pub(super) fn dnat<T: Tracer>(
                 if !begins {
                     return refuse(DropReason::NatNoSession);
                 }
-                trace.step(Stage::Dnat, || format!("{dst}:{dport} is lent to {}:{}", to.addr, to.port));
+                trace.step(Stage::Dnat, || format!("{dst}:{dport} belongs to {}:{}", to.addr, to.port));
                 return Ok(Some(Dnat { to, binding: Some(binding), external: dst }));
             }
             Some(Err(reason)) => {
-                trace.step(Stage::Dnat, || format!("{dst}:{dport} is lent, its filter refuses {src}"));
+                trace.step(Stage::Dnat, || {
+                    format!("{dst}:{dport} belongs to a host inside, its filter refuses {src}")
+                });
                 return refuse(reason);
             }
             None => {}
@@ -86,13 +103,25 @@ pub(super) fn dnat<T: Tracer>(
 }
 
 /// Whether and how the source of a new session is translated.
+#[inline]
 pub(super) fn snat<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
-    dnat: Option<&Dnat>,
-    (to, egress): (Zone, PortIdx),
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    draft.snat = find_snat(snap, ctx, draft, trace)?;
+    Ok(())
+}
+
+#[inline]
+fn find_snat<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    draft: &Draft,
     trace: &mut T,
 ) -> Result<Option<Snat>, Disposition> {
+    let (dnat, to, egress) = (draft.dnat.as_ref(), draft.zone, draft.egress.port);
     if ctx.p.family != Family::V4 || ctx.session == Known::Related || ctx.translation.is_some_and(|p| p.reply)
     {
         return Ok(None);

@@ -1,31 +1,30 @@
 //! The QoS stage: which CAR and which links the packet's bytes count for. Metering itself comes with
 //! the forwarding, here and in XDP.
 
-use super::{Dnat, PacketContext, Stage};
+use super::decision::Draft;
+use super::{Disposition, PacketContext, Stage, Tracer};
 use crate::policy::Tuple;
-use crate::qos::{Mark, MeterGroupNo};
+use crate::qos::Mark;
 use crate::snapshot::Snapshot;
-use crate::stages::Tracer;
-use sag_model::PortIdx;
 use sag_packet::L4;
-use std::net::IpAddr;
 
+/// The meter group of the packet: its CAR by the policies, its links by the ports.
+#[inline]
 pub(super) fn qos<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
-    (src, dst): (IpAddr, IpAddr),
-    dnat: Option<&Dnat>,
-    to: PortIdx,
+    draft: &mut Draft,
     trace: &mut T,
-) -> MeterGroupNo {
+) -> Result<(), Disposition> {
+    let to = snap.metered(draft.egress.port, draft.egress.tunnel);
     let mark = Mark { dscp: ctx.p.tos >> 2, judged: ctx.metered };
     let classified = snap.qos.classify(snap.metered(ctx.ingress, ctx.tunnel), to, mark, || {
         let (sport, dport) = match ctx.p.l4 {
             L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
             _ => ctx.p.ports(),
         };
-        let dport = ctx.to_port.or(dnat.map(|d| d.to.port)).unwrap_or(dport);
-        Tuple { proto: ctx.p.proto, src, dst, sport, dport }
+        let dport = ctx.to_port.or(draft.dnat.map(|d| d.to.port)).unwrap_or(dport);
+        Tuple { proto: ctx.p.proto, src: draft.src, dst: draft.dst, sport, dport }
     });
     if classified.group != 0 {
         trace.step(Stage::Qos, || match classified.car.and_then(|c| snap.qos.car(c)) {
@@ -36,5 +35,6 @@ pub(super) fn qos<T: Tracer>(
             None => "no policy matched: metered by the link alone".into(),
         });
     }
-    classified.group
+    draft.meters = classified.group;
+    Ok(())
 }

@@ -2,11 +2,50 @@
 
 use super::{BatchEntry, NO_ENTRY, Pipeline};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Disposition, ForwardDecision, Stage};
-use crate::stages::{Steps, Tracer};
+use crate::stages::{self, Disposition, ForwardDecision, Stage, Steps, Tracer, for_stages};
 use sag_model::DropReason;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
 use sag_packet::parse::{self, Family, NetworkLayer};
+
+/// Says what each stage of the part `apply` would do.
+macro_rules! explain_apply {
+    (
+        ($args:tt)
+        receive $receive:tt
+        decide $decide:tt
+        apply { $($stage:ident $name:literal $run:ident;)* }
+    ) => {
+        $($run $args;)*
+    };
+}
+
+/// What the rewrite stage would do.
+fn rewrite(snap: &Snapshot, d: &ForwardDecision, steps: &mut Steps) {
+    let translated = d.dnat.is_some() || d.snat.is_some();
+    if translated || snap.qos.remark(d.meters).is_some() {
+        steps.step(Stage::Rewrite, || match (translated, snap.qos.remark(d.meters)) {
+            (true, None) => "addresses and ports, TTL".into(),
+            (true, Some(dscp)) => format!("addresses and ports, DSCP {dscp}, TTL"),
+            (false, Some(dscp)) => format!("DSCP {dscp}, TTL"),
+            (false, None) => "TTL".into(),
+        });
+    }
+}
+
+/// What the encap stage would do.
+fn encap(snap: &Snapshot, d: &ForwardDecision, steps: &mut Steps) {
+    if let Some(t) = snap.tunnel(d.tunnel) {
+        steps.step(Stage::Encap, || {
+            format!("{} to {} by tunnel {}, {} bytes more", t.kind(), t.remote, t.name, t.overhead())
+        });
+    }
+}
+
+fn dropped_at_parse(reason: DropReason, steps: &mut Steps) -> Explained {
+    let dropped = Disposition::Drop { reason, icmp: None, rule: None };
+    steps.stopped(Stage::Parse, &dropped);
+    Explained::Stopped(dropped)
+}
 
 impl Pipeline {
     /// What would happen to this frame: the very code that forwards, without its effects.
@@ -24,12 +63,12 @@ impl Pipeline {
                 steps.step(Stage::Parse, || format!("EtherType {ethertype:#06x}"));
                 return Explained::Stopped(Disposition::Kernel);
             }
-            Err(reason) => return Explained::Stopped(Disposition::Drop { reason, icmp: None, rule: None }),
+            Err(reason) => return dropped_at_parse(reason, steps),
         };
         let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone)))
         else {
             let reason = if vlan != 0 { DropReason::VlanUnknown } else { DropReason::PortNotReady };
-            return Explained::Stopped(Disposition::Drop { reason, icmp: None, rule: None });
+            return dropped_at_parse(reason, steps);
         };
         steps.step(Stage::Parse, || format!("{:?} protocol {}, {} bytes", p.family, p.proto, p.ip_len));
         let mut s = BatchEntry { p, ingress, zone, alive: true, ..NO_ENTRY };
@@ -51,7 +90,10 @@ impl Pipeline {
             end = evaluate(&s);
         }
         match end {
-            Ok(decision) => Explained::Forward(decision),
+            Ok(decision) => {
+                for_stages!(explain_apply!((snap, &decision, steps)));
+                Explained::Forward(decision)
+            }
             Err(stop) => Explained::Stopped(stop),
         }
     }

@@ -5,16 +5,28 @@ use super::{BatchEntry, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
 use crate::originate::Emit;
 use crate::snapshot::Snapshot;
-use crate::stages;
+use crate::stages::{self, for_stages};
 use sag_model::flow::RecordNo;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{self, Family, L4};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 
+/// Runs the stages of the part `receive`, one after the other, until one of them has a verdict.
+macro_rules! run_receive {
+    (
+        ($this:ident $args:tt)
+        receive { $($stage:ident $name:literal $run:ident;)* }
+        decide $decide:tt
+        apply $apply:tt
+    ) => {
+        $($this.$run $args?;)*
+    };
+}
+
 impl Pipeline {
-    /// Ingress port, headers and flow hash of a frame, into `slot`, which has the record that XDP
-    /// found, if any.
+    /// From a frame to a parsed packet, with its flow hash, in `slot`, which has the record that XDP found, if any:
+    /// the stages of the part `receive`.
     #[inline]
     pub(super) fn ingest(
         &mut self,
@@ -24,6 +36,22 @@ impl Pipeline {
         f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        for_stages!(run_receive!(self(snap, now, dev, f, slot, emit)));
+        self.hash_and_prefetch(f.bytes(), slot);
+        Ok(())
+    }
+
+    /// The parse stage: ingress port, what is the kernel's, and the headers.
+    #[inline]
+    fn parse(
+        &mut self,
+        snap: &Snapshot,
+        _: Nanos,
+        dev: u8,
+        f: &mut FrameMut<'_>,
+        slot: &mut BatchEntry,
+        _: &mut impl Emit,
     ) -> Result<(), Verdict> {
         let frame = f.bytes();
         let count = |c: &Counters, port: PortIdx| {
@@ -63,11 +91,21 @@ impl Pipeline {
         }
         (slot.ingress, slot.zone) = (ingress, port.zone);
         (slot.tunnel, slot.skip) = (0, 0);
-        if !snap.tunnels.is_empty() {
-            self.leave_tunnel(snap, now, dev, f, slot, emit)?;
-        }
-        self.hash_and_prefetch(f.bytes(), slot);
         Ok(())
+    }
+
+    /// The decap stage: if the packet is a tunnel's, what is inside takes its place.
+    #[inline]
+    fn decap(
+        &mut self,
+        snap: &Snapshot,
+        now: Nanos,
+        dev: u8,
+        f: &mut FrameMut<'_>,
+        slot: &mut BatchEntry,
+        emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        if snap.tunnels.is_empty() { Ok(()) } else { self.leave_tunnel(snap, now, dev, f, slot, emit) }
     }
 
     /// The packet's hash, and what it will look at into the cache.
@@ -105,5 +143,5 @@ impl Pipeline {
 /// Whether fragments to this address are followed. Others are the kernel's, which puts them together;
 /// an address of its own that NAT shares may have a host inside behind it.
 pub(super) fn is_ours_to_follow(snap: &Snapshot, dst: IpAddr) -> bool {
-    stages::local(snap, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
+    stages::local_destination(snap, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
 }

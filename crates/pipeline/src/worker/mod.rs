@@ -1,6 +1,7 @@
 //! One worker's pipeline: batches of frames in, verdicts out. Here the way of the many: a batch, and
 //! the short cut of established flows.
 
+mod apply;
 mod explain;
 mod fec;
 mod fragment;
@@ -396,6 +397,7 @@ impl Pipeline {
         if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
             r.rewrite(f.bytes_mut(), &s.p);
         }
+        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
         self.transmit(snap, s, &nh, action.tunnel, f, verdict);
         true
     }
@@ -424,7 +426,7 @@ impl Pipeline {
         true
     }
 
-    /// TTL, tunnel and link header, then out.
+    /// Tunnel and link header, then out.
     #[inline]
     fn transmit(
         &self,
@@ -435,7 +437,6 @@ impl Pipeline {
         f: &mut FrameMut<'_>,
         verdict: &mut Verdict,
     ) {
-        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
         if tunnel != 0 {
             *verdict = self.transmit_into(snap, s, nh, tunnel, f);
             return;

@@ -1,17 +1,18 @@
 //! Packets that no flow record answers for: the walk through all stages, and what it leaves behind
 //! (sessions, ICMP errors, fragments).
 
+use super::apply::Outgoing;
 use super::session_create::NewSession;
-use super::{BatchEntry, Pipeline, Verdict, drop_at, fec, remark, touch};
+use super::{BatchEntry, Pipeline, Verdict, drop_at, touch};
 use crate::family;
 use crate::fragments::FlowPorts;
-use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
+use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
 use crate::qos::MeterGroupNo;
 use crate::session::{self, Ending};
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
-use crate::stages::{self, Disposition, ForwardDecision, Fragmentation, Known, PacketContext, Translation};
+use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
 use crate::table::SAME_RULE;
 use crate::tables::SharedTable;
 use sag_model::flow::{
@@ -20,8 +21,8 @@ use sag_model::flow::{
 use sag_model::{DropReason, Nanos, PortIdx, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4, Parsed};
-use sag_packet::proto::{ETH_LEN, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
-use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_packet::proto::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -39,12 +40,6 @@ impl Pipeline {
         emit: &mut impl Emit,
         since: Nanos,
     ) -> Verdict {
-        if let (Some(no), L4::Tcp { flags }) = (s.found, s.p.l4)
-            && flags & TCP_RST != 0
-            && !self.plausible_reset::<R>(s, no, f.bytes())
-        {
-            return drop_at(&self.counters, s.ingress, DropReason::TcpOutOfWindow);
-        }
         let mut s = *s;
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
@@ -145,6 +140,7 @@ impl Pipeline {
             zone: s.zone,
             hash: s.hash,
             session: known,
+            out_of_window: self.is_out_of_window::<R>(s, frame),
             metered: s.found.and_then(|no| metered(snap, table.record(no))),
             leaves_to: self.leaves_to::<R>(s),
             to,
@@ -258,20 +254,19 @@ impl Pipeline {
                 }
             },
         }
-        if let Err(reason) = self.translate::<R>(s, found, seen.related, f) {
-            return drop_at(&self.counters, s.ingress, reason);
-        }
-        let marked = remark(snap, decision.meters, s, f);
-        let s = marked.as_ref().unwrap_or(s);
-        self.clamp_segments(snap, s, &decision, f);
-        match decision.fragmentation {
-            Fragmentation::NotNeeded => {
-                let mut verdict = Verdict::Held;
-                self.transmit(snap, s, &words, decision.tunnel, f, &mut verdict);
-                verdict
-            }
-            Fragmentation::Packet => self.split(snap, s, &decision, &nh, f, emit),
-            Fragmentation::Outer => self.split_outer(snap, s, &decision, &nh, f, emit),
+        let mut out = Outgoing {
+            snap,
+            s,
+            marked: None,
+            decision: &decision,
+            nexthop: words,
+            record: seen.related.or(found),
+            is_error: seen.related.is_some(),
+            verdict: Verdict::Held,
+        };
+        match self.apply::<R>(&mut out, f, emit) {
+            Ok(()) => out.verdict,
+            Err(verdict) => verdict,
         }
     }
 
@@ -282,32 +277,16 @@ impl Pipeline {
         decision.tunnel == 0 && decision.mtu < nh.mtu
     }
 
-    /// What the session makes of the packet.
-    fn translate<R: SharedTable>(
-        &self,
-        s: &BatchEntry,
-        found: Option<RecordNo>,
-        related: Option<RecordNo>,
-        f: &mut FrameMut<'_>,
-    ) -> Result<(), DropReason> {
-        let Some(no) = related.or(found) else { return Ok(()) };
-        let r = R::table(&self.tables).record(no);
-        if R::nat_flags(&r.key(), &r.translated()) == 0 {
-            return Ok(());
+    /// Whether the packet is an RST that cannot be its connection's.
+    fn is_out_of_window<R: SharedTable>(&self, s: &BatchEntry, frame: &[u8]) -> bool {
+        let (Some(no), L4::Tcp { flags }) = (s.found, s.p.l4) else { return false };
+        if flags & TCP_RST == 0 {
+            return false;
         }
-        if related.is_some() {
-            return r.rewrite_error(f.bytes_mut(), &s.p);
-        }
-        r.rewrite(f.bytes_mut(), &s.p);
-        Ok(())
-    }
-
-    /// Whether an RST can be its connection's.
-    fn plausible_reset<R: SharedTable>(&self, s: &BatchEntry, no: RecordNo, frame: &[u8]) -> bool {
         let table = R::table(&self.tables);
-        let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return true };
+        let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return false };
         let sent = table.record(no).bytes().load(Ordering::Relaxed);
-        session::rst_in_window(table.meta(no.session()), no.direction(), seq, ack, sent)
+        !session::rst_in_window(table.meta(no.session()), no.direction(), seq, ack, sent)
     }
 
     /// A packet of an existing session whose record did not answer for it.
@@ -372,53 +351,6 @@ impl Pipeline {
             self.counters.sessions_ended.add(1);
         }
         self.changes.ended = true;
-    }
-
-    fn split(
-        &mut self,
-        snap: &Snapshot,
-        s: &BatchEntry,
-        decision: &ForwardDecision,
-        nh: &NextHop,
-        f: &mut FrameMut<'_>,
-        emit: &mut impl Emit,
-    ) -> Verdict {
-        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
-        let link = LinkHeader {
-            dst: nh.dmac,
-            src: nh.smac,
-            vlan: nh.vlan,
-            ethertype: stages::ethertype(s.p.family),
-        };
-        let out = self.counters.port(nh.port);
-        let (tunnel, inside) = (snap.tunnel(decision.tunnel), self.counters.tunnel(decision.tunnel));
-        let sent = originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.scratch, |buf, len| {
-            let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-            let done = match tunnel {
-                None => piece.set_link(ETH_LEN, len, &link).is_ok(),
-                Some(t) => {
-                    let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
-                    let senders = &self.fec.senders;
-                    fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
-                        && originate::put_link(t, &mut piece, link).is_ok()
-                }
-            };
-            let ok = done && emit.emit(nh.port, piece.bytes());
-            if ok && tunnel.is_some() {
-                inside.sent(len);
-            }
-            if ok {
-                out.tx_packets.add(1);
-                out.tx_bytes.add(piece.len() as u64);
-            }
-            ok
-        });
-        if sent == 0 {
-            return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
-        }
-        self.counters.port(s.ingress).forwarded.add(1);
-        out.originated.add(u64::from(sent) - 1);
-        Verdict::Emitted
     }
 
     /// Sends an ICMP error about a packet, if one may be sent.

@@ -304,7 +304,6 @@ impl Pipeline {
         let Some(t) = snap.tunnel(decision.tunnel) else {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelDown);
         };
-        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
         if let Err(reason) = t.enter(f, &s.p, s.hash, true) {
             self.counters.tunnel(t.no).drops.add(1);
             return drop_at(&self.counters, s.ingress, reason);

@@ -1,0 +1,162 @@
+//! The stages that look at addresses: what is for the gateway, what may not be forwarded, and where the rest goes.
+
+use super::decision::{Draft, drop_packet};
+use super::{Disposition, PacketContext, Stage, Tracer};
+use crate::ids::TunnelNo;
+use crate::snapshot::{Member, Route, Snapshot};
+use sag_model::ids::Zone;
+use sag_model::{DropReason, PortIdx};
+use sag_packet::icmp::IcmpError;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A route's way out of the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Egress {
+    /// The port.
+    pub port: PortIdx,
+    /// The tunnel; 0: none.
+    pub tunnel: TunnelNo,
+    /// The next hop's address.
+    pub to: IpAddr,
+    /// IP bytes of a packet that leave in one piece.
+    pub mtu: u16,
+    /// IP bytes of a packet that a tunnel takes in whatever pieces.
+    pub most: u16,
+}
+
+/// Where packets to `dst` leave by a member of a route.
+///
+/// # Errors
+///
+/// A drop: the tunnel is down, or no port leads to its remote address.
+#[inline]
+pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egress, Disposition> {
+    let down = || drop_packet(DropReason::TunnelDown, Some(IcmpError::HostUnreachable));
+    if m.tunnel == 0 {
+        let own = snap.port(m.port).map_or(0, |p| p.mtu);
+        let mtu = if m.mtu != 0 { m.mtu.min(own) } else { own };
+        return Ok(Egress { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
+    }
+    let t = snap.tunnel(m.tunnel).filter(|t| t.state.is_up()).ok_or_else(down)?;
+    let path = snap.outer_path(t.remote_now(), hash).ok_or_else(down)?;
+    Ok(Egress { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
+}
+
+/// Packets for the gateway itself and link-scope multicast are the kernel's.
+///
+/// # Errors
+///
+/// [`Disposition::Kernel`].
+pub fn local_destination(snap: &Snapshot, dst: IpAddr) -> Result<(), Disposition> {
+    if dst.is_multicast() || snap.local.contains(&dst) || dst == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(Disposition::Kernel);
+    }
+    match dst {
+        IpAddr::V6(d) if d.is_unicast_link_local() => Err(Disposition::Kernel),
+        _ => Ok(()),
+    }
+}
+
+/// What is not translated may be for the gateway.
+#[inline]
+pub(super) fn local<T: Tracer>(
+    snap: &Snapshot,
+    _: &PacketContext<'_>,
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    if draft.translated {
+        return Ok(());
+    }
+    local_destination(snap, draft.wire_dst)
+        .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))
+}
+
+/// Addresses that a router must not forward (RFC 1812 5.3.7, RFC 4291 2.5, RFC 3927 2.7).
+#[inline]
+pub(super) fn sanity<T: Tracer>(
+    snap: &Snapshot,
+    _: &PacketContext<'_>,
+    draft: &mut Draft,
+    _: &mut T,
+) -> Result<(), Disposition> {
+    let (src, dst) = (draft.src, draft.wire_dst);
+    let bad_source = match src {
+        IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 224 || a.is_loopback(),
+        IpAddr::V6(a) => a.is_multicast() || a.is_unspecified() || a.is_loopback(),
+    };
+    if bad_source || src == dst {
+        return Err(drop_packet(DropReason::SourceMartian, None));
+    }
+    let bad_dest = match dst {
+        IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 240 || a.is_loopback(),
+        IpAddr::V6(a) => a.is_unspecified() || a.is_loopback(),
+    };
+    if bad_dest {
+        return Err(drop_packet(DropReason::DestMartian, None));
+    }
+    let link_local = match (src, dst) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => s.is_link_local() || d.is_link_local(),
+        (IpAddr::V6(s), _) => s.is_unicast_link_local(),
+        _ => false,
+    };
+    if link_local {
+        return Err(drop_packet(DropReason::LinkLocalScope, None));
+    }
+    if snap.local.contains(&src) {
+        return Err(drop_packet(DropReason::SourceIsOurs, None));
+    }
+    Ok(())
+}
+
+/// The route of the destination, the member for the flow, and the port or tunnel that it names.
+#[inline]
+pub(super) fn route<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    let member = lookup(snap, draft.dst, ctx.hash)?;
+    trace.step(Stage::Route, || describe(snap, member, ctx.hash));
+    draft.egress = egress(snap, member, draft.dst, ctx.hash)?;
+    let Some(port) = snap.port(draft.egress.port) else {
+        return Err(drop_packet(DropReason::EgressNotOurs, None));
+    };
+    draft.link_up = port.up;
+    draft.zone = if draft.egress.tunnel == 0 { port.zone } else { Zone::Overlay };
+    Ok(())
+}
+
+#[inline]
+fn lookup(snap: &Snapshot, dst: IpAddr, hash: u64) -> Result<&Member, Disposition> {
+    match snap.route(dst) {
+        None => Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
+        Some(Route::Local) => Err(Disposition::Kernel),
+        Some(Route::Blackhole) => Err(drop_packet(DropReason::RouteBlackhole, None)),
+        Some(Route::Unreachable) => {
+            Err(drop_packet(DropReason::RouteUnreachable, Some(IcmpError::HostUnreachable)))
+        }
+        Some(Route::Prohibit) => {
+            Err(drop_packet(DropReason::RouteProhibit, Some(IcmpError::AdminProhibited)))
+        }
+        Some(Route::NotOurs) => Err(drop_packet(DropReason::EgressNotOurs, None)),
+        Some(Route::Via(members)) => snap
+            .choose(members, hash)
+            .ok_or(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
+    }
+}
+
+fn describe(snap: &Snapshot, m: &Member, hash: u64) -> String {
+    if let Some(t) = snap.tunnel(m.tunnel) {
+        return match snap.outer_path(t.remote, hash).and_then(|p| snap.port(p.port)) {
+            Some(port) => format!("through tunnel {}, to {} by port {}", t.name, t.remote, port.name),
+            None => format!("through tunnel {}, but no port leads to {}", t.name, t.remote),
+        };
+    }
+    let port = snap.port(m.port).map_or("?", |p| p.name.as_str());
+    match m.via {
+        Some(via) => format!("via {via} on port {port}"),
+        None => format!("on link of port {port}"),
+    }
+}

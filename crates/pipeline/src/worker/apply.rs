@@ -1,0 +1,153 @@
+//! The stages of the part `apply`: the packet becomes what was decided about it, and leaves.
+
+use super::{BatchEntry, Pipeline, Verdict, drop_at, fec, remark};
+use crate::originate::{self, Emit, LINK_ROOM};
+use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::stages::{self, ForwardDecision, Fragmentation, for_stages};
+use crate::tables::SharedTable;
+use sag_model::DropReason;
+use sag_model::flow::RecordNo;
+use sag_packet::parse::Parsed;
+use sag_packet::proto::ETH_LEN;
+use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+
+/// A packet that is to be forwarded.
+#[derive(Debug)]
+pub(super) struct Outgoing<'a> {
+    pub snap: &'a Snapshot,
+    pub s: &'a BatchEntry,
+    /// The same packet once it carries another DSCP.
+    pub marked: Option<BatchEntry>,
+    pub decision: &'a ForwardDecision,
+    pub nexthop: NextHopWords,
+    /// The record whose translation holds for the packet.
+    pub record: Option<RecordNo>,
+    /// The packet is an ICMP error about a packet of that record.
+    pub is_error: bool,
+    /// What became of the packet.
+    pub verdict: Verdict,
+}
+
+/// Runs the stages of the part `apply`, one after the other, until one of them has a verdict.
+macro_rules! run_apply {
+    (
+        ($this:ident $family:ident $args:tt)
+        receive $receive:tt
+        decide $decide:tt
+        apply { $($stage:ident $name:literal $run:ident;)* }
+    ) => {
+        $($this.$run::<$family> $args?;)*
+    };
+}
+
+impl Pipeline {
+    pub(super) fn apply<R: SharedTable>(
+        &mut self,
+        out: &mut Outgoing<'_>,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        for_stages!(run_apply!(self R (out, f, emit)));
+        Ok(())
+    }
+
+    /// The rewrite stage: translation, DSCP, segment size and TTL.
+    #[inline]
+    fn rewrite<R: SharedTable>(
+        &mut self,
+        out: &mut Outgoing<'_>,
+        f: &mut FrameMut<'_>,
+        _: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        self.translate::<R>(out, f).map_err(|reason| drop_at(&self.counters, out.s.ingress, reason))?;
+        out.marked = remark(out.snap, out.decision.meters, out.s, f);
+        let s = out.marked.as_ref().unwrap_or(out.s);
+        self.clamp_segments(out.snap, s, out.decision, f);
+        rewrite::decrement_ttl(f.bytes_mut(), &s.p);
+        Ok(())
+    }
+
+    /// The encap stage: tunnel and link header, in as many fragments as it takes.
+    #[inline]
+    fn encap<R: SharedTable>(
+        &mut self,
+        out: &mut Outgoing<'_>,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Result<(), Verdict> {
+        let (snap, decision, s) = (out.snap, out.decision, out.marked.as_ref().unwrap_or(out.s));
+        match decision.fragmentation {
+            Fragmentation::NotNeeded => {
+                self.transmit(snap, s, &out.nexthop, decision.tunnel, f, &mut out.verdict);
+            }
+            Fragmentation::Packet => {
+                out.verdict = self.split(snap, s, decision, &out.nexthop.unpack(), f, emit);
+            }
+            Fragmentation::Outer => {
+                out.verdict = self.split_outer(snap, s, decision, &out.nexthop.unpack(), f, emit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Translates the packet as its session's record says.
+    fn translate<R: SharedTable>(&self, out: &Outgoing<'_>, f: &mut FrameMut<'_>) -> Result<(), DropReason> {
+        let Some(no) = out.record else { return Ok(()) };
+        let r = R::table(&self.tables).record(no);
+        if R::nat_flags(&r.key(), &r.translated()) == 0 {
+            return Ok(());
+        }
+        if out.is_error {
+            return r.rewrite_error(f.bytes_mut(), &out.s.p);
+        }
+        r.rewrite(f.bytes_mut(), &out.s.p);
+        Ok(())
+    }
+
+    /// Sends the packet in fragments, each of them through the tunnel if there is one.
+    fn split(
+        &mut self,
+        snap: &Snapshot,
+        s: &BatchEntry,
+        decision: &ForwardDecision,
+        nh: &NextHop,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+    ) -> Verdict {
+        let link = LinkHeader {
+            dst: nh.dmac,
+            src: nh.smac,
+            vlan: nh.vlan,
+            ethertype: stages::ethertype(s.p.family),
+        };
+        let out = self.counters.port(nh.port);
+        let (tunnel, inside) = (snap.tunnel(decision.tunnel), self.counters.tunnel(decision.tunnel));
+        let sent = originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.scratch, |buf, len| {
+            let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
+            let done = match tunnel {
+                None => piece.set_link(ETH_LEN, len, &link).is_ok(),
+                Some(t) => {
+                    let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
+                    let senders = &self.fec.senders;
+                    fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
+                        && originate::put_link(t, &mut piece, link).is_ok()
+                }
+            };
+            let ok = done && emit.emit(nh.port, piece.bytes());
+            if ok && tunnel.is_some() {
+                inside.sent(len);
+            }
+            if ok {
+                out.tx_packets.add(1);
+                out.tx_bytes.add(piece.len() as u64);
+            }
+            ok
+        });
+        if sent == 0 {
+            return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
+        }
+        self.counters.port(s.ingress).forwarded.add(1);
+        out.originated.add(u64::from(sent) - 1);
+        Verdict::Emitted
+    }
+}
