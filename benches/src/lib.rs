@@ -224,8 +224,8 @@ impl Load {
     pub fn end(&mut self, sessions: impl IntoIterator<Item = u32>) {
         let t = &self.pipe.tables;
         for s in sessions {
-            let ending = Ending { deferred: &mut self.deferred, events: &mut self.events };
-            session::end(&t.v4, s, &self.snap, &t.nat, ending);
+            let ending = Ending { deferred: &mut self.deferred, events: &mut self.events, nat: &t.nat };
+            session::end(&t.v4, s, &self.snap, ending);
         }
         t.v4.release(&mut self.deferred);
     }

@@ -360,12 +360,12 @@ impl Handler for Daemon {
                 let events = &mut events;
                 flushed += u64::from(match r.family {
                     Family::V4 => {
-                        let ending = Ending { deferred: &mut self.flushed4, events };
-                        session::end(&self.tables.v4, r.number, &self.snapshot, &self.tables.nat, ending)
+                        let ending = Ending { deferred: &mut self.flushed4, events, nat: &self.tables.nat };
+                        session::end(&self.tables.v4, r.number, &self.snapshot, ending)
                     }
                     Family::V6 => {
-                        let ending = Ending { deferred: &mut self.flushed6, events };
-                        session::end(&self.tables.v6, r.number, &self.snapshot, &self.tables.nat, ending)
+                        let ending = Ending { deferred: &mut self.flushed6, events, nat: &self.tables.nat };
+                        session::end(&self.tables.v6, r.number, &self.snapshot, ending)
                     }
                 });
             }

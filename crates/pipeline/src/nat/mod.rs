@@ -220,7 +220,7 @@ impl NatState {
                 }
                 continue;
             }
-            let Some((port, new_block)) = self.choose(pool, limits, protocol, inside, remote, random, tick)
+            let Some((port, new_block)) = self.choose(pool, limits, protocol, (inside, remote), random, tick)
             else {
                 pool.exhausted.fetch_add(1, Ordering::Relaxed);
                 return Err(Exhausted);
@@ -263,14 +263,12 @@ impl NatState {
 
     /// Claims a port: the inside one if it is free (RFC 4787 4.2.1), else a random one of its range
     /// and parity.
-    #[allow(clippy::too_many_arguments)]
     fn choose(
         &self,
         pool: &Pool,
         limits: &Limits,
         protocol: NatProtocol,
-        inside: Endpoint,
-        remote: u64,
+        (inside, remote): (Endpoint, u64),
         random: &mut Random,
         tick: u32,
     ) -> Option<(u16, Option<u16>)> {
@@ -278,7 +276,7 @@ impl NatState {
         let range = limits.range_for(protocol, inside.port);
         if let Some(size) = limits.port_block {
             let blocks = pool.blocks.get_or_init(|| Blocks::new(size));
-            return self.choose_in_block(pool, blocks, &range, protocol, inside, random, tick);
+            return self.choose_in_block(pool, (blocks, &range), protocol, inside, random, tick);
         }
         if limits.may_keep(protocol, inside.port) && pool.claim(protocol, inside.port, key, remote, tick) {
             return Some((inside.port, None));
@@ -296,12 +294,10 @@ impl NatState {
     }
 
     /// A port of a block that the host has, or else of the next free block from a place of its own on.
-    #[allow(clippy::too_many_arguments)]
     fn choose_in_block(
         &self,
         pool: &Pool,
-        blocks: &Blocks,
-        range: &RangeInclusive<u16>,
+        (blocks, range): (&Blocks, &RangeInclusive<u16>),
         protocol: NatProtocol,
         inside: Endpoint,
         random: &mut Random,

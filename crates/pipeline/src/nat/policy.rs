@@ -308,7 +308,6 @@ impl NatPolicy {
 
     /// How the source of a new session is translated on its way from a zone to an egress port.
     /// `hairpin`: the external address by which a LAN host reaches another.
-    #[allow(clippy::too_many_arguments)]
     pub fn snat(
         &self,
         from: Zone,

@@ -174,6 +174,7 @@ pub fn flush_counters<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &
 pub struct Ending<'w> {
     pub deferred: &'w mut DeferredFree,
     pub events: &'w mut Events,
+    pub nat: &'w NatState,
 }
 
 /// Both tuples of a session.
@@ -197,13 +198,8 @@ pub fn tuples<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> SessionTuple
 
 /// Takes a session out of the table and gives back what it held. False if another thread did, or if
 /// it was none but a denied flow.
-pub fn end<R: FlowFamily>(
-    table: &FlowTable<R>,
-    session: u32,
-    snap: &Snapshot,
-    nat: &NatState,
-    w: Ending<'_>,
-) -> bool {
+pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w: Ending<'_>) -> bool {
+    let nat = w.nat;
     let meta = table.meta(session);
     let was_denied = State::of(meta) == Some(State::Denied);
     if !table.remove(session, w.deferred) {
@@ -269,18 +265,16 @@ impl Sweeper {
     }
 
     /// Sweeps up to `budget` sessions; returns true when a round over all is complete.
-    #[allow(clippy::too_many_arguments)]
     pub fn step<R: FlowFamily>(
         &mut self,
         table: &FlowTable<R>,
         ends: Ending<'_>,
         snap: &Snapshot,
-        nat: &NatState,
         now: Tick,
         budget: u32,
         counters: &Counters,
     ) -> bool {
-        let Ending { deferred, events } = ends;
+        let Ending { deferred, events, nat } = ends;
         let used = table.used();
         for _ in 0..budget {
             if self.at >= used {
@@ -312,7 +306,7 @@ impl Sweeper {
                 }
             }
             if idle > idle_limit(state, &snap.options.timeouts)
-                && end(table, session, snap, nat, Ending { deferred, events })
+                && end(table, session, snap, Ending { deferred, events, nat })
             {
                 counters.sessions_ended.add(1);
             }

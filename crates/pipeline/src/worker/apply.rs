@@ -122,27 +122,28 @@ impl Pipeline {
         };
         let out = self.counters.port(nh.port);
         let (tunnel, inside) = (snap.tunnel(decision.tunnel), self.counters.tunnel(decision.tunnel));
-        let sent = originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.scratch, |buf, len| {
-            let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-            let done = match tunnel {
-                None => piece.set_link(ETH_LEN, len, &link).is_ok(),
-                Some(t) => {
-                    let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
-                    let senders = &self.fec.senders;
-                    fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
-                        && originate::put_link(t, &mut piece, link).is_ok()
+        let sent =
+            originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.buffers.scratch, |buf, len| {
+                let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
+                let done = match tunnel {
+                    None => piece.set_link(ETH_LEN, len, &link).is_ok(),
+                    Some(t) => {
+                        let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
+                        let senders = &self.tunnels.fec.senders;
+                        fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
+                            && originate::put_link(t, &mut piece, link).is_ok()
+                    }
+                };
+                let ok = done && emit.emit(nh.port, piece.bytes());
+                if ok && tunnel.is_some() {
+                    inside.sent(len);
                 }
-            };
-            let ok = done && emit.emit(nh.port, piece.bytes());
-            if ok && tunnel.is_some() {
-                inside.sent(len);
-            }
-            if ok {
-                out.tx_packets.add(1);
-                out.tx_bytes.add(piece.len() as u64);
-            }
-            ok
-        });
+                if ok {
+                    out.tx_packets.add(1);
+                    out.tx_bytes.add(piece.len() as u64);
+                }
+                ok
+            });
         if sent == 0 {
             return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
         }

@@ -1,7 +1,7 @@
 //! Forward error correction on a worker's path: packets get into windows as they enter a tunnel,
 //! repairs follow between batches, and what was lost on the way comes back here.
 
-use super::{BatchEntry, NO_ENTRY, Pipeline, Verdict, drop_at};
+use super::{BatchEntry, Env, NO_ENTRY, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
 use crate::originate::{Emit, LINK_ROOM};
 use crate::pending;
@@ -115,20 +115,20 @@ impl Pipeline {
     /// Closes windows whose time has come, sends repairs, gives up what does not come any more.
     #[inline]
     pub(super) fn poll_fec(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
-        if snap.tunnels.with_fec().is_empty() && self.fec.receivers.is_empty() {
+        if snap.tunnels.with_fec().is_empty() && self.tunnels.fec.receivers.is_empty() {
             return;
         }
-        self.fec.at(now);
+        self.tunnels.fec.at(now);
         self.keep_fec(snap);
         for &no in snap.tunnels.with_fec() {
             if let Some(t) = snap.tunnel(no) {
                 self.send_repairs(snap, t, now, emit);
             }
         }
-        if now.0 >= self.fec.look_at.0 {
-            self.fec.look_at = Nanos(now.0 + LOOK);
+        if now.0 >= self.tunnels.fec.look_at.0 {
+            self.tunnels.fec.look_at = Nanos(now.0 + LOOK);
             let counters = &self.counters;
-            for (no, r) in self.fec.receivers.iter_mut().enumerate() {
+            for (no, r) in self.tunnels.fec.receivers.iter_mut().enumerate() {
                 let Some(r) = r else { continue };
                 r.rx.poll(now.0, |port| spare(counters, port));
                 count(counters, no as TunnelNo, &mut r.rx);
@@ -143,10 +143,10 @@ impl Pipeline {
             Some((t, settings(t)?))
         };
         let most = snap.tunnels.with_fec().iter().max().map_or(0, |no| usize::from(*no) + 1);
-        let senders = &mut self.fec.senders.get_mut().list;
+        let senders = &mut self.tunnels.fec.senders.get_mut().list;
         if most > senders.len() {
             senders.resize_with(most, || None);
-            self.fec.receivers.resize_with(most, || None);
+            self.tunnels.fec.receivers.resize_with(most, || None);
         }
         for (no, slot) in senders.iter_mut().enumerate() {
             let fits = |s: &Sending, t: &Tunnel, set| s.tx.settings() == set && Arc::ptr_eq(&s.of, &t.state);
@@ -154,13 +154,13 @@ impl Pipeline {
                 (None, _) => *slot = None,
                 (Some((t, set)), Some(s)) if fits(s, t, set) => {}
                 (Some((t, set)), _) => {
-                    let tx = Sender::new(set, self.fec.stream, self.random.draw() as u32);
+                    let tx = Sender::new(set, self.tunnels.fec.stream, self.random.draw() as u32);
                     *slot = tx.map(|tx| Box::new(Sending { of: t.state.clone(), tx }));
                 }
             }
         }
         let counters = &self.counters;
-        for (no, slot) in self.fec.receivers.iter_mut().enumerate() {
+        for (no, slot) in self.tunnels.fec.receivers.iter_mut().enumerate() {
             let t = on(no).map(|(t, _)| t);
             if t.is_some_and(|t| slot.as_ref().is_some_and(|r| Arc::ptr_eq(&r.of, &t.state))) {
                 continue;
@@ -171,19 +171,19 @@ impl Pipeline {
             *slot = t.map(|t| Box::new(Receiving { of: t.state.clone(), rx: Receiver::default() }));
         }
         if most == 0 {
-            self.fec.receivers.clear();
+            self.tunnels.fec.receivers.clear();
             senders.clear();
         }
     }
 
     fn send_repairs(&mut self, snap: &Snapshot, t: &Tunnel, now: Nanos, emit: &mut impl Emit) {
         let no = usize::from(t.no);
-        if let Some(Some(s)) = self.fec.senders.get_mut().list.get_mut(no) {
+        if let Some(Some(s)) = self.tunnels.fec.senders.get_mut().list.get_mut(no) {
             s.tx.poll(now.0);
         }
         loop {
-            let Some(Some(s)) = self.fec.senders.get_mut().list.get_mut(no) else { return };
-            let Some(room) = self.scratch.get_mut(LINK_ROOM..) else { return };
+            let Some(Some(s)) = self.tunnels.fec.senders.get_mut().list.get_mut(no) else { return };
+            let Some(room) = self.buffers.scratch.get_mut(LINK_ROOM..) else { return };
             let Some(repair) = s.tx.repair(room) else { return };
             let p = Parsed {
                 family: Family::V4,
@@ -194,7 +194,7 @@ impl Pipeline {
                 tos: repair.mark & !0b11,
                 ..Parsed::NONE
             };
-            if self.send_through(snap, t, &p, self.fec.way(), Carried::Repair, emit) {
+            if self.send_through(snap, t, &p, self.tunnels.fec.way(), Carried::Repair, emit) {
                 let c = self.counters.tunnel(t.no);
                 c.fec_repairs.add(1);
                 c.fec_overhead.add(repair.len as u64);
@@ -214,7 +214,7 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) -> Result<(u16, usize), Verdict> {
         let (text, counters) = (f.bytes().get(at.clone()).unwrap_or(&[]), &self.counters);
-        let receiving = self.fec.receivers.get_mut(usize::from(t.no)).and_then(Option::as_deref_mut);
+        let receiving = self.tunnels.fec.receivers.get_mut(usize::from(t.no)).and_then(Option::as_deref_mut);
         let (taken, recovered) = match receiving {
             // Off here: packets pass, repairs are of no use.
             None => (fec::decode_only(text), false),
@@ -256,8 +256,8 @@ impl Pipeline {
     fn recovered(&mut self, snap: &Snapshot, now: Nanos, t: &Tunnel, dev: u8, emit: &mut impl Emit) {
         let no = usize::from(t.no);
         // Out of `self` while the packets pass.
-        let Some(mut r) = self.fec.receivers.get_mut(no).and_then(Option::take) else { return };
-        let mut buf = std::mem::take(&mut self.fec.buf);
+        let Some(mut r) = self.tunnels.fec.receivers.get_mut(no).and_then(Option::take) else { return };
+        let mut buf = std::mem::take(&mut self.tunnels.fec.buf);
         while let Some((len, port)) =
             buf.get_mut(pending::HEADROOM + ETH_LEN..).and_then(|room| r.rx.recovered(room))
         {
@@ -266,8 +266,8 @@ impl Pipeline {
             self.counters.port(ingress).held.sub(1);
             self.once_more(snap, now, t, (dev, ingress), (&mut buf, len), emit);
         }
-        self.fec.buf = buf;
-        if let Some(slot) = self.fec.receivers.get_mut(no) {
+        self.tunnels.fec.buf = buf;
+        if let Some(slot) = self.tunnels.fec.receivers.get_mut(no) {
             *slot = Some(r);
         }
     }
@@ -300,7 +300,7 @@ impl Pipeline {
         self.counters.tunnel(t.no).received(usize::from(s.p.ip_len));
         self.hash_and_prefetch(f.bytes(), &mut s);
         s.found = self.find(&s, f.bytes());
-        if let Verdict::Tx { port, len, .. } = self.onward(snap, now, dev, &mut s, &mut f, emit)
+        if let Verdict::Tx { port, len, .. } = self.onward(&Env { snap, now, dev }, &mut s, &mut f, emit)
             && !emit.emit(port, f.bytes())
         {
             self.untransmit(ingress, port, len, DropReason::TxRingFull);

@@ -2,7 +2,7 @@
 //! for it if it came too early.
 
 use super::ingest::is_ours_to_follow;
-use super::{BatchEntry, Pipeline, Verdict, drop_at};
+use super::{BatchEntry, Env, Pipeline, Verdict, drop_at};
 use crate::fragments::{DatagramKey, EntryNo, FlowPorts, Followed, Span};
 use crate::originate::Emit;
 use crate::pending::Arrival;
@@ -18,47 +18,46 @@ impl Pipeline {
     #[inline(never)]
     pub(super) fn fragment<R: SharedTable>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         s: &mut BatchEntry,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
+        let Env { snap, now, dev } = *env;
         if !is_ours_to_follow(snap, s.p.dst(f.bytes())) {
-            return self.process_slow::<R>(snap, now, dev, s, f, emit, now);
+            return self.process_slow::<R>(env, s, f, emit, now);
         }
         self.poll_fragments(now);
         let Some(span) = Span::of(&s.p, f.bytes()) else {
             return drop_at(&self.counters, s.ingress, DropReason::FragmentOverlap);
         };
         let key = DatagramKey::of(&s.p, f.bytes(), s.zone);
-        match self.fragments.follow(&key, &span, FlowPorts::of(&s.p), now) {
+        match self.fragments.datagrams.follow(&key, &span, FlowPorts::of(&s.p), now) {
             Followed::First(no) => {
-                if !self.alone {
+                if !self.fragments.alone {
                     self.tables.first_fragments.publish(&key, FlowPorts::of(&s.p), now);
                 }
-                let mut verdict = self.process_slow::<R>(snap, now, dev, s, f, emit, now);
-                if self.fragments.waits_for(no) {
+                let mut verdict = self.process_slow::<R>(env, s, f, emit, now);
+                if self.fragments.datagrams.waits_for(no) {
                     verdict = self.send_ahead(s, verdict, f, emit);
                     self.release_behind(snap, now, no, FlowPorts::of(&s.p), emit);
                 }
-                self.fragments.finish(no);
+                self.fragments.datagrams.finish(no);
                 verdict
             }
             Followed::Later(ports) => {
                 self.belongs(s, f.bytes(), ports);
                 s.found = self.find(s, f.bytes());
-                self.process_slow::<R>(snap, now, dev, s, f, emit, now)
+                self.process_slow::<R>(env, s, f, emit, now)
             }
             Followed::Early(no) => {
                 if let Some(ports) = self.first_elsewhere(&key, now) {
-                    self.fragments.begin(no, ports);
+                    self.fragments.datagrams.begin(no, ports);
                     self.release_behind(snap, now, no, ports, emit);
-                    self.fragments.passed(no, &span);
+                    self.fragments.datagrams.passed(no, &span);
                     self.belongs(s, f.bytes(), ports);
                     s.found = self.find(s, f.bytes());
-                    return self.process_slow::<R>(snap, now, dev, s, f, emit, now);
+                    return self.process_slow::<R>(env, s, f, emit, now);
                 }
                 let arrival = Arrival {
                     dev,
@@ -67,7 +66,7 @@ impl Pipeline {
                     since: now,
                     ports: FlowPorts::default(),
                 };
-                if !self.fragments.keep(no, &span, arrival, f.bytes()) {
+                if !self.fragments.datagrams.keep(no, &span, arrival, f.bytes()) {
                     return drop_at(&self.counters, s.ingress, DropReason::FragmentTableFull);
                 }
                 self.counters.port(s.ingress).held.add(1);
@@ -118,30 +117,30 @@ impl Pipeline {
         ports: FlowPorts,
         emit: &mut impl Emit,
     ) {
-        let mut buf = std::mem::take(&mut self.released);
-        while let Some(held) = self.fragments.take(no, &mut buf) {
+        let mut buf = std::mem::take(&mut self.buffers.released);
+        while let Some(held) = self.fragments.datagrams.take(no, &mut buf) {
             // From now on it may wait for its next hop.
             let arrival = Arrival { since: now, ports, ..held.arrival };
             self.again(snap, now, &arrival, &mut buf, held.len, emit);
         }
-        self.released = buf;
+        self.buffers.released = buf;
     }
 
     fn first_elsewhere(&self, key: &DatagramKey, now: Nanos) -> Option<FlowPorts> {
-        if self.alone { None } else { self.tables.first_fragments.lookup(key, now) }
+        if self.fragments.alone { None } else { self.tables.first_fragments.lookup(key, now) }
     }
 
     /// What waits for first fragments that have come to other workers meanwhile goes on.
     #[inline]
     pub(super) fn poll_first_fragments(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
-        while let Some((no, ports)) = self.fragments.begun(|key| self.first_elsewhere(key, now)) {
-            self.fragments.begin(no, ports);
+        while let Some((no, ports)) = self.fragments.datagrams.begun(|key| self.first_elsewhere(key, now)) {
+            self.fragments.datagrams.begin(no, ports);
             self.release_behind(snap, now, no, ports, emit);
         }
     }
 
     fn drop_waiting(&mut self, no: EntryNo, reason: DropReason) {
-        while let Some(held) = self.fragments.take(no, &mut self.released) {
+        while let Some(held) = self.fragments.datagrams.take(no, &mut self.buffers.released) {
             self.counters.port(held.arrival.ingress).held.sub(1);
             self.counters.count_drop(held.arrival.ingress, reason);
         }
@@ -150,9 +149,9 @@ impl Pipeline {
     /// Gives up datagrams whose first fragment did not come.
     #[inline]
     pub(super) fn poll_fragments(&mut self, now: Nanos) {
-        while let Some(no) = self.fragments.overdue(now) {
+        while let Some(no) = self.fragments.datagrams.overdue(now) {
             self.drop_waiting(no, DropReason::FragmentNoFirst);
-            self.fragments.give_up(no);
+            self.fragments.datagrams.give_up(no);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! From a frame to a parsed packet with its flow hash: the port it arrived on, what is the kernel's,
 //! what is malformed, which fragments are to be followed.
 
-use super::{BatchEntry, Pipeline, Verdict, drop_at};
+use super::{BatchEntry, Env, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
 use crate::originate::Emit;
 use crate::snapshot::Snapshot;
 use crate::stages::{self, for_stages};
 use sag_model::flow::RecordNo;
-use sag_model::{DropReason, Nanos, PortIdx};
+use sag_model::{DropReason, PortIdx};
 use sag_packet::parse::{self, Family, L4};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
@@ -30,14 +30,12 @@ impl Pipeline {
     #[inline]
     pub(super) fn ingest(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
-        for_stages!(run_receive!(self(snap, now, dev, f, slot, emit)));
+        for_stages!(run_receive!(self(env, f, slot, emit)));
         self.hash_and_prefetch(f.bytes(), slot);
         Ok(())
     }
@@ -46,13 +44,12 @@ impl Pipeline {
     #[inline]
     fn parse(
         &mut self,
-        snap: &Snapshot,
-        _: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         _: &mut impl Emit,
     ) -> Result<(), Verdict> {
+        let Env { snap, dev, .. } = *env;
         let frame = f.bytes();
         let count = |c: &Counters, port: PortIdx| {
             c.port(port).rx_packets.add(1);
@@ -98,14 +95,13 @@ impl Pipeline {
     #[inline]
     fn decap(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
-        if snap.tunnels.is_empty() { Ok(()) } else { self.leave_tunnel(snap, now, dev, f, slot, emit) }
+        let Env { snap, .. } = *env;
+        if snap.tunnels.is_empty() { Ok(()) } else { self.leave_tunnel(env, f, slot, emit) }
     }
 
     /// The packet's hash, and what it will look at into the cache.

@@ -7,6 +7,7 @@ mod fec;
 mod fragment;
 
 mod ingest;
+mod parts;
 mod pending_neighbors;
 mod probe;
 mod session_create;
@@ -17,15 +18,12 @@ use crate::counters::Counters;
 use crate::fragments::Fragments;
 use crate::hash::AddrHash;
 use crate::nat::{Events, Random};
-use crate::originate::{LINK_ROOM, Limiter};
-use crate::pending::{self, PendingQueue};
 use crate::qos::MeterGroupNo;
-use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::stages;
-use crate::table::DeferredFree;
 use crate::tables::SharedTable;
-use crate::tunnel::{Keepalive, Monitor, Reassembler, TunnelNo};
+use crate::tunnel::TunnelNo;
+use parts::{Batch, Buffers, Changes, FragmentFollower, IcmpLimiter, Neighbors, Sessions, TunnelWork};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     RecordNo,
@@ -36,7 +34,6 @@ use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::{TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::{self, FrameMut};
 use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -78,6 +75,15 @@ pub enum Verdict {
     Emitted,
 }
 
+/// What holds for all frames of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Env<'a> {
+    snap: &'a Snapshot,
+    now: Nanos,
+    /// The device that the frames arrived on.
+    dev: u8,
+}
+
 /// A parsed frame between the steps of a batch.
 #[derive(Debug, Clone, Copy)]
 struct BatchEntry {
@@ -92,34 +98,6 @@ struct BatchEntry {
     zone: Zone,
     /// It got past ingress: the fields above are its own.
     alive: bool,
-}
-
-/// What became of the session table in this batch.
-#[derive(Debug, Clone, Copy, Default)]
-struct Changes {
-    /// A session ended: its record may carry another key by now.
-    ended: bool,
-    /// A bit for the hash of each key that was stored.
-    made: [u64; 16],
-}
-
-impl Changes {
-    #[inline]
-    const fn place(hash: u64) -> (usize, u64) {
-        ((hash >> 6) as usize & 15, 1 << (hash & 63))
-    }
-
-    #[inline]
-    fn made(&mut self, hash: u64) {
-        let (word, bit) = Changes::place(hash);
-        self.made[word] |= bit;
-    }
-
-    #[inline]
-    fn may_have_made(&self, hash: u64) -> bool {
-        let (word, bit) = Changes::place(hash);
-        self.made[word] & bit != 0
-    }
 }
 
 const NO_ENTRY: BatchEntry = BatchEntry {
@@ -142,85 +120,36 @@ fn remark(snap: &Snapshot, set: MeterGroupNo, s: &BatchEntry, f: &mut FrameMut<'
     Some(BatchEntry { p: Parsed { tos, ..s.p }, ..*s })
 }
 
+/// One worker's pipeline. Each part has a duty of its own; what the parts do together is in the methods of this type.
 #[derive(Debug)]
 pub struct Pipeline {
+    /// What all workers share.
     pub tables: Arc<Tables>,
+    /// What this worker counts.
     pub counters: Arc<Counters>,
-    deferred4: DeferredFree,
-    deferred6: DeferredFree,
-    fragments: Fragments,
-    /// No other worker gets fragments.
-    alone: bool,
-    pending_neighbors: PendingQueue<(PortIdx, IpAddr)>,
-    limiters: Box<[Limiter]>,
-    requests: Vec<(PortIdx, IpAddr)>,
-    sweep4: Sweeper,
-    sweep6: Sweeper,
-    swept: Nanos,
-    slots: Vec<BatchEntry>,
-    scratch: Box<[u8]>,
-    /// Outer packets of tunnels that came in fragments, and the buffer of one that is whole.
-    reassembler: Reassembler,
-    put: Box<[u8]>,
-    /// Buffer of the held packet that is being released.
-    released: Box<[u8]>,
-    /// Of the worker that asks the far ends of tunnels.
-    asks: bool,
-    monitors: Vec<Option<Monitor>>,
-    keepalives: Box<[Keepalive]>,
-    tunnels_due: Nanos,
-    fec: fec::Fec,
-    tunnels_changed: bool,
+    batch: Batch,
+    sessions: Sessions,
+    fragments: FragmentFollower,
+    neighbors: Neighbors,
+    tunnels: TunnelWork,
+    icmp: IcmpLimiter,
+    buffers: Buffers,
     random: Random,
-    events: Events,
-    /// Sessions refused because the table was full.
-    refused: u64,
-    /// Where the look for unanswered sessions goes on when the table is full.
-    evict_at: u32,
-    changes: Changes,
-    /// Hashes of flows that were refused: a second packet makes a record, so a scan makes none.
-    refused_once: Box<[u32]>,
 }
-
-/// Refused flows that a worker remembers by their hash.
-const REFUSED: usize = 1024;
-/// Next hops that one worker asks for between two collections.
-const MAX_REQUESTS: usize = 64;
-/// Sessions swept per millisecond, at the least and at the most.
-const SWEEP: std::ops::RangeInclusive<u64> = 32..=128;
 
 impl Pipeline {
     pub fn new(tables: Arc<Tables>, worker: u32, workers: u32) -> Pipeline {
         Pipeline {
             tables,
             counters: Counters::new(),
-            deferred4: DeferredFree::default(),
-            deferred6: DeferredFree::default(),
-            fragments: Fragments::default(),
-            alone: workers <= 1,
-            pending_neighbors: PendingQueue::default(),
-            refused_once: vec![0; REFUSED].into_boxed_slice(),
-            limiters: vec![Limiter::default(); PortIdx::MAX].into_boxed_slice(),
-            requests: Vec::with_capacity(MAX_REQUESTS),
-            sweep4: Sweeper::new(worker, workers),
-            sweep6: Sweeper::new(worker, workers),
-            swept: Nanos::ZERO,
-            slots: vec![NO_ENTRY; BATCH],
-            scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
-            reassembler: Reassembler::default(),
-            put: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
-            released: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
-            asks: worker == 0,
-            monitors: Vec::new(),
-            keepalives: vec![Keepalive::default(); usize::from(TunnelNo::MAX) + 1].into_boxed_slice(),
-            tunnels_due: Nanos::ZERO,
-            fec: fec::Fec::new(worker),
-            tunnels_changed: false,
+            batch: Batch::new(),
+            sessions: Sessions::new(worker, workers),
+            fragments: FragmentFollower { datagrams: Fragments::default(), alone: workers <= 1 },
+            neighbors: Neighbors::new(),
+            tunnels: TunnelWork::new(worker),
+            icmp: IcmpLimiter::new(),
+            buffers: Buffers::new(),
             random: Random::new(AddrHash::default().hash_one(worker)),
-            events: Events::default(),
-            evict_at: 1,
-            refused: 0,
-            changes: Changes::default(),
         }
     }
 
@@ -231,7 +160,7 @@ impl Pipeline {
 
     /// Whether packets wait for a neighbour, or for the repairs that follow them.
     pub fn holds(&self) -> bool {
-        !self.pending_neighbors.is_empty() || self.fec.waits()
+        !self.neighbors.pending.is_empty() || self.tunnels.fec.waits()
     }
 
     /// Runs a batch (at most [`BATCH`] frames are looked at) that arrived on one device.
@@ -247,21 +176,22 @@ impl Pipeline {
         verdicts: &mut Vec<Verdict>,
         emit: &mut impl Emit,
     ) {
+        let env = Env { snap, now, dev };
         // What waits and can go goes before what has just come.
-        if !self.pending_neighbors.is_empty() {
+        if !self.neighbors.pending.is_empty() {
             self.poll_pending_neighbors(snap, now, emit);
         }
-        self.fec.at(now);
+        self.tunnels.fec.at(now);
         let n = frames.len().min(BATCH);
         verdicts.clear();
-        self.changes = Changes::default();
+        self.batch.changes = Changes::default();
         verdicts.resize(n, Verdict::Held);
         // Out of `self` while `self` is at work.
-        let mut slots = std::mem::take(&mut self.slots);
+        let mut slots = std::mem::take(&mut self.batch.entries);
         slots.iter_mut().skip(n).for_each(|s| s.alive = false);
         for (i, (s, verdict)) in slots.iter_mut().zip(verdicts.iter_mut()).enumerate() {
             s.found = frames.hint(i);
-            s.alive = match self.ingest(snap, now, dev, &mut frames.frame(i), s, emit) {
+            s.alive = match self.ingest(&env, &mut frames.frame(i), s, emit) {
                 Ok(()) => true,
                 Err(v) => {
                     *verdict = v;
@@ -280,12 +210,12 @@ impl Pipeline {
             if s.alive {
                 let mut f = frame_of(frames, i, s.skip);
                 match s.p.family {
-                    Family::V4 => self.one::<FlowRecord4>(snap, now, dev, s, &mut f, verdict, emit),
-                    Family::V6 => self.one::<FlowRecord6>(snap, now, dev, s, &mut f, verdict, emit),
+                    Family::V4 => self.one::<FlowRecord4>(&env, s, &mut f, verdict, emit),
+                    Family::V6 => self.one::<FlowRecord6>(&env, s, &mut f, verdict, emit),
                 }
             }
         }
-        self.slots = slots;
+        self.batch.entries = slots;
         self.counters.batches.add(1);
         self.counters.packets.add(n as u64);
     }
@@ -305,23 +235,21 @@ impl Pipeline {
     }
 
     #[inline]
-    #[allow(clippy::too_many_arguments)]
     fn one<R: SharedTable>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         s: &mut BatchEntry,
         f: &mut FrameMut<'_>,
         verdict: &mut Verdict,
         emit: &mut impl Emit,
     ) {
+        let Env { snap, now, .. } = *env;
         let table = R::table(&self.tables);
         let key = R::flow_key(&s.p, f.bytes(), s.zone);
         let found = match s.found {
             // The guess was made before packets of this batch ended sessions.
-            Some(no) if !self.changes.ended && table.record(no).matches(&key) => Some(no),
-            None if !self.changes.may_have_made(s.hash) => table.find_unlikely(&key, s.hash),
+            Some(no) if !self.batch.changes.ended && table.record(no).matches(&key) => Some(no),
+            None if !self.batch.changes.may_have_made(s.hash) => table.find_unlikely(&key, s.hash),
             _ => table.find(&key, s.hash),
         };
         if let Some(no) = found
@@ -339,8 +267,8 @@ impl Pipeline {
             s.found = None;
         }
         *verdict = match s.p.fragment {
-            Fragment::Whole => self.process_slow::<R>(snap, now, dev, s, f, emit, now),
-            _ => self.fragment::<R>(snap, now, dev, s, f, emit),
+            Fragment::Whole => self.process_slow::<R>(env, s, f, emit, now),
+            _ => self.fragment::<R>(env, s, f, emit),
         };
     }
 
@@ -461,43 +389,28 @@ impl Pipeline {
 
     /// Where frame `i` of the last batch arrived; `None` if it did not get past ingress.
     pub fn ingress(&self, i: usize) -> Option<PortIdx> {
-        self.slots.get(i).filter(|s| s.alive).map(|s| s.ingress)
+        self.batch.entries.get(i).filter(|s| s.alive).map(|s| s.ingress)
     }
 
     /// Housekeeping between batches: held packets, fragments without a first, ageing. Cheap when there
     /// is nothing to do.
     pub fn poll(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
-        if !self.pending_neighbors.is_empty() {
+        if !self.neighbors.pending.is_empty() {
             self.poll_pending_neighbors(snap, now, emit);
         }
         self.poll_fragments(now);
         self.poll_first_fragments(snap, now, emit);
         self.poll_reassembler(now);
         self.poll_fec(snap, now, emit);
-        if self.asks {
+        if self.tunnels.probes {
             self.poll_tunnels(snap, now, emit);
         }
-        let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
-        if elapsed_ms == 0 {
-            return;
-        }
-        self.swept = now;
-        let (tick, elapsed_ms) = (now.tick(), elapsed_ms.min(100));
-        let budget = |used: u32| {
-            (u64::from(used) * elapsed_ms / 500).clamp(SWEEP.start() * elapsed_ms, SWEEP.end() * elapsed_ms)
-                as u32
-        };
-        let (t4, t6) = (&self.tables.v4, &self.tables.v6);
-        let (nat, counters, events) = (&self.tables.nat, &self.counters, &mut self.events);
-        let ending = Ending { deferred: &mut self.deferred4, events };
-        self.sweep4.step(t4, ending, snap, nat, tick, budget(t4.used()), counters);
-        let ending = Ending { deferred: &mut self.deferred6, events };
-        self.sweep6.step(t6, ending, snap, nat, tick, budget(t6.used()), counters);
+        self.sessions.sweep(&self.tables, &self.counters, snap, now);
     }
 
     /// What has happened since the last fetch that an operator may want to know.
     pub fn events(&mut self) -> &mut Events {
-        &mut self.events
+        &mut self.sessions.events
     }
 
     /// A frame with verdict `Tx` could not be handed to the device after all.

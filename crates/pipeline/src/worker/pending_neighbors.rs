@@ -1,7 +1,7 @@
 //! Packets whose next hop is not resolved yet: asked for, released, or given up; and how a copy that
 //! was held goes on.
 
-use super::{BatchEntry, MAX_REQUESTS, NO_ENTRY, Pipeline, Verdict};
+use super::{BatchEntry, Env, NO_ENTRY, Pipeline, Verdict};
 use crate::originate::Emit;
 use crate::pending::{self, Arrival};
 use crate::snapshot::Snapshot;
@@ -12,42 +12,25 @@ use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 
 impl Pipeline {
-    /// Asks for a next hop, unless that has been done. False: no room to ask.
-    pub(super) fn request(&mut self, port: PortIdx, to: IpAddr) -> bool {
-        if self.requests.contains(&(port, to)) || self.pending_neighbors.waits_for((port, to)) {
-            return true;
-        }
-        let room = self.requests.len() < MAX_REQUESTS;
-        if room {
-            self.requests.push((port, to));
-        }
-        room
-    }
-
     /// Next hops to be resolved, asked for since the last call.
     pub fn take_requests(&mut self) -> impl Iterator<Item = (PortIdx, IpAddr)> + '_ {
-        self.requests.drain(..)
+        self.neighbors.requests.drain(..)
     }
 
     /// The long way of a packet that was not in the batch.
     pub(super) fn onward(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         s: &mut BatchEntry,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
     ) -> Verdict {
+        let Env { now, .. } = *env;
         match (s.p.fragment, s.p.family) {
-            (Fragment::Whole, Family::V4) => {
-                self.process_slow::<FlowRecord4>(snap, now, dev, s, f, emit, now)
-            }
-            (Fragment::Whole, Family::V6) => {
-                self.process_slow::<FlowRecord6>(snap, now, dev, s, f, emit, now)
-            }
-            (_, Family::V4) => self.fragment::<FlowRecord4>(snap, now, dev, s, f, emit),
-            (_, Family::V6) => self.fragment::<FlowRecord6>(snap, now, dev, s, f, emit),
+            (Fragment::Whole, Family::V4) => self.process_slow::<FlowRecord4>(env, s, f, emit, now),
+            (Fragment::Whole, Family::V6) => self.process_slow::<FlowRecord6>(env, s, f, emit, now),
+            (_, Family::V4) => self.fragment::<FlowRecord4>(env, s, f, emit),
+            (_, Family::V6) => self.fragment::<FlowRecord6>(env, s, f, emit),
         }
     }
 
@@ -56,18 +39,17 @@ impl Pipeline {
             snap.neighbors.get(&(port, to)).and_then(|&n| snap.nexthop(n)).is_some_and(|nh| nh.valid())
         };
         // Out of `self` while the pipeline runs.
-        let mut buf = std::mem::take(&mut self.released);
-        while let Some(held) = self.pending_neighbors.take(&mut buf, |h| {
+        let mut buf = std::mem::take(&mut self.buffers.released);
+        while let Some(held) = self.neighbors.pending.take(&mut buf, |h| {
             let (port, to) = h.key;
             resolved(port, to) || now - h.arrival.since > pending::TIMEOUT
         }) {
             self.again(snap, now, &held.arrival, &mut buf, held.len, emit);
         }
-        self.released = buf;
+        self.buffers.released = buf;
     }
 
     /// Sends a copy that was held (`len` bytes of `buf`, at [`pending::HEADROOM`]) on its way.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn again(
         &mut self,
         snap: &Snapshot,
@@ -78,6 +60,7 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) {
         let Arrival { dev, since, .. } = *arrival;
+        let env = Env { snap, now, dev };
         let c = self.counters.port(arrival.ingress);
         c.held.sub(1);
         let mut f = FrameMut::new(buf, pending::HEADROOM, len);
@@ -86,7 +69,7 @@ impl Pipeline {
             // Counted when it arrived; counted again by `ingest`.
             c.rx_packets.sub(1);
             c.rx_bytes.sub(len as u64);
-            self.ingest(snap, now, dev, &mut f, &mut s, emit)
+            self.ingest(&env, &mut f, &mut s, emit)
         } else {
             self.left_before(arrival, &f, &mut s)
         };
@@ -98,8 +81,8 @@ impl Pipeline {
                 }
                 s.found = self.find(&s, f.bytes());
                 let v = match s.p.family {
-                    Family::V4 => self.process_slow::<FlowRecord4>(snap, now, dev, &s, &mut f, emit, since),
-                    Family::V6 => self.process_slow::<FlowRecord6>(snap, now, dev, &s, &mut f, emit, since),
+                    Family::V4 => self.process_slow::<FlowRecord4>(&env, &s, &mut f, emit, since),
+                    Family::V6 => self.process_slow::<FlowRecord6>(&env, &s, &mut f, emit, since),
                 };
                 (Some(s.ingress), v)
             }

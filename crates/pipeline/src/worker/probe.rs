@@ -62,31 +62,31 @@ impl Pipeline {
 
     /// Asks what is due; one worker does it for all.
     pub(super) fn poll_tunnels(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
-        if snap.tunnels.is_empty() || now.0 < self.tunnels_due.0 {
+        if snap.tunnels.is_empty() || now.0 < self.tunnels.due.0 {
             return;
         }
         // Often enough to notice an answer that does not come.
-        self.tunnels_due = Nanos(now.0 + 5_000_000);
-        let mut monitors = std::mem::take(&mut self.monitors);
+        self.tunnels.due = Nanos(now.0 + 5_000_000);
+        let mut monitors = std::mem::take(&mut self.tunnels.monitors);
         monitors.resize_with(256, || None);
         for (no, slot) in monitors.iter_mut().enumerate() {
             let Some(t) = snap.tunnel(no as u8) else {
                 *slot = None;
-                if let Some(k) = self.keepalives.get_mut(no) {
+                if let Some(k) = self.tunnels.keepalives.get_mut(no) {
                     *k = Keepalive::default();
                 }
                 continue;
             };
-            if self.keepalives.get_mut(no).is_some_and(|k| k.poll(t, now)) {
+            if self.tunnels.keepalives.get_mut(no).is_some_and(|k| k.poll(t, now)) {
                 let said = self.send_keepalive(snap, t, emit);
-                self.keepalives[no].said(said, now);
+                self.tunnels.keepalives[no].said(said, now);
             }
             if t.probing.interval == 0 {
                 *slot = None;
                 // Nobody is asked any more: it is taken for up, whatever it was.
                 if !t.state.is_up() {
                     t.state.set_up(true);
-                    self.tunnels_changed = true;
+                    self.tunnels.changed = true;
                 }
                 continue;
             }
@@ -95,12 +95,12 @@ impl Pipeline {
                 *slot = Some(tunnel::Monitor::new(t, now, self.random.draw() as u32 ^ now.0 as u32));
             }
             let Some(m) = slot else { continue };
-            self.tunnels_changed |= m.poll(t, now);
+            self.tunnels.changed |= m.poll(t, now);
             while let Some(ask) = m.ask(t, now) {
                 self.ask(snap, t, ask, now, emit);
             }
         }
-        self.monitors = monitors;
+        self.tunnels.monitors = monitors;
     }
 
     /// Whether a larger index should be made at once ([`FlowTable::rings`](crate::table::FlowTable::rings)).
@@ -110,7 +110,7 @@ impl Pipeline {
 
     /// Whether a tunnel has gone down or come up since the last call.
     pub fn take_tunnels_changed(&mut self) -> bool {
-        std::mem::take(&mut self.tunnels_changed)
+        std::mem::take(&mut self.tunnels.changed)
     }
 
     fn ask(&mut self, snap: &Snapshot, t: &Tunnel, ask: Question, now: Nanos, emit: &mut impl Emit) {
@@ -135,7 +135,7 @@ impl Pipeline {
     /// A probe's packet at [`LINK_ROOM`], of `len` bytes or as many as it needs.
     fn build_probe(&mut self, probe: &Probe, len: usize) -> usize {
         let len = len.max(IPV4_LEN + UDP_LEN + probe::LEN);
-        let Some(out) = self.scratch.get_mut(LINK_ROOM..LINK_ROOM + len) else { return 0 };
+        let Some(out) = self.buffers.scratch.get_mut(LINK_ROOM..LINK_ROOM + len) else { return 0 };
         ipv4(out, UDP, PROBE_ADDR, PROBE_ADDR);
         let udp = &mut out[IPV4_LEN..];
         udp[..2].copy_from_slice(&probe::PORT.to_be_bytes());
@@ -150,7 +150,7 @@ impl Pipeline {
         const LEN: usize = IPV4_LEN + ICMP_LEN + 24;
         let from = t.source_for(to).or_else(|| snap.inside_source(to))?;
         let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { return None };
-        let out = self.scratch.get_mut(LINK_ROOM..LINK_ROOM + LEN)?;
+        let out = self.buffers.scratch.get_mut(LINK_ROOM..LINK_ROOM + LEN)?;
         ipv4(out, ICMP, from, to);
         let icmp = &mut out[IPV4_LEN..];
         icmp.fill(0);
@@ -180,13 +180,13 @@ impl Pipeline {
         let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
         let Some(nh) = nh.filter(|n| n.valid()) else {
-            self.request(path.port, path.to);
+            self.neighbors.request(path.port, path.to);
             return false;
         };
-        let room = self.scratch.get_mut(LINK_ROOM..);
+        let room = self.buffers.scratch.get_mut(LINK_ROOM..);
         let Some(len) = room.and_then(|r| t.keepalive_in(r)).map(|packet| packet.len()) else { return false };
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
-        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM, len);
+        let mut f = FrameMut::new(&mut self.buffers.scratch, LINK_ROOM, len);
         if put_link(t, &mut f, link).is_err() || !emit.emit(path.port, f.bytes()) {
             return false;
         }
@@ -212,12 +212,12 @@ impl Pipeline {
         let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
         let Some(nh) = nh.filter(|n| n.valid()) else {
-            self.request(path.port, path.to);
+            self.neighbors.request(path.port, path.to);
             return false;
         };
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
         let len = ETH_LEN + usize::from(p.ip_len);
-        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM - ETH_LEN, len);
+        let mut f = FrameMut::new(&mut self.buffers.scratch, LINK_ROOM - ETH_LEN, len);
         let entered = t.enter_as(&mut f, p, hash, false, carried).and_then(|()| put_link(t, &mut f, link));
         if entered.is_err() || !emit.emit(path.port, f.bytes()) {
             return false;

@@ -1,7 +1,8 @@
 //! A new session from its first packet: room for it, its translation, its two records.
 
+use super::parts::REFUSED;
 use super::slow::{hit, tcp_numbers};
-use super::{BatchEntry, Pipeline, REFUSED, touch};
+use super::{BatchEntry, Pipeline, touch};
 use crate::family::EndpointPair;
 use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, Snat, Source};
 use crate::session::{self, Ending, NAT_FILTER_ENTRY, NAT_HOST};
@@ -175,14 +176,14 @@ impl Pipeline {
         if n > limit {
             self.tables.nat.host_session_ended(src.addr);
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
-                self.events.push(Event::HostRefused { host: src.addr, limit });
+                self.sessions.events.push(Event::HostRefused { host: src.addr, limit });
             }
             return Err(DropReason::SnatHostLimit);
         }
         refs.flags |= NAT_HOST;
         // At the mark exactly: once on the decision up.
         if n == (limit * u64::from(snap.nat.limits.warn_percent)).div_ceil(100) {
-            self.events.push(Event::HostLow { host: src.addr, sessions: n, limit });
+            self.sessions.events.push(Event::HostLow { host: src.addr, sessions: n, limit });
         }
         Ok(())
     }
@@ -275,7 +276,7 @@ impl Pipeline {
     ) -> DropReason {
         // Told at 1, 2, 4, ... so that a flood does not drown the log.
         if count.load(Ordering::Relaxed).is_power_of_two() {
-            self.events.push(Event::PoolExhausted { external, protocol: protocol.name() });
+            self.sessions.events.push(Event::PoolExhausted { external, protocol: protocol.name() });
         }
         DropReason::SnatExhausted
     }
@@ -292,10 +293,10 @@ impl Pipeline {
         if lease.warn {
             let used = source.pool.uses[protocol as usize].used.load(Ordering::Relaxed);
             let capacity = snap.nat.limits.capacity(protocol);
-            self.events.push(Event::PoolLow { external, protocol: protocol.name(), used, capacity });
+            self.sessions.events.push(Event::PoolLow { external, protocol: protocol.name(), used, capacity });
         }
         if let (Some(block), true) = (lease.new_block, snap.nat.limits.log_blocks) {
-            self.events.push(self.tables.nat.block_event(lease.binding, block, src.addr, true));
+            self.sessions.events.push(self.tables.nat.block_event(lease.binding, block, src.addr, true));
         }
     }
 
@@ -318,8 +319,8 @@ impl Pipeline {
         let forward = Action { flags: action.flags | R::nat_flags(key, new), ..action };
         let table = R::table(&self.tables);
         let deferred = match R::FAMILY {
-            Family::V4 => &mut self.deferred4,
-            Family::V6 => &mut self.deferred6,
+            Family::V4 => &mut self.sessions.deferred4,
+            Family::V6 => &mut self.sessions.deferred6,
         };
         let fill = |fwd: &R, rev: &R, meta: &SessionMeta| {
             fwd.set_translation(key, new);
@@ -351,20 +352,24 @@ impl Pipeline {
             && table.is_denied(no)
         {
             // Refused until now from this side or the other: that is no session in the way.
-            let ending = Ending { deferred, events: &mut self.events };
-            session::end(table, no.session(), snap, &self.tables.nat, ending);
-            self.changes.ended = true;
+            let ending = Ending { deferred, events: &mut self.sessions.events, nat: &self.tables.nat };
+            session::end(table, no.session(), snap, ending);
+            self.batch.changes.ended = true;
             made = table.create(key, &reverse, deferred, fill);
         }
         match made {
             Ok(no) => {
                 touch(table.record(no), now, s.p.ip_len);
                 self.counters.sessions_created.add(1);
-                self.changes.made(s.hash);
-                self.changes.made(table.hash(&reverse));
+                self.batch.changes.made(s.hash);
+                self.batch.changes.made(table.hash(&reverse));
                 if snap.nat.limits.log_sessions {
                     let tuple = session::tuples(table, no.session());
-                    self.events.push(Event::Created { family: R::FAMILY, number: no.session(), tuple });
+                    self.sessions.events.push(Event::Created {
+                        family: R::FAMILY,
+                        number: no.session(),
+                        tuple,
+                    });
                 }
                 Ok(no)
             }
@@ -391,15 +396,15 @@ impl Pipeline {
         if s.p.fragment != Fragment::Whole || matches!(s.p.l4, L4::IcmpError { .. }) {
             return;
         }
-        let seen = &mut self.refused_once[s.hash as usize % REFUSED];
+        let seen = &mut self.sessions.refused_once[s.hash as usize % REFUSED];
         let mark = (s.hash >> 32) as u32 | 1;
         if std::mem::replace(seen, mark) != mark {
             return;
         }
         let key = R::flow_key(&s.p, frame, s.zone);
         let deferred = match R::FAMILY {
-            Family::V4 => &mut self.deferred4,
-            Family::V6 => &mut self.deferred6,
+            Family::V4 => &mut self.sessions.deferred4,
+            Family::V6 => &mut self.sessions.deferred6,
         };
         let action =
             Action { nexthop: reason as u16, meter: 0, act: FlowAct::Drop, flags: 0, tunnel: 0, nh_gen: 0 };
@@ -415,7 +420,7 @@ impl Pipeline {
             meta.ports.store(u32::from(s.ingress.0), Ordering::Relaxed);
         });
         if made.is_some() {
-            self.changes.made(s.hash);
+            self.batch.changes.made(s.hash);
         }
     }
 
@@ -436,9 +441,9 @@ impl Pipeline {
 
     fn table_full<R: SharedTable>(&mut self) -> DropReason {
         // Told at 1, 2, 4, ... so that a flood does not drown the log.
-        self.refused += 1;
-        if self.refused.is_power_of_two() {
-            self.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
+        self.sessions.table_full += 1;
+        if self.sessions.table_full.is_power_of_two() {
+            self.sessions.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
         }
         DropReason::SessionTableFull
     }
@@ -452,15 +457,16 @@ impl Pipeline {
         }
         // Sessions are numbered 1..used.
         let sessions = table.used().saturating_sub(1).max(1);
-        let look = (0..EVICT_LOOK.min(sessions)).map(|n| 1 + self.evict_at.wrapping_add(n) % sessions);
+        let look =
+            (0..EVICT_LOOK.min(sessions)).map(|n| 1 + self.sessions.evict_at.wrapping_add(n) % sessions);
         let oldest = look
             .filter(|&n| session::unreplied(table, n))
             .max_by_key(|&n| session::idle(table, n, now.tick()));
-        self.evict_at = self.evict_at.wrapping_add(EVICT_LOOK);
+        self.sessions.evict_at = self.sessions.evict_at.wrapping_add(EVICT_LOOK);
         if let Some(n) = oldest {
             self.end::<R>(snap, n);
             if (self.tables.nat.totals.evicted.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
-                self.events.push(Event::TableFull { capacity });
+                self.sessions.events.push(Event::TableFull { capacity });
             }
         }
     }

@@ -3,13 +3,13 @@
 
 use super::apply::Outgoing;
 use super::session_create::NewSession;
-use super::{BatchEntry, Pipeline, Verdict, drop_at, touch};
+use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, touch};
 use crate::family;
 use crate::fragments::FlowPorts;
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
 use crate::qos::MeterGroupNo;
-use crate::session::{self, Ending};
+use crate::session;
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
@@ -18,9 +18,9 @@ use crate::tables::SharedTable;
 use sag_model::flow::{
     Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
 };
-use sag_model::{DropReason, Nanos, PortIdx, Zone};
+use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::icmp::IcmpError;
-use sag_packet::parse::{Family, L4, Parsed};
+use sag_packet::parse::{L4, Parsed};
 use sag_packet::proto::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
@@ -29,17 +29,15 @@ use std::sync::atomic::Ordering;
 impl Pipeline {
     /// The long decision: all stages, then the flow record is written for the next packet. The packet
     /// arrived at `since`; it may wait for its next hop [`pending::TIMEOUT`] from then.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn process_slow<R: SharedTable>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         s: &BatchEntry,
         f: &mut FrameMut<'_>,
         emit: &mut impl Emit,
         since: Nanos,
     ) -> Verdict {
+        let Env { snap, now, dev } = *env;
         let mut s = *s;
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
@@ -50,7 +48,7 @@ impl Pipeline {
         let (s, (seen, outcome)) = (&s, walked);
         let known = seen.known;
         match outcome {
-            Ok(decision) => self.forward::<R>(snap, now, s, f, decision, seen, emit),
+            Ok(decision) => self.forward::<R>(env, s, f, decision, seen, emit),
             // An ICMP error about a session whose translation is gone.
             Err(Disposition::SessionInvalid) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
             Err(Disposition::Kernel) if s.tunnel != 0 || snap.tunnels.owns(s.p.dst(f.bytes())) => {
@@ -67,7 +65,9 @@ impl Pipeline {
                 }
                 let (ingress, tunnel) = (s.ingress, s.tunnel);
                 let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p) };
-                if self.request(port, to) && self.pending_neighbors.push((port, to), arrival, f.bytes()) {
+                if self.neighbors.request(port, to)
+                    && self.neighbors.pending.push((port, to), arrival, f.bytes())
+                {
                     self.counters.port(s.ingress).held.add(1);
                     Verdict::Held
                 } else {
@@ -188,17 +188,16 @@ impl Pipeline {
     }
 
     /// Writes the flow's record and sends the packet.
-    #[allow(clippy::too_many_arguments)]
     fn forward<R: SharedTable>(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
+        env: &Env<'_>,
         s: &BatchEntry,
         f: &mut FrameMut<'_>,
         decision: ForwardDecision,
         seen: Seen,
         emit: &mut impl Emit,
     ) -> Verdict {
+        let Env { snap, now, .. } = *env;
         let Some(words) = snap.nexthops.get(usize::from(decision.nexthop)).map(NextHopWords::load) else {
             return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
         };
@@ -232,9 +231,7 @@ impl Pipeline {
             matches!(s.p.l4, L4::IcmpError { .. }) || (found.is_none() && tcp_flags & TCP_RST != 0);
         match found {
             _ if no_session => hit(snap, decision.rule, s, now),
-            Some(no) => {
-                self.update_session::<R>(snap, now, s, no, action, seen.known, decision.rule, f.bytes())
-            }
+            Some(no) => self.update_session::<R>(env, s, (no, action), seen.known, decision.rule, f.bytes()),
             None => match self.create_session::<R>(&NewSession {
                 snap,
                 now,
@@ -290,18 +287,16 @@ impl Pipeline {
     }
 
     /// A packet of an existing session whose record did not answer for it.
-    #[allow(clippy::too_many_arguments)]
     fn update_session<R: SharedTable>(
         &self,
-        snap: &Snapshot,
-        now: Nanos,
+        env: &Env<'_>,
         s: &BatchEntry,
-        no: RecordNo,
-        action: Action,
+        (no, action): (RecordNo, Action),
         known: Known,
         rule: Option<u32>,
         frame: &[u8],
     ) {
+        let Env { snap, now, .. } = *env;
         let table = R::table(&self.tables);
         let tcp_flags = match s.p.l4 {
             L4::Tcp { flags } => flags,
@@ -342,15 +337,11 @@ impl Pipeline {
     }
 
     pub(super) fn end<R: SharedTable>(&mut self, snap: &Snapshot, session: u32) {
-        let deferred = match R::FAMILY {
-            Family::V4 => &mut self.deferred4,
-            Family::V6 => &mut self.deferred6,
-        };
-        let ending = Ending { deferred, events: &mut self.events };
-        if session::end(R::table(&self.tables), session, snap, &self.tables.nat, ending) {
+        let ending = self.sessions.ending(R::FAMILY, &self.tables);
+        if session::end(R::table(&self.tables), session, snap, ending) {
             self.counters.sessions_ended.add(1);
         }
-        self.changes.ended = true;
+        self.batch.changes.ended = true;
     }
 
     /// Sends an ICMP error about a packet, if one may be sent.
@@ -367,15 +358,15 @@ impl Pipeline {
             return;
         }
         let c = self.counters.port(s.ingress);
-        let limiter = &mut self.limiters[s.ingress.index().min(PortIdx::MAX - 1)];
+        let limiter = self.icmp.port(s.ingress);
         if !limiter.allow(now, snap.options.icmp_rate) {
             c.icmp_suppressed.add(1);
             return;
         }
         let near = (s.tunnel == 0).then_some(s.ingress);
-        match originate::icmp_error(snap, near, &s.p, frame, error, &mut self.scratch) {
+        match originate::icmp_error(snap, near, &s.p, frame, error, &mut self.buffers.scratch) {
             IcmpResult::Ready { port, start, len } => {
-                if emit.emit(port, &self.scratch[start..start + len]) {
+                if emit.emit(port, &self.buffers.scratch[start..start + len]) {
                     let out = self.counters.port(port);
                     out.tx_packets.add(1);
                     out.tx_bytes.add(len as u64);

@@ -1,7 +1,7 @@
 //! Tunnels on a worker's path: out of them right after parsing, into them right before the link
 //! header; and what the gateway itself says inside.
 
-use super::{BatchEntry, Pipeline, Verdict, drop_at, fec};
+use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, fec};
 use crate::fragments::DatagramKey;
 use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
 use crate::pending::{self, Arrival};
@@ -21,17 +21,16 @@ impl Pipeline {
     /// If the packet is a tunnel's, what is inside takes its place.
     pub(super) fn leave_tunnel(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
+        let Env { snap, now, dev } = *env;
         if slot.p.fragment != Fragment::Whole {
             let (local, remote) = (slot.p.dst(f.bytes()), slot.p.src(f.bytes()));
             return match snap.tunnels.may_have(local, remote, slot.p.proto) {
-                true => Err(self.put_together(snap, now, dev, f, slot, emit)),
+                true => Err(self.put_together(env, f, slot, emit)),
                 false => Ok(()),
             };
         }
@@ -170,19 +169,18 @@ impl Pipeline {
     /// The outer packet came in pieces.
     fn put_together(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         f: &FrameMut<'_>,
         slot: &BatchEntry,
         emit: &mut impl Emit,
     ) -> Verdict {
+        let Env { now, .. } = *env;
         self.poll_reassembler(now);
         let key = DatagramKey::of(&slot.p, f.bytes(), slot.zone);
-        let mut buf = std::mem::take(&mut self.put);
+        let mut buf = std::mem::take(&mut self.buffers.reassembled);
         let room = &mut buf[pending::HEADROOM..];
         let counters = &self.counters;
-        let put = self.reassembler.put(
+        let put = self.tunnels.reassembler.put(
             &slot.p,
             f.bytes(),
             key,
@@ -205,10 +203,10 @@ impl Pipeline {
                 let c = self.counters.port(slot.ingress);
                 c.held.sub(u64::from(waited));
                 c.to_kernel.add(u64::from(waited));
-                self.rejoined(snap, now, dev, (&mut buf, len), slot, emit)
+                self.rejoined(env, (&mut buf, len), slot, emit)
             }
         };
-        self.put = buf;
+        self.buffers.reassembled = buf;
         verdict
     }
 
@@ -216,9 +214,7 @@ impl Pipeline {
     /// header, on its way.
     fn rejoined(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        dev: u8,
+        env: &Env<'_>,
         (buf, len): (&mut [u8], usize),
         was: &BatchEntry,
         emit: &mut impl Emit,
@@ -232,7 +228,7 @@ impl Pipeline {
         if let Err(reason) = parsed {
             return drop_at(&self.counters, was.ingress, reason);
         }
-        if let Err(verdict) = self.leave_tunnel(snap, now, dev, &mut f, &mut s, emit) {
+        if let Err(verdict) = self.leave_tunnel(env, &mut f, &mut s, emit) {
             return verdict;
         }
         if s.tunnel == 0 {
@@ -241,7 +237,7 @@ impl Pipeline {
         }
         self.hash_and_prefetch(f.bytes(), &mut s);
         s.found = self.find(&s, f.bytes());
-        let verdict = self.onward(snap, now, dev, &mut s, &mut f, emit);
+        let verdict = self.onward(env, &mut s, &mut f, emit);
         match verdict {
             Verdict::Tx { port, start, len } => {
                 let frame = f.bytes();
@@ -259,8 +255,8 @@ impl Pipeline {
     /// Gives up outer packets whose last fragment did not come.
     #[inline]
     pub(super) fn poll_reassembler(&mut self, now: Nanos) {
-        while !self.reassembler.is_empty() {
-            let Some(gone) = self.reassembler.overdue(now) else { return };
+        while !self.tunnels.reassembler.is_empty() {
+            let Some(gone) = self.tunnels.reassembler.overdue(now) else { return };
             self.counters.port(gone.ingress).held.sub(u64::from(gone.packets));
             let drops = &self.counters.port(gone.ingress).drops;
             drops[DropReason::FragmentNoFirst.index()].add(u64::from(gone.packets));
@@ -279,7 +275,7 @@ impl Pipeline {
         let Some(t) = snap.tunnel(no) else {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelDown);
         };
-        if let Err(reason) = fec::enter(&self.fec.senders, &self.counters, t, f, &s.p, s.hash) {
+        if let Err(reason) = fec::enter(&self.tunnels.fec.senders, &self.counters, t, f, &s.p, s.hash) {
             self.counters.tunnel(no).drops.add(1);
             return drop_at(&self.counters, s.ingress, reason);
         }
@@ -322,8 +318,8 @@ impl Pipeline {
         };
         let (mtu, id) = (t.path_mtu(), u32::from(t.state.next_id()));
         let sent = match t.template.outer {
-            Family::V4 => originate::split_ipv4(f.bytes(), mtu, &mut self.scratch, send),
-            Family::V6 => originate::split_ipv6(f.bytes(), mtu, id, &mut self.scratch, send),
+            Family::V4 => originate::split_ipv4(f.bytes(), mtu, &mut self.buffers.scratch, send),
+            Family::V6 => originate::split_ipv6(f.bytes(), mtu, id, &mut self.buffers.scratch, send),
         };
         if sent == 0 {
             return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
@@ -366,7 +362,7 @@ impl Pipeline {
         let own = s.p.dst(frame);
         let ping = whole && s.p.l4 == (L4::Echo { reply: false }) && !own.is_multicast();
         let allowed = ping && {
-            let limiter = &mut self.limiters[s.ingress.index().min(sag_model::PortIdx::MAX - 1)];
+            let limiter = self.icmp.port(s.ingress);
             limiter.allow(now, snap.options.icmp_rate)
         };
         let Some(path) = originate::reply_path(snap, to, None).filter(|_| allowed) else {
@@ -374,9 +370,9 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelLocal);
         };
         let len = usize::from(s.p.ip_len);
-        let room = self.scratch.get_mut(LINK_ROOM..LINK_ROOM + len);
+        let room = self.buffers.scratch.get_mut(LINK_ROOM..LINK_ROOM + len);
         let built = match room.is_some_and(|room| responder::echo_reply(s.p.ip(frame), room)) {
-            true => originate::push_headers(snap, &path, s.p.family, len, &mut self.scratch),
+            true => originate::push_headers(snap, &path, s.p.family, len, &mut self.buffers.scratch),
             false => IcmpResult::NoRoute,
         };
         self.send_reply(s, built, path.tunnel, len, emit)
@@ -396,7 +392,7 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelBadHeader);
         };
         let ours = |a: IpAddr| t.has_address(a);
-        let made = make(f.bytes(), mac.0, &ours, &mut self.scratch[LINK_ROOM..]);
+        let made = make(f.bytes(), mac.0, &ours, &mut self.buffers.scratch[LINK_ROOM..]);
         let built = match (made, snap.outer_path(t.remote, 0)) {
             (Some(len), Some(path)) => self.push_vxlan_headers(snap, t, &path, len),
             _ => IcmpResult::NoRoute,
@@ -415,7 +411,7 @@ impl Pipeline {
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
         let Some(nh) = nh.filter(|n| n.valid()) else { return IcmpResult::NoRoute };
         let mut eth = [0; ETH_LEN];
-        eth.copy_from_slice(&self.scratch[LINK_ROOM..LINK_ROOM + ETH_LEN]);
+        eth.copy_from_slice(&self.buffers.scratch[LINK_ROOM..LINK_ROOM + ETH_LEN]);
         let p = Parsed {
             l3: ETH_LEN as u16,
             ip_len: (len - ETH_LEN) as u16,
@@ -424,7 +420,7 @@ impl Pipeline {
             ..Parsed::NONE
         };
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };
-        let mut f = FrameMut::new(&mut self.scratch, LINK_ROOM, len);
+        let mut f = FrameMut::new(&mut self.buffers.scratch, LINK_ROOM, len);
         if t.enter(&mut f, &p, 0, false).is_err() {
             return IcmpResult::NoRoute;
         }
@@ -450,7 +446,7 @@ impl Pipeline {
     ) -> Verdict {
         self.counters.port(s.ingress).to_kernel.add(1);
         if let IcmpResult::Ready { port, start, len } = built
-            && emit.emit(port, &self.scratch[start..start + len])
+            && emit.emit(port, &self.buffers.scratch[start..start + len])
         {
             let out = self.counters.port(port);
             out.tx_packets.add(1);

@@ -1,0 +1,226 @@
+//! The parts of a worker's pipeline: what each of them holds, and what it does alone.
+
+use super::fec::Fec;
+use super::{BATCH, BatchEntry, NO_ENTRY};
+use crate::counters::Counters;
+use crate::fragments::Fragments;
+use crate::ids::TunnelNo;
+use crate::nat::Events;
+use crate::originate::{LINK_ROOM, Limiter};
+use crate::pending::{self, PendingQueue};
+use crate::session::{Ending, Sweeper};
+use crate::snapshot::Snapshot;
+use crate::table::DeferredFree;
+use crate::tables::Tables;
+use crate::tunnel::{Keepalive, Monitor, Reassembler};
+use sag_model::{Nanos, PortIdx};
+use sag_packet::Family;
+use std::net::IpAddr;
+
+/// Refused flows that a worker remembers by their hash.
+pub(super) const REFUSED: usize = 1024;
+/// Next hops that one worker asks for between two collections.
+const MAX_REQUESTS: usize = 64;
+/// Sessions swept per millisecond, at the least and at the most.
+const SWEEP: std::ops::RangeInclusive<u64> = 32..=128;
+
+/// The batch that is being worked on.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub entries: Vec<BatchEntry>,
+    pub changes: Changes,
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        Batch { entries: vec![NO_ENTRY; BATCH], changes: Changes::default() }
+    }
+}
+
+/// What became of the session table in this batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Changes {
+    /// A session ended: its record may carry another key by now.
+    pub ended: bool,
+    /// A bit for the hash of each key that was stored.
+    made: [u64; 16],
+}
+
+impl Changes {
+    #[inline]
+    const fn place(hash: u64) -> (usize, u64) {
+        ((hash >> 6) as usize & 15, 1 << (hash & 63))
+    }
+
+    #[inline]
+    pub fn made(&mut self, hash: u64) {
+        let (word, bit) = Changes::place(hash);
+        self.made[word] |= bit;
+    }
+
+    #[inline]
+    pub fn may_have_made(&self, hash: u64) -> bool {
+        let (word, bit) = Changes::place(hash);
+        self.made[word] & bit != 0
+    }
+}
+
+/// What a worker does for sessions beside forwarding: removed ones, ageing, room in a full table, events.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub deferred4: DeferredFree,
+    pub deferred6: DeferredFree,
+    sweep4: Sweeper,
+    sweep6: Sweeper,
+    swept: Nanos,
+    pub events: Events,
+    /// Sessions refused because the table was full.
+    pub table_full: u64,
+    /// Where the look for unanswered sessions goes on when the table is full.
+    pub evict_at: u32,
+    /// Hashes of flows that were refused: a second packet makes a record, so a scan makes none.
+    pub refused_once: Box<[u32]>,
+}
+
+impl Sessions {
+    pub fn new(worker: u32, workers: u32) -> Sessions {
+        Sessions {
+            deferred4: DeferredFree::default(),
+            deferred6: DeferredFree::default(),
+            sweep4: Sweeper::new(worker, workers),
+            sweep6: Sweeper::new(worker, workers),
+            swept: Nanos::ZERO,
+            events: Events::default(),
+            table_full: 0,
+            evict_at: 1,
+            refused_once: vec![0; REFUSED].into_boxed_slice(),
+        }
+    }
+
+    /// Where removed sessions of a family wait, and who hears of the end of one.
+    pub fn ending<'w>(&'w mut self, family: Family, tables: &'w Tables) -> Ending<'w> {
+        let deferred = match family {
+            Family::V4 => &mut self.deferred4,
+            Family::V6 => &mut self.deferred6,
+        };
+        Ending { deferred, events: &mut self.events, nat: &tables.nat }
+    }
+
+    /// Ages a share of the sessions, in proportion to the time since the last call.
+    pub fn sweep(&mut self, tables: &Tables, counters: &Counters, snap: &Snapshot, now: Nanos) {
+        let elapsed_ms = now.saturating_sub(self.swept).0 / 1_000_000;
+        if elapsed_ms == 0 {
+            return;
+        }
+        self.swept = now;
+        let (tick, elapsed_ms) = (now.tick(), elapsed_ms.min(100));
+        let budget = |used: u32| {
+            (u64::from(used) * elapsed_ms / 500).clamp(SWEEP.start() * elapsed_ms, SWEEP.end() * elapsed_ms)
+                as u32
+        };
+        let (t4, t6) = (&tables.v4, &tables.v6);
+        let ending = Ending { deferred: &mut self.deferred4, events: &mut self.events, nat: &tables.nat };
+        self.sweep4.step(t4, ending, snap, tick, budget(t4.used()), counters);
+        let ending = Ending { deferred: &mut self.deferred6, events: &mut self.events, nat: &tables.nat };
+        self.sweep6.step(t6, ending, snap, tick, budget(t6.used()), counters);
+    }
+}
+
+/// Which flow fragments belong to.
+#[derive(Debug)]
+pub(super) struct FragmentFollower {
+    pub datagrams: Fragments,
+    /// No other worker gets fragments.
+    pub alone: bool,
+}
+
+/// Next hops that are not resolved: the packets that wait for them, and the requests to the kernel.
+#[derive(Debug)]
+pub(super) struct Neighbors {
+    pub pending: PendingQueue<(PortIdx, IpAddr)>,
+    pub requests: Vec<(PortIdx, IpAddr)>,
+}
+
+impl Neighbors {
+    pub fn new() -> Neighbors {
+        Neighbors { pending: PendingQueue::default(), requests: Vec::with_capacity(MAX_REQUESTS) }
+    }
+
+    /// Requests a next hop, unless that has been done. False: there is no room for the request.
+    pub fn request(&mut self, port: PortIdx, to: IpAddr) -> bool {
+        if self.requests.contains(&(port, to)) || self.pending.waits_for((port, to)) {
+            return true;
+        }
+        let room = self.requests.len() < MAX_REQUESTS;
+        if room {
+            self.requests.push((port, to));
+        }
+        room
+    }
+}
+
+/// What a worker does for tunnels: outer packets in fragments, error correction, and, in one of the workers, probes
+/// and keepalives.
+#[derive(Debug)]
+pub(super) struct TunnelWork {
+    pub reassembler: Reassembler,
+    pub fec: Fec,
+    /// This worker probes the far ends.
+    pub probes: bool,
+    pub monitors: Vec<Option<Monitor>>,
+    pub keepalives: Box<[Keepalive]>,
+    /// When the next look at all tunnels is due.
+    pub due: Nanos,
+    /// A tunnel has gone down or come up.
+    pub changed: bool,
+}
+
+impl TunnelWork {
+    pub fn new(worker: u32) -> TunnelWork {
+        TunnelWork {
+            reassembler: Reassembler::default(),
+            fec: Fec::new(worker),
+            probes: worker == 0,
+            monitors: Vec::new(),
+            keepalives: vec![Keepalive::default(); usize::from(TunnelNo::MAX) + 1].into_boxed_slice(),
+            due: Nanos::ZERO,
+            changed: false,
+        }
+    }
+}
+
+/// How many ICMP errors each port may send.
+#[derive(Debug)]
+pub(super) struct IcmpLimiter(Box<[Limiter]>);
+
+impl IcmpLimiter {
+    pub fn new() -> IcmpLimiter {
+        IcmpLimiter(vec![Limiter::default(); PortIdx::MAX].into_boxed_slice())
+    }
+
+    /// The limiter of a port; numbers beyond the table share the last one.
+    pub fn port(&mut self, port: PortIdx) -> &mut Limiter {
+        &mut self.0[port.index().min(PortIdx::MAX - 1)]
+    }
+}
+
+/// Buffers for packets in the making, so that none is allocated on the way.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    /// A packet that the gateway makes, or a fragment.
+    pub scratch: Box<[u8]>,
+    /// An outer packet that has been put together.
+    pub reassembled: Box<[u8]>,
+    /// A copy that has waited and goes on.
+    pub released: Box<[u8]>,
+}
+
+impl Buffers {
+    pub fn new() -> Buffers {
+        Buffers {
+            scratch: vec![0; LINK_ROOM + usize::from(u16::MAX)].into_boxed_slice(),
+            reassembled: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
+            released: vec![0; pending::SLOT_BYTES].into_boxed_slice(),
+        }
+    }
+}
