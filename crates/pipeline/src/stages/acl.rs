@@ -8,7 +8,7 @@ use sag_model::DropReason;
 use sag_packet::L4;
 
 /// The ACLs, unless they have admitted the session already. Notes the rule that admits the packet.
-#[inline]
+#[inline(always)]
 pub(super) fn acl<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,

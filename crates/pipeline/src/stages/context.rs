@@ -94,7 +94,7 @@ impl fmt::Display for Known {
 }
 
 /// The session stage. The lookup itself is the worker's; here is what it found.
-#[inline]
+#[inline(always)]
 pub(super) fn session<T: Tracer>(
     _: &Snapshot,
     ctx: &PacketContext<'_>,

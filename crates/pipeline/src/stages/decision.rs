@@ -86,7 +86,7 @@ pub enum Disposition {
 
 impl Disposition {
     /// In debug builds: the reason of a drop is one that [`Stage::of`] knows of this stage.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check_stage(&self, stage: Stage) {
         if let Disposition::Drop { reason, .. } = self {
             debug_assert!(Stage::of(*reason).contains(&stage), "{reason} at stage {stage}");
@@ -141,7 +141,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    #[inline]
+    #[inline(always)]
     pub fn new(ctx: &PacketContext<'_>) -> Draft {
         let (src, wire_dst) = (ctx.p.src(ctx.frame), ctx.p.dst(ctx.frame));
         Draft {
@@ -161,7 +161,7 @@ impl Draft {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn finish(self) -> ForwardDecision {
         ForwardDecision {
             port: self.egress.port,

@@ -12,7 +12,7 @@ use sag_packet::{Family, Parsed};
 const MIN_MTU: u16 = 68;
 
 /// The packet may go one more hop.
-#[inline]
+#[inline(always)]
 pub(super) fn ttl<T: Tracer>(
     _: &Snapshot,
     ctx: &PacketContext<'_>,
@@ -27,7 +27,7 @@ pub(super) fn ttl<T: Tracer>(
 }
 
 /// The egress port has a link, and the packet fits it or may be fragmented.
-#[inline]
+#[inline(always)]
 pub(super) fn mtu<T: Tracer>(
     _: &Snapshot,
     ctx: &PacketContext<'_>,
@@ -50,7 +50,7 @@ pub(super) fn mtu<T: Tracer>(
 }
 
 /// Whether a packet fits its egress, or how it may be made to.
-#[inline]
+#[inline(always)]
 fn fit(p: &Parsed, out: &Egress) -> Result<Fragmentation, Disposition> {
     if p.ip_len <= out.mtu {
         return Ok(Fragmentation::NotNeeded);
@@ -71,7 +71,7 @@ fn fit(p: &Parsed, out: &Egress) -> Result<Fragmentation, Disposition> {
 }
 
 /// The next hop is resolved.
-#[inline]
+#[inline(always)]
 pub(super) fn neighbor<T: Tracer>(
     snap: &Snapshot,
     _: &PacketContext<'_>,

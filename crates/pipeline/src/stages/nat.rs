@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 /// The destination translation of a new session, or that of the session that the packet belongs to.
-#[inline]
+#[inline(always)]
 pub(super) fn dnat<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
@@ -28,7 +28,7 @@ pub(super) fn dnat<T: Tracer>(
 
 /// Static entries, and the bindings that sessions from inside have made. `None`: not translated, or
 /// by the session that the packet belongs to.
-#[inline]
+#[inline(always)]
 fn find_dnat<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
@@ -103,7 +103,7 @@ fn find_dnat<T: Tracer>(
 }
 
 /// Whether and how the source of a new session is translated.
-#[inline]
+#[inline(always)]
 pub(super) fn snat<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
@@ -114,7 +114,7 @@ pub(super) fn snat<T: Tracer>(
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn find_snat<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,

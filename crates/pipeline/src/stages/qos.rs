@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 use sag_packet::L4;
 
 /// The meter group of the packet: its CAR by the policies, its links by the ports.
-#[inline]
+#[inline(always)]
 pub(super) fn qos<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,

@@ -58,7 +58,7 @@ pub fn local_destination(snap: &Snapshot, dst: IpAddr) -> Result<(), Disposition
 }
 
 /// What is not translated may be for the gateway.
-#[inline]
+#[inline(always)]
 pub(super) fn local<T: Tracer>(
     snap: &Snapshot,
     _: &PacketContext<'_>,
@@ -73,7 +73,7 @@ pub(super) fn local<T: Tracer>(
 }
 
 /// Addresses that a router must not forward (RFC 1812 5.3.7, RFC 4291 2.5, RFC 3927 2.7).
-#[inline]
+#[inline(always)]
 pub(super) fn sanity<T: Tracer>(
     snap: &Snapshot,
     _: &PacketContext<'_>,
@@ -110,7 +110,7 @@ pub(super) fn sanity<T: Tracer>(
 }
 
 /// The route of the destination, the member for the flow, and the port or tunnel that it names.
-#[inline]
+#[inline(always)]
 pub(super) fn route<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,
@@ -128,7 +128,7 @@ pub(super) fn route<T: Tracer>(
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn lookup(snap: &Snapshot, dst: IpAddr, hash: u64) -> Result<&Member, Disposition> {
     match snap.route(dst) {
         None => Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),

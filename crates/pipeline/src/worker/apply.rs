@@ -41,6 +41,7 @@ macro_rules! run_apply {
 }
 
 impl Pipeline {
+    #[inline(always)]
     pub(super) fn apply<R: SharedTable>(
         &mut self,
         out: &mut Outgoing<'_>,
@@ -52,7 +53,7 @@ impl Pipeline {
     }
 
     /// The rewrite stage: translation, DSCP, segment size and TTL.
-    #[inline]
+    #[inline(always)]
     fn rewrite<R: SharedTable>(
         &mut self,
         out: &mut Outgoing<'_>,
@@ -68,7 +69,7 @@ impl Pipeline {
     }
 
     /// The encap stage: tunnel and link header, in as many fragments as it takes.
-    #[inline]
+    #[inline(always)]
     fn encap<R: SharedTable>(
         &mut self,
         out: &mut Outgoing<'_>,

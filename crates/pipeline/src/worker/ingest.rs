@@ -41,7 +41,7 @@ impl Pipeline {
     }
 
     /// The parse stage: ingress port, what is the kernel's, and the headers.
-    #[inline]
+    #[inline(always)]
     fn parse(
         &mut self,
         env: &Env<'_>,
@@ -92,7 +92,7 @@ impl Pipeline {
     }
 
     /// The decap stage: if the packet is a tunnel's, what is inside takes its place.
-    #[inline]
+    #[inline(always)]
     fn decap(
         &mut self,
         env: &Env<'_>,
