@@ -51,7 +51,7 @@ pub const TABLE: &[Requirement] = &[
         4787,
         "REQ-3a",
         Recommended,
-        "FlowPorts 0 to 1023 become ports 0 to 1023, others become others",
+        "Ports 0 to 1023 become ports 0 to 1023, others become others",
         pass!(udp::port_ranges_are_kept_apart),
     ),
     row(
