@@ -10,7 +10,7 @@ fn main() {
     for source in ["pktgen.bpf.c", "lab.bpf.c", "pktgen.h", "pg_source.h", "pg_sink.h"] {
         println!("cargo:rerun-if-changed=src/{source}");
     }
-    println!("cargo:rerun-if-changed=../../bpf/include/gw_packet.h");
+    println!("cargo:rerun-if-changed=../../bpf/include/gw_wire.h");
     println!("cargo:rerun-if-env-changed=CLANG");
     let clang = env::var_os("CLANG").unwrap_or_else(|| OsString::from("clang"));
     let (Some(out), Some(here)) = (env::var_os("OUT_DIR"), env::var_os("CARGO_MANIFEST_DIR")) else {

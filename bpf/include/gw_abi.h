@@ -25,9 +25,9 @@
 #define GW_TUNNELS 256		/* number 0 is none */
 #define GW_TUNNEL_HEADER 80
 #define GW_METERS 1024
-#define GW_METER_SETS 16384
-#define GW_SET_LINKS 3
-#define GW_REMARK 128		/* in gw_meter_set.remark: there is a DSCP */
+#define GW_METER_GROUPS 16384
+#define GW_GROUP_LINKS 3
+#define GW_REMARK 128		/* in gw_meter_group.remark: there is a DSCP */
 #define GW_UNIT_SHIFT 8		/* meter time: 2^-8 ns */
 #define GW_COST_SHIFT 16	/* bits of a byte's time below that */
 #define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)
@@ -54,16 +54,16 @@ enum gw_flow_flags {
 };
 
 /*
- * gw_flow*.epoch: the number of the epoch, and what XDP or the daemon notes beside it. With a mark the old
- * verdict stands for the moment; without, the record is of that epoch.
+ * gw_flow*.epoch: the number of the epoch, and marks of XDP and the daemon. With a mark the
+ * action is stale and stands for the moment; without, the record is of that epoch.
  */
 enum gw_epoch {
 	GW_EPOCH_NUMBER = 0x3FFFFFFF,
-	GW_EPOCH_SESSION = 1 << 30,	/* the session is judged, this direction's way is not renewed */
-	GW_EPOCH_REVALIDATING = 1U << 31,	/* a worker has been asked to judge it */
+	GW_EPOCH_SESSION = 1 << 30,	/* the session is judged, the route of this direction is not renewed */
+	GW_EPOCH_REVALIDATING = 1U << 31,	/* a revalidation is under way to a worker */
 };
 
-#define GW_REVALIDATION_TICKS 240	/* about 4 s: then every packet of a flow that is not judged is a worker's */
+#define GW_REVALIDATION_TICKS 240	/* about 4 s: then every packet of an older epoch is a worker's */
 #define GW_REVALIDATION_TIMEOUT 6	/* ticks after which those under way count as lost */
 
 enum gw_nexthop_flags {
@@ -87,7 +87,7 @@ struct gw_flow4 {
 	__u16 l3_delta;		/* ones' complement sum (old + ~new, RFC 1624) to add to the stored header checksum */
 	__u16 l4_delta;		/* the same for the transport checksum: addresses and ports; ICMP: identifier alone */
 	__u16 nexthop;		/* index into gw_nexthops, or the drop reason */
-	__u16 meter;		/* set of meters */
+	__u16 meter;		/* group of meters */
 	__u8 action;		/* enum gw_action */
 	__u8 flags;		/* enum gw_flow_flags */
 	__u8 tunnel;
@@ -191,28 +191,28 @@ struct gw_nat_line {
 
 /*
  * A rate, or the two rates of a CAR: the moment at which all that passed would have left a line of
- * that rate. sag_model::meter says more.
+ * that rate. See sag_model::meter.
  */
 struct gw_meter {
-	__u64 tat;		/* ceiling, or link */
-	__u64 floor_tat;
+	__u64 tat;		/* peak rate, or that of a link */
+	__u64 committed_tat;
 	__u64 cost;		/* time of a byte << GW_COST_SHIFT */
-	__u64 floor_cost;	/* 0: no floor */
+	__u64 committed_cost;	/* 0: no committed rate */
 	__u64 burst;		/* how far ahead it may be */
-	__u64 floor_burst;
+	__u64 committed_burst;
 	__u64 id;		/* whose it is */
 	__u64 _pad;
 };
 
 /* The meters that a flow passes, and what became of its bytes. 0 is no meter. */
-struct gw_meter_set {
+struct gw_meter_group {
 	__u16 car;
-	__u16 links[GW_SET_LINKS];
+	__u16 links[GW_GROUP_LINKS];
 	__u16 overhead;		/* added to the length of every packet */
 	__u8 remark;		/* GW_REMARK | DSCP of what passes; 0: it stays as it is */
 	__u8 _pad;
 	__u32 slack;		/* how far the coarse clock may be behind, ns */
-	__u64 window[GW_SET_LINKS];	/* how far ahead a link may be for a packet that borrows */
+	__u64 borrow_limit[GW_GROUP_LINKS];	/* how far ahead a link may be for a packet that borrows */
 	__u64 passed_bytes;	/* by workers; see gw_passed */
 	__u64 car_dropped_bytes;
 	__u64 link_dropped_bytes;
@@ -290,7 +290,7 @@ struct gw_counts {
 };
 
 struct gw_stats {
-	__u64 clock;		/* last jiffy << 32 | its tick: the time, asked for once a jiffy */
+	__u64 clock;		/* last jiffy << 32 | its tick: the time, read once a jiffy */
 	__u64 nanos;		/* the same time in nanoseconds */
 	__u64 _pad[6];
 	struct gw_counts port[GW_MAX_PORTS];
@@ -419,13 +419,13 @@ struct gw_control {
 	__u32 fast_path;	/* 0: punt everything (workers only) */
 	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */
 	__u32 guard_burst;	/* ns that may be taken at once */
-	__u32 revalidation_credit;	/* packets of a queue that may be under way to ask for a new verdict; 0: all ask */
+	__u32 revalidation_credit;	/* revalidations of a queue that may be under way; 0: no stale actions */
 	__u32 epoch_since;	/* tick at which the epoch began */
 	__u32 nexthops_from;	/* where the next hops of the daemon that has the epoch begin; 0: not known */
 	__u32 tunnels;		/* how many tunnels there are */
 };
 
-/* Packets of a receive queue that ask for a new verdict: `sent` by XDP, `taken` by the worker. */
+/* Revalidations of a receive queue: `sent` by XDP, `taken` by the worker. */
 struct gw_revalidation_queue {
 	__u32 sent;
 	__u32 taken;
@@ -449,7 +449,7 @@ _Static_assert(sizeof(struct gw_control) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_nat_line) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_meter) == 64, "one cache line");
-_Static_assert(sizeof(struct gw_meter_set) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_meter_group) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_revalidation_queue) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_tunnel) == 128, "two cache lines");
 _Static_assert(sizeof(struct gw_end) == 40, "no padding");

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The only way out: turns a verdict into an XDP action and counts it, once.
+ * The end of the general path: turns a verdict into an XDP action and counts it, once.
  */
 #ifndef GW_EXIT_H
 #define GW_EXIT_H
 
+#include "gw_count.h"
 #include "gw_maps.h"
 #include "gw_packet.h"
 
-/* Tells the worker what is known already. Drivers without metadata cost it a lookup, no more. */
-static __always_inline void gw_leave_note(struct xdp_md *ctx, const struct gw_packet *pkt)
+/* What the worker need not find out again. Drivers without metadata cost it a lookup, no more. */
+static __always_inline void gw_set_punt_meta(struct xdp_md *ctx, const struct gw_packet *pkt)
 {
 	struct gw_punt_meta *meta;
 
@@ -22,18 +23,6 @@ static __always_inline void gw_leave_note(struct xdp_md *ctx, const struct gw_pa
 	meta->vlan = pkt->vlan;
 	meta->port = pkt->port->port;
 	meta->punt = pkt->punt | GW_PUNT_SET;
-}
-
-static __always_inline void gw_count_reason(__u32 port, bool drop, __u32 reason)
-{
-	struct gw_reasons *why = bpf_map_lookup_elem(&gw_reasons, &port);
-
-	if (!why)
-		return;
-	if (drop)
-		why->drops[reason % GW_MAX_DROPS]++;
-	else
-		why->punts[reason % 16]++;
 }
 
 /*
@@ -69,41 +58,44 @@ static __always_inline int gw_to_worker(struct xdp_md *ctx, struct gw_packet *pk
 	bool pass = pkt->local || gw_shared.control.fail_action == XDP_PASS;
 	__u32 fallback = pass ? XDP_PASS : XDP_DROP;
 	__u32 queue = ctx->rx_queue_index;
+	struct gw_counts *in;
 	long action = fallback;
 
 	if (gw_flooded(pkt)) {
-		gw_count_reason(pkt->port->port, true, GW_DROP_FLOOD_GUARD);
+		gw_finish(&pkt->fwd, 0, GW_DROP_FLOOD_GUARD);
 		return XDP_DROP;
 	}
 	if (queue < GW_QUEUES_PER_DEV)
 		action = bpf_redirect_map(&gw_xsks, pkt->port->dev * GW_QUEUES_PER_DEV + queue, fallback);
+	if (action == XDP_DROP) {
+		gw_finish(&pkt->fwd, 0, GW_DROP_NO_WORKER);
+		return XDP_DROP;
+	}
+	in = gw_count_rx(&pkt->fwd);
 	if (action == XDP_REDIRECT) {
-		pkt->in->punted++;
+		in->punted++;
 		gw_count_reason(pkt->port->port, false, pkt->punt);
-		gw_leave_note(ctx, pkt);
+		gw_set_punt_meta(ctx, pkt);
 		return XDP_REDIRECT;
 	}
-	if (action == XDP_PASS) {
-		pkt->in->to_kernel++;
-		return XDP_PASS;
-	}
-	gw_count_reason(pkt->port->port, true, GW_DROP_NO_WORKER);
-	return XDP_DROP;
+	in->to_kernel++;
+	return XDP_PASS;
 }
 
 static __always_inline int gw_exit(struct xdp_md *ctx, struct gw_packet *pkt, int verdict)
 {
-	switch (verdict) {
-	case GW_NOT_OURS:
+	if (verdict == GW_NOT_OURS)
 		return XDP_PASS;
+	pkt->fwd.port = pkt->port->port;
+	switch (verdict) {
 	case GW_FORWARD:
-		pkt->in->fast++;
+		gw_finish(&pkt->fwd, pkt->len, 0);
 		return XDP_REDIRECT;
 	case GW_KERNEL:
-		pkt->in->to_kernel++;
+		gw_count_rx(&pkt->fwd)->to_kernel++;
 		return XDP_PASS;
 	case GW_DROP:
-		gw_count_reason(pkt->port->port, true, pkt->reason);
+		gw_finish(&pkt->fwd, 0, pkt->reason);
 		return XDP_DROP;
 	default:
 		return gw_to_worker(ctx, pkt);

@@ -22,24 +22,6 @@ static __always_inline bool gw_for_us(const struct gw_port *port, const void *et
 	return *(const __u64 *)eth << 16 == port->mac;
 }
 
-static __always_inline struct gw_counts *gw_counts(struct gw_stats *stats, __u8 port)
-{
-	return &stats->port[port % GW_MAX_PORTS];
-}
-
-static __always_inline int gw_count_rx(struct gw_packet *pkt)
-{
-	__u32 zero = 0;
-
-	pkt->stats = bpf_map_lookup_elem(&gw_stats, &zero);
-	if (!pkt->stats)
-		return GW_NOT_OURS;
-	pkt->in = gw_counts(pkt->stats, pkt->port->port);
-	pkt->in->rx_packets++;
-	pkt->in->rx_bytes += pkt->len;
-	return GW_CONTINUE;
-}
-
 /*
  * A tagged frame belongs to its sub-port. Tags that no sub-port claims are the kernel's, which may
  * have a VLAN device for them.
@@ -50,7 +32,7 @@ static __always_inline int gw_tagged(struct xdp_md *ctx, struct gw_packet *pkt)
 	struct gw_port *sub = NULL;
 
 	if ((void *)(tag + 1) > pkt->end) {
-		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
+		if (!(pkt->port->flags & GW_PORT_ON))
 			return GW_NOT_OURS;
 		return gw_drop(pkt, GW_DROP_ETH_TRUNCATED);
 	}
@@ -60,15 +42,12 @@ static __always_inline int gw_tagged(struct xdp_md *ctx, struct gw_packet *pkt)
 
 		sub = bpf_map_lookup_elem(&gw_vlans, &key);
 	}
-	if (!sub || !(sub->flags & GW_PORT_ON)) {
-		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
-			return GW_NOT_OURS;
-		return GW_KERNEL;
-	}
+	if (!sub || !(sub->flags & GW_PORT_ON))
+		return pkt->port->flags & GW_PORT_ON ? GW_KERNEL : GW_NOT_OURS;
 	pkt->port = sub;
 	pkt->ethertype = tag->type;
 	pkt->l3 = tag + 1;
-	return gw_count_rx(pkt);
+	return GW_CONTINUE;
 }
 
 static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
@@ -80,19 +59,16 @@ static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 	if (!pkt->port)
 		return GW_NOT_OURS;
 	if ((void *)(eth + 1) > pkt->end) {
-		if (!(pkt->port->flags & GW_PORT_ON) || gw_count_rx(pkt))
+		if (!(pkt->port->flags & GW_PORT_ON))
 			return GW_NOT_OURS;
 		return gw_drop(pkt, GW_DROP_ETH_TRUNCATED);
 	}
 	pkt->ethertype = eth->type;
 	pkt->l3 = eth + 1;
-	if (unlikely(eth->type == bpf_htons(GW_ETH_VLAN))) {
+	if (unlikely(eth->type == bpf_htons(GW_ETH_VLAN)))
 		verdict = gw_tagged(ctx, pkt);
-	} else if (pkt->port->flags & GW_PORT_ON) {
-		verdict = gw_count_rx(pkt);
-	} else {
-		verdict = GW_NOT_OURS;
-	}
+	else
+		verdict = pkt->port->flags & GW_PORT_ON ? GW_CONTINUE : GW_NOT_OURS;
 	if (verdict)
 		return verdict;
 

@@ -23,7 +23,7 @@ struct {
 } gw_vlans SEC(".maps");
 
 /*
- * Addresses of this box, subnet broadcasts included: packets to them are the kernel's, but for what
+ * Addresses of this box, subnet broadcasts included: packets to them are the kernel's, except for what
  * NAT has mapped inside. The value is enum gw_local_flags and the NAT slot.
  */
 struct {
@@ -99,7 +99,7 @@ struct {
 	__type(value, struct gw_bucket);
 } gw_index6 SEC(".maps");
 
-/* Meters, and the sets of them that flows name. */
+/* Meters, and the groups of them that flows name. The name of the second is that of its pin. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -111,19 +111,19 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, GW_METER_SETS);
+	__uint(max_entries, GW_METER_GROUPS);
 	__type(key, __u32);
-	__type(value, struct gw_meter_set);
+	__type(value, struct gw_meter_group);
 } gw_meter_sets SEC(".maps");
 
 /*
- * Bytes that XDP let pass, of CPU c and set n at c * GW_METER_SETS + n: a CPU counts without a lock. What workers let
- * pass is in the set. Loader.
+ * Bytes that XDP let pass, of CPU c and group n at c * GW_METER_GROUPS + n: a CPU counts without a lock. What workers let
+ * pass is in the group. Loader.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, GW_METER_SETS);
+	__uint(max_entries, GW_METER_GROUPS);
 	__type(key, __u32);
 	__type(value, __u64);
 } gw_passed SEC(".maps");

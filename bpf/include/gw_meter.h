@@ -8,7 +8,7 @@
 #include "gw_abi.h"
 
 #define GW_METER_LOAD(x) (*(const volatile typeof(x) *)&(x))
-/* Races that a charge loses before it stops asking first. */
+/* Races that a charge loses before it adds first and looks afterwards. */
 #define GW_METER_TRIES 4
 
 /* Whether moment `a` is before `b`; they are compared by their difference. */
@@ -58,46 +58,46 @@ static __always_inline bool gw_charge(__u64 *tat, __u64 time, __u64 base, __u64 
 	return false;
 }
 
-static __always_inline struct gw_meter *gw_meter_no(void *meters, __u32 no)
+static __always_inline struct gw_meter *gw_meter_of(void *meters, __u32 no)
 {
 	return no ? bpf_map_lookup_elem(meters, &no) : NULL;
 }
 
 /*
- * A packet of so many bytes through a set of meters at `now` nanoseconds, by a clock that may be
+ * A packet of so many bytes through a group of meters at `now` nanoseconds, by a clock that may be
  * `slack` behind. 0, or the reason why it is dropped. First a look at all rates, then the charge: a
  * packet that is dropped is charged nowhere, unless another core comes between.
  */
-static __always_inline __u32 gw_police(void *meters, const struct gw_meter_set *set, __u32 bytes,
+static __always_inline __u32 gw_police(void *meters, const struct gw_meter_group *group, __u32 bytes,
 				       __u64 now, __u64 slack)
 {
 	__u64 base = (now + slack) << GW_UNIT_SHIFT, at = now << GW_UNIT_SHIFT;
-	struct gw_meter *car = gw_meter_no(meters, set->car), *link[GW_SET_LINKS];
-	__u64 window[GW_SET_LINKS];
-	bool floor = false;
+	struct gw_meter *car = gw_meter_of(meters, group->car), *link[GW_GROUP_LINKS];
+	__u64 limit[GW_GROUP_LINKS];
+	bool committed = false;
 	int i;
 
 	if (car) {
 		if (!gw_fits(&car->tat, gw_time_of(bytes, car->cost), base, at + car->burst))
 			return GW_DROP_CAR_EXCEEDED;
-		if (car->floor_cost)
-			floor = gw_charge(&car->floor_tat, gw_time_of(bytes, car->floor_cost), base,
-					  at + car->floor_burst);
+		if (car->committed_cost)
+			committed = gw_charge(&car->committed_tat, gw_time_of(bytes, car->committed_cost), base,
+					  at + car->committed_burst);
 	}
 #pragma unroll
-	for (i = 0; i < GW_SET_LINKS; i++) {
-		link[i] = gw_meter_no(meters, set->links[i]);
+	for (i = 0; i < GW_GROUP_LINKS; i++) {
+		link[i] = gw_meter_of(meters, group->links[i]);
 		if (!link[i])
 			continue;
-		/* Within the floor it passes whatever the link has left, and is charged to it. */
-		window[i] = at + (floor ? GW_MAX_DEBT : set->window[i]);
-		if (!gw_fits(&link[i]->tat, gw_time_of(bytes, link[i]->cost), base, window[i]))
+		/* Within the committed rate it passes whatever the link has left, and is charged to it. */
+		limit[i] = at + (committed ? GW_MAX_DEBT : group->borrow_limit[i]);
+		if (!gw_fits(&link[i]->tat, gw_time_of(bytes, link[i]->cost), base, limit[i]))
 			return GW_DROP_LINK_EXCEEDED;
 	}
 #pragma unroll
-	for (i = 0; i < GW_SET_LINKS; i++)
+	for (i = 0; i < GW_GROUP_LINKS; i++)
 		if (link[i] &&
-		    !gw_charge(&link[i]->tat, gw_time_of(bytes, link[i]->cost), base, window[i]))
+		    !gw_charge(&link[i]->tat, gw_time_of(bytes, link[i]->cost), base, limit[i]))
 			return GW_DROP_LINK_EXCEEDED;
 	if (car && !gw_charge(&car->tat, gw_time_of(bytes, car->cost), base, at + car->burst))
 		return GW_DROP_CAR_EXCEEDED;

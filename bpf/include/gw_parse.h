@@ -34,7 +34,7 @@ static __always_inline bool gw_icmp_answer(__u8 icmp, __u8 type)
 }
 
 /* Ports of TCP and UDP, identifier of ICMP queries; `len` bytes of transport are in the packet. */
-static __always_inline int gw_transport(struct gw_packet *pkt, struct gw_shape *s, __u32 len, __u8 icmp,
+static __always_inline int gw_parse_l4(struct gw_packet *pkt, struct gw_shape *s, __u32 len, __u8 icmp,
 					__u32 *ports)
 {
 	bool whole = pkt->punt != GW_PUNT_FRAGMENT;
@@ -118,7 +118,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 			return gw_worker(pkt, GW_PUNT_FRAGMENT);
 		pkt->punt = GW_PUNT_FRAGMENT;
 	}
-	verdict = gw_transport(pkt, s, len - header, GW_ICMP, &ports);
+	verdict = gw_parse_l4(pkt, s, len - header, GW_ICMP, &ports);
 	if (verdict)
 		return verdict;
 	key->addrs = ip->src | (__u64)ip->dst << 32;
@@ -151,7 +151,7 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	case 60:	/* destination options */
 		return gw_worker(pkt, GW_PUNT_OPTIONS);
 	}
-	verdict = gw_transport(pkt, s, payload, GW_ICMP6, &ports);
+	verdict = gw_parse_l4(pkt, s, payload, GW_ICMP6, &ports);
 	if (verdict)
 		return verdict;
 	key->src[0] = addrs[0];

@@ -41,8 +41,8 @@ static __always_inline __u64 gw_mix(__u64 h, __u64 word, __u64 m)
 }
 
 /*
- * Whence a packet comes, from the LAN or from outside, chooses between pages of the index, for the first bucket and
- * the other way round for the second: where traffic goes one way, the words of the answers take no cache.
+ * The direction of a packet (from the LAN, or from outside) chooses between pages of the index: bit 6 for the first bucket,
+ * bit 30, inverted, for the second. Where traffic flows in one direction, the index words of the other take no cache.
  */
 #define GW_HASH_DIRECTION (1ULL << 6 | 1ULL << 30)
 
@@ -124,7 +124,7 @@ static __always_inline __u32 gw_first_tagged(const struct gw_bucket *b, __u32 ta
 }
 
 /*
- * The quick look: the number of the one record worth comparing, any number if there is none. The
+ * The fast path looks here: the number of the one record worth comparing, any number if there is none. The
  * daemon puts a word where its hash wants it if it can, so the first guess is mostly right and the
  * branch predicted.
  */

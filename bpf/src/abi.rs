@@ -41,10 +41,10 @@ same_offsets!(types::gw_control, ControlBlock:
     guard_interval = guard_interval, guard_burst = guard_burst, revalidation_credit = revalidation_credit,
     epoch_since = epoch_since, nexthops_from = nexthops_from, tunnels = tunnels);
 same_offsets!(types::gw_meter, Meter:
-    tat = tat, floor_tat = committed_tat, cost = cost, floor_cost = committed_cost, burst = burst,
-    floor_burst = committed_burst, id = id);
-same_offsets!(types::gw_meter_set, MeterGroup:
-    car = car, links = links, overhead = overhead, remark = remark, slack = slack, window = borrow_limit,
+    tat = tat, committed_tat = committed_tat, cost = cost, committed_cost = committed_cost, burst = burst,
+    committed_burst = committed_burst, id = id);
+same_offsets!(types::gw_meter_group, MeterGroup:
+    car = car, links = links, overhead = overhead, remark = remark, slack = slack, borrow_limit = borrow_limit,
     passed_bytes = passed_bytes, car_dropped_bytes = car_dropped_bytes,
     link_dropped_bytes = link_dropped_bytes);
 same_offsets!(types::gw_tunnel, TunnelRecord: header = word);
@@ -291,8 +291,8 @@ mod tests {
         assert_eq!(c_define("GW_TUNNELS"), sag_model::tunnel::TUNNELS as u64);
         assert_eq!(c_define("GW_TUNNEL_HEADER"), TUNNEL_HEADER as u64);
         assert_eq!(c_define("GW_METERS"), METERS as u64);
-        assert_eq!(c_define("GW_METER_SETS"), METER_GROUPS as u64);
-        assert_eq!(c_define("GW_SET_LINKS"), GROUP_LINKS as u64);
+        assert_eq!(c_define("GW_METER_GROUPS"), METER_GROUPS as u64);
+        assert_eq!(c_define("GW_GROUP_LINKS"), GROUP_LINKS as u64);
         assert_eq!(c_define("GW_REMARK"), u64::from(REMARK));
         assert_eq!(c_define("GW_UNIT_SHIFT"), u64::from(UNIT_SHIFT));
         assert_eq!(c_define("GW_COST_SHIFT"), u64::from(COST_SHIFT));

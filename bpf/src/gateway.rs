@@ -132,8 +132,8 @@ impl Gateway {
     }
 
     /// Sets of meters, which flow records name; number 0 is none.
-    pub fn meter_sets(&self) -> &'static [MeterGroup] {
-        self.mapped.meter_sets
+    pub fn meter_groups(&self) -> &'static [MeterGroup] {
+        self.mapped.meter_groups
     }
 
     /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.

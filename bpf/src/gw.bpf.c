@@ -17,11 +17,15 @@
 #include "gw_parse.h"
 #include "gw_tunnel.h"
 #include "gw_local.h"
+#include "gw_count.h"
+#include "gw_check.h"
+#include "gw_revalidate.h"
+#include "gw_rewrite.h"
 #include "gw_forward.h"
 #include "gw_police.h"
 #include "gw_exit.h"
-#include "gw_quick.h"
-#include "gw_through.h"
+#include "gw_fast.h"
+#include "gw_tunnel_fwd.h"
 #include "gw_inject.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -33,9 +37,10 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	struct gw_ip4 *ip = pkt->l3;
 	struct gw_key4 key = {};
 	struct gw_shape shape = {};
-	struct gw_hop hop;
+	struct gw_fwd_ctx *f = &pkt->fwd;
+	struct gw_transport t = { .icmp = GW_ICMP };
 	struct gw_flow4 *r = NULL;
-	int verdict;
+	int verdict, mark;
 
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
@@ -51,18 +56,31 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	}
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
-	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
 
-	verdict = gw_judge(ctx, pkt, &order, &r->epoch, &r->last_seen, epoch);
-	if (verdict == GW_CONTINUE)
-		verdict = gw_admit(pkt, &shape, &order, &hop);
-	else if (verdict == GW_DROP)
-		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
-	if (verdict == GW_CONTINUE && order.flags & GW_FLOW_METER)
-		verdict = gw_meter(pkt, &order, shape.ip_len);
+	f->action = gw_flow_action(r);
+	f->ip_len = shape.ip_len;
+	verdict = gw_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch);
+	if (verdict == GW_DROP)
+		GW_COUNT_FLOW(r, f);
 	if (verdict)
 		return verdict;
-	return gw_forward4(ctx, pkt, ip, &shape, r, &order, &hop);
+	mark = gw_meter(f, false);
+	if (mark < 0)
+		return gw_drop(pkt, -mark);
+	/* From here on the packet changes. */
+	ip = gw_relink(ctx, pkt);
+	if (!ip)
+		return GW_WORKER;
+	if ((void *)(ip + 1) > pkt->end)
+		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	if (unlikely(mark))
+		gw_set_tos4(ip, gw_marked(mark, ip->tos));
+	t.l4 = (void *)(ip + 1);
+	t.end = pkt->end;
+	t.proto = shape.proto;
+	gw_rewrite4(ip, &t, r, f->action);
+	GW_COUNT_FLOW(r, f);
+	return GW_FORWARD;
 }
 
 static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
@@ -70,9 +88,10 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 	struct gw_ip6 *ip = pkt->l3;
 	struct gw_key6 key = {};
 	struct gw_shape shape = {};
-	struct gw_hop hop;
+	struct gw_fwd_ctx *f = &pkt->fwd;
+	struct gw_transport t = { .icmp = GW_ICMP6 };
 	struct gw_flow6 *r = NULL;
-	int verdict;
+	int verdict, mark;
 
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
@@ -83,30 +102,48 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 		return gw_local6_or_worker(pkt, ip, &key);
 
 	__u32 epoch = GW_READ_ONCE(r->epoch);
-	struct gw_order order = gw_order(GW_READ_ONCE(*(__u64 *)&r->nexthop));
 
-	verdict = gw_judge(ctx, pkt, &order, &r->epoch, &r->last_seen, epoch);
-	if (verdict == GW_CONTINUE)
-		verdict = gw_admit(pkt, &shape, &order, &hop);
-	else if (verdict == GW_DROP)
-		GW_COUNT_FLOW(r, pkt->stats, shape.ip_len);
-	if (verdict == GW_CONTINUE && order.flags & GW_FLOW_METER)
-		verdict = gw_meter(pkt, &order, shape.ip_len);
+	f->action = gw_flow_action(r);
+	f->ip_len = shape.ip_len;
+	verdict = gw_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch);
+	if (verdict == GW_DROP)
+		GW_COUNT_FLOW(r, f);
 	if (verdict)
 		return verdict;
-	return gw_forward6(ctx, pkt, ip, &shape, r, &order, &hop);
+	mark = gw_meter(f, false);
+	if (mark < 0)
+		return gw_drop(pkt, -mark);
+	/* From here on the packet changes. */
+	ip = gw_relink(ctx, pkt);
+	if (!ip)
+		return GW_WORKER;
+	if ((void *)(ip + 1) > pkt->end)
+		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	if (unlikely(mark))
+		gw_set_tos6(ip, gw_marked(mark, gw_tos6(ip)));
+	t.l4 = (void *)(ip + 1);
+	t.end = pkt->end;
+	t.proto = shape.proto;
+	gw_rewrite6(ip, &t, r, f->action);
+	GW_COUNT_FLOW(r, f);
+	return GW_FORWARD;
 }
 
-/* Every packet that the quick path leaves. A program of its own to the verifier. */
-__noinline int gw_classify(struct xdp_md *ctx)
+/* Every packet that the fast path and the tunnel path leave. A program of its own to the verifier. */
+__noinline int gw_general(struct xdp_md *ctx)
 {
 	struct gw_packet pkt = {
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
+	__u32 zero = 0;
 	int verdict;
 
 	pkt.len = pkt.end - pkt.data;
+	pkt.fwd.rx_len = pkt.len;
+	pkt.fwd.stats = bpf_map_lookup_elem(&gw_stats, &zero);
+	if (!pkt.fwd.stats)
+		return XDP_PASS;
 	verdict = gw_link(ctx, &pkt);
 	if (!verdict) {
 		if (pkt.ethertype == bpf_htons(GW_ETH_IP4))
@@ -122,13 +159,13 @@ __noinline int gw_classify(struct xdp_md *ctx)
 SEC("xdp")
 int gw_ingress(struct xdp_md *ctx)
 {
-	int verdict = gw_quick(ctx);
+	int verdict = gw_fast(ctx);
 
 	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_shared.control.fast_path)
-		verdict = gw_tunnels_first(ctx);
+		verdict = gw_tunnel_path(ctx);
 	if (verdict == GW_FORWARD)
 		return XDP_REDIRECT;
-	return verdict == GW_CONTINUE ? gw_classify(ctx) : XDP_DROP;
+	return verdict == GW_CONTINUE ? gw_general(ctx) : XDP_DROP;
 }
 
 SEC("xdp")

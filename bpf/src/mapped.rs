@@ -74,7 +74,7 @@ pub(crate) struct Mapped {
     pub(crate) index6: &'static [Bucket],
     pub(crate) nat_ports: &'static [AtomicU64],
     pub(crate) meters: &'static [Meter],
-    pub(crate) meter_sets: &'static [MeterGroup],
+    pub(crate) meter_groups: &'static [MeterGroup],
     pub(crate) passed: &'static [AtomicU64],
     pub(crate) tunnels: &'static [TunnelRecord],
 }
@@ -101,7 +101,7 @@ impl Mapped {
             index6: map(&maps.index6)?,
             nat_ports: map::<NatLine>(&maps.nat_ports)?.as_flattened(),
             meters: map(&maps.meters)?,
-            meter_sets: map(&maps.meter_sets)?,
+            meter_groups: map(&maps.meter_groups)?,
             passed: map(&maps.passed)?,
             tunnels: map(&maps.tunnels)?,
         })

@@ -42,7 +42,7 @@ maps! {
     index4 = gw_index4 "gw_index4",
     index6 = gw_index6 "gw_index6",
     meters = gw_meters "gw_meters",
-    meter_sets = gw_meter_sets "gw_meter_sets",
+    meter_groups = gw_meter_sets "gw_meter_sets",
     passed = gw_passed "gw_passed",
     tunnels = gw_tunnels "gw_tunnels",
     tunnel_ends = gw_tunnel_ends "gw_tunnel_ends",

@@ -1,4 +1,4 @@
-//! The quick path and the general path must do the same to the same packet: known flows, packets
+//! The fast path and the general path must do the same to the same packet: known flows, packets
 //! changed at random, each run twice, the second time with a decoy in the index that only the general
 //! path sees through.
 
@@ -38,7 +38,7 @@ fn words(b: &[u8]) -> Vec<u64> {
     b.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect()
 }
 
-/// A word where the quick path looks first, with the right tag and another flow's record.
+/// A word where the fast path looks first, with the right tag and another flow's record.
 struct Decoy<'a> {
     word: &'a std::sync::atomic::AtomicU32,
     value: u32,
@@ -55,7 +55,7 @@ fn decoy(bucket: &Bucket, hash: u64) -> Decoy<'_> {
 }
 
 #[test]
-fn quick_and_general_path_agree() {
+fn fast_and_general_path_agree() {
     let Some(f) = Fixture::new() else { return };
     f.nexthop(4, 0, 1500, 9, NH_VALID);
     let c = f.gw.control();
@@ -120,12 +120,12 @@ fn quick_and_general_path_agree() {
             let c = !(ones_sum(&frame[14..34], 0) as u16);
             frame[24..26].copy_from_slice(&c.to_be_bytes());
         }
-        let quick = f.run(&frame);
+        let fast = f.run(&frame);
         decoys.iter().for_each(|d| d.word.store(d.value, Relaxed));
         let general = f.run(&frame);
         decoys.iter().for_each(|d| d.word.store(0, Relaxed));
-        assert_eq!(quick, general, "GW_SEED={start}, packet {round}: {frame:02x?}");
-        if quick.action == XDP_REDIRECT && quick.note.is_none() { forwarded += 1 } else { others += 1 }
+        assert_eq!(fast, general, "GW_SEED={start}, packet {round}: {frame:02x?}");
+        if fast.action == XDP_REDIRECT && fast.note.is_none() { forwarded += 1 } else { others += 1 }
     }
     println!("{forwarded} forwarded, {others} not");
     assert!(forwarded > PACKETS / 5 && others > PACKETS / 5, "the mix tests both: {forwarded}, {others}");

@@ -145,7 +145,7 @@ impl Flow {
     fn new(ceiling: u64, burst_ms: u64, link: Option<u64>) -> Option<Flow> {
         let f = Fixture::new()?;
         f.nexthop(4, 0, 1500, 9, NH_VALID);
-        let mut book = MeterTable::over(f.gw.meters(), f.gw.meter_sets(), f.gw.passed_bytes());
+        let mut book = MeterTable::over(f.gw.meters(), f.gw.meter_groups(), f.gw.passed_bytes());
         let port = |i| MeteredPort {
             name: format!("{i}"),
             zone: Some(if PortIdx(i) == WAN { Zone::Wan } else { Zone::Lan }),
@@ -355,7 +355,7 @@ fn the_next_daemon_finds_the_meters_and_their_state() {
     let emptied = Instant::now();
     let owners: Vec<_> = flow.book.owners().map(|(o, n)| (o.clone(), n)).collect();
     let Flow { f, frame, .. } = flow;
-    let fresh = MeterTable::over(f.gw.meters(), f.gw.meter_sets(), f.gw.passed_bytes());
+    let fresh = MeterTable::over(f.gw.meters(), f.gw.meter_groups(), f.gw.passed_bytes());
     for (_, n) in &owners {
         assert_eq!(fresh.counted(*n), Default::default(), "books begin with the daemon");
     }

@@ -10,7 +10,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 
-#include "gw_packet.h"
+#include "gw_wire.h"
 
 #define LAB_IMAGE_WORDS 16
 

@@ -44,7 +44,7 @@ impl Change {
 
 impl Memory {
     pub fn of(gw: &Gateway) -> Memory {
-        Memory { meters: gw.meters(), sets: gw.meter_sets(), by_xdp: gw.passed_bytes() }
+        Memory { meters: gw.meters(), sets: gw.meter_groups(), by_xdp: gw.passed_bytes() }
     }
 
     /// An empty book over cleared memory.

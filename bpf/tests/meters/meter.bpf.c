@@ -18,7 +18,7 @@ struct {
 } lab_meters SEC(".maps");
 
 struct lab_case {
-	struct gw_meter_set set;
+	struct gw_meter_group group;
 	__u64 now;
 	__u64 slack;
 	__u64 bytes;
@@ -38,7 +38,7 @@ int lab_police(struct xdp_md *ctx __attribute__((unused)))
 	__u32 zero = 0;
 	struct lab_case *c = bpf_map_lookup_elem(&lab_case, &zero);
 
-	return c ? gw_police(&lab_meters, &c->set, c->bytes, c->now, c->slack) : 255;
+	return c ? gw_police(&lab_meters, &c->group, c->bytes, c->now, c->slack) : 255;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -108,7 +108,7 @@ pub fn open(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> R
     let tables = Arc::new(tables(&gateway, d, &grace));
     let epoch = next_epoch(control.epoch.load(Ordering::Relaxed));
     settle(control, d);
-    let meters = MeterTable::over(gateway.meters(), gateway.meter_sets(), gateway.passed_bytes());
+    let meters = MeterTable::over(gateway.meters(), gateway.meter_groups(), gateway.passed_bytes());
     let mut compiler = Compiler::new(
         NextHops::new(gateway.nexthops(), control.nexthops_from.load(Ordering::Relaxed)),
         tables.nat.clone(),

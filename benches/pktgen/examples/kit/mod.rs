@@ -144,12 +144,12 @@ pub fn meters(gw: &Gateway) -> [u16; 2] {
     let committed = &gw.meters()[2];
     committed.committed_cost.store(Rate::mbps(10).cost(), Relaxed);
     committed.committed_burst.store(units(200_000_000), Relaxed);
-    for s in &gw.meter_sets()[1..3] {
+    for s in &gw.meter_groups()[1..3] {
         s.slack.store(8_000_000, Relaxed);
     }
-    gw.meter_sets()[1].car.store(1, Relaxed);
-    gw.meter_sets()[2].car.store(2, Relaxed);
-    gw.meter_sets()[2].links[0].store(3, Relaxed);
-    gw.meter_sets()[2].borrow_limit[0].store(units(200_000_000), Relaxed);
+    gw.meter_groups()[1].car.store(1, Relaxed);
+    gw.meter_groups()[2].car.store(2, Relaxed);
+    gw.meter_groups()[2].links[0].store(3, Relaxed);
+    gw.meter_groups()[2].borrow_limit[0].store(units(200_000_000), Relaxed);
     [1, 2]
 }

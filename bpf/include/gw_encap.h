@@ -2,16 +2,16 @@
 /*
  * What is put in front of a packet that enters a tunnel.
  */
-#ifndef GW_FRONT_H
-#define GW_FRONT_H
+#ifndef GW_ENCAP_H
+#define GW_ENCAP_H
 
-#include "gw_leave.h"
+#include "gw_decap.h"
 #include "gw_maps.h"
 #include "gw_packet.h"
-#include "gw_table.h"
+#include "gw_rewrite.h"
 
 /* The control word of a tunnel, read once. */
-struct gw_way {
+struct gw_tunnel_ctl {
 	__u32 no;
 	__u8 len;
 	__u8 kind;
@@ -22,7 +22,7 @@ struct gw_way {
 	const struct gw_tunnel *t;
 };
 
-static __always_inline bool gw_way(__u32 no, struct gw_way *w)
+static __always_inline bool gw_tunnel_ctl(__u32 no, struct gw_tunnel_ctl *w)
 {
 	__u64 word;
 
@@ -53,23 +53,8 @@ static __always_inline __u16 gw_fold64(__u64 sum)
 	return gw_fold(sum);
 }
 
-static __always_inline void gw_count_tunnel(__u32 no, bool rx, __u32 ip_len)
-{
-	struct gw_tunnel_counts *c = bpf_map_lookup_elem(&gw_tunnel_stats, &no);
-
-	if (!c)
-		return;
-	if (rx) {
-		c->rx_packets++;
-		c->rx_bytes += ip_len;
-	} else {
-		c->tx_packets++;
-		c->tx_bytes += ip_len;
-	}
-}
-
-struct gw_front {
-	struct gw_way way;
+struct gw_encap {
+	struct gw_tunnel_ctl ctl;
 	__u32 total;		/* bytes of the outer packet */
 	__u32 entropy;
 	__u32 inner_sum;	/* with GW_TUNNEL_SUM: of the packet inside */
@@ -95,22 +80,22 @@ static __always_inline void gw_copy(void *to, const __u8 *from, __u32 n)
 	case n:                                                                  \
 		if (at + (n) > end)                                              \
 			return false;                                            \
-		gw_copy(at, f->way.t->header, (n));                              \
+		gw_copy(at, f->ctl.t->header, (n));                              \
 		break
 
 /* The outer header at `at`, and what differs from packet to packet in it. */
-static __always_inline bool gw_put_header(void *at, void *end, const struct gw_front *f)
+static __always_inline bool gw_write_outer(void *at, void *end, const struct gw_encap *f)
 {
 	__u16 type = f->inner6 ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
-	bool v6 = f->way.flags & GW_TUNNEL_V6;
-	bool as41 = f->way.kind == GW_TUNNEL_IPIP && f->inner6;
+	bool v6 = f->ctl.flags & GW_TUNNEL_V6;
+	bool as41 = f->ctl.kind == GW_TUNNEL_IPIP && f->inner6;
 	struct gw_ip4 *ip = at;
 	struct gw_ip6 *ip6 = at;
 	struct gw_l4 *udp;
 	__u16 *gre;
 	__u32 sum, len, frag, id = 0;
 
-	switch (f->way.len) {
+	switch (f->ctl.len) {
 	GW_COPY_HEADER(20);
 	GW_COPY_HEADER(24);
 	GW_COPY_HEADER(28);
@@ -135,14 +120,14 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 			return false;
 		len = bpf_htons(f->total);
 		frag = bpf_htons(0x4000);
-		if (f->way.flags & GW_TUNNEL_DF_CLEAR || (f->way.flags & GW_TUNNEL_DF_COPY && !f->df)) {
+		if (f->ctl.flags & GW_TUNNEL_DF_CLEAR || (f->ctl.flags & GW_TUNNEL_DF_COPY && !f->df)) {
 			id = (__u16)bpf_get_prandom_u32();
 			frag = 0;
 		}
 		ip->tos = f->tos;
 		ip->len = len;
 		*(__u32 *)&ip->id = id | frag << 16;
-		sum = f->way.sum + bpf_htons(f->tos) + len + id + frag;
+		sum = f->ctl.sum + bpf_htons(f->tos) + len + id + frag;
 		if (as41) {
 			ip->proto = GW_IP6_IN_IP;
 			sum += bpf_htons(GW_IP6_IN_IP - GW_IPIP);
@@ -150,7 +135,7 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 		ip->check = ~gw_fold(sum);
 		at = ip + 1;
 	}
-	if (f->way.kind == GW_TUNNEL_VXLAN) {
+	if (f->ctl.kind == GW_TUNNEL_VXLAN) {
 		udp = at;
 		if (at + GW_VXLAN_BYTES > end)
 			return false;
@@ -158,13 +143,13 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 		len = bpf_htons(f->total - (v6 ? sizeof(*ip6) : sizeof(*ip)));
 		udp->sport = id;
 		udp->len = len;
-		if (f->way.flags & GW_TUNNEL_SUM) {
+		if (f->ctl.flags & GW_TUNNEL_SUM) {
 			/* The length once more, of the pseudo header. Zero would say that there is none. */
 			sum = udp->check + id + 2 * len + type + f->inner_sum;
 			udp->check = ~gw_fold(sum) ?: 0xFFFF;
 		}
 		*(__u16 *)(at + GW_VXLAN_BYTES - 2) = type;
-	} else if (f->way.kind == GW_TUNNEL_GRE) {
+	} else if (f->ctl.kind == GW_TUNNEL_GRE) {
 		gre = at;
 		if ((void *)(gre + 2) > end)
 			return false;
@@ -173,4 +158,4 @@ static __always_inline bool gw_put_header(void *at, void *end, const struct gw_f
 	return true;
 }
 
-#endif /* GW_FRONT_H */
+#endif /* GW_ENCAP_H */

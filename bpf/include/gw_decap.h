@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Out of a tunnel: whose the outer packet is, and its front taken away.
+ * Out of a tunnel: which one the outer packet belongs to, and the outer headers taken away.
  */
-#ifndef GW_LEAVE_H
-#define GW_LEAVE_H
+#ifndef GW_DECAP_H
+#define GW_DECAP_H
 
 #include "gw_link.h"
 #include "gw_tunnel.h"
@@ -15,17 +15,17 @@ enum {
 	GW_GRE_SEQUENCE = 0x1000,
 };
 
-/* What gw_leave() says, in one word. 0: the packet is no tunnel's. */
-#define GW_LEFT(no, skip, port, tos, v6) \
+/* What gw_decap() says, in one word. 0: the packet is no tunnel's. */
+#define GW_DECAP(no, skip, port, tos, v6) \
 	((__u64)(no) | (__u64)(skip) << 8 | (__u64)(port) << 16 | (__u64)(tos) << 24 | (__u64)(v6) << 32)
-#define GW_LEFT_NO(left) ((__u8)(left))
-#define GW_LEFT_SKIP(left) ((__u8)((left) >> 8))
-#define GW_LEFT_PORT(left) ((__u8)((left) >> 16))
-#define GW_LEFT_TOS(left) ((__u8)((left) >> 24))
-#define GW_LEFT_V6(left) ((left) >> 32 & 1)
+#define GW_DECAP_NO(decap) ((__u8)(decap))
+#define GW_DECAP_SKIP(decap) ((__u8)((decap) >> 8))
+#define GW_DECAP_PORT(decap) ((__u8)((decap) >> 16))
+#define GW_DECAP_TOS(decap) ((__u8)((decap) >> 24))
+#define GW_DECAP_V6(decap) ((decap) >> 32 & 1)
 
 /* Finds port, family and start of IP of a frame for us, counting nothing. */
-static __always_inline bool gw_through_link(struct xdp_md *ctx, struct gw_packet *pkt)
+static __always_inline bool gw_tunnel_link(struct xdp_md *ctx, struct gw_packet *pkt)
 {
 	struct gw_eth *eth = pkt->data;
 
@@ -53,7 +53,7 @@ static __always_inline bool gw_through_link(struct xdp_md *ctx, struct gw_packet
 }
 
 /* The ends of an outer packet without options that is whole; false: it is no tunnel's. */
-static __always_inline bool gw_outer(struct gw_packet *pkt, struct gw_end *end, __u8 *tos, __u32 *len,
+static __always_inline bool gw_parse_outer(struct gw_packet *pkt, struct gw_end *end, __u8 *tos, __u32 *len,
 				     void **l4)
 {
 	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
@@ -99,7 +99,7 @@ static __always_inline bool gw_outer(struct gw_packet *pkt, struct gw_end *end, 
 }
 
 /* VNI and what is inside; the bytes from the transport header on, 0: not plainly VXLAN. */
-static __always_inline __u32 gw_leave_vxlan(struct gw_packet *pkt, void *l4, __u32 room, struct gw_end *end)
+static __always_inline __u32 gw_decap_vxlan(struct gw_packet *pkt, void *l4, __u32 room, struct gw_end *end)
 {
 	struct gw_l4 *udp = l4;
 	__u32 *vx = (void *)(udp + 1);
@@ -117,7 +117,7 @@ static __always_inline __u32 gw_leave_vxlan(struct gw_packet *pkt, void *l4, __u
 }
 
 /* The same of GRE with or without key; checksums are a worker's. */
-static __always_inline __u32 gw_leave_gre(struct gw_packet *pkt, void *l4, struct gw_end *end)
+static __always_inline __u32 gw_decap_gre(struct gw_packet *pkt, void *l4, struct gw_end *end)
 {
 	__u16 *h = l4, flags;
 	__u32 len = 4;
@@ -140,10 +140,10 @@ static __always_inline __u32 gw_leave_gre(struct gw_packet *pkt, void *l4, struc
 }
 
 /*
- * If the frame is a tunnel's, its front goes, so that it begins with fourteen bytes in front of the
- * packet inside, whatever they are. Nothing is overwritten: the front can be given back.
+ * If the frame is a tunnel's, its outer headers go, so that it begins with fourteen bytes in front of the
+ * packet inside, whatever they are. Nothing is overwritten: the headers can be put back.
  */
-__noinline __u64 gw_leave(struct xdp_md *ctx)
+__noinline __u64 gw_decap(struct xdp_md *ctx)
 {
 	struct gw_packet pkt = {
 		.data = (void *)(long)ctx->data,
@@ -158,19 +158,19 @@ __noinline __u64 gw_leave(struct xdp_md *ctx)
 	void *l4;
 
 	pkt.len = pkt.end - pkt.data;
-	if (!gw_through_link(ctx, &pkt))
+	if (!gw_tunnel_link(ctx, &pkt))
 		return 0;
 	port = pkt.port->port;
 	inner = pkt.l3 - pkt.data;
-	if (!gw_outer(&pkt, &end, &tos, &len, &l4))
+	if (!gw_parse_outer(&pkt, &end, &tos, &len, &l4))
 		return 0;
 	front = inner;
 	inner += l4 - pkt.l3;
 	pkt.l3 = NULL;
 	if (end.proto == GW_UDP)
-		skip = gw_leave_vxlan(&pkt, l4, front + len - inner, &end);
+		skip = gw_decap_vxlan(&pkt, l4, front + len - inner, &end);
 	else if (end.proto == GW_GRE)
-		skip = gw_leave_gre(&pkt, l4, &end);
+		skip = gw_decap_gre(&pkt, l4, &end);
 	else
 		skip = 0;
 	if (!skip && end.proto != GW_IPIP)
@@ -193,7 +193,7 @@ __noinline __u64 gw_leave(struct xdp_md *ctx)
 	skip += inner - sizeof(struct gw_eth);
 	if (skip > 0xFF || bpf_xdp_adjust_head(ctx, skip))
 		return 0;
-	return GW_LEFT(no, skip, port, tos, v6);
+	return GW_DECAP(no, skip, port, tos, v6);
 }
 
-#endif /* GW_LEAVE_H */
+#endif /* GW_DECAP_H */
