@@ -14,24 +14,24 @@
 
 #define GW_ABI_VERSION 7
 
-#define GW_MAX_PORTS 64		/* sag_model::PortIdx::MAX */
-#define GW_MAX_DROPS 128		/* sag_model::DropReason::COUNT */
-#define GW_QUEUES_PER_DEV 64	/* XSKMAP slots of a device */
+#define GW_MAX_PORTS 64	     /* sag_model::PortIdx::MAX */
+#define GW_MAX_DROPS 128     /* sag_model::DropReason::COUNT */
+#define GW_QUEUES_PER_DEV 64 /* XSKMAP slots of a device */
 #define GW_MAX_DEVS 64
 #define GW_MAX_NEXTHOPS 65536
-#define GW_PORT_SLOTS 4096	/* a device is in slot ifindex % GW_PORT_SLOTS */
-#define GW_NAT_SLOTS 64		/* outside addresses of NAT */
-#define GW_NAT_LINES 256	/* struct gw_nat_line of a slot: 128 of TCP, then 128 of UDP */
-#define GW_TUNNELS 256		/* number 0 is none */
+#define GW_PORT_SLOTS 4096 /* a device is in slot ifindex % GW_PORT_SLOTS */
+#define GW_NAT_SLOTS 64	   /* outside addresses of NAT */
+#define GW_NAT_LINES 256   /* struct gw_nat_line of a slot: 128 of TCP, then 128 of UDP */
+#define GW_TUNNELS 256	   /* number 0 is none */
 #define GW_TUNNEL_HEADER 80
 #define GW_METERS 1024
 #define GW_METER_GROUPS 16384
 #define GW_GROUP_LINKS 3
-#define GW_REMARK 128		/* in gw_meter_group.remark: there is a DSCP */
-#define GW_UNIT_SHIFT 8		/* meter time: 2^-8 ns */
-#define GW_COST_SHIFT 16	/* bits of a byte's time below that */
+#define GW_REMARK 128	 /* in gw_meter_group.remark: there is a DSCP */
+#define GW_UNIT_SHIFT 8	 /* meter time: 2^-8 ns */
+#define GW_COST_SHIFT 16 /* bits of a byte's time below that */
 #define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)
-#define GW_TICK_SHIFT 24	/* last_seen counts 2^24 ns */
+#define GW_TICK_SHIFT 24 /* last_seen counts 2^24 ns */
 
 enum gw_zone {
 	GW_ZONE_LAN = 1,
@@ -41,16 +41,16 @@ enum gw_zone {
 
 /* What a flow record says about its packets. */
 enum gw_action {
-	GW_ACT_PUNT = 0,	/* not judged yet, or for the worker by nature */
+	GW_ACT_PUNT = 0, /* not judged yet, or for the worker by nature */
 	GW_ACT_FORWARD = 1,
-	GW_ACT_DROP = 2,	/* field `nexthop` holds the drop reason */
+	GW_ACT_DROP = 2, /* field `nexthop` holds the drop reason */
 };
 
 enum gw_flow_flags {
-	GW_FLOW_SNAT = 1 << 0,		/* new_saddr, new_sport differ from the key */
-	GW_FLOW_DNAT = 1 << 1,		/* new_daddr, new_dport differ from the key */
-	GW_FLOW_METER = 1 << 2,		/* field `meter` is valid */
-	GW_FLOW_PUNT_ALL = 1 << 3,	/* every packet goes to the worker */
+	GW_FLOW_SNAT = 1 << 0,	   /* new_saddr, new_sport differ from the key */
+	GW_FLOW_DNAT = 1 << 1,	   /* new_daddr, new_dport differ from the key */
+	GW_FLOW_METER = 1 << 2,	   /* field `meter` is valid */
+	GW_FLOW_PUNT_ALL = 1 << 3, /* every packet goes to the worker */
 };
 
 /*
@@ -59,15 +59,15 @@ enum gw_flow_flags {
  */
 enum gw_epoch {
 	GW_EPOCH_NUMBER = 0x3FFFFFFF,
-	GW_EPOCH_SESSION = 1 << 30,	/* the session is judged, the route of this direction is not renewed */
-	GW_EPOCH_REVALIDATING = 1U << 31,	/* a revalidation is under way to a worker */
+	GW_EPOCH_SESSION = 1 << 30,	  /* the session is judged, the route of this direction is not renewed */
+	GW_EPOCH_REVALIDATING = 1U << 31, /* a revalidation is under way to a worker */
 };
 
-#define GW_REVALIDATION_TICKS 240	/* about 4 s: then every packet of an older epoch is a worker's */
-#define GW_REVALIDATION_TIMEOUT 6	/* ticks after which those under way count as lost */
+#define GW_REVALIDATION_TICKS 240 /* about 4 s: then every packet of an older epoch is a worker's */
+#define GW_REVALIDATION_TIMEOUT 6 /* ticks after which those under way count as lost */
 
 enum gw_nexthop_flags {
-	GW_NH_VALID = 1 << 0,	/* neighbour resolved and port up: XDP may transmit */
+	GW_NH_VALID = 1 << 0, /* neighbour resolved and port up: XDP may transmit */
 };
 
 /*
@@ -78,24 +78,24 @@ enum gw_nexthop_flags {
  * needs no swap on a little-endian machine.
  */
 struct gw_flow4 {
-	__u64 key_addrs;	/* saddr | daddr << 32 */
-	__u64 key_l4;		/* sport | dport << 16 | proto << 32 | zone << 40 */
-	__u32 new_saddr;	/* after NAT; equal to the key's without NAT */
+	__u64 key_addrs; /* saddr | daddr << 32 */
+	__u64 key_l4;	 /* sport | dport << 16 | proto << 32 | zone << 40 */
+	__u32 new_saddr; /* after NAT; equal to the key's without NAT */
 	__u32 new_daddr;
 	__u16 new_sport;
 	__u16 new_dport;
-	__u16 l3_delta;		/* ones' complement sum (old + ~new, RFC 1624) to add to the stored header checksum */
-	__u16 l4_delta;		/* the same for the transport checksum: addresses and ports; ICMP: identifier alone */
-	__u16 nexthop;		/* index into gw_nexthops, or the drop reason */
-	__u16 meter;		/* group of meters */
-	__u8 action;		/* enum gw_action */
-	__u8 flags;		/* enum gw_flow_flags */
+	__u16 l3_delta; /* ones' complement sum (old + ~new, RFC 1624) to add to the stored header checksum */
+	__u16 l4_delta; /* the same for the transport checksum: addresses and ports; ICMP: identifier alone */
+	__u16 nexthop;	/* index into gw_nexthops, or the drop reason */
+	__u16 meter;	/* group of meters */
+	__u8 action;	/* enum gw_action */
+	__u8 flags;	/* enum gw_flow_flags */
 	__u8 tunnel;
-	__u8 nh_gen;		/* must equal the next hop's generation */
-	__u32 epoch;		/* judged under this policy epoch */
-	__u32 last_seen;	/* ticks */
+	__u8 nh_gen;	 /* must equal the next hop's generation */
+	__u32 epoch;	 /* judged under this policy epoch */
+	__u32 last_seen; /* ticks */
 	__u64 packets;
-	__u64 bytes;		/* IP total length */
+	__u64 bytes; /* IP total length */
 };
 
 /* One direction of an IPv6 session: two cache lines, the first is all that a miss touches. */
@@ -131,14 +131,14 @@ struct gw_bucket {
 /* Written word by word, so a reader sees each word old or new, never mixed. */
 struct gw_nexthop {
 	__u8 dmac[6];
-	__u16 vlan;	/* host order, 0 = untagged */
+	__u16 vlan; /* host order, 0 = untagged */
 	__u8 smac[6];
-	__u16 mtu;	/* IP bytes */
+	__u16 mtu; /* IP bytes */
 	__u32 ifindex;
-	__u8 dev;	/* slot in the device map */
-	__u8 port;	/* egress port, for counters */
+	__u8 dev;  /* slot in the device map */
+	__u8 port; /* egress port, for counters */
 	__u8 gen;
-	__u8 flags;	/* enum gw_nexthop_flags */
+	__u8 flags; /* enum gw_nexthop_flags */
 	__u64 _pad;
 };
 
@@ -147,29 +147,29 @@ struct gw_nexthop {
  * second (the address) first.
  */
 struct gw_port {
-	__u8 flags;	/* enum gw_port_flags; 0 = not ours, everything goes to the kernel */
-	__u8 port;	/* index of the [[port]] */
-	__u8 zone;	/* enum gw_zone */
-	__u8 dev;	/* device slot: XSKMAP index is dev * GW_QUEUES_PER_DEV + queue */
+	__u8 flags; /* enum gw_port_flags; 0 = not ours, everything goes to the kernel */
+	__u8 port;  /* index of the [[port]] */
+	__u8 zone;  /* enum gw_zone */
+	__u8 dev;   /* device slot: XSKMAP index is dev * GW_QUEUES_PER_DEV + queue */
 	__u32 ifindex;
-	__u64 mac;	/* the first eight bytes of a frame for it, as loaded, << 16 */
+	__u64 mac; /* the first eight bytes of a frame for it, as loaded, << 16 */
 };
 
 enum gw_port_flags {
 	GW_PORT_ON = 1 << 0,
-	GW_PORT_VLANS = 1 << 1,	/* look up tagged frames in gw_vlans */
+	GW_PORT_VLANS = 1 << 1, /* look up tagged frames in gw_vlans */
 	GW_PORT_DHCP = 1 << 2,	/* no address yet: UDP to port 68 is an offer to this box */
 };
 
 struct gw_vlan_key {
 	__u32 ifindex;
-	__u16 vlan;	/* host order */
+	__u16 vlan; /* host order */
 	__u16 _pad;
 };
 
 /* An IPv6 address as a map key. */
 struct gw_addr6 {
-	__u32 w[4];	/* network order */
+	__u32 w[4]; /* network order */
 };
 
 /*
@@ -177,8 +177,8 @@ struct gw_addr6 {
  */
 enum gw_local_flags {
 	GW_LOCAL_ON = 1 << 0,
-	GW_LOCAL_ANY = 1 << 1,	/* every protocol and port is mapped inside */
-	GW_LOCAL_TUNNEL = 1 << 2,	/* tunnels end here */
+	GW_LOCAL_ANY = 1 << 1,	  /* every protocol and port is mapped inside */
+	GW_LOCAL_TUNNEL = 1 << 2, /* tunnels end here */
 };
 
 /*
@@ -194,13 +194,13 @@ struct gw_nat_line {
  * that rate. See sag_model::meter.
  */
 struct gw_meter {
-	__u64 tat;		/* peak rate, or that of a link */
+	__u64 tat; /* peak rate, or that of a link */
 	__u64 committed_tat;
-	__u64 cost;		/* time of a byte << GW_COST_SHIFT */
-	__u64 committed_cost;	/* 0: no committed rate */
-	__u64 burst;		/* how far ahead it may be */
+	__u64 cost;	      /* time of a byte << GW_COST_SHIFT */
+	__u64 committed_cost; /* 0: no committed rate */
+	__u64 burst;	      /* how far ahead it may be */
 	__u64 committed_burst;
-	__u64 id;		/* whose it is */
+	__u64 id; /* whose it is */
 	__u64 _pad;
 };
 
@@ -208,12 +208,12 @@ struct gw_meter {
 struct gw_meter_group {
 	__u16 car;
 	__u16 links[GW_GROUP_LINKS];
-	__u16 overhead;		/* added to the length of every packet */
-	__u8 remark;		/* GW_REMARK | DSCP of what passes; 0: it stays as it is */
+	__u16 overhead; /* added to the length of every packet */
+	__u8 remark;	/* GW_REMARK | DSCP of what passes; 0: it stays as it is */
 	__u8 _pad;
-	__u32 slack;		/* how far the coarse clock may be behind, ns */
-	__u64 borrow_limit[GW_GROUP_LINKS];	/* how far ahead a link may be for a packet that borrows */
-	__u64 passed_bytes;	/* by workers; see gw_passed */
+	__u32 slack;			    /* how far the coarse clock may be behind, ns */
+	__u64 borrow_limit[GW_GROUP_LINKS]; /* how far ahead a link may be for a packet that borrows */
+	__u64 passed_bytes;		    /* by workers; see gw_passed */
 	__u64 car_dropped_bytes;
 	__u64 link_dropped_bytes;
 };
@@ -224,13 +224,13 @@ struct gw_meter_group {
  */
 struct gw_tunnel {
 	__u8 header[GW_TUNNEL_HEADER];
-	__u64 mac;		/* VXLAN: first eight bytes of a frame inside that is for us, as loaded, << 16 */
-	__u8 len;		/* of the header */
-	__u8 kind;		/* enum gw_tunnel_kind */
-	__u16 mtu;		/* IP bytes inside that fit */
-	__u8 flags;		/* enum gw_tunnel_flags */
-	__u8 tos;		/* with GW_TUNNEL_DSCP */
-	__u16 sum;		/* IPv4: ones' complement sum of the header as it stands above */
+	__u64 mac;  /* VXLAN: first eight bytes of a frame inside that is for us, as loaded, << 16 */
+	__u8 len;   /* of the header */
+	__u8 kind;  /* enum gw_tunnel_kind */
+	__u16 mtu;  /* IP bytes inside that fit */
+	__u8 flags; /* enum gw_tunnel_flags */
+	__u8 tos;   /* with GW_TUNNEL_DSCP */
+	__u16 sum;  /* IPv4: ones' complement sum of the header as it stands above */
 	__u64 _pad[4];
 };
 
@@ -242,28 +242,28 @@ enum gw_tunnel_kind {
 
 enum gw_tunnel_flags {
 	GW_TUNNEL_ON = 1 << 0,
-	GW_TUNNEL_V6 = 1 << 1,		/* outside */
+	GW_TUNNEL_V6 = 1 << 1, /* outside */
 	GW_TUNNEL_DF_COPY = 1 << 2,
-	GW_TUNNEL_DF_CLEAR = 1 << 3,	/* neither: set */
-	GW_TUNNEL_DSCP = 1 << 4,	/* fixed outside */
-	GW_TUNNEL_UNIFORM = 1 << 5,	/* the outer code point comes back in */
-	GW_TUNNEL_WORKER = 1 << 6,	/* more than XDP can do */
-	GW_TUNNEL_SUM = 1 << 7,		/* UDP checksum: its place in the header has the sum of what stays */
+	GW_TUNNEL_DF_CLEAR = 1 << 3, /* neither: set */
+	GW_TUNNEL_DSCP = 1 << 4,     /* fixed outside */
+	GW_TUNNEL_UNIFORM = 1 << 5,  /* the outer code point comes back in */
+	GW_TUNNEL_WORKER = 1 << 6,   /* more than XDP can do */
+	GW_TUNNEL_SUM = 1 << 7,	     /* UDP checksum: its place in the header has the sum of what stays */
 };
 
 /* What a received tunnel packet says of the tunnel it is of. Values are tunnel numbers. */
 struct gw_end {
-	__u32 local[4];		/* network order; IPv4 in the first word */
+	__u32 local[4]; /* network order; IPv4 in the first word */
 	__u32 remote[4];
-	__u32 id;		/* VNI or key, host order */
-	__u16 port;		/* UDP, host order */
-	__u8 proto;		/* IP protocol; 4 for both families inside */
-	__u8 match;		/* enum gw_end_match */
+	__u32 id;   /* VNI or key, host order */
+	__u16 port; /* UDP, host order */
+	__u8 proto; /* IP protocol; 4 for both families inside */
+	__u8 match; /* enum gw_end_match */
 };
 
 enum gw_end_match {
-	GW_END_ANY = 0,		/* some tunnel has these addresses, protocol and port */
-	GW_END_PLAIN = 1,	/* without VNI or key */
+	GW_END_ANY = 0,	  /* some tunnel has these addresses, protocol and port */
+	GW_END_PLAIN = 1, /* without VNI or key */
 	GW_END_ID = 2,
 };
 
@@ -280,18 +280,18 @@ struct gw_tunnel_counts {
  * received packet ends in exactly one of fast, to_kernel, punted or gw_reasons.drops[]. */
 struct gw_counts {
 	__u64 rx_packets;
-	__u64 rx_bytes;		/* frame bytes */
-	__u64 fast;		/* forwarded by XDP (counted at the ingress port) */
+	__u64 rx_bytes; /* frame bytes */
+	__u64 fast;	/* forwarded by XDP (counted at the ingress port) */
 	__u64 to_kernel;
-	__u64 punted;		/* handed to an AF_XDP socket */
-	__u64 tx_packets;	/* sent by XDP out of this port */
+	__u64 punted;	  /* handed to an AF_XDP socket */
+	__u64 tx_packets; /* sent by XDP out of this port */
 	__u64 tx_bytes;
 	__u64 _pad;
 };
 
 struct gw_stats {
-	__u64 clock;		/* last jiffy << 32 | its tick: the time, read once a jiffy */
-	__u64 nanos;		/* the same time in nanoseconds */
+	__u64 clock; /* last jiffy << 32 | its tick: the time, read once a jiffy */
+	__u64 nanos; /* the same time in nanoseconds */
 	__u64 _pad[6];
 	struct gw_counts port[GW_MAX_PORTS];
 };
@@ -299,26 +299,26 @@ struct gw_stats {
 /* The same for packets that are not forwarded. */
 struct gw_reasons {
 	__u64 drops[GW_MAX_DROPS];
-	__u64 punts[16];	/* by enum gw_punt */
-	__u64 guard;		/* when the share of this receive queue is used up to */
+	__u64 punts[16]; /* by enum gw_punt */
+	__u64 guard;	 /* when the share of this receive queue is used up to */
 	__u64 _pad[7];
 };
 
 /* Why XDP gave a packet to a worker. */
 enum gw_punt {
-	GW_PUNT_MISS = 0,	/* no session */
-	GW_PUNT_EPOCH = 1,	/* session of an older policy epoch */
-	GW_PUNT_NEXTHOP = 2,	/* next hop unresolved or changed */
-	GW_PUNT_TCP_FLAGS = 3,	/* SYN, FIN or RST */
+	GW_PUNT_MISS = 0,      /* no session */
+	GW_PUNT_EPOCH = 1,     /* session of an older policy epoch */
+	GW_PUNT_NEXTHOP = 2,   /* next hop unresolved or changed */
+	GW_PUNT_TCP_FLAGS = 3, /* SYN, FIN or RST */
 	GW_PUNT_FRAGMENT = 4,
-	GW_PUNT_OPTIONS = 5,	/* IPv4 options or IPv6 extension headers */
+	GW_PUNT_OPTIONS = 5, /* IPv4 options or IPv6 extension headers */
 	GW_PUNT_TTL = 6,
 	GW_PUNT_MTU = 7,
-	GW_PUNT_ICMP = 8,	/* ICMP without an identifier */
-	GW_PUNT_MALFORMED = 9,	/* the worker names the reason */
-	GW_PUNT_FLOW = 10,	/* the record says so */
+	GW_PUNT_ICMP = 8,      /* ICMP without an identifier */
+	GW_PUNT_MALFORMED = 9, /* the worker names the reason */
+	GW_PUNT_FLOW = 10,     /* the record says so */
 	GW_PUNT_LAST,
-	GW_PUNT_SET = 0x80,	/* or-ed into gw_punt_meta.punt: the metadata is there */
+	GW_PUNT_SET = 0x80, /* or-ed into gw_punt_meta.punt: the metadata is there */
 };
 
 /* Why a packet is dropped: the numbers and names of sag_model::DropReason (a test compares them). */
@@ -402,34 +402,34 @@ enum gw_drop {
 
 /* In front of the packet of a punted frame (XDP metadata). */
 struct gw_punt_meta {
-	__u32 record;	/* the record found, 0 = none */
-	__u16 vlan;	/* host order, 0 = untagged */
+	__u32 record; /* the record found, 0 = none */
+	__u16 vlan;   /* host order, 0 = untagged */
 	__u8 port;
-	__u8 punt;	/* enum gw_punt | GW_PUNT_SET; a driver without XDP metadata leaves stale bytes */
+	__u8 punt; /* enum gw_punt | GW_PUNT_SET; a driver without XDP metadata leaves stale bytes */
 };
 
 /* One per gateway. */
 struct gw_control {
 	__u32 abi_version;
 	__u32 epoch;
-	__u64 seed;		/* of the flow hash */
-	__u64 index4;		/* live index: first bucket | (number of buckets - 1) << 32 */
+	__u64 seed;   /* of the flow hash */
+	__u64 index4; /* live index: first bucket | (number of buckets - 1) << 32 */
 	__u64 index6;
-	__u32 fail_action;	/* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
-	__u32 fast_path;	/* 0: punt everything (workers only) */
-	__u32 guard_interval;	/* ns that a packet of no known flow takes of its queue's share; 0: no guard */
-	__u32 guard_burst;	/* ns that may be taken at once */
-	__u32 revalidation_credit;	/* revalidations of a queue that may be under way; 0: no stale actions */
-	__u32 epoch_since;	/* tick at which the epoch began */
-	__u32 nexthops_from;	/* where the next hops of the daemon that has the epoch begin; 0: not known */
-	__u32 tunnels;		/* how many tunnels there are */
+	__u32 fail_action;	   /* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
+	__u32 fast_path;	   /* 0: punt everything (workers only) */
+	__u32 guard_interval;	   /* ns that a packet of no known flow takes of its queue's share; 0: no guard */
+	__u32 guard_burst;	   /* ns that may be taken at once */
+	__u32 revalidation_credit; /* revalidations of a queue that may be under way; 0: no stale actions */
+	__u32 epoch_since;	   /* tick at which the epoch began */
+	__u32 nexthops_from;	   /* where the next hops of the daemon that has the epoch begin; 0: not known */
+	__u32 tunnels;		   /* how many tunnels there are */
 };
 
 /* Revalidations of a receive queue: `sent` by XDP, `taken` by the worker. */
 struct gw_revalidation_queue {
 	__u32 sent;
 	__u32 taken;
-	__u32 since;	/* tick of the last one */
+	__u32 since; /* tick of the last one */
 	__u32 _pad;
 };
 
@@ -438,7 +438,7 @@ struct gw_shared {
 	struct gw_control control;
 	struct gw_port ports[GW_PORT_SLOTS];
 	struct gw_nexthop nexthops[GW_MAX_NEXTHOPS];
-	struct gw_revalidation_queue revalidations[GW_MAX_DEVS * GW_QUEUES_PER_DEV];	/* as in gw_xsks */
+	struct gw_revalidation_queue revalidations[GW_MAX_DEVS * GW_QUEUES_PER_DEV]; /* as in gw_xsks */
 };
 
 _Static_assert(sizeof(struct gw_flow4) == 64, "one cache line");

@@ -85,13 +85,13 @@ static __always_inline __u32 gw_now(struct gw_stats *stats)
 }
 
 /* Counts a packet in its record, of either family. */
-#define GW_COUNT_FLOW(r, f)                                                      \
-	({                                                                       \
-		__u32 now = gw_now((f)->stats);                                  \
-		(r)->packets++;                                                  \
-		(r)->bytes += (f)->ip_len;                                       \
-		if ((r)->last_seen != now)                                       \
-			(r)->last_seen = now;                                    \
+#define GW_COUNT_FLOW(r, f)                     \
+	({                                      \
+		__u32 now = gw_now((f)->stats); \
+		(r)->packets++;                 \
+		(r)->bytes += (f)->ip_len;      \
+		if ((r)->last_seen != now)      \
+			(r)->last_seen = now;   \
 	})
 
 #endif /* GW_COUNT_H */

@@ -9,7 +9,7 @@
 #include "gw_tunnel.h"
 
 enum {
-	GW_VXLAN_BYTES = 16 + sizeof(struct gw_eth),	/* UDP, VXLAN and Ethernet */
+	GW_VXLAN_BYTES = 16 + sizeof(struct gw_eth), /* UDP, VXLAN and Ethernet */
 	GW_GRE_CHECKSUM = 0x8000,
 	GW_GRE_KEY = 0x2000,
 	GW_GRE_SEQUENCE = 0x1000,
@@ -53,8 +53,7 @@ static __always_inline bool gw_tunnel_link(struct xdp_md *ctx, struct gw_packet 
 }
 
 /* The ends of an outer packet without options that is whole; false: it is no tunnel's. */
-static __always_inline bool gw_parse_outer(struct gw_packet *pkt, struct gw_end *end, __u8 *tos, __u32 *len,
-				     void **l4)
+static __always_inline bool gw_parse_outer(struct gw_packet *pkt, struct gw_end *end, __u8 *tos, __u32 *len, void **l4)
 {
 	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
 	__u8 proto;
@@ -70,8 +69,8 @@ static __always_inline bool gw_parse_outer(struct gw_packet *pkt, struct gw_end 
 		*l4 = ip + 1;
 		end->local[0] = ip->dst;
 		end->remote[0] = ip->src;
-		if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || *len > room ||
-		    *len < sizeof(*ip) || !gw_sum_ok(ip))
+		if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || *len > room || *len < sizeof(*ip) ||
+		    !gw_sum_ok(ip))
 			return false;
 	} else if (pkt->ethertype == bpf_htons(GW_ETH_IP6)) {
 		struct gw_ip6 *ip = pkt->l3;

@@ -55,10 +55,10 @@ static __always_inline __u16 gw_fold64(__u64 sum)
 
 struct gw_encap {
 	struct gw_tunnel_ctl ctl;
-	__u32 total;		/* bytes of the outer packet */
+	__u32 total; /* bytes of the outer packet */
 	__u32 entropy;
-	__u32 inner_sum;	/* with GW_TUNNEL_SUM: of the packet inside */
-	__u8 tos;		/* outside */
+	__u32 inner_sum; /* with GW_TUNNEL_SUM: of the packet inside */
+	__u8 tos;	 /* outside */
 	bool inner6;
 	bool df;
 };
@@ -76,11 +76,11 @@ static __always_inline void gw_copy(void *to, const __u8 *from, __u32 n)
 }
 
 /* The header of so many bytes, if it fits. */
-#define GW_COPY_HEADER(n)                                                        \
-	case n:                                                                  \
-		if (at + (n) > end)                                              \
-			return false;                                            \
-		gw_copy(at, f->ctl.t->header, (n));                              \
+#define GW_COPY_HEADER(n)                           \
+	case n:                                     \
+		if (at + (n) > end)                 \
+			return false;               \
+		gw_copy(at, f->ctl.t->header, (n)); \
 		break
 
 /* The outer header at `at`, and what differs from packet to packet in it. */
@@ -96,14 +96,14 @@ static __always_inline bool gw_write_outer(void *at, void *end, const struct gw_
 	__u32 sum, len, frag, id = 0;
 
 	switch (f->ctl.len) {
-	GW_COPY_HEADER(20);
-	GW_COPY_HEADER(24);
-	GW_COPY_HEADER(28);
-	GW_COPY_HEADER(40);
-	GW_COPY_HEADER(44);
-	GW_COPY_HEADER(48);
-	GW_COPY_HEADER(50);
-	GW_COPY_HEADER(70);
+		GW_COPY_HEADER(20);
+		GW_COPY_HEADER(24);
+		GW_COPY_HEADER(28);
+		GW_COPY_HEADER(40);
+		GW_COPY_HEADER(44);
+		GW_COPY_HEADER(48);
+		GW_COPY_HEADER(50);
+		GW_COPY_HEADER(70);
 	default:
 		return false;
 	}

@@ -22,7 +22,7 @@ struct gw_fast {
 	struct gw_fwd_ctx fwd;
 	const void *end;
 	struct gw_port *port;
-	__u64 head;		/* first word of the port's entry */
+	__u64 head; /* first word of the port's entry */
 	__u32 ifindex;
 };
 
@@ -97,8 +97,8 @@ static __always_inline int gw_fast4(struct xdp_md *ctx, struct gw_fast *q, struc
 		return GW_CONTINUE;
 	f->ip_len = bpf_ntohs(ip->len);
 	if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || !gw_sum_ok(ip) ||
-	    f->ip_len > (__u32)(q->end - (void *)ip) ||
-	    !gw_fast_headers(t.l4, ip->proto, ip->ttl, sizeof(*ip), q) || !gw_fast_port_ok(q, eth))
+	    f->ip_len > (__u32)(q->end - (void *)ip) || !gw_fast_headers(t.l4, ip->proto, ip->ttl, sizeof(*ip), q) ||
+	    !gw_fast_port_ok(q, eth))
 		return GW_CONTINUE;
 	if (r->key_addrs != key.addrs || r->key_l4 != key.l4 || !gw_is_current(GW_READ_ONCE(r->epoch)))
 		return GW_CONTINUE;

@@ -25,8 +25,7 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 
 	if (unlikely(pkt->punt != GW_PUNT_MISS))
 		return GW_WORKER;
-	if (unlikely(!gw_is_current(was)) &&
-	    (tunnel || !gw_use_stale_action(ctx, pkt, epoch, last_seen, was)))
+	if (unlikely(!gw_is_current(was)) && (tunnel || !gw_use_stale_action(ctx, pkt, epoch, last_seen, was)))
 		return gw_worker(pkt, GW_PUNT_EPOCH);
 	if (unlikely(tunnel))
 		return gw_worker(pkt, GW_PUNT_FLOW);

@@ -21,7 +21,7 @@ static __always_inline bool gw_dhcp_offer(const struct gw_packet *pkt, const str
 /* Whether a port of an outside address leads inside. */
 static __always_inline bool gw_nat_port(__u32 local, __u8 proto, __u16 port)
 {
-	__u32 slot = (local >> 8 & 0xFF) - 1;	/* without NAT beyond the map */
+	__u32 slot = (local >> 8 & 0xFF) - 1; /* without NAT beyond the map */
 	__u32 at = slot * GW_NAT_LINES + (proto == GW_UDP) * (GW_NAT_LINES / 2) + (port >> 9);
 	const struct gw_nat_line *line = bpf_map_lookup_elem(&gw_nat_ports, &at);
 
@@ -62,9 +62,8 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	return inside ? GW_WORKER : GW_KERNEL;
 }
 
-static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt,
-					       const struct gw_ip4 *ip, const struct gw_shape *s,
-					       const struct gw_key4 *key)
+static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_ip4 *ip,
+					       const struct gw_shape *s, const struct gw_key4 *key)
 {
 	__u64 addrs = ip->src | (__u64)ip->dst << 32;
 	__u32 dst = ip->dst;

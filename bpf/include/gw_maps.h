@@ -44,7 +44,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, GW_NAT_SLOTS * GW_NAT_LINES);
+	__uint(max_entries, GW_NAT_SLOTS *GW_NAT_LINES);
 	__type(key, __u32);
 	__type(value, struct gw_nat_line);
 } gw_nat_ports SEC(".maps");
@@ -52,7 +52,7 @@ struct {
 /* AF_XDP sockets of the workers: dev * GW_QUEUES_PER_DEV + queue. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, GW_MAX_DEVS * GW_QUEUES_PER_DEV);
+	__uint(max_entries, GW_MAX_DEVS *GW_QUEUES_PER_DEV);
 	__type(key, __u32);
 	__type(value, __u32);
 } gw_xsks SEC(".maps");

@@ -68,8 +68,8 @@ static __always_inline struct gw_meter *gw_meter_of(void *meters, __u32 no)
  * `slack` behind. 0, or the reason why it is dropped. First a look at all rates, then the charge: a
  * packet that is dropped is charged nowhere, unless another core comes between.
  */
-static __always_inline __u32 gw_police(void *meters, const struct gw_meter_group *group, __u32 bytes,
-				       __u64 now, __u64 slack)
+static __always_inline __u32 gw_police(void *meters, const struct gw_meter_group *group, __u32 bytes, __u64 now,
+				       __u64 slack)
 {
 	__u64 base = (now + slack) << GW_UNIT_SHIFT, at = now << GW_UNIT_SHIFT;
 	struct gw_meter *car = gw_meter_of(meters, group->car), *link[GW_GROUP_LINKS];
@@ -82,7 +82,7 @@ static __always_inline __u32 gw_police(void *meters, const struct gw_meter_group
 			return GW_DROP_CAR_EXCEEDED;
 		if (car->committed_cost)
 			committed = gw_charge(&car->committed_tat, gw_time_of(bytes, car->committed_cost), base,
-					  at + car->committed_burst);
+					      at + car->committed_burst);
 	}
 #pragma unroll
 	for (i = 0; i < GW_GROUP_LINKS; i++) {
@@ -96,8 +96,7 @@ static __always_inline __u32 gw_police(void *meters, const struct gw_meter_group
 	}
 #pragma unroll
 	for (i = 0; i < GW_GROUP_LINKS; i++)
-		if (link[i] &&
-		    !gw_charge(&link[i]->tat, gw_time_of(bytes, link[i]->cost), base, limit[i]))
+		if (link[i] && !gw_charge(&link[i]->tat, gw_time_of(bytes, link[i]->cost), base, limit[i]))
 			return GW_DROP_LINK_EXCEEDED;
 	if (car && !gw_charge(&car->tat, gw_time_of(bytes, car->cost), base, at + car->burst))
 		return GW_DROP_CAR_EXCEEDED;

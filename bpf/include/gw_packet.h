@@ -11,11 +11,11 @@
 /* What a step says. Every packet ends in one of these but GW_CONTINUE, and is counted once. */
 enum gw_verdict {
 	GW_CONTINUE = 0,
-	GW_NOT_OURS,	/* no port of the gateway: the kernel's, uncounted */
+	GW_NOT_OURS, /* no port of the gateway: the kernel's, uncounted */
 	GW_KERNEL,
-	GW_WORKER,	/* gw_packet.punt says why */
-	GW_FORWARD,	/* redirected */
-	GW_DROP,	/* gw_packet.reason says why */
+	GW_WORKER,  /* gw_packet.punt says why */
+	GW_FORWARD, /* redirected */
+	GW_DROP,    /* gw_packet.reason says why */
 };
 
 /* A next hop as read: three words, each whole. */
@@ -27,14 +27,14 @@ struct gw_hop {
 
 /* A packet that a record forwards: what checks, meters and counters of every path work on. */
 struct gw_fwd_ctx {
-	__u64 action;		/* action word of the record, read once: gw_flow_action() */
+	__u64 action; /* action word of the record, read once: gw_flow_action() */
 	struct gw_hop hop;
 	struct gw_stats *stats;
-	__u32 rx_len;		/* bytes of the frame as received */
-	__u32 ip_len;		/* inside, if a tunnel is left or entered */
-	__u32 from_tunnel;	/* tunnel that the packet has left, 0 = none */
-	__u32 into_tunnel;	/* tunnel that it enters, 0 = none */
-	__u8 port;		/* that it came in by */
+	__u32 rx_len;	   /* bytes of the frame as received */
+	__u32 ip_len;	   /* inside, if a tunnel is left or entered */
+	__u32 from_tunnel; /* tunnel that the packet has left, 0 = none */
+	__u32 into_tunnel; /* tunnel that it enters, 0 = none */
+	__u8 port;	   /* that it came in by */
 };
 
 struct gw_packet {
@@ -42,14 +42,14 @@ struct gw_packet {
 	void *end;
 	void *l3;
 	struct gw_port *port;
-	__u32 len;			/* of the frame */
-	__u32 record;			/* found in the flow table, 0 = none */
-	__u16 ethertype;		/* after the tag; network order */
-	__u16 vlan;			/* host order, 0 = untagged */
-	__u8 punt;			/* enum gw_punt */
-	__u8 reason;			/* enum gw_drop */
-	__u8 zone;			/* enum gw_zone: where it comes from */
-	bool local;			/* to an address of this box: the kernel's without a worker */
+	__u32 len;	 /* of the frame */
+	__u32 record;	 /* found in the flow table, 0 = none */
+	__u16 ethertype; /* after the tag; network order */
+	__u16 vlan;	 /* host order, 0 = untagged */
+	__u8 punt;	 /* enum gw_punt */
+	__u8 reason;	 /* enum gw_drop */
+	__u8 zone;	 /* enum gw_zone: where it comes from */
+	bool local;	 /* to an address of this box: the kernel's without a worker */
 	struct gw_fwd_ctx fwd;
 };
 

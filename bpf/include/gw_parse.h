@@ -19,7 +19,7 @@ struct gw_shape {
 	__u8 proto;
 	__u8 ttl;
 	__u8 tcp_flags;
-	__u8 icmp_type;		/* of an ICMP message without an identifier */
+	__u8 icmp_type; /* of an ICMP message without an identifier */
 };
 
 /* ICMP messages with an identifier: echo, and in IPv4 the timestamp (RFC 5508, REQ-1). */
@@ -34,8 +34,7 @@ static __always_inline bool gw_icmp_answer(__u8 icmp, __u8 type)
 }
 
 /* Ports of TCP and UDP, identifier of ICMP queries; `len` bytes of transport are in the packet. */
-static __always_inline int gw_parse_l4(struct gw_packet *pkt, struct gw_shape *s, __u32 len, __u8 icmp,
-					__u32 *ports)
+static __always_inline int gw_parse_l4(struct gw_packet *pkt, struct gw_shape *s, __u32 len, __u8 icmp, __u32 *ports)
 {
 	bool whole = pkt->punt != GW_PUNT_FRAGMENT;
 	struct gw_l4 *l4 = s->l4;
@@ -89,8 +88,7 @@ static __always_inline bool gw_sum_ok(const struct gw_ip4 *ip)
 }
 
 /* The caller has checked that the fixed header is there. */
-static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, struct gw_key4 *key,
-				     struct gw_shape *s)
+static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, struct gw_key4 *key, struct gw_shape *s)
 {
 	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
 	__u32 len = bpf_ntohs(ip->len), header = sizeof(*ip), ports;
@@ -126,8 +124,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 	return GW_CONTINUE;
 }
 
-static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, struct gw_key6 *key,
-				     struct gw_shape *s)
+static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, struct gw_key6 *key, struct gw_shape *s)
 {
 	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
 	__u32 payload = bpf_ntohs(ip->payload), ports;
@@ -140,15 +137,14 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	s->proto = ip->next;
 	s->tcp_flags = 0;
 	pkt->punt = GW_PUNT_MISS;
-	if ((*(__u8 *)ip & 0xF0) != 0x60 || sizeof(*ip) + payload > room ||
-	    sizeof(*ip) + payload > 0xFFFF)
+	if ((*(__u8 *)ip & 0xF0) != 0x60 || sizeof(*ip) + payload > room || sizeof(*ip) + payload > 0xFFFF)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
 	switch (ip->next) {
-	case 44:	/* fragment */
+	case 44: /* fragment */
 		return gw_worker(pkt, GW_PUNT_FRAGMENT);
-	case 0:		/* hop by hop */
-	case 43:	/* routing */
-	case 60:	/* destination options */
+	case 0:	 /* hop by hop */
+	case 43: /* routing */
+	case 60: /* destination options */
 		return gw_worker(pkt, GW_PUNT_OPTIONS);
 	}
 	verdict = gw_parse_l4(pkt, s, payload, GW_ICMP6, &ports);

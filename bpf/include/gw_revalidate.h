@@ -12,8 +12,7 @@
 static __always_inline bool gw_may_revalidate(struct xdp_md *ctx, const struct gw_packet *pkt, __u32 tick)
 {
 	__u32 at = pkt->port->dev * GW_QUEUES_PER_DEV + ctx->rx_queue_index;
-	struct gw_revalidation_queue *queue =
-		&gw_shared.revalidations[at % (GW_MAX_DEVS * GW_QUEUES_PER_DEV)];
+	struct gw_revalidation_queue *queue = &gw_shared.revalidations[at % (GW_MAX_DEVS * GW_QUEUES_PER_DEV)];
 	__u32 taken = GW_READ_ONCE(queue->taken);
 	__s32 away = queue->sent - taken;
 

@@ -30,9 +30,9 @@ static __always_inline __u16 gw_plus_zero(__u32 check)
 /* Where the transport header is, and what it is. */
 struct gw_transport {
 	struct gw_l4 *l4;
-	const void *end;	/* of the packet */
+	const void *end; /* of the packet */
 	__u8 proto;
-	__u8 icmp;		/* the family's ICMP; 0: the caller's packets are none */
+	__u8 icmp; /* the family's ICMP; 0: the caller's packets are none */
 };
 
 /* New ports or identifier, and the transport checksum. */

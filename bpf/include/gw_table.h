@@ -70,12 +70,11 @@ static __always_inline bool gw_same6(const struct gw_flow6 *r, const struct gw_k
 {
 	const __u64 *src = (const __u64 *)r->saddr, *dst = (const __u64 *)r->daddr;
 
-	return r->key_l4 == k->l4 && src[0] == k->src[0] && src[1] == k->src[1] &&
-	       dst[0] == k->dst[0] && dst[1] == k->dst[1];
+	return r->key_l4 == k->l4 && src[0] == k->src[0] && src[1] == k->src[1] && dst[0] == k->dst[0] &&
+	       dst[1] == k->dst[1];
 }
 
-static __always_inline struct gw_flow4 *gw_scan4(__u32 at, __u32 tag, const struct gw_key4 *key,
-						 __u32 *found)
+static __always_inline struct gw_flow4 *gw_scan4(__u32 at, __u32 tag, const struct gw_key4 *key, __u32 *found)
 {
 	struct gw_bucket *b = bpf_map_lookup_elem(&gw_index4, &at);
 	struct gw_flow4 *r;
@@ -160,8 +159,7 @@ static __always_inline struct gw_flow6 *gw_peek6(const struct gw_control *c, con
 	return bpf_map_lookup_elem(&gw_flows6, &n);
 }
 
-static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const struct gw_key6 *key,
-						 __u32 *found)
+static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const struct gw_key6 *key, __u32 *found)
 {
 	struct gw_bucket *b = bpf_map_lookup_elem(&gw_index6, &at);
 	struct gw_flow6 *r;

@@ -35,7 +35,7 @@ static __always_inline bool gw_decap_tos(__u64 decap, __u8 *tos)
 
 /* What is known of the packet inside, besides what gw_fwd_ctx has. */
 struct gw_inner {
-	struct gw_tunnel_ctl ctl;	/* of the tunnel that it enters */
+	struct gw_tunnel_ctl ctl; /* of the tunnel that it enters */
 	__u64 hash;
 	__u8 tos;
 	__u8 v6;
@@ -44,8 +44,7 @@ struct gw_inner {
 
 /* Whether the packet goes, as gw_check() has it on the general path. If so, the redirect is set up. */
 static __always_inline bool gw_tunnel_check(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_shape *s,
-					    __u32 *epoch, __u32 *last_seen, __u32 was, __u64 decap,
-					    struct gw_inner *in)
+					    __u32 *epoch, __u32 *last_seen, __u32 was, __u64 decap, struct gw_inner *in)
 {
 	struct gw_fwd_ctx *f = &pkt->fwd;
 	__u32 mtu = GW_LINK_MTU;
@@ -53,8 +52,7 @@ static __always_inline bool gw_tunnel_check(struct xdp_md *ctx, struct gw_packet
 	if (!(decap || f->into_tunnel) || pkt->punt != GW_PUNT_MISS || gw_check_headers(s->ttl, s->tcp_flags))
 		return false;
 	if (f->into_tunnel) {
-		if (!gw_tunnel_ctl(f->into_tunnel, &in->ctl) ||
-		    in->ctl.flags & (GW_TUNNEL_WORKER | GW_TUNNEL_SUM))
+		if (!gw_tunnel_ctl(f->into_tunnel, &in->ctl) || in->ctl.flags & (GW_TUNNEL_WORKER | GW_TUNNEL_SUM))
 			return false;
 		mtu = in->ctl.mtu;
 	}

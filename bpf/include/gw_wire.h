@@ -53,8 +53,8 @@ struct gw_l4 {
 			__u16 icmp_check;
 		};
 	};
-	__u16 len;	/* UDP length, ICMP identifier */
-	__u16 check;	/* UDP checksum, ICMP sequence */
+	__u16 len;   /* UDP length, ICMP identifier */
+	__u16 check; /* UDP checksum, ICMP sequence */
 };
 
 struct gw_tcp {
@@ -83,9 +83,9 @@ enum {
 	GW_TCP_RST = 1 << 2,
 
 	GW_FRAG_OFFSET = 0x1FFF,
-	GW_FRAG_ANY = 0x3FFF,	/* offset or more-fragments */
+	GW_FRAG_ANY = 0x3FFF, /* offset or more-fragments */
 
-	GW_ECN = 3,	/* lower bits of the TOS octet */
+	GW_ECN = 3, /* lower bits of the TOS octet */
 
 	GW_DHCP_CLIENT = 68,
 };

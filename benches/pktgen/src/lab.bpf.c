@@ -23,8 +23,8 @@ struct {
 } lab_devs SEC(".maps");
 
 const volatile __u32 flows = 10000;
-const volatile __u32 stride = 7919;	/* coprime with flows: visits all of them out of order */
-const volatile __u64 dmac;		/* gateway's address in the low 48 bits */
+const volatile __u32 stride = 7919; /* coprime with flows: visits all of them out of order */
+const volatile __u64 dmac;	    /* gateway's address in the low 48 bits */
 
 __u64 sent;
 __u64 received;
@@ -73,7 +73,8 @@ static __always_inline bool lab_next(struct xdp_md *ctx)
 	flow += stride;
 	if (flow >= flows)
 		flow -= flows;
-	return lab_frame(ctx, dmac, bpf_htonl(0x0A000000 + flow), bpf_htonl(0xC6336407), bpf_htons(1000), bpf_htons(53));
+	return lab_frame(ctx, dmac, bpf_htonl(0x0A000000 + flow), bpf_htonl(0xC6336407), bpf_htons(1000),
+			 bpf_htons(53));
 }
 
 SEC("xdp")
@@ -191,33 +192,33 @@ int cost_frame_1(struct xdp_md *ctx)
  * Traffic for a gateway that translates sources: examples/nat_load.rs fills in the first part. Flow n
  * is from inside endpoint n % endpoints to remote address n / endpoints.
  */
-#define LAB_TCX_DROP 2		/* TCX_DROP, which older headers do not have */
+#define LAB_TCX_DROP 2 /* TCX_DROP, which older headers do not have */
 #define NAT_REMOTES 64
-#define NAT_REMOTE 0xC6336401	/* the first one, 198.51.100.1 */
-#define NAT_LOOK 4000		/* ns between looks at what has arrived */
-#define NAT_PATIENCE 5000000	/* ns without a packet after which those under way count as lost */
+#define NAT_REMOTE 0xC6336401 /* the first one, 198.51.100.1 */
+#define NAT_LOOK 4000	      /* ns between looks at what has arrived */
+#define NAT_PATIENCE 5000000  /* ns without a packet after which those under way count as lost */
 
 struct nat_lab {
 	__u64 dmac;
-	__u32 endpoints;	/* up to 60,000 */
+	__u32 endpoints; /* up to 60,000 */
 	__u32 flows;
-	__u32 stride;		/* from a flow to the next one; coprime with flows */
-	__u32 outside;		/* address that sources become, network order */
-	__u64 frames;		/* to send, then no more */
-	__u64 window;		/* that may be under way */
+	__u32 stride;  /* from a flow to the next one; coprime with flows */
+	__u32 outside; /* address that sources become, network order */
+	__u64 frames;  /* to send, then no more */
+	__u64 window;  /* that may be under way */
 	/* The source's. */
 	__u64 flow;
 	__u64 sent;
 	__u64 lost;
 	__u64 started;
-	__u64 seen;		/* what the sink had received at the last look */
-	__u64 since;		/* when that became so */
+	__u64 seen;  /* what the sink had received at the last look */
+	__u64 since; /* when that became so */
 	__u64 pad[5];
 	/* The sink's, in cache lines of its own. */
 	__u64 received;
-	__u64 distinct;		/* outside tuples */
-	__u64 foreign;		/* not translated to the outside address */
-	__u64 last;		/* when the last one came, by 16 */
+	__u64 distinct; /* outside tuples */
+	__u64 foreign;	/* not translated to the outside address */
+	__u64 last;	/* when the last one came, by 16 */
 };
 
 volatile struct nat_lab nat SEC(".data.nat") __attribute__((aligned(128)));

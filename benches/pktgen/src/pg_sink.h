@@ -16,11 +16,26 @@ static __always_inline __u32 pg_bucket(__u64 v)
 
 	if (v < 16)
 		return v;
-	if (x >> 32) { x >>= 32; log += 32; }
-	if (x >> 16) { x >>= 16; log += 16; }
-	if (x >> 8) { x >>= 8; log += 8; }
-	if (x >> 4) { x >>= 4; log += 4; }
-	if (x >> 2) { x >>= 2; log += 2; }
+	if (x >> 32) {
+		x >>= 32;
+		log += 32;
+	}
+	if (x >> 16) {
+		x >>= 16;
+		log += 16;
+	}
+	if (x >> 8) {
+		x >>= 8;
+		log += 8;
+	}
+	if (x >> 4) {
+		x >>= 4;
+		log += 4;
+	}
+	if (x >> 2) {
+		x >>= 2;
+		log += 2;
+	}
 	if (x >> 1)
 		log += 1;
 	b = (log - 3) * 16 + ((v >> (log - 4)) & 15);

@@ -45,8 +45,8 @@ static __always_inline void pg_link(void *data, __u16 type)
 }
 
 /* UDP header and payload; `sum` is that of the addresses. */
-static __always_inline void pg_datagram(struct pg_udp *udp, __u16 sport, __u16 dport, __u16 len, __u32 flow,
-					__u64 now, __u64 sum)
+static __always_inline void pg_datagram(struct pg_udp *udp, __u16 sport, __u16 dport, __u16 len, __u32 flow, __u64 now,
+					__u64 sum)
 {
 	__u16 *mark = (void *)(udp + 1);
 	__u32 *word = (void *)(mark + 1);
@@ -117,8 +117,7 @@ static __always_inline bool pg_write6(void *data, void *end, __u32 len, __u64 no
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		addrs += (__u64)ip->src[i] + ip->dst[i];
-	pg_datagram(udp, bpf_htons(plan.sport + e), bpf_htons(plan.dport), payload, r * plan.endpoints + e, now,
-		    addrs);
+	pg_datagram(udp, bpf_htons(plan.sport + e), bpf_htons(plan.dport), payload, r * plan.endpoints + e, now, addrs);
 	return true;
 }
 

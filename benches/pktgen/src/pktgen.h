@@ -14,14 +14,14 @@
 
 /* First two bytes of a payload; the other 16 are flow, sequence number in the flow's stream, time. */
 #define PG_MARK 0x5347
-#define PG_ANY_TUNNELLED 1	/* all UDP, ESP, GRE and IP-in-IP */
-#define PG_ANY_ALL 2		/* every frame: captured ones have no mark */
+#define PG_ANY_TUNNELLED 1 /* all UDP, ESP, GRE and IP-in-IP */
+#define PG_ANY_ALL 2	   /* every frame: captured ones have no mark */
 #define PG_PAYLOAD 18
 #define PG_MAX_SIZES 16
-#define PG_BUCKETS 640		/* of the latency histogram, see pg_bucket() */
-#define PG_SLACK 200000		/* ns that a paced source may be late and catch up */
-#define PG_LOOK 4000		/* ns between looks at what has arrived */
-#define PG_PATIENCE 20000000	/* ns without a packet after which those under way count as lost */
+#define PG_BUCKETS 640	     /* of the latency histogram, see pg_bucket() */
+#define PG_SLACK 200000	     /* ns that a paced source may be late and catch up */
+#define PG_LOOK 4000	     /* ns between looks at what has arrived */
+#define PG_PATIENCE 20000000 /* ns without a packet after which those under way count as lost */
 
 /*
  * Flow n is from endpoint e = n % endpoints to remote r = n / endpoints. Endpoint e has the address
@@ -29,40 +29,40 @@
  * From one frame to the next flow n becomes n + stride modulo flows.
  */
 struct pg_plan {
-	__u64 dmac;		/* low 48 bits, first byte lowest */
+	__u64 dmac; /* low 48 bits, first byte lowest */
 	__u64 smac;
-	__u64 src;		/* IPv4, or the last 32 bits of IPv6; host order */
+	__u64 src; /* IPv4, or the last 32 bits of IPv6; host order */
 	__u64 dst;
-	__u64 src6[2];		/* first 96 bits, network order */
+	__u64 src6[2]; /* first 96 bits, network order */
 	__u64 dst6[2];
 	__u64 sport;
 	__u64 dport;
 	__u64 endpoints;
 	__u64 source_mask;
-	__u64 stride_e;		/* stride % endpoints, stride / endpoints */
+	__u64 stride_e; /* stride % endpoints, stride / endpoints */
 	__u64 stride_r;
-	__u64 flows_e;		/* flows % endpoints, flows / endpoints */
+	__u64 flows_e; /* flows % endpoints, flows / endpoints */
 	__u64 flows_r;
-	__u64 frames;		/* to send, then no more */
-	__u64 interval;		/* between frames of a paced source, 2^-10 ns */
-	__u64 window;		/* frames under way at most, of a windowed source */
-	__u64 outside;		/* what sources must have become, network order; 0: not looked at */
+	__u64 frames;	/* to send, then no more */
+	__u64 interval; /* between frames of a paced source, 2^-10 ns */
+	__u64 window;	/* frames under way at most, of a windowed source */
+	__u64 outside;	/* what sources must have become, network order; 0: not looked at */
 	__u64 cpus;
 };
 
 struct pg_state {
-	__u64 e;		/* the next flow */
+	__u64 e; /* the next flow */
 	__u64 r;
 	__u64 sent;
 	__u64 bytes;
 	__u64 started;
 	__u64 ended;
-	__u64 due;		/* when the next frame may go, 2^-10 ns */
-	__u64 late;		/* ns that a paced source gave up catching up with */
-	__u64 step;		/* in the sequence of sizes, or of captured frames */
-	__u64 seen;		/* what the sink had received at the last look */
-	__u64 since;		/* when that became so */
-	__u64 lost;		/* given up by the window */
+	__u64 due;   /* when the next frame may go, 2^-10 ns */
+	__u64 late;  /* ns that a paced source gave up catching up with */
+	__u64 step;  /* in the sequence of sizes, or of captured frames */
+	__u64 seen;  /* what the sink had received at the last look */
+	__u64 since; /* when that became so */
+	__u64 lost;  /* given up by the window */
 };
 
 struct pg_rx {
@@ -70,12 +70,12 @@ struct pg_rx {
 	__u64 bytes;
 	__u64 first;
 	__u64 last;
-	__u64 other;		/* not of the source's */
+	__u64 other; /* not of the source's */
 	__u64 reordered;
 	__u64 duplicate;
-	__u64 flows;		/* of which a first packet came */
-	__u64 foreign;		/* with other addresses than were to be */
-	__u64 renumbered;	/* flows whose source port changed, each time */
+	__u64 flows;	  /* of which a first packet came */
+	__u64 foreign;	  /* with other addresses than were to be */
+	__u64 renumbered; /* flows whose source port changed, each time */
 	__u64 latency_max;
 	__u64 latency_sum;
 	__u64 latency[PG_BUCKETS];
@@ -83,8 +83,8 @@ struct pg_rx {
 
 /* Of a flow, when the sink checks. */
 struct pg_flow {
-	__u32 seq;		/* the highest that came, plus one */
-	__u32 sport;		/* as it arrived, network order */
+	__u32 seq;   /* the highest that came, plus one */
+	__u32 sport; /* as it arrived, network order */
 };
 
 struct {
@@ -126,8 +126,8 @@ struct {
 
 /* The places of pg_look: a cache line each. */
 struct pg_line {
-	__u64 next;		/* the place to look at after this one */
-	__u64 nothing;		/* 0 */
+	__u64 next;    /* the place to look at after this one */
+	__u64 nothing; /* 0 */
 	__u64 packets;
 	__u64 pad[5];
 };
@@ -143,17 +143,17 @@ struct {
 /* Fixed when the programs are loaded, so that what is not asked for costs nothing. */
 struct pg_fixed {
 	__u32 ip6;
-	__u32 stamped;		/* the time is in the payload, and the sink looks at it */
-	__u32 checked;		/* the sink looks at every flow's sequence and addresses */
-	__u32 any;		/* what the sink counts: its own frames, PG_ANY_… */
-	__u32 timed;		/* captured frames keep their distances */
+	__u32 stamped; /* the time is in the payload, and the sink looks at it */
+	__u32 checked; /* the sink looks at every flow's sequence and addresses */
+	__u32 any;     /* what the sink counts: its own frames, PG_ANY_… */
+	__u32 timed;   /* captured frames keep their distances */
 	__u32 captured_count;
-	__u32 longest;		/* length of a frame as it is handed to the source */
-	__u32 size_count;	/* sizes take turns */
-	__u32 sizes[PG_MAX_SIZES];	/* bytes without FCS */
-	__u32 looks;		/* of pg_look at memory */
-	__u32 places;		/* bits of a place in pg_lines */
-	__u32 known;		/* flows that have one */
+	__u32 longest;		   /* length of a frame as it is handed to the source */
+	__u32 size_count;	   /* sizes take turns */
+	__u32 sizes[PG_MAX_SIZES]; /* bytes without FCS */
+	__u32 looks;		   /* of pg_look at memory */
+	__u32 places;		   /* bits of a place in pg_lines */
+	__u32 known;		   /* flows that have one */
 };
 const volatile struct pg_fixed fixed SEC(".rodata.fixed") = {};
 
