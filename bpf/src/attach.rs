@@ -12,7 +12,9 @@ use std::path::Path;
 /// How the configuration wants the program attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachMode {
+    /// In the driver.
     Native,
+    /// In the network stack.
     Generic,
     /// Native, or generic where the driver has no native XDP.
     Auto,
@@ -28,6 +30,7 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The name in the configuration and in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Native => "native",
@@ -55,6 +58,7 @@ impl AttachMode {
 /// The outcome of attaching to a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
+    /// The mode that the device has.
     pub mode: Mode,
     /// Why the mode is generic although native was tried.
     pub reason: Option<String>,
@@ -73,8 +77,12 @@ const ACT_NDO_XMIT: u64 = 1 << 2;
 const ACT_XSK_ZEROCOPY: u64 = 1 << 3;
 
 impl Gateway {
-    /// Attaches the program to a device of the caller's network namespace, or keeps the link of an
+    /// Attaches the program to a device of the caller's network namespace, or reuses the link of an
     /// earlier run if it is of the same device and a mode that will do.
+    ///
+    /// # Errors
+    /// [`MapError::Busy`] if another program is there, [`MapError::Attach`] if the device takes none in this mode,
+    /// [`MapError::Pin`] if the link cannot be pinned.
     pub fn attach(&self, ifindex: u32, ifname: &str, mode: AttachMode) -> Result<Attached, MapError> {
         let pin = self.pins.link(ifname);
         if let Some(link) = open_link(&pin)? {
@@ -109,6 +117,9 @@ impl Gateway {
 
     /// Takes the program off a device; false if it was not attached by us. Works for devices that
     /// are gone.
+    ///
+    /// # Errors
+    /// [`MapError::Pin`] if the pin cannot be opened or removed.
     pub fn detach(&self, ifname: &str) -> Result<bool, MapError> {
         let pin = self.pins.link(ifname);
         let Some(link) = open_link(&pin)? else { return Ok(false) };
@@ -119,6 +130,9 @@ impl Gateway {
     }
 
     /// Names of the devices with a pinned link, of this run or an earlier one.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] if the directory of the pins cannot be read.
     pub fn attached(&self) -> Result<Vec<String>, LoadError> {
         self.pins.links()
     }

@@ -20,10 +20,13 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 /// A port as the ingress side needs it (`struct gw_port`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortEntry {
+    /// Number of the port, for counters and for what a worker gets.
     pub port: PortIdx,
+    /// Where its packets come from.
     pub zone: Zone,
     /// Slot of the device in the device map and the socket map.
     pub dev: u8,
+    /// Frames to this address are the gateway's.
     pub mac: MacAddr,
     /// Untagged frames belong to this port. Off: only the sub-ports of the device are ours.
     pub on: bool,
@@ -48,6 +51,7 @@ impl PortEntry {
 /// What the kernel says about the loaded program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProgramInfo {
+    /// Number of the program in the kernel.
     pub id: u32,
     /// Changes with the instructions.
     pub tag: [u8; 8],
@@ -88,23 +92,27 @@ impl Gateway {
         self.reused
     }
 
+    /// Epoch, seed, live indexes, and what to do without a worker.
     pub fn control(&self) -> &'static ControlBlock {
         &self.mapped.shared.control
     }
 
+    /// Next hops by number; 0 is none.
     pub fn nexthops(&self) -> &'static [NextHopRecord] {
         &self.mapped.shared.nexthops
     }
 
-    /// By device slot × [`QUEUES_PER_DEV`](crate::QUEUES_PER_DEV) + queue.
+    /// Revalidations under way, by device slot × [`QUEUES_PER_DEV`](crate::QUEUES_PER_DEV) + queue.
     pub fn revalidations(&self) -> &'static [RevalidationQueue] {
         &self.mapped.shared.revalidations
     }
 
+    /// IPv4 records by number ([`RecordNo`](sag_model::flow::RecordNo)).
     pub fn flows4(&self) -> &'static [FlowRecord4] {
         self.mapped.flows4
     }
 
+    /// The same of IPv6.
     pub fn flows6(&self) -> &'static [FlowRecord6] {
         self.mapped.flows6
     }
@@ -114,6 +122,7 @@ impl Gateway {
         self.mapped.index4
     }
 
+    /// The same of IPv6.
     pub fn index6(&self) -> &'static [Bucket] {
         self.mapped.index6
     }
@@ -131,17 +140,21 @@ impl Gateway {
         self.mapped.meters
     }
 
-    /// Sets of meters, which flow records name; number 0 is none.
+    /// Groups of meters, which flow records name; number 0 is none.
     pub fn meter_groups(&self) -> &'static [MeterGroup] {
         self.mapped.meter_groups
     }
 
-    /// Bytes that XDP let pass: of the sets of the first CPU, then those of the next one.
+    /// Bytes that XDP let pass: of the groups of the first CPU, then those of the next one.
     pub fn passed_bytes(&self) -> &'static [AtomicU64] {
         self.mapped.passed
     }
 
     /// Says what a device is to the gateway.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if the device slot is out of range; [`MapError::SlotTaken`] if another device has the place in
+    /// the table of ports.
     pub fn set_port(&self, ifindex: u32, entry: &PortEntry) -> Result<(), MapError> {
         check_dev(entry.dev)?;
         let slot = self.port_slot(ifindex);
@@ -205,6 +218,9 @@ impl Gateway {
     }
 
     /// Adds or changes a VLAN sub-port; the device's own entry must say `vlans`.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if the device slot is out of range; [`MapError::Map`] if the kernel refuses the entry.
     pub fn set_vlan(&self, ifindex: u32, vlan: VlanId, entry: &PortEntry) -> Result<(), MapError> {
         check_dev(entry.dev)?;
         let what = format_args!("VLAN {} of device {ifindex}", vlan.get());
@@ -212,12 +228,19 @@ impl Gateway {
         maps::put(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan), &value)
     }
 
+    /// The VLAN is no sub-port any more: its frames go to the kernel.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel refuses.
     pub fn clear_vlan(&self, ifindex: u32, vlan: VlanId) -> Result<(), MapError> {
         let what = format_args!("VLAN {} of device {ifindex}", vlan.get());
         maps::take(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan))
     }
 
     /// Packets of this queue that need a worker go to this AF_XDP socket from now on.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if the device slot or the queue is out of range; [`MapError::Map`] if the kernel refuses the entry.
     pub fn set_xsk(&self, dev: u8, queue: u32, socket: BorrowedFd<'_>) -> Result<(), MapError> {
         let slot = xsk_slot(dev, queue)?;
         let what = format_args!("the socket of device slot {dev}, queue {queue}");
@@ -225,6 +248,10 @@ impl Gateway {
         maps::put(&self.maps.xsks, "gw_xsks", what, &slot.to_ne_bytes(), &fd)
     }
 
+    /// The queue has no socket any more: its packets are dropped or passed, as `fail_action` says.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if the device slot or the queue is out of range; [`MapError::Map`] if the kernel refuses the entry.
     pub fn clear_xsk(&self, dev: u8, queue: u32) -> Result<(), MapError> {
         let slot = xsk_slot(dev, queue)?;
         let what = format_args!("the socket of device slot {dev}, queue {queue}");
@@ -232,6 +259,9 @@ impl Gateway {
     }
 
     /// Lets next hops with this device slot send out of a device.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if the device slot is out of range; [`MapError::Map`] if the kernel refuses the entry.
     pub fn set_dev(&self, dev: u8, ifindex: u32) -> Result<(), MapError> {
         check_dev(dev)?;
         let what = format_args!("device slot {dev} to device {ifindex}");
@@ -245,17 +275,34 @@ impl Gateway {
         matches!(value, Ok(Some(v)) if v == ifindex.to_ne_bytes())
     }
 
+    /// Next hops with this device slot send nowhere any more: their packets go to a worker.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if the device slot is out of range; [`MapError::Map`] if the kernel refuses the entry.
     pub fn clear_dev(&self, dev: u8) -> Result<(), MapError> {
         check_dev(dev)?;
         let slot = u32::from(dev).to_ne_bytes();
         maps::take(&self.maps.devs, "gw_devs", format_args!("device slot {dev}"), &slot)
     }
 
+    /// What gives frames to the kernel's stack; it outlives the gateway. It is there on kernels that
+    /// take none too, and says so.
+    pub fn injector(&self) -> Injector {
+        self.inject.clone()
+    }
+
     /// Counters of a port, summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel does not let them be read.
     pub fn stats(&self, port: PortIdx) -> Result<PortStats, MapError> {
         PortStats::read(&self.maps, port)
     }
 
+    /// What the kernel says about the program.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] if the kernel does not say.
     pub fn program_info(&self) -> Result<ProgramInfo, LoadError> {
         let info = sys::prog_info(self.prog.as_fd()).map_err(|source| LoadError::Io {
             what: "cannot inspect the program of",

@@ -1,7 +1,6 @@
 //! Hands frames to the kernel's stack as if a device had received them: a worker sometimes holds a
 //! packet that turns out to be the kernel's.
 
-use crate::gateway::Gateway;
 use crate::sys;
 use libbpf_rs::libbpf_sys::xdp_md;
 use std::io;
@@ -54,9 +53,13 @@ impl Injector {
     /// Gives a frame to the stack as received on a device, which takes it as it takes every other:
     /// only if it is addressed to the device and all its checksums are right, for none is marked as
     /// verified. A tagged frame belongs on the device that carries the VLAN. What the stack makes of
-    /// the frame is not told; success means that it got it.
+    /// the frame does not come back; success means that it got it.
     ///
     /// A system call that allocates: for the odd packet, not for streams of them.
+    ///
+    /// # Errors
+    /// `Unsupported`: this kernel takes no frames. `InvalidInput`: the frame's length. Others are the kernel's, `ENODEV`
+    /// among them.
     pub fn inject(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         let bad = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let Ok(max) = self.room else {
@@ -101,20 +104,12 @@ fn probe(prog: BorrowedFd<'_>) -> Result<usize, i32> {
     Ok(fits)
 }
 
-impl Gateway {
-    /// What gives frames to the kernel's stack; it outlives the gateway. It is there on kernels that
-    /// take none too, and says so.
-    pub fn injector(&self) -> Injector {
-        self.inject.clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_takes_no_frames_is_told_by_its_version() {
+    fn a_kernel_that_takes_no_frames_is_known_by_its_version() {
         let no = |code| Injector {
             prog: Arc::new(std::fs::File::open("/dev/null").unwrap().into()),
             room: Err(code),

@@ -1,9 +1,32 @@
 //! The XDP half of the gateway and its loader: loads or takes over the program, pins it with its
 //! maps, attaches it to devices, and hands out typed views of what both halves share.
 //!
-//! The layouts have one definition, `include/gw_abi.h`; [`abi`] ties it to `sag_model::flow`.
+//! The layouts have one definition, `include/gw_abi.h`; the module `layout` ties it to `sag_model::flow`.
 //! docs/abi.md explains the protocol. Calls are safe; the unsafe ones are in `sys` and `mapped`.
+//!
+//! ```no_run
+//! use sag_bpf::{AttachMode, Gateway, OpenOptions, PortEntry};
+//! use sag_model::{MacAddr, PortIdx, Zone};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let gateway = Gateway::open(&OpenOptions {
+//!     pin_dir: "/sys/fs/bpf/sag".into(),
+//!     lock_file: "/run/sag/lock".into(),
+//!     sessions4: 100_000,
+//!     sessions6: 20_000,
+//! })?;
+//! // Interface 3 is a LAN port in device slot 0. All its packets are a worker's until there are records of flows.
+//! let (ifindex, mac) = (3, MacAddr([0x02, 0, 0, 0, 0, 1]));
+//! let port = PortEntry { port: PortIdx(0), zone: Zone::Lan, dev: 0, mac, on: true, vlans: false, dhcp: false };
+//! gateway.set_port(ifindex, &port)?;
+//! gateway.set_dev(0, ifindex)?;
+//! gateway.attach(ifindex, "eth1", AttachMode::Auto)?;
+//! println!("{} frames received", gateway.stats(PortIdx(0))?.rx_packets);
+//! # Ok(())
+//! # }
+//! ```
 
+#![warn(missing_docs)]
 // Map memory and system calls; each block says why it is sound.
 #![allow(unsafe_code)]
 
@@ -12,6 +35,7 @@ mod attach;
 mod error;
 mod gateway;
 mod inject;
+mod layout;
 mod load;
 mod local;
 mod lock;

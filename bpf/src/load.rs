@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-/// Sessions that record numbers can tell apart, without session 0, which is never used.
+/// Sessions that record numbers have room for, without session 0, which is never used.
 const MAX_SESSIONS: u32 = (1 << (RECORD_BITS - 1)) - 1;
 const _: () = assert!((MAX_SESSIONS + 1).is_multiple_of(RECORD_BLOCK));
 
@@ -73,6 +73,9 @@ fn kernel(step: &'static str) -> impl FnOnce(libbpf_rs::Error) -> LoadError {
 impl Gateway {
     /// Loads the gateway's program and maps, or takes over those pinned in `pin_dir`. Traffic of
     /// attached devices goes on through a takeover; each device's program is exchanged in one step.
+    ///
+    /// # Errors
+    /// Each of [`LoadError`], with its remedy; what was there is as it was.
     pub fn open(o: &OpenOptions) -> Result<Gateway, LoadError> {
         o.check()?;
         let lock = Lock::take(&o.lock_file)?;

@@ -15,6 +15,7 @@ const SLOT_SHIFT: u32 = 8;
 /// An IPv4 address of this box, or a subnet broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LocalAddr {
+    /// The address.
     pub addr: Ipv4Addr,
     /// The address is an outside address of NAT as well: the slot of its bits in
     /// [`Gateway::nat_ports`], below 64.
@@ -52,16 +53,26 @@ impl LocalAddr {
 impl Gateway {
     /// Adds or removes an address of this box (or a subnet broadcast): packets to it that belong to
     /// no session go to the kernel.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel refuses an entry: the map is full.
     pub fn set_local4(&self, addr: Ipv4Addr, local: bool) -> Result<(), MapError> {
         set(&self.maps.local4, "gw_local4", addr, &addr.octets(), local)
     }
 
+    /// The same for IPv6.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel refuses an entry: the map is full.
     pub fn set_local6(&self, addr: Ipv6Addr, local: bool) -> Result<(), MapError> {
         set(&self.maps.local6, "gw_local6", addr, &addr.octets(), local)
     }
 
     /// Makes the local addresses exactly these, without a moment in which one that stays is missing.
     /// Clear the bits of a slot before an address gets it. True if one of them was not there.
+    ///
+    /// # Errors
+    /// [`MapError::Range`] if a NAT slot is out of range; [`MapError::Map`] if the kernel refuses an entry.
     pub fn replace_local4(&self, addrs: &[LocalAddr]) -> Result<bool, MapError> {
         let entries = addrs
             .iter()
@@ -71,6 +82,9 @@ impl Gateway {
     }
 
     /// The same for IPv6; tunnels end at those of `ends`.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel refuses an entry: the map is full.
     pub fn replace_local6(&self, addrs: &[Ipv6Addr], ends: &[Ipv6Addr]) -> Result<bool, MapError> {
         let value = |a: &Ipv6Addr| LOCAL_ON | if ends.contains(a) { LOCAL_TUNNEL } else { 0 };
         let entries: Vec<_> = addrs.iter().map(|a| (a.octets().to_vec(), value(a))).collect();

@@ -32,7 +32,7 @@ impl PinDir {
         self.dir.join(name)
     }
 
-    /// The pin of a device's link. The BPF file system keeps dots for itself and `/` is not a file
+    /// The pin of a device's link. The BPF file system reserves dots for itself and `/` is not a file
     /// name, so everything that is not plainly harmless is written as `%XX`.
     pub(crate) fn link(&self, ifname: &str) -> PathBuf {
         self.dir.join(format!("{LINK_PREFIX}{}", escape(ifname)))
@@ -142,6 +142,10 @@ pub(crate) fn on_bpffs(path: &Path) -> Result<bool, LoadError> {
 
 /// Takes the gateway out of the kernel: links, program, maps and the directory. Needs neither a
 /// matching version nor a loadable program. False if there was nothing.
+///
+/// # Errors
+/// [`LoadError::AlreadyRunning`] while a gateway is open; [`LoadError::NotBpffs`]; [`LoadError::Io`] if a pin cannot be
+/// removed.
 pub fn unload(pin_dir: &Path, lock_file: &Path) -> Result<bool, LoadError> {
     let _lock = Lock::take(lock_file)?;
     let pins = PinDir::new(pin_dir);

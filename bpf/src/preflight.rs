@@ -8,9 +8,11 @@ use std::path::Path;
 /// Something that the machine lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
+    /// What is missing.
     pub name: &'static str,
     /// What was seen.
     pub found: String,
+    /// What to do about it.
     pub remedy: String,
     /// Without it the gateway does not run; otherwise it runs, but worse.
     pub required: bool,

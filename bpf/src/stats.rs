@@ -16,16 +16,19 @@ const PUNTS: usize = 16;
 /// `to_kernel`, `punted` and `drops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortStats {
+    /// Frames received.
     pub rx_packets: u64,
     /// Frame bytes.
     pub rx_bytes: u64,
     /// Forwarded by XDP; counted where they came in.
     pub fast: u64,
+    /// Passed to the kernel's stack.
     pub to_kernel: u64,
     /// Handed to a worker.
     pub punted: u64,
     /// Sent out of this port by XDP.
     pub tx_packets: u64,
+    /// Frame bytes of those.
     pub tx_bytes: u64,
     drops: [u64; DropReason::COUNT],
     punts: [u64; PUNTS],
@@ -48,14 +51,17 @@ impl Default for PortStats {
 }
 
 impl PortStats {
+    /// Frames that XDP dropped for a reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason.index()]
     }
 
+    /// Frames that XDP dropped.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
 
+    /// Frames that XDP handed to a worker for a reason.
     pub fn punts(&self, reason: PuntReason) -> u64 {
         self.punts[reason as usize]
     }

@@ -205,7 +205,7 @@ pub(crate) fn live_run(prog: BorrowedFd<'_>, frame: &[u8], ctx: raw::xdp_md) -> 
     check(unsafe { raw::bpf_prog_test_run_opts(prog.as_raw_fd(), &mut opts) }).map(drop)
 }
 
-/// What [`live_frames`] is to do: frames are `frame` as the program leaves it, made anew `batch` at a
+/// What [`live_frames`] is to do: frames are `frame` as the program leaves it, made again `batch` at a
 /// time.
 pub(crate) struct LiveRun<'a> {
     pub frame: &'a [u8],

@@ -1,5 +1,5 @@
 //! Runs the loaded program on a frame in memory (`BPF_PROG_TEST_RUN`): for tests that compare it
-//! with the Rust pipeline, and for asking where a frame would go. The maps, counters included, are
+//! with the Rust pipeline, and for seeing where a frame would go. The maps, counters included, are
 //! the live ones.
 
 use crate::abi::PuntMeta;
@@ -12,9 +12,11 @@ use std::os::fd::AsFd;
 /// A frame to run the program on, of 14 bytes at least (the kernel's minimum).
 #[derive(Debug, Clone, Copy)]
 pub struct TestFrame<'a> {
+    /// From the link header on.
     pub bytes: &'a [u8],
     /// Device that it arrives on; 0 means the loopback device of the network namespace.
     pub ifindex: u32,
+    /// Receive queue.
     pub queue: u32,
 }
 
@@ -30,6 +32,10 @@ pub struct TestRun {
 }
 
 impl Gateway {
+    /// Runs the program once on a frame. A redirect is not carried out.
+    ///
+    /// # Errors
+    /// [`MapError::TestRun`] if the kernel does not take the frame.
     pub fn test_run(&self, f: TestFrame<'_>) -> Result<TestRun, MapError> {
         let ctx = libbpf_sys::xdp_md {
             data_end: f.bytes.len() as u32,

@@ -11,9 +11,13 @@ use std::mem::offset_of;
 /// What XDP has sent and received through a tunnel: packets inside, and their IP bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TunnelStats {
+    /// Packets received.
     pub rx_packets: u64,
+    /// IP bytes of those.
     pub rx_bytes: u64,
+    /// Packets sent.
     pub tx_packets: u64,
+    /// IP bytes of those.
     pub tx_bytes: u64,
 }
 
@@ -25,12 +29,18 @@ impl Gateway {
 
     /// Makes the ends that XDP knows exactly these; those whose packets are for the workers alone, or
     /// carry the VNI or key of nobody, have number 0. True if one of them was not there.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel refuses an entry: the map is full.
     pub fn replace_tunnel_ends(&self, ends: &[(TunnelEnd, u8)]) -> Result<bool, MapError> {
         let entries: Vec<_> = ends.iter().map(|(e, no)| (e.key().to_vec(), u32::from(*no))).collect();
         maps::replace(&self.maps.tunnel_ends, "gw_tunnel_ends", &entries)
     }
 
     /// Counters of a tunnel, summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel does not let them be read.
     pub fn tunnel_stats(&self, no: u8) -> Result<TunnelStats, MapError> {
         let mut sum = TunnelStats::default();
         for cpu in per_cpu(&self.maps.tunnel_stats, "gw_tunnel_stats", no)? {
