@@ -41,7 +41,7 @@ enum gw_zone {
 
 /* What a flow record says about its packets. */
 enum gw_action {
-	GW_ACT_PUNT = 0, /* not judged yet, or for the worker by nature */
+	GW_ACT_PUNT = 0, /* not judged yet, or always the worker's */
 	GW_ACT_FORWARD = 1,
 	GW_ACT_DROP = 2, /* field `nexthop` holds the drop reason */
 };

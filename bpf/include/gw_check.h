@@ -52,7 +52,7 @@ static __always_inline void gw_read_hop(__u16 index, struct gw_hop *hop)
 {
 	const struct gw_nexthop *nh = gw_shared.nexthops;
 
-	/* Keeps the compiler from adding up the large offset anew for every word. */
+	/* Keeps the compiler from adding up the large offset for every word. */
 	asm volatile("" : "+r"(nh));
 	nh += index;
 	hop->dev = GW_READ_ONCE(*(const __u64 *)&nh->ifindex);

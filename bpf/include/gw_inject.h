@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Frames that a worker gives back to the kernel: run on as live frames, passed up the stack as if
+ * Frames that a worker returns to the kernel: run on as live frames, passed up the stack as if
  * the device had received them. No port has this program; the daemon runs it.
  */
 #ifndef GW_INJECT_H
@@ -10,7 +10,7 @@
 
 /*
  * Puts a priority tag (802.1Q, VLAN 0) in front. The stack takes it off again; but before that a
- * generic mode program of the device is asked once more, and ours leaves frames with such a tag to
+ * generic mode program of the device runs once more, and ours leaves frames with such a tag to
  * the kernel.
  */
 static __always_inline bool gw_priority_tag(struct xdp_md *ctx)

@@ -68,7 +68,7 @@ static __always_inline bool gw_tunneled6(const struct gw_ip6 *ip, __u64 l4, __u8
 
 	if (ip->next == GW_FRAGMENT6)
 		return true;
-	/* ICMP without an identifier: the worker tells errors from the rest. */
+	/* ICMP without an identifier: the worker sees which are errors. */
 	if (punt == GW_PUNT_ICMP)
 		return true;
 	return punt != GW_PUNT_MALFORMED && gw_end_proto(&end, l4) && gw_end_known(&end);

@@ -1,4 +1,4 @@
-//! The fast path and the general path must do the same to the same packet: known flows, packets
+//! The XDP fast path and the XDP general path must do the same to the same packet: known flows, packets
 //! changed at random, each run twice, the second time with a decoy in the index that only the general
 //! path sees through.
 

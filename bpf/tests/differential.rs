@@ -2,7 +2,7 @@
 //! packets: what XDP forwards leaves as the pipeline would have sent it, byte for byte and counted
 //! alike; what it punts, drops or gives to the kernel it does for a reason that holds.
 //!
-//! `SAG_DIFF_SECONDS` says for how long (5), `SAG_SEED` which story is told first.
+//! `SAG_DIFF_SECONDS` says for how long (5), `SAG_SEED` which story comes first.
 
 mod common;
 #[path = "differential/metered.rs"]
@@ -103,7 +103,7 @@ impl Lab {
             }
         }
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        // Inside tunnels a worker answers for the gateway: the daemon tells XDP of the others alone.
+        // Inside tunnels a worker answers for the gateway: XDP knows the others alone.
         for a in rig.snap.local.iter().filter(|a| !rig.snap.tunnels.owns(**a)) {
             match a {
                 IpAddr::V4(addr) => {
@@ -252,7 +252,7 @@ impl Story<'_> {
         let start = records(&self.rig.pipe.tables);
         let meters = self.lab.meters();
         let began = meters.state();
-        // XDP asks for the time once a jiffy, and the jiffy may be there just before the time is.
+        // XDP reads the time once a jiffy, and the jiffy may be there just before the time is.
         let before_tick = tick().wrapping_sub(1);
         let ifindex = self.lab.devs[usize::from(dev)];
         let run = self.lab.gw.test_run(TestFrame { bytes: frame, ifindex, queue: 0 }).unwrap();
@@ -345,10 +345,10 @@ impl Story<'_> {
         let books = rust_books(&self.rig);
         let out = self.rig.frame(dev, frame);
         let Outcome::Tx(port, bytes) = out else { panic!("{at}: forwarded; the pipeline: {out:?}") };
-        let Some((kept, padding)) = sent.split_at_checked(bytes.len()) else {
+        let Some((rest, padding)) = sent.split_at_checked(bytes.len()) else {
             panic!("{at}: {} bytes sent, the pipeline sends {}", sent.len(), bytes.len())
         };
-        assert_eq!(kept, bytes, "{at}");
+        assert_eq!(rest, bytes, "{at}");
         assert_eq!(padding, &frame[look.l3 + usize::from(p.ip_len)..], "{at}: link padding stays");
         let now = self.rig.now.tick().0;
         let after = records(&self.rig.pipe.tables);
@@ -391,7 +391,7 @@ fn head(frame: &[u8]) -> &[u8] {
 }
 
 /// A gateway, its packets, and what happens to it on the way.
-fn tell(lab: &Lab, seed: u64, tally: &mut Tally) {
+fn play(lab: &Lab, seed: u64, tally: &mut Tally) {
     let mut d = Rng::new(seed);
     for r in &lab.gw.nexthops()[..512] {
         for w in [&r.dev, &r.dmac_vlan, &r.smac_mtu] {
@@ -437,7 +437,7 @@ fn xdp_does_what_the_pipeline_does() {
     let mut t = Tally::default();
     let mut seed = first;
     while Instant::now() < until || t.packets < ENOUGH {
-        tell(&lab, seed, &mut t);
+        play(&lab, seed, &mut t);
         seed += 1;
     }
     println!("{} stories: {t:#?}", seed - first);

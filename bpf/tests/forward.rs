@@ -74,7 +74,7 @@ fn worker(run: &TestRun) -> (u32, PuntReason) {
 }
 
 /// The frame that the next hop must get: its own link header, one hop less, `edit` applied, all
-/// checksums anew.
+/// checksums again.
 fn expect4(p: &V4, vlan: Option<u16>) -> Vec<u8> {
     let p = V4 { ttl: p.ttl - 1, ..p.clone() };
     cat(&[&eth_to(NEXT_MAC, OUT_MAC, vlan, 0x0800), &p.build()])

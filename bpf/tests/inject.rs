@@ -1,4 +1,4 @@
-//! Frames that a worker gives back: the kernel takes them as received on the device, whatever mode the
+//! Frames that a worker returns to the kernel: the kernel takes them as received on the device, whatever mode the
 //! gateway is attached in.
 
 mod common;

@@ -189,7 +189,7 @@ fn the_verifier_has_little_to_do() {
     let info = Gateway::open(&fs.options()).unwrap().program_info().unwrap();
     println!("gw_ingress: {} instructions verified, {} bytes of code", info.verified_insns, info.jited_bytes);
     if info.verified_insns == 0 {
-        return skip("this kernel does not tell how many instructions it verified");
+        return skip("this kernel does not say how many instructions it verified");
     }
     assert!(info.verified_insns <= BUDGET, "{} instructions, budget {BUDGET}", info.verified_insns);
 }

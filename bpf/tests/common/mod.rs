@@ -17,7 +17,7 @@ pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 pub const XDP_REDIRECT: u32 = 4;
 
-/// Loopback, where test runs arrive unless told otherwise.
+/// Loopback, where test runs arrive unless a test says otherwise.
 pub const LO: u32 = 1;
 pub const GW_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 1]);
 pub const HOST_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 0x99]);

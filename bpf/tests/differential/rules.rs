@@ -95,7 +95,7 @@ fn judged<R: SharedTable>(
         PuntReason::Malformed => false,
         PuntReason::Flow => action.act != FlowAct::Forward || action.flags & FLOW_PUNT_ALL != 0,
     };
-    // These are told of packets with a record alone.
+    // These are for packets with a record alone.
     let of_record = matches!(
         why,
         PuntReason::Epoch
@@ -133,7 +133,7 @@ pub fn kernel(snap: &Snapshot, dev: u8, frame: &[u8], rust: &Outcome) -> Option<
         Outcome::Drop(_) if own && look.seen.is_err() => {
             Some("malformed, for this box: its kernel counts it")
         }
-        // Not the answer to a query: no mapping is asked for it.
+        // Not the answer to a query: it needs no mapping.
         _ if own && matches!(look.seen, Ok(NetworkLayer::Ip(Parsed { l4: L4::IcmpOther { .. }, .. }))) => {
             Some("ICMP without identifier, for this box")
         }

@@ -1,4 +1,4 @@
-//! After a commit every flow asks a worker once for its new verdict; what comes meanwhile goes by the old one, for
+//! After a commit a worker revalidates every flow once; what comes meanwhile goes by the stale action, for
 //! a few seconds at the most.
 
 mod common;
@@ -25,7 +25,7 @@ fn frame(port: u16) -> Vec<u8> {
     v4(HERE, FAR, 17, udp(port, 53, b"question")).frame(None)
 }
 
-/// Flows from ports 1000.. of the epoch 7, of which so many packets may ask at once.
+/// Flows from ports 1000.. of the epoch 7, of which so many revalidations may be under way.
 fn flows(count: u16, window: u32) -> Option<Fixture> {
     let f = Fixture::new()?;
     f.nexthop(4, 0, 1500, 9, NH_VALID);
@@ -56,34 +56,34 @@ fn left(f: &Fixture, port: u16) -> Option<PuntReason> {
     run.note.map(|note| note.reason)
 }
 
-fn asks(f: &Fixture, port: u16) -> bool {
+fn revalidates(f: &Fixture, port: u16) -> bool {
     let why = left(f, port);
     assert!(matches!(why, None | Some(PuntReason::Epoch)), "{why:?}");
     why.is_some()
 }
 
 #[test]
-fn a_flow_asks_and_goes_on() {
+fn a_flow_is_revalidated_once_and_goes_on() {
     let Some(f) = flows(1, 1024) else { return };
     let r = &f.gw.flows4()[2];
-    assert!(asks(&f, 1000));
+    assert!(revalidates(&f, 1000));
     assert_eq!(r.epoch.load(Relaxed), NEW | EPOCH_REVALIDATING);
     // Some of it may fall into the next tick.
-    let again = (0..50).filter(|_| asks(&f, 1000)).count();
+    let again = (0..50).filter(|_| revalidates(&f, 1000)).count();
     assert!(again <= 5, "{again} of 50");
-    // Judged: nobody asks any more, also in later ticks.
+    // Judged: no packet is sent any more, also in later ticks.
     r.epoch.store(NEW, Relaxed);
     for _ in 0..5 {
-        assert!(!asks(&f, 1000));
+        assert!(!revalidates(&f, 1000));
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn it_asks_again_if_no_answer_comes() {
+fn it_is_sent_again_if_no_answer_comes() {
     let Some(f) = flows(1, 1024) else { return };
     for _ in 0..5 {
-        assert!(asks(&f, 1000));
+        assert!(revalidates(&f, 1000));
         std::thread::sleep(Duration::from_millis(40));
     }
 }
@@ -93,20 +93,20 @@ fn the_other_direction_of_a_judged_session_does_the_same() {
     let Some(f) = flows(1, 1024) else { return };
     let r = &f.gw.flows4()[2];
     r.epoch.store(NEW | EPOCH_SESSION | EPOCH_REVALIDATING, Relaxed);
-    assert!(asks(&f, 1000));
+    assert!(revalidates(&f, 1000));
     assert_eq!(r.epoch.load(Relaxed), NEW | EPOCH_SESSION | EPOCH_REVALIDATING, "the mark stays");
-    assert!((0..50).filter(|_| asks(&f, 1000)).count() <= 5);
+    assert!((0..50).filter(|_| revalidates(&f, 1000)).count() <= 5);
 }
 
 #[test]
-fn no_more_ask_than_the_worker_takes() {
+fn no_more_are_sent_than_the_worker_takes() {
     let Some(f) = flows(1, 20) else { return };
     let again = |n: u32| {
-        let ask = || {
+        let sent = || {
             f.gw.flows4()[2].epoch.store(7, Relaxed);
-            u32::from(asks(&f, 1000))
+            u32::from(revalidates(&f, 1000))
         };
-        (0..n).map(|_| ask()).sum::<u32>()
+        (0..n).map(|_| sent()).sum::<u32>()
     };
     assert_eq!(again(60), 20);
     // The worker has taken some.
@@ -126,7 +126,7 @@ fn the_old_verdict_ends_after_four_seconds() {
     let Some(f) = flows(1, 1024) else { return };
     f.gw.control().epoch_since.store(now() - 250, Relaxed);
     for _ in 0..5 {
-        assert!(asks(&f, 1000));
+        assert!(revalidates(&f, 1000));
     }
 }
 
@@ -134,15 +134,15 @@ fn the_old_verdict_ends_after_four_seconds() {
 fn a_clock_that_is_behind_changes_nothing() {
     let Some(f) = flows(1, 1024) else { return };
     f.gw.control().epoch_since.store(now() + 2, Relaxed);
-    assert!(asks(&f, 1000));
-    assert!((0..50).filter(|_| asks(&f, 1000)).count() <= 5);
+    assert!(revalidates(&f, 1000));
+    assert!((0..50).filter(|_| revalidates(&f, 1000)).count() <= 5);
 }
 
 #[test]
-fn without_a_window_every_packet_asks() {
+fn without_credit_every_packet_is_a_workers() {
     let Some(f) = flows(1, 0) else { return };
     for _ in 0..5 {
-        assert!(asks(&f, 1000));
+        assert!(revalidates(&f, 1000));
     }
     assert_eq!(f.gw.flows4()[2].epoch.load(Relaxed), 7);
 }
@@ -150,7 +150,7 @@ fn without_a_window_every_packet_asks() {
 #[test]
 fn what_the_old_verdict_does_not_cover_is_the_workers() {
     let Some(f) = flows(1, 1024) else { return };
-    assert!(asks(&f, 1000));
+    assert!(revalidates(&f, 1000));
     // Its next hop has gone on.
     f.nexthop(4, 0, 1500, 10, NH_VALID);
     for _ in 0..5 {
