@@ -171,17 +171,18 @@ def fill(server: Server, folder: str, gateways: int, rules: int) -> list[tuple[s
     server.stop()
     db = sqlite3.connect(f"{folder}/cloud.db")
     first = out[0][2]
-    rows = db.execute(
-        "SELECT kind, id, uid, region, name, seq, body FROM objects WHERE parent = ?", (first,)
-    ).fetchall()
+    db.row_factory = sqlite3.Row
+    rows = [dict(row) for row in db.execute("SELECT * FROM objects WHERE parent = ?", (first,))]
     assert len(rows) == rules, f"{len(rows)} rows of the first ACL, not {rules}"
     copies = []
     for _, _, acl in out[1:]:
-        for kind, ident, uid, region, name, seq, body in rows:
-            new = ident.split("-")[0] + "-" + uuid.uuid4().hex[:18]
-            copies.append((kind, new, uid, region, acl, name, seq, body.replace(ident, new).replace(first, acl)))
-    columns = "kind, id, uid, region, parent, name, seq, body"
-    db.executemany(f"INSERT INTO objects ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", copies)
+        for row in rows:
+            new = row["id"].split("-")[0] + "-" + uuid.uuid4().hex[:18]
+            body = row["body"].replace(row["id"], new).replace(first, acl)
+            copies.append({**row, "id": new, "parent": acl, "body": body})
+    columns = list(rows[0])
+    places = ", ".join(f":{name}" for name in columns)
+    db.executemany(f"INSERT INTO objects ({', '.join(columns)}) VALUES ({places})", copies)
     db.commit()
     db.close()
     server.made.write_text(json.dumps({"key": server.key, "gateways": out}))
@@ -194,7 +195,13 @@ def bring_online(server: Server, folder: str, gateways: list[tuple[str, str, str
     server.client().call("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps(REPORT))
     db = sqlite3.connect(f"{folder}/cloud.db", timeout=30)
     seen = int(time.time() * 1000) + 3_600_000
-    db.execute("UPDATE devices SET report = (SELECT report FROM devices WHERE sn = ?), seen = ?", (sn, seen))
+    # What a report sets beside the report itself is in columns, in builds that have them.
+    own = {"sn", "uid", "sag", "slot", "revision", "applied", "failure", "changed", "seen", "body", "sealed_key"}
+    reported = [row[1] for row in db.execute("PRAGMA table_info(devices)") if row[1] not in own]
+    columns = ", ".join(reported)
+    values = db.execute(f"SELECT {columns} FROM devices WHERE sn = ?", (sn,)).fetchone()
+    places = ", ".join(f"{name} = ?" for name in reported)
+    db.execute(f"UPDATE devices SET {places}, seen = ?", (*values, seen))
     db.commit()
     db.close()
 

@@ -1,7 +1,7 @@
-//! Turns the API catalogue into Rust: the `Op` enum, one static description per operation, and a type for the
-//! request of each.
+//! Turns the API catalogue into Rust: the `Op` enum, one static description for each operation, and a type for the
+//! request and for the answer of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -39,6 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         request(&mut out, op)?;
     }
     std::fs::write(dir.join("requests.rs"), out)?;
+    let mut out = String::new();
+    for op in ops {
+        response(&mut out, op)?;
+    }
+    std::fs::write(dir.join("responses.rs"), out)?;
     Ok(())
 }
 
@@ -65,12 +70,8 @@ fn operation(out: &mut String, op: &Value) -> std::fmt::Result {
             str_of(&e["message"])
         )?;
     }
-    let mut root = Tree::default();
-    for f in list_of(&op["response_fields"]) {
-        root.add(str_of(&f["path"]), str_of(&f["type"]));
-    }
     write!(out, "        ],\n        response: ")?;
-    let node = root.node(&[&op["response"]]);
+    let node = Tree::of(op).form(&[&op["response"]]).node();
     writeln!(out, "{node},\n    }},")
 }
 
@@ -168,7 +169,7 @@ fn filled_in(op: &str, p: &Value) -> bool {
 
 /// `SmartAGId` as `smart_ag_id`.
 fn snake(name: &str) -> String {
-    let chars: Vec<char> = name.chars().collect();
+    let chars: Vec<char> = name.replace("ACLs", "Acls").chars().collect();
     let mut out = String::new();
     for (i, c) in chars.iter().enumerate() {
         let before = i.checked_sub(1).and_then(|b| chars.get(b));
@@ -199,7 +200,31 @@ struct Tree {
     fields: BTreeMap<String, Tree>,
 }
 
+/// The documented form of a value in a response.
+enum Form {
+    Text,
+    Int,
+    Bool,
+    List(Box<Form>),
+    Object(Vec<Member>),
+}
+
+struct Member {
+    name: String,
+    /// The printed example always shows it.
+    always: bool,
+    form: Form,
+}
+
 impl Tree {
+    fn of(op: &Value) -> Tree {
+        let mut root = Tree::default();
+        for f in list_of(&op["response_fields"]) {
+            root.add(str_of(&f["path"]), str_of(&f["type"]));
+        }
+        root
+    }
+
     fn add(&mut self, path: &str, kind: &str) {
         let mut at = self;
         for seg in path.split('.') {
@@ -209,22 +234,22 @@ impl Tree {
     }
 
     /// `examples` are the values that the printed example shows in this place.
-    fn node(&self, examples: &[&Value]) -> String {
+    fn form(&self, examples: &[&Value]) -> Form {
         match self.kind.as_str() {
             "Array<Object>" => {
                 let items: Vec<&Value> = examples.iter().flat_map(|e| list_of(e)).collect();
-                format!("Node::List(&{})", self.object(&items))
+                Form::List(Box::new(Form::Object(self.members(&items))))
             }
-            "Array<String>" => "Node::List(&Node::Text)".to_owned(),
-            "Integer" | "Long" => "Node::Int".to_owned(),
-            "Boolean" => "Node::Bool".to_owned(),
-            "String" => "Node::Text".to_owned(),
-            _ => self.object(examples),
+            "Array<String>" => Form::List(Box::new(Form::Text)),
+            "Integer" | "Long" => Form::Int,
+            "Boolean" => Form::Bool,
+            "String" => Form::Text,
+            _ => Form::Object(self.members(examples)),
         }
     }
 
-    fn object(&self, examples: &[&Value]) -> String {
-        let mut out = String::from("Node::Object(&[");
+    fn members(&self, examples: &[&Value]) -> Vec<Member> {
+        let mut out = Vec::new();
         for (name, child) in &self.fields {
             let wrapper = self.fields.len() == 1 && child.kind.starts_with("Array");
             let bare = examples.iter().filter(|e| e.is_array()).count();
@@ -234,10 +259,135 @@ impl Tree {
                 examples.iter().filter_map(|e| e.get(name)).collect()
             };
             let always = !examples.is_empty() && seen.len() == examples.len();
-            let node = child.node(&seen);
-            let _ = write!(out, "Field {{ name: {name:?}, always: {always}, node: {node} }}, ");
+            out.push(Member { name: name.clone(), always, form: child.form(&seen) });
         }
-        out.push_str("])");
         out
     }
+}
+
+impl Form {
+    /// The form as a constant, for answers that are built as JSON values.
+    fn node(&self) -> String {
+        match self {
+            Form::Text => "Node::Text".to_owned(),
+            Form::Int => "Node::Int".to_owned(),
+            Form::Bool => "Node::Bool".to_owned(),
+            Form::List(item) => format!("Node::List(&{})", item.node()),
+            Form::Object(members) => {
+                let mut out = String::from("Node::Object(&[");
+                for Member { name, always, form } in members {
+                    let node = form.node();
+                    let _ = write!(out, "Field {{ name: {name:?}, always: {always}, node: {node} }}, ");
+                }
+                out.push_str("])");
+                out
+            }
+        }
+    }
+
+    /// The list inside an object that has nothing else (`{"Acls": {"Acl": [...]}}`), with its name.
+    fn wrapped(&self) -> Option<(&str, &Form)> {
+        match self {
+            Form::Object(members) => match members.as_slice() {
+                [Member { name, form: Form::List(item), .. }] => Some((name, item)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// The answer of an operation as a struct, and a module with the structs inside of it.
+fn response(out: &mut String, op: &Value) -> std::fmt::Result {
+    let name = str_of(&op["name"]);
+    let module = snake(name);
+    let Form::Object(mut members) = Tree::of(op).form(&[&op["response"]]) else { return Ok(()) };
+    // The identifier of the request is the server's to add.
+    let small = members.iter().any(|m| m.name == "requestId");
+    members.retain(|m| !m.name.eq_ignore_ascii_case("requestid"));
+    let mut parts = Parts { path: format!("{module}::"), ..Parts::default() };
+    let root = structure(name, &members, &mut parts);
+    writeln!(
+        out,
+        "/// The answer of `{name}`.\n{root}\nimpl Response for {name} {{\n    const OP: Op = Op::{name};\n    \
+         const SMALL_ID: bool = {small};\n}}\n"
+    )?;
+    if !parts.code.is_empty() {
+        writeln!(
+            out,
+            "/// What the answer of `{name}` is made of.\npub mod {module} {{\n    use super::*;\n\n{}}}\n",
+            parts.code
+        )?;
+    }
+    Ok(())
+}
+
+/// The structs inside of an answer.
+#[derive(Default)]
+struct Parts {
+    names: BTreeSet<String>,
+    code: String,
+    /// How the struct that is being written sees them.
+    path: String,
+}
+
+impl Parts {
+    /// Adds a struct; returns how the struct around it names it.
+    fn add(&mut self, around: &str, name: &str, members: &[Member]) -> String {
+        let mut own = name.to_owned();
+        if !self.names.insert(own.clone()) {
+            own = format!("{around}{name}");
+            self.names.insert(own.clone());
+        }
+        let path = std::mem::take(&mut self.path);
+        let code = structure(&own, members, self);
+        self.path = path;
+        self.code.push_str(&format!("/// `{own}`.\n{code}\n"));
+        format!("{}{own}", self.path)
+    }
+
+    fn item(&mut self, around: &str, name: &str, form: &Form) -> String {
+        match form {
+            Form::Object(members) => self.add(around, name, members),
+            _ => "String".to_owned(),
+        }
+    }
+}
+
+/// A struct with a field for each member, and how it is written as JSON.
+fn structure(name: &str, members: &[Member], parts: &mut Parts) -> String {
+    let (mut fields, mut write) = (String::new(), String::new());
+    for m in members {
+        let field = snake(&m.name);
+        let list_of_objects = matches!(&m.form, Form::List(item) if matches!(**item, Form::Object(_)));
+        let always = m.always || list_of_objects;
+        let mut value = "v".to_owned();
+        let kind = match (&m.form, m.form.wrapped()) {
+            (Form::Text, _) => "String".to_owned(),
+            (Form::Int, _) => "i64".to_owned(),
+            (Form::Bool, _) => "bool".to_owned(),
+            (Form::List(item), _) => format!("Vec<{}>", parts.item(name, &m.name, item)),
+            (Form::Object(_), Some((inner, item))) => {
+                value = format!("&Wrapped({inner:?}, v)");
+                format!("Vec<{}>", parts.item(name, inner, item))
+            }
+            (Form::Object(inner), None) => parts.add(name, &m.name, inner),
+        };
+        let key = &m.name;
+        let (kind, bind) = if always {
+            (kind, format!("let v = &self.{field};\n        "))
+        } else {
+            (format!("Option<{kind}>"), format!("if let Some(v) = &self.{field} "))
+        };
+        let entry = format!("out.serialize_entry({key:?}, {value})?;");
+        let entry = if always { entry } else { format!("{{\n            {entry}\n        }}") };
+        let _ = writeln!(fields, "    /// `{key}`\n    pub {field}: {kind},");
+        let _ = writeln!(write, "        {bind}{entry}");
+    }
+    let out = if members.is_empty() { "_" } else { "out" };
+    format!(
+        "#[derive(Default)]\npub struct {name} {{\n{fields}}}\n\nimpl Fields for {name} {{\n    \
+         fn fields<M: SerializeMap>(&self, {out}: &mut M) -> Result<(), M::Error> {{\n{write}        Ok(())\n    }}\n}}\n\n\
+         as_map!({name});\n"
+    )
 }

@@ -1,10 +1,14 @@
 //! The cloud API: `smartag` of version 2018-03-13, over SQLite or PostgreSQL.
 //!
-//! `api` is the catalogue, `proto` the wire, `store` the database, `ops` the operations and
-//! `south` the side of the agents.
+//! The layers, each of which knows those before it alone: `error` and `time`; `api`, the catalogue with the types of
+//! requests and answers; `store`, the database; `domain`, the types of the objects; `ops`, the operations; `south`, the
+//! side of the agents; `service`, HTTP.
 
 pub mod api;
+pub mod domain;
+pub mod error;
 pub mod ops;
-pub mod proto;
+pub mod service;
 pub mod south;
 pub mod store;
+pub mod time;

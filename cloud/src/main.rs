@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use sag_cloud::proto::server::{App, serve, tls};
-use sag_cloud::proto::time::now_ms;
+use sag_cloud::domain::policy;
+use sag_cloud::service::{App, serve, tls};
 use sag_cloud::south::hub;
 use sag_cloud::store::{Store, audit, sqlite_file};
+use sag_cloud::time::now_ms;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -177,9 +178,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let address = listener.local_addr()?;
             tracing::info!(%address, tls = acceptor.is_some(), "serving");
             if shared {
-                tokio::spawn(hub::follow(app.clone()));
+                tokio::spawn(hub::follow(app.agents.clone()));
             }
-            tokio::spawn(hub::clean(app.clone()));
+            tokio::spawn(hub::clean(app.agents.clone()));
             serve(app, listener, acceptor, stop_signal()?).await
         }
         Command::AccessKey(k) => keys(k).await,
@@ -196,6 +197,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let text =
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let document = serde_json::from_str(&text).context("the policy is not JSON")?;
+            policy::check(&document)?;
             open(&db, 1).await?.put_policy(&account, &user, &name, &document).await
         }
     }

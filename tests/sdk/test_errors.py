@@ -104,7 +104,8 @@ def copies(db, kind, like, count):
     """More of the same, faster than by calls."""
     row = db.execute("SELECT * FROM objects WHERE kind = ? AND id = ?", (kind, like)).fetchone()
     for i in range(count):
-        db.execute("INSERT INTO objects VALUES (?,?,?,?,?,?,?,?)", (kind, f"{like}-{i}", *row[2:]))
+        places = ",".join("?" * len(row))
+        db.execute(f"INSERT INTO objects VALUES ({places})", (kind, f"{like}-{i}", *row[2:]))
     db.commit()
 
 
@@ -136,7 +137,7 @@ def test_after_the_end(v1, db):
     sag, sns = gateway(v1)
     body = json.loads(db.execute("SELECT body FROM objects WHERE id = ?", (sag,)).fetchone()[0])
     body["EndTime"] = 1
-    db.execute("UPDATE objects SET body = ? WHERE id = ?", (json.dumps(body), sag))
+    db.execute("UPDATE objects SET body = ?, expires = 1 WHERE id = ?", (json.dumps(body), sag))
     db.commit()
     row = rows(v1.call("DescribeSmartAccessGateways", SmartAGId=sag), "SmartAccessGateways", "SmartAccessGateway")[0]
     assert row["Status"] == "Arrearage"

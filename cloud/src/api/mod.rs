@@ -2,7 +2,9 @@
 //!
 //! `build.rs` generates the tables from `catalogue/smartag-2018-03-13.json`.
 
+pub mod params;
 pub mod request;
+pub mod response;
 pub mod shape;
 pub mod validate;
 pub mod xml;
@@ -12,6 +14,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use crate::error::ErrorSpec;
 
 pub const PRODUCT_VERSION: &str = "2018-03-13";
 
@@ -65,13 +69,6 @@ pub enum Pattern {
     Text,
     Time,
     Word,
-}
-
-#[derive(Debug)]
-pub struct ErrorSpec {
-    pub status: u16,
-    pub code: &'static str,
-    pub message: &'static str,
 }
 
 /// The documented form of an answer.

@@ -1,7 +1,7 @@
 //! The requests as types, generated from the catalogue: `build.rs` makes a struct for each operation.
 
 use super::Op;
-use crate::proto::params::Params;
+use crate::api::params::Params;
 
 /// The parameters of one operation. Read after [`validate`](super::validate::validate), which has filled defaults
 /// in and refused what is missing or no number.

@@ -4,9 +4,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::shape::shape;
-use super::validate::{matches_pattern, parse_time, port_range, validate};
+use super::validate::{matches_pattern, port_range, validate};
 use super::{Node, Op, Pattern, xml};
-use crate::proto::params::Params;
+use crate::api::params::Params;
+use crate::time;
 
 const CATALOGUE: &str = include_str!("../../catalogue/smartag-2018-03-13.json");
 
@@ -197,7 +198,7 @@ proptest! {
         }
         let _ = validate(op, &mut params);
         for v in &values {
-            let _ = parse_time(v);
+            let _ = time::parse(v);
         }
     }
 }

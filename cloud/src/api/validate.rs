@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::params::Params;
 use super::{Kind, Op, ParamSpec, Pattern};
-use crate::proto::error::ApiError;
-use crate::proto::params::Params;
+use crate::error::ApiError;
+use crate::time;
 
 /// Refuses a request that the catalogue does not allow and fills in documented defaults.
 pub fn validate(op: Op, params: &mut Params) -> Result<(), ApiError> {
@@ -136,7 +137,7 @@ pub fn matches_pattern(pattern: Pattern, v: &str) -> bool {
         Pattern::Ipv4 => v.parse::<Ipv4Addr>().is_ok(),
         Pattern::PortRange => port_range(v).is_some(),
         Pattern::Month => month(v),
-        Pattern::Time => parse_time(v).is_some(),
+        Pattern::Time => time::parse(v).is_some(),
     }
 }
 
@@ -169,44 +170,6 @@ fn month(v: &str) -> bool {
     v.len() == 6
         && v.bytes().all(|b| b.is_ascii_digit())
         && v[4..].parse().is_ok_and(|m: u32| (1..=12).contains(&m))
-}
-
-/// `YYYY-MM-DDThh:mm:ss+0800` (or `Z`, or `+08:00`) as seconds since 1970.
-pub fn parse_time(v: &str) -> Option<i64> {
-    let b = v.as_bytes();
-    if b.len() < 20 || !v.is_ascii() {
-        return None;
-    }
-    let num = |r: std::ops::Range<usize>| v.get(r)?.parse::<u32>().ok().map(i64::from);
-    let sep = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if sep.iter().any(|&(i, c)| b[i] != c) {
-        return None;
-    }
-    let (y, mo, d) = (num(0..4)?, num(5..7)?, num(8..10)?);
-    let (h, mi, s) = (num(11..13)?, num(14..16)?, num(17..19)?);
-    if !(1..=12).contains(&mo) || !(1..=31).contains(&d) || h > 23 || mi > 59 || s > 60 {
-        return None;
-    }
-    let zone = v[19..].replace(':', "");
-    let offset = match zone.as_bytes() {
-        b"Z" => 0,
-        [sign @ (b'+' | b'-'), rest @ ..] if rest.len() == 4 => {
-            let n: i64 = zone[1..].parse().ok()?;
-            let secs = (n / 100) * 3600 + (n % 100) * 60;
-            if *sign == b'-' { -secs } else { secs }
-        }
-        _ => return None,
-    };
-    Some(days_from_civil(y, mo, d) * 86_400 + h * 3600 + mi * 60 + s - offset)
-}
-
-/// Days since 1970-01-01 of a date of the Gregorian calendar.
-fn days_from_civil(y: i64, m: i64, d: i64) -> i64 {
-    let y = if m <= 2 { y - 1 } else { y };
-    let era = y.div_euclid(400);
-    let yoe = y.rem_euclid(400);
-    let doy = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
-    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
 }
 
 /// The documented code for a missing parameter of this operation.

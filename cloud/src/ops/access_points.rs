@@ -1,12 +1,15 @@
 //! Access points: the places where gateways reach the network.
 
 use sag_southbound::{Command, ProbeArgs};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use crate::proto::error::Result;
-use crate::store::objects::Object;
+use super::cx::{Cx, Page};
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::Link;
+use crate::store::objects::Stored;
 
 /// Number, latitude, longitude.
 const POINTS: [(i64, &str, &str); 6] = [
@@ -25,49 +28,71 @@ pub const FIRST: i64 = POINTS[0].0;
 const PROBE_MS: i64 = 10_000;
 
 /// The caller's gateways, and whether one of their devices is connected.
-async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Object, bool)>> {
-    let filter = cx.mine();
-    let gws = cx.list_all(GATEWAY, &filter).await?;
+async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Stored<Gateway>, bool)>> {
+    let gws = cx.list::<Gateway>(&cx.mine()).await?;
     let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let devices = cx.bare_devices(&ids).await?;
+    let devices = cx.device_summaries(&ids).await?;
     let active = |id: &str| devices.get(id).is_some_and(|d| d.iter().any(|d| d.online(cx.now)));
     let states: Vec<bool> = gws.iter().map(|g| active(&g.id)).collect();
     Ok(gws.into_iter().zip(states).collect())
 }
 
-pub async fn list(cx: &mut Cx) -> Result<Value> {
-    if cx.opt("SmartAGId").is_some() {
+pub async fn list(cx: &mut Cx, asked: request::ListAccessPoints) -> Result<response::ListAccessPoints> {
+    if asked.smart_ag_id.is_some() {
         cx.gateway().await?;
     }
     let gws = gateways_with_state(cx).await?;
-    let mut rows = Vec::new();
-    for (id, latitude, longitude) in POINTS {
-        let all: Vec<_> = gws.iter().filter(|(g, _)| g.int("AccessPointId") == id).collect();
-        let active = all.iter().filter(|(_, active)| *active).count();
-        rows.push(json!({"AccessPointId": id, "Latitude": latitude, "Longitude": longitude,
-            "ActiveSmartAGCount": active, "InactiveSmartAGCount": all.len() - active}));
-    }
-    let (total, rows) = cx.cut(rows);
-    Ok(json!({"AccessPoints": rows, "TotalCount": total}))
+    let rows = POINTS.iter().map(|(id, latitude, longitude)| {
+        let count = |wanted: bool| {
+            gws.iter().filter(|(g, active)| g.access_point_id == *id && *active == wanted).count() as i64
+        };
+        response::list_access_points::AccessPoints {
+            access_point_id: *id,
+            active_smart_ag_count: count(true),
+            inactive_smart_ag_count: count(false),
+            latitude: (*latitude).to_owned(),
+            longitude: (*longitude).to_owned(),
+        }
+    });
+    let page = cx.paginate(rows.collect());
+    Ok(response::ListAccessPoints { access_points: page.rows, total_count: page.total })
 }
 
-pub async fn qualities(cx: &mut Cx) -> Result<Value> {
+pub async fn qualities(
+    cx: &mut Cx,
+    _: request::ListAccessPointNetworkQualities,
+) -> Result<response::ListAccessPointNetworkQualities> {
+    use response::list_access_point_network_qualities::AccessPointNetworkQualities as Quality;
     let gw = cx.gateway().await?;
     let devices = cx.devices_of(&gw.id).await?;
     let seen = devices
         .iter()
         .filter(|d| d.online(cx.now))
-        .find_map(|d| d.report["AccessPointNetworkQualities"].as_array().cloned());
-    Ok(json!({"AccessPointNetworkQualities": seen.unwrap_or_default()}))
+        .find_map(|d| d.report["AccessPointNetworkQualities"].as_array());
+    // Agents report texts and numbers alike.
+    let text = |v: &Value| match v {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let rows = seen.into_iter().flatten().map(|q| Quality {
+        id: text(&q["Id"]).parse().unwrap_or_default(),
+        loss: text(&q["Loss"]),
+        rtt: text(&q["Rtt"]),
+    });
+    Ok(response::ListAccessPointNetworkQualities { access_point_network_qualities: rows.collect() })
 }
 
-pub async fn probe(cx: &mut Cx) -> Result<Value> {
+pub async fn probe(
+    cx: &mut Cx,
+    asked: request::ProbeAccessPointNetworkQuality,
+) -> Result<response::ProbeAccessPointNetworkQuality> {
     let mut gw = cx.gateway().await?;
-    let ids: Vec<i64> = cx.list("AccessPointIds").iter().filter_map(|i| i.parse().ok()).collect();
+    let ids: Vec<i64> = asked.access_point_ids.iter().filter_map(|i| i.parse().ok()).collect();
     if ids.iter().any(|id| !POINTS.iter().any(|p| p.0 == *id)) {
         return Err(cx.invalid("AccessPointIds"));
     }
-    if cx.now - gw.int("LastProbe") < PROBE_MS {
+    if cx.now - gw.last_probe.unwrap_or_default() < PROBE_MS {
         return Err(cx.err(&["ProbeFrequencyTooHigh"]));
     }
     let mut devices = cx.devices_of(&gw.id).await?;
@@ -76,46 +101,52 @@ pub async fn probe(cx: &mut Cx) -> Result<Value> {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     };
     cx.command(d, Command::ProbeAccessPoints(ProbeArgs { access_point_ids: ids })).await?;
-    gw.set("LastProbe", cx.now);
+    gw.last_probe = Some(cx.now);
     cx.put(&gw).await?;
-    Ok(empty())
+    Ok(response::ProbeAccessPointNetworkQuality::default())
 }
 
-pub async fn update(cx: &mut Cx) -> Result<Value> {
+pub async fn update(
+    cx: &mut Cx,
+    asked: request::UpdateSmartAGAccessPoint,
+) -> Result<response::UpdateSmartAGAccessPoint> {
     let mut gw = cx.gateway().await?;
-    let point = cx.int("AccessPointId").unwrap_or_default();
-    if !POINTS.iter().any(|p| p.0 == point) {
+    if !POINTS.iter().any(|p| p.0 == asked.access_point_id) {
         return Err(cx.invalid("AccessPointId"));
     }
-    if cx.links_from("ccn", &gw.id).await?.is_empty() {
+    if cx.links_from(Link::Ccn, &gw.id).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
     let devices = cx.devices_of(&gw.id).await?;
     if !devices.iter().any(|d| d.online(cx.now)) {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
-    gw.set("AccessPointId", point);
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    gw.access_point_id = asked.access_point_id;
+    cx.save_gateway(&gw).await?;
+    Ok(response::UpdateSmartAGAccessPoint::default())
 }
 
-pub async fn gateways(cx: &mut Cx) -> Result<Value> {
-    let point = cx.int("AccessPointId").unwrap_or_default();
-    let status = cx.opt("SmartAGStatus");
+pub async fn gateways(
+    cx: &mut Cx,
+    asked: request::ListSmartAGByAccessPoint,
+) -> Result<response::ListSmartAGByAccessPoint> {
+    let state = |active: bool| if active { "Active" } else { "Offline" };
+    let mut all = gateways_with_state(cx).await?;
+    all.retain(|(g, active)| {
+        g.access_point_id == asked.access_point_id
+            && asked.smart_ag_status.as_ref().is_none_or(|s| s == state(*active))
+    });
+    let Page { total, rows: page, .. } = cx.paginate(all);
     let mut rows = Vec::new();
-    let all = gateways_with_state(cx).await?;
-    for (gw, active) in all.into_iter().filter(|(g, _)| g.int("AccessPointId") == point) {
-        let state = if active { "Active" } else { "Offline" };
-        if status.as_ref().is_some_and(|s| s != state) {
-            continue;
-        }
-        let ccn = cx.links_from("ccn", &gw.id).await?;
-        rows.push(json!({"SmartAGId": gw.id, "SmartAGName": gw.name, "SmartAGStatus": state,
-            "SmartAGDescription": gw.str("Description"), "AssociatedCcnId": ccn.first(),
-            "RoutingStrategy": gw.str("RoutingStrategy"),
-            "HardwareVersion": gw.str("HardwareVersion")}));
+    for (gw, active) in page {
+        let ccn = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next();
+        rows.push(copied!(gw => response::list_smart_ag_by_access_point::SmartAccessGateways {
+            hardware_version, routing_strategy, smart_ag_id;
+            associated_ccn_id: ccn.unwrap_or_default(),
+            smart_ag_description: Some(gw.description.clone().unwrap_or_default()),
+            smart_ag_name: Some(gw.name().to_owned()),
+            smart_ag_status: state(active).to_owned(),
+        }));
     }
-    let (total, rows) = cx.cut(rows);
-    Ok(json!({"SmartAccessGateways": rows, "TotalCount": total}))
+    Ok(response::ListSmartAGByAccessPoint { smart_access_gateways: rows, total_count: total })
 }

@@ -1,45 +1,48 @@
 //! Access control lists.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, RESOURCE_GROUP, empty};
-use crate::proto::error::{ApiError, Result};
-use crate::store::objects::{self, Filter, Object};
-
-pub const KIND: &str = "acl";
-pub const RULE: &str = "acl_rule";
+use super::cx::{Cx, RESOURCE_GROUP};
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::acl::{Acl, AclRule};
+use crate::error::{ApiError, Result};
+use crate::store::objects::{Column, Stored};
+use crate::store::{Kind, Link};
 
 /// Lists of one account in one region, and lists on one gateway.
 const QUOTA: i64 = 2000;
 const PER_GATEWAY: usize = 5;
 
-pub async fn find(cx: &mut Cx) -> Result<Object> {
-    cx.need(KIND, "AclId", &["InvalidId.ACL"]).await
+/// The caller's list, or the documented error.
+pub async fn require(cx: &mut Cx, id: &str) -> Result<Stored<Acl>> {
+    cx.require(id, &["InvalidId.ACL"]).await
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
-    if cx.count(KIND, cx.mine()).await? >= QUOTA {
+pub async fn create(cx: &mut Cx, asked: request::CreateACL) -> Result<response::CreateACL> {
+    if cx.count(Kind::Acl, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["AclAmountLimit"]));
     }
-    let mut body = cx.fields(&["Name"]);
-    body.insert("ResourceGroupId".into(), RESOURCE_GROUP.into());
     let id = cx.new_id("acl")?;
-    let acl = cx.object(KIND, id, "AclId", "", body);
+    let body = Acl {
+        acl_id: id.clone(),
+        region_id: cx.region(),
+        name: asked.name,
+        resource_group_id: RESOURCE_GROUP.to_owned(),
+    };
+    let acl = cx.create(id, "", body);
     cx.put(&acl).await?;
-    Ok(Value::Object(acl.body))
+    Ok(copied!(acl => response::CreateACL { acl_id, resource_group_id }))
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
-    let mut acl = find(cx).await?;
-    acl.name = cx.text("Name");
-    acl.set("Name", acl.name.clone());
+pub async fn modify(cx: &mut Cx, asked: request::ModifyACL) -> Result<response::ModifyACL> {
+    let mut acl = require(cx, &asked.acl_id).await?;
+    acl.name = asked.name;
     cx.put(&acl).await?;
-    Ok(empty())
+    Ok(response::ModifyACL::default())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
-    if !cx.links_to("acl", &acl.id).await?.is_empty() {
+pub async fn delete(cx: &mut Cx, asked: request::DeleteACL) -> Result<response::DeleteACL> {
+    let acl = require(cx, &asked.acl_id).await?;
+    if !cx.links_to(Link::Acl, &acl.id).await?.is_empty() {
         return Err(ApiError::new(
             400,
             "DependencyViolation.ACL",
@@ -47,58 +50,68 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
         )
         .with_hint("Call DisassociateACL first."));
     }
-    objects::delete_children(cx.conn(), RULE, &acl.id).await?;
+    cx.remove_children(Kind::AclRule, &acl.id).await?;
     cx.remove(&acl).await?;
-    Ok(empty())
+    Ok(response::DeleteACL::default())
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let mut filter: Filter = cx.mine();
-    filter.name = cx.opt("Name");
-    filter.ids = cx.opt("AclIds").map(|_| cx.list("AclIds"));
-    let (total, page) = cx.paged(KIND, &filter).await?;
-    let users = cx.count_links_to("acl", &page).await?;
-    let mut rows = Vec::new();
-    for mut acl in page {
-        acl.set("SagCount", users.get(&acl.id).copied().unwrap_or_default());
-        rows.push(Value::Object(acl.body));
-    }
-    Ok(cx.listing("Acls", total, rows))
+pub async fn describe(cx: &mut Cx, asked: request::DescribeACLs) -> Result<response::DescribeACLs> {
+    let mut filter = cx.mine().equals(Column::Name, asked.name);
+    filter.ids = asked.acl_ids.map(|_| cx.list_param("AclIds"));
+    let page = cx.list_page::<Acl>(&filter).await?;
+    let ids: Vec<&str> = page.rows.iter().map(|acl| acl.id.as_str()).collect();
+    let users = cx.count_links_to(Link::Acl, &ids).await?;
+    let rows = page.rows.iter().map(|acl| {
+        copied!(acl => response::describe_acls::Acl {
+            acl_id, name, resource_group_id;
+            sag_count: users.get(&acl.id).copied().unwrap_or_default().to_string(),
+        })
+    });
+    Ok(response::DescribeACLs {
+        acls: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn associate(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
+pub async fn associate(cx: &mut Cx, asked: request::AssociateACL) -> Result<response::AssociateACL> {
+    let acl = require(cx, &asked.acl_id).await?;
     let gw = cx.gateway().await?;
-    let bound = cx.links_from("acl", &gw.id).await?;
+    let bound = cx.links_from(Link::Acl, &gw.id).await?;
     if bound.contains(&acl.id) {
         return Err(cx.err(&["SmartAGAlreadyAssociateAcl"]));
     }
     if bound.len() >= PER_GATEWAY {
         return Err(cx.err(&["AclPerSmartagAmountLimit"]));
     }
-    if gw.str("HardwareVersion") == "sag-1000" {
-        let rules = cx.children(RULE, &acl.id).await?;
-        if rules.iter().any(|r| r.str("Type") == "WAN") {
+    if gw.hardware_version == "sag-1000" {
+        let rules = cx.children::<AclRule>(&acl.id).await?;
+        if rules.iter().any(|r| r.is_wan()) {
             return Err(cx.err(&["FeatureNotSupport"]));
         }
     }
-    cx.link("acl", &gw.id, &acl.id).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.link(Link::Acl, &gw.id, &acl.id).await?;
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::AssociateACL::default())
 }
 
-pub async fn disassociate(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
+pub async fn disassociate(cx: &mut Cx, asked: request::DisassociateACL) -> Result<response::DisassociateACL> {
+    let acl = require(cx, &asked.acl_id).await?;
     let gw = cx.gateway().await?;
-    if !cx.unlink("acl", &gw.id, &acl.id).await? {
+    if !cx.unlink(Link::Acl, &gw.id, &acl.id).await? {
         return Err(cx.err(&["SmartAGNotAssociateAcl"]));
     }
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::DisassociateACL::default())
 }
 
-pub async fn errors(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
-    let failing = super::dpi::failing_gateways(cx, "acl", &acl.id).await?;
-    Ok(json!({"AclId": acl.id, "AclName": acl.name, "ErrorConfigSmartAGCount": failing}))
+pub async fn errors(cx: &mut Cx, asked: request::GetAclAttribute) -> Result<response::GetAclAttribute> {
+    let acl = require(cx, &asked.acl_id).await?;
+    let failing = super::dpi::failing_gateways(cx, Link::Acl, &acl.id).await?;
+    Ok(response::GetAclAttribute {
+        acl_id: acl.id,
+        acl_name: acl.body.name,
+        error_config_smart_ag_count: failing as i64,
+    })
 }

@@ -1,144 +1,164 @@
 //! The rules of an access control list.
 
-use serde_json::{Value, json};
-
-use super::acl::{KIND, RULE, find};
-use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use crate::api::request;
+use super::acl::require;
+use super::cx::Cx;
+use super::fields::{copied, set_given};
 use crate::api::validate::port_range;
-use crate::proto::error::Result;
-use crate::store::objects::Object;
+use crate::api::{request, response};
+use crate::domain::acl::{Acl, AclRule};
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::objects::{Column, Filter, Stored};
+use crate::store::{Kind, Link};
 
 /// Rules of one list.
 const QUOTA: i64 = 200;
 
 const PROTOCOLS: [&str; 4] = ["ALL", "TCP", "UDP", "ICMP"];
 
-const FIELDS: [&str; 11] = [
-    "Name",
-    "Description",
-    "Direction",
-    "SourceCidr",
-    "DestCidr",
-    "IpProtocol",
-    "SourcePortRange",
-    "DestPortRange",
-    "Policy",
-    "Priority",
-    "Type",
-];
-
 /// The protocol as it is stored; ports make sense for TCP and UDP only.
-pub fn check_five_tuple(cx: &Cx, rule: &mut Object) -> Result<()> {
-    let protocol = rule.str("IpProtocol").to_ascii_uppercase();
+pub fn check_protocol(cx: &Cx, protocol: &str, ports: [&str; 2]) -> Result<String> {
+    let protocol = protocol.to_ascii_uppercase();
     if !PROTOCOLS.contains(&protocol.as_str()) {
         return Err(cx.err(&["NotSupportedProtocol"]));
     }
-    let any = |field: &str| port_range(rule.str(field)) == Some((-1, -1));
     let portless = protocol == "ICMP" || protocol == "ALL";
-    if portless && !(any("SourcePortRange") && any("DestPortRange")) {
+    if portless && !ports.iter().all(|p| port_range(p) == Some((-1, -1))) {
         return Err(cx.err(&["InvalidPortRange"]));
     }
-    rule.set("IpProtocol", protocol);
-    Ok(())
+    Ok(protocol)
 }
 
-/// The applications that a rule names; each must be one that DPI knows.
-pub fn set_dpi(cx: &Cx, rule: &mut Object) -> Result<()> {
-    for (param, known) in [
-        ("DpiSignatureIds", super::dpi::is_signature as fn(&str) -> bool),
-        ("DpiGroupIds", super::dpi::is_group),
-    ] {
-        let ids = cx.list(param);
-        if ids.iter().any(|id| !known(id)) {
-            return Err(cx.invalid(param));
-        }
-        if !ids.is_empty() {
-            rule.set(param, json!(ids));
-        }
+/// The signatures and the groups of applications that a request names; each must be one that DPI knows.
+pub fn check_dpi(
+    cx: &Cx,
+    signatures: Vec<String>,
+    groups: Vec<String>,
+) -> Result<(Option<Vec<String>>, Option<Vec<String>>)> {
+    if !signatures.iter().all(|id| super::dpi::is_signature(id)) {
+        return Err(cx.invalid("DpiSignatureIds"));
     }
-    Ok(())
+    if !groups.iter().all(|id| super::dpi::is_group(id)) {
+        return Err(cx.invalid("DpiGroupIds"));
+    }
+    let given = |ids: Vec<String>| (!ids.is_empty()).then_some(ids);
+    Ok((given(signatures), given(groups)))
 }
 
-/// A WAN rule cannot go to a gateway of the model SAG 1000.
-async fn check_type(cx: &mut Cx, acl: &Object, rule: &Object) -> Result<()> {
-    if rule.str("Type") != "WAN" {
-        return Ok(());
-    }
-    for id in cx.links_to("acl", &acl.id).await? {
-        let gw = cx.any(GATEWAY, &id).await?;
-        if gw.is_some_and(|g| g.str("HardwareVersion") == "sag-1000") {
-            return Err(cx.err(&["ACL.NoSupportWanType"]));
+/// Checks a rule that is new or changed, and stores it.
+async fn save(
+    cx: &mut Cx,
+    acl: &Stored<Acl>,
+    rule: &mut Stored<AclRule>,
+    signatures: Vec<String>,
+    groups: Vec<String>,
+) -> Result<()> {
+    rule.ip_protocol =
+        check_protocol(cx, &rule.ip_protocol, [&rule.source_port_range, &rule.dest_port_range])?;
+    let (signatures, groups) = check_dpi(cx, signatures, groups)?;
+    rule.dpi_signature_ids = signatures.or(rule.dpi_signature_ids.take());
+    rule.dpi_group_ids = groups.or(rule.dpi_group_ids.take());
+    let users = cx.links_to(Link::Acl, &acl.id).await?;
+    if rule.is_wan() {
+        // A WAN rule cannot go to a gateway of the model SAG 1000.
+        for id in &users {
+            let gw = cx.get::<Gateway>(id).await?;
+            if gw.is_some_and(|g| g.hardware_version == "sag-1000") {
+                return Err(cx.err(&["ACL.NoSupportWanType"]));
+            }
         }
     }
-    Ok(())
-}
-
-async fn save(cx: &mut Cx, acl: &Object, rule: &Object) -> Result<()> {
     cx.put(rule).await?;
-    let users = cx.links_to("acl", &acl.id).await?;
-    cx.touch_all(&users).await
+    cx.bump_revisions(&users).await
 }
 
-pub async fn add(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
-    if cx.count(RULE, cx.under(&acl.id)).await? >= QUOTA {
+pub async fn add(cx: &mut Cx, asked: request::AddACLRule) -> Result<response::AddACLRule> {
+    let acl = require(cx, &asked.acl_id).await?;
+    if cx.count(Kind::AclRule, &Filter::under(&acl.id)).await? >= QUOTA {
         return Err(cx.err(&["AcrPerAclAmountLimit"]));
     }
-    let mut body = cx.fields(&FIELDS);
-    body.insert("AclId".into(), acl.id.as_str().into());
-    body.insert("GmtCreate".into(), cx.now.into());
     let id = cx.new_id("acr")?;
-    let mut rule = cx.object(RULE, id, "AcrId", &acl.id, body);
-    check_five_tuple(cx, &mut rule)?;
-    set_dpi(cx, &mut rule)?;
-    check_type(cx, &acl, &rule).await?;
-    save(cx, &acl, &rule).await?;
-    Ok(Value::Object(rule.body))
+    let body = copied!(asked => AclRule {
+        acl_id, name, description, direction, source_cidr, dest_cidr, ip_protocol, source_port_range,
+        dest_port_range, policy, priority, r#type;
+        acr_id: id.clone(),
+        region_id: cx.region(),
+        gmt_create: cx.now,
+        ..AclRule::default()
+    });
+    let mut rule = cx.create(id, &acl.id, body);
+    save(cx, &acl, &mut rule, asked.dpi_signature_ids, asked.dpi_group_ids).await?;
+    Ok(copied!(rule => response::AddACLRule {
+        acl_id, acr_id, description, dest_cidr, dest_port_range, direction, dpi_group_ids, dpi_signature_ids,
+        gmt_create, ip_protocol, name, policy, priority, source_cidr, source_port_range, r#type,
+    }))
 }
 
-async fn rule_of(cx: &mut Cx, acl: &Object, id: &str) -> Result<Object> {
-    let rule = cx.any(RULE, id).await?.filter(|r| r.parent == acl.id);
+async fn rule_of(cx: &mut Cx, acl: &Stored<Acl>, id: &str) -> Result<Stored<AclRule>> {
+    let rule = cx.get::<AclRule>(id).await?.filter(|r| r.parent == acl.id);
     rule.ok_or_else(|| cx.err(&["InvalidId.ACR"]))
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
-    let asked: request::ModifyACLRule = cx.request();
+pub async fn modify(cx: &mut Cx, asked: request::ModifyACLRule) -> Result<response::ModifyACLRule> {
+    let acl = require(cx, &asked.acl_id).await?;
     let mut rule = rule_of(cx, &acl, &asked.acr_id).await?;
-    for (k, v) in cx.fields(&FIELDS) {
-        rule.set(&k, v);
-    }
-    check_five_tuple(cx, &mut rule)?;
-    set_dpi(cx, &mut rule)?;
-    check_type(cx, &acl, &rule).await?;
-    save(cx, &acl, &rule).await?;
-    Ok(Value::Object(rule.body))
+    set_given!(rule, asked => {
+        name, description, direction, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
+        policy, priority, r#type,
+    });
+    save(cx, &acl, &mut rule, asked.dpi_signature_ids, asked.dpi_group_ids).await?;
+    Ok(copied!(rule => response::ModifyACLRule {
+        acl_id, acr_id, description, dest_cidr, dest_port_range, direction, dpi_group_ids, dpi_signature_ids,
+        gmt_create, ip_protocol, name, policy, priority, source_cidr, source_port_range,
+    }))
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let acl = find(cx).await?;
-    let asked: request::DeleteACLRule = cx.request();
+pub async fn delete(cx: &mut Cx, asked: request::DeleteACLRule) -> Result<response::DeleteACLRule> {
+    let acl = require(cx, &asked.acl_id).await?;
     let rule = rule_of(cx, &acl, &asked.acr_id).await?;
     cx.remove(&rule).await?;
-    let users = cx.links_to("acl", &acl.id).await?;
-    cx.touch_all(&users).await?;
-    Ok(empty())
+    let users = cx.links_to(Link::Acl, &acl.id).await?;
+    cx.bump_revisions(&users).await?;
+    Ok(response::DeleteACLRule::default())
 }
 
 /// Rules in the order of their priority.
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let acl = cx.need(KIND, "AclId", &["InvalidId.ACL"]).await?;
-    let is = |o: &Object, f: &str, want: &Option<String>| want.as_deref().is_none_or(|w| o.str(f) == w);
-    let asked: request::DescribeACLAttribute = cx.request();
-    let mut rules: Vec<Object> = cx.children(RULE, &acl.id).await?;
-    rules.retain(|r| is(r, "Direction", &asked.direction) && is(r, "Name", &asked.name));
-    rules.sort_by_key(|r| r.int("Priority"));
-    if asked.order.is_some_and(|o| o.eq_ignore_ascii_case("desc")) {
-        rules.reverse();
-    }
-    let (total, page) = cx.cut(rules);
-    let rows = page.into_iter().map(|r| Value::Object(r.body)).collect();
-    Ok(cx.listing("Acrs", total, rows))
+pub async fn describe(
+    cx: &mut Cx,
+    asked: request::DescribeACLAttribute,
+) -> Result<response::DescribeACLAttribute> {
+    let acl = require(cx, &asked.acl_id).await?;
+    let descending = asked.order.is_some_and(|o| o.eq_ignore_ascii_case("desc"));
+    let filter = Filter::under(&acl.id)
+        .equals(Column::Variant, asked.direction)
+        .equals(Column::Name, asked.name)
+        .order_by(Column::Priority, descending);
+    let page = cx.list_page::<AclRule>(&filter).await?;
+    let rows = page.rows.into_iter().map(|rule| {
+        let rule = rule.body;
+        response::describe_acl_attribute::Acr {
+            acl_id: rule.acl_id,
+            acr_id: rule.acr_id,
+            description: rule.description,
+            dest_cidr: rule.dest_cidr,
+            dest_port_range: rule.dest_port_range,
+            direction: rule.direction,
+            dpi_group_ids: rule.dpi_group_ids,
+            dpi_signature_ids: rule.dpi_signature_ids,
+            gmt_create: rule.gmt_create,
+            ip_protocol: rule.ip_protocol,
+            name: rule.name,
+            policy: rule.policy,
+            priority: rule.priority,
+            source_cidr: rule.source_cidr,
+            source_port_range: rule.source_port_range,
+            r#type: rule.r#type.unwrap_or_default(),
+        }
+    });
+    Ok(response::DescribeACLAttribute {
+        acrs: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }

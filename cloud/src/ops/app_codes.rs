@@ -1,109 +1,114 @@
 //! Enterprise codes: the five characters that client apps log in with.
 
-use serde_json::{Value, json};
-
 use super::app_users;
-use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use crate::proto::error::Result;
-use crate::store::objects::{Filter, Object};
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::app::{AppUser, EnterpriseCode};
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::Kind;
+use crate::store::objects::{Column, Filter, Stored};
 
-const KIND: &str = "enterprise_code";
-
-fn all(cx: &Cx) -> Filter {
+async fn require(cx: &mut Cx, code: &str) -> Result<Stored<EnterpriseCode>> {
     // A code belongs to the account, not to a region.
-    Filter { uid: Some(cx.uid()), ..Filter::default() }
-}
-
-async fn find(cx: &mut Cx) -> Result<Object> {
-    let code = cx.text("EnterpriseCode");
-    let found = cx.any(KIND, &code).await?.filter(|c| c.uid == cx.uid());
+    let found = cx.get::<EnterpriseCode>(code).await?.filter(|c| c.uid == cx.uid());
     found.ok_or_else(|| cx.err(&["EnterpriseCode.NotExist"]))
 }
 
-async fn users(cx: &mut Cx, code: &str) -> Result<Vec<Object>> {
-    let filter = all(cx);
-    let mut gws = cx.list_all(GATEWAY, &filter).await?;
-    gws.retain(|g| g.str("EnterpriseCode") == code);
-    Ok(gws)
+/// The instances whose clients log in with the code.
+fn users_of(cx: &Cx, code: &str) -> Filter {
+    Filter::of(cx.uid()).equals(Column::Code, Some(code))
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
-    let code = cx.text("EnterpriseCode");
-    if cx.any(KIND, &code).await?.is_some() {
+pub async fn create(
+    cx: &mut Cx,
+    asked: request::CreateEnterpriseCode,
+) -> Result<response::CreateEnterpriseCode> {
+    let code = asked.enterprise_code;
+    if cx.get::<EnterpriseCode>(&code).await?.is_some() {
         return Err(cx.err(&["EnterpriseCode.BeenOccupied"]));
     }
-    let filter = all(cx);
-    let first = cx.count(KIND, filter).await? == 0;
-    let mut body = serde_json::Map::new();
-    body.insert("IsDefault".into(), first.into());
-    let o = cx.object(KIND, code, "EnterpriseCode", "", body);
-    cx.put(&o).await?;
-    Ok(empty())
+    let first = cx.count(Kind::EnterpriseCode, &Filter::of(cx.uid())).await? == 0;
+    let body = EnterpriseCode { enterprise_code: code.clone(), region_id: cx.region(), is_default: first };
+    let code = cx.create(code, "", body);
+    cx.put(&code).await?;
+    Ok(response::CreateEnterpriseCode::default())
 }
 
-pub async fn update(cx: &mut Cx) -> Result<Value> {
-    let mut code = find(cx).await?;
-    let default = cx.flag("IsDefault") == Some(true);
-    if default {
-        let filter = all(cx);
-        for mut other in cx.list_all(KIND, &filter).await? {
+pub async fn update(
+    cx: &mut Cx,
+    asked: request::UpdateEnterpriseCode,
+) -> Result<response::UpdateEnterpriseCode> {
+    let mut code = require(cx, &asked.enterprise_code).await?;
+    if asked.is_default {
+        for mut other in cx.list::<EnterpriseCode>(&Filter::of(cx.uid())).await? {
             if other.id != code.id {
-                other.set("IsDefault", false);
+                other.is_default = false;
                 cx.put(&other).await?;
             }
         }
     }
-    code.set("IsDefault", default);
+    code.is_default = asked.is_default;
     cx.put(&code).await?;
-    Ok(empty())
+    Ok(response::UpdateEnterpriseCode::default())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let code = find(cx).await?;
-    if !users(cx, &code.id).await?.is_empty() {
+pub async fn delete(
+    cx: &mut Cx,
+    asked: request::DeleteEnterpriseCode,
+) -> Result<response::DeleteEnterpriseCode> {
+    let code = require(cx, &asked.enterprise_code).await?;
+    if cx.count(Kind::Gateway, &users_of(cx, &code.id)).await? > 0 {
         return Err(cx.err(&["EnterpriseCode.BeingUsed"]));
     }
-    if code.body.get("IsDefault") == Some(&Value::Bool(true)) {
+    if code.is_default {
         return Err(cx.err(&["EnterpriseCode.DeleteLimit"]));
     }
     cx.remove(&code).await?;
-    Ok(empty())
+    Ok(response::DeleteEnterpriseCode::default())
 }
 
-pub async fn list(cx: &mut Cx) -> Result<Value> {
-    let mut filter = all(cx);
-    filter.ids = cx.opt("EnterpriseCode").map(|c| vec![c]);
-    let mut codes = cx.list_all(KIND, &filter).await?;
-    if let Some(default) = cx.flag("IsDefault") {
-        codes.retain(|c| c.body.get("IsDefault") == Some(&Value::Bool(default)));
-    }
-    let (total, next, page) = cx.slice(codes, 10)?;
+pub async fn list(cx: &mut Cx, asked: request::ListEnterpriseCode) -> Result<response::ListEnterpriseCode> {
+    let default = asked.is_default.map(|d| if d { "default" } else { "" });
+    let mut filter = Filter::of(cx.uid()).equals(Column::Variant, default);
+    filter.ids = asked.enterprise_code.map(|c| vec![c]);
+    let codes = cx.list::<EnterpriseCode>(&filter).await?;
+    let (total_count, next_token, page) = cx.page_by_token(codes, 10)?;
     let mut rows = Vec::new();
-    for mut code in page {
-        let count = users(cx, &code.id).await?.len();
-        code.set("SmartAGCount", count);
-        rows.push(Value::Object(code.body));
+    for code in page {
+        let count = cx.count(Kind::Gateway, &users_of(cx, &code.id)).await?;
+        rows.push(copied!(code => response::list_enterprise_code::EnterpriseCodes {
+            enterprise_code, is_default;
+            smart_ag_count: count,
+        }));
     }
-    Ok(json!({"TotalCount": total, "NextToken": next, "EnterpriseCodes": rows,
-        "MaxResults": cx.int("MaxResults").unwrap_or(10)}))
+    Ok(response::ListEnterpriseCode {
+        enterprise_codes: rows,
+        max_results: asked.max_results,
+        next_token,
+        total_count,
+    })
 }
 
 /// All instances of one code share one space of user names.
-pub async fn assign(cx: &mut Cx) -> Result<Value> {
+pub async fn assign(
+    cx: &mut Cx,
+    asked: request::UpdateSmartAGEnterpriseCode,
+) -> Result<response::UpdateSmartAGEnterpriseCode> {
     let mut gw = app_users::instance(cx).await?;
-    let code = find(cx).await?;
-    let mut taken = Vec::new();
-    for other in users(cx, &code.id).await? {
-        if other.id != gw.id {
-            taken.extend(cx.children(app_users::KIND, &other.id).await?.into_iter().map(|u| u.name));
+    let code = require(cx, &asked.enterprise_code).await?;
+    let own = cx.children::<AppUser>(&gw.id).await?;
+    for other in cx.list::<Gateway>(&users_of(cx, &code.id)).await? {
+        if other.id == gw.id {
+            continue;
+        }
+        let theirs = cx.children::<AppUser>(&other.id).await?;
+        if own.iter().any(|u| theirs.iter().any(|t| t.user_name == u.user_name)) {
+            return Err(cx.err(&["EnterpriseCode.UserNameConflict"]));
         }
     }
-    let own = cx.children(app_users::KIND, &gw.id).await?;
-    if own.iter().any(|u| taken.contains(&u.name)) {
-        return Err(cx.err(&["EnterpriseCode.UserNameConflict"]));
-    }
-    gw.set("EnterpriseCode", code.id.as_str());
+    gw.enterprise_code = Some(code.id);
     cx.put(&gw).await?;
-    Ok(empty())
+    Ok(response::UpdateSmartAGEnterpriseCode::default())
 }

@@ -1,102 +1,95 @@
 //! Online clients and traffic of client-app instances, as their access point reports them.
 
-use serde_json::{Value, json};
+use super::app_users::{instance, require};
+use super::cx::Cx;
+use crate::api::{request, response};
+use crate::domain::app::AppState;
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::objects::Stored;
+use crate::time::month;
 
-use super::app_users::{instance, user};
-use super::cx::{Cx, empty};
-use crate::proto::error::Result;
-use crate::proto::time::month;
-use crate::store::objects::Object;
-
-pub const STATE: &str = "app_state";
-
-/// `{"Clients": [{"UserName", "ClientIp", "OnlineTime"}], "Flow": {"202611": {"name": bytes}}}`.
-pub async fn state(cx: &mut Cx, gw: &str) -> Result<Value> {
-    Ok(cx.any(STATE, gw).await?.map_or(json!({}), |o| Value::Object(o.body)))
+/// What was reported for the instance; nothing if nothing was.
+pub async fn state(cx: &mut Cx, gw: &str) -> Result<AppState> {
+    Ok(cx.get::<AppState>(gw).await?.map(|o| o.body).unwrap_or_default())
 }
 
-fn clients(state: &Value) -> Vec<Value> {
-    state["Clients"].as_array().cloned().unwrap_or_default()
-}
-
-fn online_of(state: &Value, name: &str) -> Vec<Value> {
-    clients(state).into_iter().filter(|c| c["UserName"] == name).collect()
-}
-
-async fn chosen(cx: &mut Cx) -> Result<Object> {
-    instance(cx).await
-}
-
-pub async fn user_counts(cx: &mut Cx) -> Result<Value> {
-    let names = cx.list("UserNames");
+pub async fn user_counts(
+    cx: &mut Cx,
+    asked: request::DescribeUserOnlineClientStatistics,
+) -> Result<response::DescribeUserOnlineClientStatistics> {
+    let gws = match asked.smart_ag_id {
+        Some(_) => vec![instance(cx).await?],
+        None => cx.list::<Gateway>(&cx.mine()).await?,
+    };
     let mut states = Vec::new();
-    if cx.opt("SmartAGId").is_some() {
-        let gw = chosen(cx).await?;
+    for gw in gws {
         states.push(state(cx, &gw.id).await?);
-    } else {
-        let filter = cx.mine();
-        for gw in cx.list_all(super::gateway::KIND, &filter).await? {
-            states.push(state(cx, &gw.id).await?);
-        }
     }
-    let rows: Vec<Value> = names
-        .iter()
-        .map(|n| {
-            let count: usize = states.iter().map(|s| online_of(s, n).len()).sum();
-            json!({"UserName": n, "OnlineCount": count})
-        })
-        .collect();
-    Ok(json!({"UserStatistics": rows}))
+    let rows = asked.user_names.into_iter().map(|name| {
+        let count: usize = states.iter().map(|s| s.clients_of(&name).count()).sum();
+        response::describe_user_online_client_statistics::Statistics {
+            online_count: count.to_string(),
+            user_name: name,
+        }
+    });
+    Ok(response::DescribeUserOnlineClientStatistics { user_statistics: rows.collect() })
 }
 
-pub async fn gateway_counts(cx: &mut Cx) -> Result<Value> {
+pub async fn gateway_counts(
+    cx: &mut Cx,
+    asked: request::DescribeSagOnlineClientStatistics,
+) -> Result<response::DescribeSagOnlineClientStatistics> {
     let mut filter = cx.mine();
-    let ids = cx.list("SmartAGIds");
-    if !ids.is_empty() {
-        filter.ids = Some(ids);
+    if !asked.smart_ag_ids.is_empty() {
+        filter.ids = Some(asked.smart_ag_ids);
     }
+    let mut gws: Vec<Stored<Gateway>> = cx.list(&filter).await?;
+    gws.retain(|gw| gw.is_software());
     let mut rows = Vec::new();
-    for gw in cx.list_all(super::gateway::KIND, &filter).await? {
-        if gw.str("InstanceType") == super::gateway::SOFTWARE {
-            let count = clients(&state(cx, &gw.id).await?).len();
-            rows.push(json!({"SmartAGId": gw.id, "OnlineCount": count}));
-        }
+    for gw in gws {
+        rows.push(response::describe_sag_online_client_statistics::Statistics {
+            online_count: state(cx, &gw.id).await?.clients.len().to_string(),
+            smart_ag_id: gw.id,
+        });
     }
-    Ok(json!({"SagStatistics": rows}))
+    Ok(response::DescribeSagOnlineClientStatistics { sag_statistics: rows })
 }
 
-pub async fn online(cx: &mut Cx) -> Result<Value> {
-    let gw = chosen(cx).await?;
-    let user = user(cx, &gw).await?;
+pub async fn online(
+    cx: &mut Cx,
+    asked: request::DescribeUserOnlineClients,
+) -> Result<response::DescribeUserOnlineClients> {
+    let gw = instance(cx).await?;
+    let user = require(cx, &gw, &asked.user_name).await?;
     let state = state(cx, &gw.id).await?;
-    Ok(json!({"Users": online_of(&state, &user.name)}))
+    let rows = state.clients_of(&user.user_name).map(|c| response::describe_user_online_clients::User {
+        client_ip: c.client_ip.clone(),
+        online_time: c.online_time.clone(),
+    });
+    Ok(response::DescribeUserOnlineClients { users: rows.collect() })
 }
 
-pub async fn kick(cx: &mut Cx) -> Result<Value> {
-    let gw = chosen(cx).await?;
-    let user = user(cx, &gw).await?;
-    if let Some(mut o) = cx.any(STATE, &gw.id).await? {
-        let kept: Vec<Value> = clients(&Value::Object(o.body.clone()))
-            .into_iter()
-            .filter(|c| c["UserName"] != user.name.as_str())
-            .collect();
-        o.set("Clients", json!(kept));
-        cx.put(&o).await?;
+pub async fn kick(cx: &mut Cx, asked: request::KickOutClients) -> Result<response::KickOutClients> {
+    let gw = instance(cx).await?;
+    let user = require(cx, &gw, &asked.username).await?;
+    if let Some(mut state) = cx.get::<AppState>(&gw.id).await? {
+        state.clients.retain(|c| c.user_name != user.user_name);
+        cx.put(&state).await?;
     }
-    Ok(empty())
+    Ok(response::KickOutClients::default())
 }
 
-pub async fn flow(cx: &mut Cx) -> Result<Value> {
-    let gw = chosen(cx).await?;
-    let date = cx.opt("StatisticsDate").unwrap_or_else(|| month(cx.now));
+pub async fn flow(
+    cx: &mut Cx,
+    asked: request::DescribeUserFlowStatistics,
+) -> Result<response::DescribeUserFlowStatistics> {
+    let gw = instance(cx).await?;
+    let date = asked.statistics_date.unwrap_or_else(|| month(cx.now));
     let state = state(cx, &gw.id).await?;
-    let rows: Vec<Value> = cx
-        .list("UserNames")
-        .iter()
-        .map(|n| {
-            let bytes = state["Flow"][&date][n].as_i64().unwrap_or_default();
-            json!({"UserName": n, "TotalBytes": bytes})
-        })
-        .collect();
-    Ok(json!({"SagStatistics": rows}))
+    let rows = asked.user_names.into_iter().map(|name| response::describe_user_flow_statistics::Statistics {
+        total_bytes: state.bytes(&date, &name).to_string(),
+        user_name: name,
+    });
+    Ok(response::DescribeUserFlowStatistics { sag_statistics: rows.collect() })
 }

@@ -1,21 +1,24 @@
 //! Client accounts of a client-app instance.
 
-use serde_json::{Value, json};
+use super::app_stats;
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::app::AppUser;
+use crate::domain::gateway::Gateway;
+use crate::domain::net;
+use crate::error::Result;
+use crate::store::Kind;
+use crate::store::objects::{Column, Filter, Stored};
+use crate::time::month;
 
-use super::cx::{Cx, empty};
-use super::gateway::{KIND as GATEWAY, SOFTWARE};
-use super::net;
-use crate::proto::error::{ApiError, Result};
-use crate::proto::time::month;
-use crate::store::objects::Object;
-use crate::store::secrets::MIXED;
-
-pub const KIND: &str = "app_user";
+/// Length of a password that the cloud makes.
+const PASSWORD_LENGTH: usize = 16;
 
 /// The instance of the request, of the client-app edition.
-pub async fn instance(cx: &mut Cx) -> Result<Object> {
+pub async fn instance(cx: &mut Cx) -> Result<Stored<Gateway>> {
     let gw = cx.gateway().await?;
-    if gw.str("InstanceType") != SOFTWARE {
+    if !gw.is_software() {
         return Err(cx.err(&["ClientUser.NotSupportAction", "ActionNotSupport"]));
     }
     Ok(gw)
@@ -25,9 +28,9 @@ fn key(gw: &str, name: &str) -> String {
     format!("{gw}/{name}")
 }
 
-pub async fn user(cx: &mut Cx, gw: &Object) -> Result<Object> {
-    let name = cx.opt("UserName").or_else(|| cx.opt("Username")).unwrap_or_default();
-    let found = cx.any(KIND, &key(&gw.id, &name)).await?;
+/// The user of the instance, or the documented error.
+pub async fn require(cx: &mut Cx, gw: &Stored<Gateway>, name: &str) -> Result<Stored<AppUser>> {
+    let found = cx.get::<AppUser>(&key(&gw.id, name)).await?;
     found.ok_or_else(|| cx.err(&["ResourceNotFound.User", "ClientUser.NameInvalid"]))
 }
 
@@ -42,175 +45,206 @@ pub fn mail_ok(mail: &str) -> bool {
 }
 
 /// A fixed address is inside the instance's block and nobody else's.
-async fn check_address(cx: &mut Cx, gw: &Object, ip: &str) -> Result<()> {
+async fn check_address(cx: &mut Cx, gw: &Stored<Gateway>, ip: &str) -> Result<()> {
     let Some(addr) = net::ip(ip) else { return Err(cx.err(&["ClientUser.IpInvalid"])) };
-    let blocks = net::cidr_list(gw.str("CidrBlock")).unwrap_or_default();
+    let blocks = gw.blocks();
     if blocks.is_empty() {
         return Err(cx.err(&["SAG.CidrEmpty"]));
     }
-    let taken = cx.children(KIND, &gw.id).await?.iter().any(|u| u.str("ClientIp") == ip);
+    let users = cx.children::<AppUser>(&gw.id).await?;
+    let taken = users.iter().any(|u| u.client_ip.as_deref() == Some(ip));
     if taken || !blocks.iter().any(|b| b.contains(&addr)) {
         return Err(cx.err(&["ClientUser.InvalidClientIp"]));
     }
     Ok(())
 }
 
-async fn insert(cx: &mut Cx, gw: &Object, user: &Object) -> Result<()> {
-    let count = cx.count(KIND, cx.under(&gw.id)).await?;
-    if count >= gw.int("UserCount") {
+async fn insert(cx: &mut Cx, gw: &Stored<Gateway>, user: AppUser) -> Result<Stored<AppUser>> {
+    let count = cx.count(Kind::AppUser, &Filter::under(&gw.id)).await?;
+    if count >= gw.user_count.unwrap_or_default() {
         return Err(cx.err(&["ClientUser.UserOverLimit"]));
     }
-    cx.put(user).await
+    let user = cx.create(key(&gw.id, &user.user_name), &gw.id, user);
+    cx.put(&user).await?;
+    Ok(user)
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
+pub async fn create(
+    cx: &mut Cx,
+    asked: request::CreateSmartAccessGatewayClientUser,
+) -> Result<response::CreateSmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
-    let mail = cx.text("UserMail");
-    if !mail_ok(&mail) {
+    if !mail_ok(&asked.user_mail) {
         return Err(cx.err(&["ClientUser.EmailInvalid"]));
     }
-    let (name, password) = match (cx.opt("UserName"), cx.opt("Password")) {
+    let (name, password) = match (asked.user_name, asked.password) {
         (Some(n), Some(p)) => (n, p),
-        (None, None) => (mail.clone(), cx.cipher.token(MIXED, 16).map_err(ApiError::internal)?),
+        (None, None) => (asked.user_mail.clone(), cx.new_secret(PASSWORD_LENGTH)?),
         (Some(_), None) => return Err(cx.err(&["ClientUser.PasswordInvalid"])),
         (None, Some(_)) => return Err(cx.err(&["ClientUser.NameEmpty"])),
     };
     if !name_ok(&name) {
         return Err(cx.err(&["ClientUser.NameInvalid"]));
     }
-    if cx.any(KIND, &key(&gw.id, &name)).await?.is_some() {
+    if cx.get::<AppUser>(&key(&gw.id, &name)).await?.is_some() {
         return Err(cx.err(&["ClientUser.UserExist"]));
     }
-    let mut body = cx.fields(&["UserMail", "ClientIp", "Bandwidth"]);
-    if let Some(ip) = cx.opt("ClientIp") {
-        check_address(cx, &gw, &ip).await?;
+    if let Some(ip) = &asked.client_ip {
+        check_address(cx, &gw, ip).await?;
     }
-    let fixed = body.contains_key("ClientIp");
-    body.insert("UserName".into(), name.as_str().into());
-    body.insert("State".into(), 1.into());
-    body.insert("IsStaticIp".into(), i64::from(fixed).into());
-    body.insert("AccelerateBandwidth".into(), 0.into());
-    body.insert("SealedPassword".into(), cx.seal(&password)?.into());
-    let mut user = cx.object(KIND, key(&gw.id, &name), "Key", &gw.id, body);
-    user.name = name;
-    insert(cx, &gw, &user).await?;
-    Ok(Value::Object(user.body))
+    let user = AppUser {
+        region_id: cx.region(),
+        user_name: name,
+        user_mail: asked.user_mail,
+        bandwidth: asked.bandwidth,
+        state: 1,
+        is_static_ip: i64::from(asked.client_ip.is_some()),
+        client_ip: asked.client_ip,
+        sealed_password: cx.seal(&password)?,
+        ..AppUser::default()
+    };
+    let user = insert(cx, &gw, user).await?;
+    Ok(copied!(user => response::CreateSmartAccessGatewayClientUser {
+        bandwidth, client_ip, user_mail, user_name,
+    }))
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
+pub async fn describe(
+    cx: &mut Cx,
+    asked: request::DescribeSmartAccessGatewayClientUsers,
+) -> Result<response::DescribeSmartAccessGatewayClientUsers> {
     let gw = instance(cx).await?;
-    let mut users = cx.children(KIND, &gw.id).await?;
-    for (param, field) in [("UserName", "UserName"), ("UserMail", "UserMail")] {
-        if let Some(v) = cx.opt(param) {
-            users.retain(|u| u.str(field) == v);
-        }
-    }
-    let (total, page) = cx.cut(users);
-    let rows = page.into_iter().map(|u| Value::Object(u.body)).collect();
-    Ok(cx.listing("Users", total, rows))
+    let filter =
+        Filter::under(&gw.id).equals(Column::Name, asked.user_name).equals(Column::Code, asked.user_mail);
+    let page = cx.list_page::<AppUser>(&filter).await?;
+    let rows = page.rows.iter().map(|user| {
+        copied!(user => response::describe_smart_access_gateway_client_users::User {
+            accelerate_bandwidth, bandwidth, client_ip, is_static_ip, state, user_mail, user_name,
+        })
+    });
+    Ok(response::DescribeSmartAccessGatewayClientUsers {
+        users: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
+pub async fn modify(
+    cx: &mut Cx,
+    asked: request::ModifySmartAccessGatewayClientUser,
+) -> Result<response::ModifySmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
-    let mut user = user(cx, &gw).await?;
-    if let Some(mail) = cx.opt("Email") {
+    let mut user = require(cx, &gw, &asked.user_name).await?;
+    if let Some(mail) = asked.email {
         if !mail_ok(&mail) {
             return Err(cx.invalid("Email"));
         }
-        user.set("UserMail", mail);
+        user.user_mail = mail;
     }
-    user.set("Bandwidth", cx.int("Bandwidth").unwrap_or_default());
+    user.bandwidth = asked.bandwidth;
     cx.put(&user).await?;
-    Ok(Value::Object(user.body))
+    Ok(copied!(user => response::ModifySmartAccessGatewayClientUser {
+        bandwidth, client_ip, user_mail, user_name,
+    }))
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
+pub async fn delete(
+    cx: &mut Cx,
+    asked: request::DeleteSmartAccessGatewayClientUser,
+) -> Result<response::DeleteSmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
-    let user = user(cx, &gw).await?;
-    let state = super::app_stats::state(cx, &gw.id).await?;
-    let used = state["Flow"][month(cx.now)][&user.name].as_i64().unwrap_or_default();
-    if used > 0 {
+    let user = require(cx, &gw, &asked.user_name).await?;
+    if app_stats::state(cx, &gw.id).await?.bytes(&month(cx.now), &user.user_name) > 0 {
         return Err(cx.err(&["ClientUser.UserInUsing"]));
     }
     cx.remove(&user).await?;
-    Ok(empty())
+    Ok(response::DeleteSmartAccessGatewayClientUser::default())
 }
 
-pub async fn reset_password(cx: &mut Cx) -> Result<Value> {
+pub async fn reset_password(
+    cx: &mut Cx,
+    asked: request::ResetSmartAccessGatewayClientUserPassword,
+) -> Result<response::ResetSmartAccessGatewayClientUserPassword> {
     let gw = instance(cx).await?;
-    let mut user = user(cx, &gw).await?;
-    let password = match cx.opt("Password") {
+    let mut user = require(cx, &gw, &asked.user_name).await?;
+    let password = match asked.password {
         Some(p) => p,
-        None => cx.cipher.token(MIXED, 16).map_err(ApiError::internal)?,
+        None => cx.new_secret(PASSWORD_LENGTH)?,
     };
-    user.set("SealedPassword", cx.seal(&password)?);
+    user.sealed_password = cx.seal(&password)?;
     cx.put(&user).await?;
-    Ok(empty())
+    Ok(response::ResetSmartAccessGatewayClientUserPassword::default())
 }
 
-pub async fn enable(cx: &mut Cx) -> Result<Value> {
-    set_state(cx, 1).await
+pub async fn enable(
+    cx: &mut Cx,
+    asked: request::EnableSmartAccessGatewayUser,
+) -> Result<response::EnableSmartAccessGatewayUser> {
+    set_state(cx, &asked.user_name, 1).await?;
+    Ok(response::EnableSmartAccessGatewayUser::default())
 }
 
-pub async fn disable(cx: &mut Cx) -> Result<Value> {
-    set_state(cx, 0).await
+pub async fn disable(
+    cx: &mut Cx,
+    asked: request::DisableSmartAccessGatewayUser,
+) -> Result<response::DisableSmartAccessGatewayUser> {
+    set_state(cx, &asked.user_name, 0).await?;
+    Ok(response::DisableSmartAccessGatewayUser::default())
 }
 
-async fn set_state(cx: &mut Cx, state: i64) -> Result<Value> {
+async fn set_state(cx: &mut Cx, name: &str, state: i64) -> Result<()> {
     let gw = instance(cx).await?;
-    let mut user = user(cx, &gw).await?;
-    user.set("State", state);
-    cx.put(&user).await?;
-    Ok(empty())
+    let mut user = require(cx, &gw, name).await?;
+    user.state = state;
+    cx.put(&user).await
 }
 
 /// The account stays in its instance and may also use the one in the other region.
-pub async fn roam(cx: &mut Cx) -> Result<Value> {
-    let origin = cx.text("OriginSmartAGId");
-    let region = cx.text("OriginRegionId");
-    let from = cx.any(GATEWAY, &origin).await?;
-    let from = from.filter(|g| g.uid == cx.uid() && g.region == region);
+pub async fn roam(cx: &mut Cx, asked: request::RoamClientUser) -> Result<response::RoamClientUser> {
+    let origin = asked.origin_smart_ag_id;
+    let from = cx.get::<Gateway>(&origin).await?;
+    let from = from.filter(|g| g.uid == cx.uid() && g.region == asked.origin_region_id);
     let from = from.ok_or_else(|| cx.no_gateway(&origin))?;
-    let target = cx.text("TargetSmartAGId");
-    let to = cx.gateway_by_id(&target).await?;
-    if [&from, &to].iter().any(|g| g.str("InstanceType") != SOFTWARE) || from.id == to.id {
+    let to = cx.gateway_by_id(&asked.target_smart_ag_id).await?;
+    if !from.is_software() || !to.is_software() || from.id == to.id {
         return Err(cx.err(&["ClientUser.NotSupportAction"]));
     }
-    let user = cx.any(KIND, &key(&from.id, &cx.text("UserName"))).await?;
+    let user = cx.get::<AppUser>(&key(&from.id, &asked.user_name)).await?;
     let user = user.ok_or_else(|| cx.err(&["ClientUser.NameInvalid"]))?;
-    if cx.any(KIND, &key(&to.id, &user.name)).await?.is_some() {
+    if cx.get::<AppUser>(&key(&to.id, &user.user_name)).await?.is_some() {
         return Err(cx.err(&["ClientUser.UserExist"]));
     }
-    let blocks = |g: &Object| net::cidr_list(g.str("CidrBlock")).unwrap_or_default();
-    if blocks(&to).is_empty() {
+    if to.blocks().is_empty() {
         return Err(cx.err(&["SAG.CidrEmpty"]));
     }
-    if net::overlap(&blocks(&from), &blocks(&to)) {
+    if net::overlap(&from.blocks(), &to.blocks()) {
         return Err(cx.err(&["SAG.CidrOverlap"]));
     }
-    let mut body = user.body.clone();
     // The fixed address belongs to the other instance's block.
-    body.remove("ClientIp");
-    body.insert("IsStaticIp".into(), 0.into());
-    body.insert("RoamedFrom".into(), from.id.as_str().into());
-    let mut copy = cx.object(KIND, key(&to.id, &user.name), "Key", &to.id, body);
-    copy.name = user.name.clone();
-    insert(cx, &to, &copy).await?;
-    Ok(empty())
+    let copy = AppUser { client_ip: None, is_static_ip: 0, roamed_from: Some(from.id), ..user.body };
+    insert(cx, &to, copy).await?;
+    Ok(response::RoamClientUser::default())
 }
 
-pub async fn modify_dns(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_dns(
+    cx: &mut Cx,
+    _: request::ModifyClientUserDNS,
+) -> Result<response::ModifyClientUserDNS> {
     let mut gw = instance(cx).await?;
-    let servers = cx.list("AppDNS");
+    let servers = cx.list_param("AppDNS");
     if servers.iter().any(|s| net::ip(s).is_none()) || servers.len() > 2 {
         return Err(cx.err(&["InvalidParam.Ip"]));
     }
-    gw.set("AppDNS", json!(servers));
+    gw.app_dns = Some(servers);
     cx.put(&gw).await?;
-    Ok(empty())
+    Ok(response::ModifyClientUserDNS::default())
 }
 
-pub async fn describe_dns(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_dns(
+    cx: &mut Cx,
+    _: request::DescribeClientUserDNS,
+) -> Result<response::DescribeClientUserDNS> {
     let gw = instance(cx).await?;
-    Ok(json!({"AppDNS": gw.body.get("AppDNS")}))
+    Ok(response::DescribeClientUserDNS { app_dns: gw.body.app_dns.unwrap_or_default(), recovered_dns: None })
 }

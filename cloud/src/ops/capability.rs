@@ -5,10 +5,10 @@ use sag_southbound::{Capability, Wire};
 use serde_json::Value;
 
 use super::cx::Cx;
-use super::device::Device;
-use super::gateway::KIND as GATEWAY;
 use crate::api::Op;
-use crate::proto::error::Result;
+use crate::domain::device::Device;
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
 
 /// Operation, the parameter that decides (empty: every call), its values, the capability.
 type Need = (Op, &'static str, &'static [&'static str], Capability);
@@ -46,7 +46,7 @@ pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
     let Some((.., capability)) = NEEDS.iter().find(asked) else { return Ok(()) };
     let id = ["SmartAGId", "InstanceId"].iter().find_map(|n| cx.opt(n)).unwrap_or_default();
     // Whose it is and whether it exists is the operation's own question.
-    let Some(gw) = cx.find(GATEWAY, &id).await? else { return Ok(()) };
+    let Some(gw) = cx.find::<Gateway>(&id).await? else { return Ok(()) };
     let sn = ["SmartAGSn", "SerialNumber"].iter().find_map(|n| cx.opt(n));
     let devices = cx.devices_of(&gw.id).await?;
     let concerned = |d: &&Device| sn.as_ref().is_none_or(|sn| *sn == d.sn);

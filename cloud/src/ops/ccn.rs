@@ -1,113 +1,113 @@
 //! Cloud connect networks and the gateways in them.
 
 use ipnet::Ipv4Net;
-use serde_json::{Value, json};
 
-use super::cx::{Cx, RESOURCE_GROUP, empty};
-use super::gateway::{KIND as GATEWAY, SOFTWARE};
-use super::net;
-use crate::proto::error::Result;
-use crate::store::objects::{self, Object};
+use super::cx::{Cx, RESOURCE_GROUP};
+use super::fields::{copied, set_given};
+use crate::api::{request, response};
+use crate::domain::ccn::Ccn;
+use crate::domain::gateway::Gateway;
+use crate::domain::grants::CenGrant;
+use crate::domain::net;
+use crate::error::Result;
+use crate::store::objects::{Column, Filter, Stored};
+use crate::store::{Kind, Link};
 
-const KIND: &str = "ccn";
 /// Networks of one account in one region.
 const QUOTA: i64 = 10;
 const CIDR_QUOTA: usize = 10;
 const TAG_QUOTA: usize = 20;
 
-/// Whether another gateway of the network has an address of these blocks.
-pub async fn sibling_overlap(cx: &mut Cx, ccn: &str, gw: &str, blocks: &[Ipv4Net]) -> Result<bool> {
-    for other in cx.links_to("ccn", ccn).await? {
-        if other == gw {
-            continue;
-        }
-        if let Some(o) = cx.any(GATEWAY, &other).await? {
-            let theirs = net::cidr_list(o.str("CidrBlock")).unwrap_or_default();
-            if net::overlap(blocks, &theirs) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
 /// The gateway to bind: the caller's own, or another account's that was granted to the network.
-async fn gateway_for(cx: &mut Cx, ccn: &str) -> Result<Object> {
-    let owner = cx.int("SmartAGUid").unwrap_or_else(|| cx.uid());
+async fn gateway_for(cx: &mut Cx, ccn: &str, owner: Option<i64>) -> Result<Stored<Gateway>> {
+    let owner = owner.unwrap_or_else(|| cx.uid());
     if owner == cx.uid() {
         return cx.gateway().await;
     }
     let id = cx.text("SmartAGId");
-    let gw = cx.any(GATEWAY, &id).await?.filter(|g| g.uid == owner);
+    let gw = cx.get::<Gateway>(&id).await?.filter(|g| g.uid == owner);
     let gw = gw.ok_or_else(|| cx.no_gateway(&id))?;
-    if !cx.links_from("granted_ccn", &id).await?.iter().any(|c| c == ccn) {
+    if !cx.links_from(Link::GrantedCcn, &id).await?.iter().any(|c| c == ccn) {
         return Err(cx.err(&["Forbidden"]));
     }
     Ok(gw)
 }
 
-pub async fn bind(cx: &mut Cx) -> Result<Value> {
-    let ccn = cx.need(KIND, "CcnId", &["InvalidId.CCN"]).await?;
-    let gw = gateway_for(cx, &ccn.id).await?;
-    if let Some(bound) = cx.links_from("ccn", &gw.id).await?.first() {
+pub async fn bind(
+    cx: &mut Cx,
+    asked: request::BindSmartAccessGateway,
+) -> Result<response::BindSmartAccessGateway> {
+    let ccn = cx.require::<Ccn>(&asked.ccn_id, &["InvalidId.CCN"]).await?;
+    let gw = gateway_for(cx, &ccn.id, asked.smart_ag_uid).await?;
+    if let Some(bound) = cx.links_from(Link::Ccn, &gw.id).await?.first() {
         let again = bound == &ccn.id;
         let code = if again { "SmartAccessGatewayAlreadyBound" } else { "AlreadyBound.CCN" };
         return Err(cx.err(&[code]));
     }
-    if !cx.links_from("vbr", &gw.id).await?.is_empty() {
+    if !cx.links_from(Link::Vbr, &gw.id).await?.is_empty() {
         return Err(cx.err(&["LinkLevelBackupExists"]));
     }
-    if gw.str("InstanceType") != SOFTWARE {
-        if cx.devices_of(&gw.id).await?.is_empty() {
+    if !gw.is_software() {
+        if cx.device_summaries(&[&gw.id]).await?.is_empty() {
             return Err(cx.err(&["SAG.NoBindSN"]));
         }
-        if gw.int("Bandwidth") == 0 {
+        if gw.bandwidth == 0 {
             return Err(cx.err(&["SAG.NoBandwidth"]));
         }
     }
-    let blocks = net::cidr_list(gw.str("CidrBlock")).unwrap_or_default();
-    let snat = net::cidr_list(ccn.str("SnatCidrBlock")).unwrap_or_default();
-    if net::overlap(&blocks, &snat) || sibling_overlap(cx, &ccn.id, &gw.id, &blocks).await? {
+    let blocks = gw.blocks();
+    if net::overlap(&blocks, &ccn.snat_blocks()) || cx.sibling_overlap(&ccn.id, &gw.id, &blocks).await? {
         return Err(cx.err(&["CidrConflict"]));
     }
-    cx.link("ccn", &gw.id, &ccn.id).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.link(Link::Ccn, &gw.id, &ccn.id).await?;
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::BindSmartAccessGateway::default())
 }
 
-pub async fn unbind(cx: &mut Cx) -> Result<Value> {
-    let id = cx.text("CcnId");
-    let gw = gateway_for(cx, &id).await?;
+pub async fn unbind(
+    cx: &mut Cx,
+    asked: request::UnbindSmartAccessGateway,
+) -> Result<response::UnbindSmartAccessGateway> {
+    let id = asked.ccn_id;
+    let gw = gateway_for(cx, &id, asked.smart_ag_uid).await?;
     // The owner of the gateway may take it out, and the owner of the network.
-    if gw.uid != cx.uid() && cx.find(KIND, &id).await?.is_none() {
+    if gw.uid != cx.uid() && cx.find::<Ccn>(&id).await?.is_none() {
         return Err(cx.err(&["Forbidden"]));
     }
-    if !cx.links_from("vbr", &gw.id).await?.is_empty() {
+    if !cx.links_from(Link::Vbr, &gw.id).await?.is_empty() {
         return Err(cx.err(&["SAG.DedicatedLineExist"]));
     }
-    if !cx.unlink("ccn", &gw.id, &id).await? {
+    if !cx.unlink(Link::Ccn, &gw.id, &id).await? {
         return Err(cx.err(&["SmartAccessGatewayNotBind"]));
     }
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::UnbindSmartAccessGateway::default())
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
-    if cx.count(KIND, cx.mine()).await? >= QUOTA {
+pub async fn create(
+    cx: &mut Cx,
+    asked: request::CreateCloudConnectNetwork,
+) -> Result<response::CreateCloudConnectNetwork> {
+    if cx.count(Kind::Ccn, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["CcnAmountLimit"]));
     }
-    let cidr = cx.text("CidrBlock");
-    let snat = cx.text("SnatCidrBlock");
-    check_blocks(cx, &cidr, &snat)?;
-    let mut body = cx.fields(&["Name", "Description", "CidrBlock", "SnatCidrBlock"]);
-    body.insert("CreateTime".into(), cx.now.into());
-    body.insert("ResourceGroupId".into(), RESOURCE_GROUP.into());
-    body.insert("InterworkingStatus".into(), "enable".into());
-    body.insert("Status".into(), "Active".into());
+    let text = |v: &Option<String>| v.clone().unwrap_or_default();
+    check_blocks(cx, &text(&asked.cidr_block), &text(&asked.snat_cidr_block))?;
     let id = cx.new_id("ccn")?;
-    let ccn = cx.object(KIND, id, "CcnId", "", body);
+    let body = copied!(asked => Ccn {
+        name, description, cidr_block, snat_cidr_block;
+        ccn_id: id.clone(),
+        region_id: cx.region(),
+        create_time: cx.now,
+        resource_group_id: RESOURCE_GROUP.to_owned(),
+        interworking_status: "enable".to_owned(),
+        status: "Active".to_owned(),
+    });
+    let ccn = cx.create(id, "", body);
     cx.put(&ccn).await?;
-    Ok(Value::Object(ccn.body))
+    Ok(copied!(ccn => response::CreateCloudConnectNetwork {
+        ccn_id, cidr_block, description, name, resource_group_id, snat_cidr_block, status,
+    }))
 }
 
 fn check_blocks(cx: &Cx, cidr: &str, snat: &str) -> Result<()> {
@@ -133,76 +133,87 @@ fn check_blocks(cx: &Cx, cidr: &str, snat: &str) -> Result<()> {
     Ok(())
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
-    let mut ccn = cx.need(KIND, "CcnId", &["InvalidId.CCN"]).await?;
-    let members = cx.links_to("ccn", &ccn.id).await?;
-    if let Some(cidr) = cx.opt("CidrBlock") {
-        let snat = ccn.str("SnatCidrBlock").to_owned();
-        check_blocks(cx, &cidr, &snat)?;
-        let own = net::cidr_list(&cidr).unwrap_or_default();
+pub async fn modify(
+    cx: &mut Cx,
+    asked: request::ModifyCloudConnectNetwork,
+) -> Result<response::ModifyCloudConnectNetwork> {
+    let mut ccn = cx.require::<Ccn>(&asked.ccn_id, &["InvalidId.CCN"]).await?;
+    let members = cx.links_to(Link::Ccn, &ccn.id).await?;
+    if let Some(cidr) = &asked.cidr_block {
+        check_blocks(cx, cidr, ccn.snat_cidr_block.as_deref().unwrap_or_default())?;
+        let own = net::cidr_list(cidr).unwrap_or_default();
         for id in &members {
-            let Some(gw) = cx.any(GATEWAY, id).await? else { continue };
-            let blocks = net::cidr_list(gw.str("CidrBlock")).unwrap_or_default();
-            let inside = blocks.iter().all(|b| own.iter().any(|o| o.contains(b)));
-            if gw.str("InstanceType") == SOFTWARE && !inside {
+            let Some(gw) = cx.get::<Gateway>(id).await? else { continue };
+            let inside = gw.blocks().iter().all(|b| own.iter().any(|o| o.contains(b)));
+            if gw.is_software() && !inside {
                 return Err(cx.err(&["CCN.CidrInUse"]));
             }
         }
     }
-    for (k, v) in cx.fields(&["Name", "Description", "CidrBlock", "InterworkingStatus"]) {
-        ccn.set(&k, v);
-    }
-    ccn.name = ccn.str("Name").to_owned();
+    set_given!(ccn, asked => { name, description, cidr_block, interworking_status });
     cx.put(&ccn).await?;
-    cx.touch_all(&members).await?;
-    Ok(empty())
+    cx.bump_revisions(&members).await?;
+    Ok(response::ModifyCloudConnectNetwork::default())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let ccn = cx.need(KIND, "CcnId", &["InvalidId.CCN"]).await?;
-    if !cx.links_to("ccn", &ccn.id).await?.is_empty() {
+pub async fn delete(
+    cx: &mut Cx,
+    asked: request::DeleteCloudConnectNetwork,
+) -> Result<response::DeleteCloudConnectNetwork> {
+    let ccn = cx.require::<Ccn>(&asked.ccn_id, &["InvalidId.CCN"]).await?;
+    if !cx.links_to(Link::Ccn, &ccn.id).await?.is_empty() {
         return Err(cx.err(&["AlreadyBound.SMARTAG"]));
     }
-    if cx.count("grant_cen", cx.under(&ccn.id)).await? > 0 {
+    if cx.count(Kind::CenGrant, &Filter::under(&ccn.id)).await? > 0 {
         return Err(cx.err(&["AlreadyBound.CEN"]));
     }
-    for gw in cx.links_to("granted_ccn", &ccn.id).await? {
-        cx.unlink("granted_ccn", &gw, &ccn.id).await?;
-        objects::delete(cx.conn(), "grant_ccn", &format!("{gw}/{}", ccn.id)).await?;
+    for gw in cx.links_to(Link::GrantedCcn, &ccn.id).await? {
+        cx.unlink(Link::GrantedCcn, &gw, &ccn.id).await?;
+        cx.remove_by_id(Kind::CcnGrant, &format!("{gw}/{}", ccn.id)).await?;
     }
     cx.remove(&ccn).await?;
-    Ok(empty())
+    Ok(response::DeleteCloudConnectNetwork::default())
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
+pub async fn describe(
+    cx: &mut Cx,
+    asked: request::DescribeCloudConnectNetworks,
+) -> Result<response::DescribeCloudConnectNetworks> {
     let tagged = check_tags(cx)?;
-    let mut filter = cx.mine();
-    filter.name = cx.opt("Name");
-    filter.ids = cx.opt("CcnId").map(|id| vec![id]);
+    let mut filter = cx.mine().equals(Column::Name, asked.name);
+    filter.ids = asked.ccn_id.map(|id| vec![id]);
     if tagged {
         // No documented operation sets tags, so none match.
         filter.ids = Some(Vec::new());
     }
-    let (total, page) = cx.paged(KIND, &filter).await?;
-    let mut all = cx.all_links_to("ccn", &page).await?;
+    let page = cx.list_page::<Ccn>(&filter).await?;
+    let ids: Vec<&str> = page.rows.iter().map(|ccn| ccn.id.as_str()).collect();
+    let mut all = cx.all_links_to(Link::Ccn, &ids).await?;
     let mut rows = Vec::new();
-    for ccn in page {
+    for ccn in &page.rows {
         let members = all.remove(&ccn.id).unwrap_or_default();
         let ids: Vec<&str> = members.iter().map(String::as_str).collect();
-        let devices = cx.bare_devices(&ids).await?;
+        let devices = cx.device_summaries(&ids).await?;
         let online = devices.values().filter(|of| of.iter().any(|d| d.online(cx.now))).count();
-        let cen = cx.children("grant_cen", &ccn.id).await?;
-        let mut row = Value::Object(ccn.body);
-        row["AssociatedCloudBoxCount"] = members.len().into();
-        row["AvailableCloudBoxCount"] = online.into();
-        row["IsDefault"] = false.into();
-        if let Some(cen) = cen.first() {
-            row["AssociatedCenId"] = cen.str("CenInstanceId").into();
-            row["AssociatedCenOwnerId"] = cen.int("CenUid").into();
-        }
-        rows.push(row);
+        let cen = cx.children::<CenGrant>(&ccn.id).await?.into_iter().next();
+        let (cen_id, cen_owner) =
+            cen.map(|c| (c.body.cen_instance_id, c.body.cen_uid.to_string())).unwrap_or_default();
+        rows.push(copied!(ccn => response::describe_cloud_connect_networks::CloudConnectNetwork {
+            ccn_id, cidr_block, create_time, description, interworking_status, name, resource_group_id,
+            snat_cidr_block;
+            associated_cen_id: cen_id,
+            associated_cen_owner_id: cen_owner,
+            associated_cloud_box_count: members.len().to_string(),
+            available_cloud_box_count: online.to_string(),
+            ..Default::default()
+        }));
     }
-    Ok(cx.listing("CloudConnectNetworks", total, rows))
+    Ok(response::DescribeCloudConnectNetworks {
+        cloud_connect_networks: rows,
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
 /// Whether the request filters by tags; the rows are checked.
@@ -230,7 +241,10 @@ fn check_tags(cx: &Cx) -> Result<bool> {
     Ok(count > 0)
 }
 
-pub async fn use_limit(cx: &mut Cx) -> Result<Value> {
-    let used = cx.count(KIND, cx.mine()).await?;
-    Ok(json!({"TotalAmount": QUOTA, "UsedAmount": used}))
+pub async fn use_limit(
+    cx: &mut Cx,
+    _: request::GetCloudConnectNetworkUseLimit,
+) -> Result<response::GetCloudConnectNetworkUseLimit> {
+    let used_amount = cx.count(Kind::Ccn, &cx.mine()).await?;
+    Ok(response::GetCloudConnectNetworkUseLimit { total_amount: QUOTA, used_amount })
 }

@@ -2,8 +2,8 @@
 
 use sag_southbound::{Command, CommandOutcome, IssuedCommand, ResultReport, Wire};
 
-use super::device::Device;
-use crate::proto::error::{ApiError, Result};
+use crate::domain::device::Device;
+use crate::error::{ApiError, Result};
 
 const SECTION: &str = "Commands";
 

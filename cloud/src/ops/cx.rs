@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::api::params::Params;
 use crate::api::request::Request;
 use crate::api::{Op, any_error};
-use crate::proto::error::{ApiError, Result};
-use crate::proto::params::Params;
-use crate::proto::time::{now_ms, now_us};
-use crate::store::Tx;
-use crate::store::accounts::Caller;
-use crate::store::objects::{self, Filter, Object};
-use crate::store::secrets::{Cipher, DIGITS, LOWER};
+use crate::domain::caller::Caller;
+use crate::error::{ApiError, Result};
+use crate::store::objects::{self, Entity, Filter, Object, Stored};
+use crate::store::secrets::{Cipher, DIGITS, LOWER, MIXED};
+use crate::store::{Kind, Link, Tx, links};
+use crate::time::{now_ms, now_us};
 
 pub struct Cx {
     pub op: Op,
@@ -63,14 +63,8 @@ impl Cx {
     }
 
     /// A repeat list, or the same thing separated by commas in one value.
-    pub fn list(&self, name: &str) -> Vec<String> {
+    pub fn list_param(&self, name: &str) -> Vec<String> {
         self.params.texts(name)
-    }
-
-    /// The whole request as its type.
-    pub fn request<R: Request>(&self) -> R {
-        debug_assert_eq!(R::OP, self.op, "the request of another operation");
-        R::read(&self.params)
     }
 
     /// The given parameters that the request has, as fields of a body.
@@ -141,147 +135,144 @@ impl Cx {
         Ok(format!("20{tail}"))
     }
 
+    /// A random password or key of so many letters and digits.
+    pub fn new_secret(&self, length: usize) -> Result<String> {
+        self.cipher.token(MIXED, length).map_err(ApiError::internal)
+    }
+
     pub fn seal(&self, secret: &str) -> Result<String> {
         self.cipher.seal(secret).map_err(ApiError::internal)
     }
 
-    // Resources.
+    // Objects.
 
-    /// A new resource of the caller; `id_field` names the identifier in the API.
-    pub fn object(
-        &mut self,
-        kind: &str,
-        id: String,
-        id_field: &str,
-        parent: &str,
-        mut body: Map<String, Value>,
-    ) -> Object {
+    /// A new object of the caller, in the region of the request.
+    pub fn create<T: Entity>(&mut self, id: String, parent: &str, body: T) -> Stored<T> {
         self.sequence += 1;
-        body.insert(id_field.to_owned(), Value::from(id.as_str()));
-        body.entry("RegionId").or_insert_with(|| Value::from(self.region()));
-        Object {
-            kind: kind.to_owned(),
+        Stored {
             id,
             uid: self.uid(),
             region: self.region(),
             parent: parent.to_owned(),
-            name: body.get("Name").and_then(Value::as_str).unwrap_or_default().to_owned(),
             seq: now_us() + self.sequence,
             body,
         }
     }
 
-    pub async fn put(&mut self, o: &Object) -> Result<()> {
-        objects::put(self.conn(), o).await
+    pub async fn put<T: Entity>(&mut self, o: &Stored<T>) -> Result<()> {
+        Ok(objects::put(self.conn(), o).await?)
     }
 
-    pub async fn remove(&mut self, o: &Object) -> Result<()> {
-        objects::delete(self.conn(), &o.kind, &o.id).await
+    pub async fn remove<T: Entity>(&mut self, o: &Stored<T>) -> Result<()> {
+        self.remove_by_id(T::KIND, &o.id).await
     }
 
-    pub async fn any(&mut self, kind: &str, id: &str) -> Result<Option<Object>> {
-        objects::get(self.conn(), kind, id).await
+    pub async fn remove_by_id(&mut self, kind: Kind, id: &str) -> Result<()> {
+        Ok(objects::delete(self.conn(), kind, id).await?)
     }
 
-    /// The caller's resource in the region of the request.
-    pub async fn find(&mut self, kind: &str, id: &str) -> Result<Option<Object>> {
-        let found = self.any(kind, id).await?;
-        let region = self.opt("RegionId");
-        Ok(found.filter(|o| o.uid == self.uid() && region.is_none_or(|r| r == o.region)))
+    pub async fn remove_children(&mut self, kind: Kind, parent: &str) -> Result<()> {
+        Ok(objects::delete_children(self.conn(), kind, parent).await?)
     }
 
-    /// The resource that the parameter names, or the documented error.
-    pub async fn need(&mut self, kind: &str, param: &str, codes: &[&str]) -> Result<Object> {
-        let id = self.text(param);
-        self.find(kind, &id).await?.ok_or_else(|| self.err(codes))
+    /// The object, whoever owns it.
+    pub async fn get<T: Entity>(&mut self, id: &str) -> Result<Option<Stored<T>>> {
+        Ok(objects::get(self.conn(), id).await?)
     }
 
-    pub async fn children(&mut self, kind: &str, parent: &str) -> Result<Vec<Object>> {
-        let filter = Filter { parent: Some(parent.to_owned()), ..Filter::default() };
-        objects::list(self.conn(), kind, &filter, None).await
+    /// The caller's object in the region of the request.
+    pub async fn find<T: Entity>(&mut self, id: &str) -> Result<Option<Stored<T>>> {
+        let found = self.get(id).await?;
+        Ok(found.filter(|o| self.is_mine(o.uid, &o.region)))
     }
 
-    pub async fn count(&mut self, kind: &str, filter: Filter) -> Result<i64> {
-        objects::count(self.conn(), kind, &filter).await
+    /// The caller's object, or the documented error.
+    pub async fn require<T: Entity>(&mut self, id: &str, codes: &[&str]) -> Result<Stored<T>> {
+        self.find(id).await?.ok_or_else(|| self.err(codes))
     }
 
-    pub async fn list_all(&mut self, kind: &str, filter: &Filter) -> Result<Vec<Object>> {
-        objects::list(self.conn(), kind, filter, None).await
+    fn is_mine(&self, uid: i64, region: &str) -> bool {
+        uid == self.uid() && self.params.get("RegionId").is_none_or(|r| r == region)
     }
 
-    /// The caller's resources in the region of the request.
+    /// The parts of an object in the order of their creation.
+    pub async fn children<T: Entity>(&mut self, parent: &str) -> Result<Vec<Stored<T>>> {
+        self.list(&Filter::under(parent)).await
+    }
+
+    pub async fn list<T: Entity>(&mut self, filter: &Filter) -> Result<Vec<Stored<T>>> {
+        Ok(objects::list_of(self.conn(), filter, None).await?)
+    }
+
+    pub async fn count(&mut self, kind: Kind, filter: &Filter) -> Result<i64> {
+        Ok(objects::count(self.conn(), kind, filter).await?)
+    }
+
+    /// The page that the request names, cut out by the database.
+    pub async fn list_page<T: Entity>(&mut self, filter: &Filter) -> Result<Page<Stored<T>>> {
+        let (number, size) = self.page();
+        let total = objects::count(self.conn(), T::KIND, filter).await?;
+        let offset = (number - 1).saturating_mul(size);
+        let rows = objects::list_of(self.conn(), filter, Some((size, offset))).await?;
+        Ok(Page { total, number, size, rows })
+    }
+
+    /// The caller's objects in the region of the request.
     pub fn mine(&self) -> Filter {
-        Filter { uid: Some(self.uid()), region: self.opt("RegionId"), ..Filter::default() }
+        Filter::of(self.uid()).in_region(self.opt("RegionId"))
     }
 
-    pub fn under(&self, parent: &str) -> Filter {
-        Filter { parent: Some(parent.to_owned()), ..Filter::default() }
+    // Links.
+
+    pub async fn link(&mut self, link: Link, a: &str, b: &str) -> Result<()> {
+        Ok(links::add(self.conn(), link, a, b, now_us()).await?)
     }
 
-    pub async fn link(&mut self, kind: &str, a: &str, b: &str) -> Result<()> {
-        let at = now_us();
-        objects::link(self.conn(), kind, a, b, at).await
+    /// False if there was no such link.
+    pub async fn unlink(&mut self, link: Link, a: &str, b: &str) -> Result<bool> {
+        Ok(links::remove(self.conn(), link, a, b).await?)
     }
 
-    pub async fn unlink(&mut self, kind: &str, a: &str, b: &str) -> Result<bool> {
-        objects::unlink(self.conn(), kind, a, b).await
+    /// What the gateway links to, oldest first.
+    pub async fn links_from(&mut self, link: Link, a: &str) -> Result<Vec<String>> {
+        Ok(links::from(self.conn(), link, a).await?)
     }
 
-    pub async fn links_from(&mut self, kind: &str, a: &str) -> Result<Vec<String>> {
-        objects::links_from(self.conn(), kind, a).await
+    /// The gateways that link to the object, oldest first.
+    pub async fn links_to(&mut self, link: Link, b: &str) -> Result<Vec<String>> {
+        Ok(links::to(self.conn(), link, b).await?)
     }
 
-    pub async fn links_to(&mut self, kind: &str, b: &str) -> Result<Vec<String>> {
-        objects::links_to(self.conn(), kind, b).await
+    /// How many link to each of the objects; none has no entry.
+    pub async fn count_links_to(&mut self, link: Link, ids: &[&str]) -> Result<HashMap<String, i64>> {
+        Ok(links::count_to_each(self.conn(), link, ids).await?)
     }
 
-    /// How many link to each of the resources; none has no entry.
-    pub async fn count_links_to(&mut self, kind: &str, of: &[Object]) -> Result<HashMap<String, i64>> {
-        let ids: Vec<&str> = of.iter().map(|o| o.id.as_str()).collect();
-        objects::count_links_to(self.conn(), kind, &ids).await
-    }
-
-    /// What links to each of the resources, oldest first; nothing has no entry.
-    pub async fn all_links_to(&mut self, kind: &str, of: &[Object]) -> Result<HashMap<String, Vec<String>>> {
-        let ids: Vec<&str> = of.iter().map(|o| o.id.as_str()).collect();
-        objects::all_links_to(self.conn(), kind, &ids).await
+    /// What links to each of the objects, oldest first; nothing has no entry.
+    pub async fn all_links_to(&mut self, link: Link, ids: &[&str]) -> Result<HashMap<String, Vec<String>>> {
+        Ok(links::to_each(self.conn(), link, ids).await?)
     }
 
     // Pages.
 
+    /// Number and size of the page that the request names.
     pub fn page(&self) -> (i64, i64) {
         let number = self.int("PageNumber").unwrap_or(1).max(1);
         let size = self.int("PageSize").unwrap_or(10).clamp(1, 100);
         (number, size)
     }
 
-    /// A page straight from the database.
-    pub async fn paged(&mut self, kind: &str, filter: &Filter) -> Result<(i64, Vec<Object>)> {
-        let (number, size) = self.page();
-        let total = objects::count(self.conn(), kind, filter).await?;
-        let offset = (number - 1).saturating_mul(size);
-        let rows = objects::list(self.conn(), kind, filter, Some((size, offset))).await?;
-        Ok((total, rows))
-    }
-
-    /// A page of a list that had to be filtered here.
-    pub fn cut<T>(&self, items: Vec<T>) -> (i64, Vec<T>) {
+    /// The page that the request names, of a list that no statement can cut.
+    pub fn paginate<T>(&self, items: Vec<T>) -> Page<T> {
         let (number, size) = self.page();
         let total = items.len() as i64;
         let skip = usize::try_from((number - 1).saturating_mul(size)).unwrap_or(usize::MAX);
-        (total, items.into_iter().skip(skip).take(size as usize).collect())
-    }
-
-    /// `TotalCount`, `PageNumber`, `PageSize` and the list under its documented name.
-    pub fn listing(&self, field: &str, total: i64, items: Vec<Value>) -> Value {
-        let (number, size) = self.page();
-        let mut out = json!({"TotalCount": total, "PageNumber": number, "PageSize": size});
-        out[field] = Value::Array(items);
-        out
+        let rows = items.into_iter().skip(skip).take(size as usize).collect();
+        Page { total, number, size, rows }
     }
 
     /// `MaxResults` and `NextToken`: the token is the position, opaque to clients.
-    pub fn slice<T>(&self, items: Vec<T>, default: i64) -> Result<(i64, Option<String>, Vec<T>)> {
+    pub fn page_by_token<T>(&self, items: Vec<T>, default: i64) -> Result<(i64, Option<String>, Vec<T>)> {
         let max = self.int("MaxResults").unwrap_or(default).clamp(1, 100) as usize;
         let from = match self.opt("NextToken") {
             Some(t) => t
@@ -294,6 +285,95 @@ impl Cx {
         let next = from.saturating_add(max);
         let token = (next < total).then(|| format!("caeba0{next:08x}"));
         Ok((total as i64, token, items.into_iter().skip(from).take(max).collect()))
+    }
+}
+
+/// A page of a list.
+pub struct Page<T> {
+    /// Rows of the whole list.
+    pub total: i64,
+    /// From 1.
+    pub number: i64,
+    pub size: i64,
+    pub rows: Vec<T>,
+}
+
+/// Objects whose bodies have no type yet. A family of operations that is converted needs none of this.
+impl Cx {
+    /// The whole request as its type.
+    pub fn request<R: Request>(&self) -> R {
+        R::read(&self.params)
+    }
+
+    /// A new object of the caller; `id_field` names the identifier in the API.
+    pub fn object(
+        &mut self,
+        kind: Kind,
+        id: String,
+        id_field: &str,
+        parent: &str,
+        mut body: Map<String, Value>,
+    ) -> Object {
+        self.sequence += 1;
+        body.insert(id_field.to_owned(), Value::from(id.as_str()));
+        body.entry("RegionId").or_insert_with(|| Value::from(self.region()));
+        Object {
+            kind,
+            id,
+            uid: self.uid(),
+            region: self.region(),
+            parent: parent.to_owned(),
+            name: body.get("Name").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            seq: now_us() + self.sequence,
+            body,
+        }
+    }
+
+    pub async fn put_object(&mut self, o: &Object) -> Result<()> {
+        Ok(objects::put_untyped(self.conn(), o).await?)
+    }
+
+    pub async fn remove_object(&mut self, o: &Object) -> Result<()> {
+        self.remove_by_id(o.kind, &o.id).await
+    }
+
+    pub async fn get_object(&mut self, kind: Kind, id: &str) -> Result<Option<Object>> {
+        Ok(objects::get_untyped(self.conn(), kind, id).await?)
+    }
+
+    pub async fn find_object(&mut self, kind: Kind, id: &str) -> Result<Option<Object>> {
+        let found = self.get_object(kind, id).await?;
+        Ok(found.filter(|o| self.is_mine(o.uid, &o.region)))
+    }
+
+    /// The object that the parameter names, or the documented error.
+    pub async fn require_object(&mut self, kind: Kind, param: &str, codes: &[&str]) -> Result<Object> {
+        let id = self.text(param);
+        self.find_object(kind, &id).await?.ok_or_else(|| self.err(codes))
+    }
+
+    pub async fn child_objects(&mut self, kind: Kind, parent: &str) -> Result<Vec<Object>> {
+        self.list_objects(kind, &Filter::under(parent)).await
+    }
+
+    pub async fn list_objects(&mut self, kind: Kind, filter: &Filter) -> Result<Vec<Object>> {
+        Ok(objects::list_untyped(self.conn(), kind, filter, None).await?)
+    }
+
+    pub async fn object_page(&mut self, kind: Kind, filter: &Filter) -> Result<(i64, Vec<Object>)> {
+        let (number, size) = self.page();
+        let total = objects::count(self.conn(), kind, filter).await?;
+        let offset = (number - 1).saturating_mul(size);
+        let rows = objects::list_untyped(self.conn(), kind, filter, Some((size, offset))).await?;
+        Ok((total, rows))
+    }
+
+    /// `TotalCount`, `PageNumber`, `PageSize` and the list under its documented name.
+    pub fn listing(&self, field: &str, total: i64, items: Vec<Value>) -> Value {
+        let (number, size) = self.page();
+        let mut out = json!({"TotalCount": total, "PageNumber": number, "PageSize": size});
+        out[field] = Value::Array(items);
+        out
     }
 }
 

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use super::net;
-use crate::proto::error::{ApiError, Result};
+use crate::domain::gateway::Gateway;
+use crate::domain::net;
+use crate::error::{ApiError, Result};
+use crate::store::objects::Filter;
 
 pub async fn modify_ha(cx: &mut Cx) -> Result<Value> {
     let mut d = cx.device().await?;
@@ -99,15 +100,15 @@ pub async fn modify_remote_access(cx: &mut Cx) -> Result<Value> {
     let ip = cx.text("RemoteAccessIp");
     if !ip.is_empty() {
         let Some(addr) = net::ip(&ip) else { return Err(cx.invalid("RemoteAccessIp")) };
-        let filter = crate::store::objects::Filter { uid: Some(cx.uid()), ..Default::default() };
-        for other in cx.list_all(GATEWAY, &filter).await? {
+        let filter = Filter::of(cx.uid());
+        for other in cx.list::<Gateway>(&filter).await? {
             for peer in cx.devices_of(&other.id).await? {
                 if peer.sn != d.sn && peer.get("RemoteAccessIp") == ip.as_str() {
                     return Err(cx.err(&["IllegalRemoteIp.Conflict"]));
                 }
             }
         }
-        let own = net::cidr_list(gw.str("CidrBlock")).unwrap_or_default();
+        let own = gw.blocks();
         if own.iter().any(|b| b.contains(&addr)) {
             return Err(cx.err(&["IllegalRemoteIp.RouteTableEntryConflict"]));
         }

@@ -4,9 +4,10 @@ use sag_southbound::Command;
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use crate::proto::error::Result;
-use crate::proto::time::stamp;
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::devices::Reported;
+use crate::time::stamp;
 
 /// Entries of a ranking.
 const TOP: usize = 10;
@@ -28,7 +29,7 @@ pub async fn info(cx: &mut Cx) -> Result<Value> {
     Ok(json!({
         "ControllerState": "Normal",
         "SynStatus": if synchronized { "Synchronized" } else { "Unsynchronized" },
-        "SmartAGType": gw.str("HardwareVersion"),
+        "SmartAGType": gw.hardware_version,
         "Version": d.report["SoftwareVersion"],
         "VpnState": vpn,
         "StartupTime": started,
@@ -71,16 +72,16 @@ pub async fn wan_list(cx: &mut Cx) -> Result<Value> {
 }
 
 /// Gateways with a connected device, ranked by a reported number.
-async fn top(cx: &mut Cx, field: &'static str) -> Result<Vec<Value>> {
+async fn top(cx: &mut Cx, field: &'static str, rate: fn(&Reported) -> Option<f64>) -> Result<Vec<Value>> {
     let mut ranked = Vec::new();
     let filter = cx.mine();
-    let gws = cx.list_all(GATEWAY, &filter).await?;
+    let gws = cx.list::<Gateway>(&filter).await?;
     let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let mut all = cx.devices_with(&ids, &[]).await?;
+    let mut all = cx.device_summaries(&ids).await?;
     for gw in gws {
         let devices = all.remove(&gw.id).unwrap_or_default();
         let rates: Vec<f64> =
-            devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| d.report[field].as_f64()).collect();
+            devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| rate(&d.reported)).collect();
         if !rates.is_empty() {
             ranked.push((rates.iter().sum::<f64>(), gw));
         }
@@ -90,7 +91,7 @@ async fn top(cx: &mut Cx, field: &'static str) -> Result<Vec<Value>> {
         .into_iter()
         .take(TOP)
         .map(|(rate, gw)| {
-            let mut row = json!({"InstanceId": gw.id, "RegionId": gw.region, "Name": gw.name});
+            let mut row = json!({"InstanceId": gw.id, "RegionId": gw.region, "Name": gw.name()});
             row[field] = format!("{rate:.1}").into();
             row
         })
@@ -98,11 +99,11 @@ async fn top(cx: &mut Cx, field: &'static str) -> Result<Vec<Value>> {
 }
 
 pub async fn drop_top(cx: &mut Cx) -> Result<Value> {
-    Ok(json!({"DropTopN": top(cx, "DropRate").await?}))
+    Ok(json!({"DropTopN": top(cx, "DropRate", |r| r.drop_rate).await?}))
 }
 
 pub async fn traffic_top(cx: &mut Cx) -> Result<Value> {
-    Ok(json!({"TrafficTopN": top(cx, "TrafficRate").await?}))
+    Ok(json!({"TrafficTopN": top(cx, "TrafficRate", |r| r.traffic_rate).await?}))
 }
 
 pub async fn gateway_ha(cx: &mut Cx) -> Result<Value> {

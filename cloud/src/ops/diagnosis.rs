@@ -4,10 +4,11 @@ use sag_southbound::{Command, DiagnoseArgs};
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use super::device::Device;
-use crate::proto::error::Result;
-use crate::proto::time::now_ms;
-use crate::store::objects::Object;
+use crate::domain::device::Device;
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::objects::Stored;
+use crate::time::now_ms;
 
 struct Check {
     group: &'static str,
@@ -106,7 +107,7 @@ fn level(checks: &[&Check]) -> &'static str {
     if checks.iter().any(|c| c.error) { "error" } else { "info" }
 }
 
-fn result(id: &str, gw: &Object, d: &Device, now: i64) -> Value {
+fn result(id: &str, gw: &Stored<Gateway>, d: &Device, now: i64) -> Value {
     let all = checks(d, now);
     let group = |name: &str| -> Vec<&Check> { all.iter().filter(|c| c.group == name).collect() };
     let every: Vec<&Check> = all.iter().collect();
@@ -120,7 +121,7 @@ fn result(id: &str, gw: &Object, d: &Device, now: i64) -> Value {
         .collect();
     json!({
         "DiagnoseId": id, "InstanceId": gw.id, "SN": d.sn, "UId": gw.uid,
-        "BoxType": gw.str("HardwareVersion"), "BoxVersion": d.report["SoftwareVersion"],
+        "BoxType": gw.hardware_version, "BoxVersion": d.report["SoftwareVersion"],
         "MonitorVersion": d.report["MonitorVersion"], "State": "finished", "Percent": 100,
         "StartTime": now, "EndTime": now_ms(), "TotalNumber": all.len(),
         "FinishedNumber": all.len(), "UserLevel": "user", "StoreType": "local",

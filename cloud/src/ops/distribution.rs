@@ -6,17 +6,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use super::net;
-use crate::proto::error::Result;
-use crate::store::objects::Object;
+use super::cx::{Cx, Page, empty};
+use crate::domain::gateway::Gateway;
+use crate::domain::net;
+use crate::error::Result;
+use crate::store::objects::Stored;
+use crate::store::{Kind, Link};
 
-const KIND: &str = "distribution";
+const KIND: Kind = Kind::RouteStrategy;
 const LOCAL_SOURCES: [&str; 3] = ["STATIC", "OSPF", "BGP"];
 
 /// Source and destination of every route of this kind.
-async fn routes(cx: &mut Cx, gw: &Object, source_type: &str) -> Result<Vec<(String, String)>> {
+async fn routes(cx: &mut Cx, gw: &Stored<Gateway>, source_type: &str) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
     let mut add = |source: &str, cidr: String| {
         let row = (source.to_owned(), cidr);
@@ -25,7 +26,7 @@ async fn routes(cx: &mut Cx, gw: &Object, source_type: &str) -> Result<Vec<(Stri
         }
     };
     if source_type == "local" {
-        for b in net::cidr_list(gw.str("CidrBlock")).unwrap_or_default() {
+        for b in gw.blocks() {
             add("STATIC", b.to_string());
         }
         for d in cx.devices_of(&gw.id).await? {
@@ -40,12 +41,12 @@ async fn routes(cx: &mut Cx, gw: &Object, source_type: &str) -> Result<Vec<(Stri
             }
         }
     } else {
-        for ccn in cx.links_from("ccn", &gw.id).await? {
-            for other in cx.links_to("ccn", &ccn).await? {
-                let Some(o) = cx.any(GATEWAY, &other).await?.filter(|o| o.id != gw.id) else {
+        for ccn in cx.links_from(Link::Ccn, &gw.id).await? {
+            for other in cx.links_to(Link::Ccn, &ccn).await? {
+                let Some(o) = cx.get::<Gateway>(&other).await?.filter(|o| o.id != gw.id) else {
                     continue;
                 };
-                for b in net::cidr_list(o.str("CidrBlock")).unwrap_or_default() {
+                for b in o.blocks() {
                     add(&o.id, b.to_string());
                 }
             }
@@ -61,7 +62,7 @@ fn key(gw: &str, source_type: &str, source: &str, cidr: &str) -> String {
 pub async fn describe(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let source_type = cx.text("SourceType");
-    let stored = cx.children(KIND, &gw.id).await?;
+    let stored = cx.child_objects(KIND, &gw.id).await?;
     let mut found = routes(cx, &gw, &source_type).await?;
     for s in stored.iter().filter(|s| s.str("SourceType") == source_type) {
         let row = (s.str("RouteSource").to_owned(), s.str("DestCidrBlock").to_owned());
@@ -69,7 +70,7 @@ pub async fn describe(cx: &mut Cx) -> Result<Value> {
             found.push(row);
         }
     }
-    let (total, page) = cx.cut(found);
+    let Page { total, rows: page, .. } = cx.paginate(found);
     let rows = page
         .into_iter()
         .map(|(source, cidr)| {
@@ -113,7 +114,7 @@ pub async fn modify(cx: &mut Cx) -> Result<Value> {
     if !hc.starts_with("hc-") {
         return Err(cx.err(&["RD.InvalidHcInstanceId"]));
     }
-    if cx.find("health", &hc).await?.is_none_or(|h| h.parent != gw.id) {
+    if cx.find_object(Kind::HealthCheck, &hc).await?.is_none_or(|h| h.parent != gw.id) {
         return Err(cx.err(&["HC.InstanceNoFound"]));
     }
     let mut body = cx.fields(&["SmartAGId", "RouteSource", "SourceType", "RouteDistribution"]);
@@ -125,8 +126,8 @@ pub async fn modify(cx: &mut Cx) -> Result<Value> {
     body.insert("CreateTime".into(), cx.now.into());
     let id = key(&gw.id, &source_type, &source, &cidr);
     let o = cx.object(KIND, id, "Key", &gw.id, body);
-    cx.put(&o).await?;
-    cx.touch(&gw.id).await?;
+    cx.put_object(&o).await?;
+    cx.bump_revision(&gw.id).await?;
     Ok(empty())
 }
 
@@ -134,10 +135,10 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let (source_type, source, cidr) = named(cx)?;
     let id = key(&gw.id, &source_type, &source, &cidr);
-    let Some(stored) = cx.any(KIND, &id).await? else {
+    let Some(stored) = cx.get_object(KIND, &id).await? else {
         return Err(cx.err(&["RD.InvalidDestCidrBlock"]));
     };
-    cx.remove(&stored).await?;
-    cx.touch(&gw.id).await?;
+    cx.remove_object(&stored).await?;
+    cx.bump_revision(&gw.id).await?;
     Ok(empty())
 }

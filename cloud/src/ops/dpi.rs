@@ -1,11 +1,13 @@
 //! Application recognition.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, empty};
-use super::gateway::KIND as GATEWAY;
-use crate::proto::error::Result;
-use crate::store::objects::Object;
+use super::cx::Cx;
+use crate::api::{request, response};
+use crate::domain::acl::AclRule;
+use crate::domain::gateway::Gateway;
+use crate::domain::qos::QosPolicy;
+use crate::error::Result;
+use crate::store::Link;
+use crate::store::objects::Stored;
 
 /// The database that knows these applications, and the engine that it needs.
 const DB: &str = "20201117_1_0-0.0.1";
@@ -92,155 +94,197 @@ pub fn is_group(id: &str) -> bool {
     number(id, GROUPS.len())
 }
 
-pub async fn signatures(cx: &mut Cx) -> Result<Value> {
-    let ids = cx.list("DpiSignatureIds");
-    let names = cx.list("DpiSignatureNames");
-    let group = cx.opt("DpiGroupId");
-    let all: Vec<Value> = SIGNATURES
+/// An empty list lets everything through.
+fn among(list: &[String], value: &str) -> bool {
+    list.is_empty() || list.iter().any(|v| v == value)
+}
+
+pub async fn signatures(
+    cx: &mut Cx,
+    asked: request::ListDpiSignatures,
+) -> Result<response::ListDpiSignatures> {
+    let all: Vec<_> = SIGNATURES
         .iter()
-        .enumerate()
-        .map(|(i, (name, g))| ((i + 1).to_string(), *name, g.to_string()))
-        .filter(|(id, name, g)| {
-            (ids.is_empty() || ids.contains(id))
-                && (names.is_empty() || names.iter().any(|n| n == name))
-                && group.as_ref().is_none_or(|want| want == g)
+        .zip(1..)
+        .map(|((name, group), number)| response::list_dpi_signatures::DpiSignature {
+            dpi_group_id: group.to_string(),
+            dpi_signature_id: number.to_string(),
+            dpi_signature_name: (*name).to_owned(),
+            min_engine_version: ENGINE.to_owned(),
+            min_signature_db_version: DB.to_owned(),
         })
-        .map(|(id, name, g)| {
-            json!({"DpiSignatureId": id, "DpiSignatureName": name, "DpiGroupId": g,
-                "MinSignatureDbVersion": DB, "MinEngineVersion": ENGINE})
+        .filter(|s| {
+            among(&asked.dpi_signature_ids, &s.dpi_signature_id)
+                && among(&asked.dpi_signature_names, &s.dpi_signature_name)
+                && asked.dpi_group_id.as_ref().is_none_or(|group| *group == s.dpi_group_id)
         })
         .collect();
-    let (total, next, page) = cx.slice(all, 20)?;
-    Ok(json!({"TotalCount": total, "NextToken": next, "DpiSignature": page}))
+    let (total_count, next, page) = cx.page_by_token(all, 20)?;
+    Ok(response::ListDpiSignatures { dpi_signature: page, next_token: next.unwrap_or_default(), total_count })
 }
 
-pub async fn groups(cx: &mut Cx) -> Result<Value> {
-    let ids = cx.list("DpiGroupIds");
-    let names = cx.list("DpiGroupNames");
-    let all: Vec<Value> = GROUPS
+pub async fn groups(cx: &mut Cx, asked: request::ListDpiGroups) -> Result<response::ListDpiGroups> {
+    let all: Vec<_> = GROUPS
         .iter()
-        .enumerate()
-        .map(|(i, name)| ((i + 1).to_string(), *name))
-        .filter(|(id, name)| {
-            (ids.is_empty() || ids.contains(id)) && (names.is_empty() || names.iter().any(|n| n == name))
+        .zip(1..)
+        .map(|(name, number)| response::list_dpi_groups::DpiGroup {
+            dpi_group_id: number.to_string(),
+            dpi_group_name: (*name).to_owned(),
+            min_engine_version: ENGINE.to_owned(),
+            min_signature_db_version: DB.to_owned(),
         })
-        .map(|(id, name)| {
-            json!({"DpiGroupId": id, "DpiGroupName": name, "MinSignatureDbVersion": DB,
-                "MinEngineVersion": ENGINE})
+        .filter(|g| {
+            among(&asked.dpi_group_ids, &g.dpi_group_id) && among(&asked.dpi_group_names, &g.dpi_group_name)
         })
         .collect();
-    let (total, next, page) = cx.slice(all, 20)?;
-    Ok(json!({"TotalCount": total, "NextToken": next, "DpiGroup": page}))
+    let (total_count, next, page) = cx.page_by_token(all, 20)?;
+    Ok(response::ListDpiGroups { dpi_group: page, next_token: next.unwrap_or_default(), total_count })
 }
 
-pub async fn update(cx: &mut Cx) -> Result<Value> {
+pub async fn update(
+    cx: &mut Cx,
+    asked: request::UpdateSmartAGDpiAttribute,
+) -> Result<response::UpdateSmartAGDpiAttribute> {
     let mut gw = cx.gateway().await?;
-    cx.refuse_if(gw.str("InstanceType") == super::gateway::SOFTWARE, &["FeatureNotSupport"])?;
-    let on = cx.flag("DpiEnabled") == Some(true);
-    gw.set("DpiStatus", if on { "On" } else { "Off" });
-    if !on {
-        gw.set("DpiMonitorStatus", "Inactive");
+    cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
+    gw.dpi_status = if asked.dpi_enabled { "On" } else { "Off" }.to_owned();
+    if !asked.dpi_enabled {
+        gw.dpi_monitor_status = "Inactive".to_owned();
     }
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.save_gateway(&gw).await?;
+    Ok(response::UpdateSmartAGDpiAttribute::default())
 }
 
-pub async fn enable_monitor(cx: &mut Cx) -> Result<Value> {
+pub async fn enable_monitor(
+    cx: &mut Cx,
+    asked: request::EnableSmartAGDpiMonitor,
+) -> Result<response::EnableSmartAGDpiMonitor> {
     let mut gw = cx.gateway().await?;
-    if gw.str("DpiStatus") != "On" || gw.str("DpiMonitorStatus") == "Active" {
+    if gw.dpi_status != "On" || gw.dpi_monitor_status == "Active" {
         return Err(cx.err(&["IncorrectStatus"]));
     }
-    for (k, v) in cx.fields(&["SlsLogStore", "SlsProjectName"]) {
-        gw.set(&k, v);
-    }
-    gw.set("SlsRegion", gw.region.clone());
-    gw.set("DpiMonitorStatus", "Active");
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    gw.sls_log_store = Some(asked.sls_log_store);
+    gw.sls_project_name = Some(asked.sls_project_name);
+    gw.sls_region = Some(gw.region.clone());
+    gw.dpi_monitor_status = "Active".to_owned();
+    cx.save_gateway(&gw).await?;
+    Ok(response::EnableSmartAGDpiMonitor::default())
 }
 
-pub async fn disable_monitor(cx: &mut Cx) -> Result<Value> {
+pub async fn disable_monitor(
+    cx: &mut Cx,
+    _: request::DisableSmartAGDpiMonitor,
+) -> Result<response::DisableSmartAGDpiMonitor> {
     let mut gw = cx.gateway().await?;
-    if gw.str("DpiMonitorStatus") != "Active" {
+    if gw.dpi_monitor_status != "Active" {
         return Err(cx.err(&["IncorrectStatus"]));
     }
-    gw.set("DpiMonitorStatus", "Inactive");
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    gw.dpi_monitor_status = "Inactive".to_owned();
+    cx.save_gateway(&gw).await?;
+    Ok(response::DisableSmartAGDpiMonitor::default())
 }
 
-pub async fn attribute(cx: &mut Cx) -> Result<Value> {
+pub async fn attribute(
+    cx: &mut Cx,
+    _: request::GetSmartAGDpiAttribute,
+) -> Result<response::GetSmartAGDpiAttribute> {
     let gw = cx.gateway().await?;
-    Ok(json!({"DpiStatus": gw.str("DpiStatus"), "DpiMonitorStatus": gw.str("DpiMonitorStatus"),
-        "SlsRegion": gw.body.get("SlsRegion").cloned().unwrap_or_else(|| gw.region.as_str().into()),
-        "SlsLogStore": gw.body.get("SlsLogStore"), "SlsProjectName": gw.body.get("SlsProjectName")}))
+    Ok(response::GetSmartAGDpiAttribute {
+        sls_region: gw.sls_region.clone().unwrap_or_else(|| gw.region.clone()),
+        dpi_monitor_status: gw.body.dpi_monitor_status,
+        dpi_status: gw.body.dpi_status,
+        logstore_name: gw.body.sls_log_store,
+        project_name: gw.body.sls_project_name,
+    })
 }
 
-/// The rules of a list or policy that name applications.
-async fn dpi_rules(cx: &mut Cx, kind: &str, id: &str) -> Result<Vec<Object>> {
-    let part = if kind == "acl" { super::acl::RULE } else { super::qos::POLICY };
-    let mut rules = cx.children(part, id).await?;
-    rules.retain(|r| r.body.contains_key("DpiSignatureIds") || r.body.contains_key("DpiGroupIds"));
-    Ok(rules)
+type RuleError = response::list_dpi_config_error::RuleConfigErrorList;
+
+fn rule_error(id: String, signatures: Option<Vec<String>>, groups: Option<Vec<String>>) -> Option<RuleError> {
+    let names_applications = signatures.is_some() || groups.is_some();
+    names_applications.then(|| RuleError {
+        dpi_group_ids: groups.unwrap_or_default(),
+        dpi_signature_ids: signatures.unwrap_or_default(),
+        rule_id: id,
+    })
+}
+
+/// The rules of a list, or of a QoS container, that name applications.
+async fn dpi_rules(cx: &mut Cx, link: Link, id: &str) -> Result<Vec<RuleError>> {
+    if link == Link::Acl {
+        let rules = cx.children::<AclRule>(id).await?.into_iter();
+        let about = |r: Stored<AclRule>| rule_error(r.id, r.body.dpi_signature_ids, r.body.dpi_group_ids);
+        return Ok(rules.filter_map(about).collect());
+    }
+    let rules = cx.children::<QosPolicy>(id).await?.into_iter();
+    let about = |r: Stored<QosPolicy>| rule_error(r.id, r.body.dpi_signature_ids, r.body.dpi_group_ids);
+    Ok(rules.filter_map(about).collect())
 }
 
 /// Why the devices of a gateway cannot put such rules in force, by serial number.
-async fn failures(cx: &mut Cx, gw: &Object) -> Result<Vec<(String, &'static str)>> {
-    let off = gw.str("DpiStatus") != "On";
+async fn failures(cx: &mut Cx, gw: &Stored<Gateway>) -> Result<Vec<(String, &'static str)>> {
+    let off = gw.dpi_status != "On";
     let devices = cx.devices_of(&gw.id).await?;
     Ok(devices
         .into_iter()
         .filter_map(|d| {
             if d.report["DpiSupported"] == false {
-                Some((d.sn, "DeviceNotSupported"))
+                Some((d.summary.sn, "DeviceNotSupported"))
             } else {
-                off.then_some((d.sn, "DpiNotEnabled"))
+                off.then_some((d.summary.sn, "DpiNotEnabled"))
             }
         })
         .collect())
 }
 
-/// Gateways on which the list or policy is not fully in force.
-pub async fn failing_gateways(cx: &mut Cx, kind: &str, id: &str) -> Result<usize> {
-    if dpi_rules(cx, kind, id).await?.is_empty() {
+/// Gateways on which the list or QoS container is not fully in force.
+pub async fn failing_gateways(cx: &mut Cx, link: Link, id: &str) -> Result<usize> {
+    if dpi_rules(cx, link, id).await?.is_empty() {
         return Ok(0);
     }
     let mut count = 0;
-    for gw in cx.links_to(kind, id).await? {
-        let Some(gw) = cx.any(GATEWAY, &gw).await? else { continue };
+    for gw in cx.links_to(link, id).await? {
+        let Some(gw) = cx.get::<Gateway>(&gw).await? else { continue };
         count += usize::from(!failures(cx, &gw).await?.is_empty());
     }
     Ok(count)
 }
 
-pub async fn config_errors(cx: &mut Cx) -> Result<Value> {
+pub async fn config_errors(
+    cx: &mut Cx,
+    asked: request::ListDpiConfigError,
+) -> Result<response::ListDpiConfigError> {
     let gw = cx.gateway().await?;
-    let kind = cx.text("DpiConfigType");
-    let only = cx.opt("RuleInstanceId");
-    let mut rules = Vec::new();
-    for id in cx.links_from(&kind, &gw.id).await? {
-        if only.as_ref().is_none_or(|o| *o == id) {
-            rules.extend(dpi_rules(cx, &kind, &id).await?);
-        }
+    let link = if asked.dpi_config_type == "qos" { Link::Qos } else { Link::Acl };
+    let only = asked.rule_instance_id;
+    let mut ids = cx.links_from(link, &gw.id).await?;
+    ids.retain(|id| only.as_ref().is_none_or(|o| o == id));
+    let mut failing = Vec::new();
+    let mut any = false;
+    for id in &ids {
+        any |= !dpi_rules(cx, link, id).await?.is_empty();
     }
-    let list: Vec<Value> = rules
-        .iter()
-        .map(|r| {
-            json!({"RuleId": r.id, "DpiSignatureIds": r.body.get("DpiSignatureIds"),
-            "DpiGroupIds": r.body.get("DpiGroupIds")})
-        })
-        .collect();
+    if any {
+        failing = failures(cx, &gw).await?;
+    }
+    let (total, next_token, page) = cx.page_by_token(failing, 10)?;
     let mut rows = Vec::new();
-    if !list.is_empty() {
-        for (sn, why) in failures(cx, &gw).await? {
-            rows.push(json!({"SN": sn, "SmartAGId": gw.id, "ErrorType": why,
-                "RuleConfigErrorList": list}));
+    for (sn, why) in page {
+        let mut rules = Vec::new();
+        for id in &ids {
+            rules.extend(dpi_rules(cx, link, id).await?);
         }
+        rows.push(response::list_dpi_config_error::DpiConfigError {
+            error_type: why.to_owned(),
+            rule_config_error_list: rules,
+            sn,
+            smart_ag_id: gw.id.clone(),
+        });
     }
-    let (total, next, page) = cx.slice(rows, 10)?;
-    Ok(json!({"Total": total, "NextToken": next, "DpiConfigError": page,
-        "MaxResults": cx.int("MaxResults").unwrap_or(10)}))
+    Ok(response::ListDpiConfigError {
+        dpi_config_error: rows,
+        max_results: asked.max_results,
+        next_token,
+        total,
+    })
 }

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::cx::{Cx, RESOURCE_GROUP, empty};
-use super::gateway::{KIND as GATEWAY, SOFTWARE};
-use super::net;
+use super::cx::{Cx, Page, RESOURCE_GROUP, empty};
 use super::regions;
-use crate::proto::error::Result;
-use crate::store::objects::{Object, all_links};
+use crate::domain::gateway::Gateway;
+use crate::domain::net;
+use crate::error::Result;
+use crate::store::objects::{Column, Object};
+use crate::store::{Kind, Link};
 
-const KIND: &str = "flowlog";
+const KIND: Kind = Kind::FlowLog;
 const QUOTA: i64 = 100;
 
 const FIELDS: [&str; 11] = [
@@ -27,7 +28,7 @@ const FIELDS: [&str; 11] = [
 ];
 
 async fn find(cx: &mut Cx) -> Result<Object> {
-    cx.need(KIND, "FlowLogId", &["InvalidFlowLogId.NotFound"]).await
+    cx.require_object(KIND, "FlowLogId", &["InvalidFlowLogId.NotFound"]).await
 }
 
 fn check(cx: &Cx, log: &Object) -> Result<()> {
@@ -54,13 +55,13 @@ fn check(cx: &Cx, log: &Object) -> Result<()> {
 }
 
 async fn save(cx: &mut Cx, log: &Object) -> Result<()> {
-    cx.put(log).await?;
-    let users = cx.links_to("flowlog", &log.id).await?;
-    cx.touch_all(&users).await
+    cx.put_object(log).await?;
+    let users = cx.links_to(Link::FlowLog, &log.id).await?;
+    cx.bump_revisions(&users).await
 }
 
 pub async fn create(cx: &mut Cx) -> Result<Value> {
-    if cx.count(KIND, cx.mine()).await? >= QUOTA {
+    if cx.count(KIND, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["QuotaExceeded.Flowlog"]));
     }
     let mut body = cx.fields(&FIELDS);
@@ -69,7 +70,7 @@ pub async fn create(cx: &mut Cx) -> Result<Value> {
     let id = cx.new_id("fl")?;
     let log = cx.object(KIND, id, "FlowLogId", "", body);
     check(cx, &log)?;
-    cx.put(&log).await?;
+    cx.put_object(&log).await?;
     Ok(Value::Object(log.body))
 }
 
@@ -86,22 +87,22 @@ pub async fn modify(cx: &mut Cx) -> Result<Value> {
 
 pub async fn delete(cx: &mut Cx) -> Result<Value> {
     let log = find(cx).await?;
-    if !cx.links_to("flowlog", &log.id).await?.is_empty() {
+    if !cx.links_to(Link::FlowLog, &log.id).await?.is_empty() {
         return Err(cx.err(&["DependencyViolation.FlowLog"]));
     }
-    cx.remove(&log).await?;
+    cx.remove_object(&log).await?;
     Ok(empty())
 }
 
 pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let mut filter = cx.mine();
-    filter.name = cx.opt("FlowLogName");
+    let mut filter = cx.mine().equals(Column::Name, cx.opt("FlowLogName"));
     filter.ids = cx.opt("FlowLogId").map(|id| vec![id]);
-    let mut logs = cx.list_all(KIND, &filter).await?;
+    let mut logs = cx.list_objects(KIND, &filter).await?;
     let wanted = ["Description", "Status", "OutputType", "ResourceGroupId"];
     logs.retain(|l| wanted.iter().all(|f| cx.opt(f).is_none_or(|v| v == l.str(f))));
-    let (total, page) = cx.cut(logs);
-    let users = cx.count_links_to("flowlog", &page).await?;
+    let Page { total, rows: page, .. } = cx.paginate(logs);
+    let ids: Vec<&str> = page.iter().map(|l| l.id.as_str()).collect();
+    let users = cx.count_links_to(Link::FlowLog, &ids).await?;
     let mut rows = Vec::new();
     for mut log in page {
         log.set("TotalSagNum", users.get(&log.id).copied().unwrap_or_default());
@@ -131,50 +132,43 @@ async fn set_status(cx: &mut Cx, status: &str) -> Result<Value> {
 pub async fn associate(cx: &mut Cx) -> Result<Value> {
     let log = find(cx).await?;
     let gw = cx.gateway().await?;
-    if gw.str("InstanceType") == SOFTWARE {
+    if gw.is_software() {
         return Err(cx.err(&["OperationUnsupported.AssociateFlowLog"]));
     }
-    if !cx.links_from("flowlog", &gw.id).await?.is_empty() {
+    if !cx.links_from(Link::FlowLog, &gw.id).await?.is_empty() {
         return Err(cx.err(&["OperationFailed.AssociateFlowLog"]));
     }
-    cx.link("flowlog", &gw.id, &log.id).await?;
-    cx.touch(&gw.id).await?;
+    cx.link(Link::FlowLog, &gw.id, &log.id).await?;
+    cx.bump_revision(&gw.id).await?;
     Ok(empty())
 }
 
 pub async fn disassociate(cx: &mut Cx) -> Result<Value> {
     let log = find(cx).await?;
     let gw = cx.gateway().await?;
-    if !cx.unlink("flowlog", &gw.id, &log.id).await? {
+    if !cx.unlink(Link::FlowLog, &gw.id, &log.id).await? {
         return Err(cx.err(&["InvalidSmartAGId.NotFound"]));
     }
-    cx.touch(&gw.id).await?;
+    cx.bump_revision(&gw.id).await?;
     Ok(empty())
 }
 
 pub async fn gateways(cx: &mut Cx) -> Result<Value> {
     let log = find(cx).await?;
-    let users = cx.links_to("flowlog", &log.id).await?;
-    let (total, page) = cx.cut(users);
+    let users = cx.links_to(Link::FlowLog, &log.id).await?;
+    let Page { total, rows: page, .. } = cx.paginate(users);
     let mut rows = Vec::new();
     for id in page {
-        if let Some(gw) = cx.any(GATEWAY, &id).await? {
-            rows.push(json!({"SmartAGId": gw.id, "Name": gw.name}));
+        if let Some(gw) = cx.get::<Gateway>(&id).await? {
+            rows.push(json!({"SmartAGId": gw.id, "Name": gw.name()}));
         }
     }
     Ok(cx.listing("Sags", total, rows))
 }
 
 pub async fn unbound(cx: &mut Cx) -> Result<Value> {
-    let filter = cx.mine();
-    let gws = cx.list_all(GATEWAY, &filter).await?;
-    let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let links = all_links(cx.conn(), &ids).await?;
-    let logs = |g: &Object| links.get(&g.id).is_some_and(|l| l.iter().any(|(k, _)| k == "flowlog"));
-    let rows: Vec<Value> = gws
-        .iter()
-        .filter(|g| g.str("InstanceType") != SOFTWARE && !logs(g))
-        .map(|g| json!({"SmartAGId": g.id, "Name": g.name}))
-        .collect();
+    let filter = cx.mine().equals(Column::Variant, Some("hardware")).has_links(Link::FlowLog, false);
+    let gws = cx.list::<Gateway>(&filter).await?;
+    let rows: Vec<Value> = gws.iter().map(|g| json!({"SmartAGId": g.id, "Name": g.name()})).collect();
     Ok(json!({"Count": rows.len(), "Sags": rows}))
 }

@@ -1,35 +1,36 @@
 //! Gateway instances: life cycle, attributes, serial numbers.
 
+use ipnet::Ipv4Net;
 use sag_southbound::Command;
-use serde_json::Value;
 
-use super::cx::{Cx, empty};
-use super::net;
-use crate::proto::error::Result;
-use crate::store::objects::{self, Object};
-
-pub const KIND: &str = "gateway";
-/// The instance type of the client-app edition.
-pub const SOFTWARE: &str = "software";
+use super::cx::Cx;
+use super::fields::set_given;
+use crate::api::{request, response};
+use crate::domain::ccn::Ccn;
+use crate::domain::gateway::Gateway;
+use crate::domain::net;
+use crate::error::{ApiError, Result};
+use crate::store::objects::Stored;
+use crate::store::{Kind, Link, devices, links};
 
 /// Static CIDR blocks of one instance.
 const CIDR_QUOTA: usize = 50;
 
 impl Cx {
     /// The caller's gateway that the request names, in a state that the operation accepts.
-    pub async fn gateway(&mut self) -> Result<Object> {
+    pub async fn gateway(&mut self) -> Result<Stored<Gateway>> {
         let names = ["SmartAGId", "SagId", "OriginSmartAGId", "InstanceId"];
         let id = names.iter().find_map(|n| self.opt(n)).unwrap_or_default();
         self.gateway_by_id(&id).await
     }
 
-    pub async fn gateway_by_id(&mut self, id: &str) -> Result<Object> {
-        let gw = self.find(KIND, id).await?.ok_or_else(|| self.no_gateway(id))?;
+    pub async fn gateway_by_id(&mut self, id: &str) -> Result<Stored<Gateway>> {
+        let gw = self.find::<Gateway>(id).await?.ok_or_else(|| self.no_gateway(id))?;
         self.usable(&gw)?;
         Ok(gw)
     }
 
-    pub fn no_gateway(&self, id: &str) -> crate::proto::error::ApiError {
+    pub fn no_gateway(&self, id: &str) -> ApiError {
         let mut codes = vec!["SAG.InstanceNoFound", "InvalidSmartAGId.NotFound", "InvalidId.SMARTAG"];
         if !id.starts_with("sag-") && self.op.error("InvalidId.SMARTAG").is_some() {
             codes.insert(0, "InvalidId.SMARTAG");
@@ -38,51 +39,72 @@ impl Cx {
         self.err(&codes)
     }
 
+    /// Stores a changed gateway; its devices have a new configuration.
+    pub async fn save_gateway(&mut self, gw: &Stored<Gateway>) -> Result<()> {
+        self.put(gw).await?;
+        self.bump_revision(&gw.id).await
+    }
+
+    /// Whether another gateway of the network has an address of these blocks.
+    pub async fn sibling_overlap(&mut self, ccn: &str, gw: &str, blocks: &[Ipv4Net]) -> Result<bool> {
+        for other in self.links_to(Link::Ccn, ccn).await? {
+            if other == gw {
+                continue;
+            }
+            if let Some(o) = self.get::<Gateway>(&other).await?
+                && net::overlap(blocks, &o.blocks())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Refuses a gateway that is not paid, not active or of the wrong edition, where documented.
-    fn usable(&self, gw: &Object) -> Result<()> {
-        self.refuse_if(gw.int("EndTime") < self.now, &["SmartAccessGatewayInArrears", "SAG.Arrearage"])?;
-        self.refuse_if(gw.str("Status") != "Active", &["SmartAccessGatewayNotActivated", "SAG.NoActive"])?;
+    fn usable(&self, gw: &Gateway) -> Result<()> {
+        self.refuse_if(gw.end_time < self.now, &["SmartAccessGatewayInArrears", "SAG.Arrearage"])?;
+        self.refuse_if(gw.status != "Active", &["SmartAccessGatewayNotActivated", "SAG.NoActive"])?;
         self.refuse_if(
-            gw.str("InstanceType") == SOFTWARE,
+            gw.is_software(),
             &["SAG.SoftwareNotSupportFeature", "SAG.SoftwareNotSupport", "SAG.SoftwareNoSupportVbr"],
         )
     }
 }
 
-pub async fn activate(cx: &mut Cx) -> Result<Value> {
+pub async fn activate(
+    cx: &mut Cx,
+    _: request::ActivateSmartAccessGateway,
+) -> Result<response::ActivateSmartAccessGateway> {
     let mut gw = cx.gateway().await?;
-    if gw.str("Status") == "Active" {
+    if gw.status == "Active" {
         return Err(cx.err(&["SmartAccessGatewayActivateFailed"]));
     }
-    gw.set("Status", "Active");
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    gw.status = "Active".to_owned();
+    cx.save_gateway(&gw).await?;
+    Ok(response::ActivateSmartAccessGateway::default())
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
+pub async fn modify(
+    cx: &mut Cx,
+    asked: request::ModifySmartAccessGateway,
+) -> Result<response::ModifySmartAccessGateway> {
     let mut gw = cx.gateway().await?;
-    let strategy = cx.opt("RoutingStrategy").unwrap_or_else(|| gw.str("RoutingStrategy").to_owned());
-    if let Some(cidrs) = cx.opt("CidrBlock") {
-        if strategy == "dynamic" {
+    let dynamic = asked.routing_strategy.as_ref().unwrap_or(&gw.routing_strategy) == "dynamic";
+    if let Some(cidrs) = &asked.cidr_block {
+        if dynamic {
             return Err(cx.err(&["SAG.NotAllowConfigCidr"]));
         }
-        check_cidrs(cx, &gw, &cidrs).await?;
-    } else if strategy == "dynamic" && gw.str("RoutingStrategy") != "dynamic" {
-        gw.set("CidrBlock", "");
+        check_cidrs(cx, &gw, cidrs).await?;
+    } else if dynamic && gw.routing_strategy != "dynamic" {
+        gw.cidr_block.clear();
     }
-    for (k, v) in cx.fields(&["Name", "Description", "CidrBlock", "SecurityLockThreshold", "RoutingStrategy"])
-    {
-        gw.set(&k, v);
-    }
-    gw.name = gw.str("Name").to_owned();
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    set_given!(gw, asked => { name, description, cidr_block, security_lock_threshold, routing_strategy });
+    cx.save_gateway(&gw).await?;
+    Ok(response::ModifySmartAccessGateway::default())
 }
 
 /// Private, disjoint, and free of conflicts with the rest of the cloud connect network.
-async fn check_cidrs(cx: &mut Cx, gw: &Object, text: &str) -> Result<()> {
+async fn check_cidrs(cx: &mut Cx, gw: &Stored<Gateway>, text: &str) -> Result<()> {
     let Some(blocks) = net::cidr_list(text) else {
         return Err(cx.err(&["SAG.InvalidCidrFormat"]));
     };
@@ -95,16 +117,15 @@ async fn check_cidrs(cx: &mut Cx, gw: &Object, text: &str) -> Result<()> {
     if net::self_overlap(&blocks) {
         return Err(cx.err(&["SAG.CidrOverlap"]));
     }
-    let Some(ccn_id) = cx.links_from("ccn", &gw.id).await?.into_iter().next() else {
+    let Some(ccn_id) = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next() else {
         return Ok(());
     };
-    if let Some(ccn) = cx.any("ccn", &ccn_id).await? {
-        let snat = net::cidr_list(ccn.str("SnatCidrBlock")).unwrap_or_default();
-        if net::overlap(&blocks, &snat) {
+    if let Some(ccn) = cx.get::<Ccn>(&ccn_id).await? {
+        if net::overlap(&blocks, &ccn.snat_blocks()) {
             return Err(cx.err(&["SAG.ConflictCidr.CcnSnatCidr"]));
         }
-        if gw.str("InstanceType") == SOFTWARE {
-            let own = net::cidr_list(ccn.str("CidrBlock")).unwrap_or_default();
+        if gw.is_software() {
+            let own = ccn.blocks();
             if own.is_empty() {
                 return Err(cx.err(&["SAG.CcnCidrNoConfig"]));
             }
@@ -113,125 +134,143 @@ async fn check_cidrs(cx: &mut Cx, gw: &Object, text: &str) -> Result<()> {
             }
         }
     }
-    if super::ccn::sibling_overlap(cx, &ccn_id, &gw.id, &blocks).await? {
+    if cx.sibling_overlap(&ccn_id, &gw.id, &blocks).await? {
         return Err(cx.err(&["SAG.CidrOverlap"]));
     }
     Ok(())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
+pub async fn delete(
+    cx: &mut Cx,
+    _: request::DeleteSmartAccessGateway,
+) -> Result<response::DeleteSmartAccessGateway> {
     let gw = cx.gateway().await?;
-    for (kind, _) in objects::all_links(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default() {
-        match kind.as_str() {
-            "ccn" => return Err(cx.err(&["AlreadyBound.CCN"])),
-            "vbr" => return Err(cx.err(&["SAG.DedicatedLineExist"])),
-            _ => {}
+    let all = links::from_each(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
+    for (link, code) in [(Link::Ccn, "AlreadyBound.CCN"), (Link::Vbr, "SAG.DedicatedLineExist")] {
+        if all.first(link).is_some() {
+            return Err(cx.err(&[code]));
         }
     }
-    for kind in ["snat", "dnat", "health", "distribution", "app_user", "grant_ccn", "grant_vbr"] {
-        objects::delete_children(cx.conn(), kind, &gw.id).await?;
+    for kind in [
+        Kind::SnatEntry,
+        Kind::DnatEntry,
+        Kind::HealthCheck,
+        Kind::RouteStrategy,
+        Kind::AppUser,
+        Kind::CcnGrant,
+        Kind::VbrGrant,
+    ] {
+        cx.remove_children(kind, &gw.id).await?;
     }
-    let devices = cx.devices_of(&gw.id).await?;
-    cx.changed.extend(devices.into_iter().map(|d| d.sn));
-    for sql in ["DELETE FROM devices WHERE sag = $1", "DELETE FROM links WHERE a = $1"] {
-        sqlx::query(sql).bind(gw.id.clone()).execute(cx.conn().writer()?).await?;
-    }
+    let sns = devices::delete_of_gateway(cx.conn(), &gw.id).await?;
+    cx.changed.extend(sns);
+    links::remove_from(cx.conn(), &gw.id).await?;
     cx.remove(&gw).await?;
-    Ok(empty())
+    Ok(response::DeleteSmartAccessGateway::default())
 }
 
-pub async fn unlock(cx: &mut Cx) -> Result<Value> {
+pub async fn unlock(
+    cx: &mut Cx,
+    _: request::UnlockSmartAccessGateway,
+) -> Result<response::UnlockSmartAccessGateway> {
     let mut gw = cx.gateway().await?;
-    gw.set("Locked", false);
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    gw.locked = Some(false);
+    cx.save_gateway(&gw).await?;
+    Ok(response::UnlockSmartAccessGateway::default())
 }
 
-pub async fn reboot(cx: &mut Cx) -> Result<Value> {
+pub async fn reboot(
+    cx: &mut Cx,
+    asked: request::RebootSmartAccessGateway,
+) -> Result<response::RebootSmartAccessGateway> {
     let gw = cx.gateway().await?;
-    let devices = match cx.opt("SerialNumber") {
+    let mut devices = match asked.serial_number {
         Some(_) => vec![cx.device_on(&gw).await?],
         None => cx.devices_of(&gw.id).await?,
     };
-    let mut online: Vec<_> = devices.into_iter().filter(|d| d.online(cx.now)).collect();
-    if online.is_empty() {
+    devices.retain(|d| d.online(cx.now));
+    if devices.is_empty() {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
-    for d in &mut online {
+    for d in &mut devices {
         cx.command(d, Command::Reboot).await?;
     }
-    Ok(empty())
+    Ok(response::RebootSmartAccessGateway::default())
 }
 
-pub async fn modify_up_bandwidth(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_up_bandwidth(
+    cx: &mut Cx,
+    asked: request::ModifySmartAccessGatewayUpBandwidth,
+) -> Result<response::ModifySmartAccessGatewayUpBandwidth> {
     let mut gw = cx.gateway().await?;
-    let fields = cx.fields(&["UpBandwidth4G", "UpBandwidthWan"]);
-    if fields.is_empty() {
+    if asked.up_bandwidth4_g.is_none() && asked.up_bandwidth_wan.is_none() {
         return Err(cx.err(&["MissingParameter"]));
     }
-    for (k, v) in fields {
-        if v.as_i64().is_none_or(|n| n < 0) {
-            return Err(cx.invalid(&k));
+    for (name, value) in
+        [("UpBandwidth4G", asked.up_bandwidth4_g), ("UpBandwidthWan", asked.up_bandwidth_wan)]
+    {
+        if value.is_some_and(|n| n < 0) {
+            return Err(cx.invalid(name));
         }
-        gw.set(&k, v);
     }
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    set_given!(gw, asked => { up_bandwidth4_g, up_bandwidth_wan });
+    cx.save_gateway(&gw).await?;
+    Ok(response::ModifySmartAccessGatewayUpBandwidth::default())
 }
 
-pub async fn clear_routeable_address(cx: &mut Cx) -> Result<Value> {
+pub async fn clear_routeable_address(
+    cx: &mut Cx,
+    _: request::ClearSagRouteableAddress,
+) -> Result<response::ClearSagRouteableAddress> {
     let mut gw = cx.gateway().await?;
-    gw.body.remove("RoutableAddress");
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    gw.routable_address = None;
+    cx.save_gateway(&gw).await?;
+    Ok(response::ClearSagRouteableAddress::default())
 }
 
-pub async fn bind_serial(cx: &mut Cx) -> Result<Value> {
+pub async fn bind_serial(
+    cx: &mut Cx,
+    asked: request::BindSerialNumber,
+) -> Result<response::BindSerialNumber> {
     let gw = cx.gateway().await?;
-    let sn = cx.text("SerialNumber");
+    let sn = asked.serial_number;
     if !sn.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) || sn.len() > 64 {
         return Err(cx.invalid("SerialNumber"));
     }
-    if gw.str("InstanceType") == SOFTWARE {
+    if gw.is_software() {
         return Err(cx.err(&["ActionNotSupport"]));
     }
     if cx.device_by_sn(&sn).await?.is_some() {
         return Err(cx.err(&["SAG.SnConflict"]));
     }
     let bound = cx.devices_of(&gw.id).await?.len();
-    let most = if gw.str("HaType") == "no_backup" { 1 } else { 2 };
+    let most = if gw.ha_type.as_deref() == Some("no_backup") { 1 } else { 2 };
     if bound >= most {
         return Err(cx.err(&["SAG.SnOverLimit"]));
     }
     cx.add_device(&gw, &sn, bound).await?;
-    Ok(empty())
+    Ok(response::BindSerialNumber::default())
 }
 
-pub async fn unbind_serial(cx: &mut Cx) -> Result<Value> {
+pub async fn unbind_serial(
+    cx: &mut Cx,
+    _: request::UnbindSerialNumber,
+) -> Result<response::UnbindSerialNumber> {
     let gw = cx.gateway().await?;
     let device = cx.device_on(&gw).await?;
-    sqlx::query("DELETE FROM devices WHERE sn = $1")
-        .bind(device.sn.clone())
-        .execute(cx.conn().writer()?)
-        .await?;
-    cx.changed.insert(device.sn);
-    Ok(empty())
+    devices::delete(cx.conn(), &device.sn).await?;
+    cx.changed.insert(device.summary.sn);
+    Ok(response::UnbindSerialNumber::default())
 }
 
 /// A new key for a virtual device; the agent gets it with its configuration.
-pub async fn clear_cipher(cx: &mut Cx) -> Result<Value> {
+pub async fn clear_cipher(cx: &mut Cx, _: request::ClearSagCipher) -> Result<response::ClearSagCipher> {
     let gw = cx.gateway().await?;
-    if gw.str("HardwareVersion") != "sag-vcpe" {
+    if gw.hardware_version != "sag-vcpe" {
         return Err(cx.err(&["FeatureNotSupport"]));
     }
     let mut device = cx.device_on(&gw).await?;
-    let key = cx.cipher.token(crate::store::secrets::MIXED, 32);
-    let key = key.map_err(crate::proto::error::ApiError::internal)?;
-    let sealed = cx.seal(&key)?;
-    device.set("SealedKey", sealed.into());
+    device.sealed_key = cx.new_device_key()?;
     cx.save_device(&mut device, "Key").await?;
-    Ok(empty())
+    Ok(response::ClearSagCipher::default())
 }

@@ -1,271 +1,288 @@
 //! Gateway instances as they are shown.
 
-use std::collections::{BTreeSet, HashMap};
-
-use serde_json::{Value, json};
+use std::collections::HashMap;
 
 use super::cx::Cx;
-use super::device::Device;
-use super::gateway::{KIND, SOFTWARE};
-use crate::proto::error::Result;
-use crate::store::objects::{self, Filter, Object};
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::ccn::Ccn;
+use crate::domain::device::ONLINE_MS;
+use crate::domain::gateway::Gateway;
+use crate::error::Result;
+use crate::store::Link;
+use crate::store::devices::Summary;
+use crate::store::gateways::Comparison;
+use crate::store::links::{self, Links};
+use crate::store::objects::{Column, Filter, Stored};
 use crate::store::secrets::mask;
-
-/// What is shown of a device's configuration with its gateway.
-const SHOWN: &[&str] = &["Slot", "SealedKey", "SoftwareVersion"];
 
 /// Everything that is shown about an instance and is not in its own row.
 #[derive(Default)]
 struct Around {
-    devices: Vec<Device>,
-    links: objects::Links,
-    ccn: Option<Object>,
+    devices: Vec<Summary>,
+    links: Links,
+    ccn: Option<Stored<Ccn>>,
 }
 
 impl Around {
-    async fn load(cx: &mut Cx, gw: &Object) -> Result<Around> {
-        let mut one = Around::load_all(cx, std::slice::from_ref(gw)).await?;
-        Ok(one.pop().unwrap_or_default())
-    }
-
     /// One for each of the gateways, in their order.
-    async fn load_all(cx: &mut Cx, gws: &[Object]) -> Result<Vec<Around>> {
+    async fn load_all(cx: &mut Cx, gws: &[Stored<Gateway>]) -> Result<Vec<Around>> {
         let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-        let mut devices = cx.devices_with(&ids, SHOWN).await?;
-        let mut links = objects::all_links(cx.conn(), &ids).await?;
-        let mut ccns: HashMap<String, Object> = HashMap::new();
+        let mut devices = cx.device_summaries(&ids).await?;
+        let mut links = links::from_each(cx.conn(), &ids).await?;
+        let mut ccns: HashMap<String, Option<Stored<Ccn>>> = HashMap::new();
         let mut out = Vec::new();
         for id in ids {
             let links = links.remove(id).unwrap_or_default();
-            let ccn = links.iter().find(|(k, _)| k == "ccn").map(|(_, ccn)| ccn.clone());
-            if let Some(c) = ccn.as_ref().filter(|c| !ccns.contains_key(*c)) {
-                ccns.extend(cx.any("ccn", c).await?.map(|o| (c.clone(), o)));
+            let mut ccn = None;
+            if let Some(id) = links.first(Link::Ccn) {
+                if !ccns.contains_key(id) {
+                    ccns.insert(id.to_owned(), cx.get(id).await?);
+                }
+                ccn = ccns.get(id).cloned().flatten();
             }
-            let ccn = ccn.and_then(|c| ccns.get(&c).cloned());
             out.push(Around { devices: devices.remove(id).unwrap_or_default(), links, ccn });
         }
         Ok(out)
     }
 
-    fn ids(&self, kind: &str) -> Vec<&str> {
-        self.links.iter().filter(|(k, _)| k == kind).map(|(_, id)| id.as_str()).collect()
-    }
-
     fn online(&self, now: i64) -> bool {
         self.devices.iter().any(|d| d.online(now))
     }
+
+    fn serial_numbers(&self) -> String {
+        self.devices.iter().map(|d| d.sn.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// The software of the first or the second device.
+    fn version(&self, place: usize) -> String {
+        self.devices.get(place).map(|d| d.reported.software_version.clone()).unwrap_or_default()
+    }
+
+    fn vpn_status(&self, now: i64) -> String {
+        up_down(self.online(now) && self.ccn.is_some())
+    }
+
+    fn ipsec_status(&self, now: i64) -> String {
+        up_down(self.devices.iter().any(|d| d.online(now) && d.reported.ipsec_status == "up"))
+    }
+
+    fn backup_status(&self) -> String {
+        if self.devices.len() > 1 { "Active" } else { "" }.to_owned()
+    }
+}
+
+fn up_down(up: bool) -> String {
+    if up { "up" } else { "down" }.to_owned()
 }
 
 /// The stored status, but `Offline` once all devices fell silent and `Arrearage` after the end.
-pub fn status(gw: &Object, devices: &[Device], now: i64) -> String {
-    if gw.int("EndTime") < now {
+fn status(gw: &Gateway, devices: &[Summary], now: i64) -> String {
+    if gw.end_time < now {
         return "Arrearage".to_owned();
     }
-    let known = devices.iter().any(|d| d.seen > 0);
-    if gw.str("Status") == "Active" && known && !devices.iter().any(|d| d.online(now)) {
+    let heard = devices.iter().any(|d| d.seen > 0);
+    if gw.status == "Active" && heard && !devices.iter().any(|d| d.online(now)) {
         return "Offline".to_owned();
     }
-    gw.str("Status").to_owned()
+    gw.status.clone()
 }
 
-fn version(d: &Device) -> String {
-    let reported = d.report["SoftwareVersion"].as_str();
-    reported.or(d.get("SoftwareVersion").as_str()).unwrap_or_default().to_owned()
-}
-
-fn up_down(up: bool) -> &'static str {
-    if up { "up" } else { "down" }
-}
-
-fn common(cx: &Cx, gw: Object, around: &Around) -> Value {
-    let now = cx.now;
-    let (status, end) = (status(&gw, &around.devices, now), gw.int("EndTime"));
-    let sns: Vec<&str> = around.devices.iter().map(|d| d.sn.as_str()).collect();
-    let online = around.online(now);
-    let bandwidth = gw.int("Bandwidth");
-    let mut out = Value::Object(gw.body);
-    out["Status"] = status.into();
-    out["SerialNumber"] = sns.join(",").into();
-    out["MaxBandwidth"] = format!("{bandwidth} M").into();
-    out["VpnStatus"] = up_down(online && around.ccn.is_some()).into();
-    let ipsec = around.devices.iter().any(|d| d.online(now) && d.report["IpsecStatus"] == "up");
-    out["IpsecStatus"] = up_down(ipsec).into();
-    out["BackupStatus"] = if around.devices.len() > 1 { "Active" } else { "" }.into();
-    if let Some(ccn) = &around.ccn {
-        out["AssociatedCcnId"] = ccn.id.as_str().into();
-        out["AssociatedCcnName"] = ccn.name.as_str().into();
-        out["Links"] = json!([{
-            "Type": "ccn", "Status": "Active", "EndTime": end, "InstanceId": gw.id,
-            "RelateInstanceId": ccn.id, "RelateInstanceRegionId": ccn.region,
-            "Bandwidth": format!("{bandwidth} M"), "CommodityType": "smartag",
-            "HealthCheckTargetIp": "",
-        }]);
+/// The same as a condition.
+fn with_status(filter: Filter, status: String, now: i64) -> Filter {
+    if status == "Arrearage" {
+        return filter.paid_at(now, false);
     }
-    out
-}
-
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    if let (Some(_), None) = (cx.opt("SoftwareVersion"), cx.opt("VersionComparator")) {
-        cx.params.set("VersionComparator", "equals");
-    }
-    let mut filter = cx.mine();
-    filter.name = cx.opt("Name");
-    filter.ids = wanted(cx).await?;
-    let unbound = cx.opt("UnboundAclIds");
-    let here = [
-        "Status",
-        "InstanceType",
-        "CanAssociateQos",
-        "HardwareType",
-        "SoftwareVersion",
-        "BusinessState",
-        "ResourceGroupId",
-    ];
-    let (total, page) = if unbound.is_none() && here.iter().all(|n| cx.opt(n).is_none()) {
-        cx.paged(KIND, &filter).await?
-    } else {
-        let mut rows = cx.list_all(KIND, &filter).await?;
-        rows.retain(|gw| row_matches(cx, gw));
-        let arounds = Around::load_all(cx, &rows).await?;
-        let both = rows.into_iter().zip(arounds);
-        let kept = both.filter(|(gw, a)| around_matches(cx, gw, a)).map(|(gw, _)| gw).collect();
-        cx.cut(kept)
-    };
-    let mut rows = Vec::new();
-    let arounds = Around::load_all(cx, &page).await?;
-    for (gw, around) in page.into_iter().zip(arounds) {
-        let mut row = common(cx, gw, &around);
-        row["AclIds"] = around.ids("acl").join(",").into();
-        row["QosIds"] = around.ids("qos").join(",").into();
-        row["SoftwareVersion"] = around.devices.first().map(version).unwrap_or_default().into();
-        row["BackupSoftwareVersion"] = around.devices.get(1).map(version).unwrap_or_default().into();
-        rows.push(row);
-    }
-    Ok(cx.listing("SmartAccessGateways", total, rows))
-}
-
-/// The identifiers that the identifying filters leave, or `None` without such a filter.
-async fn wanted(cx: &mut Cx) -> Result<Option<Vec<String>>> {
-    let mut sets: Vec<Vec<String>> = Vec::new();
-    if let Some(id) = cx.opt("SmartAGId") {
-        sets.push(vec![id]);
-    }
-    let ids = cx.list("SmartAGIds");
-    if !ids.is_empty() {
-        sets.push(ids);
-    }
-    if let Some(sn) = cx.opt("SerialNumber") {
-        sets.push(cx.device_by_sn(&sn).await?.map(|d| d.sag).into_iter().collect());
-    }
-    if let Some(ccn) = cx.opt("AssociatedCcnId") {
-        sets.push(cx.links_to("ccn", &ccn).await?);
-    }
-    if cx.opt("AclIds").is_some() {
-        let mut bound = Vec::new();
-        for acl in cx.list("AclIds") {
-            bound.extend(cx.links_to("acl", &acl).await?);
-        }
-        sets.push(bound);
-    }
-    let mut sets = sets.into_iter();
-    let Some(first) = sets.next() else { return Ok(None) };
-    let all: BTreeSet<String> = first.into_iter().collect();
-    Ok(Some(sets.fold(all, |a, b| b.into_iter().filter(|x| a.contains(x)).collect()).into_iter().collect()))
-}
-
-/// The filters that the instance's own row answers.
-fn row_matches(cx: &Cx, gw: &Object) -> bool {
-    let state = if gw.int("EndTime") < cx.now { "Arrearage" } else { "Normal" };
-    let filters = [
-        ("InstanceType", edition(gw)),
-        ("HardwareType", gw.str("HardwareVersion")),
-        ("BusinessState", state),
-        ("ResourceGroupId", gw.str("ResourceGroupId")),
-    ];
-    filters.iter().all(|(name, have)| cx.opt(name).is_none_or(|want| want == *have))
-}
-
-fn edition(gw: &Object) -> &'static str {
-    if gw.str("InstanceType") == SOFTWARE { SOFTWARE } else { "hardware" }
-}
-
-/// The filters that need the devices and the links.
-fn around_matches(cx: &Cx, gw: &Object, around: &Around) -> bool {
-    if cx.opt("Status").is_some_and(|s| s != status(gw, &around.devices, cx.now)) {
-        return false;
-    }
-    if cx.list("UnboundAclIds").iter().any(|a| around.ids("acl").contains(&a.as_str())) {
-        return false;
-    }
-    let can_take_qos = around.ids("qos").is_empty() && edition(gw) != SOFTWARE;
-    if cx.flag("CanAssociateQos").is_some_and(|want| want != can_take_qos) {
-        return false;
-    }
-    let Some(asked) = cx.opt("SoftwareVersion") else { return true };
-    let Some(have) = around.devices.first().map(version) else { return false };
-    let order = numbers(&have).cmp(&numbers(&asked));
-    match cx.text("VersionComparator").as_str() {
-        "greater" => order.is_gt(),
-        "less" => order.is_lt(),
-        _ => order.is_eq(),
+    let filter = filter.paid_at(now, true);
+    match status.as_str() {
+        "Offline" => filter.equals(Column::Status, Some("Active")).silent_since(now - ONLINE_MS, true),
+        "Active" => filter.equals(Column::Status, Some("Active")).silent_since(now - ONLINE_MS, false),
+        _ => filter.equals(Column::Status, Some(status)),
     }
 }
 
-/// `2.3.0.0` for comparison.
-pub fn numbers(version: &str) -> Vec<u32> {
-    version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
+pub async fn describe(
+    cx: &mut Cx,
+    asked: request::DescribeSmartAccessGateways,
+) -> Result<response::DescribeSmartAccessGateways> {
+    let filter = filter(cx, asked);
+    let page = cx.list_page::<Gateway>(&filter).await?;
+    let around = Around::load_all(cx, &page.rows).await?;
+    let rows = page.rows.iter().zip(around).map(|(gw, around)| row(gw, &around, cx.now));
+    Ok(response::DescribeSmartAccessGateways {
+        smart_access_gateways: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn attribute(cx: &mut Cx) -> Result<Value> {
+fn filter(cx: &Cx, asked: request::DescribeSmartAccessGateways) -> Filter {
+    let mut filter = cx
+        .mine()
+        .equals(Column::Name, asked.name)
+        .equals(Column::Variant, asked.instance_type)
+        .equals(Column::Model, asked.hardware_type)
+        .equals(Column::ResourceGroup, asked.resource_group_id);
+    if !asked.smart_ag_ids.is_empty() {
+        filter.ids = Some(asked.smart_ag_ids);
+    }
+    if let Some(id) = asked.smart_ag_id {
+        filter = filter.with_id(&id);
+    }
+    if let Some(sn) = asked.serial_number {
+        filter = filter.with_device(&sn);
+    }
+    if let Some(ccn) = asked.associated_ccn_id {
+        filter = filter.linked(Link::Ccn, &[ccn]);
+    }
+    if asked.acl_ids.is_some() {
+        filter = filter.linked(Link::Acl, &cx.list_param("AclIds"));
+    }
+    if asked.unbound_acl_ids.is_some() {
+        filter = filter.not_linked(Link::Acl, &cx.list_param("UnboundAclIds"));
+    }
+    if let Some(can) = asked.can_associate_qos {
+        filter = filter.can_take_qos(can);
+    }
+    if let Some(state) = asked.business_state {
+        filter = filter.paid_at(cx.now, state != "Arrearage");
+    }
+    if let Some(version) = asked.software_version {
+        let comparison = match asked.version_comparator.as_deref() {
+            Some("greater") => Comparison::Greater,
+            Some("less") => Comparison::Less,
+            _ => Comparison::Equal,
+        };
+        filter = filter.with_version(comparison, &version);
+    }
+    match asked.status {
+        Some(status) => with_status(filter, status, cx.now),
+        None => filter,
+    }
+}
+
+type Row = response::describe_smart_access_gateways::SmartAccessGateway;
+
+fn row(gw: &Stored<Gateway>, around: &Around, now: i64) -> Row {
+    let ccn = around.ccn.as_ref();
+    let bandwidth = format!("{} M", gw.bandwidth);
+    let links = ccn.map(|ccn| response::describe_smart_access_gateways::Link {
+        r#type: "ccn".to_owned(),
+        status: "Active".to_owned(),
+        end_time: gw.end_time,
+        instance_id: gw.id.clone(),
+        relate_instance_id: ccn.id.clone(),
+        relate_instance_region_id: ccn.region.clone(),
+        bandwidth: bandwidth.clone(),
+        commodity_type: "smartag".to_owned(),
+    });
+    copied!(gw => Row {
+        cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time,
+        enterprise_code, hardware_version, name, resource_group_id, routing_strategy, security_lock_threshold,
+        smart_ag_id, smart_ag_uid, up_bandwidth4_g, up_bandwidth_wan, user_count;
+        access_point_id: gw.access_point_id.to_string(),
+        acl_ids: around.links.ids(Link::Acl).join(","),
+        qos_ids: around.links.ids(Link::Qos).join(","),
+        associated_ccn_id: ccn.map(|c| c.id.clone()).unwrap_or_default(),
+        associated_ccn_name: ccn.and_then(|c| c.name.clone()).unwrap_or_default(),
+        backup_status: around.backup_status(),
+        software_version: around.version(0),
+        backup_software_version: around.version(1),
+        ipsec_status: around.ipsec_status(now),
+        vpn_status: around.vpn_status(now),
+        links: links.into_iter().collect(),
+        max_bandwidth: bandwidth,
+        serial_number: around.serial_numbers(),
+        status: status(gw, &around.devices, now),
+        ..Row::default()
+    })
+}
+
+pub async fn attribute(
+    cx: &mut Cx,
+    _: request::DescribeSmartAccessGatewayAttribute,
+) -> Result<response::DescribeSmartAccessGatewayAttribute> {
+    use response::describe_smart_access_gateway_attribute::Link as CcnLink;
     let gw = cx.gateway().await?;
-    let around = Around::load(cx, &gw).await?;
-    let bandwidth = gw.int("Bandwidth");
-    let mut out = common(cx, gw, &around);
-    out["AclIds"] = json!(around.ids("acl"));
-    out["QosIds"] = json!(around.ids("qos"));
-    out["FlowLogIds"] = json!(around.ids("flowlog"));
-    out["MaxBandwidth"] = format!("{bandwidth}M").into();
-    out["TrafficMasterSn"] = around.devices.first().map(|d| d.sn.as_str()).unwrap_or_default().into();
-    out["EnableOptimization"] = around.devices.iter().any(|d| d.report["EnableOptimization"] == true).into();
-    let mut devices = Vec::new();
-    for (i, d) in around.devices.iter().enumerate() {
-        let sealed = d.get("SealedKey").as_str().unwrap_or_default();
-        let key = cx.cipher.open(sealed).unwrap_or_default();
-        devices.push(json!({
-            "SerialNumber": d.sn,
-            "SoftwareVersion": version(d),
-            "MonitorVersion": d.report["MonitorVersion"],
-            "DpiSignatureDbVersion": d.report["DpiSignatureDbVersion"],
-            "HaState": if i == 0 { "Active" } else { "Standby" },
-            "HcState": if d.online(cx.now) { "online" } else { "offline" },
-            "SecretKey": mask(&key),
-            "DistributeSkStatus": i64::from(d.applied > 0),
-        }));
-    }
-    out["Devices"] = json!(devices);
-    Ok(out)
+    let now = cx.now;
+    let around = Around::load_all(cx, std::slice::from_ref(&gw)).await?.pop().unwrap_or_default();
+    let ccn = around.ccn.as_ref();
+    let links = ccn.map(|ccn| CcnLink {
+        r#type: "ccn".to_owned(),
+        status: "Active".to_owned(),
+        end_time: gw.end_time,
+        instance_id: gw.id.clone(),
+        relate_instance_id: ccn.id.clone(),
+        relate_instance_region_id: Some(ccn.region.clone()),
+        bandwidth: format!("{} M", gw.bandwidth),
+        commodity_type: "smartag".to_owned(),
+        health_check_target_ip: Some(String::new()),
+    });
+    let ids = |link: Link| Some(around.links.ids(link).into_iter().map(str::to_owned).collect());
+    let devices = around.devices.iter().enumerate().map(|(i, d)| device(cx, d, i == 0));
+    Ok(copied!(gw => response::DescribeSmartAccessGatewayAttribute {
+        cidr_block, city, create_time, data_plan, description, end_time, instance_type, name, resource_group_id,
+        routing_strategy, security_lock_threshold, smart_ag_id, up_bandwidth4_g, up_bandwidth_wan, user_count;
+        access_point_id: gw.access_point_id.to_string(),
+        acl_ids: ids(Link::Acl),
+        qos_ids: ids(Link::Qos),
+        flow_log_ids: ids(Link::FlowLog),
+        associated_ccn_id: ccn.map(|c| c.id.clone()).unwrap_or_default(),
+        associated_ccn_name: ccn.and_then(|c| c.name.clone()).unwrap_or_default(),
+        devices: devices.collect(),
+        enable_optimization: Some(around.devices.iter().any(|d| d.reported.optimized)),
+        ipsec_status: around.ipsec_status(now),
+        vpn_status: around.vpn_status(now),
+        links: links.into_iter().collect(),
+        max_bandwidth: format!("{}M", gw.bandwidth),
+        serial_number: around.serial_numbers(),
+        status: status(&gw, &around.devices, now),
+        traffic_master_sn: around.devices.first().map(|d| d.sn.clone()).unwrap_or_default(),
+        ..Default::default()
+    }))
 }
 
-pub async fn bindable(cx: &mut Cx) -> Result<Value> {
-    let mut filter = cx.mine();
-    filter.name = cx.opt("Name");
-    filter.ids = cx.opt("SmartAGId").map(|id| vec![id]);
-    if let Some(id) = cx.opt("CcnId")
-        && cx.find("ccn", &id).await?.is_none()
+fn device(cx: &Cx, d: &Summary, first: bool) -> response::describe_smart_access_gateway_attribute::Device {
+    let key = cx.cipher.open(&d.sealed_key).unwrap_or_default();
+    response::describe_smart_access_gateway_attribute::Device {
+        serial_number: d.sn.clone(),
+        software_version: d.reported.software_version.clone(),
+        monitor_version: d.reported.monitor_version.clone(),
+        dpi_signature_db_version: d.reported.dpi_version.clone(),
+        ha_state: if first { "Active" } else { "Standby" }.to_owned(),
+        hc_state: if d.online(cx.now) { "online" } else { "offline" }.to_owned(),
+        secret_key: mask(&key),
+        distribute_sk_status: i64::from(d.applied > 0),
+    }
+}
+
+pub async fn bindable(
+    cx: &mut Cx,
+    asked: request::DescribeBindableSmartAccessGateways,
+) -> Result<response::DescribeBindableSmartAccessGateways> {
+    let mut filter = cx.mine().equals(Column::Name, asked.name);
+    filter.ids = asked.smart_ag_id.map(|id| vec![id]);
+    if let Some(id) = &asked.ccn_id
+        && cx.find::<Ccn>(id).await?.is_none()
     {
         return Err(cx.err(&["CCN.InvalidId"]));
     }
-    if cx.flag("CrossAccount") == Some(true) {
+    if asked.cross_account == Some(true) {
         // Instances of other accounts that were granted to this account's network.
-        let granted = cx.links_to("granted_ccn", &cx.text("CcnId")).await?;
-        filter = Filter { ids: Some(granted), ..Filter::default() };
+        filter = Filter::default().linked(Link::GrantedCcn, &[asked.ccn_id.unwrap_or_default()]);
     }
-    let mut free = cx.list_all(KIND, &filter).await?;
-    let ids: Vec<&str> = free.iter().map(|g| g.id.as_str()).collect();
-    let links = objects::all_links(cx.conn(), &ids).await?;
-    let bound = |g: &Object| links.get(&g.id).is_some_and(|l| l.iter().any(|(k, _)| k == "ccn"));
-    free.retain(|g| !bound(g));
-    let (total, page) = cx.cut(free);
-    let rows = page.iter().map(|g| json!({"SmartAGId": g.id, "Name": g.name, "SmartAGUid": g.uid})).collect();
-    Ok(cx.listing("SmartAccessGateways", total, rows))
+    let page = cx.list_page::<Gateway>(&filter.has_links(Link::Ccn, false)).await?;
+    let rows = page.rows.iter().map(|gw| {
+        copied!(gw => response::describe_bindable_smart_access_gateways::SmartAccessGateway {
+            name, smart_ag_id;
+            smart_ag_uid: gw.uid,
+        })
+    });
+    Ok(response::DescribeBindableSmartAccessGateways {
+        smart_access_gateways: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }

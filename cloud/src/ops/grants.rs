@@ -3,19 +3,20 @@
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use crate::proto::error::{ApiError, Result};
-use crate::store::objects;
+use crate::error::{ApiError, Result};
+use crate::store::objects::Filter;
 use crate::store::secrets::HEX;
+use crate::store::{Kind, Link};
 
 pub async fn grant_ccn(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let ccn = cx.text("CcnInstanceId");
     let uid = cx.int("CcnUid").unwrap_or_default();
-    let found = cx.any("ccn", &ccn).await?.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
+    let found = cx.get_object(Kind::Ccn, &ccn).await?.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
     if uid == cx.uid() || found.uid != uid {
         return Err(cx.err(&["CCN.InvalidUid"]));
     }
-    if !cx.children("grant_ccn", &gw.id).await?.is_empty() {
+    if !cx.child_objects(Kind::CcnGrant, &gw.id).await?.is_empty() {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
     }
     let grant = cx.new_id("sgc")?;
@@ -24,41 +25,41 @@ pub async fn grant_ccn(cx: &mut Cx) -> Result<Value> {
     body.insert("CreateTime".into(), cx.now.into());
     let traffic = cx.flag("GrantTrafficService") == Some(true);
     body.insert("GrantTrafficService".into(), traffic.into());
-    let o = cx.object("grant_ccn", format!("{}/{ccn}", gw.id), "Key", &gw.id, body);
-    cx.put(&o).await?;
-    cx.link("granted_ccn", &gw.id, &ccn).await?;
+    let o = cx.object(Kind::CcnGrant, format!("{}/{ccn}", gw.id), "Key", &gw.id, body);
+    cx.put_object(&o).await?;
+    cx.link(Link::GrantedCcn, &gw.id, &ccn).await?;
     Ok(json!({"InstanceId": grant}))
 }
 
 pub async fn revoke_ccn(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let ccn = cx.text("CcnInstanceId");
-    if cx.links_from("ccn", &gw.id).await?.contains(&ccn) {
+    if cx.links_from(Link::Ccn, &gw.id).await?.contains(&ccn) {
         return Err(cx.err(&["AlreadyBound.CCN"]));
     }
-    if !cx.unlink("granted_ccn", &gw.id, &ccn).await? {
+    if !cx.unlink(Link::GrantedCcn, &gw.id, &ccn).await? {
         return Err(cx.err(&["CCN.InvalidId"]));
     }
-    objects::delete(cx.conn(), "grant_ccn", &format!("{}/{ccn}", gw.id)).await?;
+    cx.remove_by_id(Kind::CcnGrant, &format!("{}/{ccn}", gw.id)).await?;
     Ok(empty())
 }
 
 pub async fn describe_ccn(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
-    let filter = cx.under(&gw.id);
-    let (total, page) = cx.paged("grant_ccn", &filter).await?;
+    let filter = Filter::under(&gw.id);
+    let (total, page) = cx.object_page(Kind::CcnGrant, &filter).await?;
     let rows = page.into_iter().map(|o| Value::Object(o.body)).collect();
     Ok(cx.listing("GrantRules", total, rows))
 }
 
 pub async fn grant_cen(cx: &mut Cx) -> Result<Value> {
-    let ccn = cx.need("ccn", "CcnInstanceId", &["InvalidId.CCN"]).await?;
+    let ccn = cx.require_object(Kind::Ccn, "CcnInstanceId", &["InvalidId.CCN"]).await?;
     let cen = cx.text("CenInstanceId");
     if !cen.starts_with("cen-") {
         return Err(cx.invalid("CenInstanceId"));
     }
     let key = format!("{}/{cen}", ccn.id);
-    if cx.any("grant_cen", &key).await?.is_some() {
+    if cx.get_object(Kind::CenGrant, &key).await?.is_some() {
         return Err(cx.err(&["AlreadyBound.CEN"]));
     }
     let hex = cx.cipher.token(HEX, 32).map_err(ApiError::internal)?.to_lowercase();
@@ -70,25 +71,25 @@ pub async fn grant_cen(cx: &mut Cx) -> Result<Value> {
     body.insert("GmtModified".into(), cx.now.into());
     let traffic = cx.flag("GrantTrafficService") == Some(true);
     body.insert("GrantTrafficService".into(), traffic.into());
-    let o = cx.object("grant_cen", key, "Key", &ccn.id, body);
-    cx.put(&o).await?;
+    let o = cx.object(Kind::CenGrant, key, "Key", &ccn.id, body);
+    cx.put_object(&o).await?;
     Ok(empty())
 }
 
 pub async fn revoke_cen(cx: &mut Cx) -> Result<Value> {
-    let ccn = cx.need("ccn", "CcnInstanceId", &["InvalidId.CCN"]).await?;
+    let ccn = cx.require_object(Kind::Ccn, "CcnInstanceId", &["InvalidId.CCN"]).await?;
     let key = format!("{}/{}", ccn.id, cx.text("CenInstanceId"));
-    let Some(grant) = cx.any("grant_cen", &key).await? else {
+    let Some(grant) = cx.get_object(Kind::CenGrant, &key).await? else {
         return Err(cx.invalid("CenInstanceId"));
     };
-    cx.remove(&grant).await?;
+    cx.remove_object(&grant).await?;
     Ok(empty())
 }
 
 pub async fn describe_cen(cx: &mut Cx) -> Result<Value> {
     let mut filter = cx.mine();
     filter.parent = cx.opt("AssociatedCcnId");
-    let (total, page) = cx.paged("grant_cen", &filter).await?;
+    let (total, page) = cx.object_page(Kind::CenGrant, &filter).await?;
     let rows = page.into_iter().map(|o| Value::Object(o.body)).collect();
     Ok(cx.listing("GrantRules", total, rows))
 }

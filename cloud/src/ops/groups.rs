@@ -1,28 +1,58 @@
 //! Resource groups.
 
-use serde_json::Value;
+use super::cx::Cx;
+use crate::api::{request, response};
+use crate::domain::acl::Acl;
+use crate::domain::ccn::Ccn;
+use crate::domain::flow_log::FlowLog;
+use crate::domain::gateway::Gateway;
+use crate::domain::qos::Qos;
+use crate::error::Result;
+use crate::store::objects::{Entity, Stored};
 
-use super::cx::{Cx, empty};
-use super::gateway::{KIND as GATEWAY, SOFTWARE};
-use crate::proto::error::Result;
+pub async fn move_resource(
+    cx: &mut Cx,
+    asked: request::MoveResourceGroup,
+) -> Result<response::MoveResourceGroup> {
+    let (id, group) = (asked.resource_id.as_str(), asked.new_resource_group_id);
+    match asked.resource_type.as_str() {
+        kind @ ("smartag" | "smartag_s") => {
+            let mut gw = named::<Gateway>(cx, id).await?;
+            if gw.is_software() != (kind == "smartag_s") {
+                return Err(cx.invalid("ResourceType"));
+            }
+            gw.resource_group_id = checked(cx, group)?;
+            cx.put(&gw).await?;
+        }
+        "acl" => {
+            let mut acl = named::<Acl>(cx, id).await?;
+            acl.resource_group_id = checked(cx, group)?;
+            cx.put(&acl).await?;
+        }
+        "qos" => {
+            let mut qos = named::<Qos>(cx, id).await?;
+            qos.resource_group_id = checked(cx, group)?;
+            cx.put(&qos).await?;
+        }
+        "ccn" => {
+            let mut ccn = named::<Ccn>(cx, id).await?;
+            ccn.resource_group_id = checked(cx, group)?;
+            cx.put(&ccn).await?;
+        }
+        "flowlog" => {
+            let mut log = named::<FlowLog>(cx, id).await?;
+            log.resource_group_id = checked(cx, group)?;
+            cx.put(&log).await?;
+        }
+        _ => return Err(cx.invalid("ResourceId")),
+    }
+    Ok(response::MoveResourceGroup::default())
+}
 
-pub async fn move_resource(cx: &mut Cx) -> Result<Value> {
-    let kind = cx.text("ResourceType");
-    let table = match kind.as_str() {
-        "smartag" | "smartag_s" => GATEWAY,
-        other => other,
-    };
-    let id = cx.text("ResourceId");
-    let Some(mut o) = cx.find(table, &id).await? else { return Err(cx.invalid("ResourceId")) };
-    let software = o.str("InstanceType") == SOFTWARE;
-    if table == GATEWAY && software != (kind == "smartag_s") {
-        return Err(cx.invalid("ResourceType"));
-    }
-    let group = cx.text("NewResourceGroupId");
-    if !group.starts_with("rg-") {
-        return Err(cx.invalid("NewResourceGroupId"));
-    }
-    o.set("ResourceGroupId", group);
-    cx.put(&o).await?;
-    Ok(empty())
+async fn named<T: Entity>(cx: &mut Cx, id: &str) -> Result<Stored<T>> {
+    cx.find(id).await?.ok_or_else(|| cx.invalid("ResourceId"))
+}
+
+fn checked(cx: &Cx, group: String) -> Result<String> {
+    if group.starts_with("rg-") { Ok(group) } else { Err(cx.invalid("NewResourceGroupId")) }
 }

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::cx::{Cx, empty};
-use super::gateway::SOFTWARE;
-use super::net;
-use crate::proto::error::Result;
-use crate::store::objects::Object;
+use crate::domain::net;
+use crate::error::Result;
+use crate::store::Kind;
+use crate::store::objects::{Column, Filter, Object};
 
-const KIND: &str = "health";
+const KIND: Kind = Kind::HealthCheck;
 /// Checks of one gateway.
 const QUOTA: i64 = 20;
 
@@ -46,14 +46,14 @@ fn check(cx: &Cx, hc: &Object) -> Result<()> {
 
 /// Route publication strategies that depend on the check.
 async fn relations(cx: &mut Cx, hc: &Object) -> Result<usize> {
-    let strategies = cx.children("distribution", &hc.parent).await?;
+    let strategies = cx.child_objects(Kind::RouteStrategy, &hc.parent).await?;
     Ok(strategies.iter().filter(|s| s.str("HcInstanceId") == hc.id).count())
 }
 
 pub async fn create(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
-    cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["FeatureNotSupport"])?;
-    if cx.count(KIND, cx.under(&gw.id)).await? >= QUOTA {
+    cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
+    if cx.count(KIND, &Filter::under(&gw.id)).await? >= QUOTA {
         return Err(cx.err(&["HC.AmountLimit"]));
     }
     let mut body = cx.fields(&FIELDS);
@@ -61,13 +61,13 @@ pub async fn create(cx: &mut Cx) -> Result<Value> {
     let id = cx.new_id("hc")?;
     let hc = cx.object(KIND, id, "HcInstanceId", &gw.id, body);
     check(cx, &hc)?;
-    cx.put(&hc).await?;
-    cx.touch(&gw.id).await?;
+    cx.put_object(&hc).await?;
+    cx.bump_revision(&gw.id).await?;
     Ok(serde_json::json!({"InstanceId": hc.id}))
 }
 
 async fn find(cx: &mut Cx) -> Result<Object> {
-    let hc = cx.need(KIND, "HcInstanceId", &["HC.InstanceNoFound"]).await?;
+    let hc = cx.require_object(KIND, "HcInstanceId", &["HC.InstanceNoFound"]).await?;
     if cx.opt("SmartAGId").is_some_and(|id| id != hc.parent) {
         return Err(cx.err(&["HC.InstanceNoFound"]));
     }
@@ -82,8 +82,8 @@ pub async fn modify(cx: &mut Cx) -> Result<Value> {
     }
     hc.name = hc.str("Name").to_owned();
     check(cx, &hc)?;
-    cx.put(&hc).await?;
-    cx.touch(&gw.id).await?;
+    cx.put_object(&hc).await?;
+    cx.bump_revision(&gw.id).await?;
     Ok(empty())
 }
 
@@ -92,17 +92,16 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
     if relations(cx, &hc).await? > 0 {
         return Err(cx.err(&["HC.RelatedRoute"]));
     }
-    cx.remove(&hc).await?;
-    cx.touch(&hc.parent).await?;
+    cx.remove_object(&hc).await?;
+    cx.bump_revision(&hc.parent).await?;
     Ok(empty())
 }
 
 pub async fn describe(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
-    let mut filter = cx.under(&gw.id);
-    filter.name = cx.opt("Name");
+    let mut filter = Filter::under(&gw.id).equals(Column::Name, cx.opt("Name"));
     filter.ids = cx.opt("HcInstanceId").map(|id| vec![id]);
-    let (total, page) = cx.paged(KIND, &filter).await?;
+    let (total, page) = cx.object_page(KIND, &filter).await?;
     let devices = cx.devices_of(&gw.id).await?;
     let mut rows = Vec::new();
     for mut hc in page {

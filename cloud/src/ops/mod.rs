@@ -1,230 +1,283 @@
 //! The operations, one file for each family.
 
-pub mod commands;
-pub mod cx;
-pub mod device;
-pub mod regions;
-
 mod access_points;
-pub mod acl;
+mod acl;
 mod acl_rules;
 mod app_codes;
-pub mod app_stats;
+mod app_stats;
 mod app_users;
 mod capability;
 mod ccn;
+pub mod commands;
+pub mod cx;
+mod device;
 mod device_config;
-pub mod device_fields;
 mod device_state;
 mod diagnosis;
 mod distribution;
 mod dpi;
+mod fields;
 mod flow_log;
-pub mod gateway;
+mod gateway;
 mod gateway_list;
 mod grants;
 mod groups;
 mod health;
 mod nat;
-pub mod net;
 mod orders;
 mod ports;
-pub mod qos;
+mod qos;
 mod qos_rules;
+pub mod regions;
 mod routes;
 mod upgrade;
 mod vbr;
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::Value;
 
 use crate::api::Op;
-use crate::proto::error::Result;
+use crate::api::request::{self, Request};
+use crate::api::response::{self, Answer, Response};
+use crate::api::shape::shape;
+use crate::error::Result;
 use cx::Cx;
 
-/// One arm for every operation of the catalogue: leaving one out does not compile.
+/// What a handler returns for an operation whose answer is `R`.
+trait Reply<R> {
+    /// The answer as JSON, with the identifier of the request.
+    fn json(&self, op: Op, request_id: &str) -> Result<String>;
+}
+
+impl<R: Response> Reply<R> for R {
+    fn json(&self, _: Op, request_id: &str) -> Result<String> {
+        Ok(serde_json::to_string(&Answer { request_id, response: self })?)
+    }
+}
+
+/// The answer of a handler that has no type yet.
+impl<R: Response> Reply<R> for Value {
+    fn json(&self, op: Op, request_id: &str) -> Result<String> {
+        Ok(shaped(op, self.clone(), request_id).to_string())
+    }
+}
+
+/// An answer that was built as a value, in its documented form.
+pub fn shaped(op: Op, mut answer: Value, request_id: &str) -> Value {
+    // One operation has the field with a small letter too; what an operation does not have is left out.
+    for name in ["RequestId", "requestId"] {
+        answer[name] = request_id.into();
+    }
+    shape(&op.spec().response, &answer)
+}
+
+/// One arm for every operation of the catalogue: leaving one out does not compile, and neither does the answer of
+/// another operation. Handlers of `untyped` read the parameters by name and return JSON values.
 macro_rules! handlers {
-    ($op:expr, $cx:expr, { $($name:ident => $module:ident :: $function:ident,)* }) => {
+    (
+        $op:expr, $cx:expr, $id:expr,
+        typed { $($name:ident => $module:ident :: $function:ident,)* }
+        untyped { $($old:ident => $old_module:ident :: $old_function:ident,)* }
+    ) => {
         match $op {
-            $(Op::$name => Box::pin($module::$function($cx)).await,)*
+            $(Op::$name => {
+                let request = <request::$name as Request>::read(&$cx.params);
+                let answer: response::$name = Box::pin($module::$function($cx, request)).await?;
+                answer.json($op, $id)
+            })*
+            $(Op::$old => {
+                let answer: Value = Box::pin($old_module::$old_function($cx)).await?;
+                Reply::<response::$old>::json(&answer, $op, $id)
+            })*
         }
     };
 }
 
-pub async fn call(op: Op, cx: &mut Cx) -> Result<Value> {
+/// Carries the operation out; returns its answer as JSON.
+///
+/// # Errors
+/// The documented refusals of the operation, and failures of the database.
+pub async fn call(op: Op, cx: &mut Cx, request_id: &str) -> Result<String> {
     capability::check(op, cx).await?;
-    handlers!(op, cx, {
-        CreateSmartAccessGateway => orders::create,
-        UpgradeSmartAccessGateway => orders::upgrade,
-        DowngradeSmartAccessGateway => orders::downgrade,
-        CreateSmartAccessGatewaySoftware => orders::create_software,
-        UpgradeSmartAccessGatewaySoftware => orders::upgrade_software,
-        DowngradeSmartAccessGatewaySoftware => orders::downgrade_software,
-        GetSmartAccessGatewayUseLimit => orders::use_limit,
-        ActivateSmartAccessGateway => gateway::activate,
-        ModifySmartAccessGateway => gateway::modify,
-        DeleteSmartAccessGateway => gateway::delete,
-        UnlockSmartAccessGateway => gateway::unlock,
-        RebootSmartAccessGateway => gateway::reboot,
-        ModifySmartAccessGatewayUpBandwidth => gateway::modify_up_bandwidth,
-        ClearSagRouteableAddress => gateway::clear_routeable_address,
-        BindSerialNumber => gateway::bind_serial,
-        UnbindSerialNumber => gateway::unbind_serial,
-        ClearSagCipher => gateway::clear_cipher,
-        DescribeSmartAccessGateways => gateway_list::describe,
-        DescribeSmartAccessGatewayAttribute => gateway_list::attribute,
-        DescribeBindableSmartAccessGateways => gateway_list::bindable,
-        DescribeSmartAccessGatewayVersions => upgrade::versions,
-        UpdateSmartAccessGatewayVersion => upgrade::update,
-        ModifyDeviceAutoUpgradePolicy => upgrade::modify_policy,
-        DescribeDeviceAutoUpgradePolicy => upgrade::describe_policy,
-        DescribeRegions => regions::describe,
-        BindVbr => vbr::bind,
-        UnbindVbr => vbr::unbind,
-        GrantSagInstanceToVbr => vbr::grant,
-        RevokeInstanceFromVbr => vbr::revoke,
-        DescribeGrantSagVbrRules => vbr::describe_grants,
-        DescribeSagVbrRelations => vbr::relations,
-        BindSmartAccessGateway => ccn::bind,
-        UnbindSmartAccessGateway => ccn::unbind,
-        CreateCloudConnectNetwork => ccn::create,
-        ModifyCloudConnectNetwork => ccn::modify,
-        DeleteCloudConnectNetwork => ccn::delete,
-        DescribeCloudConnectNetworks => ccn::describe,
-        GetCloudConnectNetworkUseLimit => ccn::use_limit,
-        GrantSagInstanceToCcn => grants::grant_ccn,
-        RevokeSagInstanceFromCcn => grants::revoke_ccn,
-        DescribeGrantSagRules => grants::describe_ccn,
-        GrantInstanceToCbn => grants::grant_cen,
-        RevokeInstanceFromCbn => grants::revoke_cen,
-        DescribeGrantRules => grants::describe_cen,
-        ModifySagHa => device_config::modify_ha,
-        DescribeSagHa => device_config::describe_ha,
-        ModifySagUserDns => device_config::modify_dns,
-        DescribeSagUserDns => device_config::describe_dns,
-        ModifySagWifi => device_config::modify_wifi,
-        DescribeSagWifi => device_config::describe_wifi,
-        DescribeSagWan4G => device_config::describe_wan4g,
-        ModifySagRemoteAccess => device_config::modify_remote_access,
-        DescribeSagRemoteAccess => device_config::describe_remote_access,
-        ModifySAGAdminPassword => device_config::modify_admin_password,
-        ListSmartAGApiUnsupportedFeature => device_config::unsupported_features,
-        ModifySagWanSnat => device_config::modify_wan_snat,
-        DescribeSagWanSnat => device_config::describe_wan_snat,
-        DescribeSagCurrentDns => device_state::current_dns,
-        DescribeSAGDeviceInfo => device_state::info,
-        SynchronizeSmartAGWebConfig => device_state::synchronize,
-        DescribeSagDropTopN => device_state::drop_top,
-        DescribeSagTrafficTopN => device_state::traffic_top,
-        DescribeSmartAccessGatewayHa => device_state::gateway_ha,
-        DescribeSagRouteList => device_state::route_list,
-        DescribeSagWanList => device_state::wan_list,
-        DiagnoseSmartAccessGateway => diagnosis::start,
-        DiscribeSmartAccessGatewayDiagnosisReport => diagnosis::report,
-        ListAccessPoints => access_points::list,
-        ListAccessPointNetworkQualities => access_points::qualities,
-        ProbeAccessPointNetworkQuality => access_points::probe,
-        UpdateSmartAGAccessPoint => access_points::update,
-        ListSmartAGByAccessPoint => access_points::gateways,
-        MoveResourceGroup => groups::move_resource,
-        AddSnatEntry => nat::add_snat,
-        DescribeSnatEntries => nat::describe_snat,
-        DeleteSnatEntry => nat::delete_snat,
-        AddDnatEntry => nat::add_dnat,
-        DescribeDnatEntries => nat::describe_dnat,
-        DeleteDnatEntry => nat::delete_dnat,
-        CreateACL => acl::create,
-        ModifyACL => acl::modify,
-        DeleteACL => acl::delete,
-        DescribeACLs => acl::describe,
-        AssociateACL => acl::associate,
-        DisassociateACL => acl::disassociate,
-        GetAclAttribute => acl::errors,
-        AddACLRule => acl_rules::add,
-        DeleteACLRule => acl_rules::delete,
-        ModifyACLRule => acl_rules::modify,
-        DescribeACLAttribute => acl_rules::describe,
-        CreateSmartAccessGatewayClientUser => app_users::create,
-        DescribeSmartAccessGatewayClientUsers => app_users::describe,
-        ModifySmartAccessGatewayClientUser => app_users::modify,
-        DeleteSmartAccessGatewayClientUser => app_users::delete,
-        ResetSmartAccessGatewayClientUserPassword => app_users::reset_password,
-        EnableSmartAccessGatewayUser => app_users::enable,
-        DisableSmartAccessGatewayUser => app_users::disable,
-        RoamClientUser => app_users::roam,
-        ModifyClientUserDNS => app_users::modify_dns,
-        DescribeClientUserDNS => app_users::describe_dns,
-        DescribeUserOnlineClientStatistics => app_stats::user_counts,
-        KickOutClients => app_stats::kick,
-        DescribeUserOnlineClients => app_stats::online,
-        DescribeSagOnlineClientStatistics => app_stats::gateway_counts,
-        DescribeUserFlowStatistics => app_stats::flow,
-        CreateEnterpriseCode => app_codes::create,
-        UpdateEnterpriseCode => app_codes::update,
-        DeleteEnterpriseCode => app_codes::delete,
-        ListEnterpriseCode => app_codes::list,
-        UpdateSmartAGEnterpriseCode => app_codes::assign,
-        CreateQos => qos::create,
-        ModifyQos => qos::modify,
-        DeleteQos => qos::delete,
-        DescribeQoses => qos::describe,
-        AssociateQos => qos::associate,
-        DisassociateQos => qos::disassociate,
-        GetQosAttribute => qos::attribute,
-        CreateQosPolicy => qos_rules::create_policy,
-        ModifyQosPolicy => qos_rules::modify_policy,
-        DeleteQosPolicy => qos_rules::delete_policy,
-        DescribeQosPolicies => qos_rules::describe_policies,
-        CreateQosCar => qos_rules::create_car,
-        ModifyQosCar => qos_rules::modify_car,
-        DeleteQosCar => qos_rules::delete_car,
-        DescribeQosCars => qos_rules::describe_cars,
-        CreateFlowLog => flow_log::create,
-        ModifyFlowLogAttribute => flow_log::modify,
-        DescribeFlowLogs => flow_log::describe,
-        DeleteFlowLog => flow_log::delete,
-        ActiveFlowLog => flow_log::activate,
-        DeactiveFlowLog => flow_log::deactivate,
-        AssociateFlowLog => flow_log::associate,
-        DisassociateFlowLog => flow_log::disassociate,
-        DescribeFlowLogSags => flow_log::gateways,
-        DescribeUnbindFlowLogSags => flow_log::unbound,
-        DescribeRouteDistributionStrategies => distribution::describe,
-        ModifyRouteDistributionStrategy => distribution::modify,
-        DeleteRouteDistributionStrategy => distribution::delete,
-        CreateHealthCheck => health::create,
-        ModifyHealthCheck => health::modify,
-        DeleteHealthCheck => health::delete,
-        DescribeHealthChecks => health::describe,
-        DescribeHealthCheckAttribute => health::attribute,
-        ModifySagGlobalRouteProtocol => routes::modify_global,
-        DescribeSagGlobalRouteProtocol => routes::describe_global,
-        ModifySagRouteProtocolBgp => routes::modify_bgp,
-        DescribeSagRouteProtocolBgp => routes::describe_bgp,
-        ModifySagRouteProtocolOspf => routes::modify_ospf,
-        DescribeSagRouteProtocolOspf => routes::describe_ospf,
-        ModifySagPortRouteProtocol => routes::modify_port,
-        DescribeSagPortRouteProtocolList => routes::describe_ports,
-        CreateSagStaticRoute => routes::create_static,
-        ModifySagStaticRoute => routes::modify_static,
-        DeleteSagStaticRoute => routes::delete_static,
-        DescribeSagStaticRouteList => routes::describe_static,
-        ModifySagPortRole => ports::modify_role,
-        DescribeSagPortList => ports::describe,
-        ModifySagWan => ports::modify_wan,
-        ModifySagLan => ports::modify_lan,
-        DescribeSagLanList => ports::describe_lans,
-        ModifySagManagementPort => ports::modify_management,
-        DescribeSagManagementPort => ports::describe_management,
-        CreateSagExpressConnectInterface => ports::create_ecc,
-        ModifySagExpressConnectInterface => ports::modify_ecc,
-        DeleteSagExpressConnectInterface => ports::delete_ecc,
-        DescribeSagExpressConnectInterfaceList => ports::describe_ecc,
-        UpdateSmartAGDpiAttribute => dpi::update,
-        ListDpiSignatures => dpi::signatures,
-        ListDpiGroups => dpi::groups,
-        DisableSmartAGDpiMonitor => dpi::disable_monitor,
-        EnableSmartAGDpiMonitor => dpi::enable_monitor,
-        GetSmartAGDpiAttribute => dpi::attribute,
-        ListDpiConfigError => dpi::config_errors,
-    })
+    handlers!(op, cx, request_id,
+        typed {
+            CreateSmartAccessGateway => orders::create,
+            UpgradeSmartAccessGateway => orders::upgrade,
+            DowngradeSmartAccessGateway => orders::downgrade,
+            CreateSmartAccessGatewaySoftware => orders::create_software,
+            UpgradeSmartAccessGatewaySoftware => orders::upgrade_software,
+            DowngradeSmartAccessGatewaySoftware => orders::downgrade_software,
+            GetSmartAccessGatewayUseLimit => orders::use_limit,
+            BindSmartAccessGateway => ccn::bind,
+            UnbindSmartAccessGateway => ccn::unbind,
+            CreateCloudConnectNetwork => ccn::create,
+            ModifyCloudConnectNetwork => ccn::modify,
+            DeleteCloudConnectNetwork => ccn::delete,
+            DescribeCloudConnectNetworks => ccn::describe,
+            GetCloudConnectNetworkUseLimit => ccn::use_limit,
+            ListAccessPoints => access_points::list,
+            ListAccessPointNetworkQualities => access_points::qualities,
+            ProbeAccessPointNetworkQuality => access_points::probe,
+            UpdateSmartAGAccessPoint => access_points::update,
+            ListSmartAGByAccessPoint => access_points::gateways,
+            MoveResourceGroup => groups::move_resource,
+            CreateSmartAccessGatewayClientUser => app_users::create,
+            DescribeSmartAccessGatewayClientUsers => app_users::describe,
+            ModifySmartAccessGatewayClientUser => app_users::modify,
+            DeleteSmartAccessGatewayClientUser => app_users::delete,
+            ResetSmartAccessGatewayClientUserPassword => app_users::reset_password,
+            EnableSmartAccessGatewayUser => app_users::enable,
+            DisableSmartAccessGatewayUser => app_users::disable,
+            RoamClientUser => app_users::roam,
+            ModifyClientUserDNS => app_users::modify_dns,
+            DescribeClientUserDNS => app_users::describe_dns,
+            DescribeUserOnlineClientStatistics => app_stats::user_counts,
+            KickOutClients => app_stats::kick,
+            DescribeUserOnlineClients => app_stats::online,
+            DescribeSagOnlineClientStatistics => app_stats::gateway_counts,
+            DescribeUserFlowStatistics => app_stats::flow,
+            CreateEnterpriseCode => app_codes::create,
+            UpdateEnterpriseCode => app_codes::update,
+            DeleteEnterpriseCode => app_codes::delete,
+            ListEnterpriseCode => app_codes::list,
+            UpdateSmartAGEnterpriseCode => app_codes::assign,
+            UpdateSmartAGDpiAttribute => dpi::update,
+            ListDpiSignatures => dpi::signatures,
+            ListDpiGroups => dpi::groups,
+            DisableSmartAGDpiMonitor => dpi::disable_monitor,
+            EnableSmartAGDpiMonitor => dpi::enable_monitor,
+            GetSmartAGDpiAttribute => dpi::attribute,
+            ListDpiConfigError => dpi::config_errors,
+            ActivateSmartAccessGateway => gateway::activate,
+            ModifySmartAccessGateway => gateway::modify,
+            DeleteSmartAccessGateway => gateway::delete,
+            UnlockSmartAccessGateway => gateway::unlock,
+            RebootSmartAccessGateway => gateway::reboot,
+            ModifySmartAccessGatewayUpBandwidth => gateway::modify_up_bandwidth,
+            ClearSagRouteableAddress => gateway::clear_routeable_address,
+            BindSerialNumber => gateway::bind_serial,
+            UnbindSerialNumber => gateway::unbind_serial,
+            ClearSagCipher => gateway::clear_cipher,
+            DescribeSmartAccessGateways => gateway_list::describe,
+            DescribeSmartAccessGatewayAttribute => gateway_list::attribute,
+            DescribeBindableSmartAccessGateways => gateway_list::bindable,
+            CreateACL => acl::create,
+            ModifyACL => acl::modify,
+            DeleteACL => acl::delete,
+            DescribeACLs => acl::describe,
+            AssociateACL => acl::associate,
+            DisassociateACL => acl::disassociate,
+            GetAclAttribute => acl::errors,
+            AddACLRule => acl_rules::add,
+            DeleteACLRule => acl_rules::delete,
+            ModifyACLRule => acl_rules::modify,
+            DescribeACLAttribute => acl_rules::describe,
+            CreateQos => qos::create,
+            ModifyQos => qos::modify,
+            DeleteQos => qos::delete,
+            DescribeQoses => qos::describe,
+            AssociateQos => qos::associate,
+            DisassociateQos => qos::disassociate,
+            GetQosAttribute => qos::attribute,
+            CreateQosPolicy => qos_rules::create_policy,
+            ModifyQosPolicy => qos_rules::modify_policy,
+            DeleteQosPolicy => qos_rules::delete_policy,
+            DescribeQosPolicies => qos_rules::describe_policies,
+            CreateQosCar => qos_rules::create_car,
+            ModifyQosCar => qos_rules::modify_car,
+            DeleteQosCar => qos_rules::delete_car,
+            DescribeQosCars => qos_rules::describe_cars,
+        }
+        untyped {
+            DescribeSmartAccessGatewayVersions => upgrade::versions,
+            UpdateSmartAccessGatewayVersion => upgrade::update,
+            ModifyDeviceAutoUpgradePolicy => upgrade::modify_policy,
+            DescribeDeviceAutoUpgradePolicy => upgrade::describe_policy,
+            DescribeRegions => regions::describe,
+            BindVbr => vbr::bind,
+            UnbindVbr => vbr::unbind,
+            GrantSagInstanceToVbr => vbr::grant,
+            RevokeInstanceFromVbr => vbr::revoke,
+            DescribeGrantSagVbrRules => vbr::describe_grants,
+            DescribeSagVbrRelations => vbr::relations,
+            GrantSagInstanceToCcn => grants::grant_ccn,
+            RevokeSagInstanceFromCcn => grants::revoke_ccn,
+            DescribeGrantSagRules => grants::describe_ccn,
+            GrantInstanceToCbn => grants::grant_cen,
+            RevokeInstanceFromCbn => grants::revoke_cen,
+            DescribeGrantRules => grants::describe_cen,
+            ModifySagHa => device_config::modify_ha,
+            DescribeSagHa => device_config::describe_ha,
+            ModifySagUserDns => device_config::modify_dns,
+            DescribeSagUserDns => device_config::describe_dns,
+            ModifySagWifi => device_config::modify_wifi,
+            DescribeSagWifi => device_config::describe_wifi,
+            DescribeSagWan4G => device_config::describe_wan4g,
+            ModifySagRemoteAccess => device_config::modify_remote_access,
+            DescribeSagRemoteAccess => device_config::describe_remote_access,
+            ModifySAGAdminPassword => device_config::modify_admin_password,
+            ListSmartAGApiUnsupportedFeature => device_config::unsupported_features,
+            ModifySagWanSnat => device_config::modify_wan_snat,
+            DescribeSagWanSnat => device_config::describe_wan_snat,
+            DescribeSagCurrentDns => device_state::current_dns,
+            DescribeSAGDeviceInfo => device_state::info,
+            SynchronizeSmartAGWebConfig => device_state::synchronize,
+            DescribeSagDropTopN => device_state::drop_top,
+            DescribeSagTrafficTopN => device_state::traffic_top,
+            DescribeSmartAccessGatewayHa => device_state::gateway_ha,
+            DescribeSagRouteList => device_state::route_list,
+            DescribeSagWanList => device_state::wan_list,
+            DiagnoseSmartAccessGateway => diagnosis::start,
+            DiscribeSmartAccessGatewayDiagnosisReport => diagnosis::report,
+            AddSnatEntry => nat::add_snat,
+            DescribeSnatEntries => nat::describe_snat,
+            DeleteSnatEntry => nat::delete_snat,
+            AddDnatEntry => nat::add_dnat,
+            DescribeDnatEntries => nat::describe_dnat,
+            DeleteDnatEntry => nat::delete_dnat,
+            CreateFlowLog => flow_log::create,
+            ModifyFlowLogAttribute => flow_log::modify,
+            DescribeFlowLogs => flow_log::describe,
+            DeleteFlowLog => flow_log::delete,
+            ActiveFlowLog => flow_log::activate,
+            DeactiveFlowLog => flow_log::deactivate,
+            AssociateFlowLog => flow_log::associate,
+            DisassociateFlowLog => flow_log::disassociate,
+            DescribeFlowLogSags => flow_log::gateways,
+            DescribeUnbindFlowLogSags => flow_log::unbound,
+            DescribeRouteDistributionStrategies => distribution::describe,
+            ModifyRouteDistributionStrategy => distribution::modify,
+            DeleteRouteDistributionStrategy => distribution::delete,
+            CreateHealthCheck => health::create,
+            ModifyHealthCheck => health::modify,
+            DeleteHealthCheck => health::delete,
+            DescribeHealthChecks => health::describe,
+            DescribeHealthCheckAttribute => health::attribute,
+            ModifySagGlobalRouteProtocol => routes::modify_global,
+            DescribeSagGlobalRouteProtocol => routes::describe_global,
+            ModifySagRouteProtocolBgp => routes::modify_bgp,
+            DescribeSagRouteProtocolBgp => routes::describe_bgp,
+            ModifySagRouteProtocolOspf => routes::modify_ospf,
+            DescribeSagRouteProtocolOspf => routes::describe_ospf,
+            ModifySagPortRouteProtocol => routes::modify_port,
+            DescribeSagPortRouteProtocolList => routes::describe_ports,
+            CreateSagStaticRoute => routes::create_static,
+            ModifySagStaticRoute => routes::modify_static,
+            DeleteSagStaticRoute => routes::delete_static,
+            DescribeSagStaticRouteList => routes::describe_static,
+            ModifySagPortRole => ports::modify_role,
+            DescribeSagPortList => ports::describe,
+            ModifySagWan => ports::modify_wan,
+            ModifySagLan => ports::modify_lan,
+            DescribeSagLanList => ports::describe_lans,
+            ModifySagManagementPort => ports::modify_management,
+            DescribeSagManagementPort => ports::describe_management,
+            CreateSagExpressConnectInterface => ports::create_ecc,
+            ModifySagExpressConnectInterface => ports::modify_ecc,
+            DeleteSagExpressConnectInterface => ports::delete_ecc,
+            DescribeSagExpressConnectInterfaceList => ports::describe_ecc,
+        }
+    )
 }

@@ -1,11 +1,14 @@
 //! Ordering: instances and orders are made and changed, no money moves.
 
-use serde_json::{Map, Value, json};
-
 use super::cx::{Cx, RESOURCE_GROUP};
-use super::gateway::{KIND, SOFTWARE};
-use crate::proto::error::{ApiError, Result};
-use crate::store::objects::{Filter, Object};
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::app::AppUser;
+use crate::domain::gateway::{Gateway, SOFTWARE};
+use crate::domain::orders::Order;
+use crate::error::{ApiError, Result};
+use crate::store::Kind;
+use crate::store::objects::{Entity as _, Filter, Stored};
 use crate::store::secrets::LOWER;
 
 /// Instances of one account.
@@ -27,19 +30,20 @@ fn check_bandwidth(model: &str, mbps: i64, name: &str, cx: &Cx) -> Result<()> {
     if (min..=max).contains(&mbps) { Ok(()) } else { Err(cx.invalid(name)) }
 }
 
-async fn order(cx: &mut Cx, gw: &str) -> Result<String> {
+/// Writes an order down; returns its number.
+async fn place(cx: &mut Cx, gw: &str, mut order: Order) -> Result<String> {
     let id = cx.new_order()?;
-    let mut body = cx.fields(&["AutoPay", "BandWidthSpec", "MaxBandWidth", "Period", "ChargeType"]);
-    body.insert("SmartAGId".into(), gw.into());
-    body.insert("CreateTime".into(), cx.now.into());
-    let o = cx.object("order", id.clone(), "OrderId", gw, body);
-    cx.put(&o).await?;
+    order.order_id.clone_from(&id);
+    order.region_id = cx.region();
+    order.smart_ag_id = gw.to_owned();
+    order.create_time = cx.now;
+    let order = cx.create(id.clone(), gw, order);
+    cx.put(&order).await?;
     Ok(id)
 }
 
 async fn check_quota(cx: &mut Cx) -> Result<()> {
-    let filter = Filter { uid: Some(cx.uid()), ..Filter::default() };
-    if cx.count(KIND, filter).await? >= GATEWAY_QUOTA {
+    if cx.count(Kind::Gateway, &Filter::of(cx.uid())).await? >= GATEWAY_QUOTA {
         return Err(ApiError::new(
             400,
             "QuotaExceeded.SmartAccessGateway",
@@ -49,48 +53,49 @@ async fn check_quota(cx: &mut Cx) -> Result<()> {
     Ok(())
 }
 
-/// Fields that every new instance has.
-fn base(cx: &Cx) -> Map<String, Value> {
-    let period = cx.int("Period").unwrap_or(1);
-    let mut body = cx.fields(&["Name", "Description", "MaxBandWidth", "UserCount", "DataPlan"]);
-    let more = json!({
-        "CreateTime": cx.now,
-        "EndTime": cx.now + period * MONTH_MS,
-        "City": cx.region(),
-        "SmartAGUid": cx.uid(),
-        "ResourceGroupId": RESOURCE_GROUP,
-        "RoutingStrategy": "static",
-        "SecurityLockThreshold": 0,
-        "CidrBlock": "",
-        "DpiStatus": "Off",
-        "DpiMonitorStatus": "Inactive",
-        "AccessPointId": super::access_points::FIRST,
-        "UpBandwidth4G": 0,
-        "UpBandwidthWan": 0,
-    });
-    body.extend(more.as_object().cloned().unwrap_or_default());
-    body
+/// What every new instance has.
+fn new_gateway(cx: &Cx, id: &str, model: &str, period: i64) -> Gateway {
+    Gateway {
+        smart_ag_id: id.to_owned(),
+        region_id: cx.region(),
+        smart_ag_uid: cx.uid(),
+        hardware_version: model.to_owned(),
+        instance_type: model.to_owned(),
+        city: cx.region(),
+        resource_group_id: RESOURCE_GROUP.to_owned(),
+        create_time: cx.now,
+        end_time: cx.now + period * MONTH_MS,
+        routing_strategy: "static".to_owned(),
+        dpi_status: "Off".to_owned(),
+        dpi_monitor_status: "Inactive".to_owned(),
+        access_point_id: super::access_points::FIRST,
+        ..Gateway::default()
+    }
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
+pub async fn create(
+    cx: &mut Cx,
+    asked: request::CreateSmartAccessGateway,
+) -> Result<response::CreateSmartAccessGateway> {
     check_quota(cx).await?;
-    let model = cx.text("HardWareSpec");
-    let mbps = cx.int("MaxBandWidth").unwrap_or_default();
-    check_bandwidth(&model, mbps, "MaxBandWidth", cx)?;
-    let ha = cx.text("HaType");
-    let vcpe = model == "sag-vcpe";
-    if vcpe && ha != "warm_backup" {
+    let mbps = asked.max_band_width;
+    check_bandwidth(&asked.hard_ware_spec, mbps, "MaxBandWidth", cx)?;
+    let vcpe = asked.hard_ware_spec == "sag-vcpe";
+    if vcpe && asked.ha_type != "warm_backup" {
         return Err(cx.invalid("HaType"));
     }
-    let mut body = base(cx);
-    let owned = vcpe || cx.flag("AlreadyHaveSag") == Some(true);
-    body.insert("Bandwidth".into(), mbps.into());
-    body.insert("HardwareVersion".into(), model.as_str().into());
-    body.insert("InstanceType".into(), model.as_str().into());
-    body.insert("HaType".into(), ha.into());
-    body.insert("Status".into(), if owned { "Received" } else { "Ordered" }.into());
+    let owned = vcpe || asked.already_have_sag == Some(true);
     let id = cx.new_id("sag")?;
-    let gw = cx.object(KIND, id.clone(), "SmartAGId", "", body);
+    let body = Gateway {
+        name: asked.name,
+        description: asked.description,
+        bandwidth: mbps,
+        max_band_width: Some(mbps),
+        ha_type: Some(asked.ha_type),
+        status: if owned { "Received" } else { "Ordered" }.to_owned(),
+        ..new_gateway(cx, &id, &asked.hard_ware_spec, asked.period)
+    };
+    let gw = cx.create(id, "", body);
     cx.put(&gw).await?;
     if vcpe {
         // A virtual device comes with its serial numbers; hardware is bound when it arrives.
@@ -99,87 +104,133 @@ pub async fn create(cx: &mut Cx) -> Result<Value> {
             cx.add_device(&gw, &format!("sag{tail}"), slot).await?;
         }
     }
-    let order = order(cx, &id).await?;
-    Ok(json!({"SmartAGId": id, "OrderId": order, "ResourceGroupId": RESOURCE_GROUP, "Name": gw.name,
-        "Description": gw.str("Description")}))
+    let order = Order {
+        auto_pay: Some(asked.auto_pay),
+        max_band_width: Some(mbps),
+        period: Some(asked.period),
+        charge_type: Some(asked.charge_type),
+        ..Order::default()
+    };
+    let order_id = place(cx, &gw.id, order).await?;
+    Ok(copied!(gw => response::CreateSmartAccessGateway {
+        name, resource_group_id, smart_ag_id;
+        description: Some(gw.description.clone().unwrap_or_default()),
+        order_id: order_id,
+    }))
 }
 
-pub async fn create_software(cx: &mut Cx) -> Result<Value> {
+pub async fn create_software(
+    cx: &mut Cx,
+    asked: request::CreateSmartAccessGatewaySoftware,
+) -> Result<response::CreateSmartAccessGatewaySoftware> {
     check_quota(cx).await?;
-    check_plan(cx)?;
-    let mut body = base(cx);
-    body.insert("HardwareVersion".into(), SOFTWARE.into());
-    body.insert("InstanceType".into(), SOFTWARE.into());
-    body.insert("Status".into(), "Active".into());
+    check_plan(cx, Some(asked.user_count), Some(asked.data_plan))?;
     let id = cx.new_id("sag")?;
-    let gw = cx.object(KIND, id.clone(), "SmartAGId", "", body);
+    let body = Gateway {
+        user_count: Some(asked.user_count),
+        data_plan: Some(asked.data_plan),
+        status: "Active".to_owned(),
+        ..new_gateway(cx, &id, SOFTWARE, asked.period)
+    };
+    let gw = cx.create(id, "", body);
     cx.put(&gw).await?;
-    let order = order(cx, &id).await?;
-    Ok(json!({"SmartAGId": id, "OrderId": order, "ResourceGroupId": RESOURCE_GROUP}))
+    let order = Order {
+        auto_pay: Some(asked.auto_pay),
+        period: Some(asked.period),
+        charge_type: Some(asked.charge_type),
+        ..Order::default()
+    };
+    let order_id = place(cx, &gw.id, order).await?;
+    Ok(copied!(gw => response::CreateSmartAccessGatewaySoftware {
+        resource_group_id, smart_ag_id;
+        order_id: order_id,
+    }))
 }
 
 /// Accounts come in fives, with 5 GB each.
-fn check_plan(cx: &Cx) -> Result<()> {
-    let users = cx.int("UserCount");
+fn check_plan(cx: &Cx, users: Option<i64>, plan: Option<i64>) -> Result<()> {
     if users.is_some_and(|n| n < 1 || n % 5 != 0) {
         return Err(cx.err(&["SAG.InvalidUserCount"]));
     }
-    if cx.int("DataPlan").is_some_and(|n| n != 5) {
+    if plan.is_some_and(|n| n != 5) {
         return Err(cx.err(&["SAG.InvalidDataPlan"]));
     }
     Ok(())
 }
 
-pub async fn upgrade(cx: &mut Cx) -> Result<Value> {
-    resize(cx, |old, new| new > old).await
+pub async fn upgrade(
+    cx: &mut Cx,
+    asked: request::UpgradeSmartAccessGateway,
+) -> Result<response::UpgradeSmartAccessGateway> {
+    check_plan(cx, asked.user_count, asked.data_plan)?;
+    let order_id = resize(cx, asked.band_width_spec, asked.auto_pay, |old, new| new > old).await?;
+    Ok(response::UpgradeSmartAccessGateway { order_id })
 }
 
-pub async fn downgrade(cx: &mut Cx) -> Result<Value> {
-    resize(cx, |old, new| new < old).await
+pub async fn downgrade(
+    cx: &mut Cx,
+    asked: request::DowngradeSmartAccessGateway,
+) -> Result<response::DowngradeSmartAccessGateway> {
+    let order_id = resize(cx, asked.band_width_spec, asked.auto_pay, |old, new| new < old).await?;
+    Ok(response::DowngradeSmartAccessGateway { order_id })
 }
 
-async fn resize(cx: &mut Cx, allowed: fn(i64, i64) -> bool) -> Result<Value> {
-    check_plan(cx)?;
+/// Changes the bandwidth; returns the number of the order.
+async fn resize(cx: &mut Cx, mbps: i64, auto_pay: bool, allowed: fn(i64, i64) -> bool) -> Result<String> {
     let mut gw = cx.gateway().await?;
-    let mbps = cx.int("BandWidthSpec").unwrap_or_default();
-    check_bandwidth(gw.str("HardwareVersion"), mbps, "BandWidthSpec", cx)?;
-    if !allowed(gw.int("Bandwidth"), mbps) {
+    check_bandwidth(&gw.hardware_version, mbps, "BandWidthSpec", cx)?;
+    if !allowed(gw.bandwidth, mbps) {
         return Err(cx.invalid("BandWidthSpec"));
     }
-    gw.set("Bandwidth", mbps);
-    cx.put(&gw).await?;
-    cx.touch(&gw.id).await?;
-    let order = order(cx, &gw.id).await?;
-    Ok(json!({"OrderId": order}))
+    gw.bandwidth = mbps;
+    cx.save_gateway(&gw).await?;
+    let order = Order { auto_pay: Some(auto_pay), band_width_spec: Some(mbps), ..Order::default() };
+    place(cx, &gw.id, order).await
 }
 
-pub async fn upgrade_software(cx: &mut Cx) -> Result<Value> {
-    resize_software(cx, |old, new| new >= old).await
+pub async fn upgrade_software(
+    cx: &mut Cx,
+    asked: request::UpgradeSmartAccessGatewaySoftware,
+) -> Result<response::UpgradeSmartAccessGatewaySoftware> {
+    let plan = (asked.user_count, asked.data_plan);
+    let order_id = resize_software(cx, plan, asked.auto_pay, |old, new| new >= old).await?;
+    Ok(response::UpgradeSmartAccessGatewaySoftware { order_id })
 }
 
-pub async fn downgrade_software(cx: &mut Cx) -> Result<Value> {
-    resize_software(cx, |old, new| new <= old).await
+pub async fn downgrade_software(
+    cx: &mut Cx,
+    asked: request::DowngradeSmartAccessGatewaySoftware,
+) -> Result<response::DowngradeSmartAccessGatewaySoftware> {
+    let plan = (asked.user_count, asked.data_plan);
+    let order_id = resize_software(cx, plan, asked.auto_pay, |old, new| new <= old).await?;
+    Ok(response::DowngradeSmartAccessGatewaySoftware { order_id })
 }
 
-async fn resize_software(cx: &mut Cx, allowed: fn(i64, i64) -> bool) -> Result<Value> {
-    check_plan(cx)?;
-    let mut gw: Object = cx.gateway().await?;
-    if gw.str("InstanceType") != SOFTWARE {
+async fn resize_software(
+    cx: &mut Cx,
+    (users, plan): (i64, i64),
+    auto_pay: bool,
+    allowed: fn(i64, i64) -> bool,
+) -> Result<String> {
+    check_plan(cx, Some(users), Some(plan))?;
+    let mut gw: Stored<Gateway> = cx.gateway().await?;
+    if !gw.is_software() {
         return Err(cx.err(&["ActionNotSupport"]));
     }
-    let users = cx.int("UserCount").unwrap_or_default();
-    let used = cx.count("app_user", cx.under(&gw.id)).await?;
-    if !allowed(gw.int("UserCount"), users) || users < used {
+    let used = cx.count(AppUser::KIND, &Filter::under(&gw.id)).await?;
+    if !allowed(gw.user_count.unwrap_or_default(), users) || users < used {
         return Err(cx.err(&["SAG.InvalidUserCount"]));
     }
-    gw.set("UserCount", users);
-    gw.set("DataPlan", cx.int("DataPlan").unwrap_or(5));
+    gw.user_count = Some(users);
+    gw.data_plan = Some(plan);
     cx.put(&gw).await?;
-    let order = order(cx, &gw.id).await?;
-    Ok(json!({"OrderId": order}))
+    place(cx, &gw.id, Order { auto_pay: Some(auto_pay), ..Order::default() }).await
 }
 
-pub async fn use_limit(cx: &mut Cx) -> Result<Value> {
-    let used = cx.count(KIND, cx.mine()).await?;
-    Ok(json!({"TotalAmount": GATEWAY_QUOTA, "UsedAmount": used}))
+pub async fn use_limit(
+    cx: &mut Cx,
+    _: request::GetSmartAccessGatewayUseLimit,
+) -> Result<response::GetSmartAccessGatewayUseLimit> {
+    let used_amount = cx.count(Kind::Gateway, &cx.mine()).await?;
+    Ok(response::GetSmartAccessGatewayUseLimit { total_amount: GATEWAY_QUOTA, used_amount })
 }

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use super::device::Device;
-use super::net;
 use super::routes::merge;
-use crate::proto::error::Result;
+use crate::domain::device::Device;
+use crate::domain::net;
+use crate::error::Result;
 
 /// Ports that may have a role at the same time.
 fn role_limit(role: &str) -> usize {

@@ -1,56 +1,57 @@
-//! QoS policy containers.
+//! Containers of QoS rules.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, RESOURCE_GROUP, empty};
-use super::gateway::SOFTWARE;
-use crate::api::Pattern;
-use crate::api::validate::{matches_pattern, parse_time};
-use crate::proto::error::{ApiError, Result};
-use crate::store::objects::{self, Object};
-
-pub const KIND: &str = "qos";
-pub const POLICY: &str = "qos_policy";
-pub const CAR: &str = "qos_car";
+use super::cx::{Cx, RESOURCE_GROUP};
+use super::fields::copied;
+use crate::api::validate::matches_pattern;
+use crate::api::{Pattern, request, response};
+use crate::domain::qos::{Qos, QosCar, QosPolicy};
+use crate::error::{ApiError, Result};
+use crate::store::objects::{Column, Stored};
+use crate::store::{Kind, Link};
+use crate::time;
 
 const QUOTA: i64 = 2000;
 const PER_GATEWAY: usize = 1;
 
-pub async fn find(cx: &mut Cx) -> Result<Object> {
-    cx.need(KIND, "QosId", &["InvalidId.Qos"]).await
+/// The caller's container, or the documented error.
+pub async fn require(cx: &mut Cx, id: &str) -> Result<Stored<Qos>> {
+    cx.require(id, &["InvalidId.Qos"]).await
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
-    if cx.count(KIND, cx.mine()).await? >= QUOTA {
+pub async fn create(cx: &mut Cx, asked: request::CreateQos) -> Result<response::CreateQos> {
+    if cx.count(Kind::Qos, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["QosAmountLimit"]));
     }
-    let mut body = cx.fields(&["QosName", "QosDescription"]);
-    body.insert("ResourceGroupId".into(), RESOURCE_GROUP.into());
     let id = cx.new_id("qos")?;
-    let mut qos = cx.object(KIND, id, "QosId", "", body);
-    qos.name = cx.text("QosName");
+    let body = copied!(asked => Qos {
+        qos_name, qos_description;
+        qos_id: id.clone(),
+        region_id: cx.region(),
+        resource_group_id: RESOURCE_GROUP.to_owned(),
+    });
+    let qos = cx.create(id, "", body);
     cx.put(&qos).await?;
-    Ok(Value::Object(qos.body))
+    Ok(copied!(qos => response::CreateQos { qos_id, resource_group_id }))
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
-    let mut qos = find(cx).await?;
-    qos.name = cx.text("QosName");
+pub async fn modify(cx: &mut Cx, asked: request::ModifyQos) -> Result<response::ModifyQos> {
+    let mut qos = require(cx, &asked.qos_id).await?;
     // The catalogue prints the rule for names at CreateQos only.
-    let len = qos.name.chars().count();
-    if !(2..=100).contains(&len) || !matches_pattern(Pattern::Name, &qos.name) {
+    let len = asked.qos_name.chars().count();
+    if !(2..=100).contains(&len) || !matches_pattern(Pattern::Name, &asked.qos_name) {
         return Err(cx.err(&["InvalidParameter.Name"]));
     }
-    for (k, v) in cx.fields(&["QosName", "QosDescription"]) {
-        qos.set(&k, v);
+    qos.qos_name = asked.qos_name;
+    if asked.qos_description.is_some() {
+        qos.qos_description = asked.qos_description;
     }
     cx.put(&qos).await?;
-    Ok(empty())
+    Ok(response::ModifyQos::default())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    if !cx.links_to("qos", &qos.id).await?.is_empty() {
+pub async fn delete(cx: &mut Cx, asked: request::DeleteQos) -> Result<response::DeleteQos> {
+    let qos = require(cx, &asked.qos_id).await?;
+    if !cx.links_to(Link::Qos, &qos.id).await?.is_empty() {
         return Err(ApiError::new(
             400,
             "DependencyViolation.Qos",
@@ -58,80 +59,89 @@ pub async fn delete(cx: &mut Cx) -> Result<Value> {
         )
         .with_hint("Call DisassociateQos first."));
     }
-    for kind in [POLICY, CAR] {
-        objects::delete_children(cx.conn(), kind, &qos.id).await?;
+    for kind in [Kind::QosPolicy, Kind::QosCar] {
+        cx.remove_children(kind, &qos.id).await?;
     }
     cx.remove(&qos).await?;
-    Ok(empty())
+    Ok(response::DeleteQos::default())
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let mut filter = cx.mine();
-    filter.name = cx.opt("QosName");
-    filter.ids = cx.opt("QosIds").map(|_| cx.list("QosIds"));
-    let (total, page) = cx.paged(KIND, &filter).await?;
-    let mut all = cx.all_links_to("qos", &page).await?;
-    let mut rows = Vec::new();
-    for mut qos in page {
+pub async fn describe(cx: &mut Cx, asked: request::DescribeQoses) -> Result<response::DescribeQoses> {
+    let mut filter = cx.mine().equals(Column::Name, asked.qos_name);
+    filter.ids = asked.qos_ids.map(|_| cx.list_param("QosIds"));
+    let page = cx.list_page::<Qos>(&filter).await?;
+    let ids: Vec<&str> = page.rows.iter().map(|qos| qos.id.as_str()).collect();
+    let mut all = cx.all_links_to(Link::Qos, &ids).await?;
+    let rows = page.rows.iter().map(|qos| {
         let users = all.remove(&qos.id).unwrap_or_default();
-        qos.set("SagCount", users.len());
-        qos.set("SmartAGIds", users.join(","));
-        rows.push(Value::Object(qos.body));
-    }
-    Ok(cx.listing("Qoses", total, rows))
+        copied!(qos => response::describe_qoses::Qos {
+            qos_description, qos_id, qos_name, resource_group_id;
+            sag_count: users.len().to_string(),
+            smart_ag_ids: Some(users.join(",")),
+        })
+    });
+    Ok(response::DescribeQoses {
+        qoses: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn associate(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
+pub async fn associate(cx: &mut Cx, asked: request::AssociateQos) -> Result<response::AssociateQos> {
+    let qos = require(cx, &asked.qos_id).await?;
     let gw = cx.gateway().await?;
-    cx.refuse_if(gw.str("InstanceType") == SOFTWARE, &["SAG.SoftwareNotSupport"])?;
-    let bound = cx.links_from("qos", &gw.id).await?;
+    cx.refuse_if(gw.is_software(), &["SAG.SoftwareNotSupport"])?;
+    let bound = cx.links_from(Link::Qos, &gw.id).await?;
     if bound.contains(&qos.id) {
         return Err(cx.err(&["SmartAGAlreadyAssociateQos"]));
     }
     if bound.len() >= PER_GATEWAY {
         return Err(cx.err(&["QosPerSmartagAmountLimit"]));
     }
-    cx.link("qos", &gw.id, &qos.id).await?;
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.link(Link::Qos, &gw.id, &qos.id).await?;
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::AssociateQos::default())
 }
 
-pub async fn disassociate(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
+pub async fn disassociate(cx: &mut Cx, asked: request::DisassociateQos) -> Result<response::DisassociateQos> {
+    let qos = require(cx, &asked.qos_id).await?;
     let gw = cx.gateway().await?;
-    if !cx.unlink("qos", &gw.id, &qos.id).await? {
+    if !cx.unlink(Link::Qos, &gw.id, &qos.id).await? {
         return Err(cx.err(&["SmartAGNotAssociateQos"]));
     }
-    cx.touch(&gw.id).await?;
-    Ok(empty())
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::DisassociateQos::default())
 }
 
-pub async fn attribute(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    let failing = super::dpi::failing_gateways(cx, "qos", &qos.id).await?;
-    let mut policies = Vec::new();
-    for p in cx.children(POLICY, &qos.id).await? {
-        let mut row = Value::Object(p.body.clone());
-        row["QosPolicieName"] = row["Name"].clone();
-        row["QosPolicieDescription"] = row["Description"].clone();
-        for field in ["StartTime", "EndTime"] {
-            row[field] = parse_time(p.str(field)).map_or(Value::Null, |s| (s * 1000).into());
-        }
-        policies.push(row);
-    }
-    let mut cars = Vec::new();
-    for c in cx.children(CAR, &qos.id).await? {
-        let mut row = Value::Object(c.body);
-        row["QosCarName"] = row["Name"].clone();
-        row["QosCarDescription"] = row["Description"].clone();
-        cars.push(row);
-    }
-    Ok(json!({
-        "QosName": qos.str("QosName"),
-        "QosDescription": qos.body.get("QosDescription"),
-        "ErrorConfigSmartAGCount": failing,
-        "QosPolicies": policies,
-        "QosCars": cars,
-    }))
+pub async fn attribute(cx: &mut Cx, asked: request::GetQosAttribute) -> Result<response::GetQosAttribute> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let failing = super::dpi::failing_gateways(cx, Link::Qos, &qos.id).await?;
+    let millis = |t: &Option<String>| t.as_deref().and_then(time::parse).map(|s| s * 1000);
+    let policies = cx.children::<QosPolicy>(&qos.id).await?;
+    let cars = cx.children::<QosCar>(&qos.id).await?;
+    let policies = policies.iter().map(|p| {
+        copied!(p => response::get_qos_attribute::QosPolicies {
+            dest_cidr, dest_port_range, ip_protocol, priority, source_cidr, source_port_range;
+            start_time: millis(&p.start_time),
+            end_time: millis(&p.end_time),
+            qos_policie_name: p.name.clone(),
+            qos_policie_description: p.description.clone(),
+        })
+    });
+    let cars = cars.iter().map(|c| {
+        copied!(c => response::get_qos_attribute::QosCars {
+            limit_type, max_bandwidth_abs, max_bandwidth_percent, min_bandwidth_abs, min_bandwidth_percent,
+            percent_source_type, priority, qos_car_id;
+            qos_car_name: c.name.clone(),
+            qos_car_description: c.description.clone(),
+        })
+    });
+    Ok(response::GetQosAttribute {
+        error_config_smart_ag_count: failing as i64,
+        qos_cars: cars.collect(),
+        qos_policies: policies.collect(),
+        qos_description: qos.body.qos_description,
+        qos_name: qos.body.qos_name,
+    })
 }

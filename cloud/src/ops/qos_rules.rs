@@ -1,200 +1,223 @@
-//! Traffic classes and rate limits of a QoS policy container.
+//! Traffic classes and rate limits of a QoS container.
 
-use serde_json::{Map, Value};
-
-use super::acl_rules::{check_five_tuple, set_dpi};
-use super::cx::{Cx, empty};
-use super::qos::{CAR, POLICY, find};
-use crate::api::validate::parse_time;
-use crate::proto::error::Result;
-use crate::store::objects::Object;
+use super::acl_rules::{check_dpi, check_protocol};
+use super::cx::Cx;
+use super::fields::{copied, set_given};
+use super::qos::require;
+use crate::api::{request, response};
+use crate::domain::qos::{Qos, QosCar, QosPolicy};
+use crate::error::Result;
+use crate::store::objects::{Column, Entity, Filter, Stored};
+use crate::store::{Kind, Link};
+use crate::time;
 
 const POLICY_QUOTA: i64 = 200;
 /// One rate limit for each priority.
 const CAR_QUOTA: i64 = 7;
 const PRIORITIES: std::ops::RangeInclusive<i64> = 1..=7;
 
-const POLICY_FIELDS: [&str; 10] = [
-    "Description",
-    "Priority",
-    "SourceCidr",
-    "DestCidr",
-    "IpProtocol",
-    "SourcePortRange",
-    "DestPortRange",
-    "StartTime",
-    "EndTime",
-    "Name",
-];
-
-const CAR_FIELDS: [&str; 9] = [
-    "Description",
-    "Priority",
-    "LimitType",
-    "MinBandwidthAbs",
-    "MaxBandwidthAbs",
-    "MinBandwidthPercent",
-    "MaxBandwidthPercent",
-    "PercentSourceType",
-    "Name",
-];
-
-fn check_policy(cx: &Cx, policy: &mut Object) -> Result<()> {
-    if !PRIORITIES.contains(&policy.int("Priority")) {
+fn check_policy(cx: &Cx, policy: &mut QosPolicy, signatures: Vec<String>, groups: Vec<String>) -> Result<()> {
+    if !PRIORITIES.contains(&policy.priority) {
         return Err(cx.err(&["InvalidParameter.Priority"]));
     }
-    check_five_tuple(cx, policy)?;
-    set_dpi(cx, policy)?;
-    let times = (parse_time(policy.str("StartTime")), parse_time(policy.str("EndTime")));
+    policy.ip_protocol =
+        check_protocol(cx, &policy.ip_protocol, [&policy.source_port_range, &policy.dest_port_range])?;
+    let (signatures, groups) = check_dpi(cx, signatures, groups)?;
+    policy.dpi_signature_ids = signatures.or(policy.dpi_signature_ids.take());
+    policy.dpi_group_ids = groups.or(policy.dpi_group_ids.take());
+    let moment = |t: &Option<String>| t.as_deref().and_then(time::parse);
+    let times = (moment(&policy.start_time), moment(&policy.end_time));
     if matches!(times, (Some(start), Some(end)) if end <= start) {
         return Err(cx.err(&["InvalidTimeRangeCompare"]));
     }
     Ok(())
 }
 
-async fn save(cx: &mut Cx, qos: &Object, part: &Object) -> Result<()> {
-    cx.put(part).await?;
-    let users = cx.links_to("qos", &qos.id).await?;
-    cx.touch_all(&users).await
+/// The gateways of the container have a new configuration.
+async fn bump_users(cx: &mut Cx, qos: &Stored<Qos>) -> Result<()> {
+    let users = cx.links_to(Link::Qos, &qos.id).await?;
+    cx.bump_revisions(&users).await
 }
 
-async fn part_of(cx: &mut Cx, kind: &str, qos: &Object, param: &str, code: &str) -> Result<Object> {
-    let id = cx.text(param);
-    let found = cx.any(kind, &id).await?.filter(|o| o.parent == qos.id);
+async fn part_of<T: Entity>(cx: &mut Cx, qos: &Stored<Qos>, id: &str, code: &str) -> Result<Stored<T>> {
+    let found = cx.get::<T>(id).await?.filter(|o| o.parent == qos.id);
     found.ok_or_else(|| cx.err(&[code]))
 }
 
-async fn delete(cx: &mut Cx, kind: &str, param: &str, code: &str) -> Result<Value> {
-    let qos = find(cx).await?;
-    let part = part_of(cx, kind, &qos, param, code).await?;
-    cx.remove(&part).await?;
-    let users = cx.links_to("qos", &qos.id).await?;
-    cx.touch_all(&users).await?;
-    Ok(empty())
-}
-
-pub async fn create_policy(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    if cx.count(POLICY, cx.under(&qos.id)).await? >= POLICY_QUOTA {
+pub async fn create_policy(
+    cx: &mut Cx,
+    asked: request::CreateQosPolicy,
+) -> Result<response::CreateQosPolicy> {
+    let qos = require(cx, &asked.qos_id).await?;
+    if cx.count(Kind::QosPolicy, &Filter::under(&qos.id)).await? >= POLICY_QUOTA {
         return Err(cx.err(&["QosPolicyPerQosAmountLimit"]));
     }
-    let mut body = cx.fields(&POLICY_FIELDS);
-    body.insert("QosId".into(), qos.id.as_str().into());
     let id = cx.new_id("qospy")?;
-    let mut policy = cx.object(POLICY, id, "QosPolicyId", &qos.id, body);
-    check_policy(cx, &mut policy)?;
-    save(cx, &qos, &policy).await?;
-    Ok(Value::Object(policy.body))
-}
-
-pub async fn modify_policy(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    let mut policy = part_of(cx, POLICY, &qos, "QosPolicyId", "InvalidId.QOSPY").await?;
-    for (k, v) in cx.fields(&POLICY_FIELDS) {
-        policy.set(&k, v);
-    }
-    check_policy(cx, &mut policy)?;
-    save(cx, &qos, &policy).await?;
-    Ok(empty())
-}
-
-pub async fn delete_policy(cx: &mut Cx) -> Result<Value> {
-    delete(cx, POLICY, "QosPolicyId", "InvalidId.QOSPY").await
-}
-
-pub async fn describe_policies(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    let (id, description) = (cx.opt("QosPolicyId"), cx.opt("Description"));
-    let priority = cx.int("Priority");
-    let mut policies = cx.children(POLICY, &qos.id).await?;
-    policies.retain(|p| {
-        id.as_ref().is_none_or(|v| *v == p.id)
-            && description.as_ref().is_none_or(|v| v == p.str("Description"))
-            && priority.is_none_or(|v| v == p.int("Priority"))
+    let mut body = copied!(asked => QosPolicy {
+        qos_id, name, description, priority, source_cidr, dest_cidr, ip_protocol, source_port_range,
+        dest_port_range, start_time, end_time;
+        qos_policy_id: id.clone(),
+        region_id: cx.region(),
+        ..QosPolicy::default()
     });
-    let (total, page) = cx.cut(policies);
-    let rows = page.into_iter().map(|p| Value::Object(p.body)).collect();
-    Ok(cx.listing("QosPolicies", total, rows))
+    check_policy(cx, &mut body, asked.dpi_signature_ids, asked.dpi_group_ids)?;
+    let policy = cx.create(id, &qos.id, body);
+    cx.put(&policy).await?;
+    bump_users(cx, &qos).await?;
+    Ok(copied!(policy => response::CreateQosPolicy {
+        description, dest_cidr, dest_port_range, dpi_group_ids, dpi_signature_ids, end_time, ip_protocol, name,
+        priority, qos_id, qos_policy_id, source_cidr, source_port_range, start_time,
+    }))
+}
+
+pub async fn modify_policy(
+    cx: &mut Cx,
+    asked: request::ModifyQosPolicy,
+) -> Result<response::ModifyQosPolicy> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let mut policy: Stored<QosPolicy> = part_of(cx, &qos, &asked.qos_policy_id, "InvalidId.QOSPY").await?;
+    set_given!(policy, asked => {
+        name, description, priority, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
+        start_time, end_time,
+    });
+    check_policy(cx, &mut policy, asked.dpi_signature_ids, asked.dpi_group_ids)?;
+    cx.put(&policy).await?;
+    bump_users(cx, &qos).await?;
+    Ok(response::ModifyQosPolicy::default())
+}
+
+pub async fn delete_policy(
+    cx: &mut Cx,
+    asked: request::DeleteQosPolicy,
+) -> Result<response::DeleteQosPolicy> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let policy: Stored<QosPolicy> = part_of(cx, &qos, &asked.qos_policy_id, "InvalidId.QOSPY").await?;
+    cx.remove(&policy).await?;
+    bump_users(cx, &qos).await?;
+    Ok(response::DeleteQosPolicy::default())
+}
+
+pub async fn describe_policies(
+    cx: &mut Cx,
+    asked: request::DescribeQosPolicies,
+) -> Result<response::DescribeQosPolicies> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let mut filter = Filter::under(&qos.id)
+        .equals(Column::Description, asked.description)
+        .equals(Column::Priority, asked.priority);
+    filter.ids = asked.qos_policy_id.map(|id| vec![id]);
+    let page = cx.list_page::<QosPolicy>(&filter).await?;
+    let rows = page.rows.iter().map(|p| {
+        copied!(p => response::describe_qos_policies::QosPolicy {
+            description, dest_cidr, dest_port_range, dpi_group_ids, dpi_signature_ids, end_time, ip_protocol,
+            name, priority, qos_id, qos_policy_id, source_cidr, source_port_range, start_time,
+        })
+    });
+    Ok(response::DescribeQosPolicies {
+        qos_policies: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
 /// The limit is complete for its type, and the highest is above the lowest.
-fn check_car(cx: &Cx, body: &Map<String, Value>) -> Result<()> {
-    let number = |f: &str| body.get(f).and_then(Value::as_i64);
-    let suffix = if body.get("LimitType").and_then(Value::as_str) == Some("Percent") {
-        if body.get("PercentSourceType").is_none() {
+fn check_car(cx: &Cx, car: &QosCar) -> Result<()> {
+    let (suffix, low, high) = if car.limit_type == "Percent" {
+        if car.percent_source_type.is_none() {
             return Err(cx.err(&["MissParameter.PercentSourceType"]));
         }
-        "Percent"
+        ("Percent", car.min_bandwidth_percent, car.max_bandwidth_percent)
     } else {
-        "Abs"
+        ("Abs", car.min_bandwidth_abs, car.max_bandwidth_abs)
     };
-    let low = format!("MinBandwidth{suffix}");
-    let high = format!("MaxBandwidth{suffix}");
-    let low = number(&low).ok_or_else(|| cx.missing(&low))?;
-    let high = number(&high).ok_or_else(|| cx.missing(&high))?;
+    let low = low.ok_or_else(|| cx.missing(&format!("MinBandwidth{suffix}")))?;
+    let high = high.ok_or_else(|| cx.missing(&format!("MaxBandwidth{suffix}")))?;
     if low < 0 || high <= low {
         return Err(cx.err(&["InvalidBandwidthCompare"]));
     }
-    let text = |f: &str| body.get(f).and_then(Value::as_str).unwrap_or_default();
-    if text("Description").chars().count() > 512 {
+    if car.description.as_ref().is_some_and(|d| d.chars().count() > 512) {
         return Err(cx.err(&["InvalidParameter.Description"]));
     }
     Ok(())
 }
 
-async fn priority_taken(cx: &mut Cx, car: &Object) -> Result<bool> {
-    let others = cx.children(CAR, &car.parent).await?;
-    Ok(others.iter().any(|o| o.id != car.id && o.int("Priority") == car.int("Priority")))
+async fn priority_taken(cx: &mut Cx, car: &Stored<QosCar>) -> Result<bool> {
+    let filter = Filter::under(&car.parent)
+        .equals(Column::Priority, Some(car.priority))
+        .condition("id <> ?", crate::args![&car.id]);
+    Ok(cx.count(Kind::QosCar, &filter).await? > 0)
 }
 
-pub async fn create_car(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    if cx.count(CAR, cx.under(&qos.id)).await? >= CAR_QUOTA {
+pub async fn create_car(cx: &mut Cx, asked: request::CreateQosCar) -> Result<response::CreateQosCar> {
+    let qos = require(cx, &asked.qos_id).await?;
+    if cx.count(Kind::QosCar, &Filter::under(&qos.id)).await? >= CAR_QUOTA {
         return Err(cx.err(&["QosCarPerQosAmountLimit"]));
     }
-    let mut body = cx.fields(&CAR_FIELDS);
-    check_car(cx, &body)?;
-    body.insert("QosId".into(), qos.id.as_str().into());
     let id = cx.new_id("qoscar")?;
-    let car = cx.object(CAR, id, "QosCarId", &qos.id, body);
+    let body = copied!(asked => QosCar {
+        qos_id, name, description, priority, limit_type, min_bandwidth_abs, max_bandwidth_abs,
+        min_bandwidth_percent, max_bandwidth_percent, percent_source_type;
+        qos_car_id: id.clone(),
+        region_id: cx.region(),
+    });
+    check_car(cx, &body)?;
+    let car = cx.create(id, &qos.id, body);
     if priority_taken(cx, &car).await? {
         return Err(cx.err(&["Invalid.QosCar.Priority"]));
     }
-    save(cx, &qos, &car).await?;
-    Ok(Value::Object(car.body))
+    cx.put(&car).await?;
+    bump_users(cx, &qos).await?;
+    Ok(copied!(car => response::CreateQosCar {
+        description, limit_type, max_bandwidth_abs, max_bandwidth_percent, min_bandwidth_abs,
+        min_bandwidth_percent, percent_source_type, priority, qos_car_id, qos_id,
+    }))
 }
 
-pub async fn modify_car(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    let mut car = part_of(cx, CAR, &qos, "QosCarId", "InvalidId.QOSCAR").await?;
-    for (k, v) in cx.fields(&CAR_FIELDS) {
-        car.set(&k, v);
-    }
-    check_car(cx, &car.body)?;
+pub async fn modify_car(cx: &mut Cx, asked: request::ModifyQosCar) -> Result<response::ModifyQosCar> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let mut car: Stored<QosCar> = part_of(cx, &qos, &asked.qos_car_id, "InvalidId.QOSCAR").await?;
+    set_given!(car, asked => {
+        name, description, priority, limit_type, min_bandwidth_abs, max_bandwidth_abs, min_bandwidth_percent,
+        max_bandwidth_percent, percent_source_type,
+    });
+    check_car(cx, &car)?;
     if priority_taken(cx, &car).await? {
         return Err(cx.err(&["InvalidParameter.Priority"]));
     }
-    save(cx, &qos, &car).await?;
-    Ok(empty())
+    cx.put(&car).await?;
+    bump_users(cx, &qos).await?;
+    Ok(response::ModifyQosCar::default())
 }
 
-pub async fn delete_car(cx: &mut Cx) -> Result<Value> {
-    delete(cx, CAR, "QosCarId", "InvalidId.QOSCAR").await
+pub async fn delete_car(cx: &mut Cx, asked: request::DeleteQosCar) -> Result<response::DeleteQosCar> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let car: Stored<QosCar> = part_of(cx, &qos, &asked.qos_car_id, "InvalidId.QOSCAR").await?;
+    cx.remove(&car).await?;
+    bump_users(cx, &qos).await?;
+    Ok(response::DeleteQosCar::default())
 }
 
-pub async fn describe_cars(cx: &mut Cx) -> Result<Value> {
-    let qos = find(cx).await?;
-    let (id, description) = (cx.opt("QosCarId"), cx.opt("Description"));
-    let mut cars = cx.children(CAR, &qos.id).await?;
-    cars.retain(|c| {
-        id.as_ref().is_none_or(|v| *v == c.id)
-            && description.as_ref().is_none_or(|v| v == c.str("Description"))
+pub async fn describe_cars(
+    cx: &mut Cx,
+    asked: request::DescribeQosCars,
+) -> Result<response::DescribeQosCars> {
+    let qos = require(cx, &asked.qos_id).await?;
+    let mut filter = Filter::under(&qos.id)
+        .equals(Column::Description, asked.description)
+        .order_by(Column::Priority, asked.order == "desc");
+    filter.ids = asked.qos_car_id.map(|id| vec![id]);
+    let page = cx.list_page::<QosCar>(&filter).await?;
+    let rows = page.rows.iter().map(|c| {
+        copied!(c => response::describe_qos_cars::QosCar {
+            description, limit_type, max_bandwidth_abs, max_bandwidth_percent, min_bandwidth_abs,
+            min_bandwidth_percent, name, percent_source_type, priority, qos_car_id, qos_id,
+        })
     });
-    cars.sort_by_key(|c| c.int("Priority"));
-    if cx.text("Order") == "desc" {
-        cars.reverse();
-    }
-    let (total, page) = cx.cut(cars);
-    let rows = page.into_iter().map(|c| Value::Object(c.body)).collect();
-    Ok(cx.listing("QosCars", total, rows))
+    Ok(response::DescribeQosCars {
+        qos_cars: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cx::Cx;
-use crate::proto::error::Result;
+use crate::error::Result;
 
 pub const DEFAULT: &str = "cn-shanghai";
 

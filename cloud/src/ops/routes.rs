@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use super::device::Device;
-use super::net;
-use crate::proto::error::Result;
+use crate::domain::device::Device;
+use crate::domain::net;
+use crate::error::Result;
 use crate::store::secrets::mask;
 
 const STATIC_QUOTA: usize = 100;
@@ -74,7 +74,7 @@ pub async fn describe_ospf(cx: &mut Cx) -> Result<Value> {
     let mut out = json!({"TaskStates": d.tasks("Ospf", cx.now), "AreaType": ""});
     merge(&mut out, &ospf);
     if let Some(sealed) = ospf["SealedMd5Key"].as_str() {
-        let plain = cx.cipher.open(sealed).map_err(crate::proto::error::ApiError::internal)?;
+        let plain = cx.cipher.open(sealed).map_err(crate::error::ApiError::internal)?;
         out["Md5Key"] = mask(&plain).into();
     }
     Ok(out)

@@ -4,9 +4,10 @@ use sag_southbound::{Command, UpgradeArgs};
 use serde_json::{Value, json};
 
 use super::cx::{Cx, empty};
-use super::device::Device;
-use super::gateway_list::numbers;
-use crate::proto::error::Result;
+use crate::domain::device::Device;
+use crate::error::Result;
+use crate::store::Link;
+use crate::store::devices::version_order;
 
 /// Code, name, time of the release.
 const DEVICE: [(&str, &str, i64); 2] =
@@ -38,7 +39,7 @@ pub async fn update(cx: &mut Cx) -> Result<Value> {
     if !offered(&kind).iter().any(|(c, ..)| *c == code) {
         return Err(cx.err(&["VersionNotExist"]));
     }
-    if cx.links_from("ccn", &gw.id).await?.is_empty() {
+    if cx.links_from(Link::Ccn, &gw.id).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
     let mut devices: Vec<Device> = match cx.opt("SerialNumber") {
@@ -51,7 +52,7 @@ pub async fn update(cx: &mut Cx) -> Result<Value> {
     }
     for d in &mut devices {
         let have = d.report["SoftwareVersion"].as_str().unwrap_or_default();
-        if kind == "Device" && numbers(have) > numbers(&code) {
+        if kind == "Device" && version_order(have) > version_order(&code) {
             return Err(cx.err(&["VersionTooOld"]));
         }
         let field = if kind == "Dpi" { "DpiVersion" } else { "TargetVersion" };

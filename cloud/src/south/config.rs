@@ -6,11 +6,20 @@ use sag_southbound::{
 };
 use serde_json::{Map, Value};
 
+use crate::domain::acl::AclRule;
+use crate::domain::ccn::Ccn;
+use crate::domain::device::Device;
+use crate::domain::distribution::RouteStrategy;
+use crate::domain::flow_log;
+use crate::domain::gateway::Gateway;
+use crate::domain::health::HealthCheck;
+use crate::domain::nat::{DnatEntry, SnatEntry};
+use crate::domain::qos::{QosCar, QosPolicy};
+use crate::error::{ApiError, Result};
+use crate::ops::commands;
 use crate::ops::cx::Cx;
-use crate::ops::device::Device;
-use crate::ops::{acl, commands, net, qos};
-use crate::proto::error::{ApiError, Result};
-use crate::store::objects::{Object, all_links};
+use crate::store::objects::{Column, Entity, Filter, Stored};
+use crate::store::{Link, links};
 
 /// Sections of a device's stored configuration that are members of the document.
 const SECTIONS: [&str; 16] = [
@@ -36,43 +45,40 @@ const SECTIONS: [&str; 16] = [
 ///
 /// # Errors
 /// The database fails, or holds something that is not of the contract.
-pub async fn document(cx: &mut Cx, gw: &Object, d: &Device, have: i64) -> Result<DeviceDocument> {
+pub async fn document(cx: &mut Cx, gw: &Stored<Gateway>, d: &Device, have: i64) -> Result<DeviceDocument> {
     let mut doc = sections(cx, d)?;
     doc.version = Version::CURRENT;
     doc.smart_ag_id = gw.id.clone();
     doc.smart_ag_sn = d.sn.clone();
-    doc.gateway = Some(typed(gw.body.clone())?);
-    doc.secret_key = opened_secret(cx, d.get("SealedKey"))?;
+    doc.gateway = Some(typed(&gw.body)?);
+    doc.secret_key = Secret::new(open(cx, &d.sealed_key)?);
     doc.admin_password = opened_secret(cx, d.get("SealedAdminPassword"))?;
     let peers = cx.devices_of(&gw.id).await?;
-    doc.peers = peers.into_iter().map(|p| p.sn).filter(|sn| *sn != d.sn).collect();
-    let links = all_links(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
-    let linked = |kind: &str| -> Vec<String> {
-        links.iter().filter(|(k, _)| k == kind).map(|(_, id)| id.clone()).collect()
-    };
-    for id in linked("acl") {
-        let mut rules = cx.children(acl::RULE, &id).await?;
-        rules.sort_by_key(|r| r.int("Priority"));
-        doc.acls.push(Acl { id, rules: all_typed(rules)? });
+    doc.peers = peers.into_iter().map(|p| p.summary.sn).filter(|sn| *sn != d.sn).collect();
+    let links = links::from_each(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
+    for id in links.ids(Link::Acl) {
+        let filter = Filter::under(id).order_by(Column::Priority, false);
+        let rules = all_typed(cx.list::<AclRule>(&filter).await?)?;
+        doc.acls.push(Acl { id: id.to_owned(), rules });
     }
-    for id in linked("qos") {
-        let policies = all_typed(cx.children(qos::POLICY, &id).await?)?;
-        let cars = all_typed(cx.children(qos::CAR, &id).await?)?;
-        doc.qos.push(Qos { id, policies, cars });
+    for id in links.ids(Link::Qos) {
+        let policies = all_typed(cx.children::<QosPolicy>(id).await?)?;
+        let cars = all_typed(cx.children::<QosCar>(id).await?)?;
+        doc.qos.push(Qos { id: id.to_owned(), policies, cars });
     }
-    doc.snat_entries = all_typed(cx.children("snat", &gw.id).await?)?;
-    doc.dnat_entries = all_typed(cx.children("dnat", &gw.id).await?)?;
-    doc.health_checks = all_typed(cx.children("health", &gw.id).await?)?;
-    doc.route_distribution = all_typed(cx.children("distribution", &gw.id).await?)?;
-    for id in linked("flowlog") {
-        if let Some(log) = cx.any("flowlog", &id).await? {
-            doc.flow_log = Some(typed(log.body)?);
+    doc.snat_entries = all_typed(cx.children::<SnatEntry>(&gw.id).await?)?;
+    doc.dnat_entries = all_typed(cx.children::<DnatEntry>(&gw.id).await?)?;
+    doc.health_checks = all_typed(cx.children::<HealthCheck>(&gw.id).await?)?;
+    doc.route_distribution = all_typed(cx.children::<RouteStrategy>(&gw.id).await?)?;
+    for id in links.ids(Link::FlowLog) {
+        if let Some(log) = cx.get::<flow_log::FlowLog>(id).await? {
+            doc.flow_log = Some(typed(&log.body)?);
         }
     }
-    for id in linked("ccn") {
-        doc.ccn = network(cx, gw, &id).await?;
+    for id in links.ids(Link::Ccn) {
+        doc.ccn = network(cx, gw, id).await?;
     }
-    doc.vbrs = linked("vbr");
+    doc.vbrs = links.ids(Link::Vbr).into_iter().map(str::to_owned).collect();
     doc.commands = commands::waiting(d)?;
     doc.commands.retain(|c| c.revision > have);
     Ok(doc)
@@ -87,16 +93,16 @@ fn sections(cx: &Cx, d: &Device) -> Result<DeviceDocument> {
             members.insert(name.into(), opened(cx, v.clone())?);
         }
     }
-    typed(members)
+    DeviceDocument::from_json(Value::Object(members)).map_err(ApiError::internal)
 }
 
 /// The cloud connect network and the address blocks that are reached through it.
-async fn network(cx: &mut Cx, gw: &Object, id: &str) -> Result<Option<CloudConnectNetwork>> {
-    let Some(ccn) = cx.any("ccn", id).await? else { return Ok(None) };
-    let mut network: CloudConnectNetwork = typed(ccn.body)?;
-    for other in cx.links_to("ccn", id).await? {
-        if let Some(o) = cx.any("gateway", &other).await?.filter(|o| o.id != gw.id) {
-            let blocks = net::cidr_list(o.str("CidrBlock")).unwrap_or_default();
+async fn network(cx: &mut Cx, gw: &Stored<Gateway>, id: &str) -> Result<Option<CloudConnectNetwork>> {
+    let Some(ccn) = cx.get::<Ccn>(id).await? else { return Ok(None) };
+    let mut network: CloudConnectNetwork = typed(&ccn.body)?;
+    for other in cx.links_to(Link::Ccn, id).await? {
+        if let Some(o) = cx.get::<Gateway>(&other).await?.filter(|o| o.id != gw.id) {
+            let blocks = o.blocks();
             let devices = cx.devices_of(&o.id).await?;
             network.members.push(NetworkMember {
                 cidr_blocks: blocks.iter().map(ToString::to_string).collect(),
@@ -115,12 +121,12 @@ fn announced(d: &Device) -> Option<PeerDevice> {
 }
 
 /// A stored object as the contract has it; members that are not of the contract are left out.
-fn typed<T: Wire>(body: Map<String, Value>) -> Result<T> {
-    T::from_json(Value::Object(body)).map_err(ApiError::internal)
+fn typed<T: Wire>(body: &impl Entity) -> Result<T> {
+    T::from_json(serde_json::to_value(body)?).map_err(ApiError::internal)
 }
 
-fn all_typed<T: Wire>(rows: Vec<Object>) -> Result<Vec<T>> {
-    rows.into_iter().map(|o| typed(o.body)).collect()
+fn all_typed<T: Wire, O: Entity>(rows: Vec<Stored<O>>) -> Result<Vec<T>> {
+    rows.iter().map(|o| typed(&o.body)).collect()
 }
 
 fn open(cx: &Cx, sealed: &str) -> Result<String> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::proto::server::App;
-use crate::proto::time::now_us;
+use super::Agents;
+use crate::store::{devices, nonces, tokens};
+use crate::time::{now_ms, now_us};
 
 #[derive(Default)]
 pub struct Hub {
@@ -41,24 +42,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const SLACK_US: i64 = 2_000_000;
 
 /// Follows the changes that other processes make in a shared database.
-pub async fn follow(app: Arc<App>) {
+pub async fn follow(agents: Arc<Agents>) {
     let mut told: BTreeSet<(i64, String)> = BTreeSet::new();
     let mut from = now_us();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let found: sqlx::Result<Vec<(String, i64)>> =
-            sqlx::query_as("SELECT sn, changed FROM devices WHERE changed >= $1")
-                .bind(from - SLACK_US)
-                .fetch_all(&app.store.pool)
-                .await;
-        match found {
+        let found = async {
+            let mut tx = agents.store.read().await?;
+            let rows = devices::changed_since(&mut tx, from - SLACK_US).await?;
+            tx.rollback().await.map(|()| rows)
+        };
+        match found.await {
             Ok(rows) => {
                 let fresh: Vec<String> = rows
                     .into_iter()
                     .filter(|(sn, at)| told.insert((*at, sn.clone())))
                     .map(|(sn, _)| sn)
                     .collect();
-                app.hub.wake(&fresh);
+                agents.hub.wake(&fresh);
                 from = now_us();
                 told.retain(|(at, _)| *at >= from - 2 * SLACK_US);
             }
@@ -68,20 +69,18 @@ pub async fn follow(app: Arc<App>) {
 }
 
 /// Removes what has expired, now and then.
-pub async fn clean(app: Arc<App>) {
+pub async fn clean(agents: Arc<Agents>) {
     loop {
-        let now = crate::proto::time::now_ms();
-        for sql in ["DELETE FROM nonces WHERE expires < $1", "DELETE FROM client_tokens WHERE expires < $1"] {
-            let done = async {
-                let mut tx = app.store.write().await?;
-                sqlx::query(sql).bind(now).execute(tx.writer()?).await?;
-                tx.commit().await
-            };
-            if let Err(e) = done.await {
-                tracing::warn!(error = %e, "cannot clean up");
-            }
+        let done = async {
+            let mut tx = agents.store.write().await?;
+            nonces::remove_expired(&mut tx, now_ms()).await?;
+            tokens::remove_expired(&mut tx, now_ms()).await?;
+            tx.commit().await
+        };
+        if let Err(e) = done.await {
+            tracing::warn!(error = %e, "cannot clean up");
         }
-        app.hub.sweep();
+        agents.hub.sweep();
         tokio::time::sleep(Duration::from_secs(300)).await;
     }
 }

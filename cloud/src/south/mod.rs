@@ -5,88 +5,132 @@ pub mod config;
 pub mod hub;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use sag_southbound::{
     Action, Announcement, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest, ReadError,
     ResultReport, StateReport, Wire, read,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::api::Op;
-use crate::ops::app_stats;
+use crate::api::params::Params;
+use crate::domain::app::AppState;
+use crate::domain::caller::Caller;
+use crate::domain::device::Device;
+use crate::domain::gateway::Gateway;
+use crate::error::{ApiError, Result};
 use crate::ops::commands;
 use crate::ops::cx::Cx;
-use crate::ops::device::Device;
-use crate::ops::device_fields::report_text;
-use crate::ops::gateway::SOFTWARE;
-use crate::proto::error::{ApiError, Result};
-use crate::proto::nonce;
-use crate::proto::params::Params;
-use crate::proto::server::App;
-use crate::proto::time::now_ms;
-use crate::store::accounts::Caller;
+use crate::store::{Link, Store, devices, nonces};
+use crate::time::now_ms;
 
 /// The call that may wait.
 pub const PULL: &str = Action::Pull.name();
 const REPORT_STATE: &str = Action::ReportState.name();
 
+/// What the calls of agents share.
+pub struct Agents {
+    pub store: Store,
+    pub hub: hub::Hub,
+    /// Devices that wait for a change.
+    pub polls: Gauge<i64, AtomicI64>,
+    /// Turns true when the server stops; long polls end then.
+    pub stopping: watch::Sender<bool>,
+}
+
+impl Agents {
+    pub fn new(store: Store) -> Agents {
+        Agents {
+            store,
+            hub: hub::Hub::default(),
+            polls: Gauge::default(),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Keeps what a call has done and wakes who waits for it; of a failed one nothing stays.
+    pub async fn conclude<T>(&self, cx: Cx, done: Result<T>) -> Result<T> {
+        let (tx, changed) = cx.into_parts();
+        match done {
+            Ok(answer) => {
+                tx.commit().await?;
+                self.hub.wake(&changed);
+                Ok(answer)
+            }
+            Err(e) => {
+                tx.rollback().await?;
+                Err(e)
+            }
+        }
+    }
+}
+
+/// Whether it is a call of agents.
 pub fn is_action(name: &str) -> bool {
     Action::by_name(name).is_some()
 }
 
 pub async fn call(
-    app: &Arc<App>,
+    agents: &Arc<Agents>,
     action: &str,
     caller: Arc<Caller>,
     params: Params,
     nonce: (&str, &str),
 ) -> Result<Value> {
     match action {
-        PULL => pull(app, caller, params, nonce).await,
+        PULL => pull(agents, caller, params, nonce).await,
         _ => {
-            let tx = app.store.write().await?;
-            let mut cx = cx(app, caller, params, tx);
-            let done = match nonce::keep(cx.conn(), nonce).await {
+            let tx = agents.store.write().await?;
+            let mut cx = cx(agents, caller, params, tx);
+            let done = match nonces::keep(cx.conn(), nonce).await {
                 Err(e) => Err(e),
                 Ok(()) if action == REPORT_STATE => report_state(&mut cx).await,
                 Ok(()) => report_result(&mut cx).await,
             };
-            app.conclude(cx, done).await
+            agents.conclude(cx, done).await
         }
     }
 }
 
 /// Agents get the errors that are documented for questions about a device.
-fn cx(app: &App, caller: Arc<Caller>, params: Params, tx: crate::store::Tx) -> Cx {
-    Cx::new(Op::DescribeSAGDeviceInfo, params, caller, app.store.cipher.clone(), tx)
+fn cx(agents: &Agents, caller: Arc<Caller>, params: Params, tx: crate::store::Tx) -> Cx {
+    Cx::new(Op::DescribeSAGDeviceInfo, params, caller, agents.store.cipher.clone(), tx)
 }
 
 /// The whole configuration if it is newer than the agent's `Revision`; else waits for that.
-async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params, nonce: (&str, &str)) -> Result<Value> {
+async fn pull(
+    agents: &Arc<Agents>,
+    caller: Arc<Caller>,
+    params: Params,
+    nonce: (&str, &str),
+) -> Result<Value> {
     let request =
         PullRequest::from_parameters(|name| params.get(name).map(str::to_owned)).map_err(parameter)?;
     let (have, sn) = (i64::try_from(request.revision).unwrap_or(i64::MAX), request.smart_ag_sn);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(request.wait);
-    let mut stopping = app.stopping.subscribe();
-    let _count = Polling::new(app);
+    let mut stopping = agents.stopping.subscribe();
+    let _count = Polling::new(agents);
     let mut first = true;
     loop {
         // Listening starts before looking, so no change falls in between.
-        let waiter = app.hub.waiter(&sn);
+        let waiter = agents.hub.waiter(&sn);
         let woken = waiter.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
-        let mut tx = app.store.read().await?;
-        if first && app.store.shared() {
-            nonce::keep(&mut tx, nonce).await?;
+        let mut tx = agents.store.read().await?;
+        if first && agents.store.shared() {
+            nonces::keep(&mut tx, nonce).await?;
         }
-        let mut cx = cx(app, caller.clone(), params.clone(), tx);
+        let mut cx = cx(agents, caller.clone(), params.clone(), tx);
         let found = look(&mut cx, have).await;
         cx.into_parts().0.commit().await?;
         let answer = found?;
         if first {
-            seen(app, &sn).await?;
+            seen(agents, &sn).await?;
             first = false;
         }
         if !answer.changed {
@@ -101,18 +145,18 @@ async fn pull(app: &Arc<App>, caller: Arc<Caller>, params: Params, nonce: (&str,
 }
 
 /// Counts a waiting agent for as long as it waits.
-struct Polling<'a>(&'a App);
+struct Polling<'a>(&'a Agents);
 
 impl<'a> Polling<'a> {
-    fn new(app: &'a App) -> Polling<'a> {
-        app.metrics.polls.inc();
-        Polling(app)
+    fn new(agents: &'a Agents) -> Polling<'a> {
+        agents.polls.inc();
+        Polling(agents)
     }
 }
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
-        self.0.metrics.polls.dec();
+        self.0.polls.dec();
     }
 }
 
@@ -135,13 +179,9 @@ async fn look(cx: &mut Cx, have: i64) -> Result<PullAnswer> {
     Ok(PullAnswer { revision: d.revision, changed: true, config: Some(config) })
 }
 
-async fn seen(app: &App, sn: &str) -> Result<()> {
-    let mut tx = app.store.write().await?;
-    sqlx::query("UPDATE devices SET seen = $1 WHERE sn = $2")
-        .bind(now_ms())
-        .bind(sn.to_owned())
-        .execute(tx.writer()?)
-        .await?;
+async fn seen(agents: &Agents, sn: &str) -> Result<()> {
+    let mut tx = agents.store.write().await?;
+    devices::put_seen(&mut tx, sn, now_ms()).await?;
     Ok(tx.commit().await?)
 }
 
@@ -159,14 +199,13 @@ fn reported<T: Wire>(cx: &Cx) -> Result<T> {
 
 async fn report_state(cx: &mut Cx) -> Result<Value> {
     let id = cx.text("SmartAGId");
-    let gw = cx.find(crate::ops::gateway::KIND, &id).await?;
-    if gw.as_ref().is_some_and(|g| g.str("InstanceType") == SOFTWARE) {
+    let gw = cx.find::<Gateway>(&id).await?;
+    if gw.as_ref().is_some_and(|g| g.is_software()) {
         // The access point of a client-app instance reports its clients.
         let state: ClientAppReport = reported(cx)?;
-        let body = serde_json::to_value(state)?.as_object().cloned().unwrap_or_default();
-        let mut o = cx.object(app_stats::STATE, id.clone(), "SmartAGId", &id, body);
-        o.name = id;
-        cx.put(&o).await?;
+        let state: AppState = serde_json::from_value(serde_json::to_value(state)?)?;
+        let state = cx.create(id.clone(), &id, state);
+        cx.put(&state).await?;
         return Ok(json!({}));
     }
     let d = cx.device().await?;
@@ -174,19 +213,14 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     let before = Option::<Announcement>::from_json(d.report["Overlay"].clone()).ok().flatten();
     if state.overlay != before {
         // The other members of its network make their tunnels to the address with the key.
-        for ccn in cx.links_from("ccn", &d.sag).await? {
-            let mut others = cx.links_to("ccn", &ccn).await?;
+        for ccn in cx.links_from(Link::Ccn, &d.sag).await? {
+            let mut others = cx.links_to(Link::Ccn, &ccn).await?;
             others.retain(|o| *o != d.sag);
-            cx.touch_all(&others).await?;
+            cx.bump_revisions(&others).await?;
         }
     }
     let now = cx.now;
-    sqlx::query("UPDATE devices SET report = $1, seen = $2 WHERE sn = $3")
-        .bind(report_text(serde_json::to_value(state)?))
-        .bind(now)
-        .bind(d.sn)
-        .execute(cx.conn().writer()?)
-        .await?;
+    devices::put_report(cx.conn(), &d.sn, &serde_json::to_value(state)?, now).await?;
     Ok(json!({}))
 }
 
@@ -202,14 +236,10 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
         return Ok(json!({}));
     }
     commands::conclude(&mut d, &report)?;
-    let now = cx.now;
-    sqlx::query("UPDATE devices SET applied = $1, failure = $2, seen = $3, body = $4 WHERE sn = $5")
-        .bind(revision)
-        .bind(report.failure.chars().take(1024).collect::<String>())
-        .bind(now)
-        .bind(serde_json::to_string(&d.body)?)
-        .bind(d.sn)
-        .execute(cx.conn().writer()?)
-        .await?;
+    d.applied = revision;
+    d.failure = report.failure.chars().take(1024).collect();
+    d.seen = cx.now;
+    let config = d.config_text()?;
+    devices::put_result(cx.conn(), &d, config).await?;
     Ok(json!({}))
 }

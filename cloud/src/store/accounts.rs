@@ -3,24 +3,20 @@
 use serde_json::Value;
 
 use super::secrets::{DIGITS, MIXED};
-use super::{Store, Tx};
+use super::{Result, Store, Tx};
 use crate::args;
-use crate::proto::policy::Policy;
-use crate::proto::sign::Keys;
-use crate::proto::time::now_ms;
+use crate::time::now_ms;
 
-/// Who makes a call.
+/// An access key as it is stored.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct AccessKey {
     pub uid: i64,
     /// Empty for the account itself.
     pub user: String,
-    pub key_id: String,
-    /// What the requests are signed with.
-    pub keys: Keys,
+    pub secret: String,
     pub active: bool,
-    /// The policies of a user; an account may do everything with its own resources.
-    pub policies: Vec<Policy>,
+    /// The policy documents of the user; an account has none.
+    pub policies: Vec<Value>,
 }
 
 pub struct NewKey {
@@ -29,27 +25,30 @@ pub struct NewKey {
 }
 
 impl Store {
-    pub async fn caller(&self, key_id: &str) -> anyhow::Result<Option<Caller>> {
+    /// The key, with its secret in clear.
+    pub async fn access_key(&self, id: &str) -> anyhow::Result<Option<AccessKey>> {
         let mut tx = self.read().await?;
         let sql = "SELECT uid, user_name, secret, status FROM access_keys WHERE id = $1";
-        let caller = match tx.row(sql, args![key_id]).await? {
+        let found = tx
+            .row(sql, args![id], |row| {
+                Ok((row.int(0)?, row.string(1)?, row.string(2)?, row.text(3)? == "Active"))
+            })
+            .await?;
+        let key = match found {
             None => None,
-            Some(row) => {
-                let (uid, user) = (row.int(0)?, row.string(1)?);
+            Some((uid, user, sealed, active)) => {
                 let mut policies = Vec::new();
                 if !user.is_empty() {
                     let sql = "SELECT document FROM policies WHERE uid = $1 AND user_name = $2";
-                    for text in tx.texts(sql, args![uid, user.as_str()]).await? {
-                        policies.push(Policy::new(&serde_json::from_str(&text)?));
+                    for text in tx.texts(sql, args![uid, &user]).await? {
+                        policies.push(serde_json::from_str(&text)?);
                     }
                 }
-                let keys = Keys::new(&self.cipher.open(row.text(2)?)?);
-                let active = row.text(3)? == "Active";
-                Some(Caller { uid, user, key_id: key_id.to_owned(), keys, active, policies })
+                Some(AccessKey { uid, user, secret: self.cipher.open(&sealed)?, active, policies })
             }
         };
         tx.rollback().await?;
-        Ok(caller)
+        Ok(key)
     }
 
     /// A key for the account `account` (made if it is new) or for one of its users.
@@ -61,26 +60,14 @@ impl Store {
             Some(uid) => uid,
             None => {
                 let uid: i64 = format!("1{}", self.cipher.token(DIGITS, 15)?).parse()?;
-                sqlx::query("INSERT INTO accounts (uid, name, created) VALUES ($1, $2, $3)")
-                    .bind(uid)
-                    .bind(account.to_owned())
-                    .bind(now_ms())
-                    .execute(tx.writer()?)
-                    .await?;
+                let sql = "INSERT INTO accounts (uid, name, created) VALUES ($1, $2, $3)";
+                tx.execute(sql, args![uid, account, now_ms()]).await?;
                 uid
             }
         };
-        sqlx::query(
-            "INSERT INTO access_keys (id, uid, user_name, secret, status, created)
-             VALUES ($1, $2, $3, $4, 'Active', $5)",
-        )
-        .bind(id.clone())
-        .bind(uid)
-        .bind(user.to_owned())
-        .bind(self.cipher.seal(&secret)?)
-        .bind(now_ms())
-        .execute(tx.writer()?)
-        .await?;
+        let sql = "INSERT INTO access_keys (id, uid, user_name, secret, status, created)
+             VALUES ($1, $2, $3, $4, 'Active', $5)";
+        tx.execute(sql, args![&id, uid, user, self.cipher.seal(&secret)?, now_ms()]).await?;
         tx.commit().await?;
         Ok(NewKey { id, secret })
     }
@@ -88,23 +75,17 @@ impl Store {
     /// False if there is no such key.
     pub async fn set_key_status(&self, id: &str, status: &str) -> anyhow::Result<bool> {
         let mut tx = self.write().await?;
-        let done = sqlx::query("UPDATE access_keys SET status = $1 WHERE id = $2")
-            .bind(status.to_owned())
-            .bind(id.to_owned())
-            .execute(tx.writer()?)
-            .await?;
+        let sql = "UPDATE access_keys SET status = $1 WHERE id = $2";
+        let changed = tx.execute(sql, args![status, id]).await?;
         tx.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(changed > 0)
     }
 
     pub async fn delete_key(&self, id: &str) -> anyhow::Result<bool> {
         let mut tx = self.write().await?;
-        let done = sqlx::query("DELETE FROM access_keys WHERE id = $1")
-            .bind(id.to_owned())
-            .execute(tx.writer()?)
-            .await?;
+        let changed = tx.execute("DELETE FROM access_keys WHERE id = $1", args![id]).await?;
         tx.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(changed > 0)
     }
 
     /// Key id, account, user, status.
@@ -112,11 +93,14 @@ impl Store {
         let sql = "SELECT k.id, a.name, k.user_name, k.status FROM access_keys k
              JOIN accounts a ON a.uid = k.uid ORDER BY a.name, k.user_name, k.created";
         let mut tx = self.read().await?;
-        let rows = tx.rows(sql, Vec::new()).await?;
+        let rows = tx
+            .query(sql, Vec::new(), |r| Ok((r.string(0)?, r.string(1)?, r.string(2)?, r.string(3)?)))
+            .await?;
         tx.rollback().await?;
-        rows.iter().map(|r| Ok((r.string(0)?, r.string(1)?, r.string(2)?, r.string(3)?))).collect()
+        Ok(rows)
     }
 
+    /// Gives a user of an account a policy; one of the same name is replaced.
     pub async fn put_policy(
         &self,
         account: &str,
@@ -124,26 +108,17 @@ impl Store {
         name: &str,
         document: &Value,
     ) -> anyhow::Result<()> {
-        crate::proto::policy::check(document)?;
         let mut tx = self.write().await?;
         let uid =
             account_uid(&mut tx, account).await?.ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
-        sqlx::query(
-            "INSERT INTO policies (uid, user_name, name, document) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (uid, user_name, name) DO UPDATE SET document = excluded.document",
-        )
-        .bind(uid)
-        .bind(user.to_owned())
-        .bind(name.to_owned())
-        .bind(document.to_string())
-        .execute(tx.writer()?)
-        .await?;
+        let sql = "INSERT INTO policies (uid, user_name, name, document) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (uid, user_name, name) DO UPDATE SET document = excluded.document";
+        tx.execute(sql, args![uid, user, name, document.to_string()]).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
-async fn account_uid(tx: &mut Tx, name: &str) -> sqlx::Result<Option<i64>> {
-    let row = tx.row("SELECT uid FROM accounts WHERE name = $1", args![name]).await?;
-    row.map(|r| r.int(0)).transpose()
+async fn account_uid(tx: &mut Tx, name: &str) -> Result<Option<i64>> {
+    tx.row("SELECT uid FROM accounts WHERE name = $1", args![name], |row| row.int(0)).await
 }

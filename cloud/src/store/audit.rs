@@ -2,11 +2,10 @@
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use sqlx::Row as _;
 
-use super::Store;
-use crate::api::validate::parse_time;
-use crate::proto::time::stamp;
+use super::{Result, Store, Tx};
+use crate::args;
+use crate::time::{self, stamp};
 
 /// What a query of the audit log asks for. Empty text and 0 leave a condition out.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +20,7 @@ pub struct Query {
     pub limit: u32,
 }
 
+/// A call that changed something, or was refused.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Milliseconds since 1970.
@@ -70,6 +70,29 @@ impl Entry {
     }
 }
 
+/// What is written of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    pub request_id: &'a str,
+    pub at: i64,
+    pub uid: i64,
+    pub user: &'a str,
+    pub key_id: &'a str,
+    pub source: &'a str,
+    pub action: &'a str,
+    /// The parameters as JSON, without secrets.
+    pub params: &'a str,
+    pub code: &'a str,
+}
+
+/// Writes a call into the log.
+pub async fn write(tx: &mut Tx, r: Record<'_>) -> Result<()> {
+    let sql = "INSERT INTO audit (request_id, at, uid, user_name, key_id, source, action, params, code)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let args = args![r.request_id, r.at, r.uid, r.user, r.key_id, r.source, r.action, r.params, r.code];
+    tx.execute(sql, args).await.map(|_| ())
+}
+
 /// A moment as people write it, in milliseconds since 1970: `2026-11-22T05:00:00Z`, `2026-11-22`, or so long before
 /// `now`: `90s`, `15m`, `2h`, `7d`.
 pub fn moment(text: &str, now: i64) -> anyhow::Result<i64> {
@@ -85,7 +108,7 @@ pub fn moment(text: &str, now: i64) -> anyhow::Result<i64> {
         Some(b'd') => 86_400_000,
         _ => {
             let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-            return parse_time(&full).map(|s| s * 1000).with_context(wrong);
+            return time::parse(&full).map(|s| s * 1000).with_context(wrong);
         }
     };
     let count: u32 = text[..text.len() - 1].parse().ok().with_context(wrong)?;
@@ -111,35 +134,31 @@ fn like(pattern: &str) -> String {
 impl Store {
     /// The latest entries that fit, oldest first.
     pub async fn audit(&self, query: &Query) -> anyhow::Result<Vec<Entry>> {
-        let rows = sqlx::query(
+        let sql =
             "SELECT l.at, l.request_id, COALESCE(a.name, ''), l.user_name, l.key_id, l.source, l.action,
                     l.params, l.code
              FROM audit l LEFT JOIN accounts a ON a.uid = l.uid
              WHERE l.at >= $1 AND l.action LIKE $2 ESCAPE '\\' AND ($3 = '' OR a.name = $3)
-             ORDER BY l.at DESC, l.request_id LIMIT $4",
-        )
-        .bind(query.since)
-        .bind(like(&query.action))
-        .bind(query.account.clone())
-        .bind(if query.limit == 0 { i64::MAX } else { i64::from(query.limit) })
-        .fetch_all(&self.pool)
-        .await?;
-        let mut entries = rows
-            .iter()
-            .map(|r| {
+             ORDER BY l.at DESC, l.request_id LIMIT $4";
+        let limit = if query.limit == 0 { i64::MAX } else { i64::from(query.limit) };
+        let args = args![query.since, like(&query.action), &query.account, limit];
+        let mut tx = self.read().await?;
+        let mut entries = tx
+            .query(sql, args, |r| {
                 Ok(Entry {
-                    at: r.try_get(0)?,
-                    request_id: r.try_get(1)?,
-                    account: r.try_get(2)?,
-                    user: r.try_get(3)?,
-                    key_id: r.try_get(4)?,
-                    source: r.try_get(5)?,
-                    action: r.try_get(6)?,
-                    params: serde_json::from_str(r.try_get::<&str, _>(7)?)?,
-                    code: r.try_get(8)?,
+                    at: r.int(0)?,
+                    request_id: r.string(1)?,
+                    account: r.string(2)?,
+                    user: r.string(3)?,
+                    key_id: r.string(4)?,
+                    source: r.string(5)?,
+                    action: r.string(6)?,
+                    params: serde_json::from_str(r.text(7)?)?,
+                    code: r.string(8)?,
                 })
             })
-            .collect::<anyhow::Result<Vec<Entry>>>()?;
+            .await?;
+        tx.rollback().await?;
         entries.reverse();
         Ok(entries)
     }
@@ -152,18 +171,13 @@ mod tests {
     async fn fill(store: &Store) {
         let mut tx = store.write().await.expect("begins");
         for (i, action) in ["CreateACL", "CreateQos", "DeleteACL", "CreateACL"].into_iter().enumerate() {
-            sqlx::query(
+            let sql =
                 "INSERT INTO audit (request_id, at, uid, user_name, key_id, source, action, params, code)
                  SELECT $1, $2, uid, '', 'k', '192.0.2.1', $3, '{\"Name\":\"x\"}', 'OK' FROM accounts
-                 WHERE name = $4",
-            )
-            .bind(format!("r{i}"))
-            .bind(1000 * i as i64)
-            .bind(action)
-            .bind(if i == 2 { "other" } else { "main" })
-            .execute(tx.writer().expect("writes"))
-            .await
-            .expect("writes");
+                 WHERE name = $4";
+            let account = if i == 2 { "other" } else { "main" };
+            let args = args![format!("r{i}"), 1000 * i as i64, action, account];
+            tx.execute(sql, args).await.expect("writes");
         }
         tx.commit().await.expect("commits");
     }

@@ -1,26 +1,349 @@
-//! Resources as documents: one row each, found by kind and id, listed by owner or parent.
+//! Objects: one row each, found by kind and id, listed by owner or parent. The body is a document; what lists filter and
+//! sort by stands in columns beside it.
 
-use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::conn::{Arg, Row, Tx};
+use super::schema::column_fields;
+use super::{Arg, Kind, Link, Result, Row, Tx};
 use crate::args;
-use crate::proto::error::Result;
 
-/// A resource. `body` holds its fields under their names in the API.
+/// The type of the objects of one kind.
+pub trait Entity: Serialize + DeserializeOwned + Send + Sync {
+    const KIND: Kind;
+
+    /// The values of the columns beside the body.
+    fn columns(&self) -> Columns<'_>;
+}
+
+/// What lists filter and sort by. A kind leaves empty what it does not have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Columns<'a> {
+    pub name: &'a str,
+    /// What divides the kind: direction of an ACL rule, edition of a gateway, type of an entry.
+    pub variant: &'a str,
+    pub status: &'a str,
+    /// Model of a gateway.
+    pub model: &'a str,
+    pub resource_group: &'a str,
+    pub description: &'a str,
+    /// Enterprise code of a gateway, mail address of a client account.
+    pub code: &'a str,
+    pub priority: i64,
+    /// Milliseconds since 1970.
+    pub expires: i64,
+}
+
+/// A column that lists filter or sort by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    Name,
+    Variant,
+    Status,
+    Model,
+    ResourceGroup,
+    Description,
+    Code,
+    Priority,
+    Expires,
+}
+
+impl Column {
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Column::Name => "name",
+            Column::Variant => "variant",
+            Column::Status => "status",
+            Column::Model => "model",
+            Column::ResourceGroup => "resource_group",
+            Column::Description => "description",
+            Column::Code => "code",
+            Column::Priority => "priority",
+            Column::Expires => "expires",
+        }
+    }
+}
+
+/// An object as it is stored. Its fields are those of the body.
+#[derive(Clone, Debug)]
+pub struct Stored<T> {
+    pub id: String,
+    /// The account that owns it.
+    pub uid: i64,
+    pub region: String,
+    /// The object that this one is part of, or empty.
+    pub parent: String,
+    /// Its place in the order of creation.
+    pub seq: i64,
+    pub body: T,
+}
+
+impl<T> Deref for Stored<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.body
+    }
+}
+
+impl<T> DerefMut for Stored<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.body
+    }
+}
+
+impl<T: Entity> Stored<T> {
+    fn from_row(row: &Row<'_>) -> Result<Stored<T>> {
+        Ok(Stored {
+            id: row.string(0)?,
+            uid: row.int(1)?,
+            region: row.string(2)?,
+            parent: row.string(3)?,
+            seq: row.int(4)?,
+            body: serde_json::from_str(row.text(5)?)?,
+        })
+    }
+}
+
+const STORED: &str = "id, uid, region, parent, seq, body";
+
+/// What to list. Every condition narrows the result.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub uid: Option<i64>,
+    pub region: Option<String>,
+    pub parent: Option<String>,
+    pub ids: Option<Vec<String>>,
+    conditions: Vec<(String, Vec<Arg>)>,
+    order: Option<(Column, bool)>,
+}
+
+impl Filter {
+    /// Parts of one object.
+    pub fn under(parent: &str) -> Filter {
+        Filter { parent: Some(parent.to_owned()), ..Filter::default() }
+    }
+
+    /// What one account owns, in every region.
+    pub fn of(uid: i64) -> Filter {
+        Filter { uid: Some(uid), ..Filter::default() }
+    }
+
+    /// In this region; nothing is every region.
+    pub fn in_region(self, region: Option<String>) -> Filter {
+        Filter { region, ..self }
+    }
+
+    /// Adds a condition on columns of `objects`, with `?` in the places of the values.
+    pub fn condition(mut self, sql: impl Into<String>, args: Vec<Arg>) -> Filter {
+        self.conditions.push((sql.into(), args));
+        self
+    }
+
+    /// The column has this value; no value is no condition.
+    pub fn equals<V: Into<Arg>>(self, column: Column, value: Option<V>) -> Filter {
+        match value {
+            Some(v) => self.condition(format!("{} = ?", column.sql()), vec![v.into()]),
+            None => self,
+        }
+    }
+
+    /// It is one of these objects; nothing is any object.
+    pub fn with_ids(self, ids: Option<Vec<String>>) -> Filter {
+        Filter { ids, ..self }
+    }
+
+    /// It is this object.
+    pub fn with_id(self, id: &str) -> Filter {
+        self.condition("id = ?", args![id])
+    }
+
+    /// The gateway links to one of the targets.
+    pub fn linked(self, link: Link, to: &[String]) -> Filter {
+        let (targets, args) = list(to);
+        let sql =
+            format!("id IN (SELECT a FROM links WHERE kind = '{}' AND b IN ({targets}))", link.as_str());
+        self.condition(sql, args)
+    }
+
+    /// The gateway links to none of the targets.
+    pub fn not_linked(self, link: Link, to: &[String]) -> Filter {
+        let (targets, args) = list(to);
+        let sql =
+            format!("id NOT IN (SELECT a FROM links WHERE kind = '{}' AND b IN ({targets}))", link.as_str());
+        self.condition(sql, args)
+    }
+
+    /// Whether the gateway has links of this kind.
+    pub fn has_links(self, link: Link, has: bool) -> Filter {
+        let not = if has { "" } else { "NOT " };
+        let sql =
+            format!("{not}EXISTS (SELECT 1 FROM links WHERE kind = '{}' AND a = objects.id)", link.as_str());
+        self.condition(sql, Vec::new())
+    }
+
+    /// By a column first, then in the order of creation; `descending` turns all of it round.
+    pub fn order_by(mut self, column: Column, descending: bool) -> Filter {
+        self.order = Some((column, descending));
+        self
+    }
+
+    fn sql(&self, kind: Kind) -> (String, Vec<Arg>) {
+        let mut args = args![kind.as_str()];
+        let mut sql = String::from(" WHERE kind = $1");
+        let mut add = |text: &str, values: Vec<Arg>| {
+            sql.push_str(" AND ");
+            let mut values = values.into_iter();
+            for (i, part) in text.split('?').enumerate() {
+                if i > 0 {
+                    args.extend(values.next());
+                    sql.push_str(&format!("${}", args.len()));
+                }
+                sql.push_str(part);
+            }
+        };
+        if let Some(v) = self.uid {
+            add("uid = ?", args![v]);
+        }
+        if let Some(v) = &self.region {
+            add("region = ?", args![v]);
+        }
+        if let Some(v) = &self.parent {
+            add("parent = ?", args![v]);
+        }
+        if let Some(ids) = &self.ids {
+            let (places, values) = list(ids);
+            add(&format!("id IN ({places})"), values);
+        }
+        for (text, values) in &self.conditions {
+            add(text, values.clone());
+        }
+        (sql, args)
+    }
+
+    fn order(&self) -> String {
+        match self.order {
+            Some((column, false)) => format!("{}, seq, id", column.sql()),
+            Some((column, true)) => format!("{} DESC, seq DESC, id DESC", column.sql()),
+            None => "seq, id".to_owned(),
+        }
+    }
+}
+
+/// `?, ?` for the values; a list of nothing holds no identifier.
+fn list(values: &[String]) -> (String, Vec<Arg>) {
+    if values.is_empty() {
+        return ("''".to_owned(), Vec::new());
+    }
+    (vec!["?"; values.len()].join(", "), values.iter().map(Arg::from).collect())
+}
+
+pub async fn get<T: Entity>(tx: &mut Tx, id: &str) -> Result<Option<Stored<T>>> {
+    let sql = format!("SELECT {STORED} FROM objects WHERE kind = $1 AND id = $2");
+    tx.row(&sql, args![T::KIND.as_str(), id], Stored::from_row).await
+}
+
+/// Adds the object, or replaces the body and the columns of the one that is there.
+pub async fn put<T: Entity>(tx: &mut Tx, o: &Stored<T>) -> Result<()> {
+    let body = serde_json::to_string(&o.body)?;
+    put_row(tx, T::KIND, (&o.id, o.uid, &o.region, &o.parent, o.seq), &o.body.columns(), body).await
+}
+
+async fn put_row(
+    tx: &mut Tx,
+    kind: Kind,
+    (id, uid, region, parent, seq): (&str, i64, &str, &str, i64),
+    c: &Columns<'_>,
+    body: String,
+) -> Result<()> {
+    let sql = "INSERT INTO objects (kind, id, uid, region, parent, seq, body, name, variant, status, model,
+             resource_group, description, code, priority, expires)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         ON CONFLICT (kind, id) DO UPDATE SET parent = excluded.parent, body = excluded.body,
+             name = excluded.name, variant = excluded.variant, status = excluded.status,
+             model = excluded.model, resource_group = excluded.resource_group,
+             description = excluded.description, code = excluded.code, priority = excluded.priority,
+             expires = excluded.expires";
+    let args = args![
+        kind.as_str(),
+        id,
+        uid,
+        region,
+        parent,
+        seq,
+        body,
+        c.name,
+        c.variant,
+        c.status,
+        c.model,
+        c.resource_group,
+        c.description,
+        c.code,
+        c.priority,
+        c.expires
+    ];
+    tx.execute(sql, args).await.map(|_| ())
+}
+
+pub async fn delete(tx: &mut Tx, kind: Kind, id: &str) -> Result<()> {
+    tx.execute("DELETE FROM objects WHERE kind = $1 AND id = $2", args![kind.as_str(), id]).await.map(|_| ())
+}
+
+pub async fn delete_children(tx: &mut Tx, kind: Kind, parent: &str) -> Result<()> {
+    let sql = "DELETE FROM objects WHERE kind = $1 AND parent = $2";
+    tx.execute(sql, args![kind.as_str(), parent]).await.map(|_| ())
+}
+
+pub async fn count(tx: &mut Tx, kind: Kind, filter: &Filter) -> Result<i64> {
+    let (place, args) = filter.sql(kind);
+    let sql = format!("SELECT COUNT(*) FROM objects{place}");
+    Ok(tx.row(&sql, args, |row| row.int(0)).await?.unwrap_or_default())
+}
+
+/// In the order of the filter; `limit` and `offset` cut out a page.
+pub async fn list_of<T: Entity>(
+    tx: &mut Tx,
+    filter: &Filter,
+    page: Option<(i64, i64)>,
+) -> Result<Vec<Stored<T>>> {
+    let (sql, args) = select(STORED, T::KIND, filter, page);
+    tx.query(&sql, args, Stored::from_row).await
+}
+
+fn select(columns: &str, kind: Kind, filter: &Filter, page: Option<(i64, i64)>) -> (String, Vec<Arg>) {
+    let (place, args) = filter.sql(kind);
+    let mut sql = format!("SELECT {columns} FROM objects{place} ORDER BY {}", filter.order());
+    if let Some((limit, offset)) = page {
+        sql.push_str(&format!(" LIMIT {limit} OFFSET {offset}"));
+    }
+    (sql, args)
+}
+
+/// `$1, $2, ...` for a list of values.
+pub fn placeholders(from: usize, count: usize) -> String {
+    (0..count).map(|i| format!("${}", from + i)).collect::<Vec<_>>().join(", ")
+}
+
+/// Values in one statement; both databases take far more.
+pub const CHUNK: usize = 500;
+
+/// An object whose body has no type yet: fields under their names in the API.
 #[derive(Clone, Debug)]
 pub struct Object {
-    pub kind: String,
+    pub kind: Kind,
     pub id: String,
     pub uid: i64,
     pub region: String,
-    /// The resource that this one is part of, or empty.
     pub parent: String,
     pub name: String,
     pub seq: i64,
     pub body: Map<String, Value>,
 }
+
+const UNTYPED: &str = "id, uid, region, parent, seq, body, name";
 
 impl Object {
     pub fn str(&self, field: &str) -> &str {
@@ -35,205 +358,38 @@ impl Object {
         self.body.insert(field.to_owned(), value.into());
     }
 
-    fn from_row(row: &Row) -> Result<Object> {
+    fn from_row(kind: Kind, row: &Row<'_>) -> Result<Object> {
         Ok(Object {
-            kind: row.string(0)?,
-            id: row.string(1)?,
-            uid: row.int(2)?,
-            region: row.string(3)?,
-            parent: row.string(4)?,
-            name: row.string(5)?,
-            seq: row.int(6)?,
-            body: serde_json::from_str(row.text(7)?)?,
+            kind,
+            id: row.string(0)?,
+            uid: row.int(1)?,
+            region: row.string(2)?,
+            parent: row.string(3)?,
+            seq: row.int(4)?,
+            body: serde_json::from_str(row.text(5)?)?,
+            name: row.string(6)?,
         })
     }
 }
 
-const COLUMNS: &str = "kind, id, uid, region, parent, name, seq, body";
-
-/// What to list. Every field narrows the result.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub uid: Option<i64>,
-    pub region: Option<String>,
-    pub parent: Option<String>,
-    pub name: Option<String>,
-    pub ids: Option<Vec<String>>,
+pub async fn get_untyped(tx: &mut Tx, kind: Kind, id: &str) -> Result<Option<Object>> {
+    let sql = format!("SELECT {UNTYPED} FROM objects WHERE kind = $1 AND id = $2");
+    tx.row(&sql, args![kind.as_str(), id], |row| Object::from_row(kind, row)).await
 }
 
-impl Filter {
-    fn sql(&self, kind: &str) -> (String, Vec<Arg>) {
-        let mut args = vec![Arg::Text(kind.to_owned())];
-        let mut sql = String::from(" WHERE kind = $1");
-        let mut add = |column: &str, arg: Arg| {
-            args.push(arg);
-            sql.push_str(&format!(" AND {column} = ${}", args.len()));
-        };
-        if let Some(v) = self.uid {
-            add("uid", Arg::Int(v));
-        }
-        for (column, v) in [("region", &self.region), ("parent", &self.parent), ("name", &self.name)] {
-            if let Some(v) = v {
-                add(column, Arg::Text(v.clone()));
-            }
-        }
-        if let Some(ids) = &self.ids {
-            let none = ids.is_empty();
-            let marks = if none { "''".to_owned() } else { marks(args.len() + 1, ids.len()) };
-            sql.push_str(&format!(" AND id IN ({marks})"));
-            args.extend(ids.iter().cloned().map(Arg::Text));
-        }
-        (sql, args)
-    }
+pub async fn put_untyped(tx: &mut Tx, o: &Object) -> Result<()> {
+    let mut columns = column_fields(o.kind, &o.body);
+    columns.name = &o.name;
+    let body = serde_json::to_string(&o.body)?;
+    put_row(tx, o.kind, (&o.id, o.uid, &o.region, &o.parent, o.seq), &columns, body).await
 }
 
-pub async fn get(tx: &mut Tx, kind: &str, id: &str) -> Result<Option<Object>> {
-    let sql = format!("SELECT {COLUMNS} FROM objects WHERE kind = $1 AND id = $2");
-    let row = tx.row(&sql, args![kind, id]).await?;
-    row.as_ref().map(Object::from_row).transpose()
+pub async fn list_untyped(
+    tx: &mut Tx,
+    kind: Kind,
+    filter: &Filter,
+    page: Option<(i64, i64)>,
+) -> Result<Vec<Object>> {
+    let (sql, args) = select(UNTYPED, kind, filter, page);
+    tx.query(&sql, args, |row| Object::from_row(kind, row)).await
 }
-
-pub async fn put(tx: &mut Tx, o: &Object) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO objects (kind, id, uid, region, parent, name, seq, body)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (kind, id) DO UPDATE SET name = excluded.name, parent = excluded.parent,
-             body = excluded.body",
-    )
-    .bind(o.kind.clone())
-    .bind(o.id.clone())
-    .bind(o.uid)
-    .bind(o.region.clone())
-    .bind(o.parent.clone())
-    .bind(o.name.clone())
-    .bind(o.seq)
-    .bind(serde_json::to_string(&o.body)?)
-    .execute(tx.writer()?)
-    .await?;
-    Ok(())
-}
-
-pub async fn delete(tx: &mut Tx, kind: &str, id: &str) -> Result<()> {
-    sqlx::query("DELETE FROM objects WHERE kind = $1 AND id = $2")
-        .bind(kind.to_owned())
-        .bind(id.to_owned())
-        .execute(tx.writer()?)
-        .await?;
-    Ok(())
-}
-
-pub async fn delete_children(tx: &mut Tx, kind: &str, parent: &str) -> Result<()> {
-    sqlx::query("DELETE FROM objects WHERE kind = $1 AND parent = $2")
-        .bind(kind.to_owned())
-        .bind(parent.to_owned())
-        .execute(tx.writer()?)
-        .await?;
-    Ok(())
-}
-
-pub async fn count(tx: &mut Tx, kind: &str, filter: &Filter) -> Result<i64> {
-    let (place, args) = filter.sql(kind);
-    let sql = format!("SELECT COUNT(*) FROM objects{place}");
-    let row = tx.row(&sql, args).await?;
-    Ok(row.map_or(Ok(0), |r| r.int(0))?)
-}
-
-/// In the order of creation; `limit` and `offset` cut out a page.
-pub async fn list(tx: &mut Tx, kind: &str, filter: &Filter, page: Option<(i64, i64)>) -> Result<Vec<Object>> {
-    let (place, args) = filter.sql(kind);
-    let mut sql = format!("SELECT {COLUMNS} FROM objects{place} ORDER BY seq, id");
-    if let Some((limit, offset)) = page {
-        sql.push_str(&format!(" LIMIT {limit} OFFSET {offset}"));
-    }
-    let rows = tx.rows(&sql, args).await?;
-    rows.iter().map(Object::from_row).collect()
-}
-
-pub async fn link(tx: &mut Tx, kind: &str, a: &str, b: &str, at: i64) -> Result<()> {
-    sqlx::query("INSERT INTO links (kind, a, b, created) VALUES ($1, $2, $3, $4)")
-        .bind(kind.to_owned())
-        .bind(a.to_owned())
-        .bind(b.to_owned())
-        .bind(at)
-        .execute(tx.writer()?)
-        .await?;
-    Ok(())
-}
-
-/// False if there was no such link.
-pub async fn unlink(tx: &mut Tx, kind: &str, a: &str, b: &str) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM links WHERE kind = $1 AND a = $2 AND b = $3")
-        .bind(kind.to_owned())
-        .bind(a.to_owned())
-        .bind(b.to_owned())
-        .execute(tx.writer()?)
-        .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// What `a` links to, oldest first.
-pub async fn links_from(tx: &mut Tx, kind: &str, a: &str) -> Result<Vec<String>> {
-    let sql = "SELECT b FROM links WHERE kind = $1 AND a = $2 ORDER BY created, b";
-    Ok(tx.texts(sql, args![kind, a]).await?)
-}
-
-/// What links to `b`, oldest first.
-pub async fn links_to(tx: &mut Tx, kind: &str, b: &str) -> Result<Vec<String>> {
-    let sql = "SELECT a FROM links WHERE kind = $1 AND b = $2 ORDER BY created, a";
-    Ok(tx.texts(sql, args![kind, b]).await?)
-}
-
-/// How many link to each of the targets; those to which nothing links are left out.
-pub async fn count_links_to(tx: &mut Tx, kind: &str, to: &[&str]) -> Result<HashMap<String, i64>> {
-    let mut out = HashMap::new();
-    for part in to.chunks(CHUNK) {
-        let places = marks(2, part.len());
-        let sql = format!("SELECT b, COUNT(*) FROM links WHERE kind = $1 AND b IN ({places}) GROUP BY b");
-        let args = std::iter::once(kind).chain(part.iter().copied()).map(Arg::from).collect();
-        for r in tx.rows(&sql, args).await? {
-            out.insert(r.string(0)?, r.int(1)?);
-        }
-    }
-    Ok(out)
-}
-
-/// What links to each of the targets, oldest first.
-pub async fn all_links_to(tx: &mut Tx, kind: &str, to: &[&str]) -> Result<HashMap<String, Vec<String>>> {
-    let mut out: HashMap<String, Vec<String>> = HashMap::new();
-    for part in to.chunks(CHUNK) {
-        let places = marks(2, part.len());
-        let sql = format!("SELECT b, a FROM links WHERE kind = $1 AND b IN ({places}) ORDER BY created, a");
-        let args = std::iter::once(kind).chain(part.iter().copied()).map(Arg::from).collect();
-        for r in tx.rows(&sql, args).await? {
-            out.entry(r.string(0)?).or_default().push(r.string(1)?);
-        }
-    }
-    Ok(out)
-}
-
-/// `$1, $2, ...` for a list of values.
-pub fn marks(from: usize, count: usize) -> String {
-    (0..count).map(|i| format!("${}", from + i)).collect::<Vec<_>>().join(", ")
-}
-
-/// Kind and target of every link of a gateway.
-pub type Links = Vec<(String, String)>;
-
-/// The links of each of the gateways.
-pub async fn all_links(tx: &mut Tx, of: &[&str]) -> Result<HashMap<String, Links>> {
-    let mut out: HashMap<String, Links> = HashMap::new();
-    for part in of.chunks(CHUNK) {
-        let sql = format!(
-            "SELECT a, kind, b FROM links WHERE kind IN ('acl', 'qos', 'ccn', 'flowlog', 'vbr')
-             AND a IN ({}) ORDER BY created, b",
-            marks(1, part.len())
-        );
-        for r in tx.rows(&sql, part.iter().map(|a| Arg::from(*a)).collect()).await? {
-            out.entry(r.string(0)?).or_default().push((r.string(1)?, r.string(2)?));
-        }
-    }
-    Ok(out)
-}
-
-/// Values in one statement; both databases take far more.
-pub const CHUNK: usize = 500;

@@ -1,7 +1,13 @@
 //! The tables. A migration is a list of statements that both databases understand; new ones are
 //! appended, old ones never change.
 
-pub const MIGRATIONS: &[&[&str]] = &[
+use serde_json::{Map, Value};
+
+use super::objects::Columns;
+use super::{Kind, Result, Tx};
+use crate::args;
+
+const MIGRATIONS: &[&[&str]] = &[
     &[
         "CREATE TABLE accounts (
         uid BIGINT PRIMARY KEY,
@@ -78,4 +84,150 @@ pub const MIGRATIONS: &[&[&str]] = &[
         "CREATE INDEX audit_at ON audit (uid, at)",
     ],
     &["CREATE INDEX audit_time ON audit (at)"],
+    // What lists filter and sort by; `fill_columns` copies it out of the documents.
+    &[
+        "ALTER TABLE objects ADD COLUMN variant TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN status TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN resource_group TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN description TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN code TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE objects ADD COLUMN priority BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE objects ADD COLUMN expires BIGINT NOT NULL DEFAULT 0",
+        "CREATE INDEX objects_priority ON objects (kind, parent, priority, seq, id)",
+        "ALTER TABLE devices ADD COLUMN slot BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE devices ADD COLUMN sealed_key TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN software_version TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN version_order TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN monitor_version TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN dpi_version TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN ipsec_status TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN optimized BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE devices ADD COLUMN traffic_rate DOUBLE PRECISION",
+        "ALTER TABLE devices ADD COLUMN drop_rate DOUBLE PRECISION",
+        "DROP INDEX devices_sag",
+        "CREATE INDEX devices_sag ON devices (sag, slot, sn)",
+    ],
 ];
+
+/// The migration whose columns are filled from documents.
+const COLUMNS_ADDED: usize = 3;
+
+/// Brings the tables of this database up to date.
+pub async fn migrate(tx: &mut Tx) -> Result<()> {
+    tx.execute("CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY)", Vec::new()).await?;
+    let sql = "SELECT COALESCE(MAX(version), 0) FROM migrations";
+    let done = tx.row(sql, Vec::new(), |row| row.int(0)).await?.unwrap_or_default();
+    for (version, statements) in (1..).zip(MIGRATIONS).filter(|(v, _)| *v > done as usize) {
+        for sql in statements.iter() {
+            tx.execute(sql, Vec::new()).await?;
+        }
+        if version == COLUMNS_ADDED {
+            fill_object_columns(tx).await?;
+            fill_device_columns(tx).await?;
+        }
+        tx.execute("INSERT INTO migrations (version) VALUES ($1)", args![version as i64]).await?;
+    }
+    Ok(())
+}
+
+/// Documents that are read at once.
+const BATCH: i64 = 1000;
+
+async fn fill_object_columns(tx: &mut Tx) -> Result<()> {
+    for kind in Kind::ALL {
+        let mut last = String::new();
+        loop {
+            let sql =
+                format!("SELECT id, body FROM objects WHERE kind = $1 AND id > $2 ORDER BY id LIMIT {BATCH}");
+            let rows = tx
+                .query(&sql, args![kind.as_str(), &last], |row| {
+                    let body: Map<String, Value> = serde_json::from_str(row.text(1)?)?;
+                    Ok((row.string(0)?, body))
+                })
+                .await?;
+            for (id, body) in &rows {
+                let c = column_fields(*kind, body);
+                let sql = "UPDATE objects SET variant = $1, status = $2, model = $3, resource_group = $4,
+                         description = $5, code = $6, priority = $7, expires = $8
+                     WHERE kind = $9 AND id = $10";
+                let args = args![
+                    c.variant,
+                    c.status,
+                    c.model,
+                    c.resource_group,
+                    c.description,
+                    c.code,
+                    c.priority,
+                    c.expires,
+                    kind.as_str(),
+                    id
+                ];
+                tx.execute(sql, args).await?;
+            }
+            match rows.into_iter().next_back() {
+                Some((id, _)) => last = id,
+                None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The columns of an object, from the fields of its document.
+pub fn column_fields(kind: Kind, body: &Map<String, Value>) -> Columns<'_> {
+    let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default();
+    let int = |field: &str| body.get(field).and_then(Value::as_i64).unwrap_or_default();
+    let mut c = Columns {
+        resource_group: text("ResourceGroupId"),
+        description: text("Description"),
+        ..Columns::default()
+    };
+    match kind {
+        Kind::Gateway => {
+            c.variant = if text("InstanceType") == "software" { "software" } else { "hardware" };
+            c.status = text("Status");
+            c.model = text("HardwareVersion");
+            c.code = text("EnterpriseCode");
+            c.expires = int("EndTime");
+        }
+        Kind::AclRule => {
+            c.variant = text("Direction");
+            c.priority = int("Priority");
+        }
+        Kind::QosPolicy | Kind::QosCar => c.priority = int("Priority"),
+        Kind::DnatEntry => c.variant = text("Type"),
+        Kind::RouteStrategy => c.variant = text("SourceType"),
+        Kind::FlowLog => {
+            c.variant = text("OutputType");
+            c.status = text("Status");
+        }
+        Kind::AppUser => c.code = text("UserMail"),
+        Kind::EnterpriseCode => {
+            let default = body.get("IsDefault") == Some(&Value::Bool(true));
+            c.variant = if default { "default" } else { "" };
+        }
+        Kind::VbrGrant => c.variant = text("VbrInstanceId"),
+        _ => {}
+    }
+    c
+}
+
+async fn fill_device_columns(tx: &mut Tx) -> Result<()> {
+    let rows = tx
+        .query("SELECT sn, body, report FROM devices", Vec::new(), |row| {
+            let body: Map<String, Value> = serde_json::from_str(row.text(1)?)?;
+            Ok((row.string(0)?, body, serde_json::from_str::<Value>(row.text(2)?)?))
+        })
+        .await?;
+    for (sn, mut body, report) in rows {
+        let slot = body.remove("Slot").and_then(|v| v.as_i64()).unwrap_or_default();
+        let key = body.remove("SealedKey");
+        let key = key.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let text = serde_json::to_string(&body)?;
+        let sql = "UPDATE devices SET slot = $1, sealed_key = $2, body = $3 WHERE sn = $4";
+        tx.execute(sql, args![slot, key, text, &sn]).await?;
+        super::devices::put_reported(tx, &sn, &super::devices::Reported::of(&report)).await?;
+    }
+    Ok(())
+}

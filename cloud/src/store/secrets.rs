@@ -36,7 +36,7 @@ impl Cipher {
             let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
             match made {
                 Ok(mut f) => {
-                    f.write_all(crate::proto::sign::hex(&key).as_bytes())?;
+                    f.write_all(hex::encode(key).as_bytes())?;
                     f.sync_all()?;
                 }
                 // Another process was first.
@@ -46,11 +46,9 @@ impl Cipher {
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
         let key = text.trim();
-        anyhow::ensure!(key.len() == 64 && key.is_ascii(), "{path} is not a key of 64 hex digits");
         let mut bytes = [0u8; 32];
-        for (i, b) in bytes.iter_mut().enumerate() {
-            *b = u8::from_str_radix(&key[2 * i..2 * i + 2], 16).context("key file")?;
-        }
+        hex::decode_to_slice(key, &mut bytes)
+            .with_context(|| format!("{path} is not a key of 64 hex digits"))?;
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| anyhow::anyhow!("key file"))?;
         Ok(Cipher { key: LessSafeKey::new(key), random })
     }

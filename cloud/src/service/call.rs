@@ -1,28 +1,28 @@
-//! One call: who asks, may he, is it well formed, do it, write it down.
+//! One call: who makes it, is it allowed, is it well formed, carry it out, write it down.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::http::request::Parts;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{App, Body, Reply};
+use super::audit::Entry;
+use super::server::{App, Reply};
+use super::sign::{self, Claim};
+use crate::api::params::Params;
 use crate::api::validate::validate;
-use crate::api::{Node, Op, PRODUCT_VERSION};
-use crate::args;
+use crate::api::{Op, PRODUCT_VERSION};
+use crate::domain::caller::Caller;
+use crate::domain::policy;
+use crate::error::{ApiError, Result};
 use crate::ops::cx::Cx;
 use crate::ops::{self, regions};
-use crate::proto::error::{ApiError, Result};
-use crate::proto::nonce;
-use crate::proto::params::Params;
-use crate::proto::policy;
-use crate::proto::sign::{self, Claim, WINDOW_MS};
-use crate::proto::time::now_ms;
 use crate::south;
-use crate::store::Tx;
-use crate::store::accounts::Caller;
+use crate::store::nonces::{self, WINDOW_MS};
 use crate::store::secrets::HEX;
+use crate::store::tokens;
+use crate::time::now_ms;
 
 /// How often a transaction that lost against another one is run again.
 const ATTEMPTS: usize = 8;
@@ -58,21 +58,15 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
         let claim = Claim::read(&request, now_ms())?;
         action = claim.action.clone();
         let caller = authenticate(app, &claim).await?;
-        dispatch(app, &claim, caller, params, &request_id, peer).await
+        dispatch(app, &claim, caller, params, Origin { request_id: &request_id, peer }).await
     }
     .await;
     let host = sign::header(&parts.headers, "host").unwrap_or_default();
     let (status, code, body, root) = match outcome {
-        Ok((form, mut answer)) => {
-            // One operation has the field with a small letter too; what an operation does not have is left out.
-            for name in ["RequestId", "requestId"].iter().take(if form.is_some() { 2 } else { 1 }) {
-                answer[*name] = request_id.as_str().into();
-            }
-            (200, "OK".to_owned(), Body { form, answer }, format!("{action}Response"))
-        }
+        Ok(answer) => (200, "OK".to_owned(), answer, format!("{action}Response")),
         Err(e) => {
-            let answer = e.envelope(&request_id, host);
-            (e.status, e.code.to_string(), Body { form: None, answer }, "Error".to_owned())
+            let answer = e.envelope(&request_id, host).to_string();
+            (e.status, e.code.to_string(), answer, "Error".to_owned())
         }
     };
     Reply { status, action, code, body, root, xml, request_id }
@@ -116,9 +110,16 @@ async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
     }
     let kept = 2 * WINDOW_MS;
     if claim.nonce.len() > 128 || !app.nonces.first_use(&claim.key_id, &claim.nonce, now_ms(), kept) {
-        return Err(nonce::used());
+        return Err(nonces::used());
     }
     Ok(caller)
+}
+
+/// Which request it is, and from where.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    request_id: &'a str,
+    peer: SocketAddr,
 }
 
 async fn dispatch(
@@ -126,9 +127,8 @@ async fn dispatch(
     claim: &Claim,
     caller: Arc<Caller>,
     mut params: Params,
-    request_id: &str,
-    peer: SocketAddr,
-) -> Result<(Option<&'static Node>, Value)> {
+    origin: Origin<'_>,
+) -> Result<String> {
     if claim.version != PRODUCT_VERSION {
         return Err(ApiError::new(
             400,
@@ -152,7 +152,9 @@ async fn dispatch(
     }
     let nonce = (claim.key_id.as_str(), claim.nonce.as_str());
     let Some(op) = op else {
-        return Ok((None, south::call(app, &claim.action, caller, params, nonce).await?));
+        let mut answer = south::call(&app.agents, &claim.action, caller, params, nonce).await?;
+        answer["RequestId"] = origin.request_id.into();
+        return Ok(answer.to_string());
     };
     validate(op, &mut params)?;
     if params.get("RegionId").is_some_and(|r| !regions::known(r)) {
@@ -160,7 +162,7 @@ async fn dispatch(
     }
     let mut attempt = 1;
     let result = loop {
-        match run(app, op, nonce, caller.clone(), params.clone(), request_id, peer).await {
+        match run(app, op, nonce, caller.clone(), params.clone(), origin).await {
             Err(e) if e.retry && attempt < ATTEMPTS => {
                 attempt += 1;
                 tokio::time::sleep(std::time::Duration::from_millis(5 * attempt as u64)).await;
@@ -169,12 +171,14 @@ async fn dispatch(
         }
     };
     if let (Err(e), false) = (&result, op.reads()) {
-        let entry = Audit { op, caller: &caller, params: &params, request_id, peer, code: &e.code };
-        if let Err(cause) = entry.write_alone(app).await {
+        let Origin { request_id, peer } = origin;
+        let entry = Entry { op, caller: &caller, params: &params, request_id, peer, code: &e.code };
+        // The transaction of a refused call is gone.
+        if let Err(cause) = entry.write_alone(&app.store).await {
             tracing::warn!(request_id, cause = %cause.message, "cannot write the audit log");
         }
     }
-    result.map(|answer| (Some(&op.spec().response), answer))
+    result
 }
 
 fn forbidden(op: Option<Op>) -> ApiError {
@@ -193,25 +197,24 @@ async fn run(
     nonce: (&str, &str),
     caller: Arc<Caller>,
     params: Params,
-    request_id: &str,
-    peer: SocketAddr,
-) -> Result<Value> {
+    origin: Origin<'_>,
+) -> Result<String> {
     let store = &app.store;
     let cipher = store.cipher.clone();
     if op.reads() {
         let mut tx = store.read().await?;
         if store.shared() {
-            nonce::keep(&mut tx, nonce).await?;
+            nonces::keep(&mut tx, nonce).await?;
         }
         let mut cx = Cx::new(op, params, caller, cipher, tx);
-        let answer = ops::call(op, &mut cx).await;
+        let answer = ops::call(op, &mut cx, origin.request_id).await;
         // The nonce of a refused call stays used too.
         cx.into_parts().0.commit().await?;
         return answer;
     }
     let tx = store.write().await?;
     let mut cx = Cx::new(op, params, caller.clone(), cipher, tx);
-    let done = change(op, nonce, &mut cx, &caller, request_id, peer).await;
+    let done = change(op, nonce, &mut cx, &caller, origin).await;
     let done = match done {
         Ok(_) if cx.flag("DryRun") == Some(true) => Err(ApiError::new(
             400,
@@ -220,25 +223,7 @@ async fn run(
         )),
         done => done,
     };
-    app.conclude(cx, done).await
-}
-
-impl App {
-    /// Keeps what a call has done and wakes who waits for it; of a failed one nothing stays.
-    pub async fn conclude(&self, cx: Cx, done: Result<Value>) -> Result<Value> {
-        let (tx, changed) = cx.into_parts();
-        match done {
-            Ok(answer) => {
-                tx.commit().await?;
-                self.hub.wake(&changed);
-                Ok(answer)
-            }
-            Err(e) => {
-                tx.rollback().await?;
-                Err(e)
-            }
-        }
-    }
+    app.agents.conclude(cx, done).await
 }
 
 async fn change(
@@ -246,78 +231,23 @@ async fn change(
     nonce: (&str, &str),
     cx: &mut Cx,
     caller: &Caller,
-    request_id: &str,
-    peer: SocketAddr,
-) -> Result<Value> {
-    nonce::keep(cx.conn(), nonce).await?;
-    let token = cx.opt("ClientToken");
-    if let Some(token) = &token {
-        let sql = "SELECT answer FROM client_tokens WHERE uid = $1 AND action = $2 AND token = $3";
-        let uid = cx.uid();
-        if let Some(stored) = cx.conn().row(sql, args![uid, op.name(), token.as_str()]).await? {
-            return Ok(serde_json::from_str(stored.text(0)?)?);
-        }
+    Origin { request_id, peer }: Origin<'_>,
+) -> Result<String> {
+    nonces::keep(cx.conn(), nonce).await?;
+    let (uid, token) = (cx.uid(), cx.opt("ClientToken"));
+    if let Some(token) = &token
+        && let Some(stored) = tokens::get(cx.conn(), uid, op.name(), token).await?
+    {
+        let answer: Value = serde_json::from_str(&stored)?;
+        return Ok(ops::shaped(op, answer, request_id).to_string());
     }
-    let answer = ops::call(op, cx).await?;
+    let answer = ops::call(op, cx, request_id).await?;
     if let Some(token) = token {
-        let (uid, expires) = (cx.uid(), cx.now + 24 * 3_600_000);
-        sqlx::query(
-            "INSERT INTO client_tokens (uid, action, token, answer, expires)
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(uid)
-        .bind(op.name())
-        .bind(token)
-        .bind(answer.to_string())
-        .bind(expires)
-        .execute(cx.conn().writer()?)
-        .await?;
+        let expires = cx.now + 24 * 3_600_000;
+        tokens::put(cx.conn(), uid, op.name(), &token, &answer, expires).await?;
     }
     let params = cx.params.clone();
-    let entry = Audit { op, caller, params: &params, request_id, peer, code: "OK" };
+    let entry = Entry { op, caller, params: &params, request_id, peer, code: "OK" };
     entry.write(cx.conn()).await?;
     Ok(answer)
-}
-
-struct Audit<'a> {
-    op: Op,
-    caller: &'a Caller,
-    params: &'a Params,
-    request_id: &'a str,
-    peer: SocketAddr,
-    code: &'a str,
-}
-
-impl Audit<'_> {
-    async fn write(&self, tx: &mut Tx) -> Result<()> {
-        let mut params = json!({});
-        for (k, v) in self.params.iter().filter(|(k, _)| !k.starts_with("Signature")) {
-            let secret = ["Password", "Md5Key", "SecretKey"].contains(&k);
-            params[k] = if secret { "****".into() } else { v.into() };
-        }
-        sqlx::query(
-            "INSERT INTO audit
-                 (request_id, at, uid, user_name, key_id, source, action, params, code)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(self.request_id.to_owned())
-        .bind(now_ms())
-        .bind(self.caller.uid)
-        .bind(self.caller.user.clone())
-        .bind(self.caller.key_id.clone())
-        .bind(self.peer.ip().to_string())
-        .bind(self.op.name())
-        .bind(params.to_string())
-        .bind(self.code.to_owned())
-        .execute(tx.writer()?)
-        .await?;
-        Ok(())
-    }
-
-    /// For a refused call, whose own transaction is gone.
-    async fn write_alone(&self, app: &App) -> Result<()> {
-        let mut tx = app.store.write().await?;
-        self.write(&mut tx).await?;
-        Ok(tx.commit().await?)
-    }
 }

@@ -1,7 +1,5 @@
 //! The HTTP server: listening, routing, answers in JSON or XML.
 
-mod call;
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,19 +14,18 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::call;
 use super::callers::Callers;
 use super::limit::Limiter;
 use super::metrics::{Call, Metrics};
-use super::nonce::Nonces;
-use crate::api::shape::{Shaped, shape};
-use crate::api::{Node, Op, xml};
-use crate::south::hub::Hub;
+use super::nonces::Nonces;
+use crate::api::{Op, xml};
+use crate::south::{self, Agents};
 use crate::store::Store;
 
 pub struct App {
@@ -37,49 +34,25 @@ pub struct App {
     pub nonces: Nonces,
     pub limiter: Limiter,
     pub metrics: Metrics,
-    pub hub: Hub,
+    /// What the calls of agents need.
+    pub agents: Arc<Agents>,
     /// Bytes of a request body.
     pub max_body: usize,
-    /// Turns true when the server stops; long polls end then.
-    pub stopping: watch::Sender<bool>,
 }
 
 impl App {
     pub fn new(store: Store, rate: u32, max_body: usize) -> Arc<App> {
-        let statements = store.statements.clone();
+        let agents = Arc::new(Agents::new(store.clone()));
+        let metrics = Metrics::new(store.statements.clone(), agents.polls.clone());
         Arc::new(App {
             store,
             callers: Callers::default(),
             nonces: Nonces::default(),
             limiter: Limiter::new(rate),
-            metrics: Metrics::new(statements),
-            hub: Hub::default(),
+            metrics,
+            agents,
             max_body,
-            stopping: watch::Sender::new(false),
         })
-    }
-}
-
-/// What is answered, and the documented form that it is brought into.
-pub struct Body {
-    pub form: Option<&'static Node>,
-    pub answer: Value,
-}
-
-impl Body {
-    fn json(&self) -> String {
-        match self.form {
-            // Writing to a text does not fail.
-            Some(form) => serde_json::to_string(&Shaped::new(form, &self.answer)).unwrap_or_default(),
-            None => self.answer.to_string(),
-        }
-    }
-
-    fn xml(&self, root: &str) -> String {
-        match self.form {
-            Some(form) => xml::document(root, &shape(form, &self.answer)),
-            None => xml::document(root, &self.answer),
-        }
     }
 }
 
@@ -89,7 +62,8 @@ pub struct Reply {
     /// The operation or `other`, and `OK` or the error code: for logs and metrics.
     pub action: String,
     pub code: String,
-    pub body: Body,
+    /// JSON.
+    pub body: String,
     /// The root element in XML.
     pub root: String,
     pub xml: bool,
@@ -143,7 +117,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    app.stopping.send_replace(true);
+    app.agents.stopping.send_replace(true);
     if tokio::time::timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
@@ -183,9 +157,8 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Resp
     match (req.method(), req.uri().path()) {
         (&Method::GET, "/healthz") => return plain(StatusCode::OK, "ok\n"),
         (&Method::GET, "/readyz") => {
-            let stopping = *app.stopping.borrow();
-            let db = sqlx::query("SELECT 1").execute(&app.store.pool).await.is_ok();
-            return if db && !stopping {
+            let stopping = *app.agents.stopping.borrow();
+            return if app.store.ready().await && !stopping {
                 plain(StatusCode::OK, "ready\n")
             } else {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
@@ -207,11 +180,11 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Resp
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the request body came too slowly\n"),
     };
     let reply = call::call(app, &parts, &body, peer).await;
-    let known = Op::by_name(&reply.action).is_some() || crate::south::is_action(&reply.action);
+    let known = Op::by_name(&reply.action).is_some() || south::is_action(&reply.action);
     let action = if known { reply.action.clone() } else { "other".to_owned() };
     app.metrics.calls.get_or_create(&Call { action, code: reply.code.clone() }).inc();
     let elapsed = start.elapsed();
-    if reply.action != crate::south::PULL {
+    if reply.action != south::PULL {
         app.metrics.seconds.observe(elapsed.as_secs_f64());
     }
     tracing::info!(
@@ -228,9 +201,11 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Resp
 
 fn answer(reply: Reply) -> Response<Full<Bytes>> {
     let (text, kind) = if reply.xml {
-        (reply.body.xml(&reply.root), "text/xml;charset=utf-8")
+        // What was written here is JSON.
+        let value = serde_json::from_str(&reply.body).unwrap_or_default();
+        (xml::document(&reply.root, &value), "text/xml;charset=utf-8")
     } else {
-        (reply.body.json(), "application/json;charset=utf-8")
+        (reply.body, "application/json;charset=utf-8")
     };
     let mut r = Response::new(Full::new(Bytes::from(text)));
     *r.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::params::Params;
 use crate::api::Op;
+use crate::api::params::Params;
 
 /// Parameters that name a resource, and the type of the resource.
 const RESOURCES: [(&str, &str); 13] = [

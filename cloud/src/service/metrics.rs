@@ -24,20 +24,18 @@ pub struct Metrics {
     registry: Registry,
     pub calls: Family<Call, Counter>,
     pub seconds: Histogram,
-    pub polls: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
-    pub fn new(statements: Count) -> Metrics {
+    pub fn new(statements: Count, polls: Gauge<i64, AtomicI64>) -> Metrics {
         let mut registry = Registry::with_prefix("sag_cloud");
         let calls = Family::default();
         let seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
-        let polls = Gauge::default();
         registry.register("requests", "Calls by action and result code", calls.clone());
         registry.register("request_seconds", "Time to answer, long polls left out", seconds.clone());
-        registry.register("long_polls", "Devices that wait for a change", polls.clone());
+        registry.register("long_polls", "Devices that wait for a change", polls);
         registry.register_collector(Box::new(Statements(statements)));
-        Metrics { registry, calls, seconds, polls }
+        Metrics { registry, calls, seconds }
     }
 
     pub fn text(&self) -> String {

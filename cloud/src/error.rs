@@ -4,8 +4,15 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use crate::api::ErrorSpec;
+/// An error as the catalogue documents it.
+#[derive(Debug)]
+pub struct ErrorSpec {
+    pub status: u16,
+    pub code: &'static str,
+    pub message: &'static str,
+}
 
+/// The error of a call.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     pub status: u16,
@@ -61,21 +68,6 @@ impl ApiError {
             out["Recommend"] = Value::from(hint.as_str());
         }
         out
-    }
-}
-
-impl From<sqlx::Error> for ApiError {
-    fn from(e: sqlx::Error) -> ApiError {
-        let code = e.as_database_error().and_then(|d| d.code().map(|c| c.into_owned()));
-        // PostgreSQL: serialization failure, deadlock, and the unique violation that the loser of
-        // two concurrent creations sees.
-        let again = matches!(code.as_deref(), Some("40001" | "40P01" | "23505"));
-        if again {
-            let mut busy = ApiError::new(503, "ServiceUnavailable", "The service is busy; try again.");
-            busy.retry = true;
-            return busy;
-        }
-        ApiError::internal(e)
     }
 }
 

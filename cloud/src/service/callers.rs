@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::domain::caller::Caller;
 use crate::store::Store;
-use crate::store::accounts::Caller;
 
 /// A key is looked up again after this time: so long a disabled key or an old policy may still count, in every process.
 pub const FRESH: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ impl Callers {
             }
         }
         // An unknown key is never remembered, so a new one counts at once.
-        let found = store.caller(key_id).await?.map(Arc::new);
+        let found = Caller::load(store, key_id).await?.map(Arc::new);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &found {
             Some(caller) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
 
-use super::error::ApiError;
+use crate::error::ApiError;
 
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -64,20 +64,6 @@ fn decode(s: &str) -> Result<String, ApiError> {
         .map_err(|_| ApiError::new(400, "InvalidParameter", "A parameter is not valid UTF-8."))
 }
 
-/// RFC 3986: everything but the unreserved characters is escaped.
-pub fn encode(s: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(s.len());
-    for b in s.bytes() {
-        if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) {
-            out.push(b as char);
-        } else {
-            let _ = write!(out, "%{b:02X}");
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,10 +78,5 @@ mod tests {
     #[test]
     fn a_repeated_name_is_refused() {
         assert!(Params::default().parse_into("A=1&A=2").is_err());
-    }
-
-    #[test]
-    fn encoding_keeps_only_the_unreserved() {
-        assert_eq!(encode("a b*~/é"), "a%20b%2A~%2F%C3%A9");
     }
 }

@@ -6,11 +6,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use super::error::{ApiError, Result};
-use super::sign::WINDOW_MS;
-use super::time::now_ms;
-use crate::store::Tx;
-
 #[derive(Default)]
 pub struct Nonces {
     inner: Mutex<Inner>,
@@ -20,25 +15,6 @@ pub struct Nonces {
 struct Inner {
     seen: HashSet<u128>,
     order: VecDeque<(i64, u128)>,
-}
-
-/// Writes the nonce down; fails if it is there.
-pub async fn keep(tx: &mut Tx, (key, nonce): (&str, &str)) -> Result<()> {
-    let done = sqlx::query(
-        "INSERT INTO nonces (key_id, nonce, expires) VALUES ($1, $2, $3)
-         ON CONFLICT (key_id, nonce) DO NOTHING",
-    )
-    .bind(key.to_owned())
-    .bind(nonce.to_owned())
-    .bind(now_ms() + 2 * WINDOW_MS)
-    .execute(tx.writer()?)
-    .await?;
-    if done.rows_affected() == 0 { Err(used()) } else { Ok(()) }
-}
-
-pub fn used() -> ApiError {
-    ApiError::new(400, "SignatureNonceUsed", "The signature nonce was used already.")
-        .with_hint("Sign every request anew, retries too.")
 }
 
 /// Beyond it the oldest goes first; about 100 MB.

@@ -3,38 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::HeaderMap;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::{digest, hmac};
 
-use super::error::{ApiError, Result};
-use super::params::{Params, encode};
-use crate::api::validate::parse_time;
-
-/// An access key's secret as both signatures use it.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    v1: hmac::Key,
-    acs3: hmac::Key,
-}
-
-impl Keys {
-    pub fn new(secret: &str) -> Keys {
-        Keys {
-            v1: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, format!("{secret}&").as_bytes()),
-            acs3: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Keys {
-    pub fn same(&self, other: &Keys) -> bool {
-        let both = |k: &Keys| [&k.v1, &k.acs3].map(|k| hex(hmac::sign(k, b"").as_ref()));
-        both(self) == both(other)
-    }
-}
-
-/// Clock difference that is still accepted, either way.
-pub const WINDOW_MS: i64 = 15 * 60 * 1000;
+use crate::api::params::Params;
+use crate::domain::caller::SigningKeys;
+use crate::error::{ApiError, Result};
+use crate::store::nonces::WINDOW_MS;
+use crate::time;
 
 /// What a request says about itself, before the secret is known.
 #[derive(Debug)]
@@ -85,20 +61,20 @@ impl Claim {
         match &self.signed {
             Signed::V1 { text, .. } => text.clone(),
             Signed::Acs3 { canonical, .. } => {
-                format!("{ACS3}\n{}", hex(&sha256(canonical.as_bytes())))
+                format!("{ACS3}\n{}", hex::encode(sha256(canonical.as_bytes())))
             }
         }
     }
 
     /// Compares in constant time.
-    pub fn verify(&self, keys: &Keys) -> Result<()> {
+    pub fn verify(&self, keys: &SigningKeys) -> Result<()> {
         let text = self.signed_text();
         let ok = match &self.signed {
             Signed::V1 { signature, .. } => {
                 STANDARD.decode(signature).is_ok_and(|s| hmac::verify(&keys.v1, text.as_bytes(), &s).is_ok())
             }
             Signed::Acs3 { signature, .. } => {
-                unhex(signature).is_some_and(|s| hmac::verify(&keys.acs3, text.as_bytes(), &s).is_ok())
+                hex::decode(signature).is_ok_and(|s| hmac::verify(&keys.acs3, text.as_bytes(), &s).is_ok())
             }
         };
         if ok {
@@ -170,7 +146,7 @@ fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
             return Err(incomplete(&format!("The header {name} is not signed.")));
         }
     }
-    let body_hash = hex(&sha256(r.body));
+    let body_hash = hex::encode(sha256(r.body));
     if header(r.headers, "x-acs-content-sha256") != Some(body_hash.as_str()) {
         return Err(incomplete("x-acs-content-sha256 is not the hash of the body."));
     }
@@ -233,7 +209,7 @@ fn missing_code(name: &str) -> &'static str {
 }
 
 fn check_time(text: &str, now_ms: i64) -> Result<()> {
-    let Some(at) = parse_time(text).filter(|_| text.ends_with('Z')) else {
+    let Some(at) = time::parse(text).filter(|_| text.ends_with('Z')) else {
         return Err(ApiError::new(
             400,
             "InvalidTimeStamp.Format",
@@ -259,19 +235,11 @@ fn sha256(data: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, data).as_ref().to_vec()
 }
 
-pub fn hex(data: &[u8]) -> String {
-    use std::fmt::Write as _;
-    data.iter().fold(String::new(), |mut out, b| {
-        let _ = write!(out, "{b:02x}");
-        out
-    })
-}
+/// RFC 3986: everything but the unreserved characters is escaped.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-fn unhex(s: &str) -> Option<Vec<u8>> {
-    if !s.len().is_multiple_of(2) || !s.is_ascii() {
-        return None;
-    }
-    (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).ok()).collect()
+fn encode(s: &str) -> String {
+    utf8_percent_encode(s, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -301,9 +269,11 @@ mod tests {
         let good = format!("{V1}&Signature=OLeaidS1JvxuMvnyHOwuJ%2BuX5qY%3D");
         let c = claim("GET", &good, V1_TIME).expect("complete");
         assert_eq!((c.action.as_str(), c.key_id.as_str()), ("DescribeRegions", "testid"));
-        assert!(c.verify(&Keys::new("testsecret")).is_ok());
-        assert!(c.verify(&Keys::new("other")).is_err());
-        assert!(claim("POST", &good, V1_TIME).expect("complete").verify(&Keys::new("testsecret")).is_err());
+        assert!(c.verify(&SigningKeys::new("testsecret")).is_ok());
+        assert!(c.verify(&SigningKeys::new("other")).is_err());
+        assert!(
+            claim("POST", &good, V1_TIME).expect("complete").verify(&SigningKeys::new("testsecret")).is_err()
+        );
     }
 
     #[test]
@@ -320,7 +290,7 @@ mod tests {
 
     #[test]
     fn acs3_signs_the_headers_that_matter() {
-        let hash = hex(&sha256(b""));
+        let hash = hex::encode(sha256(b""));
         let mut headers = HeaderMap::new();
         for (k, v) in [
             ("host", "h"),
@@ -336,9 +306,9 @@ mod tests {
         let lines: String =
             names.split(';').map(|n| format!("{n}:{}\n", header(&headers, n).expect("set"))).collect();
         let canonical = format!("POST\n/\nName=a%20b\n{lines}\n{names}\n{hash}");
-        let text = format!("{ACS3}\n{}", hex(&sha256(canonical.as_bytes())));
+        let text = format!("{ACS3}\n{}", hex::encode(sha256(canonical.as_bytes())));
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
-        let signature = hex(hmac::sign(&key, text.as_bytes()).as_ref());
+        let signature = hex::encode(hmac::sign(&key, text.as_bytes()).as_ref());
         let query = params("Name=a+b");
         let read = |signed: &str, headers: &mut HeaderMap, body: &[u8]| {
             let auth = format!("{ACS3} Credential=id,SignedHeaders={signed},Signature={signature}");
@@ -348,10 +318,15 @@ mod tests {
         };
         let claim = read(names, &mut headers, b"").expect("complete");
         assert_eq!(claim.action, "CreateACL");
-        assert!(claim.verify(&Keys::new("secret")).is_ok());
-        assert!(claim.verify(&Keys::new("Secret")).is_err());
+        assert!(claim.verify(&SigningKeys::new("secret")).is_ok());
+        assert!(claim.verify(&SigningKeys::new("Secret")).is_err());
         // An unsigned action could be changed on the way; a body must be the hashed one.
         assert!(read(&names.replace("x-acs-action;", ""), &mut headers, b"").is_err());
         assert!(read(names, &mut headers, b"x").is_err());
+    }
+
+    #[test]
+    fn encoding_keeps_only_the_unreserved() {
+        assert_eq!(encode("a b*~/é"), "a%20b%2A~%2F%C3%A9");
     }
 }

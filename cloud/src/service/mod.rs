@@ -1,0 +1,12 @@
+//! HTTP: signatures, policies, limits, metrics, and the way of one call through the layers below.
+
+mod audit;
+mod call;
+mod callers;
+mod limit;
+mod metrics;
+mod nonces;
+mod server;
+mod sign;
+
+pub use server::{App, serve, tls};

@@ -1,0 +1,48 @@
+//! What can go wrong with the database.
+
+use crate::error::ApiError;
+
+/// A failure of the database, or a stored document that is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("SQLite: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[cfg(feature = "postgres")]
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] sqlx::Error),
+    #[error("a stored document cannot be read: {0}")]
+    Document(#[from] serde_json::Error),
+    #[error("a change in a transaction that only reads")]
+    ReadOnly,
+    #[error("column {0} is not of the expected type")]
+    Column(usize),
+    #[error("the transaction is over")]
+    Over,
+}
+
+/// The result of a statement.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Whether the database wants the transaction to be run again: on PostgreSQL after a serialization failure, a
+    /// deadlock, or the unique violation that the loser of two concurrent creations sees.
+    pub fn is_conflict(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        if let Error::Postgres(e) = self {
+            let code = e.as_database_error().and_then(|d| d.code());
+            return matches!(code.as_deref(), Some("40001" | "40P01" | "23505"));
+        }
+        false
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(e: Error) -> ApiError {
+        if e.is_conflict() {
+            let mut busy = ApiError::new(503, "ServiceUnavailable", "The service is busy; try again.");
+            busy.retry = true;
+            return busy;
+        }
+        ApiError::internal(e)
+    }
+}

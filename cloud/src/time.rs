@@ -1,0 +1,66 @@
+//! Time as the API prints it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+/// Milliseconds since 1970, the unit of the documented time stamps.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// Microseconds since 1970.
+pub fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
+fn print(ms: i64, format: &str) -> String {
+    // Only times some ten thousand years off cannot be printed.
+    Timestamp::from_millisecond(ms).map(|t| t.strftime(format).to_string()).unwrap_or_default()
+}
+
+/// `2021-06-15 17:33:43`, in UTC, of milliseconds since 1970.
+pub fn stamp(ms: i64) -> String {
+    print(ms, "%Y-%m-%d %H:%M:%S")
+}
+
+/// `202106`, in UTC, of milliseconds since 1970.
+pub fn month(ms: i64) -> String {
+    print(ms, "%Y%m")
+}
+
+/// `YYYY-MM-DDThh:mm:ss+0800` (or `Z`, or `+08:00`) as seconds since 1970.
+pub fn parse(text: &str) -> Option<i64> {
+    let (date, zone) = text.split_at_checked(19)?;
+    let digits = |s: &str| s.bytes().map(|b| if b.is_ascii_digit() { b'0' } else { b }).collect::<Vec<u8>>();
+    let zones: [&[u8]; 5] = [b"Z", b"+0000", b"-0000", b"+00:00", b"-00:00"];
+    if digits(date) != b"0000-00-00T00:00:00" || !zones.contains(&digits(zone).as_slice()) {
+        return None;
+    }
+    text.parse::<Timestamp>().ok().map(Timestamp::as_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_and_parsing_agree() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T12:30:05Z", 951_827_405_000),
+            ("2026-11-22T05:00:00Z", 1_795_323_600_000),
+        ] {
+            assert_eq!(parse(text), Some(ms / 1000));
+            assert_eq!(stamp(ms), text.replace('T', " ").trim_end_matches('Z'));
+        }
+        for zone in ["+0800", "+08:00"] {
+            assert_eq!(parse(&format!("1970-01-01T08:00:00{zone}")), Some(0));
+        }
+        for bad in ["1970-01-01", "1970-01-01 00:00:00Z", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z", "é"]
+        {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+        assert_eq!(month(1_795_323_600_000), "202611");
+    }
+}
