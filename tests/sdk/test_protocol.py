@@ -152,9 +152,9 @@ def test_a_read_takes_few_statements(tmp_path):
         shared = not s.db[1].startswith("sqlite://")
         for action, params, most in [
             ("DescribeRegions", {}, 2 if shared else 0),
-            ("DescribeSmartAccessGateways", dict(PageSize=50), 6),
+            ("DescribeSmartAccessGateways", dict(PageSize=50), 5),
             ("DescribeSmartAccessGatewayAttribute", dict(SmartAGId=sag), 5),
-            ("DescribeACLs", dict(PageSize=50), 5),
+            ("DescribeACLs", dict(PageSize=50), 4),
             ("DescribeACLAttribute", dict(AclId=acls[0], PageSize=50), 4),
             ("DescribeSagPortList", dict(SmartAGId=sag, SmartAGSn=sns[0]), 4),
         ]:

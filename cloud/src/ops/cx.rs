@@ -211,9 +211,8 @@ impl Cx {
     /// The page that the request names, cut out by the database.
     pub async fn list_page<T: Entity>(&mut self, filter: &Filter) -> Result<Page<Stored<T>>> {
         let (number, size) = self.page();
-        let total = objects::count(self.conn(), T::KIND, filter).await?;
         let offset = (number - 1).saturating_mul(size);
-        let rows = objects::list_of(self.conn(), filter, Some((size, offset))).await?;
+        let (total, rows) = objects::page_of(self.conn(), filter, (size, offset)).await?;
         Ok(Page { total, number, size, rows })
     }
 

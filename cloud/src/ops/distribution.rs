@@ -4,16 +4,16 @@
 //! learned (OSPF, BGP) and from the other gateways of the network (cloud). A stored strategy
 //! overrides the default of one route.
 
-use serde_json::{Map, Value, json};
-
-use super::cx::{Cx, Page, empty};
+use super::cx::Cx;
+use crate::api::{request, response};
+use crate::domain::distribution::RouteStrategy;
 use crate::domain::gateway::Gateway;
+use crate::domain::health::HealthCheck;
 use crate::domain::net;
 use crate::error::Result;
-use crate::store::objects::Stored;
-use crate::store::{Kind, Link};
+use crate::store::Link;
+use crate::store::objects::{Column, Filter, Stored};
 
-const KIND: Kind = Kind::RouteStrategy;
 const LOCAL_SOURCES: [&str; 3] = ["STATIC", "OSPF", "BGP"];
 
 /// Source and destination of every route of this kind.
@@ -59,86 +59,106 @@ fn key(gw: &str, source_type: &str, source: &str, cidr: &str) -> String {
     format!("{gw}/{source_type}/{source}/{cidr}")
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
+pub async fn describe(
+    cx: &mut Cx,
+    asked: request::DescribeRouteDistributionStrategies,
+) -> Result<response::DescribeRouteDistributionStrategies> {
     let gw = cx.gateway().await?;
-    let source_type = cx.text("SourceType");
-    let stored = cx.child_objects(KIND, &gw.id).await?;
+    let source_type = asked.source_type;
+    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(&source_type));
+    let stored = cx.list::<RouteStrategy>(&filter).await?;
     let mut found = routes(cx, &gw, &source_type).await?;
-    for s in stored.iter().filter(|s| s.str("SourceType") == source_type) {
-        let row = (s.str("RouteSource").to_owned(), s.str("DestCidrBlock").to_owned());
+    for s in &stored {
+        let row = (s.route_source.clone(), s.dest_cidr_block.clone());
         if !found.contains(&row) {
             found.push(row);
         }
     }
-    let Page { total, rows: page, .. } = cx.paginate(found);
-    let rows = page
-        .into_iter()
-        .map(|(source, cidr)| {
-            let id = key(&gw.id, &source_type, &source, &cidr);
-            let mut row = stored.iter().find(|s| s.id == id).map_or_else(Map::new, |s| s.body.clone());
-            let defaults = json!({
-                "SmartAGId": gw.id, "SourceType": source_type, "RouteSource": source,
-                "DestCidrBlock": cidr, "Status": "normal", "IsConflict": false,
-                "RouteDistribution": "publish", "StrategyPublishStatus": "normal",
-            });
-            for (k, v) in defaults.as_object().cloned().unwrap_or_default() {
-                row.entry(k).or_insert(v);
-            }
-            Value::Object(row)
-        })
-        .collect();
-    Ok(cx.listing("Strategies", total, rows))
+    let page = cx.paginate(found);
+    let rows = page.rows.into_iter().map(|(source, cidr)| {
+        let id = key(&gw.id, &source_type, &source, &cidr);
+        let own = stored.iter().find(|s| s.id == id);
+        response::describe_route_distribution_strategies::Strategy {
+            conflict_info: None,
+            create_time: own.map(|s| s.create_time),
+            hc_instance_id: own.and_then(|s| s.hc_instance_id.clone()),
+            route_distribution: Some(own.map_or("publish", |s| s.route_distribution.as_str()).to_owned()),
+            smart_ag_id: gw.id.clone(),
+            source_type: source_type.clone(),
+            route_source: source,
+            dest_cidr_block: cidr,
+            is_conflict: false,
+            status: "normal".to_owned(),
+            strategy_publish_status: Some("normal".to_owned()),
+        }
+    });
+    Ok(response::DescribeRouteDistributionStrategies {
+        strategies: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-/// The block and the source that the request names, checked.
-fn named(cx: &Cx) -> Result<(String, String, String)> {
-    let source_type = cx.text("SourceType");
-    let source = cx.text("RouteSource");
+/// The source and the block that a request names, checked.
+fn named(cx: &Cx, source_type: &str, source: &str, block: &str) -> Result<String> {
     let good = if source_type == "local" {
-        LOCAL_SOURCES.contains(&source.as_str())
+        LOCAL_SOURCES.contains(&source)
     } else {
         ["vpc-", "vbr-", "sag-"].iter().any(|p| source.starts_with(p))
     };
     if !good {
         return Err(cx.err(&["RD.InvalidRouteSource"]));
     }
-    let block = net::cidr_list(&cx.text("DestCidrBlock")).filter(|b| b.len() == 1);
+    let block = net::cidr_list(block).filter(|b| b.len() == 1);
     let block = block.ok_or_else(|| cx.err(&["RD.InvalidDestCidrBlock"]))?;
-    Ok((source_type, source, block[0].to_string()))
+    Ok(block[0].to_string())
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
+pub async fn modify(
+    cx: &mut Cx,
+    asked: request::ModifyRouteDistributionStrategy,
+) -> Result<response::ModifyRouteDistributionStrategy> {
     let gw = cx.gateway().await?;
-    let (source_type, source, cidr) = named(cx)?;
-    let hc = cx.text("HcInstanceId");
+    let (source_type, source) = (asked.source_type, asked.route_source);
+    let cidr = named(cx, &source_type, &source, &asked.dest_cidr_block)?;
+    let hc = asked.hc_instance_id;
     if !hc.starts_with("hc-") {
         return Err(cx.err(&["RD.InvalidHcInstanceId"]));
     }
-    if cx.find_object(Kind::HealthCheck, &hc).await?.is_none_or(|h| h.parent != gw.id) {
+    if cx.find::<HealthCheck>(&hc).await?.is_none_or(|h| h.parent != gw.id) {
         return Err(cx.err(&["HC.InstanceNoFound"]));
     }
-    let mut body = cx.fields(&["SmartAGId", "RouteSource", "SourceType", "RouteDistribution"]);
-    // A strategy that does not look at the health check does not depend on it.
-    if cx.text("RouteDistribution").contains("health") {
-        body.insert("HcInstanceId".into(), hc.into());
-    }
-    body.insert("DestCidrBlock".into(), cidr.as_str().into());
-    body.insert("CreateTime".into(), cx.now.into());
     let id = key(&gw.id, &source_type, &source, &cidr);
-    let o = cx.object(KIND, id, "Key", &gw.id, body);
-    cx.put_object(&o).await?;
+    // A strategy that does not look at the health check does not depend on it.
+    let depends = asked.route_distribution.contains("health");
+    let body = RouteStrategy {
+        region_id: cx.region(),
+        smart_ag_id: asked.smart_ag_id,
+        source_type,
+        route_source: source,
+        dest_cidr_block: cidr,
+        route_distribution: asked.route_distribution,
+        hc_instance_id: depends.then_some(hc),
+        create_time: cx.now,
+    };
+    let strategy = cx.create(id, &gw.id, body);
+    cx.put(&strategy).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::ModifyRouteDistributionStrategy::default())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
+pub async fn delete(
+    cx: &mut Cx,
+    asked: request::DeleteRouteDistributionStrategy,
+) -> Result<response::DeleteRouteDistributionStrategy> {
     let gw = cx.gateway().await?;
-    let (source_type, source, cidr) = named(cx)?;
-    let id = key(&gw.id, &source_type, &source, &cidr);
-    let Some(stored) = cx.get_object(KIND, &id).await? else {
+    let cidr = named(cx, &asked.source_type, &asked.route_source, &asked.dest_cidr_block)?;
+    let id = key(&gw.id, &asked.source_type, &asked.route_source, &cidr);
+    let Some(stored) = cx.get::<RouteStrategy>(&id).await? else {
         return Err(cx.err(&["RD.InvalidDestCidrBlock"]));
     };
-    cx.remove_object(&stored).await?;
+    cx.remove(&stored).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::DeleteRouteDistributionStrategy::default())
 }

@@ -1,136 +1,151 @@
 //! Flow logs and the gateways that write to them.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, Page, RESOURCE_GROUP, empty};
+use super::cx::{Cx, Page, RESOURCE_GROUP};
+use super::fields::{copied, set_given};
 use super::regions;
+use crate::api::{request, response};
+use crate::domain::flow_log::FlowLog;
 use crate::domain::gateway::Gateway;
 use crate::domain::net;
 use crate::error::Result;
-use crate::store::objects::{Column, Object};
+use crate::store::objects::{Column, Stored};
 use crate::store::{Kind, Link};
 
-const KIND: Kind = Kind::FlowLog;
 const QUOTA: i64 = 100;
 
-const FIELDS: [&str; 11] = [
-    "Name",
-    "Description",
-    "ActiveAging",
-    "InactiveAging",
-    "OutputType",
-    "SlsRegionId",
-    "ProjectName",
-    "LogstoreName",
-    "NetflowServerIp",
-    "NetflowServerPort",
-    "NetflowVersion",
-];
-
-async fn find(cx: &mut Cx) -> Result<Object> {
-    cx.require_object(KIND, "FlowLogId", &["InvalidFlowLogId.NotFound"]).await
+async fn require(cx: &mut Cx, id: &str) -> Result<Stored<FlowLog>> {
+    cx.require(id, &["InvalidFlowLogId.NotFound"]).await
 }
 
-fn check(cx: &Cx, log: &Object) -> Result<()> {
-    let out = log.str("OutputType");
-    if out != "sls" {
-        if net::ip(log.str("NetflowServerIp")).is_none() {
+fn check(cx: &Cx, log: &FlowLog) -> Result<()> {
+    let text = |v: &Option<String>| v.clone().unwrap_or_default();
+    if log.output_type != "sls" {
+        if net::ip(&text(&log.netflow_server_ip)).is_none() {
             return Err(cx.err(&["IllegalParam.NetflowServerIp"]));
         }
-        if !(1..=65535).contains(&log.int("NetflowServerPort")) {
+        if !(1..=65535).contains(&log.netflow_server_port.unwrap_or_default()) {
             return Err(cx.err(&["IllegalParam.NetflowServerPort"]));
         }
     }
-    if out != "netflow" && !regions::known(log.str("SlsRegionId")) {
+    if log.output_type != "netflow" && !regions::known(&text(&log.sls_region_id)) {
         return Err(cx.err(&["IllegalParam.SlsRegionId"]));
     }
-    if !(60..=6000).contains(&log.int("ActiveAging")) {
+    if !(60..=6000).contains(&log.active_aging) {
         return Err(cx.err(&["IllegalParam.ActiveAging"]));
     }
-    if !(10..=600).contains(&log.int("InactiveAging")) {
+    if !(10..=600).contains(&log.inactive_aging) {
         return Err(cx.err(&["IllegalParam.InactiveAging"]));
     }
-    let long = ["Name", "Description"].into_iter().find(|f| log.str(f).chars().count() > 256);
-    long.map_or(Ok(()), |f| Err(cx.invalid(f)))
+    for (field, value) in [("Name", &log.name), ("Description", &log.description)] {
+        if text(value).chars().count() > 256 {
+            return Err(cx.invalid(field));
+        }
+    }
+    Ok(())
 }
 
-async fn save(cx: &mut Cx, log: &Object) -> Result<()> {
-    cx.put_object(log).await?;
+async fn save(cx: &mut Cx, log: &Stored<FlowLog>) -> Result<()> {
+    cx.put(log).await?;
     let users = cx.links_to(Link::FlowLog, &log.id).await?;
     cx.bump_revisions(&users).await
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
-    if cx.count(KIND, &cx.mine()).await? >= QUOTA {
+pub async fn create(cx: &mut Cx, asked: request::CreateFlowLog) -> Result<response::CreateFlowLog> {
+    if cx.count(Kind::FlowLog, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["QuotaExceeded.Flowlog"]));
     }
-    let mut body = cx.fields(&FIELDS);
-    body.insert("Status".into(), "Active".into());
-    body.insert("ResourceGroupId".into(), RESOURCE_GROUP.into());
     let id = cx.new_id("fl")?;
-    let log = cx.object(KIND, id, "FlowLogId", "", body);
-    check(cx, &log)?;
-    cx.put_object(&log).await?;
-    Ok(Value::Object(log.body))
+    let body = copied!(asked => FlowLog {
+        name, description, active_aging, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
+        netflow_server_ip, netflow_server_port, netflow_version;
+        flow_log_id: id.clone(),
+        region_id: cx.region(),
+        status: "Active".to_owned(),
+        resource_group_id: RESOURCE_GROUP.to_owned(),
+    });
+    check(cx, &body)?;
+    let log = cx.create(id, "", body);
+    cx.put(&log).await?;
+    Ok(copied!(log => response::CreateFlowLog { flow_log_id, resource_group_id }))
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
-    let mut log = find(cx).await?;
-    for (k, v) in cx.fields(&FIELDS) {
-        log.set(&k, v);
-    }
-    log.name = log.str("Name").to_owned();
+pub async fn modify(
+    cx: &mut Cx,
+    asked: request::ModifyFlowLogAttribute,
+) -> Result<response::ModifyFlowLogAttribute> {
+    let mut log = require(cx, &asked.flow_log_id).await?;
+    set_given!(log, asked => { active_aging });
+    log.body = copied!(asked => FlowLog {
+        name, description, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
+        netflow_server_ip, netflow_server_port, netflow_version, flow_log_id;
+        active_aging: log.active_aging,
+        region_id: log.body.region_id,
+        status: log.body.status,
+        resource_group_id: log.body.resource_group_id,
+    });
     check(cx, &log)?;
     save(cx, &log).await?;
-    Ok(empty())
+    Ok(response::ModifyFlowLogAttribute::default())
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let log = find(cx).await?;
+pub async fn delete(cx: &mut Cx, asked: request::DeleteFlowLog) -> Result<response::DeleteFlowLog> {
+    let log = require(cx, &asked.flow_log_id).await?;
     if !cx.links_to(Link::FlowLog, &log.id).await?.is_empty() {
         return Err(cx.err(&["DependencyViolation.FlowLog"]));
     }
-    cx.remove_object(&log).await?;
-    Ok(empty())
+    cx.remove(&log).await?;
+    Ok(response::DeleteFlowLog::default())
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let mut filter = cx.mine().equals(Column::Name, cx.opt("FlowLogName"));
-    filter.ids = cx.opt("FlowLogId").map(|id| vec![id]);
-    let mut logs = cx.list_objects(KIND, &filter).await?;
-    let wanted = ["Description", "Status", "OutputType", "ResourceGroupId"];
-    logs.retain(|l| wanted.iter().all(|f| cx.opt(f).is_none_or(|v| v == l.str(f))));
-    let Page { total, rows: page, .. } = cx.paginate(logs);
-    let ids: Vec<&str> = page.iter().map(|l| l.id.as_str()).collect();
+pub async fn describe(cx: &mut Cx, asked: request::DescribeFlowLogs) -> Result<response::DescribeFlowLogs> {
+    let filter = cx
+        .mine()
+        .with_ids(asked.flow_log_id.map(|id| vec![id]))
+        .equals(Column::Name, asked.flow_log_name)
+        .equals(Column::Description, asked.description)
+        .equals(Column::Status, asked.status)
+        .equals(Column::Variant, asked.output_type)
+        .equals(Column::ResourceGroup, cx.opt("ResourceGroupId"));
+    let page = cx.list_page::<FlowLog>(&filter).await?;
+    let ids: Vec<&str> = page.rows.iter().map(|log| log.id.as_str()).collect();
     let users = cx.count_links_to(Link::FlowLog, &ids).await?;
-    let mut rows = Vec::new();
-    for mut log in page {
-        log.set("TotalSagNum", users.get(&log.id).copied().unwrap_or_default());
-        rows.push(Value::Object(log.body));
-    }
-    Ok(cx.listing("FlowLogs", total, rows))
+    let rows = page.rows.iter().map(|log| {
+        copied!(log => response::describe_flow_logs::FlowLogSetType {
+            active_aging, description, flow_log_id, inactive_aging, logstore_name, name, netflow_server_ip,
+            netflow_version, output_type, project_name, resource_group_id, sls_region_id, status;
+            netflow_server_port: log.netflow_server_port.map(|p| p.to_string()).unwrap_or_default(),
+            total_sag_num: users.get(&log.id).copied().unwrap_or_default(),
+        })
+    });
+    Ok(response::DescribeFlowLogs {
+        flow_logs: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn activate(cx: &mut Cx) -> Result<Value> {
-    set_status(cx, "Active").await
+pub async fn activate(cx: &mut Cx, asked: request::ActiveFlowLog) -> Result<response::ActiveFlowLog> {
+    set_status(cx, &asked.flow_log_id, "Active").await?;
+    Ok(response::ActiveFlowLog::default())
 }
 
-pub async fn deactivate(cx: &mut Cx) -> Result<Value> {
-    set_status(cx, "Inactive").await
+pub async fn deactivate(cx: &mut Cx, asked: request::DeactiveFlowLog) -> Result<response::DeactiveFlowLog> {
+    set_status(cx, &asked.flow_log_id, "Inactive").await?;
+    Ok(response::DeactiveFlowLog::default())
 }
 
-async fn set_status(cx: &mut Cx, status: &str) -> Result<Value> {
-    let mut log = find(cx).await?;
-    if log.str("Status") == status {
+async fn set_status(cx: &mut Cx, id: &str, status: &str) -> Result<()> {
+    let mut log = require(cx, id).await?;
+    if log.status == status {
         return Err(cx.err(&["IncorrectStatus.FlowLog"]));
     }
-    log.set("Status", status);
-    save(cx, &log).await?;
-    Ok(empty())
+    log.status = status.to_owned();
+    save(cx, &log).await
 }
 
-pub async fn associate(cx: &mut Cx) -> Result<Value> {
-    let log = find(cx).await?;
+pub async fn associate(cx: &mut Cx, asked: request::AssociateFlowLog) -> Result<response::AssociateFlowLog> {
+    let log = require(cx, &asked.flow_log_id).await?;
     let gw = cx.gateway().await?;
     if gw.is_software() {
         return Err(cx.err(&["OperationUnsupported.AssociateFlowLog"]));
@@ -140,35 +155,56 @@ pub async fn associate(cx: &mut Cx) -> Result<Value> {
     }
     cx.link(Link::FlowLog, &gw.id, &log.id).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::AssociateFlowLog::default())
 }
 
-pub async fn disassociate(cx: &mut Cx) -> Result<Value> {
-    let log = find(cx).await?;
+pub async fn disassociate(
+    cx: &mut Cx,
+    asked: request::DisassociateFlowLog,
+) -> Result<response::DisassociateFlowLog> {
+    let log = require(cx, &asked.flow_log_id).await?;
     let gw = cx.gateway().await?;
     if !cx.unlink(Link::FlowLog, &gw.id, &log.id).await? {
         return Err(cx.err(&["InvalidSmartAGId.NotFound"]));
     }
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::DisassociateFlowLog::default())
 }
 
-pub async fn gateways(cx: &mut Cx) -> Result<Value> {
-    let log = find(cx).await?;
+pub async fn gateways(
+    cx: &mut Cx,
+    asked: request::DescribeFlowLogSags,
+) -> Result<response::DescribeFlowLogSags> {
+    let log = require(cx, &asked.flow_log_id).await?;
     let users = cx.links_to(Link::FlowLog, &log.id).await?;
-    let Page { total, rows: page, .. } = cx.paginate(users);
+    let Page { total, number, size, rows: page } = cx.paginate(users);
     let mut rows = Vec::new();
     for id in page {
         if let Some(gw) = cx.get::<Gateway>(&id).await? {
-            rows.push(json!({"SmartAGId": gw.id, "Name": gw.name()}));
+            rows.push(copied!(gw => response::describe_flow_log_sags::Sag {
+                name, smart_ag_id;
+                description: None,
+            }));
         }
     }
-    Ok(cx.listing("Sags", total, rows))
+    Ok(response::DescribeFlowLogSags { sags: rows, page_number: number, page_size: size, total_count: total })
 }
 
-pub async fn unbound(cx: &mut Cx) -> Result<Value> {
+pub async fn unbound(
+    cx: &mut Cx,
+    _: request::DescribeUnbindFlowLogSags,
+) -> Result<response::DescribeUnbindFlowLogSags> {
     let filter = cx.mine().equals(Column::Variant, Some("hardware")).has_links(Link::FlowLog, false);
     let gws = cx.list::<Gateway>(&filter).await?;
-    let rows: Vec<Value> = gws.iter().map(|g| json!({"SmartAGId": g.id, "Name": g.name()})).collect();
-    Ok(json!({"Count": rows.len(), "Sags": rows}))
+    let rows: Vec<_> = gws
+        .iter()
+        .map(|gw| {
+            copied!(gw => response::describe_unbind_flow_log_sags::Sag {
+                smart_ag_id;
+                name: Some(gw.name().to_owned()),
+                description: None,
+            })
+        })
+        .collect();
+    Ok(response::DescribeUnbindFlowLogSags { count: rows.len() as i64, sags: rows })
 }

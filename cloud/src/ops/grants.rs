@@ -1,39 +1,50 @@
 //! Grants to other accounts: a gateway to a network, a network to an enterprise network.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, empty};
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::ccn::Ccn;
+use crate::domain::grants::{CcnGrant, CenGrant};
 use crate::error::{ApiError, Result};
 use crate::store::objects::Filter;
 use crate::store::secrets::HEX;
 use crate::store::{Kind, Link};
 
-pub async fn grant_ccn(cx: &mut Cx) -> Result<Value> {
+pub async fn grant_ccn(
+    cx: &mut Cx,
+    asked: request::GrantSagInstanceToCcn,
+) -> Result<response::GrantSagInstanceToCcn> {
     let gw = cx.gateway().await?;
-    let ccn = cx.text("CcnInstanceId");
-    let uid = cx.int("CcnUid").unwrap_or_default();
-    let found = cx.get_object(Kind::Ccn, &ccn).await?.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
-    if uid == cx.uid() || found.uid != uid {
+    let ccn = asked.ccn_instance_id;
+    let found = cx.get::<Ccn>(&ccn).await?.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
+    if asked.ccn_uid == cx.uid() || found.uid != asked.ccn_uid {
         return Err(cx.err(&["CCN.InvalidUid"]));
     }
-    if !cx.child_objects(Kind::CcnGrant, &gw.id).await?.is_empty() {
+    if cx.count(Kind::CcnGrant, &Filter::under(&gw.id)).await? > 0 {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
     }
-    let grant = cx.new_id("sgc")?;
-    let mut body = cx.fields(&["CcnInstanceId", "CcnUid", "SmartAGId"]);
-    body.insert("InstanceId".into(), grant.as_str().into());
-    body.insert("CreateTime".into(), cx.now.into());
-    let traffic = cx.flag("GrantTrafficService") == Some(true);
-    body.insert("GrantTrafficService".into(), traffic.into());
-    let o = cx.object(Kind::CcnGrant, format!("{}/{ccn}", gw.id), "Key", &gw.id, body);
-    cx.put_object(&o).await?;
+    let instance_id = cx.new_id("sgc")?;
+    let body = CcnGrant {
+        instance_id: instance_id.clone(),
+        region_id: cx.region(),
+        smart_ag_id: asked.smart_ag_id,
+        ccn_instance_id: ccn.clone(),
+        ccn_uid: asked.ccn_uid,
+        grant_traffic_service: asked.grant_traffic_service == Some(true),
+        create_time: cx.now,
+    };
+    let grant = cx.create(format!("{}/{ccn}", gw.id), &gw.id, body);
+    cx.put(&grant).await?;
     cx.link(Link::GrantedCcn, &gw.id, &ccn).await?;
-    Ok(json!({"InstanceId": grant}))
+    Ok(response::GrantSagInstanceToCcn { instance_id })
 }
 
-pub async fn revoke_ccn(cx: &mut Cx) -> Result<Value> {
+pub async fn revoke_ccn(
+    cx: &mut Cx,
+    asked: request::RevokeSagInstanceFromCcn,
+) -> Result<response::RevokeSagInstanceFromCcn> {
     let gw = cx.gateway().await?;
-    let ccn = cx.text("CcnInstanceId");
+    let ccn = asked.ccn_instance_id;
     if cx.links_from(Link::Ccn, &gw.id).await?.contains(&ccn) {
         return Err(cx.err(&["AlreadyBound.CCN"]));
     }
@@ -41,55 +52,88 @@ pub async fn revoke_ccn(cx: &mut Cx) -> Result<Value> {
         return Err(cx.err(&["CCN.InvalidId"]));
     }
     cx.remove_by_id(Kind::CcnGrant, &format!("{}/{ccn}", gw.id)).await?;
-    Ok(empty())
+    Ok(response::RevokeSagInstanceFromCcn::default())
 }
 
-pub async fn describe_ccn(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_ccn(
+    cx: &mut Cx,
+    _: request::DescribeGrantSagRules,
+) -> Result<response::DescribeGrantSagRules> {
     let gw = cx.gateway().await?;
-    let filter = Filter::under(&gw.id);
-    let (total, page) = cx.object_page(Kind::CcnGrant, &filter).await?;
-    let rows = page.into_iter().map(|o| Value::Object(o.body)).collect();
-    Ok(cx.listing("GrantRules", total, rows))
+    let page = cx.list_page::<CcnGrant>(&Filter::under(&gw.id)).await?;
+    let rows = page.rows.iter().map(|grant| {
+        copied!(grant => response::describe_grant_sag_rules::GrantRule {
+            ccn_instance_id, ccn_uid, create_time, grant_traffic_service, instance_id, smart_ag_id,
+        })
+    });
+    Ok(response::DescribeGrantSagRules {
+        grant_rules: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn grant_cen(cx: &mut Cx) -> Result<Value> {
-    let ccn = cx.require_object(Kind::Ccn, "CcnInstanceId", &["InvalidId.CCN"]).await?;
-    let cen = cx.text("CenInstanceId");
+pub async fn grant_cen(
+    cx: &mut Cx,
+    asked: request::GrantInstanceToCbn,
+) -> Result<response::GrantInstanceToCbn> {
+    let ccn = cx.require::<Ccn>(&asked.ccn_instance_id, &["InvalidId.CCN"]).await?;
+    let cen = asked.cen_instance_id;
     if !cen.starts_with("cen-") {
         return Err(cx.invalid("CenInstanceId"));
     }
     let key = format!("{}/{cen}", ccn.id);
-    if cx.get_object(Kind::CenGrant, &key).await?.is_some() {
+    if cx.get::<CenGrant>(&key).await?.is_some() {
         return Err(cx.err(&["AlreadyBound.CEN"]));
     }
     let hex = cx.cipher.token(HEX, 32).map_err(ApiError::internal)?.to_lowercase();
-    let rule = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
-    let mut body = cx.fields(&["CcnInstanceId", "CenInstanceId", "CenUid"]);
-    body.insert("GrantRuleId".into(), rule.into());
-    body.insert("CcnUid".into(), cx.uid().into());
-    body.insert("GmtCreate".into(), cx.now.into());
-    body.insert("GmtModified".into(), cx.now.into());
-    let traffic = cx.flag("GrantTrafficService") == Some(true);
-    body.insert("GrantTrafficService".into(), traffic.into());
-    let o = cx.object(Kind::CenGrant, key, "Key", &ccn.id, body);
-    cx.put_object(&o).await?;
-    Ok(empty())
+    let body = CenGrant {
+        grant_rule_id: [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"),
+        region_id: cx.region(),
+        ccn_instance_id: asked.ccn_instance_id,
+        ccn_uid: cx.uid(),
+        cen_instance_id: cen,
+        cen_uid: asked.cen_uid,
+        grant_traffic_service: asked.grant_traffic_service == Some(true),
+        gmt_create: cx.now,
+        gmt_modified: cx.now,
+    };
+    let grant = cx.create(key, &ccn.id, body);
+    cx.put(&grant).await?;
+    Ok(response::GrantInstanceToCbn::default())
 }
 
-pub async fn revoke_cen(cx: &mut Cx) -> Result<Value> {
-    let ccn = cx.require_object(Kind::Ccn, "CcnInstanceId", &["InvalidId.CCN"]).await?;
-    let key = format!("{}/{}", ccn.id, cx.text("CenInstanceId"));
-    let Some(grant) = cx.get_object(Kind::CenGrant, &key).await? else {
+pub async fn revoke_cen(
+    cx: &mut Cx,
+    asked: request::RevokeInstanceFromCbn,
+) -> Result<response::RevokeInstanceFromCbn> {
+    let ccn = cx.require::<Ccn>(&asked.ccn_instance_id, &["InvalidId.CCN"]).await?;
+    let key = format!("{}/{}", ccn.id, asked.cen_instance_id);
+    let Some(grant) = cx.get::<CenGrant>(&key).await? else {
         return Err(cx.invalid("CenInstanceId"));
     };
-    cx.remove_object(&grant).await?;
-    Ok(empty())
+    cx.remove(&grant).await?;
+    Ok(response::RevokeInstanceFromCbn::default())
 }
 
-pub async fn describe_cen(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_cen(
+    cx: &mut Cx,
+    asked: request::DescribeGrantRules,
+) -> Result<response::DescribeGrantRules> {
     let mut filter = cx.mine();
-    filter.parent = cx.opt("AssociatedCcnId");
-    let (total, page) = cx.object_page(Kind::CenGrant, &filter).await?;
-    let rows = page.into_iter().map(|o| Value::Object(o.body)).collect();
-    Ok(cx.listing("GrantRules", total, rows))
+    filter.parent = asked.associated_ccn_id;
+    let page = cx.list_page::<CenGrant>(&filter).await?;
+    let rows = page.rows.iter().map(|grant| {
+        copied!(grant => response::describe_grant_rules::GrantRule {
+            ccn_instance_id, ccn_uid, cen_instance_id, cen_uid, gmt_create, gmt_modified, grant_rule_id,
+            grant_traffic_service, region_id,
+        })
+    });
+    Ok(response::DescribeGrantRules {
+        grant_rules: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }

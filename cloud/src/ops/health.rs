@@ -1,43 +1,26 @@
 //! Health checks of a gateway.
 
-use serde_json::Value;
-
-use super::cx::{Cx, empty};
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::distribution::RouteStrategy;
+use crate::domain::health::HealthCheck;
 use crate::domain::net;
 use crate::error::Result;
 use crate::store::Kind;
-use crate::store::objects::{Column, Filter, Object};
+use crate::store::objects::{Column, Filter, Stored};
 
-const KIND: Kind = Kind::HealthCheck;
 /// Checks of one gateway.
 const QUOTA: i64 = 20;
 
-const FIELDS: [&str; 14] = [
-    "Name",
-    "Description",
-    "DstIpAddr",
-    "DstPort",
-    "SrcIpAddr",
-    "SrcPort",
-    "Type",
-    "ProbeInterval",
-    "ProbeCount",
-    "ProbeTimeout",
-    "RttThreshold",
-    "RttFailThreshold",
-    "FailCountThreshold",
-    "SmartAGId",
-];
-
-fn check(cx: &Cx, hc: &Object) -> Result<()> {
-    for field in ["DstIpAddr", "SrcIpAddr"] {
-        if net::ip(hc.str(field)).is_none() {
+fn check(cx: &Cx, hc: &HealthCheck) -> Result<()> {
+    for (field, ip) in [("DstIpAddr", &hc.dst_ip_addr), ("SrcIpAddr", &hc.src_ip_addr)] {
+        if net::ip(ip).is_none() {
             return Err(cx.invalid(field));
         }
     }
-    for field in ["DstPort", "SrcPort"] {
-        let given = hc.body.contains_key(field);
-        if given && !(0..=65535).contains(&hc.int(field)) {
+    for (field, port) in [("DstPort", hc.dst_port), ("SrcPort", hc.src_port)] {
+        if port.is_some_and(|p| !(0..=65535).contains(&p)) {
             return Err(cx.invalid(field));
         }
     }
@@ -45,79 +28,106 @@ fn check(cx: &Cx, hc: &Object) -> Result<()> {
 }
 
 /// Route publication strategies that depend on the check.
-async fn relations(cx: &mut Cx, hc: &Object) -> Result<usize> {
-    let strategies = cx.child_objects(Kind::RouteStrategy, &hc.parent).await?;
-    Ok(strategies.iter().filter(|s| s.str("HcInstanceId") == hc.id).count())
+async fn relations(cx: &mut Cx, hc: &Stored<HealthCheck>) -> Result<i64> {
+    let strategies = cx.children::<RouteStrategy>(&hc.parent).await?;
+    Ok(strategies.iter().filter(|s| s.hc_instance_id.as_ref() == Some(&hc.id)).count() as i64)
 }
 
-pub async fn create(cx: &mut Cx) -> Result<Value> {
-    let gw = cx.gateway().await?;
-    cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    if cx.count(KIND, &Filter::under(&gw.id)).await? >= QUOTA {
-        return Err(cx.err(&["HC.AmountLimit"]));
-    }
-    let mut body = cx.fields(&FIELDS);
-    body.insert("CreateTime".into(), cx.now.into());
-    let id = cx.new_id("hc")?;
-    let hc = cx.object(KIND, id, "HcInstanceId", &gw.id, body);
-    check(cx, &hc)?;
-    cx.put_object(&hc).await?;
-    cx.bump_revision(&gw.id).await?;
-    Ok(serde_json::json!({"InstanceId": hc.id}))
-}
-
-async fn find(cx: &mut Cx) -> Result<Object> {
-    let hc = cx.require_object(KIND, "HcInstanceId", &["HC.InstanceNoFound"]).await?;
+async fn require(cx: &mut Cx, id: &str) -> Result<Stored<HealthCheck>> {
+    let hc = cx.require::<HealthCheck>(id, &["HC.InstanceNoFound"]).await?;
     if cx.opt("SmartAGId").is_some_and(|id| id != hc.parent) {
         return Err(cx.err(&["HC.InstanceNoFound"]));
     }
     Ok(hc)
 }
 
-pub async fn modify(cx: &mut Cx) -> Result<Value> {
+pub async fn create(cx: &mut Cx, asked: request::CreateHealthCheck) -> Result<response::CreateHealthCheck> {
     let gw = cx.gateway().await?;
-    let mut hc = find(cx).await?;
-    for (k, v) in cx.fields(&FIELDS) {
-        hc.set(&k, v);
+    cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
+    if cx.count(Kind::HealthCheck, &Filter::under(&gw.id)).await? >= QUOTA {
+        return Err(cx.err(&["HC.AmountLimit"]));
     }
-    hc.name = hc.str("Name").to_owned();
-    check(cx, &hc)?;
-    cx.put_object(&hc).await?;
+    let id = cx.new_id("hc")?;
+    let body = copied!(asked => HealthCheck {
+        smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
+        probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold;
+        hc_instance_id: id.clone(),
+        region_id: cx.region(),
+        create_time: cx.now,
+    });
+    check(cx, &body)?;
+    let hc = cx.create(id, &gw.id, body);
+    cx.put(&hc).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::CreateHealthCheck { instance_id: hc.id })
 }
 
-pub async fn delete(cx: &mut Cx) -> Result<Value> {
-    let hc = find(cx).await?;
+pub async fn modify(cx: &mut Cx, asked: request::ModifyHealthCheck) -> Result<response::ModifyHealthCheck> {
+    let gw = cx.gateway().await?;
+    let mut hc = require(cx, &asked.hc_instance_id).await?;
+    hc.body = copied!(asked => HealthCheck {
+        smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
+        probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold, hc_instance_id;
+        region_id: hc.body.region_id,
+        create_time: hc.body.create_time,
+    });
+    check(cx, &hc)?;
+    cx.put(&hc).await?;
+    cx.bump_revision(&gw.id).await?;
+    Ok(response::ModifyHealthCheck::default())
+}
+
+pub async fn delete(cx: &mut Cx, asked: request::DeleteHealthCheck) -> Result<response::DeleteHealthCheck> {
+    let hc = require(cx, &asked.hc_instance_id).await?;
     if relations(cx, &hc).await? > 0 {
         return Err(cx.err(&["HC.RelatedRoute"]));
     }
-    cx.remove_object(&hc).await?;
+    cx.remove(&hc).await?;
     cx.bump_revision(&hc.parent).await?;
-    Ok(empty())
+    Ok(response::DeleteHealthCheck::default())
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
+pub async fn describe(
+    cx: &mut Cx,
+    asked: request::DescribeHealthChecks,
+) -> Result<response::DescribeHealthChecks> {
     let gw = cx.gateway().await?;
-    let mut filter = Filter::under(&gw.id).equals(Column::Name, cx.opt("Name"));
-    filter.ids = cx.opt("HcInstanceId").map(|id| vec![id]);
-    let (total, page) = cx.object_page(KIND, &filter).await?;
+    let filter = Filter::under(&gw.id)
+        .equals(Column::Name, asked.name)
+        .with_ids(asked.hc_instance_id.map(|id| vec![id]));
+    let page = cx.list_page::<HealthCheck>(&filter).await?;
     let devices = cx.devices_of(&gw.id).await?;
     let mut rows = Vec::new();
-    for mut hc in page {
-        let used = relations(cx, &hc).await?;
+    for hc in &page.rows {
+        let relation_count = relations(cx, hc).await?;
         // What a connected device measured; `unknown` without one.
         let seen = devices.iter().filter(|d| d.online(cx.now)).find_map(|d| {
             let all = d.report["HealthChecks"].as_array()?;
             all.iter().find(|h| h["HcInstanceId"] == hc.id.as_str())?["Status"].as_str()
         });
-        hc.set("Status", seen.unwrap_or("unknown"));
-        hc.set("RelationCount", used);
-        rows.push(Value::Object(hc.body));
+        rows.push(copied!(hc => response::describe_health_checks::HealthCheck {
+            description, dst_ip_addr, dst_port, fail_count_threshold, hc_instance_id, name, probe_count,
+            probe_interval, probe_timeout, rtt_fail_threshold, rtt_threshold, smart_ag_id, src_ip_addr, src_port,
+            r#type;
+            relation_count: relation_count,
+            status: seen.unwrap_or("unknown").to_owned(),
+        }));
     }
-    Ok(cx.listing("HealthChecks", total, rows))
+    Ok(response::DescribeHealthChecks {
+        health_checks: rows,
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn attribute(cx: &mut Cx) -> Result<Value> {
-    Ok(Value::Object(find(cx).await?.body))
+pub async fn attribute(
+    cx: &mut Cx,
+    asked: request::DescribeHealthCheckAttribute,
+) -> Result<response::DescribeHealthCheckAttribute> {
+    let hc = require(cx, &asked.hc_instance_id).await?;
+    Ok(copied!(hc => response::DescribeHealthCheckAttribute {
+        create_time, description, dst_ip_addr, dst_port, fail_count_threshold, hc_instance_id, name, probe_count,
+        probe_interval, probe_timeout, rtt_fail_threshold, rtt_threshold, smart_ag_id, src_ip_addr, src_port, r#type,
+    }))
 }

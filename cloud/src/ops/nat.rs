@@ -1,128 +1,148 @@
 //! SNAT and DNAT entries of a gateway.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, Page, empty};
-use crate::api::request;
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
+use crate::domain::nat::{DnatEntry, SnatEntry};
 use crate::domain::net;
 use crate::error::Result;
-use crate::store::Kind;
-use crate::store::objects::Filter;
+use crate::store::objects::{Column, Filter};
 
-const SNAT: Kind = Kind::SnatEntry;
-const DNAT: Kind = Kind::DnatEntry;
 /// Entries of one gateway and kind.
-const QUOTA: i64 = 100;
+const QUOTA: usize = 100;
 
-pub async fn add_snat(cx: &mut Cx) -> Result<Value> {
+pub async fn add_snat(cx: &mut Cx, asked: request::AddSnatEntry) -> Result<response::AddSnatEntry> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    let asked: request::AddSnatEntry = cx.request();
-    let Some([block]) =
-        net::cidr_list(&asked.cidr_block).as_deref().map(<[_; 1]>::try_from).and_then(|r| r.ok())
-    else {
-        return Err(cx.invalid("CidrBlock"));
-    };
-    let ip = asked.snat_ip;
-    if net::ip(&ip).is_none() {
+    let blocks = net::cidr_list(&asked.cidr_block).filter(|blocks| blocks.len() == 1);
+    let Some(blocks) = blocks else { return Err(cx.invalid("CidrBlock")) };
+    if net::ip(&asked.snat_ip).is_none() {
         return Err(cx.invalid("SnatIp"));
     }
-    let entries = cx.child_objects(SNAT, &gw.id).await?;
-    if entries.iter().any(|e| net::cidr_list(e.str("CidrBlock")) == Some(vec![block])) {
+    let entries = cx.children::<SnatEntry>(&gw.id).await?;
+    if entries.iter().any(|e| net::cidr_list(&e.cidr_block).as_ref() == Some(&blocks)) {
         return Err(cx.err(&["SNAT.CidrConfigExist"]));
     }
-    if entries.len() as i64 >= QUOTA {
+    if entries.len() >= QUOTA {
         return Err(cx.err(&["SNAT.AmountLimit"]));
     }
-    if cx.child_objects(DNAT, &gw.id).await?.iter().any(|e| e.str("ExternalIp") == ip) {
+    let others = cx.children::<DnatEntry>(&gw.id).await?;
+    if others.iter().any(|e| e.external_ip.as_ref() == Some(&asked.snat_ip)) {
         return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
     }
-    let mut body = cx.fields(&["CidrBlock", "SnatIp"]);
-    body.insert("CreateTime".into(), cx.now.into());
     let id = cx.new_id("snat")?;
-    let entry = cx.object(SNAT, id, "InstanceId", &gw.id, body);
-    cx.put_object(&entry).await?;
+    let body = copied!(asked => SnatEntry {
+        cidr_block, snat_ip;
+        instance_id: id.clone(),
+        region_id: cx.region(),
+        create_time: cx.now,
+    });
+    let entry = cx.create(id, &gw.id, body);
+    cx.put(&entry).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(json!({"InstanceId": entry.id}))
+    Ok(response::AddSnatEntry { instance_id: entry.id })
 }
 
-pub async fn describe_snat(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_snat(
+    cx: &mut Cx,
+    _: request::DescribeSnatEntries,
+) -> Result<response::DescribeSnatEntries> {
     let gw = cx.gateway().await?;
-    let filter = Filter::under(&gw.id);
-    let (total, page) = cx.object_page(SNAT, &filter).await?;
-    let rows = page.into_iter().map(|e| Value::Object(e.body)).collect();
-    Ok(cx.listing("SnatEntries", total, rows))
+    let page = cx.list_page::<SnatEntry>(&Filter::under(&gw.id)).await?;
+    let rows = page.rows.iter().map(|e| {
+        copied!(e => response::describe_snat_entries::SnatEntry {
+            cidr_block, create_time, instance_id, snat_ip,
+        })
+    });
+    Ok(response::DescribeSnatEntries {
+        snat_entries: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn delete_snat(cx: &mut Cx) -> Result<Value> {
-    let asked: request::DeleteSnatEntry = cx.request();
+pub async fn delete_snat(cx: &mut Cx, asked: request::DeleteSnatEntry) -> Result<response::DeleteSnatEntry> {
     let gw = cx.gateway_by_id(&asked.smart_ag_id).await?;
-    let entry = cx.get_object(SNAT, &asked.instance_id).await?.filter(|e| e.parent == gw.id);
+    let entry = cx.get::<SnatEntry>(&asked.instance_id).await?.filter(|e| e.parent == gw.id);
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
-    cx.remove_object(&entry).await?;
+    cx.remove(&entry).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::DeleteSnatEntry::default())
 }
 
-pub async fn add_dnat(cx: &mut Cx) -> Result<Value> {
+pub async fn add_dnat(cx: &mut Cx, mut asked: request::AddDnatEntry) -> Result<response::AddDnatEntry> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    let fields = ["Type", "ExternalIp", "ExternalPort", "InternalIp", "InternalPort", "IpProtocol", "SagId"];
-    let asked: request::AddDnatEntry = cx.request();
-    let mut body = cx.fields(&fields);
     if asked.r#type == "Internet" {
         // The address of the WAN port, whatever it is.
-        body.remove("ExternalIp");
+        asked.external_ip = None;
     } else if asked.external_ip.is_none() {
         return Err(cx.err(&["MissingParam"]));
     }
-    for name in ["ExternalIp", "InternalIp"] {
-        if body.get(name).and_then(Value::as_str).is_some_and(|ip| net::ip(ip).is_none()) {
+    for ip in asked.external_ip.iter().chain([&asked.internal_ip]) {
+        if net::ip(ip).is_none() {
             return Err(cx.err(&["IllegalParam"]));
         }
     }
-    let entries = cx.child_objects(DNAT, &gw.id).await?;
-    let same = |e: &serde_json::Map<String, Value>, fields: &[&str]| {
-        fields.iter().all(|f| e.get(*f) == body.get(*f))
-    };
-    if entries.iter().any(|e| same(&e.body, &fields)) {
-        return Err(cx.err(&["DuplicatedDnatEntry"]));
-    }
+    let entries = cx.children::<DnatEntry>(&gw.id).await?;
     // One outer address and port leads to one place.
-    if entries.iter().any(|e| same(&e.body, &["Type", "ExternalIp", "ExternalPort", "IpProtocol"])) {
+    let same = |e: &DnatEntry| {
+        e.r#type == asked.r#type
+            && e.external_ip == asked.external_ip
+            && e.external_port == asked.external_port
+            && e.ip_protocol == asked.ip_protocol
+    };
+    if entries.iter().any(|e| same(e)) {
         return Err(cx.err(&["DuplicatedDnatEntry"]));
     }
-    if entries.len() as i64 >= QUOTA {
+    if entries.len() >= QUOTA {
         return Err(cx.err(&["SNAT.AmountLimit"]));
     }
-    let external = body.get("ExternalIp").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if cx.child_objects(SNAT, &gw.id).await?.iter().any(|e| e.str("SnatIp") == external) {
+    let others = cx.children::<SnatEntry>(&gw.id).await?;
+    if others.iter().any(|e| Some(&e.snat_ip) == asked.external_ip.as_ref()) {
         return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
     }
-    body.insert("CreateTime".into(), cx.now.into());
     let id = cx.new_id("fwd")?;
-    let entry = cx.object(DNAT, id, "DnatEntryId", &gw.id, body);
-    cx.put_object(&entry).await?;
+    let body = copied!(asked => DnatEntry {
+        sag_id, r#type, external_ip, external_port, internal_ip, internal_port, ip_protocol;
+        dnat_entry_id: id.clone(),
+        region_id: cx.region(),
+        create_time: cx.now,
+    });
+    let entry = cx.create(id, &gw.id, body);
+    cx.put(&entry).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(json!({"DnatEntryId": entry.id}))
+    Ok(response::AddDnatEntry { dnat_entry_id: entry.id })
 }
 
-pub async fn describe_dnat(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_dnat(
+    cx: &mut Cx,
+    asked: request::DescribeDnatEntries,
+) -> Result<response::DescribeDnatEntries> {
     let gw = cx.gateway().await?;
-    let asked: request::DescribeDnatEntries = cx.request();
-    let mut entries = cx.child_objects(DNAT, &gw.id).await?;
-    entries.retain(|e| e.str("Type") == asked.r#type);
-    let Page { total, rows: page, .. } = cx.paginate(entries);
-    let rows = page.into_iter().map(|e| Value::Object(e.body)).collect();
-    Ok(cx.listing("DnatEntries", total, rows))
+    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(asked.r#type));
+    let page = cx.list_page::<DnatEntry>(&filter).await?;
+    let rows = page.rows.iter().map(|e| {
+        copied!(e => response::describe_dnat_entries::DnatEntry {
+            dnat_entry_id, external_port, internal_ip, internal_port, ip_protocol, r#type;
+            external_ip: e.external_ip.clone(),
+            sag_id: e.sag_id.clone(),
+        })
+    });
+    Ok(response::DescribeDnatEntries {
+        dnat_entries: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn delete_dnat(cx: &mut Cx) -> Result<Value> {
+pub async fn delete_dnat(cx: &mut Cx, asked: request::DeleteDnatEntry) -> Result<response::DeleteDnatEntry> {
     let gw = cx.gateway().await?;
-    let asked: request::DeleteDnatEntry = cx.request();
-    let entry = cx.get_object(DNAT, &asked.dnat_entry_id).await?.filter(|e| e.parent == gw.id);
+    let entry = cx.get::<DnatEntry>(&asked.dnat_entry_id).await?.filter(|e| e.parent == gw.id);
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
-    cx.remove_object(&entry).await?;
+    cx.remove(&entry).await?;
     cx.bump_revision(&gw.id).await?;
-    Ok(empty())
+    Ok(response::DeleteDnatEntry::default())
 }

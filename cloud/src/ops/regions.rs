@@ -1,8 +1,7 @@
 //! Regions.
 
-use serde_json::{Value, json};
-
 use super::cx::Cx;
+use crate::api::{request, response};
 use crate::error::Result;
 
 pub const DEFAULT: &str = "cn-shanghai";
@@ -25,21 +24,16 @@ pub fn known(region: &str) -> bool {
     REGIONS.iter().any(|(id, _)| *id == region)
 }
 
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let language = match cx.text("AcceptLanguage").as_str() {
+pub async fn describe(_: &mut Cx, asked: request::DescribeRegions) -> Result<response::DescribeRegions> {
+    let language = match asked.accept_language.as_str() {
         "en-US" => 1,
         "ja" => 2,
         _ => 0,
     };
-    let rows: Vec<Value> = REGIONS
-        .iter()
-        .map(|(id, names)| {
-            json!({
-                "RegionId": id,
-                "RegionEndpoint": format!("smartag.{id}.aliyuncs.com"),
-                "LocalName": names[language],
-            })
-        })
-        .collect();
-    Ok(json!({"Regions": rows}))
+    let rows = REGIONS.iter().map(|(id, names)| response::describe_regions::Region {
+        local_name: names[language].to_owned(),
+        region_endpoint: format!("smartag.{id}.aliyuncs.com"),
+        region_id: (*id).to_owned(),
+    });
+    Ok(response::DescribeRegions { regions: rows.collect() })
 }

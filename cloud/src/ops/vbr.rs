@@ -1,34 +1,39 @@
 //! Virtual border routers: links and grants.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, Page, empty};
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
 use crate::domain::gateway::Gateway;
+use crate::domain::grants::VbrGrant;
 use crate::error::Result;
-use crate::store::{Kind, Link};
+use crate::store::Link;
+use crate::store::objects::{Column, Filter};
+
+fn key(gw: &str, vbr: &str) -> String {
+    format!("{gw}/{vbr}")
+}
 
 /// The caller's gateway, or another account's that was granted to the border router.
-async fn gateway_for(cx: &mut Cx, vbr: &str) -> Result<String> {
-    let owner = cx.int("SmartAGUid").unwrap_or_else(|| cx.uid());
+async fn gateway_for(cx: &mut Cx, vbr: &str, id: &str, owner: Option<i64>) -> Result<String> {
+    let owner = owner.unwrap_or_else(|| cx.uid());
     if owner == cx.uid() {
         return Ok(cx.gateway().await?.id);
     }
-    let id = cx.text("SmartAGId");
-    let gw = cx.get::<Gateway>(&id).await?.filter(|g| g.uid == owner);
-    let gw = gw.ok_or_else(|| cx.no_gateway(&id))?;
-    let grant = cx.get_object(Kind::VbrGrant, &format!("{}/{vbr}", gw.id)).await?;
-    if grant.is_none_or(|g| g.int("VbrUid") != cx.uid()) {
+    let gw = cx.get::<Gateway>(id).await?.filter(|g| g.uid == owner);
+    let gw = gw.ok_or_else(|| cx.no_gateway(id))?;
+    let grant = cx.get::<VbrGrant>(&key(&gw.id, vbr)).await?;
+    if grant.is_none_or(|g| g.vbr_uid != cx.uid()) {
         return Err(cx.err(&["Forbidden"]));
     }
     Ok(gw.id)
 }
 
-pub async fn bind(cx: &mut Cx) -> Result<Value> {
-    let vbr = cx.text("VbrId");
+pub async fn bind(cx: &mut Cx, asked: request::BindVbr) -> Result<response::BindVbr> {
+    let vbr = asked.vbr_id;
     if !vbr.starts_with("vbr-") {
         return Err(cx.err(&["InvalidId.VBR"]));
     }
-    let gw = gateway_for(cx, &vbr).await?;
+    let gw = gateway_for(cx, &vbr, &asked.smart_ag_id, asked.smart_ag_uid).await?;
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
@@ -40,12 +45,12 @@ pub async fn bind(cx: &mut Cx) -> Result<Value> {
     }
     cx.link(Link::Vbr, &gw, &vbr).await?;
     cx.bump_revision(&gw).await?;
-    Ok(empty())
+    Ok(response::BindVbr::default())
 }
 
-pub async fn unbind(cx: &mut Cx) -> Result<Value> {
-    let vbr = cx.text("VbrId");
-    let gw = gateway_for(cx, &vbr).await?;
+pub async fn unbind(cx: &mut Cx, asked: request::UnbindVbr) -> Result<response::UnbindVbr> {
+    let vbr = asked.vbr_id;
+    let gw = gateway_for(cx, &vbr, &asked.smart_ag_id, asked.smart_ag_uid).await?;
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
@@ -53,69 +58,88 @@ pub async fn unbind(cx: &mut Cx) -> Result<Value> {
         return Err(cx.err(&["InvalidId.VBR"]));
     }
     cx.bump_revision(&gw).await?;
-    Ok(empty())
+    Ok(response::UnbindVbr::default())
 }
 
-pub async fn grant(cx: &mut Cx) -> Result<Value> {
+pub async fn grant(
+    cx: &mut Cx,
+    asked: request::GrantSagInstanceToVbr,
+) -> Result<response::GrantSagInstanceToVbr> {
     let gw = cx.gateway().await?;
-    let vbr = cx.text("VbrInstanceId");
-    let key = format!("{}/{vbr}", gw.id);
-    if cx.get_object(Kind::VbrGrant, &key).await?.is_some() {
+    let id = key(&gw.id, &asked.vbr_instance_id);
+    if cx.get::<VbrGrant>(&id).await?.is_some() {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
     }
-    let grant = cx.new_id("sgv")?;
-    let mut body = cx.fields(&["SmartAGId", "VbrInstanceId", "VbrRegionId", "VbrUid"]);
-    body.insert("InstanceId".into(), grant.as_str().into());
-    body.insert("SmartAGUid".into(), cx.uid().into());
-    body.insert("CreateTime".into(), cx.now.into());
-    let o = cx.object(Kind::VbrGrant, key, "Key", &gw.id, body);
-    cx.put_object(&o).await?;
-    Ok(json!({"InstanceId": grant}))
+    let instance_id = cx.new_id("sgv")?;
+    let body = copied!(asked => VbrGrant {
+        smart_ag_id, vbr_instance_id, vbr_region_id, vbr_uid;
+        instance_id: instance_id.clone(),
+        region_id: cx.region(),
+        smart_ag_uid: cx.uid(),
+        create_time: cx.now,
+    });
+    let grant = cx.create(id, &gw.id, body);
+    cx.put(&grant).await?;
+    Ok(response::GrantSagInstanceToVbr { instance_id })
 }
 
-pub async fn revoke(cx: &mut Cx) -> Result<Value> {
+pub async fn revoke(
+    cx: &mut Cx,
+    asked: request::RevokeInstanceFromVbr,
+) -> Result<response::RevokeInstanceFromVbr> {
     let gw = cx.gateway().await?;
-    let vbr = cx.text("VbrInstanceId");
-    let key = format!("{}/{vbr}", gw.id);
-    if cx.get_object(Kind::VbrGrant, &key).await?.is_none() {
+    let vbr = asked.vbr_instance_id;
+    let Some(grant) = cx.get::<VbrGrant>(&key(&gw.id, &vbr)).await? else {
         return Err(cx.err(&["InvalidId.VBR"]));
-    }
+    };
     if cx.links_from(Link::Vbr, &gw.id).await?.contains(&vbr) {
         return Err(cx.err(&["SAG.DedicatedLineExist"]));
     }
-    cx.remove_by_id(Kind::VbrGrant, &key).await?;
-    Ok(empty())
+    cx.remove(&grant).await?;
+    Ok(response::RevokeInstanceFromVbr::default())
 }
 
-pub async fn describe_grants(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_grants(
+    cx: &mut Cx,
+    asked: request::DescribeGrantSagVbrRules,
+) -> Result<response::DescribeGrantSagVbrRules> {
     let gw = cx.gateway().await?;
-    let vbr = cx.text("VbrInstanceId");
+    let vbr = asked.vbr_instance_id;
     let bound = cx.links_from(Link::Vbr, &gw.id).await?.contains(&vbr);
-    let rows: Vec<Value> = cx
-        .child_objects(Kind::VbrGrant, &gw.id)
-        .await?
-        .into_iter()
-        .filter(|o| o.str("VbrInstanceId") == vbr)
-        .map(|mut o| {
-            o.set("Bound", bound);
-            Value::Object(o.body)
+    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(vbr));
+    let page = cx.list_page::<VbrGrant>(&filter).await?;
+    let rows = page.rows.iter().map(|grant| {
+        copied!(grant => response::describe_grant_sag_vbr_rules::GrantRule {
+            create_time, instance_id, smart_ag_id, smart_ag_uid, vbr_instance_id, vbr_region_id, vbr_uid;
+            bound: bound,
         })
-        .collect();
-    let Page { total, rows, .. } = cx.paginate(rows);
-    Ok(cx.listing("GrantRules", total, rows))
+    });
+    Ok(response::DescribeGrantSagVbrRules {
+        grant_rules: rows.collect(),
+        page_number: page.number,
+        page_size: page.size,
+        total_count: page.total,
+    })
 }
 
-pub async fn relations(cx: &mut Cx) -> Result<Value> {
+pub async fn relations(
+    cx: &mut Cx,
+    asked: request::DescribeSagVbrRelations,
+) -> Result<response::DescribeSagVbrRelations> {
     let mut rows = Vec::new();
-    for vbr in cx.list_param("VbrInstanceIds") {
+    for vbr in asked.vbr_instance_ids {
         for gw in cx.links_to(Link::Vbr, &vbr).await? {
             let Some(gw) = cx.get::<Gateway>(&gw).await? else { continue };
             // Only what the caller may know of: his gateways and those granted to him.
-            let granted = cx.get_object(Kind::VbrGrant, &format!("{}/{vbr}", gw.id)).await?;
-            if gw.uid == cx.uid() || granted.is_some_and(|g| g.int("VbrUid") == cx.uid()) {
-                rows.push(json!({"VbrInstanceId": vbr, "SagInstanceId": gw.id, "SagUid": gw.uid}));
+            let granted = cx.get::<VbrGrant>(&key(&gw.id, &vbr)).await?;
+            if gw.uid == cx.uid() || granted.is_some_and(|g| g.vbr_uid == cx.uid()) {
+                rows.push(response::describe_sag_vbr_relations::SagVbrRelations {
+                    sag_instance_id: gw.id,
+                    sag_uid: gw.uid.to_string(),
+                    vbr_instance_id: vbr.clone(),
+                });
             }
         }
     }
-    Ok(json!({"SagVbrRelations": rows}))
+    Ok(response::DescribeSagVbrRelations { sag_vbr_relations: rows })
 }

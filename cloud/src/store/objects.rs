@@ -313,6 +313,29 @@ pub async fn list_of<T: Entity>(
     tx.query(&sql, args, Stored::from_row).await
 }
 
+/// A page in the order of the filter, and how many rows the whole list has.
+pub async fn page_of<T: Entity>(
+    tx: &mut Tx,
+    filter: &Filter,
+    (limit, offset): (i64, i64),
+) -> Result<(i64, Vec<Stored<T>>)> {
+    let (place, _) = filter.sql(T::KIND);
+    let columns = format!("{STORED}, (SELECT COUNT(*) FROM objects{place})");
+    let (sql, args) = select(&columns, T::KIND, filter, Some((limit, offset)));
+    let mut total = 0;
+    let rows = tx
+        .query(&sql, args, |row| {
+            total = row.int(6)?;
+            Stored::from_row(row)
+        })
+        .await?;
+    // A page behind the end has no row to say it.
+    if rows.is_empty() && offset > 0 {
+        total = count(tx, T::KIND, filter).await?;
+    }
+    Ok((total, rows))
+}
+
 fn select(columns: &str, kind: Kind, filter: &Filter, page: Option<(i64, i64)>) -> (String, Vec<Arg>) {
     let (place, args) = filter.sql(kind);
     let mut sql = format!("SELECT {columns} FROM objects{place} ORDER BY {}", filter.order());
