@@ -1,10 +1,10 @@
 //! `sag-vcpe check`: the whole validation, and what the ACL analysis finds, each with a packet that
 //! proves it.
 
-use crate::compile::{FamilyRule, accepts, class_of, compile_rule};
 use crate::config_file;
 use sag_acl::analysis::{self, Kind, Limits};
 use sag_acl::{Addr, Key, Rule};
+use sag_compile::{FamilyRule, accepts, class_of, compile_rule};
 use sag_model::config::{Acl, AclRule, Config, protocol_name};
 use sag_model::control::Finding;
 use sag_pipeline::policy::Class;

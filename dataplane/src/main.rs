@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod check;
-mod compile;
 mod config_file;
+mod daemon;
+mod esp;
 mod replay;
-mod run;
 mod server;
 
 use anyhow::Result;
@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway in the foreground. SIGHUP reads the file anew; SIGTERM ends the daemon and
+    /// Run the gateway in the foreground. SIGHUP reads the file again; SIGTERM ends the daemon and
     /// leaves the XDP program in place.
     Run {
         /// Configuration file
@@ -39,7 +39,7 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Run a capture file through the pipeline; needs no privilege and asks no kernel
+    /// Run a capture file through the pipeline; needs no privilege and no kernel
     Replay(replay::Args),
     /// Remove XDP programs, links and pinned maps
     Unload {
@@ -53,11 +53,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done: Result<ExitCode> = match cli.command {
         Command::Run { config, detach_on_exit } => {
-            run::run(&config, detach_on_exit).map(|()| ExitCode::SUCCESS)
+            daemon::run(&config, detach_on_exit).map(|()| ExitCode::SUCCESS)
         }
         Command::Check { config } => Ok(check::check(&config)),
         Command::Replay(args) => replay::replay(&args).map(|()| ExitCode::SUCCESS),
-        Command::Unload { config } => run::unload(config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Unload { config } => daemon::unload(config.as_deref()).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("sag-vcpe: {error:#}");

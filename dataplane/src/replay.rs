@@ -2,18 +2,17 @@
 //! the configuration is all there is: no kernel table is read. Neighbours that the file does not
 //! name get an address derived from theirs (02:00 and the last four bytes).
 
-use crate::compile::{Compiler, Moment, NextHops};
 use crate::config_file;
+use crate::esp::EspKeys;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args as ClapArgs;
 use pcap_file::DataLink;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::pcapng::{Block, PcapNgReader};
+use sag_compile::{ClockReading, Compiler, Plan, SharedRecords};
 use sag_model::config::{Config, Timestamp};
 use sag_model::{Nanos, PortIdx};
 use sag_packet::rewrite::FrameMut;
-use sag_pipeline::nat::NatState;
-use sag_pipeline::qos::MeterTable;
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{FlowTable, Grace};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
@@ -109,13 +108,15 @@ pub fn replay(args: &Args) -> Result<()> {
     shell.finish()
 }
 
-/// Before the first packet says what time it is.
-const BEGIN: Moment = Moment { now: Nanos::ZERO, wall: Timestamp(0) };
+/// The time until the first packet of the capture gives one.
+const BEGIN: ClockReading = ClockReading { monotonic: Nanos::ZERO, wall: Timestamp(0) };
 
 /// The replayer's shell around the pipeline.
 struct Shell<'d> {
     config: Config,
     compiler: Compiler,
+    records: SharedRecords,
+    keys: EspKeys,
     snapshot: Snapshot,
     pipeline: Pipeline,
     ingress: PortIdx,
@@ -129,10 +130,16 @@ struct Shell<'d> {
 
 impl<'d> Shell<'d> {
     fn new(config: Config, out: &'d Path, ingress: PortIdx) -> Result<Self> {
-        let nat = Arc::new(NatState::private(config.dataplane.flows));
-        let mut compiler =
-            Compiler::new(NextHops::inventing(65_535), nat.clone(), MeterTable::private(), true);
-        let snapshot = compiler.compile(&config, &sag_rtnl::Tables::default(), 1, BEGIN).snapshot;
+        let mut records = SharedRecords::private(config.dataplane.flows);
+        let nat = records.nat.clone();
+        let mut keys = EspKeys::default();
+        let mut compiler = Compiler::new(&records, keys.associations.clone());
+        compiler.replay = true;
+        let plan = compiler.compile(&config, &sag_rtnl::Tables::default(), 1, BEGIN);
+        for problem in &plan.problems {
+            eprintln!("warning: {problem}");
+        }
+        let snapshot = apply(plan, &mut records, &mut keys, BEGIN.monotonic);
         let grace = Grace::immediate();
         let d = &config.dataplane;
         let tables = Tables {
@@ -153,6 +160,8 @@ impl<'d> Shell<'d> {
         let mut shell = Shell {
             dev,
             compiler,
+            records,
+            keys,
             snapshot,
             pipeline,
             ingress,
@@ -175,7 +184,7 @@ impl<'d> Shell<'d> {
         let now = Nanos(time.as_nanos() as u64);
         let mut made = Made::default();
         if self.number == 1 {
-            self.compiler.qos.book.begin(now);
+            self.records.meters.begin(now);
         }
         // Time windows of policies go by the capture's time.
         if self.compiler.qos.is_due(&self.config, Timestamp(time.as_secs() as i64)) {
@@ -198,7 +207,7 @@ impl<'d> Shell<'d> {
         let (name, reason) = match verdict {
             Verdict::Drop(r) => ("drop", Some(r.name())),
             Verdict::Kernel => ("kernel", None),
-            // No neighbour is asked for in vain here: it waits for its first fragment.
+            // Every neighbor can be resolved here, so the packet waits for its first fragment.
             Verdict::Held if own.is_empty() && made.0.is_empty() => ("held", None),
             _ if own.is_empty() => ("drop", Some("neighbor-failed")),
             _ => ("forward", None),
@@ -226,9 +235,10 @@ impl<'d> Shell<'d> {
 
     /// Invents the neighbour that a packet waits for and lets it go.
     fn resolve(&mut self, now: Nanos) -> Result<Vec<(PortIdx, Vec<u8>)>> {
-        let wanted: Vec<_> = self.pipeline.take_requests().collect();
-        for (port, to) in wanted {
+        let requests: Vec<_> = self.pipeline.take_requests().collect();
+        for (port, to) in requests {
             self.compiler
+                .numbers
                 .nexthops
                 .number(port, to)
                 .ok_or_else(|| anyhow!("more next hops than numbers for them"))?;
@@ -240,9 +250,9 @@ impl<'d> Shell<'d> {
     }
 
     fn recompile(&mut self, epoch: u32, now: Nanos) {
-        let moment = Moment { now, wall: Timestamp((now.0 / 1_000_000_000) as i64) };
-        let tables = sag_rtnl::Tables::default();
-        self.snapshot = self.compiler.compile(&self.config, &tables, epoch, moment).snapshot;
+        let clock = ClockReading { monotonic: now, wall: Timestamp((now.0 / 1_000_000_000) as i64) };
+        let plan = self.compiler.compile(&self.config, &sag_rtnl::Tables::default(), epoch, clock);
+        self.snapshot = apply(plan, &mut self.records, &mut self.keys, now);
     }
 
     fn writer(&mut self, port: PortIdx) -> Result<&mut PcapWriter<BufWriter<File>>> {
@@ -273,6 +283,13 @@ impl<'d> Shell<'d> {
         println!("{} packets on port {port}: {}", self.number, parts.join(", "));
         Ok(())
     }
+}
+
+/// Puts a plan in force: the same steps as in the daemon, without those of XDP.
+fn apply(plan: Plan, records: &mut SharedRecords, keys: &mut EspKeys, now: Nanos) -> Snapshot {
+    keys.configure(&plan.esp);
+    records.apply(&plan.records, now);
+    plan.snapshot
 }
 
 /// A capture of either format.

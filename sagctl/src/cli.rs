@@ -74,7 +74,7 @@ pub enum Command {
     /// The running configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make the gateway read its configuration file anew
+    /// Make the gateway read its configuration file again
     Reload,
 }
 
@@ -125,7 +125,7 @@ pub struct SessionsArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum SessionsCommand {
-    /// Forget the sessions that agree with every option; their next packets are judged anew
+    /// Forget the sessions that agree with every option; their next packets are checked by the rules again
     Flush {
         /// Every session
         #[arg(long)]

@@ -163,9 +163,13 @@ fn nat(out: &mut Families<'_>, n: &Nat) -> fmt::Result {
         })
     };
     let used = uses().map(|(l, u)| (l, f64::from(u.used)));
-    out.gauge("sag_nat_ports_used", "External ports and query identifiers that are lent", used)?;
+    out.gauge("sag_nat_ports_used", "External ports and query identifiers that sessions hold", used)?;
     let capacity = uses().map(|(l, u)| (l, f64::from(u.capacity)));
-    out.gauge("sag_nat_ports_capacity", "External ports and query identifiers that can be lent", capacity)?;
+    out.gauge(
+        "sag_nat_ports_capacity",
+        "External ports and query identifiers that sessions can hold",
+        capacity,
+    )?;
     let exhausted = n.pools.iter().map(|p| (by_pool(p), p.exhausted));
     out.counter("sag_nat_exhausted", "Sessions refused because no port was free", exhausted)?;
     let filtered = n.pools.iter().map(|p| (by_pool(p), p.filtered));
@@ -185,7 +189,7 @@ fn nat(out: &mut Families<'_>, n: &Nat) -> fmt::Result {
     )?;
     out.plain_counter(
         "sag_nat_uncounted",
-        "Hosts and permits that found no room to be counted",
+        "Hosts and filter entries that do not fit their tables",
         t.uncounted,
     )?;
     out.plain_counter("sag_nat_log_lost", "Records that the NAT log could not take", t.log_lost)
@@ -206,7 +210,7 @@ impl Collector for Snapshot {
         let held = s.ports.iter().map(|p| (by_port(p), p.held as f64));
         out.gauge(
             "sag_port_held_packets",
-            "Packets that wait for a neighbour's answer or for the first fragment",
+            "Packets held until a neighbor is resolved or the first fragment has come",
             held,
         )?;
         for (name, help, field) in PORT_COUNTERS {
@@ -257,12 +261,16 @@ const STATES: [&str; 4] = ["up", "down", "no-path", "off"];
 type FecCounter = (&'static str, &'static str, fn(&TunnelFec) -> u64);
 
 const FEC_COUNTERS: &[FecCounter] = &[
-    ("sag_tunnel_fec_repairs", "Repairs sent", |f| f.repairs_sent),
-    ("sag_tunnel_fec_overhead_bytes", "Bytes of repairs and of error correction headers", |f| {
+    ("sag_tunnel_fec_repairs", "Repair packets sent", |f| f.repairs_sent),
+    ("sag_tunnel_fec_overhead_bytes", "Bytes of repair packets and of error correction headers", |f| {
         f.overhead_bytes
     }),
-    ("sag_tunnel_fec_recovered_packets", "Lost packets that were made of repairs", |f| f.recovered),
-    ("sag_tunnel_fec_unrecoverable_windows", "Windows with packets lost for good", |f| f.unrecoverable),
+    ("sag_tunnel_fec_recovered_packets", "Lost packets that were restored from repair packets", |f| {
+        f.recovered
+    }),
+    ("sag_tunnel_fec_unrecoverable_windows", "Windows with packets that could not be restored", |f| {
+        f.unrecoverable
+    }),
 ];
 
 fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
@@ -281,7 +289,7 @@ fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
     let jitter = all.iter().filter_map(|t| Some((by_tunnel(t), seconds(t.jitter_us?))));
     out.gauge("sag_tunnel_jitter_seconds", "Variation of the round trip", jitter)?;
     let loss = all.iter().filter_map(|t| Some((by_tunnel(t), t.loss_percent? / 100.0)));
-    out.gauge("sag_tunnel_loss_ratio", "Share of the last 64 questions to the far end that were lost", loss)?;
+    out.gauge("sag_tunnel_loss_ratio", "Share of the last 64 probes to the far end that were lost", loss)?;
     let keepalives = all.iter().filter_map(|t| Some((by_tunnel(t), t.esp.as_ref()?.keepalives)));
     out.counter("sag_tunnel_keepalives", "NAT keepalives sent", keepalives)?;
     for (name, help, value) in FEC_COUNTERS {

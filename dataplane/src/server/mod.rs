@@ -1,5 +1,5 @@
-//! What the gateway tells the outside: the control socket (`sagctl`, the agent) and the metrics
-//! endpoint (Prometheus). Both ask; neither touches a packet.
+//! The interfaces to the outside: the control socket (`sagctl`, the agent) and the metrics
+//! endpoint (Prometheus). Neither touches a packet.
 //!
 //! The control socket is driven by the daemon's control thread through its `mio::Poll`: nothing in
 //! here blocks on a client. The messages are those of `sag_model::control`.
@@ -56,7 +56,7 @@ pub trait Handler {
     /// Validates a document as `config_apply` would, changes nothing, and returns the warnings.
     fn config_check(&mut self, text: &str, name: &str) -> Result<Vec<String>, Error>;
     fn config_apply(&mut self, text: &str, name: &str) -> Result<control::ConfigApplied, Error>;
-    /// Reads the configuration file anew.
+    /// Reads the configuration file again.
     fn reload(&mut self) -> Result<control::ConfigApplied, Error>;
 
     /// What applying a document would change.
@@ -127,8 +127,8 @@ impl Server {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    // Out of descriptors: the connection stays in the backlog, and no event will
-                    // tell of it again. Give up an idle client and retry, or give up.
+                    // Out of descriptors: the connection stays in the backlog, and no further
+                    // event announces it. Close an idle client and retry, or give up.
                     tracing::warn!(%error, "control socket: cannot accept a client");
                     match self.quietest() {
                         Some(n) => self.close(registry, n),
@@ -166,7 +166,7 @@ impl Server {
         client.last_turn = self.turn;
         match client.run(large < MAX_LARGE, handler) {
             Turn::Wait => {}
-            // Events are edge-triggered; registering anew brings one for what is ready already,
+            // Events are edge-triggered; registering again brings one for what is ready already,
             // after those of the other clients.
             Turn::Again => {
                 let token = Token(self.base + 1 + slot);

@@ -157,7 +157,7 @@ fn binding(b: &NatBinding) -> [Cell; 5] {
     ]
 }
 
-/// Identifiers of ICMP are told apart like ports.
+/// Identifiers of ICMP queries distinguish bindings as ports do.
 fn endpoint(address: Ipv4Addr, port: u16) -> Cell {
     format!("{address}:{port}").into()
 }

@@ -1,0 +1,158 @@
+//! ACLs: all bound rules by class and address family, in the order in which they are tried.
+
+use crate::plan::Problem;
+use ipnet::IpNet;
+use sag_acl::{PortRange, Prefix, Rule};
+use sag_model::config::{Acl, AclRule, AclType, Config, Direction, FiveTuple, Policy};
+use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Keeps rule numbers, counters and compiled lists over the daemon's life.
+#[derive(Debug, Default)]
+pub struct AclCompiler {
+    slots: HashMap<(String, String), (AclRule, u32)>,
+    stats: Vec<Arc<RuleStats>>,
+    last: Option<LastSet>,
+}
+
+/// The result of the last compilation and what it was compiled from.
+#[derive(Debug)]
+struct LastSet {
+    acls: Vec<Acl>,
+    default: Policy,
+    set: AclSet,
+}
+
+impl AclCompiler {
+    /// Compiles the ACLs, or takes the last result if they are the same.
+    pub(crate) fn compile(&mut self, config: &Config, problems: &mut Vec<Problem>) -> AclSet {
+        if let Some(last) = &self.last
+            && last.acls == config.acls
+            && last.default == config.dataplane.acl_default
+        {
+            return last.set.clone();
+        }
+        let set = self.build(config, problems);
+        let (acls, default) = (config.acls.clone(), config.dataplane.acl_default);
+        self.last = Some(LastSet { acls, default, set: set.clone() });
+        set
+    }
+
+    fn build(&mut self, config: &Config, problems: &mut Vec<Problem>) -> AclSet {
+        if config.acls.is_empty() {
+            return AclSet::default();
+        }
+        let mut rules: Vec<(&Acl, &AclRule)> =
+            config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r))).collect();
+        // Stable: equal priorities stay in the order of the file.
+        rules.sort_by_key(|(_, r)| r.priority);
+        let mut lists: [Lists; 4] = Default::default();
+        for (acl, rule) in rules {
+            let slot = self.slot(acl, rule);
+            let verdict = Verdict { accept: accepts(rule.policy), slot };
+            if !lists[class_of(rule) as usize].push(rule, verdict) {
+                problems.push(Problem::MixedFamilies { rule: format!("rule {}", rule.id) });
+            }
+        }
+        let lists = lists.map(|l| l.any().then(|| Arc::new(RuleList::build(&l.v4, &l.v6))));
+        AclSet::new(accepts(config.dataplane.acl_default), lists, self.stats.clone())
+    }
+
+    /// A rule keeps its number, and so its counters, while its text stays the same.
+    fn slot(&mut self, acl: &Acl, rule: &AclRule) -> u32 {
+        let key = (acl.id.clone(), rule.id.clone());
+        if let Some((old, slot)) = self.slots.get(&key)
+            && old == rule
+        {
+            return *slot;
+        }
+        let slot = self.stats.len() as u32;
+        let name = format!("{}/{}", acl.id, rule.id);
+        self.stats.push(Arc::new(RuleStats { name, ..RuleStats::default() }));
+        self.slots.insert(key, (rule.clone(), slot));
+        slot
+    }
+
+    /// The counters of a rule, by the ids of its ACL and its own.
+    pub fn stats(&self, acl: &str, rule: &str) -> Option<Arc<RuleStats>> {
+        let (_, slot) = self.slots.get(&(acl.to_owned(), rule.to_owned()))?;
+        self.stats.get(*slot as usize).cloned()
+    }
+}
+
+#[derive(Default)]
+struct Lists {
+    v4: Vec<(Rule<u32>, Verdict)>,
+    v6: Vec<(Rule<u128>, Verdict)>,
+}
+
+impl Lists {
+    fn any(&self) -> bool {
+        !self.v4.is_empty() || !self.v6.is_empty()
+    }
+
+    /// `false`: the rule has addresses of both families.
+    fn push(&mut self, rule: &AclRule, verdict: Verdict) -> bool {
+        match compile_rule(rule) {
+            Some(FamilyRule::V4(r)) => self.v4.push((r, verdict)),
+            Some(FamilyRule::V6(r)) => self.v6.push((r, verdict)),
+            None => return false,
+        }
+        true
+    }
+}
+
+/// The list that a rule belongs to.
+pub fn class_of(rule: &AclRule) -> Class {
+    match (rule.direction, rule.kind) {
+        (Direction::Out, AclType::Lan) => Class::OutLan,
+        (Direction::In, AclType::Lan) => Class::InLan,
+        (Direction::Out, AclType::Wan) => Class::OutWan,
+        (Direction::In, AclType::Wan) => Class::InWan,
+    }
+}
+
+/// A rule in the classifier's terms.
+#[derive(Debug, Clone, Copy)]
+pub enum FamilyRule {
+    /// IPv4.
+    V4(Rule<u32>),
+    /// IPv6.
+    V6(Rule<u128>),
+}
+
+/// A rule in the classifier's terms. `None`: its addresses are of both families, which validation refuses.
+pub fn compile_rule(rule: &AclRule) -> Option<FamilyRule> {
+    compile_tuple(&rule.tuple)
+}
+
+pub(crate) fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
+    let (sport, dport) = (ports(t.source_ports)?, ports(t.dest_ports)?);
+    match (t.source, t.dest) {
+        (IpNet::V4(s), IpNet::V4(d)) => Some(FamilyRule::V4(Rule {
+            proto: t.protocol,
+            src: Prefix::new(s.network().to_bits(), s.prefix_len()).ok()?,
+            dst: Prefix::new(d.network().to_bits(), d.prefix_len()).ok()?,
+            sport,
+            dport,
+        })),
+        (IpNet::V6(s), IpNet::V6(d)) => Some(FamilyRule::V6(Rule {
+            proto: t.protocol,
+            src: Prefix::new(s.network().to_bits(), s.prefix_len()).ok()?,
+            dst: Prefix::new(d.network().to_bits(), d.prefix_len()).ok()?,
+            sport,
+            dport,
+        })),
+        _ => None,
+    }
+}
+
+/// Whether a verdict of the configuration lets the packet pass.
+pub fn accepts(p: Policy) -> bool {
+    p == Policy::Accept
+}
+
+fn ports(p: sag_model::config::PortRange) -> Option<PortRange> {
+    PortRange::new(p.first, p.last).ok()
+}

@@ -1,0 +1,125 @@
+//! The second half of compiling: from a gateway in the pipeline's terms to a snapshot and the records that it names.
+
+use crate::nexthops::{NeighborLinks, NextHopNumbers};
+use crate::plan::{Problem, RecordPlan};
+use crate::records::SharedRecords;
+use ipnet::IpNet;
+use sag_pipeline::fib::Fib;
+use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
+use sag_pipeline::policy::AclSet;
+use sag_pipeline::qos::{self, MeterNumbers};
+use sag_pipeline::snapshot::{AddrSet, Ingress, Options, Port, Route, Snapshot};
+use sag_pipeline::tunnel::Tunnels;
+use std::sync::Arc;
+
+/// A gateway in the pipeline's terms, before anything of it has a number.
+#[derive(Debug)]
+pub struct GatewaySpec {
+    /// The policy epoch of the snapshot.
+    pub epoch: u32,
+    /// By port number.
+    pub ports: Vec<Port>,
+    /// The gateway's own addresses, subnet broadcasts included.
+    pub local: AddrSet,
+    /// The route of each prefix.
+    pub routes: Vec<(IpNet, Route)>,
+    /// Resolved neighbors.
+    pub neighbors: NeighborLinks,
+    /// Compiled ACLs.
+    pub acl: AclSet,
+    /// What is to be translated.
+    pub nat: nat::NatSpec,
+    /// What is to be metered.
+    pub qos: qos::QosSpec,
+    /// Tunnels with their numbers and their state.
+    pub tunnels: Tunnels,
+    /// Timeouts and switches.
+    pub options: Options,
+}
+
+/// What numbers and pools are taken: the state that a compiler carries from one compilation to the next, so that they stay the
+/// same.
+#[derive(Debug)]
+pub struct Numbers {
+    /// Of next hops.
+    pub nexthops: NextHopNumbers,
+    /// Of meters and their sets.
+    pub meters: MeterNumbers,
+    /// Port pools; read while compiling, never written.
+    pub nat: Arc<NatState>,
+}
+
+impl Numbers {
+    /// The numbers that are taken in these records.
+    pub fn of(records: &SharedRecords) -> Numbers {
+        Numbers {
+            nexthops: records.nexthops.numbers(),
+            meters: records.meters.numbers(),
+            nat: records.nat.clone(),
+        }
+    }
+}
+
+/// Builds the snapshot of a gateway and plans the records that it names. Writes no shared memory.
+pub fn assemble(
+    spec: GatewaySpec,
+    numbers: &mut Numbers,
+    problems: &mut Vec<Problem>,
+) -> (Snapshot, RecordPlan) {
+    let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors);
+    if !complete {
+        problems.push(Problem::TooManyNextHops);
+    }
+    let (nat, nat_pools, errors) = spec.nat.plan(&numbers.nat);
+    problems.extend(errors.into_iter().map(nat_problem));
+    let (qos, meters) = numbers.meters.plan(&spec.qos);
+    if !meters.is_complete() {
+        problems.push(Problem::TooFewMeters);
+    }
+    let (mut prefixes4, mut prefixes6) = (Vec::new(), Vec::new());
+    for ((prefix, _), no) in spec.routes.iter().zip(0u32..) {
+        match prefix {
+            IpNet::V4(n) => prefixes4.push((n.network().to_bits(), n.prefix_len(), no)),
+            IpNet::V6(n) => prefixes6.push((n.network().to_bits(), n.prefix_len(), no)),
+        }
+    }
+    let snapshot = Snapshot {
+        epoch: spec.epoch,
+        ingress: Ingress::new(&spec.ports),
+        ports: spec.ports,
+        local: spec.local,
+        routes: spec.routes.into_iter().map(|(_, route)| route).collect(),
+        fib4: Fib::build(prefixes4),
+        fib6: Fib::build(prefixes6),
+        neighbors: numbers.nexthops.map().clone(),
+        nexthops: numbers.nexthops.records(),
+        acl: spec.acl,
+        nat: Arc::new(nat),
+        qos: Arc::new(qos),
+        tunnels: spec.tunnels,
+        options: spec.options,
+    };
+    let link_mtus = link_mtus(&snapshot);
+    (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
+}
+
+/// What the gateway's own links on the paths of the tunnels carry. Tunnels without a path are left out.
+fn link_mtus(snap: &Snapshot) -> Vec<(Arc<sag_pipeline::tunnel::TunnelState>, u16)> {
+    let of_tunnel = |t: &sag_pipeline::tunnel::Tunnel| {
+        let Some(Route::Via(members)) = snap.route(t.remote) else { return None };
+        let carries = |m: &sag_pipeline::snapshot::Member| {
+            let port = snap.port(m.port).filter(|_| m.tunnel == 0)?;
+            Some(if m.mtu != 0 { m.mtu.min(port.mtu) } else { port.mtu })
+        };
+        let mtu = members.iter().filter_map(carries).min()?;
+        Some((t.state.clone(), mtu))
+    };
+    snap.tunnels.iter().filter_map(of_tunnel).collect()
+}
+
+fn nat_problem(error: NatConfigError) -> Problem {
+    match error {
+        NatConfigError::NoPool { addr } => Problem::NoNatPool { addr, limit: POOLS },
+        NatConfigError::Behaviors { addr, by } => Problem::NatBehaviors { addr, by },
+    }
+}

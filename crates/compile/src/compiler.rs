@@ -1,0 +1,149 @@
+//! The first half of compiling: from a configuration and the kernel's tables to a gateway in the pipeline's terms.
+
+use crate::acl::AclCompiler;
+use crate::assemble::{GatewaySpec, Numbers, assemble};
+use crate::clock::ClockReading;
+use crate::nat::NatCompiler;
+use crate::nexthops::{NeighborLinks, NextHopPlan};
+use crate::plan::Plan;
+use crate::ports::{self, DeviceSlots, PortBinding};
+use crate::qos::QosCompiler;
+use crate::records::SharedRecords;
+use crate::routes;
+use crate::tunnels::TunnelCompiler;
+use sag_model::config::Config;
+use sag_model::time::Tick;
+use sag_model::{MacAddr, PortIdx};
+use sag_pipeline::snapshot::{Options, Timeouts};
+use sag_pipeline::tunnel::EspSaTable;
+use sag_rtnl::Tables;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Compiles configurations. It carries numbers and counters from one compilation to the next, so that they stay with
+/// their owners, and writes no memory that workers or XDP read.
+#[derive(Debug)]
+pub struct Compiler {
+    /// Slots of devices.
+    pub devices: DeviceSlots,
+    /// Next hops, meters, pools.
+    pub numbers: Numbers,
+    /// Rules and their counters.
+    pub acl: AclCompiler,
+    /// NAT entries and their counters.
+    pub nat: NatCompiler,
+    /// Which QoS policies match at the moment.
+    pub qos: QosCompiler,
+    /// Tunnels and their state.
+    pub tunnels: TunnelCompiler,
+    /// For a replay: frames are taken whatever their destination MAC, and a neighbor that is not known gets an Ethernet address
+    /// derived from its IP address.
+    pub replay: bool,
+}
+
+impl Compiler {
+    /// A compiler for these records. The associations of ESP tunnels are those that workers look up in `esp`.
+    pub fn new(records: &SharedRecords, esp: Arc<EspSaTable>) -> Compiler {
+        Compiler {
+            devices: DeviceSlots::default(),
+            numbers: Numbers::of(records),
+            acl: AclCompiler::default(),
+            nat: NatCompiler::default(),
+            qos: QosCompiler::default(),
+            tunnels: TunnelCompiler::new(esp),
+            replay: false,
+        }
+    }
+
+    /// Compiles a configuration and the kernel's tables for an epoch.
+    pub fn compile(&mut self, config: &Config, tables: &Tables, epoch: u32, clock: ClockReading) -> Plan {
+        let mut problems = Vec::new();
+        let bindings = ports::bind(config, tables, &mut self.devices);
+        let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
+        let local = ports::local_addresses(config, tables);
+        let (tunnels, esp) = self.tunnels.compile(config, clock.monotonic, &mut problems);
+        let rows = routes::collect(config, tables, &bindings, &self.tunnels);
+        let spec = GatewaySpec {
+            epoch,
+            routes: rows.iter().map(|r| (r.dst, r.route.clone())).collect(),
+            neighbors: self.neighbors(config, tables, &bindings),
+            acl: self.acl.compile(config, &mut problems),
+            nat: self.nat.compile(config, &ports, &local),
+            qos: self.qos.compile(config, &ports, clock.wall, &mut problems),
+            tunnels,
+            options: Options {
+                acl_stateful: config.dataplane.acl_stateful,
+                timeouts: timeouts(config),
+                icmp_rate: config.dataplane.icmp_rate,
+                promiscuous: self.replay,
+            },
+            ports,
+            local,
+        };
+        let (snapshot, records) = assemble(spec, &mut self.numbers, &mut problems);
+        Plan { snapshot, records, bindings, routes: rows, esp, problems }
+    }
+
+    /// The records of next hops alone, for a change of neighbors that changes nothing else. If it gives numbers to
+    /// next hops that had none ([`NextHopNumbers::map`] has grown), the snapshot has to be compiled again.
+    ///
+    /// [`NextHopNumbers::map`]: crate::NextHopNumbers::map
+    pub fn plan_nexthops(
+        &mut self,
+        config: &Config,
+        tables: &Tables,
+        bindings: &[PortBinding],
+    ) -> NextHopPlan {
+        let neighbors = self.neighbors(config, tables, bindings);
+        let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
+        self.numbers.nexthops.plan(&ports, &neighbors).0
+    }
+
+    /// The kernel's usable neighbors, and those of the configuration, which win.
+    fn neighbors(&self, config: &Config, tables: &Tables, bindings: &[PortBinding]) -> NeighborLinks {
+        let mut macs = NeighborLinks::new();
+        if self.replay {
+            let numbered = self.numbers.nexthops.map().keys();
+            macs.extend(numbered.map(|&(port, ip)| ((port, ip), invented_mac(ip))));
+        }
+        let by_l3: HashMap<u32, PortIdx> =
+            bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
+        for n in tables.neighbors().filter(|n| n.usable()) {
+            if let (Some(&port), Some(mac)) = (by_l3.get(&n.ifindex), n.mac)
+                && !n.ip.is_multicast()
+                && !mac.is_multicast()
+            {
+                macs.insert((port, n.ip), mac);
+            }
+        }
+        macs.extend(config.neighbors.iter().map(|n| ((n.port, n.address), n.mac)));
+        macs
+    }
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    let ticks = |s: u32| Tick::of(Duration::from_secs(u64::from(s)));
+    let t = &config.timeouts;
+    Timeouts {
+        tcp_established: ticks(t.tcp_established),
+        tcp_transitory: ticks(t.tcp_transitory),
+        tcp_syn: ticks(t.tcp_syn),
+        udp: ticks(t.udp),
+        icmp: ticks(t.icmp),
+        other: ticks(t.other),
+    }
+}
+
+/// 02:00 and the last four bytes of the address: recognizable in a capture.
+fn invented_mac(ip: IpAddr) -> MacAddr {
+    let tail = match ip {
+        IpAddr::V4(a) => a.octets(),
+        IpAddr::V6(a) => {
+            let o = a.octets();
+            [o[12], o[13], o[14], o[15]]
+        }
+    };
+    MacAddr([0x02, 0x00, tail[0], tail[1], tail[2], tail[3]])
+}

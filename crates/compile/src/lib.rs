@@ -1,0 +1,62 @@
+//! From a configuration and the kernel's tables to a [`Plan`]: everything that workers and XDP forward by.
+//!
+//! Compiling is pure: no socket, no clock, and no word of the memory that workers and XDP share is written.
+//! What has to be written there is part of the plan ([`RecordPlan`]). The daemon publishes a plan step by step
+//! (`docs/publish-order.md`); where no XDP program reads the memory, as in the replayer and in tests,
+//! [`SharedRecords::apply`] does all of it.
+//!
+//! ```
+//! use sag_compile::{ClockReading, Compiler, SharedRecords};
+//! use sag_model::Nanos;
+//! use sag_model::config::{self, Timestamp};
+//! use std::sync::Arc;
+//!
+//! let text = r#"
+//! [[port]]
+//! name = "lan"
+//! device = "eth0"
+//! role = "lan"
+//! addresses = ["192.0.2.1/24"]
+//! "#;
+//! let config = config::parse(text, "vcpe.toml").expect("a valid document").config;
+//! let kernel = sag_rtnl::Tables::default();
+//! let mut records = SharedRecords::private(1_000);
+//! let mut compiler = Compiler::new(&records, Arc::default());
+//! let clock = ClockReading { monotonic: Nanos::from_secs(1), wall: Timestamp(1_800_000_000) };
+//!
+//! let plan = compiler.compile(&config, &kernel, 1, clock);
+//! assert_eq!(plan.snapshot.ports[0].name, "lan");
+//! records.apply(&plan.records, clock.monotonic);
+//! ```
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod acl;
+mod assemble;
+mod clock;
+mod compiler;
+mod nat;
+mod nexthops;
+mod plan;
+mod ports;
+mod qos;
+mod records;
+mod routes;
+mod tunnels;
+
+pub use acl::{AclCompiler, FamilyRule, accepts, class_of, compile_rule};
+pub use assemble::{GatewaySpec, Numbers, assemble};
+pub use clock::ClockReading;
+pub use compiler::Compiler;
+pub use nat::NatCompiler;
+pub use nexthops::{NeighborLinks, NextHopNumbers, NextHopPlan, NextHopTable};
+pub use plan::{EspPlan, Plan, Problem, RecordPlan};
+pub use ports::{DeviceSlots, NO_DEVICE, PortBinding};
+pub use qos::{QosCompiler, limit_text};
+pub use records::SharedRecords;
+pub use routes::{RouteRow, RouteSource};
+pub use tunnels::{TunnelCompiler, same_but_keys};
+
+#[cfg(test)]
+mod tests;

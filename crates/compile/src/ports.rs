@@ -1,0 +1,155 @@
+//! Ports: which device, which addresses, what state.
+
+use ipnet::IpNet;
+use sag_model::config::Config;
+use sag_model::{MacAddr, PortIdx, Role, Zone};
+use sag_pipeline::snapshot::{AddrSet, Port};
+use sag_rtnl::{Link, RouteKind, Tables};
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Slots of the devices in XDP's maps. A device has the same slot for the daemon's life.
+#[derive(Debug, Default)]
+pub struct DeviceSlots {
+    slots: HashMap<String, u8>,
+}
+
+impl DeviceSlots {
+    /// The slot of a device: the one that it has, or the lowest that no device has.
+    pub fn slot(&mut self, device: &str) -> u8 {
+        if let Some(&slot) = self.slots.get(device) {
+            return slot;
+        }
+        let free = (0..NO_DEVICE).find(|s| !self.slots.values().any(|taken| taken == s));
+        let slot = free.unwrap_or(NO_DEVICE - 1);
+        self.slots.insert(device.to_owned(), slot);
+        slot
+    }
+
+    /// Reserves the slot under which the next hops of an earlier daemon know the device.
+    pub fn reserve(&mut self, device: &str, slot: u8) {
+        if slot != NO_DEVICE && !self.slots.values().any(|&taken| taken == slot) {
+            self.slots.entry(device.to_owned()).or_insert(slot);
+        }
+    }
+}
+
+/// The slot of ports that are left to the kernel.
+pub const NO_DEVICE: u8 = u8::MAX;
+
+/// A port, and the interfaces of the kernel behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortBinding {
+    /// Its number.
+    pub idx: PortIdx,
+    /// What the configuration uses it for.
+    pub role: Role,
+    /// Name of the device.
+    pub device: String,
+    /// The port as workers know it.
+    pub port: Port,
+    /// The interface that has the port's addresses, routes and neighbours: the device, or the
+    /// kernel's VLAN device on it.
+    pub l3_ifindex: Option<u32>,
+}
+
+impl PortBinding {
+    /// Whether the gateway forwards by this port.
+    pub fn ours(&self) -> bool {
+        self.role != Role::Mgmt
+    }
+}
+
+/// The interface on which the kernel has the addresses of a port.
+fn l3_link<'t>(tables: &'t Tables, device: &'t Link, vlan: Option<u16>) -> Option<&'t Link> {
+    match vlan {
+        None => Some(device),
+        Some(id) => tables.links().find(|l| l.parent == Some(device.ifindex) && l.vlan == Some(id)),
+    }
+}
+
+/// Every port of the configuration with its device, addresses and state in the kernel.
+pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) -> Vec<PortBinding> {
+    config
+        .ports()
+        .map(|(idx, p)| {
+            let vlan = p.vlan.map(|v| v.get());
+            let device = tables.link_named(&p.device);
+            let l3 = device.and_then(|d| l3_link(tables, d, vlan));
+            let mut nets: Vec<IpNet> = p.addresses.clone();
+            if let Some(l3) = l3 {
+                let of_link = tables.addresses_of(l3.ifindex).filter(|a| a.usable());
+                let mut known: Vec<_> =
+                    of_link.filter_map(|a| Some((a, IpNet::new(a.addr, a.prefix_len).ok()?))).collect();
+                known.sort_by_key(|(a, _)| (a.secondary, a.deprecated));
+                nets.extend(known.into_iter().map(|(_, n)| n));
+            }
+            let mac = p.mac.or_else(|| device.and_then(|d| d.mac)).unwrap_or_else(|| invented_mac(idx));
+            let device_mtu = l3.or(device).map_or(1500, |d| d.mtu.min(u32::from(u16::MAX)) as u16);
+            let ours = p.role != Role::Mgmt;
+            let running = device.is_none_or(|d| d.running) && l3.is_none_or(|l| l.up);
+            let present = device.is_some() || tables.links().len() == 0;
+            let port = Port {
+                name: p.name.clone(),
+                zone: p.zone().unwrap_or(Zone::Lan),
+                dev: if ours { devices.slot(&p.device) } else { NO_DEVICE },
+                ifindex: device.map_or(0, |d| d.ifindex),
+                vlan: vlan.unwrap_or(0),
+                mac,
+                mtu: p.mtu.unwrap_or(device_mtu),
+                up: ours && present && running,
+                addrs4: if ours { nets.iter().filter_map(v4).collect() } else { Vec::new() },
+                addrs6: if ours { nets.iter().filter_map(v6).collect() } else { Vec::new() },
+            };
+            PortBinding {
+                idx,
+                role: p.role,
+                device: p.device.clone(),
+                port,
+                l3_ifindex: l3.map(|l| l.ifindex),
+            }
+        })
+        .collect()
+}
+
+/// Source address of a port without a device, as in a replay.
+fn invented_mac(idx: PortIdx) -> MacAddr {
+    MacAddr([0x02, 0, 0, 0, 0, idx.0.wrapping_add(1)])
+}
+
+fn v4(n: &IpNet) -> Option<(Ipv4Addr, u8)> {
+    match n {
+        IpNet::V4(n) => Some((n.addr(), n.prefix_len())),
+        IpNet::V6(_) => None,
+    }
+}
+
+fn v6(n: &IpNet) -> Option<(Ipv6Addr, u8)> {
+    match n {
+        IpNet::V6(n) => Some((n.addr(), n.prefix_len())),
+        IpNet::V4(_) => None,
+    }
+}
+
+/// Every address for which the kernel answers, broadcasts included.
+pub(crate) fn local_addresses(config: &Config, tables: &Tables) -> AddrSet {
+    let mut local: AddrSet = tables.addresses().map(|a| a.addr).filter(|a| !a.is_loopback()).collect();
+    for r in tables.routes_sorted() {
+        let host = r.dst.prefix_len() == r.dst.max_prefix_len();
+        let ours = matches!(r.kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast);
+        if host && ours && !r.dst.addr().is_loopback() {
+            local.insert(r.dst.addr());
+        }
+    }
+    for net in
+        config.ports.iter().flat_map(|p| &p.addresses).chain(config.tunnels.iter().flat_map(|t| &t.addresses))
+    {
+        local.insert(net.addr());
+        if let IpNet::V4(n) = net
+            && n.prefix_len() < 31
+        {
+            local.insert(n.broadcast().into());
+        }
+    }
+    local
+}

@@ -1,0 +1,320 @@
+//! The daemon's control thread: it wires the parts and dispatches what happens to them.
+
+use super::devices::{Devices, Surroundings};
+use super::environment;
+use super::flow_tables::FlowTables;
+use super::kernel::KernelView;
+use super::publisher::{Context, Publisher};
+use super::running_config::{Applied, RunningConfig};
+use super::stale_flows::{StaleFlows, stale_flows};
+use super::telemetry::Telemetry;
+use super::timers::Timers;
+use super::view::View;
+use super::worker::FromWorker;
+use super::workers::Workers;
+use crate::esp::EspKeys;
+use anyhow::Result;
+use sag_compile::{ClockReading, Compiler};
+use sag_model::flow::next_epoch;
+use sag_model::{DropReason, Nanos, PortIdx};
+use sag_rtnl::Changes;
+use sag_xsk::sys;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Time between two rounds of housekeeping.
+const TICK: Duration = Duration::from_millis(50);
+/// The same while an index is replaced, step by step.
+const TICK_RESIZING: Duration = Duration::from_millis(1);
+/// XDP follows this daemon's epoch after this time even if sockets are missing.
+const MAX_START: Duration = Duration::from_secs(2);
+/// How long a learned path MTU is used before the path is searched again (RFC 1191 6.3).
+const PATH_MTU_LIFETIME: Nanos = Nanos::from_secs(600);
+
+/// The parts of a running daemon.
+pub struct Daemon {
+    pub running: RunningConfig,
+    pub kernel: KernelView,
+    pub compiler: Compiler,
+    pub keys: EspKeys,
+    pub publisher: Publisher,
+    pub flows: FlowTables,
+    pub workers: Workers,
+    pub devices: Devices,
+    pub telemetry: Telemetry,
+    pub timers: Timers,
+}
+
+/// What both clocks show.
+pub fn read_clocks() -> ClockReading {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    ClockReading {
+        monotonic: Nanos(sys::now()),
+        wall: sag_model::config::Timestamp(since_1970.as_secs() as i64),
+    }
+}
+
+impl Daemon {
+    /// What reports read.
+    pub fn view(&self) -> View<'_> {
+        View {
+            running: &self.running,
+            kernel: &self.kernel,
+            compiler: &self.compiler,
+            keys: &self.keys,
+            publisher: &self.publisher,
+            flows: &self.flows,
+            workers: &self.workers,
+            devices: &self.devices,
+            telemetry: &self.telemetry,
+        }
+    }
+
+    /// The devices, and what they are brought in line with.
+    fn devices(&mut self) -> (&mut Devices, Surroundings<'_>) {
+        let surroundings = Surroundings {
+            dataplane: &self.running.config.dataplane,
+            tables: self.kernel.tables(),
+            gateway: &self.publisher.gateway,
+            bindings: &self.publisher.bindings,
+            workers: &self.workers,
+        };
+        (&mut self.devices, surroundings)
+    }
+
+    /// Time between two rounds of housekeeping; short while one step waits for the one before.
+    pub fn tick_interval(&self) -> Duration {
+        if self.flows.is_idle() { TICK } else { TICK_RESIZING }
+    }
+
+    /// One round of housekeeping.
+    pub fn tick(&mut self) {
+        self.drain_worker_events();
+        self.go_live_when_ready();
+        self.apply_kernel_changes();
+        self.flows.step(self.publisher.gateway.control(), &self.workers);
+        let (devices, surroundings) = self.devices();
+        devices.retry(&surroundings);
+        if self.timers.floods.is_due() {
+            self.check_floods();
+        }
+        if self.timers.listening_ports.is_due() {
+            self.kernel.reserve_listening_ports(&self.publisher.snapshot, &self.flows.tables.nat);
+        }
+        if self.timers.neighbors.is_due() {
+            let (bindings, known) = (&self.publisher.bindings, &self.publisher.snapshot.neighbors);
+            self.kernel.probe_stale_neighbors(bindings, known);
+        }
+        self.workers.measure_load();
+        if self.publisher.is_live() && self.timers.maps.is_due() {
+            self.repair_maps();
+        }
+        self.update_meters();
+        self.update_tunnels();
+        if self.timers.metrics.is_due() {
+            self.telemetry.publish_metrics(self.view().metrics());
+        }
+    }
+
+    /// Work that does not wait for the next tick: a worker has called.
+    pub fn handle_wakeup(&mut self) {
+        self.drain_worker_events();
+        self.go_live_when_ready();
+        self.flows.resize_indexes(self.publisher.gateway.control());
+    }
+
+    /// Handles what workers have reported.
+    fn drain_worker_events(&mut self) {
+        while let Some(event) = self.workers.next_event() {
+            match event {
+                FromWorker::Opened { dev, queue, socket, binding } => {
+                    if self.devices.has_no_socket(dev) {
+                        self.telemetry.note_closed_sockets(dev, &self.publisher, &self.workers);
+                    }
+                    let (devices, surroundings) = self.devices();
+                    devices.socket_opened(&surroundings, dev, queue, socket, binding);
+                }
+                FromWorker::Failed { dev, queue, error, permanent } => {
+                    let fatal = permanent && !self.publisher.is_live();
+                    self.devices.socket_failed(dev, queue, error, fatal);
+                }
+                FromWorker::Gone { worker, dev, queue, error } => {
+                    tracing::warn!(worker, dev, queue, %error, "socket stopped working");
+                    self.devices.socket_gone(dev, error);
+                }
+                FromWorker::Resolve(next_hops) => self.resolve(next_hops),
+            }
+        }
+    }
+
+    /// Requests next hops for which workers hold packets from the kernel.
+    fn resolve(&mut self, mut next_hops: Vec<(PortIdx, IpAddr)>) {
+        let numbers = &mut self.compiler.numbers.nexthops;
+        let known = numbers.map().len();
+        next_hops.retain(|&(port, ip)| {
+            let number = numbers.number(port, ip);
+            if number.is_none() {
+                tracing::error!("more next hops than the table has numbers for");
+            }
+            number.is_some()
+        });
+        let new = numbers.map().len() != known;
+        self.kernel.resolve(&next_hops, &self.publisher.bindings, &self.publisher.routes);
+        if new {
+            self.recompile(self.publisher.epoch(), &[]);
+        }
+    }
+
+    /// Once every socket is open (or two seconds have passed), XDP follows this daemon's epoch: flows of the predecessor come to
+    /// the workers from then on.
+    fn go_live_when_ready(&mut self) {
+        if self.publisher.is_live() {
+            self.publisher.end_predecessor();
+        } else if self.devices.all_ready() || self.telemetry.started.elapsed() > MAX_START {
+            self.publisher.go_live(&self.running.config.dataplane);
+            self.devices.detach_predecessors(&self.publisher.gateway, self.kernel.tables());
+            tracing::info!(epoch = self.publisher.epoch(), workers = self.workers.count(), "forwarding");
+        }
+    }
+
+    /// Takes the kernel's changes in and publishes what they mean.
+    pub fn apply_kernel_changes(&mut self) {
+        let Some(changes) = self.kernel.take_changes() else { return };
+        let neighbors_only = !changes.links && !changes.addrs && !changes.routes;
+        if neighbors_only && (!self.concerns_own_ports(&changes) || self.publish_nexthops()) {
+            return;
+        }
+        let stale = stale_flows(&changes, &self.publisher.routes);
+        self.recompile(self.publisher.epoch(), &stale);
+        // A port without an address takes DHCP offers; one with an address does not.
+        if changes.links || changes.addrs {
+            self.reconcile_devices();
+        }
+    }
+
+    fn concerns_own_ports(&self, changes: &Changes) -> bool {
+        let ports = &self.publisher.bindings;
+        let ours = |ifindex| ports.iter().any(|b| b.ours() && b.l3_ifindex == Some(ifindex));
+        changes.neighbors.iter().any(|(ifindex, _)| ours(*ifindex))
+    }
+
+    /// Publishes the next hops alone. False: there are new ones, which need a new snapshot.
+    fn publish_nexthops(&mut self) -> bool {
+        let (config, publisher) = (&self.running.config, &self.publisher);
+        let plan = self.compiler.plan_nexthops(config, self.kernel.tables(), &publisher.bindings);
+        publisher.records.nexthops.apply(&plan);
+        let complete = self.compiler.numbers.nexthops.map().len() == publisher.snapshot.neighbors.len();
+        if complete {
+            // The records are shared: packets that wait for a neighbor can go on by the old snapshot.
+            self.workers.kick();
+        }
+        complete
+    }
+
+    /// Compiles and publishes under an epoch. A time window of QoS that has begun or ended raises it, so that flows are
+    /// classified again; so do other NAT addresses (DHCP), because sessions that were translated to an old address cannot go on.
+    fn recompile(&mut self, epoch: u32, stale: &[StaleFlows]) {
+        let clock = read_clocks();
+        let current = self.publisher.epoch();
+        let windows = epoch == current && self.compiler.qos.is_due(&self.running.config, clock.wall);
+        let epoch = if windows { next_epoch(epoch) } else { epoch };
+        let mut plan = self.compiler.compile(&self.running.config, self.kernel.tables(), epoch, clock);
+        if epoch == current && !plan.snapshot.nat.same_addresses(&self.publisher.snapshot.nat) {
+            plan.snapshot.epoch = next_epoch(epoch);
+            tracing::info!(epoch = plan.snapshot.epoch, "NAT addresses have changed");
+        }
+        let mut cx = Context {
+            keys: &mut self.keys,
+            workers: &self.workers,
+            dataplane: &self.running.config.dataplane,
+        };
+        self.publisher.publish(plan, stale, &mut cx);
+    }
+
+    /// Brings devices, sockets and XDP's port table in line with configuration and links.
+    pub fn reconcile_devices(&mut self) {
+        let (devices, surroundings) = self.devices();
+        devices.reconcile(&surroundings);
+    }
+
+    /// Writes again what somebody has removed from XDP's maps from outside.
+    fn repair_maps(&self) {
+        let mut missing = self.devices.repair(&self.publisher.gateway, &self.publisher.bindings);
+        missing.extend(self.publisher.repair_addresses());
+        if !missing.is_empty() {
+            missing.dedup();
+            tracing::warn!(lost = missing.join(", "), "XDP's maps were changed from outside; put right");
+        }
+    }
+
+    fn check_floods(&mut self) {
+        let (gateway, telemetry) = (&self.publisher.gateway, &mut self.telemetry);
+        let dropped: Vec<_> = self
+            .publisher
+            .bindings
+            .iter()
+            .filter(|b| b.ours())
+            .filter_map(|b| {
+                let now = gateway.stats(b.idx).ok()?.drops(DropReason::FloodGuard);
+                Some((b.idx, now, telemetry.xdp_base(b.idx).drops(DropReason::FloodGuard)))
+            })
+            .collect();
+        telemetry.floods.check(&self.running.config, &dropped);
+    }
+
+    /// Time windows of QoS policies, and measured rates.
+    fn update_meters(&mut self) {
+        let clock = read_clocks();
+        if self.compiler.qos.is_due(&self.running.config, clock.wall) {
+            self.recompile(self.publisher.epoch(), &[]);
+            tracing::info!(epoch = self.publisher.epoch(), "a time window of a QoS policy began or ended");
+        }
+        self.telemetry.rates.sample(&self.publisher.records.meters, clock.monotonic);
+    }
+
+    /// Keys that are due, tunnels that have gone down or come back, and what was learned of the paths.
+    fn update_tunnels(&mut self) {
+        if self.publisher.snapshot.tunnels.is_empty() {
+            return;
+        }
+        self.keys.poll();
+        let now = Nanos(sys::now());
+        if self.compiler.tunnels.poll(&self.publisher.snapshot.tunnels, now) {
+            self.telemetry.log_tunnel_changes(&self.publisher.snapshot.tunnels);
+            self.recompile(self.publisher.epoch(), &[StaleFlows::All]);
+        }
+        for t in self.publisher.snapshot.tunnels.iter() {
+            if let Some((mtu, since)) = t.state.learned()
+                && now.saturating_sub(since) > PATH_MTU_LIFETIME
+            {
+                tracing::debug!(tunnel = t.name, mtu, "the path MTU is searched again");
+                t.state.forget_path();
+            }
+        }
+        self.publisher.refresh_tunnel_records();
+    }
+
+    /// Replaces the running configuration, whole or not at all.
+    pub fn apply_config(&mut self, text: String, name: &str) -> Result<Applied> {
+        let applied = self.running.replace(text, name)?;
+        environment::protect_keys(&self.running.config);
+        self.recompile(next_epoch(self.publisher.epoch()), &[]);
+        self.reconcile_devices();
+        self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());
+        self.running.save_last_good();
+        Ok(applied)
+    }
+
+    /// Ends the daemon. XDP goes on forwarding unless everything is to be removed.
+    pub fn stop(mut self, detach: bool) -> Result<()> {
+        tracing::info!(detach, "ending");
+        self.workers.stop();
+        self.devices.close_sockets();
+        if detach {
+            let dataplane = self.running.config.dataplane.clone();
+            drop(self.publisher);
+            environment::remove(&dataplane)?;
+        }
+        Ok(())
+    }
+}

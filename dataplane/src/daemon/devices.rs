@@ -1,0 +1,416 @@
+//! Devices: attached when they appear, detached when they go, attached again when they return.
+
+use super::worker::{ToWorker, socket_mode};
+use super::workers::Workers;
+use rustix::io::Errno;
+use sag_bpf::{AttachMode, Attached, Gateway, Mode, PortEntry};
+use sag_compile::PortBinding;
+use sag_model::VlanId;
+use sag_model::config::{Dataplane, XdpMode, ZeroCopy};
+use sag_rtnl::Tables;
+use sag_xsk::{Binding, Mode as SocketMode, XDP_HEADROOM, nic};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Bytes in front of a received frame: XDP's own and ours.
+const HEADROOM: usize = XDP_HEADROOM as usize + 128;
+/// A failed device is tried again after this time.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A device of the gateway's ports.
+#[derive(Debug)]
+pub struct Device {
+    pub name: String,
+    pub ifindex: u32,
+    pub attached: Option<Attached>,
+    pub facts: Option<nic::Facts>,
+    pub binding: Option<Binding>,
+    pub queues: u32,
+    /// Queues with a socket.
+    pub open: u32,
+    /// Those sockets, by queue: XDP's map forgets them when somebody flushes it.
+    pub sockets: BTreeMap<u32, OwnedFd>,
+    /// Why it does not work. It is tried again at `retry`.
+    pub error: Option<String>,
+    retry: Option<Instant>,
+    /// The last line about it in the log, which is not repeated.
+    logged: String,
+}
+
+impl Device {
+    /// Its sockets are open, or there is an error.
+    pub fn ready(&self) -> bool {
+        self.open >= self.queues || self.error.is_some()
+    }
+
+    /// The driver reports that it has none, so it is not tried.
+    fn lacks_zero_copy(&self) -> bool {
+        self.attached.as_ref().is_some_and(|a| a.mode == Mode::Native && a.zero_copy == Some(false))
+    }
+
+    /// One line: driver, queues, modes, obstacles, and the reason of every downgrade.
+    pub fn capability(&self) -> String {
+        let mut line = match (&self.facts, self.binding) {
+            (Some(f), Some(b)) => f.line(b).to_string(),
+            (Some(f), None) => f.to_string(),
+            (None, _) => format!("{}: no such device", self.name),
+        };
+        if self.binding.is_some() {
+            line += &format!(", headroom {HEADROOM}");
+        }
+        if let Some(a) = &self.attached {
+            line += &format!(", XDP {}", a.mode.name());
+            if let Some(reason) = &a.reason {
+                line += &format!(" ({reason})");
+            }
+            if a.can_transmit == Some(false) {
+                line += ", cannot transmit for XDP (on veth: the peer needs GRO or an XDP program)";
+            }
+        }
+        if let Some(e) = &self.error {
+            line += &format!("; {e}");
+        }
+        line
+    }
+}
+
+/// What the devices are brought in line with, and whom that concerns.
+pub struct Surroundings<'s> {
+    pub dataplane: &'s Dataplane,
+    /// The kernel's tables.
+    pub tables: &'s Tables,
+    pub gateway: &'s Gateway,
+    pub bindings: &'s [PortBinding],
+    pub workers: &'s Workers,
+}
+
+/// All devices, by their slots in XDP's maps.
+#[derive(Debug, Default)]
+pub struct Devices {
+    by_slot: BTreeMap<u8, Device>,
+    /// Why the daemon cannot go on: a setting that the configuration requires cannot be had.
+    fatal: Option<String>,
+}
+
+impl Devices {
+    pub fn get(&self, slot: u8) -> Option<&Device> {
+        self.by_slot.get(&slot)
+    }
+
+    /// Whether every device has its sockets, or an error.
+    pub fn all_ready(&self) -> bool {
+        self.by_slot.values().all(Device::ready)
+    }
+
+    /// Why the daemon cannot go on.
+    pub fn take_fatal(&mut self) -> Option<String> {
+        self.fatal.take()
+    }
+
+    /// Whether no socket of the device is open.
+    pub fn has_no_socket(&self, slot: u8) -> bool {
+        self.by_slot.get(&slot).is_some_and(|d| d.open == 0)
+    }
+
+    /// Brings devices, sockets and XDP's port table in line with configuration and links.
+    pub fn reconcile(&mut self, s: &Surroundings<'_>) {
+        let mut configured: BTreeMap<u8, String> = BTreeMap::new();
+        for b in s.bindings.iter().filter(|b| b.ours()) {
+            configured.insert(b.port.dev, b.device.clone());
+        }
+        let gone: Vec<u8> = self
+            .by_slot
+            .iter()
+            .filter(|(slot, d)| {
+                let link = s.tables.link_named(&d.name);
+                !configured.contains_key(slot)
+                    || (d.ifindex != 0 && link.is_none_or(|l| l.ifindex != d.ifindex))
+            })
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in gone {
+            self.detach(s, slot, configured.contains_key(&slot));
+        }
+        for (slot, name) in configured {
+            self.attach(s, slot, &name);
+        }
+        self.write_ports(s.gateway, s.bindings);
+    }
+
+    /// Tries failed devices again.
+    pub fn retry(&mut self, s: &Surroundings<'_>) {
+        let due: Vec<(u8, String)> = self
+            .by_slot
+            .iter()
+            .filter(|(_, d)| d.retry.is_some_and(|t| Instant::now() >= t))
+            .map(|(s, d)| (*s, d.name.clone()))
+            .collect();
+        let any = !due.is_empty();
+        for (slot, name) in due {
+            self.detach(s, slot, true);
+            self.attach(s, slot, &name);
+        }
+        if any {
+            self.write_ports(s.gateway, s.bindings);
+        }
+    }
+
+    /// Gives a device back to the kernel. With `keep_entry` it stays a device of the gateway that is missing.
+    fn detach(&mut self, s: &Surroundings<'_>, slot: u8, keep_entry: bool) {
+        // Before the worker takes its memory back: the last descriptor keeps a socket alive.
+        if let Some(d) = self.by_slot.get_mut(&slot) {
+            d.sockets.clear();
+        }
+        s.workers.close_device(slot);
+        let Some(d) = self.by_slot.remove(&slot) else { return };
+        if d.ifindex != 0 {
+            tracing::info!(device = d.name, "left");
+            s.gateway.clear_port(d.ifindex);
+            let _ = s.gateway.clear_dev(slot);
+            for q in 0..d.queues {
+                let _ = s.gateway.clear_xsk(slot, q);
+            }
+        }
+        if let Err(error) = s.gateway.detach(&d.name) {
+            tracing::debug!(device = d.name, %error, "detaching");
+        }
+        if keep_entry {
+            let missing = Device {
+                ifindex: 0,
+                attached: None,
+                facts: None,
+                binding: None,
+                retry: None,
+                open: 0,
+                queues: 0,
+                ..d
+            };
+            self.by_slot.insert(slot, missing);
+        }
+    }
+
+    fn attach(&mut self, s: &Surroundings<'_>, slot: u8, name: &str) {
+        if self.by_slot.get(&slot).is_some_and(|d| d.ifindex != 0) {
+            return;
+        }
+        let logged = self.by_slot.get(&slot).map(|d| d.logged.clone()).unwrap_or_default();
+        let mut d = Device {
+            name: name.to_owned(),
+            ifindex: 0,
+            attached: None,
+            facts: None,
+            binding: None,
+            queues: 0,
+            open: 0,
+            sockets: BTreeMap::new(),
+            error: None,
+            retry: None,
+            logged,
+        };
+        if let Err(error) = try_device(s, slot, &mut d) {
+            let text = error.to_string();
+            if d.logged != text {
+                tracing::error!(device = name, "{text}; trying again");
+                d.logged.clone_from(&text);
+            }
+            d.error = Some(text);
+            if s.tables.link_named(name).is_some() {
+                d.retry = Some(Instant::now() + RETRY);
+            }
+        }
+        self.by_slot.insert(slot, d);
+    }
+
+    /// A worker has opened a socket.
+    pub fn socket_opened(
+        &mut self,
+        s: &Surroundings<'_>,
+        dev: u8,
+        queue: u32,
+        socket: OwnedFd,
+        binding: Binding,
+    ) {
+        let Some(d) = self.by_slot.get_mut(&dev) else { return };
+        if let Err(error) = s.gateway.set_xsk(dev, queue, socket.as_fd()) {
+            d.error = Some(error.to_string());
+            d.retry = Some(Instant::now() + RETRY);
+            return;
+        }
+        let auto = s.dataplane.zero_copy == ZeroCopy::Auto;
+        d.binding = Some(match binding {
+            Binding::Copy { refused: None } if auto && d.lacks_zero_copy() => {
+                Binding::Copy { refused: Some(Errno::OPNOTSUPP.raw_os_error()) }
+            }
+            other => other,
+        });
+        d.sockets.insert(queue, socket);
+        d.open += 1;
+        if d.open == d.queues {
+            let line = d.capability();
+            if d.logged != line {
+                tracing::info!("port device {line}");
+                d.logged = line;
+            }
+        }
+    }
+
+    /// A worker could not open a socket. `fatal`: nor will it ever, and the gateway does not forward yet.
+    pub fn socket_failed(&mut self, dev: u8, queue: u32, error: String, fatal: bool) {
+        let Some(d) = self.by_slot.get_mut(&dev) else { return };
+        if fatal {
+            self.fatal =
+                Some(format!("port device {}: {error}; set dataplane.zero_copy to \"auto\"", d.name));
+        }
+        let text = format!("no AF_XDP socket on queue {queue}: {error}");
+        if d.logged != text {
+            tracing::error!(device = d.name, "{text}; trying again");
+            d.logged.clone_from(&text);
+        }
+        d.error = Some(text);
+        d.retry = Some(Instant::now() + RETRY);
+    }
+
+    /// A socket broke. It is tried again; if the device is gone, netlink will say so.
+    pub fn socket_gone(&mut self, dev: u8, error: String) {
+        let Some(d) = self.by_slot.get_mut(&dev) else { return };
+        d.error = Some(error);
+        d.retry = Some(Instant::now() + RETRY);
+    }
+
+    /// Closes all sockets at once, after the workers have ended: the kernel waits out a grace period for each.
+    pub fn close_sockets(&mut self) {
+        let sockets = self.by_slot.values_mut().flat_map(|d| std::mem::take(&mut d.sockets).into_values());
+        std::thread::scope(|s| {
+            for socket in sockets {
+                // Without a thread for it, it is closed here.
+                let _ = std::thread::Builder::new().spawn_scoped(s, move || drop(socket));
+            }
+        });
+    }
+
+    /// Gives the kernel back the devices that were ports of an earlier daemon and are none of this one.
+    pub fn detach_predecessors(&self, gateway: &Gateway, tables: &Tables) {
+        for ifindex in gateway.ports() {
+            if self.by_slot.values().any(|d| d.ifindex == ifindex) {
+                continue;
+            }
+            let slot = gateway.dev_of(ifindex);
+            gateway.clear_port(ifindex);
+            if let Some(slot) = slot {
+                let _ = gateway.clear_dev(slot);
+            }
+            let Some(link) = tables.link(ifindex) else { continue };
+            tracing::info!(device = link.name, "left: no port any more");
+            if let Err(error) = gateway.detach(&link.name) {
+                tracing::debug!(device = link.name, %error, "detaching");
+            }
+        }
+    }
+
+    /// Writes devices, sockets and ports again where somebody has changed XDP's maps from outside. Returns what was
+    /// missing.
+    pub fn repair(&self, gateway: &Gateway, bindings: &[PortBinding]) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        for (slot, d) in self.by_slot.iter().filter(|(_, d)| d.ifindex != 0 && d.attached.is_some()) {
+            let known = |b: &PortBinding| {
+                gateway.port_of(d.ifindex, VlanId::new(b.port.vlan)) == Some((b.idx, *slot))
+            };
+            if bindings.iter().any(|b| b.ours() && b.port.dev == *slot && !known(b)) {
+                missing.push("ports");
+            }
+            if !gateway.sends_by(*slot, d.ifindex) {
+                missing.push("devices");
+                if let Err(error) = gateway.set_dev(*slot, d.ifindex) {
+                    tracing::error!(device = d.name, %error, "XDP cannot send out of the device");
+                }
+            }
+            // This map cannot be read, so the sockets are always written.
+            for (queue, socket) in &d.sockets {
+                if let Err(error) = gateway.set_xsk(*slot, *queue, socket.as_fd()) {
+                    tracing::debug!(device = d.name, queue, %error, "the socket cannot be set again");
+                }
+            }
+        }
+        if missing.contains(&"ports") {
+            self.write_ports(gateway, bindings);
+        }
+        missing
+    }
+
+    /// XDP's view of the ports.
+    fn write_ports(&self, gateway: &Gateway, bindings: &[PortBinding]) {
+        for (ifindex, vlan) in gateway.vlans() {
+            let port = |b: &PortBinding| (b.port.ifindex, b.port.vlan);
+            if !bindings.iter().any(|b| b.ours() && port(b) == (ifindex, vlan.get()))
+                && let Err(error) = gateway.clear_vlan(ifindex, vlan)
+            {
+                tracing::error!(%error, "cannot remove a VLAN that is no port any more from XDP's map");
+            }
+        }
+        let mut by_dev: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+        for (i, b) in bindings.iter().enumerate().filter(|(_, b)| b.ours()) {
+            by_dev.entry(b.port.dev).or_default().push(i);
+        }
+        for (slot, ports) in by_dev {
+            let Some(d) = self.by_slot.get(&slot).filter(|d| d.ifindex != 0) else { continue };
+            let entry = |b: &PortBinding, on: bool, vlans: bool| PortEntry {
+                port: b.idx,
+                zone: b.port.zone,
+                dev: slot,
+                mac: b.port.mac,
+                on,
+                vlans,
+                dhcp: b.port.addrs4.is_empty(),
+            };
+            let ports: Vec<_> = ports.into_iter().filter_map(|i| bindings.get(i)).collect();
+            let vlans = ports.iter().any(|b| b.port.vlan != 0);
+            let untagged = ports.iter().find(|b| b.port.vlan == 0);
+            let Some(base) = untagged.or(ports.first()) else { continue };
+            let mut done = vec![gateway.set_port(d.ifindex, &entry(base, untagged.is_some(), vlans))];
+            for b in &ports {
+                if let Some(vlan) = VlanId::new(b.port.vlan) {
+                    done.push(gateway.set_vlan(d.ifindex, vlan, &entry(b, true, false)));
+                }
+            }
+            for result in done {
+                if let Err(error) = result {
+                    tracing::error!(device = d.name, %error, "cannot write the port to XDP's map");
+                }
+            }
+        }
+    }
+}
+
+/// Attaches XDP to a device and has the workers open its sockets.
+fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<()> {
+    let facts = nic::Facts::read(&d.name)?;
+    d.ifindex = facts.ifindex;
+    d.queues = facts.rx_queues.max(1);
+    d.facts = Some(facts);
+    let attach = match s.dataplane.mode {
+        XdpMode::Auto => AttachMode::Auto,
+        XdpMode::Native => AttachMode::Native,
+        XdpMode::Generic => AttachMode::Generic,
+    };
+    let attached = s.gateway.attach(d.ifindex, &d.name, attach)?;
+    let native = attached.mode == Mode::Native;
+    let mode = match socket_mode(s.dataplane.zero_copy, native) {
+        // Each try costs the kernel a grace period.
+        SocketMode::Auto if attached.zero_copy == Some(false) => SocketMode::Copy,
+        mode => mode,
+    };
+    d.attached = Some(attached);
+    s.gateway.set_dev(slot, d.ifindex)?;
+    for queue in 0..d.queues {
+        let Some(w) = s.workers.of_queue(queue) else { continue };
+        w.send(ToWorker::Open {
+            dev: slot,
+            device: d.name.clone(),
+            queue,
+            mode,
+            busy_poll: s.dataplane.busy_poll,
+        });
+    }
+    Ok(())
+}

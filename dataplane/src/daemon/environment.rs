@@ -1,0 +1,93 @@
+//! What surrounds the daemon: the log, the machine's requirements, the lock, and the removal of what was loaded.
+
+use crate::config_file;
+use crate::esp::has_keys;
+use anyhow::{Context, Result, anyhow, bail};
+use sag_bpf::LoadError;
+use sag_model::config::{Config, Dataplane};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Starts the log on standard error.
+pub fn start_logging(filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("dataplane.log: {filter:?} is no log filter (try \"info\")"))?;
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()) && !plain)
+        .try_init()
+        .map_err(|e| anyhow!("cannot start logging: {e}"))
+}
+
+/// Names everything that the machine lacks before anything is touched.
+pub fn preflight(config: &Config) -> Result<()> {
+    let missing = sag_bpf::preflight(&config.dataplane.pin_dir);
+    for m in missing.iter().filter(|m| !m.required) {
+        tracing::warn!("{}: {}; {}", m.name, m.found, m.remedy);
+    }
+    let required: Vec<_> = missing
+        .iter()
+        .filter(|m| m.required)
+        .map(|m| format!("{}: {}; {}", m.name, m.found, m.remedy))
+        .collect();
+    if required.is_empty() {
+        Ok(())
+    } else {
+        bail!("this machine cannot run the gateway:\n  {}", required.join("\n  "))
+    }
+}
+
+/// The lock file of a pin directory. Its folder is made if it is missing.
+pub fn lock_file(d: &Dataplane) -> Result<PathBuf> {
+    let name = d.pin_dir.to_string_lossy().trim_matches('/').replace('/', "-");
+    let dir = Path::new("/run/sag");
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir.join(format!("{name}.lock")))
+}
+
+/// Memory with keys in it is not written to a core file, nor read by other processes.
+pub fn protect_keys(config: &Config) {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if !has_keys(config) {
+        return;
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let done = setrlimit(Resource::Core, none).and(set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        tracing::warn!(%error, "a core file of this process would have the keys of tunnels in it");
+    }
+}
+
+/// Tries for two seconds: a predecessor that was killed holds its lock until the kernel has closed its sockets.
+pub fn retry_while_locked<T>(mut attempt: impl FnMut() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match attempt() {
+            Err(LoadError::AlreadyRunning { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// `sag-vcpe unload`.
+pub fn unload(path: Option<&Path>) -> Result<()> {
+    let dataplane = match path {
+        Some(p) => config_file::load(p)?.0.config.dataplane,
+        None => Dataplane::default(),
+    };
+    remove(&dataplane)
+}
+
+/// Removes programs, links and maps.
+pub fn remove(d: &Dataplane) -> Result<()> {
+    let lock = lock_file(d)?;
+    match retry_while_locked(|| sag_bpf::unload(&d.pin_dir, &lock))? {
+        true => println!("removed programs, links and maps of {}", d.pin_dir.display()),
+        false => println!("nothing is loaded in {}", d.pin_dir.display()),
+    }
+    Ok(())
+}

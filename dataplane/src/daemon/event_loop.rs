@@ -1,0 +1,108 @@
+//! `sag-vcpe run`: what the control thread waits for.
+
+use super::core::Daemon;
+use super::{environment, start};
+use crate::config_file;
+use crate::server::{Handler, MetricsServer, Server};
+use anyhow::{Context, Result, anyhow};
+use mio::net::UnixStream as MioStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+const NETLINK: Token = Token(0);
+const WAKE: Token = Token(1);
+const TERM: Token = Token(2);
+const HUP: Token = Token(3);
+const SERVER: Token = Token(16);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
+    let (checked, text) = config_file::load(path)?;
+    environment::start_logging(&checked.config.dataplane.log)?;
+    environment::preflight(&checked.config)?;
+    let mut poll = Poll::new().context("cannot make a poll descriptor")?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE).context("cannot make a waker")?);
+    let mut term = signal_stream(&poll, TERM, &[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    let mut hup = signal_stream(&poll, HUP, &[signal_hook::consts::SIGHUP])?;
+    let mut daemon = start::start(path, checked, text, waker)?;
+    let socket = &daemon.running.config.dataplane.control;
+    let mut server = Server::bind(socket).with_context(|| format!("control socket {}", socket.display()))?;
+    poll.registry().register(daemon.kernel.event_source(), NETLINK, Interest::READABLE)?;
+    let _metrics = serve_metrics(&daemon)?;
+    daemon.reconcile_devices();
+
+    let mut events = Events::with_capacity(128);
+    let mut ticked = Instant::now();
+    let mut answering = false;
+    loop {
+        let interval = daemon.tick_interval();
+        if let Err(e) = poll.poll(&mut events, Some(interval))
+            && e.kind() != std::io::ErrorKind::Interrupted
+        {
+            return Err(e).context("poll failed");
+        }
+        for event in &events {
+            match event.token() {
+                NETLINK => daemon.apply_kernel_changes(),
+                WAKE => {
+                    daemon.handle_wakeup();
+                    if let Some(why) = daemon.devices.take_fatal() {
+                        daemon.stop(true)?;
+                        return Err(anyhow!(why));
+                    }
+                }
+                TERM if drain(&mut term) => return daemon.stop(detach_on_exit),
+                HUP if drain(&mut hup) => match daemon.reload() {
+                    Ok(applied) => tracing::info!(epoch = applied.epoch, "configuration read again"),
+                    Err(error) => tracing::error!("{error}; the running configuration stays"),
+                },
+                token if server.owns(token) => server.handle(poll.registry(), token, &mut daemon),
+                _ => {}
+            }
+        }
+        // Requests are answered once the gateway forwards, so that a start script can wait for the answer.
+        if !answering && daemon.publisher.is_live() {
+            server.register(poll.registry(), SERVER)?;
+            answering = true;
+        }
+        if ticked.elapsed() >= interval {
+            ticked = Instant::now();
+            daemon.tick();
+        }
+    }
+}
+
+fn serve_metrics(daemon: &Daemon) -> Result<Option<MetricsServer>> {
+    let address = daemon.running.config.dataplane.metrics.map(|a| a.to_string()).unwrap_or_default();
+    let metrics = daemon.telemetry.metrics();
+    MetricsServer::start(&address, move || match metrics.lock() {
+        Ok(m) => m.clone(),
+        Err(e) => e.into_inner().clone(),
+    })
+    .map_err(Into::into)
+}
+
+fn signal_stream(poll: &Poll, token: Token, signals: &[i32]) -> Result<MioStream> {
+    let (read, write) = UnixStream::pair().context("cannot make a signal pipe")?;
+    read.set_nonblocking(true)?;
+    for &s in signals {
+        signal_hook::low_level::pipe::register(s, write.try_clone()?).context("cannot catch a signal")?;
+    }
+    let mut read = MioStream::from_std(read);
+    poll.registry().register(&mut read, token, Interest::READABLE)?;
+    Ok(read)
+}
+
+/// Reads everything that waits; true if there was something.
+fn drain(s: &mut MioStream) -> bool {
+    let mut buf = [0u8; 64];
+    let mut any = false;
+    while matches!(s.read(&mut buf), Ok(n) if n > 0) {
+        any = true;
+    }
+    any
+}

@@ -1,0 +1,150 @@
+//! The session tables in the daemon's life: taken over at the start, resized, and their removed sessions given free.
+
+use super::grace_periods::GracePeriods;
+use super::workers::Workers;
+use sag_bpf::Gateway;
+use sag_model::Nanos;
+use sag_model::config::Dataplane;
+use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry};
+use sag_packet::parse::Family;
+use sag_pipeline::family::FlowFamily;
+use sag_pipeline::nat::{Events, NatState};
+use sag_pipeline::session::{self, Ending, State};
+use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::table::{DeferredFree, FlowTable, Grace, Resizer, TableMemory};
+use sag_pipeline::{Pipeline, Tables};
+use sag_xsk::sys;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The tables that all workers share.
+pub struct FlowTables {
+    pub tables: Arc<Tables>,
+    /// Answers `explain`; never sees traffic.
+    pub explainer: Pipeline,
+    grace: Arc<Grace>,
+    grace_periods: GracePeriods,
+    /// Of the IPv4 and the IPv6 table's index.
+    resizers: (Resizer, Resizer),
+    /// Sessions that were flushed and may not be reused yet.
+    flushed4: DeferredFree,
+    flushed6: DeferredFree,
+}
+
+impl FlowTables {
+    /// The tables over the shared memory; sessions of an earlier daemon go on.
+    pub fn open(gateway: &Gateway, d: &Dataplane) -> FlowTables {
+        let grace = Arc::new(Grace::default());
+        let tables = Arc::new(open_tables(gateway, d, &grace));
+        FlowTables {
+            explainer: Pipeline::new(tables.clone(), 0, 1),
+            tables,
+            grace,
+            grace_periods: GracePeriods::default(),
+            resizers: Default::default(),
+            flushed4: DeferredFree::default(),
+            flushed6: DeferredFree::default(),
+        }
+    }
+
+    /// Whether no index is being replaced.
+    pub fn is_idle(&self) -> bool {
+        self.resizers.0.idle() && self.resizers.1.idle()
+    }
+
+    /// Moves grace periods on, resizes indexes, and gives free what has rested long enough.
+    pub fn step(&mut self, control: &ControlBlock, workers: &Workers) {
+        self.grace_periods.step_workers(&self.grace, workers.shared());
+        // Waiting for XDP takes milliseconds, in which a flood would fill the index that is being replaced.
+        if self.is_idle() {
+            self.grace_periods.step(&self.grace, workers.shared());
+        }
+        self.resize_indexes(control);
+        self.tables.v4.release(&mut self.flushed4);
+        self.tables.v6.release(&mut self.flushed6);
+    }
+
+    /// Makes the indexes as large as the live sessions need them.
+    pub fn resize_indexes(&mut self, control: &ControlBlock) {
+        let switch = |what: &str, word: &AtomicU64, to: Geometry| {
+            word.store(to.to_word(), Ordering::Release);
+            tracing::debug!(buckets = to.buckets(), "another index of the {what} table");
+        };
+        self.resizers.0.step(&self.tables.v4, |to| switch("IPv4", &control.index4, to));
+        self.resizers.1.step(&self.tables.v6, |to| switch("IPv6", &control.index6, to));
+    }
+
+    /// EndpointPair a session. False: it is gone already.
+    pub fn end_session(&mut self, family: Family, number: u32, snap: &Snapshot, events: &mut Events) -> bool {
+        let nat = &self.tables.nat;
+        match family {
+            Family::V4 => {
+                let ending = Ending { deferred: &mut self.flushed4, events, nat };
+                session::end(&self.tables.v4, number, snap, ending)
+            }
+            Family::V6 => {
+                let ending = Ending { deferred: &mut self.flushed6, events, nat };
+                session::end(&self.tables.v6, number, snap, ending)
+            }
+        }
+    }
+
+    /// Brings the counters of ACL rules up to date. Workers do so as they go round; a large table is left to them.
+    pub fn update_rule_counters(&self, snap: &Snapshot) {
+        const MAX_SESSIONS: u32 = 200_000;
+        for n in 1..self.tables.v4.used().min(MAX_SESSIONS) {
+            session::flush_counters(&self.tables.v4, n, snap);
+        }
+        for n in 1..self.tables.v6.used().min(MAX_SESSIONS) {
+            session::flush_counters(&self.tables.v6, n, snap);
+        }
+    }
+}
+
+fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
+    let control = gateway.control();
+    let seed = match control.seed.load(Ordering::Relaxed) {
+        0 => {
+            // Random per table: nobody can aim flows at one bucket.
+            let seed = std::collections::hash_map::RandomState::new().build_hasher().finish() | 1;
+            control.seed.store(seed, Ordering::Relaxed);
+            seed
+        }
+        known => known,
+    };
+    let v4 = TableMemory { records: gateway.flows4(), sessions: d.flows, buckets: gateway.index4() };
+    let v6 = TableMemory { records: gateway.flows6(), sessions: d.flows_v6(), buckets: gateway.index6() };
+    let v4 = open_table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
+    let v6 = open_table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
+    let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
+    Tables { v4, v6, nat, first_fragments: Default::default() }
+}
+
+fn open_table<R: FlowRecord + FlowFamily>(
+    what: &str,
+    mem: TableMemory<R>,
+    seed: u64,
+    live: &AtomicU64,
+    grace: &Arc<Grace>,
+) -> FlowTable<R> {
+    let left = Geometry::from_word(live.load(Ordering::Relaxed));
+    let known = mem.has_room_for(left);
+    let index = if known { left } else { mem.smallest() };
+    let table = FlowTable::new(mem, seed, index, grace.clone());
+    if known {
+        let tick = Nanos(sys::now()).tick().0;
+        let found = table.restore(tick, |key| State::first(R::tuple(key).proto, 0));
+        if found.sessions > 0 || found.discarded > 0 {
+            tracing::info!(
+                sessions = found.sessions,
+                discarded = found.discarded,
+                "{what} sessions taken over"
+            );
+        }
+    } else {
+        table.clear();
+        live.store(index.to_word(), Ordering::Release);
+    }
+    table
+}

@@ -1,0 +1,256 @@
+//! The thread that writes the events of workers: session and port-block records to the NAT log, and
+//! warnings to the daemon's log. Workers never wait for it: what does not fit is counted, and the
+//! count is a record of its own, so that a reader knows of every gap.
+
+use crate::server::rfc3339_millis;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use sag_packet::parse::Family;
+use sag_pipeline::nat::{Event, Events, SessionTuple};
+use serde_json::{Map, Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Events that wait for the writer.
+const ROOM: usize = 64 * 1024;
+/// The writer looks for events this often; waking it would cost workers a system call.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A worker's end.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    events: Sender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The control thread's end; the thread ends when it and all workers' ends are gone.
+#[derive(Debug)]
+pub struct JournalKeeper {
+    pub journal: Journal,
+    /// Has the writer open the log again (after a reload, so that it can be rotated).
+    files: Sender<Option<PathBuf>>,
+}
+
+impl Journal {
+    /// Passes on the events of a pipeline.
+    pub fn take(&self, from: &mut Events) {
+        let mut lost = std::mem::take(&mut from.lost);
+        for e in from.drain() {
+            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.events.try_send(e) {
+                lost += 1;
+            }
+        }
+        if lost > 0 {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Events that are in no record.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl JournalKeeper {
+    pub fn start() -> std::io::Result<JournalKeeper> {
+        let (events, inbox) = bounded(ROOM);
+        let (files, names) = unbounded();
+        let lost = Arc::new(AtomicU64::new(0));
+        let journal = Journal { events, lost: lost.clone() };
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || Writer::new(lost).run(&inbox, &names))?;
+        Ok(JournalKeeper { journal, files })
+    }
+
+    pub fn write_to(&self, file: Option<PathBuf>) {
+        if self.files.send(file).is_err() {
+            tracing::error!("the thread that writes the NAT log has ended; restart the daemon");
+        }
+    }
+}
+
+struct Writer {
+    out: Option<BufWriter<File>>,
+    sequence: u64,
+    lost: Arc<AtomicU64>,
+    recorded_lost: u64,
+}
+
+impl Writer {
+    fn new(lost: Arc<AtomicU64>) -> Writer {
+        Writer { out: None, sequence: 0, lost, recorded_lost: 0 }
+    }
+
+    fn run(mut self, events: &Receiver<Event>, files: &Receiver<Option<PathBuf>>) {
+        loop {
+            let ended = loop {
+                match files.try_recv() {
+                    Ok(file) => self.open(file),
+                    Err(e) => break e.is_disconnected(),
+                }
+            };
+            while let Ok(e) = events.try_recv() {
+                self.note(&e);
+            }
+            self.note_lost();
+            if let Some(out) = &mut self.out
+                && let Err(error) = out.flush()
+            {
+                tracing::error!(%error, "cannot write the NAT log; its records are lost until a reload opens it again");
+                self.out = None;
+            }
+            if ended {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn open(&mut self, file: Option<PathBuf>) {
+        if let Some(Err(error)) = self.out.as_mut().map(Write::flush) {
+            tracing::error!(%error, "cannot finish the NAT log");
+        }
+        self.out = file.and_then(|path| {
+            let opened = OpenOptions::new().create(true).append(true).mode(0o640).open(&path);
+            let failed = |error: &std::io::Error| {
+                tracing::error!(path = %path.display(), %error, "cannot open the NAT log: no records are written");
+            };
+            opened.inspect_err(failed).map(BufWriter::new).ok()
+        });
+    }
+
+    fn note(&mut self, e: &Event) {
+        match *e {
+            Event::Created { family, number, tuple } => {
+                self.record("session-created", session(family, number, &tuple));
+            }
+            Event::Ended { family, number, tuple, packets, bytes } => {
+                let mut m = session(family, number, &tuple);
+                m.insert("packets".into(), json!(packets[0]));
+                m.insert("bytes".into(), json!(bytes[0]));
+                m.insert("reply_packets".into(), json!(packets[1]));
+                m.insert("reply_bytes".into(), json!(bytes[1]));
+                self.record("session-ended", m);
+            }
+            Event::BlockAllocated { host, external, first, last } => {
+                self.record("block-lent", block(host, external, first, last));
+            }
+            Event::BlockReleased { host, external, first, last } => {
+                self.record("block-returned", block(host, external, first, last));
+            }
+            Event::PoolLow { external, protocol, used, capacity } => {
+                tracing::warn!(event = "nat-pool-low", %external, protocol, used, capacity, "few NAT ports are left");
+            }
+            Event::PoolExhausted { external, protocol } => {
+                tracing::warn!(event = "nat-pool-exhausted", %external, protocol, "no NAT port is free: new sessions are refused");
+            }
+            Event::HostLow { host, sessions, limit } => {
+                tracing::warn!(event = "nat-host-low", %host, sessions, limit, "a host has used most of its sessions");
+            }
+            Event::HostRefused { host, limit } => {
+                tracing::warn!(event = "nat-host-limit", %host, limit, "a host is at its limit: its new sessions are refused");
+            }
+            Event::TableFull { capacity } => {
+                tracing::warn!(
+                    event = "session-table-full",
+                    capacity,
+                    "the session table is full: unanswered sessions make room"
+                );
+            }
+        }
+    }
+
+    /// One line of JSON. Numbers have no gap but where records are lost.
+    fn record(&mut self, event: &str, fields: Map<String, Value>) {
+        let Some(out) = &mut self.out else { return };
+        self.sequence += 1;
+        let mut line =
+            json!({"seq": self.sequence, "time": rfc3339_millis(SystemTime::now()), "event": event});
+        if let Some(all) = line.as_object_mut() {
+            all.extend(fields);
+        }
+        if let Err(error) = writeln!(out, "{line}") {
+            tracing::error!(%error, "cannot write the NAT log; its records are lost until a reload opens it again");
+            self.out = None;
+        }
+    }
+
+    fn note_lost(&mut self) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost != self.recorded_lost {
+            let fields = json!({"count": lost - self.recorded_lost});
+            self.recorded_lost = lost;
+            self.record("records-lost", fields.as_object().cloned().unwrap_or_default());
+        }
+    }
+}
+
+fn session(family: Family, number: u32, t: &SessionTuple) -> Map<String, Value> {
+    let fields = json!({
+        "family": if family == Family::V4 { 4 } else { 6 },
+        "session": number,
+        "proto": t.proto,
+        "src": t.src, "sport": t.sport, "dst": t.dst, "dport": t.dport,
+        "nat_src": t.nat_src, "nat_sport": t.nat_sport, "nat_dst": t.nat_dst, "nat_dport": t.nat_dport,
+    });
+    fields.as_object().cloned().unwrap_or_default()
+}
+
+fn block(
+    host: std::net::Ipv4Addr,
+    external: std::net::Ipv4Addr,
+    first: u16,
+    last: u16,
+) -> Map<String, Value> {
+    let fields = json!({"host": host, "external": external, "first_port": first, "last_port": last});
+    fields.as_object().cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(mut done: impl FnMut() -> bool) {
+        for _ in 0..200 {
+            if done() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("nothing was written");
+    }
+
+    #[test]
+    fn records_are_numbered_lines_and_gaps_are_records() {
+        let dir = std::env::temp_dir().join(format!("sag-journal-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("nat.log");
+        let keeper = JournalKeeper::start().unwrap();
+        keeper.write_to(Some(path.clone()));
+        let mut events = Events::default();
+        let a = std::net::Ipv4Addr::new(192, 168, 1, 10);
+        let b = std::net::Ipv4Addr::new(203, 0, 113, 2);
+        events.push(Event::BlockAllocated { host: a, external: b, first: 1024, last: 1087 });
+        events.lost = 3;
+        let lines = || -> Vec<Value> {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+        };
+        wait_for(|| path.exists());
+        keeper.journal.take(&mut events);
+        wait_for(|| lines().len() == 2);
+        let l = lines();
+        assert_eq!(
+            (&l[0]["event"], &l[0]["seq"], &l[0]["last_port"]),
+            (&json!("block-lent"), &json!(1), &json!(1087))
+        );
+        assert_eq!((&l[1]["event"], &l[1]["count"]), (&json!("records-lost"), &json!(3)));
+        assert_eq!(keeper.journal.lost(), 3);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

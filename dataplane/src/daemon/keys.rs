@@ -1,0 +1,83 @@
+//! Control calls about the keys of ESP tunnels.
+
+use crate::esp::{EspKeys, InstallError, KeyMaterial};
+use sag_model::control::{self, Error, ErrorCode};
+use sag_tunnel::esp::Switchover;
+use sag_tunnel::keys::Announcement;
+use sag_xsk::sys;
+
+/// `tunnels-rekey`: installs a pair of associations.
+pub fn rekey(keys: &mut EspKeys, q: &control::TunnelRekey) -> Result<control::Rekeyed, Error> {
+    let bytes = |what: &str, k: &control::KeyText| {
+        let text = format!("{what} is not made of pairs of hex digits");
+        k.bytes().ok_or_else(|| Error::new(ErrorCode::BadRequest, text, "write key and 4-byte salt in hex"))
+    };
+    let (key_in, key_out) = (bytes("key_in", &q.key_in)?, bytes("key_out", &q.key_out)?);
+    if key_in == key_out {
+        let text = "key_in and key_out are the same: two senders under one key disclose the traffic";
+        return Err(Error::new(ErrorCode::BadRequest, text, "make a key for each direction"));
+    }
+    let switch = match q.now {
+        true => Switchover::Now,
+        false => Switchover::PeerOr(sys::now().saturating_add(u64::from(q.wait) * 1_000_000_000)),
+    };
+    let inbound = KeyMaterial { spi: q.spi_in, bytes: &key_in };
+    let outbound = KeyMaterial { spi: q.spi_out, bytes: &key_out };
+    keys.install(&q.tunnel, &inbound, &outbound, switch).map_err(refusal)?;
+    tracing::info!(
+        tunnel = q.tunnel,
+        spi_in = format_args!("{:#x}", q.spi_in),
+        spi_out = format_args!("{:#x}", q.spi_out),
+        "new keys: received by from now on"
+    );
+    Ok(control::Rekeyed { tunnels: vec![q.tunnel.clone()] })
+}
+
+/// `tunnels-key`: the gateway's public key.
+pub fn public_key(keys: &mut EspKeys, q: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
+    let a = keys.announce(&q.gateway, q.renew).map_err(refusal)?;
+    let public_key = a.public.iter().map(|b| format!("{b:02x}")).collect();
+    Ok(control::PublicKey { gateway: a.gateway, epoch: a.epoch, public_key })
+}
+
+/// `tunnels-peers`: takes the public keys of peers.
+pub fn accept_peers(keys: &mut EspKeys, q: &control::TunnelPeers) -> Result<control::Rekeyed, Error> {
+    let (mut tunnels, mut failed) = (Vec::new(), None);
+    for p in &q.peers {
+        let bytes = control::KeyText::new(p.public_key.clone()).bytes();
+        let public = bytes.and_then(|b| <[u8; 32]>::try_from(&b[..]).ok()).ok_or_else(|| {
+            let text = format!("the public key of {:?} is not 64 hex digits", p.gateway);
+            Error::new(ErrorCode::BadRequest, text, "docs/tunnels-keys.md has the form")
+        })?;
+        let peer = Announcement { gateway: p.gateway.clone(), epoch: p.epoch, public };
+        match keys.accept_peer_key(&p.tunnel, &peer, &p.link) {
+            Ok(true) => {
+                tracing::info!(tunnel = p.tunnel, peer = p.gateway, epoch = p.epoch, "keys agreed");
+                tunnels.push(p.tunnel.clone());
+            }
+            Ok(false) => {}
+            // One bad key does not hold up the others.
+            Err(error) => {
+                tracing::warn!(tunnel = p.tunnel, peer = p.gateway, %error, "no keys agreed");
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) => Err(refusal(error)),
+        None => Ok(control::Rekeyed { tunnels }),
+    }
+}
+
+fn refusal(e: InstallError) -> Error {
+    let (code, remedy) = match &e {
+        InstallError::NoTunnel(_) => (ErrorCode::NotFound, "sagctl tunnels lists them"),
+        InstallError::ReservedSpi(_) => (ErrorCode::BadRequest, "take another SPI"),
+        InstallError::SpiTaken { .. } => (ErrorCode::BadRequest, "take another SPI, or another key pair"),
+        InstallError::Key(_) => (ErrorCode::BadRequest, "make keys of the tunnel's cipher"),
+        InstallError::Refused(_) => (ErrorCode::Busy, "sagctl tunnels shows the associations"),
+        InstallError::Agree(_) => (ErrorCode::BadRequest, "docs/tunnels-keys.md has the form"),
+        InstallError::NoRing => (ErrorCode::BadRequest, "call tunnels-key first"),
+    };
+    Error::new(code, e.to_string(), remedy)
+}

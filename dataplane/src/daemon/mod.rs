@@ -1,0 +1,47 @@
+//! The daemon: one control thread (this one) and the workers.
+//!
+//! The control thread owns configuration, kernel mirror, XDP maps and the control socket. Workers get immutable
+//! snapshots and report sockets and unresolved next hops; nothing else is shared but the flow table, the next-hop
+//! records and counters.
+//!
+//! | part | duty |
+//! |---|---|
+//! | [`RunningConfig`](running_config::RunningConfig) | the document in force, where it came from, what it warns of |
+//! | [`KernelView`](kernel::KernelView) | links, addresses, routes and neighbors of the kernel; its listening sockets |
+//! | [`Compiler`](sag_compile::Compiler), [`EspKeys`](crate::esp::EspKeys) | what forwards by them: plans, and the keys of tunnels |
+//! | [`Publisher`](publisher::Publisher) | what workers and XDP see, and the order in which it changes |
+//! | [`FlowTables`](flow_tables::FlowTables) | the session tables: grace periods, sizes of indexes |
+//! | [`Workers`](workers::Workers) | the threads that forward |
+//! | [`Devices`](devices::Devices) | XDP programs and AF_XDP sockets on devices |
+//! | [`Telemetry`](telemetry::Telemetry) | where counters began, rates, floods, the NAT log, the metrics |
+//! | [`Timers`](timers::Timers) | when housekeeping is due |
+//!
+//! [`Daemon`](core::Daemon) wires them and dispatches events; what reports read is a [`View`](view::View).
+
+mod control;
+mod core;
+mod devices;
+mod environment;
+mod event_loop;
+mod floods;
+mod flow_tables;
+mod grace_periods;
+mod journal;
+mod kernel;
+mod keys;
+mod listening_ports;
+mod metered_rates;
+mod port_counters;
+mod publisher;
+mod report;
+mod running_config;
+mod stale_flows;
+mod start;
+mod telemetry;
+mod timers;
+mod view;
+mod worker;
+mod workers;
+
+pub use environment::unload;
+pub use event_loop::run;

@@ -1,0 +1,86 @@
+//! XDP's maps of tunnels and of the gateway's own addresses.
+
+use super::Publisher;
+use sag_bpf::LocalAddr;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+impl Publisher {
+    /// Writes the record of every tunnel of the snapshot, and clears the others.
+    pub(super) fn write_tunnel_records(&self) {
+        for (no, record) in self.gateway.tunnels().iter().enumerate().skip(1) {
+            match self.snapshot.tunnels.get(no as u8) {
+                Some(t) => record.store(&t.entry()),
+                None => record.clear(),
+            }
+        }
+    }
+
+    /// Writes the records of the running tunnels again: they hold what workers have learned of the paths.
+    pub fn refresh_tunnel_records(&self) {
+        for t in self.snapshot.tunnels.iter() {
+            if let Some(record) = self.gateway.tunnels().get(usize::from(t.no)) {
+                record.store(&t.entry());
+            }
+        }
+    }
+
+    /// Which received packets are for which tunnel, if that has changed, and how many tunnels there are.
+    pub(super) fn write_tunnel_ends(&self, changed: bool) {
+        let tunnels = &self.snapshot.tunnels;
+        if changed && let Err(error) = self.gateway.replace_tunnel_ends(&tunnels.xdp_ends()) {
+            tracing::error!(%error, "cannot write the ends of tunnels to XDP's map: workers decapsulate instead");
+        }
+        let count = tunnels.iter().count() as u32;
+        self.gateway.control().tunnels.store(count, Ordering::Release);
+    }
+
+    /// XDP's view of the gateway's own addresses; true if one was missing.
+    pub(super) fn write_local_addresses(&self) -> bool {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let ends = self.snapshot.tunnels.iter().filter_map(|t| match t.local {
+            IpAddr::V6(a) => Some(a),
+            IpAddr::V4(_) => None,
+        });
+        let ends: Vec<_> = ends.collect();
+        // Inside tunnels a worker answers for the gateway.
+        let outside = |a: &&IpAddr| !self.snapshot.tunnels.owns(**a);
+        for a in self.snapshot.local.iter().filter(outside) {
+            match a {
+                IpAddr::V4(addr) => {
+                    let external = self.snapshot.nat.externals.get(&addr.to_bits());
+                    let pool = external.and_then(|_| self.records.nat.pool_of(*addr));
+                    let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
+                    let tunnel = self.snapshot.tunnels.end_at((*addr).into());
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel });
+                }
+                IpAddr::V6(a) => v6.push(*a),
+            }
+        }
+        let mut missing = false;
+        for done in [self.gateway.replace_local4(&v4), self.gateway.replace_local6(&v6, &ends)] {
+            match done {
+                Ok(new) => missing |= new,
+                Err(error) => {
+                    tracing::error!(%error, "cannot write the gateway's own addresses to XDP's map")
+                }
+            }
+        }
+        missing
+    }
+
+    /// Writes own addresses and ends of tunnels again where somebody has changed XDP's maps from outside. Returns what
+    /// was missing.
+    pub fn repair_addresses(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if self.write_local_addresses() {
+            missing.push("addresses");
+        }
+        match self.gateway.replace_tunnel_ends(&self.snapshot.tunnels.xdp_ends()) {
+            Ok(true) => missing.push("ends of tunnels"),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the ends of tunnels cannot be written again"),
+        }
+        missing
+    }
+}

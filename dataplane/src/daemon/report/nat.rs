@@ -1,0 +1,188 @@
+//! `nat` and `nat-bindings`: entries, pools, and who holds which port.
+
+use crate::daemon::view::View;
+use sag_model::config::{Config, DnatService, NatBehavior};
+use sag_model::control::{
+    IpProto, Nat, NatBinding, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind, NatPool,
+    NatTotals, PortUse,
+};
+use sag_model::flow::RecordNo;
+use sag_pipeline::family::{EndpointPair, FlowFamily};
+use sag_pipeline::nat::{Behavior, Endpoint, NatProtocol, Source};
+use sag_pipeline::session::State;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
+
+impl View<'_> {
+    /// Entries with their sessions, pools, totals.
+    pub fn nat_report(&self) -> Nat {
+        let own = |idx: sag_model::PortIdx| {
+            self.publisher.snapshot.port(idx).and_then(|p| p.addrs4.first()).map(|a| a.0)
+        };
+        let mut entries = NatEntry::of(&self.running.config, own);
+        let live = Live::of(&self.running.config, &entries);
+        let mut counts = vec![0u64; entries.len()];
+        self.each_translated(|proto, old, new| live.count(proto, old, new, &mut counts));
+        for (e, n) in entries.iter_mut().zip(counts) {
+            e.sessions = n;
+            e.hits = self.compiler.nat.sessions_made(&e.id);
+        }
+        Nat { pools: self.pools(&entries), entries, totals: self.nat_totals() }
+    }
+
+    /// Pools and totals alone, for which no session is looked at.
+    pub fn nat_use(&self) -> Nat {
+        Nat { entries: Vec::new(), pools: self.pools(&[]), totals: self.nat_totals() }
+    }
+
+    fn nat_totals(&self) -> NatTotals {
+        let totals = &self.flows.tables.nat.totals;
+        let get = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
+        NatTotals {
+            bindings: get(&totals.bindings),
+            hosts: self.flows.tables.nat.hosts().all().count() as u64,
+            host_limit: self.running.config.nat.host_sessions,
+            host_limit_hits: get(&totals.host_refused),
+            uncounted: get(&totals.uncounted),
+            evicted: get(&totals.evicted),
+            hairpinned: get(&totals.hairpinned),
+            log_lost: self.telemetry.journal.journal.lost(),
+        }
+    }
+
+    fn pools(&self, entries: &[NatEntry]) -> Vec<NatPool> {
+        let limits = &self.publisher.snapshot.nat.limits;
+        let used = |s: &Source, protocol: NatProtocol| {
+            let u = &s.pool.uses[protocol as usize];
+            PortUse {
+                used: u.used.load(Ordering::Relaxed),
+                capacity: limits.capacity(protocol) as u32,
+                peak: u.peak.load(Ordering::Relaxed),
+            }
+        };
+        let row = |s: &Source| {
+            let addr = s.pool.addr().to_string();
+            let ids = entries.iter().filter(|e| e.kind != NatKind::Dnat && e.external == addr);
+            NatPool {
+                address: s.pool.addr(),
+                source: ids.map(|e| e.id.as_str()).collect::<Vec<_>>().join(","),
+                mapping: behavior(s.mapping),
+                filtering: behavior(s.filtering),
+                tcp: used(s, NatProtocol::Tcp),
+                udp: used(s, NatProtocol::Udp),
+                icmp: used(s, NatProtocol::Icmp),
+                exhausted: s.pool.exhausted.load(Ordering::Relaxed),
+                filtered: s.pool.filtered.load(Ordering::Relaxed),
+                warned: s.pool.uses.iter().any(|u| u.warned.load(Ordering::Relaxed) != 0),
+            }
+        };
+        self.publisher.snapshot.nat.sources.iter().map(row).collect()
+    }
+
+    /// Calls `f` with protocol, first and translated tuple of every translated session.
+    fn each_translated(&self, mut f: impl FnMut(u8, EndpointPair, EndpointPair)) {
+        type V4 = sag_model::flow::FlowRecord4;
+        let table = &self.flows.tables.v4;
+        for n in 1..table.used() {
+            if State::of(table.meta(n)).is_none() {
+                continue;
+            }
+            let r = table.record(RecordNo::forward(n));
+            let (key, new) = (r.key(), r.translated());
+            if key != new
+                && let (Some(old), Some(new)) = (V4::endpoints(&key), V4::endpoints(&new))
+            {
+                f(V4::tuple(&key).proto, old, new);
+            }
+        }
+    }
+
+    /// Who holds which outside port.
+    pub fn nat_bindings(&self, query: &NatBindingQuery) -> NatBindings {
+        let mut picker = NatBindingPicker::new(query);
+        for pool in self.flows.tables.nat.pools() {
+            let source = self.publisher.snapshot.nat.sources.iter().find(|s| s.pool.addr() == pool.addr());
+            let mapping = source.map_or(NatBehavior::EndpointIndependent, |s| behavior(s.mapping));
+            for protocol in NatProtocol::ALL {
+                for (port, inside, sessions) in pool.bindings(protocol) {
+                    picker.offer(&NatBinding {
+                        protocol: IpProto(protocol.proto()),
+                        inside: inside.addr,
+                        inside_port: inside.port,
+                        outside: pool.addr(),
+                        outside_port: port,
+                        sessions: u64::from(sessions),
+                        mapping,
+                    });
+                }
+            }
+        }
+        picker.finish()
+    }
+}
+
+const fn behavior(b: Behavior) -> NatBehavior {
+    match b {
+        Behavior::EndpointIndependent => NatBehavior::EndpointIndependent,
+        Behavior::AddressDependent => NatBehavior::AddressDependent,
+        Behavior::AddressAndPortDependent => NatBehavior::AddressAndPortDependent,
+    }
+}
+
+/// Finds the entry of a live session without a walk over all entries.
+struct Live<'c> {
+    config: &'c Config,
+    /// Positions of SNAT entries by external address, of DNAT entries by inside address.
+    snat: HashMap<Ipv4Addr, Vec<usize>>,
+    dnat: HashMap<Ipv4Addr, Vec<usize>>,
+    first_snat: usize,
+    first_dnat: usize,
+}
+
+impl<'c> Live<'c> {
+    fn of(config: &'c Config, entries: &[NatEntry]) -> Live<'c> {
+        let (mut snat, mut dnat): (HashMap<_, Vec<_>>, HashMap<_, Vec<_>>) = Default::default();
+        let first_snat = entries.iter().filter(|e| e.kind == NatKind::WanSnat).count();
+        let first_dnat = first_snat + config.snat.len();
+        for (i, e) in entries.iter().enumerate() {
+            match e.kind {
+                NatKind::Dnat => {
+                    dnat.entry(config.dnat[i - first_dnat].internal_ip).or_default().push(i);
+                }
+                _ => e.external.parse().into_iter().for_each(|a| snat.entry(a).or_default().push(i)),
+            }
+        }
+        Live { config, snat, dnat, first_snat, first_dnat }
+    }
+
+    fn count(&self, proto: u8, old: EndpointPair, new: EndpointPair, counts: &mut [u64]) {
+        if old.0.addr != new.0.addr {
+            let covers = |&&i: &&usize| match i.checked_sub(self.first_snat) {
+                Some(n) => self.config.snat[n].cidr_block.contains(&old.0.addr),
+                None => true,
+            };
+            let length = |i: &&usize| {
+                i.checked_sub(self.first_snat).map_or(0, |n| self.config.snat[n].cidr_block.prefix_len())
+            };
+            if let Some(&i) =
+                self.snat.get(&new.0.addr).and_then(|l| l.iter().filter(covers).max_by_key(length))
+            {
+                counts[i] += 1;
+            }
+        }
+        if old.1 != new.1 {
+            let forwards = |&&i: &&usize| self.forwards(i - self.first_dnat, proto, new.1);
+            if let Some(&i) = self.dnat.get(&new.1.addr).and_then(|l| l.iter().find(forwards)) {
+                counts[i] += 1;
+            }
+        }
+    }
+
+    fn forwards(&self, dnat: usize, proto: u8, to: Endpoint) -> bool {
+        match self.config.dnat[dnat].service {
+            DnatService::Any => true,
+            DnatService::Port { protocol, internal, .. } => protocol == proto && internal.contains(to.port),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `ports` and `drops`.
+
+use crate::daemon::view::View;
+use ipnet::IpNet;
+use sag_compile::PortBinding;
+use sag_model::control;
+use sag_model::{DropReason, VlanId};
+
+impl View<'_> {
+    pub fn port_rows(&self) -> Vec<control::Port> {
+        self.publisher.bindings.iter().map(|b| self.port_row(b)).collect()
+    }
+
+    fn port_row(&self, b: &PortBinding) -> control::Port {
+        let mut row = control::Port::new(&b.port.name, &b.device, b.role);
+        row.vlan = VlanId::new(b.port.vlan);
+        row.up = b.port.up;
+        row.mtu = u32::from(b.port.mtu);
+        row.mac = Some(b.port.mac);
+        let v4 = b.port.addrs4.iter().filter_map(|(a, l)| IpNet::new((*a).into(), *l).ok());
+        let v6 = b.port.addrs6.iter().filter_map(|(a, l)| IpNet::new((*a).into(), *l).ok());
+        row.addresses = v4.chain(v6).collect();
+        if !b.ours() {
+            row.capability = format!("{}: left to the kernel", b.device);
+            return row;
+        }
+        if let Some(d) = self.devices.get(b.port.dev) {
+            row.capability = d.capability();
+            row.xdp_mode = d.attached.as_ref().map_or("none", |a| a.mode.name()).to_owned();
+            row.xsk_mode = match d.binding {
+                Some(x) if x.is_zero_copy() => "zero-copy",
+                Some(_) => "copy",
+                None => "none",
+            }
+            .to_owned();
+            row.queues = d.queues;
+        }
+        let c = self.counters(b.idx);
+        row.rx_packets = c.rx_packets;
+        row.rx_bytes = c.rx_bytes;
+        row.tx_packets = c.tx_packets;
+        row.tx_bytes = c.tx_bytes;
+        row.forwarded = c.forwarded;
+        row.to_kernel = c.to_kernel;
+        row.held = c.held;
+        row.dropped = c.drops.iter().sum();
+        row.originated = c.originated;
+        row.punted = c.punted;
+        row.fast = c.fast;
+        row
+    }
+
+    pub fn drop_rows(&self) -> Vec<control::DropRow> {
+        let mut rows = Vec::new();
+        for b in self.own_ports() {
+            let c = self.counters(b.idx);
+            for r in DropReason::ALL {
+                let n = c.drops[r.index()];
+                if n > 0 {
+                    rows.push(control::DropRow::new(&b.port.name, *r, n));
+                }
+            }
+        }
+        rows
+    }
+}

@@ -1,0 +1,93 @@
+//! `routes`.
+
+use crate::daemon::view::View;
+use sag_compile::{RouteRow, RouteSource};
+use sag_model::control;
+use sag_pipeline::snapshot::{Member, NextHop, Route};
+
+impl View<'_> {
+    /// The routes that the gateway forwards by; for one address, those that cover it, the longest prefix first.
+    pub fn routes(&self, query: &control::RouteQuery) -> control::Routes {
+        let mut rows: Vec<_> = self
+            .publisher
+            .routes
+            .iter()
+            .filter(|r| query.covers.is_none_or(|a| r.dst.contains(&a)))
+            .filter(|r| !(matches!(r.route, Route::Local) && r.dst.addr().is_loopback()))
+            .collect();
+        if query.covers.is_some() {
+            rows.sort_by_key(|r| std::cmp::Reverse(r.dst.prefix_len()));
+        }
+        let total = rows.len() as u64;
+        let limit = query.limit.map_or(usize::MAX, |l| l as usize);
+        control::Routes { routes: rows.into_iter().take(limit).map(|r| self.route(r)).collect(), total }
+    }
+
+    fn route(&self, r: &RouteRow) -> control::Route {
+        let mut next_hops = Vec::new();
+        if let Route::Via(members) = &r.route {
+            next_hops.extend(members.iter().map(|m| self.next_hop(m)));
+        }
+        let tables = self.kernel.tables();
+        let device_name = |i: u32| tables.link(i).map_or_else(|| format!("if{i}"), |l| l.name.clone());
+        next_hops.extend(r.foreign.iter().map(|(ifindex, via, weight)| control::NextHop {
+            via: *via,
+            port: None,
+            device: device_name(*ifindex),
+            mac: None,
+            state: "not-ours".to_owned(),
+            weight: u32::from(*weight),
+        }));
+        control::Route {
+            destination: r.dst,
+            kind: match r.route {
+                Route::Via(_) | Route::NotOurs => "unicast",
+                Route::Local => "local",
+                Route::Blackhole => "blackhole",
+                Route::Unreachable => "unreachable",
+                Route::Prohibit => "prohibit",
+            }
+            .to_owned(),
+            protocol: r.protocol.clone(),
+            metric: r.metric,
+            source: match r.source {
+                RouteSource::Kernel => "kernel",
+                RouteSource::Config => "config",
+            }
+            .to_owned(),
+            next_hops,
+        }
+    }
+
+    fn next_hop(&self, m: &Member) -> control::NextHop {
+        let snapshot = &self.publisher.snapshot;
+        if let Some(t) = snapshot.tunnel(m.tunnel) {
+            return control::NextHop {
+                via: Some(t.remote),
+                port: Some(t.name.clone()),
+                device: String::new(),
+                mac: None,
+                state: "tunnel".to_owned(),
+                weight: u32::from(m.weight),
+            };
+        }
+        let binding = self.publisher.bindings.get(m.port.index());
+        let ifindex = binding.and_then(|b| b.l3_ifindex).unwrap_or(0);
+        let neighbor = m.via.and_then(|ip| self.kernel.tables().neighbor(ifindex, ip));
+        let number = m.via.and_then(|ip| snapshot.neighbors.get(&(m.port, ip)));
+        let known = number.and_then(|n| snapshot.nexthop(*n));
+        control::NextHop {
+            via: m.via,
+            port: Some(self.port_name(m.port.0).to_owned()),
+            device: binding.map(|b| b.device.clone()).unwrap_or_default(),
+            mac: known.filter(NextHop::valid).map(|n| n.dmac),
+            state: match (m.via, neighbor) {
+                (None, _) => "on-link".to_owned(),
+                (Some(_), Some(n)) => n.state.to_string(),
+                (Some(_), None) if known.is_some_and(|n| n.valid()) => "permanent".to_owned(),
+                (Some(_), None) => "unknown".to_owned(),
+            },
+            weight: u32::from(m.weight),
+        }
+    }
+}

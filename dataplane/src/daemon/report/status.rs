@@ -1,0 +1,95 @@
+//! `status`, and the numbers of the metrics endpoint.
+
+use crate::daemon::port_counters::punts_by_reason;
+use crate::daemon::view::View;
+use crate::server::{MetricsSnapshot, PortPunt, rfc3339};
+use sag_bpf::PuntReason;
+use sag_model::control;
+use std::sync::atomic::Ordering;
+
+impl View<'_> {
+    /// `status`.
+    pub fn status(&self) -> control::Status {
+        let mut fast = 0;
+        let mut punted = 0;
+        let mut punts: Vec<control::PuntRow> = PuntReason::ALL
+            .iter()
+            .map(|r| control::PuntRow { reason: r.name().to_owned(), packets: 0 })
+            .collect();
+        for b in self.own_ports() {
+            let c = self.counters(b.idx);
+            fast += c.fast;
+            punted += c.punted;
+            for (row, n) in punts.iter_mut().zip(punts_by_reason(b.idx, self.publisher, self.telemetry)) {
+                row.packets += n;
+            }
+        }
+        punts.retain(|p| p.packets > 0);
+        control::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.telemetry.started.elapsed().as_secs(),
+            config_epoch: self.publisher.epoch(),
+            config_file: self.running.source.clone(),
+            config_applied: rfc3339(self.running.applied),
+            workers: self.worker_rows(),
+            sessions: self.session_totals(),
+            fastpath_packets: fast,
+            punted_packets: punted,
+            punts,
+            warnings: [self.running.warnings.clone(), self.telemetry.floods.warnings(&self.running.config)]
+                .concat(),
+        }
+    }
+
+    /// The numbers of the metrics endpoint.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        let ports = self.port_rows();
+        let mut punts = Vec::new();
+        for b in self.own_ports() {
+            for (r, packets) in
+                PuntReason::ALL.iter().zip(punts_by_reason(b.idx, self.publisher, self.telemetry))
+            {
+                punts.push(PortPunt { port: b.port.name.clone(), reason: r.name().to_owned(), packets });
+            }
+        }
+        MetricsSnapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.telemetry.started.elapsed().as_secs(),
+            config_epoch: self.publisher.epoch(),
+            ports,
+            drops: self.drop_rows(),
+            punts,
+            sessions: self.session_totals(),
+            nat: self.nat_use(),
+            workers: self.worker_rows(),
+            cars: self.car_counters(),
+            tunnels: self.tunnels_report().tunnels,
+        }
+    }
+
+    fn session_totals(&self) -> control::SessionTotals {
+        control::SessionTotals {
+            ipv4: u64::from(self.flows.tables.v4.live()),
+            ipv6: u64::from(self.flows.tables.v6.live()),
+            capacity_ipv4: u64::from(self.flows.tables.v4.capacity()),
+            capacity_ipv6: u64::from(self.flows.tables.v6.capacity()),
+            created: self.workers.shared().map(|w| w.counters.sessions_created.get()).sum(),
+            evicted: self.flows.tables.nat.totals.evicted.load(Ordering::Relaxed),
+            memory_bytes: self.flows.tables.memory() as u64,
+        }
+    }
+
+    fn worker_rows(&self) -> Vec<control::Worker> {
+        self.workers
+            .iter()
+            .map(|w| control::Worker {
+                id: w.shared.id,
+                cpu: w.shared.cpu.map(|c| c as u32),
+                batches: w.shared.counters.batches.get(),
+                packets: w.shared.counters.packets.get(),
+                busy_percent: (w.busy_percent() * 10.0).round() / 10.0,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,101 @@
+//! The configuration in force.
+
+use anyhow::{Result, anyhow};
+use sag_model::config::{self, Checked, Config};
+use sag_model::control::Finding;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The document in force, where it came from, and what there is to say about it.
+#[derive(Debug)]
+pub struct RunningConfig {
+    /// The file with which the daemon was started, and which a reload reads.
+    pub path: PathBuf,
+    pub config: Config,
+    text: String,
+    /// Name of the document: a file, or what the controller calls it.
+    pub source: String,
+    pub applied: SystemTime,
+    pub warnings: Vec<String>,
+    /// What the analysis of the ACLs found, once a report has asked for it.
+    findings: Option<Vec<Finding>>,
+}
+
+/// What came of a new document.
+#[derive(Debug)]
+pub struct Applied {
+    /// Whether it says something else than the one before.
+    pub changed: bool,
+    pub warnings: Vec<String>,
+}
+
+impl RunningConfig {
+    /// The document of the start.
+    pub fn new(path: &Path, checked: Checked, text: String) -> RunningConfig {
+        RunningConfig {
+            path: path.to_owned(),
+            text,
+            source: path.display().to_string(),
+            applied: SystemTime::now(),
+            warnings: checked.warnings.iter().map(|w| w.to_string()).collect(),
+            findings: None,
+            config: checked.config,
+        }
+    }
+
+    /// Puts another document in force. One with an error changes nothing.
+    pub fn replace(&mut self, text: String, name: &str) -> Result<Applied> {
+        let mut checked = config::parse(&text, name).map_err(|e| anyhow!("{e}"))?;
+        checked.config.keep_numbers(|p| self.config.port_by_name(&p.name));
+        let mut warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
+        let fixed = self.config.needs_restart(&checked.config);
+        warnings.extend(fixed.iter().map(|key| format!("{key} changes with the next start of the daemon")));
+        let changed = checked.config != self.config;
+        self.config = checked.config;
+        self.text = text;
+        self.source = name.to_owned();
+        self.applied = SystemTime::now();
+        self.warnings.clone_from(&warnings);
+        self.findings = None;
+        Ok(Applied { changed, warnings })
+    }
+
+    /// The analysis of the ACLs, made when it is first asked for. That of large ones would take seconds, which the control
+    /// thread does not have.
+    pub fn acl_findings(&mut self) -> &[Finding] {
+        const MAX_RULES: usize = 5_000;
+        let config = &self.config;
+        self.findings.get_or_insert_with(|| {
+            let rules: usize = config.acls.iter().map(|a| a.rules.len()).sum();
+            if rules <= MAX_RULES {
+                return crate::check::findings(config);
+            }
+            let text =
+                format!("{rules} rules are too many to analyse while forwarding: run `sag-vcpe check`");
+            vec![Finding { kind: "incomplete".to_owned(), text, ..Finding::default() }]
+        })
+    }
+
+    /// Writes the document to where the next start finds it if its source is gone.
+    pub fn save_last_good(&self) {
+        let dir = &self.config.dataplane.state_dir;
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(dir)?;
+            let (new, path) = (dir.join("last-good.toml.new"), dir.join("last-good.toml"));
+            write_private(&new, &self.text)?;
+            std::fs::rename(new, path)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(dir = %dir.display(), %error, "cannot keep the last good configuration");
+        }
+    }
+}
+
+/// The document may contain keys: only its owner may read it.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut f = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    f.write_all(text.as_bytes())?;
+    f.sync_all()
+}

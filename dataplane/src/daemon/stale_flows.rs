@@ -1,0 +1,54 @@
+//! Which flows a change of the kernel's routes concerns.
+
+use ipnet::IpNet;
+use sag_compile::RouteRow;
+use sag_model::PortIdx;
+use sag_pipeline::snapshot::Route;
+use sag_rtnl::Changes;
+use std::net::IpAddr;
+
+/// More changed prefixes than these concern all flows.
+const MAX_PREFIXES: usize = 256;
+
+/// Flows that must look their route up again: those over these next hops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleFlows {
+    All,
+    Gateway(PortIdx, IpAddr),
+    OnLink(PortIdx, IpNet),
+}
+
+impl StaleFlows {
+    pub fn covers(&self, port: PortIdx, ip: IpAddr) -> bool {
+        match self {
+            StaleFlows::All => true,
+            StaleFlows::Gateway(p, via) => *p == port && *via == ip,
+            StaleFlows::OnLink(p, net) => *p == port && net.contains(&ip),
+        }
+    }
+}
+
+/// The flows that a change concerns: those over the next hops that the changed prefixes had until now.
+pub fn stale_flows(changes: &Changes, routes: &[RouteRow]) -> Vec<StaleFlows> {
+    if !changes.routes && !changes.links && !changes.addrs {
+        return Vec::new();
+    }
+    if changes.resynced || changes.links || changes.prefixes.len() > MAX_PREFIXES {
+        return vec![StaleFlows::All];
+    }
+    let mut out = Vec::new();
+    for prefix in &changes.prefixes {
+        let covering = |r: &&RouteRow| r.dst.contains(prefix);
+        let Some(row) = routes.iter().filter(covering).max_by_key(|r| r.dst.prefix_len()) else {
+            continue;
+        };
+        if let Route::Via(members) = &row.route {
+            out.extend(members.iter().map(|m| match m.via {
+                _ if m.tunnel != 0 => StaleFlows::All,
+                Some(via) => StaleFlows::Gateway(m.port, via),
+                None => StaleFlows::OnLink(m.port, *prefix),
+            }));
+        }
+    }
+    out
+}

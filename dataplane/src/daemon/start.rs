@@ -1,0 +1,104 @@
+//! From a configuration to a running daemon.
+
+use super::core::{Daemon, read_clocks};
+use super::devices::Devices;
+use super::environment;
+use super::flow_tables::FlowTables;
+use super::kernel::KernelView;
+use super::publisher::{Context as PublishContext, Publisher};
+use super::running_config::RunningConfig;
+use super::telemetry::Telemetry;
+use super::timers::Timers;
+use super::workers::{Resources, Workers};
+use crate::esp::EspKeys;
+use anyhow::Result;
+use mio::Waker;
+use sag_bpf::{Gateway, OpenOptions};
+use sag_compile::{Compiler, DeviceSlots, NextHopTable, SharedRecords};
+use sag_model::config::{Checked, Config, Dataplane};
+use sag_model::flow::next_epoch;
+use sag_pipeline::qos::MeterTable;
+use sag_rtnl::Tables;
+use sag_xsk::sys;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Opens the shared memory, takes over what an earlier daemon has left, publishes the first plan, and starts the workers.
+pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> Result<Daemon> {
+    let mut running = RunningConfig::new(path, checked, text);
+    for w in &running.warnings {
+        tracing::warn!("{w}");
+    }
+    let mut kernel = KernelView::open()?;
+    let gateway = open_gateway(&running.config.dataplane)?;
+    let slots = adopt_numbers(&mut running.config, &gateway, kernel.tables());
+    let flows = FlowTables::open(&gateway, &running.config.dataplane);
+    environment::protect_keys(&running.config);
+    let mut keys = EspKeys::default();
+    keys.load_saved_numbers(&running.config.dataplane.state_dir);
+
+    let records = open_records(&gateway, &flows);
+    let mut compiler = Compiler::new(&records, keys.associations.clone());
+    compiler.devices = slots;
+    // XDP's clock is that of the jiffies, and it is read once in each.
+    compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
+    let epoch = next_epoch(gateway.control().epoch.load(Ordering::Relaxed));
+    let plan = compiler.compile(&running.config, kernel.tables(), epoch, read_clocks());
+
+    let telemetry = Telemetry::start(&gateway)?;
+    telemetry.journal.write_to(running.config.nat.log_file.clone());
+    if let Some(why) = gateway.injector().why_not() {
+        tracing::warn!(
+            "{why}; fragments and ICMP errors for the gateway's own NAT addresses do not reach it"
+        );
+    }
+    let mut workers = Workers::new(waker);
+    let mut cx = PublishContext { keys: &mut keys, workers: &workers, dataplane: &running.config.dataplane };
+    let publisher = Publisher::start(gateway, records, plan, &flows.tables.v4, &mut cx);
+    kernel.reserve_listening_ports(&publisher.snapshot, &flows.tables.nat);
+    workers.start(&Resources {
+        config: &running.config,
+        tables: &flows.tables,
+        snapshot: &publisher.snapshot,
+        gateway: &publisher.gateway,
+        journal: &telemetry.journal.journal,
+    })?;
+    running.save_last_good();
+    let (devices, timers) = (Devices::default(), Timers::default());
+    Ok(Daemon { running, kernel, compiler, keys, publisher, flows, workers, devices, telemetry, timers })
+}
+
+fn open_gateway(d: &Dataplane) -> Result<Gateway> {
+    let options = OpenOptions {
+        pin_dir: d.pin_dir.clone(),
+        lock_file: environment::lock_file(d)?,
+        sessions4: d.flows,
+        sessions6: d.flows_v6(),
+    };
+    Ok(environment::retry_while_locked(|| Gateway::open(&options))?)
+}
+
+/// The records that XDP reads. Next hops of the predecessor stay as they are.
+fn open_records(gateway: &Gateway, flows: &FlowTables) -> SharedRecords {
+    let predecessor = gateway.control().nexthops_from.load(Ordering::Relaxed);
+    SharedRecords {
+        nexthops: NextHopTable::open(gateway.nexthops(), predecessor),
+        nat: flows.tables.nat.clone(),
+        meters: MeterTable::over(gateway.meters(), gateway.meter_groups(), gateway.passed_bytes()),
+    }
+}
+
+/// Gives ports the numbers, and devices the slots, under which the flows of an earlier daemon know them: XDP goes
+/// on by its records and counts for its ports until this one has taken over.
+fn adopt_numbers(config: &mut Config, gateway: &Gateway, tables: &Tables) -> DeviceSlots {
+    let ifindex = |device: &str| tables.link_named(device).map(|l| l.ifindex);
+    config.keep_numbers(|p| gateway.port_of(ifindex(&p.device)?, p.vlan).map(|(port, _)| port));
+    let mut slots = DeviceSlots::default();
+    for i in gateway.ports() {
+        if let (Some(link), Some(slot)) = (tables.link(i), gateway.dev_of(i)) {
+            slots.reserve(&link.name, slot);
+        }
+    }
+    slots
+}

@@ -1,0 +1,52 @@
+//! When the parts of the daemon's housekeeping are due.
+
+use std::time::{Duration, Instant};
+
+/// Something that is done again and again.
+#[derive(Debug)]
+pub struct Interval {
+    every: Duration,
+    last: Instant,
+}
+
+impl Interval {
+    fn new(every: Duration) -> Interval {
+        Interval { every, last: Instant::now() }
+    }
+
+    /// Whether the interval has passed since it was last due.
+    pub fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.every;
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+}
+
+/// The intervals of the daemon's housekeeping.
+#[derive(Debug)]
+pub struct Timers {
+    /// New listening sockets of the gateway are noticed.
+    pub listening_ports: Interval,
+    /// Stale neighbors in use are probed.
+    pub neighbors: Interval,
+    /// XDP's maps are compared with what they should contain.
+    pub maps: Interval,
+    /// Drops of the flood guard are looked at.
+    pub floods: Interval,
+    /// The numbers of the metrics endpoint are brought up to date.
+    pub metrics: Interval,
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers {
+            listening_ports: Interval::new(Duration::from_secs(1)),
+            neighbors: Interval::new(Duration::from_secs(15)),
+            maps: Interval::new(Duration::from_secs(1)),
+            floods: Interval::new(super::floods::INTERVAL),
+            metrics: Interval::new(Duration::from_millis(500)),
+        }
+    }
+}
