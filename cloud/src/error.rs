@@ -19,7 +19,7 @@ pub struct ApiError {
     pub code: Cow<'static, str>,
     pub message: Cow<'static, str>,
     pub hint: Option<String>,
-    /// The database asked for the transaction to be run again.
+    /// The database request for the transaction to be run again.
     pub retry: bool,
 }
 

@@ -40,7 +40,7 @@ pub fn check(document: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A policy document, ready to be asked.
+/// A policy document, ready to be evaluated.
 #[derive(Clone, Debug)]
 pub struct Policy(Vec<Statement>);
 

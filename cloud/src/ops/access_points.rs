@@ -37,8 +37,8 @@ async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Stored<Gateway>, bool)>
     Ok(gws.into_iter().zip(states).collect())
 }
 
-pub async fn list(cx: &mut Cx, asked: request::ListAccessPoints) -> Result<response::ListAccessPoints> {
-    if asked.smart_ag_id.is_some() {
+pub async fn list(cx: &mut Cx, request: request::ListAccessPoints) -> Result<response::ListAccessPoints> {
+    if request.smart_ag_id.is_some() {
         cx.gateway().await?;
     }
     let gws = gateways_with_state(cx).await?;
@@ -85,10 +85,10 @@ pub async fn qualities(
 
 pub async fn probe(
     cx: &mut Cx,
-    asked: request::ProbeAccessPointNetworkQuality,
+    request: request::ProbeAccessPointNetworkQuality,
 ) -> Result<response::ProbeAccessPointNetworkQuality> {
     let mut gw = cx.gateway().await?;
-    let ids: Vec<i64> = asked.access_point_ids.iter().filter_map(|i| i.parse().ok()).collect();
+    let ids: Vec<i64> = request.access_point_ids.iter().filter_map(|i| i.parse().ok()).collect();
     if ids.iter().any(|id| !POINTS.iter().any(|p| p.0 == *id)) {
         return Err(cx.invalid("AccessPointIds"));
     }
@@ -108,10 +108,10 @@ pub async fn probe(
 
 pub async fn update(
     cx: &mut Cx,
-    asked: request::UpdateSmartAGAccessPoint,
+    request: request::UpdateSmartAGAccessPoint,
 ) -> Result<response::UpdateSmartAGAccessPoint> {
     let mut gw = cx.gateway().await?;
-    if !POINTS.iter().any(|p| p.0 == asked.access_point_id) {
+    if !POINTS.iter().any(|p| p.0 == request.access_point_id) {
         return Err(cx.invalid("AccessPointId"));
     }
     if cx.links_from(Link::Ccn, &gw.id).await?.is_empty() {
@@ -121,20 +121,20 @@ pub async fn update(
     if !devices.iter().any(|d| d.online(cx.now)) {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
-    gw.access_point_id = asked.access_point_id;
+    gw.access_point_id = request.access_point_id;
     cx.save_gateway(&gw).await?;
     Ok(response::UpdateSmartAGAccessPoint::default())
 }
 
 pub async fn gateways(
     cx: &mut Cx,
-    asked: request::ListSmartAGByAccessPoint,
+    request: request::ListSmartAGByAccessPoint,
 ) -> Result<response::ListSmartAGByAccessPoint> {
     let state = |active: bool| if active { "Active" } else { "Offline" };
     let mut all = gateways_with_state(cx).await?;
     all.retain(|(g, active)| {
-        g.access_point_id == asked.access_point_id
-            && asked.smart_ag_status.as_ref().is_none_or(|s| s == state(*active))
+        g.access_point_id == request.access_point_id
+            && request.smart_ag_status.as_ref().is_none_or(|s| s == state(*active))
     });
     let Page { total, rows: page, .. } = cx.paginate(all);
     let mut rows = Vec::new();

@@ -17,7 +17,7 @@ pub async fn require(cx: &mut Cx, id: &str) -> Result<Stored<Acl>> {
     cx.require(id, &["InvalidId.ACL"]).await
 }
 
-pub async fn create(cx: &mut Cx, asked: request::CreateACL) -> Result<response::CreateACL> {
+pub async fn create(cx: &mut Cx, request: request::CreateACL) -> Result<response::CreateACL> {
     if cx.count(Kind::Acl, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["AclAmountLimit"]));
     }
@@ -25,7 +25,7 @@ pub async fn create(cx: &mut Cx, asked: request::CreateACL) -> Result<response::
     let body = Acl {
         acl_id: id.clone(),
         region_id: cx.region(),
-        name: asked.name,
+        name: request.name,
         resource_group_id: RESOURCE_GROUP.to_owned(),
     };
     let acl = cx.create(id, "", body);
@@ -33,15 +33,15 @@ pub async fn create(cx: &mut Cx, asked: request::CreateACL) -> Result<response::
     Ok(copied!(acl => response::CreateACL { acl_id, resource_group_id }))
 }
 
-pub async fn modify(cx: &mut Cx, asked: request::ModifyACL) -> Result<response::ModifyACL> {
-    let mut acl = require(cx, &asked.acl_id).await?;
-    acl.name = asked.name;
+pub async fn modify(cx: &mut Cx, request: request::ModifyACL) -> Result<response::ModifyACL> {
+    let mut acl = require(cx, &request.acl_id).await?;
+    acl.name = request.name;
     cx.put(&acl).await?;
     Ok(response::ModifyACL::default())
 }
 
-pub async fn delete(cx: &mut Cx, asked: request::DeleteACL) -> Result<response::DeleteACL> {
-    let acl = require(cx, &asked.acl_id).await?;
+pub async fn delete(cx: &mut Cx, request: request::DeleteACL) -> Result<response::DeleteACL> {
+    let acl = require(cx, &request.acl_id).await?;
     if !cx.links_to(Link::Acl, &acl.id).await?.is_empty() {
         return Err(ApiError::new(
             400,
@@ -55,9 +55,9 @@ pub async fn delete(cx: &mut Cx, asked: request::DeleteACL) -> Result<response::
     Ok(response::DeleteACL::default())
 }
 
-pub async fn describe(cx: &mut Cx, asked: request::DescribeACLs) -> Result<response::DescribeACLs> {
-    let mut filter = cx.mine().equals(Column::Name, asked.name);
-    filter.ids = asked.acl_ids.map(|_| cx.list_param("AclIds"));
+pub async fn describe(cx: &mut Cx, request: request::DescribeACLs) -> Result<response::DescribeACLs> {
+    let mut filter = cx.mine().equals(Column::Name, request.name);
+    filter.ids = request.acl_ids.map(|_| cx.list_param("AclIds"));
     let page = cx.list_page::<Acl>(&filter).await?;
     let ids: Vec<&str> = page.rows.iter().map(|acl| acl.id.as_str()).collect();
     let users = cx.count_links_to(Link::Acl, &ids).await?;
@@ -75,8 +75,8 @@ pub async fn describe(cx: &mut Cx, asked: request::DescribeACLs) -> Result<respo
     })
 }
 
-pub async fn associate(cx: &mut Cx, asked: request::AssociateACL) -> Result<response::AssociateACL> {
-    let acl = require(cx, &asked.acl_id).await?;
+pub async fn associate(cx: &mut Cx, request: request::AssociateACL) -> Result<response::AssociateACL> {
+    let acl = require(cx, &request.acl_id).await?;
     let gw = cx.gateway().await?;
     let bound = cx.links_from(Link::Acl, &gw.id).await?;
     if bound.contains(&acl.id) {
@@ -96,8 +96,11 @@ pub async fn associate(cx: &mut Cx, asked: request::AssociateACL) -> Result<resp
     Ok(response::AssociateACL::default())
 }
 
-pub async fn disassociate(cx: &mut Cx, asked: request::DisassociateACL) -> Result<response::DisassociateACL> {
-    let acl = require(cx, &asked.acl_id).await?;
+pub async fn disassociate(
+    cx: &mut Cx,
+    request: request::DisassociateACL,
+) -> Result<response::DisassociateACL> {
+    let acl = require(cx, &request.acl_id).await?;
     let gw = cx.gateway().await?;
     if !cx.unlink(Link::Acl, &gw.id, &acl.id).await? {
         return Err(cx.err(&["SmartAGNotAssociateAcl"]));
@@ -106,8 +109,8 @@ pub async fn disassociate(cx: &mut Cx, asked: request::DisassociateACL) -> Resul
     Ok(response::DisassociateACL::default())
 }
 
-pub async fn errors(cx: &mut Cx, asked: request::GetAclAttribute) -> Result<response::GetAclAttribute> {
-    let acl = require(cx, &asked.acl_id).await?;
+pub async fn errors(cx: &mut Cx, request: request::GetAclAttribute) -> Result<response::GetAclAttribute> {
+    let acl = require(cx, &request.acl_id).await?;
     let failing = super::dpi::failing_gateways(cx, Link::Acl, &acl.id).await?;
     Ok(response::GetAclAttribute {
         acl_id: acl.id,

@@ -72,13 +72,13 @@ async fn save(
     cx.bump_revisions(&users).await
 }
 
-pub async fn add(cx: &mut Cx, asked: request::AddACLRule) -> Result<response::AddACLRule> {
-    let acl = require(cx, &asked.acl_id).await?;
+pub async fn add(cx: &mut Cx, request: request::AddACLRule) -> Result<response::AddACLRule> {
+    let acl = require(cx, &request.acl_id).await?;
     if cx.count(Kind::AclRule, &Filter::under(&acl.id)).await? >= QUOTA {
         return Err(cx.err(&["AcrPerAclAmountLimit"]));
     }
     let id = cx.new_id("acr")?;
-    let body = copied!(asked => AclRule {
+    let body = copied!(request => AclRule {
         acl_id, name, description, direction, source_cidr, dest_cidr, ip_protocol, source_port_range,
         dest_port_range, policy, priority, r#type;
         acr_id: id.clone(),
@@ -87,7 +87,7 @@ pub async fn add(cx: &mut Cx, asked: request::AddACLRule) -> Result<response::Ad
         ..AclRule::default()
     });
     let mut rule = cx.create(id, &acl.id, body);
-    save(cx, &acl, &mut rule, asked.dpi_signature_ids, asked.dpi_group_ids).await?;
+    save(cx, &acl, &mut rule, request.dpi_signature_ids, request.dpi_group_ids).await?;
     Ok(copied!(rule => response::AddACLRule {
         acl_id, acr_id, description, dest_cidr, dest_port_range, direction, dpi_group_ids, dpi_signature_ids,
         gmt_create, ip_protocol, name, policy, priority, source_cidr, source_port_range, r#type,
@@ -99,23 +99,23 @@ async fn rule_of(cx: &mut Cx, acl: &Stored<Acl>, id: &str) -> Result<Stored<AclR
     rule.ok_or_else(|| cx.err(&["InvalidId.ACR"]))
 }
 
-pub async fn modify(cx: &mut Cx, asked: request::ModifyACLRule) -> Result<response::ModifyACLRule> {
-    let acl = require(cx, &asked.acl_id).await?;
-    let mut rule = rule_of(cx, &acl, &asked.acr_id).await?;
-    set_given!(rule, asked => {
+pub async fn modify(cx: &mut Cx, request: request::ModifyACLRule) -> Result<response::ModifyACLRule> {
+    let acl = require(cx, &request.acl_id).await?;
+    let mut rule = rule_of(cx, &acl, &request.acr_id).await?;
+    set_given!(rule, request => {
         name, description, direction, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
         policy, priority, r#type,
     });
-    save(cx, &acl, &mut rule, asked.dpi_signature_ids, asked.dpi_group_ids).await?;
+    save(cx, &acl, &mut rule, request.dpi_signature_ids, request.dpi_group_ids).await?;
     Ok(copied!(rule => response::ModifyACLRule {
         acl_id, acr_id, description, dest_cidr, dest_port_range, direction, dpi_group_ids, dpi_signature_ids,
         gmt_create, ip_protocol, name, policy, priority, source_cidr, source_port_range,
     }))
 }
 
-pub async fn delete(cx: &mut Cx, asked: request::DeleteACLRule) -> Result<response::DeleteACLRule> {
-    let acl = require(cx, &asked.acl_id).await?;
-    let rule = rule_of(cx, &acl, &asked.acr_id).await?;
+pub async fn delete(cx: &mut Cx, request: request::DeleteACLRule) -> Result<response::DeleteACLRule> {
+    let acl = require(cx, &request.acl_id).await?;
+    let rule = rule_of(cx, &acl, &request.acr_id).await?;
     cx.remove(&rule).await?;
     let users = cx.links_to(Link::Acl, &acl.id).await?;
     cx.bump_revisions(&users).await?;
@@ -125,13 +125,13 @@ pub async fn delete(cx: &mut Cx, asked: request::DeleteACLRule) -> Result<respon
 /// Rules in the order of their priority.
 pub async fn describe(
     cx: &mut Cx,
-    asked: request::DescribeACLAttribute,
+    request: request::DescribeACLAttribute,
 ) -> Result<response::DescribeACLAttribute> {
-    let acl = require(cx, &asked.acl_id).await?;
-    let descending = asked.order.is_some_and(|o| o.eq_ignore_ascii_case("desc"));
+    let acl = require(cx, &request.acl_id).await?;
+    let descending = request.order.is_some_and(|o| o.eq_ignore_ascii_case("desc"));
     let filter = Filter::under(&acl.id)
-        .equals(Column::Variant, asked.direction)
-        .equals(Column::Name, asked.name)
+        .equals(Column::Variant, request.direction)
+        .equals(Column::Name, request.name)
         .order_by(Column::Priority, descending);
     let page = cx.list_page::<AclRule>(&filter).await?;
     let rows = page.rows.into_iter().map(|rule| {

@@ -23,9 +23,9 @@ fn users_of(cx: &Cx, code: &str) -> Filter {
 
 pub async fn create(
     cx: &mut Cx,
-    asked: request::CreateEnterpriseCode,
+    request: request::CreateEnterpriseCode,
 ) -> Result<response::CreateEnterpriseCode> {
-    let code = asked.enterprise_code;
+    let code = request.enterprise_code;
     if cx.get::<EnterpriseCode>(&code).await?.is_some() {
         return Err(cx.err(&["EnterpriseCode.BeenOccupied"]));
     }
@@ -38,10 +38,10 @@ pub async fn create(
 
 pub async fn update(
     cx: &mut Cx,
-    asked: request::UpdateEnterpriseCode,
+    request: request::UpdateEnterpriseCode,
 ) -> Result<response::UpdateEnterpriseCode> {
-    let mut code = require(cx, &asked.enterprise_code).await?;
-    if asked.is_default {
+    let mut code = require(cx, &request.enterprise_code).await?;
+    if request.is_default {
         for mut other in cx.list::<EnterpriseCode>(&Filter::of(cx.uid())).await? {
             if other.id != code.id {
                 other.is_default = false;
@@ -49,16 +49,16 @@ pub async fn update(
             }
         }
     }
-    code.is_default = asked.is_default;
+    code.is_default = request.is_default;
     cx.put(&code).await?;
     Ok(response::UpdateEnterpriseCode::default())
 }
 
 pub async fn delete(
     cx: &mut Cx,
-    asked: request::DeleteEnterpriseCode,
+    request: request::DeleteEnterpriseCode,
 ) -> Result<response::DeleteEnterpriseCode> {
-    let code = require(cx, &asked.enterprise_code).await?;
+    let code = require(cx, &request.enterprise_code).await?;
     if cx.count(Kind::Gateway, &users_of(cx, &code.id)).await? > 0 {
         return Err(cx.err(&["EnterpriseCode.BeingUsed"]));
     }
@@ -69,10 +69,10 @@ pub async fn delete(
     Ok(response::DeleteEnterpriseCode::default())
 }
 
-pub async fn list(cx: &mut Cx, asked: request::ListEnterpriseCode) -> Result<response::ListEnterpriseCode> {
-    let default = asked.is_default.map(|d| if d { "default" } else { "" });
+pub async fn list(cx: &mut Cx, request: request::ListEnterpriseCode) -> Result<response::ListEnterpriseCode> {
+    let default = request.is_default.map(|d| if d { "default" } else { "" });
     let mut filter = Filter::of(cx.uid()).equals(Column::Variant, default);
-    filter.ids = asked.enterprise_code.map(|c| vec![c]);
+    filter.ids = request.enterprise_code.map(|c| vec![c]);
     let codes = cx.list::<EnterpriseCode>(&filter).await?;
     let (total_count, next_token, page) = cx.page_by_token(codes, 10)?;
     let mut rows = Vec::new();
@@ -85,7 +85,7 @@ pub async fn list(cx: &mut Cx, asked: request::ListEnterpriseCode) -> Result<res
     }
     Ok(response::ListEnterpriseCode {
         enterprise_codes: rows,
-        max_results: asked.max_results,
+        max_results: request.max_results,
         next_token,
         total_count,
     })
@@ -94,10 +94,10 @@ pub async fn list(cx: &mut Cx, asked: request::ListEnterpriseCode) -> Result<res
 /// All instances of one code share one space of user names.
 pub async fn assign(
     cx: &mut Cx,
-    asked: request::UpdateSmartAGEnterpriseCode,
+    request: request::UpdateSmartAGEnterpriseCode,
 ) -> Result<response::UpdateSmartAGEnterpriseCode> {
     let mut gw = app_users::instance(cx).await?;
-    let code = require(cx, &asked.enterprise_code).await?;
+    let code = require(cx, &request.enterprise_code).await?;
     let own = cx.children::<AppUser>(&gw.id).await?;
     for other in cx.list::<Gateway>(&users_of(cx, &code.id)).await? {
         if other.id == gw.id {

@@ -16,9 +16,9 @@ pub async fn state(cx: &mut Cx, gw: &str) -> Result<AppState> {
 
 pub async fn user_counts(
     cx: &mut Cx,
-    asked: request::DescribeUserOnlineClientStatistics,
+    request: request::DescribeUserOnlineClientStatistics,
 ) -> Result<response::DescribeUserOnlineClientStatistics> {
-    let gws = match asked.smart_ag_id {
+    let gws = match request.smart_ag_id {
         Some(_) => vec![instance(cx).await?],
         None => cx.list::<Gateway>(&cx.mine()).await?,
     };
@@ -26,7 +26,7 @@ pub async fn user_counts(
     for gw in gws {
         states.push(state(cx, &gw.id).await?);
     }
-    let rows = asked.user_names.into_iter().map(|name| {
+    let rows = request.user_names.into_iter().map(|name| {
         let count: usize = states.iter().map(|s| s.clients_of(&name).count()).sum();
         response::describe_user_online_client_statistics::Statistics {
             online_count: count.to_string(),
@@ -38,11 +38,11 @@ pub async fn user_counts(
 
 pub async fn gateway_counts(
     cx: &mut Cx,
-    asked: request::DescribeSagOnlineClientStatistics,
+    request: request::DescribeSagOnlineClientStatistics,
 ) -> Result<response::DescribeSagOnlineClientStatistics> {
     let mut filter = cx.mine();
-    if !asked.smart_ag_ids.is_empty() {
-        filter.ids = Some(asked.smart_ag_ids);
+    if !request.smart_ag_ids.is_empty() {
+        filter.ids = Some(request.smart_ag_ids);
     }
     let mut gws: Vec<Stored<Gateway>> = cx.list(&filter).await?;
     gws.retain(|gw| gw.is_software());
@@ -58,10 +58,10 @@ pub async fn gateway_counts(
 
 pub async fn online(
     cx: &mut Cx,
-    asked: request::DescribeUserOnlineClients,
+    request: request::DescribeUserOnlineClients,
 ) -> Result<response::DescribeUserOnlineClients> {
     let gw = instance(cx).await?;
-    let user = require(cx, &gw, &asked.user_name).await?;
+    let user = require(cx, &gw, &request.user_name).await?;
     let state = state(cx, &gw.id).await?;
     let rows = state.clients_of(&user.user_name).map(|c| response::describe_user_online_clients::User {
         client_ip: c.client_ip.clone(),
@@ -70,9 +70,9 @@ pub async fn online(
     Ok(response::DescribeUserOnlineClients { users: rows.collect() })
 }
 
-pub async fn kick(cx: &mut Cx, asked: request::KickOutClients) -> Result<response::KickOutClients> {
+pub async fn kick(cx: &mut Cx, request: request::KickOutClients) -> Result<response::KickOutClients> {
     let gw = instance(cx).await?;
-    let user = require(cx, &gw, &asked.username).await?;
+    let user = require(cx, &gw, &request.username).await?;
     if let Some(mut state) = cx.get::<AppState>(&gw.id).await? {
         state.clients.retain(|c| c.user_name != user.user_name);
         cx.put(&state).await?;
@@ -82,14 +82,15 @@ pub async fn kick(cx: &mut Cx, asked: request::KickOutClients) -> Result<respons
 
 pub async fn flow(
     cx: &mut Cx,
-    asked: request::DescribeUserFlowStatistics,
+    request: request::DescribeUserFlowStatistics,
 ) -> Result<response::DescribeUserFlowStatistics> {
     let gw = instance(cx).await?;
-    let date = asked.statistics_date.unwrap_or_else(|| month(cx.now));
+    let date = request.statistics_date.unwrap_or_else(|| month(cx.now));
     let state = state(cx, &gw.id).await?;
-    let rows = asked.user_names.into_iter().map(|name| response::describe_user_flow_statistics::Statistics {
-        total_bytes: state.bytes(&date, &name).to_string(),
-        user_name: name,
-    });
+    let rows =
+        request.user_names.into_iter().map(|name| response::describe_user_flow_statistics::Statistics {
+            total_bytes: state.bytes(&date, &name).to_string(),
+            user_name: name,
+        });
     Ok(response::DescribeUserFlowStatistics { sag_statistics: rows.collect() })
 }

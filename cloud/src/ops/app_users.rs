@@ -71,15 +71,15 @@ async fn insert(cx: &mut Cx, gw: &Stored<Gateway>, user: AppUser) -> Result<Stor
 
 pub async fn create(
     cx: &mut Cx,
-    asked: request::CreateSmartAccessGatewayClientUser,
+    request: request::CreateSmartAccessGatewayClientUser,
 ) -> Result<response::CreateSmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
-    if !mail_ok(&asked.user_mail) {
+    if !mail_ok(&request.user_mail) {
         return Err(cx.err(&["ClientUser.EmailInvalid"]));
     }
-    let (name, password) = match (asked.user_name, asked.password) {
+    let (name, password) = match (request.user_name, request.password) {
         (Some(n), Some(p)) => (n, p),
-        (None, None) => (asked.user_mail.clone(), cx.new_secret(PASSWORD_LENGTH)?),
+        (None, None) => (request.user_mail.clone(), cx.new_secret(PASSWORD_LENGTH)?),
         (Some(_), None) => return Err(cx.err(&["ClientUser.PasswordInvalid"])),
         (None, Some(_)) => return Err(cx.err(&["ClientUser.NameEmpty"])),
     };
@@ -89,17 +89,17 @@ pub async fn create(
     if cx.get::<AppUser>(&key(&gw.id, &name)).await?.is_some() {
         return Err(cx.err(&["ClientUser.UserExist"]));
     }
-    if let Some(ip) = &asked.client_ip {
+    if let Some(ip) = &request.client_ip {
         check_address(cx, &gw, ip).await?;
     }
     let user = AppUser {
         region_id: cx.region(),
         user_name: name,
-        user_mail: asked.user_mail,
-        bandwidth: asked.bandwidth,
+        user_mail: request.user_mail,
+        bandwidth: request.bandwidth,
         state: 1,
-        is_static_ip: i64::from(asked.client_ip.is_some()),
-        client_ip: asked.client_ip,
+        is_static_ip: i64::from(request.client_ip.is_some()),
+        client_ip: request.client_ip,
         sealed_password: cx.seal(&password)?,
         ..AppUser::default()
     };
@@ -111,11 +111,11 @@ pub async fn create(
 
 pub async fn describe(
     cx: &mut Cx,
-    asked: request::DescribeSmartAccessGatewayClientUsers,
+    request: request::DescribeSmartAccessGatewayClientUsers,
 ) -> Result<response::DescribeSmartAccessGatewayClientUsers> {
     let gw = instance(cx).await?;
     let filter =
-        Filter::under(&gw.id).equals(Column::Name, asked.user_name).equals(Column::Code, asked.user_mail);
+        Filter::under(&gw.id).equals(Column::Name, request.user_name).equals(Column::Code, request.user_mail);
     let page = cx.list_page::<AppUser>(&filter).await?;
     let rows = page.rows.iter().map(|user| {
         copied!(user => response::describe_smart_access_gateway_client_users::User {
@@ -132,17 +132,17 @@ pub async fn describe(
 
 pub async fn modify(
     cx: &mut Cx,
-    asked: request::ModifySmartAccessGatewayClientUser,
+    request: request::ModifySmartAccessGatewayClientUser,
 ) -> Result<response::ModifySmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
-    let mut user = require(cx, &gw, &asked.user_name).await?;
-    if let Some(mail) = asked.email {
+    let mut user = require(cx, &gw, &request.user_name).await?;
+    if let Some(mail) = request.email {
         if !mail_ok(&mail) {
             return Err(cx.invalid("Email"));
         }
         user.user_mail = mail;
     }
-    user.bandwidth = asked.bandwidth;
+    user.bandwidth = request.bandwidth;
     cx.put(&user).await?;
     Ok(copied!(user => response::ModifySmartAccessGatewayClientUser {
         bandwidth, client_ip, user_mail, user_name,
@@ -151,10 +151,10 @@ pub async fn modify(
 
 pub async fn delete(
     cx: &mut Cx,
-    asked: request::DeleteSmartAccessGatewayClientUser,
+    request: request::DeleteSmartAccessGatewayClientUser,
 ) -> Result<response::DeleteSmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
-    let user = require(cx, &gw, &asked.user_name).await?;
+    let user = require(cx, &gw, &request.user_name).await?;
     if app_stats::state(cx, &gw.id).await?.bytes(&month(cx.now), &user.user_name) > 0 {
         return Err(cx.err(&["ClientUser.UserInUsing"]));
     }
@@ -164,11 +164,11 @@ pub async fn delete(
 
 pub async fn reset_password(
     cx: &mut Cx,
-    asked: request::ResetSmartAccessGatewayClientUserPassword,
+    request: request::ResetSmartAccessGatewayClientUserPassword,
 ) -> Result<response::ResetSmartAccessGatewayClientUserPassword> {
     let gw = instance(cx).await?;
-    let mut user = require(cx, &gw, &asked.user_name).await?;
-    let password = match asked.password {
+    let mut user = require(cx, &gw, &request.user_name).await?;
+    let password = match request.password {
         Some(p) => p,
         None => cx.new_secret(PASSWORD_LENGTH)?,
     };
@@ -179,17 +179,17 @@ pub async fn reset_password(
 
 pub async fn enable(
     cx: &mut Cx,
-    asked: request::EnableSmartAccessGatewayUser,
+    request: request::EnableSmartAccessGatewayUser,
 ) -> Result<response::EnableSmartAccessGatewayUser> {
-    set_state(cx, &asked.user_name, 1).await?;
+    set_state(cx, &request.user_name, 1).await?;
     Ok(response::EnableSmartAccessGatewayUser::default())
 }
 
 pub async fn disable(
     cx: &mut Cx,
-    asked: request::DisableSmartAccessGatewayUser,
+    request: request::DisableSmartAccessGatewayUser,
 ) -> Result<response::DisableSmartAccessGatewayUser> {
-    set_state(cx, &asked.user_name, 0).await?;
+    set_state(cx, &request.user_name, 0).await?;
     Ok(response::DisableSmartAccessGatewayUser::default())
 }
 
@@ -201,16 +201,16 @@ async fn set_state(cx: &mut Cx, name: &str, state: i64) -> Result<()> {
 }
 
 /// The account stays in its instance and may also use the one in the other region.
-pub async fn roam(cx: &mut Cx, asked: request::RoamClientUser) -> Result<response::RoamClientUser> {
-    let origin = asked.origin_smart_ag_id;
+pub async fn roam(cx: &mut Cx, request: request::RoamClientUser) -> Result<response::RoamClientUser> {
+    let origin = request.origin_smart_ag_id;
     let from = cx.get::<Gateway>(&origin).await?;
-    let from = from.filter(|g| g.uid == cx.uid() && g.region == asked.origin_region_id);
+    let from = from.filter(|g| g.uid == cx.uid() && g.region == request.origin_region_id);
     let from = from.ok_or_else(|| cx.no_gateway(&origin))?;
-    let to = cx.gateway_by_id(&asked.target_smart_ag_id).await?;
+    let to = cx.gateway_by_id(&request.target_smart_ag_id).await?;
     if !from.is_software() || !to.is_software() || from.id == to.id {
         return Err(cx.err(&["ClientUser.NotSupportAction"]));
     }
-    let user = cx.get::<AppUser>(&key(&from.id, &asked.user_name)).await?;
+    let user = cx.get::<AppUser>(&key(&from.id, &request.user_name)).await?;
     let user = user.ok_or_else(|| cx.err(&["ClientUser.NameInvalid"]))?;
     if cx.get::<AppUser>(&key(&to.id, &user.user_name)).await?.is_some() {
         return Err(cx.err(&["ClientUser.UserExist"]));

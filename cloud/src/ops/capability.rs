@@ -41,9 +41,9 @@ fn lacks(d: &Device, capability: &Capability) -> bool {
 
 /// Refuses a call that a device of the gateway cannot put in force.
 pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
-    let asked =
+    let applies =
         |n: &&Need| n.0 == op && (n.1.is_empty() || cx.opt(n.1).is_some_and(|v| n.2.contains(&v.as_str())));
-    let Some((.., capability)) = NEEDS.iter().find(asked) else { return Ok(()) };
+    let Some((.., capability)) = NEEDS.iter().find(applies) else { return Ok(()) };
     let id = ["SmartAGId", "InstanceId"].iter().find_map(|n| cx.opt(n)).unwrap_or_default();
     // Whose it is and whether it exists is the operation's own question.
     let Some(gw) = cx.find::<Gateway>(&id).await? else { return Ok(()) };

@@ -35,10 +35,10 @@ async fn gateway_for(cx: &mut Cx, ccn: &str, owner: Option<i64>) -> Result<Store
 
 pub async fn bind(
     cx: &mut Cx,
-    asked: request::BindSmartAccessGateway,
+    request: request::BindSmartAccessGateway,
 ) -> Result<response::BindSmartAccessGateway> {
-    let ccn = cx.require::<Ccn>(&asked.ccn_id, &["InvalidId.CCN"]).await?;
-    let gw = gateway_for(cx, &ccn.id, asked.smart_ag_uid).await?;
+    let ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
+    let gw = gateway_for(cx, &ccn.id, request.smart_ag_uid).await?;
     if let Some(bound) = cx.links_from(Link::Ccn, &gw.id).await?.first() {
         let again = bound == &ccn.id;
         let code = if again { "SmartAccessGatewayAlreadyBound" } else { "AlreadyBound.CCN" };
@@ -66,10 +66,10 @@ pub async fn bind(
 
 pub async fn unbind(
     cx: &mut Cx,
-    asked: request::UnbindSmartAccessGateway,
+    request: request::UnbindSmartAccessGateway,
 ) -> Result<response::UnbindSmartAccessGateway> {
-    let id = asked.ccn_id;
-    let gw = gateway_for(cx, &id, asked.smart_ag_uid).await?;
+    let id = request.ccn_id;
+    let gw = gateway_for(cx, &id, request.smart_ag_uid).await?;
     // The owner of the gateway may take it out, and the owner of the network.
     if gw.uid != cx.uid() && cx.find::<Ccn>(&id).await?.is_none() {
         return Err(cx.err(&["Forbidden"]));
@@ -86,15 +86,15 @@ pub async fn unbind(
 
 pub async fn create(
     cx: &mut Cx,
-    asked: request::CreateCloudConnectNetwork,
+    request: request::CreateCloudConnectNetwork,
 ) -> Result<response::CreateCloudConnectNetwork> {
     if cx.count(Kind::Ccn, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["CcnAmountLimit"]));
     }
     let text = |v: &Option<String>| v.clone().unwrap_or_default();
-    check_blocks(cx, &text(&asked.cidr_block), &text(&asked.snat_cidr_block))?;
+    check_blocks(cx, &text(&request.cidr_block), &text(&request.snat_cidr_block))?;
     let id = cx.new_id("ccn")?;
-    let body = copied!(asked => Ccn {
+    let body = copied!(request => Ccn {
         name, description, cidr_block, snat_cidr_block;
         ccn_id: id.clone(),
         region_id: cx.region(),
@@ -135,11 +135,11 @@ fn check_blocks(cx: &Cx, cidr: &str, snat: &str) -> Result<()> {
 
 pub async fn modify(
     cx: &mut Cx,
-    asked: request::ModifyCloudConnectNetwork,
+    request: request::ModifyCloudConnectNetwork,
 ) -> Result<response::ModifyCloudConnectNetwork> {
-    let mut ccn = cx.require::<Ccn>(&asked.ccn_id, &["InvalidId.CCN"]).await?;
+    let mut ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
     let members = cx.links_to(Link::Ccn, &ccn.id).await?;
-    if let Some(cidr) = &asked.cidr_block {
+    if let Some(cidr) = &request.cidr_block {
         check_blocks(cx, cidr, ccn.snat_cidr_block.as_deref().unwrap_or_default())?;
         let own = net::cidr_list(cidr).unwrap_or_default();
         for id in &members {
@@ -150,7 +150,7 @@ pub async fn modify(
             }
         }
     }
-    set_given!(ccn, asked => { name, description, cidr_block, interworking_status });
+    set_given!(ccn, request => { name, description, cidr_block, interworking_status });
     cx.put(&ccn).await?;
     cx.bump_revisions(&members).await?;
     Ok(response::ModifyCloudConnectNetwork::default())
@@ -158,9 +158,9 @@ pub async fn modify(
 
 pub async fn delete(
     cx: &mut Cx,
-    asked: request::DeleteCloudConnectNetwork,
+    request: request::DeleteCloudConnectNetwork,
 ) -> Result<response::DeleteCloudConnectNetwork> {
-    let ccn = cx.require::<Ccn>(&asked.ccn_id, &["InvalidId.CCN"]).await?;
+    let ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
     if !cx.links_to(Link::Ccn, &ccn.id).await?.is_empty() {
         return Err(cx.err(&["AlreadyBound.SMARTAG"]));
     }
@@ -177,11 +177,11 @@ pub async fn delete(
 
 pub async fn describe(
     cx: &mut Cx,
-    asked: request::DescribeCloudConnectNetworks,
+    request: request::DescribeCloudConnectNetworks,
 ) -> Result<response::DescribeCloudConnectNetworks> {
     let tagged = check_tags(cx)?;
-    let mut filter = cx.mine().equals(Column::Name, asked.name);
-    filter.ids = asked.ccn_id.map(|id| vec![id]);
+    let mut filter = cx.mine().equals(Column::Name, request.name);
+    filter.ids = request.ccn_id.map(|id| vec![id]);
     if tagged {
         // No documented operation sets tags, so none match.
         filter.ids = Some(Vec::new());

@@ -61,10 +61,10 @@ fn key(gw: &str, source_type: &str, source: &str, cidr: &str) -> String {
 
 pub async fn describe(
     cx: &mut Cx,
-    asked: request::DescribeRouteDistributionStrategies,
+    request: request::DescribeRouteDistributionStrategies,
 ) -> Result<response::DescribeRouteDistributionStrategies> {
     let gw = cx.gateway().await?;
-    let source_type = asked.source_type;
+    let source_type = request.source_type;
     let filter = Filter::under(&gw.id).equals(Column::Variant, Some(&source_type));
     let stored = cx.list::<RouteStrategy>(&filter).await?;
     let mut found = routes(cx, &gw, &source_type).await?;
@@ -117,12 +117,12 @@ fn named(cx: &Cx, source_type: &str, source: &str, block: &str) -> Result<String
 
 pub async fn modify(
     cx: &mut Cx,
-    asked: request::ModifyRouteDistributionStrategy,
+    request: request::ModifyRouteDistributionStrategy,
 ) -> Result<response::ModifyRouteDistributionStrategy> {
     let gw = cx.gateway().await?;
-    let (source_type, source) = (asked.source_type, asked.route_source);
-    let cidr = named(cx, &source_type, &source, &asked.dest_cidr_block)?;
-    let hc = asked.hc_instance_id;
+    let (source_type, source) = (request.source_type, request.route_source);
+    let cidr = named(cx, &source_type, &source, &request.dest_cidr_block)?;
+    let hc = request.hc_instance_id;
     if !hc.starts_with("hc-") {
         return Err(cx.err(&["RD.InvalidHcInstanceId"]));
     }
@@ -131,14 +131,14 @@ pub async fn modify(
     }
     let id = key(&gw.id, &source_type, &source, &cidr);
     // A strategy that does not look at the health check does not depend on it.
-    let depends = asked.route_distribution.contains("health");
+    let depends = request.route_distribution.contains("health");
     let body = RouteStrategy {
         region_id: cx.region(),
-        smart_ag_id: asked.smart_ag_id,
+        smart_ag_id: request.smart_ag_id,
         source_type,
         route_source: source,
         dest_cidr_block: cidr,
-        route_distribution: asked.route_distribution,
+        route_distribution: request.route_distribution,
         hc_instance_id: depends.then_some(hc),
         create_time: cx.now,
     };
@@ -150,11 +150,11 @@ pub async fn modify(
 
 pub async fn delete(
     cx: &mut Cx,
-    asked: request::DeleteRouteDistributionStrategy,
+    request: request::DeleteRouteDistributionStrategy,
 ) -> Result<response::DeleteRouteDistributionStrategy> {
     let gw = cx.gateway().await?;
-    let cidr = named(cx, &asked.source_type, &asked.route_source, &asked.dest_cidr_block)?;
-    let id = key(&gw.id, &asked.source_type, &asked.route_source, &cidr);
+    let cidr = named(cx, &request.source_type, &request.route_source, &request.dest_cidr_block)?;
+    let id = key(&gw.id, &request.source_type, &request.route_source, &cidr);
     let Some(stored) = cx.get::<RouteStrategy>(&id).await? else {
         return Err(cx.err(&["RD.InvalidDestCidrBlock"]));
     };

@@ -101,7 +101,7 @@ fn among(list: &[String], value: &str) -> bool {
 
 pub async fn signatures(
     cx: &mut Cx,
-    asked: request::ListDpiSignatures,
+    request: request::ListDpiSignatures,
 ) -> Result<response::ListDpiSignatures> {
     let all: Vec<_> = SIGNATURES
         .iter()
@@ -114,16 +114,16 @@ pub async fn signatures(
             min_signature_db_version: DB.to_owned(),
         })
         .filter(|s| {
-            among(&asked.dpi_signature_ids, &s.dpi_signature_id)
-                && among(&asked.dpi_signature_names, &s.dpi_signature_name)
-                && asked.dpi_group_id.as_ref().is_none_or(|group| *group == s.dpi_group_id)
+            among(&request.dpi_signature_ids, &s.dpi_signature_id)
+                && among(&request.dpi_signature_names, &s.dpi_signature_name)
+                && request.dpi_group_id.as_ref().is_none_or(|group| *group == s.dpi_group_id)
         })
         .collect();
     let (total_count, next, page) = cx.page_by_token(all, 20)?;
     Ok(response::ListDpiSignatures { dpi_signature: page, next_token: next.unwrap_or_default(), total_count })
 }
 
-pub async fn groups(cx: &mut Cx, asked: request::ListDpiGroups) -> Result<response::ListDpiGroups> {
+pub async fn groups(cx: &mut Cx, request: request::ListDpiGroups) -> Result<response::ListDpiGroups> {
     let all: Vec<_> = GROUPS
         .iter()
         .zip(1..)
@@ -134,7 +134,8 @@ pub async fn groups(cx: &mut Cx, asked: request::ListDpiGroups) -> Result<respon
             min_signature_db_version: DB.to_owned(),
         })
         .filter(|g| {
-            among(&asked.dpi_group_ids, &g.dpi_group_id) && among(&asked.dpi_group_names, &g.dpi_group_name)
+            among(&request.dpi_group_ids, &g.dpi_group_id)
+                && among(&request.dpi_group_names, &g.dpi_group_name)
         })
         .collect();
     let (total_count, next, page) = cx.page_by_token(all, 20)?;
@@ -143,12 +144,12 @@ pub async fn groups(cx: &mut Cx, asked: request::ListDpiGroups) -> Result<respon
 
 pub async fn update(
     cx: &mut Cx,
-    asked: request::UpdateSmartAGDpiAttribute,
+    request: request::UpdateSmartAGDpiAttribute,
 ) -> Result<response::UpdateSmartAGDpiAttribute> {
     let mut gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    gw.dpi_status = if asked.dpi_enabled { "On" } else { "Off" }.to_owned();
-    if !asked.dpi_enabled {
+    gw.dpi_status = if request.dpi_enabled { "On" } else { "Off" }.to_owned();
+    if !request.dpi_enabled {
         gw.dpi_monitor_status = "Inactive".to_owned();
     }
     cx.save_gateway(&gw).await?;
@@ -157,14 +158,14 @@ pub async fn update(
 
 pub async fn enable_monitor(
     cx: &mut Cx,
-    asked: request::EnableSmartAGDpiMonitor,
+    request: request::EnableSmartAGDpiMonitor,
 ) -> Result<response::EnableSmartAGDpiMonitor> {
     let mut gw = cx.gateway().await?;
     if gw.dpi_status != "On" || gw.dpi_monitor_status == "Active" {
         return Err(cx.err(&["IncorrectStatus"]));
     }
-    gw.sls_log_store = Some(asked.sls_log_store);
-    gw.sls_project_name = Some(asked.sls_project_name);
+    gw.sls_log_store = Some(request.sls_log_store);
+    gw.sls_project_name = Some(request.sls_project_name);
     gw.sls_region = Some(gw.region.clone());
     gw.dpi_monitor_status = "Active".to_owned();
     cx.save_gateway(&gw).await?;
@@ -252,11 +253,11 @@ pub async fn failing_gateways(cx: &mut Cx, link: Link, id: &str) -> Result<usize
 
 pub async fn config_errors(
     cx: &mut Cx,
-    asked: request::ListDpiConfigError,
+    request: request::ListDpiConfigError,
 ) -> Result<response::ListDpiConfigError> {
     let gw = cx.gateway().await?;
-    let link = if asked.dpi_config_type == "qos" { Link::Qos } else { Link::Acl };
-    let only = asked.rule_instance_id;
+    let link = if request.dpi_config_type == "qos" { Link::Qos } else { Link::Acl };
+    let only = request.rule_instance_id;
     let mut ids = cx.links_from(link, &gw.id).await?;
     ids.retain(|id| only.as_ref().is_none_or(|o| o == id));
     let mut failing = Vec::new();
@@ -283,7 +284,7 @@ pub async fn config_errors(
     }
     Ok(response::ListDpiConfigError {
         dpi_config_error: rows,
-        max_results: asked.max_results,
+        max_results: request.max_results,
         next_token,
         total,
     })

@@ -50,12 +50,12 @@ async fn save(cx: &mut Cx, log: &Stored<FlowLog>) -> Result<()> {
     cx.bump_revisions(&users).await
 }
 
-pub async fn create(cx: &mut Cx, asked: request::CreateFlowLog) -> Result<response::CreateFlowLog> {
+pub async fn create(cx: &mut Cx, request: request::CreateFlowLog) -> Result<response::CreateFlowLog> {
     if cx.count(Kind::FlowLog, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["QuotaExceeded.Flowlog"]));
     }
     let id = cx.new_id("fl")?;
-    let body = copied!(asked => FlowLog {
+    let body = copied!(request => FlowLog {
         name, description, active_aging, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
         netflow_server_ip, netflow_server_port, netflow_version;
         flow_log_id: id.clone(),
@@ -71,11 +71,11 @@ pub async fn create(cx: &mut Cx, asked: request::CreateFlowLog) -> Result<respon
 
 pub async fn modify(
     cx: &mut Cx,
-    asked: request::ModifyFlowLogAttribute,
+    request: request::ModifyFlowLogAttribute,
 ) -> Result<response::ModifyFlowLogAttribute> {
-    let mut log = require(cx, &asked.flow_log_id).await?;
-    set_given!(log, asked => { active_aging });
-    log.body = copied!(asked => FlowLog {
+    let mut log = require(cx, &request.flow_log_id).await?;
+    set_given!(log, request => { active_aging });
+    log.body = copied!(request => FlowLog {
         name, description, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
         netflow_server_ip, netflow_server_port, netflow_version, flow_log_id;
         active_aging: log.active_aging,
@@ -88,8 +88,8 @@ pub async fn modify(
     Ok(response::ModifyFlowLogAttribute::default())
 }
 
-pub async fn delete(cx: &mut Cx, asked: request::DeleteFlowLog) -> Result<response::DeleteFlowLog> {
-    let log = require(cx, &asked.flow_log_id).await?;
+pub async fn delete(cx: &mut Cx, request: request::DeleteFlowLog) -> Result<response::DeleteFlowLog> {
+    let log = require(cx, &request.flow_log_id).await?;
     if !cx.links_to(Link::FlowLog, &log.id).await?.is_empty() {
         return Err(cx.err(&["DependencyViolation.FlowLog"]));
     }
@@ -97,14 +97,14 @@ pub async fn delete(cx: &mut Cx, asked: request::DeleteFlowLog) -> Result<respon
     Ok(response::DeleteFlowLog::default())
 }
 
-pub async fn describe(cx: &mut Cx, asked: request::DescribeFlowLogs) -> Result<response::DescribeFlowLogs> {
+pub async fn describe(cx: &mut Cx, request: request::DescribeFlowLogs) -> Result<response::DescribeFlowLogs> {
     let filter = cx
         .mine()
-        .with_ids(asked.flow_log_id.map(|id| vec![id]))
-        .equals(Column::Name, asked.flow_log_name)
-        .equals(Column::Description, asked.description)
-        .equals(Column::Status, asked.status)
-        .equals(Column::Variant, asked.output_type)
+        .with_ids(request.flow_log_id.map(|id| vec![id]))
+        .equals(Column::Name, request.flow_log_name)
+        .equals(Column::Description, request.description)
+        .equals(Column::Status, request.status)
+        .equals(Column::Variant, request.output_type)
         .equals(Column::ResourceGroup, cx.opt("ResourceGroupId"));
     let page = cx.list_page::<FlowLog>(&filter).await?;
     let ids: Vec<&str> = page.rows.iter().map(|log| log.id.as_str()).collect();
@@ -125,13 +125,13 @@ pub async fn describe(cx: &mut Cx, asked: request::DescribeFlowLogs) -> Result<r
     })
 }
 
-pub async fn activate(cx: &mut Cx, asked: request::ActiveFlowLog) -> Result<response::ActiveFlowLog> {
-    set_status(cx, &asked.flow_log_id, "Active").await?;
+pub async fn activate(cx: &mut Cx, request: request::ActiveFlowLog) -> Result<response::ActiveFlowLog> {
+    set_status(cx, &request.flow_log_id, "Active").await?;
     Ok(response::ActiveFlowLog::default())
 }
 
-pub async fn deactivate(cx: &mut Cx, asked: request::DeactiveFlowLog) -> Result<response::DeactiveFlowLog> {
-    set_status(cx, &asked.flow_log_id, "Inactive").await?;
+pub async fn deactivate(cx: &mut Cx, request: request::DeactiveFlowLog) -> Result<response::DeactiveFlowLog> {
+    set_status(cx, &request.flow_log_id, "Inactive").await?;
     Ok(response::DeactiveFlowLog::default())
 }
 
@@ -144,8 +144,11 @@ async fn set_status(cx: &mut Cx, id: &str, status: &str) -> Result<()> {
     save(cx, &log).await
 }
 
-pub async fn associate(cx: &mut Cx, asked: request::AssociateFlowLog) -> Result<response::AssociateFlowLog> {
-    let log = require(cx, &asked.flow_log_id).await?;
+pub async fn associate(
+    cx: &mut Cx,
+    request: request::AssociateFlowLog,
+) -> Result<response::AssociateFlowLog> {
+    let log = require(cx, &request.flow_log_id).await?;
     let gw = cx.gateway().await?;
     if gw.is_software() {
         return Err(cx.err(&["OperationUnsupported.AssociateFlowLog"]));
@@ -160,9 +163,9 @@ pub async fn associate(cx: &mut Cx, asked: request::AssociateFlowLog) -> Result<
 
 pub async fn disassociate(
     cx: &mut Cx,
-    asked: request::DisassociateFlowLog,
+    request: request::DisassociateFlowLog,
 ) -> Result<response::DisassociateFlowLog> {
-    let log = require(cx, &asked.flow_log_id).await?;
+    let log = require(cx, &request.flow_log_id).await?;
     let gw = cx.gateway().await?;
     if !cx.unlink(Link::FlowLog, &gw.id, &log.id).await? {
         return Err(cx.err(&["InvalidSmartAGId.NotFound"]));
@@ -173,9 +176,9 @@ pub async fn disassociate(
 
 pub async fn gateways(
     cx: &mut Cx,
-    asked: request::DescribeFlowLogSags,
+    request: request::DescribeFlowLogSags,
 ) -> Result<response::DescribeFlowLogSags> {
-    let log = require(cx, &asked.flow_log_id).await?;
+    let log = require(cx, &request.flow_log_id).await?;
     let users = cx.links_to(Link::FlowLog, &log.id).await?;
     let Page { total, number, size, rows: page } = cx.paginate(users);
     let mut rows = Vec::new();

@@ -86,11 +86,11 @@ pub async fn activate(
 
 pub async fn modify(
     cx: &mut Cx,
-    asked: request::ModifySmartAccessGateway,
+    request: request::ModifySmartAccessGateway,
 ) -> Result<response::ModifySmartAccessGateway> {
     let mut gw = cx.gateway().await?;
-    let dynamic = asked.routing_strategy.as_ref().unwrap_or(&gw.routing_strategy) == "dynamic";
-    if let Some(cidrs) = &asked.cidr_block {
+    let dynamic = request.routing_strategy.as_ref().unwrap_or(&gw.routing_strategy) == "dynamic";
+    if let Some(cidrs) = &request.cidr_block {
         if dynamic {
             return Err(cx.err(&["SAG.NotAllowConfigCidr"]));
         }
@@ -98,7 +98,7 @@ pub async fn modify(
     } else if dynamic && gw.routing_strategy != "dynamic" {
         gw.cidr_block.clear();
     }
-    set_given!(gw, asked => { name, description, cidr_block, security_lock_threshold, routing_strategy });
+    set_given!(gw, request => { name, description, cidr_block, security_lock_threshold, routing_strategy });
     cx.save_gateway(&gw).await?;
     Ok(response::ModifySmartAccessGateway::default())
 }
@@ -181,10 +181,10 @@ pub async fn unlock(
 
 pub async fn reboot(
     cx: &mut Cx,
-    asked: request::RebootSmartAccessGateway,
+    request: request::RebootSmartAccessGateway,
 ) -> Result<response::RebootSmartAccessGateway> {
     let gw = cx.gateway().await?;
-    let mut devices = match asked.serial_number {
+    let mut devices = match request.serial_number {
         Some(_) => vec![cx.device_on(&gw).await?],
         None => cx.devices_of(&gw.id).await?,
     };
@@ -200,20 +200,20 @@ pub async fn reboot(
 
 pub async fn modify_up_bandwidth(
     cx: &mut Cx,
-    asked: request::ModifySmartAccessGatewayUpBandwidth,
+    request: request::ModifySmartAccessGatewayUpBandwidth,
 ) -> Result<response::ModifySmartAccessGatewayUpBandwidth> {
     let mut gw = cx.gateway().await?;
-    if asked.up_bandwidth4_g.is_none() && asked.up_bandwidth_wan.is_none() {
+    if request.up_bandwidth4_g.is_none() && request.up_bandwidth_wan.is_none() {
         return Err(cx.err(&["MissingParameter"]));
     }
     for (name, value) in
-        [("UpBandwidth4G", asked.up_bandwidth4_g), ("UpBandwidthWan", asked.up_bandwidth_wan)]
+        [("UpBandwidth4G", request.up_bandwidth4_g), ("UpBandwidthWan", request.up_bandwidth_wan)]
     {
         if value.is_some_and(|n| n < 0) {
             return Err(cx.invalid(name));
         }
     }
-    set_given!(gw, asked => { up_bandwidth4_g, up_bandwidth_wan });
+    set_given!(gw, request => { up_bandwidth4_g, up_bandwidth_wan });
     cx.save_gateway(&gw).await?;
     Ok(response::ModifySmartAccessGatewayUpBandwidth::default())
 }
@@ -230,10 +230,10 @@ pub async fn clear_routeable_address(
 
 pub async fn bind_serial(
     cx: &mut Cx,
-    asked: request::BindSerialNumber,
+    request: request::BindSerialNumber,
 ) -> Result<response::BindSerialNumber> {
     let gw = cx.gateway().await?;
-    let sn = asked.serial_number;
+    let sn = request.serial_number;
     if !sn.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) || sn.len() > 64 {
         return Err(cx.invalid("SerialNumber"));
     }

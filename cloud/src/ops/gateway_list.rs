@@ -103,9 +103,9 @@ fn with_status(filter: Filter, status: String, now: i64) -> Filter {
 
 pub async fn describe(
     cx: &mut Cx,
-    asked: request::DescribeSmartAccessGateways,
+    request: request::DescribeSmartAccessGateways,
 ) -> Result<response::DescribeSmartAccessGateways> {
-    let filter = filter(cx, asked);
+    let filter = filter(cx, request);
     let page = cx.list_page::<Gateway>(&filter).await?;
     let around = Around::load_all(cx, &page.rows).await?;
     let rows = page.rows.iter().zip(around).map(|(gw, around)| row(gw, &around, cx.now));
@@ -117,46 +117,46 @@ pub async fn describe(
     })
 }
 
-fn filter(cx: &Cx, asked: request::DescribeSmartAccessGateways) -> Filter {
+fn filter(cx: &Cx, request: request::DescribeSmartAccessGateways) -> Filter {
     let mut filter = cx
         .mine()
-        .equals(Column::Name, asked.name)
-        .equals(Column::Variant, asked.instance_type)
-        .equals(Column::Model, asked.hardware_type)
-        .equals(Column::ResourceGroup, asked.resource_group_id);
-    if !asked.smart_ag_ids.is_empty() {
-        filter.ids = Some(asked.smart_ag_ids);
+        .equals(Column::Name, request.name)
+        .equals(Column::Variant, request.instance_type)
+        .equals(Column::Model, request.hardware_type)
+        .equals(Column::ResourceGroup, request.resource_group_id);
+    if !request.smart_ag_ids.is_empty() {
+        filter.ids = Some(request.smart_ag_ids);
     }
-    if let Some(id) = asked.smart_ag_id {
+    if let Some(id) = request.smart_ag_id {
         filter = filter.with_id(&id);
     }
-    if let Some(sn) = asked.serial_number {
+    if let Some(sn) = request.serial_number {
         filter = filter.with_device(&sn);
     }
-    if let Some(ccn) = asked.associated_ccn_id {
+    if let Some(ccn) = request.associated_ccn_id {
         filter = filter.linked(Link::Ccn, &[ccn]);
     }
-    if asked.acl_ids.is_some() {
+    if request.acl_ids.is_some() {
         filter = filter.linked(Link::Acl, &cx.list_param("AclIds"));
     }
-    if asked.unbound_acl_ids.is_some() {
+    if request.unbound_acl_ids.is_some() {
         filter = filter.not_linked(Link::Acl, &cx.list_param("UnboundAclIds"));
     }
-    if let Some(can) = asked.can_associate_qos {
+    if let Some(can) = request.can_associate_qos {
         filter = filter.can_take_qos(can);
     }
-    if let Some(state) = asked.business_state {
+    if let Some(state) = request.business_state {
         filter = filter.paid_at(cx.now, state != "Arrearage");
     }
-    if let Some(version) = asked.software_version {
-        let comparison = match asked.version_comparator.as_deref() {
+    if let Some(version) = request.software_version {
+        let comparison = match request.version_comparator.as_deref() {
             Some("greater") => Comparison::Greater,
             Some("less") => Comparison::Less,
             _ => Comparison::Equal,
         };
         filter = filter.with_version(comparison, &version);
     }
-    match asked.status {
+    match request.status {
         Some(status) => with_status(filter, status, cx.now),
         None => filter,
     }
@@ -259,18 +259,18 @@ fn device(cx: &Cx, d: &Summary, first: bool) -> response::describe_smart_access_
 
 pub async fn bindable(
     cx: &mut Cx,
-    asked: request::DescribeBindableSmartAccessGateways,
+    request: request::DescribeBindableSmartAccessGateways,
 ) -> Result<response::DescribeBindableSmartAccessGateways> {
-    let mut filter = cx.mine().equals(Column::Name, asked.name);
-    filter.ids = asked.smart_ag_id.map(|id| vec![id]);
-    if let Some(id) = &asked.ccn_id
+    let mut filter = cx.mine().equals(Column::Name, request.name);
+    filter.ids = request.smart_ag_id.map(|id| vec![id]);
+    if let Some(id) = &request.ccn_id
         && cx.find::<Ccn>(id).await?.is_none()
     {
         return Err(cx.err(&["CCN.InvalidId"]));
     }
-    if asked.cross_account == Some(true) {
+    if request.cross_account == Some(true) {
         // Instances of other accounts that were granted to this account's network.
-        filter = Filter::default().linked(Link::GrantedCcn, &[asked.ccn_id.unwrap_or_default()]);
+        filter = Filter::default().linked(Link::GrantedCcn, &[request.ccn_id.unwrap_or_default()]);
     }
     let page = cx.list_page::<Gateway>(&filter.has_links(Link::Ccn, false)).await?;
     let rows = page.rows.iter().map(|gw| {

@@ -12,12 +12,12 @@ use crate::store::{Kind, Link};
 
 pub async fn grant_ccn(
     cx: &mut Cx,
-    asked: request::GrantSagInstanceToCcn,
+    request: request::GrantSagInstanceToCcn,
 ) -> Result<response::GrantSagInstanceToCcn> {
     let gw = cx.gateway().await?;
-    let ccn = asked.ccn_instance_id;
+    let ccn = request.ccn_instance_id;
     let found = cx.get::<Ccn>(&ccn).await?.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
-    if asked.ccn_uid == cx.uid() || found.uid != asked.ccn_uid {
+    if request.ccn_uid == cx.uid() || found.uid != request.ccn_uid {
         return Err(cx.err(&["CCN.InvalidUid"]));
     }
     if cx.count(Kind::CcnGrant, &Filter::under(&gw.id)).await? > 0 {
@@ -27,10 +27,10 @@ pub async fn grant_ccn(
     let body = CcnGrant {
         instance_id: instance_id.clone(),
         region_id: cx.region(),
-        smart_ag_id: asked.smart_ag_id,
+        smart_ag_id: request.smart_ag_id,
         ccn_instance_id: ccn.clone(),
-        ccn_uid: asked.ccn_uid,
-        grant_traffic_service: asked.grant_traffic_service == Some(true),
+        ccn_uid: request.ccn_uid,
+        grant_traffic_service: request.grant_traffic_service == Some(true),
         create_time: cx.now,
     };
     let grant = cx.create(format!("{}/{ccn}", gw.id), &gw.id, body);
@@ -41,10 +41,10 @@ pub async fn grant_ccn(
 
 pub async fn revoke_ccn(
     cx: &mut Cx,
-    asked: request::RevokeSagInstanceFromCcn,
+    request: request::RevokeSagInstanceFromCcn,
 ) -> Result<response::RevokeSagInstanceFromCcn> {
     let gw = cx.gateway().await?;
-    let ccn = asked.ccn_instance_id;
+    let ccn = request.ccn_instance_id;
     if cx.links_from(Link::Ccn, &gw.id).await?.contains(&ccn) {
         return Err(cx.err(&["AlreadyBound.CCN"]));
     }
@@ -76,10 +76,10 @@ pub async fn describe_ccn(
 
 pub async fn grant_cen(
     cx: &mut Cx,
-    asked: request::GrantInstanceToCbn,
+    request: request::GrantInstanceToCbn,
 ) -> Result<response::GrantInstanceToCbn> {
-    let ccn = cx.require::<Ccn>(&asked.ccn_instance_id, &["InvalidId.CCN"]).await?;
-    let cen = asked.cen_instance_id;
+    let ccn = cx.require::<Ccn>(&request.ccn_instance_id, &["InvalidId.CCN"]).await?;
+    let cen = request.cen_instance_id;
     if !cen.starts_with("cen-") {
         return Err(cx.invalid("CenInstanceId"));
     }
@@ -91,11 +91,11 @@ pub async fn grant_cen(
     let body = CenGrant {
         grant_rule_id: [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"),
         region_id: cx.region(),
-        ccn_instance_id: asked.ccn_instance_id,
+        ccn_instance_id: request.ccn_instance_id,
         ccn_uid: cx.uid(),
         cen_instance_id: cen,
-        cen_uid: asked.cen_uid,
-        grant_traffic_service: asked.grant_traffic_service == Some(true),
+        cen_uid: request.cen_uid,
+        grant_traffic_service: request.grant_traffic_service == Some(true),
         gmt_create: cx.now,
         gmt_modified: cx.now,
     };
@@ -106,10 +106,10 @@ pub async fn grant_cen(
 
 pub async fn revoke_cen(
     cx: &mut Cx,
-    asked: request::RevokeInstanceFromCbn,
+    request: request::RevokeInstanceFromCbn,
 ) -> Result<response::RevokeInstanceFromCbn> {
-    let ccn = cx.require::<Ccn>(&asked.ccn_instance_id, &["InvalidId.CCN"]).await?;
-    let key = format!("{}/{}", ccn.id, asked.cen_instance_id);
+    let ccn = cx.require::<Ccn>(&request.ccn_instance_id, &["InvalidId.CCN"]).await?;
+    let key = format!("{}/{}", ccn.id, request.cen_instance_id);
     let Some(grant) = cx.get::<CenGrant>(&key).await? else {
         return Err(cx.invalid("CenInstanceId"));
     };
@@ -119,10 +119,10 @@ pub async fn revoke_cen(
 
 pub async fn describe_cen(
     cx: &mut Cx,
-    asked: request::DescribeGrantRules,
+    request: request::DescribeGrantRules,
 ) -> Result<response::DescribeGrantRules> {
     let mut filter = cx.mine();
-    filter.parent = asked.associated_ccn_id;
+    filter.parent = request.associated_ccn_id;
     let page = cx.list_page::<CenGrant>(&filter).await?;
     let rows = page.rows.iter().map(|grant| {
         copied!(grant => response::describe_grant_rules::GrantRule {

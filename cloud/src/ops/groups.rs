@@ -12,10 +12,10 @@ use crate::store::objects::{Entity, Stored};
 
 pub async fn move_resource(
     cx: &mut Cx,
-    asked: request::MoveResourceGroup,
+    request: request::MoveResourceGroup,
 ) -> Result<response::MoveResourceGroup> {
-    let (id, group) = (asked.resource_id.as_str(), asked.new_resource_group_id);
-    match asked.resource_type.as_str() {
+    let (id, group) = (request.resource_id.as_str(), request.new_resource_group_id);
+    match request.resource_type.as_str() {
         kind @ ("smartag" | "smartag_s") => {
             let mut gw = named::<Gateway>(cx, id).await?;
             if gw.is_software() != (kind == "smartag_s") {

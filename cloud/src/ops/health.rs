@@ -41,14 +41,14 @@ async fn require(cx: &mut Cx, id: &str) -> Result<Stored<HealthCheck>> {
     Ok(hc)
 }
 
-pub async fn create(cx: &mut Cx, asked: request::CreateHealthCheck) -> Result<response::CreateHealthCheck> {
+pub async fn create(cx: &mut Cx, request: request::CreateHealthCheck) -> Result<response::CreateHealthCheck> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
     if cx.count(Kind::HealthCheck, &Filter::under(&gw.id)).await? >= QUOTA {
         return Err(cx.err(&["HC.AmountLimit"]));
     }
     let id = cx.new_id("hc")?;
-    let body = copied!(asked => HealthCheck {
+    let body = copied!(request => HealthCheck {
         smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
         probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold;
         hc_instance_id: id.clone(),
@@ -62,10 +62,10 @@ pub async fn create(cx: &mut Cx, asked: request::CreateHealthCheck) -> Result<re
     Ok(response::CreateHealthCheck { instance_id: hc.id })
 }
 
-pub async fn modify(cx: &mut Cx, asked: request::ModifyHealthCheck) -> Result<response::ModifyHealthCheck> {
+pub async fn modify(cx: &mut Cx, request: request::ModifyHealthCheck) -> Result<response::ModifyHealthCheck> {
     let gw = cx.gateway().await?;
-    let mut hc = require(cx, &asked.hc_instance_id).await?;
-    hc.body = copied!(asked => HealthCheck {
+    let mut hc = require(cx, &request.hc_instance_id).await?;
+    hc.body = copied!(request => HealthCheck {
         smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
         probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold, hc_instance_id;
         region_id: hc.body.region_id,
@@ -77,8 +77,8 @@ pub async fn modify(cx: &mut Cx, asked: request::ModifyHealthCheck) -> Result<re
     Ok(response::ModifyHealthCheck::default())
 }
 
-pub async fn delete(cx: &mut Cx, asked: request::DeleteHealthCheck) -> Result<response::DeleteHealthCheck> {
-    let hc = require(cx, &asked.hc_instance_id).await?;
+pub async fn delete(cx: &mut Cx, request: request::DeleteHealthCheck) -> Result<response::DeleteHealthCheck> {
+    let hc = require(cx, &request.hc_instance_id).await?;
     if relations(cx, &hc).await? > 0 {
         return Err(cx.err(&["HC.RelatedRoute"]));
     }
@@ -89,12 +89,12 @@ pub async fn delete(cx: &mut Cx, asked: request::DeleteHealthCheck) -> Result<re
 
 pub async fn describe(
     cx: &mut Cx,
-    asked: request::DescribeHealthChecks,
+    request: request::DescribeHealthChecks,
 ) -> Result<response::DescribeHealthChecks> {
     let gw = cx.gateway().await?;
     let filter = Filter::under(&gw.id)
-        .equals(Column::Name, asked.name)
-        .with_ids(asked.hc_instance_id.map(|id| vec![id]));
+        .equals(Column::Name, request.name)
+        .with_ids(request.hc_instance_id.map(|id| vec![id]));
     let page = cx.list_page::<HealthCheck>(&filter).await?;
     let devices = cx.devices_of(&gw.id).await?;
     let mut rows = Vec::new();
@@ -123,9 +123,9 @@ pub async fn describe(
 
 pub async fn attribute(
     cx: &mut Cx,
-    asked: request::DescribeHealthCheckAttribute,
+    request: request::DescribeHealthCheckAttribute,
 ) -> Result<response::DescribeHealthCheckAttribute> {
-    let hc = require(cx, &asked.hc_instance_id).await?;
+    let hc = require(cx, &request.hc_instance_id).await?;
     Ok(copied!(hc => response::DescribeHealthCheckAttribute {
         create_time, description, dst_ip_addr, dst_port, fail_count_threshold, hc_instance_id, name, probe_count,
         probe_interval, probe_timeout, rtt_fail_threshold, rtt_threshold, smart_ag_id, src_ip_addr, src_port, r#type,

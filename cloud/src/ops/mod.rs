@@ -41,36 +41,36 @@ use serde_json::Value;
 use crate::api::Op;
 use crate::api::request::{self, Request};
 use crate::api::response::{self, Answer, Response};
-use crate::api::shape::shape;
+use crate::api::shape::Shaped;
 use crate::error::Result;
 use cx::Cx;
 
 /// What a handler returns for an operation whose answer is `R`.
 trait Reply<R> {
     /// The answer as JSON, with the identifier of the request.
-    fn json(&self, op: Op, request_id: &str) -> Result<String>;
+    fn json(self, op: Op, request_id: &str) -> Result<String>;
 }
 
 impl<R: Response> Reply<R> for R {
-    fn json(&self, _: Op, request_id: &str) -> Result<String> {
-        Ok(serde_json::to_string(&Answer { request_id, response: self })?)
+    fn json(self, _: Op, request_id: &str) -> Result<String> {
+        Ok(serde_json::to_string(&Answer { request_id, response: &self })?)
     }
 }
 
 /// The answer of a handler that has no type yet.
 impl<R: Response> Reply<R> for Value {
-    fn json(&self, op: Op, request_id: &str) -> Result<String> {
-        Ok(shaped(op, self.clone(), request_id).to_string())
+    fn json(self, op: Op, request_id: &str) -> Result<String> {
+        shaped(op, self, request_id)
     }
 }
 
 /// An answer that was built as a value, in its documented form.
-pub fn shaped(op: Op, mut answer: Value, request_id: &str) -> Value {
+pub fn shaped(op: Op, mut answer: Value, request_id: &str) -> Result<String> {
     // One operation has the field with a small letter too; what an operation does not have is left out.
     for name in ["RequestId", "requestId"] {
         answer[name] = request_id.into();
     }
-    shape(&op.spec().response, &answer)
+    Ok(serde_json::to_string(&Shaped::new(&op.spec().response, &answer))?)
 }
 
 /// One arm for every operation of the catalogue: leaving one out does not compile, and neither does the answer of
@@ -89,7 +89,7 @@ macro_rules! handlers {
             })*
             $(Op::$old => {
                 let answer: Value = Box::pin($old_module::$old_function($cx)).await?;
-                Reply::<response::$old>::json(&answer, $op, $id)
+                Reply::<response::$old>::json(answer, $op, $id)
             })*
         }
     };

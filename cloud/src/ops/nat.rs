@@ -11,12 +11,12 @@ use crate::store::objects::{Column, Filter};
 /// Entries of one gateway and kind.
 const QUOTA: usize = 100;
 
-pub async fn add_snat(cx: &mut Cx, asked: request::AddSnatEntry) -> Result<response::AddSnatEntry> {
+pub async fn add_snat(cx: &mut Cx, request: request::AddSnatEntry) -> Result<response::AddSnatEntry> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    let blocks = net::cidr_list(&asked.cidr_block).filter(|blocks| blocks.len() == 1);
+    let blocks = net::cidr_list(&request.cidr_block).filter(|blocks| blocks.len() == 1);
     let Some(blocks) = blocks else { return Err(cx.invalid("CidrBlock")) };
-    if net::ip(&asked.snat_ip).is_none() {
+    if net::ip(&request.snat_ip).is_none() {
         return Err(cx.invalid("SnatIp"));
     }
     let entries = cx.children::<SnatEntry>(&gw.id).await?;
@@ -27,11 +27,11 @@ pub async fn add_snat(cx: &mut Cx, asked: request::AddSnatEntry) -> Result<respo
         return Err(cx.err(&["SNAT.AmountLimit"]));
     }
     let others = cx.children::<DnatEntry>(&gw.id).await?;
-    if others.iter().any(|e| e.external_ip.as_ref() == Some(&asked.snat_ip)) {
+    if others.iter().any(|e| e.external_ip.as_ref() == Some(&request.snat_ip)) {
         return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
     }
     let id = cx.new_id("snat")?;
-    let body = copied!(asked => SnatEntry {
+    let body = copied!(request => SnatEntry {
         cidr_block, snat_ip;
         instance_id: id.clone(),
         region_id: cx.region(),
@@ -62,25 +62,28 @@ pub async fn describe_snat(
     })
 }
 
-pub async fn delete_snat(cx: &mut Cx, asked: request::DeleteSnatEntry) -> Result<response::DeleteSnatEntry> {
-    let gw = cx.gateway_by_id(&asked.smart_ag_id).await?;
-    let entry = cx.get::<SnatEntry>(&asked.instance_id).await?.filter(|e| e.parent == gw.id);
+pub async fn delete_snat(
+    cx: &mut Cx,
+    request: request::DeleteSnatEntry,
+) -> Result<response::DeleteSnatEntry> {
+    let gw = cx.gateway_by_id(&request.smart_ag_id).await?;
+    let entry = cx.get::<SnatEntry>(&request.instance_id).await?.filter(|e| e.parent == gw.id);
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
     cx.bump_revision(&gw.id).await?;
     Ok(response::DeleteSnatEntry::default())
 }
 
-pub async fn add_dnat(cx: &mut Cx, mut asked: request::AddDnatEntry) -> Result<response::AddDnatEntry> {
+pub async fn add_dnat(cx: &mut Cx, mut request: request::AddDnatEntry) -> Result<response::AddDnatEntry> {
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    if asked.r#type == "Internet" {
+    if request.r#type == "Internet" {
         // The address of the WAN port, whatever it is.
-        asked.external_ip = None;
-    } else if asked.external_ip.is_none() {
+        request.external_ip = None;
+    } else if request.external_ip.is_none() {
         return Err(cx.err(&["MissingParam"]));
     }
-    for ip in asked.external_ip.iter().chain([&asked.internal_ip]) {
+    for ip in request.external_ip.iter().chain([&request.internal_ip]) {
         if net::ip(ip).is_none() {
             return Err(cx.err(&["IllegalParam"]));
         }
@@ -88,10 +91,10 @@ pub async fn add_dnat(cx: &mut Cx, mut asked: request::AddDnatEntry) -> Result<r
     let entries = cx.children::<DnatEntry>(&gw.id).await?;
     // One outer address and port leads to one place.
     let same = |e: &DnatEntry| {
-        e.r#type == asked.r#type
-            && e.external_ip == asked.external_ip
-            && e.external_port == asked.external_port
-            && e.ip_protocol == asked.ip_protocol
+        e.r#type == request.r#type
+            && e.external_ip == request.external_ip
+            && e.external_port == request.external_port
+            && e.ip_protocol == request.ip_protocol
     };
     if entries.iter().any(|e| same(e)) {
         return Err(cx.err(&["DuplicatedDnatEntry"]));
@@ -100,11 +103,11 @@ pub async fn add_dnat(cx: &mut Cx, mut asked: request::AddDnatEntry) -> Result<r
         return Err(cx.err(&["SNAT.AmountLimit"]));
     }
     let others = cx.children::<SnatEntry>(&gw.id).await?;
-    if others.iter().any(|e| Some(&e.snat_ip) == asked.external_ip.as_ref()) {
+    if others.iter().any(|e| Some(&e.snat_ip) == request.external_ip.as_ref()) {
         return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
     }
     let id = cx.new_id("fwd")?;
-    let body = copied!(asked => DnatEntry {
+    let body = copied!(request => DnatEntry {
         sag_id, r#type, external_ip, external_port, internal_ip, internal_port, ip_protocol;
         dnat_entry_id: id.clone(),
         region_id: cx.region(),
@@ -118,10 +121,10 @@ pub async fn add_dnat(cx: &mut Cx, mut asked: request::AddDnatEntry) -> Result<r
 
 pub async fn describe_dnat(
     cx: &mut Cx,
-    asked: request::DescribeDnatEntries,
+    request: request::DescribeDnatEntries,
 ) -> Result<response::DescribeDnatEntries> {
     let gw = cx.gateway().await?;
-    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(asked.r#type));
+    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(request.r#type));
     let page = cx.list_page::<DnatEntry>(&filter).await?;
     let rows = page.rows.iter().map(|e| {
         copied!(e => response::describe_dnat_entries::DnatEntry {
@@ -138,9 +141,12 @@ pub async fn describe_dnat(
     })
 }
 
-pub async fn delete_dnat(cx: &mut Cx, asked: request::DeleteDnatEntry) -> Result<response::DeleteDnatEntry> {
+pub async fn delete_dnat(
+    cx: &mut Cx,
+    request: request::DeleteDnatEntry,
+) -> Result<response::DeleteDnatEntry> {
     let gw = cx.gateway().await?;
-    let entry = cx.get::<DnatEntry>(&asked.dnat_entry_id).await?.filter(|e| e.parent == gw.id);
+    let entry = cx.get::<DnatEntry>(&request.dnat_entry_id).await?.filter(|e| e.parent == gw.id);
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
     cx.bump_revision(&gw.id).await?;

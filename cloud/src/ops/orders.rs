@@ -75,25 +75,25 @@ fn new_gateway(cx: &Cx, id: &str, model: &str, period: i64) -> Gateway {
 
 pub async fn create(
     cx: &mut Cx,
-    asked: request::CreateSmartAccessGateway,
+    request: request::CreateSmartAccessGateway,
 ) -> Result<response::CreateSmartAccessGateway> {
     check_quota(cx).await?;
-    let mbps = asked.max_band_width;
-    check_bandwidth(&asked.hard_ware_spec, mbps, "MaxBandWidth", cx)?;
-    let vcpe = asked.hard_ware_spec == "sag-vcpe";
-    if vcpe && asked.ha_type != "warm_backup" {
+    let mbps = request.max_band_width;
+    check_bandwidth(&request.hard_ware_spec, mbps, "MaxBandWidth", cx)?;
+    let vcpe = request.hard_ware_spec == "sag-vcpe";
+    if vcpe && request.ha_type != "warm_backup" {
         return Err(cx.invalid("HaType"));
     }
-    let owned = vcpe || asked.already_have_sag == Some(true);
+    let owned = vcpe || request.already_have_sag == Some(true);
     let id = cx.new_id("sag")?;
     let body = Gateway {
-        name: asked.name,
-        description: asked.description,
+        name: request.name,
+        description: request.description,
         bandwidth: mbps,
         max_band_width: Some(mbps),
-        ha_type: Some(asked.ha_type),
+        ha_type: Some(request.ha_type),
         status: if owned { "Received" } else { "Ordered" }.to_owned(),
-        ..new_gateway(cx, &id, &asked.hard_ware_spec, asked.period)
+        ..new_gateway(cx, &id, &request.hard_ware_spec, request.period)
     };
     let gw = cx.create(id, "", body);
     cx.put(&gw).await?;
@@ -105,10 +105,10 @@ pub async fn create(
         }
     }
     let order = Order {
-        auto_pay: Some(asked.auto_pay),
+        auto_pay: Some(request.auto_pay),
         max_band_width: Some(mbps),
-        period: Some(asked.period),
-        charge_type: Some(asked.charge_type),
+        period: Some(request.period),
+        charge_type: Some(request.charge_type),
         ..Order::default()
     };
     let order_id = place(cx, &gw.id, order).await?;
@@ -121,23 +121,23 @@ pub async fn create(
 
 pub async fn create_software(
     cx: &mut Cx,
-    asked: request::CreateSmartAccessGatewaySoftware,
+    request: request::CreateSmartAccessGatewaySoftware,
 ) -> Result<response::CreateSmartAccessGatewaySoftware> {
     check_quota(cx).await?;
-    check_plan(cx, Some(asked.user_count), Some(asked.data_plan))?;
+    check_plan(cx, Some(request.user_count), Some(request.data_plan))?;
     let id = cx.new_id("sag")?;
     let body = Gateway {
-        user_count: Some(asked.user_count),
-        data_plan: Some(asked.data_plan),
+        user_count: Some(request.user_count),
+        data_plan: Some(request.data_plan),
         status: "Active".to_owned(),
-        ..new_gateway(cx, &id, SOFTWARE, asked.period)
+        ..new_gateway(cx, &id, SOFTWARE, request.period)
     };
     let gw = cx.create(id, "", body);
     cx.put(&gw).await?;
     let order = Order {
-        auto_pay: Some(asked.auto_pay),
-        period: Some(asked.period),
-        charge_type: Some(asked.charge_type),
+        auto_pay: Some(request.auto_pay),
+        period: Some(request.period),
+        charge_type: Some(request.charge_type),
         ..Order::default()
     };
     let order_id = place(cx, &gw.id, order).await?;
@@ -160,18 +160,18 @@ fn check_plan(cx: &Cx, users: Option<i64>, plan: Option<i64>) -> Result<()> {
 
 pub async fn upgrade(
     cx: &mut Cx,
-    asked: request::UpgradeSmartAccessGateway,
+    request: request::UpgradeSmartAccessGateway,
 ) -> Result<response::UpgradeSmartAccessGateway> {
-    check_plan(cx, asked.user_count, asked.data_plan)?;
-    let order_id = resize(cx, asked.band_width_spec, asked.auto_pay, |old, new| new > old).await?;
+    check_plan(cx, request.user_count, request.data_plan)?;
+    let order_id = resize(cx, request.band_width_spec, request.auto_pay, |old, new| new > old).await?;
     Ok(response::UpgradeSmartAccessGateway { order_id })
 }
 
 pub async fn downgrade(
     cx: &mut Cx,
-    asked: request::DowngradeSmartAccessGateway,
+    request: request::DowngradeSmartAccessGateway,
 ) -> Result<response::DowngradeSmartAccessGateway> {
-    let order_id = resize(cx, asked.band_width_spec, asked.auto_pay, |old, new| new < old).await?;
+    let order_id = resize(cx, request.band_width_spec, request.auto_pay, |old, new| new < old).await?;
     Ok(response::DowngradeSmartAccessGateway { order_id })
 }
 
@@ -190,19 +190,19 @@ async fn resize(cx: &mut Cx, mbps: i64, auto_pay: bool, allowed: fn(i64, i64) ->
 
 pub async fn upgrade_software(
     cx: &mut Cx,
-    asked: request::UpgradeSmartAccessGatewaySoftware,
+    request: request::UpgradeSmartAccessGatewaySoftware,
 ) -> Result<response::UpgradeSmartAccessGatewaySoftware> {
-    let plan = (asked.user_count, asked.data_plan);
-    let order_id = resize_software(cx, plan, asked.auto_pay, |old, new| new >= old).await?;
+    let plan = (request.user_count, request.data_plan);
+    let order_id = resize_software(cx, plan, request.auto_pay, |old, new| new >= old).await?;
     Ok(response::UpgradeSmartAccessGatewaySoftware { order_id })
 }
 
 pub async fn downgrade_software(
     cx: &mut Cx,
-    asked: request::DowngradeSmartAccessGatewaySoftware,
+    request: request::DowngradeSmartAccessGatewaySoftware,
 ) -> Result<response::DowngradeSmartAccessGatewaySoftware> {
-    let plan = (asked.user_count, asked.data_plan);
-    let order_id = resize_software(cx, plan, asked.auto_pay, |old, new| new <= old).await?;
+    let plan = (request.user_count, request.data_plan);
+    let order_id = resize_software(cx, plan, request.auto_pay, |old, new| new <= old).await?;
     Ok(response::DowngradeSmartAccessGatewaySoftware { order_id })
 }
 

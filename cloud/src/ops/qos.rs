@@ -18,12 +18,12 @@ pub async fn require(cx: &mut Cx, id: &str) -> Result<Stored<Qos>> {
     cx.require(id, &["InvalidId.Qos"]).await
 }
 
-pub async fn create(cx: &mut Cx, asked: request::CreateQos) -> Result<response::CreateQos> {
+pub async fn create(cx: &mut Cx, request: request::CreateQos) -> Result<response::CreateQos> {
     if cx.count(Kind::Qos, &cx.mine()).await? >= QUOTA {
         return Err(cx.err(&["QosAmountLimit"]));
     }
     let id = cx.new_id("qos")?;
-    let body = copied!(asked => Qos {
+    let body = copied!(request => Qos {
         qos_name, qos_description;
         qos_id: id.clone(),
         region_id: cx.region(),
@@ -34,23 +34,23 @@ pub async fn create(cx: &mut Cx, asked: request::CreateQos) -> Result<response::
     Ok(copied!(qos => response::CreateQos { qos_id, resource_group_id }))
 }
 
-pub async fn modify(cx: &mut Cx, asked: request::ModifyQos) -> Result<response::ModifyQos> {
-    let mut qos = require(cx, &asked.qos_id).await?;
+pub async fn modify(cx: &mut Cx, request: request::ModifyQos) -> Result<response::ModifyQos> {
+    let mut qos = require(cx, &request.qos_id).await?;
     // The catalogue prints the rule for names at CreateQos only.
-    let len = asked.qos_name.chars().count();
-    if !(2..=100).contains(&len) || !matches_pattern(Pattern::Name, &asked.qos_name) {
+    let len = request.qos_name.chars().count();
+    if !(2..=100).contains(&len) || !matches_pattern(Pattern::Name, &request.qos_name) {
         return Err(cx.err(&["InvalidParameter.Name"]));
     }
-    qos.qos_name = asked.qos_name;
-    if asked.qos_description.is_some() {
-        qos.qos_description = asked.qos_description;
+    qos.qos_name = request.qos_name;
+    if request.qos_description.is_some() {
+        qos.qos_description = request.qos_description;
     }
     cx.put(&qos).await?;
     Ok(response::ModifyQos::default())
 }
 
-pub async fn delete(cx: &mut Cx, asked: request::DeleteQos) -> Result<response::DeleteQos> {
-    let qos = require(cx, &asked.qos_id).await?;
+pub async fn delete(cx: &mut Cx, request: request::DeleteQos) -> Result<response::DeleteQos> {
+    let qos = require(cx, &request.qos_id).await?;
     if !cx.links_to(Link::Qos, &qos.id).await?.is_empty() {
         return Err(ApiError::new(
             400,
@@ -66,9 +66,9 @@ pub async fn delete(cx: &mut Cx, asked: request::DeleteQos) -> Result<response::
     Ok(response::DeleteQos::default())
 }
 
-pub async fn describe(cx: &mut Cx, asked: request::DescribeQoses) -> Result<response::DescribeQoses> {
-    let mut filter = cx.mine().equals(Column::Name, asked.qos_name);
-    filter.ids = asked.qos_ids.map(|_| cx.list_param("QosIds"));
+pub async fn describe(cx: &mut Cx, request: request::DescribeQoses) -> Result<response::DescribeQoses> {
+    let mut filter = cx.mine().equals(Column::Name, request.qos_name);
+    filter.ids = request.qos_ids.map(|_| cx.list_param("QosIds"));
     let page = cx.list_page::<Qos>(&filter).await?;
     let ids: Vec<&str> = page.rows.iter().map(|qos| qos.id.as_str()).collect();
     let mut all = cx.all_links_to(Link::Qos, &ids).await?;
@@ -88,8 +88,8 @@ pub async fn describe(cx: &mut Cx, asked: request::DescribeQoses) -> Result<resp
     })
 }
 
-pub async fn associate(cx: &mut Cx, asked: request::AssociateQos) -> Result<response::AssociateQos> {
-    let qos = require(cx, &asked.qos_id).await?;
+pub async fn associate(cx: &mut Cx, request: request::AssociateQos) -> Result<response::AssociateQos> {
+    let qos = require(cx, &request.qos_id).await?;
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["SAG.SoftwareNotSupport"])?;
     let bound = cx.links_from(Link::Qos, &gw.id).await?;
@@ -104,8 +104,11 @@ pub async fn associate(cx: &mut Cx, asked: request::AssociateQos) -> Result<resp
     Ok(response::AssociateQos::default())
 }
 
-pub async fn disassociate(cx: &mut Cx, asked: request::DisassociateQos) -> Result<response::DisassociateQos> {
-    let qos = require(cx, &asked.qos_id).await?;
+pub async fn disassociate(
+    cx: &mut Cx,
+    request: request::DisassociateQos,
+) -> Result<response::DisassociateQos> {
+    let qos = require(cx, &request.qos_id).await?;
     let gw = cx.gateway().await?;
     if !cx.unlink(Link::Qos, &gw.id, &qos.id).await? {
         return Err(cx.err(&["SmartAGNotAssociateQos"]));
@@ -114,8 +117,8 @@ pub async fn disassociate(cx: &mut Cx, asked: request::DisassociateQos) -> Resul
     Ok(response::DisassociateQos::default())
 }
 
-pub async fn attribute(cx: &mut Cx, asked: request::GetQosAttribute) -> Result<response::GetQosAttribute> {
-    let qos = require(cx, &asked.qos_id).await?;
+pub async fn attribute(cx: &mut Cx, request: request::GetQosAttribute) -> Result<response::GetQosAttribute> {
+    let qos = require(cx, &request.qos_id).await?;
     let failing = super::dpi::failing_gateways(cx, Link::Qos, &qos.id).await?;
     let millis = |t: &Option<String>| t.as_deref().and_then(time::parse).map(|s| s * 1000);
     let policies = cx.children::<QosPolicy>(&qos.id).await?;

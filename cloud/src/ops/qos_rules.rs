@@ -46,21 +46,21 @@ async fn part_of<T: Entity>(cx: &mut Cx, qos: &Stored<Qos>, id: &str, code: &str
 
 pub async fn create_policy(
     cx: &mut Cx,
-    asked: request::CreateQosPolicy,
+    request: request::CreateQosPolicy,
 ) -> Result<response::CreateQosPolicy> {
-    let qos = require(cx, &asked.qos_id).await?;
+    let qos = require(cx, &request.qos_id).await?;
     if cx.count(Kind::QosPolicy, &Filter::under(&qos.id)).await? >= POLICY_QUOTA {
         return Err(cx.err(&["QosPolicyPerQosAmountLimit"]));
     }
     let id = cx.new_id("qospy")?;
-    let mut body = copied!(asked => QosPolicy {
+    let mut body = copied!(request => QosPolicy {
         qos_id, name, description, priority, source_cidr, dest_cidr, ip_protocol, source_port_range,
         dest_port_range, start_time, end_time;
         qos_policy_id: id.clone(),
         region_id: cx.region(),
         ..QosPolicy::default()
     });
-    check_policy(cx, &mut body, asked.dpi_signature_ids, asked.dpi_group_ids)?;
+    check_policy(cx, &mut body, request.dpi_signature_ids, request.dpi_group_ids)?;
     let policy = cx.create(id, &qos.id, body);
     cx.put(&policy).await?;
     bump_users(cx, &qos).await?;
@@ -72,15 +72,15 @@ pub async fn create_policy(
 
 pub async fn modify_policy(
     cx: &mut Cx,
-    asked: request::ModifyQosPolicy,
+    request: request::ModifyQosPolicy,
 ) -> Result<response::ModifyQosPolicy> {
-    let qos = require(cx, &asked.qos_id).await?;
-    let mut policy: Stored<QosPolicy> = part_of(cx, &qos, &asked.qos_policy_id, "InvalidId.QOSPY").await?;
-    set_given!(policy, asked => {
+    let qos = require(cx, &request.qos_id).await?;
+    let mut policy: Stored<QosPolicy> = part_of(cx, &qos, &request.qos_policy_id, "InvalidId.QOSPY").await?;
+    set_given!(policy, request => {
         name, description, priority, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
         start_time, end_time,
     });
-    check_policy(cx, &mut policy, asked.dpi_signature_ids, asked.dpi_group_ids)?;
+    check_policy(cx, &mut policy, request.dpi_signature_ids, request.dpi_group_ids)?;
     cx.put(&policy).await?;
     bump_users(cx, &qos).await?;
     Ok(response::ModifyQosPolicy::default())
@@ -88,10 +88,10 @@ pub async fn modify_policy(
 
 pub async fn delete_policy(
     cx: &mut Cx,
-    asked: request::DeleteQosPolicy,
+    request: request::DeleteQosPolicy,
 ) -> Result<response::DeleteQosPolicy> {
-    let qos = require(cx, &asked.qos_id).await?;
-    let policy: Stored<QosPolicy> = part_of(cx, &qos, &asked.qos_policy_id, "InvalidId.QOSPY").await?;
+    let qos = require(cx, &request.qos_id).await?;
+    let policy: Stored<QosPolicy> = part_of(cx, &qos, &request.qos_policy_id, "InvalidId.QOSPY").await?;
     cx.remove(&policy).await?;
     bump_users(cx, &qos).await?;
     Ok(response::DeleteQosPolicy::default())
@@ -99,13 +99,13 @@ pub async fn delete_policy(
 
 pub async fn describe_policies(
     cx: &mut Cx,
-    asked: request::DescribeQosPolicies,
+    request: request::DescribeQosPolicies,
 ) -> Result<response::DescribeQosPolicies> {
-    let qos = require(cx, &asked.qos_id).await?;
+    let qos = require(cx, &request.qos_id).await?;
     let mut filter = Filter::under(&qos.id)
-        .equals(Column::Description, asked.description)
-        .equals(Column::Priority, asked.priority);
-    filter.ids = asked.qos_policy_id.map(|id| vec![id]);
+        .equals(Column::Description, request.description)
+        .equals(Column::Priority, request.priority);
+    filter.ids = request.qos_policy_id.map(|id| vec![id]);
     let page = cx.list_page::<QosPolicy>(&filter).await?;
     let rows = page.rows.iter().map(|p| {
         copied!(p => response::describe_qos_policies::QosPolicy {
@@ -149,13 +149,13 @@ async fn priority_taken(cx: &mut Cx, car: &Stored<QosCar>) -> Result<bool> {
     Ok(cx.count(Kind::QosCar, &filter).await? > 0)
 }
 
-pub async fn create_car(cx: &mut Cx, asked: request::CreateQosCar) -> Result<response::CreateQosCar> {
-    let qos = require(cx, &asked.qos_id).await?;
+pub async fn create_car(cx: &mut Cx, request: request::CreateQosCar) -> Result<response::CreateQosCar> {
+    let qos = require(cx, &request.qos_id).await?;
     if cx.count(Kind::QosCar, &Filter::under(&qos.id)).await? >= CAR_QUOTA {
         return Err(cx.err(&["QosCarPerQosAmountLimit"]));
     }
     let id = cx.new_id("qoscar")?;
-    let body = copied!(asked => QosCar {
+    let body = copied!(request => QosCar {
         qos_id, name, description, priority, limit_type, min_bandwidth_abs, max_bandwidth_abs,
         min_bandwidth_percent, max_bandwidth_percent, percent_source_type;
         qos_car_id: id.clone(),
@@ -174,10 +174,10 @@ pub async fn create_car(cx: &mut Cx, asked: request::CreateQosCar) -> Result<res
     }))
 }
 
-pub async fn modify_car(cx: &mut Cx, asked: request::ModifyQosCar) -> Result<response::ModifyQosCar> {
-    let qos = require(cx, &asked.qos_id).await?;
-    let mut car: Stored<QosCar> = part_of(cx, &qos, &asked.qos_car_id, "InvalidId.QOSCAR").await?;
-    set_given!(car, asked => {
+pub async fn modify_car(cx: &mut Cx, request: request::ModifyQosCar) -> Result<response::ModifyQosCar> {
+    let qos = require(cx, &request.qos_id).await?;
+    let mut car: Stored<QosCar> = part_of(cx, &qos, &request.qos_car_id, "InvalidId.QOSCAR").await?;
+    set_given!(car, request => {
         name, description, priority, limit_type, min_bandwidth_abs, max_bandwidth_abs, min_bandwidth_percent,
         max_bandwidth_percent, percent_source_type,
     });
@@ -190,9 +190,9 @@ pub async fn modify_car(cx: &mut Cx, asked: request::ModifyQosCar) -> Result<res
     Ok(response::ModifyQosCar::default())
 }
 
-pub async fn delete_car(cx: &mut Cx, asked: request::DeleteQosCar) -> Result<response::DeleteQosCar> {
-    let qos = require(cx, &asked.qos_id).await?;
-    let car: Stored<QosCar> = part_of(cx, &qos, &asked.qos_car_id, "InvalidId.QOSCAR").await?;
+pub async fn delete_car(cx: &mut Cx, request: request::DeleteQosCar) -> Result<response::DeleteQosCar> {
+    let qos = require(cx, &request.qos_id).await?;
+    let car: Stored<QosCar> = part_of(cx, &qos, &request.qos_car_id, "InvalidId.QOSCAR").await?;
     cx.remove(&car).await?;
     bump_users(cx, &qos).await?;
     Ok(response::DeleteQosCar::default())
@@ -200,13 +200,13 @@ pub async fn delete_car(cx: &mut Cx, asked: request::DeleteQosCar) -> Result<res
 
 pub async fn describe_cars(
     cx: &mut Cx,
-    asked: request::DescribeQosCars,
+    request: request::DescribeQosCars,
 ) -> Result<response::DescribeQosCars> {
-    let qos = require(cx, &asked.qos_id).await?;
+    let qos = require(cx, &request.qos_id).await?;
     let mut filter = Filter::under(&qos.id)
-        .equals(Column::Description, asked.description)
-        .order_by(Column::Priority, asked.order == "desc");
-    filter.ids = asked.qos_car_id.map(|id| vec![id]);
+        .equals(Column::Description, request.description)
+        .order_by(Column::Priority, request.order == "desc");
+    filter.ids = request.qos_car_id.map(|id| vec![id]);
     let page = cx.list_page::<QosCar>(&filter).await?;
     let rows = page.rows.iter().map(|c| {
         copied!(c => response::describe_qos_cars::QosCar {

@@ -24,8 +24,8 @@ pub fn known(region: &str) -> bool {
     REGIONS.iter().any(|(id, _)| *id == region)
 }
 
-pub async fn describe(_: &mut Cx, asked: request::DescribeRegions) -> Result<response::DescribeRegions> {
-    let language = match asked.accept_language.as_str() {
+pub async fn describe(_: &mut Cx, request: request::DescribeRegions) -> Result<response::DescribeRegions> {
+    let language = match request.accept_language.as_str() {
         "en-US" => 1,
         "ja" => 2,
         _ => 0,

@@ -28,12 +28,12 @@ async fn gateway_for(cx: &mut Cx, vbr: &str, id: &str, owner: Option<i64>) -> Re
     Ok(gw.id)
 }
 
-pub async fn bind(cx: &mut Cx, asked: request::BindVbr) -> Result<response::BindVbr> {
-    let vbr = asked.vbr_id;
+pub async fn bind(cx: &mut Cx, request: request::BindVbr) -> Result<response::BindVbr> {
+    let vbr = request.vbr_id;
     if !vbr.starts_with("vbr-") {
         return Err(cx.err(&["InvalidId.VBR"]));
     }
-    let gw = gateway_for(cx, &vbr, &asked.smart_ag_id, asked.smart_ag_uid).await?;
+    let gw = gateway_for(cx, &vbr, &request.smart_ag_id, request.smart_ag_uid).await?;
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
@@ -48,9 +48,9 @@ pub async fn bind(cx: &mut Cx, asked: request::BindVbr) -> Result<response::Bind
     Ok(response::BindVbr::default())
 }
 
-pub async fn unbind(cx: &mut Cx, asked: request::UnbindVbr) -> Result<response::UnbindVbr> {
-    let vbr = asked.vbr_id;
-    let gw = gateway_for(cx, &vbr, &asked.smart_ag_id, asked.smart_ag_uid).await?;
+pub async fn unbind(cx: &mut Cx, request: request::UnbindVbr) -> Result<response::UnbindVbr> {
+    let vbr = request.vbr_id;
+    let gw = gateway_for(cx, &vbr, &request.smart_ag_id, request.smart_ag_uid).await?;
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
@@ -63,15 +63,15 @@ pub async fn unbind(cx: &mut Cx, asked: request::UnbindVbr) -> Result<response::
 
 pub async fn grant(
     cx: &mut Cx,
-    asked: request::GrantSagInstanceToVbr,
+    request: request::GrantSagInstanceToVbr,
 ) -> Result<response::GrantSagInstanceToVbr> {
     let gw = cx.gateway().await?;
-    let id = key(&gw.id, &asked.vbr_instance_id);
+    let id = key(&gw.id, &request.vbr_instance_id);
     if cx.get::<VbrGrant>(&id).await?.is_some() {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
     }
     let instance_id = cx.new_id("sgv")?;
-    let body = copied!(asked => VbrGrant {
+    let body = copied!(request => VbrGrant {
         smart_ag_id, vbr_instance_id, vbr_region_id, vbr_uid;
         instance_id: instance_id.clone(),
         region_id: cx.region(),
@@ -85,10 +85,10 @@ pub async fn grant(
 
 pub async fn revoke(
     cx: &mut Cx,
-    asked: request::RevokeInstanceFromVbr,
+    request: request::RevokeInstanceFromVbr,
 ) -> Result<response::RevokeInstanceFromVbr> {
     let gw = cx.gateway().await?;
-    let vbr = asked.vbr_instance_id;
+    let vbr = request.vbr_instance_id;
     let Some(grant) = cx.get::<VbrGrant>(&key(&gw.id, &vbr)).await? else {
         return Err(cx.err(&["InvalidId.VBR"]));
     };
@@ -101,10 +101,10 @@ pub async fn revoke(
 
 pub async fn describe_grants(
     cx: &mut Cx,
-    asked: request::DescribeGrantSagVbrRules,
+    request: request::DescribeGrantSagVbrRules,
 ) -> Result<response::DescribeGrantSagVbrRules> {
     let gw = cx.gateway().await?;
-    let vbr = asked.vbr_instance_id;
+    let vbr = request.vbr_instance_id;
     let bound = cx.links_from(Link::Vbr, &gw.id).await?.contains(&vbr);
     let filter = Filter::under(&gw.id).equals(Column::Variant, Some(vbr));
     let page = cx.list_page::<VbrGrant>(&filter).await?;
@@ -124,10 +124,10 @@ pub async fn describe_grants(
 
 pub async fn relations(
     cx: &mut Cx,
-    asked: request::DescribeSagVbrRelations,
+    request: request::DescribeSagVbrRelations,
 ) -> Result<response::DescribeSagVbrRelations> {
     let mut rows = Vec::new();
-    for vbr in asked.vbr_instance_ids {
+    for vbr in request.vbr_instance_ids {
         for gw in cx.links_to(Link::Vbr, &vbr).await? {
             let Some(gw) = cx.get::<Gateway>(&gw).await? else { continue };
             // Only what the caller may know of: his gateways and those granted to him.

@@ -239,7 +239,7 @@ async fn change(
         && let Some(stored) = tokens::get(cx.conn(), uid, op.name(), token).await?
     {
         let answer: Value = serde_json::from_str(&stored)?;
-        return Ok(ops::shaped(op, answer, request_id).to_string());
+        return ops::shaped(op, answer, request_id);
     }
     let answer = ops::call(op, cx, request_id).await?;
     if let Some(token) = token {
