@@ -266,7 +266,7 @@ impl Applier {
         let good = current.good.clone();
         if self.apply(good, health)? {
             tracing::warn!(
-                "the gateway did not run the last good configuration, or a health check changed; applied again"
+                "the gateway did not run the last good configuration, or a health check changed; put right"
             );
         }
         Ok(())
