@@ -1,4 +1,4 @@
-//! Messages of the control socket: what `sagctl` and the agent ask, what the gateway answers.
+//! Messages of the control socket: requests of `sagctl` and the agent, answers of the gateway.
 //!
 //! A Unix stream socket carries one JSON document a line. A request is
 //! `{"v":1,"id":N,"op":"…", …arguments}`, its answer `{"v":1,"id":N,"ok":…}` or
@@ -57,13 +57,17 @@ pub const OP_WITHIN: usize = 256;
 /// One line from the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
+    /// Version of the protocol, [`VERSION`].
     pub v: u32,
+    /// Chosen by the client; the answer has the same.
     pub id: u64,
+    /// The operation with its arguments.
     #[serde(flatten)]
     pub op: Op,
 }
 
 impl Request {
+    /// A request of this version.
     pub fn new(id: u64, op: Op) -> Request {
         Request { v: VERSION, id, op }
     }
@@ -73,17 +77,20 @@ impl Request {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Envelope {
+    /// Version of the protocol, [`VERSION`].
     pub v: u32,
+    /// Chosen by the client; the answer has the same.
     pub id: u64,
+    /// Name of the operation.
     pub op: String,
 }
 
 macro_rules! ops {
     ($($(#[$m:meta])* $variant:ident $(($arg:ty))? = $name:literal;)*) => {
-        /// What is asked. The arguments stand beside `op` in the request.
+        /// An operation with its arguments, which stand beside `op` in the request.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "op")]
-        pub enum Op { $($(#[$m])* #[serde(rename = $name)] $variant $(($arg))?,)* }
+        pub enum Op { $($(#[$m])* #[doc = concat!("`", $name, "`")] #[serde(rename = $name)] $variant $(($arg))?,)* }
 
         impl Op {
             /// Every name of an operation.
@@ -113,15 +120,18 @@ ops! {
     ConfigShow = "config-show";
     ConfigApply(ConfigText) = "config-apply";
     ConfigDiff(ConfigText) = "config-diff";
-    /// Reads the configuration file anew, as SIGHUP does.
+    /// Reads the configuration file again, as SIGHUP does.
     Reload = "reload";
 }
 
 /// One line to the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response<T> {
+    /// Version of the protocol, [`VERSION`].
     pub v: u32,
+    /// Chosen by the client; the answer has the same.
     pub id: u64,
+    /// The answer or the refusal.
     #[serde(flatten)]
     pub outcome: Outcome<T>,
 }
@@ -130,11 +140,14 @@ pub struct Response<T> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome<T> {
+    /// The answer.
     Ok(T),
+    /// The refusal.
     Err(Error),
 }
 
 impl<T> Response<T> {
+    /// A response of this version.
     pub fn new(id: u64, result: Result<T, Error>) -> Response<T> {
         let outcome = match result {
             Ok(v) => Outcome::Ok(v),
@@ -143,6 +156,11 @@ impl<T> Response<T> {
         Response { v: VERSION, id, outcome }
     }
 
+    /// The answer.
+    ///
+    /// # Errors
+    ///
+    /// The refusal of the gateway.
     pub fn into_result(self) -> Result<T, Error> {
         match self.outcome {
             Outcome::Ok(v) => Ok(v),
@@ -158,6 +176,7 @@ pub enum ErrorCode {
     BadRequest,
     /// The request's `v` is not the gateway's.
     VersionMismatch,
+    /// The gateway has no such operation.
     UnknownOp,
     /// Line over [`MAX_REQUEST`], or an answer too large to send.
     TooLarge,
@@ -186,13 +205,17 @@ impl fmt::Display for ErrorCode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
+    /// Kind of the refusal.
     pub code: ErrorCode,
+    /// What is wrong, and where.
     pub message: String,
+    /// What to do about it; may be empty.
     #[serde(default)]
     pub remedy: String,
 }
 
 impl Error {
+    /// A refusal.
     pub fn new(code: ErrorCode, message: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error { code, message: message.into(), remedy: remedy.into() }
     }

@@ -10,9 +10,10 @@ macro_rules! drop_reasons {
         /// The one reason of a drop.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
-        pub enum DropReason { $($(#[$m])* $variant = $num,)* }
+        pub enum DropReason { $( #[doc = $text] $(#[$m])* $variant = $num, )* }
 
         impl DropReason {
+            /// Every reason, in the order of the numbers.
             pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
 
             /// The name in metrics, JSON and tables.
@@ -25,6 +26,7 @@ macro_rules! drop_reasons {
                 match self { $(DropReason::$variant => $text,)* }
             }
 
+            /// The reason of a number.
             pub const fn from_u8(n: u8) -> Option<DropReason> {
                 match n { $($num => Some(DropReason::$variant),)* _ => None }
             }
@@ -81,7 +83,7 @@ drop_reasons! {
     SnatHostLimit = 46, "snat-host-limit", "the inside host is at its session limit";
     NatFiltered = 47, "nat-filtered", "the NAT entry's filtering behaviour does not admit the sender";
     TcpOutOfWindow = 48, "tcp-out-of-window", "TCP segment outside the session's window";
-    CarExceeded = 49, "car-exceeded", "over the ceiling of its CAR";
+    CarExceeded = 49, "car-exceeded", "over the peak rate (PIR) of its CAR";
     LinkExceeded = 50, "link-exceeded", "over the bandwidth of the link";
     FloodGuard = 51, "flood-guard", "new-flow rate over the port's share";
     IcmpUnmatched = 52, "icmp-unmatched", "ICMP error that quotes no session of this gateway";
@@ -114,6 +116,7 @@ impl DropReason {
     /// One more than the largest number: the size of a counter array.
     pub const COUNT: usize = 128;
 
+    /// As an index of a table of counters.
     pub const fn index(self) -> usize {
         self as usize
     }

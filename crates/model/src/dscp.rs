@@ -49,6 +49,7 @@ impl Dscp {
         if n < 64 { Some(Dscp(n)) } else { None }
     }
 
+    /// The number, 0..=63.
     pub const fn get(self) -> u8 {
         self.0
     }

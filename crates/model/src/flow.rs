@@ -42,6 +42,7 @@ impl RecordNo {
         RecordNo(self.0 ^ RECORD_BLOCK)
     }
 
+    /// Number of the session, from 1.
     pub const fn session(self) -> u32 {
         self.0 >> (RECORD_BLOCK_BITS + 1) << RECORD_BLOCK_BITS | self.0 & (RECORD_BLOCK - 1)
     }
@@ -56,6 +57,7 @@ impl RecordNo {
         (sessions + 1).next_multiple_of(RECORD_BLOCK) * 2
     }
 
+    /// As an index of the table.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -69,15 +71,20 @@ pub const BUCKET_WORDS: usize = 16;
 /// Key of an IPv4 flow, as two words (see `struct gw_flow4`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key4 {
+    /// Source address below, destination address above, each as loaded from the packet.
     pub addrs: u64,
+    /// [`l4_word`].
     pub l4: u64,
 }
 
 /// Key of an IPv6 flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key6 {
+    /// Source address, as loaded.
     pub src: [u64; 2],
+    /// Destination address, as loaded.
     pub dst: [u64; 2],
+    /// [`l4_word`].
     pub l4: u64,
 }
 
@@ -89,6 +96,7 @@ pub const fn l4_word(sport_be: u16, dport_be: u16, proto: u8, zone: Zone) -> u64
 
 /// Multipliers of the flow hash; the XDP program uses the same (odd, well mixed constants).
 pub const HASH_M1: u64 = 0x9E37_79B9_7F4A_7C15;
+/// See [`HASH_M1`].
 pub const HASH_M2: u64 = 0xD6E8_FEB8_6659_FD93;
 
 #[inline]
@@ -107,6 +115,7 @@ const fn partition_by_direction(h: u64, l4: u64) -> u64 {
 }
 
 impl Key4 {
+    /// 64 bits; [`Probe::new`] uses all of them.
     #[inline]
     pub const fn hash(&self, seed: u64) -> u64 {
         let h = mix(mix(seed, self.addrs, HASH_M1), self.l4, HASH_M2);
@@ -115,6 +124,7 @@ impl Key4 {
 }
 
 impl Key6 {
+    /// 64 bits; [`Probe::new`] uses all of them.
     #[inline]
     pub const fn hash(&self, seed: u64) -> u64 {
         let h = mix(mix(seed, self.src[0], HASH_M1), self.src[1], HASH_M2);
@@ -128,14 +138,18 @@ impl Key6 {
 /// The second bucket follows from the first and the tag, never from the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
+    /// The first bucket.
     pub first: u32,
+    /// The second bucket.
     pub second: u32,
+    /// Eight bits that the index word has above the record number.
     pub tag: u32,
     /// The word of a bucket that is tried first, by readers and when a place is sought.
     pub slot: usize,
 }
 
 impl Probe {
+    /// For an index of `mask + 1` buckets.
     #[inline]
     pub const fn new(hash: u64, mask: u32) -> Probe {
         let tag = (hash >> 56) as u32;
@@ -165,7 +179,9 @@ pub const fn next_epoch(epoch: u32) -> u32 {
 /// Where an index lies in the memory for indexes: its first bucket, and its number of buckets less one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
+    /// First bucket.
     pub base: u32,
+    /// Number of buckets less one.
     pub mask: u32,
 }
 
@@ -180,16 +196,19 @@ impl Geometry {
         (self.mask as u64 + 1) * BUCKET_WORDS as u64
     }
 
+    /// As one word.
     #[inline]
     pub const fn to_word(self) -> u64 {
         self.base as u64 | (self.mask as u64) << 32
     }
 
+    /// From one word.
     #[inline]
     pub const fn from_word(w: u64) -> Geometry {
         Geometry { base: w as u32, mask: (w >> 32) as u32 }
     }
 
+    /// Number of buckets.
     pub const fn buckets(self) -> u32 {
         self.mask.saturating_add(1)
     }
@@ -199,14 +218,21 @@ impl Geometry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FlowAct {
+    /// Hand to a worker.
     Punt = 0,
+    /// Rewrite and send.
     Forward = 1,
+    /// Drop; `nexthop` is the reason.
     Drop = 2,
 }
 
+/// The source is translated.
 pub const FLOW_SNAT: u8 = 1 << 0;
+/// The destination is translated.
 pub const FLOW_DNAT: u8 = 1 << 1;
+/// The packet passes the meter group `meter`.
 pub const FLOW_METER: u8 = 1 << 2;
+/// Every packet goes to a worker.
 pub const FLOW_PUNT_ALL: u8 = 1 << 3;
 
 /// Outside addresses of NAT that XDP can tell the ports of (`gw_nat_ports`).
@@ -226,17 +252,24 @@ pub const fn nat_port_bit(slot: u8, udp: bool, port: u16) -> (usize, u64) {
 pub struct Action {
     /// Index of the next hop, or the drop reason.
     pub nexthop: u16,
+    /// Number of the meter group; 0: none.
     pub meter: u16,
+    /// What is done.
     pub act: FlowAct,
+    /// `FLOW_SNAT` and the others.
     pub flags: u8,
+    /// Number of the tunnel; 0: none.
     pub tunnel: u8,
+    /// Generation of the next hop; a next hop of another generation sends the packet to a worker.
     pub nh_gen: u8,
 }
 
 impl Action {
+    /// Hand to a worker.
     pub const PUNT: Action =
         Action { nexthop: 0, meter: 0, act: FlowAct::Punt, flags: 0, tunnel: 0, nh_gen: 0 };
 
+    /// As one word.
     #[inline]
     pub const fn to_word(self) -> u64 {
         self.nexthop as u64
@@ -247,6 +280,7 @@ impl Action {
             | (self.nh_gen as u64) << 56
     }
 
+    /// From one word.
     #[inline]
     pub const fn from_word(w: u64) -> Action {
         let act = match (w >> 32) as u8 {
@@ -269,16 +303,23 @@ impl Action {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct FlowRecord4 {
+    /// [`Key4::addrs`].
     pub key_addrs: AtomicU64,
+    /// [`l4_word`].
     pub key_l4: AtomicU64,
     /// `new_saddr | new_daddr << 32`
     pub new_addrs: AtomicU64,
     /// `new_sport | new_dport << 16 | l3_delta << 32 | l4_delta << 48`
     pub new_ports: AtomicU64,
+    /// [`Action::to_word`].
     pub action: AtomicU64,
+    /// Number and marks, see [`EPOCH_NUMBER`].
     pub epoch: AtomicU32,
+    /// [`Tick`](crate::time::Tick) of the last packet.
     pub last_seen: AtomicU32,
+    /// Packets so far.
     pub packets: AtomicU64,
+    /// IP bytes so far.
     pub bytes: AtomicU64,
 }
 
@@ -286,19 +327,31 @@ pub struct FlowRecord4 {
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub struct FlowRecord6 {
+    /// Source address, as loaded.
     pub src: [AtomicU64; 2],
+    /// Destination address, as loaded.
     pub dst: [AtomicU64; 2],
+    /// [`l4_word`].
     pub key_l4: AtomicU64,
+    /// [`Action::to_word`].
     pub action: AtomicU64,
+    /// Number and marks, see [`EPOCH_NUMBER`].
     pub epoch: AtomicU32,
+    /// [`Tick`](crate::time::Tick) of the last packet.
     pub last_seen: AtomicU32,
+    /// Unused.
     pub pad0: AtomicU64,
+    /// Packets so far.
     pub packets: AtomicU64,
+    /// IP bytes so far.
     pub bytes: AtomicU64,
+    /// Source address after translation.
     pub new_src: [AtomicU64; 2],
+    /// Destination address after translation.
     pub new_dst: [AtomicU64; 2],
     /// `new_sport | new_dport << 16 | l4_delta << 32`
     pub new_ports: AtomicU64,
+    /// Unused.
     pub pad2: AtomicU64,
 }
 
@@ -306,6 +359,7 @@ pub struct FlowRecord6 {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Bucket {
+    /// Index words: tag above [`RECORD_BITS`], record number below; 0: free.
     pub word: [AtomicU32; BUCKET_WORDS],
 }
 
@@ -319,9 +373,11 @@ pub struct NextHopRecord {
     pub smac_mtu: AtomicU64,
     /// `ifindex | dev << 32 | port << 40 | gen << 48 | flags << 56`
     pub dev: AtomicU64,
+    /// Unused.
     pub pad: AtomicU64,
 }
 
+/// The next hop is resolved.
 pub const NH_VALID: u8 = 1 << 0;
 
 /// `struct gw_revalidation_queue`: packets of a receive queue that are sent to a worker for a new verdict.
@@ -334,6 +390,7 @@ pub struct RevalidationQueue {
     pub taken: AtomicU32,
     /// Tick of the last one sent.
     pub since: AtomicU32,
+    /// Unused.
     pub pad: AtomicU32,
 }
 
@@ -341,31 +398,42 @@ pub struct RevalidationQueue {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct ControlBlock {
+    /// Version of the layout; XDP and daemon must agree.
     pub abi_version: AtomicU32,
+    /// Number of the current epoch.
     pub epoch: AtomicU32,
+    /// Seed of the flow hash.
     pub seed: AtomicU64,
     /// [`Geometry`] of the live index.
     pub index4: AtomicU64,
+    /// [`Geometry`] of the live IPv6 index.
     pub index6: AtomicU64,
     /// XDP action for packets that need a worker while there is none: 1 drop, 2 pass.
     pub fail_action: AtomicU32,
+    /// 0: established flows go to the workers, too.
     pub fast_path: AtomicU32,
+    /// Flood guard: nanoseconds for one packet without a record; 0: no limit.
     pub guard_interval: AtomicU32,
+    /// Flood guard: nanoseconds that may come at once.
     pub guard_burst: AtomicU32,
     /// Revalidations of a receive queue that may be under way; 0: every packet of an older epoch is a worker's.
     pub revalidation_credit: AtomicU32,
+    /// Tick at which the epoch began.
     pub epoch_since: AtomicU32,
+    /// Where the next hops of the daemon that has the epoch begin; 0: not known.
     pub nexthops_from: AtomicU32,
     /// How many tunnels there are.
     pub tunnels: AtomicU32,
 }
 
 impl FlowRecord4 {
+    /// The key.
     #[inline]
     pub fn key(&self) -> Key4 {
         Key4 { addrs: self.key_addrs.load(Ordering::Relaxed), l4: self.key_l4.load(Ordering::Relaxed) }
     }
 
+    /// Whether the record is of this key.
     #[inline]
     pub fn matches(&self, key: &Key4) -> bool {
         self.key_addrs.load(Ordering::Relaxed) == key.addrs && self.key_l4.load(Ordering::Relaxed) == key.l4
@@ -373,12 +441,14 @@ impl FlowRecord4 {
 }
 
 impl FlowRecord6 {
+    /// The key.
     #[inline]
     pub fn key(&self) -> Key6 {
         let two = |w: &[AtomicU64; 2]| [w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)];
         Key6 { src: two(&self.src), dst: two(&self.dst), l4: self.key_l4.load(Ordering::Relaxed) }
     }
 
+    /// Whether the record is of this key.
     #[inline]
     pub fn matches(&self, key: &Key6) -> bool {
         self.key() == *key
@@ -387,16 +457,26 @@ impl FlowRecord6 {
 
 /// Parts common to records of both families, so that table code is written once.
 pub trait FlowRecord: Default + Send + Sync + 'static {
+    /// Addresses, ports, protocol and zone.
     type Key: Copy + Eq + std::fmt::Debug + Send;
 
+    /// Hash of a key.
     fn hash(key: &Self::Key, seed: u64) -> u64;
+    /// The key.
     fn key(&self) -> Self::Key;
+    /// Whether the record is of this key.
     fn matches(&self, key: &Self::Key) -> bool;
+    /// Stores the key; nothing may point at the record.
     fn set_key(&self, key: &Self::Key);
+    /// [`Action::to_word`].
     fn action(&self) -> &AtomicU64;
+    /// Number and marks, see [`EPOCH_NUMBER`].
     fn epoch(&self) -> &AtomicU32;
+    /// [`Tick`](crate::time::Tick) of the last packet.
     fn last_seen(&self) -> &AtomicU32;
+    /// Packets so far.
     fn packets(&self) -> &AtomicU64;
+    /// IP bytes so far.
     fn bytes(&self) -> &AtomicU64;
 }
 

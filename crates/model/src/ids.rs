@@ -14,6 +14,7 @@ impl PortIdx {
     /// Ports that one gateway can drive; sized so that counters of a worker stay in L1/L2.
     pub const MAX: usize = 64;
 
+    /// As an index of a table.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -39,7 +40,9 @@ words! {
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Zone {
+    /// The branch.
     Lan = 1,
+    /// The Internet.
     Wan = 2,
     /// Leased lines and tunnels: the private overlay.
     Overlay = 3,
@@ -63,10 +66,12 @@ impl Role {
 pub struct VlanId(u16);
 
 impl VlanId {
+    /// `None`: out of range.
     pub const fn new(id: u16) -> Option<VlanId> {
         if id >= 1 && id <= 4094 { Some(VlanId(id)) } else { None }
     }
 
+    /// The number.
     pub const fn get(self) -> u16 {
         self.0
     }
@@ -91,8 +96,10 @@ impl From<VlanId> for u16 {
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
+    /// No address.
     pub const ZERO: MacAddr = MacAddr([0; 6]);
 
+    /// Whether it addresses a group, broadcast included.
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
@@ -111,6 +118,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
+/// Not six hexadecimal bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not an Ethernet address (expected six hex bytes, as in 02:00:00:00:00:01)")]
 pub struct MacParseError(String);

@@ -38,10 +38,13 @@ pub struct Meter {
     pub cost: AtomicU64,
     /// Time of a byte at the committed rate; 0: there is none.
     pub committed_cost: AtomicU64,
+    /// How far the peak time may be ahead, in units.
     pub burst: AtomicU64,
+    /// How far the committed time may be ahead, in units.
     pub committed_burst: AtomicU64,
     /// What the meter is for, so that the next daemon finds it; 0: free.
     pub id: AtomicU64,
+    /// Unused.
     pub pad: AtomicU64,
 }
 
@@ -57,6 +60,7 @@ pub struct MeterGroup {
     pub overhead: AtomicU16,
     /// [`REMARK`] and the DSCP that what passes is marked with; 0: it stays as it is.
     pub remark: AtomicU8,
+    /// Unused.
     pub pad: AtomicU8,
     /// How far XDP's clock may be behind, in nanoseconds.
     pub slack: AtomicU32,

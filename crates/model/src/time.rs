@@ -15,20 +15,25 @@ pub const TICK_SHIFT: u32 = 24;
 pub struct Tick(pub u32);
 
 impl Nanos {
+    /// The start of the clock.
     pub const ZERO: Nanos = Nanos(0);
 
+    /// Saturating.
     pub const fn from_millis(ms: u64) -> Nanos {
         Nanos(ms.saturating_mul(1_000_000))
     }
 
+    /// Saturating.
     pub const fn from_secs(s: u64) -> Nanos {
         Nanos(s.saturating_mul(1_000_000_000))
     }
 
+    /// Rounded down.
     pub const fn tick(self) -> Tick {
         Tick((self.0 >> TICK_SHIFT) as u32)
     }
 
+    /// 0 where `earlier` is later.
     pub const fn saturating_sub(self, earlier: Nanos) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }

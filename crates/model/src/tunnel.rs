@@ -7,14 +7,20 @@ pub const TUNNELS: usize = 256;
 /// Bytes of a tunnel's header.
 pub const TUNNEL_HEADER: usize = 80;
 
+/// Kind: VXLAN.
 pub const TUNNEL_VXLAN: u8 = 1;
+/// Kind: GRE.
 pub const TUNNEL_GRE: u8 = 2;
+/// Kind: IP in IP.
 pub const TUNNEL_IPIP: u8 = 3;
 
+/// The entry is in use.
 pub const TUNNEL_ON: u8 = 1 << 0;
 /// IPv6 outside.
 pub const TUNNEL_V6: u8 = 1 << 1;
+/// DF of the outer header as inside.
 pub const TUNNEL_DF_COPY: u8 = 1 << 2;
+/// DF of the outer header is clear.
 pub const TUNNEL_DF_CLEAR: u8 = 1 << 3;
 /// A fixed code point outside.
 pub const TUNNEL_DSCP: u8 = 1 << 4;
@@ -34,19 +40,26 @@ const CONTROL: usize = MAC + 1;
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct TunnelRecord {
+    /// The words.
     pub word: [AtomicU64; WORDS],
 }
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelEntry {
+    /// Outer header as sent, lengths and checksums left open.
     pub header: [u8; TUNNEL_HEADER],
     /// VXLAN: the gateway's address inside.
     pub mac: [u8; 6],
+    /// Bytes of `header` in use.
     pub len: u8,
+    /// `TUNNEL_VXLAN`, `TUNNEL_GRE` or `TUNNEL_IPIP`.
     pub kind: u8,
+    /// IP bytes inside.
     pub mtu: u16,
+    /// `TUNNEL_ON` and the others.
     pub flags: u8,
+    /// TOS or traffic class outside, with [`TUNNEL_DSCP`].
     pub tos: u8,
     /// Of an IPv4 header: the ones' complement sum of `header`, as loaded.
     pub sum: u16,
@@ -86,10 +99,15 @@ impl TunnelRecord {
 /// What a received packet says of its tunnel (`struct gw_end`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TunnelEnd {
+    /// Outer destination.
     pub local: std::net::IpAddr,
+    /// Outer source.
     pub remote: std::net::IpAddr,
+    /// IP protocol of the outer header.
     pub proto: u8,
+    /// UDP destination port; 0: none.
     pub port: u16,
+    /// VNI or key.
     pub id: EndId,
 }
 
@@ -98,7 +116,9 @@ pub struct TunnelEnd {
 pub enum EndId {
     /// Whatever it is: some tunnel has this end.
     Any,
+    /// No key.
     None,
+    /// This one.
     Id(u32),
 }
 

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::net::IpAddr;
 
+/// Neither an address nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no address or prefix (expected as in 192.0.2.0/24, 192.0.2.1 or 2001:db8::/32)")]
 pub struct CidrError(String);

@@ -11,12 +11,16 @@ use std::net::IpAddr;
 pub struct ExplainQuery {
     /// Name of the port on which it arrives.
     pub port: String,
+    /// IP protocol.
     pub proto: IpProto,
+    /// Source address.
     pub src: IpAddr,
+    /// Destination address.
     pub dst: IpAddr,
     /// 0 for protocols without ports. For ICMP: the identifier.
     #[serde(default)]
     pub sport: u16,
+    /// 0 for protocols without ports.
     #[serde(default)]
     pub dport: u16,
     /// Length of the IP packet; absent: the shortest possible.
@@ -37,17 +41,22 @@ pub struct Explain {
     pub verdict: String,
     /// Name of the drop reason, or why the kernel gets it.
     pub reason: Option<String>,
+    /// What each stage did, in their order.
     pub stages: Vec<StageTrace>,
+    /// Name of the port that the packet leaves by.
     pub out_port: Option<String>,
+    /// `null`: the packet does not leave.
     pub rewritten: Option<Rewritten>,
 }
 
+/// What one stage did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageTrace {
     /// Name of the stage, as in the pipeline's order.
     pub stage: String,
     /// One word: `pass`, `match`, `miss`, `drop`, …
     pub result: String,
+    /// For people.
     pub detail: String,
 }
 
@@ -55,14 +64,23 @@ pub struct StageTrace {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rewritten {
+    /// Source address.
     pub src: Option<IpAddr>,
+    /// Destination address.
     pub dst: Option<IpAddr>,
+    /// Source port.
     pub sport: Option<u16>,
+    /// Destination port.
     pub dport: Option<u16>,
+    /// TTL or hop limit.
     pub ttl: Option<u8>,
+    /// Code point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dscp: Option<Dscp>,
+    /// Source address of the frame.
     pub src_mac: Option<crate::MacAddr>,
+    /// Destination address of the frame.
     pub dst_mac: Option<crate::MacAddr>,
+    /// 802.1Q tag.
     pub vlan: Option<crate::VlanId>,
 }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 pub struct KeyText(Zeroizing<String>);
 
 impl KeyText {
+    /// Hexadecimal digits of a key.
     pub fn new(text: String) -> KeyText {
         KeyText(text.into())
     }
@@ -51,11 +52,15 @@ impl fmt::Debug for KeyText {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelRekey {
+    /// Name of the tunnel.
     pub tunnel: String,
+    /// Security parameters index that this gateway receives.
     pub spi_in: u32,
+    /// Security parameters index that this gateway sends.
     pub spi_out: u32,
     /// Key and salt in hex, as in the file.
     pub key_in: KeyText,
+    /// Key and salt for what is sent.
     pub key_out: KeyText,
     /// The peer has the pair: send by it at once.
     #[serde(default)]
@@ -84,7 +89,9 @@ pub struct TunnelKeyQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicKey {
+    /// Name of the gateway.
     pub gateway: String,
+    /// Counts the keys of the gateway.
     pub epoch: u64,
     /// 64 hex digits.
     pub public_key: String,
@@ -94,16 +101,21 @@ pub struct PublicKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelPeers {
+    /// All peers of the gateway.
     pub peers: Vec<TunnelPeer>,
 }
 
+/// The public key of the far end of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelPeer {
     /// An ESP tunnel with `keying = "agreed"`.
     pub tunnel: String,
+    /// Name of the gateway.
     pub gateway: String,
+    /// Counts the keys of the gateway.
     pub epoch: u64,
+    /// X25519, base64.
     pub public_key: String,
     /// Tells several tunnels between the two gateways apart; both ends call it the same.
     #[serde(default)]

@@ -12,8 +12,11 @@ use std::net::Ipv4Addr;
 /// Answer to `nat`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Nat {
+    /// Every entry of the configuration.
     pub entries: Vec<NatEntry>,
+    /// Every pool of outside ports.
     pub pools: Vec<NatPool>,
+    /// Sums over all of them.
     pub totals: NatTotals,
 }
 
@@ -23,11 +26,14 @@ pub struct Nat {
 pub enum NatKind {
     /// `snat` of a `[[port]]`.
     WanSnat,
+    /// Source NAT.
     Snat,
+    /// Destination NAT.
     Dnat,
 }
 
 impl NatKind {
+    /// The word in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             NatKind::WanSnat => "wan-snat",
@@ -42,6 +48,7 @@ impl NatKind {
 pub struct NatEntry {
     /// That of the configuration; `port NAME` for a port's source NAT.
     pub id: String,
+    /// Source or destination NAT.
     pub kind: NatKind,
     /// `null` unless it is a DNAT entry.
     #[serde(rename = "type")]
@@ -55,6 +62,7 @@ pub struct NatEntry {
     pub internal: String,
     /// `null` for DNAT.
     pub mapping: Option<NatBehavior>,
+    /// Remote endpoints that reach an outside port; `null` for destination NAT.
     pub filtering: Option<NatBehavior>,
     /// Live.
     pub sessions: u64,
@@ -133,12 +141,17 @@ fn ports(range: PortRange) -> String {
 /// The outside ports of one address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NatPool {
+    /// Outside address.
     pub address: Ipv4Addr,
     /// The `id` of the entry that draws from it; of several, all, joined by commas.
     pub source: String,
+    /// Sessions that share an outside port.
     pub mapping: NatBehavior,
+    /// Remote endpoints that reach an outside port.
     pub filtering: NatBehavior,
+    /// Ports of TCP.
     pub tcp: PortUse,
+    /// Ports of UDP.
     pub udp: PortUse,
     /// Identifiers of queries.
     pub icmp: PortUse,
@@ -150,14 +163,18 @@ pub struct NatPool {
     pub warned: bool,
 }
 
+/// Use of a pool of ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortUse {
+    /// Ports in use.
     pub used: u32,
+    /// Ports in the pool.
     pub capacity: u32,
     /// Most used at a time since start.
     pub peak: u32,
 }
 
+/// Sums over all entries and pools.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NatTotals {
     /// Outside ports and identifiers held.
@@ -183,19 +200,26 @@ pub struct NatTotals {
 /// An outside port and who holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NatBinding {
+    /// IP protocol.
     pub protocol: IpProto,
+    /// Inside address.
     pub inside: Ipv4Addr,
     /// For ICMP: the identifier.
     pub inside_port: u16,
+    /// Outside address.
     pub outside: Ipv4Addr,
+    /// Outside port.
     pub outside_port: u16,
+    /// Sessions that use the binding.
     pub sessions: u64,
+    /// Sessions that share an outside port.
     pub mapping: NatBehavior,
 }
 
 /// Answer to `nat-bindings`, the bindings of most sessions first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NatBindings {
+    /// The bindings that were selected, at most `limit`.
     pub bindings: Vec<NatBinding>,
     /// Number of bindings that the filter admits, listed or not.
     pub total: u64,
@@ -205,16 +229,22 @@ pub struct NatBindings {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatBindingFilter {
+    /// Only this protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<IpProto>,
+    /// Only inside addresses of this network.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub inside: Option<IpNet>,
+    /// Only this inside port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inside_port: Option<u16>,
+    /// Only outside addresses of this network.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub outside: Option<IpNet>,
+    /// Only this outside port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outside_port: Option<u16>,
+    /// Only bindings of this mapping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mapping: Option<NatBehavior>,
     /// Inclusive.
@@ -223,6 +253,7 @@ pub struct NatBindingFilter {
 }
 
 impl NatBindingFilter {
+    /// Whether the filter admits the binding.
     pub fn matches(&self, b: &NatBinding) -> bool {
         self.protocol.is_none_or(|w| w == b.protocol)
             && within(&self.inside, [b.inside.into()])
@@ -238,6 +269,7 @@ impl NatBindingFilter {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatBindingQuery {
+    /// What is selected.
     pub filter: NatBindingFilter,
     /// Absent: [`DEFAULT_LIMIT`]; at most [`MAX_LIMIT`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,16 +293,19 @@ pub struct NatBindingPicker<'q> {
 }
 
 impl<'q> NatBindingPicker<'q> {
+    /// For one query.
     pub fn new(query: &'q NatBindingQuery) -> NatBindingPicker<'q> {
         NatBindingPicker { filter: &query.filter, kept: Largest::new(query.wanted()) }
     }
 
+    /// Takes the binding if it is selected.
     pub fn offer(&mut self, b: &NatBinding) {
         if self.filter.matches(b) {
             self.kept.offer(b.sessions, *b);
         }
     }
 
+    /// The answer.
     pub fn finish(self) -> NatBindings {
         let (bindings, total) = self.kept.finish();
         NatBindings { bindings, total }

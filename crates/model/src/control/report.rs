@@ -8,27 +8,42 @@ use std::net::IpAddr;
 /// Answer to `status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// Version of the program.
     pub version: String,
+    /// Process of the daemon.
     pub pid: u32,
+    /// Seconds since start.
     pub uptime_s: u64,
+    /// Counts the configurations that were applied.
     pub config_epoch: u32,
     /// File (or name given by `config-apply`) that the running configuration came from.
     pub config_file: String,
     /// RFC 3339, UTC.
     pub config_applied: String,
+    /// Worker threads.
     pub workers: Vec<Worker>,
+    /// Sessions by address family.
     pub sessions: SessionTotals,
+    /// Packets that XDP forwarded, since start.
     pub fastpath_packets: u64,
+    /// Packets that XDP handed to a worker, since start.
     pub punted_packets: u64,
+    /// The same by reason.
     pub punts: Vec<PuntRow>,
+    /// Worth a look, a line each.
     pub warnings: Vec<String>,
 }
 
+/// A worker thread.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
+    /// Number, from 0.
     pub id: u32,
+    /// Core that it is pinned to; `null`: none.
     pub cpu: Option<u32>,
+    /// Rounds with packets, since start.
     pub batches: u64,
+    /// Packets, since start.
     pub packets: u64,
     /// Share of the last second spent on packets, 0..=100.
     #[serde(deserialize_with = "number_or_zero")]
@@ -40,11 +55,16 @@ fn number_or_zero<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(d)?.unwrap_or_default())
 }
 
+/// Sessions by address family.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionTotals {
+    /// IPv4 sessions now.
     pub ipv4: u64,
+    /// IPv6 sessions now.
     pub ipv6: u64,
+    /// IPv4 sessions that the table can hold.
     pub capacity_ipv4: u64,
+    /// IPv6 sessions that the table can hold.
     pub capacity_ipv6: u64,
     /// Since start.
     pub created: u64,
@@ -58,29 +78,38 @@ pub struct SessionTotals {
 /// Packets that XDP handed to a worker, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PuntRow {
+    /// Name of the reason.
     pub reason: String,
+    /// Packets, since start.
     pub packets: u64,
 }
 
 /// Packets of a port that XDP handed to a worker for one reason, as metrics tell them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PortPunt {
+    /// Name of the port.
     pub port: String,
+    /// Name of the reason.
     pub reason: String,
+    /// Packets, since start.
     pub packets: u64,
 }
 
 /// What a CAR let pass and what not, as metrics tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarCounters {
+    /// Identifier of the CAR.
     pub car: String,
+    /// Bytes that passed.
     pub passed_bytes: u64,
+    /// Bytes that were dropped.
     pub dropped_bytes: u64,
 }
 
 /// Answer to `ports`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ports {
+    /// Every port of the configuration.
     pub ports: Vec<Port>,
 }
 
@@ -88,13 +117,21 @@ pub struct Ports {
 /// `to_kernel`, `held` and `dropped`, once no packet is on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Port {
+    /// Name, as in the configuration.
     pub name: String,
+    /// Linux network device.
     pub device: String,
+    /// 802.1Q VLAN; `null`: untagged.
     pub vlan: Option<VlanId>,
+    /// What the port is connected to.
     pub role: Role,
+    /// Whether the link is up.
     pub up: bool,
+    /// Ethernet address.
     pub mac: Option<MacAddr>,
+    /// Bytes of an IP packet.
     pub mtu: u32,
+    /// The kernel's and the configuration's.
     pub addresses: Vec<IpNet>,
     /// Driver, queues, modes, and the reason of every downgrade, in one line.
     pub capability: String,
@@ -102,16 +139,23 @@ pub struct Port {
     pub xdp_mode: String,
     /// `zero-copy`, `copy` or `none`.
     pub xsk_mode: String,
+    /// Receive queues that are served.
     pub queues: u32,
+    /// Packets received.
     pub rx_packets: u64,
+    /// IP bytes received.
     pub rx_bytes: u64,
+    /// Packets sent.
     pub tx_packets: u64,
+    /// IP bytes sent.
     pub tx_bytes: u64,
     /// Arrived here and left by another port.
     pub forwarded: u64,
+    /// Handed to the kernel.
     pub to_kernel: u64,
     /// Waiting for the answer of a neighbour.
     pub held: u64,
+    /// Dropped, for any reason.
     pub dropped: u64,
     /// Sent by the gateway itself (ICMP errors).
     pub originated: u64,
@@ -155,18 +199,25 @@ impl Port {
 /// Answer to `drops`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Drops {
+    /// A row for each port and reason that occurred.
     pub drops: Vec<DropRow>,
 }
 
+/// Packets that a port dropped for one reason.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DropRow {
+    /// Name of the port.
     pub port: String,
+    /// Name of the reason.
     pub reason: String,
+    /// For people.
     pub text: String,
+    /// Packets, since start.
     pub packets: u64,
 }
 
 impl DropRow {
+    /// A row of a reason.
     pub fn new(port: impl Into<String>, reason: DropReason, packets: u64) -> DropRow {
         DropRow { port: port.into(), reason: reason.name().into(), text: reason.text().into(), packets }
     }
@@ -184,33 +235,50 @@ pub struct AclQuery {
 /// Answer to `acl`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AclReport {
+    /// Every ACL of the configuration.
     pub acls: Vec<Acl>,
     /// Verdict when no rule matches: `accept` or `drop`.
     pub default: String,
+    /// Rules that cannot do what they seem to say.
     pub findings: Vec<Finding>,
 }
 
+/// An ACL and what its rules have matched.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Acl {
+    /// Identifier, as in the configuration.
     pub id: String,
+    /// In the order of the file.
     pub rules: Vec<AclRule>,
 }
 
 /// A rule, written as in the configuration, and what it has matched.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AclRule {
+    /// Identifier, as in the configuration.
     pub id: String,
+    /// As in the configuration.
     pub direction: String,
+    /// As in the configuration.
     #[serde(rename = "type")]
     pub kind: String,
+    /// As in the configuration.
     pub policy: String,
+    /// As in the configuration.
     pub ip_protocol: String,
+    /// As in the configuration.
     pub source_cidr: String,
+    /// As in the configuration.
     pub dest_cidr: String,
+    /// As in the configuration.
     pub source_port_range: String,
+    /// As in the configuration.
     pub dest_port_range: String,
+    /// As in the configuration.
     pub priority: u32,
+    /// Packets that matched.
     pub hits: u64,
+    /// IP bytes of what it matched.
     pub bytes: u64,
     /// Seconds since the last match; `null` if there was none.
     pub last_hit_s: Option<u64>,
@@ -221,12 +289,15 @@ pub struct AclRule {
 pub struct Finding {
     /// `shadowed`, `redundant` or `conflict`.
     pub kind: String,
+    /// Identifier of the ACL.
     pub acl: String,
+    /// Identifier of the rule.
     pub rule: String,
     /// The rules that make it so.
     pub by: Vec<String>,
     /// A packet that shows it.
     pub witness: Option<String>,
+    /// For people.
     pub text: String,
 }
 
@@ -237,6 +308,7 @@ pub struct RouteQuery {
     /// Only routes that cover this address, the most specific first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covers: Option<IpAddr>,
+    /// Most routes in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
@@ -244,35 +316,45 @@ pub struct RouteQuery {
 /// Answer to `routes`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Routes {
+    /// The routes that were selected.
     pub routes: Vec<Route>,
     /// Number of routes before `limit`.
     #[serde(default)]
     pub total: u64,
 }
 
+/// A route of the kernel or of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
+    /// Network.
     pub destination: IpNet,
     /// `unicast`, `local`, `blackhole`, `unreachable`, `prohibit`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// What installed it: `kernel`, `static`, `bgp`, …
     pub protocol: String,
+    /// The lowest wins.
     pub metric: u32,
     /// `kernel` or `config`.
     pub source: String,
+    /// More than one share the traffic.
     pub next_hops: Vec<NextHop>,
 }
 
+/// One of the next hops of a route.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NextHop {
     /// `null`: the destination is on the link.
     pub via: Option<IpAddr>,
     /// `null`: the device is no port of the gateway.
     pub port: Option<String>,
+    /// Linux network device.
     pub device: String,
+    /// Ethernet address.
     pub mac: Option<MacAddr>,
     /// State of the neighbour: `reachable`, `stale`, `incomplete`, `failed`, …
     pub state: String,
+    /// Share among the next hops.
     pub weight: u32,
 }
 
@@ -289,7 +371,9 @@ pub struct ConfigText {
 /// Answer to `config-show`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigShow {
+    /// File, or name given by `config-apply`.
     pub name: String,
+    /// Counts the configurations that were applied.
     pub epoch: u32,
     /// RFC 3339, UTC.
     pub applied: String,
@@ -300,16 +384,20 @@ pub struct ConfigShow {
 /// Answer to `config-apply` and `reload`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigApplied {
+    /// Counts the configurations that were applied.
     pub epoch: u32,
     /// False: the document says what was running already.
     pub changed: bool,
+    /// Worth a look, a line each.
     pub warnings: Vec<String>,
 }
 
 /// Answer to `config-diff`: what applying the document would change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigDiff {
+    /// Keys that differ.
     pub changes: Vec<Change>,
+    /// Worth a look, a line each.
     pub warnings: Vec<String>,
 }
 

@@ -24,6 +24,7 @@ pub const MAX_LIMIT: u32 = 100_000;
 /// Answer to `sessions`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sessions {
+    /// The sessions that were selected, at most `limit`.
     pub sessions: Vec<Session>,
     /// Number of sessions that the filter admits, listed or not.
     pub total: u64,
@@ -36,23 +37,41 @@ pub struct Sessions {
 pub struct Session {
     /// 4 or 6.
     pub family: u8,
+    /// IP protocol.
     pub proto: IpProto,
+    /// Source address of the first packet.
     pub src: IpAddr,
+    /// Source port, ICMP identifier, or 0.
     pub sport: u16,
+    /// Destination address of the first packet.
     pub dst: IpAddr,
+    /// Destination port, or 0.
     pub dport: u16,
+    /// Source address after translation.
     pub nat_src: Option<IpAddr>,
+    /// Source port after translation.
     pub nat_sport: Option<u16>,
+    /// Destination address after translation.
     pub nat_dst: Option<IpAddr>,
+    /// Destination port after translation.
     pub nat_dport: Option<u16>,
+    /// Name of the state, as `established`.
     pub state: String,
+    /// Seconds since the first packet.
     pub age_s: u64,
+    /// Seconds since the last packet.
     pub idle_s: u64,
+    /// Packets of the forward direction.
     pub packets: u64,
+    /// IP bytes of the forward direction.
     pub bytes: u64,
+    /// Packets of the replies.
     pub reply_packets: u64,
+    /// IP bytes of the replies.
     pub reply_bytes: u64,
+    /// Name of the port of the first packet.
     pub in_port: String,
+    /// Name of the port that the forward direction leaves by.
     pub out_port: String,
     /// The ACL rule that let it in; `null`: the default verdict.
     pub rule: Option<String>,
@@ -61,28 +80,48 @@ pub struct Session {
 /// What filters and orders look at, without an allocation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SessionFacts<'a> {
+    /// IP protocol.
     pub proto: IpProto,
+    /// Source address of the first packet.
     pub src: IpAddr,
+    /// Source port, ICMP identifier, or 0.
     pub sport: u16,
+    /// Destination address of the first packet.
     pub dst: IpAddr,
+    /// Destination port, or 0.
     pub dport: u16,
+    /// Source address after translation.
     pub nat_src: Option<IpAddr>,
+    /// Source port after translation.
     pub nat_sport: Option<u16>,
+    /// Destination address after translation.
     pub nat_dst: Option<IpAddr>,
+    /// Destination port after translation.
     pub nat_dport: Option<u16>,
+    /// Name of the state, as `established`.
     pub state: &'a str,
+    /// Seconds since the first packet.
     pub age_s: u64,
+    /// Seconds since the last packet.
     pub idle_s: u64,
+    /// Packets of the forward direction.
     pub packets: u64,
+    /// IP bytes of the forward direction.
     pub bytes: u64,
+    /// Packets of the replies.
     pub reply_packets: u64,
+    /// IP bytes of the replies.
     pub reply_bytes: u64,
+    /// Name of the port of the first packet.
     pub in_port: &'a str,
+    /// Name of the port that the forward direction leaves by.
     pub out_port: &'a str,
+    /// The ACL rule that let it in; `None`: the default verdict.
     pub rule: Option<&'a str>,
 }
 
 impl Session {
+    /// The same without an allocation.
     pub fn facts(&self) -> SessionFacts<'_> {
         SessionFacts {
             proto: self.proto,
@@ -115,6 +154,7 @@ pub enum SessionSort {
     /// Most bytes (both directions) first.
     #[default]
     Bytes,
+    /// Most packets (both directions) first.
     Packets,
     /// Oldest first.
     Age,
@@ -126,7 +166,9 @@ pub enum SessionSort {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionQuery {
+    /// What is selected.
     pub filter: SessionFilter,
+    /// Order.
     pub sort: SessionSort,
     /// Absent: [`DEFAULT_LIMIT`]; at most [`MAX_LIMIT`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,6 +188,7 @@ impl SessionQuery {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionFlush {
+    /// What is selected.
     pub filter: SessionFilter,
     /// Must be set if the filter is empty: flushing everything is never a slip.
     pub all: bool,
@@ -154,5 +197,6 @@ pub struct SessionFlush {
 /// Answer to `sessions-flush`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flushed {
+    /// Sessions that were removed.
     pub flushed: u64,
 }

@@ -6,18 +6,22 @@ use std::net::IpAddr;
 /// Answer to `tunnels`, in the order of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tunnels {
+    /// Every tunnel.
     pub tunnels: Vec<Tunnel>,
 }
 
 /// The associations of an ESP tunnel; nothing secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelKeys {
+    /// Word for the cipher, as in the configuration.
     pub cipher: String,
     /// Received by; the newest last.
     pub spi_in: Vec<u32>,
+    /// Sent by.
     pub spi_out: u32,
     /// Seconds in use.
     pub age_in_s: u64,
+    /// Seconds that the association is sent by.
     pub age_out_s: u64,
     /// The next to be sent.
     pub sequence: u64,
@@ -37,8 +41,11 @@ pub struct TunnelKeys {
 pub struct TunnelFec {
     /// Packets of a window, repairs for them, and milliseconds after which a window is closed.
     pub window: u8,
+    /// Repairs for each window.
     pub repairs: u8,
+    /// Milliseconds after which a window is closed.
     pub delay_ms: u32,
+    /// Repairs sent, since start.
     pub repairs_sent: u64,
     /// Of repairs and of the headers in front of packets.
     pub overhead_bytes: u64,
@@ -51,12 +58,15 @@ pub struct TunnelFec {
 /// A tunnel. Packets and bytes are those inside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tunnel {
+    /// Name, as in the configuration.
     pub name: String,
     /// `vxlan`, `gre`, `ipip` or `esp`.
     pub kind: String,
     /// `up`, `down`, `no-path` (no port leads to the remote address) or `off` (not enforced).
     pub state: String,
+    /// Outer address of the gateway.
     pub local: IpAddr,
+    /// Outer address of the peer.
     pub remote: IpAddr,
     /// Port by which outer packets leave; `null`: there is none.
     pub port: Option<String>,
@@ -70,9 +80,13 @@ pub struct Tunnel {
     pub overhead: u16,
     /// VXLAN: the peer's Ethernet address inside.
     pub remote_mac: Option<crate::MacAddr>,
+    /// Packets received.
     pub rx_packets: u64,
+    /// IP bytes received.
     pub rx_bytes: u64,
+    /// Packets sent.
     pub tx_packets: u64,
+    /// IP bytes sent.
     pub tx_bytes: u64,
     /// Outer bytes that the path carries, as far as is known.
     #[serde(default)]
@@ -83,6 +97,7 @@ pub struct Tunnel {
     /// Round trip through the tunnel and its variation, smoothed; `null`: the far end has not answered.
     #[serde(default)]
     pub rtt_us: Option<u64>,
+    /// Mean difference of two round-trip times in a row, in microseconds.
     #[serde(default)]
     pub jitter_us: Option<u64>,
     /// Of the last 64 questions to the far end.

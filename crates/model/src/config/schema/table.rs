@@ -2,7 +2,7 @@
 
 /// Declares a section of the file, once:
 ///
-/// ```ignore
+/// ```text
 /// table! {
 ///     /// The program.
 ///     #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,17 +12,22 @@ pub struct SessionFilter {
     /// 4 or 6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<u8>,
+    /// Only this protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proto: Option<IpProto>,
+    /// Only sources of this network.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub src: Option<IpNet>,
+    /// Only destinations of this network.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub dst: Option<IpNet>,
     /// Source or destination, before or after translation.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub host: Option<IpNet>,
+    /// Only this source port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sport: Option<u16>,
+    /// Only this destination port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dport: Option<u16>,
     /// With or without a translated address.
@@ -31,19 +36,25 @@ pub struct SessionFilter {
     /// What the source was translated to; likewise the next three.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub nat_src: Option<IpNet>,
+    /// Only this source port after translation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nat_sport: Option<u16>,
+    /// Only destinations of this network after translation.
     #[serde(skip_serializing_if = "Option::is_none", with = "cidr")]
     pub nat_dst: Option<IpNet>,
+    /// Only this destination port after translation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nat_dport: Option<u16>,
     /// Port of the gateway, ingress or egress, by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
+    /// Only sessions that began on this port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_port: Option<String>,
+    /// Only sessions that leave by this port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_port: Option<String>,
+    /// Only this state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Identifier of the ACL rule that let it in.
@@ -52,11 +63,13 @@ pub struct SessionFilter {
     /// Seconds, inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_age_s: Option<u64>,
+    /// Idle for at least so many seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_idle_s: Option<u64>,
     /// Of both directions together, inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_packets: Option<u64>,
+    /// At least so many bytes, both directions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_bytes: Option<u64>,
 }
@@ -67,6 +80,7 @@ impl SessionFilter {
         *self == SessionFilter::default()
     }
 
+    /// Whether the filter admits the session.
     pub fn matches(&self, s: &SessionFacts<'_>) -> bool {
         fn is<T: PartialEq>(want: &Option<T>, have: T) -> bool {
             want.as_ref().is_none_or(|w| *w == have)

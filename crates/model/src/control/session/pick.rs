@@ -13,10 +13,12 @@ pub struct Picker<'q, T> {
 }
 
 impl<'q, T: Copy + Ord> Picker<'q, T> {
+    /// For one query.
     pub fn new(query: &'q SessionQuery) -> Picker<'q, T> {
         Picker { filter: &query.filter, sort: query.sort, kept: Largest::new(query.wanted()) }
     }
 
+    /// Takes the session if it is selected; `token` is what the caller finds it by.
     pub fn offer(&mut self, s: &SessionFacts<'_>, token: T) {
         if !self.filter.matches(s) {
             return;
@@ -30,6 +32,7 @@ impl<'q, T: Copy + Ord> Picker<'q, T> {
         self.kept.offer(rank, token);
     }
 
+    /// The tokens in the order of the query, and how many sessions the filter admits.
     pub fn finish(self) -> (Vec<T>, u64) {
         self.kept.finish()
     }

@@ -27,9 +27,13 @@ const NAMES: &[(u8, &str)] = &[
 ];
 
 impl IpProto {
+    /// ICMP for IPv4.
     pub const ICMP: IpProto = IpProto(1);
+    /// TCP.
     pub const TCP: IpProto = IpProto(6);
+    /// UDP.
     pub const UDP: IpProto = IpProto(17);
+    /// ICMP for IPv6.
     pub const ICMPV6: IpProto = IpProto(58);
 
     /// Whether a flow of it is told apart by ports.
@@ -47,6 +51,7 @@ impl fmt::Display for IpProto {
     }
 }
 
+/// Neither a name nor a number of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no IP protocol (expected tcp, udp, icmp, icmpv6, gre, esp, … or a number 0..255)")]
 pub struct ProtoError(String);

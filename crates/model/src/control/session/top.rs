@@ -13,6 +13,7 @@ pub enum TopGroup {
     /// Source address of the first packet.
     #[default]
     Src,
+    /// By destination address.
     Dst,
     /// Protocol and destination port.
     Service,
@@ -27,7 +28,9 @@ pub enum TopBy {
     /// Both directions.
     #[default]
     Bytes,
+    /// Packets, both directions.
     Packets,
+    /// Number of sessions.
     Sessions,
 }
 
@@ -35,8 +38,11 @@ pub enum TopBy {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TopQuery {
+    /// What sessions are added up by.
     pub group: TopGroup,
+    /// What rows are ordered by.
     pub by: TopBy,
+    /// What is selected.
     pub filter: SessionFilter,
     /// Absent: 20; at most 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +50,7 @@ pub struct TopQuery {
 }
 
 impl TopQuery {
+    /// How many rows to list.
     pub fn wanted(&self) -> usize {
         self.limit.unwrap_or(20).min(10_000) as usize
     }
@@ -52,21 +59,30 @@ impl TopQuery {
 /// Answer to `top`. Counters are those of live sessions since their start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Top {
+    /// What sessions are added up by.
     pub group: TopGroup,
+    /// What rows are ordered by.
     pub by: TopBy,
+    /// The largest first.
     pub rows: Vec<TopRow>,
     /// Number of groups before `limit`; an estimate beyond 262,144.
     pub total: u64,
 }
 
+/// Sums over the sessions of one group.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TopRow {
     /// As in `192.0.2.7`, `tcp/443` or `tcp 192.0.2.7:5000 > 198.51.100.1:443`.
     pub key: String,
+    /// Number of sessions.
     pub sessions: u64,
+    /// Packets of the forward direction.
     pub packets: u64,
+    /// IP bytes of the forward direction.
     pub bytes: u64,
+    /// Packets of the replies.
     pub reply_packets: u64,
+    /// IP bytes of the replies.
     pub reply_bytes: u64,
 }
 
@@ -115,10 +131,12 @@ pub struct TopCollector<'q> {
 }
 
 impl<'q> TopCollector<'q> {
+    /// For one query.
     pub fn new(query: &'q TopQuery) -> TopCollector<'q> {
         TopCollector { query, groups: HashMap::new(), left_out: 0 }
     }
 
+    /// Adds a session if the filter admits it.
     pub fn offer(&mut self, s: &SessionFacts<'_>) {
         if !self.query.filter.matches(s) {
             return;
@@ -151,6 +169,7 @@ impl<'q> TopCollector<'q> {
         self.left_out += (before - self.groups.len()) as u64;
     }
 
+    /// The answer.
     pub fn finish(self) -> Top {
         let TopQuery { group, by, .. } = *self.query;
         let total = self.groups.len() as u64 + self.left_out;
