@@ -56,7 +56,7 @@ const fn reverse_l4(l4: u64, zone: Zone) -> u64 {
     l4_word((l4 >> 16) as u16, l4 as u16, (l4 >> 32) as u8, zone)
 }
 
-/// FlowPorts of a key in host order, zero where the protocol has none.
+/// Ports of a key in host order, zero where the protocol has none.
 const fn rule_ports(l4: u64) -> (u8, u16, u16) {
     let proto = (l4 >> 32) as u8;
     match proto {

@@ -112,7 +112,7 @@ macro_rules! run_decide {
 ///
 /// # Errors
 ///
-/// What becomes of a packet that is not forwarded, as the stage says that stops it. `trace` is told which stage it is.
+/// What becomes of a packet that is not forwarded, as the stage says that stops it. `trace` receives the stage.
 pub fn evaluate<T: Tracer>(
     snap: &Snapshot,
     ctx: &PacketContext<'_>,

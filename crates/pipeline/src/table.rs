@@ -296,7 +296,7 @@ impl<R: FlowRecord> FlowTable<R> {
         deferred: &mut DeferredFree,
         fill: impl Fn(&R, &R, &SessionMeta),
     ) -> Result<RecordNo, NotCreated> {
-        // Two workers that see each other both step back; the second try almost always settles it.
+        // Two workers that see each other both step back; the second try almost always succeeds.
         for _ in 0..8 {
             match self.try_create(forward, reverse, deferred, &fill) {
                 Err(Clash::Full) => return Err(NotCreated::Full),

@@ -234,7 +234,7 @@ impl Fragments {
         (e.state, e.ports) = (State::Following, ports);
     }
 
-    /// Notes a fragment that is not kept, of a datagram that has begun.
+    /// Notes a fragment that is not stored, of a datagram that has begun.
     pub fn passed(&mut self, no: EntryNo, span: &Span) {
         let i = usize::from(no.0);
         self.entries[i].cover.add(map(&mut self.maps, i), span);

@@ -1,9 +1,9 @@
-//! Port blocks: contiguous external ports that are lent to one host as a whole, so that a record of
+//! Port blocks: contiguous external ports that are allocated to one host as a whole, so that a record of
 //! the block stands for every session in it (RFC 6888 section 4).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Who has each block of a pool, and how many of its ports are lent: one word a block.
+/// Who has each block of a pool, and how many of its ports are in use: one word a block.
 #[derive(Debug)]
 pub(super) struct Blocks {
     pub size: u16,

@@ -1,4 +1,4 @@
-//! What the operator may want to be told: collected by a worker, fetched by its shell.
+//! Events for the operator: collected by a worker, fetched by its shell.
 
 use super::pool::Endpoint;
 use sag_packet::Family;

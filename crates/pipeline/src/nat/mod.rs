@@ -1,7 +1,7 @@
 //! Network address translation of IPv4 (RFC 4787, 5382, 5508, 7857).
 //!
 //! [`NatPolicy`] is what the configuration wants: part of the snapshot, immutable. [`NatState`] is what
-//! is lent: bindings of inside endpoints to external ports, shared by all workers without a lock and
+//! is allocated: bindings of inside endpoints to external ports, shared by all workers without a lock and
 //! kept over every change of the configuration. A session's translation itself is in its two flow
 //! records; the session holds its bindings, and the last session gives a binding back.
 
@@ -53,7 +53,7 @@ impl Random {
     }
 }
 
-/// What is lent at the moment.
+/// What is allocated at the moment.
 #[derive(Debug)]
 pub struct NatState {
     pools: [OnceLock<Arc<Pool>>; POOLS],
@@ -79,11 +79,11 @@ pub struct Totals {
     pub uncounted: AtomicU64,
 }
 
-/// Why no port was lent.
+/// Why no port was allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
 
-/// A port that was lent to a session.
+/// A port that was allocated to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     pub port: u16,
@@ -166,7 +166,7 @@ impl NatState {
             })
     }
 
-    /// A lease like this may be asked for soon: brings what it looks at into the cache. Most endpoints
+    /// A lease like this may be needed soon: brings what it looks at into the cache. Most endpoints
     /// have their own port number outside too, or get it.
     pub fn prefetch_lease(
         &self,
@@ -374,7 +374,7 @@ impl NatState {
         gone
     }
 
-    /// A block was lent to a host, or has come back.
+    /// A block was allocated to a host, or has come back.
     pub fn block_event(&self, binding: BindingNo, block: u16, host: Ipv4Addr, allocated: bool) -> Event {
         let pool = self.pool_no(binding);
         let external = pool.map_or(Ipv4Addr::UNSPECIFIED, Pool::addr);
@@ -386,7 +386,7 @@ impl NatState {
         }
     }
 
-    /// Takes a binding over that an earlier daemon lent: the session of these endpoints holds it.
+    /// Takes a binding over that an earlier daemon allocated: the session of these endpoints holds it.
     pub(crate) fn adopt(
         &self,
         pool: &Pool,

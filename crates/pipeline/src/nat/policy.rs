@@ -123,7 +123,7 @@ impl Forwards {
 /// What an external address answers for.
 #[derive(Debug, Clone, Default)]
 pub struct External {
-    /// Index of the source that lends its ports.
+    /// Index of the source that allocates its ports.
     pub source: Option<u16>,
     /// Forwards for packets from the Internet, and for those from overlay or leased line.
     pub internet: Forwards,
@@ -160,13 +160,13 @@ pub struct Snat {
 /// Numbers that hold for all of NAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// FlowPorts lent to ports of 1024 and above.
+    /// Ports for inside ports of 1024 and above.
     pub range: RangeInclusive<u16>,
     /// Translated sessions of one inside host.
     pub host_sessions: Option<u32>,
     pub warn_percent: u8,
     pub port_block: Option<u16>,
-    /// Sessions are told of, by [`super::Event::Created`] and [`super::Event::Ended`].
+    /// Sessions are reported, by [`super::Event::Created`] and [`super::Event::Ended`].
     pub log_sessions: bool,
     pub log_blocks: bool,
 }
@@ -185,7 +185,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// From where a port is lent to an inside port: well-known ones among themselves (RFC 4787
+    /// From where a port is allocated to an inside port: well-known ones among themselves (RFC 4787
     /// REQ-3a), but none that a service of the gateway is likely to have.
     pub(crate) fn range_for(&self, protocol: NatProtocol, port: u16) -> RangeInclusive<u16> {
         match protocol {
@@ -195,12 +195,12 @@ impl Limits {
         }
     }
 
-    /// Whether an inside port may be kept.
+    /// Whether an inside port may stay the same outside.
     pub(crate) fn may_keep(&self, protocol: NatProtocol, port: u16) -> bool {
         port != 0 && (protocol == NatProtocol::Icmp || port < 1024 || self.range.contains(&port))
     }
 
-    /// FlowPorts that can be lent, those below 1024 left aside.
+    /// Ports that can be allocated, those below 1024 left aside.
     pub fn capacity(&self, protocol: NatProtocol) -> u64 {
         match protocol {
             NatProtocol::Icmp => u64::from(u16::MAX),
@@ -214,7 +214,7 @@ impl Limits {
 pub struct NatPolicy {
     /// Sources, by their index.
     pub sources: Vec<Source>,
-    /// By egress port: WAN SNAT to the port's own address. `Some(None)`: wanted, but the port has no
+    /// By egress port: WAN SNAT to the port's own address. `Some(None)`: configured, but the port has no
     /// address.
     pub wan: Vec<Option<Option<u16>>>,
     /// Private SNAT towards overlay and leased line: longest prefix of the source, to an entry.
@@ -241,7 +241,7 @@ impl NatPolicy {
         self.wan == other.wan && addrs(self) == addrs(other)
     }
 
-    /// Whether XDP has to be told of other addresses than by another policy.
+    /// Whether XDP needs the same external addresses as by another policy.
     pub fn same_externals(&self, other: &NatPolicy) -> bool {
         let any = |e: &External| (e.source.is_some(), e.internet.has_any() || e.intranet.has_any());
         self.externals.len() == other.externals.len()
@@ -360,7 +360,7 @@ impl NatPolicy {
         }
     }
 
-    /// Whether the destination translation of a live session is still what is wanted: `old` is its
+    /// Whether the destination translation of a live session is still the configured one: `old` is its
     /// first packet's destination, `new` what became of it.
     pub fn dnat_is_current(&self, from: Zone, proto: u8, old: Endpoint, new: Endpoint) -> bool {
         match self.forward(from, old.addr, proto, old.port) {

@@ -1,4 +1,4 @@
-//! An external address and the ports that are lent on it. A slot is one external port of one
+//! An external address and its ports. A slot is one external port of one
 //! protocol: who has it inside, and how many sessions use it. Found by number, without a search.
 
 use crate::table::prefetch;
@@ -8,14 +8,14 @@ use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// External addresses with ports to lend at one time: the numbers of XDP's port maps.
+/// External addresses with ports to allocate at one time: the numbers of XDP's port maps.
 pub const POOLS: usize = 64;
 /// Words of one protocol's ports.
 pub const PORT_WORDS: usize = 65536 / 64;
-/// Words of one pool in the map that tells XDP which ports are for workers: TCP, then UDP.
+/// Words of one pool in the map of the ports whose packets XDP gives to workers: TCP, then UDP.
 pub const POOL_WORDS: usize = 2 * PORT_WORDS;
 
-/// Protocols with something to lend.
+/// Protocols with ports or identifiers to allocate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum NatProtocol {
@@ -71,7 +71,7 @@ impl Endpoint {
     }
 }
 
-/// Number of a binding: pool, protocol and port. Never 0, since port 0 is not lent.
+/// Number of a binding: pool, protocol and port. Never 0, since port 0 is never allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BindingNo(pub u32);
 
@@ -108,7 +108,7 @@ pub(super) struct PortSlot {
     pub remote: AtomicU64,
     /// Sessions that use it; 0 = free.
     pub refs: AtomicU32,
-    /// Tick at which it was lent.
+    /// Tick at which it was allocated.
     pub since: AtomicU32,
 }
 
@@ -126,7 +126,7 @@ pub(super) enum Acquired {
 pub struct Use {
     pub used: AtomicU32,
     pub peak: AtomicU32,
-    /// An event has told that few are left.
+    /// An event has reported that few are left.
     pub warned: AtomicU32,
 }
 
@@ -135,15 +135,15 @@ pub struct Pool {
     pub no: u8,
     /// Changes only while nobody else knows the pool.
     addr: AtomicU32,
-    /// Made when the address first lends ports.
+    /// Made when the address first allocates ports.
     slots: OnceLock<Box<[PortSlot]>>,
-    /// A bit for each port that is lent, to find a free one.
+    /// A bit for each port that is allocated, to find a free one.
     taken: Box<[AtomicU64]>,
-    /// FlowPorts of static forwards: never lent.
+    /// Ports of static forwards: never allocated.
     fixed: Box<[AtomicU64]>,
-    /// FlowPorts on which the gateway itself listens: not lent.
+    /// Ports on which the gateway itself listens: not allocated.
     reserved: Box<[AtomicU64]>,
-    /// XDP's copy: lent or forwarded.
+    /// XDP's copy: in use or forwarded.
     xdp_port_bitmap: &'static [AtomicU64],
     pub uses: [Use; 3],
     /// Sessions refused because no port was free.
@@ -183,7 +183,7 @@ impl Pool {
         Ipv4Addr::from_bits(self.addr.load(Ordering::Relaxed))
     }
 
-    /// Whether nothing is lent.
+    /// Whether nothing is in use.
     pub(super) fn idle(&self) -> bool {
         self.uses.iter().all(|u| u.used.load(Ordering::Acquire) == 0)
     }
@@ -202,19 +202,19 @@ impl Pool {
     }
 
     /// Makes the ports on which the gateway itself listens exactly these: bits as in the shown words.
-    /// What is lent already stays so.
+    /// What is allocated already stays so.
     pub fn reserve(&self, wanted: &[u64]) {
         for (i, r) in self.reserved.iter().enumerate() {
             r.store(wanted.get(i).copied().unwrap_or(0), Ordering::Relaxed);
         }
     }
 
-    /// FlowPorts of static forwards, as in the shown words.
+    /// Ports of static forwards, as in the shown words.
     pub fn forwarded(&self) -> Vec<u64> {
         self.fixed.iter().map(|w| w.load(Ordering::Relaxed)).collect()
     }
 
-    /// Makes room for lending. Called by the control thread before a snapshot uses the pool so.
+    /// Makes room for allocations. Called by the control thread before a snapshot uses the pool so.
     pub fn allocate_slots(&self) {
         self.slots.get_or_init(|| (0..3 * 65536).map(|_| PortSlot::default()).collect());
     }
@@ -232,7 +232,7 @@ impl Pool {
         self.slots.get().map(|s| &s[(protocol as usize) << 16 | usize::from(port)])
     }
 
-    /// This port is asked for soon: brings its slot into the cache.
+    /// This port is needed soon: brings its slot into the cache.
     pub(super) fn prefetch_slot(&self, protocol: NatProtocol, port: u16) {
         if let Some(slot) = self.slot(protocol, port) {
             // It may lie across two lines.
@@ -241,7 +241,7 @@ impl Pool {
         }
     }
 
-    /// Who inside has an external port, if it is lent: by its binding.
+    /// Who inside has an external port, if it is allocated: by its binding.
     pub fn inside(&self, protocol: NatProtocol, port: u16) -> Option<(Endpoint, BindingNo)> {
         let slot = self.slot(protocol, port)?;
         let live = |n| n != 0 && n != LOCKED;
@@ -291,7 +291,7 @@ impl Pool {
         true
     }
 
-    /// The claimed port is lent: for one session, for now.
+    /// The claimed port is allocated: for one session, for now.
     pub(super) fn opened(&self, protocol: NatProtocol, port: u16) {
         let bit = 1 << (port % 64);
         self.taken[word_of(protocol, port)].fetch_or(bit, Ordering::Relaxed);
@@ -306,7 +306,7 @@ impl Pool {
         }
     }
 
-    /// The claimed port is not wanted after all.
+    /// Gives the claimed port back unused.
     pub(super) fn unclaim(&self, protocol: NatProtocol, port: u16) {
         if let Some(s) = self.slot(protocol, port) {
             s.refs.store(0, Ordering::Release);
@@ -388,7 +388,7 @@ impl Pool {
     ) -> Option<u16> {
         let parity: u64 = match protocol {
             NatProtocol::Icmp => u64::MAX,
-            // RFC 4787 REQ-4: RTP pairs want theirs kept.
+            // RFC 4787 REQ-4: RTP uses pairs of an even and an odd port.
             _ if like & 1 == 1 => 0xAAAA_AAAA_AAAA_AAAA,
             _ => 0x5555_5555_5555_5555,
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct PoolPlan {
     assigned: Vec<Assigned>,
-    /// FlowPorts of static forwards by external address, as the words of XDP's map. Other addresses have none.
+    /// Ports of static forwards by external address, as the words of XDP's map. Other addresses have none.
     pub(super) forwarded: HashMap<Ipv4Addr, Vec<u64>>,
 }
 

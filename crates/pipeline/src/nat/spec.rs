@@ -63,7 +63,7 @@ pub struct StaticDnat {
     pub hits: Arc<EntryHits>,
 }
 
-/// All that is wanted.
+/// All of NAT that the configuration asks for.
 #[derive(Debug, Clone, Default)]
 pub struct NatSpec {
     pub wan: Vec<WanSnat>,
@@ -77,10 +77,10 @@ pub struct NatSpec {
     pub local: Vec<Ipv4Addr>,
 }
 
-/// What cannot be as it is wanted.
+/// A part of the specification that cannot be met.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NatConfigError {
-    /// All pools are in use: the address lends no ports.
+    /// All pools are in use: the address allocates no ports.
     NoPool { addr: Ipv4Addr },
     /// Two entries want an address to behave differently: it does as the first one wants.
     Behaviors { addr: Ipv4Addr, by: String },

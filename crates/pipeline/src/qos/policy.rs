@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug, Default)]
 pub struct QosPolicy {
     pub(super) rules: Rules,
-    /// The CARs of the sets; empty if no policy asks for a DSCP.
+    /// The CARs of the sets; empty if no policy matches a DSCP.
     pub(super) car_of: HashMap<MeterGroupNo, u32>,
     pub(super) ports: usize,
     /// By CAR + 1 (0: none), ingress and egress port.
@@ -37,9 +37,9 @@ pub struct QosPolicy {
 /// The policies in the order in which they are tried; the verdict's slot is the CAR.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    /// For packets of a DSCP that no policy asks for.
+    /// For packets of a DSCP that no policy matches.
     others: Option<RuleList>,
-    /// One list for each that one asks for.
+    /// One list for each that one matches.
     marked: Vec<(u8, RuleList)>,
 }
 

@@ -1,4 +1,4 @@
-//! Taking over what the sessions of an earlier daemon hold: their records tell.
+//! Taking over the bindings of the sessions of an earlier daemon, from their records.
 
 use super::{NAT_FILTER_ENTRY, NAT_HOST, State};
 use crate::family::FlowFamily;

@@ -28,7 +28,7 @@ const fn idle_limit(state: State, t: &Timeouts) -> u32 {
     }
 }
 
-/// Ticks after which a denied flow is judged anew, busy or not: its route may lead elsewhere by then.
+/// Ticks after which a denied flow is evaluated again, busy or not: its route may lead elsewhere by then.
 const DENIED_FOR: u32 = Tick::of(Duration::from_secs(1));
 
 /// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
@@ -123,7 +123,7 @@ pub fn idle<R: FlowRecord>(table: &FlowTable<R>, session: u32, now: Tick) -> u32
 }
 
 /// Moves a mark forward to `now` and returns by how much. Of several threads that look at once each
-/// step is told to one; a thread with an older reading moves nothing.
+/// step is seen by one; a thread with an older reading moves nothing.
 fn advance(mark: &AtomicU64, now: u64) -> u64 {
     let mut old = mark.load(Ordering::Relaxed);
     while now > old {
@@ -247,7 +247,7 @@ pub fn unreplied<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> bool {
     }
 }
 
-/// A worker's round over its share of the sessions: ages them and settles their counters, a few at
+/// A worker's round over its share of the sessions: ages them and flushes their counters, a few at
 /// a time so that packets do not wait.
 #[derive(Debug)]
 pub struct Sweeper {

@@ -1,4 +1,4 @@
-//! The translating stages: decisions only. FlowPorts are lent when the session is made.
+//! The translating stages: decisions only. Ports are allocated when the session is made.
 
 use super::decision::{Draft, drop_packet};
 use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer};

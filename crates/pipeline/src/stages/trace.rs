@@ -2,7 +2,7 @@
 
 use super::{Disposition, Stage};
 
-/// Is told what each stage found.
+/// Receives what each stage found.
 pub trait Tracer {
     /// A stage has passed the packet, or says why it does not. `detail` is called only if it is recorded.
     fn step(&mut self, stage: Stage, detail: impl FnOnce() -> String);

@@ -17,7 +17,7 @@ use super::{FlowTable, Index, TableMemory, index_buckets};
 use sag_model::flow::{BUCKET_WORDS, FlowRecord, Geometry, RecordNo};
 use std::sync::atomic::Ordering;
 
-/// Buckets of the smallest index: 256 KiB. Between the mark at which a larger one is wanted and the first
+/// Buckets of the smallest index: 256 KiB. Between the mark at which a larger one is made and the first
 /// bucket that overflows is room for 13,000 sessions, which is more than come before it is there.
 const SMALLEST: u32 = 4096;
 /// Sessions that one step copies: some milliseconds, in which a worker on the same processor may have to wait.
@@ -106,7 +106,7 @@ impl Resizer {
         self.calm >= CALM
     }
 
-    /// Looks whether another size is wanted, or brings the change on. `switch` tells XDP where to look.
+    /// Starts a change of size if one is due, or brings the change on. `switch` tells XDP where to look.
     pub fn step<R: FlowRecord>(&mut self, t: &FlowTable<R>, switch: impl FnOnce(Geometry)) {
         let passed = |period: u64| t.grace.workers_done.load(Ordering::SeqCst) >= period;
         let next_round = || t.grace.workers_started.load(Ordering::SeqCst) + 1;
@@ -153,7 +153,7 @@ impl Resizer {
 }
 
 impl<R: FlowRecord> FlowTable<R> {
-    /// Sessions from which on a larger index is wanted, if there is one: half of the words are used.
+    /// Sessions from which on a larger index is made, if there is one: half of the words are used.
     pub(super) fn crowd(&self) -> u32 {
         match self.geometry() {
             g if g.buckets() < self.mem.largest() => (g.words() / 4).min(u64::from(u32::MAX)) as u32,
@@ -204,7 +204,7 @@ impl<R: FlowRecord> FlowTable<R> {
             }
         }
         // Removed meanwhile: its worker may have been here before the words were. The number is not
-        // used anew before the next grace period, which this thread does not end meanwhile.
+        // used again before the next grace period, which this thread does not end meanwhile.
         if !alive() {
             both.into_iter().for_each(|(no, hash)| index.withdraw(&index.probe(hash), no));
         }

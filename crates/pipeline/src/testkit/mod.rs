@@ -1,5 +1,5 @@
 //! What tests, benchmarks and fuzz targets need to drive a pipeline: packets from a description
-//! ([`Pkt`]), a gateway to send them through ([`Net`]), and a runner that checks the books after
+//! ([`Pkt`]), a gateway to send them through ([`Net`]), and a runner that checks the packet accounting after
 //! every step ([`Rig`]). Only with the feature `testkit`; input is trusted, so it panics freely.
 
 mod net;

@@ -136,7 +136,7 @@ pub struct Net {
     pub acl: Acl,
     /// Addresses of WAN ports and the gateway's own are filled in.
     pub nat: NatSpec,
-    /// Where its ports are lent; set by the rig.
+    /// Where its ports are allocated; set by the rig.
     pub nat_state: Option<Arc<NatState>>,
     /// What is metered; ports are filled in, with the rates of `port_rates`.
     pub qos: qos::QosSpec,
@@ -277,7 +277,7 @@ impl Net {
         self.route(to, Route::Via(vec![Member::port(port, via, 1)]))
     }
 
-    /// Resolves a neighbour, or resolves it anew after a change of its port.
+    /// Resolves a neighbour, or resolves it again after a change of its port.
     pub fn neighbor(&mut self, port: PortIdx, ip: &str) -> u16 {
         let ip = ip.parse().expect("address");
         let next = self.neighbors.len() as u16;

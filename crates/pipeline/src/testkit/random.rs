@@ -150,7 +150,7 @@ impl Rng {
         n
     }
 
-    /// Another thing of NAT changes. To be told by a commit: translations are judged anew by epochs.
+    /// Another thing of NAT changes. To be followed by a commit: translations are evaluated again by epochs.
     pub fn nat(&mut self, n: &mut Net) {
         let (mut mapping, filtering) = self.pick(&BEHAVIORS);
         if n.nat.limits.port_block.is_some() {

@@ -1,4 +1,4 @@
-//! Runs frames through a pipeline and checks the books after every step.
+//! Runs frames through a pipeline and checks the packet accounting after every step.
 
 use super::*;
 use crate::nat::NatState;
@@ -49,7 +49,7 @@ impl Frames for Buffers {
     }
 }
 
-/// What the pipeline made: kept, or refused when told so.
+/// What the pipeline made: collected, or refused if `refuse` is set.
 #[derive(Debug, Clone, Default)]
 pub struct Sent {
     pub frames: Vec<(PortIdx, Vec<u8>)>,
@@ -157,7 +157,7 @@ impl Rig {
 
     pub fn poll(&mut self) {
         self.pipe.poll(&self.snap, self.now, &mut self.sent);
-        self.check_books();
+        self.check_accounting();
     }
 
     pub fn send(&mut self, pkt: &Pkt) -> Outcome {
@@ -191,7 +191,7 @@ impl Rig {
         buffers.1 = hints;
         self.pipe.batch(&self.snap, self.now, dev, &mut buffers, &mut self.verdicts, &mut self.sent);
         assert_eq!(self.verdicts.len(), frames.len(), "a verdict for every frame");
-        self.check_books();
+        self.check_accounting();
         let out = self.verdicts.iter().zip(&buffers.0).map(|(v, (buf, _))| match *v {
             Verdict::Tx { port, start, len } => Outcome::Tx(port, buf[start..start + len].to_vec()),
             Verdict::Drop(reason) => Outcome::Drop(reason),
@@ -223,12 +223,12 @@ impl Rig {
 
     /// In equals out plus drops plus kernel plus waiting, per port; all that left was forwarded or
     /// made here; sessions made are alive or ended.
-    pub fn check_books(&self) {
+    pub fn check_accounting(&self) {
         let c = &self.pipe.counters;
         let (mut tx, mut forwarded) = (0, 0);
         for i in 0..PortIdx::MAX as u8 {
             let p = c.port(PortIdx(i));
-            assert!(p.balanced(), "books of port {i}: {p:?}");
+            assert!(p.balanced(), "accounting of port {i}: {p:?}");
             tx += p.tx_packets.get();
             forwarded += p.forwarded.get() + p.originated.get();
         }

@@ -9,7 +9,7 @@ use sag_model::DropReason;
 use sag_packet::proto::*;
 
 /// Lives through `steps` batches of the story with this seed. Panics where an invariant breaks:
-/// the books, the bytes of what is forwarded, the form of what is made, and that a batch does what
+/// the packet accounting, the bytes of what is forwarded, the form of what is made, and that a batch does what
 /// its packets would do one by one.
 pub fn tell(seed: u64, steps: usize) -> Told {
     let mut d = Rng::new(seed);

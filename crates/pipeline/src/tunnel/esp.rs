@@ -1,4 +1,4 @@
-//! ESP on the workers' path: the associations of all tunnels, and the way of a packet into and out
+//! ESP on the workers' path: the associations of all tunnels, and how a packet gets into and out
 //! of one.
 
 use super::{Carried, Tunnel, TunnelNo, Tunnels};

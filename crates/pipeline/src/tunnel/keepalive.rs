@@ -6,7 +6,7 @@ use sag_model::Nanos;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// One tunnel's silence, watched by the worker that asks the far ends.
+/// One tunnel's silence, watched by the worker that probes the far ends.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keepalive {
     /// Nanoseconds of silence; 0: not begun.

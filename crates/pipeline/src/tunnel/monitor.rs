@@ -1,4 +1,4 @@
-//! Whether tunnels' far ends answer, and how much their paths carry: run by one worker.
+//! Whether the far ends of tunnels answer, and how much their paths carry: run by one worker.
 
 use super::Tunnel;
 use sag_model::Nanos;
@@ -83,7 +83,7 @@ impl Monitor {
             }
         });
         if first && heard {
-            // What was asked before there was anybody to answer says nothing of the path.
+            // Probes that were sent before there was anybody to answer say nothing of the path.
             self.answers = true;
             self.live = self.live.restarted(now.0);
         }
@@ -109,11 +109,11 @@ impl Monitor {
         was != is
     }
 
-    /// What is to be asked now.
+    /// The probe that is due, if there is one.
     pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Question> {
         let instance = self.instance;
         if !self.answers && self.live.probes >= UNANSWERED_PROBES {
-            // One that asks has come since.
+            // The peer may have sent probes of its own since.
             if now.0 < self.backoff_until && !t.state.take_asked() {
                 return None;
             }
@@ -122,7 +122,7 @@ impl Monitor {
         if let Some(sequence) = self.live.send(now.0) {
             return Some(Question::Alive { sequence, instance });
         }
-        // Only what may not be split outside tells the path's size.
+        // Only packets whose outer header forbids fragmentation measure the path.
         let probed = self.answers && t.probing.target.is_none() && t.df != OuterDf::Clear;
         if !probed || !self.live.state().usable() {
             return None;

@@ -102,7 +102,7 @@ impl Reassembler {
     }
 
     /// Takes the data of a fragment in. A packet that is whole is written to `out`, at its front.
-    /// What made room for it, or contradicts it, is told to `lost`.
+    /// `lost` receives what made room for it or contradicts it.
     pub fn put(
         &mut self,
         p: &Parsed,

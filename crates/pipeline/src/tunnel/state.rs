@@ -124,7 +124,7 @@ impl TunnelState {
         true
     }
 
-    /// The path is asked anew (RFC 1191 6.3, RFC 8201 4).
+    /// The path is probed again (RFC 1191 6.3, RFC 8201 4).
     pub fn forget_path(&self) {
         self.learned.store(0, Relaxed);
     }
@@ -171,12 +171,12 @@ impl TunnelState {
         self.instance.store(instance, Relaxed);
     }
 
-    /// The peer has asked: it knows the question.
+    /// The peer has sent a probe: it knows the protocol.
     pub fn see_question(&self) {
         self.asked.store(true, Relaxed);
     }
 
-    /// Whether the peer has asked since the last call.
+    /// Whether the peer has sent a probe since the last call.
     pub(super) fn take_asked(&self) -> bool {
         self.asked.swap(false, Relaxed)
     }

@@ -313,7 +313,7 @@ fn settings(t: &Tunnel) -> Option<Settings> {
     Some(Settings { sources: f.window, repairs: f.repairs, delay: u64::from(f.delay) * 1_000_000 })
 }
 
-/// A repair that was kept is of no use any more.
+/// A stored repair is of no use any more.
 fn spare(counters: &Counters, port: u8) {
     let c = counters.port(PortIdx(port));
     c.held.sub(1);

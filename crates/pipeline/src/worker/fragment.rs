@@ -13,7 +13,7 @@ use sag_packet::parse::Family;
 use sag_packet::rewrite::FrameMut;
 
 impl Pipeline {
-    /// The long way of a fragment. In a batch it is entered when the packets before have gone, so
+    /// The slow path of a fragment. In a batch it is entered when the packets before have gone, so
     /// what waits goes right behind its first.
     #[inline(never)]
     pub(super) fn fragment<R: SharedTable>(

@@ -1,5 +1,5 @@
-//! One worker's pipeline: batches of frames in, verdicts out. Here the way of the many: a batch, and
-//! the short cut of established flows.
+//! One worker's pipeline: batches of frames in, verdicts out. This file has the batch and
+//! the shortcut of established flows.
 
 mod apply;
 mod explain;
@@ -262,7 +262,7 @@ impl Pipeline {
         if let Some(no) = s.found
             && R::table(&self.tables).is_denied(no)
         {
-            // To be judged anew.
+            // Its time is over: it is evaluated again.
             self.end::<R>(snap, no.session());
             s.found = None;
         }

@@ -1,4 +1,4 @@
-//! Packets whose next hop is not resolved yet: asked for, released, or given up; and how a copy that
+//! Packets whose next hop is not resolved yet: requested, released, or given up; and how a copy that
 //! was held goes on.
 
 use super::{BatchEntry, Env, NO_ENTRY, Pipeline, Verdict};
@@ -12,12 +12,12 @@ use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 
 impl Pipeline {
-    /// Next hops to be resolved, asked for since the last call.
+    /// Next hops to be resolved, requested since the last call.
     pub fn take_requests(&mut self) -> impl Iterator<Item = (PortIdx, IpAddr)> + '_ {
         self.neighbors.requests.drain(..)
     }
 
-    /// The long way of a packet that was not in the batch.
+    /// The slow path of a packet that was not in the batch.
     pub(super) fn onward(
         &mut self,
         env: &Env<'_>,

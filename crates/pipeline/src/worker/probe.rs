@@ -1,4 +1,4 @@
-//! Questions to the far ends of tunnels and the answers: what a worker does with them.
+//! Probes of the far ends of tunnels, and their answers.
 
 use super::{BatchEntry, Pipeline, Verdict};
 use crate::originate::{Emit, LINK_ROOM, put_link};
@@ -60,7 +60,7 @@ impl Pipeline {
         Err(Verdict::Emitted)
     }
 
-    /// Asks what is due; one worker does it for all.
+    /// Sends the probes that are due; one worker does it for all tunnels.
     pub(super) fn poll_tunnels(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
         if snap.tunnels.is_empty() || now.0 < self.tunnels.due.0 {
             return;
@@ -83,7 +83,7 @@ impl Pipeline {
             }
             if t.probing.interval == 0 {
                 *slot = None;
-                // Nobody is asked any more: it is taken for up, whatever it was.
+                // Without probes a tunnel counts as up, whatever it was.
                 if !t.state.is_up() {
                     t.state.set_up(true);
                     self.tunnels.changed = true;
@@ -175,7 +175,7 @@ impl Pipeline {
         self.send_through(snap, t, &p, 0, Carried::Packet, emit);
     }
 
-    /// Tells NAT on the way that the tunnel is in use. False: it did not leave.
+    /// Sends a NAT keepalive. False: it did not leave.
     fn send_keepalive(&mut self, snap: &Snapshot, t: &Tunnel, emit: &mut impl Emit) -> bool {
         let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
         let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));

@@ -15,7 +15,7 @@ use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::parse::{Family, Fragment, L4};
 use std::sync::atomic::Ordering;
 
-/// FlowPorts tried for a session that shares them with sessions to other places.
+/// Ports tried for a session that shares them with sessions to other places.
 const OVERLAP_TRIES: u32 = 64;
 /// Sessions looked at for one that can make room.
 const EVICT_LOOK: u32 = 64;

@@ -27,7 +27,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 impl Pipeline {
-    /// The long decision: all stages, then the flow record is written for the next packet. The packet
+    /// The slow path: all stages, then the flow record is written for the next packet. The packet
     /// arrived at `since`; it may wait for its next hop [`pending::TIMEOUT`] from then.
     pub(super) fn process_slow<R: SharedTable>(
         &mut self,
@@ -242,7 +242,7 @@ impl Pipeline {
             }) {
                 Ok(no) => found = no,
                 Err(reason) => {
-                    // RFC 5508 REQ-8: hosts try elsewhere when they are told.
+                    // RFC 5508 REQ-8: a host that gets the error tries elsewhere.
                     let no_port = matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit);
                     if no_port || (reason == DropReason::SessionTableFull && decision.snat.is_some()) {
                         self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
@@ -267,7 +267,7 @@ impl Pipeline {
         }
     }
 
-    /// Whether a worker must look at all of the flow's packets anew. What XDP cannot do for a tunnel, the
+    /// Whether a worker must look at all of the flow's packets again. What XDP cannot do for a tunnel, the
     /// tunnel's own record tells it; here the flow's record answers all the same.
     fn is_for_workers(decision: &ForwardDecision, nh: &NextHop) -> bool {
         // The record knows the next hop's MTU only: a smaller one of the route is checked here.
@@ -308,7 +308,7 @@ impl Pipeline {
             session::flush_counters(table, no.session(), snap);
             meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
-            // The session is judged; the other direction asks for its way out with its next packet.
+            // The session is admitted; the other direction looks its route up with its next packet.
             let other = table.record(no.peer());
             other.epoch().store(snap.epoch | EPOCH_SESSION | EPOCH_REVALIDATING, Ordering::Release);
         }

@@ -147,7 +147,7 @@ fn there_and_back() {
             assert_eq!(e.rig.frame(DEV_WAN, &back), Outcome::Drop(DropReason::EspReplay));
         }
         assert_eq!(e.rig.sessions(), (1, 0));
-        e.rig.check_books();
+        e.rig.check_accounting();
     }
 }
 
@@ -185,7 +185,7 @@ fn what_is_wrong_is_named() {
     assert_eq!(e.rig.frame(DEV_WAN, &udp(&[1, 2])), Outcome::Drop(EspTruncated));
     // IKE is for whoever speaks it.
     assert_eq!(e.rig.frame(DEV_WAN, &udp(&[0, 0, 0, 0, 9, 9, 9, 9])), Outcome::Kernel);
-    e.rig.check_books();
+    e.rig.check_accounting();
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn silence_is_broken_for_nat() {
     e.rig.net.tunnels[0].esp.store(EspSas::default());
     pass(&mut e, 10_000);
     assert!(plain(&mut e).is_empty(), "there are no keys");
-    e.rig.check_books();
+    e.rig.check_accounting();
 }
 
 #[test]

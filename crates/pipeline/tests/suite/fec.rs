@@ -143,7 +143,7 @@ fn what_is_lost_on_the_way_arrives() {
         assert_eq!((tx.tx_packets.get(), rx.rx_packets.get()), (n as u64, n as u64));
         pass(&mut far, 3000);
         assert_eq!(far.pipe.counters.port(WAN).held.get(), 0);
-        far.check_books();
+        far.check_accounting();
     }
 }
 

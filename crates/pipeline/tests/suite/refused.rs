@@ -37,7 +37,7 @@ fn the_second_packet_makes_a_record_and_every_packet_counts() {
     assert_eq!(r.net.acl.hits(UDP), (10, 10 * ask().ip().len() as u64));
     let c = &r.pipe.counters;
     assert_eq!((c.sessions_created.get(), c.sessions_ended.get()), (0, 0), "it is no session");
-    r.check_books();
+    r.check_accounting();
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn fragments_and_errors_do_not_follow_it() {
         assert_eq!(r.send(&long.fragment(at, 48)), DENIED, "{at}");
     }
     assert_eq!(r.send(&ask()), DENIED);
-    r.check_books();
+    r.check_accounting();
 }
 
 #[test]

@@ -355,7 +355,7 @@ fn segments_are_asked_to_fit() {
 
 proptest! {
     #[test]
-    fn whatever_comes_the_books_balance(
+    fn whatever_comes_every_packet_is_accounted_for(
         kind in 0..8usize, at in 0usize..140, to in any::<u8>(), cut in 0usize..160, v6 in any::<bool>(), tos in any::<u8>(),
     ) {
         let (encap, outer) = kinds()[kind];
