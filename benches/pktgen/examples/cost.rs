@@ -5,10 +5,11 @@
 //! cost [--flows N] [--rounds N] [--loads N] [--against OLD.o [--object NEW.o]]
 //! ```
 //!
-//! Where the kernel places the code is random and makes some percent, so files are loaded anew `--loads` times. Every round measures each kind of packet with both versions, one right after the other, in changing order. They work
-//! on the same maps. What making the frames takes is measured in the same rounds and taken off. `--flows` is for the
-//! first line, whose packets are of so many flows; the others repeat one packet. An object of another version:
-//! `git worktree add /tmp/old COMMIT`, and `gw.bpf.o` from the build directory of `cargo build -p sag-bpf` there.
+//! Where the kernel places the code is random and makes some percent, so files are loaded `--loads` times. Every round
+//! measures each kind of packet with both versions, one right after the other, in every order. They work on the same
+//! maps. What making the frames takes is measured in the same rounds and taken off. `--flows` is for the first line,
+//! whose packets are of so many flows; the others repeat one packet. An object of another version: `git worktree add
+//! /tmp/old COMMIT`, and `gw.bpf.o` from the build directory of `cargo build -p sag-bpf` there.
 //!
 //! Needs root; works in namespaces of its own.
 
@@ -40,7 +41,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     flows: u32,
     /// Measurements of every kind of packet, each time that the versions are loaded
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 60)]
     rounds: u32,
     /// How often to load the versions
     #[arg(long, default_value_t = 20)]
@@ -56,6 +57,9 @@ struct Args {
 /// What is run: with frames of many flows or with one, for no version, the old and the new one.
 const PROGRAMS: [&str; 6] =
     ["cost_flows_none", "cost_flows_0", "cost_flows_1", "cost_frame_none", "cost_frame_0", "cost_frame_1"];
+/// Places of the old version in the lists below; the new one is next, then the frame alone.
+const OLD: usize = 0;
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1], [0, 2, 1], [1, 2, 0]];
 /// Runs in one measurement.
 const RUNS: u32 = 4000;
 /// The device of the test runs: the loopback of the namespace.
@@ -136,15 +140,12 @@ fn compare(
     // The first round warms up.
     for round in 0..args.rounds + 1 {
         let mut t = [0.0; 3];
-        let mut turns = vec![(0, Some(slots[0])), (1, Some(slots[1])), (2, None)];
-        if args.against.is_none() {
-            turns.remove(0);
-        }
-        if round % 2 == 1 {
-            turns.reverse();
-        }
-        for (at, slot) in turns {
-            t[at] = measure(lab, kind, slot)?;
+        // None, one and the other, in each of their six orders: what ran before is part of what is measured.
+        let slots = [Some(slots[0]), Some(slots[1]), None];
+        for at in ORDERS[round as usize % ORDERS.len()] {
+            if at != OLD || args.against.is_some() {
+                t[at] = measure(lab, kind, slots[at])?;
+            }
         }
         let [old, new, none] = t;
         if round > 0 {
