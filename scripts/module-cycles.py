@@ -4,8 +4,8 @@
 A crate's top-level modules are those that its root (`src/lib.rs`, `src/main.rs`) declares: the files and
 folders directly under `src/`. Module `a` depends on `b` where code of `a`, at any depth, names a path into `b`:
 `crate::b::x`, `super::b::x`, a `use` of these with groups, or an item that the root re-exports from `b`. An item
-that the root itself defines belongs to the root, which is a node of its own (`lib` or `main`); its `mod` and `use` lines are no
-dependencies, the rest of its code is.
+that the root itself defines belongs to the root, which is a node of its own (`lib` or `main`); its `mod` and `use`
+lines are no dependencies, the rest of its code is.
 
 Test code does not count: whatever is under `#[cfg(test)]`, and files named `tests.rs`.
 

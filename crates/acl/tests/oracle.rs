@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sag_acl::generate::{self, FromV4, Hostile, Rng, Style};
 use sag_acl::{AddrFamily, Classifier, Key, NO_MATCH, PortRange, Prefix, Rule, linear};
 
-/// Every way to ask must give the linear scan's answer.
+/// Every kind of lookup must give the linear scan's result.
 fn check<A: FromV4 + AddrFamily>(rules: &[Rule<A>], keys: &[Key<A>], what: &dyn Debug) {
     let classifier = Classifier::build(rules);
     let mut found = vec![7; keys.len()];

@@ -315,7 +315,7 @@ fn ten_thousand_routes() {
         w.same_as_kernel("10,000 routes");
         let begun = Instant::now();
         let fresh = sag_rtnl::Mirror::open().unwrap();
-        println!("10,000 routes: read anew in {:?}", begun.elapsed());
+        println!("10,000 routes: read again in {:?}", begun.elapsed());
         assert_eq!(transit(fresh.tables()), 10_000);
         // All of them go unannounced.
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! Neighbours against the real kernel: resolution by ARP and ND, entries kept fresh, refusals.
+//! Neighbours against the real kernel: resolution by ARP and ND, entries that stay resolved, refusals.
 
 mod common;
 
@@ -54,11 +54,11 @@ fn resolution_by_arp_and_nd() {
             assert!(entry(w.tables(), a0, ip).is_none());
             let begun = Instant::now();
             w.mirror.resolve(a0, addr(ip)).unwrap();
-            let asked = begun.elapsed();
+            let requested = begun.elapsed();
             let seen = w.until(SECOND, ip, |t| {
                 entry(t, a0, ip).is_some_and(|n| n.state == NeighborState::Reachable && n.usable())
             });
-            println!("{ip}: asked in {asked:?}, reachable after {:?}", begun.elapsed());
+            println!("{ip}: requested in {requested:?}, reachable after {:?}", begun.elapsed());
             assert_eq!(entry(w.tables(), a0, ip).unwrap().mac.unwrap().to_string(), peer_mac);
             assert!(seen.iter().any(|c| c.neighbors.contains(&(a0, addr(ip)))));
         }
@@ -143,7 +143,7 @@ fn managed_entries_stay_fresh() {
         w.poll();
         assert_eq!(entry(w.tables(), a0, ours).unwrap().managed, by_kernel);
 
-        // The kernel forgets it with the link; the mirror asks again once the link is back.
+        // The kernel forgets it with the link; the mirror requests it again once the link is back.
         ip("link set a0 down");
         w.until(SECOND, "link down", |t| entry(t, a0, ours).is_none());
         ip("link set a0 up");

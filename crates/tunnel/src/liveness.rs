@@ -374,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unasked_and_repeated_answers_change_nothing(answers in proptest::collection::vec(any::<u32>(), 0..50)) {
+        fn unsolicited_and_repeated_answers_change_nothing(answers in proptest::collection::vec(any::<u32>(), 0..50)) {
             let mut l = Liveness::new(Settings::default(), 0);
             let first = l.send(0).unwrap();
             for a in answers.into_iter().filter(|a| *a != first) {

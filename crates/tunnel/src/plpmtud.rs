@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_shrinks_is_noticed_and_searched_anew() {
+    fn a_path_that_shrinks_is_noticed_and_searched_again() {
         let mut p = Plpmtud::new(settings(1500, 4), 0);
         let now = run(&mut p, 0, 5_000 * MS, |_, _| true);
         assert_eq!(p.mtu(), 1500);
@@ -369,7 +369,7 @@ mod tests {
         fn what_is_in_use_is_within_bounds_under_any_loss(
             path in 576u16..3000,
             coins in proptest::collection::vec(any::<bool>(), 1..300),
-            told in proptest::collection::vec(any::<u16>(), 0..10),
+            reported in proptest::collection::vec(any::<u16>(), 0..10),
         ) {
             let mut p = Plpmtud::new(settings(1500, 4), 0);
             let mut now = 0;
@@ -377,7 +377,7 @@ mod tests {
                 if let Some((id, size)) = p.send(now, TIMEOUT) && *coin && size <= path {
                     p.answered(id, now);
                 }
-                if let Some(t) = told.get(i) {
+                if let Some(t) = reported.get(i) {
                     p.packet_too_big(*t, now);
                 }
                 prop_assert!((576..=1500).contains(&p.mtu()));

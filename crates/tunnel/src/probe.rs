@@ -55,7 +55,7 @@ pub struct Probe {
     pub size: u16,
     /// Number of the probe.
     pub sequence: u32,
-    /// A random number of the sender's process: tells its answers from those to another process's probes.
+    /// A random number of the sender's process: distinguishes its answers from those to another process's probes.
     pub instance: u32,
     /// Any number of the sender's: the answer repeats it.
     pub cookie: u64,

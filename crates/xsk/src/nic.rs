@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_and_impossible_names_are_told_apart() {
+    fn absent_and_impossible_names_are_distinguished() {
         assert!(matches!(Facts::read("no-such-dev0"), Err(FactsError::NoDevice(_))));
         assert!(matches!(Facts::read("a-name-too-long-"), Err(FactsError::BadName(_))));
         assert!(matches!(Facts::read("a/b"), Err(FactsError::BadName(_))));

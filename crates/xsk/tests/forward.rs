@@ -248,7 +248,7 @@ fn a_vanished_device_gives_its_frames_back_and_others_go_on() {
             gateway.run(60);
         }
         assert_eq!(gateway.umem.census().total(), FRAMES as usize);
-        // With the last socket gone too, the memory is registered anew.
+        // With the last socket gone too, the memory is registered again.
         let mut umem = gateway.close();
         assert_all_free(&mut umem);
         let again = Socket::open(&mut umem, &small_rings("c", 0)).unwrap();
@@ -285,7 +285,7 @@ fn the_memory_can_be_registered_twice() {
 }
 
 #[test]
-fn a_device_that_is_down_is_told_apart_and_resumes() {
+fn a_device_that_is_down_is_recognized_and_resumes() {
     let Some(bed) = Bed::new("down", 1) else { return };
     bed.gateway.enter(|| {
         let mut umem = umem();

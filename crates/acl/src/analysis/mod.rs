@@ -73,8 +73,8 @@ impl Default for Limits {
 pub struct Report<A> {
     /// What was found, in order of the rules.
     pub findings: Vec<Finding<A>>,
-    /// Rules that a limit kept from being examined in full. What is said of them is true; there may
-    /// be more to say: conflicts, redundancy, shadowing by several rules together; and anything of
+    /// Rules that were not examined in full because of a limit. What is reported of them is true; there
+    /// may be more: conflicts, redundancy, shadowing by several rules together; and anything of
     /// the rules after the last finding that `Limits::findings` allowed.
     pub unexamined: u32,
 }

@@ -44,7 +44,7 @@ fn prove<A: Addr>(policy: &[(Rule<A>, bool)], default: bool, finding: &Finding<A
     }
 }
 
-/// A packet for every way in which the rules can tell packets apart.
+/// A packet for every combination of fields that the rules distinguish.
 fn every_kind_of_packet(rules: &[Rule<u32>]) -> Vec<Key<u32>> {
     let mut addresses = [vec![0u32], vec![0u32]];
     let mut ports = [vec![0u16], vec![0u16]];

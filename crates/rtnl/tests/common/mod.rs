@@ -153,7 +153,7 @@ impl Watched {
         self.mirror.poll().expect("poll the mirror")
     }
 
-    /// Polls until the tables are as told; returns the changes of the way.
+    /// Polls until the tables are as expected; returns the changes until then.
     pub fn until(&mut self, limit: Duration, what: &str, want: impl Fn(&Tables) -> bool) -> Vec<Changes> {
         let start = Instant::now();
         let mut seen = Vec::new();
@@ -185,7 +185,7 @@ impl Watched {
         }
     }
 
-    /// Runs `ip` and demands that the tables are as told whenever they are looked at later than the
+    /// Runs `ip` and requires that the tables are as expected whenever they are checked later than the
     /// promised time after it ended. (Usually they are before it ends. The time until this thread gets
     /// to look says more about the load of the machine than about the mirror.)
     pub fn after(&mut self, args: &str, want: impl Fn(&Tables) -> bool) -> Vec<Changes> {

@@ -221,7 +221,7 @@ fn a_packet_that_was_overtaken_is_taken_or_late_by_name() {
 }
 
 #[test]
-fn a_dummy_is_sent_and_told() {
+fn a_dummy_is_sent_and_recognized() {
     let (tx, rx) = pair(false);
     let mut buf = [0; HEADROOM + 40 + TAILROOM];
     let s = tx.dummy(&mut buf, HEADROOM..HEADROOM + 40).unwrap();
@@ -339,7 +339,7 @@ fn keys_of_another_length_are_refused() {
 }
 
 #[test]
-fn datagrams_are_told_apart() {
+fn datagrams_are_classified() {
     assert_eq!(classify(&[0xFF]), Datagram::Keepalive);
     assert_eq!(classify(&[0, 0, 0, 0, 1, 2]), Datagram::NonEsp);
     assert_eq!(classify(&[0, 0, 1, 0, 1, 2]), Datagram::Esp);
@@ -368,9 +368,9 @@ fn sa(spi: u32) -> (Arc<Outbound>, Arc<Inbound>) {
     (Arc::new(out), Arc::new(Inbound::new(spi, suite(c), true, 1024, 0)))
 }
 
-/// Two ends that are told of the new pair one after the other, with packets in flight all the time.
+/// Two ends that get the new pair one after the other, with packets in flight all the time.
 #[test]
-fn rekeying_loses_nothing_whoever_is_told_first() {
+fn rekeying_loses_nothing_whoever_is_first() {
     for (first, second) in [(0, 1), (1, 0)] {
         // (towards end 1, towards end 0), old and new.
         let (old01, old10, new01, new10) = (sa(1000), sa(1001), sa(1002), sa(1003));

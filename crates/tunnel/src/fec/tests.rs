@@ -268,7 +268,7 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_sender_that_begins_anew_is_followed() {
+fn a_sender_that_restarts_is_followed() {
     let (mut rx, mut got) = (Receiver::default(), Got::default());
     let mut old = Wire::new(settings(2, 1), 0, 1000);
     (0..20).for_each(|n| old.send(&ip(n, 50)));

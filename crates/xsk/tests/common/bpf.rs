@@ -211,7 +211,7 @@ pub struct Generator {
 
 impl Generator {
     /// Packets start with `packet`'s bytes, of which there must be a multiple of 4 (up to 64). They
-    /// are written anew for every frame: frames are used again with whatever was done to them.
+    /// are written again for every frame: frames are reused with whatever was done to them.
     pub fn new(packet: &[u8], out: u32) -> io::Result<Generator> {
         const REDIRECT: i32 = 23;
         let len = packet.len();

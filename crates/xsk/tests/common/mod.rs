@@ -141,7 +141,7 @@ impl Raw {
     }
 }
 
-/// A UDP packet of `len` bytes whose payload is told by `seed`, with addresses from documentation ranges.
+/// A UDP packet of `len` bytes whose payload is made from `seed`, with addresses from documentation ranges.
 pub fn udp_packet(len: usize, seed: u64) -> Vec<u8> {
     let mut packet = vec![0; len];
     packet[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
