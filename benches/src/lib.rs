@@ -40,6 +40,7 @@ impl Default for Ring {
 
 impl Ring {
     /// Receives a batch: copies it into the next buffers, as a driver does.
+    #[inline]
     pub fn receive<'f>(&mut self, frames: impl IntoIterator<Item = &'f [u8]>) {
         self.batch.clear();
         for f in frames {
@@ -286,6 +287,7 @@ impl Frozen {
         Frozen { bytes, len }
     }
 
+    #[inline]
     pub fn get(&self, n: usize) -> &[u8] {
         &self.bytes[n * self.len..(n + 1) * self.len]
     }

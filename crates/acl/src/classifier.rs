@@ -40,6 +40,7 @@ impl<A: AddrFamily> Classifier<A> {
     }
 
     /// Index of the first rule that matches.
+    #[inline]
     pub fn classify(&self, key: &Key<A>) -> Option<u32> {
         let words = A::words(key);
         let mut best = NO_MATCH;

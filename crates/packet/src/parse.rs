@@ -457,6 +457,7 @@ impl Parsed {
     }
 
     /// The source address; `frame` is the frame that was parsed.
+    #[inline]
     pub fn src(&self, frame: &[u8]) -> IpAddr {
         match self.family {
             Family::V4 => self.src4().into(),
@@ -465,6 +466,7 @@ impl Parsed {
     }
 
     /// The destination address.
+    #[inline]
     pub fn dst(&self, frame: &[u8]) -> IpAddr {
         match self.family {
             Family::V4 => self.dst4().into(),

@@ -20,6 +20,7 @@ pub struct NoHeadroom;
 
 impl<'a> FrameMut<'a> {
     /// `start..start + len` of `buf` holds the frame; out-of-range values give an empty frame.
+    #[inline]
     pub fn new(buf: &'a mut [u8], start: usize, len: usize) -> Self {
         let end = start.saturating_add(len).min(buf.len());
         let start = start.min(end);

@@ -17,6 +17,7 @@ pub struct Words4 {
 
 impl Words4 {
     /// The words that turn a packet of `from` into one of `to`: addresses and ports as in a flow key.
+    #[inline]
     pub const fn between(from: (u64, u32), to: (u64, u32), proto: u8) -> Words4 {
         let addrs = delta32(from.0 as u32, to.0 as u32) + delta32((from.0 >> 32) as u32, (to.0 >> 32) as u32);
         let ports = delta32(from.1, to.1);
