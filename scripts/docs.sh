@@ -44,6 +44,9 @@ rm -rf "$BOOK"
 mkdir -p "$BOOK"
 step "book"
 mdbook build --dest-dir "$BOOK/docs" >"$TARGET/mdbook.log" 2>&1 || { cat "$TARGET/mdbook.log" && die "mdbook failed"; }
+# mdBook makes .html of every link to .md, also of those that lead out of the book.
+sed -i -E 's#href="\.\./(README|CONTRIBUTING|CHANGELOG)\.html"#href="../\1.md"#g' "$BOOK"/docs/*.html
+sed -i -E 's#href="\.\./\.\./(README|CONTRIBUTING|CHANGELOG)\.html"#href="../../\1.md"#g' "$BOOK"/docs/*/*.html
 # What pages of the book link to beside docs/.
 cp -a README.md CONTRIBUTING.md CHANGELOG.md LICENSE configs "$BOOK/"
 if [[ $RUST -eq 1 ]]; then

@@ -29,6 +29,7 @@
 #![warn(missing_docs)]
 // Map memory and system calls; each block says why it is sound.
 #![allow(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod abi;
 mod attach;

@@ -6,6 +6,7 @@
 //! name.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod agent;
 pub mod apply;

@@ -1,6 +1,7 @@
 //! `sag-vcpe`: the packet path of the gateway, from one TOML file.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod check;
 mod config_file;

@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 the gateway refused, 2 wrong usage or no gateway to talk to.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod cli;
 mod client;
