@@ -1,6 +1,6 @@
 //! ACLs: all bound rules by class and address family, in the order in which they are tried.
 
-use crate::plan::Problem;
+use crate::problem::Problem;
 use ipnet::IpNet;
 use sag_acl::{PortRange, Prefix, Rule};
 use sag_model::config::{Acl, AclRule, AclType, Config, Direction, FiveTuple, Policy};

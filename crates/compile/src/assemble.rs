@@ -1,7 +1,8 @@
 //! The second half of compiling: from a gateway in the pipeline's terms to a snapshot and the records that it names.
 
 use crate::nexthops::{NeighborLinks, NextHopNumbers};
-use crate::plan::{Problem, RecordPlan};
+use crate::plan::RecordPlan;
+use crate::problem::Problem;
 use crate::records::SharedRecords;
 use ipnet::IpNet;
 use sag_pipeline::fib::Fib;

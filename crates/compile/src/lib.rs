@@ -40,6 +40,7 @@ mod nat;
 mod nexthops;
 mod plan;
 mod ports;
+mod problem;
 mod qos;
 mod records;
 mod routes;
@@ -51,12 +52,13 @@ pub use clock::ClockReading;
 pub use compiler::Compiler;
 pub use nat::NatCompiler;
 pub use nexthops::{NeighborLinks, NextHopNumbers, NextHopPlan, NextHopTable};
-pub use plan::{EspPlan, Plan, Problem, RecordPlan};
+pub use plan::{Plan, RecordPlan};
 pub use ports::{DeviceSlots, NO_DEVICE, PortBinding};
+pub use problem::Problem;
 pub use qos::{QosCompiler, limit_text};
 pub use records::SharedRecords;
 pub use routes::{RouteRow, RouteSource};
-pub use tunnels::{TunnelCompiler, same_but_keys};
+pub use tunnels::{EspPlan, TunnelCompiler, same_but_keys};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! without a new configuration.
 
 use crate::acl::{FamilyRule, compile_tuple};
-use crate::plan::Problem;
+use crate::problem::Problem;
 use sag_model::Zone;
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
 use sag_pipeline::policy::Verdict;

@@ -1,6 +1,6 @@
 //! Tunnels: numbers that stay the same, the runtime state behind them, and the headers that they add.
 
-use crate::plan::{EspPlan, Problem};
+use crate::problem::Problem;
 use ipnet::IpNet;
 use sag_model::config::{self, Config, TunnelIdx};
 use sag_model::{MacAddr, Nanos};
@@ -11,6 +11,15 @@ use sag_tunnel::keys::Lifetime;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// The tunnels of a configuration as far as keys are concerned.
+#[derive(Debug, Clone, Default)]
+pub struct EspPlan {
+    /// How long a key by agreement is in use.
+    pub lifetime: Lifetime,
+    /// Every enforced tunnel and its number. Tunnels of other kinds than ESP are among them.
+    pub tunnels: Vec<(TunnelNo, config::Tunnel)>,
+}
 
 /// What one tunnel was at the last compilation.
 #[derive(Debug)]
