@@ -83,7 +83,7 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
     let mut rig = Rig::over(net, Arc::new(tables), 0, 1);
     lab.publish(&rig);
     lab.gw.tunnels().iter().for_each(sag_model::tunnel::TunnelRecord::clear);
-    lab.gw.tunnels()[usize::from(t.no)].store(&t.entry());
+    lab.gw.tunnels()[t.no.index()].store(&t.entry());
     lab.gw.replace_tunnel_ends(&rig.snap.tunnels.xdp_ends()).unwrap();
     lab.gw.control().tunnels.store(1, Relaxed);
     for n in 0..60 {

@@ -109,7 +109,7 @@ fn link_mtus(snap: &Snapshot) -> Vec<(Arc<sag_pipeline::tunnel::TunnelState>, u1
     let of_tunnel = |t: &sag_pipeline::tunnel::Tunnel| {
         let Some(Route::Via(members)) = snap.route(t.remote) else { return None };
         let carries = |m: &sag_pipeline::snapshot::Member| {
-            let port = snap.port(m.port).filter(|_| m.tunnel == 0)?;
+            let port = snap.port(m.port).filter(|_| m.tunnel.is_none())?;
             Some(if m.mtu != 0 { m.mtu.min(port.mtu) } else { port.mtu })
         };
         let mtu = members.iter().filter_map(carries).min()?;

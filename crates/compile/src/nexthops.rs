@@ -39,7 +39,7 @@ impl NextHopNumbers {
         if let Some(&n) = self.by_key.get(&(port, ip)) {
             return Some(n);
         }
-        let n = NhIdx::try_from(self.free.next()?).ok()?;
+        let n = NhIdx(u16::try_from(self.free.next()?).ok()?);
         self.by_key.insert((port, ip), n);
         Some(n)
     }
@@ -113,7 +113,7 @@ impl NextHopTable {
 
     /// Over private memory, for a replay or a test.
     pub fn private(count: usize) -> NextHopTable {
-        let count = count.min(usize::from(NhIdx::MAX));
+        let count = count.min(usize::from(u16::MAX));
         let records: &'static [NextHopRecord] =
             Vec::leak((0..count).map(|_| NextHopRecord::default()).collect());
         NextHopTable { records, own: 1..count, predecessor: None }
@@ -142,7 +142,7 @@ impl NextHopTable {
     /// Writes the records of a plan. Each keeps its generation; one that is right already is not written.
     pub fn apply(&self, plan: &NextHopPlan) {
         for p in &plan.records {
-            let Some(record) = self.records.get(usize::from(p.idx)) else { continue };
+            let Some(record) = self.records.get(p.idx.index()) else { continue };
             let old = NextHop::load(record);
             let new = match p.link {
                 Some(link) => NextHop { generation: old.generation, ..link },
@@ -164,7 +164,7 @@ impl NextHopTable {
         let mut n = 0;
         for (&(port, ip), &idx) in known {
             if concerns(port, ip)
-                && let Some(record) = self.records.get(usize::from(idx))
+                && let Some(record) = self.records.get(idx.index())
             {
                 let old = NextHop::load(record);
                 NextHop { generation: old.generation.wrapping_add(1), ..old }.store(record);

@@ -120,7 +120,7 @@ pub(crate) fn collect(
         // leave in the clear.
         let penalty = match &row.route {
             Route::Via(members) => {
-                members.iter().map(|m| tunnels.metric_penalty(m.tunnel)).max().unwrap_or(0)
+                members.iter().map(|m| m.tunnel.map_or(0, |no| tunnels.metric_penalty(no))).max().unwrap_or(0)
             }
             _ => 0,
         };

@@ -382,7 +382,7 @@ fn time_windows_choose_the_policies_of_the_moment() {
         let car = |proto| {
             let of =
                 policy.classify(PortIdx(0), PortIdx(1), sag_pipeline::qos::Mark::default(), || tuple(proto));
-            assert_ne!(of.group, 0);
+            assert!(of.group.is_some());
             policy.car(of.car.unwrap()).unwrap().to_owned()
         };
         (car(17), car(6))

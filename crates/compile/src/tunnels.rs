@@ -71,7 +71,8 @@ impl TunnelCompiler {
             let Some(encap) = encap(t) else { continue };
             let unused = |n: &TunnelNo| !self.by_name.values().any(|k| k.no == *n);
             let fresh = |n: &TunnelNo| unused(n) && !in_use.contains(n);
-            let free = || (1..=TunnelNo::MAX).find(fresh).or_else(|| (1..=TunnelNo::MAX).find(unused));
+            let all = || (1..=TunnelNo::MAX).filter_map(TunnelNo::new);
+            let free = || all().find(fresh).or_else(|| all().find(unused));
             let no = self.by_name.get(&t.name).map(|k| k.no).or_else(free);
             let Some(no) = no else {
                 problems.push(Problem::TooManyTunnels { name: t.name.clone() });

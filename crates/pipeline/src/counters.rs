@@ -134,7 +134,7 @@ impl Counters {
 
     #[inline]
     pub fn tunnel(&self, no: TunnelNo) -> &TunnelCounters {
-        &self.tunnels[usize::from(no)]
+        &self.tunnels[no.index()]
     }
 
     #[inline]

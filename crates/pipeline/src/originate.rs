@@ -89,7 +89,7 @@ pub fn forbidden(p: &Parsed, frame: &[u8]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyPath {
     pub port: PortIdx,
-    pub tunnel: TunnelNo,
+    pub tunnel: Option<TunnelNo>,
     dmac: MacAddr,
     /// Address to speak from.
     pub from: IpAddr,
@@ -106,7 +106,7 @@ pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>)
     };
     let (port, tunnel, next, mtu) = match routed {
         Some(e) => (e.port, e.tunnel, e.to, e.mtu),
-        None => (near?.0, 0, to, u16::MAX),
+        None => (near?.0, None, to, u16::MAX),
     };
     snap.port(port).filter(|p| p.up)?;
     // A next hop's link-local address is no reason to speak from one: the error goes further.
@@ -122,7 +122,7 @@ pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>)
     let dmac = match (resolved, near) {
         (Some(nh), _) => nh.dmac,
         // Who sent the packet is on this link and will take its answer.
-        (None, Some((ingress, mac))) if port == ingress && tunnel == 0 => mac,
+        (None, Some((ingress, mac))) if port == ingress && tunnel.is_none() => mac,
         _ => return None,
     };
     Some(ReplyPath { port, tunnel, dmac, from, mtu })

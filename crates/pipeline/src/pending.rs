@@ -23,8 +23,8 @@ pub const BYTES: usize = SLOTS * SLOT_BYTES;
 pub struct Arrival {
     pub dev: u8,
     pub ingress: PortIdx,
-    /// The tunnel that it has left; 0: none.
-    pub tunnel: TunnelNo,
+    /// The tunnel that it has left.
+    pub tunnel: Option<TunnelNo>,
     pub since: Nanos,
     /// Its own, or those of its datagram if it is a fragment.
     pub ports: FlowPorts,
@@ -115,8 +115,13 @@ mod tests {
     #[test]
     fn bounded_and_in_order() {
         let mut h = PendingQueue::default();
-        let arrival =
-            Arrival { dev: 0, ingress: PortIdx(0), tunnel: 0, since: Nanos(5), ports: FlowPorts::default() };
+        let arrival = Arrival {
+            dev: 0,
+            ingress: PortIdx(0),
+            tunnel: None,
+            since: Nanos(5),
+            ports: FlowPorts::default(),
+        };
         let push = |h: &mut PendingQueue<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];
         for i in 0..MAX_PER_KEY as u8 {

@@ -5,6 +5,7 @@
 //! between LAN and overlay or leased line, type `WAN` between LAN and Internet. Traffic that does
 //! not cross the LAN's border is not judged.
 
+use crate::ids::RuleSlot;
 use sag_acl::{Addr, Classifier, Key, Rule};
 use sag_model::Zone;
 use sag_packet::proto::{TCP, UDP};
@@ -144,8 +145,8 @@ pub struct AclSet {
 /// What the ACL stage says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AclVerdict {
-    Accept { slot: Option<u32> },
-    Deny { slot: Option<u32> },
+    Accept { slot: Option<RuleSlot> },
+    Deny { slot: Option<RuleSlot> },
 }
 
 impl AclSet {
@@ -157,11 +158,11 @@ impl AclSet {
         AclSet { bound: true, default_accept, lists, stats: stats.into() }
     }
 
-    pub fn stats(&self, slot: u32) -> Option<&RuleStats> {
-        self.stats.get(slot as usize).map(|s| &**s)
+    pub fn stats(&self, slot: RuleSlot) -> Option<&RuleStats> {
+        self.stats.get(slot.0 as usize).map(|s| &**s)
     }
 
-    pub fn name(&self, slot: u32) -> Option<&str> {
+    pub fn name(&self, slot: RuleSlot) -> Option<&str> {
         self.stats(slot).map(|s| s.name.as_str())
     }
 
@@ -172,8 +173,8 @@ impl AclSet {
             return AclVerdict::Accept { slot: None };
         }
         match self.lists[class as usize].as_ref().and_then(|l| l.lookup(tuple)) {
-            Some(v) if v.accept => AclVerdict::Accept { slot: Some(v.slot) },
-            Some(v) => AclVerdict::Deny { slot: Some(v.slot) },
+            Some(v) if v.accept => AclVerdict::Accept { slot: Some(RuleSlot(v.slot)) },
+            Some(v) => AclVerdict::Deny { slot: Some(RuleSlot(v.slot)) },
             None if self.default_accept => AclVerdict::Accept { slot: None },
             None => AclVerdict::Deny { slot: None },
         }

@@ -62,17 +62,17 @@ pub struct Member {
     pub weight: u16,
     /// Route MTU, 0 = the port's.
     pub mtu: u16,
-    /// Through this tunnel, whose own path counts then instead of port and router; 0: none.
-    pub tunnel: TunnelNo,
+    /// Through this tunnel, whose own path counts then instead of port and router.
+    pub tunnel: Option<TunnelNo>,
 }
 
 impl Member {
     pub fn port(port: PortIdx, via: Option<IpAddr>, weight: u16) -> Member {
-        Member { port, via, weight, mtu: 0, tunnel: 0 }
+        Member { port, via, weight, mtu: 0, tunnel: None }
     }
 
     pub fn tunnel(tunnel: TunnelNo, weight: u16) -> Member {
-        Member { port: PortIdx(u8::MAX), via: None, weight, mtu: 0, tunnel }
+        Member { port: PortIdx(u8::MAX), via: None, weight, mtu: 0, tunnel: Some(tunnel) }
     }
 }
 
@@ -249,21 +249,21 @@ impl Snapshot {
     }
 
     #[inline]
-    pub fn tunnel(&self, no: TunnelNo) -> Option<&Tunnel> {
-        self.tunnels.get(no)
+    pub fn tunnel(&self, no: impl Into<Option<TunnelNo>>) -> Option<&Tunnel> {
+        self.tunnels.get(no.into()?)
     }
 
     /// As what QoS knows a port, or the tunnels through it.
-    pub fn metered(&self, port: PortIdx, tunnel: TunnelNo) -> PortIdx {
+    pub fn metered(&self, port: PortIdx, tunnel: Option<TunnelNo>) -> PortIdx {
         match tunnel {
-            0 => port,
-            _ => PortIdx(port.0.saturating_add(self.ports.len() as u8)),
+            None => port,
+            Some(_) => PortIdx(port.0.saturating_add(self.ports.len() as u8)),
         }
     }
 
     #[inline]
     pub fn nexthop(&self, idx: NhIdx) -> Option<NextHop> {
-        self.nexthops.get(usize::from(idx)).map(NextHop::load)
+        self.nexthops.get(idx.index()).map(NextHop::load)
     }
 
     /// The route of the longest matching prefix.
@@ -282,8 +282,8 @@ impl Snapshot {
         }
         // Ways out that are down take no traffic while another is up.
         let usable = |m: &&Member| match m.tunnel {
-            0 => self.port(m.port).is_some_and(|p| p.up),
-            no => self.tunnel(no).is_some_and(|t| t.state.is_up()),
+            None => self.port(m.port).is_some_and(|p| p.up),
+            Some(no) => self.tunnel(no).is_some_and(|t| t.state.is_up()),
         };
         let any_up = members.iter().any(|m| usable(&m));
         let alive = || members.iter().filter(move |m| !any_up || usable(m));

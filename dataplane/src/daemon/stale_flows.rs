@@ -44,7 +44,7 @@ pub fn stale_flows(changes: &Changes, routes: &[RouteRow]) -> Vec<StaleFlows> {
         };
         if let Route::Via(members) = &row.route {
             out.extend(members.iter().map(|m| match m.via {
-                _ if m.tunnel != 0 => StaleFlows::All,
+                _ if m.tunnel.is_some() => StaleFlows::All,
                 Some(via) => StaleFlows::Gateway(m.port, via),
                 None => StaleFlows::OnLink(m.port, *prefix),
             }));

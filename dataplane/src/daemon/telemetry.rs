@@ -10,6 +10,7 @@ use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result};
 use sag_bpf::{Gateway, PortStats, TunnelStats};
 use sag_model::PortIdx;
+use sag_pipeline::ids::TunnelNo;
 use sag_pipeline::tunnel::Tunnels;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -53,8 +54,8 @@ impl Telemetry {
     }
 
     /// XDP's counters of a tunnel when the daemon started.
-    pub fn tunnel_base(&self, no: u8) -> TunnelStats {
-        self.tunnel_base.get(usize::from(no)).copied().unwrap_or_default()
+    pub fn tunnel_base(&self, no: TunnelNo) -> TunnelStats {
+        self.tunnel_base.get(no.index()).copied().unwrap_or_default()
     }
 
     pub fn lost_in_closed_sockets(&self, idx: PortIdx) -> u64 {

@@ -2,10 +2,14 @@
 
 use super::*;
 use sag_model::config;
+use sag_pipeline::ids::TunnelNo;
 
 /// The first tunnel of a configuration, with number 1.
 fn plan(config: Config) -> EspPlan {
-    EspPlan { lifetime: Lifetime::default(), tunnels: vec![(1, config.tunnels[0].clone())] }
+    EspPlan {
+        lifetime: Lifetime::default(),
+        tunnels: vec![(TunnelNo::new(1).unwrap(), config.tunnels[0].clone())],
+    }
 }
 
 fn config(tunnel: &str) -> Config {
@@ -30,7 +34,7 @@ fn the_configurations_keys_are_in_force_after_a_reload_whatever_their_spis() {
         esp.configure(&plan(config));
         let facts = esp.facts("t").unwrap();
         let sas = esp.associations.load();
-        let _ = sas.outbound(1).unwrap().reserve(5);
+        let _ = sas.outbound(TunnelNo::new(1).unwrap()).unwrap().reserve(5);
         (facts.spi_in, facts.spi_out, facts.sequence, facts.waits)
     };
     assert_eq!(load(keyed(0x1001, 'a', 'b')), (vec![0x1001], 0x1002, 1, false));
@@ -60,7 +64,11 @@ fn carries(from: &EspKeys, to: &EspKeys) -> bool {
     buf[HEADROOM] = 0x45;
     buf[HEADROOM + 3] = 20;
     let out = from.associations.load();
-    let sealed = out.outbound(1).unwrap().seal(&mut buf, HEADROOM..HEADROOM + 20, Inner::V4).unwrap();
+    let sealed = out
+        .outbound(TunnelNo::new(1).unwrap())
+        .unwrap()
+        .seal(&mut buf, HEADROOM..HEADROOM + 20, Inner::V4)
+        .unwrap();
     let spi = u32::from_be_bytes(buf[sealed.at.start..sealed.at.start + 4].try_into().unwrap());
     let known = to.facts("t").unwrap().spi_in.contains(&spi);
     known && to.opens(&mut buf[sealed.at.clone()], spi)

@@ -5,7 +5,7 @@ use sag_model::PortIdx;
 const ARRIVAL: Arrival = Arrival {
     dev: 0,
     ingress: PortIdx(0),
-    tunnel: 0,
+    tunnel: None,
     since: Nanos::ZERO,
     ports: FlowPorts { proto: 0, sport: 0, dport: 0 },
 };

@@ -224,7 +224,8 @@ impl MeterTable {
         sets: &'static [MeterGroup],
         by_xdp: &'static [AtomicU64],
     ) -> MeterTable {
-        let keys = sets.iter().enumerate().skip(1).map(|(n, s)| (key_of(s), n as u16));
+        let keys =
+            sets.iter().enumerate().filter_map(|(n, s)| Some((key_of(s), MeterGroupNo::new(n as u16)?)));
         let by_key: HashMap<_, _> = keys.filter(|(k, _)| *k != GroupKey::default()).collect();
         let mut table = MeterTable { meters, sets, by_xdp, by_key, base: HashMap::new(), owners: Vec::new() };
         table.base = table.by_key.values().map(|&n| (n, table.counted_by(n))).collect();
@@ -244,17 +245,17 @@ impl MeterTable {
             by_key: self.by_key.clone(),
         };
         numbers.by_id.values().for_each(|n| numbers.meters_used[usize::from(*n)] = true);
-        numbers.by_key.values().for_each(|n| numbers.sets_used[usize::from(*n)] = true);
+        numbers.by_key.values().for_each(|n| numbers.sets_used[n.index()] = true);
         numbers
     }
 
     /// The words in which XDP counts for a set.
     fn xdp_words(&self, set: MeterGroupNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
-        self.by_xdp.iter().skip(usize::from(set)).step_by(self.sets.len().max(1))
+        self.by_xdp.iter().skip(set.index()).step_by(self.sets.len().max(1))
     }
 
     fn counted_by(&self, set: MeterGroupNo) -> MeterCounts {
-        let s = &self.sets[usize::from(set)];
+        let s = &self.sets[set.index()];
         let by_xdp = self.xdp_words(set).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
         MeterCounts {
             passed: s.passed_bytes.load(Relaxed).wrapping_add(by_xdp),
@@ -294,7 +295,7 @@ impl MeterTable {
             put(&m.committed_cost, planned.committed_cost);
         }
         for (no, planned) in &plan.sets {
-            let s = &self.sets[usize::from(*no)];
+            let s = &self.sets[no.index()];
             for (word, limit) in s.borrow_limit.iter().zip(planned.borrow_limits) {
                 word.store(limit, Relaxed);
             }
@@ -320,7 +321,7 @@ impl MeterTable {
             m.id.store(0, Relaxed);
         }
         for n in self.by_key.values() {
-            let s = &self.sets[usize::from(*n)];
+            let s = &self.sets[n.index()];
             s.car.store(0, Relaxed);
             s.links.iter().for_each(|l| l.store(0, Relaxed));
         }
@@ -389,7 +390,7 @@ struct Build<'b, 'w> {
 
 impl Build<'_, '_> {
     /// The set of every way from port to port, without a CAR and with each.
-    fn ways(&mut self) -> Vec<MeterGroupNo> {
+    fn ways(&mut self) -> Vec<Option<MeterGroupNo>> {
         let n = self.spec.ports.len();
         let mut out = Vec::with_capacity((self.spec.cars.len() + 1) * n * n);
         for car in std::iter::once(None).chain(self.spec.cars.iter().map(Some)) {
@@ -402,10 +403,10 @@ impl Build<'_, '_> {
         out
     }
 
-    fn way(&mut self, car: Option<&Car>, from: usize, to: usize) -> MeterGroupNo {
+    fn way(&mut self, car: Option<&Car>, from: usize, to: usize) -> Option<MeterGroupNo> {
         let w = self.spec;
         let (from, to) = (&w.ports[from], &w.ports[to]);
-        let (Some(zone_in), Some(zone_out)) = (from.zone, to.zone) else { return 0 };
+        let (Some(zone_in), Some(zone_out)) = (from.zone, to.zone) else { return None };
         let (way, far) = match (zone_in, zone_out) {
             (Zone::Lan, Zone::Lan) => (None, Zone::Lan),
             (_, Zone::Lan) => (Some(Direction::Down), zone_in),
@@ -421,7 +422,7 @@ impl Build<'_, '_> {
         links[2] = from.rate.map(|r| (Owner::Port(from.name.clone(), Direction::Down), r));
         let car = car.zip(way);
         if car.is_none() && links.iter().all(Option::is_none) {
-            return 0;
+            return None;
         }
         let mut key = GroupKey::default();
         let mut borrow_limits = [0; GROUP_LINKS];
@@ -436,7 +437,7 @@ impl Build<'_, '_> {
             borrow_limits[i] = burst - burst / (2 * classes.max(1)) * behind;
         }
         if key == GroupKey::default() {
-            return 0;
+            return None;
         }
         let remark = car.filter(|_| key[0] != 0).and_then(|(c, _)| c.remark);
         self.set(key, borrow_limits, remark.map_or(0, |d| REMARK | d.get()))
@@ -481,25 +482,25 @@ impl Build<'_, '_> {
         no
     }
 
-    fn set(&mut self, key: GroupKey, borrow_limits: [u64; GROUP_LINKS], remark: u8) -> MeterGroupNo {
+    fn set(&mut self, key: GroupKey, borrow_limits: [u64; GROUP_LINKS], remark: u8) -> Option<MeterGroupNo> {
         let numbers = &mut *self.numbers;
         let free = || {
             let after = numbers.by_key.len() + 1;
             (after..numbers.sets_used.len())
                 .chain(1..after)
                 .find(|n| !numbers.sets_used[*n])
-                .map(|n| n as MeterGroupNo)
+                .and_then(|n| MeterGroupNo::new(n as u16))
         };
         let Some(no) = numbers.by_key.get(&key).copied().or_else(free) else {
             self.plan.complete = false;
-            return 0;
+            return None;
         };
         numbers.by_key.insert(key, no);
-        numbers.sets_used[usize::from(no)] = true;
+        numbers.sets_used[no.index()] = true;
         let overhead = u16::try_from(self.spec.overhead).unwrap_or(u16::MAX);
         self.plan
             .sets
             .insert(no, PlannedGroup { key, borrow_limits, overhead, remark, slack: self.spec.slack });
-        no
+        Some(no)
     }
 }

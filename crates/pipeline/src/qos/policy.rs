@@ -27,7 +27,7 @@ pub struct QosPolicy {
     pub(super) car_of: HashMap<MeterGroupNo, u32>,
     pub(super) ports: usize,
     /// By CAR + 1 (0: none), ingress and egress port.
-    pub(super) groups_by_path: Vec<MeterGroupNo>,
+    pub(super) groups_by_path: Vec<Option<MeterGroupNo>>,
     /// Ids of the CARs, for `explain`.
     pub(super) cars: Vec<String>,
     pub(super) meters: &'static [Meter],
@@ -62,15 +62,13 @@ impl Rules {
     }
 
     /// Which CAR each set has, for flows that stay in their class.
-    pub(super) fn cars(w: &QosSpec, groups_by_path: &[MeterGroupNo]) -> HashMap<MeterGroupNo, u32> {
+    pub(super) fn cars(w: &QosSpec, groups_by_path: &[Option<MeterGroupNo>]) -> HashMap<MeterGroupNo, u32> {
         let ways = w.ports.len() * w.ports.len();
         if ways == 0 || w.dscp4.is_empty() && w.dscp6.is_empty() {
             return HashMap::new();
         }
         let rows = groups_by_path.chunks(ways).skip(1).zip(0..);
-        rows.flat_map(|(row, car)| row.iter().map(move |group| (*group, car)))
-            .filter(|(s, _)| *s != 0)
-            .collect()
+        rows.flat_map(|(row, car)| row.iter().flatten().map(move |group| (*group, car))).collect()
     }
 
     fn car(&self, tuple: &Tuple, dscp: u8) -> Option<u32> {
@@ -84,14 +82,14 @@ impl Rules {
 pub struct Mark {
     pub dscp: u8,
     /// The set of its flow, if that was classified in this epoch.
-    pub judged: Option<MeterGroupNo>,
+    pub judged: Option<Option<MeterGroupNo>>,
 }
 
 /// What the QoS stage says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classified {
     pub car: Option<u32>,
-    pub group: MeterGroupNo,
+    pub group: Option<MeterGroupNo>,
 }
 
 impl QosPolicy {
@@ -108,25 +106,25 @@ impl QosPolicy {
             return Classified::default();
         }
         let car = match mark.judged.filter(|_| !self.car_of.is_empty()) {
-            Some(group) => self.car_of.get(&group).copied(),
+            Some(group) => group.and_then(|group| self.car_of.get(&group).copied()),
             None => self.rules.car(&tuple(), mark.dscp),
         };
         let row = car.map_or(0, |c| c as usize + 1);
         let at = (row * self.ports + from.index()) * self.ports + to.index();
         let in_range = from.index() < self.ports && to.index() < self.ports;
-        let group = self.groups_by_path.get(at).copied().filter(|_| in_range).unwrap_or(0);
-        Classified { car: car.filter(|_| self.group_has_car(group)), group }
+        let group = self.groups_by_path.get(at).copied().filter(|_| in_range).flatten();
+        Classified { car: car.filter(|_| group.is_some_and(|g| self.group_has_car(g))), group }
     }
 
     fn group_has_car(&self, group: MeterGroupNo) -> bool {
         let car = |s: &MeterGroup| s.car.load(Relaxed) != 0;
-        group != 0 && self.sets.get(usize::from(group)).is_some_and(car)
+        self.sets.get(group.index()).is_some_and(car)
     }
 
     /// Meters a packet of so many IP bytes and counts what came of it.
     #[inline]
-    pub fn police(&self, group: MeterGroupNo, ip_len: u16, now: Nanos) -> Policed {
-        let Some(s) = self.sets.get(usize::from(group)).filter(|_| group != 0) else { return Policed::Pass };
+    pub fn police(&self, group: Option<MeterGroupNo>, ip_len: u16, now: Nanos) -> Policed {
+        let Some(s) = group.and_then(|group| self.sets.get(group.index())) else { return Policed::Pass };
         let len = u64::from(ip_len);
         let policed = meter::police(s, self.meters, len, now.0, 0);
         meter::count(s, len, policed);
@@ -135,8 +133,8 @@ impl QosPolicy {
 
     /// What the packets that a set lets pass are marked with.
     #[inline]
-    pub fn remark(&self, group: MeterGroupNo) -> Option<Dscp> {
-        let mark = self.sets.get(usize::from(group)).filter(|_| group != 0)?.remark.load(Relaxed);
+    pub fn remark(&self, group: Option<MeterGroupNo>) -> Option<Dscp> {
+        let mark = self.sets.get(group?.index())?.remark.load(Relaxed);
         if mark & REMARK != 0 { Dscp::new(mark & !REMARK) } else { None }
     }
 

@@ -4,6 +4,7 @@ mod adopt;
 
 use crate::counters::Counters;
 use crate::family::FlowFamily;
+use crate::ids::RuleSlot;
 use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
 pub use crate::table::State;
@@ -160,10 +161,10 @@ pub fn flush_counters<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &
         let (packets, bytes) = (r.packets().load(Ordering::Relaxed), r.bytes().load(Ordering::Relaxed));
         let new_packets = u64::from(advance32(&meta.counted_packets[way], packets as u32));
         let new_bytes = advance(&meta.counted_bytes[way], bytes);
-        if new_packets == 0 || rule == 0 {
+        if new_packets == 0 {
             continue;
         }
-        if let Some(stats) = snap.acl.stats(rule - 1) {
+        if let Some(stats) = RuleSlot::from_word(rule).and_then(|slot| snap.acl.stats(slot)) {
             stats.hit(new_packets, new_bytes, r.last_seen().load(Ordering::Relaxed));
         }
     }

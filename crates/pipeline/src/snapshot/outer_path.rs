@@ -18,7 +18,7 @@ impl Snapshot {
     /// Where outer packets to `remote` go: by the longest prefix, but never through a tunnel.
     pub fn outer_path(&self, remote: IpAddr, hash: u64) -> Option<OuterPath> {
         let Route::Via(members) = self.route(remote)? else { return None };
-        let m = self.choose(members, hash).filter(|m| m.tunnel == 0)?;
+        let m = self.choose(members, hash).filter(|m| m.tunnel.is_none())?;
         let port = self.port(m.port)?;
         let mtu = if m.mtu != 0 { m.mtu.min(port.mtu) } else { port.mtu };
         Some(OuterPath { port: m.port, to: m.via.unwrap_or(remote), mtu })

@@ -2,6 +2,7 @@
 
 use super::decision::{Draft, drop_packet};
 use super::{Disposition, Known, PacketContext, Stage, Tracer};
+use crate::ids::RuleSlot;
 use crate::policy::{AclVerdict, Tuple};
 use crate::snapshot::Snapshot;
 use sag_model::DropReason;
@@ -56,6 +57,6 @@ pub(super) fn acl<T: Tracer>(
     }
 }
 
-fn rule_name(snap: &Snapshot, slot: u32) -> String {
-    snap.acl.name(slot).map_or_else(|| format!("rule slot {slot}"), |n| format!("rule {n}"))
+fn rule_name(snap: &Snapshot, slot: RuleSlot) -> String {
+    snap.acl.name(slot).map_or_else(|| format!("rule slot {}", slot.0), |n| format!("rule {n}"))
 }

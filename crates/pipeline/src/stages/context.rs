@@ -22,8 +22,8 @@ pub struct PacketContext<'f> {
     pub frame: &'f [u8],
     /// The port by which it arrived.
     pub ingress: PortIdx,
-    /// The tunnel through which it came; 0: none.
-    pub tunnel: TunnelNo,
+    /// The tunnel through which it came.
+    pub tunnel: Option<TunnelNo>,
     /// The zone that it comes from.
     pub zone: Zone,
     /// Flow hash, for multipath.
@@ -32,8 +32,8 @@ pub struct PacketContext<'f> {
     pub session: Known,
     /// A TCP reset whose numbers cannot be those of its connection.
     pub out_of_window: bool,
-    /// The meter group that its flow passes, if that was classified in this epoch; 0: none.
-    pub metered: Option<MeterGroupNo>,
+    /// The meter group that its flow passes, if there is one; `None`: not classified in this epoch.
+    pub metered: Option<Option<MeterGroupNo>>,
     /// The zone to which that session's packets in this direction go.
     pub leaves_to: Option<Zone>,
     /// What the session makes of the destination, if it is another one.

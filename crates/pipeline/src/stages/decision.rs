@@ -1,7 +1,7 @@
 //! What the stages decide about a packet.
 
 use super::{Egress, PacketContext, Stage};
-use crate::ids::{MeterGroupNo, NhIdx, TunnelNo};
+use crate::ids::{MeterGroupNo, NhIdx, RuleSlot, TunnelNo};
 use crate::nat::{BindingNo, Endpoint, Snat};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct ForwardDecision {
     /// The port by which it leaves.
     pub port: PortIdx,
-    /// The tunnel that it enters; 0: none.
-    pub tunnel: TunnelNo,
+    /// The tunnel that it enters.
+    pub tunnel: Option<TunnelNo>,
     /// The zone that it goes to.
     pub zone: Zone,
     /// The next hop's address.
@@ -23,7 +23,7 @@ pub struct ForwardDecision {
     /// The next hop's record.
     pub nexthop: NhIdx,
     /// Slot of the rule that admitted the packet, if a rule decided.
-    pub rule: Option<u32>,
+    pub rule: Option<RuleSlot>,
     /// IP bytes that fit.
     pub mtu: u16,
     /// What is done if the packet is larger than that.
@@ -32,8 +32,8 @@ pub struct ForwardDecision {
     pub dnat: Option<Dnat>,
     /// Source translation of a new session.
     pub snat: Option<Snat>,
-    /// The meter group that it passes; 0: none.
-    pub meters: MeterGroupNo,
+    /// The meter group that it passes.
+    pub meters: Option<MeterGroupNo>,
 }
 
 /// How a packet is cut to size.
@@ -70,7 +70,7 @@ pub enum Disposition {
         /// The ICMP error that its sender gets.
         icmp: Option<IcmpError>,
         /// Slot of the rule that denied it.
-        rule: Option<u32>,
+        rule: Option<RuleSlot>,
     },
     /// The translation of its session is not the one that the configuration asks for any more: the session ends, and
     /// the packet is evaluated as a first one.
@@ -129,9 +129,9 @@ pub(super) struct Draft {
     /// Route: the egress port has a link.
     pub link_up: bool,
     /// Acl.
-    pub rule: Option<u32>,
+    pub rule: Option<RuleSlot>,
     /// Qos.
-    pub meters: MeterGroupNo,
+    pub meters: Option<MeterGroupNo>,
     /// Snat.
     pub snat: Option<Snat>,
     /// Mtu.
@@ -150,14 +150,14 @@ impl Draft {
             dst: wire_dst,
             translated: false,
             dnat: None,
-            egress: Egress { port: ctx.ingress, tunnel: 0, to: wire_dst, mtu: 0, most: 0 },
+            egress: Egress { port: ctx.ingress, tunnel: None, to: wire_dst, mtu: 0, most: 0 },
             zone: ctx.zone,
             link_up: false,
             rule: None,
-            meters: 0,
+            meters: None,
             snat: None,
             fragmentation: Fragmentation::NotNeeded,
-            nexthop: 0,
+            nexthop: NhIdx(0),
         }
     }
 

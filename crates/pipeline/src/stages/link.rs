@@ -56,7 +56,7 @@ fn fit(p: &Parsed, out: &Egress) -> Result<Fragmentation, Disposition> {
         return Ok(Fragmentation::NotNeeded);
     }
     // No link carries less of IPv6, so the tunnel must not either (RFC 2473 7.1).
-    let least = if out.tunnel != 0 && p.family == Family::V6 { MIN_MTU6 } else { 0 };
+    let least = if out.tunnel.is_some() && p.family == Family::V6 { MIN_MTU6 } else { 0 };
     let mtu = out.most.max(out.mtu).max(least);
     if p.ip_len <= mtu {
         return Ok(Fragmentation::Outer);

@@ -26,7 +26,7 @@ pub(super) fn qos<T: Tracer>(
         let dport = ctx.to_port.or(draft.dnat.map(|d| d.to.port)).unwrap_or(dport);
         Tuple { proto: ctx.p.proto, src: draft.src, dst: draft.dst, sport, dport }
     });
-    if classified.group != 0 {
+    if classified.group.is_some() {
         trace.step(Stage::Qos, || match classified.car.and_then(|c| snap.qos.car(c)) {
             Some(car) => match snap.qos.remark(classified.group) {
                 Some(dscp) => format!("metered by {car}, marked {dscp}"),

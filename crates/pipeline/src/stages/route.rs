@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct Egress {
     /// The port.
     pub port: PortIdx,
-    /// The tunnel; 0: none.
-    pub tunnel: TunnelNo,
+    /// The tunnel, if it enters one.
+    pub tunnel: Option<TunnelNo>,
     /// The next hop's address.
     pub to: IpAddr,
     /// IP bytes of a packet that leave in one piece.
@@ -32,12 +32,12 @@ pub struct Egress {
 #[inline]
 pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egress, Disposition> {
     let down = || drop_packet(DropReason::TunnelDown, Some(IcmpError::HostUnreachable));
-    if m.tunnel == 0 {
+    let Some(no) = m.tunnel else {
         let own = snap.port(m.port).map_or(0, |p| p.mtu);
         let mtu = if m.mtu != 0 { m.mtu.min(own) } else { own };
-        return Ok(Egress { port: m.port, tunnel: 0, to: m.via.unwrap_or(dst), mtu, most: mtu });
-    }
-    let t = snap.tunnel(m.tunnel).filter(|t| t.state.is_up()).ok_or_else(down)?;
+        return Ok(Egress { port: m.port, tunnel: None, to: m.via.unwrap_or(dst), mtu, most: mtu });
+    };
+    let t = snap.tunnel(no).filter(|t| t.state.is_up()).ok_or_else(down)?;
     let path = snap.outer_path(t.remote_now(), hash).ok_or_else(down)?;
     Ok(Egress { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
 }
@@ -124,7 +124,7 @@ pub(super) fn route<T: Tracer>(
         return Err(drop_packet(DropReason::EgressNotOurs, None));
     };
     draft.link_up = port.up;
-    draft.zone = if draft.egress.tunnel == 0 { port.zone } else { Zone::Overlay };
+    draft.zone = if draft.egress.tunnel.is_none() { port.zone } else { Zone::Overlay };
     Ok(())
 }
 

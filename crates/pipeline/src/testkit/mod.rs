@@ -14,7 +14,7 @@ pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
 pub use random::Rng;
 pub use rig::{Buffers, Outcome, Rig, Sent};
 pub use story::{Told, tell};
-pub use tunnel::{TUNNEL_ENDS, TUNNEL_MACS, vxlan};
+pub use tunnel::{TUNNEL_ENDS, TUNNEL_MACS, tunnel_no, vxlan};
 
 use sag_model::PortIdx;
 

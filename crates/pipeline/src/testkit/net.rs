@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fib::Fib;
+use crate::ids::NhIdx;
 use crate::nat::{
     Behavior, EntryHits, Kind, NatConfigError, NatPolicy, NatSpec, NatState, PrivateSnat, Service,
     StaticDnat, WanSnat,
@@ -448,7 +449,7 @@ impl Net {
             })),
             routes: self.routes.iter().map(|r| r.1.clone()).collect(),
             ports: self.ports.clone(),
-            neighbors: self.neighbors.iter().map(|(k, v)| (*k, *v)).collect(),
+            neighbors: self.neighbors.iter().map(|(k, v)| (*k, NhIdx(*v))).collect(),
             nexthops: self.nexthops,
             acl: self.acl.build(),
             nat,

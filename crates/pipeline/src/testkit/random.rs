@@ -121,7 +121,7 @@ impl Rng {
                 .map(|a| a.parse().expect("address")),
                 weight: d.pick(&[0, 1, 2, 65535]),
                 mtu: d.pick(&[0, 0, 1300, 600]),
-                tunnel: 0,
+                tunnel: None,
             };
             let route = match self.below(8) {
                 0 => Route::Blackhole,

@@ -22,9 +22,15 @@ pub fn vxlan(vni: u32) -> Encap {
     Encap::Vxlan { vni, port: 4789, mac: TUNNEL_MACS[0], remote_mac: TUNNEL_MACS[1] }
 }
 
+/// A tunnel's number.
+pub fn tunnel_no(n: u8) -> TunnelNo {
+    TunnelNo::new(n).expect("a tunnel number")
+}
+
 impl Tunnel {
     /// From [`Net::branch`] by its WAN port, everything else as it is without configuration.
-    pub fn test(no: TunnelNo, encap: Encap, outer: Family) -> Tunnel {
+    pub fn test(no: u8, encap: Encap, outer: Family) -> Tunnel {
+        let no = tunnel_no(no);
         let (local, remote) = TUNNEL_ENDS[usize::from(outer == Family::V6)];
         let (local, remote): (IpAddr, IpAddr) =
             (local.parse().expect("address"), remote.parse().expect("address"));

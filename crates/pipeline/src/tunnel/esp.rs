@@ -32,7 +32,7 @@ pub struct EspSas {
 
 impl EspSas {
     pub fn send_by(&mut self, no: TunnelNo, sa: Arc<Outbound>) {
-        let at = usize::from(no);
+        let at = no.index();
         if self.outbound.len() <= at {
             self.outbound.resize(at + 1, None);
         }
@@ -45,7 +45,7 @@ impl EspSas {
 
     #[inline]
     pub fn outbound(&self, no: TunnelNo) -> Option<&Outbound> {
-        self.outbound.get(usize::from(no))?.as_deref()
+        self.outbound.get(no.index())?.as_deref()
     }
 
     /// The association of an SPI with an address of the gateway's (RFC 4301, 4.1).
@@ -152,14 +152,16 @@ pub fn leave(
     p: &Parsed,
     frame: &mut [u8],
     at: usize,
-) -> Result<Left, (TunnelNo, DropReason)> {
+) -> Result<Left, (Option<TunnelNo>, DropReason)> {
     let (local, from) = (p.dst(frame), (p.src(frame), p.ports().0));
     let end = usize::from(p.l3) + usize::from(p.ip_len);
-    let packet = frame.get_mut(at..end).ok_or((0, DropReason::EspTruncated))?;
-    let spi = packet.first_chunk().map(|w| u32::from_be_bytes(*w)).ok_or((0, DropReason::EspTruncated))?;
+    let packet = frame.get_mut(at..end).ok_or((None, DropReason::EspTruncated))?;
+    let spi = packet.first_chunk().map(|w| u32::from_be_bytes(*w)).ok_or((None, DropReason::EspTruncated))?;
     let sas = tunnels.esp.load();
-    let Some((t, sa)) = sas.inbound(tunnels, spi, local) else { return Err((0, DropReason::EspUnknownSpi)) };
-    let opened = sa.open(packet).map_err(|e| (t.no, reason(e)))?;
+    let Some((t, sa)) = sas.inbound(tunnels, spi, local) else {
+        return Err((None, DropReason::EspUnknownSpi));
+    };
+    let opened = sa.open(packet).map_err(|e| (Some(t.no), reason(e)))?;
     // Only who has the key can move the peer to another address, and only forwards in time.
     if opened.newest && p.proto == UDP {
         t.state.see_source(from.into());

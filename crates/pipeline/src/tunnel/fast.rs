@@ -56,7 +56,7 @@ impl Tunnels {
             let with =
                 |id| TunnelEnd { local: end.local, remote: end.remote, proto: end.proto, port: end.port, id };
             out.push((with(EndId::Any), 0));
-            out.extend(list.iter().map(|(id, no)| (with(id.map_or(EndId::None, EndId::Id)), *no)));
+            out.extend(list.iter().map(|(id, no)| (with(id.map_or(EndId::None, EndId::Id)), no.get())));
         }
         for (local, port) in self.esp_ends.iter() {
             // Whose it is the keys say, whatever address it comes from.

@@ -288,7 +288,7 @@ impl Tunnels {
     pub fn new(tunnels: impl IntoIterator<Item = Tunnel>) -> Tunnels {
         let mut out = Tunnels::default();
         for t in tunnels {
-            let (at, end) = (usize::from(t.no), t.end());
+            let (at, end) = (t.no.index(), t.end());
             if out.list.len() <= at {
                 out.list.resize_with(at + 1, || None);
             }
@@ -315,7 +315,7 @@ impl Tunnels {
 
     #[inline]
     pub fn get(&self, no: TunnelNo) -> Option<&Tunnel> {
-        self.list.get(usize::from(no))?.as_ref()
+        self.list.get(no.index())?.as_ref()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {

@@ -122,7 +122,8 @@ impl Pipeline {
             ethertype: stages::ethertype(s.p.family),
         };
         let out = self.counters.port(nh.port);
-        let (tunnel, inside) = (snap.tunnel(decision.tunnel), self.counters.tunnel(decision.tunnel));
+        let (tunnel, inside) =
+            (snap.tunnel(decision.tunnel), decision.tunnel.map(|no| self.counters.tunnel(no)));
         let sent =
             originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.buffers.scratch, |buf, len| {
                 let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
@@ -136,7 +137,7 @@ impl Pipeline {
                     }
                 };
                 let ok = done && emit.emit(nh.port, piece.bytes());
-                if ok && tunnel.is_some() {
+                if let (true, Some(inside)) = (ok, inside) {
                     inside.sent(len);
                 }
                 if ok {

@@ -87,7 +87,7 @@ const fn way(stream: u8) -> u64 {
 impl Senders {
     fn source(&mut self, no: TunnelNo, packet: &[u8], tos: u8) -> Option<([u8; SOURCE_HEADER], u8)> {
         let now = self.now.0;
-        let tx = &mut self.list.get_mut(usize::from(no))?.as_deref_mut()?.tx;
+        let tx = &mut self.list.get_mut(no.index())?.as_deref_mut()?.tx;
         Some((tx.source(packet, tos, now)?, tx.stream()))
     }
 }
@@ -131,7 +131,9 @@ impl Pipeline {
             for (no, r) in self.tunnels.fec.receivers.iter_mut().enumerate() {
                 let Some(r) = r else { continue };
                 r.rx.poll(now.0, |port| spare(counters, port));
-                count(counters, no as TunnelNo, &mut r.rx);
+                if let Some(no) = TunnelNo::new(no as u8) {
+                    count(counters, no, &mut r.rx);
+                }
             }
         }
     }
@@ -139,10 +141,10 @@ impl Pipeline {
     /// Senders and receivers for the tunnels that have error correction now, and for no others.
     fn keep_fec(&mut self, snap: &Snapshot) {
         let on = |no: usize| {
-            let t = TunnelNo::try_from(no).ok().and_then(|no| snap.tunnel(no))?;
+            let t = u8::try_from(no).ok().and_then(TunnelNo::new).and_then(|no| snap.tunnel(no))?;
             Some((t, settings(t)?))
         };
-        let most = snap.tunnels.with_fec().iter().max().map_or(0, |no| usize::from(*no) + 1);
+        let most = snap.tunnels.with_fec().iter().max().map_or(0, |no| no.index() + 1);
         let senders = &mut self.tunnels.fec.senders.get_mut().list;
         if most > senders.len() {
             senders.resize_with(most, || None);
@@ -177,7 +179,7 @@ impl Pipeline {
     }
 
     fn send_repairs(&mut self, snap: &Snapshot, t: &Tunnel, now: Nanos, emit: &mut impl Emit) {
-        let no = usize::from(t.no);
+        let no = t.no.index();
         if let Some(Some(s)) = self.tunnels.fec.senders.get_mut().list.get_mut(no) {
             s.tx.poll(now.0);
         }
@@ -214,7 +216,7 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) -> Result<(u16, usize), Verdict> {
         let (text, counters) = (f.bytes().get(at.clone()).unwrap_or(&[]), &self.counters);
-        let receiving = self.tunnels.fec.receivers.get_mut(usize::from(t.no)).and_then(Option::as_deref_mut);
+        let receiving = self.tunnels.fec.receivers.get_mut(t.no.index()).and_then(Option::as_deref_mut);
         let (taken, recovered) = match receiving {
             // Off here: packets pass, repairs are of no use.
             None => (fec::decode_only(text), false),
@@ -254,7 +256,7 @@ impl Pipeline {
     /// Packets that were lost go on as if they had come.
     #[cold]
     fn recovered(&mut self, snap: &Snapshot, now: Nanos, t: &Tunnel, dev: u8, emit: &mut impl Emit) {
-        let no = usize::from(t.no);
+        let no = t.no.index();
         // Out of `self` while the packets pass.
         let Some(mut r) = self.tunnels.fec.receivers.get_mut(no).and_then(Option::take) else { return };
         let mut buf = std::mem::take(&mut self.tunnels.fec.buf);
@@ -290,7 +292,7 @@ impl Pipeline {
             h[..12].fill(0);
             h[12..].copy_from_slice(&ethertype.to_be_bytes());
         }
-        let mut s = BatchEntry { ingress, tunnel: t.no, zone: Zone::Overlay, ..NO_ENTRY };
+        let mut s = BatchEntry { ingress, tunnel: Some(t.no), zone: Zone::Overlay, ..NO_ENTRY };
         let seen = parse::parse_into(f.bytes(), ethertype, ETH_LEN, &mut s.p);
         if let Err(reason) = seen.and_then(|ip| if ip { Ok(()) } else { Err(DropReason::TunnelBadHeader) }) {
             self.counters.tunnel(t.no).drops.add(1);

@@ -87,7 +87,7 @@ impl Pipeline {
             Err(reason) => return Err(drop_at(c, ingress, reason)),
         }
         (slot.ingress, slot.zone) = (ingress, port.zone);
-        (slot.tunnel, slot.skip) = (0, 0);
+        (slot.tunnel, slot.skip) = (None, 0);
         Ok(())
     }
 

@@ -91,8 +91,8 @@ struct BatchEntry {
     hash: u64,
     found: Option<RecordNo>,
     ingress: PortIdx,
-    /// The tunnel that it has left; 0: none.
-    tunnel: TunnelNo,
+    /// The tunnel that it has left.
+    tunnel: Option<TunnelNo>,
     /// Bytes of the received frame in front of it, those of the tunnel.
     skip: u16,
     zone: Zone,
@@ -105,7 +105,7 @@ const NO_ENTRY: BatchEntry = BatchEntry {
     hash: 0,
     found: None,
     ingress: PortIdx(0),
-    tunnel: 0,
+    tunnel: None,
     skip: 0,
     zone: Zone::Lan,
     alive: false,
@@ -113,8 +113,13 @@ const NO_ENTRY: BatchEntry = BatchEntry {
 
 /// Marks the packet if its meters say so; the packet as it is then, since a tunnel copies the mark.
 #[inline]
-fn remark(snap: &Snapshot, set: MeterGroupNo, s: &BatchEntry, f: &mut FrameMut<'_>) -> Option<BatchEntry> {
-    let dscp = snap.qos.remark(set)?;
+fn remark(
+    snap: &Snapshot,
+    group: Option<MeterGroupNo>,
+    s: &BatchEntry,
+    f: &mut FrameMut<'_>,
+) -> Option<BatchEntry> {
+    let dscp = snap.qos.remark(group)?;
     rewrite::set_dscp(f.bytes_mut(), &s.p, dscp);
     let tos = dscp.get() << 2 | s.p.tos & 3;
     Some(BatchEntry { p: Parsed { tos, ..s.p }, ..*s })
@@ -305,20 +310,22 @@ impl Pipeline {
         if !nh.stands_for(action.nh_gen) {
             return false;
         }
-        let fits = match action.tunnel {
-            0 => s.p.ip_len <= nh.mtu(),
-            no => snap.tunnel(no).is_some_and(|t| t.state.is_up() && s.p.ip_len <= t.whole_mtu()),
+        let tunnel = TunnelNo::new(action.tunnel);
+        let fits = match tunnel {
+            None => s.p.ip_len <= nh.mtu(),
+            Some(no) => snap.tunnel(no).is_some_and(|t| t.state.is_up() && s.p.ip_len <= t.whole_mtu()),
         };
         if !fits {
             return false;
         }
         let mut marked = None;
         if action.flags & FLOW_METER != 0 {
-            if let Some(reason) = snap.qos.police(action.meter, s.p.ip_len, now).reason() {
+            let group = MeterGroupNo::new(action.meter);
+            if let Some(reason) = snap.qos.police(group, s.p.ip_len, now).reason() {
                 *verdict = drop_at(&self.counters, s.ingress, reason);
                 return true;
             }
-            marked = remark(snap, action.meter, s, f);
+            marked = remark(snap, group, s, f);
         }
         let s = marked.as_ref().unwrap_or(s);
         touch(r, now, s.p.ip_len);
@@ -326,7 +333,7 @@ impl Pipeline {
             r.rewrite(f.bytes_mut(), &s.p);
         }
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
-        self.transmit(snap, s, &nh, action.tunnel, f, verdict);
+        self.transmit(snap, s, &nh, tunnel, f, verdict);
         true
     }
 
@@ -361,12 +368,12 @@ impl Pipeline {
         snap: &Snapshot,
         s: &BatchEntry,
         nh: &NextHopWords,
-        tunnel: TunnelNo,
+        tunnel: Option<TunnelNo>,
         f: &mut FrameMut<'_>,
         verdict: &mut Verdict,
     ) {
-        if tunnel != 0 {
-            *verdict = self.transmit_into(snap, s, nh, tunnel, f);
+        if let Some(no) = tunnel {
+            *verdict = self.transmit_into(snap, s, nh, no, f);
             return;
         }
         let link = nh.link(stages::ethertype(s.p.family));

@@ -65,7 +65,7 @@ impl Pipeline {
         c.held.sub(1);
         let mut f = FrameMut::new(buf, pending::HEADROOM, len);
         let mut s = NO_ENTRY;
-        let taken_in = if arrival.tunnel == 0 {
+        let taken_in = if arrival.tunnel.is_none() {
             // Counted when it arrived; counted again by `ingest`.
             c.rx_packets.sub(1);
             c.rx_bytes.sub(len as u64);

@@ -3,7 +3,7 @@
 use super::{BatchEntry, Pipeline, Verdict};
 use crate::originate::{Emit, LINK_ROOM, put_link};
 use crate::snapshot::Snapshot;
-use crate::tunnel::{self, Carried, Keepalive, Question, Tunnel};
+use crate::tunnel::{self, Carried, Keepalive, Question, Tunnel, TunnelNo};
 use sag_model::Nanos;
 use sag_packet::checksum;
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
@@ -70,7 +70,7 @@ impl Pipeline {
         let mut monitors = std::mem::take(&mut self.tunnels.monitors);
         monitors.resize_with(256, || None);
         for (no, slot) in monitors.iter_mut().enumerate() {
-            let Some(t) = snap.tunnel(no as u8) else {
+            let Some(t) = snap.tunnel(TunnelNo::new(no as u8)) else {
                 *slot = None;
                 if let Some(k) = self.tunnels.keepalives.get_mut(no) {
                     *k = Keepalive::default();

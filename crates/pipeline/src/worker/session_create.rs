@@ -4,6 +4,7 @@ use super::parts::REFUSED;
 use super::slow::{hit, tcp_numbers};
 use super::{BatchEntry, Pipeline, touch};
 use crate::family::EndpointPair;
+use crate::ids::RuleSlot;
 use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, Snat, Source};
 use crate::session::{self, Ending, NAT_FILTER_ENTRY, NAT_HOST};
 use crate::snapshot::Snapshot;
@@ -333,7 +334,7 @@ impl Pipeline {
                 r.last_seen().store(tick, Ordering::Relaxed);
             }
             meta.created.store(tick, Ordering::Relaxed);
-            meta.rule.store(decision.rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.rule.store(RuleSlot::to_word(decision.rule), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             let ports = u32::from(s.ingress.0) | u32::from(decision.port.0) << 8;
             meta.ports.store(ports | refs.flags, Ordering::Relaxed);
@@ -391,7 +392,7 @@ impl Pipeline {
         now: Nanos,
         s: &BatchEntry,
         frame: &[u8],
-        (reason, rule): (DropReason, Option<u32>),
+        (reason, rule): (DropReason, Option<RuleSlot>),
     ) {
         if s.p.fragment != Fragment::Whole || matches!(s.p.l4, L4::IcmpError { .. }) {
             return;
@@ -415,7 +416,7 @@ impl Pipeline {
             r.epoch().store(snap.epoch, Ordering::Relaxed);
             r.last_seen().store(tick, Ordering::Relaxed);
             meta.created.store(tick, Ordering::Relaxed);
-            meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.rule.store(RuleSlot::to_word(rule), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             meta.ports.store(u32::from(s.ingress.0), Ordering::Relaxed);
         });

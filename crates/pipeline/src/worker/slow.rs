@@ -6,9 +6,9 @@ use super::session_create::NewSession;
 use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, touch};
 use crate::family;
 use crate::fragments::FlowPorts;
+use crate::ids::{MeterGroupNo, RuleSlot, TunnelNo};
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
-use crate::qos::MeterGroupNo;
 use crate::session;
 use crate::snapshot::{NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
@@ -51,7 +51,7 @@ impl Pipeline {
             Ok(decision) => self.forward::<R>(env, s, f, decision, seen, emit),
             // An ICMP error about a session whose translation is gone.
             Err(Disposition::SessionInvalid) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
-            Err(Disposition::Kernel) if s.tunnel != 0 || snap.tunnels.owns(s.p.dst(f.bytes())) => {
+            Err(Disposition::Kernel) if s.tunnel.is_some() || snap.tunnels.owns(s.p.dst(f.bytes())) => {
                 self.deliver_local_inside(snap, now, s, f.bytes(), emit)
             }
             Err(Disposition::Kernel) => {
@@ -198,17 +198,17 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) -> Verdict {
         let Env { snap, now, .. } = *env;
-        let Some(words) = snap.nexthops.get(usize::from(decision.nexthop)).map(NextHopWords::load) else {
+        let Some(words) = snap.nexthops.get(decision.nexthop.index()).map(NextHopWords::load) else {
             return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
         };
         let nh = words.unpack();
         let action = Action {
-            nexthop: decision.nexthop,
-            meter: decision.meters,
+            nexthop: decision.nexthop.0,
+            meter: MeterGroupNo::to_record(decision.meters),
             act: FlowAct::Forward,
             flags: if Self::is_for_workers(&decision, &nh) { FLOW_PUNT_ALL } else { 0 }
-                | if decision.meters != 0 { FLOW_METER } else { 0 },
-            tunnel: decision.tunnel,
+                | if decision.meters.is_some() { FLOW_METER } else { 0 },
+            tunnel: TunnelNo::to_record(decision.tunnel),
             nh_gen: nh.generation,
         };
         // What is over its rate makes no session and changes none.
@@ -271,10 +271,11 @@ impl Pipeline {
     /// tunnel's own record tells it; here the flow's record answers all the same.
     fn is_for_workers(decision: &ForwardDecision, nh: &NextHop) -> bool {
         // The record knows the next hop's MTU only: a smaller one of the route is checked here.
-        decision.tunnel == 0 && decision.mtu < nh.mtu
+        decision.tunnel.is_none() && decision.mtu < nh.mtu
     }
 
     /// Whether the packet is an RST that cannot be its connection's.
+    #[inline(always)]
     fn is_out_of_window<R: SharedTable>(&self, s: &BatchEntry, frame: &[u8]) -> bool {
         let (Some(no), L4::Tcp { flags }) = (s.found, s.p.l4) else { return false };
         if flags & TCP_RST == 0 {
@@ -293,7 +294,7 @@ impl Pipeline {
         s: &BatchEntry,
         (no, action): (RecordNo, Action),
         known: Known,
-        rule: Option<u32>,
+        rule: Option<RuleSlot>,
         frame: &[u8],
     ) {
         let Env { snap, now, .. } = *env;
@@ -306,7 +307,7 @@ impl Pipeline {
         let r = table.record(no);
         if let Known::Revalidate { .. } = known {
             session::flush_counters(table, no.session(), snap);
-            meta.rule.store(rule.map_or(0, |r| r + 1), Ordering::Relaxed);
+            meta.rule.store(RuleSlot::to_word(rule), Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             // The session is admitted; the other direction looks its route up with its next packet.
             let other = table.record(no.peer());
@@ -315,7 +316,7 @@ impl Pipeline {
         let reply = no.direction() == 1;
         if let (Known::New, true) = (known, reply) {
             // Stateless: the answers were judged by a rule of their own.
-            let rule = rule.map_or(0, |r| r + 1);
+            let rule = RuleSlot::to_word(rule);
             if meta.reply_rule.load(Ordering::Relaxed) != rule {
                 session::flush_counters(table, no.session(), snap);
                 meta.reply_rule.store(rule, Ordering::Relaxed);
@@ -363,7 +364,7 @@ impl Pipeline {
             c.icmp_suppressed.add(1);
             return;
         }
-        let near = (s.tunnel == 0).then_some(s.ingress);
+        let near = s.tunnel.is_none().then_some(s.ingress);
         match originate::icmp_error(snap, near, &s.p, frame, error, &mut self.buffers.scratch) {
             IcmpResult::Ready { port, start, len } => {
                 if emit.emit(port, &self.buffers.scratch[start..start + len]) {
@@ -399,16 +400,17 @@ pub(super) fn tcp_numbers(p: &Parsed, frame: &[u8]) -> Option<(u32, Option<u32>)
 }
 
 /// Counts a packet that no session counts for its rule.
-pub(super) fn hit(snap: &Snapshot, rule: Option<u32>, s: &BatchEntry, now: Nanos) {
+pub(super) fn hit(snap: &Snapshot, rule: Option<RuleSlot>, s: &BatchEntry, now: Nanos) {
     if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
         stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
     }
 }
 
 /// The meters of a flow that was judged in this epoch.
-fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<MeterGroupNo> {
+fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<Option<MeterGroupNo>> {
     let current = r.epoch().load(Ordering::Acquire) == snap.epoch;
     let action = Action::from_word(r.action().load(Ordering::Relaxed));
     let judged = current && action.act == FlowAct::Forward;
-    judged.then_some(if action.flags & FLOW_METER != 0 { action.meter } else { 0 })
+    let group = MeterGroupNo::new(action.meter).filter(|_| action.flags & FLOW_METER != 0);
+    judged.then_some(group)
 }

@@ -78,7 +78,7 @@ impl Pipeline {
                 self.asked(snap, now, f, slot, emit)
             }
             Err((no, reason)) => {
-                if no != 0 {
+                if let Some(no) = no {
                     self.counters.tunnel(no).drops.add(1);
                 }
                 Err(drop_at(&self.counters, slot.ingress, reason))
@@ -105,7 +105,7 @@ impl Pipeline {
         f.cut(usize::from(outer.l3) + usize::from(outer.ip_len));
         let skip = l3 - ETH_LEN;
         f.skip(skip);
-        (slot.skip, slot.tunnel, slot.zone) = (skip as u16, t.no, Zone::Overlay);
+        (slot.skip, slot.tunnel, slot.zone) = (skip as u16, Some(t.no), Zone::Overlay);
         match t.template.encap {
             Encap::Vxlan { .. } => {
                 if t.learns_mac
@@ -231,7 +231,7 @@ impl Pipeline {
         if let Err(verdict) = self.leave_tunnel(env, &mut f, &mut s, emit) {
             return verdict;
         }
-        if s.tunnel == 0 {
+        if s.tunnel.is_none() {
             // Of no tunnel after all; the kernel would have put it together itself.
             return drop_at(&self.counters, was.ingress, DropReason::TunnelUnknown);
         }
@@ -338,10 +338,10 @@ impl Pipeline {
         decision: &ForwardDecision,
         f: &mut FrameMut<'_>,
     ) {
-        if decision.tunnel == 0 && s.tunnel == 0 {
+        if decision.tunnel.is_none() && s.tunnel.is_none() {
             return;
         }
-        let most = |no| snap.tunnel(no).filter(|t| t.mss_clamp).map(Tunnel::inner_mtu);
+        let most = |no: Option<TunnelNo>| snap.tunnel(no).filter(|t| t.mss_clamp).map(Tunnel::inner_mtu);
         if let Some(mtu) = [most(decision.tunnel), most(s.tunnel)].into_iter().flatten().min() {
             mss::clamp(f.bytes_mut(), &s.p, mtu);
         }
@@ -366,7 +366,9 @@ impl Pipeline {
             limiter.allow(now, snap.options.icmp_rate)
         };
         let Some(path) = originate::reply_path(snap, to, None).filter(|_| allowed) else {
-            self.counters.tunnel(s.tunnel).drops.add(1);
+            if let Some(no) = s.tunnel {
+                self.counters.tunnel(no).drops.add(1);
+            }
             return drop_at(&self.counters, s.ingress, DropReason::TunnelLocal);
         };
         let len = usize::from(s.p.ip_len);
@@ -397,7 +399,7 @@ impl Pipeline {
             (Some(len), Some(path)) => self.push_vxlan_headers(snap, t, &path, len),
             _ => IcmpResult::NoRoute,
         };
-        self.send_reply(s, built, t.no, 0, emit)
+        self.send_reply(s, built, Some(t.no), 0, emit)
     }
 
     /// A whole Ethernet frame of `len` bytes at [`LINK_ROOM`] into a VXLAN tunnel.
@@ -440,7 +442,7 @@ impl Pipeline {
         &mut self,
         s: &BatchEntry,
         built: IcmpResult,
-        no: TunnelNo,
+        no: Option<TunnelNo>,
         ip_len: usize,
         emit: &mut impl Emit,
     ) -> Verdict {
@@ -452,7 +454,7 @@ impl Pipeline {
             out.tx_packets.add(1);
             out.tx_bytes.add(len as u64);
             out.originated.add(1);
-            if no != 0 {
+            if let Some(no) = no {
                 self.counters.tunnel(no).sent(ip_len);
             }
         }

@@ -349,7 +349,7 @@ fn two_uplinks(weights: [u16; 3]) -> Net {
             via: Some(via.parse().unwrap()),
             weight,
             mtu: 0,
-            tunnel: 0,
+            tunnel: None,
         })
         .collect();
     n.neighbor(WAN, "203.0.113.3");

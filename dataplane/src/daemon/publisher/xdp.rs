@@ -2,6 +2,7 @@
 
 use super::Publisher;
 use sag_bpf::LocalAddr;
+use sag_pipeline::ids::TunnelNo;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ impl Publisher {
     /// Writes the record of every tunnel of the snapshot, and clears the others.
     pub(super) fn write_tunnel_records(&self) {
         for (no, record) in self.gateway.tunnels().iter().enumerate().skip(1) {
-            match self.snapshot.tunnels.get(no as u8) {
+            match TunnelNo::new(no as u8).and_then(|no| self.snapshot.tunnels.get(no)) {
                 Some(t) => record.store(&t.entry()),
                 None => record.clear(),
             }
@@ -19,7 +20,7 @@ impl Publisher {
     /// Writes the records of the running tunnels again: they hold what workers have learned of the paths.
     pub fn refresh_tunnel_records(&self) {
         for t in self.snapshot.tunnels.iter() {
-            if let Some(record) = self.gateway.tunnels().get(usize::from(t.no)) {
+            if let Some(record) = self.gateway.tunnels().get(t.no.index()) {
                 record.store(&t.entry());
             }
         }

@@ -6,6 +6,7 @@ use sag_model::control::{self, IpProto, SessionFacts};
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
 use sag_model::time::{TICK_SHIFT, Tick};
 use sag_packet::parse::Family;
+use sag_pipeline::ids::RuleSlot;
 use sag_pipeline::policy::Tuple;
 use sag_pipeline::session::{self, State};
 use sag_pipeline::tables::SharedTable;
@@ -29,10 +30,7 @@ impl View<'_> {
             let t = R::tuple(&a.key());
             let (sport, dport) = shown_ports(&t, a.key_ports());
             let ports = meta.ports.load(Ordering::Relaxed);
-            let rule = meta
-                .rule
-                .load(Ordering::Relaxed)
-                .checked_sub(1)
+            let rule = RuleSlot::from_word(meta.rule.load(Ordering::Relaxed))
                 .and_then(|s| self.publisher.snapshot.acl.name(s));
             let replies = b.packets().load(Ordering::Relaxed);
             let age_s = seconds(now.since(Tick(meta.created.load(Ordering::Relaxed))));

@@ -4,7 +4,7 @@ use crate::daemon::view::View;
 use sag_model::MacAddr;
 use sag_model::control;
 use sag_packet::encap::Encap;
-use sag_pipeline::tunnel;
+use sag_pipeline::tunnel::{self, TunnelNo};
 
 impl View<'_> {
     pub fn tunnels_report(&self) -> control::Tunnels {
@@ -88,8 +88,8 @@ impl View<'_> {
     }
 
     /// XDP's counters and the workers'.
-    fn count_tunnel(&self, no: u8, out: &mut control::Tunnel) {
-        let fast = self.publisher.gateway.tunnel_stats(no).unwrap_or_default();
+    fn count_tunnel(&self, no: TunnelNo, out: &mut control::Tunnel) {
+        let fast = self.publisher.gateway.tunnel_stats(no.get()).unwrap_or_default();
         let base = self.telemetry.tunnel_base(no);
         out.rx_packets = fast.rx_packets.saturating_sub(base.rx_packets);
         out.rx_bytes = fast.rx_bytes.saturating_sub(base.rx_bytes);
