@@ -67,7 +67,7 @@ impl CallError {
 pub type Result<T> = std::result::Result<T, CallError>;
 
 /// Parameters as [`Client::call`] takes them.
-pub fn borrowed<'a>(parameters: &'a Parameters) -> Vec<(&'a str, &'a str)> {
+pub fn borrowed(parameters: &Parameters) -> Vec<(&str, &str)> {
     parameters.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 

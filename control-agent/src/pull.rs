@@ -37,7 +37,7 @@ pub struct Puller {
 /// What a poll brought.
 enum Pulled {
     Unchanged,
-    Configuration(Fetched),
+    Configuration(Box<Fetched>),
     /// A configuration that this version cannot read.
     Unreadable {
         revision: i64,
@@ -91,7 +91,7 @@ impl Puller {
                         digest = now;
                         self.last = f.desired.clone();
                         crash::point("pulled");
-                        if self.events.send(Event::Fetched(Box::new(f))).is_err() {
+                        if self.events.send(Event::Fetched(f)).is_err() {
                             return;
                         }
                     }
@@ -132,7 +132,7 @@ impl Puller {
     fn poll(&self) -> Result<Pulled> {
         let desired = Poller::new(&self.client, &self.config).read(&self.last)?;
         let fetched = Fetched { desired, revision: None, commands: Vec::new(), reconnected: false };
-        Ok(Pulled::Configuration(fetched))
+        Ok(Pulled::Configuration(Box::new(fetched)))
     }
 
     /// One long poll.
@@ -153,12 +153,12 @@ impl Puller {
             Ok(mut document) => {
                 let commands = std::mem::take(&mut document.commands);
                 let revision = Some(answer.revision);
-                Pulled::Configuration(Fetched {
+                Pulled::Configuration(Box::new(Fetched {
                     desired: document.into(),
                     revision,
                     commands,
                     reconnected: false,
-                })
+                }))
             }
             Err(e) => Pulled::Unreadable { revision: answer.revision, reason: e.to_string() },
         })

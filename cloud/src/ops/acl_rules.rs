@@ -29,12 +29,11 @@ pub fn check_protocol(cx: &Cx, protocol: &str, ports: [&str; 2]) -> Result<Strin
     Ok(protocol)
 }
 
+/// Identifiers, if there are any.
+type Ids = Option<Vec<String>>;
+
 /// The signatures and the groups of applications that a request names; each must be one that DPI knows.
-pub fn check_dpi(
-    cx: &Cx,
-    signatures: Vec<String>,
-    groups: Vec<String>,
-) -> Result<(Option<Vec<String>>, Option<Vec<String>>)> {
+pub fn check_dpi(cx: &Cx, signatures: Vec<String>, groups: Vec<String>) -> Result<(Ids, Ids)> {
     if !signatures.iter().all(|id| super::dpi::is_signature(id)) {
         return Err(cx.invalid("DpiSignatureIds"));
     }

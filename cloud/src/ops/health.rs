@@ -109,7 +109,7 @@ pub async fn describe(
             description, dst_ip_addr, dst_port, fail_count_threshold, hc_instance_id, name, probe_count,
             probe_interval, probe_timeout, rtt_fail_threshold, rtt_threshold, smart_ag_id, src_ip_addr, src_port,
             r#type;
-            relation_count: relation_count,
+            relation_count,
             status: seen.unwrap_or("unknown").to_owned(),
         }));
     }

@@ -115,7 +115,7 @@ pub async fn create(
     Ok(copied!(gw => response::CreateSmartAccessGateway {
         name, resource_group_id, smart_ag_id;
         description: Some(gw.description.clone().unwrap_or_default()),
-        order_id: order_id,
+        order_id,
     }))
 }
 
@@ -143,7 +143,7 @@ pub async fn create_software(
     let order_id = place(cx, &gw.id, order).await?;
     Ok(copied!(gw => response::CreateSmartAccessGatewaySoftware {
         resource_group_id, smart_ag_id;
-        order_id: order_id,
+        order_id,
     }))
 }
 

@@ -111,7 +111,7 @@ pub async fn describe_grants(
     let rows = page.rows.iter().map(|grant| {
         copied!(grant => response::describe_grant_sag_vbr_rules::GrantRule {
             create_time, instance_id, smart_ag_id, smart_ag_uid, vbr_instance_id, vbr_region_id, vbr_uid;
-            bound: bound,
+            bound,
         })
     });
     Ok(response::DescribeGrantSagVbrRules {

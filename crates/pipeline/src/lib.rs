@@ -46,6 +46,7 @@ pub mod stages;
 pub mod table;
 pub mod tables;
 #[cfg(feature = "testkit")]
+#[allow(clippy::unwrap_used, clippy::expect_used)] // What tests are built from fails as tests do.
 pub mod testkit;
 pub mod tunnel;
 pub mod worker;

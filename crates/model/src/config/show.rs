@@ -46,19 +46,19 @@ impl Config {
 
     pub(super) fn to_raw(&self, secrets: Secrets) -> RawConfig {
         RawConfig {
-            dataplane: Some(self.dataplane.to_raw_keys()),
-            timeouts: Some(self.timeouts.to_raw_keys()),
-            bandwidth: Some(self.bandwidth.to_raw_keys()),
+            dataplane: Some(self.dataplane.raw_keys()),
+            timeouts: Some(self.timeouts.raw_keys()),
+            bandwidth: Some(self.bandwidth.raw_keys()),
             port: self.ports.iter().map(port).collect(),
             neighbor: self.neighbors.iter().map(|n| self.neighbor(n)).collect(),
             route: self.routes.iter().map(|r| self.route(r)).collect(),
             acl: self.acls.iter().map(acl).collect(),
             qos: self.qos.iter().map(qos).collect(),
-            nat: Some(self.nat.to_raw_keys()),
+            nat: Some(self.nat.raw_keys()),
             snat: self.snat.iter().map(snat).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
-            flow_log: self.flow_log.as_ref().map(|f| f.to_raw_keys()),
+            flow_log: self.flow_log.as_ref().map(|f| f.raw_keys()),
         }
     }
 
@@ -67,11 +67,11 @@ impl Config {
     }
 
     fn neighbor(&self, n: &Neighbor) -> RawNeighbor {
-        RawNeighbor { port: self.port_name(n.port), ..n.to_raw_keys() }
+        RawNeighbor { port: self.port_name(n.port), ..n.raw_keys() }
     }
 
     fn route(&self, r: &Route) -> RawRoute {
-        let mut out = r.to_raw_keys();
+        let mut out = r.raw_keys();
         match r.target {
             RouteTarget::Via { next_hop, port } => {
                 out.next_hop = text(next_hop);
@@ -113,12 +113,12 @@ fn port(p: &Port) -> RawPort {
         snat_filtering: if p.snat { text(p.snat_behavior.filtering) } else { None },
         // Unlimited is no key here, 0 in `[bandwidth]`.
         bandwidth: p.bandwidth.and_then(|b| number(b.0)),
-        ..p.to_raw_keys()
+        ..p.raw_keys()
     }
 }
 
 fn acl(a: &Acl) -> RawAcl {
-    RawAcl { id: text(&a.id), rule: a.rules.iter().map(acl_rule).collect(), ..a.to_raw_keys() }
+    RawAcl { id: text(&a.id), rule: a.rules.iter().map(acl_rule).collect(), ..a.raw_keys() }
 }
 
 fn acl_rule(r: &AclRule) -> RawAclRule {
@@ -130,7 +130,7 @@ fn acl_rule(r: &AclRule) -> RawAclRule {
         dest_cidr: text(r.tuple.dest),
         source_port_range: text(r.tuple.source_ports),
         dest_port_range: text(r.tuple.dest_ports),
-        ..r.to_raw_keys()
+        ..r.raw_keys()
     }
 }
 
@@ -139,12 +139,12 @@ fn qos(q: &Qos) -> RawQos {
         id: text(&q.id),
         car: q.cars.iter().map(qos_car).collect(),
         policy: q.policies.iter().map(qos_policy).collect(),
-        ..q.to_raw_keys()
+        ..q.raw_keys()
     }
 }
 
 fn qos_car(c: &QosCar) -> RawQosCar {
-    let mut out = RawQosCar { id: text(&c.id), ..c.to_raw_keys() };
+    let mut out = RawQosCar { id: text(&c.id), ..c.raw_keys() };
     match c.limit {
         CarLimit::Absolute { min, max } => {
             out.limit_type = text(LimitType::Absolute);
@@ -171,7 +171,7 @@ fn qos_policy(p: &QosPolicy) -> RawQosPolicy {
         dest_port_range: text(p.tuple.dest_ports),
         start_time: QosPolicy::KEYS.start_time.write(&p.start),
         end_time: QosPolicy::KEYS.end_time.write(&p.end),
-        ..p.to_raw_keys()
+        ..p.raw_keys()
     }
 }
 
@@ -181,7 +181,7 @@ fn snat(s: &Snat) -> RawSnat {
         cidr_block: text(s.cidr_block),
         mapping: text(s.behavior.mapping),
         filtering: text(s.behavior.filtering),
-        ..s.to_raw_keys()
+        ..s.raw_keys()
     }
 }
 
@@ -204,7 +204,7 @@ fn dnat(d: &Dnat) -> RawDnat {
         external_ip: at(d.external_ip.map(|ip| ip.to_string()).unwrap_or_default()),
         external_port: at(Text(external)),
         internal_port: at(Text(internal)),
-        ..d.to_raw_keys()
+        ..d.raw_keys()
     }
 }
 
@@ -224,7 +224,7 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
         fec_repairs: t.fec.and_then(|f| number(f.repairs)),
         fec_delay: t.fec.and_then(|f| number(f.delay)),
         keepalive: None,
-        ..t.to_raw_keys()
+        ..t.raw_keys()
     };
     // Fragments outside need it clear: it goes without saying.
     if t.fragment == FragmentAt::Outer {

@@ -70,6 +70,7 @@ impl Pipeline {
 
     /// The encap stage: tunnel and link header, in as many fragments as it takes.
     #[inline(always)]
+    #[expect(clippy::extra_unused_type_parameters, reason = "all stages of the list are called alike")]
     fn encap<R: SharedTable>(
         &mut self,
         out: &mut Outgoing<'_>,

@@ -168,7 +168,7 @@ macro_rules! table {
 
         impl $typed {
             /// The `pub` keys as the file writes them.
-            pub(crate) fn to_raw_keys(&self) -> $raw {
+            pub(crate) fn raw_keys(&self) -> $raw {
                 $raw { $( $key: $typed::KEYS.$key.write(&self.$key), )* ..Default::default() }
             }
         }
