@@ -44,7 +44,7 @@ table! {
         pub acl_default: Policy = Policy::Accept => key();
         /// Replies of an accepted session pass.
         pub acl_stateful: bool = true => key();
-        /// Packets that need the daemon while it is away; established flows go on in either case.
+        /// Packets that need the daemon while it is away; established flows are forwarded in either case.
         pub fail_action: FailAction = FailAction::Drop => key().formerly("on_daemon_loss");
         /// ICMP errors that the gateway sends, per port; 0: none.
         pub icmp_rate: u32 = 1_000 =>
@@ -53,7 +53,7 @@ table! {
         /// what is more (`flood-guard`); up to 20 ms worth may come at once; 0: no limit.
         pub new_flow_rate: u32 = 250_000 => key().range(0, 10_000_000).unit("1/s");
         /// After a commit: packets of a receive queue that may be on their way to a worker to revalidate their flows;
-        /// the others use the stale action meanwhile, for 4 s at the most ([0008](decisions/0008-asking-once.md));
+        /// the others use the stale action meanwhile, for 4 s at the most ([0008](decisions/0008-revalidation.md));
         /// 0: every packet of a flow that is not revalidated goes to its worker.
         pub revalidation_credit: u32 = 256 => key().range(0, 1_024).unit("packets").formerly("rejudge_window");
         /// Age at which the gateway makes a new key for its tunnels with `keying = "agreed"`
