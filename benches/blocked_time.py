@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""How long each kind of change stands in the way of traffic.
+"""How long each kind of change blocks traffic.
 
 In a lab of its own: UDP of eight flows at a steady rate through source NAT and an ACL, and beside it a
 new flow every two milliseconds. While both run, one thing changes. Printed, and written to

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Whether sag-cloud keeps what it promises: latency, reads on a core, memory of waiting agents.
+"""Whether sag-cloud meets its targets: latency, reads on a core, memory of waiting agents.
 
 A server of its own over SQLite with 1,000 gateways, each with an ACL of 100 rules and two devices that have
 reported. Printed as a table of target, measured, verdict, and written to target/bench/cloud.json and cloud.md;
@@ -57,7 +57,7 @@ RULE = dict(
 )
 
 
-# What an agent tells of its device every few seconds.
+# What an agent reports of its device every few seconds.
 REPORT = {
     "SoftwareVersion": "2.3.1", "MonitorVersion": "1.2.0", "StartupTime": 1_760_000_000_000, "VpnState": "Normal", "IpsecStatus": "up",
     "Capabilities": ["RemoteAccess"], "TrafficRate": 12_345_678.9, "DropRate": 0.1,
@@ -190,7 +190,7 @@ def fill(server: Server, folder: str, gateways: int, rules: int) -> list[tuple[s
 
 
 def bring_online(server: Server, folder: str, gateways: list[tuple[str, str, str]]) -> None:
-    """Every device is online: one reports, and the others have said the same."""
+    """Every device is online: one reports, and the others have reported the same."""
     sag, sn, _ = gateways[0]
     server.client().call("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps(REPORT))
     db = sqlite3.connect(f"{folder}/cloud.db", timeout=30)
@@ -291,7 +291,7 @@ def main() -> int:
     parser.add_argument("--gateways", type=int, default=1000)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement of reads")
-    parser.add_argument("--data", metavar="FOLDER", help="where the gateways are kept for the next run")
+    parser.add_argument("--data", metavar="FOLDER", help="where the gateways are stored for the next run")
     parser.add_argument("--fill", action="store_true", help="make the gateways only")
     args = parser.parse_args()
     if not os.access(BIN, os.X_OK):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The benchmark: sag-vcpe beside its peers on the same topology in the same run, in turns. Writes
-# target/bench/report.md, report.json and plots. docs/benchmarks.md tells what the rows mean.
+# target/bench/report.md, report.json and plots. docs/benchmarks.md says what the rows mean.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -14,7 +14,7 @@ usage: scripts/demo.sh [--no-build] [--keep]
 A branch office with a gateway, a leased line and the Internet, as network namespaces of this machine: first the gateway
 with its file alone (ping, traceroute, iperf3, HTTP, an ACL, NAT), then driven by the cloud API through the vendor's SDK. Every
 PASS or FAIL is what real packets did. Needs root or sudo; the first run installs packages (scripts/setup.sh --check only
-tells which) and builds: a few minutes to the first packet, a few more before the cloud's part; the demo itself takes about
+says which) and builds: a few minutes to the first packet, a few more before the cloud's part; the demo itself takes about
 a minute. The machine's own network is not touched.
 USAGE
 }
@@ -226,7 +226,7 @@ show_nat() {
     ctl sessions --nat --limit 5 | sed 's/^/          /'
     check "the NAT log has a record of each beginning" grep -q '"event":"session-created".*"nat_src":"198.51.100.2"' "$RUN/nat.log"
 }
-# Whom the Internet host sees when this one asks from port 40000.
+# The source address that the Internet host sees for a connection from port 40000.
 seen_from() {
     in_ns "$1" curl -sS --max-time 3 --local-port 40000 http://203.0.113.10:8000/whoami | tr ' ' ':' || echo nobody
 }

@@ -40,10 +40,10 @@ class Account:
     def step(self, text: str) -> None:
         print(f"[{time.time() - STARTED:6.1f}s] {text}", flush=True)
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
         print(f"          {text}", flush=True)
 
-    def said(self, good: bool, text: str) -> None:
+    def result(self, good: bool, text: str) -> None:
         word = "PASS" if good else "FAIL"
         self.passed, self.failed = self.passed + good, self.failed + (not good)
         off = "\33[0m" if COLORS else ""
@@ -56,10 +56,10 @@ class Story:
         self.lab = branch.lab
 
     def call(self, op: str, **params: Any) -> Any:
-        """A call that is told, with what it was given."""
+        """A call, printed with its parameters."""
         shown = " ".join(f"{k}={v}" for k, v in params.items() if k not in ("SmartAGId", "SmartAGSn", "SagId", *ANY))
         shown += "".join(f" {k}={v}" for k, v in params.items() if k in ANY and v != ANY[k])
-        self.account.tell(f"→ {op} {shown}".rstrip())
+        self.account.note(f"→ {op} {shown}".rstrip())
         return self.branch.call(op, **params)
 
     def mine(self, op: str, **params: Any) -> Any:
@@ -72,9 +72,9 @@ class Story:
         """The effect, and how long after the answer of the last call it was there."""
         try:
             took = within(seconds, text, check)
-            self.account.said(True, f"{text} ({took * 1000:.0f} ms after the answer)")
+            self.account.result(True, f"{text} ({took * 1000:.0f} ms after the answer)")
         except AssertionError:
-            self.account.said(False, f"{text}: not within {seconds} s")
+            self.account.result(False, f"{text}: not within {seconds} s")
 
     # Each of these makes something, sees it, takes it back and sees that.
 
@@ -104,10 +104,10 @@ class Story:
         policy = dict(ANY, SourceCidr="192.0.2.0/26")
         policy = self.call("CreateQosPolicy", QosId=qos, Priority=3, IpProtocol="tcp", **policy)["QosPolicyId"]
         limited = self.rate()
-        self.account.said(10 < limited < 22, f"TCP: {before:.0f} Mbit/s before, {limited:.1f} Mbit/s now")
+        self.account.result(10 < limited < 22, f"TCP: {before:.0f} Mbit/s before, {limited:.1f} Mbit/s now")
         self.call("DeleteQosPolicy", QosId=qos, QosPolicyId=policy)
         after = self.rate()
-        self.account.said(after > 40, f"TCP: {after:.0f} Mbit/s again")
+        self.account.result(after > 40, f"TCP: {after:.0f} Mbit/s again")
         self.mine("DisassociateQos", QosId=qos)
         self.call("DeleteQos", QosId=qos)
 
@@ -115,10 +115,10 @@ class Story:
         self.account.step("bandwidth: Internet uplink of 30 Mbit/s")
         self.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=30)
         limited = self.rate()
-        self.account.said(15 < limited < 33, f"TCP: {limited:.1f} Mbit/s")
+        self.account.result(15 < limited < 33, f"TCP: {limited:.1f} Mbit/s")
         self.mine("ModifySmartAccessGatewayUpBandwidth", UpBandwidthWan=0)
         after = self.rate()
-        self.account.said(after > 60, f"TCP: {after:.0f} Mbit/s again")
+        self.account.result(after > 60, f"TCP: {after:.0f} Mbit/s again")
 
     def nat(self) -> None:
         lan1, inet = self.lab.lan1, self.lab.inet
@@ -152,7 +152,7 @@ class Story:
         self.mine("ModifyRouteDistributionStrategy", RouteDistribution="publish_and_revoke_on_health_fail",
                   HcInstanceId=check, **strategy)
         self.sees("DescribeHealthChecks says ok", lambda: self.health(check) == "ok", 5)
-        self.account.tell(f"{A.POP[4]} falls silent")
+        self.account.note(f"{A.POP[4]} falls silent")
         pop.ip(f"addr del {A.POP[4]}/32 dev lo")
         self.sees("the route is revoked: lan1 no longer reaches 10.77.0.1", lambda: not pings(lan1, "10.77.0.1"), 5)
         self.sees("DescribeHealthChecks says failed", lambda: self.health(check) == "failed", 3)
@@ -176,20 +176,20 @@ class Story:
         info = self.device("DescribeSAGDeviceInfo")
         self.sees(f"version {info['Version']}, the last change is in force", self.branch.in_force, 3)
         wan = self.device("DescribeSagWanList")["Wans"][0]
-        self.account.said(wan["IP"] == A.GW_WAN[4], f"WAN port {wan['PortName']}: {wan['IP']} by {wan['Gateway']}")
+        self.account.result(wan["IP"] == A.GW_WAN[4], f"WAN port {wan['PortName']}: {wan['IP']} by {wan['Gateway']}")
         routes = self.device("DescribeSagRouteList")["Routes"]
         for r in routes[:4]:
-            self.account.tell(f"  {r['DestinationCidr']:20} {r['RouteProtocol']:10} {r['Cost']:8} port {r['PortName']} {r['NextHop']}")
-        self.account.said(len(routes) > 3, f"{len(routes)} routes")
+            self.account.note(f"  {r['DestinationCidr']:20} {r['RouteProtocol']:10} {r['Cost']:8} port {r['PortName']} {r['NextHop']}")
+        self.account.result(len(routes) > 3, f"{len(routes)} routes")
         with iperf_server(self.lab.inet) as port:
             command = ["iperf3", "-c", A.INET[4], "-p", port, "-u", "-b", "50M", "-l", 1400, "-t", 5]
             with process(self.lab.lan1, command, stdout=subprocess.DEVNULL):
-                self.sees("DescribeSagTrafficTopN tells of 50 Mbit/s of UDP", lambda: 40e6 < self.traffic() < 70e6, 6)
+                self.sees("DescribeSagTrafficTopN shows 50 Mbit/s of UDP", lambda: 40e6 < self.traffic() < 70e6, 6)
         try:
             self.device("ModifySagUserDns", MasterDns="223.5.5.5", SlaveDns="223.6.6.6")
-            self.account.said(False, "the cloud accepts what the device cannot do")
+            self.account.result(False, "the cloud accepts what the device cannot do")
         except SdkError as e:
-            self.account.said(e.code == "FeatureNotSupport", f"what the device cannot do is refused: {e.code}")
+            self.account.result(e.code == "FeatureNotSupport", f"what the device cannot do is refused: {e.code}")
 
 
 def main() -> int:
@@ -205,7 +205,7 @@ def main() -> int:
             agent = Agent(lab, cloud, sag, sn).start()
             branch = Branch(lab, cloud, agent, sag, sn)
             within(10, "first contact", branch.in_force, agent.tail)
-            account.said(True, f"{sag}, device {sn}: the gateway runs what the cloud says")
+            account.result(True, f"{sag}, device {sn}: the gateway runs what the cloud says")
             with http_server(lab.inet, A.INET[4], folder) as www, http_server(lab.lan1, A.LAN1[4], folder), http_server(
                 lab.pop, A.POP[4], folder
             ):
@@ -213,9 +213,9 @@ def main() -> int:
                 for part in (story.acl, story.qos, story.bandwidth, story.nat, story.routes, story.reports):
                     part()
         except (AssertionError, CommandError, SdkError, OSError) as e:
-            account.said(False, str(e))
+            account.result(False, str(e))
             if agent is not None:
-                account.tell(agent.tail(10))
+                account.note(agent.tail(10))
         finally:
             if agent is not None:
                 agent.stop()

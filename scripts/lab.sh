@@ -251,7 +251,7 @@ gw_pid() {
     echo "$pid"
 }
 # The process that gw_start made; it may not have entered its namespace yet.
-# Gone, too, is one that has ended with all its threads and that its parent has not asked after: where nothing but
+# Gone, too, is one that has ended with all its threads and that its parent has not waited for: where nothing but
 # init does that, it may stay in the process table for seconds.
 gw_gone() {
     local pid state tasks
@@ -286,7 +286,7 @@ gw_start() {
     sag)
         [[ -x $VCPE ]] || die "$VCPE is not built (cargo build --release -p sag-dataplane), or set SAG_VCPE_BIN"
         forwarding gw 0
-        # Written only if it is another file: a copy edited in place is kept over a restart.
+        # Written only if it is another file: a copy edited in place survives a restart.
         [[ $(realpath -m "$config") == "$(realpath -m "$CONF")" ]] || sed "s/sag-lab/$LAB/g" "$config" >"$CONF"
         mkdir -p "$RUN/state"
         setsid nsenter --net="$(ns_path gw)" "$VCPE" run --config "$CONF" </dev/null >>"$LOG" 2>&1 &

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Places that are printed for one edge, unless all are asked for.
+# Places that are printed for one edge, unless all are requested.
 PLACES_SHOWN = 5
 
 

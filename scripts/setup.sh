@@ -126,7 +126,7 @@ peers() {
     local pkg want=() have=() all=("${PEER_PKGS[@]}" "${LINT_PKGS[@]}")
     for pkg in "${all[@]}"; do installed "$pkg" || want+=("$pkg"); done
     if [[ ${#want[@]} -gt 0 && $CHECK -eq 0 ]]; then
-        # What apt does not have is not asked for again and again.
+        # What apt does not have is not requested again and again.
         compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null || apt_update
         for pkg in "${want[@]}"; do ! apt_has "$pkg" || have+=("$pkg"); done
     fi

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Wraps Markdown at 120 columns: paragraphs and list items that have a longer line are filled anew.
+"""Wraps Markdown at 120 columns: paragraphs and list items that have a longer line are filled again.
 
 Tables, headings, code and HTML stay as they are; so do words that cannot be broken.
 

@@ -98,7 +98,7 @@ class Bench:
 
 
 def clear_away(prefix: str) -> None:
-    """What a predecessor left that was killed."""
+    """Removes what a killed predecessor left."""
     for line in system.run("ip", "netns", "list").splitlines():
         name = line.split()[0]
         if name.startswith(f"{prefix}-"):

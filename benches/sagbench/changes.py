@@ -102,7 +102,7 @@ def under_load(bench: Bench) -> None:
             if failed:
                 broken.append(f"{kind}: {failed[0]}")
             rows[kind] = {k: found[k] for k in ("sent", "lost", "renumbered", "reordered", "offered_pps")}
-            # What the wires' rings had no room for is the machine's, which did not let the softirq run.
+            # Frames that overran a wire's ring are lost by the machine, which did not run the softirq in time.
             overruns = min(found["lost"], lab.overruns() - overruns)
             rows[kind] |= {"lost": found["lost"] - overruns, "overruns": overruns}
             rows[kind]["blocked_ms"] = rows[kind]["lost"] / rate * 1000
@@ -177,7 +177,7 @@ def offered(bench: Bench) -> None:
                 bench.warn(f"offered load left out: {error}")
                 bench.missing.append(("offered load", str(error)))
                 return
-            # A veth ring has 256 places, and nobody waits for it now.
+            # A veth ring has 256 entries, and the source does not wait now.
             Side(name, lab).establish(window=128)
             gen = lab.generator()
 
@@ -206,7 +206,7 @@ def offered(bench: Bench) -> None:
 
 def search(paced: Callable[[float], tuple[float, float]], top: float, allowed: float, steps: int = 8, tries: int = 3) -> float:
     """RFC 2544 section 26.1. A rate is too high when it loses too much at each of several tries: a virtual machine that
-    stands still for milliseconds loses at any rate."""
+    pauses for milliseconds loses at any rate."""
     low, high, best, rate = 0.0, top, 0.0, top
     for _ in range(steps):
         for _ in range(tries):
@@ -248,7 +248,7 @@ def cores(bench: Bench) -> None:
             for _ in range(bench.rounds(5, 21)):
                 one.append(first.trial(frames=400_000, resume=True)["offered_pps"])
                 first.start(frames=800_000, resume=True, settle_ms=0)
-                # The sink is the first one's: it has forgotten the trial before by now.
+                # The sink is that of the first source, which has reset it for this trial.
                 time.sleep(0.01)
                 second.start(frames=800_000, resume=True)
                 found = [g.read() for g in (first, second)]

@@ -35,7 +35,7 @@ class Generator:
         return answer
 
     def start(self, **trial: Any) -> None:
-        """Asks for a trial; read() waits for what it found."""
+        """Starts a trial; read() waits for its result."""
         self.process.stdin.write(json.dumps(trial) + "\n")
         self.process.stdin.flush()
 

@@ -84,7 +84,7 @@ class Lab:
             self.generators.popitem()[1].close()
 
     def generator(self, flows: int = 10_000, size: str = "64", extra: Sequence[str] = (), sink: str | None = None, core: int = 1, receive: bool = True) -> Generator:
-        """One for every kind of traffic; made when it is first asked for."""
+        """One for every kind of traffic; made at the first use."""
         key = (flows, size, tuple(extra), sink, core, receive)
         if key not in self.generators:
             # A device takes one sink at a time.
@@ -98,8 +98,8 @@ class Lab:
 
     def overruns(self) -> int:
         """Frames that found the ring of 256 at the other end of a wire full, before the gateway and behind it."""
-        said = in_ns(self.lan, "ethtool", "-S", "eth0") + in_ns(self.gw, "ethtool", "-S", "wan")
-        return sum(int(line.split(":")[1]) for line in said.splitlines() if "xdp_xmit_errors" in line)
+        output = in_ns(self.lan, "ethtool", "-S", "eth0") + in_ns(self.gw, "ethtool", "-S", "wan")
+        return sum(int(line.split(":")[1]) for line in output.splitlines() if "xdp_xmit_errors" in line)
 
     def start(self, forwarder: Any) -> Lab:
         if self.forwarder:
@@ -110,8 +110,8 @@ class Lab:
 
 
 class Bare:
-    """An XDP redirect that looks at nothing: the limit. Or at so many lines of memory of each flow, one after the
-    other: what a flow table costs at least."""
+    """An XDP redirect without a lookup: the limit. Or with accesses to so many lines of memory of each flow, one after the
+    other: the least that a flow table costs."""
 
     sink = "xdp"
 

@@ -56,18 +56,18 @@ class Side:
             raise Failed(f"{self.name}: {found['sent']} of {self.flows} flows could send within {SWEEP} s")
         raise Failed(f"{self.name}: {found['lost']} of {found['sent']} first packets were lost")
 
-    def rejudge(self, again: int = 20, window: int = 512) -> None:
-        """After another configuration each flow asks for a verdict once: until XDP forwards all of them."""
+    def revalidate(self, again: int = 20, window: int = 512) -> None:
+        """After a commit each flow is revalidated once: sends until XDP forwards all of them."""
         gateway = self.lab.forwarder
         for _ in range(again):
             before = gateway.fast()
             found, whole = self.sweep(window)
             if whole and (before is None or gateway.fast() - before >= found["sent"]):
                 return
-        raise Failed(f"{self.name}: after {again} times {self.flows} frames some flows are still asked for")
+        raise Failed(f"{self.name}: after {again} times {self.flows} frames some flows are not revalidated")
 
     def look(self) -> tuple[Any, Counter] | None:
-        """What XDP alone has forwarded, and what it asked workers for."""
+        """What XDP alone has forwarded, and what it handed to workers."""
         gateway = self.lab.forwarder
         before = gateway.fast()
         return (before, Counter(gateway.punts())) if before is not None else None
@@ -91,8 +91,8 @@ class Side:
         return found
 
     def warm(self) -> Any:
-        """What fits into the caches is in them again: another side was at work. The frames sent. Who is so slow that
-        this takes longer than a slice does not notice."""
+        """Brings into the caches again what fits, after another side has run; returns the frames sent. For a side that is so
+        slow that this takes longer than a slice it makes no difference."""
         return self.send(self.flows)["sent"] if self.flows <= min(CACHED, 4 * self.frames) else 0
 
     def pace(self, found: dict[str, Any], seconds: float) -> None:
@@ -124,9 +124,9 @@ def turn(sides: Sequence[Side], seconds: float) -> None:
 
 
 def in_turns(sides: Sequence[Side], rounds: int, progress: Callable[[str], Any], seconds: float = 0.12, fresh: int = 0, establish: bool = True) -> list[str]:
-    """A B A B …; the first round warms up. What may not be lost and is, is a broken measurement.
+    """A B A B …; the first round warms up. A frame lost where none may be makes the measurement invalid.
 
-    `fresh`: gateways begin anew after so many rounds. Where a table lies in memory makes a difference
+    `fresh`: gateways are restarted after so many rounds. Where a table lies in memory makes a difference
     that lasts as long as the table does.
     """
     for side in sides if establish else ():

@@ -61,7 +61,7 @@ class Testpmd:
             self.process.stdout.close()
 
     def pause(self, still: bool) -> None:
-        """It polls: while it does, nobody else has its core."""
+        """It polls: nothing else runs on its core meanwhile."""
         self.process.send_signal(signal.SIGSTOP if still else signal.SIGCONT)
 
     def fast(self) -> None:
@@ -72,7 +72,7 @@ class Testpmd:
 
 
 def testpmd(bench: Bench) -> None:
-    """What reaches the sink by way of AF_XDP alone. Overload: nothing holds the source back."""
+    """What reaches the sink by AF_XDP alone. Overload: the source is not paced."""
     bench.step("testpmd over AF_XDP (forwarding by MAC, no policy); sag-vcpe without its fast path")
     with bench.labs() as make:
         try:

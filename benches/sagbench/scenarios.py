@@ -209,7 +209,7 @@ def meter(bench: Bench, labs: Sequence[Lab]) -> None:
         bench.progress(f"round {n + 1}")
         for k, side in enumerate(places):
             side.lab.forwarder.apply(car=n % 2 == k)
-            side.rejudge()
+            side.revalidate()
         in_turns(places, 1, lambda text: None, establish=False)
         with_car = n % 2
         rounds[car].append(places[with_car].rates[-1])

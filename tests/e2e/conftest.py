@@ -21,16 +21,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness.books import Books
 from harness.lab import Gateway, Lab
 from harness.nat import Peers, hide_the_inside
 from harness.net import CommandError, run
+from harness.port_counters import PacketAccounting
 from harness.tunnels import Far
 from harness.wire import Sender, Sniffer
 
 
 def pytest_addoption(parser):
-    parser.addoption("--forwarder", choices=("sag", "kernel"), default="sag", help="who forwards in the lab")
+    parser.addoption("--forwarder", choices=("sag", "kernel"), default="sag", help="what forwards in the lab")
     parser.addoption("--quick", action="store_true", help="leave out what is marked slow")
     parser.addoption("--seed", type=int, default=None, help="seed of the random tests (default: a new one, printed)")
 
@@ -41,7 +41,7 @@ def pytest_configure(config):
         "slow: left out by --quick",
         "alone: measures rates or loads the machine; not beside other tests",
         "bad_checksums: the test itself puts wrong checksums on the wire",
-        "no_books: the test leaves the gateway in a state where books cannot be read",
+        "no_accounting: the test leaves the gateway in a state where its counters cannot be read",
     ):
         config.addinivalue_line("markers", line)
 
@@ -60,11 +60,11 @@ def pytest_sessionstart(session):
     if os.geteuid() != 0:
         pytest.exit("the end-to-end tests build network namespaces: run them as root", returncode=2)
     if not session.config.getoption("collectonly"):
-        remove_labs_of_the_dead()
+        remove_stale_labs()
 
 
-def remove_labs_of_the_dead():
-    """A run that was killed left its labs; their prefix has the number of the process."""
+def remove_stale_labs():
+    """Labs of runs that were killed; their prefix has the number of the process."""
     netns = Path("/run/netns")
     names = [p.name for p in netns.iterdir()] if netns.is_dir() else []
     for prefix, pid in {m.groups() for name in names if (m := re.match(r"(t(\d+)-\w+-)", name))}:
@@ -140,29 +140,29 @@ def gateway(lab, forwarder):
 
 
 @pytest.fixture(scope="module")
-def books(gateway):
-    return Books(gateway)
+def accounting(gateway):
+    return PacketAccounting(gateway)
 
 
 @pytest.fixture
-def gw(gateway, books):
+def gw(gateway, accounting):
     """The gateway, running with the lab's configuration."""
-    return use(gateway, books)
+    return use(gateway, accounting)
 
 
 @pytest.fixture
-def gw_with(gateway, books):
+def gw_with(gateway, accounting):
     """A function: the gateway, running with the configuration given."""
-    return lambda config: use(gateway, books, config)
+    return lambda config: use(gateway, accounting, config)
 
 
 @pytest.fixture
-def gw_changed(gateway, books):
+def gw_changed(gateway, accounting):
     """A function: the gateway with the configuration given, by a reload if it runs already."""
 
     def change(config):
         if gateway.running is None:
-            return use(gateway, books, config)
+            return use(gateway, accounting, config)
         if gateway.running != config:
             gateway.reload(config)
         return gateway
@@ -172,7 +172,7 @@ def gw_changed(gateway, books):
 
 @pytest.fixture
 def gw_cleared(gw_changed):
-    """A function: the same, and no session is left of what was before. What is counted goes on."""
+    """A function: the same, and without the sessions from before. Counters are not reset."""
 
     def change(config):
         gateway = gw_changed(config)
@@ -182,17 +182,17 @@ def gw_cleared(gw_changed):
     return change
 
 
-def use(gateway, books, config=None):
+def use(gateway, accounting, config=None):
     was = gateway.running
     gateway.ensure(config)
-    if gateway.is_sag and (was != gateway.running or books.opening is None):
-        books.open()
+    if gateway.is_sag and (was != gateway.running or accounting.baseline is None):
+        accounting.open()
     return gateway
 
 
 @pytest.fixture(autouse=True)
-def accounts(request):
-    """After every test: the books balance and no host saw a wrong checksum."""
+def checks_after_test(request):
+    """After every test: every packet is accounted for, and no host saw a wrong checksum."""
     if "lab" not in request.fixturenames:
         yield
         return
@@ -205,9 +205,9 @@ def accounts(request):
     if "gateway" not in request.fixturenames:
         return
     gateway = request.getfixturevalue("gateway")
-    if gateway.is_sag and gateway.running is not None and not request.node.get_closest_marker("no_books"):
-        problems = request.getfixturevalue("books").errors()
-        assert not problems, "the books do not balance:\n  " + "\n  ".join(problems)
+    if gateway.is_sag and gateway.running is not None and not request.node.get_closest_marker("no_accounting"):
+        problems = request.getfixturevalue("accounting").errors()
+        assert not problems, "packets are not accounted for:\n  " + "\n  ".join(problems)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -257,7 +257,7 @@ def peers():
 
 @pytest.fixture(scope="module")
 def hidden(lab):
-    """The lab, and nobody outside knows a way to the branch's IPv4 addresses."""
+    """The lab without routes from outside to the branch's IPv4 addresses."""
     hide_the_inside(lab)
     return lab
 

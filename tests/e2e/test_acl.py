@@ -6,7 +6,7 @@ import pytest
 
 from harness.config import acl_table, lab_config
 from harness.lab import Addresses as A
-from harness.patience import PATIENCE
+from harness.waiting import TIMEOUT
 from harness.wire import ICMP, IP, TCP, UDP, Ether, IPv6, Raw, mark_of, marked
 
 pytestmark = pytest.mark.sag
@@ -51,7 +51,7 @@ def crosses(lab, gateway, wire, quiet):
         net = IP(src=src, dst=dst) if family == 4 else IPv6(src=src, dst=dst)
         head = Ether(src=source.mac(dev), dst=lab.gw.mac(gw_dev)) / net / l4
         sniffer, marks = wire.sniffer(target, target_dev), [next(_mark) for _ in range(count)]
-        before, end = drops_of(gateway), time.monotonic() + PATIENCE
+        before, end = drops_of(gateway), time.monotonic() + TIMEOUT
         wire.sender(source, dev).send(*(head / Raw(marked(m)) for m in marks))
         came = lambda seconds: sniffer.until(lambda p: mark_of(bytes(p)) == marks[-1], timeout=seconds) is not None
         while time.monotonic() < end:
@@ -80,7 +80,7 @@ def test_a_rule_that_bites_and_one_that_does_not(gw_cleared, crosses):
     assert crosses("lan-wan", UDP(sport=1000, dport=23))
     rules = gw.rules()
     assert rules["telnet"]["hits"] - before[0]["telnet"]["hits"] == 1
-    assert rules["telnet"]["bytes"] > 0 and rules["telnet"]["last_hit_s"] <= PATIENCE
+    assert rules["telnet"]["bytes"] > 0 and rules["telnet"]["last_hit_s"] <= TIMEOUT
     assert rules["gre"]["hits"] == 0 and rules["gre"]["last_hit_s"] is None
     assert gw.drops()[("0", "acl-denied")] - before[1].get(("0", "acl-denied"), 0) == 1
 
@@ -88,7 +88,7 @@ def test_a_rule_that_bites_and_one_that_does_not(gw_cleared, crosses):
 @pytest.mark.parametrize("direction", ["in", "out"])
 @pytest.mark.parametrize("kind", ["LAN", "WAN"])
 def test_direction_and_type(gw_cleared, crosses, direction, kind):
-    """A rule judges its own direction of its own kind of traffic, and LAN to LAN is nobody's."""
+    """A rule applies to its own direction of its own kind of traffic, and none to LAN to LAN."""
     gw_cleared(lab_config(acl=[{"direction": direction, "type": kind}]))
     meant = {
         ("out", "WAN"): "lan-wan",
@@ -221,7 +221,7 @@ def test_a_refused_flow_is_dropped_without_the_workers(gw_with, crosses):
         assert not crosses("lan-wan", UDP(sport=1000, dport=53), count=40)
     after = gw.ports()["0"]
     assert denied() - denied_before == 121
-    # It is judged anew once a second: each time by two packets. The host's neighbour discovery comes on top.
+    # It is evaluated again once a second: each time by two packets. The host's neighbour discovery comes on top.
     most = 20 + 2 * (time.monotonic() - begun)
     assert 2 <= after["punted"] - before["punted"] <= most
     assert gw.status()["sessions"]["ipv4"] == 0

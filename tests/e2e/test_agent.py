@@ -12,7 +12,7 @@ from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.traffic import http_server, process
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def blast(lab):
 
 
 def limited(branch, arrivals, what, mbit):
-    """The limit bites within a second: the second after it has no more than the limit and its burst."""
+    """The limit takes effect within a second: the second after it has no more than the limit and its burst."""
     time.sleep(1.0)
     got = rate(arrivals, 1.0)
     print(f"{what}: {got:.1f} Mbit/s")
@@ -230,13 +230,13 @@ def test_health_check_and_the_route_that_depends_on_it(branch, behind):
 def test_lan_address(branch):
     lab = branch.lab
     lab.lan2.ip("addr add 10.44.0.2/24 dev eth0")
-    # ARP asks once a second only: the wait would be its own.
+    # ARP retries once a second only, which would be part of the wait.
     lab.lan2.ip(f"neigh replace 10.44.0.1 lladdr {lab.gw.mac('lan-b')} dev eth0 nud permanent")
     try:
         branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP="10.44.0.1", Mask="255.255.255.0")
         branch.soon("the new address answers", lambda: pings(lab.lan2, "10.44.0.1"))
         assert A.GW_LAN_B[4] not in lab.gw.out("ip -4 addr show dev lan-b"), "the old address goes"
-        # Somebody takes it away by hand.
+        # Removed by hand.
         lab.gw.ip("addr del 10.44.0.1/24 dev lan-b")
         branch.soon("mended", lambda: pings(lab.lan2, "10.44.0.1"), 3)
     finally:
@@ -315,4 +315,4 @@ def test_reboot(branch, gateway, web):
     within(5, "in force again", branch.in_force, branch.agent.tail)
     assert reaches(branch.lab.lan1, web, 1)
     time.sleep(1)
-    assert branch.agent.process.poll() is None, "asked once, done once"
+    assert branch.agent.process.poll() is None, "one request, one restart"

@@ -1,4 +1,4 @@
-"""What goes wrong around the agent: traffic goes on and the system converges."""
+"""What goes wrong around the agent: traffic continues and the system converges."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from harness.stream import Stream
 from harness.traffic import http_server
 from harness.trial import WIRE, Trials, line_rate, result
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 CRASH_BIN, CRASH_STEPS = crash_agent()
 
@@ -27,7 +27,7 @@ def cloud(lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def there(lab, gateway, cloud, tmp_path_factory):
-    """A gateway of the cloud with its agent; whoami tells whether the WAN's SNAT is on."""
+    """A gateway of the cloud with its agent; whoami shows whether the WAN's SNAT is on."""
     gateway.ensure(api_names(lab_config()))
     cloud.start()
     sag, sn = cloud.gateway()
@@ -51,14 +51,14 @@ def branch(there, gateway):
     return there
 
 
-def whole(stream, log=lambda: ""):
+def assert_complete(stream, log=lambda: ""):
     missing = stream.missing()
     assert not missing, f"{len(missing)} of {stream.sent} packets lost: {missing[:10]}\n{log()}"
 
 
 @pytest.mark.slow
 def test_cloud_away_for_a_minute(branch, lab, wire, record_property):
-    """With the pauses that are the default: the agent asks again half a minute after the return at the latest."""
+    """With the pauses that are the default: the agent retries half a minute after the return at the latest."""
     branch.agent.stop()
     branch.agent.start(retry_max=30)
     within(10, "in force", branch.in_force, branch.agent.tail)
@@ -74,12 +74,12 @@ def test_cloud_away_for_a_minute(branch, lab, wire, record_property):
         within(33, "in force after the cloud came back", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
         converged = time.monotonic()
         within(5, "reported", branch.in_force, branch.agent.tail)
-    said = (f"away for {back - gone:.1f} s; a change made at the return is in force {converged - back:.2f} s after it; "
+    output = (f"away for {back - gone:.1f} s; a change made at the return is in force {converged - back:.2f} s after it; "
             f"{stream.sent} packets of an allowed flow meanwhile")
-    print(said)
-    record_property("outage", said)
-    assert stream.sent > 5000, said
-    whole(stream, branch.agent.tail)
+    print(output)
+    record_property("outage", output)
+    assert stream.sent > 5000, output
+    assert_complete(stream, branch.agent.tail)
     branch.agent.stop()
 
 
@@ -107,7 +107,7 @@ def test_gateway_killed(branch, gateway, lab, wire):
         gateway.start(branch.agent.in_force())
         within(3, "in force again", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
         within(5, "reported", branch.in_force, branch.agent.tail)
-    whole(stream, branch.agent.tail)
+    assert_complete(stream, branch.agent.tail)
 
 
 def test_somebody_else_applies_a_file(branch, gateway, lab):
@@ -117,12 +117,12 @@ def test_somebody_else_applies_a_file(branch, gateway, lab):
     other.write_text(api_names(lab_config()).replace("sag-lab", lab.run_dir.name))
     gateway.ctl("config", "apply", str(other))
     within(3, "mended", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
-    within(3, "told", lambda: "put right" in branch.agent.tail(5))
+    within(3, "logged", lambda: "put right" in branch.agent.tail(5))
 
 
 @pytest.mark.parametrize("step", CRASH_STEPS or [pytest.param(None, marks=pytest.mark.skip(reason="no agent with crash points: cargo build -p sag-agent"))])
 def test_killed_at(branch, lab, wire, step):
-    """Ends at a step of applying a change; the next start brings the change in force and tells the cloud."""
+    """Ends at a step of applying a change; the next start brings the change in force and reports to the cloud."""
     branch.agent.stop()
     with Stream(lab, wire) as stream:
         branch.agent.start(crash_at=step, bin_path=CRASH_BIN)
@@ -132,11 +132,11 @@ def test_killed_at(branch, lab, wire, step):
         branch.agent.start()
         within(5, f"in force after {step}", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
         within(5, "reported", branch.in_force, branch.agent.tail)
-    whole(stream, branch.agent.tail)
+    assert_complete(stream, branch.agent.tail)
 
 
 def test_restored_database(branch):
-    """An older backup: the revision goes backwards, then counts up to the old one by another way."""
+    """An older backup: the revision goes backwards, then counts up to the old one with other changes."""
     cloud = branch.cloud
     backup = cloud.folder / "backup.db"
     cloud.backup(backup)
@@ -160,7 +160,7 @@ def test_restored_database(branch):
 
 
 def test_wrong_key(branch, tmp_path):
-    """Without its key the agent says so and the gateway goes on."""
+    """Without its key the agent logs it, and the gateway keeps forwarding."""
     branch.agent.stop()
     wrong = tmp_path / "key"
     wrong.touch(mode=0o600)
@@ -176,7 +176,7 @@ def test_wrong_key(branch, tmp_path):
 
 
 def test_tls_is_verified(branch):
-    """A certificate that nobody vouches for is refused, and accepted when ca_file names it."""
+    """A certificate of an unknown authority is refused, and accepted when ca_file names it."""
     cloud, agent = branch.cloud, branch.agent
     agent.stop()
     cloud.kill()
@@ -252,8 +252,8 @@ def offered(seen):
 
 def skip_where_nothing_offers_a_gigabit(lab, trials):
     """Where a bare redirect does not get it either."""
-    with trials.bare(lab.prefix) as way:
-        most = offered(trials.run("--seconds", 3, "--rate", round(line_rate(1.2 * GIGABIT, SIZE)), way=way))
+    with trials.bare(lab.prefix) as endpoints:
+        most = offered(trials.run("--seconds", 3, "--rate", round(line_rate(1.2 * GIGABIT, SIZE)), endpoints=endpoints))
     if most < GIGABIT:
         pytest.skip(f"this machine offers {most / 1e9:.2f} Gbit/s to a bare redirect, less than 1 Gbit/s")
 
@@ -273,7 +273,7 @@ def heap_kb(pid):
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
-    """One after the other while 1 Gbit/s flows: nothing of an allowed flow is lost, and nobody grows."""
+    """One after the other while 1 Gbit/s flows: nothing of an allowed flow is lost, and no process grows."""
     acl = branch.call("CreateACL", Name="churn")["AclId"]
     rule = branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, Direction="out", IpProtocol="tcp",
                        SourceCidr="192.0.2.0/26", DestCidr="203.0.113.0/24", SourcePortRange="-1/-1", DestPortRange="1/1")["AcrId"]
@@ -284,9 +284,9 @@ def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
     made = trials.run("--frames", 2 * FLOWS, "--window", 8)
     assert (made["lost"], made["flows"]) == (0, FLOWS), made
     trials.aside(branch.agent.process.pid, branch.cloud.process.pid, branch.cloud.shell.pid)
-    # How fast changes go meanwhile, and what of the rate the source is kept from by them.
-    asked = line_rate(1.1 * GIGABIT, SIZE)
-    rehearsal = trials.start("--rate", round(asked), "--seconds", 3)
+    # How fast changes go meanwhile, and how much of the rate the source loses to them.
+    rate = line_rate(1.1 * GIGABIT, SIZE)
+    rehearsal = trials.start("--rate", round(rate), "--seconds", 3)
     started, n = time.monotonic(), 0
     while rehearsal.poll() is None:
         n += 1
@@ -294,12 +294,12 @@ def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
     pace = (time.monotonic() - started) / n
     seen = result(rehearsal)
     assert seen["sent"], seen
-    asked *= min(1.5, max(1.0, 1.1 * GIGABIT / offered(seen)))
+    rate *= min(1.5, max(1.0, 1.1 * GIGABIT / offered(seen)))
 
     pids = {"agent": branch.agent.process.pid, "gateway": gateway.pid(), "cloud": branch.cloud.process.pid}
     epoch = gateway.status()["config_epoch"]
     overruns = trials.overruns()
-    flowing = trials.start("--rate", round(asked), "--seconds", round(CHANGES * pace * 1.2 + 3))
+    flowing = trials.start("--rate", round(rate), "--seconds", round(CHANGES * pace * 1.2 + 3))
     changes, before = 0, {}
     while changes < CHANGES or (changes < 4 * CHANGES and flowing.poll() is None):
         changes += 1
@@ -315,19 +315,19 @@ def test_a_thousand_changes(branch, gateway, lab, trials, record_property):
     grown = {name: rss_kb(pid) - before[name] for name, pid in pids.items()}
     grown["heap"] = heap_kb(pids["gateway"]) - before["heap"]
     epochs = (gateway.status()["config_epoch"] - epoch) % 2**32
-    said = (f"{changes} changes, {epochs} configurations in force one after the other, {seen['sent']} packets of {FLOWS} flows at "
+    output = (f"{changes} changes, {epochs} configurations in force one after the other, {seen['sent']} packets of {FLOWS} flows at "
             f"{offered(seen) / 1e9:.2f} Gbit/s, {seen['lost']} lost ({overruns} overran a wire's ring); grown since change {CHANGES // 5}, KiB: {grown}")
-    print(said)
-    record_property("changes", said)
-    assert seen["lost"] <= overruns <= seen["sent"] // 100, f"{said}\n{seen}\n{branch.agent.tail()}"
-    assert (seen["flows"], seen["foreign"]) == (FLOWS, 0), said
-    assert epochs > 10, said
+    print(output)
+    record_property("changes", output)
+    assert seen["lost"] <= overruns <= seen["sent"] // 100, f"{output}\n{seen}\n{branch.agent.tail()}"
+    assert (seen["flows"], seen["foreign"]) == (FLOWS, 0), output
+    assert epochs > 10, output
     # The database keeps pages of the audit log in memory. The gateway's packet memory is counted when it is first
     # used, which may be late: what a configuration leaves behind would be in its heap.
     for name, most in (("agent", 2048), ("heap", 4096), ("gateway", 65_536), ("cloud", 16_384)):
-        assert grown[name] < most, said
+        assert grown[name] < most, output
     branch.mine("DisassociateACL", AclId=acl)
     branch.call("DeleteACL", AclId=acl)
     if offered(seen) < GIGABIT:
         skip_where_nothing_offers_a_gigabit(lab, trials)
-        pytest.fail(f"less than 1 Gbit/s was offered: {said}")
+        pytest.fail(f"less than 1 Gbit/s was offered: {output}")

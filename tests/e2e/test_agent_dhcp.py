@@ -13,7 +13,7 @@ from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.traffic import http_server
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 CLIENTS = {"udhcpc": ("/sbin/udhcpc", "/usr/sbin/udhcpc"), "dhcpcd": ("/usr/sbin/dhcpcd",), "dhclient": ("/sbin/dhclient", "/usr/sbin/dhclient")}
 FIRST, LAST = 50, 60
@@ -35,7 +35,7 @@ class Server:
         ]
         self.process = lab.wan.popen(command, stdout=open(self.log, "wb"))
 
-    def said(self, word):
+    def output(self, word):
         return self.log.read_text(errors="replace").count(word)
 
     def stop(self):
@@ -45,7 +45,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(lab, tmp_path_factory):
-    """Before the cloud: skips before anything else is started."""
+    """Requested before the cloud, so that a skip comes before anything is started."""
     it = Server(lab, tmp_path_factory.mktemp("dhcp"))
     yield it
     it.stop()
@@ -90,8 +90,8 @@ def leased(lab):
 
 def children(branch, name):
     """Processes of the client that the agent runs."""
-    said = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(branch.agent.process.pid)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in said.splitlines() if name in line]
+    output = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(branch.agent.process.pid)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in output.splitlines() if name in line]
 
 
 @pytest.fixture(params=CLIENTS)
@@ -123,7 +123,7 @@ def test_a_wan_port_by_dhcp(client, branch, server, lab):
     # The agent itself reaches the cloud by it.
     reported = lambda: [(w["IP"], w["IPType"]) for w in branch.device("DescribeSagWanList")["Wans"]]
     within(20, "reported", lambda: (address, "DHCP") in reported(), log)
-    # The next process of the agent takes the lease up, or nobody would renew it.
+    # The next process of the agent runs the client again, or the lease would not be renewed.
     agent.stop()
     assert not children_left(client), "the client ends with the agent"
     assert wan_addresses(lab) == [address], "and the address stays"
@@ -131,10 +131,10 @@ def test_a_wan_port_by_dhcp(client, branch, server, lab):
     within(20, "the client again", lambda: children(branch, client), log)
     within(20, "the same lease", lambda: leased(lab) == address and whoami(lab.lan1, A.INET[4]) == address, log)
     if client == "udhcpc":
-        acks = server.said("DHCPACK")
+        acks = server.output("DHCPACK")
         for pid in children(branch, client):
             Path(f"/proc/{pid}").exists() and subprocess.run(["kill", "-USR1", str(pid)], check=True)
-        within(10, "the lease is renewed", lambda: server.said("DHCPACK") > acks, log)
+        within(10, "the lease is renewed", lambda: server.output("DHCPACK") > acks, log)
         assert leased(lab) == address
     # A fixed address again: the client goes.
     within(20, "in contact", branch.in_force, log)
@@ -145,7 +145,7 @@ def test_a_wan_port_by_dhcp(client, branch, server, lab):
 
 
 def children_left(name):
-    """Clients on a device that is called as the lab's."""
+    """Clients on a device with the name of the lab's device."""
     time.sleep(0.2)
-    said = subprocess.run(["pgrep", "-a", "-x", name], capture_output=True, text=True).stdout
-    return [line for line in said.splitlines() if line.endswith(" wan")]
+    output = subprocess.run(["pgrep", "-a", "-x", name], capture_output=True, text=True).stdout
+    return [line for line in output.splitlines() if line.endswith(" wan")]

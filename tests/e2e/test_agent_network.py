@@ -19,7 +19,7 @@ def sites():
     it = Sites()
     for site in it.all:
         site.start()
-    if "ok" not in it.all[0].ask("tunnels-key", gateway="x"):
+    if "ok" not in it.all[0].control("tunnels-key", gateway="x"):
         it.down()
         pytest.skip("this gateway has no tunnels with agreed keys")
     yield it
@@ -50,11 +50,11 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         assert not pings(a.host, b.host_address)
         for sag in ids.values():
             cloud.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
-        log = lambda: "\n".join(f"{n}: {x.tail(12)}" for n, x in agents.items()) + str(a.ask("tunnels"))
+        log = lambda: "\n".join(f"{n}: {x.tail(12)}" for n, x in agents.items()) + str(a.control("tunnels"))
         within(20, "a reaches b", lambda: pings(a.host, b.host_address), log)
         # Until the point of presence has said that it is one, the branches go straight to each other.
         hub = [f"ccn-{agents['p'].keys['smart_ag_sn']}"]
-        names = lambda site: [t["name"] for t in site.ask("tunnels")["ok"]["tunnels"]]
+        names = lambda site: [t["name"] for t in site.control("tunnels")["ok"]["tunnels"]]
         within(20, "both go by the point of presence", lambda: names(a) == names(b) == hub, log)
         within(20, "a reaches b by it", lambda: pings(a.host, b.host_address), log)
         with Sniffer(sites.router, "to-a") as near, Sniffer(sites.router, "to-b") as far:
@@ -71,7 +71,7 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         corrects = lambda name: cloud.call("DescribeSmartAccessGatewayAttribute", SmartAGId=ids[name])["EnableOptimization"]
         within(15, "a's tunnel corrects errors", lambda: corrects("a") is True, log)
         assert corrects("b") is False
-        # The point of presence restarts: its key is another, and everybody learns it.
+        # The point of presence restarts: its key is another, and the other members learn it.
         p.process.kill()
         p.process.wait()
         p.start()

@@ -1,4 +1,4 @@
-"""What others take out of XDP's pinned maps comes back, and traffic with it."""
+"""Entries that others remove from XDP's pinned maps are restored, and traffic with them."""
 
 import json
 import shutil
@@ -7,9 +7,9 @@ import pytest
 
 from harness.lab import Addresses as A
 from harness.net import run
-from harness.patience import within
+from harness.waiting import within
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 
 def flush(lab, name):
@@ -35,7 +35,7 @@ def bpftool():
 def test_a_flushed_map_is_filled_again(gw, gateway, lab, name):
     lab.lan1.ping(A.INET[4], count=1)
     assert flush(lab, name) > 0
-    within(3, "told", lambda: "put right" in gateway.tail(5), gateway.tail)
+    within(3, "logged", lambda: "put right" in gateway.tail(5), gateway.tail)
     assert lab.lan1.ping(A.INET[4]) == 5
     assert lab.lan1.ping(A.GW_LAN_A[4]) == 5
     assert lab.lan1.ping(A.GW_LAN_A[6]) == 5
@@ -44,7 +44,7 @@ def test_a_flushed_map_is_filled_again(gw, gateway, lab, name):
 
 
 def test_sockets_of_workers(gw, lab):
-    """The map of sockets cannot be read; without them no packet gets its first verdict."""
+    """The map of sockets cannot be read; without them no first packet reaches a worker."""
     xsks = next(lab.pins.rglob("gw_xsks"))
     bpftool = shutil.which("bpftool") or "/usr/sbin/bpftool"
     gone = 0

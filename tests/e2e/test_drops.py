@@ -1,10 +1,10 @@
-"""Every frame that goes nowhere is dropped once, under the right name, at the port it came in by."""
+"""Every frame that is not forwarded is dropped once, for the right reason, at its ingress port."""
 
 
 import pytest
 
 from harness.lab import Addresses as A
-from harness.patience import within
+from harness.waiting import within
 from harness.wire import ICMP, IP, TCP, UDP, Ether, IPv6, Raw, marked
 
 pytestmark = [pytest.mark.sag, pytest.mark.bad_checksums]
@@ -55,7 +55,7 @@ def test_reason(gw, lab, wire, reason):
     wire.sender(lab.lan1, "eth0").send(frame, frame, frame)
     counted = lambda: {k: n - before.get(k, 0) for k, n in gw.drops().items() if n != before.get(k, 0)}
     within(2, reason, lambda: counted().get(("0", reason), 0) >= 3, lambda: str(counted()))
-    # Exactly these, and under no other name. Hosts at other ports may have talked meanwhile.
+    # Exactly these, and for no other reason. Hosts at other ports may have sent packets meanwhile.
     assert {k: n for k, n in counted().items() if k[0] == "0"} == {("0", reason): 3}
 
 

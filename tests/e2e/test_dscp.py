@@ -47,7 +47,7 @@ class Flow:
     """UDP packets of one session, with any marks."""
 
     def __init__(self, ns, family, port):
-        # Not connected: that nobody listens over there is of no interest.
+        # Not connected, so that an ICMP port unreachable is no error.
         self.family, self.to = family, (A.INET[family], port)
         self.sock = ns.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
 
@@ -108,7 +108,7 @@ def test_marks_on_the_wire(gw_with, lab, wire, flow, family, fast_path):
     want, number = {}, 0
     for port, (dscp, leaves) in enumerate(sent.values(), 7001):
         one = flow(port)
-        # The first packet goes by a worker in any case, and all ECN codepoints are kept.
+        # The first packet goes by a worker in any case, and all ECN codepoints are preserved.
         for ecn in (0, 0, 1, 2, 3):
             one.send(number, dscp, ecn)
             want[number] = (leaves, ecn)
@@ -132,7 +132,7 @@ def test_a_session_is_classified_by_its_first_packet(gw_with, lab, wire, flow, f
         one.send(number, dscp)
         time.sleep(0.02)
     assert {c for c, _ in classes(sniffer.drain(), family).values()} == {AF11}
-    # A new epoch judges anew, by the packet in hand.
+    # At a new epoch the next packet classifies the flow again.
     gw.reload(text(family) + "\n[timeouts]\nudp = 299\n")
     for number, dscp in enumerate((AF41, EF)):
         one.send(number, dscp)

@@ -36,15 +36,15 @@ from harness.tunnels import (
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked, wrpcap
 
 pytestmark = pytest.mark.sag
-# Gateways ask each other all the time: no two reads of counters are of one moment.
-BUSY = pytest.mark.no_books
+# Gateways probe each other all the time: no two reads of counters are of one moment.
+BUSY = pytest.mark.no_accounting
 
 CIPHERS = {
     "aes-128-gcm": ("aes-gcm", "AES-GCM", 20),
     "aes-256-gcm": ("aes-gcm", "AES-GCM", 36),
     "chacha20-poly1305": ("chacha20-poly1305", "CHACHA20-POLY1305", 36),
 }
-# What the gateway says of packets that it does not take.
+# Drop reasons of packets that it does not accept.
 REASONS = ("esp-bad-icv", "esp-replay", "esp-unknown-spi", "esp-truncated", "esp-bad-next-header", "esp-dummy")
 
 
@@ -63,7 +63,7 @@ def esp_dropped(gw):
 @pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
 @pytest.mark.parametrize("name", CIPHERS)
 def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp):
-    """scapy decrypts what we send, we take what scapy sends, and what is wrong is dropped by its name."""
+    """scapy decrypts what the gateway sends, the gateway accepts what scapy sends, and faulty packets are dropped with a reason."""
     cipher, algorithm, length = CIPHERS[name]
     keys = esp_keys(length)
     esn = outer == 4
@@ -142,8 +142,8 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, name, outer, udp):
 @pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed (scripts/setup.sh does it)")
 @pytest.mark.parametrize("udp", [False, True], ids=["plain", "udp"])
 @pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
-# Not ChaCha20-Poly1305: tshark does not know it for ESP. That the check value is right, scapy says: of AES-GCM tshark 4.0
-# decrypts the text and lets the value be.
+# Not ChaCha20-Poly1305: tshark does not know it for ESP. The check value is verified with scapy: tshark 4.0 decrypts
+# AES-GCM without checking it.
 @pytest.mark.parametrize("name", ["aes-128-gcm", "aes-256-gcm"])
 def test_tshark_decrypts_what_we_send(gw_with, lab, wire, name, outer, udp, tmp_path):
     """SPI, sequence numbers in a row, padding, next header, and the packets inside with their checksums."""
@@ -171,7 +171,7 @@ def test_tshark_decrypts_what_we_send(gw_with, lab, wire, name, outer, udp, tmp_
         assert row["udp.checksum.status"].split(",")[-1] == "1", "the inner checksum is good"
         inner = (row["ip.dst"] if family == 4 else row["ipv6.dst"]).split(",")[-1]
         assert inner == FAR[family]
-    # It would have said so, had it not been the key.
+    # With the wrong key there would be an error.
     wrong = tshark_says(caught, outer, os.urandom(CIPHERS[name][2]).hex(), tmp_path)
     assert all(data.hex() not in row["udp.payload"] for row, (_, data) in zip(wrong, sent, strict=True))
 
@@ -184,12 +184,12 @@ def tshark_says(packets, outer, key, tmp_path):
     row = (f"IPv{outer}", LOCAL[outer], REMOTE[outer], f"0x{SPI_OUT:08x}", cipher, f"0x{key}", "NULL", "")
     fields = ("esp.spi", "esp.sequence", "esp.pad_len", "esp.protocol", "ip.dst", "ipv6.dst", "udp.payload",
               "udp.checksum.status", "_ws.malformed")
-    said = run([
+    output = run([
         "tshark", "-r", path, "-T", "fields", "-E", "separator=|", *(w for f in fields for w in ("-e", f)),
         "-o", "esp.enable_encryption_decode:TRUE", "-o", "udp.check_checksum:TRUE",
         "-o", "uat:esp_sa:" + ",".join(f'"{word}"' for word in row), "-d", "udp.port==2222,data",
     ]).stdout
-    return [dict(zip(fields, line.split("|"), strict=True)) for line in said.splitlines()]
+    return [dict(zip(fields, line.split("|"), strict=True)) for line in output.splitlines()]
 
 
 def without_udp(packet, _sa):
@@ -205,7 +205,7 @@ def with_udp(packet):
 
 @pytest.mark.parametrize("outer", [4, 6], ids=["over4", "over6"])
 def test_a_peer_that_moves_is_followed(gw_with, lab, wire, outer):
-    """NAT in front of the peer gives it another address and port: who has the key is answered there, others are not."""
+    """NAT in front of the peer gives it another address and port: the holder of the key is answered there, others are not."""
     keys = esp_keys()
     gw = gw_with(gateway_config("esp", outer, **keys, udp_encap=True, probe_interval=0))
     lab.mute("inet")
@@ -255,9 +255,9 @@ def test_a_peer_that_moves_is_followed(gw_with, lab, wire, outer):
 def test_keys_are_shown_nowhere(gw_with):
     keys = esp_keys()
     gw = gw_with(gateway_config("esp", 4, **keys))
-    said = json.dumps([gw.ctl("config", "show"), gw.ctl("tunnels"), gw.ctl("status")]) + gw.tail(1000)
+    output = json.dumps([gw.ctl("config", "show"), gw.ctl("tunnels"), gw.ctl("status")]) + gw.tail(1000)
     for key in (keys["key_in"], keys["key_out"]):
-        assert key not in said and key[:16] not in said and key.upper() not in said
+        assert key not in output and key[:16] not in output and key.upper() not in output
     limits = Path("/proc", str(gw.pid()), "limits").read_text()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"], core
@@ -293,7 +293,7 @@ def test_two_gateways(gw_with, lab, far, outer, udp, family):
 @BUSY
 def test_rekeying_under_load_loses_nothing(gw_with, lab, far, tmp_path):
     """Five times, at the rate that the gateways carry: the source has 32 packets on the way and sends another for each
-    that is answered, so no ring is full and what is lost was lost by a key."""
+    that is answered, so no ring is full and every loss is due to a key."""
     gw, old = both(gw_with, far)
     assert lab.lan1.ping(FAR[4]) == 5
     lost = []
@@ -302,8 +302,8 @@ def test_rekeying_under_load_loses_nothing(gw_with, lab, far, tmp_path):
 
     def load():
         while not stop.is_set():
-            said = lab.lan1.run(flood, check=False, timeout=60).stdout
-            sent, got = re.search(r"(\d+) packets transmitted, (\d+) received", said).groups()
+            output = lab.lan1.run(flood, check=False, timeout=60).stdout
+            sent, got = re.search(r"(\d+) packets transmitted, (\d+) received", output).groups()
             lost.append(int(sent) - int(got))
 
     pinger = threading.Thread(target=load)
@@ -319,7 +319,7 @@ def test_rekeying_under_load_loses_nothing(gw_with, lab, far, tmp_path):
                 files[end].write_text(json.dumps(of))
             orders = [lambda *o, f=files: gw.ctl("tunnels", "rekey", "pop1", str(f["near"]), *o),
                       lambda *o, f=files: far.ctl("tunnels", "rekey", "branch", str(f["far"]), *o)]
-            # The near end is told first, the next time the far end. Who is told last knows that the other has the pair.
+            # The near end is rekeyed first, the next time the far end. For the second one `--now`: the other has the pair.
             first, last = orders if n % 2 else reversed(orders)
             first()
             time.sleep(0.4)
@@ -331,14 +331,14 @@ def test_rekeying_under_load_loses_nothing(gw_with, lab, far, tmp_path):
         stop.set()
         pinger.join()
     rate = 2000 * len(lost) / (time.monotonic() - begin)
-    print(f"{len(lost) * 2000} echoes, {rate:.0f} a second each way, lost {lost}")
+    print(f"{len(lost) * 2000} echoes, {rate:.0f} a second in each direction, lost {lost}")
     assert len(lost) > 1 and sum(lost) == 0, lost
     assert old["spi_out"] != tunnels(gw)["pop1"]["esp"]["spi_out"]
 
 
 @BUSY
 def test_keys_by_agreement(gw_with, lab, far, tmp_path):
-    """Each gateway gives its public key; what the controller carries suffices for both and for nobody else."""
+    """Each gateway gives its public key; what the controller distributes is enough for both and for no third party."""
     agreed = {"keying": "agreed", "probe_interval": 200}
     gw = gw_with(gateway_config("esp", 4, **agreed))
     far.use(far.config("esp", 4, **agreed))
@@ -366,7 +366,7 @@ def test_keys_by_agreement(gw_with, lab, far, tmp_path):
 
 @BUSY
 def test_a_restart_is_no_replay(gw_with, gateway, lab, far):
-    """Sequence numbers go on after a daemon was killed."""
+    """Sequence numbers continue after a daemon was killed."""
     gw, keys = both(gw_with, far)
     assert lab.lan1.ping(FAR[4], count=50, interval=0.01) == 50
     config = gateway.running
@@ -402,14 +402,14 @@ def test_failover_and_back(gw_with, lab, far):
     text = text[: text.index("\n[[tunnel]]")] + config_of(REMOTE[4], LOCAL[4], turned, BRANCH_NET[4])
     far.use(text)
     wait_for(lambda: all(t["rtt_us"] is not None for t in (*tunnels(gw).values(), *tunnels(far).values())))
-    said = []
+    output = []
     for _ in range(3):
         wait_for(lambda: all(t["state"] == "up" for t in (*tunnels(gw).values(), *tunnels(far).values())))
         faults = fail_over_and_back(gw, lab, far)
-        said.append(faults)
+        output.append(faults)
         if not faults:
             break
-    assert not faults, said
+    assert not faults, output
 
 
 def fail_over_and_back(gw, lab, far):
@@ -423,7 +423,7 @@ def fail_over_and_back(gw, lab, far):
     expect(lab.lan1.ping(FAR[4]) == 5, "echoes lost before anything happens")
     lost, loaded = [], []
     pinger = threading.Thread(target=lambda: lost.append(400 - lab.lan1.ping(FAR[4], count=400, interval=0.01)))
-    # Beside the echoes, which measure both ways, a stream that measures one.
+    # Beside the echoes, which measure both directions, a stream that measures one.
     iperf3 = threading.Thread(target=lambda: loaded.append(iperf(lab.lan1, far.site, FAR[4], seconds=5, udp_mbit=5)))
     iperf3.start()
     pinger.start()
@@ -443,7 +443,7 @@ def fail_over_and_back(gw, lab, far):
         expect(tunnels(gw)["second"]["tx_packets"] > before, "the second tunnel is not in use")
     wait_for(lambda: tunnels(gw)["first"]["state"] == "up" and tunnels(far)["first"]["state"] == "up")
     back = lab.lan1.ping(FAR[4], count=800, interval=0.01)
-    expect(back == 800, f"the way back loses {800 - back} of 800")
+    expect(back == 800, f"the reverse direction loses {800 - back} of 800")
     before = tunnels(gw)["first"]["tx_packets"]
     expect(lab.lan1.ping(FAR[4], count=20) == 20, "echoes are lost in the first tunnel")
     expect(tunnels(gw)["first"]["tx_packets"] >= before + 20, "the first tunnel is not in use again")
@@ -452,7 +452,7 @@ def fail_over_and_back(gw, lab, far):
 
 @BUSY
 def test_no_black_hole_behind_a_silent_hop(gw_with, lab, far, family):
-    """A hop drops what is larger than it takes and says nothing: probing finds out, and all sizes pass."""
+    """A hop silently drops packets that are too large: probing finds the path MTU, and all sizes pass."""
 
     def found(gw, mtu):
         return tunnels(gw)["pop1"]["path_mtu"] == mtu and tunnels(far)["branch"]["path_mtu"] == mtu

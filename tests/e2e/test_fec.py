@@ -1,4 +1,4 @@
-"""Forward error correction between two gateways, with a hop between them that loses what comes."""
+"""Forward error correction between two gateways, with a hop between them that loses packets."""
 
 import random
 import socket
@@ -10,9 +10,9 @@ import pytest
 from harness.traffic import iperf
 from harness.tunnels import FAR, esp_keys, gateway_config, hop, tunnels, turned, wait_for
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
-# Of a hundred ESP packets the hop loses so many, whichever way they go.
+# Percentage of ESP packets that the hop loses, in both directions.
 LOST = 5
 LOSES = f"meta l4proto esp numgen random mod 100 < {LOST}"
 
@@ -87,7 +87,7 @@ def test_lost_packets_come_back(both, far, lab, code):
         before = tunnels(gw)["pop1"], tunnels(far)["branch"]
         full = ring_full(gw)
         fixed = blast(lab.lan1, far.site, 4000, 1500)
-        # What a busy machine did not take in has never got as far as the tunnel.
+        # Packets that a busy machine lost before the tunnel do not count.
         fixed -= (ring_full(gw) - full) / 4000
     tx, rx = tunnels(gw)["pop1"], tunnels(far)["branch"]
     gained = lambda now, then, key: now["fec"][key] - then["fec"][key]
@@ -142,8 +142,8 @@ def test_metrics_tell_of_the_tunnel(both, lab):
     gw = both(fec=True)
     lab.lan1.ping(FAR[4], count=20, interval=0.01)
     assert tunnels(gw)["pop1"]["state"] == "up"
-    said = lab.gw.out(["curl", "-sS", "--max-time", 5, "http://127.0.0.1:9477/metrics"])
-    value = lambda name, labels='tunnel="pop1"': float(said.split(f"{name}{{{labels}}} ")[1].split("\n")[0])
+    output = lab.gw.out(["curl", "-sS", "--max-time", 5, "http://127.0.0.1:9477/metrics"])
+    value = lambda name, labels='tunnel="pop1"': float(output.split(f"{name}{{{labels}}} ")[1].split("\n")[0])
     assert value("sag_tunnel_state", 'tunnel="pop1",state="up"') == 1
     assert 0 < value("sag_tunnel_rtt_seconds") < 1 and 0 <= value("sag_tunnel_jitter_seconds") < 1
     assert 0 <= value("sag_tunnel_loss_ratio") < 0.2

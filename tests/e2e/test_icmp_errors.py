@@ -134,7 +134,7 @@ def test_blackhole_route_is_silent(gw, lab, wire, family):
 
 
 def test_host_that_does_not_answer(gw, lab, wire, family):
-    """The next hop is asked for, does not answer, and the sender hears of it."""
+    """The next hop is resolved, does not answer, and the sender gets an ICMP error."""
     absent = {4: "192.0.2.100", 6: "2001:db8:2::dead"}[family]
     frame = probe(lab, family, absent)
     answer = ask(lab, wire, family, frame, ICMPv6DestUnreach, timeout=6, tries=1)
@@ -143,7 +143,7 @@ def test_host_that_does_not_answer(gw, lab, wire, family):
 
 @pytest.mark.parametrize("case", ["broadcast-source", "icmp-error", "later-fragment", "multicast-destination"])
 def test_no_error_is_sent_about(gw, lab, wire, case):
-    """RFC 1812 4.3.2.7: never about an error, a fragment but the first, or a doubtful address."""
+    """RFC 1812 4.3.2.7: never about an error, a fragment other than the first, or an address that is not unicast."""
     head = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
     frame = {
         "broadcast-source": head / IP(src="255.255.255.255", dst=A.INET[4], ttl=1) / UDP() / Raw(marked(1)),

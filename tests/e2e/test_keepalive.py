@@ -1,4 +1,4 @@
-"""NAT keepalives (RFC 3948): what a silent ESP tunnel in UDP says, and that NAT on the way keeps its binding by it."""
+"""NAT keepalives (RFC 3948): what a silent ESP tunnel in UDP sends, and that it keeps the binding of a NAT on the path alive."""
 
 import contextlib
 import itertools
@@ -79,7 +79,7 @@ def test_zero_means_none(gw_with, lab, wire, silent):
     assert far.until(lambda p: UDP in p and p[UDP].sport == PORT, timeout=3) is None
 
 
-# --- NAT on the way ------------------------------------------------------------------------------
+# --- NAT on the path ------------------------------------------------------------------------------
 
 FORGETS = 3
 TIMEOUTS = ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream")
@@ -95,7 +95,7 @@ def far(lab):
 
 @contextlib.contextmanager
 def nat(lab):
-    """The router hides the gateway behind itself and other ports, and forgets a binding soon."""
+    """The router hides the gateway behind itself and other ports, and its bindings expire soon."""
     router = lab.wan
     rule = 'oifname "inet" udp sport 4500 masquerade to :30000-30999'
     chain = f"chain post {{\n type nat hook postrouting priority 100;\n {rule}\n}}\n"
@@ -118,15 +118,15 @@ def nat(lab):
 
 @OUTER
 @pytest.mark.parametrize("keepalive", [1, 0], ids=["with", "without"])
-@pytest.mark.no_books
+@pytest.mark.no_accounting
 def test_nat_keeps_its_binding(gw_with, lab, far, outer, keepalive):
-    """Ten idle seconds, three times what NAT remembers: with keepalives the outside still reaches the inside."""
+    """Ten idle seconds, three times the lifetime of a binding: with keepalives the outside still reaches the inside."""
     keys = {**esp_keys(), "udp_encap": True, "probe_interval": 0}
     gw = gw_with(gateway_config("esp", outer, **keys, keepalive=keepalive))
     far.use(far.config("esp", outer, **turned(keys), keepalive=0))
     taken = lambda: sum(d["packets"] for d in far.ctl("drops")["drops"] if d["reason"] == "esp-keepalive")
     with nat(lab):
-        # Who is behind NAT speaks first.
+        # The end behind NAT sends first.
         both_ways = lambda: lab.lan1.ping(FAR[4], count=1, wait=1) == 1 and far.site.ping(A.LAN1[4], count=3) == 3
         wait_for(both_ways, 20)
         peer = tunnels(far)["branch"]["esp"]["peer"]

@@ -63,11 +63,11 @@ def test_labs_do_not_disturb_each_other(lab, own_lab):
 
 
 def test_status_draws_every_address(lab):
-    said = lab.sh("status").stdout
+    output = lab.sh("status").stdout
     for where in (A.LAN1, A.LAN2, A.INET, A.NARROW, A.POP, A.POP_LINK, A.WAN_ROUTER, A.GW_LAN_A, A.GW_LAN_B, A.GW_WAN, A.GW_EXPRESS):
         for address in where.values():
-            assert address in said, address
-    assert max(map(len, said.splitlines())) <= 100
+            assert address in output, address
+    assert max(map(len, output.splitlines())) <= 100
 
 
 def test_wires_carry_real_checksums(lab):
@@ -76,20 +76,20 @@ def test_wires_carry_real_checksums(lab):
         for dev in ns.devices():
             if dev == "lo":
                 continue
-            said = ns.out(["ethtool", "-k", dev])
+            output = ns.out(["ethtool", "-k", dev])
             for feature, state in (
                 ("tx-checksumming", "off"),
                 ("tcp-segmentation-offload", "off"),
                 ("generic-segmentation-offload", "off"),
                 ("generic-receive-offload", "on"),
             ):
-                assert f"{feature}: {state}" in said, f"{ns.name}/{dev}: {feature}"
+                assert f"{feature}: {state}" in output, f"{ns.name}/{dev}: {feature}"
             assert len(list_queues(ns, dev)) == 2
 
 
 def list_queues(ns, dev):
-    said = ns.out(["ip", "-d", "-j", "link", "show", dev])
-    link = json.loads(said)[0]
+    output = ns.out(["ip", "-d", "-j", "link", "show", dev])
+    link = json.loads(output)[0]
     assert link["num_tx_queues"] == link["num_rx_queues"]
     return range(link["num_rx_queues"])
 

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.lab import Addresses as A
-from harness.patience import within
 from harness.traffic import iperf
+from harness.waiting import within
 from harness.wire import IP, UDP, Ether, Raw, marked
 
 pytestmark = pytest.mark.sag
@@ -29,7 +29,7 @@ def test_carrier_loss_and_return(gw, lab):
         for _ in range(5):
             sock.send(bytes(frame))
         sock.close()
-        # The host has questions of its own for its neighbours and routers, so at least these.
+        # The host also sends ARP and neighbour discovery of its own, so at least these.
         within(1, "dropped by name", lambda: gw.drops().get(("0", "egress-down"), 0) - before >= 5)
     finally:
         lab.lan2.ip("link set eth0 up")
@@ -52,8 +52,8 @@ def test_others_forward_while_one_port_is_down(gw, lab):
     eventually(lab.lan2, A.INET[6])
 
 
-def test_a_deleted_port_comes_back(gw, lab, books):
-    """The veth pair is deleted and made again under the gateway; it attaches anew."""
+def test_a_deleted_port_comes_back(gw, lab, accounting):
+    """The veth pair is deleted and made again under the gateway; it attaches again."""
     assert lab.lan2.ping(A.INET[4], count=2) == 2
     lab.gw.ip("link del lan-b")
     within(2, "the gateway notices", lambda: not gw.ports()["3"]["up"])
@@ -75,7 +75,7 @@ def test_a_deleted_port_comes_back(gw, lab, books):
     assert lab.lan2.ping(A.INET[4], count=10) == 10
     assert iperf(lab.lan2, lab.inet, A.INET[4], seconds=1)["mbit"] > 20
     # The device's counters began again at zero with the new device.
-    books.open()
+    accounting.open()
 
 
 def test_an_address_that_moves_is_followed(gw, lab):

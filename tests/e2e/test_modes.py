@@ -1,4 +1,4 @@
-"""Ways to run: generic XDP, one worker, copy mode asked for. Whatever the way, traffic flows."""
+"""Modes: generic XDP, one worker, copy mode requested. Traffic flows in each."""
 
 import pytest
 
@@ -34,8 +34,8 @@ def test_zero_copy_that_the_driver_cannot_do_is_refused_by_name(gateway, gw_with
     gateway.stop()
     config = lab.run_dir / "zc.toml"
     config.write_text(lab_config(zero_copy="on").replace("sag-lab", lab.run_dir.name))
-    code, said = gateway.foreground("run", "--config", str(config))
-    assert code != 0 and "zero" in said.lower() and "lan-a" in said, said
+    code, output = gateway.foreground("run", "--config", str(config))
+    assert code != 0 and "zero" in output.lower() and "lan-a" in output, output
     gateway.foreground("unload", "--config", str(config))
 
 

@@ -44,8 +44,8 @@ def test_ping_reports_the_narrow_link(gw, lab, family):
     size = 1472 if family == 4 else 1452
     lab.lan1.ip("route flush cache")
     lab.lan1.ip("-6 route flush cache")
-    said = lab.lan1.out(["ping", "-n", "-M", "do", "-c", 2, "-i", 0.1, "-W", 1, "-s", size, A.NARROW[family]], check=False)
-    assert "1400" in said and " 0 received" in said, said
+    output = lab.lan1.out(["ping", "-n", "-M", "do", "-c", 2, "-i", 0.1, "-W", 1, "-s", size, A.NARROW[family]], check=False)
+    assert "1400" in output and " 0 received" in output, output
 
 
 @pytest.fixture

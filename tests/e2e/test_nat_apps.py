@@ -39,14 +39,14 @@ def gw(gw_changed, hidden):
     return gw_changed(CONFIG)
 
 
-# --- FTP: the passive mode, by which everybody transfers today -----------------------------------
+# --- FTP: the passive mode -----------------------------------
 
 
 @pytest.mark.skipif(not has_pyftpdlib(), reason="not installed: python3-pyftpdlib (scripts/setup.sh)")
 @pytest.mark.parametrize("way", ["--ftp-pasv", "--disable-epsv"], ids=["epsv", "pasv"])
 @pytest.mark.parametrize("where", ["outside", "forwarded"])
 def test_ftp_passive(gw, lab, tmp_path, way, where):
-    """A server outside; and one inside that is told its public address and whose ports are forwarded."""
+    """A server outside; and one inside that is configured with its public address and whose ports are forwarded."""
     (tmp_path / "down.bin").write_bytes(bytes(range(256)) * 4000)
     (tmp_path / "up.bin").write_bytes(bytes(range(255, -1, -1)) * 4000)
     if where == "outside":
@@ -56,7 +56,7 @@ def test_ftp_passive(gw, lab, tmp_path, way, where):
     served = tmp_path / "served"
     served.mkdir()
     shutil.copy(tmp_path / "down.bin", served)
-    # An anonymous visitor may write into a folder of the test's.
+    # An anonymous user may write into a folder of the test.
     served.chmod(0o777)
     command = [PYTHON, "-W", "ignore", "-m", "pyftpdlib", "-i", own, "-p", FTP, "-r", "30000-30019", "-w", "-d", served]
     with process(server, command + options, stdout=subprocess.DEVNULL):
@@ -75,14 +75,14 @@ def test_ftp_passive(gw, lab, tmp_path, way, where):
 
 @pytest.fixture
 def registrar(lab):
-    """Tells what it was asked: a list of (method, address, port)."""
-    asked = []
+    """The requests that it got: a list of (method, address, port)."""
+    queries = []
     command = [PYTHON, Path(__file__).with_name("harness") / "sipd.py", INET, 5060]
     with process(lab.inet, command, stderr=subprocess.DEVNULL) as child:
-        reader = threading.Thread(target=lambda: asked.extend(line.split() for line in child.stdout))
+        reader = threading.Thread(target=lambda: queries.extend(line.split() for line in child.stdout))
         reader.start()
         wait_listening(lab.inet, 5060, udp=True)
-        yield asked
+        yield queries
         child.terminate()
         reader.join(5)
 
@@ -97,15 +97,15 @@ def phone(lab, port, *options):
 def test_sip_rport(gw, lab, registrar):
     """The Via of the answer has the outside address and port (RFC 3581); a keep-alive keeps both."""
     for _ in range(3):
-        said = phone(lab, 5070, "-s", f"sip:lab@{INET}:5060")
-        assert f"received={WAN};rport=5070" in said, said
-    said = phone(lab, 5070, "-U", "-C", f"sip:phone@{LAN1}:5070", "-s", f"sip:phone@{INET}:5060")
-    assert f"received={WAN};rport=5070" in said, said
+        output = phone(lab, 5070, "-s", f"sip:lab@{INET}:5060")
+        assert f"received={WAN};rport=5070" in output, output
+    output = phone(lab, 5070, "-U", "-C", f"sip:phone@{LAN1}:5070", "-s", f"sip:phone@{INET}:5060")
+    assert f"received={WAN};rport=5070" in output, output
 
 
 @needs("sipsak", "sipp")
 def test_sip_call_to_a_registered_phone(gw, lab, registrar, tmp_path):
-    """The binding that the registration made is the way by which calls come in."""
+    """The binding that the registration made lets calls in."""
     phone(lab, 5080, "-U", "-C", f"sip:phone@{LAN1}:5080", "-s", f"sip:phone@{INET}:5060")
     callee = ["sipp", "-sn", "uas", "-i", LAN1, "-p", 5080, "-nostdin", "-m", 2]
     with process(lab.lan1, callee, stdout=subprocess.DEVNULL, cwd=tmp_path) as child:
@@ -132,7 +132,7 @@ def test_sip_calls_out(gw, lab, tmp_path):
 
 
 def calls(ns, address, port, to, count, folder):
-    """Calls of 0.1 s each, from invitation to BYE; the exit code tells whether all went well."""
+    """Calls of 0.1 s each, from invitation to BYE; the exit code says whether all went well."""
     command = ["sipp", "-sn", "uac", to, "-i", address, "-p", port, "-nostdin", "-m", count, "-r", 20, "-d", 100]
     ns.run([*command, "-timeout", 15], cwd=folder, timeout=30)
 
@@ -157,7 +157,7 @@ def quic(lab, tmp_path):
 @needs("gtlsserver", "gtlsclient", "openssl")
 @pytest.mark.parametrize("migrates", [False, True], ids=["still", "migrating"])
 def test_quic(gw, lab, quic, migrates):
-    """Eight megabytes; the migrating client goes on from another port in the middle of them."""
+    """Eight megabytes; the migrating client continues from another port in the middle of them."""
     before = gw.ctl("sessions", "--dport", "4433", "--count")["total"]
     options = ["--change-local-addr=2ms"] if migrates else []
     get = ["gtlsclient", "-q", "--exit-on-all-streams-close", "--download", quic / "got", *options]
@@ -171,7 +171,7 @@ def test_quic(gw, lab, quic, migrates):
 
 
 def dns_answer(query, size):
-    """A TXT record of about `size` bytes for whatever was asked."""
+    """A TXT record of about `size` bytes for any name."""
     name_end = 12
     while query[name_end]:
         name_end += 1 + query[name_end]
@@ -185,14 +185,14 @@ def dns_answer(query, size):
 def resolver(lab, peers):
     """Answers on port 53, over UDP at any length, and over TCP."""
     udp, tcp = peers.udp(lab.inet, INET, 53, timeout=0.1), peers.listen(lab.inet, INET, 53, timeout=0.1)
-    asked, stop = [], threading.Event()
+    queries, stop = [], threading.Event()
 
     def serve():
         while not stop.is_set():
             try:
                 query, client = udp.recvfrom(4096)
                 udp.sendto(dns_answer(query, 3000 if b"big" in query else 20), client)
-                asked.append(client)
+                queries.append(client)
             except TimeoutError:
                 pass
             try:
@@ -204,11 +204,11 @@ def resolver(lab, peers):
             answer = dns_answer(sock.recv(length, socket.MSG_WAITALL), 8000)
             sock.sendall(struct.pack(">H", len(answer)) + answer)
             sock.close()
-            asked.append(client)
+            queries.append(client)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield asked
+    yield queries
     stop.set()
     thread.join()
 
@@ -219,8 +219,8 @@ def test_dns(gw, lab, resolver):
     dig = ["dig", f"@{INET}", "+tries=1", "+time=5", "+noall", "+answer", "TXT"]
     children = [ns.popen([*dig, f"host{n}.example"]) for n in range(4) for ns in (lab.lan1, lab.lan2)]
     for child in children:
-        said = child.communicate(timeout=15)[0]
-        assert re.search(r"host\d\.example\.\s+60\s+IN\s+TXT", said), said
+        output = child.communicate(timeout=15)[0]
+        assert re.search(r"host\d\.example\.\s+60\s+IN\s+TXT", output), output
     big = lab.lan1.out([*dig, "+bufsize=4096", "+notcp", "+ignore", "big.example"])
     assert big.count("x" * 250) == 11, big
     tcp = lab.lan1.out([*dig, "+tcp", "any.example"])
@@ -237,16 +237,16 @@ def test_traceroute_of_two_hosts_at_once(gw, lab):
     """Each host gets the errors about its own probes."""
     probes = [(ns, ns.popen(["traceroute", "-n", "-q", 3, "-w", 2, INET])) for ns in (lab.lan1, lab.lan2)]
     for ns, child in probes:
-        said = child.communicate(timeout=20)[0]
-        hops = re.findall(r"(?m)^\s*\d+\s+(\S+)", said)
+        output = child.communicate(timeout=20)[0]
+        hops = re.findall(r"(?m)^\s*\d+\s+(\S+)", output)
         first = A.GW_LAN_A[4] if ns is lab.lan1 else A.GW_LAN_B[4]
-        assert hops == [first, A.WAN_ROUTER[4], INET], said
-        assert "*" not in said, said
+        assert hops == [first, A.WAN_ROUTER[4], INET], output
+        assert "*" not in output, output
 
 
 @needs("traceroute")
 def test_traceroute_to_a_forwarded_host(gw, lab):
     """From the Internet to a forwarded port: the host inside answers by the public address."""
-    said = lab.inet.out(["traceroute", "-n", "-T", "-p", FTP, "-q", 1, "-w", 2, WAN])
-    hops = re.findall(r"(?m)^\s*\d+\s+(\S+)", said)
-    assert hops[0] == "203.0.113.1" and hops[-1] == WAN and "*" not in said, said
+    output = lab.inet.out(["traceroute", "-n", "-T", "-p", FTP, "-q", 1, "-w", 2, WAN])
+    hops = re.findall(r"(?m)^\s*\d+\s+(\S+)", output)
+    assert hops[0] == "203.0.113.1" and hops[-1] == WAN and "*" not in output, output

@@ -1,4 +1,4 @@
-"""NAT for ordinary hosts and programs: out, in by port forwards, back inside, and the box itself."""
+"""NAT for ordinary hosts and programs: out, in by port forwards, hairpin, and the gateway itself."""
 
 import re
 import socket
@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from harness.lab import Addresses as A
-from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, asked, forward, nat_config, receive, table, talk
+from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, forward, nat_config, receive, seen_as, table, talk
 from harness.traffic import http_server, iperf
 from harness.wire import ICMP, IP, Ether, IPv6, Raw, marked
 
@@ -20,7 +20,7 @@ FORWARDS = (
     forward("games", "udp", "7000/7009", (LAN2, "9000/9009")),
     forward("all", "any", (SPARE_WAN, "any"), (LAN2_OTHER, "any")),
 )
-# Towards the leased line: one LAN by an address that nobody has, the other by the port's own.
+# Towards the leased line: one LAN with an address that no host has, the other by the port's own.
 PRIVATE = (
     table("snat", id="lan-a", cidr_block="192.0.2.0/26", snat_ip=SPARE_EXPRESS),
     table("snat", id="lan-b", cidr_block="192.0.2.64/26", snat_ip=A.GW_EXPRESS[4]),
@@ -46,8 +46,8 @@ def sources(frames):
 def test_tcp_bulk_goes_by_xdp(gw, lab, wire, reverse):
     outside = wire.sniffer(lab.inet, "eth0")
     before, forwarded = gw.status()["fastpath_packets"], sum(p["forwarded"] for p in gw.ports().values())
-    said = iperf(lab.lan1, lab.inet, INET, seconds=1, reverse=reverse)
-    assert said["mbit"] > 20, said
+    output = iperf(lab.lan1, lab.inet, INET, seconds=1, reverse=reverse)
+    assert output["mbit"] > 20, output
     fast = gw.status()["fastpath_packets"] - before
     forwarded = sum(p["forwarded"] for p in gw.ports().values()) - forwarded
     assert forwarded > 1000
@@ -57,22 +57,22 @@ def test_tcp_bulk_goes_by_xdp(gw, lab, wire, reverse):
 
 
 def test_udp_bulk(gw, lab):
-    # The machine has other work at times: one of three goes through without loss to speak of.
+    # The machine has other work at times: one of three runs must pass with at most 1 % loss.
     for _ in range(3):
-        said = iperf(lab.lan2, lab.inet, INET, seconds=1, udp_mbit=20)
-        assert said["packets"] > 500
-        if said["lost"] <= said["packets"] // 100:
+        output = iperf(lab.lan2, lab.inet, INET, seconds=1, udp_mbit=20)
+        assert output["packets"] > 500
+        if output["lost"] <= output["packets"] // 100:
             return
-    raise AssertionError(said)
+    raise AssertionError(output)
 
 
 def test_udp_keeps_its_port(gw, lab, peers):
     server = peers.udp(lab.inet, INET, 5300)
     for port in (1024, 5301, 40000, 65535):
         client = peers.udp(lab.lan1, port=port)
-        assert asked(client, server, (INET, 5300)) == (WAN, port)
+        assert seen_as(client, server, (INET, 5300)) == (WAN, port)
         # Another destination, the same outside port: the mapping does not depend on it.
-        assert asked(client, peers.udp(lab.inet, NARROW), peers.made[-1].getsockname()) == (WAN, port)
+        assert seen_as(client, peers.udp(lab.inet, NARROW), peers.made[-1].getsockname()) == (WAN, port)
 
 
 def test_tcp_keeps_its_port(gw, lab, peers):
@@ -92,7 +92,7 @@ def test_same_source_port_of_two_hosts(gw, lab, peers):
     server = peers.udp(lab.inet, INET, 5320)
     for port in (700, 701, 46000, 46001):
         one, other = peers.udp(lab.lan1, port=port), peers.udp(lab.lan2, port=port)
-        first, second = asked(one, server, (INET, 5320)), asked(other, server, (INET, 5320))
+        first, second = seen_as(one, server, (INET, 5320)), seen_as(other, server, (INET, 5320))
         assert first == (WAN, port)
         assert second[0] == WAN and second[1] != port
         assert second[1] % 2 == port % 2
@@ -117,7 +117,7 @@ def test_ping(gw, lab, wire):
     assert lab.lan1.ping(INET, count=10) == 10
     assert lab.lan2.ping(INET, count=10, options=["-s", 1400]) == 10
     assert sources(outside.drain()) == {WAN}
-    # The answers of the routers on the way are for the hosts too.
+    # The answers of the routers on the path reach the hosts too.
     assert lab.lan1.ping(A.WAN_ROUTER[4], count=3) == 3
 
 
@@ -140,13 +140,13 @@ def test_pings_with_one_identifier(gw, lab, wire):
 @pytest.mark.parametrize("method", [[], ["-I"], ["-T", "-p", 80]], ids=["udp", "icmp", "tcp"])
 def test_traceroute(gw, lab, method):
     """The routers' errors quote what they saw; the host gets them about its own packets."""
-    said = lab.lan1.out(["traceroute", "-n", "-q", 2, "-w", 2, *method, INET])
-    hops = re.findall(r"(?m)^\s*\d+\s+(\S+)", said)
-    assert hops == [A.GW_LAN_A[4], A.WAN_ROUTER[4], INET], said
-    assert "*" not in said
+    output = lab.lan1.out(["traceroute", "-n", "-q", 2, "-w", 2, *method, INET])
+    hops = re.findall(r"(?m)^\s*\d+\s+(\S+)", output)
+    assert hops == [A.GW_LAN_A[4], A.WAN_ROUTER[4], INET], output
+    assert "*" not in output
 
 
-def test_refused_connections_are_told(gw, lab, peers):
+def test_refused_connections_are_reported(gw, lab, peers):
     """An RST, and an ICMP port unreachable about a translated datagram."""
     with pytest.raises(ConnectionRefusedError):
         peers.connect(lab.lan1, (INET, 5399))
@@ -166,7 +166,7 @@ def test_ipv6_is_left_alone(gw, lab, wire):
 
 def test_between_lans_nothing_is_translated(gw, lab, peers):
     server = peers.udp(lab.lan2, LAN2, 5330)
-    assert asked(peers.udp(lab.lan1, port=5331), server, (LAN2, 5330)) == (LAN1, 5331)
+    assert seen_as(peers.udp(lab.lan1, port=5331), server, (LAN2, 5330)) == (LAN1, 5331)
 
 
 # --- in ------------------------------------------------------------------------------------------
@@ -185,18 +185,18 @@ def test_forwarded_udp_range(gw, lab, peers):
     for n in (0, 4, 9):
         server = peers.udp(lab.lan2, LAN2, 9000 + n)
         client = peers.udp(lab.inet, INET)
-        assert asked(client, server, (WAN, 7000 + n)) == client.getsockname()
+        assert seen_as(client, server, (WAN, 7000 + n)) == client.getsockname()
 
 
 def test_a_forwarded_host_speaks_first(gw, lab, peers):
     """What the server sends on its own leaves by the port at which it is reached."""
     server, client = peers.udp(lab.lan2, LAN2, 9005), peers.udp(lab.inet, INET)
-    assert asked(server, client, client.getsockname()) == (WAN, 7005)
+    assert seen_as(server, client, client.getsockname()) == (WAN, 7005)
 
 
 @pytest.mark.parametrize("port", [6999, 7010, 8081])
 def test_next_to_the_forwards_is_the_box(gw, lab, peers, port):
-    """No entry, no mapping: the kernel of the box answers, as nobody listens it refuses."""
+    """No entry, no mapping: the kernel of the gateway answers; nobody listens, so it refuses."""
     client = peers.udp(lab.inet, INET)
     client.connect((WAN, port))
     client.send(b"?")
@@ -226,10 +226,10 @@ def test_a_whole_address(gw, lab, peers, wire):
     talk(client, server, 50000)
     udp = peers.udp(lab.lan2, LAN2_OTHER, 53)
     asker = peers.udp(lab.inet, INET)
-    assert asked(asker, udp, (SPARE_WAN, 53)) == asker.getsockname()
+    assert seen_as(asker, udp, (SPARE_WAN, 53)) == asker.getsockname()
     assert lab.inet.ping(SPARE_WAN, count=5, options=["-I", INET]) == 5
     outside = peers.udp(lab.inet, INET, 5340)
-    assert asked(peers.udp(lab.lan2, LAN2_OTHER, 5341), outside, (INET, 5340)) == (SPARE_WAN, 5341)
+    assert seen_as(peers.udp(lab.lan2, LAN2_OTHER, 5341), outside, (INET, 5340)) == (SPARE_WAN, 5341)
     # A protocol that has no ports: GRE, as the far end sends it.
     caught = wire.sniffer(lab.lan2, "eth0")
     frame = Ether(src=lab.inet.mac("eth0"), dst=lab.wan.mac("inet")) / IP(src=INET, dst=SPARE_WAN, proto=47)
@@ -237,7 +237,7 @@ def test_a_whole_address(gw, lab, peers, wire):
     assert caught.until(lambda p: IP in p and p[IP].proto == 47 and p[IP].dst == LAN2_OTHER) is not None
 
 
-# --- back inside ---------------------------------------------------------------------------------
+# --- hairpin -------------------------------------------------------------------------------------
 
 
 def test_hairpin_by_a_forward(gw, lab, peers):
@@ -258,19 +258,19 @@ def test_hairpin_to_itself(gw, lab, peers):
 
 
 def test_hairpin_between_mappings(gw_changed, hidden, lab, peers):
-    """Two hosts that know each other's mapped ports, as a rendezvous server tells them."""
+    """Two hosts that know each other's mapped ports, as learned from a rendezvous server."""
     gw = gw_changed(nat_config(filtering="endpoint-independent"))
     meeting = peers.udp(lab.inet, INET, 5350)
     one, other = peers.udp(lab.lan1, port=5351), peers.udp(lab.lan2, port=5351)
-    where_one, where_other = (asked(s, meeting, (INET, 5350)) for s in (one, other))
+    where_one, where_other = (seen_as(s, meeting, (INET, 5350)) for s in (one, other))
     before = gw.ctl("nat")["totals"]["hairpinned"]
-    assert asked(one, other, where_other) == where_one
-    assert asked(other, one, where_one) == where_other
+    assert seen_as(one, other, where_other) == where_one
+    assert seen_as(other, one, where_one) == where_other
     assert gw.ctl("nat")["totals"]["hairpinned"] > before
 
 
 def test_hairpin_switched_off(gw_changed, hidden, lab, peers):
-    """Then the public address is the box's: it refuses, as nobody listens there."""
+    """Then the public address is the gateway's own: it refuses, since nobody listens there."""
     gw_changed(nat_config(*FORWARDS, table("nat", hairpin=False)))
     listener = peers.listen(lab.lan1, LAN1, 80, timeout=0.3)
     with pytest.raises(ConnectionRefusedError):
@@ -287,8 +287,8 @@ def test_private_snat(gw, lab, peers):
     server, outside = peers.udp(lab.pop, POP, 5360), peers.udp(lab.inet, INET, 5360)
     for ns, address in ((lab.lan1, SPARE_EXPRESS), (lab.lan2, A.GW_EXPRESS[4])):
         client = peers.udp(ns, port=5361)
-        assert asked(client, server, (POP, 5360)) == (address, 5361)
-        seen, seen_port = asked(client, outside, (INET, 5360))
+        assert seen_as(client, server, (POP, 5360)) == (address, 5361)
+        seen, seen_port = seen_as(client, outside, (INET, 5360))
         assert seen == WAN and seen_port % 2 == 1
         listener = peers.listen(lab.pop, POP, 5362)
         tcp = peers.connect(ns, (POP, 5362), source=("0.0.0.0", 5363))
@@ -302,12 +302,12 @@ def test_private_snat(gw, lab, peers):
 
 
 def test_the_leased_line_reaches_the_branch_untranslated(gw, lab, peers):
-    """Source NAT is for sessions from inside; into the branch its own addresses hold."""
+    """Source NAT is for sessions from inside; traffic into the branch uses its own addresses."""
     server, client = peers.udp(lab.lan1, LAN1, 5370), peers.udp(lab.pop, POP)
-    assert asked(client, server, (LAN1, 5370)) == client.getsockname()
+    assert seen_as(client, server, (LAN1, 5370)) == client.getsockname()
 
 
-# --- the box itself ------------------------------------------------------------------------------
+# --- the gateway itself --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", [WAN, A.GW_LAN_A[4]], ids=["wan-address", "lan-address"])
@@ -317,12 +317,12 @@ def test_services_of_the_box(gw, lab, peers, address, tmp_path):
     with http_server(lab.gw, address, tmp_path) as url:
         assert asker.out(["curl", "-sS", "--max-time", 5, "--interface", source, url + "hello"]) == "box"
     server, client = peers.udp(lab.gw, address, 5380), peers.udp(asker, source)
-    assert asked(client, server, (address, 5380)) == client.getsockname()
+    assert seen_as(client, server, (address, 5380)) == client.getsockname()
     assert asker.ping(address, count=5, options=["-I", source]) == 5
 
 
 def test_the_box_from_inside_by_its_public_address(gw, lab, peers):
-    """Management from a LAN: not hairpinned, as no entry and no mapping says so."""
+    """Management from a LAN: not hairpinned, since there is no entry and no mapping."""
     listener = peers.listen(lab.gw, WAN, 5381)
     client = peers.connect(lab.lan1, (WAN, 5381), source=("0.0.0.0", 5382))
     server, peer = peers.accept(listener)
@@ -338,12 +338,12 @@ def test_connections_of_the_box(gw, lab, peers):
     assert peer == (WAN, client.getsockname()[1])
     talk(client, server, 50000)
     asker = peers.udp(lab.gw)
-    assert asked(asker, answerer, (INET, 5390)) == (WAN, asker.getsockname()[1])
+    assert seen_as(asker, answerer, (INET, 5390)) == (WAN, asker.getsockname()[1])
     assert lab.gw.ping(INET, count=5) == 5
 
 
 def test_the_box_and_a_host_on_the_same_port(gw, lab, peers):
-    """A mapping has the port already: the box's own connections still get their answers."""
+    """A mapping has the port already: the gateway's own connections still get their answers."""
     listener = peers.listen(lab.inet, INET, 5391)
     inside = peers.connect(lab.lan1, (INET, 5391), source=("0.0.0.0", 5392))
     inside_server, peer = peers.accept(listener)
@@ -357,13 +357,13 @@ def test_the_box_and_a_host_on_the_same_port(gw, lab, peers):
 
     far, near = peers.udp(lab.inet, INET, 5394), peers.udp(lab.inet, NARROW, 5395)
     inside, box = peers.udp(lab.lan1, port=5396), peers.udp(lab.gw, port=5396)
-    assert asked(inside, far, (INET, 5394)) == (WAN, 5396)
-    assert asked(box, near, (NARROW, 5395)) == (WAN, 5396)
-    assert asked(inside, far, (INET, 5394)) == (WAN, 5396)
+    assert seen_as(inside, far, (INET, 5394)) == (WAN, 5396)
+    assert seen_as(box, near, (NARROW, 5395)) == (WAN, 5396)
+    assert seen_as(inside, far, (INET, 5394)) == (WAN, 5396)
 
 
 def test_any_on_the_wan_address(gw_changed, hidden, lab, peers):
-    """All of the WAN address to one host: pings as well; the box keeps what it began itself."""
+    """All of the WAN address to one host: pings as well; the gateway keeps its own connections."""
     gw_changed(nat_config(forward("dmz", "any", "any", (LAN1, "any"))))
     listener = peers.listen(lab.lan1, LAN1, 4443)
     client = peers.connect(lab.inet, (WAN, 4443), source=(INET, 0))
@@ -378,7 +378,7 @@ def test_any_on_the_wan_address(gw_changed, hidden, lab, peers):
     server, _ = peers.accept(listener)
     talk(box, server, 50000)
     asker, answerer = peers.udp(lab.gw), peers.udp(lab.inet, INET)
-    assert asked(asker, answerer, answerer.getsockname()) == (WAN, asker.getsockname()[1])
+    assert seen_as(asker, answerer, answerer.getsockname()) == (WAN, asker.getsockname()[1])
 
 
 # --- sizes ---------------------------------------------------------------------------------------
@@ -392,13 +392,13 @@ def forget_mtus(lab):
 def test_too_big_from_outside(gw, lab):
     """The router's "fragmentation needed" quotes the WAN address; the host inside believes it."""
     forget_mtus(lab)
-    said = lab.lan1.run(["ping", "-n", "-M", "do", "-c", 1, "-W", 2, "-s", 1472, NARROW], check=False).stdout
-    assert f"From {A.WAN_ROUTER[4]}" in said and "mtu = 1400" in said, said
+    output = lab.lan1.run(["ping", "-n", "-M", "do", "-c", 1, "-W", 2, "-s", 1472, NARROW], check=False).stdout
+    assert f"From {A.WAN_ROUTER[4]}" in output and "mtu = 1400" in output, output
     assert "1400" in lab.lan1.out(["ip", "route", "get", NARROW])
     assert lab.lan1.ping(NARROW, count=2, options=["-M", "do", "-s", 1372]) == 2
     forget_mtus(lab)
-    said = lab.lan1.out(["tracepath", "-n", NARROW])
-    assert re.search(r"pmtu 1400", said) and "reached" in said, said
+    output = lab.lan1.out(["tracepath", "-n", NARROW])
+    assert re.search(r"pmtu 1400", output) and "reached" in output, output
 
 
 def test_tcp_finds_the_mtu(gw, lab):
@@ -438,14 +438,14 @@ def test_fragmented_udp(gw, lab, peers):
     server = peers.udp(lab.inet, INET, 5400)
     client = peers.udp(lab.lan1, port=5401)
     for size in (1473, 3000, 8000):
-        assert asked(client, server, (INET, 5400), data=bytes(range(250)) * (size // 250)) == (WAN, 5401)
+        assert seen_as(client, server, (INET, 5400), data=bytes(range(250)) * (size // 250)) == (WAN, 5401)
 
 
 def test_fragmented_udp_by_a_forward(gw, lab, peers):
     server, client = peers.udp(lab.lan2, LAN2, 9001), peers.udp(lab.inet, INET)
-    assert asked(client, server, (WAN, 7001), data=bytes(8000)) == client.getsockname()
+    assert seen_as(client, server, (WAN, 7001), data=bytes(8000)) == client.getsockname()
 
 
 def test_fragmented_hairpin(gw, lab, peers):
     server, client = peers.udp(lab.lan2, LAN2, 9002), peers.udp(lab.lan1, port=5402)
-    assert asked(client, server, (WAN, 7002), data=bytes(5000)) == (WAN, 5402)
+    assert seen_as(client, server, (WAN, 7002), data=bytes(5000)) == (WAN, 5402)

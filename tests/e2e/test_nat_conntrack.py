@@ -7,11 +7,11 @@ that depend on address and port, as Linux's do. Where the two differ on purpose,
 import pytest
 
 from harness.config import lab_config
+from harness.differential import Subject, payload, step
 from harness.lab import Addresses as A
 from harness.lab import Gateway
 from harness.nat import forward, hide_the_inside, nat_config
 from harness.net import CommandError
-from harness.twins import Twin, payload, step
 from harness.wire import ICMP, IP, TCP, UDP, fragment
 
 pytestmark = [pytest.mark.sag, pytest.mark.bad_checksums]
@@ -43,13 +43,13 @@ I, O = 1000, 5000
 
 def out(flags, seq, ack=0, size=0, port=0, host=H, to=R, dport=80):
     tcp = TCP(sport=port, dport=dport, flags=flags, seq=seq, ack=ack)
-    return "lan", lambda twin: [IP(src=host, dst=to) / tcp / payload(7, size)]
+    return "lan", lambda subject: [IP(src=host, dst=to) / tcp / payload(7, size)]
 
 
 def back(flags, seq, ack=0, size=0, port=0, host=H, source=R, sport=80):
-    return "wan", lambda twin: [
+    return "wan", lambda subject: [
         IP(src=source, dst=WAN)
-        / TCP(sport=sport, dport=twin.port((host, port)), flags=flags, seq=seq, ack=ack)
+        / TCP(sport=sport, dport=subject.port((host, port)), flags=flags, seq=seq, ack=ack)
         / payload(9, size)
     ]
 
@@ -63,59 +63,59 @@ def handshake(port, **kw):
 
 
 def to_web(flags, seq, ack=0):
-    return "wan", lambda twin: [IP(src=R, dst=WAN) / TCP(sport=3000, dport=8080, flags=flags, seq=seq, ack=ack)]
+    return "wan", lambda subject: [IP(src=R, dst=WAN) / TCP(sport=3000, dport=8080, flags=flags, seq=seq, ack=ack)]
 
 
 def udp_out(port, size=8, to=R, chksum=None):
-    return "lan", lambda twin: [IP(src=H, dst=to) / UDP(sport=port, dport=53, chksum=chksum) / payload(5, size)]
+    return "lan", lambda subject: [IP(src=H, dst=to) / UDP(sport=port, dport=53, chksum=chksum) / payload(5, size)]
 
 
 def udp_back(port, size=8, host=H, source=R, sport=53):
-    return "wan", lambda twin: [
-        IP(src=source, dst=WAN) / UDP(sport=sport, dport=twin.port((host, port))) / payload(6, size)
+    return "wan", lambda subject: [
+        IP(src=source, dst=WAN) / UDP(sport=sport, dport=subject.port((host, port))) / payload(6, size)
     ]
 
 
 def echo_out(ident, seq, host=H):
-    return "lan", lambda twin: [IP(src=host, dst=R) / ICMP(type=8, id=ident, seq=seq) / payload(1, 16)]
+    return "lan", lambda subject: [IP(src=host, dst=R) / ICMP(type=8, id=ident, seq=seq) / payload(1, 16)]
 
 
 def echo_back(ident, seq, host=H, source=R):
-    return "wan", lambda twin: [
-        IP(src=source, dst=WAN) / ICMP(type=0, id=twin.port((host, ident)), seq=seq) / payload(1, 16)
+    return "wan", lambda subject: [
+        IP(src=source, dst=WAN) / ICMP(type=0, id=subject.port((host, ident)), seq=seq) / payload(1, 16)
     ]
 
 
 def error_back(kind, code, quoted, source=A.WAN_ROUTER[4], mtu=0):
     """From outside, about a packet that went out by the gateway's address; `quoted` makes its transport."""
-    return "wan", lambda twin: [
-        IP(src=source, dst=WAN) / ICMP(type=kind, code=code, nexthopmtu=mtu) / IP(src=WAN, dst=R, ttl=60) / quoted(twin)
+    return "wan", lambda subject: [
+        IP(src=source, dst=WAN) / ICMP(type=kind, code=code, nexthopmtu=mtu) / IP(src=WAN, dst=R, ttl=60) / quoted(subject)
     ]
 
 
 def sent_udp(port, dport=53):
-    return lambda twin: UDP(sport=twin.port((H, port)), dport=dport) / payload(5, 64)
+    return lambda subject: UDP(sport=subject.port((H, port)), dport=dport) / payload(5, 64)
 
 
 def sent_ack(port):
-    return lambda twin: TCP(sport=twin.port((H, port)), dport=80, flags="A", seq=I + 1, ack=O + 1)
+    return lambda subject: TCP(sport=subject.port((H, port)), dport=80, flags="A", seq=I + 1, ack=O + 1)
 
 
 def error_out(kind, code, quoted, source=H):
     """From inside, about a packet that came in and was translated."""
-    return "lan", lambda twin: [
-        IP(src=source, dst=R) / ICMP(type=kind, code=code) / IP(src=R, dst=H, ttl=60) / quoted(twin)
+    return "lan", lambda subject: [
+        IP(src=source, dst=R) / ICMP(type=kind, code=code) / IP(src=R, dst=H, ttl=60) / quoted(subject)
     ]
 
 
 def pieces(side, number, order=None, l4=None):
     """A long datagram of port 4060, or another message, in fragments; in another order if one is given."""
 
-    def build(twin):
+    def build(subject):
         if side == "lan":
             packet = IP(src=H, dst=R, id=number) / (l4 or UDP(sport=4060, dport=53)) / payload(1, 3000)
         else:
-            packet = IP(src=R, dst=WAN, id=number) / UDP(sport=53, dport=twin.port((H, 4060))) / payload(2, 3000)
+            packet = IP(src=R, dst=WAN, id=number) / UDP(sport=53, dport=subject.port((H, 4060))) / payload(2, 3000)
         parts = fragment(packet, 1400)
         return [parts[n] for n in order] if order else parts
 
@@ -158,8 +158,8 @@ STORIES = {
     "refused": [
         ("SYN", *out("S", I, port=4003)),
         ("RST", *back("RA", 0, I + 1, port=4003)),
-        ("SYN anew", *out("S", I + 9000, port=4003)),
-        ("RST anew", *back("RA", 0, I + 9001, port=4003)),
+        ("SYN again", *out("S", I + 9000, port=4003)),
+        ("RST again", *back("RA", 0, I + 9001, port=4003)),
     ],
     "a blind RST to a SYN": [
         ("SYN", *out("S", I, port=4004)),
@@ -184,7 +184,7 @@ STORIES = {
     "an RST far outside the window": [
         *handshake(4007),
         ("RST", *back("R", O + 50_000_000, port=4007)),
-        ("data goes on", *out("PA", I + 1, O + 1, 100, port=4007)),
+        ("more data", *out("PA", I + 1, O + 1, 100, port=4007)),
         ("and back", *back("PA", O + 1, I + 101, 100, port=4007)),
     ],
     "data outside the window": [
@@ -217,10 +217,10 @@ STORIES = {
         ("SYN from inside", *out("S", I + 77_000, port=4011)),
         ("challenge ACK", *back("A", O + 1, I + 1, port=4011)),
         ("SYN from outside", *back("S", O + 77_000, port=4011)),
-        ("the connection goes on", *out("PA", I + 1, O + 1, 10, port=4011)),
+        ("the connection continues", *out("PA", I + 1, O + 1, 10, port=4011)),
         ("and back", *back("PA", O + 1, I + 11, 10, port=4011)),
     ],
-    "nobody asked": [
+    "unsolicited": [
         *handshake(4012),
         ("SYN of another host", *back("S", O, port=4012, source=OTHER)),
         ("SYN from another port", *back("S", O, port=4012, sport=81)),
@@ -245,7 +245,7 @@ STORIES = {
         ("all", *out("FSRPAU", I, port=4020)),
     ],
     "a wrong checksum": [
-        ("SYN", "lan", lambda twin: [wrong_sum(IP(src=H, dst=R) / TCP(sport=4021, dport=80, flags="S", seq=I))]),
+        ("SYN", "lan", lambda subject: [wrong_sum(IP(src=H, dst=R) / TCP(sport=4021, dport=80, flags="S", seq=I))]),
     ],
     "two hosts on one port": [
         *handshake(4022),
@@ -259,7 +259,7 @@ STORIES = {
         ("SYN/ACK", *out("SA", I, O + 1, port=80, dport=3000)),
         ("ACK", *to_web("A", O + 1, I + 1)),
         ("data", *out("PA", I + 1, O + 1, 20, port=80, dport=3000)),
-        ("time exceeded inside", *error_out(11, 0, lambda twin: TCP(sport=3000, dport=80, seq=O + 1), "192.0.2.30")),
+        ("time exceeded inside", *error_out(11, 0, lambda subject: TCP(sport=3000, dport=80, seq=O + 1), "192.0.2.30")),
         ("RST", *out("R", I + 21, port=80, dport=3000)),
     ],
     "UDP": [
@@ -278,7 +278,7 @@ STORIES = {
         ("reply of another host", *echo_back(40, 1, source=OTHER)),
         ("request of another host", *echo_out(40, 1, host=H2)),
         ("its reply", *echo_back(40, 1, host=H2)),
-        ("reply to no request", "lan", lambda twin: [IP(src=H, dst=R) / ICMP(type=0, id=41, seq=1)]),
+        ("reply to no request", "lan", lambda subject: [IP(src=H, dst=R) / ICMP(type=0, id=41, seq=1)]),
     ],
     "errors from outside": [
         ("a datagram", *udp_out(4040, size=64)),
@@ -288,14 +288,14 @@ STORIES = {
         ("about nothing", *error_back(3, 1, sent_udp(4998))),
         *handshake(4041),
         ("fragmentation needed", *error_back(3, 4, sent_ack(4041), mtu=1400)),
-        ("the connection goes on", *out("PA", I + 1, O + 1, 10, port=4041)),
+        ("the connection continues", *out("PA", I + 1, O + 1, 10, port=4041)),
     ],
     "errors from inside": [
         ("a datagram", *udp_out(4050)),
         ("its answer", *udp_back(4050, size=32)),
-        ("port unreachable", *error_out(3, 3, lambda twin: UDP(sport=53, dport=4050) / payload(6, 32))),
-        ("by a router inside", *error_out(3, 1, lambda twin: UDP(sport=53, dport=4050) / payload(6, 32), "192.0.2.30")),
-        ("about nothing", *error_out(3, 3, lambda twin: UDP(sport=53, dport=4997))),
+        ("port unreachable", *error_out(3, 3, lambda subject: UDP(sport=53, dport=4050) / payload(6, 32))),
+        ("by a router inside", *error_out(3, 1, lambda subject: UDP(sport=53, dport=4050) / payload(6, 32), "192.0.2.30")),
+        ("about nothing", *error_out(3, 3, lambda subject: UDP(sport=53, dport=4997))),
     ],
     "fragments": [
         ("out", *pieces("lan", 71)),
@@ -306,13 +306,13 @@ STORIES = {
         ("echo", *pieces("lan", 76, l4=ICMP(type=8, id=60, seq=1))),
     ],
     "other protocols": [
-        ("ESP out", "lan", lambda twin: [IP(src=H, dst=R, proto=50) / payload(3, 40)]),
-        ("ESP back", "wan", lambda twin: [IP(src=R, dst=WAN, proto=50) / payload(4, 40)]),
+        ("ESP out", "lan", lambda subject: [IP(src=H, dst=R, proto=50) / payload(3, 40)]),
+        ("ESP back", "wan", lambda subject: [IP(src=R, dst=WAN, proto=50) / payload(4, 40)]),
     ],
 }
 
 # (story, step): (what differs, why).
-WINDOWS = "established segments are forwarded by XDP, which follows no windows: the receiving host judges (RFC 9293 3.10.7.4)"
+WINDOWS = "established segments are forwarded by XDP, which follows no windows: the receiving host checks (RFC 9293 3.10.7.4)"
 PICKED_UP = (
     "a connection that is older than the gateway's knowledge of it is picked up, whatever its first segment is; "
     "who gains by a false one is inside, and the far host refuses it"
@@ -358,9 +358,9 @@ def linux(second_lab):
 
 
 @pytest.fixture
-def twins(gw_changed, hidden, linux, wire):
+def subjects(gw_changed, hidden, linux, wire):
     gw_changed(CONFIG)
-    return [Twin(lab, wire, [H, H2]) for lab in (hidden, linux)]
+    return [Subject(lab, wire, [H, H2]) for lab in (hidden, linux)]
 
 
 def difference(ours, theirs):
@@ -374,11 +374,11 @@ def difference(ours, theirs):
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_story(twins, story):
+def test_story(subjects, story):
     wrong = []
     for name, side, build in STORIES[story]:
         expected, _ = DIFFERENCES.get((story, name), (None, None))
-        ours, theirs = step(twins, side, build, patience=0.15 if expected else 0.6)
+        ours, theirs = step(subjects, side, build, timeout=0.15 if expected else 0.6)
         found = difference(ours, theirs) if ours != theirs else None
         if found != expected:
             wrong.append(f"{name}: {found}, expected {expected}\n      ours  {ours}\n      Linux {theirs}")
@@ -386,5 +386,5 @@ def test_story(twins, story):
 
 
 def test_the_table_of_differences_is_of_these_stories():
-    steps = {(story, name) for story, told in STORIES.items() for name, *_ in told}
+    steps = {(story, name) for story, rows in STORIES.items() for name, *_ in rows}
     assert set(DIFFERENCES) <= steps

@@ -1,4 +1,4 @@
-"""What NAT remembers: over a restart, a reload, a new WAN address; what it records and where it ends."""
+"""State of NAT over a restart, a reload and a new WAN address; its log and its limits."""
 
 import contextlib
 import json
@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from harness.books import restarted
 from harness.lab import Addresses as A
-from harness.nat import LAN2_OTHER, asked, forward, nat_config, silent, table
+from harness.nat import LAN2_OTHER, forward, nat_config, seen_as, silent, table
+from harness.port_counters import restarted
 from harness.wire import ICMP, Ether
 
 pytestmark = pytest.mark.sag
@@ -51,7 +51,7 @@ def translations(gw, *filters):
 
 
 class Chat:
-    """A TCP connection on which both sides talk all the time."""
+    """A TCP connection on which both sides send all the time."""
 
     def __init__(self, one, other):
         self.ends, self.rounds, self.failed = (one, other), 0, None
@@ -118,7 +118,7 @@ class Flows:
         self.lab, self.peers, self.port = lab, peers, port
         self.udp_server = peers.udp(lab.inet, INET, 5503)
         self.udp = [peers.udp(ns, port=port) for ns in (lab.lan1, lab.lan2)]
-        self.seen = [asked(sock, self.udp_server, (INET, 5503)) for sock in self.udp]
+        self.seen = [seen_as(sock, self.udp_server, (INET, 5503)) for sock in self.udp]
         assert len({peer for _, peer in self.chats}) == 3 and len(set(self.seen)) == 2
 
     def go_on(self):
@@ -127,7 +127,7 @@ class Flows:
             # First the answer to what was sent before, then more.
             self.udp_server.sendto(b"still there?", peer)
             assert sock.recv(100) == b"still there?"
-            assert asked(sock, self.udp_server, (INET, 5503)) == peer
+            assert seen_as(sock, self.udp_server, (INET, 5503)) == peer
 
     def are_remembered(self):
         """Who shares a binding, who gets another, and who may send to it."""
@@ -139,18 +139,18 @@ class Flows:
         neighbour = peers.udp(lab.inet, INET)
         neighbour.sendto(b"may", self.seen[0])
         assert self.udp[0].recv(100) == b"may"
-        assert [asked(sock, elsewhere, to) for sock in self.udp] == self.seen
-        third = asked(peers.udp(lab.lan2, LAN2_OTHER, self.port), elsewhere, to)
+        assert [seen_as(sock, elsewhere, to) for sock in self.udp] == self.seen
+        third = seen_as(peers.udp(lab.lan2, LAN2_OTHER, self.port), elsewhere, to)
         assert third not in self.seen
 
 
-def test_flows_outlive_kill_9(gw, lab, peers, chats, books):
+def test_flows_outlive_kill_9(gw, lab, peers, chats, accounting):
     flows = Flows(lab, peers, chats, 48000)
     before = translations(gw)
     assert len(before) >= 5
     gw.kill()
     assert all(chat.goes_on() for chat, _ in flows.chats), "XDP translates without the daemon"
-    restarted(gw, books, CONFIG, quiet=False)
+    restarted(gw, accounting, CONFIG, quiet=False)
     after = translations(gw)
     assert {k: after.get(k) for k in before} == before
     assert {b["outside_port"] for b in gw.ctl("nat", "bindings")["bindings"]} >= {port for _, port in flows.seen}
@@ -158,10 +158,10 @@ def test_flows_outlive_kill_9(gw, lab, peers, chats, books):
     flows.are_remembered()
     for chat, _ in flows.chats:
         chat.close()
-    books.open()
+    accounting.open()
 
 
-def test_flows_outlive_a_restart(gw, lab, peers, chats, books):
+def test_flows_outlive_a_restart(gw, lab, peers, chats, accounting):
     flows = Flows(lab, peers, chats, 48100)
     before = translations(gw)
     pid = gw.pid()
@@ -172,14 +172,14 @@ def test_flows_outlive_a_restart(gw, lab, peers, chats, books):
             assert time.monotonic() < end, "SIGTERM did not end the daemon"
             time.sleep(0.01)
     gw.running = None
-    restarted(gw, books, CONFIG, quiet=False)
+    restarted(gw, accounting, CONFIG, quiet=False)
     after = translations(gw)
     assert {k: after.get(k) for k in before} == before
     flows.go_on()
     flows.are_remembered()
     for chat, _ in flows.chats:
         chat.close()
-    books.open()
+    accounting.open()
 
 
 def test_flows_outlive_reloads(gw, lab, peers, chats):
@@ -196,12 +196,12 @@ def test_flows_outlive_reloads(gw, lab, peers, chats):
 
 
 def test_a_forward_that_is_taken_away(gw, lab, peers, chats):
-    """Its sessions end; others do not notice."""
+    """Its sessions end; others are not affected."""
     flows = Flows(lab, peers, chats, 48300)
     gw.reload(nat_config())
     (outward, _), _, (inward, (_, port)) = flows.chats
     assert outward.goes_on()
-    # The client's next packet was for the box, which knows no such connection.
+    # The client's next packet was for the gateway itself, which has no such connection.
     inward.stop.set()
     assert select.select([inward.ends[0]], [], [], 5)[0]
     with pytest.raises(ConnectionResetError):
@@ -243,14 +243,14 @@ def movable(gw, lab):
 
 
 def test_a_new_wan_address(movable, lab, peers):
-    """Old sessions end and begin anew from the new address; port forwards move with it."""
+    """Old sessions end and begin again from the new address; port forwards move with it."""
     gw = movable
     server = peers.udp(lab.inet, INET, 5510)
     clients = [peers.udp(ns, port=48400) for ns in (lab.lan1, lab.lan2)]
-    assert {asked(c, server, (INET, 5510))[0] for c in clients} == {WAN}
+    assert {seen_as(c, server, (INET, 5510))[0] for c in clients} == {WAN}
     move_wan(lab, WAN, OTHER_WAN)
     own_address(gw, OTHER_WAN)
-    seen = [asked(c, server, (INET, 5510)) for c in clients]
+    seen = [seen_as(c, server, (INET, 5510)) for c in clients]
     assert {address for address, _ in seen} == {OTHER_WAN} and len(set(seen)) == 2
     listener = peers.listen(lab.inet, INET, 5511)
     tcp = peers.connect(lab.lan1, (INET, 5511))
@@ -262,7 +262,7 @@ def test_a_new_wan_address(movable, lab, peers):
     # The hosts have nothing left at the old address.
     assert {t[0] for t in translations(gw, "--sport", "48400").values()} == {OTHER_WAN}
     assert {b["outside"] for b in gw.ctl("nat", "bindings", "--inside-port", "48400")["bindings"]} == {OTHER_WAN}
-    # The box itself.
+    # The gateway itself.
     assert lab.gw.ping(INET, count=3) == 3
 
 
@@ -271,7 +271,7 @@ def test_no_wan_address_for_a_while(movable, lab, peers):
     gw = movable
     server = peers.udp(lab.inet, INET, 5520)
     client = peers.udp(lab.lan1, port=48410)
-    assert asked(client, server, (INET, 5520)) == (WAN, 48410)
+    assert seen_as(client, server, (INET, 5520)) == (WAN, 48410)
     # The route stays without the address, as after a lease that ran out.
     lab.gw.batch(f"route replace default via {A.WAN_ROUTER[4]} dev wan onlink\naddr flush dev wan scope global\n")
     lab.gw.ip(f"route replace default via {A.WAN_ROUTER[4]} dev wan onlink")
@@ -290,18 +290,18 @@ def test_no_wan_address_for_a_while(movable, lab, peers):
     )
     lab.gw.ip(f"-6 route replace default via {A.WAN_ROUTER[6]}")
     own_address(gw, WAN)
-    assert asked(client, server, (INET, 5520)) == (WAN, 48410)
-    assert asked(fresh, server, (INET, 5520)) == (WAN, 48412)
+    assert seen_as(client, server, (INET, 5520)) == (WAN, 48410)
+    assert seen_as(fresh, server, (INET, 5520)) == (WAN, 48412)
 
 
 # --- flush ---------------------------------------------------------------------------------------
 
 
 def test_flush(gw, lab, peers):
-    """All bindings go with their sessions; hosts that go on talking get new ones."""
+    """All bindings go with their sessions; hosts that keep sending get new ones."""
     server = peers.udp(lab.inet, INET, 5530)
     client = peers.udp(lab.lan1, port=48500)
-    assert asked(client, server, (INET, 5530)) == (WAN, 48500)
+    assert seen_as(client, server, (INET, 5530)) == (WAN, 48500)
     listener = peers.listen(lab.inet, INET, 5531)
     tcp = peers.connect(lab.lan1, (INET, 5531), source=("0.0.0.0", 48502))
     accepted, peer = peers.accept(listener)
@@ -310,10 +310,10 @@ def test_flush(gw, lab, peers):
     nat = gw.ctl("nat")
     assert nat["totals"]["bindings"] == 0 and nat["totals"]["hosts"] == 0
     assert [p[kind]["used"] for p in nat["pools"] for kind in ("tcp", "udp", "icmp")] == [0, 0, 0]
-    # The port is the box's now: nobody inside hears of it.
+    # The port is the gateway's own now: no host inside gets the packet.
     server.sendto(b"too late", (WAN, 48500))
     assert silent(client, 0.2)
-    assert asked(client, server, (INET, 5530)) == (WAN, 48500)
+    assert seen_as(client, server, (INET, 5530)) == (WAN, 48500)
     tcp.sendall(b"in the middle of a connection")
     assert accepted.recv(100) == b"in the middle of a connection" and peer == (WAN, 48502)
 
@@ -321,18 +321,18 @@ def test_flush(gw, lab, peers):
 # --- records -------------------------------------------------------------------------------------
 
 
-def records(path, wanted, timeout=5.0):
-    """The NAT log as objects, once it holds what is wanted."""
+def records(path, complete, timeout=5.0):
+    """The NAT log as objects, once `complete(lines)` holds."""
     end = time.monotonic() + timeout
     while True:
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        if wanted(lines) or time.monotonic() > end:
+        if complete(lines) or time.monotonic() > end:
             return lines
         time.sleep(0.02)
 
 
 def test_log_of_sessions(gw_empty, lab, peers):
-    """A record for each beginning and end of a session, with all that it was."""
+    """A record for each beginning and end of a session, with all its fields."""
     path = lab.run_dir / "nat.log"
     gw = gw_empty(nat_config(WEB, table("nat", log="sessions", log_file=str(path))))
     server, listener = peers.udp(lab.inet, INET, 5540), peers.listen(lab.lan1, LAN1, 80)
@@ -340,7 +340,7 @@ def test_log_of_sessions(gw_empty, lab, peers):
     for ns, src in ((lab.lan1, LAN1), (lab.lan2, LAN2)):
         client = peers.udp(ns, port=48600)
         for _ in range(3):
-            peer = asked(client, server, (INET, 5540), data=b"x" * 100)
+            peer = seen_as(client, server, (INET, 5540), data=b"x" * 100)
         seen[("created", 17, src, 48600, INET, 5540)] = (*peer, INET, 5540)
     inward = peers.connect(lab.inet, (WAN, 8080), source=(INET, 0))
     peers.accept(listener)
@@ -365,10 +365,10 @@ def test_log_of_sessions(gw_empty, lab, peers):
         assert tuples[key] == became
         assert tuples[("ended", *key[1:])] == became
     assert any(key[1] == 1 and became[0] == WAN for key, became in tuples.items()), "the ping"
-    # Rotation: the old file is complete, the new one goes on with the numbers.
+    # Rotation: the old file is complete, the new one continues the numbering.
     old = path.rename(path.with_suffix(".old"))
     gw.reload(gw.running)
-    asked(peers.udp(lab.lan1), server, (INET, 5540))
+    seen_as(peers.udp(lab.lan1), server, (INET, 5540))
     fresh = records(path, lambda lines: lines)
     assert fresh[0]["seq"] == json.loads(old.read_text().splitlines()[-1])["seq"] + 1
     assert gw.ctl("nat")["totals"]["log_lost"] == 0
@@ -380,19 +380,19 @@ def test_log_of_port_blocks(gw_empty, lab, peers):
     gw = gw_empty(nat_config(table("nat", log="blocks", log_file=str(path), port_block=64)))
     server = peers.udp(lab.inet, INET, 5550)
     clients = {src: [peers.udp(ns) for _ in range(80)] for ns, src in ((lab.lan1, LAN1), (lab.lan2, LAN2))}
-    ports = {src: [asked(sock, server, (INET, 5550))[1] for sock in socks] for src, socks in clients.items()}
+    ports = {src: [seen_as(sock, server, (INET, 5550))[1] for sock in socks] for src, socks in clients.items()}
     gw.ctl("sessions", "flush", "--all")
     lines = records(path, lambda lines: sum(r["event"] == "block-returned" for r in lines) >= 4)
     block = lambda r: (r["host"], r["external"], r["first_port"], r["last_port"])
-    lent, returned = ([block(r) for r in lines if r["event"] == f"block-{what}"] for what in ("lent", "returned"))
-    assert len(lent) >= 4 and sorted(lent) == sorted(returned), lines
+    assigned, returned = ([block(r) for r in lines if r["event"] == f"block-{what}"] for what in ("lent", "returned"))
+    assert len(assigned) >= 4 and sorted(assigned) == sorted(returned), lines
     # Sessions that ended before the reload may have their records here; these have none.
     assert not any(r["event"] == "session-created" or r.get("dport") == 5550 for r in lines), lines
     assert [r["seq"] for r in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + len(lines)))
-    for _host, external, first, last in lent:
+    for _host, external, first, last in assigned:
         assert external == WAN and first % 64 == 0 and last == first + 63
     for src, used in ports.items():
-        own = [(first, last) for host, _, first, last in lent if host == src]
+        own = [(first, last) for host, _, first, last in assigned if host == src]
         assert len(own) >= 2 and all(any(a <= p <= b for a, b in own) for p in used)
 
 
@@ -414,47 +414,47 @@ def test_sessions_of_a_host_are_limited(gw_empty, lab, peers, wire):
     gw = gw_empty(nat_config(WEB, table("nat", host_sessions=5)))
     before, totals = gw.drops(), gw.ctl("nat")["totals"]
     assert totals["host_limit"] == 5
-    told = wire.sniffer(lab.lan1, "eth0")
+    icmp_errors = wire.sniffer(lab.lan1, "eth0")
     server = peers.udp(lab.inet, INET, 5560)
     clients = [peers.udp(lab.lan1, port=48700 + n) for n in range(7)]
     for client in clients[:5]:
-        asked(client, server, (INET, 5560))
+        seen_as(client, server, (INET, 5560))
     for client in clients[5:]:
         client.connect((INET, 5560))
         client.send(b"too many")
-        # The host's own kernel tells the program.
+        # The host's own kernel reports the error to the program.
         with pytest.raises(OSError) as refused:
             client.recv(100)
         assert not isinstance(refused.value, TimeoutError)
-    assert refusals(told) == [48705, 48706]
+    assert refusals(icmp_errors) == [48705, 48706]
     assert silent(server, 0.1)
     with pytest.raises(OSError):
         peers.connect(lab.lan1, (INET, 5561), timeout=1)
     assert dropped(gw, before, "0", "snat-host-limit") >= 3
     assert gw.ctl("nat")["totals"]["host_limit_hits"] - totals["host_limit_hits"] >= 3
     assert "nat-host-limit" in gw.tail() and LAN1 in gw.tail()
-    # What it has goes on, others are not concerned, nor is what comes in.
-    asked(clients[0], server, (INET, 5560))
-    asked(peers.udp(lab.lan2), server, (INET, 5560))
+    # Its existing sessions work, other hosts and incoming traffic are not affected.
+    seen_as(clients[0], server, (INET, 5560))
+    seen_as(peers.udp(lab.lan2), server, (INET, 5560))
     listener = peers.listen(lab.lan1, LAN1, 80)
     peers.connect(lab.inet, (WAN, 8080), source=(INET, 0))
     peers.accept(listener)
     gw.ctl("sessions", "flush", "--host", LAN1)
-    assert asked(peers.udp(lab.lan1, port=48710), server, (INET, 5560)) == (WAN, 48710)
+    assert seen_as(peers.udp(lab.lan1, port=48710), server, (INET, 5560)) == (WAN, 48710)
 
 
 def test_ports_run_out(gw_empty, lab, peers, wire):
     gw = gw_empty(nat_config(table("nat", port_range="50000/50007", warn_percent=50)))
     before, pool = gw.drops(), gw.ctl("nat")["pools"][0]
     assert pool["udp"]["capacity"] == 8
-    told = wire.sniffer(lab.lan2, "eth0")
+    icmp_errors = wire.sniffer(lab.lan2, "eth0")
     server = peers.udp(lab.inet, INET, 5570)
     clients = [peers.udp(ns, port=48800 + n) for n in range(4) for ns in (lab.lan1, lab.lan2)]
-    seen = [asked(client, server, (INET, 5570)) for client in clients]
+    seen = [seen_as(client, server, (INET, 5570)) for client in clients]
     assert sorted(seen) == [(WAN, port) for port in range(50000, 50008)]
     late = peers.udp(lab.lan2, port=48899)
     late.sendto(b"?", (INET, 5570))
-    assert refusals(told) == [48899]
+    assert refusals(icmp_errors) == [48899]
     assert dropped(gw, before, "3", "snat-exhausted") == 1
     after = gw.ctl("nat")["pools"][0]
     assert after["exhausted"] - pool["exhausted"] == 1
@@ -465,20 +465,20 @@ def test_ports_run_out(gw_empty, lab, peers, wire):
     listener = peers.listen(lab.inet, INET, 5571)
     peers.connect(lab.lan1, (INET, 5571))
     assert peers.accept(listener)[1][0] == WAN
-    assert asked(peers.udp(lab.lan1, port=900), server, (INET, 5570)) == (WAN, 900)
+    assert seen_as(peers.udp(lab.lan1, port=900), server, (INET, 5570)) == (WAN, 900)
     elsewhere = peers.udp(lab.inet, NARROW)
-    assert asked(clients[0], elsewhere, elsewhere.getsockname()) == seen[0]
-    wanted = [rf'ports_used{{address="{WAN}",protocol="udp"}} 9', rf'exhausted_total{{address="{WAN}"}} {after["exhausted"]}']
+    assert seen_as(clients[0], elsewhere, elsewhere.getsockname()) == seen[0]
+    samples = [rf'ports_used{{address="{WAN}",protocol="udp"}} 9', rf'exhausted_total{{address="{WAN}"}} {after["exhausted"]}']
     end = time.monotonic() + 5
     while True:  # samples are a second old at most
         metrics = lab.gw.out(["curl", "-sS", "http://127.0.0.1:9477/metrics"])
-        if all(re.search(rf"sag_nat_{sample}\b", metrics) for sample in wanted):
+        if all(re.search(rf"sag_nat_{sample}\b", metrics) for sample in samples):
             break
         assert time.monotonic() < end, "\n".join(line for line in metrics.splitlines() if line.startswith("sag_nat"))
         time.sleep(0.1)
-    # Given back, lent again.
+    # Released, assigned again.
     gw.ctl("sessions", "flush", "--nat-sport", "50003")
-    assert asked(late, server, (INET, 5570)) == (WAN, 50003)
+    assert seen_as(late, server, (INET, 5570)) == (WAN, 50003)
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -489,13 +489,13 @@ def test_numbers(gw, lab, peers, wire):
     start = gw.ctl("nat")
     one, two = peers.udp(lab.inet, INET, 5580), peers.udp(lab.inet, NARROW, 5580)
     client, other = peers.udp(lab.lan1, port=48900), peers.udp(lab.lan2, port=48900)
-    asked(client, one, (INET, 5580))
-    asked(client, two, (NARROW, 5580))
-    renumbered = asked(other, one, (INET, 5580))
+    seen_as(client, one, (INET, 5580))
+    seen_as(client, two, (NARROW, 5580))
+    renumbered = seen_as(other, one, (INET, 5580))
     listener = peers.listen(lab.lan1, LAN1, 80)
     peers.connect(lab.inet, (WAN, 8080), source=(INET, 0))
     peers.accept(listener)
-    peers.udp(lab.inet, NARROW).sendto(b"not asked for", renumbered)
+    peers.udp(lab.inet, NARROW).sendto(b"unsolicited", renumbered)
     assert silent(other, 0.2)
     nat = gw.ctl("nat")
     entries = {e["id"]: e for e in nat["entries"]}

@@ -1,6 +1,6 @@
 """What STUN clients find out about the NAT is what its configuration says (RFC 5780, RFC 3489).
 
-coturn answers at the two addresses of the Internet host; its own client and another one ask.
+coturn answers at the two addresses of the Internet host; its own client and another one query it.
 """
 
 import re
@@ -42,39 +42,39 @@ def server(hidden):
 
 def discovered(lab, *options):
     """What coturn's client says: {"Mapping": …, "Filtering": …}, and all its words."""
-    said = lab.lan1.out(["turnutils_natdiscovery", *options, "-L", A.LAN1[4], "-p", PORT, A.INET[4]], timeout=30)
-    return {kind: behaviour for behaviour, kind in re.findall(r"NAT with (.*) (Mapping|Filtering)!", said)}, said
+    output = lab.lan1.out(["turnutils_natdiscovery", *options, "-L", A.LAN1[4], "-p", PORT, A.INET[4]], timeout=30)
+    return {kind: behaviour for behaviour, kind in re.findall(r"NAT with (.*) (Mapping|Filtering)!", output)}, output
 
 
 @pytest.mark.parametrize("mapping,filtering", CONFIGURED, ids=["ei-ei", "ei-ad", "ei-apd", "ad-ad", "apd-apd"])
 def test_behaviour(gw_changed, lab, server, peers, mapping, filtering):
     gw_changed(nat_config(mapping=mapping, filtering=filtering))
-    # Sessions outlive the reload, and with them what they are lent: each round has ports of its own.
+    # Sessions survive the reload, and with them their ports: each round has ports of its own.
     local = 40000 + 100 * CONFIGURED.index((mapping, filtering))
     if mapping == BOTH:
-        # One outside port serves sessions to many places, so the port is kept wherever it can be:
+        # One outside port serves sessions to many places, so the port is preserved wherever possible:
         # what the mapping depends on shows where another host has it.
         other = peers.udp(lab.lan2, port=local)
         for dest in ((A.INET[4], PORT), (A.NARROW[4], PORT + 1)):
             other.sendto(b"mine", dest)
     # The other client waits for nothing that the first one does.
     old = lab.lan1.popen(["stun", A.INET[4], "-p", local + 10])
-    found, said = discovered(lab, "-m", "-f", "-l", local)
-    assert found == {"Mapping": RFC5780[mapping], "Filtering": RFC5780[filtering]}, said
-    said = old.communicate(timeout=20)[0]
+    found, output = discovered(lab, "-m", "-f", "-l", local)
+    assert found == {"Mapping": RFC5780[mapping], "Filtering": RFC5780[filtering]}, output
+    output = old.communicate(timeout=20)[0]
     words = "Dependent Mapping" if mapping == ADDRESS else f"Independent Mapping, {RFC3489[filtering]}"
-    assert f"Primary: {words}" in said and "preserves ports" in said, said
+    assert f"Primary: {words}" in output and "preserves ports" in output, output
 
 
 def test_an_undisturbed_port_is_kept_everywhere(gw_changed, lab, server):
-    """With both dependent on everything and nobody else on the port, the mapping looks independent."""
+    """With both dependent on everything and no other host on the port, the mapping looks independent."""
     gw_changed(nat_config(mapping=BOTH, filtering=BOTH))
-    found, said = discovered(lab, "-m", "-l", 43000)
-    assert found == {"Mapping": RFC5780[INDEPENDENT]}, said
-    assert said.count(f"UDP reflexive addr: {A.GW_WAN[4]}:43000") >= 2, said
+    found, output = discovered(lab, "-m", "-l", 43000)
+    assert found == {"Mapping": RFC5780[INDEPENDENT]}, output
+    assert output.count(f"UDP reflexive addr: {A.GW_WAN[4]}:43000") >= 2, output
 
 
 def test_hairpinning(gw_changed, lab, server):
     gw_changed(nat_config(mapping=INDEPENDENT, filtering=INDEPENDENT))
-    _, said = discovered(lab, "-H")
-    assert "successful hairpinning" in said, said
+    _, output = discovered(lab, "-H")
+    assert "successful hairpinning" in output, output

@@ -1,4 +1,4 @@
-"""What the operator sees: sagctl's answers and the metrics tell of the traffic that there was."""
+"""What the operator sees: sagctl's answers and the metrics agree with the traffic."""
 
 import re
 import time
@@ -79,18 +79,18 @@ def test_routes_of_the_file(gw_with, lab):
     route = {r["destination"]: r for r in gw.ctl("routes")["routes"]}["203.0.113.224/27"]
     assert route["source"] == "config"
     assert (route["next_hops"][0]["via"], route["next_hops"][0]["port"]) == ("192.0.2.130", "2")
-    said = lab.lan1.out(["traceroute", "-n", "-q", 1, "-w", 1, "-m", 2, "203.0.113.225"])
-    assert A.POP_LINK[4] in said, said
+    output = lab.lan1.out(["traceroute", "-n", "-q", 1, "-w", 1, "-m", 2, "203.0.113.225"])
+    assert A.POP_LINK[4] in output, output
 
 
 def test_human_tables(gw, lab):
     """Without --json: tables with every port, and a text for every drop."""
     for command in ("status", "ports", "drops", "acl", "routes", "sessions"):
-        said = run([lab.sagctl, "--socket", lab.socket, command]).stdout
-        assert said.strip() and "{" not in said, f"{command}: {said}"
-    said = run([lab.sagctl, "--socket", lab.socket, "ports"]).stdout
+        output = run([lab.sagctl, "--socket", lab.socket, command]).stdout
+        assert output.strip() and "{" not in output, f"{command}: {output}"
+    output = run([lab.sagctl, "--socket", lab.socket, "ports"]).stdout
     for device in PORT_DEVICES.values():
-        assert device in said
+        assert device in output
 
 
 def test_metrics_agree_with_the_ports(gw, lab):

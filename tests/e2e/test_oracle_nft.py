@@ -169,7 +169,7 @@ class Bench:
 
 
 def prepare(lab):
-    """Far ends that listen only, and neighbours that need no question."""
+    """Far ends that listen only, and permanent neighbour entries."""
     lab.mute("lan1", "wan", "pop")
     lan1 = lab.lan1.mac("eth0")
     entries = [f"neigh replace {a} lladdr {lan1} dev lan-a nud permanent" for f in (4, 6) for a in LAN_HOSTS[f]]
@@ -210,7 +210,7 @@ def test_stateless_verdicts(gw_with, prepared, kernel_lab, wire, seed, round_, d
 @pytest.mark.sag
 @pytest.mark.parametrize("round_", range(3))
 def test_stateful_verdicts(gw_with, prepared, kernel_lab, wire, seed, round_):
-    """Openers first, then the answer of each: accepted sessions pass both ways, others are judged."""
+    """Openers first, then the answer of each: accepted sessions pass in both directions, others are evaluated."""
     rng = random.Random(f"{seed}-{round_}-stateful")
     rules = random_rules(rng, 40)
     gw_with(lab_config(acl=rules, acl_default=rng.choice(["accept", "drop"]), acl_stateful=True))

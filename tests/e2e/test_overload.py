@@ -1,4 +1,4 @@
-"""More than the gateway can take: it drops by name, stays alive, and the books still balance."""
+"""More than the gateway can take: it drops by name, stays alive, and every packet is accounted for."""
 
 import os
 import random
@@ -53,21 +53,21 @@ def test_flood_of_new_flows(gw, lab, wire, quiet_wan):
 
 
 def test_flood_guard(gw_changed, lab, wire, quiet_wan):
-    """New flows of a port have a rate; sessions and other ports do not feel it; the flood is told of."""
+    """New flows of a port have a rate; sessions and other ports do not feel it; a warning reports the flood."""
     gw = gw_changed(lab_config(new_flow_rate=500))
     before = dropped(gw, "0", "flood-guard")
     with Stream(lab, wire, sport=7778) as stream:
         time.sleep(0.1)
         flood(lab, wire, 20000, seed=2)
-        told = gw.status()["warnings"]
+        warnings = gw.status()["warnings"]
         # Sessions begin at the other port meanwhile.
         assert lab.lan2.ping(A.INET[4], count=3) == 3
     assert stream.missing() == []
     assert dropped(gw, "0", "flood-guard") - before > 10000
     assert dropped(gw, "3", "flood-guard") == 0
     time.sleep(1.2)
-    told += gw.status()["warnings"]
-    assert any(line.startswith("port 0: flood of new flows") for line in told), told
+    warnings += gw.status()["warnings"]
+    assert any(line.startswith("port 0: flood of new flows") for line in warnings), warnings
     assert "flood of new flows" in gw.tail()
     gw.reload(lab_config(new_flow_rate=0))
     before = dropped(gw, "0", "flood-guard")
@@ -76,7 +76,7 @@ def test_flood_guard(gw_changed, lab, wire, quiet_wan):
 
 
 def test_more_flows_than_the_table_holds(gw_with, lab, wire, quiet_wan):
-    """A full table refuses new sessions under that name, and the sessions in it go on."""
+    """A full table refuses new sessions for that reason, and the sessions in it continue."""
     gw = gw_with(lab_config(flows=1024))
     with Stream(lab, wire, sport=7777) as stream:
         time.sleep(0.2)
@@ -121,7 +121,7 @@ def test_workers_that_stand_still(gw, lab, wire, quiet_wan):
 @pytest.mark.slow
 @pytest.mark.bad_checksums  # random bytes in payloads that get through to the hosts
 def test_mixed_storm(gw, lab, wire, quiet_wan, seed):
-    """Random bytes in every field: nothing crashes, every frame has its entry in the books."""
+    """Random bytes in every field: nothing crashes, every frame is accounted for."""
     rng = random.Random(seed)
     head = bytes(Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a")))[:12]
     good = bytes(IP(src=A.LAN1[4], dst=A.INET[4]) / UDP(sport=1, dport=9) / Raw(marked(0)))

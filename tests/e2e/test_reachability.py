@@ -40,15 +40,15 @@ def test_ping_the_gateway(gw, lab, family, source, dest):
 
 def test_traceroute_names_the_gateway(gw, lab, family):
     """The gateway is hop 1 with the address of the port that the probe came in by."""
-    said = lab.lan1.out(["traceroute", f"-{family}", "-n", "-q", 1, "-w", 2, A.INET[family]])
-    hops = re.findall(r"(?m)^\s*(\d+)\s+(\S+)", said)
-    assert hops == [("1", A.GW_LAN_A[family]), ("2", A.WAN_ROUTER[family]), ("3", A.INET[family])], said
+    output = lab.lan1.out(["traceroute", f"-{family}", "-n", "-q", 1, "-w", 2, A.INET[family]])
+    hops = re.findall(r"(?m)^\s*(\d+)\s+(\S+)", output)
+    assert hops == [("1", A.GW_LAN_A[family]), ("2", A.WAN_ROUTER[family]), ("3", A.INET[family])], output
 
 
 def test_traceroute_from_the_internet(gw, lab, family):
-    said = lab.inet.out(["traceroute", f"-{family}", "-n", "-I", "-q", 1, "-w", 2, A.LAN1[family]])
-    hops = [address for _, address in re.findall(r"(?m)^\s*(\d+)\s+(\S+)", said)]
-    assert hops[1:] == [A.GW_WAN[family], A.LAN1[family]], said
+    output = lab.inet.out(["traceroute", f"-{family}", "-n", "-I", "-q", 1, "-w", 2, A.LAN1[family]])
+    hops = [address for _, address in re.findall(r"(?m)^\s*(\d+)\s+(\S+)", output)]
+    assert hops[1:] == [A.GW_WAN[family], A.LAN1[family]], output
 
 
 def test_http(gw, lab, family, tmp_path):
@@ -62,8 +62,8 @@ def test_http(gw, lab, family, tmp_path):
 def test_http_to_a_server_on_the_lan(gw, lab, family, tmp_path):
     (tmp_path / "hello").write_text("from the branch")
     with http_server(lab.lan2, A.LAN2[family], tmp_path) as url:
-        said = lab.pop.out(["curl", "-sS", "-g", "--max-time", 15, "--interface", A.POP[family], url + "hello"])
-    assert said == "from the branch"
+        output = lab.pop.out(["curl", "-sS", "-g", "--max-time", 15, "--interface", A.POP[family], url + "hello"])
+    assert output == "from the branch"
 
 
 def test_kernel_services_of_the_box(gw, lab, family, tmp_path):

@@ -1,4 +1,4 @@
-"""Agreed keys that are made anew by time and by bytes, while traffic runs: what the wire, the gateways and a replayed
+"""Agreed keys that are renewed by time and by bytes, while traffic runs: what the wire, the gateways and a replayed
 packet say of it. The test is the controller that carries public keys."""
 
 import itertools
@@ -15,16 +15,16 @@ from harness.traffic import iperf
 from harness.tunnels import FAR, LOCAL, to_far, tunnel, tunnels, wait_for
 from harness.wire import IP, Ether
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books, pytest.mark.alone]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting, pytest.mark.alone]
 
-# What a gateway says of packets whose association it does not have, or not any more.
+# Drop reasons of packets whose association a gateway does not have, or not any more.
 KEY_REASONS = ("esp-unknown-spi", "esp-no-keys", "esp-bad-icv", "esp-replay", "esp-exhausted")
 MIB = 1 << 20
-GRACE = 10
+OLD_KEYS_S = 10
 
 
 class Controller:
-    """Asks both gateways for their public keys again and again, and tells each the other's."""
+    """Fetches the public keys of both gateways periodically, and gives each the other's."""
 
     def __init__(self, gw, far, folder, pause=0.2):
         self.ends = {"a": SimpleNamespace(gateway=gw, tunnel="pop1", peer="b", rows=[], keys=[]),
@@ -103,13 +103,13 @@ def load(lab, far, mbit, seconds):
     before = dropped(*far.both)
     got = iperf(lab.lan1, far.site, FAR[4], seconds=seconds, udp_mbit=mbit, options=["-w", "2M"])
     after = dropped(*far.both)
-    # What a busy machine did not take in has never got as far as the tunnel.
+    # Packets that a busy machine lost before the tunnel do not count.
     full = after.get("rx-ring-full", 0) - before.get("rx-ring-full", 0)
     return max(0, got["lost"] - full), got["packets"], full
 
 
 def carried(lab, far):
-    """The highest rate of a few, in Mbit/s, that arrives whole while nothing is re-keyed."""
+    """The highest rate of a few, in Mbit/s, that arrives without loss while nothing is re-keyed."""
     for mbit in (50, 25, 12, 6):
         if load(lab, far, mbit, 2)[::2] == (0, 0):
             return mbit // 2
@@ -135,8 +135,8 @@ def on_the_wire(lab):
     lab.wan.run(["nft", "-f", "-"], input=COUNT)
 
     def read():
-        said = json.loads(lab.wan.run(["nft", "-j", "list", "set", "ip", "spis", "seen"]).stdout)
-        [seen] = [o["set"] for o in said["nftables"] if "set" in o]
+        output = json.loads(lab.wan.run(["nft", "-j", "list", "set", "ip", "spis", "seen"]).stdout)
+        [seen] = [o["set"] for o in output["nftables"] if "set" in o]
         out = {}
         for e in seen.get("elem", []):
             source, spi = e["elem"]["val"]["concat"]
@@ -153,7 +153,7 @@ def no_key_was_missing(before, after):
 
 
 def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
-    """Every ten seconds at both ends; nothing is lost, and old packets are nobody's afterwards."""
+    """Every ten seconds at both ends; nothing is lost, and packets under old keys are dropped afterwards."""
     gw, controller = use(gw_with, far, lab, tmp_path, rekey_time=10)
     far.both = (gw, far)
     mbit = carried(lab, far)
@@ -183,12 +183,12 @@ def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
         assert len(spis) >= 4 and len(set(spis)) == len(spis), spis
         assert len(gaps) >= 2 and all(9.8 <= g < 10 + 4 for g in gaps), gaps
         assert [e for _, e in it.keys] == list(range(it.keys[0][1], it.keys[0][1] + len(it.keys)))
-        # `age_out_s` begins anew with each, and no association is much older than a key and its exchange.
+        # `age_out_s` starts again with each, and no association is much older than a key and its exchange.
         rows = [esp for at, esp in it.rows if begin + 10 < at < end]
         assert min(r["age_out_s"] for r in rows) <= 1 and max(r["age_out_s"] for r in rows) <= 10 + 5
         assert all(len(r["spi_in"]) <= 8 and not (r["waiting"] and r["age_out_s"] > 15) for r in rows)
     # The old pairs are forgotten, and what was recorded under them is dropped by name.
-    wait_for(lambda: all(len(tunnels(e.gateway)[e.tunnel]["esp"]["spi_in"]) == 1 for e in controller.ends.values()), GRACE + 5)
+    wait_for(lambda: all(len(tunnels(e.gateway)[e.tunnel]["esp"]["spi_in"]) == 1 for e in controller.ends.values()), OLD_KEYS_S + 5)
     [newest] = tunnels(far)["branch"]["esp"]["spi_in"]
     assert old[ESP].spi != newest
 
@@ -240,13 +240,13 @@ def test_new_keys_by_bytes(gw_with, lab, far, tmp_path, on_the_wire):
 
 
 def test_keys_wait_for_a_controller_that_is_slow(gw_with, lab, far, tmp_path):
-    """Both have made new keys at once, and each hears of the other's late: what both have is used until then."""
+    """Both have made new keys at once, and each learns the other's late: the old keys are used until then."""
     gw, controller = use(gw_with, far, lab, tmp_path, rekey_time=3600)
     far.both = (gw, far)
     was = {end.gateway: tunnels(end.gateway)[end.tunnel]["esp"]["spi_out"] for end in controller.ends.values()}
     public = {name: end.gateway.ctl("tunnels", "key", name) for name, end in controller.ends.items()}
 
-    def tell(name, peer):
+    def announce(name, peer):
         end, path = controller.ends[name], tmp_path / "peers"
         path.write_text(json.dumps([{"tunnel": end.tunnel, **peer}]))
         end.gateway.ctl("tunnels", "peers", str(path))
@@ -254,11 +254,11 @@ def test_keys_wait_for_a_controller_that_is_slow(gw_with, lab, far, tmp_path):
     before = dropped(gw, far)
     new = {name: end.gateway.ctl("tunnels", "key", name, "--renew") for name, end in controller.ends.items()}
     for name, end in controller.ends.items():
-        tell(name, public[end.peer])
+        announce(name, public[end.peer])
     assert lab.lan1.ping(FAR[4], count=200, interval=0.01) == 200
     for name, end in controller.ends.items():
         assert tunnels(end.gateway)[end.tunnel]["esp"]["spi_out"] == was[end.gateway]
-        tell(name, new[end.peer])
+        announce(name, new[end.peer])
         assert lab.lan1.ping(FAR[4], count=50, interval=0.01) == 50
     pairs = {name: tunnels(end.gateway)[end.tunnel]["esp"] for name, end in controller.ends.items()}
     assert pairs["a"]["waiting"] and pairs["b"]["waiting"]

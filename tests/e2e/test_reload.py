@@ -1,4 +1,4 @@
-"""A changed file by SIGHUP: it bites at once, on live flows too, and loses nothing."""
+"""A changed file by SIGHUP: it takes effect at once, on live flows too, and loses nothing."""
 
 import time
 
@@ -6,9 +6,9 @@ import pytest
 
 from harness.config import lab_config
 from harness.lab import Addresses as A
-from harness.patience import within
 from harness.stream import Stream
 from harness.traffic import iperf_server
+from harness.waiting import within
 
 pytestmark = [pytest.mark.sag, pytest.mark.alone]
 
@@ -99,6 +99,6 @@ def test_a_bad_file_changes_nothing(gw_with, lab, bad, named):
     assert gw.status()["config_epoch"] == epoch
     assert "stays" in gw.rules()
     assert lab.lan1.ping(A.INET[4], count=3) == 3
-    code, said = gw.foreground("check", "--config", str(lab.conf))
-    assert code == 1 and named in said, said
+    code, output = gw.foreground("check", "--config", str(lab.conf))
+    assert code == 1 and named in output, output
     gw.write_config(good)

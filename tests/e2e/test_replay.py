@@ -89,7 +89,7 @@ def replay(tmp_path):
 
 
 def full(p):
-    """The frame with all checksums computed anew."""
+    """The frame with all checksums recomputed."""
     p = p.copy()
     for layer in (IP, TCP, UDP, ICMP):
         if layer in p:

@@ -1,4 +1,4 @@
-"""10,000 translated, filtered and metered flows at the generator's full rate, over every way a daemon can go and come
+"""10,000 translated, filtered and metered flows at the generator's full rate, over every kind of restart of the daemon
 back: nothing is lost, no flow gets another port."""
 
 import shutil
@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from harness.books import restarted
 from harness.lab import Addresses as A
 from harness.nat import nat_config
+from harness.port_counters import restarted
 from harness.trial import Trials, result
 
 pytestmark = [pytest.mark.sag, pytest.mark.alone]
@@ -47,7 +47,7 @@ def trials(lab):
     it.close()
 
 
-def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, trials, tmp_path, monkeypatch):
+def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, accounting, trials, tmp_path, monkeypatch):
     config = nat_config(ACL + CAR)
     gw = gw_with(config)
     lab.lan1.ping(A.INET[4], count=1)  # neighbours
@@ -64,16 +64,16 @@ def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, books, tr
         time.sleep(1)
         gateway.kill(end)
         monkeypatch.setitem(lab.env, "SAG_VCPE_BIN", str(binary))
-        restarted(gateway, books, config, quiet=False)
-    assert traffic.poll() is None, "the traffic goes on longer than the restarts"
+        restarted(gateway, accounting, config, quiet=False)
+    assert traffic.poll() is None, "the traffic lasts longer than the restarts"
     seen = result(traffic)
     assert seen["sent"] > 100 * FLOWS
     assert (seen["lost"], seen["renumbered"], seen["foreign"], seen["flows"]) == (0, 0, 0, FLOWS), seen
     status = gateway.status()
     assert status["sessions"]["ipv4"] == sessions
-    # Every flow was judged anew by the last daemon, and asked for it once.
-    asked = {p["reason"]: p["packets"] for p in status["punts"]}["epoch"]
-    assert FLOWS <= asked <= FLOWS * 1.1, status["punts"]
-    # The last daemon began its books in the middle of the traffic; the next one begins them in silence.
+    # Every flow was revalidated by the last daemon, with one packet each.
+    revalidated = {p["reason"]: p["packets"] for p in status["punts"]}["epoch"]
+    assert FLOWS <= revalidated <= FLOWS * 1.1, status["punts"]
+    # The counters of the last daemon began in the middle of the traffic; those of the next one begin without traffic.
     gateway.kill(signal.SIGTERM)
-    restarted(gateway, books, config)
+    restarted(gateway, accounting, config)

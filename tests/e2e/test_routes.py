@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness.lab import Addresses as A
-from harness.patience import PATIENCE
+from harness.waiting import TIMEOUT
 from harness.wire import IP, UDP, Ether, IPv6, Raw, mark_of, marked
 
 pytestmark = pytest.mark.alone
@@ -23,7 +23,7 @@ def packet(lab, family, dest, mark, sport=5000, ttl=20):
 
 @pytest.fixture
 def muted(lab):
-    """Far routers say nothing to packets for nowhere, so that only the gateway is heard."""
+    """Far routers do not answer unroutable packets, so that only the gateway does."""
     rules = """
         table inet mute {
             chain forward { type filter hook forward priority 0; policy drop; }
@@ -56,7 +56,7 @@ def test_route_change_is_followed_within_100_ms(gw, lab, wire, muted, family, re
             lab.gw.ip(f"{flag}route replace {PREFIX[family]} via {via[dev]} dev {dev}")
             changed = time.monotonic()
             arrived = None
-            while arrived is None and time.monotonic() < changed + PATIENCE:
+            while arrived is None and time.monotonic() < changed + TIMEOUT:
                 sender.send(packet(lab, family, TARGET[family], turn))
                 got = at[dev].raw(0.001)
                 if got and mark_of(got[1]) is not None:
@@ -91,7 +91,7 @@ def test_longest_prefix_wins(gw, lab, wire, muted, family):
 
 
 def test_equal_routes_share_flows(gw, lab, wire, muted, family):
-    """Over two next hops flows spread, and every packet of a flow goes the same way."""
+    """Over two next hops flows spread, and every packet of a flow takes the same path."""
     flag = "-6 " if family == 6 else ""
     if gw.forwarder == "kernel":
         lab.gw.run(["sysctl", "-q", "-w", "net.ipv4.fib_multipath_hash_policy=1", "net.ipv6.fib_multipath_hash_policy=1"])
@@ -109,15 +109,15 @@ def test_equal_routes_share_flows(gw, lab, wire, muted, family):
         for n in range(packets):
             for flow in range(flows):
                 sender.send(packet(lab, family, TARGET[family], flow * packets + n, sport=10000 + flow))
-        ways = {}
+        paths = {}
         for name, sniffer in (("wan", wan), ("pop", pop)):
             for frame in sniffer.drain():
                 if (mark := mark_of(frame)) is not None:
-                    ways.setdefault(mark // packets, []).append(name)
-        assert sum(map(len, ways.values())) == flows * packets, "packets were lost or doubled"
-        split = [flow for flow, way in ways.items() if len(set(way)) != 1]
-        assert not split, f"flows that went both ways: {split}"
-        by_wan = sum(way[0] == "wan" for way in ways.values())
+                    paths.setdefault(mark // packets, []).append(name)
+        assert sum(map(len, paths.values())) == flows * packets, "packets were lost or doubled"
+        split = [flow for flow, path in paths.items() if len(set(path)) != 1]
+        assert not split, f"flows over both paths: {split}"
+        by_wan = sum(path[0] == "wan" for path in paths.values())
         assert flows * 0.25 < by_wan < flows * 0.75, f"{by_wan} of {flows} flows by wan"
     finally:
         lab.gw.ip(f"{flag}route del {PREFIX[family]}")
@@ -127,7 +127,7 @@ def test_ttl_and_addresses_are_rewritten(gw, lab, wire, muted, family):
     """What leaves: one less TTL, the gateway's and the next hop's Ethernet addresses, the rest untouched."""
     sniffer = wire.sniffer(lab.wan, "gw")
     sent = packet(lab, family, TARGET[family], 4242, ttl=33)
-    for _ in range(3):  # the first is evaluated in full, the next ones take the short way
+    for _ in range(3):  # the first is evaluated in full, the next ones take the fast path
         wire.sender(lab.lan1, "eth0").send(sent)
     for _ in range(3):
         got = sniffer.until(lambda p: mark_of(bytes(p)) == 4242)
@@ -144,7 +144,7 @@ def test_ttl_and_addresses_are_rewritten(gw, lab, wire, muted, family):
 
 
 def test_burst_to_an_unknown_neighbour_waits_in_order(gw, lab, wire, family):
-    """Packets for a next hop that is being asked for are held, and sent in order."""
+    """Packets for a next hop that is being resolved are held, and sent in order."""
     lab.gw.ip("neigh flush dev lan-b")
     lab.gw.ip("-6 neigh flush dev lan-b")
     time.sleep(0.15)

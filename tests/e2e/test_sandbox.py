@@ -42,7 +42,7 @@ EXPOSURE = {"sag-agent": 25, "sag-cloud": 15, "sag-vcpe": 47}
 def test_exposure(name):
     done = analyze("security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE[name]}", UNITS / f"{name}.service")
     if "unrecognized option" in done.stderr:
-        pytest.skip("this systemd-analyze cannot judge files (--offline)")
+        pytest.skip("this systemd-analyze cannot check files (--offline)")
     print(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
 
@@ -93,7 +93,7 @@ def lives(pid):
 
 
 @pytest.mark.sag
-@pytest.mark.no_books
+@pytest.mark.no_accounting
 def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
     unit = gateway_unit()
     gateway.start(api_names(lab_config()))
@@ -127,8 +127,8 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
             lab.gw.run(["sysctl", "-q", "-w", "net.ipv4.ping_group_range=1 0"])
             check = branch.mine("CreateHealthCheck", Name="far", Type="ICMP_ECHO", SrcIpAddr=A.GW_EXPRESS[4], DstIpAddr=A.POP[4],
                                 ProbeInterval=1000, ProbeTimeout=500, ProbeCount=2, FailCountThreshold=2)["InstanceId"]
-            said = lambda: branch.mine("DescribeHealthChecks", HcInstanceId=check)["HealthChecks"]["HealthCheck"][0]["Status"]
-            branch.soon("health check", lambda: said() == "ok", 5)
+            output = lambda: branch.mine("DescribeHealthChecks", HcInstanceId=check)["HealthChecks"]["HealthCheck"][0]["Status"]
+            branch.soon("health check", lambda: output() == "ok", 5)
             # By a signal, since both have one user.
             pid = gateway.pid()
             branch.mine("RebootSmartAccessGateway", SerialNumber=sn)
@@ -146,7 +146,7 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
 
 
 @pytest.mark.sag
-@pytest.mark.no_books
+@pytest.mark.no_accounting
 @pytest.mark.parametrize("one", ["bpf", "perfmon", "net_admin", "net_raw"])
 def test_no_gateway_without(lab, gateway, gateway_unit, one):
     """Each of these is needed, and the message names it."""
@@ -156,7 +156,7 @@ def test_no_gateway_without(lab, gateway, gateway_unit, one):
 
 
 @pytest.mark.sag
-@pytest.mark.no_books
+@pytest.mark.no_accounting
 def test_pins_of_a_file_system_that_is_root_s_own(lab, gateway, folder, gateway_unit):
     """As systemd mounts it, mode 0700: CAP_DAC_OVERRIDE is for that."""
     pins = folder / "bpffs"

@@ -1,4 +1,4 @@
-"""A router on the way drops what is larger than it takes and says nothing: probing (RFC 8899) finds out for each kind of
+"""A router on the path silently drops packets that are too large: probing (RFC 8899) finds out for each kind of
 tunnel, and no size is lost."""
 
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from harness.traffic import iperf
 from harness.tunnels import FAR, esp_keys, gateway_config, hop, sweep, tunnels, turned, wait_for
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 KINDS = {
     "vxlan": ("vxlan", 4, {"vni": 100}),
@@ -56,7 +56,7 @@ def test_no_size_is_lost(gw_with, lab, far, whole, name):
                 got = sweep(lab.lan1, far.site, family, SIZES, df)
                 assert [s for s, what in got.items() if what == "lost"] == [], (family, df)
                 assert df or set(got.values()) == {"echoed"}
-            # The sender was told the MTU that is shown, by an error of the gateway's, or 1,280 as IPv6 demands.
+            # The sender learned the MTU that is shown from an error of the gateway, or 1,280 as IPv6 demands.
             biggest = max(s for s, what in got.items() if what == "echoed")
             least = max(s for s in SIZES if s <= here["mtu"])
             assert least <= biggest <= max(1280, here["mtu"]), (family, biggest, here["mtu"])

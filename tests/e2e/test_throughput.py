@@ -1,4 +1,4 @@
-"""iperf3 both ways; that checksums are right is checked after every test by the hosts' counters."""
+"""iperf3 in both directions; that checksums are right is checked after every test by the hosts' counters."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_tcp(gw, lab, family, reverse):
 
 @DIRECTIONS
 def test_udp(gw, lab, family, reverse):
-    """A rate that any machine carries arrives whole."""
+    """A rate that any machine carries arrives without loss."""
     got = iperf(lab.lan1, lab.inet, A.INET[family], seconds=2, udp_mbit=20, reverse=reverse)
     assert got["packets"] > 3000 and got["lost"] == 0, got
 

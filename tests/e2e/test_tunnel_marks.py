@@ -1,4 +1,4 @@
-"""Outer headers as scapy reads and writes them, for each kind: congestion and code points (RFC 6040, 2983) both ways, and
+"""Outer headers as scapy reads and writes them, for each kind: congestion and code points (RFC 6040, 2983) in both directions, and
 the UDP header of VXLAN."""
 
 import pytest
@@ -137,7 +137,7 @@ def test_the_udp_header_of_vxlan(gw_with, lab, wire, muted, outer, checksum, fam
         for n in range(3):
             packet = net(src=A.LAN1[family], dst=FAR[family]) / UDP(sport=3000 + flow, dport=2222) / Raw(b"x" * (37 * n + flow))
             wire.sender(lab.lan1, "eth0").send(link / packet)
-            # Other flows pass too: the host inside answers what it did not ask for.
+            # Other flows pass too: the host inside answers unsolicited packets.
             out = far.until(lambda p: UDP in p and p[UDP].dport == 4789 and is_flow(p, 3000 + flow))
             assert out is not None, gw.tail()
             ip, udp = out[make], out[UDP]

@@ -9,7 +9,7 @@ from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.tunnels import BRANCH_NET, FAR, LOCAL, REMOTE, hop, route, tunnel, tunnels, wait_for
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_books]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 VNIS = {"wide": 100, "narrow": 200}
 SHARES = {"wide": 3, "narrow": 1}
@@ -58,8 +58,8 @@ def test_flows_are_shared_by_weight(gw_with, lab, far):
         total = sum(carried.values())
         assert total >= FLOWS * 3 * 0.95, carried
         for name, weight in SHARES.items():
-            wanted = weight / sum(SHARES.values())
-            assert abs(carried[name] / total - wanted) < 0.10, (key, carried)
+            expected = weight / sum(SHARES.values())
+            assert abs(carried[name] / total - expected) < 0.10, (key, carried)
 
 
 def received(server):
@@ -74,12 +74,12 @@ def received(server):
 
 
 def test_the_log_names_the_tunnel_and_why(gw_with, lab, far):
-    """Down after as many lost questions as are configured, up again after answers; the other tunnel is not in it."""
+    """Down after as many lost probes as configured, up again after answers; the other tunnel is not affected."""
     gw = ends(gw_with, far, probe_interval=200, probe_loss=4)
     wait_for(lambda: all(t["rtt_us"] is not None for t in tunnels(gw).values()), 20)
     begin = len(lab.log.read_text().splitlines())
 
-    def said():
+    def log_lines():
         """Lines of the log about tunnels that turned, without what colours them."""
         lines = (re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lab.log.read_text().splitlines()[begin:])
         return [line for line in lines if "tunnel is " in line]
@@ -87,14 +87,14 @@ def test_the_log_names_the_tunnel_and_why(gw_with, lab, far):
     # Outer UDP header, then flags, and the VNI at byte 12.
     with hop(lab, f"udp dport 4789 @th,96,24 {VNIS['wide']}"):
         wait_for(lambda: tunnels(gw)["wide"]["state"] == "down")
-        wait_for(lambda: said() != [])
-        down = said()
+        wait_for(lambda: log_lines() != [])
+        down = log_lines()
         assert len(down) == 1 and "WARN" in down[0], down
         assert re.search(r"tunnel is down: its far end does not answer.*tunnel=\"?wide\"?.*lost=4", down[0]), down
         assert str(REMOTE[4]) in down[0]
         assert tunnels(gw)["narrow"]["state"] == "up"
         assert lab.lan1.ping(FAR[4]) == 5, "the other one carries all"
     wait_for(lambda: tunnels(gw)["wide"]["state"] == "up", 20)
-    wait_for(lambda: len(said()) > 1)
-    up = said()[1:]
+    wait_for(lambda: len(log_lines()) > 1)
+    up = log_lines()[1:]
     assert len(up) == 1 and re.search(r"INFO.*tunnel is up again.*tunnel=\"?wide\"?", up[0]), up

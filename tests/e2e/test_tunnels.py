@@ -1,4 +1,4 @@
-"""Tunnels against parties that are not ours: the kernel's devices, scapy, tshark; and between two
+"""Tunnels against other implementations: the kernel's devices, scapy, tshark; and between two
 gateways."""
 
 import json
@@ -88,13 +88,13 @@ def kernel_device(request, lab):
 
 
 def test_the_kernels_device(gw_with, lab, kernel_device):
-    """Both ways, small and large, over the kernel's own implementation."""
+    """Both directions, small and large, over the kernel's own implementation."""
     kind, outer, inner = kernel_device
     keys = {"vxlan": {"vni": 100}, "gre-key": {"key": 7, "checksum": True}}.get(kind, {})
     ours = {"sit": "ipip"}.get(kind, kind_of(kind))
     gw = gw_with(gateway_config(ours, outer, addresses=["10.255.0.1/30", "fd00:255::1/64"], **keys))
     for family in inner:
-        # Who speaks first: the kernel asks for our Ethernet address and tells its own. A busy machine may lose an
+        # The kernel sends first: its ARP request asks for our Ethernet address and contains its own. A busy machine may lose an
         # answer to time; after that all arrive.
         assert lab.inet.ping(A.LAN1[family], options=["-I", FAR[family]]) >= 3
         assert lab.inet.ping(A.LAN1[family], options=["-I", FAR[family]]) == 5
@@ -106,7 +106,7 @@ def test_the_kernels_device(gw_with, lab, kernel_device):
         assert lab.lan1.ping(FAR[family], count=3, options=["-M", "dont", "-s", size]) == 3
     state = tunnels(gw)["pop1"]
     assert state["state"] == "up" and state["rx_packets"] > 10 and state["tx_packets"] > 10
-    # The kernel's device also talks to its link (router solicitations, MLD): that is for nobody here.
+    # The kernel's device also talks to its link (router solicitations, MLD): these packets do not count.
     local = sum(n for (_, reason), n in gw.drops().items() if reason == "tunnel-local")
     assert state["drops"] == local, (state, gw.drops())
 
@@ -178,9 +178,9 @@ def test_scapy_is_the_far_end(gw_with, lab, wire, muted, name, outer, family, tm
         wrpcap(str(path), caught)
         # The port inside is another protocol's, which our payload is not.
         options = ["-o", "ip.check_checksum:TRUE", "-d", "udp.port==2222,data", "-V"]
-        said = run(["tshark", "-r", path, *options]).stdout
-        assert "Malformed" not in said and "[Bad" not in said and "incorrect" not in said, said
-        assert said.count("2222") >= 3
+        output = run(["tshark", "-r", path, *options]).stdout
+        assert "Malformed" not in output and "[Bad" not in output and "incorrect" not in output, output
+        assert output.count("2222") >= 3
 
     back = IP(src=FAR[4], dst=A.LAN1[4]) if family == 4 else IPv6(src=FAR[6], dst=A.LAN1[6])
     over = IP(src=REMOTE[4], dst=LOCAL[4]) if outer == 4 else IPv6(src=REMOTE[6], dst=LOCAL[6])
@@ -263,14 +263,14 @@ def test_between_two_gateways(through, far, lab, name, outer):
 @OUTER
 @pytest.mark.parametrize("name", ALL)
 def test_no_size_is_lost(through, far, lab, name, outer, family):
-    """Every size arrives, or its sender is told; without DF all arrive."""
+    """Every size arrives, or its sender gets an ICMP error; without DF all arrive."""
     through(name, outer)
     sizes = [*range(60, 1380, 60), *range(1380, 1501)]
     free = sweep(lab.lan1, far.site, family, sizes, dont_fragment=False)
     assert [s for s, what in free.items() if what != "echoed"] == [], "without DF"
     held = sweep(lab.lan1, far.site, family, sizes, dont_fragment=True)
     assert [s for s, what in held.items() if what == "lost"] == [], "with DF"
-    assert held[1380] == "echoed" and held[1500] == "told"
+    assert held[1380] == "echoed" and held[1500] == "too-big"
 
 
 @OUTER
@@ -281,7 +281,7 @@ def test_a_narrow_link_on_the_way_is_learned(through, far, lab, name, outer, fam
     lab.wan.ip("link set inet mtu 1300")
     try:
         sizes = [60, 1000, 1200, 1250, 1280, 1300, 1400, 1500]
-        assert set(sweep(lab.lan1, far.site, family, sizes, dont_fragment=True).values()) <= {"echoed", "told"}
+        assert set(sweep(lab.lan1, far.site, family, sizes, dont_fragment=True).values()) <= {"echoed", "too-big"}
         assert set(sweep(lab.lan1, far.site, family, sizes, dont_fragment=False).values()) == {"echoed"}
         assert tunnels(gw)["pop1"]["path_mtu_learned"] == 1300
         got = iperf(lab.lan1, far.site, FAR[family], seconds=1)
@@ -318,14 +318,14 @@ def test_routes_and_explain_name_the_tunnel(through):
     gw = through("gre", 4)
     [row] = [r for r in gw.ctl("routes")["routes"] if r["destination"] == "10.77.0.0/24"]
     assert row["next_hops"][0]["port"] == "pop1" and row["next_hops"][0]["state"] == "tunnel"
-    said = json.dumps(gw.ctl("explain", "--port", "0", "--src", A.LAN1[4], "--dst", FAR[4], "--proto", "udp", "--dport", "9"))
-    assert "through tunnel pop1" in said
+    output = json.dumps(gw.ctl("explain", "--port", "0", "--src", A.LAN1[4], "--dst", FAR[4], "--proto", "udp", "--dport", "9"))
+    assert "through tunnel pop1" in output
 
 
 def test_a_bad_tunnel_is_refused_with_its_place(lab, gw):
     text = gateway_config("vxlan", 4, vni=100, key=3)
     path = lab.run_dir / "bad.toml"
     path.write_text(text)
-    code, said = gw.foreground("check", "--config", path)
-    assert code != 0 and "tunnel[0].key" in said, said
-    assert tunnel("x", "gre", 4) not in said
+    code, output = gw.foreground("check", "--config", path)
+    assert code != 0 and "tunnel[0].key" in output, output
+    assert tunnel("x", "gre", 4) not in output

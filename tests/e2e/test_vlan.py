@@ -25,7 +25,7 @@ port = "3.77"
 
 
 def test_from_and_to_a_vlan(gw_with, lab, wire):
-    """The tag comes off towards the WAN and goes on towards the VLAN."""
+    """The tag is removed towards the WAN and added towards the VLAN."""
     gw_with(lab_config(extra=VLAN_PORT))
     lab.wan.ip(f"route add {HOST}/32 via {A.GW_WAN[4]}")
     wan, lan = wire.sniffer(lab.wan, "gw"), wire.sniffer(lab.lan2, "eth0")

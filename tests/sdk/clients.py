@@ -112,7 +112,7 @@ class Acs3(Driver):
             raise translated(e) from e
         body = self.raw["body"]
         parsed = response.body.to_map()
-        # What the SDK's model does not know would be lost on its users.
+        # Fields that the SDK's model does not have would not reach its users.
         lost = lost_fields(body, parsed)
         known = catalogue.OPERATIONS[op]["response_fields"]
         printed_only = {f["path"] for f in known if f.get("only_in_example")}
@@ -193,7 +193,7 @@ class V1(Driver):
             raise ApiError(e.get_http_status(), e.get_error_code(), e.get_error_msg()) from e
 
     def same_in_xml(self, op: str, params: dict[str, Any], answer: Any) -> None:
-        """A question asked again, in XML, has the same fields in the same places."""
+        """The same query in XML has the same fields in the same places."""
         flat = {}
         for name, value in params.items():
             rows = enumerate(value, 1) if isinstance(value, (list, tuple)) else [(None, value)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A fuzz run against a server of its own, for as long as one likes: arbitrary parameters on every operation, and
+"""A fuzz run against a server of its own, for as long as given: arbitrary parameters on every operation, and
 bytes that are hardly HTTP. Fails on a status of 500 that is
 not a documented refusal, an InternalError, an answer that is not as documented, a panic in the
 log, or a server that is gone. Needs Python only.

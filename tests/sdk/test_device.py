@@ -222,7 +222,7 @@ def test_agents_are_checked(agent, api, device):
 
 
 def test_what_the_device_cannot_do(api, agent):
-    """A device that says what it can do is not given anything else; one that says nothing is."""
+    """Calls for what a device does not report as a capability are refused; without a report none is."""
     sag, sns = gateway(api)
     device = dict(SmartAGId=sag, SmartAGSn=sns[0])
     bgp = dict(RouterId="10.0.0.1", LocalAs=65001, HoldTime=9, KeepAlive=3)
@@ -238,8 +238,8 @@ def test_what_the_device_cannot_do(api, agent):
                 **lan, **device)
     api.call("ModifySagLan", IPType="STATIC", **lan, **device)
     api.call("ModifySagGlobalRouteProtocol", RouteProtocol="STATIC", **device)
-    told = api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagGlobalRouteProtocol", SmartAGId=sag,
+    answer = api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagGlobalRouteProtocol", SmartAGId=sag,
                     SerialNumber=sns[0])
-    assert [f["Feature"] for f in told["Features"]] == ["Bgp", "Ospf"]
+    assert [f["Feature"] for f in answer["Features"]] == ["Bgp", "Ospf"]
     report(agent, sag, sns[0], Capabilities=["Bgp", "DhcpServer"])
     api.call("ModifySagRouteProtocolBgp", **device, **bgp)

@@ -20,7 +20,7 @@ MISSING = {"SAG.InstanceIdEmpty", "ClientUser.NameEmpty", "ClientUser.EmailEmpty
 
 @pytest.fixture(scope="module")
 def v1(server):
-    """Where there is nothing to tell the SDKs apart, one is enough."""
+    """Where the SDKs do not differ, one is enough."""
     return V1(server.endpoint, access_key(server.db, f"errors-{os.getpid()}"), RECORDS["v1"])
 
 
@@ -214,7 +214,7 @@ def test_devices(v1, agent_of):
 
 
 def test_settings_of_the_device_itself(v1, agent_of):
-    """ConfigUnsynchronized from every operation that documents it, but the one that tells it in its answer."""
+    """ConfigUnsynchronized from every operation that documents it, but the one that shows it in its answer."""
     agent = agent_of(v1)
     sag, sns = gateway(v1)
     device = dict(SmartAGId=sag, SmartAGSn=sns[0])
@@ -227,7 +227,7 @@ def test_settings_of_the_device_itself(v1, agent_of):
         if op != "DescribeSAGDeviceInfo":
             v1.refused(op, "ConfigUnsynchronized", 400, **params)
     assert v1.call("DescribeSAGDeviceInfo", **device)["SynStatus"] == "Unsynchronized"
-    # Calls that do not document it go on.
+    # Calls that do not document it still work.
     assert v1.call("DescribeSmartAccessGatewayAttribute", SmartAGId=sag)["SmartAGId"] == sag
     report(agent, sag, sns[0], LocalChanges=False)
     v1.call("DescribeSagWanSnat", **device)

@@ -130,10 +130,10 @@ def test_border_routers(api, other):
     api.call("BindVbr", SmartAGId=sag, **vbr)
     api.refused("BindVbr", "SAG.VbrBound", SmartAGId=sag, **vbr)
     api.refused("UnbindSmartAccessGateway", "SAG.DedicatedLineExist", CcnId=ccn, SmartAGId=sag)
-    ask = dict(VbrInstanceIds=[vbr["VbrId"]], VbrRegionId="cn-hangzhou")
-    got = api.call("DescribeSagVbrRelations", **ask)["SagVbrRelations"]
+    params = dict(VbrInstanceIds=[vbr["VbrId"]], VbrRegionId="cn-hangzhou")
+    got = api.call("DescribeSagVbrRelations", **params)["SagVbrRelations"]
     assert got[0]["SagInstanceId"] == sag
-    assert other.call("DescribeSagVbrRelations", **ask)["SagVbrRelations"] == []
+    assert other.call("DescribeSagVbrRelations", **params)["SagVbrRelations"] == []
     grant = dict(SmartAGId=sag, VbrInstanceId="vbr-other")
     api.call("GrantSagInstanceToVbr", VbrRegionId="cn-hangzhou", VbrUid=account(other), **grant)
     rule = rows(api.call("DescribeGrantSagVbrRules", **grant), "GrantRules", "GrantRule")[0]
@@ -180,7 +180,7 @@ def test_members_learn_of_each_others_ends(api, agent):
     assert got["Changed"]
     member = next(m for m in got["Config"]["Ccn"]["Members"] if m["SmartAGId"] == one[0])
     assert member["Devices"] == [{**end, "SmartAGSn": one[1][0]}]
-    # The same again is no news; another key is.
+    # The same announcement changes nothing; another key does.
     report(agent, one[0], one[1][0], Overlay={**end, "Other": 1})
     assert not pull(two, got["Revision"])["Changed"]
     report(agent, one[0], one[1][0], Overlay={**end, "Epoch": 6})

@@ -148,7 +148,7 @@ def test_a_read_takes_few_statements(tmp_path):
         for acl, (sag, _) in zip(acls, made):
             client.call("AssociateACL", SmartAGId=sag, AclId=acl)
         sag, sns = made[0]
-        # Beginning and end included. A shared database is told the nonce, and begins at once.
+        # Beginning and end included. A shared database stores the nonce, and begins at once.
         shared = not s.db[1].startswith("sqlite://")
         for action, params, most in [
             ("DescribeRegions", {}, 2 if shared else 0),
@@ -208,15 +208,15 @@ def test_a_kill_loses_nothing_acknowledged(tmp_path):
         for w in writers:
             w.join()
         s.start()
-    kept, page = set(), 1
+    listed, page = set(), 1
     while True:
         status, text = send(s, signed(key, "GET", "DescribeACLs", PageSize=50, PageNumber=page))
         rows = json.loads(text)["Acls"]["Acl"]
         if not rows:
             break
-        kept |= {r["AclId"] for r in rows}
+        listed |= {r["AclId"] for r in rows}
         page += 1
-    assert made and set(made) <= kept
+    assert made and set(made) <= listed
     # A replay of a change is refused by the new process too.
     assert refusal(s, replay, method="POST") == (400, "SignatureNonceUsed")
     s.stop()
@@ -252,8 +252,8 @@ def test_a_stop_ends_long_polls_in_order(tmp_path):
     status, text = send(s, signed(key, "GET", "PullSmartAGConfig", **device))
     revision = json.loads(text)["Revision"]
     got = []
-    ask = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=8, **device)
-    poll = threading.Thread(target=lambda: got.append(send(s, ask)))
+    query = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=8, **device)
+    poll = threading.Thread(target=lambda: got.append(send(s, query)))
     poll.start()
     time.sleep(0.5)
     s.stop()
@@ -271,8 +271,8 @@ def test_processes_share_a_database(tmp_path):
     device = dict(SmartAGId=sag, SmartAGSn=sns[0])
     revision = json.loads(send(b, signed(key, "GET", "PullSmartAGConfig", **device))[1])["Revision"]
     got = []
-    ask = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=20, **device)
-    poll = threading.Thread(target=lambda: got.append((json.loads(send(b, ask)[1]), time.monotonic())))
+    query = signed(key, "GET", "PullSmartAGConfig", Revision=revision, Wait=20, **device)
+    poll = threading.Thread(target=lambda: got.append((json.loads(send(b, query)[1]), time.monotonic())))
     poll.start()
     time.sleep(0.5)
     V1(a.endpoint, key, Record()).call("ModifySagWanSnat", Snat="ENABLE", **device)
@@ -328,7 +328,7 @@ def test_secrets_are_in_no_database_log_or_answer(tmp_path, monkeypatch):
     config = send(s, signed(key, "GET", "PullSmartAGConfig", **device))[1]
     assert all(secret in config for secret in ("hunter2hunter2", "ospf-md5-key-1", "S3cret_admin_pass"))
     secrets.append(json.loads(config)["Config"]["SecretKey"])
-    asked = 0
+    answered = 0
     for op in catalogue.OPERATIONS:
         if op.startswith(("Describe", "Discribe", "List", "Get")):
             for kind in ("JSON", "XML"):
@@ -337,8 +337,8 @@ def test_secrets_are_in_no_database_log_or_answer(tmp_path, monkeypatch):
                     ids = dict(SmartAGId=app, UserName="user1")
                 status, text = send(s, signed(key, "GET", op, Format=kind, **ids))
                 assert not [x for x in secrets if x in text], (op, text)
-                asked += status == 200
-    assert asked > 60
+                answered += status == 200
+    assert answered > 60
     audit = subprocess.run([BIN, "audit", *s.db, "--limit", "0"], check=True, capture_output=True, text=True).stdout
     assert "ModifySAGAdminPassword" in audit and "****" in audit
     assert not [x for x in secrets if x in audit]
@@ -398,11 +398,11 @@ def test_logs_are_plain_where_there_is_no_terminal(tmp_path):
 def test_logs_are_json_lines_with_the_request_id(tmp_path):
     s = Server(tmp_path, "--log-json")
     key = access_key(s.db, f"json-{os.getpid()}")
-    asked = [send(s, signed(key, "GET", action))[1] for action in ("DescribeRegions", "Nonsense")]
+    answered = [send(s, signed(key, "GET", action))[1] for action in ("DescribeRegions", "Nonsense")]
     s.stop()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     calls = {e["fields"]["request_id"]: e["fields"] for e in lines if e["fields"].get("message") == "call"}
-    got = [calls[json.loads(text)["RequestId"]] for text in asked]
+    got = [calls[json.loads(text)["RequestId"]] for text in answered]
     assert [(c["action"], c["status"], c["code"]) for c in got] == [
         ("DescribeRegions", 200, "OK"), ("Nonsense", 404, "InvalidAction.NotFound")]
     assert all(c["millis"] > 0 and c["peer"].startswith("127.0.0.1:") for c in got)

@@ -12,21 +12,21 @@ from conftest import NO_RADIO, OUT_OF_REACH, RECORDS, error_codes
 DOC = Path(__file__).resolve().parents[2] / "docs" / "cloud-api.md"
 
 
-def whole(request):
+def needs_full_run(request):
     if len({i.fspath for i in request.session.items}) < 7 or request.config.option.keyword:
         pytest.skip("only a part of the tests runs")
 
 
 @pytest.mark.parametrize("kind", ["acs3", "v1"])
 def test_every_operation_was_answered(kind, request):
-    whole(request)
+    needs_full_run(request)
     answered = RECORDS[kind].answered
     assert [op for op in catalogue.OPERATIONS if not answered[op] and op not in NO_RADIO] == []
 
 
 def test_every_documented_code_was_answered(request, server):
     """All but those that no client can provoke."""
-    whole(request)
+    needs_full_run(request)
     provoked, documented = error_codes()
     left = documented - provoked - OUT_OF_REACH
     if not server.db[1].startswith("sqlite://"):

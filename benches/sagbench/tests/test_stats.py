@@ -116,7 +116,7 @@ def test_slices_take_turns_and_the_median_counts():
     for _ in range(3):
         turn([one, other], 0.1)
     assert (len(one.rates), len(other.rates)) == (3, 3)
-    # Each slice is warmed up by every flow once; all frames are checked for the way that they took.
+    # Each slice is warmed up by every flow once; all frames are checked for the path that they took.
     assert one.order[::2] == [10_000] * 27 and other.slow == 21
     assert stats.ratios(other.rates, one.rates)["median"] == pytest.approx(0.5, rel=0.06)
 

@@ -1,1 +1,1 @@
-"""What the end-to-end tests stand on: the lab, raw frames, traffic tools and the books."""
+"""What the end-to-end tests use: the lab, raw frames, traffic tools and packet accounting."""

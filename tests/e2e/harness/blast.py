@@ -24,7 +24,7 @@ def mbit_between(times: Sequence[float], since: float, until: float) -> float:
 
 
 class Arrivals:
-    """A UDP socket that notes when packets came."""
+    """A UDP socket that records the times of arrivals."""
 
     def __init__(self, ns: Namespace, port: int) -> None:
         self.times = []
@@ -76,7 +76,7 @@ class Blast:
         payload, due = bytes(PAYLOAD), time.monotonic()
         while not self.over:
             now = time.monotonic()
-            # A sender that was kept from running for long does not make up for it.
+            # A sender that did not run for long does not catch up.
             due = max(due, now - 0.05)
             while due <= now:
                 try:

@@ -23,7 +23,7 @@ import pytest
 from .config import ROOT
 from .lab import Addresses as A
 from .net import CommandError, run
-from .patience import within
+from .waiting import within
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -279,13 +279,13 @@ class Branch:
         self.device("ModifySagWanSnat", Snat=word)
 
     def source(self) -> Any:
-        """From which address lan1 comes to the Internet's HTTP server."""
+        """The source address that the Internet's HTTP server sees for lan1."""
         return whoami(self.lab.lan1, A.INET[4])
 
     def links(self) -> dict[tuple[Any, Any], Any]:
         """Metered links, as the gateway has them."""
-        said = self.lab.gw.out([self.lab.sagctl, "--socket", self.lab.socket, "--json", "qos"])
-        return {(link["link"], link["direction"]): link["limit_bps"] for link in json.loads(said)["links"]}
+        output = self.lab.gw.out([self.lab.sagctl, "--socket", self.lab.socket, "--json", "qos"])
+        return {(link["link"], link["direction"]): link["limit_bps"] for link in json.loads(output)["links"]}
 
     def document(self) -> Any:
         """The running document."""
@@ -303,8 +303,8 @@ def reaches(ns: Namespace, url: str, seconds: float = 0.15) -> bool:
 
 def whoami(ns: Namespace, host: str, source: str | None = None) -> str:
     command = ["curl", "-s", "--max-time", 0.3, f"http://{host}:8000/whoami"]
-    said = ns.run(command + (["--interface", source] if source else []), check=False).stdout.split()
-    return said[0] if said else None
+    output = ns.run(command + (["--interface", source] if source else []), check=False).stdout.split()
+    return output[0] if output else None
 
 
 def pings(ns: Namespace, dest: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .config import LAB_TOML, ROOT
 from .net import CommandError, Namespace, run
-from .patience import PATIENCE
+from .waiting import TIMEOUT
 
 LAB_SH = ROOT / "scripts" / "lab.sh"
 
@@ -73,7 +73,7 @@ class Lab:
         self.hosts = [getattr(self, name) for name in self.NAMES if name != "gw"]
 
     def sh(self, *args: Any, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        # The daemon that lab.sh leaves behind must not hold our pipes open: it writes to its log.
+        # The daemon that lab.sh starts must not hold our pipes open: it writes to its log.
         return run([LAB_SH, *args], env=self.env, check=check, timeout=timeout)
 
     def up(self) -> None:
@@ -87,7 +87,7 @@ class Lab:
             getattr(self, name).run(["nft", "delete", "table", "inet", "mute"], check=False)
 
     def mute(self, *names: str) -> None:
-        """These hosts take nothing in; sniffers still see what arrives."""
+        """These hosts drop all they receive; sniffers still see what arrives."""
         for name in names:
             getattr(self, name).run(["nft", "-f", "-"], input=MUTE)
 
@@ -117,7 +117,7 @@ class Gateway:
 
     def start(self, config: str | None = None, check: bool = True) -> Any:
         config = config if config is not None else LAB_TOML.read_text()
-        source = self.lab.run_dir / "wanted.toml"
+        source = self.lab.run_dir / "requested.toml"
         source.write_text(config)
         done = self.lab.sh("gw-start", "--forwarder", self.forwarder, "--config", str(source), check=check)
         if done.returncode == 0:
@@ -136,7 +136,7 @@ class Gateway:
         pid = self.pid()
         os.kill(pid, how)
         self.running = None
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while os.path.exists(f"/proc/{pid}/fd") and os.listdir(f"/proc/{pid}/fd"):
             if time.monotonic() > end:
                 raise CommandError(f"process {pid} survives {how.name}")
@@ -145,7 +145,7 @@ class Gateway:
     def write_config(self, config: str | None) -> None:
         self.lab.conf.write_text(config.replace("sag-lab", self.lab.run_dir.name))
 
-    def reload(self, config: str | None, timeout: float = PATIENCE) -> None:
+    def reload(self, config: str | None, timeout: float = TIMEOUT) -> None:
         """New configuration by SIGHUP; returns when it is in force."""
         before = self.status()["config_epoch"]
         self.write_config(config)

@@ -1,4 +1,4 @@
-"""NAT in the tests: configurations with it, and sockets that tell whom they see."""
+"""NAT in the tests: configurations with it, and sockets that show which address they see."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .net import Namespace
 
-# Addresses that belong to nobody in the lab; the routers on both sides lead them to the gateway.
+# Addresses that no host of the lab has; the routers on both sides route them to the gateway.
 SPARE_WAN = "203.0.113.200"
 SPARE_EXPRESS = "192.0.2.160"
 # Another address of lan2.
@@ -54,7 +54,7 @@ def forward(entry: str, protocol: str, external: str, inside: tuple[str, str], *
 
 
 def hide_the_inside(lab: Lab) -> None:
-    """The Internet knows no way to the branch's IPv4 addresses: what is not translated gets no answer."""
+    """Removes the routes from the Internet to the branch's IPv4 addresses: what is not translated gets no answer."""
     lab.wan.ip("route del 192.0.2.0/25")
     lab.wan.ip(f"route add {SPARE_WAN} via 198.51.100.2")
     lab.pop.ip(f"route add {SPARE_EXPRESS} via 192.0.2.129")
@@ -105,8 +105,8 @@ class Peers:
             sock.close()
 
 
-def asked(client: socket.socket, server: socket.socket, dest: tuple[str, int], data: bytes = b"ping") -> Any:
-    """A datagram to `dest`, answered by `server`; whom the server saw. The client hears `dest` answer."""
+def seen_as(client: socket.socket, server: socket.socket, dest: tuple[str, int], data: bytes = b"ping") -> Any:
+    """A datagram to `dest`, answered by `server`; the address that the server saw. The client gets the answer from `dest`."""
     client.sendto(data, dest)
     got, peer = server.recvfrom(65535)
     assert got == data
@@ -130,7 +130,7 @@ def silent(sock: socket.socket, wait: float = 0.4) -> bool:
 
 
 def talk(one: socket.socket, other: socket.socket, size: int = 200_000) -> None:
-    """Bytes both ways over a TCP connection, in small enough steps for one thread."""
+    """Bytes in both directions over a TCP connection, in small enough steps for one thread."""
     piece = bytes(range(256)) * 64
     done = 0
     while done < size:

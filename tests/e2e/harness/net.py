@@ -24,7 +24,7 @@ class CommandError(AssertionError):
 
 
 def run(argv: Sequence[Any], check: bool = True, timeout: float | None = 60, **kw: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command, output captured as text; failure raises with everything it said."""
+    """Runs a command, output captured as text; failure raises with all output."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, **kw)
     if check and done.returncode != 0:
         raise CommandError(f"{' '.join(map(str, argv))}\nexit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -73,7 +73,7 @@ class Namespace:
                 _setns(home.fileno())
 
     def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket:
-        """A socket that lives in this namespace; it stays there when this thread has gone home."""
+        """A socket that lives in this namespace; it stays there when this thread has left."""
         with self.inside():
             return socket.socket(family, kind, proto)
 
@@ -114,10 +114,10 @@ class Namespace:
     def ping(self, dest: str, count: int = 5, interval: float = 0.02, wait: int = 2, options: Sequence[str] = ()) -> Any:
         """Answers received of `count` echo requests."""
         command = ["ping", "-n", "-q", "-c", count, "-i", interval, "-W", wait, *options, dest]
-        said = self.run(command, check=False).stdout
-        match = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", said)
+        output = self.run(command, check=False).stdout
+        match = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", output)
         if not match:
-            raise CommandError(f"{' '.join(map(str, command))}\n{said}")
+            raise CommandError(f"{' '.join(map(str, command))}\n{output}")
         return int(match.group(2))
 
 

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from .net import Namespace
 
 
-def car(name: str, priority: Any, floor: float, ceiling: float) -> str:
+def car(name: str, priority: Any, cir: float, pir: float) -> str:
     return (
         f'[[qos.car]]\nid = "{name}"\npriority = {priority}\nlimit_type = "Absolute"\n'
-        f"min_bandwidth_abs = {floor}\nmax_bandwidth_abs = {ceiling}\n"
+        f"min_bandwidth_abs = {cir}\nmax_bandwidth_abs = {pir}\n"
     )
 
 
-def percent(name: str, priority: Any, floor: float, ceiling: float, source: str) -> str:
+def percent(name: str, priority: Any, cir: float, pir: float, source: str) -> str:
     return (
         f'[[qos.car]]\nid = "{name}"\npriority = {priority}\nlimit_type = "Percent"\npercent_source_type = "{source}"\n'
-        f"min_bandwidth_percent = {floor}\nmax_bandwidth_percent = {ceiling}\n"
+        f"min_bandwidth_percent = {cir}\nmax_bandwidth_percent = {pir}\n"
     )
 
 
@@ -51,8 +51,8 @@ def qos(*parts: Any) -> str:
     return '\n[[qos]]\nid = "qos-1"\n' + "".join(parts)
 
 
-def ceilings(by_port: dict[str, Any], protocol: str = "udp") -> str:
-    """The lab's configuration with a CAR for each port, whose ceiling is so many Mbit/s."""
+def peak_rates(by_port: dict[str, Any], protocol: str = "udp") -> str:
+    """The lab's configuration with a CAR for each port, whose peak rate is so many Mbit/s."""
     rows = enumerate(by_port.items(), 1)
     return lab_config(extra=qos(*(car(f"c{mbit}", n, 0, mbit) + policy(n, port, protocol) for n, (port, mbit) in rows)))
 
@@ -61,9 +61,9 @@ def cars(gw: Gateway) -> dict[Any, Any]:
     return {c["id"]: c for c in gw.ctl("qos")["cars"]}
 
 
-def settled(measure: Callable[[], Any], good: Callable[[Any], Any], tries: int = 5) -> Any:
-    """What is measured, as soon as it is good: a busy machine keeps senders and receivers from running now and
-    then, and a sender that paused has its burst on top. The gateway's own error would be there every time."""
+def measure_until(measure: Callable[[], Any], good: Callable[[Any], Any], tries: int = 5) -> Any:
+    """The first measurement that is good, of a few: a busy machine delays senders and receivers now and then, and a
+    sender that paused has its burst on top. An error of the gateway would be there every time."""
     for _ in range(tries):
         got = measure()
         if good(got):
@@ -88,14 +88,14 @@ class Taken:
         ))
 
     def bytes(self) -> tuple[float, dict[int, float]]:
-        """(time, {port: IP bytes}). The time is as exact as the question was short, so a long one is asked again."""
+        """(time, {port: IP bytes}). The time is as exact as the query is short, so a long one is repeated."""
         for _ in range(5):
             before = time.monotonic()
-            said = self.ns.out(["nft", "-j", "list", "counters", "table", "ip", "taken"])
+            output = self.ns.out(["nft", "-j", "list", "counters", "table", "ip", "taken"])
             after = time.monotonic()
             if after - before < 0.03:
                 break
-        listed, now, found = json.loads(said)["nftables"], (before + after) / 2, {}
+        listed, now, found = json.loads(output)["nftables"], (before + after) / 2, {}
         for counter in (entry["counter"] for entry in listed if "counter" in entry):
             payload = counter["bytes"] - self.headers * counter["packets"]
             found[int(counter["name"][1:])] = payload * self.mtu / (self.mtu - self.headers)
@@ -108,11 +108,11 @@ class Taken:
         end, after = self.bytes()
         return {port: (after[port] - before[port]) * 8 / (end - start) / 1e6 for port in self.ports}
 
-    def flowing(self, wanted: Callable[[Any], Any], timeout: float = 20) -> None:
+    def flowing(self, expected: Callable[[Any], Any], timeout: float = 20) -> None:
         """Returns when bytes have come for every port: so many for each."""
         end = time.monotonic() + timeout
-        while any(self.bytes()[1][port] < size for port, size in wanted.items()):
-            assert time.monotonic() < end, f"not within {timeout} s: {wanted}, but {self.bytes()[1]}"
+        while any(self.bytes()[1][port] < size for port, size in expected.items()):
+            assert time.monotonic() < end, f"not within {timeout} s: {expected}, but {self.bytes()[1]}"
             time.sleep(0.1)
 
     def close(self) -> None:

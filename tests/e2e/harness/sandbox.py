@@ -34,7 +34,7 @@ class Unit:
 
     def wrapper(self, folder: Path, program: str, writable: Sequence[Any] | None = None, without: Sequence[str] = ()) -> str:
         """A script in place of `program`, which runs it as the unit does. `writable`: the unit's StateDirectory,
-        RuntimeDirectory and ReadWritePaths, and which folder is there. `without`: capabilities that are kept from it."""
+        RuntimeDirectory and ReadWritePaths, and which folder is there. `without`: capabilities that it does not get."""
         granted = self.capabilities("AmbientCapabilities") - set(without)
         bounding = self.capabilities() - set(without)
         plus = lambda names: ",".join(["-all", *(f"+{name}" for name in sorted(names))])

@@ -64,12 +64,12 @@ class Site:
         self.log = open(self.run_dir / "vcpe.log", "ab")
         self.process = self.gw.popen([self.vcpe, "run", "--config", conf], stdout=self.log, stderr=self.log)
         end = time.monotonic() + 15
-        while "ok" not in (said := self.ask("status")):
+        while "ok" not in (output := self.control("status")):
             if time.monotonic() > end or self.process.poll() is not None:
-                raise CommandError(f"{said}\n{(self.run_dir / 'vcpe.log').read_text()}")
+                raise CommandError(f"{output}\n{(self.run_dir / 'vcpe.log').read_text()}")
             time.sleep(0.05)
 
-    def ask(self, op: str, **arguments: Any) -> Any:
+    def control(self, op: str, **arguments: Any) -> Any:
         """One request on the control socket."""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(10)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .net import CommandError
-from .patience import PATIENCE
+from .waiting import TIMEOUT
 
 if TYPE_CHECKING:
     from .net import Namespace
@@ -38,7 +38,7 @@ def process(ns: Namespace, command: Sequence[Any], **kw: Any) -> Iterator[Any]:
                 stream.close()
 
 
-def wait_listening(ns: Namespace, port: int | str, timeout: float = PATIENCE, udp: bool = False) -> None:
+def wait_listening(ns: Namespace, port: int | str, timeout: float = TIMEOUT, udp: bool = False) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if ns.out(["ss", "-Hlun" if udp else "-Hltn", f"sport = :{port}"]).strip():
@@ -67,8 +67,8 @@ def iperf(client: Namespace, server: Namespace, address: str, seconds: float = 2
             command.append("-R")
         if udp_mbit is not None:
             command += ["-u", "-b", f"{udp_mbit}M", "-l", 1400]
-        said = client.run(command, check=False, timeout=seconds + 30).stdout
-    report = json.loads(said)
+        output = client.run(command, check=False, timeout=seconds + 30).stdout
+    report = json.loads(output)
     if "error" in report:
         raise CommandError(f"{' '.join(map(str, command))}: {report['error']}")
     end = report["end"]

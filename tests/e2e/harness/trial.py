@@ -1,4 +1,4 @@
-"""Trials of pktgen: numbered packets of many flows through the lab, all of which are looked for behind it."""
+"""Trials of pktgen: numbered packets of many flows through the lab, each of which is looked for at the sink."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .lab import Lab
 
 WIRE = 20  # bytes of preamble and gap that a frame takes beside its own
-# A paced source does not make up for time in which it did not run: it goes before others, on a core of its own.
+# A paced source does not catch up on time in which it did not run: it has priority, on a core of its own.
 FIRST = ["chrt", "--other", "0", "nice", "-n", "-10"]
 CORE = min(os.sched_getaffinity(0))
 
@@ -59,33 +59,33 @@ class Trials:
             self.program, "run", "--json", "--check", "--flows", str(flows), "--endpoints", str(flows), "--sources", "1",
             *map(str, options),
         ]
-        self.way = [
+        self.endpoints = [
             "--tx", place(lab.lan1, "eth0"), "--rx", place(lab.wan, "gw"), "--src", A.LAN1[4], "--dst", A.INET[4],
             "--src-mac", lab.lan1.mac("eth0"), "--dst-mac", lab.gw.mac("lan-a"),
         ]
 
-    def start(self, *options: str, way: str | None = None) -> Any:
+    def start(self, *options: str, endpoints: str | None = None) -> Any:
         """One trial; `result` waits for it."""
         paced = "--rate" in options
         first = [*FIRST, *self.base, "--core", CORE] if paced else self.base
-        command = [*map(str, first), *(way or self.way), *map(str, options)]
+        command = [*map(str, first), *(endpoints or self.endpoints), *map(str, options)]
         self.running.append(
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=paced)
         )
-        # Where the kernel shares out by session before it looks at processes.
+        # For kernels that schedule by session (autogroup) before processes.
         if paced:
             with contextlib.suppress(OSError):
                 Path(f"/proc/{self.running[-1].pid}/autogroup").write_text("-10")
         return self.running[-1]
 
-    def run(self, *options: str, way: str | None = None) -> Any:
-        return result(self.start(*options, way=way))
+    def run(self, *options: str, endpoints: str | None = None) -> Any:
+        return result(self.start(*options, endpoints=endpoints))
 
     def overruns(self) -> int:
-        """Frames that found the ring of 256 at the other end of a wire full, before the gateway and behind it: so many
-        are the machine's, which did not let the softirq run."""
-        said = [ns.run(["ethtool", "-S", dev]).stdout for ns, dev in ((self.lab.lan1, "eth0"), (self.lab.gw, "wan"))]
-        return sum(int(line.split(":")[1]) for text in said for line in text.splitlines() if "xdp_xmit_errors" in line)
+        """Frames that found the ring of 256 at the other end of a wire full, before the gateway and behind it: so many are lost
+        because the machine did not run the softirq in time."""
+        output = [ns.run(["ethtool", "-S", dev]).stdout for ns, dev in ((self.lab.lan1, "eth0"), (self.lab.gw, "wan"))]
+        return sum(int(line.split(":")[1]) for text in output for line in text.splitlines() if "xdp_xmit_errors" in line)
 
     @staticmethod
     def aside(*pids: int) -> None:
@@ -103,7 +103,7 @@ class Trials:
 
     @contextlib.contextmanager
     def bare(self, prefix: str) -> Iterator[list[Any]]:
-        """Two wires with nothing but an XDP redirect between them, for `way`: what this machine offers at most."""
+        """Two wires with nothing but an XDP redirect between them, for `endpoints`: what this machine offers at most."""
         made = [Namespace(name, f"/run/netns/{prefix}{name}") for name in ("bare-a", "bare-x", "bare-b")]
         a, x, b = made
         try:
@@ -118,9 +118,9 @@ class Trials:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
             self.running.append(redirect)
-            said = redirect.stdout.readline()
-            if not said.startswith("redirecting"):
-                raise CommandError(f"pktgen bare: {said}")
+            output = redirect.stdout.readline()
+            if not output.startswith("redirecting"):
+                raise CommandError(f"pktgen bare: {output}")
             time.sleep(0.1)
             yield ["--tx", place(a, "eth0"), "--rx", place(b, "eth0"), "--src", A.LAN1[4], "--dst", A.INET[4]]
             redirect.stdin.close()

@@ -1,5 +1,5 @@
 """The far end of a tunnel, in the lab's `inet`: a kernel device, a second gateway with a branch behind
-it, or nobody but the test itself."""
+it, or the test itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .config import lab_config
 from .lab import Addresses as A
 from .net import CommandError, Namespace, run
-from .patience import within
+from .waiting import within
 
 if TYPE_CHECKING:
     from .lab import Gateway, Lab
@@ -53,8 +53,8 @@ def turned(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def tunnel(name: str, kind: str, outer: int, local: str | None = None, remote: str | None = None, **keys: Any) -> str:
-    """A [[tunnel]] from the gateway to `inet`, or the other way with ends given. Plain ones ask the far end nothing
-    unless told to, so that what they count is the test's own."""
+    """A [[tunnel]] from the gateway to `inet`, or the other way with ends given. Plain ones send no probes
+    unless configured, so that they count packets of the test only."""
     if kind != "esp":
         keys.setdefault("probe_interval", 0)
     full = {"name": name, "kind": kind, "local": local or LOCAL[outer], "remote": remote or REMOTE[outer], **keys}
@@ -160,10 +160,10 @@ role = "lan"
     def tail(self) -> str:
         """The end of its log, and what it has dropped."""
         log = self.dir / "log"
-        said = log.read_text()[-2000:] if log.exists() else ""
+        output = log.read_text()[-2000:] if log.exists() else ""
         with contextlib.suppress(CommandError):
-            said += "".join(f"\ndrops {d['port']}/{d['reason']}: {d['packets']}" for d in self.ctl("drops")["drops"] if d["packets"])
-        return said
+            output += "".join(f"\ndrops {d['port']}/{d['reason']}: {d['packets']}" for d in self.ctl("drops")["drops"] if d["packets"])
+        return output
 
     def ctl(self, *args: Any) -> Any:
         return json.loads(run([self.lab.sagctl, "--socket", self.socket, "--json", *args]).stdout)
@@ -187,9 +187,9 @@ def tunnels(gateway: Gateway) -> dict[Any, Any]:
 
 
 def sweep(src: Namespace, dst: Namespace, family: int, sizes: Sequence[int], dont_fragment: bool, tries: int = 6) -> dict[int, str]:
-    """UDP of each size (IP bytes) from host to host and back: {size: "echoed", "told" or "lost"}.
+    """UDP of each size (IP bytes) from host to host and back: {size: "echoed", "too-big" or "lost"}.
 
-    "told": the sender was refused by its own host, which an ICMP error has told the MTU.
+    "too-big": the sender was refused by its own host, which knows the MTU from an ICMP error.
     """
     af = socket.AF_INET if family == 4 else socket.AF_INET6
     level = socket.IPPROTO_IP if family == 4 else socket.IPPROTO_IPV6
@@ -200,7 +200,7 @@ def sweep(src: Namespace, dst: Namespace, family: int, sizes: Sequence[int], don
         for s in (server, client):
             s.setsockopt(level, option, PMTUDISC_DO if dont_fragment else PMTUDISC_DONT)
         server.bind(("", 7777))
-        # What goes back may be split on the way: only the way there is asked about.
+        # Answers may be fragmented: only the forward direction is tested.
         server.setsockopt(level, option, PMTUDISC_DONT)
         server.settimeout(0.25)
         out = {}
@@ -213,7 +213,7 @@ def sweep(src: Namespace, dst: Namespace, family: int, sizes: Sequence[int], don
                 except OSError as e:
                     if e.errno != errno.EMSGSIZE:
                         raise
-                    out[size] = "told"
+                    out[size] = "too-big"
                     break
                 try:
                     if server.recvfrom(2000)[0] == data:

@@ -52,7 +52,7 @@ class Sender:
 
 
 def _with_tag(data: bytes, extra: Sequence[Any]) -> bytes:
-    """The frame as it was on the wire: the kernel takes the 802.1Q tag off and tells it apart."""
+    """The frame as it was on the wire: the kernel takes the 802.1Q tag off and reports it separately."""
     for level, kind, aux in extra:
         if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
             status, tci, tpid = struct.unpack_from("=I12xHH", aux)
@@ -93,15 +93,15 @@ class Sniffer:
             if addr[2] != PACKET_OUTGOING:
                 return time.monotonic(), _with_tag(data, extra)
 
-    def until(self, wanted: Callable[[Any], Any], timeout: float = 10.0) -> Any:
-        """The first packet for which `wanted(packet)` holds, or None."""
+    def until(self, matches: Callable[[Any], Any], timeout: float = 10.0) -> Any:
+        """The first packet for which `matches(packet)` holds, or None."""
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
             got = self.raw(left)
             if got is None:
                 return None
             packet = Ether(got[1])
-            if wanted(packet):
+            if matches(packet):
                 return packet
         return None
 
@@ -117,7 +117,7 @@ class Sniffer:
 
 
 def marked(number: int) -> bytes:
-    """Payload by which a packet is known again wherever it comes out."""
+    """Payload that identifies a packet wherever it comes out."""
     return b"SAG!" + struct.pack(">Q", number)
 
 

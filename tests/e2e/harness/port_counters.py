@@ -1,8 +1,7 @@
-"""The books: every packet that came in is accounted for exactly once.
+"""Packet accounting: every received packet is accounted for exactly once.
 
 Per port: received = forwarded + handed to the kernel + dropped (by one named reason) + held for a
-neighbour; over all ports: sent = forwarded + made by the gateway. The device's own counters, kept
-by the kernel, are the second witness.
+neighbour; over all ports: sent = forwarded + made by the gateway. The kernel's counters of the device are an independent check.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ if TYPE_CHECKING:
     from .lab import Gateway
 
 
-class Books:
+class PacketAccounting:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.lab = gateway.lab
-        self.opening = None
+        self.baseline = None
 
     def open(self) -> None:
         """Starts the comparison with the devices' counters here, at a quiet moment."""
-        self.opening = self._quiet()
+        self.baseline = self._quiet()
 
     def close(self) -> None:
-        self.opening = None
+        self.baseline = None
 
     def _read(self) -> dict[str, Any]:
         devices = self.lab.gw.devices()
@@ -46,7 +45,7 @@ class Books:
         )
 
     def _quiet(self, timeout: float = 4.0) -> dict[str, Any]:
-        """A snapshot during which nothing moved: the same twice in a row."""
+        """A snapshot without traffic: the same twice in a row."""
         last, end = self._read(), time.monotonic() + timeout
         while time.monotonic() < end:
             time.sleep(0.1)
@@ -57,7 +56,7 @@ class Books:
         return last
 
     def errors(self) -> list[Any]:
-        """What does not balance, a line each."""
+        """What is not accounted for, a line each."""
         now = self._quiet()
         out = []
         by_port = {}
@@ -77,7 +76,7 @@ class Books:
         made = sum(p["forwarded"] + p["originated"] for p in ports)
         if sent != made:
             out.append(f"all ports: sent {sent}, but forwarded + originated = {made}")
-        if self.opening is not None:
+        if self.baseline is not None:
             out += self._against_devices(now)
         if out:
             out.append(f"drops: { {f'{p}/{r}': n for (p, r), n in now['drops'].items() if n} }")
@@ -86,23 +85,23 @@ class Books:
     def _against_devices(self, now: dict[str, Any]) -> list[Any]:
         out = []
         for name in now["ports"]:
-            then, here = self.opening["netdev"].get(name), now["netdev"].get(name)
-            if then is None or here is None or name not in self.opening["ports"]:
+            then, here = self.baseline["netdev"].get(name), now["netdev"].get(name)
+            if then is None or here is None or name not in self.baseline["ports"]:
                 continue
             device = here - then
             # VLAN ports share the device with the port that has its untagged traffic.
             sharing = [n for n, p in now["ports"].items() if p["device"] == now["ports"][name]["device"]]
-            count = lambda books: sum(books["ports"][n]["rx_packets"] for n in sharing if n in books["ports"])
-            ours = count(now) - count(self.opening)
+            count = lambda state: sum(state["ports"][n]["rx_packets"] for n in sharing if n in state["ports"])
+            ours = count(now) - count(self.baseline)
             if device != ours:
                 out.append(f"port {name}: the device received {device} since the test began, the gateway counted {ours}")
         return out
 
 
-def restarted(gw: Gateway, books: Books, config: str | None = None, quiet: bool = True) -> None:
-    """The daemon again, over what it left. Its counters begin anew; they can be compared with the
-    devices' from the next quiet moment on."""
-    books.close()
+def restarted(gw: Gateway, accounting: PacketAccounting, config: str | None = None, quiet: bool = True) -> None:
+    """Starts the daemon again over the state of the previous one. Its counters begin at zero; they can be compared with
+    the devices' from the next quiet moment on."""
+    accounting.close()
     gw.start(config)
     if quiet:
-        books.open()
+        accounting.open()

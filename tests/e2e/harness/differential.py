@@ -1,4 +1,4 @@
-"""Two gateways that get the same packets: what comes out of each, in words that can be compared."""
+"""Differential tests: two gateways get the same packets; what comes out of each, as text that can be compared."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SIDES = {"lan": ("lan1", "eth0", "lan-a"), "wan": ("wan", "gw", "wan")}
 PERMANENT = "neigh replace {} lladdr {} dev {} nud permanent"
 
 
-class Twin:
-    """One gateway between an inside and an outside that we play. Outside ports are what it chose:
-    packets to be sent and packets seen have them by the inside port they stand for."""
+class Subject:
+    """One gateway under test, with inside and outside hosts played by the test. The gateway chooses outside ports; in
+    packets to be sent and packets seen they are replaced by the inside port that they translate."""
 
     def __init__(self, lab: Lab, wire: Any, hosts: Sequence[str]) -> None:
         self.lab = lab
@@ -37,7 +37,7 @@ class Twin:
         self.outside = {}
 
     def port(self, inside: tuple[str, int]) -> int:
-        """The outside port of (host, port); the same number as long as none was lent."""
+        """The outside port of (host, port); the same number as long as none was assigned."""
         return self.outside.get(inside, inside[1])
 
     def send(self, side: str, packets: Sequence[Any]) -> None:
@@ -45,15 +45,15 @@ class Twin:
         for packet in packets:
             self.senders[side].send(self.heads[side] / packet)
 
-    def came(self) -> list[Any]:
-        """What came out since the last call, a line for each packet."""
+    def received(self) -> list[Any]:
+        """Packets that came out since the last call, a line each."""
         out = []
         for side, sniffer in self.sniffers.items():
             while (got := sniffer.raw(0)) is not None:
                 packet = Ether(got[1])
                 if IP in packet:
                     self._learn(side, packet[IP])
-                    out.append(f"{side}: {self._told(packet[IP])}{'' if checksums_ok(got[1]) else ' WRONG CHECKSUM'}")
+                    out.append(f"{side}: {self._describe(packet[IP])}{'' if checksums_ok(got[1]) else ' WRONG CHECKSUM'}")
         return out
 
     def _learn(self, side: str, ip: Any) -> None:
@@ -70,7 +70,7 @@ class Twin:
                     return f"{address}:{inside}{'' if inside == port else f' of {host} renumbered'}"
         return f"{address}:{port}"
 
-    def _told(self, ip: Any, quoted: bool = False) -> str:
+    def _describe(self, ip: Any, quoted: bool = False) -> str:
         """A packet as text, outside ports by the inside ones."""
         # Lengths of quotes are what the sender of the error wrote there.
         size = "" if quoted else f" length {ip.len}"
@@ -90,26 +90,26 @@ class Twin:
             ident = "" if WAN in (ip.src, ip.dst) else f" id {l4.id}"
             return f"{text}{ends[0]} > {ends[1]} echo {l4.type} seq {l4.seq}{ident}{size}"
         if ip.proto == 1:
-            return f"{text}{ip.src} > {ip.dst} icmp {l4.type}/{l4.code} about [{self._told(l4.payload, quoted=True)}]"
+            return f"{text}{ip.src} > {ip.dst} icmp {l4.type}/{l4.code} about [{self._describe(l4.payload, quoted=True)}]"
         return f"{text}{ip.src} > {ip.dst} protocol {ip.proto}{size}"
 
 
-def step(twins: Sequence[Twin], side: str, build: Callable[[Twin], Any], patience: float = 0.6) -> list[list[Any]]:
-    """The same packets to both; what came out of each. Ends as soon as both said the same and are quiet."""
-    for twin in twins:
-        twin.send(side, build(twin))
-    seen = [[] for _ in twins]
+def step(subjects: Sequence[Subject], side: str, build: Callable[[Subject], Any], timeout: float = 0.6) -> list[list[Any]]:
+    """The same packets to both; what came out of each. Returns as soon as both outputs are equal and no more packets come."""
+    for subject in subjects:
+        subject.send(side, build(subject))
+    seen = [[] for _ in subjects]
     start = quiet = time.monotonic()
     while True:
         time.sleep(0.005)
         now = time.monotonic()
-        for lines, twin in zip(seen, twins):
-            fresh = twin.came()
+        for lines, subject in zip(seen, subjects):
+            fresh = subject.received()
             if fresh:
                 lines += fresh
                 quiet = now
         same = all(sorted(lines) == sorted(seen[0]) for lines in seen)
-        enough = patience if not same else 0.03 if seen[0] else 0.1
+        enough = timeout if not same else 0.03 if seen[0] else 0.1
         if now - quiet > enough or now - start > 3:
             return [sorted(lines) for lines in seen]
 
