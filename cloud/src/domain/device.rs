@@ -2,8 +2,10 @@
 
 use std::ops::{Deref, DerefMut};
 
-use serde_json::{Map, Value, json};
+use sag_southbound::StateReport;
+use serde_json::{Value, json};
 
+use super::device_config::{DeviceConfig, Port};
 use crate::store::devices::{Documents, Summary};
 use crate::store::{Result, Tx, devices};
 
@@ -20,8 +22,9 @@ impl Summary {
 #[derive(Clone, Debug)]
 pub struct Device {
     pub summary: Summary,
-    /// The configuration: sections with their names in the device document.
-    pub body: Map<String, Value>,
+    pub config: DeviceConfig,
+    /// The state that its agent reported last.
+    pub state: StateReport,
     pub report: Value,
 }
 
@@ -39,9 +42,25 @@ impl DerefMut for Device {
     }
 }
 
+/// How far the last change of a section has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskState {
+    pub state: &'static str,
+    /// Milliseconds since 1970.
+    pub create_time: i64,
+    pub error_code: &'static str,
+    pub error_message: String,
+}
+
 impl Device {
     fn read(summary: Summary, (config, report): Documents<'_>) -> Result<Device> {
-        Ok(Device { summary, body: serde_json::from_str(config)?, report: serde_json::from_str(report)? })
+        // A report of an unknown form counts as none; the agent sends the next one soon.
+        let state = serde_json::from_str(report).unwrap_or_else(|e| {
+            tracing::warn!(device = summary.sn, error = %e, "cannot read the stored report");
+            StateReport::default()
+        });
+        let report = serde_json::from_str(report)?;
+        Ok(Device { config: serde_json::from_str(config)?, summary, state, report })
     }
 
     /// # Errors
@@ -63,11 +82,77 @@ impl Device {
     /// # Errors
     /// A number that JSON cannot hold.
     pub fn config_text(&self) -> Result<String> {
-        Ok(serde_json::to_string(&self.body)?)
+        Ok(serde_json::to_string(&self.config)?)
     }
 
-    pub fn get(&self, section: &str) -> &Value {
-        self.body.get(section).unwrap_or(&Value::Null)
+    /// The configured ports as they are now, with those that only the agent knows.
+    pub fn current_ports(&self) -> Vec<Port> {
+        let mut ports = self.config.ports.clone();
+        for seen in &self.state.ports {
+            match ports.iter_mut().find(|p| p.port_name == seen.port_name) {
+                Some(p) => {
+                    p.status.clone_from(&seen.status);
+                    p.mac.clone_from(&seen.mac);
+                }
+                None => ports.push(Port {
+                    port_name: seen.port_name.clone(),
+                    role: seen.role.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    status: seen.status.clone(),
+                    mac: seen.mac.clone(),
+                }),
+            }
+        }
+        ports
+    }
+
+    pub fn port(&self, name: &str) -> Option<Port> {
+        self.current_ports().into_iter().find(|p| p.port_name == name)
+    }
+
+    /// The role of a port; `NONE` if there is no such port.
+    pub fn role(&self, name: &str) -> String {
+        let role = self.port(name).map(|p| p.role).filter(|role| !role.is_empty());
+        role.unwrap_or_else(|| "NONE".to_owned())
+    }
+
+    /// How far the last change of a section has come.
+    pub fn task_state(&self, section: &str, now: i64) -> TaskState {
+        let task = self.config.tasks.get(section);
+        let (state, error_code, message) = match task {
+            None => ("Succeed", "200", "Successful"),
+            Some(task) if self.applied >= task.revision && self.failure.is_empty() => {
+                ("Succeed", "200", "Successful")
+            }
+            Some(task) if self.applied >= task.revision => ("Failed", "500", self.failure.as_str()),
+            Some(_) if self.online(now) => {
+                ("Processing", "ConfigUnsynchronized", "The network configuration is not synchronized.")
+            }
+            Some(_) => ("Offline", "SmartAccessGatewayNotOnline", "The device is offline."),
+        };
+        TaskState {
+            state,
+            create_time: task.map_or(self.config.create_time, |t| t.create_time),
+            error_code,
+            error_message: message.to_owned(),
+        }
+    }
+}
+
+/// Sections by name, for operations that have no types yet.
+impl Device {
+    fn sections(&self) -> Value {
+        serde_json::to_value(&self.config).unwrap_or_default()
+    }
+
+    fn put_sections(&mut self, sections: Value) {
+        match serde_json::from_value(sections) {
+            Ok(config) => self.config = config,
+            Err(e) => tracing::error!(error = %e, "a section of another form"),
+        }
+    }
+
+    pub fn get(&self, section: &str) -> Value {
+        self.sections()[section].take()
     }
 
     pub fn rows(&self, section: &str) -> Vec<Value> {
@@ -75,90 +160,38 @@ impl Device {
     }
 
     pub fn set(&mut self, section: &str, value: Value) {
-        self.body.insert(section.to_owned(), value);
+        let mut all = self.sections();
+        all[section] = value;
+        self.put_sections(all);
     }
 
-    /// One entry of a section that is keyed by port name.
-    pub fn entry(&self, section: &str, key: &str) -> &Value {
-        self.get(section).get(key).unwrap_or(&Value::Null)
+    pub fn entry(&self, section: &str, key: &str) -> Value {
+        self.get(section).get(key).cloned().unwrap_or_default()
     }
 
     pub fn set_entry(&mut self, section: &str, key: &str, value: Value) {
-        let map = self.body.entry(section).or_insert_with(|| json!({}));
-        map[key] = value;
+        let mut all = self.sections();
+        all[section][key] = value;
+        self.put_sections(all);
     }
 
     pub fn remove_entry(&mut self, section: &str, key: &str) {
-        if let Some(map) = self.body.get_mut(section).and_then(Value::as_object_mut) {
+        let mut all = self.sections();
+        if let Some(map) = all[section].as_object_mut() {
             map.remove(key);
         }
+        self.put_sections(all);
     }
 
-    /// The configured ports, with those that only the agent knows.
     pub fn ports(&self) -> Vec<Value> {
-        let mut ports = self.rows("Ports");
-        for seen in self.report["Ports"].as_array().into_iter().flatten() {
-            match ports.iter_mut().find(|p| p["PortName"] == seen["PortName"]) {
-                Some(p) => {
-                    p["Status"] = seen["Status"].clone();
-                    p["Mac"] = seen["Mac"].clone();
-                }
-                None => ports.push(seen.clone()),
-            }
-        }
-        ports
+        self.current_ports().iter().filter_map(|p| serde_json::to_value(p).ok()).collect()
     }
 
-    pub fn port(&self, name: &str) -> Option<Value> {
-        self.ports().into_iter().find(|p| p["PortName"] == name)
-    }
-
-    pub fn role(&self, name: &str) -> String {
-        let port = self.port(name).unwrap_or_default();
-        port["Role"].as_str().unwrap_or("NONE").to_owned()
-    }
-
-    /// `TaskStates` of a section: how far its last change has come.
     pub fn tasks(&self, section: &str, now: i64) -> Value {
-        let task = self.entry("Tasks", section);
-        let Some(revision) = task["Revision"].as_i64() else {
-            return json!([{
-                "State": "Succeed", "CreateTime": self.body.get("CreateTime"),
-                "ErrorCode": "200", "ErrorMessage": "Successful",
-            }]);
-        };
-        let (state, code, message) = if self.applied >= revision && self.failure.is_empty() {
-            ("Succeed", "200", "Successful")
-        } else if self.applied >= revision {
-            ("Failed", "500", self.failure.as_str())
-        } else if self.online(now) {
-            ("Processing", "ConfigUnsynchronized", "The network configuration is not synchronized.")
-        } else {
-            ("Offline", "SmartAccessGatewayNotOnline", "The device is offline.")
-        };
+        let task = self.task_state(section, now);
         json!([{
-            "State": state, "CreateTime": task["CreateTime"],
-            "ErrorCode": code, "ErrorMessage": message,
+            "State": task.state, "CreateTime": task.create_time,
+            "ErrorCode": task.error_code, "ErrorMessage": task.error_message,
         }])
     }
-}
-
-const PORT_ROLES: [&str; 6] = ["WAN", "LAN", "MGT", "ECC", "NONE", "NONE"];
-
-/// The configuration that a device starts with.
-pub fn initial_config(now: i64) -> Map<String, Value> {
-    let ports: Vec<Value> = PORT_ROLES
-        .iter()
-        .enumerate()
-        .map(|(i, role)| json!({"PortName": i.to_string(), "Role": role, "Status": "Down", "Mac": ""}))
-        .collect();
-    let body = json!({
-        "CreateTime": now,
-        "Ports": ports,
-        "Wan": {"0": {"IPType": "DHCP", "Priority": 10, "Weight": 100}},
-        "RouteProtocol": "STATIC",
-        "Snat": "DISABLE",
-        "Ha": {"Mode": "NONE"},
-    });
-    body.as_object().cloned().unwrap_or_default()
 }

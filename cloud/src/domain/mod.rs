@@ -6,6 +6,8 @@ pub mod app;
 pub mod caller;
 pub mod ccn;
 pub mod device;
+pub mod device_config;
+pub mod diagnosis;
 pub mod distribution;
 pub mod flow_log;
 pub mod gateway;

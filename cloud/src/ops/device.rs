@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use sag_southbound::Command;
-use serde_json::json;
 
 use super::commands;
 use super::cx::Cx;
 use crate::api::Op;
-use crate::domain::device::{Device, initial_config};
+use crate::domain::device::Device;
+use crate::domain::device_config::{DeviceConfig, Task};
 use crate::domain::gateway::Gateway;
 use crate::error::Result;
 use crate::store::devices::{self, Summary};
@@ -49,7 +49,7 @@ impl Cx {
             sealed_key: self.new_device_key()?,
             ..Summary::default()
         };
-        let config = serde_json::to_string(&initial_config(self.now))?;
+        let config = serde_json::to_string(&DeviceConfig::initial(self.now))?;
         devices::insert(self.conn(), &summary, config, now_us()).await?;
         self.changed.insert(sn.to_owned());
         Ok(())
@@ -76,7 +76,7 @@ impl Cx {
         };
         // What was set on the device itself would be overwritten by a change, and is not what a read would
         // show. One operation reports just that, in a field of its answer.
-        let local = device.report["LocalChanges"] == true && self.op != Op::DescribeSAGDeviceInfo;
+        let local = device.state.local_changes == Some(true) && self.op != Op::DescribeSAGDeviceInfo;
         self.refuse_if(local, &["ConfigUnsynchronized"])?;
         Ok(device)
     }
@@ -98,8 +98,8 @@ impl Cx {
     /// Stores a changed configuration; `section` is what `TaskStates` reports about.
     pub async fn save_device(&mut self, d: &mut Device, section: &str) -> Result<()> {
         d.revision += 1;
-        let task = json!({"Revision": d.revision, "CreateTime": self.now});
-        d.set_entry("Tasks", section, task);
+        let task = Task { revision: d.revision, create_time: self.now };
+        d.config.tasks.insert(section.to_owned(), task);
         let config = d.config_text()?;
         devices::put_config(self.conn(), d, config, now_us()).await?;
         self.changed.insert(d.sn.clone());
@@ -123,7 +123,7 @@ impl Cx {
     /// Asks the agent to do something once (reboot, upgrade, diagnose, ...).
     pub async fn command(&mut self, d: &mut Device, command: Command) -> Result<()> {
         let name = command.name().to_owned();
-        commands::issue(d, command)?;
+        commands::issue(d, command);
         self.save_device(d, &name).await
     }
 }

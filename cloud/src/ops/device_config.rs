@@ -122,7 +122,7 @@ pub async fn modify_remote_access(cx: &mut Cx) -> Result<Value> {
 pub async fn describe_remote_access(cx: &mut Cx) -> Result<Value> {
     let gw = cx.gateway().await?;
     let d = cx.device_on(&gw).await?;
-    let ip = d.get("RemoteAccessIp").as_str().unwrap_or_default();
+    let ip = d.config.remote_access_ip.as_str();
     Ok(json!({"SmartAGId": gw.id, "Message": "successful", "Success": true, "Code": "200",
         "RemoteAccesses": [{"SerialNumber": d.sn, "RemoteAccessIp": ip}]}))
 }

@@ -66,9 +66,7 @@ pub async fn modify_role(cx: &mut Cx) -> Result<Value> {
     let mut ports = d.rows("Ports");
     match ports.iter_mut().find(|p| p["PortName"] == name.as_str()) {
         Some(p) => p["Role"] = role.into(),
-        None => {
-            ports.push(json!({"PortName": name, "Role": role, "Mac": port["Mac"], "Status": port["Status"]}))
-        }
+        None => ports.push(json!({"PortName": name, "Role": role, "Mac": port.mac, "Status": port.status})),
     }
     d.set("Ports", Value::Array(ports));
     cx.save_device(&mut d, "Ports").await?;

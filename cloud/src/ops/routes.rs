@@ -81,8 +81,8 @@ pub async fn describe_ospf(cx: &mut Cx) -> Result<Value> {
 }
 
 /// Copies the fields of an object, secrets left out by their names in the catalogue.
-pub fn merge(out: &mut Value, from: &Value) {
-    for (k, v) in from.as_object().into_iter().flatten() {
+pub fn merge(out: &mut Value, from: impl std::borrow::Borrow<Value>) {
+    for (k, v) in from.borrow().as_object().into_iter().flatten() {
         out[k] = v.clone();
     }
 }

@@ -1,8 +1,7 @@
 //! The device document: the whole configuration of one device, made of what is stored.
 
 use sag_southbound::{
-    Acl, Announcement, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version,
-    Wire,
+    Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version, Wire,
 };
 use serde_json::{Map, Value};
 
@@ -16,7 +15,6 @@ use crate::domain::health::HealthCheck;
 use crate::domain::nat::{DnatEntry, SnatEntry};
 use crate::domain::qos::{QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
-use crate::ops::commands;
 use crate::ops::cx::Cx;
 use crate::store::objects::{Column, Entity, Filter, Stored};
 use crate::store::{Link, links};
@@ -52,7 +50,7 @@ pub async fn document(cx: &mut Cx, gw: &Stored<Gateway>, d: &Device, have: i64) 
     doc.smart_ag_sn = d.sn.clone();
     doc.gateway = Some(typed(&gw.body)?);
     doc.secret_key = Secret::new(open(cx, &d.sealed_key)?);
-    doc.admin_password = opened_secret(cx, d.get("SealedAdminPassword"))?;
+    doc.admin_password = opened_secret(cx, d.config.sealed_admin_password.as_deref())?;
     let peers = cx.devices_of(&gw.id).await?;
     doc.peers = peers.into_iter().map(|p| p.summary.sn).filter(|sn| *sn != d.sn).collect();
     let links = links::from_each(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
@@ -79,19 +77,17 @@ pub async fn document(cx: &mut Cx, gw: &Stored<Gateway>, d: &Device, have: i64) 
         doc.ccn = network(cx, gw, id).await?;
     }
     doc.vbrs = links.ids(Link::Vbr).into_iter().map(str::to_owned).collect();
-    doc.commands = commands::waiting(d)?;
-    doc.commands.retain(|c| c.revision > have);
+    doc.commands = d.config.commands.iter().filter(|c| c.revision > have).cloned().collect();
     Ok(doc)
 }
 
 /// What is stored with the device, secrets in clear.
 fn sections(cx: &Cx, d: &Device) -> Result<DeviceDocument> {
+    let mut stored = serde_json::to_value(&d.config)?;
     let mut members = Map::new();
     members.insert("Revision".into(), d.revision.into());
     for name in SECTIONS {
-        if let Some(v) = d.body.get(name) {
-            members.insert(name.into(), opened(cx, v.clone())?);
-        }
+        members.insert(name.into(), opened(cx, stored[name].take())?);
     }
     DeviceDocument::from_json(Value::Object(members)).map_err(ApiError::internal)
 }
@@ -116,8 +112,7 @@ async fn network(cx: &mut Cx, gw: &Stored<Gateway>, id: &str) -> Result<Option<C
 
 /// What a device has announced to the other members of its network: where its tunnels end, and its public key.
 fn announced(d: &Device) -> Option<PeerDevice> {
-    let announced = Option::<Announcement>::from_json(d.report["Overlay"].clone()).ok()??;
-    Some(PeerDevice::new(d.sn.as_str(), announced))
+    d.state.overlay.clone().map(|announced| PeerDevice::new(d.sn.as_str(), announced))
 }
 
 /// A stored object as the contract has it; members that are not of the contract are left out.
@@ -133,8 +128,8 @@ fn open(cx: &Cx, sealed: &str) -> Result<String> {
     cx.cipher.open(sealed).map_err(ApiError::internal)
 }
 
-fn opened_secret(cx: &Cx, sealed: &Value) -> Result<Secret> {
-    sealed.as_str().map_or(Ok(Secret::default()), |sealed| Ok(Secret::new(open(cx, sealed)?)))
+fn opened_secret(cx: &Cx, sealed: Option<&str>) -> Result<Secret> {
+    sealed.map_or(Ok(Secret::default()), |sealed| Ok(Secret::new(open(cx, sealed)?)))
 }
 
 /// `SealedX` becomes `X` in clear: the device needs it, and only the device's pull has it.

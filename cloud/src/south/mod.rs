@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use sag_southbound::{
-    Action, Announcement, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest, ReadError,
-    ResultReport, StateReport, Wire, read,
+    Action, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest, ReadError, ResultReport,
+    StateReport, Wire, read,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -210,8 +210,7 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     }
     let d = cx.device().await?;
     let state: StateReport = reported(cx)?;
-    let before = Option::<Announcement>::from_json(d.report["Overlay"].clone()).ok().flatten();
-    if state.overlay != before {
+    if state.overlay != d.state.overlay {
         // The other members of its network make their tunnels to the address with the key.
         for ccn in cx.links_from(Link::Ccn, &d.sag).await? {
             let mut others = cx.links_to(Link::Ccn, &ccn).await?;
@@ -220,7 +219,7 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
         }
     }
     let now = cx.now;
-    devices::put_report(cx.conn(), &d.sn, &serde_json::to_value(state)?, now).await?;
+    devices::put_report(cx.conn(), &d.sn, &state, now).await?;
     Ok(json!({}))
 }
 
@@ -235,7 +234,7 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
     if revision < d.applied && d.applied <= d.revision {
         return Ok(json!({}));
     }
-    commands::conclude(&mut d, &report)?;
+    commands::conclude(&mut d, &report);
     d.applied = revision;
     d.failure = report.failure.chars().take(1024).collect();
     d.seen = cx.now;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use sag_southbound::StateReport;
 
 use super::objects::{CHUNK, placeholders};
 use super::{Arg, Result, Row, Tx};
@@ -46,16 +46,16 @@ pub struct Reported {
 }
 
 impl Reported {
-    pub fn of(report: &Value) -> Reported {
-        let text = |field: &str| report[field].as_str().unwrap_or_default().to_owned();
+    pub fn of(report: &StateReport) -> Reported {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
         Reported {
-            software_version: text("SoftwareVersion"),
-            monitor_version: text("MonitorVersion"),
-            dpi_version: text("DpiSignatureDbVersion"),
-            ipsec_status: text("IpsecStatus"),
-            optimized: report["EnableOptimization"] == true,
-            traffic_rate: report["TrafficRate"].as_f64(),
-            drop_rate: report["DropRate"].as_f64(),
+            software_version: text(&report.software_version),
+            monitor_version: text(&report.monitor_version),
+            dpi_version: text(&report.dpi_signature_db_version),
+            ipsec_status: text(&report.ipsec_status),
+            optimized: report.enable_optimization == Some(true),
+            traffic_rate: report.traffic_rate,
+            drop_rate: report.drop_rate,
         }
     }
 }
@@ -153,9 +153,9 @@ pub async fn put_result(tx: &mut Tx, d: &Summary, config: String) -> Result<()> 
 }
 
 /// Stores what the agent reported.
-pub async fn put_report(tx: &mut Tx, sn: &str, report: &Value, seen: i64) -> Result<()> {
+pub async fn put_report(tx: &mut Tx, sn: &str, report: &StateReport, seen: i64) -> Result<()> {
     let sql = "UPDATE devices SET report = $1, seen = $2 WHERE sn = $3";
-    tx.execute(sql, args![report.to_string(), seen, sn]).await?;
+    tx.execute(sql, args![serde_json::to_string(report)?, seen, sn]).await?;
     put_reported(tx, sn, &Reported::of(report)).await
 }
 

@@ -227,6 +227,7 @@ async fn fill_device_columns(tx: &mut Tx) -> Result<()> {
         let text = serde_json::to_string(&body)?;
         let sql = "UPDATE devices SET slot = $1, sealed_key = $2, body = $3 WHERE sn = $4";
         tx.execute(sql, args![slot, key, text, &sn]).await?;
+        let report = serde_json::from_value(report).unwrap_or_default();
         super::devices::put_reported(tx, &sn, &super::devices::Reported::of(&report)).await?;
     }
     Ok(())

@@ -1,0 +1,269 @@
+//! The configuration of a device as it is stored: a section for each family of operations that sets it. The names are
+//! those of the device document; secrets are sealed and have the prefix `Sealed`.
+
+use std::collections::BTreeMap;
+
+use sag_southbound::{IssuedCommand, wire_field};
+use serde::{Deserialize, Serialize};
+
+use super::diagnosis::Diagnosis;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DeviceConfig {
+    /// When the device was added, in milliseconds since 1970.
+    pub create_time: i64,
+    pub ports: Vec<Port>,
+    /// By port name, as the next ones.
+    pub wan: BTreeMap<String, Wan>,
+    pub lan: BTreeMap<String, Lan>,
+    /// The port itself (VLAN 0) or its VLANs.
+    pub ecc: BTreeMap<String, Vec<EccInterface>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub management: Option<Management>,
+    pub route_protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<Bgp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ospf: Option<Ospf>,
+    /// By port name; a port that is not here has static routes.
+    pub port_protocols: BTreeMap<String, PortProtocol>,
+    pub static_routes: Vec<StaticRoute>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    pub ha: Ha,
+    /// `ENABLE` or `DISABLE`.
+    pub snat: String,
+    /// Empty: no remote access.
+    pub remote_access_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_admin_password: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upgrade_policy: Option<UpgradePolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpi_upgrade_policy: Option<UpgradePolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpi_version: Option<String>,
+    /// The last change of each section, by its name.
+    pub tasks: BTreeMap<String, Task>,
+    /// Commands without a result.
+    pub commands: Vec<IssuedCommand>,
+    /// The last diagnosis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// Older versions stored `null` for what no agent had reported.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Port {
+    pub port_name: String,
+    /// `WAN`, `LAN`, `MGT`, `ECC` or `NONE`.
+    #[serde(deserialize_with = "wire_field")]
+    pub role: String,
+    /// `Up` or `Down`.
+    #[serde(deserialize_with = "wire_field")]
+    pub status: String,
+    #[serde(deserialize_with = "wire_field")]
+    pub mac: String,
+}
+
+impl Port {
+    pub fn is_up(&self) -> bool {
+        self.status.eq_ignore_ascii_case("up")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Wan {
+    /// `DHCP`, `STATIC` or `PPPOE`.
+    #[serde(rename = "IPType")]
+    pub ip_type: String,
+    pub priority: i64,
+    pub weight: i64,
+    #[serde(rename = "ISP", skip_serializing_if = "Option::is_none")]
+    pub isp: Option<String>,
+    /// Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<i64>,
+    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_password: Option<String>,
+}
+
+impl Default for Wan {
+    fn default() -> Wan {
+        Wan {
+            ip_type: "DHCP".to_owned(),
+            priority: 10,
+            weight: 100,
+            isp: None,
+            bandwidth: None,
+            ip: None,
+            mask: None,
+            gateway: None,
+            username: None,
+            sealed_password: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Lan {
+    /// `STATIC`, or `DHCP` for a DHCP server on the port.
+    #[serde(rename = "IPType")]
+    pub ip_type: String,
+    #[serde(rename = "IP")]
+    pub ip: String,
+    pub mask: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+}
+
+/// A leased line: a whole port (VLAN 0) or one VLAN of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct EccInterface {
+    pub vlan: String,
+    #[serde(rename = "IP")]
+    pub ip: String,
+    pub mask: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Management {
+    #[serde(rename = "IP")]
+    pub ip: String,
+    pub mask: String,
+    pub gateway: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Bgp {
+    pub router_id: String,
+    pub local_as: i64,
+    /// Seconds.
+    pub hold_time: i64,
+    /// Seconds.
+    pub keep_alive: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Ospf {
+    pub area_id: i64,
+    /// `NONE`, `CLEARTEXT` or `MD5`.
+    pub authentication_type: String,
+    /// Seconds.
+    pub dead_time: i64,
+    /// Seconds.
+    pub hello_time: i64,
+    pub router_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub md5_key_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_md5_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_password: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PortProtocol {
+    pub route_protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_as: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct StaticRoute {
+    pub port_name: String,
+    /// `0`: none.
+    pub vlan: String,
+    pub destination_cidr: String,
+    pub next_hop: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Dns {
+    pub master_dns: String,
+    pub slave_dns: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Ha {
+    /// `NONE`, `STATIC` or `DYNAMIC`.
+    pub mode: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_ip: Option<String>,
+}
+
+/// When the device may upgrade itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct UpgradePolicy {
+    pub cron_expression: String,
+    /// Minutes.
+    pub duration: i64,
+    pub time_zone: String,
+    pub upgrade_type: String,
+}
+
+/// A change of a section.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Task {
+    /// The revision that brought it.
+    pub revision: i64,
+    /// Milliseconds since 1970.
+    pub create_time: i64,
+}
+
+const PORT_ROLES: [&str; 6] = ["WAN", "LAN", "MGT", "ECC", "NONE", "NONE"];
+
+impl DeviceConfig {
+    /// What a device starts with.
+    pub fn initial(now: i64) -> DeviceConfig {
+        let port = |(i, role): (usize, &&str)| Port {
+            port_name: i.to_string(),
+            role: (*role).to_owned(),
+            status: "Down".to_owned(),
+            mac: String::new(),
+        };
+        DeviceConfig {
+            create_time: now,
+            ports: PORT_ROLES.iter().enumerate().map(port).collect(),
+            wan: BTreeMap::from([("0".to_owned(), Wan::default())]),
+            route_protocol: "STATIC".to_owned(),
+            snat: "DISABLE".to_owned(),
+            ha: Ha { mode: "NONE".to_owned(), ..Ha::default() },
+            ..DeviceConfig::default()
+        }
+    }
+}
