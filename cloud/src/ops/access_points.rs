@@ -1,7 +1,6 @@
 //! Access points: the places where gateways reach the network.
 
 use sag_southbound::{Command, ProbeArgs};
-use serde_json::Value;
 
 use super::cx::{Cx, Page};
 use super::fields::copied;
@@ -68,18 +67,9 @@ pub async fn qualities(
     let seen = devices
         .iter()
         .filter(|d| d.online(cx.now))
-        .find_map(|d| d.report["AccessPointNetworkQualities"].as_array());
-    // Agents report texts and numbers alike.
-    let text = |v: &Value| match v {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let rows = seen.into_iter().flatten().map(|q| Quality {
-        id: text(&q["Id"]).parse().unwrap_or_default(),
-        loss: text(&q["Loss"]),
-        rtt: text(&q["Rtt"]),
-    });
+        .map(|d| &d.state.access_point_qualities)
+        .find(|qualities| !qualities.is_empty());
+    let rows = seen.into_iter().flatten().map(|q| copied!(q => Quality { id, loss, rtt }));
     Ok(response::ListAccessPointNetworkQualities { access_point_network_qualities: rows.collect() })
 }
 

@@ -1,8 +1,7 @@
 //! What a device can put in force. An agent reports `Capabilities`; calls that need one which is not
 //! among them are answered with the documented code. A device that never reported any is not judged.
 
-use sag_southbound::{Capability, Wire};
-use serde_json::Value;
+use sag_southbound::Capability;
 
 use super::cx::Cx;
 use crate::api::Op;
@@ -35,8 +34,7 @@ const NEEDS: &[Need] = &[
 
 /// Whether the device has reported what it can do and this is not part of it.
 fn lacks(d: &Device, capability: &Capability) -> bool {
-    let reported = Option::<Vec<Capability>>::from_json(d.report["Capabilities"].clone());
-    reported.ok().flatten().is_some_and(|have| !have.contains(capability))
+    d.state.capabilities.as_ref().is_some_and(|have| !have.contains(capability))
 }
 
 /// Refuses a call that a device of the gateway cannot put in force.
@@ -57,9 +55,9 @@ pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
 }
 
 /// What of an operation the device cannot do.
-pub fn unsupported(op: Op, d: &Device) -> Vec<Value> {
+pub fn unsupported(op: Op, d: &Device) -> Vec<&'static str> {
     let mut out: Vec<&str> =
         NEEDS.iter().filter(|n| n.0 == op && lacks(d, &n.3)).map(|n| n.3.as_str()).collect();
     out.dedup();
-    out.into_iter().map(|f| serde_json::json!({"Feature": f})).collect()
+    out
 }

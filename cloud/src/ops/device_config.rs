@@ -1,109 +1,132 @@
 //! Other settings of a device: HA, DNS, WAN SNAT, remote access, console password.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, empty};
+use super::cx::Cx;
+use super::fields::{copied, task_states};
+use crate::api::{Op, request, response};
+use crate::domain::device_config::{Dns, Ha};
 use crate::domain::gateway::Gateway;
 use crate::domain::net;
-use crate::error::{ApiError, Result};
+use crate::error::Result;
 use crate::store::objects::Filter;
 
-pub async fn modify_ha(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_ha(cx: &mut Cx, request: request::ModifySagHa) -> Result<response::ModifySagHa> {
     let mut d = cx.device().await?;
-    let mode = cx.text("Mode");
     let peers = cx.devices_of(&d.sag).await?.len();
-    if mode != "NONE" && peers < 2 {
+    if request.mode != "NONE" && peers < 2 {
         return Err(cx.err(&["Sag.HaTypeNotAllow"]));
     }
-    let mut ha = json!({"Mode": mode});
-    if mode == "STATIC" {
-        let (port, ip) = (cx.text("PortName"), cx.text("VirtualIp"));
+    let mut ha = Ha { mode: request.mode, ..Ha::default() };
+    if ha.mode == "STATIC" {
+        let (port, ip) = (request.port_name.unwrap_or_default(), request.virtual_ip.unwrap_or_default());
         if d.role(&port) != "LAN" {
             return Err(cx.err(&["Sag.HaPortRoleError"]));
         }
         if net::ip(&ip).is_none() {
             return Err(cx.invalid("VirtualIp"));
         }
-        if d.entry("Ha", "PortName").as_str().is_some_and(|p| p != port) {
+        if d.config.ha.port_name.as_ref().is_some_and(|p| *p != port) {
             return Err(cx.err(&["Sag.HaPortExist"]));
         }
-        ha["PortName"] = port.into();
-        ha["VirtualIp"] = ip.into();
+        (ha.port_name, ha.virtual_ip) = (Some(port), Some(ip));
     }
-    d.set("Ha", ha);
+    d.config.ha = ha;
     cx.save_device(&mut d, "Ha").await?;
-    Ok(empty())
+    Ok(response::ModifySagHa::default())
 }
 
-pub async fn describe_ha(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_ha(cx: &mut Cx, _: request::DescribeSagHa) -> Result<response::DescribeSagHa> {
+    use response::describe_sag_ha::Ports;
     let d = cx.device().await?;
-    let ha = d.get("Ha");
-    let ports = if ha["Mode"] == "STATIC" { vec![ha.clone()] } else { Vec::new() };
-    Ok(json!({"Mode": ha["Mode"], "Ports": ports, "TaskStates": d.tasks("Ha", cx.now)}))
+    let ha = &d.config.ha;
+    let port = (ha.mode == "STATIC").then(|| copied!(ha => Ports { port_name, virtual_ip }));
+    Ok(response::DescribeSagHa {
+        mode: ha.mode.clone(),
+        ports: port.into_iter().collect(),
+        task_states: task_states!(d, "Ha", cx.now => describe_sag_ha),
+    })
 }
 
-pub async fn modify_dns(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_dns(
+    cx: &mut Cx,
+    request: request::ModifySagUserDns,
+) -> Result<response::ModifySagUserDns> {
     let mut d = cx.online_device().await?;
-    for name in ["MasterDns", "SlaveDns"] {
-        if net::ip(&cx.text(name)).is_none() {
-            return Err(cx.invalid(name));
-        }
+    if net::ip(&request.master_dns).is_none() {
+        return Err(cx.invalid("MasterDns"));
     }
-    d.set("Dns", Value::Object(cx.fields(&["MasterDns", "SlaveDns"])));
+    if net::ip(&request.slave_dns).is_none() {
+        return Err(cx.invalid("SlaveDns"));
+    }
+    d.config.dns = Some(copied!(request => Dns { master_dns, slave_dns }));
     cx.save_device(&mut d, "Dns").await?;
-    Ok(empty())
+    Ok(response::ModifySagUserDns::default())
 }
 
-pub async fn describe_dns(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_dns(
+    cx: &mut Cx,
+    _: request::DescribeSagUserDns,
+) -> Result<response::DescribeSagUserDns> {
     let d = cx.device().await?;
-    let dns = d.get("Dns");
-    Ok(json!({"MasterDns": dns["MasterDns"], "SlaveDns": dns["SlaveDns"],
-        "TaskStates": d.tasks("Dns", cx.now)}))
+    let dns = d.config.dns.clone().unwrap_or_default();
+    Ok(copied!(dns => response::DescribeSagUserDns {
+        master_dns, slave_dns;
+        task_states: task_states!(d, "Dns", cx.now => describe_sag_user_dns),
+    }))
 }
 
-pub async fn modify_wan_snat(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_wan_snat(
+    cx: &mut Cx,
+    request: request::ModifySagWanSnat,
+) -> Result<response::ModifySagWanSnat> {
     let mut d = cx.device().await?;
-    d.set("Snat", cx.text("Snat").into());
+    d.config.snat = request.snat;
     cx.save_device(&mut d, "Snat").await?;
-    Ok(empty())
+    Ok(response::ModifySagWanSnat::default())
 }
 
-pub async fn describe_wan_snat(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_wan_snat(
+    cx: &mut Cx,
+    _: request::DescribeSagWanSnat,
+) -> Result<response::DescribeSagWanSnat> {
     let d = cx.device().await?;
-    Ok(json!({"Snat": d.get("Snat"), "TaskStates": d.tasks("Snat", cx.now)}))
+    Ok(response::DescribeSagWanSnat {
+        snat: d.config.snat.clone(),
+        task_states: task_states!(d, "Snat", cx.now => describe_sag_wan_snat),
+    })
 }
 
-/// A virtual device has no radio.
-fn no_radio(cx: &Cx) -> ApiError {
-    cx.err(&["FeatureNotSupport"])
-}
-
-pub async fn modify_wifi(cx: &mut Cx) -> Result<Value> {
+/// Refuses what needs a radio: a virtual device has none.
+async fn no_radio<T>(cx: &mut Cx) -> Result<T> {
     cx.device().await?;
-    Err(no_radio(cx))
+    Err(cx.err(&["FeatureNotSupport"]))
 }
 
-pub async fn describe_wifi(cx: &mut Cx) -> Result<Value> {
-    cx.device().await?;
-    Err(no_radio(cx))
+pub async fn modify_wifi(cx: &mut Cx, _: request::ModifySagWifi) -> Result<response::ModifySagWifi> {
+    no_radio(cx).await
 }
 
-pub async fn describe_wan4g(cx: &mut Cx) -> Result<Value> {
-    cx.device().await?;
-    Err(no_radio(cx))
+pub async fn describe_wifi(cx: &mut Cx, _: request::DescribeSagWifi) -> Result<response::DescribeSagWifi> {
+    no_radio(cx).await
 }
 
-pub async fn modify_remote_access(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_wan4g(cx: &mut Cx, _: request::DescribeSagWan4G) -> Result<response::DescribeSagWan4G> {
+    no_radio(cx).await
+}
+
+pub async fn modify_remote_access(
+    cx: &mut Cx,
+    request: request::ModifySagRemoteAccess,
+) -> Result<response::ModifySagRemoteAccess> {
     let gw = cx.gateway().await?;
     let mut d = cx.device_on(&gw).await?;
     cx.must_be_online(&d)?;
-    let ip = cx.text("RemoteAccessIp");
+    let ip = request.remote_access_ip.unwrap_or_default();
     if !ip.is_empty() {
         let Some(addr) = net::ip(&ip) else { return Err(cx.invalid("RemoteAccessIp")) };
         let filter = Filter::of(cx.uid());
         for other in cx.list::<Gateway>(&filter).await? {
             for peer in cx.devices_of(&other.id).await? {
-                if peer.sn != d.sn && peer.get("RemoteAccessIp") == ip.as_str() {
+                if peer.sn != d.sn && peer.config.remote_access_ip == ip {
                     return Err(cx.err(&["IllegalRemoteIp.Conflict"]));
                 }
             }
@@ -113,26 +136,44 @@ pub async fn modify_remote_access(cx: &mut Cx) -> Result<Value> {
             return Err(cx.err(&["IllegalRemoteIp.RouteTableEntryConflict"]));
         }
     }
-    d.set("RemoteAccessIp", ip.as_str().into());
+    d.config.remote_access_ip.clone_from(&ip);
     cx.save_device(&mut d, "RemoteAccess").await?;
-    Ok(json!({"SerialNumber": d.sn, "RemoteAccessIp": ip, "Message": "Successful",
-        "Success": true, "Code": "200"}))
+    Ok(response::ModifySagRemoteAccess {
+        code: "200".to_owned(),
+        message: "Successful".to_owned(),
+        remote_access_ip: ip,
+        serial_number: d.summary.sn,
+        success: true,
+    })
 }
 
-pub async fn describe_remote_access(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_remote_access(
+    cx: &mut Cx,
+    _: request::DescribeSagRemoteAccess,
+) -> Result<response::DescribeSagRemoteAccess> {
     let gw = cx.gateway().await?;
     let d = cx.device_on(&gw).await?;
-    let ip = d.config.remote_access_ip.as_str();
-    Ok(json!({"SmartAGId": gw.id, "Message": "successful", "Success": true, "Code": "200",
-        "RemoteAccesses": [{"SerialNumber": d.sn, "RemoteAccessIp": ip}]}))
+    let access = response::describe_sag_remote_access::RemoteAccess {
+        remote_access_ip: d.config.remote_access_ip,
+        serial_number: d.summary.sn,
+    };
+    Ok(response::DescribeSagRemoteAccess {
+        code: "200".to_owned(),
+        message: "successful".to_owned(),
+        remote_accesses: vec![access],
+        smart_ag_id: gw.id,
+        success: true,
+    })
 }
 
-pub async fn modify_admin_password(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_admin_password(
+    cx: &mut Cx,
+    request: request::ModifySAGAdminPassword,
+) -> Result<response::ModifySAGAdminPassword> {
     let mut d = cx.online_device().await?;
-    let sealed = cx.seal(&cx.text("Password"))?;
-    d.set("SealedAdminPassword", sealed.into());
+    d.config.sealed_admin_password = Some(cx.seal(&request.password)?);
     cx.save_device(&mut d, "AdminPassword").await?;
-    Ok(empty())
+    Ok(response::ModifySAGAdminPassword::default())
 }
 
 /// What the operations cannot do on a virtual device.
@@ -143,18 +184,20 @@ const UNSUPPORTED: [(&str, &[&str]); 4] = [
     ("ModifySmartAccessGatewayUpBandwidth", &["UpBandwidth4G"]),
 ];
 
-pub async fn unsupported_features(cx: &mut Cx) -> Result<Value> {
+pub async fn unsupported_features(
+    cx: &mut Cx,
+    request: request::ListSmartAGApiUnsupportedFeature,
+) -> Result<response::ListSmartAGApiUnsupportedFeature> {
+    use response::list_smart_ag_api_unsupported_feature::Features;
     let d = cx.device().await?;
-    let name = cx.text("OpenApiName");
-    let Some(op) = crate::api::Op::by_name(&name) else {
+    let name = request.open_api_name;
+    let Some(op) = Op::by_name(&name) else {
         return Err(cx.invalid("OpenApiName"));
     };
-    let mut features: Vec<Value> = UNSUPPORTED
-        .iter()
-        .filter(|(op, _)| *op == name)
-        .flat_map(|(_, features)| features.iter())
-        .map(|f| json!({"Feature": f}))
-        .collect();
-    features.extend(super::capability::unsupported(op, &d));
-    Ok(json!({"Features": features}))
+    let virtual_device =
+        UNSUPPORTED.iter().filter(|(op, _)| *op == name).flat_map(|(_, f)| f.iter().copied());
+    let features = virtual_device.chain(super::capability::unsupported(op, &d));
+    Ok(response::ListSmartAGApiUnsupportedFeature {
+        features: features.map(|f| Features { feature: f.to_owned() }).collect(),
+    })
 }

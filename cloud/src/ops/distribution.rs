@@ -30,13 +30,12 @@ async fn routes(cx: &mut Cx, gw: &Stored<Gateway>, source_type: &str) -> Result<
             add("STATIC", b.to_string());
         }
         for d in cx.devices_of(&gw.id).await? {
-            for r in d.rows("StaticRoutes") {
-                add("STATIC", r["DestinationCidr"].as_str().unwrap_or_default().to_owned());
+            for r in d.config.static_routes {
+                add("STATIC", r.destination_cidr);
             }
-            for r in d.report["Routes"].as_array().into_iter().flatten() {
-                let protocol = r["RouteProtocol"].as_str().unwrap_or_default();
-                if LOCAL_SOURCES[1..].contains(&protocol) {
-                    add(protocol, r["DestinationCidr"].as_str().unwrap_or_default().to_owned());
+            for r in d.state.routes {
+                if LOCAL_SOURCES[1..].contains(&r.route_protocol.as_str()) {
+                    add(&r.route_protocol, r.destination);
                 }
             }
         }

@@ -229,7 +229,7 @@ async fn failures(cx: &mut Cx, gw: &Stored<Gateway>) -> Result<Vec<(String, &'st
     Ok(devices
         .into_iter()
         .filter_map(|d| {
-            if d.report["DpiSupported"] == false {
+            if d.state.dpi_supported == Some(false) {
                 Some((d.summary.sn, "DeviceNotSupported"))
             } else {
                 off.then_some((d.summary.sn, "DpiNotEnabled"))

@@ -44,4 +44,18 @@ macro_rules! set_given {
     };
 }
 
-pub(crate) use {copied, set_given};
+/// `TaskStates` of a section of a device, in the form of one operation:
+/// `task_states!(device, "Dns", cx.now => describe_sag_user_dns)`.
+macro_rules! task_states {
+    ($device:expr, $section:expr, $now:expr => $operation:ident) => {{
+        let task = $device.task_state($section, $now);
+        vec![$crate::api::response::$operation::TaskStates {
+            create_time: $crate::ops::fields::Give::give(task.create_time.to_string()),
+            error_code: $crate::ops::fields::Give::give(task.error_code.to_owned()),
+            error_message: $crate::ops::fields::Give::give(task.error_message),
+            state: $crate::ops::fields::Give::give(task.state.to_owned()),
+        }]
+    }};
+}
+
+pub(crate) use {copied, set_given, task_states};

@@ -1,5 +1,7 @@
 //! Health checks of a gateway.
 
+use sag_southbound::HealthStatus;
+
 use super::cx::Cx;
 use super::fields::copied;
 use crate::api::{request, response};
@@ -101,16 +103,16 @@ pub async fn describe(
     for hc in &page.rows {
         let relation_count = relations(cx, hc).await?;
         // What a connected device measured; `unknown` without one.
-        let seen = devices.iter().filter(|d| d.online(cx.now)).find_map(|d| {
-            let all = d.report["HealthChecks"].as_array()?;
-            all.iter().find(|h| h["HcInstanceId"] == hc.id.as_str())?["Status"].as_str()
-        });
+        let seen = devices
+            .iter()
+            .filter(|d| d.online(cx.now))
+            .find_map(|d| d.state.health_checks.iter().find(|h| h.id == hc.id)?.status.as_ref());
         rows.push(copied!(hc => response::describe_health_checks::HealthCheck {
             description, dst_ip_addr, dst_port, fail_count_threshold, hc_instance_id, name, probe_count,
             probe_interval, probe_timeout, rtt_fail_threshold, rtt_threshold, smart_ag_id, src_ip_addr, src_port,
             r#type;
             relation_count,
-            status: seen.unwrap_or("unknown").to_owned(),
+            status: seen.unwrap_or(&HealthStatus::NotMeasured).to_string(),
         }));
     }
     Ok(response::DescribeHealthChecks {

@@ -1,10 +1,10 @@
 //! Ports of a device: roles, WAN, LAN, management, leased lines.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, empty};
-use super::routes::merge;
+use super::cx::Cx;
+use super::fields::{copied, task_states};
+use crate::api::{request, response};
 use crate::domain::device::Device;
+use crate::domain::device_config::{EccInterface, Lan, Management, Port, Wan};
 use crate::domain::net;
 use crate::error::Result;
 
@@ -20,110 +20,120 @@ fn role_limit(role: &str) -> usize {
 const ECC_VLANS: usize = 5;
 
 fn with_role(d: &Device, role: &str) -> Vec<String> {
-    let name = |p: &Value| p["PortName"].as_str().unwrap_or_default().to_owned();
-    d.ports().iter().filter(|p| p["Role"] == role).map(name).collect()
+    d.current_ports().into_iter().filter(|p| p.role == role).map(|p| p.port_name).collect()
 }
 
-/// The port of the request, which must have the role.
-fn port_with(cx: &Cx, d: &Device, role: &str) -> Result<String> {
-    let port = cx.text("PortName");
-    if d.port(&port).is_none() {
+/// The port must exist and have the role.
+fn require_role(cx: &Cx, d: &Device, port: &str, role: &str) -> Result<()> {
+    if d.port(port).is_none() {
         return Err(cx.err(&["Sag.PortNotExist"]));
     }
-    if d.role(&port) != role {
+    if d.role(port) != role {
         return Err(cx.err(&["Sag.PortRoleInvalid"]));
     }
-    Ok(port)
+    Ok(())
 }
 
-pub async fn modify_role(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_role(
+    cx: &mut Cx,
+    request: request::ModifySagPortRole,
+) -> Result<response::ModifySagPortRole> {
     let mut d = cx.device().await?;
-    let (name, role) = (cx.text("PortName"), cx.text("Role"));
-    let Some(port) = d.port(&name) else { return Err(cx.err(&["Sag.PortNotExist"])) };
+    let (name, role) = (request.port_name, request.role);
+    let Some(mut port) = d.port(&name) else { return Err(cx.err(&["Sag.PortNotExist"])) };
     let old = d.role(&name);
     if old == "MGT" && role != "MGT" {
         return Err(cx.err(&["Sag.PortMgtError"]));
     }
-    if d.entry("Ha", "PortName") == name.as_str() {
+    if d.config.ha.port_name.as_ref() == Some(&name) {
         return Err(cx.err(&["Sag.HaPortExist"]));
     }
     if old != role && with_role(&d, &role).len() >= role_limit(&role) {
         return Err(cx.err(&["Sag.PortRoleLimit"]));
     }
+    let config = &mut d.config;
     if old != role {
-        for section in ["Wan", "Lan", "Ecc", "PortProtocols"] {
-            d.remove_entry(section, &name);
-        }
-        let mut routes = d.rows("StaticRoutes");
-        routes.retain(|r| r["PortName"] != name.as_str());
-        d.set("StaticRoutes", Value::Array(routes));
+        config.wan.remove(&name);
+        config.lan.remove(&name);
+        config.ecc.remove(&name);
+        config.port_protocols.remove(&name);
+        config.static_routes.retain(|r| r.port_name != name);
         match role.as_str() {
-            "WAN" => d.set_entry("Wan", &name, json!({"IPType": "DHCP", "Priority": 10, "Weight": 100})),
-            "ECC" => d.set_entry("Ecc", &name, json!([])),
+            "WAN" => {
+                config.wan.insert(name.clone(), Wan::default());
+            }
+            "ECC" => {
+                config.ecc.insert(name.clone(), Vec::new());
+            }
             _ => {}
         }
     }
-    let mut ports = d.rows("Ports");
-    match ports.iter_mut().find(|p| p["PortName"] == name.as_str()) {
-        Some(p) => p["Role"] = role.into(),
-        None => ports.push(json!({"PortName": name, "Role": role, "Mac": port.mac, "Status": port.status})),
-    }
-    d.set("Ports", Value::Array(ports));
-    cx.save_device(&mut d, "Ports").await?;
-    Ok(empty())
-}
-
-pub async fn describe(cx: &mut Cx) -> Result<Value> {
-    let d = cx.device().await?;
-    Ok(json!({"Ports": d.ports(), "TaskStates": d.tasks("Ports", cx.now)}))
-}
-
-pub async fn modify_wan(cx: &mut Cx) -> Result<Value> {
-    let mut d = cx.device().await?;
-    let port = port_with(cx, &d, "WAN")?;
-    let old = d.entry("Wan", &port).clone();
-    let kind = cx.text("IPType");
-    let mut wan = cx.fields(&["IPType", "Priority", "Weight", "ISP", "Bandwidth"]);
-    for keep in ["Priority", "Weight", "ISP", "Bandwidth"] {
-        if !wan.contains_key(keep) && !old[keep].is_null() {
-            wan.insert(keep.to_owned(), old[keep].clone());
+    match config.ports.iter_mut().find(|p| p.port_name == name) {
+        Some(p) => p.role = role,
+        None => {
+            port.role = role;
+            config.ports.push(port);
         }
     }
-    wan.entry("Priority").or_insert(json!(10));
-    wan.entry("Weight").or_insert(json!(100));
-    match kind.as_str() {
+    cx.save_device(&mut d, "Ports").await?;
+    Ok(response::ModifySagPortRole::default())
+}
+
+pub async fn describe(cx: &mut Cx, _: request::DescribeSagPortList) -> Result<response::DescribeSagPortList> {
+    use response::describe_sag_port_list::Ports;
+    let d = cx.device().await?;
+    let row = |p: Port| copied!(p => Ports { mac, port_name, role, status });
+    Ok(response::DescribeSagPortList {
+        ports: d.current_ports().into_iter().map(row).collect(),
+        task_states: task_states!(d, "Ports", cx.now => describe_sag_port_list),
+    })
+}
+
+pub async fn modify_wan(cx: &mut Cx, request: request::ModifySagWan) -> Result<response::ModifySagWan> {
+    let mut d = cx.device().await?;
+    require_role(cx, &d, &request.port_name, "WAN")?;
+    // What the request does not give stays; the address and the user belong to one way of getting an address.
+    let old = d.config.wan.get(&request.port_name).cloned().unwrap_or_default();
+    let mut wan = Wan {
+        priority: request.priority.unwrap_or(old.priority),
+        weight: request.weight.unwrap_or(old.weight),
+        isp: request.isp.or(old.isp),
+        bandwidth: request.bandwidth.or(old.bandwidth),
+        ip_type: request.ip_type,
+        ..Wan::default()
+    };
+    match wan.ip_type.as_str() {
         "STATIC" => {
-            check_address(cx, true)?;
-            wan.extend(cx.fields(&["IP", "Mask", "Gateway"]));
+            let (ip, mask) = (request.ip.unwrap_or_default(), request.mask.unwrap_or_default());
+            let gateway = request.gateway.unwrap_or_default();
+            check_address(cx, &ip, &mask, Some(&gateway))?;
+            (wan.ip, wan.mask, wan.gateway) = (Some(ip), Some(mask), Some(gateway));
         }
         "PPPOE" => {
-            wan.extend(cx.fields(&["Username"]));
+            wan.username = request.username;
             // Without a new password the old one stays.
-            match (cx.opt("Password"), old["SealedPassword"].as_str()) {
-                (Some(p), _) => wan.insert("SealedPassword".into(), cx.seal(&p)?.into()),
-                (None, Some(sealed)) => wan.insert("SealedPassword".into(), sealed.into()),
-                (None, None) => return Err(cx.missing("Password")),
+            wan.sealed_password = match request.password {
+                Some(p) => Some(cx.seal(&p)?),
+                None => Some(old.sealed_password.ok_or_else(|| cx.missing("Password"))?),
             };
         }
         _ => {}
     }
-    d.set_entry("Wan", &port, Value::Object(wan));
+    d.config.wan.insert(request.port_name, wan);
     cx.save_device(&mut d, "Wan").await?;
-    Ok(empty())
+    Ok(response::ModifySagWan::default())
 }
 
-/// `IP`, `Mask` and, with `gateway`, a `Gateway` in the same block.
-fn check_address(cx: &Cx, gateway: bool) -> Result<()> {
-    let ip = cx.text("IP");
-    if net::ip(&ip).is_none() {
+/// An address, its mask and maybe a gateway in the same block.
+fn check_address(cx: &Cx, ip: &str, mask: &str, gateway: Option<&str>) -> Result<()> {
+    if net::ip(ip).is_none() {
         return Err(cx.invalid("IP"));
     }
-    let Some(block) = net::with_mask(&ip, &cx.text("Mask")) else {
+    let Some(block) = net::with_mask(ip, mask) else {
         return Err(cx.invalid("Mask"));
     };
-    if gateway {
-        let gw = cx.text("Gateway");
-        let ok = net::ip(&gw).is_some_and(|g| block.contains(&g) && gw != ip);
+    if let Some(gw) = gateway {
+        let ok = net::ip(gw).is_some_and(|g| block.contains(&g) && gw != ip);
         if !ok {
             return Err(cx.invalid("Gateway"));
         }
@@ -131,120 +141,141 @@ fn check_address(cx: &Cx, gateway: bool) -> Result<()> {
     Ok(())
 }
 
-pub async fn modify_lan(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_lan(cx: &mut Cx, request: request::ModifySagLan) -> Result<response::ModifySagLan> {
     let mut d = cx.device().await?;
-    let port = port_with(cx, &d, "LAN")?;
-    check_address(cx, false)?;
-    let lan = cx.fields(&["IPType", "IP", "Mask", "StartIp", "EndIp", "Lease"]);
-    if cx.text("IPType") == "DHCP" {
-        let block = net::with_mask(&cx.text("IP"), &cx.text("Mask"));
-        let inside = |name: &str| match (cx.opt(name), block) {
-            (Some(v), Some(b)) => net::ip(&v).filter(|ip| b.contains(ip)).map(Some),
+    require_role(cx, &d, &request.port_name, "LAN")?;
+    check_address(cx, &request.ip, &request.mask, None)?;
+    if request.ip_type == "DHCP" {
+        let block = net::with_mask(&request.ip, &request.mask);
+        let inside = |given: &Option<String>| match (given, block) {
+            (Some(v), Some(b)) => net::ip(v).filter(|ip| b.contains(ip)).map(Some),
             _ => Some(None),
         };
-        let start = inside("StartIp").ok_or_else(|| cx.invalid("StartIp"))?;
-        let end = inside("EndIp").ok_or_else(|| cx.invalid("EndIp"))?;
+        let start = inside(&request.start_ip).ok_or_else(|| cx.invalid("StartIp"))?;
+        let end = inside(&request.end_ip).ok_or_else(|| cx.invalid("EndIp"))?;
         if matches!((start, end), (Some(s), Some(e)) if e < s) {
             return Err(cx.invalid("EndIp"));
         }
     }
-    d.set_entry("Lan", &port, Value::Object(lan));
+    let lan = copied!(request => Lan { ip_type, ip, mask, start_ip, end_ip, lease });
+    d.config.lan.insert(request.port_name, lan);
     cx.save_device(&mut d, "Lan").await?;
-    Ok(empty())
+    Ok(response::ModifySagLan::default())
 }
 
-pub async fn describe_lans(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_lans(
+    cx: &mut Cx,
+    _: request::DescribeSagLanList,
+) -> Result<response::DescribeSagLanList> {
+    use response::describe_sag_lan_list::Lans;
     let d = cx.device().await?;
-    let rows: Vec<Value> = with_role(&d, "LAN")
-        .into_iter()
-        .map(|name| {
-            let mut row = json!({"PortName": name, "IPType": "STATIC", "IP": "", "Mask": ""});
-            merge(&mut row, d.entry("Lan", &name));
-            row
-        })
-        .collect();
-    Ok(json!({"Lans": rows, "TaskStates": d.tasks("Lan", cx.now)}))
+    let row = |port_name: String| match d.config.lan.get(&port_name) {
+        Some(lan) => {
+            copied!(lan => Lans { ip_type, ip, mask, start_ip, end_ip, lease; port_name: port_name })
+        }
+        None => Lans { ip_type: "STATIC".to_owned(), port_name, ..Lans::default() },
+    };
+    Ok(response::DescribeSagLanList {
+        lans: with_role(&d, "LAN").into_iter().map(row).collect(),
+        task_states: task_states!(d, "Lan", cx.now => describe_sag_lan_list),
+    })
 }
 
-pub async fn modify_management(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_management(
+    cx: &mut Cx,
+    request: request::ModifySagManagementPort,
+) -> Result<response::ModifySagManagementPort> {
     let mut d = cx.device().await?;
     if with_role(&d, "MGT").is_empty() {
         return Err(cx.err(&["Sag.PortMgtError"]));
     }
-    check_address(cx, true)?;
-    d.set("Management", Value::Object(cx.fields(&["IP", "Mask", "Gateway"])));
+    check_address(cx, &request.ip, &request.mask, Some(&request.gateway))?;
+    d.config.management = Some(copied!(request => Management { ip, mask, gateway }));
     cx.save_device(&mut d, "Management").await?;
-    Ok(empty())
+    Ok(response::ModifySagManagementPort::default())
 }
 
-pub async fn describe_management(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_management(
+    cx: &mut Cx,
+    _: request::DescribeSagManagementPort,
+) -> Result<response::DescribeSagManagementPort> {
     let d = cx.device().await?;
-    let mut out = json!({"TaskStates": d.tasks("Management", cx.now)});
-    merge(&mut out, d.get("Management"));
-    Ok(out)
+    let management = d.config.management.clone().unwrap_or_default();
+    Ok(copied!(management => response::DescribeSagManagementPort {
+        ip, mask, gateway;
+        task_states: task_states!(d, "Management", cx.now => describe_sag_management_port),
+    }))
 }
 
-/// The leased-line port of the request and its sub-interfaces.
-fn ecc(cx: &Cx, d: &Device) -> Result<(String, Vec<Value>)> {
-    let port = port_with(cx, d, "ECC")?;
-    let interfaces = d.entry("Ecc", &port).as_array().cloned().unwrap_or_default();
-    Ok((port, interfaces))
+/// The interfaces of a leased-line port.
+fn interfaces<'a>(cx: &Cx, d: &'a mut Device, port: &str) -> Result<&'a mut Vec<EccInterface>> {
+    require_role(cx, d, port, "ECC")?;
+    Ok(d.config.ecc.entry(port.to_owned()).or_default())
 }
 
-async fn save_ecc(cx: &mut Cx, d: &mut Device, port: &str, rows: Vec<Value>) -> Result<Value> {
-    d.set_entry("Ecc", port, Value::Array(rows));
-    cx.save_device(d, "Ecc").await?;
-    Ok(empty())
-}
-
-pub async fn create_ecc(cx: &mut Cx) -> Result<Value> {
+pub async fn create_ecc(
+    cx: &mut Cx,
+    request: request::CreateSagExpressConnectInterface,
+) -> Result<response::CreateSagExpressConnectInterface> {
     let mut d = cx.device().await?;
-    let (port, mut rows) = ecc(cx, &d)?;
-    check_address(cx, false)?;
-    let vlan = cx.text("Vlan");
-    if rows.iter().any(|i| i["Vlan"] == vlan.as_str()) {
+    let rows = interfaces(cx, &mut d, &request.port_name)?;
+    check_address(cx, &request.ip, &request.mask, None)?;
+    if rows.iter().any(|i| i.vlan == request.vlan) {
         return Err(cx.err(&["Sag.EccVlanExist"]));
     }
     // VLAN 0 is the whole port.
-    if rows.iter().any(|i| i["Vlan"] == "0") || (vlan == "0" && !rows.is_empty()) {
+    if rows.iter().any(|i| i.vlan == "0") || (request.vlan == "0" && !rows.is_empty()) {
         return Err(cx.err(&["Sag.EccVlanDefault"]));
     }
     if rows.len() >= ECC_VLANS {
         return Err(cx.err(&["Sag.EccVlanOverLimit"]));
     }
-    rows.push(Value::Object(cx.fields(&["Vlan", "IP", "Mask"])));
-    save_ecc(cx, &mut d, &port, rows).await
+    rows.push(copied!(request => EccInterface { vlan, ip, mask }));
+    cx.save_device(&mut d, "Ecc").await?;
+    Ok(response::CreateSagExpressConnectInterface::default())
 }
 
-pub async fn modify_ecc(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_ecc(
+    cx: &mut Cx,
+    request: request::ModifySagExpressConnectInterface,
+) -> Result<response::ModifySagExpressConnectInterface> {
     let mut d = cx.device().await?;
-    let (port, mut rows) = ecc(cx, &d)?;
-    check_address(cx, false)?;
-    let vlan = cx.text("Vlan");
-    let Some(row) = rows.iter_mut().find(|i| i["Vlan"] == vlan.as_str()) else {
+    let rows = interfaces(cx, &mut d, &request.port_name)?;
+    check_address(cx, &request.ip, &request.mask, None)?;
+    let Some(row) = rows.iter_mut().find(|i| i.vlan == request.vlan) else {
         return Err(cx.err(&["Sag.EccVlanNotExist"]));
     };
-    *row = Value::Object(cx.fields(&["Vlan", "IP", "Mask"]));
-    save_ecc(cx, &mut d, &port, rows).await
+    *row = copied!(request => EccInterface { vlan, ip, mask });
+    cx.save_device(&mut d, "Ecc").await?;
+    Ok(response::ModifySagExpressConnectInterface::default())
 }
 
-pub async fn delete_ecc(cx: &mut Cx) -> Result<Value> {
+pub async fn delete_ecc(
+    cx: &mut Cx,
+    request: request::DeleteSagExpressConnectInterface,
+) -> Result<response::DeleteSagExpressConnectInterface> {
     let mut d = cx.device().await?;
-    let (port, mut rows) = ecc(cx, &d)?;
-    let vlan = cx.text("Vlan");
+    let (port, vlan) = (request.port_name, request.vlan);
+    let rows = interfaces(cx, &mut d, &port)?;
     let before = rows.len();
-    rows.retain(|i| i["Vlan"] != vlan.as_str());
+    rows.retain(|i| i.vlan != vlan);
     if rows.len() == before {
         return Err(cx.err(&["Sag.EccVlanNotExist"]));
     }
-    let mut routes = d.rows("StaticRoutes");
-    routes.retain(|r| r["PortName"] != port.as_str() || r["Vlan"] != vlan.as_str());
-    d.set("StaticRoutes", Value::Array(routes));
-    save_ecc(cx, &mut d, &port, rows).await
+    d.config.static_routes.retain(|r| r.port_name != port || r.vlan != vlan);
+    cx.save_device(&mut d, "Ecc").await?;
+    Ok(response::DeleteSagExpressConnectInterface::default())
 }
 
-pub async fn describe_ecc(cx: &mut Cx) -> Result<Value> {
-    let d = cx.device().await?;
-    let (_, rows) = ecc(cx, &d)?;
-    Ok(json!({"Interfaces": rows, "TaskStates": d.tasks("Ecc", cx.now)}))
+pub async fn describe_ecc(
+    cx: &mut Cx,
+    request: request::DescribeSagExpressConnectInterfaceList,
+) -> Result<response::DescribeSagExpressConnectInterfaceList> {
+    use response::describe_sag_express_connect_interface_list::Interfaces;
+    let mut d = cx.device().await?;
+    let rows = interfaces(cx, &mut d, &request.port_name)?;
+    Ok(response::DescribeSagExpressConnectInterfaceList {
+        interfaces: rows.iter().map(|i| copied!(i => Interfaces { vlan, ip, mask })).collect(),
+        task_states: task_states!(d, "Ecc", cx.now => describe_sag_express_connect_interface_list),
+    })
 }
