@@ -38,7 +38,7 @@ fn dropped(n: u64) -> Cell {
 fn links(rows: &[QosLink]) -> Table {
     let mut table = Table::new([
         Column::text("LINK").cut(),
-        Column::text("WAY"),
+        Column::text("DIR"),
         Column::number("MBIT/S"),
         Column::number("MEASURED"),
         Column::number("PASSED"),
@@ -57,33 +57,35 @@ fn links(rows: &[QosLink]) -> Table {
     table
 }
 
-/// A line for each way that was used, and one for a CAR that was not.
+/// A line for each direction with traffic, and one for a CAR without any.
+/// CIR and PIR are the committed and the peak rate (`MinBandwidth`, `MaxBandwidth` of the API).
 fn cars(rows: &[QosCar]) -> Table {
     let mut table = Table::new([
         Column::text("CAR").cut(),
         Column::number("PRIO"),
-        Column::number("FLOOR"),
-        Column::number("CEILING"),
-        Column::text("WAY"),
+        Column::number("CIR"),
+        Column::number("PIR"),
+        Column::text("DIR"),
         Column::number("MEASURED"),
         Column::number("PASSED"),
-        Column::number("OVER CEILING"),
+        Column::number("OVER PIR"),
         Column::number("OVER LINK").rank(1),
         Column::text("LIMIT").rank(2),
         Column::text("QOS").rank(3).cut(),
     ]);
     for c in rows {
         let used = |n: &QosCounters| n.passed_bytes + n.dropped_bytes() > 0;
-        let ways: Vec<_> = [("up", &c.up), ("down", &c.down)].into_iter().filter(|(_, n)| used(n)).collect();
-        let ways = if ways.is_empty() { vec![("-", &c.up)] } else { ways };
-        for (i, (way, n)) in ways.into_iter().enumerate() {
+        let directions: Vec<_> =
+            [("up", &c.up), ("down", &c.down)].into_iter().filter(|(_, n)| used(n)).collect();
+        let directions = if directions.is_empty() { vec![("-", &c.up)] } else { directions };
+        for (i, (direction, n)) in directions.into_iter().enumerate() {
             let once = |text: String| if i == 0 { text } else { String::new() };
             table.row([
                 once(c.id.clone()).into(),
                 once(c.priority.to_string()).into(),
                 once(mbps(c.floor_bps)).into(),
                 once(c.ceiling_bps.map_or("-".to_owned(), mbps)).into(),
-                way.into(),
+                direction.into(),
                 mbps(n.rate_bps).into(),
                 bytes(n.passed_bytes).into(),
                 dropped(n.over_ceiling_bytes),
