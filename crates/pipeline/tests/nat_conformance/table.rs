@@ -94,7 +94,7 @@ pub const TABLE: &[Requirement] = &[
         "A NAT that gets its outside address by itself keeps inside networks clear of it, or translates between them",
         Proof::Vacuous(
             "The gateway configures no interface and hands out no addresses: both sides' addresses and routes are the \
-             kernel's, set by whoever runs the machine",
+             kernel's, set by its administrator",
         ),
     ),
     row(
@@ -147,7 +147,7 @@ pub const TABLE: &[Requirement] = &[
         4787,
         "REQ-13",
         Must,
-        "A host is told of a packet that is too big and must not be fragmented",
+        "A host gets an ICMP error for a packet that is too big and must not be fragmented",
         pass!(udp::too_big_is_told_to_the_host),
     ),
     row(4787, "REQ-13a", Must, "Otherwise it is fragmented, in order", pass!(udp::too_big_is_split)),
@@ -200,7 +200,7 @@ pub const TABLE: &[Requirement] = &[
         5382,
         "REQ-4",
         Must,
-        "A SYN that nobody asked for gets no answer for six seconds, and none if the inside sends its own meanwhile",
+        "An unsolicited SYN gets no answer for six seconds, and none if the inside sends its own meanwhile",
         Proof::Partly(
             tests!(tcp::unsolicited_syns_get_no_answer, tcp::simultaneous_open),
             "Nor after that, see REQ-4a. A SYN to a port of the gateway's own address that nobody inside has is for \
@@ -264,7 +264,7 @@ pub const TABLE: &[Requirement] = &[
         5508,
         "REQ-1a",
         Should,
-        "A query's outside identifier does not depend on who is asked",
+        "A query's outside identifier does not depend on its destination",
         pass!(icmp::query_mapping_does_not_depend_on_the_host_asked),
     ),
     row(
@@ -306,7 +306,7 @@ pub const TABLE: &[Requirement] = &[
         5508,
         "REQ-3c",
         Should,
-        "The quoted transport checksum is not judged",
+        "The quoted transport checksum is not verified",
         pass!(icmp::the_quoted_transport_checksum_is_not_judged),
     ),
     row(
@@ -403,7 +403,7 @@ pub const TABLE: &[Requirement] = &[
         5508,
         "REQ-8",
         Should,
-        "A host that can have no further session is told so (type 3, code 13)",
+        "A host that can have no further session gets an error (type 3, code 13)",
         Proof::Partly(
             tests!(icmp::who_gets_no_session_is_told, icmp::a_full_table_is_told_too),
             "What an ACL denies is dropped in silence, as the ACL's users expect",
@@ -625,13 +625,13 @@ pub const TABLE: &[Requirement] = &[
             "The four minutes of 2.2b count from the reset",
         ),
     ),
-    row(7857, "8a", May, "Parity may be left aside", Proof::Vacuous("It is kept, see RFC 4787 REQ-4")),
+    row(7857, "8a", May, "Parity may be left aside", Proof::Vacuous("It is preserved, see RFC 4787 REQ-4")),
     row(7857, "8b", Should, "Hosts can ask for parity", pass!(udp::parity_is_preserved)),
     row(
         7857,
         "9a",
         Should,
-        "A port that has to change becomes a random one (RFC 6056 section 4), its parity kept",
+        "A port that has to change becomes a random one (RFC 6056 section 4) of the same parity",
         pass!(updates::ports_that_must_change_are_random, udp::parity_is_preserved),
     ),
     row(
@@ -656,7 +656,7 @@ pub const TABLE: &[Requirement] = &[
         7857,
         "12a",
         Note,
-        "Outside addresses are kept with inside ones, so that queries and errors between inside hosts find their way",
+        "Outside addresses are stored with inside ones, so that queries and errors between inside hosts find their way",
         pass!(icmp::queries_and_errors_hairpin, icmp::hairpinned_errors),
     ),
 ];
