@@ -12,16 +12,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    /// Takes `n` away: of a gauge.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
+    /// The value; any thread may read it.
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -32,21 +35,25 @@ impl Counter {
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct PortCounters {
-    /// Packets and frame bytes that arrived here.
+    /// Packets that arrived here.
     pub rx_packets: Counter,
+    /// Frame bytes that arrived here.
     pub rx_bytes: Counter,
     /// Arrived here and left by some port.
     pub forwarded: Counter,
+    /// Arrived here and given to the kernel.
     pub to_kernel: Counter,
     /// Arrived here and wait for a neighbour or for their first fragment (a gauge).
     pub held: Counter,
-    /// Packets and frame bytes that left here.
+    /// Packets that left here.
     pub tx_packets: Counter,
+    /// Frame bytes that left here.
     pub tx_bytes: Counter,
     /// Of these, made by the gateway: ICMP errors, second and later fragments.
     pub originated: Counter,
     /// ICMP errors not sent because of the rate limit.
     pub icmp_suppressed: Counter,
+    /// Arrived here and dropped, by [`DropReason::index`].
     pub drops: [Counter; DropReason::COUNT],
 }
 
@@ -71,28 +78,37 @@ impl Default for PortCounters {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct TunnelCounters {
+    /// Packets that came out of the tunnel.
     pub rx_packets: Counter,
+    /// Their IP bytes.
     pub rx_bytes: Counter,
+    /// Packets that were sent into the tunnel.
     pub tx_packets: Counter,
+    /// Their IP bytes.
     pub tx_bytes: Counter,
+    /// Packets dropped at the tunnel.
     pub drops: Counter,
     /// NAT keepalives sent.
     pub keepalives: Counter,
-    /// Repairs sent, and the bytes of these and of the headers in front of packets.
+    /// Repairs sent.
     pub fec_repairs: Counter,
+    /// Bytes of repairs and of the headers of error correction.
     pub fec_overhead: Counter,
-    /// Packets recovered, and windows with packets that are lost for good.
+    /// Packets recovered.
     pub fec_recovered: Counter,
+    /// Windows with packets that are lost for good.
     pub fec_unrecoverable: Counter,
 }
 
 impl TunnelCounters {
+    /// Counts a packet of `ip_len` bytes that was sent into the tunnel.
     #[inline]
     pub fn sent(&self, ip_len: usize) {
         self.tx_packets.add(1);
         self.tx_bytes.add(ip_len as u64);
     }
 
+    /// Counts a packet of `ip_len` bytes that came out of the tunnel.
     #[inline]
     pub fn received(&self, ip_len: usize) {
         self.rx_packets.add(1);
@@ -105,15 +121,20 @@ impl TunnelCounters {
 pub struct Counters {
     ports: Box<[PortCounters]>,
     tunnels: Box<[TunnelCounters]>,
+    /// Sessions that this worker has created.
     pub sessions_created: Counter,
+    /// Sessions that this worker has ended.
     pub sessions_ended: Counter,
+    /// Batches with packets.
     pub batches: Counter,
+    /// Packets in these batches.
     pub packets: Counter,
     /// Time spent on batches with packets, for the busy percentage.
     pub busy_ns: Counter,
 }
 
 impl Counters {
+    /// All at zero, for every port and tunnel there may be.
     pub fn new() -> Arc<Counters> {
         Arc::new(Counters {
             ports: (0..PortIdx::MAX).map(|_| PortCounters::default()).collect(),
@@ -132,11 +153,13 @@ impl Counters {
         &self.ports[port.index().min(PortIdx::MAX - 1)]
     }
 
+    /// Counters of a tunnel.
     #[inline]
     pub fn tunnel(&self, no: TunnelNo) -> &TunnelCounters {
         &self.tunnels[no.index()]
     }
 
+    /// Counts a packet from `port` that is dropped.
     #[inline]
     pub fn count_drop(&self, port: PortIdx, reason: DropReason) {
         self.port(port).drops[reason.index() % DropReason::COUNT].add(1);
@@ -144,6 +167,7 @@ impl Counters {
 }
 
 impl PortCounters {
+    /// Packets dropped, for whatever reason.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().map(Counter::get).sum()
     }

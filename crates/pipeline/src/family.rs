@@ -16,12 +16,16 @@ pub type EndpointPair = (Endpoint, Endpoint);
 
 /// A record type and its family's way with keys.
 pub trait FlowFamily: FlowRecord {
+    /// The address family of the records.
     const FAMILY: Family;
 
+    /// The key of a parsed packet that arrived from `zone`.
     fn flow_key(p: &Parsed, frame: &[u8], zone: Zone) -> Self::Key;
     /// The key of the answers to a flow, arriving from `zone`.
     fn reverse(key: &Self::Key, zone: Zone) -> Self::Key;
+    /// The zone in a key; `None`: its number is no zone's.
     fn zone(key: &Self::Key) -> Option<Zone>;
+    /// The five-tuple of a key.
     fn tuple(key: &Self::Key) -> Tuple;
     /// The port fields of a key in host order; of ICMP echo, its identifier stands there.
     fn raw_ports(key: &Self::Key) -> (u16, u16);
@@ -33,6 +37,7 @@ pub trait FlowFamily: FlowRecord {
     fn nat_flags(key: &Self::Key, to: &Self::Key) -> u8;
     /// Both endpoints, an ICMP identifier in place of a port. `None`: a family without translation.
     fn endpoints(key: &Self::Key) -> Option<EndpointPair>;
+    /// The key with other endpoints; protocol and zone stay.
     fn with_endpoints(key: &Self::Key, endpoints: EndpointPair) -> Self::Key;
     /// Translates a packet of this record.
     fn rewrite(&self, frame: &mut [u8], p: &Parsed);

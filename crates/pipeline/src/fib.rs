@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 /// An address family's address as a number.
 pub trait FibAddr: Copy + Ord + Debug {
+    /// Bits of an address.
     const BITS: u32;
     /// `count` bits (at most 16) starting `at` bits from the top.
     fn bits(self, at: u32, count: u32) -> usize;

@@ -5,16 +5,21 @@ use sag_packet::Parsed;
 /// What a first fragment says of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowPorts {
+    /// IP protocol.
     pub proto: u8,
+    /// Source port in host order, or the identifier of an ICMP query.
     pub sport: u16,
+    /// Destination port in host order.
     pub dport: u16,
 }
 
 impl FlowPorts {
+    /// Of a parsed packet.
     pub fn of(p: &Parsed) -> FlowPorts {
         FlowPorts { proto: p.proto, sport: p.sport, dport: p.dport }
     }
 
+    /// Gives protocol and ports to a fragment that does not carry them.
     pub fn give(self, p: &mut Parsed) {
         (p.proto, p.sport, p.dport) = (self.proto, self.sport, self.dport);
     }

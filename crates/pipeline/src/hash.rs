@@ -7,7 +7,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
+/// A set of addresses.
 pub type AddrSet = HashSet<IpAddr, AddrHash>;
+/// Next hops by egress port and address.
 pub type NeighborMap = HashMap<(PortIdx, IpAddr), crate::ids::NhIdx, AddrHash>;
 
 /// Builds [`AddrHasher`]s, all with the process's seed.

@@ -24,6 +24,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod counters;
@@ -47,6 +48,7 @@ pub mod table;
 pub mod tables;
 #[cfg(feature = "testkit")]
 #[allow(clippy::unwrap_used, clippy::expect_used)] // What tests are built from fails as tests do.
+#[allow(missing_docs)]
 pub mod testkit;
 pub mod tunnel;
 pub mod worker;

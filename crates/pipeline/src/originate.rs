@@ -16,6 +16,7 @@ pub const LINK_ROOM: usize = 128;
 
 /// Takes what the pipeline makes. The frame must be copied; false if it could not be sent.
 pub trait Emit {
+    /// Sends a frame by a port.
     fn emit(&mut self, port: PortIdx, frame: &[u8]) -> bool;
 
     /// Gives a frame to the kernel as it was received on a device. False: there is no way.
@@ -33,6 +34,7 @@ pub struct Limiter {
 }
 
 impl Limiter {
+    /// Whether one more may be sent now, at `rate` a second.
     pub fn allow(&mut self, now: Nanos, rate: u32) -> bool {
         if rate == 0 {
             return false;
@@ -57,7 +59,14 @@ impl Limiter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpResult {
     /// Send `buf[start..start + len]` by this port.
-    Ready { port: PortIdx, start: usize, len: usize },
+    Ready {
+        /// The egress port.
+        port: PortIdx,
+        /// First byte in `buf`.
+        start: usize,
+        /// Bytes of the frame.
+        len: usize,
+    },
     /// The RFCs forbid an error about this packet.
     Forbidden,
     /// No route back, no address to speak from, or the next hop is not resolved.
@@ -88,7 +97,9 @@ pub fn forbidden(p: &Parsed, frame: &[u8]) -> bool {
 /// How a packet of the gateway's own reaches `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyPath {
+    /// The egress port.
     pub port: PortIdx,
+    /// The tunnel into which it goes.
     pub tunnel: Option<TunnelNo>,
     dmac: MacAddr,
     /// Address to speak from.

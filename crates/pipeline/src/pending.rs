@@ -9,11 +9,13 @@ use std::time::Duration;
 
 /// Packets that wait at one time, and for one thing.
 pub const SLOTS: usize = 256;
+/// Packets that wait for one thing at one time.
 pub const MAX_PER_KEY: usize = 64;
 /// Time for a next hop to answer: the kernel probes three times, a second apart.
 pub const TIMEOUT: Duration = Duration::from_millis(3_200);
 /// Room in front of a held frame, for a VLAN tag and a tunnel's header.
 pub const HEADROOM: usize = 128;
+/// Bytes of a slot: headroom and frame.
 pub const SLOT_BYTES: usize = 4096;
 /// Memory of one pool.
 pub const BYTES: usize = SLOTS * SLOT_BYTES;
@@ -21,10 +23,13 @@ pub const BYTES: usize = SLOTS * SLOT_BYTES;
 /// How a packet arrived.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
+    /// Slot of the device in XDP's device map.
     pub dev: u8,
+    /// The port by which it came.
     pub ingress: PortIdx,
     /// The tunnel that it has left.
     pub tunnel: Option<TunnelNo>,
+    /// When.
     pub since: Nanos,
     /// Its own, or those of its datagram if it is a fragment.
     pub ports: FlowPorts,
@@ -33,12 +38,16 @@ pub struct Arrival {
 /// A packet that waits for a `K`.
 #[derive(Debug, Clone, Copy)]
 pub struct PendingPacket<K> {
+    /// What it waits for.
     pub key: K,
+    /// How it arrived.
     pub arrival: Arrival,
+    /// Bytes of the frame.
     pub len: usize,
     slot: u16,
 }
 
+/// Copies of packets that wait, each for a `K`; bounded, and allocated once.
 #[derive(Debug)]
 pub struct PendingQueue<K> {
     pool: Box<[u8]>,
@@ -58,14 +67,17 @@ impl<K> Default for PendingQueue<K> {
 }
 
 impl<K: Copy + PartialEq> PendingQueue<K> {
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
+    /// Whether all slots are taken.
     pub fn is_full(&self) -> bool {
         self.free.is_empty()
     }
 
+    /// Whether a packet waits for `key`.
     pub fn waits_for(&self, key: K) -> bool {
         self.queue.iter().any(|h| h.key == key)
     }
@@ -75,6 +87,7 @@ impl<K: Copy + PartialEq> PendingQueue<K> {
         self.queue.iter()
     }
 
+    /// The packet that has waited longest.
     pub fn oldest(&self) -> Option<&PendingPacket<K>> {
         self.queue.first()
     }

@@ -16,13 +16,18 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Which of the four rule lists a packet belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
+    /// From LAN to overlay or leased line.
     OutLan = 0,
+    /// From overlay or leased line to LAN.
     InLan = 1,
+    /// From LAN to the Internet.
     OutWan = 2,
+    /// From the Internet to LAN.
     InWan = 3,
 }
 
 impl Class {
+    /// All of them, by number.
     pub const ALL: [Class; 4] = [Class::OutLan, Class::InLan, Class::OutWan, Class::InWan];
 
     /// The list for a packet from one zone to another; `None`: not filtered.
@@ -42,13 +47,16 @@ impl Class {
 pub struct RuleStats {
     /// `acl id/rule id`
     pub name: String,
+    /// Packets that it decided.
     pub packets: AtomicU64,
+    /// IP bytes of these.
     pub bytes: AtomicU64,
     /// Tick of the last hit; 0 = never.
     pub last_hit: AtomicU32,
 }
 
 impl RuleStats {
+    /// Adds packets and bytes of which the last came at `tick`.
     pub fn hit(&self, packets: u64, bytes: u64, tick: u32) {
         self.packets.fetch_add(packets, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -59,6 +67,7 @@ impl RuleStats {
 /// A rule as the pipeline needs it after classification.
 #[derive(Debug, Clone)]
 pub struct Verdict {
+    /// Whether the rule accepts.
     pub accept: bool,
     /// Number of the rule for the daemon's life, index into [`AclSet::stats`].
     pub slot: u32,
@@ -102,10 +111,12 @@ impl RuleList {
         }
     }
 
+    /// Rules of both families.
     pub fn rules(&self) -> usize {
         self.verdicts4.len() + self.verdicts6.len()
     }
 
+    /// Bytes of the compiled rules.
     pub fn memory(&self) -> usize {
         self.v4.memory() + self.v6.memory()
     }
@@ -114,15 +125,20 @@ impl RuleList {
 /// The five-tuple that rules are about, in host order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {
+    /// IP protocol.
     pub proto: u8,
+    /// Source address.
     pub src: IpAddr,
+    /// Destination address.
     pub dst: IpAddr,
+    /// Source port, in host order.
     pub sport: u16,
+    /// Destination port, in host order.
     pub dport: u16,
 }
 
 impl Tuple {
-    /// FlowPorts count for the protocols whose ports the parser reads.
+    /// Ports count for the protocols whose ports the parser reads.
     #[inline]
     fn acl_key<A: Addr>(&self, src: A, dst: A) -> Key<A> {
         match self.proto {
@@ -137,6 +153,7 @@ impl Tuple {
 pub struct AclSet {
     /// No ACL is bound: everything is accepted.
     pub bound: bool,
+    /// What happens to packets that no rule matches.
     pub default_accept: bool,
     lists: [Option<Arc<RuleList>>; 4],
     stats: Arc<[Arc<RuleStats>]>,
@@ -145,11 +162,20 @@ pub struct AclSet {
 /// What the ACL stage says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AclVerdict {
-    Accept { slot: Option<RuleSlot> },
-    Deny { slot: Option<RuleSlot> },
+    /// The packet may pass.
+    Accept {
+        /// The rule; `None`: by default, or because no list applies.
+        slot: Option<RuleSlot>,
+    },
+    /// The packet is dropped.
+    Deny {
+        /// The rule; `None`: by default.
+        slot: Option<RuleSlot>,
+    },
 }
 
 impl AclSet {
+    /// Bound lists, by [`Class`], and the counters of their rules, by slot.
     pub fn new(
         default_accept: bool,
         lists: [Option<Arc<RuleList>>; 4],
@@ -158,14 +184,17 @@ impl AclSet {
         AclSet { bound: true, default_accept, lists, stats: stats.into() }
     }
 
+    /// Counters of a rule.
     pub fn stats(&self, slot: RuleSlot) -> Option<&RuleStats> {
         self.stats.get(slot.0 as usize).map(|s| &**s)
     }
 
+    /// Name of a rule: `acl id/rule id`.
     pub fn name(&self, slot: RuleSlot) -> Option<&str> {
         self.stats(slot).map(|s| s.name.as_str())
     }
 
+    /// The verdict on a packet from one zone to another.
     #[inline]
     pub fn check(&self, from: Zone, to: Zone, tuple: &Tuple) -> AclVerdict {
         let Some(class) = Class::of(from, to) else { return AclVerdict::Accept { slot: None } };

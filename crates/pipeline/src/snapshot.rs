@@ -23,19 +23,25 @@ use std::sync::atomic::Ordering;
 /// A gateway port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
+    /// The name in the configuration.
     pub name: String,
+    /// Where it leads.
     pub zone: Zone,
     /// Slot of the device in XDP's device map.
     pub dev: u8,
+    /// The kernel's number of the device.
     pub ifindex: u32,
     /// 0 = untagged.
     pub vlan: u16,
+    /// The Ethernet address of the interface.
     pub mac: MacAddr,
     /// IP bytes.
     pub mtu: u16,
+    /// Whether the link is up.
     pub up: bool,
     /// Own addresses with their prefix lengths, the preferred one first.
     pub addrs4: Vec<(Ipv4Addr, u8)>,
+    /// The same of IPv6.
     pub addrs6: Vec<(Ipv6Addr, u8)>,
 }
 
@@ -46,8 +52,11 @@ pub enum Route {
     Via(Vec<Member>),
     /// Addressed to the gateway itself.
     Local,
+    /// Dropped without a word.
     Blackhole,
+    /// Dropped, and the sender gets "destination unreachable".
     Unreachable,
+    /// Dropped, and the sender gets "administratively prohibited".
     Prohibit,
     /// Leaves by a device that is no port of the gateway.
     NotOurs,
@@ -56,9 +65,11 @@ pub enum Route {
 /// One way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// The egress port.
     pub port: PortIdx,
     /// The router to hand to; `None`: the destination itself is on the link.
     pub via: Option<IpAddr>,
+    /// Share of the traffic, beside those of the other members.
     pub weight: u16,
     /// Route MTU, 0 = the port's.
     pub mtu: u16,
@@ -67,10 +78,12 @@ pub struct Member {
 }
 
 impl Member {
+    /// By a port, to a router or to the destination itself.
     pub fn port(port: PortIdx, via: Option<IpAddr>, weight: u16) -> Member {
         Member { port, via, weight, mtu: 0, tunnel: None }
     }
 
+    /// Through a tunnel.
     pub fn tunnel(tunnel: TunnelNo, weight: u16) -> Member {
         Member { port: PortIdx(u8::MAX), via: None, weight, mtu: 0, tunnel: Some(tunnel) }
     }
@@ -79,17 +92,26 @@ impl Member {
 /// Idle time after which a session ends, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
+    /// TCP with a complete handshake.
     pub tcp_established: u32,
+    /// TCP that closes, or was answered by RST.
     pub tcp_transitory: u32,
+    /// TCP during the handshake.
     pub tcp_syn: u32,
+    /// UDP.
     pub udp: u32,
+    /// ICMP queries.
     pub icmp: u32,
+    /// All other protocols.
     pub other: u32,
 }
 
+/// Settings of the gateway as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
+    /// Answers to admitted packets pass without a rule.
     pub acl_stateful: bool,
+    /// When idle sessions end.
     pub timeouts: Timeouts,
     /// ICMP errors a second, port and worker.
     pub icmp_rate: u32,
@@ -100,21 +122,33 @@ pub struct Options {
 /// The whole forwarding state of one policy epoch.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Number of the policy epoch; a record of another one is revalidated.
     pub epoch: u32,
+    /// Ports by [`PortIdx`].
     pub ports: Vec<Port>,
+    /// Which port a frame came by.
     pub ingress: Ingress,
     /// The gateway's own addresses, subnet broadcasts included.
     pub local: AddrSet,
+    /// Routes by the number that `fib4` and `fib6` give.
     pub routes: Vec<Route>,
+    /// Longest prefix of IPv4, to a route's number.
     pub fib4: Fib<u32>,
+    /// Longest prefix of IPv6, to a route's number.
     pub fib6: Fib<u128>,
     /// Known next hops.
     pub neighbors: NeighborMap,
+    /// Records of next hops, by [`NhIdx`]: memory that XDP reads too.
     pub nexthops: &'static [NextHopRecord],
+    /// Bound ACLs.
     pub acl: AclSet,
+    /// What is translated.
     pub nat: Arc<NatPolicy>,
+    /// Which meters a packet passes.
     pub qos: Arc<QosPolicy>,
+    /// Tunnels by [`TunnelNo`].
     pub tunnels: Tunnels,
+    /// Settings of the gateway as a whole.
     pub options: Options,
 }
 
@@ -125,6 +159,7 @@ pub struct Ingress {
 }
 
 impl Ingress {
+    /// Of these ports, in the order of their numbers.
     pub fn new(ports: &[Port]) -> Ingress {
         let mut by_dev: Vec<Vec<(u16, PortIdx)>> = Vec::new();
         for (i, p) in ports.iter().enumerate().take(PortIdx::MAX) {
@@ -142,6 +177,7 @@ impl Ingress {
         self.by_dev.get(usize::from(dev))?.first().map(|(_, p)| *p)
     }
 
+    /// The port of a device and VLAN.
     #[inline]
     pub fn port(&self, dev: u8, vlan: u16) -> Option<PortIdx> {
         let ports = self.by_dev.get(usize::from(dev))?;
@@ -152,22 +188,33 @@ impl Ingress {
 /// A next-hop record, read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextHop {
+    /// The neighbour's Ethernet address.
     pub dmac: MacAddr,
+    /// The port's Ethernet address.
     pub smac: MacAddr,
+    /// VLAN, 0 = untagged.
     pub vlan: u16,
+    /// IP bytes that the port carries.
     pub mtu: u16,
+    /// The kernel's number of the device.
     pub ifindex: u32,
+    /// Slot of the device in XDP's device map.
     pub dev: u8,
+    /// The egress port.
     pub port: PortIdx,
+    /// Changes when the record stands for another neighbour.
     pub generation: u8,
+    /// [`NH_VALID`] or 0.
     pub flags: u8,
 }
 
 impl NextHop {
+    /// Whether the neighbour is resolved.
     pub const fn valid(&self) -> bool {
         self.flags & NH_VALID != 0
     }
 
+    /// Reads a record.
     #[inline]
     pub fn load(r: &NextHopRecord) -> NextHop {
         NextHopWords::load(r).unpack()
@@ -196,6 +243,7 @@ pub struct NextHopWords {
 }
 
 impl NextHopWords {
+    /// Reads a record.
     #[inline]
     pub fn load(r: &NextHopRecord) -> NextHopWords {
         let dev = r.dev.load(Ordering::Acquire);
@@ -206,6 +254,7 @@ impl NextHopWords {
         }
     }
 
+    /// Field by field.
     pub fn unpack(&self) -> NextHop {
         let (d, s, w) = (self.dmac_vlan.to_le_bytes(), self.smac_mtu.to_le_bytes(), self.dev.to_le_bytes());
         NextHop {
@@ -227,16 +276,19 @@ impl NextHopWords {
         (self.dev >> 56) as u8 & NH_VALID != 0 && (self.dev >> 48) as u8 == generation
     }
 
+    /// IP bytes that the port carries.
     #[inline]
     pub const fn mtu(&self) -> u16 {
         (self.smac_mtu >> 48) as u16
     }
 
+    /// The egress port.
     #[inline]
     pub const fn port(&self) -> PortIdx {
         PortIdx((self.dev >> 40) as u8)
     }
 
+    /// The link header for a packet of an EtherType.
     #[inline]
     pub const fn link(&self, ethertype: u16) -> LinkWords {
         LinkWords { dst: self.dmac_vlan, src: self.smac_mtu, vlan: (self.dmac_vlan >> 48) as u16, ethertype }
@@ -244,10 +296,12 @@ impl NextHopWords {
 }
 
 impl Snapshot {
+    /// A port by its number.
     pub fn port(&self, idx: PortIdx) -> Option<&Port> {
         self.ports.get(idx.index())
     }
 
+    /// A tunnel by its number, if it has one.
     #[inline]
     pub fn tunnel(&self, no: impl Into<Option<TunnelNo>>) -> Option<&Tunnel> {
         self.tunnels.get(no.into()?)
@@ -261,6 +315,7 @@ impl Snapshot {
         }
     }
 
+    /// A next hop by its number; `None`: the number is out of range.
     #[inline]
     pub fn nexthop(&self, idx: NhIdx) -> Option<NextHop> {
         self.nexthops.get(idx.index()).map(NextHop::load)

@@ -25,9 +25,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// the process.
 #[derive(Debug)]
 pub struct TableMemory<R: 'static> {
+    /// Flow records: two for each session.
     pub records: &'static [R],
     /// Sessions that it may hold; there are at least [`RecordNo::needed`] records for them.
     pub sessions: u32,
+    /// The index.
     pub buckets: &'static [Bucket],
 }
 
@@ -88,6 +90,7 @@ pub struct SessionMeta {
     pub bindings: [AtomicU32; 2],
     /// What of the two records' counters is already added to the rules'.
     pub counted_packets: [AtomicU32; 2],
+    /// The same of bytes.
     pub counted_bytes: [AtomicU64; 2],
 }
 
@@ -117,6 +120,7 @@ pub(crate) fn prefetch<T>(at: &T) {
     let _ = at;
 }
 
+/// Sessions of one family: records and index, which XDP shares, and what only the daemon knows of them.
 #[derive(Debug)]
 pub struct FlowTable<R: FlowRecord> {
     mem: TableMemory<R>,
@@ -187,11 +191,13 @@ impl<R: FlowRecord> FlowTable<R> {
         words.filter(|w| *w != 0).map(Geometry::from_word)
     }
 
+    /// The record of a number.
     #[inline]
     pub fn record(&self, no: RecordNo) -> &R {
         &self.mem.records[no.index() % self.mem.records.len()]
     }
 
+    /// What the daemon knows of a session.
     #[inline]
     pub fn meta(&self, session: u32) -> &SessionMeta {
         &self.meta[session as usize % self.meta.len()]
@@ -202,6 +208,7 @@ impl<R: FlowRecord> FlowTable<R> {
         self.meta.len() as u32 - 1
     }
 
+    /// Sessions, without the denied flows that are remembered.
     pub fn live(&self) -> u32 {
         self.occupied().saturating_sub(self.denied())
     }
@@ -226,6 +233,7 @@ impl<R: FlowRecord> FlowTable<R> {
         size_of_val(self.mem.records) + size_of_val(self.mem.buckets) + size_of_val(&*self.meta)
     }
 
+    /// The hash of a key, by the table's seed.
     #[inline]
     pub fn hash(&self, key: &R::Key) -> u64 {
         R::hash(key, self.seed)

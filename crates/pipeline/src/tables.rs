@@ -10,9 +10,13 @@ use std::sync::Arc;
 /// The flow tables of both families, and what else the workers share.
 #[derive(Debug)]
 pub struct Tables {
+    /// Sessions of IPv4.
     pub v4: FlowTable<FlowRecord4>,
+    /// Sessions of IPv6.
     pub v6: FlowTable<FlowRecord6>,
+    /// What NAT has allocated.
     pub nat: Arc<NatState>,
+    /// First fragments that workers have seen.
     pub first_fragments: FirstFragmentCache,
 }
 

@@ -40,11 +40,15 @@ pub const BYTES: usize = ENTRIES * (size_of::<Entry>() + size_of::<[Word; WORDS]
 /// What identifies a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatagramKey {
+    /// Source address; one of IPv4 as its number.
     pub src: u128,
+    /// Destination address, likewise.
     pub dst: u128,
+    /// The identification that the sender chose.
     pub id: u32,
     /// Of IPv4. Zero with IPv6, whose later fragments may name a header that the first one got past.
     pub proto: u8,
+    /// Number of the zone from which it arrived.
     pub zone: u8,
 }
 
@@ -77,6 +81,7 @@ pub enum Followed {
     Later(FlowPorts),
     /// Ahead of its first one: [`Fragments::keep`] it.
     Early(EntryNo),
+    /// It is dropped for this reason.
     Refused(DropReason),
     /// It contradicts what was seen: it and all that waits are dropped.
     Poisoned(EntryNo),
@@ -113,6 +118,7 @@ const NO_ENTRY: Entry = Entry {
     cover: Cover::NONE,
 };
 
+/// The datagrams of which a worker has seen fragments, and the fragments that wait for their first one.
 #[derive(Debug)]
 pub struct Fragments {
     /// Sets of [`WAYS`].
@@ -272,6 +278,7 @@ impl Fragments {
         self.waiting.oldest().filter(|h| now - h.arrival.since > TIMEOUT).map(|h| h.key)
     }
 
+    /// Forgets a datagram and gives its entry back.
     pub fn give_up(&mut self, no: EntryNo) {
         self.free(no);
     }

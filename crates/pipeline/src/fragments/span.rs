@@ -6,7 +6,9 @@ use sag_packet::{Family, Fragment, Parsed};
 /// Bytes `start..end` of the datagram's data; not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
+    /// First byte.
     pub start: u16,
+    /// The byte after the last one.
     pub end: u16,
     /// Nothing comes after it.
     pub last: bool,
@@ -37,6 +39,7 @@ impl Span {
         Some(Span { start, end, last: !more })
     }
 
+    /// Whether the datagram begins with it.
     pub fn is_first(&self) -> bool {
         self.start == 0
     }

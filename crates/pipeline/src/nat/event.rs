@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct Released {
     /// The binding was given back with its last session.
     pub binding: bool,
+    /// Inside endpoint of the binding, if it was given back.
     pub inside: Option<Endpoint>,
     /// So was its port block.
     pub block: Option<u16>,
@@ -17,66 +18,110 @@ pub struct Released {
 /// Both tuples of a session: as its first packet came, and as it left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionTuple {
+    /// IP protocol.
     pub proto: u8,
+    /// Source address of the first packet as it came.
     pub src: IpAddr,
+    /// Its source port, in host order.
     pub sport: u16,
+    /// Destination address of the first packet as it came.
     pub dst: IpAddr,
+    /// Its destination port.
     pub dport: u16,
+    /// Source address of the first packet as it left.
     pub nat_src: IpAddr,
+    /// Its source port.
     pub nat_sport: u16,
+    /// Destination address of the first packet as it left.
     pub nat_dst: IpAddr,
+    /// Its destination port.
     pub nat_dport: u16,
 }
 
+/// What an operator may want to know of NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
+    /// A translated session has begun.
     Created {
+        /// Address family of the session.
         family: Family,
+        /// Number of the session in its family's table.
         number: u32,
+        /// Its addresses and ports.
         tuple: SessionTuple,
     },
+    /// A translated session has ended.
     Ended {
+        /// Address family of the session.
         family: Family,
+        /// Number of the session in its family's table.
         number: u32,
+        /// Its addresses and ports.
         tuple: SessionTuple,
+        /// Packets from the initiator, and towards it.
         packets: [u64; 2],
+        /// IP bytes from the initiator, and towards it.
         bytes: [u64; 2],
     },
+    /// A host got a block of ports.
     BlockAllocated {
+        /// The inside host.
         host: Ipv4Addr,
+        /// The external address.
         external: Ipv4Addr,
+        /// First port of the block.
         first: u16,
+        /// Last port of the block.
         last: u16,
     },
+    /// A host's block of ports was given back.
     BlockReleased {
+        /// The inside host.
         host: Ipv4Addr,
+        /// The external address.
         external: Ipv4Addr,
+        /// First port of the block.
         first: u16,
+        /// Last port of the block.
         last: u16,
     },
     /// A pool's ports are used up to the warning mark.
     PoolLow {
+        /// The external address.
         external: Ipv4Addr,
+        /// `tcp`, `udp` or `icmp`.
         protocol: &'static str,
+        /// Ports in use.
         used: u32,
+        /// Ports that can be allocated.
         capacity: u64,
     },
+    /// A session was refused because a pool has no free port.
     PoolExhausted {
+        /// The external address.
         external: Ipv4Addr,
+        /// `tcp`, `udp` or `icmp`.
         protocol: &'static str,
     },
     /// A host has used its share of sessions up to the warning mark.
     HostLow {
+        /// The inside host.
         host: Ipv4Addr,
+        /// Its sessions.
         sessions: u64,
+        /// How many it may have.
         limit: u64,
     },
+    /// A session was refused because its host has as many as it may.
     HostRefused {
+        /// The inside host.
         host: Ipv4Addr,
+        /// How many sessions it may have.
         limit: u64,
     },
     /// The session table is full: unanswered sessions make room.
     TableFull {
+        /// Sessions that the table can hold.
         capacity: u32,
     },
 }
@@ -85,6 +130,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Events {
     list: Vec<Event>,
+    /// Events that did not fit.
     pub lost: u64,
 }
 
@@ -98,6 +144,7 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Appends an event, or counts it as lost.
     pub fn push(&mut self, e: Event) {
         if self.list.len() < ROOM {
             self.list.push(e);
@@ -106,6 +153,7 @@ impl Events {
         }
     }
 
+    /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -40,10 +40,12 @@ const HOSTS: usize = 128 * 1024;
 pub struct Random(u64);
 
 impl Random {
+    /// Numbers that follow from `seed`.
     pub fn new(seed: u64) -> Random {
         Random(seed | 1)
     }
 
+    /// The next number.
     pub fn draw(&mut self) -> u64 {
         // xorshift64*
         self.0 ^= self.0 >> 12;
@@ -65,15 +67,20 @@ pub struct NatState {
     filter_entries: RefCountTable<9>,
     xdp_port_bitmap: &'static [AtomicU64],
     seed: u64,
+    /// Counters of NAT as a whole.
     pub totals: Totals,
 }
 
 /// Counters of NAT as a whole, added to by all workers when sessions come and go.
 #[derive(Debug, Default)]
 pub struct Totals {
+    /// Bindings in use.
     pub bindings: AtomicU64,
+    /// Sessions refused because their host had as many as it may.
     pub host_refused: AtomicU64,
+    /// Sessions between LAN hosts by an external address.
     pub hairpinned: AtomicU64,
+    /// Sessions ended early because the table was full.
     pub evicted: AtomicU64,
     /// A host or a permit that did not fit its table: it goes uncounted.
     pub uncounted: AtomicU64,
@@ -86,7 +93,9 @@ pub struct Exhausted;
 /// A port that was allocated to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
+    /// The external port, in host order.
     pub port: u16,
+    /// The binding that the session holds.
     pub binding: BindingNo,
     /// The port pool has just passed its warning mark.
     pub warn: bool,
@@ -132,15 +141,18 @@ impl NatState {
         self.pools[b.pool()].get().map(|p| &**p)
     }
 
+    /// Bytes of pools and tables.
     pub fn memory(&self) -> usize {
         let pools: usize = self.pools().map(|p| p.memory()).sum();
         pools + size_of_val(self.index.all()) + self.hosts.memory() + self.filter_entries.memory()
     }
 
+    /// Translated sessions by inside host.
     pub fn hosts(&self) -> &RefCountTable<32> {
         &self.hosts
     }
 
+    /// Filter entries by binding and remote address.
     pub fn filter_entries(&self) -> &RefCountTable<9> {
         &self.filter_entries
     }
@@ -438,6 +450,7 @@ impl NatState {
         self.hosts.get(host.to_bits().into())
     }
 
+    /// A translated session of a host has ended.
     pub fn host_session_ended(&self, host: Ipv4Addr) {
         self.hosts.decrement(host.to_bits().into());
     }
@@ -451,10 +464,12 @@ impl NatState {
         ok
     }
 
+    /// Takes back what [`NatState::add_filter_entry`] noted.
     pub fn remove_filter_entry(&self, binding: BindingNo, remote: Ipv4Addr) {
         self.filter_entries.decrement(filter_key(binding, remote));
     }
 
+    /// Whether a binding has sent to an address (RFC 4787 section 5).
     pub fn filter_admits(&self, binding: BindingNo, remote: Ipv4Addr) -> bool {
         self.filter_entries.get(filter_key(binding, remote)) > 0
     }

@@ -14,8 +14,11 @@ use std::sync::atomic::AtomicU64;
 /// On what of the remote side a mapping or a filter depends (RFC 4787 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Behavior {
+    /// On nothing.
     EndpointIndependent,
+    /// On the remote address.
     AddressDependent,
+    /// On remote address and port.
     AddressAndPortDependent,
 }
 
@@ -24,9 +27,13 @@ pub enum Behavior {
 pub struct Source {
     /// The address. That of the pool is the same from the moment on at which the policy is published.
     pub addr: Ipv4Addr,
+    /// Where ports are allocated.
     pub pool: Arc<Pool>,
+    /// When the same external port is used again (RFC 4787 section 4.1).
     pub mapping: Behavior,
+    /// Who may answer (RFC 4787 section 5).
     pub filtering: Behavior,
+    /// Sessions by this source.
     pub hits: Arc<EntryHits>,
 }
 
@@ -50,18 +57,26 @@ impl Source {
 /// Sessions made by an entry of the configuration.
 #[derive(Debug, Default)]
 pub struct EntryHits {
+    /// The entry's name in the configuration.
     pub id: String,
+    /// Sessions ever made by it.
     pub sessions: AtomicU64,
 }
 
 /// A port forward: external ports `first..=last` of a protocol to as many inside ports.
 #[derive(Debug, Clone)]
 pub struct Forward {
+    /// IP protocol.
     pub proto: u8,
+    /// First external port.
     pub first: u16,
+    /// Last external port.
     pub last: u16,
+    /// The inside host.
     pub inside: Ipv4Addr,
+    /// The inside port for the first external one.
     pub inside_first: u16,
+    /// Sessions by this forward.
     pub hits: Arc<EntryHits>,
 }
 
@@ -77,6 +92,7 @@ pub struct Forwards {
 }
 
 impl Forwards {
+    /// From forwards that do not overlap, and the host and counter for everything else.
     pub fn new(mut ports: Vec<Forward>, any: Option<(Ipv4Addr, Arc<EntryHits>)>) -> Forwards {
         ports.sort_by_key(|f| (f.proto, f.first));
         let mut back = ports.clone();
@@ -84,10 +100,12 @@ impl Forwards {
         Forwards { ports, back, any }
     }
 
+    /// Whether nothing is forwarded.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.any.is_none()
     }
 
+    /// Whether everything is forwarded.
     pub fn has_any(&self) -> bool {
         self.any.is_some()
     }
@@ -125,29 +143,36 @@ impl Forwards {
 pub struct External {
     /// Index of the source that allocates its ports.
     pub source: Option<u16>,
-    /// Forwards for packets from the Internet, and for those from overlay or leased line.
+    /// Forwards for packets from the Internet.
     pub internet: Forwards,
+    /// Forwards for packets from overlay or leased line.
     pub intranet: Forwards,
 }
 
 /// An inside address that has an external one to itself.
 #[derive(Debug, Clone, Copy)]
 pub struct OneToOne {
+    /// The external address.
     pub external: Ipv4Addr,
+    /// The zone towards which it stands for the inside one.
     pub to: Zone,
 }
 
 /// Where a static entry sends a packet.
 #[derive(Debug, Clone, Copy)]
 pub struct DnatTarget<'p> {
+    /// The inside host.
     pub addr: Ipv4Addr,
+    /// The inside port, in host order.
     pub port: u16,
+    /// Sessions by the entry.
     pub hits: &'p Arc<EntryHits>,
 }
 
 /// How a session's source is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snat {
+    /// The external address.
     pub addr: Ipv4Addr,
     /// The source whose ports it uses; `None`: the port stays as it is if it can.
     pub source: Option<u16>,
@@ -164,10 +189,13 @@ pub struct Limits {
     pub range: RangeInclusive<u16>,
     /// Translated sessions of one inside host.
     pub host_sessions: Option<u32>,
+    /// Use of a pool, or of a host's share, at which an event warns; percent.
     pub warn_percent: u8,
+    /// Ports of a block that one host has to itself; `None`: ports are allocated singly.
     pub port_block: Option<u16>,
     /// Sessions are reported, by [`super::Event::Created`] and [`super::Event::Ended`].
     pub log_sessions: bool,
+    /// Blocks are reported, by [`super::Event::BlockAllocated`] and [`super::Event::BlockReleased`].
     pub log_blocks: bool,
 }
 
@@ -221,10 +249,13 @@ pub struct NatPolicy {
     pub private: Option<Fib<u32>>,
     /// Source and counter of each private entry.
     pub entries: Vec<(u16, Arc<EntryHits>)>,
+    /// What NAT answers for, by external IPv4 address.
     pub externals: HashMap<u32, External, AddrHash>,
+    /// Inside IPv4 addresses with external ones to themselves.
     pub one_to_one: HashMap<u32, Vec<OneToOne>, AddrHash>,
     /// LAN hosts reach each other by external addresses.
     pub hairpin: bool,
+    /// Ranges, shares and what is reported.
     pub limits: Limits,
 }
 
@@ -262,6 +293,7 @@ impl NatPolicy {
         self.wan.iter().flatten().find_map(|no| self.source((*no)?))
     }
 
+    /// A source by its index.
     pub fn source(&self, no: u16) -> Option<&Source> {
         self.sources.get(usize::from(no))
     }

@@ -19,15 +19,19 @@ pub const POOL_WORDS: usize = 2 * PORT_WORDS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum NatProtocol {
+    /// TCP ports.
     Tcp = 0,
+    /// UDP ports.
     Udp = 1,
     /// Identifiers of ICMP queries.
     Icmp = 2,
 }
 
 impl NatProtocol {
+    /// All of them, by number.
     pub const ALL: [NatProtocol; 3] = [NatProtocol::Tcp, NatProtocol::Udp, NatProtocol::Icmp];
 
+    /// Of an IP protocol; `None`: it has nothing to allocate.
     pub const fn of(proto: u8) -> Option<NatProtocol> {
         match proto {
             TCP => Some(NatProtocol::Tcp),
@@ -37,6 +41,7 @@ impl NatProtocol {
         }
     }
 
+    /// Its IP protocol.
     pub const fn proto(self) -> u8 {
         match self {
             NatProtocol::Tcp => TCP,
@@ -45,6 +50,7 @@ impl NatProtocol {
         }
     }
 
+    /// Its word in events and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             NatProtocol::Tcp => "tcp",
@@ -57,7 +63,9 @@ impl NatProtocol {
 /// An address and a port (or identifier) in host order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {
+    /// The address.
     pub addr: Ipv4Addr,
+    /// Port or identifier.
     pub port: u16,
 }
 
@@ -80,10 +88,12 @@ impl BindingNo {
         BindingNo((pool as u32) << 18 | (protocol as u32) << 16 | port as u32)
     }
 
+    /// Index of the pool in [`super::NatState::pools`].
     pub const fn pool(self) -> usize {
         (self.0 >> 18) as usize % POOLS
     }
 
+    /// The protocol of the port.
     pub const fn protocol(self) -> NatProtocol {
         match self.0 >> 16 & 3 {
             0 => NatProtocol::Tcp,
@@ -92,6 +102,7 @@ impl BindingNo {
         }
     }
 
+    /// The external port, in host order.
     pub const fn port(self) -> u16 {
         self.0 as u16
     }
@@ -130,8 +141,10 @@ pub struct Use {
     pub warned: AtomicU32,
 }
 
+/// The ports of one external address.
 #[derive(Debug)]
 pub struct Pool {
+    /// Its number, below [`POOLS`].
     pub no: u8,
     /// Changes only while nobody else knows the pool.
     addr: AtomicU32,
@@ -145,6 +158,7 @@ pub struct Pool {
     reserved: Box<[AtomicU64]>,
     /// XDP's copy: in use or forwarded.
     xdp_port_bitmap: &'static [AtomicU64],
+    /// Use of ports, by [`NatProtocol`].
     pub uses: [Use; 3],
     /// Sessions refused because no port was free.
     pub exhausted: AtomicU64,
@@ -179,6 +193,7 @@ impl Pool {
         self.xdp_port_bitmap.iter().for_each(|w| w.store(0, Ordering::Relaxed));
     }
 
+    /// The external address.
     pub fn addr(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.addr.load(Ordering::Relaxed))
     }
@@ -219,10 +234,12 @@ impl Pool {
         self.slots.get_or_init(|| (0..3 * 65536).map(|_| PortSlot::default()).collect());
     }
 
+    /// Whether ports can be allocated.
     pub fn has_slots(&self) -> bool {
         self.slots.get().is_some()
     }
 
+    /// Bytes of the pool.
     pub fn memory(&self) -> usize {
         let slots = self.slots.get().map_or(0, |s| size_of_val(&**s));
         slots + size_of_val(&*self.taken) + size_of_val(&*self.fixed) + size_of_val(self.xdp_port_bitmap)

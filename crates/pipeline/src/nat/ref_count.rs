@@ -28,6 +28,7 @@ impl<const BITS: u32> RefCountTable<BITS> {
         RefCountTable { sets: (0..sets).map(|_| Set::default()).collect() }
     }
 
+    /// Bytes of the table.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.sets)
     }
@@ -94,6 +95,7 @@ impl<const BITS: u32> RefCountTable<BITS> {
         }
     }
 
+    /// The count of a key; 0: it has none.
     pub fn get(&self, key: u64) -> u64 {
         let count = |w: &AtomicU64| w.load(Ordering::Relaxed);
         self.words(key).map(count).filter(|w| w >> BITS == key).map(|w| w & Self::MAX).sum()

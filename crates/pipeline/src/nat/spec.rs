@@ -15,63 +15,89 @@ use std::sync::Arc;
 /// Source NAT to a WAN port's own address.
 #[derive(Debug, Clone)]
 pub struct WanSnat {
+    /// The port.
     pub port: PortIdx,
     /// `None`: the port has no address at the moment.
     pub addr: Option<Ipv4Addr>,
+    /// When the same external port is used again.
     pub mapping: Behavior,
+    /// Who may answer.
     pub filtering: Behavior,
+    /// Sessions by this entry.
     pub hits: Arc<EntryHits>,
 }
 
 /// Source NAT towards overlay and leased line.
 #[derive(Debug, Clone)]
 pub struct PrivateSnat {
+    /// Inside addresses: a network and its prefix length.
     pub prefix: (Ipv4Addr, u8),
+    /// The address to which they are translated.
     pub addr: Ipv4Addr,
+    /// When the same external port is used again.
     pub mapping: Behavior,
+    /// Who may answer.
     pub filtering: Behavior,
+    /// Sessions by this entry.
     pub hits: Arc<EntryHits>,
 }
 
 /// Where packets for a static entry come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// From the WAN ports.
     Internet,
+    /// From overlay and leased line.
     Intranet,
 }
 
+/// What of an external address a static entry forwards.
 #[derive(Debug, Clone)]
 pub enum Service {
     /// All protocols and ports.
     Any,
+    /// A range of ports.
     Port {
+        /// IP protocol.
         proto: u8,
+        /// External ports.
         external: RangeInclusive<u16>,
+        /// The inside port for the first of them.
         inside_first: u16,
     },
 }
 
+/// A static entry: what comes to an external address goes to an inside host.
 #[derive(Debug, Clone)]
 pub struct StaticDnat {
+    /// Where its packets come from.
     pub kind: Kind,
     /// Empty: every WAN port's own address.
     pub external: Vec<Ipv4Addr>,
+    /// The inside host.
     pub inside: Ipv4Addr,
+    /// Protocols and ports.
     pub service: Service,
     /// The external address is the entry's own: packets from inside leave by it too.
     pub own_address: bool,
+    /// Sessions by this entry.
     pub hits: Arc<EntryHits>,
 }
 
 /// All of NAT that the configuration asks for.
 #[derive(Debug, Clone, Default)]
 pub struct NatSpec {
+    /// Source NAT of the WAN ports.
     pub wan: Vec<WanSnat>,
+    /// Source NAT towards overlay and leased line; the longest prefix holds.
     pub private: Vec<PrivateSnat>,
+    /// Static entries.
     pub dnat: Vec<StaticDnat>,
     /// Own addresses of the WAN ports, for static entries without an address.
     pub wan_addrs: Vec<Ipv4Addr>,
+    /// LAN hosts reach each other by external addresses.
     pub hairpin: bool,
+    /// Ranges, shares and what is reported.
     pub limits: Limits,
     /// The gateway's own addresses: what comes to them is looked at by XDP before the kernel gets it.
     pub local: Vec<Ipv4Addr>,
@@ -81,9 +107,17 @@ pub struct NatSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NatConfigError {
     /// All pools are in use: the address allocates no ports.
-    NoPool { addr: Ipv4Addr },
+    NoPool {
+        /// The external address.
+        addr: Ipv4Addr,
+    },
     /// Two entries want an address to behave differently: it does as the first one wants.
-    Behaviors { addr: Ipv4Addr, by: String },
+    Behaviors {
+        /// The external address.
+        addr: Ipv4Addr,
+        /// The entry whose behaviour holds.
+        by: String,
+    },
 }
 
 /// Forwards of one external address, while they are collected.

@@ -17,6 +17,7 @@ impl Rate {
     /// The slowest: below it, the time of a large packet would not fit its word.
     pub const MIN: Rate = Rate(10_000);
 
+    /// `n` million bits a second.
     pub const fn mbps(n: u64) -> Rate {
         Rate(n * 1_000_000)
     }
@@ -85,6 +86,7 @@ pub fn charge(tat: &AtomicU64, time: u64, base: u64, limit: u64) -> bool {
 /// What came of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policed {
+    /// It may go on.
     Pass,
     /// Over the ceiling of its CAR.
     OverCar,
@@ -93,6 +95,7 @@ pub enum Policed {
 }
 
 impl Policed {
+    /// Why the packet is dropped; `None`: it is not.
     pub const fn reason(self) -> Option<DropReason> {
         match self {
             Policed::Pass => None,

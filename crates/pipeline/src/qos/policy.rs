@@ -80,6 +80,7 @@ impl Rules {
 /// What is known of a packet's class besides its tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
+    /// DSCP, 0 to 63.
     pub dscp: u8,
     /// The set of its flow, if that was classified in this epoch.
     pub judged: Option<Option<MeterGroupNo>>,
@@ -88,7 +89,9 @@ pub struct Mark {
 /// What the QoS stage says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classified {
+    /// Index of the CAR in the configuration.
     pub car: Option<u32>,
+    /// The meters that the packet passes; `None`: none.
     pub group: Option<MeterGroupNo>,
 }
 

@@ -35,10 +35,11 @@ const DENIED_FOR: u32 = Tick::of(Duration::from_secs(1));
 /// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
 const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
 
-/// Flags in [`SessionMeta::ports`]: the session counts for its inside host; it holds a permit for its
-/// binding's filter; the first sequence number of each side is known.
+/// The session counts for its inside host: flag in [`SessionMeta::ports`].
 pub const NAT_HOST: u32 = 1 << 16;
+/// The session has an entry in its binding's filter: flag in [`SessionMeta::ports`].
 pub const NAT_FILTER_ENTRY: u32 = 1 << 17;
+/// The first sequence number of the initiator, and of the other side, is known: flags in [`SessionMeta::ports`].
 pub const ISN_KNOWN: [u32; 2] = [1 << 18, 1 << 19];
 
 /// When the RST came, in the upper half of the state word: about seconds, as far as they fit.
@@ -173,8 +174,11 @@ pub fn flush_counters<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &
 /// What a thread needs to end sessions.
 #[derive(Debug)]
 pub struct Ending<'w> {
+    /// Where ended sessions wait until they can be used again.
     pub deferred: &'w mut DeferredFree,
+    /// Events for the operator.
     pub events: &'w mut Events,
+    /// Where bindings are given back.
     pub nat: &'w NatState,
 }
 
@@ -261,6 +265,7 @@ pub struct Sweeper {
 const BLOCK: u32 = 64;
 
 impl Sweeper {
+    /// For worker number `worker` of `workers`.
     pub fn new(worker: u32, workers: u32) -> Sweeper {
         Sweeper { worker, workers: workers.max(1), at: 0 }
     }

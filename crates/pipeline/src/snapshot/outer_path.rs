@@ -7,6 +7,7 @@ use std::net::IpAddr;
 /// The path of a tunnel's outer packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterPath {
+    /// The egress port.
     pub port: PortIdx,
     /// The next hop's address.
     pub to: IpAddr,

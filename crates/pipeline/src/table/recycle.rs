@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// counts `started` up, waits for workers and XDP to pass, and sets `done` to it.
 #[derive(Debug, Default)]
 pub struct Grace {
+    /// Number of the last period that began.
     pub started: AtomicU64,
+    /// Number of the last period that is over.
     pub done: AtomicU64,
     /// `started` and `done` of periods that wait for the workers alone, which are much shorter.
     pub workers_started: AtomicU64,
+    /// See [`Grace::workers_started`].
     pub workers_done: AtomicU64,
     /// Something rests since the last period began: there is a reason for another one.
     pub requested: AtomicBool,

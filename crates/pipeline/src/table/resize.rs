@@ -27,6 +27,7 @@ const BUCKETS: u32 = 1 << 16;
 /// Steps without much change after which the index may become smaller: two seconds of the daemon's.
 const CALM: u32 = 40;
 
+/// Changes the size of a table's index step by step, while packets pass.
 #[derive(Debug, Default)]
 pub struct Resizer {
     phase: Phase,

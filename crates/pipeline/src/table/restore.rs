@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 /// What was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Restored {
+    /// Sessions that go on.
     pub sessions: u32,
     /// Index words of half-made or damaged sessions, taken out.
     pub discarded: u32,

@@ -10,14 +10,19 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum State {
+    /// TCP during the handshake.
     TcpSyn = 1,
+    /// TCP with a complete handshake.
     TcpOpen = 2,
     /// FIN seen from one side.
     TcpClosing = 3,
     /// FIN from both sides, or RST.
     TcpClosed = 4,
+    /// UDP.
     Udp = 5,
+    /// ICMP queries.
     Icmp = 6,
+    /// Any other protocol.
     Other = 7,
     /// RST seen. If more than the answers to it follows, the connection was not over (RFC 7857 2.2).
     TcpReset = 8,
@@ -26,10 +31,12 @@ pub enum State {
 }
 
 impl State {
+    /// Of a session; `None`: its word is no state.
     pub fn of(meta: &SessionMeta) -> Option<State> {
         State::from_u32(meta.state.load(Ordering::Acquire) & 0xFF)
     }
 
+    /// From the number in a record.
     pub const fn from_u32(n: u32) -> Option<State> {
         Some(match n {
             1 => State::TcpSyn,
@@ -45,6 +52,7 @@ impl State {
         })
     }
 
+    /// Its word in lists of sessions.
     pub const fn name(self) -> &'static str {
         match self {
             State::TcpSyn => "syn",

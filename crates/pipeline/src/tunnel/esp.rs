@@ -31,6 +31,7 @@ pub struct EspSas {
 }
 
 impl EspSas {
+    /// The association by which a tunnel sends.
     pub fn send_by(&mut self, no: TunnelNo, sa: Arc<Outbound>) {
         let at = no.index();
         if self.outbound.len() <= at {
@@ -39,10 +40,12 @@ impl EspSas {
         self.outbound[at] = Some(sa);
     }
 
+    /// An association by which a tunnel receives.
     pub fn receive_by(&mut self, no: TunnelNo, sa: Arc<Inbound>) {
         self.inbound.entry(sa.spi()).or_default().push((no, sa));
     }
 
+    /// The association by which a tunnel sends, if it has one.
     #[inline]
     pub fn outbound(&self, no: TunnelNo) -> Option<&Outbound> {
         self.outbound.get(no.index())?.as_deref()
@@ -59,11 +62,13 @@ impl EspSas {
 }
 
 impl EspSaTable {
+    /// The associations at this moment.
     #[inline]
     pub fn load(&self) -> Guard<Arc<EspSas>> {
         self.0.load()
     }
 
+    /// Puts other associations in their place.
     pub fn store(&self, sas: EspSas) {
         self.0.store(Arc::new(sas));
     }
@@ -84,11 +89,13 @@ impl EspEnds {
         }
     }
 
+    /// Whether ESP arrives nowhere.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
+    /// Addresses and UDP ports (0: plain ESP).
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
         self.ends.iter().copied()
     }
@@ -108,9 +115,11 @@ impl EspEnds {
 /// What a received packet is to ESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EspPacket {
+    /// No ESP for a tunnel of the gateway's.
     NotOurs,
     /// Its SPI is at this byte of the frame.
     At(usize),
+    /// ESP that cannot be opened, for this reason.
     Drop(DropReason),
 }
 
@@ -140,7 +149,9 @@ pub fn look(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> EspPacket {
 /// A packet that has left its ESP tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
+    /// The tunnel.
     pub tunnel: TunnelNo,
+    /// What the packet carries.
     pub inner: Inner,
     /// Where what is inside lies.
     pub at: Range<usize>,

@@ -14,10 +14,14 @@ pub enum Leaving {
     NotOurs,
     /// Of the tunnel; a packet of this EtherType begins at `l3` of the frame.
     Inside {
+        /// The tunnel that it came through.
         tunnel: TunnelNo,
+        /// EtherType of the packet inside.
         ethertype: u16,
+        /// First byte of the packet inside.
         l3: usize,
     },
+    /// For a tunnel, but not acceptable for this reason.
     Drop(DropReason),
 }
 

@@ -48,7 +48,9 @@ pub const MIN_MTU6: u16 = 1280;
 /// What tells the packets of tunnels apart at their receiver, but for VNI and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct End {
+    /// The gateway's address.
     pub local: IpAddr,
+    /// The peer's address.
     pub remote: IpAddr,
     /// IP protocol; [`sag_packet::proto::IPIP`] for both families inside.
     pub proto: u8,
@@ -59,15 +61,25 @@ pub struct End {
 /// A tunnel.
 #[derive(Debug, Clone)]
 pub struct Tunnel {
+    /// Its number.
     pub no: TunnelNo,
+    /// Its name in the configuration.
     pub name: String,
+    /// The gateway's outer address.
     pub local: IpAddr,
+    /// The peer's outer address.
     pub remote: IpAddr,
+    /// The headers that go in front of a packet.
     pub template: Template,
+    /// The outer header's bit "don't fragment".
     pub df: OuterDf,
+    /// The outer header's DSCP.
     pub dscp: OuterDscp,
+    /// Whether packets are split inside the tunnel or outside.
     pub fragment: FragmentAt,
+    /// The MSS of TCP is lowered to what fits.
     pub mss_clamp: bool,
+    /// The outer UDP header has a checksum.
     pub udp_checksum: bool,
     /// The peer's Ethernet address inside is taken from what it sends.
     pub learns_mac: bool,
@@ -75,8 +87,11 @@ pub struct Tunnel {
     pub mtu: Option<u16>,
     /// The gateway's own addresses inside.
     pub addrs4: Vec<(Ipv4Addr, u8)>,
+    /// The same of IPv6.
     pub addrs6: Vec<(Ipv6Addr, u8)>,
+    /// What changes without a new snapshot.
     pub state: Arc<TunnelState>,
+    /// How the peer and the path are probed.
     pub probing: Probing,
     /// Seconds of silence after which NAT is reminded; 0: never.
     pub keepalive: u16,
@@ -87,6 +102,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// Where its packets arrive.
     pub fn end(&self) -> End {
         let (proto, port) = match self.template.encap {
             Encap::Vxlan { port, .. } => (sag_packet::proto::UDP, port),
@@ -261,6 +277,7 @@ impl Tunnel {
         }
     }
 
+    /// Whether an address is the gateway's inside this tunnel.
     pub fn has_address(&self, a: IpAddr) -> bool {
         match a {
             IpAddr::V4(a) => self.addrs4.iter().any(|(own, _)| *own == a),
@@ -278,13 +295,16 @@ pub struct Tunnels {
     ends: HashMap<End, Vec<(Option<u32>, TunnelNo)>, AddrHash>,
     /// UDP ports of tunnels.
     ports: Vec<u16>,
+    /// Where ESP may arrive.
     pub esp_ends: EspEnds,
+    /// Associations of the tunnels that encrypt.
     pub esp: Arc<EspSaTable>,
     /// Those with error correction.
     fec: Vec<TunnelNo>,
 }
 
 impl Tunnels {
+    /// Of these tunnels, whose numbers differ.
     pub fn new(tunnels: impl IntoIterator<Item = Tunnel>) -> Tunnels {
         let mut out = Tunnels::default();
         for t in tunnels {
@@ -308,16 +328,19 @@ impl Tunnels {
         out
     }
 
+    /// Whether there is no tunnel.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
+    /// A tunnel by its number.
     #[inline]
     pub fn get(&self, no: TunnelNo) -> Option<&Tunnel> {
         self.list.get(no.index())?.as_ref()
     }
 
+    /// All tunnels, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {
         self.list.iter().flatten()
     }
@@ -328,6 +351,7 @@ impl Tunnels {
         &self.fec
     }
 
+    /// Where tunnels of other kinds than `esp` end, with the identifiers and numbers of the tunnels there.
     pub fn ends(&self) -> impl Iterator<Item = (&End, &[(Option<u32>, TunnelNo)])> {
         self.ends.iter().map(|(e, l)| (e, &l[..]))
     }

@@ -17,14 +17,20 @@ const CONFIRM: u64 = 2_000_000_000;
 /// A question to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
+    /// Whether the peer answers.
     Alive {
+        /// Number of the question.
         sequence: u32,
+        /// The monitor that asks; an answer quotes it.
         instance: u32,
     },
     /// Of this size outside.
     Size {
+        /// Number of the question.
         sequence: u32,
+        /// The monitor that asks; an answer quotes it.
         instance: u32,
+        /// Bytes of the outer packet.
         outer: u16,
     },
 }
@@ -44,6 +50,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
+    /// For a tunnel, from `now` on; `instance` tells its questions from those of earlier monitors.
     pub fn new(t: &Tunnel, now: Nanos, instance: u32) -> Monitor {
         let interval = u64::from(t.probing.interval) * 1_000_000;
         let settings = Settings { interval, fall: t.probing.loss.into(), ..Settings::default() };

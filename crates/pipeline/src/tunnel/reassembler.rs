@@ -42,19 +42,25 @@ pub enum Put {
     Waits,
     /// The packet is whole: so many of its fragments, this one apart, had waited.
     Whole {
+        /// IP bytes of the packet.
         len: usize,
+        /// Its fragments that had waited.
         waited: u32,
     },
+    /// The fragment is dropped for this reason.
     Refused(DropReason),
 }
 
 /// Packets that waited and will wait no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GivenUp {
+    /// The port by which their first one came.
     pub ingress: PortIdx,
+    /// How many.
     pub packets: u32,
 }
 
+/// Puts outer packets together that arrived in fragments (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Debug)]
 pub struct Reassembler {
     places: Vec<Place>,
@@ -81,6 +87,7 @@ impl Default for Reassembler {
 }
 
 impl Reassembler {
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }

@@ -14,10 +14,15 @@ const LEAST: u16 = 576;
 /// What a tunnel's monitor says; times in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watched {
+    /// Whether the peer answers.
     pub state: liveness::State,
+    /// Round trip.
     pub rtt: Option<u64>,
+    /// Mean deviation of the round trip.
     pub jitter: u64,
+    /// Lost questions of a thousand.
     pub loss_permille: u32,
+    /// What probing for the path's MTU has come to.
     pub path: plpmtud::State,
 }
 
@@ -32,6 +37,7 @@ pub struct TunnelState {
     learned_at: AtomicU64,
     /// Ethernet address of the peer inside, as a little-endian word; 0: not known.
     peer_mac: AtomicU64,
+    /// Sequence number of GRE.
     pub sequence: AtomicU32,
     ident: AtomicU32,
     /// What probing says the path carries, 0: nothing.
@@ -74,20 +80,24 @@ impl Default for TunnelState {
 }
 
 impl TunnelState {
+    /// Whether packets are sent through it.
     #[inline]
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
     }
 
+    /// Takes it out of the routes, or back into them.
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Relaxed);
     }
 
+    /// IP bytes that the port of its outer packets carries.
     #[inline]
     pub fn link_mtu(&self) -> u16 {
         self.link_mtu.load(Relaxed)
     }
 
+    /// Sets the value of [`TunnelState::link_mtu`].
     pub fn set_link_mtu(&self, mtu: u16) {
         self.link_mtu.store(mtu, Relaxed);
     }
@@ -129,6 +139,7 @@ impl TunnelState {
         self.learned.store(0, Relaxed);
     }
 
+    /// The peer's Ethernet address inside, if it is known.
     pub fn peer_mac(&self) -> Option<MacAddr> {
         match self.peer_mac.load(Relaxed).to_le_bytes() {
             [0, 0, 0, 0, 0, 0, ..] => None,

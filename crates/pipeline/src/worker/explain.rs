@@ -102,6 +102,8 @@ impl Pipeline {
 /// The end of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Explained {
+    /// The packet would be sent so.
     Forward(ForwardDecision),
+    /// The packet would go no further than this.
     Stopped(Disposition),
 }

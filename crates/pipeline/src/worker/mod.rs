@@ -46,10 +46,13 @@ pub const BATCH: usize = 64;
 
 /// A batch of received frames.
 pub trait Frames {
+    /// Frames in the batch.
     fn len(&self) -> usize;
+    /// Whether there is none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// A frame and the free bytes of its buffer around it.
     fn frame(&mut self, i: usize) -> FrameMut<'_>;
     /// The record that XDP has found for a frame, if it has said so. It may be anything: its key is
     /// compared.
@@ -63,11 +66,16 @@ pub trait Frames {
 pub enum Verdict {
     /// Send bytes `start..start + len` of the frame's buffer by this port.
     Tx {
+        /// The egress port.
         port: PortIdx,
+        /// First byte of the frame in its buffer.
         start: usize,
+        /// Bytes of the frame.
         len: usize,
     },
+    /// Drop the frame, which is counted for this reason.
     Drop(DropReason),
+    /// Give the frame to the kernel as it came.
     Kernel,
     /// Copied away until its next hop is resolved.
     Held,
@@ -143,6 +151,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// For worker number `worker` of `workers`, with what they share.
     pub fn new(tables: Arc<Tables>, worker: u32, workers: u32) -> Pipeline {
         Pipeline {
             tables,
