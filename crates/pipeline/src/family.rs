@@ -42,6 +42,10 @@ pub trait FlowFamily: FlowRecord {
     /// Translates a packet of this record.
     fn rewrite(&self, frame: &mut [u8], p: &Parsed);
     /// Translates an ICMP error about a packet whose answers this record translates.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the packet: what it quotes cannot be translated.
     fn rewrite_error(&self, frame: &mut [u8], p: &Parsed) -> Result<(), DropReason>;
     /// Key from the addresses of an IP header that an ICMP error quotes, as its *answer* would
     /// arrive from `zone`.

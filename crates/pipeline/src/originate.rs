@@ -171,6 +171,10 @@ pub fn push_headers(
 }
 
 /// A tunnel's header in front of the packet at `p.l3`, and the link header of the way out.
+///
+/// # Errors
+///
+/// The reason to drop the packet, as of [`Tunnel::enter`] and [`put_link`].
 pub fn enter(
     t: &Tunnel,
     f: &mut FrameMut<'_>,
@@ -184,6 +188,10 @@ pub fn enter(
 }
 
 /// The link header in front of an outer packet.
+///
+/// # Errors
+///
+/// [`DropReason::FrameTooBig`]: no room in front of the packet.
 pub fn put_link(t: &Tunnel, f: &mut FrameMut<'_>, link: LinkHeader) -> Result<(), DropReason> {
     let link = LinkHeader { ethertype: ethertype(t.template.outer), ..link };
     let len = f.len();

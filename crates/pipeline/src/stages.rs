@@ -1,6 +1,6 @@
 //! The stages of the pipeline and their order, in one list.
 //!
-//! [`for_stages!`] is that list. Everything that depends on the order is generated from it: the enum [`Stage`], the
+//! The macro `for_stages!` is that list. Everything that depends on the order is generated from it: the enum [`Stage`], the
 //! names, and the code that runs the stages. A stage is added by a line in the list and the function that the line
 //! names. The list has four parts, because a packet is in another hand in each of them:
 //!

@@ -297,6 +297,10 @@ impl<R: FlowRecord> FlowTable<R> {
 
     /// Creates a session. `fill` completes both records (their keys are set) and must store a state
     /// other than 0 in the session's [`SessionMeta`].
+    ///
+    /// # Errors
+    ///
+    /// Why there is no new session; the packet may go on by another one ([`NotCreated::Exists`]) or without.
     pub fn create(
         &self,
         forward: &R::Key,

@@ -4,7 +4,7 @@
 //!
 //! What is ahead of its first fragment waits for it, copied; see [`Fragments::keep`]. All memory is
 //! taken at the start, about 3.2 MB per worker (see [`BYTES`]): 2 KiB per datagram for the map of what
-//! was seen ([`cover`]) and 4 KiB per frame that waits.
+//! was seen (module `cover`) and 4 KiB per frame that waits.
 
 mod cover;
 mod first_fragments;

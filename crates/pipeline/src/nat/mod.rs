@@ -194,13 +194,17 @@ impl NatState {
         self.prefetch_filter_entry(BindingNo::new(pool.no, protocol, inside.port), remote.addr);
     }
 
-    /// The same of [`NatState::permit`].
+    /// The same of [`NatState::add_filter_entry`].
     pub fn prefetch_filter_entry(&self, binding: BindingNo, remote: Ipv4Addr) {
         self.filter_entries.prefetch(filter_key(binding, remote));
     }
 
     /// The external port of an inside endpoint towards a remote one: the one that it has, or a new
     /// one. The session that asks holds the binding from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Exhausted`]: no port of the source is free for this protocol.
     pub fn lease(
         &self,
         source: &Source,

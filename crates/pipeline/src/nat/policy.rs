@@ -314,6 +314,10 @@ impl NatPolicy {
     /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
     /// `None`: nobody has it. Filters keep the outside out: hosts inside reach each other by external
     /// addresses whatever they have sent before (RFC 4787 REQ-9).
+    ///
+    /// # Errors
+    ///
+    /// Inside: [`DropReason::NatFiltered`], the filter does not admit the sender.
     pub fn binding_for(
         &self,
         state: &NatState,
@@ -340,6 +344,10 @@ impl NatPolicy {
 
     /// How the source of a new session is translated on its way from a zone to an egress port.
     /// `hairpin`: the external address by which a LAN host reaches another.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::NatNoAddress`]: the WAN port has no address to translate to.
     pub fn snat(
         &self,
         from: Zone,

@@ -31,7 +31,7 @@ impl Grace {
     }
 }
 
-/// Removed sessions of one worker, chained through [`SessionMeta::next`].
+/// Removed sessions of one worker, chained through `SessionMeta::next`.
 #[derive(Debug)]
 pub struct DeferredFree {
     chains: VecDeque<Chain>,

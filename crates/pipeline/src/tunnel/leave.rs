@@ -77,6 +77,10 @@ pub fn leave(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> Leaving {
 
 impl Tunnel {
     /// The traffic class that a packet has after the tunnel (RFC 6040 4.2, RFC 2983).
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::TunnelEcn`]: congestion was marked on a packet that does not carry such marks.
     #[inline]
     pub fn tos_after(&self, inner: u8, outer: u8) -> Result<u8, DropReason> {
         let mark = ecn::decapsulate(inner, outer).map_err(|_| DropReason::TunnelEcn)?;

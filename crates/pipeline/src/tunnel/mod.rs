@@ -183,6 +183,11 @@ impl Tunnel {
 
     /// Puts the tunnel's header in front of the packet at `l3` of a frame, which begins with the
     /// outer IP header then. `split`: the outer packet will be split.
+    ///
+    /// # Errors
+    ///
+    /// The reason to drop the packet: [`DropReason::FrameTooBig`] without room for the headers; of kind `esp`
+    /// [`DropReason::EspNoKeys`] or [`DropReason::EspExhausted`] without an association that can encrypt.
     pub fn enter(&self, f: &mut FrameMut<'_>, p: &Parsed, hash: u64, split: bool) -> Result<(), DropReason> {
         self.enter_as(f, p, hash, split, Carried::Packet)
     }
