@@ -1,16 +1,16 @@
-//! Which meters a packet passes: five-tuple policies name a CAR, the way from port to port names the
-//! links.
+//! Which meters a packet passes: five-tuple policies name a CAR, ingress and egress port
+//! name the links.
 //!
 //! Position: after routing, DNAT and ACL, before SNAT, so policies see the branch's own addresses.
 //! Each direction of a session is classified by itself, by the tuple of its own packets. A CAR and a
-//! link have a meter for each way: `up` is out of the branch, `down` into it. Traffic within the LAN
+//! link have a meter for each direction: `up` is out of the branch, `down` into it. Traffic within the LAN
 //! passes no CAR.
 //!
 //! The DSCP that counts for a flow is that of the packet which classifies it, the first of an epoch:
 //! later packets of the flow stay in the class, whatever they are marked with.
 
 use super::meter::{self, Policed};
-use super::meter_table::QosSpec;
+use super::spec::QosSpec;
 pub use crate::ids::MeterGroupNo;
 use crate::policy::{RuleList, Tuple, Verdict};
 use sag_acl::{Addr, Rule};
@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug, Default)]
 pub struct QosPolicy {
     pub(super) rules: Rules,
-    /// The CARs of the sets; empty if no policy matches a DSCP.
+    /// The CARs of the groups; empty if no policy matches a DSCP.
     pub(super) car_of: HashMap<MeterGroupNo, u32>,
     pub(super) ports: usize,
     /// By CAR + 1 (0: none), ingress and egress port.
@@ -31,7 +31,7 @@ pub struct QosPolicy {
     /// Ids of the CARs, for `explain`.
     pub(super) cars: Vec<String>,
     pub(super) meters: &'static [Meter],
-    pub(super) sets: &'static [MeterGroup],
+    pub(super) groups: &'static [MeterGroup],
 }
 
 /// The policies in the order in which they are tried; the verdict's slot is the CAR.
@@ -54,20 +54,20 @@ impl Rules {
             rules.iter().enumerate().filter(|(i, _)| fits(*i)).map(|(_, r)| r.clone()).collect()
         }
         let list = |dscp| RuleList::build(&of(&w.v4, &w.dscp4, dscp), &of(&w.v6, &w.dscp6, dscp));
-        let asked: BTreeSet<Dscp> = w.dscp4.values().chain(w.dscp6.values()).copied().collect();
+        let matched: BTreeSet<Dscp> = w.dscp4.values().chain(w.dscp6.values()).copied().collect();
         Rules {
             others: (w.v4.len() > w.dscp4.len() || w.v6.len() > w.dscp6.len()).then(|| list(None)),
-            marked: asked.into_iter().map(|d| (d.get(), list(Some(d)))).collect(),
+            marked: matched.into_iter().map(|d| (d.get(), list(Some(d)))).collect(),
         }
     }
 
-    /// Which CAR each set has, for flows that stay in their class.
+    /// Which CAR each group has, for flows that stay in their class.
     pub(super) fn cars(w: &QosSpec, groups_by_path: &[Option<MeterGroupNo>]) -> HashMap<MeterGroupNo, u32> {
-        let ways = w.ports.len() * w.ports.len();
-        if ways == 0 || w.dscp4.is_empty() && w.dscp6.is_empty() {
+        let paths = w.ports.len() * w.ports.len();
+        if paths == 0 || w.dscp4.is_empty() && w.dscp6.is_empty() {
             return HashMap::new();
         }
-        let rows = groups_by_path.chunks(ways).skip(1).zip(0..);
+        let rows = groups_by_path.chunks(paths).skip(1).zip(0..);
         rows.flat_map(|(row, car)| row.iter().flatten().map(move |group| (*group, car))).collect()
     }
 
@@ -82,8 +82,8 @@ impl Rules {
 pub struct Mark {
     /// DSCP, 0 to 63.
     pub dscp: u8,
-    /// The set of its flow, if that was classified in this epoch.
-    pub judged: Option<Option<MeterGroupNo>>,
+    /// The group of its flow, if that was classified in this epoch.
+    pub known: Option<Option<MeterGroupNo>>,
 }
 
 /// What the QoS stage says of a packet.
@@ -108,7 +108,7 @@ impl QosPolicy {
         if self.groups_by_path.is_empty() {
             return Classified::default();
         }
-        let car = match mark.judged.filter(|_| !self.car_of.is_empty()) {
+        let car = match mark.known.filter(|_| !self.car_of.is_empty()) {
             Some(group) => group.and_then(|group| self.car_of.get(&group).copied()),
             None => self.rules.car(&tuple(), mark.dscp),
         };
@@ -121,13 +121,13 @@ impl QosPolicy {
 
     fn group_has_car(&self, group: MeterGroupNo) -> bool {
         let car = |s: &MeterGroup| s.car.load(Relaxed) != 0;
-        self.sets.get(group.index()).is_some_and(car)
+        self.groups.get(group.index()).is_some_and(car)
     }
 
     /// Meters a packet of so many IP bytes and counts what came of it.
     #[inline]
     pub fn police(&self, group: Option<MeterGroupNo>, ip_len: u16, now: Nanos) -> Policed {
-        let Some(s) = group.and_then(|group| self.sets.get(group.index())) else { return Policed::Pass };
+        let Some(s) = group.and_then(|group| self.groups.get(group.index())) else { return Policed::Pass };
         let len = u64::from(ip_len);
         let policed = meter::police(s, self.meters, len, now.0, 0);
         meter::count(s, len, policed);
@@ -137,7 +137,7 @@ impl QosPolicy {
     /// What the packets that a set lets pass are marked with.
     #[inline]
     pub fn remark(&self, group: Option<MeterGroupNo>) -> Option<Dscp> {
-        let mark = self.sets.get(group?.index())?.remark.load(Relaxed);
+        let mark = self.groups.get(group?.index())?.remark.load(Relaxed);
         if mark & REMARK != 0 { Dscp::new(mark & !REMARK) } else { None }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn qos<T: Tracer>(
     trace: &mut T,
 ) -> Result<(), Disposition> {
     let to = snap.metered(draft.egress.port, draft.egress.tunnel);
-    let mark = Mark { dscp: ctx.p.tos >> 2, judged: ctx.metered };
+    let mark = Mark { dscp: ctx.p.tos >> 2, known: ctx.metered };
     let classified = snap.qos.classify(snap.metered(ctx.ingress, ctx.tunnel), to, mark, || {
         let (sport, dport) = match ctx.p.l4 {
             L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
