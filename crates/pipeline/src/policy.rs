@@ -1,9 +1,9 @@
-//! The ACL stage: which rules judge a packet, and what they say.
+//! The ACL stage: which rules apply to a packet, and their verdict.
 //!
 //! Position: after routing (both sides of the packet are known) and after DNAT, before SNAT, so
 //! rules see the branch's own addresses. `out` is from the branch, `in` to it; type `LAN` is traffic
 //! between LAN and overlay or leased line, type `WAN` between LAN and Internet. Traffic that does
-//! not cross the LAN's border is not judged.
+//! not cross the LAN's border is not checked.
 
 use crate::ids::RuleSlot;
 use sag_acl::{Addr, Classifier, Key, Rule};

@@ -1,6 +1,6 @@
 //! Which parts of a datagram were seen: two bits for each eight bytes, one for "seen" and one for
 //! "here a fragment began". So any number of fragments fits, in any order, and an exact repetition
-//! is told from another overlap; the work is a few words per fragment.
+//! is distinguished from another overlap; the work is a few words per fragment.
 
 use super::Span;
 

@@ -224,14 +224,14 @@ impl Fragments {
 
     /// Keeps a copy of a fragment until its first one comes; false if there is no room for it.
     pub fn keep(&mut self, no: EntryNo, span: &Span, arrival: Arrival, frame: &[u8]) -> bool {
-        let kept = self.waiting.push(no, arrival, frame);
-        if kept {
+        let stored = self.waiting.push(no, arrival, frame);
+        if stored {
             let i = usize::from(no.0);
             self.entries[i].cover.add(map(&mut self.maps, i), span);
         } else if !self.waits_for(no) {
             self.free(no);
         }
-        kept
+        stored
     }
 
     /// The first fragment has come to another worker: those that wait may be taken, others follow.

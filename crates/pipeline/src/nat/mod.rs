@@ -2,7 +2,7 @@
 //!
 //! [`NatPolicy`] is what the configuration wants: part of the snapshot, immutable. [`NatState`] is what
 //! is allocated: bindings of inside endpoints to external ports, shared by all workers without a lock and
-//! kept over every change of the configuration. A session's translation itself is in its two flow
+//! preserved over every change of the configuration. A session's translation itself is in its two flow
 //! records; the session holds its bindings, and the last session gives a binding back.
 
 mod blocks;
@@ -336,9 +336,9 @@ impl NatState {
             }
             let ports = blocks.ports(block);
             let ports = *ports.start().max(range.start())..=*ports.end().min(range.end());
-            let kept = ports.contains(&inside.port).then_some(inside.port);
+            let same = ports.contains(&inside.port).then_some(inside.port);
             let free = |like: u16, r: u64| pool.free_port(protocol, &ports, like, r);
-            let tries = kept
+            let tries = same
                 .into_iter()
                 .chain(free(inside.port, random.draw()))
                 .chain(free(inside.port ^ 1, random.draw()));
@@ -377,17 +377,17 @@ impl NatState {
     pub fn release(&self, binding: BindingNo) -> Released {
         let Some(pool) = self.pool_no(binding) else { return Released::default() };
         let (protocol, port) = (binding.protocol(), binding.port());
-        let mut gone = Released::default();
-        gone.binding = pool.let_go(protocol, port, |inside, remote| {
+        let mut released = Released::default();
+        released.binding = pool.let_go(protocol, port, |inside, remote| {
             let probe = self.index.probe(self.hash(pool.no, protocol, inside, remote));
             self.index.withdraw(&probe, RecordNo(binding.0));
             self.totals.bindings.fetch_sub(1, Ordering::Relaxed);
             if self.give_back_block(pool, port) {
-                gone.block = pool.blocks.get().map(|b| b.of(port));
+                released.block = pool.blocks.get().map(|b| b.of(port));
             }
-            gone.inside = Some(Endpoint::from_word(inside));
+            released.inside = Some(Endpoint::from_word(inside));
         });
-        gone
+        released
     }
 
     /// A block was allocated to a host, or has come back.

@@ -216,7 +216,7 @@ impl Pool {
         self.fix(&[0; POOL_WORDS]);
     }
 
-    /// Makes the ports on which the gateway itself listens exactly these: bits as in the shown words.
+    /// Makes the ports on which the gateway itself listens exactly these: bits as in `xdp_port_bitmap`.
     /// What is allocated already stays so.
     pub fn reserve(&self, wanted: &[u64]) {
         for (i, r) in self.reserved.iter().enumerate() {
@@ -224,7 +224,7 @@ impl Pool {
         }
     }
 
-    /// Ports of static forwards, as in the shown words.
+    /// Ports of static forwards, as in `xdp_port_bitmap`.
     pub fn forwarded(&self) -> Vec<u64> {
         self.fixed.iter().map(|w| w.load(Ordering::Relaxed)).collect()
     }
@@ -381,16 +381,16 @@ impl Pool {
             .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
     }
 
-    /// Makes the ports of static forwards exactly these: bits as in the shown words.
+    /// Makes the ports of static forwards exactly these: bits as in `xdp_port_bitmap`.
     pub fn fix(&self, wanted: &[u64]) {
         for (i, (f, want)) in self.fixed.iter().zip(wanted).enumerate() {
             f.store(*want, Ordering::Relaxed);
             let Some(bitmap) = self.xdp_port_bitmap.get(i) else { continue };
             // The bit of a port that is in use stays set all the while. A port is noted as taken before its bit in the bitmap is set.
-            let gone = bitmap.load(Ordering::Acquire);
-            let gone = gone & !(want | self.taken[i].load(Ordering::Acquire));
+            let cleared = bitmap.load(Ordering::Acquire);
+            let cleared = cleared & !(want | self.taken[i].load(Ordering::Acquire));
             bitmap.fetch_or(*want, Ordering::Relaxed);
-            bitmap.fetch_and(!gone, Ordering::Relaxed);
+            bitmap.fetch_and(!cleared, Ordering::Relaxed);
             bitmap.fetch_or(self.taken[i].load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
@@ -416,8 +416,8 @@ impl Pool {
         for n in 0..=words {
             let w = lo / 64 + (start / 64 - lo / 64 + n) % words;
             let mut free = !self.taken[base + w].load(Ordering::Relaxed) & parity;
-            for kept in [&self.fixed, &self.reserved] {
-                free &= !kept.get(base + w).map_or(0, |f| f.load(Ordering::Relaxed));
+            for excluded in [&self.fixed, &self.reserved] {
+                free &= !excluded.get(base + w).map_or(0, |f| f.load(Ordering::Relaxed));
             }
             if w == lo / 64 {
                 free &= u64::MAX << (lo % 64);

@@ -19,7 +19,7 @@ struct Assigned {
     addr: Ipv4Addr,
     pool: Arc<Pool>,
     /// Sessions get ports of it.
-    lends: bool,
+    allocates: bool,
 }
 
 impl PoolPlan {
@@ -42,13 +42,13 @@ impl PoolPlan {
         // No snapshot names it any more, and no session holds a port of it.
         let unused = || state.pools().find(|p| Arc::strong_count(p) == 1 && p.idle() && is_free(p)).cloned();
         let pool = known().or_else(new).or_else(unused)?;
-        self.assigned.push(Assigned { addr, pool: pool.clone(), lends: false });
+        self.assigned.push(Assigned { addr, pool: pool.clone(), allocates: false });
         Some(pool)
     }
 
     /// Sessions get ports of this address.
-    pub(super) fn lend(&mut self, addr: Ipv4Addr) {
-        self.assigned.iter_mut().filter(|a| a.addr == addr).for_each(|a| a.lends = true);
+    pub(super) fn allocates(&mut self, addr: Ipv4Addr) {
+        self.assigned.iter_mut().filter(|a| a.addr == addr).for_each(|a| a.allocates = true);
     }
 }
 
@@ -56,7 +56,7 @@ impl NatState {
     /// Makes the pools of a plan ready, and shows XDP which ports are forwarded. For the control thread, before a
     /// snapshot has the policy; plans are applied in the order in which they were made.
     pub fn apply(&self, plan: &PoolPlan) {
-        for Assigned { addr, pool, lends } in &plan.assigned {
+        for Assigned { addr, pool, allocates } in &plan.assigned {
             let place = &self.pools[usize::from(pool.no)];
             if place.get().is_none() {
                 pool.clear_xdp_ports();
@@ -65,7 +65,7 @@ impl NatState {
             } else if pool.addr() != *addr {
                 pool.become_another(*addr);
             }
-            if *lends {
+            if *allocates {
                 pool.allocate_slots();
             }
         }

@@ -150,7 +150,7 @@ impl NatSpec {
             };
             let source = Source { addr, pool, mapping, filtering, hits: hits.clone() };
             if !source.overlaps() {
-                pools.lend(addr);
+                pools.allocates(addr);
             }
             let no = sources.len() as u16;
             sources.push(source);

@@ -88,7 +88,7 @@ pub fn charge(tat: &AtomicU64, time: u64, base: u64, limit: u64) -> bool {
 pub enum Policed {
     /// It may go on.
     Pass,
-    /// Over the ceiling of its CAR.
+    /// Over the peak rate of its CAR.
     OverCar,
     /// A link had nothing left for it.
     OverLink,
@@ -105,17 +105,17 @@ impl Policed {
     }
 }
 
-/// A packet of `len` IP bytes through a set of meters at `now` nanoseconds. `slack`: how far that
+/// A packet of `len` IP bytes through a meter group at `now` nanoseconds. `slack`: how far that
 /// clock may be behind, in nanoseconds.
 ///
 /// First it is looked at whether all rates allow the packet, then they are charged, so that a packet
 /// that is dropped is charged nowhere. A core that comes between the look and the charge may make an
 /// exception: then the packet is dropped, and what it was charged so far stays charged.
-pub fn police(set: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64) -> Policed {
+pub fn police(group: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64) -> Policed {
     let (base, at) = (units(now.wrapping_add(slack)), units(now));
-    let bytes = len + u64::from(set.overhead.load(Relaxed));
+    let bytes = len + u64::from(group.overhead.load(Relaxed));
     let limit = |m: &AtomicU64| at.wrapping_add(m.load(Relaxed));
-    let car = meters.get(usize::from(set.car.load(Relaxed))).filter(|_| set.car.load(Relaxed) != 0);
+    let car = meters.get(usize::from(group.car.load(Relaxed))).filter(|_| group.car.load(Relaxed) != 0);
     let mut committed = false;
     if let Some(car) = car {
         let time = time_of(bytes, car.cost.load(Relaxed));
@@ -127,10 +127,10 @@ pub fn police(set: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64
             cost != 0 && charge(&car.committed_tat, time_of(bytes, cost), base, limit(&car.committed_burst));
     }
     let links = || {
-        let numbered = set.links.iter().zip(&set.borrow_limit).map(|(n, w)| (n.load(Relaxed), w));
+        let numbered = group.links.iter().zip(&group.borrow_limit).map(|(n, w)| (n.load(Relaxed), w));
         numbered.take_while(|(n, _)| *n != 0).filter_map(|(n, w)| {
             let m = meters.get(usize::from(n))?;
-            // What is within the floor passes whatever the link has left, and is charged to it.
+            // What is within the committed rate passes whatever the link has left, and is charged to it.
             let limit = at.wrapping_add(if committed { MAX_DEBT } else { w.load(Relaxed) });
             Some((m, time_of(bytes, m.cost.load(Relaxed)), limit))
         })
@@ -151,12 +151,12 @@ pub fn police(set: &MeterGroup, meters: &[Meter], len: u64, now: u64, slack: u64
 
 /// Counts a packet where it was metered.
 #[inline]
-pub fn count(set: &MeterGroup, len: u64, policed: Policed) {
-    let bytes = len + u64::from(set.overhead.load(Relaxed));
+pub fn count(group: &MeterGroup, len: u64, policed: Policed) {
+    let bytes = len + u64::from(group.overhead.load(Relaxed));
     let counter = match policed {
-        Policed::Pass => &set.passed_bytes,
-        Policed::OverCar => &set.car_dropped_bytes,
-        Policed::OverLink => &set.link_dropped_bytes,
+        Policed::Pass => &group.passed_bytes,
+        Policed::OverCar => &group.car_dropped_bytes,
+        Policed::OverLink => &group.link_dropped_bytes,
     };
     counter.fetch_add(bytes, Relaxed);
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 pub struct MeterCounts {
     /// Let pass.
     pub passed: u64,
-    /// Over the ceiling.
+    /// Over the peak rate of the CAR.
     pub over_car: u64,
     /// Over what a link had left.
     pub over_link: u64,
@@ -37,7 +37,7 @@ pub struct MeterTable {
 
 impl MeterTable {
     /// A table over shared memory; takes over what is there. What XDP let pass is counted in `by_xdp`: a word for each
-    /// set and CPU, or none where there is no XDP.
+    /// group and CPU, or none where there is no XDP.
     pub fn over(
         meters: &'static [Meter],
         groups: &'static [MeterGroup],
@@ -70,13 +70,13 @@ impl MeterTable {
     }
 
     /// The words in which XDP counts for a group.
-    fn xdp_words(&self, set: MeterGroupNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
-        self.by_xdp.iter().skip(set.index()).step_by(self.groups.len().max(1))
+    fn xdp_words(&self, group: MeterGroupNo) -> impl Iterator<Item = &'static AtomicU64> + use<> {
+        self.by_xdp.iter().skip(group.index()).step_by(self.groups.len().max(1))
     }
 
-    fn counted_by(&self, set: MeterGroupNo) -> MeterCounts {
-        let s = &self.groups[set.index()];
-        let by_xdp = self.xdp_words(set).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
+    fn counted_by(&self, group: MeterGroupNo) -> MeterCounts {
+        let s = &self.groups[group.index()];
+        let by_xdp = self.xdp_words(group).map(|w| w.load(Relaxed)).fold(0, u64::wrapping_add);
         MeterCounts {
             passed: s.passed_bytes.load(Relaxed).wrapping_add(by_xdp),
             over_car: s.car_dropped_bytes.load(Relaxed),
@@ -91,7 +91,7 @@ impl MeterTable {
         MeterTable::over(meters.leak(), groups.leak(), &[])
     }
 
-    /// Writes a plan into the shared memory. Meters come before the groups that name them, and a new set's meters last, so
+    /// Writes a plan into the shared memory. Meters come before the groups that name them, and a new group's meters last, so
     /// that whoever reads it meters by all of them or by none.
     pub fn apply(&mut self, plan: &MeterPlan, now: Nanos) {
         if plan.clear {

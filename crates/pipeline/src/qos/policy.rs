@@ -134,7 +134,7 @@ impl QosPolicy {
         policed
     }
 
-    /// What the packets that a set lets pass are marked with.
+    /// What the packets that a group lets pass are marked with.
     #[inline]
     pub fn remark(&self, group: Option<MeterGroupNo>) -> Option<Dscp> {
         let mark = self.groups.get(group?.index())?.remark.load(Relaxed);

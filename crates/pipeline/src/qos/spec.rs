@@ -15,7 +15,7 @@ pub struct Car {
     pub priority: u8,
     /// Rate within which a packet may use up what a link has left, whatever its class; `None`: there is no such rate.
     pub committed: Option<Rate>,
-    /// `None`: no ceiling.
+    /// Peak rate; `None`: no limit.
     pub peak: Option<Rate>,
     /// What may pass at once, as milliseconds of the rate.
     pub burst_ms: u64,
@@ -37,7 +37,7 @@ pub struct MeteredPort {
 /// All that is to be metered.
 #[derive(Debug, Clone, Default)]
 pub struct QosSpec {
-    /// Of the overlay, each way.
+    /// Of the overlay, in each direction.
     pub overlay: Option<Rate>,
     /// Of what leaves for the Internet.
     pub internet_up: Option<Rate>,

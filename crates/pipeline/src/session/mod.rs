@@ -157,11 +157,11 @@ pub fn flush_counters<R: FlowRecord>(table: &FlowTable<R>, session: u32, snap: &
         SAME_RULE => rule,
         own => own,
     };
-    for (way, rule) in [rule, reply_rule].into_iter().enumerate() {
-        let r = table.record(RecordNo::both(session)[way]);
+    for (direction, rule) in [rule, reply_rule].into_iter().enumerate() {
+        let r = table.record(RecordNo::both(session)[direction]);
         let (packets, bytes) = (r.packets().load(Ordering::Relaxed), r.bytes().load(Ordering::Relaxed));
-        let new_packets = u64::from(advance32(&meta.counted_packets[way], packets as u32));
-        let new_bytes = advance(&meta.counted_bytes[way], bytes);
+        let new_packets = u64::from(advance32(&meta.counted_packets[direction], packets as u32));
+        let new_bytes = advance(&meta.counted_bytes[direction], bytes);
         if new_packets == 0 {
             continue;
         }
@@ -233,8 +233,10 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
         nat.host_session_ended(host.addr);
     }
     for b in [source, dest].into_iter().filter(|b| *b != 0).map(BindingNo) {
-        let gone = nat.release(b);
-        if let (Some(block), Some(inside), true) = (gone.block, gone.inside, snap.nat.limits.log_blocks) {
+        let released = nat.release(b);
+        if let (Some(block), Some(inside), true) =
+            (released.block, released.inside, snap.nat.limits.log_blocks)
+        {
             w.events.push(nat.block_event(b, block, inside.addr, false));
         }
     }

@@ -122,9 +122,9 @@ mod tests {
         let mut q = DeferredFree::default();
         for n in 1..=30u64 {
             let (a, b) = keys(n);
-            let gone = (n - 1) % 3 == 0;
-            assert_eq!(new.find(&a, new.hash(&a)).is_none(), gone);
-            assert_eq!(new.find(&b, new.hash(&b)).is_none(), gone);
+            let discarded = (n - 1) % 3 == 0;
+            assert_eq!(new.find(&a, new.hash(&a)).is_none(), discarded);
+            assert_eq!(new.find(&b, new.hash(&b)).is_none(), discarded);
         }
         let more = (2000..).take_while(|&n| make(&new, &mut q, n) != Err(NotCreated::Full)).count();
         assert_eq!(more, 30, "every number that was free is used again");

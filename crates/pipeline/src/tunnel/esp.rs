@@ -125,7 +125,7 @@ pub enum EspPacket {
 
 /// Looks at a whole packet that has been parsed.
 #[inline]
-pub fn look(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> EspPacket {
+pub fn find(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> EspPacket {
     let ends = &tunnels.esp_ends;
     if ends.is_empty() || p.fragment != Fragment::Whole {
         return EspPacket::NotOurs;
@@ -148,7 +148,7 @@ pub fn look(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> EspPacket {
 
 /// A packet that has left its ESP tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
+pub struct EspOpened {
     /// The tunnel.
     pub tunnel: TunnelNo,
     /// What the packet carries.
@@ -158,12 +158,12 @@ pub struct Left {
 }
 
 /// Opens the packet whose SPI is at `at`, where it lies.
-pub fn leave(
+pub fn open(
     tunnels: &Tunnels,
     p: &Parsed,
     frame: &mut [u8],
     at: usize,
-) -> Result<Left, (Option<TunnelNo>, DropReason)> {
+) -> Result<EspOpened, (Option<TunnelNo>, DropReason)> {
     let (local, from) = (p.dst(frame), (p.src(frame), p.ports().0));
     let end = usize::from(p.l3) + usize::from(p.ip_len);
     let packet = frame.get_mut(at..end).ok_or((None, DropReason::EspTruncated))?;
@@ -177,7 +177,7 @@ pub fn leave(
     if opened.newest && p.proto == UDP {
         t.state.see_source(from.into());
     }
-    Ok(Left { tunnel: t.no, inner: opened.inner, at: at + opened.at.start..at + opened.at.end })
+    Ok(EspOpened { tunnel: t.no, inner: opened.inner, at: at + opened.at.start..at + opened.at.end })
 }
 
 pub const fn reason(e: OpenError) -> DropReason {

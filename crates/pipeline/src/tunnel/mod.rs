@@ -1,19 +1,19 @@
 //! Tunnels: what the workers know of them (`Tunnels`, in the snapshot), and what of that changes
 //! without a new snapshot (`TunnelState`, shared with the control thread).
 
+mod decap;
 mod esp;
 mod fast;
 mod keepalive;
-mod leave;
 mod monitor;
 mod path_mtu;
 mod reassembler;
 mod source;
 mod state;
 
-pub use esp::{EspEnds, EspPacket, EspSaTable, EspSas, Left, leave as leave_esp, look as look_for_esp};
+pub use decap::{Decapsulated, decapsulate};
+pub use esp::{EspEnds, EspOpened, EspPacket, EspSaTable, EspSas, find as find_esp, open as open_esp};
 pub use keepalive::Keepalive;
-pub use leave::{Leaving, leave};
 pub use monitor::{Monitor, Question};
 pub use path_mtu::learn_path_mtu;
 pub use reassembler::{GivenUp, Put, Reassembler};

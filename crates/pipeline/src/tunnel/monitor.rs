@@ -117,11 +117,11 @@ impl Monitor {
     }
 
     /// The probe that is due, if there is one.
-    pub fn ask(&mut self, t: &Tunnel, now: Nanos) -> Option<Question> {
+    pub fn next_question(&mut self, t: &Tunnel, now: Nanos) -> Option<Question> {
         let instance = self.instance;
         if !self.answers && self.live.probes >= UNANSWERED_PROBES {
             // The peer may have sent probes of its own since.
-            if now.0 < self.backoff_until && !t.state.take_asked() {
+            if now.0 < self.backoff_until && !t.state.take_question_seen() {
                 return None;
             }
             self.backoff_until = now.0 + BACKOFF;

@@ -46,7 +46,7 @@ pub struct TunnelState {
     source: Source,
     /// The monitor's name for itself.
     instance: AtomicU32,
-    asked: AtomicBool,
+    question_seen: AtomicBool,
     /// Answers on their way to the monitor: sequence number and round trip in microseconds plus one.
     answers: [AtomicU64; ANSWERS],
     /// Those to questions about size.
@@ -71,7 +71,7 @@ impl Default for TunnelState {
             probed: AtomicU16::new(0),
             source: Source::default(),
             instance: AtomicU32::new(0),
-            asked: AtomicBool::new(false),
+            question_seen: AtomicBool::new(false),
             answers: Default::default(),
             sizes: Default::default(),
             quality: Default::default(),
@@ -183,13 +183,13 @@ impl TunnelState {
     }
 
     /// The peer has sent a probe: it knows the protocol.
-    pub fn see_question(&self) {
-        self.asked.store(true, Relaxed);
+    pub fn saw_question(&self) {
+        self.question_seen.store(true, Relaxed);
     }
 
     /// Whether the peer has sent a probe since the last call.
-    pub(super) fn take_asked(&self) -> bool {
-        self.asked.swap(false, Relaxed)
+    pub(super) fn take_question_seen(&self) -> bool {
+        self.question_seen.swap(false, Relaxed)
     }
 
     /// An answer has come through the tunnel.

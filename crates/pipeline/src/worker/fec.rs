@@ -69,10 +69,10 @@ impl Fec {
         self.senders.borrow().list.iter().flatten().any(|s| s.tx.due().is_some())
     }
 
-    /// All packets of a stream take one way, as far as that is the header's to say: they are to meet at
+    /// All packets of a stream take one path, as far as that is the header's to say: they are to meet at
     /// one worker of the far end.
-    const fn way(&self) -> u64 {
-        way(self.stream)
+    const fn flow_hash(&self) -> u64 {
+        flow_hash(self.stream)
     }
 
     pub(super) fn at(&mut self, now: Nanos) {
@@ -80,7 +80,7 @@ impl Fec {
     }
 }
 
-const fn way(stream: u8) -> u64 {
+const fn flow_hash(stream: u8) -> u64 {
     (stream as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
@@ -106,7 +106,7 @@ pub(super) fn enter(
         && let Some((header, stream)) = senders.borrow_mut().source(t.no, p.ip(f.bytes()), p.tos)
     {
         c.tunnel(t.no).fec_overhead.add(SOURCE_HEADER as u64);
-        return t.enter_as(f, p, way(stream), false, Carried::Source(&header));
+        return t.enter_as(f, p, flow_hash(stream), false, Carried::Source(&header));
     }
     t.enter(f, p, hash, false)
 }
@@ -196,7 +196,7 @@ impl Pipeline {
                 tos: repair.mark & !0b11,
                 ..Parsed::NONE
             };
-            if self.send_through(snap, t, &p, self.tunnels.fec.way(), Carried::Repair, emit) {
+            if self.send_through(snap, t, &p, self.tunnels.fec.flow_hash(), Carried::Repair, emit) {
                 let c = self.counters.tunnel(t.no);
                 c.fec_repairs.add(1);
                 c.fec_overhead.add(repair.len as u64);

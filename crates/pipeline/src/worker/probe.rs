@@ -19,7 +19,7 @@ const ECHO_ID: u16 = 0x5A67;
 
 impl Pipeline {
     /// If the packet that has left tunnel `slot.tunnel` is a question or an answer, it ends here.
-    pub(super) fn asked(
+    pub(super) fn handle_probe(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -39,7 +39,7 @@ impl Pipeline {
                 let Some(read) = frame.get(at..end).and_then(Probe::read) else { return Ok(()) };
                 match read.reply() {
                     Some(reply) => {
-                        t.state.see_question();
+                        t.state.saw_question();
                         let len = self.build_probe(&reply, 0);
                         self.send_inside(snap, t, len, emit);
                     }
@@ -96,8 +96,8 @@ impl Pipeline {
             }
             let Some(m) = slot else { continue };
             self.tunnels.changed |= m.poll(t, now);
-            while let Some(ask) = m.ask(t, now) {
-                self.ask(snap, t, ask, now, emit);
+            while let Some(question) = m.next_question(t, now) {
+                self.send_question(snap, t, question, now, emit);
             }
         }
         self.tunnels.monitors = monitors;
@@ -113,8 +113,15 @@ impl Pipeline {
         std::mem::take(&mut self.tunnels.changed)
     }
 
-    fn ask(&mut self, snap: &Snapshot, t: &Tunnel, ask: Question, now: Nanos, emit: &mut impl Emit) {
-        let len = match (ask, t.probing.target) {
+    fn send_question(
+        &mut self,
+        snap: &Snapshot,
+        t: &Tunnel,
+        question: Question,
+        now: Nanos,
+        emit: &mut impl Emit,
+    ) {
+        let len = match (question, t.probing.target) {
             (Question::Alive { sequence, .. }, Some(target)) => {
                 self.build_echo(snap, t, target, sequence as u16)
             }

@@ -157,24 +157,24 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some(no) = related.or(s.found) else { return Known::New };
         let related = related.is_some();
-        let (first, second) = (RecordNo::forward(no.session()), RecordNo::reverse(no.session()));
-        let reply = no == second;
+        let (forward, reverse) = (RecordNo::forward(no.session()), RecordNo::reverse(no.session()));
+        let reply = no == reverse;
         if reply && !related && !snap.options.acl_stateful {
-            let judged = table.record(second).epoch().load(Ordering::Acquire) == snap.epoch
-                && Action::from_word(table.record(second).action().load(Ordering::Relaxed)).act
+            let admitted = table.record(reverse).epoch().load(Ordering::Acquire) == snap.epoch
+                && Action::from_word(table.record(reverse).action().load(Ordering::Relaxed)).act
                     == FlowAct::Forward;
-            return if judged { Known::Established } else { Known::New };
+            return if admitted { Known::Established } else { Known::New };
         }
-        let epoch = table.record(first).epoch().load(Ordering::Acquire);
+        let epoch = table.record(forward).epoch().load(Ordering::Acquire);
         if epoch == snap.epoch || epoch & !EPOCH_REVALIDATING == snap.epoch | EPOCH_SESSION {
             return if related { Known::Related } else { Known::Established };
         }
-        let key = table.record(first).key();
-        match (R::zone(&key), R::zone(&table.record(second).key())) {
+        let key = table.record(forward).key();
+        match (R::zone(&key), R::zone(&table.record(reverse).key())) {
             (Some(from), Some(to)) => {
                 // The ACL knows the branch's own addresses: the source before, the destination
                 // after translation.
-                let (mut initiator, new) = (R::tuple(&key), R::tuple(&table.record(first).translated()));
+                let (mut initiator, new) = (R::tuple(&key), R::tuple(&table.record(forward).translated()));
                 (initiator.dst, initiator.dport) = (new.dst, new.dport);
                 Known::Revalidate { initiator, from, to }
             }
@@ -406,11 +406,11 @@ pub(super) fn hit(snap: &Snapshot, rule: Option<RuleSlot>, s: &BatchEntry, now: 
     }
 }
 
-/// The meters of a flow that was judged in this epoch.
+/// The meters of a flow that was checked in this epoch.
 fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<Option<MeterGroupNo>> {
     let current = r.epoch().load(Ordering::Acquire) == snap.epoch;
     let action = Action::from_word(r.action().load(Ordering::Relaxed));
-    let judged = current && action.act == FlowAct::Forward;
+    let admitted = current && action.act == FlowAct::Forward;
     let group = MeterGroupNo::new(action.meter).filter(|_| action.flags & FLOW_METER != 0);
-    judged.then_some(group)
+    admitted.then_some(group)
 }

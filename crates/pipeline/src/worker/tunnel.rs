@@ -7,7 +7,7 @@ use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
 use crate::pending::{self, Arrival};
 use crate::snapshot::{NextHop, NextHopWords, OuterPath, Snapshot};
 use crate::stages::{self, ForwardDecision};
-use crate::tunnel::{self, EspPacket, Leaving, Put, Tunnel, TunnelNo, leave};
+use crate::tunnel::{self, Decapsulated, EspPacket, Put, Tunnel, TunnelNo, decapsulate};
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
@@ -38,18 +38,18 @@ impl Pipeline {
             tunnel::learn_path_mtu(&snap.tunnels, &slot.p, f.bytes(), now);
             return Ok(());
         }
-        match tunnel::look_for_esp(&snap.tunnels, &slot.p, f.bytes()) {
+        match tunnel::find_esp(&snap.tunnels, &slot.p, f.bytes()) {
             EspPacket::NotOurs => {}
             EspPacket::Drop(reason) => return Err(drop_at(&self.counters, slot.ingress, reason)),
-            EspPacket::At(at) => return self.leave_esp(snap, now, (dev, f), slot, at, emit),
+            EspPacket::At(at) => return self.decapsulate_esp(snap, now, (dev, f), slot, at, emit),
         }
-        match leave(&snap.tunnels, &slot.p, f.bytes()) {
-            Leaving::NotOurs => Ok(()),
-            Leaving::Drop(reason) => Err(drop_at(&self.counters, slot.ingress, reason)),
-            Leaving::Inside { tunnel, ethertype, l3 } => match snap.tunnel(tunnel) {
+        match decapsulate(&snap.tunnels, &slot.p, f.bytes()) {
+            Decapsulated::NotOurs => Ok(()),
+            Decapsulated::Drop(reason) => Err(drop_at(&self.counters, slot.ingress, reason)),
+            Decapsulated::Inside { tunnel, ethertype, l3 } => match snap.tunnel(tunnel) {
                 Some(t) => {
                     self.inside(snap, t, f, slot, (ethertype, l3), emit)?;
-                    self.asked(snap, now, f, slot, emit)
+                    self.handle_probe(snap, now, f, slot, emit)
                 }
                 None => Ok(()),
             },
@@ -57,7 +57,7 @@ impl Pipeline {
     }
 
     /// Decrypts a packet of an ESP tunnel, whose SPI is at `at`.
-    fn leave_esp(
+    fn decapsulate_esp(
         &mut self,
         snap: &Snapshot,
         now: Nanos,
@@ -66,7 +66,7 @@ impl Pipeline {
         at: usize,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
-        match tunnel::leave_esp(&snap.tunnels, &slot.p, f.bytes_mut(), at) {
+        match tunnel::open_esp(&snap.tunnels, &slot.p, f.bytes_mut(), at) {
             Ok(left) => {
                 let Some(t) = snap.tunnel(left.tunnel) else { return Ok(()) };
                 let inside = match left.inner {
@@ -75,7 +75,7 @@ impl Pipeline {
                     Inner::Fec => self.leave_fec(snap, now, t, (dev, f), (slot, left.at), emit)?,
                 };
                 self.inside(snap, t, f, slot, inside, emit)?;
-                self.asked(snap, now, f, slot, emit)
+                self.handle_probe(snap, now, f, slot, emit)
             }
             Err((no, reason)) => {
                 if let Some(no) = no {

@@ -29,7 +29,7 @@ fn found(t: &FlowTable<FlowRecord4>, n: u64) -> [Option<RecordNo>; 2] {
 }
 
 /// Steps until nothing more is wanted now, or, if it is calm, ever; the geometries that readers were sent to.
-fn settle(t: &FlowTable<FlowRecord4>, calm: bool) -> Vec<u32> {
+fn run_steps(t: &FlowTable<FlowRecord4>, calm: bool) -> Vec<u32> {
     let (mut r, mut seen) = (Resizer::default(), Vec::new());
     for _ in 0..10_000 {
         r.step(t, |g| seen.push(g.buckets()));
@@ -48,13 +48,13 @@ fn words(t: &FlowTable<FlowRecord4>) -> usize {
 fn the_index_follows_the_live_sessions_up_and_down() {
     let t = table(300_000, Grace::immediate());
     let mut q = DeferredFree::default();
-    assert_eq!(settle(&t, false), []);
+    assert_eq!(run_steps(&t, false), []);
     let mut sizes = Vec::new();
     let mut made = Vec::new();
     for n in 0..300_000u64 {
         made.push(make(&t, &mut q, n).unwrap().session());
         if t.rings() {
-            sizes.extend(settle(&t, false));
+            sizes.extend(run_steps(&t, false));
         }
     }
     assert_eq!(sizes, [16384, 65536, 131072]);
@@ -68,8 +68,8 @@ fn the_index_follows_the_live_sessions_up_and_down() {
     for session in &made[1000..] {
         assert!(t.remove(*session, &mut q));
     }
-    assert_eq!(settle(&t, false), [], "more may come again");
-    assert_eq!(settle(&t, true), [SMALLEST]);
+    assert_eq!(run_steps(&t, false), [], "more may come again");
+    assert_eq!(run_steps(&t, true), [SMALLEST]);
     assert_eq!(words(&t), 2000);
     for n in 0..2000 {
         assert_eq!(found(&t, n)[0].is_some(), n < 1000, "{n}");
@@ -82,7 +82,7 @@ fn a_small_table_has_one_size() {
     let mut q = DeferredFree::default();
     for n in 0..100 {
         make(&t, &mut q, n).unwrap();
-        assert_eq!(settle(&t, n % 2 == 0), []);
+        assert_eq!(run_steps(&t, n % 2 == 0), []);
     }
 }
 

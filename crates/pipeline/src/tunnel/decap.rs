@@ -9,7 +9,7 @@ use sag_packet::{L4, Parsed, ecn};
 
 /// What a received packet is to the tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaving {
+pub enum Decapsulated {
     /// No tunnel's.
     NotOurs,
     /// Of the tunnel; a packet of this EtherType begins at `l3` of the frame.
@@ -27,22 +27,22 @@ pub enum Leaving {
 
 /// Looks at a whole packet that has been parsed.
 #[inline]
-pub fn leave(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> Leaving {
+pub fn decapsulate(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> Decapsulated {
     let (proto, port) = match p.proto {
         UDP if p.l4 == L4::Udp && tunnels.has_port(p.ports().1) => (UDP, p.ports().1),
         GRE => (GRE, 0),
         IPIP | IPV6_IN_IP => (IPIP, 0),
-        _ => return Leaving::NotOurs,
+        _ => return Decapsulated::NotOurs,
     };
     let end = End { local: p.dst(frame), remote: p.src(frame), proto, port };
-    let Some(list) = tunnels.at(&end) else { return Leaving::NotOurs };
+    let Some(list) = tunnels.at(&end) else { return Decapsulated::NotOurs };
     let at = usize::from(p.l4_at);
     let Some(d) = frame.get(at..usize::from(p.l3) + usize::from(p.ip_len)) else {
-        return Leaving::Drop(DropReason::TunnelBadHeader);
+        return Decapsulated::Drop(DropReason::TunnelBadHeader);
     };
     let pick = |id: Option<u32>| list.iter().find(|(own, _)| *own == id).map(|(_, no)| *no);
-    let unknown = Leaving::Drop(DropReason::TunnelUnknown);
-    let bad = Leaving::Drop(DropReason::TunnelBadHeader);
+    let unknown = Decapsulated::Drop(DropReason::TunnelUnknown);
+    let bad = Decapsulated::Drop(DropReason::TunnelBadHeader);
     match proto {
         UDP => {
             let Some(vni) = d.get(UDP_LEN..).and_then(encap::vxlan) else { return bad };
@@ -55,20 +55,20 @@ pub fn leave(tunnels: &Tunnels, p: &Parsed, frame: &[u8]) -> Leaving {
             if ethertype == ETHERTYPE_VLAN || !(ours || h[0] & 1 != 0) {
                 return bad;
             }
-            Leaving::Inside { tunnel, ethertype, l3: at + eth + ETH_LEN }
+            Decapsulated::Inside { tunnel, ethertype, l3: at + eth + ETH_LEN }
         }
         GRE => {
             let Some(h) = encap::gre(d) else { return bad };
             match pick(h.key) {
                 Some(_) if !matches!(h.ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) => bad,
-                Some(tunnel) => Leaving::Inside { tunnel, ethertype: h.ethertype, l3: at + h.len },
+                Some(tunnel) => Decapsulated::Inside { tunnel, ethertype: h.ethertype, l3: at + h.len },
                 None => unknown,
             }
         }
         _ => match pick(None) {
             Some(tunnel) => {
                 let ethertype = if p.proto == IPIP { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-                Leaving::Inside { tunnel, ethertype, l3: at }
+                Decapsulated::Inside { tunnel, ethertype, l3: at }
             }
             None => unknown,
         },
