@@ -3,7 +3,7 @@
  * The only definition of every layout that the XDP program and the daemon share.
  *
  * libbpf-cargo turns what the maps use into Rust types. Records that both sides touch at once have
- * one hand-written view of atomics in Rust (crates/model/src/flow.rs); the `bpf` crate asserts its
+ * one hand-written view of atomics in Rust (crates/model/src/flow/); the `bpf` crate asserts its
  * offsets against the generated types at compile time. docs/abi.md explains the protocol.
  *
  * All padding is explicit. Change a layout or its meaning => raise GW_ABI_VERSION: pinned maps of

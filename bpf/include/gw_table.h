@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The flow table as the program reads it: hash, two buckets of the live index, records. The daemon
- * is the only writer of keys and index words (crates/model/src/flow.rs has the same hash).
+ * is the only writer of keys and index words (crates/model/src/flow/key.rs has the same hash).
  */
 #ifndef GW_TABLE_H
 #define GW_TABLE_H

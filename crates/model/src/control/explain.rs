@@ -1,6 +1,6 @@
 //! `explain`: what would become of a packet, stage by stage.
 
-use super::IpProto;
+use super::session::IpProto;
 use crate::Dscp;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;

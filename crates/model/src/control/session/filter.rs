@@ -1,6 +1,7 @@
 //! Which sessions are meant.
 
-use super::{IpProto, SessionFacts};
+use super::facts::SessionFacts;
+use super::proto::IpProto;
 use crate::control::cidr::{self, within};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};

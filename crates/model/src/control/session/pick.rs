@@ -1,6 +1,8 @@
 //! Picks the first few of very many sessions, in order, in one pass and bounded memory.
 
-use super::{SessionFacts, SessionFilter, SessionQuery, SessionSort};
+use super::facts::SessionFacts;
+use super::filter::SessionFilter;
+use super::query::{SessionQuery, SessionSort};
 use crate::control::largest::Largest;
 
 /// Offer every session of the table with a token to find it again; [`Picker::finish`] gives back

@@ -1,6 +1,8 @@
 //! `top`: who uses most, sessions summed by host, service or port.
 
-use super::{IpProto, SessionFacts, SessionFilter};
+use super::facts::SessionFacts;
+use super::filter::SessionFilter;
+use super::proto::IpProto;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;

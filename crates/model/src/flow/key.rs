@@ -1,0 +1,68 @@
+//! Keys of flows, and their hash, which the XDP program computes, too.
+
+use crate::ids::Zone;
+
+/// Key of an IPv4 flow, as two words (see `struct gw_flow4`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key4 {
+    /// Source address below, destination address above, each as loaded from the packet.
+    pub addrs: u64,
+    /// [`l4_word`].
+    pub l4: u64,
+}
+
+/// Key of an IPv6 flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key6 {
+    /// Source address, as loaded.
+    pub src: [u64; 2],
+    /// Destination address, as loaded.
+    pub dst: [u64; 2],
+    /// [`l4_word`].
+    pub l4: u64,
+}
+
+/// The transport half of a key. Ports are in network byte order, as loaded from the packet.
+#[inline]
+pub const fn l4_word(sport_be: u16, dport_be: u16, proto: u8, zone: Zone) -> u64 {
+    sport_be as u64 | (dport_be as u64) << 16 | (proto as u64) << 32 | (zone as u64) << 40
+}
+
+/// Multipliers of the flow hash; the XDP program uses the same (odd, well mixed constants).
+pub const HASH_M1: u64 = 0x9E37_79B9_7F4A_7C15;
+/// See [`HASH_M1`].
+pub const HASH_M2: u64 = 0xD6E8_FEB8_6659_FD93;
+
+#[inline]
+const fn mix(h: u64, word: u64, m: u64) -> u64 {
+    let h = (h ^ word).wrapping_mul(m);
+    h ^ (h >> 32)
+}
+
+/// The direction of a packet (from the LAN, or from outside) chooses between pages of the index (64 buckets):
+/// bit 6 for the first bucket, bit 30, inverted, for the second. Where traffic flows in one direction, the index
+/// words of the other take no cache.
+#[inline]
+const fn partition_by_direction(h: u64, l4: u64) -> u64 {
+    let [first, second] = [1 << 6, 1 << 30];
+    (h & !(first | second)) | if l4 >> 41 & 1 != 0 { first } else { second }
+}
+
+impl Key4 {
+    /// 64 bits; [`Probe::new`](super::Probe::new) uses all of them.
+    #[inline]
+    pub const fn hash(&self, seed: u64) -> u64 {
+        let h = mix(mix(seed, self.addrs, HASH_M1), self.l4, HASH_M2);
+        partition_by_direction(mix(h, 0, HASH_M1), self.l4)
+    }
+}
+
+impl Key6 {
+    /// 64 bits; [`Probe::new`](super::Probe::new) uses all of them.
+    #[inline]
+    pub const fn hash(&self, seed: u64) -> u64 {
+        let h = mix(mix(seed, self.src[0], HASH_M1), self.src[1], HASH_M2);
+        let h = mix(mix(h, self.dst[0], HASH_M1), self.dst[1], HASH_M2);
+        partition_by_direction(mix(mix(h, self.l4, HASH_M1), 0, HASH_M2), self.l4)
+    }
+}

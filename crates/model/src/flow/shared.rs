@@ -1,0 +1,71 @@
+//! Shared words beside the flows: next hops, revalidation queues, the control block.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// `struct gw_nexthop` as four words, each written by one store.
+#[repr(C, align(32))]
+#[derive(Debug, Default)]
+pub struct NextHopRecord {
+    /// dmac in bytes 0..6, vlan (host order) above
+    pub dmac_vlan: AtomicU64,
+    /// smac in bytes 0..6, MTU above
+    pub smac_mtu: AtomicU64,
+    /// `ifindex | dev << 32 | port << 40 | gen << 48 | flags << 56`
+    pub dev: AtomicU64,
+    /// Unused.
+    pub pad: AtomicU64,
+}
+
+/// The next hop is resolved.
+pub const NH_VALID: u8 = 1 << 0;
+
+/// `struct gw_revalidation_queue`: packets of a receive queue that are sent to a worker for a new verdict.
+#[repr(C, align(16))]
+#[derive(Debug, Default)]
+pub struct RevalidationQueue {
+    /// Revalidations that XDP has sent; written by XDP.
+    pub sent: AtomicU32,
+    /// Revalidations that the worker of the queue has taken; written by the worker.
+    pub taken: AtomicU32,
+    /// Tick of the last one sent.
+    pub since: AtomicU32,
+    /// Unused.
+    pub pad: AtomicU32,
+}
+
+/// `struct gw_control`.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct ControlBlock {
+    /// Version of the layout; XDP and daemon must agree.
+    pub abi_version: AtomicU32,
+    /// Number of the current epoch.
+    pub epoch: AtomicU32,
+    /// Seed of the flow hash.
+    pub seed: AtomicU64,
+    /// [`Geometry`](super::Geometry) of the live index.
+    pub index4: AtomicU64,
+    /// [`Geometry`](super::Geometry) of the live IPv6 index.
+    pub index6: AtomicU64,
+    /// XDP action for packets that need a worker while there is none: 1 drop, 2 pass.
+    pub fail_action: AtomicU32,
+    /// 0: established flows go to the workers, too.
+    pub fast_path: AtomicU32,
+    /// Flood guard: nanoseconds for one packet without a record; 0: no limit.
+    pub guard_interval: AtomicU32,
+    /// Flood guard: nanoseconds that may come at once.
+    pub guard_burst: AtomicU32,
+    /// Revalidations of a receive queue that may be under way; 0: every packet of an older epoch is a worker's.
+    pub revalidation_credit: AtomicU32,
+    /// Tick at which the epoch began.
+    pub epoch_since: AtomicU32,
+    /// Where the next hops of the daemon that has the epoch begin; 0: not known.
+    pub nexthops_from: AtomicU32,
+    /// How many tunnels there are.
+    pub tunnels: AtomicU32,
+}
+
+const _: () = {
+    assert!(size_of::<NextHopRecord>() == 32);
+    assert!(size_of::<ControlBlock>() == 64);
+};
