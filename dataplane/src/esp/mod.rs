@@ -108,7 +108,8 @@ impl EspKeys {
         let mut old = std::mem::take(&mut self.by_name);
         for (no, t) in &plan.tunnels {
             let no = *no;
-            let Encap::Esp { manual, .. } = &t.encap else { continue };
+            let Encap::Esp { cipher, manual, esn, replay_window, .. } = &t.encap else { continue };
+            let kind = SaKind { cipher: *cipher, esn: *esn, replay_window: *replay_window };
             let entry = match old.remove(&t.name) {
                 Some(e) if e.encap == t.encap && e.local == t.local => Entry { no, ..e },
                 // Only the keys differ: they are installed as by a control call.
@@ -123,7 +124,7 @@ impl EspKeys {
                 _ => {
                     let keys = manual.as_ref().map_or(0, fingerprint_of);
                     let set = manual.as_ref().and_then(|k| {
-                        let made = self.manual(&t.name, &t.encap, k, now);
+                        let made = self.manual(&t.name, kind, k, now);
                         made.inspect_err(|error| tracing::error!(tunnel = t.name, %error, "no keys")).ok()
                     });
                     Entry {
@@ -154,8 +155,9 @@ impl EspKeys {
         e: &mut Entry,
         now: u64,
     ) -> Result<(), KeyError> {
-        let Encap::Esp { manual: Some(k), .. } = &e.encap else { return Ok(()) };
-        let new = self.manual(name, &e.encap, k, now)?;
+        let Encap::Esp { cipher, manual: Some(k), esn, replay_window, .. } = &e.encap else { return Ok(()) };
+        let kind = SaKind { cipher: *cipher, esn: *esn, replay_window: *replay_window };
+        let new = self.manual(name, kind, k, now)?;
         let (Some(mut i), Some(set)) = (new.inbound().next_back().cloned(), &mut e.set) else {
             return Ok(());
         };
@@ -181,14 +183,12 @@ impl EspKeys {
         Ok(())
     }
 
-    fn manual(&self, name: &str, encap: &Encap, k: &config::ManualKeys, now: u64) -> Result<SaSet, KeyError> {
-        let Encap::Esp { cipher, esn, replay_window, .. } = encap else { unreachable!("an ESP tunnel's") };
+    fn manual(&self, name: &str, kind: SaKind, k: &config::ManualKeys, now: u64) -> Result<SaSet, KeyError> {
         let (first, top) = self.saved.resume(name, fingerprint_of(k), k.spi_in, k.spi_out);
         let (i, o) = pair(
-            *cipher,
+            kind,
             &KeyMaterial { spi: k.spi_in, bytes: k.key_in.expose() },
             &KeyMaterial { spi: k.spi_out, bytes: k.key_out.expose() },
-            (*esn, *replay_window),
             (first, top),
         )?;
         Ok(SaSet::new(i, o, now))
@@ -221,8 +221,8 @@ impl EspKeys {
         let Encap::Esp { cipher, esn, replay_window, manual, .. } = &e.encap else {
             return Err(InstallError::NoTunnel(name.to_owned()));
         };
-        let esn = manual.is_none() || *esn;
-        let (i, o) = pair(*cipher, inbound, outbound, (esn, *replay_window), (1, 0))?;
+        let kind = SaKind { cipher: *cipher, esn: manual.is_none() || *esn, replay_window: *replay_window };
+        let (i, o) = pair(kind, inbound, outbound, (1, 0))?;
         let now = sys::now();
         match &mut e.set {
             Some(set) => install(set, i, o, switch, now)?,
@@ -358,25 +358,34 @@ fn fingerprint_of(k: &config::ManualKeys) -> u64 {
     fingerprint(k.key_in.expose(), k.key_out.expose())
 }
 
+/// What the associations of a tunnel have in common, whatever their keys.
+#[derive(Debug, Clone, Copy)]
+struct SaKind {
+    cipher: EspCipher,
+    /// Extended sequence numbers.
+    esn: bool,
+    /// In sequence numbers.
+    replay_window: u32,
+}
+
 type Associations = (Arc<Inbound>, Arc<Outbound>);
 
 /// `first`: sequence number to begin with; `top`: the highest received.
 fn pair(
-    cipher: EspCipher,
+    kind: SaKind,
     inbound: &KeyMaterial<'_>,
     outbound: &KeyMaterial<'_>,
-    (esn, window): (bool, u32),
     (first, top): (u64, u64),
 ) -> Result<Associations, KeyError> {
     let suite = |k: &KeyMaterial<'_>| {
-        let of = match cipher {
+        let of = match kind.cipher {
             EspCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
             EspCipher::AesGcm if k.bytes.len() == Cipher::Aes128Gcm.keymat_len() => Cipher::Aes128Gcm,
             EspCipher::AesGcm => Cipher::Aes256Gcm,
         };
         Suite::new(of, k.bytes)
     };
-    let i = Inbound::new(inbound.spi, suite(inbound)?, esn, window, top);
-    let o = Outbound::new(outbound.spi, suite(outbound)?, esn, first, unix().as_nanos() as u64);
+    let i = Inbound::new(inbound.spi, suite(inbound)?, kind.esn, kind.replay_window, top);
+    let o = Outbound::new(outbound.spi, suite(outbound)?, kind.esn, first, unix().as_nanos() as u64);
     Ok((Arc::new(i), Arc::new(o)))
 }
