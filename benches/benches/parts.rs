@@ -7,7 +7,7 @@ use sag_model::flow::{FlowRecord4, Key4};
 use sag_packet::parse::{self, NetworkLayer};
 use sag_pipeline::fib::Fib;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace};
-use sag_pipeline::testkit::{Pkt, Rng};
+use sag_testkit::{Pkt, Rng};
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

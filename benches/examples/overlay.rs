@@ -16,8 +16,8 @@ use sag_pipeline::nat::Behavior::{AddressDependent, EndpointIndependent};
 use sag_pipeline::policy::Class;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::table::{FlowTable, Grace};
-use sag_pipeline::testkit::{self, Net, Pkt};
 use sag_pipeline::tunnel::{EspSaTable, EspSas, Tunnel};
+use sag_testkit::{Net, Pkt, test_tunnel, tunnel_no};
 use sag_tunnel::esp::{Cipher, Outbound, Suite};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn branch(fec: Option<Fec>) -> Net {
     let encap = Encap::Esp { udp: None };
     let suite = Suite::new(Cipher::Aes128Gcm, &[7; 20]).expect("a key of its length");
     let mut sas = EspSas::default();
-    sas.send_by(testkit::tunnel_no(1), Arc::new(Outbound::new(0x1234, suite, true, 1, 1)));
+    sas.send_by(tunnel_no(1), Arc::new(Outbound::new(0x1234, suite, true, 1, 1)));
     let book = EspSaTable::default();
     book.store(sas);
     net.tunnels.push(Tunnel {
@@ -56,9 +56,9 @@ fn branch(fec: Option<Fec>) -> Net {
         probing: Probing { interval: 0, loss: 3, target: None },
         fec,
         esp: Arc::new(book),
-        ..Tunnel::test(1, encap, Family::V4)
+        ..test_tunnel(1, encap, Family::V4)
     });
-    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(testkit::tunnel_no(1), 1)]));
+    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(tunnel_no(1), 1)]));
     net.snat("192.168.1.0/24", "192.0.2.77", EndpointIndependent, AddressDependent);
     for class in [Class::OutLan, Class::InLan] {
         net.acl = std::mem::take(&mut net.acl).rule(class, true, "* * * * *");

@@ -14,8 +14,8 @@ use sag_pipeline::policy::Class;
 use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace, TableMemory};
-use sag_pipeline::testkit::{Acl, DEV_LAN, DEV_WAN, Net, Pkt, Rng};
 use sag_pipeline::{Emit, Frames, Pipeline, Tables, Verdict};
+use sag_testkit::{Acl, DEV_LAN, DEV_WAN, Net, Pkt, Rng};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -176,7 +176,7 @@ impl Load {
     }
 
     pub fn over(mut net: Net, tables: Tables) -> Load {
-        net.nat_state = Some(tables.nat.clone());
+        net.allocate_in(tables.nat.clone());
         Load {
             pipe: Pipeline::new(Arc::new(tables), 0, 1),
             snap: net.snapshot(),

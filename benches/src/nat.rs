@@ -3,7 +3,7 @@
 use crate::{Frozen, Load, gateway};
 use sag_acl::Rule;
 use sag_pipeline::nat::{Behavior, Kind};
-use sag_pipeline::testkit::{DEV_WAN, LAN, Net, Pkt, WAN};
+use sag_testkit::{DEV_WAN, LAN, Net, Pkt, WAN};
 use std::collections::VecDeque;
 use std::time::Duration;
 

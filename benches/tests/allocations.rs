@@ -4,7 +4,7 @@ use sag_benches::nat::{Ports, dnat, inbound, outbound, snat_default, snat_overla
 use sag_benches::*;
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::nat::Event;
-use sag_pipeline::testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt, WAN};
+use sag_testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt, WAN};
 
 fn allocations(load: &mut Load, frames: &[Vec<u8>]) -> u64 {
     let run = |load: &mut Load| {
@@ -45,7 +45,7 @@ fn new_flows() {
 fn denied_odd_and_held_packets() {
     let mut net = closed_gateway(100);
     net.unresolve(WAN, "203.0.113.1");
-    net.acl = sag_pipeline::testkit::Acl::new(true);
+    net.acl = sag_testkit::Acl::new(true);
     let mut load = Load::new(net);
     let (host, far) = ("192.168.1.10", "198.51.100.7");
     let frames = [

@@ -24,7 +24,7 @@ use sag_packet::proto::*;
 use sag_pipeline::Tables;
 use sag_pipeline::nat::NatState;
 use sag_pipeline::table::{FlowTable, Grace, TableMemory, index_buckets};
-use sag_pipeline::testkit::{self, Outcome, Rig, Rng};
+use sag_testkit::{self as testkit, Outcome, Rig, Rng};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -400,7 +400,7 @@ fn play(lab: &Lab, seed: u64, tally: &mut Tally) {
     }
     let tables = lab.tables(d.roll() | 1);
     let mut net = packets::net(&mut d).over(lab.gw.nexthops());
-    net.meters = lab.meters().book();
+    net.meter_by(lab.meters().book());
     metered::qos(&mut d, &mut net);
     let rig = Rig::over(net, Arc::new(tables), 0, 1);
     lab.publish(&rig);

@@ -15,7 +15,7 @@ use sag_model::{DropReason, Dscp, Nanos, PortIdx, Zone};
 use sag_packet::checksum;
 use sag_pipeline::qos::meter::{Rate, police, units};
 use sag_pipeline::qos::{Car, Mark, MeterTable, MeteredPort, QosSpec};
-use sag_pipeline::testkit::Rng;
+use sag_testkit::Rng;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};

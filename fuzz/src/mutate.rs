@@ -2,7 +2,7 @@
 //! what an input reaches.
 
 use crate::Target;
-use sag_pipeline::testkit::Rng;
+use sag_testkit::Rng;
 
 /// Longest input that is tried.
 const MAX_LEN: usize = 8192;

@@ -5,8 +5,8 @@ use sag_packet::Family;
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, NetworkLayer};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
-use sag_pipeline::testkit::{DEV_WAN, Net, Pkt, Rig, Rng, vxlan};
 use sag_pipeline::tunnel::Tunnel;
+use sag_testkit::{DEV_WAN, Net, Pkt, Rig, Rng, frame_from_peer, test_tunnel, vxlan};
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
 use sag_tunnel::fec::{MAX_PACKET, REPAIR_HEADER, Received, Receiver, Sender, Settings};
 use std::time::Duration;
@@ -76,7 +76,7 @@ impl Target {
                             let (far, near) = d
                                 .pick(&[("10.30.0.1", "192.168.1.10"), ("2001:db8:30::1", "2001:db8:1::10")]);
                             let p = Pkt::udp(far, near, 53, 1000 + d.below(4) as u16).payload(d.below(1600));
-                            (DEV_WAN, t.from_peer(&p.ip(), d.below(256) as u8, d.once_in(2)))
+                            (DEV_WAN, frame_from_peer(&t, &p.ip(), d.below(256) as u8, d.once_in(2)))
                         }
                     };
                     out.push(dev | (d.below(4) as u8) << 6);
@@ -148,7 +148,7 @@ fn tunnel(which: u8) -> Tunnel {
         2 => Encap::Gre { key: Some(7), checksum: true, sequence: true },
         _ => Encap::Ipip,
     };
-    Tunnel::test(1, encap, if which & 1 == 0 { Family::V4 } else { Family::V6 })
+    test_tunnel(1, encap, if which & 1 == 0 { Family::V4 } else { Family::V6 })
 }
 
 /// A byte that chooses the tunnel, then as [`run_batches`].

@@ -7,7 +7,7 @@ use sag_model::meter::{Meter, MeterGroup};
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::meter::units;
 use sag_pipeline::qos::{MeterTable, Rate};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -7,7 +7,7 @@ use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Kind};
 use sag_pipeline::snapshot::{NextHop, Snapshot};
 use sag_pipeline::table::FlowTable;
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::Relaxed;
 

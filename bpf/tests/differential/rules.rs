@@ -8,7 +8,7 @@ use sag_packet::proto::*;
 use sag_pipeline::snapshot::{NextHop, Snapshot};
 use sag_pipeline::stages;
 use sag_pipeline::tables::SharedTable;
-use sag_pipeline::testkit::{Outcome, Rig};
+use sag_testkit::{Outcome, Rig};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -5,8 +5,8 @@ use super::*;
 use sag_model::config::{OuterDf, OuterDscp};
 use sag_packet::Family;
 use sag_packet::encap::{Encap, Template};
-use sag_pipeline::testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt};
 use sag_pipeline::tunnel::Tunnel;
+use sag_testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt, frame_from_peer, test_tunnel};
 
 fn encap(d: &mut Rng) -> Encap {
     let key = d.pick(&[None, Some(0), Some(0xDEAD_BEEF)]);
@@ -14,7 +14,7 @@ fn encap(d: &mut Rng) -> Encap {
 }
 
 fn tunnel(d: &mut Rng) -> Tunnel {
-    let base = Tunnel::test(d.pick(&[1, 7, 255]), encap(d), d.pick(&[Family::V4, Family::V6]));
+    let base = test_tunnel(d.pick(&[1, 7, 255]), encap(d), d.pick(&[Family::V4, Family::V6]));
     let udp_checksum = matches!(base.template.encap, Encap::Vxlan { .. }) && d.once_in(2);
     Tunnel {
         udp_checksum,
@@ -73,7 +73,7 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
     }
     let tables = lab.tables(d.roll() | 1);
     let mut net = Net::branch().over(lab.gw.nexthops());
-    net.meters = lab.meters().book();
+    net.meter_by(lab.meters().book());
     let t = tunnel(&mut d);
     net.tunnel(t.clone());
     if d.once_in(3) {
@@ -98,7 +98,7 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
                     inner.dst = "192.0.2.77".parse().unwrap();
                     inner.fix_l4();
                 }
-                (DEV_WAN, t.from_peer(&inner.ip(), d.below(256) as u8, d.once_in(2)), "out")
+                (DEV_WAN, frame_from_peer(&t, &inner.ip(), d.below(256) as u8, d.once_in(2)), "out")
             }
         };
         // A wrong checksum inside makes a wrong one outside, which the pipeline would not make.

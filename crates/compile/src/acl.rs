@@ -127,7 +127,8 @@ pub fn compile_rule(rule: &AclRule) -> Option<FamilyRule> {
     compile_tuple(&rule.tuple)
 }
 
-pub(crate) fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
+/// What an ACL rule or a QoS policy matches, in the classifier's terms. `None`: its addresses are of both families.
+pub fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
     let (sport, dport) = (ports(t.source_ports)?, ports(t.dest_ports)?);
     match (t.source, t.dest) {
         (IpNet::V4(s), IpNet::V4(d)) => Some(FamilyRule::V4(Rule {

@@ -46,7 +46,7 @@ mod records;
 mod routes;
 mod tunnels;
 
-pub use acl::{AclCompiler, FamilyRule, accepts, class_of, compile_rule};
+pub use acl::{AclCompiler, FamilyRule, accepts, class_of, compile_rule, compile_tuple};
 pub use assemble::{GatewaySpec, Numbers, assemble};
 pub use clock::ClockReading;
 pub use compiler::Compiler;

@@ -16,7 +16,7 @@ use crate::ports::NO_DEVICE;
 pub type NeighborLinks = BTreeMap<(PortIdx, IpAddr), MacAddr>;
 
 /// Gives numbers to next hops. Number 0 is not used.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NextHopNumbers {
     records: &'static [NextHopRecord],
     by_key: NeighborMap,
@@ -174,7 +174,7 @@ impl NextHopTable {
         n
     }
 
-    /// EndpointPair the records of an earlier daemon. To be called when no flow of its epoch is left; later calls do nothing.
+    /// Ends the records of an earlier daemon. To be called when no flow of its epoch is left; later calls do nothing.
     pub fn end_predecessor(&mut self) {
         end_all(self.predecessor.take().and_then(|range| self.records.get(range)));
     }

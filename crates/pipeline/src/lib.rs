@@ -7,11 +7,10 @@
 //!
 //! The order of the stages is one list in [`stages`]. Modules depend on each other in one direction only.
 //!
-//! The feature `testkit` has a gateway in a few lines:
+//! The test kit (`sag-testkit`) has a gateway in a few lines:
 //!
-#![cfg_attr(feature = "testkit", doc = "```")]
-#![cfg_attr(not(feature = "testkit"), doc = "```ignore")]
-//! use sag_pipeline::testkit::{Outcome, Pkt, Rig, WAN};
+//! ```
+//! use sag_testkit::{Outcome, Pkt, Rig, WAN};
 //!
 //! // A branch with a LAN, a WAN port and a leased line.
 //! let mut gateway = Rig::branch();
@@ -46,10 +45,6 @@ pub mod snapshot;
 pub mod stages;
 pub mod table;
 pub mod tables;
-#[cfg(feature = "testkit")]
-#[allow(clippy::unwrap_used, clippy::expect_used)] // What tests are built from fails as tests do.
-#[allow(missing_docs)]
-pub mod testkit;
 pub mod tunnel;
 pub mod worker;
 

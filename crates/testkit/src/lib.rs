@@ -1,7 +1,11 @@
 //! What tests, benchmarks and fuzz targets need to drive a pipeline: packets from a description
 //! ([`Pkt`]), a gateway to send them through ([`Net`]), and a runner that checks the packet accounting after
-//! every step ([`Rig`]). Only with the feature `testkit`; input is trusted, so it panics freely.
+//! every step ([`Rig`]). A [`Net`] is compiled by `sag-compile`, as a configuration is. Input is trusted, so the kit
+//! panics freely.
+//!
+//! For integration tests only: a unit test of `sag-pipeline` has its own copy of the crate, whose types are others.
 
+mod acl;
 mod net;
 mod pkt;
 mod random;
@@ -9,12 +13,13 @@ mod rig;
 mod story;
 mod tunnel;
 
-pub use net::{Acl, Net, host_mac, prefix};
+pub use acl::Acl;
+pub use net::{Net, host_mac, prefix};
 pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
 pub use random::Rng;
 pub use rig::{Buffers, Outcome, Rig, Sent};
 pub use story::{Told, tell};
-pub use tunnel::{TUNNEL_ENDS, TUNNEL_MACS, tunnel_no, vxlan};
+pub use tunnel::{TUNNEL_ENDS, TUNNEL_MACS, frame_from_peer, test_tunnel, tunnel_no, vxlan};
 
 use sag_model::PortIdx;
 

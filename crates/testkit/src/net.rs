@@ -1,20 +1,19 @@
 //! A gateway described in a few lines.
 
-use super::*;
-use crate::fib::Fib;
-use crate::ids::NhIdx;
-use crate::nat::{
-    Behavior, EntryHits, Kind, NatConfigError, NatPolicy, NatSpec, NatState, PrivateSnat, Service,
-    StaticDnat, WanSnat,
-};
-use crate::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
-use crate::qos::{self, MeterTable, MeteredPort, QosPolicy, Rate};
-use crate::snapshot::{Ingress, Member, NextHop, Options, Port, Route, Snapshot, Timeouts};
-use crate::tunnel::{Tunnel, Tunnels};
-use sag_acl::{PortRange, Prefix, Rule};
-use sag_model::flow::{NH_VALID, NextHopRecord};
+use crate::*;
+use ipnet::IpNet;
+use sag_acl::Rule;
+use sag_compile::{GatewaySpec, NeighborLinks, NextHopTable, Numbers, Problem, SharedRecords, assemble};
+use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
 use sag_model::{Dscp, MacAddr, Nanos, Zone};
+use sag_pipeline::nat::{
+    Behavior, EntryHits, Kind, NatSpec, NatState, PrivateSnat, Service, StaticDnat, WanSnat,
+};
+use sag_pipeline::policy::Verdict;
+use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
+use sag_pipeline::snapshot::{AddrSet, Member, NhIdx, Options, Port, Route, Snapshot, Timeouts};
+use sag_pipeline::tunnel::{Tunnel, Tunnels};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ pub fn prefix(s: &str) -> (IpAddr, u8) {
     (a.parse().expect("address"), l.parse().expect("length"))
 }
 
-/// The MAC address that [`Net`] gives a neighbour.
+/// The MAC address that [`Net`] gives a neighbor.
 pub fn host_mac(port: PortIdx, ip: &str) -> MacAddr {
     mac_of(port, ip.parse().expect("address"))
 }
@@ -45,85 +44,6 @@ fn mac_of(port: PortIdx, ip: IpAddr) -> MacAddr {
     MacAddr([2, port.0 + 0x10, tail[0], tail[1], tail[2], tail[3]])
 }
 
-/// Rules of an ACL in the order in which they are tried.
-#[derive(Debug, Clone, Default)]
-pub struct Acl {
-    rules: Vec<(Class, String, bool)>,
-    pub default_accept: bool,
-    stats: HashMap<String, (u32, Arc<RuleStats>)>,
-}
-
-impl Acl {
-    pub fn new(default_accept: bool) -> Acl {
-        Acl { default_accept, ..Acl::default() }
-    }
-
-    /// Adds a rule: `proto|* source/len|* dest/len|* source ports lo-hi|* dest ports lo-hi|*`. The
-    /// text is also the name under which its counters are kept.
-    pub fn rule(mut self, class: Class, accept: bool, text: &str) -> Acl {
-        self.rules.push((class, text.to_owned(), accept));
-        self
-    }
-
-    /// The same ACL without its rules, but with their counters.
-    pub fn cleared(mut self) -> Acl {
-        self.rules.clear();
-        self
-    }
-
-    /// (packets, bytes) of a rule.
-    pub fn hits(&self, text: &str) -> (u64, u64) {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.stats.get(text).map_or((0, 0), |(_, s)| (s.packets.load(Relaxed), s.bytes.load(Relaxed)))
-    }
-
-    fn build(&mut self) -> AclSet {
-        if self.rules.is_empty() && self.default_accept {
-            return AclSet::default();
-        }
-        let mut v4: [Vec<_>; 4] = Default::default();
-        let mut v6: [Vec<_>; 4] = Default::default();
-        for (class, text, accept) in &self.rules {
-            let next = self.stats.len() as u32;
-            let name = text.clone();
-            let (slot, _) = self
-                .stats
-                .entry(text.clone())
-                .or_insert_with(|| (next, Arc::new(RuleStats { name, ..RuleStats::default() })));
-            let verdict = Verdict { accept: *accept, slot: *slot };
-            let f: Vec<&str> = text.split_whitespace().collect();
-            let [proto, src, dst, sport, dport] = f[..] else { panic!("five fields: {text}") };
-            let proto = (proto != "*").then(|| proto.parse().expect("protocol number"));
-            let range = |s: &str| match s.split_once('-') {
-                None => PortRange::ANY,
-                Some((lo, hi)) => {
-                    PortRange::new(lo.parse().expect("port"), hi.parse().expect("port")).expect("range")
-                }
-            };
-            let (sport, dport) = (range(sport), range(dport));
-            let ends = [src, dst].map(|s| (s != "*").then(|| prefix(s)));
-            if ends.iter().flatten().all(|e| e.0.is_ipv4()) {
-                let [src, dst] = ends.map(|e| match e {
-                    Some((IpAddr::V4(a), l)) => Prefix::new(a.to_bits(), l).expect("length"),
-                    _ => Prefix::ANY,
-                });
-                v4[*class as usize].push((Rule { proto, src, dst, sport, dport }, verdict.clone()));
-            }
-            if ends.iter().flatten().all(|e| e.0.is_ipv6()) {
-                let [src, dst] = ends.map(|e| match e {
-                    Some((IpAddr::V6(a), l)) => Prefix::new(a.to_bits(), l).expect("length"),
-                    _ => Prefix::ANY,
-                });
-                v6[*class as usize].push((Rule { proto, src, dst, sport, dport }, verdict));
-            }
-        }
-        let lists = std::array::from_fn(|i| Some(Arc::new(RuleList::build(&v4[i], &v6[i]))));
-        let mut stats: Vec<_> = self.stats.values().cloned().collect();
-        stats.sort_by_key(|s| s.0);
-        AclSet::new(self.default_accept, lists, stats.into_iter().map(|s| s.1).collect())
-    }
-}
-
 fn entry(id: &str) -> Arc<EntryHits> {
     Arc::new(EntryHits { id: id.into(), ..EntryHits::default() })
 }
@@ -137,19 +57,18 @@ pub struct Net {
     pub acl: Acl,
     /// Addresses of WAN ports and the gateway's own are filled in.
     pub nat: NatSpec,
-    /// Where its ports are allocated; set by the rig.
-    pub nat_state: Option<Arc<NatState>>,
     /// What is metered; ports are filled in, with the rates of `port_rates`.
     pub qos: qos::QosSpec,
     pub port_rates: HashMap<PortIdx, Rate>,
-    /// Whose meters they are.
-    pub meters: MeterTable,
     /// When the meters were idle.
     pub began: Nanos,
     pub options: Options,
     pub tunnels: Vec<Tunnel>,
-    neighbors: HashMap<(PortIdx, IpAddr), u16>,
-    nexthops: &'static [NextHopRecord],
+    /// Resolved neighbors.
+    neighbors: NeighborLinks,
+    /// What a compiler carries from one compilation to the next.
+    numbers: Numbers,
+    records: SharedRecords,
 }
 
 impl Default for Net {
@@ -162,16 +81,19 @@ impl Net {
     /// No ports, no routes, no ACL.
     pub fn empty() -> Net {
         let secs = |s| Tick::of(Duration::from_secs(s));
+        let records = SharedRecords {
+            nexthops: NextHopTable::private(NEXTHOPS),
+            nat: Arc::new(NatState::private(1)),
+            meters: MeterTable::private(),
+        };
         Net {
             epoch: 1,
             ports: Vec::new(),
             routes: Vec::new(),
             acl: Acl::new(true),
             nat: NatSpec { hairpin: true, ..NatSpec::default() },
-            nat_state: None,
             qos: qos::QosSpec { link_burst_ms: 200, largest: 1500, ..qos::QosSpec::default() },
             port_rates: HashMap::new(),
-            meters: MeterTable::private(),
             began: Nanos::from_secs(1),
             options: Options {
                 acl_stateful: true,
@@ -187,8 +109,9 @@ impl Net {
                 promiscuous: false,
             },
             tunnels: Vec::new(),
-            neighbors: HashMap::new(),
-            nexthops: Vec::leak((0..NEXTHOPS).map(|_| NextHopRecord::default()).collect()),
+            neighbors: NeighborLinks::new(),
+            numbers: Numbers::of(&records),
+            records,
         }
     }
 
@@ -220,16 +143,38 @@ impl Net {
 
     /// The same gateway with its next hops in these records, as the memory that XDP reads.
     pub fn over(mut self, records: &'static [NextHopRecord]) -> Net {
-        for &n in self.neighbors.values() {
-            NextHop::load(&self.nexthops[usize::from(n)]).store(&records[usize::from(n)]);
+        self.records.nexthops = NextHopTable::over(records);
+        let old = std::mem::replace(&mut self.numbers.nexthops, self.records.nexthops.numbers());
+        // The same numbers again, in the order in which they were given.
+        let mut known: Vec<_> = old.map().iter().map(|(key, n)| (*n, *key)).collect();
+        known.sort_unstable();
+        for (n, (port, ip)) in known {
+            assert_eq!(self.numbers.nexthops.number(port, ip), Some(n));
         }
-        self.nexthops = records;
+        self.write_nexthops(|_, _| true);
         self
+    }
+
+    /// The gateway allocates its NAT ports here: in what its workers share.
+    pub fn allocate_in(&mut self, nat: Arc<NatState>) {
+        self.numbers.nat = nat.clone();
+        self.records.nat = nat;
+    }
+
+    /// The meters that the gateway meters by.
+    pub fn meters(&self) -> &MeterTable {
+        &self.records.meters
+    }
+
+    /// The gateway meters by these, as the memory that XDP reads.
+    pub fn meter_by(&mut self, meters: MeterTable) {
+        self.numbers.meters = meters.numbers();
+        self.records.meters = meters;
     }
 
     /// A branch with source NAT on WAN and line, and forwards of every kind.
     pub fn translating() -> Net {
-        use crate::nat::Behavior::{AddressDependent, EndpointIndependent};
+        use sag_pipeline::nat::Behavior::{AddressDependent, EndpointIndependent};
         let mut n = Net::branch();
         n.wan_snat(WAN, EndpointIndependent, AddressDependent);
         n.snat("192.168.0.0/16", "192.0.2.77", EndpointIndependent, EndpointIndependent);
@@ -278,48 +223,34 @@ impl Net {
         self.route(to, Route::Via(vec![Member::port(port, via, 1)]))
     }
 
-    /// Resolves a neighbour, or resolves it again after a change of its port.
-    pub fn neighbor(&mut self, port: PortIdx, ip: &str) -> u16 {
+    /// Resolves a neighbor, or resolves it again after a change of its port. Packets that wait can go on at once, without
+    /// a new snapshot.
+    pub fn neighbor(&mut self, port: PortIdx, ip: &str) -> NhIdx {
         let ip = ip.parse().expect("address");
-        let next = self.neighbors.len() as u16;
-        let n = *self.neighbors.entry((port, ip)).or_insert(next);
-        let p = &self.ports[port.index()];
-        let record = &self.nexthops[usize::from(n)];
-        let nh = NextHop {
-            dmac: mac_of(port, ip),
-            smac: p.mac,
-            vlan: p.vlan,
-            mtu: p.mtu,
-            ifindex: p.ifindex,
-            dev: p.dev,
-            port,
-            generation: NextHop::load(record).generation.wrapping_add(1),
-            flags: NH_VALID,
-        };
-        nh.store(record);
-        n
+        self.neighbors.insert((port, ip), mac_of(port, ip));
+        self.write_nexthops(|p, a| (p, a) == (port, ip));
+        self.numbers.nexthops.map()[&(port, ip)]
     }
 
-    /// The neighbour no longer answers.
+    /// The neighbor no longer answers.
     pub fn unresolve(&mut self, port: PortIdx, ip: &str) {
-        let ip = ip.parse().expect("address");
-        if let Some(&n) = self.neighbors.get(&(port, ip)) {
-            let record = &self.nexthops[usize::from(n)];
-            let mut nh = NextHop::load(record);
-            nh.flags = 0;
-            nh.store(record);
-        }
+        self.neighbors.remove(&(port, ip.parse().expect("address")));
+        self.write_nexthops(|_, _| false);
     }
 
     /// Changes a port's MTU, next hops included.
     pub fn set_mtu(&mut self, port: PortIdx, mtu: u16) {
         self.ports[port.index()].mtu = mtu;
-        for (&(p, _), &n) in &self.neighbors {
-            if p == port {
-                let record = &self.nexthops[usize::from(n)];
-                NextHop { mtu, ..NextHop::load(record) }.store(record);
-            }
-        }
+        self.write_nexthops(|_, _| false);
+    }
+
+    /// Writes the records of next hops alone, as the daemon does after a change of neighbors. Flows over the
+    /// selected ones look their route up again.
+    fn write_nexthops(&mut self, renewed: impl FnMut(PortIdx, IpAddr) -> bool) {
+        let (plan, complete) = self.numbers.nexthops.plan(&self.ports, &self.neighbors);
+        assert!(complete, "too many next hops");
+        self.records.nexthops.apply(&plan);
+        self.records.nexthops.raise_generations(self.numbers.nexthops.map(), renewed);
     }
 
     /// Source NAT to a port's own address.
@@ -363,19 +294,15 @@ impl Net {
         !(self.nat.wan.is_empty() && self.nat.private.is_empty() && self.nat.dnat.is_empty())
     }
 
-    fn nat_policy(&mut self) -> NatPolicy {
-        let Some(state) = &self.nat_state else { return NatPolicy::default() };
+    /// The NAT configuration with the addresses that the ports have.
+    fn nat_spec(&mut self) -> NatSpec {
         let own = |p: &Port| p.addrs4.first().map(|a| a.0);
         for w in &mut self.nat.wan {
             w.addr = own(&self.ports[w.port.index()]);
         }
         self.nat.wan_addrs = self.ports.iter().filter(|p| p.zone == Zone::Wan).filter_map(own).collect();
         self.nat.local = self.ports.iter().flat_map(|p| &p.addrs4).map(|a| a.0).collect();
-        let (policy, pools, troubles) = self.nat.plan(state);
-        state.apply(&pools);
-        let lacking = troubles.iter().any(|t| matches!(t, NatConfigError::NoPool { .. }));
-        assert!(!lacking, "{troubles:?}");
-        policy
+        self.nat.clone()
     }
 
     /// A CAR; committed and peak rate in Mbit/s.
@@ -406,7 +333,8 @@ impl Net {
         self.meter(rule, car)
     }
 
-    fn qos_policy(&mut self) -> QosPolicy {
+    /// The QoS configuration with the rates of the ports.
+    fn qos_spec(&mut self) -> QosSpec {
         let port = |(i, p): (usize, &Port)| MeteredPort {
             name: p.name.clone(),
             zone: Some(p.zone),
@@ -415,15 +343,11 @@ impl Net {
         let tunnels = self.ports.iter().enumerate().map(port);
         let tunnels: Vec<_> = tunnels.map(|m| MeteredPort { zone: Some(Zone::Overlay), ..m }).collect();
         self.qos.ports = self.ports.iter().enumerate().map(port).chain(tunnels).collect();
-        let (policy, plan) = self.meters.numbers().plan(&self.qos);
-        assert!(plan.is_complete(), "too few meters");
-        self.meters.apply(&plan, self.began);
-        policy
+        self.qos.clone()
     }
 
-    pub fn snapshot(&mut self) -> Snapshot {
-        let nat = Arc::new(self.nat_policy());
-        let local = self.ports.iter().flat_map(|p| {
+    fn local_addresses(&self) -> AddrSet {
+        let outside = self.ports.iter().flat_map(|p| {
             let v4 = p.addrs4.iter().flat_map(|&(a, len)| {
                 let broadcast = a.to_bits() | u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
                 [IpAddr::V4(a), IpAddr::V4(Ipv4Addr::from_bits(broadcast))]
@@ -434,28 +358,31 @@ impl Net {
             let v4 = t.addrs4.iter().map(|a| IpAddr::V4(a.0));
             v4.chain(t.addrs6.iter().map(|a| IpAddr::V6(a.0)))
         });
-        let numbered = || self.routes.iter().enumerate().map(|(i, ((a, l), _))| (*a, *l, i as u32));
-        Snapshot {
+        outside.chain(inside).collect()
+    }
+
+    /// Compiles the gateway as the daemon does, and writes the records that the snapshot names.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let spec = GatewaySpec {
             epoch: self.epoch,
-            ingress: Ingress::new(&self.ports),
-            local: local.chain(inside).collect(),
-            fib4: Fib::build(numbered().filter_map(|(a, l, i)| match a {
-                IpAddr::V4(a) => Some((a.to_bits(), l, i)),
-                IpAddr::V6(_) => None,
-            })),
-            fib6: Fib::build(numbered().filter_map(|(a, l, i)| match a {
-                IpAddr::V6(a) => Some((a.to_bits(), l, i)),
-                IpAddr::V4(_) => None,
-            })),
-            routes: self.routes.iter().map(|r| r.1.clone()).collect(),
             ports: self.ports.clone(),
-            neighbors: self.neighbors.iter().map(|(k, v)| (*k, NhIdx(*v))).collect(),
-            nexthops: self.nexthops,
+            local: self.local_addresses(),
+            routes: self.routes.iter().map(|((a, l), r)| (network(*a, *l), r.clone())).collect(),
+            neighbors: self.neighbors.clone(),
             acl: self.acl.build(),
-            nat,
-            qos: Arc::new(self.qos_policy()),
+            nat: self.nat_spec(),
+            qos: self.qos_spec(),
             tunnels: Tunnels::new(self.tunnels.iter().cloned()),
             options: self.options,
-        }
+        };
+        let mut problems = Vec::new();
+        let (snapshot, plan) = assemble(spec, &mut self.numbers, &mut problems);
+        assert!(!problems.iter().any(Problem::is_error), "{problems:?}");
+        self.records.apply(&plan, self.began);
+        snapshot
     }
+}
+
+fn network(addr: IpAddr, len: u8) -> IpNet {
+    IpNet::new(addr, len).expect("prefix length").trunc()
 }

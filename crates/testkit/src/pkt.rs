@@ -1,10 +1,10 @@
 //! Packets from a description. Everything derived (lengths, checksums) is computed from scratch by
 //! the textbook, so that the same description with another TTL is the expected output.
 
-use super::{LAN2, LAN2_VLAN, host_mac};
-use crate::nat::Endpoint;
+use crate::{LAN2, LAN2_VLAN, host_mac};
 use sag_model::{MacAddr, PortIdx};
 use sag_packet::proto::*;
+use sag_pipeline::nat::Endpoint;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// MAC addresses of the gateway's ports in [`super::Net::branch`].

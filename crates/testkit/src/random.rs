@@ -1,12 +1,12 @@
 //! Random gateways, packets and events from a seed. Addresses and ports come from small sets, so
 //! that flows meet again, answers find their sessions and rules match.
 
-use super::*;
-use crate::nat::{Behavior, Kind};
-use crate::policy::Class;
-use crate::snapshot::{Member, Route};
+use crate::*;
 use sag_model::MacAddr;
 use sag_packet::proto::*;
+use sag_pipeline::nat::{Behavior, Kind};
+use sag_pipeline::policy::Class;
+use sag_pipeline::snapshot::{Member, Route};
 use std::time::Duration;
 
 /// A seeded generator (splitmix64).

@@ -1,13 +1,13 @@
 //! Runs frames through a pipeline and checks the packet accounting after every step.
 
-use super::*;
-use crate::nat::NatState;
-use crate::snapshot::Snapshot;
-use crate::table::{FlowTable, Grace};
-use crate::worker::{BATCH, Emit, Frames, Pipeline, Tables, Verdict};
+use crate::*;
 use sag_model::flow::RecordNo;
 use sag_model::{DropReason, Nanos};
 use sag_packet::rewrite::FrameMut;
+use sag_pipeline::nat::NatState;
+use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::table::{FlowTable, Grace};
+use sag_pipeline::worker::{BATCH, Emit, Frames, Pipeline, Tables, Verdict};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Rig {
 
     /// Worker `worker` of `workers` over shared tables.
     pub fn over(mut net: Net, tables: Arc<Tables>, worker: u32, workers: u32) -> Rig {
-        net.nat_state = Some(tables.nat.clone());
+        net.allocate_in(tables.nat.clone());
         Rig {
             snap: net.snapshot(),
             net,

@@ -1,12 +1,12 @@
 //! A random story: a gateway, batches of frames, events, time. Everything that must hold of any
 //! packet and any gateway is checked on the way.
 
-use super::pkt::l3;
-use super::*;
-use crate::nat::NatProtocol;
-use crate::worker::BATCH;
+use crate::pkt::l3;
+use crate::*;
 use sag_model::DropReason;
 use sag_packet::proto::*;
+use sag_pipeline::nat::NatProtocol;
+use sag_pipeline::worker::BATCH;
 
 /// Lives through `steps` batches of the story with this seed. Panics where an invariant breaks:
 /// the packet accounting, the bytes of what is forwarded, the form of what is made, and that a batch does what

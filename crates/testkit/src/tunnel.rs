@@ -1,13 +1,13 @@
 //! Tunnels from the branch to a peer, and what the peer sends.
 
-use super::{GATEWAY_MACS, Net, WAN};
-use crate::snapshot::{Member, Route};
-use crate::stages::ethertype;
-use crate::tunnel::{Tunnel, TunnelNo};
+use crate::{GATEWAY_MACS, Net, WAN};
 use sag_model::MacAddr;
 use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
 use sag_packet::Family;
 use sag_packet::encap::{Encap, Fields, Template};
+use sag_pipeline::snapshot::{Member, Route};
+use sag_pipeline::stages::ethertype;
+use sag_pipeline::tunnel::{Tunnel, TunnelNo};
 use std::net::IpAddr;
 
 /// Ethernet addresses of a VXLAN tunnel's ends: the gateway's and the peer's.
@@ -27,56 +27,54 @@ pub fn tunnel_no(n: u8) -> TunnelNo {
     TunnelNo::new(n).expect("a tunnel number")
 }
 
-impl Tunnel {
-    /// From [`Net::branch`] by its WAN port, everything else as it is without configuration.
-    pub fn test(no: u8, encap: Encap, outer: Family) -> Tunnel {
-        let no = tunnel_no(no);
-        let (local, remote) = TUNNEL_ENDS[usize::from(outer == Family::V6)];
-        let (local, remote): (IpAddr, IpAddr) =
-            (local.parse().expect("address"), remote.parse().expect("address"));
-        Tunnel {
-            no,
-            name: "pop1".into(),
-            local,
-            remote,
-            template: Template::new(local, remote, 64, encap),
-            df: OuterDf::Set,
-            dscp: OuterDscp::Copy,
-            fragment: FragmentAt::Inner,
-            mss_clamp: true,
-            udp_checksum: false,
-            learns_mac: false,
-            mtu: None,
-            addrs4: vec![("10.255.0.1".parse().expect("address"), 30)],
-            addrs6: vec![("fd00::1".parse().expect("address"), 64)],
-            state: Default::default(),
-            probing: Probing { interval: 0, loss: 3, target: None },
-            keepalive: 0,
-            fec: None,
-            esp: Default::default(),
-        }
+/// From [`Net::branch`] by its WAN port, everything else as it is without configuration.
+pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
+    let no = tunnel_no(no);
+    let (local, remote) = TUNNEL_ENDS[usize::from(outer == Family::V6)];
+    let (local, remote): (IpAddr, IpAddr) =
+        (local.parse().expect("address"), remote.parse().expect("address"));
+    Tunnel {
+        no,
+        name: "pop1".into(),
+        local,
+        remote,
+        template: Template::new(local, remote, 64, encap),
+        df: OuterDf::Set,
+        dscp: OuterDscp::Copy,
+        fragment: FragmentAt::Inner,
+        mss_clamp: true,
+        udp_checksum: false,
+        learns_mac: false,
+        mtu: None,
+        addrs4: vec![("10.255.0.1".parse().expect("address"), 30)],
+        addrs6: vec![("fd00::1".parse().expect("address"), 64)],
+        state: Default::default(),
+        probing: Probing { interval: 0, loss: 3, target: None },
+        keepalive: 0,
+        fec: None,
+        esp: Default::default(),
     }
+}
 
-    /// The frame in which the peer sends a packet.
-    pub fn from_peer(&self, inner: &[u8], tos: u8, dont_fragment: bool) -> Vec<u8> {
-        let encap = match self.template.encap {
-            Encap::Vxlan { vni, port, mac, remote_mac } => {
-                Encap::Vxlan { vni, port, mac: remote_mac, remote_mac: mac }
-            }
-            other => other,
-        };
-        let back = Template::new(self.remote, self.local, 64, encap);
-        let mut out = vec![0; 14 + usize::from(back.len)];
-        out.extend_from_slice(inner);
-        let v6 = inner.first().is_some_and(|b| b >> 4 == 6);
-        let inner = if v6 { Family::V6 } else { Family::V4 };
-        let fields = Fields { inner, tos, dont_fragment, id: 9, hash: 77, sequence: 3 };
-        assert!(back.write(&mut out[14..], &fields, false), "room for the header");
-        out[..6].copy_from_slice(&GATEWAY_MACS[WAN.index()].0);
-        out[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
-        out[12..14].copy_from_slice(&ethertype(back.outer).to_be_bytes());
-        out
-    }
+/// The frame in which the peer sends a packet.
+pub fn frame_from_peer(tunnel: &Tunnel, inner: &[u8], tos: u8, dont_fragment: bool) -> Vec<u8> {
+    let encap = match tunnel.template.encap {
+        Encap::Vxlan { vni, port, mac, remote_mac } => {
+            Encap::Vxlan { vni, port, mac: remote_mac, remote_mac: mac }
+        }
+        other => other,
+    };
+    let back = Template::new(tunnel.remote, tunnel.local, 64, encap);
+    let mut out = vec![0; 14 + usize::from(back.len)];
+    out.extend_from_slice(inner);
+    let v6 = inner.first().is_some_and(|b| b >> 4 == 6);
+    let inner = if v6 { Family::V6 } else { Family::V4 };
+    let fields = Fields { inner, tos, dont_fragment, id: 9, hash: 77, sequence: 3 };
+    assert!(back.write(&mut out[14..], &fields, false), "room for the header");
+    out[..6].copy_from_slice(&GATEWAY_MACS[WAN.index()].0);
+    out[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+    out[12..14].copy_from_slice(&ethertype(back.outer).to_be_bytes());
+    out
 }
 
 impl Net {

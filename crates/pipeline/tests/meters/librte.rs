@@ -3,7 +3,7 @@
 //! moments at which librte_meter adds tokens.
 
 use sag_pipeline::qos::meter::{Rate, charge, fits, time_of, units};
-use sag_pipeline::testkit::Rng;
+use sag_testkit::Rng;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};

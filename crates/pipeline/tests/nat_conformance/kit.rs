@@ -7,7 +7,7 @@ use sag_model::{DropReason, PortIdx};
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Endpoint, NatProtocol, Pool};
 use sag_pipeline::snapshot::Timeouts;
-pub use sag_pipeline::testkit::*;
+pub use sag_testkit::*;
 use std::sync::Arc;
 use std::time::Duration;
 

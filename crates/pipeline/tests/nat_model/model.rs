@@ -7,7 +7,7 @@
 use sag_model::{DropReason, PortIdx, Zone};
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Endpoint, Kind};
-use sag_pipeline::testkit::{LAN, LAN2, LINE, WAN};
+use sag_testkit::{LAN, LAN2, LINE, WAN};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;

@@ -9,8 +9,8 @@ use sag_pipeline::nat::{Behavior, Endpoint, Kind, NatProtocol, NatState, Session
 use sag_pipeline::session::{self, State};
 use sag_pipeline::snapshot::Timeouts;
 use sag_pipeline::table::{FlowTable, Grace};
-use sag_pipeline::testkit::*;
 use sag_pipeline::worker::Tables;
+use sag_testkit::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use super::forwarded;
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::*;
 use sag_pipeline::policy::Class;
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 const LAN_HOST: &str = "192.168.1.10";

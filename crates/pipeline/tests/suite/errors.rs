@@ -3,7 +3,7 @@
 use sag_model::{DropReason, MacAddr, PortIdx};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 const HOST4: &str = "192.168.1.10";

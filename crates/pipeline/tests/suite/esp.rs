@@ -6,8 +6,8 @@ use sag_packet::encap::{Encap, Template};
 use sag_packet::parse::{self, Family, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::*;
 use sag_pipeline::tunnel::{EspSaTable, EspSas, Tunnel};
+use sag_testkit::*;
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, Outbound, Suite, TAILROOM};
 use sag_tunnel::probe::{self, Kind, Probe};
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,8 +35,8 @@ pub fn suite() -> Suite {
 pub fn keyed() -> EspSaTable {
     let book = EspSaTable::default();
     let mut sas = EspSas::default();
-    sas.send_by(sag_pipeline::testkit::tunnel_no(1), Arc::new(Outbound::new(SPI, suite(), true, 1, 1)));
-    sas.receive_by(sag_pipeline::testkit::tunnel_no(1), Arc::new(Inbound::new(SPI, suite(), true, 1024, 0)));
+    sas.send_by(sag_testkit::tunnel_no(1), Arc::new(Outbound::new(SPI, suite(), true, 1, 1)));
+    sas.receive_by(sag_testkit::tunnel_no(1), Arc::new(Inbound::new(SPI, suite(), true, 1024, 0)));
     book.store(sas);
     book
 }
@@ -45,7 +45,7 @@ fn ends(udp: Option<u16>, interval: u32) -> Ends {
     let book = keyed();
     let (local, remote) = (IpAddr::V4(LOCAL), IpAddr::V4(REMOTE));
     let mut net = Net::branch();
-    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(sag_pipeline::testkit::tunnel_no(1), 1)]));
+    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(sag_testkit::tunnel_no(1), 1)]));
     net.tunnels.push(Tunnel {
         local,
         remote,
@@ -54,7 +54,7 @@ fn ends(udp: Option<u16>, interval: u32) -> Ends {
         addrs6: Vec::new(),
         probing: Probing { interval, loss: 3, target: None },
         esp: Arc::new(book),
-        ..Tunnel::test(1, Encap::Esp { udp }, Family::V4)
+        ..test_tunnel(1, Encap::Esp { udp }, Family::V4)
     });
     let rx = Inbound::new(SPI, suite(), true, 1024, 0);
     Ends { rig: Rig::new(net), rx, tx: Outbound::new(SPI, suite(), true, 1, 1), udp }
@@ -232,11 +232,11 @@ fn silence_is_broken_for_nat() {
     assert!(e.rig.frame(DEV_WAN, &moved).is_tx());
     pass(&mut e, 2000);
     assert_eq!(plain(&mut e), [(IpAddr::V4(REMOTE), (4500, 31000), vec![0xFF])]);
-    assert_eq!(e.rig.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)).keepalives.get(), 4);
+    assert_eq!(e.rig.pipe.counters.tunnel(sag_testkit::tunnel_no(1)).keepalives.get(), 4);
     // New keys are no packet.
     pass(&mut e, 1500);
     let mut sas = EspSas::default();
-    sas.send_by(sag_pipeline::testkit::tunnel_no(1), Arc::new(Outbound::new(SPI + 1, suite(), true, 1, 1)));
+    sas.send_by(sag_testkit::tunnel_no(1), Arc::new(Outbound::new(SPI + 1, suite(), true, 1, 1)));
     e.rig.net.tunnels[0].esp.store(sas);
     pass(&mut e, 510);
     assert_eq!(plain(&mut e).len(), 1);

@@ -6,8 +6,8 @@ use sag_model::{DropReason, Nanos};
 use sag_packet::encap::{Encap, Template};
 use sag_packet::parse::{self, Family, NetworkLayer};
 use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::*;
 use sag_pipeline::tunnel::Tunnel;
+use sag_testkit::*;
 use sag_tunnel::esp::{HEADROOM, Inner, Outbound, TAILROOM};
 use sag_tunnel::fec::{REPAIR_HEADER, SOURCE_HEADER};
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ fn gateway(fec: Option<Fec>) -> Rig {
     let book = keyed();
     let (local, remote) = (IpAddr::V4(NEAR), IpAddr::V4(FAR));
     let mut net = Net::branch();
-    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(sag_pipeline::testkit::tunnel_no(1), 1)]));
+    net.route("10.30.0.0/16", Route::Via(vec![Member::tunnel(sag_testkit::tunnel_no(1), 1)]));
     net.tunnels.push(Tunnel {
         local,
         remote,
@@ -37,7 +37,7 @@ fn gateway(fec: Option<Fec>) -> Rig {
         probing: Probing { interval: 0, loss: 3, target: None },
         fec,
         esp: Arc::new(book),
-        ..Tunnel::test(1, Encap::Esp { udp: None }, Family::V4)
+        ..test_tunnel(1, Encap::Esp { udp: None }, Family::V4)
     });
     let mut rig = Rig::new(net);
     rig.poll();
@@ -137,8 +137,8 @@ fn what_is_lost_on_the_way_arrives() {
         let want: BTreeSet<_> = (0..n).map(|i| packet(i).ip().len() as u16).collect();
         assert_eq!(lengths(&got), want);
         let (tx, rx) = (
-            near.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)),
-            far.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)),
+            near.pipe.counters.tunnel(sag_testkit::tunnel_no(1)),
+            far.pipe.counters.tunnel(sag_testkit::tunnel_no(1)),
         );
         assert_eq!(tx.fec_repairs.get(), (all - n) as u64);
         assert!(tx.fec_overhead.get() > (n * SOURCE_HEADER) as u64);
@@ -172,12 +172,12 @@ fn more_losses_than_repairs_lose_only_what_was_lost() {
         wire.iter().enumerate().filter(|(i, _)| ![0, 3].contains(i)).map(|(_, f)| f.clone()).collect();
     assert_eq!(receive(&mut far, &part).len(), 8);
     assert_eq!(
-        far.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)).fec_unrecoverable.get(),
+        far.pipe.counters.tunnel(sag_testkit::tunnel_no(1)).fec_unrecoverable.get(),
         0,
         "it may come yet"
     );
     pass(&mut far, 2100);
-    let c = far.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1));
+    let c = far.pipe.counters.tunnel(sag_testkit::tunnel_no(1));
     assert_eq!((c.fec_unrecoverable.get(), c.fec_recovered.get()), (1, 0));
     assert_eq!(far.pipe.counters.port(WAN).held.get(), 0);
     // Too late.
@@ -263,5 +263,5 @@ fn malformed_headers_are_dropped_by_name() {
         let frame = seal(text);
         assert_eq!(far.frame(DEV_WAN, &frame), Outcome::Drop(DropReason::FecBadHeader), "{text:?}");
     }
-    assert_eq!(far.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)).drops.get(), 4);
+    assert_eq!(far.pipe.counters.tunnel(sag_testkit::tunnel_no(1)).drops.get(), 4);
 }

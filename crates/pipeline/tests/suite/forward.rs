@@ -4,7 +4,7 @@ use super::{check_forward, forwarded};
 use sag_model::{DropReason, MacAddr, Zone};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::collections::HashMap;
 
 #[test]

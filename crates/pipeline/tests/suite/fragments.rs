@@ -5,7 +5,7 @@ use sag_model::{DropReason, PortIdx};
 use sag_packet::proto::*;
 use sag_pipeline::policy::Class;
 use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 
 const HOST4: &str = "192.168.1.10";
 const FAR4: &str = "198.51.100.7";

@@ -18,7 +18,7 @@ mod tunnels;
 mod workers;
 
 use sag_model::PortIdx;
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 
 /// `pkt` as it must leave by `port` for its next hop `via`: one hop older, new link header, no
 /// padding; every checksum computed from scratch.

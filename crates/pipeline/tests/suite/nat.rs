@@ -3,7 +3,7 @@
 use sag_model::DropReason;
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Kind, NatProtocol};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 use Behavior::{AddressAndPortDependent as Apd, AddressDependent as Ad, EndpointIndependent as Ei};

@@ -3,7 +3,7 @@
 use super::forwarded;
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 const HOST: &str = "192.168.1.10";

@@ -6,7 +6,7 @@ use sag_model::{DropReason, Dscp};
 use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_SYN};
 use sag_pipeline::nat::Behavior;
 use sag_pipeline::qos::{Direction, MeterCounts, Owner, Rate};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 const LAN_HOST: &str = "192.168.1.10";
@@ -31,8 +31,8 @@ fn limited() -> Net {
 }
 
 fn counted(rig: &Rig, owner: &Owner) -> MeterCounts {
-    let found = rig.net.meters.owners().find(|(o, _)| *o == owner);
-    found.map_or_else(MeterCounts::default, |(_, n)| rig.net.meters.counted(n))
+    let found = rig.net.meters().owners().find(|(o, _)| *o == owner);
+    found.map_or_else(MeterCounts::default, |(_, n)| rig.net.meters().counted(n))
 }
 
 fn up(rig: &Rig) -> MeterCounts {

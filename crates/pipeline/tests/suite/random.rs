@@ -2,7 +2,7 @@
 //! again with `SAG_STORY_SEED=n`, or many more with `SAG_STORIES=n`.
 
 use sag_model::DropReason;
-use sag_pipeline::testkit::{Told, tell};
+use sag_testkit::{Told, tell};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is not a number")))

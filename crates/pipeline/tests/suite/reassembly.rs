@@ -7,7 +7,7 @@ use sag_pipeline::fragments::{LIFETIME, QUIET, TIMEOUT};
 use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
 use sag_pipeline::policy::Class;
 use sag_pipeline::snapshot::{Member, Route};
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 const HOST4: &str = "192.168.1.10";

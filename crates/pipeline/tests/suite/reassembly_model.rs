@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::proto::FRAGMENT;
 use sag_pipeline::fragments::{LIFETIME, QUIET, TIMEOUT};
-use sag_pipeline::testkit::*;
 use sag_pipeline::worker::BATCH;
+use sag_testkit::*;
 use std::collections::HashMap;
 use std::time::Duration;
 

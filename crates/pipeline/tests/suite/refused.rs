@@ -3,7 +3,7 @@
 use sag_model::DropReason;
 use sag_packet::proto::TCP_SYN as SYN;
 use sag_pipeline::policy::Class;
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::time::Duration;
 
 const HOST: &str = "192.168.1.10";

@@ -7,7 +7,7 @@ use sag_pipeline::family::FlowFamily;
 use sag_pipeline::policy::Class;
 use sag_pipeline::session::State;
 use sag_pipeline::stages::Fragmentation;
-use sag_pipeline::testkit::*;
+use sag_testkit::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 

@@ -6,8 +6,8 @@ use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, NetworkLayer};
 use sag_packet::proto::*;
-use sag_pipeline::testkit::*;
 use sag_pipeline::tunnel::Tunnel;
+use sag_testkit::*;
 use std::net::IpAddr;
 
 const LOCAL: [&str; 2] = [TUNNEL_ENDS[0].0, TUNNEL_ENDS[1].0];
@@ -22,7 +22,7 @@ fn kinds() -> Vec<(Encap, usize)> {
 }
 
 fn tunnel(encap: Encap, outer: usize) -> Tunnel {
-    Tunnel::test(1, encap, [Family::V4, Family::V6][outer])
+    test_tunnel(1, encap, [Family::V4, Family::V6][outer])
 }
 
 /// A branch with the tunnel.
@@ -49,7 +49,7 @@ fn outward(v6: bool, data: usize) -> Pkt {
 }
 
 fn inward(t: &Tunnel, inner: &[u8], tos: u8) -> Vec<u8> {
-    t.from_peer(inner, tos, true)
+    frame_from_peer(&t, inner, tos, true)
 }
 
 /// An answer to what [`outward`] sends.
@@ -91,7 +91,7 @@ fn there_and_back_through_every_kind() {
                 assert_eq!(p.ttl, 63);
             }
             assert_eq!(rig.sessions(), if v6 { (0, 1) } else { (1, 0) }, "both ways are one session");
-            let c = rig.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1));
+            let c = rig.pipe.counters.tunnel(sag_testkit::tunnel_no(1));
             assert_eq!((c.tx_packets.get(), c.rx_packets.get(), c.drops.get()), (3, 3, 0));
         }
     }
@@ -141,11 +141,7 @@ fn what_is_wrong_is_named() {
     );
     assert_eq!(r.frame(DEV_WAN, &broken(vx + 22, 0x55)), Outcome::Drop(Ip4BadVersion), "inside");
     assert_eq!(r.frame(DEV_WAN, &inward(&t, &reply(false), 3)), Outcome::Drop(TunnelEcn));
-    assert_eq!(
-        r.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)).drops.get(),
-        2,
-        "those of a known tunnel"
-    );
+    assert_eq!(r.pipe.counters.tunnel(sag_testkit::tunnel_no(1)).drops.get(), 2, "those of a known tunnel");
 
     let t = tunnel(GRE_FULL, 0);
     let mut r = rig(t.clone());
@@ -246,7 +242,7 @@ fn a_narrow_path_is_learned_and_carries_all_of_ipv6() {
         let turned: Vec<Vec<u8>> = pieces.iter().map(|(_, f)| turn(f)).collect();
         assert_eq!(peer.frame(DEV_WAN, &turned[1]), Outcome::Held, "later ones may come first");
         assert_eq!(peer.frame(DEV_WAN, &turned[0]), Outcome::Emitted, "whole, and on by the same tunnel");
-        assert_eq!(peer.pipe.counters.tunnel(sag_pipeline::testkit::tunnel_no(1)).rx_packets.get(), 1);
+        assert_eq!(peer.pipe.counters.tunnel(sag_testkit::tunnel_no(1)).rx_packets.get(), 1);
         assert_eq!(peer.frame(DEV_WAN, &turned[0]), Outcome::Held);
         peer.wait(std::time::Duration::from_secs(3));
         assert_eq!(peer.drops(WAN, DropReason::FragmentNoFirst), 1, "its rest did not come");

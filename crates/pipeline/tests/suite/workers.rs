@@ -3,8 +3,8 @@
 use sag_model::DropReason;
 use sag_pipeline::nat::NatState;
 use sag_pipeline::table::{FlowTable, Grace};
-use sag_pipeline::testkit::*;
 use sag_pipeline::worker::Tables;
+use sag_testkit::*;
 use std::sync::Arc;
 use std::time::Duration;
 

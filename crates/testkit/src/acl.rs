@@ -1,0 +1,97 @@
+//! ACLs in a few words.
+
+use ipnet::IpNet;
+use sag_compile::{FamilyRule, compile_tuple};
+use sag_model::config::{FiveTuple, PortRange};
+use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Rules of an ACL in the order in which they are tried.
+#[derive(Debug, Clone, Default)]
+pub struct Acl {
+    rules: Vec<(Class, String, bool)>,
+    pub default_accept: bool,
+    stats: HashMap<String, (u32, Arc<RuleStats>)>,
+}
+
+impl Acl {
+    pub fn new(default_accept: bool) -> Acl {
+        Acl { default_accept, ..Acl::default() }
+    }
+
+    /// Adds a rule: `proto|* source/len|* dest/len|* source ports lo-hi|* dest ports lo-hi|*`. The
+    /// text is also the name of its counters.
+    pub fn rule(mut self, class: Class, accept: bool, text: &str) -> Acl {
+        self.rules.push((class, text.to_owned(), accept));
+        self
+    }
+
+    /// The same ACL without its rules, but with their counters.
+    pub fn cleared(mut self) -> Acl {
+        self.rules.clear();
+        self
+    }
+
+    /// (packets, bytes) of a rule.
+    pub fn hits(&self, text: &str) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.stats.get(text).map_or((0, 0), |(_, s)| (s.packets.load(Relaxed), s.bytes.load(Relaxed)))
+    }
+
+    /// The rules as the pipeline tries them. A rule without addresses is one of both families and has one counter,
+    /// which a configuration cannot say; each half of it is compiled as a rule of a configuration.
+    pub(crate) fn build(&mut self) -> AclSet {
+        if self.rules.is_empty() && self.default_accept {
+            return AclSet::default();
+        }
+        let mut v4: [Vec<_>; 4] = Default::default();
+        let mut v6: [Vec<_>; 4] = Default::default();
+        for (class, text, accept) in &self.rules {
+            let next = self.stats.len() as u32;
+            let name = text.clone();
+            let (slot, _) = self
+                .stats
+                .entry(text.clone())
+                .or_insert_with(|| (next, Arc::new(RuleStats { name, ..RuleStats::default() })));
+            let verdict = Verdict { accept: *accept, slot: *slot };
+            for tuple in tuples(text) {
+                match compile_tuple(&tuple).expect("addresses of one family") {
+                    FamilyRule::V4(rule) => v4[*class as usize].push((rule, verdict.clone())),
+                    FamilyRule::V6(rule) => v6[*class as usize].push((rule, verdict.clone())),
+                }
+            }
+        }
+        let lists = std::array::from_fn(|i| Some(Arc::new(RuleList::build(&v4[i], &v6[i]))));
+        let mut stats: Vec<_> = self.stats.values().cloned().collect();
+        stats.sort_by_key(|s| s.0);
+        AclSet::new(self.default_accept, lists, stats.into_iter().map(|s| s.1).collect())
+    }
+}
+
+/// What a rule of text matches: one tuple for each address family that it is about.
+fn tuples(text: &str) -> Vec<FiveTuple> {
+    let f: Vec<&str> = text.split_whitespace().collect();
+    let [protocol, source, dest, source_ports, dest_ports] = f[..] else { panic!("five fields: {text}") };
+    let ports = |s: &str| match s.split_once('-') {
+        None => PortRange::ANY,
+        Some((first, last)) => {
+            PortRange { first: first.parse().expect("port"), last: last.parse().expect("port") }
+        }
+    };
+    let of_family = |any: &str| {
+        let any: IpNet = any.parse().expect("a network");
+        let network = |s: &str| {
+            let net = if s == "*" { any } else { s.parse().expect("a network") };
+            (net.addr().is_ipv4() == any.addr().is_ipv4()).then_some(net.trunc())
+        };
+        Some(FiveTuple {
+            protocol: (protocol != "*").then(|| protocol.parse().expect("protocol number")),
+            source: network(source)?,
+            dest: network(dest)?,
+            source_ports: ports(source_ports),
+            dest_ports: ports(dest_ports),
+        })
+    };
+    ["0.0.0.0/0", "::/0"].into_iter().filter_map(of_family).collect()
+}
