@@ -163,7 +163,7 @@ fn nat_state() -> Arc<NatState> {
 }
 
 impl Load {
-    /// Over the tables of [`tables`]: waits until no other uses them.
+    /// Over the tables of `tables`: waits until no other uses them.
     pub fn new(net: Net) -> Load {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(|e| e.into_inner());

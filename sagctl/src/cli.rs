@@ -187,8 +187,7 @@ pub struct ExplainArgs {
     /// Protocol, by name or number
     #[arg(long, default_value = "tcp")]
     proto: IpProto,
-    /// Source: 192.0.2.1, 192.0.2.1:5000 or [2001:db8::1]:5000
-    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = endpoint)]
+    #[arg(long, help = "Source: 192.0.2.1, 192.0.2.1:5000 or [2001:db8::1]:5000", value_name = "ADDRESS[:PORT]", value_parser = endpoint)]
     src: Endpoint,
     /// Destination, likewise
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = endpoint)]

@@ -8,6 +8,8 @@ use std::fmt;
 macro_rules! drop_reasons {
     ($($(#[$m:meta])* $variant:ident = $num:literal, $name:literal, $text:literal;)*) => {
         /// The one reason of a drop.
+        // The texts are the operator's too, where a bracket is a bracket.
+        #[allow(rustdoc::broken_intra_doc_links)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum DropReason { $( #[doc = $text] $(#[$m])* $variant = $num, )* }

@@ -1,6 +1,6 @@
 //! The device configuration that all programs read: from TOML, validated whole, typed.
 //!
-//! [`keys`] declares every key once. By the declarations `schema` reads a document into its raw form, where every key
+//! `keys` declares every key once. By the declarations `schema` reads a document into its raw form, where every key
 //! has its place, and writes it back; `validate` adds what concerns several keys at once, and makes a [`Config`] of
 //! it. No step stops at the first mistake, and every mistake names its place and remedy.
 //!
