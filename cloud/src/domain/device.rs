@@ -3,7 +3,6 @@
 use std::ops::{Deref, DerefMut};
 
 use sag_southbound::StateReport;
-use serde_json::{Value, json};
 
 use super::device_config::{DeviceConfig, Port};
 use crate::store::devices::{Documents, Summary};
@@ -25,7 +24,6 @@ pub struct Device {
     pub config: DeviceConfig,
     /// The state that its agent reported last.
     pub state: StateReport,
-    pub report: Value,
 }
 
 impl Deref for Device {
@@ -59,8 +57,7 @@ impl Device {
             tracing::warn!(device = summary.sn, error = %e, "cannot read the stored report");
             StateReport::default()
         });
-        let report = serde_json::from_str(report)?;
-        Ok(Device { config: serde_json::from_str(config)?, summary, state, report })
+        Ok(Device { config: serde_json::from_str(config)?, summary, state })
     }
 
     /// # Errors
@@ -135,63 +132,5 @@ impl Device {
             error_code,
             error_message: message.to_owned(),
         }
-    }
-}
-
-/// Sections by name, for operations that have no types yet.
-impl Device {
-    fn sections(&self) -> Value {
-        serde_json::to_value(&self.config).unwrap_or_default()
-    }
-
-    fn put_sections(&mut self, sections: Value) {
-        match serde_json::from_value(sections) {
-            Ok(config) => self.config = config,
-            Err(e) => tracing::error!(error = %e, "a section of another form"),
-        }
-    }
-
-    pub fn get(&self, section: &str) -> Value {
-        self.sections()[section].take()
-    }
-
-    pub fn rows(&self, section: &str) -> Vec<Value> {
-        self.get(section).as_array().cloned().unwrap_or_default()
-    }
-
-    pub fn set(&mut self, section: &str, value: Value) {
-        let mut all = self.sections();
-        all[section] = value;
-        self.put_sections(all);
-    }
-
-    pub fn entry(&self, section: &str, key: &str) -> Value {
-        self.get(section).get(key).cloned().unwrap_or_default()
-    }
-
-    pub fn set_entry(&mut self, section: &str, key: &str, value: Value) {
-        let mut all = self.sections();
-        all[section][key] = value;
-        self.put_sections(all);
-    }
-
-    pub fn remove_entry(&mut self, section: &str, key: &str) {
-        let mut all = self.sections();
-        if let Some(map) = all[section].as_object_mut() {
-            map.remove(key);
-        }
-        self.put_sections(all);
-    }
-
-    pub fn ports(&self) -> Vec<Value> {
-        self.current_ports().iter().filter_map(|p| serde_json::to_value(p).ok()).collect()
-    }
-
-    pub fn tasks(&self, section: &str, now: i64) -> Value {
-        let task = self.task_state(section, now);
-        json!([{
-            "State": task.state, "CreateTime": task.create_time,
-            "ErrorCode": task.error_code, "ErrorMessage": task.error_message,
-        }])
     }
 }

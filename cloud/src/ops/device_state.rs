@@ -1,130 +1,164 @@
 //! What a connected device reported.
 
-use sag_southbound::Command;
-use serde_json::{Value, json};
+use sag_southbound::{Command, PortRole};
 
-use super::cx::{Cx, empty};
-use crate::domain::gateway::Gateway;
+use super::cx::Cx;
+use super::fields::{copied, task_states};
+use crate::api::{request, response};
+use crate::domain::device::ONLINE_MS;
 use crate::error::Result;
-use crate::store::devices::Reported;
+use crate::store::gateways::{self, Ranked, Rate};
 use crate::time::stamp;
 
 /// Entries of a ranking.
-const TOP: usize = 10;
+const TOP: i64 = 10;
 
-pub async fn current_dns(cx: &mut Cx) -> Result<Value> {
+pub async fn current_dns(
+    cx: &mut Cx,
+    _: request::DescribeSagCurrentDns,
+) -> Result<response::DescribeSagCurrentDns> {
     let d = cx.online_device().await?;
-    let dns = &d.report["Dns"];
-    Ok(json!({"MasterDns": dns["MasterDns"], "SlaveDns": dns["SlaveDns"]}))
+    let dns = d.state.dns.unwrap_or_default();
+    Ok(response::DescribeSagCurrentDns { master_dns: dns.master, slave_dns: dns.slave })
 }
 
-pub async fn info(cx: &mut Cx) -> Result<Value> {
+pub async fn info(cx: &mut Cx, _: request::DescribeSAGDeviceInfo) -> Result<response::DescribeSAGDeviceInfo> {
     let gw = cx.gateway().await?;
     let d = cx.device_on(&gw).await?;
     cx.must_be_online(&d)?;
-    let local = d.report["LocalChanges"] == true;
+    let local = d.state.local_changes == Some(true);
     let synchronized = d.applied >= d.revision && d.failure.is_empty() && !local;
-    let vpn = d.report["VpnState"].as_str().unwrap_or("Abnormal");
-    let started = d.report["StartupTime"].as_i64().map(stamp);
-    Ok(json!({
-        "ControllerState": "Normal",
-        "SynStatus": if synchronized { "Synchronized" } else { "Unsynchronized" },
-        "SmartAGType": gw.hardware_version,
-        "Version": d.report["SoftwareVersion"],
-        "VpnState": vpn,
-        "StartupTime": started,
-        "ResettableStatus": "Disabled",
-    }))
+    Ok(response::DescribeSAGDeviceInfo {
+        controller_state: "Normal".to_owned(),
+        syn_status: if synchronized { "Synchronized" } else { "Unsynchronized" }.to_owned(),
+        smart_ag_type: gw.hardware_version.clone(),
+        version: d.state.software_version.unwrap_or_default(),
+        vpn_state: d.state.vpn_state.unwrap_or_else(|| "Abnormal".to_owned()),
+        startup_time: d.state.startup_time.map(stamp).unwrap_or_default(),
+        resettable_status: "Disabled".to_owned(),
+        last_connected_controller_time: None,
+        service_ip: None,
+    })
 }
 
-/// The device keeps no configuration of its own, so asking it to report is all there is to do.
-pub async fn synchronize(cx: &mut Cx) -> Result<Value> {
+/// The device keeps no configuration of its own: a new report is all there is to do.
+pub async fn synchronize(
+    cx: &mut Cx,
+    _: request::SynchronizeSmartAGWebConfig,
+) -> Result<response::SynchronizeSmartAGWebConfig> {
     let mut d = cx.online_device().await?;
     cx.command(&mut d, Command::Synchronize).await?;
-    Ok(empty())
+    Ok(response::SynchronizeSmartAGWebConfig::default())
 }
 
-pub async fn route_list(cx: &mut Cx) -> Result<Value> {
+pub async fn route_list(
+    cx: &mut Cx,
+    _: request::DescribeSagRouteList,
+) -> Result<response::DescribeSagRouteList> {
     let d = cx.online_device().await?;
-    Ok(json!({"Routes": d.report["Routes"]}))
+    let rows = d.state.routes.into_iter().map(|r| response::describe_sag_route_list::Routes {
+        conflict_cidrs: r.conflict_cidrs,
+        cost: r.cost,
+        destination_cidr: r.destination,
+        next_hop: r.next_hop,
+        port_name: r.port_name,
+        route_protocol: r.route_protocol,
+    });
+    Ok(response::DescribeSagRouteList { routes: rows.collect() })
 }
 
-pub async fn wan_list(cx: &mut Cx) -> Result<Value> {
+pub async fn wan_list(cx: &mut Cx, _: request::DescribeSagWanList) -> Result<response::DescribeSagWanList> {
     let d = cx.online_device().await?;
-    let mut rows = Vec::new();
-    for port in d.ports().iter().filter(|p| p["Role"] == "WAN") {
-        let name = port["PortName"].as_str().unwrap_or_default();
-        let mut row = json!({"PortName": name, "IPType": "DHCP", "Username": "", "Priority": 10});
-        super::routes::merge(&mut row, d.entry("Wan", name));
-        row["BandWidth"] = row["Bandwidth"].clone();
+    let ports = d.current_ports().into_iter().filter(|p| p.role == PortRole::Wan.as_str());
+    let rows = ports.map(|port| {
+        // A port that only the agent knows has no settings.
+        let known = d.config.wan.get(&port.port_name);
+        let wan = known.cloned().unwrap_or_default();
+        let mut row = copied!(wan => response::describe_sag_wan_list::Wans {
+            gateway, ip, ip_type, isp, mask, priority, username;
+            weight: known.map(|w| w.weight),
+            band_width: wan.bandwidth,
+            traffic_state: None,
+            port_name: port.port_name,
+        });
         // The address in force, whichever way the port got it.
-        let seen = d.report["Wans"].as_array().and_then(|w| w.iter().find(|w| w["PortName"] == name));
-        if let Some(seen) = seen {
-            for field in ["IP", "Mask", "Gateway", "TrafficState"] {
-                if !seen[field].is_null() {
-                    row[field] = seen[field].clone();
-                }
-            }
+        if let Some(seen) = d.state.wans.iter().find(|w| w.port_name == row.port_name) {
+            row.ip.clone_from(&seen.ip);
+            row.mask.clone_from(&seen.mask);
+            row.gateway.clone_from(&seen.gateway);
+            row.traffic_state = Some(seen.traffic_state.clone());
         }
-        rows.push(row);
-    }
-    Ok(json!({"Wans": rows, "TaskStates": d.tasks("Wan", cx.now)}))
+        row
+    });
+    Ok(response::DescribeSagWanList {
+        wans: rows.collect(),
+        task_states: task_states!(d, "Wan", cx.now => describe_sag_wan_list),
+    })
 }
 
-/// Gateways with a connected device, ranked by a reported number.
-async fn top(cx: &mut Cx, field: &'static str, rate: fn(&Reported) -> Option<f64>) -> Result<Vec<Value>> {
-    let mut ranked = Vec::new();
-    let filter = cx.mine();
-    let gws = cx.list::<Gateway>(&filter).await?;
-    let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let mut all = cx.device_summaries(&ids).await?;
-    for gw in gws {
-        let devices = all.remove(&gw.id).unwrap_or_default();
-        let rates: Vec<f64> =
-            devices.iter().filter(|d| d.online(cx.now)).filter_map(|d| rate(&d.reported)).collect();
-        if !rates.is_empty() {
-            ranked.push((rates.iter().sum::<f64>(), gw));
-        }
-    }
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    Ok(ranked
-        .into_iter()
-        .take(TOP)
-        .map(|(rate, gw)| {
-            let mut row = json!({"InstanceId": gw.id, "RegionId": gw.region, "Name": gw.name()});
-            row[field] = format!("{rate:.1}").into();
-            row
-        })
-        .collect())
+/// Gateways with a connected device, by the sum of what their devices reported.
+async fn top(cx: &mut Cx, region: &str, rate: Rate) -> Result<Vec<Ranked>> {
+    let (uid, since) = (cx.uid(), cx.now - ONLINE_MS);
+    Ok(gateways::ranking(cx.conn(), uid, region, rate, since, TOP).await?)
 }
 
-pub async fn drop_top(cx: &mut Cx) -> Result<Value> {
-    Ok(json!({"DropTopN": top(cx, "DropRate", |r| r.drop_rate).await?}))
+pub async fn drop_top(
+    cx: &mut Cx,
+    request: request::DescribeSagDropTopN,
+) -> Result<response::DescribeSagDropTopN> {
+    let ranked = top(cx, &request.region_id, Rate::Drops).await?;
+    let rows = ranked.into_iter().map(|gw| response::describe_sag_drop_top_n::DropTopN {
+        drop_rate: format!("{:.1}", gw.rate),
+        instance_id: gw.id,
+        name: gw.name,
+        region_id: gw.region,
+    });
+    Ok(response::DescribeSagDropTopN { drop_top_n: rows.collect() })
 }
 
-pub async fn traffic_top(cx: &mut Cx) -> Result<Value> {
-    Ok(json!({"TrafficTopN": top(cx, "TrafficRate", |r| r.traffic_rate).await?}))
+pub async fn traffic_top(
+    cx: &mut Cx,
+    request: request::DescribeSagTrafficTopN,
+) -> Result<response::DescribeSagTrafficTopN> {
+    let ranked = top(cx, &request.region_id, Rate::Traffic).await?;
+    let rows = ranked.into_iter().map(|gw| response::describe_sag_traffic_top_n::TrafficTopN {
+        traffic_rate: format!("{:.1}", gw.rate),
+        instance_id: gw.id,
+        name: gw.name,
+        region_id: gw.region,
+    });
+    Ok(response::DescribeSagTrafficTopN { traffic_top_n: rows.collect() })
 }
 
-pub async fn gateway_ha(cx: &mut Cx) -> Result<Value> {
+pub async fn gateway_ha(
+    cx: &mut Cx,
+    _: request::DescribeSmartAccessGatewayHa,
+) -> Result<response::DescribeSmartAccessGatewayHa> {
     let gw = cx.gateway().await?;
-    let devices = cx.devices_of(&gw.id).await?;
-    let running: Vec<_> = devices.iter().filter(|d| d.online(cx.now)).collect();
+    let mut running = cx.devices_of(&gw.id).await?;
+    running.retain(|d| d.online(cx.now));
     if running.is_empty() {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
-    let device_level = if running.len() > 1 { "ON" } else { "OFF" };
-    let mut links = Vec::new();
-    for d in &running {
-        for l in d.report["LinkBackup"].as_array().into_iter().flatten() {
-            links.push(l.clone());
-        }
-    }
-    let mut out = json!({"SmartAGId": gw.id, "DeviceLevelBackupState": device_level,
-        "LinkBackupInfoList": links});
-    if device_level == "ON" {
-        out["MainDeviceId"] = running[0].sn.as_str().into();
-        out["BackupDeviceId"] = running[1].sn.as_str().into();
-    }
-    Ok(out)
+    let (main, backup) = match running.as_slice() {
+        [main, backup, ..] => (Some(main.sn.clone()), Some(backup.sn.clone())),
+        _ => (None, None),
+    };
+    let links = running.into_iter().flat_map(|d| d.state.link_backup);
+    let links = links.map(|l| response::describe_smart_access_gateway_ha::LinkBackupInfoList {
+        backup_link_id: l.backup_link_id,
+        backup_link_state: l.backup_link_state,
+        link_level_backup_state: l.level_backup_state,
+        link_level_backup_type: l.level_backup_type,
+        main_link_id: l.main_link_id,
+        main_link_state: l.main_link_state,
+    });
+    Ok(response::DescribeSmartAccessGatewayHa {
+        backup_device_id: backup,
+        device_level_backup_state: if main.is_some() { "ON" } else { "OFF" }.to_owned(),
+        device_level_backup_type: None,
+        link_backup_info_list: links.collect(),
+        main_device_id: main,
+        smart_ag_id: gw.id,
+    })
 }

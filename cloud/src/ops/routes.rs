@@ -1,226 +1,279 @@
 //! Routing of a device: protocols, BGP, OSPF, static routes.
 
-use serde_json::{Value, json};
-
-use super::cx::{Cx, empty};
+use super::cx::Cx;
+use super::fields::{copied, task_states};
+use crate::api::{request, response};
 use crate::domain::device::Device;
+use crate::domain::device_config::{Bgp, Ospf, PortProtocol, StaticRoute};
 use crate::domain::net;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::store::secrets::mask;
 
 const STATIC_QUOTA: usize = 100;
 
-pub async fn modify_global(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_global(
+    cx: &mut Cx,
+    request: request::ModifySagGlobalRouteProtocol,
+) -> Result<response::ModifySagGlobalRouteProtocol> {
     let mut d = cx.online_device().await?;
-    let protocol = cx.text("RouteProtocol");
-    if d.get("RouteProtocol") != protocol.as_str() {
+    if d.config.route_protocol != request.route_protocol {
         // Ports follow the device; what they had chosen no longer fits.
-        d.set("PortProtocols", json!({}));
+        d.config.port_protocols.clear();
     }
-    d.set("RouteProtocol", protocol.into());
+    d.config.route_protocol = request.route_protocol;
     cx.save_device(&mut d, "RouteProtocol").await?;
-    Ok(empty())
+    Ok(response::ModifySagGlobalRouteProtocol::default())
 }
 
-pub async fn describe_global(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_global(
+    cx: &mut Cx,
+    _: request::DescribeSagGlobalRouteProtocol,
+) -> Result<response::DescribeSagGlobalRouteProtocol> {
     let d = cx.device().await?;
-    let tasks = d.tasks("RouteProtocol", cx.now);
-    Ok(json!({"RouteProtocol": d.get("RouteProtocol"), "TaskStates": tasks}))
+    Ok(response::DescribeSagGlobalRouteProtocol {
+        task_states: task_states!(d, "RouteProtocol", cx.now => describe_sag_global_route_protocol),
+        route_protocol: d.config.route_protocol,
+    })
 }
 
-pub async fn modify_bgp(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_bgp(
+    cx: &mut Cx,
+    request: request::ModifySagRouteProtocolBgp,
+) -> Result<response::ModifySagRouteProtocolBgp> {
     let mut d = cx.online_device().await?;
-    let bgp = cx.fields(&["RouterId", "LocalAs", "HoldTime", "KeepAlive"]);
-    d.set("Bgp", Value::Object(bgp));
+    d.config.bgp = Some(copied!(request => Bgp { router_id, local_as, hold_time, keep_alive }));
     cx.save_device(&mut d, "Bgp").await?;
-    Ok(empty())
+    Ok(response::ModifySagRouteProtocolBgp::default())
 }
 
-pub async fn describe_bgp(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_bgp(
+    cx: &mut Cx,
+    _: request::DescribeSagRouteProtocolBgp,
+) -> Result<response::DescribeSagRouteProtocolBgp> {
     let d = cx.device().await?;
-    let mut out = json!({"TaskStates": d.tasks("Bgp", cx.now)});
-    merge(&mut out, d.get("Bgp"));
-    Ok(out)
+    let bgp = d.config.bgp.clone().unwrap_or_default();
+    Ok(copied!(bgp => response::DescribeSagRouteProtocolBgp {
+        router_id, local_as, hold_time, keep_alive;
+        task_states: task_states!(d, "Bgp", cx.now => describe_sag_route_protocol_bgp),
+    }))
 }
 
-pub async fn modify_ospf(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_ospf(
+    cx: &mut Cx,
+    request: request::ModifySagRouteProtocolOspf,
+) -> Result<response::ModifySagRouteProtocolOspf> {
     let mut d = cx.online_device().await?;
-    let kind = cx.text("AuthenticationType");
-    let mut names = vec!["AreaId", "AuthenticationType", "DeadTime", "HelloTime", "RouterId"];
-    let (secret, sealed) = match kind.as_str() {
-        "MD5" => ("Md5Key", "SealedMd5Key"),
-        "CLEARTEXT" => ("Password", "SealedPassword"),
-        _ => ("", ""),
-    };
-    if kind == "MD5" {
-        names.push("Md5KeyId");
+    let mut ospf = copied!(request => Ospf {
+        area_id, authentication_type, dead_time, hello_time, router_id;
+        ..Ospf::default()
+    });
+    match ospf.authentication_type.as_str() {
+        "MD5" => {
+            let key = request.md5_key.ok_or_else(|| cx.missing("Md5Key"))?;
+            ospf.sealed_md5_key = Some(cx.seal(&key)?);
+            ospf.md5_key_id = Some(request.md5_key_id.ok_or_else(|| cx.missing("Md5KeyId"))?);
+        }
+        "CLEARTEXT" => {
+            let password = request.password.ok_or_else(|| cx.missing("Password"))?;
+            ospf.sealed_password = Some(cx.seal(&password)?);
+        }
+        _ => {}
     }
-    let mut ospf = cx.fields(&names);
-    if !secret.is_empty() {
-        let Some(value) = cx.opt(secret) else { return Err(cx.missing(secret)) };
-        ospf.insert(sealed.to_owned(), cx.seal(&value)?.into());
-    }
-    if kind == "MD5" && !ospf.contains_key("Md5KeyId") {
-        return Err(cx.missing("Md5KeyId"));
-    }
-    d.set("Ospf", Value::Object(ospf));
+    d.config.ospf = Some(ospf);
     cx.save_device(&mut d, "Ospf").await?;
-    Ok(empty())
+    Ok(response::ModifySagRouteProtocolOspf::default())
 }
 
-pub async fn describe_ospf(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_ospf(
+    cx: &mut Cx,
+    _: request::DescribeSagRouteProtocolOspf,
+) -> Result<response::DescribeSagRouteProtocolOspf> {
     let d = cx.device().await?;
-    let ospf = d.get("Ospf").clone();
-    let mut out = json!({"TaskStates": d.tasks("Ospf", cx.now), "AreaType": ""});
-    merge(&mut out, &ospf);
-    if let Some(sealed) = ospf["SealedMd5Key"].as_str() {
-        let plain = cx.cipher.open(sealed).map_err(crate::error::ApiError::internal)?;
-        out["Md5Key"] = mask(&plain).into();
-    }
-    Ok(out)
+    let task_states = task_states!(d, "Ospf", cx.now => describe_sag_route_protocol_ospf);
+    let Some(ospf) = d.config.ospf else {
+        return Ok(response::DescribeSagRouteProtocolOspf { task_states, ..Default::default() });
+    };
+    let md5_key = match &ospf.sealed_md5_key {
+        Some(sealed) => mask(&cx.cipher.open(sealed).map_err(ApiError::internal)?),
+        None => String::new(),
+    };
+    Ok(copied!(ospf => response::DescribeSagRouteProtocolOspf {
+        authentication_type, dead_time, hello_time, md5_key_id, router_id;
+        area_id: ospf.area_id.to_string(),
+        area_type: String::new(),
+        md5_key,
+        task_states,
+    }))
 }
 
-/// Copies the fields of an object, secrets left out by their names in the catalogue.
-pub fn merge(out: &mut Value, from: impl std::borrow::Borrow<Value>) {
-    for (k, v) in from.borrow().as_object().into_iter().flatten() {
-        out[k] = v.clone();
-    }
-}
-
-pub async fn modify_port(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_port(
+    cx: &mut Cx,
+    request: request::ModifySagPortRouteProtocol,
+) -> Result<response::ModifySagPortRouteProtocol> {
     let mut d = cx.device().await?;
-    let port = cx.text("PortName");
-    let role = d.role(&port);
-    if d.port(&port).is_none() || !["LAN", "ECC"].contains(&role.as_str()) {
+    let (port, protocol) = (&request.port_name, &request.route_protocol);
+    let role = d.role(port);
+    if d.port(port).is_none() || !["LAN", "ECC"].contains(&role.as_str()) {
         return Err(cx.err(&["Sag.RouteProtocolPortNotExist"]));
     }
-    let protocol = cx.text("RouteProtocol");
     if role == "ECC" && protocol == "OSPF" {
         return Err(cx.err(&["Sag.EccRouteTypeError"]));
     }
-    if protocol != "STATIC" && d.get("RouteProtocol") != protocol.as_str() {
+    if protocol != "STATIC" && d.config.route_protocol != *protocol {
         return Err(cx.err(&["Sag.RouteTypeNotMatch"]));
     }
-    let mut entry = cx.fields(&["RouteProtocol", "Vlan"]);
+    let mut entry = copied!(request => PortProtocol { route_protocol, vlan; ..PortProtocol::default() });
     if protocol == "BGP" {
-        if net::ip(&cx.text("RemoteIp")).is_none() {
+        if !request.remote_ip.as_deref().is_some_and(|ip| net::ip(ip).is_some()) {
             return Err(cx.invalid("RemoteIp"));
         }
-        if !cx.text("RemoteAs").parse::<u32>().is_ok_and(|n| n > 0) {
+        let number = request.remote_as.as_deref().and_then(|n| n.parse::<u32>().ok());
+        if number.is_none_or(|n| n == 0) {
             return Err(cx.invalid("RemoteAs"));
         }
-        entry.extend(cx.fields(&["RemoteIp", "RemoteAs"]));
+        entry.remote_ip = request.remote_ip;
+        entry.remote_as = request.remote_as;
     }
-    d.set_entry("PortProtocols", &port, Value::Object(entry));
+    d.config.port_protocols.insert(request.port_name, entry);
     cx.save_device(&mut d, "PortProtocols").await?;
-    Ok(empty())
+    Ok(response::ModifySagPortRouteProtocol::default())
 }
 
-pub async fn describe_ports(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_ports(
+    cx: &mut Cx,
+    _: request::DescribeSagPortRouteProtocolList,
+) -> Result<response::DescribeSagPortRouteProtocolList> {
     let d = cx.device().await?;
-    let rows: Vec<Value> = d
-        .ports()
-        .into_iter()
-        .filter(|p| p["Role"] == "LAN" || p["Role"] == "ECC")
-        .map(|p| {
-            let name = p["PortName"].as_str().unwrap_or_default();
-            let up = p["Status"].as_str().unwrap_or_default().eq_ignore_ascii_case("up");
-            let mut row = json!({"PortName": name, "RouteProtocol": "STATIC",
-                "Status": if up { "UP" } else { "DOWN" }});
-            merge(&mut row, d.entry("PortProtocols", name));
-            row
-        })
-        .collect();
-    Ok(json!({"Ports": rows, "TaskStates": d.tasks("PortProtocols", cx.now)}))
+    let ports = d.current_ports().into_iter().filter(|p| p.role == "LAN" || p.role == "ECC");
+    let rows = ports.map(|p| {
+        let status = if p.is_up() { "UP" } else { "DOWN" };
+        let entry = d.config.port_protocols.get(&p.port_name);
+        let entry = entry.cloned().unwrap_or_else(|| PortProtocol {
+            route_protocol: "STATIC".to_owned(),
+            ..PortProtocol::default()
+        });
+        response::describe_sag_port_route_protocol_list::Ports {
+            neighbor_ip: None,
+            port_name: p.port_name,
+            remote_as: entry.remote_as,
+            remote_ip: entry.remote_ip,
+            route_protocol: entry.route_protocol,
+            status: status.to_owned(),
+            vlan: entry.vlan,
+        }
+    });
+    Ok(response::DescribeSagPortRouteProtocolList {
+        ports: rows.collect(),
+        task_states: task_states!(d, "PortProtocols", cx.now => describe_sag_port_route_protocol_list),
+    })
 }
 
-/// The port and VLAN of a static route, checked.
-fn check_port(cx: &Cx, d: &Device) -> Result<(String, String)> {
-    let port = cx.text("PortName");
-    if d.port(&port).is_none() {
+/// The VLAN of a static route if there is none in the request.
+const NO_VLAN: &str = "0";
+
+/// Checks the port and the VLAN of a static route.
+fn check_port(cx: &Cx, d: &Device, port: &str, vlan: &str) -> Result<()> {
+    if d.port(port).is_none() {
         return Err(cx.err(&["Sag.PortNotExist"]));
     }
-    let role = d.role(&port);
+    let role = d.role(port);
     if role == "NONE" || role == "MGT" {
         return Err(cx.err(&["Sag.PortRoleInvalid"]));
     }
-    let vlan = cx.opt("Vlan").unwrap_or_else(|| "0".to_owned());
     if !vlan.parse::<u16>().is_ok_and(|n| n <= 4094) {
         return Err(cx.invalid("Vlan"));
     }
-    let ecc = d.entry("Ecc", &port).as_array().cloned().unwrap_or_default();
-    if vlan != "0" && !ecc.iter().any(|i| i["Vlan"] == vlan.as_str()) {
+    let mut interfaces = d.config.ecc.get(port).into_iter().flatten();
+    if vlan != NO_VLAN && !interfaces.any(|i| i.vlan == vlan) {
         return Err(cx.err(&["Sag.EccVlanNotExist"]));
     }
-    Ok((port, vlan))
+    Ok(())
 }
 
-fn destination(cx: &Cx) -> Result<String> {
-    let block = net::cidr_list(&cx.text("DestinationCidr")).filter(|b| b.len() == 1);
+/// The only block of the text, as it is stored.
+fn destination(cx: &Cx, text: &str) -> Result<String> {
+    let block = net::cidr_list(text).filter(|b| b.len() == 1);
     block.map(|b| b[0].to_string()).ok_or_else(|| cx.invalid("DestinationCidr"))
 }
 
-fn next_hop(cx: &Cx) -> Result<String> {
-    let hop = cx.text("NextHop");
-    if net::ip(&hop).is_some() { Ok(hop) } else { Err(cx.invalid("NextHop")) }
+fn check_next_hop(cx: &Cx, hop: &str) -> Result<()> {
+    if net::ip(hop).is_some() { Ok(()) } else { Err(cx.invalid("NextHop")) }
 }
 
-fn is(route: &Value, port: &str, vlan: &str, cidr: &str) -> bool {
-    route["PortName"] == port && route["Vlan"] == vlan && route["DestinationCidr"] == cidr
+/// Whether the routes have the same port, VLAN and destination.
+fn is_same(a: &StaticRoute, b: &StaticRoute) -> bool {
+    a.port_name == b.port_name && a.vlan == b.vlan && a.destination_cidr == b.destination_cidr
 }
 
-pub async fn create_static(cx: &mut Cx) -> Result<Value> {
+pub async fn create_static(
+    cx: &mut Cx,
+    request: request::CreateSagStaticRoute,
+) -> Result<response::CreateSagStaticRoute> {
     let mut d = cx.device().await?;
-    let (port, vlan) = check_port(cx, &d)?;
-    let (cidr, hop) = (destination(cx)?, next_hop(cx)?);
-    let mut routes = d.rows("StaticRoutes");
-    if routes.iter().any(|r| is(r, &port, &vlan, &cidr)) {
+    check_port(cx, &d, &request.port_name, &request.vlan)?;
+    let destination_cidr = destination(cx, &request.destination_cidr)?;
+    check_next_hop(cx, &request.next_hop)?;
+    let route = copied!(request => StaticRoute { port_name, vlan, next_hop; destination_cidr });
+    if d.config.static_routes.iter().any(|r| is_same(r, &route)) {
         return Err(cx.err(&["Sag.StaticRouteExist"]));
     }
-    if routes.len() >= STATIC_QUOTA {
+    if d.config.static_routes.len() >= STATIC_QUOTA {
         return Err(cx.err(&["SAG.CidrAmountLimit"]));
     }
-    routes.push(json!({"PortName": port, "Vlan": vlan, "DestinationCidr": cidr, "NextHop": hop}));
-    d.set("StaticRoutes", Value::Array(routes));
+    d.config.static_routes.push(route);
     cx.save_device(&mut d, "StaticRoutes").await?;
-    Ok(empty())
+    Ok(response::CreateSagStaticRoute::default())
 }
 
-pub async fn modify_static(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_static(
+    cx: &mut Cx,
+    request: request::ModifySagStaticRoute,
+) -> Result<response::ModifySagStaticRoute> {
     let mut d = cx.device().await?;
-    let (port, vlan) = check_port(cx, &d)?;
-    let (cidr, hop) = (destination(cx)?, next_hop(cx)?);
-    let mut routes = d.rows("StaticRoutes");
-    let Some(route) = routes.iter_mut().find(|r| is(r, &port, &vlan, &cidr)) else {
-        return Err(cx.err(&["Sag.StaticRouteNotExist"]));
-    };
-    route["NextHop"] = hop.into();
-    d.set("StaticRoutes", Value::Array(routes));
+    let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
+    check_port(cx, &d, &request.port_name, &vlan)?;
+    let destination_cidr = destination(cx, &request.destination_cidr)?;
+    check_next_hop(cx, &request.next_hop)?;
+    let route = copied!(request => StaticRoute { port_name, next_hop; vlan, destination_cidr });
+    let found = d.config.static_routes.iter_mut().find(|r| is_same(r, &route));
+    *found.ok_or_else(|| cx.err(&["Sag.StaticRouteNotExist"]))? = route;
     cx.save_device(&mut d, "StaticRoutes").await?;
-    Ok(empty())
+    Ok(response::ModifySagStaticRoute::default())
 }
 
-pub async fn delete_static(cx: &mut Cx) -> Result<Value> {
+pub async fn delete_static(
+    cx: &mut Cx,
+    request: request::DeleteSagStaticRoute,
+) -> Result<response::DeleteSagStaticRoute> {
     let mut d = cx.device().await?;
-    let port = cx.text("PortName");
-    if d.port(&port).is_none() {
+    if d.port(&request.port_name).is_none() {
         return Err(cx.err(&["Sag.PortNotExist"]));
     }
-    let vlan = cx.opt("Vlan").unwrap_or_else(|| "0".to_owned());
-    let cidr = destination(cx)?;
-    let mut routes = d.rows("StaticRoutes");
-    let before = routes.len();
-    routes.retain(|r| !is(r, &port, &vlan, &cidr));
-    if routes.len() == before {
+    let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
+    let destination_cidr = destination(cx, &request.destination_cidr)?;
+    let route =
+        copied!(request => StaticRoute { port_name; vlan, destination_cidr, ..StaticRoute::default() });
+    let before = d.config.static_routes.len();
+    d.config.static_routes.retain(|r| !is_same(r, &route));
+    if d.config.static_routes.len() == before {
         return Err(cx.err(&["Sag.StaticRouteNotExist"]));
     }
-    d.set("StaticRoutes", Value::Array(routes));
     cx.save_device(&mut d, "StaticRoutes").await?;
-    Ok(empty())
+    Ok(response::DeleteSagStaticRoute::default())
 }
 
-pub async fn describe_static(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_static(
+    cx: &mut Cx,
+    _: request::DescribeSagStaticRouteList,
+) -> Result<response::DescribeSagStaticRouteList> {
     let d = cx.device().await?;
-    let tasks = d.tasks("StaticRoutes", cx.now);
-    Ok(json!({"StaticRoutes": d.rows("StaticRoutes"), "TaskStates": tasks}))
+    let rows = d.config.static_routes.iter().map(|r| {
+        copied!(r => response::describe_sag_static_route_list::StaticRoutes {
+            destination_cidr, next_hop, port_name, vlan,
+        })
+    });
+    Ok(response::DescribeSagStaticRouteList {
+        static_routes: rows.collect(),
+        task_states: task_states!(d, "StaticRoutes", cx.now => describe_sag_static_route_list),
+    })
 }

@@ -1,10 +1,12 @@
 //! Software versions of devices.
 
 use sag_southbound::{Command, UpgradeArgs};
-use serde_json::{Value, json};
 
-use super::cx::{Cx, empty};
+use super::cx::Cx;
+use super::fields::copied;
+use crate::api::{request, response};
 use crate::domain::device::Device;
+use crate::domain::device_config::UpgradePolicy;
 use crate::error::Result;
 use crate::store::Link;
 use crate::store::devices::version_order;
@@ -14,35 +16,45 @@ const DEVICE: [(&str, &str, i64); 2] =
     [("0.1.0", "sag-vcpe-0.1.0", 1_790_000_000_000), ("0.1.1", "sag-vcpe-0.1.1", 1_795_000_000_000)];
 const DPI: [(&str, &str, i64); 1] = [("20201117_1_0-0.0.1", "dpi-20201117", 1_605_571_200_000)];
 
+const DPI_KIND: &str = "Dpi";
+
 fn offered(kind: &str) -> &'static [(&'static str, &'static str, i64)] {
-    if kind == "Dpi" { &DPI } else { &DEVICE }
+    if kind == DPI_KIND { &DPI } else { &DEVICE }
 }
 
-pub async fn versions(cx: &mut Cx) -> Result<Value> {
+pub async fn versions(
+    cx: &mut Cx,
+    request: request::DescribeSmartAccessGatewayVersions,
+) -> Result<response::DescribeSmartAccessGatewayVersions> {
     let gw = cx.gateway().await?;
-    if cx.opt("SmartAGSn").is_some() {
+    if request.smart_ag_sn.is_some() {
         cx.device_on(&gw).await?;
     }
-    let rows: Vec<Value> = offered(&cx.text("VersionType"))
-        .iter()
-        .map(|(code, name, at)| {
-            json!({"Type": "release", "VersionCode": code, "VersionName": name, "CreateTime": at})
-        })
-        .collect();
-    Ok(json!({"SmartAGVersions": rows}))
+    let rows = offered(&request.version_type).iter().map(|(code, name, at)| {
+        response::describe_smart_access_gateway_versions::SmartAGVersion {
+            create_time: *at,
+            r#type: "release".to_owned(),
+            version_code: (*code).to_owned(),
+            version_name: (*name).to_owned(),
+        }
+    });
+    Ok(response::DescribeSmartAccessGatewayVersions { smart_ag_versions: rows.collect() })
 }
 
-pub async fn update(cx: &mut Cx) -> Result<Value> {
+pub async fn update(
+    cx: &mut Cx,
+    request: request::UpdateSmartAccessGatewayVersion,
+) -> Result<response::UpdateSmartAccessGatewayVersion> {
     let gw = cx.gateway().await?;
-    let kind = cx.opt("VersionType").unwrap_or_else(|| "Device".to_owned());
-    let code = cx.text("VersionCode");
+    let kind = request.version_type.unwrap_or_else(|| "Device".to_owned());
+    let code = request.version_code;
     if !offered(&kind).iter().any(|(c, ..)| *c == code) {
         return Err(cx.err(&["VersionNotExist"]));
     }
     if cx.links_from(Link::Ccn, &gw.id).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
-    let mut devices: Vec<Device> = match cx.opt("SerialNumber") {
+    let mut devices: Vec<Device> = match request.serial_number {
         Some(_) => vec![cx.device_on(&gw).await?],
         None => cx.devices_of(&gw.id).await?,
     };
@@ -51,16 +63,16 @@ pub async fn update(cx: &mut Cx) -> Result<Value> {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
     for d in &mut devices {
-        let have = d.report["SoftwareVersion"].as_str().unwrap_or_default();
-        if kind == "Device" && version_order(have) > version_order(&code) {
+        let have = d.state.software_version.as_deref().unwrap_or_default();
+        if kind != DPI_KIND && version_order(have) > version_order(&code) {
             return Err(cx.err(&["VersionTooOld"]));
         }
-        let field = if kind == "Dpi" { "DpiVersion" } else { "TargetVersion" };
-        d.set(field, code.as_str().into());
+        let version = if kind == DPI_KIND { &mut d.config.dpi_version } else { &mut d.config.target_version };
+        *version = Some(code.clone());
         let args = UpgradeArgs { version_type: kind.clone(), version_code: code.clone() };
         cx.command(d, Command::Upgrade(args)).await?;
     }
-    Ok(empty())
+    Ok(response::UpdateSmartAccessGatewayVersion::default())
 }
 
 /// Seconds, minutes, hours, day of month, month, day of week, and maybe a year.
@@ -70,26 +82,43 @@ fn cron(text: &str) -> bool {
     (6..=7).contains(&fields.len()) && fields.iter().all(|f| ok(f))
 }
 
-fn section(cx: &Cx) -> &'static str {
-    if cx.text("VersionType") == "Dpi" { "DpiUpgradePolicy" } else { "UpgradePolicy" }
-}
-
-pub async fn modify_policy(cx: &mut Cx) -> Result<Value> {
+pub async fn modify_policy(
+    cx: &mut Cx,
+    request: request::ModifyDeviceAutoUpgradePolicy,
+) -> Result<response::ModifyDeviceAutoUpgradePolicy> {
     let mut d = cx.device().await?;
-    if !cron(&cx.text("CronExpression")) {
+    if !cron(&request.cron_expression) {
         return Err(cx.invalid("CronExpression"));
     }
-    let policy = cx.fields(&["CronExpression", "Duration", "TimeZone", "UpgradeType"]);
-    let section = section(cx);
-    d.set(section, Value::Object(policy));
+    let policy = copied!(request => UpgradePolicy { cron_expression, duration, time_zone, upgrade_type });
+    let section = if request.version_type.as_deref() == Some(DPI_KIND) {
+        d.config.dpi_upgrade_policy = Some(policy);
+        "DpiUpgradePolicy"
+    } else {
+        d.config.upgrade_policy = Some(policy);
+        "UpgradePolicy"
+    };
     cx.save_device(&mut d, section).await?;
-    Ok(empty())
+    Ok(response::ModifyDeviceAutoUpgradePolicy::default())
 }
 
-pub async fn describe_policy(cx: &mut Cx) -> Result<Value> {
+pub async fn describe_policy(
+    cx: &mut Cx,
+    request: request::DescribeDeviceAutoUpgradePolicy,
+) -> Result<response::DescribeDeviceAutoUpgradePolicy> {
     let d = cx.device().await?;
-    let mut out = json!({"SmartAGId": d.sag, "SerialNumber": d.sn, "UpgradeType": "manual",
-        "CronExpression": "", "Duration": 30, "TimeZone": ""});
-    super::routes::merge(&mut out, d.get(section(cx)));
-    Ok(out)
+    let dpi = request.version_type.as_deref() == Some(DPI_KIND);
+    let policy = if dpi { d.config.dpi_upgrade_policy } else { d.config.upgrade_policy };
+    let policy = policy.unwrap_or_else(|| UpgradePolicy {
+        upgrade_type: "manual".to_owned(),
+        duration: 30,
+        ..UpgradePolicy::default()
+    });
+    Ok(copied!(policy => response::DescribeDeviceAutoUpgradePolicy {
+        cron_expression, time_zone, upgrade_type;
+        duration: policy.duration.to_string(),
+        jitter: None,
+        serial_number: d.summary.sn,
+        smart_ag_id: d.summary.sag,
+    }))
 }

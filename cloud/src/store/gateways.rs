@@ -1,8 +1,8 @@
-//! Conditions on gateways that other tables answer.
+//! Conditions on gateways that other tables answer, and their ranking.
 
 use super::devices::version_order;
 use super::objects::{Column, Filter};
-use super::{Arg, Link};
+use super::{Arg, Kind, Link, Result, Tx};
 use crate::args;
 
 /// Which versions fit.
@@ -56,4 +56,53 @@ impl Filter {
             "(variant = 'software' OR EXISTS (SELECT 1 FROM links WHERE kind = 'qos' AND a = objects.id))";
         self.condition(sql, Vec::new())
     }
+}
+
+/// What devices report and gateways are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    Traffic,
+    Drops,
+}
+
+/// A gateway in a ranking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranked {
+    pub id: String,
+    pub region: String,
+    pub name: String,
+    /// The sum over its devices.
+    pub rate: f64,
+}
+
+/// The gateways with the highest rates, counting devices that were heard since then (milliseconds since 1970).
+pub async fn ranking(
+    tx: &mut Tx,
+    uid: i64,
+    region: &str,
+    rate: Rate,
+    since: i64,
+    limit: i64,
+) -> Result<Vec<Ranked>> {
+    let column = match rate {
+        Rate::Traffic => "traffic_rate",
+        Rate::Drops => "drop_rate",
+    };
+    let sql = format!(
+        "SELECT o.id, o.region, o.name, SUM(d.{column}) AS rate
+         FROM objects o JOIN devices d ON d.sag = o.id
+         WHERE o.kind = $1 AND o.uid = $2 AND o.region = $3
+             AND d.seen > 0 AND d.seen >= $4 AND d.{column} IS NOT NULL
+         GROUP BY o.id, o.region, o.name, o.seq
+         ORDER BY rate DESC, o.seq, o.id LIMIT $5"
+    );
+    tx.query(&sql, args![Kind::Gateway.as_str(), uid, region, since, limit], |row| {
+        Ok(Ranked {
+            id: row.string(0)?,
+            region: row.string(1)?,
+            name: row.string(2)?,
+            rate: row.real(3)?.unwrap_or_default(),
+        })
+    })
+    .await
 }
