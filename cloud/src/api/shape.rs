@@ -1,6 +1,6 @@
-//! Brings a handler's answer into the documented form.
+//! Brings an answer that was stored as a value into the documented form.
 //!
-//! Handlers return plain objects and bare lists. The catalogue decides which fields go out, as
+//! Older versions stored plain objects and bare lists. The catalogue decides which fields go out, as
 //! which JSON type, and which lists are wrapped (`{"Acls":{"Acl":[...]}}`).
 
 use std::borrow::Cow;

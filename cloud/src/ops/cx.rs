@@ -3,14 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
-
 use crate::api::params::Params;
-use crate::api::request::Request;
 use crate::api::{Op, any_error};
 use crate::domain::caller::Caller;
 use crate::error::{ApiError, Result};
-use crate::store::objects::{self, Entity, Filter, Object, Stored};
+use crate::store::objects::{self, Entity, Filter, Stored};
 use crate::store::secrets::{Cipher, DIGITS, LOWER, MIXED};
 use crate::store::{Kind, Link, Tx, links};
 use crate::time::{now_ms, now_us};
@@ -65,23 +62,6 @@ impl Cx {
     /// A repeat list, or the same thing separated by commas in one value.
     pub fn list_param(&self, name: &str) -> Vec<String> {
         self.params.texts(name)
-    }
-
-    /// The given parameters that the request has, as fields of a body.
-    pub fn fields(&self, names: &[&str]) -> Map<String, Value> {
-        let spec = self.op.spec();
-        let mut out = Map::new();
-        for name in names {
-            let Some(v) = self.params.get(name) else { continue };
-            let kind = spec.params.iter().find(|p| p.name == *name).map(|p| p.kind);
-            let value = match kind {
-                Some(crate::api::Kind::Int) => v.parse::<i64>().map_or(Value::Null, Value::from),
-                Some(crate::api::Kind::Bool) => json!(self.flag(name)),
-                _ => Value::from(v),
-            };
-            out.insert((*name).to_owned(), value);
-        }
-        out
     }
 
     pub fn region(&self) -> String {
@@ -295,87 +275,4 @@ pub struct Page<T> {
     pub number: i64,
     pub size: i64,
     pub rows: Vec<T>,
-}
-
-/// Objects whose bodies have no type yet. A family of operations that is converted needs none of this.
-impl Cx {
-    /// The whole request as its type.
-    pub fn request<R: Request>(&self) -> R {
-        R::read(&self.params)
-    }
-
-    /// A new object of the caller; `id_field` names the identifier in the API.
-    pub fn object(
-        &mut self,
-        kind: Kind,
-        id: String,
-        id_field: &str,
-        parent: &str,
-        mut body: Map<String, Value>,
-    ) -> Object {
-        self.sequence += 1;
-        body.insert(id_field.to_owned(), Value::from(id.as_str()));
-        body.entry("RegionId").or_insert_with(|| Value::from(self.region()));
-        Object {
-            kind,
-            id,
-            uid: self.uid(),
-            region: self.region(),
-            parent: parent.to_owned(),
-            name: body.get("Name").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            seq: now_us() + self.sequence,
-            body,
-        }
-    }
-
-    pub async fn put_object(&mut self, o: &Object) -> Result<()> {
-        Ok(objects::put_untyped(self.conn(), o).await?)
-    }
-
-    pub async fn remove_object(&mut self, o: &Object) -> Result<()> {
-        self.remove_by_id(o.kind, &o.id).await
-    }
-
-    pub async fn get_object(&mut self, kind: Kind, id: &str) -> Result<Option<Object>> {
-        Ok(objects::get_untyped(self.conn(), kind, id).await?)
-    }
-
-    pub async fn find_object(&mut self, kind: Kind, id: &str) -> Result<Option<Object>> {
-        let found = self.get_object(kind, id).await?;
-        Ok(found.filter(|o| self.is_mine(o.uid, &o.region)))
-    }
-
-    /// The object that the parameter names, or the documented error.
-    pub async fn require_object(&mut self, kind: Kind, param: &str, codes: &[&str]) -> Result<Object> {
-        let id = self.text(param);
-        self.find_object(kind, &id).await?.ok_or_else(|| self.err(codes))
-    }
-
-    pub async fn child_objects(&mut self, kind: Kind, parent: &str) -> Result<Vec<Object>> {
-        self.list_objects(kind, &Filter::under(parent)).await
-    }
-
-    pub async fn list_objects(&mut self, kind: Kind, filter: &Filter) -> Result<Vec<Object>> {
-        Ok(objects::list_untyped(self.conn(), kind, filter, None).await?)
-    }
-
-    pub async fn object_page(&mut self, kind: Kind, filter: &Filter) -> Result<(i64, Vec<Object>)> {
-        let (number, size) = self.page();
-        let total = objects::count(self.conn(), kind, filter).await?;
-        let offset = (number - 1).saturating_mul(size);
-        let rows = objects::list_untyped(self.conn(), kind, filter, Some((size, offset))).await?;
-        Ok((total, rows))
-    }
-
-    /// `TotalCount`, `PageNumber`, `PageSize` and the list under its documented name.
-    pub fn listing(&self, field: &str, total: i64, items: Vec<Value>) -> Value {
-        let (number, size) = self.page();
-        let mut out = json!({"TotalCount": total, "PageNumber": number, "PageSize": size});
-        out[field] = Value::Array(items);
-        out
-    }
-}
-
-pub fn empty() -> Value {
-    json!({})
 }

@@ -50,7 +50,7 @@ fn written<R: Response>(response: &R, request_id: &str) -> Result<String> {
     Ok(serde_json::to_string(&Answer { request_id, response })?)
 }
 
-/// An answer that was built as a value, in its documented form.
+/// An answer that an older version stored, in its documented form.
 pub fn shaped(op: Op, mut answer: Value, request_id: &str) -> Result<String> {
     // One operation has the field with a small letter too; what an operation does not have is left out.
     for name in ["RequestId", "requestId"] {

@@ -5,9 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
-use super::schema::column_fields;
 use super::{Arg, Kind, Link, Result, Row, Tx};
 use crate::args;
 
@@ -248,17 +246,6 @@ pub async fn get<T: Entity>(tx: &mut Tx, id: &str) -> Result<Option<Stored<T>>> 
 
 /// Adds the object, or replaces the body and the columns of the one that is there.
 pub async fn put<T: Entity>(tx: &mut Tx, o: &Stored<T>) -> Result<()> {
-    let body = serde_json::to_string(&o.body)?;
-    put_row(tx, T::KIND, (&o.id, o.uid, &o.region, &o.parent, o.seq), &o.body.columns(), body).await
-}
-
-async fn put_row(
-    tx: &mut Tx,
-    kind: Kind,
-    (id, uid, region, parent, seq): (&str, i64, &str, &str, i64),
-    c: &Columns<'_>,
-    body: String,
-) -> Result<()> {
     let sql = "INSERT INTO objects (kind, id, uid, region, parent, seq, body, name, variant, status, model,
              resource_group, description, code, priority, expires)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
@@ -267,14 +254,15 @@ async fn put_row(
              model = excluded.model, resource_group = excluded.resource_group,
              description = excluded.description, code = excluded.code, priority = excluded.priority,
              expires = excluded.expires";
+    let c = o.body.columns();
     let args = args![
-        kind.as_str(),
-        id,
-        uid,
-        region,
-        parent,
-        seq,
-        body,
+        T::KIND.as_str(),
+        &o.id,
+        o.uid,
+        &o.region,
+        &o.parent,
+        o.seq,
+        serde_json::to_string(&o.body)?,
         c.name,
         c.variant,
         c.status,
@@ -352,67 +340,3 @@ pub fn placeholders(from: usize, count: usize) -> String {
 
 /// Values in one statement; both databases take far more.
 pub const CHUNK: usize = 500;
-
-/// An object whose body has no type yet: fields under their names in the API.
-#[derive(Clone, Debug)]
-pub struct Object {
-    pub kind: Kind,
-    pub id: String,
-    pub uid: i64,
-    pub region: String,
-    pub parent: String,
-    pub name: String,
-    pub seq: i64,
-    pub body: Map<String, Value>,
-}
-
-const UNTYPED: &str = "id, uid, region, parent, seq, body, name";
-
-impl Object {
-    pub fn str(&self, field: &str) -> &str {
-        self.body.get(field).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    pub fn int(&self, field: &str) -> i64 {
-        self.body.get(field).and_then(Value::as_i64).unwrap_or_default()
-    }
-
-    pub fn set(&mut self, field: &str, value: impl Into<Value>) {
-        self.body.insert(field.to_owned(), value.into());
-    }
-
-    fn from_row(kind: Kind, row: &Row<'_>) -> Result<Object> {
-        Ok(Object {
-            kind,
-            id: row.string(0)?,
-            uid: row.int(1)?,
-            region: row.string(2)?,
-            parent: row.string(3)?,
-            seq: row.int(4)?,
-            body: serde_json::from_str(row.text(5)?)?,
-            name: row.string(6)?,
-        })
-    }
-}
-
-pub async fn get_untyped(tx: &mut Tx, kind: Kind, id: &str) -> Result<Option<Object>> {
-    let sql = format!("SELECT {UNTYPED} FROM objects WHERE kind = $1 AND id = $2");
-    tx.row(&sql, args![kind.as_str(), id], |row| Object::from_row(kind, row)).await
-}
-
-pub async fn put_untyped(tx: &mut Tx, o: &Object) -> Result<()> {
-    let mut columns = column_fields(o.kind, &o.body);
-    columns.name = &o.name;
-    let body = serde_json::to_string(&o.body)?;
-    put_row(tx, o.kind, (&o.id, o.uid, &o.region, &o.parent, o.seq), &columns, body).await
-}
-
-pub async fn list_untyped(
-    tx: &mut Tx,
-    kind: Kind,
-    filter: &Filter,
-    page: Option<(i64, i64)>,
-) -> Result<Vec<Object>> {
-    let (sql, args) = select(UNTYPED, kind, filter, page);
-    tx.query(&sql, args, |row| Object::from_row(kind, row)).await
-}
