@@ -11,11 +11,13 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct Acl {
     rules: Vec<(Class, String, bool)>,
+    /// Verdict where no rule matches.
     pub default_accept: bool,
     stats: HashMap<String, (u32, Arc<RuleStats>)>,
 }
 
 impl Acl {
+    /// Without rules.
     pub fn new(default_accept: bool) -> Acl {
         Acl { default_accept, ..Acl::default() }
     }

@@ -51,18 +51,25 @@ fn entry(id: &str) -> Arc<EntryHits> {
 /// A gateway: edit it, then take a [`Net::snapshot`].
 #[derive(Debug)]
 pub struct Net {
+    /// Policy epoch.
     pub epoch: u32,
+    /// By number.
     pub ports: Vec<Port>,
+    /// The last one of a prefix counts.
     pub routes: Vec<((IpAddr, u8), Route)>,
+    /// Rules and their counters.
     pub acl: Acl,
     /// Addresses of WAN ports and the gateway's own are filled in.
     pub nat: NatSpec,
     /// What is metered; ports are filled in, with the rates of `port_rates`.
     pub qos: qos::QosSpec,
+    /// Of ports with a bandwidth.
     pub port_rates: HashMap<PortIdx, Rate>,
     /// When the meters were idle.
     pub began: Nanos,
+    /// Timeouts and switches.
     pub options: Options,
+    /// Their routes are in `routes`.
     pub tunnels: Vec<Tunnel>,
     /// Resolved neighbors.
     neighbors: NeighborLinks,
@@ -213,11 +220,13 @@ impl Net {
         idx
     }
 
+    /// Adds a route.
     pub fn route(&mut self, to: &str, route: Route) -> &mut Net {
         self.routes.push((prefix(to), route));
         self
     }
 
+    /// Adds a route by one gateway.
     pub fn via(&mut self, to: &str, port: PortIdx, gateway: &str) -> &mut Net {
         let via = Some(gateway.parse().expect("gateway"));
         self.route(to, Route::Via(vec![Member::port(port, via, 1)]))

@@ -56,14 +56,21 @@ pub fn ends4(frame: &[u8]) -> (Endpoint, Endpoint) {
 /// A frame, described.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pkt {
+    /// Destination of the frame.
     pub dmac: MacAddr,
+    /// Source of the frame.
     pub smac: MacAddr,
     /// The whole tag control word; `None` = untagged.
     pub tag: Option<u16>,
+    /// Source address.
     pub src: IpAddr,
+    /// Destination address.
     pub dst: IpAddr,
+    /// TTL or hop limit.
     pub ttl: u8,
+    /// TOS or traffic class.
     pub tos: u8,
+    /// Identification of IPv4.
     pub id: u16,
     /// IPv4 flags and fragment offset, as in the header.
     pub frag: u16,
@@ -71,6 +78,7 @@ pub struct Pkt {
     pub options: Vec<u8>,
     /// IPv6 extension headers: type, and all bytes after the "next header" byte.
     pub ext: Vec<(u8, Vec<u8>)>,
+    /// Of the transport header.
     pub proto: u8,
     /// Transport header and payload, checksum right.
     pub l4: Vec<u8>,
@@ -103,10 +111,12 @@ impl Pkt {
         p
     }
 
+    /// A UDP datagram with a payload.
     pub fn udp(src: &str, dst: &str, sport: u16, dport: u16) -> Pkt {
         Pkt::new(src, dst, UDP, udp_bytes(sport, dport, b"sixteen bytes ok"))
     }
 
+    /// A TCP segment with these flags.
     pub fn tcp(src: &str, dst: &str, sport: u16, dport: u16, flags: u8) -> Pkt {
         let mut l4 = Vec::new();
         l4.extend(sport.to_be_bytes());
@@ -129,6 +139,7 @@ impl Pkt {
         Pkt::icmp(src, dst, kind, 0, word, b"ping data")
     }
 
+    /// An ICMP message of the IP version of the addresses.
     pub fn icmp(src: &str, dst: &str, kind: u8, code: u8, word: u32, data: &[u8]) -> Pkt {
         let proto = if src.contains(':') { ICMPV6 } else { ICMP };
         let mut l4 = vec![kind, code, 0, 0];
@@ -137,16 +148,19 @@ impl Pkt {
         Pkt::new(src, dst, proto, l4)
     }
 
+    /// With this TTL.
     pub fn ttl(mut self, ttl: u8) -> Pkt {
         self.ttl = ttl;
         self
     }
 
+    /// With this TOS.
     pub fn tos(mut self, tos: u8) -> Pkt {
         self.tos = tos;
         self
     }
 
+    /// With "don't fragment" set.
     pub fn df(mut self) -> Pkt {
         self.frag |= 0x4000;
         self
@@ -186,21 +200,25 @@ impl Pkt {
         p.link(host_mac(port, via), GATEWAY_MACS[port.index()], vlan).build()
     }
 
+    /// From one Ethernet address to another, with a VLAN tag unless `vlan` is 0.
     pub fn link(mut self, dmac: MacAddr, smac: MacAddr, vlan: u16) -> Pkt {
         (self.dmac, self.smac, self.tag) = (dmac, smac, (vlan != 0).then_some(vlan));
         self
     }
 
+    /// With this tag control word.
     pub fn tagged(mut self, tci: u16) -> Pkt {
         self.tag = Some(tci);
         self
     }
 
+    /// With bytes behind the packet.
     pub fn padded(mut self, bytes: usize) -> Pkt {
         self.pad = bytes;
         self
     }
 
+    /// With IPv4 options.
     pub fn options(mut self, options: &[u8]) -> Pkt {
         assert!(options.len().is_multiple_of(4));
         self.options = options.to_vec();

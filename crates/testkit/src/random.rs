@@ -74,6 +74,7 @@ const RULES: [&str; 8] = [
 ];
 
 impl Rng {
+    /// From a seed.
     pub fn new(seed: u64) -> Rng {
         Rng { state: seed, nat: false }
     }
@@ -83,6 +84,7 @@ impl Rng {
         self.nat = true;
     }
 
+    /// 64 random bits.
     pub fn roll(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -90,6 +92,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// A number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         (self.roll() % n.max(1) as u64) as usize
     }
@@ -99,6 +102,7 @@ impl Rng {
         self.below(n) == 0
     }
 
+    /// One of these.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }

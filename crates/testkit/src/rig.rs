@@ -22,6 +22,7 @@ const TAILROOM: usize = 64;
 pub struct Buffers(pub Vec<(Vec<u8>, usize)>, pub Vec<Option<RecordNo>>);
 
 impl Buffers {
+    /// Of these frames, without records.
     pub fn new<F: AsRef<[u8]>>(frames: impl IntoIterator<Item = F>) -> Buffers {
         let one = |f: F| {
             let mut b = vec![0xEE; HEADROOM];
@@ -52,7 +53,9 @@ impl Frames for Buffers {
 /// What the pipeline made: collected, or refused if `refuse` is set.
 #[derive(Debug, Clone, Default)]
 pub struct Sent {
+    /// What was made: port and frame.
     pub frames: Vec<(PortIdx, Vec<u8>)>,
+    /// Takes nothing.
     pub refuse: bool,
 }
 
@@ -68,10 +71,15 @@ impl Emit for Sent {
 /// What became of one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// Sent by a port.
     Tx(PortIdx, Vec<u8>),
+    /// Dropped.
     Drop(DropReason),
+    /// Left to the kernel.
     Kernel,
+    /// Waits in the pipeline.
     Held,
+    /// Became frames that the pipeline made.
     Emitted,
 }
 
@@ -84,6 +92,7 @@ impl Outcome {
         }
     }
 
+    /// Whether it was sent.
     pub fn is_tx(&self) -> bool {
         matches!(self, Outcome::Tx(..))
     }
@@ -92,15 +101,21 @@ impl Outcome {
 /// One worker, a gateway and a clock.
 #[derive(Debug)]
 pub struct Rig {
+    /// The gateway.
     pub net: Net,
+    /// The gateway as it was last compiled.
     pub snap: Snapshot,
+    /// The worker.
     pub pipe: Pipeline,
+    /// The clock.
     pub now: Nanos,
+    /// What the pipeline made.
     pub sent: Sent,
     verdicts: Vec<Verdict>,
 }
 
 impl Rig {
+    /// With room for 1000 sessions in each family.
     pub fn new(net: Net) -> Rig {
         Rig::sized(net, 1000)
     }
@@ -129,6 +144,7 @@ impl Rig {
         }
     }
 
+    /// Over [`Net::branch`].
     pub fn branch() -> Rig {
         Rig::new(Net::branch())
     }
@@ -155,11 +171,13 @@ impl Rig {
         }
     }
 
+    /// Housekeeping.
     pub fn poll(&mut self) {
         self.pipe.poll(&self.snap, self.now, &mut self.sent);
         self.check_accounting();
     }
 
+    /// Sends one packet into its port.
     pub fn send(&mut self, pkt: &Pkt) -> Outcome {
         let dev = match pkt.dmac {
             m if m == GATEWAY_MACS[WAN.index()] => DEV_WAN,
@@ -217,6 +235,7 @@ impl Rig {
         (self.pipe.tables.v4.live(), self.pipe.tables.v6.live())
     }
 
+    /// Packets that a port dropped for a reason.
     pub fn drops(&self, port: PortIdx, reason: DropReason) -> u64 {
         self.pipe.counters.port(port).drops[reason.index()].get()
     }

@@ -11,7 +11,7 @@ use sag_pipeline::worker::BATCH;
 /// Lives through `steps` batches of the story with this seed. Panics where an invariant breaks:
 /// the packet accounting, the bytes of what is forwarded, the form of what is made, and that a batch does what
 /// its packets would do one by one.
-pub fn tell(seed: u64, steps: usize) -> Told {
+pub fn run_story(seed: u64, steps: usize) -> StoryCounts {
     let mut d = Rng::new(seed);
     let net = d.net();
     let sessions = [4, 60, 1000][d.below(3)];
@@ -71,36 +71,40 @@ pub fn tell(seed: u64, steps: usize) -> Told {
     }
     check_nothing_stays(&mut rig);
     let c = &rig.pipe.counters;
-    let mut told = Told { translated, sessions: c.sessions_created.get(), ..Told::default() };
+    let mut sums = StoryCounts { translated, sessions: c.sessions_created.get(), ..StoryCounts::default() };
     for p in (0..PortIdx::MAX as u8).map(|i| c.port(PortIdx(i))) {
-        told.forwarded += p.forwarded.get();
-        told.made += p.originated.get();
-        for (sum, n) in told.drops.iter_mut().zip(&p.drops) {
+        sums.forwarded += p.forwarded.get();
+        sums.made += p.originated.get();
+        for (sum, n) in sums.drops.iter_mut().zip(&p.drops) {
             *sum += n.get();
         }
     }
-    told
+    sums
 }
 
 /// What happened in a story.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub struct StoryCounts {
+    /// Packets forwarded.
     pub forwarded: u64,
     /// Of these, with another address.
     pub translated: u64,
+    /// Packets that the gateway made.
     pub made: u64,
+    /// Sessions created.
     pub sessions: u64,
+    /// By reason.
     pub drops: [u64; DropReason::COUNT],
 }
 
-impl Default for Told {
-    fn default() -> Told {
-        Told { forwarded: 0, translated: 0, made: 0, sessions: 0, drops: [0; DropReason::COUNT] }
+impl Default for StoryCounts {
+    fn default() -> StoryCounts {
+        StoryCounts { forwarded: 0, translated: 0, made: 0, sessions: 0, drops: [0; DropReason::COUNT] }
     }
 }
 
-impl std::ops::AddAssign for Told {
-    fn add_assign(&mut self, other: Told) {
+impl std::ops::AddAssign for StoryCounts {
+    fn add_assign(&mut self, other: StoryCounts) {
         self.forwarded += other.forwarded;
         self.translated += other.translated;
         self.made += other.made;
@@ -213,8 +217,13 @@ fn check_nothing_stays(rig: &mut Rig) {
     let nat = &rig.pipe.tables.nat;
     assert_eq!(nat.hosts().all().count(), 0, "hosts that are still counted");
     for pool in nat.pools() {
-        for lent in NatProtocol::ALL {
-            assert_eq!(pool.bindings(lent).count(), 0, "{lent:?} ports of {} that stay lent", pool.addr());
+        for protocol in NatProtocol::ALL {
+            assert_eq!(
+                pool.bindings(protocol).count(),
+                0,
+                "{protocol:?} ports of {} that stay allocated",
+                pool.addr()
+            );
         }
     }
 }

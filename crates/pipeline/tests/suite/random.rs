@@ -1,8 +1,8 @@
-//! Random stories. The seed of one that fails is in the name of the thread that told it; tell it
+//! Random stories. The seed of one that fails is in the name of its thread; run it
 //! again with `SAG_STORY_SEED=n`, or many more with `SAG_STORIES=n`.
 
 use sag_model::DropReason;
-use sag_testkit::{Told, tell};
+use sag_testkit::{StoryCounts, run_story};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is not a number")))
@@ -15,9 +15,10 @@ fn invariants_hold_in_every_story() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SAG_STORIES").unwrap_or(120),
     };
-    let mut all = Told::default();
+    let mut all = StoryCounts::default();
     for seed in seeds {
-        let story = std::thread::Builder::new().name(format!("story {seed}")).spawn(move || tell(seed, 30));
+        let story =
+            std::thread::Builder::new().name(format!("story {seed}")).spawn(move || run_story(seed, 30));
         all += story.unwrap().join().unwrap_or_else(|_| panic!("story {seed} failed"));
     }
     if one.is_some() {
