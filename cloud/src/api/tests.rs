@@ -190,7 +190,7 @@ fn patterns() {
 
 proptest! {
     #[test]
-    fn no_value_panics(op in 0usize..173, values in proptest::collection::vec(".{0,40}", 40)) {
+    fn no_value_panics(op in 0usize..Op::ALL.len(), values in proptest::collection::vec(".{0,40}", 40)) {
         let op = Op::ALL[op];
         let mut params = Params::default();
         for (p, v) in op.spec().params.iter().zip(&values) {

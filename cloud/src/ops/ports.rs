@@ -171,7 +171,7 @@ pub async fn describe_lans(
     let d = cx.device().await?;
     let row = |port_name: String| match d.config.lan.get(&port_name) {
         Some(lan) => {
-            copied!(lan => Lans { ip_type, ip, mask, start_ip, end_ip, lease; port_name: port_name })
+            copied!(lan => Lans { ip_type, ip, mask, start_ip, end_ip, lease; port_name })
         }
         None => Lans { ip_type: "STATIC".to_owned(), port_name, ..Lans::default() },
     };

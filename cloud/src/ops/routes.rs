@@ -124,7 +124,7 @@ pub async fn modify_port(
     }
     let mut entry = copied!(request => PortProtocol { route_protocol, vlan; ..PortProtocol::default() });
     if protocol == "BGP" {
-        if !request.remote_ip.as_deref().is_some_and(|ip| net::ip(ip).is_some()) {
+        if request.remote_ip.as_deref().is_none_or(|ip| net::ip(ip).is_none()) {
             return Err(cx.invalid("RemoteIp"));
         }
         let number = request.remote_as.as_deref().and_then(|n| n.parse::<u32>().ok());

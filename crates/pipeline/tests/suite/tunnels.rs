@@ -49,7 +49,7 @@ fn outward(v6: bool, data: usize) -> Pkt {
 }
 
 fn inward(t: &Tunnel, inner: &[u8], tos: u8) -> Vec<u8> {
-    frame_from_peer(&t, inner, tos, true)
+    frame_from_peer(t, inner, tos, true)
 }
 
 /// An answer to what [`outward`] sends.

@@ -61,7 +61,7 @@ fn added_and_removed_entries() {
 }
 
 #[test]
-fn secrets_differ_without_being_told() {
+fn secrets_differ_without_being_shown() {
     let other = edited("a0a1a2a3", "a0a1a2a4");
     assert_eq!(diff(EXAMPLE, &other), ["~ tunnel pop3: key_in ******** -> ********"]);
 }
