@@ -1,6 +1,6 @@
 //! Forwards every packet between two devices, unchanged: `l2fwd A B`. The bare cost of AF_XDP.
 //!
-//! Options: `--cpu N`, `--batch N`, `--fill N` (chunks lent per port), `--ring N`, `--frames N`, `--busy N`,
+//! Options: `--cpu N`, `--batch N`, `--fill N` (chunks posted per port), `--ring N`, `--frames N`, `--busy N`,
 //! `--copy`, `--huge`, `--verbose`.
 
 #[path = "../../crates/xsk/tests/common/mod.rs"]

@@ -1,5 +1,5 @@
 //! A million translated sessions made, refreshed and aged, on a clock of its own: `million [sessions]
-//! [eim|overlap]`. Fails if anything stays lent, or if a session takes more than 256 bytes.
+//! [eim|overlap]`. Fails if anything stays bound, or if a session takes more than 256 bytes.
 //!
 //! Inside endpoints are 20,000, so that one address has ports for them; each talks to 50 remotes.
 

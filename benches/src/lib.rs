@@ -233,7 +233,7 @@ impl Load {
 }
 
 impl Drop for Load {
-    /// The next one gets the same tables: nothing may be lent.
+    /// The next one gets the same tables: nothing may be bound.
     fn drop(&mut self) {
         self.end(1..self.pipe.tables.v4.used());
     }

@@ -21,7 +21,7 @@ pub fn snat_default() -> Net {
     snat(Behavior::EndpointIndependent, Behavior::AddressDependent)
 }
 
-/// A port for each remote endpoint anew, as the kernel does it: sessions alone are kept.
+/// A port for each remote endpoint, as the kernel does it: sessions alone are kept.
 pub fn snat_overlapping() -> Net {
     snat(Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent)
 }

@@ -2,7 +2,7 @@
 //! next hop's generation move on, and no packet ever leaves with another flow's translation. Every
 //! packet carries its flow's number, and what leaves is checked against it, checksums included.
 //!
-//! `SAG_STRESS_SECONDS` says for how long (15), `SAG_SEED` where the dice begin.
+//! `SAG_STRESS_SECONDS` says for how long (15), `SAG_SEED` where the rng begin.
 
 mod common;
 
@@ -115,16 +115,16 @@ impl World {
 
 /// Makes, renews and removes sessions, and moves epoch and next hop on.
 fn write(w: &World, seed: u64) -> [u64; 5] {
-    let (mut dice, mut deferred) = (Rng(seed), DeferredFree::default());
+    let (mut rng, mut deferred) = (Rng(seed), DeferredFree::default());
     let mut live: Vec<Option<RecordNo>> = vec![None; FLOWS as usize];
     let [mut made, mut full, mut removed, mut epochs, mut switches] = [0; 5];
     let mut resizer = Resizer::default();
     let (mut round, mut grace_at, mut resting) = (0u64, u64::MAX, 0);
     while !w.end.load(Relaxed) {
         round += 1;
-        let n = dice.below(FLOWS);
+        let n = rng.below(FLOWS);
         let slot = &mut live[n as usize];
-        match (*slot, dice.below(16)) {
+        match (*slot, rng.below(16)) {
             (None, _) => match w.create(n, &mut deferred) {
                 Some(no) => {
                     made += 1;
@@ -189,9 +189,9 @@ fn rcu() -> bool {
 
 /// Finds flows and looks whether what their records say is theirs.
 fn read(w: &World, seed: u64) -> u64 {
-    let (mut dice, mut found) = (Rng(seed), 0);
+    let (mut rng, mut found) = (Rng(seed), 0);
     while !w.end.load(Relaxed) {
-        let n = dice.below(FLOWS);
+        let n = rng.below(FLOWS);
         let (k, new) = keys(n);
         if let Some(no) = w.table.find(&k, w.table.hash(&k)) {
             let r = w.table.record(no);
@@ -208,11 +208,11 @@ fn read(w: &World, seed: u64) -> u64 {
 
 /// Sends packets of all flows: (forwarded, left to a worker).
 fn send(w: &World, seed: u64) -> (u64, u64) {
-    let mut dice = Rng(seed);
+    let mut rng = Rng(seed);
     let packets: Vec<_> = (0..FLOWS).map(|n| (frame(n), translated(n))).collect();
     let [mut forwarded, mut punted] = [0; 2];
     while !w.end.load(Relaxed) {
-        let n = dice.below(FLOWS);
+        let n = rng.below(FLOWS);
         let (before, after) = &packets[n as usize];
         let run = w.f.gw.test_run(TestFrame { bytes: before, ifindex: 0, queue: 0 }).unwrap();
         assert_eq!(run.action, XDP_REDIRECT, "flow {n}");

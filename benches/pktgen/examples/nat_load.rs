@@ -37,7 +37,7 @@ use std::time::Duration;
 
 /// Core of the source and of what the kernel does for the LAN device.
 const CORE: usize = 1;
-/// Frames that are made anew at a time by the kernel.
+/// Frames that are made at a time by the kernel.
 const BATCH: u32 = 64;
 
 fn main() -> Result<()> {

@@ -196,7 +196,7 @@ int cost_frame_1(struct xdp_md *ctx)
 #define NAT_REMOTES 64
 #define NAT_REMOTE 0xC6336401 /* the first one, 198.51.100.1 */
 #define NAT_LOOK 4000	      /* ns between looks at what has arrived */
-#define NAT_PATIENCE 5000000  /* ns without a packet after which those under way count as lost */
+#define NAT_TIMEOUT 5000000   /* ns without a packet after which those under way count as lost */
 
 struct nat_lab {
 	__u64 dmac;
@@ -246,7 +246,7 @@ static __always_inline bool nat_may_send(void)
 		if (received != nat.seen) {
 			nat.seen = received;
 			nat.since = now;
-		} else if (now - nat.since > NAT_PATIENCE) {
+		} else if (now - nat.since > NAT_TIMEOUT) {
 			nat.lost = nat.sent - received;
 			nat.since = now;
 		}

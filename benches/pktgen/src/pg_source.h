@@ -217,7 +217,7 @@ static __always_inline bool pg_window(void)
 	if (arrived != state.seen) {
 		state.seen = arrived;
 		state.since = now;
-	} else if (now - state.since > PG_PATIENCE) {
+	} else if (now - state.since > PG_TIMEOUT) {
 		if (state.since)
 			state.lost = state.sent - arrived;
 		state.since = now;

@@ -18,10 +18,10 @@
 #define PG_ANY_ALL 2	   /* every frame: captured ones have no mark */
 #define PG_PAYLOAD 18
 #define PG_MAX_SIZES 16
-#define PG_BUCKETS 640	     /* of the latency histogram, see pg_bucket() */
-#define PG_SLACK 200000	     /* ns that a paced source may be late and catch up */
-#define PG_LOOK 4000	     /* ns between looks at what has arrived */
-#define PG_PATIENCE 20000000 /* ns without a packet after which those under way count as lost */
+#define PG_BUCKETS 640	    /* of the latency histogram, see pg_bucket() */
+#define PG_SLACK 200000	    /* ns that a paced source may be late and catch up */
+#define PG_LOOK 4000	    /* ns between looks at what has arrived */
+#define PG_TIMEOUT 20000000 /* ns without a packet after which those under way count as lost */
 
 /*
  * Flow n is from endpoint e = n % endpoints to remote r = n / endpoints. Endpoint e has the address

@@ -45,7 +45,7 @@ fn watch(mut mirror: Mirror) -> Result<(), Box<dyn Error>> {
     loop {
         let changes = mirror.poll()?;
         if changes.resynced {
-            println!("notifications were lost, all tables read anew");
+            println!("notifications were lost, all tables read again");
         }
         if changes.links {
             print_links(mirror.tables());

@@ -368,9 +368,9 @@ fn flapping_links_leave_no_stale_routes() {
 }
 
 /// A small generator of its own: the same commands in every run.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
@@ -461,10 +461,10 @@ fn random_commands() {
     let Some(ns) = Netns::new("rand") else { return };
     ns.enter(|| {
         let mut w = two_pairs();
-        let mut dice = Dice(42);
+        let mut rng = Rng(42);
         let (mut total, mut most) = (0, 0);
         for round in 0..150 {
-            let commands: Vec<String> = (0..1 + dice.roll(12)).map(|_| dice.command()).collect();
+            let commands: Vec<String> = (0..1 + rng.roll(12)).map(|_| rng.command()).collect();
             common::ip_batch_force(&(commands.join("\n") + "\n"));
             total += commands.len();
             w.same_as_kernel(&format!("round {round}: {commands:#?}"));

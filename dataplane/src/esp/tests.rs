@@ -80,7 +80,7 @@ fn keys_that_cross_on_their_way_leave_the_old_ones_in_use() {
     let (a1, b1) = (a.announce("a", false).unwrap(), b.announce("b", false).unwrap());
     assert!(a.accept_peer_key("t", &b1, "").unwrap() && b.accept_peer_key("t", &a1, "").unwrap());
     assert!(carries(&a, &b) && carries(&b, &a));
-    // Both make new keys, and each is told the other's old one again before it hears of the new.
+    // Both make new keys, and each learns the other's old one again before it hears of the new.
     let (a2, b2) = (a.announce("a", true).unwrap(), b.announce("b", true).unwrap());
     assert!(!a.accept_peer_key("t", &b1, "").unwrap() && !b.accept_peer_key("t", &a1, "").unwrap());
     let before = (a.facts("t").unwrap().spi_out, b.facts("t").unwrap().spi_out);

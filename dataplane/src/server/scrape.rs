@@ -9,7 +9,7 @@ use std::time::Duration;
 use tiny_http::{Header, Method, Request, Response, Server};
 
 /// How soon the thread notices the end, should it miss the call.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves `GET /metrics` and `GET /healthz` until dropped.
 #[derive(Debug)]
@@ -51,12 +51,12 @@ impl MetricsServer {
             let shared = Arc::clone(&shared);
             move || {
                 while !shared.stop.load(Ordering::Acquire) {
-                    match shared.http.recv_timeout(PATIENCE) {
+                    match shared.http.recv_timeout(TIMEOUT) {
                         Ok(Some(request)) => serve(request, &source),
                         Ok(None) => {}
                         Err(error) => {
                             tracing::warn!(%error, "metrics: cannot accept a scraper");
-                            std::thread::sleep(PATIENCE);
+                            std::thread::sleep(TIMEOUT);
                         }
                     }
                 }

@@ -13,7 +13,7 @@ pub fn reference(section: &str) -> Option<String> {
     SECTIONS.iter().find(|s| s.name == section).map(table)
 }
 
-/// The manual with every table between `<!-- keys of SECTION -->` and `<!-- end of keys -->` made anew.
+/// The manual with every table between `<!-- keys of SECTION -->` and `<!-- end of keys -->` generated again.
 ///
 /// # Errors
 ///

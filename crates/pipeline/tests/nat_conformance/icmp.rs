@@ -465,7 +465,7 @@ pub fn nothing_is_translated_against_the_acl() {
     let mut r = Rig::new(n);
     silently_refused(&mut r, &query(HOST, FAR, 8, 77), DropReason::AclDenied);
     assert_eq!(r.sessions().0, 0);
-    assert!(!lent(&r, NatProtocol::Icmp, 77));
+    assert!(!bound(&r, NatProtocol::Icmp, 77));
 }
 
 #[test]

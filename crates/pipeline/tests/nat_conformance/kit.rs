@@ -1,5 +1,5 @@
 //! A gateway with NAT as the product's defaults make it, and packets that are compared whole: what
-//! leaves must be the described packet between other endpoints, every checksum computed anew.
+//! leaves must be the described packet between other endpoints, every checksum computed in full.
 
 use sag_model::config;
 use sag_model::time::Tick;
@@ -137,7 +137,7 @@ pub fn refused(r: &mut Rig, pkt: &Pkt, reason: DropReason) {
     assert_eq!(r.send(&from_its_side(pkt)), Outcome::Drop(reason), "{pkt:?}");
 }
 
-/// The same, and nobody is told.
+/// The same, and nobody is notified.
 #[track_caller]
 pub fn silently_refused(r: &mut Rig, pkt: &Pkt, reason: DropReason) {
     refused(r, pkt, reason);
@@ -148,15 +148,15 @@ pub fn pool(r: &Rig) -> Arc<Pool> {
     r.pipe.tables.nat.pool_of(WAN_IP.parse().unwrap()).expect("a pool of the WAN address").clone()
 }
 
-/// Whether an external port of the WAN address is lent.
-pub fn lent(r: &Rig, lent: NatProtocol, port: u16) -> bool {
-    pool(r).inside(lent, port).is_some()
+/// Whether an external port of the WAN address is bound.
+pub fn bound(r: &Rig, bound: NatProtocol, port: u16) -> bool {
+    pool(r).inside(bound, port).is_some()
 }
 
-/// Lets `time` pass and tells whether the port is lent still.
+/// Lets `time` pass and tells whether the port is bound still.
 pub fn still(r: &mut Rig, what: NatProtocol, port: u16, time: Duration) -> bool {
     r.wait(time);
-    lent(r, what, port)
+    bound(r, what, port)
 }
 
 /// An ICMP error about a packet, as a router or host at `from` sends it to the packet's source:

@@ -48,7 +48,7 @@ pub fn connections_from_inside() {
     talk(&mut r, &[(ACK, false), (ACK, true), (ACK | PSH, true), (SYNACK, true), (ACK, false)]);
     talk(&mut r, &[(FIN, true), (ACK, false), (ACK, false), (ACK, true), (FIN, false), (ACK, true)]);
     talk(&mut r, &[(FIN, false), (ACK, true)]);
-    // The same endpoints anew, refused this time; and once more.
+    // The same endpoints again, refused this time; and once more.
     talk(&mut r, &[(SYN, false), (RST | ACK, true)]);
     talk(&mut r, &HANDSHAKE);
     talk(&mut r, &[(FIN, false), (FIN, true), (ACK, false)]);

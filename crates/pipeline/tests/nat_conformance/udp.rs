@@ -266,7 +266,7 @@ pub fn icmp_ends_no_mapping() {
             error_becomes(&mut r, &error, &error_about(&p, CORE, (kind, code, 0), 28));
         }
     }
-    assert!(lent(&r, NatProtocol::Udp, e.port));
+    assert!(bound(&r, NatProtocol::Udp, e.port));
     assert_eq!(out(&mut r, &p), e);
     becomes(&mut r, &Pkt::udp(FAR, WAN_IP, 33434, e.port), end(FAR, 33434), end(HOST, 4000));
 }

@@ -250,7 +250,7 @@ impl Model {
         f.external.unwrap_or(self.cfg.wan_addr)
     }
 
-    /// How ports of an address are lent.
+    /// How ports of an address are bound.
     fn ways(&self, a: Ipv4Addr) -> Option<Ways> {
         let wan = self.cfg.wan_snat.filter(|_| a == self.cfg.wan_addr);
         wan.or(self.cfg.private.filter(|p| p.0 == a).map(|p| p.1))
@@ -281,7 +281,7 @@ impl Model {
         kinds.iter().find_map(of)
     }
 
-    /// Whether a static entry has a port: then it is not lent.
+    /// Whether a static entry has a port: then it is not bound.
     fn is_forwarded(&self, (addr, proto, port): Place) -> bool {
         self.cfg.dnat.iter().any(|f| {
             self.external(f) == addr
@@ -349,7 +349,7 @@ impl Model {
         let (mut to, mut through, mut moved) = (p.dst, None, false);
         if self.is_external(p.dst.addr) {
             let place = (p.dst.addr, proto, p.dst.port);
-            let lent = match (self.ways(p.dst.addr), self.bindings.get(&place)) {
+            let bound = match (self.ways(p.dst.addr), self.bindings.get(&place)) {
                 (Some(ways), Some(b)) if proto != ICMP && (p.from != Zone::Lan || self.cfg.hairpin) => {
                     Some((ways, b))
                 }
@@ -363,7 +363,7 @@ impl Model {
                     return First::Drop(DropReason::NatProtocol);
                 }
                 (to, moved) = (t, true);
-            } else if let Some((ways, b)) = lent {
+            } else if let Some((ways, b)) = bound {
                 // A filter keeps the outside out.
                 if p.from != Zone::Lan && !self.admits(place, ways, p.src.addr) {
                     return First::Drop(DropReason::NatFiltered);
@@ -508,7 +508,7 @@ impl Model {
         }
     }
 
-    /// With both address-and-port-dependent, ports are not lent but shared.
+    /// With both address-and-port-dependent, ports are not bound but shared.
     fn lends(want: Want) -> Option<Ways> {
         want.ways.filter(|w| *w != (Apd, Apd))
     }
@@ -620,7 +620,7 @@ impl Model {
         let tuple_free = |port: &u16| !self.clashes(b, Endpoint { addr: want.addr, port: *port });
         let (free, excused): (Vec<u16>, bool) = if Model::lends(want).is_some() {
             let free: Vec<_> = candidates.into_iter().filter(|&p| self.lendable(b, want, p)).collect();
-            // A port that is not lent may be in use all the same, by a session that began under
+            // A port that is not bound may be in use all the same, by a session that began under
             // another configuration: only its own remote endpoint is out of reach by it.
             let in_use = !free.iter().all(tuple_free);
             (free, in_use)
@@ -638,7 +638,7 @@ impl Model {
         }
     }
 
-    /// Who may send to which lent port because it was sent to.
+    /// Who may send to which bound port because it was sent to.
     pub fn filter_entries(&self) -> impl Iterator<Item = (Place, Ipv4Addr)> {
         self.sessions.values().filter_map(|s| Some((s.holds[0]?, s.filter_entry?)))
     }

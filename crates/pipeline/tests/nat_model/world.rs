@@ -60,7 +60,7 @@ pub struct World {
     pub model: Model,
     rigs: Vec<Rig>,
     tables: Arc<Tables>,
-    dice: Rng,
+    rng: Rng,
     ids: u16,
     /// Every binding that ever admitted somebody: none may do so at the end.
     filter_entries: BTreeSet<(Place, Ipv4Addr)>,
@@ -104,7 +104,7 @@ fn configure(n: &mut Net, c: &Config) {
 fn branch(c: &Config) -> Net {
     let mut n = Net::branch();
     n.options.timeouts = timeouts();
-    // Whoever is refused is told.
+    // Whoever is refused is notified.
     n.options.icmp_rate = 1_000_000;
     for a in WAN_ADDRS.iter().chain(&["203.0.113.50"]) {
         n.neighbor(WAN, a);
@@ -115,8 +115,8 @@ fn branch(c: &Config) -> Net {
 
 impl World {
     pub fn new(seed: u64) -> World {
-        let mut dice = Rng::new(seed);
-        let block = dice.once_in(5).then_some(64);
+        let mut rng = Rng::new(seed);
+        let block = rng.once_in(5).then_some(64);
         let default = NatBehaviors::default();
         assert_eq!(
             (default.mapping.to_string(), default.filtering.to_string()),
@@ -124,7 +124,7 @@ impl World {
         );
         let range = match block {
             Some(_) => 1024..=1343,
-            None => dice.pick(&[(4000, 4015), (1024, 65535), (4000, 4063)]).into_range(),
+            None => rng.pick(&[(4000, 4015), (1024, 65535), (4000, 4063)]).into_range(),
         };
         let mut cfg = Config {
             wan_addr: addr(WAN_ADDRS[0]),
@@ -136,10 +136,10 @@ impl World {
             range,
             block,
         };
-        for _ in 0..dice.below(5) {
-            change(&mut dice, &mut cfg);
+        for _ in 0..rng.below(5) {
+            change(&mut rng, &mut cfg);
         }
-        let workers = 1 + dice.below(2) as u32;
+        let workers = 1 + rng.below(2) as u32;
         let tables = Arc::new(Tables {
             v4: FlowTable::private(1000, Grace::immediate()),
             v6: FlowTable::private(16, Grace::immediate()),
@@ -156,7 +156,7 @@ impl World {
             model: Model::new(cfg),
             rigs,
             tables,
-            dice,
+            rng,
             ids: 0,
             filter_entries: BTreeSet::new(),
             tally: Tally::default(),
@@ -164,7 +164,7 @@ impl World {
     }
 
     pub fn step(&mut self) {
-        match self.dice.below(100) {
+        match self.rng.below(100) {
             0..40 => {
                 let p = self.inside_packet();
                 self.send(p);
@@ -181,7 +181,7 @@ impl World {
             92..97 => self.wait(),
             _ => self.commit(),
         }
-        if self.dice.once_in(8) {
+        if self.rng.once_in(8) {
             self.check_state();
         }
     }
@@ -206,15 +206,15 @@ impl World {
     }
 
     fn endpoint(&mut self, addrs: &[&str], ports: &[u16]) -> Endpoint {
-        end(self.dice.pick(addrs), if self.dice.once_in(40) { 0 } else { self.dice.pick(ports) })
+        end(self.rng.pick(addrs), if self.rng.once_in(40) { 0 } else { self.rng.pick(ports) })
     }
 
     fn what(&mut self) -> What {
-        match self.dice.below(12) {
+        match self.rng.below(12) {
             0..5 => What::Udp,
-            5..9 => What::Tcp(self.dice.pick(&FLAGS)),
-            9 | 10 => What::Echo { reply: self.dice.once_in(8) },
-            _ if self.dice.once_in(4) => What::UdpLite,
+            5..9 => What::Tcp(self.rng.pick(&FLAGS)),
+            9 | 10 => What::Echo { reply: self.rng.once_in(8) },
+            _ if self.rng.once_in(4) => What::UdpLite,
             _ => What::Gre,
         }
     }
@@ -232,17 +232,17 @@ impl World {
 
     /// An endpoint that NAT answers for, likely one that is in use.
     fn external(&mut self) -> Endpoint {
-        let lent: Vec<_> = self.model.bindings.keys().collect();
+        let bound: Vec<_> = self.model.bindings.keys().collect();
         let forwards: Vec<_> =
             self.model.cfg.dnat.iter().filter_map(|f| Some((f.external, f.ports?))).collect();
-        match self.dice.below(4) {
-            0 | 1 if !lent.is_empty() => {
-                let (addr, _, port) = *lent[self.dice.below(lent.len())];
+        match self.rng.below(4) {
+            0 | 1 if !bound.is_empty() => {
+                let (addr, _, port) = *bound[self.rng.below(bound.len())];
                 Endpoint { addr, port }
             }
             2 if !forwards.is_empty() => {
-                let (external, (_, first, last, _)) = forwards[self.dice.below(forwards.len())];
-                let port = first + self.dice.below(usize::from(last - first) + 2) as u16;
+                let (external, (_, first, last, _)) = forwards[self.rng.below(forwards.len())];
+                let port = first + self.rng.below(usize::from(last - first) + 2) as u16;
                 Endpoint { addr: external.unwrap_or(self.model.cfg.wan_addr), port }
             }
             _ => self.endpoint(&EXTERNAL, &[4000, 4001, 80, 8080]),
@@ -252,7 +252,7 @@ impl World {
     fn inside_packet(&mut self) -> Packet {
         let what = self.what();
         let src = self.endpoint(&HOSTS, &INSIDE_PORTS);
-        let dst = match self.dice.below(10) {
+        let dst = match self.rng.below(10) {
             0..6 => self.endpoint(&FAR, &FAR_PORTS),
             6 => self.endpoint(&HOSTS, &INSIDE_PORTS),
             _ => self.external(),
@@ -263,8 +263,8 @@ impl World {
     fn outside_packet(&mut self) -> Packet {
         let what = self.what();
         let src = self.endpoint(&FAR, &FAR_PORTS);
-        let dst = if self.dice.once_in(6) { self.endpoint(&HOSTS, &INSIDE_PORTS) } else { self.external() };
-        let dst = if self.dice.once_in(12) { self.endpoint(&FAR, &FAR_PORTS) } else { dst };
+        let dst = if self.rng.once_in(6) { self.endpoint(&HOSTS, &INSIDE_PORTS) } else { self.external() };
+        let dst = if self.rng.once_in(12) { self.endpoint(&FAR, &FAR_PORTS) } else { dst };
         World::packet(way(src.addr).1, what, src, dst).sane()
     }
 
@@ -273,20 +273,20 @@ impl World {
         if n == 0 {
             return None;
         }
-        let at = self.dice.below(n);
+        let at = self.rng.below(n);
         self.model.sessions.values().nth(at).copied()
     }
 
     /// A packet of a live session, in either direction.
     fn of_a_session(&mut self) -> Option<Packet> {
         let s = self.session()?;
-        let way_of = self.dice.below(2);
+        let way_of = self.rng.below(2);
         let k = s.keys()[way_of];
         let what = match k.proto {
-            TCP => What::Tcp(self.dice.pick(&FLAGS)),
+            TCP => What::Tcp(self.rng.pick(&FLAGS)),
             UDP => What::Udp,
             UDP_LITE => What::UdpLite,
-            ICMP => What::Echo { reply: k.dst.port != 0 || (k.src.port == 0 && self.dice.once_in(2)) },
+            ICMP => What::Echo { reply: k.dst.port != 0 || (k.src.port == 0 && self.rng.once_in(2)) },
             _ => What::Gre,
         };
         Some(Packet { from: k.from, what, src: k.src, dst: k.dst })
@@ -302,27 +302,27 @@ impl World {
             What::UdpLite => Pkt::new(&src, &dst, UDP_LITE, vec![0x20, 0, 8, 0, 0, 8, 0xAB, 0xCD, 5]),
         };
         if !matches!(p.what, What::Gre | What::UdpLite) {
-            pkt = pkt.payload(self.dice.pick(&[0, 1, 2, 33, 600]));
+            pkt = pkt.payload(self.rng.pick(&[0, 1, 2, 33, 600]));
         }
-        pkt.tos = self.dice.roll() as u8;
-        pkt.ttl = self.dice.pick(&[2, 64, 255]);
+        pkt.tos = self.rng.roll() as u8;
+        pkt.ttl = self.rng.pick(&[2, 64, 255]);
         pkt.id = self.ids;
         self.ids = self.ids.wrapping_add(1);
-        if self.dice.once_in(2) {
+        if self.rng.once_in(2) {
             pkt = pkt.df();
         }
-        if self.dice.once_in(10) {
+        if self.rng.once_in(10) {
             pkt = pkt.options(&[148, 4, 0, 0]);
         }
         pkt = pkt.between(p.src, p.dst).into_port(ingress(p.from, p.src.addr));
-        if p.what == What::Udp && self.dice.once_in(8) {
+        if p.what == What::Udp && self.rng.once_in(8) {
             pkt.l4[6..8].fill(0);
         }
         pkt
     }
 
     fn rig(&mut self) -> &mut Rig {
-        let n = self.dice.below(self.rigs.len());
+        let n = self.rng.below(self.rigs.len());
         &mut self.rigs[n]
     }
 
@@ -399,7 +399,7 @@ impl World {
         let whole = between(&pkt, src, dst);
         let (port, _, via) = way(dst.addr);
         let mut order = [0, 296];
-        if self.dice.once_in(2) {
+        if self.rng.once_in(2) {
             order.reverse();
         }
         let rig = self.rig();
@@ -418,8 +418,8 @@ impl World {
     /// An ICMP error about a packet of a session, or about something else.
     fn error(&mut self) {
         let (from, quoted) = match self.session() {
-            Some(s) if !self.dice.once_in(6) => {
-                let way_of = self.dice.below(2);
+            Some(s) if !self.rng.once_in(6) => {
+                let way_of = self.rng.below(2);
                 let (src, dst) = s.translated(way_of);
                 let what = match s.proto {
                     TCP => What::Tcp(TCP_ACK),
@@ -432,7 +432,7 @@ impl World {
                 (to, Packet { from: to, what, src, dst })
             }
             _ => {
-                let p = if self.dice.once_in(2) { self.inside_packet() } else { self.outside_packet() };
+                let p = if self.rng.once_in(2) { self.inside_packet() } else { self.outside_packet() };
                 // As if it had gone the other way.
                 (p.from, World::packet(p.from, p.what, p.dst, p.src))
             }
@@ -443,9 +443,8 @@ impl World {
         if quoted.what == What::Udp {
             about.fix_l4();
         }
-        let len = self.dice.pick(&[28, 40, 576]);
-        let (kind, code, word) =
-            self.dice.pick(&[(3, 1, 0), (3, 3, 0), (3, 4, 1300), (11, 0, 0), (12, 0, 0)]);
+        let len = self.rng.pick(&[28, 40, 576]);
+        let (kind, code, word) = self.rng.pick(&[(3, 1, 0), (3, 3, 0), (3, 4, 1300), (11, 0, 0), (12, 0, 0)]);
         let bytes = |about: &Pkt| {
             let ip = about.ip();
             ip[..ip.len().min(len)].to_vec()
@@ -474,7 +473,7 @@ impl World {
     }
 
     fn wait(&mut self) {
-        let s = self.dice.pick(&SECONDS);
+        let s = self.rng.pick(&SECONDS);
         self.pass(s);
     }
 
@@ -487,8 +486,8 @@ impl World {
     }
 
     fn commit(&mut self) {
-        if !self.dice.once_in(4) {
-            change(&mut self.dice, &mut self.model.cfg);
+        if !self.rng.once_in(4) {
+            change(&mut self.rng, &mut self.model.cfg);
         }
         let cfg = &self.model.cfg;
         self.rigs.iter_mut().for_each(|r| r.commit(|n| configure(n, cfg)));
@@ -507,9 +506,9 @@ impl World {
         let nat = &self.tables.nat;
         let mut is: BTreeMap<Place, (Endpoint, u32)> = BTreeMap::new();
         for pool in nat.pools() {
-            for lent in NatProtocol::ALL {
-                let all = pool.bindings(lent);
-                is.extend(all.map(|(port, inside, n)| ((pool.addr(), lent.proto(), port), (inside, n))));
+            for bound in NatProtocol::ALL {
+                let all = pool.bindings(bound);
+                is.extend(all.map(|(port, inside, n)| ((pool.addr(), bound.proto(), port), (inside, n))));
             }
         }
         let want: BTreeMap<_, _> = m.bindings.iter().map(|(p, b)| (*p, (b.inside, b.sessions))).collect();
@@ -520,8 +519,8 @@ impl World {
         }
         self.filter_entries.extend(m.filter_entries());
         for (place, remote) in &self.filter_entries {
-            let lent = NatProtocol::of(place.1).expect("a protocol with ports");
-            let binding = nat.pool_of(place.0).and_then(|p| p.inside(lent, place.2)).map(|b| b.1);
+            let bound = NatProtocol::of(place.1).expect("a protocol with ports");
+            let binding = nat.pool_of(place.0).and_then(|p| p.inside(bound, place.2)).map(|b| b.1);
             let is = binding.is_some_and(|b| nat.filter_admits(b, *remote));
             assert_eq!(is, m.filter_entries().any(|p| p == (*place, *remote)), "{remote} at {place:?}");
         }

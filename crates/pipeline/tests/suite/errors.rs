@@ -47,7 +47,7 @@ fn time_exceeded() {
         let want = error(&p, "192.168.2.1", (11, 0, 0), LAN2, "192.168.2.10");
         expect(&mut rig, &p, DropReason::TtlExpired, LAN2, want);
     }
-    // An established flow's packet that runs out is told as well.
+    // An established flow's packet that runs out is reported as well.
     assert!(rig.send(&Pkt::udp(HOST4, FAR4, 5, 6)).is_tx());
     let p = Pkt::udp(HOST4, FAR4, 5, 6).ttl(1);
     assert_eq!(rig.send(&p), Outcome::Drop(DropReason::TtlExpired));
@@ -135,7 +135,7 @@ fn too_big() {
         assert_eq!(rig.send(&p), Outcome::Drop(DropReason::MtuExceeded));
         assert_eq!(rig.emitted(), [(LAN, error(&p, "2001:db8:1::1", (2, 0, 1400), LAN, HOST6))]);
     }
-    // A fragment of a larger datagram with DF set is told as any other.
+    // A fragment of a larger datagram with DF set is reported like any other.
     let p = Pkt::udp(HOST4, FAR4, 1, 2).df().payload(3000).fragment(0, 1480);
     assert_eq!(rig.send(&p), Outcome::Drop(DropReason::MtuExceeded));
     assert_eq!(rig.emitted().len(), 1);

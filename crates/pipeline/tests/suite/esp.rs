@@ -350,7 +350,7 @@ fn the_far_end_is_asked_and_its_silence_noticed() {
     assert!(!state.is_up() && e.rig.pipe.take_tunnels_changed());
     e.rig.emitted();
     assert_eq!(e.rig.send(&outward(10)), Outcome::Drop(DropReason::TunnelDown));
-    assert_eq!(e.rig.emitted().len(), 1, "the sender is told");
+    assert_eq!(e.rig.emitted().len(), 1, "the sender is notified");
     for _ in 0..60 {
         for (p, _) in questions(&mut e) {
             if let Some(reply) = p.reply() {

@@ -326,7 +326,7 @@ fn martians_and_scopes() {
     check(h6, "::1", DestMartian);
     check("fe80::10", d6, LinkLocalScope);
     check("2001:db8:1::1", d6, SourceIsOurs);
-    assert!(rig.emitted().is_empty(), "nobody is told about any of these");
+    assert!(rig.emitted().is_empty(), "nobody is notified of any of these");
     assert_eq!(rig.sessions(), (0, 0));
 }
 
