@@ -148,7 +148,8 @@ impl<'d> Shell<'d> {
             nat,
             first_fragments: Default::default(),
         };
-        let pipeline = Pipeline::new(Arc::new(tables), 0, 1);
+        let mut pipeline = Pipeline::new(Arc::new(tables), 0, 1);
+        pipeline.request_without_limit();
         let port = snapshot.port(ingress).context("the port vanished")?;
         let dev = port.dev;
         if config.port(ingress).is_some_and(|p| p.zone().is_none()) {

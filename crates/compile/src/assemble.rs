@@ -5,11 +5,12 @@ use crate::plan::RecordPlan;
 use crate::problem::Problem;
 use crate::records::SharedRecords;
 use ipnet::IpNet;
+use sag_model::Nanos;
 use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
 use sag_pipeline::qos::{self, MeterNumbers};
-use sag_pipeline::snapshot::{AddrSet, Ingress, Options, Port, Route, Snapshot};
+use sag_pipeline::snapshot::{AddrSet, Ingress, NeighborKey, Options, Port, Route, Snapshot};
 use sag_pipeline::tunnel::Tunnels;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub struct GatewaySpec {
     /// The policy epoch of the snapshot.
     pub epoch: u32,
+    /// The monotonic clock.
+    pub now: Nanos,
     /// By port number.
     pub ports: Vec<Port>,
     /// The gateway's own addresses, subnet broadcasts included.
@@ -67,7 +70,8 @@ pub fn assemble(
     numbers: &mut Numbers,
     problems: &mut Vec<Problem>,
 ) -> (Snapshot, RecordPlan) {
-    let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors);
+    numbers.nexthops.set_routers(spec.routes.iter().flat_map(|(_, route)| routers(route)));
+    let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors, spec.now);
     if !complete {
         problems.push(Problem::TooManyNextHops);
     }
@@ -92,7 +96,8 @@ pub fn assemble(
         routes: spec.routes.into_iter().map(|(_, route)| route).collect(),
         fib4: Fib::build(prefixes4),
         fib6: Fib::build(prefixes6),
-        neighbors: numbers.nexthops.map().clone(),
+        neighbors: numbers.nexthops.table().clone(),
+        routes_version: numbers.nexthops.table().routes(),
         nexthops: numbers.nexthops.records(),
         acl: spec.acl,
         nat: Arc::new(nat),
@@ -102,6 +107,15 @@ pub fn assemble(
     };
     let link_mtus = link_mtus(&snapshot);
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
+}
+
+/// The next hops that a route names.
+fn routers(route: &Route) -> impl Iterator<Item = NeighborKey> + '_ {
+    let members = match route {
+        Route::Via(members) => members.as_slice(),
+        _ => &[],
+    };
+    members.iter().filter(|m| m.tunnel.is_none()).filter_map(|m| Some((m.port, m.via?)))
 }
 
 /// What the gateway's own links on the paths of the tunnels carry. Tunnels without a path are left out.

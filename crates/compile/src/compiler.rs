@@ -13,10 +13,10 @@ use crate::routes;
 use crate::tunnels::TunnelCompiler;
 use sag_model::config::Config;
 use sag_model::time::Tick;
-use sag_model::{MacAddr, PortIdx};
-use sag_pipeline::snapshot::{Options, Timeouts};
+use sag_model::{MacAddr, Nanos, PortIdx};
+use sag_pipeline::snapshot::{Options, Port, Timeouts};
 use sag_pipeline::tunnel::EspSaTable;
-use sag_rtnl::Tables;
+use sag_rtnl::{Neighbor, Tables};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,8 +65,10 @@ impl Compiler {
         let local = ports::local_addresses(config, tables);
         let (tunnels, esp) = self.tunnels.compile(config, clock.monotonic, &mut problems);
         let rows = routes::collect(config, tables, &bindings, &self.tunnels);
+        self.numbers.nexthops.set_fixed(config.neighbors.iter().map(|n| (n.port, n.address)));
         let spec = GatewaySpec {
             epoch,
+            now: clock.monotonic,
             routes: rows.iter().map(|r| (r.dst, r.route.clone())).collect(),
             neighbors: self.neighbors(config, tables, &bindings),
             acl: self.acl.compile(config, &mut problems),
@@ -86,41 +88,46 @@ impl Compiler {
         Plan { snapshot, records, bindings, routes: rows, esp, problems }
     }
 
-    /// The records of next hops alone, for a change of neighbors that changes nothing else. If it gives numbers to
-    /// next hops that had none ([`NextHopNumbers::map`] has grown), the snapshot has to be compiled again.
-    ///
-    /// [`NextHopNumbers::map`]: crate::NextHopNumbers::map
-    pub fn plan_nexthops(
+    /// The record of one neighbor of the kernel that has changed, for the ports last compiled, and whether there is a number for
+    /// it. `None`: it is not one that packets are handed to. Nothing else is compiled.
+    pub fn plan_neighbor(
         &mut self,
-        config: &Config,
         tables: &Tables,
         bindings: &[PortBinding],
-    ) -> NextHopPlan {
-        let neighbors = self.neighbors(config, tables, bindings);
-        let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
-        self.numbers.nexthops.plan(&ports, &neighbors).0
+        (ifindex, ip): (u32, IpAddr),
+        ports: &[Port],
+        now: Nanos,
+    ) -> Option<(NextHopPlan, bool)> {
+        let port = bindings.iter().find(|b| b.ours() && b.l3_ifindex == Some(ifindex))?.idx;
+        let key = (port, ip);
+        if self.numbers.nexthops.is_fixed(&key) {
+            return None;
+        }
+        let mac = tables.neighbor(ifindex, ip).and_then(link_address);
+        Some(self.numbers.nexthops.plan_one(ports, key, mac, now))
     }
 
     /// The kernel's usable neighbors, and those of the configuration, which win.
     fn neighbors(&self, config: &Config, tables: &Tables, bindings: &[PortBinding]) -> NeighborLinks {
         let mut macs = NeighborLinks::new();
         if self.replay {
-            let numbered = self.numbers.nexthops.map().keys();
-            macs.extend(numbered.map(|&(port, ip)| ((port, ip), invented_mac(ip))));
+            macs.extend(self.numbers.nexthops.iter().map(|(key, _)| (key, invented_mac(key.1))));
         }
         let by_l3: HashMap<u32, PortIdx> =
             bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
-        for n in tables.neighbors().filter(|n| n.usable()) {
-            if let (Some(&port), Some(mac)) = (by_l3.get(&n.ifindex), n.mac)
-                && !n.ip.is_multicast()
-                && !mac.is_multicast()
-            {
+        for n in tables.neighbors() {
+            if let (Some(&port), Some(mac)) = (by_l3.get(&n.ifindex), link_address(n)) {
                 macs.insert((port, n.ip), mac);
             }
         }
         macs.extend(config.neighbors.iter().map(|n| ((n.port, n.address), n.mac)));
         macs
     }
+}
+
+/// Where frames to a neighbor go, if it is resolved and a host of its own.
+fn link_address(n: &Neighbor) -> Option<MacAddr> {
+    n.mac.filter(|mac| n.usable() && !n.ip.is_multicast() && !mac.is_multicast())
 }
 
 fn timeouts(config: &Config) -> Timeouts {

@@ -51,7 +51,7 @@ pub use assemble::{GatewaySpec, Numbers, assemble};
 pub use clock::ClockReading;
 pub use compiler::Compiler;
 pub use nat::NatCompiler;
-pub use nexthops::{NeighborLinks, NextHopNumbers, NextHopPlan, NextHopTable};
+pub use nexthops::{NeighborLinks, NextHopNumbers, NextHopPlan, NextHopTable, REST};
 pub use plan::{Plan, RecordPlan};
 pub use ports::{DeviceSlots, NO_DEVICE, PortBinding};
 pub use problem::Problem;

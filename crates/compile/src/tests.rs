@@ -225,7 +225,7 @@ fn neighbors_become_next_hops_whose_numbers_stay() {
     t.insert_neighbor(neighbor(5, "198.51.100.1", NeighborState::Reachable));
     let key = (PortIdx(1), ip("203.0.113.1"));
     let s = c.snapshot(&config(""), &t, 1);
-    let n = s.neighbors[&key];
+    let n = s.neighbors.get(&key).unwrap();
     assert_eq!(s.neighbors.len(), 1, "unresolved ones and those of mgmt ports are left out");
     let nh = s.nexthop(n).unwrap();
     assert!(nh.valid() && nh.dmac == MacAddr([2, 9, 9, 9, 9, 9]) && nh.smac == s.ports[1].mac);
@@ -233,7 +233,7 @@ fn neighbors_become_next_hops_whose_numbers_stay() {
 
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Failed));
     let s = c.snapshot(&config(""), &t, 1);
-    assert_eq!(s.neighbors[&key], n);
+    assert_eq!(s.neighbors.get(&key), Some(n));
     assert!(!s.nexthop(n).unwrap().valid());
 
     t.insert_neighbor(neighbor(4, "203.0.113.1", NeighborState::Stale));
@@ -242,7 +242,7 @@ fn neighbors_become_next_hops_whose_numbers_stay() {
     t.insert_link(down);
     let s = c.snapshot(&config(""), &t, 1);
     assert!(!s.nexthop(n).unwrap().valid() && !s.ports[1].up, "no carrier");
-    assert_eq!(c.records.nexthops.raise_generations(&s.neighbors, |p, a| (p, a) == key), 1);
+    assert_eq!(c.records.nexthops.raise_generations(|p, a| (p, a) == key), 1);
     assert_ne!(s.nexthop(n).unwrap().generation, nh.generation);
 }
 
@@ -254,10 +254,10 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     let key = (PortIdx(1), ip("203.0.113.1"));
     let over = |last: u32| Gateway::over(NextHopTable::open(records, last), MeterTable::private());
     let mut first = over(0);
-    let a = first.snapshot(&config(""), &t, 1).neighbors[&key];
+    let a = first.snapshot(&config(""), &t, 1).neighbors.get(&key).unwrap();
     let mut second = over(first.records.nexthops.first());
     let s = second.snapshot(&config(""), &t, 2);
-    let b = s.neighbors[&key];
+    let b = s.neighbors.get(&key).unwrap();
     assert_ne!(a, b);
     assert!(s.nexthop(a).unwrap().valid() && s.nexthop(b).unwrap().valid());
     let (was, generation) = (s.nexthop(b).unwrap(), s.nexthop(a).unwrap().generation);
@@ -265,7 +265,7 @@ fn a_successor_leaves_the_records_of_its_predecessor_alone() {
     // flows of the first one do not take the third one's records for theirs.
     let mut third = over(second.records.nexthops.first());
     let s = third.snapshot(&config(""), &t, 3);
-    assert_eq!(s.neighbors[&key], a);
+    assert_eq!(s.neighbors.get(&key), Some(a));
     assert_eq!(s.nexthop(b), Some(was));
     assert!(s.nexthop(a).unwrap().valid() && s.nexthop(a).unwrap().generation != generation);
     third.records.nexthops.end_predecessor();
@@ -435,6 +435,7 @@ fn meter_memory(meters: usize, sets: usize) -> (&'static [Meter], &'static [Mete
 /// Every word that workers or XDP read and that a plan may change.
 #[derive(Debug, PartialEq)]
 struct SharedWords {
+    numbers: Vec<(sag_pipeline::snapshot::NeighborKey, sag_pipeline::snapshot::NhIdx)>,
     nexthops: Vec<Option<sag_pipeline::snapshot::NextHop>>,
     meters: String,
     meter_sets: String,
@@ -492,7 +493,9 @@ fn compiling_leaves_shared_memory_as_it_is() {
     gateway.compiler = Compiler::new(&gateway.records, Arc::default());
     let (nat, esp) = (gateway.records.nat.clone(), Arc::<sag_pipeline::tunnel::EspSaTable>::default());
     gateway.compiler.tunnels = TunnelCompiler::new(esp.clone());
+    let numbers = gateway.compiler.numbers.nexthops.table().clone();
     let words = |plans: &[&Plan]| SharedWords {
+        numbers: numbers.iter().collect(),
         nexthops: nexthops.iter().map(|r| Some(sag_pipeline::snapshot::NextHop::load(r))).collect(),
         meters: format!("{meters:?}"),
         meter_sets: format!("{sets:?}"),

@@ -112,6 +112,7 @@ drop_reasons! {
     EspExhausted = 73, "esp-exhausted", "the ESP association has used all its sequence numbers: rekey the tunnel";
     FecBadHeader = 74, "fec-bad-header", "error correction header of another version, or one that contradicts itself or its window";
     FecDuplicate = 75, "fec-duplicate", "came after it had been recovered: no fault";
+    NeighborRateLimit = 76, "neighbor-rate-limit", "its next hop is not resolved, and its source or port has asked for as many as it may in a second (a scan)";
 }
 
 impl DropReason {

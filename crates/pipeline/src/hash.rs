@@ -1,16 +1,13 @@
 //! Hashing of addresses on the packet path: a few multiplications where the standard library's
 //! hasher takes a few dozen steps. Seeded per process, since neighbours choose their addresses.
 
-use sag_model::PortIdx;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
 /// A set of addresses.
 pub type AddrSet = HashSet<IpAddr, AddrHash>;
-/// Next hops by egress port and address.
-pub type NeighborMap = HashMap<(PortIdx, IpAddr), crate::ids::NhIdx, AddrHash>;
 
 /// Builds [`AddrHasher`]s, all with the process's seed.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +17,16 @@ impl Default for AddrHash {
     fn default() -> AddrHash {
         static SEED: OnceLock<u64> = OnceLock::new();
         AddrHash(*SEED.get_or_init(|| RandomState::new().hash_one(0)))
+    }
+}
+
+impl AddrHash {
+    /// The hash of a key that is three words.
+    #[inline]
+    pub(crate) fn words(&self, words: [u64; 3]) -> u64 {
+        let mut h = AddrHasher(self.0);
+        words.into_iter().for_each(|w| h.mix(w));
+        h.finish()
     }
 }
 
@@ -89,6 +96,7 @@ impl Hasher for AddrHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sag_model::PortIdx;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]

@@ -35,11 +35,13 @@ pub mod hash;
 
 pub mod ids;
 pub mod nat;
+pub mod neighbors;
 
 pub mod originate;
 pub mod pending;
 pub mod policy;
 pub mod qos;
+pub mod resolution;
 pub mod session;
 pub mod snapshot;
 pub mod stages;

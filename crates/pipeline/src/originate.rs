@@ -129,7 +129,7 @@ pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>)
         Some(t) => t.source_for(to).or_else(|| snap.inside_source(to))?,
         None => snap.source_for(port, towards)?,
     };
-    let resolved = snap.neighbors.get(&(port, next)).and_then(|&n| snap.nexthop(n)).filter(|n| n.valid());
+    let resolved = snap.resolved(port, next);
     let dmac = match (resolved, near) {
         (Some(nh), _) => nh.dmac,
         // Who sent the packet is on this link and will take its answer.

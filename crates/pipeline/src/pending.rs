@@ -4,11 +4,13 @@
 
 use crate::flow_ports::FlowPorts;
 use crate::ids::TunnelNo;
+use crate::resolution::{MAX_STRANGERS, SourceNo};
 use sag_model::{Nanos, PortIdx};
 use std::time::Duration;
 
 /// Packets that wait at one time, and for one thing.
 pub const SLOTS: usize = 256;
+const _: () = assert!(SLOTS == 2 * MAX_STRANGERS as usize, "strangers leave half of the slots to others");
 /// Packets that wait for one thing at one time.
 pub const MAX_PER_KEY: usize = 64;
 /// Time for a next hop to answer: the kernel probes three times, a second apart.
@@ -33,6 +35,8 @@ pub struct Arrival {
     pub since: Nanos,
     /// Its own, or those of its datagram if it is a fragment.
     pub ports: FlowPorts,
+    /// Whose share of the places for packets without a next hop it has.
+    pub source: SourceNo,
 }
 
 /// A packet that waits for a `K`.
@@ -134,6 +138,7 @@ mod tests {
             tunnel: None,
             since: Nanos(5),
             ports: FlowPorts::default(),
+            source: SourceNo::default(),
         };
         let push = |h: &mut PendingQueue<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];

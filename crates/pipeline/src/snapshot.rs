@@ -1,14 +1,16 @@
 //! What the workers know of the world: one immutable value, published whole.
 //!
-//! Next hops are the exception: their records are shared memory that XDP reads too, so that a
-//! resolved or changed neighbour takes effect with one store and no new snapshot.
+//! Next hops are the exception: their records are shared memory that XDP reads too, and their numbers stand in one table
+//! that outlives snapshots, so that a neighbour that comes, goes or changes takes effect with a few stores and no new
+//! snapshot.
 
 mod outer_path;
 
 use crate::fib::Fib;
-pub use crate::hash::{AddrSet, NeighborMap};
+pub use crate::hash::AddrSet;
 pub use crate::ids::NhIdx;
 use crate::nat::NatPolicy;
+pub use crate::neighbors::{NeighborKey, NeighborTable};
 use crate::policy::AclSet;
 use crate::qos::QosPolicy;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
@@ -136,8 +138,10 @@ pub struct Snapshot {
     pub fib4: Fib<u32>,
     /// Longest prefix of IPv6, to a route's number.
     pub fib6: Fib<u128>,
-    /// Known next hops.
-    pub neighbors: NeighborMap,
+    /// The numbers of next hops, live.
+    pub neighbors: Arc<NeighborTable>,
+    /// The version of the routes above, beside that of [`NeighborTable::routes`].
+    pub routes_version: u32,
     /// Records of next hops, by [`NhIdx`]: memory that XDP reads too.
     pub nexthops: &'static [NextHopRecord],
     /// Bound ACLs.
@@ -319,6 +323,22 @@ impl Snapshot {
     #[inline]
     pub fn nexthop(&self, idx: NhIdx) -> Option<NextHop> {
         self.nexthops.get(idx.index()).map(NextHop::load)
+    }
+
+    /// The record of a neighbour that is resolved.
+    pub fn resolved(&self, port: PortIdx, ip: IpAddr) -> Option<NextHop> {
+        self.neighbors.get(&(port, ip)).and_then(|n| self.nexthop(n)).filter(NextHop::valid)
+    }
+
+    /// The generation that a record made by these routes gets for a next hop that was just read. If generations were raised
+    /// for newer routes, it is one that the next hop does not have: the record sends its next packet to a worker, which has them.
+    #[inline]
+    pub fn stamp(&self, nh: &NextHop) -> u8 {
+        if self.neighbors.routes() == self.routes_version {
+            nh.generation
+        } else {
+            nh.generation.wrapping_sub(1)
+        }
     }
 
     /// The route of the longest matching prefix.

@@ -27,6 +27,10 @@ impl Managed {
         self.requested.remove(&(ifindex, ip)).is_some()
     }
 
+    pub fn all(&self) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
+        self.requested.keys().copied()
+    }
+
     pub fn contains(&self, ifindex: u32, ip: IpAddr) -> bool {
         self.requested.contains_key(&(ifindex, ip))
     }

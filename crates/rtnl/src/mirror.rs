@@ -11,7 +11,7 @@ use crate::managed::Managed;
 use crate::request::{self, NeighborFlags};
 use crate::socket::{Listener, Received, Requester};
 use crate::tables::Tables;
-use crate::types::NeighborState;
+use crate::types::{Neighbor, NeighborState};
 use crate::wire;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -225,6 +225,39 @@ impl Mirror {
             self.use_neighbor("stop managing", ifindex, ip, false)?;
         }
         Ok(())
+    }
+
+    /// The neighbours that are kept resolved.
+    pub fn managed(&self) -> Vec<(u32, IpAddr)> {
+        self.managed.all().collect()
+    }
+
+    /// Has the kernel forget a neighbour that has not answered, so that it asks no more and has room for others. One that is
+    /// resolved, or that somebody else looks after, stays. Returns whether there was one to forget.
+    ///
+    /// # Errors
+    /// [`Error`]: no privilege.
+    pub fn forget(&mut self, ifindex: u32, ip: IpAddr) -> Result<bool> {
+        let unanswered = |n: &Neighbor| {
+            matches!(n.state, NeighborState::Incomplete | NeighborState::Failed | NeighborState::None)
+                && !n.managed
+                && !n.ext_learned
+        };
+        if self.managed.contains(ifindex, ip) || !self.tables.neighbor(ifindex, ip).is_some_and(unanswered) {
+            return Ok(false);
+        }
+        match self.requester.request(
+            "a neighbour",
+            |seq| request::delete_neighbor(ifindex, ip, seq),
+            |_| {},
+        )? {
+            Ok(()) => {}
+            // The kernel has forgotten it already.
+            Err(e) if matches!(e.raw_os_error(), Some(2)) => {}
+            Err(source) => return Err(Error::neighbor("forget", ip, ifindex, source)),
+        }
+        self.pending.apply(&mut self.tables, Event::NeighborGone(ifindex, ip));
+        Ok(true)
     }
 
     fn use_neighbor(&mut self, request: &'static str, ifindex: u32, ip: IpAddr, managed: bool) -> Result<()> {

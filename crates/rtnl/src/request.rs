@@ -102,6 +102,15 @@ pub(crate) fn use_neighbor(ifindex: u32, ip: IpAddr, flags: NeighborFlags, seq: 
     bytes(RouteNetlinkMessage::NewNeighbour(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq)
 }
 
+/// Removes a neighbour entry.
+pub(crate) fn delete_neighbor(ifindex: u32, ip: IpAddr, seq: u32) -> Vec<u8> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(ip.is_ipv4());
+    message.header.ifindex = ifindex;
+    message.attributes.push(NeighbourAttribute::Destination(ip.into()));
+    bytes(RouteNetlinkMessage::DelNeighbour(message), NLM_F_ACK, seq)
+}
+
 /// Asks for one neighbour entry.
 pub(crate) fn get_neighbor(ifindex: u32, ip: IpAddr, seq: u32) -> Vec<u8> {
     let mut message = NeighbourMessage::default();

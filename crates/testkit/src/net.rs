@@ -153,7 +153,7 @@ impl Net {
         self.records.nexthops = NextHopTable::over(records);
         let old = std::mem::replace(&mut self.numbers.nexthops, self.records.nexthops.numbers());
         // The same numbers again, in the order in which they were given.
-        let mut known: Vec<_> = old.map().iter().map(|(key, n)| (*n, *key)).collect();
+        let mut known: Vec<_> = old.iter().map(|(key, n)| (n, key)).collect();
         known.sort_unstable();
         for (n, (port, ip)) in known {
             assert_eq!(self.numbers.nexthops.number(port, ip), Some(n));
@@ -238,13 +238,21 @@ impl Net {
         let ip = ip.parse().expect("address");
         self.neighbors.insert((port, ip), mac_of(port, ip));
         self.write_nexthops(|p, a| (p, a) == (port, ip));
-        self.numbers.nexthops.map()[&(port, ip)]
+        self.numbers.nexthops.get(&(port, ip)).expect("a number")
     }
 
     /// The neighbor no longer answers.
     pub fn unresolve(&mut self, port: PortIdx, ip: &str) {
         self.neighbors.remove(&(port, ip.parse().expect("address")));
         self.write_nexthops(|_, _| false);
+    }
+
+    /// Flows look their route up again, as when the daemon has published new routes. Snapshots taken before go by
+    /// older ones.
+    pub fn reroute(&mut self) {
+        let version = self.records.nexthops.next_version();
+        self.records.nexthops.begin_routes(version);
+        self.records.nexthops.raise_generations(|_, _| true);
     }
 
     /// Changes a port's MTU, next hops included.
@@ -256,10 +264,10 @@ impl Net {
     /// Writes the records of next hops alone, as the daemon does after a change of neighbors. Flows over the
     /// selected ones look their route up again.
     fn write_nexthops(&mut self, renewed: impl FnMut(PortIdx, IpAddr) -> bool) {
-        let (plan, complete) = self.numbers.nexthops.plan(&self.ports, &self.neighbors);
+        let (plan, complete) = self.numbers.nexthops.plan(&self.ports, &self.neighbors, self.began);
         assert!(complete, "too many next hops");
         self.records.nexthops.apply(&plan);
-        self.records.nexthops.raise_generations(self.numbers.nexthops.map(), renewed);
+        self.records.nexthops.raise_generations(renewed);
     }
 
     /// Source NAT to a port's own address.
@@ -374,6 +382,7 @@ impl Net {
     pub fn snapshot(&mut self) -> Snapshot {
         let spec = GatewaySpec {
             epoch: self.epoch,
+            now: self.began,
             ports: self.ports.clone(),
             local: self.local_addresses(),
             routes: self.routes.iter().map(|((a, l), r)| (network(*a, *l), r.clone())).collect(),

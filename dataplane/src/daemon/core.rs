@@ -10,17 +10,18 @@ use super::stale_flows::{StaleFlows, stale_flows};
 use super::telemetry::Telemetry;
 use super::timers::Timers;
 use super::view::View;
-use super::worker::FromWorker;
+use super::worker::{FromWorker, Shared};
 use super::workers::Workers;
 use crate::esp::EspKeys;
 use anyhow::Result;
 use sag_compile::{ClockReading, Compiler};
 use sag_model::flow::next_epoch;
 use sag_model::{DropReason, Nanos, PortIdx};
-use sag_rtnl::Changes;
+use sag_pipeline::snapshot::NeighborKey;
+use sag_rtnl::Neighbor;
 use sag_xsk::sys;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two rounds of housekeeping.
 const TICK: Duration = Duration::from_millis(50);
@@ -93,10 +94,12 @@ impl Daemon {
         self.go_live_when_ready();
         self.apply_kernel_changes();
         self.flows.step(self.publisher.gateway.control(), &self.workers);
+        self.expire_neighbors();
         let (devices, surroundings) = self.devices();
         devices.retry(&surroundings);
         if self.timers.floods.is_due() {
             self.check_floods();
+            self.check_neighbors();
         }
         if self.timers.listening_ports.is_due() {
             self.kernel.reserve_listening_ports(&self.publisher.snapshot, &self.flows.tables.nat);
@@ -147,22 +150,47 @@ impl Daemon {
         }
     }
 
-    /// Requests next hops for which workers hold packets from the kernel.
-    fn resolve(&mut self, mut next_hops: Vec<(PortIdx, IpAddr)>) {
-        let numbers = &mut self.compiler.numbers.nexthops;
-        let known = numbers.map().len();
-        next_hops.retain(|&(port, ip)| {
-            let number = numbers.number(port, ip);
-            if number.is_none() {
-                tracing::error!("more next hops than the table has numbers for");
+    /// Requests next hops for which workers hold packets from the kernel. None of them gets a number before it has answered.
+    fn resolve(&mut self, next_hops: Vec<NeighborKey>) {
+        let now = Nanos(sys::now());
+        for key in next_hops {
+            let Some(ifindex) = self.publisher.bindings.get(key.0.index()).and_then(|b| b.l3_ifindex) else {
+                continue;
+            };
+            if self.kernel.tables().neighbor(ifindex, key.1).is_some_and(Neighbor::usable) {
+                // It has answered meanwhile, or there was no number for it.
+                self.publish_neighbors(&[(ifindex, key.1)]);
+            } else {
+                let router = self.compiler.numbers.nexthops.is_router(&key);
+                self.kernel.resolve(key, ifindex, router, now);
             }
-            number.is_some()
-        });
-        let new = numbers.map().len() != known;
-        self.kernel.resolve(&next_hops, &self.publisher.bindings, &self.publisher.routes);
-        if new {
-            self.recompile(self.publisher.epoch(), &[]);
         }
+    }
+
+    /// Ends what was asked for in vain, and the rest of numbers that no neighbor has any more.
+    fn expire_neighbors(&mut self) {
+        let now = Nanos(sys::now());
+        self.kernel.expire_neighbors(now);
+        let plan = self.compiler.numbers.nexthops.expire(now);
+        if !plan.is_empty() {
+            self.publisher.records.nexthops.apply(&plan);
+        }
+        if self.publisher.records.nexthops.is_worn() && self.publisher.is_live() {
+            tracing::info!("a next hop has changed so often that all flows are evaluated again");
+            self.recompile(next_epoch(self.publisher.epoch()), &[]);
+        }
+    }
+
+    fn check_neighbors(&mut self) {
+        let dropped = |idx: PortIdx| -> u64 {
+            let of = |w: &Shared| w.counters.port(idx).drops[DropReason::NeighborRateLimit.index()].get();
+            self.workers.shared().map(of).sum()
+        };
+        let ours = self.publisher.bindings.iter().filter(|b| b.ours());
+        let limited: Vec<_> =
+            ours.map(|b| (b.idx, dropped(b.idx) + self.kernel.resolver.limited(b.idx))).collect();
+        let refused = self.compiler.numbers.nexthops.refused();
+        self.telemetry.neighbors.check(&self.running.config, &limited, refused, Instant::now());
     }
 
     /// Once every socket is open (or two seconds have passed), XDP follows this daemon's epoch: flows of the predecessor come to
@@ -180,8 +208,9 @@ impl Daemon {
     /// Takes the kernel's changes in and publishes what they mean.
     pub fn apply_kernel_changes(&mut self) {
         let Some(changes) = self.kernel.take_changes() else { return };
-        let neighbors_only = !changes.links && !changes.addrs && !changes.routes;
-        if neighbors_only && (!self.concerns_own_ports(&changes) || self.publish_nexthops()) {
+        self.kernel.settle_neighbors(&changes.neighbors, &self.publisher.bindings);
+        if !changes.links && !changes.addrs && !changes.routes {
+            self.publish_neighbors(&changes.neighbors);
             return;
         }
         let stale = stale_flows(&changes, &self.publisher.routes);
@@ -192,23 +221,23 @@ impl Daemon {
         }
     }
 
-    fn concerns_own_ports(&self, changes: &Changes) -> bool {
-        let ports = &self.publisher.bindings;
-        let ours = |ifindex| ports.iter().any(|b| b.ours() && b.l3_ifindex == Some(ifindex));
-        changes.neighbors.iter().any(|(ifindex, _)| ours(*ifindex))
-    }
-
-    /// Publishes the next hops alone. False: there are new ones, which need a new snapshot.
-    fn publish_nexthops(&mut self) -> bool {
-        let (config, publisher) = (&self.running.config, &self.publisher);
-        let plan = self.compiler.plan_nexthops(config, self.kernel.tables(), &publisher.bindings);
-        publisher.records.nexthops.apply(&plan);
-        let complete = self.compiler.numbers.nexthops.map().len() == publisher.snapshot.neighbors.len();
-        if complete {
-            // The records are shared: packets that wait for a neighbor can go on by the old snapshot.
+    /// Publishes these neighbors and nothing else: a record and a place in the table of numbers each.
+    fn publish_neighbors(&mut self, changed: &[(u32, IpAddr)]) {
+        let now = Nanos(sys::now());
+        let mut resolved = false;
+        for &neighbor in changed {
+            let (publisher, tables) = (&mut self.publisher, self.kernel.tables());
+            let ports = &publisher.snapshot.ports;
+            let planned = self.compiler.plan_neighbor(tables, &publisher.bindings, neighbor, ports, now);
+            // Without a number it stays unresolved; `check_neighbors` says so.
+            let Some((plan, _)) = planned else { continue };
+            publisher.records.nexthops.apply(&plan);
+            resolved |= plan.resolves();
+        }
+        if resolved {
+            // Packets that wait for a neighbor can go on.
             self.workers.kick();
         }
-        complete
     }
 
     /// Compiles and publishes under an epoch. A time window of QoS that has begun or ended raises it, so that flows are
@@ -229,6 +258,8 @@ impl Daemon {
             dataplane: &self.running.config.dataplane,
         };
         self.publisher.publish(plan, stale, &mut cx);
+        let numbers = &self.compiler.numbers.nexthops;
+        self.kernel.release_routers(&self.publisher.bindings, |key| numbers.is_router(key));
     }
 
     /// Brings devices, sockets and XDP's port table in line with configuration and links.

@@ -16,9 +16,9 @@ pub struct Floods {
     ports: BTreeMap<PortIdx, Watch>,
 }
 
-/// What is known of a port.
+/// Watches a counter of refusals: what it counts begins with the first, and is over when there are none for a while.
 #[derive(Debug, Default)]
-struct Watch {
+pub struct Watch {
     /// Packets over the rate so far.
     dropped: u64,
     flood: Option<Flood>,
@@ -32,15 +32,24 @@ struct Flood {
     before: u64,
 }
 
-/// What changed at a port.
+/// What changed.
 #[derive(Debug, PartialEq, Eq)]
-enum Change {
+pub enum Change {
+    /// With so many refusals.
     Begins(u64),
+    /// After so many.
     Over { dropped: u64, lasted: Duration },
 }
 
 impl Watch {
-    fn update(&mut self, dropped: u64, now: Instant) -> Option<Change> {
+    /// For how long it goes on, and how many refusals there were.
+    pub fn going_on(&self) -> Option<(Duration, u64)> {
+        let f = self.flood.as_ref()?;
+        Some((f.since.elapsed(), self.dropped - f.before))
+    }
+
+    /// Takes the counter's new value in.
+    pub fn update(&mut self, dropped: u64, now: Instant) -> Option<Change> {
         let new = dropped.saturating_sub(self.dropped);
         let before = std::mem::replace(&mut self.dropped, dropped);
         match &mut self.flood {
@@ -90,12 +99,11 @@ impl Floods {
     /// Ports under a flood, as warnings.
     pub fn warnings(&self, config: &Config) -> Vec<String> {
         let line = |(idx, w): (&PortIdx, &Watch)| {
-            let f = w.flood.as_ref()?;
+            let (since, dropped) = w.going_on()?;
             let name = port_name(config, *idx);
             Some(format!(
-                "port {name}: flood of new flows since {} s, {} packets over dataplane.new_flow_rate dropped",
-                f.since.elapsed().as_secs(),
-                w.dropped - f.before
+                "port {name}: flood of new flows since {} s, {dropped} packets over dataplane.new_flow_rate dropped",
+                since.as_secs()
             ))
         };
         self.ports.iter().filter_map(line).collect()

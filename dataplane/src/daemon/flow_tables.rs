@@ -48,6 +48,11 @@ impl FlowTables {
         }
     }
 
+    /// The grace periods after which nobody holds what was removed.
+    pub fn grace(&self) -> Arc<Grace> {
+        self.grace.clone()
+    }
+
     /// Whether no index is being replaced.
     pub fn is_idle(&self) -> bool {
         self.resizers.0.idle() && self.resizers.1.idle()

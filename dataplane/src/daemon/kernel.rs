@@ -1,13 +1,14 @@
 //! The kernel as the daemon sees it: its tables, followed live, and the ports on which it listens.
 
 use super::listening_ports::ListeningPorts;
+use super::neighbors::{Admission, Resolver};
 use anyhow::{Context, Result};
-use sag_compile::{PortBinding, RouteRow};
-use sag_model::PortIdx;
+use sag_compile::PortBinding;
+use sag_model::{Nanos, PortIdx};
 use sag_pipeline::nat::NatState;
-use sag_pipeline::snapshot::{NeighborMap, Route, Snapshot};
+use sag_pipeline::snapshot::{NeighborKey, NeighborTable, Snapshot};
 use sag_rtnl::{Changes, Mirror, NeighborState, Tables};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Neighbors that are probed at a time, at most.
@@ -17,12 +18,20 @@ const MAX_PROBES: usize = 512;
 pub struct KernelView {
     mirror: Mirror,
     listening: ListeningPorts,
+    pub resolver: Resolver,
+    /// The interface at which each port's neighbors were asked for.
+    ifindexes: BTreeMap<PortIdx, u32>,
 }
 
 impl KernelView {
     pub fn open() -> Result<KernelView> {
         let mirror = Mirror::open().context("cannot read the kernel's tables (netlink)")?;
-        Ok(KernelView { mirror, listening: ListeningPorts::default() })
+        Ok(KernelView {
+            mirror,
+            listening: ListeningPorts::default(),
+            resolver: Resolver::default(),
+            ifindexes: BTreeMap::new(),
+        })
     }
 
     pub fn tables(&self) -> &Tables {
@@ -49,39 +58,83 @@ impl KernelView {
         changes.any().then_some(changes)
     }
 
-    /// Requests from the kernel the next hops for which packets wait. The kernel keeps routers resolved; hosts are resolved once.
-    pub fn resolve(
-        &mut self,
-        next_hops: &[(PortIdx, IpAddr)],
-        bindings: &[PortBinding],
-        routes: &[RouteRow],
-    ) {
-        let routers: BTreeSet<(PortIdx, IpAddr)> = routes
-            .iter()
-            .filter_map(|r| match &r.route {
-                Route::Via(members) => Some(members.iter().filter_map(|m| Some((m.port, m.via?)))),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        for &(port, ip) in next_hops {
-            let l3 = bindings.get(port.index()).and_then(|b| b.l3_ifindex);
-            let Some(ifindex) = l3 else { continue };
-            let router = routers.contains(&(port, ip));
-            let requested =
-                if router { self.mirror.manage(ifindex, ip) } else { self.mirror.resolve(ifindex, ip) };
-            if let Err(error) = requested {
-                tracing::debug!(%error, "the kernel would not resolve a neighbor");
+    /// Requests from the kernel a next hop for which packets wait. The kernel keeps routers resolved; hosts are resolved once, and
+    /// as many at a time as [`Resolver`] admits.
+    pub fn resolve(&mut self, key: NeighborKey, ifindex: u32, router: bool, now: Nanos) {
+        let ip = key.1;
+        let requested = if router {
+            self.mirror.manage(ifindex, ip)
+        } else {
+            match self.resolver.admit(key, now) {
+                Admission::Pending | Admission::Refused => return,
+                Admission::Ask { instead_of } => {
+                    if let Some(old) = instead_of {
+                        self.forget(old);
+                    }
+                    self.ifindexes.insert(key.0, ifindex);
+                    self.mirror.resolve(ifindex, ip)
+                }
+            }
+        };
+        if let Err(error) = requested {
+            self.resolver.settle(&key);
+            tracing::debug!(%error, "the kernel would not resolve a neighbor");
+        }
+    }
+
+    /// Neighbors have changed: those that were asked for and have an answer are no longer waited for, and those that have
+    /// failed are forgotten by the kernel too.
+    pub fn settle_neighbors(&mut self, changed: &[(u32, IpAddr)], bindings: &[PortBinding]) {
+        for &(ifindex, ip) in changed {
+            let port = bindings.iter().find(|b| b.ours() && b.l3_ifindex == Some(ifindex));
+            let Some(key) = port.map(|b| (b.idx, ip)) else { continue };
+            match self.mirror.tables().neighbor(ifindex, ip) {
+                Some(n) if n.failed() => {
+                    if self.resolver.settle(&key) {
+                        self.forget(key);
+                    }
+                }
+                Some(n) if !n.usable() => {}
+                _ => {
+                    self.resolver.settle(&key);
+                }
+            }
+        }
+    }
+
+    /// Gives up neighbors that were asked for and of which nothing was heard.
+    pub fn expire_neighbors(&mut self, now: Nanos) {
+        for key in self.resolver.take_given_up(now) {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, (port, ip): NeighborKey) {
+        let Some(&ifindex) = self.ifindexes.get(&port) else { return };
+        if let Err(error) = self.mirror.forget(ifindex, ip) {
+            tracing::debug!(%error, "the kernel would not forget a neighbor");
+        }
+    }
+
+    /// Leaves routers that no route names any more to the kernel's ordinary ageing.
+    pub fn release_routers(&mut self, bindings: &[PortBinding], is_router: impl Fn(&NeighborKey) -> bool) {
+        for (ifindex, ip) in self.mirror.managed() {
+            let port = bindings.iter().find(|b| b.ours() && b.l3_ifindex == Some(ifindex));
+            if port.is_some_and(|b| is_router(&(b.idx, ip))) {
+                continue;
+            }
+            if let Err(error) = self.mirror.unmanage(ifindex, ip) {
+                tracing::debug!(%error, "the kernel would not let go of a router");
             }
         }
     }
 
     /// Has the kernel probe those next hops that have gone stale. What XDP forwards does not pass the kernel's neighbor code, so
     /// nothing else confirms them.
-    pub fn probe_stale_neighbors(&mut self, bindings: &[PortBinding], known: &NeighborMap) {
+    pub fn probe_stale_neighbors(&mut self, bindings: &[PortBinding], known: &NeighborTable) {
         let of_port: BTreeMap<u32, PortIdx> =
             bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
-        let in_use = |ifindex: u32, ip| of_port.get(&ifindex).is_some_and(|p| known.contains_key(&(*p, ip)));
+        let in_use = |ifindex: u32, ip| of_port.get(&ifindex).is_some_and(|p| known.get(&(*p, ip)).is_some());
         let stale: Vec<(u32, IpAddr)> = self
             .tables()
             .neighbors()

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`RunningConfig`](running_config::RunningConfig) | the document in force, where it came from, what it warns of |
 //! | [`KernelView`](kernel::KernelView) | links, addresses, routes and neighbors of the kernel; its listening sockets |
+//! | [`Resolver`](neighbors::Resolver) | which neighbors the kernel is asked to resolve, and how many at a time |
 //! | [`Compiler`](sag_compile::Compiler), [`EspKeys`](crate::esp::EspKeys) | what forwards by them: plans, and the keys of tunnels |
 //! | [`Publisher`](publisher::Publisher) | what workers and XDP see, and the order in which it changes |
 //! | [`FlowTables`](flow_tables::FlowTables) | the session tables: grace periods, sizes of indexes |
@@ -31,6 +32,7 @@ mod kernel;
 mod keys;
 mod listening_ports;
 mod metered_rates;
+mod neighbors;
 mod port_counters;
 mod publisher;
 mod report;

@@ -3,6 +3,7 @@
 use super::floods::Floods;
 use super::journal::JournalKeeper;
 use super::metered_rates::MeteredRates;
+use super::neighbors::NeighborEvents;
 use super::port_counters::{not_received, port_counters};
 use super::publisher::Publisher;
 use super::workers::Workers;
@@ -25,6 +26,7 @@ pub struct Telemetry {
     /// Packets left in the rings of sockets that were closed.
     lost_in_closed_sockets: BTreeMap<PortIdx, u64>,
     pub floods: Floods,
+    pub neighbors: NeighborEvents,
     pub rates: MeteredRates,
     /// The last known state of tunnels: up or down.
     tunnels_up: HashMap<String, bool>,
@@ -41,6 +43,7 @@ impl Telemetry {
             tunnel_base: (0..=u8::MAX).map(|no| gateway.tunnel_stats(no).unwrap_or_default()).collect(),
             lost_in_closed_sockets: BTreeMap::new(),
             floods: Floods::default(),
+            neighbors: NeighborEvents::default(),
             rates: MeteredRates::default(),
             tunnels_up: HashMap::new(),
             journal: JournalKeeper::start().context("cannot start the thread of the NAT log")?,
@@ -72,6 +75,7 @@ impl Telemetry {
 
     /// Logs which tunnels have gone down or come back since the last call.
     pub fn log_tunnel_changes(&mut self, tunnels: &Tunnels) {
+        self.tunnels_up.retain(|name, _| tunnels.iter().any(|t| t.name == *name));
         for t in tunnels.iter() {
             let up = t.state.is_up();
             if self.tunnels_up.insert(t.name.clone(), up).unwrap_or(true) == up {

@@ -21,11 +21,20 @@ pub struct MetricsSnapshot {
     pub drops: Vec<DropRow>,
     pub punts: Vec<PortPunt>,
     pub sessions: SessionTotals,
+    pub next_hops: NextHopUse,
     /// Without entries.
     pub nat: Nat,
     pub workers: Vec<Worker>,
     pub cars: Vec<CarCounters>,
     pub tunnels: Vec<Tunnel>,
+}
+
+/// Next hops that have a number, that could have one, and that have been asked for and have not answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NextHopUse {
+    pub used: usize,
+    pub capacity: usize,
+    pub incomplete: usize,
 }
 
 /// Form of the text.
@@ -234,6 +243,14 @@ impl Collector for Snapshot {
             "sag_sessions_memory_bytes",
             "Memory of session tables and NAT state",
             t.memory_bytes as f64,
+        )?;
+        let n = &s.next_hops;
+        out.plain_gauge("sag_next_hops", "Next hops that have a number", n.used as f64)?;
+        out.plain_gauge("sag_next_hops_capacity", "Numbers of next hops", n.capacity as f64)?;
+        out.plain_gauge(
+            "sag_neighbors_incomplete",
+            "Neighbors that were asked for and have not answered",
+            n.incomplete as f64,
         )?;
         nat(&mut out, &s.nat)?;
 

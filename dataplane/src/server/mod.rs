@@ -15,7 +15,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-pub use metrics::MetricsSnapshot;
+pub use metrics::{MetricsSnapshot, NextHopUse};
 pub use sag_model::control::PortPunt;
 pub use scrape::MetricsServer;
 pub use time::{rfc3339, rfc3339_millis};

@@ -62,7 +62,7 @@ impl Stage {
             R::SnatExhausted | R::SnatHostLimit | R::NatNoAddress | R::SessionTableFull => &[Stage::Snat],
             R::TtlExpired => &[Stage::Ttl],
             R::EgressDown | R::MtuExceeded => &[Stage::Mtu],
-            R::NeighborFailed | R::NeighborQueueFull => &[Stage::Neighbor],
+            R::NeighborFailed | R::NeighborQueueFull | R::NeighborRateLimit => &[Stage::Neighbor],
             R::IcmpBadChecksum => &[Stage::Rewrite],
             R::FrameTooBig => &[Stage::Decap, Stage::Encap],
             R::EspNoKeys | R::EspExhausted | R::TxRingFull | R::NoFrame | R::SendFailed => &[Stage::Encap],

@@ -82,7 +82,6 @@ pub(super) fn neighbor<T: Tracer>(
     draft.nexthop = snap
         .neighbors
         .get(&(port, to))
-        .copied()
         .filter(|&n| snap.nexthop(n).is_some_and(|nh| nh.valid()))
         .ok_or(Disposition::Unresolved { port, to })?;
     trace.step(Stage::Neighbor, || match snap.nexthop(draft.nexthop) {

@@ -159,7 +159,7 @@ impl Pipeline {
             batch: Batch::new(),
             sessions: Sessions::new(worker, workers),
             fragments: FragmentFollower { datagrams: Fragments::default(), alone: workers <= 1 },
-            neighbors: Neighbors::new(),
+            neighbors: Neighbors::new(workers),
             tunnels: TunnelWork::new(worker),
             icmp: IcmpLimiter::new(),
             buffers: Buffers::new(),
@@ -170,6 +170,11 @@ impl Pipeline {
     /// From here on the same ports are chosen in every run, for replays and tests.
     pub fn seed(&mut self, seed: u64) {
         self.random = Random::new(seed);
+    }
+
+    /// From here on any number of next hops may be requested, for replays: nobody has to answer there.
+    pub fn request_without_limit(&mut self) {
+        self.neighbors.limits.lift();
     }
 
     /// Whether packets wait for a neighbour, or for the repairs that follow them.

@@ -7,15 +7,15 @@ use crate::fragments::Fragments;
 use crate::ids::TunnelNo;
 use crate::nat::Events;
 use crate::originate::{LINK_ROOM, Limiter};
-use crate::pending::{self, PendingQueue};
+use crate::pending::{self, Arrival, PendingPacket, PendingQueue};
+use crate::resolution::{RequestLimits, SourceNo};
 use crate::session::{Ending, Sweeper};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{NeighborKey, Snapshot};
 use crate::table::DeferredFree;
 use crate::tables::Tables;
 use crate::tunnel::{Keepalive, Monitor, Reassembler};
-use sag_model::{Nanos, PortIdx};
+use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::Family;
-use std::net::IpAddr;
 
 /// Refused flows that a worker remembers by their hash.
 pub(super) const REFUSED: usize = 1024;
@@ -137,25 +137,80 @@ pub(super) struct FragmentFollower {
 /// Next hops that are not resolved: the packets that wait for them, and the requests to the kernel.
 #[derive(Debug)]
 pub(super) struct Neighbors {
-    pub pending: PendingQueue<(PortIdx, IpAddr)>,
-    pub requests: Vec<(PortIdx, IpAddr)>,
+    pub pending: PendingQueue<NeighborKey>,
+    pub requests: Vec<NeighborKey>,
+    pub limits: RequestLimits,
+}
+
+/// A packet whose next hop is not resolved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unresolved {
+    pub key: NeighborKey,
+    pub ingress: PortIdx,
+    pub source: SourceNo,
+    /// The next hop is a router or the far end of a session, and not an address that the sender may have made up.
+    pub established: bool,
 }
 
 impl Neighbors {
-    pub fn new() -> Neighbors {
-        Neighbors { pending: PendingQueue::default(), requests: Vec::with_capacity(MAX_REQUESTS) }
+    pub fn new(workers: u32) -> Neighbors {
+        Neighbors {
+            pending: PendingQueue::default(),
+            requests: Vec::with_capacity(MAX_REQUESTS),
+            limits: RequestLimits::new(workers),
+        }
     }
 
-    /// Requests a next hop, unless that has been done. False: there is no room for the request.
-    pub fn request(&mut self, port: PortIdx, to: IpAddr) -> bool {
-        if self.requests.contains(&(port, to)) || self.pending.waits_for((port, to)) {
+    /// Requests a next hop for the gateway's own packets, unless that has been done. False: there is no room for the request.
+    pub fn request(&mut self, key: NeighborKey) -> bool {
+        if self.is_requested(key) {
             return true;
         }
         let room = self.requests.len() < MAX_REQUESTS;
         if room {
-            self.requests.push((port, to));
+            self.requests.push(key);
         }
         room
+    }
+
+    fn is_requested(&self, key: NeighborKey) -> bool {
+        self.requests.contains(&key) || self.pending.waits_for(key)
+    }
+
+    /// Requests the next hop of a packet, and keeps a copy of it until the answer has come.
+    pub fn hold(
+        &mut self,
+        now: Nanos,
+        u: &Unresolved,
+        arrival: Arrival,
+        frame: &[u8],
+    ) -> Result<(), DropReason> {
+        if !self.is_requested(u.key) {
+            if self.requests.len() >= MAX_REQUESTS {
+                return Err(DropReason::NeighborQueueFull);
+            }
+            let v6 = u.key.1.is_ipv6();
+            if !u.established && !self.limits.allow(now, u.ingress, v6, u.source) {
+                return Err(DropReason::NeighborRateLimit);
+            }
+            self.requests.push(u.key);
+        }
+        if !self.limits.has_room(u.source) || !self.pending.push(u.key, arrival, frame) {
+            return Err(DropReason::NeighborQueueFull);
+        }
+        self.limits.waits(u.source);
+        Ok(())
+    }
+
+    /// Takes the oldest packet for which `ready` holds out of the queue.
+    pub fn take(
+        &mut self,
+        to: &mut [u8],
+        ready: impl FnMut(&PendingPacket<NeighborKey>) -> bool,
+    ) -> Option<PendingPacket<NeighborKey>> {
+        let held = self.pending.take(to, ready)?;
+        self.limits.went(held.arrival.source);
+        Some(held)
     }
 }
 

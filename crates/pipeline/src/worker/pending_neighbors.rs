@@ -35,14 +35,11 @@ impl Pipeline {
     }
 
     pub(super) fn poll_pending_neighbors(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {
-        let resolved = |port, to| {
-            snap.neighbors.get(&(port, to)).and_then(|&n| snap.nexthop(n)).is_some_and(|nh| nh.valid())
-        };
         // Out of `self` while the pipeline runs.
         let mut buf = std::mem::take(&mut self.buffers.released);
-        while let Some(held) = self.neighbors.pending.take(&mut buf, |h| {
+        while let Some(held) = self.neighbors.take(&mut buf, |h| {
             let (port, to) = h.key;
-            resolved(port, to) || now - h.arrival.since > pending::TIMEOUT
+            snap.resolved(port, to).is_some() || now - h.arrival.since > pending::TIMEOUT
         }) {
             self.again(snap, now, &held.arrival, &mut buf, held.len, emit);
         }

@@ -185,9 +185,8 @@ impl Pipeline {
     /// Sends a NAT keepalive. False: it did not leave.
     fn send_keepalive(&mut self, snap: &Snapshot, t: &Tunnel, emit: &mut impl Emit) -> bool {
         let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
-        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
-        let Some(nh) = nh.filter(|n| n.valid()) else {
-            self.neighbors.request(path.port, path.to);
+        let Some(nh) = snap.resolved(path.port, path.to) else {
+            self.neighbors.request((path.port, path.to));
             return false;
         };
         let room = self.buffers.scratch.get_mut(LINK_ROOM..);
@@ -217,9 +216,8 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) -> bool {
         let Some(path) = snap.outer_path(t.remote_now(), 0) else { return false };
-        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
-        let Some(nh) = nh.filter(|n| n.valid()) else {
-            self.neighbors.request(path.port, path.to);
+        let Some(nh) = snap.resolved(path.port, path.to) else {
+            self.neighbors.request((path.port, path.to));
             return false;
         };
         let link = LinkHeader { dst: nh.dmac, src: nh.smac, vlan: nh.vlan, ethertype: ETHERTYPE_IPV4 };

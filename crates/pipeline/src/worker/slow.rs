@@ -2,6 +2,7 @@
 //! (sessions, ICMP errors, fragments).
 
 use super::apply::Outgoing;
+use super::parts::Unresolved;
 use super::session_create::NewSession;
 use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, touch};
 use crate::family;
@@ -10,7 +11,7 @@ use crate::ids::{MeterGroupNo, RuleSlot, TunnelNo};
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
 use crate::session;
-use crate::snapshot::{NextHop, NextHopWords, Snapshot};
+use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
 use crate::table::SAME_RULE;
@@ -37,7 +38,7 @@ impl Pipeline {
         emit: &mut impl Emit,
         since: Nanos,
     ) -> Verdict {
-        let Env { snap, now, dev } = *env;
+        let Env { snap, now, .. } = *env;
         let mut s = *s;
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
@@ -63,16 +64,7 @@ impl Pipeline {
                     self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
-                let (ingress, tunnel) = (s.ingress, s.tunnel);
-                let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p) };
-                if self.neighbors.request(port, to)
-                    && self.neighbors.pending.push((port, to), arrival, f.bytes())
-                {
-                    self.counters.port(s.ingress).held.add(1);
-                    Verdict::Held
-                } else {
-                    drop_at(&self.counters, s.ingress, DropReason::NeighborQueueFull)
-                }
+                self.hold(env, s, f.bytes(), (port, to), since)
             }
             Err(Disposition::Drop { reason, icmp, rule }) => {
                 hit(snap, rule, s, now);
@@ -87,6 +79,30 @@ impl Pipeline {
                 }
                 drop_at(&self.counters, s.ingress, reason)
             }
+        }
+    }
+
+    /// Keeps a copy of a packet until its next hop is resolved.
+    fn hold(
+        &mut self,
+        env: &Env<'_>,
+        s: &BatchEntry,
+        frame: &[u8],
+        key: NeighborKey,
+        since: Nanos,
+    ) -> Verdict {
+        let Env { snap, now, dev } = *env;
+        let (ingress, tunnel, src) = (s.ingress, s.tunnel, s.p.src(frame));
+        let neighbor = tunnel.is_none() && snap.resolved(ingress, src).is_some();
+        let source = self.neighbors.limits.source(ingress, src, neighbor);
+        let established = s.found.is_some() || key.1 != s.p.dst(frame);
+        let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p), source };
+        match self.neighbors.hold(now, &Unresolved { key, ingress, source, established }, arrival, frame) {
+            Ok(()) => {
+                self.counters.port(ingress).held.add(1);
+                Verdict::Held
+            }
+            Err(reason) => drop_at(&self.counters, ingress, reason),
         }
     }
 
@@ -209,7 +225,7 @@ impl Pipeline {
             flags: if Self::is_for_workers(&decision, &nh) { FLOW_PUNT_ALL } else { 0 }
                 | if decision.meters.is_some() { FLOW_METER } else { 0 },
             tunnel: TunnelNo::to_record(decision.tunnel),
-            nh_gen: nh.generation,
+            nh_gen: snap.stamp(&nh),
         };
         // What is over its rate makes no session and changes none.
         if let Some(reason) = snap.qos.police(decision.meters, s.p.ip_len, now).reason() {

@@ -410,8 +410,7 @@ impl Pipeline {
         path: &OuterPath,
         len: usize,
     ) -> IcmpResult {
-        let nh = snap.neighbors.get(&(path.port, path.to)).and_then(|&n| snap.nexthop(n));
-        let Some(nh) = nh.filter(|n| n.valid()) else { return IcmpResult::NoRoute };
+        let Some(nh) = snap.resolved(path.port, path.to) else { return IcmpResult::NoRoute };
         let mut eth = [0; ETH_LEN];
         eth.copy_from_slice(&self.buffers.scratch[LINK_ROOM..LINK_ROOM + ETH_LEN]);
         let p = Parsed {

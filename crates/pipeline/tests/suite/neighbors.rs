@@ -1,8 +1,9 @@
 //! Packets whose next hop is not resolved: held, released in order, or told.
 
 use super::forwarded;
-use sag_model::{DropReason, Nanos};
+use sag_model::{DropReason, Nanos, PortIdx};
 use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
+use sag_pipeline::snapshot::Route;
 use sag_testkit::*;
 use std::time::Duration;
 
@@ -103,18 +104,26 @@ fn given_up_after_a_while() {
     assert_eq!(rig.requests().len(), 1);
 }
 
+/// The first few of a port's neighbours scan: a packet each to an address that nobody has.
+fn scan(source: u8, n: u16) -> Pkt {
+    let target = format!("192.168.1.{}", 20 + n);
+    Pkt::udp(&format!("192.168.2.{source}"), &target, 1, 2).into_port(LAN2)
+}
+
 #[test]
 fn room_for_a_few_per_next_hop_and_for_a_few_next_hops() {
     let mut rig = unresolved();
+    for source in 20..24 {
+        rig.net.neighbor(LAN2, &format!("192.168.2.{source}"));
+    }
     for i in 0..MAX_PER_KEY as u16 {
         assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, i)), Outcome::Held);
     }
     assert_eq!(rig.send(&Pkt::udp(HOST, FAR, 1, 99)), Outcome::Drop(DropReason::NeighborQueueFull));
-    let scan = |i: usize| Pkt::udp("192.168.2.10", &format!("192.168.1.{}", 20 + i), 1, 2).into_port(LAN2);
     let mut asked = rig.requests().len();
     let mut held = MAX_PER_KEY;
     for i in 0..200 {
-        match rig.send(&scan(i)) {
+        match rig.send(&scan(20 + (i % 4) as u8, i)) {
             Outcome::Held => held += 1,
             Outcome::Drop(DropReason::NeighborQueueFull) => {}
             other => panic!("{other:?}"),
@@ -131,17 +140,123 @@ fn room_for_a_few_per_next_hop_and_for_a_few_next_hops() {
 #[test]
 fn nothing_waits_for_an_answer_that_was_not_asked_for() {
     let mut rig = unresolved();
+    rig.net.neighbor(LAN2, "192.168.2.20");
     // More next hops than can be asked for between two collections: the rest is refused at once.
     for i in 0..100 {
-        rig.send(&Pkt::udp("192.168.2.10", &format!("192.168.1.{}", 20 + i), 1, 2).into_port(LAN2));
+        rig.send(&scan(if i % 2 == 0 { 10 } else { 20 }, i));
     }
     let held = rig.pipe.counters.port(LAN2).held.get();
     assert_eq!(rig.requests().len() as u64, held);
     assert_eq!(rig.drops(LAN2, DropReason::NeighborQueueFull), 100 - held);
     // After the collection there is room to ask again.
-    let p = Pkt::udp("192.168.2.10", "192.168.1.219", 1, 2).into_port(LAN2);
-    assert_eq!(rig.send(&p), Outcome::Held);
+    assert_eq!(rig.send(&scan(10, 199)), Outcome::Held);
     assert_eq!(rig.requests().len(), 1);
+}
+
+/// Sends `packets` a second for some seconds, each to another address that nobody has; `target` and `source` make their
+/// addresses. In between a second host opens connections to hosts that have been silent: each must be asked for at once, and its
+/// packet must wait.
+fn beside_a_scan(
+    v6: bool,
+    packets: u32,
+    source: impl Fn(u32) -> String,
+    scanner_port: PortIdx,
+) -> (u32, Rig) {
+    let mut rig = Rig::branch();
+    let mut asked = 0;
+    let victim = if v6 { "2001:db8:4::10" } else { "192.168.2.10" };
+    for ms in 0..2000u32 {
+        rig.now = rig.now + Duration::from_millis(1);
+        for k in 0..packets / 1000 {
+            let n = ms * (packets / 1000) + k;
+            let (src, dst) = (source(n), format!("192.168.1.{}", 20 + n % 230));
+            let dst = if v6 { format!("2001:db8:1::{:x}:{:x}", 1 + n / 60_000, n % 60_000) } else { dst };
+            rig.send(&Pkt::udp(&src, &dst, 7, n as u16).into_port(scanner_port));
+        }
+        let requests = rig.requests();
+        asked += requests.len() as u32;
+        if ms % 100 == 50 {
+            let i = ms / 100;
+            let dst = if v6 { format!("2001:db8:1::f:{i:x}") } else { format!("192.168.1.{}", 12 + i % 8) };
+            let verdict = rig.send(&Pkt::udp(victim, &dst, 1000 + i as u16, 9).into_port(LAN2));
+            let to = dst.parse().unwrap();
+            assert_eq!(verdict, Outcome::Held, "{dst} after {ms} ms");
+            assert!(rig.requests().contains(&(LAN, to)), "{dst} is asked for");
+            // It answers.
+            rig.net.neighbor(LAN, &dst);
+            rig.poll();
+            assert!(rig.emitted().iter().any(|(port, _)| *port == LAN), "{dst} gets its packet");
+            rig.net.unresolve(LAN, &dst);
+        }
+        rig.poll();
+        rig.emitted();
+    }
+    (asked, rig)
+}
+
+/// One host scans the others' networks: it is asked for its share of addresses, and others find theirs.
+#[test]
+fn a_scan_by_one_host_leaves_room_for_others() {
+    for (v6, scanner) in [(false, "192.168.2.11"), (true, "2001:db8:4::11")] {
+        let (asked, rig) = beside_a_scan(v6, 5_000, |_| scanner.into(), LAN2);
+        let rate = sag_pipeline::resolution::SOURCE_RATE;
+        assert!(asked <= rate.burst + 2 * rate.per_second + 30, "{asked} requests");
+        assert!(rig.drops(LAN2, DropReason::NeighborRateLimit) > 0);
+    }
+}
+
+/// Strangers with made-up sources scan by the WAN port, and by the very port of the victim.
+#[test]
+fn a_scan_by_strangers_leaves_room_for_neighbours() {
+    let made_up4 = |n: u32| format!("198.18.{}.{}", n / 250 % 250, 1 + n % 250);
+    let made_up6 = |n: u32| format!("2001:db8:{:x}::1", 0x100 + n % 60_000);
+    let rate = sag_pipeline::resolution::PORT_RATE;
+    for port in [WAN, LAN2] {
+        let (asked, _) = beside_a_scan(false, 5_000, made_up4, port);
+        assert!(asked <= rate.burst + 2 * rate.per_second + 30, "{asked} requests");
+        let (asked, rig) = beside_a_scan(true, 5_000, made_up6, port);
+        assert!(asked <= rate.burst + 2 * rate.per_second + 30, "{asked} requests");
+        assert!(rig.drops(port, DropReason::NeighborRateLimit) > 0);
+    }
+}
+
+/// A router, and the far end of a session, is asked for whatever is scanned.
+#[test]
+fn routers_are_asked_for_during_a_scan() {
+    let mut rig = Rig::branch();
+    let p = Pkt::udp("192.168.2.11", FAR, 1, 2).into_port(LAN2);
+    assert!(rig.send(&p).is_tx());
+    for i in 0..2000 {
+        rig.send(&scan(11, i % 200));
+        rig.requests();
+    }
+    assert!(rig.drops(LAN2, DropReason::NeighborRateLimit) > 0);
+    rig.net.unresolve(WAN, ROUTER);
+    // The scanner's own session: its place in the queue is taken, but its router is asked for.
+    rig.send(&p);
+    assert_eq!(rig.requests(), [(WAN, ROUTER.parse().unwrap())]);
+}
+
+/// A worker that still goes by old routes while generations are raised for new ones: what it writes must not count as
+/// made by the new ones.
+#[test]
+fn old_routes_do_not_stamp_a_new_generation() {
+    for (host, far, router) in [(HOST, FAR, ROUTER), ("2001:db8:1::10", "2001:db8:99::7", "2001:db8:2::1")] {
+        let mut rig = Rig::branch();
+        let p = Pkt::udp(host, far, 1, 2);
+        assert!(rig.send(&p).is_tx());
+        assert!(rig.send(&p).is_tx());
+        let before = rig.pipe.counters.packets.get();
+        // The new routes are published and generations raised, but this worker is in its round.
+        rig.net.reroute();
+        assert_eq!(rig.send(&p), Outcome::Tx(WAN, forwarded(&p, WAN, router)), "by the old route");
+        assert!(rig.pipe.counters.packets.get() > before);
+        // With its next round it has them: the flow must look its route up again.
+        rig.net
+            .route(if host.contains(':') { "2001:db8:99::/48" } else { "198.51.100.0/24" }, Route::Blackhole);
+        rig.snap = rig.net.snapshot();
+        assert_eq!(rig.send(&p), Outcome::Drop(DropReason::RouteBlackhole));
+    }
 }
 
 #[test]

@@ -38,8 +38,9 @@ pub enum Step {
     /// tunnel. So those of new tunnels stay unused until [`Step::Snapshot`], and packets in transit find the old keys of known tunnels
     /// beside the new ones.
     EspKeys,
-    /// Records of next hops. A number means the same (port, address) for the daemon's life, so a store changes the Ethernet
-    /// address, the MTU or the validity of the very next hop that flow records and the old snapshot name. Nothing names new numbers yet.
+    /// Records of next hops, and the table of their numbers. A number means the same (port, address) as long as anybody may
+    /// use it, so a store changes the Ethernet address, the MTU or the validity of the very next hop that flow records and the old
+    /// snapshot name. The number of a new neighbor is in the table when its record is written; by the old routes it is right, too.
     NextHops,
     /// Port pools, and the forwarded ports that XDP looks up. From here on XDP hands packets for a newly forwarded port to
     /// a worker; one with the old snapshot gives them back to the kernel, where they went until now. Ports of sessions
@@ -122,7 +123,7 @@ pub struct Publisher {
     pub routes: Vec<RouteRow>,
     /// Since when XDP follows this daemon's epoch. Until then it forwards the flows of the predecessor.
     live_since: Option<Instant>,
-    /// Problems that are in the log.
+    /// Problems of the last plan, which are in the log.
     reported: HashSet<Problem>,
 }
 
@@ -159,6 +160,10 @@ impl Publisher {
         let same_addresses = snapshot.local == self.snapshot.local
             && snapshot.nat.same_externals(&self.snapshot.nat)
             && snapshot.tunnels.same_ends(&self.snapshot.tunnels);
+        let mut snapshot = snapshot;
+        if !stale.is_empty() {
+            snapshot.routes_version = self.records.nexthops.next_version();
+        }
         self.snapshot = Arc::new(snapshot);
         self.bindings = bindings;
         self.routes = routes;
@@ -193,7 +198,11 @@ impl Publisher {
             Step::LocalAddresses => {}
             Step::Snapshot => cx.workers.send_snapshot(&self.snapshot),
             Step::Switches => self.write_switches(cx.dataplane),
-            Step::Epoch if self.is_live() => begin_epoch(self.gateway.control(), self.snapshot.epoch),
+            Step::Epoch if self.is_live() => {
+                if begin_epoch(self.gateway.control(), self.snapshot.epoch) {
+                    self.records.nexthops.epoch_began();
+                }
+            }
             Step::Epoch => {}
             Step::Generations => self.raise_generations(p.stale),
         }
@@ -224,19 +233,22 @@ impl Publisher {
         }
     }
 
-    fn raise_generations(&self, stale: &[StaleFlows]) {
+    fn raise_generations(&mut self, stale: &[StaleFlows]) {
         if stale.is_empty() {
             return;
         }
         let concerns = |port, ip| stale.iter().any(|s| s.covers(port, ip));
-        let n = self.records.nexthops.raise_generations(&self.snapshot.neighbors, concerns);
+        self.records.nexthops.begin_routes(self.snapshot.routes_version);
+        let n = self.records.nexthops.raise_generations(concerns);
         tracing::debug!(nexthops = n, "flows look their route up again");
     }
 
-    /// Writes problems to the log, each once.
+    /// Writes problems to the log, each once as long as there is one.
     fn report(&mut self, problems: Vec<Problem>) {
+        let before = std::mem::take(&mut self.reported);
         for problem in problems {
-            if !self.reported.insert(problem.clone()) {
+            let known = before.contains(&problem);
+            if !self.reported.insert(problem.clone()) || known {
                 continue;
             }
             if problem.is_error() {
@@ -273,12 +285,14 @@ impl Publisher {
     }
 }
 
-/// XDP holds records of other epochs for stale from now on.
-fn begin_epoch(control: &ControlBlock, epoch: u32) {
-    if control.epoch.load(Ordering::Relaxed) != epoch {
+/// XDP holds records of other epochs for stale from now on. False: it is of this epoch already.
+fn begin_epoch(control: &ControlBlock, epoch: u32) -> bool {
+    let new = control.epoch.load(Ordering::Relaxed) != epoch;
+    if new {
         control.epoch_since.store(Nanos(sys::now()).tick().0, Ordering::Relaxed);
         control.epoch.store(epoch, Ordering::Release);
     }
+    new
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl View<'_> {
         let ifindex = binding.and_then(|b| b.l3_ifindex).unwrap_or(0);
         let neighbor = m.via.and_then(|ip| self.kernel.tables().neighbor(ifindex, ip));
         let number = m.via.and_then(|ip| snapshot.neighbors.get(&(m.port, ip)));
-        let known = number.and_then(|n| snapshot.nexthop(*n));
+        let known = number.and_then(|n| snapshot.nexthop(n));
         control::NextHop {
             via: m.via,
             port: Some(self.port_name(m.port.0).to_owned()),

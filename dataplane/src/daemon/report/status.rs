@@ -2,7 +2,7 @@
 
 use crate::daemon::port_counters::punts_by_reason;
 use crate::daemon::view::View;
-use crate::server::{MetricsSnapshot, PortPunt, rfc3339};
+use crate::server::{MetricsSnapshot, NextHopUse, PortPunt, rfc3339};
 use sag_bpf::PuntReason;
 use sag_model::control;
 use std::sync::atomic::Ordering;
@@ -37,8 +37,12 @@ impl View<'_> {
             fastpath_packets: fast,
             punted_packets: punted,
             punts,
-            warnings: [self.running.warnings.clone(), self.telemetry.floods.warnings(&self.running.config)]
-                .concat(),
+            warnings: [
+                self.running.warnings.clone(),
+                self.telemetry.floods.warnings(&self.running.config),
+                self.telemetry.neighbors.warnings(&self.running.config),
+            ]
+            .concat(),
         }
     }
 
@@ -61,11 +65,17 @@ impl View<'_> {
             drops: self.drop_rows(),
             punts,
             sessions: self.session_totals(),
+            next_hops: self.next_hop_use(),
             nat: self.nat_use(),
             workers: self.worker_rows(),
             cars: self.car_counters(),
             tunnels: self.tunnels_report().tunnels,
         }
+    }
+
+    fn next_hop_use(&self) -> NextHopUse {
+        let (used, capacity) = self.compiler.numbers.nexthops.usage();
+        NextHopUse { used, capacity, incomplete: self.kernel.resolver.incomplete() }
     }
 
     fn session_totals(&self) -> control::SessionTotals {

@@ -92,6 +92,9 @@ pub struct Sizes {
     pub chunk: ChunkSize,
 }
 
+/// Requests for next hops are not sent while so many messages wait for the control thread.
+const MAX_MESSAGES: usize = 1024;
+
 pub struct Worker {
     umem: Umem,
     sockets: Vec<Queue>,
@@ -313,7 +316,9 @@ impl Worker {
             self.journal.take(self.pipeline.events());
         }
         let next_hops: Vec<_> = self.pipeline.take_requests().collect();
-        if !next_hops.is_empty() && self.outbox.send(FromWorker::Resolve(next_hops)).is_ok() {
+        // While the control thread is busy, the next packet asks again.
+        let room = self.outbox.len() < MAX_MESSAGES;
+        if !next_hops.is_empty() && room && self.outbox.send(FromWorker::Resolve(next_hops)).is_ok() {
             self.wake_control();
         }
     }

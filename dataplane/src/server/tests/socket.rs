@@ -1,7 +1,7 @@
 //! The control socket and the metrics endpoint, as their clients see them.
 
 use super::Fake;
-use crate::server::{MetricsServer, MetricsSnapshot, Server, TOKENS};
+use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
@@ -230,6 +230,7 @@ fn snapshot() -> MetricsSnapshot {
             evicted: 4,
             memory_bytes: 65_536,
         },
+        next_hops: NextHopUse { used: 21, capacity: 32_767, incomplete: 5 },
         nat: Nat {
             entries: Vec::new(),
             pools: vec![NatPool {
@@ -330,6 +331,9 @@ fn metrics_have_the_names_of_the_contract() {
         (r#"sag_sessions{family="ipv4"}"#, 20.0),
         (r#"sag_sessions{family="ipv6"}"#, 2.0),
         (r#"sag_sessions_capacity{family="ipv4"}"#, 1024.0),
+        ("sag_next_hops", 21.0),
+        ("sag_next_hops_capacity", 32_767.0),
+        ("sag_neighbors_incomplete", 5.0),
         ("sag_sessions_created_total", 99.0),
         ("sag_sessions_memory_bytes", 65_536.0),
         ("sag_sessions_evicted_total", 4.0),
