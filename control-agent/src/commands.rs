@@ -31,6 +31,9 @@ fn respond(command: &Command) -> (CommandOutcome, String, Effect) {
     }
 }
 
+/// Results that are kept.
+const MAX_RESULTS: usize = 256;
+
 /// Commands that were carried out, by revision and name. The cloud repeats a command until it has the result, so a
 /// command that comes again is answered again and not carried out again.
 #[derive(Debug, Default)]
@@ -54,6 +57,10 @@ impl CommandLog {
         let (outcome, message, effect) = respond(&issued.command);
         let result = CommandResult { name, revision: issued.revision, outcome, message };
         self.done.insert(key, result.clone());
+        // The cloud repeats what is outstanding: the oldest is not.
+        if self.done.len() > MAX_RESULTS {
+            self.done.pop_first();
+        }
         (result, effect)
     }
 }
@@ -94,5 +101,15 @@ mod tests {
         assert_eq!(log.take(&issued(Command::Reboot, 5)).1, Effect::Restart);
         log.clear();
         assert_eq!(log.take(&issued(Command::Reboot, 4)).1, Effect::Restart);
+    }
+
+    #[test]
+    fn results_are_kept_of_the_latest_commands() {
+        let mut log = CommandLog::default();
+        for revision in 0..10_000 {
+            assert_eq!(log.take(&issued(Command::Synchronize, revision)).1, Effect::Report);
+        }
+        assert_eq!(log.done.len(), MAX_RESULTS);
+        assert_eq!(log.take(&issued(Command::Synchronize, 9_999)).1, Effect::None);
     }
 }

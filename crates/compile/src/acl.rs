@@ -5,14 +5,20 @@ use ipnet::IpNet;
 use sag_acl::{PortRange, Prefix, Rule};
 use sag_model::config::{Acl, AclRule, AclType, Config, Direction, FiveTuple, Policy};
 use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+
+/// Slots of rules that are gone are used again once there are more of them than these. Until then sessions that such a rule has
+/// admitted, and that have been idle since, name it rightly.
+const KEPT_SLOTS: usize = 4096;
 
 /// Keeps rule numbers, counters and compiled lists over the daemon's life.
 #[derive(Debug, Default)]
 pub struct AclCompiler {
     slots: HashMap<(String, String), (AclRule, u32)>,
     stats: Vec<Arc<RuleStats>>,
+    /// Slots of rules that are gone, the longest first.
+    gone: VecDeque<u32>,
     last: Option<LastSet>,
 }
 
@@ -40,6 +46,7 @@ impl AclCompiler {
     }
 
     fn build(&mut self, config: &Config, problems: &mut Vec<Problem>) -> AclSet {
+        self.forget_removed(config);
         if config.acls.is_empty() {
             return AclSet::default();
         }
@@ -59,6 +66,19 @@ impl AclCompiler {
         AclSet::new(accepts(config.dataplane.acl_default), lists, self.stats.clone())
     }
 
+    fn forget_removed(&mut self, config: &Config) {
+        let ids: HashSet<(&str, &str)> =
+            config.acls.iter().flat_map(|a| a.rules.iter().map(|r| (a.id.as_str(), r.id.as_str()))).collect();
+        let gone = &mut self.gone;
+        self.slots.retain(|(acl, rule), (_, slot)| {
+            let stays = ids.contains(&(acl.as_str(), rule.as_str()));
+            if !stays {
+                gone.push_back(*slot);
+            }
+            stays
+        });
+    }
+
     /// A rule keeps its number, and so its counters, while its text stays the same.
     fn slot(&mut self, acl: &Acl, rule: &AclRule) -> u32 {
         let key = (acl.id.clone(), rule.id.clone());
@@ -67,10 +87,21 @@ impl AclCompiler {
         {
             return *slot;
         }
-        let slot = self.stats.len() as u32;
-        let name = format!("{}/{}", acl.id, rule.id);
-        self.stats.push(Arc::new(RuleStats { name, ..RuleStats::default() }));
-        self.slots.insert(key, (rule.clone(), slot));
+        let stats = Arc::new(RuleStats { name: format!("{}/{}", acl.id, rule.id), ..RuleStats::default() });
+        let reused = if self.gone.len() > KEPT_SLOTS { self.gone.pop_front() } else { None };
+        let slot = match reused {
+            Some(slot) => {
+                self.stats[slot as usize] = stats;
+                slot
+            }
+            None => {
+                self.stats.push(stats);
+                self.stats.len() as u32 - 1
+            }
+        };
+        if let Some((_, old)) = self.slots.insert(key, (rule.clone(), slot)) {
+            self.gone.push_back(old);
+        }
         slot
     }
 

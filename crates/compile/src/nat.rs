@@ -7,7 +7,7 @@ use sag_pipeline::nat::{
     Behavior, EntryHits, Kind, Limits, NatSpec, PrivateSnat, Service, StaticDnat, WanSnat,
 };
 use sag_pipeline::snapshot::{AddrSet, Port};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ pub struct NatCompiler {
 impl NatCompiler {
     /// What is to be translated, while the ports and the gateway have these addresses.
     pub(crate) fn compile(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> NatSpec {
+        self.forget_removed(config);
         let own = |idx: PortIdx| ports.get(idx.index()).and_then(|p| p.addrs4.first()).map(|a| a.0);
         let wans = || config.ports().filter(|(_, p)| p.role == Role::Wan);
         let snat_ports: Vec<_> = wans().filter(|(_, p)| p.snat).collect();
@@ -60,6 +61,15 @@ impl NatCompiler {
                 })
                 .collect(),
         }
+    }
+
+    /// The counters of entries that are gone go with them.
+    fn forget_removed(&mut self, config: &Config) {
+        let ports: HashSet<_> = config.ports.iter().map(|p| format!("port {}", p.name)).collect();
+        let entries =
+            config.snat.iter().map(|e| e.id.as_str()).chain(config.dnat.iter().map(|d| d.id.as_str()));
+        let entries: HashSet<&str> = entries.collect();
+        self.hits.retain(|id, _| entries.contains(id.as_str()) || ports.contains(id));
     }
 
     fn dnat(&mut self, d: &config::Dnat) -> StaticDnat {

@@ -5,13 +5,20 @@ use sag_model::config::Config;
 use sag_model::{MacAddr, PortIdx, Role, Zone};
 use sag_pipeline::snapshot::{AddrSet, Port};
 use sag_rtnl::{Link, RouteKind, Tables};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Slots of the devices in XDP's maps. A device has the same slot for the daemon's life.
+/// Slots in XDP's maps.
+const SLOTS: u8 = PortIdx::MAX as u8;
+
+/// Slots of the devices in XDP's maps. A device keeps its slot, also while no port is on it; if all are taken, a device that no
+/// port has been on for a while gives its slot to a new one.
 #[derive(Debug, Default)]
 pub struct DeviceSlots {
     slots: HashMap<String, u8>,
+    /// Devices of the ports of this compilation, and of the last one.
+    used: BTreeSet<String>,
+    used_before: BTreeSet<String>,
 }
 
 impl DeviceSlots {
@@ -20,10 +27,22 @@ impl DeviceSlots {
         if let Some(&slot) = self.slots.get(device) {
             return slot;
         }
-        let free = (0..NO_DEVICE).find(|s| !self.slots.values().any(|taken| taken == s));
-        let slot = free.unwrap_or(NO_DEVICE - 1);
+        let free = (0..SLOTS).find(|s| !self.slots.values().any(|taken| taken == s));
+        let Some(slot) = free.or_else(|| self.take_unused()) else { return NO_DEVICE };
         self.slots.insert(device.to_owned(), slot);
         slot
+    }
+
+    /// A configuration with ports on these devices is compiled.
+    pub(crate) fn begin(&mut self, devices: impl Iterator<Item = String>) {
+        self.used_before = std::mem::replace(&mut self.used, devices.collect());
+    }
+
+    /// Takes the slot of a device that had no port in the last configuration either: by now it is detached.
+    fn take_unused(&mut self) -> Option<u8> {
+        let unused = |d: &&String| !self.used.contains(*d) && !self.used_before.contains(*d);
+        let device = self.slots.keys().filter(unused).min()?.clone();
+        self.slots.remove(&device)
     }
 
     /// Reserves the slot under which the next hops of an earlier daemon know the device.
@@ -70,6 +89,7 @@ fn l3_link<'t>(tables: &'t Tables, device: &'t Link, vlan: Option<u16>) -> Optio
 
 /// Every port of the configuration with its device, addresses and state in the kernel.
 pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) -> Vec<PortBinding> {
+    devices.begin(config.ports.iter().filter(|p| p.role != Role::Mgmt).map(|p| p.device.clone()));
     config
         .ports()
         .map(|(idx, p)| {

@@ -407,6 +407,71 @@ fn a_device_has_one_slot_whatever_the_order_of_the_ports() {
     assert_eq!(d.slot("eth0"), 1);
 }
 
+/// Devices come and go with reloads: their slots are used again.
+#[test]
+fn slots_of_devices_that_are_gone_are_used_again() {
+    let mut d = DeviceSlots::default();
+    let stays = "eth0".to_owned();
+    for n in 0..500 {
+        let tap = format!("tap{n}");
+        d.begin([stays.clone(), tap.clone()].into_iter());
+        assert_eq!(d.slot(&stays), 0);
+        assert!((1..64).contains(&d.slot(&tap)), "{tap}");
+        d.begin([stays.clone()].into_iter());
+    }
+    // As many as there are slots, and not one more.
+    let many: Vec<_> = (0..65).map(|n| format!("eth{n}")).collect();
+    for _ in 0..2 {
+        d.begin(many.iter().cloned());
+    }
+    let slots: std::collections::BTreeSet<_> = many[..64].iter().map(|device| d.slot(device)).collect();
+    assert_eq!(slots.len(), 64);
+    assert_eq!(d.slot(&many[64]), NO_DEVICE);
+}
+
+/// Rules and entries come and go with commits, thousands of them a day: what is kept of them is bounded.
+#[test]
+fn rules_that_are_gone_are_forgotten() {
+    let mut c = Gateway::new();
+    let mut slots = std::collections::BTreeSet::new();
+    for n in 0..6000 {
+        let text = format!(
+            r#"
+            [[acl]]
+            id = "a1"
+            [[acl.rule]]
+            id = "r{n}"
+            direction = "out"
+            type = "WAN"
+            policy = "drop"
+            ip_protocol = "tcp"
+            source_cidr = "192.0.2.0/24"
+            dest_cidr = "0.0.0.0/0"
+            source_port_range = "-1/-1"
+            dest_port_range = "80/80"
+            priority = 5
+            [[snat]]
+            id = "s{n}"
+            cidr_block = "10.0.0.0/8"
+            snat_ip = "198.51.100.9"
+            "#
+        );
+        let mut problems = Vec::new();
+        let config = config(&text);
+        let set = c.compiler.acl.compile(&config, &mut problems);
+        let tuple = Tuple { proto: 6, src: ip("192.0.2.7"), dst: ip("203.0.113.9"), sport: 1, dport: 80 };
+        let AclVerdict::Deny { slot: Some(slot) } = set.check(Zone::Lan, Zone::Wan, &tuple) else {
+            panic!("rule {n} does not deny");
+        };
+        assert_eq!(set.name(slot), Some(&*format!("a1/r{n}")));
+        slots.insert(slot.0);
+        c.compiler.nat.compile(&config, &[], &Default::default());
+    }
+    assert!(slots.len() < 4200, "{} slots for one rule", slots.len());
+    assert!(c.compiler.acl.stats("a1", "r1").is_none() && c.compiler.acl.stats("a1", "r5999").is_some());
+    assert!(format!("{:?}", c.compiler.nat).len() < 1000, "one entry is left");
+}
+
 #[test]
 fn percentages_become_rates() {
     use sag_pipeline::qos::{Direction, Owner, Rate};
