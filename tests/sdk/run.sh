@@ -16,12 +16,7 @@ if ! "$venv/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmarta
 fi
 bin=${SAG_CLOUD_BIN:-}
 if [[ -z $bin ]]; then
-    for profile in release debug; do
-        [[ -x $target/$profile/sag-cloud ]] && bin=$target/$profile/sag-cloud && break
-    done
-fi
-if [[ -z $bin ]]; then
-    (cd "$root" && cargo build -q -p sag-cloud)
+    (cd "$root" && cargo build -q --locked -p sag-cloud)
     bin=$target/debug/sag-cloud
 fi
 cd "$here"
