@@ -2,7 +2,8 @@
 //! packets: what XDP forwards leaves as the pipeline would have sent it, byte for byte and counted
 //! alike; what it punts, drops or gives to the kernel it does for a reason that holds.
 //!
-//! `SAG_DIFF_SECONDS` says for how long (5), `SAG_SEED` which story comes first.
+//! `SAG_DIFF_SECONDS` says for how long (5), `SAG_SEED` which story comes first. The fuzz target `xdp` has stories of
+//! its own inputs; those of `fuzz/corpus/xdp` are told here, too.
 
 mod common;
 #[path = "differential/metered.rs"]
@@ -39,7 +40,7 @@ const ENOUGH: u64 = 20_000;
 const PORTS: [PortIdx; 4] = [testkit::LAN, testkit::WAN, testkit::LINE, testkit::LAN2];
 
 /// Three devices with the program on them, and a socket for what it punts.
-struct Lab {
+pub struct Lab {
     gw: Gateway,
     devs: [u32; 3],
     _socket: std::os::fd::OwnedFd,
@@ -48,7 +49,8 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Option<Lab> {
+    /// `None` without the privilege.
+    pub fn new() -> Option<Lab> {
         let (fs, ns) = (root()?, Netns::new()?);
         // Nothing but the test's own frames; where there is no IPv6, there is none to switch off.
         let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
@@ -219,7 +221,7 @@ fn since(after: [Books; 4], before: [Books; 4]) -> [Books; 4] {
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+pub struct Tally {
     packets: u64,
     forwarded: u64,
     translated: u64,
@@ -392,6 +394,27 @@ fn head(frame: &[u8]) -> &[u8] {
 
 /// A gateway, its packets, and what happens to it on the way.
 fn play(lab: &Lab, seed: u64, tally: &mut Tally) {
+    tell(lab, seed, &mut std::iter::repeat_n(None, STORY), tally);
+}
+
+/// A story whose packets are those of an input, each after some that make flows. The input is a seed of eight bytes,
+/// then repeatedly a device, a length of two bytes, a frame.
+pub fn play_input(lab: &Lab, data: &[u8], tally: &mut Tally) {
+    let Some((seed, mut rest)) = data.split_first_chunk::<8>() else { return };
+    let mut given = Vec::new();
+    while let Some((&[dev, hi, lo], tail)) = rest.split_first_chunk::<3>() {
+        let (frame, tail) = tail.split_at(usize::from(u16::from_be_bytes([hi, lo])).min(tail.len()));
+        rest = tail;
+        // The kernel runs no program on less, and no device sends more.
+        if (14..=1514).contains(&frame.len()) {
+            given.extend([None, None, Some((dev % 3, frame))]);
+        }
+    }
+    tell(lab, u64::from_le_bytes(*seed), &mut given.into_iter(), tally);
+}
+
+/// `None` stands for a packet of the story's own.
+fn tell(lab: &Lab, seed: u64, packets: &mut dyn Iterator<Item = Option<(u8, &[u8])>>, tally: &mut Tally) {
     let mut d = Rng::new(seed);
     for r in &lab.gw.nexthops()[..512] {
         for w in [&r.dev, &r.dmac_vlan, &r.smac_mtu] {
@@ -405,7 +428,7 @@ fn play(lab: &Lab, seed: u64, tally: &mut Tally) {
     let rig = Rig::over(net, Arc::new(tables), 0, 1);
     lab.publish(&rig);
     let mut s = Story { lab, rig, stats: lab.stats(), at: String::new() };
-    for n in 0..STORY {
+    for (n, given) in packets.enumerate() {
         let pause = if d.once_in(30) { d.pause() } else { Duration::from_micros(50) };
         s.rig.now = s.rig.now + pause;
         if d.once_in(100) {
@@ -415,7 +438,10 @@ fn play(lab: &Lab, seed: u64, tally: &mut Tally) {
             }
             lab.publish(&s.rig);
         }
-        let (dev, frame) = packets::frame(&mut d, &s.rig);
+        let (dev, frame) = match given {
+            Some((dev, frame)) => (dev, frame.to_vec()),
+            None => packets::frame(&mut d, &s.rig),
+        };
         if d.once_in(4) {
             lab.meters()
                 .shuffle(&mut d, s.rig.now.0.max(u64::from(tick() + 1) << sag_model::time::TICK_SHIFT));
@@ -453,4 +479,17 @@ fn xdp_does_what_the_pipeline_does() {
     );
     assert!(t.v6 > 50 && t.tagged > 50, "too little IPv6, or too few tags");
     assert!(t.punted.len() > 8 && t.kernel.contains_key("both") && !t.dropped.is_empty(), "too few outcomes");
+}
+
+#[test]
+fn inputs_that_were_found() {
+    let Some(lab) = Lab::new() else { return };
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/xdp");
+    let mut t = Tally::default();
+    for entry in std::fs::read_dir(dir).expect("the corpus") {
+        let path = entry.expect("the corpus").path();
+        println!("{}", path.display());
+        play_input(&lab, &std::fs::read(path).expect("an input"), &mut t);
+    }
+    assert!(t.packets > 100, "{} packets", t.packets);
 }

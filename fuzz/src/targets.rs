@@ -1,12 +1,13 @@
 //! What is fuzzed, and what must hold there.
 
+use crate::messages;
 use sag_model::config::{self, Secrets};
 use sag_packet::Family;
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, NetworkLayer};
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_pipeline::tunnel::Tunnel;
-use sag_testkit::{DEV_WAN, Net, Pkt, Rig, Rng, frame_from_peer, test_tunnel, vxlan};
+use sag_testkit::{DEV_LAN, DEV_WAN, Net, Outcome, Pkt, Rig, Rng, WAN, frame_from_peer, test_tunnel, vxlan};
 use sag_tunnel::esp::{Cipher, HEADROOM, Inbound, Inner, OpenError, Outbound, Suite, TAILROOM};
 use sag_tunnel::fec::{MAX_PACKET, REPAIR_HEADER, Received, Receiver, Sender, Settings};
 use std::time::Duration;
@@ -18,7 +19,9 @@ pub enum Target {
     Parse,
     /// Batches of frames through a branch gateway; every frame must be accounted for.
     Pipeline,
-    /// The same with a tunnel, through which some of the frames come.
+    /// Flows through a gateway with NAT, then ICMP errors that quote them and fragments of them.
+    Quotes,
+    /// The same as `Pipeline` with a tunnel, through which some of the frames come.
     Tunnel,
     /// A configuration text: what is accepted must read back the same when written out.
     Config,
@@ -27,22 +30,46 @@ pub enum Target {
     /// FEC source and repair packets of overlapping blocks: what is recovered is an IP packet, and every
     /// stored repair is given back.
     Fec,
+    /// A line of the control socket: what is accepted reads back the same when written out.
+    Control,
+    /// A signed request of the cloud API, checked up to the point where the database is asked.
+    Request,
+    /// A device document of the cloud: refused by name, or the gateway takes what the agent makes of it.
+    Document,
+    /// A state report of a device: refused by name, or kept without a change.
+    Report,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 6] =
-        [Target::Parse, Target::Pipeline, Target::Tunnel, Target::Config, Target::Esp, Target::Fec];
+    pub const ALL: [Target; 11] = [
+        Target::Parse,
+        Target::Pipeline,
+        Target::Quotes,
+        Target::Tunnel,
+        Target::Config,
+        Target::Esp,
+        Target::Fec,
+        Target::Control,
+        Target::Request,
+        Target::Document,
+        Target::Report,
+    ];
 
     /// The name of the target and of its corpus.
     pub const fn name(self) -> &'static str {
         match self {
             Target::Parse => "parse",
             Target::Pipeline => "pipeline",
+            Target::Quotes => "quotes",
             Target::Tunnel => "tunnel",
             Target::Config => "config",
             Target::Esp => "esp",
             Target::Fec => "fec",
+            Target::Control => "control",
+            Target::Request => "request",
+            Target::Document => "document",
+            Target::Report => "report",
         }
     }
 
@@ -90,6 +117,10 @@ impl Target {
                 (0..64 + d.below(200)).map(|i| if i == 1 { 0x45 } else { d.below(256) as u8 }).collect()
             }
             Target::Fec => fresh_fec(d),
+            Target::Quotes => fresh_quotes(d),
+            Target::Control => br#"{"v":1,"id":1,"op":"sessions","limit":10}"#.to_vec(),
+            Target::Request => b"GET /?Action=DescribeRegions&AccessKeyId=testid\n\n".to_vec(),
+            Target::Document | Target::Report => br#"{"ProtocolVersion":"1.1"}"#.to_vec(),
         }
     }
 
@@ -105,6 +136,11 @@ impl Target {
             Target::Config => read_config(data),
             Target::Esp => open_esp(data),
             Target::Fec => receive_fec(data),
+            Target::Quotes => run(Rig::sized(Net::translating(), 16), data),
+            Target::Control => messages::control_request(data),
+            Target::Request => messages::signed_request(data),
+            Target::Document => messages::device_document(data),
+            Target::Report => messages::state_report(data),
         }
     }
 }
@@ -174,6 +210,49 @@ fn run(mut rig: Rig, data: &[u8]) {
             rig.poll();
         }
     }
+}
+
+/// Packets of hosts inside; for each that leaves, an ICMP error that quotes what left, or the packet in fragments.
+fn fresh_quotes(d: &mut Rng) -> Vec<u8> {
+    let mut rig = Rig::sized(Net::translating(), 16);
+    let mut out = Vec::new();
+    let mut add = |dev: u8, frame: &[u8]| {
+        out.push(dev);
+        out.extend((frame.len() as u16).to_be_bytes());
+        out.extend(frame);
+    };
+    for n in 0..1 + d.below(5) as u16 {
+        let v6 = d.once_in(3);
+        let (near, far) =
+            if v6 { ("2001:db8:1::10", "2001:db8:9::9") } else { ("192.168.1.10", "198.51.100.9") };
+        let p = match d.below(3) {
+            0 => Pkt::tcp(near, far, 1000 + n, 443, 2),
+            1 => Pkt::echo(near, far, n, false),
+            _ => Pkt::udp(near, far, 1000 + n, 53).payload(d.below(1400)),
+        };
+        let frame = p.build();
+        add(DEV_LAN, &frame);
+        let Outcome::Tx(_, sent) = rig.frame(DEV_LAN, &frame) else { continue };
+        let from = if v6 { "2001:db8:7::7" } else { "198.51.100.7" };
+        let to = if v6 { near } else { "203.0.113.2" };
+        let quoted = parse::link(&sent).map_or(&[][..], |(_, _, l3)| &sent[l3..]);
+        let quoted = &quoted[..quoted.len().min(8 + d.below(120))];
+        let (kind, code) = match v6 {
+            true => d.pick(&[(1, 0), (1, 4), (2, 0), (3, 0), (4, 1)]),
+            false => d.pick(&[(3, 1), (3, 3), (3, 4), (5, 1), (11, 0), (12, 0)]),
+        };
+        let error =
+            Pkt::icmp(from, to, kind, code, d.pick(&[0, 68, 576, 1280, 65535]), quoted).into_port(WAN);
+        match d.once_in(3) {
+            true => {
+                let at = 8 * (1 + d.below(2));
+                add(DEV_WAN, &error.fragment(at, 64).build());
+                add(DEV_WAN, &error.fragment(0, at).build());
+            }
+            false => add(DEV_WAN, &error.build()),
+        }
+    }
+    out
 }
 
 /// The first byte chooses: the rest is sealed to an authentic packet, or is received as it is.

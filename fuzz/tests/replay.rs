@@ -46,3 +46,28 @@ fn esp() {
 fn fec() {
     replay(Target::Fec, 5_000);
 }
+
+#[test]
+fn quotes() {
+    replay(Target::Quotes, 2_000);
+}
+
+#[test]
+fn control() {
+    replay(Target::Control, 10_000);
+}
+
+#[test]
+fn request() {
+    replay(Target::Request, 10_000);
+}
+
+#[test]
+fn document() {
+    replay(Target::Document, 500);
+}
+
+#[test]
+fn report() {
+    replay(Target::Report, 2_000);
+}

@@ -7,6 +7,6 @@ mod limit;
 mod metrics;
 mod nonces;
 mod server;
-mod sign;
+pub mod sign;
 
 pub use server::{App, serve, tls};
