@@ -24,6 +24,11 @@ impl Mapping {
         map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
     }
 
+    /// Maps `len` bytes of a file from its beginning.
+    pub(crate) fn file(fd: BorrowedFd<'_>, len: usize) -> io::Result<Mapping> {
+        map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), 0)
+    }
+
     /// Zeroed private memory for packets. With `huge`, reserved huge pages are tried first; in any
     /// case the area is aligned to and advised for transparent ones. The flag says whether reserved
     /// huge pages back it.
