@@ -291,7 +291,7 @@ fn key(
         let problem = format!("is the same key and salt as {first}");
         let remedy =
             "two senders under one key repeat nonces, which discloses the traffic: make a key for each";
-        s.warn(&v.span(), name, problem, remedy);
+        s.error(&v.span(), name, problem, remedy, "");
     }
     Some(Secret::new(bytes))
 }
