@@ -230,6 +230,9 @@ clear_away() {
         [[ ! -e $(ns_path "$ns") ]] || ip netns delete "$PREFIX$ns" 2>/dev/null || rm -f "$(ns_path "$ns")"
     done
     rm -rf "$RUN"
+    # The numbers that a daemon that was killed has received stay until its machine restarts.
+    local pins=${PINS#/}
+    rm -f "/run/sag/${pins//\//-}.esp"
 }
 
 remove_pins() {

@@ -399,6 +399,7 @@ enum gw_drop {
 	GW_DROP_FEC_BAD_HEADER = 74,
 	GW_DROP_FEC_DUPLICATE = 75,
 	GW_DROP_NEIGHBOR_RATE_LIMIT = 76,
+	GW_DROP_ESP_UNRESERVED = 77,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -21,7 +21,7 @@ use cli::{Cli, Command, ConfigCommand, SessionsCommand, TunnelsCommand};
 use client::{Client, Failure};
 use input::{document, from_json, rekey};
 use page::Page;
-use sag_model::control::{Op, SessionFlush, TunnelKeyQuery, TunnelPeers};
+use sag_model::control::{Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, TunnelPeers};
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -66,6 +66,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Some(TunnelsCommand::Rekey { name, keys, now, wait }) => {
                 Op::TunnelsRekey(rekey(name, keys, *now, *wait)?)
             }
+            Some(TunnelsCommand::Confirm { name }) => {
+                Op::TunnelsConfirm(TunnelConfirm { tunnel: name.clone() })
+            }
             Some(TunnelsCommand::Key { gateway, renew }) => {
                 Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.clone(), renew: *renew })
             }
@@ -97,6 +100,7 @@ fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<Strin
         Op::NatBindings(q) if q.count => render::nat_binding_count(&answer.read()?),
         Op::NatBindings(_) => render::nat_bindings(&answer.read()?, page),
         Op::Explain(_) => render::explain(&answer.read()?, page),
+        Op::TunnelsConfirm(_) => render::confirmed(&answer.read()?),
         Op::TunnelsRekey(_) | Op::TunnelsPeers(_) => render::rekeyed(&answer.read()?),
         Op::ConfigShow => render::config_show(&answer.read()?),
         Op::ConfigApply(c) => render::config_applied(&answer.read()?, &c.name, page),

@@ -23,7 +23,7 @@ pub use qos::qos;
 pub use routes::routes;
 pub use sessions::{count as session_count, flushed, sessions, top};
 pub use status::status;
-pub use tunnels::{rekeyed, tunnels};
+pub use tunnels::{confirmed, rekeyed, tunnels};
 
 use crate::page::{Page, Paint, hang, paint};
 

@@ -18,7 +18,9 @@ mod tunnel;
 
 pub use cidr::{CidrError, parse_cidr};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
-pub use keys::{KeyText, PublicKey, Rekeyed, TunnelKeyQuery, TunnelPeer, TunnelPeers, TunnelRekey};
+pub use keys::{
+    KeyText, PublicKey, Rekeyed, TunnelConfirm, TunnelKeyQuery, TunnelPeer, TunnelPeers, TunnelRekey,
+};
 pub use nat::{
     Nat, NatBinding, NatBindingFilter, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind,
     NatPool, NatTotals, PortUse,
@@ -113,8 +115,9 @@ ops! {
     NatBindings(NatBindingQuery) = "nat-bindings";
     Qos = "qos";
     Tunnels = "tunnels";
-    /// The next three are about keys of ESP tunnels (docs/tunnels-keys.md).
+    /// The next four are about keys of ESP tunnels (docs/tunnels-keys.md).
     TunnelsRekey(TunnelRekey) = "tunnels-rekey";
+    TunnelsConfirm(TunnelConfirm) = "tunnels-confirm";
     TunnelsKey(TunnelKeyQuery) = "tunnels-key";
     TunnelsPeers(TunnelPeers) = "tunnels-peers";
     ConfigShow = "config-show";

@@ -113,6 +113,7 @@ drop_reasons! {
     FecBadHeader = 74, "fec-bad-header", "error correction header of another version, or one that contradicts itself or its window";
     FecDuplicate = 75, "fec-duplicate", "came after it had been recovered: no fault";
     NeighborRateLimit = 76, "neighbor-rate-limit", "its next hop is not resolved, and its source or port has asked for as many as it may in a second (a scan)";
+    EspUnreserved = 77, "esp-unreserved", "no numbers are reserved on disk for the static key of the ESP tunnel: sagctl tunnels says why";
 }
 
 impl DropReason {

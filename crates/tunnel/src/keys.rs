@@ -1,6 +1,7 @@
 //! Key agreement: each gateway publishes a short-lived X25519 public key, and each pair of
 //! gateways derives its security associations (SAs) from it. `docs/tunnels-keys.md` is the specification.
 
+pub use crate::esp::fingerprint;
 use crate::esp::{Cipher, Switchover};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -194,12 +195,14 @@ fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher,
     DerivedSa { spi: u32::from_be_bytes(spi) | 0x8000_0000, cipher, keymat }
 }
 
-/// A hash that identifies keying material without revealing it: for what is stored on disk about a key.
-pub fn fingerprint(keymat: &[u8]) -> u64 {
-    let mut of = ring::digest::Context::new(&ring::digest::SHA256);
-    of.update(b"sag-vcpe key fingerprint 1");
-    of.update(keymat);
-    of.finish().as_ref().first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
+/// A random number of the system's generator.
+///
+/// # Errors
+/// [`AgreeError::Random`].
+pub fn random() -> Result<u64, AgreeError> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| AgreeError::Random)?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// When a gateway rotates its key.

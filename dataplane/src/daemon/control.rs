@@ -107,6 +107,10 @@ impl Handler for Daemon {
         keys::rekey(&mut self.keys, query)
     }
 
+    fn tunnels_confirm(&mut self, query: &control::TunnelConfirm) -> Result<control::Rekeyed, Error> {
+        keys::confirm(&mut self.keys, query)
+    }
+
     fn tunnels_key(&mut self, query: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
         keys::public_key(&mut self.keys, query)
     }

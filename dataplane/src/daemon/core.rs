@@ -340,6 +340,7 @@ impl Daemon {
     pub fn stop(mut self, detach: bool) -> Result<()> {
         tracing::info!(detach, "ending");
         self.workers.stop();
+        self.keys.finish();
         self.devices.close_sockets();
         if detach {
             let dataplane = self.running.config.dataplane.clone();

@@ -47,6 +47,11 @@ pub fn lock_file(d: &Dataplane) -> Result<PathBuf> {
     Ok(dir.join(format!("{name}.lock")))
 }
 
+/// The file of the highest ESP numbers received, which outlives a daemon that is killed.
+pub fn esp_words_file(d: &Dataplane) -> Result<PathBuf> {
+    Ok(lock_file(d)?.with_extension("esp"))
+}
+
 /// Memory with keys in it is not written to a core file, nor read by other processes.
 pub fn protect_keys(config: &Config) {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};

@@ -33,6 +33,13 @@ pub fn rekey(keys: &mut EspKeys, q: &control::TunnelRekey) -> Result<control::Re
     Ok(control::Rekeyed { tunnels: vec![q.tunnel.clone()] })
 }
 
+/// `tunnels-confirm`: an operator answers for keys whose numbers are lost.
+pub fn confirm(keys: &mut EspKeys, q: &control::TunnelConfirm) -> Result<control::Rekeyed, Error> {
+    keys.confirm(&q.tunnel).map_err(refusal)?;
+    tracing::warn!(tunnel = q.tunnel, "an operator has confirmed keys whose record is lost");
+    Ok(control::Rekeyed { tunnels: vec![q.tunnel.clone()] })
+}
+
 /// `tunnels-key`: the gateway's public key.
 pub fn public_key(keys: &mut EspKeys, q: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
     let a = keys.announce(&q.gateway, q.renew).map_err(refusal)?;
@@ -77,6 +84,17 @@ fn refusal(e: InstallError) -> Error {
         InstallError::Key(_) => (ErrorCode::BadRequest, "make keys of the tunnel's cipher"),
         InstallError::Refused(_) => (ErrorCode::Busy, "sagctl tunnels shows the associations"),
         InstallError::Agree(_) => (ErrorCode::BadRequest, "docs/tunnels-keys.md has the form"),
+        InstallError::Withheld(..) | InstallError::KeyInUse => {
+            (ErrorCode::BadRequest, "make new keys for both ends")
+        }
+        InstallError::Superseded(_) => {
+            (ErrorCode::BadRequest, "let the peer make a new key, or this gateway: tunnels-key with renew")
+        }
+        InstallError::SameLink(_) => {
+            (ErrorCode::BadRequest, "give each tunnel between two gateways a link of its own")
+        }
+        InstallError::TooManyKeys(_) => (ErrorCode::Busy, "make a new key: tunnels-key with renew"),
+        InstallError::NothingWithheld(_) => (ErrorCode::BadRequest, "sagctl tunnels shows what is withheld"),
         InstallError::NoRing => (ErrorCode::BadRequest, "call tunnels-key first"),
     };
     Error::new(code, e.to_string(), remedy)

@@ -36,7 +36,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let flows = FlowTables::open(&gateway, &running.config.dataplane);
     environment::protect_keys(&running.config);
     let mut keys = EspKeys::default();
-    keys.load_saved_numbers(&running.config.dataplane.state_dir);
+    let words = environment::esp_words_file(&running.config.dataplane)?;
+    keys.load_numbers(&running.config.dataplane.state_dir, Some(&words));
 
     let records = open_records(&gateway, &flows);
     let mut compiler = Compiler::new(&records, keys.associations.clone());

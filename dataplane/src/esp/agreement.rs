@@ -1,10 +1,13 @@
 //! Keys by agreement (`docs/tunnels-keys.md`).
 
-use super::{EspKeys, InstallError, KeyMaterial, unix};
+use super::{Entry, EspKeys, InstallError, KeyMaterial, Source};
 use sag_model::config::{Encap, EspCipher};
 use sag_tunnel::esp::{Cipher, SaSet};
 use sag_tunnel::keys::{self, Announcement, KeyRing, Lifetime, SaPair};
 use sag_xsk::sys;
+
+/// Pairs of keys that are derived by one key of the gateway at the most. With a new one the count begins anew.
+const MAX_DERIVED: usize = 4096;
 
 impl EspKeys {
     /// Sets how long a key that peers agree by is in use.
@@ -26,13 +29,17 @@ impl EspKeys {
                     return Ok(ring.announcement().clone());
                 }
                 let new = ring.rotate(now)?.clone();
+                self.derived.clear();
+                self.numbers.note_epoch(new.epoch);
                 tracing::info!(epoch = new.epoch, bytes = most, "a new key for the tunnels with agreed keys");
                 self.renegotiate();
                 Ok(new)
             }
             ring => {
-                let epoch = unix().as_secs();
+                // A peer, or the controller, may refuse an epoch that is not later than the last one it knows.
+                let epoch = self.numbers.next_epoch();
                 let new = KeyRing::new(gateway, epoch, self.lifetime, now)?;
+                self.derived.clear();
                 Ok(ring.insert(new).announcement().clone())
             }
         }
@@ -77,8 +84,31 @@ impl EspKeys {
         let ring = self.ring.as_ref().ok_or(InstallError::NoRing)?;
         let pair: SaPair = ring.agree(peer, agreed_cipher(cipher), link)?;
         let new = (pair.own_epoch, pair.peer_epoch);
-        if e.agreed == Some(new) {
+        // Not by epochs alone: a peer whose clock stands still has the same one after each start.
+        let same = e.peer.as_ref().is_some_and(|(p, l)| (p, l.as_str()) == (peer, link));
+        if same && e.agreed == Some(new) {
             return Ok(false);
+        }
+        let derived = keys::fingerprint(pair.outbound.keymat());
+        if self.derived.contains(&derived) {
+            let of = |e: &Entry| e.peer.as_ref().is_some_and(|(p, l)| (p, l.as_str()) == (peer, link));
+            if let Some((other, _)) = self.by_name.iter().find(|(name, e)| *name != tunnel && of(e)) {
+                return Err(InstallError::SameLink(other.clone()));
+            }
+            let announcement = ring.announcement().clone();
+            if e.set.is_some() {
+                // What the peer has replaced since.
+                return Err(InstallError::Superseded(peer.gateway.clone()));
+            }
+            // The tunnel has lost its associations by a reload, and the peer has not: by a new key both begin anew.
+            self.announce(&announcement.gateway, true)?;
+            return match self.ring.as_ref().map(|r| r.announcement().epoch) {
+                Some(epoch) if epoch != announcement.epoch => self.accept_peer_key(tunnel, peer, link),
+                _ => Err(InstallError::Superseded(peer.gateway.clone())),
+            };
+        }
+        if self.derived.len() >= MAX_DERIVED {
+            return Err(InstallError::TooManyKeys(MAX_DERIVED));
         }
         // The peer has sent by the pair before, so it has the key of ours that was part of it.
         let used = |s: &SaSet| s.inbound().next_back().is_some_and(|sa| sa.used());
@@ -88,7 +118,8 @@ impl EspKeys {
         let ((si, ki), (so, ko)) = (key(&pair.inbound), key(&pair.outbound));
         let (ki, ko) = (zeroize::Zeroizing::new(ki), zeroize::Zeroizing::new(ko));
         let (i, o) = (KeyMaterial { spi: si, bytes: &ki }, KeyMaterial { spi: so, bytes: &ko });
-        self.install_by(SaSet::supersede, tunnel, &i, &o, switch)?;
+        self.install_by((SaSet::supersede, Source::Agreed), tunnel, &i, &o, switch)?;
+        self.derived.insert(derived);
         if let Some(e) = self.by_name.get_mut(tunnel) {
             e.agreed = Some(new);
             e.peer = Some((peer.clone(), link.to_owned()));

@@ -2,23 +2,25 @@
 //! not start again after a restart.
 
 mod agreement;
-mod saved_numbers;
+mod ledger_file;
+mod numbers;
 #[cfg(test)]
 mod tests;
+mod words;
 
+use numbers::Numbers;
 use sag_compile::{EspPlan, same_but_keys};
 use sag_model::config::{self, Config, Encap, EspCipher};
 use sag_pipeline::tunnel::{EspSaTable, EspSas, TunnelNo};
 use sag_tunnel::esp::{
-    Cipher, Inbound, InstallError as SaInstallError, KeyError, Outbound, SaSet, Suite, Switchover,
+    Cipher, Inbound, InstallError as SaInstallError, KeyError, Outbound, SaId, SaSet, Suite, Switchover,
+    Withheld,
 };
 use sag_tunnel::keys::{self, AgreeError, Announcement, KeyRing, Lifetime};
 use sag_xsk::sys;
-use saved_numbers::{SEQUENCE_RESERVE, SavedNumbers};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// How long a gateway with new keys in its configuration waits for its peer to send by them, in nanoseconds.
 const CONFIG_WAIT: u64 = 10_000_000_000;
@@ -45,6 +47,20 @@ pub enum InstallError {
     Agree(#[from] AgreeError),
     #[error("this gateway has no key pair yet: request its public key first")]
     NoRing,
+    #[error("tunnel {0:?} sends nothing under this key: {1}")]
+    Withheld(String, Withheld),
+    #[error("the key is in use already: two senders under one key, or one that begins anew, repeat nonces")]
+    KeyInUse,
+    #[error(
+        "the keys of this public key of {0:?} were in use before and were replaced: their numbers would begin anew"
+    )]
+    Superseded(String),
+    #[error("tunnel {0:?} has the same peer and link: both would have the same keys")]
+    SameLink(String),
+    #[error("{0} pairs of keys were agreed by one key of this gateway")]
+    TooManyKeys(usize),
+    #[error("nothing is against the keys of tunnel {0:?}")]
+    NothingWithheld(String),
 }
 
 #[derive(Debug)]
@@ -60,8 +76,8 @@ struct Entry {
     peer: Option<(Announcement, String)>,
     /// Fingerprint of the newest keys.
     keys: u64,
-    /// The outbound SPI, and the number up to which its sequence numbers are reserved on disk.
-    reserved: (u32, u64),
+    /// Why nothing is sent, nor received, under its static keys.
+    withheld: Option<Withheld>,
     /// SPI of the outbound association that the log reports to be over the limit of bytes.
     reported_over_limit: u32,
 }
@@ -73,8 +89,19 @@ pub struct EspKeys {
     pub associations: Arc<EspSaTable>,
     by_name: BTreeMap<String, Entry>,
     ring: Option<KeyRing>,
+    /// Fingerprints of the keys that were derived by the gateway's present key: each is installed once.
+    derived: HashSet<u64>,
     lifetime: Lifetime,
-    saved: SavedNumbers,
+    numbers: Numbers,
+}
+
+/// Whose keys a pair has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Somebody's who may give them again after a restart.
+    Static,
+    /// Derived, and forgotten with the process.
+    Agreed,
 }
 
 /// How a pair comes into a set.
@@ -92,12 +119,19 @@ pub struct Facts {
     pub sequence: u64,
     pub bytes: u64,
     pub waits: bool,
+    /// Why nothing is sent, with a remedy.
+    pub withheld: Option<String>,
 }
 
 impl EspKeys {
-    /// Goes on with the sequence numbers that an earlier daemon has saved in `dir`.
-    pub fn load_saved_numbers(&mut self, dir: &Path) {
-        self.saved.load(dir);
+    /// Goes on with the numbers that an earlier daemon has written to `dir`, and to the file `words` in shared memory.
+    pub fn load_numbers(&mut self, dir: &Path, words: Option<&Path>) {
+        self.numbers = Numbers::load(dir, words);
+    }
+
+    /// Writes the exact numbers: the daemon ends, and no worker runs any more.
+    pub fn finish(&mut self) {
+        self.numbers.finish();
     }
 
     /// Takes the tunnels of a configuration, with their numbers. Keys that are the same stay in use with their sequence
@@ -123,10 +157,11 @@ impl EspKeys {
                 }
                 _ => {
                     let keys = manual.as_ref().map_or(0, fingerprint_of);
-                    let set = manual.as_ref().and_then(|k| {
+                    let made = manual.as_ref().and_then(|k| {
                         let made = self.manual(&t.name, kind, k, now);
                         made.inspect_err(|error| tracing::error!(tunnel = t.name, %error, "no keys")).ok()
                     });
+                    let (set, withheld) = made.map_or((None, None), |(set, withheld)| (Some(set), withheld));
                     Entry {
                         no,
                         local: t.local,
@@ -135,21 +170,22 @@ impl EspKeys {
                         agreed: None,
                         peer: None,
                         keys,
-                        reserved: (0, 0),
+                        withheld,
                         reported_over_limit: 0,
                     }
                 }
             };
             self.by_name.insert(t.name.clone(), entry);
         }
-        self.reserve_numbers();
+        self.numbers.started();
+        self.numbers.commit();
         self.publish();
     }
 
     /// Takes the keys of the configuration while packets are in transit. A direction whose keys are the same goes on
     /// with its numbers.
     fn replace_manual_keys(
-        &self,
+        &mut self,
         name: &str,
         before: &Encap,
         e: &mut Entry,
@@ -157,20 +193,33 @@ impl EspKeys {
     ) -> Result<(), KeyError> {
         let Encap::Esp { cipher, manual: Some(k), esn, replay_window, .. } = &e.encap else { return Ok(()) };
         let kind = SaKind { cipher: *cipher, esn: *esn, replay_window: *replay_window };
-        let new = self.manual(name, kind, k, now)?;
-        let (Some(mut i), Some(set)) = (new.inbound().next_back().cloned(), &mut e.set) else {
-            return Ok(());
-        };
-        let mut o = new.outbound().clone();
+        // A direction that stays as it is takes no new numbers.
+        let (mut same_in, mut same_out) = (None, None);
         if let Encap::Esp { manual: Some(old), .. } = before
             && e.keys == fingerprint_of(old)
+            && let Some(set) = &e.set
         {
-            let newest =
-                set.inbound().next_back().filter(|_| (old.spi_in, &old.key_in) == (k.spi_in, &k.key_in));
-            i = newest.cloned().unwrap_or(i);
-            if (old.spi_out, &old.key_out) == (k.spi_out, &k.key_out) {
-                o = set.newest_outbound().clone();
-            }
+            let newest = set.inbound().next_back();
+            same_in = newest.filter(|_| (old.spi_in, &old.key_in) == (k.spi_in, &k.key_in)).cloned();
+            let sends = (old.spi_out, &old.key_out) == (k.spi_out, &k.key_out);
+            same_out = sends.then(|| set.newest_outbound().clone());
+        }
+        let (receives, sends) = materials(k);
+        let i = match same_in {
+            Some(i) => i,
+            None => self.inbound(Source::Static, kind, &receives)?,
+        };
+        let (o, withheld) = match same_out {
+            Some(o) => (o, e.withheld),
+            None => self.outbound(Source::Static, name, kind, &sends)?,
+        };
+        let before = std::mem::replace(&mut e.withheld, withheld);
+        e.keys = fingerprint_of(k);
+        let Some(set) = &mut e.set else { return Ok(()) };
+        if before.is_some() {
+            // Nothing is sent by the old ones, so there is nothing to wait for.
+            *set = SaSet::new(i, o, now);
+            return Ok(());
         }
         if let Err(refused) = set.install(i.clone(), o.clone(), Switchover::PeerOr(now + CONFIG_WAIT), now) {
             tracing::warn!(
@@ -179,19 +228,98 @@ impl EspKeys {
             );
             *set = SaSet::new(i, o, now);
         }
-        e.keys = fingerprint_of(k);
         Ok(())
     }
 
-    fn manual(&self, name: &str, kind: SaKind, k: &config::ManualKeys, now: u64) -> Result<SaSet, KeyError> {
-        let (first, top) = self.saved.resume(name, fingerprint_of(k), k.spi_in, k.spi_out);
-        let (i, o) = pair(
-            kind,
-            &KeyMaterial { spi: k.spi_in, bytes: k.key_in.expose() },
-            &KeyMaterial { spi: k.spi_out, bytes: k.key_out.expose() },
-            (first, top),
-        )?;
-        Ok(SaSet::new(i, o, now))
+    /// The associations of the configuration's keys, and why nothing may be sent by them.
+    fn manual(
+        &mut self,
+        name: &str,
+        kind: SaKind,
+        k: &config::ManualKeys,
+        now: u64,
+    ) -> Result<(SaSet, Option<Withheld>), KeyError> {
+        let (receives, sends) = materials(k);
+        self.numbers.adopt(
+            name,
+            fingerprint_of(k),
+            (SaId::of(receives.bytes, receives.spi), receives.spi),
+            (SaId::of(sends.bytes, sends.spi), sends.spi),
+        );
+        let i = self.inbound(Source::Static, kind, &receives)?;
+        let (o, withheld) = self.outbound(Source::Static, name, kind, &sends)?;
+        Ok((SaSet::new(i, o, now), withheld))
+    }
+
+    /// An inbound association, which goes on where the last one of its key and SPI was.
+    fn inbound(
+        &mut self,
+        source: Source,
+        kind: SaKind,
+        k: &KeyMaterial<'_>,
+    ) -> Result<Arc<Inbound>, KeyError> {
+        let suite = suite(kind, k)?;
+        if source == Source::Agreed {
+            return Ok(Arc::new(Inbound::new(k.spi, suite, kind.esn, kind.replay_window, 0)));
+        }
+        let id = SaId::of(k.bytes, k.spi);
+        let top = self.numbers.received(id);
+        let mut sa = Inbound::new(k.spi, suite, kind.esn, kind.replay_window, top);
+        if let Some(mirror) = self.numbers.mirror(id, top) {
+            sa = sa.mirrored(mirror);
+        }
+        let sa = Arc::new(sa);
+        self.numbers.track_receiving(sa.clone(), id);
+        Ok(sa)
+    }
+
+    /// An outbound association with numbers that its key has not had. One that is withheld gets none.
+    fn outbound(
+        &mut self,
+        source: Source,
+        tunnel: &str,
+        kind: SaKind,
+        k: &KeyMaterial<'_>,
+    ) -> Result<(Arc<Outbound>, Option<Withheld>), KeyError> {
+        let suite = suite(kind, k)?;
+        if source == Source::Agreed {
+            // The key is new, and so is every number under it.
+            let iv = keys::random().unwrap_or(1);
+            return Ok((Arc::new(Outbound::new(k.spi, suite, kind.esn, 1, iv)), None));
+        }
+        match self.numbers.send(SaId::of(k.bytes, k.spi), kind.esn) {
+            Ok(lease) => {
+                let sa = Arc::new(Outbound::unreserved(k.spi, suite, kind.esn, lease.first, lease.iv));
+                self.numbers.track_sending(sa.clone(), lease);
+                Ok((sa, None))
+            }
+            Err(why) => {
+                let record = self.numbers.trouble().unwrap_or_default();
+                tracing::error!(event = "esp-withheld", tunnel, %why, record, "the tunnel sends nothing under its key");
+                Ok((Arc::new(Outbound::unreserved(k.spi, suite, kind.esn, 1, 0)), Some(why)))
+            }
+        }
+    }
+
+    /// An operator answers for the keys of a tunnel whose numbers are lost.
+    pub fn confirm(&mut self, name: &str) -> Result<(), InstallError> {
+        let e = self.by_name.get(name).ok_or_else(|| InstallError::NoTunnel(name.to_owned()))?;
+        let Encap::Esp { cipher, manual: Some(k), esn, replay_window, .. } = e.encap.clone() else {
+            return Err(InstallError::NothingWithheld(name.to_owned()));
+        };
+        match e.withheld {
+            None => return Err(InstallError::NothingWithheld(name.to_owned())),
+            Some(Withheld::Lost) => {}
+            Some(why) => return Err(InstallError::Withheld(name.to_owned(), why)),
+        }
+        self.numbers.confirm(SaId::of(k.key_out.expose(), k.spi_out).key);
+        let (set, withheld) = self.manual(name, SaKind { cipher, esn, replay_window }, &k, sys::now())?;
+        if let Some(e) = self.by_name.get_mut(name) {
+            (e.set, e.withheld) = (Some(set), withheld);
+        }
+        self.numbers.commit();
+        self.publish();
+        Ok(())
     }
 
     /// Installs a pair of associations while packets are in transit.
@@ -202,12 +330,12 @@ impl EspKeys {
         outbound: &KeyMaterial<'_>,
         switch: Switchover,
     ) -> Result<(), InstallError> {
-        self.install_by(SaSet::install, name, inbound, outbound, switch)
+        self.install_by((SaSet::install, Source::Static), name, inbound, outbound, switch)
     }
 
     fn install_by(
         &mut self,
-        install: Install,
+        (install, source): (Install, Source),
         name: &str,
         inbound: &KeyMaterial<'_>,
         outbound: &KeyMaterial<'_>,
@@ -217,19 +345,36 @@ impl EspKeys {
         if let Some(low) = [inbound.spi, outbound.spi].into_iter().find(|s| *s < 256) {
             return Err(InstallError::ReservedSpi(low));
         }
-        let e = self.by_name.get_mut(name).ok_or_else(|| InstallError::NoTunnel(name.to_owned()))?;
+        let e = self.by_name.get(name).ok_or_else(|| InstallError::NoTunnel(name.to_owned()))?;
         let Encap::Esp { cipher, esn, replay_window, manual, .. } = &e.encap else {
             return Err(InstallError::NoTunnel(name.to_owned()));
         };
         let kind = SaKind { cipher: *cipher, esn: manual.is_none() || *esn, replay_window: *replay_window };
-        let (i, o) = pair(kind, inbound, outbound, (1, 0))?;
-        let now = sys::now();
-        match &mut e.set {
-            Some(set) => install(set, i, o, switch, now)?,
-            none => *none = Some(SaSet::new(i, o, now)),
+        let keys = [inbound, outbound].map(|k| SaId::of(k.bytes, k.spi).key);
+        if source == Source::Static
+            && (keys[0] == keys[1] || keys.into_iter().any(|key| self.numbers.in_use(key)))
+        {
+            return Err(InstallError::KeyInUse);
         }
-        e.keys = fingerprint(inbound.bytes, outbound.bytes);
-        self.reserve_numbers();
+        // Both keys are looked at before either is given numbers.
+        suite(kind, inbound)?;
+        let (o, withheld) = self.outbound(source, name, kind, outbound)?;
+        if let Some(why) = withheld {
+            return Err(InstallError::Withheld(name.to_owned(), why));
+        }
+        let i = self.inbound(source, kind, inbound)?;
+        let now = sys::now();
+        if let Some(e) = self.by_name.get_mut(name) {
+            match &mut e.set {
+                // There is nothing to wait for where nothing is sent.
+                Some(set) if e.withheld.is_some() => *set = SaSet::new(i, o, now),
+                Some(set) => install(set, i, o, switch, now)?,
+                none => *none = Some(SaSet::new(i, o, now)),
+            }
+            e.keys = fingerprint(inbound.bytes, outbound.bytes);
+            e.withheld = None;
+        }
+        self.numbers.commit();
         self.publish();
         Ok(())
     }
@@ -277,21 +422,16 @@ impl EspKeys {
                 }
             }
         }
-        let low = self.by_name.values().any(|e| {
-            e.set.as_ref().is_some_and(|s| s.outbound().next_sequence() + SEQUENCE_RESERVE / 2 > e.reserved.1)
-        });
         if changed
             && self.current_key_use().1
             && let Some(ring) = &mut self.ring
         {
             ring.forget_previous();
         }
-        if changed || low || self.saved.is_old(now) {
-            self.reserve_numbers();
-        }
         if changed {
             self.publish();
         }
+        self.numbers.poll(now);
     }
 
     /// Lets the workers see the associations as they are now.
@@ -300,21 +440,13 @@ impl EspKeys {
         for e in self.by_name.values() {
             let Some(set) = &e.set else { continue };
             sas.send_by(e.no, set.outbound().clone());
+            if e.withheld.is_some() {
+                // What was received before is not known either.
+                continue;
+            }
             set.inbound().for_each(|sa| sas.receive_by(e.no, sa.clone()));
         }
         self.associations.store(sas);
-    }
-
-    /// Reserves sequence numbers on disk before they are used.
-    fn reserve_numbers(&mut self) {
-        let current = self.by_name.iter_mut().filter_map(|(name, e)| {
-            let set = e.set.as_ref()?;
-            let (saved, reserved) = saved_numbers::of(set, e.keys)?;
-            e.reserved = reserved;
-            Some((name.clone(), saved))
-        });
-        let current = current.collect();
-        self.saved.write(current, sys::now());
     }
 
     /// Opens a packet by the association of this number.
@@ -326,7 +458,8 @@ impl EspKeys {
 
     /// Facts about a tunnel's associations.
     pub fn facts(&self, name: &str) -> Option<Facts> {
-        let set = self.by_name.get(name)?.set.as_ref()?;
+        let e = self.by_name.get(name)?;
+        let set = e.set.as_ref()?;
         let (age_in, age_out) = set.ages(sys::now());
         Some(Facts {
             cipher: set.outbound().cipher().name(),
@@ -337,17 +470,37 @@ impl EspKeys {
             sequence: set.outbound().next_sequence(),
             bytes: set.outbound().bytes(),
             waits: set.is_waiting(),
+            withheld: self.why_withheld(name, e, set.outbound()),
         })
+    }
+
+    /// Why a tunnel sends nothing, and what to do.
+    fn why_withheld(&self, name: &str, e: &Entry, sa: &Outbound) -> Option<String> {
+        let text = match e.withheld {
+            Some(Withheld::Lost) => {
+                let record = self.numbers.trouble().map_or(String::new(), |t| format!(" ({t})"));
+                format!(
+                    "{}{record}: give both ends new keys (sagctl tunnels rekey {name}, then the file), or, if \
+                     nothing was ever sent under this one, sagctl tunnels confirm {name}",
+                    Withheld::Lost
+                )
+            }
+            Some(why) => {
+                format!("{why}: give both ends new keys (sagctl tunnels rekey {name}, then the file)")
+            }
+            None if sa.next_sequence() < sa.reserved() => return None,
+            None => match self.numbers.failure() {
+                Some(error) => format!("{error}: make it writable; sending goes on by itself"),
+                None => return None,
+            },
+        };
+        Some(text)
     }
 }
 
 /// Whether a configuration has tunnels with keys.
 pub fn has_keys(config: &Config) -> bool {
     config.tunnels.iter().any(|t| matches!(t.encap, Encap::Esp { .. }))
-}
-
-fn unix() -> std::time::Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn fingerprint(inbound: &[u8], outbound: &[u8]) -> u64 {
@@ -368,24 +521,19 @@ struct SaKind {
     replay_window: u32,
 }
 
-type Associations = (Arc<Inbound>, Arc<Outbound>);
+/// The material of a configuration's keys: for what is received, and for what is sent.
+fn materials(k: &config::ManualKeys) -> (KeyMaterial<'_>, KeyMaterial<'_>) {
+    (
+        KeyMaterial { spi: k.spi_in, bytes: k.key_in.expose() },
+        KeyMaterial { spi: k.spi_out, bytes: k.key_out.expose() },
+    )
+}
 
-/// `first`: sequence number to begin with; `top`: the highest received.
-fn pair(
-    kind: SaKind,
-    inbound: &KeyMaterial<'_>,
-    outbound: &KeyMaterial<'_>,
-    (first, top): (u64, u64),
-) -> Result<Associations, KeyError> {
-    let suite = |k: &KeyMaterial<'_>| {
-        let of = match kind.cipher {
-            EspCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
-            EspCipher::AesGcm if k.bytes.len() == Cipher::Aes128Gcm.keymat_len() => Cipher::Aes128Gcm,
-            EspCipher::AesGcm => Cipher::Aes256Gcm,
-        };
-        Suite::new(of, k.bytes)
+fn suite(kind: SaKind, k: &KeyMaterial<'_>) -> Result<Suite, KeyError> {
+    let of = match kind.cipher {
+        EspCipher::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305,
+        EspCipher::AesGcm if k.bytes.len() == Cipher::Aes128Gcm.keymat_len() => Cipher::Aes128Gcm,
+        EspCipher::AesGcm => Cipher::Aes256Gcm,
     };
-    let i = Inbound::new(inbound.spi, suite(inbound)?, kind.esn, kind.replay_window, top);
-    let o = Outbound::new(outbound.spi, suite(outbound)?, kind.esn, first, unix().as_nanos() as u64);
-    Ok((Arc::new(i), Arc::new(o)))
+    Suite::new(of, k.bytes)
 }

@@ -83,6 +83,7 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::NatBindings(q) => reply(id, h.nat_bindings(&q), out),
         Op::Qos => reply(id, h.qos(), out),
         Op::TunnelsRekey(q) => reply(id, h.tunnels_rekey(&q), out),
+        Op::TunnelsConfirm(q) => reply(id, h.tunnels_confirm(&q), out),
         Op::TunnelsKey(q) => reply(id, h.tunnels_key(&q), out),
         Op::TunnelsPeers(q) => reply(id, h.tunnels_peers(&q), out),
         Op::Tunnels => reply(id, h.tunnels(), out),

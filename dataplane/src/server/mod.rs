@@ -46,6 +46,9 @@ pub trait Handler {
     fn tunnels_rekey(&mut self, _query: &control::TunnelRekey) -> Result<control::Rekeyed, Error> {
         Err(Error::not_enforced("rekeying of tunnels"))
     }
+    fn tunnels_confirm(&mut self, _query: &control::TunnelConfirm) -> Result<control::Rekeyed, Error> {
+        Err(Error::not_enforced("keys of tunnels"))
+    }
     fn tunnels_key(&mut self, _query: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
         Err(Error::not_enforced("agreement of keys"))
     }

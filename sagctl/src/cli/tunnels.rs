@@ -32,6 +32,14 @@ pub enum TunnelsCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3600))]
         wait: u32,
     },
+    /// Use a tunnel's static keys although the record of their numbers is lost
+    ///
+    /// Only if nothing was ever sent under them, as on a new gateway with the files of another one: packets with
+    /// the same number under one key disclose what they carry. New keys at both ends (rekey) are always safe.
+    Confirm {
+        /// Tunnel
+        name: String,
+    },
     /// The gateway's public key for keys by agreement
     Key {
         /// What the controller calls this gateway

@@ -55,7 +55,13 @@ pub fn tunnels(answer: &Tunnels, before: Option<Before<'_, Tunnels>>, page: &Pag
             Cell::from(count(t.drops)).paint(if t.drops > 0 { Paint::Bad } else { Paint::Plain }),
         ]);
     }
-    table.render(page) + &corrected(answer, before, page)
+    table.render(page) + &withheld(answer) + &corrected(answer, before, page)
+}
+
+/// Tunnels that send nothing because of their keys.
+fn withheld(answer: &Tunnels) -> String {
+    let reasons = answer.tunnels.iter().filter_map(|t| Some((&t.name, t.esp.as_ref()?.withheld.as_ref()?)));
+    reasons.map(|(name, why)| format!("\n{name} sends nothing: {why}\n")).collect()
 }
 
 /// Tunnels with error correction, if there are any.
@@ -110,6 +116,10 @@ pub fn rekeyed(answer: &sag_model::control::Rekeyed) -> String {
         [] => "nothing new\n".into(),
         names => format!("new keys for {}\n", names.join(", ")),
     }
+}
+
+pub fn confirmed(answer: &sag_model::control::Rekeyed) -> String {
+    format!("{} sends under its keys\n", answer.tunnels.join(", "))
 }
 
 /// The source of the MTU.

@@ -74,6 +74,14 @@ const fn ten() -> u32 {
     10
 }
 
+/// `tunnels-confirm`: the static keys of a tunnel may be used although the record of their numbers is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelConfirm {
+    /// Name of the tunnel.
+    pub tunnel: String,
+}
+
 /// `tunnels-key`: the gateway's public key, which is made if there is none or if it is too old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,7 +130,7 @@ pub struct TunnelPeer {
     pub link: String,
 }
 
-/// Answer to `tunnels-rekey` and `tunnels-peers`.
+/// Answer to `tunnels-rekey`, `tunnels-confirm` and `tunnels-peers`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rekeyed {
     /// Tunnels that have a new pair.

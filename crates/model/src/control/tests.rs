@@ -65,6 +65,7 @@ fn every_request_survives_the_wire() {
         Op::Qos,
         Op::Tunnels,
         Op::TunnelsRekey(rekey),
+        Op::TunnelsConfirm(TunnelConfirm { tunnel: "pop1".into() }),
         Op::TunnelsKey(TunnelKeyQuery { gateway: "sag-1".into(), renew: true }),
         Op::TunnelsPeers(TunnelPeers { peers: vec![peer] }),
         Op::ConfigShow,

@@ -34,6 +34,9 @@ pub struct TunnelKeys {
     /// NAT keepalives sent (RFC 3948).
     #[serde(default)]
     pub keepalives: u64,
+    /// Why nothing is sent under the static keys, and what to do; `null`: nothing is against it.
+    #[serde(default)]
+    pub withheld: Option<String>,
 }
 
 /// Error correction of an ESP tunnel: what is sent with it, and what it has done.

@@ -65,7 +65,12 @@ impl Stage {
             R::NeighborFailed | R::NeighborQueueFull | R::NeighborRateLimit => &[Stage::Neighbor],
             R::IcmpBadChecksum => &[Stage::Rewrite],
             R::FrameTooBig => &[Stage::Decap, Stage::Encap],
-            R::EspNoKeys | R::EspExhausted | R::TxRingFull | R::NoFrame | R::SendFailed => &[Stage::Encap],
+            R::EspNoKeys
+            | R::EspExhausted
+            | R::EspUnreserved
+            | R::TxRingFull
+            | R::NoFrame
+            | R::SendFailed => &[Stage::Encap],
         }
     }
 }

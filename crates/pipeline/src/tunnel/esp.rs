@@ -173,9 +173,10 @@ pub fn open(
         return Err((None, DropReason::EspUnknownSpi));
     };
     let opened = sa.open(packet).map_err(|e| (Some(t.no), reason(e)))?;
-    // Only who has the key can move the peer to another address, and only forwards in time.
-    if opened.newest && p.proto == UDP {
-        t.state.see_source(from.into());
+    // Only who has the key can move the peer to another address, and only by a packet that is newer than all before: of
+    // the newest association that the peer sends by, and with its highest number.
+    if opened.newest && p.proto == UDP && t.state.is_newest_sender(sa.order()) {
+        t.state.see_source(from.into(), || sa.window().top() == opened.sequence);
     }
     Ok(EspOpened { tunnel: t.no, inner: opened.inner, at: at + opened.at.start..at + opened.at.end })
 }
@@ -278,6 +279,7 @@ impl Tunnel {
         match sa.seal(f.bytes_mut(), header..header + len, inner) {
             Ok(_) => Ok(()),
             Err(SealError::Exhausted) => Err(DropReason::EspExhausted),
+            Err(SealError::Unreserved) => Err(DropReason::EspUnreserved),
             Err(SealError::NoRoom) => Err(DropReason::FrameTooBig),
         }
     }

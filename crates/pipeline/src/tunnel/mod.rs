@@ -187,7 +187,8 @@ impl Tunnel {
     /// # Errors
     ///
     /// The reason to drop the packet: [`DropReason::FrameTooBig`] without room for the headers; of kind `esp`
-    /// [`DropReason::EspNoKeys`] or [`DropReason::EspExhausted`] without an association that can encrypt.
+    /// [`DropReason::EspNoKeys`], [`DropReason::EspExhausted`] or [`DropReason::EspUnreserved`] without an association
+    /// that can encrypt.
     pub fn enter(&self, f: &mut FrameMut<'_>, p: &Parsed, hash: u64, split: bool) -> Result<(), DropReason> {
         self.enter_as(f, p, hash, split, Carried::Packet)
     }

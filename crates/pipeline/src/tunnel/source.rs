@@ -38,17 +38,22 @@ impl Source {
         None
     }
 
-    /// Stores what differs; costs a look where nothing does.
+    /// Stores what differs, if the packet that says so is still the newest; costs a look where nothing differs.
     #[inline]
-    pub fn store(&self, a: SocketAddr) {
+    pub fn store(&self, a: SocketAddr, is_newest: impl FnOnce() -> bool) {
         if self.load() != Some(a) {
-            self.change(a);
+            self.change(a, is_newest);
         }
     }
 
     #[cold]
-    fn change(&self, a: SocketAddr) {
+    fn change(&self, a: SocketAddr, is_newest: impl FnOnce() -> bool) {
         if self.writing.swap(true, Acquire) {
+            return;
+        }
+        // A worker that was interrupted after it had opened its packet must not undo what a later packet has changed.
+        if !is_newest() {
+            self.writing.store(false, Release);
             return;
         }
         let next = self.version.load(Relaxed) + 1;
@@ -91,12 +96,16 @@ mod tests {
         let s = Source::default();
         assert_eq!(s.load(), None);
         for a in ["203.0.113.9:4500", "[2001:db8::1]:65535", "0.0.0.0:0", "[::]:0", "203.0.113.9:4501"] {
-            s.store(at(a));
+            s.store(at(a), || true);
             assert_eq!(s.load(), Some(at(a)));
         }
         let version = s.version.load(Relaxed);
-        s.store(at("203.0.113.9:4501"));
+        s.store(at("203.0.113.9:4501"), || true);
         assert_eq!(s.version.load(Relaxed), version, "the same address is no change");
+        s.store(at("203.0.113.9:9"), || false);
+        assert_eq!(s.load(), Some(at("203.0.113.9:4501")), "a newer packet has come meanwhile");
+        s.store(at("203.0.113.9:9"), || true);
+        assert_eq!(s.load(), Some(at("203.0.113.9:9")));
     }
 
     /// No reader sees a half of one address and a half of another.
@@ -113,7 +122,7 @@ mod tests {
                 let (s, done) = (&s, &done);
                 scope.spawn(move || {
                     for n in (0..1000).cycle().take_while(|_| !done.load(Relaxed)) {
-                        s.store(of(n * 2 + base));
+                        s.store(of(n * 2 + base), || true);
                     }
                 });
             }

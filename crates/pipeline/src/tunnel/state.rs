@@ -44,6 +44,8 @@ pub struct TunnelState {
     probed: AtomicU16,
     /// The peer's address and port as seen from here, where NAT lies between; nothing yet: as configured.
     source: Source,
+    /// Order of the newest inbound association by which the peer has sent.
+    sender: AtomicU64,
     /// The monitor's name for itself.
     instance: AtomicU32,
     question_seen: AtomicBool,
@@ -70,6 +72,7 @@ impl Default for TunnelState {
             ident: AtomicU32::new(0),
             probed: AtomicU16::new(0),
             source: Source::default(),
+            sender: AtomicU64::new(0),
             instance: AtomicU32::new(0),
             question_seen: AtomicBool::new(false),
             answers: Default::default(),
@@ -166,10 +169,18 @@ impl TunnelState {
         Some(self.probed.load(Relaxed)).filter(|n| *n != 0)
     }
 
-    /// An authentic packet came from here.
+    /// Whether the peer has sent by no newer association than the one of this order
+    /// ([`sag_tunnel::esp::Inbound::order`]), by which an authentic packet has come.
     #[inline]
-    pub fn see_source(&self, from: SocketAddr) {
-        self.source.store(from);
+    pub fn is_newest_sender(&self, order: u64) -> bool {
+        let known = self.sender.load(Relaxed);
+        order == known || (order > known && self.sender.fetch_max(order, Relaxed) <= order)
+    }
+
+    /// An authentic packet came from here. `is_newest`: whether there has been no newer one by now.
+    #[inline]
+    pub fn see_source(&self, from: SocketAddr, is_newest: impl FnOnce() -> bool) {
+        self.source.store(from, is_newest);
     }
 
     /// Where the peer's packets come from.

@@ -293,6 +293,69 @@ fn the_peers_port_is_learned_from_authentic_packets() {
     assert_eq!(port_now(&mut e), 31000);
 }
 
+/// A packet that was held back on its way and comes by an association that the peer has left does not move it, and
+/// neither does a replay.
+#[test]
+fn only_a_packet_newer_than_all_before_moves_the_peer() {
+    let mut e = ends(Some(4500), 0);
+    let port_now = |e: &mut Ends| parsed(e.rig.send(&outward(5)).frame()).ports().1;
+    assert_eq!(port_now(&mut e), 4500);
+    let before = e.seal(&reply(), 30000);
+    let held_back = e.seal(&reply(), 666);
+    assert!(e.rig.frame(DEV_WAN, &before).is_tx());
+    assert_eq!(port_now(&mut e), 30000);
+    // Another pair of keys, by which the peer does not send yet: it is followed by the old one.
+    let mut sas = EspSas::default();
+    sas.send_by(sag_testkit::tunnel_no(1), Arc::new(Outbound::new(SPI, suite(), true, 1, 1)));
+    let now = Inbound::new(SPI, suite(), true, 1024, 1);
+    sas.receive_by(sag_testkit::tunnel_no(1), Arc::new(now));
+    sas.receive_by(sag_testkit::tunnel_no(1), Arc::new(Inbound::new(SPI + 1, suite(), true, 1024, 0)));
+    e.rig.net.tunnels[0].esp.store(sas);
+    let next = Ends {
+        rig: Rig::new(Net::branch()),
+        rx: Inbound::new(SPI, suite(), true, 64, 0),
+        tx: Outbound::new(SPI + 1, suite(), true, 1, 1),
+        udp: e.udp,
+    };
+    let third = e.seal(&reply(), 31000);
+    let late = e.seal(&reply(), 667);
+    assert!(e.rig.frame(DEV_WAN, &third).is_tx());
+    assert_eq!(port_now(&mut e), 31000);
+    assert!(e.rig.frame(DEV_WAN, &held_back).is_tx(), "it is received for the first time");
+    assert_eq!(port_now(&mut e), 31000);
+    // The peer moves to the new keys; what comes by the old ones is received, and moves nothing.
+    let by_new = next.seal(&reply(), 32000);
+    assert!(e.rig.frame(DEV_WAN, &by_new).is_tx());
+    assert_eq!(port_now(&mut e), 32000);
+    assert!(e.rig.frame(DEV_WAN, &late).is_tx());
+    assert_eq!(port_now(&mut e), 32000);
+    let replayed = next.seal(&reply(), 32001);
+    assert!(e.rig.frame(DEV_WAN, &replayed).is_tx());
+    assert_eq!(port_now(&mut e), 32001);
+    // The same packet from elsewhere: source and checksum differ, ESP does not.
+    let mut elsewhere = replayed.clone();
+    elsewhere[34..36].copy_from_slice(&666u16.to_be_bytes());
+    assert_eq!(e.rig.frame(DEV_WAN, &elsewhere), Outcome::Drop(DropReason::EspReplay));
+    assert_eq!(port_now(&mut e), 32001);
+}
+
+/// Keys that outlive the process: nothing leaves before its number is written down.
+#[test]
+fn without_a_reserve_nothing_leaves_by_name() {
+    let mut e = ends(None, 0);
+    let sa = Arc::new(Outbound::unreserved(SPI, suite(), true, 1, 1));
+    let mut sas = EspSas::default();
+    sas.send_by(sag_testkit::tunnel_no(1), sa.clone());
+    e.rig.net.tunnels[0].esp.store(sas);
+    for _ in 0..3 {
+        assert_eq!(e.rig.send(&outward(10)), Outcome::Drop(DropReason::EspUnreserved));
+    }
+    sa.grant(3);
+    assert!(e.rig.send(&outward(10)).is_tx() && e.rig.send(&outward(10)).is_tx());
+    assert_eq!(e.rig.send(&outward(10)), Outcome::Drop(DropReason::EspUnreserved));
+    e.rig.check_accounting();
+}
+
 #[test]
 fn packets_inside_are_told_how_much_fits() {
     let mut e = ends(None, 0);

@@ -1,7 +1,7 @@
 //! Inbound processing (RFC 4303 3.4).
 
 use super::suite::AadBytes;
-use super::window::{ReplayWindow, infer_sequence};
+use super::window::{Arrival, ReplayWindow, infer_sequence};
 use super::{Cipher, FEC_NEXT_HEADER, HEADER, HEADROOM, ICV, Inner, NO_NEXT_HEADER, Suite};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +32,15 @@ pub enum OpenError {
     Dummy,
 }
 
+/// Counts the inbound SAs of the process.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
 /// An inbound security association (SA).
 #[derive(Debug)]
 pub struct Inbound {
     spi: u32,
+    /// Larger than that of every SA that was made before it.
+    order: u64,
     suite: Suite,
     extended: bool,
     window: ReplayWindow,
@@ -51,7 +56,7 @@ pub struct Opened {
     pub inner: Inner,
     /// The sequence number, 64 bits with extended sequence numbers.
     pub sequence: u64,
-    /// No packet with a higher sequence number came before: the outer source address is the sender's present one.
+    /// No packet with a higher sequence number was received before, by whichever worker.
     pub newest: bool,
 }
 
@@ -60,7 +65,22 @@ impl Inbound {
     /// `window`: size of the replay window in packets; `top`: the highest sequence number that counts as
     /// received, 0 for a new SA.
     pub fn new(spi: u32, suite: Suite, extended: bool, window: u32, top: u64) -> Inbound {
-        Inbound { spi, suite, extended, window: ReplayWindow::new(window, top), bytes: AtomicU64::new(0) }
+        let order = MADE.fetch_add(1, Ordering::Relaxed) + 1;
+        let window = ReplayWindow::new(window, top);
+        Inbound { spi, order, suite, extended, window, bytes: AtomicU64::new(0) }
+    }
+
+    /// The same, which also writes the highest number received to `mirror`, where the next process finds it if this one
+    /// is killed.
+    #[must_use]
+    pub fn mirrored(mut self, mirror: &'static AtomicU64) -> Inbound {
+        self.window.mirror(mirror);
+        self
+    }
+
+    /// Larger than that of every SA that was made before it in this process.
+    pub const fn order(&self) -> u64 {
+        self.order
     }
 
     /// The security parameters index.
@@ -121,11 +141,12 @@ impl Inbound {
             let late = sequence.saturating_sub(top) > FAR_AHEAD;
             return Err(if late { OpenError::Replay } else { OpenError::BadIcv });
         }
-        if !self.window.receive(sequence) {
-            return Err(OpenError::Replay);
-        }
+        let newest = match self.window.receive(sequence) {
+            Arrival::Replay => return Err(OpenError::Replay),
+            Arrival::Older => false,
+            Arrival::Newest => true,
+        };
         self.bytes.fetch_add(len as u64, Ordering::Relaxed);
-        let newest = sequence > top;
         let (pad, next_header) = (usize::from(text[sealed - 2]), text[sealed - 1]);
         let inner = (sealed - 2).checked_sub(pad).ok_or(OpenError::BadPadding)?;
         if text[inner..sealed - 2].iter().zip(1u8..).any(|(b, want)| *b != want) {

@@ -10,6 +10,9 @@
 //! security association (SA) may be used by any number of workers at once.
 
 mod inbound;
+mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod outbound;
 mod set;
 mod suite;
@@ -19,11 +22,14 @@ mod udp;
 mod window;
 
 pub use inbound::{Inbound, OpenError, Opened};
+pub use ledger::{
+    Lease, Ledger, LedgerError, MAX_KEYS, SaId, Withheld, fingerprint, receive_ahead, send_ahead,
+};
 pub use outbound::{Batch, Outbound, SealError, Sealed};
 pub use set::{InstallError, MAX_INBOUND, SaSet, Switchover};
 pub use suite::{Cipher, KeyError, Suite};
 pub use udp::{Datagram, KEEPALIVE, UDP_HEADER, classify, write_udp};
-pub use window::{MAX_WINDOW, MIN_WINDOW, ReplayWindow, infer_sequence};
+pub use window::{Arrival, MAX_WINDOW, MIN_WINDOW, ReplayWindow, infer_sequence};
 
 /// Bytes of SPI and sequence number.
 pub const HEADER: usize = 8;

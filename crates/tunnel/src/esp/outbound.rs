@@ -11,6 +11,9 @@ pub enum SealError {
     /// All sequence numbers are used; none may be used twice under a key (RFC 4303 3.3.3).
     #[error("the association has used all its sequence numbers: install another one")]
     Exhausted,
+    /// No number is reserved: what it would be is not written down yet, and it could be used again after a restart.
+    #[error("no sequence number is reserved for the association")]
+    Unreserved,
     /// The buffer is too short in front of the packet or behind it, or the packet is too long for the cipher.
     #[error("the buffer has no room for the ESP header and trailer")]
     NoRoom,
@@ -25,10 +28,17 @@ pub struct Outbound {
     extended: bool,
     /// The next number.
     next: AtomicU64,
+    /// Numbers below it may be used: the control thread raises it when it has written so on disk.
+    reserved: AtomicU64,
     /// Added to the sequence number it makes the IV.
     iv_base: u64,
     /// Bytes under the key so far.
     bytes: AtomicU64,
+}
+
+/// The end of an SA's sequence numbers: none is used twice under a key (RFC 4303 3.3.3).
+pub(super) const fn sequence_end(extended: bool) -> u64 {
+    if extended { u64::MAX - (1 << 32) + 1 } else { 1 << 32 }
 }
 
 /// A sealed packet.
@@ -41,23 +51,38 @@ pub struct Sealed {
 }
 
 impl Outbound {
-    /// An SA that sends under `spi`, with extended sequence numbers (RFC 4303 2.2.1) if `extended`.
-    /// `first` is the first sequence number, 1 for a new SA.
-    ///
-    /// `unique` is the base of the IVs: packet `n` of this SA, from 0, has the IV `unique + n`. With a key that
-    /// lives longer than the process it must grow faster than packets are sent, from process to
-    /// process: nanoseconds since 1970 do. No IV is then used twice under the key, even when it is not
-    /// known how many packets were sent before.
-    pub fn new(spi: u32, suite: Suite, extended: bool, first: u64, unique: u64) -> Outbound {
+    /// An SA that sends under `spi`, with extended sequence numbers (RFC 4303 2.2.1) if `extended`, under a key that no
+    /// other process has used or will use: all its numbers are reserved from the start.
+    /// `first` is the first sequence number, 1 for a new SA; its packet has the IV `iv`, the one after it `iv + 1`.
+    pub fn new(spi: u32, suite: Suite, extended: bool, first: u64, iv: u64) -> Outbound {
+        let sa = Outbound::unreserved(spi, suite, extended, first, iv);
+        sa.grant(u64::MAX);
+        sa
+    }
+
+    /// The same under a key that outlives the process: nothing can be sent before [`Outbound::grant`]. `first` and `iv`
+    /// are those of a [`super::Lease`].
+    pub fn unreserved(spi: u32, suite: Suite, extended: bool, first: u64, iv: u64) -> Outbound {
         let first = first.max(1);
         Outbound {
             spi,
             suite,
             extended,
             next: AtomicU64::new(first),
-            iv_base: unique.wrapping_sub(first),
+            reserved: AtomicU64::new(0),
+            iv_base: iv.wrapping_sub(first),
             bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Sequence numbers below `end` may be used from now on: no process will use them again under the key.
+    pub fn grant(&self, end: u64) {
+        self.reserved.fetch_max(end.min(sequence_end(self.extended)), Ordering::Relaxed);
+    }
+
+    /// The first sequence number that is not reserved.
+    pub fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Relaxed)
     }
 
     /// The security parameters index.
@@ -85,16 +110,25 @@ impl Outbound {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    const fn limit(&self) -> u64 {
-        if self.extended { u64::MAX - (1 << 32) } else { u32::MAX as u64 }
-    }
-
     /// Reserves sequence numbers for up to `n` packets, to be used at once: a number that is used late may be
     /// behind the peer's replay window when it arrives.
     #[inline]
     pub fn reserve(&self, n: u32) -> Batch<'_> {
-        let first = self.next.fetch_add(u64::from(n), Ordering::Relaxed);
-        Batch { sa: self, next: first, end: first.saturating_add(u64::from(n)), bytes: 0 }
+        let n = u64::from(n);
+        // While nothing may be sent the numbers stay where they are: a peer recovers the high half of the next one only
+        // if it is less than 2^32 ahead.
+        let first = match self.next.load(Ordering::Relaxed) {
+            next if next >= self.reserved() => return Batch { sa: self, next, end: next, bytes: 0 },
+            _ => self.next.fetch_add(n, Ordering::Relaxed),
+        };
+        Batch { sa: self, next: first, end: first.saturating_add(n), bytes: 0 }
+    }
+
+    /// Why a packet has no number.
+    #[cold]
+    fn refusal(&self, sequence: u64) -> SealError {
+        let usable = sequence < sequence_end(self.extended);
+        if usable && sequence >= self.reserved() { SealError::Unreserved } else { SealError::Exhausted }
     }
 
     /// Seals one packet, see [`Batch::seal`].
@@ -161,8 +195,8 @@ impl Batch<'_> {
     /// up to [`super::TAILROOM`] behind it.
     ///
     /// # Errors
-    /// [`SealError::Exhausted`] if the reserved sequence numbers, or those of the SA, are used up;
-    /// [`SealError::NoRoom`] if the buffer is too short.
+    /// [`SealError::Exhausted`] if the numbers of the batch, or those of the SA, are used up;
+    /// [`SealError::Unreserved`] before more are granted; [`SealError::NoRoom`] if the buffer is too short.
     #[inline]
     pub fn seal(&mut self, buf: &mut [u8], at: Range<usize>, inner: Inner) -> Result<Sealed, SealError> {
         self.seal_as(buf, at, inner.next_header())
@@ -171,8 +205,8 @@ impl Batch<'_> {
     #[inline]
     fn seal_as(&mut self, buf: &mut [u8], at: Range<usize>, next_header: u8) -> Result<Sealed, SealError> {
         let sequence = self.next;
-        if sequence >= self.end || sequence > self.sa.limit() {
-            return Err(SealError::Exhausted);
+        if sequence >= self.end || sequence >= self.sa.reserved() {
+            return Err(self.sa.refusal(sequence));
         }
         self.next += 1;
         let sealed =

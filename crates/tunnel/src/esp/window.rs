@@ -21,6 +21,19 @@ pub struct ReplayWindow {
     top: AtomicU64,
     words: Box<[AtomicU64]>,
     size: u64,
+    /// Where `top` is written as well.
+    mirror: Option<&'static AtomicU64>,
+}
+
+/// What the number of an authentic packet is to the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Received before, or behind the window.
+    Replay,
+    /// Received for the first time, after a higher one.
+    Older,
+    /// Higher than all before.
+    Newest,
 }
 
 impl ReplayWindow {
@@ -40,7 +53,13 @@ impl ReplayWindow {
             };
             words[(block % n) as usize] = AtomicU64::new(word(block, bits));
         }
-        ReplayWindow { top: AtomicU64::new(top), words: words.into_boxed_slice(), size }
+        ReplayWindow { top: AtomicU64::new(top), words: words.into_boxed_slice(), size, mirror: None }
+    }
+
+    /// Writes the highest number received to `mirror` too, from now on.
+    pub fn mirror(&mut self, mirror: &'static AtomicU64) {
+        mirror.fetch_max(self.top(), Ordering::Relaxed);
+        self.mirror = Some(mirror);
     }
 
     /// Packets that the window covers.
@@ -68,29 +87,35 @@ impl ReplayWindow {
         }
     }
 
-    /// Marks the number of an authenticated packet as received; false: it was before, or is behind the window.
+    /// Marks the number of an authenticated packet as received.
     #[inline]
-    pub fn receive(&self, sequence: u64) -> bool {
+    pub fn receive(&self, sequence: u64) -> Arrival {
         if sequence == 0 || sequence.saturating_add(self.size) <= self.top() {
-            return false;
+            return Arrival::Replay;
         }
         let (block, bit) = (sequence / SPAN, 1u32 << (sequence % SPAN));
         let shared = self.word_of(block);
         let mut old = shared.load(Ordering::Relaxed);
         loop {
             let new = match age(old, block) {
-                Age::Same if old as u32 & bit != 0 => return false,
+                Age::Same if old as u32 & bit != 0 => return Arrival::Replay,
                 Age::Same => old | u64::from(bit),
                 Age::Older => word(block, bit),
-                Age::Newer => return false,
+                Age::Newer => return Arrival::Replay,
             };
             match shared.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => old = now,
             }
         }
-        self.top.fetch_max(sequence, Ordering::Relaxed);
-        true
+        let newest = self.top.fetch_max(sequence, Ordering::Relaxed) < sequence;
+        // Another worker may have a higher number that it has not mirrored yet: what this one goes on with is covered.
+        if let Some(mirror) = self.mirror
+            && mirror.load(Ordering::Relaxed) < sequence
+        {
+            mirror.fetch_max(sequence, Ordering::Relaxed);
+        }
+        if newest { Arrival::Newest } else { Arrival::Older }
     }
 
     #[inline]
@@ -144,14 +169,18 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
+    fn takes(w: &ReplayWindow, sequence: u64) -> bool {
+        w.receive(sequence) != Arrival::Replay
+    }
+
     #[test]
     fn once_each_and_none_below_the_window() {
         let w = ReplayWindow::new(1024, 0);
-        assert!(!w.receive(0));
-        assert!(w.receive(1) && !w.receive(1));
-        assert!(w.receive(2000));
-        assert!(!w.receive(2000 - 1024));
-        assert!(w.receive(2000 - 1023) && !w.receive(2000 - 1023));
+        assert!(!takes(&w, 0));
+        assert!(takes(&w, 1) && !takes(&w, 1));
+        assert!(takes(&w, 2000));
+        assert!(!takes(&w, 2000 - 1024));
+        assert!(takes(&w, 2000 - 1023) && !takes(&w, 2000 - 1023));
         assert_eq!(w.top(), 2000);
     }
 
@@ -160,10 +189,10 @@ mod tests {
         for top in [0, 1, 31, 32, 33, 1000, u64::from(u32::MAX) + 7] {
             let w = ReplayWindow::new(64, top);
             for back in 0..200 {
-                assert!(!w.receive(top.saturating_sub(back)), "{top} - {back}");
+                assert!(!takes(&w, top.saturating_sub(back)), "{top} - {back}");
             }
-            assert!(w.receive(top + 1) && !w.receive(top + 1));
-            assert!(w.receive(top + 40) && w.receive(top + 39));
+            assert!(takes(&w, top + 1) && !takes(&w, top + 1));
+            assert!(takes(&w, top + 40) && takes(&w, top + 39));
         }
     }
 
@@ -195,7 +224,7 @@ mod tests {
                 at = at.max(n);
             }
             let w = ReplayWindow::new(size, numbers[0] - 1);
-            let got: Vec<bool> = numbers.iter().map(|&n| w.may_receive(n) & w.receive(n)).collect();
+            let got: Vec<bool> = numbers.iter().map(|&n| w.may_receive(n) & takes(&w, n)).collect();
             prop_assert_eq!(got, oracle(u64::from(size), numbers[0] - 1, &numbers));
         }
 
@@ -209,11 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn only_a_higher_number_is_the_newest() {
+        static MIRROR: AtomicU64 = AtomicU64::new(0);
+        let mut w = ReplayWindow::new(64, 9);
+        w.mirror(&MIRROR);
+        assert_eq!(MIRROR.load(Ordering::Relaxed), 9);
+        assert_eq!(
+            [12, 11, 12, 13].map(|n| w.receive(n)),
+            [Arrival::Newest, Arrival::Older, Arrival::Replay, Arrival::Newest]
+        );
+        assert_eq!(MIRROR.load(Ordering::Relaxed), 13);
+    }
+
+    #[test]
     fn of_workers_with_the_same_number_one_wins() {
         let w = ReplayWindow::new(1024, 0);
         const N: u64 = 40_000;
         let won: u64 = std::thread::scope(|s| {
-            let run = || (1..=N).filter(|n| w.receive(*n)).count() as u64;
+            let run = || (1..=N).filter(|n| takes(&w, *n)).count() as u64;
             let threads: Vec<_> = (0..3).map(|_| s.spawn(run)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });

@@ -84,6 +84,7 @@ impl View<'_> {
             waiting: f.waits,
             peer,
             keepalives: 0,
+            withheld: f.withheld,
         })
     }
 

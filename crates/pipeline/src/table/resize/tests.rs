@@ -48,7 +48,7 @@ fn words(t: &FlowTable<FlowRecord4>) -> usize {
 fn the_index_follows_the_live_sessions_up_and_down() {
     let t = table(300_000, Grace::immediate());
     let mut q = DeferredFree::default();
-    assert_eq!(run_steps(&t, false), []);
+    assert_eq!(run_steps(&t, false), [0u32; 0]);
     let mut sizes = Vec::new();
     let mut made = Vec::new();
     for n in 0..300_000u64 {
@@ -68,7 +68,7 @@ fn the_index_follows_the_live_sessions_up_and_down() {
     for session in &made[1000..] {
         assert!(t.remove(*session, &mut q));
     }
-    assert_eq!(run_steps(&t, false), [], "more may come again");
+    assert_eq!(run_steps(&t, false), [0u32; 0], "more may come again");
     assert_eq!(run_steps(&t, true), [SMALLEST]);
     assert_eq!(words(&t), 2000);
     for n in 0..2000 {
@@ -82,7 +82,7 @@ fn a_small_table_has_one_size() {
     let mut q = DeferredFree::default();
     for n in 0..100 {
         make(&t, &mut q, n).unwrap();
-        assert_eq!(run_steps(&t, n % 2 == 0), []);
+        assert_eq!(run_steps(&t, n % 2 == 0), [0u32; 0]);
     }
 }
 
