@@ -98,6 +98,44 @@ fn resolution_by_arp_and_nd() {
 }
 
 #[test]
+fn what_has_not_answered_is_forgotten() {
+    let (Some(ns), Some(other)) = (Netns::new("fgt"), Netns::new("fgt2")) else { return };
+    ns.enter(|| {
+        connect(&other);
+        let mut w = Watched::open();
+        w.until(SECOND, "carrier", |t| running(t, "a0"));
+        let a0 = w.index("a0");
+        for (there, nobody) in [("192.0.2.2", "192.0.2.99"), ("2001:db8::2", "2001:db8::99")] {
+            // While the kernel still asks, and when it has given up.
+            for wait in [false, true] {
+                w.mirror.resolve(a0, addr(nobody)).unwrap();
+                if wait {
+                    w.until(3 * SECOND, nobody, |t| entry(t, a0, nobody).is_some_and(Neighbor::failed));
+                }
+                assert!(w.mirror.forget(a0, addr(nobody)).unwrap());
+                assert!(entry(w.tables(), a0, nobody).is_none());
+                w.poll();
+                assert!(!w.mirror.forget(a0, addr(nobody)).unwrap(), "nothing to forget");
+                let kernel = Mirror::open().unwrap();
+                assert!(
+                    entry(kernel.tables(), a0, nobody).is_none(),
+                    "{nobody} is still in the kernel's table"
+                );
+            }
+            // Those that have answered, and those that are managed, stay.
+            w.mirror.resolve(a0, addr(there)).unwrap();
+            w.until(SECOND, there, |t| entry(t, a0, there).is_some_and(Neighbor::usable));
+            assert!(!w.mirror.forget(a0, addr(there)).unwrap());
+            w.mirror.manage(a0, addr(nobody)).unwrap();
+            assert_eq!(w.mirror.managed(), [(a0, addr(nobody))]);
+            assert!(!w.mirror.forget(a0, addr(nobody)).unwrap());
+            w.mirror.unmanage(a0, addr(nobody)).unwrap();
+            assert!(w.mirror.managed().is_empty());
+        }
+    });
+}
+
+#[test]
 fn managed_entries_stay_fresh() {
     let (Some(ns), Some(other)) = (Netns::new("man"), Netns::new("man2")) else { return };
     ns.enter(|| {
