@@ -1,0 +1,92 @@
+//! Bodies of requests: read whole, within their bounds.
+
+use std::ops::Deref;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::{Response, StatusCode};
+use tokio::time::timeout;
+
+use crate::gate::{Conn, Hold, Phase, Reason};
+use crate::serve::{busy, closing};
+
+/// A body in memory, which counts as long as it lives.
+#[derive(Debug)]
+pub struct Body {
+    bytes: Vec<u8>,
+    _hold: Hold,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Why there is no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// More bytes than a body may have.
+    TooLarge,
+    /// It did not come in time.
+    TooSlow,
+    /// All connections together keep too much.
+    Busy,
+    /// The client went away, or sent no HTTP.
+    Broken,
+}
+
+impl BodyError {
+    /// What the client gets; the connection is closed then.
+    pub fn answer(self) -> Response<Full<Bytes>> {
+        let (status, text) = match self {
+            BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"),
+            BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the request body came too slowly\n"),
+            BodyError::Broken => (StatusCode::BAD_REQUEST, "the request body is broken\n"),
+            BodyError::Busy => return busy(),
+        };
+        closing(status, text)
+    }
+}
+
+impl Conn {
+    /// Reads a body of at most `most` bytes.
+    ///
+    /// # Errors
+    /// It is larger, does not come in time or not at all, or there is no room for it.
+    pub async fn read(&self, body: Incoming, most: usize) -> Result<Body, BodyError> {
+        let least = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if least > most {
+            return Err(BodyError::TooLarge);
+        }
+        self.begin(Phase::Reading);
+        let read = timeout(self.gate().limits.body, self.collect(body, most)).await;
+        self.begin(Phase::Working);
+        read.unwrap_or_else(|_| {
+            self.gate().count(Reason::Body);
+            Err(BodyError::TooSlow)
+        })
+    }
+
+    /// Copies what comes, so that nothing is kept but what counts: pieces of hyper's buffer would keep all of it.
+    async fn collect(&self, mut body: Incoming, most: usize) -> Result<Body, BodyError> {
+        let mut hold = self.hold(0).await.map_err(|_| BodyError::Busy)?;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+            let len = bytes.len() + data.len();
+            if len > most {
+                return Err(BodyError::TooLarge);
+            }
+            if len > bytes.capacity() {
+                let capacity = len.next_power_of_two().min(most);
+                hold.grow(capacity - bytes.capacity()).await.map_err(|_| BodyError::Busy)?;
+                bytes.reserve_exact(capacity - bytes.len());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Body { bytes, _hold: hold })
+    }
+}
