@@ -2,7 +2,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use sag_cloud::domain::policy;
-use sag_cloud::service::{App, serve, tls};
+use sag_cloud::service::{App, Settings, Tls, clean, serve};
 use sag_cloud::south::hub;
-use sag_cloud::store::{Store, audit, sqlite_file};
+use sag_cloud::store::{Store, audit, private, sqlite_file};
 use sag_cloud::time::now_ms;
+use sag_http::{Limits, raise_descriptor_limit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -35,33 +36,87 @@ struct Database {
     key_file: Option<String>,
 }
 
+#[derive(Args)]
+struct Serve {
+    #[arg(long, default_value = "127.0.0.1:8180")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    db: Database,
+    /// Certificate chain (PEM); turns TLS on
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// Private key (PEM)
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<String>,
+    /// Requests a second for each access key; 0 is no limit
+    #[arg(long, default_value_t = 5000)]
+    rate_limit: u32,
+    /// Bytes of a request body
+    #[arg(long, default_value_t = 1024 * 1024)]
+    max_body: usize,
+    /// Connections at a time, waiting agents included
+    #[arg(long, default_value_t = 4096)]
+    max_connections: usize,
+    /// Connections of one IPv4 address or IPv6 /64 at a time; 0 is no limit of its own
+    #[arg(long, default_value_t = 1024)]
+    max_connections_per_source: usize,
+    /// Bytes of request bodies and answers in memory, of all connections together
+    #[arg(long, default_value_t = 64 * 1024 * 1024)]
+    max_buffered: usize,
+    /// Days for which the audit log keeps an entry; 0 is for ever
+    #[arg(long, default_value_t = 365)]
+    audit_days: u32,
+    /// Entries that the audit log keeps of each account; of refused calls a tenth as many; 0 is all
+    #[arg(long, default_value_t = 1_000_000)]
+    audit_entries: u32,
+    /// Database connections
+    #[arg(long, default_value_t = 8)]
+    connections: u32,
+    /// Logs as JSON lines
+    #[arg(long)]
+    log_json: bool,
+}
+
+/// Descriptors beside connections: the listener, the runtime, files that are read; and those of a database connection
+/// (SQLite: the file, its log, and the index of that).
+const OTHER_DESCRIPTORS: usize = 64;
+const OF_A_DATABASE: usize = 3;
+
+impl Serve {
+    /// The bounds, as far as the descriptors of the process go.
+    fn settings(&self) -> Settings {
+        // SQLite opens a connection for each read that runs: one for each thread, and some that rest.
+        let databases = self.connections.max(32) as usize;
+        let reserve = OTHER_DESCRIPTORS + OF_A_DATABASE * databases;
+        let descriptors = raise_descriptor_limit(self.max_connections + reserve);
+        let wanted = Limits {
+            connections: self.max_connections,
+            per_source: self.max_connections_per_source,
+            buffered: self.max_buffered,
+            ..Limits::default()
+        };
+        let limits = wanted.fit(descriptors, reserve);
+        if limits.connections < self.max_connections {
+            tracing::warn!(
+                connections = limits.connections,
+                descriptors,
+                "fewer connections than --max-connections, because the process may not have more descriptors. \
+                 Remedy: LimitNOFILE= of the unit, or ulimit -n"
+            );
+        }
+        Settings {
+            rate_limit: self.rate_limit,
+            max_body: self.max_body,
+            limits,
+            retention: audit::Retention { days: self.audit_days, entries: self.audit_entries },
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Serve the API
-    Serve {
-        #[arg(long, default_value = "127.0.0.1:8180")]
-        listen: SocketAddr,
-        #[command(flatten)]
-        db: Database,
-        /// Certificate chain (PEM); turns TLS on
-        #[arg(long, requires = "tls_key")]
-        tls_cert: Option<String>,
-        /// Private key (PEM)
-        #[arg(long, requires = "tls_cert")]
-        tls_key: Option<String>,
-        /// Requests a second for each access key; 0 is no limit
-        #[arg(long, default_value_t = 5000)]
-        rate_limit: u32,
-        /// Bytes of a request body
-        #[arg(long, default_value_t = 1024 * 1024)]
-        max_body: usize,
-        /// Database connections
-        #[arg(long, default_value_t = 8)]
-        connections: u32,
-        /// Logs as JSON lines
-        #[arg(long)]
-        log_json: bool,
-    },
+    Serve(Serve),
     /// Manage access keys
     #[command(subcommand)]
     AccessKey(KeyCommand),
@@ -154,7 +209,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(Cli::parse().command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", sag_text::escape_lines(&format!("{e:#}")));
             ExitCode::FAILURE
         }
     }
@@ -166,25 +221,7 @@ async fn open(db: &Database, connections: u32) -> anyhow::Result<Store> {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve { listen, db, tls_cert, tls_key, rate_limit, max_body, connections, log_json } => {
-            logging(log_json);
-            let acceptor = match (tls_cert, tls_key) {
-                (Some(c), Some(k)) => Some(tls(&c, &k)?),
-                _ => None,
-            };
-            let store = open(&db, connections).await?;
-            let shared = store.shared();
-            let app = App::new(store, rate_limit, max_body);
-            let listener =
-                TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-            let address = listener.local_addr()?;
-            tracing::info!(%address, tls = acceptor.is_some(), "serving");
-            if shared {
-                tokio::spawn(hub::follow(app.agents.clone()));
-            }
-            tokio::spawn(hub::clean(app.agents.clone()));
-            serve(app, listener, acceptor, stop_signal()?).await
-        }
+        Command::Serve(options) => run_server(options).await,
         Command::AccessKey(k) => keys(k).await,
         Command::Audit { db, since, action, account, limit, json } => {
             let since = since.map_or(Ok(0), |s| audit::moment(&s, now_ms())).context("--since")?;
@@ -205,10 +242,33 @@ async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
+async fn run_server(options: Serve) -> anyhow::Result<()> {
+    logging(options.log_json)?;
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => {
+            private::warn_if_open(std::path::Path::new(key), "the private key of the server");
+            Some(Tls::load(cert, key)?)
+        }
+        _ => None,
+    };
+    let store = open(&options.db, options.connections).await?;
+    let shared = store.shared();
+    let app = App::new(store, options.settings());
+    let listen = options.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, tls = tls.is_some(), connections = app.settings.limits.connections, "serving");
+    if shared {
+        tokio::spawn(hub::follow(app.agents.clone()));
+    }
+    tokio::spawn(clean(app.clone()));
+    serve(app, listener, tls, stop_signal()?).await
+}
+
 fn print_audit(entries: &[audit::Entry], json: bool) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = entries.iter().try_for_each(|e| match json {
-        true => writeln!(out, "{}", e.json()),
+        true => writeln!(out, "{}", sag_text::escape_json(&e.json().to_string())),
         false => writeln!(out, "{}", e.line()),
     });
     match written.and_then(|()| out.flush()) {
@@ -227,6 +287,8 @@ async fn keys(command: KeyCommand) -> anyhow::Result<()> {
         }
         KeyCommand::List { db } => {
             for (id, account, user, status) in open(&db, 1).await?.keys().await? {
+                let [id, account, user, status] =
+                    [id, account, user, status].map(|t| sag_text::escape(&t).into_owned());
                 println!("{id}\t{account}\t{user}\t{status}");
             }
             return Ok(());
@@ -248,15 +310,10 @@ async fn keys(command: KeyCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn logging(json: bool) {
+fn logging(json: bool) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !plain);
-    if json { logs.json().init() } else { logs.init() }
+    sag_text::log::start(filter, json).map_err(|e| anyhow::anyhow!("cannot start logging: {e}"))
 }
 
 /// Turns true at SIGTERM or SIGINT.

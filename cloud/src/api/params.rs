@@ -6,6 +6,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::ApiError;
 
+/// Parameters of a request: several times what the longest list needs. Each takes memory that has little to do with its
+/// length.
+const MOST: usize = 2000;
+
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     map: BTreeMap<String, String>,
@@ -20,6 +24,9 @@ impl Params {
             // PostgreSQL has no text with a zero in it, and no parameter needs one.
             if k.contains('\0') || v.contains('\0') {
                 return Err(ApiError::new(400, "InvalidParameter", "A parameter holds a zero character."));
+            }
+            if self.map.len() >= MOST {
+                return Err(ApiError::new(400, "InvalidParameter", "The request has too many parameters."));
             }
             if self.map.contains_key(&k) {
                 return Err(ApiError::new(400, "InvalidParameter", "A parameter is given more than once."));
@@ -73,6 +80,13 @@ mod tests {
         let mut p = Params::default();
         p.parse_into("A.10=x&A.2=y&A.1=z&AB.1=n&A=q").expect("parses");
         assert_eq!(p.list("A"), ["z", "y", "x"]);
+    }
+
+    #[test]
+    fn so_many_and_no_more() {
+        let text = |n: usize| (0..n).map(|i| format!("a{i}")).collect::<Vec<_>>().join("&");
+        assert!(Params::default().parse_into(&text(MOST)).is_ok());
+        assert!(Params::default().parse_into(&text(MOST + 1)).is_err());
     }
 
     #[test]

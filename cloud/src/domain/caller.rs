@@ -15,6 +15,8 @@ pub struct Caller {
     /// What the requests are signed with.
     pub keys: SigningKeys,
     pub active: bool,
+    /// Requests with this time stamp (milliseconds since 1970) and earlier ones are refused.
+    pub nonce_floor: i64,
     /// The policies of a user; an account may do everything with its own resources.
     pub policies: Vec<Policy>,
 }
@@ -32,6 +34,7 @@ impl Caller {
             key_id: key_id.to_owned(),
             keys: SigningKeys::new(&key.secret),
             active: key.active,
+            nonce_floor: key.nonce_floor,
             policies: key.policies.iter().map(Policy::new).collect(),
         }))
     }

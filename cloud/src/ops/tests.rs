@@ -36,6 +36,7 @@ async fn an_older_database_gives_the_same_answers() {
         key_id: String::new(),
         keys: SigningKeys::new(""),
         active: true,
+        nonce_floor: 0,
         policies: Vec::new(),
     });
     for row in record["answers"].as_array().expect("a list") {

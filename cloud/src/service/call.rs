@@ -8,6 +8,7 @@ use hyper::http::request::Parts;
 use serde_json::Value;
 
 use super::audit::Entry;
+use super::nonces::Nonce;
 use super::server::{App, Reply};
 use super::sign::{self, Claim};
 use crate::api::params::Params;
@@ -19,7 +20,7 @@ use crate::error::{ApiError, Result};
 use crate::ops::cx::Cx;
 use crate::ops::{self, regions};
 use crate::south;
-use crate::store::nonces::{self, WINDOW_MS};
+use crate::store::nonces::{self, SignedNonce};
 use crate::store::secrets::HEX;
 use crate::store::tokens;
 use crate::time::now_ms;
@@ -32,6 +33,7 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
     let mut query = Params::default();
     let mut action = String::new();
     let mut xml = false;
+    let mut signed = false;
     let outcome = async {
         query.parse_into(parts.uri.query().unwrap_or_default())?;
         let mut params = query.clone();
@@ -57,7 +59,7 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
         };
         let claim = Claim::read(&request, now_ms())?;
         action = claim.action.clone();
-        let caller = authenticate(app, &claim).await?;
+        let caller = authenticate(app, &claim, &mut signed).await?;
         dispatch(app, &claim, caller, params, Origin { request_id: &request_id, peer }).await
     }
     .await;
@@ -69,7 +71,7 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
             (e.status, e.code.to_string(), answer, "Error".to_owned())
         }
     };
-    Reply { status, action, code, body, root, xml, request_id }
+    Reply { status, action, code, body, root, xml, request_id, signed }
 }
 
 fn request_id(app: &App) -> String {
@@ -82,7 +84,7 @@ fn is_form(parts: &Parts) -> bool {
         .is_some_and(|t| t.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"))
 }
 
-async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
+async fn authenticate(app: &App, claim: &Claim, signed: &mut bool) -> Result<Arc<Caller>> {
     let now = Instant::now();
     let caller = app.callers.get(&app.store, &claim.key_id, now).await.map_err(ApiError::internal)?;
     let Some(caller) = caller else {
@@ -93,6 +95,7 @@ async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
         ));
     };
     claim.verify(&caller.keys)?;
+    *signed = true;
     if !caller.active {
         return Err(ApiError::new(
             403,
@@ -108,11 +111,17 @@ async fn authenticate(app: &App, claim: &Claim) -> Result<Arc<Caller>> {
         )
         .with_hint("Send fewer requests a second, or try again later."));
     }
-    let kept = 2 * WINDOW_MS;
-    if claim.nonce.len() > 128 || !app.nonces.first_use(&claim.key_id, &claim.nonce, now_ms(), kept) {
+    if claim.nonce.len() > 128 {
         return Err(nonces::used());
     }
-    Ok(caller)
+    if claim.at_ms <= caller.nonce_floor {
+        return Err(nonces::forgotten());
+    }
+    match app.nonces.note(&claim.key_id, &claim.nonce, claim.at_ms, now_ms()) {
+        Nonce::New => Ok(caller),
+        Nonce::Used => Err(nonces::used()),
+        Nonce::Forgotten => Err(nonces::forgotten()),
+    }
 }
 
 /// Which request it is, and from where.
@@ -150,7 +159,7 @@ async fn dispatch(
             return Err(forbidden(op));
         }
     }
-    let nonce = (claim.key_id.as_str(), claim.nonce.as_str());
+    let nonce = SignedNonce { key: &claim.key_id, nonce: &claim.nonce, at_ms: claim.at_ms };
     let Some(op) = op else {
         let mut answer = south::call(&app.agents, &claim.action, caller, params, nonce).await?;
         answer["RequestId"] = origin.request_id.into();
@@ -170,7 +179,9 @@ async fn dispatch(
             other => break other,
         }
     };
-    if let (Err(e), false) = (&result, op.reads()) {
+    if let (Err(e), false) = (&result, op.reads())
+        && app.refusals.allow(&claim.key_id, Instant::now())
+    {
         let Origin { request_id, peer } = origin;
         let entry = Entry { op, caller: &caller, params: &params, request_id, peer, code: &e.code };
         // The transaction of a refused call is gone.
@@ -194,7 +205,7 @@ fn forbidden(op: Option<Op>) -> ApiError {
 async fn run(
     app: &Arc<App>,
     op: Op,
-    nonce: (&str, &str),
+    nonce: SignedNonce<'_>,
     caller: Arc<Caller>,
     params: Params,
     origin: Origin<'_>,
@@ -228,13 +239,16 @@ async fn run(
 
 async fn change(
     op: Op,
-    nonce: (&str, &str),
+    nonce: SignedNonce<'_>,
     cx: &mut Cx,
     caller: &Caller,
     Origin { request_id, peer }: Origin<'_>,
 ) -> Result<String> {
     nonces::keep(cx.conn(), nonce).await?;
     let (uid, token) = (cx.uid(), cx.opt("ClientToken"));
+    if token.as_ref().is_some_and(|t| t.len() > tokens::LONGEST) {
+        return Err(crate::api::validate::invalid(op, "ClientToken"));
+    }
     if let Some(token) = &token
         && let Some(stored) = tokens::get(cx.conn(), uid, op.name(), token).await?
     {

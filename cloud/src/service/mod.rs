@@ -9,4 +9,4 @@ mod nonces;
 mod server;
 pub mod sign;
 
-pub use server::{App, serve, tls};
+pub use server::{App, Settings, Tls, clean, serve};

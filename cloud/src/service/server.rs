@@ -1,57 +1,80 @@
-//! The HTTP server: listening, routing, answers in JSON or XML.
+//! The HTTP server: routing, answers in JSON or XML. `sag_http` bounds what clients can take.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use sag_http::{Accept, Conn, Gate, Limits, Plain, Remade};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use super::audit::Refusals;
 use super::call;
 use super::callers::Callers;
-use super::limit::Limiter;
+use super::limit::{Limiter, Sampler};
 use super::metrics::{Call, Metrics};
 use super::nonces::Nonces;
 use crate::api::{Op, xml};
 use crate::south::{self, Agents};
 use crate::store::Store;
+use crate::store::audit::Retention;
+use crate::time::now_ms;
+
+/// What callers may take, and how long the log of their calls is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Requests a second for each access key; 0 is no limit.
+    pub rate_limit: u32,
+    /// Bytes of a request body.
+    pub max_body: usize,
+    pub limits: Limits,
+    pub retention: Retention,
+}
 
 pub struct App {
     pub store: Store,
     pub callers: Callers,
     pub nonces: Nonces,
     pub limiter: Limiter,
+    pub refusals: Refusals,
     pub metrics: Metrics,
     /// What the calls of agents need.
     pub agents: Arc<Agents>,
-    /// Bytes of a request body.
-    pub max_body: usize,
+    pub settings: Settings,
+    /// Who is connected.
+    pub gate: Arc<Gate>,
+    /// The text of the metrics, for whoever asks.
+    scraped: Remade<Bytes>,
+    /// Calls without a valid signature that the log gets.
+    strangers: Sampler,
 }
 
 impl App {
-    pub fn new(store: Store, rate: u32, max_body: usize) -> Arc<App> {
-        let agents = Arc::new(Agents::new(store.clone()));
-        let metrics = Metrics::new(store.statements.clone(), agents.polls.clone());
+    pub fn new(store: Store, settings: Settings) -> Arc<App> {
+        let gate = Gate::new(settings.limits.clone());
+        // The long polls of one account leave connections for the others.
+        let agents = Arc::new(Agents::new(store.clone(), (settings.limits.connections * 3 / 4).max(1)));
+        let refusals = Refusals::default();
+        let metrics = Metrics::new(&store, &agents, gate.clone(), refusals.left_out.clone());
         Arc::new(App {
             store,
             callers: Callers::default(),
             nonces: Nonces::default(),
-            limiter: Limiter::new(rate),
+            limiter: Limiter::new(settings.rate_limit),
+            refusals,
             metrics,
             agents,
-            max_body,
+            gate,
+            settings,
+            scraped: Remade::new(SCRAPES),
+            strangers: Sampler::new(STRANGERS),
         })
     }
 }
@@ -68,81 +91,62 @@ pub struct Reply {
     pub root: String,
     pub xml: bool,
     pub request_id: String,
+    /// Whether the signature is that of a key.
+    pub signed: bool,
 }
 
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a running request gets to finish when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Times a second that the metrics are written anew.
+const SCRAPES: u32 = 20;
+/// Lines of the log a second for calls that anybody can make.
+const STRANGERS: u32 = 20;
+/// How often what has expired is removed.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves until `stop` turns true.
 pub async fn serve(
     app: Arc<App>,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let graceful = GracefulShutdown::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(pair) => pair,
-                Err(e) => {
-                    // Out of file descriptors, most likely: let some close.
-                    tracing::warn!(error = %e, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            _ = stop.wait_for(|s| *s) => break,
-        };
-        let _ = stream.set_nodelay(true);
+    let (gate, agents) = (app.gate.clone(), app.agents.clone());
+    let handler = move |request, conn| {
         let app = app.clone();
-        let watcher = graceful.watcher();
-        match &tls {
-            None => {
-                tokio::spawn(connection(app, stream, peer, watcher));
-            }
-            Some(acceptor) => {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let shake = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream));
-                    match shake.await {
-                        Ok(Ok(stream)) => connection(app, stream, peer, watcher).await,
-                        Ok(Err(e)) => tracing::debug!(%peer, error = %e, "TLS handshake failed"),
-                        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
-                    }
-                });
-            }
-        }
-    }
-    drop(listener);
-    app.agents.stopping.send_replace(true);
-    if tokio::time::timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
+        async move { route(&app, request, conn).await }
+    };
+    let stopped = async move {
+        // The sender lives as long as the process.
+        let _ = stop.wait_for(|s| *s).await;
+    };
+    let open = match tls {
+        None => sag_http::serve(gate, listener, Plain, handler, stopped).await,
+        Some(tls) => sag_http::serve(gate, listener, tls, handler, stopped).await,
+    };
+    agents.stopping.send_replace(true);
+    if tokio::time::timeout(STOP_TIMEOUT, open.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
     Ok(())
 }
 
-async fn connection<S>(
-    app: Arc<App>,
-    stream: S,
-    peer: SocketAddr,
-    watcher: hyper_util::server::graceful::Watcher,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |req| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(route(&app, req, peer).await) }
-    });
-    let conn = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(e) = watcher.watch(conn).await {
-        tracing::debug!(%peer, error = %e, "connection ended");
+/// Removes what has expired, now and then.
+pub async fn clean(app: Arc<App>) {
+    loop {
+        let now = now_ms();
+        app.nonces.sweep(now);
+        app.limiter.sweep(Instant::now());
+        app.refusals.sweep(Instant::now());
+        if let Err(error) = app.store.remove_expired(now).await {
+            tracing::warn!(%error, "cannot remove what has expired");
+        }
+        match app.store.prune_audit(&app.settings.retention, now).await {
+            Ok(0) => {}
+            Ok(entries) => tracing::info!(entries, "old entries of the audit log removed"),
+            Err(error) => tracing::warn!(%error, "cannot remove old entries of the audit log"),
+        }
+        tokio::time::sleep(CLEAN_EVERY).await;
     }
 }
 
@@ -153,7 +157,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     r
 }
 
-async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+async fn route(app: &Arc<App>, req: Request<Incoming>, conn: Conn) -> Response<Full<Bytes>> {
     match (req.method(), req.uri().path()) {
         (&Method::GET, "/healthz") => return plain(StatusCode::OK, "ok\n"),
         (&Method::GET, "/readyz") => {
@@ -164,21 +168,21 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Resp
                 plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
             };
         }
-        (&Method::GET, "/metrics") => return plain(StatusCode::OK, app.metrics.text()),
+        (&Method::GET, "/metrics") => {
+            let text = app.scraped.get(|| Bytes::from(app.metrics.text()));
+            return plain(StatusCode::OK, text);
+        }
         (&Method::GET | &Method::POST, "/") => {}
         (_, "/") => return plain(StatusCode::METHOD_NOT_ALLOWED, "GET or POST\n"),
         _ => return plain(StatusCode::NOT_FOUND, "not found\n"),
     }
     let start = Instant::now();
     let (parts, body) = req.into_parts();
-    let limited = Limited::new(body, app.max_body).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, limited).await {
-        Ok(Ok(b)) => b.to_bytes(),
-        Ok(Err(_)) => {
-            return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large or broken\n");
-        }
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the request body came too slowly\n"),
+    let body = match conn.read(body, app.settings.max_body).await {
+        Ok(body) => body,
+        Err(refused) => return refused.answer(),
     };
+    let peer = conn.peer;
     let reply = call::call(app, &parts, &body, peer).await;
     let known = Op::by_name(&reply.action).is_some() || south::is_action(&reply.action);
     let action = if known { reply.action.clone() } else { "other".to_owned() };
@@ -187,16 +191,23 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, peer: SocketAddr) -> Resp
     if reply.action != south::PULL {
         app.metrics.seconds.observe(elapsed.as_secs_f64());
     }
-    tracing::info!(
-        request_id = reply.request_id,
-        %peer,
-        action = reply.action,
-        status = reply.status,
-        code = reply.code,
-        millis = elapsed.as_secs_f64() * 1000.0,
-        "call"
-    );
+    if reply.signed || app.strangers.allow(Instant::now()) {
+        tracing::info!(
+            request_id = reply.request_id,
+            %peer,
+            action = short(&reply.action),
+            status = reply.status,
+            code = reply.code,
+            millis = elapsed.as_secs_f64() * 1000.0,
+            "call"
+        );
+    }
     answer(reply)
+}
+
+/// The beginning of a text that somebody else made up.
+fn short(text: &str) -> &str {
+    text.char_indices().nth(64).map_or(text, |(end, _)| &text[..end])
 }
 
 fn answer(reply: Reply) -> Response<Full<Bytes>> {
@@ -216,19 +227,34 @@ fn answer(reply: Reply) -> Response<Full<Bytes>> {
     r
 }
 
-/// TLS from a certificate chain and a key in PEM files.
-pub fn tls(cert: &str, key: &str) -> anyhow::Result<TlsAcceptor> {
-    use tokio_rustls::rustls::ServerConfig;
-    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let chain = CertificateDer::pem_file_iter(cert)
-        .with_context(|| format!("cannot read {cert}"))?
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("cannot parse {cert}"))?;
-    let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("cannot read {key}"))?;
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("certificate and key do not fit")?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+/// TLS with the server's certificate.
+#[derive(Clone)]
+pub struct Tls(TlsAcceptor);
+
+impl Accept for Tls {
+    type Stream = TlsStream<TcpStream>;
+    const PLAIN: bool = false;
+
+    async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.0.accept(stream).await
+    }
+}
+
+impl Tls {
+    /// From a certificate chain and a key in PEM files.
+    pub fn load(cert: &str, key: &str) -> anyhow::Result<Tls> {
+        use tokio_rustls::rustls::ServerConfig;
+        use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+        use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let chain = CertificateDer::pem_file_iter(cert)
+            .with_context(|| format!("cannot read {cert}"))?
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("cannot parse {cert}"))?;
+        let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("cannot read {key}"))?;
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, private)
+            .context("certificate and key do not fit")?;
+        Ok(Tls(TlsAcceptor::from(Arc::new(config))))
+    }
 }

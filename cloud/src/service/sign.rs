@@ -19,6 +19,8 @@ pub struct Claim {
     pub nonce: String,
     pub action: String,
     pub version: String,
+    /// The request's time stamp, in milliseconds since 1970.
+    pub at_ms: i64,
     signed: Signed,
 }
 
@@ -38,6 +40,8 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
+/// Characters of a string to sign that a refusal shows.
+const SHOWN: usize = 16 * 1024;
 const ACS3: &str = "ACS3-HMAC-SHA256";
 const REQUIRED_HEADERS: [&str; 5] =
     ["x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];
@@ -80,15 +84,16 @@ impl Claim {
         if ok {
             return Ok(());
         }
-        // Clients look for the string to sign behind this colon.
+        // Clients look for the string to sign behind this colon. One of a large form would be an answer several times as
+        // large as the request, for anybody who knows the name of a key.
+        let text = match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        };
         Err(ApiError::new(
             400,
             "SignatureDoesNotMatch",
-            format!(
-                "The signature is not the one of this request and key. \
-                 server string to sign is:{}",
-                self.signed_text()
-            ),
+            format!("The signature is not the one of this request and key. server string to sign is:{text}"),
         )
         .with_hint("Check the AccessKeySecret and the string to sign."))
     }
@@ -114,7 +119,7 @@ fn version1(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
             "Only SignatureMethod HMAC-SHA1 with SignatureVersion 1.0 is supported.",
         ));
     }
-    check_time(&timestamp, now_ms)?;
+    let at_ms = check_time(&timestamp, now_ms)?;
     let query: Vec<String> = r
         .params
         .iter()
@@ -123,7 +128,7 @@ fn version1(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
         .collect();
     let text = format!("{}&%2F&{}", r.method, encode(&query.join("&")));
     let version = version_of(r)?;
-    Ok(Claim { key_id, nonce, action, version, signed: Signed::V1 { text, signature } })
+    Ok(Claim { key_id, nonce, action, version, at_ms, signed: Signed::V1 { text, signature } })
 }
 
 fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
@@ -158,7 +163,7 @@ fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
         headers.push_str(&format!("{name}:{}\n", value.trim()));
     }
     let need = |name| header(r.headers, name).unwrap_or_default().to_owned();
-    check_time(&need("x-acs-date"), now_ms)?;
+    let at_ms = check_time(&need("x-acs-date"), now_ms)?;
     let nonce = need("x-acs-signature-nonce");
     if nonce.is_empty() {
         return Err(ApiError::new(
@@ -175,6 +180,7 @@ fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
         nonce,
         action: action_of(r)?,
         version: version_of(r)?,
+        at_ms,
         signed: Signed::Acs3 { canonical, signature: signature.to_owned() },
     })
 }
@@ -208,7 +214,7 @@ fn missing_code(name: &str) -> &'static str {
     }
 }
 
-fn check_time(text: &str, now_ms: i64) -> Result<()> {
+fn check_time(text: &str, now_ms: i64) -> Result<i64> {
     let Some(at) = time::parse(text).filter(|_| text.ends_with('Z')) else {
         return Err(ApiError::new(
             400,
@@ -224,7 +230,7 @@ fn check_time(text: &str, now_ms: i64) -> Result<()> {
         )
         .with_hint("Set the clock of the client."));
     }
-    Ok(())
+    Ok(at * 1000)
 }
 
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -25,6 +25,7 @@ use crate::domain::gateway::Gateway;
 use crate::error::{ApiError, Result};
 use crate::ops::commands;
 use crate::ops::cx::Cx;
+use crate::store::nonces::SignedNonce;
 use crate::store::{Link, Store, devices, nonces};
 use crate::time::now_ms;
 
@@ -40,15 +41,18 @@ pub struct Agents {
     pub polls: Gauge<i64, AtomicI64>,
     /// Turns true when the server stops; long polls end then.
     pub stopping: watch::Sender<bool>,
+    /// Polls of one account that may wait at a time.
+    polls_of_an_account: usize,
 }
 
 impl Agents {
-    pub fn new(store: Store) -> Agents {
+    pub fn new(store: Store, polls_of_an_account: usize) -> Agents {
         Agents {
             store,
             hub: hub::Hub::default(),
             polls: Gauge::default(),
             stopping: watch::Sender::new(false),
+            polls_of_an_account,
         }
     }
 
@@ -79,7 +83,7 @@ pub async fn call(
     action: &str,
     caller: Arc<Caller>,
     params: Params,
-    nonce: (&str, &str),
+    nonce: SignedNonce<'_>,
 ) -> Result<Value> {
     match action {
         PULL => pull(agents, caller, params, nonce).await,
@@ -106,7 +110,7 @@ async fn pull(
     agents: &Arc<Agents>,
     caller: Arc<Caller>,
     params: Params,
-    nonce: (&str, &str),
+    nonce: SignedNonce<'_>,
 ) -> Result<Value> {
     let request =
         PullRequest::from_parameters(|name| params.get(name).map(str::to_owned)).map_err(parameter)?;
@@ -115,9 +119,10 @@ async fn pull(
     let mut stopping = agents.stopping.subscribe();
     let _count = Polling::new(agents);
     let mut first = true;
+    let waiter = agents.hub.waiter(&sn);
+    let mut place = None;
     loop {
         // Listening starts before looking, so no change falls in between.
-        let waiter = agents.hub.waiter(&sn);
         let woken = waiter.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
@@ -133,7 +138,10 @@ async fn pull(
             seen(agents, &sn).await?;
             first = false;
         }
-        if !answer.changed {
+        if !answer.changed && request.wait > 0 && !waiter.superseded() {
+            if place.is_none() {
+                place = Some(agents.hub.poll(caller.uid, agents.polls_of_an_account).ok_or_else(too_many)?);
+            }
             tokio::select! {
                 () = &mut woken => continue,
                 () = tokio::time::sleep_until(deadline) => {}
@@ -142,6 +150,11 @@ async fn pull(
         }
         return Ok(serde_json::to_value(answer)?);
     }
+}
+
+fn too_many() -> ApiError {
+    ApiError::new(429, "Throttling.User", "Too many long polls of this account wait.")
+        .with_hint("Raise --max-connections of sag-cloud, or try again later.")
 }
 
 /// Counts a waiting agent for as long as it waits.

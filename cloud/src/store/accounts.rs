@@ -15,6 +15,8 @@ pub struct AccessKey {
     pub user: String,
     pub secret: String,
     pub active: bool,
+    /// Requests with this time stamp (milliseconds since 1970) and earlier ones are refused.
+    pub nonce_floor: i64,
     /// The policy documents of the user; an account has none.
     pub policies: Vec<Value>,
 }
@@ -28,15 +30,16 @@ impl Store {
     /// The key, with its secret in clear.
     pub async fn access_key(&self, id: &str) -> anyhow::Result<Option<AccessKey>> {
         let mut tx = self.read().await?;
-        let sql = "SELECT uid, user_name, secret, status FROM access_keys WHERE id = $1";
+        let sql = "SELECT uid, user_name, secret, status, nonce_floor FROM access_keys WHERE id = $1";
         let found = tx
             .row(sql, args![id], |row| {
-                Ok((row.int(0)?, row.string(1)?, row.string(2)?, row.text(3)? == "Active"))
+                let active = row.text(3)? == "Active";
+                Ok((row.int(0)?, row.string(1)?, row.string(2)?, active, row.int(4)?))
             })
             .await?;
         let key = match found {
             None => None,
-            Some((uid, user, sealed, active)) => {
+            Some((uid, user, sealed, active, nonce_floor)) => {
                 let mut policies = Vec::new();
                 if !user.is_empty() {
                     let sql = "SELECT document FROM policies WHERE uid = $1 AND user_name = $2";
@@ -44,7 +47,8 @@ impl Store {
                         policies.push(serde_json::from_str(&text)?);
                     }
                 }
-                Some(AccessKey { uid, user, secret: self.cipher.open(&sealed)?, active, policies })
+                let secret = self.cipher.open(&sealed)?;
+                Some(AccessKey { uid, user, secret, active, nonce_floor, policies })
             }
         };
         tx.rollback().await?;

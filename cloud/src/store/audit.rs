@@ -36,13 +36,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// One line of text; parameters are last, because they may be long.
+    /// One line of text, whatever the caller sent; parameters are last, because they may be long.
     pub fn line(&self) -> String {
         let who = match self.user.as_str() {
             "" => self.account.clone(),
             user => format!("{}/{user}", self.account),
         };
-        format!(
+        let line = format!(
             "{}  {who}  {}  {}  {}  {}  {}  {}",
             stamp(self.at),
             self.key_id,
@@ -51,7 +51,8 @@ impl Entry {
             self.code,
             self.request_id,
             self.params
-        )
+        );
+        sag_text::escape(&line).into_owned()
     }
 
     pub fn json(&self) -> Value {
@@ -87,9 +88,12 @@ pub struct Record<'a> {
 
 /// Writes a call into the log.
 pub async fn write(tx: &mut Tx, r: Record<'_>) -> Result<()> {
-    let sql = "INSERT INTO audit (request_id, at, uid, user_name, key_id, source, action, params, code)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    let args = args![r.request_id, r.at, r.uid, r.user, r.key_id, r.source, r.action, r.params, r.code];
+    let sql =
+        "INSERT INTO audit (request_id, at, uid, user_name, key_id, source, action, params, code, refused)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    let refused = i64::from(r.code != "OK");
+    let args =
+        args![r.request_id, r.at, r.uid, r.user, r.key_id, r.source, r.action, r.params, r.code, refused];
     tx.execute(sql, args).await.map(|_| ())
 }
 
@@ -131,7 +135,60 @@ fn like(pattern: &str) -> String {
     out
 }
 
+/// How long entries are kept, and how many of each account. 0 is without end.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub days: u32,
+    /// Of calls that were carried out; of refused ones a tenth as many.
+    pub entries: u32,
+}
+
+/// Entries that are removed in one transaction: others may write in between.
+const AT_ONCE: i64 = 1000;
+
 impl Store {
+    /// Removes entries that are older than wanted or more than wanted; returns how many.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn prune_audit(&self, keep: &Retention, now: i64) -> Result<u64> {
+        let mut removed = 0;
+        if keep.days > 0 {
+            let before = now - i64::from(keep.days) * 86_400_000;
+            let sql = "DELETE FROM audit WHERE request_id IN
+                 (SELECT request_id FROM audit WHERE at < $1 ORDER BY at LIMIT $2)";
+            while self.remove(sql, args![before, AT_ONCE], &mut removed).await? {}
+        }
+        if keep.entries == 0 {
+            return Ok(removed);
+        }
+        let mut tx = self.read().await?;
+        let sql = "SELECT uid, refused, COUNT(*) FROM audit GROUP BY uid, refused";
+        let counts = tx.query(sql, Vec::new(), |row| Ok((row.int(0)?, row.int(1)?, row.int(2)?))).await?;
+        tx.rollback().await?;
+        for (uid, refused, have) in counts {
+            let most = i64::from(if refused == 0 { keep.entries } else { (keep.entries / 10).max(1) });
+            let mut surplus = have - most;
+            while surplus > 0 {
+                let sql = "DELETE FROM audit WHERE request_id IN
+                     (SELECT request_id FROM audit WHERE uid = $1 AND refused = $2 ORDER BY at LIMIT $3)";
+                let some = surplus.min(AT_ONCE);
+                self.remove(sql, args![uid, refused, some], &mut removed).await?;
+                surplus -= some;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether there may be more to remove.
+    async fn remove(&self, sql: &str, args: Vec<super::Arg>, removed: &mut u64) -> Result<bool> {
+        let mut tx = self.write().await?;
+        let rows = tx.execute(sql, args).await?;
+        tx.commit().await?;
+        *removed += rows;
+        Ok(rows >= AT_ONCE as u64)
+    }
+
     /// The latest entries that fit, oldest first.
     pub async fn audit(&self, query: &Query) -> anyhow::Result<Vec<Entry>> {
         let sql =
@@ -215,6 +272,54 @@ mod tests {
         );
         assert_eq!(entry.json()["Time"], "1970-01-01T00:00:02Z");
         assert_eq!(entry.json()["Params"]["Name"], "x");
+    }
+
+    #[tokio::test]
+    async fn old_and_surplus_entries_go_each_account_its_own() {
+        let dir = tempfile::tempdir().expect("dir");
+        let url = format!("sqlite://{}/t.db", dir.path().display());
+        let store = Store::open(&url, None, 2).await.expect("opens");
+        let day = 86_400_000;
+        let mut tx = store.write().await.expect("begins");
+        let mut add = async |uid: i64, code: &str, at: i64| {
+            let request_id = format!("{uid}-{code}-{at}");
+            let entry = Record {
+                request_id: &request_id,
+                at,
+                uid,
+                user: "",
+                key_id: "k",
+                source: "s",
+                action: "a",
+                params: "{}",
+                code,
+            };
+            write(&mut tx, entry).await.expect("writes");
+        };
+        for i in 0..2500 {
+            add(1, "OK", i).await;
+            add(1, "Forbidden", 10 * day + i).await;
+            if i < 30 {
+                add(2, "OK", 10 * day + i).await;
+            }
+        }
+        tx.commit().await.expect("commits");
+        let counts = async || -> Vec<(i64, i64, i64, i64)> {
+            let mut tx = store.read().await.expect("begins");
+            let sql = "SELECT uid, refused, COUNT(*), MIN(at) FROM audit GROUP BY uid, refused ORDER BY uid, refused";
+            tx.query(sql, Vec::new(), |r| Ok((r.int(0)?, r.int(1)?, r.int(2)?, r.int(3)?)))
+                .await
+                .expect("reads")
+        };
+        let forever = Retention { days: 0, entries: 0 };
+        assert_eq!(store.prune_audit(&forever, 11 * day).await.expect("prunes"), 0);
+        let some = Retention { days: 0, entries: 1000 };
+        assert_eq!(store.prune_audit(&some, 11 * day).await.expect("prunes"), 1500 + 2400);
+        let left = [(1, 0, 1000, 1500), (1, 1, 100, 10 * day + 2400), (2, 0, 30, 10 * day)];
+        assert_eq!(counts().await, left, "the latest stay; refused ones push out no others");
+        let week = Retention { days: 7, entries: 0 };
+        assert_eq!(store.prune_audit(&week, 11 * day).await.expect("prunes"), 1000);
+        assert_eq!(counts().await, left[1..]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub enum Error {
     #[cfg(feature = "postgres")]
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] sqlx::Error),
+    #[error("the file of the database: {0}")]
+    File(std::io::Error),
     #[error("a stored document cannot be read: {0}")]
     Document(#[from] serde_json::Error),
     #[error("a change in a transaction that only reads")]

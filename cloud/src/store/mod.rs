@@ -14,6 +14,7 @@ pub mod nonces;
 pub mod objects;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub mod private;
 mod schema;
 pub mod secrets;
 mod sqlite;

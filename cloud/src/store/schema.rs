@@ -108,6 +108,13 @@ const MIGRATIONS: &[&[&str]] = &[
         "DROP INDEX devices_sag",
         "CREATE INDEX devices_sag ON devices (sag, slot, sn)",
     ],
+    // Refused calls are counted apart, so that they cannot push what was done out of the audit log.
+    &[
+        "ALTER TABLE audit ADD COLUMN refused BIGINT NOT NULL DEFAULT 0",
+        "UPDATE audit SET refused = 1 WHERE code <> 'OK'",
+        "CREATE INDEX audit_retention ON audit (uid, refused, at)",
+        "ALTER TABLE access_keys ADD COLUMN nonce_floor BIGINT NOT NULL DEFAULT 0",
+    ],
 ];
 
 /// The migration whose columns are filled from documents.

@@ -44,6 +44,7 @@ impl Cipher {
                 Err(e) => return Err(e).with_context(|| format!("cannot write {path}")),
             }
         }
+        super::private::narrow(Path::new(path), "the key of the stored secrets");
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
         let key = text.trim();
         let mut bytes = [0u8; 32];

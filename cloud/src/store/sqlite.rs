@@ -2,13 +2,14 @@
 //! memory, and handing each statement to another thread costs more than the statement. Only the end of a change, which
 //! waits for the disk, runs in a thread for blocking work.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Statement};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Arg, Count, Error, Result};
+use super::{Arg, Count, Error, Result, private};
 
 /// Statements that a connection keeps prepared; there are fewer in all.
 const PREPARED: usize = 256;
@@ -29,6 +30,13 @@ pub struct Database {
 impl Database {
     /// Opens the file; makes it if it is not there.
     pub fn open(path: &str) -> Result<Arc<Database>> {
+        // Without a file: a database in memory. SQLite gives its log and its index the permissions of the file.
+        if !path.is_empty() && !path.starts_with(':') {
+            private::claim(Path::new(path), "the database").map_err(Error::File)?;
+            for beside in ["-wal", "-shm", "-journal"] {
+                private::narrow(Path::new(&format!("{path}{beside}")), "the log of the database");
+            }
+        }
         let db = Database {
             path: path.to_owned(),
             readers: Mutex::default(),

@@ -58,6 +58,34 @@ async fn a_transaction_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn only_the_owner_reads_the_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("dir");
+    let path = |name: &str| dir.path().join(name);
+    let mode = |name: &str| std::fs::metadata(path(name)).expect("is there").permissions().mode() & 0o777;
+    let write = async || {
+        let store = open(&dir).await;
+        let mut tx = store.write().await.expect("begins");
+        objects::put(&mut tx, &thing("a", 1)).await.expect("puts");
+        tx.commit().await.expect("commits");
+        store
+    };
+    let store = write().await;
+    for name in ["t.db", "t.db-wal", "t.db-shm", "t.db.key"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    drop(store);
+    // Files of an earlier version, or of another umask.
+    for name in ["t.db", "t.db.key"] {
+        std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(0o644)).expect("changes");
+    }
+    let _store = write().await;
+    for name in ["t.db", "t.db-wal", "t.db-shm", "t.db.key"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn filters_orders_pages_and_links() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(&dir).await;
