@@ -8,6 +8,7 @@ use sag_compile::{FamilyRule, accepts, class_of, compile_rule};
 use sag_model::config::{Acl, AclRule, Config, protocol_name};
 use sag_model::control::Finding;
 use sag_pipeline::policy::Class;
+use sag_text::escape_lines;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,11 +17,14 @@ pub fn check(path: &Path) -> ExitCode {
     match config_file::load(path) {
         Ok((checked, _)) => {
             for w in &checked.warnings {
-                eprintln!("warning: {w}");
+                eprintln!("warning: {}", escape_lines(&w.to_string()));
             }
             let c = &checked.config;
+            if let Some(w) = config_file::exposed_keys(path, c) {
+                eprintln!("warning: {}", escape_lines(&w));
+            }
             for f in findings(c) {
-                eprintln!("warning: {}", f.text);
+                eprintln!("warning: {}", escape_lines(&f.text));
             }
             let rules: usize = c.acls.iter().map(|a| a.rules.len()).sum();
             println!(
@@ -33,7 +37,7 @@ pub fn check(path: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{}", escape_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ mod check;
 mod config_file;
 mod daemon;
 mod esp;
+mod files;
 mod replay;
 mod server;
 
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
         Command::Unload { config } => daemon::unload(config.as_deref()).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("sag-vcpe: {error:#}");
+        eprintln!("sag-vcpe: {}", sag_text::escape_lines(&format!("{error:#}")));
         ExitCode::FAILURE
     })
 }

@@ -12,13 +12,7 @@ use std::time::{Duration, Instant};
 pub fn start_logging(filter: &str) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("dataplane.log: {filter:?} is no log filter (try \"info\")"))?;
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()) && !plain)
-        .try_init()
-        .map_err(|e| anyhow!("cannot start logging: {e}"))
+    sag_text::log::start(filter, false).map_err(|e| anyhow!("cannot start logging: {e}"))
 }
 
 /// Names everything that the machine lacks before anything is touched.

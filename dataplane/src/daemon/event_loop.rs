@@ -3,14 +3,14 @@
 use super::core::Daemon;
 use super::{environment, start};
 use crate::config_file;
-use crate::server::{Handler, MetricsServer, Server};
+use crate::server::{Counts, Handler, MetricsServer, Server};
 use anyhow::{Context, Result, anyhow};
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 const NETLINK: Token = Token(0);
@@ -19,11 +19,16 @@ const TERM: Token = Token(2);
 const HUP: Token = Token(3);
 const SERVER: Token = Token(16);
 
+/// Descriptors that the daemon wants to be allowed.
+const DESCRIPTORS: usize = 16 * 1024;
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let (checked, text) = config_file::load(path)?;
     environment::start_logging(&checked.config.dataplane.log)?;
     environment::preflight(&checked.config)?;
+    // Sockets of workers, maps and links, clients: more than the usual 1,024 with many ports and queues.
+    sag_http::raise_descriptor_limit(DESCRIPTORS);
     let mut poll = Poll::new().context("cannot make a poll descriptor")?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE).context("cannot make a waker")?);
     let mut term = signal_stream(&poll, TERM, &[signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
@@ -32,7 +37,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let socket = &daemon.running.config.dataplane.control;
     let mut server = Server::bind(socket).with_context(|| format!("control socket {}", socket.display()))?;
     poll.registry().register(daemon.kernel.event_source(), NETLINK, Interest::READABLE)?;
-    let _metrics = serve_metrics(&daemon)?;
+    let _metrics = serve_metrics(&daemon, server.counts())?;
     daemon.reconcile_devices();
 
     let mut events = Events::with_capacity(128);
@@ -72,16 +77,18 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
         if ticked.elapsed() >= interval {
             ticked = Instant::now();
             daemon.tick();
+            server.tick(poll.registry());
         }
     }
 }
 
-fn serve_metrics(daemon: &Daemon) -> Result<Option<MetricsServer>> {
+fn serve_metrics(daemon: &Daemon, control: Arc<Counts>) -> Result<Option<MetricsServer>> {
     let address = daemon.running.config.dataplane.metrics.map(|a| a.to_string()).unwrap_or_default();
     let metrics = daemon.telemetry.metrics();
-    MetricsServer::start(&address, move || match metrics.lock() {
-        Ok(m) => m.clone(),
-        Err(e) => e.into_inner().clone(),
+    MetricsServer::start(&address, move || {
+        let mut snapshot = metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        snapshot.control = control.read();
+        snapshot
     })
     .map_err(Into::into)
 }

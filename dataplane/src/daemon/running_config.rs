@@ -1,5 +1,6 @@
 //! The configuration in force.
 
+use crate::{config_file, files};
 use anyhow::{Result, anyhow};
 use sag_model::config::{self, Checked, Config};
 use sag_model::control::Finding;
@@ -32,12 +33,13 @@ pub struct Applied {
 impl RunningConfig {
     /// The document of the start.
     pub fn new(path: &Path, checked: Checked, text: String) -> RunningConfig {
+        let warnings = checked.warnings.iter().map(|w| w.to_string());
         RunningConfig {
             path: path.to_owned(),
             text,
             source: path.display().to_string(),
             applied: SystemTime::now(),
-            warnings: checked.warnings.iter().map(|w| w.to_string()).collect(),
+            warnings: warnings.chain(config_file::exposed_keys(path, &checked.config)).collect(),
             findings: None,
             config: checked.config,
         }
@@ -50,6 +52,9 @@ impl RunningConfig {
         let mut warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
         let fixed = self.config.needs_restart(&checked.config);
         warnings.extend(fixed.iter().map(|key| format!("{key} changes with the next start of the daemon")));
+        if name == self.path.display().to_string() {
+            warnings.extend(config_file::exposed_keys(&self.path, &checked.config));
+        }
         let changed = checked.config != self.config;
         self.config = checked.config;
         self.text = text;
@@ -79,23 +84,12 @@ impl RunningConfig {
     /// Writes the document to where the next start finds it if its source is gone.
     pub fn save_last_good(&self) {
         let dir = &self.config.dataplane.state_dir;
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(dir)?;
-            let (new, path) = (dir.join("last-good.toml.new"), dir.join("last-good.toml"));
-            write_private(&new, &self.text)?;
-            std::fs::rename(new, path)
+        let write = || {
+            files::make_private_dir(dir)?;
+            files::replace_private(&dir.join("last-good.toml"), self.text.as_bytes())
         };
         if let Err(error) = write() {
             tracing::warn!(dir = %dir.display(), %error, "cannot keep the last good configuration");
         }
     }
-}
-
-/// The document may contain keys: only its owner may read it.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut f = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    f.write_all(text.as_bytes())?;
-    f.sync_all()
 }

@@ -1,9 +1,10 @@
 //! One connection: lines in, lines out, bounded both ways, never waiting.
 
-use super::{Handler, dispatch};
+use super::{Ended, Handler, dispatch};
 use mio::net::UnixStream;
 use sag_model::control::{Error, ErrorCode, MAX_CONFIG_REQUEST, MAX_REQUEST, OP_WITHIN};
 use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
 
 const CHUNK: usize = 64 << 10;
 /// A client that has this much to read before it is asked again.
@@ -14,6 +15,11 @@ const REQUESTS_PER_TURN: usize = 16;
 const READS_PER_TURN: usize = 64;
 /// Buffers above this are given back when empty.
 const KEEP_CAPACITY: usize = 256 << 10;
+
+/// For reading some of an answer.
+const UNREAD_TIME: Duration = Duration::from_secs(30);
+/// For sending the whole of a request.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// What the server does about the client next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +38,42 @@ pub(super) struct Client {
     output: Output,
     ended: bool,
     pub(super) last_turn: u64,
+    /// Whose program it is.
+    pub(super) user: u32,
+    /// When it has last read something, or had nothing to read.
+    read: Instant,
+    /// When the request began that is still to be finished.
+    begun: Option<Instant>,
 }
 
 impl Client {
     pub(super) fn new(stream: UnixStream, turn: u64) -> Client {
-        Client { stream, input: Input::default(), output: Output::default(), ended: false, last_turn: turn }
+        // Who cannot be identified shares the places of nobody.
+        let user = rustix::net::sockopt::socket_peercred(&stream).map_or(u32::MAX, |c| c.uid.as_raw());
+        Client {
+            stream,
+            input: Input::default(),
+            output: Output::default(),
+            ended: false,
+            last_turn: turn,
+            user,
+            read: Instant::now(),
+            begun: None,
+        }
+    }
+
+    /// Bytes of answers that it has not read.
+    pub(super) fn unread(&self) -> usize {
+        self.output.unread()
+    }
+
+    /// Why it has to go, if it keeps the server waiting.
+    pub(super) fn overdue(&self, now: Instant) -> Option<Ended> {
+        if self.unread() > 0 && now.saturating_duration_since(self.read) > UNREAD_TIME {
+            return Some(Ended::Unread);
+        }
+        let begun = self.begun.filter(|at| now.saturating_duration_since(*at) > REQUEST_TIME);
+        begun.map(|_| Ended::HalfRequest)
     }
 
     pub(super) fn stream(&mut self) -> &mut UnixStream {
@@ -51,20 +88,38 @@ impl Client {
     /// Reads, answers and writes as far as it goes. `may_be_large`: few enough other clients are
     /// sending a large configuration.
     pub(super) fn run(&mut self, may_be_large: bool, handler: &mut dyn Handler) -> Turn {
-        let (mut requests, mut reads) = (0, 0);
+        let mut requests = 0;
+        let turn = self.work(may_be_large, handler, &mut requests);
+        let now = Instant::now();
+        if self.unread() == 0 {
+            self.read = now;
+        }
+        if requests > 0 || !self.input.is_partial() {
+            self.begun = None;
+        }
+        if self.input.is_partial() {
+            self.begun.get_or_insert(now);
+        }
+        turn
+    }
+
+    fn work(&mut self, may_be_large: bool, handler: &mut dyn Handler, requests: &mut usize) -> Turn {
+        let mut reads = 0;
         loop {
-            if self.output.flush(&mut self.stream).is_err() {
-                return Turn::Close;
+            match self.output.flush(&mut self.stream) {
+                Ok(0) => {}
+                Ok(_) => self.read = Instant::now(),
+                Err(_) => return Turn::Close,
             }
             if self.output.unread() > UNREAD_LIMIT {
                 return Turn::Wait;
             }
-            if requests == REQUESTS_PER_TURN || reads == READS_PER_TURN {
+            if *requests == REQUESTS_PER_TURN || reads == READS_PER_TURN {
                 return Turn::Again;
             }
             match self.input.next_line(may_be_large) {
                 Some(Ok(line)) => {
-                    requests += 1;
+                    *requests += 1;
                     dispatch::answer(line, handler, &mut self.output.bytes);
                     continue;
                 }
@@ -101,6 +156,11 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// Whether there is the beginning of a line.
+    fn is_partial(&self) -> bool {
+        self.discarding || self.bytes.len() > self.head
+    }
+
     /// Appends what the reader has, once.
     pub(super) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
         self.bytes.drain(..self.head);
@@ -178,18 +238,20 @@ impl Output {
         self.bytes.len() - self.written
     }
 
-    fn flush(&mut self, to: &mut impl Write) -> io::Result<()> {
+    /// Writes as much as is taken; returns how much that was.
+    fn flush(&mut self, to: &mut impl Write) -> io::Result<usize> {
+        let mut taken = 0;
         while self.unread() > 0 {
             match to.write(&self.bytes[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => self.written += n,
+                Ok(n) => (self.written, taken) = (self.written + n, taken + n),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     // One who always leaves a little unread must not make the rest stay.
                     if self.written > KEEP_CAPACITY {
                         self.bytes.drain(..self.written);
                         self.written = 0;
                     }
-                    return Ok(());
+                    return Ok(taken);
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -200,6 +262,6 @@ impl Output {
         if self.bytes.capacity() > KEEP_CAPACITY {
             self.bytes = Vec::new();
         }
-        Ok(())
+        Ok(taken)
     }
 }

@@ -27,6 +27,18 @@ pub struct MetricsSnapshot {
     pub workers: Vec<Worker>,
     pub cars: Vec<CarCounters>,
     pub tunnels: Vec<Tunnel>,
+    /// Of the metrics endpoint itself.
+    pub endpoint: Clients,
+    /// Of the control socket.
+    pub control: Clients,
+}
+
+/// Who is connected to an interface, and who was sent away.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Clients {
+    pub open: usize,
+    /// Connections that were refused or closed, by what ran out.
+    pub ended: Vec<(&'static str, u64)>,
 }
 
 /// Next hops that have a number, that could have one, and that have been asked for and have not answered.
@@ -267,8 +279,18 @@ impl Collector for Snapshot {
         out.counter("sag_car_passed_bytes", "Bytes that the CAR let pass", passed)?;
         let dropped = s.cars.iter().map(|c| (by_car(c), c.dropped_bytes));
         out.counter("sag_car_dropped_bytes", "Bytes of the CAR over its ceiling or the link", dropped)?;
-        tunnels(&mut out, &s.tunnels)
+        tunnels(&mut out, &s.tunnels)?;
+        clients(&mut out, &[("metrics", &s.endpoint), ("control", &s.control)])
     }
+}
+
+fn clients(out: &mut Families<'_>, all: &[(&str, &Clients)]) -> fmt::Result {
+    let open = all.iter().map(|(name, c)| ([("interface", *name)], c.open as f64));
+    out.gauge("sag_clients", "Connections to the metrics endpoint and to the control socket", open)?;
+    let ended = all.iter().flat_map(|(name, c)| {
+        c.ended.iter().map(|(reason, n)| ([("interface", *name), ("reason", reason)], *n))
+    });
+    out.counter("sag_clients_ended", "Connections that were refused or closed, by what ran out", ended)
 }
 
 /// What a tunnel can be in.

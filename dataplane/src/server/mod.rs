@@ -6,6 +6,7 @@
 
 mod bind;
 mod client;
+mod counts;
 mod diff;
 mod dispatch;
 mod metrics;
@@ -15,17 +16,23 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+pub use counts::Counts;
 pub use metrics::{MetricsSnapshot, NextHopUse};
 pub use sag_model::control::PortPunt;
 pub use scrape::MetricsServer;
 pub use time::{rfc3339, rfc3339_millis};
 
 use client::{Client, Turn};
+use counts::Ended;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use sag_model::control::{self, Error};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What the daemon answers, one method an operation. Called on the control thread.
 pub trait Handler {
@@ -72,11 +79,26 @@ pub trait Handler {
     }
 }
 
-/// Clients at once. One more takes the place of the one that has been silent longest.
+/// Clients at once. One more takes the place of the one that has been silent longest, of the user with most clients.
 const MAX_CLIENTS: usize = 64;
 
 /// Clients that may be in the middle of sending a large configuration at once.
 const MAX_LARGE: usize = 4;
+
+/// Bytes of answers that all clients together may leave unread; beyond it the one with most goes.
+const MAX_UNREAD: usize = 64 << 20;
+
+/// Connections taken before the other clients have their turn.
+const ACCEPTS_PER_TURN: usize = 16;
+
+/// Descriptors that are set aside for clients, whatever else the daemon has open.
+const SPARE: usize = 8;
+
+/// How often clients are looked at that do nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the log says that clients had to go.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tokens that a [`Server`] uses, from its base token on.
 pub const TOKENS: usize = 1 + MAX_CLIENTS;
@@ -91,6 +113,12 @@ pub struct Server {
     clients: Vec<Option<Client>>,
     /// Counts events; orders clients by their last one without asking a clock.
     turn: u64,
+    spare: Vec<OwnedFd>,
+    /// Somebody waits for whom there was no descriptor.
+    starved: bool,
+    looked: Instant,
+    said: Option<Instant>,
+    counts: Arc<Counts>,
 }
 
 impl Server {
@@ -99,7 +127,20 @@ impl Server {
     pub fn bind(path: &Path) -> io::Result<Server> {
         let (listener, file) = bind::listen(path)?;
         let clients = std::iter::repeat_with(|| None).take(MAX_CLIENTS).collect();
-        Ok(Server { listener: UnixListener::from_std(listener), _file: file, base: 0, clients, turn: 0 })
+        let mut server = Server {
+            listener: UnixListener::from_std(listener),
+            _file: file,
+            base: 0,
+            clients,
+            turn: 0,
+            spare: Vec::new(),
+            starved: false,
+            looked: Instant::now(),
+            said: None,
+            counts: Arc::default(),
+        };
+        server.set_aside();
+        Ok(server)
     }
 
     /// Takes the tokens from `base` on, [`TOKENS`] of them.
@@ -113,6 +154,11 @@ impl Server {
         (self.base..self.base + TOKENS).contains(&token.0)
     }
 
+    /// Who is connected, and who was sent away, for the metrics.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
     /// Does what an event calls for, as far as it goes without waiting.
     pub fn handle(&mut self, registry: &Registry, token: Token, handler: &mut dyn Handler) {
         self.turn += 1;
@@ -123,22 +169,61 @@ impl Server {
         }
     }
 
+    /// Closes clients that neither read nor finish what they send. To be called now and then.
+    pub fn tick(&mut self, registry: &Registry) {
+        let now = Instant::now();
+        if now.duration_since(self.looked) < LOOK_EVERY {
+            return;
+        }
+        self.looked = now;
+        for slot in 0..self.clients.len() {
+            if let Some(why) = self.clients[slot].as_ref().and_then(|c| c.overdue(now)) {
+                self.send_away(registry, slot, why);
+            }
+        }
+        self.set_aside();
+        if std::mem::take(&mut self.starved) {
+            self.accept(registry);
+        }
+    }
+
+    /// Opens descriptors for clients that are still to come.
+    fn set_aside(&mut self) {
+        while self.spare.len() < SPARE {
+            // Any will do: it is its number that counts.
+            let Ok(one) = io::stderr().as_fd().try_clone_to_owned() else { return };
+            self.spare.push(one);
+        }
+    }
+
     fn accept(&mut self, registry: &Registry) {
-        loop {
+        for _ in 0..ACCEPTS_PER_TURN {
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(registry, stream),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     // Out of descriptors: the connection stays in the backlog, and no further
-                    // event announces it. Close an idle client and retry, or give up.
+                    // event announces it. One of the spare ones is for it, or that of an idle client.
+                    if self.spare.pop().is_some() {
+                        continue;
+                    }
                     tracing::warn!(%error, "control socket: cannot accept a client");
                     match self.quietest() {
-                        Some(n) => self.close(registry, n),
-                        None => return,
+                        Some(n) => self.send_away(registry, n, Ended::Descriptors),
+                        None => {
+                            self.starved = true;
+                            return;
+                        }
                     }
                 }
             }
+        }
+        // Events are edge-triggered; registering again brings one for who waits already, after those of the clients.
+        let token = Token(self.base);
+        if let Err(error) = registry.reregister(&mut self.listener, token, Interest::READABLE) {
+            tracing::warn!(%error, "control socket: cannot watch for clients");
+            self.starved = true;
         }
     }
 
@@ -147,24 +232,30 @@ impl Server {
             Some(free) => free,
             None => {
                 let Some(n) = self.quietest() else { return };
-                tracing::warn!(
-                    limit = MAX_CLIENTS,
-                    "control socket: too many clients, the quietest one goes"
-                );
-                self.close(registry, n);
+                self.send_away(registry, n, Ended::Clients);
                 n
             }
         };
         let token = Token(self.base + 1 + slot);
         match registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
-            Ok(()) => self.clients[slot] = Some(Client::new(stream, self.turn)),
+            Ok(()) => {
+                self.clients[slot] = Some(Client::new(stream, self.turn));
+                self.counts.opened();
+            }
             Err(error) => tracing::warn!(%error, "control socket: cannot watch a client"),
         }
     }
 
     fn serve(&mut self, registry: &Registry, slot: usize, handler: &mut dyn Handler) {
         let others = self.clients.iter().enumerate().filter(|(n, _)| *n != slot);
-        let large = others.filter(|(_, c)| c.as_ref().is_some_and(Client::is_large)).count();
+        let others = others.filter_map(|(n, c)| Some((n, c.as_ref()?)));
+        let large = others.clone().filter(|(_, c)| c.is_large()).count();
+        let unread: usize = others.clone().map(|(_, c)| c.unread()).sum();
+        if unread > MAX_UNREAD
+            && let Some((most, _)) = others.max_by_key(|(_, c)| c.unread())
+        {
+            self.send_away(registry, most, Ended::Unread);
+        }
         let Some(Some(client)) = self.clients.get_mut(slot) else { return };
         client.last_turn = self.turn;
         match client.run(large < MAX_LARGE, handler) {
@@ -182,15 +273,32 @@ impl Server {
         }
     }
 
+    /// Closes a client that would have stayed.
+    fn send_away(&mut self, registry: &Registry, slot: usize, why: Ended) {
+        self.counts.ended(why);
+        if self.said.is_none_or(|at| at.elapsed() > SAID_AGAIN) {
+            self.said = Some(Instant::now());
+            tracing::warn!(reason = why.name(), limit = MAX_CLIENTS, "control socket: a client is closed");
+        }
+        self.close(registry, slot);
+    }
+
     fn close(&mut self, registry: &Registry, slot: usize) {
         if let Some(mut client) = self.clients.get_mut(slot).and_then(Option::take) {
             // Closing the descriptor ends the watch in any case.
             let _ = registry.deregister(client.stream());
+            self.counts.closed();
         }
     }
 
+    /// Who has been silent longest, among the clients of the user that has most of them: one user's programs cannot send
+    /// those of another away.
     fn quietest(&self) -> Option<usize> {
-        let turns = self.clients.iter().enumerate().filter_map(|(n, c)| Some((c.as_ref()?.last_turn, n)));
-        turns.min().map(|(_, n)| n)
+        let clients = || self.clients.iter().enumerate().filter_map(|(n, c)| Some((n, c.as_ref()?)));
+        let mut of_user: HashMap<u32, usize> = HashMap::new();
+        clients().for_each(|(_, c)| *of_user.entry(c.user).or_default() += 1);
+        let most = of_user.values().max()?;
+        let candidates = clients().filter(|(_, c)| of_user.get(&c.user) == Some(most));
+        candidates.min_by_key(|(_, c)| c.last_turn).map(|(n, _)| n)
     }
 }

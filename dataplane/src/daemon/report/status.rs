@@ -70,6 +70,7 @@ impl View<'_> {
             workers: self.worker_rows(),
             cars: self.car_counters(),
             tunnels: self.tunnels_report().tunnels,
+            ..MetricsSnapshot::default()
         }
     }
 

@@ -1,6 +1,9 @@
 //! The control socket and the metrics endpoint, as their clients see them.
 
 use super::Fake;
+use crate::server::client::Client as OneClient;
+use crate::server::counts::Ended;
+use crate::server::metrics::Clients;
 use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BASE: Token = Token(100);
 
@@ -142,6 +145,27 @@ fn one_who_does_not_read_holds_nobody_up() {
     drop(slow);
     assert_eq!(quick.ask(10, "status")["id"], 10);
     server.finish();
+}
+
+#[test]
+fn who_keeps_the_server_waiting_has_to_go() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut client = OneClient::new(mio::net::UnixStream::from_std(ours), 0);
+    let mut fake = Fake { listed: 5000, ..Fake::default() };
+    let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+    client.run(true, &mut fake);
+    assert_eq!(client.overdue(after(3600)), None, "who is silent may stay");
+    theirs.write_all(b"{\"v\":1,\"id\":1,").unwrap();
+    client.run(true, &mut fake);
+    assert_eq!((client.overdue(after(50)), client.overdue(after(70))), (None, Some(Ended::HalfRequest)));
+    theirs.write_all(b"\"op\":\"status\"}\n").unwrap();
+    client.run(true, &mut fake);
+    assert_eq!(client.overdue(after(3600)), None);
+    theirs.write_all(b"{\"v\":1,\"id\":1,\"op\":\"sessions\"}\n").unwrap();
+    client.run(true, &mut fake);
+    assert!(client.unread() > 0);
+    assert_eq!((client.overdue(after(20)), client.overdue(after(40))), (None, Some(Ended::Unread)));
 }
 
 #[test]
@@ -286,11 +310,13 @@ fn snapshot() -> MetricsSnapshot {
             }),
             drops: 35,
         }],
+        endpoint: Clients::default(),
+        control: Clients { open: 41, ended: vec![("unread", 42)] },
     }
 }
 
 fn http(server: &MetricsServer, request: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(server.address().unwrap()).unwrap();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     let mut text = String::new();
@@ -370,6 +396,10 @@ fn metrics_have_the_names_of_the_contract() {
         (r#"sag_tunnel_mtu_bytes{tunnel="pop1"}"#, 1450.0),
         (r#"sag_build_info{version="1.2.3"}"#, 1.0),
         ("sag_uptime_seconds", 60.0),
+        (r#"sag_clients{interface="control"}"#, 41.0),
+        (r#"sag_clients{interface="metrics"}"#, 1.0),
+        (r#"sag_clients_ended_total{interface="control",reason="unread"}"#, 42.0),
+        (r#"sag_clients_ended_total{interface="metrics",reason="source"}"#, 0.0),
         (r#"sag_worker_packets_total{worker="0"}"#, 30.0),
         (r#"sag_worker_batches_total{worker="0"}"#, 3.0),
         (r#"sag_worker_busy_ratio{worker="0"}"#, 0.125),
@@ -394,10 +424,28 @@ fn open_metrics_on_request_and_nothing_else_is_served() {
     assert_eq!(http(&server, "GET /healthz HTTP/1.1").1, "ok\n");
     assert!(http(&server, "GET / HTTP/1.1").0.starts_with("HTTP/1.1 404"));
     assert!(http(&server, "POST /metrics HTTP/1.1").0.starts_with("HTTP/1.1 405"));
-    let address = server.address().unwrap();
+    let address = server.address();
     drop(server);
     // A connection may still wait in the closing listener's backlog, but nobody answers.
     let error = MetricsServer::start(&format!("{address}x"), snapshot).unwrap_err();
     assert!(error.to_string().contains("dataplane.metrics"), "{error}");
     assert!(MetricsServer::start("", snapshot).unwrap().is_none());
+}
+
+#[test]
+fn scrapers_that_do_nothing_hold_nobody_up() {
+    let server = MetricsServer::start("127.0.0.1:0", snapshot).unwrap().unwrap();
+    let idle: Vec<TcpStream> = (0..200)
+        .map(|n| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            // Silent, or in the middle of a head.
+            stream.write_all(if n % 2 == 0 { b"" } else { b"GET /metrics HTTP/1.1\r\nHost: x" }).unwrap();
+            stream
+        })
+        .collect();
+    let (_, body) = http(&server, "GET /metrics HTTP/1.1");
+    let (have, _) = samples(&body);
+    assert!(have[r#"sag_clients{interface="metrics"}"#] <= 32.0, "{body}");
+    assert!(have[r#"sag_clients_ended_total{interface="metrics",reason="source"}"#] >= 168.0, "{body}");
+    drop(idle);
 }
