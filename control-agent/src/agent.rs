@@ -58,6 +58,9 @@ pub fn run(config: Config) -> Result<u8> {
     let config = Arc::new(config);
     files::make_dir(&config.state_dir)
         .with_context(|| format!("state_dir {}", config.state_dir.display()))?;
+    if let Some(file) = &config.base_config {
+        files::warn_of_exposed_keys(file);
+    }
     let _lock = lock_state_dir(&config)?;
     // The queue holds one event: the thread that listens to the cloud polls again only when the last answer was
     // taken, and then gets the newest.

@@ -62,6 +62,16 @@ pub struct Applier {
     last_pushed: Option<(u32, u64, Vec<Tunnel>)>,
 }
 
+/// The first of the problems: a configuration of the cloud may have one for each entry.
+fn joined(problems: &[String]) -> String {
+    const SAID: usize = 20;
+    let said = problems.iter().take(SAID).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match problems.len().checked_sub(SAID) {
+        Some(more @ 1..) => format!("{said}; and {more} more"),
+        _ => said,
+    }
+}
+
 impl Applier {
     pub fn new(config: Arc<Config>) -> Applier {
         let system = System::open(&config.state_dir)
@@ -116,7 +126,7 @@ impl Applier {
         let base = self.base(status.pid)?;
         let endpoint = self.endpoint(&good.desired, status.pid)?;
         let compiled = compile(&good.desired, &base, &self.config.ports, health, endpoint.as_ref())
-            .map_err(|problems| Fault::Refused(problems.join("; ")))?;
+            .map_err(|problems| Fault::Refused(joined(&problems)))?;
         crash::point("compiled");
         let mark = (status.pid, status.config_epoch);
         let epoch = self.runs(&compiled, mark)?;

@@ -16,8 +16,10 @@ const VERSION: &str = "2018-03-13";
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time for an answer, beyond the time that the server may wait.
 const ANSWER: Duration = Duration::from_secs(15);
-/// The largest answer that is read.
-const MAX_ANSWER: u64 = 64 << 20;
+/// The largest answer that is read. The configuration of a device with all quotas used up has a tenth of it.
+const MAX_ANSWER: u64 = 16 << 20;
+/// Values in an answer: each takes some hundred bytes in memory, also where it has two in the text.
+const MAX_VALUES: usize = 500_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -78,6 +80,8 @@ pub struct Client {
     host: String,
     key: AccessKey,
     region: String,
+    /// For an answer, beyond the time that the server may wait: all of it, however slowly it comes.
+    patience: Duration,
     pub clock: Offset,
 }
 
@@ -105,6 +109,7 @@ impl Client {
             host: authority.strip_suffix(standard).unwrap_or(authority).to_owned(),
             key: config.key.clone(),
             region: config.region_id.clone(),
+            patience: ANSWER,
             clock: Offset::default(),
         })
     }
@@ -160,7 +165,7 @@ impl Client {
             .http
             .post(format!("{}/?{query}", self.endpoint))
             .config()
-            .timeout_global(Some(wait + ANSWER))
+            .timeout_global(Some(wait + self.patience))
             .build()
             .header("authorization", authorization(&request, &self.key.id, &self.key.secret))
             .header("accept", "application/json");
@@ -178,9 +183,9 @@ impl Client {
             .limit(MAX_ANSWER)
             .read_to_string()
             .map_err(|e| CallError::Transport(format!("{action}: {}", explain(&e))))?;
-        let value: Value = serde_json::from_str(&text).map_err(|_| {
+        let value = parse(text).map_err(|problem| {
             CallError::Transport(format!(
-                "{action}: status {status} and no JSON; is {} the API?",
+                "{action}: status {status} and {problem}; is {} the API?",
                 self.endpoint
             ))
         })?;
@@ -190,6 +195,16 @@ impl Client {
         let word = |f: &str| value[f].as_str().unwrap_or_default().chars().take(500).collect::<String>();
         Err(CallError::Api { status, code: word("Code"), message: word("Message") })
     }
+}
+
+/// Reads JSON that does not become much larger in memory than it is. Nesting is bounded by the parser (128).
+fn parse(text: String) -> std::result::Result<Value, String> {
+    // Before each value but the first is one of these. Commas in texts count too: lists may come as words in one text.
+    let values = text.bytes().filter(|b| matches!(b, b',' | b'[' | b'{')).count();
+    if values > MAX_VALUES {
+        return Err(format!("{values} values, which are more than {MAX_VALUES}"));
+    }
+    serde_json::from_str(&text).map_err(|_| "no JSON".to_owned())
 }
 
 fn roots(file: &Path) -> anyhow::Result<RootCerts> {
@@ -263,10 +278,8 @@ mod tests {
                     "HTTP/1.1 {status} X\r\nDate: {date}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
                     body.len()
                 );
-                stream
-                    .write_all(head.as_bytes())
-                    .and_then(|()| stream.write_all(body.as_bytes()))
-                    .expect("answered");
+                // Who has seen enough hangs up.
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
             }
             requests
         };
@@ -291,6 +304,53 @@ mod tests {
         assert_eq!(date(&requests[1])[..10], later[..10]);
         // What is signed is what is sent, once.
         assert_eq!(requests[0].matches("\r\nhost: ").count(), 1, "{}", requests[0]);
+    }
+
+    #[test]
+    fn hostile_answers_are_refused_in_time_and_within_bounds() {
+        let now = SystemTime::now();
+        let leak = |text: String| -> &'static str { text.leak() };
+        let long = leak(format!(r#"{{"Revision":"{}"}}"#, "x".repeat(MAX_ANSWER as usize)));
+        let dense = leak(format!("[{}]", vec!["0"; MAX_VALUES + 1].join(",")));
+        let words = leak(format!(r#"{{"AclIds":"{}"}}"#, "a,".repeat(MAX_VALUES)));
+        let deep = leak("[".repeat(100_000) + &"]".repeat(100_000));
+        let (port, _server) = server(vec![
+            (200, long, now),
+            (200, dense, now),
+            (200, words, now),
+            (200, deep, now),
+            (302, r#"{"Code":"Elsewhere"}"#, now),
+        ]);
+        let c = client(port);
+        let fail =
+            || c.call::<Value>("X", &[], &[], Duration::ZERO).map(drop).expect_err("refused").to_string();
+        let said: Vec<String> = (0..5).map(|_| fail()).collect();
+        assert!(said[1].contains("values") && said[2].contains("values"), "{said:?}");
+        assert!(said[3].contains("no JSON") && said[4].contains("302"), "{said:?}");
+        assert!(said.iter().all(|s| s.len() < 300), "{said:?}");
+    }
+
+    #[test]
+    fn an_answer_has_so_much_time_and_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let mut c = client(listener.local_addr().expect("address").port());
+        c.patience = Duration::from_millis(600);
+        // A byte now and then would go on for ever.
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("client");
+            let head = "HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n";
+            for byte in head.bytes().chain(std::iter::repeat(b' ')) {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                if byte == b' ' {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        });
+        let start = std::time::Instant::now();
+        assert!(c.call::<Value>("X", &[], &[], Duration::ZERO).is_err());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Files that survive a crash at any moment: written beside, synced, renamed, directory synced.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Replaces a file as a whole; only its owner may read it.
@@ -17,6 +17,8 @@ pub fn replace_with(path: &Path, bytes: &[u8], between: impl FnOnce()) -> io::Re
     name.push(".new");
     let new = dir.join(name);
     let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // What a crash left there may have another mode.
+    f.set_permissions(Permissions::from_mode(0o600))?;
     f.write_all(bytes)?;
     f.sync_all()?;
     between();
@@ -24,14 +26,38 @@ pub fn replace_with(path: &Path, bytes: &[u8], between: impl FnOnce()) -> io::Re
     File::open(dir)?.sync_all()
 }
 
+/// Makes the directory if it is missing; nobody else may enter it.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mode = fs::metadata(dir)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let (place, found) = (dir.display(), format!("{mode:04o}"));
+        match fs::set_permissions(dir, Permissions::from_mode(mode & 0o700)) {
+            Ok(()) => {
+                tracing::warn!(dir = %place, mode = found, "others could enter the directory of keys and state; now only its owner")
+            }
+            Err(error) => {
+                tracing::warn!(dir = %place, mode = found, %error, "others can enter the directory of keys and state. Remedy: chmod 700 {place}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says so if others may read a file with a key of a tunnel in it.
+pub fn warn_of_exposed_keys(file: &Path) {
+    let Ok(meta) = fs::metadata(file) else { return };
+    let mode = meta.permissions().mode() & 0o777;
+    let keys = || fs::read_to_string(file).is_ok_and(|t| t.contains("key_in") || t.contains("key_out"));
+    if mode & 0o044 != 0 && keys() {
+        let place = file.display();
+        tracing::warn!(file = %place, mode = format!("{mode:04o}"), "it holds keys of tunnels and others may read it. Remedy: chmod 600 {place}");
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn either_the_old_or_the_new() {
@@ -45,5 +71,18 @@ mod tests {
         fs::write(dir.path().join("f.new"), b"half of it").expect("written");
         replace(&file, b"newer").expect("written");
         assert_eq!(fs::read(&file).expect("read"), b"newer");
+        assert_eq!(fs::metadata(&file).expect("meta").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn nobody_else_enters() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inner = dir.path().join("a/b");
+        let mode = || fs::metadata(&inner).expect("meta").permissions().mode() & 0o777;
+        make_dir(&inner).expect("made");
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&inner, Permissions::from_mode(0o755)).expect("set");
+        make_dir(&inner).expect("there");
+        assert_eq!(mode(), 0o700);
     }
 }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("sag-agent: {e:#}");
+            eprintln!("sag-agent: {}", sag_text::escape(&format!("{e:#}")));
             ExitCode::from(1)
         }
     }
@@ -73,10 +73,5 @@ fn load(path: &Path) -> Result<Config> {
 fn logging(filter: &str) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("log = {filter:?} is no log filter (try \"info\")"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init()
-        .map_err(|e| anyhow!("cannot start logging: {e}"))
+    sag_text::log::start(filter, false).map_err(|e| anyhow!("cannot start logging: {e}"))
 }

@@ -19,6 +19,10 @@ use answers::{
 const PAGE: i64 = 50;
 /// Pages of one list; far beyond the quotas.
 const MAX_PAGES: i64 = 200;
+/// Entries of one list, whatever an endpoint puts on a page.
+const MAX_ROWS: usize = 10_000;
+/// Lists of rules, or leased lines, each of which takes a call; far beyond the quotas too.
+const MAX_LISTS: usize = 200;
 
 /// Reads the configuration of one device.
 pub struct Poller<'a> {
@@ -40,6 +44,8 @@ impl<'a> Poller<'a> {
             ..last.clone()
         };
         d.ignored.clear();
+        let lists = gateway.acl_ids.len() + gateway.qos_ids.len();
+        at_most(MAX_LISTS, lists, "DescribeSmartAccessGatewayAttribute")?;
         for id in retain_bound(gateway.acl_ids, &mut d.acls, |a| &a.id) {
             if let Some(rules) = self.pages::<AclRule>(&[("AclId", &id)])? {
                 let mut rules: Vec<desired::Rule> = converted(rules);
@@ -96,6 +102,7 @@ impl<'a> Poller<'a> {
         }
         let leased: Vec<String> =
             d.roles.iter().filter(|(_, r)| **r == PortRole::Ecc).map(|(n, _)| n.clone()).collect();
+        at_most(MAX_LISTS, leased.len(), "DescribeSagPortList")?;
         d.eccs.retain(|name, _| leased.contains(name));
         for name in leased {
             let op = "DescribeSagExpressConnectInterfaceList";
@@ -147,12 +154,20 @@ impl<'a> Poller<'a> {
             let Some(page) = if_answered::<Page<T>>(T::OPERATION, answer)? else { return Ok(None) };
             let last = page.rows.is_empty();
             out.extend(page.rows);
+            at_most(MAX_ROWS, out.len(), T::OPERATION)?;
             if last || out.len() as i64 >= page.total {
                 break;
             }
         }
         Ok(Some(out))
     }
+}
+
+fn at_most(most: usize, have: usize, op: &str) -> Result<()> {
+    if have > most {
+        return Err(CallError::Transport(format!("{op}: {have} entries are more than {most}")));
+    }
+    Ok(())
 }
 
 /// `None` where the endpoint lacks the operation or has nothing to say about the device now.

@@ -27,6 +27,12 @@ impl WireError {
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> WireError {
         let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+        let place = place.to_string();
+        // Names of members are the writer's, and of any length.
+        let place = match place.char_indices().nth(60) {
+            Some((end, _)) => format!("{}…", &place[..end]),
+            None => place,
+        };
         self.path = format!("{place}{dot}{}", self.path);
         self
     }
@@ -205,9 +211,14 @@ impl<T: Wire> Wire for Vec<T> {
             Value::Null => Vec::new(),
             Value::Array(rows) => rows,
             Value::Object(map) if map.is_empty() => Vec::new(),
+            // Taken out, not copied: the largest part of a document is in such lists.
+            Value::Object(map) if sole(&map).is_some_and(Value::is_array) => map
+                .into_iter()
+                .next()
+                .and_then(|(_, v)| if let Value::Array(rows) = v { Some(rows) } else { None })
+                .unwrap_or_default(),
             Value::Object(map) => match sole(&map) {
                 Some(Value::Null) => Vec::new(),
-                Some(Value::Array(rows)) => rows.clone(),
                 Some(row @ Value::Object(_)) => vec![row.clone()],
                 Some(word) if T::from_json(Value::Object(map.clone())).is_err() => vec![word.clone()],
                 _ => vec![Value::Object(map)],
@@ -388,6 +399,9 @@ mod tests {
         let e = table(json!({"Rows": [{"PortName": "0"}, {"Vlan": "ten"}]})).expect_err("no number");
         assert_eq!(e, "Rows[1].Vlan: \"ten\" is not a whole number");
         assert_eq!(table(json!({"Rows": [7]})).expect_err("no row"), "Rows[0]: 7 is not an object");
+        let long =
+            BTreeMap::<String, i64>::from_json(json!({"x".repeat(10_000): true})).expect_err("no number");
+        assert!(long.to_string().len() < 120, "{long}");
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
