@@ -1,8 +1,10 @@
 //! Client of the control socket: one request, one answer.
 
 use sag_model::control::{self, Op, Outcome, Request, Response};
+use sag_text::{escape, escape_json, escape_lines};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -45,9 +47,12 @@ impl Failure {
             Failure::Refused(e) => &e.remedy,
             _ => "",
         };
-        match remedy {
-            "" => format!("sagctl: {self}\n"),
-            remedy => format!("sagctl: {self}\n        {remedy}\n"),
+        let (problem, remedy) = (self.to_string(), escape(remedy));
+        // Those of a configuration stand on lines of their own.
+        let problem = escape_lines(&problem);
+        match &*remedy {
+            "" => format!("sagctl: {problem}\n"),
+            remedy => format!("sagctl: {problem}\n        {remedy}\n"),
         }
     }
 }
@@ -66,16 +71,42 @@ pub struct Answer(Value);
 impl Answer {
     /// The JSON of the gateway, indented.
     pub fn pretty(&self) -> String {
-        format!("{:#}\n", self.0)
+        escape_json(&format!("{:#}\n", self.0)).into_owned()
     }
 
+    /// The answer for people. Texts in it come from configurations, the cloud and the network: they are made fit to be
+    /// printed here, so that no table can forget it.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        T::deserialize(&self.0).map_err(|e| {
+        Self::into_type(printable(self.0.clone()))
+    }
+
+    /// The answer with its texts as they are.
+    pub fn read_verbatim<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        Self::into_type(self.0.clone())
+    }
+
+    fn into_type<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
+        T::deserialize(value).map_err(|e| {
             Failure::connection(
                 format!("the gateway's answer is not what this sagctl expects: {e}"),
                 "use the sagctl that came with sag-vcpe; --json shows the answer as it is",
             )
         })
+    }
+}
+
+/// The value with every text in it on one line.
+fn printable(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(match escape(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(escaped) => escaped,
+        }),
+        Value::Array(all) => all.into_iter().map(printable).collect(),
+        Value::Object(map) => {
+            map.into_iter().map(|(name, v)| (escape(&name).into_owned(), printable(v))).collect()
+        }
+        other => other,
     }
 }
 
@@ -155,5 +186,27 @@ impl Client {
             Response { outcome: Outcome::Err(e), .. } => Err(e.into()),
             Response { outcome: Outcome::Ok(value), .. } => Ok(Answer(value)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn texts_of_an_answer_are_printable_wherever_they_stand() {
+        let hostile = "a\nb\u{1b}[2J\u{202e}";
+        let answer = Answer(json!({"list": [{"name": hostile, hostile: 1}], "n": 7}));
+        let read: Value = answer.read().unwrap();
+        let acts = |text: &str| text.contains(|c| sag_text::is_active(c) && c != '\n');
+        assert_eq!(read["list"][0]["name"], r"a\nb\u{1b}[2J\u{202e}");
+        assert!(read["list"][0].as_object().unwrap().keys().all(|k| !acts(k) && !k.contains('\n')));
+        assert_eq!(answer.read_verbatim::<Value>().unwrap()["list"][0]["name"], hostile);
+        let pretty = answer.pretty();
+        assert!(!acts(&pretty));
+        assert_eq!(serde_json::from_str::<Value>(&pretty).unwrap(), answer.0);
+        let refused = control::Error::new(control::ErrorCode::NotFound, hostile, hostile);
+        assert!(!acts(&Failure::Refused(refused).report()));
     }
 }

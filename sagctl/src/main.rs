@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+// What is printed goes through `output`.
+#![warn(clippy::print_stdout)]
 
 mod cli;
 mod client;
@@ -102,7 +104,10 @@ fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<Strin
         Op::Explain(_) => render::explain(&answer.read()?, page),
         Op::TunnelsConfirm(_) => render::confirmed(&answer.read()?),
         Op::TunnelsRekey(_) | Op::TunnelsPeers(_) => render::rekeyed(&answer.read()?),
-        Op::ConfigShow => render::config_show(&answer.read()?),
+        Op::ConfigShow => {
+            let text = render::config_show(&answer.read_verbatim()?);
+            if output::is_terminal() { sag_text::escape_lines(&text).into_owned() } else { text }
+        }
         Op::ConfigApply(c) => render::config_applied(&answer.read()?, &c.name, page),
         Op::Reload => render::config_applied(&answer.read()?, "the configuration file", page),
         Op::ConfigDiff(_) => render::config_diff(&answer.read()?, page),

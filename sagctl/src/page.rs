@@ -37,9 +37,10 @@ pub fn paint(text: &str, paint: Paint, page: &Page) -> String {
     }
 }
 
-/// Replaces control characters, which could move the cursor or change colours.
+/// Replaces characters that could end the line, move the cursor, or change colours or the direction of text. Answers have
+/// none by the time they come here; what the operator names may.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars().map(|c| if sag_text::is_active(c) { '?' } else { c }).collect()
 }
 
 /// Breaks running text at spaces; lines after the first are indented by the width of `lead`.
