@@ -97,7 +97,13 @@ impl Vcpe {
 
     /// The gateway's public key; it makes one if it has none. A gateway without agreed keys refuses.
     pub fn public_key(&self, gateway: &str) -> Result<PublicKey> {
-        self.call(Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.to_owned(), renew: false }))
+        self.call(Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.to_owned(), renew: false, epoch: None }))
+    }
+
+    /// Has the gateway make another key, with this epoch.
+    pub fn renew_key(&self, gateway: &str, epoch: u64) -> Result<PublicKey> {
+        let (gateway, epoch) = (gateway.to_owned(), Some(epoch));
+        self.call(Op::TunnelsKey(TunnelKeyQuery { gateway, renew: true, epoch }))
     }
 
     /// Gives the gateway the public keys of its peers.

@@ -72,7 +72,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
                 Op::TunnelsConfirm(TunnelConfirm { tunnel: name.clone() })
             }
             Some(TunnelsCommand::Key { gateway, renew }) => {
-                Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.clone(), renew: *renew })
+                Op::TunnelsKey(TunnelKeyQuery { gateway: gateway.clone(), renew: *renew, epoch: None })
             }
             Some(TunnelsCommand::Peers { file }) => {
                 let peers =

@@ -276,7 +276,16 @@ impl KeyRing {
     /// # Errors
     /// As [`KeyPair::generate`]; the ring is unchanged.
     pub fn rotate(&mut self, now: u64) -> Result<&Announcement, AgreeError> {
-        let next = KeyPair::generate(&self.gateway, self.current.announcement.epoch + 1)?;
+        self.rotate_to(self.current.announcement.epoch.saturating_add(1), now)
+    }
+
+    /// Makes a new key with an epoch that is not the next one: peers, or the controller, know a larger one of this gateway, or
+    /// the current one was made while the clock was wrong.
+    ///
+    /// # Errors
+    /// As [`KeyPair::generate`]; the ring is unchanged.
+    pub fn rotate_to(&mut self, epoch: u64, now: u64) -> Result<&Announcement, AgreeError> {
+        let next = KeyPair::generate(&self.gateway, epoch)?;
         self.previous = Some(std::mem::replace(&mut self.current, next));
         self.since = now;
         Ok(self.announcement())
@@ -340,7 +349,7 @@ mod tests {
 
     /// The value of a line `name  hex` of the documentation.
     fn doc(name: &str) -> &'static str {
-        let vectors = DOC.split("```").nth(1).unwrap_or("");
+        let vectors = DOC.split_once("## Test vectors").map_or("", |(_, vectors)| vectors);
         let line = vectors.lines().find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not in docs/tunnels-keys.md")).trim()
     }
@@ -443,6 +452,9 @@ mod tests {
         assert_eq!(gone, Err(AgreeError::Forgotten(100)));
         ring.forget_previous();
         assert!(ring.agree_previous(101, b.announcement(), Cipher::Aes128Gcm, "").is_err());
+        assert_eq!(ring.rotate_to(u64::MAX, 70).unwrap().epoch, u64::MAX);
+        assert_eq!(ring.rotate(80).unwrap().epoch, u64::MAX, "it does not begin again");
+        assert_eq!(ring.rotate_to(500, 90).unwrap().epoch, 500);
     }
 
     #[test]

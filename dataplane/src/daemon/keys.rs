@@ -42,7 +42,7 @@ pub fn confirm(keys: &mut EspKeys, q: &control::TunnelConfirm) -> Result<control
 
 /// `tunnels-key`: the gateway's public key.
 pub fn public_key(keys: &mut EspKeys, q: &control::TunnelKeyQuery) -> Result<control::PublicKey, Error> {
-    let a = keys.announce(&q.gateway, q.renew).map_err(refusal)?;
+    let a = keys.announce_with(&q.gateway, q.renew, q.epoch).map_err(refusal)?;
     let public_key = a.public.iter().map(|b| format!("{b:02x}")).collect();
     Ok(control::PublicKey { gateway: a.gateway, epoch: a.epoch, public_key })
 }
@@ -51,13 +51,14 @@ pub fn public_key(keys: &mut EspKeys, q: &control::TunnelKeyQuery) -> Result<con
 pub fn accept_peers(keys: &mut EspKeys, q: &control::TunnelPeers) -> Result<control::Rekeyed, Error> {
     let (mut tunnels, mut failed) = (Vec::new(), None);
     for p in &q.peers {
-        let bytes = control::KeyText::new(p.public_key.clone()).bytes();
-        let public = bytes.and_then(|b| <[u8; 32]>::try_from(&b[..]).ok()).ok_or_else(|| {
-            let text = format!("the public key of {:?} is not 64 hex digits", p.gateway);
-            Error::new(ErrorCode::BadRequest, text, "docs/tunnels-keys.md has the form")
-        })?;
-        let peer = Announcement { gateway: p.gateway.clone(), epoch: p.epoch, public };
-        match keys.accept_peer_key(&p.tunnel, &peer, &p.link) {
+        let accepted = announced(p).and_then(|peer| {
+            keys.accept_peer_key(&p.tunnel, &peer, &p.link).map_err(|error| {
+                let refused = refusal(error);
+                let message = format!("tunnel {:?}, peer {:?}: {}", p.tunnel, p.gateway, refused.message);
+                Error { message, ..refused }
+            })
+        });
+        match accepted {
             Ok(true) => {
                 tracing::info!(tunnel = p.tunnel, peer = p.gateway, epoch = p.epoch, "keys agreed");
                 tunnels.push(p.tunnel.clone());
@@ -65,15 +66,24 @@ pub fn accept_peers(keys: &mut EspKeys, q: &control::TunnelPeers) -> Result<cont
             Ok(false) => {}
             // One bad key does not hold up the others.
             Err(error) => {
-                tracing::warn!(tunnel = p.tunnel, peer = p.gateway, %error, "no keys agreed");
+                tracing::warn!(tunnel = p.tunnel, peer = p.gateway, error = error.message, "no keys agreed");
                 failed.get_or_insert(error);
             }
         }
     }
     match failed {
-        Some(error) => Err(refusal(error)),
+        Some(error) => Err(error),
         None => Ok(control::Rekeyed { tunnels }),
     }
+}
+
+fn announced(p: &control::TunnelPeer) -> Result<Announcement, Error> {
+    let bytes = control::KeyText::new(p.public_key.clone()).bytes();
+    let public = bytes.and_then(|b| <[u8; 32]>::try_from(&b[..]).ok()).ok_or_else(|| {
+        let text = format!("the public key of {:?} is not 64 hex digits", p.gateway);
+        Error::new(ErrorCode::BadRequest, text, "docs/tunnels-keys.md has the form")
+    })?;
+    Ok(Announcement { gateway: p.gateway.clone(), epoch: p.epoch, public })
 }
 
 fn refusal(e: InstallError) -> Error {
@@ -98,4 +108,64 @@ fn refusal(e: InstallError) -> Error {
         InstallError::NoRing => (ErrorCode::BadRequest, "call tunnels-key first"),
     };
     Error::new(code, e.to_string(), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sag_compile::EspPlan;
+    use sag_pipeline::tunnel::TunnelNo;
+
+    /// Two tunnels with agreed keys, `bad` and `good`.
+    fn keys() -> EspKeys {
+        let mut text = "[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"wan\"\n".to_owned();
+        for (name, last) in [("bad", 2), ("good", 3)] {
+            text += &format!(
+                "[[tunnel]]\nname = \"{name}\"\nkind = \"esp\"\nkeying = \"agreed\"\n\
+                 local = \"192.0.2.1\"\nremote = \"192.0.2.{last}\"\n"
+            );
+        }
+        let config = sag_model::config::parse(&text, "test.toml").unwrap().config;
+        let numbered = (1..).filter_map(TunnelNo::new).zip(config.tunnels).collect();
+        let mut keys = EspKeys::default();
+        keys.configure(&EspPlan { tunnels: numbered, ..EspPlan::default() });
+        keys
+    }
+
+    #[test]
+    fn one_bad_key_does_not_hold_up_the_others_and_is_named() {
+        let own = control::TunnelKeyQuery { gateway: "own".into(), renew: false, epoch: Some(12) };
+        let good = hex(&sag_tunnel::keys::KeyPair::generate("b", 1).unwrap());
+        for bad in ["", "xyz", "ab", &"00".repeat(32)] {
+            let mut keys = keys();
+            assert_eq!(public_key(&mut keys, &own).unwrap().epoch, 12);
+            let peer = |tunnel: &str, gateway: &str, key: &str| control::TunnelPeer {
+                tunnel: tunnel.into(),
+                gateway: gateway.into(),
+                epoch: 1,
+                public_key: key.into(),
+                link: String::new(),
+            };
+            let peers = vec![peer("bad", "a", bad), peer("gone", "c", &good), peer("good", "b", &good)];
+            let refused = accept_peers(&mut keys, &control::TunnelPeers { peers }).unwrap_err();
+            assert!(refused.message.contains("\"a\""), "{bad}: {}", refused.message);
+            assert!(keys.facts("good").is_some() && keys.facts("bad").is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_epoch_of_a_new_key_can_be_given() {
+        let mut keys = keys();
+        let mut make = |renew, epoch| {
+            let q = control::TunnelKeyQuery { gateway: "own".into(), renew, epoch };
+            public_key(&mut keys, &q).unwrap().epoch
+        };
+        assert_eq!(make(false, Some(1 << 60)), 1 << 60);
+        assert_eq!(make(false, Some(5)), 1 << 60, "the key stays as long as it is good");
+        assert_eq!((make(true, Some(500)), make(true, None)), (500, 501));
+    }
+
+    fn hex(pair: &sag_tunnel::keys::KeyPair) -> String {
+        pair.announcement().public.iter().map(|b| format!("{b:02x}")).collect()
+    }
 }

@@ -21,6 +21,16 @@ impl EspKeys {
     /// The gateway's public key. A new one is made if there is none, if it is too old or of another gateway name, and if `renew`
     /// is set.
     pub fn announce(&mut self, gateway: &str, renew: bool) -> Result<Announcement, InstallError> {
+        self.announce_with(gateway, renew, None)
+    }
+
+    /// The same; a new key gets the given epoch instead of the next one.
+    pub fn announce_with(
+        &mut self,
+        gateway: &str,
+        renew: bool,
+        epoch: Option<u64>,
+    ) -> Result<Announcement, InstallError> {
         let now = sys::now();
         let (most, all_current) = self.current_key_use();
         match &mut self.ring {
@@ -28,7 +38,10 @@ impl EspKeys {
                 if !(renew || ring.rotation_due(most, all_current, now)) {
                     return Ok(ring.announcement().clone());
                 }
-                let new = ring.rotate(now)?.clone();
+                let new = match epoch {
+                    Some(epoch) => ring.rotate_to(epoch, now)?.clone(),
+                    None => ring.rotate(now)?.clone(),
+                };
                 self.derived.clear();
                 self.numbers.note_epoch(new.epoch);
                 tracing::info!(epoch = new.epoch, bytes = most, "a new key for the tunnels with agreed keys");
@@ -37,7 +50,13 @@ impl EspKeys {
             }
             ring => {
                 // A peer, or the controller, may refuse an epoch that is not later than the last one it knows.
-                let epoch = self.numbers.next_epoch();
+                let epoch = match epoch {
+                    Some(epoch) => {
+                        self.numbers.note_epoch(epoch);
+                        epoch
+                    }
+                    None => self.numbers.next_epoch(),
+                };
                 let new = KeyRing::new(gateway, epoch, self.lifetime, now)?;
                 self.derived.clear();
                 Ok(ring.insert(new).announcement().clone())

@@ -91,6 +91,10 @@ pub struct TunnelKeyQuery {
     /// A new one in any case.
     #[serde(default)]
     pub renew: bool,
+    /// Epoch of a key that this call makes; without it one more than the last key's, and seconds since 1970 for the
+    /// first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
 
 /// A gateway's public key (docs/tunnels-keys.md).
@@ -123,7 +127,7 @@ pub struct TunnelPeer {
     pub gateway: String,
     /// Counts the keys of the gateway.
     pub epoch: u64,
-    /// X25519, base64.
+    /// X25519 (RFC 7748), 64 hex digits.
     pub public_key: String,
     /// Tells several tunnels between the two gateways apart; both ends call it the same.
     #[serde(default)]

@@ -66,7 +66,7 @@ fn every_request_survives_the_wire() {
         Op::Tunnels,
         Op::TunnelsRekey(rekey),
         Op::TunnelsConfirm(TunnelConfirm { tunnel: "pop1".into() }),
-        Op::TunnelsKey(TunnelKeyQuery { gateway: "sag-1".into(), renew: true }),
+        Op::TunnelsKey(TunnelKeyQuery { gateway: "sag-1".into(), renew: true, epoch: Some(7) }),
         Op::TunnelsPeers(TunnelPeers { peers: vec![peer] }),
         Op::ConfigShow,
         Op::ConfigApply(text.clone()),
