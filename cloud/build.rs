@@ -7,14 +7,18 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-const CATALOGUE: &str = "catalogue/smartag-2018-03-13.json";
+/// The operations of the vendor, and those that only this cloud has.
+const CATALOGUES: [&str; 2] = ["catalogue/smartag-2018-03-13.json", "catalogue/extensions.json"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed={CATALOGUE}");
     println!("cargo::rerun-if-changed=build.rs");
-    let text = std::fs::read_to_string(CATALOGUE)?;
-    let doc: Value = serde_json::from_str(&text)?;
-    let ops = doc["operations"].as_array().ok_or("operations")?;
+    let mut ops = Vec::new();
+    for catalogue in CATALOGUES {
+        println!("cargo::rerun-if-changed={catalogue}");
+        let doc: Value = serde_json::from_str(&std::fs::read_to_string(catalogue)?)?;
+        ops.extend_from_slice(doc["operations"].as_array().ok_or("operations")?);
+    }
+    let ops = &ops;
     let mut out = String::new();
 
     writeln!(out, "/// The operations of the catalogue.")?;

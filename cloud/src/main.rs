@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use sag_cloud::api::Op;
 use sag_cloud::domain::policy;
-use sag_cloud::service::{App, Settings, Tls, clean, serve};
+use sag_cloud::service::{App, Settings, Tls, admin, clean, serve};
 use sag_cloud::south::hub;
 use sag_cloud::store::{Store, audit, private, sqlite_file};
 use sag_cloud::time::now_ms;
@@ -120,6 +121,9 @@ enum Command {
     /// Manage access keys
     #[command(subcommand)]
     AccessKey(KeyCommand),
+    /// The members of a cloud connect network, in the name of its owner
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Print the audit log: every changing call, oldest first
     Audit {
         #[command(flatten)]
@@ -198,6 +202,35 @@ enum KeyCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum NetworkCommand {
+    /// Print the members with what they may and do announce, as JSON
+    Members {
+        /// The network, CcnId
+        #[arg(long)]
+        network: String,
+        #[command(flatten)]
+        db: Database,
+    },
+    /// Say whether a member is the hub, or which blocks another account's gateway may announce
+    Member {
+        /// The network, CcnId
+        #[arg(long)]
+        network: String,
+        /// The member, SmartAGId
+        #[arg(long)]
+        gateway: String,
+        /// Whether it is the hub: all other members reach each other through it
+        #[arg(long)]
+        hub: Option<bool>,
+        /// Blocks separated by commas, or none
+        #[arg(long)]
+        cidr_block: Option<String>,
+        #[command(flatten)]
+        db: Database,
+    },
+}
+
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(r) => r,
@@ -223,6 +256,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => run_server(options).await,
         Command::AccessKey(k) => keys(k).await,
+        Command::Network(n) => network(n).await,
         Command::Audit { db, since, action, account, limit, json } => {
             let since = since.map_or(Ok(0), |s| audit::moment(&s, now_ms())).context("--since")?;
             // A reader makes no database.
@@ -276,6 +310,26 @@ fn print_audit(entries: &[audit::Entry], json: bool) -> anyhow::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }
+}
+
+async fn network(command: NetworkCommand) -> anyhow::Result<()> {
+    let (op, db, pairs) = match command {
+        NetworkCommand::Members { network, db } => {
+            let pairs = vec![("CcnId", network), ("PageSize", "100".to_owned())];
+            (Op::DescribeCloudConnectNetworkMembers, db, pairs)
+        }
+        NetworkCommand::Member { network, gateway, hub, cidr_block, db } => {
+            let mut pairs = vec![("CcnId", network), ("SmartAGId", gateway)];
+            pairs.extend(hub.map(|hub| ("Hub", hub.to_string())));
+            pairs.extend(cidr_block.map(|blocks| ("CidrBlock", blocks)));
+            (Op::ModifyCloudConnectNetworkMember, db, pairs)
+        }
+    };
+    let answer = admin::on_network(open(&db, 1).await?, op, &pairs).await?;
+    if op == Op::DescribeCloudConnectNetworkMembers {
+        println!("{answer:#}");
+    }
+    Ok(())
 }
 
 async fn keys(command: KeyCommand) -> anyhow::Result<()> {

@@ -213,6 +213,8 @@ impl Agent {
     /// Does what is due by the clock.
     fn due(&mut self) {
         let now = Instant::now();
+        self.applier.clock_offset = self.client.clock.seconds();
+        self.applier.acceptance = self.reporter.as_ref().and_then(Reporter::acceptance);
         if self.pending.is_some() && now >= self.retry_at {
             self.apply_pending();
         }
@@ -351,6 +353,7 @@ impl Agent {
         let health = self.checks.states();
         let announcement = self.applier.announcement();
         self.announced.clone_from(&announcement);
+        let network = self.applier.network_notices();
         let facts = Facts {
             compiled: self.applier.current.as_ref().map(|c| &c.compiled),
             health: &health,
@@ -358,6 +361,7 @@ impl Agent {
             revision: self.revision,
             clock_offset: self.client.clock.seconds(),
             announcement,
+            network,
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

@@ -1,14 +1,16 @@
 //! Putting a configuration in force: compiled, handed to the gateway in one transaction, addresses
 //! set, written to disk as the last good one. What fails leaves the one before in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sag_model::control::PublicKey;
-use sag_southbound::Announcement;
+use sag_southbound::{Acceptance, Announcement, EPOCH_AHEAD, IdentityKey};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::unix_now;
 use crate::compile::{Base, Compiled, compile};
 use crate::config::{Config, Dhcp};
 use crate::crash;
@@ -16,7 +18,10 @@ use crate::desired::Desired;
 use crate::dhcp::DhcpClients;
 use crate::files;
 use crate::health::Verdict;
-use crate::overlay::{LocalEndpoint, Tunnel, peer_keys};
+use crate::identity;
+use crate::overlay::{LocalEndpoint, peer_key};
+use crate::peers::{Peers, PeersFile};
+use crate::status::NetworkStatus;
 use crate::system::{Item, System, present};
 use crate::vcpe::{Vcpe, VcpeError};
 
@@ -58,8 +63,22 @@ pub struct Applier {
     pub moved: bool,
     /// This gateway's key, of the process that made it; no key: it has no tunnels.
     key: Option<(u32, Option<PublicKey>)>,
-    /// The peers' keys that the gateway got last, by process and own key.
-    last_pushed: Option<(u32, u64, Vec<Tunnel>)>,
+    /// The key by which others recognise this device, or why there is none.
+    identity: Result<IdentityKey, String>,
+    peers: PeersFile,
+    /// The peers' keys that the gateway has, by tunnel.
+    pushed: BTreeMap<String, Pushed>,
+    /// Peers whose keys the gateway has refused, by tunnel, with the reason.
+    unkeyed: BTreeMap<String, String>,
+    /// What the cloud made of this device's last announcement.
+    pub acceptance: Option<Acceptance>,
+    /// Seconds to add to this machine's clock.
+    pub clock_offset: i64,
+    /// When a key was last made because of its epoch.
+    renewed: Option<Instant>,
+    /// What was last said of the network, so that it is logged once.
+    said: BTreeSet<String>,
+    status: NetworkStatus,
 }
 
 /// The first of the problems: a configuration of the cloud may have one for each entry.
@@ -72,6 +91,18 @@ fn joined(problems: &[String]) -> String {
     }
 }
 
+/// A key that the gateway has: of which process, by which own key, and which key of the peer.
+#[derive(Debug, Clone, PartialEq)]
+struct Pushed {
+    pid: u32,
+    own: u64,
+    peer: (u64, [u8; 32]),
+}
+
+/// The least time between two keys that are made because of the epoch: two devices with one serial number would otherwise
+/// outbid each other.
+const RENEW_GAP: Duration = Duration::from_secs(60);
+
 impl Applier {
     pub fn new(config: Arc<Config>) -> Applier {
         let system = System::open(&config.state_dir)
@@ -79,6 +110,10 @@ impl Applier {
             .ok();
         let vcpe = Vcpe::new(&config.vcpe_socket);
         let dhcp = DhcpClients::new(config.dhcp_client, &config.state_dir);
+        let identity = identity::load(&config.state_dir)
+            .inspect_err(|error| tracing::error!(error, "this device has no identity"));
+        let peers = PeersFile::new(&config.state_dir);
+        let status = NetworkStatus::new(&config.state_dir);
         Applier {
             config,
             vcpe,
@@ -88,7 +123,15 @@ impl Applier {
             current: None,
             moved: false,
             key: None,
-            last_pushed: None,
+            identity,
+            peers,
+            pushed: BTreeMap::new(),
+            unkeyed: BTreeMap::new(),
+            acceptance: None,
+            clock_offset: 0,
+            renewed: None,
+            said: BTreeSet::new(),
+            status,
         }
     }
 
@@ -141,6 +184,8 @@ impl Applier {
                 };
                 let applied = self.vcpe.apply(&compiled.text, &name).map_err(fault)?;
                 crash::point("after-apply");
+                // Tunnels that were not there before have no keys, whatever was handed over once.
+                self.pushed.clear();
                 applied.epoch
             }
         };
@@ -157,7 +202,9 @@ impl Applier {
         if known != Some(&good) {
             self.save(&good, &compiled);
         }
+        self.remember_peers(&compiled);
         self.current = Some(InForce { good, compiled, pid: status.pid, epoch });
+        self.tell_network();
         Ok(changed)
     }
 
@@ -176,10 +223,9 @@ impl Applier {
         if desired.ccn.is_none() {
             return Ok(None);
         }
-        let Some(system) = &mut self.system else { return Ok(None) };
         // A gateway that cannot agree on keys refuses; the question is not repeated.
-        if !matches!(&self.key, Some((of, None)) if *of == pid) {
-            let key = match self.vcpe.public_key(&self.config.smart_ag_sn) {
+        if self.system.is_some() && !matches!(&self.key, Some((of, None)) if *of == pid) {
+            let key = match self.own_key() {
                 Ok(key) => Some(key),
                 Err(VcpeError::Refused(_)) => None,
                 Err(unavailable) => return Err(fault(unavailable)),
@@ -189,27 +235,103 @@ impl Applier {
         if !matches!(&self.key, Some((_, Some(_)))) {
             return Ok(None);
         }
+        // Who is trusted is not to be guessed: with a damaged list there are no tunnels, but everything else.
+        let (known, unreadable) = match self.peers.load() {
+            Ok(known) => (known, String::new()),
+            Err(why) => (Peers::default(), why),
+        };
+        let Some(system) = &mut self.system else { return Ok(None) };
         let items = present(system.tables().map_err(|e| Fault::Refused(e.to_string()))?);
         let address = |i: Item| match i {
-            Item::Address { device, address } => Some((device, address.addr())),
+            Item::Address { device, address } => Some((device, address)),
             Item::Default { .. } => None,
         };
-        let addresses = items.into_iter().filter_map(address).collect();
-        let (pop, fec) = (self.config.point_of_presence, self.config.optimization);
-        Ok(Some(LocalEndpoint { addresses, pop, fec }))
+        Ok(Some(LocalEndpoint {
+            addresses: items.into_iter().filter_map(address).collect(),
+            gateway: self.config.smart_ag_id.clone(),
+            sn: self.config.smart_ag_sn.clone(),
+            fec: self.config.optimization,
+            trust: self.config.trust.clone(),
+            known,
+            unreadable,
+            now: self.now(),
+        }))
     }
 
-    /// Gives the gateway its peers' public keys, when they or its own have changed.
+    /// Seconds since 1970, by the cloud's clock.
+    fn now(&self) -> i64 {
+        unix_now().saturating_add(self.clock_offset)
+    }
+
+    /// The gateway's key. One with an epoch that the cloud cannot accept is replaced: it was made while the clock was wrong.
+    fn own_key(&mut self) -> Result<PublicKey, VcpeError> {
+        let sn = &self.config.smart_ag_sn;
+        let key = self.vcpe.public_key(sn)?;
+        let clock = self.now().unsigned_abs();
+        let accepted = self.acceptance.as_ref().and_then(|a| a.epoch).unwrap_or(0);
+        let fits = key.epoch >= accepted && key.epoch <= clock.saturating_add(EPOCH_AHEAD);
+        // Before the first answer of the cloud the clock may be wrong.
+        let judged = self.acceptance.is_some();
+        if fits || !judged || self.renewed.is_some_and(|at| at.elapsed() < RENEW_GAP) {
+            return Ok(key);
+        }
+        self.renewed = Some(Instant::now());
+        let epoch = clock.max(accepted.saturating_add(1));
+        tracing::warn!(
+            old = key.epoch,
+            new = epoch,
+            "the epoch of the gateway's key is behind what it has announced, or ahead of the clock: a new key"
+        );
+        self.vcpe.renew_key(sn, epoch)
+    }
+
+    /// Gives the gateway its peers' public keys, when they or its own have changed. A key that it refuses costs that tunnel.
     fn exchange_keys(&mut self, compiled: &Compiled, pid: u32) -> Result<(), Fault> {
         let Some((_, Some(own))) = &self.key else { return Ok(()) };
-        let now = Some((pid, own.epoch, compiled.tunnels.clone()));
-        if compiled.tunnels.is_empty() || self.last_pushed == now {
-            return Ok(());
+        let own = own.epoch;
+        let has = |name: &String| compiled.tunnels.iter().any(|t| t.name == *name);
+        self.pushed.retain(|name, _| has(name));
+        self.unkeyed.retain(|name, _| has(name));
+        let mut pushed = 0;
+        for t in &compiled.tunnels {
+            let new = Pushed { pid, own, peer: (t.endpoint.epoch, t.endpoint.public_key) };
+            if self.pushed.get(&t.name) == Some(&new) {
+                continue;
+            }
+            match self.vcpe.set_peers(peer_key(t)) {
+                Ok(_) => {
+                    self.unkeyed.remove(&t.name);
+                    self.pushed.insert(t.name.clone(), new);
+                    pushed += 1;
+                }
+                Err(VcpeError::Refused(e)) => {
+                    let why =
+                        format!("device {} of gateway {} has no keys: {}", t.peer.sn, t.gateway, e.message);
+                    self.unkeyed.insert(t.name.clone(), why);
+                }
+                Err(unavailable) => return Err(fault(unavailable)),
+            }
         }
-        self.vcpe.set_peers(peer_keys(&compiled.tunnels)).map_err(fault)?;
-        tracing::info!(tunnels = compiled.tunnels.len(), "keys of the network");
-        self.last_pushed = now;
+        if pushed > 0 {
+            tracing::info!(tunnels = pushed, "keys of the network");
+        }
         Ok(())
+    }
+
+    /// Writes down by which identities the devices with tunnels are recognised from now on.
+    fn remember_peers(&mut self, compiled: &Compiled) {
+        if compiled.tunnels.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let done = self.peers.change(|known| {
+            for t in &compiled.tunnels {
+                known.remember(&t.peer.sn, &t.gateway, &t.endpoint, now);
+            }
+        });
+        if let Err(error) = done {
+            tracing::error!(error, "cannot write down the identities of the network");
+        }
     }
 
     /// What the other members of the network have to know of this device.
@@ -217,12 +339,50 @@ impl Applier {
         let local = self.current.as_ref()?.compiled.local?;
         let (_, key) = self.key.as_ref()?;
         let key = key.as_ref()?;
-        Some(Announcement {
+        let mut announced = Announcement {
             address: local.to_string(),
             epoch: Some(key.epoch),
             public_key: key.public_key.clone(),
             pop: Some(self.config.point_of_presence),
-        })
+            ..Announcement::default()
+        };
+        let identity = self.identity.as_ref().ok()?;
+        let signed = identity.sign(&mut announced, &self.config.smart_ag_id, &self.config.smart_ag_sn);
+        signed.inspect_err(|error| tracing::debug!(%error, "nothing to announce")).ok()?;
+        Some(announced)
+    }
+
+    /// What the operator should know of the network: refusals of the cloud, of the gateway, and of this program.
+    pub fn network_notices(&self) -> Vec<String> {
+        let Some(current) = &self.current else { return Vec::new() };
+        let Some(ccn) = &current.good.desired.ccn else { return Vec::new() };
+        let mut out = Vec::new();
+        if let Err(why) = &self.identity {
+            out.push(format!("network {}: this device cannot announce itself: {why}", ccn.id));
+        }
+        if let Some(why) = self.acceptance.as_ref().map(|a| &a.problem).filter(|why| !why.is_empty()) {
+            let why: String = why.chars().take(400).collect();
+            out.push(format!(
+                "network {}: the other members do not get what this device announces: {why:?}",
+                ccn.id
+            ));
+        }
+        out.extend(self.unkeyed.values().cloned());
+        out
+    }
+
+    /// Logs what is new, and writes down the state of the network for `sag-agent status`.
+    fn tell_network(&mut self) {
+        let notices = self.network_notices();
+        let Some(current) = &self.current else { return };
+        let all: BTreeSet<String> = notices.iter().chain(&current.compiled.refused).cloned().collect();
+        for new in all.difference(&self.said) {
+            tracing::warn!("{new}");
+        }
+        self.said = all;
+        let identity = self.identity.as_ref().ok().map(IdentityKey::identity);
+        let ccn = current.good.desired.ccn.as_ref();
+        self.status.write(ccn, identity, &self.config, &current.compiled, &notices);
     }
 
     fn addresses(&mut self, compiled: &Compiled) -> Result<bool, String> {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use sag_model::Role;
 use serde::Deserialize;
 
+use crate::overlay::Trust;
+
 pub const KEY_ID_VAR: &str = "ALIBABA_CLOUD_ACCESS_KEY_ID";
 pub const KEY_SECRET_VAR: &str = "ALIBABA_CLOUD_ACCESS_KEY_SECRET";
 
@@ -46,10 +48,23 @@ struct Raw {
     dhcp_client: Option<Dhcp>,
     on_reboot: Option<OnReboot>,
     point_of_presence: Option<bool>,
+    peer_trust: Option<PeerTrust>,
     optimization: Option<bool>,
     log: Option<String>,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
+    #[serde(default)]
+    peers: BTreeMap<String, String>,
+}
+
+/// Which devices of a network get tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PeerTrust {
+    /// Each is recognised by the identity that it had first, unless `[peers]` names another.
+    FirstUse,
+    /// Only those of `[peers]`.
+    Listed,
 }
 
 #[derive(Deserialize)]
@@ -136,8 +151,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub dhcp_client: Dhcp,
     pub on_reboot: OnReboot,
-    /// The hub of its cloud connect network.
+    /// May be made the hub of its cloud connect network.
     pub point_of_presence: bool,
+    /// Which devices of its network get tunnels.
+    pub trust: Trust,
     /// Its tunnels send with forward error correction.
     pub optimization: bool,
     pub log: String,
@@ -202,6 +219,18 @@ impl Raw {
             let role = role.map(|r| role_word(&r).ok_or_else(|| wrong(&here, format!("role {r:?}"), ROLES)));
             ports.insert(name, Wiring { device, role: role.transpose()? });
         }
+        let mut listed = BTreeMap::new();
+        for (sn, fingerprint) in self.peers {
+            let text = fingerprint.trim().to_ascii_lowercase();
+            if !sag_southbound::is_fingerprint(&text) {
+                let problem = format!("{fingerprint:?} is no fingerprint");
+                let remedy =
+                    "copy what `sag-agent status` prints on that device: eight groups of four hex digits";
+                return Err(wrong(at(&format!("peers.{sn}")), problem, remedy));
+            }
+            listed.insert(sn, text);
+        }
+        let only_listed = self.peer_trust == Some(PeerTrust::Listed);
         Ok(Config {
             endpoint: endpoint(&self.endpoint).map_err(|p| wrong(at("endpoint"), p, ENDPOINT))?,
             key,
@@ -217,6 +246,7 @@ impl Raw {
             dhcp_client: self.dhcp_client.unwrap_or(Dhcp::Auto),
             point_of_presence: self.point_of_presence.unwrap_or(false),
             optimization: self.optimization.unwrap_or(false),
+            trust: Trust { listed, only_listed },
             on_reboot: self.on_reboot.unwrap_or(OnReboot::Gateway),
             log: self.log.unwrap_or_else(|| "info".into()),
             region_id: self.region_id,

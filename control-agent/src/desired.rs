@@ -25,6 +25,8 @@ pub struct Desired {
     pub bandwidth: Option<i64>,
     /// Mbit/s of the Internet uplink.
     pub up_bandwidth: Option<i64>,
+    /// The branch's own blocks.
+    pub blocks: Vec<String>,
     /// Role by port.
     pub roles: BTreeMap<String, PortRole>,
     pub wans: BTreeMap<String, Wan>,
@@ -78,6 +80,13 @@ impl From<DeviceDocument> for Desired {
         Desired {
             bandwidth: gateway.bandwidth,
             up_bandwidth: gateway.up_bandwidth_wan,
+            blocks: gateway
+                .cidr_block
+                .split(',')
+                .map(str::trim)
+                .filter(|b| !b.is_empty())
+                .map(Into::into)
+                .collect(),
             roles: roles(doc.ports),
             wans: doc.wan.into_iter().map(|(name, w)| (name, w.into())).collect(),
             lans: doc.lan.into_iter().map(|(name, l)| (name, l.into())).collect(),

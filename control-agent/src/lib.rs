@@ -23,12 +23,15 @@ pub mod dhcp;
 pub mod events;
 pub mod files;
 pub mod health;
+pub mod identity;
 pub mod overlay;
+pub mod peers;
 pub mod poll;
 pub mod pull;
 pub mod report;
 pub mod reporter;
 pub mod sign;
+pub mod status;
 pub mod system;
 pub mod vcpe;
 

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use sag_agent::config::Config;
-use sag_agent::{agent, crash};
+use sag_agent::peers::PeersFile;
+use sag_agent::{agent, crash, status};
 
 #[derive(Parser)]
 #[command(name = "sag-agent", version, about = "The control agent of a sag-vcpe gateway")]
@@ -30,9 +31,40 @@ enum Command {
         #[arg(long, default_value = "/etc/sag/agent.toml")]
         config: PathBuf,
     },
+    /// The identity of this device, its network, the far ends of its tunnels, and what was refused.
+    Status {
+        #[arg(long, default_value = "/etc/sag/agent.toml")]
+        config: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whom this device trusts.
+    #[command(subcommand)]
+    Peers(PeersCommand),
     /// Steps at which SAG_AGENT_CRASH_AT ends the process; none in a release build.
     #[command(hide = true)]
     CrashPoints,
+}
+
+#[derive(Subcommand)]
+enum PeersCommand {
+    /// Recognise a device by this fingerprint from now on: it was replaced, or its operator has read the fingerprint out.
+    Accept {
+        /// Serial number of the device.
+        sn: String,
+        /// What `sag-agent status` prints on that device.
+        fingerprint: String,
+        #[arg(long, default_value = "/etc/sag/agent.toml")]
+        config: PathBuf,
+    },
+    /// Forget a device: the next identity that announces itself by its serial number is trusted.
+    Forget {
+        /// Serial number of the device.
+        sn: String,
+        #[arg(long, default_value = "/etc/sag/agent.toml")]
+        config: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -55,6 +87,20 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Check { config } => {
             load(&config)?;
             println!("{}: ok", config.display());
+            Ok(0)
+        }
+        Command::Status { config, json } => {
+            print!("{}", status::report(&load(&config)?, json)?);
+            Ok(0)
+        }
+        Command::Peers(PeersCommand::Accept { sn, fingerprint, config }) => {
+            PeersFile::new(&load(&config)?.state_dir).accept(&sn, &fingerprint)?;
+            println!("device {sn} is recognised by {fingerprint}");
+            Ok(0)
+        }
+        Command::Peers(PeersCommand::Forget { sn, config }) => {
+            PeersFile::new(&load(&config)?.state_dir).forget(&sn)?;
+            println!("device {sn} is forgotten");
             Ok(0)
         }
         Command::CrashPoints => {

@@ -1,21 +1,56 @@
-//! The tunnels of a cloud connect network: ESP with keys agreed by the gateways (docs/tunnels-keys.md).
-//! The cloud carries addresses and public keys; a member that is a point of presence is the hub, else
-//! every member has a tunnel to every other.
+//! The tunnels of a cloud connect network: ESP with keys agreed by the gateways (docs/tunnels-keys.md). The cloud says who
+//! is a member, what each may announce, and which member is the hub; the devices sign where their tunnels end and by which
+//! key. What is wrong with one device or block costs that one alone, and is named.
 
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
+use sag_model::config::MAX_TUNNELS;
 use sag_model::control::{TunnelPeer, TunnelPeers};
+use sag_southbound::{Announcement, Endpoint};
 
 use crate::desired::{Ccn, Member, Peer};
+use crate::peers::Peers;
+
+/// Whom the operator of this gateway trusts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Trust {
+    /// Fingerprints of devices by serial number.
+    pub listed: BTreeMap<String, String>,
+    /// No other devices than these.
+    pub only_listed: bool,
+}
 
 /// This end of the tunnels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LocalEndpoint {
-    /// IPv4 addresses by device.
-    pub addresses: Vec<(String, Ipv4Addr)>,
-    pub pop: bool,
+    /// IPv4 addresses by device, with their networks.
+    pub addresses: Vec<(String, Ipv4Net)>,
+    /// The instance and serial number of this device.
+    pub gateway: String,
+    pub sn: String,
     /// Forward error correction of what is sent.
     pub fec: bool,
+    pub trust: Trust,
+    pub known: Peers,
+    /// Why nobody can be recognised; empty: `known` is what is known.
+    pub unreadable: String,
+    /// Seconds since 1970.
+    pub now: i64,
+}
+
+/// What of this gateway's own no member of the network may touch.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    /// Where the tunnels end on this side.
+    pub local: Option<Ipv4Addr>,
+    /// Every address of the gateway.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Networks, and what they are.
+    pub networks: Vec<(Ipv4Net, String)>,
+    /// Those of `networks` in which no tunnel can end: behind the ports to the branch.
+    pub inside: Vec<(Ipv4Net, String)>,
 }
 
 /// A tunnel to another device.
@@ -23,84 +58,329 @@ pub struct LocalEndpoint {
 pub struct Tunnel {
     pub name: String,
     pub remote: Ipv4Addr,
+    pub gateway: String,
     pub peer: Peer,
+    pub endpoint: Endpoint,
     /// What is reached through it, and on whose behalf.
     pub blocks: Vec<(String, String)>,
     /// Preference among devices of one member.
     pub metric: i64,
 }
 
-/// Only devices that have announced an address and a key.
-fn ready(m: &Member) -> impl Iterator<Item = (&Peer, Ipv4Addr)> {
-    m.devices.iter().filter(|d| !d.public_key.is_empty()).filter_map(|d| Some((d, d.address.parse().ok()?)))
+/// What the network comes to on this gateway.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub tunnels: Vec<Tunnel>,
+    /// What has no tunnel or route, and why.
+    pub refused: Vec<String>,
+    /// What else the operator should know.
+    pub notices: Vec<String>,
 }
 
-pub fn tunnels(ccn: &Ccn, pop: bool) -> Vec<Tunnel> {
-    let is_hub = |m: &&Member| m.devices.iter().any(|d| d.pop);
-    let hub = ccn.members.iter().find(is_hub).filter(|_| !pop);
-    let mut out = Vec::new();
-    for member in &ccn.members {
-        if hub.is_some_and(|h| h.gateway != member.gateway) {
-            continue;
+/// What the gateway's own rules have refused of an earlier plan: serial numbers of devices, and blocks with their gateway,
+/// with the reason.
+#[derive(Debug, Clone, Default)]
+pub struct Excluded {
+    pub devices: BTreeMap<String, String>,
+    pub blocks: BTreeMap<(String, String), String>,
+}
+
+/// The most characters of a name that the gateway accepts.
+const MAX_NAME: usize = 64;
+
+/// The tunnel's name: `ccn-` and the serial number, which is cut to what the gateway accepts.
+fn tunnel_name(sn: &str) -> String {
+    let name = format!("ccn-{sn}");
+    if name.len() <= MAX_NAME {
+        return name;
+    }
+    let hash = crate::sign::hash_hex(sn.as_bytes());
+    format!("{}-{}", &name[..MAX_NAME - 17], &hash[..16])
+}
+
+/// Text of others as it may stand in a log line.
+fn shown(text: &str) -> String {
+    if is_plain(text) { text.to_owned() } else { format!("{:?}", text.chars().take(40).collect::<String>()) }
+}
+
+/// Whether it is made like a serial number or an identifier.
+fn is_plain(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+}
+
+/// Disjoint blocks of others, by their first address.
+#[derive(Default)]
+struct Blocks(BTreeMap<Ipv4Addr, (Ipv4Net, String)>);
+
+impl Blocks {
+    /// The block that has addresses in common with this one, and its gateway.
+    fn meets(&self, block: Ipv4Net) -> Option<&(Ipv4Net, String)> {
+        let (_, last) = self.0.range(..=block.broadcast()).next_back()?;
+        (last.0.broadcast() >= block.network()).then_some(last)
+    }
+
+    fn insert(&mut self, block: Ipv4Net, gateway: &str) {
+        self.0.insert(block.network(), (block, gateway.to_owned()));
+    }
+}
+
+/// The tunnels and routes of this gateway in its network.
+pub fn plan(ccn: &Ccn, end: &LocalEndpoint, own: &Own, excluded: &Excluded) -> Plan {
+    let mut p = Planner { end, own, excluded, plan: Plan::default(), taken: HashMap::new() };
+    let others: Vec<&Member> = ccn.members.iter().filter(|m| m.gateway != end.gateway).collect();
+    let mut blocks = Blocks::default();
+    let accepted: Vec<Vec<String>> = others.iter().map(|m| p.blocks(m, &mut blocks)).collect();
+    let through = p.through(ccn, &others);
+    let candidates = p.candidates(&through, &blocks);
+    for (member, peer, endpoint, metric) in candidates {
+        let IpAddr::V4(remote) = endpoint.address else { continue };
+        let is_hub = member.gateway == ccn.hub;
+        let reached = others.iter().zip(&accepted).filter(|(m, _)| is_hub || m.gateway == member.gateway);
+        let routes = reached.flat_map(|(m, blocks)| blocks.iter().map(|b| (b.clone(), m.gateway.clone())));
+        p.plan.tunnels.push(Tunnel {
+            name: tunnel_name(&peer.sn),
+            remote,
+            gateway: member.gateway.clone(),
+            peer: peer.clone(),
+            endpoint,
+            blocks: routes.collect(),
+            metric,
+        });
+    }
+    p.plan
+}
+
+/// A device with its member, and its place among the member's devices.
+type Candidate<'a> = (&'a Member, &'a Peer, Endpoint, i64);
+
+struct Planner<'a> {
+    end: &'a LocalEndpoint,
+    own: &'a Own,
+    excluded: &'a Excluded,
+    plan: Plan,
+    /// Addresses with their devices.
+    taken: HashMap<IpAddr, String>,
+}
+
+impl Planner<'_> {
+    fn refuse_device(&mut self, member: &Member, peer: &Peer, why: &str) {
+        let (sn, gateway) = (shown(&peer.sn), shown(&member.gateway));
+        self.plan.refused.push(format!("device {sn} of gateway {gateway} has no tunnel: {why}"));
+    }
+
+    /// Blocks of a member that are routed: private ones that touch nothing of this gateway's own and no other member's.
+    fn blocks(&mut self, member: &Member, all: &mut Blocks) -> Vec<String> {
+        let mut out = Vec::new();
+        for text in &member.blocks {
+            match self.block(text, member, all) {
+                Ok(block) => {
+                    all.insert(block, &member.gateway);
+                    out.push(block.to_string());
+                }
+                Err(why) => {
+                    let (block, gateway) = (shown(text), shown(&member.gateway));
+                    self.plan
+                        .refused
+                        .push(format!("block {block} of gateway {gateway} is not routed: {why}"));
+                }
+            }
         }
-        // All others are reached through the hub.
-        let behind = ccn.members.iter().filter(|m| hub.is_some() || m.gateway == member.gateway);
-        let blocks: Vec<(String, String)> =
-            behind.flat_map(|m| m.blocks.iter().map(|b| (b.clone(), m.gateway.clone()))).collect();
-        for (n, (peer, remote)) in ready(member).enumerate() {
-            out.push(Tunnel {
-                name: format!("ccn-{}", peer.sn),
-                remote,
-                peer: peer.clone(),
-                blocks: blocks.clone(),
-                metric: n as i64,
-            });
+        out
+    }
+
+    fn block(&self, text: &str, member: &Member, all: &Blocks) -> Result<Ipv4Net, String> {
+        let block = text.parse::<Ipv4Net>().map_err(|_| "it is no IPv4 block".to_owned())?.trunc();
+        if block.prefix_len() == 0 {
+            return Err("a member must not announce the default route".into());
+        }
+        if !is_private(block) {
+            return Err("it is not private (RFC 1918)".into());
+        }
+        let meets = |own: &Ipv4Net| own.contains(&block) || block.contains(own);
+        if let Some((net, what)) = self.own.networks.iter().find(|(net, _)| meets(net)) {
+            return Err(format!("it overlaps with {what} {net}"));
+        }
+        if let Some((other, gateway)) = all.meets(block) {
+            return Err(format!("it overlaps with the block {other} of gateway {}", shown(gateway)));
+        }
+        match self.excluded.blocks.get(&(member.gateway.clone(), block.to_string())) {
+            Some(why) => Err(why.clone()),
+            None => Ok(block),
         }
     }
-    out
+
+    /// The members to which there are tunnels: the hub alone, or all.
+    fn through<'a>(&mut self, ccn: &Ccn, others: &[&'a Member]) -> Vec<&'a Member> {
+        if ccn.hub == self.end.gateway {
+            return others.to_vec();
+        }
+        if ccn.hub.is_empty() {
+            if others.iter().any(|m| m.devices.iter().any(|d| d.pop)) {
+                self.plan.notices.push(format!(
+                    "network {}: this cloud repeats what a member says of itself and not what the owner of the network \
+                     says, so no member is taken for the hub; update sag-cloud",
+                    ccn.id
+                ));
+            }
+            return others.to_vec();
+        }
+        let hub: Vec<&Member> = others.iter().copied().filter(|m| m.gateway == ccn.hub).collect();
+        if !hub.iter().any(|m| !m.devices.is_empty()) {
+            let hub = shown(&ccn.hub);
+            self.plan
+                .notices
+                .push(format!("network {}: its hub {hub} has not announced a device yet", ccn.id));
+        }
+        hub
+    }
+
+    /// The devices that get a tunnel. One that keeps its address comes before one that takes another's.
+    fn candidates<'a>(&mut self, members: &[&'a Member], blocks: &Blocks) -> Vec<Candidate<'a>> {
+        let mut all: Vec<(&Member, &Peer, i64)> = Vec::new();
+        for m in members {
+            all.extend((0..).zip(&m.devices).map(|(n, d)| (*m, d, n)));
+        }
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        order.sort_by_key(|n| !self.keeps_address(all[*n].1));
+        let mut accepted: BTreeMap<usize, Endpoint> = BTreeMap::new();
+        for n in order {
+            let (member, peer, _) = all[n];
+            let found = self.device(member, peer, blocks).and_then(|endpoint| {
+                let room = accepted.len() < MAX_TUNNELS;
+                room.then_some(endpoint)
+                    .ok_or_else(|| format!("{MAX_TUNNELS} devices have one, which is the limit"))
+            });
+            match found {
+                Ok(endpoint) => {
+                    self.taken.insert(endpoint.address, peer.sn.clone());
+                    accepted.insert(n, endpoint);
+                }
+                Err(why) => self.refuse_device(member, peer, &why),
+            }
+        }
+        let device = |(n, endpoint): (usize, Endpoint)| (all[n].0, all[n].1, endpoint, all[n].2);
+        accepted.into_iter().map(device).collect()
+    }
+
+    fn keeps_address(&self, peer: &Peer) -> bool {
+        self.end.known.0.get(&peer.sn).is_some_and(|known| known.address == peer.address)
+    }
+
+    fn device(&self, member: &Member, peer: &Peer, blocks: &Blocks) -> Result<Endpoint, String> {
+        if !is_plain(&peer.sn) {
+            return Err("its serial number is not made of letters, digits, \"-\" and \"_\"".into());
+        }
+        if peer.sn == self.end.sn {
+            return Err("it has the serial number of this device".into());
+        }
+        if !self.end.unreadable.is_empty() {
+            return Err(format!("it cannot be recognised: {}", self.end.unreadable));
+        }
+        if let Some(why) = self.excluded.devices.get(&peer.sn) {
+            return Err(why.clone());
+        }
+        let announced = Announcement {
+            address: peer.address.clone(),
+            epoch: Some(peer.epoch),
+            public_key: peer.public_key.clone(),
+            pop: None,
+            identity: peer.identity.clone(),
+            signature: peer.signature.clone(),
+        };
+        let endpoint = announced.check(&member.gateway, &peer.sn).map_err(|e| e.to_string())?;
+        self.trusted(member, peer, &endpoint)?;
+        self.reachable(endpoint.address, blocks)?;
+        Ok(endpoint)
+    }
+
+    /// Whether it is the device that it was before, with a key that is not older.
+    fn trusted(&self, member: &Member, peer: &Peer, new: &Endpoint) -> Result<(), String> {
+        let known = self.end.known.0.get(&peer.sn);
+        let listed = self.end.trust.listed.get(&peer.sn).map(String::as_str);
+        let wanted = listed.or(known.map(|k| k.fingerprint.as_str()).filter(|f| !f.is_empty()));
+        let fingerprint = new.identity.map(|i| i.fingerprint());
+        match (wanted, &fingerprint) {
+            (None, _) if self.end.trust.only_listed => {
+                let its = fingerprint.map(|f| format!(" (its fingerprint is {f})")).unwrap_or_default();
+                return Err(format!("it is not listed in [peers] of agent.toml{its}"));
+            }
+            (Some(wanted), Some(its)) if wanted != its => {
+                let remedy = match listed {
+                    Some(_) => "[peers] of agent.toml names another one".to_owned(),
+                    None => format!(
+                        "it had {wanted} before; if the device was replaced, compare fingerprints and call `sag-agent \
+                         peers accept {} {its}`",
+                        shown(&peer.sn)
+                    ),
+                };
+                return Err(format!("its identity is {its}, and {remedy}"));
+            }
+            (Some(_), None) => {
+                return Err("its announcement is not signed, and the device has an identity".into());
+            }
+            _ => {}
+        }
+        // The epochs of whoever was there before the device began to sign say nothing.
+        let known = known.filter(|k| !k.fingerprint.is_empty() || new.identity.is_none());
+        match known {
+            None if self.end.known.0.contains_key(&peer.sn) => Ok(()),
+            None => self.end.known.has_room(&member.gateway, self.end.now),
+            Some(known) if new.epoch < known.epoch => {
+                Err(format!("its epoch {} is behind {}, which it has announced", new.epoch, known.epoch))
+            }
+            Some(known) if new.epoch == known.epoch && known.public_key != hex::encode(new.public_key) => {
+                Err(format!("it has another key with the same epoch {}", new.epoch))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn reachable(&self, address: IpAddr, blocks: &Blocks) -> Result<(), String> {
+        let IpAddr::V4(v4) = address else {
+            return Err(format!("its address {address} is of another IP version than this end's"));
+        };
+        if self.own.local == Some(v4) || self.own.addresses.contains(&v4) {
+            return Err(format!("its address {address} is one of this gateway"));
+        }
+        if let Some(other) = self.taken.get(&address) {
+            return Err(format!("its address {address} is that of device {}", shown(other)));
+        }
+        if let Some((net, what)) = self.own.inside.iter().find(|(net, _)| net.contains(&v4)) {
+            return Err(format!("its address {address} is inside of {what} {net}"));
+        }
+        if let Some((block, gateway)) = blocks.meets(Ipv4Net::from(v4)) {
+            return Err(format!(
+                "its address {address} is inside of the block {block} of gateway {}",
+                shown(gateway)
+            ));
+        }
+        Ok(())
+    }
 }
 
-/// The peers' public keys, for the gateway.
-pub fn peer_keys(tunnels: &[Tunnel]) -> TunnelPeers {
-    let row = |t: &Tunnel| TunnelPeer {
+/// The blocks that the API grants (RFC 1918).
+fn is_private(block: Ipv4Net) -> bool {
+    let least = match block.addr().octets() {
+        [10, ..] => 8,
+        [172, 16..=31, ..] => 12,
+        [192, 168, ..] => 16,
+        _ => return false,
+    };
+    block.prefix_len() >= least
+}
+
+/// A peer's public key, for the gateway.
+pub fn peer_key(t: &Tunnel) -> TunnelPeers {
+    let peer = TunnelPeer {
         tunnel: t.name.clone(),
         gateway: t.peer.sn.clone(),
-        epoch: t.peer.epoch,
-        public_key: t.peer.public_key.clone(),
+        epoch: t.endpoint.epoch,
+        public_key: hex::encode(t.endpoint.public_key),
         link: String::new(),
     };
-    TunnelPeers { peers: tunnels.iter().map(row).collect() }
+    TunnelPeers { peers: vec![peer] }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(n: u8, pop: bool, key: &str) -> Member {
-        let peer = Peer {
-            sn: format!("sn{n}"),
-            address: format!("203.0.113.{n}"),
-            epoch: 7,
-            public_key: key.into(),
-            pop,
-        };
-        Member { gateway: format!("sag-{n}"), blocks: vec![format!("10.{n}.0.0/16")], devices: vec![peer] }
-    }
-
-    fn names(t: &[Tunnel]) -> Vec<(&str, Vec<&str>)> {
-        t.iter().map(|t| (t.name.as_str(), t.blocks.iter().map(|(b, _)| b.as_str()).collect())).collect()
-    }
-
-    #[test]
-    fn by_the_hub_or_to_each_other() {
-        let mesh = Ccn { id: "ccn-1".into(), members: vec![member(2, false, "aa"), member(3, false, "bb")] };
-        let seen = tunnels(&mesh, false);
-        assert_eq!(names(&seen), [("ccn-sn2", vec!["10.2.0.0/16"]), ("ccn-sn3", vec!["10.3.0.0/16"])]);
-        let hub = Ccn { members: vec![member(2, false, "aa"), member(9, true, "cc")], ..mesh.clone() };
-        let seen = tunnels(&hub, false);
-        assert_eq!(names(&seen), [("ccn-sn9", vec!["10.2.0.0/16", "10.9.0.0/16"])]);
-        assert_eq!(tunnels(&mesh, true).len(), 2, "the hub itself has a tunnel to each");
-        let silent = Ccn { members: vec![member(2, false, "")], ..mesh };
-        assert!(tunnels(&silent, false).is_empty(), "no key, no tunnel");
-    }
-}
+mod tests;

@@ -53,6 +53,8 @@ pub struct Facts<'a> {
     pub clock_offset: i64,
     /// For the other members of the network.
     pub announcement: Option<Announcement>,
+    /// What the operator should know of the network.
+    pub network: Vec<String>,
 }
 
 /// Asks the gateway for its state.
@@ -86,7 +88,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         applied_revision: facts.revision,
         config_epoch: Some(status.config_epoch.into()),
         clock_offset: Some(facts.clock_offset),
-        notices: facts.compiled.map(|c| c.notices.clone()),
+        notices: facts.compiled.map(|c| notices(c, &facts.network)),
         ports: port_rows(&ports),
         wans: wans(&ports, facts.tables),
         routes: route_rows(&routes),
@@ -101,6 +103,19 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         monitor_version: Some(crate::VERSION.to_owned()),
         ..StateReport::default()
     })
+}
+
+/// Notices of one report; what is more is left out, and their number says so.
+const MAX_NOTICES: usize = 500;
+
+fn notices(compiled: &Compiled, network: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = network.iter().chain(&compiled.notices).cloned().collect();
+    if all.len() > MAX_NOTICES {
+        let more = all.len() - MAX_NOTICES;
+        all.truncate(MAX_NOTICES);
+        all.push(format!("and {more} more; the log of sag-agent has them"));
+    }
+    all
 }
 
 /// Tunnels as the gateway shows them; none from a gateway without.

@@ -4,7 +4,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sag_southbound::{Action, CommandResult, ResultReport, StateReport, Version};
+use sag_southbound::{Acceptance, Action, CommandResult, ReportAnswer, ResultReport, StateReport, Version};
 use serde_json::Value;
 
 use crate::backoff::Backoff;
@@ -39,6 +39,8 @@ struct Pending {
 struct Shared {
     pending: Mutex<Pending>,
     more: Condvar,
+    /// What the cloud made of the last announcement; absent before the first answer.
+    acceptance: Mutex<Option<Acceptance>>,
 }
 
 /// Hands results and states to the thread that sends them.
@@ -68,6 +70,11 @@ impl Reporter {
     pub fn state(&self, state: StateReport) {
         self.pending().state = Some(Box::new(state));
         self.0.more.notify_one();
+    }
+
+    /// What the cloud has answered to the last announcement of this device.
+    pub fn acceptance(&self) -> Option<Acceptance> {
+        self.0.acceptance.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Forgets a result that belongs to another database.
@@ -106,7 +113,14 @@ impl Reporter {
                 }
             }
             if let (None, Some(state)) = (&failed, state) {
-                failed = send_state(client, config, &state).err();
+                match send_state(client, config, &state) {
+                    Ok(answer) => {
+                        let known = &mut *self.0.acceptance.lock().unwrap_or_else(PoisonError::into_inner);
+                        // A cloud before version 1.2 of the protocol does not say.
+                        *known = answer.overlay.or(known.take().filter(|_| state.overlay.is_none()));
+                    }
+                    Err(e) => failed = Some(e),
+                }
             }
             match failed {
                 None => backoff.reset(),
@@ -157,7 +171,7 @@ fn send_result(client: &Client, config: &Config, r: &Outcome) -> Result<Value> {
     client.call(Action::ReportResult.name(), &borrowed(&query), &borrowed(&form), Duration::ZERO)
 }
 
-fn send_state(client: &Client, config: &Config, state: &StateReport) -> Result<Value> {
+fn send_state(client: &Client, config: &Config, state: &StateReport) -> Result<ReportAnswer> {
     let text = serde_json::to_string(state).unwrap_or_default();
     let query = [("SmartAGId", config.smart_ag_id.as_str()), ("SmartAGSn", config.smart_ag_sn.as_str())];
     client.call(Action::ReportState.name(), &query, &[("State", text.as_str())], Duration::ZERO)

@@ -1,10 +1,12 @@
 """Two branches and a point of presence: encrypted tunnels made by calls of the API alone."""
 
 import contextlib
+import json
+import time
 
 import pytest
 
-from harness.cloud import Agent, cloud_of, pings, within
+from harness.cloud import Agent, SdkError, cloud_of, pings, within
 from harness.sites import Sites
 from harness.wire import Sniffer
 
@@ -33,6 +35,15 @@ def cloud(sites, tmp_path_factory):
         yield it
 
 
+def names_hub(cloud, ccn, sag):
+    try:
+        cloud.extension("ModifyCloudConnectNetworkMember", CcnId=ccn, SmartAGId=sag, Hub="true")
+    except SdkError as e:
+        assert e.code == "CCN.HubNotAble", e
+        return False
+    return True
+
+
 def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
     ccn = cloud.call("CreateCloudConnectNetwork", Name="net")["CcnId"]
     a, b, p = sites.all
@@ -52,9 +63,10 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
             cloud.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
         log = lambda: "\n".join(f"{n}: {x.tail(12)}" for n, x in agents.items()) + str(a.control("tunnels"))
         within(20, "a reaches b", lambda: pings(a.host, b.host_address), log)
-        # Until the point of presence has said that it is one, the branches go straight to each other.
+        # Until the owner of the network names the hub, the branches go straight to each other.
         hub = [f"ccn-{agents['p'].keys['smart_ag_sn']}"]
         names = lambda site: [t["name"] for t in site.control("tunnels")["ok"]["tunnels"]]
+        within(20, "p says that it may be the hub", lambda: names_hub(cloud, ccn, ids["p"]), log)
         within(20, "both go by the point of presence", lambda: names(a) == names(b) == hub, log)
         within(20, "a reaches b by it", lambda: pings(a.host, b.host_address), log)
         with Sniffer(sites.router, "to-a") as near, Sniffer(sites.router, "to-b") as far:
@@ -68,6 +80,10 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         within(15, "the cloud knows that the tunnel is up", lambda: cloud.call(
             "DescribeSmartAccessGatewayAttribute", SmartAGId=ids["a"])["IpsecStatus"] == "up", log)
         assert row["AssociatedCcnId"] == ccn
+        # The operators compare fingerprints.
+        told = {name: agent.status() for name, agent in agents.items()}
+        assert told["a"]["HubSmartAGId"] == ids["p"]
+        assert [p["Fingerprint"] for p in told["a"]["Peers"]] == [told["p"]["Fingerprint"]]
         corrects = lambda name: cloud.call("DescribeSmartAccessGatewayAttribute", SmartAGId=ids[name])["EnableOptimization"]
         within(15, "a's tunnel corrects errors", lambda: corrects("a") is True, log)
         assert corrects("b") is False
@@ -78,3 +94,90 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         within(20, "a reaches b again", lambda: pings(a.host, b.host_address), log)
         cloud.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=ids["b"])
         within(3, "b is out", lambda: not pings(a.host, b.host_address), log)
+
+
+class Hostile:
+    """A device of another account in the network: nothing but its reports."""
+
+    def __init__(self, cloud, owner, ccn, sites):
+        self.cloud, self.wan = cloud, sites.all[2].wan
+        self.sag, self.sn = cloud.gateway()
+        cloud.call("ModifySmartAccessGateway", SmartAGId=self.sag, CidrBlock="10.9.0.0/24", RoutingStrategy="static")
+        uid = lambda api, sag: api.call("DescribeSmartAccessGateways", SmartAGId=sag)["SmartAccessGateways"][
+            "SmartAccessGateway"][0]["SmartAGUid"]
+        other, mine = uid(cloud, self.sag), uid(owner, owner.gateway()[0])
+        cloud.call("GrantSagInstanceToCcn", SmartAGId=self.sag, CcnInstanceId=ccn, CcnUid=mine)
+        owner.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=self.sag, SmartAGUid=other)
+
+    def report(self, sn=None, **overlay):
+        good = {"Address": self.wan, "Epoch": int(time.time()), "PublicKey": "09" * 32, "Pop": False}
+        state = json.dumps({"Overlay": {**good, **overlay}})
+        return self.cloud.extension("ReportSmartAGState", SmartAGId=self.sag, SmartAGSn=sn or self.sn, State=state)
+
+    def attacks(self, victim):
+        """Each with a word of the refusal."""
+        yield lambda: self.report(Pop=True), None
+        for address in ("127.0.0.1", "0.0.0.0", "224.0.0.5", "255.255.255.255", "169.254.0.1", "x"):
+            yield lambda address=address: self.report(Address=address), "address"
+        yield lambda: self.report(Address=victim.wan), "is that of device"
+        yield lambda: self.report(Address=victim.host_address), "inside of the block"
+        yield lambda: self.report(PublicKey="zz"), "64 hexadecimal digits"
+        yield lambda: self.report(PublicKey="00" * 32), "low order"
+        yield lambda: self.report(Epoch=2**64 - 1), "ahead of the cloud's clock"
+        yield lambda: self.report(Epoch=1), "behind"
+        yield lambda: self.report(Identity="ab" * 32, Signature="ab" * 64), "signature"
+
+
+def test_a_hostile_member_of_another_account(sites, cloud):
+    """It reports to be the hub, others' addresses, malformed keys, huge epochs, and takes others' blocks; nobody else notices."""
+    ccn = cloud.call("CreateCloudConnectNetwork", Name="attacked")["CcnId"]
+    a, b, _ = sites.all
+    with contextlib.ExitStack() as stack:
+        agents, ids = {}, {}
+        for site in (a, b):
+            sag, sn = cloud.gateway()
+            ids[site.name] = (sag, sn)
+            cloud.call("ModifySmartAccessGateway", SmartAGId=sag, CidrBlock=site.net, RoutingStrategy="static")
+            agent = Agent(site, cloud, sag, sn, ports={"0": "wan", "1": "lan"}).start()
+            stack.callback(agent.stop)
+            stack.callback(lambda sag=sag: cloud.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag))
+            agents[site.name] = agent
+            cloud.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
+        log = lambda: "\n".join(f"{n}: {x.tail(12)}" for n, x in agents.items()) + str(a.control("tunnels"))
+        within(20, "a reaches b", lambda: pings(a.host, b.host_address), log)
+        other = cloud.account("other")
+        stack.callback(other.hang_up)
+        hostile = Hostile(other, cloud, ccn, sites)
+        assert "Problem" not in hostile.report()["Overlay"]
+        names = lambda site: [t["name"] for t in site.control("tunnels")["ok"]["tunnels"]]
+        both = {f"ccn-{ids['b'][1]}", f"ccn-{hostile.sn}"}
+        within(20, "a has a tunnel to each", lambda: set(names(a)) == both, log)
+        ping = a.host.popen(["ping", "-n", "-q", "-i", "0.02", "-w", "60", b.host_address], stdout=-1)
+        stack.callback(ping.kill)
+        for attack, why in hostile.attacks(b):
+            problem = attack()["Overlay"].get("Problem", "")
+            assert (why or "") in problem and bool(problem) == bool(why), problem
+            time.sleep(0.15)
+        # Blocks of others, and a serial number that makes too long a name.
+        for blocks in (b.net, "10.0.0.0/8", "10.8.0.0/24", "10.9.0.0/24,10.2.0.0/25"):
+            with pytest.raises(SdkError):
+                other.call("ModifySmartAccessGateway", SmartAGId=hostile.sag, CidrBlock=blocks)
+        second = other.call("DescribeSmartAccessGatewayAttribute", SmartAGId=hostile.sag)["Devices"]["Device"][1]
+        other.call("UnbindSerialNumber", SmartAGId=hostile.sag, SmartAGSn=second["SerialNumber"])
+        other.call("BindSerialNumber", SmartAGId=hostile.sag, SerialNumber="S" * 64)
+        hostile.report(sn="S" * 64, Address="198.51.103.77")
+        within(20, "a goes on to follow the network", lambda: any(n.startswith("ccn-SSSS") for n in names(a)), log)
+        # A change by the owner is in force as ever.
+        for sag, sn in ids.values():
+            cloud.call("ModifySagWanSnat", SmartAGId=sag, SmartAGSn=sn, Snat="ENABLE")
+            in_force = lambda sag=sag, sn=sn: cloud.call(
+                "DescribeSAGDeviceInfo", SmartAGId=sag, SmartAGSn=sn)["SynStatus"] == "Synchronized"
+            within(20, "the owner's change is in force", in_force, log)
+        assert f"ccn-{ids['b'][1]}" in names(a) and f"ccn-{ids['a'][1]}" in names(b)
+        ping.send_signal(2)
+        said = ping.communicate(timeout=10)[0]
+        sent, received = (int(w) for w in said.split("statistics ---")[1].split()[0:4:3])
+        print(f"victims: {received} of {sent} pings answered during the attacks")
+        assert received >= sent - 2, f"{said}\n{log()}"
+        status = agents["a"].status()
+        assert status["HubSmartAGId"] == "" and not status["Problems"], status

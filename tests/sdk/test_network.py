@@ -179,11 +179,21 @@ def test_members_learn_of_each_others_ends(api, agent):
     got = pull(two, have)
     assert got["Changed"]
     member = next(m for m in got["Config"]["Ccn"]["Members"] if m["SmartAGId"] == one[0])
-    assert member["Devices"] == [{**end, "SmartAGSn": one[1][0]}]
+    # That it may be the hub is its own word, and no other member's business.
+    said = {k: v for k, v in end.items() if k != "Pop"}
+    assert member["Devices"] == [{**said, "SmartAGSn": one[1][0]}]
     # The same announcement changes nothing; another key does.
     report(agent, one[0], one[1][0], Overlay={**end, "Other": 1})
     assert not pull(two, got["Revision"])["Changed"]
     report(agent, one[0], one[1][0], Overlay={**end, "Epoch": 6})
     assert pull(two, got["Revision"])["Config"]["Ccn"]["Members"][0]["Devices"][0]["Epoch"] == 6
+    # The owner of the network makes it the hub, and sees what each device has announced.
+    agent.extension("ModifyCloudConnectNetworkMember", CcnId=ccn, SmartAGId=one[0], Hub=True)
+    network_of_two = pull(two, 0)["Config"]["Ccn"]
+    assert network_of_two["HubSmartAGId"] == one[0] and network_of_two["Members"][0]["Devices"][0]["Pop"] is True
+    members = agent.extension("DescribeCloudConnectNetworkMembers", CcnId=ccn)
+    assert members["HubSmartAGId"] == one[0] and members["TotalCount"] == 2
+    device = members["Members"]["Member"][0]["Devices"]["Device"][0]
+    assert (device["Address"], device["Epoch"], device["HubCapable"], device["Problem"]) == ("203.0.113.7", 6, True, "")
     for sag, _ in (one, two):
         api.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)

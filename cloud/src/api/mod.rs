@@ -1,6 +1,7 @@
 //! The API catalogue: what each operation takes, answers and refuses with.
 //!
-//! `build.rs` generates the tables from `catalogue/smartag-2018-03-13.json`.
+//! `build.rs` generates the tables from `catalogue/smartag-2018-03-13.json`, which has the operations of the vendor, and
+//! from `catalogue/extensions.json`, which has those of this cloud.
 
 pub mod params;
 pub mod request;

@@ -10,17 +10,24 @@ use crate::api::params::Params;
 use crate::time;
 
 const CATALOGUE: &str = include_str!("../../catalogue/smartag-2018-03-13.json");
+const EXTENSIONS: &str = include_str!("../../catalogue/extensions.json");
 
+/// Those of the vendor, and those that only this cloud has.
 fn operations() -> Vec<Value> {
-    let doc: Value = serde_json::from_str(CATALOGUE).expect("the catalogue is JSON");
-    doc["operations"].as_array().expect("a list").clone()
+    let of = |catalogue: &str| -> Vec<Value> {
+        let doc: Value = serde_json::from_str(catalogue).expect("the catalogue is JSON");
+        doc["operations"].as_array().expect("a list").clone()
+    };
+    let (vendor, own) = (of(CATALOGUE), of(EXTENSIONS));
+    assert_eq!((vendor.len(), own.len()), (173, 2));
+    [vendor, own].concat()
 }
 
 #[test]
 fn every_operation_of_the_catalogue_is_known_once() {
     let names: HashSet<String> =
         operations().iter().map(|o| o["name"].as_str().expect("a name").to_owned()).collect();
-    assert_eq!(names.len(), 173);
+    assert_eq!(names.len(), 173 + 2);
     let ours: HashSet<String> = Op::ALL.iter().map(|op| op.name().to_owned()).collect();
     assert_eq!(names, ours);
     assert!(Op::ALL.iter().all(|op| Op::by_name(op.name()) == Some(*op)));

@@ -20,6 +20,9 @@ pub struct Ccn {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snat_cidr_block: Option<String>,
     pub interworking_status: String,
+    /// The member that is the hub, as the owner says; none: every member has a tunnel to every other.
+    #[serde(rename = "HubSmartAGId", skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
     pub status: String,
     pub resource_group_id: String,
     pub create_time: i64,

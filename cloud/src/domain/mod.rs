@@ -13,6 +13,7 @@ pub mod flow_log;
 pub mod gateway;
 pub mod grants;
 pub mod health;
+pub mod membership;
 pub mod nat;
 pub mod net;
 pub mod orders;

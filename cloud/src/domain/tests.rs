@@ -11,6 +11,7 @@ use super::flow_log::FlowLog;
 use super::gateway::Gateway;
 use super::grants::{CcnGrant, CenGrant, VbrGrant};
 use super::health::HealthCheck;
+use super::membership::{Announced, CcnMember};
 use super::nat::{DnatEntry, SnatEntry};
 use super::orders::Order;
 use super::qos::{Qos, QosCar, QosPolicy};
@@ -54,6 +55,8 @@ fn no_field_of_a_stored_document_is_lost() {
             Kind::CenGrant => same::<CenGrant>(&text),
             Kind::VbrGrant => same::<VbrGrant>(&text),
             Kind::Order => same::<Order>(&text),
+            Kind::CcnMember => same::<CcnMember>(&text),
+            Kind::Announcement => same::<Announced>(&text),
         };
         for (field, value) in before.as_object().expect("an object") {
             // Identifiers that are columns too.

@@ -59,8 +59,18 @@ pub async fn bind(
     if net::overlap(&blocks, &ccn.snat_blocks()) || cx.sibling_overlap(&ccn.id, &gw.id, &blocks).await? {
         return Err(cx.err(&["CidrConflict"]));
     }
+    let network = cx.network(ccn).await?;
+    if let Some(sn) = network.endpoint_inside(&gw.id, &blocks) {
+        let hint = format!("The tunnels of device {sn} end inside of the gateway's blocks.");
+        return Err(cx.err(&["CidrConflict"]).with_hint(hint));
+    }
+    let ccn = network.ccn;
+    if gw.uid != ccn.uid {
+        // By binding it, the owner of the network grants what the gateway has now, and no more.
+        cx.grant_blocks(&ccn, &gw.id, &blocks).await?;
+    }
     cx.link(Link::Ccn, &gw.id, &ccn.id).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.network_changed(&ccn.id).await?;
     Ok(response::BindSmartAccessGateway::default())
 }
 
@@ -80,7 +90,10 @@ pub async fn unbind(
     if !cx.unlink(Link::Ccn, &gw.id, &id).await? {
         return Err(cx.err(&["SmartAccessGatewayNotBind"]));
     }
+    cx.forget_member(&id, &gw.id).await?;
     cx.bump_revision(&gw.id).await?;
+    // The others end their tunnels to it at once, whatever its own device does.
+    cx.network_changed(&id).await?;
     Ok(response::UnbindSmartAccessGateway::default())
 }
 
@@ -102,6 +115,7 @@ pub async fn create(
         resource_group_id: RESOURCE_GROUP.to_owned(),
         interworking_status: "enable".to_owned(),
         status: "Active".to_owned(),
+        hub: None,
     });
     let ccn = cx.create(id, "", body);
     cx.put(&ccn).await?;

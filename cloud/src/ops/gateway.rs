@@ -8,6 +8,7 @@ use super::fields::set_given;
 use crate::api::{request, response};
 use crate::domain::ccn::Ccn;
 use crate::domain::gateway::Gateway;
+use crate::domain::membership::Announced;
 use crate::domain::net;
 use crate::error::{ApiError, Result};
 use crate::store::objects::Stored;
@@ -98,8 +99,20 @@ pub async fn modify(
     } else if dynamic && gw.routing_strategy != "dynamic" {
         gw.cidr_block.clear();
     }
+    let before = gw.blocks();
     set_given!(gw, request => { name, description, cidr_block, security_lock_threshold, routing_strategy });
     cx.save_gateway(&gw).await?;
+    if gw.blocks() != before
+        && let Some(ccn_id) = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next()
+        && let Some(ccn) = cx.get::<Ccn>(&ccn_id).await?
+    {
+        if ccn.uid == gw.uid {
+            cx.network_changed(&ccn_id).await?;
+        } else {
+            // Another account wakes nobody: the members have the change with their next complete fetch.
+            cx.settle(ccn).await?;
+        }
+    }
     Ok(response::ModifySmartAccessGateway::default())
 }
 
@@ -133,6 +146,18 @@ async fn check_cidrs(cx: &mut Cx, gw: &Stored<Gateway>, text: &str) -> Result<()
                 return Err(cx.err(&["SAG.InvalidCidr.NoBelongCcnCidr"]));
             }
         }
+        if let Some(granted) = cx.granted_blocks(&ccn, gw).await?
+            && let Some(block) = blocks.iter().find(|b| !granted.iter().any(|g| g.contains(*b)))
+        {
+            let hint =
+                format!("The owner of the network has not granted {block}: ModifyCloudConnectNetworkMember.");
+            return Err(cx.err(&["SAG.InvalidCidr.NoBelongCcnCidr"]).with_hint(hint));
+        }
+        let network = cx.network(ccn).await?;
+        if let Some(sn) = network.endpoint_inside(&gw.id, &blocks) {
+            let hint = format!("The tunnels of device {sn} end inside of the blocks.");
+            return Err(cx.err(&["SAG.CidrOverlap"]).with_hint(hint));
+        }
     }
     if cx.sibling_overlap(&ccn_id, &gw.id, &blocks).await? {
         return Err(cx.err(&["SAG.CidrOverlap"]));
@@ -159,6 +184,7 @@ pub async fn delete(
         Kind::AppUser,
         Kind::CcnGrant,
         Kind::VbrGrant,
+        Kind::Announcement,
     ] {
         cx.remove_children(kind, &gw.id).await?;
     }
@@ -259,11 +285,16 @@ pub async fn unbind_serial(
     let gw = cx.gateway().await?;
     let device = cx.device_on(&gw).await?;
     devices::delete(cx.conn(), &device.sn).await?;
+    cx.remove_by_id(Kind::Announcement, &device.sn).await?;
+    if let Some(ccn) = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next() {
+        cx.network_changed(&ccn).await?;
+    }
     cx.changed.insert(device.summary.sn);
     Ok(response::UnbindSerialNumber::default())
 }
 
-/// A new key for a virtual device; the agent gets it with its configuration.
+/// A new key for a virtual device; the agent gets it with its configuration. The device may announce itself with another
+/// identity, as one does that was replaced.
 pub async fn clear_cipher(cx: &mut Cx, _: request::ClearSagCipher) -> Result<response::ClearSagCipher> {
     let gw = cx.gateway().await?;
     if gw.hardware_version != "sag-vcpe" {
@@ -272,5 +303,9 @@ pub async fn clear_cipher(cx: &mut Cx, _: request::ClearSagCipher) -> Result<res
     let mut device = cx.device_on(&gw).await?;
     device.sealed_key = cx.new_device_key()?;
     cx.save_device(&mut device, "Key").await?;
+    if let Some(mut announced) = cx.get::<Announced>(&device.sn).await? {
+        announced.identity.clear();
+        cx.put(&announced).await?;
+    }
     Ok(response::ClearSagCipher::default())
 }

@@ -23,6 +23,7 @@ mod gateway_list;
 mod grants;
 mod groups;
 mod health;
+pub mod members;
 mod nat;
 mod orders;
 mod ports;
@@ -94,6 +95,8 @@ pub async fn call(op: Op, cx: &mut Cx, request_id: &str) -> Result<String> {
         DeleteCloudConnectNetwork => ccn::delete,
         DescribeCloudConnectNetworks => ccn::describe,
         GetCloudConnectNetworkUseLimit => ccn::use_limit,
+        ModifyCloudConnectNetworkMember => members::modify,
+        DescribeCloudConnectNetworkMembers => members::describe,
         ListAccessPoints => access_points::list,
         ListAccessPointNetworkQualities => access_points::qualities,
         ProbeAccessPointNetworkQuality => access_points::probe,

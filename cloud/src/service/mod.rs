@@ -1,5 +1,6 @@
 //! HTTP: signatures, policies, limits, metrics, and the way of one call through the layers below.
 
+pub mod admin;
 mod audit;
 mod call;
 mod callers;

@@ -12,6 +12,7 @@ use crate::domain::distribution::RouteStrategy;
 use crate::domain::flow_log;
 use crate::domain::gateway::Gateway;
 use crate::domain::health::HealthCheck;
+use crate::domain::membership::MemberDevice;
 use crate::domain::nat::{DnatEntry, SnatEntry};
 use crate::domain::qos::{QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
@@ -92,27 +93,24 @@ fn sections(cx: &Cx, d: &Device) -> Result<DeviceDocument> {
     DeviceDocument::from_json(Value::Object(members)).map_err(ApiError::internal)
 }
 
-/// The cloud connect network and the address blocks that are reached through it.
+/// The cloud connect network as the gateway sees it: its hub, and of every other member the blocks that it was granted and
+/// the devices whose announcements are in order.
 async fn network(cx: &mut Cx, gw: &Stored<Gateway>, id: &str) -> Result<Option<CloudConnectNetwork>> {
     let Some(ccn) = cx.get::<Ccn>(id).await? else { return Ok(None) };
-    let mut network: CloudConnectNetwork = typed(&ccn.body)?;
-    for other in cx.links_to(Link::Ccn, id).await? {
-        if let Some(o) = cx.get::<Gateway>(&other).await?.filter(|o| o.id != gw.id) {
-            let blocks = o.blocks();
-            let devices = cx.devices_of(&o.id).await?;
-            network.members.push(NetworkMember {
-                cidr_blocks: blocks.iter().map(ToString::to_string).collect(),
-                devices: devices.iter().filter_map(announced).collect(),
-                smart_ag_id: o.id,
-            });
-        }
+    let found = cx.network(ccn).await?;
+    let mut network: CloudConnectNetwork = typed(&found.ccn.body)?;
+    let hub = found.hub().unwrap_or_default().to_owned();
+    for other in found.members.into_iter().filter(|m| m.gateway != gw.id) {
+        let is_hub = other.gateway == hub;
+        let device = |d: &MemberDevice| Some(PeerDevice::new(d.sn.as_str(), d.endpoint()?.clone(), is_hub));
+        network.members.push(NetworkMember {
+            cidr_blocks: other.blocks.iter().map(ToString::to_string).collect(),
+            devices: other.devices.iter().filter_map(device).collect(),
+            smart_ag_id: other.gateway,
+        });
     }
+    network.hub = hub;
     Ok(Some(network))
-}
-
-/// What a device has announced to the other members of its network: where its tunnels end, and its public key.
-fn announced(d: &Device) -> Option<PeerDevice> {
-    d.state.overlay.clone().map(|announced| PeerDevice::new(d.sn.as_str(), announced))
 }
 
 /// A stored object as the contract has it; members that are not of the contract are left out.

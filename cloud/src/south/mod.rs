@@ -4,14 +4,17 @@
 pub mod config;
 pub mod hub;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use sag_southbound::{
-    Action, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest, ReadError, ResultReport,
-    StateReport, Wire, read,
+    Acceptance, Action, Announcement, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest,
+    ReadError, ReportAnswer, ResultReport, StateReport, Wire, read,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -22,11 +25,12 @@ use crate::domain::app::AppState;
 use crate::domain::caller::Caller;
 use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
+use crate::domain::membership::Announced;
 use crate::error::{ApiError, Result};
 use crate::ops::commands;
 use crate::ops::cx::Cx;
 use crate::store::nonces::SignedNonce;
-use crate::store::{Link, Store, devices, nonces};
+use crate::store::{Store, devices, nonces};
 use crate::time::now_ms;
 
 /// The call that may wait.
@@ -223,17 +227,36 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     }
     let d = cx.device().await?;
     let state: StateReport = reported(cx)?;
-    if state.overlay != d.state.overlay {
-        // The other members of its network make their tunnels to the address with the key.
-        for ccn in cx.links_from(Link::Ccn, &d.sag).await? {
-            let mut others = cx.links_to(Link::Ccn, &ccn).await?;
-            others.retain(|o| *o != d.sag);
-            cx.bump_revisions(&others).await?;
-        }
-    }
+    let overlay = match &state.overlay {
+        Some(reported) => Some(announced(cx, &d, reported).await?),
+        None => None,
+    };
     let now = cx.now;
     devices::put_report(cx.conn(), &d.sn, &state, now).await?;
-    Ok(json!({}))
+    Ok(serde_json::to_value(ReportAnswer { overlay })?)
+}
+
+/// Takes what a device announces to the other members of its network. A report that is not in order costs the device its
+/// own news and nobody else anything; the answer says why.
+async fn announced(cx: &mut Cx, d: &Device, reported: &Announcement) -> Result<Acceptance> {
+    let (now, sn) = (cx.now, d.sn.clone());
+    let known = cx.get::<Announced>(&sn).await?;
+    let mut it = match known.clone() {
+        Some(known) => known,
+        None => cx.create(sn.clone(), &d.sag, Announced::default()),
+    };
+    if it.report(reported, &d.sag, &sn, now) {
+        cx.put_announced(&d.sag, &it).await?;
+        // Whether another member has the address is known now.
+        it = cx.get::<Announced>(&sn).await?.unwrap_or(it);
+    } else if known.as_ref().is_none_or(|known| known.body != it.body) {
+        let (before, why) = (known.map(|k| k.body.problem).unwrap_or_default(), &it.problem);
+        if !why.is_empty() && before != *why {
+            tracing::warn!(device = sn, gateway = d.sag, why, "an announcement is not accepted");
+        }
+        cx.put(&it).await?;
+    }
+    Ok(Acceptance { epoch: it.epoch(), problem: it.refusal().to_owned() })
 }
 
 async fn report_result(cx: &mut Cx) -> Result<Value> {

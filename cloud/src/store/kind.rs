@@ -71,6 +71,10 @@ names! {
         VbrGrant => "grant_vbr",
         /// An order for a gateway, its parent.
         Order => "order",
+        /// What the owner of a network, its parent, has granted to a gateway of another account.
+        CcnMember => "ccn_member",
+        /// What a device of a gateway, its parent, has announced to the other members of its network.
+        Announcement => "announcement",
     }
 }
 

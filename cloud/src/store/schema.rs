@@ -1,11 +1,15 @@
 //! The tables. A migration is a list of statements that both databases understand; new ones are
 //! appended, old ones never change.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+use sag_southbound::{EPOCH_AHEAD, StateReport};
+use serde_json::{Map, Value, json};
 
 use super::objects::Columns;
 use super::{Kind, Result, Tx};
 use crate::args;
+use crate::time::{now_ms, now_us};
 
 const MIGRATIONS: &[&[&str]] = &[
     &[
@@ -115,10 +119,15 @@ const MIGRATIONS: &[&[&str]] = &[
         "CREATE INDEX audit_retention ON audit (uid, refused, at)",
         "ALTER TABLE access_keys ADD COLUMN nonce_floor BIGINT NOT NULL DEFAULT 0",
     ],
+    // What was the word of devices is now the word of the networks' owners; `adopt_networks` writes it down.
+    &[],
 ];
 
 /// The migration whose columns are filled from documents.
 const COLUMNS_ADDED: usize = 3;
+
+/// The migration after which networks have hubs, grants and announcements of their own.
+const NETWORKS_ADOPTED: usize = 5;
 
 /// Brings the tables of this database up to date.
 pub async fn migrate(tx: &mut Tx) -> Result<()> {
@@ -132,6 +141,9 @@ pub async fn migrate(tx: &mut Tx) -> Result<()> {
         if version == COLUMNS_ADDED {
             fill_object_columns(tx).await?;
             fill_device_columns(tx).await?;
+        }
+        if version == NETWORKS_ADOPTED {
+            adopt_networks(tx).await?;
         }
         tx.execute("INSERT INTO migrations (version) VALUES ($1)", args![version as i64]).await?;
     }
@@ -218,6 +230,100 @@ pub fn column_fields(kind: Kind, body: &Map<String, Value>) -> Columns<'_> {
         _ => {}
     }
     c
+}
+
+/// A gateway in a network.
+struct Membership {
+    gateway: String,
+    ccn: String,
+    uid: i64,
+    blocks: String,
+    owner: i64,
+    region: String,
+    since: i64,
+}
+
+/// Networks go on as they are: what another account's gateway announces counts as granted, announcements that are in order
+/// stay, and the hub is the first member of the owner's own account that has reported to be one. The word of another
+/// account's member makes no hub.
+async fn adopt_networks(tx: &mut Tx) -> Result<()> {
+    let sql = "SELECT l.a, l.b, g.uid, g.body, n.uid, n.region, l.created FROM links l
+         JOIN objects g ON g.kind = 'gateway' AND g.id = l.a
+         JOIN objects n ON n.kind = 'ccn' AND n.id = l.b
+         WHERE l.kind = 'ccn' ORDER BY l.created, l.a";
+    let members = tx
+        .query(sql, Vec::new(), |row| {
+            let body: Map<String, Value> = serde_json::from_str(row.text(3)?)?;
+            Ok(Membership {
+                gateway: row.string(0)?,
+                ccn: row.string(1)?,
+                uid: row.int(2)?,
+                blocks: body.get("CidrBlock").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                owner: row.int(4)?,
+                region: row.string(5)?,
+                since: row.int(6)? / 1000,
+            })
+        })
+        .await?;
+    for m in members.iter().filter(|m| m.uid != m.owner) {
+        let body = json!({"SmartAGId": m.gateway, "CcnId": m.ccn, "CidrBlock": m.blocks});
+        let id = format!("{}/{}", m.gateway, m.ccn);
+        put_new(tx, Kind::CcnMember, &id, (m.owner, &m.region, &m.ccn), &body).await?;
+    }
+    let capable = adopt_announcements(tx, &members).await?;
+    for (n, m) in members.iter().enumerate() {
+        let is_hub = |m: &Membership| m.uid == m.owner && capable.contains(&m.gateway);
+        if is_hub(m) && !members[..n].iter().any(|before| before.ccn == m.ccn && is_hub(before)) {
+            set_hub(tx, m).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The gateways with a device that has reported to be a point of presence.
+async fn adopt_announcements(tx: &mut Tx, members: &[Membership]) -> Result<BTreeSet<String>> {
+    let mut capable = BTreeSet::new();
+    let sql = "SELECT sn, sag, uid, report FROM devices";
+    let rows = tx
+        .query(sql, Vec::new(), |row| {
+            let report: StateReport = serde_json::from_str(row.text(3)?).unwrap_or_default();
+            Ok((row.string(0)?, row.string(1)?, row.int(2)?, report.overlay))
+        })
+        .await?;
+    let clock = now_ms().div_euclid(1000).unsigned_abs();
+    for (sn, sag, uid, overlay) in rows {
+        let Some(mut overlay) = overlay else { continue };
+        let hub_capable = overlay.pop.take() == Some(true);
+        if hub_capable {
+            capable.insert(sag.clone());
+        }
+        let good = overlay.check(&sag, &sn).is_ok_and(|e| e.epoch <= clock.saturating_add(EPOCH_AHEAD));
+        let since = members.iter().find(|m| m.gateway == sag).map_or(0, |m| m.since);
+        let accepted = good.then(|| serde_json::to_value(&overlay)).transpose()?;
+        let body = json!({"Announcement": accepted, "Since": since, "HubCapable": hub_capable});
+        put_new(tx, Kind::Announcement, &sn, (uid, "", &sag), &body).await?;
+    }
+    Ok(capable)
+}
+
+async fn put_new(tx: &mut Tx, kind: Kind, id: &str, of: (i64, &str, &str), body: &Value) -> Result<()> {
+    let (uid, region, parent) = of;
+    let sql = "INSERT INTO objects (kind, id, uid, region, parent, name, seq, body)
+         VALUES ($1, $2, $3, $4, $5, '', $6, $7)";
+    let args = args![kind.as_str(), id, uid, region, parent, now_us(), body.to_string()];
+    tx.execute(sql, args).await.map(|_| ())
+}
+
+async fn set_hub(tx: &mut Tx, m: &Membership) -> Result<()> {
+    let sql = "SELECT body FROM objects WHERE kind = 'ccn' AND id = $1";
+    let found =
+        tx.row(sql, args![&m.ccn], |row| Ok(serde_json::from_str::<Map<String, Value>>(row.text(0)?)?));
+    let Some(mut body) = found.await? else { return Ok(()) };
+    body.insert("HubSmartAGId".to_owned(), m.gateway.as_str().into());
+    let text = serde_json::to_string(&body)?;
+    tx.execute("UPDATE objects SET body = $1 WHERE kind = 'ccn' AND id = $2", args![text, &m.ccn]).await?;
+    tracing::info!(network = m.ccn, hub = m.gateway, "the hub of the network, by its earlier reports");
+    Ok(())
 }
 
 async fn fill_device_columns(tx: &mut Tx) -> Result<()> {

@@ -1,5 +1,7 @@
 use super::*;
-use sag_model::control::{ConfigApplied, ConfigShow, Error, Op, Request, Response, Status};
+use sag_model::control::{
+    ConfigApplied, ConfigShow, Error, ErrorCode, Op, PublicKey, Rekeyed, Request, Response, Status,
+};
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +17,11 @@ struct Gateway {
     text: String,
     applied: Vec<String>,
     refuse: bool,
+    /// Peers with keys, by tunnel.
+    keyed: Vec<String>,
+    /// The tunnel whose keys it refuses.
+    unkeyable: String,
+    key_epoch: u64,
 }
 
 /// A gateway as far as the agent knows it.
@@ -51,6 +58,23 @@ fn serve(stream: UnixStream, g: &mut Gateway) {
             g.text.clone_from(&c.text);
             g.applied.push(c.name);
             say(&stream, Ok(ConfigApplied { epoch: g.epoch, changed: true, warnings: vec![] }));
+        }
+        Op::TunnelsKey(q) => {
+            if g.key_epoch == 0 || q.renew {
+                g.key_epoch = q.epoch.unwrap_or(1_700_000_000);
+            }
+            let key = PublicKey { gateway: q.gateway, epoch: g.key_epoch, public_key: "09".repeat(32) };
+            say(&stream, Ok(key));
+        }
+        Op::TunnelsPeers(p) => {
+            let names: Vec<String> = p.peers.iter().map(|p| p.tunnel.clone()).collect();
+            match names.contains(&g.unkeyable) {
+                true => say::<Rekeyed>(&stream, Err(Error::new(ErrorCode::BadRequest, "no key", "another"))),
+                false => {
+                    g.keyed.extend(names.clone());
+                    say(&stream, Ok(Rekeyed { tunnels: names }));
+                }
+            }
         }
         other => panic!("unexpected {other:?}"),
     }
@@ -156,4 +180,95 @@ fn without_a_gateway_it_waits() {
     let _gateway = fake(dir.path());
     assert_eq!(a.apply(wish(5, 1), &Verdicts::new()), Ok(true));
     assert_eq!(a.last_good(), Some(wish(5, 1)));
+}
+
+/// A network with two other members.
+fn in_network() -> LastGood {
+    use crate::desired::{Ccn, Member, Peer, Wan};
+    use sag_southbound::AddressMode;
+    let member = |n: u8| Member {
+        gateway: format!("sag-{n}"),
+        blocks: vec![format!("10.{n}.0.0/16")],
+        devices: vec![Peer {
+            sn: format!("sn{n}"),
+            address: format!("203.0.113.{n}"),
+            epoch: 7,
+            public_key: "09".repeat(32),
+            ..Peer::default()
+        }],
+    };
+    let wan = Wan {
+        ip_type: Some(AddressMode::Static),
+        ip: "203.0.113.1".into(),
+        mask: "255.255.255.0".into(),
+        gateway: "203.0.113.254".into(),
+        ..Wan::default()
+    };
+    let desired = Desired {
+        wans: [("0".to_owned(), wan)].into(),
+        roles: [("0".to_owned(), sag_southbound::PortRole::Wan)].into(),
+        ccn: Some(Ccn { id: "ccn-1".into(), hub: String::new(), members: vec![member(2), member(3)] }),
+        ..Desired::default()
+    };
+    LastGood { revision: Some(1), desired }
+}
+
+fn compiled(a: &mut Applier) -> Compiled {
+    let good = in_network();
+    let endpoint = a.endpoint(&good.desired, 1).expect("answers").expect("an end");
+    let base = Base::from_toml(FILE).expect("base");
+    compile(&good.desired, &base, &BTreeMap::new(), &Verdicts::new(), Some(&endpoint)).expect("compiles")
+}
+
+#[test]
+fn a_key_that_the_gateway_refuses_costs_that_tunnel_alone() {
+    let dir = tempfile::tempdir().expect("dir");
+    let gateway = fake(dir.path());
+    let mut a = Applier::new(config(dir.path()));
+    if a.system.is_none() {
+        return eprintln!("SKIP: no netlink here");
+    }
+    let c = compiled(&mut a);
+    gateway.lock().expect("gateway").unkeyable = "ccn-sn2".into();
+    a.exchange_keys(&c, 1).expect("the other one has keys");
+    assert_eq!(gateway.lock().expect("gateway").keyed, ["ccn-sn3"]);
+    assert!(
+        a.unkeyed["ccn-sn2"].contains("device sn2 of gateway sag-2 has no keys: no key"),
+        "{:?}",
+        a.unkeyed
+    );
+    // It is tried again, and the other one is left alone.
+    a.exchange_keys(&c, 1).expect("as before");
+    gateway.lock().expect("gateway").unkeyable = String::new();
+    a.exchange_keys(&c, 1).expect("both");
+    assert_eq!(gateway.lock().expect("gateway").keyed, ["ccn-sn3", "ccn-sn2"]);
+    assert!(a.unkeyed.is_empty());
+    // Who is trusted is written down, and a damaged list makes no tunnels to whoever comes.
+    a.remember_peers(&c);
+    assert_eq!(a.peers.load().expect("read").0.len(), 2);
+    std::fs::write(dir.path().join("state/peers.json"), b"{half").expect("written");
+    let c = compiled(&mut a);
+    assert!(c.tunnels.is_empty() && c.refused[0].contains("peers.json"), "{:?}", c.refused);
+}
+
+#[test]
+fn a_key_of_a_wrong_clock_is_replaced() {
+    let dir = tempfile::tempdir().expect("dir");
+    let gateway = fake(dir.path());
+    let mut a = Applier::new(config(dir.path()));
+    let now = a.now().unsigned_abs();
+    let accepted = |epoch| Some(Acceptance { epoch: Some(epoch), problem: String::new() });
+    for (made, known, least) in
+        [(u64::MAX, 0, now), (now + 10 * EPOCH_AHEAD, now, now), (5, now + 50, now + 51)]
+    {
+        gateway.lock().expect("gateway").key_epoch = made;
+        (a.acceptance, a.renewed) = (None, None);
+        assert_eq!(a.own_key().expect("a key").epoch, made, "the cloud has said nothing yet");
+        a.acceptance = accepted(known);
+        let epoch = a.own_key().expect("a key").epoch;
+        assert!((least..least + 60).contains(&epoch), "{made} becomes {epoch}");
+        // Two devices with one serial number do not outbid each other all the time.
+        a.acceptance = accepted(epoch + 5);
+        assert_eq!(a.own_key().expect("a key").epoch, epoch);
+    }
 }

@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use crate::config::{Wiring, role_word};
 use crate::desired::{Desired, Distribution};
 use crate::health::Verdict;
-use crate::overlay::{LocalEndpoint, Tunnel};
+use crate::overlay::{Excluded, LocalEndpoint, Tunnel};
 
 /// Sections of the gateway's own file that the agent leaves as they are.
 const OWN_SECTIONS: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
@@ -91,6 +91,8 @@ pub struct Compiled {
     /// Ports with their devices and roles.
     pub ports: Vec<(String, String, Role)>,
     pub tunnels: Vec<Tunnel>,
+    /// Devices and blocks of the network that have no tunnel or route, and why; among the notices too.
+    pub refused: Vec<String>,
     /// Where they end on this side.
     pub local: Option<Ipv4Addr>,
 }
@@ -102,7 +104,14 @@ pub struct Compiler<'a> {
     health: &'a BTreeMap<String, Verdict>,
     endpoint: Option<&'a LocalEndpoint>,
     tunnels: Vec<Tunnel>,
+    refused: Vec<String>,
     local: Option<Ipv4Addr>,
+    /// What the gateway's rules have refused of other members before.
+    excluded: &'a Excluded,
+    /// Whose entries of the document are another member's, by key path.
+    foreign: Vec<(String, Foreign)>,
+    /// Static routes that are in force, with their ports.
+    static_routes: Vec<(String, String)>,
     out: Table,
     /// Object of the cloud by key path.
     origins: Vec<(String, String)>,
@@ -111,7 +120,22 @@ pub struct Compiler<'a> {
     ports: Vec<(String, String, Role)>,
 }
 
+/// An entry of the document that another member of the network has caused.
+#[derive(Debug, Clone)]
+enum Foreign {
+    /// The tunnel to the device of this serial number.
+    Device(String),
+    /// The route to a block of a gateway.
+    Block(String, String),
+}
+
+/// How often entries of other members are left out that the gateway's rules refuse. All of them are found at once, unless one
+/// hides another.
+const ROUNDS: usize = 8;
+
 /// Compiles; the error has a line for each problem. Without `endpoint` the gateway has no tunnels.
+///
+/// What the gateway's rules refuse of another member of the network is left out and named; it is no reason to refuse the rest.
 ///
 /// # Errors
 /// Every problem, by the cloud's object; nothing of the configuration may be used then.
@@ -123,16 +147,57 @@ pub fn compile(
     endpoint: Option<&LocalEndpoint>,
 ) -> Result<Compiled, Vec<String>> {
     let wiring = if wiring.is_empty() { base.wiring() } else { wiring.clone() };
+    let mut excluded = Excluded::default();
+    let mut round = 0;
+    loop {
+        match compile_without(desired, base, &wiring, health, endpoint, &excluded) {
+            Err(Unfit::Members(more)) => {
+                excluded.devices.extend(more.devices);
+                excluded.blocks.extend(more.blocks);
+            }
+            Err(Unfit::Problems(problems)) => return Err(problems),
+            Ok(compiled) => return Ok(compiled),
+        }
+        round += 1;
+        if round == ROUNDS {
+            let members = desired.ccn.iter().flat_map(|c| &c.members);
+            for device in members.flat_map(|m| &m.devices) {
+                let why = || "too much of its network is refused by the gateway's rules".to_owned();
+                excluded.devices.entry(device.sn.clone()).or_insert_with(why);
+            }
+        }
+    }
+}
+
+/// Why a document cannot be used.
+enum Unfit {
+    Problems(Vec<String>),
+    /// Only because of entries of other members.
+    Members(Excluded),
+}
+
+fn compile_without(
+    desired: &Desired,
+    base: &Base,
+    wiring: &BTreeMap<String, Wiring>,
+    health: &BTreeMap<String, Verdict>,
+    endpoint: Option<&LocalEndpoint>,
+    excluded: &Excluded,
+) -> Result<Compiled, Unfit> {
     let notices =
         desired.ignored.iter().map(|what| format!("{what}: not supported by this version")).collect();
     let mut c = Compiler {
         desired,
         base,
-        wiring,
+        wiring: wiring.clone(),
         health,
         endpoint,
         tunnels: Vec::new(),
+        refused: Vec::new(),
         local: None,
+        excluded,
+        foreign: Vec::new(),
+        static_routes: Vec::new(),
         out: base.sections.clone(),
         origins: Vec::new(),
         problems: Vec::new(),
@@ -195,6 +260,15 @@ impl From<i64> for Entry {
 }
 
 impl Compiler<'_> {
+    /// Adds an entry that another member of the network has caused.
+    fn push_foreign(&mut self, list: &str, entry: Table, of: Foreign) {
+        let rows = self.out.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(rows) = rows {
+            self.foreign.push((format!("{list}[{}]", rows.len()), of));
+            rows.push(Value::Table(entry));
+        }
+    }
+
     /// Adds an entry to a list of the document and remembers whose it is.
     fn push(&mut self, list: &str, entry: Table, origin: String) {
         let rows = self.out.entry(list).or_insert_with(|| Value::Array(Vec::new()));
@@ -229,24 +303,32 @@ impl Compiler<'_> {
         }
     }
 
-    fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Compiled, Vec<String>> {
+    fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Compiled, Unfit> {
         if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
             self.problems.push(
                 "no port has a network device and a role; wire them in [ports] of agent.toml, give roles by ModifySagPortRole"
                     .into(),
             );
         }
-        let text = toml::to_string(&self.out).map_err(|e| vec![e.to_string()])?;
+        let unwritten = |e: toml::ser::Error| Unfit::Problems(vec![e.to_string()]);
+        let text = toml::to_string(&self.out).map_err(unwritten)?;
         let mut shown = String::new();
+        let mut members = Excluded::default();
         match sag_model::config::parse(&text, "configuration") {
-            Ok(checked) => {
-                shown = checked.config.to_toml(Secrets::Masked).map_err(|e| vec![e.to_string()])?
-            }
-            Err(errors) => self.complain(&errors),
+            Ok(checked) => shown = checked.config.to_toml(Secrets::Masked).map_err(unwritten)?,
+            Err(errors) => self.complain(&errors, &mut members),
         }
         if !self.problems.is_empty() {
-            return Err(self.problems);
+            return Err(Unfit::Problems(self.problems));
         }
+        if !members.devices.is_empty() {
+            // What is wrong with a route may follow from what is wrong with its tunnel.
+            members.blocks.clear();
+        }
+        if !(members.devices.is_empty() && members.blocks.is_empty()) {
+            return Err(Unfit::Members(members));
+        }
+        self.notices.extend(self.refused.iter().cloned());
         Ok(Compiled {
             text,
             shown,
@@ -255,26 +337,38 @@ impl Compiler<'_> {
             notices: self.notices,
             ports: self.ports,
             tunnels: self.tunnels,
+            refused: self.refused,
             local: self.local,
         })
     }
 
-    fn complain(&mut self, errors: &Errors) {
+    fn complain(&mut self, errors: &Errors, members: &mut Excluded) {
         for e in &errors.0 {
             let key = e.path.rsplit('.').next().unwrap_or_default();
             let code = e.code.as_ref().map_or(String::new(), |c| format!(" [{c}]"));
-            self.problems.push(format!("{}: {key}: {}; {}{code}", self.origin(&e.path), e.problem, e.remedy));
+            let text = format!("{key}: {}; {}{code}", e.problem, e.remedy);
+            match longest_prefix(&self.foreign, &e.path) {
+                Some(Foreign::Device(sn)) => {
+                    members.devices.insert(sn.clone(), text);
+                }
+                Some(Foreign::Block(gateway, block)) => {
+                    members.blocks.insert((gateway.clone(), block.clone()), text);
+                }
+                None => {
+                    // The cloud's object behind the key path.
+                    let origin = longest_prefix(&self.origins, &e.path).unwrap_or(&e.path);
+                    self.problems.push(format!("{origin}: {text}"));
+                }
+            }
         }
     }
+}
 
-    /// The cloud's object behind a key path: the longest prefix that is one.
-    fn origin(&self, path: &str) -> String {
-        let of = |o: &&(String, String)| {
-            path == o.0 || path.strip_prefix(&o.0).is_some_and(|r| r.starts_with('.'))
-        };
-        let best = self.origins.iter().filter(of).max_by_key(|(prefix, _)| prefix.len());
-        best.map_or_else(|| path.to_owned(), |(_, origin)| origin.clone())
-    }
+/// What stands at the longest key path that the path begins with.
+fn longest_prefix<'a, T>(all: &'a [(String, T)], path: &str) -> Option<&'a T> {
+    let of =
+        |o: &&(String, T)| path == o.0 || path.strip_prefix(&o.0).is_some_and(|rest| rest.starts_with('.'));
+    all.iter().filter(of).max_by_key(|(prefix, _)| prefix.len()).map(|(_, of)| of)
 }
 
 fn port_name(port: &str, vlan: i64) -> String {

@@ -208,6 +208,84 @@ fn local_roles_win_with_a_notice() {
     assert_eq!(c.ports.iter().map(|p| p.0.as_str()).collect::<Vec<_>>(), ["x", "y"]);
 }
 
+/// A gateway in a network with these other members: 203.0.113.2 outside, 10.0.0.1/24 inside, a static route to 10.5.0.0/16.
+fn in_network(members: serde_json::Value) -> Result<Compiled, Vec<String>> {
+    let more = json!({
+        "Gateway": {"CidrBlock": "10.0.0.0/24, 10.7.0.0/16"},
+        "Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "203.0.113.1"}},
+        "Lan": {"1": {"IPType": "STATIC", "IP": "10.0.0.1", "Mask": "255.255.255.0"}},
+        "StaticRoutes": [{"PortName": "3", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.9.0.2"}],
+        "Ccn": {"CcnId": "ccn-1", "Members": members},
+    });
+    let end = LocalEndpoint { gateway: "sag-1".into(), sn: "sn1".into(), ..LocalEndpoint::default() };
+    let base = Base::from_toml(BASE).expect("base");
+    let desired = desired(document(more)).map_err(|e| vec![e])?;
+    compile(&desired, &base, &wiring(), &BTreeMap::new(), Some(&end))
+}
+
+fn other(n: u8, block: &str, address: &str) -> serde_json::Value {
+    json!({"SmartAGId": format!("sag-{n}"), "CidrBlocks": [block], "Devices": [
+        {"SmartAGSn": format!("sn{n}"), "Address": address, "Epoch": 7, "PublicKey": "09".repeat(32)}]})
+}
+
+fn overlay_of(c: &Compiled) -> (Vec<String>, Vec<String>) {
+    let config = sag_model::config::parse(&c.text, "t").expect("compiled documents are right").config;
+    let routes =
+        config.routes.iter().filter(|r| matches!(r.target, sag_model::config::RouteTarget::Tunnel(_)));
+    let tunnels = config.tunnels.iter().map(|t| t.name.clone());
+    (tunnels.collect(), routes.map(|r| r.destination.to_string()).collect())
+}
+
+/// Whatever another member announces, the rest of the configuration is in force, and the other members' tunnels.
+#[test]
+fn a_hostile_member_cannot_have_the_configuration_refused() {
+    let good = || other(4, "10.4.0.0/16", "203.0.113.4");
+    for (bad, why) in [
+        (other(3, "10.3.0.0/16", "127.0.0.1"), "loopback"),
+        (other(3, "10.3.0.0/16", "203.0.113.2"), "one of this gateway"),
+        (other(3, "10.3.0.0/16", "10.0.0.9"), "inside of the network of port 1"),
+        (other(3, "10.3.0.0/16", "203.0.113.4\n"), ""),
+        (other(3, "0.0.0.0/0", "203.0.113.3"), "default route"),
+        (other(3, "10.0.0.128/25", "203.0.113.3"), "the network of port 1 10.0.0.0/24"),
+        (other(3, "10.7.1.0/24", "203.0.113.3"), "own block 10.7.0.0/16"),
+        (other(3, "10.5.1.0/24", "203.0.113.3"), "the static route by port 3 to 10.5.0.0/16"),
+        (other(3, "10.4.1.0/24", "203.0.113.3"), ""),
+    ] {
+        for members in [json!([bad, good()]), json!([good(), bad])] {
+            let c = in_network(members).unwrap_or_else(|e| panic!("{why}: {e:?}"));
+            let (tunnels, routes) = overlay_of(&c);
+            assert!(tunnels.len() + routes.len() >= 2 && c.text.contains("10.5.0.0/16"), "{why}: {}", c.text);
+            assert!(tunnels.iter().all(|t| t == "ccn-sn4" || t == "ccn-sn3"), "{tunnels:?}");
+            assert!(!c.refused.is_empty() && c.notices.contains(&c.refused[0]), "{why}: {:?}", c.notices);
+            assert!(c.refused.iter().any(|r| r.contains(why)), "{why}: {:?}", c.refused);
+            if !why.is_empty() {
+                assert!(
+                    tunnels.contains(&"ccn-sn4".to_owned()) && routes.contains(&"10.4.0.0/16".to_owned())
+                );
+            }
+        }
+    }
+}
+
+/// What only the gateway's own rules refuse is left out as well: here a tunnel with the name of a port.
+#[test]
+fn what_the_gateways_rules_refuse_of_a_member_is_left_out() {
+    let wires = [("0", "eth0"), ("1", "eth1"), ("3", "eth3"), ("ccn-sn3", "eth4")]
+        .map(|(n, d)| (n.to_owned(), Wiring { device: d.into(), role: None }));
+    let more = json!({
+        "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "ccn-sn3", "Role": "LAN"}],
+        "Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "203.0.113.1"}},
+        "Ccn": {"CcnId": "ccn-1", "Members": [other(3, "10.3.0.0/16", "203.0.113.3"), other(4, "10.4.0.0/16", "203.0.113.4")]},
+    });
+    let end = LocalEndpoint { gateway: "sag-1".into(), sn: "sn1".into(), ..LocalEndpoint::default() };
+    let base = Base::from_toml(BASE).expect("base");
+    let desired = desired(document(more)).expect("read");
+    let c = compile(&desired, &base, &wires.into_iter().collect(), &BTreeMap::new(), Some(&end))
+        .expect("compiles");
+    assert_eq!(overlay_of(&c), (vec!["ccn-sn4".to_owned()], vec!["10.4.0.0/16".to_owned()]));
+    assert!(c.refused[0].contains("device sn3") && c.refused[0].contains("name"), "{:?}", c.refused);
+}
+
 fn odd_text() -> impl Strategy<Value = String> {
     prop_oneof!["[0-9./]{0,18}", "(any|TCP|udp|-1/-1|80/80|0.0.0.0/0|10.0.0.0/8)", "[\\x00-\\x7f\"']{0,8}"]
 }
@@ -230,6 +308,17 @@ proptest! {
             prop_assert!(config.acls.len() == 1 && config.dnat.len() == 1 && config.tunnels.is_empty());
             prop_assert!(!c.text.is_empty());
         }
+    }
+
+    /// Whatever a member announces: the document is right without it.
+    #[test]
+    fn hostile_members(t in prop::collection::vec(odd_text(), 6), sn in ".{0,70}", n in any::<u64>()) {
+        let bad = json!({"SmartAGId": t[0], "CidrBlocks": [t[1], t[2]], "Devices": [
+            {"SmartAGSn": sn, "Address": t[3], "Epoch": n, "PublicKey": t[4], "Identity": t[5], "Signature": t[4]},
+            {"SmartAGSn": sn, "Address": "203.0.113.9", "Epoch": n, "PublicKey": "09".repeat(32)}]});
+        let c = in_network(json!([bad, other(4, "10.4.0.0/16", "203.0.113.4")])).expect("compiles");
+        prop_assert!(overlay_of(&c).0.contains(&"ccn-sn4".to_owned()));
+        prop_assert!(c.notices.iter().all(|n| !n.contains('\n')));
     }
 
     /// The same wish gives the same document.

@@ -89,9 +89,23 @@ rows! {
         rtt_fails: i64,
         fails: i64,
     }
-    Ccn { id: String, members: Vec<Member>, }
+    Ccn {
+        id: String,
+        /// The instance that is the hub, as the owner of the network says.
+        hub: String,
+        members: Vec<Member>,
+    }
     Member { gateway: String, blocks: Vec<String>, devices: Vec<Peer>, }
-    Peer { sn: String, address: String, epoch: u64, public_key: String, pop: bool, }
+    Peer {
+        sn: String,
+        address: String,
+        epoch: u64,
+        public_key: String,
+        /// Says of itself that it is a hub, to a cloud before version 1.2 of the protocol; it makes none.
+        pop: bool,
+        identity: String,
+        signature: String,
+    }
     Distribution {
         #[serde(deserialize_with = "wire_field")]
         source_type: Option<RouteOrigin>,
@@ -269,7 +283,7 @@ impl From<wire::DistributionRule> for Distribution {
 
 impl From<wire::CloudConnectNetwork> for Ccn {
     fn from(c: wire::CloudConnectNetwork) -> Ccn {
-        Ccn { id: c.id, members: converted(c.members) }
+        Ccn { id: c.id, hub: c.hub, members: converted(c.members) }
     }
 }
 
@@ -281,7 +295,8 @@ impl From<wire::NetworkMember> for Member {
 
 impl From<wire::PeerDevice> for Peer {
     fn from(p: wire::PeerDevice) -> Peer {
-        let wire::PeerDevice { smart_ag_sn, address, epoch, public_key, pop } = p;
-        Peer { sn: smart_ag_sn, address, epoch: epoch.unwrap_or(0), public_key, pop: pop.unwrap_or(false) }
+        let wire::PeerDevice { smart_ag_sn, address, epoch, public_key, pop, identity, signature } = p;
+        let (epoch, pop) = (epoch.unwrap_or(0), pop.unwrap_or(false));
+        Peer { sn: smart_ag_sn, address, epoch, public_key, pop, identity, signature }
     }
 }

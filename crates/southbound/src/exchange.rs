@@ -3,7 +3,7 @@
 use crate::command::CommandResult;
 use crate::document::DeviceDocument;
 use crate::version::Version;
-use crate::wire::{Wire, WireError, deserialize_by_wire};
+use crate::wire::{Wire, WireError, deserialize_by_wire, wire_object};
 
 /// Seconds that the cloud holds a long poll at most: less than the time after which a silent device is offline.
 pub const MAX_WAIT: u64 = 45;
@@ -17,7 +17,7 @@ pub const MAX_REPORT: usize = 512 * 1024;
 pub enum Action {
     /// [`PullRequest`], answered by [`PullAnswer`].
     Pull,
-    /// [`StateReport`](crate::StateReport) as the parameter `State`.
+    /// [`StateReport`](crate::StateReport) as the parameter `State`, answered by [`ReportAnswer`].
     ReportState,
     /// [`ResultReport`].
     ReportResult,
@@ -138,6 +138,22 @@ impl<C: Wire> Wire for PullAnswer<C> {
 
 deserialize_by_wire!(PullAnswer);
 deserialize_by_wire!(PullAnswer<serde_json::Value>);
+
+wire_object! {
+    /// The answer to a [`StateReport`](crate::StateReport).
+    pub struct ReportAnswer {
+        /// What became of its [`Announcement`](crate::Announcement); absent: it had none. Since version 1.2.
+        overlay: Option<Acceptance> = "Overlay",
+    }
+
+    /// Whether the other members of a network get what a device has announced.
+    pub struct Acceptance {
+        /// The newest epoch that the cloud has accepted of the device.
+        epoch: Option<u64> = "Epoch",
+        /// Why they do not get it; empty: they do.
+        problem: String = "Problem",
+    }
+}
 
 /// Whether a revision was put in force, and how its commands went.
 #[derive(Debug, Clone, Default, PartialEq)]

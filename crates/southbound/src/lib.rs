@@ -37,6 +37,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod announcement;
 mod capability;
 mod command;
 mod document;
@@ -46,6 +47,7 @@ mod version;
 mod wire;
 mod words;
 
+pub use announcement::{AnnouncementError, EPOCH_AHEAD, Endpoint, Identity, IdentityKey, is_fingerprint};
 pub use capability::Capability;
 pub use command::{
     Command, CommandOutcome, CommandResult, DiagnoseArgs, IssuedCommand, ProbeArgs, UpgradeArgs,
@@ -57,7 +59,8 @@ pub use document::{
     Wan,
 };
 pub use exchange::{
-    Action, MAX_REPORT, MAX_WAIT, ParameterError, Parameters, PullAnswer, PullRequest, ResultReport,
+    Acceptance, Action, MAX_REPORT, MAX_WAIT, ParameterError, Parameters, PullAnswer, PullRequest,
+    ReportAnswer, ResultReport,
 };
 pub use report::{
     AccessPointQuality, AppClient, ClientAppReport, DropCount, HealthState, HealthStatus, LinkBackup,

@@ -66,6 +66,13 @@ fn state_report() {
 }
 
 #[test]
+fn report_answers() {
+    golden("report-answer.json", &samples::report_answer());
+    // A cloud before version 1.2 answers nothing.
+    assert_eq!(ReportAnswer::from_json(json!({"RequestId": "x"})), Ok(ReportAnswer::default()));
+}
+
+#[test]
 fn client_app_report() {
     golden("client-app-report.json", &samples::client_app_report());
 }

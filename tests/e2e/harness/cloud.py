@@ -7,6 +7,7 @@ gateway's namespace and reaches the cloud by the gateway's WAN.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -163,7 +164,25 @@ class Cloud:
                 child.wait(25)
         self.process = self.shell = None
 
-    def call(self, op: str, **params: Any) -> Any:
+    def account(self, name: str) -> Cloud:
+        """The same cloud in the name of another account. Its SDK is to be ended by `hang_up`."""
+        it = copy.copy(self)
+        it.shell = it.process = None
+        out = run([self.bin, "access-key", "create", "--name", name, "--db", self.url]).stdout
+        it.key = [line.split(": ")[1] for line in out.splitlines()]
+        return it
+
+    def hang_up(self) -> None:
+        if self.shell is not None:
+            self.shell.terminate()
+            self.shell.wait(25)
+        self.shell = None
+
+    def extension(self, op: str, **params: Any) -> Any:
+        """An operation that the vendor's API does not have."""
+        return self.call(op, extension=True, **params)
+
+    def call(self, op: str, extension: bool = False, **params: Any) -> Any:
         if self.shell is None:
             command = [self.python, str(Path(__file__).with_name("sdk_shell.py")), self.endpoint, *self.key]
             self.shell = self.lab.inet.popen(
@@ -171,7 +190,7 @@ class Cloud:
             )
             if not self.shell.stdout.readline():
                 raise CommandError((self.folder / "sdk.log").read_text())
-        self.shell.stdin.write(json.dumps({"op": op, "params": params}) + "\n")
+        self.shell.stdin.write(json.dumps({"op": op, "params": params, "extension": extension}) + "\n")
         self.shell.stdin.flush()
         line = self.shell.stdout.readline()
         if not line:
@@ -238,6 +257,10 @@ class Agent:
     def in_force(self) -> str:
         """The file that the gateway's next start shall begin with."""
         return (self.folder / "vcpe.toml").read_text()
+
+    def status(self) -> Any:
+        """What `sag-agent status` prints."""
+        return json.loads(self.lab.gw.out([self.bin, "status", "--json", "--config", self.conf]))
 
     def rss_kb(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -58,6 +58,9 @@ wire_object! {
         snat_cidr_block: String = "SnatCidrBlock",
         /// Whether the members reach each other.
         interworking_status: String = "InterworkingStatus",
+        /// The instance that is the hub, as the owner of the network has said; empty: every member has a tunnel to every
+        /// other. Since version 1.2.
+        hub: String = "HubSmartAGId",
         /// The other instances.
         members: Vec<NetworkMember> = "Members",
     }
@@ -66,7 +69,7 @@ wire_object! {
     pub struct NetworkMember {
         /// The instance.
         smart_ag_id: String = "SmartAGId",
-        /// Blocks that are reached through it.
+        /// Blocks that are reached through it, all of them granted to it.
         cidr_blocks: Vec<String> = "CidrBlocks",
         /// Its devices that have announced themselves.
         devices: Vec<PeerDevice> = "Devices",
@@ -82,8 +85,12 @@ wire_object! {
         epoch: Option<u64> = "Epoch",
         /// 64 hexadecimal digits.
         public_key: String = "PublicKey",
-        /// Whether it is a point of presence, the hub of the network.
+        /// Whether its instance is the hub: the same as `HubSmartAGId`, for agents before version 1.2.
         pop: Option<bool> = "Pop",
+        /// Who signed: 64 hexadecimal digits, an Ed25519 public key. Since version 1.2.
+        identity: String = "Identity",
+        /// The signature: 128 hexadecimal digits. Since version 1.2.
+        signature: String = "Signature",
     }
 
     /// What a device announces to the other members of its network.
@@ -94,8 +101,12 @@ wire_object! {
         epoch: Option<u64> = "Epoch",
         /// 64 hexadecimal digits.
         public_key: String = "PublicKey",
-        /// Whether it is a point of presence.
+        /// Whether it may be made the hub of its network. The owner of the network decides whether it is.
         pop: Option<bool> = "Pop",
+        /// Who signs: 64 hexadecimal digits, an Ed25519 public key. Since version 1.2.
+        identity: String = "Identity",
+        /// The signature: 128 hexadecimal digits. Since version 1.2.
+        signature: String = "Signature",
     }
 
     /// The flow log that an instance writes to (CreateFlowLog).
@@ -128,9 +139,10 @@ wire_object! {
 }
 
 impl PeerDevice {
-    /// The announcement of the device of that serial number.
-    pub fn new(smart_ag_sn: impl Into<String>, announced: Announcement) -> PeerDevice {
-        let Announcement { address, epoch, public_key, pop } = announced;
-        PeerDevice { smart_ag_sn: smart_ag_sn.into(), address, epoch, public_key, pop }
+    /// The announcement of the device of that serial number, of the hub or not.
+    pub fn new(smart_ag_sn: impl Into<String>, announced: Announcement, hub: bool) -> PeerDevice {
+        let Announcement { address, epoch, public_key, identity, signature, .. } = announced;
+        let (smart_ag_sn, pop) = (smart_ag_sn.into(), hub.then_some(true));
+        PeerDevice { smart_ag_sn, address, epoch, public_key, pop, identity, signature }
     }
 }

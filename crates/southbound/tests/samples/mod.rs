@@ -219,10 +219,11 @@ fn network(doc: &mut DeviceDocument) {
         cidr_block: "10.0.0.0/8".into(),
         snat_cidr_block: "100.64.0.0/10".into(),
         interworking_status: "Active".into(),
+        hub: "sag-2".into(),
         members: vec![NetworkMember {
             smart_ag_id: "sag-2".into(),
             cidr_blocks: texts(&["10.2.0.0/16"]),
-            devices: vec![PeerDevice::new("sn2", announcement())],
+            devices: vec![PeerDevice::new("sn2", announcement(), true)],
         }],
     });
 }
@@ -233,7 +234,14 @@ fn announcement() -> Announcement {
         epoch: Some(5),
         public_key: "ab".repeat(32),
         pop: Some(true),
+        identity: "cd".repeat(32),
+        signature: "ef".repeat(64),
     }
+}
+
+pub fn report_answer() -> ReportAnswer {
+    let problem = "the address 203.0.113.7 is that of device sn9".into();
+    ReportAnswer { overlay: Some(Acceptance { epoch: Some(4), problem }) }
 }
 
 pub fn document() -> DeviceDocument {

@@ -1,0 +1,54 @@
+//! Operations that an administrator carries out on the database, in the name of the account that owns the object.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::api::Op;
+use crate::api::params::Params;
+use crate::api::validate::validate;
+use crate::domain::caller::{Caller, SigningKeys};
+use crate::domain::ccn::Ccn;
+use crate::error::ApiError;
+use crate::ops;
+use crate::ops::cx::Cx;
+use crate::south::Agents;
+use crate::store::{Store, objects};
+
+/// An operation about the network `CcnId`, as its owner would call it; returns the answer.
+///
+/// # Errors
+/// There is no such network, or the operation refuses.
+pub async fn on_network(store: Store, op: Op, pairs: &[(&str, String)]) -> anyhow::Result<Value> {
+    let mut params = Params::default();
+    for (name, value) in pairs {
+        params.set(name, value);
+    }
+    let id = params.get("CcnId").unwrap_or_default().to_owned();
+    let mut tx = store.read().await?;
+    let ccn = objects::get::<Ccn>(&mut tx, &id).await?;
+    tx.rollback().await?;
+    let ccn = ccn.with_context(|| format!("there is no network {id}"))?;
+    validate(op, &mut params).map_err(said)?;
+    let owner = Caller {
+        uid: ccn.uid,
+        user: String::new(),
+        key_id: String::new(),
+        keys: SigningKeys::new(""),
+        active: true,
+        nonce_floor: 0,
+        policies: Vec::new(),
+    };
+    let agents = Agents::new(store, 1);
+    let tx = agents.store.write().await?;
+    let mut cx = Cx::new(op, params, Arc::new(owner), agents.store.cipher.clone(), tx);
+    let done = ops::call(op, &mut cx, "").await;
+    let answer = agents.conclude(cx, done).await.map_err(said)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+fn said(e: ApiError) -> anyhow::Error {
+    let hint = e.hint.map(|h| format!(" {h}")).unwrap_or_default();
+    anyhow::anyhow!("{}: {}{hint}", e.code, e.message)
+}

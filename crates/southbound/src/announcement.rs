@@ -1,0 +1,399 @@
+//! What a device announces to the other members of its network, when it may be believed, and the signature on it.
+//!
+//! Both ends check with the same code: the cloud when a device reports, and the agents of the other members when the
+//! announcement reaches them. `docs/tunnels-keys.md` says what the signature proves and what it does not.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use ring::rand::SystemRandom;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ring::{agreement, digest};
+
+use crate::document::Announcement;
+
+/// Seconds by which an epoch may be ahead of the reader's clock. A device begins with the time of its start and counts
+/// up by one for each key, so an epoch is never ahead of a clock that is right.
+pub const EPOCH_AHEAD: u64 = 86_400;
+
+const SIGNED: &[u8] = b"sag-vcpe device announcement 1";
+const FINGERPRINT: &[u8] = b"sag-vcpe device identity 1";
+
+/// Why an announcement cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnnouncementError {
+    /// What should be an address is none.
+    #[error("{0:?} is not an IP address")]
+    NotAnAddress(String),
+    /// No host on another network can have the address.
+    #[error("{0} is {1}; a tunnel ends at a unicast address that others can reach")]
+    Unreachable(IpAddr, &'static str),
+    /// The public key has not the form of one.
+    #[error("the public key is not 64 hexadecimal digits")]
+    Key,
+    /// Every agreement with the public key gives zero (RFC 7748, 6.1).
+    #[error("the public key is of low order: every agreement with it gives zero (RFC 7748, 6.1)")]
+    WeakKey,
+    /// There is no epoch.
+    #[error("the key has no epoch")]
+    Epoch,
+    /// The identity has not the form of one.
+    #[error("the identity is not 64 hexadecimal digits")]
+    Identity,
+    /// The signature has not the form of one, or there is none although there is an identity.
+    #[error("the signature is not 128 hexadecimal digits")]
+    Signature,
+    /// The signature was not made with the private key of the identity, or not over this announcement.
+    #[error("the signature is not one of the identity {0} over this announcement")]
+    Forged(Identity),
+}
+
+/// An announcement that is well formed, and signed by the identity if it names one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where the tunnels end.
+    pub address: IpAddr,
+    /// Grows with every new key.
+    pub epoch: u64,
+    /// The X25519 public key (RFC 7748).
+    pub public_key: [u8; 32],
+    /// Who signed; `None`: nobody did, as devices before version 1.2 of the protocol.
+    pub identity: Option<Identity>,
+}
+
+/// The public half of a device's Ed25519 key (RFC 8032). It is shown as its fingerprint.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// The 64 hexadecimal digits that announcements have.
+    pub fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// What people compare: half of a SHA-256 of the key, in groups.
+    pub fn fingerprint(self) -> String {
+        let mut of = digest::Context::new(&digest::SHA256);
+        of.update(FINGERPRINT);
+        of.update(&self.0);
+        let half = hex::encode(&of.finish().as_ref()[..16]);
+        let groups: Vec<&str> = (0..half.len()).step_by(4).map(|at| &half[at..at + 4]).collect();
+        groups.join("-")
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint())
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.fingerprint())
+    }
+}
+
+impl FromStr for Identity {
+    type Err = AnnouncementError;
+
+    fn from_str(text: &str) -> Result<Identity, AnnouncementError> {
+        bytes(text).map(Identity).ok_or(AnnouncementError::Identity)
+    }
+}
+
+/// Whether a text has the form of a fingerprint: eight groups of four hexadecimal digits in lower case.
+pub fn is_fingerprint(text: &str) -> bool {
+    let digits =
+        |group: &str| group.len() == 4 && group.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    text.split('-').count() == 8 && text.split('-').all(digits)
+}
+
+/// The private half of a device's identity. It never leaves the device.
+pub struct IdentityKey(Ed25519KeyPair);
+
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IdentityKey({})", self.identity())
+    }
+}
+
+impl IdentityKey {
+    /// A new key in the form in which it is kept (PKCS #8, RFC 8410); `None`: the system has no random numbers.
+    pub fn generate() -> Option<Vec<u8>> {
+        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok()?;
+        Some(made.as_ref().to_vec())
+    }
+
+    /// The key of that form; `None`: it is none.
+    pub fn from_pkcs8(kept: &[u8]) -> Option<IdentityKey> {
+        Ed25519KeyPair::from_pkcs8(kept).ok().map(IdentityKey)
+    }
+
+    /// The public half.
+    pub fn identity(&self) -> Identity {
+        let mut public = [0; 32];
+        public.copy_from_slice(self.0.public_key().as_ref());
+        Identity(public)
+    }
+
+    /// Signs the announcement of the device `sn` of the instance `gateway`.
+    ///
+    /// # Errors
+    /// The announcement is not one that others would accept.
+    pub fn sign(
+        &self,
+        announced: &mut Announcement,
+        gateway: &str,
+        sn: &str,
+    ) -> Result<(), AnnouncementError> {
+        let endpoint = well_formed(announced)?;
+        announced.identity = self.identity().to_hex();
+        announced.signature = hex::encode(self.0.sign(&signed_bytes(&endpoint, gateway, sn)).as_ref());
+        Ok(())
+    }
+}
+
+impl Announcement {
+    /// Whether what the device `sn` of the instance `gateway` announces can be used: a unicast address that others can
+    /// reach, a key, and the signature of the identity if there is one.
+    ///
+    /// Who the identity is, and whether the epoch is newer, is for the caller to compare with what it knows.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, gateway: &str, sn: &str) -> Result<Endpoint, AnnouncementError> {
+        let mut endpoint = well_formed(self)?;
+        if self.identity.is_empty() && self.signature.is_empty() {
+            return Ok(endpoint);
+        }
+        let identity: Identity = self.identity.parse()?;
+        let signature = bytes::<64>(&self.signature).ok_or(AnnouncementError::Signature)?;
+        let signed = signed_bytes(&endpoint, gateway, sn);
+        UnparsedPublicKey::new(&ED25519, identity.0)
+            .verify(&signed, &signature)
+            .map_err(|_| AnnouncementError::Forged(identity))?;
+        endpoint.identity = Some(identity);
+        Ok(endpoint)
+    }
+}
+
+fn well_formed(announced: &Announcement) -> Result<Endpoint, AnnouncementError> {
+    let text = &announced.address;
+    let shown = || text.chars().take(60).collect();
+    let address: IpAddr = text.parse().map_err(|_| AnnouncementError::NotAnAddress(shown()))?;
+    if let Some(what) = unreachable(address) {
+        return Err(AnnouncementError::Unreachable(address, what));
+    }
+    let public_key = bytes(&announced.public_key).ok_or(AnnouncementError::Key)?;
+    if is_low_order(&public_key) {
+        return Err(AnnouncementError::WeakKey);
+    }
+    let epoch = announced.epoch.ok_or(AnnouncementError::Epoch)?;
+    Ok(Endpoint { address, epoch, public_key, identity: None })
+}
+
+/// What keeps the address from being that of a host on another network.
+fn unreachable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(a) => match a.octets() {
+            [0, ..] => Some("an unspecified address"),
+            [127, ..] => Some("a loopback address"),
+            [169, 254, ..] => Some("a link-local address"),
+            [224..=239, ..] => Some("a multicast address"),
+            [255, 255, 255, 255] => Some("the broadcast address"),
+            [240..=255, ..] => Some("a reserved address (RFC 1112, 4)"),
+            _ => None,
+        },
+        IpAddr::V6(a) if a.is_unspecified() => Some("the unspecified address"),
+        IpAddr::V6(a) if a.is_loopback() => Some("the loopback address"),
+        IpAddr::V6(a) if a.is_multicast() => Some("a multicast address"),
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("a link-local address"),
+        IpAddr::V6(a) if is_embedded(a) => Some("an IPv4 address in the form of an IPv6 address"),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// IPv4-mapped and IPv4-compatible addresses (RFC 4291, 2.5.5) never stand on a wire.
+fn is_embedded(a: Ipv6Addr) -> bool {
+    matches!(a.segments(), [0, 0, 0, 0, 0, 0 | 0xffff, _, _])
+}
+
+/// Whether agreements with the key give zero whatever the private key is.
+fn is_low_order(public: &[u8; 32]) -> bool {
+    let random = SystemRandom::new();
+    // Without random numbers nobody makes tunnels either; the gateway checks its own agreements again.
+    let Ok(own) = agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random) else { return false };
+    let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, public);
+    agreement::agree_ephemeral(own, &peer, |_| ()).is_err()
+}
+
+/// Two hexadecimal digits for each byte, no more and no fewer.
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut out = [0; N];
+    hex::decode_to_slice(text, &mut out).ok().map(|()| out)
+}
+
+/// What is signed: every part with its length, so that no two announcements have the same bytes.
+fn signed_bytes(of: &Endpoint, gateway: &str, sn: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(192);
+    let mut part = |bytes: &[u8]| {
+        out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        out.extend_from_slice(bytes);
+    };
+    part(SIGNED);
+    part(gateway.as_bytes());
+    part(sn.as_bytes());
+    match of.address {
+        IpAddr::V4(a) => part(&a.octets()),
+        IpAddr::V6(a) => part(&a.octets()),
+    }
+    part(&of.epoch.to_be_bytes());
+    part(&of.public_key);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOC: &str = include_str!("../../../docs/tunnels-keys.md");
+
+    /// The value of a line `name  value` of the documentation.
+    fn doc(name: &str) -> &'static str {
+        let mut lines = DOC.lines();
+        let line = lines.find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in docs/tunnels-keys.md")).trim()
+    }
+
+    fn announced() -> Announcement {
+        Announcement {
+            address: "203.0.113.7".into(),
+            epoch: Some(7),
+            // The public key of RFC 7748, 6.1.
+            public_key: "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a".into(),
+            ..Announcement::default()
+        }
+    }
+
+    fn key() -> IdentityKey {
+        IdentityKey::from_pkcs8(&IdentityKey::generate().expect("made")).expect("a key")
+    }
+
+    /// The private key of RFC 8032, 7.1, test 1.
+    fn documented_key() -> IdentityKey {
+        let seed = hex::decode(doc("identity-private")).expect("hex");
+        let public = hex::decode(doc("identity-public")).expect("hex");
+        IdentityKey(Ed25519KeyPair::from_seed_and_public_key(&seed, &public).expect("a pair"))
+    }
+
+    #[test]
+    fn the_documented_vectors() {
+        let key = documented_key();
+        assert_eq!(key.identity().to_hex(), doc("identity-public"));
+        assert_eq!(key.identity().fingerprint(), doc("identity-fingerprint"));
+        assert!(is_fingerprint(doc("identity-fingerprint")) && !is_fingerprint(doc("identity-public")));
+        let mut a = announced();
+        key.sign(&mut a, "sag-1", "sn1").expect("signed");
+        assert_eq!(a.signature, doc("announcement-signature"));
+        let endpoint = a.check("sag-1", "sn1").expect("verified");
+        assert_eq!((endpoint.epoch, endpoint.identity), (7, Some(key.identity())));
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_device_address_epoch_and_key_alone() {
+        let key = key();
+        let mut good = announced();
+        key.sign(&mut good, "sag-1", "sn1").expect("signed");
+        assert!(good.check("sag-1", "sn1").is_ok());
+        let forged = Err(AnnouncementError::Forged(key.identity()));
+        assert_eq!(good.check("sag-1", "sn2"), forged);
+        assert_eq!(good.check("sag-2", "sn1"), forged);
+        // The border between the two is signed too.
+        assert_eq!(good.check("sag-", "1sn1"), forged);
+        let with = |change: fn(&mut Announcement)| {
+            let mut a = good.clone();
+            change(&mut a);
+            a.check("sag-1", "sn1")
+        };
+        assert_eq!(with(|a| a.address = "203.0.113.8".into()), forged);
+        assert_eq!(with(|a| a.epoch = Some(8)), forged);
+        assert_eq!(with(|a| a.public_key = format!("9{}", &a.public_key[1..])), forged);
+        let other = self::key().identity();
+        let mut stolen = good.clone();
+        stolen.identity = other.to_hex();
+        assert_eq!(stolen.check("sag-1", "sn1"), Err(AnnouncementError::Forged(other)));
+        assert_eq!(with(|a| a.signature.clear()), Err(AnnouncementError::Signature));
+        assert_eq!(with(|a| a.identity.clear()), Err(AnnouncementError::Identity));
+        // What is able to be a hub says nothing about who it is.
+        assert!(with(|a| a.pop = Some(true)).is_ok());
+    }
+
+    #[test]
+    fn addresses_that_no_other_host_can_have() {
+        let check = |address: &str| Announcement { address: address.into(), ..announced() }.check("g", "s");
+        for good in ["198.51.100.1", "10.0.0.1", "100.64.0.1", "2001:db8::1", "fd00::1"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "127.255.0.1",
+            "169.254.1.1",
+            "224.0.0.1",
+            "239.1.1.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+        ] {
+            assert!(matches!(check(bad), Err(AnnouncementError::Unreachable(..))), "{bad}");
+        }
+        for bad in ["", "x", "1.2.3", "1.2.3.4/32", "127.1", "0x7f.0.0.1", "1.2.3.4\nroot", &"9".repeat(4000)]
+        {
+            let Err(AnnouncementError::NotAnAddress(shown)) = check(bad) else { panic!("{bad}") };
+            assert!(shown.len() <= 60);
+            let said = AnnouncementError::NotAnAddress(shown).to_string();
+            assert!(!said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn keys_that_are_none() {
+        let check = |key: &str| Announcement { public_key: key.into(), ..announced() }.check("g", "s");
+        let long = "ab".repeat(33);
+        for bad in ["", "ab", &"zz".repeat(32), &long, &" ab".repeat(32)] {
+            assert_eq!(check(bad), Err(AnnouncementError::Key), "{bad}");
+        }
+        let small: [&str; 3] = [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        ];
+        for bad in small {
+            assert_eq!(check(bad), Err(AnnouncementError::WeakKey), "{bad}");
+        }
+        assert_eq!(
+            Announcement { epoch: None, ..announced() }.check("g", "s"),
+            Err(AnnouncementError::Epoch)
+        );
+    }
+
+    #[test]
+    fn a_kept_key_is_the_same_again_and_is_not_shown() {
+        let kept = IdentityKey::generate().expect("made");
+        let (one, two) = (IdentityKey::from_pkcs8(&kept), IdentityKey::from_pkcs8(&kept));
+        let (one, two) = (one.expect("a key"), two.expect("a key"));
+        assert_eq!(one.identity(), two.identity());
+        assert!(IdentityKey::from_pkcs8(&kept[1..]).is_none() && IdentityKey::from_pkcs8(b"").is_none());
+        let shown = format!("{one:?} {:?}", one.identity());
+        assert!(shown.contains(&one.identity().fingerprint()) && !shown.contains(&one.identity().to_hex()));
+        assert_eq!(one.identity().to_hex().parse(), Ok(one.identity()));
+    }
+}
