@@ -51,6 +51,7 @@ enum gw_flow_flags {
 	GW_FLOW_DNAT = 1 << 1,	   /* new_daddr, new_dport differ from the key */
 	GW_FLOW_METER = 1 << 2,	   /* field `meter` is valid */
 	GW_FLOW_PUNT_ALL = 1 << 3, /* every packet goes to the worker */
+	GW_FLOW_STATE = 0xF0,	   /* forward record: state of the session, for the next daemon; XDP does not look */
 };
 
 /*
@@ -400,6 +401,8 @@ enum gw_drop {
 	GW_DROP_FEC_DUPLICATE = 75,
 	GW_DROP_NEIGHBOR_RATE_LIMIT = 76,
 	GW_DROP_ESP_UNRESERVED = 77,
+	GW_DROP_HOST_SHARE = 78,
+	GW_DROP_HOST_HALF_OPEN = 79,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -14,7 +14,7 @@ use crate::tunnels::TunnelCompiler;
 use sag_model::config::Config;
 use sag_model::time::Tick;
 use sag_model::{MacAddr, Nanos, PortIdx};
-use sag_pipeline::snapshot::{Options, Port, Timeouts};
+use sag_pipeline::snapshot::{Options, Port, SessionLimits, Timeouts};
 use sag_pipeline::tunnel::EspSaTable;
 use sag_rtnl::{Neighbor, Tables};
 use std::collections::HashMap;
@@ -78,6 +78,10 @@ impl Compiler {
             options: Options {
                 acl_stateful: config.dataplane.acl_stateful,
                 timeouts: timeouts(config),
+                sessions: SessionLimits {
+                    host_share: config.dataplane.host_share,
+                    host_half_open: config.dataplane.host_half_open,
+                },
                 icmp_rate: config.dataplane.icmp_rate,
                 promiscuous: self.replay,
             },
@@ -137,6 +141,7 @@ fn timeouts(config: &Config) -> Timeouts {
         tcp_established: ticks(t.tcp_established),
         tcp_transitory: ticks(t.tcp_transitory),
         tcp_syn: ticks(t.tcp_syn),
+        tcp_refused: ticks(t.tcp_refused),
         udp: ticks(t.udp),
         icmp: ticks(t.icmp),
         other: ticks(t.other),

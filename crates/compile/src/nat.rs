@@ -52,7 +52,7 @@ impl NatCompiler {
             dnat,
             wan_addrs: wans().filter_map(|(idx, _)| own(idx)).collect(),
             hairpin: config.nat.hairpin,
-            limits: limits(&config.nat),
+            limits: limits(config),
             local: local
                 .iter()
                 .filter_map(|a| match a {
@@ -112,10 +112,12 @@ fn behavior(b: NatBehavior) -> Behavior {
     }
 }
 
-fn limits(n: &config::Nat) -> Limits {
+fn limits(config: &Config) -> Limits {
+    let n = &config.nat;
     Limits {
         range: n.port_range.first..=n.port_range.last,
         host_sessions: n.host_sessions,
+        host_share: config.dataplane.host_share,
         warn_percent: n.warn_percent,
         port_block: n.port_block,
         log_sessions: n.log == NatLog::Sessions,

@@ -114,6 +114,8 @@ drop_reasons! {
     FecDuplicate = 75, "fec-duplicate", "came after it had been recovered: no fault";
     NeighborRateLimit = 76, "neighbor-rate-limit", "its next hop is not resolved, and its source or port has asked for as many as it may in a second (a scan)";
     EspUnreserved = 77, "esp-unreserved", "no numbers are reserved on disk for the static key of the ESP tunnel: sagctl tunnels says why";
+    HostShare = 78, "host-share", "the host (IPv4 address, IPv6 /64) has its share of a table of sessions or NAT ports that runs short (dataplane.host_share)";
+    HostHalfOpen = 79, "host-half-open", "the host (IPv4 address, IPv6 /64) has as many unanswered sessions as it may (dataplane.host_half_open)";
 }
 
 impl DropReason {

@@ -16,7 +16,7 @@ mod shared;
 
 pub use action::{
     Action, EPOCH_NUMBER, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT,
-    FlowAct, NAT_SLOT_WORDS, NAT_SLOTS, nat_port_bit, next_epoch,
+    FLOW_STATE_SHIFT, FlowAct, NAT_SLOT_WORDS, NAT_SLOTS, nat_port_bit, next_epoch,
 };
 pub use index::{BUCKET_WORDS, Bucket, Geometry, Probe, RECORD_BITS};
 pub use key::{HASH_M1, HASH_M2, Key4, Key6, l4_word};

@@ -3,7 +3,9 @@
 use crate::nat::Endpoint;
 use crate::policy::Tuple;
 use sag_model::DropReason;
-use sag_model::flow::{FLOW_DNAT, FLOW_SNAT, FlowRecord, FlowRecord4, FlowRecord6, Key4, Key6, l4_word};
+use sag_model::flow::{
+    FLOW_DNAT, FLOW_SNAT, FlowRecord, FlowRecord4, FlowRecord6, HASH_M1, HASH_M2, Key4, Key6, l4_word,
+};
 use sag_model::ids::Zone;
 use sag_packet::parse::{Family, Parsed};
 use sag_packet::proto::*;
@@ -29,6 +31,14 @@ pub trait FlowFamily: FlowRecord {
     fn tuple(key: &Self::Key) -> Tuple;
     /// The port fields of a key in host order; of ICMP echo, its identifier stands there.
     fn raw_ports(key: &Self::Key) -> (u16, u16);
+    /// Whose session it is that begins with this key, for shares: the source address, or a hash of it. `seed`: nobody
+    /// can take an address that counts as another one's.
+    fn host(key: &Self::Key, seed: u64) -> u64;
+    /// The network that has a share too: of IPv6 the /64, of which any host has as many addresses as it likes.
+    fn network(key: &Self::Key) -> Option<u64>;
+    /// Who is named as heavy by [`FlowFamily::network`], or by [`FlowFamily::host`] if there is none: address and
+    /// length of the prefix.
+    fn named(heavy: u64) -> (IpAddr, u8);
     /// Writes what becomes of a packet with this key: addresses and ports of `to`.
     fn set_translation(&self, key: &Self::Key, to: &Self::Key);
     /// What becomes of a packet with the record's key; protocol and zone are the key's.
@@ -98,6 +108,20 @@ impl FlowFamily for FlowRecord4 {
         let addr = |w: u32| IpAddr::V4(Ipv4Addr::from(w.to_le_bytes()));
         let (proto, sport, dport) = rule_ports(key.l4);
         Tuple { proto, src: addr(key.addrs as u32), dst: addr((key.addrs >> 32) as u32), sport, dport }
+    }
+
+    #[inline]
+    fn host(key: &Key4, _: u64) -> u64 {
+        key.addrs & 0xFFFF_FFFF
+    }
+
+    #[inline]
+    fn network(_: &Key4) -> Option<u64> {
+        None
+    }
+
+    fn named(heavy: u64) -> (IpAddr, u8) {
+        (IpAddr::V4(Ipv4Addr::from((heavy as u32).to_le_bytes())), 32)
     }
 
     fn set_translation(&self, key: &Key4, to: &Key4) {
@@ -196,6 +220,23 @@ impl FlowFamily for FlowRecord6 {
         };
         let (proto, sport, dport) = rule_ports(key.l4);
         Tuple { proto, src: addr(key.src), dst: addr(key.dst), sport, dport }
+    }
+
+    #[inline]
+    fn host(key: &Key6, seed: u64) -> u64 {
+        let h = (key.src[0] ^ seed).wrapping_mul(HASH_M1);
+        (h ^ h >> 32).wrapping_mul(HASH_M2) ^ key.src[1]
+    }
+
+    #[inline]
+    fn network(key: &Key6) -> Option<u64> {
+        Some(key.src[0])
+    }
+
+    fn named(heavy: u64) -> (IpAddr, u8) {
+        let mut b = [0u8; 16];
+        b[..8].copy_from_slice(&heavy.to_le_bytes());
+        (IpAddr::V6(Ipv6Addr::from(b)), 64)
     }
 
     fn set_translation(&self, _: &Key6, to: &Key6) {

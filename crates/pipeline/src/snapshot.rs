@@ -96,16 +96,34 @@ impl Member {
 pub struct Timeouts {
     /// TCP with a complete handshake.
     pub tcp_established: u32,
-    /// TCP that closes, or was answered by RST.
+    /// TCP that is closed or reset.
     pub tcp_transitory: u32,
-    /// TCP during the handshake.
+    /// TCP during the handshake, or of which one side alone has been seen.
     pub tcp_syn: u32,
+    /// TCP that was refused by RST.
+    pub tcp_refused: u32,
     /// UDP.
     pub udp: u32,
     /// ICMP queries.
     pub icmp: u32,
     /// All other protocols.
     pub other: u32,
+}
+
+/// What one host may have of a session table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Percent of the table that a host may have when it is alone in wanting much; several of them have equal parts
+    /// ([`crate::table::over_share`]). 100: there is no share.
+    pub host_share: u8,
+    /// Sessions of a host that nobody has answered; `None`: a quarter of the table.
+    pub host_half_open: Option<u32>,
+}
+
+impl Default for SessionLimits {
+    fn default() -> SessionLimits {
+        SessionLimits { host_share: 80, host_half_open: None }
+    }
 }
 
 /// Settings of the gateway as a whole.
@@ -115,6 +133,8 @@ pub struct Options {
     pub acl_stateful: bool,
     /// When idle sessions end.
     pub timeouts: Timeouts,
+    /// What a host may have of the session tables.
+    pub sessions: SessionLimits,
     /// ICMP errors a second, port and worker.
     pub icmp_rate: u32,
     /// Take frames whatever their destination MAC (a capture file has no interface address).

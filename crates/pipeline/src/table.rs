@@ -5,16 +5,19 @@
 //! follows the live sessions and not the capacity. A removed session rests in the [`DeferredFree`] of
 //! the worker that removed it until every reader that may have seen it has gone on ([`Grace`]).
 
+mod fill;
+mod hosts;
 mod index;
 mod recycle;
 mod resize;
 mod restore;
 mod state;
 
+pub use hosts::{HostCounts, HostUse, UNQUESTIONED, over_share};
 pub use recycle::{DeferredFree, Grace};
 pub use resize::Resizer;
 pub use restore::Restored;
-pub use state::State;
+pub use state::{ANSWERED, State, Worth};
 
 pub(crate) use index::{Clash, Index};
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Geometry, RecordNo};
@@ -138,8 +141,16 @@ pub struct FlowTable<R: FlowRecord> {
     sessions: AtomicU32,
     /// Those of them that only drop ([`State::Denied`]).
     denied: AtomicU32,
+    /// Removed sessions that cannot be used again yet.
+    resting: AtomicU32,
     /// Sessions from which on a worker wakes the thread that makes a larger index; `u32::MAX`: it knows.
     alarm: AtomicU32,
+    /// Sessions from which on an operator is warned; `u32::MAX`: that has been done.
+    warn_at: AtomicU32,
+    /// Sessions of each host.
+    pub(crate) hosts: HostCounts,
+    /// The same of each network, in a family that has any.
+    pub(crate) networks: HostCounts,
     grace: Arc<Grace>,
 }
 
@@ -159,9 +170,14 @@ impl<R: FlowRecord> FlowTable<R> {
             free: AtomicU64::new(0),
             sessions: AtomicU32::new(0),
             denied: AtomicU32::new(0),
+            resting: AtomicU32::new(0),
             alarm: AtomicU32::new(u32::MAX),
+            warn_at: AtomicU32::new(u32::MAX),
+            hosts: HostCounts::new(mem.sessions, seed),
+            networks: HostCounts::new(mem.sessions, seed.rotate_left(32)),
             grace,
         };
+        table.rearm_warning();
         table.alarm.store(table.crowd(), Ordering::Relaxed);
         table
     }
@@ -230,7 +246,14 @@ impl<R: FlowRecord> FlowTable<R> {
 
     /// Bytes of records, index and daemon-side state.
     pub fn memory(&self) -> usize {
-        size_of_val(self.mem.records) + size_of_val(self.mem.buckets) + size_of_val(&*self.meta)
+        let own = size_of_val(&*self.meta) + self.hosts.memory() + self.networks.memory();
+        size_of_val(self.mem.records) + size_of_val(self.mem.buckets) + own
+    }
+
+    /// What hashes of this table begin with.
+    #[inline]
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The hash of a key, by the table's seed.

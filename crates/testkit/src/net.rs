@@ -12,7 +12,9 @@ use sag_pipeline::nat::{
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
-use sag_pipeline::snapshot::{AddrSet, Member, NhIdx, Options, Port, Route, Snapshot, Timeouts};
+use sag_pipeline::snapshot::{
+    AddrSet, Member, NhIdx, Options, Port, Route, SessionLimits, Snapshot, Timeouts,
+};
 use sag_pipeline::tunnel::{Tunnel, Tunnels};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -108,10 +110,12 @@ impl Net {
                     tcp_established: secs(7440),
                     tcp_transitory: secs(240),
                     tcp_syn: secs(30),
+                    tcp_refused: secs(10),
                     udp: secs(300),
                     icmp: secs(60),
                     other: secs(600),
                 },
+                sessions: SessionLimits::default(),
                 icmp_rate: 1000,
                 promiscuous: false,
             },

@@ -276,6 +276,11 @@ impl Rng {
         };
         let (a, b) = (self.pick(&[53, 80, 1000]), self.pick(&[53, 80, 1000]));
         let flags = self.pick(&[TCP_SYN, TCP_SYN, TCP_SYN | TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK, TCP_RST]);
+        if self.once_in(8) {
+            // One connection again and again, so that its resets find it.
+            let p = Pkt::tcp("192.168.1.10", "198.51.100.7", 1000, 80, flags);
+            return if self.once_in(4) { self.renumbered(p) } else { p };
+        }
         let p = match self.below(8) {
             0..4 => Pkt::udp(src, dst, a, b),
             4..7 => Pkt::tcp(src, dst, a, b, flags),

@@ -9,7 +9,7 @@ use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geomet
 use sag_packet::parse::Family;
 use sag_pipeline::family::FlowFamily;
 use sag_pipeline::nat::{Events, NatState};
-use sag_pipeline::session::{self, Ending, State};
+use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace, Resizer, TableMemory};
 use sag_pipeline::{Pipeline, Tables};
@@ -139,7 +139,7 @@ fn open_table<R: FlowRecord + FlowFamily>(
     let table = FlowTable::new(mem, seed, index, grace.clone());
     if known {
         let tick = Nanos(sys::now()).tick().0;
-        let found = table.restore(tick, |key| State::first(R::tuple(key).proto, 0));
+        let found = session::take_over(&table, tick);
         if found.sessions > 0 || found.discarded > 0 {
             tracing::info!(
                 sessions = found.sessions,

@@ -159,7 +159,30 @@ impl Writer {
                 tracing::warn!(
                     event = "session-table-full",
                     capacity,
-                    "the session table is full: unanswered sessions make room"
+                    "the session table is full and no session may make room: new ones are refused"
+                );
+            }
+            Event::TableFilling { family, percent, sessions, capacity, heaviest } => {
+                let family = if family == Family::V4 { 4 } else { 6 };
+                let host = heaviest.map(|(host, prefix, _)| format!("{host}/{prefix}")).unwrap_or_default();
+                let host_sessions = heaviest.map_or(0, |(_, _, n)| n);
+                tracing::warn!(
+                    event = "session-table-filling",
+                    family,
+                    percent,
+                    sessions,
+                    capacity,
+                    host,
+                    host_sessions,
+                    "the session table fills up; the host named has most sessions"
+                );
+            }
+            Event::HostOverShare { host, prefix, reason } => {
+                tracing::warn!(
+                    event = "session-host-limit",
+                    host = %format_args!("{host}/{prefix}"),
+                    reason = reason.name(),
+                    "a host has its share of sessions: its new ones are refused"
                 );
             }
         }

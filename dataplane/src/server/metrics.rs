@@ -7,7 +7,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sag_model::control::{
-    CarCounters, DropRow, Nat, NatPool, Port, PortPunt, SessionTotals, Tunnel, TunnelFec, Worker,
+    CarCounters, DropRow, HeaviestHost, Nat, NatPool, Port, PortPunt, SessionTotals, Tunnel, TunnelFec,
+    Worker,
 };
 use std::fmt;
 
@@ -250,7 +251,15 @@ impl Collector for Snapshot {
         let capacity = families(t.capacity_ipv4, t.capacity_ipv6);
         out.gauge("sag_sessions_capacity", "Sessions that the table holds", capacity)?;
         out.plain_counter("sag_sessions_created", "Sessions since start", t.created)?;
-        out.plain_counter("sag_sessions_evicted", "Unanswered sessions ended to make room", t.evicted)?;
+        out.plain_counter("sag_sessions_evicted", "Sessions ended to make room", t.evicted)?;
+        out.plain_counter(
+            "sag_sessions_evicted_established",
+            "Of these, with traffic in both directions",
+            t.evicted_established,
+        )?;
+        let family = |h: &HeaviestHost| [("family", if h.family == 4 { "ipv4" } else { "ipv6" })];
+        let heaviest = t.heaviest.iter().map(|h| (family(h), h.sessions as f64));
+        out.gauge("sag_sessions_heaviest_host", "Sessions of the host that has most", heaviest)?;
         out.plain_gauge(
             "sag_sessions_memory_bytes",
             "Memory of session tables and NAT state",

@@ -37,6 +37,9 @@ pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> St
             bytes(t.memory_bytes)
         ),
     );
+    for h in &t.heaviest {
+        line("", format!("most of IPv{}: {} with {}", h.family, h.host, exact(h.sessions)));
+    }
     let all = s.fastpath_packets.saturating_add(s.punted_packets);
     let share = |n: u64, then: fn(&Status) -> u64| {
         let rate = before.as_ref().map(|b| format!(", {} a second", si(b.rate(then(b.then), n))));

@@ -68,11 +68,28 @@ pub struct SessionTotals {
     pub capacity_ipv6: u64,
     /// Since start.
     pub created: u64,
-    /// Since start, unanswered sessions that gave way to new ones in a full table.
+    /// Since start, sessions that gave way to new ones in a table that runs full.
     #[serde(default)]
     pub evicted: u64,
+    /// Of these, with traffic in both directions, but none for a minute.
+    #[serde(default)]
+    pub evicted_established: u64,
+    /// The host with most sessions of each family, where one has many.
+    #[serde(default)]
+    pub heaviest: Vec<HeaviestHost>,
     /// Memory of the tables.
     pub memory_bytes: u64,
+}
+
+/// The host with most sessions of a family.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaviestHost {
+    /// 4 or 6.
+    pub family: u8,
+    /// The prefix that counts as one host, as in `192.0.2.1/32`.
+    pub host: String,
+    /// Its sessions.
+    pub sessions: u64,
 }
 
 /// Packets that XDP handed to a worker, by reason.

@@ -237,7 +237,17 @@ fn answers_have_the_agreed_keys() {
     let status =
         Status { workers: vec![Worker { busy_percent: 12.5, ..Worker::default() }], ..Status::default() };
     let wire = round(status);
-    for key in ["ipv4", "ipv6", "capacity_ipv4", "capacity_ipv6", "created", "evicted", "memory_bytes"] {
+    for key in [
+        "ipv4",
+        "ipv6",
+        "capacity_ipv4",
+        "capacity_ipv6",
+        "created",
+        "evicted",
+        "evicted_established",
+        "heaviest",
+        "memory_bytes",
+    ] {
         assert!(wire["sessions"].get(key).is_some(), "{key}");
     }
     for key in [

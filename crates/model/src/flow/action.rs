@@ -37,6 +37,9 @@ pub const FLOW_METER: u8 = 1 << 2;
 /// Every packet goes to a worker.
 pub const FLOW_PUNT_ALL: u8 = 1 << 3;
 
+/// Bits 4 to 7 of the flags of a session's forward record: its state, for the next daemon. XDP does not look at them.
+pub const FLOW_STATE_SHIFT: u8 = 4;
+
 /// The action word of a record: what is stored with one store when a flow is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action {

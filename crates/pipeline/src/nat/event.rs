@@ -1,6 +1,7 @@
 //! Events for the operator: collected by a worker, fetched by its shell.
 
 use super::pool::Endpoint;
+use sag_model::DropReason;
 use sag_packet::Family;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -119,10 +120,32 @@ pub enum Event {
         /// How many sessions it may have.
         limit: u64,
     },
-    /// The session table is full: unanswered sessions make room.
+    /// A session was refused because the session table is full and no session may make room.
     TableFull {
         /// Sessions that the table can hold.
         capacity: u32,
+    },
+    /// A session table fills up: it has passed a mark.
+    TableFilling {
+        /// Of this family.
+        family: Family,
+        /// The mark.
+        percent: u8,
+        /// Sessions in the table.
+        sessions: u32,
+        /// Sessions that it can hold.
+        capacity: u32,
+        /// Who has begun most of them, if anybody has many: address, length of its prefix, sessions.
+        heaviest: Option<(IpAddr, u8, u32)>,
+    },
+    /// A session was refused because its host has its share, and none of its sessions may make room.
+    HostOverShare {
+        /// The host.
+        host: IpAddr,
+        /// Length of the prefix that counts as one host.
+        prefix: u8,
+        /// Which share.
+        reason: DropReason,
     },
 }
 

@@ -12,6 +12,7 @@ mod policy;
 mod pool;
 mod pool_plan;
 mod ref_count;
+mod share;
 mod spec;
 
 pub use event::{Event, Events, Released, SessionTuple};
@@ -23,10 +24,11 @@ pub use pool_plan::PoolPlan;
 pub use ref_count::RefCountTable;
 pub use spec::{Kind, NatConfigError, NatSpec, PrivateSnat, Service, StaticDnat, WanSnat};
 
-use crate::table::{Clash, Index, prefetch};
+use crate::table::{Clash, HostCounts, Index, prefetch};
 use blocks::{Blocks, Took};
 use pool::Acquired;
 use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, HASH_M1, HASH_M2, RecordNo};
+use share::port_key;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +65,8 @@ pub struct NatState {
     index: Index,
     /// Sessions of each inside host that are translated.
     hosts: RefCountTable<32>,
+    /// Ports of each inside host, by pool and protocol.
+    ports: HostCounts,
     /// Remote addresses to which a binding has sent (address-dependent filtering, RFC 4787 5).
     filter_entries: RefCountTable<9>,
     xdp_port_bitmap: &'static [AtomicU64],
@@ -80,15 +84,20 @@ pub struct Totals {
     pub host_refused: AtomicU64,
     /// Sessions between LAN hosts by an external address.
     pub hairpinned: AtomicU64,
-    /// Sessions ended early because the table was full.
-    pub evicted: AtomicU64,
+    /// Sessions ended early to make room, by what they were worth ([`crate::session::Worth`]).
+    pub evicted: [AtomicU64; 3],
     /// A host or a permit that did not fit its table: it goes uncounted.
     pub uncounted: AtomicU64,
 }
 
 /// Why no port was allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exhausted;
+pub enum NoPort {
+    /// No port of the source is free for this protocol.
+    Exhausted,
+    /// Few are, and the host has its share of them.
+    HostShare,
+}
 
 /// A port that was allocated to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +124,7 @@ impl NatState {
             pools: std::array::from_fn(|_| OnceLock::new()),
             index: Index::new(memory, Geometry { base: 0, mask: buckets as u32 - 1 }),
             hosts: RefCountTable::new(HOSTS.min(sessions as usize * 2)),
+            ports: HostCounts::new(sessions, seed),
             filter_entries: RefCountTable::new(sessions as usize),
             xdp_port_bitmap,
             seed,
@@ -144,7 +154,11 @@ impl NatState {
     /// Bytes of pools and tables.
     pub fn memory(&self) -> usize {
         let pools: usize = self.pools().map(|p| p.memory()).sum();
-        pools + size_of_val(self.index.all()) + self.hosts.memory() + self.filter_entries.memory()
+        pools
+            + size_of_val(self.index.all())
+            + self.hosts.memory()
+            + self.ports.memory()
+            + self.filter_entries.memory()
     }
 
     /// Translated sessions by inside host.
@@ -204,7 +218,7 @@ impl NatState {
     ///
     /// # Errors
     ///
-    /// [`Exhausted`]: no port of the source is free for this protocol.
+    /// Why there is no port.
     pub fn lease(
         &self,
         source: &Source,
@@ -213,7 +227,7 @@ impl NatState {
         (inside, remote): (Endpoint, Endpoint),
         random: &mut Random,
         tick: u32,
-    ) -> Result<Lease, Exhausted> {
+    ) -> Result<Lease, NoPort> {
         let pool = &*source.pool;
         let remote = source.scope(remote);
         let key = inside.word();
@@ -236,16 +250,20 @@ impl NatState {
                 }
                 continue;
             }
+            if self.has_port_share(pool, limits, protocol, inside.addr) {
+                return Err(NoPort::HostShare);
+            }
             let Some((port, new_block)) = self.choose(pool, limits, protocol, (inside, remote), random, tick)
             else {
                 pool.exhausted.fetch_add(1, Ordering::Relaxed);
-                return Err(Exhausted);
+                return Err(NoPort::Exhausted);
             };
             let binding = BindingNo::new(pool.no, protocol, port);
             let is = |no| self.is(no, pool.no, protocol, key, remote);
             match self.index.publish(&probe, RecordNo(binding.0), is) {
                 Ok(()) => {
                     pool.opened(protocol, port);
+                    self.ports.begun(port_key(pool, protocol, inside.addr), true);
                     self.totals.bindings.fetch_add(1, Ordering::Relaxed);
                     return Ok(Lease { port, binding, warn: self.warns(pool, limits, protocol), new_block });
                 }
@@ -254,13 +272,13 @@ impl NatState {
                     pool.unclaim(protocol, port);
                     if clash == Clash::Full {
                         pool.exhausted.fetch_add(1, Ordering::Relaxed);
-                        return Err(Exhausted);
+                        return Err(NoPort::Exhausted);
                     }
                 }
             }
         }
         pool.exhausted.fetch_add(1, Ordering::Relaxed);
-        Err(Exhausted)
+        Err(NoPort::Exhausted)
     }
 
     /// True once when the pool's use passes the mark; again after it fell well below.
@@ -385,7 +403,9 @@ impl NatState {
             if self.give_back_block(pool, port) {
                 released.block = pool.blocks.get().map(|b| b.of(port));
             }
-            released.inside = Some(Endpoint::from_word(inside));
+            let inside = Endpoint::from_word(inside);
+            self.ports.ended(port_key(pool, protocol, inside.addr), true);
+            released.inside = Some(inside);
         });
         released
     }
@@ -436,6 +456,7 @@ impl NatState {
             blocks.take(blocks.of(outside), inside.addr.to_bits());
         }
         pool.opened(protocol, outside);
+        self.ports.begun(port_key(pool, protocol, inside.addr), true);
         self.totals.bindings.fetch_add(1, Ordering::Relaxed);
         Some(binding)
     }

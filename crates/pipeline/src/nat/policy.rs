@@ -189,6 +189,9 @@ pub struct Limits {
     pub range: RangeInclusive<u16>,
     /// Translated sessions of one inside host.
     pub host_sessions: Option<u32>,
+    /// Percent of an address' ports that one host may have when it is alone in wanting many
+    /// ([`crate::table::over_share`]).
+    pub host_share: u8,
     /// Use of a pool, or of a host's share, at which an event warns; percent.
     pub warn_percent: u8,
     /// Ports of a block that one host has to itself; `None`: ports are allocated singly.
@@ -204,6 +207,7 @@ impl Default for Limits {
         Limits {
             range: 1024..=u16::MAX,
             host_sessions: None,
+            host_share: 80,
             warn_percent: 80,
             port_block: None,
             log_sessions: false,

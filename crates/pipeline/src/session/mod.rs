@@ -1,27 +1,34 @@
 //! The life of a session: states, idle times and what a sweep does.
 
 mod adopt;
+mod shares;
+mod takeover;
+mod tcp;
 
 use crate::counters::Counters;
 use crate::family::FlowFamily;
 use crate::ids::RuleSlot;
 use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
-pub use crate::table::State;
-use crate::table::{DeferredFree, FlowTable, SAME_RULE, SessionMeta};
+pub use crate::table::{ANSWERED, State, Worth};
+use crate::table::{DeferredFree, FlowTable, SAME_RULE};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
-use sag_packet::proto::*;
+pub use shares::{Holder, begun, excess, heaviest, note_answer};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
+pub use takeover::{state_flags, take_over};
+use tcp::{FINS_SEEN, outlived};
+pub use tcp::{Segment, first_word, next_word, note_isn, rst_in_window, settled};
 
 /// Ticks without a packet after which a session in this state ends.
 const fn idle_limit(state: State, t: &Timeouts) -> u32 {
     match state {
-        State::TcpSyn => t.tcp_syn,
+        State::TcpSyn | State::TcpSynAck | State::TcpPicked => t.tcp_syn,
         // RFC 5382 5: one side may send for as long as it likes after the other's FIN.
         State::TcpOpen | State::TcpClosing => t.tcp_established,
         State::TcpClosed | State::TcpReset => t.tcp_transitory,
+        State::TcpRefused => t.tcp_refused,
         State::Udp => t.udp,
         State::Icmp => t.icmp,
         State::Other => t.other,
@@ -29,11 +36,22 @@ const fn idle_limit(state: State, t: &Timeouts) -> u32 {
     }
 }
 
+/// When less than two fifths of a table are free, sessions without traffic in both directions end the sooner the less
+/// there is, as with adaptive time-outs of pf.
+const fn shortened(limit: u32, free: u32, capacity: u32) -> u32 {
+    let (part, whole) = (free as u64 * 5, capacity as u64 * 2);
+    if part >= whole || limit <= SHORTEST {
+        return limit;
+    }
+    let scaled = (limit as u64 * part / whole) as u32;
+    if scaled < SHORTEST { SHORTEST } else { scaled }
+}
+
+/// No time-out is shortened below this: retransmissions of a SYN and a slow resolver's second question come before.
+const SHORTEST: u32 = Tick::of(Duration::from_secs(30));
+
 /// Ticks after which a denied flow is evaluated again, busy or not: its route may lead elsewhere by then.
 const DENIED_FOR: u32 = Tick::of(Duration::from_secs(1));
-
-/// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
-const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
 
 /// The session counts for its inside host: flag in [`SessionMeta::ports`].
 pub const NAT_HOST: u32 = 1 << 16;
@@ -42,76 +60,27 @@ pub const NAT_FILTER_ENTRY: u32 = 1 << 17;
 /// The first sequence number of the initiator, and of the other side, is known: flags in [`SessionMeta::ports`].
 pub const ISN_KNOWN: [u32; 2] = [1 << 18, 1 << 19];
 
-/// When the RST came, in the upper half of the state word: about seconds, as far as they fit.
-const fn stamp(tick: u32) -> u32 {
-    tick >> 6 << 16
+/// The state of a session, a handshake that XDP has seen completed included.
+pub fn state_of<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> Option<State> {
+    let word = table.meta(session).state.load(Ordering::Acquire);
+    settled(word, table.record(RecordNo::forward(session)).packets().load(Ordering::Relaxed))
 }
 
-/// Seconds (about) that packets may follow an RST before it counts as ignored: what was under way,
-/// and RSTs that answer it.
-const AFTERMATH: u16 = 3;
-
-/// Whether a packet seen at `tick` came long after the RST of this state word.
-const fn outlived(word: u32, tick: u32) -> bool {
-    let since = ((tick >> 6) as u16).wrapping_sub((word >> 16) as u16);
-    since > AFTERMATH && since < 0x8000
+/// What a session is worth when room is short.
+pub fn worth<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> Option<Worth> {
+    let answered = table.meta(session).ports.load(Ordering::Relaxed) & ANSWERED != 0;
+    state_of(table, session).map(|s| s.worth(answered))
 }
 
-/// The state word of a session's first packet.
-pub const fn first_word(proto: u8, tcp_flags: u8) -> u32 {
-    let state = State::first(proto, tcp_flags);
-    state as u32 | if matches!(state, State::TcpClosing) { FIN_SEEN[0] } else { 0 }
-}
-
-/// The first sequence number of a side, noted by its SYN: the upper half is enough.
-pub fn note_isn(meta: &SessionMeta, side: usize, seq: u32) {
-    let (at, known) = (16 * side as u32, ISN_KNOWN[side]);
-    let old = meta.isn.load(Ordering::Relaxed);
-    meta.isn.store(old & !(0xFFFF << at) | (seq >> 16) << at, Ordering::Relaxed);
-    meta.ports.fetch_or(known, Ordering::Relaxed);
-}
-
-/// Whether an RST of one side can be the connection's: its sequence number is not before the side's
-/// first, nor further than the bytes that the side has sent (RFC 5961 3 asks the hosts for more; they
-/// see every segment, a worker sees few). `sent`: IP bytes of that side so far.
-pub fn rst_in_window(meta: &SessionMeta, side: usize, seq: u32, ack: Option<u32>, sent: u64) -> bool {
-    let flags = meta.ports.load(Ordering::Relaxed);
-    let isn = |side: usize| (meta.isn.load(Ordering::Relaxed) >> (16 * side)) as u16;
-    // In steps of 64 KiB; what was lost before it came here is covered by a few steps more.
-    let within = |number: u32, first: u16, sent: u64| {
-        u64::from(((number >> 16) as u16).wrapping_sub(first)) <= (sent >> 16) + 4
-    };
-    if flags & ISN_KNOWN[side] != 0 {
-        return sent >= 1 << 31 || within(seq, isn(side), sent);
-    }
-    let state = State::from_u32(meta.state.load(Ordering::Acquire) & 0xFF);
-    match (state, ack) {
-        // The refusal of a SYN acknowledges it (RFC 9293 3.10.7.1).
-        (Some(State::TcpSyn), Some(ack)) if flags & ISN_KNOWN[1 - side] != 0 => within(ack, isn(1 - side), 0),
-        _ => true,
-    }
-}
-
-/// The state word after a TCP segment with SYN, FIN or RST at `tick`. Words of other protocols stay.
-pub const fn next_word(word: u32, tcp_flags: u8, reply: bool, tick: u32) -> u32 {
-    let Some(state) = State::from_u32(word & 0xFF) else { return word };
-    let fins = word & (FIN_SEEN[0] | FIN_SEEN[1]);
-    match state {
-        State::Udp | State::Icmp | State::Other | State::Denied => word,
-        _ if tcp_flags & TCP_RST != 0 => State::TcpReset as u32 | fins | stamp(tick),
-        // A new connection on the same five-tuple.
-        State::TcpClosing | State::TcpClosed | State::TcpReset if tcp_flags & TCP_SYN != 0 && !reply => {
-            State::TcpSyn as u32
-        }
-        State::TcpClosed | State::TcpReset => word,
-        _ if tcp_flags & TCP_FIN != 0 => {
-            let fins = fins | FIN_SEEN[reply as usize];
-            let both = fins == FIN_SEEN[0] | FIN_SEEN[1];
-            fins | if both { State::TcpClosed as u32 } else { State::TcpClosing as u32 }
-        }
-        State::TcpSyn if reply && tcp_flags & TCP_SYN != 0 => State::TcpOpen as u32,
-        _ => word,
-    }
+/// A worker has seen a segment of a connection.
+pub fn follow<R: FlowRecord>(table: &FlowTable<R>, session: u32, segment: impl FnOnce(u64) -> Segment) {
+    let state = &table.meta(session).state;
+    let sent = table.record(RecordNo::forward(session)).packets().load(Ordering::Relaxed);
+    let old = state.load(Ordering::Acquire);
+    let new = next_word(old, segment(sent));
+    // Lost to another worker or to removal: that one's word stands.
+    let _ = state.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+    takeover::note_state(table, session);
 }
 
 /// Ticks since the session last saw a packet. A stamp of another clock reading may be a little
@@ -222,6 +191,7 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
     if was_denied {
         return false;
     }
+    shares::ended(table, session);
     let ends = (R::endpoints(&fwd.key()), R::endpoints(&fwd.translated()));
     let (Some((host, _)), Some((_, remote))) = ends else { return true };
     let flags = meta.ports.load(Ordering::Relaxed);
@@ -243,15 +213,30 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
     true
 }
 
-/// Whether the other side has never answered.
-pub fn unreplied<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> bool {
-    match State::of(table.meta(session)) {
-        Some(State::TcpSyn | State::Denied) => true,
-        Some(State::Udp | State::Icmp | State::Other) => {
-            table.record(RecordNo::reverse(session)).packets().load(Ordering::Relaxed) == 0
+/// Writes down what packets that no worker has seen say of a connection: its handshake is complete, or it goes on
+/// long after an RST.
+fn settle<R: FlowRecord>(table: &FlowTable<R>, session: u32) -> Option<State> {
+    let meta = table.meta(session);
+    let word = meta.state.load(Ordering::Acquire);
+    let was = State::from_u32(word & 0xFF)?;
+    let records = RecordNo::both(session).map(|no| table.record(no));
+    let state = match was {
+        State::TcpSynAck => settled(word, records[0].packets().load(Ordering::Relaxed))?,
+        // Both sides: a lone sender does not bring a connection back to life.
+        State::TcpReset | State::TcpRefused
+            if records.iter().all(|r| outlived(word, r.last_seen().load(Ordering::Relaxed))) =>
+        {
+            if word & FINS_SEEN == 0 { State::TcpOpen } else { State::TcpClosing }
         }
-        _ => false,
+        same => same,
+    };
+    if state != was {
+        let new = state as u32 | word & FINS_SEEN;
+        // Lost to a packet that changes the state: it knows better.
+        let _ = meta.state.compare_exchange(word, new, Ordering::AcqRel, Ordering::Relaxed);
+        takeover::note_state(table, session);
     }
+    Some(state)
 }
 
 /// A worker's round over its share of the sessions: ages them and flushes their counters, a few at
@@ -284,10 +269,14 @@ impl Sweeper {
     ) -> bool {
         let Ending { deferred, events, nat } = ends;
         let used = table.used();
+        let (free, capacity) = (table.free(), table.capacity());
         for _ in 0..budget {
             if self.at >= used {
                 self.at = 0;
                 table.release(deferred);
+                table.hosts.refresh();
+                table.networks.refresh();
+                table.rearm_warning();
                 return true;
             }
             if self.at.is_multiple_of(BLOCK) && (self.at / BLOCK) % self.workers != self.worker {
@@ -296,66 +285,22 @@ impl Sweeper {
             }
             let session = self.at;
             self.at += 1;
-            let meta = table.meta(session);
-            let Some(state) = State::of(meta) else { continue };
+            let Some(state) = settle(table, session) else { continue };
             flush_counters(table, session, snap);
             let idle = match state {
-                State::Denied => now.since(Tick(meta.created.load(Ordering::Relaxed))),
+                State::Denied => now.since(Tick(table.meta(session).created.load(Ordering::Relaxed))),
                 _ => idle(table, session, now),
             };
-            if state == State::TcpReset {
-                let word = meta.state.load(Ordering::Acquire);
-                if outlived(word, now.0.wrapping_sub(idle)) {
-                    // Lost to a packet that changes the state: it knows better.
-                    let fins = word & (FIN_SEEN[0] | FIN_SEEN[1]);
-                    let open = if fins == 0 { State::TcpOpen } else { State::TcpClosing } as u32 | fins;
-                    let _ = meta.state.compare_exchange(word, open, Ordering::AcqRel, Ordering::Relaxed);
-                    continue;
-                }
-            }
-            if idle > idle_limit(state, &snap.options.timeouts)
-                && end(table, session, snap, Ending { deferred, events, nat })
-            {
+            let answered = table.meta(session).ports.load(Ordering::Relaxed) & ANSWERED != 0;
+            let limit = idle_limit(state, &snap.options.timeouts);
+            let limit = match state.worth(answered) {
+                Worth::Established => limit,
+                _ => shortened(limit, free, capacity),
+            };
+            if idle > limit && end(table, session, snap, Ending { deferred, events, nat }) {
                 counters.sessions_ended.add(1);
             }
         }
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(first: u8, segments: &[(u8, bool)]) -> State {
-        let word =
-            segments.iter().fold(first_word(TCP, first), |w, &(flags, reply)| next_word(w, flags, reply, 0));
-        State::from_u32(word & 0xFF).unwrap()
-    }
-
-    #[test]
-    fn tcp_states() {
-        use State::*;
-        let (syn, synack, fin) = (TCP_SYN, TCP_SYN | TCP_ACK, TCP_FIN | TCP_ACK);
-        assert_eq!(run(syn, &[]), TcpSyn);
-        assert_eq!(run(syn, &[(syn, false)]), TcpSyn, "a repeated SYN");
-        assert_eq!(run(syn, &[(synack, true)]), TcpOpen);
-        assert_eq!(run(syn, &[(syn, true)]), TcpOpen, "both open at once");
-        // Whoever closes first, and however often they say so.
-        for first in [false, true] {
-            assert_eq!(run(TCP_ACK, &[(fin, first)]), TcpClosing);
-            assert_eq!(run(TCP_ACK, &[(fin, first), (fin, first)]), TcpClosing, "a repeated FIN");
-            assert_eq!(run(TCP_ACK, &[(fin, first), (fin, !first)]), TcpClosed);
-            assert_eq!(run(TCP_ACK, &[(TCP_RST, first)]), TcpReset);
-            assert_eq!(run(TCP_ACK, &[(TCP_RST, first), (fin, first)]), TcpReset);
-        }
-        assert_eq!(run(fin, &[(fin, true)]), TcpClosed);
-        assert_eq!(run(TCP_RST, &[(syn, false)]), TcpSyn, "a new connection");
-        assert_eq!(run(TCP_RST, &[(syn, true)]), TcpReset);
-        assert_eq!(run(TCP_ACK, &[(fin, false), (fin, true), (syn, false), (fin, false)]), TcpClosing);
-        assert_eq!(run(TCP_ACK, &[(syn, false)]), TcpOpen, "a stray SYN does not shorten a connection");
-        assert_eq!(next_word(first_word(UDP, 0), TCP_RST, false, 0), Udp as u32);
-        assert_eq!(State::first(TCP, TCP_ACK), TcpOpen, "picked up in the middle");
-        assert_eq!(next_word(0, TCP_SYN, false, 0), 0, "a free session stays free");
     }
 }

@@ -59,7 +59,12 @@ impl Stage {
             R::AclDenied | R::AclDefaultDenied => &[Stage::Acl],
             R::CarExceeded | R::LinkExceeded => &[Stage::Qos],
             // Ports are taken, and records written, when the session is made.
-            R::SnatExhausted | R::SnatHostLimit | R::NatNoAddress | R::SessionTableFull => &[Stage::Snat],
+            R::SnatExhausted
+            | R::SnatHostLimit
+            | R::NatNoAddress
+            | R::SessionTableFull
+            | R::HostShare
+            | R::HostHalfOpen => &[Stage::Snat],
             R::TtlExpired => &[Stage::Ttl],
             R::EgressDown | R::MtuExceeded => &[Stage::Mtu],
             R::NeighborFailed | R::NeighborQueueFull | R::NeighborRateLimit => &[Stage::Neighbor],

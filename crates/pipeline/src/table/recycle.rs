@@ -43,6 +43,7 @@ struct Chain {
     after: u64,
     head: u32,
     tail: u32,
+    len: u32,
 }
 
 impl Default for DeferredFree {
@@ -83,6 +84,7 @@ impl<R: FlowRecord> FlowTable<R> {
 
     pub(super) fn retire(&self, session: u32, deferred: &mut DeferredFree) {
         self.meta(session).confirmed.store(0, Ordering::Release);
+        self.resting.fetch_add(1, Ordering::Relaxed);
         let after = self.grace.started.load(Ordering::SeqCst) + 1;
         self.meta(session).next.store(0, Ordering::Relaxed);
         let full = deferred.chains.len() == deferred.chains.capacity();
@@ -91,8 +93,9 @@ impl<R: FlowRecord> FlowTable<R> {
                 self.meta(c.tail).next.store(session, Ordering::Relaxed);
                 c.tail = session;
                 c.after = after;
+                c.len += 1;
             }
-            _ => deferred.chains.push_back(Chain { after, head: session, tail: session }),
+            _ => deferred.chains.push_back(Chain { after, head: session, tail: session, len: 1 }),
         }
         if !self.grace.requested.load(Ordering::Relaxed) {
             self.grace.requested.store(true, Ordering::SeqCst);
@@ -113,6 +116,7 @@ impl<R: FlowRecord> FlowTable<R> {
                     Err(now) => head = now,
                 }
             }
+            self.resting.fetch_sub(chain.len, Ordering::Relaxed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Taking over a table that an earlier daemon left in shared memory.
 
+use super::FlowTable;
 use super::index::number;
-use super::{FlowTable, State};
 use sag_model::flow::{Bucket, FlowRecord, RecordNo};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -17,9 +17,9 @@ pub struct Restored {
 
 impl<R: FlowRecord> FlowTable<R> {
     /// Rebuilds the daemon's side from records and index. To be called before any worker runs; the
-    /// XDP program may be forwarding by the table meanwhile. `state_of` gives the state of a session
-    /// from its first direction's key.
-    pub fn restore(&self, tick: u32, state_of: impl Fn(&R::Key) -> State) -> Restored {
+    /// XDP program may be forwarding by the table meanwhile. `word` gives the state word of a session
+    /// from its two records.
+    pub fn restore(&self, tick: u32, word: impl Fn(&R, &R) -> u32) -> Restored {
         let mut out = Restored::default();
         self.clear_other_indexes();
         let index = self.index();
@@ -45,10 +45,10 @@ impl<R: FlowRecord> FlowTable<R> {
         let mut highest = 0;
         for &session in directions.keys() {
             let meta = self.meta(session);
-            let key = self.record(RecordNo::forward(session)).key();
+            let [forward, reverse] = RecordNo::both(session).map(|no| self.record(no));
             meta.created.store(tick, Ordering::Relaxed);
             meta.confirmed.store(1, Ordering::Relaxed);
-            meta.state.store(state_of(&key) as u32, Ordering::Release);
+            meta.state.store(word(forward, reverse), Ordering::Release);
             highest = highest.max(session);
             out.sessions += 1;
         }
@@ -88,7 +88,7 @@ pub(super) fn empty(b: &Bucket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{DeferredFree, Grace, NotCreated, TableMemory};
+    use crate::table::{DeferredFree, Grace, NotCreated, State, TableMemory};
     use sag_model::flow::{FlowRecord4, Key4};
 
     fn keys(n: u64) -> (Key4, Key4) {
@@ -116,7 +116,7 @@ mod tests {
         old.withdraw(&reverse, half.peer());
 
         let new = open();
-        let got = new.restore(5, |_| State::Udp);
+        let got = new.restore(5, |_, _| State::Udp as u32);
         assert_eq!(got, Restored { sessions: 20, discarded: 1 });
         assert_eq!(new.live(), 20);
         let mut q = DeferredFree::default();

@@ -11,6 +11,7 @@ mod parts;
 mod pending_neighbors;
 mod probe;
 mod session_create;
+mod session_room;
 mod slow;
 mod tunnel;
 

@@ -21,6 +21,8 @@ use sag_packet::Family;
 pub(super) const REFUSED: usize = 1024;
 /// Next hops that one worker asks for between two collections.
 const MAX_REQUESTS: usize = 64;
+/// How far apart the workers begin to look for sessions that make room.
+const HAND_DISTANCE: u32 = 4096;
 /// Sessions swept per millisecond, at the least and at the most.
 const SWEEP: std::ops::RangeInclusive<u64> = 32..=128;
 
@@ -76,8 +78,10 @@ pub(super) struct Sessions {
     pub events: Events,
     /// Sessions refused because the table was full.
     pub table_full: u64,
-    /// Where the look for unanswered sessions goes on when the table is full.
-    pub evict_at: u32,
+    /// Sessions refused because their host had its share.
+    pub host_refused: u64,
+    /// Where the look for a session that makes room goes on, of IPv4 and of IPv6.
+    pub evict_at: [u32; 2],
     /// Hashes of flows that were refused: a second packet makes a record, so a scan makes none.
     pub refused_once: Box<[u32]>,
 }
@@ -92,7 +96,9 @@ impl Sessions {
             swept: Nanos::ZERO,
             events: Events::default(),
             table_full: 0,
-            evict_at: 1,
+            host_refused: 0,
+            // Workers look at different places.
+            evict_at: [worker.wrapping_mul(HAND_DISTANCE); 2],
             refused_once: vec![0; REFUSED].into_boxed_slice(),
         }
     }

@@ -1,12 +1,13 @@
 //! A new session from its first packet: room for it, its translation, its two records.
 
 use super::parts::REFUSED;
+use super::session_room::Victim;
 use super::slow::{hit, tcp_numbers};
 use super::{BatchEntry, Pipeline, touch};
 use crate::family::EndpointPair;
 use crate::ids::RuleSlot;
-use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, Snat, Source};
-use crate::session::{self, Ending, NAT_FILTER_ENTRY, NAT_HOST};
+use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, NoPort, Snat, Source};
+use crate::session::{self, Ending, Holder, NAT_FILTER_ENTRY, NAT_HOST, Worth};
 use crate::snapshot::Snapshot;
 use crate::stages::ForwardDecision;
 use crate::table::{NotCreated, SAME_RULE, SessionMeta};
@@ -18,8 +19,6 @@ use std::sync::atomic::Ordering;
 
 /// Ports tried for a session that shares them with sessions to other places.
 const OVERLAP_TRIES: u32 = 64;
-/// Sessions looked at for one that can make room.
-const EVICT_LOOK: u32 = 64;
 
 /// A packet that is to begin a session.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +77,7 @@ impl Pipeline {
             return Err(DropReason::PortNotReady);
         }
         let key = R::flow_key(&s.p, frame, s.zone);
-        self.make_room::<R>(snap, now);
+        self.make_room::<R>(snap, now, &key)?;
         let Some((src, dst)) =
             R::endpoints(&key).filter(|_| decision.dnat.is_some() || decision.snat.is_some())
         else {
@@ -206,9 +205,26 @@ impl Pipeline {
             && !source.overlaps()
         {
             let tick = now.tick().0;
-            let lease = self.tables.nat.lease(source, limits, protocol, (src, to), &mut self.random, tick);
-            let lease =
-                lease.map_err(|_| self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol))?;
+            let mut lease =
+                self.tables.nat.lease(source, limits, protocol, (src, to), &mut self.random, tick);
+            let own = Victim {
+                of: Some(Holder::Host(R::host(key, R::table(&self.tables).seed()))),
+                proto: Some(s.p.proto),
+                at_most: Worth::HalfOpen,
+            };
+            if lease == Err(NoPort::HostShare) && self.evict::<R>(snap, now, own) {
+                lease = self.tables.nat.lease(source, limits, protocol, (src, to), &mut self.random, tick);
+            }
+            let lease = match lease {
+                Ok(lease) => lease,
+                Err(NoPort::Exhausted) => {
+                    return Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol));
+                }
+                Err(NoPort::HostShare) => {
+                    self.report_refused::<R>(key, DropReason::HostShare);
+                    return Err(DropReason::HostShare);
+                }
+            };
             refs.bindings[0] = lease.binding.0;
             let new = R::with_endpoints(key, (external(lease.port), to));
             if lease.port != src.port {
@@ -317,7 +333,9 @@ impl Pipeline {
             L4::Tcp { flags } => flags,
             _ => 0,
         };
-        let forward = Action { flags: action.flags | R::nat_flags(key, new), ..action };
+        let state = session::first_word(s.p.proto, flags);
+        let flags_of_record = action.flags | R::nat_flags(key, new) | session::state_flags(state);
+        let forward = Action { flags: flags_of_record, ..action };
         let table = R::table(&self.tables);
         let deferred = match R::FAMILY {
             Family::V4 => &mut self.sessions.deferred4,
@@ -346,7 +364,7 @@ impl Pipeline {
             {
                 session::note_isn(meta, 0, seq);
             }
-            meta.state.store(session::first_word(s.p.proto, flags), Ordering::Release);
+            meta.state.store(state, Ordering::Release);
         };
         let mut made = table.create(key, &reverse, deferred, fill);
         if let Err(NotCreated::Exists(no)) = made
@@ -361,6 +379,7 @@ impl Pipeline {
         match made {
             Ok(no) => {
                 touch(table.record(no), now, s.p.ip_len);
+                session::begun(table, key, false);
                 self.counters.sessions_created.add(1);
                 self.batch.changes.made(s.hash);
                 self.batch.changes.made(table.hash(&reverse));
@@ -372,6 +391,7 @@ impl Pipeline {
                         tuple,
                     });
                 }
+                self.report_filling::<R>();
                 Ok(no)
             }
             Err(NotCreated::Exists(no)) if table.record(no).matches(key) => {
@@ -447,29 +467,6 @@ impl Pipeline {
             self.sessions.events.push(Event::TableFull { capacity: R::table(&self.tables).capacity() });
         }
         DropReason::SessionTableFull
-    }
-
-    /// EndpointPair an unanswered session if few places are left: of those looked at, the longest idle.
-    fn make_room<R: SharedTable>(&mut self, snap: &Snapshot, now: Nanos) {
-        let table = R::table(&self.tables);
-        let capacity = table.capacity();
-        if table.occupied() + capacity / 64 < capacity {
-            return;
-        }
-        // Sessions are numbered 1..used.
-        let sessions = table.used().saturating_sub(1).max(1);
-        let look =
-            (0..EVICT_LOOK.min(sessions)).map(|n| 1 + self.sessions.evict_at.wrapping_add(n) % sessions);
-        let oldest = look
-            .filter(|&n| session::unreplied(table, n))
-            .max_by_key(|&n| session::idle(table, n, now.tick()));
-        self.sessions.evict_at = self.sessions.evict_at.wrapping_add(EVICT_LOOK);
-        if let Some(n) = oldest {
-            self.end::<R>(snap, n);
-            if (self.tables.nat.totals.evicted.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
-                self.sessions.events.push(Event::TableFull { capacity });
-            }
-        }
     }
 }
 

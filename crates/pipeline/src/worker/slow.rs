@@ -10,7 +10,7 @@ use crate::fragments::FlowPorts;
 use crate::ids::{MeterGroupNo, RuleSlot, TunnelNo};
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
-use crate::session;
+use crate::session::{self, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
@@ -260,7 +260,11 @@ impl Pipeline {
                 Err(reason) => {
                     // RFC 5508 REQ-8: a host that gets the error tries elsewhere.
                     let no_port = matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit);
-                    if no_port || (reason == DropReason::SessionTableFull && decision.snat.is_some()) {
+                    let no_session = matches!(
+                        reason,
+                        DropReason::SessionTableFull | DropReason::HostShare | DropReason::HostHalfOpen
+                    );
+                    if no_port || (no_session && decision.snat.is_some()) {
                         self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
                     return drop_at(&self.counters, s.ingress, reason);
@@ -338,18 +342,18 @@ impl Pipeline {
                 meta.reply_rule.store(rule, Ordering::Relaxed);
             }
         }
-        let flags = action.flags | R::nat_flags(&r.key(), &r.translated());
+        let state = if reply { 0 } else { session::state_flags(meta.state.load(Ordering::Relaxed)) };
+        let flags = action.flags | R::nat_flags(&r.key(), &r.translated()) | state;
         r.action().store(Action { flags, ..action }.to_word(), Ordering::Relaxed);
         r.epoch().store(snap.epoch, Ordering::Release);
         touch(r, now, s.p.ip_len);
-        if s.p.proto == TCP && tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
-            let old = meta.state.load(Ordering::Acquire);
-            let new = session::next_word(old, tcp_flags, reply, now.tick().0);
+        let first_answer = reply && session::note_answer(table, no.session());
+        if s.p.proto == TCP && (first_answer || tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0) {
             if let (true, Some((seq, _))) = (tcp_flags & TCP_SYN != 0, tcp_numbers(&s.p, frame)) {
                 session::note_isn(meta, usize::from(reply), seq);
             }
-            // Lost to another worker or to removal: that one's word stands.
-            let _ = meta.state.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+            let tick = now.tick().0;
+            session::follow(table, no.session(), |sent| Segment { flags: tcp_flags, reply, tick, sent });
         }
     }
 

@@ -54,6 +54,7 @@ pub fn timeouts(t: config::Timeouts) -> Timeouts {
         tcp_established: ticks(t.tcp_established),
         tcp_transitory: ticks(t.tcp_transitory),
         tcp_syn: ticks(t.tcp_syn),
+        tcp_refused: ticks(t.tcp_refused),
         udp: ticks(t.udp),
         icmp: ticks(t.icmp),
         other: ticks(t.other),

@@ -63,7 +63,18 @@ pub fn tcp_states_have_their_times() {
     comes_in(&mut r, &answer(RST, (1, 1)));
     goes_out(&mut r, &ask(SYN, (0, 0)));
     comes_in(&mut r, &answer(SYNACK, (0, 1)));
+    goes_out(&mut r, &ask(ACK, (1, 1)));
     ends_after(&mut r, t.tcp_established);
+    // Half open: the other side has answered, the initiator has said no more.
+    let mut r = nat();
+    goes_out(&mut r, &ask(SYN, (0, 0)));
+    comes_in(&mut r, &answer(SYNACK, (0, 1)));
+    ends_after(&mut r, t.tcp_syn);
+    // Refused: there was no connection, so nothing of one is kept.
+    let mut r = nat();
+    goes_out(&mut r, &ask(SYN, (0, 0)));
+    comes_in(&mut r, &answer(RST | ACK, (0, 1)));
+    ends_after(&mut r, t.tcp_refused);
 }
 
 #[test]
@@ -77,7 +88,9 @@ pub fn opening_and_closing_have_timers_of_their_own() {
     assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(29)));
     assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)), "less than four minutes if so configured");
     goes_out(&mut r, &ask(SYN, (0, 0)));
-    comes_in(&mut r, &answer(RST | ACK, (0, 1)));
+    comes_in(&mut r, &answer(SYNACK, (0, 1)));
+    goes_out(&mut r, &ask(ACK, (1, 1)));
+    comes_in(&mut r, &answer(RST | ACK, (1, 1)));
     assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(399)));
     assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)));
 }

@@ -91,9 +91,19 @@ pub struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tcp {
     Opening,
+    /// SYN from both sides, nothing from the initiator since.
+    HalfOpen,
+    /// Begun in the middle, and not confirmed by the other side.
+    Picked,
     Open,
     Closed,
-    Reset { at: u64 },
+    Reset {
+        at: u64,
+    },
+    /// Reset before it was open.
+    Refused {
+        at: u64,
+    },
 }
 
 /// A binding's place: external address, protocol, port.
@@ -120,7 +130,8 @@ pub struct Session {
     filter_entry: Option<Ipv4Addr>,
     tcp: Option<Tcp>,
     fins: [bool; 2],
-    last: u64,
+    /// The last packet of each direction.
+    seen: [u64; 2],
 }
 
 impl Session {
@@ -196,6 +207,7 @@ pub struct Model {
 const fn patience(proto: u8, tcp: Option<Tcp>) -> u64 {
     match (proto, tcp) {
         (TCP, Some(Tcp::Open)) => 7440,
+        (TCP, Some(Tcp::Refused { .. })) => 10,
         (TCP, _) => 240,
         (UDP, _) => 300,
         (ICMP, _) => 60,
@@ -652,7 +664,7 @@ impl Model {
         let proto = p.what.proto();
         let tcp = match p.what {
             What::Tcp(f) if f & TCP_SYN != 0 && f & TCP_ACK == 0 => Some(Tcp::Opening),
-            What::Tcp(_) => Some(Tcp::Open),
+            What::Tcp(_) => Some(Tcp::Picked),
             _ => None,
         };
         for at in [place, b.through].into_iter().flatten() {
@@ -674,7 +686,7 @@ impl Model {
                 .then_some(b.to.addr),
             tcp,
             fins: [p.what.tcp(TCP_FIN), false],
-            last: self.now,
+            seen: [self.now; 2],
         };
         let no = self.next;
         self.next += 1;
@@ -702,25 +714,34 @@ impl Model {
     fn follow(&mut self, no: u32, way_of: usize, what: What) {
         let now = self.now;
         let Some(s) = self.sessions.get_mut(&no) else { return };
-        s.last = now;
+        s.seen[way_of] = now;
         let (Some(state), What::Tcp(flags)) = (s.tcp, what) else { return };
         let has = |f: u8| flags & f != 0;
-        let closing = s.fins != [false; 2] || matches!(state, Tcp::Closed | Tcp::Reset { .. });
-        s.tcp = Some(if has(TCP_RST) {
-            Tcp::Reset { at: now }
-        } else if has(TCP_SYN) && way_of == 0 && closing {
+        let reply = way_of == 1;
+        let over = matches!(state, Tcp::Closed | Tcp::Reset { .. } | Tcp::Refused { .. });
+        let closing = matches!(state, Tcp::Open) && s.fins != [false; 2];
+        if has(TCP_RST) {
+            let half = matches!(state, Tcp::Opening | Tcp::HalfOpen | Tcp::Picked | Tcp::Refused { .. });
+            s.tcp = Some(if half { Tcp::Refused { at: now } } else { Tcp::Reset { at: now } });
+            return;
+        }
+        if has(TCP_SYN) && !reply && (over || closing) {
             // The same endpoints, a new connection.
             s.fins = [false; 2];
-            Tcp::Opening
-        } else if matches!(state, Tcp::Closed | Tcp::Reset { .. }) {
-            state
-        } else if has(TCP_FIN) {
-            s.fins[way_of] = true;
-            if s.fins == [true; 2] { Tcp::Closed } else { Tcp::Open }
-        } else if has(TCP_SYN) && way_of == 1 {
-            Tcp::Open
-        } else {
-            state
+            s.tcp = Some(Tcp::Opening);
+            return;
+        }
+        if over || (state == Tcp::Opening && !(reply && has(TCP_SYN))) {
+            return;
+        }
+        s.fins[way_of] |= has(TCP_FIN);
+        s.tcp = Some(match state {
+            Tcp::Opening => Tcp::HalfOpen,
+            Tcp::Picked if !reply => Tcp::Picked,
+            Tcp::Picked if has(TCP_SYN) => Tcp::HalfOpen,
+            Tcp::HalfOpen if reply || has(TCP_SYN) => Tcp::HalfOpen,
+            _ if s.fins == [true; 2] => Tcp::Closed,
+            _ => Tcp::Open,
         });
     }
 
@@ -728,15 +749,15 @@ impl Model {
     pub fn wait(&mut self, ms: u64) {
         self.now += ms;
         for s in self.sessions.values_mut() {
-            // More than its aftermath came after the reset: it was not the connection's.
-            if let Some(Tcp::Reset { at }) = s.tcp
-                && s.last - at > 4_000
+            // More than its aftermath came after the reset, from both sides: it was not the connection's.
+            if let Some(Tcp::Reset { at } | Tcp::Refused { at }) = s.tcp
+                && s.seen.iter().all(|seen| seen.saturating_sub(at) > 4_000)
             {
                 s.tcp = Some(Tcp::Open);
             }
         }
         let now = self.now;
-        let over = |s: &Session| now - s.last > patience(s.proto, s.tcp) * 1000 + 36;
+        let over = |s: &Session| now - s.seen[0].max(s.seen[1]) > patience(s.proto, s.tcp) * 1000 + 36;
         let gone: Vec<_> = self.sessions.iter().filter(|(_, s)| over(s)).map(|(no, _)| *no).collect();
         gone.into_iter().for_each(|no| self.end(no));
     }

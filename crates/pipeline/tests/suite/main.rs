@@ -4,6 +4,7 @@ mod acl;
 mod errors;
 mod esp;
 mod fec;
+mod floods;
 mod forward;
 mod fragments;
 mod nat;

@@ -5,7 +5,7 @@ use sag_model::{DropReason, Zone};
 use sag_packet::proto::*;
 use sag_pipeline::family::FlowFamily;
 use sag_pipeline::policy::Class;
-use sag_pipeline::session::State;
+use sag_pipeline::session::{self, State, Worth};
 use sag_pipeline::stages::Fragmentation;
 use sag_testkit::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,7 +26,7 @@ fn back(flags: u8) -> Pkt {
 }
 
 fn state(rig: &Rig) -> Option<State> {
-    State::of(rig.pipe.tables.v4.meta(1))
+    session::state_of(&rig.pipe.tables.v4, 1)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn one_session_for_both_directions() {
     assert_eq!((r.packets.load(Relaxed), r.bytes.load(Relaxed)), (6, 6 * 528));
     assert_eq!(FlowRecord4::zone(&f.key()), Some(Zone::Lan));
     assert_eq!(FlowRecord4::zone(&r.key()), Some(Zone::Wan));
-    assert_eq!(t.meta(1).ports.load(Relaxed), u32::from(LAN.0) | u32::from(WAN.0) << 8);
+    assert_eq!(t.meta(1).ports.load(Relaxed) & 0xFFFF, u32::from(LAN.0) | u32::from(WAN.0) << 8);
     // The same five-tuple from another side is another flow. Its answers could not be told from the
     // first one's, so it is judged packet by packet.
     let forged = ask.clone().into_port(LINE);
@@ -71,7 +71,7 @@ fn tcp_from_the_first_to_the_last_segment() {
     };
     step(out(SYN), State::TcpSyn);
     step(out(SYN), State::TcpSyn);
-    step(back(SYNACK), State::TcpOpen);
+    step(back(SYNACK), State::TcpSynAck);
     step(out(TCP_ACK), State::TcpOpen);
     step(back(FIN), State::TcpClosing);
     step(back(FIN), State::TcpClosing);
@@ -79,7 +79,8 @@ fn tcp_from_the_first_to_the_last_segment() {
     step(out(FIN), State::TcpClosed);
     step(back(TCP_ACK), State::TcpClosed);
     step(out(SYN), State::TcpSyn);
-    step(back(SYNACK), State::TcpOpen);
+    step(back(SYNACK), State::TcpSynAck);
+    step(out(TCP_ACK), State::TcpOpen);
     step(back(TCP_RST), State::TcpReset);
     assert_eq!(rig.sessions(), (1, 0));
     assert_eq!(rig.pipe.counters.sessions_created.get(), 1);
@@ -103,11 +104,20 @@ fn ages(pkts: &[Pkt], secs: u64) {
 #[test]
 fn every_kind_has_its_age() {
     ages(&[out(SYN)], 30);
-    ages(&[out(SYN), back(SYNACK)], 7440);
-    ages(&[out(TCP_ACK)], 7440);
+    ages(&[out(SYN), back(SYNACK)], 30);
+    ages(&[out(SYN), back(SYNACK), out(TCP_ACK)], 7440);
     ages(&[out(SYN), back(SYNACK), out(FIN)], 7440);
     ages(&[out(SYN), back(SYNACK), out(FIN), back(FIN)], 240);
-    ages(&[out(SYN), back(TCP_RST)], 240);
+    ages(&[out(SYN), back(SYNACK), out(TCP_ACK), back(TCP_RST)], 240);
+    ages(&[out(SYN), back(TCP_RST)], 10);
+    // What one side says alone makes no connection, however it begins or goes on.
+    for alone in [TCP_ACK, FIN, SYNACK] {
+        ages(&[out(alone)], 30);
+        ages(&[out(alone), out(TCP_ACK), out(FIN)], 30);
+        ages(&[out(alone), back(TCP_RST)], 10);
+    }
+    ages(&[out(SYN), out(TCP_ACK), out(FIN)], 30);
+    ages(&[out(TCP_ACK), back(TCP_ACK)], 7440);
     ages(&[out(SYN), back(SYNACK), out(FIN), back(FIN), out(SYN)], 30);
     ages(&[Pkt::udp(HOST, FAR, 1, 2)], 300);
     ages(&[Pkt::echo(HOST, FAR, 1, false)], 60);
@@ -186,7 +196,7 @@ fn the_longest_idle_unanswered_session_makes_room() {
     };
     let left: Vec<u16> = (0..10).filter(|i| alive(&rig, *i)).collect();
     assert_eq!(left, [0, 1, 4, 5, 8, 9]);
-    assert_eq!(rig.pipe.tables.nat.totals.evicted.load(Relaxed), 4);
+    assert_eq!(rig.pipe.tables.nat.totals.evicted[Worth::HalfOpen as usize].load(Relaxed), 4);
 }
 
 #[test]
@@ -194,7 +204,7 @@ fn packets_of_one_batch_see_each_others_sessions() {
     let mut rig = Rig::branch();
     let batch: Vec<_> = [SYN, TCP_ACK, FIN, TCP_RST].map(|f| out(f).build()).into();
     assert!(rig.batch(DEV_LAN, &batch).iter().all(Outcome::is_tx));
-    assert_eq!(state(&rig), Some(State::TcpReset));
+    assert_eq!(state(&rig), Some(State::TcpRefused));
     assert_eq!(rig.pipe.tables.v4.record(RecordNo::forward(1)).packets.load(Relaxed), 4);
     assert_eq!(rig.sessions(), (1, 0));
     // Both directions between two hosts of the LAN's device.

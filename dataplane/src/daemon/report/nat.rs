@@ -45,7 +45,7 @@ impl View<'_> {
             host_limit: self.running.config.nat.host_sessions,
             host_limit_hits: get(&totals.host_refused),
             uncounted: get(&totals.uncounted),
-            evicted: get(&totals.evicted),
+            evicted: totals.evicted.iter().map(get).sum(),
             hairpinned: get(&totals.hairpinned),
             log_lost: self.telemetry.journal.journal.lost(),
         }

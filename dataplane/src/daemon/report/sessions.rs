@@ -25,7 +25,7 @@ impl View<'_> {
         let table = R::table(&self.flows.tables);
         for n in 1..table.used() {
             let meta = table.meta(n);
-            let Some(state) = State::of(meta).filter(|s| *s != State::Denied) else { continue };
+            let Some(state) = session::state_of(table, n).filter(|s| *s != State::Denied) else { continue };
             let (a, b) = (table.record(RecordNo::forward(n)), table.record(RecordNo::reverse(n)));
             let t = R::tuple(&a.key());
             let (sport, dport) = shown_ports(&t, a.key_ports());

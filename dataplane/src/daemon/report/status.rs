@@ -5,6 +5,10 @@ use crate::daemon::view::View;
 use crate::server::{MetricsSnapshot, NextHopUse, PortPunt, rfc3339};
 use sag_bpf::PuntReason;
 use sag_model::control;
+use sag_packet::parse::Family;
+use sag_pipeline::family::FlowFamily;
+use sag_pipeline::session::{self, Worth};
+use sag_pipeline::table::FlowTable;
 use std::sync::atomic::Ordering;
 
 impl View<'_> {
@@ -80,13 +84,20 @@ impl View<'_> {
     }
 
     fn session_totals(&self) -> control::SessionTotals {
+        let evicted = &self.flows.tables.nat.totals.evicted;
+        let evicted = |w: Worth| evicted[w as usize].load(Ordering::Relaxed);
         control::SessionTotals {
             ipv4: u64::from(self.flows.tables.v4.live()),
             ipv6: u64::from(self.flows.tables.v6.live()),
             capacity_ipv4: u64::from(self.flows.tables.v4.capacity()),
             capacity_ipv6: u64::from(self.flows.tables.v6.capacity()),
             created: self.workers.shared().map(|w| w.counters.sessions_created.get()).sum(),
-            evicted: self.flows.tables.nat.totals.evicted.load(Ordering::Relaxed),
+            evicted: Worth::ALL.into_iter().map(evicted).sum(),
+            evicted_established: evicted(Worth::Established),
+            heaviest: heaviest(&self.flows.tables.v4)
+                .into_iter()
+                .chain(heaviest(&self.flows.tables.v6))
+                .collect(),
             memory_bytes: self.flows.tables.memory() as u64,
         }
     }
@@ -103,4 +114,11 @@ impl View<'_> {
             })
             .collect()
     }
+}
+
+fn heaviest<R: FlowFamily>(table: &FlowTable<R>) -> Option<control::HeaviestHost> {
+    let (host, sessions) = session::heaviest(table)?;
+    let (host, prefix) = R::named(host);
+    let family = if R::FAMILY == Family::V4 { 4 } else { 6 };
+    Some(control::HeaviestHost { family, host: format!("{host}/{prefix}"), sessions: sessions.into() })
 }

@@ -8,8 +8,8 @@ use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
-    CarCounters, DropRow, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse, SessionTotals,
-    Tunnel, TunnelFec, TunnelKeys, Worker,
+    CarCounters, DropRow, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse,
+    SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -252,6 +252,8 @@ fn snapshot() -> MetricsSnapshot {
             capacity_ipv6: 128,
             created: 99,
             evicted: 4,
+            evicted_established: 1,
+            heaviest: vec![HeaviestHost { family: 6, host: "2001:db8:1::/64".into(), sessions: 900 }],
             memory_bytes: 65_536,
         },
         next_hops: NextHopUse { used: 21, capacity: 32_767, incomplete: 5 },
@@ -363,6 +365,8 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_sessions_created_total", 99.0),
         ("sag_sessions_memory_bytes", 65_536.0),
         ("sag_sessions_evicted_total", 4.0),
+        ("sag_sessions_evicted_established_total", 1.0),
+        (r#"sag_sessions_heaviest_host{family="ipv6"}"#, 900.0),
         (r#"sag_nat_ports_used{address="203.0.113.2",protocol="tcp"}"#, 7.0),
         (r#"sag_nat_ports_capacity{address="203.0.113.2",protocol="tcp"}"#, 64_512.0),
         (r#"sag_nat_exhausted_total{address="203.0.113.2"}"#, 13.0),

@@ -1,6 +1,6 @@
 //! Keys of the program and of the device as a whole: `[dataplane]`, `[timeouts]`, `[bandwidth]`.
 
-use crate::config::schema::{LogFilter, MetricsAddress, SocketPath, key, table};
+use crate::config::schema::{LogFilter, MetricsAddress, SocketPath, ZeroIsNone, key, table};
 use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, XdpMode, ZeroCopy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +25,13 @@ table! {
         pub fast_path: bool = true => key();
         /// IPv4 flow records; IPv6 has an eighth of it in addition.
         pub flows: u32 = 1_048_576 => key().range(1_024, 8_388_608).at_start();
+        /// What one host (IPv4 address, IPv6 /64) may have of a session table, and of the ports of an outside address,
+        /// while nobody else wants much; several that do have equal parts, and some stay free for others
+        /// ([nat.md](nat.md#limits-and-their-names)); 100: no share.
+        pub host_share: u8 = 80 => key().range(1, 100).unit("%");
+        /// Sessions of one host that nobody has answered; more of them end the oldest.
+        pub host_half_open: Option<u32> as ZeroIsNone<u32> = None =>
+            key().range(0, 8_388_608).unit("sessions").absent("0 = a quarter of the table").example("4096");
         /// Keeps the last good configuration.
         pub state_dir: PathBuf = "/var/lib/sag".into() => key().at_start();
         /// Pinned maps and links; must be on a bpffs.
@@ -82,17 +89,19 @@ table! {
                 .unit("s")
                 .advised(7_440, "RFC 5382 REQ-5")
                 .source("RFC 5382 section 5, REQ-5: 2 hours 4 minutes at least");
-        /// Closing or reset.
+        /// Closed, or reset after the handshake.
         pub tcp_transitory: u32 = 240 =>
             key().range(1, WEEK).unit("s").advised(240, "RFC 5382 REQ-5").source(
                 "RFC 5382 section 5, REQ-5: 4 minutes at least; RFC 7857 section 2.2: likewise after a reset",
             );
-        /// Handshake not complete.
+        /// Handshake not complete, or picked up in the middle and not confirmed by the other side.
         pub tcp_syn: u32 = 240 =>
             key()
                 .range(1, WEEK)
                 .unit("s")
                 .source("RFC 7857 section 2.1: separate from closing, 4 minutes by default, may be shorter");
+        /// Refused: RST before the handshake was complete.
+        pub tcp_refused: u32 = 10 => key().range(1, WEEK).unit("s").source("as Linux after an RST");
         /// UDP.
         pub udp: u32 = 300 =>
             key()

@@ -126,7 +126,11 @@ fn a_successor_of_one_that_died_while_resizing_finds_the_sessions_and_no_others(
         // What it would clear is still needed by the one that goes on here.
         let kept: Vec<u32> =
             t.mem.buckets.iter().flat_map(|b| &b.word).map(|w| w.load(Ordering::Relaxed)).collect();
-        assert_eq!(again.restore(0, |_| crate::session::State::Udp).sessions, 20_000, "step {step}");
+        assert_eq!(
+            again.restore(0, |_, _| crate::session::State::Udp as u32).sessions,
+            20_000,
+            "step {step}"
+        );
         assert_eq!(words(&again), 40_000);
         for (w, old) in t.mem.buckets.iter().flat_map(|b| &b.word).zip(kept) {
             w.store(old, Ordering::Relaxed);

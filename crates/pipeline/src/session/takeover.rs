@@ -1,0 +1,76 @@
+//! Sessions of an earlier daemon: their state is noted in their forward records, which outlive it, so that none is
+//! worth more after a restart than it was before.
+
+use super::tcp::{FIN_SEEN, FINS_SEEN, stamp};
+use crate::family::FlowFamily;
+use crate::table::{FlowTable, Restored, State};
+use sag_model::flow::{FLOW_STATE_SHIFT, FlowRecord, RecordNo};
+use sag_packet::proto::TCP;
+use std::sync::atomic::Ordering;
+
+/// [`State::TcpClosing`] after a FIN of the other side, not of the initiator.
+const CLOSING_BY_REPLY: u8 = 13;
+
+/// Where the state is in an action word.
+const SHIFT: u32 = 40 + FLOW_STATE_SHIFT as u32;
+
+/// The flags of a forward record that stand for a state word.
+pub const fn state_flags(word: u32) -> u8 {
+    let code = match State::from_u32(word & 0xFF) {
+        Some(State::TcpClosing) if word & FINS_SEEN == FIN_SEEN[1] => CLOSING_BY_REPLY,
+        Some(state) => state as u8,
+        None => 0,
+    };
+    code << FLOW_STATE_SHIFT
+}
+
+/// Notes a session's state in its forward record. Whoever changes one of the two comes here after it, so that the
+/// last one leaves them in agreement.
+pub(super) fn note_state<R: FlowRecord>(table: &FlowTable<R>, session: u32) {
+    let action = table.record(RecordNo::forward(session)).action();
+    for _ in 0..4 {
+        let flags = u64::from(state_flags(table.meta(session).state.load(Ordering::Acquire)));
+        let old = action.load(Ordering::Relaxed);
+        let new = old & !(0xF << SHIFT) | flags << 40;
+        if new == old || action.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}
+
+/// The state word of a session that an earlier daemon has left.
+fn left_word<R: FlowFamily>(forward: &R, reverse: &R) -> u32 {
+    let proto = R::tuple(&forward.key()).proto;
+    let answered = reverse.packets().load(Ordering::Relaxed) > 0;
+    let code = (forward.action().load(Ordering::Relaxed) >> SHIFT) as u8 & 0xF;
+    let seen = [forward, reverse].map(|r| r.last_seen().load(Ordering::Relaxed));
+    if proto != TCP {
+        return State::first(proto, 0) as u32;
+    }
+    match State::from_u32(code.into()) {
+        Some(State::TcpClosing) => State::TcpClosing as u32 | FIN_SEEN[0],
+        Some(State::TcpClosed) => State::TcpClosed as u32 | FINS_SEEN,
+        Some(state @ (State::TcpReset | State::TcpRefused)) => state as u32 | stamp(seen[0].max(seen[1])),
+        // Whatever the initiator has sent before does not count: its next packet completes the handshake.
+        Some(State::TcpSynAck) => {
+            State::TcpSynAck as u32 | (forward.packets().load(Ordering::Relaxed) as u32) << 16
+        }
+        Some(state @ (State::TcpSyn | State::TcpOpen | State::TcpPicked)) => state as u32,
+        _ if code == CLOSING_BY_REPLY => State::TcpClosing as u32 | FIN_SEEN[1],
+        // A daemon that noted no states.
+        _ if answered => State::TcpOpen as u32,
+        _ => State::TcpPicked as u32,
+    }
+}
+
+/// Takes over what an earlier daemon has left in a table, and counts it for its hosts. To be called before any worker
+/// runs.
+pub fn take_over<R: FlowFamily>(table: &FlowTable<R>, tick: u32) -> Restored {
+    let found = table.restore(tick, left_word);
+    for session in 1..table.used() {
+        if State::of(table.meta(session)).is_some() {
+            super::shares::taken_over(table, session);
+        }
+    }
+    found
+}
