@@ -39,6 +39,8 @@ pub struct Nonces {
 struct Inner {
     keys: HashMap<String, OfKey>,
     total: usize,
+    /// The highest floor of the keys that are not remembered any more.
+    floor: Option<i64>,
 }
 
 struct OfKey {
@@ -67,7 +69,12 @@ impl OfKey {
     /// Forgets what the clock refuses anyway.
     fn expire(&mut self, before: i64) -> usize {
         let kept = self.seconds.split_off(&before);
-        let gone: usize = std::mem::replace(&mut self.seconds, kept).values().map(HashSet::len).sum();
+        let gone = std::mem::replace(&mut self.seconds, kept);
+        if let Some((last, _)) = gone.last_key_value() {
+            // The clock may be ahead for a moment, or be set back: what it accepts again is not new.
+            self.floor = self.floor.max(*last);
+        }
+        let gone: usize = gone.values().map(HashSet::len).sum();
         self.len -= gone;
         gone
     }
@@ -93,9 +100,10 @@ impl Nonces {
         let (second, earliest) = (stamp_ms.div_euclid(1000), earliest(now_ms));
         let number = self.numbers.hash_one(nonce);
         let mut inner = self.lock();
-        let Inner { keys, total } = &mut *inner;
+        let Inner { keys, total, floor } = &mut *inner;
         if !keys.contains_key(key) {
-            keys.insert(key.to_owned(), OfKey::default());
+            let floor = floor.unwrap_or(i64::MIN);
+            keys.insert(key.to_owned(), OfKey { floor, ..OfKey::default() });
         }
         let Some(mine) = keys.get_mut(key) else { return Nonce::Forgotten };
         if second <= mine.floor {
@@ -121,10 +129,14 @@ impl Nonces {
     pub fn sweep(&self, now_ms: i64) {
         let earliest = earliest(now_ms);
         let mut inner = self.lock();
-        let Inner { keys, total } = &mut *inner;
+        let Inner { keys, total, floor } = &mut *inner;
         keys.retain(|_, k| {
             *total -= k.expire(earliest);
-            k.len > 0 || k.floor >= earliest
+            let needed = k.len > 0 || k.floor >= earliest;
+            if !needed {
+                *floor = (*floor).max(Some(k.floor));
+            }
+            needed
         });
     }
 
@@ -152,6 +164,28 @@ mod tests {
         assert_eq!(n.len(), 2);
         n.sweep(2 * WINDOW_MS);
         assert_eq!((n.len(), n.lock().keys.len()), (0, 0));
+    }
+
+    #[test]
+    fn no_clock_makes_a_used_nonce_new() {
+        let n = Nonces::default();
+        let (now, years) = (1_800_000_000_000, 10 * 365 * 86_400_000);
+        assert_eq!(n.note("k", "a", now, now), Nonce::New);
+        assert_eq!(n.note("idle", "a", now, now), Nonce::New);
+        // Far ahead for a moment, in which nonces are swept and a request comes; then right again.
+        n.sweep(now + years);
+        assert_eq!(n.note("k", "b", now + years, now + years), Nonce::New);
+        for key in ["k", "idle"] {
+            assert_eq!(n.note(key, "a", now, now + 1000), Nonce::Forgotten, "{key}");
+            assert_eq!(n.note(key, "c", now + 2000, now + 2000), Nonce::New, "{key}");
+        }
+        // Set back, an hour later: what is in the window again was used.
+        let hour = 3_600_000;
+        assert_eq!(n.note("k", "d", now + hour, now + hour), Nonce::New);
+        n.sweep(now + hour);
+        for key in ["k", "idle"] {
+            assert_eq!(n.note(key, "c", now + 2000, now + 3000), Nonce::Forgotten, "{key}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod tx;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,22 +71,44 @@ impl Store {
     /// # Errors
     /// A URL of another kind, a database that cannot be reached, a key file that cannot be read.
     pub async fn open(url: &str, key_file: Option<&str>, connections: u32) -> anyhow::Result<Store> {
-        let cipher = |path: &str| Cipher::load(path).map(Arc::new);
-        let (database, cipher) = if let Some(file) = sqlite_file(url) {
-            let cipher = cipher(key_file.unwrap_or(&format!("{file}.key")))?;
+        let (database, key) = if let Some(file) = sqlite_file(url) {
+            let key = key_file.map_or_else(|| format!("{file}.key"), str::to_owned);
             let opened = sqlite::Database::open(file).context("cannot open the SQLite database")?;
-            (Database::Sqlite(opened), cipher)
+            (Database::Sqlite(opened), key)
         } else {
             anyhow::ensure!(
                 url.starts_with("postgres:") || url.starts_with("postgresql:"),
                 "--db takes sqlite:// or postgres:// URLs"
             );
             let key = key_file.context("PostgreSQL needs --key-file, the same for all processes")?;
-            (open_postgres(url, connections).await?, cipher(key)?)
+            (open_postgres(url, connections).await?, key.to_owned())
         };
+        let missing = !Path::new(&key).exists();
+        let cipher = Arc::new(Cipher::load(&key)?);
         let store = Store { database, cipher, statements: Count::default() };
         store.migrate().await.context("cannot prepare the tables")?;
+        if !store.opens_what_is_sealed().await? {
+            // A key that was made only now opens nothing: what is sealed from now on could be opened by it alone, and the
+            // rest by none when the old one comes back.
+            if missing {
+                std::fs::remove_file(&key).with_context(|| format!("cannot remove {key}"))?;
+                anyhow::bail!(
+                    "the key file {key} is missing, and secrets in the database are sealed by it; put it back. If it is \
+                     lost, make a new one (openssl rand -hex 32) and new access keys"
+                );
+            }
+            tracing::warn!(key, "secrets in the database are sealed by another key: they cannot be read");
+        }
         Ok(store)
+    }
+
+    /// Whether the key is the one by which an access key is sealed, if there is one.
+    async fn opens_what_is_sealed(&self) -> Result<bool> {
+        let mut tx = self.read().await?;
+        let sealed =
+            tx.row("SELECT secret FROM access_keys LIMIT 1", Vec::new(), |row| row.string(0)).await?;
+        tx.commit().await?;
+        Ok(sealed.is_none_or(|s| self.cipher.open(&s).is_ok()))
     }
 
     /// A transaction that sees one state of the database. On PostgreSQL it may write the nonce of its request.

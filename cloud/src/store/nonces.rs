@@ -59,6 +59,12 @@ impl Store {
 
     async fn remove_expired_of(&self, now: i64, of_a_key: i64) -> Result<()> {
         let mut tx = self.write().await?;
+        // The clock may be ahead for a moment, or be set back: what it accepts again is not new.
+        let sql = "UPDATE access_keys SET nonce_floor =
+             (SELECT MAX(n.expires) - $1 FROM nonces n WHERE n.key_id = access_keys.id AND n.expires < $2)
+             WHERE nonce_floor <
+             (SELECT MAX(n.expires) - $1 FROM nonces n WHERE n.key_id = access_keys.id AND n.expires < $2)";
+        tx.execute(sql, args![WINDOW_MS + RESERVE_MS, now]).await?;
         tx.execute("DELETE FROM nonces WHERE expires < $1", args![now]).await?;
         // Refused since an earlier round, in every process.
         let sql = "DELETE FROM nonces WHERE expires <=
@@ -120,5 +126,7 @@ mod tests {
         assert_eq!(store.access_key(&quiet).await.expect("reads").expect("there").nonce_floor, 0);
         store.remove_expired_of(WINDOW_MS + RESERVE_MS + 200_000, 50).await.expect("removes");
         assert_eq!(rows().await, [0, 0]);
+        let floor = store.access_key(&quiet).await.expect("reads").expect("there").nonce_floor;
+        assert_eq!(floor, 9_000, "a clock that is set back makes none of them new");
     }
 }

@@ -121,4 +121,19 @@ mod tests {
         assert!(a.open(&sealed.replacen(sealed.chars().next().unwrap_or('A'), "_", 1)).is_err());
         assert_eq!(mask("P12ppp123"), "P12****");
     }
+
+    /// Nonces are random, so neither clock nor restart matters: 96 bits, far fewer than 2^32 secrets.
+    #[test]
+    fn no_nonce_is_used_twice() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("key").to_str().expect("utf-8").to_owned();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..3 {
+            let cipher = Cipher::load(&path).expect("key");
+            for _ in 0..2000 {
+                let sealed = STANDARD.decode(cipher.seal("the same").expect("seal")).expect("base64");
+                assert!(seen.insert(sealed[..NONCE_LEN].to_vec()));
+            }
+        }
+    }
 }

@@ -220,3 +220,24 @@ async fn a_change_waits_for_another_process() {
     let mut read = one.read().await.unwrap();
     assert_eq!(objects::count(&mut read, Kind::AclRule, &Filter::default()).await.unwrap(), 2);
 }
+
+#[tokio::test]
+async fn a_lost_key_file_is_not_replaced() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(&dir).await;
+    let key = store.create_key("main", "").await.expect("makes");
+    drop(store);
+    let (file, aside) = (dir.path().join("t.db.key"), dir.path().join("aside"));
+    std::fs::rename(&file, &aside).expect("renames");
+    let url = format!("sqlite://{}/t.db", dir.path().display());
+    for _ in 0..2 {
+        let refused = Store::open(&url, None, 4).await.err().expect("refused").to_string();
+        assert!(refused.contains("put it back") && !file.exists(), "{refused}");
+    }
+    // Who has really lost it makes another one.
+    std::fs::write(&file, "ab".repeat(32)).expect("writes");
+    assert!(open(&dir).await.access_key(&key.id).await.is_err());
+    std::fs::rename(&aside, &file).expect("renames");
+    let found = open(&dir).await.access_key(&key.id).await.expect("reads").expect("is there");
+    assert!(found.secret == key.secret);
+}
