@@ -8,7 +8,7 @@
 
 use sag_acl::Rule;
 use sag_benches::{Load, gateway, shuffled};
-use sag_model::config::{Fec, Probing};
+use sag_model::config::{Fec, Probing, ReversePath};
 use sag_packet::Family;
 use sag_packet::encap::{Encap, Template};
 use sag_pipeline::Tables;
@@ -55,6 +55,8 @@ fn branch(fec: Option<Fec>) -> Net {
         addrs6: Vec::new(),
         probing: Probing { interval: 0, loss: 3, target: None },
         fec,
+        // What it sends comes back.
+        reverse_path: ReversePath::Off,
         esp: Arc::new(book),
         ..test_tunnel(1, encap, Family::V4)
     });

@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 7
+#define GW_ABI_VERSION 8
 
 #define GW_MAX_PORTS 64	     /* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 128     /* sag_model::DropReason::COUNT */
@@ -67,6 +67,16 @@ enum gw_epoch {
 #define GW_REVALIDATION_TICKS 240 /* about 4 s: then every packet of an older epoch is a worker's */
 #define GW_REVALIDATION_TIMEOUT 6 /* ticks after which those under way count as lost */
 
+/*
+ * gw_flow*.key_l4, above the key: how the packets of the record come in, which a worker has checked. A packet of the
+ * same key that comes in otherwise is a worker's.
+ */
+enum gw_ingress {
+	GW_INGRESS_TUNNEL = 1 << 8,  /* or-ed to the number of a tunnel; else it is that of a port */
+	GW_INGRESS_REVOKED = 0xFFFE, /* where they came in they may not any more */
+	GW_INGRESS_NONE = 0xFFFF,    /* none has come in yet */
+};
+
 enum gw_nexthop_flags {
 	GW_NH_VALID = 1 << 0, /* neighbour resolved and port up: XDP may transmit */
 };
@@ -80,7 +90,7 @@ enum gw_nexthop_flags {
  */
 struct gw_flow4 {
 	__u64 key_addrs; /* saddr | daddr << 32 */
-	__u64 key_l4;	 /* sport | dport << 16 | proto << 32 | zone << 40 */
+	__u64 key_l4;	 /* sport | dport << 16 | proto << 32 | zone << 40, and no part of the key: ingress << 48 */
 	__u32 new_saddr; /* after NAT; equal to the key's without NAT */
 	__u32 new_daddr;
 	__u16 new_sport;
@@ -149,8 +159,8 @@ struct gw_nexthop {
  */
 struct gw_port {
 	__u8 flags; /* enum gw_port_flags; 0 = not ours, everything goes to the kernel */
-	__u8 port;  /* index of the [[port]] */
 	__u8 zone;  /* enum gw_zone */
+	__u8 port;  /* index of the [[port]]; beside the zone, as in a key with its ingress */
 	__u8 dev;   /* device slot: XSKMAP index is dev * GW_QUEUES_PER_DEV + queue */
 	__u32 ifindex;
 	__u64 mac; /* the first eight bytes of a frame for it, as loaded, << 16 */
@@ -225,14 +235,15 @@ struct gw_meter_group {
  */
 struct gw_tunnel {
 	__u8 header[GW_TUNNEL_HEADER];
-	__u64 mac;  /* VXLAN: first eight bytes of a frame inside that is for us, as loaded, << 16 */
-	__u8 len;   /* of the header */
-	__u8 kind;  /* enum gw_tunnel_kind */
-	__u16 mtu;  /* IP bytes inside that fit */
-	__u8 flags; /* enum gw_tunnel_flags */
-	__u8 tos;   /* with GW_TUNNEL_DSCP */
-	__u16 sum;  /* IPv4: ones' complement sum of the header as it stands above */
-	__u64 _pad[4];
+	__u64 mac;     /* VXLAN: first eight bytes of a frame inside that is for us, as loaded, << 16 */
+	__u8 len;      /* of the header */
+	__u8 kind;     /* enum gw_tunnel_kind */
+	__u16 mtu;     /* IP bytes inside that fit */
+	__u8 flags;    /* enum gw_tunnel_flags */
+	__u8 tos;      /* with GW_TUNNEL_DSCP */
+	__u16 sum;     /* IPv4: ones' complement sum of the header as it stands above */
+	__u64 ingress; /* bit by port: an outer packet that comes in by another one is a worker's */
+	__u64 _pad[3];
 };
 
 enum gw_tunnel_kind {
@@ -318,6 +329,7 @@ enum gw_punt {
 	GW_PUNT_ICMP = 8,      /* ICMP without an identifier */
 	GW_PUNT_MALFORMED = 9, /* the worker names the reason */
 	GW_PUNT_FLOW = 10,     /* the record says so */
+	GW_PUNT_INGRESS = 11,  /* of a session, but by another port or tunnel than its packets */
 	GW_PUNT_LAST,
 	GW_PUNT_SET = 0x80, /* or-ed into gw_punt_meta.punt: the metadata is there */
 };
@@ -403,6 +415,9 @@ enum gw_drop {
 	GW_DROP_ESP_UNRESERVED = 77,
 	GW_DROP_HOST_SHARE = 78,
 	GW_DROP_HOST_HALF_OPEN = 79,
+	GW_DROP_REVERSE_PATH = 80,
+	GW_DROP_TUNNEL_SOURCE = 81,
+	GW_DROP_ICMP_REDIRECT = 82,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

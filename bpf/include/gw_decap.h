@@ -181,6 +181,9 @@ __noinline __u64 gw_decap(struct xdp_md *ctx)
 	t = bpf_map_lookup_elem(&gw_tunnels, &no);
 	if (!no || !t || !(t->flags & GW_TUNNEL_ON))
 		return 0;
+	/* What the reverse path of the peer's address is not: the worker drops it. */
+	if (!(GW_READ_ONCE(t->ingress) >> (port & 63) & 1))
+		return 0;
 	if (pkt.l3 && *(__u64 *)pkt.l3 << 16 != t->mac)
 		return 0;
 	v6 = pkt.ethertype == bpf_htons(GW_ETH_IP6);

@@ -31,7 +31,7 @@ static __always_inline void gw_fast_port(struct xdp_md *ctx, struct gw_fast *q)
 	q->ifindex = ctx->ingress_ifindex;
 	q->port = &gw_shared.ports[q->ifindex % GW_PORT_SLOTS];
 	q->head = GW_READ_ONCE(*gw_u64(q->port));
-	q->fwd.port = q->head >> 8;
+	q->fwd.port = q->head >> 16;
 }
 
 static __always_inline bool gw_fast_port_ok(const struct gw_fast *q, const void *eth)
@@ -40,10 +40,10 @@ static __always_inline bool gw_fast_port_ok(const struct gw_fast *q, const void 
 	       GW_READ_ONCE(gw_shared.control.fast_path);
 }
 
-/* Ports, protocol and zone; the zone is the third byte of the port's entry. */
+/* Ports, protocol, zone and ingress; the last two are the second and third byte of the port's entry. */
 static __always_inline __u64 gw_fast_l4(const struct gw_fast *q, __u32 ports, __u8 proto)
 {
-	return gw_l4_word(ports, proto, 0) | (q->head & 0xFF0000) << 24;
+	return gw_l4_word(ports, proto, 0) | (q->head & 0xFFFF00) << 32;
 }
 
 /* Of sound lengths, and nothing in the headers that a worker wants to see. */
@@ -145,7 +145,7 @@ static __always_inline int gw_fast6(struct xdp_md *ctx, struct gw_fast *q, struc
 	if ((*(__u8 *)ip & 0xF0) != 0x60 || f->ip_len > 0xFFFF || f->ip_len > (__u32)(q->end - (void *)ip) ||
 	    !gw_fast_headers(t.l4, ip->next, ip->hops, sizeof(*ip), q) || !gw_fast_port_ok(q, eth))
 		return GW_CONTINUE;
-	if (!gw_same6(r, &key) || !gw_is_current(GW_READ_ONCE(r->epoch)))
+	if (r->key_l4 != key.l4 || !gw_same6(r, &key) || !gw_is_current(GW_READ_ONCE(r->epoch)))
 		return GW_CONTINUE;
 	f->action = gw_flow_action(r);
 	if (unlikely(GW_ACTION_TUNNEL(f->action)))

@@ -40,6 +40,25 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 	return gw_redirect(f) ? GW_CONTINUE : gw_worker(pkt, GW_PUNT_NEXTHOP);
 }
 
+/*
+ * Whether a packet comes in by another port or tunnel than those of its record. A record that drops does so wherever
+ * its packets come from, and one that no packet has gone by yet is a worker's anyway.
+ */
+static __always_inline bool gw_foreign_ingress(__u64 key_l4, __u64 l4, __u64 action)
+{
+	return !gw_same_ingress(key_l4, l4) && key_l4 >> 48 != GW_INGRESS_NONE && GW_ACTION_KIND(action) != GW_ACT_DROP;
+}
+
+/*
+ * Such a packet is a worker's, which drops it or moves the flow. It is forged more often than not, so the session
+ * does not take it past the flood guard.
+ */
+static __always_inline int gw_to_reverse_path_check(struct gw_packet *pkt)
+{
+	pkt->record = 0;
+	return gw_worker(pkt, GW_PUNT_INGRESS);
+}
+
 /* The link header that the next hop wants, which may move the packet. NULL: gw_packet.punt says why not. */
 static __always_inline void *gw_relink(struct xdp_md *ctx, struct gw_packet *pkt)
 {

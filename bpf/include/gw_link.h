@@ -73,6 +73,7 @@ static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 		return verdict;
 
 	pkt->zone = pkt->port->zone;
+	pkt->ingress = pkt->port->port;
 	return gw_for_us(pkt->port, pkt->data) ? GW_CONTINUE : GW_KERNEL;
 }
 

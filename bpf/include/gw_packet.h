@@ -46,6 +46,7 @@ struct gw_packet {
 	__u32 record;	 /* found in the flow table, 0 = none */
 	__u16 ethertype; /* after the tag; network order */
 	__u16 vlan;	 /* host order, 0 = untagged */
+	__u16 ingress;	 /* enum gw_ingress */
 	__u8 punt;	 /* enum gw_punt */
 	__u8 reason;	 /* enum gw_drop */
 	__u8 zone;	 /* enum gw_zone: where it comes from */

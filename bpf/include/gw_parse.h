@@ -120,7 +120,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 	if (verdict)
 		return verdict;
 	key->addrs = ip->src | (__u64)ip->dst << 32;
-	key->l4 = gw_l4_word(ports, ip->proto, pkt->zone);
+	key->l4 = gw_l4_word(ports, ip->proto, pkt->zone) | (__u64)pkt->ingress << 48;
 	return GW_CONTINUE;
 }
 
@@ -154,7 +154,7 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	key->src[1] = addrs[1];
 	key->dst[0] = addrs[2];
 	key->dst[1] = addrs[3];
-	key->l4 = gw_l4_word(ports, ip->next, pkt->zone);
+	key->l4 = gw_l4_word(ports, ip->next, pkt->zone) | (__u64)pkt->ingress << 48;
 	return GW_CONTINUE;
 }
 

@@ -34,6 +34,12 @@ static __always_inline __u64 gw_l4_word(__u32 ports, __u8 proto, __u8 zone)
 	return ports | (__u64)proto << 32 | (__u64)zone << 40;
 }
 
+/* Such a word without the ingress above it, shifted, which is one instruction. */
+static __always_inline __u64 gw_key_l4(__u64 l4)
+{
+	return l4 << 16;
+}
+
 static __always_inline __u64 gw_mix(__u64 h, __u64 word, __u64 m)
 {
 	h = (h ^ word) * m;
@@ -53,7 +59,7 @@ static __always_inline __u64 gw_partition_by_direction(__u64 h, __u64 l4)
 
 static __always_inline __u64 gw_hash4(const struct gw_key4 *k, __u64 seed)
 {
-	__u64 h = gw_mix(gw_mix(seed, k->addrs, GW_HASH_M1), k->l4, GW_HASH_M2);
+	__u64 h = gw_mix(gw_mix(seed, k->addrs, GW_HASH_M1), gw_key_l4(k->l4), GW_HASH_M2);
 
 	return gw_partition_by_direction(gw_mix(h, 0, GW_HASH_M1), k->l4);
 }
@@ -63,15 +69,21 @@ static __always_inline __u64 gw_hash6(const struct gw_key6 *k, __u64 seed)
 	__u64 h = gw_mix(gw_mix(seed, k->src[0], GW_HASH_M1), k->src[1], GW_HASH_M2);
 
 	h = gw_mix(gw_mix(h, k->dst[0], GW_HASH_M1), k->dst[1], GW_HASH_M2);
-	return gw_partition_by_direction(gw_mix(gw_mix(h, k->l4, GW_HASH_M1), 0, GW_HASH_M2), k->l4);
+	return gw_partition_by_direction(gw_mix(gw_mix(h, gw_key_l4(k->l4), GW_HASH_M1), 0, GW_HASH_M2), k->l4);
 }
 
+/* Whether the addresses are the record's. */
 static __always_inline bool gw_same6(const struct gw_flow6 *r, const struct gw_key6 *k)
 {
 	const __u64 *src = (const __u64 *)r->saddr, *dst = (const __u64 *)r->daddr;
 
-	return r->key_l4 == k->l4 && src[0] == k->src[0] && src[1] == k->src[1] && dst[0] == k->dst[0] &&
-	       dst[1] == k->dst[1];
+	return src[0] == k->src[0] && src[1] == k->src[1] && dst[0] == k->dst[0] && dst[1] == k->dst[1];
+}
+
+/* Whether a packet of the key comes in as those of the record do: `l4` is that word of its key, with its ingress. */
+static __always_inline bool gw_same_ingress(__u64 key_l4, __u64 l4)
+{
+	return key_l4 == l4;
 }
 
 static __always_inline struct gw_flow4 *gw_scan4(__u32 at, __u32 tag, const struct gw_key4 *key, __u32 *found)
@@ -88,7 +100,7 @@ static __always_inline struct gw_flow4 *gw_scan4(__u32 at, __u32 tag, const stru
 		if (word >> GW_RECORD_BITS != tag)
 			continue;
 		r = bpf_map_lookup_elem(&gw_flows4, &n);
-		if (r && r->key_addrs == key->addrs && r->key_l4 == key->l4) {
+		if (r && r->key_addrs == key->addrs && gw_key_l4(r->key_l4) == gw_key_l4(key->l4)) {
 			*found = n;
 			return r;
 		}
@@ -173,7 +185,7 @@ static __always_inline struct gw_flow6 *gw_scan6(__u32 at, __u32 tag, const stru
 		if (word >> GW_RECORD_BITS != tag)
 			continue;
 		r = bpf_map_lookup_elem(&gw_flows6, &n);
-		if (r && gw_same6(r, key)) {
+		if (r && gw_key_l4(r->key_l4) == gw_key_l4(key->l4) && gw_same6(r, key)) {
 			*found = n;
 			return r;
 		}

@@ -169,7 +169,7 @@ static __always_inline int gw_tunnel_forward4(struct xdp_md *ctx, struct gw_pack
 		return GW_CONTINUE;
 	r = gw_find4(&key, &pkt->record);
 	f->stats = bpf_map_lookup_elem(&gw_stats, &zero);
-	if (!r || !f->stats)
+	if (!r || !f->stats || !gw_same_ingress(r->key_l4, key.l4))
 		return GW_CONTINUE;
 	in.tos = ip->tos;
 	in.df = !!(ip->frag & bpf_htons(0x4000));
@@ -213,7 +213,7 @@ static __always_inline int gw_tunnel_forward6(struct xdp_md *ctx, struct gw_pack
 		return GW_CONTINUE;
 	r = gw_find6(&key, &pkt->record);
 	f->stats = bpf_map_lookup_elem(&gw_stats, &zero);
-	if (!r || !f->stats)
+	if (!r || !f->stats || !gw_same_ingress(r->key_l4, key.l4))
 		return GW_CONTINUE;
 	in.tos = gw_tos6(ip);
 	epoch = GW_READ_ONCE(r->epoch);
@@ -259,12 +259,14 @@ __noinline int gw_tunnel_forward(struct xdp_md *ctx, __u64 decap)
 			return GW_CONTINUE;
 		pkt.l3 = eth + 1;
 		pkt.zone = GW_ZONE_OVERLAY;
+		pkt.ingress = GW_INGRESS_TUNNEL | GW_DECAP_NO(decap);
 		pkt.ethertype = GW_DECAP_V6(decap) ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
 		f->port = GW_DECAP_PORT(decap);
 	} else {
 		if (!gw_tunnel_link(ctx, &pkt))
 			return GW_CONTINUE;
 		f->port = pkt.port->port;
+		pkt.ingress = f->port;
 	}
 	if (pkt.ethertype == bpf_htons(GW_ETH_IP4))
 		return gw_tunnel_forward4(ctx, &pkt, decap);

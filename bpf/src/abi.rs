@@ -5,7 +5,7 @@ use sag_model::PortIdx;
 pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
 
 /// Version of the layouts of the maps. Pinned maps of another one are never touched.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 /// Receive queues of a device that can have a socket.
 pub const QUEUES_PER_DEV: u32 = 64;
 /// Devices that can be ports or carry them.
@@ -41,6 +41,8 @@ pub enum PuntReason {
     Malformed = 9,
     /// The record says so.
     Flow = 10,
+    /// Of a session, but by another port or tunnel than its packets.
+    Ingress = 11,
 }
 
 impl PuntReason {
@@ -57,6 +59,7 @@ impl PuntReason {
         PuntReason::Icmp,
         PuntReason::Malformed,
         PuntReason::Flow,
+        PuntReason::Ingress,
     ];
 
     /// The name in metrics, JSON and tables.
@@ -73,6 +76,7 @@ impl PuntReason {
             PuntReason::Icmp => "icmp",
             PuntReason::Malformed => "malformed",
             PuntReason::Flow => "flow",
+            PuntReason::Ingress => "ingress",
         }
     }
 }

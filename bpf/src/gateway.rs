@@ -42,7 +42,7 @@ impl PortEntry {
     fn words(&self, ifindex: u32) -> [u64; 2] {
         let flags = u8::from(self.on) | u8::from(self.vlans) << 1 | u8::from(self.dhcp) << 2;
         let [i, j, k, l] = ifindex.to_le_bytes();
-        let head = u64::from_le_bytes([flags, self.port.0, self.zone as u8, self.dev, i, j, k, l]);
+        let head = u64::from_le_bytes([flags, self.zone as u8, self.port.0, self.dev, i, j, k, l]);
         let [a, b, c, d, e, f] = self.mac.0;
         [head, u64::from_le_bytes([0, 0, a, b, c, d, e, f])]
     }
@@ -185,7 +185,7 @@ impl Gateway {
 
     /// The number of a port and its device's slot, of this run or an earlier one.
     pub fn port_of(&self, ifindex: u32, vlan: Option<VlanId>) -> Option<(PortIdx, u8)> {
-        let [flags, port, _, dev, ..] = match vlan {
+        let [flags, _, port, dev, ..] = match vlan {
             None => {
                 let head = self.port_slot(ifindex).head.load(Relaxed);
                 ((head >> 32) as u32 == ifindex).then(|| head.to_le_bytes())?

@@ -59,6 +59,8 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 
 	f->action = gw_flow_action(r);
 	f->ip_len = shape.ip_len;
+	if (unlikely(gw_foreign_ingress(r->key_l4, key.l4, f->action)))
+		return gw_to_reverse_path_check(pkt);
 	verdict = gw_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch);
 	if (verdict == GW_DROP)
 		GW_COUNT_FLOW(r, f);
@@ -105,6 +107,8 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 
 	f->action = gw_flow_action(r);
 	f->ip_len = shape.ip_len;
+	if (unlikely(gw_foreign_ingress(r->key_l4, key.l4, f->action)))
+		return gw_to_reverse_path_check(pkt);
 	verdict = gw_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch);
 	if (verdict == GW_DROP)
 		GW_COUNT_FLOW(r, f);

@@ -63,11 +63,12 @@ const _: () = {
     assert!(offset_of!(types::gw_nexthop, vlan) == 6 && offset_of!(types::gw_nexthop, mtu) == 14);
     assert!(offset_of!(types::gw_nexthop, dev) == 20 && offset_of!(types::gw_nexthop, port) == 21);
     assert!(offset_of!(types::gw_nexthop, flags) == 23);
-    assert!(offset_of!(types::gw_port, port) == 1 && offset_of!(types::gw_port, zone) == 2);
+    assert!(offset_of!(types::gw_port, zone) == 1 && offset_of!(types::gw_port, port) == 2);
     assert!(offset_of!(types::gw_port, dev) == 3 && offset_of!(types::gw_port, ifindex) == 4);
     assert!(offset_of!(types::gw_tunnel, mac) == TUNNEL_HEADER);
     assert!(offset_of!(types::gw_tunnel, len) == 88 && offset_of!(types::gw_tunnel, mtu) == 90);
     assert!(offset_of!(types::gw_tunnel, flags) == 92 && offset_of!(types::gw_tunnel, sum) == 94);
+    assert!(offset_of!(types::gw_tunnel, ingress) == 96);
     assert!(size_of::<types::gw_end>() == 40 && offset_of!(types::gw_end, id) == 32);
     assert!(offset_of!(types::gw_end, port) == 36 && offset_of!(types::gw_end, proto) == 38);
     assert!(size_of::<types::gw_vlan_key>() == 8);

@@ -46,7 +46,7 @@ unsafe impl Shared for AtomicU64 {}
 /// `struct gw_nat_line`.
 pub(crate) type NatLine = [AtomicU64; 8];
 
-/// `struct gw_port`: flags, port, zone, device slot and interface number; then the address.
+/// `struct gw_port`: flags, zone, port, device slot and interface number; then the address.
 #[repr(C, align(16))]
 #[derive(Debug)]
 pub(crate) struct PortSlot {

@@ -149,6 +149,7 @@ struct Written {
     last_seen: u32,
     action: u64,
     epoch: u32,
+    ingress: IngressId,
 }
 
 fn written<R: FlowRecord>(t: &FlowTable<R>) -> impl Iterator<Item = (&R, Written)> {
@@ -160,6 +161,7 @@ fn written<R: FlowRecord>(t: &FlowTable<R>) -> impl Iterator<Item = (&R, Written
             last_seen: r.last_seen().load(Relaxed),
             action: r.action().load(Relaxed),
             epoch: r.epoch().load(Relaxed),
+            ingress: r.ingress(),
         };
         (r, w)
     })
@@ -477,6 +479,12 @@ fn xdp_does_what_the_pipeline_does() {
         by_meters(DropReason::CarExceeded) > 50 && by_meters(DropReason::LinkExceeded) > 50,
         "too little was dropped by meters"
     );
+    assert!(
+        t.punted.get("ingress").is_some_and(|n| *n > 100),
+        "too few packets of sessions came in elsewhere"
+    );
+    let spoofed = t.punted_to.get(DropReason::ReversePath.name());
+    assert!(spoofed.is_some_and(|n| *n > 100), "too few sources were forged");
     assert!(t.v6 > 50 && t.tagged > 50, "too little IPv6, or too few tags");
     assert!(t.punted.len() > 8 && t.kernel.contains_key("both") && !t.dropped.is_empty(), "too few outcomes");
 }

@@ -289,6 +289,46 @@ fn what_sends_a_known_flow_to_a_worker() {
     assert_eq!(r.packets.load(Relaxed), 2, "only what was forwarded counts");
 }
 
+/// A packet of the five-tuple that comes in by another port than the record's is a worker's, in both families, by the
+/// fast path's look at the record and by the general path's.
+#[test]
+fn a_record_is_of_one_port() {
+    let Some(f) = fixture() else { return };
+    let four = plain(&f);
+    let echo = v4(HOST, FAR, 1, [8, 0, 0xF7, 0xFF, 0, 0, 0, 0].to_vec()).frame(None);
+    f.install4(4, key4(HOST, FAR, 1, 0, 0), |r| r.action.store(forward(4, 0).to_word(), Relaxed));
+    let six = v6("2001:db8:1::10", "2001:db8:9::9", 17, 64, &udp(5, 6, b"x"));
+    f.install6(2, key6(&six, Zone::Lan), |r| r.action.store(forward(4, 0).to_word(), Relaxed));
+    let six = v6_frame(None, &six);
+    let all = |ingress| {
+        for n in [2, 4] {
+            f.gw.flows4()[n].set_ingress(ingress);
+        }
+        f.gw.flows6()[2].set_ingress(ingress);
+    };
+    let others =
+        [IngressId::port(WAN), IngressId::port(PortIdx(63)), IngressId::tunnel(1), IngressId::REVOKED];
+    for frame in [&four, &echo, &six] {
+        all(IngressId::port(LAN));
+        assert_eq!(f.run(frame).note, None);
+        for other in others {
+            all(other);
+            let run = f.run(frame);
+            assert_eq!(worker(&run), (0, PuntReason::Ingress), "{other:?}");
+            assert_eq!(run.frame, *frame);
+        }
+        all(IngressId::port(LAN));
+        assert_eq!(f.run(frame).note, None);
+    }
+    let packets: u64 = [2, 4].map(|n| f.gw.flows4()[n].packets.load(Relaxed)).into_iter().sum();
+    assert_eq!(packets + f.gw.flows6()[2].packets.load(Relaxed), 6, "only what was forwarded counts");
+    // A flow that is refused is so wherever it comes in.
+    all(IngressId::port(WAN));
+    let drop = Action { nexthop: DropReason::AclDenied as u16, act: FlowAct::Drop, ..forward(4, 0) };
+    f.gw.flows4()[2].action.store(drop.to_word(), Relaxed);
+    assert_eq!(f.run(&four).action, XDP_DROP);
+}
+
 #[test]
 fn tcp_flags_reach_the_worker() {
     let Some(f) = fixture() else { return };
@@ -384,6 +424,11 @@ fn vlan_tags_are_pushed_popped_and_changed() {
         f.nexthop(4, out, 1500, 9, NH_VALID);
         let vlan = (out != 0).then_some(out);
         let before = f.gw.stats(WAN).unwrap().tx_bytes;
+        let ingress = IngressId::port(if into.is_some() { sub } else { LAN });
+        for n in [2, 4] {
+            f.gw.flows4()[n].set_ingress(ingress);
+        }
+        f.gw.flows6()[2].set_ingress(ingress);
         // Priority bits do not travel.
         let tag = into.map(|v| v | 0xA000);
         let p = v4(HOST, FAR, 17, udp(1000, 53, b"question"));

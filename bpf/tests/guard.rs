@@ -7,7 +7,7 @@ use common::*;
 use sag_bpf::PuntReason;
 use sag_model::DropReason;
 use sag_model::Zone;
-use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, Key4, l4_word};
+use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord, IngressId, Key4, l4_word};
 use std::sync::atomic::Ordering::Relaxed;
 
 const HERE: [u8; 4] = [10, 0, 0, 2];
@@ -57,6 +57,26 @@ fn sessions_are_not_held_up_by_a_flood() {
         outcome(&f, &v4(HERE, FAR, 17, udp(2000 + n, 53, b"new")).frame(None));
         assert_eq!(f.run(&fin).action, XDP_REDIRECT, "after {n} new flows");
     }
+}
+
+/// Copies of a session's packets at another port do not get past the guard on the session's ticket.
+#[test]
+fn copies_from_elsewhere_are_a_flood() {
+    let Some(f) = Fixture::new() else { return };
+    let key = Key4 {
+        addrs: u64::from(u32::from_le_bytes(HERE)) | u64::from(u32::from_le_bytes(FAR)) << 32,
+        l4: l4_word(1000u16.to_be(), 80u16.to_be(), 6, Zone::Lan),
+    };
+    f.install4(2, key, |r| {
+        r.set_ingress(IngressId::port(WAN));
+        let act = Action { nexthop: 4, meter: 0, act: FlowAct::Forward, flags: 0, tunnel: 0, nh_gen: 9 };
+        r.action.store(act.to_word(), Relaxed);
+    });
+    guard(&f, 4, 4);
+    let copy = v4(HERE, FAR, 6, tcp(1000, 80, 0x10, b"")).frame(None);
+    let passed = (0..1000).filter(|_| f.run(&copy).action == XDP_REDIRECT).count();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!((1..=3 * cores + 60).contains(&passed), "{passed} of 1000 passed");
 }
 
 #[test]

@@ -291,10 +291,12 @@ fn record(gw: &Gateway, n: RecordNo, frame: &[u8], zone: Zone, action: Action) -
     let ports = if matches!(proto, ICMP | ICMP6) { [half(4), 0] } else { [half(0), half(2)] };
     let key_l4 = l4_word(ports[0], ports[1], proto, zone);
     let seed = gw.control().seed.load(Relaxed);
+    let ingress = if zone == Zone::Overlay { IngressId::tunnel(2) } else { IngressId::port(PortIdx(0)) };
     if v6 {
         let r = &gw.flows6()[n.index()];
         let key = Key6 { src: [word(8), word(16)], dst: [word(24), word(32)], l4: key_l4 };
         r.set_key(&key);
+        r.set_ingress(ingress);
         for i in 0..2 {
             r.new_src[i].store(key.src[i], Relaxed);
             r.new_dst[i].store(key.dst[i], Relaxed);
@@ -309,6 +311,7 @@ fn record(gw: &Gateway, n: RecordNo, frame: &[u8], zone: Zone, action: Action) -
     let r = &gw.flows4()[n.index()];
     let key = Key4 { addrs: word(12), l4: key_l4 };
     r.set_key(&key);
+    r.set_ingress(ingress);
     r.new_addrs.store(key.addrs, Relaxed);
     r.new_ports.store(key_l4 & 0xFFFF_FFFF, Relaxed);
     r.action.store(action.to_word(), Relaxed);
@@ -331,6 +334,7 @@ fn tunnels(gw: &Gateway) -> Result<()> {
             flags: TUNNEL_ON,
             tos: 0,
             sum: checksum::fold(checksum::sum(&t.bytes[..usize::from(t.ip)])),
+            ingress: u64::MAX,
         };
         gw.tunnels()[usize::from(no)].store(&entry);
         let end = TunnelEnd { local, remote, proto: 17, port: 4789, id: EndId::Id(100) };

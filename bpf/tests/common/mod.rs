@@ -127,6 +127,7 @@ impl Fixture {
     pub fn install4(&self, n: u32, key: Key4, fill: impl FnOnce(&FlowRecord4)) {
         let r = &self.gw.flows4()[n as usize];
         r.set_key(&key);
+        r.set_ingress(IngressId::port(LAN));
         r.epoch.store(7, Relaxed);
         fill(r);
         let c = self.gw.control();
@@ -138,6 +139,7 @@ impl Fixture {
     pub fn install6(&self, n: u32, key: Key6, fill: impl FnOnce(&FlowRecord6)) {
         let r = &self.gw.flows6()[n as usize];
         r.set_key(&key);
+        r.set_ingress(IngressId::port(LAN));
         r.epoch.store(7, Relaxed);
         fill(r);
         let c = self.gw.control();

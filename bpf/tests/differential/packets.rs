@@ -68,7 +68,11 @@ pub fn frame(d: &mut Rng, rig: &Rig) -> (u8, Vec<u8>) {
                 _ => known(d, &rig.snap, &rig.pipe.tables.v6, key6),
             };
             let p = known.unwrap_or_else(|| inside(d));
-            let p = vary(d, p);
+            let mut p = vary(d, p);
+            if d.once_in(10) {
+                // A packet of the session, but not from where it lives.
+                p = p.into_port(d.pick(&[LAN, LAN2, WAN, LINE]));
+            }
             let mut f = p.build();
             if d.once_in(12) {
                 zero_sum(&mut f, d);

@@ -2,7 +2,7 @@
 
 use sag_bpf::PuntReason;
 use sag_model::DropReason;
-use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
+use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord4, FlowRecord6, IngressId, RecordNo};
 use sag_packet::parse::{self, Family, Fragment, L4, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{NextHop, Snapshot};
@@ -77,6 +77,21 @@ fn judged<R: SharedTable>(
     if record != 0 && found != Some(RecordNo(record)) {
         return Err(format!("record {record} noted, {found:?} found"));
     }
+    if why == PuntReason::Ingress {
+        // The worker looks for the session by itself: it does not take the packet past the flood guard.
+        let foreign = |no: RecordNo| {
+            let r = table.record(no);
+            let drops = Action::from_word(r.action().load(Relaxed)).act == FlowAct::Drop;
+            let ingress = snap.ingress.port(dev, vlan).map(IngressId::port);
+            !drops && r.ingress() != IngressId::NONE && Some(r.ingress()) != ingress
+        };
+        let holds = record == 0 && found.is_some_and(foreign);
+        return if holds {
+            Ok(())
+        } else {
+            Err(format!("Ingress does not hold: record {record}, found {found:?}"))
+        };
+    }
     let r = table.record(RecordNo(record));
     let action = Action::from_word(r.action().load(Relaxed));
     let nh = snap.nexthops.get(usize::from(action.nexthop)).map(NextHop::load);
@@ -92,7 +107,7 @@ fn judged<R: SharedTable>(
         PuntReason::Ttl => p.ttl <= 1,
         PuntReason::Mtu => nh.is_some_and(|nh| p.ip_len > nh.mtu),
         PuntReason::Icmp => matches!(p.l4, L4::IcmpError { .. } | L4::IcmpOther { .. }),
-        PuntReason::Malformed => false,
+        PuntReason::Malformed | PuntReason::Ingress => false,
         PuntReason::Flow => action.act != FlowAct::Forward || action.flags & FLOW_PUNT_ALL != 0,
     };
     // These are for packets with a record alone.

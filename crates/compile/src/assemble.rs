@@ -10,8 +10,9 @@ use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
 use sag_pipeline::qos::{self, MeterNumbers};
-use sag_pipeline::snapshot::{AddrSet, Ingress, NeighborKey, Options, Port, Route, Snapshot};
+use sag_pipeline::snapshot::{AddrSet, Ingress, Member, NeighborKey, Options, Port, Route, Snapshot};
 use sag_pipeline::tunnel::Tunnels;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A gateway in the pipeline's terms, before anything of it has a number.
@@ -27,6 +28,8 @@ pub struct GatewaySpec {
     pub local: AddrSet,
     /// The route of each prefix.
     pub routes: Vec<(IpNet, Route)>,
+    /// Ways out that a prefix has and does not use, by the place of its route in `routes`.
+    pub unused_routes: HashMap<u32, Vec<Member>>,
     /// Resolved neighbors.
     pub neighbors: NeighborLinks,
     /// Compiled ACLs.
@@ -88,7 +91,8 @@ pub fn assemble(
             IpNet::V6(n) => prefixes6.push((n.network().to_bits(), n.prefix_len(), no)),
         }
     }
-    let snapshot = Snapshot {
+    let prefixes: Vec<_> = spec.routes.iter().map(|(n, _)| (*n, n.addr().is_ipv6())).collect();
+    let mut snapshot = Snapshot {
         epoch: spec.epoch,
         ingress: Ingress::new(&spec.ports),
         ports: spec.ports,
@@ -98,6 +102,8 @@ pub fn assemble(
         fib6: Fib::build(prefixes6),
         neighbors: numbers.nexthops.table().clone(),
         routes_version: numbers.nexthops.table().routes(),
+        unused_routes: spec.unused_routes,
+        source_checks: 0,
         nexthops: numbers.nexthops.records(),
         acl: spec.acl,
         nat: Arc::new(nat),
@@ -105,6 +111,7 @@ pub fn assemble(
         tunnels: spec.tunnels,
         options: spec.options,
     };
+    snapshot.finish(prefixes.into_iter());
     let link_mtus = link_mtus(&snapshot);
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
 }

@@ -70,6 +70,11 @@ impl Compiler {
             epoch,
             now: clock.monotonic,
             routes: rows.iter().map(|r| (r.dst, r.route.clone())).collect(),
+            unused_routes: (0u32..)
+                .zip(&rows)
+                .filter(|(_, r)| !r.unused.is_empty())
+                .map(|(no, r)| (no, r.unused.clone()))
+                .collect(),
             neighbors: self.neighbors(config, tables, &bindings),
             acl: self.acl.compile(config, &mut problems),
             nat: self.nat.compile(config, &ports, &local),

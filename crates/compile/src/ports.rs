@@ -120,6 +120,7 @@ pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) 
                 up: ours && present && running,
                 addrs4: if ours { nets.iter().filter_map(v4).collect() } else { Vec::new() },
                 addrs6: if ours { nets.iter().filter_map(v6).collect() } else { Vec::new() },
+                reverse_path: p.reverse_path(),
             };
             PortBinding {
                 idx,

@@ -34,6 +34,18 @@ pub struct RouteRow {
     pub metric: u32,
     /// Next hops by devices that are no ports: (ifindex, gateway, weight).
     pub foreign: Vec<(u32, Option<IpAddr>, u16)>,
+    /// The ways out of the prefix's other routes, which this one wins over. Packets may come in by them.
+    pub unused: Vec<Member>,
+}
+
+impl RouteRow {
+    fn take_members(self) -> Vec<Member> {
+        let mut members = self.unused;
+        if let Route::Via(used) = self.route {
+            members.extend(used);
+        }
+        members
+    }
 }
 
 /// A prefix's candidates are tried in this order.
@@ -57,14 +69,18 @@ pub(crate) fn collect(
 ) -> Vec<RouteRow> {
     let mut best: BTreeMap<IpNet, (Rank, RouteRow)> = BTreeMap::new();
     let mut offer = |rank: Rank, row: RouteRow| match best.get_mut(&row.dst) {
-        Some((have, old)) if rank < *have => (*have, *old) = (rank, row),
+        Some((have, old)) if rank < *have => {
+            let loser = std::mem::replace(old, row);
+            old.unused.extend(loser.take_members());
+            *have = rank;
+        }
         // Several routes of one rank in the file share the load.
         Some((have, old)) if rank == *have && row.source == RouteSource::Config => {
             if let (Route::Via(members), Route::Via(more)) = (&mut old.route, row.route) {
                 members.extend(more);
             }
         }
-        Some(_) => {}
+        Some((_, old)) => old.unused.extend(row.take_members()),
         None => {
             best.insert(row.dst, (rank, row));
         }
@@ -111,6 +127,7 @@ pub(crate) fn collect(
             protocol: r.protocol.to_string(),
             metric: r.priority,
             foreign,
+            unused: Vec::new(),
         };
         offer((table, r.priority, RouteSource::Kernel), row);
     }
@@ -139,6 +156,7 @@ fn connected(config: &Config) -> impl Iterator<Item = RouteRow> + '_ {
             protocol: "connected".into(),
             metric: 0,
             foreign: Vec::new(),
+            unused: Vec::new(),
         })
     })
 }
@@ -158,6 +176,7 @@ fn connected_inside<'c>(
             protocol: "connected".into(),
             metric: 0,
             foreign: Vec::new(),
+            unused: Vec::new(),
         })
     })
 }
@@ -187,6 +206,7 @@ fn configured<'c>(
             protocol: "static".into(),
             metric: r.metric,
             foreign: Vec::new(),
+            unused: Vec::new(),
         })
     })
 }

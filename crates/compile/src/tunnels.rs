@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use sag_model::config::{self, Config, TunnelIdx};
 use sag_model::{MacAddr, Nanos};
 use sag_packet::encap::{Encap, Template};
+use sag_pipeline::networks::Networks;
 use sag_pipeline::tunnel::{EspSaTable, Tunnel, TunnelNo, TunnelState, Tunnels};
 use sag_tunnel::group::{Group, Member, MemberState};
 use sag_tunnel::keys::Lifetime;
@@ -197,6 +198,12 @@ fn tunnel(
         mtu: t.mtu,
         addrs4: t.addresses.iter().filter_map(v4).collect(),
         addrs6: t.addresses.iter().filter_map(v6).collect(),
+        sources: (!t.sources.is_empty()).then(|| {
+            let own = t.addresses.iter().chain(&t.sources);
+            Arc::new(Networks::new(own.map(|n| (n.addr(), n.prefix_len()))))
+        }),
+        reverse_path: t.reverse_path,
+        ingress: u64::MAX,
         state,
         probing: t.probing.clone(),
         keepalive: t.keepalive,

@@ -84,7 +84,7 @@ drop_reasons! {
     SnatExhausted = 45, "snat-exhausted", "no free port or identifier on the SNAT address";
     SnatHostLimit = 46, "snat-host-limit", "the inside host is at its session limit";
     NatFiltered = 47, "nat-filtered", "the NAT entry's filtering behaviour does not admit the sender";
-    TcpOutOfWindow = 48, "tcp-out-of-window", "TCP segment outside the session's window";
+    TcpOutOfWindow = 48, "tcp-out-of-window", "TCP reset, or ICMP error about a TCP segment, outside the session's window";
     CarExceeded = 49, "car-exceeded", "over the peak rate (PIR) of its CAR";
     LinkExceeded = 50, "link-exceeded", "over the bandwidth of the link";
     FloodGuard = 51, "flood-guard", "new-flow rate over the port's share";
@@ -116,6 +116,9 @@ drop_reasons! {
     EspUnreserved = 77, "esp-unreserved", "no numbers are reserved on disk for the static key of the ESP tunnel: sagctl tunnels says why";
     HostShare = 78, "host-share", "the host (IPv4 address, IPv6 /64) has its share of a table of sessions or NAT ports that runs short (dataplane.host_share)";
     HostHalfOpen = 79, "host-half-open", "the host (IPv4 address, IPv6 /64) has as many unanswered sessions as it may (dataplane.host_half_open)";
+    ReversePath = 80, "reverse-path", "the route to its source does not lead back the way it came (reverse_path; RFC 3704)";
+    TunnelSource = 81, "tunnel-source", "source inside the tunnel that its sources do not have";
+    IcmpRedirect = 82, "icmp-redirect", "ICMP redirect from beyond the link: only the next router may send one";
 }
 
 impl DropReason {

@@ -35,6 +35,7 @@ pub const TUNNEL_SUM: u8 = 1 << 7;
 const WORDS: usize = 16;
 const MAC: usize = TUNNEL_HEADER / 8;
 const CONTROL: usize = MAC + 1;
+const INGRESS: usize = CONTROL + 1;
 
 /// `struct gw_tunnel` as words, each written by one store.
 #[repr(C, align(64))]
@@ -63,6 +64,8 @@ pub struct TunnelEntry {
     pub tos: u8,
     /// Of an IPv4 header: the ones' complement sum of `header`, as loaded.
     pub sum: u16,
+    /// A bit for each port by which outer packets may come in.
+    pub ingress: u64,
 }
 
 impl TunnelRecord {
@@ -84,6 +87,9 @@ impl TunnelRecord {
             if !same(word, v) {
                 word.store(v, Ordering::Relaxed);
             }
+        }
+        if !same(&self.word[INGRESS], e.ingress) {
+            self.word[INGRESS].store(e.ingress, Ordering::Relaxed);
         }
         if !same(&self.word[CONTROL], control) {
             self.word[CONTROL].store(control, Ordering::Release);

@@ -224,8 +224,7 @@ impl Template {
         }
         match self.encap {
             Encap::Vxlan { .. } => {
-                let port = ENTROPY_FIRST | entropy(f.hash) as u16 & ENTROPY_MASK;
-                h[ip..ip + 2].copy_from_slice(&port.to_be_bytes());
+                h[ip..ip + 2].copy_from_slice(&entropy_port(f.hash).to_be_bytes());
                 h[ip + 4..ip + 6].copy_from_slice(&((total - ip) as u16).to_be_bytes());
                 h[len - 2..len].copy_from_slice(&ethertype);
                 self.fill_udp_checksum(packet, udp_checksum);
@@ -292,6 +291,18 @@ pub fn gre_quote_matches(d: &[u8; 8], key: Option<u32>) -> bool {
         Some(_) if flags & GRE_CHECKSUM != 0 => flags & GRE_KEY != 0,
         Some(key) => flags & GRE_KEY != 0 && second == key,
     }
+}
+
+/// Bytes of a GRE header that an ICMP error quotes: nothing can be summed up there.
+pub fn gre_quote_len(d: &[u8]) -> Option<usize> {
+    let flags = u16::from_be_bytes(*d.first_chunk()?);
+    let optional = [GRE_CHECKSUM, GRE_KEY, GRE_SEQUENCE].into_iter().filter(|f| flags & f != 0).count();
+    (flags & GRE_UNSUPPORTED == 0).then_some(4 + 4 * optional)
+}
+
+/// The UDP source port of a flow's packets in a VXLAN tunnel.
+pub const fn entropy_port(hash: u64) -> u16 {
+    ENTROPY_FIRST | entropy(hash) as u16 & ENTROPY_MASK
 }
 
 /// A received GRE header.

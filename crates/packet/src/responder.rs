@@ -35,6 +35,28 @@ pub fn arp_reply(frame: &[u8], mac: [u8; 6], ours: &dyn Fn(IpAddr) -> bool, out:
     Some(ETH_LEN + ARP_LEN)
 }
 
+/// The IPv4 address of who sent an ARP packet about Ethernet, whose Ethernet address is the frame's source.
+pub fn arp_sender(frame: &[u8]) -> Option<Ipv4Addr> {
+    let arp: &[u8; ARP_LEN] = frame.get(ETH_LEN..)?.first_chunk()?;
+    let honest = arp[..6] == [0, 1, 8, 0, 6, 4] && frame.get(6..12) == Some(&arp[8..14]);
+    honest.then(|| Ipv4Addr::new(arp[14], arp[15], arp[16], arp[17]))
+}
+
+/// Writes an ARP request to everybody on the link to `out`, as a whole frame; returns its length.
+pub fn arp_request(mac: [u8; 6], own: Ipv4Addr, target: Ipv4Addr, out: &mut [u8]) -> Option<usize> {
+    let out = out.get_mut(..ETH_LEN + ARP_LEN)?;
+    out[..6].fill(0xFF);
+    out[6..12].copy_from_slice(&mac);
+    out[12..14].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
+    let arp = &mut out[ETH_LEN..];
+    arp[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+    arp[8..14].copy_from_slice(&mac);
+    arp[14..18].copy_from_slice(&own.octets());
+    arp[18..24].fill(0);
+    arp[24..28].copy_from_slice(&target.octets());
+    Some(ETH_LEN + ARP_LEN)
+}
+
 /// Writes the advertisement that replies to a neighbour solicitation; as [`arp_reply`].
 pub fn advertisement(
     frame: &[u8],

@@ -132,7 +132,7 @@ impl FlowFamily for FlowRecord4 {
     }
 
     fn translated(&self) -> Key4 {
-        let l4 = self.key_l4.load(Ordering::Relaxed) >> 32 << 32;
+        let l4 = self.key().l4 >> 32 << 32;
         let ports = self.new_ports.load(Ordering::Relaxed) & 0xFFFF_FFFF;
         Key4 { addrs: self.new_addrs.load(Ordering::Relaxed), l4: l4 | ports }
     }
@@ -278,10 +278,22 @@ impl FlowFamily for FlowRecord6 {
     }
 }
 
-/// The key under which the packet that an ICMP error quotes is known: its answer, seen from where
-/// the error came. Works before and after translation alike.
-pub fn quoted_key<R: FlowFamily>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<R::Key> {
-    let quote = p.ip(frame).get(usize::from(p.l4_at - p.l3) + 8..)?;
+/// A packet that an ICMP error quotes.
+#[derive(Debug, Clone, Copy)]
+pub struct Quote<K> {
+    /// The key of its answers, seen from where the error came: that is how it is known, before and after translation alike.
+    pub answers: K,
+    /// Its TCP sequence number.
+    pub sequence: Option<u32>,
+}
+
+/// The packet that an ICMP error quotes.
+pub fn quoted<R: FlowFamily>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<Quote<R::Key>> {
+    quote::<R>(p.ip(frame).get(usize::from(p.l4_at - p.l3) + 8..)?, zone)
+}
+
+/// A packet as it is quoted, from its IP header on, by an error from `zone`.
+pub fn quote<R: FlowFamily>(quote: &[u8], zone: Zone) -> Option<Quote<R::Key>> {
     let (proto, l4_at) = match R::FAMILY {
         Family::V4 => quoted_v4(quote)?,
         Family::V6 => quoted_v6(quote)?,
@@ -295,7 +307,8 @@ pub fn quoted_key<R: FlowFamily>(p: &Parsed, frame: &[u8], zone: Zone) -> Option
         (Family::V4, ICMP, 0 | 14) | (Family::V6, ICMPV6, 129) => (0, word(4)),
         _ => (0, 0),
     };
-    R::answer_to(quote, ports, proto, zone)
+    let sequence = (proto == TCP).then(|| u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]));
+    Some(Quote { answers: R::answer_to(quote, ports, proto, zone)?, sequence })
 }
 
 /// Protocol and start of the transport header of a quoted IPv4 packet.

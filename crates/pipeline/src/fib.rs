@@ -123,6 +123,11 @@ impl<A: FibAddr> Fib<A> {
         if best == NONE { None } else { Some(best) }
     }
 
+    /// The route of the prefix of length zero.
+    pub fn default_route(&self) -> Option<u32> {
+        if self.default == NONE { None } else { Some(self.default) }
+    }
+
     /// Bytes held.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.root) + self.nodes.capacity() * size_of::<[FibEntry; 1 << STEP_BITS]>()

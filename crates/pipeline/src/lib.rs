@@ -36,6 +36,7 @@ pub mod hash;
 pub mod ids;
 pub mod nat;
 pub mod neighbors;
+pub mod networks;
 
 pub mod originate;
 pub mod pending;

@@ -5,6 +5,7 @@
 //! snapshot.
 
 mod outer_path;
+mod reverse_path;
 
 use crate::fib::Fib;
 pub use crate::hash::AddrSet;
@@ -15,9 +16,11 @@ use crate::policy::AclSet;
 use crate::qos::QosPolicy;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 pub use outer_path::OuterPath;
+use sag_model::config::ReversePath;
 use sag_model::flow::{NH_VALID, NextHopRecord};
 use sag_model::{MacAddr, PortIdx, Zone};
 use sag_packet::rewrite::LinkWords;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,6 +48,8 @@ pub struct Port {
     pub addrs4: Vec<(Ipv4Addr, u8)>,
     /// The same of IPv6.
     pub addrs6: Vec<(Ipv6Addr, u8)>,
+    /// Which sources may come in by it.
+    pub reverse_path: ReversePath,
 }
 
 /// What a prefix resolves to.
@@ -158,6 +163,10 @@ pub struct Snapshot {
     pub fib4: Fib<u32>,
     /// Longest prefix of IPv6, to a route's number.
     pub fib6: Fib<u128>,
+    /// Ways out that a prefix has and does not use, because of their metric, by the number of its route. Most have none.
+    pub unused_routes: HashMap<u32, Vec<Member>>,
+    /// Changes when sources may come in by other ports or tunnels than before.
+    pub source_checks: u64,
     /// The numbers of next hops, live.
     pub neighbors: Arc<NeighborTable>,
     /// The version of the routes above, beside that of [`NeighborTable::routes`].
@@ -362,12 +371,29 @@ impl Snapshot {
     }
 
     /// The route of the longest matching prefix.
+    #[inline]
     pub fn route(&self, dst: IpAddr) -> Option<&Route> {
-        let no = match dst {
+        self.routes.get(self.route_no(dst)? as usize)
+    }
+
+    /// The number of that route.
+    #[inline]
+    fn route_no(&self, dst: IpAddr) -> Option<u32> {
+        match dst {
             IpAddr::V4(a) => self.fib4.lookup(a.to_bits()),
             IpAddr::V6(a) => self.fib6.lookup(a.to_bits()),
-        }?;
-        self.routes.get(no as usize)
+        }
+    }
+
+    /// Fills in what depends on routes and ports together. To be called once, when all else is there; `prefixes` are
+    /// those of the routes, in their order, with whether they are of IPv6.
+    pub fn finish<N: std::hash::Hash>(&mut self, prefixes: impl Iterator<Item = (N, bool)>) {
+        let ends: Vec<_> =
+            self.tunnels.iter().map(|t| (t.no, self.outer_ingress(t.remote, t.is_esp()))).collect();
+        for (no, ingress) in ends {
+            self.tunnels.set_ingress(no, ingress);
+        }
+        self.source_checks = self.source_checks(prefixes);
     }
 
     /// The member of a multipath route for a flow: by weight, the same for the same hash.

@@ -4,6 +4,7 @@ use crate::*;
 use ipnet::IpNet;
 use sag_acl::Rule;
 use sag_compile::{GatewaySpec, NeighborLinks, NextHopTable, Numbers, Problem, SharedRecords, assemble};
+use sag_model::config::ReversePath;
 use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
 use sag_model::{Dscp, MacAddr, Nanos, Zone};
@@ -59,6 +60,8 @@ pub struct Net {
     pub ports: Vec<Port>,
     /// The last one of a prefix counts.
     pub routes: Vec<((IpAddr, u8), Route)>,
+    /// Ways out that a prefix of `routes` has and does not use.
+    pub unused: Vec<((IpAddr, u8), Vec<Member>)>,
     /// Rules and their counters.
     pub acl: Acl,
     /// Addresses of WAN ports and the gateway's own are filled in.
@@ -99,6 +102,7 @@ impl Net {
             epoch: 1,
             ports: Vec::new(),
             routes: Vec::new(),
+            unused: Vec::new(),
             acl: Acl::new(true),
             nat: NatSpec { hairpin: true, ..NatSpec::default() },
             qos: qos::QosSpec { link_burst_ms: 200, largest: 1500, ..qos::QosSpec::default() },
@@ -211,6 +215,10 @@ impl Net {
             up: true,
             addrs4: Vec::new(),
             addrs6: Vec::new(),
+            reverse_path: match zone {
+                Zone::Lan => ReversePath::Strict,
+                Zone::Wan | Zone::Overlay => ReversePath::Feasible,
+            },
         };
         for (addr, len) in addrs.iter().map(|a| prefix(a)) {
             match addr {
@@ -382,6 +390,15 @@ impl Net {
         outside.chain(inside).collect()
     }
 
+    fn unused_routes(&self) -> HashMap<u32, Vec<Member>> {
+        let of = |prefix: &(IpAddr, u8)| {
+            let list =
+                self.unused.iter().filter(|(p, _)| p == prefix).flat_map(|(_, members)| members.clone());
+            Some(list.collect::<Vec<_>>()).filter(|l| !l.is_empty())
+        };
+        (0u32..).zip(&self.routes).filter_map(|(no, (p, _))| Some((no, of(p)?))).collect()
+    }
+
     /// Compiles the gateway as the daemon does, and writes the records that the snapshot names.
     pub fn snapshot(&mut self) -> Snapshot {
         let spec = GatewaySpec {
@@ -390,6 +407,7 @@ impl Net {
             ports: self.ports.clone(),
             local: self.local_addresses(),
             routes: self.routes.iter().map(|((a, l), r)| (network(*a, *l), r.clone())).collect(),
+            unused_routes: self.unused_routes(),
             neighbors: self.neighbors.clone(),
             acl: self.acl.build(),
             nat: self.nat_spec(),

@@ -3,6 +3,7 @@
 
 use crate::*;
 use sag_model::MacAddr;
+use sag_model::config::ReversePath;
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Kind};
 use sag_pipeline::policy::Class;
@@ -27,6 +28,8 @@ const BEHAVIORS: [(Behavior, Behavior); 6] = [
     (Behavior::AddressAndPortDependent, Behavior::AddressDependent),
     (Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent),
 ];
+const MODES: [ReversePath; 4] =
+    [ReversePath::Strict, ReversePath::Feasible, ReversePath::Loose, ReversePath::Off];
 const HOSTS4: [&str; 9] = [
     "192.168.1.10",
     "192.168.1.11",
@@ -137,6 +140,9 @@ impl Rng {
             };
             n.route(to, route);
         }
+        if self.once_in(3) {
+            n.ports.iter_mut().for_each(|p| p.reverse_path = self.pick(&MODES));
+        }
         for _ in 0..self.below(4) {
             self.event(&mut n);
         }
@@ -202,7 +208,8 @@ impl Rng {
     /// Something happens to the gateway.
     pub fn event(&mut self, n: &mut Net) {
         let port = self.pick(&[LAN, WAN, LINE, LAN2]);
-        match self.below(6) {
+        match self.below(7) {
+            6 => n.ports[port.index()].reverse_path = self.pick(&MODES),
             0 => n.ports[port.index()].up ^= true,
             1 => n.set_mtu(port, self.pick(&MTUS)),
             2 => {
@@ -254,7 +261,7 @@ impl Rng {
             s if s.starts_with("10.") || s.starts_with("2001:db8:20:") => LINE,
             _ => WAN,
         };
-        let port = if self.once_in(5) { self.pick(&[LAN, LAN2, WAN, LINE]) } else { home };
+        let port = if self.once_in(10) { self.pick(&[LAN, LAN2, WAN, LINE]) } else { home };
         p = p.into_port(port);
         match self.below(40) {
             0 => p.dmac = MacAddr([0xFF; 6]),

@@ -2,7 +2,7 @@
 
 use crate::{GATEWAY_MACS, Net, WAN};
 use sag_model::MacAddr;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing};
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp, Probing, ReversePath};
 use sag_packet::Family;
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_pipeline::snapshot::{Member, Route};
@@ -48,6 +48,9 @@ pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
         mtu: None,
         addrs4: vec![("10.255.0.1".parse().expect("address"), 30)],
         addrs6: vec![("fd00::1".parse().expect("address"), 64)],
+        sources: None,
+        reverse_path: ReversePath::Feasible,
+        ingress: u64::MAX,
         state: Default::default(),
         probing: Probing { interval: 0, loss: 3, target: None },
         keepalive: 0,

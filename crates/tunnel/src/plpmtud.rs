@@ -6,6 +6,8 @@ use std::fmt;
 pub const MAX_PROBES: u32 = 3;
 /// BASE_PLPMTU: confirmed before anything larger is tried (RFC 8899 5.1.2).
 pub const BASE: u16 = 1200;
+/// Nanoseconds between two hints by ICMP.
+const HINTS: u64 = 1_000_000_000;
 /// PMTU_RAISE_TIMER, nanoseconds (RFC 8899 5.1.1).
 const RAISE: u64 = 600_000_000_000;
 
@@ -78,6 +80,10 @@ pub struct Plpmtud {
     due: u64,
     raise_at: u64,
     next_id: u32,
+    /// What ICMP says that passes; a search tries it first, and then the next size.
+    hint: Option<u16>,
+    /// When the next hint is taken.
+    hints_from: u64,
 }
 
 impl Plpmtud {
@@ -98,6 +104,8 @@ impl Plpmtud {
             due: now,
             raise_at: now,
             next_id: 0,
+            hint: None,
+            hints_from: now,
         }
     }
 
@@ -127,6 +135,14 @@ impl Plpmtud {
             State::Base | State::Error => Some(self.base()),
             State::SearchComplete => Some(self.plpmtu),
             State::Search => {
+                match self.hint {
+                    Some(hint) if hint > self.plpmtu && hint < self.too_large => return Some(hint),
+                    // Right behind it, the search may be over at once.
+                    Some(hint) if hint == self.plpmtu && hint + step < self.too_large => {
+                        return Some(hint + step);
+                    }
+                    _ => {}
+                }
                 if self.too_large > max {
                     // Most paths carry the link's MTU.
                     return (self.plpmtu < max).then_some(max);
@@ -188,24 +204,19 @@ impl Plpmtud {
         self.plpmtu != before
     }
 
-    /// ICMP says that the path takes `size` (4.6.2); the caller has checked that the message quotes a
-    /// packet of this tunnel. True: the MTU has changed.
-    pub fn packet_too_big(&mut self, size: u16, now: u64) -> bool {
+    /// ICMP says that the path takes `size` (RFC 8899 4.6.2). Whoever knows the tunnel's addresses can say so, so it
+    /// changes nothing by itself: the size in use is confirmed at once rather than at the next interval, and a search
+    /// tries `size` first. A hint is taken each [`HINTS`] at most.
+    pub fn packet_too_big(&mut self, size: u16, now: u64) {
         let size = size - size % self.settings.step;
-        if size < self.settings.min || size >= self.too_large {
-            return false;
+        if size < self.settings.min || size >= self.too_large || now < self.hints_from {
+            return;
         }
-        self.too_large = size + self.settings.step;
-        self.pending = None;
-        self.failures = 0;
-        self.due = now;
-        let before = self.plpmtu;
-        if size < self.base() {
-            (self.state, self.plpmtu) = (State::Error, size);
-        } else if size < self.plpmtu {
-            (self.state, self.plpmtu) = (State::Search, self.base());
+        self.hints_from = now.saturating_add(HINTS);
+        self.hint = Some(size);
+        if self.state == State::SearchComplete && size < self.plpmtu && self.pending.is_none() {
+            self.due = now;
         }
-        self.plpmtu != before
     }
 
     /// Probing goes on after a pause: a probe from before does not count.
@@ -235,6 +246,7 @@ impl Plpmtud {
 
     fn complete(&mut self, now: u64) {
         self.state = State::SearchComplete;
+        self.hint = None;
         self.failures = 0;
         self.raise_at = now.saturating_add(RAISE);
         self.due = now.saturating_add(self.settings.confirm);
@@ -339,11 +351,53 @@ mod tests {
     fn icmp_shortens_the_search_and_cannot_make_it_absurd() {
         let mut p = Plpmtud::new(settings(1500, 4), 0);
         let now = run(&mut p, 0, 1_000 * MS, |_, _| true);
-        assert!(!p.packet_too_big(100, now) && p.mtu() == 1500);
-        assert!(!p.packet_too_big(9000, now) && p.mtu() == 1500);
-        assert!(p.packet_too_big(1302, now) && p.mtu() == 1200);
-        run(&mut p, now, 3_000 * MS, |_, size| size <= 1302);
-        assert_eq!(p.mtu(), 1300);
+        for absurd in [0, 100, 9000] {
+            let due = p.next();
+            p.packet_too_big(absurd, now);
+            assert_eq!((p.next(), p.mtu()), (due, 1500));
+        }
+        // The first loss is noticed at once, and the search ends with the size that ICMP has named.
+        p.packet_too_big(1302, now);
+        let tried = std::cell::RefCell::new(Vec::new());
+        run(&mut p, now, 2_500 * MS, |_, size| {
+            tried.borrow_mut().push(size);
+            size <= 1302
+        });
+        let tried = tried.into_inner();
+        assert_eq!((p.mtu(), p.state()), (1300, State::SearchComplete), "{tried:?}");
+        assert_eq!(tried[..8], [1500, 1500, 1500, 1200, 1300, 1304, 1304, 1304]);
+    }
+
+    /// As often and as small as somebody likes to say: what is in use is probed and stays in use.
+    #[test]
+    fn forged_errors_change_nothing() {
+        let mut p = Plpmtud::new(settings(1500, 4), 0);
+        let mut now = run(&mut p, 0, 1_000 * MS, |_, _| true);
+        let mut probes = 0;
+        for n in 0..100_000u64 {
+            p.packet_too_big([576, 1000, 1280, 1400][n as usize % 4], now);
+            if let Some((id, size)) = p.send(now, TIMEOUT) {
+                assert_eq!(size, 1500);
+                p.answered(id, now + MS);
+                probes += 1;
+            }
+            now += MS / 10;
+            assert_eq!(p.mtu(), 1500);
+        }
+        assert!(probes <= 16, "{probes} probes in ten seconds");
+        // During a search they do not end it early.
+        let mut p = Plpmtud::new(settings(1500, 4), 0);
+        let mut now = 0;
+        while p.state() != State::SearchComplete && now < 60_000 * MS {
+            p.packet_too_big(1204, now);
+            if let Some((id, size)) = p.send(now, TIMEOUT)
+                && size <= 1452
+            {
+                p.answered(id, now + MS);
+            }
+            now += 10 * MS;
+        }
+        assert_eq!(p.mtu(), 1452);
     }
 
     #[test]

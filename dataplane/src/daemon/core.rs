@@ -241,7 +241,8 @@ impl Daemon {
     }
 
     /// Compiles and publishes under an epoch. A time window of QoS that has begun or ended raises it, so that flows are
-    /// classified again; so do other NAT addresses (DHCP), because sessions that were translated to an old address cannot go on.
+    /// classified again; so do other NAT addresses (DHCP), because sessions that were translated to an old address cannot go on, and routes by
+    /// which sources may come in elsewhere than before (`reverse_path`).
     fn recompile(&mut self, epoch: u32, stale: &[StaleFlows]) {
         let clock = read_clocks();
         let current = self.publisher.epoch();
@@ -251,6 +252,9 @@ impl Daemon {
         if epoch == current && !plan.snapshot.nat.same_addresses(&self.publisher.snapshot.nat) {
             plan.snapshot.epoch = next_epoch(epoch);
             tracing::info!(epoch = plan.snapshot.epoch, "NAT addresses have changed");
+        } else if epoch == current && plan.snapshot.source_checks != self.publisher.snapshot.source_checks {
+            plan.snapshot.epoch = next_epoch(epoch);
+            tracing::debug!(epoch = plan.snapshot.epoch, "sources may come in by other ports than before");
         }
         let mut cx = Context {
             keys: &mut self.keys,

@@ -155,6 +155,9 @@ impl Writer {
             Event::HostRefused { host, limit } => {
                 tracing::warn!(event = "nat-host-limit", %host, limit, "a host is at its limit: its new sessions are refused");
             }
+            Event::TunnelPeerMac { tunnel, old, new } => {
+                tracing::warn!(event = "tunnel-peer-mac", tunnel, %old, %new, "the peer of a VXLAN tunnel has another Ethernet address");
+            }
             Event::TableFull { capacity } => {
                 tracing::warn!(
                     event = "session-table-full",

@@ -353,6 +353,9 @@ fn tunnels(out: &mut Families<'_>, all: &[Tunnel]) -> fmt::Result {
         ("sag_tunnel_tx_packets", "Packets sent through the tunnel", |t| t.tx_packets),
         ("sag_tunnel_tx_bytes", "IP bytes sent through the tunnel", |t| t.tx_bytes),
         ("sag_tunnel_drops", "Packets dropped at the tunnel's entry or exit", |t| t.drops),
+        ("sag_tunnel_icmp_refused", "ICMP errors about packets that the tunnel has not sent", |t| {
+            t.icmp_refused
+        }),
     ] {
         out.counter(name, help, all.iter().map(|t| (by_tunnel(t), value(t))))?;
     }

@@ -10,7 +10,7 @@ use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use sag_bpf::Gateway;
 use sag_model::flow::*;
-use sag_model::{MacAddr, Zone};
+use sag_model::{MacAddr, PortIdx, Zone};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -121,6 +121,7 @@ pub fn install_flows(gw: &Gateway, flows: u32) -> Result<()> {
         for (n, key) in RecordNo::both(i + 1).into_iter().zip(pair) {
             let r = &gw.flows4()[n.index()];
             r.set_key(&key);
+            r.set_ingress(IngressId::port(PortIdx(n.direction() as u8)));
             r.new_addrs.store(u64::from(public) | u64::from(dst) << 32, Relaxed);
             r.new_ports.store(u64::from((i as u16).to_be()) | 0x1234_5678 << 32, Relaxed);
             r.action.store(TO_NEXT.to_word(), Relaxed);

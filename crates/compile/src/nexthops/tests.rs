@@ -17,6 +17,7 @@ fn ports() -> Vec<Port> {
         up: true,
         addrs4: Vec::new(),
         addrs6: Vec::new(),
+        reverse_path: sag_model::config::ReversePath::Strict,
     };
     (0..4).map(port).collect()
 }

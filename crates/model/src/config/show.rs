@@ -216,6 +216,7 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
     let mut out = RawTunnel {
         kind: text(t.encap.kind()),
         addresses: Tunnel::KEYS.addresses.write(&t.addresses),
+        sources: Tunnel::KEYS.sources.write(&t.sources),
         probe_interval: number(t.probing.interval),
         probe_loss: number(t.probing.loss),
         probe_target: t.probing.target.and_then(text),

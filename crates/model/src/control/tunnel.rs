@@ -79,6 +79,9 @@ pub struct Tunnel {
     pub mtu_configured: Option<u16>,
     /// Outer bytes that the path was found to carry; `null`: nothing was learned.
     pub path_mtu_learned: Option<u16>,
+    /// ICMP errors about outer packets that quote none that was sent, and changed nothing.
+    #[serde(default)]
+    pub icmp_refused: u64,
     /// Bytes that the tunnel adds to a packet.
     pub overhead: u16,
     /// VXLAN: the peer's Ethernet address inside.

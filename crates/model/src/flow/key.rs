@@ -1,6 +1,49 @@
 //! Keys of flows, and their hash, which the XDP program computes, too.
 
-use crate::ids::Zone;
+use crate::ids::{PortIdx, Zone};
+
+/// Bits of [`l4_word`] that are part of the key. Above them a record has the [`IngressId`] of its packets.
+pub const L4_KEY: u64 = (1 << INGRESS_SHIFT) - 1;
+const INGRESS_SHIFT: u32 = 48;
+
+/// By which port, or out of which tunnel, the packets of a record come in. It is no part of the key: a packet of
+/// the flow that comes in elsewhere finds the record, does not go by it, and is checked by a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IngressId(u16);
+
+impl IngressId {
+    /// No packet of this direction has passed the checks yet.
+    pub const NONE: IngressId = IngressId(u16::MAX);
+    /// They may not come in any more where they did, and have not come in elsewhere.
+    pub const REVOKED: IngressId = IngressId(u16::MAX - 1);
+
+    /// A port.
+    #[inline]
+    pub const fn port(port: PortIdx) -> IngressId {
+        IngressId(port.0 as u16)
+    }
+
+    /// A tunnel, by its number.
+    #[inline]
+    pub const fn tunnel(no: u8) -> IngressId {
+        IngressId(TUNNEL | no as u16)
+    }
+
+    /// From the word of a record that has the key below.
+    #[inline]
+    pub const fn of_word(key_l4: u64) -> IngressId {
+        IngressId((key_l4 >> INGRESS_SHIFT) as u16)
+    }
+
+    /// The word of a record: the key's with the ingress above.
+    #[inline]
+    pub const fn with_key(self, l4: u64) -> u64 {
+        l4 & L4_KEY | (self.0 as u64) << INGRESS_SHIFT
+    }
+}
+
+/// `GW_INGRESS_TUNNEL`: the number is a tunnel's.
+const TUNNEL: u16 = 1 << 8;
 
 /// Key of an IPv4 flow, as two words (see `struct gw_flow4`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +95,7 @@ impl Key4 {
     /// 64 bits; [`Probe::new`](super::Probe::new) uses all of them.
     #[inline]
     pub const fn hash(&self, seed: u64) -> u64 {
-        let h = mix(mix(seed, self.addrs, HASH_M1), self.l4, HASH_M2);
+        let h = mix(mix(seed, self.addrs, HASH_M1), self.l4 << (64 - INGRESS_SHIFT), HASH_M2);
         partition_by_direction(mix(h, 0, HASH_M1), self.l4)
     }
 }
@@ -63,6 +106,6 @@ impl Key6 {
     pub const fn hash(&self, seed: u64) -> u64 {
         let h = mix(mix(seed, self.src[0], HASH_M1), self.src[1], HASH_M2);
         let h = mix(mix(h, self.dst[0], HASH_M1), self.dst[1], HASH_M2);
-        partition_by_direction(mix(mix(h, self.l4, HASH_M1), 0, HASH_M2), self.l4)
+        partition_by_direction(mix(mix(h, self.l4 << (64 - INGRESS_SHIFT), HASH_M1), 0, HASH_M2), self.l4)
     }
 }

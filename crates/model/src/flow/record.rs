@@ -1,6 +1,6 @@
 //! Flow records of both families.
 
-use super::key::{Key4, Key6};
+use super::key::{IngressId, Key4, Key6, L4_KEY};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// `struct gw_flow4`.
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub struct FlowRecord4 {
     /// [`Key4::addrs`](super::Key4::addrs).
     pub key_addrs: AtomicU64,
-    /// [`l4_word`](super::l4_word).
+    /// [`l4_word`](super::l4_word), the [`IngressId`] above it.
     pub key_l4: AtomicU64,
     /// `new_saddr | new_daddr << 32`
     pub new_addrs: AtomicU64,
@@ -35,7 +35,7 @@ pub struct FlowRecord6 {
     pub src: [AtomicU64; 2],
     /// Destination address, as loaded.
     pub dst: [AtomicU64; 2],
-    /// [`l4_word`](super::l4_word).
+    /// [`l4_word`](super::l4_word), the [`IngressId`] above it.
     pub key_l4: AtomicU64,
     /// [`Action::to_word`](super::Action::to_word).
     pub action: AtomicU64,
@@ -63,13 +63,17 @@ impl FlowRecord4 {
     /// The key.
     #[inline]
     pub fn key(&self) -> Key4 {
-        Key4 { addrs: self.key_addrs.load(Ordering::Relaxed), l4: self.key_l4.load(Ordering::Relaxed) }
+        Key4 {
+            addrs: self.key_addrs.load(Ordering::Relaxed),
+            l4: self.key_l4.load(Ordering::Relaxed) & L4_KEY,
+        }
     }
 
     /// Whether the record is of this key.
     #[inline]
     pub fn matches(&self, key: &Key4) -> bool {
-        self.key_addrs.load(Ordering::Relaxed) == key.addrs && self.key_l4.load(Ordering::Relaxed) == key.l4
+        self.key_addrs.load(Ordering::Relaxed) == key.addrs
+            && self.key_l4.load(Ordering::Relaxed) & L4_KEY == key.l4
     }
 }
 
@@ -78,7 +82,8 @@ impl FlowRecord6 {
     #[inline]
     pub fn key(&self) -> Key6 {
         let two = |w: &[AtomicU64; 2]| [w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)];
-        Key6 { src: two(&self.src), dst: two(&self.dst), l4: self.key_l4.load(Ordering::Relaxed) }
+        let l4 = self.key_l4.load(Ordering::Relaxed) & L4_KEY;
+        Key6 { src: two(&self.src), dst: two(&self.dst), l4 }
     }
 
     /// Whether the record is of this key.
@@ -99,8 +104,24 @@ pub trait FlowRecord: Default + Send + Sync + 'static {
     fn key(&self) -> Self::Key;
     /// Whether the record is of this key.
     fn matches(&self, key: &Self::Key) -> bool;
-    /// Stores the key; nothing may point at the record.
+    /// Stores the key, without an ingress; nothing may point at the record.
     fn set_key(&self, key: &Self::Key);
+    /// The word with the transport half of the key, and the ingress above it.
+    fn key_l4(&self) -> &AtomicU64;
+    /// By which port or tunnel its packets come in.
+    #[inline]
+    fn ingress(&self) -> IngressId {
+        IngressId::of_word(self.key_l4().load(Ordering::Relaxed))
+    }
+    /// Packets that come in so go by the record from now on. The key stays.
+    #[inline]
+    fn set_ingress(&self, ingress: IngressId) {
+        let old = self.key_l4().load(Ordering::Relaxed);
+        let new = ingress.with_key(old);
+        if new != old {
+            self.key_l4().store(new, Ordering::Relaxed);
+        }
+    }
     /// [`Action::to_word`](super::Action::to_word).
     fn action(&self) -> &AtomicU64;
     /// Number and marks, see [`EPOCH_NUMBER`](super::EPOCH_NUMBER).
@@ -136,6 +157,10 @@ macro_rules! flow_record {
                 $set
             }
             #[inline]
+            fn key_l4(&self) -> &AtomicU64 {
+                &self.key_l4
+            }
+            #[inline]
             fn action(&self) -> &AtomicU64 {
                 &self.action
             }
@@ -161,7 +186,7 @@ macro_rules! flow_record {
 
 flow_record!(FlowRecord4, Key4, |r, k| {
     r.key_addrs.store(k.addrs, Ordering::Relaxed);
-    r.key_l4.store(k.l4, Ordering::Relaxed);
+    r.key_l4.store(IngressId::NONE.with_key(k.l4), Ordering::Relaxed);
 });
 
 flow_record!(FlowRecord6, Key6, |r, k| {
@@ -169,10 +194,36 @@ flow_record!(FlowRecord6, Key6, |r, k| {
         r.src[i].store(k.src[i], Ordering::Relaxed);
         r.dst[i].store(k.dst[i], Ordering::Relaxed);
     }
-    r.key_l4.store(k.l4, Ordering::Relaxed);
+    r.key_l4.store(IngressId::NONE.with_key(k.l4), Ordering::Relaxed);
 });
 
 const _: () = {
     assert!(size_of::<FlowRecord4>() == 64);
     assert!(size_of::<FlowRecord6>() == 128);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::l4_word;
+    use crate::ids::{PortIdx, Zone};
+
+    #[test]
+    fn the_ingress_is_no_part_of_the_key() {
+        let key = Key4 { addrs: 7, l4: l4_word(1, u16::MAX, 255, Zone::Overlay) };
+        let r = FlowRecord4::default();
+        r.set_key(&key);
+        assert_eq!((r.key(), r.ingress()), (key, IngressId::NONE));
+        let some = [
+            IngressId::port(PortIdx(0)),
+            IngressId::port(PortIdx(63)),
+            IngressId::tunnel(1),
+            IngressId::tunnel(255),
+        ];
+        for ingress in some {
+            r.set_ingress(ingress);
+            assert!(r.matches(&key) && r.key() == key && r.ingress() == ingress);
+            assert_eq!(some.iter().filter(|i| **i == ingress).count(), 1);
+        }
+    }
+}

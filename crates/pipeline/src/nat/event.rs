@@ -1,7 +1,7 @@
 //! Events for the operator: collected by a worker, fetched by its shell.
 
 use super::pool::Endpoint;
-use sag_model::DropReason;
+use sag_model::{DropReason, MacAddr};
 use sag_packet::Family;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -39,7 +39,7 @@ pub struct SessionTuple {
     pub nat_dport: u16,
 }
 
-/// What an operator may want to know of NAT.
+/// What an operator may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A translated session has begun.
@@ -119,6 +119,15 @@ pub enum Event {
         host: Ipv4Addr,
         /// How many sessions it may have.
         limit: u64,
+    },
+    /// The peer of a VXLAN tunnel speaks from another Ethernet address than until now.
+    TunnelPeerMac {
+        /// Number of the tunnel.
+        tunnel: u8,
+        /// The address until now.
+        old: MacAddr,
+        /// The address from now on.
+        new: MacAddr,
     },
     /// A session was refused because the session table is full and no session may make room.
     TableFull {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 pub use takeover::{state_flags, take_over};
 use tcp::{FINS_SEEN, outlived};
-pub use tcp::{Segment, first_word, next_word, note_isn, rst_in_window, settled};
+pub use tcp::{Segment, first_word, next_word, note_isn, rst_in_window, sent_in_window, settled};
 
 /// Ticks without a packet after which a session in this state ends.
 const fn idle_limit(state: State, t: &Timeouts) -> u32 {

@@ -53,23 +53,28 @@ pub fn note_isn(meta: &SessionMeta, side: usize, seq: u32) {
     meta.ports.fetch_or(known, Ordering::Relaxed);
 }
 
+/// Whether one side can have sent this sequence number: it is not before the side's first, nor further than the bytes
+/// that the side has sent. `sent`: IP bytes of that side so far. A connection whose beginning was not seen has no window.
+pub fn sent_in_window(meta: &SessionMeta, side: usize, seq: u32, sent: u64) -> bool {
+    if meta.ports.load(Ordering::Relaxed) & ISN_KNOWN[side] == 0 || sent >= 1 << 31 {
+        return true;
+    }
+    let first = (meta.isn.load(Ordering::Relaxed) >> (16 * side)) as u16;
+    // In steps of 64 KiB; what was lost before it came here is covered by a few steps more.
+    u64::from(((seq >> 16) as u16).wrapping_sub(first)) <= (sent >> 16) + 4
+}
+
 /// Whether an RST of one side can be the connection's: its sequence number is not before the side's
 /// first, nor further than the bytes that the side has sent (RFC 5961 3 asks the hosts for more; they
 /// see every segment, a worker sees few). `sent`: IP bytes of that side so far.
 pub fn rst_in_window(meta: &SessionMeta, side: usize, seq: u32, ack: Option<u32>, sent: u64) -> bool {
-    let flags = meta.ports.load(Ordering::Relaxed);
-    let isn = |side: usize| (meta.isn.load(Ordering::Relaxed) >> (16 * side)) as u16;
-    // In steps of 64 KiB; what was lost before it came here is covered by a few steps more.
-    let within = |number: u32, first: u16, sent: u64| {
-        u64::from(((number >> 16) as u16).wrapping_sub(first)) <= (sent >> 16) + 4
-    };
-    if flags & ISN_KNOWN[side] != 0 {
-        return sent >= 1 << 31 || within(seq, isn(side), sent);
+    if meta.ports.load(Ordering::Relaxed) & ISN_KNOWN[side] != 0 {
+        return sent_in_window(meta, side, seq, sent);
     }
     let state = State::from_u32(meta.state.load(Ordering::Acquire) & 0xFF);
     match (state, ack) {
         // The refusal of a SYN acknowledges it (RFC 9293 3.10.7.1).
-        (Some(State::TcpSyn), Some(ack)) if flags & ISN_KNOWN[1 - side] != 0 => within(ack, isn(1 - side), 0),
+        (Some(State::TcpSyn), Some(ack)) => sent_in_window(meta, 1 - side, ack, 0),
         _ => true,
     }
 }

@@ -30,6 +30,8 @@ pub struct PacketContext<'f> {
     pub hash: u64,
     /// What an existing session says, if there is one.
     pub session: Known,
+    /// An ICMP error about a session that comes in where packets of the session do.
+    pub on_path: bool,
     /// A TCP reset whose numbers cannot be those of its connection.
     pub out_of_window: bool,
     /// The meter group that its flow passes, if there is one; `None`: not classified in this epoch.

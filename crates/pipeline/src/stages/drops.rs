@@ -50,7 +50,11 @@ impl Stage {
             R::NatFiltered | R::NatNoSession | R::NatProtocol => &[Stage::Dnat, Stage::Snat],
             R::IcmpUnmatched => &[Stage::Dnat, Stage::Snat, Stage::Rewrite],
             R::TunnelLocal | R::NoKernelPath => &[Stage::Local],
-            R::SourceMartian | R::DestMartian | R::SourceIsOurs | R::LinkLocalScope => &[Stage::Sanity],
+            R::SourceMartian | R::DestMartian | R::SourceIsOurs | R::LinkLocalScope | R::IcmpRedirect => {
+                &[Stage::Sanity]
+            }
+            // Of an outer packet too, and of what is inside for the gateway itself.
+            R::ReversePath | R::TunnelSource => &[Stage::Decap, Stage::Local, Stage::Sanity],
             R::NoRoute | R::RouteBlackhole | R::RouteUnreachable | R::RouteProhibit | R::EgressNotOurs => {
                 &[Stage::Route]
             }

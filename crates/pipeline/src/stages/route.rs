@@ -7,7 +7,12 @@ use crate::snapshot::{Member, Route, Snapshot};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::icmp::IcmpError;
+use sag_packet::{Family, L4};
 use std::net::{IpAddr, Ipv4Addr};
+
+/// ICMP type of a redirect (RFC 1812 5.2.7.2): its source must be the next router of the host, so none comes from beyond
+/// the link. Those of IPv6 have link-local sources.
+const REDIRECT4: u8 = 5;
 
 /// A route's way out of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,25 +77,28 @@ pub(super) fn local<T: Tracer>(
         .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))
 }
 
-/// Addresses that a router must not forward (RFC 1812 5.3.7, RFC 4291 2.5, RFC 3927 2.7).
+/// Addresses that a router must not forward (RFC 1812 5.3.7, RFC 4291 2.5, RFC 3927 2.7, RFC 6890 2.2), and sources that
+/// do not live where the packet comes from (RFC 2827, RFC 3704).
 #[inline(always)]
 pub(super) fn sanity<T: Tracer>(
     snap: &Snapshot,
-    _: &PacketContext<'_>,
+    ctx: &PacketContext<'_>,
     draft: &mut Draft,
     _: &mut T,
 ) -> Result<(), Disposition> {
     let (src, dst) = (draft.src, draft.wire_dst);
     let bad_source = match src {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 224 || a.is_loopback(),
-        IpAddr::V6(a) => a.is_multicast() || a.is_unspecified() || a.is_loopback(),
+        IpAddr::V6(a) => {
+            a.is_multicast() || a.is_unspecified() || a.is_loopback() || a.to_ipv4_mapped().is_some()
+        }
     };
     if bad_source || src == dst {
         return Err(drop_packet(DropReason::SourceMartian, None));
     }
     let bad_dest = match dst {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 240 || a.is_loopback(),
-        IpAddr::V6(a) => a.is_unspecified() || a.is_loopback(),
+        IpAddr::V6(a) => a.is_unspecified() || a.is_loopback() || a.to_ipv4_mapped().is_some(),
     };
     if bad_dest {
         return Err(drop_packet(DropReason::DestMartian, None));
@@ -105,6 +113,17 @@ pub(super) fn sanity<T: Tracer>(
     }
     if snap.local.contains(&src) {
         return Err(drop_packet(DropReason::SourceIsOurs, None));
+    }
+    // Nobody is told: who has the source did not send the packet. Routers have addresses to which no route leads, and
+    // what they say of a session is needed (RFC 5508 REQ-5).
+    if !ctx.on_path {
+        snap.check_source(src, ctx.ingress, ctx.tunnel).map_err(|reason| drop_packet(reason, None))?;
+    }
+    if let L4::IcmpError { kind, .. } = ctx.p.l4
+        && kind == REDIRECT4
+        && ctx.p.family == Family::V4
+    {
+        return Err(drop_packet(DropReason::IcmpRedirect, None));
     }
     Ok(())
 }

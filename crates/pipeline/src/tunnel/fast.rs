@@ -44,7 +44,8 @@ impl Tunnel {
             flags |= TUNNEL_SUM;
             t.preset_udp_checksum(&mut header);
         }
-        TunnelEntry { header, mac, len: t.len, kind, mtu: self.whole_mtu(), flags, tos, sum }
+        let (mtu, ingress) = (self.whole_mtu(), self.ingress);
+        TunnelEntry { header, mac, len: t.len, kind, mtu, flags, tos, sum, ingress }
     }
 }
 

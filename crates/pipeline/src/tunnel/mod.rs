@@ -7,6 +7,7 @@ mod fast;
 mod keepalive;
 mod monitor;
 mod path_mtu;
+mod peer_mac;
 mod reassembler;
 mod source;
 mod state;
@@ -15,14 +16,16 @@ pub use decap::{Decapsulated, decapsulate};
 pub use esp::{EspEnds, EspOpened, EspPacket, EspSaTable, EspSas, find as find_esp, open as open_esp};
 pub use keepalive::Keepalive;
 pub use monitor::{Monitor, Question};
-pub use path_mtu::learn_path_mtu;
+pub use path_mtu::{QuotedInside, learn_path_mtu};
+pub use peer_mac::PeerMac;
 pub use reassembler::{GivenUp, Put, Reassembler};
 pub use state::{TunnelState, Watched};
 
 use crate::hash::AddrHash;
 pub use crate::ids::TunnelNo;
+use crate::networks::Networks;
 use sag_model::DropReason;
-use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing};
+use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing, ReversePath};
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_packet::proto::{IPV4_LEN, IPV6_LEN};
 use sag_packet::rewrite::FrameMut;
@@ -89,6 +92,12 @@ pub struct Tunnel {
     pub addrs4: Vec<(Ipv4Addr, u8)>,
     /// The same of IPv6.
     pub addrs6: Vec<(Ipv6Addr, u8)>,
+    /// Networks from which packets may come out of it; `None`: by `reverse_path`.
+    pub sources: Option<Arc<Networks>>,
+    /// Which sources may come out of it.
+    pub reverse_path: ReversePath,
+    /// The ports by which the peer's packets may come in, a bit for each.
+    pub ingress: u64,
     /// What changes without a new snapshot.
     pub state: Arc<TunnelState>,
     /// How the peer and the path are probed.
@@ -283,6 +292,27 @@ impl Tunnel {
         }
     }
 
+    /// Whether an IPv4 address is another one of the networks of the gateway's addresses inside: the peer's.
+    pub fn reaches(&self, a: Ipv4Addr) -> bool {
+        let same = |(own, len): &(Ipv4Addr, u8)| {
+            let host = u32::MAX.checked_shr(u32::from(*len)).unwrap_or(0);
+            *own != a && (own.to_bits() ^ a.to_bits()) & !host == 0
+        };
+        self.addrs4.iter().any(same)
+    }
+
+    /// The gateway's address inside, and the peer's, where the network has no more than the two.
+    pub fn peer_inside(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        self.addrs4.iter().find_map(|&(own, len)| {
+            let bits = own.to_bits();
+            match len {
+                31 => Some((own, Ipv4Addr::from_bits(bits ^ 1))),
+                30 if matches!(bits & 3, 1 | 2) => Some((own, Ipv4Addr::from_bits(bits ^ 3))),
+                _ => None,
+            }
+        })
+    }
+
     /// Whether an address is the gateway's inside this tunnel.
     pub fn has_address(&self, a: IpAddr) -> bool {
         match a {
@@ -349,6 +379,12 @@ impl Tunnels {
     /// All tunnels, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {
         self.list.iter().flatten()
+    }
+
+    pub(crate) fn set_ingress(&mut self, no: TunnelNo, ingress: u64) {
+        if let Some(Some(t)) = self.list.get_mut(no.index()) {
+            t.ingress = ingress;
+        }
     }
 
     /// Those that send with error correction.

@@ -55,6 +55,7 @@ impl Monitor {
         let interval = u64::from(t.probing.interval) * 1_000_000;
         let settings = Settings { interval, fall: t.probing.loss.into(), ..Settings::default() };
         t.state.set_instance(instance);
+        t.state.set_probes_sizes(false);
         Monitor {
             state: t.state.clone(),
             settings: t.probing.clone(),
@@ -99,10 +100,15 @@ impl Monitor {
             self.live.poll(now.0);
         }
         if self.sizes {
-            if let Some((mtu, _)) = t.state.learned() {
+            // What was believed before the peer answered is a hint now.
+            let learned = t.state.learned().map(|(mtu, _)| mtu);
+            if let Some(mtu) = t.state.take_hint().or(learned) {
                 self.path.packet_too_big(mtu, now.0);
+            }
+            if learned.is_some() {
                 t.state.forget_path();
             }
+            t.state.set_probes_sizes(true);
             t.state.set_probed(self.path.mtu());
         }
         let state = self.live.state();

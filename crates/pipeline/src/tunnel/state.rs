@@ -1,5 +1,6 @@
 //! What is known of a tunnel at a moment: written by workers and the control thread, read by both.
 
+use super::peer_mac::{PeerAddress, PeerMac};
 use super::source::Source;
 use sag_model::{MacAddr, Nanos};
 use sag_tunnel::liveness::{self, Quality};
@@ -8,8 +9,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
-/// Smallest path MTU that is believed (RFC 791 3.2, RFC 8200 5 less a tunnel header).
-const LEAST: u16 = 576;
+/// Smallest path MTU that an ICMP error alone can make (RFC 8200 5). Less is a matter of probes, which cannot be forged, or
+/// of the configuration.
+const LEAST: u16 = 1280;
 
 /// What a tunnel's monitor says; times in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,14 @@ pub struct TunnelState {
     /// Path MTU learned on the way, 0: none, and when.
     learned: AtomicU16,
     learned_at: AtomicU64,
-    /// Ethernet address of the peer inside, as a little-endian word; 0: not known.
-    peer_mac: AtomicU64,
+    /// What an ICMP error says of the path, for probing; 0: nothing.
+    hint: AtomicU16,
+    /// The peer answers probes of the path's size.
+    probes_sizes: AtomicBool,
+    /// ICMP errors about outer packets that were not believed.
+    refused_errors: AtomicU64,
+    /// Ethernet address of the peer inside.
+    peer: PeerAddress,
     /// Sequence number of GRE.
     pub sequence: AtomicU32,
     ident: AtomicU32,
@@ -67,7 +75,10 @@ impl Default for TunnelState {
             link_mtu: AtomicU16::new(1500),
             learned: AtomicU16::new(0),
             learned_at: AtomicU64::new(0),
-            peer_mac: AtomicU64::new(0),
+            hint: AtomicU16::new(0),
+            probes_sizes: AtomicBool::new(false),
+            refused_errors: AtomicU64::new(0),
+            peer: PeerAddress::default(),
             sequence: AtomicU32::new(0),
             ident: AtomicU32::new(0),
             probed: AtomicU16::new(0),
@@ -126,7 +137,7 @@ impl TunnelState {
         }
     }
 
-    /// A router or a probe says what the path carries. True: that is news.
+    /// A router says what the path carries. True: that is news.
     pub fn learn(&self, mtu: u16, now: Nanos) -> bool {
         let mtu = mtu.max(LEAST);
         if mtu >= self.path_mtu() {
@@ -143,20 +154,54 @@ impl TunnelState {
     }
 
     /// The peer's Ethernet address inside, if it is known.
+    #[inline]
     pub fn peer_mac(&self) -> Option<MacAddr> {
-        match self.peer_mac.load(Relaxed).to_le_bytes() {
-            [0, 0, 0, 0, 0, 0, ..] => None,
-            [a, b, c, d, e, f, ..] => Some(MacAddr([a, b, c, d, e, f])),
+        self.peer.get()
+    }
+
+    /// A frame that may be the peer's came from this address.
+    #[inline]
+    pub fn see_peer(&self, mac: MacAddr, now: Nanos) -> PeerMac {
+        self.peer.see(mac, now)
+    }
+
+    /// Whether the peer's address is to be asked for now, because another one claims to be the peer.
+    pub fn may_ask_peer(&self, now: Nanos) -> bool {
+        self.peer.may_ask(now)
+    }
+
+    /// The peer answers probes of the path's size, or does not.
+    pub fn set_probes_sizes(&self, does: bool) {
+        self.probes_sizes.store(does, Relaxed);
+    }
+
+    /// Whether the path's MTU is found by probes, so that ICMP errors are no more than hints.
+    #[inline]
+    pub fn probes_sizes(&self) -> bool {
+        self.probes_sizes.load(Relaxed)
+    }
+
+    /// An ICMP error says that the path carries so much.
+    pub fn set_hint(&self, mtu: u16) {
+        self.hint.store(mtu, Relaxed);
+    }
+
+    /// The hint since the last call.
+    pub(super) fn take_hint(&self) -> Option<u16> {
+        match self.hint.load(Relaxed) {
+            0 => None,
+            _ => Some(self.hint.swap(0, Relaxed)).filter(|n| *n != 0),
         }
     }
 
-    /// The peer speaks from this address.
-    #[inline]
-    pub fn see_peer(&self, m: [u8; 6]) {
-        let word = u64::from_le_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0]);
-        if m[0] & 1 == 0 && self.peer_mac.load(Relaxed) != word {
-            self.peer_mac.store(word, Relaxed);
-        }
+    /// An ICMP error about an outer packet quotes none that was sent.
+    pub fn refuse_error(&self) {
+        self.refused_errors.fetch_add(1, Relaxed);
+    }
+
+    /// ICMP errors that were not believed.
+    pub fn refused_errors(&self) -> u64 {
+        self.refused_errors.load(Relaxed)
     }
 
     /// Probing says that the path carries so much.
@@ -281,17 +326,8 @@ mod tests {
         assert!(s.learn(1400, Nanos(2)) && !s.learn(1450, Nanos(3)));
         assert_eq!(s.learned(), Some((1400, Nanos(2))));
         assert!(s.learn(68, Nanos(4)), "nobody talks us down to nothing");
-        assert_eq!(s.path_mtu(), 576);
+        assert_eq!(s.path_mtu(), 1280);
         s.forget_path();
         assert_eq!(s.path_mtu(), 1500);
-    }
-
-    #[test]
-    fn the_peer_is_an_ordinary_address() {
-        let s = TunnelState::default();
-        s.see_peer([1, 0, 0, 0, 0, 1]);
-        assert_eq!(s.peer_mac(), None);
-        s.see_peer([2, 0, 0, 0, 0, 1]);
-        assert_eq!(s.peer_mac(), Some(MacAddr([2, 0, 0, 0, 0, 1])));
     }
 }

@@ -27,7 +27,7 @@ use crate::tunnel::TunnelNo;
 use parts::{Batch, Buffers, Changes, FragmentFollower, IcmpLimiter, Neighbors, Sessions, TunnelWork};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
-    RecordNo,
+    IngressId, RecordNo,
 };
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
@@ -107,6 +107,17 @@ struct BatchEntry {
     zone: Zone,
     /// It got past ingress: the fields above are its own.
     alive: bool,
+}
+
+impl BatchEntry {
+    /// How it came in, as a record notes it.
+    #[inline]
+    fn ingress_id(&self) -> IngressId {
+        match self.tunnel {
+            None => IngressId::port(self.ingress),
+            Some(no) => IngressId::tunnel(no.get()),
+        }
+    }
 }
 
 const NO_ENTRY: BatchEntry = BatchEntry {
@@ -312,6 +323,7 @@ impl Pipeline {
         let plain = r.epoch().load(Ordering::Relaxed) == snap.epoch
             && action.act == FlowAct::Forward
             && action.flags & FLOW_PUNT_ALL == 0
+            && r.ingress() == s.ingress_id()
             && s.p.ttl > 1
             && s.p.fragment == Fragment::Whole
             && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)

@@ -13,7 +13,7 @@ use sag_tunnel::probe::{self, Kind, Probe};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Both ends inside: the dummy address (RFC 7600), to which nobody forwards.
-const PROBE_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+pub(super) const PROBE_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Identifier of our echo requests.
 const ECHO_ID: u16 = 0x5A67;
 
@@ -83,6 +83,7 @@ impl Pipeline {
             }
             if t.probing.interval == 0 {
                 *slot = None;
+                t.state.set_probes_sizes(false);
                 // Without probes a tunnel counts as up, whatever it was.
                 if !t.state.is_up() {
                     t.state.set_up(true);

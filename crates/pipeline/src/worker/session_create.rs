@@ -345,6 +345,7 @@ impl Pipeline {
             fwd.set_translation(key, new);
             rev.set_translation(&reverse, &answer);
             fwd.action().store(forward.to_word(), Ordering::Relaxed);
+            fwd.set_ingress(s.ingress_id());
             // Admitted with the session; its way out is found when the first reply comes.
             rev.action().store(Action::PUNT.to_word(), Ordering::Relaxed);
             for r in [fwd, rev] {

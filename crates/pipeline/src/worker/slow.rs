@@ -14,10 +14,11 @@ use crate::session::{self, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
-use crate::table::SAME_RULE;
+use crate::table::{FlowTable, SAME_RULE};
 use crate::tables::SharedTable;
 use sag_model::flow::{
-    Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, RecordNo,
+    Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, IngressId,
+    RecordNo,
 };
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::icmp::IcmpError;
@@ -72,6 +73,9 @@ impl Pipeline {
                 if let (true, Known::Revalidate { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
                 }
+                if let (DropReason::ReversePath | DropReason::TunnelSource, Some(no)) = (reason, s.found) {
+                    self.revoke_ingress::<R>(s, no);
+                }
                 if let Some(error) = icmp {
                     self.send_icmp_error(snap, now, s, f.bytes(), error, emit);
                 } else if denied && s.found.is_none() {
@@ -124,10 +128,17 @@ impl Pipeline {
         frame: &'f [u8],
     ) -> (PacketContext<'f>, Seen) {
         let table = R::table(&self.tables);
+        let mut forged = false;
         let related = match s.p.l4 {
             L4::IcmpError { .. } => {
-                let quoted = family::quoted_key::<R>(&s.p, frame, s.zone);
-                quoted.and_then(|k| table.find(&k, table.hash(&k))).filter(|&no| !table.is_denied(no))
+                let quote = family::quoted::<R>(&s.p, frame, s.zone);
+                let no = quote.and_then(|q| table.find(&q.answers, table.hash(&q.answers)));
+                let no = no.filter(|&no| !table.is_denied(no));
+                forged = match (no, quote.and_then(|q| q.sequence)) {
+                    (Some(no), Some(sequence)) => !Self::is_quote_in_window(table, no.peer(), sequence),
+                    _ => false,
+                };
+                no
             }
             _ => None,
         };
@@ -156,7 +167,11 @@ impl Pipeline {
             zone: s.zone,
             hash: s.hash,
             session: known,
-            out_of_window: self.is_out_of_window::<R>(s, frame),
+            on_path: related.is_some_and(|no| {
+                let ingress = table.record(no).ingress();
+                ingress == s.ingress_id() || ingress == IngressId::NONE
+            }),
+            out_of_window: forged || self.is_out_of_window::<R>(s, frame),
             metered: s.found.and_then(|no| metered(snap, table.record(no))),
             leaves_to: self.leaves_to::<R>(s),
             to,
@@ -307,6 +322,13 @@ impl Pipeline {
         !session::rst_in_window(table.meta(no.session()), no.direction(), seq, ack, sent)
     }
 
+    /// Whether a side of a connection, that of the record, has sent a segment with this sequence number, as far as a
+    /// worker knows (RFC 5927 4.1).
+    fn is_quote_in_window<R: SharedTable>(table: &FlowTable<R>, no: RecordNo, sequence: u32) -> bool {
+        let sent = table.record(no).bytes().load(Ordering::Relaxed);
+        session::sent_in_window(table.meta(no.session()), no.direction(), sequence, sent)
+    }
+
     /// A packet of an existing session whose record did not answer for it.
     fn update_session<R: SharedTable>(
         &self,
@@ -345,6 +367,7 @@ impl Pipeline {
         let state = if reply { 0 } else { session::state_flags(meta.state.load(Ordering::Relaxed)) };
         let flags = action.flags | R::nat_flags(&r.key(), &r.translated()) | state;
         r.action().store(Action { flags, ..action }.to_word(), Ordering::Relaxed);
+        r.set_ingress(s.ingress_id());
         r.epoch().store(snap.epoch, Ordering::Release);
         touch(r, now, s.p.ip_len);
         let first_answer = reply && session::note_answer(table, no.session());
@@ -354,6 +377,15 @@ impl Pipeline {
             }
             let tick = now.tick().0;
             session::follow(table, no.session(), |sent| Segment { flags: tcp_flags, reply, tick, sent });
+        }
+    }
+
+    /// The packets of a record may not come in any more where they did, since a route or the configuration has changed.
+    /// The session stays: they may come in elsewhere. A forged packet that comes in elsewhere changes nothing.
+    fn revoke_ingress<R: SharedTable>(&self, s: &BatchEntry, no: RecordNo) {
+        let r = R::table(&self.tables).record(no);
+        if r.ingress() == s.ingress_id() {
+            r.set_ingress(IngressId::REVOKED);
         }
     }
 

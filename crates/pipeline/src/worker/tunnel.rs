@@ -1,21 +1,29 @@
 //! Tunnels on a worker's path: out of them right after parsing, into them right before the link
 //! header; and what the gateway itself says inside.
 
+use super::probe::PROBE_ADDR;
 use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, fec};
+use crate::family;
 use crate::fragments::DatagramKey;
+use crate::nat::Event;
 use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
 use crate::pending::{self, Arrival};
 use crate::snapshot::{NextHop, NextHopWords, OuterPath, Snapshot};
 use crate::stages::{self, ForwardDecision};
-use crate::tunnel::{self, Decapsulated, EspPacket, Put, Tunnel, TunnelNo, decapsulate};
-use sag_model::{DropReason, Nanos, Zone};
-use sag_packet::encap::Encap;
+use crate::tables::SharedTable;
+use crate::tunnel::{
+    self, Decapsulated, EspPacket, PeerMac, Put, QuotedInside, Tunnel, TunnelNo, decapsulate,
+};
+use sag_model::flow::{Action, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
+use sag_model::{DropReason, MacAddr, Nanos, Zone};
+use sag_packet::encap::{Encap, entropy_port};
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_packet::{mss, responder};
 use sag_tunnel::esp::Inner;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 impl Pipeline {
     /// If the packet is a tunnel's, what is inside takes its place.
@@ -26,7 +34,7 @@ impl Pipeline {
         slot: &mut BatchEntry,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
-        let Env { snap, now, dev } = *env;
+        let Env { snap, now, .. } = *env;
         if slot.p.fragment != Fragment::Whole {
             let (local, remote) = (slot.p.dst(f.bytes()), slot.p.src(f.bytes()));
             return match snap.tunnels.may_have(local, remote, slot.p.proto) {
@@ -35,20 +43,25 @@ impl Pipeline {
             };
         }
         if let L4::IcmpError { .. } = slot.p.l4 {
-            tunnel::learn_path_mtu(&snap.tunnels, &slot.p, f.bytes(), now);
+            let is_sent = |t: &Tunnel, quote: QuotedInside<'_>| self.goes_through(t, quote);
+            tunnel::learn_path_mtu(&snap.tunnels, &slot.p, f.bytes(), now, is_sent);
             return Ok(());
         }
         match tunnel::find_esp(&snap.tunnels, &slot.p, f.bytes()) {
             EspPacket::NotOurs => {}
             EspPacket::Drop(reason) => return Err(drop_at(&self.counters, slot.ingress, reason)),
-            EspPacket::At(at) => return self.decapsulate_esp(snap, now, (dev, f), slot, at, emit),
+            EspPacket::At(at) => return self.decapsulate_esp(env, f, slot, at, emit),
         }
         match decapsulate(&snap.tunnels, &slot.p, f.bytes()) {
             Decapsulated::NotOurs => Ok(()),
             Decapsulated::Drop(reason) => Err(drop_at(&self.counters, slot.ingress, reason)),
             Decapsulated::Inside { tunnel, ethertype, l3 } => match snap.tunnel(tunnel) {
                 Some(t) => {
-                    self.inside(snap, t, f, slot, (ethertype, l3), emit)?;
+                    if t.ingress >> (slot.ingress.0 & 63) & 1 == 0 {
+                        self.counters.tunnel(t.no).drops.add(1);
+                        return Err(drop_at(&self.counters, slot.ingress, DropReason::ReversePath));
+                    }
+                    self.inside(env, t, f, slot, (ethertype, l3), emit)?;
                     self.handle_probe(snap, now, f, slot, emit)
                 }
                 None => Ok(()),
@@ -59,13 +72,13 @@ impl Pipeline {
     /// Decrypts a packet of an ESP tunnel, whose SPI is at `at`.
     fn decapsulate_esp(
         &mut self,
-        snap: &Snapshot,
-        now: Nanos,
-        (dev, f): (u8, &mut FrameMut<'_>),
+        env: &Env<'_>,
+        f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         at: usize,
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
+        let Env { snap, now, dev } = *env;
         match tunnel::open_esp(&snap.tunnels, &slot.p, f.bytes_mut(), at) {
             Ok(left) => {
                 let Some(t) = snap.tunnel(left.tunnel) else { return Ok(()) };
@@ -74,7 +87,7 @@ impl Pipeline {
                     Inner::V6 => (ETHERTYPE_IPV6, left.at.start),
                     Inner::Fec => self.leave_fec(snap, now, t, (dev, f), (slot, left.at), emit)?,
                 };
-                self.inside(snap, t, f, slot, inside, emit)?;
+                self.inside(env, t, f, slot, inside, emit)?;
                 self.handle_probe(snap, now, f, slot, emit)
             }
             Err((no, reason)) => {
@@ -89,14 +102,16 @@ impl Pipeline {
     /// The packet inside, which begins at `l3`, takes the place of the outer one.
     fn inside(
         &mut self,
-        snap: &Snapshot,
+        env: &Env<'_>,
         t: &Tunnel,
         f: &mut FrameMut<'_>,
         slot: &mut BatchEntry,
         (ethertype, l3): (u16, usize),
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
+        let Env { snap, .. } = *env;
         let outer = slot.p;
+        let mut mac = None;
         let refuse = |this: &Pipeline, slot: &BatchEntry, reason| {
             this.counters.tunnel(t.no).drops.add(1);
             Err(drop_at(&this.counters, slot.ingress, reason))
@@ -108,10 +123,8 @@ impl Pipeline {
         (slot.skip, slot.tunnel, slot.zone) = (skip as u16, Some(t.no), Zone::Overlay);
         match t.template.encap {
             Encap::Vxlan { .. } => {
-                if t.learns_mac
-                    && let Some(mac) = f.bytes().get(6..12).and_then(|m| m.first_chunk())
-                {
-                    t.state.see_peer(*mac);
+                if t.learns_mac {
+                    mac = f.bytes().get(6..12).and_then(|m| m.first_chunk()).map(|m| MacAddr(*m));
                 }
             }
             _ => {
@@ -122,6 +135,12 @@ impl Pipeline {
             }
         }
         if ethertype == ETHERTYPE_ARP {
+            let sender = responder::arp_sender(f.bytes());
+            if let (Some(mac), Some(sender)) = (mac, sender)
+                && t.reaches(sender)
+            {
+                self.see_peer(env, t, mac, emit);
+            }
             return Err(self.answer(snap, t, f, slot, responder::arp_reply, emit));
         }
         if tunnel::family_of(ethertype).is_none() {
@@ -141,10 +160,69 @@ impl Pipeline {
             Err(reason) => return refuse(self, slot, reason),
         }
         self.counters.tunnel(t.no).received(usize::from(slot.p.ip_len));
+        if let Some(mac) = mac {
+            let src = slot.p.src(f.bytes());
+            let near = matches!(src, IpAddr::V6(a) if a.is_unicast_link_local());
+            if near || src == PROBE_ADDR || snap.check_source(src, slot.ingress, slot.tunnel).is_ok() {
+                self.see_peer(env, t, mac, emit);
+            }
+        }
         if t.mac().is_some() && slot.p.l4 == (L4::IcmpOther { kind: responder::SOLICITATION, code: 0 }) {
             return Err(self.answer(snap, t, f, slot, responder::advertisement, emit));
         }
         Ok(())
+    }
+
+    /// A frame came from this address that may be the peer's. If another address is known, the peer is asked for it.
+    #[inline]
+    fn see_peer(&mut self, env: &Env<'_>, t: &Tunnel, mac: MacAddr, emit: &mut impl Emit) {
+        match t.state.see_peer(mac, env.now) {
+            PeerMac::Known => {}
+            PeerMac::Rival => self.ask_peer(env, t, emit),
+            PeerMac::Changed(old) => {
+                self.sessions.events.push(Event::TunnelPeerMac { tunnel: t.no.get(), old, new: mac });
+            }
+        }
+    }
+
+    /// Asks all on the tunnel's inner link for the peer's Ethernet address, which the peer's answer has. The question
+    /// goes to the peer alone, wherever the frame came from that gave rise to it.
+    #[cold]
+    fn ask_peer(&mut self, env: &Env<'_>, t: &Tunnel, emit: &mut impl Emit) {
+        let Env { snap, now, .. } = *env;
+        let Some((own, peer)) = t.peer_inside().filter(|_| t.state.may_ask_peer(now)) else { return };
+        let mac = t.mac().map_or([0; 6], |m| m.0);
+        let room = self.buffers.scratch.get_mut(LINK_ROOM..);
+        let Some(len) = room.and_then(|out| responder::arp_request(mac, own, peer, out)) else { return };
+        let Some(path) = snap.outer_path(t.remote, 0) else { return };
+        if let IcmpResult::Ready { port, start, len } = self.push_vxlan_headers(snap, t, &path, len)
+            && emit.emit(port, &self.buffers.scratch[start..start + len])
+        {
+            let out = self.counters.port(port);
+            out.tx_packets.add(1);
+            out.tx_bytes.add(len as u64);
+            out.originated.add(1);
+        }
+    }
+
+    /// Whether a packet that an ICMP error quotes is of a flow through the tunnel.
+    fn goes_through(&self, t: &Tunnel, quote: QuotedInside<'_>) -> bool {
+        match quote.family {
+            Family::V4 => self.goes_through_as::<FlowRecord4>(t, quote),
+            Family::V6 => self.goes_through_as::<FlowRecord6>(t, quote),
+        }
+    }
+
+    fn goes_through_as<R: SharedTable>(&self, t: &Tunnel, quote: QuotedInside<'_>) -> bool {
+        let table = R::table(&self.tables);
+        let answers = family::quote::<R>(quote.packet, Zone::Overlay)
+            .and_then(|q| table.find(&q.answers, table.hash(&q.answers)));
+        let Some(sent) = answers.map(RecordNo::peer) else { return false };
+        let r = table.record(sent);
+        let action = Action::from_word(r.action().load(Ordering::Acquire));
+        action.act == FlowAct::Forward
+            && TunnelNo::new(action.tunnel) == Some(t.no)
+            && quote.entropy.is_none_or(|port| port == entropy_port(table.hash(&r.key())))
     }
 
     /// A copy that was held and has left its tunnel before.
@@ -361,6 +439,13 @@ impl Pipeline {
         let to = s.p.src(frame);
         let own = s.p.dst(frame);
         let ping = whole && s.p.l4 == (L4::Echo { reply: false }) && !own.is_multicast();
+        // An answer must not go to who did not ask.
+        if let (true, Err(reason)) = (ping, snap.check_source(to, s.ingress, s.tunnel)) {
+            if let Some(no) = s.tunnel {
+                self.counters.tunnel(no).drops.add(1);
+            }
+            return drop_at(&self.counters, s.ingress, reason);
+        }
         let allowed = ping && {
             let limiter = self.icmp.port(s.ingress);
             limiter.allow(now, snap.options.icmp_rate)

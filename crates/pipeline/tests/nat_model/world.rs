@@ -104,6 +104,7 @@ fn configure(n: &mut Net, c: &Config) {
 
 fn branch(c: &Config) -> Net {
     let mut n = Net::branch();
+    n.ports.iter_mut().for_each(|p| p.reverse_path = sag_model::config::ReversePath::Off);
     n.options.timeouts = timeouts();
     // Whoever is refused is notified.
     n.options.icmp_rate = 1_000_000;

@@ -453,7 +453,7 @@ fn a_router_on_the_way_is_heard_if_it_quotes_us() {
         let tell = |quote: &[u8], mtu: u16| {
             let mut icmp = vec![3, 4, 0, 0, 0, 0];
             icmp.extend(mtu.to_be_bytes());
-            icmp.extend(&quote[..28.min(quote.len())]);
+            icmp.extend(&quote[..64.min(quote.len())]);
             let sum = checksum(&[&icmp]);
             icmp[2..4].copy_from_slice(&sum.to_be_bytes());
             outer(ICMP, &icmp)
@@ -463,8 +463,13 @@ fn a_router_on_the_way_is_heard_if_it_quotes_us() {
         other[20] ^= 1;
         e.rig.frame(DEV_WAN, &tell(&other, 800));
         assert_eq!(state.path_mtu(), 1500);
+        // A number that is still to come.
+        let mut number = sent[14..].to_vec();
+        number[20 + if udp.is_some() { 8 } else { 0 } + 6] ^= 1;
+        e.rig.frame(DEV_WAN, &tell(&number, 800));
+        assert_eq!((state.path_mtu(), state.refused_errors()), (1500, 1));
         e.rig.frame(DEV_WAN, &tell(&sent[14..], 800));
-        assert_eq!(state.path_mtu(), 800);
+        assert_eq!(state.path_mtu(), 1280, "less than that, ICMP alone does not say");
     }
 }
 

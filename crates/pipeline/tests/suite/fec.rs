@@ -1,7 +1,7 @@
 //! Forward error correction between two gateways, over a wire that loses what the test says.
 
 use crate::esp::{keyed, suite};
-use sag_model::config::{Fec, Probing};
+use sag_model::config::{Fec, Probing, ReversePath};
 use sag_model::{DropReason, Nanos};
 use sag_packet::encap::{Encap, Template};
 use sag_packet::parse::{self, Family, NetworkLayer};
@@ -36,6 +36,8 @@ fn gateway(fec: Option<Fec>) -> Rig {
         addrs6: Vec::new(),
         probing: Probing { interval: 0, loss: 3, target: None },
         fec,
+        // What it sends comes back.
+        reverse_path: ReversePath::Off,
         esp: Arc::new(book),
         ..test_tunnel(1, Encap::Esp { udp: None }, Family::V4)
     });

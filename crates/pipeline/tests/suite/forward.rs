@@ -37,7 +37,7 @@ fn every_protocol_in_both_families() {
 fn every_icmp_error_kind_passes() {
     let mut rig = Rig::branch();
     let quoted = Pkt::udp("198.51.100.7", "192.168.1.10", 53, 9).ip();
-    for kind in [3, 4, 5, 11, 12] {
+    for kind in [3, 4, 11, 12] {
         for code in 0..16 {
             let p = Pkt::icmp("192.168.1.10", "198.51.100.7", kind, code, 0x0000_0578, &quoted);
             check_forward(&mut rig, &p, WAN, "203.0.113.1");

@@ -15,6 +15,7 @@ mod reassembly;
 mod reassembly_model;
 mod refused;
 mod sessions;
+mod spoofed;
 mod tunnels;
 mod workers;
 

@@ -160,7 +160,7 @@ fn private_snat_and_intranet_dnat() {
     n.dnat(Kind::Intranet, "10.99.0.7", HOST, None);
     let mut r = Rig::new(n);
     let far = "10.20.0.5";
-    assert_eq!(ends(&r.send(&Pkt::udp("192.168.2.10", far, 1, 2))).0.0, "10.99.0.1");
+    assert_eq!(ends(&r.send(&Pkt::udp("192.168.2.10", far, 1, 2).into_port(LAN2))).0.0, "10.99.0.1");
     assert_eq!(ends(&r.send(&Pkt::udp(HOST2, far, 1024, 2))).0, end("10.99.0.2", 1024), "longest prefix");
     assert_eq!(ends(&r.send(&Pkt::udp(HOST, far, 99, 2))).0, end("10.99.0.7", 99), "its own address");
     let o = r.send(&Pkt::tcp(far, "10.99.0.7", 5, 22, TCP_SYN).into_port(LINE));

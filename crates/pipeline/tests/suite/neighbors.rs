@@ -1,6 +1,7 @@
 //! Packets whose next hop is not resolved: held, released in order, or told.
 
 use super::forwarded;
+use sag_model::config::ReversePath;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
 use sag_pipeline::snapshot::Route;
@@ -163,6 +164,8 @@ fn beside_a_scan(
     scanner_port: PortIdx,
 ) -> (u32, Rig) {
     let mut rig = Rig::branch();
+    // Made-up sources would not get as far as a neighbour.
+    rig.change(|n| n.ports[scanner_port.index()].reverse_path = ReversePath::Off);
     let mut asked = 0;
     let victim = if v6 { "2001:db8:4::10" } else { "192.168.2.10" };
     for ms in 0..2000u32 {

@@ -37,6 +37,7 @@ fn invariants_hold_in_every_story() {
         DropReason::NoWorker,
         DropReason::FrameTooBig,
         DropReason::SendFailed,
+        DropReason::TunnelSource,
     ];
     let of_nat = [
         DropReason::SnatExhausted,

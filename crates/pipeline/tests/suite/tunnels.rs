@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sag_model::DropReason;
-use sag_model::config::{FragmentAt, OuterDf, OuterDscp};
+use sag_model::config::{FragmentAt, OuterDf, OuterDscp, ReversePath};
 use sag_packet::encap::Encap;
 use sag_packet::parse::{self, Family, Fragment, NetworkLayer};
 use sag_packet::proto::*;
@@ -224,7 +224,7 @@ fn a_narrow_path_is_learned_and_carries_all_of_ipv6() {
         let quote = parsed(out.frame()).ip(out.frame()).to_vec();
         let (router, kind, code) = [("203.0.113.1", 3, 4), ("2001:db8:2::1", 2, 0)][outer];
         let error =
-            |quote: &[u8]| Pkt::icmp(router, LOCAL[outer], kind, code, 1290, &quote[..64]).into_port(WAN);
+            |quote: &[u8]| Pkt::icmp(router, LOCAL[outer], kind, code, 1290, &quote[..128]).into_port(WAN);
         let mut stranger = quote.clone();
         stranger[if outer == 0 { 19 } else { 39 }] ^= 1;
         assert_eq!(r.send(&error(&stranger)), Outcome::Kernel);
@@ -238,7 +238,7 @@ fn a_narrow_path_is_learned_and_carries_all_of_ipv6() {
         assert_eq!(r.send(&v6), Outcome::Emitted);
         let pieces = r.emitted();
         assert_eq!(pieces.len(), 2);
-        let mut peer = rig(t.clone());
+        let mut peer = rig(Tunnel { reverse_path: ReversePath::Off, ..t.clone() });
         let turned: Vec<Vec<u8>> = pieces.iter().map(|(_, f)| turn(f)).collect();
         assert_eq!(peer.frame(DEV_WAN, &turned[1]), Outcome::Held, "later ones may come first");
         assert_eq!(peer.frame(DEV_WAN, &turned[0]), Outcome::Emitted, "whole, and on by the same tunnel");

@@ -27,6 +27,7 @@ impl View<'_> {
                 mtu: 0,
                 mtu_configured: t.mtu,
                 path_mtu_learned: None,
+                icmp_refused: 0,
                 overhead: 0,
                 remote_mac: None,
                 rx_packets: 0,
@@ -50,6 +51,7 @@ impl View<'_> {
             if let Some(r) = running {
                 out.mtu = r.whole_mtu();
                 out.path_mtu_learned = r.state.learned().map(|(mtu, _)| mtu);
+                out.icmp_refused = r.state.refused_errors();
                 out.overhead = r.overhead();
                 out.path_mtu = r.path_mtu();
                 let w = r.state.watched();

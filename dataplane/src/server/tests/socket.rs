@@ -291,6 +291,7 @@ fn snapshot() -> MetricsSnapshot {
             mtu: 1450,
             mtu_configured: None,
             path_mtu_learned: None,
+            icmp_refused: 0,
             overhead: 50,
             remote_mac: None,
             rx_packets: 31,

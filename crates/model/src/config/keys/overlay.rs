@@ -2,8 +2,8 @@
 
 use crate::config::schema::{Collector, HexKey, Identifier, List, OrZero, Unicast, ZeroIsNone, key, table};
 use crate::config::types::{
-    Encap, EspCipher, Fec, FragmentAt, Keying, NetflowVersion, OuterDf, OuterDscp, Probing, Secret,
-    TunnelKind,
+    Encap, EspCipher, Fec, FragmentAt, Keying, NetflowVersion, OuterDf, OuterDscp, Probing, ReversePath,
+    Secret, TunnelKind,
 };
 use crate::ids::MacAddr;
 use ipnet::IpNet;
@@ -34,6 +34,12 @@ table! {
                 .remedy("write a number from 576 to 65535, or 0 for the path's");
         /// The gateway's own addresses inside; their networks are reached through the tunnel.
         addresses: Vec<IpNet> as List => key().allowed("unicast, no address of a port").absent("none");
+        /// Networks from which packets may come out of the tunnel, in place of `reverse_path`; the networks of
+        /// `addresses` may in any case.
+        sources: Vec<IpNet> as List => key().allowed("networks").absent("by `reverse_path`");
+        /// Which sources may [come out of the tunnel](tunnels.md#sources): those to which the route leads back into it;
+        /// those of all routes into it, in use or not; any that has a route; all.
+        pub reverse_path: ReversePath = ReversePath::Feasible => key().source("RFC 3704, RFC 8704");
         /// TTL or hop limit outside.
         pub ttl: u8 = 64 => key().range(1, 255).source("RFC 2003 3.1");
         /// "Don't fragment" of the outer IPv4 header: set, as inside, clear.
@@ -131,6 +137,8 @@ table! {
     parts {
         /// The gateway's own addresses inside the tunnel.
         addresses: Vec<IpNet>,
+        /// Networks behind the peer; none: by `reverse_path`.
+        sources: Vec<IpNet>,
         /// Whether the far end answers.
         probing: Probing,
         /// Forward error correction; kind `esp` only.

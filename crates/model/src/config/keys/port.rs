@@ -1,7 +1,7 @@
 //! Keys of ports, neighbours and routes: `[[port]]`, `[[neighbor]]`, `[[route]]`.
 
 use crate::config::schema::{Identifier, List, Network, NetworkDevice, Spelled, Unicast, key, table};
-use crate::config::types::{MAX_MBPS, Mbps, NatBehavior, NatBehaviors, RejectKind, RouteTarget};
+use crate::config::types::{MAX_MBPS, Mbps, NatBehavior, NatBehaviors, RejectKind, ReversePath, RouteTarget};
 use crate::ids::{MacAddr, PortIdx, Role, VlanId, Zone};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -45,6 +45,10 @@ table! {
         /// As `filtering` of [snat](#private-source-nat-snat); only with `snat = true`.
         snat_filtering: NatBehavior = NatBehaviors::default().filtering =>
             key().source("RFC 4787 REQ-8, RFC 5382 REQ-3");
+        /// Which sources may [come in by the port](limits.md#sources): those to which the route leads back by it; by it
+        /// as far as any route goes, or by a port of its role; any that has a route; all.
+        pub reverse_path: Option<ReversePath> =>
+            key().absent("`strict` of role `lan`, else `feasible`").source("RFC 3704, RFC 8704");
         /// Each direction by itself: what leaves by the port, and what arrived by it and leaves by another.
         pub bandwidth: Option<Mbps> = None =>
             key()
@@ -65,6 +69,11 @@ impl Port {
     /// The zone of its role; `None` for ports that are left to the kernel.
     pub const fn zone(&self) -> Option<Zone> {
         self.role.zone()
+    }
+
+    /// Which sources may come in by it.
+    pub fn reverse_path(&self) -> ReversePath {
+        self.reverse_path.unwrap_or(ReversePath::of_role(self.role))
     }
 }
 

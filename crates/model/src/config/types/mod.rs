@@ -10,7 +10,7 @@ pub use overlay::*;
 pub use policy::*;
 pub use time::Timestamp;
 
-use crate::ids::PortIdx;
+use crate::ids::{PortIdx, Role};
 use crate::words::words;
 use std::net::IpAddr;
 
@@ -49,6 +49,32 @@ words! {
         Accept = "accept",
         /// The packet is dropped.
         Drop = "drop",
+    }
+}
+
+words! {
+    /// Whether a packet's source may come by the port or tunnel by which it came (RFC 3704, RFC 8704).
+    pub enum ReversePath {
+        /// The route to the source leads back there.
+        Strict = "strict",
+        /// It leads back there, or another route to the same network does that is not in use; or it leads to another
+        /// port of the same role.
+        Feasible = "feasible",
+        /// There is a route to the source, wherever it leads.
+        Loose = "loose",
+        /// Not checked.
+        Off = "off",
+    }
+}
+
+impl ReversePath {
+    /// For a port that has no `reverse_path`. Hosts of the branch are where the routes to them lead. Traffic of the
+    /// Internet and of leased lines may come back by another line than it goes out by, for others choose its way.
+    pub const fn of_role(role: Role) -> ReversePath {
+        match role {
+            Role::Lan => ReversePath::Strict,
+            Role::Wan | Role::Express | Role::Mgmt => ReversePath::Feasible,
+        }
     }
 }
 

@@ -97,7 +97,8 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
     if fragment == Some(FragmentAt::Outer) {
         read.df = read.df.map(|_| OuterDf::Clear);
     }
-    read.finish(addresses?, probing?, fec?, encap?)
+    let sources = sources(&raw.sources, &raw.reverse_path, s);
+    read.finish(addresses?, sources?, probing?, fec?, encap?)
 }
 
 fn probing(raw: &RawTunnel, s: &mut Scope<'_, '_>) -> Option<Probing> {
@@ -159,6 +160,29 @@ fn addresses(
             return None;
         }
         out.push(net);
+    }
+    Some(out)
+}
+
+/// The networks behind the peer.
+fn sources<T>(
+    raw: &Opt<Vec<toml::Spanned<String>>>,
+    reverse_path: &Opt<T>,
+    s: &mut Scope<'_, '_>,
+) -> Option<Vec<ipnet::IpNet>> {
+    let Some(list) = raw else { return Some(Vec::new()) };
+    if list.get_ref().is_empty() {
+        let problem = "is empty: nothing could come out of the tunnel";
+        s.error(&list.span(), "sources", problem, "write the networks behind the peer, or remove it", "");
+        return None;
+    }
+    if let Some(at) = reverse_path {
+        let problem = "has no effect beside sources";
+        s.warn(&at.span(), "reverse_path", problem, "remove one of the two");
+    }
+    let mut out = Vec::with_capacity(list.get_ref().len());
+    for (i, item) in list.get_ref().iter().enumerate() {
+        out.push(s.parse(&format!("sources[{i}]"), item, "", |t| value::network(t))?.trunc());
     }
     Some(out)
 }
