@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -125,8 +126,9 @@ class Victim:
         print(f"{what}: {len(done)} of {len(self.times)} calls, {median}")
 
 
-def request(family, path, port, method="GET", body=None, headers=None):
-    connection = http.client.HTTPConnection(VICTIM[family], port, timeout=3, source_address=(VICTIM[family], 0))
+def request(family, path, port, method="GET", body=None, headers=None, tls=None):
+    kind, more = (http.client.HTTPSConnection, {"context": tls}) if tls else (http.client.HTTPConnection, {})
+    connection = kind(VICTIM[family], port, timeout=3, source_address=(VICTIM[family], 0), **more)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
@@ -169,8 +171,8 @@ class Cloud:
 
     ports = itertools.count(8180)
 
-    def __init__(self, ns, folder, nofile="1024:"):
-        self.ns, self.folder, self.port = ns, folder, next(Cloud.ports)
+    def __init__(self, ns, folder, nofile="1024:", tls=False):
+        self.ns, self.folder, self.port, self.tls = ns, folder, next(Cloud.ports), None
         program_ = program("sag-cloud", "SAG_CLOUD_BIN")
         self.db = ["--db", f"sqlite://{folder}/cloud.db"]
         out = run([program_, "access-key", "create", "--name", "victim", *self.db]).stdout
@@ -179,8 +181,18 @@ class Cloud:
         # As a process has them where nobody raised it.
         limit = ["prlimit", f"--nofile={nofile}"]
         command = [*limit, program_, "serve", "--listen", f"[::]:{self.port}", *self.db]
+        if tls:
+            command += self.certificate()
+            self.tls = ssl.create_default_context()
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
         self.process = ns.popen(command, stderr=open(self.log, "ab"))
-        within(10, "ready", lambda: Victim(ns, 4, lambda f: request(f, "/readyz", self.port)).once() is not None, self.log.read_text)
+        within(10, "ready", lambda: Victim(ns, 4, lambda f: request(f, "/readyz", self.port, tls=self.tls)).once() is not None, self.log.read_text)
+
+    def certificate(self):
+        cert, key = self.folder / "tls.pem", self.folder / "tls.key"
+        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+             "-subj", "/CN=cloud", "-out", cert, "-keyout", key])
+        return ["--tls-cert", cert, "--tls-key", key]
 
     def signed(self, family, action="DescribeRegions", **more):
         """A signed call of version 1.0."""
@@ -194,11 +206,11 @@ class Cloud:
         digest = hmac.new(f"{self.key[1]}&".encode(), f"POST&%2F&{quote(text)}".encode(), hashlib.sha1).digest()
         params["Signature"] = base64.b64encode(digest).decode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return json.loads(request(family, "/", self.port, method="POST", body=urllib.parse.urlencode(params), headers=headers))
+        return json.loads(request(family, "/", self.port, "POST", urllib.parse.urlencode(params), headers, self.tls))
 
     def metric(self, name):
         with self.ns.inside():
-            text = request(4, "/metrics", self.port)
+            text = request(4, "/metrics", self.port, tls=self.tls)
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
     def stop(self):
@@ -215,6 +227,16 @@ def test_others_call_the_cloud(ns, cloud, kind, family):
     assert descriptors < 1200
     assert cloud.metric("sag_cloud_connections_ended_total") > ended or kind == "churn"
     assert cloud.metric("sag_cloud_connections ") <= 3 and cloud.metric("sag_cloud_buffered_bytes") == 0
+
+
+@pytest.mark.parametrize("kind", ["idle", "head"])
+def test_others_call_the_cloud_by_tls(ns, tmp_path, kind):
+    """Handshakes that do not begin, and what is none."""
+    cloud = Cloud(ns, tmp_path, tls=True)
+    try:
+        under_attack(ns, kind, 4, cloud.port, cloud.signed, Status(cloud.process.pid), 250)
+    finally:
+        cloud.stop()
 
 
 @pytest.mark.parametrize("when", ["at-start", "later"])

@@ -84,7 +84,7 @@ pub fn keys_before(dir: &Path) -> Option<BTreeSet<u64>> {
 /// Writes the file; true until that is on the disk.
 fn write(path: &Path, ledger: &mut Ledger) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
+    crate::files::make_private_dir(dir)?;
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
