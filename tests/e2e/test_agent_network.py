@@ -163,7 +163,7 @@ def test_a_hostile_member_of_another_account(sites, cloud):
             with pytest.raises(SdkError):
                 other.call("ModifySmartAccessGateway", SmartAGId=hostile.sag, CidrBlock=blocks)
         second = other.call("DescribeSmartAccessGatewayAttribute", SmartAGId=hostile.sag)["Devices"]["Device"][1]
-        other.call("UnbindSerialNumber", SmartAGId=hostile.sag, SmartAGSn=second["SerialNumber"])
+        other.call("UnbindSerialNumber", SmartAGId=hostile.sag, SerialNumber=second["SerialNumber"])
         other.call("BindSerialNumber", SmartAGId=hostile.sag, SerialNumber="S" * 64)
         hostile.report(sn="S" * 64, Address="198.51.103.77")
         within(20, "a goes on to follow the network", lambda: any(n.startswith("ccn-SSSS") for n in names(a)), log)
