@@ -261,7 +261,7 @@ impl Rng {
             s if s.starts_with("10.") || s.starts_with("2001:db8:20:") => LINE,
             _ => WAN,
         };
-        let port = if self.once_in(10) { self.pick(&[LAN, LAN2, WAN, LINE]) } else { home };
+        let port = if self.once_in(20) { self.pick(&[LAN, LAN2, WAN, LINE]) } else { home };
         p = p.into_port(port);
         match self.below(40) {
             0 => p.dmac = MacAddr([0xFF; 6]),
