@@ -76,15 +76,15 @@ def test_flood_guard(gw_changed, lab, wire, quiet_wan):
 
 
 def test_more_flows_than_the_table_holds(gw_with, lab, wire, quiet_wan):
-    """A full table refuses new sessions for that reason, and the sessions in it continue."""
+    """Unanswered sessions make room for new ones, and the sessions with traffic continue."""
     gw = gw_with(lab_config(flows=1024))
     with Stream(lab, wire, sport=7777) as stream:
         time.sleep(0.2)
         flood(lab, wire, 6000)
         time.sleep(0.2)
     assert stream.missing() == []
-    assert dropped(gw, "0", "session-table-full", "flood-guard") > 0
     status = gw.status()["sessions"]
+    assert status["evicted"] > 1000 and status["evicted_established"] == 0
     assert status["ipv4"] <= status["capacity_ipv4"]
 
 

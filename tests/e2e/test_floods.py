@@ -1,0 +1,129 @@
+"""One host fills the session table: others open connections meanwhile and afterwards, and those that they have stay."""
+
+import signal
+import time
+
+import pytest
+
+from harness.config import lab_config
+from harness.flood import Clients, Flood, Server
+from harness.lab import Addresses as A
+from harness.waiting import within
+
+pytestmark = [pytest.mark.sag, pytest.mark.alone]
+
+PORT = 7090
+# An eighth of it for IPv6. The floods fill it several times over.
+FLOWS = 8192
+RATE = 4000
+SECONDS = 6
+
+
+@pytest.fixture(scope="module")
+def server(lab):
+    """On the Internet; every other port there answers with RST."""
+    it = Server(lab.inet, PORT)
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def silent(lab):
+    """The provider's router lets only connections to the server pass, so that nobody answers the flood."""
+    rules = f"""
+        table inet silent {{
+            chain forward {{
+                type filter hook forward priority 0;
+                tcp dport {PORT} accept; tcp sport {PORT} accept; meta l4proto {{ tcp, udp }} drop;
+            }}
+        }}
+    """
+    lab.wan.run(["nft", "-f", "-"], input=rules)
+    yield
+    lab.wan.run(["nft", "delete", "table", "inet", "silent"])
+
+
+def flood(lab, family, kind, rate=RATE, seconds=SECONDS):
+    macs = lab.gw.mac("lan-a"), lab.lan1.mac("eth0")
+    return Flood(lab.lan1, "eth0", macs, (A.LAN1[family], A.INET[family]), kind, rate, seconds)
+
+
+def table(gw, family):
+    s = gw.status()["sessions"]
+    return s[f"ipv{family}"], s[f"capacity_ipv{family}"]
+
+
+def states(gw, family):
+    """States of the TCP sessions, in order."""
+    rows = gw.ctl("sessions", "--limit", "5000")["sessions"]
+    return sorted(s["state"] for s in rows if s["proto"] == "tcp" and s["family"] == family)
+
+
+def check_others(gw, lab, family, kind, rate=RATE, seconds=SECONDS):
+    gw.ctl("sessions", "flush", "--all")
+    others = Clients(lab.lan2, family, A.INET[family], PORT)
+    with others.connected(20) as before:
+        with flood(lab, family, kind, rate, seconds) as attack:
+            done, tried = others.connect_while(attack.running)
+        used, capacity = table(gw, family)
+        print(f"{kind} over IPv{family}: {attack.sent} packets in {seconds} s, {done} of {tried} connections,")
+        print(f"table {used} of {capacity}, {gw.status()['sessions']}")
+        assert attack.sent > rate * seconds / 2
+        assert tried > 10 and done * 100 >= tried * 95, f"{done} of {tried} during the flood"
+        assert all(others.alive(sock) for sock in before), "established connections stay"
+        time.sleep(5)
+        end = time.monotonic() + 1
+        done, tried = others.connect_while(lambda: time.monotonic() < end)
+        assert done == tried, f"{done} of {tried} afterwards"
+    return used, capacity
+
+
+def test_scan_that_is_refused(gw_with, lab, server, family):
+    """SYNs answered with RST: the log names the host before the table is full."""
+    gw = gw_with(lab_config(flows=FLOWS))
+    used, capacity = check_others(gw, lab, family, "syn")
+    assert used <= capacity * 0.97
+    heaviest = [h for h in gw.status()["sessions"]["heaviest"] if h["family"] == family]
+    host = A.LAN1[4] + "/32" if family == 4 else "2001:db8:1::/64"
+    assert [h["host"] for h in heaviest] == [host]
+    filling = [line for line in gw.lab.log.read_text().splitlines() if "session-table-filling" in line]
+    assert any(host in line for line in filling), filling
+    # Refused connections last ten seconds.
+    within(14, "the scan's sessions end", lambda: table(gw, family)[0] < capacity / 4)
+
+
+@pytest.mark.parametrize("kind", ["syn", "ack", "fin", "udp"])
+def test_flood_that_nobody_answers(gw_with, lab, server, silent, family, kind):
+    gw = gw_with(lab_config(flows=FLOWS))
+    used, capacity = check_others(gw, lab, family, kind)
+    # A quarter of the table is one host's unanswered sessions, twice that its /64's.
+    assert used <= capacity * 0.6
+
+
+def test_trickle_of_lone_segments(gw_with, lab, server, silent, family):
+    """What kept a table full for two hours: 141 bare ACKs a second."""
+    gw = gw_with(lab_config(flows=1024, extra="\n[timeouts]\ntcp_syn = 5\n"))
+    check_others(gw, lab, family, "ack", rate=141, seconds=12)
+    within(15, "lone segments end soon", lambda: "picked-up" not in states(gw, family))
+
+
+def test_restart_keeps_half_open_sessions_half_open(gw_with, accounting, lab, server, silent, family):
+    gw = gw_with(lab_config(flows=FLOWS))
+    gw.ctl("sessions", "flush", "--all")
+    others = Clients(lab.lan2, family, A.INET[family], PORT)
+
+    with others.connected(3) as before:
+        for kind in ("syn", "ack", "fin"):
+            with flood(lab, family, kind, rate=5, seconds=1):
+                pass
+        was = states(gw, family)
+        assert was.count("established") == 3 and {"syn", "picked-up"} <= set(was)
+        for sock in before[:1]:
+            sock.shutdown(1)
+        within(2, "one closes", lambda: states(gw, family).count("established") == 2)
+        was = states(gw, family)
+        gw.kill(signal.SIGKILL)
+        gw.start(lab_config(flows=FLOWS))
+        accounting.open()
+        assert states(gw, family) == was
+        assert all(others.alive(sock) for sock in before[1:])
