@@ -270,7 +270,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let text =
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let document = serde_json::from_str(&text).context("the policy is not JSON")?;
-            policy::check(&document)?;
+            for warning in policy::check(&document)? {
+                eprintln!("warning: {warning}");
+            }
             open(&db, 1).await?.put_policy(&account, &user, &name, &document).await
         }
     }

@@ -83,7 +83,9 @@ def test_grants_to_networks(api, other, server):
     uid = account(other)
     grant = dict(SmartAGId=sag, CcnInstanceId=ccn)
     other.refused("BindSmartAccessGateway", "Forbidden", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
-    api.refused("GrantSagInstanceToCcn", "CCN.InvalidUid", CcnUid=1, **grant)
+    # Whether a third account has the network does not show.
+    api.refused("GrantSagInstanceToCcn", "CCN.InvalidId", CcnUid=1, **grant)
+    api.refused("GrantSagInstanceToCcn", "CCN.InvalidUid", CcnUid=account(api), **grant)
     api.refused("GrantSagInstanceToCcn", "CCN.InvalidId", CcnUid=uid, SmartAGId=sag, CcnInstanceId="ccn-nobody")
     assert api.call("GrantSagInstanceToCcn", CcnUid=uid, **grant)["InstanceId"].startswith("sgc-")
     api.refused("GrantSagInstanceToCcn", "SAG.GrantDuplicated", CcnUid=uid, **grant)

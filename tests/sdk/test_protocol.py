@@ -105,7 +105,7 @@ def test_policies(server, tmp_path):
     subprocess.run([BIN, "policy", "--account", account, "--user", "reader", "--name", "p", "--file", policy,
                     *server.db], check=True)
     time.sleep(KEY_SECONDS)
-    assert user.call("DescribeACLs")["TotalCount"] == 2
+    assert user.call("DescribeACLs")["TotalCount"] == 1
     user.call("ModifyACL", AclId=open_acl, Name="renamed")
     user.refused("ModifyACL", "Forbidden", AclId=acl, Name="renamed")
     user.refused("CreateACL", "Forbidden", Name="more")

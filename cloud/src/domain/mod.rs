@@ -1,6 +1,7 @@
 //! What the objects of the cloud are made of. Each type is the body of one kind of object: the fields have the names that
 //! they have in the API, and those are the names in the stored document.
 
+pub mod access;
 pub mod acl;
 pub mod app;
 pub mod caller;
@@ -16,9 +17,12 @@ pub mod health;
 pub mod membership;
 pub mod nat;
 pub mod net;
+pub mod network;
+pub mod objects;
 pub mod orders;
 pub mod policy;
 pub mod qos;
+pub mod regions;
 
 #[cfg(test)]
 mod tests;

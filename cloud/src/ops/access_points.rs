@@ -6,9 +6,9 @@ use super::cx::{Cx, Page};
 use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::Link;
-use crate::store::objects::Stored;
 
 /// Number, latitude, longitude.
 const POINTS: [(i64, &str, &str); 6] = [
@@ -27,10 +27,10 @@ pub const FIRST: i64 = POINTS[0].0;
 const PROBE_MS: i64 = 10_000;
 
 /// The caller's gateways, and whether one of their devices is connected.
-async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Stored<Gateway>, bool)>> {
-    let gws = cx.list::<Gateway>(&cx.mine()).await?;
-    let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-    let devices = cx.device_summaries(&ids).await?;
+async fn gateways_with_state(cx: &mut Cx) -> Result<Vec<(Authorised<Gateway>, bool)>> {
+    let filter = cx.mine();
+    let gws = cx.list::<Gateway>(&filter).await?;
+    let devices = cx.device_summaries(&gws).await?;
     let active = |id: &str| devices.get(id).is_some_and(|d| d.iter().any(|d| d.online(cx.now)));
     let states: Vec<bool> = gws.iter().map(|g| active(&g.id)).collect();
     Ok(gws.into_iter().zip(states).collect())
@@ -63,7 +63,7 @@ pub async fn qualities(
 ) -> Result<response::ListAccessPointNetworkQualities> {
     use response::list_access_point_network_qualities::AccessPointNetworkQualities as Quality;
     let gw = cx.gateway().await?;
-    let devices = cx.devices_of(&gw.id).await?;
+    let devices = cx.devices_of(&gw).await?;
     let seen = devices
         .iter()
         .filter(|d| d.online(cx.now))
@@ -85,13 +85,13 @@ pub async fn probe(
     if cx.now - gw.last_probe.unwrap_or_default() < PROBE_MS {
         return Err(cx.err(&["ProbeFrequencyTooHigh"]));
     }
-    let mut devices = cx.devices_of(&gw.id).await?;
+    let mut devices = cx.devices_of(&gw).await?;
     devices.retain(|d| d.online(cx.now));
     let Some(d) = devices.first_mut() else {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     };
     cx.command(d, Command::ProbeAccessPoints(ProbeArgs { access_point_ids: ids })).await?;
-    gw.last_probe = Some(cx.now);
+    gw.edit().last_probe = Some(cx.now);
     cx.put(&gw).await?;
     Ok(response::ProbeAccessPointNetworkQuality::default())
 }
@@ -104,14 +104,14 @@ pub async fn update(
     if !POINTS.iter().any(|p| p.0 == request.access_point_id) {
         return Err(cx.invalid("AccessPointId"));
     }
-    if cx.links_from(Link::Ccn, &gw.id).await?.is_empty() {
+    if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
-    let devices = cx.devices_of(&gw.id).await?;
+    let devices = cx.devices_of(&gw).await?;
     if !devices.iter().any(|d| d.online(cx.now)) {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
-    gw.access_point_id = request.access_point_id;
+    gw.edit().access_point_id = request.access_point_id;
     cx.save_gateway(&gw).await?;
     Ok(response::UpdateSmartAGAccessPoint::default())
 }
@@ -129,7 +129,8 @@ pub async fn gateways(
     let Page { total, rows: page, .. } = cx.paginate(all);
     let mut rows = Vec::new();
     for (gw, active) in page {
-        let ccn = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next();
+        let ccn = cx.links_from(Link::Ccn, &gw).await?;
+        let ccn = cx.visible(ccn).await?.into_iter().next();
         rows.push(copied!(gw => response::list_smart_ag_by_access_point::SmartAccessGateways {
             hardware_version, routing_strategy, smart_ag_id;
             associated_ccn_id: ccn.unwrap_or_default(),

@@ -4,8 +4,9 @@ use super::cx::{Cx, RESOURCE_GROUP};
 use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::acl::{Acl, AclRule};
+use crate::domain::objects::Authorised;
 use crate::error::{ApiError, Result};
-use crate::store::objects::{Column, Stored};
+use crate::store::objects::Column;
 use crate::store::{Kind, Link};
 
 /// Lists of one account in one region, and lists on one gateway.
@@ -13,12 +14,14 @@ const QUOTA: i64 = 2000;
 const PER_GATEWAY: usize = 5;
 
 /// The caller's list, or the documented error.
-pub async fn require(cx: &mut Cx, id: &str) -> Result<Stored<Acl>> {
+pub async fn require(cx: &mut Cx, id: &str) -> Result<Authorised<Acl>> {
     cx.require(id, &["InvalidId.ACL"]).await
 }
 
 pub async fn create(cx: &mut Cx, request: request::CreateACL) -> Result<response::CreateACL> {
-    if cx.count(Kind::Acl, &cx.mine()).await? >= QUOTA {
+    cx.require_all(Kind::Acl)?;
+    let all = cx.mine();
+    if cx.count(Kind::Acl, &all).await? >= QUOTA {
         return Err(cx.err(&["AclAmountLimit"]));
     }
     let id = cx.new_id("acl")?;
@@ -28,14 +31,14 @@ pub async fn create(cx: &mut Cx, request: request::CreateACL) -> Result<response
         name: request.name,
         resource_group_id: RESOURCE_GROUP.to_owned(),
     };
-    let acl = cx.create(id, "", body);
+    let acl = cx.create(id, body)?;
     cx.put(&acl).await?;
     Ok(copied!(acl => response::CreateACL { acl_id, resource_group_id }))
 }
 
 pub async fn modify(cx: &mut Cx, request: request::ModifyACL) -> Result<response::ModifyACL> {
     let mut acl = require(cx, &request.acl_id).await?;
-    acl.name = request.name;
+    acl.edit().name = request.name;
     cx.put(&acl).await?;
     Ok(response::ModifyACL::default())
 }
@@ -50,7 +53,7 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteACL) -> Result<response
         )
         .with_hint("Call DisassociateACL first."));
     }
-    cx.remove_children(Kind::AclRule, &acl.id).await?;
+    cx.remove_children(Kind::AclRule, &acl).await?;
     cx.remove(&acl).await?;
     Ok(response::DeleteACL::default())
 }
@@ -59,8 +62,7 @@ pub async fn describe(cx: &mut Cx, request: request::DescribeACLs) -> Result<res
     let mut filter = cx.mine().equals(Column::Name, request.name);
     filter.ids = request.acl_ids.map(|_| cx.list_param("AclIds"));
     let page = cx.list_page::<Acl>(&filter).await?;
-    let ids: Vec<&str> = page.rows.iter().map(|acl| acl.id.as_str()).collect();
-    let users = cx.count_links_to(Link::Acl, &ids).await?;
+    let users = cx.count_visible_links_to(Link::Acl, &page.rows).await?;
     let rows = page.rows.iter().map(|acl| {
         copied!(acl => response::describe_acls::Acl {
             acl_id, name, resource_group_id;
@@ -78,7 +80,7 @@ pub async fn describe(cx: &mut Cx, request: request::DescribeACLs) -> Result<res
 pub async fn associate(cx: &mut Cx, request: request::AssociateACL) -> Result<response::AssociateACL> {
     let acl = require(cx, &request.acl_id).await?;
     let gw = cx.gateway().await?;
-    let bound = cx.links_from(Link::Acl, &gw.id).await?;
+    let bound = cx.links_from(Link::Acl, &gw).await?;
     if bound.contains(&acl.id) {
         return Err(cx.err(&["SmartAGAlreadyAssociateAcl"]));
     }
@@ -86,13 +88,13 @@ pub async fn associate(cx: &mut Cx, request: request::AssociateACL) -> Result<re
         return Err(cx.err(&["AclPerSmartagAmountLimit"]));
     }
     if gw.hardware_version == "sag-1000" {
-        let rules = cx.children::<AclRule>(&acl.id).await?;
+        let rules: Vec<Authorised<AclRule>> = cx.children(&acl).await?;
         if rules.iter().any(|r| r.is_wan()) {
             return Err(cx.err(&["FeatureNotSupport"]));
         }
     }
-    cx.link(Link::Acl, &gw.id, &acl.id).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.link(Link::Acl, &gw, &acl).await?;
+    cx.renew(&gw).await?;
     Ok(response::AssociateACL::default())
 }
 
@@ -102,16 +104,18 @@ pub async fn disassociate(
 ) -> Result<response::DisassociateACL> {
     let acl = require(cx, &request.acl_id).await?;
     let gw = cx.gateway().await?;
-    if !cx.unlink(Link::Acl, &gw.id, &acl.id).await? {
+    if !cx.unlink(Link::Acl, &gw, &acl.id).await? {
         return Err(cx.err(&["SmartAGNotAssociateAcl"]));
     }
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::DisassociateACL::default())
 }
 
 pub async fn errors(cx: &mut Cx, request: request::GetAclAttribute) -> Result<response::GetAclAttribute> {
     let acl = require(cx, &request.acl_id).await?;
-    let failing = super::dpi::failing_gateways(cx, Link::Acl, &acl.id).await?;
+    let names = super::dpi::names_applications::<_, AclRule>(cx, &acl).await?;
+    let failing = if names { super::dpi::failing_gateways(cx, Link::Acl, &acl.id).await? } else { 0 };
+    let acl = acl.into_inner();
     Ok(response::GetAclAttribute {
         acl_id: acl.id,
         acl_name: acl.body.name,

@@ -7,6 +7,7 @@ use crate::api::validate::port_range;
 use crate::api::{request, response};
 use crate::domain::acl::{Acl, AclRule};
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::objects::{Column, Filter, Stored};
 use crate::store::{Kind, Link};
@@ -47,28 +48,27 @@ pub fn check_dpi(cx: &Cx, signatures: Vec<String>, groups: Vec<String>) -> Resul
 /// Checks a rule that is new or changed, and stores it.
 async fn save(
     cx: &mut Cx,
-    acl: &Stored<Acl>,
-    rule: &mut Stored<AclRule>,
+    acl: &Authorised<Acl>,
+    rule: &mut Authorised<AclRule>,
     signatures: Vec<String>,
     groups: Vec<String>,
 ) -> Result<()> {
-    rule.ip_protocol =
-        check_protocol(cx, &rule.ip_protocol, [&rule.source_port_range, &rule.dest_port_range])?;
+    let body = rule.edit();
+    body.ip_protocol =
+        check_protocol(cx, &body.ip_protocol, [&body.source_port_range, &body.dest_port_range])?;
     let (signatures, groups) = check_dpi(cx, signatures, groups)?;
-    rule.dpi_signature_ids = signatures.or(rule.dpi_signature_ids.take());
-    rule.dpi_group_ids = groups.or(rule.dpi_group_ids.take());
+    body.dpi_signature_ids = signatures.or(body.dpi_signature_ids.take());
+    body.dpi_group_ids = groups.or(body.dpi_group_ids.take());
     let users = cx.links_to(Link::Acl, &acl.id).await?;
     if rule.is_wan() {
         // A WAN rule cannot go to a gateway of the model SAG 1000.
-        for id in &users {
-            let gw = cx.get::<Gateway>(id).await?;
-            if gw.is_some_and(|g| g.hardware_version == "sag-1000") {
-                return Err(cx.err(&["ACL.NoSupportWanType"]));
-            }
+        let old = |gw: &Stored<Gateway>| gw.hardware_version == "sag-1000";
+        if cx.inspect_linked(&users, old).await?.contains(&true) {
+            return Err(cx.err(&["ACL.NoSupportWanType"]));
         }
     }
     cx.put(rule).await?;
-    cx.bump_revisions(&users).await
+    cx.renew_all(&users).await
 }
 
 pub async fn add(cx: &mut Cx, request: request::AddACLRule) -> Result<response::AddACLRule> {
@@ -85,7 +85,7 @@ pub async fn add(cx: &mut Cx, request: request::AddACLRule) -> Result<response::
         gmt_create: cx.now,
         ..AclRule::default()
     });
-    let mut rule = cx.create(id, &acl.id, body);
+    let mut rule = cx.create_part(&acl, id, body);
     save(cx, &acl, &mut rule, request.dpi_signature_ids, request.dpi_group_ids).await?;
     Ok(copied!(rule => response::AddACLRule {
         acl_id, acr_id, description, dest_cidr, dest_port_range, direction, dpi_group_ids, dpi_signature_ids,
@@ -93,15 +93,15 @@ pub async fn add(cx: &mut Cx, request: request::AddACLRule) -> Result<response::
     }))
 }
 
-async fn rule_of(cx: &mut Cx, acl: &Stored<Acl>, id: &str) -> Result<Stored<AclRule>> {
-    let rule = cx.get::<AclRule>(id).await?.filter(|r| r.parent == acl.id);
+async fn rule_of(cx: &mut Cx, acl: &Authorised<Acl>, id: &str) -> Result<Authorised<AclRule>> {
+    let rule = cx.part(acl, id).await?;
     rule.ok_or_else(|| cx.err(&["InvalidId.ACR"]))
 }
 
 pub async fn modify(cx: &mut Cx, request: request::ModifyACLRule) -> Result<response::ModifyACLRule> {
     let acl = require(cx, &request.acl_id).await?;
     let mut rule = rule_of(cx, &acl, &request.acr_id).await?;
-    set_given!(rule, request => {
+    set_given!(rule.edit(), request => {
         name, description, direction, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
         policy, priority, r#type,
     });
@@ -117,7 +117,7 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteACLRule) -> Result<resp
     let rule = rule_of(cx, &acl, &request.acr_id).await?;
     cx.remove(&rule).await?;
     let users = cx.links_to(Link::Acl, &acl.id).await?;
-    cx.bump_revisions(&users).await?;
+    cx.renew_all(&users).await?;
     Ok(response::DeleteACLRule::default())
 }
 
@@ -134,7 +134,7 @@ pub async fn describe(
         .order_by(Column::Priority, descending);
     let page = cx.list_page::<AclRule>(&filter).await?;
     let rows = page.rows.into_iter().map(|rule| {
-        let rule = rule.body;
+        let rule = rule.into_inner().body;
         response::describe_acl_attribute::Acr {
             acl_id: rule.acl_id,
             acr_id: rule.acr_id,

@@ -6,13 +6,14 @@ use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::app::{AppUser, EnterpriseCode};
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::Kind;
 use crate::store::objects::{Column, Filter, Stored};
 
-async fn require(cx: &mut Cx, code: &str) -> Result<Stored<EnterpriseCode>> {
+async fn require(cx: &mut Cx, code: &str) -> Result<Authorised<EnterpriseCode>> {
     // A code belongs to the account, not to a region.
-    let found = cx.get::<EnterpriseCode>(code).await?.filter(|c| c.uid == cx.uid());
+    let found = cx.find_in::<EnterpriseCode>(code, None).await?;
     found.ok_or_else(|| cx.err(&["EnterpriseCode.NotExist"]))
 }
 
@@ -26,12 +27,14 @@ pub async fn create(
     request: request::CreateEnterpriseCode,
 ) -> Result<response::CreateEnterpriseCode> {
     let code = request.enterprise_code;
-    if cx.get::<EnterpriseCode>(&code).await?.is_some() {
+    cx.require_all(Kind::EnterpriseCode)?;
+    if cx.inspect::<EnterpriseCode, _>(&code, |_| ()).await?.is_some() {
         return Err(cx.err(&["EnterpriseCode.BeenOccupied"]));
     }
-    let first = cx.count(Kind::EnterpriseCode, &Filter::of(cx.uid())).await? == 0;
+    let all = Filter::of(cx.uid());
+    let first = cx.count(Kind::EnterpriseCode, &all).await? == 0;
     let body = EnterpriseCode { enterprise_code: code.clone(), region_id: cx.region(), is_default: first };
-    let code = cx.create(code, "", body);
+    let code = cx.create(code, body)?;
     cx.put(&code).await?;
     Ok(response::CreateEnterpriseCode::default())
 }
@@ -42,14 +45,16 @@ pub async fn update(
 ) -> Result<response::UpdateEnterpriseCode> {
     let mut code = require(cx, &request.enterprise_code).await?;
     if request.is_default {
-        for mut other in cx.list::<EnterpriseCode>(&Filter::of(cx.uid())).await? {
-            if other.id != code.id {
-                other.is_default = false;
-                cx.put(&other).await?;
-            }
+        // There is one default. The code that was it changes too, so the caller must be allowed to change it.
+        let filter = Filter::of(cx.uid());
+        let old = |c: &Stored<EnterpriseCode>| c.is_default.then(|| c.id.clone());
+        for other in cx.inspect_list(&filter, old).await?.into_iter().flatten().filter(|id| *id != code.id) {
+            let mut other = require(cx, &other).await?;
+            other.edit().is_default = false;
+            cx.put(&other).await?;
         }
     }
-    code.is_default = request.is_default;
+    code.edit().is_default = request.is_default;
     cx.put(&code).await?;
     Ok(response::UpdateEnterpriseCode::default())
 }
@@ -59,7 +64,8 @@ pub async fn delete(
     request: request::DeleteEnterpriseCode,
 ) -> Result<response::DeleteEnterpriseCode> {
     let code = require(cx, &request.enterprise_code).await?;
-    if cx.count(Kind::Gateway, &users_of(cx, &code.id)).await? > 0 {
+    let users = users_of(cx, &code.id);
+    if cx.count(Kind::Gateway, &users).await? > 0 {
         return Err(cx.err(&["EnterpriseCode.BeingUsed"]));
     }
     if code.is_default {
@@ -77,7 +83,8 @@ pub async fn list(cx: &mut Cx, request: request::ListEnterpriseCode) -> Result<r
     let (total_count, next_token, page) = cx.page_by_token(codes, 10)?;
     let mut rows = Vec::new();
     for code in page {
-        let count = cx.count(Kind::Gateway, &users_of(cx, &code.id)).await?;
+        let users = users_of(cx, &code.id);
+        let count = cx.visible_count(Kind::Gateway, &users).await?;
         rows.push(copied!(code => response::list_enterprise_code::EnterpriseCodes {
             enterprise_code, is_default;
             smart_ag_count: count,
@@ -98,17 +105,16 @@ pub async fn assign(
 ) -> Result<response::UpdateSmartAGEnterpriseCode> {
     let mut gw = app_users::instance(cx).await?;
     let code = require(cx, &request.enterprise_code).await?;
-    let own = cx.children::<AppUser>(&gw.id).await?;
-    for other in cx.list::<Gateway>(&users_of(cx, &code.id)).await? {
-        if other.id == gw.id {
-            continue;
-        }
-        let theirs = cx.children::<AppUser>(&other.id).await?;
-        if own.iter().any(|u| theirs.iter().any(|t| t.user_name == u.user_name)) {
+    let own: Vec<Authorised<AppUser>> = cx.children(&gw).await?;
+    let users = users_of(cx, &code.id);
+    let others = cx.inspect_list(&users, |other: &Stored<Gateway>| other.id.clone()).await?;
+    for other in others.into_iter().filter(|id| *id != gw.id) {
+        let taken = |theirs: &Stored<AppUser>| own.iter().any(|u| u.user_name == theirs.user_name);
+        if cx.inspect_list(&Filter::under(&other), taken).await?.contains(&true) {
             return Err(cx.err(&["EnterpriseCode.UserNameConflict"]));
         }
     }
-    gw.enterprise_code = Some(code.id);
+    gw.edit().enterprise_code = Some(code.id.clone());
     cx.put(&gw).await?;
     Ok(response::UpdateSmartAGEnterpriseCode::default())
 }

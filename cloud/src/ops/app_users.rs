@@ -7,16 +7,17 @@ use crate::api::{request, response};
 use crate::domain::app::AppUser;
 use crate::domain::gateway::Gateway;
 use crate::domain::net;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::Kind;
-use crate::store::objects::{Column, Filter, Stored};
+use crate::store::objects::{Column, Filter};
 use crate::time::month;
 
 /// Length of a password that the cloud makes.
 const PASSWORD_LENGTH: usize = 16;
 
 /// The instance of the request, of the client-app edition.
-pub async fn instance(cx: &mut Cx) -> Result<Stored<Gateway>> {
+pub async fn instance(cx: &mut Cx) -> Result<Authorised<Gateway>> {
     let gw = cx.gateway().await?;
     if !gw.is_software() {
         return Err(cx.err(&["ClientUser.NotSupportAction", "ActionNotSupport"]));
@@ -29,8 +30,8 @@ fn key(gw: &str, name: &str) -> String {
 }
 
 /// The user of the instance, or the documented error.
-pub async fn require(cx: &mut Cx, gw: &Stored<Gateway>, name: &str) -> Result<Stored<AppUser>> {
-    let found = cx.get::<AppUser>(&key(&gw.id, name)).await?;
+pub async fn require(cx: &mut Cx, gw: &Authorised<Gateway>, name: &str) -> Result<Authorised<AppUser>> {
+    let found = cx.part(gw, &key(&gw.id, name)).await?;
     found.ok_or_else(|| cx.err(&["ResourceNotFound.User", "ClientUser.NameInvalid"]))
 }
 
@@ -45,13 +46,13 @@ pub fn mail_ok(mail: &str) -> bool {
 }
 
 /// A fixed address is inside the instance's block and nobody else's.
-async fn check_address(cx: &mut Cx, gw: &Stored<Gateway>, ip: &str) -> Result<()> {
+async fn check_address(cx: &mut Cx, gw: &Authorised<Gateway>, ip: &str) -> Result<()> {
     let Some(addr) = net::ip(ip) else { return Err(cx.err(&["ClientUser.IpInvalid"])) };
     let blocks = gw.blocks();
     if blocks.is_empty() {
         return Err(cx.err(&["SAG.CidrEmpty"]));
     }
-    let users = cx.children::<AppUser>(&gw.id).await?;
+    let users: Vec<Authorised<AppUser>> = cx.children(gw).await?;
     let taken = users.iter().any(|u| u.client_ip.as_deref() == Some(ip));
     if taken || !blocks.iter().any(|b| b.contains(&addr)) {
         return Err(cx.err(&["ClientUser.InvalidClientIp"]));
@@ -59,12 +60,12 @@ async fn check_address(cx: &mut Cx, gw: &Stored<Gateway>, ip: &str) -> Result<()
     Ok(())
 }
 
-async fn insert(cx: &mut Cx, gw: &Stored<Gateway>, user: AppUser) -> Result<Stored<AppUser>> {
+async fn insert(cx: &mut Cx, gw: &Authorised<Gateway>, user: AppUser) -> Result<Authorised<AppUser>> {
     let count = cx.count(Kind::AppUser, &Filter::under(&gw.id)).await?;
     if count >= gw.user_count.unwrap_or_default() {
         return Err(cx.err(&["ClientUser.UserOverLimit"]));
     }
-    let user = cx.create(key(&gw.id, &user.user_name), &gw.id, user);
+    let user = cx.create_part(gw, key(&gw.id, &user.user_name), user);
     cx.put(&user).await?;
     Ok(user)
 }
@@ -86,7 +87,7 @@ pub async fn create(
     if !name_ok(&name) {
         return Err(cx.err(&["ClientUser.NameInvalid"]));
     }
-    if cx.get::<AppUser>(&key(&gw.id, &name)).await?.is_some() {
+    if cx.part::<_, AppUser>(&gw, &key(&gw.id, &name)).await?.is_some() {
         return Err(cx.err(&["ClientUser.UserExist"]));
     }
     if let Some(ip) = &request.client_ip {
@@ -140,9 +141,9 @@ pub async fn modify(
         if !mail_ok(&mail) {
             return Err(cx.invalid("Email"));
         }
-        user.user_mail = mail;
+        user.edit().user_mail = mail;
     }
-    user.bandwidth = request.bandwidth;
+    user.edit().bandwidth = request.bandwidth;
     cx.put(&user).await?;
     Ok(copied!(user => response::ModifySmartAccessGatewayClientUser {
         bandwidth, client_ip, user_mail, user_name,
@@ -155,7 +156,7 @@ pub async fn delete(
 ) -> Result<response::DeleteSmartAccessGatewayClientUser> {
     let gw = instance(cx).await?;
     let user = require(cx, &gw, &request.user_name).await?;
-    if app_stats::state(cx, &gw.id).await?.bytes(&month(cx.now), &user.user_name) > 0 {
+    if app_stats::state(cx, &gw).await?.bytes(&month(cx.now), &user.user_name) > 0 {
         return Err(cx.err(&["ClientUser.UserInUsing"]));
     }
     cx.remove(&user).await?;
@@ -172,7 +173,7 @@ pub async fn reset_password(
         Some(p) => p,
         None => cx.new_secret(PASSWORD_LENGTH)?,
     };
-    user.sealed_password = cx.seal(&password)?;
+    user.edit().sealed_password = cx.seal(&password)?;
     cx.put(&user).await?;
     Ok(response::ResetSmartAccessGatewayClientUserPassword::default())
 }
@@ -196,23 +197,22 @@ pub async fn disable(
 async fn set_state(cx: &mut Cx, name: &str, state: i64) -> Result<()> {
     let gw = instance(cx).await?;
     let mut user = require(cx, &gw, name).await?;
-    user.state = state;
+    user.edit().state = state;
     cx.put(&user).await
 }
 
 /// The account stays in its instance and may also use the one in the other region.
 pub async fn roam(cx: &mut Cx, request: request::RoamClientUser) -> Result<response::RoamClientUser> {
     let origin = request.origin_smart_ag_id;
-    let from = cx.get::<Gateway>(&origin).await?;
-    let from = from.filter(|g| g.uid == cx.uid() && g.region == request.origin_region_id);
+    let from = cx.find_in::<Gateway>(&origin, Some(&request.origin_region_id)).await?;
     let from = from.ok_or_else(|| cx.no_gateway(&origin))?;
     let to = cx.gateway_by_id(&request.target_smart_ag_id).await?;
     if !from.is_software() || !to.is_software() || from.id == to.id {
         return Err(cx.err(&["ClientUser.NotSupportAction"]));
     }
-    let user = cx.get::<AppUser>(&key(&from.id, &request.user_name)).await?;
+    let user = cx.part::<_, AppUser>(&from, &key(&from.id, &request.user_name)).await?;
     let user = user.ok_or_else(|| cx.err(&["ClientUser.NameInvalid"]))?;
-    if cx.get::<AppUser>(&key(&to.id, &user.user_name)).await?.is_some() {
+    if cx.part::<_, AppUser>(&to, &key(&to.id, &user.user_name)).await?.is_some() {
         return Err(cx.err(&["ClientUser.UserExist"]));
     }
     if to.blocks().is_empty() {
@@ -222,7 +222,12 @@ pub async fn roam(cx: &mut Cx, request: request::RoamClientUser) -> Result<respo
         return Err(cx.err(&["SAG.CidrOverlap"]));
     }
     // The fixed address belongs to the other instance's block.
-    let copy = AppUser { client_ip: None, is_static_ip: 0, roamed_from: Some(from.id), ..user.body };
+    let copy = AppUser {
+        client_ip: None,
+        is_static_ip: 0,
+        roamed_from: Some(from.id.clone()),
+        ..user.into_inner().body
+    };
     insert(cx, &to, copy).await?;
     Ok(response::RoamClientUser::default())
 }
@@ -236,7 +241,7 @@ pub async fn modify_dns(
     if servers.iter().any(|s| net::ip(s).is_none()) || servers.len() > 2 {
         return Err(cx.err(&["InvalidParam.Ip"]));
     }
-    gw.app_dns = Some(servers);
+    gw.edit().app_dns = Some(servers);
     cx.put(&gw).await?;
     Ok(response::ModifyClientUserDNS::default())
 }
@@ -245,6 +250,6 @@ pub async fn describe_dns(
     cx: &mut Cx,
     _: request::DescribeClientUserDNS,
 ) -> Result<response::DescribeClientUserDNS> {
-    let gw = instance(cx).await?;
+    let gw = instance(cx).await?.into_inner();
     Ok(response::DescribeClientUserDNS { app_dns: gw.body.app_dns.unwrap_or_default(), recovered_dns: None })
 }

@@ -42,12 +42,12 @@ pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
     let applies =
         |n: &&Need| n.0 == op && (n.1.is_empty() || cx.opt(n.1).is_some_and(|v| n.2.contains(&v.as_str())));
     let Some((.., capability)) = NEEDS.iter().find(applies) else { return Ok(()) };
-    let id = ["SmartAGId", "InstanceId"].iter().find_map(|n| cx.opt(n)).unwrap_or_default();
+    let id = cx.named(&["SmartAGId", "InstanceId"]);
     // Whose it is and whether it exists is the operation's own question.
     let Some(gw) = cx.find::<Gateway>(&id).await? else { return Ok(()) };
-    let sn = ["SmartAGSn", "SerialNumber"].iter().find_map(|n| cx.opt(n));
-    let devices = cx.devices_of(&gw.id).await?;
-    let concerned = |d: &&Device| sn.as_ref().is_none_or(|sn| *sn == d.sn);
+    let sn = cx.named(&["SmartAGSn", "SerialNumber"]);
+    let devices = cx.devices_of(&gw).await?;
+    let concerned = |d: &&Device| sn.is_empty() || sn == d.sn;
     if devices.iter().filter(concerned).any(|d| lacks(d, capability)) {
         return Err(cx.err(&["FeatureNotSupport"]));
     }

@@ -9,6 +9,7 @@ use crate::domain::ccn::Ccn;
 use crate::domain::gateway::Gateway;
 use crate::domain::grants::CenGrant;
 use crate::domain::net;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::objects::{Column, Filter, Stored};
 use crate::store::{Kind, Link};
@@ -18,16 +19,14 @@ const QUOTA: i64 = 10;
 const CIDR_QUOTA: usize = 10;
 const TAG_QUOTA: usize = 20;
 
-/// The gateway to bind: the caller's own, or another account's that was granted to the network.
-async fn gateway_for(cx: &mut Cx, ccn: &str, owner: Option<i64>) -> Result<Stored<Gateway>> {
-    let owner = owner.unwrap_or_else(|| cx.uid());
-    if owner == cx.uid() {
-        return cx.gateway().await;
-    }
-    let id = cx.text("SmartAGId");
-    let gw = cx.get::<Gateway>(&id).await?.filter(|g| g.uid == owner);
-    let gw = gw.ok_or_else(|| cx.no_gateway(&id))?;
-    if !cx.links_from(Link::GrantedCcn, &id).await?.iter().any(|c| c == ccn) {
+/// Another account's gateway that was granted to the caller's network. One that was not is no other than one that
+/// does not exist.
+async fn granted(cx: &mut Cx, ccn: &Authorised<Ccn>, owner: i64) -> Result<Authorised<Gateway>> {
+    let id = cx.named(&["SmartAGId"]);
+    let Some(gw) = cx.find_of::<Gateway>(&id, owner).await? else {
+        return Err(cx.err(&["Forbidden"]));
+    };
+    if !cx.links_from(Link::GrantedCcn, &gw).await?.contains(&ccn.id) {
         return Err(cx.err(&["Forbidden"]));
     }
     Ok(gw)
@@ -38,17 +37,21 @@ pub async fn bind(
     request: request::BindSmartAccessGateway,
 ) -> Result<response::BindSmartAccessGateway> {
     let ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
-    let gw = gateway_for(cx, &ccn.id, request.smart_ag_uid).await?;
-    if let Some(bound) = cx.links_from(Link::Ccn, &gw.id).await?.first() {
-        let again = bound == &ccn.id;
-        let code = if again { "SmartAccessGatewayAlreadyBound" } else { "AlreadyBound.CCN" };
+    let gw = match request.smart_ag_uid.filter(|owner| *owner != cx.uid()) {
+        Some(owner) => granted(cx, &ccn, owner).await?,
+        None => cx.gateway().await?,
+    };
+    let bound = cx.links_from(Link::Ccn, &gw).await?;
+    if !bound.is_empty() {
+        let code =
+            if bound.contains(&ccn.id) { "SmartAccessGatewayAlreadyBound" } else { "AlreadyBound.CCN" };
         return Err(cx.err(&[code]));
     }
-    if !cx.links_from(Link::Vbr, &gw.id).await?.is_empty() {
+    if !cx.links_from(Link::Vbr, &gw).await?.is_empty() {
         return Err(cx.err(&["LinkLevelBackupExists"]));
     }
     if !gw.is_software() {
-        if cx.device_summaries(&[&gw.id]).await?.is_empty() {
+        if cx.device_summaries(std::slice::from_ref(&gw)).await?.is_empty() {
             return Err(cx.err(&["SAG.NoBindSN"]));
         }
         if gw.bandwidth == 0 {
@@ -59,17 +62,16 @@ pub async fn bind(
     if net::overlap(&blocks, &ccn.snat_blocks()) || cx.sibling_overlap(&ccn.id, &gw.id, &blocks).await? {
         return Err(cx.err(&["CidrConflict"]));
     }
-    let network = cx.network(ccn).await?;
+    let network = cx.network(&ccn).await?;
     if let Some(sn) = network.endpoint_inside(&gw.id, &blocks) {
         let hint = format!("The tunnels of device {sn} end inside of the gateway's blocks.");
         return Err(cx.err(&["CidrConflict"]).with_hint(hint));
     }
-    let ccn = network.ccn;
     if gw.uid != ccn.uid {
         // By binding it, the owner of the network grants what the gateway has now, and no more.
-        cx.grant_blocks(&ccn, &gw.id, &blocks).await?;
+        cx.grant_blocks(&ccn, &gw.id, &super::members::written(&blocks)).await?;
     }
-    cx.link(Link::Ccn, &gw.id, &ccn.id).await?;
+    cx.link(Link::Ccn, &gw, &ccn).await?;
     cx.network_changed(&ccn.id).await?;
     Ok(response::BindSmartAccessGateway::default())
 }
@@ -79,19 +81,27 @@ pub async fn unbind(
     request: request::UnbindSmartAccessGateway,
 ) -> Result<response::UnbindSmartAccessGateway> {
     let id = request.ccn_id;
-    let gw = gateway_for(cx, &id, request.smart_ag_uid).await?;
     // The owner of the gateway may take it out, and the owner of the network.
-    if gw.uid != cx.uid() && cx.find::<Ccn>(&id).await?.is_none() {
-        return Err(cx.err(&["Forbidden"]));
-    }
-    if !cx.links_from(Link::Vbr, &gw.id).await?.is_empty() {
+    let gw = match request.smart_ag_uid.filter(|owner| *owner != cx.uid()) {
+        Some(owner) => {
+            let ccn = cx.require::<Ccn>(&id, &["Forbidden"]).await?;
+            granted(cx, &ccn, owner).await?
+        }
+        None => {
+            let gw = cx.gateway().await?;
+            let bound = cx.links_from(Link::Ccn, &gw).await?.contains(&id);
+            cx.require_named(Kind::Ccn, &id, bound).await?;
+            gw
+        }
+    };
+    if !cx.links_from(Link::Vbr, &gw).await?.is_empty() {
         return Err(cx.err(&["SAG.DedicatedLineExist"]));
     }
-    if !cx.unlink(Link::Ccn, &gw.id, &id).await? {
+    if !cx.unlink(Link::Ccn, &gw, &id).await? {
         return Err(cx.err(&["SmartAccessGatewayNotBind"]));
     }
-    cx.forget_member(&id, &gw.id).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.forget_member(&id, &gw).await?;
+    cx.renew(&gw).await?;
     // The others end their tunnels to it at once, whatever its own device does.
     cx.network_changed(&id).await?;
     Ok(response::UnbindSmartAccessGateway::default())
@@ -101,7 +111,9 @@ pub async fn create(
     cx: &mut Cx,
     request: request::CreateCloudConnectNetwork,
 ) -> Result<response::CreateCloudConnectNetwork> {
-    if cx.count(Kind::Ccn, &cx.mine()).await? >= QUOTA {
+    cx.require_all(Kind::Ccn)?;
+    let all = cx.mine();
+    if cx.count(Kind::Ccn, &all).await? >= QUOTA {
         return Err(cx.err(&["CcnAmountLimit"]));
     }
     let text = |v: &Option<String>| v.clone().unwrap_or_default();
@@ -117,7 +129,7 @@ pub async fn create(
         status: "Active".to_owned(),
         hub: None,
     });
-    let ccn = cx.create(id, "", body);
+    let ccn = cx.create(id, body)?;
     cx.put(&ccn).await?;
     Ok(copied!(ccn => response::CreateCloudConnectNetwork {
         ccn_id, cidr_block, description, name, resource_group_id, snat_cidr_block, status,
@@ -156,17 +168,16 @@ pub async fn modify(
     if let Some(cidr) = &request.cidr_block {
         check_blocks(cx, cidr, ccn.snat_cidr_block.as_deref().unwrap_or_default())?;
         let own = net::cidr_list(cidr).unwrap_or_default();
-        for id in &members {
-            let Some(gw) = cx.get::<Gateway>(id).await? else { continue };
-            let inside = gw.blocks().iter().all(|b| own.iter().any(|o| o.contains(b)));
-            if gw.is_software() && !inside {
-                return Err(cx.err(&["CCN.CidrInUse"]));
-            }
+        let outside = |gw: &Stored<Gateway>| {
+            gw.is_software() && !gw.blocks().iter().all(|b| own.iter().any(|o| o.contains(b)))
+        };
+        if cx.inspect_linked(&members, outside).await?.contains(&true) {
+            return Err(cx.err(&["CCN.CidrInUse"]));
         }
     }
-    set_given!(ccn, request => { name, description, cidr_block, interworking_status });
+    set_given!(ccn.edit(), request => { name, description, cidr_block, interworking_status });
     cx.put(&ccn).await?;
-    cx.bump_revisions(&members).await?;
+    cx.renew_all(&members).await?;
     Ok(response::ModifyCloudConnectNetwork::default())
 }
 
@@ -181,10 +192,7 @@ pub async fn delete(
     if cx.count(Kind::CenGrant, &Filter::under(&ccn.id)).await? > 0 {
         return Err(cx.err(&["AlreadyBound.CEN"]));
     }
-    for gw in cx.links_to(Link::GrantedCcn, &ccn.id).await? {
-        cx.unlink(Link::GrantedCcn, &gw, &ccn.id).await?;
-        cx.remove_by_id(Kind::CcnGrant, &format!("{gw}/{}", ccn.id)).await?;
-    }
+    cx.remove_grants_to(&ccn).await?;
     cx.remove(&ccn).await?;
     Ok(response::DeleteCloudConnectNetwork::default())
 }
@@ -201,17 +209,15 @@ pub async fn describe(
         filter.ids = Some(Vec::new());
     }
     let page = cx.list_page::<Ccn>(&filter).await?;
-    let ids: Vec<&str> = page.rows.iter().map(|ccn| ccn.id.as_str()).collect();
-    let mut all = cx.all_links_to(Link::Ccn, &ids).await?;
+    let mut all = cx.visible_links_to(Link::Ccn, &page.rows).await?;
     let mut rows = Vec::new();
     for ccn in &page.rows {
         let members = all.remove(&ccn.id).unwrap_or_default();
-        let ids: Vec<&str> = members.iter().map(String::as_str).collect();
-        let devices = cx.device_summaries(&ids).await?;
-        let online = devices.values().filter(|of| of.iter().any(|d| d.online(cx.now))).count();
-        let cen = cx.children::<CenGrant>(&ccn.id).await?.into_iter().next();
+        let now = cx.now;
+        let online = cx.count_online(&members, now).await?;
+        let cen = cx.children::<_, CenGrant>(ccn).await?.into_iter().next();
         let (cen_id, cen_owner) =
-            cen.map(|c| (c.body.cen_instance_id, c.body.cen_uid.to_string())).unwrap_or_default();
+            cen.map(|c| (c.cen_instance_id.clone(), c.cen_uid.to_string())).unwrap_or_default();
         rows.push(copied!(ccn => response::describe_cloud_connect_networks::CloudConnectNetwork {
             ccn_id, cidr_block, create_time, description, interworking_status, name, resource_group_id,
             snat_cidr_block;
@@ -259,6 +265,8 @@ pub async fn use_limit(
     cx: &mut Cx,
     _: request::GetCloudConnectNetworkUseLimit,
 ) -> Result<response::GetCloudConnectNetworkUseLimit> {
-    let used_amount = cx.count(Kind::Ccn, &cx.mine()).await?;
+    cx.require_all(Kind::Ccn)?;
+    let all = cx.mine();
+    let used_amount = cx.count(Kind::Ccn, &all).await?;
     Ok(response::GetCloudConnectNetworkUseLimit { total_amount: QUOTA, used_amount })
 }

@@ -1,43 +1,67 @@
 //! What a handler works with: the validated request, the caller, one transaction.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::api::params::Params;
 use crate::api::{Op, any_error};
-use crate::domain::caller::Caller;
+use crate::domain::access::Access;
+use crate::domain::objects::{Authorised, Objects};
+use crate::domain::regions;
 use crate::error::{ApiError, Result};
-use crate::store::objects::{self, Entity, Filter, Stored};
+use crate::store::objects::{Entity, Filter};
 use crate::store::secrets::{Cipher, DIGITS, LOWER, MIXED};
-use crate::store::{Kind, Link, Tx, links};
-use crate::time::{now_ms, now_us};
+use crate::store::{Kind, Tx};
+use crate::time::now_ms;
 
 pub struct Cx {
     pub op: Op,
     pub params: Params,
-    pub caller: Arc<Caller>,
+    /// The account of the caller.
+    uid: i64,
     /// Milliseconds since 1970.
     pub now: i64,
     pub cipher: Arc<Cipher>,
     /// Devices whose configuration changed; their agents are woken after the commit.
     pub changed: BTreeSet<String>,
-    tx: Tx,
-    sequence: i64,
+    objects: Objects,
+}
+
+/// What is left of a call.
+pub struct Finished {
+    pub tx: Tx,
+    pub changed: BTreeSet<String>,
+    /// The names of the objects that a changing call was about, for the audit log.
+    pub resources: Vec<String>,
 }
 
 pub const RESOURCE_GROUP: &str = "rg-default";
 
+impl Deref for Cx {
+    type Target = Objects;
+
+    fn deref(&self) -> &Objects {
+        &self.objects
+    }
+}
+
+impl DerefMut for Cx {
+    fn deref_mut(&mut self) -> &mut Objects {
+        &mut self.objects
+    }
+}
+
 impl Cx {
-    pub fn new(op: Op, params: Params, caller: Arc<Caller>, cipher: Arc<Cipher>, tx: Tx) -> Cx {
-        Cx { op, params, caller, now: now_ms(), cipher, changed: BTreeSet::new(), tx, sequence: 0 }
+    pub fn new(op: Op, params: Params, access: Access, cipher: Arc<Cipher>, tx: Tx) -> Cx {
+        let uid = access.uid();
+        let objects = Objects::new(tx, access);
+        Cx { op, params, uid, now: now_ms(), cipher, changed: BTreeSet::new(), objects }
     }
 
-    pub fn into_parts(self) -> (Tx, BTreeSet<String>) {
-        (self.tx, self.changed)
-    }
-
-    pub fn conn(&mut self) -> &mut Tx {
-        &mut self.tx
+    pub fn into_parts(self) -> Finished {
+        let (tx, access) = self.objects.into_parts();
+        Finished { tx, changed: self.changed, resources: access.into_resources() }
     }
 
     // The request.
@@ -59,17 +83,24 @@ impl Cx {
         crate::api::validate::parse_bool(self.params.get(name)?)
     }
 
+    /// The first of these parameters that the operation documents and the request has. What is not documented for the
+    /// operation names nothing.
+    pub fn named(&self, names: &[&str]) -> String {
+        let documented = |name: &&&str| self.op.spec().params.iter().any(|p| p.name == **name);
+        names.iter().filter(documented).find_map(|name| self.opt(name)).unwrap_or_default()
+    }
+
     /// A repeat list, or the same thing separated by commas in one value.
     pub fn list_param(&self, name: &str) -> Vec<String> {
         self.params.texts(name)
     }
 
     pub fn region(&self) -> String {
-        self.opt("RegionId").unwrap_or_else(|| crate::ops::regions::DEFAULT.to_owned())
+        self.opt("RegionId").unwrap_or_else(|| regions::DEFAULT.to_owned())
     }
 
     pub fn uid(&self) -> i64 {
-        self.caller.uid
+        self.uid
     }
 
     // Errors.
@@ -124,75 +155,33 @@ impl Cx {
         self.cipher.seal(secret).map_err(ApiError::internal)
     }
 
-    // Objects.
+    // Objects; those methods that are not here are of `Objects`.
 
     /// A new object of the caller, in the region of the request.
-    pub fn create<T: Entity>(&mut self, id: String, parent: &str, body: T) -> Stored<T> {
-        self.sequence += 1;
-        Stored {
-            id,
-            uid: self.uid(),
-            region: self.region(),
-            parent: parent.to_owned(),
-            seq: now_us() + self.sequence,
-            body,
-        }
+    ///
+    /// # Errors
+    /// The caller may not make one.
+    pub fn create<T: Entity>(&mut self, id: String, body: T) -> Result<Authorised<T>> {
+        let region = self.region();
+        self.objects.create(id, region, body)
     }
 
-    pub async fn put<T: Entity>(&mut self, o: &Stored<T>) -> Result<()> {
-        Ok(objects::put(self.conn(), o).await?)
-    }
-
-    pub async fn remove<T: Entity>(&mut self, o: &Stored<T>) -> Result<()> {
-        self.remove_by_id(T::KIND, &o.id).await
-    }
-
-    pub async fn remove_by_id(&mut self, kind: Kind, id: &str) -> Result<()> {
-        Ok(objects::delete(self.conn(), kind, id).await?)
-    }
-
-    pub async fn remove_children(&mut self, kind: Kind, parent: &str) -> Result<()> {
-        Ok(objects::delete_children(self.conn(), kind, parent).await?)
-    }
-
-    /// The object, whoever owns it.
-    pub async fn get<T: Entity>(&mut self, id: &str) -> Result<Option<Stored<T>>> {
-        Ok(objects::get(self.conn(), id).await?)
-    }
-
-    /// The caller's object in the region of the request.
-    pub async fn find<T: Entity>(&mut self, id: &str) -> Result<Option<Stored<T>>> {
-        let found = self.get(id).await?;
-        Ok(found.filter(|o| self.is_mine(o.uid, &o.region)))
-    }
-
-    /// The caller's object, or the documented error.
-    pub async fn require<T: Entity>(&mut self, id: &str, codes: &[&str]) -> Result<Stored<T>> {
+    /// The caller's object in the region of the request, or the documented error.
+    ///
+    /// # Errors
+    /// Also the refusal of the caller's policies.
+    pub async fn require<T: Entity>(&mut self, id: &str, codes: &[&str]) -> Result<Authorised<T>> {
         self.find(id).await?.ok_or_else(|| self.err(codes))
     }
 
-    fn is_mine(&self, uid: i64, region: &str) -> bool {
-        uid == self.uid() && self.params.get("RegionId").is_none_or(|r| r == region)
-    }
-
-    /// The parts of an object in the order of their creation.
-    pub async fn children<T: Entity>(&mut self, parent: &str) -> Result<Vec<Stored<T>>> {
-        self.list(&Filter::under(parent)).await
-    }
-
-    pub async fn list<T: Entity>(&mut self, filter: &Filter) -> Result<Vec<Stored<T>>> {
-        Ok(objects::list_of(self.conn(), filter, None).await?)
-    }
-
-    pub async fn count(&mut self, kind: Kind, filter: &Filter) -> Result<i64> {
-        Ok(objects::count(self.conn(), kind, filter).await?)
-    }
-
     /// The page that the request names, cut out by the database.
-    pub async fn list_page<T: Entity>(&mut self, filter: &Filter) -> Result<Page<Stored<T>>> {
-        let (number, size) = self.page();
+    ///
+    /// # Errors
+    /// The caller may use no such object.
+    pub async fn list_page<T: Entity>(&mut self, filter: &Filter) -> Result<Page<Authorised<T>>> {
+        let (number, size) = self.page_named();
         let offset = (number - 1).saturating_mul(size);
-        let (total, rows) = objects::page_of(self.conn(), filter, (size, offset)).await?;
+        let (total, rows) = self.objects.page(filter, (size, offset)).await?;
         Ok(Page { total, number, size, rows })
     }
 
@@ -201,41 +190,19 @@ impl Cx {
         Filter::of(self.uid()).in_region(self.opt("RegionId"))
     }
 
-    // Links.
-
-    pub async fn link(&mut self, link: Link, a: &str, b: &str) -> Result<()> {
-        Ok(links::add(self.conn(), link, a, b, now_us()).await?)
-    }
-
-    /// False if there was no such link.
-    pub async fn unlink(&mut self, link: Link, a: &str, b: &str) -> Result<bool> {
-        Ok(links::remove(self.conn(), link, a, b).await?)
-    }
-
-    /// What the gateway links to, oldest first.
-    pub async fn links_from(&mut self, link: Link, a: &str) -> Result<Vec<String>> {
-        Ok(links::from(self.conn(), link, a).await?)
-    }
-
-    /// The gateways that link to the object, oldest first.
-    pub async fn links_to(&mut self, link: Link, b: &str) -> Result<Vec<String>> {
-        Ok(links::to(self.conn(), link, b).await?)
-    }
-
-    /// How many link to each of the objects; none has no entry.
-    pub async fn count_links_to(&mut self, link: Link, ids: &[&str]) -> Result<HashMap<String, i64>> {
-        Ok(links::count_to_each(self.conn(), link, ids).await?)
-    }
-
-    /// What links to each of the objects, oldest first; nothing has no entry.
-    pub async fn all_links_to(&mut self, link: Link, ids: &[&str]) -> Result<HashMap<String, Vec<String>>> {
-        Ok(links::to_each(self.conn(), link, ids).await?)
+    /// The call is about all objects of this kind in the region of the request.
+    ///
+    /// # Errors
+    /// The caller's policies refuse it.
+    pub fn require_all(&mut self, kind: Kind) -> Result<()> {
+        let region = self.opt("RegionId");
+        self.access().whole(kind, region.as_deref())
     }
 
     // Pages.
 
     /// Number and size of the page that the request names.
-    pub fn page(&self) -> (i64, i64) {
+    fn page_named(&self) -> (i64, i64) {
         let number = self.int("PageNumber").unwrap_or(1).max(1);
         let size = self.int("PageSize").unwrap_or(10).clamp(1, 100);
         (number, size)
@@ -243,7 +210,7 @@ impl Cx {
 
     /// The page that the request names, of a list that no statement can cut.
     pub fn paginate<T>(&self, items: Vec<T>) -> Page<T> {
-        let (number, size) = self.page();
+        let (number, size) = self.page_named();
         let total = items.len() as i64;
         let skip = usize::try_from((number - 1).saturating_mul(size)).unwrap_or(usize::MAX);
         let rows = items.into_iter().skip(skip).take(size as usize).collect();

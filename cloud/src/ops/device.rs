@@ -1,7 +1,5 @@
 //! The devices that requests are about.
 
-use std::collections::HashMap;
-
 use sag_southbound::Command;
 
 use super::commands;
@@ -10,47 +8,31 @@ use crate::api::Op;
 use crate::domain::device::Device;
 use crate::domain::device_config::{DeviceConfig, Task};
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::{Authorised, Linked};
 use crate::error::Result;
-use crate::store::devices::{self, Summary};
-use crate::store::objects::Stored;
-use crate::time::now_us;
+use crate::store::devices::Summary;
 
 /// Length of a device's key.
 const KEY_LENGTH: usize = 32;
 
 impl Cx {
-    pub async fn device_by_sn(&mut self, sn: &str) -> Result<Option<Device>> {
-        Ok(Device::by_sn(self.conn(), sn).await?)
-    }
-
-    /// The devices of a gateway, the first one of a pair in front.
-    pub async fn devices_of(&mut self, sag: &str) -> Result<Vec<Device>> {
-        Ok(Device::of_gateway(self.conn(), sag).await?)
-    }
-
-    /// The devices of each of the gateways without their documents.
-    pub async fn device_summaries(&mut self, sags: &[&str]) -> Result<HashMap<String, Vec<Summary>>> {
-        Ok(devices::summaries(self.conn(), sags).await?)
-    }
-
     /// A sealed key for a device.
     pub fn new_device_key(&self) -> Result<String> {
         let key = self.new_secret(KEY_LENGTH)?;
         self.seal(&key)
     }
 
-    pub async fn add_device(&mut self, gw: &Stored<Gateway>, sn: &str, slot: usize) -> Result<()> {
+    /// Gives the gateway a device that was never heard of.
+    pub async fn new_device(&mut self, gw: &Authorised<Gateway>, sn: &str, slot: usize) -> Result<()> {
         let summary = Summary {
             sn: sn.to_owned(),
-            uid: gw.uid,
-            sag: gw.id.clone(),
             slot: slot as i64,
             revision: 1,
             sealed_key: self.new_device_key()?,
             ..Summary::default()
         };
         let config = serde_json::to_string(&DeviceConfig::initial(self.now))?;
-        devices::insert(self.conn(), &summary, config, now_us()).await?;
+        self.add_device(gw, summary, config).await?;
         self.changed.insert(sn.to_owned());
         Ok(())
     }
@@ -61,11 +43,9 @@ impl Cx {
         self.device_on(&gw).await
     }
 
-    pub async fn device_on(&mut self, gw: &Stored<Gateway>) -> Result<Device> {
-        let names = ["SmartAGSn", "SerialNumber", "SnNumber"];
-        let sn = names.iter().find_map(|n| self.opt(n)).unwrap_or_default();
-        let found = self.device_by_sn(&sn).await?.filter(|d| d.sag == gw.id);
-        let Some(device) = found else {
+    pub async fn device_on(&mut self, gw: &Authorised<Gateway>) -> Result<Device> {
+        let sn = self.named(&["SmartAGSn", "SerialNumber", "SnNumber"]);
+        let Some(device) = self.device_of(gw, &sn).await? else {
             return Err(self.err(&[
                 "InvalidId.SN",
                 "Sag.DeviceNotExist",
@@ -100,23 +80,22 @@ impl Cx {
         d.revision += 1;
         let task = Task { revision: d.revision, create_time: self.now };
         d.config.tasks.insert(section.to_owned(), task);
-        let config = d.config_text()?;
-        devices::put_config(self.conn(), d, config, now_us()).await?;
+        self.put_config(d).await?;
         self.changed.insert(d.sn.clone());
         Ok(())
     }
 
     /// The gateway's own configuration changed: each of its devices has a new revision.
-    pub async fn bump_revision(&mut self, sag: &str) -> Result<()> {
-        let sns = devices::bump_revision(self.conn(), sag, now_us()).await?;
+    pub async fn renew(&mut self, gw: &Authorised<Gateway>) -> Result<()> {
+        let sns = self.bump_revision(gw).await?;
         self.changed.extend(sns);
         Ok(())
     }
 
-    pub async fn bump_revisions(&mut self, sags: &[String]) -> Result<()> {
-        for sag in sags {
-            self.bump_revision(sag).await?;
-        }
+    /// What the gateways share changed: each of their devices has a new revision.
+    pub async fn renew_all(&mut self, gws: &Linked) -> Result<()> {
+        let sns = self.bump_revisions(gws).await?;
+        self.changed.extend(sns);
         Ok(())
     }
 

@@ -3,15 +3,16 @@
 use super::cx::Cx;
 use super::fields::{copied, task_states};
 use crate::api::{Op, request, response};
+use crate::domain::device::Device;
 use crate::domain::device_config::{Dns, Ha};
-use crate::domain::gateway::Gateway;
 use crate::domain::net;
 use crate::error::Result;
 use crate::store::objects::Filter;
 
 pub async fn modify_ha(cx: &mut Cx, request: request::ModifySagHa) -> Result<response::ModifySagHa> {
-    let mut d = cx.device().await?;
-    let peers = cx.devices_of(&d.sag).await?.len();
+    let gw = cx.gateway().await?;
+    let mut d = cx.device_on(&gw).await?;
+    let peers = cx.devices_of(&gw).await?.len();
     if request.mode != "NONE" && peers < 2 {
         return Err(cx.err(&["Sag.HaTypeNotAllow"]));
     }
@@ -124,12 +125,9 @@ pub async fn modify_remote_access(
     if !ip.is_empty() {
         let Some(addr) = net::ip(&ip) else { return Err(cx.invalid("RemoteAccessIp")) };
         let filter = Filter::of(cx.uid());
-        for other in cx.list::<Gateway>(&filter).await? {
-            for peer in cx.devices_of(&other.id).await? {
-                if peer.sn != d.sn && peer.config.remote_access_ip == ip {
-                    return Err(cx.err(&["IllegalRemoteIp.Conflict"]));
-                }
-            }
+        let taken = |peer: &Device| peer.sn != d.sn && peer.config.remote_access_ip == ip;
+        if cx.inspect_devices(&filter, taken).await?.contains(&true) {
+            return Err(cx.err(&["IllegalRemoteIp.Conflict"]));
         }
         let own = gw.blocks();
         if own.iter().any(|b| b.contains(&addr)) {
@@ -161,7 +159,7 @@ pub async fn describe_remote_access(
         code: "200".to_owned(),
         message: "successful".to_owned(),
         remote_accesses: vec![access],
-        smart_ag_id: gw.id,
+        smart_ag_id: gw.id.clone(),
         success: true,
     })
 }

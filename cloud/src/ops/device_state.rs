@@ -7,7 +7,7 @@ use super::fields::{copied, task_states};
 use crate::api::{request, response};
 use crate::domain::device::ONLINE_MS;
 use crate::error::Result;
-use crate::store::gateways::{self, Ranked, Rate};
+use crate::store::gateways::{Ranked, Rate};
 use crate::time::stamp;
 
 /// Entries of a ranking.
@@ -98,8 +98,8 @@ pub async fn wan_list(cx: &mut Cx, _: request::DescribeSagWanList) -> Result<res
 
 /// Gateways with a connected device, by the sum of what their devices reported.
 async fn top(cx: &mut Cx, region: &str, rate: Rate) -> Result<Vec<Ranked>> {
-    let (uid, since) = (cx.uid(), cx.now - ONLINE_MS);
-    Ok(gateways::ranking(cx.conn(), uid, region, rate, since, TOP).await?)
+    let since = cx.now - ONLINE_MS;
+    cx.ranking(region, rate, since, TOP).await
 }
 
 pub async fn drop_top(
@@ -135,7 +135,7 @@ pub async fn gateway_ha(
     _: request::DescribeSmartAccessGatewayHa,
 ) -> Result<response::DescribeSmartAccessGatewayHa> {
     let gw = cx.gateway().await?;
-    let mut running = cx.devices_of(&gw.id).await?;
+    let mut running = cx.devices_of(&gw).await?;
     running.retain(|d| d.online(cx.now));
     if running.is_empty() {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
@@ -159,6 +159,6 @@ pub async fn gateway_ha(
         device_level_backup_type: None,
         link_backup_info_list: links.collect(),
         main_device_id: main,
-        smart_ag_id: gw.id,
+        smart_ag_id: gw.id.clone(),
     })
 }

@@ -5,19 +5,21 @@
 //! overrides the default of one route.
 
 use super::cx::Cx;
-use crate::api::{request, response};
+use crate::api::validate::matches_pattern;
+use crate::api::{Pattern, request, response};
 use crate::domain::distribution::RouteStrategy;
 use crate::domain::gateway::Gateway;
 use crate::domain::health::HealthCheck;
 use crate::domain::net;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
-use crate::store::Link;
-use crate::store::objects::{Column, Filter, Stored};
+use crate::store::Kind;
+use crate::store::objects::{Column, Filter};
 
 const LOCAL_SOURCES: [&str; 3] = ["STATIC", "OSPF", "BGP"];
 
 /// Source and destination of every route of this kind.
-async fn routes(cx: &mut Cx, gw: &Stored<Gateway>, source_type: &str) -> Result<Vec<(String, String)>> {
+async fn routes(cx: &mut Cx, gw: &Authorised<Gateway>, source_type: &str) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
     let mut add = |source: &str, cidr: String| {
         let row = (source.to_owned(), cidr);
@@ -29,7 +31,7 @@ async fn routes(cx: &mut Cx, gw: &Stored<Gateway>, source_type: &str) -> Result<
         for b in gw.blocks() {
             add("STATIC", b.to_string());
         }
-        for d in cx.devices_of(&gw.id).await? {
+        for d in cx.devices_of(gw).await? {
             for r in d.config.static_routes {
                 add("STATIC", r.destination_cidr);
             }
@@ -40,14 +42,10 @@ async fn routes(cx: &mut Cx, gw: &Stored<Gateway>, source_type: &str) -> Result<
             }
         }
     } else {
-        for ccn in cx.links_from(Link::Ccn, &gw.id).await? {
-            for other in cx.links_to(Link::Ccn, &ccn).await? {
-                let Some(o) = cx.get::<Gateway>(&other).await?.filter(|o| o.id != gw.id) else {
-                    continue;
-                };
-                for b in o.blocks() {
-                    add(&o.id, b.to_string());
-                }
+        let neighbours = cx.neighbours(gw).await?;
+        for other in cx.visible_objects::<Gateway>(&neighbours).await? {
+            for b in other.blocks() {
+                add(&other.id, b.to_string());
             }
         }
     }
@@ -73,6 +71,10 @@ pub async fn describe(
             found.push(row);
         }
     }
+    // A stored strategy may name a gateway that the caller may not see.
+    let gateways = found.iter().filter(|(source, _)| is_gateway(source)).map(|(s, _)| s.clone()).collect();
+    let gateways = cx.visible_of(Kind::Gateway, gateways).await?;
+    found.retain(|(source, _)| !is_gateway(source) || gateways.contains(source));
     let page = cx.paginate(found);
     let rows = page.rows.into_iter().map(|(source, cidr)| {
         let id = key(&gw.id, &source_type, &source, &cidr);
@@ -99,15 +101,24 @@ pub async fn describe(
     })
 }
 
+/// Whether a route comes from another gateway of the network.
+fn is_gateway(source: &str) -> bool {
+    source.starts_with("sag-")
+}
+
 /// The source and the block that a request names, checked.
-fn named(cx: &Cx, source_type: &str, source: &str, block: &str) -> Result<String> {
+async fn named(cx: &mut Cx, source_type: &str, source: &str, block: &str) -> Result<String> {
     let good = if source_type == "local" {
         LOCAL_SOURCES.contains(&source)
     } else {
         ["vpc-", "vbr-", "sag-"].iter().any(|p| source.starts_with(p))
+            && matches_pattern(Pattern::Word, source)
     };
     if !good {
         return Err(cx.err(&["RD.InvalidRouteSource"]));
+    }
+    if is_gateway(source) {
+        cx.require_named(Kind::Gateway, source, false).await?;
     }
     let block = net::cidr_list(block).filter(|b| b.len() == 1);
     let block = block.ok_or_else(|| cx.err(&["RD.InvalidDestCidrBlock"]))?;
@@ -120,12 +131,12 @@ pub async fn modify(
 ) -> Result<response::ModifyRouteDistributionStrategy> {
     let gw = cx.gateway().await?;
     let (source_type, source) = (request.source_type, request.route_source);
-    let cidr = named(cx, &source_type, &source, &request.dest_cidr_block)?;
+    let cidr = named(cx, &source_type, &source, &request.dest_cidr_block).await?;
     let hc = request.hc_instance_id;
     if !hc.starts_with("hc-") {
         return Err(cx.err(&["RD.InvalidHcInstanceId"]));
     }
-    if cx.find::<HealthCheck>(&hc).await?.is_none_or(|h| h.parent != gw.id) {
+    if cx.part::<_, HealthCheck>(&gw, &hc).await?.is_none() {
         return Err(cx.err(&["HC.InstanceNoFound"]));
     }
     let id = key(&gw.id, &source_type, &source, &cidr);
@@ -141,9 +152,9 @@ pub async fn modify(
         hc_instance_id: depends.then_some(hc),
         create_time: cx.now,
     };
-    let strategy = cx.create(id, &gw.id, body);
+    let strategy = cx.create_part(&gw, id, body);
     cx.put(&strategy).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::ModifyRouteDistributionStrategy::default())
 }
 
@@ -152,12 +163,12 @@ pub async fn delete(
     request: request::DeleteRouteDistributionStrategy,
 ) -> Result<response::DeleteRouteDistributionStrategy> {
     let gw = cx.gateway().await?;
-    let cidr = named(cx, &request.source_type, &request.route_source, &request.dest_cidr_block)?;
+    let cidr = named(cx, &request.source_type, &request.route_source, &request.dest_cidr_block).await?;
     let id = key(&gw.id, &request.source_type, &request.route_source, &cidr);
-    let Some(stored) = cx.get::<RouteStrategy>(&id).await? else {
+    let Some(stored) = cx.part::<_, RouteStrategy>(&gw, &id).await? else {
         return Err(cx.err(&["RD.InvalidDestCidrBlock"]));
     };
     cx.remove(&stored).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::DeleteRouteDistributionStrategy::default())
 }

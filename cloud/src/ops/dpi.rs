@@ -1,13 +1,16 @@
 //! Application recognition.
 
 use super::cx::Cx;
+use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::acl::AclRule;
+use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::domain::qos::QosPolicy;
 use crate::error::Result;
-use crate::store::Link;
-use crate::store::objects::Stored;
+use crate::store::objects::{Entity, Filter};
+use crate::store::{Kind, Link};
 
 /// The database that knows these applications, and the engine that it needs.
 const DB: &str = "20201117_1_0-0.0.1";
@@ -148,9 +151,9 @@ pub async fn update(
 ) -> Result<response::UpdateSmartAGDpiAttribute> {
     let mut gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["FeatureNotSupport"])?;
-    gw.dpi_status = if request.dpi_enabled { "On" } else { "Off" }.to_owned();
+    gw.edit().dpi_status = if request.dpi_enabled { "On" } else { "Off" }.to_owned();
     if !request.dpi_enabled {
-        gw.dpi_monitor_status = "Inactive".to_owned();
+        gw.edit().dpi_monitor_status = "Inactive".to_owned();
     }
     cx.save_gateway(&gw).await?;
     Ok(response::UpdateSmartAGDpiAttribute::default())
@@ -164,10 +167,12 @@ pub async fn enable_monitor(
     if gw.dpi_status != "On" || gw.dpi_monitor_status == "Active" {
         return Err(cx.err(&["IncorrectStatus"]));
     }
-    gw.sls_log_store = Some(request.sls_log_store);
-    gw.sls_project_name = Some(request.sls_project_name);
-    gw.sls_region = Some(gw.region.clone());
-    gw.dpi_monitor_status = "Active".to_owned();
+    let region = gw.region.clone();
+    let body = gw.edit();
+    body.sls_log_store = Some(request.sls_log_store);
+    body.sls_project_name = Some(request.sls_project_name);
+    body.sls_region = Some(region);
+    body.dpi_monitor_status = "Active".to_owned();
     cx.save_gateway(&gw).await?;
     Ok(response::EnableSmartAGDpiMonitor::default())
 }
@@ -180,7 +185,7 @@ pub async fn disable_monitor(
     if gw.dpi_monitor_status != "Active" {
         return Err(cx.err(&["IncorrectStatus"]));
     }
-    gw.dpi_monitor_status = "Inactive".to_owned();
+    gw.edit().dpi_monitor_status = "Inactive".to_owned();
     cx.save_gateway(&gw).await?;
     Ok(response::DisableSmartAGDpiMonitor::default())
 }
@@ -189,7 +194,7 @@ pub async fn attribute(
     cx: &mut Cx,
     _: request::GetSmartAGDpiAttribute,
 ) -> Result<response::GetSmartAGDpiAttribute> {
-    let gw = cx.gateway().await?;
+    let gw = cx.gateway().await?.into_inner();
     Ok(response::GetSmartAGDpiAttribute {
         sls_region: gw.sls_region.clone().unwrap_or_else(|| gw.region.clone()),
         dpi_monitor_status: gw.body.dpi_monitor_status,
@@ -210,42 +215,62 @@ fn rule_error(id: String, signatures: Option<Vec<String>>, groups: Option<Vec<St
     })
 }
 
-/// The rules of a list, or of a QoS container, that name applications.
-async fn dpi_rules(cx: &mut Cx, link: Link, id: &str) -> Result<Vec<RuleError>> {
-    if link == Link::Acl {
-        let rules = cx.children::<AclRule>(id).await?.into_iter();
-        let about = |r: Stored<AclRule>| rule_error(r.id, r.body.dpi_signature_ids, r.body.dpi_group_ids);
-        return Ok(rules.filter_map(about).collect());
+/// A rule that may name applications.
+pub trait NamesApplications {
+    /// The signatures and the groups that it names.
+    fn applications(&self) -> (&Option<Vec<String>>, &Option<Vec<String>>);
+}
+
+impl NamesApplications for AclRule {
+    fn applications(&self) -> (&Option<Vec<String>>, &Option<Vec<String>>) {
+        (&self.dpi_signature_ids, &self.dpi_group_ids)
     }
-    let rules = cx.children::<QosPolicy>(id).await?.into_iter();
-    let about = |r: Stored<QosPolicy>| rule_error(r.id, r.body.dpi_signature_ids, r.body.dpi_group_ids);
-    Ok(rules.filter_map(about).collect())
+}
+
+impl NamesApplications for QosPolicy {
+    fn applications(&self) -> (&Option<Vec<String>>, &Option<Vec<String>>) {
+        (&self.dpi_signature_ids, &self.dpi_group_ids)
+    }
+}
+
+/// The rules of a list, or of a QoS container, that name applications.
+async fn dpi_rules<T: Entity + NamesApplications>(cx: &mut Cx, container: &str) -> Result<Vec<RuleError>> {
+    let rules = cx.list::<T>(&Filter::under(container)).await?;
+    let about = |r: &Authorised<T>| {
+        let (signatures, groups) = r.applications();
+        rule_error(r.id.clone(), signatures.clone(), groups.clone())
+    };
+    Ok(rules.iter().filter_map(about).collect())
+}
+
+/// Whether rules of the list, or of the QoS container, name applications.
+pub async fn names_applications<P: Entity, T: Entity + NamesApplications>(
+    cx: &mut Cx,
+    container: &Authorised<P>,
+) -> Result<bool> {
+    let rules: Vec<Authorised<T>> = cx.children(container).await?;
+    Ok(rules.iter().any(|r| matches!(r.applications(), (Some(_), _) | (_, Some(_)))))
 }
 
 /// Why the devices of a gateway cannot put such rules in force, by serial number.
-async fn failures(cx: &mut Cx, gw: &Stored<Gateway>) -> Result<Vec<(String, &'static str)>> {
+async fn failures(cx: &mut Cx, gw: &Authorised<Gateway>) -> Result<Vec<(String, &'static str)>> {
     let off = gw.dpi_status != "On";
-    let devices = cx.devices_of(&gw.id).await?;
-    Ok(devices
-        .into_iter()
-        .filter_map(|d| {
-            if d.state.dpi_supported == Some(false) {
-                Some((d.summary.sn, "DeviceNotSupported"))
-            } else {
-                off.then_some((d.summary.sn, "DpiNotEnabled"))
-            }
-        })
-        .collect())
+    let devices = cx.devices_of(gw).await?;
+    let why = |d: Device| {
+        if d.state.dpi_supported == Some(false) {
+            Some((d.summary.sn, "DeviceNotSupported"))
+        } else {
+            off.then_some((d.summary.sn, "DpiNotEnabled"))
+        }
+    };
+    Ok(devices.into_iter().filter_map(why).collect())
 }
 
-/// Gateways on which the list or QoS container is not fully in force.
+/// Gateways on which rules of the list or QoS container that name applications are not in force.
 pub async fn failing_gateways(cx: &mut Cx, link: Link, id: &str) -> Result<usize> {
-    if dpi_rules(cx, link, id).await?.is_empty() {
-        return Ok(0);
-    }
+    let users = cx.links_to(link, id).await?;
     let mut count = 0;
-    for gw in cx.links_to(link, id).await? {
-        let Some(gw) = cx.get::<Gateway>(&gw).await? else { continue };
+    for gw in cx.visible_objects::<Gateway>(&users).await? {
         count += usize::from(!failures(cx, &gw).await?.is_empty());
     }
     Ok(count)
@@ -258,32 +283,33 @@ pub async fn config_errors(
     let gw = cx.gateway().await?;
     let link = if request.dpi_config_type == "qos" { Link::Qos } else { Link::Acl };
     let only = request.rule_instance_id;
-    let mut ids = cx.links_from(link, &gw.id).await?;
+    if let Some(id) = &only {
+        let kind = if link == Link::Qos { Kind::Qos } else { Kind::Acl };
+        cx.require_named(kind, id, false).await?;
+    }
+    let linked = cx.links_from(link, &gw).await?;
+    let mut ids = cx.visible(linked).await?;
     ids.retain(|id| only.as_ref().is_none_or(|o| o == id));
-    let mut failing = Vec::new();
-    let mut any = false;
+    let mut rules = Vec::new();
     for id in &ids {
-        any |= !dpi_rules(cx, link, id).await?.is_empty();
-    }
-    if any {
-        failing = failures(cx, &gw).await?;
-    }
-    let (total, next_token, page) = cx.page_by_token(failing, 10)?;
-    let mut rows = Vec::new();
-    for (sn, why) in page {
-        let mut rules = Vec::new();
-        for id in &ids {
-            rules.extend(dpi_rules(cx, link, id).await?);
-        }
-        rows.push(response::list_dpi_config_error::DpiConfigError {
-            error_type: why.to_owned(),
-            rule_config_error_list: rules,
-            sn,
-            smart_ag_id: gw.id.clone(),
+        rules.extend(match link {
+            Link::Qos => dpi_rules::<QosPolicy>(cx, id).await?,
+            _ => dpi_rules::<AclRule>(cx, id).await?,
         });
     }
+    let failing = if rules.is_empty() { Vec::new() } else { failures(cx, &gw).await? };
+    let (total, next_token, page) = cx.page_by_token(failing, 10)?;
+    let rows = page.into_iter().map(|(sn, why)| response::list_dpi_config_error::DpiConfigError {
+        error_type: why.to_owned(),
+        rule_config_error_list: rules
+            .iter()
+            .map(|r| copied!(r => RuleError { dpi_group_ids, dpi_signature_ids, rule_id }))
+            .collect(),
+        sn,
+        smart_ag_id: gw.id.clone(),
+    });
     Ok(response::ListDpiConfigError {
-        dpi_config_error: rows,
+        dpi_config_error: rows.collect(),
         max_results: request.max_results,
         next_token,
         total,

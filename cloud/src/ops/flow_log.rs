@@ -2,18 +2,19 @@
 
 use super::cx::{Cx, Page, RESOURCE_GROUP};
 use super::fields::{copied, set_given};
-use super::regions;
 use crate::api::{request, response};
 use crate::domain::flow_log::FlowLog;
 use crate::domain::gateway::Gateway;
 use crate::domain::net;
+use crate::domain::objects::Authorised;
+use crate::domain::regions;
 use crate::error::Result;
-use crate::store::objects::{Column, Stored};
+use crate::store::objects::Column;
 use crate::store::{Kind, Link};
 
 const QUOTA: i64 = 100;
 
-async fn require(cx: &mut Cx, id: &str) -> Result<Stored<FlowLog>> {
+async fn require(cx: &mut Cx, id: &str) -> Result<Authorised<FlowLog>> {
     cx.require(id, &["InvalidFlowLogId.NotFound"]).await
 }
 
@@ -44,14 +45,16 @@ fn check(cx: &Cx, log: &FlowLog) -> Result<()> {
     Ok(())
 }
 
-async fn save(cx: &mut Cx, log: &Stored<FlowLog>) -> Result<()> {
+async fn save(cx: &mut Cx, log: &Authorised<FlowLog>) -> Result<()> {
     cx.put(log).await?;
     let users = cx.links_to(Link::FlowLog, &log.id).await?;
-    cx.bump_revisions(&users).await
+    cx.renew_all(&users).await
 }
 
 pub async fn create(cx: &mut Cx, request: request::CreateFlowLog) -> Result<response::CreateFlowLog> {
-    if cx.count(Kind::FlowLog, &cx.mine()).await? >= QUOTA {
+    cx.require_all(Kind::FlowLog)?;
+    let all = cx.mine();
+    if cx.count(Kind::FlowLog, &all).await? >= QUOTA {
         return Err(cx.err(&["QuotaExceeded.Flowlog"]));
     }
     let id = cx.new_id("fl")?;
@@ -64,7 +67,7 @@ pub async fn create(cx: &mut Cx, request: request::CreateFlowLog) -> Result<resp
         resource_group_id: RESOURCE_GROUP.to_owned(),
     });
     check(cx, &body)?;
-    let log = cx.create(id, "", body);
+    let log = cx.create(id, body)?;
     cx.put(&log).await?;
     Ok(copied!(log => response::CreateFlowLog { flow_log_id, resource_group_id }))
 }
@@ -74,14 +77,14 @@ pub async fn modify(
     request: request::ModifyFlowLogAttribute,
 ) -> Result<response::ModifyFlowLogAttribute> {
     let mut log = require(cx, &request.flow_log_id).await?;
-    set_given!(log, request => { active_aging });
-    log.body = copied!(request => FlowLog {
+    set_given!(log.edit(), request => { active_aging });
+    *log.edit() = copied!(request => FlowLog {
         name, description, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
         netflow_server_ip, netflow_server_port, netflow_version, flow_log_id;
         active_aging: log.active_aging,
-        region_id: log.body.region_id,
-        status: log.body.status,
-        resource_group_id: log.body.resource_group_id,
+        region_id: log.region_id.clone(),
+        status: log.status.clone(),
+        resource_group_id: log.resource_group_id.clone(),
     });
     check(cx, &log)?;
     save(cx, &log).await?;
@@ -107,8 +110,7 @@ pub async fn describe(cx: &mut Cx, request: request::DescribeFlowLogs) -> Result
         .equals(Column::Variant, request.output_type)
         .equals(Column::ResourceGroup, cx.opt("ResourceGroupId"));
     let page = cx.list_page::<FlowLog>(&filter).await?;
-    let ids: Vec<&str> = page.rows.iter().map(|log| log.id.as_str()).collect();
-    let users = cx.count_links_to(Link::FlowLog, &ids).await?;
+    let users = cx.count_visible_links_to(Link::FlowLog, &page.rows).await?;
     let rows = page.rows.iter().map(|log| {
         copied!(log => response::describe_flow_logs::FlowLogSetType {
             active_aging, description, flow_log_id, inactive_aging, logstore_name, name, netflow_server_ip,
@@ -140,7 +142,7 @@ async fn set_status(cx: &mut Cx, id: &str, status: &str) -> Result<()> {
     if log.status == status {
         return Err(cx.err(&["IncorrectStatus.FlowLog"]));
     }
-    log.status = status.to_owned();
+    log.edit().status = status.to_owned();
     save(cx, &log).await
 }
 
@@ -153,11 +155,11 @@ pub async fn associate(
     if gw.is_software() {
         return Err(cx.err(&["OperationUnsupported.AssociateFlowLog"]));
     }
-    if !cx.links_from(Link::FlowLog, &gw.id).await?.is_empty() {
+    if !cx.links_from(Link::FlowLog, &gw).await?.is_empty() {
         return Err(cx.err(&["OperationFailed.AssociateFlowLog"]));
     }
-    cx.link(Link::FlowLog, &gw.id, &log.id).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.link(Link::FlowLog, &gw, &log).await?;
+    cx.renew(&gw).await?;
     Ok(response::AssociateFlowLog::default())
 }
 
@@ -167,10 +169,10 @@ pub async fn disassociate(
 ) -> Result<response::DisassociateFlowLog> {
     let log = require(cx, &request.flow_log_id).await?;
     let gw = cx.gateway().await?;
-    if !cx.unlink(Link::FlowLog, &gw.id, &log.id).await? {
+    if !cx.unlink(Link::FlowLog, &gw, &log.id).await? {
         return Err(cx.err(&["InvalidSmartAGId.NotFound"]));
     }
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::DisassociateFlowLog::default())
 }
 
@@ -180,16 +182,15 @@ pub async fn gateways(
 ) -> Result<response::DescribeFlowLogSags> {
     let log = require(cx, &request.flow_log_id).await?;
     let users = cx.links_to(Link::FlowLog, &log.id).await?;
+    let users = cx.visible_objects::<Gateway>(&users).await?;
     let Page { total, number, size, rows: page } = cx.paginate(users);
-    let mut rows = Vec::new();
-    for id in page {
-        if let Some(gw) = cx.get::<Gateway>(&id).await? {
-            rows.push(copied!(gw => response::describe_flow_log_sags::Sag {
-                name, smart_ag_id;
-                description: None,
-            }));
-        }
-    }
+    let rows = page.iter().map(|gw| {
+        copied!(gw => response::describe_flow_log_sags::Sag {
+            name, smart_ag_id;
+            description: None,
+        })
+    });
+    let rows = rows.collect();
     Ok(response::DescribeFlowLogSags { sags: rows, page_number: number, page_size: size, total_count: total })
 }
 

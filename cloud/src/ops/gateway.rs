@@ -6,26 +6,26 @@ use sag_southbound::Command;
 use super::cx::Cx;
 use super::fields::set_given;
 use crate::api::{request, response};
-use crate::domain::ccn::Ccn;
 use crate::domain::gateway::Gateway;
 use crate::domain::membership::Announced;
 use crate::domain::net;
+use crate::domain::network::Network;
+use crate::domain::objects::Authorised;
 use crate::error::{ApiError, Result};
 use crate::store::objects::Stored;
-use crate::store::{Kind, Link, devices, links};
+use crate::store::{Kind, Link};
 
 /// Static CIDR blocks of one instance.
 const CIDR_QUOTA: usize = 50;
 
 impl Cx {
     /// The caller's gateway that the request names, in a state that the operation accepts.
-    pub async fn gateway(&mut self) -> Result<Stored<Gateway>> {
-        let names = ["SmartAGId", "SagId", "OriginSmartAGId", "InstanceId"];
-        let id = names.iter().find_map(|n| self.opt(n)).unwrap_or_default();
+    pub async fn gateway(&mut self) -> Result<Authorised<Gateway>> {
+        let id = self.named(&["SmartAGId", "SagId", "OriginSmartAGId", "InstanceId"]);
         self.gateway_by_id(&id).await
     }
 
-    pub async fn gateway_by_id(&mut self, id: &str) -> Result<Stored<Gateway>> {
+    pub async fn gateway_by_id(&mut self, id: &str) -> Result<Authorised<Gateway>> {
         let gw = self.find::<Gateway>(id).await?.ok_or_else(|| self.no_gateway(id))?;
         self.usable(&gw)?;
         Ok(gw)
@@ -41,24 +41,16 @@ impl Cx {
     }
 
     /// Stores a changed gateway; its devices have a new configuration.
-    pub async fn save_gateway(&mut self, gw: &Stored<Gateway>) -> Result<()> {
+    pub async fn save_gateway(&mut self, gw: &Authorised<Gateway>) -> Result<()> {
         self.put(gw).await?;
-        self.bump_revision(&gw.id).await
+        self.renew(gw).await
     }
 
     /// Whether another gateway of the network has an address of these blocks.
     pub async fn sibling_overlap(&mut self, ccn: &str, gw: &str, blocks: &[Ipv4Net]) -> Result<bool> {
-        for other in self.links_to(Link::Ccn, ccn).await? {
-            if other == gw {
-                continue;
-            }
-            if let Some(o) = self.get::<Gateway>(&other).await?
-                && net::overlap(blocks, &o.blocks())
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let members = self.links_to(Link::Ccn, ccn).await?;
+        let overlaps = |o: &Stored<Gateway>| o.id != gw && net::overlap(blocks, &o.blocks());
+        Ok(self.inspect_linked(&members, overlaps).await?.contains(&true))
     }
 
     /// Refuses a gateway that is not paid, not active or of the wrong edition, where documented.
@@ -80,7 +72,7 @@ pub async fn activate(
     if gw.status == "Active" {
         return Err(cx.err(&["SmartAccessGatewayActivateFailed"]));
     }
-    gw.status = "Active".to_owned();
+    gw.edit().status = "Active".to_owned();
     cx.save_gateway(&gw).await?;
     Ok(response::ActivateSmartAccessGateway::default())
 }
@@ -97,27 +89,20 @@ pub async fn modify(
         }
         check_cidrs(cx, &gw, cidrs).await?;
     } else if dynamic && gw.routing_strategy != "dynamic" {
-        gw.cidr_block.clear();
+        gw.edit().cidr_block.clear();
     }
     let before = gw.blocks();
-    set_given!(gw, request => { name, description, cidr_block, security_lock_threshold, routing_strategy });
+    set_given!(gw.edit(), request => { name, description, cidr_block, security_lock_threshold, routing_strategy });
     cx.save_gateway(&gw).await?;
-    if gw.blocks() != before
-        && let Some(ccn_id) = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next()
-        && let Some(ccn) = cx.get::<Ccn>(&ccn_id).await?
-    {
-        if ccn.uid == gw.uid {
-            cx.network_changed(&ccn_id).await?;
-        } else {
-            // Another account wakes nobody: the members have the change with their next complete fetch.
-            cx.settle(ccn).await?;
-        }
+    if gw.blocks() != before {
+        let sns = cx.blocks_changed(&gw).await?;
+        cx.changed.extend(sns);
     }
     Ok(response::ModifySmartAccessGateway::default())
 }
 
 /// Private, disjoint, and free of conflicts with the rest of the cloud connect network.
-async fn check_cidrs(cx: &mut Cx, gw: &Stored<Gateway>, text: &str) -> Result<()> {
+async fn check_cidrs(cx: &mut Cx, gw: &Authorised<Gateway>, text: &str) -> Result<()> {
     let Some(blocks) = net::cidr_list(text) else {
         return Err(cx.err(&["SAG.InvalidCidrFormat"]));
     };
@@ -130,15 +115,16 @@ async fn check_cidrs(cx: &mut Cx, gw: &Stored<Gateway>, text: &str) -> Result<()
     if net::self_overlap(&blocks) {
         return Err(cx.err(&["SAG.CidrOverlap"]));
     }
-    let Some(ccn_id) = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next() else {
-        return Ok(());
+    let of_network = |network: &Network| {
+        let granted = network.member(&gw.id).and_then(|m| m.granted.clone());
+        let endpoint = network.endpoint_inside(&gw.id, &blocks).map(str::to_owned);
+        (network.ccn.blocks(), network.ccn.snat_blocks(), granted, endpoint)
     };
-    if let Some(ccn) = cx.get::<Ccn>(&ccn_id).await? {
-        if net::overlap(&blocks, &ccn.snat_blocks()) {
+    if let Some((own, snat, granted, endpoint)) = cx.inspect_network(gw, of_network).await? {
+        if net::overlap(&blocks, &snat) {
             return Err(cx.err(&["SAG.ConflictCidr.CcnSnatCidr"]));
         }
         if gw.is_software() {
-            let own = ccn.blocks();
             if own.is_empty() {
                 return Err(cx.err(&["SAG.CcnCidrNoConfig"]));
             }
@@ -146,20 +132,21 @@ async fn check_cidrs(cx: &mut Cx, gw: &Stored<Gateway>, text: &str) -> Result<()
                 return Err(cx.err(&["SAG.InvalidCidr.NoBelongCcnCidr"]));
             }
         }
-        if let Some(granted) = cx.granted_blocks(&ccn, gw).await?
+        if let Some(granted) = granted
             && let Some(block) = blocks.iter().find(|b| !granted.iter().any(|g| g.contains(*b)))
         {
             let hint =
                 format!("The owner of the network has not granted {block}: ModifyCloudConnectNetworkMember.");
             return Err(cx.err(&["SAG.InvalidCidr.NoBelongCcnCidr"]).with_hint(hint));
         }
-        let network = cx.network(ccn).await?;
-        if let Some(sn) = network.endpoint_inside(&gw.id, &blocks) {
+        if let Some(sn) = endpoint {
             let hint = format!("The tunnels of device {sn} end inside of the blocks.");
             return Err(cx.err(&["SAG.CidrOverlap"]).with_hint(hint));
         }
     }
-    if cx.sibling_overlap(&ccn_id, &gw.id, &blocks).await? {
+    let neighbours = cx.neighbours(gw).await?;
+    let overlaps = |o: &Stored<Gateway>| net::overlap(&blocks, &o.blocks());
+    if cx.inspect_linked(&neighbours, overlaps).await?.contains(&true) {
         return Err(cx.err(&["SAG.CidrOverlap"]));
     }
     Ok(())
@@ -170,9 +157,8 @@ pub async fn delete(
     _: request::DeleteSmartAccessGateway,
 ) -> Result<response::DeleteSmartAccessGateway> {
     let gw = cx.gateway().await?;
-    let all = links::from_each(cx.conn(), &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
     for (link, code) in [(Link::Ccn, "AlreadyBound.CCN"), (Link::Vbr, "SAG.DedicatedLineExist")] {
-        if all.first(link).is_some() {
+        if !cx.links_from(link, &gw).await?.is_empty() {
             return Err(cx.err(&[code]));
         }
     }
@@ -186,11 +172,11 @@ pub async fn delete(
         Kind::VbrGrant,
         Kind::Announcement,
     ] {
-        cx.remove_children(kind, &gw.id).await?;
+        cx.remove_children(kind, &gw).await?;
     }
-    let sns = devices::delete_of_gateway(cx.conn(), &gw.id).await?;
+    let sns = cx.delete_devices(&gw).await?;
     cx.changed.extend(sns);
-    links::remove_from(cx.conn(), &gw.id).await?;
+    cx.remove_links(&gw).await?;
     cx.remove(&gw).await?;
     Ok(response::DeleteSmartAccessGateway::default())
 }
@@ -200,7 +186,7 @@ pub async fn unlock(
     _: request::UnlockSmartAccessGateway,
 ) -> Result<response::UnlockSmartAccessGateway> {
     let mut gw = cx.gateway().await?;
-    gw.locked = Some(false);
+    gw.edit().locked = Some(false);
     cx.save_gateway(&gw).await?;
     Ok(response::UnlockSmartAccessGateway::default())
 }
@@ -212,7 +198,7 @@ pub async fn reboot(
     let gw = cx.gateway().await?;
     let mut devices = match request.serial_number {
         Some(_) => vec![cx.device_on(&gw).await?],
-        None => cx.devices_of(&gw.id).await?,
+        None => cx.devices_of(&gw).await?,
     };
     devices.retain(|d| d.online(cx.now));
     if devices.is_empty() {
@@ -239,7 +225,7 @@ pub async fn modify_up_bandwidth(
             return Err(cx.invalid(name));
         }
     }
-    set_given!(gw, request => { up_bandwidth4_g, up_bandwidth_wan });
+    set_given!(gw.edit(), request => { up_bandwidth4_g, up_bandwidth_wan });
     cx.save_gateway(&gw).await?;
     Ok(response::ModifySmartAccessGatewayUpBandwidth::default())
 }
@@ -249,7 +235,7 @@ pub async fn clear_routeable_address(
     _: request::ClearSagRouteableAddress,
 ) -> Result<response::ClearSagRouteableAddress> {
     let mut gw = cx.gateway().await?;
-    gw.routable_address = None;
+    gw.edit().routable_address = None;
     cx.save_gateway(&gw).await?;
     Ok(response::ClearSagRouteableAddress::default())
 }
@@ -266,15 +252,15 @@ pub async fn bind_serial(
     if gw.is_software() {
         return Err(cx.err(&["ActionNotSupport"]));
     }
-    if cx.device_by_sn(&sn).await?.is_some() {
+    if cx.is_serial_number_taken(&sn).await? {
         return Err(cx.err(&["SAG.SnConflict"]));
     }
-    let bound = cx.devices_of(&gw.id).await?.len();
+    let bound = cx.devices_of(&gw).await?.len();
     let most = if gw.ha_type.as_deref() == Some("no_backup") { 1 } else { 2 };
     if bound >= most {
         return Err(cx.err(&["SAG.SnOverLimit"]));
     }
-    cx.add_device(&gw, &sn, bound).await?;
+    cx.new_device(&gw, &sn, bound).await?;
     Ok(response::BindSerialNumber::default())
 }
 
@@ -284,9 +270,8 @@ pub async fn unbind_serial(
 ) -> Result<response::UnbindSerialNumber> {
     let gw = cx.gateway().await?;
     let device = cx.device_on(&gw).await?;
-    devices::delete(cx.conn(), &device.sn).await?;
-    cx.remove_by_id(Kind::Announcement, &device.sn).await?;
-    if let Some(ccn) = cx.links_from(Link::Ccn, &gw.id).await?.into_iter().next() {
+    cx.delete_device(&device).await?;
+    if let Some(ccn) = cx.inspect_network(&gw, |network| network.ccn.id.clone()).await? {
         cx.network_changed(&ccn).await?;
     }
     cx.changed.insert(device.summary.sn);
@@ -303,8 +288,8 @@ pub async fn clear_cipher(cx: &mut Cx, _: request::ClearSagCipher) -> Result<res
     let mut device = cx.device_on(&gw).await?;
     device.sealed_key = cx.new_device_key()?;
     cx.save_device(&mut device, "Key").await?;
-    if let Some(mut announced) = cx.get::<Announced>(&device.sn).await? {
-        announced.identity.clear();
+    if let Some(mut announced) = cx.part::<_, Announced>(&gw, &device.sn).await? {
+        announced.edit().identity.clear();
         cx.put(&announced).await?;
     }
     Ok(response::ClearSagCipher::default())

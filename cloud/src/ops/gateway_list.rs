@@ -8,40 +8,46 @@ use crate::api::{request, response};
 use crate::domain::ccn::Ccn;
 use crate::domain::device::ONLINE_MS;
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
-use crate::store::Link;
 use crate::store::devices::Summary;
 use crate::store::gateways::Comparison;
-use crate::store::links::{self, Links};
-use crate::store::objects::{Column, Filter, Stored};
+use crate::store::links::Links;
+use crate::store::objects::{Column, Filter};
 use crate::store::secrets::mask;
+use crate::store::{Kind, Link};
 
 /// Everything that is shown about an instance and is not in its own row.
 #[derive(Default)]
 struct Around {
     devices: Vec<Summary>,
     links: Links,
-    ccn: Option<Stored<Ccn>>,
+    ccn: Option<Authorised<Ccn>>,
+    enterprise_code: Option<String>,
 }
 
 impl Around {
     /// One for each of the gateways, in their order.
-    async fn load_all(cx: &mut Cx, gws: &[Stored<Gateway>]) -> Result<Vec<Around>> {
-        let ids: Vec<&str> = gws.iter().map(|g| g.id.as_str()).collect();
-        let mut devices = cx.device_summaries(&ids).await?;
-        let mut links = links::from_each(cx.conn(), &ids).await?;
-        let mut ccns: HashMap<String, Option<Stored<Ccn>>> = HashMap::new();
+    async fn load_all(cx: &mut Cx, gws: &[Authorised<Gateway>]) -> Result<Vec<Around>> {
+        let mut devices = cx.device_summaries(gws).await?;
+        let mut links = cx.visible_links_from(gws).await?;
+        let codes = gws.iter().filter_map(|gw| gw.enterprise_code.clone()).collect();
+        let codes = cx.visible_of(Kind::EnterpriseCode, codes).await?;
+        let mut ccns: HashMap<String, Option<Authorised<Ccn>>> = HashMap::new();
         let mut out = Vec::new();
-        for id in ids {
+        for gw in gws {
+            let id = gw.id.as_str();
             let links = links.remove(id).unwrap_or_default();
             let mut ccn = None;
             if let Some(id) = links.first(Link::Ccn) {
                 if !ccns.contains_key(id) {
-                    ccns.insert(id.to_owned(), cx.get(id).await?);
+                    ccns.insert(id.to_owned(), cx.network_of(&links).await?);
                 }
                 ccn = ccns.get(id).cloned().flatten();
             }
-            out.push(Around { devices: devices.remove(id).unwrap_or_default(), links, ccn });
+            let enterprise_code = gw.enterprise_code.clone().filter(|code| codes.contains(code));
+            let devices = devices.remove(id).unwrap_or_default();
+            out.push(Around { devices, links, ccn, enterprise_code });
         }
         Ok(out)
     }
@@ -105,6 +111,12 @@ pub async fn describe(
     cx: &mut Cx,
     request: request::DescribeSmartAccessGateways,
 ) -> Result<response::DescribeSmartAccessGateways> {
+    for ccn in request.associated_ccn_id.iter() {
+        cx.require_named(Kind::Ccn, ccn, true).await?;
+    }
+    for acl in cx.list_param("AclIds").into_iter().chain(cx.list_param("UnboundAclIds")) {
+        cx.require_named(Kind::Acl, &acl, false).await?;
+    }
     let filter = filter(cx, request);
     let page = cx.list_page::<Gateway>(&filter).await?;
     let around = Around::load_all(cx, &page.rows).await?;
@@ -164,7 +176,7 @@ fn filter(cx: &Cx, request: request::DescribeSmartAccessGateways) -> Filter {
 
 type Row = response::describe_smart_access_gateways::SmartAccessGateway;
 
-fn row(gw: &Stored<Gateway>, around: &Around, now: i64) -> Row {
+fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
     let ccn = around.ccn.as_ref();
     let bandwidth = format!("{} M", gw.bandwidth);
     let links = ccn.map(|ccn| response::describe_smart_access_gateways::Link {
@@ -179,7 +191,7 @@ fn row(gw: &Stored<Gateway>, around: &Around, now: i64) -> Row {
     });
     copied!(gw => Row {
         cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time,
-        enterprise_code, hardware_version, name, resource_group_id, routing_strategy, security_lock_threshold,
+        hardware_version, name, resource_group_id, routing_strategy, security_lock_threshold,
         smart_ag_id, smart_ag_uid, up_bandwidth4_g, up_bandwidth_wan, user_count;
         access_point_id: gw.access_point_id.to_string(),
         acl_ids: around.links.ids(Link::Acl).join(","),
@@ -187,6 +199,7 @@ fn row(gw: &Stored<Gateway>, around: &Around, now: i64) -> Row {
         associated_ccn_id: ccn.map(|c| c.id.clone()).unwrap_or_default(),
         associated_ccn_name: ccn.and_then(|c| c.name.clone()).unwrap_or_default(),
         backup_status: around.backup_status(),
+        enterprise_code: around.enterprise_code.clone().unwrap_or_default(),
         software_version: around.version(0),
         backup_software_version: around.version(1),
         ipsec_status: around.ipsec_status(now),

@@ -16,10 +16,12 @@ pub async fn grant_ccn(
 ) -> Result<response::GrantSagInstanceToCcn> {
     let gw = cx.gateway().await?;
     let ccn = request.ccn_instance_id;
-    let found = cx.get::<Ccn>(&ccn).await?.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
-    if request.ccn_uid == cx.uid() || found.uid != request.ccn_uid {
+    if request.ccn_uid == cx.uid() {
         return Err(cx.err(&["CCN.InvalidUid"]));
     }
+    // Whether a third account has such a network is nobody's business.
+    let network = cx.find_of::<Ccn>(&ccn, request.ccn_uid).await?;
+    let network = network.ok_or_else(|| cx.err(&["CCN.InvalidId"]))?;
     if cx.count(Kind::CcnGrant, &Filter::under(&gw.id)).await? > 0 {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
     }
@@ -33,9 +35,9 @@ pub async fn grant_ccn(
         grant_traffic_service: request.grant_traffic_service == Some(true),
         create_time: cx.now,
     };
-    let grant = cx.create(format!("{}/{ccn}", gw.id), &gw.id, body);
+    let grant = cx.create_part(&gw, format!("{}/{ccn}", gw.id), body);
     cx.put(&grant).await?;
-    cx.link(Link::GrantedCcn, &gw.id, &ccn).await?;
+    cx.link(Link::GrantedCcn, &gw, &network).await?;
     Ok(response::GrantSagInstanceToCcn { instance_id })
 }
 
@@ -45,13 +47,17 @@ pub async fn revoke_ccn(
 ) -> Result<response::RevokeSagInstanceFromCcn> {
     let gw = cx.gateway().await?;
     let ccn = request.ccn_instance_id;
-    if cx.links_from(Link::Ccn, &gw.id).await?.contains(&ccn) {
+    let granted = cx.links_from(Link::GrantedCcn, &gw).await?.contains(&ccn);
+    cx.require_named(Kind::Ccn, &ccn, granted).await?;
+    if cx.links_from(Link::Ccn, &gw).await?.contains(&ccn) {
         return Err(cx.err(&["AlreadyBound.CCN"]));
     }
-    if !cx.unlink(Link::GrantedCcn, &gw.id, &ccn).await? {
+    if !cx.unlink(Link::GrantedCcn, &gw, &ccn).await? {
         return Err(cx.err(&["CCN.InvalidId"]));
     }
-    cx.remove_by_id(Kind::CcnGrant, &format!("{}/{ccn}", gw.id)).await?;
+    if let Some(grant) = cx.part::<_, CcnGrant>(&gw, &format!("{}/{ccn}", gw.id)).await? {
+        cx.remove(&grant).await?;
+    }
     Ok(response::RevokeSagInstanceFromCcn::default())
 }
 
@@ -84,7 +90,7 @@ pub async fn grant_cen(
         return Err(cx.invalid("CenInstanceId"));
     }
     let key = format!("{}/{cen}", ccn.id);
-    if cx.get::<CenGrant>(&key).await?.is_some() {
+    if cx.part::<_, CenGrant>(&ccn, &key).await?.is_some() {
         return Err(cx.err(&["AlreadyBound.CEN"]));
     }
     let hex = cx.cipher.token(HEX, 32).map_err(ApiError::internal)?.to_lowercase();
@@ -99,7 +105,7 @@ pub async fn grant_cen(
         gmt_create: cx.now,
         gmt_modified: cx.now,
     };
-    let grant = cx.create(key, &ccn.id, body);
+    let grant = cx.create_part(&ccn, key, body);
     cx.put(&grant).await?;
     Ok(response::GrantInstanceToCbn::default())
 }
@@ -110,7 +116,7 @@ pub async fn revoke_cen(
 ) -> Result<response::RevokeInstanceFromCbn> {
     let ccn = cx.require::<Ccn>(&request.ccn_instance_id, &["InvalidId.CCN"]).await?;
     let key = format!("{}/{}", ccn.id, request.cen_instance_id);
-    let Some(grant) = cx.get::<CenGrant>(&key).await? else {
+    let Some(grant) = cx.part::<_, CenGrant>(&ccn, &key).await? else {
         return Err(cx.invalid("CenInstanceId"));
     };
     cx.remove(&grant).await?;

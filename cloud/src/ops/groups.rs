@@ -6,9 +6,10 @@ use crate::domain::acl::Acl;
 use crate::domain::ccn::Ccn;
 use crate::domain::flow_log::FlowLog;
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::domain::qos::Qos;
 use crate::error::Result;
-use crate::store::objects::{Entity, Stored};
+use crate::store::objects::Entity;
 
 pub async fn move_resource(
     cx: &mut Cx,
@@ -21,27 +22,27 @@ pub async fn move_resource(
             if gw.is_software() != (kind == "smartag_s") {
                 return Err(cx.invalid("ResourceType"));
             }
-            gw.resource_group_id = checked(cx, group)?;
+            gw.edit().resource_group_id = checked(cx, group)?;
             cx.put(&gw).await?;
         }
         "acl" => {
             let mut acl = named::<Acl>(cx, id).await?;
-            acl.resource_group_id = checked(cx, group)?;
+            acl.edit().resource_group_id = checked(cx, group)?;
             cx.put(&acl).await?;
         }
         "qos" => {
             let mut qos = named::<Qos>(cx, id).await?;
-            qos.resource_group_id = checked(cx, group)?;
+            qos.edit().resource_group_id = checked(cx, group)?;
             cx.put(&qos).await?;
         }
         "ccn" => {
             let mut ccn = named::<Ccn>(cx, id).await?;
-            ccn.resource_group_id = checked(cx, group)?;
+            ccn.edit().resource_group_id = checked(cx, group)?;
             cx.put(&ccn).await?;
         }
         "flowlog" => {
             let mut log = named::<FlowLog>(cx, id).await?;
-            log.resource_group_id = checked(cx, group)?;
+            log.edit().resource_group_id = checked(cx, group)?;
             cx.put(&log).await?;
         }
         _ => return Err(cx.invalid("ResourceId")),
@@ -49,7 +50,7 @@ pub async fn move_resource(
     Ok(response::MoveResourceGroup::default())
 }
 
-async fn named<T: Entity>(cx: &mut Cx, id: &str) -> Result<Stored<T>> {
+async fn named<T: Entity>(cx: &mut Cx, id: &str) -> Result<Authorised<T>> {
     cx.find(id).await?.ok_or_else(|| cx.invalid("ResourceId"))
 }
 

@@ -8,6 +8,7 @@ use crate::api::{request, response};
 use crate::domain::distribution::RouteStrategy;
 use crate::domain::health::HealthCheck;
 use crate::domain::net;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::Kind;
 use crate::store::objects::{Column, Filter, Stored};
@@ -30,12 +31,13 @@ fn check(cx: &Cx, hc: &HealthCheck) -> Result<()> {
 }
 
 /// Route publication strategies that depend on the check.
-async fn relations(cx: &mut Cx, hc: &Stored<HealthCheck>) -> Result<i64> {
-    let strategies = cx.children::<RouteStrategy>(&hc.parent).await?;
-    Ok(strategies.iter().filter(|s| s.hc_instance_id.as_ref() == Some(&hc.id)).count() as i64)
+async fn relations(cx: &mut Cx, hc: &Authorised<HealthCheck>) -> Result<i64> {
+    let depends = |s: &Stored<RouteStrategy>| s.hc_instance_id.as_ref() == Some(&hc.id);
+    let strategies = cx.inspect_list(&Filter::under(&hc.parent), depends).await?;
+    Ok(strategies.into_iter().filter(|depends| *depends).count() as i64)
 }
 
-async fn require(cx: &mut Cx, id: &str) -> Result<Stored<HealthCheck>> {
+async fn require(cx: &mut Cx, id: &str) -> Result<Authorised<HealthCheck>> {
     let hc = cx.require::<HealthCheck>(id, &["HC.InstanceNoFound"]).await?;
     if cx.opt("SmartAGId").is_some_and(|id| id != hc.parent) {
         return Err(cx.err(&["HC.InstanceNoFound"]));
@@ -58,24 +60,24 @@ pub async fn create(cx: &mut Cx, request: request::CreateHealthCheck) -> Result<
         create_time: cx.now,
     });
     check(cx, &body)?;
-    let hc = cx.create(id, &gw.id, body);
+    let hc = cx.create_part(&gw, id, body);
     cx.put(&hc).await?;
-    cx.bump_revision(&gw.id).await?;
-    Ok(response::CreateHealthCheck { instance_id: hc.id })
+    cx.renew(&gw).await?;
+    Ok(response::CreateHealthCheck { instance_id: hc.id.clone() })
 }
 
 pub async fn modify(cx: &mut Cx, request: request::ModifyHealthCheck) -> Result<response::ModifyHealthCheck> {
     let gw = cx.gateway().await?;
     let mut hc = require(cx, &request.hc_instance_id).await?;
-    hc.body = copied!(request => HealthCheck {
+    *hc.edit() = copied!(request => HealthCheck {
         smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
         probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold, hc_instance_id;
-        region_id: hc.body.region_id,
-        create_time: hc.body.create_time,
+        region_id: hc.region_id.clone(),
+        create_time: hc.create_time,
     });
     check(cx, &hc)?;
     cx.put(&hc).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::ModifyHealthCheck::default())
 }
 
@@ -85,7 +87,8 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteHealthCheck) -> Result<
         return Err(cx.err(&["HC.RelatedRoute"]));
     }
     cx.remove(&hc).await?;
-    cx.bump_revision(&hc.parent).await?;
+    let sns = cx.bump_revision_of_parent(&hc).await?;
+    cx.changed.extend(sns);
     Ok(response::DeleteHealthCheck::default())
 }
 
@@ -98,7 +101,7 @@ pub async fn describe(
         .equals(Column::Name, request.name)
         .with_ids(request.hc_instance_id.map(|id| vec![id]));
     let page = cx.list_page::<HealthCheck>(&filter).await?;
-    let devices = cx.devices_of(&gw.id).await?;
+    let devices = cx.devices_of(&gw).await?;
     let mut rows = Vec::new();
     for hc in &page.rows {
         let relation_count = relations(cx, hc).await?;

@@ -29,7 +29,7 @@ mod orders;
 mod ports;
 mod qos;
 mod qos_rules;
-pub mod regions;
+mod regions;
 mod routes;
 mod upgrade;
 mod vbr;
@@ -79,6 +79,18 @@ macro_rules! handlers {
 /// # Errors
 /// The documented refusals of the operation, and failures of the database.
 pub async fn call(op: Op, cx: &mut Cx, request_id: &str) -> Result<String> {
+    let answer = handle(op, cx, request_id).await.map_err(|mut e| {
+        // A hint may name objects that the user may not see.
+        if cx.access().filters() && e.code != cx.access().refusal().code {
+            e.hint = None;
+        }
+        e
+    })?;
+    cx.access().finish()?;
+    Ok(answer)
+}
+
+async fn handle(op: Op, cx: &mut Cx, request_id: &str) -> Result<String> {
     capability::check(op, cx).await?;
     handlers!(op, cx, request_id, {
         CreateSmartAccessGateway => orders::create,

@@ -5,6 +5,7 @@ use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::nat::{DnatEntry, SnatEntry};
 use crate::domain::net;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::objects::{Column, Filter};
 
@@ -19,14 +20,14 @@ pub async fn add_snat(cx: &mut Cx, request: request::AddSnatEntry) -> Result<res
     if net::ip(&request.snat_ip).is_none() {
         return Err(cx.invalid("SnatIp"));
     }
-    let entries = cx.children::<SnatEntry>(&gw.id).await?;
+    let entries: Vec<Authorised<SnatEntry>> = cx.children(&gw).await?;
     if entries.iter().any(|e| net::cidr_list(&e.cidr_block).as_ref() == Some(&blocks)) {
         return Err(cx.err(&["SNAT.CidrConfigExist"]));
     }
     if entries.len() >= QUOTA {
         return Err(cx.err(&["SNAT.AmountLimit"]));
     }
-    let others = cx.children::<DnatEntry>(&gw.id).await?;
+    let others: Vec<Authorised<DnatEntry>> = cx.children(&gw).await?;
     if others.iter().any(|e| e.external_ip.as_ref() == Some(&request.snat_ip)) {
         return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
     }
@@ -37,10 +38,10 @@ pub async fn add_snat(cx: &mut Cx, request: request::AddSnatEntry) -> Result<res
         region_id: cx.region(),
         create_time: cx.now,
     });
-    let entry = cx.create(id, &gw.id, body);
+    let entry = cx.create_part(&gw, id, body);
     cx.put(&entry).await?;
-    cx.bump_revision(&gw.id).await?;
-    Ok(response::AddSnatEntry { instance_id: entry.id })
+    cx.renew(&gw).await?;
+    Ok(response::AddSnatEntry { instance_id: entry.id.clone() })
 }
 
 pub async fn describe_snat(
@@ -67,10 +68,10 @@ pub async fn delete_snat(
     request: request::DeleteSnatEntry,
 ) -> Result<response::DeleteSnatEntry> {
     let gw = cx.gateway_by_id(&request.smart_ag_id).await?;
-    let entry = cx.get::<SnatEntry>(&request.instance_id).await?.filter(|e| e.parent == gw.id);
+    let entry = cx.part::<_, SnatEntry>(&gw, &request.instance_id).await?;
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::DeleteSnatEntry::default())
 }
 
@@ -88,7 +89,7 @@ pub async fn add_dnat(cx: &mut Cx, mut request: request::AddDnatEntry) -> Result
             return Err(cx.err(&["IllegalParam"]));
         }
     }
-    let entries = cx.children::<DnatEntry>(&gw.id).await?;
+    let entries: Vec<Authorised<DnatEntry>> = cx.children(&gw).await?;
     // One outer address and port leads to one place.
     let same = |e: &DnatEntry| {
         e.r#type == request.r#type
@@ -102,7 +103,7 @@ pub async fn add_dnat(cx: &mut Cx, mut request: request::AddDnatEntry) -> Result
     if entries.len() >= QUOTA {
         return Err(cx.err(&["SNAT.AmountLimit"]));
     }
-    let others = cx.children::<SnatEntry>(&gw.id).await?;
+    let others: Vec<Authorised<SnatEntry>> = cx.children(&gw).await?;
     if others.iter().any(|e| Some(&e.snat_ip) == request.external_ip.as_ref()) {
         return Err(cx.err(&["SNAT.SnatDnatIpConflict"]));
     }
@@ -113,10 +114,10 @@ pub async fn add_dnat(cx: &mut Cx, mut request: request::AddDnatEntry) -> Result
         region_id: cx.region(),
         create_time: cx.now,
     });
-    let entry = cx.create(id, &gw.id, body);
+    let entry = cx.create_part(&gw, id, body);
     cx.put(&entry).await?;
-    cx.bump_revision(&gw.id).await?;
-    Ok(response::AddDnatEntry { dnat_entry_id: entry.id })
+    cx.renew(&gw).await?;
+    Ok(response::AddDnatEntry { dnat_entry_id: entry.id.clone() })
 }
 
 pub async fn describe_dnat(
@@ -146,9 +147,9 @@ pub async fn delete_dnat(
     request: request::DeleteDnatEntry,
 ) -> Result<response::DeleteDnatEntry> {
     let gw = cx.gateway().await?;
-    let entry = cx.get::<DnatEntry>(&request.dnat_entry_id).await?.filter(|e| e.parent == gw.id);
+    let entry = cx.part::<_, DnatEntry>(&gw, &request.dnat_entry_id).await?;
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::DeleteDnatEntry::default())
 }

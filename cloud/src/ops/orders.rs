@@ -5,10 +5,11 @@ use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::app::AppUser;
 use crate::domain::gateway::{Gateway, SOFTWARE};
+use crate::domain::objects::Authorised;
 use crate::domain::orders::Order;
 use crate::error::{ApiError, Result};
 use crate::store::Kind;
-use crate::store::objects::{Entity as _, Filter, Stored};
+use crate::store::objects::{Entity as _, Filter};
 use crate::store::secrets::LOWER;
 
 /// Instances of one account.
@@ -31,19 +32,21 @@ fn check_bandwidth(model: &str, mbps: i64, name: &str, cx: &Cx) -> Result<()> {
 }
 
 /// Writes an order down; returns its number.
-async fn place(cx: &mut Cx, gw: &str, mut order: Order) -> Result<String> {
+async fn place(cx: &mut Cx, gw: &Authorised<Gateway>, mut order: Order) -> Result<String> {
     let id = cx.new_order()?;
     order.order_id.clone_from(&id);
     order.region_id = cx.region();
-    order.smart_ag_id = gw.to_owned();
+    order.smart_ag_id.clone_from(&gw.id);
     order.create_time = cx.now;
-    let order = cx.create(id.clone(), gw, order);
+    let order = cx.create_part(gw, id.clone(), order);
     cx.put(&order).await?;
     Ok(id)
 }
 
 async fn check_quota(cx: &mut Cx) -> Result<()> {
-    if cx.count(Kind::Gateway, &Filter::of(cx.uid())).await? >= GATEWAY_QUOTA {
+    cx.require_all(Kind::Gateway)?;
+    let all = Filter::of(cx.uid());
+    if cx.count(Kind::Gateway, &all).await? >= GATEWAY_QUOTA {
         return Err(ApiError::new(
             400,
             "QuotaExceeded.SmartAccessGateway",
@@ -95,13 +98,13 @@ pub async fn create(
         status: if owned { "Received" } else { "Ordered" }.to_owned(),
         ..new_gateway(cx, &id, &request.hard_ware_spec, request.period)
     };
-    let gw = cx.create(id, "", body);
+    let gw = cx.create(id, body)?;
     cx.put(&gw).await?;
     if vcpe {
         // A virtual device comes with its serial numbers; hardware is bound when it arrives.
         for slot in 0..2 {
             let tail = cx.cipher.token(LOWER, 13).map_err(ApiError::internal)?;
-            cx.add_device(&gw, &format!("sag{tail}"), slot).await?;
+            cx.new_device(&gw, &format!("sag{tail}"), slot).await?;
         }
     }
     let order = Order {
@@ -111,7 +114,7 @@ pub async fn create(
         charge_type: Some(request.charge_type),
         ..Order::default()
     };
-    let order_id = place(cx, &gw.id, order).await?;
+    let order_id = place(cx, &gw, order).await?;
     Ok(copied!(gw => response::CreateSmartAccessGateway {
         name, resource_group_id, smart_ag_id;
         description: Some(gw.description.clone().unwrap_or_default()),
@@ -132,7 +135,7 @@ pub async fn create_software(
         status: "Active".to_owned(),
         ..new_gateway(cx, &id, SOFTWARE, request.period)
     };
-    let gw = cx.create(id, "", body);
+    let gw = cx.create(id, body)?;
     cx.put(&gw).await?;
     let order = Order {
         auto_pay: Some(request.auto_pay),
@@ -140,7 +143,7 @@ pub async fn create_software(
         charge_type: Some(request.charge_type),
         ..Order::default()
     };
-    let order_id = place(cx, &gw.id, order).await?;
+    let order_id = place(cx, &gw, order).await?;
     Ok(copied!(gw => response::CreateSmartAccessGatewaySoftware {
         resource_group_id, smart_ag_id;
         order_id,
@@ -182,10 +185,10 @@ async fn resize(cx: &mut Cx, mbps: i64, auto_pay: bool, allowed: fn(i64, i64) ->
     if !allowed(gw.bandwidth, mbps) {
         return Err(cx.invalid("BandWidthSpec"));
     }
-    gw.bandwidth = mbps;
+    gw.edit().bandwidth = mbps;
     cx.save_gateway(&gw).await?;
     let order = Order { auto_pay: Some(auto_pay), band_width_spec: Some(mbps), ..Order::default() };
-    place(cx, &gw.id, order).await
+    place(cx, &gw, order).await
 }
 
 pub async fn upgrade_software(
@@ -213,7 +216,7 @@ async fn resize_software(
     allowed: fn(i64, i64) -> bool,
 ) -> Result<String> {
     check_plan(cx, Some(users), Some(plan))?;
-    let mut gw: Stored<Gateway> = cx.gateway().await?;
+    let mut gw: Authorised<Gateway> = cx.gateway().await?;
     if !gw.is_software() {
         return Err(cx.err(&["ActionNotSupport"]));
     }
@@ -221,16 +224,18 @@ async fn resize_software(
     if !allowed(gw.user_count.unwrap_or_default(), users) || users < used {
         return Err(cx.err(&["SAG.InvalidUserCount"]));
     }
-    gw.user_count = Some(users);
-    gw.data_plan = Some(plan);
+    gw.edit().user_count = Some(users);
+    gw.edit().data_plan = Some(plan);
     cx.put(&gw).await?;
-    place(cx, &gw.id, Order { auto_pay: Some(auto_pay), ..Order::default() }).await
+    place(cx, &gw, Order { auto_pay: Some(auto_pay), ..Order::default() }).await
 }
 
 pub async fn use_limit(
     cx: &mut Cx,
     _: request::GetSmartAccessGatewayUseLimit,
 ) -> Result<response::GetSmartAccessGatewayUseLimit> {
-    let used_amount = cx.count(Kind::Gateway, &cx.mine()).await?;
+    cx.require_all(Kind::Gateway)?;
+    let all = cx.mine();
+    let used_amount = cx.count(Kind::Gateway, &all).await?;
     Ok(response::GetSmartAccessGatewayUseLimit { total_amount: GATEWAY_QUOTA, used_amount })
 }

@@ -4,9 +4,10 @@ use super::cx::{Cx, RESOURCE_GROUP};
 use super::fields::copied;
 use crate::api::validate::matches_pattern;
 use crate::api::{Pattern, request, response};
+use crate::domain::objects::Authorised;
 use crate::domain::qos::{Qos, QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
-use crate::store::objects::{Column, Stored};
+use crate::store::objects::Column;
 use crate::store::{Kind, Link};
 use crate::time;
 
@@ -14,12 +15,14 @@ const QUOTA: i64 = 2000;
 const PER_GATEWAY: usize = 1;
 
 /// The caller's container, or the documented error.
-pub async fn require(cx: &mut Cx, id: &str) -> Result<Stored<Qos>> {
+pub async fn require(cx: &mut Cx, id: &str) -> Result<Authorised<Qos>> {
     cx.require(id, &["InvalidId.Qos"]).await
 }
 
 pub async fn create(cx: &mut Cx, request: request::CreateQos) -> Result<response::CreateQos> {
-    if cx.count(Kind::Qos, &cx.mine()).await? >= QUOTA {
+    cx.require_all(Kind::Qos)?;
+    let all = cx.mine();
+    if cx.count(Kind::Qos, &all).await? >= QUOTA {
         return Err(cx.err(&["QosAmountLimit"]));
     }
     let id = cx.new_id("qos")?;
@@ -29,7 +32,7 @@ pub async fn create(cx: &mut Cx, request: request::CreateQos) -> Result<response
         region_id: cx.region(),
         resource_group_id: RESOURCE_GROUP.to_owned(),
     });
-    let qos = cx.create(id, "", body);
+    let qos = cx.create(id, body)?;
     cx.put(&qos).await?;
     Ok(copied!(qos => response::CreateQos { qos_id, resource_group_id }))
 }
@@ -41,9 +44,9 @@ pub async fn modify(cx: &mut Cx, request: request::ModifyQos) -> Result<response
     if !(2..=100).contains(&len) || !matches_pattern(Pattern::Name, &request.qos_name) {
         return Err(cx.err(&["InvalidParameter.Name"]));
     }
-    qos.qos_name = request.qos_name;
+    qos.edit().qos_name = request.qos_name;
     if request.qos_description.is_some() {
-        qos.qos_description = request.qos_description;
+        qos.edit().qos_description = request.qos_description;
     }
     cx.put(&qos).await?;
     Ok(response::ModifyQos::default())
@@ -60,7 +63,7 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteQos) -> Result<response
         .with_hint("Call DisassociateQos first."));
     }
     for kind in [Kind::QosPolicy, Kind::QosCar] {
-        cx.remove_children(kind, &qos.id).await?;
+        cx.remove_children(kind, &qos).await?;
     }
     cx.remove(&qos).await?;
     Ok(response::DeleteQos::default())
@@ -70,8 +73,7 @@ pub async fn describe(cx: &mut Cx, request: request::DescribeQoses) -> Result<re
     let mut filter = cx.mine().equals(Column::Name, request.qos_name);
     filter.ids = request.qos_ids.map(|_| cx.list_param("QosIds"));
     let page = cx.list_page::<Qos>(&filter).await?;
-    let ids: Vec<&str> = page.rows.iter().map(|qos| qos.id.as_str()).collect();
-    let mut all = cx.all_links_to(Link::Qos, &ids).await?;
+    let mut all = cx.visible_links_to(Link::Qos, &page.rows).await?;
     let rows = page.rows.iter().map(|qos| {
         let users = all.remove(&qos.id).unwrap_or_default();
         copied!(qos => response::describe_qoses::Qos {
@@ -92,15 +94,15 @@ pub async fn associate(cx: &mut Cx, request: request::AssociateQos) -> Result<re
     let qos = require(cx, &request.qos_id).await?;
     let gw = cx.gateway().await?;
     cx.refuse_if(gw.is_software(), &["SAG.SoftwareNotSupport"])?;
-    let bound = cx.links_from(Link::Qos, &gw.id).await?;
+    let bound = cx.links_from(Link::Qos, &gw).await?;
     if bound.contains(&qos.id) {
         return Err(cx.err(&["SmartAGAlreadyAssociateQos"]));
     }
     if bound.len() >= PER_GATEWAY {
         return Err(cx.err(&["QosPerSmartagAmountLimit"]));
     }
-    cx.link(Link::Qos, &gw.id, &qos.id).await?;
-    cx.bump_revision(&gw.id).await?;
+    cx.link(Link::Qos, &gw, &qos).await?;
+    cx.renew(&gw).await?;
     Ok(response::AssociateQos::default())
 }
 
@@ -110,19 +112,21 @@ pub async fn disassociate(
 ) -> Result<response::DisassociateQos> {
     let qos = require(cx, &request.qos_id).await?;
     let gw = cx.gateway().await?;
-    if !cx.unlink(Link::Qos, &gw.id, &qos.id).await? {
+    if !cx.unlink(Link::Qos, &gw, &qos.id).await? {
         return Err(cx.err(&["SmartAGNotAssociateQos"]));
     }
-    cx.bump_revision(&gw.id).await?;
+    cx.renew(&gw).await?;
     Ok(response::DisassociateQos::default())
 }
 
 pub async fn attribute(cx: &mut Cx, request: request::GetQosAttribute) -> Result<response::GetQosAttribute> {
     let qos = require(cx, &request.qos_id).await?;
-    let failing = super::dpi::failing_gateways(cx, Link::Qos, &qos.id).await?;
+    let names = super::dpi::names_applications::<_, QosPolicy>(cx, &qos).await?;
+    let failing = if names { super::dpi::failing_gateways(cx, Link::Qos, &qos.id).await? } else { 0 };
     let millis = |t: &Option<String>| t.as_deref().and_then(time::parse).map(|s| s * 1000);
-    let policies = cx.children::<QosPolicy>(&qos.id).await?;
-    let cars = cx.children::<QosCar>(&qos.id).await?;
+    let policies: Vec<Authorised<QosPolicy>> = cx.children(&qos).await?;
+    let cars: Vec<Authorised<QosCar>> = cx.children(&qos).await?;
+    let qos = qos.into_inner();
     let policies = policies.iter().map(|p| {
         copied!(p => response::get_qos_attribute::QosPolicies {
             dest_cidr, dest_port_range, ip_protocol, priority, source_cidr, source_port_range;

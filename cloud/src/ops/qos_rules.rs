@@ -5,9 +5,10 @@ use super::cx::Cx;
 use super::fields::{copied, set_given};
 use super::qos::require;
 use crate::api::{request, response};
+use crate::domain::objects::Authorised;
 use crate::domain::qos::{Qos, QosCar, QosPolicy};
 use crate::error::Result;
-use crate::store::objects::{Column, Entity, Filter, Stored};
+use crate::store::objects::{Column, Entity, Filter};
 use crate::store::{Kind, Link};
 use crate::time;
 
@@ -34,13 +35,18 @@ fn check_policy(cx: &Cx, policy: &mut QosPolicy, signatures: Vec<String>, groups
 }
 
 /// The gateways of the container have a new configuration.
-async fn bump_users(cx: &mut Cx, qos: &Stored<Qos>) -> Result<()> {
+async fn bump_users(cx: &mut Cx, qos: &Authorised<Qos>) -> Result<()> {
     let users = cx.links_to(Link::Qos, &qos.id).await?;
-    cx.bump_revisions(&users).await
+    cx.renew_all(&users).await
 }
 
-async fn part_of<T: Entity>(cx: &mut Cx, qos: &Stored<Qos>, id: &str, code: &str) -> Result<Stored<T>> {
-    let found = cx.get::<T>(id).await?.filter(|o| o.parent == qos.id);
+async fn part_of<T: Entity>(
+    cx: &mut Cx,
+    qos: &Authorised<Qos>,
+    id: &str,
+    code: &str,
+) -> Result<Authorised<T>> {
+    let found = cx.part(qos, id).await?;
     found.ok_or_else(|| cx.err(&[code]))
 }
 
@@ -61,7 +67,7 @@ pub async fn create_policy(
         ..QosPolicy::default()
     });
     check_policy(cx, &mut body, request.dpi_signature_ids, request.dpi_group_ids)?;
-    let policy = cx.create(id, &qos.id, body);
+    let policy = cx.create_part(&qos, id, body);
     cx.put(&policy).await?;
     bump_users(cx, &qos).await?;
     Ok(copied!(policy => response::CreateQosPolicy {
@@ -75,12 +81,13 @@ pub async fn modify_policy(
     request: request::ModifyQosPolicy,
 ) -> Result<response::ModifyQosPolicy> {
     let qos = require(cx, &request.qos_id).await?;
-    let mut policy: Stored<QosPolicy> = part_of(cx, &qos, &request.qos_policy_id, "InvalidId.QOSPY").await?;
-    set_given!(policy, request => {
+    let mut policy: Authorised<QosPolicy> =
+        part_of(cx, &qos, &request.qos_policy_id, "InvalidId.QOSPY").await?;
+    set_given!(policy.edit(), request => {
         name, description, priority, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
         start_time, end_time,
     });
-    check_policy(cx, &mut policy, request.dpi_signature_ids, request.dpi_group_ids)?;
+    check_policy(cx, policy.edit(), request.dpi_signature_ids, request.dpi_group_ids)?;
     cx.put(&policy).await?;
     bump_users(cx, &qos).await?;
     Ok(response::ModifyQosPolicy::default())
@@ -91,7 +98,7 @@ pub async fn delete_policy(
     request: request::DeleteQosPolicy,
 ) -> Result<response::DeleteQosPolicy> {
     let qos = require(cx, &request.qos_id).await?;
-    let policy: Stored<QosPolicy> = part_of(cx, &qos, &request.qos_policy_id, "InvalidId.QOSPY").await?;
+    let policy: Authorised<QosPolicy> = part_of(cx, &qos, &request.qos_policy_id, "InvalidId.QOSPY").await?;
     cx.remove(&policy).await?;
     bump_users(cx, &qos).await?;
     Ok(response::DeleteQosPolicy::default())
@@ -142,7 +149,7 @@ fn check_car(cx: &Cx, car: &QosCar) -> Result<()> {
     Ok(())
 }
 
-async fn priority_taken(cx: &mut Cx, car: &Stored<QosCar>) -> Result<bool> {
+async fn priority_taken(cx: &mut Cx, car: &Authorised<QosCar>) -> Result<bool> {
     let filter = Filter::under(&car.parent)
         .equals(Column::Priority, Some(car.priority))
         .condition("id <> ?", crate::args![&car.id]);
@@ -162,7 +169,7 @@ pub async fn create_car(cx: &mut Cx, request: request::CreateQosCar) -> Result<r
         region_id: cx.region(),
     });
     check_car(cx, &body)?;
-    let car = cx.create(id, &qos.id, body);
+    let car = cx.create_part(&qos, id, body);
     if priority_taken(cx, &car).await? {
         return Err(cx.err(&["Invalid.QosCar.Priority"]));
     }
@@ -176,8 +183,8 @@ pub async fn create_car(cx: &mut Cx, request: request::CreateQosCar) -> Result<r
 
 pub async fn modify_car(cx: &mut Cx, request: request::ModifyQosCar) -> Result<response::ModifyQosCar> {
     let qos = require(cx, &request.qos_id).await?;
-    let mut car: Stored<QosCar> = part_of(cx, &qos, &request.qos_car_id, "InvalidId.QOSCAR").await?;
-    set_given!(car, request => {
+    let mut car: Authorised<QosCar> = part_of(cx, &qos, &request.qos_car_id, "InvalidId.QOSCAR").await?;
+    set_given!(car.edit(), request => {
         name, description, priority, limit_type, min_bandwidth_abs, max_bandwidth_abs, min_bandwidth_percent,
         max_bandwidth_percent, percent_source_type,
     });
@@ -192,7 +199,7 @@ pub async fn modify_car(cx: &mut Cx, request: request::ModifyQosCar) -> Result<r
 
 pub async fn delete_car(cx: &mut Cx, request: request::DeleteQosCar) -> Result<response::DeleteQosCar> {
     let qos = require(cx, &request.qos_id).await?;
-    let car: Stored<QosCar> = part_of(cx, &qos, &request.qos_car_id, "InvalidId.QOSCAR").await?;
+    let car: Authorised<QosCar> = part_of(cx, &qos, &request.qos_car_id, "InvalidId.QOSCAR").await?;
     cx.remove(&car).await?;
     bump_users(cx, &qos).await?;
     Ok(response::DeleteQosCar::default())

@@ -1,6 +1,6 @@
 //! A database that an older version made is answered from as before.
 
-use std::sync::Arc;
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
@@ -8,9 +8,12 @@ use super::cx::Cx;
 use crate::api::Op;
 use crate::api::params::Params;
 use crate::api::validate::validate;
+use crate::domain::access::Access;
 use crate::domain::caller::{Caller, SigningKeys};
-use crate::domain::ccn::Ccn;
+use crate::domain::network::Network;
+use crate::domain::policy::Context;
 use crate::store::Store;
+use crate::time::now_ms;
 
 const DUMP: &str = include_str!("../../tests/data/version-2.sql");
 /// The time of the dump, its key file, and what the older version answered.
@@ -30,8 +33,8 @@ async fn migrated(dir: &tempfile::TempDir, more: &str) -> Store {
     Store::open(&url, key_file.to_str(), 2).await.expect("migrates")
 }
 
-fn caller(uid: i64) -> Arc<Caller> {
-    Arc::new(Caller {
+fn caller(uid: i64) -> Caller {
+    Caller {
         uid,
         user: String::new(),
         key_id: String::new(),
@@ -39,7 +42,7 @@ fn caller(uid: i64) -> Arc<Caller> {
         active: true,
         nonce_floor: 0,
         policies: Vec::new(),
-    })
+    }
 }
 
 #[tokio::test]
@@ -51,6 +54,7 @@ async fn an_older_database_gives_the_same_answers() {
     let uid = tx.row("SELECT uid FROM accounts", Vec::new(), |r| r.int(0)).await.expect("reads");
     tx.rollback().await.expect("ends");
     let caller = caller(uid.expect("an account"));
+    let call = Context { source: Ipv4Addr::LOCALHOST.into(), now: now_ms() };
     for row in record["answers"].as_array().expect("a list") {
         let op = Op::by_name(row["action"].as_str().expect("a name")).expect("an operation");
         let mut params = Params::default();
@@ -60,7 +64,9 @@ async fn an_older_database_gives_the_same_answers() {
         }
         validate(op, &mut params).expect("valid");
         let tx = store.read().await.expect("begins");
-        let mut cx = Cx::new(op, params, caller.clone(), store.cipher.clone(), tx);
+        let region = params.get("RegionId");
+        let access = Access::new(&caller, (op.name(), Some(op)), &call, region).expect("an account");
+        let mut cx = Cx::new(op, params, access, store.cipher.clone(), tx);
         cx.now = record["now"].as_i64().expect("a time");
         let answer = super::call(op, &mut cx, "id").await.expect("answers");
         let mut answer: Value = serde_json::from_str(&answer).expect("JSON");
@@ -95,10 +101,8 @@ async fn networks_of_an_older_database_go_on() {
     );
     let dir = tempfile::tempdir().expect("dir");
     let store = migrated(&dir, &more).await;
-    let tx = store.read().await.expect("begins");
-    let mut cx = Cx::new(Op::DescribeRegions, Params::default(), caller(1), store.cipher.clone(), tx);
-    let ccn = cx.get::<Ccn>(CCN).await.expect("reads").expect("a network");
-    let network = cx.network(ccn).await.expect("reads");
+    let mut tx = store.read().await.expect("begins");
+    let network = Network::by_id(&mut tx, CCN).await.expect("reads").expect("a network");
     assert_eq!(network.hub(), Some(OWN), "others were members before, and of another account");
     let member = |id: &str| network.member(id).expect("a member");
     assert_eq!(member(OWN).granted, None);

@@ -51,12 +51,12 @@ pub async fn update(
     if !offered(&kind).iter().any(|(c, ..)| *c == code) {
         return Err(cx.err(&["VersionNotExist"]));
     }
-    if cx.links_from(Link::Ccn, &gw.id).await?.is_empty() {
+    if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
     let mut devices: Vec<Device> = match request.serial_number {
         Some(_) => vec![cx.device_on(&gw).await?],
-        None => cx.devices_of(&gw.id).await?,
+        None => cx.devices_of(&gw).await?,
     };
     devices.retain(|d| d.online(cx.now));
     if devices.is_empty() {

@@ -5,27 +5,29 @@ use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::gateway::Gateway;
 use crate::domain::grants::VbrGrant;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
-use crate::store::Link;
 use crate::store::objects::{Column, Filter};
+use crate::store::{Kind, Link};
 
 fn key(gw: &str, vbr: &str) -> String {
     format!("{gw}/{vbr}")
 }
 
-/// The caller's gateway, or another account's that was granted to the border router.
-async fn gateway_for(cx: &mut Cx, vbr: &str, id: &str, owner: Option<i64>) -> Result<String> {
-    let owner = owner.unwrap_or_else(|| cx.uid());
-    if owner == cx.uid() {
-        return Ok(cx.gateway().await?.id);
-    }
-    let gw = cx.get::<Gateway>(id).await?.filter(|g| g.uid == owner);
-    let gw = gw.ok_or_else(|| cx.no_gateway(id))?;
-    let grant = cx.get::<VbrGrant>(&key(&gw.id, vbr)).await?;
+/// The caller's gateway, or another account's that was granted to the border router. One that was not is no other than
+/// one that does not exist.
+async fn gateway_for(cx: &mut Cx, vbr: &str, id: &str, owner: Option<i64>) -> Result<Authorised<Gateway>> {
+    let Some(owner) = owner.filter(|owner| *owner != cx.uid()) else {
+        return cx.gateway().await;
+    };
+    let Some(gw) = cx.find_of::<Gateway>(id, owner).await? else {
+        return Err(cx.err(&["Forbidden"]));
+    };
+    let grant = cx.part::<_, VbrGrant>(&gw, &key(&gw.id, vbr)).await?;
     if grant.is_none_or(|g| g.vbr_uid != cx.uid()) {
         return Err(cx.err(&["Forbidden"]));
     }
-    Ok(gw.id)
+    Ok(gw)
 }
 
 pub async fn bind(cx: &mut Cx, request: request::BindVbr) -> Result<response::BindVbr> {
@@ -43,8 +45,8 @@ pub async fn bind(cx: &mut Cx, request: request::BindVbr) -> Result<response::Bi
     if !cx.links_to(Link::Vbr, &vbr).await?.is_empty() {
         return Err(cx.err(&["SAG.VbrBoundToSAG"]));
     }
-    cx.link(Link::Vbr, &gw, &vbr).await?;
-    cx.bump_revision(&gw).await?;
+    cx.link_router(&gw, &vbr).await?;
+    cx.renew(&gw).await?;
     Ok(response::BindVbr::default())
 }
 
@@ -57,7 +59,7 @@ pub async fn unbind(cx: &mut Cx, request: request::UnbindVbr) -> Result<response
     if !cx.unlink(Link::Vbr, &gw, &vbr).await? {
         return Err(cx.err(&["InvalidId.VBR"]));
     }
-    cx.bump_revision(&gw).await?;
+    cx.renew(&gw).await?;
     Ok(response::UnbindVbr::default())
 }
 
@@ -67,7 +69,7 @@ pub async fn grant(
 ) -> Result<response::GrantSagInstanceToVbr> {
     let gw = cx.gateway().await?;
     let id = key(&gw.id, &request.vbr_instance_id);
-    if cx.get::<VbrGrant>(&id).await?.is_some() {
+    if cx.part::<_, VbrGrant>(&gw, &id).await?.is_some() {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
     }
     let instance_id = cx.new_id("sgv")?;
@@ -78,7 +80,7 @@ pub async fn grant(
         smart_ag_uid: cx.uid(),
         create_time: cx.now,
     });
-    let grant = cx.create(id, &gw.id, body);
+    let grant = cx.create_part(&gw, id, body);
     cx.put(&grant).await?;
     Ok(response::GrantSagInstanceToVbr { instance_id })
 }
@@ -89,10 +91,10 @@ pub async fn revoke(
 ) -> Result<response::RevokeInstanceFromVbr> {
     let gw = cx.gateway().await?;
     let vbr = request.vbr_instance_id;
-    let Some(grant) = cx.get::<VbrGrant>(&key(&gw.id, &vbr)).await? else {
+    let Some(grant) = cx.part::<_, VbrGrant>(&gw, &key(&gw.id, &vbr)).await? else {
         return Err(cx.err(&["InvalidId.VBR"]));
     };
-    if cx.links_from(Link::Vbr, &gw.id).await?.contains(&vbr) {
+    if cx.links_from(Link::Vbr, &gw).await?.contains(&vbr) {
         return Err(cx.err(&["SAG.DedicatedLineExist"]));
     }
     cx.remove(&grant).await?;
@@ -105,7 +107,7 @@ pub async fn describe_grants(
 ) -> Result<response::DescribeGrantSagVbrRules> {
     let gw = cx.gateway().await?;
     let vbr = request.vbr_instance_id;
-    let bound = cx.links_from(Link::Vbr, &gw.id).await?.contains(&vbr);
+    let bound = cx.links_from(Link::Vbr, &gw).await?.contains(&vbr);
     let filter = Filter::under(&gw.id).equals(Column::Variant, Some(vbr));
     let page = cx.list_page::<VbrGrant>(&filter).await?;
     let rows = page.rows.iter().map(|grant| {
@@ -126,15 +128,16 @@ pub async fn relations(
     cx: &mut Cx,
     request: request::DescribeSagVbrRelations,
 ) -> Result<response::DescribeSagVbrRelations> {
+    cx.access().listing(Kind::Gateway)?;
     let mut rows = Vec::new();
     for vbr in request.vbr_instance_ids {
-        for gw in cx.links_to(Link::Vbr, &vbr).await? {
-            let Some(gw) = cx.get::<Gateway>(&gw).await? else { continue };
+        let bound = cx.links_to(Link::Vbr, &vbr).await?;
+        for gw in cx.visible_objects::<Gateway>(&bound).await? {
             // Only what the caller may know of: his gateways and those granted to him.
-            let granted = cx.get::<VbrGrant>(&key(&gw.id, &vbr)).await?;
+            let granted = cx.part::<_, VbrGrant>(&gw, &key(&gw.id, &vbr)).await?;
             if gw.uid == cx.uid() || granted.is_some_and(|g| g.vbr_uid == cx.uid()) {
                 rows.push(response::describe_sag_vbr_relations::SagVbrRelations {
-                    sag_instance_id: gw.id,
+                    sag_instance_id: gw.id.clone(),
                     sag_uid: gw.uid.to_string(),
                     vbr_instance_id: vbr.clone(),
                 });

@@ -1,6 +1,6 @@
 //! Operations that an administrator carries out on the database, in the name of the account that owns the object.
 
-use std::sync::Arc;
+use std::net::Ipv4Addr;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -8,13 +8,16 @@ use serde_json::Value;
 use crate::api::Op;
 use crate::api::params::Params;
 use crate::api::validate::validate;
+use crate::domain::access::Access;
 use crate::domain::caller::{Caller, SigningKeys};
 use crate::domain::ccn::Ccn;
+use crate::domain::policy::Context;
 use crate::error::ApiError;
 use crate::ops;
-use crate::ops::cx::Cx;
+use crate::ops::cx::{Cx, Finished};
 use crate::south::Agents;
 use crate::store::{Store, objects};
+use crate::time::now_ms;
 
 /// An operation about the network `CcnId`, as its owner would call it; returns the answer.
 ///
@@ -42,9 +45,12 @@ pub async fn on_network(store: Store, op: Op, pairs: &[(&str, String)]) -> anyho
     };
     let agents = Agents::new(store, 1);
     let tx = agents.store.write().await?;
-    let mut cx = Cx::new(op, params, Arc::new(owner), agents.store.cipher.clone(), tx);
+    let context = Context { source: Ipv4Addr::LOCALHOST.into(), now: now_ms() };
+    let access = Access::new(&owner, (op.name(), Some(op)), &context, params.get("RegionId"));
+    let mut cx = Cx::new(op, params, access.map_err(said)?, agents.store.cipher.clone(), tx);
     let done = ops::call(op, &mut cx, "").await;
-    let answer = agents.conclude(cx, done).await.map_err(said)?;
+    let Finished { tx, changed, .. } = cx.into_parts();
+    let answer = agents.conclude(tx, &changed, done).await.map_err(said)?;
     Ok(serde_json::from_str(&answer)?)
 }
 

@@ -59,6 +59,8 @@ pub struct Entry<'a> {
     pub op: Op,
     pub caller: &'a Caller,
     pub params: &'a Params,
+    /// The names of the objects that it was about.
+    pub resources: &'a [String],
     pub request_id: &'a str,
     pub peer: SocketAddr,
     pub code: &'a str,
@@ -76,6 +78,7 @@ impl Entry<'_> {
             source: &self.peer.ip().to_string(),
             action: self.op.name(),
             params: &parameters(self.params),
+            resources: &self.resources.join(" "),
             code: self.code,
         };
         Ok(audit::write(tx, record).await?)

@@ -1,5 +1,6 @@
 //! One call: who makes it, is it allowed, is it well formed, carry it out, write it down.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,17 +13,19 @@ use super::nonces::Nonce;
 use super::server::{App, Reply};
 use super::sign::{self, Claim};
 use crate::api::params::Params;
-use crate::api::validate::validate;
+use crate::api::validate::{parse_bool, validate};
 use crate::api::{Op, PRODUCT_VERSION};
+use crate::domain::access::Access;
 use crate::domain::caller::Caller;
-use crate::domain::policy;
+use crate::domain::policy::Context;
+use crate::domain::regions;
 use crate::error::{ApiError, Result};
-use crate::ops::cx::Cx;
-use crate::ops::{self, regions};
+use crate::ops;
+use crate::ops::cx::{Cx, Finished};
 use crate::south;
 use crate::store::nonces::{self, SignedNonce};
 use crate::store::secrets::HEX;
-use crate::store::tokens;
+use crate::store::{Tx, tokens};
 use crate::time::now_ms;
 
 /// How often a transaction that lost against another one is run again.
@@ -153,37 +156,42 @@ async fn dispatch(
             "The specified action is not found; check its spelling and the version.",
         ));
     }
-    if !caller.user.is_empty() {
-        let resources = policy::resources(op, &params);
-        if !policy::allows(&caller.policies, caller.uid, &claim.action, &resources) {
-            return Err(forbidden(op));
-        }
-    }
+    let context = Context { source: origin.peer.ip(), now: now_ms() };
+    let access = Access::new(&caller, (&claim.action, op), &context, params.get("RegionId"));
     let nonce = SignedNonce { key: &claim.key_id, nonce: &claim.nonce, at_ms: claim.at_ms };
     let Some(op) = op else {
-        let mut answer = south::call(&app.agents, &claim.action, caller, params, nonce).await?;
+        let mut answer = south::call(&app.agents, &claim.action, access?, params, nonce).await?;
         answer["RequestId"] = origin.request_id.into();
         return Ok(answer.to_string());
     };
-    validate(op, &mut params)?;
-    if params.get("RegionId").is_some_and(|r| !regions::known(r)) {
-        return Err(crate::api::validate::invalid(op, "RegionId"));
-    }
-    let mut attempt = 1;
-    let result = loop {
-        match run(app, op, nonce, caller.clone(), params.clone(), origin).await {
-            Err(e) if e.retry && attempt < ATTEMPTS => {
-                attempt += 1;
-                tokio::time::sleep(std::time::Duration::from_millis(5 * attempt as u64)).await;
+    let mut resources = Vec::new();
+    let result = match access {
+        Err(refused) => Err(refused),
+        Ok(access) => {
+            validate(op, &mut params)?;
+            if params.get("RegionId").is_some_and(|r| !regions::known(r)) {
+                return Err(crate::api::validate::invalid(op, "RegionId"));
             }
-            other => break other,
+            let call = Call { app, op, nonce, caller: &caller, access: &access, params: &params, origin };
+            let mut attempt = 1;
+            loop {
+                match call.run(&mut resources).await {
+                    Err(e) if e.retry && attempt < ATTEMPTS => {
+                        attempt += 1;
+                        tokio::time::sleep(std::time::Duration::from_millis(5 * attempt as u64)).await;
+                    }
+                    other => break other,
+                }
+            }
         }
     };
     if let (Err(e), false) = (&result, op.reads())
         && app.refusals.allow(&claim.key_id, Instant::now())
     {
         let Origin { request_id, peer } = origin;
-        let entry = Entry { op, caller: &caller, params: &params, request_id, peer, code: &e.code };
+        let resources = &resources;
+        let entry =
+            Entry { op, caller: &caller, params: &params, resources, request_id, peer, code: &e.code };
         // The transaction of a refused call is gone.
         if let Err(cause) = entry.write_alone(&app.store).await {
             tracing::warn!(request_id, cause = %cause.message, "cannot write the audit log");
@@ -192,76 +200,86 @@ async fn dispatch(
     result
 }
 
-fn forbidden(op: Option<Op>) -> ApiError {
-    let spec = op.and_then(|o| o.error("Forbbiden.SubUser").or_else(|| o.error("Forbidden")));
-    match spec.or_else(|| crate::api::any_error("Forbidden")) {
-        Some(e) => ApiError::documented(e),
-        None => ApiError::new(403, "Forbidden", "User not authorized."),
-    }
-    .with_hint("The policies of this user do not allow the action on the resource.")
+/// One attempt at a call.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    app: &'a Arc<App>,
+    op: Op,
+    nonce: SignedNonce<'a>,
+    caller: &'a Caller,
+    access: &'a Access,
+    params: &'a Params,
+    origin: Origin<'a>,
 }
 
-/// The whole call in one transaction: all of it happens, or nothing.
-async fn run(
-    app: &Arc<App>,
-    op: Op,
-    nonce: SignedNonce<'_>,
-    caller: Arc<Caller>,
-    params: Params,
-    origin: Origin<'_>,
-) -> Result<String> {
-    let store = &app.store;
-    let cipher = store.cipher.clone();
-    if op.reads() {
-        let mut tx = store.read().await?;
-        if store.shared() {
-            nonces::keep(&mut tx, nonce).await?;
+impl Call<'_> {
+    /// The whole call in one transaction: all of it happens, or nothing. `resources` are the names of the objects that a
+    /// change was about, also if it was refused.
+    async fn run(self, resources: &mut Vec<String>) -> Result<String> {
+        let store = &self.app.store;
+        if self.op.reads() {
+            let mut tx = store.read().await?;
+            if store.shared() {
+                nonces::keep(&mut tx, self.nonce).await?;
+            }
+            let (tx, _, answer) = self.operate(tx, resources).await;
+            // The nonce of a refused call stays used too.
+            tx.commit().await?;
+            return answer;
         }
-        let mut cx = Cx::new(op, params, caller, cipher, tx);
-        let answer = ops::call(op, &mut cx, origin.request_id).await;
-        // The nonce of a refused call stays used too.
-        cx.into_parts().0.commit().await?;
-        return answer;
+        let mut tx = store.write().await?;
+        nonces::keep(&mut tx, self.nonce).await?;
+        if self.params.get("ClientToken").is_some_and(|t| t.len() > tokens::LONGEST) {
+            return Err(crate::api::validate::invalid(self.op, "ClientToken"));
+        }
+        if let Some(token) = self.client_token()
+            && let Some(stored) = tokens::get(&mut tx, self.caller.uid, self.op.name(), &token).await?
+        {
+            tx.commit().await?;
+            let answer: Value = serde_json::from_str(&stored)?;
+            return ops::shaped(self.op, answer, self.origin.request_id);
+        }
+        let (mut tx, changed, done) = self.operate(tx, resources).await;
+        let done = match done {
+            Ok(_) if self.params.get("DryRun").and_then(parse_bool) == Some(true) => Err(ApiError::new(
+                400,
+                "DryRunOperation",
+                "The request would have been carried out without the DryRun parameter.",
+            )),
+            Ok(answer) => self.write_down(&mut tx, &answer, resources).await.map(|()| answer),
+            refused => refused,
+        };
+        self.app.agents.conclude(tx, &changed, done).await
     }
-    let tx = store.write().await?;
-    let mut cx = Cx::new(op, params, caller.clone(), cipher, tx);
-    let done = change(op, nonce, &mut cx, &caller, origin).await;
-    let done = match done {
-        Ok(_) if cx.flag("DryRun") == Some(true) => Err(ApiError::new(
-            400,
-            "DryRunOperation",
-            "The request would have been carried out without the DryRun parameter.",
-        )),
-        done => done,
-    };
-    app.agents.conclude(cx, done).await
+
+    /// Carries the operation out.
+    async fn operate(self, tx: Tx, resources: &mut Vec<String>) -> (Tx, BTreeSet<String>, Result<String>) {
+        let cipher = self.app.store.cipher.clone();
+        let mut cx = Cx::new(self.op, self.params.clone(), self.access.clone(), cipher, tx);
+        let answer = ops::call(self.op, &mut cx, self.origin.request_id).await;
+        let Finished { tx, changed, resources: seen } = cx.into_parts();
+        *resources = seen;
+        (tx, changed, answer)
+    }
+
+    /// The key under which the answer to a repeated call is found. Each user has his own: what was answered to another
+    /// one may be about objects that he may not see.
+    fn client_token(self) -> Option<String> {
+        let token = self.params.get("ClientToken")?;
+        let user = &self.caller.user;
+        Some(if user.is_empty() { token.to_owned() } else { format!("{}:{user}:{token}", user.len()) })
+    }
+
+    /// Keeps the answer for a repeated call, and writes the call into the audit log.
+    async fn write_down(self, tx: &mut Tx, answer: &str, resources: &[String]) -> Result<()> {
+        if let Some(token) = self.client_token() {
+            let expires = now_ms() + 24 * 3_600_000;
+            tokens::put(tx, self.caller.uid, self.op.name(), &token, answer, expires).await?;
+        }
+        let Call { op, caller, params, origin: Origin { request_id, peer }, .. } = self;
+        Entry { op, caller, params, resources, request_id, peer, code: "OK" }.write(tx).await
+    }
 }
 
-async fn change(
-    op: Op,
-    nonce: SignedNonce<'_>,
-    cx: &mut Cx,
-    caller: &Caller,
-    Origin { request_id, peer }: Origin<'_>,
-) -> Result<String> {
-    nonces::keep(cx.conn(), nonce).await?;
-    let (uid, token) = (cx.uid(), cx.opt("ClientToken"));
-    if token.as_ref().is_some_and(|t| t.len() > tokens::LONGEST) {
-        return Err(crate::api::validate::invalid(op, "ClientToken"));
-    }
-    if let Some(token) = &token
-        && let Some(stored) = tokens::get(cx.conn(), uid, op.name(), token).await?
-    {
-        let answer: Value = serde_json::from_str(&stored)?;
-        return ops::shaped(op, answer, request_id);
-    }
-    let answer = ops::call(op, cx, request_id).await?;
-    if let Some(token) = token {
-        let expires = cx.now + 24 * 3_600_000;
-        tokens::put(cx.conn(), uid, op.name(), &token, &answer, expires).await?;
-    }
-    let params = cx.params.clone();
-    let entry = Entry { op, caller, params: &params, request_id, peer, code: "OK" };
-    entry.write(cx.conn()).await?;
-    Ok(answer)
-}
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,19 @@ impl Claim {
         }
     }
 
+    /// A claim that was not signed, of a call whose caller is known.
+    #[cfg(test)]
+    pub fn unsigned(key_id: &str, nonce: &str, action: &str) -> Claim {
+        Claim {
+            key_id: key_id.to_owned(),
+            nonce: nonce.to_owned(),
+            action: action.to_owned(),
+            version: crate::api::PRODUCT_VERSION.to_owned(),
+            at_ms: time::now_ms(),
+            signed: Signed::V1 { text: String::new(), signature: String::new() },
+        }
+    }
+
     /// What the signature is over.
     fn signed_text(&self) -> String {
         match &self.signed {

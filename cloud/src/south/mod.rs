@@ -7,6 +7,7 @@ pub mod hub;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -21,16 +22,17 @@ use tokio::sync::watch;
 
 use crate::api::Op;
 use crate::api::params::Params;
+use crate::domain::access::Access;
 use crate::domain::app::AppState;
-use crate::domain::caller::Caller;
 use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
 use crate::domain::membership::Announced;
+use crate::domain::objects::Authorised;
 use crate::error::{ApiError, Result};
 use crate::ops::commands;
-use crate::ops::cx::Cx;
+use crate::ops::cx::{Cx, Finished};
 use crate::store::nonces::SignedNonce;
-use crate::store::{Store, devices, nonces};
+use crate::store::{Store, Tx, devices, nonces};
 use crate::time::now_ms;
 
 /// The call that may wait.
@@ -61,12 +63,11 @@ impl Agents {
     }
 
     /// Keeps what a call has done and wakes who waits for it; of a failed one nothing stays.
-    pub async fn conclude<T>(&self, cx: Cx, done: Result<T>) -> Result<T> {
-        let (tx, changed) = cx.into_parts();
+    pub async fn conclude<T>(&self, tx: Tx, changed: &BTreeSet<String>, done: Result<T>) -> Result<T> {
         match done {
             Ok(answer) => {
                 tx.commit().await?;
-                self.hub.wake(&changed);
+                self.hub.wake(changed);
                 Ok(answer)
             }
             Err(e) => {
@@ -85,37 +86,33 @@ pub fn is_action(name: &str) -> bool {
 pub async fn call(
     agents: &Arc<Agents>,
     action: &str,
-    caller: Arc<Caller>,
+    access: Access,
     params: Params,
     nonce: SignedNonce<'_>,
 ) -> Result<Value> {
     match action {
-        PULL => pull(agents, caller, params, nonce).await,
+        PULL => pull(agents, access, params, nonce).await,
         _ => {
-            let tx = agents.store.write().await?;
-            let mut cx = cx(agents, caller, params, tx);
-            let done = match nonces::keep(cx.conn(), nonce).await {
-                Err(e) => Err(e),
-                Ok(()) if action == REPORT_STATE => report_state(&mut cx).await,
-                Ok(()) => report_result(&mut cx).await,
+            let mut tx = agents.store.write().await?;
+            nonces::keep(&mut tx, nonce).await?;
+            let mut cx = cx(agents, access, params, tx);
+            let done = match action {
+                REPORT_STATE => report_state(&mut cx).await,
+                _ => report_result(&mut cx).await,
             };
-            agents.conclude(cx, done).await
+            let Finished { tx, changed, .. } = cx.into_parts();
+            agents.conclude(tx, &changed, done).await
         }
     }
 }
 
 /// Agents get the errors that are documented for questions about a device.
-fn cx(agents: &Agents, caller: Arc<Caller>, params: Params, tx: crate::store::Tx) -> Cx {
-    Cx::new(Op::DescribeSAGDeviceInfo, params, caller, agents.store.cipher.clone(), tx)
+fn cx(agents: &Agents, access: Access, params: Params, tx: Tx) -> Cx {
+    Cx::new(Op::DescribeSAGDeviceInfo, params, access, agents.store.cipher.clone(), tx)
 }
 
 /// The whole configuration if it is newer than the agent's `Revision`; else waits for that.
-async fn pull(
-    agents: &Arc<Agents>,
-    caller: Arc<Caller>,
-    params: Params,
-    nonce: SignedNonce<'_>,
-) -> Result<Value> {
+async fn pull(agents: &Arc<Agents>, access: Access, params: Params, nonce: SignedNonce<'_>) -> Result<Value> {
     let request =
         PullRequest::from_parameters(|name| params.get(name).map(str::to_owned)).map_err(parameter)?;
     let (have, sn) = (i64::try_from(request.revision).unwrap_or(i64::MAX), request.smart_ag_sn);
@@ -134,9 +131,9 @@ async fn pull(
         if first && agents.store.shared() {
             nonces::keep(&mut tx, nonce).await?;
         }
-        let mut cx = cx(agents, caller.clone(), params.clone(), tx);
-        let found = look(&mut cx, have).await;
-        cx.into_parts().0.commit().await?;
+        let cx = cx(agents, access.clone(), params.clone(), tx);
+        let (tx, found) = look(agents, cx, have).await;
+        tx.commit().await?;
         let answer = found?;
         if first {
             seen(agents, &sn).await?;
@@ -144,7 +141,7 @@ async fn pull(
         }
         if !answer.changed && request.wait > 0 && !waiter.superseded() {
             if place.is_none() {
-                place = Some(agents.hub.poll(caller.uid, agents.polls_of_an_account).ok_or_else(too_many)?);
+                place = Some(agents.hub.poll(access.uid(), agents.polls_of_an_account).ok_or_else(too_many)?);
             }
             tokio::select! {
                 () = &mut woken => continue,
@@ -185,15 +182,28 @@ fn parameter(e: ParameterError) -> ApiError {
     bad(e.0)
 }
 
-async fn look(cx: &mut Cx, have: i64) -> Result<PullAnswer> {
-    let gw = cx.gateway().await?;
-    let d = cx.device_on(&gw).await?;
+async fn look(agents: &Agents, mut cx: Cx, have: i64) -> (Tx, Result<PullAnswer>) {
+    let found = named(&mut cx).await;
+    let Finished { mut tx, .. } = cx.into_parts();
+    let (gw, d) = match found {
+        Ok(found) => found,
+        Err(e) => return (tx, Err(e)),
+    };
     // A revision from the future is of another database: the agent starts over.
     if d.revision == have {
-        return Ok(PullAnswer { revision: d.revision, changed: false, config: None });
+        return (tx, Ok(PullAnswer { revision: d.revision, changed: false, config: None }));
     }
-    let config = config::document(cx, &gw, &d, have).await?;
-    Ok(PullAnswer { revision: d.revision, changed: true, config: Some(config) })
+    let mut source = config::Source { tx: &mut tx, cipher: &agents.store.cipher };
+    let config = source.document(&gw, &d, have).await;
+    let answer = config.map(|c| PullAnswer { revision: d.revision, changed: true, config: Some(c) });
+    (tx, answer)
+}
+
+/// The device of the request.
+async fn named(cx: &mut Cx) -> Result<(Authorised<Gateway>, Device)> {
+    let gw = cx.gateway().await?;
+    let d = cx.device_on(&gw).await?;
+    Ok((gw, d))
 }
 
 async fn seen(agents: &Agents, sn: &str) -> Result<()> {
@@ -216,41 +226,46 @@ fn reported<T: Wire>(cx: &Cx) -> Result<T> {
 
 async fn report_state(cx: &mut Cx) -> Result<Value> {
     let id = cx.text("SmartAGId");
-    let gw = cx.find::<Gateway>(&id).await?;
-    if gw.as_ref().is_some_and(|g| g.is_software()) {
+    if let Some(gw) = cx.find::<Gateway>(&id).await?.filter(|g| g.is_software()) {
         // The access point of a client-app instance reports its clients.
         let state: ClientAppReport = reported(cx)?;
         let state: AppState = serde_json::from_value(serde_json::to_value(state)?)?;
-        let state = cx.create(id.clone(), &id, state);
+        let state = cx.create_part(&gw, id, state);
         cx.put(&state).await?;
         return Ok(json!({}));
     }
-    let d = cx.device().await?;
+    let (gw, d) = named(cx).await?;
     let state: StateReport = reported(cx)?;
     let overlay = match &state.overlay {
-        Some(reported) => Some(announced(cx, &d, reported).await?),
+        Some(reported) => Some(announced(cx, &gw, &d, reported).await?),
         None => None,
     };
     let now = cx.now;
-    devices::put_report(cx.conn(), &d.sn, &state, now).await?;
+    cx.put_report(&d, &state, now).await?;
     Ok(serde_json::to_value(ReportAnswer { overlay })?)
 }
 
 /// Takes what a device announces to the other members of its network. A report that is not in order costs the device its
 /// own news and nobody else anything; the answer says why.
-async fn announced(cx: &mut Cx, d: &Device, reported: &Announcement) -> Result<Acceptance> {
+async fn announced(
+    cx: &mut Cx,
+    gw: &Authorised<Gateway>,
+    d: &Device,
+    reported: &Announcement,
+) -> Result<Acceptance> {
     let (now, sn) = (cx.now, d.sn.clone());
-    let known = cx.get::<Announced>(&sn).await?;
+    let known = cx.part::<_, Announced>(gw, &sn).await?;
     let mut it = match known.clone() {
         Some(known) => known,
-        None => cx.create(sn.clone(), &d.sag, Announced::default()),
+        None => cx.create_part(gw, sn.clone(), Announced::default()),
     };
-    if it.report(reported, &d.sag, &sn, now) {
-        cx.put_announced(&d.sag, &it).await?;
+    if it.edit().report(reported, &d.sag, &sn, now) {
+        let sns = cx.put_announced(gw, &it).await?;
+        cx.changed.extend(sns);
         // Whether another member has the address is known now.
-        it = cx.get::<Announced>(&sn).await?.unwrap_or(it);
+        it = cx.part::<_, Announced>(gw, &sn).await?.unwrap_or(it);
     } else if known.as_ref().is_none_or(|known| known.body != it.body) {
-        let (before, why) = (known.map(|k| k.body.problem).unwrap_or_default(), &it.problem);
+        let (before, why) = (known.map(|k| k.problem.clone()).unwrap_or_default(), &it.problem);
         if !why.is_empty() && before != *why {
             tracing::warn!(device = sn, gateway = d.sag, why, "an announcement is not accepted");
         }
@@ -274,7 +289,6 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
     d.applied = revision;
     d.failure = report.failure.chars().take(1024).collect();
     d.seen = cx.now;
-    let config = d.config_text()?;
-    devices::put_result(cx.conn(), &d, config).await?;
+    cx.put_result(&d).await?;
     Ok(json!({}))
 }

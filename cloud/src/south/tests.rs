@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::validate::validate;
-use crate::domain::caller::SigningKeys;
+use crate::domain::caller::{Caller, SigningKeys};
+use crate::domain::policy::Context;
 use crate::ops;
 
 /// The owner of the network, and somebody else.
@@ -52,8 +53,8 @@ struct Branch {
     key: IdentityKey,
 }
 
-fn caller(uid: i64) -> Arc<Caller> {
-    Arc::new(Caller {
+fn access(uid: i64, action: &str, op: Option<Op>, region: Option<&str>) -> Access {
+    let caller = Caller {
         uid,
         user: String::new(),
         key_id: String::new(),
@@ -61,7 +62,9 @@ fn caller(uid: i64) -> Arc<Caller> {
         active: true,
         nonce_floor: 0,
         policies: Vec::new(),
-    })
+    };
+    let context = Context { source: std::net::Ipv4Addr::LOCALHOST.into(), now: now_ms() };
+    Access::new(&caller, (action, op), &context, region).expect("an account")
 }
 
 fn given(pairs: &[(&str, &str)]) -> Params {
@@ -87,9 +90,11 @@ impl World {
         validate(op, &mut params)?;
         let store = &self.agents.store;
         let tx = store.write().await?;
-        let mut cx = Cx::new(op, params, caller(uid), store.cipher.clone(), tx);
+        let access = access(uid, op.name(), Some(op), params.get("RegionId"));
+        let mut cx = Cx::new(op, params, access, store.cipher.clone(), tx);
         let done = ops::call(op, &mut cx, "id").await;
-        let answer = self.agents.conclude(cx, done).await?;
+        let Finished { tx, changed, .. } = cx.into_parts();
+        let answer = self.agents.conclude(tx, &changed, done).await?;
         Ok(serde_json::from_str(&answer)?)
     }
 
@@ -98,7 +103,8 @@ impl World {
         pairs.extend(more);
         let nonce = self.nonces.fetch_add(1, Ordering::Relaxed).to_string();
         let nonce = SignedNonce { key: "key", nonce: &nonce, at_ms: now_ms() };
-        call(&self.agents, action.name(), caller(b.uid), given(&pairs), nonce).await
+        let access = access(b.uid, action.name(), None, None);
+        call(&self.agents, action.name(), access, given(&pairs), nonce).await
     }
 
     async fn branch(&self, uid: i64, blocks: &str) -> Branch {

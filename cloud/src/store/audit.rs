@@ -32,6 +32,8 @@ pub struct Entry {
     pub source: String,
     pub action: String,
     pub params: Value,
+    /// The names of the objects that the call was about, as policies have them.
+    pub resources: Vec<String>,
     pub code: String,
 }
 
@@ -43,13 +45,14 @@ impl Entry {
             user => format!("{}/{user}", self.account),
         };
         let line = format!(
-            "{}  {who}  {}  {}  {}  {}  {}  {}",
+            "{}  {who}  {}  {}  {}  {}  {}  {}  {}",
             stamp(self.at),
             self.key_id,
             self.source,
             self.action,
             self.code,
             self.request_id,
+            if self.resources.is_empty() { "-".to_owned() } else { self.resources.join(",") },
             self.params
         );
         sag_text::escape(&line).into_owned()
@@ -65,6 +68,7 @@ impl Entry {
             "AccessKeyId": self.key_id,
             "Source": self.source,
             "Action": self.action,
+            "Resources": self.resources,
             "Params": self.params,
             "Code": self.code,
         })
@@ -83,17 +87,30 @@ pub struct Record<'a> {
     pub action: &'a str,
     /// The parameters as JSON, without secrets.
     pub params: &'a str,
+    /// The names of the objects, with blanks between them.
+    pub resources: &'a str,
     pub code: &'a str,
 }
 
 /// Writes a call into the log.
 pub async fn write(tx: &mut Tx, r: Record<'_>) -> Result<()> {
-    let sql =
-        "INSERT INTO audit (request_id, at, uid, user_name, key_id, source, action, params, code, refused)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    let sql = "INSERT INTO audit
+             (request_id, at, uid, user_name, key_id, source, action, params, resources, code, refused)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     let refused = i64::from(r.code != "OK");
-    let args =
-        args![r.request_id, r.at, r.uid, r.user, r.key_id, r.source, r.action, r.params, r.code, refused];
+    let args = args![
+        r.request_id,
+        r.at,
+        r.uid,
+        r.user,
+        r.key_id,
+        r.source,
+        r.action,
+        r.params,
+        r.resources,
+        r.code,
+        refused
+    ];
     tx.execute(sql, args).await.map(|_| ())
 }
 
@@ -193,7 +210,7 @@ impl Store {
     pub async fn audit(&self, query: &Query) -> anyhow::Result<Vec<Entry>> {
         let sql =
             "SELECT l.at, l.request_id, COALESCE(a.name, ''), l.user_name, l.key_id, l.source, l.action,
-                    l.params, l.code
+                    l.params, l.resources, l.code
              FROM audit l LEFT JOIN accounts a ON a.uid = l.uid
              WHERE l.at >= $1 AND l.action LIKE $2 ESCAPE '\\' AND ($3 = '' OR a.name = $3)
              ORDER BY l.at DESC, l.request_id LIMIT $4";
@@ -211,7 +228,8 @@ impl Store {
                     source: r.string(5)?,
                     action: r.string(6)?,
                     params: serde_json::from_str(r.text(7)?)?,
-                    code: r.string(8)?,
+                    resources: r.text(8)?.split_whitespace().map(str::to_owned).collect(),
+                    code: r.string(9)?,
                 })
             })
             .await?;
@@ -268,7 +286,7 @@ mod tests {
         let entry = &store.audit(&action("DeleteACL")).await.expect("reads")[0];
         assert_eq!(
             entry.line(),
-            "1970-01-01 00:00:02  other  k  192.0.2.1  DeleteACL  OK  r2  {\"Name\":\"x\"}"
+            "1970-01-01 00:00:02  other  k  192.0.2.1  DeleteACL  OK  r2  -  {\"Name\":\"x\"}"
         );
         assert_eq!(entry.json()["Time"], "1970-01-01T00:00:02Z");
         assert_eq!(entry.json()["Params"]["Name"], "x");
@@ -292,6 +310,7 @@ mod tests {
                 source: "s",
                 action: "a",
                 params: "{}",
+                resources: "",
                 code,
             };
             write(&mut tx, entry).await.expect("writes");

@@ -76,6 +76,11 @@ impl Links {
         self.0.iter().filter(|(l, _)| *l == link).map(|(_, id)| id.as_str()).collect()
     }
 
+    /// Leaves out some targets.
+    pub fn retain(&mut self, keep: impl Fn(Link, &str) -> bool) {
+        self.0.retain(|(link, id)| keep(*link, id));
+    }
+
     /// The oldest target of one kind.
     pub fn first(&self, link: Link) -> Option<&str> {
         self.0.iter().find(|(l, _)| *l == link).map(|(_, id)| id.as_str())

@@ -106,6 +106,22 @@ impl<T: Entity> Stored<T> {
     }
 }
 
+/// Who owns an object, and where it is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub id: String,
+    pub uid: i64,
+    pub region: String,
+    pub parent: String,
+}
+
+impl Identity {
+    fn from_row(row: &Row<'_>) -> Result<Identity> {
+        Ok(Identity { id: row.string(0)?, uid: row.int(1)?, region: row.string(2)?, parent: row.string(3)? })
+    }
+}
+
+const IDENTITY: &str = "id, uid, region, parent";
 const STORED: &str = "id, uid, region, parent, seq, body";
 
 /// What to list. Every condition narrows the result.
@@ -152,6 +168,11 @@ impl Filter {
     /// It is one of these objects; nothing is any object.
     pub fn with_ids(self, ids: Option<Vec<String>>) -> Filter {
         Filter { ids, ..self }
+    }
+
+    /// These objects alone, in the same order.
+    pub fn only(&self, ids: Vec<String>) -> Filter {
+        Filter { ids: Some(ids), order: self.order, ..Filter::default() }
     }
 
     /// It is this object.
@@ -289,6 +310,24 @@ pub async fn count(tx: &mut Tx, kind: Kind, filter: &Filter) -> Result<i64> {
     let (place, args) = filter.sql(kind);
     let sql = format!("SELECT COUNT(*) FROM objects{place}");
     Ok(tx.row(&sql, args, |row| row.int(0)).await?.unwrap_or_default())
+}
+
+/// What the filter lists, without the objects themselves, in its order.
+pub async fn identities(tx: &mut Tx, kind: Kind, filter: &Filter) -> Result<Vec<Identity>> {
+    let (sql, args) = select(IDENTITY, kind, filter, None);
+    tx.query(&sql, args, Identity::from_row).await
+}
+
+/// Those of the objects that exist.
+pub async fn identities_of(tx: &mut Tx, kind: Kind, ids: &[&str]) -> Result<Vec<Identity>> {
+    let mut out = Vec::new();
+    for part in ids.chunks(CHUNK) {
+        let places = placeholders(2, part.len());
+        let sql = format!("SELECT {IDENTITY} FROM objects WHERE kind = $1 AND id IN ({places})");
+        let args = std::iter::once(kind.as_str()).chain(part.iter().copied()).map(Arg::from).collect();
+        out.extend(tx.query(&sql, args, Identity::from_row).await?);
+    }
+    Ok(out)
 }
 
 /// In the order of the filter; `limit` and `offset` cut out a page.

@@ -121,6 +121,7 @@ const MIGRATIONS: &[&[&str]] = &[
     ],
     // What was the word of devices is now the word of the networks' owners; `adopt_networks` writes it down.
     &[],
+    &["ALTER TABLE audit ADD COLUMN resources TEXT NOT NULL DEFAULT ''"],
 ];
 
 /// The migration whose columns are filled from documents.
