@@ -178,6 +178,8 @@ role = "lan"
                 self.process.wait()
             path = self.dir / "vcpe.toml"
             self.lab.inet.run([self.lab.vcpe, "unload", "--config", path], check=False)
+        # The numbers that it has received stay until the machine restarts.
+        Path("/run/sag", str(self.pins).strip("/").replace("/", "-") + ".esp").unlink(missing_ok=True)
         self.lab.inet.run(["ip", "link", "del", "site"], check=False)
         run(["ip", "netns", "del", self.name], check=False)
 
