@@ -98,11 +98,25 @@ source_checks() {
     check "modules without cycles" module-cycles /usr/bin/python3 scripts/module-cycles.py
     check "links of the documents" links /usr/bin/python3 scripts/check-links.py
     check "plot of the README" peers-plot /usr/bin/python3 benches/peers_plot.py --check
+    check "no crates with known advisories" advisories without_advisories
     if cargo deny --version >/dev/null 2>&1; then
         check "licences and versions of dependencies (cargo deny)" deny cargo deny --offline check licenses bans sources
     else
         skip "licences and versions of dependencies: no cargo-deny (cargo install cargo-deny)"
     fi
+}
+
+# What RustSec has found in crates that were once in the tree (deny.toml); not compiled in, and not in the lock file.
+without_advisories() {
+    local crate bad=0
+    for crate in lru rsa reed-solomon-erasure; do
+        if grep -q "^name = \"$crate\"$" Cargo.lock; then
+            echo "$crate is in Cargo.lock again:"
+            cargo tree --offline --workspace --target all -e all -i "$crate"
+            bad=1
+        fi
+    done
+    return "$bad"
 }
 
 c_format() {

@@ -1,9 +1,7 @@
-//! The codes. Reed-Solomon is that of the crate `reed-solomon-erasure`: GF(2^8) with polynomial 0x11D, a
-//! Vandermonde matrix made systematic by the inverse of its upper square, so that its lower rows make the
-//! repair symbols.
+//! The codes: the exclusive or for one repair symbol, Reed-Solomon for more.
 
+use super::reed_solomon::ReedSolomon;
 use super::{MAX_REPAIRS, MAX_SOURCES};
-use reed_solomon_erasure::galois_8::ReedSolomon;
 
 /// The code of a number of source and repair symbols.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ impl Code {
         }
         let rs = match repairs {
             1 => None,
-            _ => Some(ReedSolomon::new(size.into(), repairs.into()).ok()?),
+            _ => Some(ReedSolomon::new(size.into(), repairs.into())?),
         };
         Some(Code { size, repairs, rs })
     }
@@ -44,10 +42,7 @@ impl Code {
         }
         match &self.rs {
             None => xor(shards[0], source),
-            Some(rs) => {
-                let done = rs.encode_single_sep(index, source, &mut shards[..count]);
-                debug_assert!(done.is_ok(), "{done:?}");
-            }
+            Some(rs) => rs.add(index, source, &mut shards[..count]),
         }
     }
 
@@ -56,7 +51,7 @@ impl Code {
     pub fn recover(&self, shards: &mut [(&mut [u8], bool)]) -> bool {
         let size = usize::from(self.size);
         match &self.rs {
-            Some(rs) => rs.reconstruct_data(shards).is_ok(),
+            Some(rs) => rs.recover(shards),
             None => {
                 let missing = shards.iter().position(|(_, there)| !there);
                 let Some(at) = missing.filter(|at| *at < size && shards.len() == size + 1) else {

@@ -27,6 +27,7 @@
 pub mod code;
 mod header;
 mod receiver;
+mod reed_solomon;
 mod sender;
 #[cfg(test)]
 mod tests;
