@@ -2,6 +2,7 @@
 
 use crate::error::{LoadError, MapError};
 use crate::gateway::Gateway;
+use crate::mode::Mode;
 use crate::sys;
 use libbpf_rs::libbpf_sys as raw;
 use std::fs;
@@ -18,32 +19,6 @@ pub enum AttachMode {
     Generic,
     /// Native, or generic where the driver has no native XDP.
     Auto,
-}
-
-/// How it is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// In the network stack, after the driver made a socket buffer.
-    Generic,
-}
-
-impl Mode {
-    /// The name in the configuration and in messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
-        }
-    }
-
-    const fn flags(self) -> u32 {
-        match self {
-            Mode::Native => raw::XDP_FLAGS_DRV_MODE,
-            Mode::Generic => raw::XDP_FLAGS_SKB_MODE,
-        }
-    }
 }
 
 impl AttachMode {
@@ -78,26 +53,30 @@ const ACT_XSK_ZEROCOPY: u64 = 1 << 3;
 
 impl Gateway {
     /// Attaches the program to a device of the caller's network namespace, or reuses the link of an
-    /// earlier run if it is of the same device and a mode that will do.
+    /// earlier run if it is of the same device and a mode that will do. The link is held open, and pinned as well as it can
+    /// be: [`Gateway::repair_pins`] makes a pin that is missing.
     ///
     /// # Errors
     /// [`MapError::Busy`] if another program is there, [`MapError::Attach`] if the device takes none in this mode,
-    /// [`MapError::Pin`] if the link cannot be pinned.
+    /// [`MapError::Pin`] if the pinned link of an earlier run cannot be used or removed.
     pub fn attach(&self, ifindex: u32, ifname: &str, mode: AttachMode) -> Result<Attached, MapError> {
         let pin = self.pins.link(ifname);
-        if let Some(link) = open_link(&pin)? {
+        let held = self.release(ifname).map(|l| l.fd);
+        let pinned = open_link(&pin)?;
+        for link in held.into_iter().chain(pinned) {
             if let Some(current) = self.usable(&link, ifindex, mode) {
                 pin_io(
                     "cannot exchange the program of",
                     &pin,
                     sys::link_update(link.as_fd(), self.prog.as_fd()),
                 )?;
+                self.hold(ifname, link, current);
                 return Ok(outcome(ifindex, current, None, true));
             }
             // Another device's, or the wrong mode. Detaching fails if the device is gone: good.
             let _ = sys::link_detach(link.as_fd());
-            pin_io("cannot remove", &pin, fs::remove_file(&pin))?;
         }
+        remove(&pin)?;
         let (link, mode, reason) = match mode {
             AttachMode::Native => (self.create(ifindex, ifname, Mode::Native)?, Mode::Native, None),
             AttachMode::Generic => (self.create(ifindex, ifname, Mode::Generic)?, Mode::Generic, None),
@@ -111,7 +90,7 @@ impl Gateway {
                 Err(e) => return Err(e),
             },
         };
-        pin_io("cannot pin the link at", &pin, sys::obj_pin(link.as_fd(), &pin))?;
+        self.hold(ifname, link, mode);
         Ok(outcome(ifindex, mode, reason, false))
     }
 
@@ -122,11 +101,15 @@ impl Gateway {
     /// [`MapError::Pin`] if the pin cannot be opened or removed.
     pub fn detach(&self, ifname: &str) -> Result<bool, MapError> {
         let pin = self.pins.link(ifname);
-        let Some(link) = open_link(&pin)? else { return Ok(false) };
-        // Fails only if the device is gone, and then there is nothing to detach.
-        let _ = sys::link_detach(link.as_fd());
-        pin_io("cannot remove", &pin, fs::remove_file(&pin))?;
-        Ok(true)
+        let held = self.release(ifname).map(|l| l.fd);
+        let mut found = false;
+        for link in held.into_iter().chain(open_link(&pin)?) {
+            // Fails only if the device is gone, and then there is nothing to detach.
+            let _ = sys::link_detach(link.as_fd());
+            found = true;
+        }
+        remove(&pin)?;
+        Ok(found)
     }
 
     /// Names of the devices with a pinned link, of this run or an earlier one.
@@ -139,7 +122,7 @@ impl Gateway {
 
     /// The mode of an existing link, if it will do.
     fn usable(&self, link: &OwnedFd, ifindex: u32, wanted: AttachMode) -> Option<Mode> {
-        if sys::xdp_link_ifindex(link.as_fd()).ok()? != ifindex {
+        if sys::xdp_link_info(link.as_fd()).ok()?.0 != ifindex {
             return None;
         }
         let mode = match u32::from(sys::xdp_query(ifindex).ok()?.attach_mode) {
@@ -150,7 +133,7 @@ impl Gateway {
         wanted.accepts(mode).then_some(mode)
     }
 
-    fn create(&self, ifindex: u32, ifname: &str, mode: Mode) -> Result<OwnedFd, MapError> {
+    pub(crate) fn create(&self, ifindex: u32, ifname: &str, mode: Mode) -> Result<OwnedFd, MapError> {
         sys::xdp_link_create(self.prog.as_fd(), ifindex, mode.flags()).map_err(|source| {
             let code = source.raw_os_error();
             if matches!(code, Some(libc::EBUSY | libc::EEXIST)) {
@@ -170,6 +153,14 @@ fn open_link(pin: &Path) -> Result<Option<OwnedFd>, MapError> {
         Ok(fd) => Ok(Some(fd)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => pin_io("cannot open", pin, Err(e)),
+    }
+}
+
+/// Removes a pin, if it is there.
+fn remove(pin: &Path) -> Result<(), MapError> {
+    match fs::remove_file(pin) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => pin_io("cannot remove", pin, done),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::abi::{MAX_DEVS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::error::{LoadError, MapError};
+use crate::held::Held;
 use crate::inject::Injector;
 use crate::lock::Lock;
 use crate::mapped::{Mapped, PortSlot};
@@ -69,6 +70,7 @@ pub struct Gateway {
     pub(crate) maps: Maps,
     pub(crate) mapped: Mapped,
     pub(crate) inject: Injector,
+    pub(crate) held: Held,
     reused: bool,
     // Last: released when everything else is closed.
     _lock: Lock,
@@ -84,7 +86,10 @@ impl Gateway {
         lock: Lock,
         reused: bool,
     ) -> Gateway {
-        Gateway { pins, prog, maps, mapped, inject, reused, _lock: lock }
+        let held = Held::default();
+        let gateway = Gateway { pins, prog, maps, mapped, inject, held, reused, _lock: lock };
+        gateway.note_pins();
+        gateway
     }
 
     /// True if the maps, and with them sessions and counters, are those of an earlier run.

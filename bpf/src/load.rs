@@ -90,7 +90,7 @@ impl Gateway {
             take_over(&mut open.maps, &pins)?;
         }
         let skel = open.load().map_err(kernel("load"))?;
-        let mut maps = Maps::from_skel(&skel.maps).map_err(kernel("open maps"))?;
+        let maps = Maps::from_skel(&skel.maps).map_err(kernel("open maps"))?;
         let own =
             |prog: BorrowedFd<'_>| prog.try_clone_to_owned().map_err(|e| kernel("open program")(e.into()));
         let prog = own(skel.progs.gw_ingress.as_fd())?;
@@ -101,7 +101,7 @@ impl Gateway {
             exchange_program(&pins, &prog)?;
         } else {
             mapped.shared.control.abi_version.store(ABI_VERSION, Ordering::Release);
-            pin_all(&pins, &mut maps, &prog)?;
+            pin_all(&pins, &maps, &prog, std::iter::empty())?;
         }
         Ok(Gateway::new(pins, maps, mapped, prog, inject, lock, reused))
     }
@@ -168,22 +168,20 @@ fn open_pin(pins: &PinDir, name: &str) -> Result<MapHandle, LoadError> {
     MapHandle::from_pinned_path(pins.join(name)).map_err(kernel("open pinned maps"))
 }
 
-/// Fills a directory beside the pin directory and renames it: the set of pins is whole or absent.
-fn pin_all(pins: &PinDir, maps: &mut Maps, prog: &OwnedFd) -> Result<(), LoadError> {
+/// Fills a directory beside the pin directory and renames it: the set of pins is whole or absent. `links` are pins of
+/// attached devices, by their names in the directory.
+pub(crate) fn pin_all<'a>(
+    pins: &PinDir,
+    maps: &'a Maps,
+    prog: &'a OwnedFd,
+    links: impl Iterator<Item = (String, BorrowedFd<'a>)>,
+) -> Result<(), LoadError> {
     let staging = pins.staging()?;
-    for (name, map) in maps.all() {
-        map.pin(staging.join(name)).map_err(kernel("pin maps"))?;
+    let fixed = maps.all().chain([(pins::PROGRAM, prog.as_fd())]).map(|(name, fd)| (name.to_owned(), fd));
+    for (name, fd) in fixed.chain(links) {
+        pins::pin(&staging.join(&name), fd)?;
     }
-    pin_program(&staging.join(pins::PROGRAM), prog)?;
     pins.adopt(staging)
-}
-
-fn pin_program(at: &std::path::Path, prog: &OwnedFd) -> Result<(), LoadError> {
-    sys::obj_pin(prog.as_fd(), at).map_err(|source| LoadError::Io {
-        what: "cannot pin the program at",
-        path: at.to_owned(),
-        source,
-    })
 }
 
 /// Every attached device goes over to the new program, then the pin does.
@@ -195,7 +193,7 @@ fn exchange_program(pins: &PinDir, prog: &OwnedFd) -> Result<(), LoadError> {
             move |source| LoadError::Io { what, path, source }
         };
         let link = sys::obj_get(&path).map_err(io("cannot open"))?;
-        if sys::xdp_link_ifindex(link.as_fd()).map_err(io("cannot inspect"))? == 0 {
+        if sys::xdp_link_info(link.as_fd()).map_err(io("cannot inspect"))?.0 == 0 {
             // The device is gone, and with it what the link was for.
             fs::remove_file(&path).map_err(io("cannot remove"))?;
             continue;
@@ -204,7 +202,7 @@ fn exchange_program(pins: &PinDir, prog: &OwnedFd) -> Result<(), LoadError> {
     }
     let (new, old) = (pins.join("gw_ingress-new"), pins.join(pins::PROGRAM));
     let _ = fs::remove_file(&new);
-    pin_program(&new, prog)?;
+    pins::pin(&new, prog.as_fd())?;
     fs::rename(&new, &old).map_err(|source| LoadError::Io {
         what: "cannot replace the pinned program",
         path: old,

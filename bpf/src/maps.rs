@@ -2,6 +2,7 @@
 
 use crate::error::MapError;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
+use std::os::fd::{AsFd, BorrowedFd};
 
 macro_rules! maps {
     ($($field:ident = $skel:ident $name:literal),* $(,)?) => {
@@ -14,8 +15,8 @@ macro_rules! maps {
                 Ok(Maps { $($field: MapHandle::try_from(&maps.$skel)?,)* })
             }
 
-            pub(crate) fn all(&mut self) -> impl Iterator<Item = (&'static str, &mut MapHandle)> {
-                [$(($name, &mut self.$field),)*].into_iter()
+            pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+                [$(($name, self.$field.as_fd()),)*].into_iter()
             }
         }
 

@@ -5,13 +5,39 @@ use crate::lock::Lock;
 use crate::sys;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) const PROGRAM: &str = "gw_ingress";
 const LINK_PREFIX: &str = "link-";
 /// Where the system mounts the BPF file system.
 const SYS_BPF: &str = "/sys/fs/bpf";
+
+/// Which file is at a path; another one that is put there is another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(crate) fn of(path: &Path) -> Option<FileId> {
+        let m = fs::symlink_metadata(path).ok()?;
+        Some(FileId { device: m.dev(), inode: m.ino() })
+    }
+}
+
+/// The name of the pin of a device's link. The BPF file system reserves dots for itself and `/` is not a file name, so
+/// everything that is not plainly harmless is written as `%XX`.
+pub(crate) fn link_name(ifname: &str) -> String {
+    format!("{LINK_PREFIX}{}", escape(ifname))
+}
+
+pub(crate) fn pin(at: &Path, object: BorrowedFd<'_>) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Io { what: "cannot pin at", path: at.to_owned(), source };
+    sys::obj_pin(object, at).map_err(failed)
+}
 
 /// Paths below the pin directory.
 #[derive(Debug, Clone)]
@@ -32,10 +58,18 @@ impl PinDir {
         self.dir.join(name)
     }
 
-    /// The pin of a device's link. The BPF file system reserves dots for itself and `/` is not a file
-    /// name, so everything that is not plainly harmless is written as `%XX`.
+    /// The pin of a device's link.
     pub(crate) fn link(&self, ifname: &str) -> PathBuf {
-        self.dir.join(format!("{LINK_PREFIX}{}", escape(ifname)))
+        self.dir.join(link_name(ifname))
+    }
+
+    /// Pins an object under a name, in place of whatever has the name.
+    pub(crate) fn put(&self, name: &str, object: BorrowedFd<'_>) -> Result<(), LoadError> {
+        let (new, path) = (self.dir.join("new-pin"), self.dir.join(name));
+        let _ = fs::remove_file(&new);
+        pin(&new, object)?;
+        let put = fs::rename(&new, &path);
+        put.map_err(|source| LoadError::Io { what: "cannot replace the pin", path, source })
     }
 
     /// Names of devices with a pinned link.

@@ -55,6 +55,12 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// Whether the kernel is older than a version. One that does not say counts as old.
+pub fn kernel_before(major: u32, minor: u32) -> bool {
+    let release = sys::kernel_release().unwrap_or_default();
+    parse_release(&release).is_none_or(|v| v < (major, minor))
+}
+
 fn btf() -> Option<Missing> {
     let path = "/sys/kernel/btf/vmlinux";
     if Path::new(path).exists() {

@@ -66,15 +66,21 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { raw::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
 
-/// The device of an XDP link, in the caller's network namespace; 0 once the device is gone or the
-/// link was detached.
-pub(crate) fn xdp_link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+/// What an XDP link is on: the device in the caller's network namespace (0 once the device is gone or the link was
+/// detached), and the number of its program.
+pub(crate) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let mut info = raw::bpf_link_info::default();
     let mut len = size_of::<raw::bpf_link_info>() as u32;
     // SAFETY: `info` is writable and `len` is its size.
     check(unsafe { raw::bpf_link_get_info_by_fd(link.as_raw_fd(), &mut info, &mut len) })?;
     // SAFETY: the union was zeroed, and every one of its members is plain data.
-    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+    Ok((unsafe { info.__bindgen_anon_1.xdp.ifindex }, info.prog_id))
+}
+
+/// Takes whatever program netlink has attached off a device. `flags` are `XDP_FLAGS_*`.
+pub(crate) fn xdp_detach(ifindex: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: no memory is passed but a null option pointer, which is allowed.
+    check(unsafe { raw::bpf_xdp_detach(ifindex as i32, flags, std::ptr::null()) }).map(drop)
 }
 
 pub(crate) fn prog_info(prog: BorrowedFd<'_>) -> io::Result<raw::bpf_prog_info> {
@@ -121,10 +127,13 @@ pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(fs.f_type as u64 == BPF_FS_MAGIC)
 }
 
+/// Mounts a BPF file system whose root only root can write to, as systemd does.
 pub(crate) fn mount_bpffs(at: &Path) -> io::Result<()> {
     let p = c_path(at)?;
-    // SAFETY: three NUL-terminated strings that live through the call; no mount data.
-    check(unsafe { libc::mount(c"bpf".as_ptr(), p.as_ptr(), c"bpf".as_ptr(), 0, std::ptr::null()) }).map(drop)
+    let options = c"mode=700".as_ptr().cast();
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: four NUL-terminated strings that live through the call.
+    check(unsafe { libc::mount(c"bpf".as_ptr(), p.as_ptr(), c"bpf".as_ptr(), flags, options) }).map(drop)
 }
 
 /// Whether the kernel gives out AF_XDP sockets.

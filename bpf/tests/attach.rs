@@ -5,7 +5,7 @@ mod common;
 use common::netns::*;
 use common::packet::*;
 use common::*;
-use sag_bpf::{AttachMode, Gateway, MapError, Mode, TestFrame, unload};
+use sag_bpf::{AttachMode, Attachment, Gateway, MapError, Mode, TestFrame, unload};
 use std::process::Command;
 
 /// Name of the program that `ip` sees on a device.
@@ -143,4 +143,95 @@ fn real_frames_arrive() {
     let run = gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 0 }).unwrap();
     assert_eq!(run.action, XDP_DROP);
     assert!(gw.test_run(TestFrame { bytes: &frame, ifindex: a, queue: 1 }).is_err(), "no such queue");
+}
+
+/// Whoever removes pins takes nothing away from a gateway that runs, and the pins come back, for its successor.
+#[test]
+fn removed_pins_come_back_and_the_program_stays() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let o = fs.options();
+    let gw = Gateway::open(&o).unwrap();
+    let a = ifindex("va");
+    gw.attach(a, "va", AttachMode::Native).unwrap();
+    assert!(gw.repair_pins().unwrap().is_empty());
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&o.pin_dir).unwrap();
+        let mut all: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        all.sort();
+        all
+    };
+    let all = names();
+    assert!(all.len() > 10 && all.contains(&"link-va".to_owned()), "{all:?}");
+    for name in &all {
+        std::fs::remove_file(o.pin_dir.join(name)).unwrap();
+        assert_eq!(xdp_of("va"), "native", "{name}");
+        assert_eq!(gw.repair_pins().unwrap(), std::slice::from_ref(name));
+    }
+    // Somebody else's object by the name of ours.
+    std::fs::remove_file(o.pin_dir.join("gw_devs")).unwrap();
+    std::fs::rename(o.pin_dir.join("gw_vlans"), o.pin_dir.join("gw_devs")).unwrap();
+    assert_eq!(gw.repair_pins().unwrap(), ["gw_vlans", "gw_devs"]);
+    // All of them, and the directory.
+    std::fs::remove_dir_all(&o.pin_dir).unwrap();
+    assert_eq!(gw.repair_pins().unwrap().len(), all.len());
+    assert_eq!((names(), xdp_of("va")), (all, "native".into()));
+    drop(gw);
+    assert_eq!(xdp_of("va"), "native");
+    let next = Gateway::open(&o).unwrap();
+    assert!(next.reused() && next.attach(a, "va", AttachMode::Native).unwrap().reused);
+}
+
+#[test]
+fn pins_follow_a_file_system_that_was_unmounted() {
+    let (Some(fs), Some(_ns)) = (root(), Netns::new()) else { return };
+    let o = fs.options();
+    let gw = Gateway::open(&o).unwrap();
+    gw.attach(ifindex("va"), "va", AttachMode::Native).unwrap();
+    let mount = |args: &[&str]| assert!(Command::new(args[0]).args(&args[1..]).status().unwrap().success());
+    let at = fs.path().to_str().unwrap();
+    mount(&["umount", at]);
+    let e = gw.repair_pins().unwrap_err();
+    assert!(e.missing.len() > 10 && e.to_string().contains("BPF file system"), "{e}");
+    assert_eq!(xdp_of("va"), "native", "held by descriptor");
+    mount(&["mount", "-t", "bpf", "bpf", at]);
+    assert_eq!(gw.repair_pins().unwrap().len(), e.missing.len());
+    drop(gw);
+    assert_eq!(xdp_of("va"), "native", "held by the new pin");
+    assert!(Gateway::open(&o).unwrap().reused());
+}
+
+#[test]
+fn a_program_that_was_taken_off_is_put_back() {
+    let (Some(mine), Some(theirs), Some(_ns)) = (root(), root(), Netns::new()) else { return };
+    let gw = Gateway::open(&mine.options()).unwrap();
+    let a = ifindex("va");
+    gw.attach(a, "va", AttachMode::Native).unwrap();
+    assert_eq!(gw.attachment(a, "va"), Attachment::Intact);
+    let bpftool = |args: &[&str]| {
+        let o = Command::new("bpftool").args(args).output();
+        o.is_ok_and(|o| o.status.success())
+    };
+    let pin = mine.pin_dir().join("link-va");
+    if !bpftool(&["link", "detach", "pinned", pin.to_str().unwrap()]) {
+        return skip("bpftool is not there");
+    }
+    assert_eq!(gw.attachment(a, "va"), Attachment::Detached);
+    gw.reattach(a, "va").unwrap();
+    assert_eq!((gw.attachment(a, "va"), xdp_of("va")), (Attachment::Intact, "native".into()));
+
+    // A link of somebody else cannot be pushed aside, and is named.
+    assert!(bpftool(&["link", "detach", "pinned", pin.to_str().unwrap()]));
+    let other = Gateway::open(&theirs.options()).unwrap();
+    other.attach(a, "va", AttachMode::Native).unwrap();
+    let foreign = other.program_info().unwrap().id;
+    assert_eq!(gw.attachment(a, "va"), Attachment::Foreign(foreign));
+    let e = gw.reattach(a, "va").unwrap_err();
+    assert!(matches!(&e, MapError::Busy { detail, .. } if detail.contains(&foreign.to_string())), "{e}");
+    other.detach("va").unwrap();
+    gw.reattach(a, "va").unwrap();
+    assert_eq!(gw.attachment(a, "va"), Attachment::Intact);
+    assert!(gw.repair_pins().unwrap().is_empty(), "the new link has its pin");
+
+    ip(&["link", "del", "va"]).unwrap();
+    assert_eq!(gw.attachment(a, "va"), Attachment::NoDevice);
 }

@@ -38,6 +38,7 @@ pub struct Mirror {
     /// Changes caused by requests, for the next poll to report.
     pending: Tracker,
     malformed: u64,
+    link_notices: u64,
 }
 
 impl Mirror {
@@ -65,6 +66,7 @@ impl Mirror {
             stale_routes: false,
             pending: Tracker::default(),
             malformed: 0,
+            link_notices: 0,
         };
         mirror.read_all(&mut Tracker::default())?;
         Ok(mirror)
@@ -79,6 +81,12 @@ impl Mirror {
     /// interface changed.
     pub fn malformed(&self) -> u64 {
         self.malformed
+    }
+
+    /// Notifications about links since the mirror was opened, also those that change nothing in the tables: the kernel sends
+    /// one when somebody attaches an XDP program.
+    pub fn link_notices(&self) -> u64 {
+        self.link_notices
     }
 
     /// Takes all notifications that wait, never blocking for more. Call it when [`Mirror::fd`] is
@@ -138,7 +146,10 @@ impl Mirror {
                     let datagram = self.listener.buf.get(..len).unwrap_or_default();
                     for message in wire::messages(datagram) {
                         match decode::decode(message) {
-                            Ok(Some(event)) => tracker.apply(&mut self.tables, event),
+                            Ok(Some(event)) => {
+                                self.link_notices += u64::from(matches!(event, Event::Link(_)));
+                                tracker.apply(&mut self.tables, event);
+                            }
                             Ok(None) => {}
                             Err(decode::Malformed) => self.malformed += 1,
                         }

@@ -18,6 +18,8 @@ impl Handler for Daemon {
     }
 
     fn ports(&mut self) -> Result<control::Ports, Error> {
+        // The answer is the kernel's word, not what was true at the last look.
+        self.repair_attachments();
         Ok(control::Ports { ports: self.view().port_rows() })
     }
 

@@ -109,8 +109,12 @@ impl Daemon {
             self.kernel.probe_stale_neighbors(bindings, known);
         }
         self.workers.measure_load();
+        if self.publisher.is_live() && self.timers.attachments.is_due() {
+            self.repair_attachments();
+        }
         if self.publisher.is_live() && self.timers.maps.is_due() {
             self.repair_maps();
+            self.telemetry.repairs.repair_pins(&self.publisher.gateway);
         }
         self.update_meters();
         self.update_tunnels();
@@ -207,7 +211,12 @@ impl Daemon {
 
     /// Takes the kernel's changes in and publishes what they mean.
     pub fn apply_kernel_changes(&mut self) {
-        let Some(changes) = self.kernel.take_changes() else { return };
+        let changes = self.kernel.take_changes();
+        // What is attached to a link is no part of the tables, but a reason for the kernel to say that the link has changed.
+        if self.kernel.take_link_notices() && self.publisher.is_live() {
+            self.repair_attachments();
+        }
+        let Some(changes) = changes else { return };
         self.kernel.settle_neighbors(&changes.neighbors, &self.publisher.bindings);
         if !changes.links && !changes.addrs && !changes.routes {
             self.publish_neighbors(&changes.neighbors);
@@ -272,12 +281,19 @@ impl Daemon {
         devices.reconcile(&surroundings);
     }
 
+    /// Puts the XDP program back on devices that have lost it.
+    pub fn repair_attachments(&mut self) {
+        let lost = self.devices.repair_attachments(&self.publisher.gateway);
+        self.telemetry.repairs.note_attachments(&lost);
+    }
+
     /// Writes again what somebody has removed from XDP's maps from outside.
-    fn repair_maps(&self) {
+    fn repair_maps(&mut self) {
         let mut missing = self.devices.repair(&self.publisher.gateway, &self.publisher.bindings);
         missing.extend(self.publisher.repair_addresses());
         if !missing.is_empty() {
             missing.dedup();
+            self.telemetry.repairs.note_maps(missing.len());
             tracing::warn!(lost = missing.join(", "), "XDP's maps were changed from outside; put right");
         }
     }

@@ -3,7 +3,7 @@
 use super::worker::{ToWorker, socket_mode};
 use super::workers::Workers;
 use rustix::io::Errno;
-use sag_bpf::{AttachMode, Attached, Gateway, Mode, PortEntry};
+use sag_bpf::{AttachMode, Attached, Attachment, Gateway, Mode, PortEntry};
 use sag_compile::PortBinding;
 use sag_model::VlanId;
 use sag_model::config::{Dataplane, XdpMode, ZeroCopy};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const HEADROOM: usize = XDP_HEADROOM as usize + 128;
 /// A failed device is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
+/// A device gets its program back so often at most.
+const REATTACH: Duration = Duration::from_secs(1);
 
 /// A device of the gateway's ports.
 #[derive(Debug)]
@@ -36,6 +38,10 @@ pub struct Device {
     retry: Option<Instant>,
     /// The last line about it in the log, which is not repeated.
     logged: String,
+    /// Somebody has taken the program off it while it was a port. Whatever is there now has no right to it.
+    reclaim: bool,
+    /// When that was noticed last. Two who fight for a device do not fill the log.
+    lost: Option<Instant>,
 }
 
 impl Device {
@@ -108,6 +114,12 @@ impl Devices {
         self.fatal.take()
     }
 
+    /// Devices that have lost the XDP program and cannot get it back, as warnings.
+    pub fn warnings(&self) -> Vec<String> {
+        let bad = self.by_slot.values().filter(|d| d.reclaim && d.attached.is_none() && d.ifindex != 0);
+        bad.filter_map(|d| Some(format!("port device {}: {}", d.name, d.error.as_ref()?))).collect()
+    }
+
     /// Whether no socket of the device is open.
     pub fn has_no_socket(&self, slot: u8) -> bool {
         self.by_slot.get(&slot).is_some_and(|d| d.open == 0)
@@ -149,6 +161,11 @@ impl Devices {
         let any = !due.is_empty();
         for (slot, name) in due {
             self.detach(s, slot, true);
+            if let Some(link) = s.tables.link_named(&name)
+                && self.by_slot.get(&slot).is_some_and(|d| d.reclaim)
+            {
+                s.gateway.displace(link.ifindex);
+            }
             self.attach(s, slot, &name);
         }
         if any {
@@ -194,7 +211,10 @@ impl Devices {
         if self.by_slot.get(&slot).is_some_and(|d| d.ifindex != 0) {
             return;
         }
-        let logged = self.by_slot.get(&slot).map(|d| d.logged.clone()).unwrap_or_default();
+        let before = self.by_slot.get(&slot);
+        let logged = before.map(|d| d.logged.clone()).unwrap_or_default();
+        let reclaim = before.is_some_and(|d| d.reclaim);
+        let lost = before.and_then(|d| d.lost);
         let mut d = Device {
             name: name.to_owned(),
             ifindex: 0,
@@ -207,6 +227,8 @@ impl Devices {
             error: None,
             retry: None,
             logged,
+            reclaim,
+            lost,
         };
         if let Err(error) = try_device(s, slot, &mut d) {
             let text = error.to_string();
@@ -306,6 +328,34 @@ impl Devices {
                 tracing::debug!(device = link.name, %error, "detaching");
             }
         }
+    }
+
+    /// Puts the XDP program back on devices that have lost it to somebody else. Returns what has happened, by devices.
+    pub fn repair_attachments(&mut self, gateway: &Gateway) -> Vec<(String, Attachment)> {
+        let mut lost = Vec::new();
+        let recently = |d: &Device| d.lost.is_some_and(|t| t.elapsed() < REATTACH);
+        let attached = |d: &&mut Device| d.ifindex != 0 && d.attached.is_some() && !recently(d);
+        for d in self.by_slot.values_mut().filter(attached) {
+            let found = gateway.attachment(d.ifindex, &d.name);
+            match found {
+                Attachment::Intact => continue,
+                // Netlink tells as much in a moment.
+                Attachment::NoDevice => continue,
+                Attachment::Detached | Attachment::Exchanged(_) | Attachment::Foreign(_) => {}
+            }
+            tracing::warn!(event = "xdp-lost", device = d.name, "{found}; attaching the gateway's again");
+            (d.reclaim, d.lost) = (true, Some(Instant::now()));
+            if let Err(error) = gateway.reattach(d.ifindex, &d.name) {
+                let text = format!("{error}; {found}");
+                tracing::error!(device = d.name, "{text}; trying again");
+                d.logged.clone_from(&text);
+                d.error = Some(text);
+                d.attached = None;
+                d.retry = Some(Instant::now() + RETRY);
+            }
+            lost.push((d.name.clone(), found));
+        }
+        lost
     }
 
     /// Writes devices, sockets and ports again where somebody has changed XDP's maps from outside. Returns what was

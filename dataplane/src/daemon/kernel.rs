@@ -21,6 +21,8 @@ pub struct KernelView {
     pub resolver: Resolver,
     /// The interface at which each port's neighbors were asked for.
     ifindexes: BTreeMap<PortIdx, u32>,
+    /// Announcements about links that were looked at.
+    link_notices: u64,
 }
 
 impl KernelView {
@@ -31,6 +33,7 @@ impl KernelView {
             listening: ListeningPorts::default(),
             resolver: Resolver::default(),
             ifindexes: BTreeMap::new(),
+            link_notices: 0,
         })
     }
 
@@ -56,6 +59,12 @@ impl KernelView {
             tracing::warn!("kernel notifications were lost; all tables were read again");
         }
         changes.any().then_some(changes)
+    }
+
+    /// Whether the kernel has announced anything about a link since the last call.
+    pub fn take_link_notices(&mut self) -> bool {
+        let now = self.mirror.link_notices();
+        std::mem::replace(&mut self.link_notices, now) != now
     }
 
     /// Requests from the kernel a next hop for which packets wait. The kernel keeps routers resolved; hosts are resolved once, and

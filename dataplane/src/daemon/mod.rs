@@ -35,6 +35,7 @@ mod metered_rates;
 mod neighbors;
 mod port_counters;
 mod publisher;
+mod repairs;
 mod report;
 mod running_config;
 mod stale_flows;

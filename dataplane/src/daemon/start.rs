@@ -13,7 +13,7 @@ use super::workers::{Resources, Workers};
 use crate::esp::EspKeys;
 use anyhow::Result;
 use mio::Waker;
-use sag_bpf::{Gateway, OpenOptions};
+use sag_bpf::{Gateway, LoadError, OpenOptions};
 use sag_compile::{Compiler, DeviceSlots, NextHopTable, SharedRecords};
 use sag_model::config::{Checked, Config, Dataplane};
 use sag_model::flow::next_epoch;
@@ -78,7 +78,15 @@ fn open_gateway(d: &Dataplane) -> Result<Gateway> {
         sessions4: d.flows,
         sessions6: d.flows_v6(),
     };
-    Ok(environment::retry_while_locked(|| Gateway::open(&options))?)
+    match environment::retry_while_locked(|| Gateway::open(&options)) {
+        // Of no use to anybody, and a daemon that does not start is worse than one without the old sessions.
+        Err(error @ LoadError::Incomplete { .. }) => {
+            tracing::warn!("{error}: what is left of them is removed, sessions begin anew");
+            environment::retry_while_locked(|| sag_bpf::unload(&d.pin_dir, &options.lock_file))?;
+            Ok(environment::retry_while_locked(|| Gateway::open(&options))?)
+        }
+        done => Ok(done?),
+    }
 }
 
 /// The records that XDP reads. Next hops of the predecessor stay as they are.

@@ -6,6 +6,7 @@ use super::metered_rates::MeteredRates;
 use super::neighbors::NeighborEvents;
 use super::port_counters::{not_received, port_counters};
 use super::publisher::Publisher;
+use super::repairs::Repairs;
 use super::workers::Workers;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result};
@@ -27,6 +28,7 @@ pub struct Telemetry {
     lost_in_closed_sockets: BTreeMap<PortIdx, u64>,
     pub floods: Floods,
     pub neighbors: NeighborEvents,
+    pub repairs: Repairs,
     pub rates: MeteredRates,
     /// The last known state of tunnels: up or down.
     tunnels_up: HashMap<String, bool>,
@@ -44,6 +46,7 @@ impl Telemetry {
             lost_in_closed_sockets: BTreeMap::new(),
             floods: Floods::default(),
             neighbors: NeighborEvents::default(),
+            repairs: Repairs::default(),
             rates: MeteredRates::default(),
             tunnels_up: HashMap::new(),
             journal: JournalKeeper::start().context("cannot start the thread of the NAT log")?,

@@ -31,8 +31,10 @@ pub struct Timers {
     pub listening_ports: Interval,
     /// Stale neighbors in use are probed.
     pub neighbors: Interval,
-    /// XDP's maps are compared with what they should contain.
+    /// XDP's maps are compared with what they should contain, and pins with those that were made.
     pub maps: Interval,
+    /// Devices are asked whether they still have the XDP program: detaching a link is not announced by netlink.
+    pub attachments: Interval,
     /// Drops of the flood guard are looked at.
     pub floods: Interval,
     /// The numbers of the metrics endpoint are brought up to date.
@@ -45,6 +47,7 @@ impl Default for Timers {
             listening_ports: Interval::new(Duration::from_secs(1)),
             neighbors: Interval::new(Duration::from_secs(15)),
             maps: Interval::new(Duration::from_secs(1)),
+            attachments: Interval::new(Duration::from_millis(250)),
             floods: Interval::new(super::floods::INTERVAL),
             metrics: Interval::new(Duration::from_millis(500)),
         }

@@ -7,8 +7,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sag_model::control::{
-    CarCounters, DropRow, HeaviestHost, Nat, NatPool, Port, PortPunt, SessionTotals, Tunnel, TunnelFec,
-    Worker,
+    CarCounters, DropRow, HeaviestHost, Nat, NatPool, Port, PortPunt, RepairCount, SessionTotals, Tunnel,
+    TunnelFec, Worker,
 };
 use std::fmt;
 
@@ -28,6 +28,8 @@ pub struct MetricsSnapshot {
     pub workers: Vec<Worker>,
     pub cars: Vec<CarCounters>,
     pub tunnels: Vec<Tunnel>,
+    pub repairs: Vec<RepairCount>,
+    pub pins_missing: u64,
     /// Of the metrics endpoint itself.
     pub endpoint: Clients,
     /// Of the control socket.
@@ -229,6 +231,19 @@ impl Collector for Snapshot {
         let by_port = |p: &Port| [("port", p.name.clone())];
         let up = s.ports.iter().map(|p| (by_port(p), f64::from(u8::from(p.up))));
         out.gauge("sag_port_up", "Whether the port has a link", up)?;
+        let attached = s.ports.iter().map(|p| (by_port(p), f64::from(u8::from(p.xdp_mode != "none"))));
+        out.gauge(
+            "sag_xdp_attached",
+            "Whether the gateway's XDP program is attached to the device",
+            attached,
+        )?;
+        let repairs = s.repairs.iter().map(|r| ([("kind", r.kind.clone())], r.count));
+        out.counter("sag_xdp_repairs", "Changes from outside that were put right", repairs)?;
+        out.plain_gauge(
+            "sag_pins_missing",
+            "Pins that are missing and cannot be made",
+            s.pins_missing as f64,
+        )?;
         let held = s.ports.iter().map(|p| (by_port(p), p.held as f64));
         out.gauge(
             "sag_port_held_packets",

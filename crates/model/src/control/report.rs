@@ -112,6 +112,15 @@ pub struct PortPunt {
     pub packets: u64,
 }
 
+/// How often something that was changed from outside was put right, as metrics tell it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RepairCount {
+    /// `attachment` (an XDP program was detached), `program` (exchanged), `pin` or `map` (removed).
+    pub kind: String,
+    /// Since start.
+    pub count: u64,
+}
+
 /// What a CAR let pass and what not, as metrics tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarCounters {

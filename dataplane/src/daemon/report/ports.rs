@@ -2,6 +2,7 @@
 
 use crate::daemon::view::View;
 use ipnet::IpNet;
+use sag_bpf::Attachment;
 use sag_compile::PortBinding;
 use sag_model::control;
 use sag_model::{DropReason, VlanId};
@@ -26,7 +27,12 @@ impl View<'_> {
         }
         if let Some(d) = self.devices.get(b.port.dev) {
             row.capability = d.capability();
-            row.xdp_mode = d.attached.as_ref().map_or("none", |a| a.mode.name()).to_owned();
+            let attached = || self.publisher.gateway.attachment(d.ifindex, &d.name) == Attachment::Intact;
+            row.xdp_mode = match &d.attached {
+                Some(a) if attached() => a.mode.name(),
+                _ => "none",
+            }
+            .to_owned();
             row.xsk_mode = match d.binding {
                 Some(x) if x.is_zero_copy() => "zero-copy",
                 Some(_) => "copy",

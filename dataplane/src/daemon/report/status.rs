@@ -43,6 +43,8 @@ impl View<'_> {
             punts,
             warnings: [
                 self.running.warnings.clone(),
+                self.devices.warnings(),
+                self.telemetry.repairs.warnings(),
                 self.telemetry.floods.warnings(&self.running.config),
                 self.telemetry.neighbors.warnings(&self.running.config),
             ]
@@ -74,6 +76,8 @@ impl View<'_> {
             workers: self.worker_rows(),
             cars: self.car_counters(),
             tunnels: self.tunnels_report().tunnels,
+            repairs: self.telemetry.repairs.counts(),
+            pins_missing: self.telemetry.repairs.pins_missing(),
             ..MetricsSnapshot::default()
         }
     }

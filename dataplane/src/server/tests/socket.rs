@@ -9,7 +9,7 @@ use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
     CarCounters, DropRow, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse,
-    SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
+    RepairCount, SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -313,6 +313,8 @@ fn snapshot() -> MetricsSnapshot {
             }),
             drops: 35,
         }],
+        repairs: vec![RepairCount { kind: "pin".into(), count: 31 }],
+        pins_missing: 32,
         endpoint: Clients::default(),
         control: Clients { open: 41, ended: vec![("unread", 42)] },
     }
@@ -378,6 +380,8 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_nat_hairpinned_total", 0.0),
         ("sag_nat_uncounted_total", 0.0),
         ("sag_nat_log_lost_total", 18.0),
+        ("sag_xdp_repairs_total{kind=\"pin\"}", 31.0),
+        ("sag_pins_missing", 32.0),
         (r#"sag_fastpath_packets_total{port="0"}"#, 4.0),
         (r#"sag_punted_packets_total{port="0",reason="miss"}"#, 6.0),
         (r#"sag_car_passed_bytes_total{car="qoscar-1"}"#, 5.0),
