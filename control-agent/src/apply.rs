@@ -59,6 +59,8 @@ pub struct Applier {
     /// The gateway's own sections, and the process that showed them.
     base: Option<(u32, Base)>,
     pub current: Option<InForce>,
+    /// The last good configuration could not be written down.
+    unsaved: bool,
     /// Addresses were changed since the main loop last reset this.
     pub moved: bool,
     /// This gateway's key, of the process that made it; no key: it has no tunnels.
@@ -122,6 +124,7 @@ impl Applier {
             base: None,
             current: None,
             moved: false,
+            unsaved: false,
             key: None,
             identity,
             peers,
@@ -421,12 +424,13 @@ impl Applier {
         }
     }
 
-    fn save(&self, good: &LastGood, compiled: &Compiled) {
+    fn save(&mut self, good: &LastGood, compiled: &Compiled) {
         let text = serde_json::to_vec(good).unwrap_or_default();
-        report_write(&self.last_good_file(), &text, || crash::point("during-save"));
+        let mut saved = report_write(&self.last_good_file(), &text, || crash::point("during-save"));
         if let Some(file) = &self.config.vcpe_config {
-            report_write(file, compiled.text.as_bytes(), || {});
+            saved &= report_write(file, compiled.text.as_bytes(), || {});
         }
+        self.unsaved = !saved;
         crash::point("after-save");
     }
 
@@ -434,6 +438,10 @@ impl Applier {
     pub fn reconcile(&mut self, health: &Verdicts) -> Result<(), Fault> {
         let Some(current) = &self.current else { return Ok(()) };
         let good = current.good.clone();
+        if self.unsaved {
+            let compiled = current.compiled.clone();
+            self.save(&good, &compiled);
+        }
         if self.apply(good, health)? {
             tracing::warn!(
                 "the gateway did not run the last good configuration, or a health check changed; put right"
@@ -443,10 +451,13 @@ impl Applier {
     }
 }
 
-fn report_write(path: &Path, bytes: &[u8], between: impl FnOnce()) {
-    if let Err(error) = files::replace_with(path, bytes, between) {
-        tracing::error!(path = %path.display(), %error, "cannot write down the last good configuration");
+/// False: it could not be written.
+fn report_write(path: &Path, bytes: &[u8], between: impl FnOnce()) -> bool {
+    let written = files::replace_with(path, bytes, between);
+    if let Err(error) = &written {
+        tracing::error!(path = %path.display(), %error, "cannot write down the last good configuration; trying again");
     }
+    written.is_ok()
 }
 
 fn fault(e: VcpeError) -> Fault {

@@ -104,10 +104,13 @@ impl DhcpClients {
         if now == self.known {
             return;
         }
-        self.known = now;
-        let text = serde_json::to_vec(&self.known).unwrap_or_default();
-        if let Err(error) = files::replace_with(&self.state_dir.join("dhcp.json"), &text, || {}) {
-            tracing::warn!(%error, "cannot write down which ports have their address from a DHCP client");
+        let text = serde_json::to_vec(&now).unwrap_or_default();
+        match files::replace(&self.state_dir.join("dhcp.json"), &text) {
+            // Otherwise it is tried again the next time.
+            Ok(()) => self.known = now,
+            Err(error) => {
+                tracing::warn!(%error, "cannot write down which ports have their address from a DHCP client");
+            }
         }
     }
 }

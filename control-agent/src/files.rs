@@ -16,14 +16,20 @@ pub fn replace_with(path: &Path, bytes: &[u8], between: impl FnOnce()) -> io::Re
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = dir.join(name);
-    let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    // What a crash left there may have another mode.
-    f.set_permissions(Permissions::from_mode(0o600))?;
-    f.write_all(bytes)?;
-    f.sync_all()?;
-    between();
-    fs::rename(&new, path)?;
-    File::open(dir)?.sync_all()
+    let write = || {
+        let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // What a crash left there may have another mode.
+        f.set_permissions(Permissions::from_mode(0o600))?;
+        f.write_all(bytes)?;
+        f.sync_all()?;
+        between();
+        fs::rename(&new, path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        // It may be all that keeps a full disk full.
+        let _ = fs::remove_file(&new);
+    })
 }
 
 /// Makes the directory if it is missing; nobody else may enter it.

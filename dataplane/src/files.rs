@@ -10,17 +10,23 @@ pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Replaces a file as a whole.
+/// Replaces a file as a whole. Nothing of a failed attempt is left.
 pub fn replace_private(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    // What an earlier version or a crash left there may have another mode.
-    f.set_permissions(Permissions::from_mode(0o600))?;
-    f.write_all(text)?;
-    f.sync_all()?;
-    fs::rename(&new, path)
+    let write = || {
+        let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // What an earlier version or a crash left there may have another mode.
+        f.set_permissions(Permissions::from_mode(0o600))?;
+        f.write_all(text)?;
+        f.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| {
+        // It may be all that keeps a full disk full.
+        let _ = fs::remove_file(&new);
+    })
 }
 
 /// The mode of a file that others than its owner may read.

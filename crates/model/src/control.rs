@@ -28,8 +28,8 @@ pub use nat::{
 pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
     Acl, AclQuery, AclReport, AclRule, CarCounters, Change, ConfigApplied, ConfigDiff, ConfigShow,
-    ConfigText, DropRow, Drops, Finding, HeaviestHost, NextHop, Port, PortPunt, Ports, PuntRow, RepairCount,
-    Route, RouteQuery, Routes, SessionTotals, Status, Worker,
+    ConfigText, DropRow, Drops, FileState, Finding, HeaviestHost, NextHop, Port, PortPunt, Ports, PuntRow,
+    RepairCount, Route, RouteQuery, Routes, SessionTotals, Status, Worker,
 };
 pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,

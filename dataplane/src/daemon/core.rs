@@ -29,6 +29,8 @@ const TICK: Duration = Duration::from_millis(50);
 const TICK_RESIZING: Duration = Duration::from_millis(1);
 /// XDP follows this daemon's epoch after this time even if sockets are missing.
 const MAX_START: Duration = Duration::from_secs(2);
+/// What waits for a slow disk at the end is waited for so long.
+const MAX_FINISH: Duration = Duration::from_secs(1);
 /// How long a learned path MTU is used before the path is searched again (RFC 1191 6.3).
 const PATH_MTU_LIFETIME: Nanos = Nanos::from_secs(600);
 
@@ -352,7 +354,7 @@ impl Daemon {
         self.recompile(next_epoch(self.publisher.epoch()), &[]);
         self.reconcile_devices();
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());
-        self.running.save_last_good();
+        self.running.save_last_good(&self.telemetry.saver);
         Ok(applied)
     }
 
@@ -362,6 +364,8 @@ impl Daemon {
         self.workers.stop();
         self.keys.finish();
         self.devices.close_sockets();
+        self.telemetry.journal.finish(MAX_FINISH);
+        self.telemetry.saver.finish(MAX_FINISH);
         if detach {
             let dataplane = self.running.config.dataplane.clone();
             drop(self.publisher);

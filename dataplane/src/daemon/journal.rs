@@ -2,23 +2,24 @@
 //! warnings to the daemon's log. Workers never wait for it: what does not fit is counted, and the
 //! count is a record of its own, so that a reader knows of every gap.
 
+use super::file_health::FileHealth;
+use super::record_file::RecordFile;
 use crate::server::rfc3339_millis;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use sag_packet::parse::Family;
 use sag_pipeline::nat::{Event, Events, SessionTuple};
 use serde_json::{Map, Value, json};
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Events that wait for the writer.
 const ROOM: usize = 64 * 1024;
 /// The writer looks for events this often; waking it would cost workers a system call.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Name of the file in messages and metrics.
+const NAT_LOG: &str = "NAT log";
 
 /// A worker's end.
 #[derive(Debug, Clone)]
@@ -32,7 +33,8 @@ pub struct Journal {
 pub struct JournalKeeper {
     pub journal: Journal,
     /// Has the writer open the log again (after a reload, so that it can be rotated).
-    files: Sender<Option<PathBuf>>,
+    files: Option<Sender<Option<PathBuf>>>,
+    ended: Receiver<()>,
 }
 
 impl Journal {
@@ -56,34 +58,45 @@ impl Journal {
 }
 
 impl JournalKeeper {
-    pub fn start() -> std::io::Result<JournalKeeper> {
+    pub fn start(health: FileHealth) -> std::io::Result<JournalKeeper> {
         let (events, inbox) = bounded(ROOM);
         let (files, names) = unbounded();
+        let (done, ended) = bounded(1);
         let lost = Arc::new(AtomicU64::new(0));
         let journal = Journal { events, lost: lost.clone() };
-        std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || Writer::new(lost).run(&inbox, &names))?;
-        Ok(JournalKeeper { journal, files })
+        std::thread::Builder::new().name("journal".into()).spawn(move || {
+            Writer::new(lost, health).run(&inbox, &names);
+            drop(done);
+        })?;
+        Ok(JournalKeeper { journal, files: Some(files), ended })
     }
 
     pub fn write_to(&self, file: Option<PathBuf>) {
-        if self.files.send(file).is_err() {
+        if self.files.as_ref().is_none_or(|f| f.send(file).is_err()) {
             tracing::error!("the thread that writes the NAT log has ended; restart the daemon");
+        }
+    }
+
+    /// Ends the thread when the events that wait are written, or the time is over.
+    pub fn finish(&mut self, time: Duration) {
+        self.files = None;
+        if self.ended.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the NAT log could not be finished before the end: its last records are lost");
         }
     }
 }
 
 struct Writer {
-    out: Option<BufWriter<File>>,
+    out: Option<RecordFile>,
     sequence: u64,
     lost: Arc<AtomicU64>,
     recorded_lost: u64,
+    health: FileHealth,
 }
 
 impl Writer {
-    fn new(lost: Arc<AtomicU64>) -> Writer {
-        Writer { out: None, sequence: 0, lost, recorded_lost: 0 }
+    fn new(lost: Arc<AtomicU64>, health: FileHealth) -> Writer {
+        Writer { out: None, sequence: 0, lost, recorded_lost: 0, health }
     }
 
     fn run(mut self, events: &Receiver<Event>, files: &Receiver<Option<PathBuf>>) {
@@ -98,30 +111,45 @@ impl Writer {
                 self.note(&e);
             }
             self.note_lost();
-            if let Some(out) = &mut self.out
-                && let Err(error) = out.flush()
-            {
-                tracing::error!(%error, "cannot write the NAT log; its records are lost until a reload opens it again");
-                self.out = None;
-            }
+            self.flush();
             if ended {
+                self.open(None);
                 return;
             }
             std::thread::sleep(PAUSE);
         }
     }
 
+    /// Goes over to another file. What the old one cannot take is lost.
     fn open(&mut self, file: Option<PathBuf>) {
-        if let Some(Err(error)) = self.out.as_mut().map(Write::flush) {
-            tracing::error!(%error, "cannot finish the NAT log");
+        self.flush();
+        if let Some(old) = self.out.take() {
+            let left = old.waiting();
+            if left > 0 {
+                tracing::error!(path = %old.path().display(), records = left, "the NAT log could not take its last records");
+                self.lost.fetch_add(left, Ordering::Relaxed);
+            }
         }
-        self.out = file.and_then(|path| {
-            let opened = OpenOptions::new().create(true).append(true).mode(0o640).open(&path);
-            let failed = |error: &std::io::Error| {
-                tracing::error!(path = %path.display(), %error, "cannot open the NAT log: no records are written");
-            };
-            opened.inspect_err(failed).map(BufWriter::new).ok()
-        });
+        self.health.works(NAT_LOG);
+        self.out = file.map(RecordFile::new);
+        // So that a path that cannot be opened is known before there is a record.
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let Some(out) = &mut self.out else { return };
+        match out.flush(Instant::now()) {
+            Ok(()) if out.is_failing() => {}
+            Ok(()) => self.health.works(NAT_LOG),
+            Err(error) => {
+                let path = out.path().display();
+                let text = format!(
+                    "{path}: {error}: cannot write the NAT log; records wait for it, and those without room are lost \
+                     (log_lost) until it can be written again"
+                );
+                self.health.failed(NAT_LOG, text);
+            }
+        }
     }
 
     fn note(&mut self, e: &Event) {
@@ -191,27 +219,33 @@ impl Writer {
         }
     }
 
-    /// One line of JSON. Numbers have no gap but where records are lost.
-    fn record(&mut self, event: &str, fields: Map<String, Value>) {
-        let Some(out) = &mut self.out else { return };
+    /// One line of JSON. Numbers have no gap but where records are lost. False: it is.
+    fn record(&mut self, event: &str, fields: Map<String, Value>) -> bool {
+        if self.out.as_ref().is_some_and(RecordFile::is_due) {
+            self.flush();
+        }
+        let Some(out) = &mut self.out else { return false };
         self.sequence += 1;
         let mut line =
             json!({"seq": self.sequence, "time": rfc3339_millis(SystemTime::now()), "event": event});
         if let Some(all) = line.as_object_mut() {
             all.extend(fields);
         }
-        if let Err(error) = writeln!(out, "{line}") {
-            tracing::error!(%error, "cannot write the NAT log; its records are lost until a reload opens it again");
-            self.out = None;
+        let taken = out.push(&line.to_string());
+        if !taken {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
+        taken
     }
 
+    /// The record of a gap comes when the gap is over.
     fn note_lost(&mut self) {
         let lost = self.lost.load(Ordering::Relaxed);
-        if lost != self.recorded_lost {
+        if lost != self.recorded_lost && self.out.as_ref().is_some_and(|o| !o.is_failing()) {
             let fields = json!({"count": lost - self.recorded_lost});
-            self.recorded_lost = lost;
-            self.record("records-lost", fields.as_object().cloned().unwrap_or_default());
+            if self.record("records-lost", fields.as_object().cloned().unwrap_or_default()) {
+                self.recorded_lost = lost;
+            }
         }
     }
 }
@@ -251,12 +285,48 @@ mod tests {
         panic!("nothing was written");
     }
 
+    /// The count of lost records is right, and the log goes on by itself when there is room.
+    #[test]
+    fn a_full_disk_is_counted_and_recovered_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, real) = (dir.path().join("nat.log"), dir.path().join("real"));
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let health = FileHealth::default();
+        let mut keeper = JournalKeeper::start(health.clone()).unwrap();
+        keeper.write_to(Some(path.clone()));
+        let (a, b) = (std::net::Ipv4Addr::new(192, 168, 1, 10), std::net::Ipv4Addr::new(203, 0, 113, 2));
+        let mut sent = 0u64;
+        // Several times what may wait.
+        for _ in 0..40 {
+            let mut events = Events::default();
+            for _ in 0..1000 {
+                events.push(Event::BlockAllocated { host: a, external: b, first: 1024, last: 1087 });
+            }
+            sent += 1000;
+            keeper.journal.take(&mut events);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wait_for(|| keeper.journal.lost() > 0 && health.warnings().iter().any(|w| w.contains("NAT log")));
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&real, &path).unwrap();
+        wait_for(|| std::fs::read_to_string(&real).is_ok_and(|t| t.contains("records-lost")));
+        assert!(health.warnings().is_empty(), "{:?}", health.warnings());
+        keeper.finish(Duration::from_secs(10));
+        let text = std::fs::read_to_string(&real).unwrap();
+        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let lost: u64 = lines.iter().filter_map(|l| l["count"].as_u64()).sum();
+        let records = lines.iter().filter(|l| l["event"] == "block-lent").count() as u64;
+        assert_eq!((lost, lost + records), (keeper.journal.lost(), sent));
+        let numbers: Vec<u64> = lines.iter().filter_map(|l| l["seq"].as_u64()).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b));
+    }
+
     #[test]
     fn records_are_numbered_lines_and_gaps_are_records() {
         let dir = std::env::temp_dir().join(format!("sag-journal-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("nat.log");
-        let keeper = JournalKeeper::start().unwrap();
+        let mut keeper = JournalKeeper::start(FileHealth::default()).unwrap();
         keeper.write_to(Some(path.clone()));
         let mut events = Events::default();
         let a = std::net::Ipv4Addr::new(192, 168, 1, 10);
@@ -277,6 +347,11 @@ mod tests {
         );
         assert_eq!((&l[1]["event"], &l[1]["count"]), (&json!("records-lost"), &json!(3)));
         assert_eq!(keeper.journal.lost(), 3);
+        // What waits at the end is written.
+        events.push(Event::BlockReleased { host: a, external: b, first: 1024, last: 1087 });
+        keeper.journal.take(&mut events);
+        keeper.finish(Duration::from_secs(10));
+        assert_eq!(lines().len(), 3);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

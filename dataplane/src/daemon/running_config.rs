@@ -1,6 +1,7 @@
 //! The configuration in force.
 
-use crate::{config_file, files};
+use super::saver::Saver;
+use crate::config_file;
 use anyhow::{Result, anyhow};
 use sag_model::config::{self, Checked, Config};
 use sag_model::control::Finding;
@@ -81,15 +82,9 @@ impl RunningConfig {
         })
     }
 
-    /// Writes the document to where the next start finds it if its source is gone.
-    pub fn save_last_good(&self) {
-        let dir = &self.config.dataplane.state_dir;
-        let write = || {
-            files::make_private_dir(dir)?;
-            files::replace_private(&dir.join("last-good.toml"), self.text.as_bytes())
-        };
-        if let Err(error) = write() {
-            tracing::warn!(dir = %dir.display(), %error, "cannot keep the last good configuration");
-        }
+    /// Has the document written to where the next start finds it if its source is gone.
+    pub fn save_last_good(&self, saver: &Saver) {
+        let path = self.config.dataplane.state_dir.join("last-good.toml");
+        saver.replace("last good configuration", path, self.text.clone());
     }
 }

@@ -66,7 +66,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         gateway: &publisher.gateway,
         journal: &telemetry.journal.journal,
     })?;
-    running.save_last_good();
+    running.save_last_good(&telemetry.saver);
     let (devices, timers) = (Devices::default(), Timers::default());
     Ok(Daemon { running, kernel, compiler, keys, publisher, flows, workers, devices, telemetry, timers })
 }

@@ -1,5 +1,6 @@
 //! What the daemon remembers for its reports, and the threads that log and publish them.
 
+use super::file_health::FileHealth;
 use super::floods::Floods;
 use super::journal::JournalKeeper;
 use super::metered_rates::MeteredRates;
@@ -7,6 +8,7 @@ use super::neighbors::NeighborEvents;
 use super::port_counters::{not_received, port_counters};
 use super::publisher::Publisher;
 use super::repairs::Repairs;
+use super::saver::Saver;
 use super::workers::Workers;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result};
@@ -33,12 +35,16 @@ pub struct Telemetry {
     /// The last known state of tunnels: up or down.
     tunnels_up: HashMap<String, bool>,
     pub journal: JournalKeeper,
+    pub saver: Saver,
+    /// The files that these two write.
+    pub files: FileHealth,
     metrics: Arc<Mutex<MetricsSnapshot>>,
 }
 
 impl Telemetry {
     pub fn start(gateway: &Gateway) -> Result<Telemetry> {
         let stats = |i| gateway.stats(PortIdx(i)).unwrap_or_default();
+        let files = FileHealth::default();
         Ok(Telemetry {
             started: Instant::now(),
             xdp_base: (0..PortIdx::MAX as u8).map(stats).collect(),
@@ -49,7 +55,9 @@ impl Telemetry {
             repairs: Repairs::default(),
             rates: MeteredRates::default(),
             tunnels_up: HashMap::new(),
-            journal: JournalKeeper::start().context("cannot start the thread of the NAT log")?,
+            journal: JournalKeeper::start(files.clone()).context("cannot start the thread of the NAT log")?,
+            saver: Saver::start(files.clone()).context("cannot start the thread that saves files")?,
+            files,
             metrics: Arc::default(),
         })
     }

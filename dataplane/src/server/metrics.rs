@@ -7,8 +7,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sag_model::control::{
-    CarCounters, DropRow, HeaviestHost, Nat, NatPool, Port, PortPunt, RepairCount, SessionTotals, Tunnel,
-    TunnelFec, Worker,
+    CarCounters, DropRow, FileState, HeaviestHost, Nat, NatPool, Port, PortPunt, RepairCount, SessionTotals,
+    Tunnel, TunnelFec, Worker,
 };
 use std::fmt;
 
@@ -30,6 +30,7 @@ pub struct MetricsSnapshot {
     pub tunnels: Vec<Tunnel>,
     pub repairs: Vec<RepairCount>,
     pub pins_missing: u64,
+    pub files: Vec<FileState>,
     /// Of the metrics endpoint itself.
     pub endpoint: Clients,
     /// Of the control socket.
@@ -244,6 +245,11 @@ impl Collector for Snapshot {
             "Pins that are missing and cannot be made",
             s.pins_missing as f64,
         )?;
+        let by_file = |f: &FileState| [("file", f.file.clone())];
+        let errors = s.files.iter().map(|f| (by_file(f), f.errors));
+        out.counter("sag_file_errors", "Failed attempts to write a file", errors)?;
+        let failing = s.files.iter().map(|f| (by_file(f), f64::from(u8::from(f.failing))));
+        out.gauge("sag_file_failing", "Whether a file cannot be written now", failing)?;
         let held = s.ports.iter().map(|p| (by_port(p), p.held as f64));
         out.gauge(
             "sag_port_held_packets",

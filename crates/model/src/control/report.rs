@@ -121,6 +121,17 @@ pub struct RepairCount {
     pub count: u64,
 }
 
+/// A file that the daemon writes and that it could not write, as metrics tell it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FileState {
+    /// What it is called, as in `NAT log`.
+    pub file: String,
+    /// Failed attempts, since start.
+    pub errors: u64,
+    /// The last attempt failed.
+    pub failing: bool,
+}
+
 /// What a CAR let pass and what not, as metrics tell it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarCounters {

@@ -45,6 +45,7 @@ impl View<'_> {
                 self.running.warnings.clone(),
                 self.devices.warnings(),
                 self.telemetry.repairs.warnings(),
+                self.telemetry.files.warnings(),
                 self.telemetry.floods.warnings(&self.running.config),
                 self.telemetry.neighbors.warnings(&self.running.config),
             ]
@@ -78,6 +79,7 @@ impl View<'_> {
             tunnels: self.tunnels_report().tunnels,
             repairs: self.telemetry.repairs.counts(),
             pins_missing: self.telemetry.repairs.pins_missing(),
+            files: self.telemetry.files.rows(),
             ..MetricsSnapshot::default()
         }
     }

@@ -8,8 +8,8 @@ use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
-    CarCounters, DropRow, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt, PortUse,
-    RepairCount, SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
+    CarCounters, DropRow, FileState, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt,
+    PortUse, RepairCount, SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -315,6 +315,7 @@ fn snapshot() -> MetricsSnapshot {
         }],
         repairs: vec![RepairCount { kind: "pin".into(), count: 31 }],
         pins_missing: 32,
+        files: vec![FileState { file: "NAT log".into(), errors: 33, failing: true }],
         endpoint: Clients::default(),
         control: Clients { open: 41, ended: vec![("unread", 42)] },
     }
@@ -382,6 +383,8 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_nat_log_lost_total", 18.0),
         ("sag_xdp_repairs_total{kind=\"pin\"}", 31.0),
         ("sag_pins_missing", 32.0),
+        ("sag_file_errors_total{file=\"NAT log\"}", 33.0),
+        ("sag_file_failing{file=\"NAT log\"}", 1.0),
         (r#"sag_fastpath_packets_total{port="0"}"#, 4.0),
         (r#"sag_punted_packets_total{port="0",reason="miss"}"#, 6.0),
         (r#"sag_car_passed_bytes_total{car="qoscar-1"}"#, 5.0),
