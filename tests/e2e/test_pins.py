@@ -3,6 +3,7 @@ the gateway says what is."""
 
 import contextlib
 import ctypes
+import json
 import os
 import re
 import shutil
@@ -167,7 +168,7 @@ def link_create(lab, program, device):
 
     path = ctypes.create_string_buffer(str(program).encode())
     fd = bpf(7, struct.pack("=QII", ctypes.addressof(path), 0, 0))
-    ifindex = int(lab.gw.out(["cat", f"/sys/class/net/{device}/ifindex"]) or 0)
+    ifindex = json.loads(lab.gw.out(["ip", "-j", "link", "show", "dev", device]))[0]["ifindex"]
     result = {}
 
     def inside():
