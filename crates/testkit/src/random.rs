@@ -140,7 +140,7 @@ impl Rng {
             };
             n.route(to, route);
         }
-        if self.once_in(3) {
+        if self.once_in(8) {
             n.ports.iter_mut().for_each(|p| p.reverse_path = self.pick(&MODES));
         }
         for _ in 0..self.below(4) {

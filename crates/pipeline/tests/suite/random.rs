@@ -13,7 +13,7 @@ fn invariants_hold_in_every_story() {
     let one = number("SAG_STORY_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SAG_STORIES").unwrap_or(120),
+        None => 0..number("SAG_STORIES").unwrap_or(140),
     };
     let mut all = StoryCounts::default();
     for seed in seeds {
