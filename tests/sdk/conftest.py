@@ -21,10 +21,10 @@ RECORDS = {"acs3": clients.Record(), "v1": clients.Record()}
 
 
 def database(tmp):
-    """PostgreSQL if the environment names one, else SQLite."""
+    """PostgreSQL if the environment names one with the key of its secrets, else SQLite."""
     url = os.environ.get("SAG_CLOUD_TEST_DB")
     if url:
-        return ["--db", url, "--key-file", str(tmp / "key")]
+        return ["--db", url, "--key-file", os.environ["SAG_CLOUD_TEST_KEY"]]
     return ["--db", f"sqlite://{tmp}/cloud.db"]
 
 

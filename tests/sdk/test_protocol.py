@@ -133,6 +133,8 @@ def test_a_disabled_key_is_refused(server):
 
 
 def statements(server):
+    # The text of the metrics is made at most twenty times a second.
+    time.sleep(0.06)
     text = urllib.request.urlopen(f"http://{server.endpoint}/metrics").read().decode()
     return int(re.search(r"^sag_cloud_statements_total (\d+)$", text, re.M)[1])
 

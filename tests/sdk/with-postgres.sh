@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command with SAG_CLOUD_TEST_DB naming a private PostgreSQL that lives as long as the command.
+# Runs a command with SAG_CLOUD_TEST_DB naming a private PostgreSQL that lives as long as the command, and
+# SAG_CLOUD_TEST_KEY a file for the key of its secrets.
 #   tests/sdk/with-postgres.sh COMMAND…
 # Skips with a reason if PostgreSQL is not installed.
 set -euo pipefail
@@ -32,4 +33,5 @@ cd "$dir"
 "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w \
     -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=$dir" start >/dev/null
 cd - >/dev/null
+export SAG_CLOUD_TEST_KEY=$dir/key
 SAG_CLOUD_TEST_DB="postgres://sag@127.0.0.1:$port/postgres" "$@"

@@ -53,11 +53,11 @@ const SHORTEST: u32 = Tick::of(Duration::from_secs(30));
 /// Ticks after which a denied flow is evaluated again, busy or not: its route may lead elsewhere by then.
 const DENIED_FOR: u32 = Tick::of(Duration::from_secs(1));
 
-/// The session counts for its inside host: flag in [`SessionMeta::ports`].
+/// The session counts for its inside host: flag in [`SessionMeta::ports`](crate::table::SessionMeta::ports).
 pub const NAT_HOST: u32 = 1 << 16;
-/// The session has an entry in its binding's filter: flag in [`SessionMeta::ports`].
+/// The session has an entry in its binding's filter: flag in [`SessionMeta::ports`](crate::table::SessionMeta::ports).
 pub const NAT_FILTER_ENTRY: u32 = 1 << 17;
-/// The first sequence number of the initiator, and of the other side, is known: flags in [`SessionMeta::ports`].
+/// The first sequence number of the initiator, and of the other side, is known: flags in [`SessionMeta::ports`](crate::table::SessionMeta::ports).
 pub const ISN_KNOWN: [u32; 2] = [1 << 18, 1 << 19];
 
 /// The state of a session, a handshake that XDP has seen completed included.
