@@ -197,7 +197,7 @@ def test_an_unmounted_file_system(gateway, lab, wire):
             run(["umount", folder])
             said = lambda: [w for w in gateway.status()["warnings"] if "mount -t bpf" in w]
             within(2, "said", said, gateway.tail)
-            assert metrics(lab)["sag_pins_missing"] == len(before)
+            within(2, "counted", lambda: metrics(lab)["sag_pins_missing"] == len(before))
             assert gateway.ports()["0"]["xdp_mode"] == "native" and answers(lab)
             run(["mount", "-t", "bpf", "bpf", folder])
             within(2, "pins again", lambda: (folder / "sag").exists() and pins(folder / "sag").keys() == before.keys(), gateway.tail)

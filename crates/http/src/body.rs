@@ -10,6 +10,10 @@ use tokio::time::timeout;
 use crate::gate::{Conn, Hold, Phase, Reason};
 use crate::serve::{busy, closing};
 
+/// A client that is still sending reads no answer, and finds the connection broken. So much of what is too large is
+/// taken and thrown away, that it gets to know why.
+const MOST_DISCARDED: usize = 8 << 20;
+
 /// A body in memory, which counts as long as it lives.
 #[derive(Debug)]
 pub struct Body {
@@ -56,13 +60,22 @@ impl Conn {
     ///
     /// # Errors
     /// It is larger, does not come in time or not at all, or there is no room for it.
-    pub async fn read(&self, body: Incoming, most: usize) -> Result<Body, BodyError> {
+    pub async fn read(&self, mut body: Incoming, most: usize) -> Result<Body, BodyError> {
         let least = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if least > most {
-            return Err(BodyError::TooLarge);
-        }
         self.begin(Phase::Reading);
-        let read = timeout(self.gate().limits.body, self.collect(body, most)).await;
+        let read = async {
+            let collected = match least > most {
+                true => Err(BodyError::TooLarge),
+                false => self.collect(&mut body, most).await,
+            };
+            if let Err(BodyError::TooLarge) = collected
+                && least <= MOST_DISCARDED
+            {
+                discard(&mut body).await;
+            }
+            collected
+        };
+        let read = timeout(self.gate().limits.body, read).await;
         self.begin(Phase::Working);
         read.unwrap_or_else(|_| {
             self.gate().count(Reason::Body);
@@ -71,7 +84,7 @@ impl Conn {
     }
 
     /// Copies what comes, so that nothing is kept but what counts: pieces of hyper's buffer would keep all of it.
-    async fn collect(&self, mut body: Incoming, most: usize) -> Result<Body, BodyError> {
+    async fn collect(&self, body: &mut Incoming, most: usize) -> Result<Body, BodyError> {
         let mut hold = self.hold(0).await.map_err(|_| BodyError::Busy)?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -88,5 +101,15 @@ impl Conn {
             bytes.extend_from_slice(&data);
         }
         Ok(Body { bytes, _hold: hold })
+    }
+}
+
+async fn discard(body: &mut Incoming) {
+    let mut left = MOST_DISCARDED;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(less) => left = less,
+            None => return,
+        }
     }
 }

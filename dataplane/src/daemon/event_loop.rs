@@ -84,6 +84,8 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
 
 fn serve_metrics(daemon: &Daemon, control: Arc<Counts>) -> Result<Option<MetricsServer>> {
     let address = daemon.running.config.dataplane.metrics.map(|a| a.to_string()).unwrap_or_default();
+    // A scrape before the first tick does not find counters that are not there.
+    daemon.telemetry.publish_metrics(daemon.view().metrics());
     let metrics = daemon.telemetry.metrics();
     MetricsServer::start(&address, move || {
         let mut snapshot = metrics.lock().unwrap_or_else(PoisonError::into_inner).clone();
