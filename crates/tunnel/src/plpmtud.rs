@@ -206,7 +206,7 @@ impl Plpmtud {
 
     /// ICMP says that the path takes `size` (RFC 8899 4.6.2). Whoever knows the tunnel's addresses can say so, so it
     /// changes nothing by itself: the size in use is confirmed at once rather than at the next interval, and a search
-    /// tries `size` first. A hint is taken each [`HINTS`] at most.
+    /// tries `size` first. A hint is taken once a second at most.
     pub fn packet_too_big(&mut self, size: u16, now: u64) {
         let size = size - size % self.settings.step;
         if size < self.settings.min || size >= self.too_large || now < self.hints_from {
