@@ -22,6 +22,20 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The account itself where no request is signed: what somebody with the database does in its name. No signature is
+    /// ever checked against its keys.
+    pub fn account(uid: i64) -> Caller {
+        Caller {
+            uid,
+            user: String::new(),
+            key_id: String::new(),
+            keys: SigningKeys::new(""),
+            active: true,
+            nonce_floor: 0,
+            policies: Vec::new(),
+        }
+    }
+
     /// The caller with this access key.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::api::Op;
 use crate::api::params::Params;
 use crate::api::validate::validate;
 use crate::domain::access::Access;
-use crate::domain::caller::{Caller, SigningKeys};
+use crate::domain::caller::Caller;
 use crate::domain::network::Network;
 use crate::domain::policy::Context;
 use crate::store::Store;
@@ -33,18 +33,6 @@ async fn migrated(dir: &tempfile::TempDir, more: &str) -> Store {
     Store::open(&url, key_file.to_str(), 2).await.expect("migrates")
 }
 
-fn caller(uid: i64) -> Caller {
-    Caller {
-        uid,
-        user: String::new(),
-        key_id: String::new(),
-        keys: SigningKeys::new(""),
-        active: true,
-        nonce_floor: 0,
-        policies: Vec::new(),
-    }
-}
-
 #[tokio::test]
 async fn an_older_database_gives_the_same_answers() {
     let record: Value = serde_json::from_str(RECORD).expect("JSON");
@@ -53,7 +41,7 @@ async fn an_older_database_gives_the_same_answers() {
     let mut tx = store.read().await.expect("begins");
     let uid = tx.row("SELECT uid FROM accounts", Vec::new(), |r| r.int(0)).await.expect("reads");
     tx.rollback().await.expect("ends");
-    let caller = caller(uid.expect("an account"));
+    let caller = Caller::account(uid.expect("an account"));
     let call = Context { source: Ipv4Addr::LOCALHOST.into(), now: now_ms() };
     for row in record["answers"].as_array().expect("a list") {
         let op = Op::by_name(row["action"].as_str().expect("a name")).expect("an operation");

@@ -9,7 +9,7 @@ use crate::api::Op;
 use crate::api::params::Params;
 use crate::api::validate::validate;
 use crate::domain::access::Access;
-use crate::domain::caller::{Caller, SigningKeys};
+use crate::domain::caller::Caller;
 use crate::domain::ccn::Ccn;
 use crate::domain::policy::Context;
 use crate::error::ApiError;
@@ -34,15 +34,7 @@ pub async fn on_network(store: Store, op: Op, pairs: &[(&str, String)]) -> anyho
     tx.rollback().await?;
     let ccn = ccn.with_context(|| format!("there is no network {id}"))?;
     validate(op, &mut params).map_err(said)?;
-    let owner = Caller {
-        uid: ccn.uid,
-        user: String::new(),
-        key_id: String::new(),
-        keys: SigningKeys::new(""),
-        active: true,
-        nonce_floor: 0,
-        policies: Vec::new(),
-    };
+    let owner = Caller::account(ccn.uid);
     let agents = Agents::new(store, 1);
     let tx = agents.store.write().await?;
     let context = Context { source: Ipv4Addr::LOCALHOST.into(), now: now_ms() };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::validate::validate;
-use crate::domain::caller::{Caller, SigningKeys};
+use crate::domain::caller::Caller;
 use crate::domain::policy::Context;
 use crate::ops;
 
@@ -54,15 +54,7 @@ struct Branch {
 }
 
 fn access(uid: i64, action: &str, op: Option<Op>, region: Option<&str>) -> Access {
-    let caller = Caller {
-        uid,
-        user: String::new(),
-        key_id: String::new(),
-        keys: SigningKeys::new(""),
-        active: true,
-        nonce_floor: 0,
-        policies: Vec::new(),
-    };
+    let caller = Caller::account(uid);
     let context = Context { source: std::net::Ipv4Addr::LOCALHOST.into(), now: now_ms() };
     Access::new(&caller, (action, op), &context, region).expect("an account")
 }

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{Kind as ValueKind, ParamSpec, Pattern};
-use crate::domain::caller::SigningKeys;
 use crate::domain::policy::{Policy, check};
 use crate::service::server::Settings;
 use crate::store::Store;
@@ -89,13 +88,10 @@ fn caller(uid: i64, user: &str, policies: &[Value]) -> Arc<Caller> {
         assert_eq!(check(policy).expect("well formed"), [""; 0]);
     }
     Arc::new(Caller {
-        uid,
         user: user.to_owned(),
         key_id: format!("key-{uid}-{user}"),
-        keys: SigningKeys::new(""),
-        active: true,
-        nonce_floor: 0,
         policies: policies.iter().map(Policy::new).collect(),
+        ..Caller::account(uid)
     })
 }
 
