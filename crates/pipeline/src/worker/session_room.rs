@@ -20,6 +20,12 @@ const LOOK: u32 = 32;
 /// Idle ticks without which a session with traffic in both directions never makes room.
 const IDLE: u32 = Tick::of(Duration::from_secs(60));
 
+/// Places that are kept free by ending sessions, of a table of so many: what is ended rests before it can be used again, so
+/// there must be room for what comes meanwhile, and more than that only keeps a large table from being used.
+fn reserve(capacity: u32) -> u32 {
+    (capacity / 16).min(4096).max(capacity / 64)
+}
+
 /// Which session may make room.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Victim {
@@ -58,7 +64,7 @@ impl Pipeline {
             self.report_refused::<R>(key, reason);
             return Err(reason);
         }
-        let reserve = capacity / 16;
+        let reserve = reserve(capacity);
         if free > reserve {
             return Ok(());
         }
@@ -139,4 +145,15 @@ fn standing<R: SharedTable>(
     }
     let idle = session::idle(table, session, now.tick());
     (worth < Worth::Established || idle >= IDLE).then_some((worth, Reverse(idle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_table_can_be_used_but_for_a_64th() {
+        assert_eq!([1024, 65_536, 1 << 17, 1 << 20].map(reserve), [64, 4096, 4096, 16_384]);
+        assert!((1 << 20) - reserve(1 << 20) >= 1_000_000, "a million sessions");
+    }
 }
