@@ -355,6 +355,8 @@ def test_keys_by_agreement(gw_with, lab, far, tmp_path):
         return public
 
     first = exchange()
+    # Without keys no probe was answered: both ends took the tunnel for down.
+    wait_for(lambda: tunnels(gw)["pop1"]["state"] == tunnels(far)["branch"]["state"] == "up")
     assert lab.lan1.ping(FAR[4]) == 5
     spi = tunnels(gw)["pop1"]["esp"]["spi_out"]
     second = exchange(a=True)

@@ -7,12 +7,13 @@ import ctypes
 import fcntl
 import json
 import os
-import re
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from . import echo
 
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFHWADDR = 0x8927
@@ -111,14 +112,11 @@ class Namespace:
     def checksum_errors(self) -> dict[Any, Any]:
         return {k: v for k, v in self.snmp().items() if k.endswith("InCsumErrors")}
 
-    def ping(self, dest: str, count: int = 5, interval: float = 0.02, wait: int = 2, options: Sequence[str] = ()) -> Any:
+    def ping(self, dest: str, count: int = 5, interval: float = 0.02, wait: int = 2, options: Sequence[Any] = ()) -> int:
         """Answers received of `count` echo requests."""
-        command = ["ping", "-n", "-q", "-c", count, "-i", interval, "-W", wait, *options, dest]
-        output = self.run(command, check=False).stdout
-        match = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", output)
-        if not match:
-            raise CommandError(f"{' '.join(map(str, command))}\n{output}")
-        return int(match.group(2))
+        with self.inside():
+            prepared = echo.prepare(dest, options)
+        return echo.run(prepared, count, interval, wait)
 
 
 def _setns(fd: int) -> None:

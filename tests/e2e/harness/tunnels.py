@@ -168,7 +168,8 @@ role = "lan"
     def ctl(self, *args: Any) -> Any:
         return json.loads(run([self.lab.sagctl, "--socket", self.socket, "--json", *args]).stdout)
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Ends the gateway; its programs and maps are gone."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -176,8 +177,12 @@ role = "lan"
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+            self.process = None
             path = self.dir / "vcpe.toml"
             self.lab.inet.run([self.lab.vcpe, "unload", "--config", path], check=False)
+
+    def close(self) -> None:
+        self.stop()
         # The numbers that it has received stay until the machine restarts.
         Path("/run/sag", str(self.pins).strip("/").replace("/", "-") + ".esp").unlink(missing_ok=True)
         self.lab.inet.run(["ip", "link", "del", "site"], check=False)
