@@ -15,7 +15,7 @@ from harness.traffic import iperf
 from harness.tunnels import FAR, LOCAL, to_far, tunnel, tunnels, wait_for
 from harness.wire import IP, Ether
 
-pytestmark = [pytest.mark.sag, pytest.mark.no_accounting, pytest.mark.alone]
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 # Drop reasons of packets whose association a gateway does not have, or not any more.
 KEY_REASONS = ("esp-unknown-spi", "esp-no-keys", "esp-bad-icv", "esp-replay", "esp-exhausted")
@@ -152,6 +152,7 @@ def no_key_was_missing(before, after):
     assert {r: n for r in KEY_REASONS if (n := after.get(r, 0) - before.get(r, 0))} == {}
 
 
+@pytest.mark.alone
 def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
     """Every ten seconds at both ends; nothing is lost, and packets under old keys are dropped afterwards."""
     gw, controller = use(gw_with, far, lab, tmp_path, rekey_time=10)
@@ -207,6 +208,7 @@ def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
     assert fresh[ESP].spi == newest and replayed(fresh) == {"esp-replay"}
 
 
+@pytest.mark.alone
 def test_new_keys_by_bytes(gw_with, lab, far, tmp_path, on_the_wire):
     """No association carries more than its limit, several times over, and nothing is lost."""
     gw, controller = use(gw_with, far, lab, tmp_path, rekey_bytes=1 << 40)

@@ -57,7 +57,7 @@ def test_nothing_is_lost_and_nothing_renumbered(gw_with, gateway, lab, accountin
     sessions = gw.status()["sessions"]["ipv4"]
     assert sessions >= FLOWS
 
-    traffic = trials.start("--seconds", 20)
+    traffic = trials.start("--seconds", 14)
     newer = tmp_path / "sag-vcpe"
     shutil.copy(lab.vcpe, newer)
     for end, binary in ((signal.SIGKILL, lab.vcpe), (signal.SIGTERM, lab.vcpe), (signal.SIGTERM, newer)):
