@@ -34,7 +34,7 @@ VICTIM = {4: "127.0.0.2", 6: "2001:db8:600d::1"}
 SCRIPT = Path(__file__).parent / "harness" / "http_attack.py"
 CONNECTIONS = 2000
 # Seconds for which the others are watched.
-DURING = 5
+DURING = 4
 KINDS = ["idle", "head", "body", "unread", "churn"]
 
 
@@ -151,10 +151,15 @@ def under_attack(ns, kind, family, port, call, status, memory_mb):
     print(f"memory {before // 1024} MB, under attack {most // 1024} MB; {descriptors} descriptors")
     assert victim.served() >= 0.95, f"{victim.served():.0%} of the calls of others were answered"
     assert most < memory_mb * 1024, f"{most // 1024} MB"
-    time.sleep(5)
-    victim.watch(1)
+    # Within 5 s everything is as before.
+    end = time.monotonic() + 4
+    while True:
+        victim.watch(0.7)
+        undisturbed = victim.served() == 1 and max(victim.times) < 1
+        if undisturbed or time.monotonic() > end:
+            break
     victim.report("after")
-    assert victim.served() == 1 and max(victim.times) < 1
+    assert undisturbed, victim.times
     return descriptors
 
 
@@ -226,7 +231,8 @@ def test_others_call_the_cloud(ns, cloud, kind, family):
     # One source has no more than its share.
     assert descriptors < 1200
     assert cloud.metric("sag_cloud_connections_ended_total") > ended or kind == "churn"
-    assert cloud.metric("sag_cloud_connections ") <= 3 and cloud.metric("sag_cloud_buffered_bytes") == 0
+    left = lambda: (cloud.metric("sag_cloud_connections "), cloud.metric("sag_cloud_buffered_bytes"))
+    within(5, "connections and memory are given back", lambda: left()[0] <= 3 and left()[1] == 0, left)
 
 
 @pytest.mark.parametrize("kind", ["idle", "head"])
