@@ -40,8 +40,13 @@ impl Params {
     pub fn texts(&self, name: &str) -> Vec<String> {
         let rows = self.list(name);
         let rows = if rows.is_empty() { self.get(name).into_iter().collect() } else { rows };
-        rows.iter().flat_map(|v| v.split(',')).map(|v| v.trim().to_owned()).collect()
+        rows.into_iter().flat_map(separated).collect()
     }
+}
+
+/// The values of a parameter that has several, separated by commas.
+pub fn separated(values: &str) -> Vec<String> {
+    values.split(',').map(|v| v.trim().to_owned()).collect()
 }
 
 include!(concat!(env!("OUT_DIR"), "/requests.rs"));

@@ -2,6 +2,7 @@
 
 use super::cx::{Cx, RESOURCE_GROUP};
 use super::fields::copied;
+use crate::api::request::separated;
 use crate::api::{request, response};
 use crate::domain::acl::{Acl, AclRule};
 use crate::domain::objects::Authorised;
@@ -60,7 +61,7 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteACL) -> Result<response
 
 pub async fn describe(cx: &mut Cx, request: request::DescribeACLs) -> Result<response::DescribeACLs> {
     let mut filter = cx.mine().equals(Column::Name, request.name);
-    filter.ids = request.acl_ids.map(|_| cx.list_param("AclIds"));
+    filter.ids = request.acl_ids.as_deref().map(separated);
     let page = cx.list_page::<Acl>(&filter).await?;
     let users = cx.count_visible_links_to(Link::Acl, &page.rows).await?;
     let rows = page.rows.iter().map(|acl| {

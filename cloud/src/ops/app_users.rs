@@ -237,7 +237,8 @@ pub async fn modify_dns(
     _: request::ModifyClientUserDNS,
 ) -> Result<response::ModifyClientUserDNS> {
     let mut gw = instance(cx).await?;
-    let servers = cx.list_param("AppDNS");
+    // The documents leave it out; the SDKs have it.
+    let servers = cx.params.texts("AppDNS");
     if servers.iter().any(|s| net::ip(s).is_none()) || servers.len() > 2 {
         return Err(cx.err(&["InvalidParam.Ip"]));
     }

@@ -21,9 +21,8 @@ const TAG_QUOTA: usize = 20;
 
 /// Another account's gateway that was granted to the caller's network. One that was not is no other than one that
 /// does not exist.
-async fn granted(cx: &mut Cx, ccn: &Authorised<Ccn>, owner: i64) -> Result<Authorised<Gateway>> {
-    let id = cx.named(&["SmartAGId"]);
-    let Some(gw) = cx.find_of::<Gateway>(&id, owner).await? else {
+async fn granted(cx: &mut Cx, ccn: &Authorised<Ccn>, id: &str, owner: i64) -> Result<Authorised<Gateway>> {
+    let Some(gw) = cx.find_of::<Gateway>(id, owner).await? else {
         return Err(cx.err(&["Forbidden"]));
     };
     if !cx.links_from(Link::GrantedCcn, &gw).await?.contains(&ccn.id) {
@@ -38,7 +37,7 @@ pub async fn bind(
 ) -> Result<response::BindSmartAccessGateway> {
     let ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
     let gw = match request.smart_ag_uid.filter(|owner| *owner != cx.uid()) {
-        Some(owner) => granted(cx, &ccn, owner).await?,
+        Some(owner) => granted(cx, &ccn, &request.smart_ag_id, owner).await?,
         None => cx.gateway().await?,
     };
     let bound = cx.links_from(Link::Ccn, &gw).await?;
@@ -85,7 +84,7 @@ pub async fn unbind(
     let gw = match request.smart_ag_uid.filter(|owner| *owner != cx.uid()) {
         Some(owner) => {
             let ccn = cx.require::<Ccn>(&id, &["Forbidden"]).await?;
-            granted(cx, &ccn, owner).await?
+            granted(cx, &ccn, &request.smart_ag_id, owner).await?
         }
         None => {
             let gw = cx.gateway().await?;

@@ -70,17 +70,8 @@ impl Cx {
         self.params.get(name).map(str::to_owned)
     }
 
-    /// The value, or an empty text.
-    pub fn text(&self, name: &str) -> String {
-        self.opt(name).unwrap_or_default()
-    }
-
-    pub fn int(&self, name: &str) -> Option<i64> {
+    fn int(&self, name: &str) -> Option<i64> {
         self.params.get(name)?.parse().ok()
-    }
-
-    pub fn flag(&self, name: &str) -> Option<bool> {
-        crate::api::validate::parse_bool(self.params.get(name)?)
     }
 
     /// The first of these parameters that the operation documents and the request has. What is not documented for the
@@ -88,11 +79,6 @@ impl Cx {
     pub fn named(&self, names: &[&str]) -> String {
         let documented = |name: &&&str| self.op.spec().params.iter().any(|p| p.name == **name);
         names.iter().filter(documented).find_map(|name| self.opt(name)).unwrap_or_default()
-    }
-
-    /// A repeat list, or the same thing separated by commas in one value.
-    pub fn list_param(&self, name: &str) -> Vec<String> {
-        self.params.texts(name)
     }
 
     pub fn region(&self) -> String {

@@ -107,8 +107,7 @@ pub async fn describe(cx: &mut Cx, request: request::DescribeFlowLogs) -> Result
         .equals(Column::Name, request.flow_log_name)
         .equals(Column::Description, request.description)
         .equals(Column::Status, request.status)
-        .equals(Column::Variant, request.output_type)
-        .equals(Column::ResourceGroup, cx.opt("ResourceGroupId"));
+        .equals(Column::Variant, request.output_type);
     let page = cx.list_page::<FlowLog>(&filter).await?;
     let users = cx.count_visible_links_to(Link::FlowLog, &page.rows).await?;
     let rows = page.rows.iter().map(|log| {

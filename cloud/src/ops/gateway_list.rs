@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::cx::Cx;
 use super::fields::copied;
+use crate::api::request::separated;
 use crate::api::{request, response};
 use crate::domain::ccn::Ccn;
 use crate::domain::device::ONLINE_MS;
@@ -114,8 +115,10 @@ pub async fn describe(
     for ccn in request.associated_ccn_id.iter() {
         cx.require_named(Kind::Ccn, ccn, true).await?;
     }
-    for acl in cx.list_param("AclIds").into_iter().chain(cx.list_param("UnboundAclIds")) {
-        cx.require_named(Kind::Acl, &acl, false).await?;
+    for acls in [&request.acl_ids, &request.unbound_acl_ids].into_iter().flatten() {
+        for acl in separated(acls) {
+            cx.require_named(Kind::Acl, &acl, false).await?;
+        }
     }
     let filter = filter(cx, request);
     let page = cx.list_page::<Gateway>(&filter).await?;
@@ -148,11 +151,11 @@ fn filter(cx: &Cx, request: request::DescribeSmartAccessGateways) -> Filter {
     if let Some(ccn) = request.associated_ccn_id {
         filter = filter.linked(Link::Ccn, &[ccn]);
     }
-    if request.acl_ids.is_some() {
-        filter = filter.linked(Link::Acl, &cx.list_param("AclIds"));
+    if let Some(acls) = request.acl_ids {
+        filter = filter.linked(Link::Acl, &separated(&acls));
     }
-    if request.unbound_acl_ids.is_some() {
-        filter = filter.not_linked(Link::Acl, &cx.list_param("UnboundAclIds"));
+    if let Some(acls) = request.unbound_acl_ids {
+        filter = filter.not_linked(Link::Acl, &separated(&acls));
     }
     if let Some(can) = request.can_associate_qos {
         filter = filter.can_take_qos(can);

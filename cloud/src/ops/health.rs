@@ -37,9 +37,10 @@ async fn relations(cx: &mut Cx, hc: &Authorised<HealthCheck>) -> Result<i64> {
     Ok(strategies.into_iter().filter(|depends| *depends).count() as i64)
 }
 
-async fn require(cx: &mut Cx, id: &str) -> Result<Authorised<HealthCheck>> {
+/// The health check, which must be that gateway's if the request names one.
+async fn require(cx: &mut Cx, id: &str, gateway: Option<&str>) -> Result<Authorised<HealthCheck>> {
     let hc = cx.require::<HealthCheck>(id, &["HC.InstanceNoFound"]).await?;
-    if cx.opt("SmartAGId").is_some_and(|id| id != hc.parent) {
+    if gateway.is_some_and(|id| id != hc.parent) {
         return Err(cx.err(&["HC.InstanceNoFound"]));
     }
     Ok(hc)
@@ -68,7 +69,7 @@ pub async fn create(cx: &mut Cx, request: request::CreateHealthCheck) -> Result<
 
 pub async fn modify(cx: &mut Cx, request: request::ModifyHealthCheck) -> Result<response::ModifyHealthCheck> {
     let gw = cx.gateway().await?;
-    let mut hc = require(cx, &request.hc_instance_id).await?;
+    let mut hc = require(cx, &request.hc_instance_id, Some(&request.smart_ag_id)).await?;
     *hc.edit() = copied!(request => HealthCheck {
         smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
         probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold, hc_instance_id;
@@ -82,7 +83,7 @@ pub async fn modify(cx: &mut Cx, request: request::ModifyHealthCheck) -> Result<
 }
 
 pub async fn delete(cx: &mut Cx, request: request::DeleteHealthCheck) -> Result<response::DeleteHealthCheck> {
-    let hc = require(cx, &request.hc_instance_id).await?;
+    let hc = require(cx, &request.hc_instance_id, None).await?;
     if relations(cx, &hc).await? > 0 {
         return Err(cx.err(&["HC.RelatedRoute"]));
     }
@@ -130,7 +131,7 @@ pub async fn attribute(
     cx: &mut Cx,
     request: request::DescribeHealthCheckAttribute,
 ) -> Result<response::DescribeHealthCheckAttribute> {
-    let hc = require(cx, &request.hc_instance_id).await?;
+    let hc = require(cx, &request.hc_instance_id, Some(&request.smart_ag_id)).await?;
     Ok(copied!(hc => response::DescribeHealthCheckAttribute {
         create_time, description, dst_ip_addr, dst_port, fail_count_threshold, hc_instance_id, name, probe_count,
         probe_interval, probe_timeout, rtt_fail_threshold, rtt_threshold, smart_ag_id, src_ip_addr, src_port, r#type,

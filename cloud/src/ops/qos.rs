@@ -2,6 +2,7 @@
 
 use super::cx::{Cx, RESOURCE_GROUP};
 use super::fields::copied;
+use crate::api::request::separated;
 use crate::api::validate::matches_pattern;
 use crate::api::{Pattern, request, response};
 use crate::domain::objects::Authorised;
@@ -71,7 +72,7 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteQos) -> Result<response
 
 pub async fn describe(cx: &mut Cx, request: request::DescribeQoses) -> Result<response::DescribeQoses> {
     let mut filter = cx.mine().equals(Column::Name, request.qos_name);
-    filter.ids = request.qos_ids.map(|_| cx.list_param("QosIds"));
+    filter.ids = request.qos_ids.as_deref().map(separated);
     let page = cx.list_page::<Qos>(&filter).await?;
     let mut all = cx.visible_links_to(Link::Qos, &page.rows).await?;
     let rows = page.rows.iter().map(|qos| {

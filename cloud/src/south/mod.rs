@@ -214,7 +214,7 @@ async fn seen(agents: &Agents, sn: &str) -> Result<()> {
 
 /// The parameter `State`; an agent of a newer major version is refused.
 fn reported<T: Wire>(cx: &Cx) -> Result<T> {
-    let text = cx.text("State");
+    let text = cx.opt("State").unwrap_or_default();
     let state = serde_json::from_str(&text).ok().filter(|_| text.len() <= MAX_REPORT);
     read(state.ok_or_else(|| bad("State"))?).map_err(|e| match e {
         ReadError::NewerMajor { .. } => ApiError::new(400, "UnsupportedProtocolVersion", e.to_string()),
@@ -225,7 +225,7 @@ fn reported<T: Wire>(cx: &Cx) -> Result<T> {
 }
 
 async fn report_state(cx: &mut Cx) -> Result<Value> {
-    let id = cx.text("SmartAGId");
+    let id = cx.opt("SmartAGId").unwrap_or_default();
     if let Some(gw) = cx.find::<Gateway>(&id).await?.filter(|g| g.is_software()) {
         // The access point of a client-app instance reports its clients.
         let state: ClientAppReport = reported(cx)?;
