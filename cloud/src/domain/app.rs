@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sag_southbound::ClientAppReport;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -84,6 +85,17 @@ impl Entity for AppState {
 
     fn columns(&self) -> Columns<'_> {
         Columns::default()
+    }
+}
+
+impl From<ClientAppReport> for AppState {
+    fn from(report: ClientAppReport) -> AppState {
+        let client = |c: sag_southbound::AppClient| AppClient {
+            user_name: c.user_name,
+            client_ip: c.client_ip,
+            online_time: c.online_time,
+        };
+        AppState { clients: report.clients.into_iter().map(client).collect(), flow: report.flow }
     }
 }
 

@@ -1,14 +1,21 @@
 //! The device document: the whole configuration of one device, made of what is stored.
+//!
+//! Every type of the contract is written out member by member, so a new member does not compile until it is decided what
+//! it is made of.
+
+mod device;
+mod objects;
+#[cfg(test)]
+mod tests;
 
 use sag_southbound::{
-    Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version, Wire,
+    Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version,
 };
-use serde_json::{Map, Value};
 
 use crate::domain::acl::AclRule;
 use crate::domain::device::Device;
 use crate::domain::distribution::RouteStrategy;
-use crate::domain::flow_log;
+use crate::domain::flow_log::FlowLog;
 use crate::domain::gateway::Gateway;
 use crate::domain::health::HealthCheck;
 use crate::domain::membership::MemberDevice;
@@ -17,29 +24,9 @@ use crate::domain::network::Network;
 use crate::domain::objects::Authorised;
 use crate::domain::qos::{QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
-use crate::store::objects::{self, Column, Entity, Filter, Stored};
+use crate::store::objects::{Column, Entity, Filter, Stored, get, list_of};
 use crate::store::secrets::Cipher;
 use crate::store::{Link, Tx, links};
-
-/// Sections of a device's stored configuration that are members of the document.
-const SECTIONS: [&str; 16] = [
-    "Ports",
-    "Wan",
-    "Lan",
-    "Ecc",
-    "Management",
-    "RouteProtocol",
-    "Bgp",
-    "Ospf",
-    "PortProtocols",
-    "StaticRoutes",
-    "Dns",
-    "Ha",
-    "Snat",
-    "RemoteAccessIp",
-    "UpgradePolicy",
-    "TargetVersion",
-];
 
 /// Everything that a document is made of. It is read whole, whatever the policies of the agent's user show to him in
 /// other calls: a device without the rules of a list that he may not see would let everything through. What it takes is
@@ -50,12 +37,13 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    async fn list<T: Entity>(&mut self, filter: &Filter) -> Result<Vec<Stored<T>>> {
-        Ok(objects::list_of(self.tx, filter, None).await?)
+    async fn list<T: Entity, R>(&mut self, filter: &Filter, as_sent: impl Fn(T) -> R) -> Result<Vec<R>> {
+        let rows: Vec<Stored<T>> = list_of(self.tx, filter, None).await?;
+        Ok(rows.into_iter().map(|o| as_sent(o.body)).collect())
     }
 
-    async fn children<T: Entity>(&mut self, parent: &str) -> Result<Vec<Stored<T>>> {
-        self.list(&Filter::under(parent)).await
+    async fn children<T: Entity, R>(&mut self, parent: &str, as_sent: impl Fn(T) -> R) -> Result<Vec<R>> {
+        self.list(&Filter::under(parent), as_sent).await
     }
 
     /// The document at the device's revision, with the commands that are newer than the revision `have`.
@@ -68,112 +56,106 @@ impl Source<'_> {
         d: &Device,
         have: i64,
     ) -> Result<DeviceDocument> {
-        let mut doc = sections(self.cipher, d)?;
-        doc.version = Version::CURRENT;
-        doc.smart_ag_id = gw.id.clone();
-        doc.smart_ag_sn = d.sn.clone();
-        doc.gateway = Some(typed(&gw.body)?);
-        doc.secret_key = Secret::new(open(self.cipher, &d.sealed_key)?);
-        doc.admin_password = opened_secret(self.cipher, d.config.sealed_admin_password.as_deref())?;
-        let peers = Device::of_gateway(self.tx, &gw.id).await?;
-        doc.peers = peers.into_iter().map(|p| p.summary.sn).filter(|sn| *sn != d.sn).collect();
+        let config = &d.config;
         let links = links::from_each(self.tx, &[&gw.id]).await?.remove(&gw.id).unwrap_or_default();
+        let peers = Device::of_gateway(self.tx, &gw.id).await?;
+        let (mut acls, mut qos) = (Vec::new(), Vec::new());
         for id in links.ids(Link::Acl) {
             let filter = Filter::under(id).order_by(Column::Priority, false);
-            let rules = all_typed(self.list::<AclRule>(&filter).await?)?;
-            doc.acls.push(Acl { id: id.to_owned(), rules });
+            acls.push(Acl {
+                id: id.to_owned(),
+                rules: self.list::<AclRule, _>(&filter, objects::acl_rule).await?,
+            });
         }
         for id in links.ids(Link::Qos) {
-            let policies = all_typed(self.children::<QosPolicy>(id).await?)?;
-            let cars = all_typed(self.children::<QosCar>(id).await?)?;
-            doc.qos.push(Qos { id: id.to_owned(), policies, cars });
+            let policies = self.children::<QosPolicy, _>(id, objects::qos_policy).await?;
+            let cars = self.children::<QosCar, _>(id, objects::qos_car).await?;
+            qos.push(Qos { id: id.to_owned(), policies, cars });
         }
-        doc.snat_entries = all_typed(self.children::<SnatEntry>(&gw.id).await?)?;
-        doc.dnat_entries = all_typed(self.children::<DnatEntry>(&gw.id).await?)?;
-        doc.health_checks = all_typed(self.children::<HealthCheck>(&gw.id).await?)?;
-        doc.route_distribution = all_typed(self.children::<RouteStrategy>(&gw.id).await?)?;
+        let mut flow_log = None;
         for id in links.ids(Link::FlowLog) {
-            if let Some(log) = objects::get::<flow_log::FlowLog>(self.tx, id).await? {
-                doc.flow_log = Some(typed(&log.body)?);
-            }
+            flow_log = get::<FlowLog>(self.tx, id).await?.map(|log| objects::flow_log(log.body)).or(flow_log);
         }
+        let mut ccn = None;
         for id in links.ids(Link::Ccn) {
-            doc.ccn = self.network(gw, id).await?;
+            ccn = self.network(gw, id).await?;
         }
-        doc.vbrs = links.ids(Link::Vbr).into_iter().map(str::to_owned).collect();
-        doc.commands = d.config.commands.iter().filter(|c| c.revision > have).cloned().collect();
-        Ok(doc)
+        Ok(DeviceDocument {
+            version: Version::CURRENT,
+            revision: d.revision,
+            smart_ag_id: gw.id.clone(),
+            smart_ag_sn: d.sn.clone(),
+            gateway: Some(objects::gateway(gw)),
+            ports: config.ports.iter().map(device::port).collect(),
+            wan: device::by_port(&config.wan, |wan| device::wan(self.cipher, wan))?,
+            lan: device::by_port(&config.lan, |lan| Ok(device::lan(lan)))?,
+            ecc: device::by_port(&config.ecc, |lines| lines.iter().map(device::leased_line).collect())?,
+            management: config.management.as_ref().map(device::management),
+            route_protocol: word(&config.route_protocol),
+            bgp: config.bgp.as_ref().map(device::bgp),
+            ospf: config.ospf.as_ref().map(|ospf| device::ospf(self.cipher, ospf)).transpose()?,
+            port_protocols: device::by_port(&config.port_protocols, device::port_protocol)?,
+            static_routes: config.static_routes.iter().map(device::static_route).collect::<Result<_>>()?,
+            dns: config.dns.as_ref().map(device::dns),
+            ha: Some(device::ha(&config.ha)),
+            wan_snat: word(&config.snat),
+            remote_access_ip: config.remote_access_ip.clone(),
+            upgrade_policy: config.upgrade_policy.as_ref().map(device::upgrade_policy),
+            target_version: config.target_version.clone().unwrap_or_default(),
+            secret_key: open(self.cipher, &d.sealed_key)?,
+            admin_password: open_if_any(self.cipher, config.sealed_admin_password.as_deref())?,
+            peers: peers.into_iter().map(|p| p.summary.sn).filter(|sn| *sn != d.sn).collect(),
+            acls,
+            qos,
+            snat_entries: self.children::<SnatEntry, _>(&gw.id, objects::snat_entry).await?,
+            dnat_entries: self.children::<DnatEntry, _>(&gw.id, objects::dnat_entry).await?,
+            health_checks: self.children::<HealthCheck, _>(&gw.id, objects::health_check).await?,
+            route_distribution: self.children::<RouteStrategy, _>(&gw.id, objects::distribution_rule).await?,
+            flow_log,
+            ccn,
+            vbrs: links.ids(Link::Vbr).into_iter().map(str::to_owned).collect(),
+            commands: config.commands.iter().filter(|c| c.revision > have).cloned().collect(),
+        })
     }
 
     /// The cloud connect network as the gateway sees it: its hub, and of every other member the blocks that it was granted
     /// and the devices whose announcements are in order.
     async fn network(&mut self, gw: &Authorised<Gateway>, id: &str) -> Result<Option<CloudConnectNetwork>> {
         let Some(found) = Network::by_id(self.tx, id).await? else { return Ok(None) };
-        let mut network: CloudConnectNetwork = typed(&found.ccn.body)?;
         let hub = found.hub().unwrap_or_default().to_owned();
+        let mut members = Vec::new();
         for other in found.members.into_iter().filter(|m| m.gateway != gw.id) {
             let is_hub = other.gateway == hub;
             let device =
                 |d: &MemberDevice| Some(PeerDevice::new(d.sn.as_str(), d.endpoint()?.clone(), is_hub));
-            network.members.push(NetworkMember {
+            members.push(NetworkMember {
                 cidr_blocks: other.blocks.iter().map(ToString::to_string).collect(),
                 devices: other.devices.iter().filter_map(device).collect(),
                 smart_ag_id: other.gateway,
             });
         }
-        network.hub = hub;
-        Ok(Some(network))
+        let ccn = found.ccn.body;
+        Ok(Some(CloudConnectNetwork {
+            id: ccn.ccn_id,
+            cidr_block: ccn.cidr_block.unwrap_or_default(),
+            snat_cidr_block: ccn.snat_cidr_block.unwrap_or_default(),
+            interworking_status: ccn.interworking_status,
+            hub,
+            members,
+        }))
     }
 }
 
-/// What is stored with the device, secrets in clear.
-fn sections(cipher: &Cipher, d: &Device) -> Result<DeviceDocument> {
-    let mut stored = serde_json::to_value(&d.config)?;
-    let mut members = Map::new();
-    members.insert("Revision".into(), d.revision.into());
-    for name in SECTIONS {
-        members.insert(name.into(), opened(cipher, stored[name].take())?);
-    }
-    DeviceDocument::from_json(Value::Object(members)).map_err(ApiError::internal)
+/// A word of the contract; an empty text is none.
+fn word<W: for<'a> From<&'a str>>(text: &str) -> Option<W> {
+    if text.is_empty() { None } else { Some(W::from(text)) }
 }
 
-/// A stored object as the contract has it; members that are not of the contract are left out.
-fn typed<T: Wire>(body: &impl Entity) -> Result<T> {
-    T::from_json(serde_json::to_value(body)?).map_err(ApiError::internal)
+/// A secret in clear: the device needs it, and only the device's pull has it.
+fn open(cipher: &Cipher, sealed: &str) -> Result<Secret> {
+    cipher.open(sealed).map(Secret::new).map_err(ApiError::internal)
 }
 
-fn all_typed<T: Wire, O: Entity>(rows: Vec<Stored<O>>) -> Result<Vec<T>> {
-    rows.iter().map(|o| typed(&o.body)).collect()
-}
-
-fn open(cipher: &Cipher, sealed: &str) -> Result<String> {
-    cipher.open(sealed).map_err(ApiError::internal)
-}
-
-fn opened_secret(cipher: &Cipher, sealed: Option<&str>) -> Result<Secret> {
-    sealed.map_or(Ok(Secret::default()), |sealed| Ok(Secret::new(open(cipher, sealed)?)))
-}
-
-/// `SealedX` becomes `X` in clear: the device needs it, and only the device's pull has it.
-fn opened(cipher: &Cipher, value: Value) -> Result<Value> {
-    Ok(match value {
-        Value::Object(map) => {
-            let mut out = Map::new();
-            for (k, v) in map {
-                match (k.strip_prefix("Sealed"), v.as_str()) {
-                    (Some(name), Some(sealed)) => {
-                        out.insert(name.to_owned(), open(cipher, sealed)?.into());
-                    }
-                    _ => {
-                        out.insert(k, opened(cipher, v)?);
-                    }
-                }
-            }
-            Value::Object(out)
-        }
-        Value::Array(items) => {
-            Value::Array(items.into_iter().map(|v| opened(cipher, v)).collect::<Result<_>>()?)
-        }
-        other => other,
-    })
+fn open_if_any(cipher: &Cipher, sealed: Option<&str>) -> Result<Secret> {
+    sealed.map_or(Ok(Secret::default()), |sealed| open(cipher, sealed))
 }

@@ -228,8 +228,7 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     let id = cx.opt("SmartAGId").unwrap_or_default();
     if let Some(gw) = cx.find::<Gateway>(&id).await?.filter(|g| g.is_software()) {
         // The access point of a client-app instance reports its clients.
-        let state: ClientAppReport = reported(cx)?;
-        let state: AppState = serde_json::from_value(serde_json::to_value(state)?)?;
+        let state = AppState::from(reported::<ClientAppReport>(cx)?);
         let state = cx.create_part(&gw, id, state);
         cx.put(&state).await?;
         return Ok(json!({}));
