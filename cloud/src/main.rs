@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use sag_cloud::api::Op;
 use sag_cloud::domain::policy;
-use sag_cloud::service::{App, Settings, Tls, admin, clean, serve};
+use sag_cloud::service::{App, Settings, Tls, admin, clean, devices, serve};
 use sag_cloud::south::hub;
 use sag_cloud::store::{Store, audit, private, sqlite_file};
 use sag_cloud::time::now_ms;
@@ -144,6 +144,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the devices: whether they have their configuration, and how their commands went
+    Devices {
+        #[command(flatten)]
+        db: Database,
+        /// One device by its serial number, SmartAGSn
+        #[arg(long)]
+        device: Option<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     /// Give a user of an account a policy
     Policy {
         #[arg(long)]
@@ -252,6 +263,14 @@ async fn open(db: &Database, connections: u32) -> anyhow::Result<Store> {
     Store::open(&db.db, db.key_file.as_deref(), connections).await
 }
 
+/// The database of a command that only reads: it makes none.
+async fn open_existing(db: &Database) -> anyhow::Result<Store> {
+    if let Some(file) = sqlite_file(&db.db) {
+        anyhow::ensure!(std::path::Path::new(file).exists(), "there is no database {file}");
+    }
+    open(db, 1).await
+}
+
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => run_server(options).await,
@@ -259,12 +278,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Network(n) => network(n).await,
         Command::Audit { db, since, action, account, limit, json } => {
             let since = since.map_or(Ok(0), |s| audit::moment(&s, now_ms())).context("--since")?;
-            // A reader makes no database.
-            if let Some(file) = sqlite_file(&db.db) {
-                anyhow::ensure!(std::path::Path::new(file).exists(), "there is no database {file}");
-            }
             let query = audit::Query { since, action, account, limit };
-            print_audit(&open(&db, 1).await?.audit(&query).await?, json)
+            let entries = open_existing(&db).await?.audit(&query).await?;
+            print_lines(entries.iter().map(|e| if json { json_line(&e.json()) } else { e.line() }))
+        }
+        Command::Devices { db, device, json } => {
+            let found = devices::list(&open_existing(&db).await?, device.as_deref()).await?;
+            if let Some(sn) = device.filter(|_| found.is_empty()) {
+                anyhow::bail!("there is no device {sn}");
+            }
+            let now = now_ms();
+            let line = |d| if json { json_line(&devices::json(d, now)) } else { devices::lines(d, now) };
+            print_lines(found.iter().map(line))
         }
         Command::Policy { account, user, name, file, db } => {
             let text =
@@ -301,12 +326,13 @@ async fn run_server(options: Serve) -> anyhow::Result<()> {
     serve(app, listener, tls, stop_signal()?).await
 }
 
-fn print_audit(entries: &[audit::Entry], json: bool) -> anyhow::Result<()> {
+fn json_line(value: &serde_json::Value) -> String {
+    sag_text::escape_json(&value.to_string()).into_owned()
+}
+
+fn print_lines(mut lines: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let written = entries.iter().try_for_each(|e| match json {
-        true => writeln!(out, "{}", sag_text::escape_json(&e.json().to_string())),
-        false => writeln!(out, "{}", e.line()),
-    });
+    let written = lines.try_for_each(|line| writeln!(out, "{line}"));
     match written.and_then(|()| out.flush()) {
         // The reader of the pipe has seen enough.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -66,12 +66,12 @@ def report(agent: Any, sag: str, sn: str, **more: Any) -> None:
     agent.extension("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps({**STATE, **more}))
 
 
-def apply(agent: Any, sag: str, sn: str, success: bool = True, message: str = "") -> Any:
+def apply(agent: Any, sag: str, sn: str, success: bool = True, message: str = "", **more: Any) -> Any:
     """Pulls the configuration and reports it as in force."""
     got = agent.extension("PullSmartAGConfig", SmartAGId=sag, SmartAGSn=sn, Revision=0)
     agent.extension(
         "ReportSmartAGConfigResult", SmartAGId=sag, SmartAGSn=sn, Revision=got["Revision"],
-        Success=str(success).lower(), Message=message,
+        Success=str(success).lower(), Message=message, **more,
     )
     return got["Config"]
 

@@ -1,9 +1,13 @@
 """Gateway instances: life cycle, attributes, serial numbers, orders."""
 
+import json
+import subprocess
+
 import pytest
 
 import helpers
 from clients import REGION
+from conftest import BIN
 from helpers import ORDER, gateway, report, rows
 
 
@@ -127,6 +131,32 @@ def test_small_ones(api, agent):
     assert api.call("DescribeSmartAccessGateways", ResourceGroupId="rg-new")["TotalCount"] == 1
     api.refused("MoveResourceGroup", "InvalidParameter", 403, ResourceId="acl-x", ResourceType="acl",
                 NewResourceGroupId="rg-new")
+
+
+def test_the_outcome_of_commands_is_printed(api, agent, server):
+    """No documented operation shows it."""
+    sag, sns = gateway(api)
+    report(agent, sag, sns[0])
+
+    def devices(*options):
+        command = [BIN, "devices", *server.db, "--device", sns[0], *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    api.call("RebootSmartAccessGateway", SmartAGId=sag, SerialNumber=sns[0])
+    waiting = json.loads(devices("--json"))
+    assert waiting["SmartAGId"] == sag and waiting["Online"]
+    assert [(c["Name"], c["State"]) for c in waiting["Commands"]] == [("Reboot", "Waiting")]
+    revision, why = waiting["Revision"], "not while\nit rains"
+    result = [{"Name": "Reboot", "Revision": revision, "Outcome": "Unsupported", "Message": why}]
+    helpers.apply(agent, sag, sns[0], CommandResults=json.dumps(result))
+    done = json.loads(devices("--json"))
+    assert done["AppliedRevision"] == done["Revision"] == revision
+    assert [(c["Name"], c["State"], c["Message"]) for c in done["Commands"]] == [("Reboot", "Unsupported", why)]
+    first, second = devices().splitlines()
+    assert first == f"{sns[0]}\t{sag}\tonline\trevision {revision} in force"
+    assert second.startswith("\tReboot\t") and second.endswith("Unsupported: not while\\nit rains")
+    nobody = subprocess.run([BIN, "devices", *server.db, "--device", "sn-none"], capture_output=True, text=True)
+    assert nobody.returncode == 1 and "no device sn-none" in nobody.stderr
 
 
 def test_regions(api):

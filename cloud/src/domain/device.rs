@@ -74,6 +74,14 @@ impl Device {
         devices::of_gateway(tx, sag, Device::read).await
     }
 
+    /// All devices of all accounts, by serial number.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn all(tx: &mut Tx) -> Result<Vec<Device>> {
+        devices::all(tx, Device::read).await
+    }
+
     /// The configuration as it is stored.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sag_southbound::{IssuedCommand, wire_field};
+use sag_southbound::{CommandOutcome, IssuedCommand, wire_field};
 use serde::{Deserialize, Serialize};
 
 use super::diagnosis::Diagnosis;
@@ -50,6 +50,9 @@ pub struct DeviceConfig {
     pub tasks: BTreeMap<String, Task>,
     /// Commands without a result.
     pub commands: Vec<IssuedCommand>,
+    /// How the last command of each name went.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub command_results: BTreeMap<String, CommandRecord>,
     /// The last diagnosis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
@@ -243,6 +246,22 @@ pub struct Task {
     pub revision: i64,
     /// Milliseconds since 1970.
     pub create_time: i64,
+}
+
+/// How a command went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CommandRecord {
+    /// The revision that brought it.
+    pub revision: i64,
+    /// When the result came, in milliseconds since 1970.
+    pub time: i64,
+    /// None: the agent reported the revision, and of the command nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<CommandOutcome>,
+    /// Why it was not carried out.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 const PORT_ROLES: [&str; 6] = ["WAN", "LAN", "MGT", "ECC", "NONE", "NONE"];

@@ -4,6 +4,7 @@ pub mod admin;
 mod audit;
 mod call;
 mod callers;
+pub mod devices;
 mod limit;
 mod metrics;
 mod nonces;

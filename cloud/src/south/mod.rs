@@ -284,7 +284,7 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
     if revision < d.applied && d.applied <= d.revision {
         return Ok(json!({}));
     }
-    commands::conclude(&mut d, &report);
+    commands::conclude(&mut d, &report, cx.now);
     d.applied = revision;
     d.failure = report.failure.chars().take(1024).collect();
     d.seen = cx.now;

@@ -117,6 +117,15 @@ pub async fn of_gateway<T>(
     tx.query(&sql, args![sag], |row| read(Summary::from_row(row)?, (row.text(16)?, row.text(17)?))).await
 }
 
+/// All devices with their documents, by serial number.
+pub async fn all<T>(
+    tx: &mut Tx,
+    mut read: impl FnMut(Summary, Documents<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let sql = format!("SELECT {SUMMARY}, body, report FROM devices ORDER BY sn");
+    tx.query(&sql, args![], |row| read(Summary::from_row(row)?, (row.text(16)?, row.text(17)?))).await
+}
+
 /// The devices of each of the gateways without their documents, the first one of a pair in front.
 pub async fn summaries(tx: &mut Tx, sags: &[&str]) -> Result<HashMap<String, Vec<Summary>>> {
     let mut out: HashMap<String, Vec<Summary>> = HashMap::new();
