@@ -68,6 +68,19 @@ impl Cx {
         Ok(d)
     }
 
+    /// The connected ones among the device that the request names, or all devices of the gateway if it names none.
+    pub async fn online_devices(&mut self, gw: &Authorised<Gateway>, named: bool) -> Result<Vec<Device>> {
+        let mut devices = match named {
+            true => vec![self.device_on(gw).await?],
+            false => self.devices_of(gw).await?,
+        };
+        devices.retain(|d| d.online(self.now));
+        if devices.is_empty() {
+            return Err(self.err(&["SmartAccessGatewayNotOnline"]));
+        }
+        Ok(devices)
+    }
+
     pub fn must_be_online(&self, d: &Device) -> Result<()> {
         if d.online(self.now) {
             return Ok(());

@@ -196,15 +196,7 @@ pub async fn reboot(
     request: request::RebootSmartAccessGateway,
 ) -> Result<response::RebootSmartAccessGateway> {
     let gw = cx.gateway().await?;
-    let mut devices = match request.serial_number {
-        Some(_) => vec![cx.device_on(&gw).await?],
-        None => cx.devices_of(&gw).await?,
-    };
-    devices.retain(|d| d.online(cx.now));
-    if devices.is_empty() {
-        return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
-    }
-    for d in &mut devices {
+    for d in &mut cx.online_devices(&gw, request.serial_number.is_some()).await? {
         cx.command(d, Command::Reboot).await?;
     }
     Ok(response::RebootSmartAccessGateway::default())

@@ -5,7 +5,6 @@ use sag_southbound::{Command, UpgradeArgs};
 use super::cx::Cx;
 use super::fields::copied;
 use crate::api::{request, response};
-use crate::domain::device::Device;
 use crate::domain::device_config::UpgradePolicy;
 use crate::error::Result;
 use crate::store::Link;
@@ -54,15 +53,7 @@ pub async fn update(
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
-    let mut devices: Vec<Device> = match request.serial_number {
-        Some(_) => vec![cx.device_on(&gw).await?],
-        None => cx.devices_of(&gw).await?,
-    };
-    devices.retain(|d| d.online(cx.now));
-    if devices.is_empty() {
-        return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
-    }
-    for d in &mut devices {
+    for d in &mut cx.online_devices(&gw, request.serial_number.is_some()).await? {
         let have = d.state.software_version.as_deref().unwrap_or_default();
         if kind != DPI_KIND && version_order(have) > version_order(&code) {
             return Err(cx.err(&["VersionTooOld"]));
