@@ -42,13 +42,18 @@ struct gw_inner {
 	__u8 df;
 };
 
-/* Whether the packet goes, as gw_check() has it on the general path. If so, the redirect is set up. */
+/*
+ * Whether the packet goes by the action of its record, as gw_check() has it on the general path. If so, the
+ * redirect is set up.
+ */
 static __always_inline bool gw_tunnel_check(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_shape *s,
 					    __u32 *epoch, __u32 *last_seen, __u32 was, __u64 decap, struct gw_inner *in)
 {
 	struct gw_fwd_ctx *f = &pkt->fwd;
 	__u32 mtu = GW_LINK_MTU;
 
+	f->into_tunnel = GW_ACTION_TUNNEL(f->action);
+	f->ip_len = s->ip_len;
 	if (!(decap || f->into_tunnel) || pkt->punt != GW_PUNT_MISS || gw_check_headers(s->ttl, s->tcp_flags))
 		return false;
 	if (f->into_tunnel) {
@@ -154,6 +159,19 @@ static __always_inline bool gw_make_room(struct xdp_md *ctx, struct gw_packet *p
 	return true;
 }
 
+/*
+ * Meters the packet and makes room for its new headers; `*l3` is where it begins then. Nothing is taken back from
+ * here on: a reason, or 0.
+ */
+static __always_inline __u32 gw_tunnel_begin(struct xdp_md *ctx, struct gw_packet *pkt, struct gw_inner *in, __u32 *l3)
+{
+	__u32 why = gw_tunnel_meter(&pkt->fwd, in);
+
+	if (!why && !gw_make_room(ctx, pkt, in, l3))
+		why = GW_DROP_FRAME_TOO_BIG;
+	return why;
+}
+
 static __always_inline int gw_tunnel_forward4(struct xdp_md *ctx, struct gw_packet *pkt, __u64 decap)
 {
 	struct gw_transport t = { .icmp = GW_ICMP };
@@ -175,15 +193,10 @@ static __always_inline int gw_tunnel_forward4(struct xdp_md *ctx, struct gw_pack
 	in.df = !!(ip->frag & bpf_htons(0x4000));
 	epoch = GW_READ_ONCE(r->epoch);
 	f->action = gw_flow_action(r);
-	f->into_tunnel = GW_ACTION_TUNNEL(f->action);
-	f->ip_len = shape.ip_len;
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))
 		return GW_CONTINUE;
 	in.hash = gw_hash4(&key, gw_shared.control.seed);
-	why = gw_tunnel_meter(f, &in);
-	/* From here on nothing is taken back. */
-	if (!why && !gw_make_room(ctx, pkt, &in, &l3))
-		why = GW_DROP_FRAME_TOO_BIG;
+	why = gw_tunnel_begin(ctx, pkt, &in, &l3);
 	ip = pkt->data + (l3 & 0xFF);
 	if (!why && (void *)(ip + 1) <= pkt->end) {
 		t.l4 = (void *)(ip + 1);
@@ -218,15 +231,10 @@ static __always_inline int gw_tunnel_forward6(struct xdp_md *ctx, struct gw_pack
 	in.tos = gw_tos6(ip);
 	epoch = GW_READ_ONCE(r->epoch);
 	f->action = gw_flow_action(r);
-	f->into_tunnel = GW_ACTION_TUNNEL(f->action);
-	f->ip_len = shape.ip_len;
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))
 		return GW_CONTINUE;
 	in.hash = gw_hash6(&key, gw_shared.control.seed);
-	why = gw_tunnel_meter(f, &in);
-	/* From here on nothing is taken back. */
-	if (!why && !gw_make_room(ctx, pkt, &in, &l3))
-		why = GW_DROP_FRAME_TOO_BIG;
+	why = gw_tunnel_begin(ctx, pkt, &in, &l3);
 	ip = pkt->data + (l3 & 0xFF);
 	if (!why && (void *)(ip + 1) <= pkt->end) {
 		t.l4 = (void *)(ip + 1);
