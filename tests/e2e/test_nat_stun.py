@@ -3,6 +3,7 @@
 coturn answers at the two addresses of the Internet host; its own client and another one query it.
 """
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from harness.lab import Addresses as A
 from harness.nat import nat_config
 from harness.traffic import process, wait_listening
+from harness.waiting import within
 
 TOOLS = ("turnserver", "turnutils_natdiscovery", "stun")
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -25,6 +27,8 @@ CONFIGURED = [(INDEPENDENT, INDEPENDENT), (INDEPENDENT, ADDRESS), (INDEPENDENT, 
 RFC5780 = {INDEPENDENT: "Endpoint Independent", ADDRESS: "Address Dependent", BOTH: "Address and Port Dependent"}
 RFC3489 = {INDEPENDENT: "Independent Filter", ADDRESS: "Address Dependent Filter", BOTH: "Port Dependent Filter"}
 PORT = 3478
+# Sessions survive the reload, and with them their ports: each round has ports of its own, another attempt too.
+LOCAL_PORTS = itertools.count(40_000, 100)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +52,21 @@ def discovered(lab, *options):
 
 @pytest.mark.parametrize("mapping,filtering", CONFIGURED, ids=["ei-ei", "ei-ad", "ei-apd", "ad-ad", "apd-apd"])
 def test_behaviour(gw_changed, lab, server, peers, mapping, filtering):
-    gw_changed(nat_config(mapping=mapping, filtering=filtering))
-    # Sessions survive the reload, and with them their ports: each round has ports of its own.
-    local = 40000 + 100 * CONFIGURED.index((mapping, filtering))
+    gw = gw_changed(nat_config(mapping=mapping, filtering=filtering))
+    local = next(LOCAL_PORTS)
     if mapping == BOTH:
         # One outside port serves sessions to many places, so the port is preserved wherever possible:
         # what the mapping depends on shows where another host has it.
         other = peers.udp(lab.lan2, port=local)
-        for dest in ((A.INET[4], PORT), (A.NARROW[4], PORT + 1)):
-            other.sendto(b"mine", dest)
+        dests = ((A.INET[4], PORT), (A.NARROW[4], PORT + 1))
+
+        def has_the_port():
+            for dest in dests:
+                other.sendto(b"mine", dest)
+            rows = gw.ctl("sessions", "--limit", "5000")["sessions"]
+            return sum(s["src"] == A.LAN2[4] and s["sport"] == local for s in rows) == len(dests)
+
+        within(5, "the other host has the port", has_the_port)
     # The other client waits for nothing that the first one does.
     old = lab.lan1.popen(["stun", A.INET[4], "-p", local + 10])
     found, output = discovered(lab, "-m", "-f", "-l", local)
