@@ -350,7 +350,6 @@ impl Daemon {
     /// Replaces the running configuration, whole or not at all.
     pub fn apply_config(&mut self, text: String, name: &str) -> Result<Applied> {
         let applied = self.running.replace(text, name)?;
-        environment::protect_keys(&self.running.config);
         self.recompile(next_epoch(self.publisher.epoch()), &[]);
         self.reconcile_devices();
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());

@@ -1,7 +1,6 @@
 //! What surrounds the daemon: the log, the machine's requirements, the lock, and the removal of what was loaded.
 
 use crate::config_file;
-use crate::esp::has_keys;
 use anyhow::{Context, Result, anyhow, bail};
 use sag_bpf::LoadError;
 use sag_model::config::{Config, Dataplane};
@@ -44,19 +43,6 @@ pub fn lock_file(d: &Dataplane) -> Result<PathBuf> {
 /// The file of the highest ESP numbers received, which outlives a daemon that is killed.
 pub fn esp_words_file(d: &Dataplane) -> Result<PathBuf> {
     Ok(lock_file(d)?.with_extension("esp"))
-}
-
-/// Memory with keys in it is not written to a core file, nor read by other processes.
-pub fn protect_keys(config: &Config) {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    if !has_keys(config) {
-        return;
-    }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let done = setrlimit(Resource::Core, none).and(set_dumpable_behavior(DumpableBehavior::NotDumpable));
-    if let Err(error) = done {
-        tracing::warn!(%error, "a core file of this process would have the keys of tunnels in it");
-    }
 }
 
 /// Tries for two seconds: a predecessor that was killed holds its lock until the kernel has closed its sockets.

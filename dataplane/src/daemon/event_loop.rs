@@ -7,6 +7,7 @@ use crate::server::{Counts, Handler, MetricsServer, Server};
 use anyhow::{Context, Result, anyhow};
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
+use sag_sandbox::Supervisor;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -26,6 +27,7 @@ const DESCRIPTORS: usize = 16 * 1024;
 pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let (checked, text) = config_file::load(path)?;
     environment::start_logging(&checked.config.dataplane.log)?;
+    sag_sandbox::protect_memory();
     environment::preflight(&checked.config)?;
     // Sockets of workers, maps and links, clients: more than the usual 1,024 with many ports and queues.
     sag_http::raise_descriptor_limit(DESCRIPTORS);
@@ -43,7 +45,9 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let mut events = Events::with_capacity(128);
     let mut ticked = Instant::now();
     let mut answering = false;
+    let mut supervisor = Supervisor::new();
     loop {
+        supervisor.alive();
         let interval = daemon.tick_interval();
         if let Err(e) = poll.poll(&mut events, Some(interval))
             && e.kind() != std::io::ErrorKind::Interrupted
@@ -73,6 +77,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
         if !answering && daemon.publisher.is_live() {
             server.register(poll.registry(), SERVER)?;
             answering = true;
+            supervisor.ready();
         }
         if ticked.elapsed() >= interval {
             ticked = Instant::now();

@@ -19,6 +19,7 @@
 //!
 //! [`Daemon`](core::Daemon) wires them and dispatches events; what reports read is a [`View`](view::View).
 
+mod confine;
 mod control;
 mod core;
 mod devices;

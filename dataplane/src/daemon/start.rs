@@ -1,5 +1,6 @@
 //! From a configuration to a running daemon.
 
+use super::confine;
 use super::core::{Daemon, read_clocks};
 use super::devices::Devices;
 use super::environment;
@@ -7,7 +8,7 @@ use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
 use super::publisher::{Context as PublishContext, Publisher};
 use super::running_config::RunningConfig;
-use super::telemetry::Telemetry;
+use super::telemetry::{Telemetry, Writers};
 use super::timers::Timers;
 use super::workers::{Resources, Workers};
 use crate::esp::EspKeys;
@@ -32,12 +33,16 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     }
     let mut kernel = KernelView::open()?;
     let gateway = open_gateway(&running.config.dataplane)?;
+    // Before there are other threads.
+    confine::process(&running.config);
     let slots = adopt_numbers(&mut running.config, &gateway, kernel.tables());
     let flows = FlowTables::open(&gateway, &running.config.dataplane);
-    environment::protect_keys(&running.config);
     let mut keys = EspKeys::default();
     let words = environment::esp_words_file(&running.config.dataplane)?;
     keys.load_numbers(&running.config.dataplane.state_dir, Some(&words));
+    let writers = Writers::start()?;
+    // The threads that write files are there: a log may be moved by a reload, or its file system mounted anew.
+    confine::files(&running.config, path);
 
     let records = open_records(&gateway, &flows);
     let mut compiler = Compiler::new(&records, keys.associations.clone());
@@ -48,7 +53,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let epoch = next_epoch(gateway.control().epoch.load(Ordering::Relaxed));
     let plan = compiler.compile(&running.config, kernel.tables(), epoch, read_clocks());
 
-    let telemetry = Telemetry::start(&gateway)?;
+    let telemetry = Telemetry::start(&gateway, writers);
     telemetry.journal.write_to(running.config.nat.log_file.clone());
     if let Some(why) = gateway.injector().why_not() {
         tracing::warn!(

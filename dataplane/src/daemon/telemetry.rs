@@ -41,11 +41,29 @@ pub struct Telemetry {
     metrics: Arc<Mutex<MetricsSnapshot>>,
 }
 
-impl Telemetry {
-    pub fn start(gateway: &Gateway) -> Result<Telemetry> {
-        let stats = |i| gateway.stats(PortIdx(i)).unwrap_or_default();
+/// The threads that write files. They keep the access to files that the caller has when it starts them.
+pub struct Writers {
+    journal: JournalKeeper,
+    saver: Saver,
+    files: FileHealth,
+}
+
+impl Writers {
+    pub fn start() -> Result<Writers> {
         let files = FileHealth::default();
-        Ok(Telemetry {
+        Ok(Writers {
+            journal: JournalKeeper::start(files.clone()).context("cannot start the thread of the NAT log")?,
+            saver: Saver::start(files.clone()).context("cannot start the thread that saves files")?,
+            files,
+        })
+    }
+}
+
+impl Telemetry {
+    pub fn start(gateway: &Gateway, writers: Writers) -> Telemetry {
+        let stats = |i| gateway.stats(PortIdx(i)).unwrap_or_default();
+        let Writers { journal, saver, files } = writers;
+        Telemetry {
             started: Instant::now(),
             xdp_base: (0..PortIdx::MAX as u8).map(stats).collect(),
             tunnel_base: (0..=u8::MAX).map(|no| gateway.tunnel_stats(no).unwrap_or_default()).collect(),
@@ -55,11 +73,11 @@ impl Telemetry {
             repairs: Repairs::default(),
             rates: MeteredRates::default(),
             tunnels_up: HashMap::new(),
-            journal: JournalKeeper::start(files.clone()).context("cannot start the thread of the NAT log")?,
-            saver: Saver::start(files.clone()).context("cannot start the thread that saves files")?,
+            journal,
+            saver,
             files,
             metrics: Arc::default(),
-        })
+        }
     }
 
     /// XDP's counters of a port when the daemon started.

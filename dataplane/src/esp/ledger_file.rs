@@ -114,21 +114,27 @@ impl LedgerFile {
         LedgerFile { path, thread: None }
     }
 
-    /// Hands a ledger to the thread, which is started by the first one.
+    /// Starts the thread. It keeps the access to files that the caller has now.
+    pub fn start(&mut self) -> Result<(), String> {
+        let ((jobs, inbox), (outbox, done)) = (channel::<Ledger>(), channel());
+        let path = self.path.clone();
+        let work = move || {
+            while let Ok(mut ledger) = inbox.recv() {
+                let result = write(&path, &mut ledger).map_err(|e| e.to_string());
+                if outbox.send((ledger.generation, result)).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("esp-ledger".into()).spawn(work).map_err(|e| e.to_string())?;
+        self.thread = Some((jobs, done));
+        Ok(())
+    }
+
+    /// Hands a ledger to the thread, which is started if it is not there yet.
     pub fn submit(&mut self, ledger: Ledger) -> Result<(), String> {
         if self.thread.is_none() {
-            let ((jobs, inbox), (outbox, done)) = (channel::<Ledger>(), channel());
-            let path = self.path.clone();
-            let work = move || {
-                while let Ok(mut ledger) = inbox.recv() {
-                    let result = write(&path, &mut ledger).map_err(|e| e.to_string());
-                    if outbox.send((ledger.generation, result)).is_err() {
-                        return;
-                    }
-                }
-            };
-            std::thread::Builder::new().name("esp-ledger".into()).spawn(work).map_err(|e| e.to_string())?;
-            self.thread = Some((jobs, done));
+            self.start()?;
         }
         let sent = self.thread.as_ref().is_some_and(|(jobs, _)| jobs.send(ledger).is_ok());
         if sent { Ok(()) } else { Err("the thread that writes it has ended".into()) }

@@ -10,7 +10,7 @@ mod words;
 
 use numbers::Numbers;
 use sag_compile::{EspPlan, same_but_keys};
-use sag_model::config::{self, Config, Encap, EspCipher};
+use sag_model::config::{self, Encap, EspCipher};
 use sag_pipeline::tunnel::{EspSaTable, EspSas, TunnelNo};
 use sag_tunnel::esp::{
     Cipher, Inbound, InstallError as SaInstallError, KeyError, Outbound, SaId, SaSet, Suite, Switchover,
@@ -496,11 +496,6 @@ impl EspKeys {
         };
         Some(text)
     }
-}
-
-/// Whether a configuration has tunnels with keys.
-pub fn has_keys(config: &Config) -> bool {
-    config.tunnels.iter().any(|t| matches!(t.encap, Encap::Esp { .. }))
 }
 
 fn fingerprint(inbound: &[u8], outbound: &[u8]) -> u64 {

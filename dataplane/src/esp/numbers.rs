@@ -106,8 +106,11 @@ fn clock() -> u64 {
 impl Numbers {
     /// Goes on with what an earlier daemon has written to `dir`, and to `words` as far as it was killed.
     pub fn load(dir: &Path, words: Option<&Path>) -> Numbers {
-        let mut out =
-            Numbers { file: Some(LedgerFile::new(dir.join("esp-sequence.json"))), ..Numbers::default() };
+        let mut ledger_file = LedgerFile::new(dir.join("esp-sequence.json"));
+        if let Err(error) = ledger_file.start() {
+            tracing::debug!(error, "the thread of the ESP numbers is started later");
+        }
+        let mut out = Numbers { file: Some(ledger_file), ..Numbers::default() };
         let opened = words.map(|path| (path, Words::open(path)));
         let before = match opened {
             Some((_, Ok((words, before)))) => {

@@ -1,7 +1,7 @@
 //! Which associations are in use while keys change.
 
 use super::*;
-use sag_model::config;
+use sag_model::config::{self, Config};
 use sag_pipeline::ids::TunnelNo;
 use sag_tunnel::esp::{HEADROOM, Inner, SealError, TAILROOM};
 use std::fs;

@@ -1,7 +1,7 @@
 //! Keys of the program and of the device as a whole: `[dataplane]`, `[timeouts]`, `[bandwidth]`.
 
 use crate::config::schema::{LogFilter, MetricsAddress, SocketPath, ZeroIsNone, key, table};
-use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, XdpMode, ZeroCopy};
+use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, Sandbox, XdpMode, ZeroCopy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -47,6 +47,9 @@ table! {
             key()
                 .allowed("`error`, `warn`, `info`, `debug`, `trace`, `off`, or `target=level` joined by commas")
                 .at_start();
+        /// Whether the daemon, once started, is kept to the files and system calls that it needs (Landlock, seccomp);
+        /// `log`: unexpected system calls are only logged by the kernel ([sandbox](running.md#sandbox)).
+        pub sandbox: Sandbox = Sandbox::Enforce => key().at_start();
         /// Verdict when ACLs exist and no rule matches.
         pub acl_default: Policy = Policy::Accept => key();
         /// Replies of an accepted session pass.

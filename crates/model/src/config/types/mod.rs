@@ -43,6 +43,16 @@ words! {
         PassToKernel = "pass_to_kernel",
     }
 
+    /// How far the daemon is confined once it has started.
+    pub enum Sandbox {
+        /// Files and system calls that it does not need are refused.
+        Enforce = "enforce",
+        /// Unexpected system calls are written to the kernel's audit log, and nothing is refused.
+        Log = "log",
+        /// Neither.
+        Off = "off",
+    }
+
     /// Verdict of an ACL rule, and of the ACLs as a whole where no rule matches.
     pub enum Policy {
         /// The packet passes.

@@ -1,0 +1,147 @@
+"""Outside of systemd, too, the gateway keeps only what it needs, and that is enough."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.config import lab_config
+from harness.lab import Addresses as A
+from harness.nat import nat_config, table
+from harness.sandbox import mask
+from harness.waiting import within
+
+pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
+
+KEEPS = mask(["bpf", "net_admin", "net_raw", "perfmon", "ipc_lock", "dac_override"])
+
+
+def threads(pid):
+    """What the kernel says of each thread."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        yield dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+
+
+def answers(lab):
+    return all(lab.lan1.ping(A.INET[family], count=1, wait=1) == 1 for family in (4, 6))
+
+
+def test_all_threads_are_confined(gw, lab):
+    seen = list(threads(gw.pid()))
+    assert len(seen) >= 4
+    for thread in seen:
+        name = thread["Name"]
+        for key in ("CapEff", "CapPrm", "CapBnd"):
+            assert int(thread[key], 16) == KEEPS, (name, key, thread[key])
+        assert int(thread["CapInh"], 16) == int(thread["CapAmb"], 16) == 0, name
+        assert (thread["NoNewPrivs"], thread["Seccomp"]) == ("1", "2"), name
+    log = lab.log.read_text()
+    assert "privileges dropped" in log and "(seccomp)" in log
+    assert "(landlock)" in log or "landlock" in log
+    limits = Path(f"/proc/{gw.pid()}/limits").read_text()
+    assert next(line for line in limits.splitlines() if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
+
+
+def test_what_it_keeps_is_enough(gw, lab):
+    """A device that goes and returns, a port that is added by a reload, pins that are made again, a restart over it all."""
+    assert answers(lab)
+    # Gone and back: XDP is attached and sockets are opened again.
+    pair = "link add name lan-x type veth peer name lan-y"
+    lab.gw.ip(pair)
+    try:
+        lab.gw.ip("link set lan-x up")
+        lab.gw.ip("link set lan-y up")
+        config = lab_config() + '\n[[port]]\nname = "9"\ndevice = "lan-x"\nrole = "lan"\n'
+        gw.reload(config)
+        within(5, "the new port", lambda: gw.ports()["9"]["xdp_mode"] == "native" and gw.ports()["9"]["xsk_mode"] != "none", gw.tail)
+        lab.gw.ip("link del lan-x")
+        within(5, "gone", lambda: gw.ports()["9"]["xdp_mode"] == "none", gw.tail)
+        lab.gw.ip(pair)
+        lab.gw.ip("link set lan-x up")
+        lab.gw.ip("link set lan-y up")
+        within(10, "back", lambda: gw.ports()["9"]["xdp_mode"] == "native" and gw.ports()["9"]["xsk_mode"] != "none", gw.tail)
+        folder = next(lab.pins.rglob("gw_shared")).parent
+        before = {path.name for path in folder.iterdir()}
+        shutil.rmtree(folder)
+        within(3, "pins", lambda: folder.exists() and {path.name for path in folder.iterdir()} == before, gw.tail)
+        gw.reload(lab_config())
+    finally:
+        lab.gw.ip("link del lan-x", check=False)
+    lab.flush_neighbours()
+    within(5, "traffic", lambda: answers(lab), gw.tail)
+    gw.ctl("sessions", "flush", "--all")
+    assert answers(lab)
+    assert "Operation not permitted" not in lab.log.read_text()
+    assert not [w for w in gw.status()["warnings"] if "permitted" in w or "denied" in w]
+
+
+def test_files_are_where_the_configuration_says(gateway, lab, tmp_path):
+    """State and NAT log outside of the usual places, a log that is moved by a reload or whose directory is replaced, a
+    state directory that is removed, and a configuration behind a link that is turned."""
+    state, releases, current = tmp_path / "state", tmp_path / "releases", tmp_path / "current"
+    log = lambda name: tmp_path / name / "nat.log"
+
+    def config(name, **keys):
+        return nat_config(table("nat", log="sessions", log_file=str(log(name))), state_dir=str(state), **keys)
+
+    def logged(path):
+        """New sessions come into the file, as soon as it is noticed that it is another one."""
+
+        def new():
+            gateway.ctl("sessions", "flush", "--all")
+            assert answers(lab)
+            time.sleep(0.2)
+            return path.exists() and "session-created" in path.read_text()
+
+        within(5, f"records in {path}", new, gateway.tail)
+
+    gateway.stop()
+    for number in "12":
+        (releases / number).mkdir(parents=True)
+    for name in ("one", "two"):
+        log(name).parent.mkdir()
+    current.symlink_to(releases / "1")
+    lab.conf.unlink(missing_ok=True)
+    lab.conf.symlink_to(current / "vcpe.toml")
+    try:
+        gateway.start(config("one"))
+        assert (releases / "1" / "vcpe.toml").exists(), "it is read by the links"
+        logged(log("one"))
+        within(5, "state", (state / "last-good.toml").exists, gateway.tail)
+        assert state.stat().st_mode & 0o777 == 0o700
+        # The link is turned to another configuration, with another log.
+        turned = tmp_path / "turned"
+        turned.symlink_to(releases / "2")
+        turned.rename(current)
+        gateway.reload(config("two"))
+        assert (releases / "2" / "vcpe.toml").exists()
+        logged(log("two"))
+        log("two").parent.rename(tmp_path / "three")
+        log("two").parent.mkdir()
+        logged(log("two"))
+        shutil.rmtree(state)
+        gateway.reload(config("two", acl_stateful=False))
+        within(5, "state", (state / "last-good.toml").exists, gateway.tail)
+        text = lab.log.read_text()
+        assert "ermission denied" not in text and "not permitted" not in text
+        # Those who write files have the same privileges and system calls as all others.
+        kept = {thread["Name"]: thread for thread in threads(gateway.pid())}
+        for name in ("journal", "saver", "esp-ledger"):
+            assert int(kept[name]["CapEff"], 16) == KEEPS and kept[name]["Seccomp"] == "2", name
+    finally:
+        gateway.stop()
+        lab.conf.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("mode", ["log", "off"])
+def test_the_sandbox_can_be_turned_off(gateway, lab, mode):
+    gateway.stop()
+    lab.log.unlink(missing_ok=True)
+    gateway.start(lab_config(sandbox=mode))
+    seen = list(threads(gateway.pid()))
+    assert {thread["Seccomp"] for thread in seen} == {"2" if mode == "log" else "0"}
+    assert {int(thread["CapEff"], 16) for thread in seen} == {KEEPS}
+    assert "sandbox" in lab.log.read_text()
+    assert answers(lab)
+    gateway.stop()
