@@ -1,6 +1,8 @@
-"""Outside of systemd, too, the gateway keeps only what it needs, and that is enough."""
+"""Outside of systemd, too, the gateway keeps only what it needs, and that is enough; and who may do what on its socket."""
 
+import json
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -9,12 +11,14 @@ import pytest
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.nat import nat_config, table
-from harness.sandbox import mask
+from harness.net import run
+from harness.sandbox import mask, reachable
 from harness.waiting import within
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
 
 KEEPS = mask(["bpf", "net_admin", "net_raw", "perfmon", "ipc_lock", "dac_override"])
+USER, READERS, ADMINS = 61217, 61300, 61301
 
 
 def threads(pid):
@@ -145,3 +149,78 @@ def test_the_sandbox_can_be_turned_off(gateway, lab, mode):
     assert "sandbox" in lab.log.read_text()
     assert answers(lab)
     gateway.stop()
+
+
+@pytest.fixture
+def roles(gateway, lab):
+    """A function: sagctl as a member of a group; (exit code, output)."""
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed (util-linux)")
+    gateway.stop()
+    lab.run_dir.chmod(0o755)
+    gateway.start(lab_config(control_read_group=str(READERS), control_admin_group=str(ADMINS)))
+    program = reachable(lab.sagctl, lab.run_dir)
+
+    def ask(group, *arguments):
+        who = ["setpriv", f"--reuid={USER}", f"--regid={USER}", f"--groups={group}" if group else "--clear-groups"]
+        done = run([*who, program, "--socket", lab.socket, "--json", *arguments], check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    yield ask
+    gateway.stop()
+
+
+def test_roles_by_group(roles, gateway, lab):
+    assert answers(lab)
+    code, output = roles(READERS, "status")
+    assert code == 0 and json.loads(output)["pid"] == gateway.pid()
+    for reading in (["ports"], ["sessions"], ["config", "show"], ["nat"], ["tunnels"]):
+        assert roles(READERS, *reading)[0] == 0, reading
+    file = lab.run_dir / "new.toml"
+    file.write_text(lab.conf.read_text())
+    for changing in (["sessions", "flush", "--all"], ["reload"], ["config", "apply", file], ["config", "diff", file], ["tunnels", "key", "g"]):
+        code, output = roles(READERS, *changing)
+        assert code == 1 and "administrators" in output and "control_admin_group" in output, (changing, output)
+    assert roles(ADMINS, "sessions", "flush", "--all")[0] == 0
+    code, output = roles(None, "status")
+    assert code != 0 and f"user {USER} may not use the control socket" in output, output
+    # The main group counts, too.
+    who = ["setpriv", f"--reuid={USER}", f"--regid={READERS}", "--clear-groups"]
+    assert run([*who, reachable(lab.sagctl, lab.run_dir), "--socket", lab.socket, "status"]).returncode == 0
+
+
+CROWD = """
+import os, socket, sys, time
+os.setgroups([{groups}]); os.setgid({user}); os.setuid({user})
+held = []
+for _ in range(200):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    held.append(s)
+print("there", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("groups", [str(READERS), ""], ids=["readers", "strangers"])
+def test_a_crowd_keeps_no_administrator_out(roles, gateway, lab, groups):
+    """200 connections of one who may only read, or nothing at all, push no administrator's connection out."""
+    mine = socket.socket(socket.AF_UNIX)
+    mine.connect(lab.socket)
+    mine.settimeout(10)
+    ask = b'{"v":1,"id":1,"op":"status"}\n'
+    mine.sendall(ask)
+    assert b'"ok"' in mine.recv(1 << 16)
+    crowd = lab.gw.popen(["/usr/bin/python3", "-c", CROWD.format(groups=groups, user=USER), lab.socket])
+    try:
+        assert crowd.stdout.readline().strip() == "there"
+        time.sleep(0.2)
+        mine.sendall(ask)
+        assert b'"ok"' in mine.recv(1 << 16), "the connection of before"
+        assert gateway.status()["pid"] == gateway.pid()
+        if groups:
+            assert roles(READERS, "status")[0] == 0
+    finally:
+        crowd.kill()
+        crowd.wait()
+        mine.close()

@@ -87,6 +87,15 @@ pub struct Envelope {
     pub op: String,
 }
 
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Look at everything; secrets are masked.
+    Read,
+    /// Everything.
+    Admin,
+}
+
 macro_rules! ops {
     ($($(#[$m:meta])* $variant:ident $(($arg:ty))? = $name:literal;)*) => {
         /// An operation with its arguments, which stand beside `op` in the request.
@@ -125,6 +134,37 @@ ops! {
     ConfigDiff(ConfigText) = "config-diff";
     /// Reads the configuration file again, as SIGHUP does.
     Reload = "reload";
+}
+
+impl Op {
+    /// What a client must be allowed to call the operation.
+    pub const fn access(&self) -> Access {
+        match self {
+            Op::Status
+            | Op::Ports
+            | Op::Drops
+            | Op::Acl(_)
+            | Op::Routes(_)
+            | Op::Sessions(_)
+            | Op::Top(_)
+            | Op::Explain(_)
+            | Op::Nat
+            | Op::NatBindings(_)
+            | Op::Qos
+            | Op::Tunnels
+            | Op::ConfigShow => Access::Read,
+            // A difference names values, and a document to compare with may be as large as one to apply.
+            Op::ConfigDiff(_)
+            | Op::ConfigApply(_)
+            | Op::Reload
+            | Op::SessionsFlush(_)
+            | Op::TunnelsRekey(_)
+            // It makes a key if there is none.
+            | Op::TunnelsKey(_)
+            | Op::TunnelsPeers(_)
+            | Op::TunnelsConfirm(_) => Access::Admin,
+        }
+    }
 }
 
 /// One line to the client.
@@ -181,6 +221,8 @@ pub enum ErrorCode {
     VersionMismatch,
     /// The gateway has no such operation.
     UnknownOp,
+    /// The client's user and groups may not do this.
+    Forbidden,
     /// Line over [`MAX_REQUEST`], or an answer too large to send.
     TooLarge,
     /// A port, ACL or other thing of that name does not exist.

@@ -94,6 +94,39 @@ pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> io::Result<usize> {
     }
 }
 
+/// The supplementary groups that the process at the other end of a Unix socket had when it connected.
+///
+/// # Errors
+/// The error of `getsockopt`; one of Linux before 4.13 among them.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut len = (groups.len() * size_of::<libc::gid_t>()) as libc::socklen_t;
+        // SAFETY: `groups` is writable and `len` is its size in bytes; a group is a plain integer.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let needed = len as usize / size_of::<libc::gid_t>();
+        match check(result) {
+            Ok(()) => {
+                groups.truncate(needed);
+                return Ok(groups);
+            }
+            // The kernel says how much it takes; a process is in 65,536 groups at most.
+            Err(e) if e.raw_os_error() == Some(libc::ERANGE) && needed > groups.len() => {
+                groups.resize(needed, 0)
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

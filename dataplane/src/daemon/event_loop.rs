@@ -3,7 +3,7 @@
 use super::core::Daemon;
 use super::{environment, start};
 use crate::config_file;
-use crate::server::{Counts, Handler, MetricsServer, Server};
+use crate::server::{Counts, Handler, MetricsServer, Roles, Server};
 use anyhow::{Context, Result, anyhow};
 use mio::net::UnixStream as MioStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -37,7 +37,10 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let mut hup = signal_stream(&poll, HUP, &[signal_hook::consts::SIGHUP])?;
     let mut daemon = start::start(path, checked, text, waker)?;
     let socket = &daemon.running.config.dataplane.control;
-    let mut server = Server::bind(socket).with_context(|| format!("control socket {}", socket.display()))?;
+    let d = &daemon.running.config.dataplane;
+    let roles = Roles::new(&d.control_admin_group, &d.control_read_group);
+    let mut server =
+        Server::bind(socket, roles).with_context(|| format!("control socket {}", socket.display()))?;
     poll.registry().register(daemon.kernel.event_source(), NETLINK, Interest::READABLE)?;
     let _metrics = serve_metrics(&daemon, server.counts())?;
     daemon.reconcile_devices();

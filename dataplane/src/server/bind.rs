@@ -6,8 +6,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Owner and group may connect; connecting is reconfiguring.
+/// Owner and group may connect.
 const MODE: u32 = 0o660;
+/// Everybody may connect, and is asked who he is.
+const MODE_OPEN: u32 = 0o666;
 
 /// Removes the file on drop, if it is still the one that was made.
 #[derive(Debug)]
@@ -26,7 +28,8 @@ impl Drop for SocketFile {
     }
 }
 
-pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+/// With `open`, users of other groups have a role.
+pub(super) fn listen(path: &Path, open: bool) -> io::Result<(UnixListener, SocketFile)> {
     let at = |what: &str, e: io::Error| {
         io::Error::new(e.kind(), format!("control socket {}: {what}: {e}", path.display()))
     };
@@ -48,7 +51,7 @@ pub(super) fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let _ = fs::remove_file(&temporary);
     let made = (|| {
         let listener = UnixListener::bind(&temporary)?;
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(MODE))?;
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(if open { MODE_OPEN } else { MODE }))?;
         listener.set_nonblocking(true)?;
         let meta = fs::symlink_metadata(&temporary)?;
         fs::rename(&temporary, path)?;

@@ -2,7 +2,7 @@
 
 use super::{Ended, Handler, dispatch};
 use mio::net::UnixStream;
-use sag_model::control::{Error, ErrorCode, MAX_CONFIG_REQUEST, MAX_REQUEST, OP_WITHIN};
+use sag_model::control::{Access, Error, ErrorCode, MAX_CONFIG_REQUEST, MAX_REQUEST, OP_WITHIN};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct Client {
     stream: UnixStream,
+    access: Access,
     input: Input,
     output: Output,
     ended: bool,
@@ -47,11 +48,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(stream: UnixStream, turn: u64) -> Client {
+    pub(super) fn new(stream: UnixStream, access: Access, turn: u64) -> Client {
         // Who cannot be identified shares the places of nobody.
         let user = rustix::net::sockopt::socket_peercred(&stream).map_or(u32::MAX, |c| c.uid.as_raw());
         Client {
             stream,
+            access,
             input: Input::default(),
             output: Output::default(),
             ended: false,
@@ -60,6 +62,10 @@ impl Client {
             read: Instant::now(),
             begun: None,
         }
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access
     }
 
     /// Bytes of answers that it has not read.
@@ -120,7 +126,7 @@ impl Client {
             match self.input.next_line(may_be_large) {
                 Some(Ok(line)) => {
                     *requests += 1;
-                    dispatch::answer(line, handler, &mut self.output.bytes);
+                    dispatch::answer(line, self.access, handler, &mut self.output.bytes);
                     continue;
                 }
                 Some(Err(refusal)) => {

@@ -1,7 +1,7 @@
 //! From a line to its answer.
 
-use super::Handler;
-use sag_model::control::{self, Envelope, Error, ErrorCode, Op, Outcome, Request, Response};
+use super::{Handler, roles};
+use sag_model::control::{self, Access, Envelope, Error, ErrorCode, Op, Outcome, Request, Response};
 use serde::Serialize;
 
 /// Longest answer. Listings have limits that keep them below it in all but absurd cases.
@@ -10,8 +10,12 @@ const MAX_ANSWER: usize = 64 << 20;
 const MAX_MESSAGE: usize = 2000;
 
 /// Appends the answer to one request line.
-pub(super) fn answer(line: &[u8], handler: &mut dyn Handler, out: &mut Vec<u8>) {
+pub(super) fn answer(line: &[u8], access: Access, handler: &mut dyn Handler, out: &mut Vec<u8>) {
     match parse(line) {
+        Ok(request) if request.op.access() > access => {
+            let name = serde_json::from_slice::<Envelope>(line).unwrap_or_default().op;
+            refuse(request.id, roles::refusal(&name), out);
+        }
         Ok(request) => dispatch(request, handler, out),
         Err((id, error)) => refuse(id, error, out),
     }

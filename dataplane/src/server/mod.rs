@@ -10,6 +10,7 @@ mod counts;
 mod diff;
 mod dispatch;
 mod metrics;
+mod roles;
 mod scrape;
 mod time;
 
@@ -18,6 +19,7 @@ mod tests;
 
 pub use counts::Counts;
 pub use metrics::{MetricsSnapshot, NextHopUse};
+pub use roles::Roles;
 pub use sag_model::control::PortPunt;
 pub use scrape::MetricsServer;
 pub use time::{rfc3339, rfc3339_millis};
@@ -26,9 +28,9 @@ use client::{Client, Turn};
 use counts::Ended;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use sag_model::control::{self, Error};
+use sag_model::control::{self, Access, Error};
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -82,6 +84,9 @@ pub trait Handler {
 /// Clients at once. One more takes the place of the one that has been silent longest, of the user with most clients.
 const MAX_CLIENTS: usize = 64;
 
+/// Clients at once that may only read, so that they cannot keep an administrator out.
+const MAX_READERS: usize = MAX_CLIENTS / 2;
+
 /// Clients that may be in the middle of sending a large configuration at once.
 const MAX_LARGE: usize = 4;
 
@@ -107,6 +112,7 @@ pub const TOKENS: usize = 1 + MAX_CLIENTS;
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    roles: Roles,
     /// Removes the socket's file when the server goes.
     _file: bind::SocketFile,
     base: usize,
@@ -124,11 +130,12 @@ pub struct Server {
 impl Server {
     /// Listens on `path`. A socket file there on which nobody answers is replaced; one on which
     /// somebody does is `AddrInUse`. Missing parent directories are made.
-    pub fn bind(path: &Path) -> io::Result<Server> {
-        let (listener, file) = bind::listen(path)?;
+    pub fn bind(path: &Path, roles: Roles) -> io::Result<Server> {
+        let (listener, file) = bind::listen(path, roles.has_others())?;
         let clients = std::iter::repeat_with(|| None).take(MAX_CLIENTS).collect();
         let mut server = Server {
             listener: UnixListener::from_std(listener),
+            roles,
             _file: file,
             base: 0,
             clients,
@@ -209,7 +216,7 @@ impl Server {
                         continue;
                     }
                     tracing::warn!(%error, "control socket: cannot accept a client");
-                    match self.quietest() {
+                    match self.quietest(Access::Admin) {
                         Some(n) => self.send_away(registry, n, Ended::Descriptors),
                         None => {
                             self.starved = true;
@@ -228,10 +235,26 @@ impl Server {
     }
 
     fn admit(&mut self, registry: &Registry, mut stream: UnixStream) {
-        let slot = match self.clients.iter().position(Option::is_none) {
-            Some(free) => free,
-            None => {
-                let Some(n) = self.quietest() else { return };
+        let access = match roles::peer_of(&stream) {
+            Ok(peer) => self.roles.access_of(&peer),
+            Err(e) => Err(Error::internal(format!("cannot tell who connects: {e}"))),
+        };
+        let access = match access {
+            Ok(access) => access,
+            Err(refusal) => {
+                // It fits the empty buffer of a new socket, or the client does without.
+                let mut out = Vec::new();
+                dispatch::refuse(0, refusal, &mut out);
+                let _ = stream.write(&out);
+                return;
+            }
+        };
+        let free = self.clients.iter().position(Option::is_none);
+        let readers = self.clients.iter().flatten().filter(|c| c.access() == Access::Read).count();
+        let slot = match free {
+            Some(free) if access == Access::Admin || readers < MAX_READERS => free,
+            _ => {
+                let Some(n) = self.quietest(access) else { return };
                 self.send_away(registry, n, Ended::Clients);
                 n
             }
@@ -239,7 +262,7 @@ impl Server {
         let token = Token(self.base + 1 + slot);
         match registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
             Ok(()) => {
-                self.clients[slot] = Some(Client::new(stream, self.turn));
+                self.clients[slot] = Some(Client::new(stream, access, self.turn));
                 self.counts.opened();
             }
             Err(error) => tracing::warn!(%error, "control socket: cannot watch a client"),
@@ -293,8 +316,11 @@ impl Server {
 
     /// Who has been silent longest, among the clients of the user that has most of them: one user's programs cannot send
     /// those of another away.
-    fn quietest(&self) -> Option<usize> {
-        let clients = || self.clients.iter().enumerate().filter_map(|(n, c)| Some((n, c.as_ref()?)));
+    /// With `access` to read, among clients that may only read.
+    fn quietest(&self, access: Access) -> Option<usize> {
+        let may_go = move |c: &Client| access == Access::Admin || c.access() == Access::Read;
+        let all = || self.clients.iter().enumerate().filter_map(|(n, c)| Some((n, c.as_ref()?)));
+        let clients = || all().filter(|(_, c)| may_go(c));
         let mut of_user: HashMap<u32, usize> = HashMap::new();
         clients().for_each(|(_, c)| *of_user.entry(c.user).or_default() += 1);
         let most = of_user.values().max()?;

@@ -4,12 +4,12 @@ use super::Fake;
 use crate::server::client::Client as OneClient;
 use crate::server::counts::Ended;
 use crate::server::metrics::Clients;
-use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Server, TOKENS};
+use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Roles, Server, TOKENS};
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
-    CarCounters, DropRow, FileState, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port, PortPunt,
-    PortUse, RepairCount, SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
+    Access, CarCounters, DropRow, FileState, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port,
+    PortPunt, PortUse, RepairCount, SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -26,6 +26,11 @@ use std::time::{Duration, Instant};
 
 const BASE: Token = Token(100);
 
+/// Groups that do not exist: the user of the test is the administrator.
+fn roles() -> Roles {
+    Roles::new("sag-no-such-group", "sag-no-such-group")
+}
+
 /// A server in a thread, as the daemon's control thread drives it.
 struct Running {
     dir: tempfile::TempDir,
@@ -37,7 +42,7 @@ struct Running {
 impl Running {
     fn start(mut fake: Fake) -> Running {
         let dir = tempfile::tempdir().unwrap();
-        let mut server = Server::bind(&dir.path().join("run/vcpe.sock")).unwrap();
+        let mut server = Server::bind(&dir.path().join("run/vcpe.sock"), roles()).unwrap();
         let mut poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         server.register(poll.registry(), BASE).unwrap();
@@ -151,7 +156,7 @@ fn one_who_does_not_read_holds_nobody_up() {
 fn who_keeps_the_server_waiting_has_to_go() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let mut client = OneClient::new(mio::net::UnixStream::from_std(ours), 0);
+    let mut client = OneClient::new(mio::net::UnixStream::from_std(ours), Access::Admin, 0);
     let mut fake = Fake { listed: 5000, ..Fake::default() };
     let after = |seconds| Instant::now() + Duration::from_secs(seconds);
     client.run(true, &mut fake);
@@ -207,9 +212,9 @@ fn the_socket_file_is_private_replaced_when_stale_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/vcpe.sock");
     let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
-    let server = Server::bind(&path).unwrap();
+    let server = Server::bind(&path, roles()).unwrap();
     assert_eq!(mode(&path), 0o660);
-    let error = Server::bind(&path).unwrap_err();
+    let error = Server::bind(&path, roles()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains("another sag-vcpe"), "{error}");
     drop(server);
@@ -217,19 +222,19 @@ fn the_socket_file_is_private_replaced_when_stale_and_removed() {
 
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "a socket that its owner left behind");
-    let server = Server::bind(&path).unwrap();
+    let server = Server::bind(&path, roles()).unwrap();
     // Somebody else's socket of that name is not removed.
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, "not ours").unwrap();
     drop(server);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "not ours");
 
-    let error = Server::bind(&path).unwrap_err();
+    let error = Server::bind(&path, roles()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert!(error.to_string().contains("dataplane.control"), "{error}");
     let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
-    let error = Server::bind(&dir.path().join("x".repeat(200))).unwrap_err();
+    let error = Server::bind(&dir.path().join("x".repeat(200)), roles()).unwrap_err();
     assert!(error.to_string().contains("cannot listen"), "{error}");
 }
 

@@ -3,16 +3,63 @@
 use super::Fake;
 use crate::server::{client::Input, diff, dispatch};
 use proptest::prelude::*;
-use sag_model::control::{Change, MAX_CONFIG_REQUEST, MAX_REQUEST};
+use sag_model::control::{Access, Change, MAX_CONFIG_REQUEST, MAX_REQUEST, Op};
 use serde_json::{Value, json};
 use std::io::{self, Read};
 
 fn ask(line: &str, fake: &mut Fake) -> Value {
     let mut out = Vec::new();
-    dispatch::answer(line.as_bytes(), fake, &mut out);
+    dispatch::answer(line.as_bytes(), Access::Admin, fake, &mut out);
     assert_eq!(out.pop(), Some(b'\n'));
     assert!(!out.contains(&b'\n'));
     serde_json::from_slice(&out).unwrap()
+}
+
+/// Each operation, called by one who may only read.
+#[test]
+fn readers_change_nothing() {
+    let read = [
+        r#""op":"status""#,
+        r#""op":"ports""#,
+        r#""op":"drops""#,
+        r#""op":"acl""#,
+        r#""op":"routes""#,
+        r#""op":"sessions""#,
+        r#""op":"top""#,
+        r#""op":"explain","port":"0","proto":"tcp","src":"192.0.2.1","dst":"192.0.2.9""#,
+        r#""op":"nat""#,
+        r#""op":"nat-bindings""#,
+        r#""op":"qos""#,
+        r#""op":"tunnels""#,
+        r#""op":"config-show""#,
+    ];
+    let keys = r#""spi_in":300,"spi_out":301,"key_in":"00ff","key_out":"ff00""#;
+    let admin = [
+        r#""op":"sessions-flush","all":true"#.to_owned(),
+        format!(r#""op":"tunnels-rekey","tunnel":"t",{keys}"#),
+        r#""op":"tunnels-key","gateway":"g""#.to_owned(),
+        r#""op":"tunnels-peers","peers":[]"#.to_owned(),
+        r#""op":"tunnels-confirm","tunnel":"t""#.to_owned(),
+        r#""op":"config-apply","text":"","name":"x""#.to_owned(),
+        r#""op":"config-diff","text":"","name":"x""#.to_owned(),
+        r#""op":"reload""#.to_owned(),
+    ];
+    assert_eq!(read.len() + admin.len(), Op::NAMES.len(), "every operation");
+    let ask = |args: &str| {
+        let (mut out, mut fake) = (Vec::new(), Fake::default());
+        let line = format!(r#"{{"v":1,"id":5,{args}}}"#);
+        dispatch::answer(line.as_bytes(), Access::Read, &mut fake, &mut out);
+        let answer: Value = serde_json::from_slice(&out).unwrap();
+        (answer["err"]["code"].as_str().map(str::to_owned), answer["id"].clone(), fake.asked)
+    };
+    for args in read {
+        let (code, ..) = ask(args);
+        assert_ne!(code.as_deref(), Some("Forbidden"), "{args}");
+    }
+    for args in &admin {
+        let (code, id, asked) = ask(args);
+        assert_eq!((code.as_deref(), id, asked.len()), (Some("Forbidden"), json!(5), 0), "{args}");
+    }
 }
 
 #[test]
@@ -222,7 +269,7 @@ proptest! {
         prop_assert_eq!(lines(&bytes, &sizes, true), want);
         for line in bytes.split(|b| *b == b'\n') {
             let mut out = Vec::new();
-            dispatch::answer(line, &mut Fake::default(), &mut out);
+            dispatch::answer(line, Access::Admin, &mut Fake::default(), &mut out);
             prop_assert_eq!(out.last(), Some(&b'\n'));
             let answer: Value = serde_json::from_slice(&out).unwrap();
             prop_assert!(answer.get("ok").is_some() != answer.get("err").is_some());
@@ -232,7 +279,7 @@ proptest! {
     #[test]
     fn nearly_right_requests_get_an_answer(text in json_like()) {
         let mut out = Vec::new();
-        dispatch::answer(text.as_bytes(), &mut Fake::default(), &mut out);
+        dispatch::answer(text.as_bytes(), Access::Admin, &mut Fake::default(), &mut out);
         let answer: Value = serde_json::from_slice(&out).unwrap();
         prop_assert!(answer.get("ok").is_some() != answer.get("err").is_some());
     }

@@ -1,6 +1,6 @@
 //! Keys of the program and of the device as a whole: `[dataplane]`, `[timeouts]`, `[bandwidth]`.
 
-use crate::config::schema::{LogFilter, MetricsAddress, SocketPath, ZeroIsNone, key, table};
+use crate::config::schema::{Identifier, LogFilter, MetricsAddress, SocketPath, ZeroIsNone, key, table};
 use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, Sandbox, XdpMode, ZeroCopy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +39,11 @@ table! {
         /// Unix socket of the control interface.
         pub control: PathBuf as SocketPath = "/run/sag/vcpe.sock".into() =>
             key().allowed("up to 107 bytes").source("unix(7)").at_start();
+        /// Members of this group may do everything on the control socket, as root and the daemon's own user and group
+        /// may ([who may do what](control.md#who-may-do-what)).
+        pub control_admin_group: String as Identifier = "sag-admin".to_owned() => key().at_start();
+        /// Members of this group may read on the control socket.
+        pub control_read_group: String as Identifier = "sag-read".to_owned() => key().at_start();
         /// Listener for Prometheus, `/metrics`; `""`: none.
         pub metrics: Option<SocketAddr> as MetricsAddress = Some(([127, 0, 0, 1], 9477).into()) =>
             key().allowed("`address:port` or `\"\"`").at_start();
