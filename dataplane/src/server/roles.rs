@@ -13,8 +13,8 @@ pub struct Roles {
     admin_users: BTreeSet<u32>,
     admin_groups: BTreeSet<u32>,
     read_groups: BTreeSet<u32>,
-    /// Names of the two groups, for refusals.
-    names: [String; 2],
+    /// Names of the two groups, and whether they exist, for refusals.
+    names: [(String, bool); 2],
 }
 
 /// Who is at the other end.
@@ -39,7 +39,7 @@ impl Roles {
             admin_users: BTreeSet::from([0, own.0]),
             admin_groups: number(admin_group).into_iter().chain([own.1]).collect(),
             read_groups: number(read_group).into_iter().collect(),
-            names: [admin_group.to_owned(), read_group.to_owned()],
+            names: [admin_group, read_group].map(|name| (name.to_owned(), number(name).is_some())),
         }
     }
 
@@ -60,11 +60,21 @@ impl Roles {
         if is_in(&self.read_groups) {
             return Ok(Access::Read);
         }
-        let text = format!("user {} may not use the control socket", peer.user);
-        let remedy = format!(
-            "run sagctl as root, or as a member of group {} (everything) or {} (reading)",
-            self.names[0], self.names[1]
+        let text = format!(
+            "user {} may not use the control socket: the mode or an ACL of its file alone gives no role",
+            peer.user
         );
+        let [admin, read] = &self.names;
+        let mut remedy = format!(
+            "run sagctl as root, or make the user a member of group {} (dataplane.control_admin_group: everything) or {} \
+             (dataplane.control_read_group: reading)",
+            admin.0, read.0
+        );
+        for (name, _) in self.names.iter().filter(|(_, exists)| !exists) {
+            remedy += &format!(
+                "; there was no group {name} when the gateway started: groupadd {name}, and restart it"
+            );
+        }
         Err(Error::new(ErrorCode::Forbidden, text, remedy))
     }
 }
@@ -115,6 +125,10 @@ mod tests {
         let e = access(1000, &[1000]).unwrap_err();
         assert_eq!(e.code, ErrorCode::Forbidden);
         assert!(e.message.contains("1000") && e.remedy.contains("sag-read"), "{e:?}");
+        assert!(!e.remedy.contains("groupadd"), "{e:?}");
+        let none = Roles::of("sag-admin", "sag-read", "sag-admin:x:992:\n", (0, 0));
+        let e = none.access_of(&Peer { user: 1000, groups: vec![1000] }).unwrap_err();
+        assert!(e.remedy.contains("groupadd sag-read") && !e.remedy.contains("groupadd sag-admin"), "{e:?}");
     }
 
     #[test]
