@@ -1,8 +1,9 @@
 """Programs under what their systemd unit grants, where systemd itself does not run: its user, capabilities, no new
-privileges, and a file system that is read-only but for the unit's own directories."""
+privileges, system calls, and a file system that is read-only but for the unit's own directories."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import seccomp
 from .config import ROOT
+from .net import run
 
 UNITS = ROOT / "configs" / "systemd"
 # A user that no machine has.
@@ -44,6 +47,7 @@ class Unit:
         ]
         if self.one("NoNewPrivileges") == "yes":
             command.append("--no-new-privs")
+        program = self.filtered(Path(folder), program)
         lines = ["#!/bin/sh", f"umask {self.one('UMask', '0022')}"]
         # Mounts of the shell below; the network namespace stays as it is.
         if self.one("ProtectSystem") == "strict":
@@ -60,6 +64,19 @@ class Unit:
         script.write_text("\n".join(lines) + "\n")
         script.chmod(0o755)
         return str(script)
+
+
+    def filtered(self, folder: Path, program: str) -> str:
+        """The program with the system calls of the unit alone; as it is where systemd's groups of them are not known."""
+        known, analyze = seccomp.numbers(), shutil.which("systemd-analyze")
+        if not known or not analyze:
+            return program
+        groups = run([analyze, "syscall-filter", "--no-pager"]).stdout
+        allowed = seccomp.unit_calls(self.settings["SystemCallFilter"], groups)
+        # Names of other processors have no number here.
+        calls = {known[name]: 0 for name in sorted(allowed) if name in known}
+        error = getattr(errno, self.one("SystemCallErrorNumber", "EPERM"))
+        return seccomp.wrapper(folder, str(program), seccomp.plan(folder / f"{self.name}-calls", error, calls))
 
 
 def own(*paths: Any) -> None:
