@@ -13,6 +13,7 @@ from harness.lab import Addresses as A
 from harness.nat import nat_config, table
 from harness.net import run
 from harness.sandbox import mask, reachable
+from harness.seccomp import numbers, without, wrapper
 from harness.waiting import within
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
@@ -151,6 +152,54 @@ def test_the_sandbox_can_be_turned_off(gateway, lab, mode):
     gateway.stop()
 
 
+def test_a_file_outside_is_not_read(gateway, lab, tmp_path):
+    """A configuration that is turned to a place that was not on the way when the daemon started: refused, until the sandbox
+    is off. It stands for whatever else the daemon might be made to open."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "vcpe.toml").write_text("")
+    (outside / "vcpe.toml").write_text((lab_config() + "# outside\n").replace("sag-lab", lab.run_dir.name))
+    gateway.stop()
+    lab.conf.unlink(missing_ok=True)
+    lab.conf.symlink_to(inside / "vcpe.toml")
+    ask = [lab.sagctl, "--socket", lab.socket, "reload"]
+    try:
+        for mode, refused in (("enforce", True), ("off", False)):
+            gateway.start(lab_config(sandbox=mode))
+            lab.conf.unlink()
+            lab.conf.symlink_to(outside / "vcpe.toml")
+            done = run(ask, check=False)
+            if refused and "(landlock)" not in lab.log.read_text():
+                pytest.skip("this kernel has no landlock")
+            assert (done.returncode != 0) == refused, (mode, done.stdout + done.stderr)
+            if refused:
+                assert "Permission denied" in done.stderr and "dataplane.sandbox" in done.stderr, done.stderr
+                assert answers(lab), "the running configuration stays"
+            gateway.stop()
+            lab.conf.unlink()
+            lab.conf.symlink_to(inside / "vcpe.toml")
+    finally:
+        gateway.stop()
+        lab.conf.unlink(missing_ok=True)
+
+
+def test_a_kernel_without_landlock(gateway, lab, tmp_path, monkeypatch):
+    """It is a warning, and the rest holds."""
+    if not numbers():
+        pytest.skip("no kernel headers of this processor (linux-libc-dev)")
+    gateway.stop()
+    lab.log.unlink(missing_ok=True)
+    plan = without(tmp_path / "no-landlock", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+    monkeypatch.setitem(lab.env, "SAG_VCPE_BIN", wrapper(tmp_path, lab.vcpe, plan))
+    gateway.start(lab_config())
+    assert answers(lab)
+    log = lab.log.read_text()
+    assert "files not confined: the kernel has no landlock" in log and "(seccomp)" in log, log
+    assert {thread["Seccomp"] for thread in threads(gateway.pid())} == {"2"}
+    gateway.stop()
+
+
 @pytest.fixture
 def roles(gateway, lab):
     """A function: sagctl as a member of a group; (exit code, output)."""
@@ -184,9 +233,27 @@ def test_roles_by_group(roles, gateway, lab):
     assert roles(ADMINS, "sessions", "flush", "--all")[0] == 0
     code, output = roles(None, "status")
     assert code != 0 and f"user {USER} may not use the control socket" in output, output
+    assert f"member of group {ADMINS}" in output, "the remedy"
     # The main group counts, too.
     who = ["setpriv", f"--reuid={USER}", f"--regid={READERS}", "--clear-groups"]
     assert run([*who, reachable(lab.sagctl, lab.run_dir), "--socket", lab.socket, "status"]).returncode == 0
+
+
+def test_the_mode_of_the_socket_gives_no_role(gateway, lab):
+    """A user whom an administrator let in by the file alone, as it was done before there were roles, is told what to do."""
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed (util-linux)")
+    gateway.stop()
+    lab.run_dir.chmod(0o755)
+    # Groups that no machine has.
+    gateway.start(lab_config(control_read_group="sag-none-r", control_admin_group="sag-none-a"))
+    assert Path(lab.socket).stat().st_mode & 0o777 == 0o660
+    Path(lab.socket).chmod(0o666)
+    who = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    done = run([*who, reachable(lab.sagctl, lab.run_dir), "--socket", lab.socket, "status"], check=False)
+    assert done.returncode != 0 and "gives no role" in done.stderr and "groupadd sag-none-a" in done.stderr, done.stderr
+    assert answers(lab)
+    gateway.stop()
 
 
 CROWD = """

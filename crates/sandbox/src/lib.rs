@@ -3,7 +3,7 @@
 //!
 //! - Capabilities: all sets are reduced to what [`Profile::capabilities`] names, and no program that it runs gets more.
 //! - Files: Landlock (Linux 5.13) leaves the system's own files to read, and the program's directories to write.
-//! - System calls: seccomp leaves those that the program uses. Others fail with `EPERM`.
+//! - System calls: seccomp leaves those that the program uses. Others fail, and the kernel logs them.
 //!
 //! The calling thread and those that it starts later are confined; so [`confine`] is called before there are others. A
 //! program with threads whose files are only known later calls [`confine_process`], starts these, and then calls
@@ -22,7 +22,7 @@
 //! confine(Mode::Enforce, &profile);
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
@@ -30,6 +30,7 @@ mod capabilities;
 mod files;
 mod profile;
 mod supervisor;
+mod sys;
 mod syscalls;
 
 pub use profile::{Mode, Profile, Program, UnknownMode};

@@ -20,9 +20,7 @@ impl Default for Supervisor {
 impl Supervisor {
     /// Asks the environment who waits for signs of life. Twice as many are given as are needed.
     pub fn new() -> Supervisor {
-        let mut usec = 0;
-        let watched = sd_notify::watchdog_enabled(false, &mut usec);
-        Supervisor { every: watched.then(|| Duration::from_micros(usec / 2)), last: None }
+        Supervisor { every: sd_notify::watchdog_enabled().map(|limit| limit / 2), last: None }
     }
 
     /// The program does what it is for from now on.
@@ -46,7 +44,7 @@ impl Supervisor {
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, state) {
+    if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "the service manager cannot be told");
     }
 }

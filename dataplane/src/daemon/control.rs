@@ -5,7 +5,7 @@ use super::keys;
 use super::report::explain;
 use crate::config_file;
 use crate::server::{Handler, rfc3339};
-use sag_model::config::{self, Secrets};
+use sag_model::config::{self, Sandbox, Secrets};
 use sag_model::control::{self, Error, Picker, TopCollector};
 use sag_pipeline::nat::Events;
 
@@ -130,7 +130,22 @@ impl Handler for Daemon {
 
     fn reload(&mut self) -> Result<control::ConfigApplied, Error> {
         let path = self.running.path.clone();
-        let text = config_file::read(&path).map_err(|e| Error::invalid_config(format!("{e:#}")))?;
+        let text =
+            config_file::read(&path).map_err(|e| unreadable(&e, self.running.config.dataplane.sandbox))?;
         self.config_apply(&text, &path.display().to_string())
     }
+}
+
+/// A configuration file that cannot be read again. Outside of what it was confined to at the start, the daemon is refused
+/// what its user may read.
+fn unreadable(error: &anyhow::Error, sandbox: Sandbox) -> Error {
+    let denied = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    let mut refusal = Error::invalid_config(format!("{error:#}"));
+    if sandbox == Sandbox::Enforce && error.downcast_ref().is_some_and(denied) {
+        refusal.remedy = "make the file readable for the daemon; if its path leads elsewhere than when the daemon started, \
+                          restart the daemon (dataplane.sandbox confines what it reads); the running configuration is \
+                          unchanged"
+            .into();
+    }
+    refusal
 }
