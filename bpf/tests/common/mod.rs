@@ -110,7 +110,7 @@ impl Fixture {
         Some(Fixture { gw, socket, fs })
     }
 
-    /// Runs the program on a frame that arrives on the LAN port and checks that the books balance
+    /// Runs the program on a frame that arrives on the LAN port and checks that the packet accounting holds
     /// with exactly one outcome more.
     pub fn run(&self, frame: &[u8]) -> TestRun {
         let before = self.gw.stats(LAN).unwrap();

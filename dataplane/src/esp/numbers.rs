@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 /// A write that has failed is tried again after so many nanoseconds.
 const RETRY: u64 = 1_000_000_000;
 /// How long a change of keys waits for the disk. What is not written by then is granted later.
-const PATIENCE: Duration = Duration::from_secs(3);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the start found to be wrong with the record, and about which keys.
 #[derive(Debug)]
@@ -278,8 +278,11 @@ impl Numbers {
             return;
         }
         self.submit();
-        while let Some(written) =
-            self.file.as_ref().filter(|_| self.in_flight.is_some()).and_then(|f| f.written(Some(PATIENCE)))
+        while let Some(written) = self
+            .file
+            .as_ref()
+            .filter(|_| self.in_flight.is_some())
+            .and_then(|f| f.written(Some(WRITE_TIMEOUT)))
         {
             self.take_written(written);
         }

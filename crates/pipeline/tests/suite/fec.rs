@@ -203,7 +203,7 @@ fn one_end_may_have_it_and_the_other_not() {
     let (mut near, mut far) = (gateway(None), far_end(fec(3, 1)));
     let wire = sent(&mut near, 6);
     assert_eq!((wire.len(), receive(&mut far, &wire).len()), (6, 6));
-    // Off at last: nothing is kept of it, and the books balance.
+    // Off at last: nothing is kept of it, and the packet accounting holds.
     let wire = sent(&mut gateway(fec(4, 2)), 4);
     receive(&mut far_end(fec(3, 1)), &wire[..3]);
     let mut far = far_end(fec(3, 1));

@@ -366,7 +366,7 @@ proptest! {
             *b = to;
         }
         f.truncate(f.len().saturating_sub(cut % 3 * cut));
-        // The runner checks the books after every frame.
+        // The runner checks the packet accounting after every frame.
         r.frame(DEV_WAN, &f);
     }
 }
