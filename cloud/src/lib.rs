@@ -4,6 +4,7 @@
 //! requests and answers; `store`, the database; `domain`, the types of the objects; `ops`, the operations; `south`, the
 //! side of the agents; `service`, HTTP.
 
+#![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod api;

@@ -1,5 +1,6 @@
 //! The `sag-cloud` command.
 
+#![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 use std::io::Write as _;
