@@ -88,7 +88,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         applied_revision: facts.revision,
         config_epoch: Some(status.config_epoch.into()),
         clock_offset: Some(facts.clock_offset),
-        notices: facts.compiled.map(|c| notices(c, &facts.network)),
+        notices: facts.compiled.map(|c| notices(&c.notices, &facts.network)),
         ports: port_rows(&ports),
         wans: wans(&ports, facts.tables),
         routes: route_rows(&routes),
@@ -108,8 +108,8 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
 /// Notices of one report; what is more is left out, and their number says so.
 const MAX_NOTICES: usize = 500;
 
-fn notices(compiled: &Compiled, network: &[String]) -> Vec<String> {
-    let mut all: Vec<String> = network.iter().chain(&compiled.notices).cloned().collect();
+fn notices(compiled: &[String], network: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = network.iter().chain(compiled).cloned().collect();
     if all.len() > MAX_NOTICES {
         let more = all.len() - MAX_NOTICES;
         all.truncate(MAX_NOTICES);
@@ -255,4 +255,23 @@ fn health(states: &BTreeMap<String, State>) -> Vec<HealthState> {
         problem: s.problem.clone(),
     };
     states.iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_of_a_report_are_bounded_and_say_so() {
+        let many = |what: &str, n: usize| (0..n).map(|i| format!("{what} {i}")).collect::<Vec<_>>();
+        assert_eq!(notices(&many("object", MAX_NOTICES - 1), &many("member", 1)).len(), MAX_NOTICES);
+        let cut = notices(&many("object", 2_000), &many("member", 100));
+        assert_eq!(cut.len(), MAX_NOTICES + 1);
+        assert_eq!(
+            (cut[0].as_str(), cut[100].as_str()),
+            ("member 0", "object 0"),
+            "the network's come first"
+        );
+        assert_eq!(cut[MAX_NOTICES], "and 1600 more; the log of sag-agent has them");
+    }
 }

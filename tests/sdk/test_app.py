@@ -129,6 +129,14 @@ def test_enterprise_codes(api):
     api.refused("CreateEnterpriseCode", "EnterpriseCode.BeenOccupied", EnterpriseCode=a)
     api.refused("CreateEnterpriseCode", "InvalidParameter", EnterpriseCode="abcde")
     api.call("UpdateEnterpriseCode", EnterpriseCode=a, IsDefault=True)
+    # A hundred are an account's.
+    letters = [random.choice("ghjkmnpqrstvwxyz") for _ in range(2)]
+    more = [f"{letters[0]}{i:02}{letters[1]}7" for i in range(100 - api.call("ListEnterpriseCode")["TotalCount"])]
+    for one in more:
+        api.call("CreateEnterpriseCode", EnterpriseCode=one)
+    api.refused("CreateEnterpriseCode", "QuotaExceeded.EnterpriseCode", 400, EnterpriseCode=code())
+    for one in more:
+        api.call("DeleteEnterpriseCode", EnterpriseCode=one)
     sag = app(api)
     api.call("UpdateSmartAGEnterpriseCode", EnterpriseCode=b, **sag)
     listed = api.call("ListEnterpriseCode", EnterpriseCode=b)["EnterpriseCodes"]

@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
+
 import helpers
+from clients import ApiError
 from conftest import access_key
 from helpers import gateway, report, rows
 
@@ -94,6 +97,14 @@ def test_grants_to_networks(api, other, server):
     seen = other.call("DescribeBindableSmartAccessGateways", CcnId=ccn, CrossAccount=True)
     assert rows(seen, "SmartAccessGateways", "SmartAccessGateway")[0]["SmartAGId"] == sag
     other.call("BindSmartAccessGateway", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
+    if hasattr(other, "extension"):
+        # Fifty blocks may be granted to it, and not one more.
+        blocks = lambda n: ",".join(f"10.{i}.0.0/16" for i in range(n))
+        member = dict(CcnId=ccn, SmartAGId=sag)
+        with pytest.raises(ApiError) as too_many:
+            other.extension("ModifyCloudConnectNetworkMember", CidrBlock=blocks(51), **member)
+        assert too_many.value.code == "CCN.CidrAmountLimit"
+        other.extension("ModifyCloudConnectNetworkMember", CidrBlock=blocks(50), **member)
     third = type(api)(server.endpoint, access_key(server.db, f"third-{api.kind}-{os.getpid()}"), api.record)
     third.refused("UnbindSmartAccessGateway", "Forbidden", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
     other.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag, SmartAGUid=account(api))
@@ -119,6 +130,12 @@ def test_grants_to_enterprise_networks(api):
     assert rule["CenUid"] == 123456789 and rule["GrantTrafficService"] is True
     api.refused("DeleteCloudConnectNetwork", "AlreadyBound.CEN", CcnId=ccn)
     api.call("RevokeInstanceFromCbn", **grant)
+    some = dict(CcnInstanceId=ccn, CenUid=123456789, GrantTrafficService=True)
+    for i in range(20):
+        api.call("GrantInstanceToCbn", CenInstanceId=f"cen-{i}", **some)
+    api.refused("GrantInstanceToCbn", "QuotaExceeded.CenGrant", 400, CenInstanceId="cen-20", **some)
+    for i in range(20):
+        api.call("RevokeInstanceFromCbn", CcnInstanceId=ccn, CenInstanceId=f"cen-{i}")
     api.call("DeleteCloudConnectNetwork", CcnId=ccn)
 
 
@@ -138,6 +155,13 @@ def test_border_routers(api, other):
     assert other.call("DescribeSagVbrRelations", **params)["SagVbrRelations"] == []
     grant = dict(SmartAGId=sag, VbrInstanceId="vbr-other")
     api.call("GrantSagInstanceToVbr", VbrRegionId="cn-hangzhou", VbrUid=account(other), **grant)
+    many = [dict(SmartAGId=sag, VbrInstanceId=f"vbr-{i}") for i in range(20)]
+    for one in many[1:]:
+        api.call("GrantSagInstanceToVbr", VbrRegionId="cn-hangzhou", VbrUid=account(other), **one)
+    over = dict(VbrRegionId="cn-hangzhou", VbrUid=account(other), **many[0])
+    api.refused("GrantSagInstanceToVbr", "QuotaExceeded.VbrGrant", 400, **over)
+    for one in many[1:]:
+        api.call("RevokeInstanceFromVbr", **one)
     rule = rows(api.call("DescribeGrantSagVbrRules", **grant), "GrantRules", "GrantRule")[0]
     assert rule["Bound"] is False
     api.call("RevokeInstanceFromVbr", **grant)

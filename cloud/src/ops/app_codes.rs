@@ -7,9 +7,12 @@ use crate::api::{request, response};
 use crate::domain::app::{AppUser, EnterpriseCode};
 use crate::domain::gateway::Gateway;
 use crate::domain::objects::Authorised;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::store::Kind;
 use crate::store::objects::{Column, Filter, Stored};
+
+/// Codes of an account.
+const QUOTA: i64 = 100;
 
 async fn require(cx: &mut Cx, code: &str) -> Result<Authorised<EnterpriseCode>> {
     // A code belongs to the account, not to a region.
@@ -32,8 +35,16 @@ pub async fn create(
         return Err(cx.err(&["EnterpriseCode.BeenOccupied"]));
     }
     let all = Filter::of(cx.uid());
-    let first = cx.count(Kind::EnterpriseCode, &all).await? == 0;
-    let body = EnterpriseCode { enterprise_code: code.clone(), region_id: cx.region(), is_default: first };
+    let count = cx.count(Kind::EnterpriseCode, &all).await?;
+    if count >= QUOTA {
+        return Err(ApiError::new(
+            400,
+            "QuotaExceeded.EnterpriseCode",
+            "The account has as many codes as it may.",
+        ));
+    }
+    let body =
+        EnterpriseCode { enterprise_code: code.clone(), region_id: cx.region(), is_default: count == 0 };
     let code = cx.create(code, body)?;
     cx.put(&code).await?;
     Ok(response::CreateEnterpriseCode::default())

@@ -84,4 +84,15 @@ mod tests {
         assert_eq!(d.config.command_results["Synchronize"].outcome, None);
         assert!(d.config.commands.is_empty());
     }
+
+    #[test]
+    fn a_command_replaces_an_earlier_one_of_its_name() {
+        let (summary, config) = (Summary::default(), DeviceConfig::initial(1));
+        let mut d = Device { summary, config, state: sag_southbound::StateReport::default() };
+        for _ in 0..1000 {
+            issue(&mut d, Command::Reboot);
+            issue(&mut d, Command::Synchronize);
+        }
+        assert_eq!(d.config.commands.len(), 2);
+    }
 }

@@ -10,6 +10,9 @@ use crate::store::objects::Filter;
 use crate::store::secrets::HEX;
 use crate::store::{Kind, Link};
 
+/// Enterprise networks that a network is granted to.
+const QUOTA: i64 = 20;
+
 pub async fn grant_ccn(
     cx: &mut Cx,
     request: request::GrantSagInstanceToCcn,
@@ -92,6 +95,13 @@ pub async fn grant_cen(
     let key = format!("{}/{cen}", ccn.id);
     if cx.part::<_, CenGrant>(&ccn, &key).await?.is_some() {
         return Err(cx.err(&["AlreadyBound.CEN"]));
+    }
+    if cx.count(Kind::CenGrant, &Filter::under(&ccn.id)).await? >= QUOTA {
+        return Err(ApiError::new(
+            400,
+            "QuotaExceeded.CenGrant",
+            "The network has as many grants as it may.",
+        ));
     }
     let hex = cx.cipher.token(HEX, 32).map_err(ApiError::internal)?.to_lowercase();
     let body = CenGrant {

@@ -6,9 +6,12 @@ use crate::api::{request, response};
 use crate::domain::gateway::Gateway;
 use crate::domain::grants::VbrGrant;
 use crate::domain::objects::Authorised;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::store::objects::{Column, Filter};
 use crate::store::{Kind, Link};
+
+/// Border routers that a gateway is granted to.
+const QUOTA: i64 = 20;
 
 fn key(gw: &str, vbr: &str) -> String {
     format!("{gw}/{vbr}")
@@ -71,6 +74,13 @@ pub async fn grant(
     let id = key(&gw.id, &request.vbr_instance_id);
     if cx.part::<_, VbrGrant>(&gw, &id).await?.is_some() {
         return Err(cx.err(&["SAG.GrantDuplicated"]));
+    }
+    if cx.count(Kind::VbrGrant, &Filter::under(&gw.id)).await? >= QUOTA {
+        return Err(ApiError::new(
+            400,
+            "QuotaExceeded.VbrGrant",
+            "The gateway has as many grants as it may.",
+        ));
     }
     let instance_id = cx.new_id("sgv")?;
     let body = copied!(request => VbrGrant {
