@@ -21,6 +21,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from harness.flood import Attack
 from harness.lab import Gateway, Lab
 from harness.nat import Peers, hide_the_inside
 from harness.net import CommandError, run
@@ -32,6 +33,12 @@ from harness.wire import Sender, Sniffer
 def pytest_addoption(parser):
     parser.addoption("--forwarder", choices=("sag", "kernel"), default="sag", help="what forwards in the lab")
     parser.addoption("--quick", action="store_true", help="leave out what is marked slow")
+    parser.addoption(
+        "--attack-rate",
+        type=int,
+        default=None,
+        help="packets a second of floods and scans, on tables of the default size (default: 4000, on small ones)",
+    )
     parser.addoption("--seed", type=int, default=None, help="seed of the random tests (default: a new one, printed)")
 
 
@@ -87,6 +94,12 @@ def remove_what_is_left(prefix):
 @pytest.fixture(scope="session")
 def forwarder(request):
     return request.config.getoption("--forwarder")
+
+
+@pytest.fixture(scope="session")
+def attack(request):
+    """How hard attackers try."""
+    return Attack.of(request.config.getoption("--attack-rate"))
 
 
 @pytest.fixture(scope="session")

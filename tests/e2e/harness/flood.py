@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,12 +28,77 @@ FLAGS = {"syn": 0x02, "ack": 0x10, "fin": 0x11, "synack": 0x12}
 TRIES = 3.0  # seconds in which a connection must come about
 
 
+@dataclass(frozen=True)
+class Attack:
+    """Packets a second, for how long, and sessions that the gateway's tables hold (`None`: by default)."""
+
+    rate: int
+    seconds: int
+    flows: int | None
+
+    @classmethod
+    def of(cls, rate: int | None) -> Attack:
+        """As hard as asked for, on tables of default size; else what a test has time for, on small ones."""
+        return cls(4000, 5, 8192) if rate is None else cls(rate, 12, None)
+
+    @property
+    def table(self) -> dict[str, int]:
+        """For `lab_config`."""
+        return {"flows": self.flows or 1 << 20}
+
+    def fills(self, capacity: int) -> bool:
+        """Whether sessions of the attack, which last ten seconds when refused, fill such a table."""
+        return self.rate * min(self.seconds, 10) > 2 * capacity
+
+
 def checksum(*parts: bytes) -> int:
     data = b"".join(parts)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def many(macs: bytes, src: str, dst: str, kind: str, count: int, rng: random.Random) -> list[bytes]:
+    """Frames to random ports that nobody listens on. Checksums are carried on from one frame to the next."""
+    template = frame(macs, src, dst, kind, (1024, 10_000), 0)
+    at = 14 + (20 if ":" not in src else 40)
+    field = at + (6 if kind == "udp" else 16)
+    base = ~int.from_bytes(template[field : field + 2], "big") & 0xFFFF
+    base += (~1024 & 0xFFFF) + (~10_000 & 0xFFFF)
+    made = []
+    for _ in range(count):
+        sport, dport, low = rng.randrange(1024, 65536), rng.randrange(10_000, 60_000), rng.getrandbits(16)
+        total = base + sport + dport + low
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        out = bytearray(template)
+        struct.pack_into("!HH", out, at, sport, dport)
+        # The sequence number of TCP; what UDP carries is as long.
+        struct.pack_into("!H", out, at + (14 if kind == "udp" else 6), low)
+        struct.pack_into("!H", out, field, ~total & 0xFFFF or 0xFFFF)
+        made.append(bytes(out))
+    return made
+
+
+def scan(macs: bytes, src: str, dst: str, made_up: bool, count: int) -> list[bytes]:
+    """UDP without a checksum (IPv6: a wrong one, for nobody gets it) to one address after the other of 40,000, from one
+    source, or each from another one."""
+    a, b = ipaddress.ip_address(src), ipaddress.ip_address(dst)
+    made = []
+    for n in range(1, count + 1):
+        to = int(b) + (256 + n % 40_000 if b.version == 4 else 0x0F000000 + n)
+        if made_up:
+            a = ipaddress.ip_address(0x65000000 + n) if b.version == 4 else ipaddress.ip_address((0x20010DB900000000 + n << 64) + 1)
+        payload = n.to_bytes(8, "big")
+        l4 = struct.pack("!HHHH", 9, 9, 8 + len(payload), 0 if b.version == 4 else 1) + payload
+        if b.version == 6:
+            made.append(macs + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(l4), UDP, 64) + a.packed + to.to_bytes(16, "big") + l4)
+            continue
+        head = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(l4), 0, 0, 64, UDP, 0) + a.packed + to.to_bytes(4, "big"))
+        struct.pack_into("!H", head, 10, checksum(bytes(head)))
+        made.append(macs + b"\x08\x00" + bytes(head) + l4)
+    return made
 
 
 def frame(macs: bytes, src: str, dst: str, kind: str, ports: tuple[int, int], seq: int) -> bytes:
@@ -63,10 +129,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     rng, macs = random.Random(args.seed), bytes.fromhex(args.macs)
-    count = min(int(args.rate * args.seconds), 40_000)
-    # Ports that nobody listens on.
-    ports = [(rng.randrange(1024, 65536), rng.randrange(10_000, 60_000)) for _ in range(count)]
-    frames = [frame(macs, args.src, args.dst, args.kind, p, rng.getrandbits(32)) for p in ports]
+    count = min(int(args.rate * args.seconds), 400_000)
+    if args.kind.startswith("scan"):
+        frames = scan(macs, args.src, args.dst, args.kind == "scan-made-up", count)
+    elif args.kind == "udp-spoofed":
+        # In the name of fifty others.
+        first = ipaddress.ip_address(args.src)
+        frames = [f for n in range(50) for f in many(macs, str(first + n), args.dst, "udp", count // 50, rng)]
+        rng.shuffle(frames)
+    else:
+        frames = many(macs, args.src, args.dst, args.kind, count, rng)
+    count = len(frames)
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sock.bind((args.dev, 0))
     print("ready", flush=True)
@@ -164,6 +237,8 @@ class Clients:
     def __init__(self, ns: Namespace, family: int, address: str, port: int) -> None:
         self.ns, self.to = ns, (address, port)
         self.family = socket.AF_INET if family == 4 else socket.AF_INET6
+        # When connections began that did not come about.
+        self.failed: list[float] = []
 
     @contextlib.contextmanager
     def connected(self, count: int) -> Iterator[list[socket.socket]]:
@@ -208,19 +283,23 @@ class Clients:
                         sock.send(b"hello")
                         poll.modify(sock, selectors.EVENT_READ)
                         continue
-                    done += sock.recv(100) == b"hello" and now - open_now[sock] <= TRIES
+                    well = sock.recv(100) == b"hello" and now - open_now[sock] <= TRIES
                 except OSError:
-                    pass
-                self._end(poll, open_now, sock)
+                    well = False
+                done += well
+                self._end(poll, open_now, sock, well)
             for sock, since in list(open_now.items()):
                 if time.monotonic() - since > TRIES:
-                    self._end(poll, open_now, sock)
+                    self._end(poll, open_now, sock, False)
         return done, tried
 
-    @staticmethod
-    def _end(poll: selectors.BaseSelector, open_now: dict[socket.socket, float], sock: socket.socket) -> None:
+    def _end(
+        self, poll: selectors.BaseSelector, open_now: dict[socket.socket, float], sock: socket.socket, well: bool
+    ) -> None:
         poll.unregister(sock)
-        del open_now[sock]
+        since = open_now.pop(sock)
+        if not well:
+            self.failed.append(since)
         sock.close()
 
 
