@@ -14,6 +14,7 @@ use crate::tunnels::TunnelCompiler;
 use sag_model::config::Config;
 use sag_model::time::Tick;
 use sag_model::{MacAddr, Nanos, PortIdx};
+use sag_pipeline::resolution::RequestRates;
 use sag_pipeline::snapshot::{Options, Port, SessionLimits, Timeouts};
 use sag_pipeline::tunnel::EspSaTable;
 use sag_rtnl::{Neighbor, Tables};
@@ -41,6 +42,8 @@ pub struct Compiler {
     /// For a replay: frames are taken whatever their destination MAC, and a neighbor that is not known gets an Ethernet address
     /// derived from its IP address.
     pub replay: bool,
+    /// Learned routes of a family.
+    pub(crate) max_learned: usize,
 }
 
 impl Compiler {
@@ -54,6 +57,7 @@ impl Compiler {
             qos: QosCompiler::default(),
             tunnels: TunnelCompiler::new(esp),
             replay: false,
+            max_learned: routes::MAX_LEARNED,
         }
     }
 
@@ -64,7 +68,8 @@ impl Compiler {
         let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
         let local = ports::local_addresses(config, tables);
         let (tunnels, esp) = self.tunnels.compile(config, clock.monotonic, &mut problems);
-        let rows = routes::collect(config, tables, &bindings, &self.tunnels);
+        let learned = (tables, self.max_learned);
+        let rows = routes::collect(config, learned, &bindings, &self.tunnels, &mut problems);
         self.numbers.nexthops.set_fixed(config.neighbors.iter().map(|n| (n.port, n.address)));
         let spec = GatewaySpec {
             epoch,
@@ -86,6 +91,10 @@ impl Compiler {
                 sessions: SessionLimits {
                     host_share: config.dataplane.host_share,
                     host_half_open: config.dataplane.host_half_open,
+                },
+                requests: RequestRates {
+                    source: config.dataplane.neighbor_host_rate,
+                    port: config.dataplane.neighbor_rate,
                 },
                 icmp_rate: config.dataplane.icmp_rate,
                 promiscuous: self.replay,

@@ -40,6 +40,15 @@ pub enum Problem {
         /// The ACL rule or QoS policy.
         rule: String,
     },
+    /// More routes from others than the gateway looks up.
+    #[error(
+        "more than {limit} routes of a family are learned: the others are left out, and packets to them go by less specific \
+         routes; have the routing daemon take fewer (maximum-prefix)"
+    )]
+    TooManyRoutes {
+        /// Learned routes of a family.
+        limit: usize,
+    },
     /// More next hops than records for them.
     #[error("more next hops than the table has numbers for: some stay unresolved")]
     TooManyNextHops,

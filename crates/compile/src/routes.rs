@@ -1,6 +1,7 @@
 //! Routes: the kernel's tables and the file's, merged by prefix and metric.
 
 use crate::ports::PortBinding;
+use crate::problem::Problem;
 use crate::tunnels::TunnelCompiler;
 use ipnet::IpNet;
 use sag_model::PortIdx;
@@ -60,13 +61,41 @@ fn table_rank(t: Table) -> Option<u8> {
     }
 }
 
-/// The winning route of each prefix, ordered by prefix.
+/// Routes of a family that others may have the gateway look up: whoever speaks to a routing daemon, or sends router
+/// advertisements. Those of this machine's operator have room in any case.
+pub(crate) const MAX_LEARNED: usize = 262_144;
+
+/// Counts what is learned, for each family.
+struct Learned {
+    room: [usize; 2],
+    full: bool,
+}
+
+impl Learned {
+    /// Whether there is room for a route.
+    fn admits(&mut self, route: &sag_rtnl::Route) -> bool {
+        // The kernel's own, and the operator's (`boot` is what `ip route add` says).
+        if matches!(route.protocol.name(), Some("kernel" | "boot" | "static")) {
+            return true;
+        }
+        let room = &mut self.room[usize::from(route.dst.addr().is_ipv6())];
+        self.full |= *room == 0;
+        let admitted = *room > 0;
+        *room = room.saturating_sub(1);
+        admitted
+    }
+}
+
+/// The winning route of each prefix, ordered by prefix. Of learned routes so many of a family are considered, in the order of
+/// their addresses, and there is a problem if there are more.
 pub(crate) fn collect(
     config: &Config,
-    tables: &Tables,
+    (tables, max_learned): (&Tables, usize),
     bindings: &[PortBinding],
     tunnels: &TunnelCompiler,
+    problems: &mut Vec<Problem>,
 ) -> Vec<RouteRow> {
+    let mut learned = Learned { room: [max_learned; 2], full: false };
     let mut best: BTreeMap<IpNet, (Rank, RouteRow)> = BTreeMap::new();
     let mut offer = |rank: Rank, row: RouteRow| match best.get_mut(&row.dst) {
         Some((have, old)) if rank < *have => {
@@ -92,7 +121,7 @@ pub(crate) fn collect(
         // Link-local destinations and multicast never get as far as a route lookup.
         let link_scope =
             matches!(r.dst.addr(), IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
-        if link_scope || r.tos != 0 {
+        if link_scope || r.tos != 0 || !learned.admits(r) {
             continue;
         }
         let mut foreign = Vec::new();
@@ -130,6 +159,9 @@ pub(crate) fn collect(
             unused: Vec::new(),
         };
         offer((table, r.priority, RouteSource::Kernel), row);
+    }
+    if learned.full {
+        problems.push(Problem::TooManyRoutes { limit: max_learned });
     }
     let inside = connected_inside(config, tunnels);
     for row in connected(config).chain(inside).chain(configured(config, bindings, tunnels)) {

@@ -185,6 +185,37 @@ fn kernel_tables_become_routes_ports_and_local_addresses() {
     assert!(s.route(ip("2001:db8::1")).is_none());
 }
 
+/// Whoever speaks to a routing daemon cannot make the gateway look up routes without bound; the operator's own always count.
+#[test]
+fn learned_routes_are_bounded() {
+    let mut c = Gateway::new();
+    c.compiler.max_learned = 100;
+    let mut t = tables();
+    let learned = |dst: &str, protocol| KernelRoute {
+        protocol: RouteProtocol(protocol),
+        ..route(dst, RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))])
+    };
+    for n in 0..100 {
+        t.insert_route(learned(&format!("10.0.{n}.0/24"), 186));
+        t.insert_route(learned(&format!("2001:db8:{n:x}::/48"), 188));
+    }
+    let plan = c.compile(&config(""), &t, 1, NOW);
+    assert!(plan.problems.is_empty(), "{:?}", plan.problems);
+    let before = plan.routes.len();
+    for n in 0..50 {
+        t.insert_route(learned(&format!("10.1.{n}.0/24"), 186));
+    }
+    t.insert_route(route("10.2.0.0/16", RouteKind::Unicast, 20, vec![hop(4, Some("203.0.113.1"))]));
+    let plan = c.compile(&config(""), &t, 2, NOW);
+    assert_eq!(plan.problems, [Problem::TooManyRoutes { limit: 100 }]);
+    assert_eq!(plan.routes.len(), before + 1, "the operator's alone");
+    // Withdrawn routes make room.
+    let mut t = tables();
+    t.insert_route(learned("10.1.1.0/24", 186));
+    let plan = c.compile(&config(""), &t, 3, NOW);
+    assert!(plan.problems.is_empty() && plan.routes.iter().any(|r| r.protocol == "bgp"), "{:?}", plan.routes);
+}
+
 #[test]
 fn the_lowest_metric_wins_and_the_file_wins_ties() {
     let more = r#"

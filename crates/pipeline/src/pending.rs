@@ -4,7 +4,7 @@
 
 use crate::flow_ports::FlowPorts;
 use crate::ids::TunnelNo;
-use crate::resolution::{MAX_STRANGERS, SourceNo};
+use crate::resolution::{MAX_STRANGERS, Requester};
 use sag_model::{Nanos, PortIdx};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub struct Arrival {
     /// Its own, or those of its datagram if it is a fragment.
     pub ports: FlowPorts,
     /// Whose share of the places for packets without a next hop it has.
-    pub source: SourceNo,
+    pub from: Requester,
 }
 
 /// A packet that waits for a `K`.
@@ -138,7 +138,7 @@ mod tests {
             tunnel: None,
             since: Nanos(5),
             ports: FlowPorts::default(),
-            source: SourceNo::default(),
+            from: Requester::default(),
         };
         let push = |h: &mut PendingQueue<u8>, n: u8, b: u8| h.push(n, arrival, &[b; 60]);
         let mut buf = [0; SLOT_BYTES];

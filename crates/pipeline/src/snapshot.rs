@@ -14,6 +14,7 @@ use crate::nat::NatPolicy;
 pub use crate::neighbors::{NeighborKey, NeighborTable};
 use crate::policy::AclSet;
 use crate::qos::QosPolicy;
+use crate::resolution::RequestRates;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 pub use outer_path::OuterPath;
 use sag_model::config::ReversePath;
@@ -140,6 +141,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// What a host may have of the session tables.
     pub sessions: SessionLimits,
+    /// Next hops that may be requested.
+    pub requests: RequestRates,
     /// ICMP errors a second, port and worker.
     pub icmp_rate: u32,
     /// Take frames whatever their destination MAC (a capture file has no interface address).

@@ -13,6 +13,7 @@ use sag_pipeline::nat::{
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
+use sag_pipeline::resolution::RequestRates;
 use sag_pipeline::snapshot::{
     AddrSet, Member, NhIdx, Options, Port, Route, SessionLimits, Snapshot, Timeouts,
 };
@@ -120,6 +121,7 @@ impl Net {
                     other: secs(600),
                 },
                 sessions: SessionLimits::default(),
+                requests: RequestRates::default(),
                 icmp_rate: 1000,
                 promiscuous: false,
             },

@@ -159,6 +159,7 @@ impl Daemon {
     /// Requests next hops for which workers hold packets from the kernel. None of them gets a number before it has answered.
     fn resolve(&mut self, next_hops: Vec<NeighborKey>) {
         let now = Nanos(sys::now());
+        self.kernel.resolver.set_rates(self.publisher.snapshot.options.requests);
         for key in next_hops {
             let Some(ifindex) = self.publisher.bindings.get(key.0.index()).and_then(|b| b.l3_ifindex) else {
                 continue;

@@ -8,7 +8,7 @@
 use super::floods::{Change, Watch};
 use sag_model::config::Config;
 use sag_model::{Nanos, PortIdx};
-use sag_pipeline::resolution::{Rate, RateLimit};
+use sag_pipeline::resolution::{Rate, RateLimit, RequestRates};
 use sag_pipeline::snapshot::NeighborKey;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -17,8 +17,6 @@ use std::time::Instant;
 pub const MAX_INCOMPLETE: usize = 128;
 /// The same of all ports together: half of what the kernel holds before it looks for room (`gc_thresh2`).
 pub const MAX_INCOMPLETE_FAMILY: usize = 256;
-/// Requests to the kernel for neighbors of one port and family.
-pub const RATE: Rate = Rate { per_second: 256, burst: 256 };
 /// After this time the kernel has given up, whether it has said so or not.
 const GIVEN_UP: Nanos = Nanos::from_secs(5);
 
@@ -26,8 +24,10 @@ const GIVEN_UP: Nanos = Nanos::from_secs(5);
 type Class = (PortIdx, bool);
 
 /// Neighbors that have been asked for and have not answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resolver {
+    /// Requests to the kernel for neighbors of one port and family.
+    limit: Rate,
     /// The oldest first.
     incomplete: BTreeMap<Class, VecDeque<(Nanos, NeighborKey)>>,
     rates: BTreeMap<Class, RateLimit>,
@@ -46,7 +46,29 @@ pub enum Admission {
     Refused,
 }
 
+impl Default for Resolver {
+    fn default() -> Resolver {
+        Resolver {
+            limit: Resolver::limit(RequestRates::default()),
+            incomplete: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            limited: BTreeMap::new(),
+        }
+    }
+}
+
 impl Resolver {
+    /// As many as a port's neighbors and its strangers may request together.
+    const fn limit(rates: RequestRates) -> Rate {
+        let both = rates.port.saturating_mul(2);
+        Rate { per_second: both, burst: both }
+    }
+
+    /// From here on as many may be requested as these rates say.
+    pub fn set_rates(&mut self, rates: RequestRates) {
+        self.limit = Resolver::limit(rates);
+    }
+
     /// Whether a neighbor is asked for now; it counts as asked for then.
     pub fn admit(&mut self, key: NeighborKey, now: Nanos) -> Admission {
         let class = (key.0, key.1.is_ipv6());
@@ -54,11 +76,11 @@ impl Resolver {
             return Admission::Pending;
         }
         let rate = self.rates.entry(class).or_default();
-        if !rate.allows(now, RATE) {
+        if !rate.allows(now, self.limit) {
             self.count_limited(key.0);
             return Admission::Refused;
         }
-        rate.take(now, RATE);
+        rate.take(now, self.limit);
         let instead_of = self.make_room(class);
         if let Some(old) = instead_of {
             self.count_limited(old.0);
@@ -216,8 +238,8 @@ mod tests {
             }
             assert!(r.incomplete() <= MAX_INCOMPLETE);
         }
-        let in_8_s = 8 * RATE.per_second;
-        assert!((in_8_s..=RATE.burst + in_8_s).contains(&asked), "{asked} in 8 s");
+        let in_8_s = 8 * r.limit.per_second;
+        assert!((in_8_s..=r.limit.burst + in_8_s).contains(&asked), "{asked} in 8 s");
         assert_eq!((asked - forgotten) as usize, MAX_INCOMPLETE);
         assert_eq!(r.limited(PortIdx(0)), u64::from(refused + forgotten));
         // Other ports and the other family are asked for as before.

@@ -7,7 +7,7 @@ use sag_tunnel::keys::{self, Announcement, KeyRing, Lifetime, SaPair};
 use sag_xsk::sys;
 
 /// Pairs of keys that are derived by one key of the gateway at the most. With a new one the count begins anew.
-const MAX_DERIVED: usize = 4096;
+pub(super) const MAX_DERIVED: usize = 4096;
 
 impl EspKeys {
     /// Sets how long a key that peers agree by is in use.

@@ -1,5 +1,6 @@
 //! Which associations are in use while keys change.
 
+use super::agreement::MAX_DERIVED;
 use super::*;
 use sag_model::config::{self, Config};
 use sag_pipeline::ids::TunnelNo;
@@ -478,6 +479,24 @@ fn derived_keys_are_installed_once() {
     assert!(carries(&a, &b));
     b.poll();
     assert!(carries(&b, &a));
+}
+
+/// A peer that announces one key after the other does not make the gateway keep without bound what it has derived; the
+/// gateway's next key has room again.
+#[test]
+fn pairs_of_one_key_are_bounded() {
+    let [mut a, mut b] = agreeing();
+    a.announce("a", false).unwrap();
+    let b1 = b.announce("b", false).unwrap();
+    assert!(a.accept_peer_key("t", &b1, "").unwrap());
+    a.derived.extend((0..).take(MAX_DERIVED - a.derived.len()));
+    let [_, mut other] = agreeing();
+    let b2 = Announcement { epoch: b1.epoch + 1, ..other.announce("b", false).unwrap() };
+    assert!(matches!(a.accept_peer_key("t", &b2, ""), Err(InstallError::TooManyKeys(MAX_DERIVED))));
+    assert_eq!(a.derived.len(), MAX_DERIVED);
+    a.announce("a", true).unwrap();
+    assert!(a.accept_peer_key("t", &b2, "").unwrap());
+    assert_eq!(a.derived.len(), 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::resolution::SourceNo;
+use crate::resolution::Requester;
 use proptest::prelude::*;
 use sag_model::PortIdx;
 
@@ -9,7 +9,7 @@ const ARRIVAL: Arrival = Arrival {
     tunnel: None,
     since: Nanos::ZERO,
     ports: FlowPorts { proto: 0, sport: 0, dport: 0 },
-    source: SourceNo::NONE,
+    from: Requester::NONE,
 };
 const PORTS: FlowPorts = FlowPorts { proto: 17, sport: 1, dport: 2 };
 const NO_ROOM: Followed = Followed::Refused(DropReason::FragmentTableFull);

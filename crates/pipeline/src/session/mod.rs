@@ -14,7 +14,7 @@ pub use crate::table::{ANSWERED, State, Worth};
 use crate::table::{DeferredFree, FlowTable, SAME_RULE};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
-pub use shares::{Holder, begun, excess, heaviest, note_answer};
+pub use shares::{Holder, begun, excess, has_answers, heaviest, note_answer};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 pub use takeover::{state_flags, take_over};

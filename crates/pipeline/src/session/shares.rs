@@ -75,6 +75,12 @@ pub(super) fn ended<R: FlowFamily>(table: &FlowTable<R>, session: u32) {
     }
 }
 
+/// Whether the sender of a packet with this key has sessions that were answered.
+pub fn has_answers<R: FlowFamily>(table: &FlowTable<R>, key: &R::Key) -> bool {
+    let has = table.hosts.get(R::host(key, table.seed()));
+    has.sessions > has.unanswered
+}
+
 /// The heaviest holder of sessions, if there is one with many, and how many.
 pub fn heaviest<R: FlowFamily>(table: &FlowTable<R>) -> Option<(u64, u32)> {
     let has_networks = R::network(&R::default().key()).is_some();

@@ -6,7 +6,7 @@ use super::{BatchEntry, Env, Pipeline, Verdict, drop_at};
 use crate::fragments::{DatagramKey, EntryNo, FlowPorts, Followed, Span};
 use crate::originate::Emit;
 use crate::pending::Arrival;
-use crate::resolution::SourceNo;
+use crate::resolution::Requester;
 use crate::snapshot::Snapshot;
 use crate::tables::SharedTable;
 use sag_model::{DropReason, Nanos};
@@ -66,7 +66,7 @@ impl Pipeline {
                     tunnel: s.tunnel,
                     since: now,
                     ports: FlowPorts::default(),
-                    source: SourceNo::NONE,
+                    from: Requester::NONE,
                 };
                 if !self.fragments.datagrams.keep(no, &span, arrival, f.bytes()) {
                     return drop_at(&self.counters, s.ingress, DropReason::FragmentTableFull);

@@ -8,7 +8,7 @@ use crate::ids::TunnelNo;
 use crate::nat::Events;
 use crate::originate::{LINK_ROOM, Limiter};
 use crate::pending::{self, Arrival, PendingPacket, PendingQueue};
-use crate::resolution::{RequestLimits, SourceNo};
+use crate::resolution::{RequestLimits, RequestRates};
 use crate::session::{Ending, Sweeper};
 use crate::snapshot::{NeighborKey, Snapshot};
 use crate::table::DeferredFree;
@@ -16,6 +16,7 @@ use crate::tables::Tables;
 use crate::tunnel::{Keepalive, Monitor, Reassembler};
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::Family;
+use std::net::IpAddr;
 
 /// Refused flows that a worker remembers by their hash.
 pub(super) const REFUSED: usize = 1024;
@@ -152,8 +153,8 @@ pub(super) struct Neighbors {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unresolved {
     pub key: NeighborKey,
-    pub ingress: PortIdx,
-    pub source: SourceNo,
+    /// Who sends the packet.
+    pub src: IpAddr,
     /// The next hop is a router or the far end of a session, and not an address that the sender may have made up.
     pub established: bool,
 }
@@ -186,25 +187,27 @@ impl Neighbors {
     /// Requests the next hop of a packet, and keeps a copy of it until the answer has come.
     pub fn hold(
         &mut self,
-        now: Nanos,
+        (now, rates): (Nanos, RequestRates),
         u: &Unresolved,
-        arrival: Arrival,
+        mut arrival: Arrival,
         frame: &[u8],
     ) -> Result<(), DropReason> {
+        let from = &mut arrival.from;
         if !self.is_requested(u.key) {
             if self.requests.len() >= MAX_REQUESTS {
                 return Err(DropReason::NeighborQueueFull);
             }
-            let v6 = u.key.1.is_ipv6();
-            if !u.established && !self.limits.allow(now, u.ingress, v6, u.source) {
+            let request = (u.src, u.key.1);
+            if !u.established && !self.limits.allow((now, rates), (arrival.ingress, from), request) {
                 return Err(DropReason::NeighborRateLimit);
             }
             self.requests.push(u.key);
         }
-        if !self.limits.has_room(u.source) || !self.pending.push(u.key, arrival, frame) {
+        let from = *from;
+        if !self.limits.has_room(from) || !self.pending.push(u.key, arrival, frame) {
             return Err(DropReason::NeighborQueueFull);
         }
-        self.limits.waits(u.source);
+        self.limits.waits(from);
         Ok(())
     }
 
@@ -215,7 +218,7 @@ impl Neighbors {
         ready: impl FnMut(&PendingPacket<NeighborKey>) -> bool,
     ) -> Option<PendingPacket<NeighborKey>> {
         let held = self.pending.take(to, ready)?;
-        self.limits.went(held.arrival.source);
+        self.limits.went(held.arrival.from);
         Some(held)
     }
 }

@@ -10,6 +10,7 @@ use crate::fragments::FlowPorts;
 use crate::ids::{MeterGroupNo, RuleSlot, TunnelNo};
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
+use crate::resolution::Class;
 use crate::session::{self, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
@@ -65,7 +66,7 @@ impl Pipeline {
                     self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::HostUnreachable, emit);
                     return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
                 }
-                self.hold(env, s, f.bytes(), (port, to), since)
+                self.hold::<R>(env, s, f.bytes(), (port, to), since)
             }
             Err(Disposition::Drop { reason, icmp, rule }) => {
                 hit(snap, rule, s, now);
@@ -87,7 +88,7 @@ impl Pipeline {
     }
 
     /// Keeps a copy of a packet until its next hop is resolved.
-    fn hold(
+    fn hold<R: SharedTable>(
         &mut self,
         env: &Env<'_>,
         s: &BatchEntry,
@@ -98,10 +99,18 @@ impl Pipeline {
         let Env { snap, now, dev } = *env;
         let (ingress, tunnel, src) = (s.ingress, s.tunnel, s.p.src(frame));
         let neighbor = tunnel.is_none() && snap.resolved(ingress, src).is_some();
-        let source = self.neighbors.limits.source(ingress, src, neighbor);
+        let class = if neighbor {
+            Class::Neighbor
+        } else if session::has_answers(R::table(&self.tables), &R::flow_key(&s.p, frame, s.zone)) {
+            Class::Known
+        } else {
+            Class::Stranger
+        };
+        let from = self.neighbors.limits.requester(ingress, src, class);
         let established = s.found.is_some() || key.1 != s.p.dst(frame);
-        let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p), source };
-        match self.neighbors.hold(now, &Unresolved { key, ingress, source, established }, arrival, frame) {
+        let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p), from };
+        let rates = (now, snap.options.requests);
+        match self.neighbors.hold(rates, &Unresolved { key, src, established }, arrival, frame) {
             Ok(()) => {
                 self.counters.port(ingress).held.add(1);
                 Verdict::Held

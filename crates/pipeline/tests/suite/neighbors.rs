@@ -4,6 +4,7 @@ use super::forwarded;
 use sag_model::config::ReversePath;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_pipeline::pending::{MAX_PER_KEY, SLOTS};
+use sag_pipeline::resolution::RequestRates;
 use sag_pipeline::snapshot::Route;
 use sag_testkit::*;
 use std::time::Duration;
@@ -203,7 +204,7 @@ fn beside_a_scan(
 fn a_scan_by_one_host_leaves_room_for_others() {
     for (v6, scanner) in [(false, "192.168.2.11"), (true, "2001:db8:4::11")] {
         let (asked, rig) = beside_a_scan(v6, 5_000, |_| scanner.into(), LAN2);
-        let rate = sag_pipeline::resolution::SOURCE_RATE;
+        let rate = RequestRates::default().of_source();
         assert!(asked <= rate.burst + 2 * rate.per_second + 30, "{asked} requests");
         assert!(rig.drops(LAN2, DropReason::NeighborRateLimit) > 0);
     }
@@ -214,13 +215,86 @@ fn a_scan_by_one_host_leaves_room_for_others() {
 fn a_scan_by_strangers_leaves_room_for_neighbours() {
     let made_up4 = |n: u32| format!("198.18.{}.{}", n / 250 % 250, 1 + n % 250);
     let made_up6 = |n: u32| format!("2001:db8:{:x}::1", 0x100 + n % 60_000);
-    let rate = sag_pipeline::resolution::PORT_RATE;
+    let rate = RequestRates::default().of_port();
     for port in [WAN, LAN2] {
         let (asked, _) = beside_a_scan(false, 5_000, made_up4, port);
         assert!(asked <= rate.burst + 2 * rate.per_second + 30, "{asked} requests");
         let (asked, rig) = beside_a_scan(true, 5_000, made_up6, port);
         assert!(asked <= rate.burst + 2 * rate.per_second + 30, "{asked} requests");
         assert!(rig.drops(port, DropReason::NeighborRateLimit) > 0);
+    }
+}
+
+/// Somebody on the Internet scans a LAN by made-up sources, one for each packet, and takes all that strangers may have. Hosts
+/// there with sessions are asked for at once; those that have none come back after a second, as TCP does, and get through.
+#[test]
+fn a_scan_by_made_up_sources_leaves_room_for_other_strangers() {
+    for (rate, known_host, server) in [(4, "2001:db8:5:1::7", "2001:db8:1::10"), (30, "198.51.100.7", HOST)] {
+        let v6 = server.contains(':');
+        let mut rig = Rig::branch();
+        rig.change(|n| n.ports[WAN.index()].reverse_path = ReversePath::Off);
+        let silent = |n: u32| match v6 {
+            true => format!("2001:db8:1::f:{n:x}"),
+            false => format!("192.168.1.{}", 12 + n % 8),
+        };
+        let fresh = |n: u32| match v6 {
+            true => format!("2001:db8:6:{n:x}::9"),
+            false => format!("100.64.{}.{}", n / 250, 1 + n % 250),
+        };
+        // One stranger has a session with an answer.
+        assert!(rig.send(&Pkt::udp(known_host, server, 5, 6).into_port(WAN)).is_tx());
+        assert!(rig.send(&Pkt::udp(server, known_host, 6, 5)).is_tx());
+        let (mut n, mut waiting, mut opened, mut begun) = (0u32, Vec::<(u64, u32)>::new(), 0, 0);
+        for ms in 0..6_500u64 {
+            rig.now = rig.now + Duration::from_millis(1);
+            for _ in 0..rate {
+                n += 1;
+                let (src, dst) = match v6 {
+                    true => (
+                        format!("2001:db8:7{:02x}:{:x}::1", n >> 16, n & 0xFFFF),
+                        format!("2001:db8:1::{n:x}:1"),
+                    ),
+                    false => {
+                        (format!("101.{}.{}.1", n >> 8 & 255, n & 255), format!("192.168.1.{}", 20 + n % 230))
+                    }
+                };
+                rig.send(&Pkt::udp(&src, &dst, 7, 9).into_port(WAN));
+            }
+            if ms % 100 == 50 && (1_000..3_500).contains(&ms) {
+                let i = (ms / 100) as u32;
+                let to = silent(i);
+                assert_eq!(
+                    rig.send(&Pkt::udp(known_host, &to, 1000 + i as u16, 9).into_port(WAN)),
+                    Outcome::Held
+                );
+                rig.net.neighbor(LAN, &to);
+                rig.poll();
+                rig.net.unresolve(LAN, &to);
+                begun += 1;
+                waiting.push((ms + 20, i));
+            }
+            rig.requests();
+            let mut still = Vec::new();
+            for (since, i) in waiting {
+                let to = silent(i + if v6 { 1000 } else { 0 });
+                let due = ms >= since && ms - since <= 3_000 && (ms - since) % 1000 == 0;
+                let p = Pkt::udp(&fresh(i), &to, 1000, 9).into_port(WAN);
+                if due && rig.send(&p) == Outcome::Held {
+                    assert!(rig.requests().contains(&(LAN, to.parse().unwrap())));
+                    rig.net.neighbor(LAN, &to);
+                    rig.poll();
+                    rig.net.unresolve(LAN, &to);
+                    opened += 1;
+                } else {
+                    still.push((since, i));
+                }
+            }
+            waiting = still;
+            rig.poll();
+            rig.emitted();
+        }
+        assert!(rig.drops(WAN, DropReason::NeighborRateLimit) > 1000);
+        assert!(opened * 100 >= begun * 95, "{opened} of {begun} beside {rate},000 a second");
     }
 }
 

@@ -10,16 +10,15 @@ use mio::Waker;
 use sag_bpf::{Injector, QUEUES_PER_DEV};
 use sag_model::config::ZeroCopy;
 use sag_model::flow::RevalidationQueue;
-use sag_model::{DropReason, Nanos, PortIdx};
+use sag_model::{DropReason, Nanos};
 use sag_pipeline::counters::Counters;
-use sag_pipeline::snapshot::Snapshot;
+use sag_pipeline::snapshot::{NeighborKey, Snapshot};
 use sag_pipeline::worker::BATCH;
 use sag_pipeline::{Emit, Pipeline, Tables, Verdict};
 use sag_xsk::{
     Binding, BusyPoll, ChunkSize, Frame, Mode, OpenError, Socket, SocketConfig, Umem, UmemConfig, sys,
 };
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -67,7 +66,7 @@ pub enum FromWorker {
         error: String,
     },
     /// Resolve these next hops.
-    Resolve(Vec<(PortIdx, IpAddr)>),
+    Resolve(Vec<NeighborKey>),
 }
 
 /// What others may read of a running worker.
@@ -315,10 +314,7 @@ impl Worker {
         if !self.pipeline.events().is_empty() {
             self.journal.take(self.pipeline.events());
         }
-        let next_hops: Vec<_> = self.pipeline.take_requests().collect();
-        // While the control thread is busy, the next packet asks again.
-        let room = self.outbox.len() < MAX_MESSAGES;
-        if !next_hops.is_empty() && room && self.outbox.send(FromWorker::Resolve(next_hops)).is_ok() {
+        if hand_over(&self.outbox, || self.pipeline.take_requests().collect()) {
             self.wake_control();
         }
     }
@@ -456,5 +452,40 @@ pub fn socket_mode(zero_copy: ZeroCopy, native: bool) -> Mode {
         ZeroCopy::Auto => Mode::Auto,
         ZeroCopy::On => Mode::ZeroCopy,
         ZeroCopy::Off => Mode::Copy,
+    }
+}
+
+/// Hands requests for next hops to the control thread. While that has not read what it has, they stay with the worker, whose
+/// room for them is bounded: packets wait for them, so nobody would ask again. True: something was handed over.
+fn hand_over(outbox: &Sender<FromWorker>, requests: impl FnOnce() -> Vec<NeighborKey>) -> bool {
+    if outbox.len() >= MAX_MESSAGES {
+        return false;
+    }
+    let next_hops = requests();
+    !next_hops.is_empty() && outbox.send(FromWorker::Resolve(next_hops)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sag_model::PortIdx;
+    use std::net::IpAddr;
+
+    #[test]
+    fn requests_stay_with_the_worker_while_the_control_thread_is_busy() {
+        let (outbox, inbox) = crossbeam_channel::unbounded();
+        let one = |n: u32| (PortIdx(0), IpAddr::V4(n.into()));
+        assert!(!hand_over(&outbox, Vec::new), "nothing to say");
+        for n in 0..3 * MAX_MESSAGES as u32 {
+            let mut taken = false;
+            let sent = hand_over(&outbox, || {
+                taken = true;
+                vec![one(n)]
+            });
+            assert_eq!((sent, taken), ((n as usize) < MAX_MESSAGES, sent), "{n}");
+        }
+        assert_eq!(outbox.len(), MAX_MESSAGES);
+        assert!(matches!(inbox.try_recv(), Ok(FromWorker::Resolve(all)) if all == [one(0)]));
+        assert!(hand_over(&outbox, || vec![one(7)]), "it has read one");
     }
 }

@@ -5,6 +5,10 @@ use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, Sandbox, XdpMode,
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// The smallest flow table in which others connect as before while one host floods: below it, what rests after its end and
+/// what one busy host has of closed connections leave too little.
+const MIN_FLOWS: u32 = 1_024;
+
 /// Longest time without traffic, in seconds.
 const WEEK: i64 = 604_800;
 
@@ -23,8 +27,8 @@ table! {
         pub busy_poll: bool = false => key();
         /// XDP forwards established flows; `false`: the workers do, for comparison and diagnosis.
         pub fast_path: bool = true => key();
-        /// IPv4 flow records; IPv6 has an eighth of it in addition.
-        pub flows: u32 = 1_048_576 => key().range(1_024, 8_388_608).at_start();
+        /// IPv4 flow records; IPv6 has an eighth of it in addition, 1,024 at least.
+        pub flows: u32 = 1_048_576 => key().range(MIN_FLOWS as i64, 8_388_608).at_start();
         /// What one host (IPv4 address, IPv6 /64) may have of a session table, and of the ports of an outside address,
         /// while nobody else wants much; several that do have equal parts, and some stay free for others
         /// ([nat.md](nat.md#limits-and-their-names)); 100: no share.
@@ -64,6 +68,12 @@ table! {
         /// ICMP errors that the gateway sends, per port; 0: none.
         pub icmp_rate: u32 = 1_000 =>
             key().range(0, 1_000_000).unit("1/s").source("RFC 1812 4.3.2.8, RFC 4443 2.4(f)");
+        /// Next hops that may be requested (ARP, neighbor discovery) for packets that come by one port in one family from
+        /// its neighbors, and as many for all others; after a rest twice as many at once
+        /// ([limits.md](limits.md#neighbors)).
+        pub neighbor_rate: u32 = 128 => key().range(16, 10_000).unit("1/s").source("RFC 6583 6.4");
+        /// The same for the packets of one sender.
+        pub neighbor_host_rate: u32 = 32 => key().range(4, 10_000).unit("1/s").source("RFC 6583 6.4");
         /// Flood guard: packets of no known flow that each receive queue of a port hands to its worker; XDP drops
         /// what is more (`flood-guard`); up to 20 ms worth may come at once; 0: no limit.
         pub new_flow_rate: u32 = 250_000 => key().range(0, 10_000_000).unit("1/s");
@@ -82,7 +92,8 @@ table! {
 impl Dataplane {
     /// Capacity of the IPv6 flow table in records.
     pub const fn flows_v6(&self) -> u32 {
-        self.flows / 8
+        let part = self.flows / 8;
+        if part < MIN_FLOWS { MIN_FLOWS } else { part }
     }
 }
 

@@ -40,6 +40,11 @@ fn smallest_file_has_the_documented_defaults() {
     let d = &c.dataplane;
     assert_eq!((d.workers, d.mode, d.zero_copy), (None, XdpMode::Auto, ZeroCopy::Auto));
     assert_eq!((d.flows, d.flows_v6()), (1_048_576, 131_072));
+    assert_eq!(
+        Dataplane { flows: 2_048, ..d.clone() }.flows_v6(),
+        1_024,
+        "smaller ones do not keep floods out"
+    );
     assert_eq!((d.acl_default, d.acl_stateful, d.busy_poll), (Policy::Accept, true, false));
     assert_eq!(d.metrics.map(|m| m.to_string()).as_deref(), Some("127.0.0.1:9477"));
     assert_eq!(d.control.to_str(), Some("/run/sag/vcpe.sock"));
