@@ -496,7 +496,11 @@ fn pairs_of_one_key_are_bounded() {
     assert_eq!(a.derived.len(), MAX_DERIVED);
     a.announce("a", true).unwrap();
     assert!(a.accept_peer_key("t", &b2, "").unwrap());
-    assert_eq!(a.derived.len(), 1);
+    assert_eq!(
+        a.derived.len(),
+        2,
+        "with the peer's earlier key, which it goes on by at once, and with this one"
+    );
 }
 
 #[test]
