@@ -10,6 +10,8 @@ use std::str::FromStr;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use ring::{agreement, digest};
+use sag_secret::Secret;
+use zeroize::Zeroizing;
 
 use crate::document::Announcement;
 
@@ -111,7 +113,7 @@ pub fn is_fingerprint(text: &str) -> bool {
 }
 
 /// The private half of a device's identity. It never leaves the device.
-pub struct IdentityKey(Ed25519KeyPair);
+pub struct IdentityKey(Secret<Ed25519KeyPair>);
 
 impl fmt::Debug for IdentityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,14 +123,14 @@ impl fmt::Debug for IdentityKey {
 
 impl IdentityKey {
     /// A new key in the form in which it is kept (PKCS #8, RFC 8410); `None`: the system has no random numbers.
-    pub fn generate() -> Option<Vec<u8>> {
+    pub fn generate() -> Option<Zeroizing<Vec<u8>>> {
         let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok()?;
-        Some(made.as_ref().to_vec())
+        Some(Zeroizing::new(made.as_ref().to_vec()))
     }
 
     /// The key of that form; `None`: it is none.
     pub fn from_pkcs8(kept: &[u8]) -> Option<IdentityKey> {
-        Ed25519KeyPair::from_pkcs8(kept).ok().map(IdentityKey)
+        Ed25519KeyPair::from_pkcs8(kept).ok().map(|key| IdentityKey(Secret::new(key)))
     }
 
     /// The public half.
@@ -285,7 +287,7 @@ mod tests {
     fn documented_key() -> IdentityKey {
         let seed = hex::decode(doc("identity-private")).expect("hex");
         let public = hex::decode(doc("identity-public")).expect("hex");
-        IdentityKey(Ed25519KeyPair::from_seed_and_public_key(&seed, &public).expect("a pair"))
+        IdentityKey(Secret::new(Ed25519KeyPair::from_seed_and_public_key(&seed, &public).expect("a pair")))
     }
 
     #[test]

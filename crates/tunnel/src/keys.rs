@@ -5,6 +5,7 @@ pub use crate::esp::fingerprint;
 use crate::esp::{Cipher, Switchover};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
+use sag_secret::Secret;
 use std::fmt;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -45,7 +46,7 @@ pub struct Announcement {
 
 /// A gateway's short-lived key pair. The private half never leaves it and is wiped at the end.
 pub struct KeyPair {
-    secret: StaticSecret,
+    secret: Secret<StaticSecret>,
     announcement: Announcement,
 }
 
@@ -72,8 +73,8 @@ impl KeyPair {
     /// [`AgreeError::Identity`] if the name has not 1 to 255 bytes.
     pub fn from_private(gateway: &str, epoch: u64, private: [u8; 32]) -> Result<KeyPair, AgreeError> {
         identity(gateway)?;
-        let secret = StaticSecret::from(private);
-        let public = PublicKey::from(&secret).to_bytes();
+        let secret = Secret::new(StaticSecret::from(private));
+        let public = PublicKey::from(&*secret).to_bytes();
         Ok(KeyPair { secret, announcement: Announcement { gateway: gateway.into(), epoch, public } })
     }
 
@@ -118,7 +119,7 @@ pub struct DerivedSa {
     pub spi: u32,
     /// The cipher.
     pub cipher: Cipher,
-    keymat: Zeroizing<[u8; MAX_KEYMAT]>,
+    keymat: Secret<[u8; MAX_KEYMAT]>,
 }
 
 impl DerivedSa {
@@ -179,7 +180,7 @@ fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher,
         &to_epoch,
         &to.public,
     ];
-    let mut out = Zeroizing::new([0u8; MAX_KEYMAT + 4]);
+    let mut out = Secret::new([0u8; MAX_KEYMAT + 4]);
     let len = cipher.keymat_len();
     let prk = Salt::new(HKDF_SHA256, LABEL).extract(shared);
     // Only a length above 255 hashes is refused.
@@ -187,7 +188,7 @@ fn derive(shared: &[u8], from: &Announcement, to: &Announcement, cipher: Cipher,
         let filled = okm.fill(&mut out[..len + 4]);
         debug_assert!(filled.is_ok());
     }
-    let mut keymat = Zeroizing::new([0; MAX_KEYMAT]);
+    let mut keymat = Secret::new([0; MAX_KEYMAT]);
     keymat[..len].copy_from_slice(&out[..len]);
     let mut spi = [0; 4];
     spi.copy_from_slice(&out[len..len + 4]);

@@ -1,6 +1,7 @@
 //! The AEAD ciphers: AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634).
 
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use sag_secret::Secret;
 use std::fmt;
 
 /// Which cipher a key is for.
@@ -54,7 +55,8 @@ pub struct KeyError {
 /// A cipher with its key and salt.
 pub struct Suite {
     cipher: Cipher,
-    key: LessSafeKey,
+    /// In pages that are dumped nowhere; wiped at the end, which ring does not do.
+    key: Secret<LessSafeKey>,
     salt: [u8; SALT],
 }
 
@@ -73,7 +75,7 @@ impl Suite {
             Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(algorithm, key).map_err(|_| wrong)?;
-        Ok(Suite { cipher, key: LessSafeKey::new(key), salt })
+        Ok(Suite { cipher, key: Secret::new(LessSafeKey::new(key)), salt })
     }
 
     /// The cipher.
