@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod confine;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use sag_cloud::south::hub;
 use sag_cloud::store::{Store, audit, private, sqlite_file};
 use sag_cloud::time::now_ms;
 use sag_http::{Limits, raise_descriptor_limit};
+use sag_sandbox::{Mode, Supervisor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -77,6 +80,10 @@ struct Serve {
     /// Logs as JSON lines
     #[arg(long)]
     log_json: bool,
+    /// Keep the program to the files and system calls that it needs: enforce, log (unexpected system calls are only
+    /// logged by the kernel) or off
+    #[arg(long, default_value_t = Mode::Enforce)]
+    sandbox: Mode,
 }
 
 /// Descriptors beside connections: the listener, the runtime, files that are read; and those of a database connection
@@ -244,6 +251,21 @@ enum NetworkCommand {
 }
 
 fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    if let Command::Serve(options) = &command {
+        // Before there are other threads.
+        if let Err(e) = logging(options.log_json) {
+            eprintln!("error: {e:#}");
+            return ExitCode::FAILURE;
+        }
+        let needs = confine::Needs {
+            listen: options.listen,
+            db: &options.db.db,
+            key_file: options.db.key_file.as_deref(),
+            tls: [options.tls_cert.as_deref(), options.tls_key.as_deref()],
+        };
+        confine::confine(options.sandbox, &needs);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(r) => r,
         Err(e) => {
@@ -251,7 +273,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(Cli::parse().command)) {
+    match runtime.block_on(run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {}", sag_text::escape_lines(&format!("{e:#}")));
@@ -305,7 +327,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn run_server(options: Serve) -> anyhow::Result<()> {
-    logging(options.log_json)?;
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(cert), Some(key)) => {
             private::warn_if_open(std::path::Path::new(key), "the private key of the server");
@@ -324,6 +345,7 @@ async fn run_server(options: Serve) -> anyhow::Result<()> {
         tokio::spawn(hub::follow(app.agents.clone()));
     }
     tokio::spawn(clean(app.clone()));
+    tokio::spawn(supervise());
     serve(app, listener, tls, stop_signal()?).await
 }
 
@@ -391,6 +413,17 @@ async fn keys(command: KeyCommand) -> anyhow::Result<()> {
     };
     anyhow::ensure!(found, "no access key {id}");
     Ok(())
+}
+
+/// Tells the service manager that the program serves, and goes on serving.
+async fn supervise() {
+    let mut supervisor = Supervisor::new();
+    supervisor.ready();
+    let Some(every) = supervisor.interval() else { return };
+    loop {
+        supervisor.alive();
+        tokio::time::sleep(every).await;
+    }
 }
 
 fn logging(json: bool) -> anyhow::Result<()> {

@@ -1,18 +1,20 @@
 //! The agent's main loop: one thread decides; others listen to the cloud, report to it, and probe.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use sag_sandbox::{CapabilitySet, Profile, Program, Supervisor, directories_to};
 use sag_southbound::Announcement;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
 use crate::client::Client;
 use crate::commands::{CommandLog, Effect};
-use crate::config::{Config, Extension, OnReboot, is_local};
+use crate::config::{Config, Dhcp, Extension, OnReboot, is_local};
 use crate::desired::Desired;
 use crate::events::{Event, Fetched, Generation};
 use crate::files;
@@ -62,6 +64,8 @@ pub fn run(config: Config) -> Result<u8> {
         files::warn_of_exposed_keys(file);
     }
     let _lock = lock_state_dir(&config)?;
+    // Before there are other threads.
+    confine(&config);
     // The queue holds one event: the thread that listens to the cloud polls again only when the last answer was
     // taken, and then gets the newest.
     let (events, inbox) = sync_channel(1);
@@ -71,6 +75,39 @@ pub fn run(config: Config) -> Result<u8> {
     agent.boot();
     agent.connect()?;
     agent.serve(&inbox)
+}
+
+/// Gives up what the agent does not need. DHCP clients, which it runs, need more than itself.
+fn confine(config: &Config) {
+    sag_sandbox::protect_memory();
+    let children = config.dhcp_client != Dhcp::Off;
+    let mut capabilities = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    if children {
+        capabilities |= CapabilitySet::NET_BIND_SERVICE;
+    }
+    if rustix::process::geteuid().is_root() {
+        // The gateway, which it ends on request, and its socket may be another user's; so may state and configurations be,
+        // and what it writes there remains that user's.
+        capabilities |=
+            CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE | CapabilitySet::FOWNER | CapabilitySet::CHOWN;
+        if children {
+            // They become other users in directories of their own.
+            capabilities |= CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SYS_CHROOT;
+        }
+    }
+    let mut write = vec![config.state_dir.clone()];
+    write.extend(config.vcpe_config.iter().filter_map(|f| f.parent()).map(Path::to_owned));
+    if children {
+        write.extend(["/etc", "/run", "/var", "/tmp"].map(PathBuf::from));
+    }
+    let files =
+        [Some(&config.file), config.ca_file.as_ref(), config.base_config.as_ref(), Some(&config.vcpe_socket)];
+    let read = files.into_iter().flatten().flat_map(|f| directories_to(f)).collect();
+    let program = Program::Agent { children };
+    sag_sandbox::confine(
+        config.sandbox,
+        &Profile { program, capabilities, read, write, entries: Vec::new() },
+    );
 }
 
 /// Two agents with one state directory would undo each other's work.
@@ -186,11 +223,17 @@ impl Agent {
     }
 
     fn serve(mut self, inbox: &Receiver<Event>) -> Result<u8> {
+        let mut supervisor = Supervisor::new();
+        supervisor.ready();
         loop {
+            supervisor.alive();
             let now = Instant::now();
             let mut next = self.reconcile_at.min(self.report_at);
             if self.pending.is_some() {
                 next = next.min(self.retry_at);
+            }
+            if let Some(interval) = supervisor.interval() {
+                next = next.min(now + interval);
             }
             match inbox.recv_timeout(next.saturating_duration_since(now)) {
                 Ok(Event::Fetched(f)) => self.fetched(f),

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sag_model::Role;
+use sag_sandbox::{Mode, UnknownMode};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::overlay::Trust;
 
@@ -50,6 +52,7 @@ struct Raw {
     point_of_presence: Option<bool>,
     peer_trust: Option<PeerTrust>,
     optimization: Option<bool>,
+    sandbox: Option<String>,
     log: Option<String>,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
@@ -116,7 +119,8 @@ pub enum OnReboot {
 #[derive(Clone)]
 pub struct AccessKey {
     pub id: String,
-    pub secret: String,
+    /// Wiped at the end.
+    pub secret: Zeroizing<String>,
 }
 
 impl fmt::Debug for AccessKey {
@@ -157,6 +161,10 @@ pub struct Config {
     pub trust: Trust,
     /// Its tunnels send with forward error correction.
     pub optimization: bool,
+    /// How far the agent is confined once it has started.
+    pub sandbox: Mode,
+    /// The file itself.
+    pub file: PathBuf,
     pub log: String,
     pub ports: BTreeMap<String, Wiring>,
 }
@@ -247,6 +255,14 @@ impl Raw {
             point_of_presence: self.point_of_presence.unwrap_or(false),
             optimization: self.optimization.unwrap_or(false),
             trust: Trust { listed, only_listed },
+            sandbox: match self.sandbox.as_deref().map(str::parse) {
+                None => Mode::default(),
+                Some(Ok(mode)) => mode,
+                Some(Err(e)) => {
+                    return Err(wrong(at("sandbox"), UnknownMode::to_string(&e), "take one of them"));
+                }
+            },
+            file: PathBuf::from(place),
             on_reboot: self.on_reboot.unwrap_or(OnReboot::Gateway),
             log: self.log.unwrap_or_else(|| "info".into()),
             region_id: self.region_id,
@@ -301,7 +317,7 @@ fn access_key(
 ) -> Result<AccessKey, ConfigError> {
     if let (Some(id), Some(secret)) = (&raw.access_key_id, &raw.access_key_secret) {
         private(path)?;
-        return Ok(AccessKey { id: id.clone(), secret: secret.clone() });
+        return Ok(AccessKey { id: id.clone(), secret: secret.clone().into() });
     }
     if raw.access_key_secret.is_some() {
         return Err(wrong(path.display(), "access_key_secret without access_key_id", "set both"));
@@ -311,7 +327,7 @@ fn access_key(
     }
     let get = |name| env(name).filter(|v| !v.is_empty());
     match (raw.access_key_id.clone().or_else(|| get(KEY_ID_VAR)), get(KEY_SECRET_VAR)) {
-        (Some(id), Some(secret)) => Ok(AccessKey { id, secret }),
+        (Some(id), Some(secret)) => Ok(AccessKey { id, secret: secret.into() }),
         _ => Err(wrong(
             path.display(),
             "no access key",
@@ -332,7 +348,7 @@ fn key_file(file: &Path) -> Result<AccessKey, ConfigError> {
         lines.find(|(k, _)| k.trim() == name).map(|(_, v)| v.trim().to_owned()).filter(|v| !v.is_empty())
     };
     match (field("AccessKeyId"), field("AccessKeySecret")) {
-        (Some(id), Some(secret)) => Ok(AccessKey { id, secret }),
+        (Some(id), Some(secret)) => Ok(AccessKey { id, secret: secret.into() }),
         _ => Err(wrong(
             file.display(),
             "no key in it",
@@ -393,7 +409,7 @@ mod tests {
         std::fs::write(&file, "AccessKeyId: one\nAccessKeySecret: two\n").expect("written");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
         let text = format!("{BASE}access_key_file = {file:?}\n");
-        assert_eq!(load(&text, 0o644, &[]).expect("key").key.secret, "two");
+        assert_eq!(load(&text, 0o644, &[]).expect("key").key.secret.as_str(), "two");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("mode");
         assert!(load(&text, 0o644, &[]).expect_err("open").contains("chmod 600"));
     }

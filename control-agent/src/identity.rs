@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sag_southbound::IdentityKey;
+use zeroize::Zeroizing;
 
 use crate::files;
 
@@ -28,6 +29,7 @@ fn wrong(state_dir: &Path, what: impl std::fmt::Display) -> String {
 pub fn read(state_dir: &Path) -> Result<Option<IdentityKey>, String> {
     match std::fs::read(file(state_dir)) {
         Ok(kept) => {
+            let kept = Zeroizing::new(kept);
             let key = IdentityKey::from_pkcs8(&kept);
             key.map(Some).ok_or_else(|| wrong(state_dir, "it holds no Ed25519 key"))
         }

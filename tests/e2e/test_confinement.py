@@ -1,13 +1,16 @@
 """Outside of systemd, too, the gateway keeps only what it needs, and that is enough; and who may do what on its socket."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from harness.cloud import Agent, Branch, api_names, cloud_of
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.nat import nat_config, table
@@ -198,6 +201,116 @@ def test_a_kernel_without_landlock(gateway, lab, tmp_path, monkeypatch):
     assert "files not confined: the kernel has no landlock" in log and "(seccomp)" in log, log
     assert {thread["Seccomp"] for thread in threads(gateway.pid())} == {"2"}
     gateway.stop()
+
+
+def test_signs_of_life(gateway, lab, tmp_path, monkeypatch):
+    """What systemd waits for: READY when the gateway forwards, then WATCHDOG while the event loop runs, and no longer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setitem(lab.env, "NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setitem(lab.env, "WATCHDOG_USEC", "1000000")
+        gateway.stop()
+        gateway.start(lab_config())
+        seen = set()
+        while seen != {b"READY=1", b"WATCHDOG=1"}:
+            seen.add(systemd.recv(100).strip())
+        for _ in range(3):
+            before = time.monotonic()
+            assert systemd.recv(100).strip() == b"WATCHDOG=1"
+            assert time.monotonic() - before < 1
+        # A daemon that hangs gives none.
+        os.kill(gateway.pid(), signal.SIGSTOP)
+        try:
+            time.sleep(0.1)
+            systemd.setblocking(False)
+            while True:
+                try:
+                    systemd.recv(100)
+                except BlockingIOError:
+                    break
+            systemd.settimeout(1.5)
+            with pytest.raises(TimeoutError):
+                systemd.recv(100)
+        finally:
+            os.kill(gateway.pid(), signal.SIGCONT)
+        gateway.stop()
+
+
+def hidden_kb(pid):
+    """Memory without a file that is locked (`lo`) and left out of images of the process (`dd`)."""
+    total, size, anonymous = 0, 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            anonymous = len(rest) == 4
+        elif name == "Size:":
+            size = int(rest[0])
+        elif name == "VmFlags:" and anonymous and {"dd", "lo"} <= set(rest):
+            total += size
+    return total
+
+
+def test_keys_are_in_no_image_of_the_process(gw):
+    before = hidden_kb(gw.pid())
+    assert gw.ctl("tunnels", "key", "g")["public_key"]
+    assert hidden_kb(gw.pid()) >= before + 4
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """What the programs that are started from now on tell systemd."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as it:
+        it.bind(str(tmp_path / "notify"))
+        it.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        yield it
+
+
+def confined(pid, keeps, log):
+    seen = list(threads(pid))
+    assert len(seen) >= 2
+    for thread in seen:
+        name = thread["Name"]
+        assert [int(thread[key], 16) for key in ("CapEff", "CapPrm", "CapBnd")] == [keeps] * 3, name
+        assert (thread["NoNewPrivs"], thread["Seccomp"]) == ("1", "2"), name
+    text = log.read_text()
+    assert "(seccomp)" in text and "landlock" in text
+    assert "not permitted" not in text and "ermission denied" not in text, text
+
+
+def serves(systemd):
+    """It says that it serves, and goes on saying so."""
+    seen = []
+    while b"READY=1" not in seen or seen[-3:] != [b"WATCHDOG=1"] * 3:
+        seen.append(systemd.recv(100).strip())
+
+
+def test_the_cloud(systemd, lab, tmp_path):
+    with cloud_of(lab, tmp_path) as cloud:
+        cloud.start()
+        serves(systemd)
+        cloud.gateway()
+        confined(cloud.process.pid, 0, cloud.folder / "cloud.log")
+
+
+def test_the_agent(gateway, lab, tmp_path, request):
+    with cloud_of(lab, tmp_path) as cloud:
+        gateway.ensure(api_names(lab_config()))
+        cloud.start()
+        sag, sn = cloud.gateway()
+        systemd = request.getfixturevalue("systemd")
+        agent = Agent(lab, cloud, sag, sn)
+        agent.start()
+        try:
+            serves(systemd)
+            within(10, "in force", Branch(lab, cloud, agent, sag, sn).in_force, agent.tail)
+            keeps = ["net_admin", "net_raw", "kill", "dac_override", "fowner", "chown"]
+            confined(agent.process.pid, mask(keeps), agent.log)
+        finally:
+            agent.stop()
+            gateway.stop()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -77,11 +78,14 @@ def gateway_unit(lab, gateway, folder, monkeypatch):
     gateway.stop()
 
 
-def granted(pid, unit):
-    """The process has what the unit grants, all of it and nothing else."""
-    has, want = privileges(pid), mask(unit.capabilities())
+def granted(pid, unit, given_up=()):
+    """The process has what the unit grants, all of it and nothing else, but for what it gives up itself."""
+    has, bounding = privileges(pid), mask(unit.capabilities())
+    want = bounding - mask(given_up)
     assert unit.capabilities() == unit.capabilities("AmbientCapabilities")
-    assert has == {"user": USER, "no_new_privs": True, "CapEff": want, "CapPrm": want, "CapBnd": want, "CapAmb": want}
+    # The kernel gives what is not dumpable to root.
+    assert Path(f"/proc/{pid}/status").stat().st_uid == 0, "not dumpable"
+    assert has == {"user": USER, "no_new_privs": True, "CapEff": want, "CapPrm": want, "CapBnd": bounding, "CapAmb": want}
 
 
 def lives(pid):
@@ -105,6 +109,7 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
         cloud.bin = served.wrapper(folder, reachable(cloud.bin, folder), {folder / "cloud": folder / "cloud"})
         cloud.start()
         assert not served.capabilities() and privileges(cloud.process.pid)["CapBnd"] == 0
+        assert Path(f"/proc/{cloud.process.pid}/status").stat().st_uid == 0, "not dumpable"
         sag, sn = cloud.gateway()
         agent = Agent(lab, cloud, sag, sn)
         own(agent.folder)
@@ -114,7 +119,8 @@ def test_the_system_under_its_units(lab, gateway, folder, gateway_unit):
         agent.start()
         try:
             within(10, "in force", branch.in_force, agent.tail)
-            granted(agent.process.pid, runs)
+            # It runs no DHCP client here.
+            granted(agent.process.pid, runs, ["net_bind_service"])
             # By the control socket.
             branch.snat("ENABLE")
             branch.soon("SNAT", lambda: branch.source() == A.GW_WAN[4], 3)

@@ -9,9 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use sag_secret::Secret;
+use zeroize::Zeroizing;
 
 pub struct Cipher {
-    key: LessSafeKey,
+    /// In pages that are dumped nowhere.
+    key: Secret<LessSafeKey>,
     random: SystemRandom,
 }
 
@@ -31,13 +34,18 @@ impl Cipher {
     pub fn load(path: &str) -> anyhow::Result<Cipher> {
         let random = SystemRandom::new();
         if !Path::new(path).exists() {
-            let mut key = [0u8; 32];
-            random.fill(&mut key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+            let mut key = Secret::new([0u8; 32]);
+            random.fill(&mut *key).map_err(|_| anyhow::anyhow!("no randomness"))?;
             let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
             match made {
                 Ok(mut f) => {
-                    f.write_all(hex::encode(key).as_bytes())?;
-                    f.sync_all()?;
+                    let text = Zeroizing::new(hex::encode(*key));
+                    let written = f.write_all(text.as_bytes()).and_then(|()| f.sync_all());
+                    if written.is_err() {
+                        // Half a key (the disk is full) would be in the way of a whole one.
+                        let _ = std::fs::remove_file(path);
+                    }
+                    written.with_context(|| format!("cannot write {path}"))?;
                 }
                 // Another process was first.
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -46,12 +54,12 @@ impl Cipher {
         }
         super::private::narrow(Path::new(path), "the key of the stored secrets");
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        let key = text.trim();
-        let mut bytes = [0u8; 32];
-        hex::decode_to_slice(key, &mut bytes)
+        let text = Zeroizing::new(text);
+        let mut bytes = Secret::new([0u8; 32]);
+        hex::decode_to_slice(text.trim(), &mut *bytes)
             .with_context(|| format!("{path} is not a key of 64 hex digits"))?;
-        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| anyhow::anyhow!("key file"))?;
-        Ok(Cipher { key: LessSafeKey::new(key), random })
+        let key = UnboundKey::new(&AES_256_GCM, &*bytes).map_err(|_| anyhow::anyhow!("key file"))?;
+        Ok(Cipher { key: Secret::new(LessSafeKey::new(key)), random })
     }
 
     pub fn seal(&self, plain: &str) -> Result<String, SecretError> {

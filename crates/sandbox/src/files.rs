@@ -5,7 +5,8 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
     path_beneath_rules,
 };
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// Linux 6.2: with truncating. What newer kernels can restrict beyond that is not asked for, so that the same version of a
 /// program behaves the same on all of them.
@@ -15,6 +16,9 @@ const SYSTEM: [&str; 11] =
     ["/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/sys", "/run", "/dev"];
 /// What is to be written on every system: `/dev/null`, terminals.
 const DEVICES: &str = "/dev";
+
+/// More links than the kernel follows.
+const MAX_LINKS: usize = 40;
 
 /// Confines the calling thread; a kernel without Landlock is a warning.
 pub fn apply(profile: &Profile) {
@@ -57,6 +61,31 @@ fn restrict(profile: &Profile) -> Result<RulesetStatus, RulesetError> {
         .add_rules(path_beneath_rules(profile.entries.iter().map(|p| existing(p)), entries))?
         .restrict_self()?;
     Ok(status.ruleset)
+}
+
+/// The directory of a file, and that of each link on the way to it: it may point elsewhere when the file is read again.
+pub fn directories_to(file: &Path) -> Vec<PathBuf> {
+    let mut all = BTreeSet::new();
+    let Ok(mut at) = std::path::absolute(file) else { return Vec::new() };
+    all.extend(at.parent().map(Path::to_owned));
+    for _ in 0..MAX_LINKS {
+        // The outermost link first, as the kernel goes.
+        let mut above: Vec<&Path> = at.ancestors().collect();
+        above.reverse();
+        let Some((link, to)) = above.iter().find_map(|p| Some((*p, std::fs::read_link(p).ok()?))) else {
+            break;
+        };
+        let Some(dir) = link.parent() else { break };
+        // Links of the root directory are the system's (/var/run).
+        if dir.parent().is_some() {
+            all.insert(dir.to_owned());
+        }
+        let rest = at.strip_prefix(link).unwrap_or(Path::new(""));
+        let next = dir.join(to);
+        at = if rest.as_os_str().is_empty() { next } else { next.join(rest) };
+        all.extend(at.parent().map(Path::to_owned));
+    }
+    all.into_iter().collect()
 }
 
 /// The directory, or the closest one above it that is there; but never the root.
@@ -110,5 +139,25 @@ mod tests {
     fn the_root_is_never_what_may_be_written() {
         assert_eq!(existing(Path::new("/usr/none/x")), Path::new("/usr"));
         assert_eq!(existing(Path::new("/none/x")), Path::new("/none/x"));
+    }
+
+    #[test]
+    fn links_to_a_file_may_be_turned() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().canonicalize().unwrap();
+        let at = |name: &str| dir.join(name);
+        for sub in ["releases/1", "etc"] {
+            std::fs::create_dir_all(at(sub)).unwrap();
+        }
+        std::fs::write(at("releases/1/vcpe.toml"), "").unwrap();
+        std::os::unix::fs::symlink("releases/1", at("current")).unwrap();
+        std::os::unix::fs::symlink("../current/vcpe.toml", at("etc/gateway.toml")).unwrap();
+        let found = directories_to(&at("etc/gateway.toml"));
+        let whole: Vec<_> = found.iter().filter_map(|p| p.canonicalize().ok()).collect();
+        for needed in [at("etc"), dir.clone(), at("releases/1")] {
+            assert!(whole.contains(&needed), "{needed:?}: {found:?}");
+        }
+        std::os::unix::fs::symlink("turns", at("turns")).unwrap();
+        assert!(directories_to(&at("turns")).contains(&dir));
     }
 }

@@ -33,6 +33,7 @@ mod supervisor;
 mod sys;
 mod syscalls;
 
+pub use files::directories_to;
 pub use profile::{Mode, Profile, Program, UnknownMode};
 pub use rustix::thread::CapabilitySet;
 pub use supervisor::Supervisor;

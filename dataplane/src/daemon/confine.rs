@@ -2,13 +2,9 @@
 
 use sag_bpf::kernel_before;
 use sag_model::config::{Config, Sandbox};
-use sag_sandbox::{CapabilitySet, Mode, Profile, Program};
-use std::collections::BTreeSet;
+use sag_sandbox::{CapabilitySet, Mode, Profile, Program, directories_to};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// More links than the kernel follows.
-const MAX_LINKS: usize = 40;
 
 /// Confines this thread and those that it starts in capabilities and system calls. Attaching to devices, sockets, netlink,
 /// pins and reloads still work; mounting a BPF file system, loading kernel modules and running programs do not.
@@ -30,7 +26,7 @@ pub fn files(config: &Config, config_file: &Path) {
     let profile = Profile {
         program: Program::Gateway,
         capabilities: capabilities(config),
-        read: directories_of(config_file).into_iter().collect(),
+        read: directories_to(config_file),
         write,
         entries,
     };
@@ -43,31 +39,6 @@ fn mode(config: &Config) -> Mode {
         Sandbox::Log => Mode::Log,
         Sandbox::Off => Mode::Off,
     }
-}
-
-/// The directory of a file, and that of each link on the way to it: it may point elsewhere when the file is read again.
-fn directories_of(file: &Path) -> BTreeSet<PathBuf> {
-    let mut all = BTreeSet::new();
-    let Ok(mut at) = std::path::absolute(file) else { return all };
-    all.extend(at.parent().map(Path::to_owned));
-    for _ in 0..MAX_LINKS {
-        // The outermost link first, as the kernel goes.
-        let mut above: Vec<&Path> = at.ancestors().collect();
-        above.reverse();
-        let Some((link, to)) = above.iter().find_map(|p| Some((*p, std::fs::read_link(p).ok()?))) else {
-            break;
-        };
-        let Some(dir) = link.parent() else { break };
-        // Links of the root directory are the system's (/var/run).
-        if dir.parent().is_some() {
-            all.insert(dir.to_owned());
-        }
-        let rest = at.strip_prefix(link).unwrap_or(Path::new(""));
-        let next = dir.join(to);
-        at = if rest.as_os_str().is_empty() { next } else { next.join(rest) };
-        all.extend(at.parent().map(Path::to_owned));
-    }
-    all
 }
 
 /// BPF and AF_XDP for devices that come later, netlink; rings are locked memory; and pins, logs and state may be in
@@ -103,26 +74,6 @@ fn above_mount(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn links_to_a_file_may_be_turned() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = tmp.path().canonicalize().unwrap();
-        let at = |name: &str| dir.join(name);
-        for sub in ["releases/1", "etc"] {
-            std::fs::create_dir_all(at(sub)).unwrap();
-        }
-        std::fs::write(at("releases/1/vcpe.toml"), "").unwrap();
-        std::os::unix::fs::symlink("releases/1", at("current")).unwrap();
-        std::os::unix::fs::symlink("../current/vcpe.toml", at("etc/gateway.toml")).unwrap();
-        let found = directories_of(&at("etc/gateway.toml"));
-        let whole: Vec<_> = found.iter().filter_map(|p| p.canonicalize().ok()).collect();
-        for needed in [at("etc"), dir.clone(), at("releases/1")] {
-            assert!(whole.contains(&needed), "{needed:?}: {found:?}");
-        }
-        std::os::unix::fs::symlink("turns", at("turns")).unwrap();
-        assert!(directories_of(&at("turns")).contains(&dir));
-    }
 
     #[test]
     fn what_is_above_a_file_system() {

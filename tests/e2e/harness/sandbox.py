@@ -105,7 +105,7 @@ def privileges(pid: int) -> dict[str, Any]:
     return {"user": int(lines["Uid"].split()[1]), "no_new_privs": lines["NoNewPrivs"].strip() == "1", **sets}
 
 
-NUMBERS = {"dac_override": 1, "net_bind_service": 10, "net_admin": 12, "net_raw": 13, "ipc_lock": 14, "sys_admin": 21, "perfmon": 38, "bpf": 39}
+NUMBERS = {"chown": 0, "dac_override": 1, "fowner": 3, "kill": 5, "net_bind_service": 10, "net_admin": 12, "net_raw": 13, "ipc_lock": 14, "sys_admin": 21, "perfmon": 38, "bpf": 39}
 
 
 def mask(names: Sequence[str]) -> int:
