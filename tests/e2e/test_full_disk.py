@@ -1,7 +1,6 @@
 """Files that the gateway writes, on a disk that is full, read-only, or rotated under them: what is lost is counted, and
 writing goes on by itself when there is room."""
 
-import contextlib
 import json
 import shutil
 import socket
@@ -9,9 +8,11 @@ import time
 
 import pytest
 
+from harness.config import lab_config
+from harness.disk import covered, fill, remount, small_disk
 from harness.lab import Addresses as A
 from harness.nat import nat_config, table
-from harness.net import run
+from harness.tunnels import FAR, esp_keys, gateway_config, to_far, tunnel, tunnels, turned
 from harness.waiting import within
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
@@ -22,19 +23,8 @@ SIZE = 256 << 10
 @pytest.fixture
 def disk(lab):
     """A small file system of its own."""
-    folder = lab.run_dir / "disk"
-    folder.mkdir(exist_ok=True)
-    run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder])
-    yield folder
-    run(["umount", "-l", folder], check=False)
-    folder.rmdir()
-
-
-def fill(folder):
-    """Not a byte is left."""
-    with open(folder / "filler", "ab", buffering=0) as f, contextlib.suppress(OSError):
-        while True:
-            f.write(b"x" * 4096)
+    with small_disk(lab.run_dir / "disk", SIZE) as folder:
+        yield folder
 
 
 def records(*paths):
@@ -88,7 +78,7 @@ def test_nat_log_on_a_full_disk(gw_with, lab, disk):
     assert lab.lan1.ping(A.INET[4], count=3) == 3 and lab.lan1.ping(A.INET[6], count=3) == 3
     gw.status()
     print(f"pings and status during the outage: {time.monotonic() - start:.2f} s, lost {lost()}")
-    run(["mount", "-o", f"remount,size={32 << 20}", disk])
+    remount(disk, f"size={32 << 20}")
     within(3, "records again", lambda: "records-lost" in path.read_text(), gw.tail)
     within(3, "no warning", lambda: not [w for w in gw.status()["warnings"] if "NAT log" in w])
     sessions.make(20)
@@ -99,8 +89,10 @@ def test_nat_log_on_a_full_disk(gw_with, lab, disk):
     assert count(lines, "session-ended") + whole() - created(gw) >= 0
     numbers = [line["seq"] for line in lines]
     assert numbers == sorted(set(numbers))
-    text = lab.gw.out(["curl", "-sS", "--max-time", 5, "http://127.0.0.1:9477/metrics"])
-    assert 'sag_file_failing{file="NAT log"} 0' in text and 'sag_file_errors_total{file="NAT log"}' in text
+    metrics = lambda: lab.gw.out(["curl", "-sS", "--max-time", 5, "http://127.0.0.1:9477/metrics"])
+    # They are those of the last second.
+    within(3, "metrics", lambda: 'sag_file_failing{file="NAT log"} 0' in metrics(), metrics)
+    assert 'sag_file_errors_total{file="NAT log"}' in metrics()
 
 
 def test_nat_log_is_rotated_without_a_word(gw_with, lab, disk):
@@ -155,3 +147,109 @@ def test_last_good_configuration_on_a_full_disk(gw_with, lab, disk, gateway):
     within(3, "the new one", lambda: "# changed" in copy.read_text(), gw.tail)
     within(2, "no warning", lambda: not [w for w in gw.status()["warnings"] if "last good" in w])
     gateway.stop()
+
+
+# --- read-only ------------------------------------------------------------------------------------
+
+
+def warned(gw, *words):
+    return [w for w in gw.status()["warnings"] if all(word in w for word in words)]
+
+
+def test_nat_log_on_a_read_only_disk(gw_with, lab, disk):
+    """From the start, and from later on; every session is in the log in the end."""
+    path = disk / "nat.log"
+    remount(disk, "ro")
+    gw = gw_with(nat_config(table("nat", log="sessions", log_file=str(path))))
+    sessions = Sessions(lab)
+    sessions.make(20)
+    within(3, "said", lambda: warned(gw, "NAT log", "Read-only file system"), gw.tail)
+    assert lab.lan1.ping(A.INET[4], count=3) == 3 and lab.lan1.ping(A.INET[6], count=3) == 3
+    remount(disk, "rw")
+    every = lambda: path.exists() and count(records(path), "session-created") >= created(gw)
+    within(3, "every session", every, gw.tail)
+    within(3, "no warning", lambda: not warned(gw, "NAT log"))
+    with covered(disk):
+        within(3, "said again", lambda: sessions.make(1) or warned(gw, "NAT log", "Read-only file system"), gw.tail)
+        sessions.make(20)
+    within(3, "every session", every, gw.tail)
+    within(3, "no warning", lambda: not warned(gw, "NAT log"))
+    assert gw.ctl("nat")["totals"]["log_lost"] == 0
+    numbers = [line["seq"] for line in records(path)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_read_only_state_directory(gw_with, lab, disk, gateway):
+    """A reload is in force and answered, and the copy follows when it can be written."""
+    config = lab_config(state_dir=str(disk))
+    gw = gw_with(config)
+    copy = disk / "last-good.toml"
+    within(2, "a copy", copy.exists, gw.tail)
+    remount(disk, "ro")
+    gw.reload(config.replace("[dataplane]\n", "[dataplane]\n# changed\n", 1))
+    within(2, "said", lambda: warned(gw, "last good configuration", "Read-only file system"), gw.tail)
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+    # So does a start.
+    config = gateway.running
+    gateway.stop()
+    gw = gw_with(config)
+    within(2, "said", lambda: warned(gw, "last good configuration", "Read-only file system"), gw.tail)
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+    remount(disk, "rw")
+    within(3, "the new one", lambda: "# changed" in copy.read_text(), gw.tail)
+    within(2, "no warning", lambda: not warned(gw, "last good"))
+    gateway.stop()
+
+
+def test_numbers_of_static_keys_on_a_read_only_disk(gw_with, lab, far, disk, gateway):
+    """Nothing is sent under a key whose numbers cannot be reserved, by name; all else goes on, and so does the tunnel when
+    they can be. While a reserve lasts, nobody notices."""
+    keys = esp_keys()
+    config = lab_config(tunnel("pop1", "esp", 4, **keys, probe_interval=0) + to_far("pop1"), state_dir=str(disk))
+    far.use(far.config("esp", 4, **turned(keys), probe_interval=0))
+    remount(disk, "ro")
+    gw = gw_with(config)
+    withheld = lambda: tunnels(gw)["pop1"]["esp"]["withheld"]
+    within(3, "said", lambda: "Read-only file system" in (withheld() or ""), gw.tail)
+    assert lab.lan1.ping(FAR[4], count=2, wait=1) == 0
+    assert lab.lan1.ping(A.INET[4], count=3) == 3
+    remount(disk, "rw")
+    within(5, "the tunnel", lambda: lab.lan1.ping(FAR[4], count=1, wait=1) == 1, gw.tail)
+    assert withheld() is None and (disk / "esp-sequence.json").exists()
+    remount(disk, "ro")
+    assert lab.lan1.ping(FAR[4], count=50, interval=0.01) == 50
+    remount(disk, "rw")
+    gateway.stop()
+
+
+def test_no_room_for_the_numbers_received(gw_with, gateway, lab, far, tmp_path, monkeypatch):
+    """A tmpfs at /run that is full: the tunnel works, and the log says what a crash would cost."""
+    keys = esp_keys()
+    far.use(far.config("esp", 4, **turned(keys), probe_interval=0))
+    gateway.stop()
+    program = tmp_path / "sag-vcpe"
+    # One page, and four are needed. The mount is of this process alone.
+    mount = 'mkdir -p /run/sag; mount -t tmpfs -o size=4k tmpfs /run/sag && exec "$0" "$@"'
+    program.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{mount}' {lab.vcpe} \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setitem(lab.env, "SAG_VCPE_BIN", str(program))
+    gw = gw_with(gateway_config("esp", 4, **keys, probe_interval=0))
+    within(5, "the tunnel", lambda: lab.lan1.ping(FAR[4], count=1, wait=1) == 1, gw.tail)
+    said = [line for line in lab.log.read_text().splitlines() if "esp-unmirrored" in line]
+    assert len(said) == 1 and "No space left on device" in said[0] and "after a crash" in said[0], said
+    gateway.stop()
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_no_room_for_the_control_socket(gw_with, gateway, lab, trouble):
+    """The daemon does not start without its socket, and says why; with room it does."""
+    with small_disk(lab.run_dir / "sockets", SIZE) as folder:
+        remount(folder, "nr_inodes=1" if trouble == "full" else "ro")
+        config = lab_config(control=str(folder / "vcpe.sock"))
+        path = lab.run_dir / "no-socket.toml"
+        path.write_text(config.replace("sag-lab", lab.run_dir.name))
+        gateway.stop()
+        code, said = gateway.foreground("run", "--config", path)
+        why = "No space left on device" if trouble == "full" else "Read-only file system"
+        assert code == 1 and f"control socket {folder}/vcpe.sock: cannot listen: {why}" in said, said
+        gateway.foreground("unload", "--config", path)

@@ -118,7 +118,13 @@ impl Numbers {
                 before
             }
             Some((path, Err(error))) => {
-                tracing::warn!(path = %path.display(), %error, "after a crash some packets are taken for replays that are none");
+                tracing::warn!(
+                    event = "esp-unmirrored",
+                    path = %path.display(),
+                    %error,
+                    "the numbers received are not kept in memory: after a crash some packets are taken for replays that \
+                     are none, until the daemon is restarted with room for the file"
+                );
                 None
             }
             None => None,
