@@ -110,15 +110,17 @@ fn confine(config: &Config) {
     );
 }
 
-/// Two agents with one state directory would undo each other's work.
+/// Two agents with one state directory would undo each other's work. The directory itself is locked, not a file in it:
+/// that may not be possible to make on a disk that is full or read-only, and then the last good configuration is needed
+/// all the same.
 fn lock_state_dir(config: &Config) -> Result<File> {
-    let path = config.state_dir.join("lock");
-    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    let path = &config.state_dir;
+    let dir = File::open(path).with_context(|| path.display().to_string())?;
     let mode = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-    if rustix::fs::flock(&file, mode).is_err() {
+    if rustix::fs::flock(&dir, mode).is_err() {
         bail!("{}: another sag-agent runs with this state_dir; end it first", path.display());
     }
-    Ok(file)
+    Ok(dir)
 }
 
 fn on_signals(events: SyncSender<Event>) -> Result<()> {

@@ -2,7 +2,7 @@
 //! set, written to disk as the last good one. What fails leaves the one before in force.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::config::{Config, Dhcp};
 use crate::crash;
 use crate::desired::Desired;
 use crate::dhcp::DhcpClients;
-use crate::files;
+use crate::files::{self, Unwritten};
 use crate::health::Verdict;
 use crate::identity;
 use crate::overlay::{LocalEndpoint, peer_key};
@@ -61,6 +61,7 @@ pub struct Applier {
     pub current: Option<InForce>,
     /// The last good configuration could not be written down.
     unsaved: bool,
+    unwritten: Unwritten,
     /// Addresses were changed since the main loop last reset this.
     pub moved: bool,
     /// This gateway's key, of the process that made it; no key: it has no tunnels.
@@ -125,6 +126,7 @@ impl Applier {
             current: None,
             moved: false,
             unsaved: false,
+            unwritten: Unwritten::default(),
             key: None,
             identity,
             peers,
@@ -332,9 +334,7 @@ impl Applier {
                 known.remember(&t.peer.sn, &t.gateway, &t.endpoint, now);
             }
         });
-        if let Err(error) = done {
-            tracing::error!(error, "cannot write down the identities of the network");
-        }
+        self.unwritten.note("identities of the network", self.peers.path(), done);
     }
 
     /// What the other members of the network have to know of this device.
@@ -353,6 +353,19 @@ impl Applier {
         let signed = identity.sign(&mut announced, &self.config.smart_ag_id, &self.config.smart_ag_sn);
         signed.inspect_err(|error| tracing::debug!(%error, "nothing to announce")).ok()?;
         Some(announced)
+    }
+
+    /// An identity that could not be read or written down may be by now.
+    fn retry_identity(&mut self) {
+        if let Err(before) = &self.identity {
+            let now = identity::load(&self.config.state_dir);
+            if let Err(error) = &now
+                && error != before
+            {
+                tracing::error!(error, "this device has no identity");
+            }
+            self.identity = now;
+        }
     }
 
     /// What the operator should know of the network: refusals of the cloud, of the gateway, and of this program.
@@ -426,9 +439,12 @@ impl Applier {
 
     fn save(&mut self, good: &LastGood, compiled: &Compiled) {
         let text = serde_json::to_vec(good).unwrap_or_default();
-        let mut saved = report_write(&self.last_good_file(), &text, || crash::point("during-save"));
+        let file = self.last_good_file();
+        let written = files::replace_with(&file, &text, || crash::point("during-save"));
+        let mut saved = self.unwritten.note("last good configuration", &file, written);
         if let Some(file) = &self.config.vcpe_config {
-            saved &= report_write(file, compiled.text.as_bytes(), || {});
+            let written = files::replace(file, compiled.text.as_bytes());
+            saved &= self.unwritten.note("configuration of the gateway's next start", file, written);
         }
         self.unsaved = !saved;
         crash::point("after-save");
@@ -438,6 +454,8 @@ impl Applier {
     pub fn reconcile(&mut self, health: &Verdicts) -> Result<(), Fault> {
         let Some(current) = &self.current else { return Ok(()) };
         let good = current.good.clone();
+        self.retry_identity();
+        let Some(current) = &self.current else { return Ok(()) };
         if self.unsaved {
             let compiled = current.compiled.clone();
             self.save(&good, &compiled);
@@ -449,15 +467,6 @@ impl Applier {
         }
         Ok(())
     }
-}
-
-/// False: it could not be written.
-fn report_write(path: &Path, bytes: &[u8], between: impl FnOnce()) -> bool {
-    let written = files::replace_with(path, bytes, between);
-    if let Err(error) = &written {
-        tracing::error!(path = %path.display(), %error, "cannot write down the last good configuration; trying again");
-    }
-    written.is_ok()
 }
 
 fn fault(e: VcpeError) -> Fault {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::config::Dhcp;
-use crate::files;
+use crate::files::{self, Unwritten};
 
 /// Each stays in the foreground, and leaves the address where it is when it ends: the gateway goes on.
 const CLIENTS: [(Dhcp, &str, &[&str]); 5] = [
@@ -25,6 +25,7 @@ pub struct DhcpClients {
     /// Devices whose address came from a client that this or an earlier process ran.
     known: BTreeSet<String>,
     warned: bool,
+    unwritten: Unwritten,
 }
 
 impl DhcpClients {
@@ -37,6 +38,7 @@ impl DhcpClients {
             running: BTreeMap::new(),
             known,
             warned: false,
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -105,12 +107,10 @@ impl DhcpClients {
             return;
         }
         let text = serde_json::to_vec(&now).unwrap_or_default();
-        match files::replace(&self.state_dir.join("dhcp.json"), &text) {
-            // Otherwise it is tried again the next time.
-            Ok(()) => self.known = now,
-            Err(error) => {
-                tracing::warn!(%error, "cannot write down which ports have their address from a DHCP client");
-            }
+        let file = self.state_dir.join("dhcp.json");
+        // Otherwise it is tried again the next time.
+        if self.unwritten.note("list of ports with DHCP", &file, files::replace(&file, &text)) {
+            self.known = now;
         }
     }
 }

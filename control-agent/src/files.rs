@@ -1,9 +1,43 @@
-//! Files that survive a crash at any moment: written beside, synced, renamed, directory synced.
+//! Files that survive a crash at any moment: written beside, synced, renamed, directory synced. On a disk that is full or
+//! read-only the agent goes on without them, says so, and writes them when it can.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// Files that could not be written the last time: one line in the log when that begins, or has another reason, and one when
+/// it is over.
+#[derive(Debug, Default)]
+pub struct Unwritten(BTreeMap<&'static str, String>);
+
+impl Unwritten {
+    /// `name` is what the file is called. True: it was written.
+    pub fn note<E: Display>(&mut self, name: &'static str, path: &Path, written: Result<(), E>) -> bool {
+        match written {
+            Ok(()) => {
+                if self.0.remove(name).is_some() {
+                    tracing::info!(event = "file-written", file = name, "can be written again");
+                }
+                true
+            }
+            Err(error) => {
+                let why = format!("{}: {error}", path.display());
+                if self.0.get(name) != Some(&why) {
+                    tracing::error!(
+                        event = "file-failed",
+                        file = name,
+                        "{why}: cannot be written; trying again"
+                    );
+                    self.0.insert(name, why);
+                }
+                false
+            }
+        }
+    }
+}
 
 /// Replaces a file as a whole; only its owner may read it.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

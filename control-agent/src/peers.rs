@@ -107,6 +107,10 @@ impl PeersFile {
         PeersFile { path: state_dir.join(FILE) }
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the file has; nothing if there is none.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::compile::Compiled;
 use crate::config::Config;
 use crate::desired::Ccn;
-use crate::files;
+use crate::files::{self, Unwritten};
 use crate::identity;
 
 const FILE: &str = "network.json";
@@ -59,11 +59,12 @@ pub struct Peer {
 pub struct NetworkStatus {
     path: PathBuf,
     written: Option<Network>,
+    unwritten: Unwritten,
 }
 
 impl NetworkStatus {
     pub fn new(state_dir: &Path) -> NetworkStatus {
-        NetworkStatus { path: state_dir.join(FILE), written: None }
+        NetworkStatus { path: state_dir.join(FILE), written: None, unwritten: Unwritten::default() }
     }
 
     /// Writes down what has changed.
@@ -99,11 +100,8 @@ impl NetworkStatus {
             return;
         }
         let text = serde_json::to_vec_pretty(&now).unwrap_or_default();
-        match files::replace(&self.path, &text) {
-            Ok(()) => self.written = Some(now),
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot write down the state of the network")
-            }
+        if self.unwritten.note("state of the network", &self.path, files::replace(&self.path, &text)) {
+            self.written = Some(now);
         }
     }
 }

@@ -9,7 +9,7 @@ use sag_rtnl::{Editor, Mirror, RouteKind, Scope, Table, Tables};
 use serde::{Deserialize, Serialize};
 
 use crate::compile::PortAddress;
-use crate::files;
+use crate::files::{self, Unwritten};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
@@ -17,8 +17,6 @@ pub enum SystemError {
     NoDevice { port: String, device: String },
     #[error("{0}")]
     Kernel(#[from] sag_rtnl::Error),
-    #[error("cannot write down the agent's addresses in {path}: {source}")]
-    Account { path: String, source: std::io::Error },
 }
 
 /// An IPv4 address or default route of a device.
@@ -113,6 +111,9 @@ pub struct System {
     editor: Editor,
     account: PathBuf,
     owned: Vec<Item>,
+    /// The account lacks something of `owned`, or has more.
+    unsaved: bool,
+    unwritten: Unwritten,
 }
 
 impl System {
@@ -120,7 +121,14 @@ impl System {
         let account = state_dir.join("addresses.json");
         let owned =
             std::fs::read(&account).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default();
-        Ok(System { mirror: Mirror::with_receive_buffer(1 << 20)?, editor: Editor::open()?, account, owned })
+        Ok(System {
+            mirror: Mirror::with_receive_buffer(1 << 20)?,
+            editor: Editor::open()?,
+            account,
+            owned,
+            unsaved: false,
+            unwritten: Unwritten::default(),
+        })
     }
 
     /// The kernel's tables as they are now.
@@ -138,13 +146,16 @@ impl System {
                 return Err(SystemError::NoDevice { port: w.port.clone(), device: w.device.clone() });
             }
         }
+        if self.unsaved {
+            self.save();
+        }
         let mut changed = false;
         // What the kernel removed together with something else is missing in the next round.
         for _ in 0..ROUNDS {
             let now = present(self.tables()?);
             // What was there already is the agent's from now on, too.
             let there: Vec<Item> = goal(desired).into_iter().filter(|i| now.contains(i)).collect();
-            self.own(there)?;
+            self.own(there);
             let edits = plan(&now, desired, &self.owned);
             if edits.is_empty() {
                 break;
@@ -156,28 +167,31 @@ impl System {
     }
 
     fn perform(&mut self, edits: &[Edit]) -> Result<(), SystemError> {
-        // Written down before it is set, so that a crash forgets nothing.
+        // Written down before it is set, so that a crash forgets nothing, as far as it can be written.
         let added = edits.iter().filter_map(|e| if let Edit::Add(i) = e { Some(i.clone()) } else { None });
         let before = self.owned.clone();
-        self.own(added)?;
+        self.own(added);
         for (n, edit) in edits.iter().enumerate() {
             if let Err(e) = self.execute(edit) {
                 self.undo(&edits[..n]);
                 self.owned = before;
-                self.save()?;
+                self.save();
                 return Err(e);
             }
         }
         self.owned.retain(|i| !edits.contains(&Edit::Remove(i.clone())));
-        self.save()
+        self.save();
+        Ok(())
     }
 
-    fn own(&mut self, items: impl IntoIterator<Item = Item>) -> Result<(), SystemError> {
+    fn own(&mut self, items: impl IntoIterator<Item = Item>) {
         let before = self.owned.len();
         self.owned.extend(items);
         self.owned.sort();
         self.owned.dedup();
-        if self.owned.len() == before { Ok(()) } else { self.save() }
+        if self.owned.len() != before {
+            self.save();
+        }
     }
 
     fn undo(&mut self, done: &[Edit]) {
@@ -192,10 +206,11 @@ impl System {
         }
     }
 
-    fn save(&self) -> Result<(), SystemError> {
+    /// The addresses do not wait for the disk.
+    fn save(&mut self) {
         let text = serde_json::to_vec(&self.owned).unwrap_or_default();
-        files::replace(&self.account, &text)
-            .map_err(|source| SystemError::Account { path: self.account.display().to_string(), source })
+        let written = files::replace(&self.account, &text);
+        self.unsaved = !self.unwritten.note("list of addresses", &self.account, written);
     }
 
     fn execute(&mut self, edit: &Edit) -> Result<(), SystemError> {

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use sag_model::control::{
     ConfigApplied, ConfigShow, Error, ErrorCode, Op, PublicKey, Rekeyed, Request, Response, Status,
