@@ -136,8 +136,11 @@ async fn pull(agents: &Arc<Agents>, access: Access, params: Params, nonce: Signe
         tx.commit().await?;
         let answer = found?;
         if first {
-            seen(agents, &sn).await?;
-            first = false;
+            match seen(agents, &sn).await {
+                // A device that starts needs its configuration, whatever can be written down.
+                Err(e) if !e.is_disk() => return Err(e.into()),
+                _ => first = false,
+            }
         }
         if !answer.changed && request.wait > 0 && !waiter.superseded() {
             if place.is_none() {
@@ -206,10 +209,10 @@ async fn named(cx: &mut Cx) -> Result<(Authorised<Gateway>, Device)> {
     Ok((gw, d))
 }
 
-async fn seen(agents: &Agents, sn: &str) -> Result<()> {
+async fn seen(agents: &Agents, sn: &str) -> crate::store::Result<()> {
     let mut tx = agents.store.write().await?;
     devices::put_seen(&mut tx, sn, now_ms()).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 /// The parameter `State`; an agent of a newer major version is refused.

@@ -36,10 +36,26 @@ impl Error {
         }
         false
     }
+
+    /// Whether the disk cannot be written: it is full, read-only or broken. The same can succeed later, and what is there
+    /// can be read.
+    pub fn is_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        let Error::Sqlite(e) = self else { return false };
+        matches!(e.sqlite_error_code(), Some(DiskFull | ReadOnly | SystemIoFailure | CannotOpen))
+    }
 }
 
 impl From<Error> for ApiError {
     fn from(e: Error) -> ApiError {
+        if e.is_disk() {
+            // The log has why, once.
+            return ApiError::new(
+                503,
+                "ServiceUnavailable",
+                "The service cannot write to its database now; nothing was changed. Try again later.",
+            );
+        }
         if e.is_conflict() {
             let mut busy = ApiError::new(503, "ServiceUnavailable", "The service is busy; try again.");
             busy.retry = true;

@@ -25,6 +25,8 @@ pub struct Database {
     writer: Mutex<Option<Connection>>,
     /// SQLite has one writer; waiting here is fair, waiting in SQLite is not.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Why the last change could not be written, if that was the disk's fault.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Database {
@@ -42,6 +44,7 @@ impl Database {
             readers: Mutex::default(),
             writer: Mutex::default(),
             turn: Arc::default(),
+            trouble: Mutex::default(),
         };
         let writer = db.connect_writer()?;
         db.put_back(writer, true);
@@ -81,6 +84,29 @@ impl Database {
         }
     }
 
+    /// Logs once that changes cannot be written, and once that they can again.
+    fn note<T>(&self, written: &Result<T>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match written {
+            Ok(_) if trouble.take().is_some() => {
+                tracing::info!(event = "database-written", path = self.path, "can be written again");
+            }
+            Err(error) if error.is_disk() => {
+                let why = error.to_string();
+                if trouble.as_ref() != Some(&why) {
+                    tracing::error!(
+                        event = "database-failed",
+                        path = self.path,
+                        why,
+                        "cannot be written: calls that change something are refused until it can"
+                    );
+                    *trouble = Some(why);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// A transaction that only reads; it begins with its first statement.
     pub fn read(self: &Arc<Database>, count: Count) -> Result<Session> {
         let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -92,7 +118,11 @@ impl Database {
     pub async fn write(self: &Arc<Database>, count: Count) -> Result<Session> {
         let turn = self.turn.clone().lock_owned().await;
         let idle = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let conn = idle.map_or_else(|| self.connect_writer(), Ok)?;
+        let conn = idle.map_or_else(|| self.connect_writer(), Ok);
+        if conn.is_err() {
+            self.note(&conn);
+        }
+        let conn = conn?;
         let mut session = Session {
             conn: Some(Mutex::new(conn)),
             begun: false,
@@ -106,7 +136,14 @@ impl Database {
                 Err(Error::Sqlite(e)) if is_busy(&e) && start.elapsed() < BUSY => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
-                begun => return begun.map(|()| session),
+                Err(error) => {
+                    // One that was opened while the disk was read-only stays so.
+                    session.conn = None;
+                    let failed = Err(error);
+                    self.note(&failed);
+                    return failed;
+                }
+                Ok(()) => return Ok(session),
             }
         }
     }
@@ -165,9 +202,15 @@ impl Session {
         if self.turn.is_none() {
             return Err(Error::ReadOnly);
         }
+        let home = self.home.clone();
         let mut statement = self.conn()?.prepare_cached(sql)?;
         bind(&mut statement, args)?;
-        Ok(statement.raw_execute()? as u64)
+        let done = statement.raw_execute().map(|rows| rows as u64).map_err(Error::from);
+        // Whether it can be written shows at the end of the change.
+        if done.is_err() {
+            home.note(&done);
+        }
+        done
     }
 
     /// Keeps the changes. Runs to its end even if the caller goes away.
@@ -175,8 +218,11 @@ impl Session {
         if self.turn.is_none() {
             return self.finish("ROLLBACK");
         }
+        let home = self.home.clone();
         let done = tokio::task::spawn_blocking(move || self.finish("COMMIT")).await;
-        done.unwrap_or(Err(Error::Over))
+        let done = done.unwrap_or(Err(Error::Over));
+        home.note(&done);
+        done
     }
 
     pub fn rollback(mut self) -> Result<()> {
@@ -186,7 +232,9 @@ impl Session {
     fn finish(&mut self, how: &str) -> Result<()> {
         let Some(conn) = self.conn.take() else { return Ok(()) };
         let conn = conn.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if self.begun {
+        // After some failures, of a full disk among them, SQLite has rolled back by itself.
+        let over = how == "ROLLBACK" && conn.is_autocommit();
+        if self.begun && !over {
             self.count.add(1);
             conn.prepare_cached(how).and_then(|mut s| s.execute([]))?;
         }
