@@ -311,7 +311,7 @@ impl Ledger {
 
     /// An epoch for a new key of this gateway: the time in seconds, and later than all before, whatever the clock says.
     pub fn next_epoch(&mut self, seconds: u64) -> u64 {
-        self.epoch = seconds.min(CLOCK_END / 1_000_000_000).max(self.epoch + 1);
+        self.epoch = seconds.min(CLOCK_END / 1_000_000_000).max(self.epoch.saturating_add(1));
         self.epoch
     }
 
