@@ -38,11 +38,15 @@ pub enum Target {
     Document,
     /// A state report of a device: refused by name, or kept without a change.
     Report,
+    /// A policy of a user of the cloud and a call: what is allowed, and what lists may leave out, agree.
+    Policy,
+    /// The record of sequence numbers of static keys: refused, or no number is given out twice.
+    Ledger,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 11] = [
+    pub const ALL: [Target; 13] = [
         Target::Parse,
         Target::Pipeline,
         Target::Quotes,
@@ -54,6 +58,8 @@ impl Target {
         Target::Request,
         Target::Document,
         Target::Report,
+        Target::Policy,
+        Target::Ledger,
     ];
 
     /// The name of the target and of its corpus.
@@ -70,6 +76,8 @@ impl Target {
             Target::Request => "request",
             Target::Document => "document",
             Target::Report => "report",
+            Target::Policy => "policy",
+            Target::Ledger => "ledger",
         }
     }
 
@@ -120,6 +128,14 @@ impl Target {
             Target::Quotes => fresh_quotes(d),
             Target::Control => br#"{"v":1,"id":1,"op":"sessions","limit":10}"#.to_vec(),
             Target::Request => b"GET /?Action=DescribeRegions&AccessKeyId=testid\n\n".to_vec(),
+            Target::Policy => br#"DeleteACL
+acs:smartag:cn-shanghai:7:acl/acl-1
+{"Statement":[{"Effect":"Allow","Action":"smartag:*","Resource":"*"}]}"#
+                .to_vec(),
+            Target::Ledger => {
+                br#"{"generation":1,"stamp":2,"mirrored":true,"iv_offset":3,"iv_next":4,"epoch":5,"sending":{},"receiving":{}}"#
+                    .to_vec()
+            }
             Target::Document | Target::Report => br#"{"ProtocolVersion":"1.1"}"#.to_vec(),
         }
     }
@@ -141,6 +157,8 @@ impl Target {
             Target::Request => messages::signed_request(data),
             Target::Document => messages::device_document(data),
             Target::Report => messages::state_report(data),
+            Target::Policy => messages::access_policy(data),
+            Target::Ledger => messages::ledger(data),
         }
     }
 }

@@ -71,3 +71,13 @@ fn document() {
 fn report() {
     replay(Target::Report, 2_000);
 }
+
+#[test]
+fn policy() {
+    replay(Target::Policy, 10_000);
+}
+
+#[test]
+fn ledger() {
+    replay(Target::Ledger, 2_000);
+}
