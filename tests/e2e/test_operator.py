@@ -107,6 +107,23 @@ def test_metrics_agree_with_the_ports(gw, lab):
         assert re.search(rf"(?m)^{metric}\b", text), metric
 
 
+def test_a_diff_names_what_would_change_and_nothing_else(gw_with, lab):
+    gw = gw_with(lab_config())
+    epoch = gw.status()["config_epoch"]
+    text = lab.conf.read_text()
+    # Ports in another order and a default spelled out say the same.
+    other = lab.run_dir / "other.toml"
+    head, *tables = text.split("[[port]]")
+    other.write_text("[[port]]".join([head, *[t if t.endswith("\n") else t + "\n" for t in reversed(tables)]]))
+    for file in (lab.conf, other):
+        assert gw.ctl("config", "diff", str(file))["changes"] == [], file
+    assert 'fail_action = "drop"' in gw.ctl("config", "show")["text"]
+    other.write_text(text.replace("[dataplane]", '[dataplane]\nfail_action = "pass_to_kernel"\nicmp_rate = 1000'))
+    change = {"path": "dataplane.fail_action", "old": '"drop"', "new": '"pass_to_kernel"'}
+    assert gw.ctl("config", "diff", str(other))["changes"] == [change]
+    assert gw.status()["config_epoch"] == epoch
+
+
 def test_no_gateway_is_said_so(lab):
     done = run([lab.sagctl, "--socket", "/run/nowhere/vcpe.sock", "status"], check=False)
     assert done.returncode != 0 and "/run/nowhere/vcpe.sock" in done.stderr

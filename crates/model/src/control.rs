@@ -16,6 +16,7 @@ mod report;
 mod session;
 mod tunnel;
 
+pub use crate::config::Change;
 pub use cidr::{CidrError, parse_cidr};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
 pub use keys::{
@@ -27,9 +28,9 @@ pub use nat::{
 };
 pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
-    Acl, AclQuery, AclReport, AclRule, CarCounters, Change, ConfigApplied, ConfigDiff, ConfigShow,
-    ConfigText, DropRow, Drops, FileState, Finding, HeaviestHost, NextHop, Port, PortPunt, Ports, PuntRow,
-    RepairCount, Route, RouteQuery, Routes, SessionTotals, Status, Worker,
+    Acl, AclQuery, AclReport, AclRule, CarCounters, ConfigApplied, ConfigDiff, ConfigShow, ConfigText,
+    DropRow, Drops, FileState, Finding, HeaviestHost, NextHop, Port, PortPunt, Ports, PuntRow, RepairCount,
+    Route, RouteQuery, Routes, SessionTotals, Status, Worker,
 };
 pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,

@@ -5,7 +5,7 @@ use super::keys;
 use super::report::explain;
 use crate::config_file;
 use crate::server::{Handler, rfc3339};
-use sag_model::config::{self, Sandbox, Secrets};
+use sag_model::config::{Sandbox, Secrets};
 use sag_model::control::{self, Error, Picker, TopCollector};
 use sag_pipeline::nat::Events;
 
@@ -100,9 +100,10 @@ impl Handler for Daemon {
         })
     }
 
-    fn config_check(&mut self, text: &str, name: &str) -> Result<Vec<String>, Error> {
-        let checked = config::parse(text, name).map_err(|e| Error::invalid_config(e.to_string()))?;
-        Ok(checked.warnings.iter().map(|w| w.to_string()).collect())
+    fn config_diff(&mut self, text: &str, name: &str) -> Result<control::ConfigDiff, Error> {
+        let compared = self.running.compare(text, name);
+        let (changes, warnings) = compared.map_err(|e| Error::invalid_config(format!("{e:#}")))?;
+        Ok(control::ConfigDiff { changes, warnings })
     }
 
     fn tunnels_rekey(&mut self, query: &control::TunnelRekey) -> Result<control::Rekeyed, Error> {

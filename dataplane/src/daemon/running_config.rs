@@ -3,7 +3,7 @@
 use super::saver::Saver;
 use crate::config_file;
 use anyhow::{Result, anyhow};
-use sag_model::config::{self, Checked, Config};
+use sag_model::config::{self, Change, Checked, Config};
 use sag_model::control::Finding;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -46,9 +46,9 @@ impl RunningConfig {
         }
     }
 
-    /// Puts another document in force. One with an error changes nothing.
-    pub fn replace(&mut self, text: String, name: &str) -> Result<Applied> {
-        let mut checked = config::parse(&text, name).map_err(|e| anyhow!("{e}"))?;
+    /// Another document, as it would be put in force, and what there is to say about that.
+    fn read(&self, text: &str, name: &str) -> Result<(Config, Vec<String>)> {
+        let mut checked = config::parse(text, name).map_err(|e| anyhow!("{e}"))?;
         checked.config.keep_numbers(|p| self.config.port_by_name(&p.name));
         let mut warnings: Vec<String> = checked.warnings.iter().map(|w| w.to_string()).collect();
         let fixed = self.config.needs_restart(&checked.config);
@@ -56,8 +56,20 @@ impl RunningConfig {
         if name == self.path.display().to_string() {
             warnings.extend(config_file::exposed_keys(&self.path, &checked.config));
         }
-        let changed = checked.config != self.config;
-        self.config = checked.config;
+        Ok((checked.config, warnings))
+    }
+
+    /// What another document would change, and the warnings that it would bring.
+    pub fn compare(&self, text: &str, name: &str) -> Result<(Vec<Change>, Vec<String>)> {
+        let (config, warnings) = self.read(text, name)?;
+        Ok((self.config.diff(&config), warnings))
+    }
+
+    /// Puts another document in force. One with an error changes nothing.
+    pub fn replace(&mut self, text: String, name: &str) -> Result<Applied> {
+        let (config, warnings) = self.read(&text, name)?;
+        let changed = config != self.config;
+        self.config = config;
         self.text = text;
         self.source = name.to_owned();
         self.applied = SystemTime::now();

@@ -7,7 +7,6 @@
 mod bind;
 mod client;
 mod counts;
-mod diff;
 mod dispatch;
 mod metrics;
 mod roles;
@@ -65,20 +64,11 @@ pub trait Handler {
         Err(Error::not_enforced("agreement of keys"))
     }
     fn config_show(&mut self) -> Result<control::ConfigShow, Error>;
-    /// Validates a document as `config_apply` would, changes nothing, and returns the warnings.
-    fn config_check(&mut self, text: &str, name: &str) -> Result<Vec<String>, Error>;
+    /// What applying a document would change; nothing is changed.
+    fn config_diff(&mut self, text: &str, name: &str) -> Result<control::ConfigDiff, Error>;
     fn config_apply(&mut self, text: &str, name: &str) -> Result<control::ConfigApplied, Error>;
     /// Reads the configuration file again.
     fn reload(&mut self) -> Result<control::ConfigApplied, Error>;
-
-    /// What applying a document would change.
-    fn config_diff(&mut self, text: &str, name: &str) -> Result<control::ConfigDiff, Error> {
-        let warnings = self.config_check(text, name)?;
-        let running = self.config_show()?;
-        let changes =
-            diff::changes(&running.text, text).map_err(|e| Error::invalid_config(format!("{name}: {e}")))?;
-        Ok(control::ConfigDiff { changes, warnings })
-    }
 }
 
 /// Clients at once. One more takes the place of the one that has been silent longest, of the user with most clients.

@@ -110,9 +110,10 @@ impl Handler for Fake {
         self.note("config-show");
         Ok(ConfigShow { text: self.running.clone(), ..ConfigShow::default() })
     }
-    fn config_check(&mut self, text: &str, name: &str) -> Result<Vec<String>, Error> {
-        self.note(("config-check", text.len(), name));
-        Ok(vec!["[[qos]] is not enforced".into()])
+    fn config_diff(&mut self, text: &str, name: &str) -> Result<ConfigDiff, Error> {
+        self.note(("config-diff", text.len(), name));
+        let change = Change { path: "bandwidth.ccn".into(), old: Some("1".into()), new: Some("2".into()) };
+        Ok(ConfigDiff { changes: vec![change], warnings: vec!["[[qos]] is not enforced".into()] })
     }
     fn config_apply(&mut self, text: &str, name: &str) -> Result<ConfigApplied, Error> {
         self.note(("config-apply", text.len(), name));

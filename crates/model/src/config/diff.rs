@@ -5,64 +5,18 @@ use super::schema::{SECRET_MASK, Section};
 use super::show::Secrets;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fmt;
 use toml::{Table, Value};
 
-/// One entry that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One key or entry that differs. Values are as the file writes them, secrets masked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Header in the file: `dataplane`, `port`, `acl.rule`, ...
-    pub section: String,
-    /// Name or id, under its parent's (`acl-1/acr-3`); empty for sections that occur once.
-    pub id: String,
-    /// What became of it.
-    pub kind: ChangeKind,
-    /// The keys that differ; empty unless changed.
-    pub fields: Vec<FieldChange>,
-}
-
-/// What became of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeKind {
-    /// Only in the new one.
-    Added,
-    /// Only in the old one.
-    Removed,
-    /// In both, with other values.
-    Changed,
-}
-
-/// Values as the file writes them, secrets masked. The key `position` stands for an entry that moved
-/// among its siblings where their order has a meaning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldChange {
-    /// The key.
-    pub key: String,
-    /// `None`: there was none.
+    /// As in `acl[acl-1].rule[acr-1].policy`; of an entry that was added or removed, as in `acl[acl-1].rule[acr-1]`. The
+    /// key `position` stands for an entry that moved among its siblings where their order has a meaning.
+    pub path: String,
+    /// `null`: added.
     pub old: Option<String>,
-    /// `None`: there is none any more.
+    /// `null`: removed.
     pub new: Option<String>,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = match self.kind {
-            ChangeKind::Added => '+',
-            ChangeKind::Removed => '-',
-            ChangeKind::Changed => '~',
-        };
-        write!(f, "{sign} {}", self.section)?;
-        if !self.id.is_empty() {
-            write!(f, " {}", self.id)?;
-        }
-        for (i, c) in self.fields.iter().enumerate() {
-            let none = "(none)";
-            let (old, new) = (c.old.as_deref().unwrap_or(none), c.new.as_deref().unwrap_or(none));
-            write!(f, "{} {} {old} -> {new}", if i == 0 { ":" } else { "," }, c.key)?;
-        }
-        Ok(())
-    }
 }
 
 impl Config {
@@ -85,7 +39,7 @@ impl Config {
 const ORDERED: &[&str] = &["port", "acl", "acl.rule", "qos.policy"];
 
 struct Entry {
-    id: String,
+    path: String,
     fields: Table,
 }
 
@@ -99,23 +53,22 @@ fn entries(config: &Config) -> Entries {
     out
 }
 
-/// Takes the subsections out of a table and files them; returns the plain keys.
-fn collect(section: &str, parent: &str, table: Table, out: &mut Entries) -> Table {
+/// Takes the subsections out of a table and files them under their section; returns the plain keys.
+fn collect(section: &str, path: &str, table: Table, out: &mut Entries) -> Table {
     let mut fields = Table::new();
     for (key, value) in table {
-        let below = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+        let (below, at) = (dotted(section, &key), dotted(path, &key));
         match value {
             Value::Table(t) => {
-                let fields = collect(&below, "", t, out);
-                out.entry(below).or_default().push(Entry { id: String::new(), fields });
+                let fields = collect(&below, &at, t, out);
+                out.entry(below).or_default().push(Entry { path: at, fields });
             }
             Value::Array(items) if items.iter().any(Value::is_table) => {
                 for item in items {
                     if let Value::Table(t) = item {
-                        let own = identity(&below, &t);
-                        let id = if parent.is_empty() { own } else { format!("{parent}/{own}") };
-                        let fields = collect(&below, &id, t, out);
-                        out.entry(below.clone()).or_default().push(Entry { id, fields });
+                        let path = format!("{at}[{}]", identity(&below, &t));
+                        let fields = collect(&below, &path, t, out);
+                        out.entry(below.clone()).or_default().push(Entry { path, fields });
                     }
                 }
             }
@@ -125,6 +78,10 @@ fn collect(section: &str, parent: &str, table: Table, out: &mut Entries) -> Tabl
         }
     }
     fields
+}
+
+fn dotted(parent: &str, key: &str) -> String {
+    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
 }
 
 fn identity(section: &str, t: &Table) -> String {
@@ -154,48 +111,46 @@ fn compare(section: &Section, old: Option<&Vec<Entry>>, new: Option<&Vec<Entry>>
     let none = Vec::new();
     let (old, new) = (old.unwrap_or(&none), new.unwrap_or(&none));
     let index = |entries: &[Entry]| -> HashMap<String, usize> {
-        entries.iter().enumerate().map(|(i, e)| (e.id.clone(), i)).collect()
+        entries.iter().enumerate().map(|(i, e)| (e.path.clone(), i)).collect()
     };
     let (in_old, in_new) = (index(old), index(new));
-    let change =
-        |id: &str, kind, fields| Change { section: section.name.to_owned(), id: id.to_owned(), kind, fields };
-    for e in old.iter().filter(|e| !in_new.contains_key(&e.id)) {
-        out.push(change(&e.id, ChangeKind::Removed, Vec::new()));
+    for e in old.iter().filter(|e| !in_new.contains_key(&e.path)) {
+        out.push(Change { path: e.path.clone(), old: Some(shown_entry(section, &e.fields)), new: None });
     }
-    let both: Vec<Option<usize>> = new.iter().map(|e| in_old.get(&e.id).copied()).collect();
+    let both: Vec<Option<usize>> = new.iter().map(|e| in_old.get(&e.path).copied()).collect();
     let moved = if ORDERED.contains(&section.name) { moved(&both) } else { vec![false; new.len()] };
     for (i, e) in new.iter().enumerate() {
         let Some((j, before)) = both.get(i).copied().flatten().and_then(|j| Some((j, old.get(j)?))) else {
-            out.push(change(&e.id, ChangeKind::Added, Vec::new()));
+            out.push(Change { path: e.path.clone(), old: None, new: Some(shown_entry(section, &e.fields)) });
             continue;
         };
-        let mut fields = changed_fields(section, &before.fields, &e.fields);
+        changed_fields(section, before, e, out);
         if moved.get(i).copied().unwrap_or(false) {
             let at = |n: usize| Some((n + 1).to_string());
-            fields.push(FieldChange { key: "position".to_owned(), old: at(j), new: at(i) });
-        }
-        if !fields.is_empty() {
-            out.push(change(&e.id, ChangeKind::Changed, fields));
+            out.push(Change { path: dotted(&e.path, "position"), old: at(j), new: at(i) });
         }
     }
 }
 
-fn changed_fields(section: &Section, old: &Table, new: &Table) -> Vec<FieldChange> {
-    let keys = new.keys().chain(old.keys().filter(|k| !new.contains_key(*k)));
-    keys.filter(|k| old.get(*k) != new.get(*k))
-        .map(|key| {
-            let show = |t: &Table| {
-                t.get(key).map(|v| {
-                    if section.key(key).is_some_and(|k| k.secret) {
-                        SECRET_MASK.to_owned()
-                    } else {
-                        v.to_string()
-                    }
-                })
-            };
-            FieldChange { key: key.clone(), old: show(old), new: show(new) }
-        })
-        .collect()
+fn changed_fields(section: &Section, old: &Entry, new: &Entry, out: &mut Vec<Change>) {
+    let keys = new.fields.keys().chain(old.fields.keys().filter(|k| !new.fields.contains_key(*k)));
+    for key in keys.filter(|k| old.fields.get(*k) != new.fields.get(*k)) {
+        let show = |e: &Entry| e.fields.get(key).map(|v| shown(section, key, v).to_string());
+        out.push(Change { path: dotted(&new.path, key), old: show(old), new: show(new) });
+    }
+}
+
+/// The value, or what stands for a secret.
+fn shown(section: &Section, key: &str, value: &Value) -> Value {
+    match section.key(key).is_some_and(|k| k.secret) {
+        true => Value::from(SECRET_MASK),
+        false => value.clone(),
+    }
+}
+
+fn shown_entry(section: &Section, fields: &Table) -> String {
+    let shown = fields.iter().map(|(key, value)| (key.clone(), shown(section, key, value)));
+    Value::Table(shown.collect()).to_string()
 }
 
 /// Which of the entries of both have to move: all but a longest increasing run of old positions.

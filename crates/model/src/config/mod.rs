@@ -30,7 +30,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use diff::{Change, ChangeKind, FieldChange};
+pub use diff::Change;
 pub use example::example;
 pub use keys::{
     Acl, AclRule, Bandwidth, Config, Dataplane, Dnat, FlowLog, Nat, Neighbor, Port, Qos, QosCar, QosPolicy,

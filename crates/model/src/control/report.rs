@@ -1,5 +1,6 @@
 //! Answers that describe the gateway: status, ports, drops, ACLs, routes, configuration.
 
+use crate::config::Change;
 use crate::{DropReason, MacAddr, Role, VlanId};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -436,15 +437,4 @@ pub struct ConfigDiff {
     pub changes: Vec<Change>,
     /// Worth a look, a line each.
     pub warnings: Vec<String>,
-}
-
-/// One key of the configuration that differs. Values are TOML.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Change {
-    /// As in `acl[acl-1].rule[acr-1].policy`.
-    pub path: String,
-    /// `null`: added.
-    pub old: Option<String>,
-    /// `null`: removed.
-    pub new: Option<String>,
 }

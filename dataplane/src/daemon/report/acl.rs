@@ -20,11 +20,11 @@ impl View<'_> {
             && !self.running.config.acls.iter().any(|a| a.id == *id)
         {
             let ids: Vec<_> = self.running.config.acls.iter().map(|a| a.id.as_str()).collect();
-            return Err(Error::new(
-                ErrorCode::NotFound,
-                format!("no ACL has the id {id:?}"),
-                format!("the ACLs are: {}", ids.join(", ")),
-            ));
+            let remedy = match ids.is_empty() {
+                true => "no ACL is configured".to_owned(),
+                false => format!("the ACLs are: {}", ids.join(", ")),
+            };
+            return Err(Error::new(ErrorCode::NotFound, format!("no ACL has the id {id:?}"), remedy));
         }
         self.flows.update_rule_counters(&self.publisher.snapshot);
         let now = Nanos(sys::now()).tick();

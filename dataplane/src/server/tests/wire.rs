@@ -1,9 +1,9 @@
 //! Lines and documents, without a socket.
 
 use super::Fake;
-use crate::server::{client::Input, diff, dispatch};
+use crate::server::{client::Input, dispatch};
 use proptest::prelude::*;
-use sag_model::control::{Access, Change, MAX_CONFIG_REQUEST, MAX_REQUEST, Op};
+use sag_model::control::{Access, MAX_CONFIG_REQUEST, MAX_REQUEST, Op};
 use serde_json::{Value, json};
 use std::io::{self, Read};
 
@@ -90,12 +90,13 @@ fn every_operation_reaches_its_method() {
 }
 
 #[test]
-fn a_diff_checks_and_compares() {
+fn a_diff_changes_nothing() {
     let mut fake = Fake { running: "[bandwidth]\nccn = 1\n".into(), ..Fake::default() };
     let answer =
         ask(r#"{"v":1,"id":1,"op":"config-diff","name":"n","text":"[bandwidth]\nccn = 2"}"#, &mut fake);
     assert_eq!(answer["ok"]["changes"], json!([{"path": "bandwidth.ccn", "old": "1", "new": "2"}]));
     assert_eq!(answer["ok"]["warnings"], json!(["[[qos]] is not enforced"]));
+    assert_eq!(fake.asked, [r#"("config-diff", 19, "n")"#]);
     assert_eq!(fake.running, "[bandwidth]\nccn = 1\n");
 }
 
@@ -171,56 +172,6 @@ fn long_lines_are_refused_once_and_the_next_ones_read() {
     assert_eq!(lines(large.as_bytes(), &[70_000], false), ["<Busy>", "after"]);
     let huge = long(MAX_CONFIG_REQUEST + 1, config);
     assert_eq!(lines(huge.as_bytes(), &[65_536], true), ["<TooLarge>", "after"]);
-}
-
-fn diff_of(old: &str, new: &str) -> Vec<String> {
-    let show = |c: &Change| format!("{}: {:?} -> {:?}", c.path, c.old.as_deref(), c.new.as_deref());
-    diff::changes(old, new).unwrap().iter().map(show).collect()
-}
-
-#[test]
-fn documents_are_compared_by_identifiers() {
-    let old = r#"
-        [dataplane]
-        flows = 1024
-        [[acl]]
-        id = "acl-1"
-        rule = [{ id = "a", priority = 1 }, { id = "b", priority = 1 }, { id = "c", priority = 2 }]
-        [[snat]]
-        id = "snat-1"
-    "#;
-    let new = r#"
-        [dataplane]
-        flows = 2048
-        workers = 2
-        [[acl]]
-        id = "acl-0"
-        [[acl]]
-        id = "acl-1"
-        rule = [{ id = "b", priority = 1 }, { priority = 7, id = "a" }]
-    "#;
-    assert_eq!(diff_of(old, old), [""; 0]);
-    assert_eq!(
-        diff_of(old, new),
-        [
-            "acl[acl-1].rule[a].priority: Some(\"1\") -> Some(\"7\")",
-            "acl[acl-1].rule[c]: Some(\"{ id = \\\"c\\\", priority = 2 }\") -> None",
-            "acl[acl-1].rule (order): Some(\"a, b\") -> Some(\"b, a\")",
-            "acl[acl-0]: None -> Some(\"{ id = \\\"acl-0\\\" }\")",
-            "dataplane.flows: Some(\"1024\") -> Some(\"2048\")",
-            "dataplane.workers: None -> Some(\"2\")",
-            "snat[snat-1]: Some(\"{ id = \\\"snat-1\\\" }\") -> None",
-        ]
-    );
-}
-
-#[test]
-fn tables_without_names_are_compared_by_position() {
-    assert_eq!(diff_of("[[a]]\nx = 1\n[[a]]\nx = 2", "[[a]]\nx = 1"), ["a[1]: Some(\"{ x = 2 }\") -> None"]);
-    assert_eq!(diff_of("a = [1]", "a = [1, 2]"), ["a: Some(\"[1]\") -> Some(\"[1, 2]\")"]);
-    assert_eq!(diff_of("a = 1", "[a]\nb = 1"), ["a: Some(\"1\") -> Some(\"{ b = 1 }\")"]);
-    let twice = "[[a]]\nid = \"x\"\nn = 1\n[[a]]\nid = \"x\"\nn = 2";
-    assert_eq!(diff_of(twice, twice), [""; 0]);
 }
 
 fn json_like() -> impl Strategy<Value = String> {
