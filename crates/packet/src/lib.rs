@@ -36,6 +36,7 @@ pub mod parse;
 pub mod proto;
 pub mod responder;
 pub mod rewrite;
+pub mod segment;
 pub mod translate;
 
 pub use parse::{Family, Fragment, L4, Malformed, NetworkLayer, Parsed, parse};
