@@ -12,7 +12,7 @@
 #ifndef GW_ABI_H
 #define GW_ABI_H
 
-#define GW_ABI_VERSION 8
+#define GW_ABI_VERSION 9
 
 #define GW_MAX_PORTS 64	     /* sag_model::PortIdx::MAX */
 #define GW_MAX_DROPS 128     /* sag_model::DropReason::COUNT */
@@ -31,7 +31,8 @@
 #define GW_UNIT_SHIFT 8	 /* meter time: 2^-8 ns */
 #define GW_COST_SHIFT 16 /* bits of a byte's time below that */
 #define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)
-#define GW_TICK_SHIFT 24 /* last_seen counts 2^24 ns */
+#define GW_SYN_SERVICES 64 /* bits of gw_syn_control.active */
+#define GW_TICK_SHIFT 24   /* last_seen counts 2^24 ns */
 
 enum gw_zone {
 	GW_ZONE_LAN = 1,
@@ -298,7 +299,7 @@ struct gw_counts {
 	__u64 punted;	  /* handed to an AF_XDP socket */
 	__u64 tx_packets; /* sent by XDP out of this port */
 	__u64 tx_bytes;
-	__u64 _pad;
+	__u64 originated; /* of those, made by XDP: SYN-ACKs with a cookie */
 };
 
 struct gw_stats {
@@ -330,6 +331,7 @@ enum gw_punt {
 	GW_PUNT_MALFORMED = 9, /* the worker names the reason */
 	GW_PUNT_FLOW = 10,     /* the record says so */
 	GW_PUNT_INGRESS = 11,  /* of a session, but by another port or tunnel than its packets */
+	GW_PUNT_COOKIE = 12,   /* no session, and acknowledges a valid SYN cookie */
 	GW_PUNT_LAST,
 	GW_PUNT_SET = 0x80, /* or-ed into gw_punt_meta.punt: the metadata is there */
 };
@@ -418,6 +420,9 @@ enum gw_drop {
 	GW_DROP_REVERSE_PATH = 80,
 	GW_DROP_TUNNEL_SOURCE = 81,
 	GW_DROP_ICMP_REDIRECT = 82,
+	GW_DROP_SYN_COOKIE = 83,
+	GW_DROP_SYN_COOKIE_INVALID = 84,
+	GW_DROP_SYN_PROXY_WAIT = 85,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */
@@ -453,12 +458,40 @@ struct gw_revalidation_queue {
 	__u32 _pad;
 };
 
+/* SYN cookies: see gw_syn.h. The services are in gw_syn_services, by number. */
+struct gw_syn_control {
+	__u64 secret[2][2]; /* SipHash keys of the two time slots */
+	__u64 active;	    /* bit by service: XDP answers its SYNs */
+	__u32 slot;	    /* that of the cookies made now */
+	__u32 services;	    /* how many; 0: no packet is looked at */
+	__u32 mss4;	    /* what SYN-ACKs announce */
+	__u32 mss6;
+	__u64 _pad;
+};
+
+/* A service as its clients address it. IPv4 as in ::ffff:192.0.2.1. */
+struct gw_syn_service {
+	__u32 addr[4]; /* network order */
+	__u16 port;    /* network order */
+	__u16 _pad;
+};
+
+/* Counters of a service on one CPU. */
+struct gw_syn_counts {
+	__u64 syns; /* without a session */
+	__u64 sent;
+	__u64 accepted;
+	__u64 refused;
+	__u64 _pad[4];
+};
+
 /* Everything of fixed size that is written by the daemon and read for every packet. */
 struct gw_shared {
 	struct gw_control control;
 	struct gw_port ports[GW_PORT_SLOTS];
 	struct gw_nexthop nexthops[GW_MAX_NEXTHOPS];
 	struct gw_revalidation_queue revalidations[GW_MAX_DEVS * GW_QUEUES_PER_DEV]; /* as in gw_xsks */
+	struct gw_syn_control syn;
 };
 
 _Static_assert(sizeof(struct gw_flow4) == 64, "one cache line");
@@ -474,6 +507,8 @@ _Static_assert(sizeof(struct gw_revalidation_queue) == 16, "a quarter of a cache
 _Static_assert(sizeof(struct gw_tunnel) == 128, "two cache lines");
 _Static_assert(sizeof(struct gw_end) == 40, "no padding");
 _Static_assert(sizeof(struct gw_tunnel_counts) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_syn_control) == 64, "one cache line");
+_Static_assert(sizeof(struct gw_syn_counts) == 64, "one cache line");
 _Static_assert(sizeof(struct gw_port) == 16, "a quarter of a cache line");
 _Static_assert(sizeof(struct gw_shared) <= 4 << 20, "largest map value before Linux 5.17");
 _Static_assert(sizeof(struct gw_punt_meta) == 8, "metadata is a multiple of 4");

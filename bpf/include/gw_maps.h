@@ -151,6 +151,41 @@ struct {
 	__type(value, struct gw_tunnel_counts);
 } gw_tunnel_stats SEC(".maps");
 
+/* Services that SYN cookies protect; the value is the number of the service. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct gw_syn_service);
+	__type(value, __u32);
+} gw_syn_services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GW_SYN_SERVICES);
+	__type(key, __u32);
+	__type(value, struct gw_syn_counts);
+} gw_syn_stats SEC(".maps");
+
+/*
+ * What sequence numbers of a session are translated by, of connections that the daemon has opened for a client with a
+ * SYN cookie. Here to outlive the daemon; XDP does not look. Loader.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} gw_sequences4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} gw_sequences6 SEC(".maps");
+
 /* Counters. One value for all ports: a forwarded packet counts at two of them. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -81,6 +81,7 @@ enum {
 	GW_TCP_FIN = 1 << 0,
 	GW_TCP_SYN = 1 << 1,
 	GW_TCP_RST = 1 << 2,
+	GW_TCP_ACK = 1 << 4,
 
 	GW_FRAG_OFFSET = 0x1FFF,
 	GW_FRAG_ANY = 0x3FFF, /* offset or more-fragments */

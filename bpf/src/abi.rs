@@ -5,7 +5,7 @@ use sag_model::PortIdx;
 pub use sag_model::flow::{NAT_SLOT_WORDS, NAT_SLOTS};
 
 /// Version of the layouts of the maps. Pinned maps of another one are never touched.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 /// Receive queues of a device that can have a socket.
 pub const QUEUES_PER_DEV: u32 = 64;
 /// Devices that can be ports or carry them.
@@ -43,6 +43,8 @@ pub enum PuntReason {
     Flow = 10,
     /// Of a session, but by another port or tunnel than its packets.
     Ingress = 11,
+    /// No session, and it acknowledges a valid SYN cookie.
+    Cookie = 12,
 }
 
 impl PuntReason {
@@ -60,6 +62,7 @@ impl PuntReason {
         PuntReason::Malformed,
         PuntReason::Flow,
         PuntReason::Ingress,
+        PuntReason::Cookie,
     ];
 
     /// The name in metrics, JSON and tables.
@@ -77,6 +80,7 @@ impl PuntReason {
             PuntReason::Malformed => "malformed",
             PuntReason::Flow => "flow",
             PuntReason::Ingress => "ingress",
+            PuntReason::Cookie => "cookie",
         }
     }
 }

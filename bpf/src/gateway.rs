@@ -11,7 +11,9 @@ use crate::pins::PinDir;
 use crate::stats::PortStats;
 use crate::sys;
 use libbpf_rs::{MapCore, MapFlags};
-use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
+use sag_model::flow::{
+    Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue, SynCookieControl,
+};
 use sag_model::meter::{Meter, MeterGroup};
 use sag_model::{MacAddr, PortIdx, VlanId, Zone};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -100,6 +102,21 @@ impl Gateway {
     /// Epoch, seed, live indexes, and what to do without a worker.
     pub fn control(&self) -> &'static ControlBlock {
         &self.mapped.shared.control
+    }
+
+    /// What SYN cookies are made by.
+    pub fn syn_cookies(&self) -> &'static SynCookieControl {
+        &self.mapped.shared.syn
+    }
+
+    /// What sequence numbers of IPv4 sessions are translated by, by session number.
+    pub fn sequences4(&self) -> &'static [AtomicU64] {
+        self.mapped.sequences4
+    }
+
+    /// The same of IPv6.
+    pub fn sequences6(&self) -> &'static [AtomicU64] {
+        self.mapped.sequences6
     }
 
     /// Next hops by number; 0 is none.

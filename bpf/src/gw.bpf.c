@@ -26,6 +26,7 @@
 #include "gw_exit.h"
 #include "gw_fast.h"
 #include "gw_tunnel_fwd.h"
+#include "gw_syn.h"
 #include "gw_inject.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -133,8 +134,11 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 	return GW_FORWARD;
 }
 
-/* Every packet that the fast path and the tunnel path leave. A program of its own to the verifier. */
-__noinline int gw_general(struct xdp_md *ctx)
+/*
+ * Every packet that the fast path and the tunnel path leave. A program of its own to the verifier. `syn`: what gw_syn()
+ * says of it; asked for by GW_SYN_ASK.
+ */
+__noinline int gw_general(struct xdp_md *ctx, __u32 syn)
 {
 	struct gw_packet pkt = {
 		.data = (void *)(long)ctx->data,
@@ -156,6 +160,11 @@ __noinline int gw_general(struct xdp_md *ctx)
 			verdict = gw_ip6(ctx, &pkt);
 		else
 			verdict = GW_KERNEL;
+		if (verdict == GW_WORKER && unlikely(GW_READ_ONCE(gw_shared.syn.services)) && gw_syn_concerns(&pkt)) {
+			if (syn == GW_SYN_UNKNOWN)
+				return gw_syn_ask(&pkt);
+			verdict = gw_syn_result(&pkt, syn);
+		}
 	}
 	return gw_exit(ctx, &pkt, verdict);
 }
@@ -163,13 +172,19 @@ __noinline int gw_general(struct xdp_md *ctx)
 SEC("xdp")
 int gw_ingress(struct xdp_md *ctx)
 {
-	int verdict = gw_fast(ctx);
+	int verdict = gw_fast(ctx), asked;
 
 	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_shared.control.fast_path)
 		verdict = gw_tunnel_path(ctx);
 	if (verdict == GW_FORWARD)
 		return XDP_REDIRECT;
-	return verdict == GW_CONTINUE ? gw_general(ctx) : XDP_DROP;
+	if (verdict != GW_CONTINUE)
+		return XDP_DROP;
+	asked = gw_general(ctx, GW_SYN_UNKNOWN);
+	if (likely(!(asked & GW_SYN_ASK)))
+		return asked;
+	verdict = gw_syn(ctx, asked);
+	return verdict == GW_SYN_ANSWERED ? gw_syn_send(asked) : gw_general(ctx, verdict);
 }
 
 SEC("xdp")

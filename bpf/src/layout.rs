@@ -3,7 +3,9 @@
 
 use crate::mapped::{NatLine, PortSlot, SharedBlock};
 use crate::skel::types;
-use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
+use sag_model::flow::{
+    Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue, SynCookieControl,
+};
 use sag_model::meter::{Meter, MeterGroup};
 use sag_model::tunnel::{TUNNEL_HEADER, TunnelRecord};
 use sag_model::{DropReason, PortIdx};
@@ -43,7 +45,9 @@ same_offsets!(types::gw_tunnel, TunnelRecord: header = word);
 same_offsets!(types::gw_port, PortSlot: flags = head, mac = mac);
 same_offsets!(types::gw_nat_line, NatLine:);
 same_offsets!(types::gw_shared, SharedBlock: control = control, ports = ports, nexthops = nexthops,
-    revalidations = revalidations);
+    revalidations = revalidations, syn = syn);
+same_offsets!(types::gw_syn_control, SynCookieControl: secret = secret, active = active, slot = slot,
+    services = services, mss4 = mss4, mss6 = mss6);
 same_offsets!(types::gw_revalidation_queue, RevalidationQueue: sent = sent, taken = taken, since = since);
 
 // Where the words of the atomic views keep their parts.
@@ -72,6 +76,7 @@ const _: () = {
     assert!(size_of::<types::gw_end>() == 40 && offset_of!(types::gw_end, id) == 32);
     assert!(offset_of!(types::gw_end, port) == 36 && offset_of!(types::gw_end, proto) == 38);
     assert!(size_of::<types::gw_vlan_key>() == 8);
+    assert!(size_of::<types::gw_syn_service>() == 20 && offset_of!(types::gw_syn_service, port) == 16);
     assert!(size_of::<types::gw_stats>() == 64 * (1 + PortIdx::MAX));
     assert!(size_of::<types::gw_reasons>() == 8 * (DropReason::COUNT + 16 + 8));
     assert!(DropReason::COUNT == 128 && PortIdx::MAX == 64);
@@ -211,6 +216,7 @@ mod tests {
         assert_eq!(c_define("GW_COST_SHIFT"), u64::from(COST_SHIFT));
         assert_eq!(MAX_DEBT, 16_000_000_000 << UNIT_SHIFT);
         assert!(HEADER.contains("#define GW_MAX_DEBT (16000000000ULL << GW_UNIT_SHIFT)"));
+        assert_eq!(c_define("GW_SYN_SERVICES"), sag_model::flow::SYN_SERVICES as u64);
         assert_eq!(c_define("GW_TICK_SHIFT"), u64::from(sag_model::time::TICK_SHIFT));
     }
 }

@@ -62,6 +62,9 @@ fn size_maps(maps: &mut OpenGwMaps<'_>, o: &OpenOptions) -> libbpf_rs::Result<()
     maps.gw_passed.set_max_entries(cpus.saturating_mul(METER_GROUPS as u32))?;
     maps.gw_flows4.set_max_entries(RecordNo::needed(o.sessions4))?;
     maps.gw_flows6.set_max_entries(RecordNo::needed(o.sessions6))?;
+    // By session number, from 0, which is none.
+    maps.gw_sequences4.set_max_entries(o.sessions4 + 1)?;
+    maps.gw_sequences6.set_max_entries(o.sessions6 + 1)?;
     maps.gw_index4.set_max_entries(buckets(o.sessions4))?;
     maps.gw_index6.set_max_entries(buckets(o.sessions6))
 }

@@ -4,7 +4,9 @@ use crate::abi::{MAX_DEVS, MAX_NEXTHOPS, PORT_SLOTS, QUEUES_PER_DEV};
 use crate::maps::Maps;
 use crate::sys;
 use libbpf_rs::{MapCore, MapHandle};
-use sag_model::flow::{Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue};
+use sag_model::flow::{
+    Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue, SynCookieControl,
+};
 use sag_model::meter::{Meter, MeterGroup};
 use sag_model::tunnel::TunnelRecord;
 use std::fmt;
@@ -62,6 +64,7 @@ pub(crate) struct SharedBlock {
     pub(crate) ports: [PortSlot; PORT_SLOTS],
     pub(crate) nexthops: [NextHopRecord; MAX_NEXTHOPS],
     pub(crate) revalidations: [RevalidationQueue; (MAX_DEVS * QUEUES_PER_DEV) as usize],
+    pub(crate) syn: SynCookieControl,
 }
 
 /// The memory-mapped maps of a gateway.
@@ -77,6 +80,8 @@ pub(crate) struct Mapped {
     pub(crate) meter_groups: &'static [MeterGroup],
     pub(crate) passed: &'static [AtomicU64],
     pub(crate) tunnels: &'static [TunnelRecord],
+    pub(crate) sequences4: &'static [AtomicU64],
+    pub(crate) sequences6: &'static [AtomicU64],
 }
 
 impl fmt::Debug for Mapped {
@@ -104,6 +109,8 @@ impl Mapped {
             meter_groups: map(&maps.meter_groups)?,
             passed: map(&maps.passed)?,
             tunnels: map(&maps.tunnels)?,
+            sequences4: map(&maps.sequences4)?,
+            sequences6: map(&maps.sequences6)?,
         })
     }
 }

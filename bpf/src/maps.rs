@@ -48,6 +48,10 @@ maps! {
     tunnels = gw_tunnels "gw_tunnels",
     tunnel_ends = gw_tunnel_ends "gw_tunnel_ends",
     tunnel_stats = gw_tunnel_stats "gw_tunnel_stats",
+    syn_services = gw_syn_services "gw_syn_services",
+    syn_stats = gw_syn_stats "gw_syn_stats",
+    sequences4 = gw_sequences4 "gw_sequences4",
+    sequences6 = gw_sequences6 "gw_sequences6",
     stats = gw_stats "gw_stats",
     reasons = gw_reasons "gw_reasons",
 }

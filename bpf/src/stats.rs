@@ -30,6 +30,8 @@ pub struct PortStats {
     pub tx_packets: u64,
     /// Frame bytes of those.
     pub tx_bytes: u64,
+    /// Of those, made by XDP itself: answers with SYN cookies.
+    pub originated: u64,
     drops: [u64; DropReason::COUNT],
     punts: [u64; PUNTS],
 }
@@ -44,6 +46,7 @@ impl Default for PortStats {
             punted: 0,
             tx_packets: 0,
             tx_bytes: 0,
+            originated: 0,
             drops: [0; DropReason::COUNT],
             punts: [0; PUNTS],
         }
@@ -93,6 +96,7 @@ impl PortStats {
             punted: word(b, offset_of!(gw_counts, punted)),
             tx_packets: word(b, offset_of!(gw_counts, tx_packets)),
             tx_bytes: word(b, offset_of!(gw_counts, tx_bytes)),
+            originated: word(b, offset_of!(gw_counts, originated)),
             ..PortStats::default()
         }
     }
@@ -125,6 +129,7 @@ impl AddAssign for PortStats {
         self.punted += o.punted;
         self.tx_packets += o.tx_packets;
         self.tx_bytes += o.tx_bytes;
+        self.originated += o.originated;
         for (a, b) in self.drops.iter_mut().zip(o.drops) {
             *a += b;
         }

@@ -77,8 +77,18 @@ impl Lab {
     fn tables(&self, seed: u64) -> Tables {
         let c = self.gw.control();
         c.seed.store(seed, Relaxed);
-        let v4 = TableMemory { records: self.gw.flows4(), sessions: SESSIONS4, buckets: self.gw.index4() };
-        let v6 = TableMemory { records: self.gw.flows6(), sessions: SESSIONS6, buckets: self.gw.index6() };
+        let v4 = TableMemory {
+            records: self.gw.flows4(),
+            sessions: SESSIONS4,
+            buckets: self.gw.index4(),
+            sequences: self.gw.sequences4(),
+        };
+        let v6 = TableMemory {
+            records: self.gw.flows6(),
+            sessions: SESSIONS6,
+            buckets: self.gw.index6(),
+            sequences: self.gw.sequences6(),
+        };
         let v4 = table(v4, seed, &c.index4);
         let v6 = table(v6, seed, &c.index6);
         self.gw.nat_ports().iter().for_each(|w| w.store(0, Relaxed));

@@ -83,7 +83,7 @@ fn maps_that_do_not_fit_are_named_and_left_alone() {
     assert!(matches!(e, LoadError::OtherVersion { .. }), "{e}");
     assert!(e.to_string().contains("version 99") && e.to_string().contains("sag-vcpe unload"), "{e}");
     let left = names(&o.pin_dir);
-    assert_eq!(left.len(), 20, "{left:?}");
+    assert_eq!(left.len(), 24, "{left:?}");
 
     assert!(unload(&o.pin_dir, &o.lock_file).unwrap());
     assert!(!o.pin_dir.exists());
@@ -184,7 +184,7 @@ fn a_successor_learns_what_its_predecessor_called_the_ports() {
 /// million, and load time goes with it.
 #[test]
 fn the_verifier_has_little_to_do() {
-    const BUDGET: u32 = 220_000;
+    const BUDGET: u32 = 231_000;
     let Some(fs) = root() else { return };
     let info = Gateway::open(&fs.options()).unwrap().program_info().unwrap();
     println!("gw_ingress: {} instructions verified, {} bytes of code", info.verified_insns, info.jited_bytes);

@@ -247,7 +247,12 @@ fn no_packet_leaves_with_another_flows_translation() {
     c.fail_action.store(1, Relaxed);
     c.fast_path.store(1, Relaxed);
     f.nexthop(NEXTHOP, 0, 1500, 1, NH_VALID);
-    let memory = TableMemory { records: f.gw.flows4(), sessions: SESSIONS, buckets: f.gw.index4() };
+    let memory = TableMemory {
+        records: f.gw.flows4(),
+        sessions: SESSIONS,
+        buckets: f.gw.index4(),
+        sequences: f.gw.sequences4(),
+    };
     let table = FlowTable::new(memory, seed, Geometry::sized(buckets), grace.clone());
     let w = World {
         f,

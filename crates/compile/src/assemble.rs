@@ -11,6 +11,7 @@ use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
 use sag_pipeline::qos::{self, MeterNumbers};
 use sag_pipeline::snapshot::{AddrSet, Ingress, Member, NeighborKey, Options, Port, Route, Snapshot};
+use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::Tunnels;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct GatewaySpec {
     pub qos: qos::QosSpec,
     /// Tunnels with their numbers and their state.
     pub tunnels: Tunnels,
+    /// Services that SYN cookies protect.
+    pub syn_cookies: SynCookies,
     /// Timeouts and switches.
     pub options: Options,
 }
@@ -108,6 +111,7 @@ pub fn assemble(
         acl: spec.acl,
         nat: Arc::new(nat),
         qos: Arc::new(qos),
+        syn_cookies: spec.syn_cookies,
         tunnels: spec.tunnels,
         options: spec.options,
     };

@@ -10,8 +10,10 @@ use crate::ports::{self, DeviceSlots, PortBinding};
 use crate::qos::QosCompiler;
 use crate::records::SharedRecords;
 use crate::routes;
+use crate::syn_cookies;
 use crate::tunnels::TunnelCompiler;
 use sag_model::config::Config;
+use sag_model::flow::SynCookieControl;
 use sag_model::time::Tick;
 use sag_model::{MacAddr, Nanos, PortIdx};
 use sag_pipeline::resolution::RequestRates;
@@ -39,6 +41,8 @@ pub struct Compiler {
     pub qos: QosCompiler,
     /// Tunnels and their state.
     pub tunnels: TunnelCompiler,
+    /// What SYN cookies are made by; `None`: there is no XDP that answers with them.
+    pub syn_cookies: Option<&'static SynCookieControl>,
     /// For a replay: frames are taken whatever their destination MAC, and a neighbor that is not known gets an Ethernet address
     /// derived from its IP address.
     pub replay: bool,
@@ -56,6 +60,7 @@ impl Compiler {
             nat: NatCompiler::default(),
             qos: QosCompiler::default(),
             tunnels: TunnelCompiler::new(esp),
+            syn_cookies: None,
             replay: false,
             max_learned: routes::MAX_LEARNED,
         }
@@ -85,6 +90,7 @@ impl Compiler {
             nat: self.nat.compile(config, &ports, &local),
             qos: self.qos.compile(config, &ports, clock.wall, &mut problems),
             tunnels,
+            syn_cookies: syn_cookies::compile(config, &ports, self.syn_cookies),
             options: Options {
                 acl_stateful: config.dataplane.acl_stateful,
                 timeouts: timeouts(config),

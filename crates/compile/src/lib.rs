@@ -45,6 +45,7 @@ mod problem;
 mod qos;
 mod records;
 mod routes;
+mod syn_cookies;
 mod tunnels;
 
 pub use acl::{AclCompiler, FamilyRule, accepts, class_of, compile_rule, compile_tuple};

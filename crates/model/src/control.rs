@@ -30,7 +30,7 @@ pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
     Acl, AclQuery, AclReport, AclRule, CarCounters, ConfigApplied, ConfigDiff, ConfigShow, ConfigText,
     DropRow, Drops, FileState, Finding, HeaviestHost, NextHop, Port, PortPunt, Ports, PuntRow, RepairCount,
-    Route, RouteQuery, Routes, SessionTotals, Status, Worker,
+    Route, RouteQuery, Routes, SessionTotals, Status, SynCookieRow, Worker,
 };
 pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,

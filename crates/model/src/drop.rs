@@ -119,6 +119,9 @@ drop_reasons! {
     ReversePath = 80, "reverse-path", "the route to its source does not lead back the way it came (reverse_path; RFC 3704)";
     TunnelSource = 81, "tunnel-source", "source inside the tunnel that its sources do not have";
     IcmpRedirect = 82, "icmp-redirect", "ICMP redirect from beyond the link: only the next router may send one";
+    SynCookie = 83, "syn-cookie", "SYN that the gateway has answered itself, with a SYN cookie";
+    SynCookieInvalid = 84, "syn-cookie-invalid", "of no session, for a service under a flood of SYNs, and acknowledges no valid SYN cookie";
+    SynProxyWait = 85, "syn-proxy-wait", "of a connection that waits for its server, or for room to be opened; it will be repeated";
 }
 
 impl DropReason {

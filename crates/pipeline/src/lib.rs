@@ -46,6 +46,7 @@ pub mod resolution;
 pub mod session;
 pub mod snapshot;
 pub mod stages;
+pub mod syn_cookie;
 pub mod table;
 pub mod tables;
 pub mod tunnel;

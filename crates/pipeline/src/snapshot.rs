@@ -15,6 +15,7 @@ pub use crate::neighbors::{NeighborKey, NeighborTable};
 use crate::policy::AclSet;
 use crate::qos::QosPolicy;
 use crate::resolution::RequestRates;
+use crate::syn_cookie::SynCookies;
 use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 pub use outer_path::OuterPath;
 use sag_model::config::ReversePath;
@@ -182,6 +183,8 @@ pub struct Snapshot {
     pub nat: Arc<NatPolicy>,
     /// Which meters a packet passes.
     pub qos: Arc<QosPolicy>,
+    /// Services that SYN cookies protect.
+    pub syn_cookies: SynCookies,
     /// Tunnels by [`TunnelNo`].
     pub tunnels: Tunnels,
     /// Settings of the gateway as a whole.

@@ -19,6 +19,7 @@ pub use resize::Resizer;
 pub use restore::Restored;
 pub use state::{ANSWERED, State, Worth};
 
+use crate::syn_cookie::Proxied;
 pub(crate) use index::{Clash, Index};
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Geometry, RecordNo};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct TableMemory<R: 'static> {
     pub sessions: u32,
     /// The index.
     pub buckets: &'static [Bucket],
+    /// By session number, what its sequence numbers are translated by ([`Proxied`]).
+    pub sequences: &'static [AtomicU64],
 }
 
 // By hand: a derive would ask for records that can be copied.
@@ -53,6 +56,7 @@ impl<R: FlowRecord> TableMemory<R> {
             sessions,
             records: Vec::leak((0..RecordNo::needed(sessions)).map(|_| R::default()).collect()),
             buckets: Vec::leak((0..buckets).map(|_| Bucket::default()).collect()),
+            sequences: Vec::leak((0..=sessions).map(|_| AtomicU64::default()).collect()),
         }
     }
 
@@ -219,6 +223,24 @@ impl<R: FlowRecord> FlowTable<R> {
         &self.meta[session as usize % self.meta.len()]
     }
 
+    /// What is remembered of a session that was opened for a client with a SYN cookie; `None`: its numbers are its own.
+    #[inline]
+    pub fn proxied(&self, session: u32) -> Option<Proxied> {
+        Proxied::from_word(self.sequence(session)?.load(Ordering::Acquire))
+    }
+
+    /// Remembers this of a session.
+    pub fn set_proxied(&self, session: u32, to: Option<Proxied>) {
+        if let Some(word) = self.sequence(session) {
+            word.store(to.map_or(0, Proxied::to_word), Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn sequence(&self, session: u32) -> Option<&AtomicU64> {
+        self.mem.sequences.get(session as usize)
+    }
+
     /// Sessions that fit.
     pub fn capacity(&self) -> u32 {
         self.meta.len() as u32 - 1
@@ -374,6 +396,10 @@ impl<R: FlowRecord> FlowTable<R> {
         self.blank(rev, reverse);
         let meta = self.meta(session);
         self.blank_meta(meta);
+        // Most were never anything else: nothing is written then.
+        if self.proxied(session).is_some() {
+            self.set_proxied(session, None);
+        }
         fill(self.record(fwd), self.record(rev), meta);
         let published = self.publish(forward, fwd).and_then(|()| {
             self.publish(reverse, rev).map_err(|clash| {

@@ -17,6 +17,7 @@ use sag_pipeline::resolution::RequestRates;
 use sag_pipeline::snapshot::{
     AddrSet, Member, NhIdx, Options, Port, Route, SessionLimits, Snapshot, Timeouts,
 };
+use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::{Tunnel, Tunnels};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -73,6 +74,8 @@ pub struct Net {
     pub port_rates: HashMap<PortIdx, Rate>,
     /// When the meters were idle.
     pub began: Nanos,
+    /// Services that SYN cookies protect.
+    pub syn_cookies: SynCookies,
     /// Timeouts and switches.
     pub options: Options,
     /// Their routes are in `routes`.
@@ -109,6 +112,7 @@ impl Net {
             qos: qos::QosSpec { link_burst_ms: 200, largest: 1500, ..qos::QosSpec::default() },
             port_rates: HashMap::new(),
             began: Nanos::from_secs(1),
+            syn_cookies: SynCookies::default(),
             options: Options {
                 acl_stateful: true,
                 timeouts: Timeouts {
@@ -414,6 +418,7 @@ impl Net {
             acl: self.acl.build(),
             nat: self.nat_spec(),
             qos: self.qos_spec(),
+            syn_cookies: self.syn_cookies.clone(),
             tunnels: Tunnels::new(self.tunnels.iter().cloned()),
             options: self.options,
         };

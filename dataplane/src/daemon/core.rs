@@ -103,6 +103,10 @@ impl Daemon {
             self.check_floods();
             self.check_neighbors();
         }
+        if self.timers.syn_cookies.is_due() {
+            let (config, gateway) = (&self.running.config, &self.publisher.gateway);
+            self.telemetry.syn_cookies.check(config, gateway, Instant::now());
+        }
         if self.timers.listening_ports.is_due() {
             self.kernel.reserve_listening_ports(&self.publisher.snapshot, &self.flows.tables.nat);
         }

@@ -118,8 +118,18 @@ fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
         }
         known => known,
     };
-    let v4 = TableMemory { records: gateway.flows4(), sessions: d.flows, buckets: gateway.index4() };
-    let v6 = TableMemory { records: gateway.flows6(), sessions: d.flows_v6(), buckets: gateway.index6() };
+    let v4 = TableMemory {
+        records: gateway.flows4(),
+        sessions: d.flows,
+        buckets: gateway.index4(),
+        sequences: gateway.sequences4(),
+    };
+    let v6 = TableMemory {
+        records: gateway.flows6(),
+        sessions: d.flows_v6(),
+        buckets: gateway.index6(),
+        sequences: gateway.sequences6(),
+    };
     let v4 = open_table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
     let v6 = open_table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
     let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));

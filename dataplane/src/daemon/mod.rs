@@ -15,6 +15,7 @@
 //! | [`Workers`](workers::Workers) | the threads that forward |
 //! | [`Devices`](devices::Devices) | XDP programs and AF_XDP sockets on devices |
 //! | [`Telemetry`](telemetry::Telemetry) | where counters began, rates, floods, the NAT log, the metrics |
+//! | [`SynCookieKeeper`](syn_cookies::SynCookieKeeper) | secrets of SYN cookies, and which services answer with them |
 //! | [`Timers`](timers::Timers) | when housekeeping is due |
 //!
 //! [`Daemon`](core::Daemon) wires them and dispatches events; what reports read is a [`View`](view::View).
@@ -44,6 +45,7 @@ mod running_config;
 mod saver;
 mod stale_flows;
 mod start;
+mod syn_cookies;
 mod telemetry;
 mod timers;
 mod view;

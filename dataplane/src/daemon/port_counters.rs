@@ -50,7 +50,7 @@ pub fn port_counters(
         held: 0,
         tx_packets: since(|s| s.tx_packets),
         tx_bytes: since(|s| s.tx_bytes),
-        originated: 0,
+        originated: since(|s| s.originated),
         drops: [0; DropReason::COUNT],
     };
     for r in DropReason::ALL {

@@ -47,6 +47,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let records = open_records(&gateway, &flows);
     let mut compiler = Compiler::new(&records, keys.associations.clone());
     compiler.devices = slots;
+    compiler.syn_cookies = Some(gateway.syn_cookies());
     compiler.numbers.nexthops.reuse_after(flows.grace());
     // XDP's clock is that of the jiffies, and it is read once in each.
     compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);

@@ -9,6 +9,7 @@ use super::port_counters::{not_received, port_counters};
 use super::publisher::Publisher;
 use super::repairs::Repairs;
 use super::saver::Saver;
+use super::syn_cookies::SynCookieKeeper;
 use super::workers::Workers;
 use crate::server::MetricsSnapshot;
 use anyhow::{Context, Result};
@@ -29,6 +30,7 @@ pub struct Telemetry {
     /// Packets left in the rings of sockets that were closed.
     lost_in_closed_sockets: BTreeMap<PortIdx, u64>,
     pub floods: Floods,
+    pub syn_cookies: SynCookieKeeper,
     pub neighbors: NeighborEvents,
     pub repairs: Repairs,
     pub rates: MeteredRates,
@@ -69,6 +71,7 @@ impl Telemetry {
             tunnel_base: (0..=u8::MAX).map(|no| gateway.tunnel_stats(no).unwrap_or_default()).collect(),
             lost_in_closed_sockets: BTreeMap::new(),
             floods: Floods::default(),
+            syn_cookies: SynCookieKeeper::start(gateway),
             neighbors: NeighborEvents::default(),
             repairs: Repairs::default(),
             rates: MeteredRates::default(),

@@ -37,6 +37,8 @@ pub struct Timers {
     pub attachments: Interval,
     /// Drops of the flood guard are looked at.
     pub floods: Interval,
+    /// Rates of new SYNs are looked at.
+    pub syn_cookies: Interval,
     /// The numbers of the metrics endpoint are brought up to date.
     pub metrics: Interval,
 }
@@ -49,6 +51,7 @@ impl Default for Timers {
             maps: Interval::new(Duration::from_secs(1)),
             attachments: Interval::new(Duration::from_millis(250)),
             floods: Interval::new(super::floods::INTERVAL),
+            syn_cookies: Interval::new(Duration::from_millis(250)),
             metrics: Interval::new(Duration::from_millis(500)),
         }
     }

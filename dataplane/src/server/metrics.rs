@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sag_model::control::{
     CarCounters, DropRow, FileState, HeaviestHost, Nat, NatPool, Port, PortPunt, RepairCount, SessionTotals,
-    Tunnel, TunnelFec, Worker,
+    SynCookieRow, Tunnel, TunnelFec, Worker,
 };
 use std::fmt;
 
@@ -31,6 +31,7 @@ pub struct MetricsSnapshot {
     pub repairs: Vec<RepairCount>,
     pub pins_missing: u64,
     pub files: Vec<FileState>,
+    pub syn_cookies: Vec<SynCookieRow>,
     /// Of the metrics endpoint itself.
     pub endpoint: Clients,
     /// Of the control socket.
@@ -295,6 +296,7 @@ impl Collector for Snapshot {
             n.incomplete as f64,
         )?;
         nat(&mut out, &s.nat)?;
+        syn_cookies(&mut out, &s.syn_cookies)?;
 
         let by_worker = |w: &Worker| [("worker", w.id.to_string())];
         let packets = s.workers.iter().map(|w| (by_worker(w), w.packets));
@@ -312,6 +314,18 @@ impl Collector for Snapshot {
         tunnels(&mut out, &s.tunnels)?;
         clients(&mut out, &[("metrics", &s.endpoint), ("control", &s.control)])
     }
+}
+
+fn syn_cookies(out: &mut Families<'_>, all: &[SynCookieRow]) -> fmt::Result {
+    let active = all.iter().map(|c| ([("service", c.id.clone())], f64::from(u8::from(c.active))));
+    out.gauge("sag_syn_cookies_active", "Whether SYNs of the service are answered with SYN cookies", active)?;
+    let syns = all.iter().map(|c| ([("service", c.id.clone())], c.syns));
+    out.counter("sag_syn_cookies_syns", "SYNs without a session for the service", syns)?;
+    let outcomes = all.iter().flat_map(|c| {
+        [("sent", c.sent), ("accepted", c.accepted), ("refused", c.refused)]
+            .map(|(outcome, n)| ([("service", c.id.clone()), ("outcome", outcome.to_owned())], n))
+    });
+    out.counter("sag_syn_cookies", "SYN cookies sent, and answers with a valid and without one", outcomes)
 }
 
 fn clients(out: &mut Families<'_>, all: &[(&str, &Clients)]) -> fmt::Result {

@@ -84,6 +84,36 @@ pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> St
         out.push('\n');
         out.push_str(&table.render(page));
     }
+    if !s.syn_cookies.is_empty() {
+        let mut table = Table::new([
+            Column::text("SYN COOKIES"),
+            Column::text("SERVICE"),
+            Column::text("MODE"),
+            Column::text("ACTIVE"),
+            Column::number("SYNS"),
+            Column::number("SENT"),
+            Column::number("ACCEPTED"),
+            Column::number("REFUSED"),
+        ]);
+        for c in &s.syn_cookies {
+            let service = match c.address {
+                None => format!("wan:{}", c.port),
+                Some(addr) => std::net::SocketAddr::new(addr, c.port).to_string(),
+            };
+            table.row([
+                c.id.as_str().into(),
+                service.into(),
+                c.mode.as_str().into(),
+                if c.active { "yes" } else { "no" }.into(),
+                exact(c.syns).into(),
+                exact(c.sent).into(),
+                exact(c.accepted).into(),
+                exact(c.refused).into(),
+            ]);
+        }
+        out.push('\n');
+        out.push_str(&table.render(page));
+    }
     if !s.warnings.is_empty() {
         out.push('\n');
         out.push_str(&warnings(&s.warnings, page));

@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--port", type=int, help="to one port; else to such as nobody listens on")
     args = parser.parse_args()
     rng, macs = random.Random(args.seed), bytes.fromhex(args.macs)
     count = min(int(args.rate * args.seconds), 400_000)
@@ -137,6 +138,12 @@ def main() -> None:
         first = ipaddress.ip_address(args.src)
         frames = [f for n in range(50) for f in many(macs, str(first + n), args.dst, "udp", count // 50, rng)]
         rng.shuffle(frames)
+    elif args.port:
+        # From any address of a network.
+        net = ipaddress.ip_network(args.src)
+        ports = [(rng.randrange(1024, 65536), args.port) for _ in range(min(count, 40_000))]
+        sources = [str(net[rng.randrange(net.num_addresses)]) for _ in ports]
+        frames = [frame(macs, s, args.dst, args.kind, p, rng.getrandbits(32)) for s, p in zip(sources, ports, strict=True)]
     else:
         frames = many(macs, args.src, args.dst, args.kind, count, rng)
     count = len(frames)
@@ -157,10 +164,11 @@ def main() -> None:
 class Flood:
     """Such a sender in a namespace, for the length of a block."""
 
-    def __init__(self, ns: Namespace, dev: str, macs: tuple[str, str], way: tuple[str, str], kind: str, rate: int, seconds: float) -> None:
+    def __init__(self, ns: Namespace, dev: str, macs: tuple[str, str], way: tuple[str, str], kind: str, rate: int, seconds: float, port: int = 0) -> None:
         both = "".join(m.replace(":", "") for m in macs)
         command = [sys.executable, __file__, "--dev", dev, "--macs", both, "--src", way[0], "--dst", way[1]]
         command += ["--kind", kind, "--rate", rate, "--seconds", seconds, "--seed", sum(kind.encode())]
+        command += ["--port", port] if port else []
         self.child = ns.popen(command)
         self.sent = 0
 

@@ -5,8 +5,8 @@
 
 use super::keys::{
     Acl, AclRule, Config, Dnat, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule, RawConfig,
-    RawDnat, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawTunnel, Route,
-    Snat, Tunnel,
+    RawDnat, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawSynCookies,
+    RawTunnel, Route, Snat, SynCookies, Tunnel,
 };
 use super::schema::{SECRET_MASK, Text};
 use super::scope::Opt;
@@ -57,6 +57,7 @@ impl Config {
             nat: Some(self.nat.raw_keys()),
             snat: self.snat.iter().map(snat).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
+            syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
             flow_log: self.flow_log.as_ref().map(|f| f.raw_keys()),
         }
@@ -188,6 +189,10 @@ fn snat(s: &Snat) -> RawSnat {
 /// One port as a number.
 fn ports(range: PortRange) -> String {
     if range.count() == 1 { range.first.to_string() } else { range.to_string() }
+}
+
+fn syn_cookies(c: &SynCookies) -> RawSynCookies {
+    RawSynCookies { id: text(&c.id), ..c.raw_keys() }
 }
 
 fn dnat(d: &Dnat) -> RawDnat {

@@ -31,8 +31,34 @@ pub struct Status {
     pub punted_packets: u64,
     /// The same by reason.
     pub punts: Vec<PuntRow>,
+    /// Services of `[[syn_cookies]]`.
+    #[serde(default)]
+    pub syn_cookies: Vec<SynCookieRow>,
     /// Worth a look, a line each.
     pub warnings: Vec<String>,
+}
+
+/// A service that SYN cookies protect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynCookieRow {
+    /// Identifier, as in the configuration.
+    pub id: String,
+    /// As in the configuration; `null`: the IPv4 addresses of the WAN ports.
+    pub address: Option<IpAddr>,
+    /// TCP port.
+    pub port: u16,
+    /// `off`, `auto` or `always`.
+    pub mode: String,
+    /// SYNs are answered with cookies now.
+    pub active: bool,
+    /// SYNs without a session, since start.
+    pub syns: u64,
+    /// Of these, answered with a cookie.
+    pub sent: u64,
+    /// Packets with a valid cookie: their senders are connected to the server.
+    pub accepted: u64,
+    /// Packets without a session or a valid cookie, while cookies were sent.
+    pub refused: u64,
 }
 
 /// A worker thread.

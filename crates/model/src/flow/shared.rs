@@ -1,6 +1,6 @@
 //! Shared words beside the flows: next hops, revalidation queues, the control block.
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// `struct gw_nexthop` as four words, each written by one store.
 #[repr(C, align(32))]
@@ -65,7 +65,38 @@ pub struct ControlBlock {
     pub tunnels: AtomicU32,
 }
 
+/// `struct gw_syn_control`: what XDP and workers make SYN cookies by, and which services answer with them.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct SynCookieControl {
+    /// SipHash keys of the two time slots.
+    pub secret: [[AtomicU64; 2]; 2],
+    /// Bit by service: XDP answers its SYNs.
+    pub active: AtomicU64,
+    /// The slot of the cookies made now.
+    pub slot: AtomicU32,
+    /// How many services there are; 0: XDP looks at no packet.
+    pub services: AtomicU32,
+    /// The segment size that SYN-ACKs of IPv4 announce.
+    pub mss4: AtomicU32,
+    /// The same of IPv6.
+    pub mss6: AtomicU32,
+    /// Unused.
+    pub pad: AtomicU64,
+}
+
+impl SynCookieControl {
+    /// Whether the SYNs of a service are answered with cookies.
+    pub fn is_active(&self, service: u8) -> bool {
+        self.active.load(Ordering::Relaxed) >> (service % SYN_SERVICES as u8) & 1 != 0
+    }
+}
+
+/// Services that SYN cookies can protect.
+pub const SYN_SERVICES: usize = 64;
+
 const _: () = {
+    assert!(size_of::<SynCookieControl>() == 64);
     assert!(size_of::<NextHopRecord>() == 32);
     assert!(size_of::<ControlBlock>() == 64);
 };

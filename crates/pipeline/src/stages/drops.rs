@@ -44,9 +44,14 @@ impl Stage {
             // The outer packet of a tunnel is put together before the tunnel's header is read.
             R::FragmentNoFirst | R::FragmentOverlap => &[Stage::Decap, Stage::Session],
             // XDP hands packets without a record to a worker at this stage.
-            R::FragmentTableFull | R::TcpOutOfWindow | R::FloodGuard | R::NoWorker | R::RxRingFull => {
-                &[Stage::Session]
-            }
+            R::FragmentTableFull
+            | R::TcpOutOfWindow
+            | R::FloodGuard
+            | R::NoWorker
+            | R::RxRingFull
+            | R::SynCookie
+            | R::SynCookieInvalid
+            | R::SynProxyWait => &[Stage::Session],
             R::NatFiltered | R::NatNoSession | R::NatProtocol => &[Stage::Dnat, Stage::Snat],
             R::IcmpUnmatched => &[Stage::Dnat, Stage::Snat, Stage::Rewrite],
             R::TunnelLocal | R::NoKernelPath => &[Stage::Local],

@@ -95,14 +95,18 @@ impl Pipeline {
     /// Translates the packet as its session's record says.
     fn translate<R: SharedTable>(&self, out: &Outgoing<'_>, f: &mut FrameMut<'_>) -> Result<(), DropReason> {
         let Some(no) = out.record else { return Ok(()) };
-        let r = R::table(&self.tables).record(no);
-        if R::nat_flags(&r.key(), &r.translated()) == 0 {
-            return Ok(());
+        let table = R::table(&self.tables);
+        let r = table.record(no);
+        if R::nat_flags(&r.key(), &r.translated()) != 0 {
+            if out.is_error {
+                r.rewrite_error(f.bytes_mut(), &out.s.p)?;
+            } else {
+                r.rewrite(f.bytes_mut(), &out.s.p);
+            }
         }
-        if out.is_error {
-            return r.rewrite_error(f.bytes_mut(), &out.s.p);
+        if let Some(p) = table.proxied(no.session()) {
+            self.translate_numbers(p, (no.direction() == 1, out.is_error), f, &out.s.p);
         }
-        r.rewrite(f.bytes_mut(), &out.s.p);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod probe;
 mod session_create;
 mod session_room;
 mod slow;
+mod syn_proxy;
 mod tunnel;
 
 use crate::counters::Counters;
@@ -37,6 +38,7 @@ use sag_packet::rewrite::{self, FrameMut};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use syn_proxy::SynProxy;
 
 pub use crate::originate::Emit;
 pub use crate::tables::Tables;
@@ -158,6 +160,7 @@ pub struct Pipeline {
     neighbors: Neighbors,
     tunnels: TunnelWork,
     icmp: IcmpLimiter,
+    syn_proxy: SynProxy,
     buffers: Buffers,
     random: Random,
 }
@@ -174,6 +177,7 @@ impl Pipeline {
             neighbors: Neighbors::new(workers),
             tunnels: TunnelWork::new(worker),
             icmp: IcmpLimiter::new(),
+            syn_proxy: SynProxy::new(),
             buffers: Buffers::new(),
             random: Random::new(AddrHash::default().hash_one(worker)),
         }
@@ -436,6 +440,7 @@ impl Pipeline {
         self.poll_first_fragments(snap, now, emit);
         self.poll_reassembler(now);
         self.poll_fec(snap, now, emit);
+        self.poll_syn_proxy(snap, now, emit);
         if self.tunnels.probes {
             self.poll_tunnels(snap, now, emit);
         }

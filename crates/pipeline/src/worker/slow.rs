@@ -4,6 +4,7 @@
 use super::apply::Outgoing;
 use super::parts::Unresolved;
 use super::session_create::NewSession;
+use super::syn_proxy::Opening;
 use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, touch};
 use crate::family;
 use crate::fragments::FlowPorts;
@@ -15,6 +16,7 @@ use crate::session::{self, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
+use crate::syn_cookie::Proxied;
 use crate::table::{FlowTable, SAME_RULE};
 use crate::tables::SharedTable;
 use sag_model::flow::{
@@ -42,13 +44,18 @@ impl Pipeline {
     ) -> Verdict {
         let Env { snap, now, .. } = *env;
         let mut s = *s;
+        let opening = match self.accept_cookie(snap, &mut s, f) {
+            Ok(opening) => opening,
+            Err(reason) => return drop_at(&self.counters, s.ingress, reason),
+        };
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
             self.end::<R>(snap, no.session());
             s.found = None;
             walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         }
-        let (s, (seen, outcome)) = (&s, walked);
+        let (s, (mut seen, outcome)) = (&s, walked);
+        seen.opening = opening;
         let known = seen.known;
         match outcome {
             Ok(decision) => self.forward::<R>(env, s, f, decision, seen, emit),
@@ -188,7 +195,7 @@ impl Pipeline {
             translation,
             nat: &self.tables.nat,
         };
-        (ctx, Seen { known, related })
+        (ctx, Seen { known, related, opening: None })
     }
 
     /// What the session table knows of a packet. `related`: the record of the answers to the packet
@@ -242,11 +249,16 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
         };
         let nh = words.unpack();
+        let proxied = match s.found.map(|no| self.check_proxied::<R>(s, no)).transpose() {
+            Ok(proxied) => proxied.flatten(),
+            Err(reason) => return drop_at(&self.counters, s.ingress, reason),
+        };
+        let translates = proxied.is_some() || seen.opening.is_some();
         let action = Action {
             nexthop: decision.nexthop.0,
             meter: MeterGroupNo::to_record(decision.meters),
             act: FlowAct::Forward,
-            flags: if Self::is_for_workers(&decision, &nh) { FLOW_PUNT_ALL } else { 0 }
+            flags: if translates || Self::is_for_workers(&decision, &nh) { FLOW_PUNT_ALL } else { 0 }
                 | if decision.meters.is_some() { FLOW_METER } else { 0 },
             tunnel: TunnelNo::to_record(decision.tunnel),
             nh_gen: snap.stamp(&nh),
@@ -295,6 +307,16 @@ impl Pipeline {
                 }
             },
         }
+        let mut entry = *s;
+        match (seen.opening, proxied, found) {
+            (Some(opening), _, Some(no)) if self.begin_proxied::<R>(now, s, no, &opening, f) => {}
+            (Some(_), ..) => return drop_at(&self.counters, s.ingress, DropReason::SynProxyWait),
+            (None, Some(p), Some(no)) if no.direction() == 1 => {
+                entry = self.proxied_answer::<R>(env, s, (no, p), f, emit).unwrap_or(entry);
+            }
+            _ => {}
+        }
+        let s = &entry;
         let mut out = Outgoing {
             snap,
             s,
@@ -328,7 +350,14 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return false };
         let sent = table.record(no).bytes().load(Ordering::Relaxed);
+        let seq = Self::as_client_sees(table, no, seq);
         !session::rst_in_window(table.meta(no.session()), no.direction(), seq, ack, sent)
+    }
+
+    /// A sequence number of a side, that of the record, as the client knows it.
+    fn as_client_sees<R: SharedTable>(table: &FlowTable<R>, no: RecordNo, seq: u32) -> u32 {
+        let by = table.proxied(no.session()).filter(|_| no.direction() == 1).map_or(0, Proxied::by);
+        seq.wrapping_add(by)
     }
 
     /// Whether a side of a connection, that of the record, has sent a segment with this sequence number, as far as a
@@ -382,7 +411,7 @@ impl Pipeline {
         let first_answer = reply && session::note_answer(table, no.session());
         if s.p.proto == TCP && (first_answer || tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0) {
             if let (true, Some((seq, _))) = (tcp_flags & TCP_SYN != 0, tcp_numbers(&s.p, frame)) {
-                session::note_isn(meta, usize::from(reply), seq);
+                session::note_isn(meta, usize::from(reply), Self::as_client_sees(table, no, seq));
             }
             let tick = now.tick().0;
             session::follow(table, no.session(), |sent| Segment { flags: tcp_flags, reply, tick, sent });
@@ -449,6 +478,8 @@ pub(super) struct Seen {
     pub known: Known,
     /// The record of the answers to the packet that an ICMP error quotes.
     pub related: Option<RecordNo>,
+    /// It is a SYN that a packet with a SYN cookie has become.
+    pub opening: Option<Opening>,
 }
 
 /// Sequence number of a TCP segment, and what it acknowledges.

@@ -16,6 +16,7 @@ mod reassembly_model;
 mod refused;
 mod sessions;
 mod spoofed;
+mod syn_cookies;
 mod tunnels;
 mod workers;
 

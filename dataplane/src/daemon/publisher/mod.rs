@@ -66,8 +66,8 @@ pub enum Step {
     /// The snapshot, to every worker. Each takes it at its next round, so for a moment some forward by the new and some by
     /// the old one, as if the change had come a moment later for their packets. All that it names is in place.
     Snapshot,
-    /// What XDP does when no worker answers, the flood guard, and the fast path. They concern packets without a record and apply to
-    /// each packet by itself.
+    /// What XDP does when no worker answers, the flood guard, the fast path, and the services that SYN cookies protect. They
+    /// concern packets without a record and apply to each packet by itself. Workers know of a service before XDP answers for it.
     Switches,
     /// The policy epoch. XDP now holds the records of the old one for stale: the next packet of each flow goes to a worker,
     /// which checks it by the new rules and stamps the record. A worker that is still in the round in which the snapshot was
@@ -197,7 +197,10 @@ impl Publisher {
             }
             Step::LocalAddresses => {}
             Step::Snapshot => cx.workers.send_snapshot(&self.snapshot),
-            Step::Switches => self.write_switches(cx.dataplane),
+            Step::Switches => {
+                self.write_switches(cx.dataplane);
+                self.write_syn_services();
+            }
             Step::Epoch if self.is_live() => {
                 if begin_epoch(self.gateway.control(), self.snapshot.epoch) {
                     self.records.nexthops.epoch_began();

@@ -70,6 +70,23 @@ impl Publisher {
         missing
     }
 
+    /// Services that SYN cookies protect, and the segment sizes that XDP announces for them; true if one was missing.
+    pub(super) fn write_syn_services(&self) -> bool {
+        let cookies = &self.snapshot.syn_cookies;
+        let services: Vec<_> = cookies.services().collect();
+        let control = self.gateway.syn_cookies();
+        // What every port takes: a server may be behind any.
+        let mtu = self.snapshot.ports.iter().map(|p| p.mtu).filter(|mtu| *mtu > 0).min().unwrap_or(1500);
+        control.mss4.store(mtu.saturating_sub(40).max(536).into(), Ordering::Relaxed);
+        control.mss6.store(mtu.saturating_sub(60).max(1220).into(), Ordering::Relaxed);
+        let missing = self.gateway.replace_syn_services(&services).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot write the services of [[syn_cookies]] to XDP's map");
+            false
+        });
+        control.services.store(services.len() as u32, Ordering::Release);
+        missing
+    }
+
     /// Writes own addresses and ends of tunnels again where somebody has changed XDP's maps from outside. Returns what
     /// was missing.
     pub fn repair_addresses(&self) -> Vec<&'static str> {
@@ -81,6 +98,9 @@ impl Publisher {
             Ok(true) => missing.push("ends of tunnels"),
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "the ends of tunnels cannot be written again"),
+        }
+        if self.write_syn_services() {
+            missing.push("services of SYN cookies");
         }
         missing
     }

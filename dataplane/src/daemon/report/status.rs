@@ -41,12 +41,14 @@ impl View<'_> {
             fastpath_packets: fast,
             punted_packets: punted,
             punts,
+            syn_cookies: self.telemetry.syn_cookies.rows(&self.publisher.gateway),
             warnings: [
                 self.running.warnings.clone(),
                 self.devices.warnings(),
                 self.telemetry.repairs.warnings(),
                 self.telemetry.files.warnings(),
                 self.telemetry.floods.warnings(&self.running.config),
+                self.telemetry.syn_cookies.warnings(std::time::Instant::now()),
                 self.telemetry.neighbors.warnings(&self.running.config),
             ]
             .concat(),
@@ -80,6 +82,7 @@ impl View<'_> {
             repairs: self.telemetry.repairs.counts(),
             pins_missing: self.telemetry.repairs.pins_missing(),
             files: self.telemetry.files.rows(),
+            syn_cookies: self.telemetry.syn_cookies.rows(&self.publisher.gateway),
             ..MetricsSnapshot::default()
         }
     }

@@ -9,7 +9,7 @@ use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
     Access, CarCounters, DropRow, FileState, HeaviestHost, MAX_REQUEST, Nat, NatPool, NatTotals, Port,
-    PortPunt, PortUse, RepairCount, SessionTotals, Tunnel, TunnelFec, TunnelKeys, Worker,
+    PortPunt, PortUse, RepairCount, SessionTotals, SynCookieRow, Tunnel, TunnelFec, TunnelKeys, Worker,
 };
 use sag_model::{DropReason, Role};
 use serde_json::Value;
@@ -321,6 +321,15 @@ fn snapshot() -> MetricsSnapshot {
         repairs: vec![RepairCount { kind: "pin".into(), count: 31 }],
         pins_missing: 32,
         files: vec![FileState { file: "NAT log".into(), errors: 33, failing: true }],
+        syn_cookies: vec![SynCookieRow {
+            id: "syn-1".into(),
+            active: true,
+            syns: 51,
+            sent: 52,
+            accepted: 53,
+            refused: 54,
+            ..SynCookieRow::default()
+        }],
         endpoint: Clients::default(),
         control: Clients { open: 41, ended: vec![("unread", 42)] },
     }
@@ -376,6 +385,11 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_sessions_evicted_total", 4.0),
         ("sag_sessions_evicted_established_total", 1.0),
         (r#"sag_sessions_heaviest_host{family="ipv6"}"#, 900.0),
+        (r#"sag_syn_cookies_active{service="syn-1"}"#, 1.0),
+        (r#"sag_syn_cookies_syns_total{service="syn-1"}"#, 51.0),
+        (r#"sag_syn_cookies_total{service="syn-1",outcome="sent"}"#, 52.0),
+        (r#"sag_syn_cookies_total{service="syn-1",outcome="accepted"}"#, 53.0),
+        (r#"sag_syn_cookies_total{service="syn-1",outcome="refused"}"#, 54.0),
         (r#"sag_nat_ports_used{address="203.0.113.2",protocol="tcp"}"#, 7.0),
         (r#"sag_nat_ports_capacity{address="203.0.113.2",protocol="tcp"}"#, 64_512.0),
         (r#"sag_nat_exhausted_total{address="203.0.113.2"}"#, 13.0),

@@ -8,13 +8,13 @@ mod policy;
 mod port;
 mod program;
 
-pub use nat::{Dnat, Nat, Snat};
+pub use nat::{Dnat, Nat, Snat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
 pub use port::{Neighbor, Port, Route};
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
-pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, ReadNat};
+pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, RawSynCookies, ReadNat};
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
 pub(crate) use port::{RawNeighbor, RawPort, RawRoute};
@@ -37,6 +37,7 @@ sections! {
         nat: Option<RawNat>,
         snat: Vec<RawSnat>,
         dnat: Vec<RawDnat>,
+        syn_cookies: Vec<RawSynCookies>,
         tunnel: Vec<RawTunnel>,
         flow_log: Option<RawFlowLog>,
     }
@@ -55,6 +56,7 @@ sections! {
         one "nat" RawNat,
         many "snat" RawSnat,
         many "dnat" RawDnat,
+        many "syn_cookies" RawSynCookies,
         many "tunnel" RawTunnel,
         one "flow_log" RawFlowLog,
     ]
@@ -85,6 +87,8 @@ pub struct Config {
     pub snat: Vec<Snat>,
     /// Destination NAT.
     pub dnat: Vec<Dnat>,
+    /// Services that SYN cookies protect.
+    pub syn_cookies: Vec<SynCookies>,
     /// Tunnels; the position is the [`TunnelIdx`].
     pub tunnels: Vec<Tunnel>,
     /// Export of flow records.

@@ -1,13 +1,15 @@
-//! Keys of network address translation: `[nat]`, `[[snat]]`, `[[dnat]]`.
+//! Keys of network address translation: `[nat]`, `[[snat]]`, `[[dnat]]`; what is reached
+//! from outside and protected by SYN cookies: `[[syn_cookies]]`.
 
 use crate::config::schema::{
-    BlockSize, Identifier, Ipv4Unicast, NatPortRange, Network, Protocol, Spelled, ZeroIsNone, key, table,
+    BlockSize, Identifier, Ipv4Unicast, NatPortRange, Network, Protocol, Spelled, Unicast, ZeroIsNone, key,
+    table,
 };
 use crate::config::types::{
-    DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog, PortRange,
+    DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog, PortRange, SynCookieMode,
 };
 use ipnet::{IpNet, Ipv4Net};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 table! {
@@ -148,6 +150,29 @@ table! {
         external_ip: Option<Ipv4Addr>,
         /// What is forwarded.
         service: DnatService,
+    }
+}
+
+table! {
+    /// A TCP service behind a WAN port that is protected from floods of SYNs; see [SYN cookies](syn-cookies.md).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SynCookies as RawSynCookies, SynCookiesKeys, ReadSynCookies {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`syn-N`");
+        /// The service's address as its clients know it: the external address of a `[[dnat]]` entry, or a server's own.
+        pub address: Option<IpAddr> as Option<Unicast> =>
+            key().allowed("unicast").absent("the IPv4 addresses of the WAN ports");
+        /// The service's port as its clients know it.
+        pub port: u16 => key().range(1, 65_535).missing("write the port of the service", "").example("443");
+        /// When SYNs are answered with cookies.
+        pub mode: SynCookieMode = SynCookieMode::Auto => key().source("RFC 4987 section 3.6");
+        /// With `auto`: cookies are sent from so many new SYNs a second on, until fewer than half of that have come for
+        /// half a minute.
+        pub rate: u32 = 200 => key().range(1, 10_000_000).unit("1/s");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
     }
 }
 

@@ -26,6 +26,16 @@ words! {
         Blocks = "blocks",
     }
 
+    /// When SYNs of a service are answered with SYN cookies.
+    pub enum SynCookieMode {
+        /// Never.
+        Off = "off",
+        /// While more SYNs than `rate` come.
+        Auto = "auto",
+        /// Always.
+        Always = "always",
+    }
+
     /// From where a DNAT entry is reached.
     pub enum DnatType {
         /// For what arrives from the overlay or a leased line.

@@ -11,6 +11,7 @@ mod program;
 mod qos;
 mod route;
 mod snat;
+mod syn_cookies;
 mod tunnel;
 
 use super::keys::{Config, RawConfig};
@@ -39,6 +40,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
     let (dnat, external) = dnat::dnat(&raw.dnat, report);
     let snat = snat::snat(&raw.snat, &external, report);
+    let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
     let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
     let flow_log = raw.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
@@ -58,6 +60,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         nat: nat?,
         snat,
         dnat,
+        syn_cookies,
         tunnels,
         flow_log: match flow_log {
             Some(f) => Some(f?),

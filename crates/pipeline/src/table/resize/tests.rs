@@ -12,6 +12,7 @@ fn keys(n: u64) -> (Key4, Key4) {
 /// Memory as the daemon's: room for an index of every size.
 fn table(sessions: u32, grace: Arc<Grace>) -> FlowTable<FlowRecord4> {
     let mem = TableMemory {
+        sequences: &[],
         buckets: Vec::leak((0..2 * index_buckets(sessions)).map(|_| Bucket::default()).collect()),
         ..TableMemory::private(sessions)
     };
