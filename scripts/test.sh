@@ -134,8 +134,6 @@ rust_tests() {
     test_runner
     # Examples and benchmarks are compiled by the lints alone.
     run_logged "$log" cargo test --workspace --locked --lib --bins --tests --no-fail-fast -- --show-output || code=$?
-    run_logged "$LOGS/cargo-test-doc.log" cargo test --workspace --locked --doc --no-fail-fast || code=$?
-    cat "$LOGS/cargo-test-doc.log" >>"$log"
     ok=$(sum_of 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$log")
     bad=$(sum_of 's/^test result: .* \([0-9]*\) failed;.*/\1/p' "$log")
     ignored=$(sum_of 's/^test result: .* \([0-9]*\) ignored;.*/\1/p' "$log")
@@ -158,6 +156,7 @@ lints() {
         skip "lints: no clippy (rustup component add clippy)"
     fi
     check "documentation (cargo doc)" doc env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+    check "examples in the documentation" doc-tests cargo test --workspace --locked --doc --no-fail-fast
 }
 
 # The lints in the time that end-to-end tests leave over: these wait a lot, and the idle class never takes from them.

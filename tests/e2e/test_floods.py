@@ -87,7 +87,6 @@ def check_others(gw, lab, family, kind, rate, seconds):
     return used, capacity
 
 
-@pytest.mark.alone
 def test_scan_that_is_refused(gw_with, lab, server, family, attack):
     """SYNs answered with RST: the log names the host before the table is full."""
     gw = gw_with(lab_config(**attack.table))
@@ -104,7 +103,6 @@ def test_scan_that_is_refused(gw_with, lab, server, family, attack):
     within(14, "the scan's sessions end", lambda: table(gw, family)[0] < capacity / 4)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("family", "kind"), [(4, "syn"), (6, "syn"), (4, "ack"), (6, "fin"), (4, "udp")], indirect=["family"]
 )
@@ -115,7 +113,6 @@ def test_flood_that_nobody_answers(gw_with, lab, server, silent, family, attack,
     assert used <= capacity * 0.6
 
 
-@pytest.mark.alone
 def test_flood_in_the_name_of_many(gw_with, lab, server, silent, attack):
     """One host sends by fifty addresses of its network, which have a share each: the table fills, and what makes room for others
     rests for its grace period meanwhile."""

@@ -13,7 +13,7 @@ import pytest
 
 from harness.flood import Flood
 
-pytestmark = [pytest.mark.sag, pytest.mark.alone]
+pytestmark = pytest.mark.sag
 
 SECONDS = 6
 TARGETS = 20

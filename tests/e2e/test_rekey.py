@@ -152,7 +152,6 @@ def no_key_was_missing(before, after):
     assert {r: n for r in KEY_REASONS if (n := after.get(r, 0) - before.get(r, 0))} == {}
 
 
-@pytest.mark.alone
 def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
     """Every ten seconds at both ends; nothing is lost, and packets under old keys are dropped afterwards."""
     gw, controller = use(gw_with, far, lab, tmp_path, rekey_time=10)
@@ -208,7 +207,6 @@ def test_new_keys_by_time(gw_with, lab, far, tmp_path, wire):
     assert fresh[ESP].spi == newest and replayed(fresh) == {"esp-replay"}
 
 
-@pytest.mark.alone
 def test_new_keys_by_bytes(gw_with, lab, far, tmp_path, on_the_wire):
     """No association carries more than its limit, several times over, and nothing is lost."""
     gw, controller = use(gw_with, far, lab, tmp_path, rekey_bytes=1 << 40)
