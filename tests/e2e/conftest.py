@@ -203,10 +203,15 @@ def use(gateway, accounting, config=None):
     return gateway
 
 
+# Fixtures by which a test starts a gateway.
+STARTERS = {"gw", "gw_with", "gw_changed", "gw_cleared"}
+
+
 @pytest.fixture(autouse=True)
 def fresh_at_another_attempt(request):
-    """Another attempt at a test begins with gateways that have no sessions, keys or counters of the one before."""
-    if getattr(request.node, "execution_count", 1) > 1:
+    """Another attempt at a test begins with gateways that have no sessions, keys or counters of the one before, if it
+    starts them itself: what a module has started goes on."""
+    if getattr(request.node, "execution_count", 1) > 1 and STARTERS & set(request.fixturenames):
         for name in ("gateway", "far"):
             if name in request.fixturenames:
                 request.getfixturevalue(name).stop()
