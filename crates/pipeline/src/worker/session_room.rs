@@ -19,6 +19,8 @@ use std::time::Duration;
 const LOOK: u32 = 32;
 /// Idle ticks without which a session with traffic in both directions never makes room.
 const IDLE: u32 = Tick::of(Duration::from_secs(60));
+/// Ticks by which idle times of sessions differ without one being the longer idle one.
+const ABOUT: u32 = Tick::of(Duration::from_millis(200));
 
 /// Places that are kept free by ending sessions, of a table of so many: what is ended rests before it can be used again, so
 /// there must be room for what comes meanwhile, and more than that only keeps a large table from being used.
@@ -94,7 +96,7 @@ impl Pipeline {
             .map(|n| 1 + (from + n) % sessions)
             .filter_map(|n| Some((standing(table, n, now, victim)?, n)))
             .min_by_key(|(standing, _)| *standing);
-        let Some(((worth, _), session)) = worst else { return false };
+        let Some(((worth, ..), session)) = worst else { return false };
         self.end::<R>(snap, session);
         let totals = &self.tables.nat.totals;
         totals.evicted[worth as usize].fetch_add(1, Ordering::Relaxed);
@@ -127,13 +129,14 @@ impl Pipeline {
     }
 }
 
-/// What a session stands for as a victim; the smallest goes. `None`: it may not.
+/// What a session stands for as a victim; the smallest goes. `None`: it may not. A flood fills a table within a few ticks,
+/// so that what has been idle longer says little: of those that are about equal, the ones with fewer packets go first.
 fn standing<R: SharedTable>(
     table: &FlowTable<R>,
     session: u32,
     now: Nanos,
     victim: Victim,
-) -> Option<(Worth, Reverse<u32>)> {
+) -> Option<(Worth, Reverse<u32>, u64)> {
     let worth = session::worth(table, session).filter(|w| *w <= victim.at_most)?;
     if victim.of.is_some() || victim.proto.is_some() {
         let key = table.record(RecordNo::forward(session)).key();
@@ -144,7 +147,8 @@ fn standing<R: SharedTable>(
         }
     }
     let idle = session::idle(table, session, now.tick());
-    (worth < Worth::Established || idle >= IDLE).then_some((worth, Reverse(idle)))
+    let packets = table.record(RecordNo::forward(session)).packets().load(Ordering::Relaxed);
+    (worth < Worth::Established || idle >= IDLE).then_some((worth, Reverse(idle / ABOUT), packets))
 }
 
 #[cfg(test)]
