@@ -191,7 +191,7 @@ finish_lints() {
 # Most of a test is waiting, so several run at a time, each file of them in labs of its own; what measures rates or
 # loads the machine runs alone afterwards. With arguments of the caller's, all is one run.
 e2e_tests() {
-    local several=$((2 * $(nproc)))
+    local several=$(($(nproc) + 1))
     step "end-to-end tests"
     if [[ $EUID -ne 0 ]] && ! command -v sudo >/dev/null; then
         SKIPPED=$((SKIPPED + 1))

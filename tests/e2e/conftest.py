@@ -5,7 +5,7 @@
 Every process of pytest has labs of its own, so several may run at a time (pytest-xdist); the tests that measure rates or
 load the machine are marked `alone`:
 
-    /usr/bin/python3 -m pytest tests/e2e -n 4 --dist loadfile -m "not alone"
+    /usr/bin/python3 -m pytest tests/e2e -n 3 --dist loadfile -m "not alone"
     /usr/bin/python3 -m pytest tests/e2e -m alone
 """
 
