@@ -23,7 +23,7 @@ use crate::syn_cookie::Proxied;
 pub(crate) use index::{Clash, Index};
 use sag_model::flow::{BUCKET_WORDS, Bucket, FlowRecord, Geometry, RecordNo};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Memory of one family's table. In the daemon this is mapped BPF array memory; it lives as long as
 /// the process.
@@ -133,6 +133,8 @@ pub struct FlowTable<R: FlowRecord> {
     mem: TableMemory<R>,
     meta: Box<[SessionMeta]>,
     seed: u64,
+    /// Whether there was ever a session with translated sequence numbers: without, none is looked for.
+    any_proxied: AtomicBool,
     /// [`Geometry`] of the index in which is looked.
     live: AtomicU64,
     /// The indexes into which every session is written: one, or two while the other one takes over
@@ -168,6 +170,7 @@ impl<R: FlowRecord> FlowTable<R> {
             mem,
             meta: (0..=mem.sessions).map(|_| SessionMeta::default()).collect(),
             seed,
+            any_proxied: AtomicBool::new(mem.sequences.iter().any(|w| w.load(Ordering::Relaxed) != 0)),
             live: AtomicU64::new(index.to_word()),
             written: [AtomicU64::new(index.to_word()), AtomicU64::new(0)],
             fresh: AtomicU32::new(1),
@@ -226,11 +229,17 @@ impl<R: FlowRecord> FlowTable<R> {
     /// What is remembered of a session that was opened for a client with a SYN cookie; `None`: its numbers are its own.
     #[inline]
     pub fn proxied(&self, session: u32) -> Option<Proxied> {
+        if !self.any_proxied.load(Ordering::Acquire) {
+            return None;
+        }
         Proxied::from_word(self.sequence(session)?.load(Ordering::Acquire))
     }
 
     /// Remembers this of a session.
     pub fn set_proxied(&self, session: u32, to: Option<Proxied>) {
+        if to.is_some() {
+            self.any_proxied.store(true, Ordering::Release);
+        }
         if let Some(word) = self.sequence(session) {
             word.store(to.map_or(0, Proxied::to_word), Ordering::Release);
         }

@@ -100,7 +100,7 @@ impl Net {
         let records = SharedRecords {
             nexthops: NextHopTable::private(NEXTHOPS),
             nat: Arc::new(NatState::private(1)),
-            meters: MeterTable::private(),
+            meters: MeterTable::private_of(256, 256),
         };
         Net {
             epoch: 1,

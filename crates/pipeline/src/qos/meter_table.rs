@@ -86,8 +86,13 @@ impl MeterTable {
 
     /// A table over memory of its own, for replays and tests.
     pub fn private() -> MeterTable {
-        let meters: Vec<Meter> = (0..METERS).map(|_| Meter::default()).collect();
-        let groups: Vec<MeterGroup> = (0..METER_GROUPS).map(|_| MeterGroup::default()).collect();
+        MeterTable::private_of(METERS, METER_GROUPS)
+    }
+
+    /// The same with room for so many. Never given back: the less the better where there are many tables.
+    pub fn private_of(meters: usize, groups: usize) -> MeterTable {
+        let meters: Vec<Meter> = (0..meters).map(|_| Meter::default()).collect();
+        let groups: Vec<MeterGroup> = (0..groups).map(|_| MeterGroup::default()).collect();
         MeterTable::over(meters.leak(), groups.leak(), &[])
     }
 

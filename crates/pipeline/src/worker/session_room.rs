@@ -138,8 +138,9 @@ fn standing<R: SharedTable>(
     victim: Victim,
 ) -> Option<(Worth, Reverse<u32>, u64)> {
     let worth = session::worth(table, session).filter(|w| *w <= victim.at_most)?;
+    let record = table.record(RecordNo::forward(session));
     if victim.of.is_some() || victim.proto.is_some() {
-        let key = table.record(RecordNo::forward(session)).key();
+        let key = record.key();
         let other = victim.of.is_some_and(|holder| !holder.has_begun(table, &key))
             || victim.proto.is_some_and(|p| p != R::tuple(&key).proto);
         if other {
@@ -147,7 +148,7 @@ fn standing<R: SharedTable>(
         }
     }
     let idle = session::idle(table, session, now.tick());
-    let packets = table.record(RecordNo::forward(session)).packets().load(Ordering::Relaxed);
+    let packets = record.packets().load(Ordering::Relaxed);
     (worth < Worth::Established || idle >= IDLE).then_some((worth, Reverse(idle / ABOUT), packets))
 }
 
