@@ -17,6 +17,7 @@ USAGE
 
 QUICK=0 UNIT=1 E2E=1 PROFILE=debug
 LINTS='' # process of the lints that run beside the tests
+SDKS=()  # processes of the SDKs' tests: with SQLite, with PostgreSQL
 PYTEST_ARGS=()
 while [[ $# -gt 0 ]]; do
     case $1 in
@@ -191,7 +192,7 @@ finish_lints() {
 # Most of a test is waiting, so several run at a time, each file of them in labs of its own; what measures rates or
 # loads the machine runs alone afterwards. With arguments of the caller's, all is one run.
 e2e_tests() {
-    local several=$(($(nproc) + 1))
+    local several=$(($(nproc) * 2))
     step "end-to-end tests"
     if [[ $EUID -ne 0 ]] && ! command -v sudo >/dev/null; then
         SKIPPED=$((SKIPPED + 1))
@@ -229,25 +230,31 @@ e2e_run() {
     fi
 }
 
-# The cloud API, driven by the vendor's SDKs, with one database and the other at once: most of it is Python's time, on
-# one core each.
-sdk_tests() {
-    local cloud="SAG_CLOUD_BIN=$BIN/sag-cloud" postgres='' code=0
-    step "cloud API by the official SDKs"
+# The cloud API, driven by the vendor's SDKs, with one database and the other at once and beside the Rust tests: most of
+# it is waiting, and Python's time on one core each.
+start_sdk_tests() {
+    local cloud="SAG_CLOUD_BIN=$BIN/sag-cloud"
     if [[ ! -x $TARGET/sdk-venv/bin/python ]]; then
-        # It is made by the first run.
+        step "machine of the official SDKs"
         run_logged "$LOGS/sdk.log" env "$cloud" bash tests/sdk/run.sh --collect-only || true
     fi
+    env "$cloud" bash tests/sdk/run.sh -ra >"$LOGS/sdk.log" 2>&1 &
+    SDKS=("$!")
     if [[ $QUICK -eq 0 ]]; then
         env "$cloud" bash tests/sdk/with-postgres.sh tests/sdk/run.sh -ra >"$LOGS/sdk-postgres.log" 2>&1 &
-        postgres=$!
-        on_exit "kill $postgres 2>/dev/null"
+        SDKS+=("$!")
     fi
-    run_logged "$LOGS/sdk.log" env "$cloud" bash tests/sdk/run.sh -ra || code=$?
+    on_exit "kill ${SDKS[*]} 2>/dev/null"
+}
+
+finish_sdk_tests() {
+    local code=0
+    step "cloud API by the official SDKs"
+    wait "${SDKS[0]}" || code=$?
     sdk_results "with SQLite" "$LOGS/sdk.log" "$code"
-    [[ -n $postgres ]] || return 0
+    [[ -n ${SDKS[1]:-} ]] || return 0
     code=0
-    wait "$postgres" || code=$?
+    wait "${SDKS[1]}" || code=$?
     sdk_results "with PostgreSQL" "$LOGS/sdk-postgres.log" "$code"
 }
 
@@ -283,27 +290,30 @@ step "machine"
 bash scripts/setup.sh --quiet || die "the machine is not ready for the tests"
 find_cargo || die "no cargo (scripts/setup.sh installs Rust)"
 
+BIN=$TARGET/$PROFILE
+[[ $UNIT -eq 0 ]] || source_checks
+if [[ $E2E -eq 1 ]]; then
+    if [[ $PROFILE == release ]]; then
+        check "release build" build cargo build --workspace --release --locked
+        # Only builds with debug assertions have the places at which tests kill the agent.
+        check "agent with crash points" build-agent cargo build --locked -p sag-agent
+    else
+        # At once with the Rust tests, and with the features that these want of dependencies: nothing is compiled twice.
+        with=()
+        [[ $UNIT -eq 0 ]] || with=(--tests)
+        check "build" build cargo build --workspace --locked --lib --bins "${with[@]}"
+    fi
+    [[ ! -x $BIN/sag-cloud ]] || start_sdk_tests
+fi
 if [[ $UNIT -eq 1 ]]; then
-    source_checks
     [[ $E2E -eq 1 ]] || lints
     rust_tests
     check "the benchmark's own tests" bench-tests \
         env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -m pytest -q -p no:cacheprovider benches/sagbench/tests
 fi
 if [[ $E2E -eq 1 ]]; then
-    BIN=$TARGET/$PROFILE
-    if [[ $PROFILE == release ]]; then
-        check "release build" build cargo build --workspace --release --locked
-        # Only builds with debug assertions have the places at which tests kill the agent.
-        check "agent with crash points" build-agent cargo build --locked -p sag-agent
-    else
-        # With the features that tests want of dependencies: else the cloud and its database would be compiled twice.
-        with=()
-        [[ $UNIT -eq 0 ]] || with=(--bins --tests)
-        check "build" build cargo build --workspace --locked "${with[@]}"
-    fi
+    [[ ${#SDKS[@]} -eq 0 ]] || finish_sdk_tests
     [[ $UNIT -eq 0 ]] || start_lints
-    [[ ! -x $BIN/sag-cloud ]] || sdk_tests
     if [[ -x $BIN/sag-vcpe ]]; then e2e_tests; else fail "end-to-end tests: no gateway was built"; fi
     [[ -z $LINTS ]] || finish_lints
 fi

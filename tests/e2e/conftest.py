@@ -53,7 +53,13 @@ def pytest_configure(config):
         config.addinivalue_line("markers", line)
 
 
+# Files that take longest, in seconds from more to less: where several run at a time, they begin first.
+LONGEST = ["test_http_limits.py", "test_tunnels.py", "test_floods.py", "test_esp.py", "test_spoofing.py", "test_rekey.py",
+           "test_esp_numbers.py", "test_oracle_nft.py", "test_agent_chaos.py", "test_keepalive.py"]
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     kernel = config.getoption("--forwarder") == "kernel"
     quick = config.getoption("--quick")
     for item in items:

@@ -57,28 +57,28 @@ def assert_complete(stream, log=lambda: ""):
 
 
 @pytest.mark.slow
-def test_cloud_away_for_a_minute(branch, lab, wire, record_property):
-    """With the pauses that are the default: the agent retries half a minute after the return at the latest."""
+def test_cloud_away_for_long(branch, lab, wire, record_property):
+    """The pauses between its attempts have grown to their maximum: the agent retries no later than that after the return."""
     branch.agent.stop()
-    branch.agent.start(retry_max=30)
+    branch.agent.start(retry_max=8)
     within(10, "in force", branch.in_force, branch.agent.tail)
     with Stream(lab, wire) as stream:
         time.sleep(0.3)
         branch.cloud.kill()
         gone = time.monotonic()
-        time.sleep(60)
+        time.sleep(20)
         within(3, "hosts reach each other", lambda: branch.source() == A.LAN1[4])
         branch.cloud.start()
         back = time.monotonic()
         branch.snat("ENABLE")
-        within(33, "in force after the cloud came back", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
+        within(11, "in force after the cloud came back", lambda: branch.source() == A.GW_WAN[4], branch.agent.tail)
         converged = time.monotonic()
         within(5, "reported", branch.in_force, branch.agent.tail)
     output = (f"away for {back - gone:.1f} s; a change made at the return is in force {converged - back:.2f} s after it; "
             f"{stream.sent} packets of an allowed flow meanwhile")
     print(output)
     record_property("outage", output)
-    assert stream.sent > 5000, output
+    assert stream.sent > 2000, output
     assert_complete(stream, branch.agent.tail)
     branch.agent.stop()
 
