@@ -78,11 +78,11 @@ fi
 
 # --- run -----------------------------------------------------------------------------------------
 
-# Inputs after which another process goes on. The tables of a gateway live as long as the process, about 1 MiB for each
-# input of these targets; -1: as many as there is time for.
+# Inputs after which another process goes on. The tables of a gateway live as long as the process, about 0.1 MiB for
+# each input of these targets; -1: as many as there is time for.
 inputs_of_a_process() {
     case $1 in
-    pipeline | quotes | tunnel | xdp) echo 1200 ;;
+    pipeline | quotes | tunnel | xdp) echo 12000 ;;
     *) echo -1 ;;
     esac
 }
