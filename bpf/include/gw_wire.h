@@ -72,6 +72,7 @@ enum {
 	GW_ETH_IP4 = 0x0800,
 	GW_ETH_IP6 = 0x86DD,
 	GW_ETH_VLAN = 0x8100,
+	GW_ETH_QINQ = 0x88A8,
 
 	GW_ICMP = 1,
 	GW_TCP = 6,

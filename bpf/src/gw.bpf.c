@@ -174,6 +174,8 @@ int gw_ingress(struct xdp_md *ctx)
 {
 	int verdict = gw_fast(ctx), asked;
 
+	if (verdict == GW_CONTINUE && unlikely(gw_has_tag(ctx)) && gw_untag(ctx) == GW_NOT_OURS)
+		return XDP_PASS;
 	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_shared.control.fast_path)
 		verdict = gw_tunnel_path(ctx);
 	if (verdict == GW_FORWARD)

@@ -39,8 +39,12 @@ fn what_is_the_kernels() {
         ("multicast mac", to(MacAddr([1, 0, 0x5E, 0, 0, 5]), forwardable.clone())),
         ("other unicast mac", to(MacAddr([2, 0, 0x5E, 0, 0, 2]), forwardable.clone())),
         ("qinq", cat(&[&eth(None, 0x88A8), &[0, 5], &[0x08, 0x00], &udp4(FAR).build()])),
+        ("mpls", cat(&[&eth(None, 0x8847), &[0, 1, 1, 64], &udp4(FAR).build()])),
+        ("pppoe", cat(&[&eth(None, 0x8864), &[0x11, 0, 0, 1, 0, 30, 0, 0x21], &udp4(FAR).build()])),
         ("tag without sub-ports", udp4(FAR).frame(Some(100))),
-        ("priority tag", udp4(FAR).frame(Some(0))),
+        ("priority tag, to us", udp4(SELF4).frame(Some(0))),
+        ("priority tag, broadcast", to(MacAddr([0xFF; 6]), udp4(FAR).frame(Some(0)))),
+        ("arp behind a priority tag", cat(&[&eth(Some(0), 0x0806), &[0; 28]])),
         ("ipv4 to us", udp4(SELF4).frame(None)),
         ("ipv4 subnet broadcast", udp4([192, 168, 1, 255]).frame(None)),
         ("ipv4 multicast", udp4([224, 0, 0, 5]).frame(None)),
@@ -79,6 +83,10 @@ fn what_is_a_workers_and_why() {
     let cases: Vec<(&str, Vec<u8>, PuntReason)> = vec![
         ("udp", good.clone(), Miss),
         ("udp with padding", cat(&[&good, &[0; 20]]), Miss),
+        ("priority tag", udp4(FAR).frame(Some(0)), Miss),
+        ("priority tag with a priority", udp4(FAR).frame(Some(0xE000)), Miss),
+        ("priority tag of 802.1ad", spoil(spoil(udp4(FAR).frame(Some(0)), 12, 0x88), 13, 0xA8), Miss),
+        ("priority tag, ipv6", v6_frame(Some(0), &v6("2001:db8:1::10", far6, 17, 64, &udp(1, 2, b""))), Miss),
         ("tcp syn", v4(HOST, FAR, 6, tcp(1, 2, 2, b"")).frame(None), Miss),
         ("gre", v4(HOST, FAR, 47, vec![0, 0, 8, 0]).frame(None), Miss),
         ("unknown protocol without payload", v4(HOST, FAR, 253, vec![]).frame(None), Miss),
@@ -192,6 +200,40 @@ fn devices_and_sub_ports() {
     assert_eq!(run(&udp4(FAR).frame(None)).action, XDP_PASS);
     assert_eq!(f.gw.stats(LAN).unwrap(), before);
     assert_eq!(f.gw.stats(sub).unwrap().rx_packets, 3);
+}
+
+/// The kernel takes priority tags off wherever they stand: two tags must not make a frame there that is none here.
+#[test]
+fn priority_tags_hide_nothing() {
+    let Some(f) = fixture() else { return };
+    let tagged = |tags: &[(u16, u16)]| {
+        let plain = udp4(FAR).frame(None);
+        let tags: Vec<u8> =
+            tags.iter().flat_map(|t| [t.0.to_be_bytes(), t.1.to_be_bytes()].concat()).collect();
+        cat(&[&plain[..12], &tags, &plain[12..]])
+    };
+    const Q: u16 = 0x8100;
+    const AD: u16 = 0x88A8;
+    let vlan = VlanId::new(100).unwrap();
+    f.gw.set_vlan(LO, vlan, &port_entry()).unwrap();
+    f.gw.set_port(LO, &PortEntry { vlans: true, ..port_entry() }).unwrap();
+    let hidden = Outcome::Dropped(DropReason::VlanUnknown);
+    let both = [[(Q, 0), (Q, 100)], [(AD, 0), (Q, 100)], [(Q, 0), (Q, 0)], [(Q, 0xE000), (AD, 0)]];
+    for tags in both.iter().chain(&[[(Q, 100), (Q, 0)], [(Q, 100), (AD, 0)]]) {
+        assert_eq!(outcome(&f, &tagged(tags)), hidden, "{tags:x?}");
+        assert_eq!(outcome(&f, &tagged(tags)[..20]), hidden, "{tags:x?}, cut");
+    }
+    // Two VLANs, or one that is no port: the kernel has a device for them, or no use for the frame.
+    for tags in [[(Q, 100), (Q, 200)], [(AD, 100), (Q, 100)], [(Q, 101), (Q, 0)]] {
+        assert_eq!(outcome(&f, &tagged(&tags)), Outcome::Kernel, "{tags:x?}");
+    }
+    // The same where untagged frames are no port's: behind a priority tag may be the sub-port's.
+    f.gw.set_port(LO, &PortEntry { on: false, vlans: true, ..port_entry() }).unwrap();
+    for tags in &both {
+        assert_eq!(outcome(&f, &tagged(tags)), hidden, "{tags:x?}");
+    }
+    let run = f.gw.test_run(TestFrame { bytes: &tagged(&[(Q, 0)]), ifindex: 0, queue: 0 }).unwrap();
+    assert_eq!((run.action, run.note), (XDP_PASS, None), "as without the tag");
 }
 
 #[test]

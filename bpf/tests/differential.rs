@@ -271,6 +271,7 @@ impl Story<'_> {
         let ifindex = self.lab.devs[usize::from(dev)];
         let run = self.lab.gw.test_run(TestFrame { bytes: frame, ifindex, queue: 0 }).unwrap();
         let ticks = before_tick..=tick();
+        let frame = &untagged(frame)[..];
         let by_xdp = records(&self.rig.pipe.tables);
         restore(&self.rig.pipe.tables, &start);
         let charged = metered::change(&began, &meters.state());

@@ -420,11 +420,19 @@ fn vlan_tags_are_pushed_popped_and_changed() {
     });
     let six = v6("2001:db8:1::10", "2001:db8:9::9", 17, 64, &udp(5, 6, b"x"));
     f.install6(2, key6(&six, Zone::Lan), |r| r.action.store(forward(4, 0).to_word(), Relaxed));
-    for (into, out) in [(None, 0), (None, 7), (Some(100), 0), (Some(100), 100), (Some(100), 4094)] {
+    for (into, out) in [
+        (None, 0),
+        (None, 7),
+        (Some(100), 0),
+        (Some(100), 100),
+        (Some(100), 4094),
+        (Some(0), 0),
+        (Some(0), 7),
+    ] {
         f.nexthop(4, out, 1500, 9, NH_VALID);
         let vlan = (out != 0).then_some(out);
         let before = f.gw.stats(WAN).unwrap().tx_bytes;
-        let ingress = IngressId::port(if into.is_some() { sub } else { LAN });
+        let ingress = IngressId::port(if into == Some(100) { sub } else { LAN });
         for n in [2, 4] {
             f.gw.flows4()[n].set_ingress(ingress);
         }

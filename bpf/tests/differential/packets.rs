@@ -74,6 +74,9 @@ pub fn frame(d: &mut Rng, rig: &Rig) -> (u8, Vec<u8>) {
                 p = p.into_port(d.pick(&[LAN, LAN2, WAN, LINE]));
             }
             let mut f = p.build();
+            if d.once_in(50) {
+                second_tag(&mut f, d);
+            }
             if d.once_in(12) {
                 zero_sum(&mut f, d);
             }
@@ -223,9 +226,17 @@ fn vary(d: &mut Rng, mut p: Pkt) -> Pkt {
         3 => p.dmac.0[5] ^= 0x40,
         4 => p.tag = Some(d.pick(&[0, 5, LAN2_VLAN, LAN2_VLAN | 0xE000])),
         5 => p.frag |= 0x8000,
+        6 | 7 => p.tag = p.tag.or(Some(d.pick(&[0, 0xE000]))),
         _ => {}
     }
     p
+}
+
+/// Another tag in front.
+fn second_tag(f: &mut Vec<u8>, d: &mut Rng) {
+    let kind = d.pick(&[ETHERTYPE_VLAN, ETHERTYPE_VLAN, ETHERTYPE_QINQ]).to_be_bytes();
+    let tci: u16 = d.pick(&[0, 0, 0xE000, 5, LAN2_VLAN]);
+    f.splice(12..12, [kind, tci.to_be_bytes()].concat());
 }
 
 /// Makes the rest of an IPv4 header sum to nothing, so that both zeros are right as its checksum.

@@ -132,10 +132,13 @@ pub fn kernel(snap: &Snapshot, dev: u8, frame: &[u8], rust: &Outcome) -> Option<
     if *rust == Outcome::Kernel {
         return Some("both");
     }
-    let look = look(frame)?;
-    if look.tagged && (look.vlan == 0 || snap.ingress.port(dev, look.vlan).is_none()) {
+    if let [0x81, 0, a, b] = frame.get(ETH_LEN - 2..ETH_LEN + 2)?
+        && let vlan @ 1.. = u16::from_be_bytes([*a, *b]) & 0x0FFF
+        && snap.ingress.port(dev, vlan).is_none()
+    {
         return Some("a tag that no port claims: the kernel may");
     }
+    let look = look(frame)?;
     let ip = &frame[look.l3..];
     let dst = match look.ethertype {
         ETHERTYPE_IPV6 => {

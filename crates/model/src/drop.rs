@@ -38,7 +38,7 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     EthTruncated = 1, "eth-truncated", "frame shorter than its Ethernet or VLAN header";
-    VlanUnknown = 2, "vlan-unknown", "802.1Q tag for which no port is configured on this device";
+    VlanUnknown = 2, "vlan-unknown", "802.1Q tag for which no port is configured on this device, or a priority tag among two";
     Ip4Truncated = 3, "ip4-truncated", "frame shorter than its IPv4 header";
     Ip4BadVersion = 4, "ip4-bad-version", "EtherType says IPv4, version field does not";
     Ip4BadIhl = 5, "ip4-bad-ihl", "IPv4 header length below 20 bytes or beyond the packet";

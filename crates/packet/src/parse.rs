@@ -120,22 +120,45 @@ pub enum NetworkLayer {
     },
 }
 
-/// VLAN tag (0 = untagged), EtherType and start of the network header.
+/// VLAN tag (0 = untagged), EtherType and start of the network header. A priority tag (VLAN 0) is none: the frame is an
+/// untagged one (IEEE 802.1Q 6.9), be it a tag of 802.1Q or of 802.1ad. Other tags of 802.1ad, and a second tag behind the
+/// first one, are left as EtherType.
 ///
 /// # Errors
-/// [`DropReason::EthTruncated`] if the frame is shorter than its link header.
+/// [`DropReason::EthTruncated`] if the frame is shorter than its link header; [`DropReason::VlanUnknown`] if one of two
+/// tags is a priority tag.
 #[inline]
 pub fn link(frame: &[u8]) -> Result<(u16, u16, usize), Malformed> {
     let Some(eth) = frame.first_chunk::<ETH_LEN>() else { return Err(DropReason::EthTruncated) };
     let ethertype = u16::from_be_bytes([eth[12], eth[13]]);
-    if ethertype != ETHERTYPE_VLAN {
+    if !is_tag(ethertype) {
         return Ok((0, ethertype, ETH_LEN));
     }
-    let Some(tagged) = frame.first_chunk::<{ ETH_LEN + VLAN_LEN }>() else {
-        return Err(DropReason::EthTruncated);
-    };
+    tag(frame, ethertype)
+}
+
+const fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ
+}
+
+/// [`link`] of a frame with a tag of this EtherType.
+#[inline]
+fn tag(frame: &[u8], outer: u16) -> Result<(u16, u16, usize), Malformed> {
+    const L3: usize = ETH_LEN + VLAN_LEN;
+    let Some(tagged) = frame.first_chunk::<L3>() else { return Err(DropReason::EthTruncated) };
     let vlan = u16::from_be_bytes([tagged[14], tagged[15]]) & 0x0FFF;
-    Ok((vlan, u16::from_be_bytes([tagged[16], tagged[17]]), ETH_LEN + VLAN_LEN))
+    let ethertype = u16::from_be_bytes([tagged[16], tagged[17]]);
+    if vlan != 0 && outer == ETHERTYPE_QINQ {
+        return Ok((0, outer, ETH_LEN));
+    }
+    if is_tag(ethertype) {
+        // The kernel takes priority tags off wherever they stand: it would take such a frame for one with one tag.
+        let inner = frame.get(L3..L3 + VLAN_LEN).map_or(0, |t| u16::from_be_bytes([t[0], t[1]]) & 0x0FFF);
+        if vlan == 0 || inner == 0 {
+            return Err(DropReason::VlanUnknown);
+        }
+    }
+    Ok((vlan, ethertype, L3))
 }
 
 /// Parses a frame whose link header ends at `l3` and announced `ethertype` (see [`link`]).

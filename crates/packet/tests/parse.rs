@@ -60,6 +60,41 @@ fn udp_over_ipv6_in_a_vlan() {
     assert_eq!(p.dst6(&f).octets(), [0x21; 16]);
 }
 
+/// What the kernel makes of tags, so that a frame is no other one there: priority tags are none, of 802.1Q and 802.1ad alike.
+#[test]
+fn priority_tags_are_no_tags() {
+    let tagged = |tags: &[(u16, u16)]| {
+        let plain = tcp4();
+        let mut f = plain[..12].to_vec();
+        tags.iter().for_each(|(kind, tci)| f.extend([kind.to_be_bytes(), tci.to_be_bytes()].concat()));
+        f.extend(&plain[12..]);
+        f
+    };
+    const Q: u16 = 0x8100;
+    const AD: u16 = 0x88A8;
+    for tag in [(Q, 0), (Q, 0xE000), (AD, 0), (AD, 0x1000)] {
+        let f = tagged(&[tag]);
+        assert_eq!(parse::link(&f), Ok((0, 0x0800, 18)), "{tag:x?}");
+        assert_eq!(ip(&f).ports(), (1234, 443));
+        for n in 14..18 {
+            assert_eq!(parse::link(&f[..n]), Err(DropReason::EthTruncated), "{tag:x?} at {n}");
+        }
+    }
+    let unknown = Err(DropReason::VlanUnknown);
+    for (tags, want) in [
+        ([(Q, 0), (Q, 0)], unknown),
+        ([(Q, 0), (Q, 100)], unknown),
+        ([(Q, 100), (Q, 0xE000)], unknown),
+        ([(AD, 0), (Q, 100)], unknown),
+        ([(Q, 100), (AD, 0)], unknown),
+        ([(Q, 100), (Q, 200)], Ok((100, Q, 18))),
+        ([(AD, 100), (Q, 0)], Ok((0, AD, 14))),
+    ] {
+        assert_eq!(parse::link(&tagged(&tags)), want, "{tags:x?}");
+    }
+    assert_eq!(parse::link(&tagged(&[(Q, 100), (Q, 200)])[..21]), unknown);
+}
+
 #[test]
 fn every_truncation_has_a_reason() {
     for (frame, l3, l4, min) in [(tcp4(), 14, 34, 54), (udp6_vlan(), 18, 58, 66)] {
