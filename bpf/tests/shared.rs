@@ -213,6 +213,25 @@ fn a_dhcp_answer_is_the_kernels_whatever_is_mapped() {
 }
 
 #[test]
+fn a_full_table_of_own_addresses_is_an_error_and_keeps_what_it_has() {
+    let Some(f) = Fixture::new() else { return };
+    let some = |n: u32| (0..n).map(|i| LocalAddr::plain((0x0A00_0000 + i).into())).collect::<Vec<_>>();
+    f.gw.replace_local4(&some(4096)).unwrap();
+    let full = f.gw.replace_local4(&some(4097)).unwrap_err().to_string();
+    assert!(full.contains("gw_local4"), "{full}");
+    let arrives = |a: [u8; 4]| outcome(&f, &udp_to(a, PORT).frame(None));
+    assert_eq!(arrives([10, 0, 15, 255]), Outcome::Kernel);
+    // What did not fit goes to a worker, which knows every own address.
+    assert_eq!(arrives([10, 0, 16, 0]), Outcome::Worker(PuntReason::Miss));
+    f.gw.replace_local4(&some(1)).unwrap();
+    assert_eq!(arrives([10, 0, 15, 255]), Outcome::Worker(PuntReason::Miss), "addresses go");
+    let v6 = |n: u32| (0..n).map(|i| (0x2001_0DB8_u128 << 96 | u128::from(i)).into()).collect::<Vec<_>>();
+    f.gw.replace_local6(&v6(4096), &[]).unwrap();
+    let full = f.gw.replace_local6(&v6(4097), &[]).unwrap_err().to_string();
+    assert!(full.contains("gw_local6"), "{full}");
+}
+
+#[test]
 fn what_an_address_means_changes_in_place() {
     let Some(f) = fixture() else { return };
     let frame = udp_to(FIRST, PORT).frame(None);

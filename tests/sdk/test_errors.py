@@ -131,6 +131,11 @@ def test_quotas(v1, db):
     v1.refused("CreateFlowLog", "QuotaExceeded.Flowlog", **LOG)
     db.execute("DELETE FROM objects WHERE kind IN ('acl', 'qos', 'flowlog') AND id LIKE '%-%-%'")
     db.commit()
+    [[first]] = db.execute("SELECT id FROM objects WHERE kind = 'order' AND parent = ?", (sag,))
+    copies(db, "order", first, 150)
+    last = v1.call("UpgradeSmartAccessGateway", SmartAGId=sag, BandWidthSpec=90, AutoPay=True)["OrderId"]
+    orders = [row[0] for row in db.execute("SELECT id FROM objects WHERE kind = 'order' AND parent = ?", (sag,))]
+    assert len(orders) == 100 and last in orders, "the last ones are remembered"
 
 
 def test_after_the_end(v1, db):

@@ -15,6 +15,9 @@ use crate::store::secrets::LOWER;
 /// Instances of one account.
 const GATEWAY_QUOTA: i64 = 5000;
 
+/// Orders of one instance that are remembered: the last ones.
+const ORDERS: i64 = 100;
+
 const MONTH_MS: i64 = 30 * 86_400_000;
 
 /// The bandwidth that a model takes, in Mbit/s.
@@ -40,6 +43,7 @@ async fn place(cx: &mut Cx, gw: &Authorised<Gateway>, mut order: Order) -> Resul
     order.create_time = cx.now;
     let order = cx.create_part(gw, id.clone(), order);
     cx.put(&order).await?;
+    cx.keep_newest(Kind::Order, gw, ORDERS).await?;
     Ok(id)
 }
 

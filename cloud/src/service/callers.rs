@@ -75,4 +75,24 @@ mod tests {
         assert_eq!(active(&key, 2 * FRESH).await, None);
         assert_eq!(active(&key, FRESH).await, None, "forgotten");
     }
+
+    #[tokio::test]
+    async fn keys_that_are_not_used_are_forgotten_at_the_bound() {
+        let dir = tempfile::tempdir().expect("dir");
+        let url = format!("sqlite://{}/t.db", dir.path().display());
+        let store = Store::open(&url, None, 2).await.expect("opens");
+        let callers = Callers::default();
+        let start = Instant::now();
+        let key = store.create_key("main", "").await.expect("makes").id;
+        let caller = callers.get(&store, &key, start).await.expect("reads").expect("active");
+        let remembered = || callers.known.lock().expect("no panic").len();
+        for n in remembered()..MANY {
+            callers.known.lock().expect("no panic").insert(format!("key {n}"), (start, caller.clone()));
+        }
+        let another = store.create_key("main", "").await.expect("makes").id;
+        assert!(callers.get(&store, &another, start + FRESH / 2).await.expect("reads").is_some());
+        assert_eq!(remembered(), MANY + 1, "all are in use");
+        assert!(callers.get(&store, &key, start + FRESH).await.expect("reads").is_some());
+        assert_eq!(remembered(), 2);
+    }
 }

@@ -306,6 +306,13 @@ pub async fn delete_children(tx: &mut Tx, kind: Kind, parent: &str) -> Result<()
     tx.execute(sql, args![kind.as_str(), parent]).await.map(|_| ())
 }
 
+/// Of the parts of an object no more than so many are left; the oldest go.
+pub async fn keep_newest(tx: &mut Tx, kind: Kind, parent: &str, most: i64) -> Result<()> {
+    let sql = "DELETE FROM objects WHERE kind = $1 AND parent = $2 AND id NOT IN
+         (SELECT id FROM objects WHERE kind = $1 AND parent = $2 ORDER BY seq DESC, id DESC LIMIT $3)";
+    tx.execute(sql, args![kind.as_str(), parent, most]).await.map(|_| ())
+}
+
 pub async fn count(tx: &mut Tx, kind: Kind, filter: &Filter) -> Result<i64> {
     let (place, args) = filter.sql(kind);
     let sql = format!("SELECT COUNT(*) FROM objects{place}");

@@ -42,6 +42,11 @@ impl Objects {
         Ok(objects::delete(&mut self.tx, T::KIND, &o.id).await?)
     }
 
+    /// Removes the oldest parts of this kind, so that no more than so many are left.
+    pub async fn keep_newest<P>(&mut self, kind: Kind, parent: &Authorised<P>, most: i64) -> Result<()> {
+        Ok(objects::keep_newest(&mut self.tx, kind, &parent.id, most).await?)
+    }
+
     pub async fn remove_children<P>(&mut self, kind: Kind, parent: &Authorised<P>) -> Result<()> {
         Ok(objects::delete_children(&mut self.tx, kind, &parent.id).await?)
     }
