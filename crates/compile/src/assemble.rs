@@ -120,13 +120,13 @@ pub fn assemble(
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
 }
 
-/// The next hops that a route names.
-fn routers(route: &Route) -> impl Iterator<Item = NeighborKey> + '_ {
+/// The next hops that a route names, with its MTU.
+fn routers(route: &Route) -> impl Iterator<Item = (NeighborKey, u16)> + '_ {
     let members = match route {
         Route::Via(members) => members.as_slice(),
         _ => &[],
     };
-    members.iter().filter(|m| m.tunnel.is_none()).filter_map(|m| Some((m.port, m.via?)))
+    members.iter().filter(|m| m.tunnel.is_none()).filter_map(|m| Some(((m.port, m.via?), m.mtu)))
 }
 
 /// What the gateway's own links on the paths of the tunnels carry. Tunnels without a path are left out.

@@ -56,7 +56,8 @@ pub struct NextHopNumbers {
     leaving: VecDeque<(u64, NhIdx, Class)>,
     grace: Arc<Grace>,
     /// Routers and neighbors of the configuration: their number is bounded by whom it is written, so they always get one.
-    routers: HashSet<NeighborKey, AddrHash>,
+    /// With the most bytes that a route by them carries; flows by routes that carry less are for workers.
+    routers: HashMap<NeighborKey, u16, AddrHash>,
     fixed: HashSet<NeighborKey, AddrHash>,
     /// Neighbors that got none.
     refused: u64,
@@ -89,7 +90,7 @@ impl NextHopNumbers {
             resting: VecDeque::new(),
             leaving: VecDeque::new(),
             grace: Grace::immediate(),
-            routers: HashSet::default(),
+            routers: HashMap::default(),
             fixed: HashSet::default(),
             refused: 0,
         }
@@ -123,12 +124,12 @@ impl NextHopNumbers {
 
     /// Whether a next hop is a router of the routes last compiled.
     pub fn is_router(&self, key: &NeighborKey) -> bool {
-        self.routers.contains(key)
+        self.routers.contains_key(key)
     }
 
     /// The routers of the routes last compiled.
     pub fn routers(&self) -> impl Iterator<Item = &NeighborKey> {
-        self.routers.iter()
+        self.routers.keys()
     }
 
     /// Whether the configuration says where a next hop is.
@@ -136,9 +137,13 @@ impl NextHopNumbers {
         self.fixed.contains(key)
     }
 
-    pub(crate) fn set_routers(&mut self, routers: impl IntoIterator<Item = NeighborKey>) {
+    /// Each with the MTU of a route by it; 0: the port's.
+    pub(crate) fn set_routers(&mut self, routers: impl IntoIterator<Item = (NeighborKey, u16)>) {
         self.routers.clear();
-        self.routers.extend(routers);
+        for (key, mtu) in routers {
+            let most = self.routers.entry(key).or_default();
+            *most = (*most).max(if mtu == 0 { u16::MAX } else { mtu });
+        }
     }
 
     pub(crate) fn set_fixed(&mut self, fixed: impl IntoIterator<Item = NeighborKey>) {
@@ -177,7 +182,7 @@ impl NextHopNumbers {
             return Some(n.no);
         }
         let used = self.used.get(&class_of(&key)).copied().unwrap_or(0);
-        let essential = self.routers.contains(&key) || self.fixed.contains(&key);
+        let essential = self.routers.contains_key(&key) || self.fixed.contains(&key);
         let given = if essential || used < self.available() { self.take(key) } else { None };
         self.refused += u64::from(given.is_none());
         given
@@ -284,12 +289,13 @@ impl NextHopNumbers {
 
     fn planned(&mut self, ports: &[Port], key: NeighborKey, mac: Option<MacAddr>) -> Option<Planned> {
         let n = self.by_key.get_mut(&key)?;
+        let most = self.routers.get(&key).copied().unwrap_or(u16::MAX);
         let out = ports.get(key.0.index()).filter(|p| p.dev != NO_DEVICE);
         let link = out.zip(mac).map(|(p, dmac)| NextHop {
             dmac,
             smac: p.mac,
             vlan: p.vlan,
-            mtu: p.mtu,
+            mtu: p.mtu.min(most),
             ifindex: p.ifindex,
             dev: p.dev,
             port: key.0,

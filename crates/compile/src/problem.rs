@@ -1,6 +1,8 @@
 //! What a configuration asks for and cannot have.
 
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Something that the configuration asks for and that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
@@ -49,6 +51,25 @@ pub enum Problem {
         /// Learned routes of a family.
         limit: usize,
     },
+    /// The next hop of a `[[route]]` is behind no port.
+    #[error(
+        "no network of a port holds the next hop {next_hop} of the route to {destination}, and no route but the default one \
+         leads to it by a port: the route is left out; give it a port"
+    )]
+    NextHopNotFound {
+        /// The destination of the route.
+        destination: IpNet,
+        /// Its next hop.
+        next_hop: IpAddr,
+    },
+    /// Routes of the kernel by which the gateway does not forward.
+    #[error("the kernel has routes {kind}, that to {example} for one")]
+    UnusedRoutes {
+        /// What is the matter with them.
+        kind: UnusedRoute,
+        /// The destination of one of them.
+        example: IpNet,
+    },
     /// More next hops than records for them.
     #[error("more next hops than the table has numbers for: some stay unresolved")]
     TooManyNextHops,
@@ -57,6 +78,29 @@ pub enum Problem {
 impl Problem {
     /// Whether something of the configuration is not in force. The others are in force in part.
     pub fn is_error(&self) -> bool {
-        !matches!(self, Problem::NatBehaviors { .. })
+        !matches!(self, Problem::NatBehaviors { .. } | Problem::UnusedRoutes { .. })
+    }
+}
+
+/// Why the gateway does not forward by a route of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnusedRoute {
+    /// It holds for a type of service.
+    TypeOfService,
+    /// It holds for some sources.
+    Source,
+    /// Only the kernel can wrap packets as it says.
+    Encapsulation,
+}
+
+impl fmt::Display for UnusedRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            UnusedRoute::TypeOfService => "for one type of service (tos), which are passed over",
+            UnusedRoute::Source => "for some sources only (from), which are passed over",
+            UnusedRoute::Encapsulation => {
+                "that encapsulate (encap), whose packets are dropped as egress-not-ours; use a [[tunnel]]"
+            }
+        })
     }
 }

@@ -1,13 +1,17 @@
 //! Routes: the kernel's tables and the file's, merged by prefix and metric.
 
+mod candidates;
+mod file;
+
 use crate::ports::PortBinding;
-use crate::problem::Problem;
+use crate::problem::{Problem, UnusedRoute};
 use crate::tunnels::TunnelCompiler;
+use candidates::{Candidates, Liveness, Rank};
 use ipnet::IpNet;
 use sag_model::PortIdx;
-use sag_model::config::{Config, RejectKind, RouteTarget, TunnelIdx};
+use sag_model::config::Config;
 use sag_pipeline::snapshot::{Member, Route};
-use sag_rtnl::{RouteKind, Table, Tables};
+use sag_rtnl::{Nexthop, RouteKind, Table, Tables};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -29,6 +33,8 @@ pub struct RouteRow {
     pub route: Route,
     /// Where the route comes from.
     pub source: RouteSource,
+    /// The table that it is in; those of the configuration count as in `main`.
+    pub table: Table,
     /// Who made it: `static`, `connected`, or the kernel's name of the routing protocol.
     pub protocol: String,
     /// The lowest metric wins.
@@ -46,18 +52,6 @@ impl RouteRow {
             members.extend(used);
         }
         members
-    }
-}
-
-/// A prefix's candidates are tried in this order.
-type Rank = (u8, u32, RouteSource);
-
-/// The kernel asks its local table first, then main, then default.
-fn table_rank(t: Table) -> Option<u8> {
-    match t {
-        Table::Local => Some(0),
-        Table::Main => Some(1),
-        Table::Default => Some(2),
     }
 }
 
@@ -95,51 +89,23 @@ pub(crate) fn collect(
     tunnels: &TunnelCompiler,
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteRow> {
+    let mut candidates = Candidates::default();
     let mut learned = Learned { room: [max_learned; 2], full: false };
-    let mut best: BTreeMap<IpNet, (Rank, RouteRow)> = BTreeMap::new();
-    let mut offer = |rank: Rank, row: RouteRow| match best.get_mut(&row.dst) {
-        Some((have, old)) if rank < *have => {
-            let loser = std::mem::replace(old, row);
-            old.unused.extend(loser.take_members());
-            *have = rank;
-        }
-        // Several routes of one rank in the file share the load.
-        Some((have, old)) if rank == *have && row.source == RouteSource::Config => {
-            if let (Route::Via(members), Route::Via(more)) = (&mut old.route, row.route) {
-                members.extend(more);
-            }
-        }
-        Some((_, old)) => old.unused.extend(row.take_members()),
-        None => {
-            best.insert(row.dst, (rank, row));
-        }
-    };
+    let mut unused = UnusedRoutes::default();
     let by_l3: HashMap<u32, PortIdx> =
         bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
     for r in tables.routes_sorted() {
-        let Some(table) = table_rank(r.table) else { continue };
         // Link-local destinations and multicast never get as far as a route lookup.
         let link_scope =
             matches!(r.dst.addr(), IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
-        if link_scope || r.tos != 0 || !learned.admits(r) {
+        if link_scope || !Candidates::asks(r.table, &r.dst) || unused.matches(r) || !learned.admits(r) {
             continue;
         }
-        let mut foreign = Vec::new();
+        let mut way = KernelWay { liveness: Liveness::Usable, members: Vec::new(), foreign: Vec::new() };
         let route = match tables.kind_of(r) {
             RouteKind::Unicast => {
-                let mut members = Vec::new();
-                let hops = tables.nexthops_of(r);
-                // Dead next hops are left out, unless all are dead: then packets are dropped because the port is down.
-                let all_dead = hops.iter().all(|h| h.dead);
-                for h in hops.iter().filter(|h| !h.dead || all_dead) {
-                    match by_l3.get(&h.ifindex) {
-                        Some(&port) if !h.encap => {
-                            members.push(Member::port(port, h.gateway, h.weight));
-                        }
-                        _ => foreign.push((h.ifindex, h.gateway, h.weight)),
-                    }
-                }
-                if members.is_empty() { Route::NotOurs } else { Route::Via(members) }
+                way = kernel_way(tables, r, &by_l3, bindings, &mut unused);
+                if way.members.is_empty() { Route::NotOurs } else { Route::Via(way.members) }
             }
             RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast => {
                 Route::Local
@@ -147,111 +113,107 @@ pub(crate) fn collect(
             RouteKind::Blackhole => Route::Blackhole,
             RouteKind::Unreachable => Route::Unreachable,
             RouteKind::Prohibit => Route::Prohibit,
-            RouteKind::Throw | RouteKind::Other(_) => continue,
+            RouteKind::Throw => Route::Throw,
+            RouteKind::Other(_) => continue,
+        };
+        let rank = Rank {
+            liveness: way.liveness,
+            table: r.table,
+            metric: r.priority,
+            preference: r.preference,
+            source: RouteSource::Kernel,
         };
         let row = RouteRow {
             dst: r.dst.trunc(),
             route,
             source: RouteSource::Kernel,
+            table: r.table,
             protocol: r.protocol.to_string(),
             metric: r.priority,
-            foreign,
+            foreign: way.foreign,
             unused: Vec::new(),
         };
-        offer((table, r.priority, RouteSource::Kernel), row);
+        candidates.offer(rank, row);
     }
     if learned.full {
         problems.push(Problem::TooManyRoutes { limit: max_learned });
     }
-    let inside = connected_inside(config, tunnels);
-    for row in connected(config).chain(inside).chain(configured(config, bindings, tunnels)) {
-        // A tunnel that is down is the last choice. Where there is no other, its packets are dropped: they never
-        // leave in the clear.
-        let penalty = match &row.route {
-            Route::Via(members) => {
-                members.iter().map(|m| m.tunnel.map_or(0, |no| tunnels.metric_penalty(no))).max().unwrap_or(0)
-            }
-            _ => 0,
-        };
-        offer((1, row.metric.saturating_add(penalty), RouteSource::Config), row);
-    }
-    best.into_values().map(|(_, row)| row).collect()
+    problems.extend(unused.problems());
+    file::offer(&mut candidates, config, bindings, tunnels, problems);
+    candidates.finish()
 }
 
-/// The networks of addresses that the file gives to ports.
-fn connected(config: &Config) -> impl Iterator<Item = RouteRow> + '_ {
-    config.ports().flat_map(|(idx, p)| {
-        p.addresses.iter().filter(move |_| p.zone().is_some()).map(move |net| RouteRow {
-            dst: net.trunc(),
-            route: Route::Via(vec![Member::port(idx, None, 1)]),
-            source: RouteSource::Config,
-            protocol: "connected".into(),
-            metric: 0,
-            foreign: Vec::new(),
-            unused: Vec::new(),
-        })
-    })
+/// Where a route of the kernel leads.
+struct KernelWay {
+    liveness: Liveness,
+    members: Vec<Member>,
+    /// By devices that are no ports.
+    foreign: Vec<(u32, Option<IpAddr>, u16)>,
 }
 
-/// The networks of addresses that the file gives to tunnels.
-fn connected_inside<'c>(
-    config: &'c Config,
-    tunnels: &'c TunnelCompiler,
-) -> impl Iterator<Item = RouteRow> + 'c {
-    let number = |i: usize| tunnels.number(config, TunnelIdx(i as u16));
-    config.tunnels.iter().enumerate().filter_map(move |(i, t)| Some((number(i)?, t))).flat_map(|(no, t)| {
-        let has_network = |n: &&IpNet| n.prefix_len() < n.max_prefix_len();
-        t.addresses.iter().filter(has_network).map(move |net| RouteRow {
-            dst: net.trunc(),
-            route: Route::Via(vec![Member::tunnel(no, 1)]),
-            source: RouteSource::Config,
-            protocol: "connected".into(),
-            metric: 0,
-            foreign: Vec::new(),
-            unused: Vec::new(),
-        })
-    })
-}
-
-fn configured<'c>(
-    config: &'c Config,
-    bindings: &'c [PortBinding],
-    tunnels: &'c TunnelCompiler,
-) -> impl Iterator<Item = RouteRow> + 'c {
-    config.routes.iter().filter_map(move |r| {
-        let via = |port, via| Route::Via(vec![Member::port(port, via, r.weight)]);
-        let route = match r.target {
-            RouteTarget::Via { next_hop, port: Some(port) } => via(port, Some(next_hop)),
-            RouteTarget::Via { next_hop, port: None } => {
-                via(port_towards(bindings, next_hop)?, Some(next_hop))
-            }
-            RouteTarget::OnLink(port) => via(port, None),
-            RouteTarget::Reject(RejectKind::Blackhole) => Route::Blackhole,
-            RouteTarget::Reject(RejectKind::Unreachable) => Route::Unreachable,
-            RouteTarget::Reject(RejectKind::Prohibit) => Route::Prohibit,
-            RouteTarget::Tunnel(t) => Route::Via(vec![Member::tunnel(tunnels.number(config, t)?, r.weight)]),
-        };
-        Some(RouteRow {
-            dst: r.destination,
-            route,
-            source: RouteSource::Config,
-            protocol: "static".into(),
-            metric: r.metric,
-            foreign: Vec::new(),
-            unused: Vec::new(),
-        })
-    })
-}
-
-/// The port whose network holds an address.
-fn port_towards(bindings: &[PortBinding], to: IpAddr) -> Option<PortIdx> {
-    let holds = |b: &&PortBinding| match to {
-        IpAddr::V4(to) => {
-            b.port.addrs4.iter().any(|(a, l)| ipnet::Ipv4Net::new(*a, *l).is_ok_and(|n| n.contains(&to)))
-        }
-        IpAddr::V6(to) => {
-            b.port.addrs6.iter().any(|(a, l)| ipnet::Ipv6Net::new(*a, *l).is_ok_and(|n| n.contains(&to)))
+/// The next hops of a unicast route: those that are alive, else those by links without carrier, else the dead ones.
+fn kernel_way(
+    tables: &Tables,
+    r: &sag_rtnl::Route,
+    by_l3: &HashMap<u32, PortIdx>,
+    bindings: &[PortBinding],
+    unused: &mut UnusedRoutes,
+) -> KernelWay {
+    let hops = tables.nexthops_of(r);
+    let of = |h: &Nexthop| {
+        let down =
+            || by_l3.get(&h.ifindex).is_some_and(|p| !bindings.get(p.index()).is_some_and(|b| b.port.up));
+        match h {
+            h if h.dead => Liveness::Dead,
+            h if h.linkdown || down() => Liveness::LinkDown,
+            _ => Liveness::Usable,
         }
     };
-    bindings.iter().filter(|b| b.ours()).find(holds).map(|b| b.idx)
+    let liveness = hops.iter().map(of).min().unwrap_or(Liveness::Usable);
+    let mut way = KernelWay { liveness, members: Vec::new(), foreign: Vec::new() };
+    for h in hops.iter().filter(|h| of(h) == liveness) {
+        match by_l3.get(&h.ifindex) {
+            Some(&port) if !h.encap => {
+                way.members.push(Member { mtu: mtu(r), ..Member::port(port, h.gateway, h.weight) });
+            }
+            port => {
+                if port.is_some() {
+                    unused.note(UnusedRoute::Encapsulation, r.dst);
+                }
+                way.foreign.push((h.ifindex, h.gateway, h.weight));
+            }
+        }
+    }
+    way
+}
+
+/// The route's own MTU, 0: it has none. No link carries less of IPv6 than 1,280 (RFC 8200 5).
+fn mtu(r: &sag_rtnl::Route) -> u16 {
+    let least = if r.dst.addr().is_ipv6() { 1280 } else { 0 };
+    r.mtu.map_or(0, |mtu| mtu.max(least).min(u32::from(u16::MAX)) as u16)
+}
+
+/// Routes of the kernel by which no packet is forwarded: an example of each kind.
+#[derive(Default)]
+struct UnusedRoutes(BTreeMap<UnusedRoute, IpNet>);
+
+impl UnusedRoutes {
+    fn note(&mut self, kind: UnusedRoute, dst: IpNet) {
+        self.0.entry(kind).or_insert(dst);
+    }
+
+    /// Whether a route holds for some packets to its destination only; the gateway looks destinations up.
+    fn matches(&mut self, r: &sag_rtnl::Route) -> bool {
+        let kind = match r {
+            r if r.tos != 0 => UnusedRoute::TypeOfService,
+            r if r.from.is_some() => UnusedRoute::Source,
+            _ => return false,
+        };
+        self.note(kind, r.dst);
+        true
+    }
+
+    fn problems(self) -> impl Iterator<Item = Problem> {
+        self.0.into_iter().map(|(kind, example)| Problem::UnusedRoutes { kind, example })
+    }
 }

@@ -1,5 +1,8 @@
 //! Compiling, and what it writes: nothing.
 
+mod kernel_routes;
+mod routes;
+
 use super::*;
 use sag_model::config::{self, Config};
 use sag_model::flow::NextHopRecord;
@@ -94,9 +97,11 @@ fn hop(ifindex: u32, gateway: Option<&str>) -> Nexthop {
 fn route(dst: &str, kind: RouteKind, priority: u32, nexthops: Vec<Nexthop>) -> KernelRoute {
     KernelRoute {
         dst: dst.parse().unwrap(),
+        from: None,
         table: if kind == RouteKind::Local { Table::Local } else { Table::Main },
         tos: 0,
         priority,
+        preference: sag_rtnl::RouterPreference::Medium,
         kind,
         protocol: RouteProtocol(3),
         prefsrc: None,

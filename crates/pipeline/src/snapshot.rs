@@ -69,6 +69,8 @@ pub enum Route {
     Prohibit,
     /// Leaves by a device that is no port of the gateway.
     NotOurs,
+    /// No route, whatever shorter prefixes say: the lookup has ended in a table (`throw`), and no later one leads there.
+    Throw,
 }
 
 /// One way out.

@@ -58,6 +58,8 @@ pub use apply::Changes;
 pub use editor::Editor;
 pub use error::{Error, Result};
 pub use mirror::Mirror;
-pub use route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, Table};
+pub use route::{
+    Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, RouterPreference, Table,
+};
 pub use tables::Tables;
 pub use types::{Address, Link, Neighbor, NeighborState, Scope};

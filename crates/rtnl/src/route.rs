@@ -148,6 +148,19 @@ impl fmt::Display for RouteProtocol {
     }
 }
 
+/// What a router says of itself as a default router, or of its route (RFC 4191 2.1). The order is that in which the kernel
+/// prefers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum RouterPreference {
+    /// Before all others.
+    High,
+    /// What routes have of which nothing is said.
+    #[default]
+    Medium,
+    /// After all others.
+    Low,
+}
+
 /// One nexthop of a route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nexthop {
@@ -179,12 +192,16 @@ impl Nexthop {
 pub struct Route {
     /// The destination.
     pub dst: IpNet,
+    /// The route holds for packets from this network only (IPv6).
+    pub from: Option<IpNet>,
     /// The routing table.
     pub table: Table,
     /// The route holds for packets of this type of service only, unless 0 (IPv4).
     pub tos: u8,
     /// The metric; lower wins.
     pub priority: u32,
+    /// Among IPv6 routes of one metric the preferred router wins (RFC 4191).
+    pub preference: RouterPreference,
     /// Where [`Route::nexthop_id`] is set, [`crate::Tables::kind_of`] has the effective kind.
     pub kind: RouteKind,
     /// Who installed the route.
@@ -202,7 +219,14 @@ pub struct Route {
 
 impl Route {
     pub(crate) fn key(&self) -> RouteKey {
-        RouteKey { dst: self.dst, table: self.table, tos: self.tos, priority: self.priority, nth: 0 }
+        RouteKey {
+            dst: self.dst,
+            from: self.from,
+            table: self.table,
+            tos: self.tos,
+            priority: self.priority,
+            nth: 0,
+        }
     }
 
     /// The same route with its nexthops in another state?
@@ -230,6 +254,7 @@ impl Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RouteKey {
     pub dst: IpNet,
+    pub from: Option<IpNet>,
     pub table: Table,
     pub tos: u8,
     pub priority: u32,

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use sag_compile::RouteRow;
 use sag_model::PortIdx;
 use sag_pipeline::snapshot::Route;
-use sag_rtnl::Changes;
+use sag_rtnl::{Changes, Table};
 use std::net::IpAddr;
 
 /// More changed prefixes than these concern all flows.
@@ -39,10 +39,11 @@ pub fn stale_flows(changes: &Changes, routes: &[RouteRow]) -> Vec<StaleFlows> {
     let mut out = Vec::new();
     for prefix in &changes.prefixes {
         let covering = |r: &&RouteRow| r.dst.contains(prefix);
-        let Some(row) = routes.iter().filter(covering).max_by_key(|r| r.dst.prefix_len()) else {
-            continue;
-        };
-        if let Route::Via(members) = &row.route {
+        let row = routes.iter().filter(covering).max_by_key(|r| r.dst.prefix_len());
+        // What table `main` says hides longer prefixes of table `default`, which is asked afterwards.
+        let later = routes.iter().filter(|r| r.table == Table::Default && prefix.contains(&r.dst));
+        for row in row.into_iter().chain(later) {
+            let Route::Via(members) = &row.route else { continue };
             out.extend(members.iter().map(|m| match m.via {
                 _ if m.tunnel.is_some() => StaleFlows::All,
                 Some(via) => StaleFlows::Gateway(m.port, via),

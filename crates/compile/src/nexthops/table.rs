@@ -96,7 +96,9 @@ impl NextHopTable {
                 Some(link) => NextHop { generation: old.generation, ..link },
                 None => NextHop { flags: 0, port: p.key.0, ..old },
             };
-            if p.reused {
+            // Records of flows whose route carries less than the next hop say that they are for workers. Where both carried the
+            // same until now they do not say so yet.
+            if p.reused || (old.valid() && new.valid() && new.mtu > old.mtu) {
                 new.generation = self.raised(p.no.index(), old.generation);
             }
             if new != old {

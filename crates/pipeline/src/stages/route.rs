@@ -150,11 +150,13 @@ pub(super) fn route<T: Tracer>(
 #[inline(always)]
 fn lookup(snap: &Snapshot, dst: IpAddr, hash: u64) -> Result<&Member, Disposition> {
     match snap.route(dst) {
-        None => Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
+        None | Some(Route::Throw) => Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
         Some(Route::Local) => Err(Disposition::Kernel),
         Some(Route::Blackhole) => Err(drop_packet(DropReason::RouteBlackhole, None)),
         Some(Route::Unreachable) => {
-            Err(drop_packet(DropReason::RouteUnreachable, Some(IcmpError::HostUnreachable)))
+            // As Linux says it: of IPv6 there is no route.
+            let error = if dst.is_ipv4() { IcmpError::HostUnreachable } else { IcmpError::NetUnreachable };
+            Err(drop_packet(DropReason::RouteUnreachable, Some(error)))
         }
         Some(Route::Prohibit) => {
             Err(drop_packet(DropReason::RouteProhibit, Some(IcmpError::AdminProhibited)))

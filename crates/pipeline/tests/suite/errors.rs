@@ -76,8 +76,10 @@ fn unreachable_by_route() {
     net.route("100.64.4.0/24", Route::NotOurs);
     net.route("100.64.5.0/24", Route::Via(vec![]));
     net.route("100.64.6.0/24", Route::Via(vec![Member::port(PortIdx(40), None, 1)]));
-    for (i, kind) in
-        [Route::Blackhole, Route::Unreachable, Route::Prohibit, Route::NotOurs].into_iter().enumerate()
+    net.route("100.64.7.0/24", Route::Throw);
+    for (i, kind) in [Route::Blackhole, Route::Unreachable, Route::Prohibit, Route::NotOurs, Route::Throw]
+        .into_iter()
+        .enumerate()
     {
         net.route(&format!("2001:db8:64:{}::/64", i + 1), kind);
     }
@@ -91,11 +93,13 @@ fn unreachable_by_route() {
         ("100.64.4.1", EgressNotOurs, None),
         ("100.64.5.1", NoRoute, Some((3, 0, 0))),
         ("100.64.6.1", EgressNotOurs, None),
+        ("100.64.7.1", NoRoute, Some((3, 0, 0))),
         ("8.8.8.8", NoRoute, Some((3, 0, 0))),
         ("2001:db8:64:1::1", RouteBlackhole, None),
-        ("2001:db8:64:2::1", RouteUnreachable, Some((1, 3, 0))),
+        ("2001:db8:64:2::1", RouteUnreachable, Some((1, 0, 0))),
         ("2001:db8:64:3::1", RouteProhibit, Some((1, 1, 0))),
         ("2001:db8:64:4::1", EgressNotOurs, None),
+        ("2001:db8:64:5::1", NoRoute, Some((1, 0, 0))),
         (FAR6, NoRoute, Some((1, 0, 0))),
     ] {
         let (host, own) = if dst.contains(':') { (HOST6, "2001:db8:1::1") } else { (HOST4, "192.168.1.1") };

@@ -1,7 +1,9 @@
 //! Routes and nexthop objects.
 
 use super::{Event, Malformed};
-use crate::route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, Table};
+use crate::route::{
+    Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, RouterPreference, Table,
+};
 use crate::wire::{attributes, ip, u8_at, u16_at, u32_at};
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_REPLACE;
@@ -11,6 +13,7 @@ pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
 pub(crate) const RTM_DELNEXTHOP: u16 = 105;
 
 const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
 const RTA_ENCAP: u16 = 22;
 const RTA_NH_ID: u16 = 30;
 const RTAX_MTU: u16 = 2;
@@ -56,20 +59,21 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
         _ => return Ok(None),
     };
     let flags = u32_at(head, 8).ok_or(Malformed)?;
-    // A source-specific route does not hold for every packet to its destination: shown as an
-    // ordinary route it would lead packets astray. Cloned routes are path MTU exceptions.
-    if head[2] != 0 || flags & libc::RTM_F_CLONED != 0 {
+    // Cloned routes are path MTU exceptions.
+    if flags & libc::RTM_F_CLONED != 0 {
         return Ok(None);
     }
     let mut table = u32::from(head[4]);
-    let mut dst = unspecified;
+    let (mut dst, mut src) = (unspecified, unspecified);
     let mut single = nexthop((flags & 0xff) as u8);
     let mut has_single = false;
     let mut route = Route {
         dst: IpNet::from(unspecified),
+        from: None,
         table: Table::Main,
         tos: head[3],
         priority: 0,
+        preference: RouterPreference::Medium,
         kind: RouteKind::from(head[7]),
         protocol: RouteProtocol(head[5]),
         prefsrc: None,
@@ -81,6 +85,8 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
         match kind {
             libc::RTA_TABLE => table = u32_at(value, 0).ok_or(Malformed)?,
             libc::RTA_DST => dst = ip(value).ok_or(Malformed)?,
+            libc::RTA_SRC => src = ip(value).ok_or(Malformed)?,
+            RTA_PREF => route.preference = preference(u8_at(value, 0)),
             libc::RTA_PRIORITY => route.priority = u32_at(value, 0).ok_or(Malformed)?,
             libc::RTA_PREFSRC => route.prefsrc = ip(value),
             libc::RTA_METRICS => route.mtu = mtu(value),
@@ -97,11 +103,14 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
         }
     }
     let Some(table) = Table::from_id(table) else { return Ok(None) };
-    if dst.is_ipv4() != unspecified.is_ipv4() {
+    if dst.is_ipv4() != unspecified.is_ipv4() || src.is_ipv4() != unspecified.is_ipv4() {
         return Err(Malformed);
     }
     route.table = table;
     route.dst = IpNet::new(dst, head[1]).map_err(|_| Malformed)?.trunc();
+    if head[2] != 0 {
+        route.from = Some(IpNet::new(src, head[2]).map_err(|_| Malformed)?.trunc());
+    }
     if route.nexthop_id.is_some() && route.kind == RouteKind::Blackhole {
         // The object's state, not the route's: it changes without notice of the route.
         route.kind = RouteKind::Unicast;
@@ -120,6 +129,15 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
         true => Event::RouteGone(route),
         false => Event::Route { route, replace: message_flags & NLM_F_REPLACE != 0 },
     }))
+}
+
+/// `ICMPV6_ROUTER_PREF_*`; the reserved value counts as medium (RFC 4191 2.1).
+fn preference(value: Option<u8>) -> RouterPreference {
+    match value {
+        Some(1) => RouterPreference::High,
+        Some(3) => RouterPreference::Low,
+        _ => RouterPreference::Medium,
+    }
 }
 
 fn mtu(metrics: &[u8]) -> Option<u32> {

@@ -46,6 +46,7 @@ impl View<'_> {
                 Route::Blackhole => "blackhole",
                 Route::Unreachable => "unreachable",
                 Route::Prohibit => "prohibit",
+                Route::Throw => "throw",
             }
             .to_owned(),
             protocol: r.protocol.clone(),

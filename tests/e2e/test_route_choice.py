@@ -1,0 +1,108 @@
+"""Which of several routes live traffic takes, and what it is answered where none leads on."""
+
+import time
+
+import pytest
+
+from harness.lab import Addresses as A
+from harness.waiting import within
+from harness.wire import ICMP, IP, UDP, Ether, ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, Raw, mark_of, marked
+
+pytestmark = pytest.mark.sag
+
+PREFIX = {4: "203.0.113.192/26", 6: "2001:db8:bbbb::/64"}
+TARGET = {4: "203.0.113.200", 6: "2001:db8:bbbb::1"}
+
+
+def packet(lab, family, mark, size=64, dest=None):
+    head = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
+    dest = dest or TARGET[family]
+    net = IP(src=A.LAN1[4], dst=dest, flags="DF") if family == 4 else IPv6(src=A.LAN1[6], dst=dest)
+    return bytes(head / net / UDP(sport=4100, dport=9) / Raw(marked(mark).ljust(size, b"x")))
+
+
+@pytest.fixture
+def route(gw, lab, family):
+    """`ip route add` for the prefix; what was added goes with the test."""
+    flag = "-6 " if family == 6 else ""
+    for router in (A.POP_LINK, A.WAN_ROUTER):
+        assert lab.gw.ping(router[family], count=1) == 1
+    added = []
+
+    def add(how, prefix=None):
+        lab.gw.ip(f"{flag}route add {how.replace('PREFIX', prefix or PREFIX[family])}")
+        added.append(how.replace("PREFIX", prefix or PREFIX[family]))
+        time.sleep(0.15)
+
+    yield add
+    for how in reversed(added):
+        lab.gw.run(["ip", *flag.split(), "route", "del", *how.split()], check=False)
+
+
+def test_a_link_without_carrier_gives_way_to_the_next_metric(gw, lab, wire, route, family):
+    """The kernel of the gateway keeps the route by the dead link (linkdown); a flow that XDP forwards moves, and comes back."""
+    route(f"PREFIX via {A.POP_LINK[family]} dev express metric 5")
+    route(f"PREFIX via {A.WAN_ROUTER[family]} dev wan metric 50")
+    sender = wire.sender(lab.lan1, "eth0")
+    at = {"wan": wire.sniffer(lab.wan, "gw"), "express": wire.sniffer(lab.pop, "gw")}
+    mark = iter(range(10_000))
+
+    def arrives(dev):
+        sent = next(mark)
+        sender.send(packet(lab, family, sent))
+        return at[dev].until(lambda p: mark_of(bytes(p)) == sent, timeout=0.3) is not None
+
+    assert all(arrives("express") for _ in range(3))
+    lab.pop.ip("link set gw down")
+    try:
+        within(2, "the flow leaves by wan", lambda: arrives("wan"))
+        assert all(arrives("wan") for _ in range(3))
+    finally:
+        lab.pop.ip("link set gw up")
+        lab.pop.ip(f"-6 addr replace {A.POP_LINK[6]}/64 dev gw nodad")
+        lab.pop.ip(f"route replace default via {A.GW_EXPRESS[4]}")
+        lab.pop.ip(f"-6 route replace default via {A.GW_EXPRESS[6]}")
+    at["express"] = wire.sniffer(lab.pop, "gw")
+    within(3, "the flow comes back", lambda: arrives("express"))
+
+
+def test_the_mtu_of_a_route_holds_for_known_flows(gw, lab, wire, route, family):
+    """`ip route … mtu`: small packets of the flow go by XDP, a large one gets the error with the route's MTU."""
+    route(f"PREFIX via {A.WAN_ROUTER[family]} dev wan mtu 1400")
+    sender, sniffer = wire.sender(lab.lan1, "eth0"), wire.sniffer(lab.lan1, "eth0")
+    wan = wire.sniffer(lab.wan, "gw")
+    fits = 1400 - (28 if family == 4 else 48)
+    for n, size in enumerate([64, 64, fits]):
+        sender.send(packet(lab, family, n, size))
+        assert wan.until(lambda p, n=n: mark_of(bytes(p)) == n) is not None, size
+    sender.send(packet(lab, family, 9, fits + 1))
+    if family == 4:
+        answer = sniffer.until(lambda p: ICMP in p and (p[ICMP].type, p[ICMP].code) == (3, 4))
+        assert answer is not None and answer[ICMP].nexthopmtu == 1400
+    else:
+        answer = sniffer.until(lambda p: ICMPv6PacketTooBig in p)
+        assert answer is not None and answer[ICMPv6PacketTooBig].mtu == 1400
+
+
+def test_rejecting_routes_answer_as_the_kernel_does(gw, lab, wire, route, family):
+    """The kernel's answers, which `ip route get` and its sources name: of `throw` net unreachable, although there is a
+    default route."""
+    answers = {
+        "blackhole": None,
+        "unreachable": (3, 1) if family == 4 else (1, 0),
+        "prohibit": (3, 13) if family == 4 else (1, 1),
+        "throw": (3, 0) if family == 4 else (1, 0),
+    }
+    host = 32 if family == 4 else 128
+    sender, sniffer = wire.sender(lab.lan1, "eth0"), wire.sniffer(lab.lan1, "eth0")
+    for n, (kind, answer) in enumerate(answers.items()):
+        dest = TARGET[family][:-1] + str(n + 1)
+        route(f"{kind} PREFIX", prefix=f"{dest}/{host}")
+        sender.send(packet(lab, family, n, dest=dest))
+        if family == 4:
+            got = sniffer.until(lambda p, d=dest: ICMP in p and p[ICMP].type == 3 and d in str(p[ICMP].payload.dst), timeout=0.7)
+            kinds = (got[ICMP].type, got[ICMP].code) if got else None
+        else:
+            got = sniffer.until(lambda p: ICMPv6DestUnreach in p, timeout=0.7)
+            kinds = (1, got[ICMPv6DestUnreach].code) if got else None
+        assert kinds == answer, kind
