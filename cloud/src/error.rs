@@ -21,6 +21,8 @@ pub struct ApiError {
     pub hint: Option<String>,
     /// The database request for the transaction to be run again.
     pub retry: bool,
+    /// When the client may try again, in milliseconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 pub type Result<T> = std::result::Result<T, ApiError>;
@@ -33,6 +35,7 @@ impl ApiError {
             message: Cow::Owned(message.into()),
             hint: None,
             retry: false,
+            retry_after_ms: None,
         }
     }
 
@@ -43,11 +46,18 @@ impl ApiError {
             message: Cow::Borrowed(spec.message),
             hint: None,
             retry: false,
+            retry_after_ms: None,
         }
     }
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> ApiError {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same call may succeed after this time.
+    pub fn with_retry_after(mut self, ms: u64) -> ApiError {
+        self.retry_after_ms = Some(ms);
         self
     }
 

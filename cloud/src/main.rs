@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use sag_cloud::api::Op;
 use sag_cloud::domain::policy;
-use sag_cloud::service::{App, Settings, Tls, admin, clean, devices, serve};
+use sag_cloud::service::{App, Origins, Settings, Tls, admin, clean, devices, serve};
 use sag_cloud::south::hub;
 use sag_cloud::store::{Store, audit, private, sqlite_file};
 use sag_cloud::time::now_ms;
@@ -74,6 +74,10 @@ struct Serve {
     /// Entries that the audit log keeps of each account; of refused calls a tenth as many; 0 is all
     #[arg(long, default_value_t = 1_000_000)]
     audit_entries: u32,
+    /// An origin whose web pages may call the API from a browser (CORS): https://console.example.com, or * for all; may
+    /// be given several times
+    #[arg(long)]
+    cors_origin: Vec<String>,
     /// Database connections
     #[arg(long, default_value_t = 8)]
     connections: u32,
@@ -118,6 +122,7 @@ impl Serve {
             max_body: self.max_body,
             limits,
             retention: audit::Retention { days: self.audit_days, entries: self.audit_entries },
+            origins: Origins::new(self.cors_origin.clone()),
         }
     }
 }

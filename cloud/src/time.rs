@@ -40,6 +40,20 @@ pub fn parse(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 
+/// Like [`parse`], with a fraction of a second or without (`2026-11-22T05:00:00.123Z`), in milliseconds since 1970: the
+/// time stamps of signatures, which some SDKs write so.
+pub fn parse_fraction(text: &str) -> Option<i64> {
+    let (date, rest) = text.split_at_checked(19)?;
+    let Some(fraction) = rest.strip_prefix('.') else { return Some(parse(text)? * 1000) };
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 || digits > 9 {
+        return None;
+    }
+    let (digits, zone) = fraction.split_at_checked(digits)?;
+    let ms: i64 = format!("{digits:0<3}").get(..3)?.parse().ok()?;
+    Some(parse(&format!("{date}{zone}"))? * 1000 + ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +76,24 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(month(1_795_323_600_000), "202611");
+    }
+
+    #[test]
+    fn fractions_of_a_second() {
+        let ms = 1_795_323_600_000;
+        for (text, more) in [
+            ("2026-11-22T05:00:00Z", 0),
+            ("2026-11-22T05:00:00.5Z", 500),
+            ("2026-11-22T05:00:00.123456789Z", 123),
+            ("2026-11-22T05:00:00.123456789+00:00", 123),
+            ("2026-11-22T13:00:00.999+0800", 999),
+        ] {
+            assert_eq!(parse_fraction(text), Some(ms + more), "{text}");
+        }
+        for bad in
+            ["2026-11-22T05:00:00.Z", "2026-11-22T05:00:00.1234567890Z", "2026-11-22T05:00:00.5", "é", "x.5Z"]
+        {
+            assert_eq!(parse_fraction(bad), None, "{bad}");
+        }
     }
 }

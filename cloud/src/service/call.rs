@@ -9,6 +9,7 @@ use hyper::http::request::Parts;
 use serde_json::Value;
 
 use super::audit::Entry;
+use super::body;
 use super::nonces::Nonce;
 use super::server::{App, Reply};
 use super::sign::{self, Claim};
@@ -28,11 +29,16 @@ use crate::store::secrets::HEX;
 use crate::store::{Tx, tokens};
 use crate::time::now_ms;
 
+/// Characters of a nonce; the documents show those of a UUID.
+const LONGEST_NONCE: usize = 128;
+/// When a key that sends too much may send again: its bucket is full after a second.
+const RETRY_AFTER_MS: u64 = 1000;
+
 /// How often a transaction that lost against another one is run again.
 const ATTEMPTS: usize = 8;
 
-pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) -> Reply {
-    let request_id = request_id(app);
+pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], from: Origin<'_>) -> Reply {
+    let request_id = from.request_id.to_owned();
     let mut query = Params::default();
     let mut action = String::new();
     let mut xml = false;
@@ -40,18 +46,10 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
     let outcome = async {
         query.parse_into(parts.uri.query().unwrap_or_default())?;
         let mut params = query.clone();
-        if is_form(parts) {
-            let text = std::str::from_utf8(body)
-                .map_err(|_| ApiError::new(400, "InvalidParameter", "The form body is not valid UTF-8."))?;
-            params.parse_into(text)?;
-        }
-        xml = match params.get("Format") {
-            Some(f) if f.eq_ignore_ascii_case("XML") => true,
-            Some(f) if !f.eq_ignore_ascii_case("JSON") => {
-                return Err(ApiError::new(400, "InvalidParameter.Format", "Format is JSON or XML."));
-            }
-            _ => false,
-        };
+        // Also where the body cannot be read, the answer has the form that the query names.
+        xml = wants_xml(&params)?;
+        params.merge(body::params(&parts.headers, body)?)?;
+        xml = wants_xml(&params)?;
         let request = sign::Request {
             method: parts.method.as_str(),
             path: parts.uri.path(),
@@ -63,28 +61,35 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], peer: SocketAddr) 
         let claim = Claim::read(&request, now_ms())?;
         action = claim.action.clone();
         let caller = authenticate(app, &claim, &mut signed).await?;
-        dispatch(app, &claim, caller, params, Origin { request_id: &request_id, peer }).await
+        dispatch(app, &claim, caller, params, from).await
     }
     .await;
     let host = sign::header(&parts.headers, "host").unwrap_or_default();
-    let (status, code, body, root) = match outcome {
-        Ok(answer) => (200, "OK".to_owned(), answer, format!("{action}Response")),
-        Err(e) => {
-            let answer = e.envelope(&request_id, host).to_string();
-            (e.status, e.code.to_string(), answer, "Error".to_owned())
+    match outcome {
+        Ok(body) => {
+            let root = format!("{action}Response");
+            let code = "OK".to_owned();
+            Reply { status: 200, action, code, body, root, xml, request_id, signed, retry_after_ms: None }
         }
-    };
-    Reply { status, action, code, body, root, xml, request_id, signed }
+        Err(e) => Reply { action, xml, signed, ..Reply::refusal(&e, request_id, host) },
+    }
 }
 
-fn request_id(app: &App) -> String {
+/// Whether `Format` asks for XML.
+fn wants_xml(params: &Params) -> Result<bool> {
+    match params.get("Format") {
+        Some(f) if f.eq_ignore_ascii_case("XML") => Ok(true),
+        Some(f) if !f.eq_ignore_ascii_case("JSON") => {
+            Err(ApiError::new(400, "InvalidParameter.Format", "Format is JSON or XML."))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// A new identifier, for a request of any kind.
+pub fn request_id(app: &App) -> String {
     let hex = app.store.cipher.token(HEX, 32).unwrap_or_else(|_| "0".repeat(32));
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-fn is_form(parts: &Parts) -> bool {
-    sign::header(&parts.headers, "content-type")
-        .is_some_and(|t| t.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"))
 }
 
 async fn authenticate(app: &App, claim: &Claim, signed: &mut bool) -> Result<Arc<Caller>> {
@@ -112,10 +117,15 @@ async fn authenticate(app: &App, claim: &Claim, signed: &mut bool) -> Result<Arc
             "Throttling.User",
             "The request was denied because this key sends too many requests.",
         )
+        .with_retry_after(RETRY_AFTER_MS)
         .with_hint("Send fewer requests a second, or try again later."));
     }
-    if claim.nonce.len() > 128 {
-        return Err(nonces::used());
+    if claim.nonce.len() > LONGEST_NONCE {
+        return Err(ApiError::new(
+            400,
+            "InvalidParameter.SignatureNonce",
+            format!("The signature nonce has more than {LONGEST_NONCE} bytes."),
+        ));
     }
     if claim.at_ms <= caller.nonce_floor {
         return Err(nonces::forgotten());
@@ -129,9 +139,9 @@ async fn authenticate(app: &App, claim: &Claim, signed: &mut bool) -> Result<Arc
 
 /// Which request it is, and from where.
 #[derive(Clone, Copy)]
-struct Origin<'a> {
-    request_id: &'a str,
-    peer: SocketAddr,
+pub struct Origin<'a> {
+    pub request_id: &'a str,
+    pub peer: SocketAddr,
 }
 
 async fn dispatch(
@@ -236,7 +246,15 @@ impl Call<'_> {
             && let Some(stored) = tokens::get(&mut tx, self.caller.uid, self.op.name(), &token).await?
         {
             tx.commit().await?;
-            let answer: Value = serde_json::from_str(&stored)?;
+            if stored.request.is_some_and(|earlier| earlier != self.fingerprint()) {
+                return Err(ApiError::new(
+                    400,
+                    "IdempotentParameterMismatch",
+                    "The ClientToken was used before, in a request with other parameters.",
+                )
+                .with_hint("Send a new ClientToken with a new request."));
+            }
+            let answer: Value = serde_json::from_str(&stored.answer)?;
             return ops::shaped(self.op, answer, self.origin.request_id);
         }
         let (mut tx, changed, done) = self.operate(tx, resources).await;
@@ -270,11 +288,28 @@ impl Call<'_> {
         Some(if user.is_empty() { token.to_owned() } else { format!("{}:{user}:{token}", user.len()) })
     }
 
+    /// What tells two requests with the same token apart: the documented parameters, under a key, since there may be
+    /// passwords among them.
+    fn fingerprint(self) -> String {
+        let spec = self.op.spec();
+        let documented = |name: &str| {
+            let head = name.split('.').next().unwrap_or_default();
+            spec.params.iter().any(|p| p.name.split('.').next() == Some(head)) && name != "ClientToken"
+        };
+        let mut text = String::new();
+        for (name, value) in self.params.iter().filter(|(name, value)| documented(name) && !value.is_empty())
+        {
+            text.push_str(&format!("{}:{name}={}:{value};", name.len(), value.len()));
+        }
+        self.app.store.cipher.fingerprint(&text)
+    }
+
     /// Keeps the answer for a repeated call, and writes the call into the audit log.
     async fn write_down(self, tx: &mut Tx, answer: &str, resources: &[String]) -> Result<()> {
         if let Some(token) = self.client_token() {
             let expires = now_ms() + 24 * 3_600_000;
-            tokens::put(tx, self.caller.uid, self.op.name(), &token, answer, expires).await?;
+            let stored = tokens::Stored { request: Some(self.fingerprint()), answer: answer.to_owned() };
+            tokens::put(tx, self.caller.uid, self.op.name(), &token, &stored, expires).await?;
         }
         let Call { op, caller, params, origin: Origin { request_id, peer }, .. } = self;
         Entry { op, caller, params, resources, request_id, peer, code: "OK" }.write(tx).await

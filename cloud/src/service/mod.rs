@@ -2,8 +2,10 @@
 
 pub mod admin;
 mod audit;
+mod body;
 mod call;
 mod callers;
+mod cors;
 pub mod devices;
 mod limit;
 mod metrics;
@@ -11,4 +13,5 @@ mod nonces;
 mod server;
 pub mod sign;
 
+pub use cors::Origins;
 pub use server::{App, Settings, Tls, clean, serve};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use sag_http::{Accept, Conn, Gate, Limits, Plain, Remade};
+use sag_http::{Accept, BodyError, Conn, Gate, Limits, Plain, Remade};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -18,10 +19,13 @@ use tokio_rustls::server::TlsStream;
 use super::audit::Refusals;
 use super::call;
 use super::callers::Callers;
+use super::cors::Origins;
 use super::limit::{Limiter, Sampler};
 use super::metrics::{Call, Metrics};
 use super::nonces::Nonces;
+use super::sign::header;
 use crate::api::{Op, xml};
+use crate::error::ApiError;
 use crate::south::{self, Agents};
 use crate::store::Store;
 use crate::store::audit::Retention;
@@ -36,6 +40,8 @@ pub struct Settings {
     pub max_body: usize,
     pub limits: Limits,
     pub retention: Retention,
+    /// Whose scripts in a browser may read answers.
+    pub origins: Origins,
 }
 
 pub struct App {
@@ -93,6 +99,25 @@ pub struct Reply {
     pub request_id: String,
     /// Whether the signature is that of a key.
     pub signed: bool,
+    /// When the client may try again, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Reply {
+    /// The answer to a call that failed, before its action is known.
+    pub fn refusal(error: &ApiError, request_id: String, host: &str) -> Reply {
+        Reply {
+            status: error.status,
+            action: String::new(),
+            code: error.code.to_string(),
+            body: error.envelope(&request_id, host).to_string(),
+            root: "Error".to_owned(),
+            xml: false,
+            request_id,
+            signed: false,
+            retry_after_ms: error.retry_after_ms,
+        }
+    }
 }
 
 /// What a running request gets to finish when the server stops.
@@ -158,9 +183,11 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
 }
 
 async fn route(app: &Arc<App>, req: Request<Incoming>, conn: Conn) -> Response<Full<Bytes>> {
-    match (req.method(), req.uri().path()) {
-        (&Method::GET, "/healthz") => return plain(StatusCode::OK, "ok\n"),
-        (&Method::GET, "/readyz") => {
+    let (parts, body) = req.into_parts();
+    let request_id = call::request_id(app);
+    let mut response = match (&parts.method, parts.uri.path()) {
+        (&Method::GET | &Method::HEAD, "/healthz") => return plain(StatusCode::OK, "ok\n"),
+        (&Method::GET | &Method::HEAD, "/readyz") => {
             let stopping = *app.agents.stopping.borrow();
             return if app.store.ready().await && !stopping {
                 plain(StatusCode::OK, "ready\n")
@@ -168,29 +195,52 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, conn: Conn) -> Response<F
                 plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
             };
         }
-        (&Method::GET, "/metrics") => {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
             let text = app.scraped.get(|| Bytes::from(app.metrics.text()));
             return plain(StatusCode::OK, text);
         }
-        (&Method::GET | &Method::POST, "/") => {}
-        (_, "/") => return plain(StatusCode::METHOD_NOT_ALLOWED, "GET or POST\n"),
-        _ => return plain(StatusCode::NOT_FOUND, "not found\n"),
-    }
+        (&Method::GET | &Method::POST, "/") => api(app, &parts, body, conn, request_id).await,
+        (&Method::OPTIONS, "/") if app.settings.origins.any() => Response::default(),
+        (_, path @ ("/" | "/healthz" | "/readyz" | "/metrics")) => {
+            let allowed = if path == "/" { "GET, POST" } else { "GET, HEAD" };
+            let message = format!("The method of a request to {path} is one of: {allowed}.");
+            let mut r =
+                refuse(app, &parts, request_id, &ApiError::new(405, "UnsupportedHTTPMethod", message));
+            r.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            r
+        }
+        _ => {
+            let error = ApiError::new(404, "InvalidPath.NotFound", "The API has one path, which is /.");
+            refuse(app, &parts, request_id, &error)
+        }
+    };
+    app.settings.origins.mark(&parts, &mut response);
+    response
+}
+
+/// A call of the API.
+async fn api(
+    app: &Arc<App>,
+    parts: &Parts,
+    body: Incoming,
+    conn: Conn,
+    request_id: String,
+) -> Response<Full<Bytes>> {
     let start = Instant::now();
-    let (parts, body) = req.into_parts();
     let body = match conn.read(body, app.settings.max_body).await {
         Ok(body) => body,
-        Err(refused) => return refused.answer(),
+        Err(refused) => {
+            let mut r = refuse(app, parts, request_id, &unread(refused, app.settings.max_body));
+            // What is left of the body would be taken for the next request.
+            r.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return r;
+        }
     };
     let peer = conn.peer;
-    let reply = call::call(app, &parts, &body, peer).await;
-    let known = Op::by_name(&reply.action).is_some() || south::is_action(&reply.action);
-    let action = if known { reply.action.clone() } else { "other".to_owned() };
-    app.metrics.calls.get_or_create(&Call { action, code: reply.code.clone() }).inc();
+    let origin = call::Origin { request_id: &request_id, peer };
+    let reply = call::call(app, parts, &body, origin).await;
+    count(app, &reply, start.elapsed());
     let elapsed = start.elapsed();
-    if reply.action != south::PULL {
-        app.metrics.seconds.observe(elapsed.as_secs_f64());
-    }
     if reply.signed || app.strangers.allow(Instant::now()) {
         tracing::info!(
             request_id = reply.request_id,
@@ -202,6 +252,37 @@ async fn route(app: &Arc<App>, req: Request<Incoming>, conn: Conn) -> Response<F
             "call"
         );
     }
+    answer(reply)
+}
+
+/// What the metrics get of a call.
+fn count(app: &App, reply: &Reply, elapsed: Duration) {
+    let known = Op::by_name(&reply.action).is_some() || south::is_action(&reply.action);
+    let action = if known { reply.action.clone() } else { "other".to_owned() };
+    app.metrics.calls.get_or_create(&Call { action, code: reply.code.clone() }).inc();
+    if reply.action != south::PULL && !elapsed.is_zero() {
+        app.metrics.seconds.observe(elapsed.as_secs_f64());
+    }
+}
+
+/// Why a body could not be read, in the form of the API.
+fn unread(why: BodyError, most: usize) -> ApiError {
+    match why {
+        BodyError::TooLarge => {
+            ApiError::new(413, "RequestTooLarge", format!("The body has more than {most} bytes."))
+        }
+        BodyError::TooSlow => ApiError::new(408, "RequestTimeout", "The body came too slowly."),
+        BodyError::Broken => ApiError::new(400, "InvalidRequest.Body", "The body is broken off."),
+        BodyError::Busy => ApiError::new(503, "ServiceUnavailable", "Too much is in progress; try again.")
+            .with_retry_after(1000),
+    }
+}
+
+/// The answer to what is no call of the API.
+fn refuse(app: &App, parts: &Parts, request_id: String, error: &ApiError) -> Response<Full<Bytes>> {
+    let host = header(&parts.headers, "host").unwrap_or_default();
+    let reply = Reply::refusal(error, request_id, host);
+    count(app, &reply, Duration::ZERO);
     answer(reply)
 }
 
@@ -223,6 +304,11 @@ fn answer(reply: Reply) -> Response<Full<Bytes>> {
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Ok(id) = HeaderValue::from_str(&reply.request_id) {
         r.headers_mut().insert("x-acs-request-id", id);
+    }
+    if let Some(ms) = reply.retry_after_ms {
+        // The header of HTTP counts seconds, that of the vendor's SDKs milliseconds.
+        r.headers_mut().insert(RETRY_AFTER, ms.div_ceil(1000).into());
+        r.headers_mut().insert("x-acs-retry-after", ms.into());
     }
     r
 }

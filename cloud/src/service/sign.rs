@@ -49,14 +49,31 @@ const REQUIRED_HEADERS: [&str; 5] =
 impl Claim {
     /// Reads the claim and checks everything that needs no secret.
     pub fn read(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
-        match header(r.headers, "authorization") {
-            Some(auth) if auth.starts_with(ACS3) => acs3(r, auth, now_ms),
-            Some(_) => Err(ApiError::new(
+        let token = header(r.headers, "x-acs-security-token").or(r.params.get("SecurityToken"));
+        if token.is_some_and(|t| !t.is_empty()) {
+            return Err(ApiError::new(
                 400,
-                "IncompleteSignature",
-                "The Authorization header is not of the form ACS3-HMAC-SHA256.",
+                "InvalidSecurityToken.NotSupported",
+                "This server gives out no temporary credentials, so there is no security token to check.",
+            )
+            .with_hint("Use an access key of this server (sag-cloud access-key create) without a token."));
+        }
+        let Some(auth) = header(r.headers, "authorization") else {
+            // Headers of the newer signature without the signature, and nothing of the older one.
+            let unsigned = r.params.get("Signature").is_none() && r.headers.contains_key("x-acs-date");
+            return match unsigned {
+                true => Err(incomplete(&format!("There is no Authorization header: {ACS3} Credential=…"))),
+                false => version1(r, now_ms),
+            };
+        };
+        match auth.trim_start().split_once(char::is_whitespace) {
+            Some((ACS3, fields)) => acs3(r, fields, now_ms),
+            Some((scheme, _)) if !scheme.contains('=') => Err(ApiError::new(
+                400,
+                "InvalidParameter.SignatureMethod",
+                format!("The scheme of the Authorization header is not {ACS3}."),
             )),
-            None => version1(r, now_ms),
+            _ => Err(incomplete(&format!("The Authorization header has no scheme; it begins with {ACS3}."))),
         }
     }
 
@@ -112,6 +129,10 @@ impl Claim {
     }
 }
 
+fn incomplete(why: &str) -> ApiError {
+    ApiError::new(400, "IncompleteSignature", why.to_owned())
+}
+
 fn version1(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
     let need = |name: &str| {
         r.params.get(name).map(str::to_owned).ok_or_else(|| {
@@ -144,10 +165,9 @@ fn version1(r: &Request<'_>, now_ms: i64) -> Result<Claim> {
     Ok(Claim { key_id, nonce, action, version, at_ms, signed: Signed::V1 { text, signature } })
 }
 
-fn acs3(r: &Request<'_>, auth: &str, now_ms: i64) -> Result<Claim> {
-    let incomplete = |why: &str| ApiError::new(400, "IncompleteSignature", why.to_owned());
+fn acs3(r: &Request<'_>, fields: &str, now_ms: i64) -> Result<Claim> {
     let (mut key_id, mut signed, mut signature) = (None, None, None);
-    for part in auth[ACS3.len()..].split(',') {
+    for part in fields.split(',') {
         match part.trim().split_once('=') {
             Some(("Credential", v)) => key_id = Some(v),
             Some(("SignedHeaders", v)) => signed = Some(v),
@@ -228,14 +248,14 @@ fn missing_code(name: &str) -> &'static str {
 }
 
 fn check_time(text: &str, now_ms: i64) -> Result<i64> {
-    let Some(at) = time::parse(text).filter(|_| text.ends_with('Z')) else {
+    let Some(at_ms) = time::parse_fraction(text) else {
         return Err(ApiError::new(
             400,
             "InvalidTimeStamp.Format",
             "The time stamp is not of the form YYYY-MM-DDThh:mm:ssZ.",
         ));
     };
-    if (at * 1000 - now_ms).abs() > WINDOW_MS {
+    if (at_ms - now_ms).abs() > WINDOW_MS {
         return Err(ApiError::new(
             400,
             "InvalidTimeStamp.Expired",
@@ -243,7 +263,7 @@ fn check_time(text: &str, now_ms: i64) -> Result<i64> {
         )
         .with_hint("Set the clock of the client."));
     }
-    Ok(at * 1000)
+    Ok(at_ms)
 }
 
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -342,6 +362,42 @@ mod tests {
         // An unsigned action could be changed on the way; a body must be the hashed one.
         assert!(read(&names.replace("x-acs-action;", ""), &mut headers, b"").is_err());
         assert!(read(names, &mut headers, b"x").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_signature_has_its_own_name() {
+        let empty = params("");
+        let code = |headers: &[(&'static str, &str)], query: &Params| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(*name, value.parse().expect("a value"));
+            }
+            let r = Request { method: "GET", path: "/", headers: &map, query, params: query, body: b"" };
+            Claim::read(&r, V1_TIME).expect_err("refused").code.into_owned()
+        };
+        for (header, expected) in [
+            ("Bearer abc", "InvalidParameter.SignatureMethod"),
+            ("ACS3-HMAC-SM3 Credential=a,SignedHeaders=b,Signature=c", "InvalidParameter.SignatureMethod"),
+            ("ACS3-HMAC-SHA2567 Credential=a", "InvalidParameter.SignatureMethod"),
+            ("Credential=a,SignedHeaders=b,Signature=c", "IncompleteSignature"),
+            ("ACS3-HMAC-SHA256", "IncompleteSignature"),
+            ("ACS3-HMAC-SHA256 Credential=a", "IncompleteSignature"),
+        ] {
+            assert_eq!(code(&[("authorization", header)], &empty), expected, "{header}");
+        }
+        assert_eq!(code(&[("x-acs-date", "2016-02-23T12:46:24Z")], &empty), "IncompleteSignature");
+        assert_eq!(code(&[], &empty), "MissingAction");
+        let sts = "InvalidSecurityToken.NotSupported";
+        assert_eq!(code(&[("x-acs-security-token", "t")], &empty), sts);
+        assert_eq!(code(&[], &params("SecurityToken=t")), sts);
+    }
+
+    #[test]
+    fn fractions_of_a_second_are_signed_as_sent() {
+        let text = format!("{V1}&Signature=x").replace("46%3A24Z", "46%3A24.123456789Z");
+        let claim = claim("GET", &text, V1_TIME).expect("complete");
+        assert_eq!(claim.at_ms, V1_TIME + 123);
+        assert!(claim.signed_text().contains("24.123456789Z"));
     }
 
     #[test]

@@ -158,6 +158,7 @@ async fn pull(agents: &Arc<Agents>, access: Access, params: Params, nonce: Signe
 
 fn too_many() -> ApiError {
     ApiError::new(429, "Throttling.User", "Too many long polls of this account wait.")
+        .with_retry_after(1000)
         .with_hint("Raise --max-connections of sag-cloud, or try again later.")
 }
 

@@ -22,6 +22,10 @@ pub enum Error {
     Over,
 }
 
+/// When a client may try again, in milliseconds: after another transaction, and after somebody has seen to the disk.
+const BUSY_RETRY_MS: u64 = 1000;
+const DISK_RETRY_MS: u64 = 30_000;
+
 /// The result of a statement.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -54,10 +58,12 @@ impl From<Error> for ApiError {
                 503,
                 "ServiceUnavailable",
                 "The service cannot write to its database now; nothing was changed. Try again later.",
-            );
+            )
+            .with_retry_after(DISK_RETRY_MS);
         }
         if e.is_conflict() {
-            let mut busy = ApiError::new(503, "ServiceUnavailable", "The service is busy; try again.");
+            let mut busy = ApiError::new(503, "ServiceUnavailable", "The service is busy; try again.")
+                .with_retry_after(BUSY_RETRY_MS);
             busy.retry = true;
             return busy;
         }

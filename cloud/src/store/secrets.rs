@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use sag_secret::Secret;
 use zeroize::Zeroizing;
@@ -15,6 +16,8 @@ use zeroize::Zeroizing;
 pub struct Cipher {
     /// In pages that are dumped nowhere.
     key: Secret<LessSafeKey>,
+    /// A key of its own for fingerprints, made of the same file.
+    prints: Secret<hmac::Key>,
     random: SystemRandom,
 }
 
@@ -59,7 +62,14 @@ impl Cipher {
         hex::decode_to_slice(text.trim(), &mut *bytes)
             .with_context(|| format!("{path} is not a key of 64 hex digits"))?;
         let key = UnboundKey::new(&AES_256_GCM, &*bytes).map_err(|_| anyhow::anyhow!("key file"))?;
-        Ok(Cipher { key: Secret::new(LessSafeKey::new(key)), random })
+        let master = hmac::Key::new(hmac::HMAC_SHA256, &*bytes);
+        let prints = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, b"fingerprints").as_ref());
+        Ok(Cipher { key: Secret::new(LessSafeKey::new(key)), prints: Secret::new(prints), random })
+    }
+
+    /// A number for a text, of which nobody without the key can tell what the text was.
+    pub fn fingerprint(&self, text: &str) -> String {
+        hex::encode(hmac::sign(&self.prints, text.as_bytes()))
     }
 
     pub fn seal(&self, plain: &str) -> Result<String, SecretError> {

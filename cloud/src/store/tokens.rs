@@ -8,16 +8,45 @@ pub const LONGEST: usize = 256;
 /// Answers that an account has; earlier ones are forgotten before their time.
 const OF_AN_ACCOUNT: i64 = 100_000;
 
-/// The answer that the account got for this token.
-pub async fn get(tx: &mut Tx, uid: i64, action: &str, token: &str) -> Result<Option<String>> {
+/// What is kept of the first call with a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The fingerprint of its parameters; older versions kept none.
+    pub request: Option<String>,
+    /// JSON.
+    pub answer: String,
+}
+
+impl Stored {
+    /// The column has the answer, which is an object, and in front of it the fingerprint.
+    fn written(&self) -> String {
+        format!("{}{}", self.request.as_deref().unwrap_or_default(), self.answer)
+    }
+
+    fn read(mut text: String) -> Stored {
+        let answer = text.split_off(text.find('{').unwrap_or_default());
+        Stored { request: Some(text).filter(|t| !t.is_empty()), answer }
+    }
+}
+
+/// What the account got for this token.
+pub async fn get(tx: &mut Tx, uid: i64, action: &str, token: &str) -> Result<Option<Stored>> {
     let sql = "SELECT answer FROM client_tokens WHERE uid = $1 AND action = $2 AND token = $3";
-    tx.row(sql, args![uid, action, token], |row| row.string(0)).await
+    let text = tx.row(sql, args![uid, action, token], |row| row.string(0)).await?;
+    Ok(text.map(Stored::read))
 }
 
 /// Keeps an answer until `expires` (milliseconds since 1970).
-pub async fn put(tx: &mut Tx, uid: i64, action: &str, token: &str, answer: &str, expires: i64) -> Result<()> {
+pub async fn put(
+    tx: &mut Tx,
+    uid: i64,
+    action: &str,
+    token: &str,
+    stored: &Stored,
+    expires: i64,
+) -> Result<()> {
     let sql = "INSERT INTO client_tokens (uid, action, token, answer, expires) VALUES ($1, $2, $3, $4, $5)";
-    tx.execute(sql, args![uid, action, token, answer, expires]).await.map(|_| ())
+    tx.execute(sql, args![uid, action, token, stored.written(), expires]).await.map(|_| ())
 }
 
 /// Forgets those whose time is over, and the earlier half of an account that has very many.
@@ -44,15 +73,24 @@ mod tests {
     use super::super::Store;
     use super::*;
 
+    #[test]
+    fn answers_of_older_versions_have_no_fingerprint() {
+        for request in [None, Some("0a1b".to_owned())] {
+            let stored = Stored { request, answer: "{\"A\":{}}".to_owned() };
+            assert_eq!(Stored::read(stored.written()), stored);
+        }
+    }
+
     #[tokio::test]
     async fn answers_of_a_busy_account_are_bounded_and_those_of_others_stay() {
         let dir = tempfile::tempdir().expect("dir");
         let url = format!("sqlite://{}/t.db", dir.path().display());
         let store = Store::open(&url, None, 2).await.expect("opens");
         let mut tx = store.write().await.expect("begins");
+        let empty = Stored { request: None, answer: "{}".to_owned() };
         for (uid, count) in [(1, 101), (2, 10)] {
             for i in 0..count {
-                put(&mut tx, uid, "A", &format!("t{i}"), "{}", 1000 + i).await.expect("new");
+                put(&mut tx, uid, "A", &format!("t{i}"), &empty, 1000 + i).await.expect("new");
             }
         }
         remove_expired_of(&mut tx, 1001, 100).await.expect("removes");
@@ -61,7 +99,7 @@ mod tests {
         };
         assert!(!has(&mut tx, 1, 0).await && !has(&mut tx, 2, 0).await, "their time is over");
         assert!(has(&mut tx, 1, 1).await, "one hundred are within the bound");
-        put(&mut tx, 1, "A", "one more", "{}", 2000).await.expect("new");
+        put(&mut tx, 1, "A", "one more", &empty, 2000).await.expect("new");
         remove_expired_of(&mut tx, 1001, 100).await.expect("removes");
         let mut left = 0;
         for i in 0..101 {

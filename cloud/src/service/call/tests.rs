@@ -256,6 +256,7 @@ impl World {
                     max_body: 1 << 20,
                     limits: sag_http::Limits::default(),
                     retention: Retention { days: 0, entries: 0 },
+                    origins: super::super::Origins::default(),
                 },
             ),
             uid: uids[0],
