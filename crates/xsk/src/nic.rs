@@ -51,7 +51,7 @@ impl Facts {
         })?;
         let os = |source| FactsError::Os { name, source };
         let (driver, bus) = control.driver(name).unwrap_or_default();
-        let (rx_queues, tx_queues) = control.queues(name).unwrap_or_else(|_| queues_from_sysfs(name));
+        let (rx_queues, tx_queues) = queues(&control, name);
         Ok(Facts {
             name,
             ifindex,
@@ -65,6 +65,15 @@ impl Facts {
             driver: if driver.is_empty() { "unknown".to_owned() } else { driver },
             bus,
         })
+    }
+
+    /// The same once a native XDP program is attached: without offloads that the driver then switches off by itself.
+    #[must_use]
+    pub fn with_native_xdp(mut self) -> Facts {
+        if self.driver == VIRTIO_NET {
+            self.conflicting_offloads.retain(|name| *name != HOST_GRO);
+        }
+        self
     }
 
     /// A one-line description of a port whose sockets are bound as `binding` says.
@@ -129,7 +138,12 @@ pub enum FactsError {
 
 /// Kernel feature names and what `ethtool -K` calls them.
 const CONFLICTING_OFFLOADS: [(&str, &str); 3] =
-    [("rx-lro", "lro"), ("rx-gro-hw", "rx-gro-hw"), ("rx-vlan-hw-parse", "rxvlan")];
+    [("rx-lro", "lro"), (HOST_GRO, HOST_GRO), ("rx-vlan-hw-parse", "rxvlan")];
+
+const VIRTIO_NET: &str = "virtio_net";
+/// Merging of packets by the host. virtio-net switches it off by itself while a native XDP program is attached, and then
+/// refuses to have the feature changed.
+const HOST_GRO: &str = "rx-gro-hw";
 
 /// Index of a device of this network namespace.
 pub fn ifindex(name: IfName) -> Option<u32> {
@@ -142,23 +156,64 @@ pub fn ifindex(name: IfName) -> Option<u32> {
 
 /// Queues that a device can have sockets on, at least 1.
 pub fn queue_count(name: IfName) -> u32 {
-    let queues = ethtool::Control::new().and_then(|control| control.queues(name));
-    let (rx, tx) = queues.unwrap_or_else(|_| queues_from_sysfs(name));
+    let (rx, tx) = queues_of(name);
     rx.max(tx)
 }
 
-/// Right only if `/sys` belongs to this network namespace, hence the check of the index.
-fn queues_from_sysfs(name: IfName) -> (u32, u32) {
+/// Queues that a worker of its own can have, at least 1: those on which sockets both receive and send.
+pub fn worker_queue_count(name: IfName) -> u32 {
+    let (rx, tx) = queues_of(name);
+    rx.min(tx)
+}
+
+/// Queues that packets arrive on once a native XDP program is attached: virtio-net then takes as many more as there are cores,
+/// to send for XDP, and the host delivers to these, too.
+pub fn queue_count_with_xdp(name: IfName) -> u32 {
+    let Ok(control) = ethtool::Control::new() else { return queue_count(name) };
+    let (rx, tx) = queues(&control, name);
+    let now = rx.max(tx);
+    match control.driver(name) {
+        Ok((driver, _)) if driver == VIRTIO_NET => {
+            let most = control.max_queues(name).unwrap_or(now).max(now);
+            most.min(now.saturating_add(cores()))
+        }
+        _ => now,
+    }
+}
+
+fn queues_of(name: IfName) -> (u32, u32) {
+    ethtool::Control::new().map_or((1, 1), |control| queues(&control, name))
+}
+
+/// Receive and transmit queues. Drivers count queues that only XDP sends on; the kernel sends nothing else there, and in
+/// `/sys` they are not.
+fn queues(control: &ethtool::Control, name: IfName) -> (u32, u32) {
+    match (control.queues(name), queues_from_sysfs(name)) {
+        (Ok((rx, tx)), Some((_, in_use))) => (rx, tx.min(in_use)),
+        (Ok(both), None) | (Err(_), Some(both)) => both,
+        (Err(_), None) => (1, 1),
+    }
+}
+
+/// `None`: `/sys` belongs to another network namespace, hence the check of the index.
+fn queues_from_sysfs(name: IfName) -> Option<(u32, u32)> {
     let dir = std::path::Path::new("/sys/class/net").join(name.as_str());
     let known = std::fs::read_to_string(dir.join("ifindex")).ok().and_then(|text| text.trim().parse().ok());
-    let entries = (known == ifindex(name)).then(|| std::fs::read_dir(dir.join("queues")).ok()).flatten();
+    let entries =
+        (known.is_some() && known == ifindex(name)).then(|| std::fs::read_dir(dir.join("queues")).ok());
     let (mut rx, mut tx) = (0, 0);
-    for entry in entries.into_iter().flatten().flatten() {
+    for entry in entries.flatten()?.flatten() {
         let file = entry.file_name();
         rx += u32::from(file.to_string_lossy().starts_with("rx-"));
         tx += u32::from(file.to_string_lossy().starts_with("tx-"));
     }
-    (rx.max(1), tx.max(1))
+    Some((rx.max(1), tx.max(1)))
+}
+
+fn cores() -> u32 {
+    // SAFETY: no memory is passed.
+    let configured = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    u32::try_from(configured).unwrap_or(1).max(1)
 }
 
 fn numa_node(bus: &str) -> Option<u32> {
@@ -189,6 +244,27 @@ mod tests {
         assert!(matches!(Facts::read("a-name-too-long-"), Err(FactsError::BadName(_))));
         assert!(matches!(Facts::read("a/b"), Err(FactsError::BadName(_))));
         assert!(matches!(Facts::read(""), Err(FactsError::BadName(_))));
+    }
+
+    #[test]
+    fn queues_are_at_least_one() {
+        let name = IfName::new("lo").unwrap();
+        assert!(worker_queue_count(name) >= 1 && worker_queue_count(name) <= queue_count(name));
+        assert!(queue_count_with_xdp(name) >= queue_count(name));
+        let absent = IfName::new("no-such-dev0").unwrap();
+        assert_eq!(
+            (queue_count(absent), worker_queue_count(absent), queue_count_with_xdp(absent)),
+            (1, 1, 1)
+        );
+    }
+
+    #[test]
+    fn what_a_driver_switches_off_for_xdp_is_no_conflict() {
+        let mut facts = Facts::read("lo").unwrap();
+        facts.conflicting_offloads = vec!["lro", HOST_GRO];
+        assert_eq!(facts.clone().with_native_xdp().conflicting_offloads, ["lro", HOST_GRO]);
+        facts.driver = VIRTIO_NET.into();
+        assert_eq!(facts.with_native_xdp().conflicting_offloads, ["lro"]);
     }
 
     #[test]

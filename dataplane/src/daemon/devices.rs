@@ -436,7 +436,6 @@ impl Devices {
 fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<()> {
     let facts = nic::Facts::read(&d.name)?;
     d.ifindex = facts.ifindex;
-    d.queues = facts.rx_queues.max(1);
     d.facts = Some(facts);
     let attach = match s.dataplane.mode {
         XdpMode::Auto => AttachMode::Auto,
@@ -445,6 +444,11 @@ fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<
     };
     let attached = s.gateway.attach(d.ifindex, &d.name, attach)?;
     let native = attached.mode == Mode::Native;
+    // Drivers may give XDP queues of its own, on which packets arrive, too.
+    let facts = nic::Facts::read(&d.name)?;
+    let facts = if native { facts.with_native_xdp() } else { facts };
+    d.queues = facts.rx_queues.max(1);
+    d.facts = Some(facts);
     let mode = match socket_mode(s.dataplane.zero_copy, native) {
         // Each try costs the kernel a grace period.
         SocketMode::Auto if attached.zero_copy == Some(false) => SocketMode::Copy,

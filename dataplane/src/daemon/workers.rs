@@ -211,10 +211,10 @@ impl Workers {
     }
 }
 
-/// Receive queues of the devices of the gateway's ports, a device once for each port.
+/// Queues for workers of the devices of the gateway's ports, a device once for each port.
 fn queue_counts(config: &Config) -> impl Iterator<Item = u32> + '_ {
     let ours = config.ports.iter().filter(|p| p.zone().is_some());
-    ours.filter_map(|p| IfName::new(&p.device).map(nic::queue_count))
+    ours.filter_map(|p| IfName::new(&p.device).map(nic::worker_queue_count))
 }
 
 /// Packet memory of each worker.
@@ -235,7 +235,7 @@ fn queues_per_worker(config: &Config, workers: u32) -> u32 {
         .ports
         .iter()
         .filter(|p| p.zone().is_some() && seen.insert(&p.device))
-        .filter_map(|p| IfName::new(&p.device).map(nic::queue_count))
+        .filter_map(|p| IfName::new(&p.device).map(nic::queue_count_with_xdp))
         .map(|q| q.max(1).div_ceil(workers.max(1)))
         .sum()
 }

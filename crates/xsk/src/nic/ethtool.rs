@@ -113,6 +113,15 @@ impl Control {
         Ok(((rx.saturating_add(combined)).max(1), (tx.saturating_add(combined)).max(1)))
     }
 
+    /// Receive queues that the device can have.
+    pub(super) fn max_queues(&self, name: IfName) -> io::Result<u32> {
+        let mut channels = Channels { cmd: ETHTOOL_GCHANNELS, ..Channels::default() };
+        // SAFETY: the kernel fills in a struct of this layout.
+        unsafe { self.ethtool(name, (&raw mut channels).cast())? };
+        let [rx, _, _, combined] = channels.max;
+        Ok(rx.saturating_add(combined))
+    }
+
     /// Which of some features are on; `features` pairs the kernel's name with the one to report.
     pub(super) fn active_features(
         &self,

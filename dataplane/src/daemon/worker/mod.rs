@@ -396,7 +396,10 @@ impl Worker {
         self.index_sockets();
     }
 
+    /// By which socket each device is sent to: that of the lowest queue, for the kernel sends nothing by sockets of queues that a
+    /// driver has for XDP alone, which are the highest.
     fn index_sockets(&mut self) {
+        self.sockets.sort_by_key(|q| (q.dev, q.socket.queue()));
         self.by_dev = [None; 64];
         for (i, q) in self.sockets.iter().enumerate() {
             if let Some(slot) = self.by_dev.get_mut(usize::from(q.dev))
