@@ -7,23 +7,25 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 usage() {
     cat <<USAGE
-usage: scripts/setup.sh [--check] [--quiet] [--gateway | --demo]
+usage: scripts/setup.sh [--check] [--quiet] [--gateway | --demo | --vm]
   --check     change nothing; say what is missing and exit 1 if the gateway cannot be built or run
   --quiet     print only what is done and what is missing
   --gateway   only what building the gateway and the lab need
   --demo      that and the SDKs of the cloud API; without what only tests need
+  --vm        everything, and what the tests in virtual machines need (scripts/test-vm.sh)
 USAGE
 }
 
 CHECK=0 QUIET=0
 # Whether to install the programs that only tests use, and the SDKs.
-TESTS=1 SDKS=1
+TESTS=1 SDKS=1 VM=0
 for arg in "$@"; do
     case $arg in
     --check) CHECK=1 ;;
     --quiet) QUIET=1 ;;
     --gateway) TESTS=0 SDKS=0 ;;
     --demo) TESTS=0 SDKS=1 ;;
+    --vm) VM=1 ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -43,6 +45,8 @@ BUILD_PKGS=(clang llvm libelf-dev zlib1g-dev pkg-config make gcc libc6-dev ca-ce
 TEST_PKGS=(iproute2 util-linux procps iperf3 ethtool tcpdump nftables traceroute iputils-ping
     iputils-tracepath jq python3 python3-scapy python3-pytest
     python3-pytest-rerunfailures python3-pytest-xdist python3-venv)
+# What starts guests, and what their root file system is made with (scripts/test-vm.sh).
+VM_PKGS=(qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring binutils zstd)
 # What tests talk with or compare with (dpdk-dev: librte_meter and librte_acl): each is installed where apt has it,
 # and its tests are skipped where not.
 PEER_PKGS=(coturn stun-client bind9-dnsutils python3-pyftpdlib sipsak sip-tester ngtcp2-client ngtcp2-server
@@ -90,14 +94,15 @@ apt_install() {
 apt_has() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null; }
 
 packages() {
-    local pkg line what candidates want=()
+    local pkg line what candidates want=() base=("${BUILD_PKGS[@]}" "${TEST_PKGS[@]}")
+    [[ $VM -eq 0 ]] || base+=("${VM_PKGS[@]}")
     if ! command -v dpkg-query >/dev/null; then
         missing "apt: this script installs packages on Debian 12 and Ubuntu 24.04 only. Install by hand: ${BUILD_PKGS[*]} ${TEST_PKGS[*]}"
         return
     fi
-    for pkg in "${BUILD_PKGS[@]}" "${TEST_PKGS[@]}"; do installed "$pkg" || want+=("$pkg"); done
+    for pkg in "${base[@]}"; do installed "$pkg" || want+=("$pkg"); done
     if [[ ${#want[@]} -eq 0 ]]; then
-        ok "packages: all $((${#BUILD_PKGS[@]} + ${#TEST_PKGS[@]})) installed"
+        ok "packages: all ${#base[@]} installed"
     elif [[ $CHECK -eq 1 ]]; then
         missing "packages: ${want[*]} (scripts/setup.sh installs them)"
     else
