@@ -79,10 +79,9 @@ pub const fn index_buckets(sessions: u32) -> u32 {
 pub struct SessionMeta {
     /// 0 = free; see [`crate::session`].
     pub state: AtomicU32,
-    /// 1 once both directions are in the index to stay.
-    confirmed: AtomicU32,
-    /// Next in the free or deferred list.
-    next: AtomicU32,
+    /// [`CONFIRMED`] once both directions are in the index to stay; of a session that is none, the next one in the free
+    /// or deferred list.
+    link: AtomicU32,
     /// Tick of creation.
     pub created: AtomicU32,
     /// Rule slot + 1 that admitted it, 0 = none.
@@ -93,6 +92,8 @@ pub struct SessionMeta {
     pub ports: AtomicU32,
     /// The upper halves of both sides' first TCP sequence numbers, the initiator's in the low half.
     pub isn: AtomicU32,
+    /// A sequence number of another TCP connection of the same addresses and ports ([`crate::session::Numbers`]).
+    pub other: AtomicU32,
     /// NAT bindings that the session holds, for its source and its destination; 0 = none.
     pub bindings: [AtomicU32; 2],
     /// What of the two records' counters is already added to the rules'.
@@ -104,7 +105,16 @@ pub struct SessionMeta {
 /// [`SessionMeta::reply_rule`] of a session whose answers passed with it.
 pub const SAME_RULE: u32 = u32::MAX;
 
+/// [`SessionMeta::link`] of a session that others may use. No session has this number.
+const CONFIRMED: u32 = u32::MAX;
+
 const _: () = assert!(size_of::<SessionMeta>() == 64);
+
+impl SessionMeta {
+    fn is_confirmed(&self) -> bool {
+        self.link.load(Ordering::SeqCst) == CONFIRMED
+    }
+}
 
 /// Why a session was not created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -381,7 +391,7 @@ impl<R: FlowRecord> FlowTable<R> {
     fn wait_confirmed(&self, no: RecordNo) -> bool {
         for _ in 0..1000 {
             let meta = self.meta(no.session());
-            if meta.confirmed.load(Ordering::Acquire) != 0 {
+            if meta.is_confirmed() {
                 return true;
             }
             if meta.state.load(Ordering::Acquire) == 0 {
@@ -425,7 +435,7 @@ impl<R: FlowRecord> FlowTable<R> {
             self.retire(session, deferred);
             return Err(clash);
         }
-        meta.confirmed.store(1, Ordering::Release);
+        meta.link.store(CONFIRMED, Ordering::Release);
         self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(fwd)
     }
@@ -455,7 +465,7 @@ impl<R: FlowRecord> FlowTable<R> {
             self.retire(session, deferred);
             return None;
         }
-        meta.confirmed.store(1, Ordering::Release);
+        meta.link.store(CONFIRMED, Ordering::Release);
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.denied.fetch_add(1, Ordering::Relaxed);
         Some(no)

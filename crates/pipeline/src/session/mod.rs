@@ -1,6 +1,7 @@
 //! The life of a session: states, idle times and what a sweep does.
 
 mod adopt;
+mod connection;
 mod shares;
 mod takeover;
 mod tcp;
@@ -12,14 +13,18 @@ use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
 pub use crate::table::{ANSWERED, State, Worth};
 use crate::table::{DeferredFree, FlowTable, SAME_RULE};
+pub use connection::{
+    Effect, NewConnection, Numbers, is_accepted, is_reversed, new_connection, note_isn, note_numbers,
+    quote_in_window, rst_in_window, sent_in_window,
+};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 pub use shares::{Holder, begun, excess, has_answers, heaviest, note_answer};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 pub use takeover::{state_flags, take_over};
-use tcp::{FINS_SEEN, outlived};
-pub use tcp::{Segment, first_word, next_word, note_isn, rst_in_window, sent_in_window, settled};
+use tcp::{FINS_SEEN, outlived, stamp};
+pub use tcp::{Segment, first_word, next_word, settled};
 
 /// Ticks without a packet after which a session in this state ends.
 const fn idle_limit(state: State, t: &Timeouts) -> u32 {
@@ -203,14 +208,29 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
         nat.host_session_ended(host.addr);
     }
     for b in [source, dest].into_iter().filter(|b| *b != 0).map(BindingNo) {
-        let released = nat.release(b);
-        if let (Some(block), Some(inside), true) =
-            (released.block, released.inside, snap.nat.limits.log_blocks)
-        {
-            w.events.push(nat.block_event(b, block, inside.addr, false));
-        }
+        release_binding(nat, snap, w.events, b);
     }
     true
+}
+
+/// Gives a binding back.
+pub(crate) fn release_binding(nat: &NatState, snap: &Snapshot, events: &mut Events, binding: BindingNo) {
+    let released = nat.release(binding);
+    if let (Some(block), Some(inside), true) = (released.block, released.inside, snap.nat.limits.log_blocks) {
+        events.push(nat.block_event(binding, block, inside.addr, false));
+    }
+}
+
+/// Both hosts have forgotten the session's connection: it is over.
+pub fn abandon<R: FlowRecord>(table: &FlowTable<R>, session: u32, tick: Tick) {
+    let state = &table.meta(session).state;
+    let word = state.load(Ordering::Acquire);
+    if State::from_u32(word & 0xFF).is_some() {
+        let over = State::TcpReset as u32 | word & FINS_SEEN | stamp(tick.0);
+        // Lost to another worker or to removal: that one's word stands.
+        let _ = state.compare_exchange(word, over, Ordering::AcqRel, Ordering::Relaxed);
+        takeover::note_state(table, session);
+    }
 }
 
 /// Writes down what packets that no worker has seen say of a connection: its handshake is complete, or it goes on

@@ -1,9 +1,7 @@
 //! The states of a TCP connection, as far as packets that a worker sees tell them.
 
-use super::ISN_KNOWN;
-use crate::table::{SessionMeta, State};
+use crate::table::State;
 use sag_packet::proto::*;
-use std::sync::atomic::Ordering;
 
 /// Bits of the state word beside the state: FIN seen from the initiator, from the other side.
 pub(super) const FIN_SEEN: [u32; 2] = [1 << 8, 1 << 9];
@@ -45,40 +43,6 @@ pub const fn settled(word: u32, sent: u64) -> Option<State> {
     }
 }
 
-/// The first sequence number of a side, noted by its SYN: the upper half is enough.
-pub fn note_isn(meta: &SessionMeta, side: usize, seq: u32) {
-    let (at, known) = (16 * side as u32, ISN_KNOWN[side]);
-    let old = meta.isn.load(Ordering::Relaxed);
-    meta.isn.store(old & !(0xFFFF << at) | (seq >> 16) << at, Ordering::Relaxed);
-    meta.ports.fetch_or(known, Ordering::Relaxed);
-}
-
-/// Whether one side can have sent this sequence number: it is not before the side's first, nor further than the bytes
-/// that the side has sent. `sent`: IP bytes of that side so far. A connection whose beginning was not seen has no window.
-pub fn sent_in_window(meta: &SessionMeta, side: usize, seq: u32, sent: u64) -> bool {
-    if meta.ports.load(Ordering::Relaxed) & ISN_KNOWN[side] == 0 || sent >= 1 << 31 {
-        return true;
-    }
-    let first = (meta.isn.load(Ordering::Relaxed) >> (16 * side)) as u16;
-    // In steps of 64 KiB; what was lost before it came here is covered by a few steps more.
-    u64::from(((seq >> 16) as u16).wrapping_sub(first)) <= (sent >> 16) + 4
-}
-
-/// Whether an RST of one side can be the connection's: its sequence number is not before the side's
-/// first, nor further than the bytes that the side has sent (RFC 5961 3 asks the hosts for more; they
-/// see every segment, a worker sees few). `sent`: IP bytes of that side so far.
-pub fn rst_in_window(meta: &SessionMeta, side: usize, seq: u32, ack: Option<u32>, sent: u64) -> bool {
-    if meta.ports.load(Ordering::Relaxed) & ISN_KNOWN[side] != 0 {
-        return sent_in_window(meta, side, seq, sent);
-    }
-    let state = State::from_u32(meta.state.load(Ordering::Acquire) & 0xFF);
-    match (state, ack) {
-        // The refusal of a SYN acknowledges it (RFC 9293 3.10.7.1).
-        (Some(State::TcpSyn), Some(ack)) => sent_in_window(meta, 1 - side, ack, 0),
-        _ => true,
-    }
-}
-
 /// Where in a session a TCP segment stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Segment {
@@ -105,10 +69,6 @@ pub const fn next_word(word: u32, s: Segment) -> u32 {
             State::TcpRefused as u32 | word & FINS_SEEN | stamp(s.tick)
         }
         _ if rst => State::TcpReset as u32 | word & FINS_SEEN | stamp(s.tick),
-        // A new connection on the same five-tuple.
-        State::TcpClosing | State::TcpClosed | State::TcpReset | State::TcpRefused if syn && !s.reply => {
-            State::TcpSyn as u32
-        }
         State::TcpClosed | State::TcpReset | State::TcpRefused => word,
         State::TcpSyn | State::TcpPicked if s.reply && syn => {
             State::TcpSynAck as u32 | fins | (s.sent as u32) << 16
@@ -159,14 +119,11 @@ mod tests {
             assert_eq!(after(&[(rst, first), (fin, first)]), TcpReset);
             assert_eq!(run(syn, &[(synack, true), (rst, first)]), TcpRefused, "not established yet");
         }
-        assert_eq!(
-            after(&[(fin, false), (fin, true), (syn, false), (fin, false)]),
-            TcpSyn,
-            "a new connection"
-        );
+        // A SYN that begins another connection does not come here: it has a session of its own.
+        assert_eq!(after(&[(fin, false), (fin, true), (syn, false)]), TcpClosed, "a repeated SYN");
+        assert_eq!(after(&[(fin, false), (syn, false)]), TcpClosing, "a repeated SYN");
         assert_eq!(after(&[(syn, false)]), TcpOpen, "a stray SYN does not shorten a connection");
         assert_eq!(run(syn, &[(rst, true)]), TcpRefused);
-        assert_eq!(run(syn, &[(rst, true), (syn, false)]), TcpSyn, "a new connection");
         assert_eq!(run(syn, &[(rst, true), (syn, true)]), TcpRefused);
         assert_eq!(run(syn, &[(rst, true), (rst, true)]), TcpRefused);
         let udp = Segment { flags: TCP_RST, reply: false, tick: 0, sent: 1 };
@@ -196,11 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_tuple_counts_its_handshake_anew() {
+    fn a_connection_beside_counts_its_handshake_anew() {
         // 70,000 packets of the connection before; the counter of a record goes on.
         let at = |flags, reply, sent| Segment { flags, reply, tick: 0, sent };
-        let word = next_word(State::TcpClosed as u32 | FINS_SEEN, at(TCP_SYN, false, 70_001));
-        let word = next_word(word, at(TCP_SYN | TCP_ACK, true, 70_001));
+        let word = next_word(State::TcpSyn as u32, at(TCP_SYN | TCP_ACK, true, 70_001));
         assert_eq!(settled(word, 70_001), Some(State::TcpSynAck));
         assert_eq!(settled(word, 70_002), Some(State::TcpOpen));
     }

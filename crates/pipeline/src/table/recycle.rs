@@ -31,7 +31,7 @@ impl Grace {
     }
 }
 
-/// Removed sessions of one worker, chained through `SessionMeta::next`.
+/// Removed sessions of one worker, chained through `SessionMeta::link`.
 #[derive(Debug)]
 pub struct DeferredFree {
     chains: VecDeque<Chain>,
@@ -58,7 +58,7 @@ impl<R: FlowRecord> FlowTable<R> {
         self.release(deferred);
         let mut head = self.free.load(Ordering::Acquire);
         while head as u32 != 0 {
-            let next = self.meta(head as u32).next.load(Ordering::Relaxed);
+            let next = self.meta(head as u32).link.load(Ordering::Relaxed);
             let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(next);
             match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
@@ -83,14 +83,14 @@ impl<R: FlowRecord> FlowTable<R> {
     }
 
     pub(super) fn retire(&self, session: u32, deferred: &mut DeferredFree) {
-        self.meta(session).confirmed.store(0, Ordering::Release);
+        // The end of a chain, and no longer confirmed.
+        self.meta(session).link.store(0, Ordering::Release);
         self.resting.fetch_add(1, Ordering::Relaxed);
         let after = self.grace.started.load(Ordering::SeqCst) + 1;
-        self.meta(session).next.store(0, Ordering::Relaxed);
         let full = deferred.chains.len() == deferred.chains.capacity();
         match deferred.chains.back_mut() {
             Some(c) if c.after == after || full => {
-                self.meta(c.tail).next.store(session, Ordering::Relaxed);
+                self.meta(c.tail).link.store(session, Ordering::Relaxed);
                 c.tail = session;
                 c.after = after;
                 c.len += 1;
@@ -109,7 +109,7 @@ impl<R: FlowRecord> FlowTable<R> {
             let Some(chain) = deferred.chains.pop_front() else { return };
             let mut head = self.free.load(Ordering::Acquire);
             loop {
-                self.meta(chain.tail).next.store(head as u32, Ordering::Relaxed);
+                self.meta(chain.tail).link.store(head as u32, Ordering::Relaxed);
                 let new = ((head >> 32).wrapping_add(1)) << 32 | u64::from(chain.head);
                 match self.free.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => break,

@@ -192,7 +192,7 @@ impl<R: FlowRecord> FlowTable<R> {
     fn copy(&self, session: u32, to: Geometry) -> bool {
         let index = Index::new(self.mem.buckets, to);
         let meta = self.meta(session);
-        let alive = || meta.confirmed.load(Ordering::SeqCst) != 0 && meta.state.load(Ordering::SeqCst) != 0;
+        let alive = || meta.is_confirmed() && meta.state.load(Ordering::SeqCst) != 0;
         if !alive() {
             // One in the making is written into both by its worker.
             return true;

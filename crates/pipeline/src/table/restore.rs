@@ -1,7 +1,7 @@
 //! Taking over a table that an earlier daemon left in shared memory.
 
-use super::FlowTable;
 use super::index::number;
+use super::{CONFIRMED, FlowTable};
 use sag_model::flow::{Bucket, FlowRecord, RecordNo};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -47,7 +47,7 @@ impl<R: FlowRecord> FlowTable<R> {
             let meta = self.meta(session);
             let [forward, reverse] = RecordNo::both(session).map(|no| self.record(no));
             meta.created.store(tick, Ordering::Relaxed);
-            meta.confirmed.store(1, Ordering::Relaxed);
+            meta.link.store(CONFIRMED, Ordering::Relaxed);
             meta.state.store(word(forward, reverse), Ordering::Release);
             highest = highest.max(session);
             out.sessions += 1;
@@ -55,7 +55,7 @@ impl<R: FlowRecord> FlowTable<R> {
         // Numbers between live sessions are free; the lowest are taken first.
         let mut head = 0u32;
         for session in (1..=highest).rev().filter(|s| !directions.contains_key(s)) {
-            self.meta(session).next.store(head, Ordering::Relaxed);
+            self.meta(session).link.store(head, Ordering::Relaxed);
             head = session;
         }
         self.free.store(u64::from(head), Ordering::Release);

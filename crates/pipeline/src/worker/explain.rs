@@ -84,6 +84,14 @@ impl Pipeline {
             };
             stages::evaluate(snap, &ctx, steps)
         };
+        let anew = match s.p.family {
+            Family::V4 => self.new_connection::<FlowRecord4>(&s, frame),
+            Family::V6 => self.new_connection::<FlowRecord6>(&s, frame),
+        };
+        if anew.is_some() {
+            // Judged as the first packet of a session.
+            s.found = None;
+        }
         let mut end = evaluate(&s);
         if let Err(Disposition::SessionInvalid) = end {
             s.found = None;

@@ -7,6 +7,7 @@ mod fec;
 mod fragment;
 
 mod ingest;
+mod new_connection;
 mod parts;
 mod pending_neighbors;
 mod probe;

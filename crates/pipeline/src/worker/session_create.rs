@@ -1,8 +1,9 @@
 //! A new session from its first packet: room for it, its translation, its two records.
 
+use super::new_connection::tcp_numbers;
 use super::parts::REFUSED;
 use super::session_room::Victim;
-use super::slow::{hit, tcp_numbers};
+use super::slow::hit;
 use super::{BatchEntry, Pipeline, touch};
 use crate::family::EndpointPair;
 use crate::ids::RuleSlot;

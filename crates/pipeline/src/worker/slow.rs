@@ -2,6 +2,7 @@
 //! (sessions, ICMP errors, fragments).
 
 use super::apply::Outgoing;
+use super::new_connection::{Walked, numbers};
 use super::parts::Unresolved;
 use super::session_create::NewSession;
 use super::syn_proxy::Opening;
@@ -12,12 +13,11 @@ use crate::ids::{MeterGroupNo, RuleSlot, TunnelNo};
 use crate::originate::{self, Emit, IcmpResult};
 use crate::pending::{self, Arrival};
 use crate::resolution::Class;
-use crate::session::{self, Segment};
+use crate::session::{self, Effect, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
 use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
-use crate::syn_cookie::Proxied;
-use crate::table::{FlowTable, SAME_RULE};
+use crate::table::{SAME_RULE, State};
 use crate::tables::SharedTable;
 use sag_model::flow::{
     Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, IngressId,
@@ -25,8 +25,8 @@ use sag_model::flow::{
 };
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::icmp::IcmpError;
-use sag_packet::parse::{L4, Parsed};
-use sag_packet::proto::{TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
+use sag_packet::parse::L4;
+use sag_packet::proto::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -48,14 +48,37 @@ impl Pipeline {
             Ok(opening) => opening,
             Err(reason) => return drop_at(&self.counters, s.ingress, reason),
         };
+        if self.is_reversed::<R>(now, &s, f.bytes()) {
+            return drop_at(&self.counters, s.ingress, DropReason::TcpOutOfWindow);
+        }
+        if let Some(how) = self.new_connection::<R>(&s, f.bytes()) {
+            let ((mut seen, outcome), held) = self.judge_anew::<R>(snap, &mut s, f.bytes(), how);
+            seen.opening = opening;
+            let verdict = self.dispose::<R>(env, &s, f, (seen, outcome), emit, since);
+            self.release_held(snap, held);
+            return verdict;
+        }
         let mut walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         if let (Err(Disposition::SessionInvalid), Some(no)) = (walked.1, s.found) {
             self.end::<R>(snap, no.session());
             s.found = None;
             walked = self.evaluate_stages::<R>(snap, &s, f.bytes());
         }
-        let (s, (mut seen, outcome)) = (&s, walked);
-        seen.opening = opening;
+        walked.0.opening = opening;
+        self.dispose::<R>(env, &s, f, walked, emit, since)
+    }
+
+    /// Does what the stages say.
+    fn dispose<R: SharedTable>(
+        &mut self,
+        env: &Env<'_>,
+        s: &BatchEntry,
+        f: &mut FrameMut<'_>,
+        (seen, outcome): Walked,
+        emit: &mut impl Emit,
+        since: Nanos,
+    ) -> Verdict {
+        let Env { snap, now, .. } = *env;
         let known = seen.known;
         match outcome {
             Ok(decision) => self.forward::<R>(env, s, f, decision, seen, emit),
@@ -126,12 +149,12 @@ impl Pipeline {
         }
     }
 
-    fn evaluate_stages<R: SharedTable>(
+    pub(super) fn evaluate_stages<R: SharedTable>(
         &self,
         snap: &Snapshot,
         s: &BatchEntry,
         frame: &[u8],
-    ) -> (Seen, Result<ForwardDecision, Disposition>) {
+    ) -> Walked {
         let (ctx, seen) = self.packet_context::<R>(snap, s, frame);
         (seen, stages::evaluate(snap, &ctx, &mut NoTrace))
     }
@@ -249,7 +272,7 @@ impl Pipeline {
             return drop_at(&self.counters, s.ingress, DropReason::NeighborFailed);
         };
         let nh = words.unpack();
-        let proxied = match s.found.map(|no| self.check_proxied::<R>(s, no)).transpose() {
+        let proxied = match s.found.map(|no| self.check_proxied::<R>(s, no, f.bytes())).transpose() {
             Ok(proxied) => proxied.flatten(),
             Err(reason) => return drop_at(&self.counters, s.ingress, reason),
         };
@@ -340,33 +363,6 @@ impl Pipeline {
         decision.tunnel.is_none() && decision.mtu < nh.mtu
     }
 
-    /// Whether the packet is an RST that cannot be its connection's.
-    #[inline(always)]
-    fn is_out_of_window<R: SharedTable>(&self, s: &BatchEntry, frame: &[u8]) -> bool {
-        let (Some(no), L4::Tcp { flags }) = (s.found, s.p.l4) else { return false };
-        if flags & TCP_RST == 0 {
-            return false;
-        }
-        let table = R::table(&self.tables);
-        let Some((seq, ack)) = tcp_numbers(&s.p, frame) else { return false };
-        let sent = table.record(no).bytes().load(Ordering::Relaxed);
-        let seq = Self::as_client_sees(table, no, seq);
-        !session::rst_in_window(table.meta(no.session()), no.direction(), seq, ack, sent)
-    }
-
-    /// A sequence number of a side, that of the record, as the client knows it.
-    fn as_client_sees<R: SharedTable>(table: &FlowTable<R>, no: RecordNo, seq: u32) -> u32 {
-        let by = table.proxied(no.session()).filter(|_| no.direction() == 1).map_or(0, Proxied::by);
-        seq.wrapping_add(by)
-    }
-
-    /// Whether a side of a connection, that of the record, has sent a segment with this sequence number, as far as a
-    /// worker knows (RFC 5927 4.1).
-    fn is_quote_in_window<R: SharedTable>(table: &FlowTable<R>, no: RecordNo, sequence: u32) -> bool {
-        let sent = table.record(no).bytes().load(Ordering::Relaxed);
-        session::sent_in_window(table.meta(no.session()), no.direction(), sequence, sent)
-    }
-
     /// A packet of an existing session whose record did not answer for it.
     fn update_session<R: SharedTable>(
         &self,
@@ -407,13 +403,26 @@ impl Pipeline {
         r.action().store(Action { flags, ..action }.to_word(), Ordering::Relaxed);
         r.set_ingress(s.ingress_id());
         r.epoch().store(snap.epoch, Ordering::Release);
+        // Before this packet counts: it may be the one that completes the handshake.
+        let before = session::state_of(table, no.session());
         touch(r, now, s.p.ip_len);
         let first_answer = reply && session::note_answer(table, no.session());
         if s.p.proto == TCP && (first_answer || tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0) {
-            if let (true, Some((seq, _))) = (tcp_flags & TCP_SYN != 0, tcp_numbers(&s.p, frame)) {
-                session::note_isn(meta, usize::from(reply), Self::as_client_sees(table, no, seq));
-            }
             let tick = now.tick().0;
+            if let Some(n) = numbers(table, s, no, frame)
+                && session::note_numbers(meta, before, &n) == Effect::Ignore
+            {
+                if before == Some(State::TcpSynAck) && !reply {
+                    // Counted in the record, but it does not complete the handshake.
+                    session::follow(table, no.session(), |sent| Segment {
+                        flags: TCP_SYN,
+                        reply,
+                        tick,
+                        sent,
+                    });
+                }
+                return;
+            }
             session::follow(table, no.session(), |sent| Segment { flags: tcp_flags, reply, tick, sent });
         }
     }
@@ -480,15 +489,6 @@ pub(super) struct Seen {
     pub related: Option<RecordNo>,
     /// It is a SYN that a packet with a SYN cookie has become.
     pub opening: Option<Opening>,
-}
-
-/// Sequence number of a TCP segment, and what it acknowledges.
-pub(super) fn tcp_numbers(p: &Parsed, frame: &[u8]) -> Option<(u32, Option<u32>)> {
-    let L4::Tcp { flags } = p.l4 else { return None };
-    let h: &[u8; 12] = frame.get(usize::from(p.l4_at)..)?.first_chunk()?;
-    let seq = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-    let ack = u32::from_be_bytes([h[8], h[9], h[10], h[11]]);
-    Some((seq, (flags & TCP_ACK != 0).then_some(ack)))
 }
 
 /// Counts a packet that no session counts for its rule.

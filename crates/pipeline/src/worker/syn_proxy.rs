@@ -2,14 +2,14 @@
 //! becomes the SYN that its sender had sent, and goes through all stages as such; from the server's answer on, sequence
 //! numbers are translated between what the cookie said and what the server says.
 
-use super::slow::tcp_numbers;
+use super::new_connection::{numbers, tcp_numbers};
 use super::{BatchEntry, Env, Pipeline, touch};
 use crate::originate::{self, Emit, IcmpResult, LINK_ROOM};
 use crate::session;
 use crate::snapshot::Snapshot;
 use crate::stages;
 use crate::syn_cookie::{Client, Proxied};
-use crate::table::{State, Worth};
+use crate::table::State;
 use crate::tables::SharedTable;
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
 use sag_model::{DropReason, MacAddr, Nanos, PortIdx, Zone};
@@ -129,20 +129,22 @@ impl Pipeline {
         &self,
         s: &BatchEntry,
         no: RecordNo,
+        frame: &[u8],
     ) -> Result<Option<Proxied>, DropReason> {
         let table = R::table(&self.tables);
         let Some(p) = table.proxied(no.session()) else { return Ok(None) };
         let L4::Tcp { flags } = s.p.l4 else { return Ok(Some(p)) };
         let reply = no.direction() == 1;
-        if flags & (TCP_SYN | TCP_ACK) == TCP_SYN
-            && !reply
-            && State::of(table.meta(no.session())).is_some_and(|s| s.worth(true) == Worth::Over)
+        let syn_ack = reply && flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
+        if syn_ack
+            && p.cookie().is_none()
+            && numbers(table, s, no, frame)
+                .is_some_and(|n| session::is_accepted(table.meta(no.session()), &n))
         {
             // A new connection of the same ports, to the server itself.
             table.set_proxied(no.session(), None);
             return Ok(None);
         }
-        let syn_ack = reply && flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK;
         match p.cookie() {
             Some(_) if flags & TCP_RST == 0 && !syn_ack => Err(DropReason::SynProxyWait),
             _ => Ok(Some(p)),

@@ -130,11 +130,45 @@ pub struct Session {
     filter_entry: Option<Ipv4Addr>,
     tcp: Option<Tcp>,
     fins: [bool; 2],
+    /// Whose SYN was seen. All segments have the same sequence number, and acknowledge the one after it.
+    syns: [bool; 2],
+    /// Who has begun another connection beside the session's.
+    other: Option<usize>,
     /// The last packet of each direction.
     seen: [u64; 2],
 }
 
+/// What a SYN of another connection is to the session that it meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewConnection {
+    Replaces,
+    Contends,
+}
+
+impl Tcp {
+    const fn is_over(self) -> bool {
+        matches!(self, Tcp::Closed | Tcp::Reset { .. } | Tcp::Refused { .. })
+    }
+}
+
 impl Session {
+    fn new_connection(&self, way_of: usize, what: What) -> Option<NewConnection> {
+        let What::Tcp(flags) = what else { return None };
+        let state = self.tcp.filter(|_| flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN)?;
+        match state {
+            _ if state.is_over() => Some(NewConnection::Replaces),
+            Tcp::Opening => None,
+            Tcp::HalfOpen if self.syns[way_of] || way_of == 0 => None,
+            _ => Some(NewConnection::Contends),
+        }
+    }
+
+    /// The initiator accepts what the other side has begun.
+    fn is_reversed(&self, way_of: usize, what: What) -> bool {
+        let accepts = matches!(what, What::Tcp(f) if f & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN | TCP_ACK);
+        accepts && way_of == 0 && self.other == Some(1) && !matches!(self.tcp, Some(Tcp::Reset { .. }))
+    }
+
     pub fn keys(&self) -> [Key; 2] {
         let key = |from, src, dst| Key { from, proto: self.proto, src, dst };
         [key(self.from, self.old.0, self.old.1), key(self.to, self.new.1, self.new.0)]
@@ -201,6 +235,8 @@ pub struct Model {
     next: u32,
     pub keys: BTreeMap<Key, (u32, usize)>,
     pub bindings: BTreeMap<Place, Binding>,
+    /// Bindings of a session that has made way for another connection, until that one has its own.
+    held: Vec<Place>,
 }
 
 /// Seconds of idleness, as in the product's defaults.
@@ -236,6 +272,7 @@ impl Model {
             next: 1,
             keys: BTreeMap::new(),
             bindings: BTreeMap::new(),
+            held: Vec::new(),
         }
     }
 
@@ -435,6 +472,24 @@ impl Model {
         if let Some(&(no, way_of)) = self.keys.get(&key) {
             let s = self.sessions[&no];
             let (src, dst) = s.translated(way_of);
+            if s.is_reversed(way_of, p.what) {
+                let now = self.now;
+                self.sessions.entry(no).and_modify(|s| s.tcp = Some(Tcp::Reset { at: now }));
+                return Seen::Drop { reason: DropReason::TcpOutOfWindow, told: false };
+            }
+            let anew = s.new_connection(way_of, p.what);
+            if let Some(how) = anew {
+                match self.first(p) {
+                    First::Kernel => return Seen::Kernel,
+                    First::Drop(reason) => return Seen::Drop { reason, told: false },
+                    First::Begin(b) if how == NewConnection::Replaces => {
+                        self.hold(&s);
+                        self.end(no);
+                        return self.begin(b);
+                    }
+                    First::Begin(_) => {}
+                }
+            }
             // Where it goes is looked at first, then who it is for, then by which name it goes.
             if self.stands(&s, 1) {
                 if dst.addr == p.dst.addr && self.local(dst.addr) {
@@ -448,12 +503,37 @@ impl Model {
                     return Seen::Out { src, dst };
                 }
             }
+            if anew.is_some() {
+                self.hold(&s);
+            }
             self.end(no);
         }
         match self.first(p) {
             First::Kernel => Seen::Kernel,
             First::Drop(reason) => Seen::Drop { reason, told: false },
             First::Begin(b) => self.begin(b),
+        }
+    }
+
+    fn hold(&mut self, s: &Session) {
+        for place in s.holds.into_iter().flatten() {
+            self.bindings.entry(place).and_modify(|b| b.sessions += 1);
+            self.held.push(place);
+        }
+    }
+
+    /// What made way has its successor, or there is none.
+    pub fn release_held(&mut self) {
+        for place in std::mem::take(&mut self.held) {
+            self.let_go(place);
+        }
+    }
+
+    fn let_go(&mut self, place: Place) {
+        let b = self.bindings.get_mut(&place).expect("a held binding");
+        b.sessions -= 1;
+        if b.sessions == 0 {
+            self.bindings.remove(&place);
         }
     }
 
@@ -686,6 +766,8 @@ impl Model {
                 .then_some(b.to.addr),
             tcp,
             fins: [p.what.tcp(TCP_FIN), false],
+            syns: [p.what.tcp(TCP_SYN), false],
+            other: None,
             seen: [self.now; 2],
         };
         let no = self.next;
@@ -702,11 +784,7 @@ impl Model {
             self.keys.remove(k);
         });
         for place in s.holds.into_iter().flatten() {
-            let b = self.bindings.get_mut(&place).expect("a held binding");
-            b.sessions -= 1;
-            if b.sessions == 0 {
-                self.bindings.remove(&place);
-            }
+            self.let_go(place);
         }
     }
 
@@ -718,20 +796,37 @@ impl Model {
         let (Some(state), What::Tcp(flags)) = (s.tcp, what) else { return };
         let has = |f: u8| flags & f != 0;
         let reply = way_of == 1;
-        let over = matches!(state, Tcp::Closed | Tcp::Reset { .. } | Tcp::Refused { .. });
-        let closing = matches!(state, Tcp::Open) && s.fins != [false; 2];
+        let over = state.is_over();
         if has(TCP_RST) {
+            let unheeded = state == Tcp::Opening && reply && !has(TCP_ACK);
+            if unheeded || (has(TCP_ACK) && s.other == Some(1 - way_of) && !s.syns[way_of]) {
+                return;
+            }
             let half = matches!(state, Tcp::Opening | Tcp::HalfOpen | Tcp::Picked | Tcp::Refused { .. });
             s.tcp = Some(if half { Tcp::Refused { at: now } } else { Tcp::Reset { at: now } });
             return;
         }
-        if has(TCP_SYN) && !reply && (over || closing) {
-            // The same endpoints, a new connection.
-            s.fins = [false; 2];
-            s.tcp = Some(Tcp::Opening);
-            return;
+        let mut state = state;
+        if has(TCP_SYN) && !has(TCP_ACK) {
+            if s.new_connection(way_of, what).is_some() {
+                s.other = Some(way_of);
+                return;
+            }
+            s.syns[way_of] |= state == Tcp::Opening;
+        } else if has(TCP_SYN) {
+            match state {
+                _ if reply && s.other == Some(0) => {
+                    // It accepts the connection beside the session's, which takes its place.
+                    (s.syns, s.fins, s.other) = ([true; 2], [false; 2], None);
+                    state = Tcp::Opening;
+                }
+                Tcp::Opening | Tcp::Picked if reply => s.syns[1] = true,
+                _ if s.syns[way_of] => {}
+                Tcp::HalfOpen => s.syns[way_of] = true,
+                _ => return,
+            }
         }
-        if over || (state == Tcp::Opening && !(reply && has(TCP_SYN))) {
+        if over && state != Tcp::Opening || (state == Tcp::Opening && !(reply && has(TCP_SYN))) {
             return;
         }
         s.fins[way_of] |= has(TCP_FIN);

@@ -352,6 +352,7 @@ impl World {
             (seen @ Seen::Drop { told, .. }, _) => (seen, told),
             (seen, _) => (seen, false),
         };
+        self.model.release_held();
         match seen {
             Seen::Kernel => {
                 assert_eq!(outcome, Outcome::Kernel, "{}", context());

@@ -404,7 +404,7 @@ fn a_lone_sender_revives_nothing() {
     let mut rig = Rig::branch();
     let out = |flags| Pkt::tcp(V4.attacker, V4.far, 1000, 80, flags);
     assert!(rig.send(&out(TCP_SYN)).is_tx());
-    assert!(rig.send(&Pkt::tcp(V4.far, V4.attacker, 80, 1000, TCP_RST).into_port(WAN)).is_tx());
+    assert!(rig.send(&Pkt::tcp(V4.far, V4.attacker, 80, 1000, TCP_RST | TCP_ACK).into_port(WAN)).is_tx());
     for _ in 0..5 {
         rig.wait(Duration::from_secs(5));
         assert!(rig.send(&out(TCP_ACK)).is_tx());

@@ -1,6 +1,7 @@
 //! The pipeline from outside: frames in, exact bytes or the exact drop reason out.
 
 mod acl;
+mod connections;
 mod errors;
 mod esp;
 mod fec;
