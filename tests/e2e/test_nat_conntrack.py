@@ -322,11 +322,6 @@ DIFFERENCES = {
     ("data outside the window", "far ahead"): (FORWARDED, WINDOWS),
     ("data outside the window", "acknowledges what was never sent"): (FORWARDED, WINDOWS),
     ("data outside the window", "far ahead from inside"): (FORWARDED, WINDOWS),
-    ("a SYN into a connection", "SYN from outside"): (
-        FORWARDED,
-        "of the connection by its addresses and ports; the host answers with a challenge ACK (RFC 9293 3.10.7.4), "
-        "where Linux lets the gateway's own stack refuse it on the host's behalf",
-    ),
     ("no beginning", "SYN/ACK"): (FORWARDED, PICKED_UP),
     ("no beginning", "FIN"): (FORWARDED, PICKED_UP),
     ("flags that no host sends", "none"): (FORWARDED, "flags are the hosts' business: scrubbing is a firewall's"),
