@@ -55,10 +55,17 @@ static __always_inline void gw_translate_l4(const struct gw_transport *t, __u32 
 		tcp->ports = ports;
 		tcp->check = gw_plus_zero(gw_sum_add(tcp->check, delta));
 	} else if (t->icmp && t->proto == t->icmp) {
+		__u16 id;
+
 		if ((void *)(l4 + 1) > t->end)
 			return;
-		l4->len = gw_icmp_query(t->icmp, l4->icmp_type) ? ports : ports >> 16;
-		l4->icmp_check = gw_plus_zero(gw_sum_add(l4->icmp_check, delta));
+		id = gw_icmp_query(t->icmp, l4->icmp_type) ? ports : ports >> 16;
+		/*
+		 * A query and an answer with the identifier 0 have the same key, but not the same identifier after
+		 * translation: the sum that the record holds may be the other one's.
+		 */
+		l4->icmp_check = gw_plus_zero(gw_sum_add(l4->icmp_check, (__u32)l4->len + (__u16)~id));
+		l4->len = id;
 	}
 }
 

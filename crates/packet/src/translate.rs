@@ -53,8 +53,12 @@ pub fn packet4(frame: &mut [u8], p: &Parsed, w: Words4) {
             add_udp(t, sum);
         }
         L4::Echo { reply } if t.len() >= ICMP_LEN => {
-            let id = if reply { &ports[2..4] } else { &ports[0..2] };
-            t[4..6].copy_from_slice(id);
+            let new = if reply { [ports[2], ports[3]] } else { [ports[0], ports[1]] };
+            // A query and an answer with the identifier 0 have the same key, but not the same identifier after translation:
+            // the sum that the record holds may be the other one's.
+            let old = u16::from_le_bytes([t[4], t[5]]);
+            let sum = checksum::fold(checksum::delta16(old, u16::from_le_bytes(new)));
+            t[4..6].copy_from_slice(&new);
             add(t, 2, sum);
         }
         _ => {}
