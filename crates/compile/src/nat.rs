@@ -1,14 +1,17 @@
 //! NAT: from the configuration and the current addresses of the ports to what the pipeline translates.
 
+use crate::ports::PortBinding;
+use crate::routes::RouteRow;
 use sag_model::PortIdx;
 use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog};
 use sag_model::ids::Role;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, NatSpec, PrivateSnat, Service, StaticDnat, WanSnat,
+    Behavior, EntryHits, Kind, Limits, NatSpec, PrivateSnat, Service, StaticDnat, WanAddr, WanSnat,
 };
-use sag_pipeline::snapshot::{AddrSet, Port};
+use sag_pipeline::snapshot::{AddrSet, Route};
+use sag_rtnl::{Scope, Tables};
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// Keeps the counters of NAT entries over the daemon's life.
@@ -19,16 +22,31 @@ pub struct NatCompiler {
 
 impl NatCompiler {
     /// What is to be translated, while the ports and the gateway have these addresses.
-    pub(crate) fn compile(&mut self, config: &Config, ports: &[Port], local: &AddrSet) -> NatSpec {
+    pub(crate) fn compile(
+        &mut self,
+        config: &Config,
+        (tables, bindings): (&Tables, &[PortBinding]),
+        routes: &[RouteRow],
+        local: &AddrSet,
+    ) -> NatSpec {
         self.forget_removed(config);
-        let own = |idx: PortIdx| ports.get(idx.index()).and_then(|p| p.addrs4.first()).map(|a| a.0);
+        let preferred = preferred_sources(routes, local);
+        let addrs = |idx: PortIdx| match bindings.get(idx.index()) {
+            Some(b) => wan_addrs(tables, b, preferred.get(&idx).map_or(&[], |l| l)),
+            None => Vec::new(),
+        };
         let wans = || config.ports().filter(|(_, p)| p.role == Role::Wan);
+        let own = |(idx, _): (PortIdx, &config::Port)| {
+            let of_port = bindings.get(idx.index()).map_or(&[][..], |b| &b.port.addrs4);
+            of_port.iter().map(|a| a.0).filter(|a| !a.is_link_local())
+        };
         let snat_ports: Vec<_> = wans().filter(|(_, p)| p.snat).collect();
         let wan = snat_ports
             .into_iter()
             .map(|(port, p)| WanSnat {
                 port,
-                addr: own(port),
+                addrs: addrs(port),
+                default: default_route(routes, port),
                 mapping: behavior(p.snat_behavior.mapping),
                 filtering: behavior(p.snat_behavior.filtering),
                 hits: self.hits(&format!("port {}", p.name)),
@@ -50,7 +68,7 @@ impl NatCompiler {
             wan,
             private,
             dnat,
-            wan_addrs: wans().filter_map(|(idx, _)| own(idx)).collect(),
+            wan_addrs: wans().flat_map(own).collect(),
             hairpin: config.nat.hairpin,
             limits: limits(config),
             local: local
@@ -102,6 +120,64 @@ impl NatCompiler {
     pub fn sessions_made(&self, id: &str) -> u64 {
         self.hits.get(id).map_or(0, |h| h.sessions.load(std::sync::atomic::Ordering::Relaxed))
     }
+}
+
+/// Next hop and preferred source of the default route of IPv4 by a port.
+fn default_route(routes: &[RouteRow], port: PortIdx) -> Option<(Option<IpAddr>, Option<Ipv4Addr>)> {
+    let row = routes.iter().find(|r| r.dst.prefix_len() == 0 && r.dst.addr().is_ipv4())?;
+    let used = match &row.route {
+        Route::Via(members) => members.as_slice(),
+        _ => &[],
+    };
+    used.iter().chain(&row.unused).find(|m| m.tunnel.is_none() && m.port == port).map(|m| (m.via, m.source))
+}
+
+/// Sources that routes prefer, by the port by which they lead: addresses of the gateway, of whatever interface.
+fn preferred_sources(routes: &[RouteRow], local: &AddrSet) -> HashMap<PortIdx, Vec<Ipv4Addr>> {
+    let mut out: HashMap<PortIdx, Vec<Ipv4Addr>> = HashMap::new();
+    for row in routes {
+        let Route::Via(members) = &row.route else { continue };
+        for m in members.iter().filter(|m| m.tunnel.is_none()) {
+            let of_port = out.entry(m.port).or_default();
+            if let Some(addr) = m.source.filter(|a| !of_port.contains(a) && local.contains(&IpAddr::V4(*a))) {
+                of_port.push(addr);
+            }
+        }
+    }
+    out
+}
+
+/// The addresses of a WAN port, in the order in which the kernel takes them as sources, then those that routes prefer. What
+/// is valid on the link alone comes last: nobody beyond it can answer.
+fn wan_addrs(tables: &Tables, b: &PortBinding, preferred: &[Ipv4Addr]) -> Vec<WanAddr> {
+    let of_link = |addr: &Ipv4Addr| {
+        let a = tables.addresses_of(b.l3_ifindex?).find(|a| a.addr == IpAddr::V4(*addr))?;
+        let network = match a.peer {
+            Some(IpAddr::V4(peer)) => peer,
+            _ => *addr,
+        };
+        // What is valid on the link alone is a choice for who routes prefer it, or if there is no other.
+        Some((!a.secondary && a.scope == Scope::Global).then_some((network, a.prefix_len)))
+    };
+    let mut out: Vec<WanAddr> = Vec::new();
+    for &(addr, len) in &b.port.addrs4 {
+        if out.iter().all(|o| o.addr != addr) {
+            // An address of the file, not the kernel's.
+            let network = of_link(&addr).unwrap_or(Some((addr, len)));
+            out.push(WanAddr { addr, network, in_use: false });
+        }
+    }
+    out.sort_by_key(|o| (o.addr.is_link_local(), o.network.is_none()));
+    for &addr in preferred {
+        if out.iter().all(|o| o.addr != addr) {
+            out.push(WanAddr { addr, network: None, in_use: false });
+        }
+    }
+    for (i, o) in out.iter_mut().enumerate() {
+        let has_hosts = o.network.is_some_and(|(network, len)| len < 32 || network != o.addr);
+        o.in_use = i == 0 || has_hosts || preferred.contains(&o.addr);
+    }
+    out
 }
 
 fn behavior(b: NatBehavior) -> Behavior {

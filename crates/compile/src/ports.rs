@@ -98,11 +98,8 @@ pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) 
             let l3 = device.and_then(|d| l3_link(tables, d, vlan));
             let mut nets: Vec<IpNet> = p.addresses.clone();
             if let Some(l3) = l3 {
-                let of_link = tables.addresses_of(l3.ifindex).filter(|a| a.usable());
-                let mut known: Vec<_> =
-                    of_link.filter_map(|a| Some((a, IpNet::new(a.addr, a.prefix_len).ok()?))).collect();
-                known.sort_by_key(|(a, _)| (a.secondary, a.deprecated));
-                nets.extend(known.into_iter().map(|(_, n)| n));
+                let usable = tables.sources_of(l3.ifindex).into_iter().filter(|a| a.usable());
+                nets.extend(usable.filter_map(|a| IpNet::new(a.addr, a.prefix_len).ok()));
             }
             let mac = p.mac.or_else(|| device.and_then(|d| d.mac)).unwrap_or_else(|| invented_mac(idx));
             let device_mtu = l3.or(device).map_or(1500, |d| d.mtu.min(u32::from(u16::MAX)) as u16);

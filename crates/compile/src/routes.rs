@@ -171,10 +171,14 @@ fn kernel_way(
     };
     let liveness = hops.iter().map(of).min().unwrap_or(Liveness::Usable);
     let mut way = KernelWay { liveness, members: Vec::new(), foreign: Vec::new() };
+    let source = match r.prefsrc {
+        Some(IpAddr::V4(source)) => Some(source),
+        _ => None,
+    };
     for h in hops.iter().filter(|h| of(h) == liveness) {
         match by_l3.get(&h.ifindex) {
             Some(&port) if !h.encap => {
-                way.members.push(Member { mtu: mtu(r), ..Member::port(port, h.gateway, h.weight) });
+                way.members.push(Member { mtu: mtu(r), source, ..Member::port(port, h.gateway, h.weight) });
             }
             port => {
                 if port.is_some() {

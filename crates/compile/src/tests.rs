@@ -192,6 +192,74 @@ fn kernel_tables_become_routes_ports_and_local_addresses() {
 
 /// Whoever speaks to a routing daemon cannot make the gateway look up routes without bound; the operator's own always count.
 #[test]
+fn wan_sources_are_chosen_as_the_kernel_chooses() {
+    let snat = r#"
+[[port]]
+name = "1"
+device = "eth0"
+role = "wan"
+snat = true
+"#;
+    let config = config::parse(snat, "test.toml").unwrap().config;
+    let mut t = Tables::default();
+    t.insert_link(link(4, "eth0"));
+    t.insert_link(link(1, "lo"));
+    // Neither the order of the numbers nor that of the interfaces counts.
+    for (net, scope, secondary) in [
+        ("169.254.9.9/16", Scope::Global, false),
+        ("10.0.0.9/24", Scope::Link, false),
+        ("203.0.113.9/24", Scope::Global, false),
+        ("203.0.113.1/24", Scope::Global, true),
+        ("198.51.100.7/32", Scope::Global, false),
+        ("192.0.2.3/32", Scope::Global, false),
+    ] {
+        let peer = (net == "192.0.2.3/32").then(|| ip("192.0.2.4"));
+        t.insert_address(Address { scope, secondary, peer, ..address(4, net) });
+    }
+    t.insert_address(address(1, "198.18.0.1/32"));
+    let preferring = |dst: &str, source: &str| KernelRoute {
+        prefsrc: Some(ip(source)),
+        ..route(dst, RouteKind::Unicast, 0, vec![hop(4, Some("203.0.113.254"))])
+    };
+    for (dst, source) in [("100.64.0.0/16", "198.18.0.1"), ("100.65.0.0/16", "8.8.8.8")] {
+        t.insert_route(preferring(dst, source));
+    }
+    let mut c = Gateway::new();
+    let snap = c.snapshot(&config, &t, 1);
+    let wan = snap.nat.wan[0].as_ref().unwrap();
+    let order =
+        ["203.0.113.9", "198.51.100.7", "192.0.2.3", "203.0.113.1", "10.0.0.9", "169.254.9.9", "198.18.0.1"];
+    assert_eq!(wan.addrs().map(|a| a.to_string()).collect::<Vec<_>>(), order);
+    let chosen = |dst: &str| {
+        let Some(Route::Via(members)) = snap.route(ip(dst)) else { panic!("{dst}") };
+        members[0].source.map(|a| a.to_string())
+    };
+    assert_eq!(chosen("100.64.0.1").as_deref(), Some("198.18.0.1"));
+    assert_eq!(snap.nat.sources.len(), order.len());
+    // Ports are allocated on those alone that new sessions can get.
+    let used = ["203.0.113.9", "192.0.2.3", "169.254.9.9", "198.18.0.1"];
+    let has_slots = snap.nat.sources.iter().filter(|s| s.pool.has_slots());
+    let mut has_slots: Vec<_> = has_slots.map(|s| s.addr.to_string()).collect();
+    has_slots.sort();
+    let mut used = used.map(String::from);
+    used.sort();
+    assert_eq!(has_slots, used);
+    // The first of the subnet goes: the kernel makes another one the first, behind the others.
+    let mut without = Tables::default();
+    without.insert_link(link(4, "eth0"));
+    for (net, secondary) in [
+        ("203.0.113.1/24", true),
+        ("198.51.100.7/24", false),
+        ("203.0.113.1/24", false),
+        ("10.9.9.9/24", false),
+    ] {
+        without.insert_address(Address { secondary, ..address(4, net) });
+    }
+    let order: Vec<_> = without.sources_of(4).iter().map(|a| a.addr.to_string()).collect();
+    assert_eq!(order, ["198.51.100.7", "203.0.113.1", "10.9.9.9"]);
+}
+
+#[test]
 fn learned_routes_are_bounded() {
     let mut c = Gateway::new();
     c.compiler.max_learned = 100;
@@ -501,7 +569,7 @@ fn rules_that_are_gone_are_forgotten() {
         };
         assert_eq!(set.name(slot), Some(&*format!("a1/r{n}")));
         slots.insert(slot.0);
-        c.compiler.nat.compile(&config, &[], &Default::default());
+        c.compiler.nat.compile(&config, (&Tables::default(), &[]), &[], &Default::default());
     }
     assert!(slots.len() < 4200, "{} slots for one rule", slots.len());
     assert!(c.compiler.acl.stats("a1", "r1").is_none() && c.compiler.acl.stats("a1", "r5999").is_some());

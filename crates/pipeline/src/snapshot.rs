@@ -86,17 +86,19 @@ pub struct Member {
     pub mtu: u16,
     /// Through this tunnel, whose own path counts then instead of port and router.
     pub tunnel: Option<TunnelNo>,
+    /// The source that the route prefers, of the gateway's own addresses.
+    pub source: Option<Ipv4Addr>,
 }
 
 impl Member {
     /// By a port, to a router or to the destination itself.
     pub fn port(port: PortIdx, via: Option<IpAddr>, weight: u16) -> Member {
-        Member { port, via, weight, mtu: 0, tunnel: None }
+        Member { port, via, weight, mtu: 0, tunnel: None, source: None }
     }
 
     /// Through a tunnel.
     pub fn tunnel(tunnel: TunnelNo, weight: u16) -> Member {
-        Member { port: PortIdx(u8::MAX), via: None, weight, mtu: 0, tunnel: Some(tunnel) }
+        Member { tunnel: Some(tunnel), ..Member::port(PortIdx(u8::MAX), None, weight) }
     }
 }
 

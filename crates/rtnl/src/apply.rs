@@ -85,12 +85,12 @@ impl Tracker {
                 let key = (address.ifindex, address.addr, address.prefix_len);
                 if tables.addresses.get(&key) != Some(&address) {
                     self.addrs = true;
-                    tables.addresses.insert(key, address);
+                    tables.insert_address(address);
                 }
             }
             Event::AddressGone(address) => {
                 let key = (address.ifindex, address.addr, address.prefix_len);
-                self.addrs |= tables.addresses.remove(&key).is_some();
+                self.addrs |= tables.remove_address(&key);
                 // Routes that prefer the address as their source go with it, unannounced.
                 self.reread_routes |= address.addr.is_ipv4();
             }
@@ -145,7 +145,7 @@ impl Tracker {
             tables.addresses_of(ifindex).map(|a| (a.ifindex, a.addr, a.prefix_len)).collect();
         self.addrs |= !addresses.is_empty();
         for key in addresses {
-            tables.addresses.remove(&key);
+            tables.remove_address(&key);
         }
         let gone: Vec<_> = tables.neighbors.keys().filter(|k| k.0 == ifindex).copied().collect();
         for key in gone {
@@ -255,8 +255,7 @@ impl Tracker {
     }
 
     pub fn replace_addresses(&mut self, tables: &mut Tables, new: Tables) {
-        self.addrs |= tables.addresses != new.addresses;
-        tables.addresses = new.addresses;
+        self.addrs |= tables.replace_addresses(new);
     }
 
     pub fn replace_neighbors(&mut self, tables: &mut Tables, new: Tables) {

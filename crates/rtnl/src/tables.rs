@@ -2,7 +2,7 @@
 //! neighbours, ordered so that iteration is stable.
 
 use crate::route::{Nexthop, NexthopObject, NexthopTarget, Route, RouteKey, RouteKind};
-use crate::types::{Address, Link, Neighbor};
+use crate::types::{Address, Link, Neighbor, Scope};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,10 +12,41 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
     pub(crate) links: BTreeMap<u32, Link>,
-    pub(crate) addresses: BTreeMap<(u32, IpAddr, u8), Address>,
+    pub(crate) addresses: BTreeMap<AddressKey, Address>,
     pub(crate) routes: BTreeMap<RouteKey, Route>,
     pub(crate) nexthops: BTreeMap<u32, NexthopObject>,
     pub(crate) neighbors: BTreeMap<(u32, IpAddr), Neighbor>,
+    came: Arrivals,
+}
+
+/// Interface, address and prefix length: what the kernel tells addresses apart by.
+pub(crate) type AddressKey = (u32, IpAddr, u8);
+
+/// In which order the addresses came. The kernel prefers the earlier ones as sources.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Arrivals {
+    next: u64,
+    of: BTreeMap<AddressKey, u64>,
+}
+
+/// Tables are the same whenever what is in them came.
+impl PartialEq for Arrivals {
+    fn eq(&self, _: &Arrivals) -> bool {
+        true
+    }
+}
+
+impl Eq for Arrivals {}
+
+impl Arrivals {
+    fn add(&mut self, key: AddressKey) {
+        self.of.insert(key, self.next);
+        self.next += 1;
+    }
+
+    fn get(&self, key: &AddressKey) -> u64 {
+        self.of.get(key).copied().unwrap_or(u64::MAX)
+    }
 }
 
 impl Tables {
@@ -44,6 +75,18 @@ impl Tables {
         let first = (ifindex, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         let last = (ifindex, IpAddr::V6(Ipv6Addr::from(u128::MAX)), u8::MAX);
         self.addresses.range(first..=last).map(|(_, a)| a)
+    }
+
+    /// The addresses of an interface, the preferred source first. Of IPv4 it is the order in which the kernel takes them when
+    /// neither a route nor the network of the next hop decides (`inet_select_addr`): those that are valid everywhere before
+    /// those of the link, the first of a subnet before its others, the earlier one before the later.
+    pub fn sources_of(&self, ifindex: u32) -> Vec<&Address> {
+        let mut all: Vec<_> = self.addresses_of(ifindex).collect();
+        all.sort_by_key(|a| match a.addr {
+            IpAddr::V4(_) => (a.scope != Scope::Global, a.secondary, self.came.get(&key_of(a))),
+            IpAddr::V6(_) => (a.secondary, a.deprecated, 0),
+        });
+        all
     }
 
     /// All routes by destination, IPv4 first; those of one destination in the order in which the
@@ -106,7 +149,31 @@ impl Tables {
 
     /// Adds or replaces an address.
     pub fn insert_address(&mut self, address: Address) {
-        self.addresses.insert((address.ifindex, address.addr, address.prefix_len), address);
+        let key = key_of(&address);
+        // One that becomes the first of its subnet goes behind the first ones of the others.
+        let promoted = |old: &Address| old.secondary && !address.secondary;
+        if self.addresses.get(&key).is_none_or(promoted) {
+            self.came.add(key);
+        }
+        self.addresses.insert(key, address);
+    }
+
+    /// Takes an address out; false: it is not there.
+    pub(crate) fn remove_address(&mut self, key: &AddressKey) -> bool {
+        self.came.of.remove(key);
+        self.addresses.remove(key).is_some()
+    }
+
+    /// Takes over the addresses of other tables. True: they or their order are others than before.
+    pub(crate) fn replace_addresses(&mut self, new: Tables) -> bool {
+        let order = |t: &Tables| {
+            let mut keys: Vec<_> = t.addresses.keys().filter(|k| k.1.is_ipv4()).copied().collect();
+            keys.sort_by_key(|k| (k.0, t.came.get(k)));
+            keys
+        };
+        let differ = self.addresses != new.addresses || order(self) != order(&new);
+        (self.addresses, self.came) = (new.addresses, new.came);
+        differ
     }
 
     /// Adds or replaces a neighbour.
@@ -132,7 +199,9 @@ impl Tables {
     /// Takes over the entries of tables that have none in common with these.
     pub(crate) fn absorb(&mut self, mut other: Tables) {
         self.links.append(&mut other.links);
-        self.addresses.append(&mut other.addresses);
+        let mut addresses: Vec<_> = other.addresses.into_values().collect();
+        addresses.sort_by_key(|a| other.came.get(&key_of(a)));
+        addresses.into_iter().for_each(|a| self.insert_address(a));
         self.routes.append(&mut other.routes);
         self.nexthops.append(&mut other.nexthops);
         self.neighbors.append(&mut other.neighbors);
@@ -151,4 +220,8 @@ impl Tables {
         }));
         all
     }
+}
+
+const fn key_of(a: &Address) -> AddressKey {
+    (a.ifindex, a.addr, a.prefix_len)
 }

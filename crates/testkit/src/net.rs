@@ -9,7 +9,7 @@ use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
 use sag_model::{Dscp, MacAddr, Nanos, Zone};
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, NatSpec, NatState, PrivateSnat, Service, StaticDnat, WanSnat,
+    Behavior, EntryHits, Kind, NatSpec, NatState, PrivateSnat, Service, StaticDnat, WanAddr, WanSnat,
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
@@ -291,7 +291,7 @@ impl Net {
     /// Source NAT to a port's own address.
     pub fn wan_snat(&mut self, port: PortIdx, mapping: Behavior, filtering: Behavior) -> &mut Net {
         let hits = entry(&format!("port {}", port.0));
-        self.nat.wan.push(WanSnat { port, addr: None, mapping, filtering, hits });
+        self.nat.wan.push(WanSnat { port, addrs: Vec::new(), default: None, mapping, filtering, hits });
         self
     }
 
@@ -331,11 +331,25 @@ impl Net {
 
     /// The NAT configuration with the addresses that the ports have.
     fn nat_spec(&mut self) -> NatSpec {
-        let own = |p: &Port| p.addrs4.first().map(|a| a.0);
         for w in &mut self.nat.wan {
-            w.addr = own(&self.ports[w.port.index()]);
+            let own = self.ports[w.port.index()].addrs4.iter().enumerate();
+            let source = |(i, &(addr, len)): (usize, &(Ipv4Addr, u8))| WanAddr {
+                addr,
+                network: Some((addr, len)),
+                in_use: i == 0 || len < 32,
+            };
+            w.addrs = own.map(source).collect();
+            let any = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+            let default = self.routes.iter().rev().find(|(to, _)| *to == any).map(|r| &r.1);
+            w.default = match default {
+                Some(Route::Via(members)) => {
+                    members.iter().find(|m| m.port == w.port).map(|m| (m.via, m.source))
+                }
+                _ => None,
+            };
         }
-        self.nat.wan_addrs = self.ports.iter().filter(|p| p.zone == Zone::Wan).filter_map(own).collect();
+        let wans = self.ports.iter().filter(|p| p.zone == Zone::Wan);
+        self.nat.wan_addrs = wans.flat_map(|p| &p.addrs4).map(|a| a.0).collect();
         self.nat.local = self.ports.iter().flat_map(|p| &p.addrs4).map(|a| a.0).collect();
         self.nat.clone()
     }

@@ -129,6 +129,7 @@ impl Rng {
                 weight: d.pick(&[0, 1, 2, 65535]),
                 mtu: d.pick(&[0, 0, 1300, 600]),
                 tunnel: None,
+                source: None,
             };
             let route = match self.below(8) {
                 0 => Route::Blackhole,
@@ -281,7 +282,7 @@ impl Rng {
             2 | 3 => (far, self.pick(&EXTERNAL4)),
             _ => (inside, self.pick(&EXTERNAL4)),
         };
-        let (a, b) = (self.pick(&[53, 80, 1000]), self.pick(&[53, 80, 1000]));
+        let (a, b) = (self.pick(&[0, 53, 80, 1000]), self.pick(&[0, 53, 80, 1000]));
         let flags = self.pick(&[TCP_SYN, TCP_SYN, TCP_SYN | TCP_ACK, TCP_ACK, TCP_FIN | TCP_ACK, TCP_RST]);
         if self.once_in(8) {
             // One connection again and again, so that its resets find it.

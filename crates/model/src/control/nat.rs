@@ -55,8 +55,9 @@ pub struct NatEntry {
     pub dnat_type: Option<DnatType>,
     /// `tcp`, `udp` or `any`.
     pub protocol: String,
-    /// As in `203.0.113.2`, `203.0.113.2:8080` or `203.0.113.2:8000-8010`; `wan` stands for the WAN
-    /// port's own address, and an empty text for an address that is not there yet.
+    /// As in `203.0.113.2`, `203.0.113.2:8080` or `203.0.113.2:8000-8010`; `wan` stands for all
+    /// addresses of the WAN ports, and an empty text for an address that is not there yet. A port's source NAT shows the
+    /// address that is used first.
     pub external: String,
     /// A prefix, or likewise.
     pub internal: String,

@@ -8,21 +8,25 @@
 mod blocks;
 
 mod event;
+mod hairpin;
 mod policy;
 mod pool;
 mod pool_plan;
 mod ref_count;
 mod share;
 mod spec;
+mod wan;
 
 pub use event::{Event, Events, Released, SessionTuple};
 pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
+    Towards,
 };
 pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
 pub use pool_plan::PoolPlan;
 pub use ref_count::RefCountTable;
-pub use spec::{Kind, NatConfigError, NatSpec, PrivateSnat, Service, StaticDnat, WanSnat};
+pub use spec::{Kind, NatConfigError, NatSpec, PrivateSnat, Service, StaticDnat, WanAddr, WanSnat};
+pub use wan::{Hairpin, WanSources};
 
 use crate::table::{Clash, HostCounts, Index, prefetch};
 use blocks::{Blocks, Took};
@@ -106,6 +110,8 @@ pub struct Lease {
     pub port: u16,
     /// The binding that the session holds.
     pub binding: BindingNo,
+    /// Other sessions hold it too.
+    pub shared: bool,
     /// The port pool has just passed its warning mark.
     pub warn: bool,
     /// The session's first port of a block that the host did not have.
@@ -235,6 +241,7 @@ impl NatState {
         let shared = |port| Lease {
             port,
             binding: BindingNo::new(pool.no, protocol, port),
+            shared: true,
             warn: false,
             new_block: None,
         };
@@ -265,7 +272,8 @@ impl NatState {
                     pool.opened(protocol, port);
                     self.ports.begun(port_key(pool, protocol, inside.addr), true);
                     self.totals.bindings.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Lease { port, binding, warn: self.warns(pool, limits, protocol), new_block });
+                    let warn = self.warns(pool, limits, protocol);
+                    return Ok(Lease { port, binding, shared: false, warn, new_block });
                 }
                 Err(clash) => {
                     self.give_back_block(pool, port);

@@ -2,11 +2,12 @@
 
 use super::NatState;
 use super::pool::{BindingNo, Endpoint, NatProtocol, Pool};
+use super::wan::{Hairpin, WanSources};
 use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{DropReason, PortIdx, Zone};
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -147,6 +148,8 @@ pub struct External {
     pub internet: Forwards,
     /// Forwards for packets from overlay or leased line.
     pub intranet: Forwards,
+    /// Which address a LAN host shows to whom it reaches by this one.
+    pub hairpin: Hairpin,
 }
 
 /// An inside address that has an external one to itself.
@@ -180,6 +183,19 @@ pub struct Snat {
     pub port: Option<u16>,
     /// The private entry that it is by.
     pub entry: Option<u16>,
+}
+
+/// Where the packets of a session go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Towards {
+    /// The zone.
+    pub zone: Zone,
+    /// The port by which they leave.
+    pub port: PortIdx,
+    /// The next hop.
+    pub hop: IpAddr,
+    /// The source that the route prefers.
+    pub preferred: Option<Ipv4Addr>,
 }
 
 /// Numbers that hold for all of NAT.
@@ -246,9 +262,8 @@ impl Limits {
 pub struct NatPolicy {
     /// Sources, by their index.
     pub sources: Vec<Source>,
-    /// By egress port: WAN SNAT to the port's own address. `Some(None)`: configured, but the port has no
-    /// address.
-    pub wan: Vec<Option<Option<u16>>>,
+    /// By egress port: WAN SNAT to the port's own addresses.
+    pub wan: Vec<Option<WanSources>>,
     /// Private SNAT towards overlay and leased line: longest prefix of the source, to an entry.
     pub private: Option<Fib<u32>>,
     /// Source and counter of each private entry.
@@ -294,7 +309,7 @@ impl NatPolicy {
     /// The source by which most sessions from the LAN go.
     #[inline]
     pub(crate) fn likely_source(&self) -> Option<&Source> {
-        self.wan.iter().flatten().find_map(|no| self.source((*no)?))
+        self.wan.iter().flatten().find_map(|w| self.source(w.first()?))
     }
 
     /// A source by its index.
@@ -355,30 +370,28 @@ impl NatPolicy {
     pub fn snat(
         &self,
         from: Zone,
-        (to, egress): (Zone, PortIdx),
+        towards: &Towards,
         src: Endpoint,
         proto: u8,
         hairpin: Option<Ipv4Addr>,
     ) -> Result<Option<Snat>, DropReason> {
         if let Some(addr) = hairpin {
-            let e = self.externals.get(&addr.to_bits());
-            let source = e.and_then(|e| e.source);
-            let port = self.forwarded_port(addr, Zone::Wan, proto, src);
-            return Ok(Some(Snat { addr, source, port, entry: None }));
+            return Ok(Some(self.hairpin_source(addr, src, proto)));
         }
+        let to = towards.zone;
         if from == to || to == Zone::Lan {
             return Ok(None);
         }
-        if let Some(own) =
-            self.one_to_one.get(&src.addr.to_bits()).and_then(|l| l.iter().find(|o| o.to == to))
-        {
-            return Ok(Some(Snat { addr: own.external, source: None, port: Some(src.port), entry: None }));
+        if let Some(own) = self.own_address(src, to) {
+            return Ok(Some(own));
         }
         let (source, entry) = match to {
-            Zone::Wan => match self.wan.get(egress.index()).copied().flatten() {
+            Zone::Wan => match self.wan_sources(towards.port) {
                 None => return Ok(None),
-                Some(None) => return Err(DropReason::NatNoAddress),
-                Some(Some(no)) => (no, None),
+                Some(own) => match own.choose(towards.hop, towards.preferred) {
+                    None => return Err(DropReason::NatNoAddress),
+                    Some(no) => (no, None),
+                },
             },
             _ => match self.private.as_ref().and_then(|f| f.lookup(src.addr.to_bits())) {
                 None => return Ok(None),
@@ -395,7 +408,7 @@ impl NatPolicy {
 
     /// The external port by which an inside endpoint is reached from a zone through a forward: its
     /// own packets leave by the same.
-    fn forwarded_port(&self, addr: Ipv4Addr, to: Zone, proto: u8, src: Endpoint) -> Option<u16> {
+    pub(super) fn forwarded_port(&self, addr: Ipv4Addr, to: Zone, proto: u8, src: Endpoint) -> Option<u16> {
         let e = self.externals.get(&addr.to_bits())?;
         match to {
             Zone::Wan => e.internet.external_port(proto, src),

@@ -4,27 +4,58 @@ use super::NatState;
 use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
 use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
 use super::pool_plan::PoolPlan;
+use super::wan::{Hairpin, WanSources};
 use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{PortIdx, Zone};
-use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Source NAT to a WAN port's own address.
+/// Source NAT to a WAN port's own addresses.
 #[derive(Debug, Clone)]
 pub struct WanSnat {
     /// The port.
     pub port: PortIdx,
-    /// `None`: the port has no address at the moment.
-    pub addr: Option<Ipv4Addr>,
+    /// Its addresses at the moment, the preferred one first.
+    pub addrs: Vec<WanAddr>,
+    /// The default route by it, if there is one: the next hop, unless it is the destination itself, and the source that the
+    /// route prefers.
+    pub default: Option<(Option<IpAddr>, Option<Ipv4Addr>)>,
     /// When the same external port is used again.
     pub mapping: Behavior,
     /// Who may answer.
     pub filtering: Behavior,
     /// Sessions by this entry.
     pub hits: Arc<EntryHits>,
+}
+
+impl WanSnat {
+    fn has(&self, addr: Ipv4Addr) -> bool {
+        self.addrs.iter().any(|a| a.addr == addr)
+    }
+}
+
+/// An address of a WAN port as a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WanAddr {
+    /// The address.
+    pub addr: Ipv4Addr,
+    /// Packets to next hops of this network get it, if it is the first of the port's that has the next hop in its network.
+    /// `None`: it is no choice for the sake of a network.
+    pub network: Option<(Ipv4Addr, u8)>,
+    /// New sessions may get it. `false`: those that have it keep it.
+    pub in_use: bool,
+}
+
+impl WanAddr {
+    /// Its network and the mask of it.
+    pub(super) fn network_words(&self) -> Option<(u32, u32)> {
+        let (network, len) = self.network?;
+        let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+        Some((network.to_bits() & mask, mask))
+    }
 }
 
 /// Source NAT towards overlay and leased line.
@@ -72,7 +103,7 @@ pub enum Service {
 pub struct StaticDnat {
     /// Where its packets come from.
     pub kind: Kind,
-    /// Empty: every WAN port's own address.
+    /// Empty: all addresses of the WAN ports.
     pub external: Vec<Ipv4Addr>,
     /// The inside host.
     pub inside: Ipv4Addr,
@@ -93,7 +124,7 @@ pub struct NatSpec {
     pub private: Vec<PrivateSnat>,
     /// Static entries.
     pub dnat: Vec<StaticDnat>,
-    /// Own addresses of the WAN ports, for static entries without an address.
+    /// All addresses of the WAN ports, for static entries without an address.
     pub wan_addrs: Vec<Ipv4Addr>,
     /// LAN hosts reach each other by external addresses.
     pub hairpin: bool,
@@ -127,47 +158,72 @@ struct Collected {
     any: [Option<(Ipv4Addr, Arc<EntryHits>)>; 2],
 }
 
+/// Sources while they are collected: one for each address.
+struct Sources<'s> {
+    state: &'s NatState,
+    all: Vec<Source>,
+    by_addr: HashMap<Ipv4Addr, u16>,
+    pools: PoolPlan,
+    errors: Vec<NatConfigError>,
+}
+
+impl Sources<'_> {
+    /// The number of an address from which sessions get ports.
+    fn add(&mut self, addr: Ipv4Addr, ways: (Behavior, Behavior), hits: &Arc<EntryHits>) -> Option<u16> {
+        if let Some(&no) = self.by_addr.get(&addr) {
+            let first = &self.all[usize::from(no)];
+            if (first.mapping, first.filtering) != ways {
+                self.errors.push(NatConfigError::Behaviors { addr, by: first.hits.id.clone() });
+            }
+            return Some(no);
+        }
+        let Some(no) = self.keep(addr, ways, hits) else {
+            self.errors.push(NatConfigError::NoPool { addr });
+            return None;
+        };
+        if !self.all[usize::from(no)].overlaps() {
+            self.pools.allocates(addr);
+        }
+        Some(no)
+    }
+
+    /// The number of an address whose sessions keep their ports. New ones may not get any, so nothing is amiss if there is
+    /// no pool for it.
+    fn keep(&mut self, addr: Ipv4Addr, ways: (Behavior, Behavior), hits: &Arc<EntryHits>) -> Option<u16> {
+        if let Some(&no) = self.by_addr.get(&addr) {
+            return Some(no);
+        }
+        let pool = self.pools.assign(self.state, addr)?;
+        let no = self.all.len() as u16;
+        self.all.push(Source { addr, pool, mapping: ways.0, filtering: ways.1, hits: hits.clone() });
+        self.by_addr.insert(addr, no);
+        Some(no)
+    }
+}
+
 impl NatSpec {
     /// Compiles it, and says which pools are to be made ready before a snapshot has the policy, and what cannot be.
     /// Changes nothing that workers or XDP see.
     pub fn plan(&self, state: &NatState) -> (NatPolicy, PoolPlan, Vec<NatConfigError>) {
         let mut out =
             NatPolicy { hairpin: self.hairpin, limits: self.limits.clone(), ..NatPolicy::default() };
-        let mut troubles = Vec::new();
-        let mut pools = PoolPlan::default();
-        let mut by_addr: HashMap<Ipv4Addr, u16> = HashMap::new();
-        let mut add = |addr, mapping, filtering, hits: &Arc<EntryHits>, sources: &mut Vec<Source>| {
-            if let Some(&no) = by_addr.get(&addr) {
-                let first: &Source = &sources[usize::from(no)];
-                if (first.mapping, first.filtering) != (mapping, filtering) {
-                    troubles.push(NatConfigError::Behaviors { addr, by: first.hits.id.clone() });
-                }
-                return Some(no);
-            }
-            let Some(pool) = pools.assign(state, addr) else {
-                troubles.push(NatConfigError::NoPool { addr });
-                return None;
-            };
-            let source = Source { addr, pool, mapping, filtering, hits: hits.clone() };
-            if !source.overlaps() {
-                pools.allocates(addr);
-            }
-            let no = sources.len() as u16;
-            sources.push(source);
-            by_addr.insert(addr, no);
-            Some(no)
+        let mut sources = Sources {
+            state,
+            all: Vec::new(),
+            by_addr: HashMap::new(),
+            pools: PoolPlan::default(),
+            errors: Vec::new(),
         };
-        let ports = self.wan.iter().map(|w| w.port.index() + 1).max().unwrap_or(0);
-        out.wan = vec![None; ports];
         for w in &self.wan {
-            let no = w.addr.and_then(|a| add(a, w.mapping, w.filtering, &w.hits, &mut out.sources));
-            out.wan[w.port.index()] = Some(no);
+            for a in w.addrs.iter().filter(|a| a.in_use) {
+                sources.add(a.addr, (w.mapping, w.filtering), &w.hits);
+            }
         }
         let private: Vec<_> = self
             .private
             .iter()
             .filter_map(|p| {
-                let no = add(p.addr, p.mapping, p.filtering, &p.hits, &mut out.sources)?;
+                let no = sources.add(p.addr, (p.mapping, p.filtering), &p.hits)?;
                 out.entries.push((no, p.hits.clone()));
                 Some((p.prefix.0.to_bits(), p.prefix.1, out.entries.len() as u32 - 1))
             })
@@ -175,6 +231,15 @@ impl NatSpec {
         if !private.is_empty() {
             out.private = Some(Fib::build(private));
         }
+        let ports = self.wan.iter().map(|w| w.port.index() + 1).max().unwrap_or(0);
+        out.wan.resize_with(ports, || None);
+        for w in &self.wan {
+            let number = |a: &WanAddr| Some((*a, sources.keep(a.addr, (w.mapping, w.filtering), &w.hits)?));
+            let addrs = w.addrs.iter().filter_map(number).collect();
+            out.wan[w.port.index()] = Some(WanSources::new(addrs, w.default));
+        }
+        let Sources { all, by_addr, mut pools, mut errors, .. } = sources;
+        out.sources = all;
         out.externals = self.externals(&by_addr);
         out.one_to_one = self.one_to_one();
         // XDP must know which ports of the gateway's own addresses are forwarded.
@@ -182,12 +247,12 @@ impl NatSpec {
             let addr = Ipv4Addr::from_bits(*addr);
             let forwarded = !(e.internet.is_empty() && e.intranet.is_empty());
             if forwarded && self.local.contains(&addr) && pools.assign(state, addr).is_none() {
-                troubles.push(NatConfigError::NoPool { addr });
+                errors.push(NatConfigError::NoPool { addr });
             }
         }
         let bits = |(addr, e): (&u32, &External)| (Ipv4Addr::from_bits(*addr), fixed_bits(e));
         pools.forwarded = out.externals.iter().map(bits).collect();
-        (out, pools, troubles)
+        (out, pools, errors)
     }
 
     fn externals(&self, sources: &HashMap<Ipv4Addr, u16>) -> HashMap<u32, External, AddrHash> {
@@ -211,16 +276,39 @@ impl NatSpec {
                 }
             }
         }
+        let private: HashSet<_> = self.private.iter().map(|p| p.addr).collect();
         let external = |(addr, c): (Ipv4Addr, Collected)| {
+            let of_wan = self.wan_addrs.contains(&addr) || self.wan.iter().any(|w| w.has(addr));
+            let internet = of_wan || !c.ports[0].is_empty() || c.any[0].is_some();
+            let intranet = !c.ports[1].is_empty() || c.any[1].is_some() || private.contains(&addr);
+            let hairpin = match internet || !intranet {
+                true => Hairpin::Wan(self.wan_towards(addr)),
+                false => Hairpin::Private,
+            };
             let ([internet, intranet], [any_net, any_in]) = (c.ports, c.any);
             let e = External {
                 source: sources.get(&addr).copied(),
                 internet: Forwards::new(internet, any_net),
                 intranet: Forwards::new(intranet, any_in),
+                hairpin,
             };
             (addr.to_bits(), e)
         };
         all.into_iter().map(external).collect()
+    }
+
+    /// The WAN port with source NAT behind which an external address is: one that has the address, else one that has its
+    /// network, else that of the default route, else the first.
+    fn wan_towards(&self, addr: Ipv4Addr) -> Option<PortIdx> {
+        let near = |w: &&WanSnat| {
+            w.addrs.iter().filter_map(WanAddr::network_words).any(|(net, mask)| addr.to_bits() & mask == net)
+        };
+        let with = |f: &dyn Fn(&&WanSnat) -> bool| self.wan.iter().find(f);
+        with(&|w| w.has(addr))
+            .or_else(|| with(&near))
+            .or_else(|| with(&|w| w.default.is_some()))
+            .or_else(|| self.wan.first())
+            .map(|w| w.port)
     }
 
     fn one_to_one(&self) -> HashMap<u32, Vec<OneToOne>, AddrHash> {

@@ -55,6 +55,8 @@ impl NatState {
         else {
             return false;
         };
+        // Sessions keep addresses that new ones do not get.
+        source.pool.allocate_slots();
         let scope = source.scope(remote);
         let block = policy.limits.port_block;
         let Some(b) = self.adopt(&source.pool, protocol, (inside, outside.port), scope, block, tick) else {

@@ -150,7 +150,7 @@ impl Draft {
             dst: wire_dst,
             translated: false,
             dnat: None,
-            egress: Egress { port: ctx.ingress, tunnel: None, to: wire_dst, mtu: 0, most: 0 },
+            egress: Egress { port: ctx.ingress, tunnel: None, to: wire_dst, mtu: 0, most: 0, source: None },
             zone: ctx.zone,
             link_up: false,
             rule: None,

@@ -2,7 +2,7 @@
 
 use super::decision::{Draft, drop_packet};
 use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer};
-use crate::nat::{Endpoint, NatProtocol, Snat};
+use crate::nat::{Endpoint, NatProtocol, Snat, Towards};
 use crate::snapshot::Snapshot;
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::{TCP_ACK, TCP_RST, TCP_SYN};
@@ -121,7 +121,13 @@ fn find_snat<T: Tracer>(
     draft: &Draft,
     trace: &mut T,
 ) -> Result<Option<Snat>, Disposition> {
-    let (dnat, to, egress) = (draft.dnat.as_ref(), draft.zone, draft.egress.port);
+    let dnat = draft.dnat.as_ref();
+    let towards = Towards {
+        zone: draft.zone,
+        port: draft.egress.port,
+        hop: draft.egress.to,
+        preferred: draft.egress.source,
+    };
     if ctx.p.family != Family::V4 || ctx.session == Known::Related || ctx.translation.is_some_and(|p| p.reply)
     {
         return Ok(None);
@@ -129,14 +135,14 @@ fn find_snat<T: Tracer>(
     let src = ctx.translation.map_or(Endpoint { addr: ctx.p.src4(), port: ctx.p.ports().0 }, |p| p.old.0);
     let external =
         dnat.map(|d| d.external).or(ctx.translation.filter(|p| p.old.1 != p.new.1).map(|p| p.old.1.addr));
-    let hairpin = external.filter(|_| ctx.zone == Zone::Lan && to == Zone::Lan);
+    let hairpin = external.filter(|_| ctx.zone == Zone::Lan && towards.zone == Zone::Lan);
     let wanted = snap
         .nat
-        .snat(ctx.zone, (to, egress), src, ctx.p.proto, hairpin)
+        .snat(ctx.zone, &towards, src, ctx.p.proto, hairpin)
         .map_err(|reason| drop_packet(reason, None))?;
     if let Some(pair) = &ctx.translation {
-        let addr = wanted.map_or(pair.old.0.addr, |w| w.addr);
-        if addr != pair.new.0.addr {
+        let (addr, now) = (wanted.map_or(pair.old.0.addr, |w| w.addr), pair.new.0.addr);
+        if addr != now && !wanted.is_some_and(|w| snap.nat.keeps(&w, now)) {
             return Err(Disposition::SessionInvalid);
         }
         trace.step(Stage::Snat, || match wanted {

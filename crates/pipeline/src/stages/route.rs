@@ -27,6 +27,8 @@ pub struct Egress {
     pub mtu: u16,
     /// IP bytes of a packet that a tunnel takes in whatever pieces.
     pub most: u16,
+    /// The source that the route prefers.
+    pub source: Option<Ipv4Addr>,
 }
 
 /// Where packets to `dst` leave by a member of a route.
@@ -40,11 +42,25 @@ pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egr
     let Some(no) = m.tunnel else {
         let own = snap.port(m.port).map_or(0, |p| p.mtu);
         let mtu = if m.mtu != 0 { m.mtu.min(own) } else { own };
-        return Ok(Egress { port: m.port, tunnel: None, to: m.via.unwrap_or(dst), mtu, most: mtu });
+        return Ok(Egress {
+            port: m.port,
+            tunnel: None,
+            to: m.via.unwrap_or(dst),
+            mtu,
+            most: mtu,
+            source: m.source,
+        });
     };
     let t = snap.tunnel(no).filter(|t| t.state.is_up()).ok_or_else(down)?;
     let path = snap.outer_path(t.remote_now(), hash).ok_or_else(down)?;
-    Ok(Egress { port: path.port, tunnel: m.tunnel, to: path.to, mtu: t.whole_mtu(), most: t.inner_mtu() })
+    Ok(Egress {
+        port: path.port,
+        tunnel: m.tunnel,
+        to: path.to,
+        mtu: t.whole_mtu(),
+        most: t.inner_mtu(),
+        source: None,
+    })
 }
 
 /// Packets for the gateway itself and link-scope multicast are the kernel's.

@@ -103,8 +103,7 @@ impl Pipeline {
                     }
                     refs.bindings[1] = b.0;
                 }
-                // Port 0 of a protocol without ports stays so.
-                Endpoint { addr: d.to.addr, port: if dst.port == 0 { 0 } else { d.to.port } }
+                d.to
             }
             None => dst,
         };
@@ -154,14 +153,21 @@ impl Pipeline {
             if refs.flags & NAT_HOST != 0 {
                 self.tables.nat.host_session_ended(src.addr);
             }
-            if refs.flags & NAT_FILTER_ENTRY != 0 {
-                self.tables.nat.remove_filter_entry(BindingNo(refs.bindings[0]), to.addr);
-            }
-            if refs.bindings[0] != 0 {
-                self.tables.nat.release(BindingNo(refs.bindings[0]));
-            }
+            self.return_lease(refs, to);
         }
         made
+    }
+
+    /// Gives back a port that was allocated towards `to`.
+    fn return_lease(&self, refs: &mut NatRefs, to: Endpoint) {
+        if refs.flags & NAT_FILTER_ENTRY != 0 {
+            self.tables.nat.remove_filter_entry(BindingNo(refs.bindings[0]), to.addr);
+        }
+        if refs.bindings[0] != 0 {
+            self.tables.nat.release(BindingNo(refs.bindings[0]));
+        }
+        refs.flags &= !NAT_FILTER_ENTRY;
+        refs.bindings[0] = 0;
     }
 
     /// One more session of a host, if it may have it.
@@ -196,49 +202,26 @@ impl Pipeline {
         snat: Snat,
         refs: &mut NatRefs,
     ) -> Result<RecordNo, DropReason> {
-        let NewSession { snap, now, s, .. } = *first;
+        let NewSession { snap, s, .. } = *first;
         let external = |port| Endpoint { addr: snat.addr, port };
         let source = snat.source.and_then(|no| snap.nat.source(no));
-        let protocol = NatProtocol::of(s.p.proto).filter(|_| src.port != 0);
+        // Zero is a port, and an identifier, as any other (RFC 768, RFC 792). ICMP messages other than queries have none.
+        let numbered = |p: &NatProtocol| *p != NatProtocol::Icmp || matches!(s.p.l4, L4::Echo { .. });
+        let protocol = NatProtocol::of(s.p.proto).filter(numbered);
         let limits = &snap.nat.limits;
         if let (Some(source), Some(protocol), None) = (source, protocol, snat.port)
             && source.pool.has_slots()
             && !source.overlaps()
         {
-            let tick = now.tick().0;
-            let mut lease =
-                self.tables.nat.lease(source, limits, protocol, (src, to), &mut self.random, tick);
-            let own = Victim {
-                of: Some(Holder::Host(R::host(key, R::table(&self.tables).seed()))),
-                proto: Some(s.p.proto),
-                at_most: Worth::HalfOpen,
-            };
-            if lease == Err(NoPort::HostShare) && self.evict::<R>(snap, now, own) {
-                lease = self.tables.nat.lease(source, limits, protocol, (src, to), &mut self.random, tick);
+            let (mut made, shared) =
+                self.with_lease::<R>(first, (key, (src, to)), (source, protocol, to), refs)?;
+            if let (Err(NotCreated::Exists(_)), true, Some(d)) = (made, shared, first.decision.dnat) {
+                // The host calls one endpoint by two external addresses from the same port: answers would look the same.
+                self.return_lease(refs, to);
+                let called = Endpoint { addr: d.external, port: to.port };
+                let apart = Source { mapping: Behavior::AddressAndPortDependent, ..source.clone() };
+                made = self.with_lease::<R>(first, (key, (src, to)), (&apart, protocol, called), refs)?.0;
             }
-            let lease = match lease {
-                Ok(lease) => lease,
-                Err(NoPort::Exhausted) => {
-                    return Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol));
-                }
-                Err(NoPort::HostShare) => {
-                    self.report_refused::<R>(key, DropReason::HostShare);
-                    return Err(DropReason::HostShare);
-                }
-            };
-            refs.bindings[0] = lease.binding.0;
-            let new = R::with_endpoints(key, (external(lease.port), to));
-            if lease.port != src.port {
-                self.prefetch_other_port::<R>(first.decision, &new, (lease.binding, to));
-            }
-            self.report_lease(snap, source.pool.addr(), protocol, src, &lease, source);
-            if source.filtering == Behavior::AddressDependent
-                && protocol != NatProtocol::Icmp
-                && self.tables.nat.add_filter_entry(lease.binding, to.addr)
-            {
-                refs.flags |= NAT_FILTER_ENTRY;
-            }
-            let made = self.create::<R>(first, (key, &new), *refs);
             return made.map_err(not_created);
         }
         // The session table alone keeps these apart.
@@ -273,6 +256,52 @@ impl Pipeline {
             // Another host talks to the same place by a protocol without ports.
             _ => Err(DropReason::SnatExhausted),
         }
+    }
+
+    /// A session with a port of a source, the one that the source's mapping gives towards `scope`; and whether the port has
+    /// other sessions.
+    fn with_lease<R: SharedTable>(
+        &mut self,
+        first: &NewSession<'_>,
+        (key, (src, to)): (&R::Key, EndpointPair),
+        (source, protocol, scope): (&Source, NatProtocol, Endpoint),
+        refs: &mut NatRefs,
+    ) -> Result<(Result<RecordNo, NotCreated>, bool), DropReason> {
+        let NewSession { snap, now, s, .. } = *first;
+        let (limits, tick) = (&snap.nat.limits, now.tick().0);
+        let mut lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
+        let own = Victim {
+            of: Some(Holder::Host(R::host(key, R::table(&self.tables).seed()))),
+            proto: Some(s.p.proto),
+            at_most: Worth::HalfOpen,
+        };
+        if lease == Err(NoPort::HostShare) && self.evict::<R>(snap, now, own) {
+            lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
+        }
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(NoPort::Exhausted) => {
+                return Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol));
+            }
+            Err(NoPort::HostShare) => {
+                self.report_refused::<R>(key, DropReason::HostShare);
+                return Err(DropReason::HostShare);
+            }
+        };
+        refs.bindings[0] = lease.binding.0;
+        let external = Endpoint { addr: source.pool.addr(), port: lease.port };
+        let new = R::with_endpoints(key, (external, to));
+        if lease.port != src.port {
+            self.prefetch_other_port::<R>(first.decision, &new, (lease.binding, to));
+        }
+        self.report_lease(snap, source.pool.addr(), protocol, src, &lease, source);
+        if source.filtering == Behavior::AddressDependent
+            && protocol != NatProtocol::Icmp
+            && self.tables.nat.add_filter_entry(lease.binding, to.addr)
+        {
+            refs.flags |= NAT_FILTER_ENTRY;
+        }
+        Ok((self.create::<R>(first, (key, &new), *refs), lease.shared))
     }
 
     /// The port is another one than [`Pipeline::prefetch_session_create`] took for likely.

@@ -36,8 +36,8 @@ pub const TABLE: &[Requirement] = &[
         "All sessions of a host use one outside address",
         Proof::Partly(
             tests!(udp::a_host_has_one_outside_address),
-            "Between two WAN ports with an address each, routing decides: a session leaves with the address of its \
-             port, since the other provider would drop it",
+            "Between two WAN ports, and where routes prefer different sources, routing decides: a session leaves with \
+             the address that the kernel would take, since another provider would drop it",
         ),
     ),
     row(
@@ -112,7 +112,18 @@ pub const TABLE: &[Requirement] = &[
         "Inside hosts reach each other by their outside addresses",
         pass!(udp::hairpin, udp::hairpin_to_a_port_forward),
     ),
-    row(4787, "REQ-9a", Must, "They see each other's outside address and port", pass!(udp::hairpin)),
+    row(
+        4787,
+        "REQ-9a",
+        Must,
+        "They see each other's outside address and port",
+        pass!(
+            udp::hairpin,
+            udp::hairpin_shows_the_address_that_the_internet_sees,
+            udp::hairpin_from_a_host_with_its_own_address,
+            udp::hairpin_by_an_address_of_the_leased_line,
+        ),
+    ),
     row(
         4787,
         "REQ-10",
@@ -585,7 +596,9 @@ pub const TABLE: &[Requirement] = &[
         "4b",
         May,
         "It may be allowed to use another address then",
-        Proof::Deviation("An entry has one address"),
+        Proof::Deviation(
+            "A host keeps the address that it has (4c): whoever compares addresses would take it for two hosts",
+        ),
     ),
     row(
         7857,
@@ -609,7 +622,15 @@ pub const TABLE: &[Requirement] = &[
         "A filter, endpoint-independent or not, is of one protocol",
         pass!(updates::filters_are_of_one_protocol),
     ),
-    row(7857, "6b", May, "It may be made to count for all", Proof::Deviation("Not offered")),
+    row(
+        7857,
+        "6b",
+        May,
+        "It may be made to count for all",
+        Proof::Deviation(
+            "It would admit by TCP whom a host has only sent UDP; who wants that filters endpoint-independently",
+        ),
+    ),
     row(
         7857,
         "7a",

@@ -196,6 +196,60 @@ fn hairpin_past(filter: sag_pipeline::nat::Behavior) {
     becomes(&mut r, &Pkt::udp(HOST, WAN_IP, 6000, a.port), end(WAN_IP, 6000), end(HOST, 4000));
 }
 
+/// A gateway with two addresses on the WAN port, one of which the router is beside, a forward on both, hosts with addresses
+/// of their own, and source NAT to the leased line.
+fn several_addresses() -> Rig {
+    let mut n = net();
+    n.ports[WAN.index()].addrs4.insert(0, ("198.18.7.2".parse().unwrap(), 24));
+    n.wan_snat(WAN, Ei, Ad).dnat(Kind::Internet, "", HOST, Some((UDP, 8000, 8010, 53)));
+    n.dnat(Kind::Internet, "203.0.113.50", HOST2, None);
+    n.dnat(Kind::Intranet, "192.0.2.50", HOST2, None);
+    n.snat("192.168.2.0/24", "192.0.2.77", Ei, Ad);
+    Rig::new(n)
+}
+
+#[test]
+pub fn hairpin_shows_the_address_that_the_internet_sees() {
+    let mut r = several_addresses();
+    let c = out(&mut r, &Pkt::udp(HOST3, FAR, 4000, 3478));
+    assert_eq!(c, end(WAN_IP, 4000));
+    // By whichever address another host is called, and whether it is forwarded, bound or an address of its own.
+    becomes(&mut r, &Pkt::udp(HOST3, "198.18.7.2", 4000, 8005), c, end(HOST, 58));
+    becomes(&mut r, &Pkt::udp(HOST, WAN_IP, 58, 4000), end("198.18.7.2", 8005), end(HOST3, 4000));
+    // The same endpoint by another address, so that its answers must go to another port.
+    let p = Pkt::udp(HOST3, WAN_IP, 4000, 8005);
+    let again = ends4(r.send(&from_its_side(&p)).frame()).0;
+    assert!(again.addr == c.addr && again.port != c.port && again.port.is_multiple_of(2), "{again:?}");
+    becomes(&mut r, &p, again, end(HOST, 58));
+    becomes(&mut r, &Pkt::udp(HOST, WAN_IP, 58, again.port), end(WAN_IP, 8005), end(HOST3, 4000));
+    becomes(&mut r, &Pkt::udp(HOST3, "203.0.113.50", 4000, 7), c, end(HOST2, 7));
+    let a = out(&mut r, &Pkt::udp(HOST, FAR, 6000, 3478));
+    becomes(&mut r, &Pkt::udp(HOST3, WAN_IP, 4000, a.port), c, end(HOST, 6000));
+    // The answer goes back to that endpoint.
+    becomes(&mut r, &Pkt::udp(HOST, WAN_IP, 6000, 4000), a, end(HOST3, 4000));
+    // A forwarded server calls from its forwarded port.
+    becomes(&mut r, &Pkt::udp(HOST, "203.0.113.50", 58, 7), end(WAN_IP, 8005), end(HOST2, 7));
+}
+
+#[test]
+pub fn hairpin_from_a_host_with_its_own_address() {
+    let mut r = several_addresses();
+    for (called, port) in [(WAN_IP, 4000), ("198.18.7.2", 4001)] {
+        becomes(&mut r, &Pkt::udp(HOST2, called, port, 8005), end("203.0.113.50", port), end(HOST, 58));
+        becomes(&mut r, &Pkt::udp(HOST, "203.0.113.50", 58, port), end(called, 8005), end(HOST2, port));
+    }
+    // To itself.
+    becomes(&mut r, &Pkt::udp(HOST2, "203.0.113.50", 4000, 7), end("203.0.113.50", 4000), end(HOST2, 7));
+}
+
+#[test]
+pub fn hairpin_by_an_address_of_the_leased_line() {
+    let mut r = several_addresses();
+    becomes(&mut r, &Pkt::udp(HOST3, "192.0.2.50", 4000, 7), end("192.0.2.77", 4000), end(HOST2, 7));
+    // A host that has no address there shows the one that it calls: the answer must come back by the gateway.
+    becomes(&mut r, &Pkt::udp(HOST, "192.0.2.50", 4000, 8), end("192.0.2.50", 4000), end(HOST2, 8));
+}
+
 #[test]
 pub fn hairpin_to_a_port_forward() {
     let mut n = net();

@@ -208,6 +208,9 @@ pub struct Begin {
     through: Option<Place>,
     moved: bool,
     pub want: Option<Want>,
+    /// Its port depends on the address that it calls, since by the host's own port it could not be told from a session by
+    /// another address of the same endpoint.
+    apart: bool,
 }
 
 /// What is to be seen of a packet.
@@ -356,9 +359,14 @@ impl Model {
         proto: u8,
         hairpin: Option<Ipv4Addr>,
     ) -> Option<Want> {
-        if let Some(addr) = hairpin {
-            let port = self.forwarded_port(addr, Kind::Internet, proto, src);
-            return Some(Want { addr, ways: self.ways(addr), port });
+        if let Some(called) = hairpin {
+            // Where the called address is known, there the caller has an address too, unless nothing is translated.
+            let mut there = self.cfg.dnat.iter().filter(|f| f.kind == Kind::Internet);
+            let internet = called == self.cfg.wan_addr || there.any(|f| self.external(f) == called);
+            let kind = if internet { Kind::Internet } else { Kind::Intranet };
+            let port = self.forwarded_port(called, kind, proto, src);
+            let as_called = Want { addr: called, ways: self.ways(called), port };
+            return Some(self.known_as(kind, src, proto).unwrap_or(as_called));
         }
         let kind = match to {
             Zone::Wan => Kind::Internet,
@@ -368,13 +376,18 @@ impl Model {
         if from == to {
             return None;
         }
+        self.known_as(kind, src, proto)
+    }
+
+    /// The external address of an inside endpoint.
+    fn known_as(&self, kind: Kind, src: Endpoint, proto: u8) -> Option<Want> {
         let own = |f: &&Fwd| f.kind == kind && f.ports.is_none() && f.inside == src.addr;
         if let Some(addr) = self.cfg.dnat.iter().filter(own).find_map(|f| f.external) {
             return Some(Want { addr, ways: None, port: Some(src.port) });
         }
-        let (addr, ways) = match to {
-            Zone::Wan => (self.cfg.wan_addr, self.cfg.wan_snat?),
-            _ => {
+        let (addr, ways) = match kind {
+            Kind::Internet => (self.cfg.wan_addr, self.cfg.wan_snat?),
+            Kind::Intranet => {
                 let inside = src.addr.octets()[..2] == [192, 168];
                 self.cfg.private.filter(|_| inside)?
             }
@@ -440,7 +453,7 @@ impl Model {
         if want.is_some() && p.what == What::UdpLite {
             return First::Drop(DropReason::NatProtocol);
         }
-        First::Begin(Begin { packet: *p, to, zone, through, moved, want })
+        First::Begin(Begin { packet: *p, to, zone, through, moved, want, apart: false })
     }
 
     /// Whether a session's translation is what the configuration wants of a packet in this direction.
@@ -572,7 +585,7 @@ impl Model {
         {
             return refused(DropReason::SnatHostLimit);
         }
-        let fixed = want.port.or((p.src.port == 0 || p.what == What::Gre).then_some(p.src.port));
+        let fixed = want.port.or((p.what == What::Gre).then_some(p.src.port));
         if let Some(port) = fixed {
             let src = Endpoint { addr: want.addr, port };
             if self.clashes(&b, src) {
@@ -580,6 +593,12 @@ impl Model {
             }
             self.open(&b, src, None, None);
             return Seen::Out { src, dst: b.to };
+        }
+        let mut b = b;
+        if let Some((_, src)) = self.has_binding(&b, want) {
+            // A host that calls itself from the very endpoint cannot tell question from answer.
+            let [there, back] = self.keys_with(&b, src);
+            b.apart = b.moved && there != back && self.clashes(&b, src);
         }
         if let Some((place, src)) = self.has_binding(&b, want) {
             if self.clashes(&b, src) {
@@ -594,6 +613,7 @@ impl Model {
     /// What of the remote side a binding for this session depends on.
     fn remote_of(b: &Begin, ways: Ways) -> Option<(Ipv4Addr, Option<u16>)> {
         match ways.0 {
+            _ if b.apart => Some((b.packet.dst.addr, Some(b.to.port))),
             Ei => None,
             Ad => Some((b.to.addr, None)),
             Apd => Some((b.to.addr, Some(b.to.port))),
@@ -646,7 +666,7 @@ impl Model {
         let Some(want) = b.want else { return Err("no translation is wanted".into()) };
         let (proto, inside) = (b.packet.what.proto(), b.packet.src);
         let range = self.range(proto, inside.port);
-        let keeps = proto == ICMP || inside.port < 1024 || range.contains(&inside.port);
+        let keeps = inside.port != 0 && (proto == ICMP || inside.port < 1024 || range.contains(&inside.port));
         let src = Endpoint { addr: want.addr, port };
         if self.clashes(b, src) {
             return Err("another session has this tuple".into());
@@ -706,7 +726,7 @@ impl Model {
         let Some(want) = b.want else { return Err("no translation is wanted".into()) };
         let (proto, inside) = (b.packet.what.proto(), b.packet.src);
         let range = self.range(proto, inside.port);
-        let keeps = proto == ICMP || inside.port < 1024 || range.contains(&inside.port);
+        let keeps = inside.port != 0 && (proto == ICMP || inside.port < 1024 || range.contains(&inside.port));
         let span = range.len();
         let candidates: BTreeSet<u16> = range.chain(keeps.then_some(inside.port)).collect();
         let tuple_free = |port: &u16| !self.clashes(b, Endpoint { addr: want.addr, port: *port });

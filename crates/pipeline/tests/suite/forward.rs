@@ -344,12 +344,9 @@ fn two_uplinks(weights: [u16; 3]) -> Net {
     let members: Vec<_> = weights
         .into_iter()
         .zip(["203.0.113.1", "203.0.113.3", "192.0.2.1"])
-        .map(|(weight, via)| Member {
-            port: if via.starts_with("192") { LINE } else { WAN },
-            via: Some(via.parse().unwrap()),
-            weight,
-            mtu: 0,
-            tunnel: None,
+        .map(|(weight, via)| {
+            let port = if via.starts_with("192") { LINE } else { WAN };
+            Member::port(port, Some(via.parse().unwrap()), weight)
         })
         .collect();
     n.neighbor(WAN, "203.0.113.3");

@@ -2,7 +2,8 @@
 
 use sag_model::DropReason;
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Behavior, Kind, NatProtocol};
+use sag_pipeline::nat::{Behavior, Kind, NatProtocol, NatState};
+use sag_pipeline::snapshot::{Member, Route};
 use sag_testkit::*;
 use std::time::Duration;
 
@@ -210,6 +211,179 @@ fn a_new_address_renews_the_bindings() {
     let o = r.send(&Pkt::udp(FAR, "203.0.113.77", 53, 4000).into_port(WAN));
     assert_eq!(ends(&o).1, end(HOST, 4000));
     assert_eq!(r.sessions().0, 1, "the old session is gone");
+}
+
+/// A WAN port with a second network, whose router is 198.18.0.1.
+fn two_networks() -> Net {
+    let mut n = Net::branch();
+    n.wan_snat(WAN, Ei, Ad);
+    let own = [("198.18.0.9", 24), ("203.0.113.2", 24), ("203.0.113.200", 32)];
+    n.ports[WAN.index()].addrs4 = own.into_iter().map(|(a, len)| (a.parse().unwrap(), len)).collect();
+    n.neighbor(WAN, "198.18.0.1");
+    n
+}
+
+#[test]
+fn the_next_hop_and_the_route_choose_the_address() {
+    let mut n = two_networks();
+    n.via("100.64.0.0/16", WAN, "198.18.0.1");
+    let preferring = |source: &str| Member {
+        source: Some(source.parse().unwrap()),
+        ..Member::port(WAN, Some("203.0.113.1".parse().unwrap()), 1)
+    };
+    n.route("100.65.0.0/16", Route::Via(vec![preferring("203.0.113.200")]));
+    n.route("100.66.0.0/16", Route::Via(vec![preferring("192.0.2.99")]));
+    let member = Member::port(WAN, Some("203.0.113.1".parse().unwrap()), 1);
+    n.route(
+        "100.67.0.0/16",
+        Route::Via(vec![Member { via: Some("2001:db8:2::1".parse().unwrap()), ..member }]),
+    );
+    let mut r = Rig::new(n);
+    for (dst, source) in [
+        (FAR, "203.0.113.2"),
+        ("100.64.0.1", "198.18.0.9"),
+        ("100.65.0.1", "203.0.113.200"),
+        // Not an address of the port: it says nothing.
+        ("100.66.0.1", "203.0.113.2"),
+        // No network of IPv4 has the next hop: the first.
+        ("100.67.0.1", "198.18.0.9"),
+    ] {
+        assert_eq!(ends(&r.send(&Pkt::udp(HOST, dst, 4000, 53))), (end(source, 4000), end(dst, 53)));
+        let back = r.send(&Pkt::udp(dst, source, 53, 4000).into_port(WAN));
+        assert_eq!(ends(&back).1, end(HOST, 4000));
+    }
+}
+
+#[test]
+fn live_sessions_keep_their_address_while_it_exists() {
+    let mut n = two_networks();
+    n.ports[WAN.index()].addrs4.truncate(1);
+    let mut r = Rig::new(n);
+    let (udp, tcp) = (Pkt::udp(HOST, FAR, 4000, 53), Pkt::tcp(HOST, FAR, 4001, 80, TCP_SYN));
+    let first = end("198.18.0.9", 4000);
+    assert_eq!(ends(&r.send(&udp)).0, first);
+    assert_eq!(ends(&r.send(&tcp)).0.0, "198.18.0.9");
+    // One that new sessions prefer, since the router is in its network.
+    r.commit(|n| n.ports[WAN.index()].addrs4.push(("203.0.113.2".parse().unwrap(), 24)));
+    assert_eq!(ends(&r.send(&udp)).0, first);
+    assert_eq!(
+        ends(&r.send(&Pkt { l4: Pkt::tcp(HOST, FAR, 4001, 80, TCP_ACK).l4, ..tcp })).0.0,
+        "198.18.0.9"
+    );
+    let back = r.send(&Pkt::udp(FAR, "198.18.0.9", 53, 4000).into_port(WAN));
+    assert_eq!(ends(&back).1, end(HOST, 4000));
+    assert_eq!(r.sessions().0, 2, "none of them is new");
+    assert_eq!(ends(&r.send(&Pkt::udp(HOST, FAR, 5000, 53))).0, end("203.0.113.2", 5000));
+    // It is no choice any more, but there: as an address with no network of its own, behind the other.
+    r.commit(|n| {
+        let old = ("198.18.0.9".parse().unwrap(), 32);
+        n.ports[WAN.index()].addrs4 = vec![("203.0.113.2".parse().unwrap(), 24), old];
+    });
+    assert_eq!(ends(&r.send(&udp)).0, first);
+    let back = r.send(&Pkt::udp(FAR, "198.18.0.9", 99, 4000).into_port(WAN));
+    assert_eq!(ends(&back).1, end(HOST, 4000), "its binding too");
+    // It goes, and its sessions with it.
+    r.commit(|n| n.ports[WAN.index()].addrs4.truncate(1));
+    assert_eq!(ends(&r.send(&udp)).0, end("203.0.113.2", 4000));
+    let stray = r.send(&Pkt::udp(FAR, "198.18.0.9", 99, 4000).into_port(WAN));
+    assert_eq!(ends(&stray).1, end("198.18.0.9", 4000), "nobody's");
+}
+
+#[test]
+fn a_restart_keeps_addresses_that_new_sessions_do_not_get() {
+    let mut n = two_networks();
+    n.ports[WAN.index()].addrs4.truncate(1);
+    let mut r = Rig::new(n);
+    assert_eq!(ends(&r.send(&Pkt::udp(HOST, FAR, 4000, 53))).0, end("198.18.0.9", 4000));
+    r.commit(|n| {
+        let old = ("198.18.0.9".parse().unwrap(), 32);
+        n.ports[WAN.index()].addrs4 = vec![("203.0.113.2".parse().unwrap(), 24), old];
+    });
+    let policy = r.snap.nat.clone();
+    let nat = NatState::private(1024);
+    let (planned, pools, errors) = {
+        let spec = r.net.nat.clone();
+        spec.plan(&nat)
+    };
+    assert!(errors.is_empty() && planned.same_addresses(&policy));
+    nat.apply(&pools);
+    assert_eq!(nat.adopt_sessions(&r.pipe.tables.v4, &planned, 1), 1);
+    let pool = nat.pool_of("198.18.0.9".parse().unwrap()).unwrap();
+    assert_eq!(pool.inside(NatProtocol::Udp, 4000).unwrap().0.addr.to_string(), HOST);
+}
+
+#[test]
+fn forwards_without_an_address_hold_for_all_addresses() {
+    let mut n = two_networks();
+    n.dnat(Kind::Internet, "", HOST, Some((TCP, 8080, 8080, 80)));
+    let mut r = Rig::new(n);
+    for own in ["198.18.0.9", "203.0.113.2", "203.0.113.200"] {
+        let o = r.send(&Pkt::tcp(FAR, own, 9000, 8080, TCP_SYN).into_port(WAN));
+        assert_eq!(ends(&o), (end(FAR, 9000), end(HOST, 80)));
+        let o = r.send(&Pkt::tcp(HOST, FAR, 80, 9000, TCP_SYN | TCP_ACK));
+        assert_eq!(ends(&o).0, end(own, 8080), "the answer comes from where the question went");
+        r.send(&Pkt::tcp(FAR, own, 9000, 8080, TCP_RST).into_port(WAN));
+        r.wait(Duration::from_secs(300));
+    }
+}
+
+#[test]
+fn zero_is_a_port_and_an_identifier() {
+    for (m, f) in [(Ei, Ad), (Ad, Ad), (Apd, Apd)] {
+        for block in [None, Some(64)].into_iter().filter(|b| b.is_none() || m == Ei) {
+            let mut n = Net::branch();
+            n.wan_snat(WAN, m, f);
+            n.nat.limits.port_block = block;
+            let mut r = Rig::new(n);
+            let pkts = |host| {
+                let tcp = Pkt::tcp(host, FAR, 0, 80, TCP_SYN);
+                [Pkt::udp(host, FAR, 0, 53), tcp, Pkt::echo(host, FAR, 0, false)]
+            };
+            let mut seen = Vec::new();
+            for host in [HOST, HOST2] {
+                for (i, p) in pkts(host).into_iter().enumerate() {
+                    let ((addr, port), _) = ends(&r.send(&p));
+                    assert_eq!(addr, WAN_IP);
+                    assert!(port != 0 && !seen.contains(&(i, port)), "{m:?} {host} {i}: {port}");
+                    seen.push((i, port));
+                    let answer = match i {
+                        0 => Pkt::udp(FAR, WAN_IP, 53, port),
+                        1 => Pkt::tcp(FAR, WAN_IP, 80, port, TCP_SYN | TCP_ACK),
+                        _ => Pkt::echo(FAR, WAN_IP, port, true),
+                    };
+                    let o = r.send(&answer.into_port(WAN));
+                    let ((_, id), to) = ends(&o);
+                    if i == 2 {
+                        assert_eq!((id, to.0.as_str()), (0, host));
+                    } else {
+                        assert_eq!(to, end(host, 0));
+                    }
+                }
+            }
+            assert_eq!(r.sessions().0, 6);
+        }
+    }
+}
+
+#[test]
+fn port_zero_of_a_host_with_an_address_of_its_own() {
+    let mut n = Net::branch();
+    n.wan_snat(WAN, Ei, Ad);
+    n.dnat(Kind::Internet, "203.0.113.50", HOST, None);
+    let mut r = Rig::new(n);
+    let o = r.send(&Pkt::udp(FAR, "203.0.113.50", 0, 0).into_port(WAN));
+    assert_eq!(ends(&o), (end(FAR, 0), end(HOST, 0)));
+    assert_eq!(ends(&r.send(&Pkt::udp(HOST, FAR, 0, 0))), (end("203.0.113.50", 0), end(FAR, 0)));
+    assert_eq!(ends(&r.send(&Pkt::udp(HOST, FAR2, 0, 5))), (end("203.0.113.50", 0), end(FAR2, 5)));
+}
+
+#[test]
+fn messages_without_an_identifier_get_none() {
+    let mut r = masquerade(Ei, Ad);
+    // An information request (RFC 792), which is no query to NAT: its identifier, 0 or not, stays.
+    let o = r.send(&Pkt::icmp(HOST, FAR, 15, 0, 0x1234_0001, &[]));
+    assert_eq!(o.frame()[38..42], [0x12, 0x34, 0, 1]);
+    assert_eq!(r.snap.nat.sources[0].pool.bindings(NatProtocol::Icmp).count(), 0);
 }
 
 #[test]

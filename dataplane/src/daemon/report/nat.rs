@@ -1,6 +1,7 @@
 //! `nat` and `nat-bindings`: entries, pools, and who holds which port.
 
 use crate::daemon::view::View;
+use sag_model::PortIdx;
 use sag_model::config::{Config, DnatService, NatBehavior};
 use sag_model::control::{
     IpProto, Nat, NatBinding, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind, NatPool,
@@ -17,11 +18,13 @@ use std::sync::atomic::Ordering;
 impl View<'_> {
     /// Entries with their sessions, pools, totals.
     pub fn nat_report(&self) -> Nat {
-        let own = |idx: sag_model::PortIdx| {
-            self.publisher.snapshot.port(idx).and_then(|p| p.addrs4.first()).map(|a| a.0)
-        };
-        let mut entries = NatEntry::of(&self.running.config, own);
-        let live = Live::of(&self.running.config, &entries);
+        let sources =
+            |idx: PortIdx| self.publisher.snapshot.nat.wan.get(idx.index()).and_then(Option::as_ref);
+        let mut entries = NatEntry::of(&self.running.config, |idx| sources(idx)?.addrs().next());
+        let wan = self.running.config.ports().filter(|(_, p)| p.snat);
+        let wan: Vec<Vec<_>> =
+            wan.map(|(idx, _)| sources(idx).into_iter().flat_map(|w| w.addrs()).collect()).collect();
+        let live = Live::of(&self.running.config, &entries, &wan);
         let mut counts = vec![0u64; entries.len()];
         self.each_translated(|proto, old, new| live.count(proto, old, new, &mut counts));
         for (e, n) in entries.iter_mut().zip(counts) {
@@ -64,9 +67,14 @@ impl View<'_> {
         let row = |s: &Source| {
             let addr = s.pool.addr().to_string();
             let ids = entries.iter().filter(|e| e.kind != NatKind::Dnat && e.external == addr);
+            let mut ids: Vec<_> = ids.map(|e| e.id.as_str()).collect();
+            if !ids.contains(&&*s.hits.id) {
+                // Another address of a port than the one that its entry shows.
+                ids.push(&s.hits.id);
+            }
             NatPool {
                 address: s.pool.addr(),
-                source: ids.map(|e| e.id.as_str()).collect::<Vec<_>>().join(","),
+                source: ids.join(","),
                 mapping: behavior(s.mapping),
                 filtering: behavior(s.filtering),
                 tcp: used(s, NatProtocol::Tcp),
@@ -141,7 +149,8 @@ struct Live<'c> {
 }
 
 impl<'c> Live<'c> {
-    fn of(config: &'c Config, entries: &[NatEntry]) -> Live<'c> {
+    /// `wan`: the addresses of each port with source NAT.
+    fn of(config: &'c Config, entries: &[NatEntry], wan: &[Vec<Ipv4Addr>]) -> Live<'c> {
         let (mut snat, mut dnat): (HashMap<_, Vec<_>>, HashMap<_, Vec<_>>) = Default::default();
         let first_snat = entries.iter().filter(|e| e.kind == NatKind::WanSnat).count();
         let first_dnat = first_snat + config.snat.len();
@@ -150,7 +159,12 @@ impl<'c> Live<'c> {
                 NatKind::Dnat => {
                     dnat.entry(config.dnat[i - first_dnat].internal_ip).or_default().push(i);
                 }
-                _ => e.external.parse().into_iter().for_each(|a| snat.entry(a).or_default().push(i)),
+                NatKind::WanSnat => {
+                    wan.get(i).into_iter().flatten().for_each(|a| snat.entry(*a).or_default().push(i));
+                }
+                NatKind::Snat => {
+                    e.external.parse().into_iter().for_each(|a| snat.entry(a).or_default().push(i));
+                }
             }
         }
         Live { config, snat, dnat, first_snat, first_dnat }

@@ -107,7 +107,7 @@ table! {
                 .source("AddDnatEntry `IpProtocol`")
                 .refused_as("IllegalParam")
                 .missing("write \"tcp\", \"udp\" or \"any\"", "MissingParam");
-        /// Address that is forwarded; `""`: the WAN port's own.
+        /// Address that is forwarded; `""`: all addresses of the WAN ports.
         external_ip: String as Spelled =>
             key()
                 .called("IP address")
@@ -146,7 +146,7 @@ table! {
         id: String,
         /// From where it is reached.
         kind: DnatType,
-        /// `None` with [`DnatType::Internet`]: the WAN port's own address.
+        /// `None` with [`DnatType::Internet`]: all addresses of the WAN ports.
         external_ip: Option<Ipv4Addr>,
         /// What is forwarded.
         service: DnatService,

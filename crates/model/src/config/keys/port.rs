@@ -37,7 +37,7 @@ table! {
         pub mac: Option<MacAddr> => key().allowed("unicast").absent("the device's");
         /// In place of the device's.
         pub mtu: Option<u16> => key().range(68, 65_535).unit("bytes").absent("the device's");
-        /// Translate IPv4 sources to the port's own address.
+        /// Translate IPv4 sources to an address of the port.
         pub snat: bool = false => key().allowed("`wan` only").source("ModifySagWanSnat `Snat`");
         /// As `mapping` of [snat](#private-source-nat-snat); only with `snat = true`.
         snat_mapping: NatBehavior = NatBehaviors::default().mapping =>

@@ -1,0 +1,52 @@
+//! Which external address stands for a host inside: its own, that of a WAN port, or that of an entry.
+
+use super::policy::{NatPolicy, Snat};
+use super::pool::Endpoint;
+use super::wan::{Hairpin, WanSources};
+use sag_model::{PortIdx, Zone};
+use std::net::Ipv4Addr;
+
+impl NatPolicy {
+    /// The address that a host has to itself towards a zone; its ports stay.
+    pub(super) fn own_address(&self, src: Endpoint, to: Zone) -> Option<Snat> {
+        let own = self.one_to_one.get(&src.addr.to_bits())?.iter().find(|o| o.to == to)?;
+        Some(Snat { addr: own.external, source: None, port: Some(src.port), entry: None })
+    }
+
+    /// What a LAN host shows to another one that it reaches by an external address: its own external endpoint. A host that
+    /// has none takes the address that it calls, since answers must come back by the gateway.
+    pub(super) fn hairpin_source(&self, called: Ipv4Addr, src: Endpoint, proto: u8) -> Snat {
+        let e = self.externals.get(&called.to_bits());
+        let (to, source, entry) = match e.map(|e| e.hairpin).unwrap_or_default() {
+            Hairpin::Wan(port) => (Zone::Wan, port.and_then(|p| self.wan_sources(p)?.internet()), None),
+            Hairpin::Private => {
+                let no = self.private.as_ref().and_then(|f| f.lookup(src.addr.to_bits()));
+                let entry = no.and_then(|no| Some((self.entries.get(no as usize)?.0, no as u16)));
+                (Zone::Overlay, entry.map(|e| e.0), entry.map(|e| e.1))
+            }
+        };
+        if let Some(own) = self.own_address(src, to) {
+            return own;
+        }
+        match source.and_then(|no| Some((no, self.source(no)?.pool.addr()))) {
+            Some((no, addr)) => {
+                Snat { addr, source: Some(no), port: self.forwarded_port(addr, to, proto, src), entry }
+            }
+            None => {
+                let port = self.forwarded_port(called, to, proto, src);
+                Snat { addr: called, source: e.and_then(|e| e.source), port, entry: None }
+            }
+        }
+    }
+
+    pub(super) fn wan_sources(&self, port: PortIdx) -> Option<&WanSources> {
+        self.wan.get(port.index())?.as_ref()
+    }
+
+    /// Whether a live session keeps its external address while new ones of its kind get another: an address of the same
+    /// WAN port, which both are.
+    pub fn keeps(&self, wanted: &Snat, addr: Ipv4Addr) -> bool {
+        let both = |w: &WanSources| w.number(wanted.addr).is_some() && w.number(addr).is_some();
+        wanted.entry.is_none() && wanted.source.is_some() && self.wan.iter().flatten().any(both)
+    }
+}
