@@ -14,11 +14,11 @@ PREFIX = {4: "203.0.113.192/26", 6: "2001:db8:bbbb::/64"}
 TARGET = {4: "203.0.113.200", 6: "2001:db8:bbbb::1"}
 
 
-def packet(lab, family, mark, size=64, dest=None):
+def packet(lab, family, mark, size=64, dest=None, sport=4100):
     head = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
     dest = dest or TARGET[family]
     net = IP(src=A.LAN1[4], dst=dest, flags="DF") if family == 4 else IPv6(src=A.LAN1[6], dst=dest)
-    return bytes(head / net / UDP(sport=4100, dport=9) / Raw(marked(mark).ljust(size, b"x")))
+    return bytes(head / net / UDP(sport=sport, dport=9) / Raw(marked(mark).ljust(size, b"x")))
 
 
 @pytest.fixture
@@ -106,3 +106,30 @@ def test_rejecting_routes_answer_as_the_kernel_does(gw, lab, wire, route, family
             got = sniffer.until(lambda p: ICMPv6DestUnreach in p, timeout=0.7)
             kinds = (1, got[ICMPv6DestUnreach].code) if got else None
         assert kinds == answer, kind
+
+
+def test_a_leg_that_does_not_answer_takes_no_flows_until_it_does(gw, lab, wire, route, family):
+    """Neighbour-aware multipath: the router on `express` is not there, then it is."""
+    lab.pop.ip(f"addr del {A.POP_LINK[4]}/30 dev gw")
+    lab.pop.ip(f"-6 addr del {A.POP_LINK[6]}/64 dev gw")
+    lab.gw.ip("neigh flush dev express")
+    lab.gw.ip("-6 neigh flush dev express")
+    wan, pop = wire.sniffer(lab.wan, "gw"), wire.sniffer(lab.pop, "gw")
+    sender = wire.sender(lab.lan1, "eth0")
+    flow = iter(range(20_000, 60_000))
+
+    def arrived(sniffer, flows):
+        sent = [next(flow) for _ in range(flows)]
+        sender.send(*(packet(lab, family, n, sport=n) for n in sent))
+        return [m for f in sniffer.drain(quiet=0.3) if (m := mark_of(f)) in sent]
+
+    try:
+        legs = f"nexthop via {A.WAN_ROUTER[family]} dev wan nexthop via {A.POP_LINK[family]} dev express"
+        route(f"PREFIX {legs}")
+        assert len(arrived(wan, 40)) == 40
+    finally:
+        lab.pop.ip(f"addr replace {A.POP_LINK[4]}/30 dev gw")
+        lab.pop.ip(f"-6 addr replace {A.POP_LINK[6]}/64 dev gw nodad")
+        lab.pop.ip(f"route replace default via {A.GW_EXPRESS[4]}")
+        lab.pop.ip(f"-6 route replace default via {A.GW_EXPRESS[6]}")
+    within(10, "the leg has its share again", lambda: len(arrived(pop, 20)) >= 3)

@@ -1,6 +1,6 @@
 //! The second half of compiling: from a gateway in the pipeline's terms to a snapshot and the records that it names.
 
-use crate::nexthops::{NeighborLinks, NextHopNumbers};
+use crate::nexthops::{NeighborLinks, NextHopNumbers, RouterUse};
 use crate::plan::RecordPlan;
 use crate::problem::Problem;
 use crate::records::SharedRecords;
@@ -10,7 +10,7 @@ use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
 use sag_pipeline::qos::{self, MeterNumbers};
-use sag_pipeline::snapshot::{AddrSet, Ingress, Member, NeighborKey, Options, Port, Route, Snapshot};
+use sag_pipeline::snapshot::{AddrSet, Ingress, Member, Options, Port, Route, Snapshot};
 use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::Tunnels;
 use std::collections::HashMap;
@@ -120,13 +120,15 @@ pub fn assemble(
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
 }
 
-/// The next hops that a route names, with its MTU.
-fn routers(route: &Route) -> impl Iterator<Item = (NeighborKey, u16)> + '_ {
+/// The next hops that a route names.
+fn routers(route: &Route) -> impl Iterator<Item = RouterUse> + '_ {
     let members = match route {
         Route::Via(members) => members.as_slice(),
         _ => &[],
     };
-    members.iter().filter(|m| m.tunnel.is_none()).filter_map(|m| Some(((m.port, m.via?), m.mtu)))
+    let shared = members.len() > 1;
+    let of = move |m: &Member| Some(RouterUse { key: (m.port, m.via?), mtu: m.mtu, shared });
+    members.iter().filter(|m| m.tunnel.is_none()).filter_map(of)
 }
 
 /// What the gateway's own links on the paths of the tunnels carry. Tunnels without a path are left out.

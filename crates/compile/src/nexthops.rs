@@ -59,8 +59,20 @@ pub struct NextHopNumbers {
     /// With the most bytes that a route by them carries; flows by routes that carry less are for workers.
     routers: HashMap<NeighborKey, u16, AddrHash>,
     fixed: HashSet<NeighborKey, AddrHash>,
+    /// Those of the routers that share routes with others.
+    shared: HashSet<NeighborKey, AddrHash>,
     /// Neighbors that got none.
     refused: u64,
+}
+
+/// A router that a route names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouterUse {
+    pub key: NeighborKey,
+    /// The route's MTU; 0: the port's.
+    pub mtu: u16,
+    /// The route has other next hops as well.
+    pub shared: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +104,7 @@ impl NextHopNumbers {
             grace: Grace::immediate(),
             routers: HashMap::default(),
             fixed: HashSet::default(),
+            shared: HashSet::default(),
             refused: 0,
         }
     }
@@ -137,12 +150,20 @@ impl NextHopNumbers {
         self.fixed.contains(key)
     }
 
-    /// Each with the MTU of a route by it; 0: the port's.
-    pub(crate) fn set_routers(&mut self, routers: impl IntoIterator<Item = (NeighborKey, u16)>) {
+    /// The routers that share a route with others. Packets go by those that are resolved, so nobody asks for the rest.
+    pub fn shared_routers(&self) -> impl Iterator<Item = NeighborKey> + '_ {
+        self.shared.iter().copied()
+    }
+
+    pub(crate) fn set_routers(&mut self, routers: impl IntoIterator<Item = RouterUse>) {
         self.routers.clear();
-        for (key, mtu) in routers {
-            let most = self.routers.entry(key).or_default();
-            *most = (*most).max(if mtu == 0 { u16::MAX } else { mtu });
+        self.shared.clear();
+        for r in routers {
+            let most = self.routers.entry(r.key).or_default();
+            *most = (*most).max(if r.mtu == 0 { u16::MAX } else { r.mtu });
+            if r.shared {
+                self.shared.insert(r.key);
+            }
         }
     }
 

@@ -102,6 +102,17 @@ impl Member {
     }
 }
 
+/// Whether a member of a multipath route can take traffic, the best last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum MemberState {
+    /// Its link or tunnel is down.
+    Down,
+    /// Nobody knows where its router is.
+    Unresolved,
+    /// Up, and its router is resolved or not needed.
+    Ready,
+}
+
 /// Idle time after which a session ends, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -406,28 +417,45 @@ impl Snapshot {
         self.source_checks = self.source_checks(prefixes);
     }
 
-    /// The member of a multipath route for a flow: by weight, the same for the same hash.
+    /// The member of a multipath route for a flow: by weight, the same for the same hash. Members whose link is down, or
+    /// whose router is not resolved, take no traffic while there are others (Linux: `fib_multipath_use_neigh`).
     pub fn choose<'r>(&self, members: &'r [Member], hash: u64) -> Option<&'r Member> {
         if let [only] = members {
             return Some(only);
         }
-        // Ways out that are down take no traffic while another is up.
-        let usable = |m: &&Member| match m.tunnel {
-            None => self.port(m.port).is_some_and(|p| p.up),
-            Some(no) => self.tunnel(no).is_some_and(|t| t.state.is_up()),
-        };
-        let any_up = members.iter().any(|m| usable(&m));
-        let alive = || members.iter().filter(move |m| !any_up || usable(m));
-        let total: u64 = alive().map(|m| u64::from(m.weight.max(1))).sum();
+        let (mut best, mut total) = (MemberState::Down, 0);
+        for m in members {
+            let state = self.member_state(m);
+            if state > best {
+                (best, total) = (state, 0);
+            }
+            total += if state == best { u64::from(m.weight.max(1)) } else { 0 };
+        }
         let mut at = ((u128::from(hash) * u128::from(total)) >> 64) as u64;
-        for m in alive() {
+        let mut chosen = members.first();
+        // Routers come and go while this runs: whatever is found then is as good as another.
+        for m in members.iter().filter(|m| self.member_state(m) == best) {
+            chosen = Some(m);
             let w = u64::from(m.weight.max(1));
             if at < w {
-                return Some(m);
+                break;
             }
             at -= w;
         }
-        None
+        chosen
+    }
+
+    fn member_state(&self, m: &Member) -> MemberState {
+        let up = match m.tunnel {
+            None => self.port(m.port).is_some_and(|p| p.up),
+            Some(no) => self.tunnel(no).is_some_and(|t| t.state.is_up()),
+        };
+        let resolved = || m.tunnel.is_some() || m.via.is_none_or(|via| self.resolved(m.port, via).is_some());
+        match up {
+            false => MemberState::Down,
+            true if resolved() => MemberState::Ready,
+            true => MemberState::Unresolved,
+        }
     }
 
     /// The address from which the gateway speaks into a tunnel that has none: one of the LAN.

@@ -238,6 +238,11 @@ impl Mirror {
         Ok(())
     }
 
+    /// Whether a neighbour is kept resolved.
+    pub fn is_managed(&self, ifindex: u32, ip: IpAddr) -> bool {
+        self.managed.contains(ifindex, ip)
+    }
+
     /// The neighbours that are kept resolved.
     pub fn managed(&self) -> Vec<(u32, IpAddr)> {
         self.managed.all().collect()

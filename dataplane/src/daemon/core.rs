@@ -102,6 +102,7 @@ impl Daemon {
         if self.timers.floods.is_due() {
             self.check_floods();
             self.check_neighbors();
+            self.keep_shared_routers();
         }
         if self.timers.syn_cookies.is_due() {
             let (config, gateway) = (&self.running.config, &self.publisher.gateway);
@@ -280,6 +281,14 @@ impl Daemon {
         self.publisher.publish(plan, stale, &mut cx);
         let numbers = &self.compiler.numbers.nexthops;
         self.kernel.release_routers(&self.publisher.bindings, |key| numbers.is_router(key));
+        self.keep_shared_routers();
+    }
+
+    /// Packets go by those routers of a multipath route that are resolved, so nobody asks for the others: the kernel keeps
+    /// them resolved, and one that has not answered is used again as soon as it does.
+    fn keep_shared_routers(&mut self) {
+        let routers = self.compiler.numbers.nexthops.shared_routers();
+        self.kernel.keep_routers(routers, &self.publisher.bindings, Nanos(sys::now()));
     }
 
     /// Brings devices, sockets and XDP's port table in line with configuration and links.

@@ -91,6 +91,23 @@ impl KernelView {
         }
     }
 
+    /// Has the kernel keep these routers resolved, as far as their ports are up and it does not yet.
+    pub fn keep_routers(
+        &mut self,
+        routers: impl Iterator<Item = NeighborKey>,
+        bindings: &[PortBinding],
+        now: Nanos,
+    ) {
+        for key in routers {
+            let port = bindings.get(key.0.index()).filter(|b| b.port.up);
+            if let Some(ifindex) = port.and_then(|b| b.l3_ifindex)
+                && !self.mirror.is_managed(ifindex, key.1)
+            {
+                self.resolve(key, ifindex, true, now);
+            }
+        }
+    }
+
     /// Neighbors have changed: those that were asked for and have an answer are no longer waited for, and those that have
     /// failed are forgotten by the kernel too.
     pub fn settle_neighbors(&mut self, changed: &[(u32, IpAddr)], bindings: &[PortBinding]) {

@@ -151,7 +151,7 @@ fn one_port_does_not_take_the_numbers_of_the_others() {
     assert!(b.numbers.refused() > 0);
     assert!(b.set(v4(0, 1), Some(MAC)), "the other family");
     assert!(b.set(v6(1, 1), Some(MAC)), "another port");
-    b.numbers.set_routers([(v6(0, 99_999), 0)]);
+    b.numbers.set_routers([RouterUse { key: v6(0, 99_999), mtu: 0, shared: false }]);
     assert!(b.set(v6(0, 99_999), Some(MAC)), "a router of the same port");
     // They go, and all is as before.
     (0..40_000).for_each(|n| {

@@ -8,6 +8,7 @@ mod fec;
 mod floods;
 mod forward;
 mod fragments;
+mod multipath;
 mod nat;
 mod neighbors;
 mod qos;
