@@ -76,7 +76,8 @@ pub fn assemble(
     numbers: &mut Numbers,
     problems: &mut Vec<Problem>,
 ) -> (Snapshot, RecordPlan) {
-    numbers.nexthops.set_routers(spec.routes.iter().flat_map(|(_, route)| routers(route)));
+    let unused = spec.unused_routes.values().flat_map(|members| routers(members, false));
+    numbers.nexthops.set_routers(spec.routes.iter().flat_map(|(_, route)| routers_of(route)).chain(unused));
     let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors, spec.now);
     if !complete {
         problems.push(Problem::TooManyNextHops);
@@ -121,12 +122,15 @@ pub fn assemble(
 }
 
 /// The next hops that a route names.
-fn routers(route: &Route) -> impl Iterator<Item = RouterUse> + '_ {
+fn routers_of(route: &Route) -> impl Iterator<Item = RouterUse> + '_ {
     let members = match route {
         Route::Via(members) => members.as_slice(),
         _ => &[],
     };
-    let shared = members.len() > 1;
+    routers(members, members.len() > 1)
+}
+
+fn routers(members: &[Member], shared: bool) -> impl Iterator<Item = RouterUse> + '_ {
     let of = move |m: &Member| Some(RouterUse { key: (m.port, m.via?), mtu: m.mtu, shared });
     members.iter().filter(|m| m.tunnel.is_none()).filter_map(of)
 }

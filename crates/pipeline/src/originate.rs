@@ -108,11 +108,13 @@ pub struct ReplyPath {
     pub mtu: u16,
 }
 
-/// The way by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends).
+/// The way by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends), by the same line to the
+/// Internet by which the packet in question came.
 /// `near`: where who waits for the packet is, and its link address, if it did not come by a tunnel.
 pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>) -> Option<ReplyPath> {
+    let back = |m| near.map_or(m, |(asked, _)| snap.return_member(m, to, asked));
     let routed = match snap.route(to) {
-        Some(Route::Via(members)) => snap.choose(members, 0).and_then(|m| egress(snap, m, to, 0).ok()),
+        Some(Route::Via(members)) => snap.choose(members, 0).and_then(|m| egress(snap, back(m), to, 0).ok()),
         _ => None,
     };
     let (port, tunnel, next, mtu) = match routed {

@@ -5,6 +5,7 @@
 //! snapshot.
 
 mod outer_path;
+mod return_path;
 mod reverse_path;
 
 use crate::fib::Fib;

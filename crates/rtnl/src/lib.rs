@@ -50,6 +50,7 @@ mod mirror;
 mod request;
 mod route;
 mod socket;
+mod source_routes;
 mod tables;
 mod types;
 mod wire;
@@ -61,5 +62,6 @@ pub use mirror::Mirror;
 pub use route::{
     Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, RouterPreference, Table,
 };
+pub use source_routes::{SourceRoute, SourceRoutes};
 pub use tables::Tables;
 pub use types::{Address, Link, Neighbor, NeighborState, Scope};

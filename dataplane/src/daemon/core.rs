@@ -6,6 +6,7 @@ use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
 use super::publisher::{Context, Publisher};
 use super::running_config::{Applied, RunningConfig};
+use super::source_routes;
 use super::stale_flows::{StaleFlows, stale_flows};
 use super::telemetry::Telemetry;
 use super::timers::Timers;
@@ -103,6 +104,7 @@ impl Daemon {
             self.check_floods();
             self.check_neighbors();
             self.keep_shared_routers();
+            self.set_source_routes(false);
         }
         if self.timers.syn_cookies.is_due() {
             let (config, gateway) = (&self.running.config, &self.publisher.gateway);
@@ -232,6 +234,7 @@ impl Daemon {
         }
         let stale = stale_flows(&changes, &self.publisher.routes);
         self.recompile(self.publisher.epoch(), &stale);
+        self.set_source_routes(changes.links);
         // A port without an address takes DHCP offers; one with an address does not.
         if changes.links || changes.addrs {
             self.reconcile_devices();
@@ -282,6 +285,11 @@ impl Daemon {
         let numbers = &self.compiler.numbers.nexthops;
         self.kernel.release_routers(&self.publisher.bindings, |key| numbers.is_router(key));
         self.keep_shared_routers();
+    }
+
+    fn set_source_routes(&mut self, links: bool) {
+        let wanted = source_routes::wanted(&self.publisher.routes, &self.publisher.bindings);
+        self.kernel.set_source_routes(&wanted, links);
     }
 
     /// Packets go by those routers of a multipath route that are resolved, so nobody asks for the others: the kernel keeps

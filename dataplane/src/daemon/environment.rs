@@ -4,6 +4,8 @@ use crate::config_file;
 use anyhow::{Context, Result, anyhow, bail};
 use sag_bpf::LoadError;
 use sag_model::config::{Config, Dataplane};
+use sag_rtnl::SourceRoutes;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -73,6 +75,18 @@ pub fn remove(d: &Dataplane) -> Result<()> {
     match retry_while_locked(|| sag_bpf::unload(&d.pin_dir, &lock))? {
         true => println!("removed programs, links and maps of {}", d.pin_dir.display()),
         false => println!("nothing is loaded in {}", d.pin_dir.display()),
+    }
+    remove_source_routes()
+}
+
+/// Removes the rules by which the kernel answers by the line of the question.
+fn remove_source_routes() -> Result<()> {
+    let mut routes = SourceRoutes::open().context("cannot read the kernel's rules (netlink)")?;
+    if !routes.is_empty() {
+        routes
+            .set(&BTreeSet::new())
+            .context("cannot remove the kernel's rules for answers of the box itself")?;
+        println!("removed the rules for answers of the box itself");
     }
     Ok(())
 }

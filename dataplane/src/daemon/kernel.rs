@@ -7,8 +7,8 @@ use sag_compile::PortBinding;
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::nat::NatState;
 use sag_pipeline::snapshot::{NeighborKey, NeighborTable, Snapshot};
-use sag_rtnl::{Changes, Mirror, NeighborState, Tables};
-use std::collections::BTreeMap;
+use sag_rtnl::{Changes, Mirror, NeighborState, SourceRoute, SourceRoutes, Tables};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Neighbors that are probed at a time, at most.
@@ -23,6 +23,9 @@ pub struct KernelView {
     ifindexes: BTreeMap<PortIdx, u32>,
     /// Announcements about links that were looked at.
     link_notices: u64,
+    source_routes: SourceRoutes,
+    /// Why they could not be set, if so; it is in the log.
+    source_routes_error: Option<String>,
 }
 
 impl KernelView {
@@ -34,6 +37,8 @@ impl KernelView {
             resolver: Resolver::default(),
             ifindexes: BTreeMap::new(),
             link_notices: 0,
+            source_routes: SourceRoutes::open().context("cannot read the kernel's rules (netlink)")?,
+            source_routes_error: None,
         })
     }
 
@@ -59,6 +64,21 @@ impl KernelView {
             tracing::warn!("kernel notifications were lost; all tables were read again");
         }
         changes.any().then_some(changes)
+    }
+
+    /// Has the kernel send what it says from these addresses by their lines. `links`: links have changed, and routes may have
+    /// gone with them.
+    pub fn set_source_routes(&mut self, wanted: &BTreeSet<SourceRoute>, links: bool) {
+        if links {
+            self.source_routes.forget_routes();
+        }
+        let error = self.source_routes.set(wanted).err().map(|e| e.to_string());
+        if let Some(error) = &error
+            && self.source_routes_error.as_ref() != Some(error)
+        {
+            tracing::warn!(%error, "some answers of the box itself go by the default route, not by the line of the question");
+        }
+        self.source_routes_error = error;
     }
 
     /// Whether the kernel has announced anything about a link since the last call.

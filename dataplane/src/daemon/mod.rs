@@ -43,6 +43,7 @@ mod repairs;
 mod report;
 mod running_config;
 mod saver;
+mod source_routes;
 mod stale_flows;
 mod start;
 mod syn_cookies;

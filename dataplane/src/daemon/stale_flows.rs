@@ -43,8 +43,9 @@ pub fn stale_flows(changes: &Changes, routes: &[RouteRow]) -> Vec<StaleFlows> {
         // What table `main` says hides longer prefixes of table `default`, which is asked afterwards.
         let later = routes.iter().filter(|r| r.table == Table::Default && prefix.contains(&r.dst));
         for row in row.into_iter().chain(later) {
-            let Route::Via(members) = &row.route else { continue };
-            out.extend(members.iter().map(|m| match m.via {
+            let used = if let Route::Via(members) = &row.route { members.as_slice() } else { &[] };
+            // Answers may go by ways that are not in use.
+            out.extend(used.iter().chain(&row.unused).map(|m| match m.via {
                 _ if m.tunnel.is_some() => StaleFlows::All,
                 Some(via) => StaleFlows::Gateway(m.port, via),
                 None => StaleFlows::OnLink(m.port, *prefix),

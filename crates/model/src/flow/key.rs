@@ -23,6 +23,11 @@ impl IngressId {
         IngressId(port.0 as u16)
     }
 
+    /// The port that it is, if it is one.
+    pub const fn as_port(self) -> Option<PortIdx> {
+        if self.0 < PortIdx::MAX as u16 { Some(PortIdx(self.0 as u8)) } else { None }
+    }
+
     /// A tunnel, by its number.
     #[inline]
     pub const fn tunnel(no: u8) -> IngressId {

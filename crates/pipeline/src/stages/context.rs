@@ -44,6 +44,8 @@ pub struct PacketContext<'f> {
     pub to_port: Option<u16>,
     /// The translation of an IPv4 session that the packet belongs to.
     pub translation: Option<Translation>,
+    /// The port by which the question came that the packet answers, if it was to an address that is translated.
+    pub asked_by: Option<PortIdx>,
     /// The bindings that are in use.
     pub nat: &'f NatState,
 }

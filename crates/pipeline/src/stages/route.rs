@@ -152,7 +152,10 @@ pub(super) fn route<T: Tracer>(
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
-    let member = lookup(snap, draft.dst, ctx.hash)?;
+    let mut member = lookup(snap, draft.dst, ctx.hash)?;
+    if let Some(port) = ctx.asked_by {
+        member = snap.return_member(member, draft.dst, port);
+    }
     trace.step(Stage::Route, || describe(snap, member, ctx.hash));
     draft.egress = egress(snap, member, draft.dst, ctx.hash)?;
     let Some(port) = snap.port(draft.egress.port) else {

@@ -182,7 +182,7 @@ impl Pipeline {
             _ => None,
         };
         let known = self.known::<R>(snap, s, related);
-        let (mut to, mut to_port, mut translation) = (None, None, None);
+        let (mut to, mut to_port, mut translation, mut asked_by) = (None, None, None, None);
         if let Some(no) = related.or(s.found) {
             let (r, first) = (table.record(no), table.record(RecordNo::forward(no.session())));
             let (key, old) = (r.key(), first.key());
@@ -197,6 +197,8 @@ impl Pipeline {
                 }
                 _ => None,
             };
+            let forwarded = translation.filter(|t: &Translation| t.reply && t.old.1 != t.new.1);
+            asked_by = forwarded.and_then(|_| first.ingress().as_port());
         }
         let ctx = PacketContext {
             p: &s.p,
@@ -216,6 +218,7 @@ impl Pipeline {
             to,
             to_port,
             translation,
+            asked_by,
             nat: &self.tables.nat,
         };
         (ctx, Seen { known, related, opening: None })

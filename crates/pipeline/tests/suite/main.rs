@@ -16,6 +16,7 @@ mod random;
 mod reassembly;
 mod reassembly_model;
 mod refused;
+mod returns;
 mod sessions;
 mod spoofed;
 mod syn_cookies;

@@ -1,0 +1,40 @@
+//! Answers leave by the line by which the question came.
+//!
+//! A gateway with several lines to the Internet has an address of each provider's, and none of them carries packets from
+//! addresses of another (RFC 2827). So what answers a question to such an address goes back by its line, whichever has the
+//! better metric: by the route's member at that port, or by that of a route which is not in use.
+
+use super::{Member, Route, Snapshot};
+use sag_model::{PortIdx, Zone};
+use std::net::IpAddr;
+
+impl Snapshot {
+    /// The member of a route to `to` by which answers to a question leave that came by port `asked`; `usual`: the member that
+    /// packets to `to` go by. It is another one only among the lines to the Internet, and while that port is up and a route
+    /// leads out by it.
+    pub fn return_member<'s>(&'s self, usual: &'s Member, to: IpAddr, asked: PortIdx) -> &'s Member {
+        let is_wan = |port| self.port(port).is_some_and(|p| p.zone == Zone::Wan);
+        let elsewhere = usual.tunnel.is_none() && usual.port != asked;
+        if !elsewhere || !is_wan(asked) || !is_wan(usual.port) {
+            return usual;
+        }
+        self.member_by(to, asked).unwrap_or(usual)
+    }
+
+    /// A way to an address by a port that is up, in use or not: of the longest prefix, else of the default route.
+    fn member_by(&self, to: IpAddr, port: PortIdx) -> Option<&Member> {
+        self.port(port).filter(|p| p.up)?;
+        let default = if to.is_ipv4() { self.fib4.default_route() } else { self.fib6.default_route() };
+        let routes = [self.route_no(to), default].into_iter().flatten();
+        routes.filter_map(|no| self.member_of(no, port)).next()
+    }
+
+    /// The first way of a route by a port, one whose router is resolved before others.
+    fn member_of(&self, no: u32, port: PortIdx) -> Option<&Member> {
+        let Some(Route::Via(used)) = self.routes.get(no as usize) else { return None };
+        let unused = self.unused_routes.get(&no).map_or(&[][..], Vec::as_slice);
+        let by_port = || used.iter().chain(unused).filter(|m| m.tunnel.is_none() && m.port == port);
+        let is_ready = |m: &&Member| m.via.is_none_or(|via| self.resolved(port, via).is_some());
+        by_port().find(is_ready).or_else(|| by_port().next())
+    }
+}
