@@ -20,6 +20,8 @@ class Segment(NamedTuple):
     ack: int
     size: int
     kind: str
+    # Of a connection that both hosts have opened at once.
+    of_both: bool
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Conversation:
 
     def say(self, up: bool, flags: int, seq: int, ack: int, kind: str, size: int = 0) -> None:
         """A segment, as often as it is seen: it may be lost behind the gateway, and come again."""
-        segment = Segment(up, flags, seq & MASK, ack & MASK if flags & ACK else 0, size, kind)
+        segment = Segment(up, flags, seq & MASK, ack & MASK if flags & ACK else 0, size, kind, self.of_both)
         self.segments += [segment] * (2 if self.rng.random() < 0.1 else 1)
 
     def connection(self, number: int) -> None:
@@ -51,6 +53,7 @@ class Conversation:
         self.client, self.server = Host(rng.getrandbits(32)), Host(rng.getrandbits(32))
         c, s = self.client.next, self.server.next
         kind = rng.choices(["normal", "refused", "both"], [8, 1, 1])[0]
+        self.of_both = kind == "both"
         if kind == "refused":
             self.say(True, SYN, c, 0, "SYN")
             self.say(False, RST | ACK, 0, c + 1, "refusal")
