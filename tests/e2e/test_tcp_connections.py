@@ -14,6 +14,7 @@ import pytest
 from harness.config import acl_table, lab_config
 from harness.lab import Addresses as A
 from harness.nat import nat_config, receive
+from harness.port_counters import restarted
 from harness.wire import IP, TCP, Ether, IPv6
 
 TCP_REPAIR = 19
@@ -269,6 +270,10 @@ STORIES = (
 )
 
 
+def ends_of(lab, family, natted):
+    return Ends(lab, family, A.GW_WAN[4] if natted and family == 4 else None)
+
+
 def run_all(lab, stories, natted):
     """All stories in both families, at once: most of their time they wait for repetitions."""
 
@@ -281,7 +286,7 @@ def run_all(lab, stories, natted):
         return None
 
     jobs = [(story, family) for story in stories for family in (4, 6)]
-    ends = [Ends(lab, family, A.GW_WAN[4] if natted and family == 4 else None) for _, family in jobs]
+    ends = [ends_of(lab, family, natted) for _, family in jobs]
     with ThreadPoolExecutor(len(jobs)) as pool:
         failures = [why for why in pool.map(one, *zip(*jobs), ends) if why]
     assert not failures, "\n  ".join(["", *failures])
@@ -368,3 +373,79 @@ def test_what_the_other_side_begins_is_judged_anew(gw_changed, lab, setup):
     gw_changed(SETUPS[setup]())
     stories = (after_a_reset, after_both_fins, after_a_fin, after_a_refusal, in_a_live_connection)
     run_all(lab, stories, natted="nat" in setup)
+
+
+# --- a restart between ------------------------------------------------------------------------------
+
+
+def goes_on(ends):
+    client, server = ends.open(ends.listen())
+    yield
+    talk(client, server)
+    client.close()
+    assert server.recv(1) == b""
+
+
+def is_reset(ends):
+    client, server = ends.open(ends.listen())
+    yield
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    server.close()
+    gone(client)
+
+
+def the_client_has_rebooted(ends):
+    listener = ends.listen()
+    client, server = ends.open(listener)
+    yield
+    forget(client)
+    talk(*ends.open(listener))
+    gone(server)
+
+
+def both_have_rebooted(ends):
+    listener = ends.listen()
+    client, server = ends.open(listener)
+    yield
+    forget(client)
+    forget(server)
+    listener.close()
+    refused(ends.connect)
+    talk(*ends.open(ends.listen()))
+
+
+def the_other_side_begins(ends):
+    listener = ends.listen()
+    client, server = ends.open(listener)
+    yield
+    forget(client)
+    forget(server)
+    listener.close()
+    outside_begins(ends)
+
+
+@pytest.mark.sag
+def test_a_restarted_gateway_knows_no_numbers(gw_changed, accounting, lab):
+    config = SETUPS["nat"]()
+    gw = gw_changed(config)
+    stories = (goes_on, is_reset, the_client_has_rebooted, both_have_rebooted, the_other_side_begins)
+    begun = [(story, family, ends_of(lab, family, True)) for story in stories for family in (4, 6)]
+    halves = [story(ends) for story, _, ends in begun]
+    for half in halves:
+        next(half)
+    gw.kill()
+    restarted(gw, accounting, config, quiet=False)
+
+    def rest(story, family, half):
+        try:
+            next(half, None)
+        except (Exception, pytest.fail.Exception) as why:
+            return f"{story.__name__}, IPv{family}: {type(why).__name__}: {why}"
+        return None
+
+    with ThreadPoolExecutor(len(halves)) as pool:
+        failures = [why for why in pool.map(lambda one, half: rest(*one[:2], half), begun, halves) if why]
+    for _, _, ends in begun:
+        ends.close()
+    accounting.open()
+    assert not failures, "\n  ".join(["", *failures])
