@@ -169,6 +169,8 @@ fn quote_addresses(quote: &mut [u8], ihl: usize, (addrs, ports): (u64, u32)) {
         }
         _ if echo => {
             let id = if matches!(t[0], 8 | 13) { ports as u16 } else { (ports >> 16) as u16 };
+            // As in [`packet4`]: with the identifier 0 the sum above may be that of the other direction.
+            let sum = checksum::fold(checksum::delta16(u16::from_le_bytes([t[4], t[5]]), id));
             t[4..6].copy_from_slice(&id.to_le_bytes());
             add(t, 2, sum);
         }
