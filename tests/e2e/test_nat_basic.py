@@ -2,12 +2,14 @@
 
 import re
 import socket
+import time
 
 import pytest
 
 from harness.lab import Addresses as A
-from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, forward, nat_config, receive, seen_as, table, talk
+from harness.nat import LAN2_OTHER, SPARE_EXPRESS, SPARE_WAN, forward, nat_config, receive, seen_as, silent, table, talk
 from harness.traffic import http_server, iperf
+from harness.waiting import TIMEOUT
 from harness.wire import ICMP, IP, Ether, IPv6, Raw, marked
 
 pytestmark = pytest.mark.sag
@@ -449,3 +451,46 @@ def test_fragmented_udp_by_a_forward(gw, lab, peers):
 def test_fragmented_hairpin(gw, lab, peers):
     server, client = peers.udp(lab.lan2, LAN2, 9002), peers.udp(lab.lan1, port=5402)
     assert seen_as(client, server, (WAN, 7002), data=bytes(5000)) == (WAN, 5402)
+
+
+def test_connections_of_the_box_keep_their_ports(gw, lab, peers):
+    """A host that picks the port of one of the gateway's connections gets another one; both go on."""
+    listener, server = peers.listen(lab.inet, INET, 5390), peers.udp(lab.inet, INET, 5391)
+    box = peers.connect(lab.gw, (INET, 5390), source=(WAN, 41000))
+    accepted, _ = peers.accept(listener)
+    asker = peers.udp(lab.gw, WAN, 41001)
+    asker.connect((INET, 5391))
+    # The kernel announces no new sockets: they are read once a second.
+    time.sleep(1.5)
+    inside = peers.connect(lab.lan1, (INET, 5390), source=("0.0.0.0", 41000))
+    other, peer = peers.accept(listener)
+    assert peer[0] == WAN and peer[1] != 41000
+    talk(inside, other, 50000)
+    talk(box, accepted, 50000)
+    seen, port = seen_as(peers.udp(lab.lan1, port=41001), server, (INET, 5391))
+    assert seen == WAN and port != 41001
+    asker.send(b"box?")
+    assert server.recvfrom(10) == (b"box?", (WAN, 41001))
+    server.sendto(b"box!", (WAN, 41001))
+    assert asker.recv(10) == b"box!"
+
+
+def test_a_connection_of_the_box_takes_its_port_back(gw, lab, peers):
+    """The very tuple of a session that was there before the socket: within two seconds the answers are the box's."""
+    server = peers.udp(lab.inet, INET, 5392)
+    client = peers.udp(lab.lan1, port=41002)
+    assert seen_as(client, server, (INET, 5392)) == (WAN, 41002)
+    box = peers.udp(lab.gw, WAN, 41002, timeout=0.2)
+    box.connect((INET, 5392))
+    until = time.monotonic() + TIMEOUT
+    while True:
+        server.sendto(b"answer", (WAN, 41002))
+        try:
+            assert box.recv(10) == b"answer"
+            break
+        except TimeoutError:
+            assert time.monotonic() < until
+    while not silent(client, 0.1):
+        pass
+    seen, port = seen_as(client, server, (INET, 5392))
+    assert seen == WAN and port != 41002

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::request;
 use crate::socket::Requester;
 use ipnet::Ipv4Net;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Changes IPv4 addresses and default routes in the network namespace in which it was opened. Needs
@@ -18,7 +19,7 @@ impl Editor {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Editor> {
-        Ok(Editor { requester: Requester::open()? })
+        Ok(Editor { requester: Requester::open(NETLINK_ROUTE)? })
     }
 
     /// Adds an address with its prefix length.

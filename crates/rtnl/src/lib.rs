@@ -50,6 +50,7 @@ mod mirror;
 mod request;
 mod route;
 mod socket;
+mod sockets;
 mod source_routes;
 mod tables;
 mod types;
@@ -62,6 +63,7 @@ pub use mirror::Mirror;
 pub use route::{
     Nexthop, NexthopObject, NexthopTarget, Route, RouteKind, RouteProtocol, RouterPreference, Table,
 };
+pub use sockets::{OwnSocket, SocketReader};
 pub use source_routes::{SourceRoute, SourceRoutes};
 pub use tables::Tables;
 pub use types::{Address, Link, Neighbor, NeighborState, Scope};

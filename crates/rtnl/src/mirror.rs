@@ -13,6 +13,7 @@ use crate::socket::{Listener, Received, Requester};
 use crate::tables::Tables;
 use crate::types::{Neighbor, NeighborState};
 use crate::wire;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
@@ -59,7 +60,7 @@ impl Mirror {
     pub fn with_receive_buffer(bytes: usize) -> Result<Mirror> {
         let mut mirror = Mirror {
             listener: Listener::open(bytes)?,
-            requester: Requester::open()?,
+            requester: Requester::open(NETLINK_ROUTE)?,
             tables: Tables::default(),
             managed: Managed::default(),
             stale: false,

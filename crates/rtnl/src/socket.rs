@@ -105,8 +105,9 @@ pub(crate) struct Requester {
 }
 
 impl Requester {
-    pub fn open() -> Result<Requester> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open"))?;
+    /// Of a netlink protocol.
+    pub fn open(protocol: isize) -> Result<Requester> {
+        let mut socket = Socket::new(protocol).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
         sockopt::set_socket_timeout(socket.as_fd(), sockopt::Timeout::Recv, Some(TIMEOUT))

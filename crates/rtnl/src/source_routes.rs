@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::socket::Requester;
 use crate::wire::{self, u8_at, u32_at};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -79,7 +80,7 @@ impl SourceRoutes {
     /// # Errors
     /// [`Error`] if the kernel cannot be read.
     pub fn open() -> Result<SourceRoutes> {
-        let mut requester = Requester::open()?;
+        let mut requester = Requester::open(NETLINK_ROUTE)?;
         let mut rules = BTreeSet::new();
         for v6 in [false, true] {
             let dump = |seq| request(RTM_GETRULE, NLM_F_DUMP, &rule_header(v6, 0), &[], seq);

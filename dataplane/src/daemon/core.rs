@@ -18,10 +18,11 @@ use anyhow::Result;
 use sag_compile::{ClockReading, Compiler};
 use sag_model::flow::next_epoch;
 use sag_model::{DropReason, Nanos, PortIdx};
+use sag_pipeline::nat::{Endpoint, Events};
 use sag_pipeline::snapshot::NeighborKey;
 use sag_rtnl::Neighbor;
 use sag_xsk::sys;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 /// Time between two rounds of housekeeping.
@@ -110,8 +111,8 @@ impl Daemon {
             let (config, gateway) = (&self.running.config, &self.publisher.gateway);
             self.telemetry.syn_cookies.check(config, gateway, Instant::now());
         }
-        if self.timers.listening_ports.is_due() {
-            self.kernel.reserve_listening_ports(&self.publisher.snapshot, &self.flows.tables.nat);
+        if self.timers.own_ports.is_due() {
+            self.reserve_own_ports();
         }
         if self.timers.neighbors.is_due() {
             let (bindings, known) = (&self.publisher.bindings, &self.publisher.snapshot.neighbors);
@@ -260,6 +261,21 @@ impl Daemon {
         }
     }
 
+    /// Keeps NAT from the ports of the gateway's own sockets. Of a session that got a new connection's very tuple before the
+    /// socket was seen, the socket wins: the session ends, and its host begins again by another port.
+    fn reserve_own_ports(&mut self) {
+        let new = self.kernel.reserve_own_ports(&self.publisher.snapshot, &self.flows.tables.nat);
+        let mut events = Events::default();
+        for s in new {
+            let (SocketAddr::V4(own), Some(SocketAddr::V4(remote))) = (s.local, s.remote) else { continue };
+            let answers = (s.protocol, endpoint(remote), endpoint(own));
+            if self.flows.end_translated(answers, &self.publisher.snapshot, &mut events) {
+                tracing::info!(%own, %remote, "a connection of the gateway takes its port back from NAT");
+            }
+        }
+        self.telemetry.journal.journal.take(&mut events);
+    }
+
     /// Compiles and publishes under an epoch. A time window of QoS that has begun or ended raises it, so that flows are
     /// classified again; so do other NAT addresses (DHCP), because sessions that were translated to an old address cannot go on, and routes by
     /// which sources may come in elsewhere than before (`reverse_path`).
@@ -394,4 +410,8 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+fn endpoint(a: SocketAddrV4) -> Endpoint {
+    Endpoint { addr: *a.ip(), port: a.port() }
 }

@@ -3,12 +3,12 @@
 use super::grace_periods::GracePeriods;
 use super::workers::Workers;
 use sag_bpf::Gateway;
-use sag_model::Nanos;
 use sag_model::config::Dataplane;
-use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry};
+use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry, Key4, l4_word};
+use sag_model::{Nanos, Zone};
 use sag_packet::parse::Family;
 use sag_pipeline::family::FlowFamily;
-use sag_pipeline::nat::{Events, NatState};
+use sag_pipeline::nat::{Endpoint, Events, NatState};
 use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace, Resizer, TableMemory};
@@ -93,6 +93,22 @@ impl FlowTables {
                 session::end(&self.tables.v6, number, snap, ending)
             }
         }
+    }
+
+    /// Ends the session from inside whose answers look like this: protocol, source, destination. False: there is none.
+    pub fn end_translated(
+        &mut self,
+        (proto, from, to): (u8, Endpoint, Endpoint),
+        snap: &Snapshot,
+        events: &mut Events,
+    ) -> bool {
+        let found = [Zone::Wan, Zone::Overlay].into_iter().find_map(|zone| {
+            let bare = Key4 { addrs: 0, l4: l4_word(0, 0, proto, zone) };
+            let key = FlowRecord4::with_endpoints(&bare, (from, to));
+            self.tables.v4.find(&key, self.tables.v4.hash(&key))
+        });
+        let session = found.filter(|no| no.direction() == 1).map(|no| no.session());
+        session.is_some_and(|number| self.end_session(Family::V4, number, snap, events))
     }
 
     /// Brings the counters of ACL rules up to date. Workers do so as they go round; a large table is left to them.

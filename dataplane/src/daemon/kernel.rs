@@ -1,15 +1,16 @@
-//! The kernel as the daemon sees it: its tables, followed live, and the ports on which it listens.
+//! The kernel as the daemon sees it: its tables, followed live, and the ports that its sockets hold.
 
-use super::listening_ports::ListeningPorts;
 use super::neighbors::{Admission, Resolver};
+use super::own_ports::OwnPorts;
 use anyhow::{Context, Result};
 use sag_compile::PortBinding;
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::nat::NatState;
 use sag_pipeline::snapshot::{NeighborKey, NeighborTable, Snapshot};
-use sag_rtnl::{Changes, Mirror, NeighborState, SourceRoute, SourceRoutes, Tables};
+use sag_rtnl::{Changes, Mirror, NeighborState, OwnSocket, SocketReader, SourceRoute, SourceRoutes, Tables};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 /// Neighbors that are probed at a time, at most.
 const MAX_PROBES: usize = 512;
@@ -17,7 +18,10 @@ const MAX_PROBES: usize = 512;
 /// Mirror of the kernel's tables.
 pub struct KernelView {
     mirror: Mirror,
-    listening: ListeningPorts,
+    sockets: Option<SocketReader>,
+    own: OwnPorts,
+    /// Sockets are not read before.
+    next_read: Instant,
     pub resolver: Resolver,
     /// The interface at which each port's neighbors were asked for.
     ifindexes: BTreeMap<PortIdx, u32>,
@@ -31,9 +35,14 @@ pub struct KernelView {
 impl KernelView {
     pub fn open() -> Result<KernelView> {
         let mirror = Mirror::open().context("cannot read the kernel's tables (netlink)")?;
+        let sockets = SocketReader::open()
+            .inspect_err(|error| tracing::warn!(%error, "sockets of this machine are read from /proc/net"))
+            .ok();
         Ok(KernelView {
             mirror,
-            listening: ListeningPorts::default(),
+            sockets,
+            own: OwnPorts::default(),
+            next_read: Instant::now(),
             resolver: Resolver::default(),
             ifindexes: BTreeMap::new(),
             link_notices: 0,
@@ -195,25 +204,37 @@ impl KernelView {
         }
     }
 
-    /// Keeps NAT from giving sessions a port of the gateway's own addresses on which the gateway itself listens.
-    pub fn reserve_listening_ports(&mut self, snapshot: &Snapshot, nat: &NatState) {
-        if snapshot.nat.externals.is_empty() {
-            return;
+    /// Keeps NAT from giving sessions a port of the gateway's own addresses that a socket of the gateway holds. Returns the
+    /// connected sockets that were not there the last time. A machine with so many sockets that this takes a twentieth of
+    /// the time is read more seldom.
+    pub fn reserve_own_ports(&mut self, snapshot: &Snapshot, nat: &NatState) -> Vec<OwnSocket> {
+        let began = Instant::now();
+        if snapshot.nat.externals.is_empty() || began < self.next_read {
+            return Vec::new();
         }
-        let now = ListeningPorts::now();
-        let changed = now != self.listening;
+        let now = OwnPorts::now(self.sockets.as_mut());
+        self.next_read = began + began.elapsed() * 20;
+        let changed = now != self.own;
         for pool in nat.pools() {
             let local = snapshot.local.contains(&pool.addr().into());
-            pool.reserve(if local { &now.0 } else { &[] });
-            if changed && local {
-                for port in now.udp_ports_of(&pool.forwarded()) {
-                    tracing::warn!(
-                        addr = %pool.addr(), port,
-                        "a UDP socket of the gateway has a port that a [[dnat]] entry forwards: the socket gets the packets"
-                    );
+            if !local {
+                pool.reserve(&[]);
+                continue;
+            }
+            pool.reserve(&now.on(pool.addr()));
+            if changed {
+                for port in now.open_udp_of(&pool.forwarded()) {
+                    if !self.own.open_udp_of(&pool.forwarded()).contains(&port) {
+                        tracing::warn!(
+                            addr = %pool.addr(), port,
+                            "a UDP socket of the gateway has a port that a [[dnat]] entry forwards: the socket gets the packets"
+                        );
+                    }
                 }
             }
         }
-        self.listening = now;
+        let new = now.connected.difference(&self.own.connected).copied().collect();
+        self.own = now;
+        new
     }
 }

@@ -7,7 +7,7 @@
 //! | part | duty |
 //! |---|---|
 //! | [`RunningConfig`](running_config::RunningConfig) | the document in force, where it came from, what it warns of |
-//! | [`KernelView`](kernel::KernelView) | links, addresses, routes and neighbors of the kernel; its listening sockets |
+//! | [`KernelView`](kernel::KernelView) | links, addresses, routes and neighbors of the kernel; the ports that its sockets hold |
 //! | [`Resolver`](neighbors::Resolver) | which neighbors the kernel is asked to resolve, and how many at a time |
 //! | [`Compiler`](sag_compile::Compiler), [`EspKeys`](crate::esp::EspKeys) | what forwards by them: plans, and the keys of tunnels |
 //! | [`Publisher`](publisher::Publisher) | what workers and XDP see, and the order in which it changes |
@@ -33,9 +33,9 @@ mod grace_periods;
 mod journal;
 mod kernel;
 mod keys;
-mod listening_ports;
 mod metered_rates;
 mod neighbors;
+mod own_ports;
 mod port_counters;
 mod publisher;
 mod record_file;

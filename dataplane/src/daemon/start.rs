@@ -64,7 +64,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let mut workers = Workers::new(waker);
     let mut cx = PublishContext { keys: &mut keys, workers: &workers, dataplane: &running.config.dataplane };
     let publisher = Publisher::start(gateway, records, plan, &flows.tables.v4, &mut cx);
-    kernel.reserve_listening_ports(&publisher.snapshot, &flows.tables.nat);
+    kernel.reserve_own_ports(&publisher.snapshot, &flows.tables.nat);
     workers.start(&Resources {
         config: &running.config,
         tables: &flows.tables,

@@ -27,8 +27,8 @@ impl Interval {
 /// The intervals of the daemon's housekeeping.
 #[derive(Debug)]
 pub struct Timers {
-    /// New listening sockets of the gateway are noticed.
-    pub listening_ports: Interval,
+    /// New sockets of the gateway are noticed.
+    pub own_ports: Interval,
     /// Stale neighbors in use are probed.
     pub neighbors: Interval,
     /// XDP's maps are compared with what they should contain, and pins with those that were made.
@@ -46,7 +46,7 @@ pub struct Timers {
 impl Default for Timers {
     fn default() -> Timers {
         Timers {
-            listening_ports: Interval::new(Duration::from_secs(1)),
+            own_ports: Interval::new(Duration::from_secs(1)),
             neighbors: Interval::new(Duration::from_secs(15)),
             maps: Interval::new(Duration::from_secs(1)),
             attachments: Interval::new(Duration::from_millis(250)),

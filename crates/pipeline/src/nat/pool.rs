@@ -375,7 +375,7 @@ impl Pool {
             .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
     }
 
-    fn is_reserved(&self, protocol: NatProtocol, port: u16) -> bool {
+    pub(crate) fn is_reserved(&self, protocol: NatProtocol, port: u16) -> bool {
         self.reserved
             .get(word_of(protocol, port))
             .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)

@@ -241,6 +241,10 @@ impl Pipeline {
                     if protocol != NatProtocol::Icmp && range.contains(&alike) { alike } else { port }
                 }
             };
+            let taken = |p| source.is_some_and(|s| s.pool.is_reserved(p, port));
+            if snat.port.is_none() && protocol.is_some_and(taken) {
+                continue;
+            }
             let new = R::with_endpoints(key, (external(port), to));
             match self.create::<R>(first, (key, &new), *refs) {
                 Err(NotCreated::Exists(_)) => {}

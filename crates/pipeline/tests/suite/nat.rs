@@ -2,7 +2,7 @@
 
 use sag_model::DropReason;
 use sag_packet::proto::*;
-use sag_pipeline::nat::{Behavior, Kind, NatProtocol, NatState};
+use sag_pipeline::nat::{Behavior, Kind, NatProtocol, NatState, POOL_WORDS};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_testkit::*;
 use std::time::Duration;
@@ -101,6 +101,26 @@ fn the_gateways_own_ports_are_its_own() {
     let mut r = masquerade(Ei, Ei);
     assert_eq!(r.send(&Pkt::tcp(FAR, WAN_IP, 50000, 22, TCP_SYN).into_port(WAN)), Outcome::Kernel);
     assert_eq!(r.send(&Pkt::udp(FAR, WAN_IP, 53, 40000).into_port(WAN)), Outcome::Kernel);
+}
+
+#[test]
+fn ports_that_the_gateways_sockets_hold_are_taken() {
+    // Whether ports are bound or the session table alone keeps sessions apart.
+    for (m, f) in [(Ei, Ad), (Ad, Ad), (Apd, Apd)] {
+        let mut r = masquerade(m, f);
+        let pool = r.snap.nat.sources[0].pool.clone();
+        let mut held = vec![0u64; POOL_WORDS];
+        for (protocol, port) in [(NatProtocol::Tcp, 41000usize), (NatProtocol::Udp, 41001)] {
+            held[protocol as usize * POOL_WORDS / 2 + port / 64] |= 1 << (port % 64);
+        }
+        pool.reserve(&held);
+        let outside = |r: &mut Rig, p: Pkt| ends(&r.send(&p)).0.1;
+        assert_ne!(outside(&mut r, Pkt::tcp(HOST, FAR, 41000, 80, TCP_SYN)), 41000);
+        assert_eq!(outside(&mut r, Pkt::tcp(HOST, FAR, 41001, 80, TCP_SYN)), 41001);
+        assert_ne!(outside(&mut r, Pkt::udp(HOST, FAR, 41001, 80)), 41001);
+        pool.reserve(&[]);
+        assert_eq!(outside(&mut r, Pkt::tcp(HOST2, FAR, 41000, 80, TCP_SYN)), 41000, "{m:?} {f:?}");
+    }
 }
 
 #[test]
