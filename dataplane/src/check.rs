@@ -4,10 +4,11 @@
 use crate::config_file;
 use sag_acl::analysis::{self, Kind, Limits};
 use sag_acl::{Addr, Key, Rule};
-use sag_compile::{FamilyRule, accepts, class_of, compile_rule};
+use sag_compile::{FamilyRule, Problem, accepts, class_of, compile_rule, dnat_to_self, port_addresses};
 use sag_model::config::{Acl, AclRule, Config, protocol_name};
 use sag_model::control::Finding;
 use sag_pipeline::policy::Class;
+use sag_rtnl::Mirror;
 use sag_text::escape_lines;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -22,6 +23,10 @@ pub fn check(path: &Path) -> ExitCode {
             let c = &checked.config;
             if let Some(w) = config_file::exposed_keys(path, c) {
                 eprintln!("warning: {}", escape_lines(&w));
+            }
+            if let Some(problems) = forwards_to_this_machine(c) {
+                eprintln!("{}", escape_lines(&problems));
+                return ExitCode::FAILURE;
             }
             for f in findings(c) {
                 eprintln!("warning: {}", escape_lines(&f.text));
@@ -41,6 +46,17 @@ pub fn check(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Port forwards to addresses that this machine has on the ports of the configuration, which the kernel alone knows. On
+/// another machine than the gateway there are no such devices.
+fn forwards_to_this_machine(config: &Config) -> Option<String> {
+    let mirror = Mirror::open().ok()?;
+    let own = port_addresses(config, mirror.tables());
+    let to_self = dnat_to_self(config, |addr| own.contains(&addr));
+    let text = |(id, addr): (&str, Ipv4Addr)| Problem::DnatToSelf { id: id.into(), addr }.to_string();
+    let texts: Vec<_> = to_self.into_iter().map(text).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
 type Named<'c> = (&'c Acl, &'c AclRule);

@@ -494,3 +494,14 @@ def test_a_connection_of_the_box_takes_its_port_back(gw, lab, peers):
         pass
     seen, port = seen_as(client, server, (INET, 5392))
     assert seen == WAN and port != 41002
+
+
+def test_a_forward_to_the_box_itself_is_refused(gw, lab, tmp_path):
+    """By `check` on the gateway, though its addresses are the kernel's and not in the file."""
+    path = tmp_path / "self.toml"
+    path.write_text(nat_config(*FORWARDS, forward("self", "tcp", "8443", (A.GW_LAN_A[4], "443"))))
+    code, output = gw.foreground("check", "--config", path)
+    assert code != 0 and f"dnat self: {A.GW_LAN_A[4]} is an address of the gateway itself" in output
+    path.write_text(CONFIG)
+    code, output = gw.foreground("check", "--config", path)
+    assert code == 0, output

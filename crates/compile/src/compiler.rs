@@ -87,7 +87,7 @@ impl Compiler {
                 .collect(),
             neighbors: self.neighbors(config, tables, &bindings),
             acl: self.acl.compile(config, &mut problems),
-            nat: self.nat.compile(config, (tables, &bindings), &rows, &local),
+            nat: self.nat.compile(config, (tables, &bindings), &rows, &local, &mut problems),
             qos: self.qos.compile(config, &ports, clock.wall, &mut problems),
             tunnels,
             syn_cookies: syn_cookies::compile(config, &ports, self.syn_cookies),

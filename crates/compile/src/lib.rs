@@ -52,10 +52,10 @@ pub use acl::{AclCompiler, FamilyRule, accepts, class_of, compile_rule, compile_
 pub use assemble::{GatewaySpec, Numbers, assemble};
 pub use clock::ClockReading;
 pub use compiler::Compiler;
-pub use nat::NatCompiler;
+pub use nat::{NatCompiler, dnat_to_self};
 pub use nexthops::{NeighborLinks, NextHopNumbers, NextHopPlan, NextHopTable, REST};
 pub use plan::{Plan, RecordPlan};
-pub use ports::{DeviceSlots, NO_DEVICE, PortBinding};
+pub use ports::{DeviceSlots, NO_DEVICE, PortBinding, port_addresses};
 pub use problem::Problem;
 pub use qos::{QosCompiler, limit_text};
 pub use records::SharedRecords;

@@ -1,6 +1,7 @@
 //! NAT: from the configuration and the current addresses of the ports to what the pipeline translates.
 
 use crate::ports::PortBinding;
+use crate::problem::Problem;
 use crate::routes::RouteRow;
 use sag_model::PortIdx;
 use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog};
@@ -28,6 +29,7 @@ impl NatCompiler {
         (tables, bindings): (&Tables, &[PortBinding]),
         routes: &[RouteRow],
         local: &AddrSet,
+        problems: &mut Vec<Problem>,
     ) -> NatSpec {
         self.forget_removed(config);
         let preferred = preferred_sources(routes, local);
@@ -63,7 +65,12 @@ impl NatCompiler {
                 hits: self.hits(&e.id),
             })
             .collect();
-        let dnat = config.dnat.iter().map(|d| self.dnat(d)).collect();
+        let to_self = dnat_to_self(config, |addr| local.contains(&IpAddr::V4(addr)));
+        let left_out: HashSet<_> = to_self.iter().map(|(id, _)| *id).collect();
+        let in_force = config.dnat.iter().filter(|d| !left_out.contains(d.id.as_str()));
+        let dnat = in_force.map(|d| self.dnat(d)).collect();
+        problems
+            .extend(to_self.iter().map(|(id, addr)| Problem::DnatToSelf { id: (*id).into(), addr: *addr }));
         NatSpec {
             wan,
             private,
@@ -120,6 +127,12 @@ impl NatCompiler {
     pub fn sessions_made(&self, id: &str) -> u64 {
         self.hits.get(id).map_or(0, |h| h.sessions.load(std::sync::atomic::Ordering::Relaxed))
     }
+}
+
+/// Static entries that forward to an address of the gateway itself: what its own sockets answer passes no translation.
+pub fn dnat_to_self(config: &Config, own: impl Fn(Ipv4Addr) -> bool) -> Vec<(&str, Ipv4Addr)> {
+    let to_self = config.dnat.iter().filter(|d| own(d.internal_ip));
+    to_self.map(|d| (d.id.as_str(), d.internal_ip)).collect()
 }
 
 /// Next hop and preferred source of the default route of IPv4 by a port.

@@ -6,7 +6,7 @@ use sag_model::{MacAddr, PortIdx, Role, Zone};
 use sag_pipeline::snapshot::{AddrSet, Port};
 use sag_rtnl::{Link, RouteKind, Tables};
 use std::collections::{BTreeSet, HashMap};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Slots in XDP's maps.
 const SLOTS: u8 = PortIdx::MAX as u8;
@@ -128,6 +128,19 @@ pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) 
             }
         })
         .collect()
+}
+
+/// The IPv4 addresses that this machine has on the ports of a configuration, those of the file included.
+pub fn port_addresses(config: &Config, tables: &Tables) -> BTreeSet<Ipv4Addr> {
+    let of_link = |b: &PortBinding| tables.addresses_of(b.l3_ifindex.unwrap_or(0)).map(|a| a.addr);
+    let bindings = bind(config, tables, &mut DeviceSlots::default());
+    let of_file = config.ports.iter().flat_map(|p| &p.addresses).map(IpNet::addr);
+    let all = bindings.iter().flat_map(of_link).chain(of_file);
+    all.filter_map(|a| match a {
+        IpAddr::V4(a) => Some(a),
+        IpAddr::V6(_) => None,
+    })
+    .collect()
 }
 
 /// Source address of a port without a device, as in a replay.

@@ -17,6 +17,17 @@ pub enum Problem {
         /// Number of pools.
         limit: usize,
     },
+    /// A port forward to the gateway itself.
+    #[error(
+        "dnat {id}: {addr} is an address of the gateway itself, and its answers would not be translated: the entry is left \
+         out; have the service listen on the external address, or forward to a host in the branch"
+    )]
+    DnatToSelf {
+        /// The entry.
+        id: String,
+        /// Its inside address.
+        addr: Ipv4Addr,
+    },
     /// Two entries ask for different behaviours of one address.
     #[error(
         "two entries translate to {addr} with different mapping or filtering: those of the first one, {by}, are in force"

@@ -260,6 +260,39 @@ snat = true
 }
 
 #[test]
+fn forwards_to_the_gateway_itself_are_left_out() {
+    let entries = r#"
+[[dnat]]
+id = "self"
+type = "Internet"
+ip_protocol = "tcp"
+external_port = "8443"
+internal_port = "443"
+internal_ip = "192.0.2.1"
+[[dnat]]
+id = "server"
+type = "Internet"
+ip_protocol = "tcp"
+external_port = "8444"
+internal_port = "443"
+internal_ip = "192.0.2.10"
+"#;
+    let (config, t) = (config(entries), tables());
+    let plan = Gateway::new().compile(&config, &t, 1, NOW);
+    assert_eq!(
+        plan.problems,
+        [Problem::DnatToSelf { id: "self".into(), addr: "192.0.2.1".parse().unwrap() }]
+    );
+    assert!(plan.problems[0].is_error());
+    let forward = |port| plan.snapshot.nat.forward(Zone::Wan, "203.0.113.2".parse().unwrap(), 6, port);
+    assert!(forward(8443).is_none() && forward(8444).is_some());
+    let own = port_addresses(&config, &t);
+    assert_eq!(dnat_to_self(&config, |a| own.contains(&a)), [("self", "192.0.2.1".parse().unwrap())]);
+    // On a machine without these devices nothing is known.
+    assert!(port_addresses(&config, &Tables::default()).is_empty());
+}
+
+#[test]
 fn learned_routes_are_bounded() {
     let mut c = Gateway::new();
     c.compiler.max_learned = 100;
@@ -569,7 +602,7 @@ fn rules_that_are_gone_are_forgotten() {
         };
         assert_eq!(set.name(slot), Some(&*format!("a1/r{n}")));
         slots.insert(slot.0);
-        c.compiler.nat.compile(&config, (&Tables::default(), &[]), &[], &Default::default());
+        c.compiler.nat.compile(&config, (&Tables::default(), &[]), &[], &Default::default(), &mut Vec::new());
     }
     assert!(slots.len() < 4200, "{} slots for one rule", slots.len());
     assert!(c.compiler.acl.stats("a1", "r1").is_none() && c.compiler.acl.stats("a1", "r5999").is_some());

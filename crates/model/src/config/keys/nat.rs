@@ -124,7 +124,7 @@ table! {
                 .source("AddDnatEntry `ExternalPort`; ranges are ours")
                 .refused_as("IllegalParam")
                 .missing(DNAT_PORTS, "MissingParam");
-        /// Server in the branch.
+        /// Server in the branch; not the gateway itself.
         pub internal_ip: Ipv4Addr as Ipv4Unicast =>
             key()
                 .allowed("IPv4")

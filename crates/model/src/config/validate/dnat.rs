@@ -9,7 +9,7 @@ use crate::config::scope::{Opt, Scope};
 use crate::config::types::{DnatService, DnatType, PortRange};
 use crate::config::value::{self, TCP, UDP, fault, quote};
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 const BAD: &str = "IllegalParam";
 const MISSING: &str = "MissingParam";
@@ -37,6 +37,21 @@ pub(super) fn dnat(raw: &[RawDnat], report: &mut Report<'_>) -> (Vec<Dnat>, Exte
         out.extend(entry(d, &mut s, i, &mut ids, &mut external));
     }
     (out, external)
+}
+
+/// Refuses to forward to an address of the gateway itself, as far as the file has them: what its own sockets answer passes
+/// no translation.
+pub(super) fn not_to_self(raw: &[RawDnat], own: &HashMap<IpAddr, String>, report: &mut Report<'_>) {
+    for (i, d) in raw.iter().enumerate() {
+        let Some(at) = &d.internal_ip else { continue };
+        let Some((addr, of)) = at.get_ref().parse().ok().and_then(|a: IpAddr| Some((a, own.get(&a)?))) else {
+            continue;
+        };
+        let mut s = Scope::new(report, Path::ROOT.item("dnat", i), &d.span);
+        let problem = format!("{addr} is the gateway's own address, of {of}");
+        let remedy = "have the service listen on the external address, or forward to a host in the branch";
+        s.error(&at.span(), "internal_ip", problem, remedy, BAD);
+    }
 }
 
 fn entry(

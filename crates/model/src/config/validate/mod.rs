@@ -43,6 +43,12 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
     let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
+    let own =
+        ports.iter().flat_map(|p| p.addresses.iter().map(move |a| (a.addr(), format!("port {}", p.name))));
+    let own_inside = tunnels
+        .iter()
+        .flat_map(|t| t.addresses.iter().map(move |a| (a.addr(), format!("tunnel {}", t.name))));
+    dnat::not_to_self(&raw.dnat, &own.chain(own_inside).collect(), report);
     let flow_log = raw.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
     warn_not_enforced(raw, report);
     if report.has_errors() {
