@@ -14,6 +14,7 @@ use sag_pipeline::snapshot::{AddrSet, Ingress, Member, Options, Port, Route, Sna
 use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::Tunnels;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A gateway in the pipeline's terms, before anything of it has a number.
@@ -82,7 +83,12 @@ pub fn assemble(
     if !complete {
         problems.push(Problem::TooManyNextHops);
     }
-    let (nat, nat_pools, errors) = spec.nat.plan(&numbers.nat);
+    let v4 = |(addr, port)| match addr {
+        IpAddr::V4(addr) => Some((addr, port)),
+        IpAddr::V6(_) => None,
+    };
+    let tunnel_ports = spec.tunnels.udp_ports().filter_map(v4).collect();
+    let (nat, nat_pools, errors) = nat::NatSpec { tunnel_ports, ..spec.nat }.plan(&numbers.nat);
     problems.extend(errors.into_iter().map(nat_problem));
     let (qos, meters) = numbers.meters.plan(&spec.qos);
     if !meters.is_complete() {

@@ -77,6 +77,7 @@ impl NatCompiler {
             dnat,
             wan_addrs: wans().flat_map(own).collect(),
             hairpin: config.nat.hairpin,
+            tunnel_ports: Vec::new(),
             limits: limits(config),
             local: local
                 .iter()

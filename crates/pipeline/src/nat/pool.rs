@@ -156,6 +156,8 @@ pub struct Pool {
     fixed: Box<[AtomicU64]>,
     /// Ports on which the gateway itself listens: not allocated.
     reserved: Box<[AtomicU64]>,
+    /// Ports at which the gateway's tunnels end.
+    tunnels: Box<[AtomicU64]>,
     /// XDP's copy: in use or forwarded.
     xdp_port_bitmap: &'static [AtomicU64],
     /// Use of ports, by [`NatProtocol`].
@@ -180,6 +182,7 @@ impl Pool {
             taken: words(3 * PORT_WORDS),
             fixed: words(POOL_WORDS),
             reserved: words(POOL_WORDS),
+            tunnels: words(POOL_WORDS),
             xdp_port_bitmap,
             uses: Default::default(),
             exhausted: AtomicU64::new(0),
@@ -221,6 +224,14 @@ impl Pool {
     pub fn reserve(&self, wanted: &[u64]) {
         for (i, r) in self.reserved.iter().enumerate() {
             r.store(wanted.get(i).copied().unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the ports at which the gateway's tunnels end exactly these. What is allocated already stays so: its session ends
+    /// when it is evaluated again.
+    pub(super) fn leave_to_tunnels(&self, wanted: &[u64]) {
+        for (t, want) in self.tunnels.iter().zip(wanted) {
+            t.store(*want, Ordering::Relaxed);
         }
     }
 
@@ -376,9 +387,10 @@ impl Pool {
     }
 
     pub(crate) fn is_reserved(&self, protocol: NatProtocol, port: u16) -> bool {
-        self.reserved
-            .get(word_of(protocol, port))
-            .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
+        [&self.reserved, &self.tunnels].into_iter().any(|bits| {
+            bits.get(word_of(protocol, port))
+                .is_some_and(|w| w.load(Ordering::Relaxed) >> (port % 64) & 1 == 1)
+        })
     }
 
     /// Makes the ports of static forwards exactly these: bits as in `xdp_port_bitmap`.
@@ -416,7 +428,7 @@ impl Pool {
         for n in 0..=words {
             let w = lo / 64 + (start / 64 - lo / 64 + n) % words;
             let mut free = !self.taken[base + w].load(Ordering::Relaxed) & parity;
-            for excluded in [&self.fixed, &self.reserved] {
+            for excluded in [&self.fixed, &self.reserved, &self.tunnels] {
                 free &= !excluded.get(base + w).map_or(0, |f| f.load(Ordering::Relaxed));
             }
             if w == lo / 64 {

@@ -12,6 +12,8 @@ pub struct PoolPlan {
     assigned: Vec<Assigned>,
     /// Ports of static forwards by external address, as the words of XDP's map. Other addresses have none.
     pub(super) forwarded: HashMap<Ipv4Addr, Vec<u64>>,
+    /// Ports at which tunnels end, the same way.
+    pub(super) tunnels: HashMap<Ipv4Addr, Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl NatState {
         let none = [0; POOL_WORDS];
         for pool in self.pools() {
             pool.fix(plan.forwarded.get(&pool.addr()).map_or(&none, |bits| bits));
+            pool.leave_to_tunnels(plan.tunnels.get(&pool.addr()).map_or(&none, |bits| bits));
         }
     }
 }

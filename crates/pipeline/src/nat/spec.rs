@@ -132,6 +132,8 @@ pub struct NatSpec {
     pub limits: Limits,
     /// The gateway's own addresses: what comes to them is looked at by XDP before the kernel gets it.
     pub local: Vec<Ipv4Addr>,
+    /// UDP ports at which tunnels end: no session gets them.
+    pub tunnel_ports: Vec<(Ipv4Addr, u16)>,
 }
 
 /// A part of the specification that cannot be met.
@@ -252,6 +254,10 @@ impl NatSpec {
         }
         let bits = |(addr, e): (&u32, &External)| (Ipv4Addr::from_bits(*addr), fixed_bits(e));
         pools.forwarded = out.externals.iter().map(bits).collect();
+        for (addr, port) in &self.tunnel_ports {
+            let bits = pools.tunnels.entry(*addr).or_insert_with(|| vec![0; POOL_WORDS]);
+            bits[NatProtocol::Udp as usize * PORT_WORDS + usize::from(*port) / 64] |= 1 << (port % 64);
+        }
         (out, pools, errors)
     }
 

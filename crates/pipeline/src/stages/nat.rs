@@ -1,7 +1,7 @@
 //! The translating stages: decisions only. Ports are allocated when the session is made.
 
 use super::decision::{Draft, drop_packet};
-use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer};
+use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer, Translation};
 use crate::nat::{Endpoint, NatProtocol, Snat, Towards};
 use crate::snapshot::Snapshot;
 use sag_model::{DropReason, Zone};
@@ -39,7 +39,10 @@ fn find_dnat<T: Tracer>(
     }
     if let Some(pair) = &ctx.translation {
         let moved = pair.old.0 != pair.new.0 && !snap.nat.owns(pair.new.0.addr);
-        if moved || !snap.nat.dnat_is_current(pair.from, pair.proto, pair.old.1, pair.new.1) {
+        if moved
+            || is_a_tunnels(snap, pair)
+            || !snap.nat.dnat_is_current(pair.from, pair.proto, pair.old.1, pair.new.1)
+        {
             return Err(Disposition::SessionInvalid);
         }
     }
@@ -56,6 +59,11 @@ fn find_dnat<T: Tracer>(
         return if local { Ok(None) } else { Err(drop_packet(DropReason::IcmpUnmatched, None)) };
     }
     let (sport, dport) = ctx.p.ports();
+    if snap.tunnels.takes(IpAddr::V4(dst), IpAddr::V4(src), (ctx.p.proto, dport)) {
+        // What the tunnel did not want of it is the gateway's.
+        trace.step(Stage::Dnat, || format!("{dst}:{dport} is a tunnel's"));
+        return Ok(None);
+    }
     let pool = || snap.nat.externals.get(&dst.to_bits()).and_then(|e| snap.nat.source(e.source?));
     let refuse = |reason| {
         if let Some(s) = pool() {
@@ -100,6 +108,15 @@ fn find_dnat<T: Tracer>(
     }
     // The gateway's own address: what is not translated is for the gateway. Nobody else has others.
     if local { Ok(None) } else { refuse(DropReason::NatFiltered) }
+}
+
+/// Whether one direction of a session is what a tunnel receives, since a tunnel has come to be there.
+fn is_a_tunnels(snap: &Snapshot, pair: &Translation) -> bool {
+    let takes = |own: Endpoint, remote: Endpoint| {
+        snap.tunnels.takes(IpAddr::V4(own.addr), IpAddr::V4(remote.addr), (pair.proto, own.port))
+    };
+    (pair.old.0 != pair.new.0 && takes(pair.new.0, pair.new.1))
+        || (pair.old.1 != pair.new.1 && takes(pair.old.1, pair.old.0))
 }
 
 /// Whether and how the source of a new session is translated.

@@ -107,7 +107,7 @@ impl EspEnds {
             .any(|(a, port)| *a == local && (proto == ESP) == (*port == 0) && matches!(proto, ESP | UDP))
     }
 
-    fn has(&self, local: IpAddr, port: u16) -> bool {
+    pub(super) fn has(&self, local: IpAddr, port: u16) -> bool {
         self.ends.contains(&(local, port))
     }
 }

@@ -415,6 +415,29 @@ impl Tunnels {
         self.ports.contains(&port)
     }
 
+    /// Whether what comes from `remote` to a port of `local` (0: a protocol without) is a tunnel's. No session of NAT may have
+    /// that as one of its directions: XDP looks for sessions before it looks for tunnels.
+    pub fn takes(&self, local: IpAddr, remote: IpAddr, (proto, port): (u8, u16)) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let is_peer = |t: &Tunnel| t.local == local && (t.remote == remote || t.remote_now() == remote);
+        let esp = |port| self.esp_ends.has(local, port) && self.iter().any(is_peer);
+        let end = |proto, port| self.ends.contains_key(&End { local, remote, proto, port });
+        match proto {
+            sag_packet::proto::UDP => esp(port) || end(proto, port),
+            sag_packet::proto::ESP => esp(0),
+            sag_packet::proto::IPV6_IN_IP => end(sag_packet::proto::IPIP, 0),
+            _ => end(proto, 0),
+        }
+    }
+
+    /// Own addresses and UDP ports at which tunnels end.
+    pub fn udp_ports(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+        let plain = self.ends.keys().map(|e| (e.local, e.port));
+        plain.chain(self.esp_ends.iter()).filter(|(_, port)| *port != 0)
+    }
+
     /// Whether a fragment from `remote` may be of a tunnel's packet. Only the first says its port.
     pub fn may_have(&self, local: IpAddr, remote: IpAddr, proto: u8) -> bool {
         let end = |port| End { local, remote, proto, port };

@@ -16,6 +16,7 @@ use crate::tables::SharedTable;
 use sag_model::flow::{Action, FlowAct, RecordNo};
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::parse::{Family, Fragment, L4};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 /// Ports tried for a session that shares them with sessions to other places.
@@ -361,6 +362,12 @@ impl Pipeline {
     ) -> Result<RecordNo, NotCreated> {
         let NewSession { snap, now, s, frame, action, decision } = *first;
         let to = decision.zone;
+        if let (true, Some((own, remote))) = (decision.snat.is_some(), R::endpoints(new))
+            && snap.tunnels.takes(IpAddr::V4(own.addr), IpAddr::V4(remote.addr), (s.p.proto, own.port))
+        {
+            // Its answers would be a tunnel's packets.
+            return Err(NotCreated::Contended);
+        }
         let (reverse, answer) = (R::reverse(new, to), R::reverse(key, to));
         let tick = now.tick().0;
         let flags = match s.p.l4 {

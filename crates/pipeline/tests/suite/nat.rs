@@ -1,6 +1,8 @@
 //! Source and destination translation.
 
 use sag_model::DropReason;
+use sag_packet::Family;
+use sag_packet::encap::Encap;
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Kind, NatProtocol, NatState, POOL_WORDS};
 use sag_pipeline::snapshot::{Member, Route};
@@ -404,6 +406,74 @@ fn messages_without_an_identifier_get_none() {
     let o = r.send(&Pkt::icmp(HOST, FAR, 15, 0, 0x1234_0001, &[]));
     assert_eq!(o.frame()[38..42], [0x12, 0x34, 0, 1]);
     assert_eq!(r.snap.nat.sources[0].pool.bindings(NatProtocol::Icmp).count(), 0);
+}
+
+/// A tunnel of each kind between the WAN address and the peer, and what the peer's packets are.
+fn tunnels_to_the_peer() -> [(Encap, u8, u16); 5] {
+    [
+        (vxlan(7), UDP, 4789),
+        (Encap::Gre { key: None, checksum: false, sequence: false }, 47, 0),
+        (Encap::Ipip, 4, 0),
+        (Encap::Esp { udp: Some(4500) }, UDP, 4500),
+        (Encap::Esp { udp: None }, 50, 0),
+    ]
+}
+
+#[test]
+fn no_session_has_a_tunnels_packets_as_its_answers() {
+    let peer = TUNNEL_ENDS[0].1;
+    for (encap, proto, port) in tunnels_to_the_peer() {
+        for (m, f) in [(Ei, Ad), (Apd, Apd)] {
+            let to_peer = |port| match proto {
+                UDP => Pkt::udp(HOST, peer, port, port),
+                _ => Pkt::new(HOST, peer, proto, vec![8; 16]),
+            };
+            let elsewhere = |port| match proto {
+                UDP => Pkt::udp(HOST2, FAR, port, port),
+                _ => Pkt::new(HOST2, FAR, proto, vec![8; 16]),
+            };
+            let mut r = masquerade(m, f);
+            // Before there is a tunnel it is a session as any other.
+            assert_eq!(ends(&r.send(&to_peer(port))).0.0, WAN_IP);
+            r.commit(|n| {
+                n.tunnel(test_tunnel(1, encap, Family::V4));
+            });
+            let o = r.send(&to_peer(port));
+            if proto == UDP {
+                assert!(o.is_tx() && ends(&o).0.1 != port, "{encap:?}: {o:?}");
+                let answer = Pkt::udp(peer, WAN_IP, port, ends(&o).0.1).into_port(WAN);
+                assert_eq!(ends(&r.send(&answer)).1, end(HOST, port));
+            } else {
+                assert_eq!(o, Outcome::Drop(DropReason::SnatExhausted), "{encap:?}");
+            }
+            // Other destinations are no concern of the tunnel's.
+            assert!(r.send(&elsewhere(port)).is_tx(), "{encap:?}");
+        }
+    }
+}
+
+#[test]
+fn forwards_leave_a_tunnels_packets_alone() {
+    let peer = TUNNEL_ENDS[0].1;
+    for (encap, port) in [(vxlan(7), 4789), (Encap::Esp { udp: Some(4500) }, 4500)] {
+        let mut n = Net::branch();
+        n.wan_snat(WAN, Ei, Ad).dnat(Kind::Internet, "", HOST, Some((UDP, port, port, port)));
+        n.tunnel(test_tunnel(1, encap, Family::V4));
+        let mut r = Rig::new(n);
+        // Neither VXLAN nor ESP (RFC 3948 2.2), but from where the tunnel's packets come.
+        let zeros = |src, sport| {
+            let mut p = Pkt::udp(src, WAN_IP, sport, port).into_port(WAN);
+            p.l4.truncate(8);
+            p.l4.extend([0; 12]);
+            p.fix_l4();
+            p
+        };
+        let o = r.send(&zeros(peer, port));
+        assert!(!o.is_tx(), "{encap:?}: {o:?}");
+        assert_eq!(r.sessions().0, 0);
+        let o = r.send(&zeros(FAR, 9));
+        assert_eq!(ends(&o).1, end(HOST, port), "from others it is forwarded");
+    }
 }
 
 #[test]
