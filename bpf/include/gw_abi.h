@@ -170,13 +170,19 @@ struct gw_port {
 enum gw_port_flags {
 	GW_PORT_ON = 1 << 0,
 	GW_PORT_VLANS = 1 << 1, /* look up tagged frames in gw_vlans */
-	GW_PORT_DHCP = 1 << 2,	/* no address yet: UDP to port 68 is an offer to this box */
 };
 
 struct gw_vlan_key {
 	__u32 ifindex;
 	__u16 vlan; /* host order */
 	__u16 _pad;
+};
+
+/* Another Ethernet address at which a port is reached: that of a macvlan device above it. */
+struct gw_mac_key {
+	__u64 mac; /* as in gw_port; the lower bits are the VLAN */
+	__u32 ifindex;
+	__u32 _pad;
 };
 
 /* An IPv6 address as a map key. */

@@ -116,6 +116,21 @@ static __always_inline int gw_tagged(struct xdp_md *ctx, struct gw_packet *pkt)
 	return GW_CONTINUE;
 }
 
+/*
+ * Whether a frame is for a macvlan device above the port: who uses a virtual router (VRRP) sends to its address. A program
+ * of its own to the verifier.
+ */
+__noinline int gw_for_macvlan(struct xdp_md *ctx, __u32 vlan)
+{
+	struct gw_mac_key key = { .ifindex = ctx->ingress_ifindex };
+	const __u64 *eth = (void *)(long)ctx->data;
+
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
+		return false;
+	key.mac = *eth << 16 | (__u16)vlan;
+	return !(key.mac & 1 << 16) && bpf_map_lookup_elem(&gw_other_macs, &key);
+}
+
 static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 {
 	struct gw_eth *eth = pkt->data;
@@ -140,7 +155,9 @@ static __always_inline int gw_link(struct xdp_md *ctx, struct gw_packet *pkt)
 
 	pkt->zone = pkt->port->zone;
 	pkt->ingress = pkt->port->port;
-	return gw_for_us(pkt->port, pkt->data) ? GW_CONTINUE : GW_KERNEL;
+	if (likely(gw_for_us(pkt->port, pkt->data)) || gw_for_macvlan(ctx, pkt->vlan))
+		return GW_CONTINUE;
+	return GW_KERNEL;
 }
 
 #endif /* GW_LINK_H */

@@ -11,11 +11,29 @@
 #include "gw_sock.h"
 #include "gw_tunnel.h"
 
-/* An offer to a port that has no address yet is unicast to the address it will have. */
-static __always_inline bool gw_dhcp_offer(const struct gw_packet *pkt, const struct gw_key4 *key)
+/*
+ * What a DHCP server offers this box is unicast to the address that the port is to get (RFC 2131 4.1), whatever others it
+ * has. Who the offer is for is in it: the Ethernet address to which the frame was sent. `ip4` is where IP begins. A
+ * program of its own to the verifier.
+ */
+__noinline int gw_dhcp_offer(struct xdp_md *ctx, __u32 ip4)
 {
-	return pkt->port->flags & GW_PORT_DHCP && (__u8)(key->l4 >> 32) == GW_UDP &&
-	       (__u16)(key->l4 >> 16) == bpf_htons(GW_DHCP_CLIENT);
+	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct gw_ip4 *ip = ip4 == 18 ? data + 18 : data + 14;
+	const struct gw_l4 *udp = (const void *)(ip + 1);
+	const struct gw_bootp *dhcp = (const void *)(udp + 1);
+
+	if ((const void *)(dhcp + 1) > end)
+		return false;
+	return ip->version_ihl == 0x45 && udp->sport == bpf_htons(GW_DHCP_SERVER) && dhcp->op == GW_BOOTREPLY &&
+	       dhcp->yiaddr == ip->dst && *(const __u64 *)dhcp->chaddr << 16 == *(const __u64 *)data << 16;
+}
+
+/* No session has a packet that may be one. */
+static __always_inline bool gw_may_be_offer(const struct gw_packet *pkt, const struct gw_key4 *key)
+{
+	return (__u8)(key->l4 >> 32) == GW_UDP && (__u16)(key->l4 >> 16) == bpf_htons(GW_DHCP_CLIENT) &&
+	       pkt->punt == GW_PUNT_MISS;
 }
 
 /* Whether a port of an outside address leads inside. */
@@ -73,7 +91,7 @@ static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_pac
 	/* Multicast 224/4 and limited broadcast. */
 	if (first >= 224 && (first < 240 || dst == 0xFFFFFFFF))
 		return GW_KERNEL;
-	if (gw_dhcp_offer(pkt, key))
+	if (unlikely(gw_may_be_offer(pkt, key)) && gw_dhcp_offer(ctx, pkt->vlan ? 18 : 14))
 		return GW_KERNEL;
 	owner = gw_local4_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
 	if (owner == GW_KERNEL)

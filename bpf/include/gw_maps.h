@@ -22,6 +22,14 @@ struct {
 	__type(value, struct gw_port);
 } gw_vlans SEC(".maps");
 
+/* Ethernet addresses of ports beside their own; the value is 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct gw_mac_key);
+	__type(value, __u32);
+} gw_other_macs SEC(".maps");
+
 /*
  * Addresses of this box, subnet broadcasts included: packets to them are the kernel's, except for what
  * NAT has mapped inside. The value is enum gw_local_flags and the NAT slot.

@@ -68,6 +68,21 @@ struct gw_tcp {
 	__u16 urgent;
 };
 
+/* A BOOTP message up to the client's Ethernet address; DHCP has the same. */
+struct gw_bootp {
+	__u8 op;
+	__u8 hardware[3];
+	__u32 xid;
+	__u16 secs;
+	__u16 flags;
+	__u32 ciaddr;
+	__u32 yiaddr;
+	__u32 siaddr;
+	__u32 giaddr;
+	__u8 chaddr[6];
+	__u8 _pad[2];
+};
+
 enum {
 	GW_ETH_IP4 = 0x0800,
 	GW_ETH_IP6 = 0x86DD,
@@ -89,7 +104,9 @@ enum {
 
 	GW_ECN = 3, /* lower bits of the TOS octet */
 
+	GW_DHCP_SERVER = 67,
 	GW_DHCP_CLIENT = 68,
+	GW_BOOTREPLY = 2,
 };
 
 #endif /* GW_WIRE_H */

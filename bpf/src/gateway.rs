@@ -35,15 +35,12 @@ pub struct PortEntry {
     pub on: bool,
     /// Some sub-port is configured on the device.
     pub vlans: bool,
-    /// The port waits for an address: DHCP offers, unicast to an address that nobody has yet, are
-    /// the kernel's.
-    pub dhcp: bool,
 }
 
 impl PortEntry {
     /// The words of `struct gw_port`.
     fn words(&self, ifindex: u32) -> [u64; 2] {
-        let flags = u8::from(self.on) | u8::from(self.vlans) << 1 | u8::from(self.dhcp) << 2;
+        let flags = u8::from(self.on) | u8::from(self.vlans) << 1;
         let [i, j, k, l] = ifindex.to_le_bytes();
         let head = u64::from_le_bytes([flags, self.zone as u8, self.port.0, self.dev, i, j, k, l]);
         let [a, b, c, d, e, f] = self.mac.0;
@@ -257,6 +254,22 @@ impl Gateway {
     pub fn clear_vlan(&self, ifindex: u32, vlan: VlanId) -> Result<(), MapError> {
         let what = format_args!("VLAN {} of device {ifindex}", vlan.get());
         maps::take(&self.maps.vlans, "gw_vlans", what, &vlan_key(ifindex, vlan))
+    }
+
+    /// Makes the Ethernet addresses at which ports are reached beside their own exactly these: number of the device, VLAN (0:
+    /// untagged), address. True if one of them was not there.
+    ///
+    /// # Errors
+    /// [`MapError::Map`] if the kernel refuses an entry: the map is full.
+    pub fn replace_macs(&self, macs: &[(u32, u16, MacAddr)]) -> Result<bool, MapError> {
+        let key = |&(ifindex, vlan, mac): &(u32, u16, MacAddr)| {
+            let [a, b, c, d, e, f] = mac.0;
+            let [v, w] = vlan.to_le_bytes();
+            let mut key = [v, w, a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0, 0];
+            key[8..12].copy_from_slice(&ifindex.to_ne_bytes());
+            (key.to_vec(), 1)
+        };
+        maps::replace(&self.maps.macs, "gw_other_macs", &macs.iter().map(key).collect::<Vec<_>>())
     }
 
     /// Packets of this queue that need a worker go to this AF_XDP socket from now on.

@@ -33,6 +33,7 @@ maps! {
     // The map of the program's global variables, which is one: `gw_shared`.
     shared = bss "gw_shared",
     vlans = gw_vlans "gw_vlans",
+    macs = gw_other_macs "gw_other_macs",
     local4 = gw_local4 "gw_local4",
     local6 = gw_local6 "gw_local6",
     nat_ports = gw_nat_ports "gw_nat_ports",

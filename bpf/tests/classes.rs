@@ -252,14 +252,75 @@ fn without_a_worker_the_policy_decides() {
     assert_eq!(f.gw.stats(LAN).unwrap().punted, 0);
 }
 
+/// A message of a DHCP server: what becomes of it is in its kind, the address offered, and the client's Ethernet address.
+fn dhcp(ports: (u16, u16), to: [u8; 4], op: u8, yiaddr: [u8; 4], chaddr: MacAddr) -> V4 {
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[op, 1, 6, 0]);
+    message[16..20].copy_from_slice(&yiaddr);
+    message[28..34].copy_from_slice(&chaddr.0);
+    v4([192, 168, 1, 254], to, 17, udp(ports.0, ports.1, &message))
+}
+
 #[test]
-fn dhcp_offers_reach_a_port_without_address() {
+fn dhcp_offers_to_the_box_are_the_kernels_whatever_addresses_it_has() {
     let Some(f) = fixture() else { return };
-    let offer = v4([192, 168, 1, 254], [192, 168, 1, 77], 17, udp(67, 68, &[0; 240])).frame(None);
-    assert_eq!(outcome(&f, &offer), Outcome::Worker(PuntReason::Miss));
-    f.gw.set_port(LO, &PortEntry { dhcp: true, ..port_entry() }).unwrap();
-    assert_eq!(outcome(&f, &offer), Outcome::Kernel);
-    assert_eq!(outcome(&f, &udp4(FAR).frame(None)), Outcome::Worker(PuntReason::Miss));
+    const NEW: [u8; 4] = [192, 168, 1, 77];
+    let virtual_mac = MacAddr([0, 0, 0x5e, 0, 1, 9]);
+    let to = |mac: MacAddr, frame: Vec<u8>| cat(&[&mac.0, &frame[6..]]);
+    let offer = |chaddr| dhcp((67, 68), NEW, 2, NEW, chaddr).frame(None);
+    for addresses in [vec![], vec![LocalAddr::plain(SELF4.into()), LocalAddr::plain([169, 254, 3, 4].into())]]
+    {
+        f.gw.replace_local4(&addresses).unwrap();
+        assert_eq!(outcome(&f, &offer(GW_MAC)), Outcome::Kernel, "{addresses:?}");
+        assert_eq!(outcome(&f, &dhcp((67, 68), NEW, 2, NEW, GW_MAC).frame(Some(0))), Outcome::Kernel);
+        // To a macvlan device above the port.
+        f.gw.replace_macs(&[(LO, 0, virtual_mac)]).unwrap();
+        assert_eq!(outcome(&f, &to(virtual_mac, offer(virtual_mac))), Outcome::Kernel, "{addresses:?}");
+        // What passes on its way to others, and what is none, is judged like all traffic.
+        let miss = Outcome::Worker(PuntReason::Miss);
+        for (what, frame) in [
+            ("another client's", offer(HOST_MAC)),
+            ("another port's", offer(virtual_mac)),
+            ("a request", dhcp((67, 68), NEW, 1, NEW, GW_MAC).frame(None)),
+            ("another address", dhcp((67, 68), NEW, 2, SELF4, GW_MAC).frame(None)),
+            ("to a relay", dhcp((67, 67), NEW, 2, NEW, GW_MAC).frame(None)),
+            ("of a client", dhcp((68, 68), NEW, 2, NEW, GW_MAC).frame(None)),
+            ("too short", v4([192, 168, 1, 254], NEW, 17, udp(67, 68, &[2; 20])).frame(None)),
+        ] {
+            assert_eq!(outcome(&f, &frame), miss, "{what}");
+        }
+        let options = V4 { options: vec![1, 1, 1, 0], ..dhcp((67, 68), NEW, 2, NEW, GW_MAC) };
+        assert_eq!(outcome(&f, &options.frame(None)), Outcome::Worker(PuntReason::Options));
+        f.gw.replace_macs(&[]).unwrap();
+    }
+}
+
+/// Hosts send to a virtual router's own Ethernet address (VRRP): what is not for the machine itself is judged as if it had
+/// been sent to the port's.
+#[test]
+fn macvlan_devices_above_a_port_are_the_port() {
+    let Some(f) = fixture() else { return };
+    let (mac, other) = (MacAddr([0, 0, 0x5e, 0, 1, 9]), MacAddr([0, 0, 0x5e, 0, 1, 10]));
+    let to = |mac: MacAddr, frame: Vec<u8>| cat(&[&mac.0, &frame[6..]]);
+    let six = |dst: &str| v6_frame(None, &v6("2001:db8:1::10", dst, 17, 64, &udp(1, 2, b"x")));
+    let vlan = VlanId::new(100).unwrap();
+    f.gw.set_vlan(LO, vlan, &port_entry()).unwrap();
+    f.gw.set_port(LO, &PortEntry { vlans: true, ..port_entry() }).unwrap();
+    assert!(f.gw.replace_macs(&[(LO, 0, mac)]).unwrap());
+    for frame in [udp4(FAR).frame(None), udp4(FAR).frame(Some(0)), six("2001:db8:9::9")] {
+        assert_eq!(outcome(&f, &to(mac, frame.clone())), Outcome::Worker(PuntReason::Miss));
+        assert_eq!(outcome(&f, &to(other, frame)), Outcome::Kernel);
+    }
+    for frame in [udp4(SELF4).frame(None), six("2001:db8:1::1"), cat(&[&eth(None, 0x0806), &[0; 28]])] {
+        assert_eq!(outcome(&f, &to(mac, frame)), Outcome::Kernel);
+    }
+    // One of a VLAN is another device, and a group's address is nobody's own.
+    assert_eq!(outcome(&f, &to(mac, udp4(FAR).frame(Some(100)))), Outcome::Kernel);
+    assert!(f.gw.replace_macs(&[(LO, 100, mac), (LO, 0, MacAddr([0xFF; 6]))]).unwrap());
+    assert_eq!(outcome(&f, &to(mac, udp4(FAR).frame(Some(100)))), Outcome::Worker(PuntReason::Miss));
+    assert_eq!(outcome(&f, &to(mac, udp4(FAR).frame(None))), Outcome::Kernel);
+    assert_eq!(outcome(&f, &to(MacAddr([0xFF; 6]), udp4(FAR).frame(None))), Outcome::Kernel);
+    assert!(!f.gw.replace_macs(&[(LO, 100, mac)]).unwrap(), "nothing was missing");
 }
 
 #[test]

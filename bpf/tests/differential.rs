@@ -103,8 +103,7 @@ impl Lab {
             for (no, p) in on_dev() {
                 let vlans = on_dev().any(|(_, p)| p.vlan != 0);
                 let port = PortIdx(no as u8);
-                let entry =
-                    PortEntry { port, zone: p.zone, dev: p.dev, mac: p.mac, on: true, vlans, dhcp: false };
+                let entry = PortEntry { port, zone: p.zone, dev: p.dev, mac: p.mac, on: true, vlans };
                 match p.vlan {
                     0 => self.gw.set_port(i, &entry).unwrap(),
                     v => {
@@ -129,6 +128,11 @@ impl Lab {
             }
         }
         self.gw.replace_local4(&v4).unwrap();
+        let macs = rig.snap.ports.iter().filter(|p| usize::from(p.dev) < self.devs.len()).flat_map(|p| {
+            let (dev, vlan) = (self.devs[usize::from(p.dev)], p.vlan);
+            p.macs.iter().map(move |m| (dev, vlan, *m))
+        });
+        self.gw.replace_macs(&macs.collect::<Vec<_>>()).unwrap();
         let ends: Vec<_> = v6.iter().copied().filter(|a| rig.snap.tunnels.end_at((*a).into())).collect();
         self.gw.replace_local6(&v6, &ends).unwrap();
         self.gw.control().epoch.store(rig.snap.epoch, Relaxed);

@@ -4,7 +4,7 @@ mod common;
 
 use common::packet::*;
 use common::*;
-use sag_bpf::{LocalAddr, NAT_SLOT_WORDS, NAT_SLOTS, PortEntry, PuntReason};
+use sag_bpf::{LocalAddr, NAT_SLOT_WORDS, NAT_SLOTS, PuntReason};
 use sag_model::flow::{Action, FlowAct, Key4, l4_word, nat_port_bit};
 use sag_model::{DropReason, Zone};
 use std::sync::atomic::Ordering::Relaxed;
@@ -206,10 +206,13 @@ fn a_session_needs_no_bit() {
 #[test]
 fn a_dhcp_answer_is_the_kernels_whatever_is_mapped() {
     let Some(f) = fixture() else { return };
-    let offer = v4(PEER, ANY, 17, udp(67, 68, &[0; 240])).frame(None);
-    assert_eq!(outcome(&f, &offer), Outcome::Worker(PuntReason::Miss));
-    f.gw.set_port(LO, &PortEntry { dhcp: true, ..port_entry() }).unwrap();
-    assert_eq!(outcome(&f, &offer), Outcome::Kernel);
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[2, 1, 6, 0]);
+    message[16..20].copy_from_slice(&ANY);
+    let offer = |m: &[u8]| v4(PEER, ANY, 17, udp(67, 68, m)).frame(None);
+    assert_eq!(outcome(&f, &offer(&message)), Outcome::Worker(PuntReason::Miss));
+    message[28..34].copy_from_slice(&GW_MAC.0);
+    assert_eq!(outcome(&f, &offer(&message)), Outcome::Kernel);
 }
 
 #[test]

@@ -87,6 +87,21 @@ fn l3_link<'t>(tables: &'t Tables, device: &'t Link, vlan: Option<u16>) -> Optio
     }
 }
 
+/// Ethernet addresses beside `own` at which the kernel takes packets of a port: that of its VLAN device, and those of macvlan
+/// devices above it. One without an address is a virtual router of which another machine is the master, which does not
+/// forward (RFC 5798 6.4.2).
+fn macs_above(tables: &Tables, l3: &Link, own: MacAddr) -> Vec<MacAddr> {
+    let on_link = |a: IpAddr| match a {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    let macvlan = |l: &&Link| l.kind.as_deref() == Some("macvlan") && l.parent == Some(l3.ifindex) && l.up;
+    let addressed = |l: &&Link| tables.addresses_of(l.ifindex).any(|a| a.usable() && !on_link(a.addr));
+    let above = tables.links().filter(macvlan).filter(addressed);
+    let macs: BTreeSet<MacAddr> = above.chain([l3]).filter_map(|l| l.mac).filter(|m| *m != own).collect();
+    macs.into_iter().collect()
+}
+
 /// Every port of the configuration with its device, addresses and state in the kernel.
 pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) -> Vec<PortBinding> {
     devices.begin(config.ports.iter().filter(|p| p.role != Role::Mgmt).map(|p| p.device.clone()));
@@ -113,6 +128,7 @@ pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) 
                 ifindex: device.map_or(0, |d| d.ifindex),
                 vlan: vlan.unwrap_or(0),
                 mac,
+                macs: l3.filter(|_| ours).map_or_else(Vec::new, |l3| macs_above(tables, l3, mac)),
                 mtu: p.mtu.unwrap_or(device_mtu),
                 up: ours && present && running,
                 addrs4: if ours { nets.iter().filter_map(v4).collect() } else { Vec::new() },

@@ -43,6 +43,8 @@ pub struct Port {
     pub vlan: u16,
     /// The Ethernet address of the interface.
     pub mac: MacAddr,
+    /// Ethernet addresses of macvlan devices above it, at which hosts reach it too (VRRP).
+    pub macs: Vec<MacAddr>,
     /// IP bytes.
     pub mtu: u16,
     /// Whether the link is up.
@@ -53,6 +55,14 @@ pub struct Port {
     pub addrs6: Vec<(Ipv6Addr, u8)>,
     /// Which sources may come in by it.
     pub reverse_path: ReversePath,
+}
+
+impl Port {
+    /// Whether frames to an Ethernet address are the gateway's.
+    #[inline]
+    pub fn is_at(&self, mac: [u8; 6]) -> bool {
+        mac == self.mac.0 || self.macs.iter().any(|m| m.0 == mac)
+    }
 }
 
 /// What a prefix resolves to.

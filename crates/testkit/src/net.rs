@@ -217,6 +217,7 @@ impl Net {
             ifindex: 100 + u32::from(idx.0),
             vlan,
             mac,
+            macs: Vec::new(),
             mtu: 1500,
             up: true,
             addrs4: Vec::new(),

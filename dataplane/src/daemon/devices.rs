@@ -382,14 +382,31 @@ impl Devices {
                 }
             }
         }
+        if Self::write_macs(gateway, bindings) {
+            missing.push("Ethernet addresses");
+        }
         if missing.contains(&"ports") {
             self.write_ports(gateway, bindings);
         }
         missing
     }
 
+    /// XDP's view of the Ethernet addresses of ports beside their own; true if one was missing.
+    fn write_macs(gateway: &Gateway, bindings: &[PortBinding]) -> bool {
+        let ours = bindings.iter().filter(|b| b.ours() && b.port.ifindex != 0);
+        let of_port = |b: &PortBinding| {
+            let (ifindex, vlan) = (b.port.ifindex, b.port.vlan);
+            b.port.macs.clone().into_iter().map(move |mac| (ifindex, vlan, mac))
+        };
+        gateway.replace_macs(&ours.flat_map(of_port).collect::<Vec<_>>()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot write the Ethernet addresses of macvlan devices to XDP's map");
+            false
+        })
+    }
+
     /// XDP's view of the ports.
     fn write_ports(&self, gateway: &Gateway, bindings: &[PortBinding]) {
+        Self::write_macs(gateway, bindings);
         for (ifindex, vlan) in gateway.vlans() {
             let port = |b: &PortBinding| (b.port.ifindex, b.port.vlan);
             if !bindings.iter().any(|b| b.ours() && port(b) == (ifindex, vlan.get()))
@@ -411,7 +428,6 @@ impl Devices {
                 mac: b.port.mac,
                 on,
                 vlans,
-                dhcp: b.port.addrs4.is_empty(),
             };
             let ports: Vec<_> = ports.into_iter().filter_map(|i| bindings.get(i)).collect();
             let vlans = ports.iter().any(|b| b.port.vlan != 0);

@@ -58,6 +58,7 @@ mod tests {
             ifindex: 10 + u32::from(idx),
             vlan: 0,
             mac: MacAddr([2, 0, 0, 0, 0, idx]),
+            macs: Vec::new(),
             mtu: 1500,
             up,
             addrs4: vec![([203, 0, 113, idx].into(), 32)],

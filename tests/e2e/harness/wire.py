@@ -14,11 +14,17 @@ from typing import TYPE_CHECKING, Any
 logging.getLogger("scapy").setLevel(logging.ERROR)
 
 # pylint: disable=wrong-import-position,unused-import
+from scapy.layers.dhcp import BOOTP
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6NDOptPrefixInfo,
+    ICMPv6NDOptSrcLLAddr,
     ICMPv6PacketTooBig,
     ICMPv6TimeExceeded,
     IPv6,

@@ -13,6 +13,7 @@ fn ports() -> Vec<Port> {
         ifindex: 10 + u32::from(i),
         vlan: 0,
         mac: MacAddr([2, 0, 0, 0, 1, i]),
+        macs: Vec::new(),
         mtu: 1500,
         up: true,
         addrs4: Vec::new(),

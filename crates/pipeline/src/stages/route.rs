@@ -7,6 +7,8 @@ use crate::snapshot::{Member, Route, Snapshot};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::icmp::IcmpError;
+use sag_packet::parse::Fragment;
+use sag_packet::proto::{UDP, UDP_LEN};
 use sag_packet::{Family, L4};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -78,16 +80,33 @@ pub fn local_destination(snap: &Snapshot, dst: IpAddr) -> Result<(), Disposition
     }
 }
 
+/// What a DHCP server offers the gateway is unicast to the address that a port is to get (RFC 2131 4.1), whatever others it
+/// has. Who the offer is for is in it: the Ethernet address to which the frame was sent.
+fn is_dhcp_offer(ctx: &PacketContext<'_>) -> bool {
+    let p = ctx.p;
+    if p.proto != UDP || p.family != Family::V4 || p.ports() != (67, 68) || p.fragment != Fragment::Whole {
+        return false;
+    }
+    let message = ctx.frame.get(usize::from(p.l4_at) + UDP_LEN..).and_then(|m| m.first_chunk::<36>());
+    let (Some(m), None) = (message, ctx.tunnel) else { return false };
+    // The kind, the address that the client is to have, the client's Ethernet address.
+    m[0] == 2 && m[16..20] == p.dst4().octets() && ctx.frame.starts_with(&m[28..34])
+}
+
 /// What is not translated may be for the gateway.
 #[inline(always)]
 pub(super) fn local<T: Tracer>(
     snap: &Snapshot,
-    _: &PacketContext<'_>,
+    ctx: &PacketContext<'_>,
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
     if draft.translated {
         return Ok(());
+    }
+    if is_dhcp_offer(ctx) {
+        trace.step(Stage::Local, || "a DHCP server's answer to the gateway".into());
+        return Err(Disposition::Kernel);
     }
     local_destination(snap, draft.wire_dst)
         .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))

@@ -71,7 +71,7 @@ impl Pipeline {
             return Err(drop_at(c, ingress, DropReason::PortNotReady));
         };
         let dst_mac: Option<&[u8; 6]> = frame.first_chunk();
-        let ours = dst_mac.is_some_and(|m| *m == port.mac.0) || snap.options.promiscuous;
+        let ours = dst_mac.is_some_and(|m| port.is_at(*m)) || snap.options.promiscuous;
         let seen = parse::parse_into(frame, ethertype, l3, &mut slot.p);
         let group = dst_mac.is_some_and(|m| m[0] & 1 != 0);
         if !ours || group {
