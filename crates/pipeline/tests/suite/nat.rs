@@ -55,6 +55,28 @@ fn out_and_back() {
     }
 }
 
+/// SCTP's checksum covers no addresses (RFC 9260 6.8): the packet stays as it is behind the IP header, ports included. So one
+/// host at a time can talk to a remote address.
+#[test]
+fn sctp_keeps_its_ports_and_its_checksum() {
+    const SCTP: u8 = 132;
+    // Ports, verification tag, checksum, an INIT chunk.
+    let init =
+        [&[0x13, 0x88, 0x0b, 0x59, 0, 0, 0, 0, 0xde, 0xad, 0xbe, 0xef, 1, 0, 0, 20][..], &[7; 16]].concat();
+    let packet = |src, dst| Pkt::new(src, dst, SCTP, init.clone());
+    let mut r = masquerade(Ei, Ad);
+    // The first finds its way, the next ones go by the record.
+    for _ in 0..3 {
+        let out = r.send(&packet(HOST, FAR));
+        assert_eq!((out.frame()[26..30].to_vec(), &out.frame()[34..]), (vec![203, 0, 113, 2], &init[..]));
+        let back = r.send(&packet(FAR, WAN_IP).into_port(WAN));
+        assert_eq!((out.frame().len(), &back.frame()[34..]), (back.frame().len(), &init[..]));
+        assert_eq!(back.frame()[30..34], [192, 168, 1, 10]);
+    }
+    assert_eq!(r.send(&packet(HOST2, FAR)), Outcome::Drop(DropReason::SnatExhausted));
+    assert!(r.send(&packet(HOST2, FAR2)).is_tx());
+}
+
 #[test]
 fn two_hosts_with_one_port() {
     let mut r = masquerade(Ei, Ad);
