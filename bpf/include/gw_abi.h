@@ -170,6 +170,7 @@ struct gw_port {
 enum gw_port_flags {
 	GW_PORT_ON = 1 << 0,
 	GW_PORT_VLANS = 1 << 1, /* look up tagged frames in gw_vlans */
+	GW_PORT_SKB = 1 << 3,	/* frames are (or may be) socket buffers: generic XDP */
 };
 
 struct gw_vlan_key {
@@ -338,6 +339,7 @@ enum gw_punt {
 	GW_PUNT_FLOW = 10,     /* the record says so */
 	GW_PUNT_INGRESS = 11,  /* of a session, but by another port or tunnel than its packets */
 	GW_PUNT_COOKIE = 12,   /* no session, and acknowledges a valid SYN cookie */
+	GW_PUNT_CHECKSUM = 13, /* partial, in a socket buffer */
 	GW_PUNT_LAST,
 	GW_PUNT_SET = 0x80, /* or-ed into gw_punt_meta.punt: the metadata is there */
 };
@@ -439,6 +441,12 @@ struct gw_punt_meta {
 	__u8 punt; /* enum gw_punt | GW_PUNT_SET; a driver without XDP metadata leaves stale bytes */
 };
 
+/* gw_control.fast_path */
+enum gw_fast_path {
+	GW_FAST_PATH_ON = 1 << 0,   /* else everything is the workers' */
+	GW_FAST_PATH_SUMS = 1 << 1, /* a worker has seen a partial checksum: others may be */
+};
+
 /* One per gateway. */
 struct gw_control {
 	__u32 abi_version;
@@ -447,7 +455,7 @@ struct gw_control {
 	__u64 index4; /* live index: first bucket | (number of buckets - 1) << 32 */
 	__u64 index6;
 	__u32 fail_action;	   /* XDP action for unknown flows while no worker is attached: 1 drop, 2 pass */
-	__u32 fast_path;	   /* 0: punt everything (workers only) */
+	__u32 fast_path;	   /* enum gw_fast_path */
 	__u32 guard_interval;	   /* ns that a packet of no known flow takes of its queue's share; 0: no guard */
 	__u32 guard_burst;	   /* ns that may be taken at once */
 	__u32 revalidation_credit; /* revalidations of a queue that may be under way; 0: no stale actions */

@@ -36,7 +36,7 @@ static __always_inline bool gw_flooded(const struct gw_packet *pkt)
 	struct gw_reasons *share;
 	__u64 now, used;
 
-	if (!interval || pkt->record || !gw_shared.control.fast_path)
+	if (!interval || pkt->record || !gw_fast_path_on())
 		return false;
 	share = bpf_map_lookup_elem(&gw_reasons, &port);
 	if (!share)

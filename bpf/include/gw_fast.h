@@ -8,6 +8,7 @@
 #define GW_FAST_H
 
 #include "gw_check.h"
+#include "gw_checksum.h"
 #include "gw_fast_encap.h"
 #include "gw_link.h"
 #include "gw_maps.h"
@@ -36,8 +37,7 @@ static __always_inline void gw_fast_port(struct xdp_md *ctx, struct gw_fast *q)
 
 static __always_inline bool gw_fast_port_ok(const struct gw_fast *q, const void *eth)
 {
-	return q->head & GW_PORT_ON && q->head >> 32 == q->ifindex && gw_for_us(q->port, eth) &&
-	       GW_READ_ONCE(gw_shared.control.fast_path);
+	return q->head & GW_PORT_ON && q->head >> 32 == q->ifindex && gw_for_us(q->port, eth) && gw_fast_path_on();
 }
 
 /* Ports, protocol, zone and ingress; the last two are the second and third byte of the port's entry. */
@@ -105,7 +105,7 @@ static __always_inline int gw_fast4(struct xdp_md *ctx, struct gw_fast *q, struc
 	f->action = gw_flow_action(r);
 	if (unlikely(GW_ACTION_TUNNEL(f->action)))
 		return gw_fast_encap4(ctx, r, gw_hash4(&key, gw_shared.control.seed), f->port);
-	if (!gw_fast_check(f))
+	if (!gw_fast_check(f) || !gw_checksummed(ctx, eth, ip))
 		return GW_CONTINUE;
 	mark = gw_meter(f, true);
 	if (unlikely(mark < 0))
@@ -150,7 +150,7 @@ static __always_inline int gw_fast6(struct xdp_md *ctx, struct gw_fast *q, struc
 	f->action = gw_flow_action(r);
 	if (unlikely(GW_ACTION_TUNNEL(f->action)))
 		return gw_fast_encap6(ctx, r, gw_hash6(&key, gw_shared.control.seed), f->port);
-	if (GW_ACTION_NAT(f->action) || !gw_fast_check(f))
+	if (GW_ACTION_NAT(f->action) || !gw_fast_check(f) || !gw_checksummed(ctx, eth, ip))
 		return GW_CONTINUE;
 	mark = gw_meter(f, true);
 	if (unlikely(mark < 0))

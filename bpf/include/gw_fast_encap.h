@@ -8,6 +8,7 @@
 #define GW_FAST_ENCAP_H
 
 #include "gw_check.h"
+#include "gw_checksum.h"
 #include "gw_encap.h"
 #include "gw_police.h"
 #include "gw_rewrite.h"
@@ -93,6 +94,8 @@ __noinline int gw_fast_encap4(struct xdp_md *ctx, struct gw_flow4 *r, __u64 hash
 		return GW_CONTINUE;
 	if (e.ctl.flags & GW_TUNNEL_SUM && !gw_all_summed(t.l4, ip->proto, f.ip_len - sizeof(*ip)))
 		return GW_CONTINUE;
+	if (!gw_checksummed(ctx, eth, ip))
+		return GW_CONTINUE;
 	mark = gw_meter(&f, true);
 	if (mark < 0)
 		return gw_finish(&f, 0, -mark);
@@ -132,6 +135,8 @@ __noinline int gw_fast_encap6(struct xdp_md *ctx, struct gw_flow6 *r, __u64 hash
 	if (GW_ACTION_NAT(f.action) || !gw_encap_check(&f, &e))
 		return GW_CONTINUE;
 	if (e.ctl.flags & GW_TUNNEL_SUM && !gw_all_summed(t.l4, ip->next, f.ip_len - sizeof(*ip)))
+		return GW_CONTINUE;
+	if (!gw_checksummed(ctx, eth, ip))
 		return GW_CONTINUE;
 	mark = gw_meter(&f, true);
 	if (mark < 0)

@@ -6,6 +6,7 @@
 #define GW_FORWARD_H
 
 #include "gw_check.h"
+#include "gw_checksum.h"
 #include "gw_parse.h"
 #include "gw_police.h"
 #include "gw_revalidate.h"
@@ -35,9 +36,11 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 	if (unlikely(verdict == GW_DROP))
 		return gw_drop(pkt, GW_ACTION_NEXTHOP(f->action));
 	why = gw_check_headers(s->ttl, s->tcp_flags) ?: gw_check_egress(f, GW_LINK_MTU);
-	if (unlikely(why))
-		return gw_worker(pkt, why);
-	return gw_redirect(f) ? GW_CONTINUE : gw_worker(pkt, GW_PUNT_NEXTHOP);
+	if (!why && !gw_redirect(f))
+		why = GW_PUNT_NEXTHOP;
+	if (!why && !gw_checksummed(ctx, pkt->data, pkt->l3))
+		why = GW_PUNT_CHECKSUM;
+	return why ? gw_worker(pkt, why) : GW_CONTINUE;
 }
 
 /*

@@ -405,7 +405,7 @@ __noinline int gw_syn(struct xdp_md *ctx, __u32 l3)
 /* Whether gw_syn() is to look at a packet that is for a worker. Without the fast path no session was looked for. */
 static __always_inline bool gw_syn_concerns(const struct gw_packet *pkt)
 {
-	return pkt->punt == GW_PUNT_MISS && !pkt->record && pkt->zone == GW_ZONE_WAN && gw_shared.control.fast_path;
+	return pkt->punt == GW_PUNT_MISS && !pkt->record && pkt->zone == GW_ZONE_WAN && gw_fast_path_on();
 }
 
 static __always_inline int gw_syn_ask(const struct gw_packet *pkt)

@@ -16,6 +16,12 @@
 #define GW_BUCKET_WORDS 16
 
 #define GW_READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+
+/* Whether XDP forwards established flows by itself. */
+static __always_inline bool gw_fast_path_on(void)
+{
+	return GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_ON;
+}
 #define GW_WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
 
 struct gw_key4 {

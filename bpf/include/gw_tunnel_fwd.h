@@ -7,6 +7,7 @@
 #define GW_TUNNEL_FWD_H
 
 #include "gw_check.h"
+#include "gw_checksum.h"
 #include "gw_decap.h"
 #include "gw_encap.h"
 #include "gw_police.h"
@@ -195,6 +196,8 @@ static __always_inline int gw_tunnel_forward4(struct xdp_md *ctx, struct gw_pack
 	f->action = gw_flow_action(r);
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))
 		return GW_CONTINUE;
+	if (!gw_checksummed(ctx, pkt->data, ip))
+		return GW_CONTINUE;
 	in.hash = gw_hash4(&key, gw_shared.control.seed);
 	why = gw_tunnel_begin(ctx, pkt, &in, &l3);
 	ip = pkt->data + (l3 & 0xFF);
@@ -232,6 +235,8 @@ static __always_inline int gw_tunnel_forward6(struct xdp_md *ctx, struct gw_pack
 	epoch = GW_READ_ONCE(r->epoch);
 	f->action = gw_flow_action(r);
 	if (!gw_tunnel_check(ctx, pkt, &shape, &r->epoch, &r->last_seen, epoch, decap, &in))
+		return GW_CONTINUE;
+	if (!gw_checksummed(ctx, pkt->data, ip))
 		return GW_CONTINUE;
 	in.hash = gw_hash6(&key, gw_shared.control.seed);
 	why = gw_tunnel_begin(ctx, pkt, &in, &l3);

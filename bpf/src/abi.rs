@@ -45,6 +45,8 @@ pub enum PuntReason {
     Ingress = 11,
     /// No session, and it acknowledges a valid SYN cookie.
     Cookie = 12,
+    /// A partial checksum in a socket buffer, which XDP cannot complete.
+    Checksum = 13,
 }
 
 impl PuntReason {
@@ -63,6 +65,7 @@ impl PuntReason {
         PuntReason::Flow,
         PuntReason::Ingress,
         PuntReason::Cookie,
+        PuntReason::Checksum,
     ];
 
     /// The name in metrics, JSON and tables.
@@ -81,6 +84,7 @@ impl PuntReason {
             PuntReason::Flow => "flow",
             PuntReason::Ingress => "ingress",
             PuntReason::Cookie => "cookie",
+            PuntReason::Checksum => "checksum",
         }
     }
 }

@@ -35,12 +35,14 @@ pub struct PortEntry {
     pub on: bool,
     /// Some sub-port is configured on the device.
     pub vlans: bool,
+    /// Frames are socket buffers, or may be: generic XDP.
+    pub skb: bool,
 }
 
 impl PortEntry {
     /// The words of `struct gw_port`.
     fn words(&self, ifindex: u32) -> [u64; 2] {
-        let flags = u8::from(self.on) | u8::from(self.vlans) << 1;
+        let flags = u8::from(self.on) | u8::from(self.vlans) << 1 | u8::from(self.skb) << 3;
         let [i, j, k, l] = ifindex.to_le_bytes();
         let head = u64::from_le_bytes([flags, self.zone as u8, self.port.0, self.dev, i, j, k, l]);
         let [a, b, c, d, e, f] = self.mac.0;

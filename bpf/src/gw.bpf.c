@@ -21,6 +21,7 @@
 #include "gw_check.h"
 #include "gw_revalidate.h"
 #include "gw_rewrite.h"
+#include "gw_checksum.h"
 #include "gw_forward.h"
 #include "gw_police.h"
 #include "gw_exit.h"
@@ -51,7 +52,7 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	if (!r)
 		return gw_local4_or_worker(ctx, pkt, ip, &shape, &key);
 	/* Looked for even so: a session wins over a local address. */
-	if (!gw_shared.control.fast_path) {
+	if (!gw_fast_path_on()) {
 		pkt->record = 0;
 		return GW_WORKER;
 	}
@@ -99,7 +100,7 @@ static __always_inline int gw_ip6(struct xdp_md *ctx, struct gw_packet *pkt)
 	if ((void *)(ip + 1) > pkt->end)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
 	verdict = gw_parse6(pkt, ip, &key, &shape);
-	if (verdict == GW_CONTINUE && gw_shared.control.fast_path)
+	if (verdict == GW_CONTINUE && gw_fast_path_on())
 		r = gw_find6(&key, &pkt->record);
 	if (!r)
 		return gw_local6_or_worker(pkt, ip, &key);
@@ -176,7 +177,7 @@ int gw_ingress(struct xdp_md *ctx)
 
 	if (verdict == GW_CONTINUE && unlikely(gw_has_tag(ctx)) && gw_untag(ctx) == GW_NOT_OURS)
 		return XDP_PASS;
-	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_shared.control.fast_path)
+	if (verdict == GW_CONTINUE && gw_shared.control.tunnels && gw_fast_path_on())
 		verdict = gw_tunnel_path(ctx);
 	if (verdict == GW_FORWARD)
 		return XDP_REDIRECT;

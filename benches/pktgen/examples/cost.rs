@@ -208,7 +208,15 @@ struct Kind {
 
 /// Ports, next hops, meters, tunnels, and a flow for each kind of packet.
 fn kinds(gw: &Gateway, flows: u32) -> Result<Vec<Kind>> {
-    let port = PortEntry { port: PortIdx(0), zone: Zone::Lan, dev: 0, mac: GW_MAC, on: true, vlans: true };
+    let port = PortEntry {
+        port: PortIdx(0),
+        zone: Zone::Lan,
+        dev: 0,
+        mac: GW_MAC,
+        on: true,
+        vlans: true,
+        skb: false,
+    };
     gw.set_port(LO, &port)?;
     let vlan = VlanId::new(VLAN).context("VLAN")?;
     gw.set_vlan(LO, vlan, &PortEntry { vlans: false, ..port })?;

@@ -216,7 +216,7 @@ fn vary(d: &mut Rng, mut p: Pkt) -> Pkt {
         _ => 2,
     };
     if matches!(p.proto, TCP | UDP | ICMP | ICMPV6) && d.once_in(4) && p.l4.len() >= at + 2 {
-        let c = d.pick(&[0, 0xFFFF, 1, 0xFFFE, d.clone().roll() as u16]);
+        let c = d.pick(&[0, 0xFFFF, 1, 0xFFFE, pseudo_sum(&p), pseudo_sum(&p), d.clone().roll() as u16]);
         p.l4[at..at + 2].copy_from_slice(&c.to_be_bytes());
     }
     match d.below(100) {
@@ -237,6 +237,16 @@ fn second_tag(f: &mut Vec<u8>, d: &mut Rng) {
     let kind = d.pick(&[ETHERTYPE_VLAN, ETHERTYPE_VLAN, ETHERTYPE_QINQ]).to_be_bytes();
     let tci: u16 = d.pick(&[0, 0, 0xE000, 5, LAN2_VLAN]);
     f.splice(12..12, [kind, tci.to_be_bytes()].concat());
+}
+
+/// What is in place of a partial checksum.
+fn pseudo_sum(p: &Pkt) -> u16 {
+    let octets = |a: IpAddr| match a {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    };
+    let len = (p.l4.len() as u16).to_be_bytes();
+    !checksum(&[&octets(p.src), &octets(p.dst), &[0, p.proto], &len])
 }
 
 /// Makes the rest of an IPv4 header sum to nothing, so that both zeros are right as its checksum.

@@ -107,7 +107,7 @@ fn judged<R: SharedTable>(
         PuntReason::Ttl => p.ttl <= 1,
         PuntReason::Mtu => nh.is_some_and(|nh| p.ip_len > nh.mtu),
         PuntReason::Icmp => matches!(p.l4, L4::IcmpError { .. } | L4::IcmpOther { .. }),
-        PuntReason::Malformed | PuntReason::Ingress | PuntReason::Cookie => false,
+        PuntReason::Malformed | PuntReason::Ingress | PuntReason::Cookie | PuntReason::Checksum => false,
         PuntReason::Flow => action.act != FlowAct::Forward || action.flags & FLOW_PUNT_ALL != 0,
     };
     // These are for packets with a record alone.

@@ -33,6 +33,7 @@ pub mod encap;
 pub mod icmp;
 pub mod mss;
 pub mod parse;
+pub mod partial;
 pub mod proto;
 pub mod responder;
 pub mod rewrite;

@@ -53,6 +53,8 @@ pub struct PortCounters {
     pub originated: Counter,
     /// ICMP errors not sent because of the rate limit.
     pub icmp_suppressed: Counter,
+    /// Arrived here with a partial checksum, which was completed.
+    pub partial_checksums: Counter,
     /// Arrived here and dropped, by [`DropReason::index`].
     pub drops: [Counter; DropReason::COUNT],
 }
@@ -69,6 +71,7 @@ impl Default for PortCounters {
             tx_bytes: Counter::default(),
             originated: Counter::default(),
             icmp_suppressed: Counter::default(),
+            partial_checksums: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
         }
     }

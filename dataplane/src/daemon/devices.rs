@@ -50,6 +50,12 @@ impl Device {
         self.open >= self.queues || self.error.is_some()
     }
 
+    /// XDP sees socket buffers, always or (as a tap device) of frames that its driver does not give it otherwise.
+    fn has_socket_buffers(&self) -> bool {
+        let generic = self.attached.as_ref().is_none_or(|a| a.mode == Mode::Generic);
+        generic || self.facts.as_ref().is_some_and(|f| f.driver == "tun")
+    }
+
     /// The driver reports that it has none, so it is not tried.
     fn lacks_zero_copy(&self) -> bool {
         self.attached.as_ref().is_some_and(|a| a.mode == Mode::Native && a.zero_copy == Some(false))
@@ -428,6 +434,7 @@ impl Devices {
                 mac: b.port.mac,
                 on,
                 vlans,
+                skb: d.has_socket_buffers(),
             };
             let ports: Vec<_> = ports.into_iter().filter_map(|i| bindings.get(i)).collect();
             let vlans = ports.iter().any(|b| b.port.vlan != 0);

@@ -145,6 +145,7 @@ impl Workers {
             journal: r.journal.clone(),
             injector: r.gateway.injector(),
             revalidations: r.gateway.revalidations(),
+            control: r.gateway.control(),
         })?;
         let shared = worker.shared();
         let thread = std::thread::Builder::new()

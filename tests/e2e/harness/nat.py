@@ -67,8 +67,8 @@ class Peers:
     def __init__(self) -> None:
         self.made = []
 
-    def _socket(self, ns: Namespace, kind: int, timeout: float, port: int) -> socket.socket:
-        sock = ns.socket(socket.AF_INET, kind)
+    def _socket(self, ns: Namespace, kind: int, timeout: float, address: str, port: int) -> socket.socket:
+        sock = ns.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
         self.made.append(sock)
         if port:
             # Not for any free port: two UDP sockets might get the same one.
@@ -77,18 +77,18 @@ class Peers:
         return sock
 
     def udp(self, ns: Namespace, address: str = "0.0.0.0", port: int = 0, timeout: float = 3.0) -> socket.socket:
-        sock = self._socket(ns, socket.SOCK_DGRAM, timeout, port)
+        sock = self._socket(ns, socket.SOCK_DGRAM, timeout, address, port)
         sock.bind((address, port))
         return sock
 
     def listen(self, ns: Namespace, address: str = "0.0.0.0", port: int = 0, timeout: float = 3.0) -> socket.socket:
-        sock = self._socket(ns, socket.SOCK_STREAM, timeout, port)
+        sock = self._socket(ns, socket.SOCK_STREAM, timeout, address, port)
         sock.bind((address, port))
         sock.listen(16)
         return sock
 
     def connect(self, ns: Namespace, dest: tuple[str, int], source: tuple[str, int] | None = ("0.0.0.0", 0), timeout: float = 3.0) -> socket.socket:
-        sock = self._socket(ns, socket.SOCK_STREAM, timeout, source[1])
+        sock = self._socket(ns, socket.SOCK_STREAM, timeout, *source)
         sock.bind(source)
         sock.connect(dest)
         return sock

@@ -49,7 +49,7 @@ pub struct ControlBlock {
     pub index6: AtomicU64,
     /// XDP action for packets that need a worker while there is none: 1 drop, 2 pass.
     pub fail_action: AtomicU32,
-    /// 0: established flows go to the workers, too.
+    /// [`FAST_PATH_ON`] and [`FAST_PATH_SUMS`].
     pub fast_path: AtomicU32,
     /// Flood guard: nanoseconds for one packet without a record; 0: no limit.
     pub guard_interval: AtomicU32,
@@ -63,6 +63,29 @@ pub struct ControlBlock {
     pub nexthops_from: AtomicU32,
     /// How many tunnels there are.
     pub tunnels: AtomicU32,
+}
+
+/// In [`ControlBlock::fast_path`]: XDP forwards established flows; else they go to the workers, too.
+pub const FAST_PATH_ON: u32 = 1 << 0;
+/// In [`ControlBlock::fast_path`]: some sender leaves checksums to an offload, so XDP looks for partial ones.
+pub const FAST_PATH_SUMS: u32 = 1 << 1;
+
+impl ControlBlock {
+    /// Whether XDP forwards established flows from now on.
+    pub fn switch_fast_path(&self, on: bool) {
+        if on {
+            self.fast_path.fetch_or(FAST_PATH_ON, Ordering::Release);
+        } else {
+            self.fast_path.fetch_and(!FAST_PATH_ON, Ordering::Release);
+        }
+    }
+
+    /// A partial checksum was seen: XDP looks at all from now on. Stays, since flows outlive the daemon.
+    pub fn look_for_partial_checksums(&self) {
+        if self.fast_path.load(Ordering::Relaxed) & FAST_PATH_SUMS == 0 {
+            self.fast_path.fetch_or(FAST_PATH_SUMS, Ordering::Release);
+        }
+    }
 }
 
 /// `struct gw_syn_control`: what XDP and workers make SYN cookies by, and which services answer with them.

@@ -8,7 +8,8 @@ use crate::snapshot::Snapshot;
 use crate::stages::{self, for_stages};
 use sag_model::flow::RecordNo;
 use sag_model::{DropReason, PortIdx};
-use sag_packet::parse::{self, Family, L4};
+use sag_packet::parse::{self, Family, L4, Parsed};
+use sag_packet::partial;
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
 
@@ -86,9 +87,19 @@ impl Pipeline {
             }
             Err(reason) => return Err(drop_at(c, ingress, reason)),
         }
+        self.complete_checksum(f, &slot.p, ingress);
         (slot.ingress, slot.zone) = (ingress, port.zone);
         (slot.tunnel, slot.skip) = (None, 0);
         Ok(())
+    }
+
+    /// Completes a checksum that the sender has left to an offload: nothing behind this stage knows of such.
+    #[inline(always)]
+    pub(super) fn complete_checksum(&mut self, f: &mut FrameMut<'_>, p: &Parsed, ingress: PortIdx) {
+        if partial::is_partial(f.bytes(), p) && partial::complete(f.bytes_mut(), p) {
+            self.counters.port(ingress).partial_checksums.add(1);
+            self.batch.partial_checksums = true;
+        }
     }
 
     /// The decap stage: if the packet is a tunnel's, what is inside takes its place.

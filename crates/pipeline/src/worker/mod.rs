@@ -431,6 +431,11 @@ impl Pipeline {
         self.batch.entries.get(i).filter(|s| s.alive).map(|s| s.ingress)
     }
 
+    /// Whether frames with partial checksums have come in since the last call: others of their flows will follow.
+    pub fn take_partial_checksums(&mut self) -> bool {
+        std::mem::take(&mut self.batch.partial_checksums)
+    }
+
     /// Housekeeping between batches: held packets, fragments without a first, ageing. Cheap when there
     /// is nothing to do.
     pub fn poll(&mut self, snap: &Snapshot, now: Nanos, emit: &mut impl Emit) {

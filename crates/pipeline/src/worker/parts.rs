@@ -32,11 +32,13 @@ const SWEEP: std::ops::RangeInclusive<u64> = 32..=128;
 pub(super) struct Batch {
     pub entries: Vec<BatchEntry>,
     pub changes: Changes,
+    /// Frames with partial checksums have come in.
+    pub partial_checksums: bool,
 }
 
 impl Batch {
     pub fn new() -> Batch {
-        Batch { entries: vec![NO_ENTRY; BATCH], changes: Changes::default() }
+        Batch { entries: vec![NO_ENTRY; BATCH], changes: Changes::default(), partial_checksums: false }
     }
 }
 

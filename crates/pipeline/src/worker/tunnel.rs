@@ -151,6 +151,7 @@ impl Pipeline {
             Ok(false) => return refuse(self, slot, DropReason::TunnelBadHeader),
             Err(reason) => return refuse(self, slot, reason),
         }
+        self.complete_checksum(f, &slot.p, slot.ingress);
         match t.tos_after(slot.p.tos, outer.tos) {
             Ok(tos) if tos == slot.p.tos => {}
             Ok(tos) => {

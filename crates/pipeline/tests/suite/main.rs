@@ -11,6 +11,7 @@ mod fragments;
 mod multipath;
 mod nat;
 mod neighbors;
+mod partial_checksums;
 mod qos;
 mod random;
 mod reassembly;

@@ -232,7 +232,7 @@ impl Publisher {
         control.guard_interval.store(interval, Ordering::Relaxed);
         control.revalidation_credit.store(d.revalidation_credit, Ordering::Relaxed);
         if self.is_live() {
-            control.fast_path.store(u32::from(d.fast_path), Ordering::Release);
+            control.switch_fast_path(d.fast_path);
         }
     }
 
@@ -276,7 +276,7 @@ impl Publisher {
         let control = self.gateway.control();
         control.nexthops_from.store(self.records.nexthops.first(), Ordering::Relaxed);
         begin_epoch(control, self.snapshot.epoch);
-        control.fast_path.store(u32::from(d.fast_path), Ordering::Release);
+        control.switch_fast_path(d.fast_path);
         self.live_since = Some(Instant::now());
     }
 

@@ -41,6 +41,9 @@ impl View<'_> {
             .to_owned();
             row.queues = d.queues;
         }
+        if self.workers.shared().any(|w| w.counters.port(b.idx).partial_checksums.get() > 0) {
+            row.capability += ", completes partial checksums";
+        }
         let c = self.counters(b.idx);
         row.rx_packets = c.rx_packets;
         row.rx_bytes = c.rx_bytes;

@@ -9,7 +9,7 @@ use frames::{Batch, EgressSockets, ingress_of, is_revalidation};
 use mio::Waker;
 use sag_bpf::{Injector, QUEUES_PER_DEV};
 use sag_model::config::ZeroCopy;
-use sag_model::flow::RevalidationQueue;
+use sag_model::flow::{ControlBlock, RevalidationQueue};
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::counters::Counters;
 use sag_pipeline::snapshot::{NeighborKey, Snapshot};
@@ -111,6 +111,7 @@ pub struct Worker {
     journal: Journal,
     injector: Injector,
     revalidations: &'static [RevalidationQueue],
+    control: &'static ControlBlock,
 }
 
 struct Queue {
@@ -140,6 +141,7 @@ pub struct WorkerParts {
     pub journal: Journal,
     pub injector: Injector,
     pub revalidations: &'static [RevalidationQueue],
+    pub control: &'static ControlBlock,
 }
 
 impl Worker {
@@ -172,6 +174,7 @@ impl Worker {
             journal: p.journal,
             injector: p.injector,
             revalidations: p.revalidations,
+            control: p.control,
         })
     }
 
@@ -258,6 +261,10 @@ impl Worker {
         };
         let mut frames = Batch(&mut self.batch);
         self.pipeline.batch(&self.snapshot, now, dev, &mut frames, &mut self.verdicts, &mut emit);
+        // Before the first packet of a flow is sent: the next ones may be XDP's.
+        if self.pipeline.take_partial_checksums() {
+            self.control.look_for_partial_checksums();
+        }
         for (i, (frame, verdict)) in self.batch.drain(..).zip(&self.verdicts).enumerate() {
             let ingress =
                 || self.pipeline.ingress(i).unwrap_or_else(|| ingress_of(&self.snapshot, dev, &frame));
