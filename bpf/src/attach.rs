@@ -94,6 +94,11 @@ impl Gateway {
         Ok(outcome(ifindex, mode, reason, false))
     }
 
+    /// [`Attached::can_transmit`] at this moment: of a veth it changes with the settings of its far end.
+    pub fn can_transmit(&self, ifindex: u32) -> Option<bool> {
+        features(ifindex).map(|f| f & ACT_NDO_XMIT != 0)
+    }
+
     /// Takes the program off a device; false if it was not attached by us. Works for devices that
     /// are gone.
     ///
@@ -169,17 +174,21 @@ fn pin_io<T>(what: &'static str, path: &Path, r: io::Result<T>) -> Result<T, Map
 }
 
 fn outcome(ifindex: u32, mode: Mode, reason: Option<String>, reused: bool) -> Attached {
-    let features = sys::xdp_query(ifindex).map_or(0, |q| q.feature_flags);
-    // A driver with any XDP at all says at least that; nothing said means an older kernel, or a
-    // driver without native XDP.
-    let known = features & ACT_BASIC != 0;
+    let features = features(ifindex);
     Attached {
         mode,
         reason,
         reused,
-        can_transmit: known.then_some(features & ACT_NDO_XMIT != 0),
-        zero_copy: known.then_some(features & ACT_XSK_ZEROCOPY != 0),
+        can_transmit: features.map(|f| f & ACT_NDO_XMIT != 0),
+        zero_copy: features.map(|f| f & ACT_XSK_ZEROCOPY != 0),
     }
+}
+
+/// What the driver says of its XDP (`NETDEV_A_DEV_XDP_FEATURES`). One with any at all says at least that; nothing said
+/// means an older kernel, or a driver without native XDP.
+fn features(ifindex: u32) -> Option<u64> {
+    let features = sys::xdp_query(ifindex).map_or(0, |q| q.feature_flags);
+    (features & ACT_BASIC != 0).then_some(features)
 }
 
 fn hint(code: Option<i32>) -> &'static str {

@@ -1,5 +1,7 @@
 //! Devices: attached when they appear, detached when they go, attached again when they return.
 
+mod redirects;
+
 use super::worker::{ToWorker, socket_mode};
 use super::workers::Workers;
 use rustix::io::Errno;
@@ -28,6 +30,8 @@ pub struct Device {
     pub attached: Option<Attached>,
     pub facts: Option<nic::Facts>,
     pub binding: Option<Binding>,
+    /// XDP sends by it; else workers do. `None`: not decided yet.
+    pub redirects: Option<bool>,
     pub queues: u32,
     /// Queues with a socket.
     pub open: u32,
@@ -76,8 +80,8 @@ impl Device {
             if let Some(reason) = &a.reason {
                 line += &format!(" ({reason})");
             }
-            if a.can_transmit == Some(false) {
-                line += ", cannot transmit for XDP (on veth: the peer needs GRO or an XDP program)";
+            if self.redirects == Some(false) {
+                line += ", takes no XDP redirects, so workers send (a veth takes them while its far end has GRO on)";
             }
         }
         if let Some(e) = &self.error {
@@ -154,6 +158,7 @@ impl Devices {
             self.attach(s, slot, &name);
         }
         self.write_ports(s.gateway, s.bindings);
+        self.set_redirects(s.gateway);
     }
 
     /// Tries failed devices again.
@@ -176,6 +181,7 @@ impl Devices {
         }
         if any {
             self.write_ports(s.gateway, s.bindings);
+            self.set_redirects(s.gateway);
         }
     }
 
@@ -204,6 +210,7 @@ impl Devices {
                 attached: None,
                 facts: None,
                 binding: None,
+                redirects: None,
                 retry: None,
                 open: 0,
                 queues: 0,
@@ -227,6 +234,7 @@ impl Devices {
             attached: None,
             facts: None,
             binding: None,
+            redirects: None,
             queues: 0,
             open: 0,
             sockets: BTreeMap::new(),
@@ -361,25 +369,25 @@ impl Devices {
             }
             lost.push((d.name.clone(), found));
         }
+        if self.read_redirects(gateway) {
+            self.set_redirects(gateway);
+        }
         lost
     }
 
     /// Writes devices, sockets and ports again where somebody has changed XDP's maps from outside. Returns what was
     /// missing.
-    pub fn repair(&self, gateway: &Gateway, bindings: &[PortBinding]) -> Vec<&'static str> {
+    pub fn repair(&mut self, gateway: &Gateway, bindings: &[PortBinding]) -> Vec<&'static str> {
         let mut missing = Vec::new();
+        if self.set_redirects(gateway) {
+            missing.push("devices");
+        }
         for (slot, d) in self.by_slot.iter().filter(|(_, d)| d.ifindex != 0 && d.attached.is_some()) {
             let known = |b: &PortBinding| {
                 gateway.port_of(d.ifindex, VlanId::new(b.port.vlan)) == Some((b.idx, *slot))
             };
             if bindings.iter().any(|b| b.ours() && b.port.dev == *slot && !known(b)) {
                 missing.push("ports");
-            }
-            if !gateway.sends_by(*slot, d.ifindex) {
-                missing.push("devices");
-                if let Err(error) = gateway.set_dev(*slot, d.ifindex) {
-                    tracing::error!(device = d.name, %error, "XDP cannot send out of the device");
-                }
             }
             // This map cannot be read, so the sockets are always written.
             for (queue, socket) in &d.sockets {
@@ -478,7 +486,6 @@ fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<
         mode => mode,
     };
     d.attached = Some(attached);
-    s.gateway.set_dev(slot, d.ifindex)?;
     for queue in 0..d.queues {
         let Some(w) = s.workers.of_queue(queue) else { continue };
         w.send(ToWorker::Open {
