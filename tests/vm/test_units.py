@@ -36,7 +36,7 @@ def branch(gateway, cloud):
         "endpoint": "http://127.0.0.1:8180", "region_id": "cn-shanghai", "smart_ag_id": sag, "smart_ag_sn": sn,
         "access_key_file": "/etc/sag/access-key", "base_config": "/etc/sag/vcpe.toml", "dhcp_client": "off",
     }  # fmt: skip
-    ports = '[ports]\n"0" = { device = "eth1" }\n"1" = { device = "eth0" }\n'
+    ports = '[ports]\n"0" = { device = "wan" }\n"1" = { device = "lan" }\n'
     gateway.write("/etc/sag/agent.toml", "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items()) + ports)
     key_id, secret = cloud.key
     gateway.write("/etc/sag/access-key", f"AccessKeyId: {key_id}\nAccessKeySecret: {secret}\n")
@@ -66,7 +66,7 @@ def test_the_clouds_rules_reach_the_packets(gateway, site, cloud, branch):
         except OSError:
             return False
 
-    assert SERVICE[4] in gateway.out("ip -br addr show eth1")
+    assert SERVICE[4] in gateway.out("ip -br addr show wan")
     # The Internet knows no way to the branch's IPv4 addresses.
     cloud.call("ModifySagWanSnat", SmartAGId=sag, SmartAGSn=sn, Snat="ENABLE")
     within(30, "open", reaches)

@@ -1,7 +1,7 @@
 """A branch and the Internet, in namespaces of this machine, with a guest between them as the gateway.
 
-                lan (tap)  ── eth0  guest  eth1 ──  (tap) wan
-    192.0.2.10, 2001:db8:1::10                 198.51.100.1, 203.0.113.10, 2001:db8:203::10
+                lan (tap)  ── lan  guest  wan ──  (tap) wan
+    192.0.2.10, 2001:db8:1::10               198.51.100.1, 203.0.113.10, 2001:db8:203::10
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ GW_WAN = {4: "198.51.100.2", 6: "2001:db8:100::2"}
 INSIDE_PORT, ECHO_PORT = 7443, 7001
 # Where clients reach the host inside: a port that is forwarded, and its own address.
 SERVICE = {4: GW_WAN[4], 6: LAN[6]}
+VIRTIO, QUEUES = "virtio-net-pci", 4
 LAN_MAC, WAN_MAC = "02:00:00:00:09:01", "02:00:00:00:09:02"
 
 # Names of ports as the cloud has them.
@@ -37,13 +38,13 @@ flows = 65536
 
 [[port]]
 name = "0"
-device = "eth1"
+device = "wan"
 role = "wan"
 snat = true
 
 [[port]]
 name = "1"
-device = "eth0"
+device = "lan"
 role = "lan"
 
 [[dnat]]
@@ -67,8 +68,8 @@ mode = "always"
 """
 
 NETWORK = {
-    "eth0": f"[Network]\nAddress={GW_LAN[4]}/26\nAddress={GW_LAN[6]}/64\nIPv6AcceptRA=no\nLinkLocalAddressing=ipv6\n",
-    "eth1": f"[Network]\nAddress={GW_WAN[4]}/24\nAddress={GW_WAN[6]}/64\nIPv6AcceptRA=no\nLinkLocalAddressing=ipv6\n"
+    "lan": f"[Network]\nAddress={GW_LAN[4]}/26\nAddress={GW_LAN[6]}/64\nIPv6AcceptRA=no\nLinkLocalAddressing=ipv6\n",
+    "wan": f"[Network]\nAddress={GW_WAN[4]}/24\nAddress={GW_WAN[6]}/64\nIPv6AcceptRA=no\nLinkLocalAddressing=ipv6\n"
     "Gateway=198.51.100.1\nGateway=2001:db8:100::1\n",
 }  # fmt: skip
 ENABLED = ("systemd-networkd.service", "sag-vcpe.service")
@@ -93,15 +94,17 @@ class Site:
             ns.run(["sysctl", "-q", "-w", *IN_NAMESPACE])
             ns.ip("link set lo up")
 
-    def boot(self, kernel: Kernel, model: str = "virtio-net-pci", queues: int = 4, units: dict[str, str] | None = None) -> Guest:
-        """A guest whose gateway starts as the machine does. `units`: further files of systemd by their path below /etc/systemd/system."""
-        several = queues if model == "virtio-net-pci" else 1
+    def boot(self, kernel: Kernel, lan: str = VIRTIO, wan: str = VIRTIO) -> Guest:
+        """A guest whose gateway starts as the machine does, with cards of two models."""
         nics = [
-            Nic(self.lan, "eth0", LAN_MAC, model, several),
-            Nic(self.wan, "eth0", WAN_MAC, model, several),
+            Nic(self.lan, "eth0", LAN_MAC, lan, QUEUES if lan == VIRTIO else 1),
+            Nic(self.wan, "eth0", WAN_MAC, wan, QUEUES if wan == VIRTIO else 1),
         ]
         files = {f"etc/systemd/network/{d}.network": f"[Match]\nName={d}\n{text}".encode() for d, text in NETWORK.items()}
-        files |= {f"etc/systemd/system/{name}": text.encode() for name, text in (units or {}).items()}
+        # The order in which drivers find cards is not that of their slots.
+        for device, mac in (("lan", LAN_MAC), ("wan", WAN_MAC)):
+            link = f"[Match]\nMACAddress={mac}\nType=ether\nKind=!*\n[Link]\nName={device}\n"
+            files[f"etc/systemd/network/10-{device}.link"] = link.encode()
         files["etc/sag/vcpe.toml"] = GATEWAY.encode()
         files["usr/lib/sysusers.d/sag.conf"] = USERS.encode()
         guest = Guest(kernel, nics, files, ENABLED)
