@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
+mod cert;
 mod confine;
 
 use std::io::Write as _;
@@ -168,6 +169,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a certificate for a test bed, and the authority that clients are to trust
+    Cert {
+        /// A host name or an address of the server; may be given several times
+        #[arg(long = "name", required = true)]
+        names: Vec<String>,
+        /// The folder for ca.pem, server.pem and server-key.pem
+        #[arg(long)]
+        out: PathBuf,
+        /// For how long it is good
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
     /// Give a user of an account a policy
     Policy {
         #[arg(long)]
@@ -318,6 +331,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let now = now_ms();
             let line = |d| if json { json_line(&devices::json(d, now)) } else { devices::lines(d, now) };
             print_lines(found.iter().map(line))
+        }
+        Command::Cert { names, out, days } => {
+            let [authority, certificate, key] = cert::write(&names, &out, days)?;
+            println!("clients trust   {}", authority.display());
+            println!("--tls-cert      {}", certificate.display());
+            println!("--tls-key       {}", key.display());
+            Ok(())
         }
         Command::Policy { account, user, name, file, db } => {
             let text =
