@@ -99,6 +99,7 @@ fn parameter(out: &mut String, p: &Value) -> std::fmt::Result {
         "month" => "Month",
         "name" => "Name",
         "password" => "Password",
+        "port" => "Port",
         "port-range" => "PortRange",
         "text" => "Text",
         "time" => "Time",
@@ -117,12 +118,13 @@ fn parameter(out: &mut String, p: &Value) -> std::fmt::Result {
         "            ParamSpec {{ name: {:?}, kind: Kind::{kind}, list: {}, required: {}, \
          required_when: {when}, range: {range:?}, also: {also:?}, length: {length:?}, \
          choices: &{choices:?}, default: {default:?}, pattern: Pattern::{pattern}, \
-         max_items: {:?}, no_url: {} }},",
+         max_items: {:?}, no_url: {}, as_sent: {} }},",
         str_of(&p["name"]),
         p["list"].as_bool().unwrap_or(false),
         p["required"].as_bool().unwrap_or(false),
         p["items"].as_u64(),
         p["no_url"].as_bool().unwrap_or(false),
+        p["as_sent"].as_bool().unwrap_or(false),
     )
 }
 
@@ -146,6 +148,10 @@ fn request(out: &mut String, op: &Value) -> std::fmt::Result {
         let (kind, how) = match (p["list"].as_bool(), always) {
             (Some(true), _) => ("Vec<String>".to_owned(), "params.texts".to_owned()),
             (_, true) => (kind.to_owned(), format!("params.{how}")),
+            // What is sent without a value takes away what was there.
+            (_, false) if p["clears"].as_bool() == Some(true) => {
+                ("Option<String>".to_owned(), "params.opt_cleared".to_owned())
+            }
             (_, false) => (format!("Option<{kind}>"), format!("params.opt_{how}")),
         };
         writeln!(fields, "    pub {field}: {kind},")?;

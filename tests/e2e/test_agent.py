@@ -297,7 +297,7 @@ def test_a_refusal_is_reported_and_the_last_good_one_stays(branch, web):
 
     def failed():
         task = branch.device("DescribeSagWanSnat")["TaskStates"][0]
-        return task["State"] == "Failed" and rule in task["ErrorMessage"] and acl in task["ErrorMessage"]
+        return task["State"] == "HardwareError" and rule in task["ErrorMessage"] and acl in task["ErrorMessage"]
 
     branch.soon("the refusal names the rule", failed, 3)
     assert whoami(branch.lab.lan1, A.INET[4]) == A.LAN1[4], "nothing of it is in force"

@@ -38,7 +38,7 @@ def test_accounts(api):
         (dict(UserName="a b"), "ClientUser.NameInvalid"),
         (dict(UserMail="x"), "ClientUser.EmailInvalid"),
         (dict(UserMail=""), "ClientUser.EmailEmpty"),
-        (dict(Bandwidth=2001), "ClientUser.BandwidthInvalid"),
+        (dict(Bandwidth=20001), "ClientUser.BandwidthInvalid"),
         (dict(Password="x"), "ClientUser.PasswordInvalid"),
         (dict(UserName=""), "ClientUser.NameEmpty"),
         (dict(UserName="wang", ClientIp="10.20.0.5"), "ClientUser.InvalidClientIp"),
@@ -54,14 +54,14 @@ def test_accounts(api):
         api.call(create, UserMail=f"u{i}@example.com", Bandwidth=1, **sag)
     api.refused(create, "ClientUser.UserOverLimit", UserMail="more@example.com", Bandwidth=1, **sag)
     listed = rows(api.call("DescribeSmartAccessGatewayClientUsers", UserName="li", **sag), "Users", "User")
-    assert listed[0]["State"] == 1 and "Password" not in str(listed)
+    assert listed[0]["State"] == 0 and "Password" not in str(listed)
     got = api.call("ModifySmartAccessGatewayClientUser", UserName="li", Bandwidth=5000, Email="l2@example.com", **sag)
     assert got["UserMail"] == "l2@example.com"
     api.refused("ModifySmartAccessGatewayClientUser", "ResourceNotFound.User", UserName="nobody", Bandwidth=1, **sag)
     api.call("ResetSmartAccessGatewayClientUserPassword", UserName="li", Password="an0therpass", **sag)
     api.call("DisableSmartAccessGatewayUser", UserName="li", **sag)
     listed = rows(api.call("DescribeSmartAccessGatewayClientUsers", UserMail="l2@example.com", **sag), "Users", "User")
-    assert listed[0]["State"] == 0
+    assert listed[0]["State"] == 1
     api.call("EnableSmartAccessGatewayUser", UserName="li", **sag)
     api.call("DeleteSmartAccessGatewayClientUser", UserName="li", **sag)
     api.refused("DeleteSmartAccessGatewayClientUser", "ClientUser.NameInvalid", UserName="li", **sag)

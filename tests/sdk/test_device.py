@@ -57,7 +57,7 @@ def test_revision_and_tasks(api, agent, device):
     api.call("ModifySagWanSnat", Snat="DISABLE", **device)
     apply(agent, *device.values(), success=False, message="no such table")
     task = api.call("DescribeSagWanSnat", **device)["TaskStates"][0]
-    assert task["State"] == "Failed" and task["ErrorMessage"] == "no such table"
+    assert task["State"] == "HardwareError" and task["ErrorMessage"] == "no such table"
     apply(agent, *device.values())
 
 

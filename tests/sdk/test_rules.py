@@ -251,7 +251,7 @@ def test_health_and_publication(api):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("Name", "1"), ("Description", "1"), ("DstIpAddr", "x"), ("SrcIpAddr", "x"), ("DstPort", 70000), ("SrcPort", 70000),
+    ("Name", "1"), ("Description", "x" * 257), ("DstIpAddr", "x"), ("SrcIpAddr", "x"), ("DstPort", 70000), ("SrcPort", 70000),
     ("Type", "TCP"), ("ProbeInterval", 1), ("ProbeCount", 21), ("ProbeTimeout", 1), ("RttThreshold", 6000),
     ("RttFailThreshold", 16), ("FailCountThreshold", 16),
 ])

@@ -46,6 +46,8 @@ pub struct ParamSpec {
     pub pattern: Pattern,
     pub max_items: Option<u64>,
     pub no_url: bool,
+    /// Any case of letters is one of `choices`, and the answer has it as it was sent.
+    pub as_sent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub enum Pattern {
     Month,
     Name,
     Password,
+    /// A port, or `any`.
+    Port,
     PortRange,
     Text,
     Time,

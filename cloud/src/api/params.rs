@@ -122,6 +122,27 @@ impl Params {
     }
 }
 
+/// The values of a parameter that has several: separated by commas, or a JSON array, as the documents print both.
+pub fn separated(values: &str) -> Vec<String> {
+    if let Some(array) = json_array(values) {
+        return array;
+    }
+    values.split(',').map(|v| v.trim().to_owned()).collect()
+}
+
+/// The texts and numbers of a JSON array (`["acl-1","acl-2"]`).
+fn json_array(text: &str) -> Option<Vec<String>> {
+    let items: Vec<Value> = serde_json::from_str(text.trim()).ok()?;
+    items
+        .into_iter()
+        .map(|item| match item {
+            Value::String(text) => Some(text),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
 fn decode(s: &str) -> Result<String, ApiError> {
     let plain = s.replace('+', " ");
     percent_decode_str(&plain)

@@ -2,6 +2,7 @@
 
 use super::Op;
 use crate::api::params::Params;
+pub use crate::api::params::separated;
 
 /// The parameters of one operation. Read after [`validate`](super::validate::validate), which has filled defaults
 /// in and refused what is missing or no number.
@@ -18,6 +19,11 @@ impl Params {
 
     fn opt_text(&self, name: &str) -> Option<String> {
         self.get(name).map(str::to_owned)
+    }
+
+    /// A text that may be empty.
+    fn opt_cleared(&self, name: &str) -> Option<String> {
+        self.has(name).then(|| self.text(name))
     }
 
     fn int(&self, name: &str) -> i64 {
@@ -42,11 +48,6 @@ impl Params {
         let rows = if rows.is_empty() { self.get(name).into_iter().collect() } else { rows };
         rows.into_iter().flat_map(separated).collect()
     }
-}
-
-/// The values of a parameter that has several, separated by commas.
-pub fn separated(values: &str) -> Vec<String> {
-    values.split(',').map(|v| v.trim().to_owned()).collect()
 }
 
 include!(concat!(env!("OUT_DIR"), "/requests.rs"));

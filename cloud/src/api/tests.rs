@@ -4,12 +4,15 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::shape::shape;
-use super::validate::{matches_pattern, port_range, validate};
+use super::validate::{check_value, matches_pattern, port_range, validate};
 use super::{Node, Op, Pattern, xml};
 use crate::api::params::Params;
 use crate::time;
 
 const CATALOGUE: &str = include_str!("../../catalogue/smartag-2018-03-13.json");
+/// What clients of the vendor's API send: of each operation the parameters that the SDK marks as required, and of each
+/// parameter values of the SDK's models, the documents' examples and sentences, and Terraform's provider.
+const CLIENTS: &str = include_str!("../../catalogue/clients.json");
 const EXTENSIONS: &str = include_str!("../../catalogue/extensions.json");
 
 /// Those of the vendor, and those that only this cloud has.
@@ -182,6 +185,73 @@ fn defaults_are_filled_in_for_new_things_only() {
     assert_eq!((added.get("Priority"), added.get("Type")), (Some("1"), Some("LAN")));
     let changed = request(Op::ModifyACLRule, &rule).expect("valid");
     assert_eq!((changed.get("Priority"), changed.get("Type")), (None, None));
+}
+
+/// Parameters that the documents require and the SDK does not, and why they stay required.
+const REQUIRED_ALL_THE_SAME: [(&str, &str); 7] = [
+    // There is no documented default that could stand for them.
+    ("CreateFlowLog", "OutputType"),
+    ("CreateSmartAccessGateway", "MaxBandWidth"),
+    ("DowngradeSmartAccessGateway", "BandWidthSpec"),
+    ("UpgradeSmartAccessGateway", "BandWidthSpec"),
+    // The answer is about the object that they name.
+    ("DescribeFlowLogSags", "FlowLogId"),
+    ("DescribeGrantSagVbrRules", "SmartAGId"),
+    ("ListDpiConfigError", "SmartAGId"),
+];
+
+#[test]
+fn the_catalogue_is_no_stricter_than_what_clients_send() {
+    let clients: Value = serde_json::from_str(CLIENTS).expect("JSON");
+    let clients = clients.as_object().expect("an object");
+    let (mut values, mut wrong) = (0, Vec::new());
+    for (name, client) in clients {
+        let op = Op::by_name(name).expect("an operation");
+        for p in op.spec().params {
+            for value in client["values"][p.name].as_array().into_iter().flatten() {
+                let value = value.as_str().expect("text");
+                values += 1;
+                if check_value(op, p, value).is_err() {
+                    wrong.push(format!("{name}: {}={value}", p.name));
+                }
+            }
+            let Some(required) = client["required"].as_array() else { continue };
+            let same = !p.required || required.iter().any(|r| r == p.name);
+            if same == REQUIRED_ALL_THE_SAME.contains(&(name.as_str(), p.name)) {
+                wrong.push(format!("{name}: {} required: {}", p.name, p.required));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(clients.len() == 173 && values > 800, "{values} values of {} operations", clients.len());
+}
+
+#[test]
+fn what_is_written_in_several_ways_is_read_in_one() {
+    let lists = |value: &str| {
+        let found = request(Op::DescribeSmartAccessGateways, &[("RegionId", "r"), ("SmartAGIds", value)]);
+        found.expect("valid").list("SmartAGIds").into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lists(r#"["sag-1", "sag-2"]"#), ["sag-1", "sag-2"]);
+    assert_eq!(lists("sag-1,sag-2"), ["sag-1", "sag-2"]);
+    assert_eq!(crate::api::request::separated("[1,\"b\"]"), ["1", "b"]);
+    assert_eq!(crate::api::request::separated("[x"), ["[x"]);
+    // The spelling of the documents, whatever the case of letters.
+    let role =
+        [("RegionId", "r"), ("SmartAGId", "s"), ("SmartAGSn", "n"), ("PortName", "0"), ("Role", "wan")];
+    assert_eq!(request(Op::ModifySagPortRole, &role).expect("valid").get("Role"), Some("WAN"));
+    // No list answers more rows than another.
+    for op in Op::ALL {
+        for p in op.spec().params.iter().filter(|p| ["PageSize", "MaxResults"].contains(&p.name)) {
+            assert_eq!(p.range, Some((1, i64::from(i32::MAX))), "{}", op.name());
+        }
+    }
+    let size = |n: &str| {
+        let page = request(Op::DescribeACLs, &[("RegionId", "r"), ("PageSize", n)]);
+        page.map(|p| p.get("PageSize").unwrap_or_default().to_owned())
+    };
+    assert_eq!((size("100"), size("101")), (Ok("100".to_owned()), Ok("100".to_owned())));
+    assert!(size("0").is_err() && size("2147483648").is_err());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::params::Params;
+use super::params::{Params, separated};
 use super::{Kind, Op, ParamSpec, Pattern};
 use crate::error::ApiError;
 use crate::time;
@@ -13,6 +13,7 @@ use crate::time;
 pub fn validate(op: Op, params: &mut Params) -> Result<(), ApiError> {
     let changes = op.name().starts_with("Modify") || op.name().starts_with("Update");
     for p in op.spec().params {
+        normalize(p, params);
         if p.list {
             check_list(op, p, params)?;
         } else if p.name.contains(".N.") {
@@ -38,6 +39,41 @@ pub fn validate(op: Op, params: &mut Params) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Rows of a page; whoever wants more gets so many, in every list, and the answer says how many it has.
+pub const LARGEST_PAGE: i64 = 100;
+
+/// Brings what clients write in several ways into one.
+fn normalize(p: &ParamSpec, params: &mut Params) {
+    if p.list && params.list(p.name).is_empty() {
+        // `Names=a,b` or `Names=["a","b"]` in the place of `Names.1=a&Names.2=b`.
+        if let Some(values) = params.get(p.name).map(separated) {
+            params.remove(p.name);
+            for (n, value) in values.iter().enumerate() {
+                params.set(&format!("{}.{}", p.name, n + 1), value);
+            }
+        }
+        return;
+    }
+    let Some(value) = params.get(p.name) else { return };
+    let other = match p.name {
+        "PageSize" | "MaxResults" if value.parse::<i64>().is_ok_and(|n| n > LARGEST_PAGE) => {
+            LARGEST_PAGE.to_string()
+        }
+        // The spelling of the documents.
+        _ if p.kind == Kind::Text && !p.as_sent && !p.list => match choice(p, value) {
+            Some(documented) if documented != value => documented.to_owned(),
+            _ => return,
+        },
+        _ => return,
+    };
+    params.set(p.name, &other);
+}
+
+/// The value among those that are documented, whatever the case of its letters.
+fn choice(p: &ParamSpec, value: &str) -> Option<&'static str> {
+    p.choices.iter().find(|c| c.eq_ignore_ascii_case(value)).copied()
 }
 
 /// Defaults in words ("the current month") and defaults of search filters are not filled in.
@@ -73,7 +109,7 @@ fn check_rows(op: Op, p: &ParamSpec, params: &Params) -> Result<(), ApiError> {
 
 const MAX_ROWS: usize = 20;
 
-fn check_value(op: Op, p: &ParamSpec, v: &str) -> Result<(), ApiError> {
+pub(super) fn check_value(op: Op, p: &ParamSpec, v: &str) -> Result<(), ApiError> {
     let ok = v.len() <= MAX_VALUE
         && match p.kind {
             Kind::Int => v.parse::<i64>().is_ok_and(|n| in_range(p, n)),
@@ -106,7 +142,7 @@ fn text_ok(p: &ParamSpec, v: &str) -> bool {
     if p.length.is_some_and(|(min, max)| count < min || count > max) {
         return false;
     }
-    if !p.choices.is_empty() && !p.choices.contains(&v) {
+    if !p.choices.is_empty() && choice(p, v).is_none() {
         return false;
     }
     if p.range.is_some() && !v.parse::<i64>().is_ok_and(|n| in_range(p, n)) {
@@ -135,22 +171,23 @@ pub fn matches_pattern(pattern: Pattern, v: &str) -> bool {
         }
         Pattern::Cidr => parse_cidr(v).is_some(),
         Pattern::Ipv4 => v.parse::<Ipv4Addr>().is_ok(),
+        Pattern::Port => v.eq_ignore_ascii_case(ANY_PORT) || v.parse::<u16>().is_ok_and(|n| n > 0),
         Pattern::PortRange => port_range(v).is_some(),
         Pattern::Month => month(v),
         Pattern::Time => time::parse(v).is_some(),
     }
 }
 
-fn letter(c: char) -> bool {
-    c.is_ascii_alphabetic() || chinese(c)
-}
+/// In the place of a port: all of them.
+pub const ANY_PORT: &str = "any";
 
-fn chinese(c: char) -> bool {
-    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}')
+/// Letters of any script: the documents name those of English and Chinese.
+fn letter(c: char) -> bool {
+    c.is_alphabetic()
 }
 
 fn name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || chinese(c) || "._-".contains(c)
+    c.is_alphanumeric() || "._-".contains(c)
 }
 
 /// A CIDR block; host bits may be set (`192.168.0.1/24`), as the documents print them.
@@ -174,6 +211,15 @@ fn month(v: &str) -> bool {
 
 /// The documented code for a missing parameter of this operation.
 pub fn missing(op: Op, name: &str) -> ApiError {
+    // The two that the command line documents for every operation that takes them.
+    let own = match name {
+        "SmartAGSn" => Some("MissingSmartAGSn"),
+        "SagId" => Some("MissingSagId"),
+        _ => None,
+    };
+    if let Some(code) = own {
+        return ApiError::new(400, code, format!("{name} is mandatory for this action."));
+    }
     let bare = bare_name(name);
     let special: &[&str] = match name {
         "SmartAGId" | "SagId" | "InstanceId" => &["SAG.InstanceIdEmpty"],

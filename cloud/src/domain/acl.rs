@@ -74,9 +74,71 @@ impl Entity for AclRule {
     }
 }
 
+/// Protocols with a service name, as the console offers them (`SSH(22)`): TCP or UDP to one port.
+const SERVICES: [(&str, &str, u16); 15] = [
+    ("FTP", "TCP", 21),
+    ("SSH", "TCP", 22),
+    ("TELNET", "TCP", 23),
+    ("SMTP", "TCP", 25),
+    ("DNS", "UDP", 53),
+    ("HTTP", "TCP", 80),
+    ("POP3", "TCP", 110),
+    ("IMAP", "TCP", 143),
+    ("HTTPS", "TCP", 443),
+    ("MS SQL", "TCP", 1433),
+    ("ORACLE", "TCP", 1521),
+    ("MYSQL", "TCP", 3306),
+    ("RDP", "TCP", 3389),
+    ("POSTGRESQL", "TCP", 5432),
+    ("REDIS", "TCP", 6379),
+];
+
+/// Transport protocol and port of a protocol with a service name.
+pub fn service(protocol: &str) -> Option<(&'static str, u16)> {
+    let (name, rest) = protocol.split_once('(')?;
+    let port: u16 = rest.strip_suffix(')')?.trim().parse().ok()?;
+    let same = |known: &str| name.trim().eq_ignore_ascii_case(known);
+    SERVICES
+        .iter()
+        .find(|(known, _, p)| *p == port && same(known))
+        .map(|(_, transport, _)| (*transport, port))
+}
+
+/// Protocol and destination ports as a device knows them.
+pub fn on_the_wire(protocol: String, dest_ports: String) -> (String, String) {
+    match service(&protocol) {
+        Some((transport, port)) => (transport.to_owned(), format!("{port}/{port}")),
+        None => (protocol, dest_ports),
+    }
+}
+
 impl AclRule {
     /// Whether it is about packets of the WAN ports.
     pub fn is_wan(&self) -> bool {
         self.r#type.as_deref() == Some("WAN")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services() {
+        for (sent, expected) in [
+            ("SSH(22)", Some(("TCP", 22))),
+            ("telnet(23)", Some(("TCP", 23))),
+            ("ms sql (1433)", Some(("TCP", 1433))),
+            ("DNS(53)", Some(("UDP", 53))),
+            ("SSH(23)", None),
+            ("SSH", None),
+            ("GOPHER(70)", None),
+            ("SSH(22", None),
+        ] {
+            assert_eq!(service(sent), expected, "{sent}");
+        }
+        let wire = |a: &str, b: &str| on_the_wire(a.to_owned(), b.to_owned());
+        assert_eq!(wire("HTTPS(443)", "-1/-1"), ("TCP".to_owned(), "443/443".to_owned()));
+        assert_eq!(wire("UDP", "1/5"), ("UDP".to_owned(), "1/5".to_owned()));
     }
 }

@@ -20,6 +20,8 @@ pub struct Ccn {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snat_cidr_block: Option<String>,
     pub interworking_status: String,
+    /// Stored for clients that set it, and answered; nothing depends on it.
+    pub is_default: bool,
     /// The member that is the hub, as the owner says; none: every member has a tunnel to every other.
     #[serde(rename = "HubSmartAGId", skip_serializing_if = "Option::is_none")]
     pub hub: Option<String>,

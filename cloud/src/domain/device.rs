@@ -128,7 +128,7 @@ impl Device {
             Some(task) if self.applied >= task.revision && self.failure.is_empty() => {
                 ("Succeed", "200", "Successful")
             }
-            Some(task) if self.applied >= task.revision => ("Failed", "500", self.failure.as_str()),
+            Some(task) if self.applied >= task.revision => ("HardwareError", "500", self.failure.as_str()),
             Some(_) if self.online(now) => {
                 ("Processing", "ConfigUnsynchronized", "The network configuration is not synchronized.")
             }

@@ -39,8 +39,16 @@ pub struct DnatEntry {
     pub external_port: String,
     pub internal_ip: String,
     pub internal_port: String,
+    /// `TCP`, `UDP` or `Any`, in the case of letters that it was sent in.
     pub ip_protocol: String,
     pub create_time: i64,
+}
+
+impl DnatEntry {
+    /// Whether it is about packets of all protocols, and so about all ports.
+    pub fn is_any_protocol(&self) -> bool {
+        self.ip_protocol.eq_ignore_ascii_case("any")
+    }
 }
 
 impl Entity for DnatEntry {

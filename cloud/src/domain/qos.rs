@@ -97,6 +97,16 @@ pub struct QosCar {
     pub percent_source_type: Option<String>,
 }
 
+/// What a percentage is of, unless the request says it.
+const PERCENT_SOURCE: &str = "InternetUpBandwidth";
+
+impl QosCar {
+    /// A limit in Mbit/s answers it too, as the documents' example does.
+    pub fn shown_percent_source(&self) -> String {
+        self.percent_source_type.clone().unwrap_or_else(|| PERCENT_SOURCE.to_owned())
+    }
+}
+
 impl Entity for QosCar {
     const KIND: Kind = Kind::QosCar;
 

@@ -5,7 +5,7 @@ use super::cx::Cx;
 use super::fields::{copied, set_given};
 use crate::api::validate::port_range;
 use crate::api::{request, response};
-use crate::domain::acl::{Acl, AclRule};
+use crate::domain::acl::{Acl, AclRule, service};
 use crate::domain::gateway::Gateway;
 use crate::domain::objects::Authorised;
 use crate::error::Result;
@@ -19,6 +19,12 @@ const PROTOCOLS: [&str; 4] = ["ALL", "TCP", "UDP", "ICMP"];
 
 /// The protocol as it is stored; ports make sense for TCP and UDP only.
 pub fn check_protocol(cx: &Cx, protocol: &str, ports: [&str; 2]) -> Result<String> {
+    if let Some((_, port)) = service(protocol) {
+        // The destination port is that of the service, whether the request says so or leaves it open.
+        let fits =
+            |range| matches!(port_range(range), Some(r) if r == (-1, -1) || r == (port.into(), port.into()));
+        return if fits(ports[1]) { Ok(protocol.to_owned()) } else { Err(cx.err(&["InvalidPortRange"])) };
+    }
     let protocol = protocol.to_ascii_uppercase();
     if !PROTOCOLS.contains(&protocol.as_str()) {
         return Err(cx.err(&["NotSupportedProtocol"]));
@@ -130,7 +136,7 @@ pub async fn describe(
     let descending = request.order.is_some_and(|o| o.eq_ignore_ascii_case("desc"));
     let filter = Filter::under(&acl.id)
         .equals(Column::Variant, request.direction)
-        .equals(Column::Name, request.name)
+        .name_contains(request.name)
         .order_by(Column::Priority, descending);
     let page = cx.list_page::<AclRule>(&filter).await?;
     let rows = page.rows.into_iter().map(|rule| {

@@ -2,7 +2,7 @@
 
 use super::app_stats;
 use super::cx::Cx;
-use super::fields::copied;
+use super::fields::{Give, copied};
 use crate::api::{request, response};
 use crate::domain::app::AppUser;
 use crate::domain::gateway::Gateway;
@@ -120,7 +120,9 @@ pub async fn describe(
     let page = cx.list_page::<AppUser>(&filter).await?;
     let rows = page.rows.iter().map(|user| {
         copied!(user => response::describe_smart_access_gateway_client_users::User {
-            accelerate_bandwidth, bandwidth, client_ip, is_static_ip, state, user_mail, user_name,
+            accelerate_bandwidth, bandwidth, client_ip, is_static_ip, user_mail, user_name;
+            // 0 is enabled, 1 is disabled; what is stored has it the other way round.
+            state: Give::give(i64::from(user.state == 0)),
         })
     });
     Ok(response::DescribeSmartAccessGatewayClientUsers {
@@ -143,7 +145,9 @@ pub async fn modify(
         }
         user.edit().user_mail = mail;
     }
-    user.edit().bandwidth = request.bandwidth;
+    if let Some(bandwidth) = request.bandwidth {
+        user.edit().bandwidth = bandwidth;
+    }
     cx.put(&user).await?;
     Ok(copied!(user => response::ModifySmartAccessGatewayClientUser {
         bandwidth, client_ip, user_mail, user_name,

@@ -119,7 +119,7 @@ pub async fn create(
     check_blocks(cx, &text(&request.cidr_block), &text(&request.snat_cidr_block))?;
     let id = cx.new_id("ccn")?;
     let body = copied!(request => Ccn {
-        name, description, cidr_block, snat_cidr_block;
+        name, description, cidr_block, snat_cidr_block, is_default;
         ccn_id: id.clone(),
         region_id: cx.region(),
         create_time: cx.now,
@@ -218,8 +218,8 @@ pub async fn describe(
         let (cen_id, cen_owner) =
             cen.map(|c| (c.cen_instance_id.clone(), c.cen_uid.to_string())).unwrap_or_default();
         rows.push(copied!(ccn => response::describe_cloud_connect_networks::CloudConnectNetwork {
-            ccn_id, cidr_block, create_time, description, interworking_status, name, resource_group_id,
-            snat_cidr_block;
+            ccn_id, cidr_block, create_time, description, interworking_status, is_default, name,
+            resource_group_id, snat_cidr_block;
             associated_cen_id: cen_id,
             associated_cen_owner_id: cen_owner,
             associated_cloud_box_count: members.len().to_string(),

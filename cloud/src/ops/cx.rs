@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::api::params::Params;
+use crate::api::validate::LARGEST_PAGE;
 use crate::api::{Op, any_error};
 use crate::domain::access::Access;
 use crate::domain::objects::{Authorised, Objects};
@@ -20,6 +21,8 @@ pub struct Cx {
     pub params: Params,
     /// The account of the caller.
     uid: i64,
+    /// Where the caller reached this server, as his request says.
+    pub host: String,
     /// Milliseconds since 1970.
     pub now: i64,
     pub cipher: Arc<Cipher>,
@@ -56,7 +59,7 @@ impl Cx {
     pub fn new(op: Op, params: Params, access: Access, cipher: Arc<Cipher>, tx: Tx) -> Cx {
         let uid = access.uid();
         let objects = Objects::new(tx, access);
-        Cx { op, params, uid, now: now_ms(), cipher, changed: BTreeSet::new(), objects }
+        Cx { op, params, uid, host: String::new(), now: now_ms(), cipher, changed: BTreeSet::new(), objects }
     }
 
     pub fn into_parts(self) -> Finished {
@@ -190,7 +193,7 @@ impl Cx {
     /// Number and size of the page that the request names.
     fn page_named(&self) -> (i64, i64) {
         let number = self.int("PageNumber").unwrap_or(1).max(1);
-        let size = self.int("PageSize").unwrap_or(10).clamp(1, 100);
+        let size = self.int("PageSize").unwrap_or(10).clamp(1, LARGEST_PAGE);
         (number, size)
     }
 
@@ -205,7 +208,7 @@ impl Cx {
 
     /// `MaxResults` and `NextToken`: the token is the position, opaque to clients.
     pub fn page_by_token<T>(&self, items: Vec<T>, default: i64) -> Result<(i64, Option<String>, Vec<T>)> {
-        let max = self.int("MaxResults").unwrap_or(default).clamp(1, 100) as usize;
+        let max = self.int("MaxResults").unwrap_or(default).clamp(1, LARGEST_PAGE) as usize;
         let from = match self.opt("NextToken") {
             Some(t) => t
                 .strip_prefix("caeba0")

@@ -52,13 +52,15 @@ pub async fn modify_dns(
     request: request::ModifySagUserDns,
 ) -> Result<response::ModifySagUserDns> {
     let mut d = cx.online_device().await?;
-    if net::ip(&request.master_dns).is_none() {
-        return Err(cx.invalid("MasterDns"));
+    // Leaving an address out takes it away.
+    let dns: Dns = copied!(request => Dns { master_dns, slave_dns });
+    for (field, address) in [("MasterDns", &dns.master_dns), ("SlaveDns", &dns.slave_dns)] {
+        if !address.is_empty() && net::ip(address).is_none() {
+            return Err(cx.invalid(field));
+        }
     }
-    if net::ip(&request.slave_dns).is_none() {
-        return Err(cx.invalid("SlaveDns"));
-    }
-    d.config.dns = Some(copied!(request => Dns { master_dns, slave_dns }));
+    let none = dns.master_dns.is_empty() && dns.slave_dns.is_empty();
+    d.config.dns = (!none).then_some(dns);
     cx.save_device(&mut d, "Dns").await?;
     Ok(response::ModifySagUserDns::default())
 }
@@ -147,18 +149,22 @@ pub async fn modify_remote_access(
 
 pub async fn describe_remote_access(
     cx: &mut Cx,
-    _: request::DescribeSagRemoteAccess,
+    request: request::DescribeSagRemoteAccess,
 ) -> Result<response::DescribeSagRemoteAccess> {
     let gw = cx.gateway().await?;
-    let d = cx.device_on(&gw).await?;
-    let access = response::describe_sag_remote_access::RemoteAccess {
+    // All devices of the gateway, or the one that is named.
+    let devices = match request.serial_number {
+        Some(_) => vec![cx.device_on(&gw).await?],
+        None => cx.devices_of(&gw).await?,
+    };
+    let rows = devices.into_iter().map(|d| response::describe_sag_remote_access::RemoteAccess {
         remote_access_ip: d.config.remote_access_ip,
         serial_number: d.summary.sn,
-    };
+    });
     Ok(response::DescribeSagRemoteAccess {
         code: "200".to_owned(),
         message: "successful".to_owned(),
-        remote_accesses: vec![access],
+        remote_accesses: rows.collect(),
         smart_ag_id: gw.id.clone(),
         success: true,
     })

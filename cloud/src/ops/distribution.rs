@@ -132,16 +132,22 @@ pub async fn modify(
     let gw = cx.gateway().await?;
     let (source_type, source) = (request.source_type, request.route_source);
     let cidr = named(cx, &source_type, &source, &request.dest_cidr_block).await?;
-    let hc = request.hc_instance_id;
-    if !hc.starts_with("hc-") {
-        return Err(cx.err(&["RD.InvalidHcInstanceId"]));
-    }
-    if cx.part::<_, HealthCheck>(&gw, &hc).await?.is_none() {
-        return Err(cx.err(&["HC.InstanceNoFound"]));
+    // A strategy that does not look at the health check does not depend on it, and needs none.
+    let depends = request.route_distribution.contains("health");
+    let hc = match request.hc_instance_id {
+        Some(hc) => hc,
+        None if depends => return Err(cx.missing("HcInstanceId")),
+        None => String::new(),
+    };
+    if !hc.is_empty() {
+        if !hc.starts_with("hc-") {
+            return Err(cx.err(&["RD.InvalidHcInstanceId"]));
+        }
+        if cx.part::<_, HealthCheck>(&gw, &hc).await?.is_none() {
+            return Err(cx.err(&["HC.InstanceNoFound"]));
+        }
     }
     let id = key(&gw.id, &source_type, &source, &cidr);
-    // A strategy that does not look at the health check does not depend on it.
-    let depends = request.route_distribution.contains("health");
     let body = RouteStrategy {
         region_id: cx.region(),
         smart_ag_id: request.smart_ag_id,

@@ -28,8 +28,16 @@ fn check(cx: &Cx, log: &FlowLog) -> Result<()> {
             return Err(cx.err(&["IllegalParam.NetflowServerPort"]));
         }
     }
-    if log.output_type != "netflow" && !regions::known(&text(&log.sls_region_id)) {
-        return Err(cx.err(&["IllegalParam.SlsRegionId"]));
+    // Only what the output needs: where it was sent before may stay, or go.
+    if log.output_type != "netflow" {
+        for (field, value) in [("ProjectName", &log.project_name), ("LogstoreName", &log.logstore_name)] {
+            if text(value).is_empty() {
+                return Err(cx.missing(field));
+            }
+        }
+        if !regions::known(&text(&log.sls_region_id)) {
+            return Err(cx.err(&["IllegalParam.SlsRegionId"]));
+        }
     }
     if !(60..=6000).contains(&log.active_aging) {
         return Err(cx.err(&["IllegalParam.ActiveAging"]));
@@ -77,14 +85,9 @@ pub async fn modify(
     request: request::ModifyFlowLogAttribute,
 ) -> Result<response::ModifyFlowLogAttribute> {
     let mut log = require(cx, &request.flow_log_id).await?;
-    set_given!(log.edit(), request => { active_aging });
-    *log.edit() = copied!(request => FlowLog {
-        name, description, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
-        netflow_server_ip, netflow_server_port, netflow_version, flow_log_id;
-        active_aging: log.active_aging,
-        region_id: log.region_id.clone(),
-        status: log.status.clone(),
-        resource_group_id: log.resource_group_id.clone(),
+    set_given!(log.edit(), request => {
+        name, description, active_aging, inactive_aging, output_type, sls_region_id, project_name, logstore_name,
+        netflow_server_ip, netflow_server_port, netflow_version,
     });
     check(cx, &log)?;
     save(cx, &log).await?;

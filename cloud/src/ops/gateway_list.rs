@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use super::cx::Cx;
-use super::fields::copied;
+use super::fields::{Give, copied};
 use crate::api::request::separated;
 use crate::api::{request, response};
 use crate::domain::ccn::Ccn;
 use crate::domain::device::ONLINE_MS;
-use crate::domain::gateway::Gateway;
+use crate::domain::gateway::{Gateway, SOFTWARE};
 use crate::domain::objects::Authorised;
 use crate::error::Result;
 use crate::store::devices::Summary;
@@ -79,6 +79,11 @@ impl Around {
     }
 }
 
+/// The model as the documents name it: the edition for the client app has a prefix there.
+fn edition(model: &str) -> String {
+    if model == SOFTWARE { format!("sag-{model}") } else { model.to_owned() }
+}
+
 fn up_down(up: bool) -> String {
     if up { "up" } else { "down" }.to_owned()
 }
@@ -135,7 +140,7 @@ pub async fn describe(
 fn filter(cx: &Cx, request: request::DescribeSmartAccessGateways) -> Filter {
     let mut filter = cx
         .mine()
-        .equals(Column::Name, request.name)
+        .name_contains(request.name)
         .equals(Column::Variant, request.instance_type)
         .equals(Column::Model, request.hardware_type)
         .equals(Column::ResourceGroup, request.resource_group_id);
@@ -193,8 +198,7 @@ fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
         commodity_type: "smartag".to_owned(),
     });
     copied!(gw => Row {
-        cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time,
-        hardware_version, name, resource_group_id, routing_strategy, security_lock_threshold,
+        cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time, name, resource_group_id, routing_strategy, security_lock_threshold,
         smart_ag_id, smart_ag_uid, up_bandwidth4_g, up_bandwidth_wan, user_count;
         access_point_id: gw.access_point_id.to_string(),
         acl_ids: around.links.ids(Link::Acl).join(","),
@@ -205,6 +209,7 @@ fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
         enterprise_code: around.enterprise_code.clone().unwrap_or_default(),
         software_version: around.version(0),
         backup_software_version: around.version(1),
+        hardware_version: Give::give(edition(&gw.hardware_version)),
         ipsec_status: around.ipsec_status(now),
         vpn_status: around.vpn_status(now),
         links: links.into_iter().collect(),
@@ -238,12 +243,13 @@ pub async fn attribute(
     let ids = |link: Link| Some(around.links.ids(link).into_iter().map(str::to_owned).collect());
     let devices = around.devices.iter().enumerate().map(|(i, d)| device(cx, d, i == 0));
     Ok(copied!(gw => response::DescribeSmartAccessGatewayAttribute {
-        cidr_block, city, create_time, data_plan, description, end_time, instance_type, name, resource_group_id,
+        cidr_block, city, create_time, data_plan, description, end_time, name, resource_group_id,
         routing_strategy, security_lock_threshold, smart_ag_id, up_bandwidth4_g, up_bandwidth_wan, user_count;
         access_point_id: gw.access_point_id.to_string(),
         acl_ids: ids(Link::Acl),
         qos_ids: ids(Link::Qos),
         flow_log_ids: ids(Link::FlowLog),
+        instance_type: Give::give(edition(&gw.instance_type)),
         associated_ccn_id: ccn.map(|c| c.id.clone()).unwrap_or_default(),
         associated_ccn_name: ccn.and_then(|c| c.name.clone()).unwrap_or_default(),
         devices: devices.collect(),

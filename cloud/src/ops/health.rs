@@ -3,7 +3,7 @@
 use sag_southbound::HealthStatus;
 
 use super::cx::Cx;
-use super::fields::copied;
+use super::fields::{copied, set_given};
 use crate::api::{request, response};
 use crate::domain::distribution::RouteStrategy;
 use crate::domain::health::HealthCheck;
@@ -70,11 +70,9 @@ pub async fn create(cx: &mut Cx, request: request::CreateHealthCheck) -> Result<
 pub async fn modify(cx: &mut Cx, request: request::ModifyHealthCheck) -> Result<response::ModifyHealthCheck> {
     let gw = cx.gateway().await?;
     let mut hc = require(cx, &request.hc_instance_id, Some(&request.smart_ag_id)).await?;
-    *hc.edit() = copied!(request => HealthCheck {
-        smart_ag_id, name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval,
-        probe_count, probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold, hc_instance_id;
-        region_id: hc.region_id.clone(),
-        create_time: hc.create_time,
+    set_given!(hc.edit(), request => {
+        name, description, r#type, dst_ip_addr, dst_port, src_ip_addr, src_port, probe_interval, probe_count,
+        probe_timeout, rtt_threshold, rtt_fail_threshold, fail_count_threshold,
     });
     check(cx, &hc)?;
     cx.put(&hc).await?;

@@ -2,6 +2,7 @@
 
 use super::cx::Cx;
 use super::fields::copied;
+use crate::api::validate::ANY_PORT;
 use crate::api::{request, response};
 use crate::domain::nat::{DnatEntry, SnatEntry};
 use crate::domain::net;
@@ -89,13 +90,20 @@ pub async fn add_dnat(cx: &mut Cx, mut request: request::AddDnatEntry) -> Result
             return Err(cx.err(&["IllegalParam"]));
         }
     }
+    let any = |port: &str| port.eq_ignore_ascii_case(ANY_PORT);
+    if !request.ip_protocol.eq_ignore_ascii_case("any")
+        && any(&request.external_port) != any(&request.internal_port)
+    {
+        // All ports cannot lead to one, nor one to all.
+        return Err(cx.err(&["IllegalParam"]));
+    }
     let entries: Vec<Authorised<DnatEntry>> = cx.children(&gw).await?;
     // One outer address and port leads to one place.
     let same = |e: &DnatEntry| {
         e.r#type == request.r#type
             && e.external_ip == request.external_ip
-            && e.external_port == request.external_port
-            && e.ip_protocol == request.ip_protocol
+            && e.external_port.eq_ignore_ascii_case(&request.external_port)
+            && e.ip_protocol.eq_ignore_ascii_case(&request.ip_protocol)
     };
     if entries.iter().any(|e| same(e)) {
         return Err(cx.err(&["DuplicatedDnatEntry"]));
@@ -125,7 +133,7 @@ pub async fn describe_dnat(
     request: request::DescribeDnatEntries,
 ) -> Result<response::DescribeDnatEntries> {
     let gw = cx.gateway().await?;
-    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(request.r#type));
+    let filter = Filter::under(&gw.id).equals(Column::Variant, request.r#type);
     let page = cx.list_page::<DnatEntry>(&filter).await?;
     let rows = page.rows.iter().map(|e| {
         copied!(e => response::describe_dnat_entries::DnatEntry {

@@ -189,7 +189,7 @@ pub async fn modify_management(
     if with_role(&d, "MGT").is_empty() {
         return Err(cx.err(&["Sag.PortMgtError"]));
     }
-    check_address(cx, &request.ip, &request.mask, Some(&request.gateway))?;
+    check_address(cx, &request.ip, &request.mask, request.gateway.as_deref())?;
     d.config.management = Some(copied!(request => Management { ip, mask, gateway }));
     cx.save_device(&mut d, "Management").await?;
     Ok(response::ModifySagManagementPort::default())
@@ -207,6 +207,9 @@ pub async fn describe_management(
     }))
 }
 
+/// The VLAN of an interface that is the whole port, which is meant if a request names none.
+const WHOLE_PORT: &str = "0";
+
 /// The interfaces of a leased-line port.
 fn interfaces<'a>(cx: &Cx, d: &'a mut Device, port: &str) -> Result<&'a mut Vec<EccInterface>> {
     require_role(cx, d, port, "ECC")?;
@@ -218,19 +221,19 @@ pub async fn create_ecc(
     request: request::CreateSagExpressConnectInterface,
 ) -> Result<response::CreateSagExpressConnectInterface> {
     let mut d = cx.device().await?;
+    let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
     let rows = interfaces(cx, &mut d, &request.port_name)?;
     check_address(cx, &request.ip, &request.mask, None)?;
-    if rows.iter().any(|i| i.vlan == request.vlan) {
+    if rows.iter().any(|i| i.vlan == vlan) {
         return Err(cx.err(&["Sag.EccVlanExist"]));
     }
-    // VLAN 0 is the whole port.
-    if rows.iter().any(|i| i.vlan == "0") || (request.vlan == "0" && !rows.is_empty()) {
+    if rows.iter().any(|i| i.vlan == WHOLE_PORT) || (vlan == WHOLE_PORT && !rows.is_empty()) {
         return Err(cx.err(&["Sag.EccVlanDefault"]));
     }
     if rows.len() >= ECC_VLANS {
         return Err(cx.err(&["Sag.EccVlanOverLimit"]));
     }
-    rows.push(copied!(request => EccInterface { vlan, ip, mask }));
+    rows.push(copied!(request => EccInterface { ip, mask; vlan }));
     cx.save_device(&mut d, "Ecc").await?;
     Ok(response::CreateSagExpressConnectInterface::default())
 }
@@ -240,12 +243,13 @@ pub async fn modify_ecc(
     request: request::ModifySagExpressConnectInterface,
 ) -> Result<response::ModifySagExpressConnectInterface> {
     let mut d = cx.device().await?;
+    let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
     let rows = interfaces(cx, &mut d, &request.port_name)?;
     check_address(cx, &request.ip, &request.mask, None)?;
-    let Some(row) = rows.iter_mut().find(|i| i.vlan == request.vlan) else {
+    let Some(row) = rows.iter_mut().find(|i| i.vlan == vlan) else {
         return Err(cx.err(&["Sag.EccVlanNotExist"]));
     };
-    *row = copied!(request => EccInterface { vlan, ip, mask });
+    *row = copied!(request => EccInterface { ip, mask; vlan });
     cx.save_device(&mut d, "Ecc").await?;
     Ok(response::ModifySagExpressConnectInterface::default())
 }
@@ -255,7 +259,7 @@ pub async fn delete_ecc(
     request: request::DeleteSagExpressConnectInterface,
 ) -> Result<response::DeleteSagExpressConnectInterface> {
     let mut d = cx.device().await?;
-    let (port, vlan) = (request.port_name, request.vlan);
+    let (port, vlan) = (request.port_name, request.vlan.unwrap_or_else(|| WHOLE_PORT.to_owned()));
     let rows = interfaces(cx, &mut d, &port)?;
     let before = rows.len();
     rows.retain(|i| i.vlan != vlan);

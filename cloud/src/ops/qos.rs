@@ -1,10 +1,9 @@
 //! Containers of QoS rules.
 
 use super::cx::{Cx, RESOURCE_GROUP};
-use super::fields::copied;
+use super::fields::{Give, copied, set_given};
 use crate::api::request::separated;
-use crate::api::validate::matches_pattern;
-use crate::api::{Pattern, request, response};
+use crate::api::{request, response};
 use crate::domain::objects::Authorised;
 use crate::domain::qos::{Qos, QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
@@ -40,15 +39,7 @@ pub async fn create(cx: &mut Cx, request: request::CreateQos) -> Result<response
 
 pub async fn modify(cx: &mut Cx, request: request::ModifyQos) -> Result<response::ModifyQos> {
     let mut qos = require(cx, &request.qos_id).await?;
-    // The catalogue prints the rule for names at CreateQos only.
-    let len = request.qos_name.chars().count();
-    if !(2..=100).contains(&len) || !matches_pattern(Pattern::Name, &request.qos_name) {
-        return Err(cx.err(&["InvalidParameter.Name"]));
-    }
-    qos.edit().qos_name = request.qos_name;
-    if request.qos_description.is_some() {
-        qos.edit().qos_description = request.qos_description;
-    }
+    set_given!(qos.edit(), request => { qos_name, qos_description });
     cx.put(&qos).await?;
     Ok(response::ModifyQos::default())
 }
@@ -140,7 +131,8 @@ pub async fn attribute(cx: &mut Cx, request: request::GetQosAttribute) -> Result
     let cars = cars.iter().map(|c| {
         copied!(c => response::get_qos_attribute::QosCars {
             limit_type, max_bandwidth_abs, max_bandwidth_percent, min_bandwidth_abs, min_bandwidth_percent,
-            percent_source_type, priority, qos_car_id;
+            priority, qos_car_id;
+            percent_source_type: Give::give(c.shown_percent_source()),
             qos_car_name: c.name.clone(),
             qos_car_description: c.description.clone(),
         })

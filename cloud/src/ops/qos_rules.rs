@@ -2,7 +2,7 @@
 
 use super::acl_rules::{check_dpi, check_protocol};
 use super::cx::Cx;
-use super::fields::{copied, set_given};
+use super::fields::{Give, copied, set_given};
 use super::qos::require;
 use crate::api::{request, response};
 use crate::domain::objects::Authorised;
@@ -87,7 +87,11 @@ pub async fn modify_policy(
         name, description, priority, source_cidr, dest_cidr, ip_protocol, source_port_range, dest_port_range,
         start_time, end_time,
     });
-    check_policy(cx, policy.edit(), request.dpi_signature_ids, request.dpi_group_ids)?;
+    // Without a value it is in force from now on, or for ever.
+    let body = policy.edit();
+    body.start_time = body.start_time.take().filter(|t| !t.is_empty());
+    body.end_time = body.end_time.take().filter(|t| !t.is_empty());
+    check_policy(cx, body, request.dpi_signature_ids, request.dpi_group_ids)?;
     cx.put(&policy).await?;
     bump_users(cx, &qos).await?;
     Ok(response::ModifyQosPolicy::default())
@@ -177,7 +181,8 @@ pub async fn create_car(cx: &mut Cx, request: request::CreateQosCar) -> Result<r
     bump_users(cx, &qos).await?;
     Ok(copied!(car => response::CreateQosCar {
         description, limit_type, max_bandwidth_abs, max_bandwidth_percent, min_bandwidth_abs,
-        min_bandwidth_percent, percent_source_type, priority, qos_car_id, qos_id,
+        min_bandwidth_percent, priority, qos_car_id, qos_id;
+        percent_source_type: Give::give(car.shown_percent_source()),
     }))
 }
 
@@ -218,7 +223,8 @@ pub async fn describe_cars(
     let rows = page.rows.iter().map(|c| {
         copied!(c => response::describe_qos_cars::QosCar {
             description, limit_type, max_bandwidth_abs, max_bandwidth_percent, min_bandwidth_abs,
-            min_bandwidth_percent, name, percent_source_type, priority, qos_car_id, qos_id,
+            min_bandwidth_percent, name, priority, qos_car_id, qos_id;
+            percent_source_type: Give::give(c.shown_percent_source()),
         })
     });
     Ok(response::DescribeQosCars {

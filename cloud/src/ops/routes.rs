@@ -210,10 +210,11 @@ pub async fn create_static(
     request: request::CreateSagStaticRoute,
 ) -> Result<response::CreateSagStaticRoute> {
     let mut d = cx.device().await?;
-    check_port(cx, &d, &request.port_name, &request.vlan)?;
+    let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
+    check_port(cx, &d, &request.port_name, &vlan)?;
     let destination_cidr = destination(cx, &request.destination_cidr)?;
     check_next_hop(cx, &request.next_hop)?;
-    let route = copied!(request => StaticRoute { port_name, vlan, next_hop; destination_cidr });
+    let route = copied!(request => StaticRoute { port_name, next_hop; vlan, destination_cidr });
     if d.config.static_routes.iter().any(|r| is_same(r, &route)) {
         return Err(cx.err(&["Sag.StaticRouteExist"]));
     }

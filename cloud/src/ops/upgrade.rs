@@ -78,7 +78,7 @@ pub async fn modify_policy(
     request: request::ModifyDeviceAutoUpgradePolicy,
 ) -> Result<response::ModifyDeviceAutoUpgradePolicy> {
     let mut d = cx.device().await?;
-    if !cron(&request.cron_expression) {
+    if request.cron_expression.as_deref().is_some_and(|text| !cron(text)) {
         return Err(cx.invalid("CronExpression"));
     }
     let policy = copied!(request => UpgradePolicy { cron_expression, duration, time_zone, upgrade_type });

@@ -6,6 +6,7 @@ use crate::api::{request, response};
 use crate::domain::gateway::Gateway;
 use crate::domain::grants::VbrGrant;
 use crate::domain::objects::Authorised;
+use crate::domain::regions;
 use crate::error::{ApiError, Result};
 use crate::store::objects::{Column, Filter};
 use crate::store::{Kind, Link};
@@ -38,7 +39,10 @@ pub async fn bind(cx: &mut Cx, request: request::BindVbr) -> Result<response::Bi
     if !vbr.starts_with("vbr-") {
         return Err(cx.err(&["InvalidId.VBR"]));
     }
-    let gw = gateway_for(cx, &vbr, &request.smart_ag_id, request.smart_ag_uid).await?;
+    if !regions::known(&request.vbr_region_id) {
+        return Err(cx.invalid("VbrRegionId"));
+    }
+    let mut gw = gateway_for(cx, &vbr, &request.smart_ag_id, request.smart_ag_uid).await?;
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
@@ -49,6 +53,8 @@ pub async fn bind(cx: &mut Cx, request: request::BindVbr) -> Result<response::Bi
         return Err(cx.err(&["SAG.VbrBoundToSAG"]));
     }
     cx.link_router(&gw, &vbr).await?;
+    gw.edit().vbr_region_id = Some(request.vbr_region_id);
+    cx.put(&gw).await?;
     cx.renew(&gw).await?;
     Ok(response::BindVbr::default())
 }
@@ -59,7 +65,9 @@ pub async fn unbind(cx: &mut Cx, request: request::UnbindVbr) -> Result<response
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
         return Err(cx.err(&["NotBoundCCN"]));
     }
-    if !cx.unlink(Link::Vbr, &gw, &vbr).await? {
+    // An older version kept no region.
+    let elsewhere = gw.vbr_region_id.as_ref().is_some_and(|region| *region != request.vbr_region_id);
+    if elsewhere || !cx.unlink(Link::Vbr, &gw, &vbr).await? {
         return Err(cx.err(&["InvalidId.VBR"]));
     }
     cx.renew(&gw).await?;
@@ -117,13 +125,13 @@ pub async fn describe_grants(
 ) -> Result<response::DescribeGrantSagVbrRules> {
     let gw = cx.gateway().await?;
     let vbr = request.vbr_instance_id;
-    let bound = cx.links_from(Link::Vbr, &gw).await?.contains(&vbr);
-    let filter = Filter::under(&gw.id).equals(Column::Variant, Some(vbr));
+    let bound = cx.links_from(Link::Vbr, &gw).await?;
+    let filter = Filter::under(&gw.id).equals(Column::Variant, vbr);
     let page = cx.list_page::<VbrGrant>(&filter).await?;
     let rows = page.rows.iter().map(|grant| {
         copied!(grant => response::describe_grant_sag_vbr_rules::GrantRule {
             create_time, instance_id, smart_ag_id, smart_ag_uid, vbr_instance_id, vbr_region_id, vbr_uid;
-            bound,
+            bound: bound.contains(&grant.vbr_instance_id),
         })
     });
     Ok(response::DescribeGrantSagVbrRules {
@@ -144,6 +152,9 @@ pub async fn relations(
         let bound = cx.links_to(Link::Vbr, &vbr).await?;
         for gw in cx.visible_objects::<Gateway>(&bound).await? {
             // Only what the caller may know of: his gateways and those granted to him.
+            if gw.vbr_region_id.as_ref().is_some_and(|region| *region != request.vbr_region_id) {
+                continue;
+            }
             let granted = cx.part::<_, VbrGrant>(&gw, &key(&gw.id, &vbr)).await?;
             if gw.uid == cx.uid() || granted.is_some_and(|g| g.vbr_uid == cx.uid()) {
                 rows.push(response::describe_sag_vbr_relations::SagVbrRelations {

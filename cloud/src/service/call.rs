@@ -64,14 +64,13 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], from: Origin<'_>) 
         dispatch(app, &claim, caller, params, from).await
     }
     .await;
-    let host = sign::header(&parts.headers, "host").unwrap_or_default();
     match outcome {
         Ok(body) => {
             let root = format!("{action}Response");
             let code = "OK".to_owned();
             Reply { status: 200, action, code, body, root, xml, request_id, signed, retry_after_ms: None }
         }
-        Err(e) => Reply { action, xml, signed, ..Reply::refusal(&e, request_id, host) },
+        Err(e) => Reply { action, xml, signed, ..Reply::refusal(&e, request_id, from.host) },
     }
 }
 
@@ -142,6 +141,8 @@ async fn authenticate(app: &App, claim: &Claim, signed: &mut bool) -> Result<Arc
 pub struct Origin<'a> {
     pub request_id: &'a str,
     pub peer: SocketAddr,
+    /// Host and port that the client asked for.
+    pub host: &'a str,
 }
 
 async fn dispatch(
@@ -198,7 +199,7 @@ async fn dispatch(
     if let (Err(e), false) = (&result, op.reads())
         && app.refusals.allow(&claim.key_id, Instant::now())
     {
-        let Origin { request_id, peer } = origin;
+        let Origin { request_id, peer, .. } = origin;
         let resources = &resources;
         let entry =
             Entry { op, caller: &caller, params: &params, resources, request_id, peer, code: &e.code };
@@ -274,6 +275,7 @@ impl Call<'_> {
     async fn operate(self, tx: Tx, resources: &mut Vec<String>) -> (Tx, BTreeSet<String>, Result<String>) {
         let cipher = self.app.store.cipher.clone();
         let mut cx = Cx::new(self.op, self.params.clone(), self.access.clone(), cipher, tx);
+        self.origin.host.clone_into(&mut cx.host);
         let answer = ops::call(self.op, &mut cx, self.origin.request_id).await;
         let Finished { tx, changed, resources: seen } = cx.into_parts();
         *resources = seen;
@@ -311,7 +313,7 @@ impl Call<'_> {
             let stored = tokens::Stored { request: Some(self.fingerprint()), answer: answer.to_owned() };
             tokens::put(tx, self.caller.uid, self.op.name(), &token, &stored, expires).await?;
         }
-        let Call { op, caller, params, origin: Origin { request_id, peer }, .. } = self;
+        let Call { op, caller, params, origin: Origin { request_id, peer, .. }, .. } = self;
         Entry { op, caller, params, resources, request_id, peer, code: "OK" }.write(tx).await
     }
 }

@@ -237,7 +237,8 @@ async fn api(
         }
     };
     let peer = conn.peer;
-    let origin = call::Origin { request_id: &request_id, peer };
+    let host = header(&parts.headers, "host").unwrap_or_default();
+    let origin = call::Origin { request_id: &request_id, peer, host };
     let reply = call::call(app, parts, &body, origin).await;
     count(app, &reply, start.elapsed());
     let elapsed = start.elapsed();

@@ -165,6 +165,21 @@ impl Filter {
         }
     }
 
+    /// The name has this text somewhere in it, in any case of letters; no text is no condition.
+    pub fn name_contains(self, text: Option<String>) -> Filter {
+        let Some(text) = text else { return self };
+        let mut pattern = String::from("%");
+        for c in text.chars() {
+            if "%_!".contains(c) {
+                pattern.push('!');
+            }
+            pattern.push(c);
+        }
+        pattern.push('%');
+        let sql = format!("LOWER({}) LIKE LOWER(?) ESCAPE '!'", Column::Name.sql());
+        self.condition(sql, vec![pattern.as_str().into()])
+    }
+
     /// It is one of these objects; nothing is any object.
     pub fn with_ids(self, ids: Option<Vec<String>>) -> Filter {
         Filter { ids, ..self }

@@ -157,6 +157,7 @@ fn plausible(p: &ParamSpec) -> String {
         (ValueKind::Int, _) => "5",
         (ValueKind::Bool, _) => "true",
         (_, Pattern::Cidr) => "10.9.0.0/16",
+        (_, Pattern::Port) => "80",
         (_, Pattern::PortRange) => "-1/-1",
         (_, Pattern::Ipv4) => "192.0.2.9",
         (_, Pattern::EnterpriseCode) => "new12",
@@ -360,7 +361,7 @@ impl World {
             params.set(name, value);
         }
         let peer = "192.0.2.7:1".parse().expect("an address");
-        let origin = Origin { request_id: &n, peer };
+        let origin = Origin { request_id: &n, peer, host: "" };
         // A key of its own for each call: the log takes few refused ones of one key.
         let claim = Claim::unsigned(&format!("key-{n}"), &n, action);
         let result = dispatch(&self.app, &claim, who.clone(), params, origin).await;

@@ -3,7 +3,8 @@
 use sag_southbound as sent;
 
 use super::word;
-use crate::domain::acl::AclRule;
+use crate::api::validate::ANY_PORT;
+use crate::domain::acl::{AclRule, on_the_wire};
 use crate::domain::distribution::RouteStrategy;
 use crate::domain::flow_log::FlowLog;
 use crate::domain::gateway::Gateway;
@@ -29,6 +30,7 @@ pub fn gateway(of: &Gateway) -> sent::GatewaySettings {
 }
 
 pub fn acl_rule(of: AclRule) -> sent::AclRule {
+    let (ip_protocol, dest_port_range) = on_the_wire(of.ip_protocol, of.dest_port_range);
     sent::AclRule {
         id: of.acr_id,
         name: of.name.unwrap_or_default(),
@@ -37,27 +39,28 @@ pub fn acl_rule(of: AclRule) -> sent::AclRule {
         kind: of.r#type.unwrap_or_default(),
         policy: of.policy,
         priority: Some(of.priority),
-        ip_protocol: of.ip_protocol,
+        ip_protocol,
         source_cidr: of.source_cidr,
         dest_cidr: of.dest_cidr,
         source_port_range: of.source_port_range,
-        dest_port_range: of.dest_port_range,
+        dest_port_range,
         dpi_group_ids: of.dpi_group_ids,
         dpi_signature_ids: of.dpi_signature_ids,
     }
 }
 
 pub fn qos_policy(of: QosPolicy) -> sent::QosPolicy {
+    let (ip_protocol, dest_port_range) = on_the_wire(of.ip_protocol, of.dest_port_range);
     sent::QosPolicy {
         id: of.qos_policy_id,
         name: of.name.unwrap_or_default(),
         description: of.description.unwrap_or_default(),
         priority: Some(of.priority),
-        ip_protocol: of.ip_protocol,
+        ip_protocol,
         source_cidr: of.source_cidr,
         dest_cidr: of.dest_cidr,
         source_port_range: of.source_port_range,
-        dest_port_range: of.dest_port_range,
+        dest_port_range,
         start_time: of.start_time.unwrap_or_default(),
         end_time: of.end_time.unwrap_or_default(),
         dpi_group_ids: of.dpi_group_ids,
@@ -85,14 +88,20 @@ pub fn snat_entry(of: SnatEntry) -> sent::SnatEntry {
 }
 
 pub fn dnat_entry(of: DnatEntry) -> sent::DnatEntry {
+    let any_protocol = of.is_any_protocol();
+    // Of a protocol with ports, all of them.
+    let port = |port: String| match port.eq_ignore_ascii_case(ANY_PORT) && !any_protocol {
+        true => "1/65535".to_owned(),
+        false => port,
+    };
     sent::DnatEntry {
         id: of.dnat_entry_id,
         kind: of.r#type,
         ip_protocol: of.ip_protocol,
         external_ip: of.external_ip.unwrap_or_default(),
-        external_port: of.external_port,
+        external_port: port(of.external_port),
         internal_ip: of.internal_ip,
-        internal_port: of.internal_port,
+        internal_port: port(of.internal_port),
     }
 }
 
