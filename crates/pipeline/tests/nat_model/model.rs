@@ -134,6 +134,8 @@ pub struct Session {
     syns: [bool; 2],
     /// Who has begun another connection beside the session's.
     other: Option<usize>,
+    /// The other side has sent a packet.
+    answered: bool,
     /// The last packet of each direction.
     seen: [u64; 2],
 }
@@ -788,6 +790,7 @@ impl Model {
             fins: [p.what.tcp(TCP_FIN), false],
             syns: [p.what.tcp(TCP_SYN), false],
             other: None,
+            answered: false,
             seen: [self.now; 2],
         };
         let no = self.next;
@@ -817,6 +820,8 @@ impl Model {
         let has = |f: u8| flags & f != 0;
         let reply = way_of == 1;
         let over = state.is_over();
+        let first_answer = reply && !s.answered;
+        s.answered |= reply;
         if has(TCP_RST) {
             let unheeded = state == Tcp::Opening && reply && !has(TCP_ACK);
             if unheeded || (has(TCP_ACK) && s.other == Some(1 - way_of) && !s.syns[way_of]) {
@@ -853,6 +858,8 @@ impl Model {
         s.tcp = Some(match state {
             Tcp::Opening => Tcp::HalfOpen,
             Tcp::Picked if !reply => Tcp::Picked,
+            // Its first packet was another connection's; later ones without flags are forwarded by the record alone.
+            Tcp::Picked if !first_answer && !has(TCP_SYN | TCP_FIN) => Tcp::Picked,
             Tcp::Picked if has(TCP_SYN) => Tcp::HalfOpen,
             Tcp::HalfOpen if reply || has(TCP_SYN) => Tcp::HalfOpen,
             _ if s.fins == [true; 2] => Tcp::Closed,

@@ -335,6 +335,17 @@ impl World {
         let outcome = rig.send(&pkt);
         let emitted = rig.emitted();
         let context = || format!("{p:?}\nas {pkt:?}");
+        // A query shows the identifier of its source, an answer that of its destination: with the identifier 0 one has the
+        // key of the other's session.
+        let seen = match (p.what, seen) {
+            (What::Echo { reply: true }, Seen::Out { src, dst }) => {
+                Seen::Out { src: Endpoint { port: 0, ..src }, dst }
+            }
+            (What::Echo { reply: false }, Seen::Out { src, dst }) => {
+                Seen::Out { src, dst: Endpoint { port: 0, ..dst } }
+            }
+            (_, seen) => seen,
+        };
         let (seen, told) = match (seen, &outcome) {
             (Seen::Choose(b), Outcome::Tx(_, f)) => {
                 let src = ends4(f).0;
