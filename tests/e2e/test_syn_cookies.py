@@ -72,7 +72,9 @@ def listen(ns, family, port):
 
 
 def row(gw, family, port):
-    return next(r for r in gw.status()["syn_cookies"] if r["id"] == f"v{family}-{port}")
+    rows = lambda: [r for r in gw.status()["syn_cookies"] if r["id"] == f"v{family}-{port}"]
+    within(5, "the service is in the status", rows)
+    return rows()[0]
 
 
 def read_all(sock):
