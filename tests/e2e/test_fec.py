@@ -142,10 +142,17 @@ def test_metrics_tell_of_the_tunnel(both, lab):
     gw = both(fec=True)
     lab.lan1.ping(FAR[4], count=20, interval=0.01)
     assert tunnels(gw)["pop1"]["state"] == "up"
-    metrics = lambda: lab.gw.out(["curl", "-sS", "--max-time", 5, "http://127.0.0.1:9477/metrics"])
-    wait_for(lambda: 'sag_tunnel_rtt_seconds{tunnel="pop1"}' in metrics(), 5)
-    output = metrics()
-    value = lambda name, labels='tunnel="pop1"': float(output.split(f"{name}{{{labels}}} ")[1].split("\n")[0])
+    output = ""
+
+    def value(name, labels='tunnel="pop1"'):
+        return float(output.split(f"{name}{{{labels}}} ")[1].split("\n")[0])
+
+    def measured():
+        nonlocal output
+        output = lab.gw.out(["curl", "-sS", "--max-time", 5, "http://127.0.0.1:9477/metrics"])
+        return 'sag_tunnel_rtt_seconds{tunnel="pop1"}' in output and value("sag_tunnel_fec_repairs_total") > 0
+
+    wait_for(measured, 5)
     assert value("sag_tunnel_state", 'tunnel="pop1",state="up"') == 1
     assert 0 < value("sag_tunnel_rtt_seconds") < 1 and 0 <= value("sag_tunnel_jitter_seconds") < 1
     assert 0 <= value("sag_tunnel_loss_ratio") < 0.2
