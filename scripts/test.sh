@@ -212,7 +212,7 @@ e2e_tests() {
 # e2e_run LOG PYTEST_ARGUMENT…
 e2e_run() {
     # Real traffic on a busy machine: a test that fails has one more try, and the report names it.
-    local log=$LOGS/$1.log code=0 line args=(-q -ra -p no:cacheprovider --durations=20 --reruns 1 "${@:2}")
+    local log=$LOGS/$1.log code=0 line args=(-q -raR -p no:cacheprovider --durations=20 --reruns 1 "${@:2}")
     [[ $QUICK -eq 0 ]] || args+=(--quick)
     run_logged "$log" as_root env PYTHONDONTWRITEBYTECODE=1 SAG_VCPE_BIN="$BIN/sag-vcpe" SAGCTL_BIN="$BIN/sagctl" \
         PKTGEN_BIN="$BIN/pktgen" SAG_AGENT_BIN="$BIN/sag-agent" SAG_CLOUD_BIN="$BIN/sag-cloud" \
