@@ -6,7 +6,7 @@ use common::packet::*;
 use common::*;
 use sag_bpf::{LocalAddr, NAT_SLOT_WORDS, NAT_SLOTS, PuntReason};
 use sag_model::flow::{Action, FlowAct, Key4, l4_word, nat_port_bit};
-use sag_model::{DropReason, Zone};
+use sag_model::{DropReason, MacAddr, Zone};
 use std::sync::atomic::Ordering::Relaxed;
 
 const PEER: [u8; 4] = [198, 51, 100, 7];
@@ -232,6 +232,12 @@ fn a_full_table_of_own_addresses_is_an_error_and_keeps_what_it_has() {
     f.gw.replace_local6(&v6(4096), &[]).unwrap();
     let full = f.gw.replace_local6(&v6(4097), &[]).unwrap_err().to_string();
     assert!(full.contains("gw_local6"), "{full}");
+    let macs =
+        |n: u16| (0..n).map(|i| (LO, 0, MacAddr([2, 0, 0, 1, (i >> 8) as u8, i as u8]))).collect::<Vec<_>>();
+    f.gw.replace_macs(&macs(1024)).unwrap();
+    let full = f.gw.replace_macs(&macs(1025)).unwrap_err().to_string();
+    assert!(full.contains("gw_other_macs"), "{full}");
+    f.gw.replace_macs(&[]).unwrap();
 }
 
 #[test]
