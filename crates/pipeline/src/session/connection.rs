@@ -189,6 +189,13 @@ fn note_syn_ack(meta: &SessionMeta, state: State, n: &Numbers, ack: u32) -> Effe
             Effect::Follow
         }
         _ if is_first(meta, n.side, n.seq) => Effect::Follow,
+        // The SYN from the other side was somebody else's: this one knows what the initiator has sent.
+        State::TcpSynAck
+            if n.side == 1 && is_isn_known(meta, 0) && sent_in_window(meta, 0, ack, n.sent[0]) =>
+        {
+            note_isn(meta, 1, n.seq);
+            Effect::Follow
+        }
         // Of a handshake that an earlier daemon has seen begin.
         State::TcpSynAck if !is_isn_known(meta, n.side) => {
             note_isn(meta, n.side, n.seq);

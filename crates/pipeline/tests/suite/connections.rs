@@ -342,6 +342,18 @@ fn forged_segments() {
     }
 }
 
+/// A SYN of somebody else, as if both opened at once: the server's own answer counts.
+#[test]
+fn a_forged_second_half_of_an_open() {
+    for net in NETS {
+        let mut h = Hosts::closed(net);
+        h.pass(&[(true, SYN, C, 0), (false, SYN, S2, 0), (false, SYNACK, S, C + 1)]);
+        assert_eq!(h.down(RST, S2 + 1, 0), Outcome::Drop(DropReason::TcpOutOfWindow), "{net:?}");
+        h.pass(&[(true, ACK, C + 1, S + 1), (false, RST, S + 1, 0)]);
+        assert_eq!((h.state(), h.made()), (Some(State::TcpReset), 1), "{net:?}");
+    }
+}
+
 /// A new connection of a port keeps the mapping that the port has.
 #[test]
 fn the_mapping_stays_when_the_port_is_used_again() {
