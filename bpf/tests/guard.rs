@@ -33,9 +33,8 @@ fn what_is_over_the_rate_is_dropped_by_name() {
     assert_eq!(got[0], Outcome::Worker(PuntReason::Miss), "the burst is there from the start");
 }
 
-#[test]
-fn sessions_are_not_held_up_by_a_flood() {
-    let Some(f) = Fixture::new() else { return };
+/// A session of port 1000, whose packets go to a worker.
+fn tcp_session(f: &Fixture) {
     let key = Key4 {
         addrs: u64::from(u32::from_le_bytes(HERE)) | u64::from(u32::from_le_bytes(FAR)) << 32,
         l4: l4_word(1000u16.to_be(), 80u16.to_be(), 6, Zone::Lan),
@@ -51,12 +50,39 @@ fn sessions_are_not_held_up_by_a_flood() {
         };
         r.action.store(act.to_word(), Relaxed);
     });
+}
+
+#[test]
+fn sessions_are_not_held_up_by_a_flood() {
+    let Some(f) = Fixture::new() else { return };
+    tcp_session(&f);
     guard(&f, 4, 4);
     let fin = v4(HERE, FAR, 6, tcp(1000, 80, 0x11, b"")).frame(None);
     for n in 0..1000 {
         outcome(&f, &v4(HERE, FAR, 17, udp(2000 + n, 53, b"new")).frame(None));
         assert_eq!(f.run(&fin).action, XDP_REDIRECT, "after {n} new flows");
     }
+}
+
+/// SYNs and resets in turn, each SYN for a connection of its own, have the rate of other SYNs.
+#[test]
+fn syns_beside_a_session_are_a_flood() {
+    let Some(f) = Fixture::new() else { return };
+    tcp_session(&f);
+    guard(&f, 4, 4);
+    let syn = v4(HERE, FAR, 6, tcp(1000, 80, 0x02, b"")).frame(None);
+    let rst = v4(HERE, FAR, 6, tcp(1000, 80, 0x04, b"")).frame(None);
+    let syn_ack = v4(HERE, FAR, 6, tcp(1000, 80, 0x12, b"")).frame(None);
+    let mut passed = 0;
+    for _ in 0..1000 {
+        passed += u64::from(f.run(&syn).action == XDP_REDIRECT);
+        for answer in [&rst, &syn_ack] {
+            assert_eq!(f.run(answer).action, XDP_REDIRECT);
+        }
+    }
+    assert_eq!(f.gw.stats(LAN).unwrap().drops(DropReason::FloodGuard), 1000 - passed);
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    assert!((1..=3 * cores + 60).contains(&passed), "{passed} of 1000 passed");
 }
 
 /// Copies of a session's packets at another port do not get past the guard on the session's ticket.
