@@ -27,8 +27,8 @@ static __always_inline void gw_set_punt_meta(struct xdp_md *ctx, const struct gw
 
 /*
  * Whether packets of no known flow come faster than this receive queue's worker is to get them. What
- * belongs to a session passes: its FIN must not wait behind a flood. Not so its SYN, which may begin
- * another connection: who resets and opens one in turn costs the worker as much as who opens many.
+ * belongs to a session passes: its FIN must not wait behind a flood. Not so its SYN (gw_check()): who
+ * resets a connection and opens one in turn costs the worker as much as who opens many.
  */
 static __always_inline bool gw_flooded(const struct gw_packet *pkt)
 {
@@ -37,7 +37,7 @@ static __always_inline bool gw_flooded(const struct gw_packet *pkt)
 	struct gw_reasons *share;
 	__u64 now, used;
 
-	if (!interval || (pkt->record && !pkt->opens) || !gw_fast_path_on())
+	if (!interval || pkt->record || !gw_fast_path_on())
 		return false;
 	share = bpf_map_lookup_elem(&gw_reasons, &port);
 	if (!share)

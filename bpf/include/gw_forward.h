@@ -26,6 +26,12 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 
 	if (unlikely(pkt->punt != GW_PUNT_MISS))
 		return GW_WORKER;
+	/* A SYN may begin another connection: without the record the flood guard holds for it. */
+	if (unlikely((s->tcp_flags & (GW_TCP_SYN | GW_TCP_ACK)) == GW_TCP_SYN) &&
+	    GW_ACTION_KIND(f->action) != GW_ACT_DROP) {
+		pkt->record = 0;
+		return gw_worker(pkt, GW_PUNT_TCP_FLAGS);
+	}
 	if (unlikely(!gw_is_current(was)) && (tunnel || !gw_use_stale_action(ctx, pkt, epoch, last_seen, was)))
 		return gw_worker(pkt, GW_PUNT_EPOCH);
 	if (unlikely(tunnel))

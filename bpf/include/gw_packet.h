@@ -51,7 +51,6 @@ struct gw_packet {
 	__u8 reason;	 /* enum gw_drop */
 	__u8 zone;	 /* enum gw_zone: where it comes from */
 	bool local;	 /* to an address of this box: the kernel's without a worker */
-	bool opens;	 /* a SYN: it may begin a connection */
 	struct gw_fwd_ctx fwd;
 };
 

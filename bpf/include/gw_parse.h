@@ -60,7 +60,6 @@ static __always_inline int gw_parse_l4(struct gw_packet *pkt, struct gw_shape *s
 			return gw_worker(pkt, GW_PUNT_MALFORMED);
 		*ports = tcp->ports;
 		s->tcp_flags = tcp->flags;
-		pkt->opens = (tcp->flags & (GW_TCP_SYN | GW_TCP_ACK)) == GW_TCP_SYN;
 	} else if (s->proto == icmp) {
 		if (len < 8 || (void *)(l4 + 1) > pkt->end)
 			return gw_worker(pkt, GW_PUNT_MALFORMED);

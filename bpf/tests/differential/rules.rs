@@ -77,19 +77,22 @@ fn judged<R: SharedTable>(
     if record != 0 && found != Some(RecordNo(record)) {
         return Err(format!("record {record} noted, {found:?} found"));
     }
-    if why == PuntReason::Ingress {
+    let opens = matches!(p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_ACK) == TCP_SYN);
+    if why == PuntReason::Ingress || why == PuntReason::TcpFlags && opens {
         // The worker looks for the session by itself: it does not take the packet past the flood guard.
-        let foreign = |no: RecordNo| {
+        let concerned = |no: RecordNo| {
             let r = table.record(no);
             let drops = Action::from_word(r.action().load(Relaxed)).act == FlowAct::Drop;
             let ingress = snap.ingress.port(dev, vlan).map(IngressId::port);
-            !drops && r.ingress() != IngressId::NONE && Some(r.ingress()) != ingress
+            !drops
+                && (why == PuntReason::TcpFlags
+                    || r.ingress() != IngressId::NONE && Some(r.ingress()) != ingress)
         };
-        let holds = record == 0 && found.is_some_and(foreign);
+        let holds = record == 0 && found.is_some_and(concerned);
         return if holds {
             Ok(())
         } else {
-            Err(format!("Ingress does not hold: record {record}, found {found:?}"))
+            Err(format!("{why:?} does not hold: record {record}, found {found:?}"))
         };
     }
     let r = table.record(RecordNo(record));
