@@ -232,7 +232,7 @@ clear_away() {
     rm -rf "$RUN"
     # The numbers that a daemon that was killed has received stay until its machine restarts.
     local pins=${PINS#/}
-    rm -f "/run/sag/${pins//\//-}.esp"
+    rm -f "/run/sag/${pins//\//-}."{esp,sysctl}
 }
 
 remove_pins() {

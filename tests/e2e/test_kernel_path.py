@@ -92,10 +92,10 @@ def classes(lab):
     }
 
 
-@pytest.mark.parametrize("mode", ["auto", "generic"])
-def test_no_frame_class_passes_the_rules(gw_with, lab, wire, kernel_forwards, kernel_vlan, virtual_router, mode):
+@pytest.mark.parametrize(("mode", "settings"), [("auto", "keep"), ("generic", "keep"), ("auto", "router")])
+def test_no_frame_class_passes_the_rules(gw_with, lab, wire, kernel_forwards, kernel_vlan, virtual_router, mode, settings):
     """Everything is denied, and the kernel forwards: of no class of frames anything comes out."""
-    gw_with(lab_config(extra=SUB_PORT, acl=[{"policy": "accept", "ip_protocol": "icmp"}], acl_default="drop", mode=mode))
+    gw_with(lab_config(extra=SUB_PORT, acl=[{"policy": "accept", "ip_protocol": "icmp"}], acl_default="drop", mode=mode, kernel_settings=settings))
     kernel_forwards()
     out, send = wire.sniffer(lab.wan, "gw"), wire.sender(lab.lan1, "eth0")
     sent = {}

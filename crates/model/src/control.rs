@@ -29,8 +29,8 @@ pub use nat::{
 pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
     Acl, AclQuery, AclReport, AclRule, CarCounters, ConfigApplied, ConfigDiff, ConfigShow, ConfigText,
-    DropRow, Drops, FileState, Finding, HeaviestHost, NextHop, Port, PortPunt, Ports, PuntRow, RepairCount,
-    Route, RouteQuery, Routes, SessionTotals, Status, SynCookieRow, Worker,
+    DropRow, Drops, FileState, Finding, HeaviestHost, KernelSetting, NextHop, Port, PortPunt, Ports, PuntRow,
+    RepairCount, Route, RouteQuery, Routes, SessionTotals, Status, SynCookieRow, Worker,
 };
 pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,

@@ -128,6 +128,8 @@ impl Tracker {
             Event::Route { route, replace } => self.put_v6(tables, route, replace),
             Event::RouteGone(route) if route.dst.addr().is_ipv4() => self.drop_v4(tables, &route),
             Event::RouteGone(route) => self.drop_v6(tables, &route),
+            // No part of the tables.
+            Event::Setting => {}
         }
     }
 

@@ -40,6 +40,7 @@ pub struct Mirror {
     pending: Tracker,
     malformed: u64,
     link_notices: u64,
+    setting_notices: u64,
 }
 
 impl Mirror {
@@ -68,6 +69,7 @@ impl Mirror {
             pending: Tracker::default(),
             malformed: 0,
             link_notices: 0,
+            setting_notices: 0,
         };
         mirror.read_all(&mut Tracker::default())?;
         Ok(mirror)
@@ -88,6 +90,12 @@ impl Mirror {
     /// one when somebody attaches an XDP program.
     pub fn link_notices(&self) -> u64 {
         self.link_notices
+    }
+
+    /// Notifications about settings of devices since the mirror was opened: forwarding, `rp_filter`, `mc_forwarding` and
+    /// proxy ARP. The kernel announces no others.
+    pub fn setting_notices(&self) -> u64 {
+        self.setting_notices
     }
 
     /// Takes all notifications that wait, never blocking for more. Call it when [`Mirror::fd`] is
@@ -147,6 +155,7 @@ impl Mirror {
                     let datagram = self.listener.buf.get(..len).unwrap_or_default();
                     for message in wire::messages(datagram) {
                         match decode::decode(message) {
+                            Ok(Some(Event::Setting)) => self.setting_notices += 1,
                             Ok(Some(event)) => {
                                 self.link_notices += u64::from(matches!(event, Event::Link(_)));
                                 tracker.apply(&mut self.tables, event);

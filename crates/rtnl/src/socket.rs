@@ -16,14 +16,16 @@ use std::time::Duration;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-/// The groups (`RTNLGRP_*`) whose notifications cover the tables mirrored here.
-const GROUPS: [u32; 7] = [
+/// The groups (`RTNLGRP_*`) whose notifications cover the tables mirrored here, and settings.
+const GROUPS: [u32; 9] = [
     1,  // links
     3,  // neighbours
     5,  // IPv4 addresses
     7,  // IPv4 routes
     9,  // IPv6 addresses
     11, // IPv6 routes
+    24, // settings of devices, IPv4
+    25, // settings of devices, IPv6
     32, // nexthop objects
 ];
 

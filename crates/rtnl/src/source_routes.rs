@@ -70,6 +70,8 @@ impl Rule {
 pub struct SourceRoutes {
     requester: Requester,
     rules: BTreeSet<Rule>,
+    /// Whether the kernel has rules for IPv4, IPv6 (`CONFIG_IP_MULTIPLE_TABLES`, `CONFIG_IPV6_MULTIPLE_TABLES`).
+    has_rules: [bool; 2],
     /// Routes as they were last set.
     routes: BTreeSet<(bool, u8, u32, Option<IpAddr>)>,
 }
@@ -81,13 +83,16 @@ impl SourceRoutes {
     /// [`Error`] if the kernel cannot be read.
     pub fn open() -> Result<SourceRoutes> {
         let mut requester = Requester::open(NETLINK_ROUTE)?;
-        let mut rules = BTreeSet::new();
+        let (mut rules, mut has_rules) = (BTreeSet::new(), [true; 2]);
         for v6 in [false, true] {
             let dump = |seq| request(RTM_GETRULE, NLM_F_DUMP, &rule_header(v6, 0), &[], seq);
-            let end = requester.request("rules", dump, |message| rules.extend(own_rule(message)))?;
-            end.map_err(|source| Error::Dump { what: "rules", source })?;
+            match requester.request("rules", dump, |message| rules.extend(own_rule(message)))? {
+                Ok(()) => {}
+                Err(e) if is_without_rules(&e) => has_rules[usize::from(v6)] = false,
+                Err(source) => return Err(Error::Dump { what: "rules", source }),
+            }
         }
-        Ok(SourceRoutes { requester, rules, routes: BTreeSet::new() })
+        Ok(SourceRoutes { requester, rules, has_rules, routes: BTreeSet::new() })
     }
 
     /// Whether there are none.
@@ -98,10 +103,17 @@ impl SourceRoutes {
     /// Makes these the only ones. Routes are set before the rules that lead to them, and rules that are not wanted go last.
     ///
     /// # Errors
-    /// [`Error`]: no privilege, no such interface, a router that is not on the link, or another refusal of the kernel. What
-    /// could not be set is tried again with the next call.
+    /// [`Error`]: no privilege, no such interface, a router that is not on the link, a kernel without rules for the family,
+    /// or another refusal of the kernel. What could not be set is tried again with the next call.
     pub fn set(&mut self, wanted: &BTreeSet<SourceRoute>) -> Result<()> {
         let mut failed = Ok(());
+        // Without rules the kernel has one table, and would put a route for another one there.
+        let (wanted, without): (BTreeSet<SourceRoute>, BTreeSet<SourceRoute>) =
+            wanted.iter().copied().partition(|r| self.has_rules[usize::from(r.from.is_ipv6())]);
+        if let Some(r) = without.first() {
+            let source = std::io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+            failed = Err(Error::neighbor("add a rule for", r.from, r.ifindex, source));
+        }
         let routes: BTreeSet<_> =
             wanted.iter().map(|r| (r.from.is_ipv6(), r.line, r.ifindex, r.via)).collect();
         // The kernel removes routes with their link: what is wanted again is set again.
@@ -182,6 +194,11 @@ impl SourceRoutes {
             _ => Ok(()),
         }
     }
+}
+
+/// What a kernel without policy routing says when its rules are asked for: of one family, or of both.
+fn is_without_rules(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 /// struct fib_rule_hdr: family, lengths of destination and source, tos, table, two reserved bytes, action, flags.
@@ -271,4 +288,35 @@ fn own_rule(message: wire::Message<'_>) -> Option<Rule> {
         }
     }
     (protocol == PROTOCOL).then_some(Rule { from: from?, priority, table })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error as IoError;
+
+    #[test]
+    fn a_kernel_without_rules_gets_no_routes_for_them() {
+        for code in [libc::EAFNOSUPPORT, libc::EOPNOTSUPP] {
+            assert!(is_without_rules(&IoError::from_raw_os_error(code)));
+        }
+        assert!(!is_without_rules(&IoError::from_raw_os_error(libc::EPERM)));
+
+        let Ok(requester) = Requester::open(NETLINK_ROUTE) else { panic!("no netlink") };
+        let mut one = SourceRoutes {
+            requester,
+            rules: BTreeSet::new(),
+            has_rules: [false; 2],
+            routes: BTreeSet::new(),
+        };
+        for from in ["203.0.113.2", "2001:db8:a::2"] {
+            // An interface that there is, so that the kernel would take a request.
+            let from: IpAddr = from.parse().unwrap();
+            let wanted = BTreeSet::from([SourceRoute { from, line: 0, ifindex: 1, via: None }]);
+            let error = one.set(&wanted).unwrap_err().to_string();
+            assert!(error.contains(&from.to_string()), "{error}");
+            assert!(one.routes.is_empty() && one.is_empty());
+        }
+        one.set(&BTreeSet::new()).unwrap();
+    }
 }

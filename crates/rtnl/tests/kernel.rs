@@ -104,6 +104,27 @@ fn links_and_addresses() {
 }
 
 #[test]
+fn settings_are_announced() {
+    let Some(ns) = Netns::new("set") else { return };
+    ns.enter(|| {
+        let mut w = two_pairs();
+        for (path, value) in [
+            ("net/ipv4/conf/a0/forwarding", "1"),
+            ("net/ipv6/conf/a0/forwarding", "1"),
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/all/proxy_arp", "1"),
+        ] {
+            let before = w.mirror.setting_notices();
+            sysctl(path, value);
+            // The kernel has announced it when the write returns.
+            let _what_else_changed = w.mirror.poll().expect("follow the kernel");
+            assert!(w.mirror.setting_notices() > before, "{path}");
+            assert_eq!(w.mirror.malformed(), 0);
+        }
+    });
+}
+
+#[test]
 fn routes_v4() {
     let Some(ns) = Netns::new("v4") else { return };
     ns.enter(|| {

@@ -4,6 +4,7 @@ use super::devices::{Devices, Surroundings};
 use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
+use super::kernel_settings::{self, SettingsThread};
 use super::publisher::{Context, Publisher};
 use super::running_config::{Applied, RunningConfig};
 use super::source_routes;
@@ -48,6 +49,7 @@ pub struct Daemon {
     pub devices: Devices,
     pub telemetry: Telemetry,
     pub timers: Timers,
+    pub settings: SettingsThread,
 }
 
 /// What both clocks show.
@@ -72,6 +74,7 @@ impl Daemon {
             workers: &self.workers,
             devices: &self.devices,
             telemetry: &self.telemetry,
+            settings: &self.settings,
         }
     }
 
@@ -227,6 +230,9 @@ impl Daemon {
         if self.kernel.take_link_notices() && self.publisher.is_live() {
             self.repair_attachments();
         }
+        if self.kernel.take_setting_notices() {
+            self.settings.look();
+        }
         let Some(changes) = changes else { return };
         self.kernel.settle_neighbors(&changes.neighbors, &self.publisher.bindings);
         if !changes.links && !changes.addrs && !changes.routes {
@@ -236,7 +242,7 @@ impl Daemon {
         let stale = stale_flows(&changes, &self.publisher.routes);
         self.recompile(self.publisher.epoch(), &stale);
         self.set_source_routes(changes.links);
-        // A port without an address takes DHCP offers; one with an address does not.
+        // A macvlan device above a port brings another Ethernet address.
         if changes.links || changes.addrs {
             self.reconcile_devices();
         }
@@ -319,6 +325,8 @@ impl Daemon {
     pub fn reconcile_devices(&mut self) {
         let (devices, surroundings) = self.devices();
         devices.reconcile(&surroundings);
+        let (dataplane, bindings) = (&self.running.config.dataplane, &self.publisher.bindings);
+        self.settings.keep(kernel_settings::order(dataplane, bindings, self.kernel.tables()));
     }
 
     /// Puts the XDP program back on devices that have lost it.
@@ -404,6 +412,7 @@ impl Daemon {
         self.telemetry.journal.finish(MAX_FINISH);
         self.telemetry.saver.finish(MAX_FINISH);
         if detach {
+            self.settings.put_back(MAX_FINISH);
             let dataplane = self.running.config.dataplane.clone();
             drop(self.publisher);
             environment::remove(&dataplane)?;

@@ -1,5 +1,6 @@
 //! What surrounds the daemon: the log, the machine's requirements, the lock, and the removal of what was loaded.
 
+use super::kernel_settings;
 use crate::config_file;
 use anyhow::{Context, Result, anyhow, bail};
 use sag_bpf::LoadError;
@@ -47,6 +48,11 @@ pub fn esp_words_file(d: &Dataplane) -> Result<PathBuf> {
     Ok(lock_file(d)?.with_extension("esp"))
 }
 
+/// The file of the kernel's settings as they were before the gateway.
+pub fn settings_file(d: &Dataplane) -> Result<PathBuf> {
+    Ok(lock_file(d)?.with_extension("sysctl"))
+}
+
 /// Tries for two seconds: a predecessor that was killed holds its lock until the kernel has closed its sockets.
 pub fn retry_while_locked<T>(mut attempt: impl FnMut() -> Result<T, LoadError>) -> Result<T, LoadError> {
     let until = Instant::now() + Duration::from_secs(2);
@@ -69,12 +75,16 @@ pub fn unload(path: Option<&Path>) -> Result<()> {
     remove(&dataplane)
 }
 
-/// Removes programs, links and maps.
+/// Removes programs, links and maps, and puts the kernel's settings back.
 pub fn remove(d: &Dataplane) -> Result<()> {
     let lock = lock_file(d)?;
     match retry_while_locked(|| sag_bpf::unload(&d.pin_dir, &lock))? {
         true => println!("removed programs, links and maps of {}", d.pin_dir.display()),
         false => println!("nothing is loaded in {}", d.pin_dir.display()),
+    }
+    match kernel_settings::put_back_recorded(&settings_file(d)?) {
+        0 => {}
+        n => println!("put back {n} settings of the kernel"),
     }
     remove_source_routes()
 }

@@ -27,7 +27,10 @@ pub struct KernelView {
     ifindexes: BTreeMap<PortIdx, u32>,
     /// Announcements about links that were looked at.
     link_notices: u64,
-    source_routes: SourceRoutes,
+    /// Announcements about settings that were looked at.
+    setting_notices: u64,
+    /// `None`: the kernel's rules cannot be read.
+    source_routes: Option<SourceRoutes>,
     /// Why they could not be set, if so; it is in the log.
     source_routes_error: Option<String>,
 }
@@ -38,6 +41,14 @@ impl KernelView {
         let sockets = SocketReader::open()
             .inspect_err(|error| tracing::warn!(%error, "sockets of this machine are read from /proc/net"))
             .ok();
+        // A kernel without policy routing (CONFIG_IP_MULTIPLE_TABLES) has none.
+        let source_routes = SourceRoutes::open()
+            .inspect_err(|error| {
+                tracing::warn!(
+                    %error, "the kernel's rules cannot be read: answers of the box itself go by the default route"
+                );
+            })
+            .ok();
         Ok(KernelView {
             mirror,
             sockets,
@@ -46,7 +57,8 @@ impl KernelView {
             resolver: Resolver::default(),
             ifindexes: BTreeMap::new(),
             link_notices: 0,
-            source_routes: SourceRoutes::open().context("cannot read the kernel's rules (netlink)")?,
+            setting_notices: 0,
+            source_routes,
             source_routes_error: None,
         })
     }
@@ -78,10 +90,11 @@ impl KernelView {
     /// Has the kernel send what it says from these addresses by their lines. `links`: links have changed, and routes may have
     /// gone with them.
     pub fn set_source_routes(&mut self, wanted: &BTreeSet<SourceRoute>, links: bool) {
+        let Some(source_routes) = &mut self.source_routes else { return };
         if links {
-            self.source_routes.forget_routes();
+            source_routes.forget_routes();
         }
-        let error = self.source_routes.set(wanted).err().map(|e| e.to_string());
+        let error = source_routes.set(wanted).err().map(|e| e.to_string());
         if let Some(error) = &error
             && self.source_routes_error.as_ref() != Some(error)
         {
@@ -94,6 +107,12 @@ impl KernelView {
     pub fn take_link_notices(&mut self) -> bool {
         let now = self.mirror.link_notices();
         std::mem::replace(&mut self.link_notices, now) != now
+    }
+
+    /// Whether the kernel has announced that a setting of a device has changed since the last call.
+    pub fn take_setting_notices(&mut self) -> bool {
+        let now = self.mirror.setting_notices();
+        std::mem::replace(&mut self.setting_notices, now) != now
     }
 
     /// Requests from the kernel a next hop for which packets wait. The kernel keeps routers resolved; hosts are resolved once, and

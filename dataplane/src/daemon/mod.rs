@@ -16,6 +16,7 @@
 //! | [`Devices`](devices::Devices) | XDP programs and AF_XDP sockets on devices |
 //! | [`Telemetry`](telemetry::Telemetry) | where counters began, rates, floods, the NAT log, the metrics |
 //! | [`SynCookieKeeper`](syn_cookies::SynCookieKeeper) | secrets of SYN cookies, and which services answer with them |
+//! | [`SettingsThread`](kernel_settings::SettingsThread) | the kernel's settings of the ports |
 //! | [`Timers`](timers::Timers) | when housekeeping is due |
 //!
 //! [`Daemon`](core::Daemon) wires them and dispatches events; what reports read is a [`View`](view::View).
@@ -32,6 +33,7 @@ mod flow_tables;
 mod grace_periods;
 mod journal;
 mod kernel;
+mod kernel_settings;
 mod keys;
 mod metered_rates;
 mod neighbors;

@@ -6,13 +6,14 @@ use super::devices::Devices;
 use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
+use super::kernel_settings::SettingsThread;
 use super::publisher::{Context as PublishContext, Publisher};
 use super::running_config::RunningConfig;
 use super::telemetry::{Telemetry, Writers};
 use super::timers::Timers;
 use super::workers::{Resources, Workers};
 use crate::esp::EspKeys;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mio::Waker;
 use sag_bpf::{Gateway, LoadError, OpenOptions};
 use sag_compile::{Compiler, DeviceSlots, NextHopTable, SharedRecords};
@@ -41,6 +42,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let words = environment::esp_words_file(&running.config.dataplane)?;
     keys.load_numbers(&running.config.dataplane.state_dir, Some(&words));
     let writers = Writers::start()?;
+    let settings = SettingsThread::start(environment::settings_file(&running.config.dataplane)?)
+        .context("cannot start the thread of the kernel's settings")?;
     // The threads that write files are there: a log may be moved by a reload, or its file system mounted anew.
     confine::files(&running.config, path);
 
@@ -74,7 +77,19 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     })?;
     running.save_last_good(&telemetry.saver);
     let (devices, timers) = (Devices::default(), Timers::default());
-    Ok(Daemon { running, kernel, compiler, keys, publisher, flows, workers, devices, telemetry, timers })
+    Ok(Daemon {
+        running,
+        kernel,
+        compiler,
+        keys,
+        publisher,
+        flows,
+        workers,
+        devices,
+        telemetry,
+        timers,
+        settings,
+    })
 }
 
 fn open_gateway(d: &Dataplane) -> Result<Gateway> {

@@ -3,6 +3,7 @@
 use super::devices::Devices;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
+use super::kernel_settings::SettingsThread;
 use super::port_counters::{PortCounters, port_counters};
 use super::publisher::Publisher;
 use super::running_config::RunningConfig;
@@ -24,6 +25,7 @@ pub struct View<'d> {
     pub workers: &'d Workers,
     pub devices: &'d Devices,
     pub telemetry: &'d Telemetry,
+    pub settings: &'d SettingsThread,
 }
 
 impl<'d> View<'d> {

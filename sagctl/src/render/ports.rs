@@ -3,6 +3,7 @@ use crate::page::{Paint, hang};
 use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count, exact, percent, si};
 use sag_model::control::{Drops, Port, Ports};
+use std::collections::BTreeMap;
 
 pub fn ports(now: &Ports, before: Option<Before<'_, Ports>>, page: &Page) -> String {
     if now.ports.is_empty() {
@@ -94,13 +95,31 @@ fn dropped(n: u64, text: String) -> Cell {
     Cell::from(text).paint(if n > 0 { Paint::Bad } else { Paint::Plain })
 }
 
-/// What does not fit a table: addresses and capabilities.
+/// Settings of the kernel, by device: `net.ipv4.conf.eth0: forwarding 0 (before: 1), …`.
+fn kernel_settings(p: &Port, page: &Page) -> String {
+    let mut by_device: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for s in &p.kernel_settings {
+        let Some((device, leaf)) = s.name.rsplit_once('.') else { continue };
+        let before = s.before.map(|b| format!(" (before: {b})")).unwrap_or_default();
+        let wanted = s.wanted.filter(|w| *w != s.value).map(|w| format!(" (a router's: {w})"));
+        by_device.entry(device).or_default().push(format!(
+            "{leaf} {}{before}{}",
+            s.value,
+            wanted.unwrap_or_default()
+        ));
+    }
+    let lines =
+        by_device.iter().map(|(device, words)| hang("  ", &format!("{device}: {}", words.join(", ")), page));
+    lines.collect()
+}
+
+/// What does not fit a table: addresses, capabilities, settings of the kernel.
 fn details(now: &Ports, page: &Page) -> String {
     let line = |p: &Port| {
         let addresses: Vec<String> = p.addresses.iter().map(ToString::to_string).collect();
         let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
         let lead = format!("port {}: ", p.name);
-        hang(&lead, &format!("{addresses}; {}", p.capability), page)
+        hang(&lead, &format!("{addresses}; {}", p.capability), page) + &kernel_settings(p, page)
     };
     now.ports.iter().map(line).collect()
 }

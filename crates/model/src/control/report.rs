@@ -177,6 +177,19 @@ pub struct Ports {
     pub ports: Vec<Port>,
 }
 
+/// A setting of the kernel for a port's interface, or for a macvlan device above it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelSetting {
+    /// As `sysctl` has it.
+    pub name: String,
+    /// What it is.
+    pub value: i32,
+    /// What a router needs; `null`: it is left as it is.
+    pub wanted: Option<i32>,
+    /// What it was before the gateway changed it; `null`: the gateway has not changed it.
+    pub before: Option<i32>,
+}
+
 /// A `[[port]]` of the configuration and its books: `rx_packets` equals the sum of `forwarded`,
 /// `to_kernel`, `held` and `dropped`, once no packet is on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -227,6 +240,9 @@ pub struct Port {
     pub punted: u64,
     /// Of the received, finished by XDP.
     pub fast: u64,
+    /// Settings of the kernel for the port.
+    #[serde(default)]
+    pub kernel_settings: Vec<KernelSetting>,
 }
 
 impl Port {
@@ -256,6 +272,7 @@ impl Port {
             originated: 0,
             punted: 0,
             fast: 0,
+            kernel_settings: Vec::new(),
         }
     }
 }

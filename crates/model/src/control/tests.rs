@@ -198,6 +198,7 @@ fn answers_have_the_agreed_keys() {
         "originated",
         "punted",
         "fast",
+        "kernel_settings",
     ];
     let mut have = keys(&wire["ports"][0]);
     want.sort_unstable();

@@ -15,6 +15,8 @@ use crate::types::{Address, Link, Neighbor};
 use crate::wire::Message;
 use std::net::IpAddr;
 
+const RTM_NEWNETCONF: u16 = 80;
+
 /// A change of the kernel's tables, or one entry of a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -32,6 +34,8 @@ pub(crate) enum Event {
     RouteGone(Route),
     Nexthop(NexthopObject),
     NexthopGone(u32),
+    /// A setting of a device, or of all of them, has another value.
+    Setting,
 }
 
 /// The message is of a kind that the mirror follows, but a field that must be there is missing.
@@ -52,6 +56,7 @@ pub(crate) fn decode(message: Message<'_>) -> Result<Option<Event>, Malformed> {
         libc::RTM_DELROUTE => route::route(bytes, message.flags, true),
         route::RTM_NEWNEXTHOP => route::nexthop_object(bytes, false),
         route::RTM_DELNEXTHOP => route::nexthop_object(bytes, true),
+        RTM_NEWNETCONF => Ok(Some(Event::Setting)),
         _ => Ok(None),
     }
 }

@@ -9,7 +9,18 @@ use sag_model::{DropReason, VlanId};
 
 impl View<'_> {
     pub fn port_rows(&self) -> Vec<control::Port> {
-        self.publisher.bindings.iter().map(|b| self.port_row(b)).collect()
+        let mut settings = self.settings.report().settings;
+        let row = |b: &PortBinding| {
+            let mut row = self.port_row(b);
+            let tables = self.kernel.tables();
+            // Those of macvlan devices above the port come behind its own.
+            let above = tables.links().filter(|l| b.l3_ifindex.is_some() && l.parent == b.l3_ifindex);
+            for ifindex in b.l3_ifindex.into_iter().chain(above.map(|l| l.ifindex)) {
+                row.kernel_settings.extend(settings.remove(&ifindex).unwrap_or_default());
+            }
+            row
+        };
+        self.publisher.bindings.iter().map(row).collect()
     }
 
     fn port_row(&self, b: &PortBinding) -> control::Port {

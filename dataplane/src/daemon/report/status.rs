@@ -50,6 +50,7 @@ impl View<'_> {
                 self.telemetry.floods.warnings(&self.running.config),
                 self.telemetry.syn_cookies.warnings(std::time::Instant::now()),
                 self.telemetry.neighbors.warnings(&self.running.config),
+                self.settings.report().warnings,
             ]
             .concat(),
         }

@@ -1,7 +1,7 @@
 //! Keys of the program and of the device as a whole: `[dataplane]`, `[timeouts]`, `[bandwidth]`.
 
 use crate::config::schema::{Identifier, LogFilter, MetricsAddress, SocketPath, ZeroIsNone, key, table};
-use crate::config::types::{FailAction, MAX_MBPS, Mbps, Policy, Sandbox, XdpMode, ZeroCopy};
+use crate::config::types::{FailAction, KernelSettings, MAX_MBPS, Mbps, Policy, Sandbox, XdpMode, ZeroCopy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -59,6 +59,10 @@ table! {
         /// Whether the daemon, once started, is kept to the files and system calls that it needs (Landlock, seccomp);
         /// `log`: unexpected system calls are only logged by the kernel ([sandbox](running.md#sandbox)).
         pub sandbox: Sandbox = Sandbox::Enforce => key().at_start();
+        /// `router`: the kernel's settings of the ports (forwarding, router advertisements, redirects, `rp_filter`) are
+        /// set as a router needs them and put back by `sag-vcpe unload`; `keep`: they are left as they are
+        /// ([kernel.md](kernel.md#settings)).
+        pub kernel_settings: KernelSettings = KernelSettings::Router => key();
         /// Verdict when ACLs exist and no rule matches.
         pub acl_default: Policy = Policy::Accept => key();
         /// Replies of an accepted session pass.

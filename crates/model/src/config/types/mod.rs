@@ -43,6 +43,14 @@ words! {
         PassToKernel = "pass_to_kernel",
     }
 
+    /// What the daemon does with the kernel's settings of its ports.
+    pub enum KernelSettings {
+        /// They are set as a router needs them, and put back when the gateway is unloaded.
+        Router = "router",
+        /// They are left as they are.
+        Keep = "keep",
+    }
+
     /// How far the daemon is confined once it has started.
     pub enum Sandbox {
         /// Files and system calls that it does not need are refused.

@@ -1,0 +1,120 @@
+//! What a router's port needs of the kernel, setting by setting, and which settings let traffic around the gateway.
+
+use super::sysctl::{Key, Sysctl};
+
+/// A device whose settings are the gateway's: the interface with a port's addresses, or a macvlan device above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub ifindex: u32,
+    pub name: String,
+    /// Routers of the branch itself: what they advertise is none of the gateway's business.
+    pub lan: bool,
+    /// The bridge or bond that has enslaved the device.
+    pub master: Option<String>,
+}
+
+/// What is wanted, in the order in which it is written: whoever learns routes by router advertisements must be told to go
+/// on (`accept_ra` 2) before the first device becomes a router's, or the kernel forgets them (`rt6_purge_dflt_routers`).
+pub const KEYS: [Key; 9] = [
+    ACCEPT_RA,
+    RP_FILTER,
+    REDIRECTS4,
+    SEND_REDIRECTS,
+    SOURCE_ROUTE,
+    PROXY_ARP,
+    REDIRECTS6,
+    FORWARDING4,
+    FORWARDING6,
+];
+
+pub const ACCEPT_RA: Key = Key::v6("accept_ra");
+pub const RP_FILTER: Key = Key::v4("rp_filter");
+pub const REDIRECTS4: Key = Key::v4("accept_redirects");
+pub const SEND_REDIRECTS: Key = Key::v4("send_redirects");
+pub const SOURCE_ROUTE: Key = Key::v4("accept_source_route");
+pub const PROXY_ARP: Key = Key::v4("proxy_arp");
+pub const REDIRECTS6: Key = Key::v6("accept_redirects");
+pub const FORWARDING4: Key = Key::v4("forwarding");
+pub const FORWARDING6: Key = Key::v6("forwarding");
+
+/// What a key of a port is to be, given what was there before the gateway (`None`: it is left as it is).
+///
+/// - IPv4 `forwarding` off keeps the kernel from forwarding what arrives on the port, whatever `ip_forward` says of others.
+/// - IPv6 `forwarding` on makes a device a router's (RFC 4861 6.2): its neighbor advertisements have the router flag. The
+///   kernel forwards only if it is on for `all` too.
+/// - `rp_filter` loose: answers to the box itself may come by another line than the route says.
+pub fn wanted(key: Key, lan: bool, pass_to_kernel: bool, before: &dyn Fn(Key) -> Option<i32>) -> Option<i32> {
+    Some(match key {
+        FORWARDING4 if pass_to_kernel => return None,
+        FORWARDING6 => 1,
+        RP_FILTER => 2,
+        ACCEPT_RA if lan => 0,
+        ACCEPT_RA => {
+            // A router accepts none unless this is 2.
+            let accepted = match before(ACCEPT_RA)? {
+                1 => before(FORWARDING6) == Some(0),
+                value => value == 2,
+            };
+            if accepted { 2 } else { 0 }
+        }
+        _ => 0,
+    })
+}
+
+/// Settings with which the kernel forwards around the gateway, each as a line for the operator. `ports`: the gateway's.
+pub fn bypasses(s: &Sysctl, ports: &[Target]) -> Vec<String> {
+    let mut found = Vec::new();
+    let ours = |name: &str| ports.iter().any(|t| t.name == name);
+    let forwarding: Vec<_> =
+        s.devices().into_iter().filter(|d| s.read(FORWARDING4, d).is_some_and(|v| v != 0)).collect();
+    for (of_ports, what) in [(true, "leaves to it or cannot take"), (false, "never sees, by the ports too")] {
+        let names: Vec<&str> =
+            forwarding.iter().filter(|d| ours(d) == of_ports).map(String::as_str).collect();
+        if !names.is_empty() {
+            let names = names.join(", ");
+            found.push(format!(
+                "net.ipv4.conf.DEVICE.forwarding is 1 for {names}: the kernel forwards what XDP {what}, past ACL and NAT"
+            ));
+        }
+    }
+    if s.read(FORWARDING6, "all").is_some_and(|v| v != 0) {
+        found.push(
+            "net.ipv6.conf.all.forwarding is 1: the kernel forwards IPv6 that XDP never sees, from devices that are no \
+             ports, past the ACL; the gateway needs 0"
+                .to_owned(),
+        );
+    }
+    for t in ports {
+        for key in [Key::v4("mc_forwarding"), Key::v6("mc_forwarding")] {
+            if s.read(key, &t.name).is_some_and(|v| v != 0) {
+                let name = key.name(&t.name);
+                found.push(format!(
+                    "{name} is 1: the kernel routes multicast past the ACL (a routing daemon does that)"
+                ));
+            }
+        }
+        for key in [Key::v6("seg6_enabled"), Key::v6("rpl_seg_enabled"), Key::v6("force_forwarding")] {
+            if s.read(key, &t.name).is_some_and(|v| v != 0) {
+                let name = key.name(&t.name);
+                found.push(format!(
+                    "{name} is 1: the kernel forwards IPv6 that XDP leaves to it, past the ACL"
+                ));
+            }
+        }
+        if s.mpls_input(&t.name) {
+            found.push(format!("net.mpls.conf.{}.input is 1: the kernel forwards MPLS past the ACL", t.name));
+        }
+        if let Some(master) = &t.master {
+            found.push(format!(
+                "{} is a member of {master}: what is not for the port itself goes there, past the gateway",
+                t.name
+            ));
+        }
+    }
+    if s.read(PROXY_ARP, "all").is_some_and(|v| v != 0) {
+        found.push(
+            "net.ipv4.conf.all.proxy_arp is 1: the kernel answers ARP for others on ports, too".to_owned(),
+        );
+    }
+    found
+}

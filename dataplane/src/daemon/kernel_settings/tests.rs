@@ -1,0 +1,251 @@
+use super::keeper::{Keeper, Order};
+use super::rules::{FORWARDING4, FORWARDING6, KEYS, Target};
+use super::sysctl::{Key, Sysctl};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The kernel's settings in a directory. What the kernel itself changes in turn is not imitated.
+struct Machine {
+    dir: tempfile::TempDir,
+    names: BTreeMap<u32, String>,
+}
+
+impl Machine {
+    fn new(devices: &[(u32, &str)]) -> Machine {
+        let m = Machine { dir: tempfile::tempdir().unwrap(), names: BTreeMap::new() };
+        devices.iter().fold(m, |mut m, (ifindex, name)| {
+            m.plug(*ifindex, name);
+            m
+        })
+    }
+
+    /// A device with the kernel's defaults.
+    fn plug(&mut self, ifindex: u32, name: &str) {
+        self.names.insert(ifindex, name.to_owned());
+        for name in [name, "all"] {
+            for key in KEYS {
+                let default =
+                    i32::from(["accept_ra", "accept_redirects", "send_redirects"].contains(&key.leaf));
+                std::fs::create_dir_all(self.path(key, name).parent().unwrap()).unwrap();
+                std::fs::write(self.path(key, name), format!("{default}\n")).unwrap();
+            }
+        }
+    }
+
+    fn path(&self, key: Key, name: &str) -> PathBuf {
+        self.dir.path().join(key.family).join("conf").join(name).join(key.leaf)
+    }
+
+    fn sysctl(&self) -> Sysctl {
+        Sysctl::at(self.dir.path())
+    }
+
+    fn get(&self, key: Key, name: &str) -> i32 {
+        self.sysctl().read(key, name).unwrap()
+    }
+
+    fn set(&self, key: Key, name: &str, value: i32) {
+        self.sysctl().write(key, name, value).unwrap();
+    }
+
+    /// Every setting of every device.
+    fn all(&self) -> Vec<(String, i32)> {
+        let names = self.names.values().map(String::as_str).chain(["all"]);
+        names.flat_map(|n| KEYS.map(|k| (k.name(n), self.get(k, n)))).collect()
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::open(self.sysctl(), &self.dir.path().join("record"))
+    }
+
+    fn keep(&self, keeper: &mut Keeper, targets: &[Target]) -> super::Report {
+        let order = Order { targets: targets.to_vec(), write: true, pass_to_kernel: false };
+        keeper.keep(&order, &|i| self.names.get(&i).cloned())
+    }
+
+    fn put_back(&self) -> usize {
+        self.keeper().put_back(&|i| self.names.get(&i).cloned())
+    }
+
+    fn has_record(&self) -> bool {
+        self.dir.path().join("record").exists()
+    }
+}
+
+const RA: Key = Key::v6("accept_ra");
+const RP: Key = Key::v4("rp_filter");
+
+fn port(ifindex: u32, name: &str, lan: bool) -> Target {
+    Target { ifindex, name: name.to_owned(), lan, master: None }
+}
+
+#[test]
+fn ports_are_a_routers_and_all_is_put_back() {
+    let m = Machine::new(&[(2, "lan"), (3, "wan"), (4, "other")]);
+    m.set(FORWARDING4, "lan", 1);
+    m.set(FORWARDING4, "wan", 1);
+    let before = m.all();
+    let ports = [port(2, "lan", true), port(3, "wan", false)];
+    let report = m.keep(&mut m.keeper(), &ports);
+    assert_eq!(report.warnings, Vec::<String>::new());
+    for name in ["lan", "wan"] {
+        assert_eq!(
+            (m.get(FORWARDING4, name), m.get(FORWARDING6, name), m.get(RP, name)),
+            (0, 1, 2),
+            "{name}"
+        );
+        assert_eq!(m.get(Key::v4("accept_redirects"), name) + m.get(Key::v6("accept_redirects"), name), 0);
+    }
+    assert_eq!(m.get(Key::v4("accept_redirects"), "all"), 0, "or it would count for the ports");
+    // What the provider's router says goes on to count; what a host of the branch says does not.
+    assert_eq!((m.get(RA, "lan"), m.get(RA, "wan"), m.get(RA, "other")), (0, 2, 1));
+    assert_eq!((m.get(FORWARDING6, "other"), m.get(RP, "other")), (0, 0));
+    let row = |name: &str| report.settings[&2].iter().find(|r| r.name == name).unwrap().clone();
+    let forwarding = row("net.ipv4.conf.lan.forwarding");
+    assert_eq!((forwarding.value, forwarding.wanted, forwarding.before), (0, Some(0), Some(1)));
+    assert!(m.put_back() > 10);
+    assert_eq!(m.all(), before);
+    assert!(!m.has_record());
+    assert_eq!(m.put_back(), 0);
+}
+
+#[test]
+fn what_was_before_the_first_start_survives_crashes() {
+    let m = Machine::new(&[(2, "lan")]);
+    m.set(RP, "lan", 1);
+    let before = m.all();
+    // Each is a daemon that is killed.
+    for _ in 0..3 {
+        m.keep(&mut m.keeper(), &[port(2, "lan", true)]);
+        assert_eq!(m.get(RP, "lan"), 2);
+    }
+    // Killed between the record and the first setting.
+    m.set(RP, "lan", 1);
+    m.keep(&mut m.keeper(), &[port(2, "lan", true)]);
+    m.put_back();
+    assert_eq!(m.all(), before);
+}
+
+#[test]
+fn what_others_change_is_changed_back_while_it_runs_and_stays_afterwards() {
+    let m = Machine::new(&[(2, "lan")]);
+    let mut keeper = m.keeper();
+    let ports = [port(2, "lan", true)];
+    m.keep(&mut keeper, &ports);
+    m.set(FORWARDING4, "lan", 1);
+    m.keep(&mut keeper, &ports);
+    assert_eq!(m.get(FORWARDING4, "lan"), 0);
+    // Twice, and the second time it is something else.
+    m.set(RP, "lan", 1);
+    m.keep(&mut keeper, &ports);
+    m.set(RP, "lan", 0);
+    m.keep(&mut keeper, &ports);
+    assert_eq!(m.get(RP, "lan"), 2);
+    // The daemon is away, and an administrator decides. What others have said last is put back.
+    m.set(Key::v4("accept_redirects"), "lan", 1);
+    m.put_back();
+    assert_eq!((m.get(RP, "lan"), m.get(FORWARDING4, "lan"), m.get(RA, "lan")), (0, 1, 1));
+    assert_eq!(m.get(Key::v4("accept_redirects"), "lan"), 1);
+}
+
+#[test]
+fn devices_come_and_go() {
+    let mut m = Machine::new(&[(2, "lan"), (3, "wan")]);
+    let mut keeper = m.keeper();
+    let ports = [port(2, "lan", true), port(3, "wan", false)];
+    m.keep(&mut keeper, &ports);
+    // No port any more: as before at once. The others stay.
+    m.keep(&mut keeper, &ports[..1]);
+    assert_eq!((m.get(RP, "wan"), m.get(RA, "wan"), m.get(FORWARDING6, "wan")), (0, 1, 0));
+    assert_eq!(m.get(RP, "lan"), 2);
+    // The same name, another device: what its predecessor had does not count.
+    m.names.remove(&2);
+    m.plug(7, "lan");
+    m.keep(&mut keeper, &[port(7, "lan", true)]);
+    assert_eq!(m.get(RP, "lan"), 2);
+    // Renamed while it is a port.
+    std::fs::rename(m.dir.path().join("ipv4/conf/lan"), m.dir.path().join("ipv4/conf/in")).unwrap();
+    std::fs::rename(m.dir.path().join("ipv6/conf/lan"), m.dir.path().join("ipv6/conf/in")).unwrap();
+    m.names.insert(7, "in".to_owned());
+    m.put_back();
+    for key in KEYS {
+        assert_eq!(m.get(key, "in"), m.get(key, "wan"), "{key:?}: as the kernel makes devices");
+    }
+}
+
+#[test]
+fn router_advertisements_of_a_provider_count_as_they_did() {
+    // (accept_ra, forwarding) before; accept_ra as a router's.
+    for (ra, forwarding, want) in [(0, 0, 0), (1, 0, 2), (1, 1, 0), (2, 0, 2), (2, 1, 2)] {
+        let m = Machine::new(&[(3, "wan")]);
+        m.set(RA, "wan", ra);
+        m.set(FORWARDING6, "wan", forwarding);
+        let before = m.all();
+        for _ in 0..2 {
+            m.keep(&mut m.keeper(), &[port(3, "wan", false)]);
+            assert_eq!(m.get(RA, "wan"), want, "accept_ra {ra}, forwarding {forwarding}");
+        }
+        m.put_back();
+        assert_eq!(m.all(), before);
+    }
+}
+
+#[test]
+fn what_leads_around_the_gateway_is_named() {
+    let m = Machine::new(&[(2, "lan"), (4, "docker0")]);
+    for name in ["docker0", "lan"] {
+        m.set(FORWARDING4, name, 1);
+    }
+    m.set(FORWARDING6, "all", 1);
+    std::fs::write(m.path(Key::v4("mc_forwarding"), "lan"), "1\n").unwrap();
+    let mpls = m.dir.path().join("mpls/conf/lan");
+    std::fs::create_dir_all(&mpls).unwrap();
+    std::fs::write(mpls.join("input"), "1\n").unwrap();
+    let bridged = Target { master: Some("br0".to_owned()), ..port(2, "lan", true) };
+    let says = |warnings: &[String], words: &[&str]| {
+        let found = warnings.iter().any(|w| words.iter().all(|word| w.contains(word)));
+        assert!(found, "{words:?} in {warnings:#?}");
+    };
+    let mut keeper = m.keeper();
+    let order = Order { targets: vec![bridged.clone()], write: false, pass_to_kernel: false };
+    let kept = keeper.keep(&order, &|_| None).warnings;
+    says(&kept, &["\"keep\"", "net.ipv4.conf.lan.forwarding = 1", "net.ipv6.conf.lan.accept_ra = 1"]);
+    says(&kept, &["forwarding is 1 for lan:"]);
+    assert_eq!(m.get(FORWARDING4, "lan"), 1, "looked at only");
+    assert!(!m.has_record());
+    let warnings = m.keep(&mut keeper, &[bridged]).warnings;
+    says(&warnings, &["forwarding is 1 for docker0:"]);
+    says(&warnings, &["net.ipv6.conf.all.forwarding"]);
+    says(&warnings, &["net.ipv4.conf.lan.mc_forwarding"]);
+    says(&warnings, &["net.mpls.conf.lan.input"]);
+    says(&warnings, &["lan is a member of br0"]);
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    // They go with their cause.
+    m.set(FORWARDING4, "docker0", 0);
+    m.set(FORWARDING6, "all", 0);
+    assert_eq!(m.keep(&mut keeper, &[port(2, "lan", true)]).warnings.len(), 2);
+    // The kernel is to forward while no worker runs: its forwarding is as it was.
+    assert_eq!(m.get(FORWARDING4, "lan"), 0);
+    let order = Order { targets: vec![port(2, "lan", true)], write: true, pass_to_kernel: true };
+    keeper.keep(&order, &|i| m.names.get(&i).cloned());
+    assert_eq!(m.get(FORWARDING4, "lan"), 1);
+}
+
+#[test]
+fn a_record_of_others_is_not_written_back() {
+    let m = Machine::new(&[(2, "lan")]);
+    let record = m.dir.path().join("record");
+    m.set(RP, "lan", 2);
+    let before = m.all();
+    for text in ["", "netns 1\n2 ipv4 rp_filter 0 2\n", "2 ipv4 rp_filter 0 2\n"] {
+        std::fs::write(&record, text).unwrap();
+        assert_eq!(m.put_back(), 0, "{text:?}");
+    }
+    // Words that are no settings of ours, and lines that are cut.
+    m.keep(&mut m.keeper(), &[port(2, "lan", true)]);
+    let mut text = std::fs::read_to_string(&record).unwrap();
+    text += "2 ipv4 ../../core/x 1 2\n2 ipv4 rp_filter\nx\n";
+    std::fs::write(&record, text).unwrap();
+    m.put_back();
+    assert_eq!(m.all(), before);
+}
