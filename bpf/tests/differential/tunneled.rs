@@ -94,7 +94,7 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
             false => {
                 let mut inner = back;
                 // Towards what the flow was translated to, if it was.
-                if !v6 && !rig.net.nat.private.is_empty() {
+                if !v6 && !rig.net.nat.pools.is_empty() {
                     inner.dst = "192.0.2.77".parse().unwrap();
                     inner.fix_l4();
                 }

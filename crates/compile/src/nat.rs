@@ -4,10 +4,10 @@ use crate::ports::PortBinding;
 use crate::problem::Problem;
 use crate::routes::RouteRow;
 use sag_model::PortIdx;
-use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog};
+use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull};
 use sag_model::ids::Role;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, NatSpec, PrivateSnat, Service, StaticDnat, WanAddr, WanSnat,
+    Behavior, EntryHits, Kind, Limits, NatSpec, PoolSnat, Pooling, Service, StaticDnat, WanAddr, WanSnat,
 };
 use sag_pipeline::snapshot::{AddrSet, Route};
 use sag_rtnl::{Scope, Tables};
@@ -54,12 +54,19 @@ impl NatCompiler {
                 hits: self.hits(&format!("port {}", p.name)),
             })
             .collect();
-        let private = config
+        let pools = config
             .snat
             .iter()
-            .map(|e| PrivateSnat {
+            .map(|e| PoolSnat {
+                kind: kind(e.r#type),
+                port: e.port,
                 prefix: (e.cidr_block.network(), e.cidr_block.prefix_len()),
-                addr: e.snat_ip,
+                addrs: e.addresses(),
+                pooling: match e.pooling {
+                    NatPooling::Paired => Pooling::Paired,
+                    NatPooling::Arbitrary => Pooling::Arbitrary,
+                },
+                overflow: e.when_full == WhenFull::AnotherAddress,
                 mapping: behavior(e.behavior.mapping),
                 filtering: behavior(e.behavior.filtering),
                 hits: self.hits(&e.id),
@@ -73,7 +80,7 @@ impl NatCompiler {
             .extend(to_self.iter().map(|(id, addr)| Problem::DnatToSelf { id: (*id).into(), addr: *addr }));
         NatSpec {
             wan,
-            private,
+            pools,
             dnat,
             wan_addrs: wans().flat_map(own).collect(),
             hairpin: config.nat.hairpin,
@@ -100,10 +107,7 @@ impl NatCompiler {
 
     fn dnat(&mut self, d: &config::Dnat) -> StaticDnat {
         StaticDnat {
-            kind: match d.kind {
-                DnatType::Internet => Kind::Internet,
-                DnatType::Intranet => Kind::Intranet,
-            },
+            kind: kind(d.kind),
             external: d.external_ip.into_iter().collect(),
             inside: d.internal_ip,
             service: match d.service {
@@ -192,6 +196,13 @@ fn wan_addrs(tables: &Tables, b: &PortBinding, preferred: &[Ipv4Addr]) -> Vec<Wa
         o.in_use = i == 0 || has_hosts || preferred.contains(&o.addr);
     }
     out
+}
+
+fn kind(of: DnatType) -> Kind {
+    match of {
+        DnatType::Internet => Kind::Internet,
+        DnatType::Intranet => Kind::Intranet,
+    }
 }
 
 fn behavior(b: NatBehavior) -> Behavior {

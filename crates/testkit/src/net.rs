@@ -9,7 +9,7 @@ use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
 use sag_model::{Dscp, MacAddr, Nanos, Zone};
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, NatSpec, NatState, PrivateSnat, Service, StaticDnat, WanAddr, WanSnat,
+    Behavior, EntryHits, Kind, NatSpec, NatState, PoolSnat, Pooling, Service, StaticDnat, WanAddr, WanSnat,
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
@@ -299,9 +299,31 @@ impl Net {
     /// Source NAT of a prefix towards overlay and leased line.
     pub fn snat(&mut self, block: &str, to: &str, mapping: Behavior, filtering: Behavior) -> &mut Net {
         let (IpAddr::V4(a), len) = prefix(block) else { panic!("an IPv4 prefix: {block}") };
-        let addr = to.parse().expect("address");
+        let addrs = vec![to.parse().expect("address")];
         let hits = entry(&format!("snat {block}"));
-        self.nat.private.push(PrivateSnat { prefix: (a, len), addr, mapping, filtering, hits });
+        let (pooling, overflow, kind, port) = (Pooling::Paired, false, Kind::Intranet, None);
+        let prefix = (a, len);
+        self.nat.pools.push(PoolSnat {
+            kind,
+            port,
+            prefix,
+            addrs,
+            pooling,
+            overflow,
+            mapping,
+            filtering,
+            hits,
+        });
+        self
+    }
+
+    /// Source NAT of a prefix by all WAN ports, to several addresses, endpoint-independent.
+    pub fn wan_pool(&mut self, block: &str, to: &[&str], pooling: Pooling, overflow: bool) -> &mut Net {
+        use Behavior::EndpointIndependent;
+        self.snat(block, to[0], EndpointIndependent, EndpointIndependent);
+        let made = self.nat.pools.last_mut().expect("just pushed");
+        made.addrs = to.iter().map(|a| a.parse().expect("address")).collect();
+        (made.kind, made.pooling, made.overflow) = (Kind::Internet, pooling, overflow);
         self
     }
 
@@ -327,7 +349,7 @@ impl Net {
 
     /// Whether there is any NAT.
     pub fn translates(&self) -> bool {
-        !(self.nat.wan.is_empty() && self.nat.private.is_empty() && self.nat.dnat.is_empty())
+        !(self.nat.wan.is_empty() && self.nat.pools.is_empty() && self.nat.dnat.is_empty())
     }
 
     /// The NAT configuration with the addresses that the ports have.

@@ -174,7 +174,7 @@ impl Rng {
             }
             3 => n.nat.wan.clear(),
             4 => {
-                n.nat.private.clear();
+                n.nat.pools.clear();
                 n.snat("192.168.0.0/16", "192.0.2.77", mapping, filtering);
             }
             5 => n.nat.hairpin ^= true,

@@ -55,7 +55,7 @@ impl Config {
             acl: self.acls.iter().map(acl).collect(),
             qos: self.qos.iter().map(qos).collect(),
             nat: Some(self.nat.raw_keys()),
-            snat: self.snat.iter().map(snat).collect(),
+            snat: self.snat.iter().map(|s| self.snat(s)).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
             syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
@@ -69,6 +69,17 @@ impl Config {
 
     fn neighbor(&self, n: &Neighbor) -> RawNeighbor {
         RawNeighbor { port: self.port_name(n.port), ..n.raw_keys() }
+    }
+
+    fn snat(&self, s: &Snat) -> RawSnat {
+        RawSnat {
+            id: text(&s.id),
+            port: s.port.and_then(|p| self.port_name(p)),
+            cidr_block: text(s.cidr_block),
+            mapping: text(s.behavior.mapping),
+            filtering: text(s.behavior.filtering),
+            ..s.raw_keys()
+        }
     }
 
     fn route(&self, r: &Route) -> RawRoute {
@@ -173,16 +184,6 @@ fn qos_policy(p: &QosPolicy) -> RawQosPolicy {
         start_time: QosPolicy::KEYS.start_time.write(&p.start),
         end_time: QosPolicy::KEYS.end_time.write(&p.end),
         ..p.raw_keys()
-    }
-}
-
-fn snat(s: &Snat) -> RawSnat {
-    RawSnat {
-        id: text(&s.id),
-        cidr_block: text(s.cidr_block),
-        mapping: text(s.behavior.mapping),
-        filtering: text(s.behavior.filtering),
-        ..s.raw_keys()
     }
 }
 

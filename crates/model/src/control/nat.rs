@@ -3,7 +3,7 @@
 use super::cidr::{self, within};
 use super::largest::Largest;
 use super::session::{DEFAULT_LIMIT, IpProto, MAX_LIMIT};
-use crate::config::{Config, Dnat, DnatService, DnatType, NatBehavior, PortRange};
+use crate::config::{AddressRange, Config, Dnat, DnatService, DnatType, NatBehavior, PortRange, Snat};
 use crate::ids::PortIdx;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub struct NatEntry {
     pub id: String,
     /// Source or destination NAT.
     pub kind: NatKind,
-    /// `null` unless it is a DNAT entry.
+    /// Where it holds; `null` for the source NAT of a port.
     #[serde(rename = "type")]
     pub dnat_type: Option<DnatType>,
     /// `tcp`, `udp` or `any`.
@@ -88,7 +88,8 @@ impl NatEntry {
         let snat = config.snat.iter().map(|s| NatEntry {
             mapping: Some(s.behavior.mapping),
             filtering: Some(s.behavior.filtering),
-            ..NatEntry::new(s.id.clone(), NatKind::Snat, s.snat_ip.to_string(), s.cidr_block.to_string())
+            dnat_type: Some(s.r#type),
+            ..NatEntry::new(s.id.clone(), NatKind::Snat, pool(s), s.cidr_block.to_string())
         });
         wan.chain(snat).chain(config.dnat.iter().map(NatEntry::dnat)).collect()
     }
@@ -130,6 +131,13 @@ impl NatEntry {
             ..NatEntry::new(d.id.clone(), NatKind::Dnat, external, internal)
         }
     }
+}
+
+/// The addresses of an entry: as `10.0.0.1, 10.0.0.8-10.0.0.11`.
+fn pool(s: &Snat) -> String {
+    let own = s.snat_ip.map(|ip| ip.to_string());
+    let all: Vec<_> = own.into_iter().chain(s.pool.iter().map(AddressRange::to_string)).collect();
+    all.join(", ")
 }
 
 fn ports(range: PortRange) -> String {

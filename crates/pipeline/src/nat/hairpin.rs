@@ -1,5 +1,6 @@
 //! Which external address stands for a host inside: its own, that of a WAN port, or that of an entry.
 
+use super::pairs::Held;
 use super::policy::{NatPolicy, Snat};
 use super::pool::Endpoint;
 use super::wan::{Hairpin, WanSources};
@@ -15,15 +16,19 @@ impl NatPolicy {
 
     /// What a LAN host shows to another one that it reaches by an external address: its own external endpoint. A host that
     /// has none takes the address that it calls, since answers must come back by the gateway.
-    pub(super) fn hairpin_source(&self, called: Ipv4Addr, src: Endpoint, proto: u8) -> Snat {
+    pub(super) fn hairpin_source(&self, called: Ipv4Addr, src: Endpoint, proto: u8, held: Held<'_>) -> Snat {
         let e = self.externals.get(&called.to_bits());
-        let (to, source, entry) = match e.map(|e| e.hairpin).unwrap_or_default() {
-            Hairpin::Wan(port) => (Zone::Wan, port.and_then(|p| self.wan_sources(p)?.internet()), None),
-            Hairpin::Private => {
-                let no = self.private.as_ref().and_then(|f| f.lookup(src.addr.to_bits()));
-                let entry = no.and_then(|no| Some((self.entries.get(no as usize)?.0, no as u16)));
-                (Zone::Overlay, entry.map(|e| e.0), entry.map(|e| e.1))
-            }
+        let (to, port) = match e.map(|e| e.hairpin).unwrap_or_default() {
+            Hairpin::Wan(port) => (Zone::Wan, port),
+            Hairpin::Private => (Zone::Overlay, None),
+        };
+        // Where there is no WAN port with source NAT, the entries for all of them hold.
+        let entry = self.lookup.entry(to, port.unwrap_or(PortIdx(u8::MAX)), src.addr);
+        let of_entry = entry.and_then(|e| Some((self.choose_source(e, src, proto, held)?, Some(e))));
+        let of_port = || Some((port.and_then(|p| self.wan_sources(p)?.internet())?, None));
+        let (source, entry) = match of_entry.or_else(|| of_port().filter(|_| to == Zone::Wan)) {
+            Some((source, entry)) => (Some(source), entry),
+            None => (None, None),
         };
         if let Some(own) = self.own_address(src, to) {
             return own;
@@ -44,9 +49,12 @@ impl NatPolicy {
     }
 
     /// Whether a live session keeps its external address while new ones of its kind get another: an address of the same
-    /// WAN port, which both are.
+    /// entry, or of the same WAN port, which both are.
     pub fn keeps(&self, wanted: &Snat, addr: Ipv4Addr) -> bool {
+        if let Some(e) = wanted.entry.and_then(|no| self.entries.get(usize::from(no))) {
+            return e.sources.iter().any(|no| self.source(*no).is_some_and(|s| s.addr == addr));
+        }
         let both = |w: &WanSources| w.number(wanted.addr).is_some() && w.number(addr).is_some();
-        wanted.entry.is_none() && wanted.source.is_some() && self.wan.iter().flatten().any(both)
+        wanted.source.is_some() && self.wan.iter().flatten().any(both)
     }
 }

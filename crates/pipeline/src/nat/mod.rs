@@ -9,6 +9,7 @@ mod blocks;
 
 mod event;
 mod hairpin;
+mod pairs;
 mod policy;
 mod pool;
 mod pool_plan;
@@ -18,6 +19,7 @@ mod spec;
 mod wan;
 
 pub use event::{Event, Events, Released, SessionTuple};
+pub use pairs::{Held, Pooling, SnatEntry};
 pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
     Towards,
@@ -25,11 +27,12 @@ pub use policy::{
 pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
 pub use pool_plan::PoolPlan;
 pub use ref_count::RefCountTable;
-pub use spec::{Kind, NatConfigError, NatSpec, PrivateSnat, Service, StaticDnat, WanAddr, WanSnat};
+pub use spec::{Kind, NatConfigError, NatSpec, PoolSnat, Service, StaticDnat, WanAddr, WanSnat};
 pub use wan::{Hairpin, WanSources};
 
 use crate::table::{Clash, HostCounts, Index, prefetch};
 use blocks::{Blocks, Took};
+use pairs::Pairs;
 use pool::Acquired;
 use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, HASH_M1, HASH_M2, RecordNo};
 use share::port_key;
@@ -73,6 +76,8 @@ pub struct NatState {
     ports: HostCounts,
     /// Remote addresses to which a binding has sent (address-dependent filtering, RFC 4787 5).
     filter_entries: RefCountTable<9>,
+    /// The address that each host has of several.
+    pairs: Pairs,
     xdp_port_bitmap: &'static [AtomicU64],
     seed: u64,
     /// Counters of NAT as a whole.
@@ -132,6 +137,7 @@ impl NatState {
             hosts: RefCountTable::new(HOSTS.min(sessions as usize * 2)),
             ports: HostCounts::new(sessions, seed),
             filter_entries: RefCountTable::new(sessions as usize),
+            pairs: Pairs::new(),
             xdp_port_bitmap,
             seed,
             totals: Totals::default(),
@@ -165,6 +171,7 @@ impl NatState {
             + self.hosts.memory()
             + self.ports.memory()
             + self.filter_entries.memory()
+            + self.pairs.memory()
     }
 
     /// Translated sessions by inside host.

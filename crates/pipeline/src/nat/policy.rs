@@ -1,9 +1,9 @@
 //! What the configuration wants translated. Built with the snapshot, then only read.
 
 use super::NatState;
+use super::pairs::{EntryLookup, Held, SnatEntry};
 use super::pool::{BindingNo, Endpoint, NatProtocol, Pool};
 use super::wan::{Hairpin, WanSources};
-use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{DropReason, PortIdx, Zone};
 use std::collections::HashMap;
@@ -181,7 +181,7 @@ pub struct Snat {
     pub source: Option<u16>,
     /// A port forward's other direction: this port and no other.
     pub port: Option<u16>,
-    /// The private entry that it is by.
+    /// The entry that it is by; `None`: a port's own source NAT.
     pub entry: Option<u16>,
 }
 
@@ -264,10 +264,10 @@ pub struct NatPolicy {
     pub sources: Vec<Source>,
     /// By egress port: WAN SNAT to the port's own addresses.
     pub wan: Vec<Option<WanSources>>,
-    /// Private SNAT towards overlay and leased line: longest prefix of the source, to an entry.
-    pub private: Option<Fib<u32>>,
-    /// Source and counter of each private entry.
-    pub entries: Vec<(u16, Arc<EntryHits>)>,
+    /// Which entry holds for a source.
+    pub(super) lookup: EntryLookup,
+    /// What the entries translate to.
+    pub entries: Vec<SnatEntry>,
     /// What NAT answers for, by external IPv4 address.
     pub externals: HashMap<u32, External, AddrHash>,
     /// Inside IPv4 addresses with external ones to themselves.
@@ -301,7 +301,7 @@ impl NatPolicy {
     /// The counter of who translates so.
     pub fn hits(&self, snat: &Snat) -> Option<&EntryHits> {
         match snat.entry {
-            Some(no) => self.entries.get(usize::from(no)).map(|(_, h)| &**h),
+            Some(no) => self.entries.get(usize::from(no)).map(|e| &*e.hits),
             None => snat.source.and_then(|no| self.source(no)).map(|s| &*s.hits),
         }
     }
@@ -374,9 +374,10 @@ impl NatPolicy {
         src: Endpoint,
         proto: u8,
         hairpin: Option<Ipv4Addr>,
+        held: Held<'_>,
     ) -> Result<Option<Snat>, DropReason> {
         if let Some(addr) = hairpin {
-            return Ok(Some(self.hairpin_source(addr, src, proto)));
+            return Ok(Some(self.hairpin_source(addr, src, proto, held)));
         }
         let to = towards.zone;
         if from == to || to == Zone::Lan {
@@ -385,21 +386,18 @@ impl NatPolicy {
         if let Some(own) = self.own_address(src, to) {
             return Ok(Some(own));
         }
-        let (source, entry) = match to {
-            Zone::Wan => match self.wan_sources(towards.port) {
+        let of_entry = self.lookup.entry(to, towards.port, src.addr);
+        let by_entry = of_entry.and_then(|e| Some((self.choose_source(e, src, proto, held)?, Some(e))));
+        let (source, entry) = match (by_entry, to) {
+            (Some(found), _) => found,
+            (None, Zone::Wan) => match self.wan_sources(towards.port) {
                 None => return Ok(None),
                 Some(own) => match own.choose(towards.hop, towards.preferred) {
                     None => return Err(DropReason::NatNoAddress),
                     Some(no) => (no, None),
                 },
             },
-            _ => match self.private.as_ref().and_then(|f| f.lookup(src.addr.to_bits())) {
-                None => return Ok(None),
-                Some(no) => match self.entries.get(no as usize) {
-                    None => return Ok(None),
-                    Some((source, _)) => (*source, Some(no as u16)),
-                },
-            },
+            (None, _) => return Ok(None),
         };
         let Some(addr) = self.source(source).map(|s| s.pool.addr()) else { return Ok(None) };
         let port = self.forwarded_port(addr, to, proto, src);

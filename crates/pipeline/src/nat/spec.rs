@@ -1,6 +1,7 @@
 //! From what the configuration says to a [`NatPolicy`].
 
 use super::NatState;
+use super::pairs::{EntryLookup, Pooling, SnatEntry};
 use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
 use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
 use super::pool_plan::PoolPlan;
@@ -8,7 +9,7 @@ use super::wan::{Hairpin, WanSources};
 use crate::fib::Fib;
 use crate::hash::AddrHash;
 use sag_model::{PortIdx, Zone};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -58,13 +59,21 @@ impl WanAddr {
     }
 }
 
-/// Source NAT towards overlay and leased line.
+/// Source NAT of an inside network to the addresses of a pool.
 #[derive(Debug, Clone)]
-pub struct PrivateSnat {
+pub struct PoolSnat {
+    /// Where it holds: towards the Internet, or towards overlay and leased line.
+    pub kind: Kind,
+    /// Towards the Internet by this WAN port; `None`: by all.
+    pub port: Option<PortIdx>,
     /// Inside addresses: a network and its prefix length.
     pub prefix: (Ipv4Addr, u8),
-    /// The address to which they are translated.
-    pub addr: Ipv4Addr,
+    /// The addresses to which they are translated.
+    pub addrs: Vec<Ipv4Addr>,
+    /// How hosts share them.
+    pub pooling: Pooling,
+    /// Who finds no port at its address gets one at another.
+    pub overflow: bool,
     /// When the same external port is used again.
     pub mapping: Behavior,
     /// Who may answer.
@@ -120,8 +129,8 @@ pub struct StaticDnat {
 pub struct NatSpec {
     /// Source NAT of the WAN ports.
     pub wan: Vec<WanSnat>,
-    /// Source NAT towards overlay and leased line; the longest prefix holds.
-    pub private: Vec<PrivateSnat>,
+    /// Source NAT to the addresses of pools; the longest prefix holds.
+    pub pools: Vec<PoolSnat>,
     /// Static entries.
     pub dnat: Vec<StaticDnat>,
     /// All addresses of the WAN ports, for static entries without an address.
@@ -221,18 +230,17 @@ impl NatSpec {
                 sources.add(a.addr, (w.mapping, w.filtering), &w.hits);
             }
         }
-        let private: Vec<_> = self
-            .private
-            .iter()
-            .filter_map(|p| {
-                let no = sources.add(p.addr, (p.mapping, p.filtering), &p.hits)?;
-                out.entries.push((no, p.hits.clone()));
-                Some((p.prefix.0.to_bits(), p.prefix.1, out.entries.len() as u32 - 1))
-            })
-            .collect();
-        if !private.is_empty() {
-            out.private = Some(Fib::build(private));
+        let mut entries = Vec::new();
+        for p in &self.pools {
+            let add = |addr: &Ipv4Addr| sources.add(*addr, (p.mapping, p.filtering), &p.hits);
+            let numbers: Vec<u16> = p.addrs.iter().filter_map(add).collect();
+            if !numbers.is_empty() {
+                entries.push((p, out.entries.len() as u32));
+                let wan = (p.kind == Kind::Internet).then_some(p.port);
+                out.entries.push(SnatEntry::new(numbers, (p.pooling, p.overflow), wan, p.hits.clone()));
+            }
         }
+        out.lookup = lookups(&entries);
         let ports = self.wan.iter().map(|w| w.port.index() + 1).max().unwrap_or(0);
         out.wan.resize_with(ports, || None);
         for w in &self.wan {
@@ -282,10 +290,13 @@ impl NatSpec {
                 }
             }
         }
-        let private: HashSet<_> = self.private.iter().map(|p| p.addr).collect();
+        let of_kind = |kind: Kind| -> HashSet<Ipv4Addr> {
+            self.pools.iter().filter(|p| p.kind == kind).flat_map(|p| p.addrs.iter().copied()).collect()
+        };
+        let (public, private) = (of_kind(Kind::Internet), of_kind(Kind::Intranet));
         let external = |(addr, c): (Ipv4Addr, Collected)| {
             let of_wan = self.wan_addrs.contains(&addr) || self.wan.iter().any(|w| w.has(addr));
-            let internet = of_wan || !c.ports[0].is_empty() || c.any[0].is_some();
+            let internet = of_wan || public.contains(&addr) || !c.ports[0].is_empty() || c.any[0].is_some();
             let intranet = !c.ports[1].is_empty() || c.any[1].is_some() || private.contains(&addr);
             let hairpin = match internet || !intranet {
                 true => Hairpin::Wan(self.wan_towards(addr)),
@@ -329,6 +340,34 @@ impl NatSpec {
             }
         }
         out
+    }
+}
+
+/// By which entry a source is translated: towards overlay and leased line, by any WAN port, and by those that have entries
+/// of their own.
+fn lookups(entries: &[(&PoolSnat, u32)]) -> EntryLookup {
+    let build = |of: &dyn Fn(&PoolSnat) -> bool| {
+        // Of equal prefixes the last one holds.
+        let prefixes =
+            entries.iter().filter(|(p, _)| of(p)).map(|(p, no)| (p.prefix.0.to_bits(), p.prefix.1, *no));
+        let mut by_prefix: BTreeMap<_, _> = BTreeMap::new();
+        for (bits, len, no) in prefixes {
+            by_prefix.insert((bits, len), no);
+        }
+        let all: Vec<_> = by_prefix.into_iter().map(|((bits, len), no)| (bits, len, no)).collect();
+        (!all.is_empty()).then(|| Fib::build(all))
+    };
+    let of_port = |port: Option<PortIdx>| move |p: &PoolSnat| p.kind == Kind::Internet && p.port == port;
+    let ports: BTreeSet<PortIdx> = entries.iter().filter_map(|(p, _)| p.port).collect();
+    let by_port = ports.into_iter().filter_map(|port| {
+        let (own, any) = (of_port(Some(port)), of_port(None));
+        let shadowed = |p: &PoolSnat| entries.iter().any(|(o, _)| own(o) && o.prefix == p.prefix);
+        Some((port, build(&|p| own(p) || (any(p) && !shadowed(p)))?))
+    });
+    EntryLookup {
+        intranet: build(&|p| p.kind == Kind::Intranet),
+        by_port: by_port.collect(),
+        internet: build(&of_port(None)),
     }
 }
 

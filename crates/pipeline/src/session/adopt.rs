@@ -50,6 +50,7 @@ impl NatState {
         if self.host_session_started(inside.addr) {
             meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
         }
+        policy.remember_adopted(self, inside, protocol.proto(), outside.addr);
         let source = policy.externals.get(&outside.addr.to_bits()).and_then(|e| policy.source(e.source?));
         let Some(source) = source.filter(|s| !s.overlaps() && !s.pool.is_fixed(protocol, outside.port))
         else {

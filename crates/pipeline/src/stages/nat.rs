@@ -2,7 +2,7 @@
 
 use super::decision::{Draft, drop_packet};
 use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer, Translation};
-use crate::nat::{Endpoint, NatProtocol, Snat, Towards};
+use crate::nat::{Endpoint, Held, NatProtocol, Snat, Towards};
 use crate::snapshot::Snapshot;
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::{TCP_ACK, TCP_RST, TCP_SYN};
@@ -153,9 +153,11 @@ fn find_snat<T: Tracer>(
     let external =
         dnat.map(|d| d.external).or(ctx.translation.filter(|p| p.old.1 != p.new.1).map(|p| p.old.1.addr));
     let hairpin = external.filter(|_| ctx.zone == Zone::Lan && towards.zone == Zone::Lan);
+    let held = Held { state: ctx.nat, addr: ctx.translation.map(|p| p.new.0.addr) };
+    let proto = ctx.translation.map_or(ctx.p.proto, |p| p.proto);
     let wanted = snap
         .nat
-        .snat(ctx.zone, &towards, src, ctx.p.proto, hairpin)
+        .snat(ctx.zone, &towards, src, proto, hairpin, held)
         .map_err(|reason| drop_packet(reason, None))?;
     if let Some(pair) = &ctx.translation {
         let (addr, now) = (wanted.map_or(pair.old.0.addr, |w| w.addr), pair.new.0.addr);

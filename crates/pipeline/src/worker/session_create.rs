@@ -149,7 +149,24 @@ impl Pipeline {
         refs: &mut NatRefs,
     ) -> Result<RecordNo, DropReason> {
         self.count_host(first.snap, src, refs)?;
-        let made = self.with_port::<R>(first, (key, (src, to)), snat, refs);
+        let mut made = self.with_port::<R>(first, (key, (src, to)), snat, refs);
+        let mut source = snat.source;
+        let entry = snat.entry.and_then(|no| first.snap.nat.entries.get(usize::from(no)));
+        if let (Some(e), None) = (entry, snat.port) {
+            // Its address has no port left, or none towards this remote endpoint.
+            for other in e.others(snat.source) {
+                let Some(addr) = first.snap.nat.source(other).map(|s| s.addr) else { continue };
+                if made != Err(DropReason::SnatExhausted) {
+                    break;
+                }
+                self.return_lease(refs, to);
+                let snat = Snat { addr, source: Some(other), ..snat };
+                (made, source) = (self.with_port::<R>(first, (key, (src, to)), snat, refs), None);
+            }
+        }
+        if let (true, Some(entry), Some(source)) = (made.is_ok(), snat.entry, source) {
+            first.snap.nat.remember_source(&self.tables.nat, entry, src, first.s.p.proto, source);
+        }
         if made.is_err() {
             if refs.flags & NAT_HOST != 0 {
                 self.tables.nat.host_session_ended(src.addr);

@@ -84,7 +84,7 @@ fn timeouts() -> Timeouts {
 fn configure(n: &mut Net, c: &Config) {
     n.ports[WAN.index()].addrs4[0].0 = c.wan_addr;
     n.nat.wan.clear();
-    n.nat.private.clear();
+    n.nat.pools.clear();
     n.nat.dnat.clear();
     if let Some((mapping, filtering)) = c.wan_snat {
         n.wan_snat(WAN, mapping, filtering);

@@ -10,6 +10,7 @@ mod forward;
 mod fragments;
 mod multipath;
 mod nat;
+mod nat_pools;
 mod neighbors;
 mod partial_checksums;
 mod qos;

@@ -2,7 +2,7 @@
 
 use crate::daemon::view::View;
 use sag_model::PortIdx;
-use sag_model::config::{Config, DnatService, NatBehavior};
+use sag_model::config::{Config, DnatService, NatBehavior, Snat};
 use sag_model::control::{
     IpProto, Nat, NatBinding, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind, NatPool,
     NatTotals, PortUse,
@@ -66,8 +66,11 @@ impl View<'_> {
         };
         let row = |s: &Source| {
             let addr = s.pool.addr().to_string();
-            let ids = entries.iter().filter(|e| e.kind != NatKind::Dnat && e.external == addr);
-            let mut ids: Vec<_> = ids.map(|e| e.id.as_str()).collect();
+            let shows = |e: &&NatEntry| e.kind == NatKind::WanSnat && e.external == addr;
+            let of_ports = entries.iter().filter(shows).map(|e| e.id.as_str());
+            let has = |e: &&Snat| !entries.is_empty() && e.addresses().contains(&s.pool.addr());
+            let of_pools = self.running.config.snat.iter().filter(has).map(|e| e.id.as_str());
+            let mut ids: Vec<_> = of_ports.chain(of_pools).collect();
             if !ids.contains(&&*s.hits.id) {
                 // Another address of a port than the one that its entry shows.
                 ids.push(&s.hits.id);
@@ -163,7 +166,8 @@ impl<'c> Live<'c> {
                     wan.get(i).into_iter().flatten().for_each(|a| snat.entry(*a).or_default().push(i));
                 }
                 NatKind::Snat => {
-                    e.external.parse().into_iter().for_each(|a| snat.entry(a).or_default().push(i));
+                    let of_entry = config.snat[i - first_snat].addresses();
+                    of_entry.into_iter().for_each(|a| snat.entry(a).or_default().push(i));
                 }
             }
         }

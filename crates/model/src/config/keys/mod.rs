@@ -141,6 +141,9 @@ impl Config {
         for n in &mut self.neighbors {
             n.port = number(n.port);
         }
+        for s in &mut self.snat {
+            s.port = s.port.map(number);
+        }
         for r in &mut self.routes {
             if let RouteTarget::Via { port: Some(port), .. } | RouteTarget::OnLink(port) = &mut r.target {
                 *port = number(*port);

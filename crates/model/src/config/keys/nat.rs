@@ -2,12 +2,14 @@
 //! from outside and protected by SYN cookies: `[[syn_cookies]]`.
 
 use crate::config::schema::{
-    BlockSize, Identifier, Ipv4Unicast, NatPortRange, Network, Protocol, Spelled, Unicast, ZeroIsNone, key,
-    table,
+    AddressRanges, BlockSize, Identifier, Ipv4Unicast, NatPortRange, Network, Protocol, Spelled, Unicast,
+    ZeroIsNone, key, table,
 };
 use crate::config::types::{
-    DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog, PortRange, SynCookieMode,
+    AddressRange, DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog, NatPooling,
+    PortRange, SynCookieMode, WhenFull,
 };
+use crate::ids::PortIdx;
 use ipnet::{IpNet, Ipv4Net};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -54,26 +56,39 @@ impl Nat {
 }
 
 table! {
-    /// Private source NAT, towards overlay and leased line. Of overlapping blocks the longest wins.
-    /// Entries of equal `snat_ip` have equal behaviours.
+    /// Source NAT to addresses of your choice, one or several: towards overlay and leased line, or to the Internet. Of
+    /// overlapping blocks the longest wins. Entries that share an address have equal behaviours.
+    /// [How hosts share several addresses](nat.md#several-addresses-for-an-entry).
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Snat as RawSnat, SnatKeys, ReadSnat {
         /// Identifier; the default counts in the order of the file.
         id: String as Identifier => key().allowed("unique").absent("`snat-N`");
+        /// Towards overlay and leased line, or by WAN ports to the Internet, in place of their own `snat`.
+        pub r#type: DnatType = DnatType::Intranet => key();
+        /// By this WAN port alone; its entries go before those without a port.
+        port: Option<String> as Option<Spelled> =>
+            key().called("port name").allowed("of role `wan`, with type `Internet`").absent("all WAN ports");
         /// Sources to translate.
         cidr_block: IpNet as Network =>
             key()
-                .allowed("IPv4, once")
+                .allowed("IPv4, once for a type and port")
                 .source("AddSnatEntry `CidrBlock`")
                 .refused_as("InvalidParameter")
                 .missing("write the CIDR block to translate", "MissingParameter");
         /// What they become; may be an address of a port.
-        pub snat_ip: Ipv4Addr as Ipv4Unicast =>
+        pub snat_ip: Option<Ipv4Addr> as Option<Ipv4Unicast> =>
             key()
                 .allowed("IPv4, not a DNAT's external address")
+                .absent("required without `pool`")
                 .source("AddSnatEntry `SnatIp`")
-                .refused_as("InvalidParameter")
-                .missing("write the address to translate to", "MissingParameter");
+                .refused_as("InvalidParameter");
+        /// Or one of these, beside `snat_ip`: addresses, `first-last` and prefixes, of which all addresses are used.
+        pub pool: Vec<AddressRange> as AddressRanges =>
+            key().allowed("IPv4; of all entries 64 addresses together").absent("`snat_ip` alone");
+        /// All sessions of a host have one address of the pool, or each of its ports has its own.
+        pub pooling: NatPooling = NatPooling::Paired => key().source("RFC 4787 REQ-2, RFC 7857 section 4");
+        /// A session whose address has no port left is refused, or gets another address.
+        pub when_full: WhenFull = WhenFull::Refuse => key().source("RFC 7857 section 4");
         /// Sessions that share an outside port.
         mapping: NatBehavior = NatBehaviors::default().mapping =>
             key().source("RFC 4787 section 4.1, REQ-1; RFC 5382 REQ-1").refused_as("InvalidParameter");
@@ -84,10 +99,25 @@ table! {
     parts {
         /// Unique identifier.
         id: String,
+        /// The one WAN port by which it holds.
+        port: Option<PortIdx>,
         /// Sources to translate.
         cidr_block: Ipv4Net,
         /// How it maps and filters.
         behavior: NatBehaviors,
+    }
+}
+
+impl Snat {
+    /// What sources become one of, each once, in order.
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        let mut all: Vec<_> = self.snat_ip.into_iter().collect();
+        for addr in self.pool.iter().flat_map(|r| r.addresses()) {
+            if !all.contains(&addr) {
+                all.push(addr);
+            }
+        }
+        all
     }
 }
 

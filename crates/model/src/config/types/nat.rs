@@ -3,6 +3,7 @@
 use super::PortRange;
 use crate::words::words;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 words! {
     /// What of the remote endpoint a NAT looks at (RFC 4787 sections 4.1 and 5), from nothing to
@@ -14,6 +15,22 @@ words! {
         AddressDependent = "address-dependent",
         /// Address and port.
         AddressAndPortDependent = "address-and-port-dependent",
+    }
+
+    /// What of an inside endpoint decides which address of a pool it gets.
+    pub enum NatPooling {
+        /// The host: all its sessions have one address.
+        Paired = "paired",
+        /// Host, port and protocol.
+        Arbitrary = "arbitrary",
+    }
+
+    /// What becomes of a session whose address has no port left.
+    pub enum WhenFull {
+        /// It is refused.
+        Refuse = "refuse",
+        /// It gets a port of another address of the pool.
+        AnotherAddress = "another-address",
     }
 
     /// What the NAT log records.
@@ -71,6 +88,40 @@ impl fmt::Display for NatBehaviors {
         write!(f, "mapping {}, filtering {}", self.mapping, self.filtering)
     }
 }
+
+/// Addresses in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressRange {
+    /// The first.
+    pub first: Ipv4Addr,
+    /// The last; not below the first.
+    pub last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// Every address of it.
+    pub fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        (self.first.to_bits()..=self.last.to_bits()).map(Ipv4Addr::from_bits)
+    }
+
+    /// How many they are.
+    pub fn count(self) -> u64 {
+        u64::from(self.last.to_bits()) - u64::from(self.first.to_bits()) + 1
+    }
+}
+
+/// `203.0.113.16` or `203.0.113.16-203.0.113.20`
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+/// Addresses that source NAT entries may have ports of, all of them together.
+pub const MAX_NAT_ADDRESSES: usize = 64;
 
 /// What a DNAT entry forwards. Beside entries for ports of the same address, `Any` takes the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

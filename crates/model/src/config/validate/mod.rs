@@ -39,7 +39,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let qos = qos::qos(&raw.qos, bandwidth, report);
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
     let (dnat, external) = dnat::dnat(&raw.dnat, report);
-    let snat = snat::snat(&raw.snat, &external, report);
+    let snat = snat::snat(&raw.snat, &names, &external, report);
     let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
     let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
@@ -175,6 +175,11 @@ impl Names {
                 None
             }
         }
+    }
+
+    /// The role of a port, as far as the file says one.
+    fn role(&self, name: &str) -> Option<Role> {
+        self.ports.get(name)?.role
     }
 
     fn tunnel(&self, scope: &mut Scope<'_, '_>, key: &str, value: &Opt<String>) -> Option<TunnelIdx> {

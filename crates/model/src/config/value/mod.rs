@@ -6,7 +6,9 @@ mod protocol;
 mod text;
 mod time;
 
-pub(crate) use network::{collector, interface_address, ipv4, network, network_device, unicast, unicast_mac};
+pub(crate) use network::{
+    address_range, collector, interface_address, ipv4, network, network_device, unicast, unicast_mac,
+};
 pub(crate) use ports::{nat_port_range, port_range, ports};
 pub use protocol::protocol_name;
 pub(crate) use protocol::{ICMP, ICMPV6, TCP, UDP, dscp, outer_dscp, protocol};

@@ -1,6 +1,7 @@
 //! Networks, addresses and devices.
 
 use super::{Fault, fault, quote};
+use crate::config::types::AddressRange;
 use crate::ids::MacAddr;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -57,6 +58,24 @@ pub(crate) fn ipv4(text: &str) -> Result<Ipv4Addr, Fault> {
             fault(format!("{}: is an IPv6 address", quote(text)), "NAT is for IPv4: write such an address")
         }
     }
+}
+
+/// IPv4 addresses of hosts: one, a prefix (all of its addresses), or first-last.
+pub(crate) fn address_range(text: &str) -> Result<AddressRange, Fault> {
+    if let Ok(net @ IpNet::V6(_)) = text.parse::<IpNet>() {
+        return fault(format!("{net}: is an IPv6 network"), "NAT is for IPv4: write such addresses");
+    }
+    if let Ok(IpNet::V4(net)) = text.parse::<IpNet>() {
+        let (first, last) = (net.network(), net.broadcast());
+        ipv4(&first.to_string()).and_then(|_| ipv4(&last.to_string()))?;
+        return Ok(AddressRange { first, last });
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (ipv4(first.trim())?, ipv4(last.trim())?);
+    if first > last {
+        return fault(format!("{}: ends before it begins", quote(text)), format!("write \"{last}-{first}\""));
+    }
+    Ok(AddressRange { first, last })
 }
 
 /// A host's address with the prefix length of its network.

@@ -2,6 +2,7 @@
 
 use super::Codec;
 use crate::config::schema::info::KeyInfo;
+use crate::config::types::AddressRange;
 use crate::config::value::{self, Fault, fault, quote};
 use crate::ids::MacAddr;
 use ipnet::IpNet;
@@ -63,6 +64,29 @@ impl Codec for List {
     fn write(value: &Vec<IpNet>) -> Option<Self::Raw> {
         let list: Vec<_> = value.iter().map(|a| Spanned::new(0..0, a.to_string())).collect();
         if list.is_empty() { None } else { Some(list) }
+    }
+}
+
+/// IPv4 addresses, ranges and prefixes of them.
+pub(crate) struct AddressRanges;
+
+impl Codec for AddressRanges {
+    type Value = Vec<AddressRange>;
+    type Raw = Vec<Spanned<String>>;
+    const KIND: &'static str = "list of addresses";
+    const OPTIONAL: bool = true;
+
+    fn parse(raw: &Self::Raw, _: &KeyInfo) -> Result<Vec<AddressRange>, Fault> {
+        raw.iter().map(|item| value::address_range(item.get_ref())).collect()
+    }
+
+    fn write(value: &Vec<AddressRange>) -> Option<Self::Raw> {
+        let list: Vec<_> = value.iter().map(|a| Spanned::new(0..0, a.to_string())).collect();
+        if list.is_empty() { None } else { Some(list) }
+    }
+
+    fn absent() -> Option<Vec<AddressRange>> {
+        Some(Vec::new())
     }
 }
 
