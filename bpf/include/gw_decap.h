@@ -15,14 +15,16 @@ enum {
 	GW_GRE_SEQUENCE = 0x1000,
 };
 
-/* What gw_decap() says, in one word. 0: the packet is no tunnel's. */
-#define GW_DECAP(no, skip, port, tos, v6) \
-	((__u64)(no) | (__u64)(skip) << 8 | (__u64)(port) << 16 | (__u64)(tos) << 24 | (__u64)(v6) << 32)
+/* What gw_decap() says, in one word. 0: the packet is no tunnel's. `rest`: bytes behind the outer packet. */
+#define GW_DECAP(no, skip, port, tos, v6, rest)                                                            \
+	((__u64)(no) | (__u64)(skip) << 8 | (__u64)(port) << 16 | (__u64)(tos) << 24 | (__u64)(v6) << 32 | \
+	 (__u64)(rest) << 40)
 #define GW_DECAP_NO(decap) ((__u8)(decap))
 #define GW_DECAP_SKIP(decap) ((__u8)((decap) >> 8))
 #define GW_DECAP_PORT(decap) ((__u8)((decap) >> 16))
 #define GW_DECAP_TOS(decap) ((__u8)((decap) >> 24))
 #define GW_DECAP_V6(decap) ((decap) >> 32 & 1)
+#define GW_DECAP_REST(decap) ((__u16)((decap) >> 40))
 
 /* Finds port, family and start of IP of a frame for us, counting nothing. */
 static __always_inline bool gw_tunnel_link(struct xdp_md *ctx, struct gw_packet *pkt)
@@ -189,13 +191,13 @@ __noinline __u64 gw_decap(struct xdp_md *ctx)
 	v6 = pkt.ethertype == bpf_htons(GW_ETH_IP6);
 	if (!v6 && pkt.ethertype != bpf_htons(GW_ETH_IP4))
 		return 0;
-	/* The packet inside must not go on behind the outer one: the link's padding is not its own. */
-	if (front + len != pkt.len)
+	/* What is inside begins within the outer packet. */
+	if (front + len < inner + skip)
 		return 0;
 	skip += inner - sizeof(struct gw_eth);
 	if (skip > 0xFF || bpf_xdp_adjust_head(ctx, skip))
 		return 0;
-	return GW_DECAP(no, skip, port, tos, v6);
+	return GW_DECAP(no, skip, port, tos, v6, pkt.len - (front + len));
 }
 
 #endif /* GW_DECAP_H */

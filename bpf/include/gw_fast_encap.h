@@ -54,13 +54,19 @@ static __always_inline bool gw_all_summed(const struct gw_l4 *l4, __u8 proto, __
 	return proto == GW_TCP || (l4->check && bpf_ntohs(l4->len) == len);
 }
 
-/* Link header and the tunnel's in front of the packet, which is as it is to be inside. */
+/*
+ * Link header and the tunnel's in front of the packet, which is as it is to be inside. What the link had put behind it
+ * to fill a short frame is cut off.
+ */
 static __always_inline bool gw_push_encap(struct xdp_md *ctx, const struct gw_fwd_ctx *f, struct gw_encap *e)
 {
+	__u32 padding = f->rx_len - sizeof(struct gw_eth) - f->ip_len;
 	bool v6 = e->ctl.flags & GW_TUNNEL_V6;
 	struct gw_eth *eth;
 	void *end;
 
+	if (unlikely(padding) && bpf_xdp_adjust_tail(ctx, -(int)padding))
+		return false;
 	if (bpf_xdp_adjust_head(ctx, -(int)e->ctl.len))
 		return false;
 	eth = (void *)(long)ctx->data;
@@ -113,7 +119,7 @@ __noinline int gw_fast_encap4(struct xdp_md *ctx, struct gw_flow4 *r, __u64 hash
 	if (!gw_push_encap(ctx, &f, &e))
 		return gw_finish(&f, 0, GW_DROP_FRAME_TOO_BIG);
 	GW_COUNT_FLOW(r, &f);
-	return gw_finish(&f, f.rx_len + e.ctl.len, 0);
+	return gw_finish(&f, sizeof(*eth) + e.total, 0);
 }
 
 /* Translated IPv6 is rare: gw_tunnel_forward() does it. */
@@ -153,7 +159,7 @@ __noinline int gw_fast_encap6(struct xdp_md *ctx, struct gw_flow6 *r, __u64 hash
 	if (!gw_push_encap(ctx, &f, &e))
 		return gw_finish(&f, 0, GW_DROP_FRAME_TOO_BIG);
 	GW_COUNT_FLOW(r, &f);
-	return gw_finish(&f, f.rx_len + e.ctl.len, 0);
+	return gw_finish(&f, sizeof(*eth) + e.total, 0);
 }
 
 #endif /* GW_FAST_ENCAP_H */

@@ -90,7 +90,7 @@ static __always_inline bool gw_sum_ok(const struct gw_ip4 *ip)
 /* The caller has checked that the fixed header is there. */
 static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, struct gw_key4 *key, struct gw_shape *s)
 {
-	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
+	__u32 room = pkt->len - gw_distance(pkt->data, pkt->l3);
 	__u32 len = bpf_ntohs(ip->len), header = sizeof(*ip), ports;
 	int verdict;
 
@@ -126,7 +126,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 
 static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, struct gw_key6 *key, struct gw_shape *s)
 {
-	__u32 room = pkt->len - (__u32)(pkt->l3 - pkt->data);
+	__u32 room = pkt->len - gw_distance(pkt->data, pkt->l3);
 	__u32 payload = bpf_ntohs(ip->payload), ports;
 	const __u64 *addrs = (const __u64 *)ip->src;
 	int verdict;

@@ -142,15 +142,18 @@ static __always_inline bool gw_push(struct xdp_md *ctx, const struct gw_fwd_ctx 
 }
 
 /*
- * Makes room for the new headers of the frame, or takes what is too much. `*l3` is where the packet
- * begins then.
+ * Makes room for the new headers of the frame, or takes what is too much, and cuts off what is behind the packet. `*l3`
+ * is where the packet begins then.
  */
 static __always_inline bool gw_make_room(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_inner *in,
 					 __u32 *l3)
 {
 	const struct gw_fwd_ctx *f = &pkt->fwd;
 	__u32 was = sizeof(struct gw_eth) + (pkt->vlan ? 4 : 0);
+	__u32 padding = gw_distance(pkt->data, pkt->end) - was - f->ip_len;
 
+	if (unlikely(padding) && bpf_xdp_adjust_tail(ctx, -(int)padding))
+		return false;
 	*l3 = sizeof(struct gw_eth) + (f->hop.dmac_vlan >> 48 ? 4 : 0) + (f->into_tunnel ? in->ctl.len : 0);
 	if (bpf_xdp_adjust_head(ctx, (int)(was - *l3)))
 		return false;
@@ -264,8 +267,10 @@ __noinline int gw_tunnel_forward(struct xdp_md *ctx, __u64 decap)
 	struct gw_eth *eth = pkt.data;
 	struct gw_fwd_ctx *f = &pkt.fwd;
 
-	pkt.len = pkt.end - pkt.data;
+	/* The packet inside must not go on behind the outer one: the link's padding is not its own. */
+	pkt.len = gw_distance(pkt.data, pkt.end);
 	f->rx_len = pkt.len + GW_DECAP_SKIP(decap);
+	pkt.len -= GW_DECAP_REST(decap);
 	f->from_tunnel = GW_DECAP_NO(decap);
 	if (decap) {
 		if ((void *)(eth + 1) > pkt.end)

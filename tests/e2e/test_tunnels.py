@@ -329,3 +329,35 @@ def test_a_bad_tunnel_is_refused_with_its_place(lab, gw):
     code, output = gw.foreground("check", "--config", path)
     assert code != 0 and "tunnel[0].key" in output, output
     assert tunnel("x", "gre", 4) not in output
+
+
+@pytest.mark.parametrize(("name", "outer", "family"), [("gre", 4, 4), ("gre", 6, 6), ("ipip", 4, 6), ("ipip", 6, 4)])
+def test_padding_stays_on_its_link(gw_with, lab, wire, muted, name, outer, family):
+    """What a link puts behind a short packet goes neither into a tunnel nor on from one, and keeps nobody out of XDP."""
+    gw = gw_with(gateway_config(kind_of(name), outer, **KINDS[name]))
+    muted("inet")
+    far, near = wire.sniffer(lab.wan, "gw"), wire.sniffer(lab.lan1, "eth0")
+    padding = bytes(range(1, 21))
+    net = IP(src=A.LAN1[4], dst=FAR[4]) if family == 4 else IPv6(src=A.LAN1[6], dst=FAR[6])
+    back = IP(src=FAR[4], dst=A.LAN1[4]) if family == 4 else IPv6(src=FAR[6], dst=A.LAN1[6])
+    inside = 4 if family == 4 else 41
+    if outer == 4:
+        over = IP(src=REMOTE[4], dst=LOCAL[4], **({"proto": inside} if name == "ipip" else {}))
+    else:
+        over = IPv6(src=REMOTE[6], dst=LOCAL[6], **({"nh": inside} if name == "ipip" else {}))
+    to_gw = Ether(src=lab.lan1.mac("eth0"), dst=lab.gw.mac("lan-a"))
+    from_far = Ether(src=lab.wan.mac("gw"), dst=lab.gw.mac("wan")) / over
+    head = header(name, {})
+    before = {n: p["fast"] for n, p in gw.ports().items()}
+    for n in range(6):
+        out = to_gw / net / UDP(sport=1111, dport=2222) / Raw(marked(n))
+        wire.sender(lab.lan1, "eth0").send(bytes(out) + padding)
+        got = far.until(lambda p, n=n: mark_of(bytes(p)) == n)
+        assert got is not None and padding not in bytes(got) and checksums_ok(bytes(got)), f"packet {n} into the tunnel"
+        inner = back / UDP(sport=2222, dport=1111) / Raw(marked(100 + n))
+        frame = from_far / head / inner if head else from_far / inner
+        wire.sender(lab.wan, "gw").send(bytes(frame) + padding)
+        got = near.until(lambda p, n=n: mark_of(bytes(p)) == 100 + n)
+        assert got is not None and padding not in bytes(got) and checksums_ok(bytes(got)), f"packet {n} out of it"
+    fast = {n: p["fast"] - before[n] for n, p in gw.ports().items()}
+    assert fast["0"] >= 3 and fast["1"] >= 3, fast
