@@ -90,7 +90,10 @@ static __always_inline int gw_exit(struct xdp_md *ctx, struct gw_packet *pkt, in
 	pkt->fwd.port = pkt->port->port;
 	switch (verdict) {
 	case GW_FORWARD:
-		gw_finish(&pkt->fwd, pkt->len, 0);
+		gw_finish(&pkt->fwd, pkt->len - pkt->padding, 0);
+		/* What a link has put behind a packet to fill a short frame stays on that link. */
+		if (unlikely(pkt->padding))
+			bpf_xdp_adjust_tail(ctx, -(int)pkt->padding);
 		return XDP_REDIRECT;
 	case GW_KERNEL:
 		gw_count_rx(&pkt->fwd)->to_kernel++;

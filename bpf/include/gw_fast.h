@@ -74,37 +74,31 @@ static __always_inline bool gw_fast_check(struct gw_fwd_ctx *f)
 	return f->stats && gw_redirect(f);
 }
 
+int gw_fast_padded4(struct xdp_md *ctx, struct gw_flow4 *r);
+
 /*
  * In both families the lookup comes first: while the record comes from memory, the processor sees
- * whether the packet may use it.
+ * whether the packet may use it. `padded` ones go into tunnels by gw_tunnel_forward().
  */
-static __always_inline int gw_fast4(struct xdp_md *ctx, struct gw_fast *q, struct gw_eth *eth)
+static __always_inline int gw_fast_known4(struct xdp_md *ctx, struct gw_fast *q, struct gw_eth *eth,
+					  const struct gw_key4 *key, struct gw_flow4 *r, bool padded)
 {
 	struct gw_ip4 *ip = (void *)(eth + 1);
 	struct gw_transport t = { .l4 = (void *)(ip + 1), .end = q->end };
 	struct gw_fwd_ctx *f = &q->fwd;
-	struct gw_key4 key;
-	struct gw_flow4 *r;
 	int mark;
 
-	if ((void *)(t.l4 + 1) > q->end)
+	if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || !gw_sum_ok(ip))
 		return GW_CONTINUE;
-	gw_fast_port(ctx, q);
-	key.addrs = *gw_u64(&ip->src);
-	key.l4 = gw_fast_l4(q, t.l4->ports, ip->proto);
-	r = gw_peek4(&gw_shared.control, &key);
-	if (!r)
+	if (unlikely(!padded && f->ip_len != (__u32)(q->end - (void *)ip)))
+		return gw_fast_padded4(ctx, r);
+	if (!gw_fast_headers(t.l4, ip->proto, ip->ttl, sizeof(*ip), q) || !gw_fast_port_ok(q, eth))
 		return GW_CONTINUE;
-	f->ip_len = bpf_ntohs(ip->len);
-	if (ip->version_ihl != 0x45 || ip->frag & bpf_htons(GW_FRAG_ANY) || !gw_sum_ok(ip) ||
-	    f->ip_len > (__u32)(q->end - (void *)ip) || !gw_fast_headers(t.l4, ip->proto, ip->ttl, sizeof(*ip), q) ||
-	    !gw_fast_port_ok(q, eth))
-		return GW_CONTINUE;
-	if (r->key_addrs != key.addrs || r->key_l4 != key.l4 || !gw_is_current(GW_READ_ONCE(r->epoch)))
+	if (r->key_addrs != key->addrs || r->key_l4 != key->l4 || !gw_is_current(GW_READ_ONCE(r->epoch)))
 		return GW_CONTINUE;
 	f->action = gw_flow_action(r);
 	if (unlikely(GW_ACTION_TUNNEL(f->action)))
-		return gw_fast_encap4(ctx, r, gw_hash4(&key, gw_shared.control.seed), f->port);
+		return padded ? GW_CONTINUE : gw_fast_encap4(ctx, r, gw_hash4(key, gw_shared.control.seed), f->port);
 	if (!gw_fast_check(f) || !gw_checksummed(ctx, eth, ip))
 		return GW_CONTINUE;
 	mark = gw_meter(f, true);
@@ -117,10 +111,59 @@ static __always_inline int gw_fast4(struct xdp_md *ctx, struct gw_fast *q, struc
 	gw_rewrite4(ip, &t, r, f->action);
 	gw_macs(eth, &f->hop);
 	GW_COUNT_FLOW(r, f);
-	return gw_finish(f, f->rx_len, 0);
+	return gw_finish(f, sizeof(*eth) + f->ip_len, 0);
 }
 
-/* Translated IPv6 is rare: the general path does it. */
+/*
+ * A short packet with what the link has put behind it, probably of this record: most acknowledgements of TCP are such. A
+ * program of its own to the verifier, so that packets without padding do not pay for it.
+ */
+__noinline int gw_fast_padded4(struct xdp_md *ctx, struct gw_flow4 *r)
+{
+	struct gw_eth *eth = (void *)(long)ctx->data;
+	struct gw_fast q = { .end = (void *)(long)ctx->data_end };
+	struct gw_ip4 *ip = (void *)(eth + 1);
+	struct gw_l4 *l4 = (void *)(ip + 1);
+	struct gw_key4 key;
+	__u32 padding;
+	int verdict;
+
+	if (!r || (void *)(l4 + 1) > q.end)
+		return GW_CONTINUE;
+	q.fwd.rx_len = q.end - (void *)eth;
+	q.fwd.ip_len = bpf_ntohs(ip->len);
+	padding = q.fwd.rx_len - sizeof(*eth) - q.fwd.ip_len;
+	if ((__s32)padding < 0)
+		return GW_CONTINUE;
+	gw_fast_port(ctx, &q);
+	key.addrs = *gw_u64(&ip->src);
+	key.l4 = gw_fast_l4(&q, l4->ports, ip->proto);
+	verdict = gw_fast_known4(ctx, &q, eth, &key, r, true);
+	if (verdict == GW_FORWARD)
+		bpf_xdp_adjust_tail(ctx, -(int)padding);
+	return verdict;
+}
+
+static __always_inline int gw_fast4(struct xdp_md *ctx, struct gw_fast *q, struct gw_eth *eth)
+{
+	struct gw_ip4 *ip = (void *)(eth + 1);
+	struct gw_l4 *l4 = (void *)(ip + 1);
+	struct gw_key4 key;
+	struct gw_flow4 *r;
+
+	if ((void *)(l4 + 1) > q->end)
+		return GW_CONTINUE;
+	gw_fast_port(ctx, q);
+	key.addrs = *gw_u64(&ip->src);
+	key.l4 = gw_fast_l4(q, l4->ports, ip->proto);
+	r = gw_peek4(&gw_shared.control, &key);
+	if (!r)
+		return GW_CONTINUE;
+	q->fwd.ip_len = bpf_ntohs(ip->len);
+	return gw_fast_known4(ctx, q, eth, &key, r, false);
+}
+
+/* Translated IPv6 is rare, and no link fills a frame of that length: the general path does both. */
 static __always_inline int gw_fast6(struct xdp_md *ctx, struct gw_fast *q, struct gw_eth *eth)
 {
 	struct gw_ip6 *ip = (void *)(eth + 1);
@@ -142,7 +185,7 @@ static __always_inline int gw_fast6(struct xdp_md *ctx, struct gw_fast *q, struc
 	if (!r)
 		return GW_CONTINUE;
 	f->ip_len = sizeof(*ip) + bpf_ntohs(ip->payload);
-	if ((*(__u8 *)ip & 0xF0) != 0x60 || f->ip_len > 0xFFFF || f->ip_len > (__u32)(q->end - (void *)ip) ||
+	if ((*(__u8 *)ip & 0xF0) != 0x60 || f->ip_len > 0xFFFF || f->ip_len != (__u32)(q->end - (void *)ip) ||
 	    !gw_fast_headers(t.l4, ip->next, ip->hops, sizeof(*ip), q) || !gw_fast_port_ok(q, eth))
 		return GW_CONTINUE;
 	if (r->key_l4 != key.l4 || !gw_same6(r, &key) || !gw_is_current(GW_READ_ONCE(r->epoch)))

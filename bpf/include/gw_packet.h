@@ -43,6 +43,7 @@ struct gw_packet {
 	void *l3;
 	struct gw_port *port;
 	__u32 len;	 /* of the frame */
+	__u32 padding;	 /* behind the packet; set with the flow key */
 	__u32 record;	 /* found in the flow table, 0 = none */
 	__u16 ethertype; /* after the tag; network order */
 	__u16 vlan;	 /* host order, 0 = untagged */
@@ -54,13 +55,17 @@ struct gw_packet {
 	struct gw_fwd_ctx fwd;
 };
 
-/* A number of its own: the verifier forbids the compiler to go on from the difference of two pointers. */
+/* A number of which the compiler does not know where it comes from. */
+static __always_inline __u32 gw_opaque(__u64 n)
+{
+	asm volatile("" : "+r"(n));
+	return n;
+}
+
+/* The verifier forbids the compiler to go on from the difference of two pointers. */
 static __always_inline __u32 gw_distance(const void *from, const void *to)
 {
-	__u64 bytes = to - from;
-
-	asm volatile("" : "+r"(bytes));
-	return bytes;
+	return gw_opaque(to - from);
 }
 
 /* Eight bytes wherever they lie in the packet: one instruction instead of two halves put together. */

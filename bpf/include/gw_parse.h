@@ -111,6 +111,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 	}
 	if (len > room || len < header)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	pkt->padding = gw_opaque(room - len);
 	if (unlikely(ip->frag & bpf_htons(GW_FRAG_ANY))) {
 		if (ip->frag & bpf_htons(GW_FRAG_OFFSET))
 			return gw_worker(pkt, GW_PUNT_FRAGMENT);
@@ -139,6 +140,7 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	pkt->punt = GW_PUNT_MISS;
 	if ((*(__u8 *)ip & 0xF0) != 0x60 || sizeof(*ip) + payload > room || sizeof(*ip) + payload > 0xFFFF)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);
+	pkt->padding = gw_opaque(room - s->ip_len);
 	switch (ip->next) {
 	case 44: /* fragment */
 		return gw_worker(pkt, GW_PUNT_FRAGMENT);

@@ -88,7 +88,7 @@ fn xdp_completes_what_it_sends() {
         assert_eq!(completed.frame, whole.frame, "{} bytes", packet.len());
         // What the link puts behind the packet is no part of the sum.
         let padded = cat(&[&frame(&partial(&packet)), &[0xA5; 7]]);
-        assert_eq!(f.run(&padded).frame[..whole.frame.len()], whole.frame);
+        assert_eq!(f.run(&padded).frame, whole.frame);
     }
 }
 

@@ -207,7 +207,7 @@ fn vary(d: &mut Rng, mut p: Pkt) -> Pkt {
         p.ttl = d.pick(&[0, 1]);
     }
     if d.once_in(5) {
-        p = p.padded(d.below(40));
+        p = p.padded(d.below(47));
     }
     // Transport checksums of all kinds: none, the ends of the range, any.
     let at = match p.proto {

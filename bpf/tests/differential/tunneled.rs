@@ -107,7 +107,8 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
         }
         // What a link puts behind a short packet.
         if d.once_in(4) {
-            frame.extend(std::iter::repeat_n(0xA5, d.below(40)));
+            let padding = d.below(47);
+            frame.extend((0..padding).map(|_| d.roll() as u8));
         }
         if frame.len() < ETH_LEN {
             continue;
