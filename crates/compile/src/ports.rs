@@ -89,17 +89,29 @@ fn l3_link<'t>(tables: &'t Tables, device: &'t Link, vlan: Option<u16>) -> Optio
 
 /// Ethernet addresses beside `own` at which the kernel takes packets of a port: that of its VLAN device, and those of macvlan
 /// devices above it. One without an address is a virtual router of which another machine is the master, which does not
-/// forward (RFC 5798 6.4.2).
+/// forward (RFC 5798 6.4.2). An IPv6 virtual router may have a link-local address alone (5.1.1.2), but not one that a device
+/// has by itself: made of its own or the port's Ethernet address, or the port's.
 fn macs_above(tables: &Tables, l3: &Link, own: MacAddr) -> Vec<MacAddr> {
-    let on_link = |a: IpAddr| match a {
+    let by_itself = |a: IpAddr, l: &Link| match a {
         IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
+        IpAddr::V6(a) if a.is_unicast_link_local() => {
+            let made = [l.mac, l3.mac, Some(own)].into_iter().flatten().any(|mac| link_local_of(mac) == a);
+            made || tables.addresses_of(l3.ifindex).any(|of_port| of_port.addr == a)
+        }
+        IpAddr::V6(_) => false,
     };
     let macvlan = |l: &&Link| l.kind.as_deref() == Some("macvlan") && l.parent == Some(l3.ifindex) && l.up;
-    let addressed = |l: &&Link| tables.addresses_of(l.ifindex).any(|a| a.usable() && !on_link(a.addr));
+    let addressed = |l: &&Link| tables.addresses_of(l.ifindex).any(|a| a.usable() && !by_itself(a.addr, l));
     let above = tables.links().filter(macvlan).filter(addressed);
     let macs: BTreeSet<MacAddr> = above.chain([l3]).filter_map(|l| l.mac).filter(|m| *m != own).collect();
     macs.into_iter().collect()
+}
+
+/// The link-local address that a device makes of its Ethernet address (RFC 4291 appendix A).
+fn link_local_of(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let word = |high, low| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xFE80, 0, 0, 0, word(a ^ 2, b), word(c, 0xFF), word(0xFE, d), word(e, f))
 }
 
 /// Every port of the configuration with its device, addresses and state in the kernel.

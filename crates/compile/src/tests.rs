@@ -546,6 +546,38 @@ fn a_device_has_one_slot_whatever_the_order_of_the_ports() {
 
 /// Devices come and go with reloads: their slots are used again.
 #[test]
+fn virtual_routers_above_a_port_have_addresses_if_they_are_masters() {
+    let virtual_mac = MacAddr([0, 0, 0x5E, 0, 2, 0x36]);
+    let with = |addresses: &[&str]| {
+        let mut t = tables();
+        let port = t.link_named("eth1").unwrap().ifindex;
+        let above = Link {
+            kind: Some("macvlan".into()),
+            parent: Some(port),
+            mac: Some(virtual_mac),
+            ..link(54, "vrrp.54")
+        };
+        t.insert_link(above);
+        t.insert_address(address(port, "fe80::1:2:3:4/64"));
+        for a in addresses {
+            t.insert_address(address(54, a));
+        }
+        let snapshot = Gateway::new().snapshot(&config(""), &t, 1);
+        snapshot.ports.iter().find(|p| p.name == "0").unwrap().macs.clone()
+    };
+    // What the device has of itself: made of its own address or of the port's, or the very one of the port.
+    let port_mac = format!("fe80::ff:fe00:{:x}/64", tables().link_named("eth1").unwrap().ifindex);
+    for backup in
+        [&[][..], &["fe80::200:5eff:fe00:236/64"], &[&port_mac], &["fe80::1:2:3:4/64"], &["169.254.1.1/16"]]
+    {
+        assert_eq!(with(backup), [], "{backup:?}");
+    }
+    for master in ["fe80::54/64", "2001:db8:1::54/128", "192.168.1.54/32"] {
+        assert_eq!(with(&["fe80::200:5eff:fe00:236/64", master]), [virtual_mac], "{master}");
+    }
+}
+
+#[test]
 fn slots_of_devices_that_are_gone_are_used_again() {
     let mut d = DeviceSlots::default();
     let stays = "eth0".to_owned();

@@ -1,7 +1,7 @@
 //! Brings the settings of the ports' devices in line, and puts them back.
 
 use super::record::{Entry, Place, Record};
-use super::rules::{self, FORWARDING4, FORWARDING6, KEYS, REDIRECTS4, Target};
+use super::rules::{self, FORWARDING6, KEYS, REDIRECTS4, Target};
 use super::sysctl::{Key, Sysctl};
 use sag_model::control::KernelSetting;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,9 +45,10 @@ impl Keeper {
     /// One round: settings that differ are written, those of devices that are no ports any more are put back.
     pub fn keep(&mut self, order: &Order, name_of: &dyn Fn(u32) -> Option<String>) -> Report {
         let mut report = Report::default();
-        let targets = if order.write { &order.targets[..] } else { &[] };
-        self.put_back_others(targets, order.pass_to_kernel, name_of);
-        if !targets.is_empty()
+        let written = order.write.then_some(order);
+        self.put_back_others(written, name_of);
+        if order.write
+            && !order.targets.is_empty()
             && let Err(error) = self.write(order)
         {
             report
@@ -68,11 +69,12 @@ impl Keeper {
 
     /// Every setting as it was before the gateway, unless somebody has changed it since.
     pub fn put_back(&mut self, name_of: &dyn Fn(u32) -> Option<String>) -> usize {
-        self.put_back_others(&[], false, name_of)
+        self.put_back_others(None, name_of)
     }
 
     fn wanted(&self, t: &Target, key: Key, order: &Order) -> Option<i32> {
-        rules::wanted(key, t.lan, order.pass_to_kernel, &|key| self.before(t.ifindex, &t.name, key))
+        let all = self.sysctl.read(rules::RP_FILTER, "all").unwrap_or(0);
+        rules::wanted(key, t, order.pass_to_kernel, all, &|key| self.before(t.ifindex, &t.name, key))
     }
 
     /// What a setting would be without the gateway: what others have written last.
@@ -137,17 +139,13 @@ impl Keeper {
         others.filter(|d| self.sysctl.write(rules::ACCEPT_RA, d, 2).is_ok()).collect()
     }
 
-    /// Puts back what is recorded of devices that are not among these, and what is not wanted of these any more.
-    fn put_back_others(
-        &mut self,
-        targets: &[Target],
-        pass_to_kernel: bool,
-        name_of: &dyn Fn(u32) -> Option<String>,
-    ) -> usize {
+    /// Puts back what is recorded of devices that are none of these, and what is not wanted of these any more.
+    fn put_back_others(&mut self, order: Option<&Order>, name_of: &dyn Fn(u32) -> Option<String>) -> usize {
         let keeps = |(ifindex, key): Place| {
-            let device =
-                targets.iter().any(|t| t.ifindex == ifindex) || (ifindex == 0 && !targets.is_empty());
-            device && !(pass_to_kernel && key == FORWARDING4)
+            let Some(order) = order else { return false };
+            let of_all = ifindex == 0 && !order.targets.is_empty();
+            let mut targets = order.targets.iter().filter(|t| t.ifindex == ifindex);
+            of_all || targets.any(|t| self.wanted(t, key, order).is_some())
         };
         let mut over: Vec<_> =
             self.record.entries.iter().filter(|(p, _)| !keeps(**p)).map(|(p, e)| (*p, *e)).collect();

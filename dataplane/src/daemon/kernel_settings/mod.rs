@@ -154,6 +154,7 @@ pub fn order(dataplane: &Dataplane, bindings: &[PortBinding], tables: &Tables) -
                 ifindex: l.ifindex,
                 name: l.name.clone(),
                 lan: b.role == Role::Lan,
+                above: l.ifindex != l3,
                 master,
             });
         }

@@ -9,6 +9,8 @@ pub struct Target {
     pub name: String,
     /// Routers of the branch itself: what they advertise is none of the gateway's business.
     pub lan: bool,
+    /// A macvlan device above a port.
+    pub above: bool,
     /// The bridge or bond that has enslaved the device.
     pub master: Option<String>,
 }
@@ -42,13 +44,22 @@ pub const FORWARDING6: Key = Key::v6("forwarding");
 /// - IPv4 `forwarding` off keeps the kernel from forwarding what arrives on the port, whatever `ip_forward` says of others.
 /// - IPv6 `forwarding` on makes a device a router's (RFC 4861 6.2): its neighbor advertisements have the router flag. The
 ///   kernel forwards only if it is on for `all` too.
-/// - `rp_filter` loose: answers to the box itself may come by another line than the route says.
-pub fn wanted(key: Key, lan: bool, pass_to_kernel: bool, before: &dyn Fn(Key) -> Option<i32>) -> Option<i32> {
+/// - `rp_filter` loose where it is strict, by itself or by `all` (the greater one counts): answers to the box itself may come
+///   by another line than the route says. Loose is not needed where there is none, and drops all that comes to a device
+///   without an address, such as a macvlan device of VRRP.
+pub fn wanted(
+    key: Key,
+    t: &Target,
+    pass_to_kernel: bool,
+    rp_filter_all: i32,
+    before: &dyn Fn(Key) -> Option<i32>,
+) -> Option<i32> {
     Some(match key {
         FORWARDING4 if pass_to_kernel => return None,
         FORWARDING6 => 1,
+        RP_FILTER if t.above || before(RP_FILTER)?.max(rp_filter_all) != 1 => return None,
         RP_FILTER => 2,
-        ACCEPT_RA if lan => 0,
+        ACCEPT_RA if t.lan => 0,
         ACCEPT_RA => {
             // A router accepts none unless this is 2.
             let accepted = match before(ACCEPT_RA)? {

@@ -19,13 +19,14 @@ impl Machine {
         })
     }
 
-    /// A device with the kernel's defaults.
+    /// A device with the kernel's defaults, and the reverse path filter as distributions have it.
     fn plug(&mut self, ifindex: u32, name: &str) {
         self.names.insert(ifindex, name.to_owned());
         for name in [name, "all"] {
             for key in KEYS {
-                let default =
-                    i32::from(["accept_ra", "accept_redirects", "send_redirects"].contains(&key.leaf));
+                let on = ["accept_ra", "accept_redirects", "send_redirects"].contains(&key.leaf);
+                let strict = key == RP && name != "all";
+                let default = i32::from(on || strict);
                 std::fs::create_dir_all(self.path(key, name).parent().unwrap()).unwrap();
                 std::fs::write(self.path(key, name), format!("{default}\n")).unwrap();
             }
@@ -76,7 +77,7 @@ const RA: Key = Key::v6("accept_ra");
 const RP: Key = Key::v4("rp_filter");
 
 fn port(ifindex: u32, name: &str, lan: bool) -> Target {
-    Target { ifindex, name: name.to_owned(), lan, master: None }
+    Target { ifindex, name: name.to_owned(), lan, above: false, master: None }
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn ports_are_a_routers_and_all_is_put_back() {
     assert_eq!(m.get(Key::v4("accept_redirects"), "all"), 0, "or it would count for the ports");
     // What the provider's router says goes on to count; what a host of the branch says does not.
     assert_eq!((m.get(RA, "lan"), m.get(RA, "wan"), m.get(RA, "other")), (0, 2, 1));
-    assert_eq!((m.get(FORWARDING6, "other"), m.get(RP, "other")), (0, 0));
+    assert_eq!((m.get(FORWARDING6, "other"), m.get(RP, "other")), (0, 1));
     let row = |name: &str| report.settings[&2].iter().find(|r| r.name == name).unwrap().clone();
     let forwarding = row("net.ipv4.conf.lan.forwarding");
     assert_eq!((forwarding.value, forwarding.wanted, forwarding.before), (0, Some(0), Some(1)));
@@ -136,15 +137,16 @@ fn what_others_change_is_changed_back_while_it_runs_and_stays_afterwards() {
     m.keep(&mut keeper, &ports);
     assert_eq!(m.get(FORWARDING4, "lan"), 0);
     // Twice, and the second time it is something else.
-    m.set(RP, "lan", 1);
+    let redirects = Key::v6("accept_redirects");
+    m.set(redirects, "lan", 1);
     m.keep(&mut keeper, &ports);
-    m.set(RP, "lan", 0);
+    m.set(redirects, "lan", 2);
     m.keep(&mut keeper, &ports);
-    assert_eq!(m.get(RP, "lan"), 2);
+    assert_eq!(m.get(redirects, "lan"), 0);
     // The daemon is away, and an administrator decides. What others have said last is put back.
     m.set(Key::v4("accept_redirects"), "lan", 1);
     m.put_back();
-    assert_eq!((m.get(RP, "lan"), m.get(FORWARDING4, "lan"), m.get(RA, "lan")), (0, 1, 1));
+    assert_eq!((m.get(redirects, "lan"), m.get(FORWARDING4, "lan"), m.get(RA, "lan")), (2, 1, 1));
     assert_eq!(m.get(Key::v4("accept_redirects"), "lan"), 1);
 }
 
@@ -156,7 +158,7 @@ fn devices_come_and_go() {
     m.keep(&mut keeper, &ports);
     // No port any more: as before at once. The others stay.
     m.keep(&mut keeper, &ports[..1]);
-    assert_eq!((m.get(RP, "wan"), m.get(RA, "wan"), m.get(FORWARDING6, "wan")), (0, 1, 0));
+    assert_eq!((m.get(RP, "wan"), m.get(RA, "wan"), m.get(FORWARDING6, "wan")), (1, 1, 0));
     assert_eq!(m.get(RP, "lan"), 2);
     // The same name, another device: what its predecessor had does not count.
     m.names.remove(&2);
@@ -187,6 +189,28 @@ fn router_advertisements_of_a_provider_count_as_they_did() {
         }
         m.put_back();
         assert_eq!(m.all(), before);
+    }
+}
+
+#[test]
+fn the_reverse_path_filter_is_loose_only_where_it_is_strict() {
+    let m = Machine::new(&[(2, "lan"), (5, "vrrp.1")]);
+    let above = Target { above: true, ..port(5, "vrrp.1", true) };
+    // (of the device, of all) before; of the device and of a macvlan device above it as a router's.
+    for (device, all, want) in [(0, 0, 0), (0, 1, 2), (1, 0, 2), (1, 1, 2), (2, 1, 2), (0, 2, 0)] {
+        m.set(RP, "lan", device);
+        m.set(RP, "vrrp.1", device);
+        m.set(RP, "all", all);
+        let mut keeper = m.keeper();
+        let ports = [port(2, "lan", true), above.clone()];
+        m.keep(&mut keeper, &ports);
+        assert_eq!((m.get(RP, "lan"), m.get(RP, "vrrp.1")), (want, device), "{device}, all {all}");
+        // Nobody needs it any more.
+        m.set(RP, "all", 0);
+        m.keep(&mut keeper, &ports);
+        assert_eq!(m.get(RP, "lan"), if device == 1 { 2 } else { device }, "{device}, all {all}");
+        m.put_back();
+        assert_eq!(m.get(RP, "lan"), device);
     }
 }
 
