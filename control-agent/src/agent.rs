@@ -19,6 +19,7 @@ use crate::desired::Desired;
 use crate::events::{Event, Fetched, Generation};
 use crate::files;
 use crate::health::Checks;
+use crate::probes::Probes;
 use crate::pull::Puller;
 use crate::report::{self, Facts, Rates};
 use crate::reporter::{Outcome, Reporter};
@@ -32,6 +33,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const RECONCILE: Duration = Duration::from_secs(1);
 /// The least time between two reports of state.
 const REPORT_GAP: Duration = Duration::from_secs(1);
+/// The time between two reports of state with advanced monitoring.
+const ADVANCED_REPORT: Duration = Duration::from_secs(2);
 
 struct Agent {
     config: Arc<Config>,
@@ -40,6 +43,7 @@ struct Agent {
     generation: Generation,
     applier: Applier,
     checks: Checks,
+    probes: Probes,
     reporter: Option<Reporter>,
     rates: Rates,
     /// The configuration that is not in force yet.
@@ -153,6 +157,12 @@ impl Agent {
                     let _ = events.send(Event::HealthChanged);
                 })
             },
+            probes: {
+                let events = events.clone();
+                Probes::new(move || {
+                    let _ = events.send(Event::ProbesChanged);
+                })
+            },
             events,
             generation: Generation::first(),
             reporter: reports.then(Reporter::default),
@@ -242,6 +252,7 @@ impl Agent {
                 Ok(Event::Unreadable { revision, reason }) => self.unreadable(revision, reason),
                 Ok(Event::CloudLost(why)) => tracing::debug!("cloud: {why}"),
                 Ok(Event::HealthChanged) => self.health_changed(),
+                Ok(Event::ProbesChanged) => self.report_soon(),
                 Ok(Event::RebootNow) => return self.reboot(),
                 Ok(Event::Stop) => {
                     tracing::info!("ending; the gateway goes on with what it has");
@@ -313,6 +324,7 @@ impl Agent {
                 }
                 self.complaint.clear();
                 self.checks.set(&f.desired.health_checks);
+                self.probes.set(&f.desired.probes);
                 self.finish(&f, String::new());
             }
             Err(Fault::Refused(why)) => {
@@ -391,9 +403,16 @@ impl Agent {
         self.report_at = self.report_at.min(self.reported + REPORT_GAP);
     }
 
+    fn report_interval(&self) -> Duration {
+        match &self.applier.current {
+            Some(c) if c.good.desired.advanced_monitor => self.config.report_interval.min(ADVANCED_REPORT),
+            _ => self.config.report_interval,
+        }
+    }
+
     fn report(&mut self) {
         let now = Instant::now();
-        (self.reported, self.report_at) = (now, now + self.config.report_interval);
+        (self.reported, self.report_at) = (now, now + self.report_interval());
         let Some(reporter) = &self.reporter else { return };
         let health = self.checks.states();
         let announcement = self.applier.announcement();
@@ -402,6 +421,7 @@ impl Agent {
         let facts = Facts {
             compiled: self.applier.current.as_ref().map(|c| &c.compiled),
             health: &health,
+            probes: self.probes.states(),
             tables: self.applier.system.as_mut().and_then(|s| s.tables().ok()),
             revision: self.revision,
             clock_offset: self.client.clock.seconds(),

@@ -5,13 +5,15 @@
 mod rows;
 
 pub use rows::{
-    Acl, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Peer, Policy, Qos, Rule,
-    SnatEntry, StaticRoute, Tuple, Wan,
+    Acl, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Peer, Policy, Probe, Qos,
+    Rule, SnatEntry, StaticRoute, Tuple, Wan,
 };
 
 use std::collections::BTreeMap;
 
-use sag_southbound::{AddressMode, DeviceDocument, HaMode, PortRole, RouteProtocol, Switch, Wire};
+use sag_southbound::{
+    AddressMode, DeviceDocument, HaMode, PortRole, ProbeProtocol, RouteProtocol, Switch, Wire,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -40,6 +42,11 @@ pub struct Desired {
     pub snat: Vec<SnatEntry>,
     pub dnat: Vec<DnatEntry>,
     pub health_checks: Vec<HealthCheck>,
+    pub probes: Vec<Probe>,
+    /// Addresses of the device for its probes.
+    pub service_addresses: Vec<String>,
+    /// Whether state is reported every other second.
+    pub advanced_monitor: bool,
     pub distributions: Vec<Distribution>,
     /// The cloud connect network that the gateway is bound to.
     pub ccn: Option<Ccn>,
@@ -98,11 +105,19 @@ impl From<DeviceDocument> for Desired {
             snat: converted(doc.snat_entries),
             dnat: converted(doc.dnat_entries),
             health_checks: converted(doc.health_checks),
+            probes: doc.probe_tasks.into_iter().filter(is_known).map(Probe::from).collect(),
+            service_addresses: doc.service_addresses,
+            advanced_monitor: gateway.advanced_monitor == Some(true),
             distributions: converted(doc.route_distribution),
             ccn: doc.ccn.map(Ccn::from),
             ignored,
         }
     }
+}
+
+/// Whether this version can carry the task out.
+fn is_known(task: &sag_southbound::ProbeTask) -> bool {
+    !matches!(task.protocol, None | Some(ProbeProtocol::Unknown(_)))
 }
 
 /// Names what is set and has no effect.
@@ -121,6 +136,13 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
     note(doc.bgp.as_ref().is_some_and(|b| *b != Default::default()), "BGP");
     note(doc.ospf.as_ref().is_some_and(|o| *o != Default::default()), "OSPF");
     note(doc.dns.as_ref().is_some_and(|d| *d != Default::default()), "DNS servers");
+    note(!doc.dns_forwards.is_empty(), "DNS servers of domains");
+    let accelerated = doc.gateway.as_ref().and_then(|g| g.accelerate_bandwidth);
+    note(accelerated.is_some_and(|n| n > 0), "application acceleration");
+    for task in doc.probe_tasks.iter().filter(|t| !is_known(t)) {
+        let word = task.protocol.as_ref().map(ProbeProtocol::as_str).unwrap_or_default();
+        note(true, &format!("probe task {} with the protocol {word:?}", task.id));
+    }
     let mode = doc.ha.as_ref().and_then(|ha| ha.mode.as_ref());
     note(mode.is_some_and(|m| *m != HaMode::None), "high availability");
     note(doc.flow_log.as_ref().is_some_and(|f| *f != Default::default()), "flow logs");

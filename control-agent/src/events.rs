@@ -22,6 +22,8 @@ pub struct Fetched {
 
 /// A reason for the main loop to look.
 pub enum Event {
+    /// A probe task has its first result, or another outcome than before.
+    ProbesChanged,
     /// There is a configuration.
     Fetched(Box<Fetched>),
     /// There is a configuration that this version cannot read; it is refused.

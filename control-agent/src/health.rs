@@ -6,15 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ring::rand::{SecureRandom, SystemRandom};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
-
 use crate::desired::HealthCheck;
+use crate::icmp::Echo;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -222,104 +220,27 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{what:?} is no IPv4 address"))
 }
 
-/// An ICMP socket: unprivileged where `net.ipv4.ping_group_range` allows, else raw (CAP_NET_RAW).
-fn icmp_socket() -> io::Result<(UdpSocket, bool)> {
-    let open = |kind| socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, Some(ipproto::ICMP));
-    match open(SocketType::DGRAM) {
-        Ok(fd) => Ok((UdpSocket::from(fd), false)),
-        Err(refused) => match open(SocketType::RAW) {
-            Ok(fd) => Ok((UdpSocket::from(fd), true)),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("no ICMP socket: {refused}; widen net.ipv4.ping_group_range or give CAP_NET_RAW"),
-            )),
-        },
-    }
-}
-
-const ECHO_REQUEST: u8 = 8;
-const HEADER: usize = 8;
-
-fn checksum(data: &[u8]) -> u16 {
-    let sum: u32 =
-        data.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c.get(1).copied().unwrap_or(0)]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !((folded & 0xffff) + (folded >> 16)) as u16
-}
-
-fn request(token: [u8; 16], seq: u16) -> Vec<u8> {
-    let mut p = vec![ECHO_REQUEST, 0, 0, 0, token[0], token[1]];
-    p.extend(seq.to_be_bytes());
-    p.extend(token);
-    let sum = checksum(&p).to_be_bytes();
-    p[2..4].copy_from_slice(&sum);
-    p
-}
-
-/// Whether this is the answer to our request of that number.
-fn answers(data: &[u8], raw: bool, token: [u8; 16], seq: u16) -> bool {
-    let start = if raw { data.first().map_or(0, |b| usize::from(b & 15) * 4) } else { 0 };
-    let Some(icmp) = data.get(start..) else { return false };
-    icmp.first() == Some(&0)
-        && icmp.get(6..HEADER) == Some(&seq.to_be_bytes()[..])
-        && icmp.get(HEADER..HEADER + 16) == Some(&token[..])
-}
-
+/// One round of requests.
+///
+/// # Errors
+/// An address is none, the source is not this machine's, or there is no ICMP socket.
 pub fn probe(check: &HealthCheck, stop: &AtomicBool) -> io::Result<Round> {
     let dst: Ipv4Addr = check.dst.parse().map_err(|_| invalid(&check.dst))?;
     let src: Ipv4Addr = check.src.parse().map_err(|_| invalid(&check.src))?;
-    let (socket, raw) = icmp_socket()?;
-    bind(&socket, &SocketAddrV4::new(src, 0)).map_err(|e| {
-        let e = io::Error::from(e);
-        io::Error::new(e.kind(), format!("source {src} is not this device's: {e}"))
-    })?;
-    let mut token = [0; 16];
-    SystemRandom::new().fill(&mut token).map_err(|_| io::Error::other("no random numbers"))?;
+    let echo = Echo::open(dst.into(), Some(src.into()))?;
     let timeout = Duration::from_millis(check.timeout_ms.clamp(10, 30_000) as u64);
     let (mut answered, mut sum) = (0, 0.0);
     for seq in 0..check.count.clamp(1, 20) as u16 {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        // Without a route the packet counts as lost; the round goes on.
-        if let Err(error) = socket.send_to(&request(token, seq), SocketAddr::from((dst, 0))) {
-            tracing::debug!(%error, %dst, "probe not sent");
-            continue;
-        }
-        if let Some(rtt) = await_answer(&socket, raw, token, seq, timeout)? {
+        if let Some(rtt) = echo.round_trip(seq, timeout)? {
             answered += 1;
             sum += rtt.as_secs_f64() * 1000.0;
         }
     }
     let rtt_ms = (answered > 0).then(|| sum / answered as f64);
     Ok(Round { sent: check.count.clamp(1, 20), answered, rtt_ms })
-}
-
-fn await_answer(
-    socket: &UdpSocket,
-    raw: bool,
-    token: [u8; 16],
-    seq: u16,
-    timeout: Duration,
-) -> io::Result<Option<Duration>> {
-    let sent = Instant::now();
-    let mut buf = [0; 512];
-    loop {
-        let left = timeout.saturating_sub(sent.elapsed());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        socket.set_read_timeout(Some(left))?;
-        match socket.recv(&mut buf) {
-            Ok(len) if answers(&buf[..len], raw, token, seq) => return Ok(Some(sent.elapsed())),
-            // Somebody else's answer, or an ICMP error about a packet of ours: wait on.
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::TimedOut => {
-                return Ok(None);
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -356,27 +277,6 @@ mod tests {
         assert_eq!([lost, lost, lost].map(&mut see), [Unknown, Unknown, Failed]);
         assert_eq!([good, slow, good, slow, slow].map(&mut see), [Ok, Ok, Ok, Ok, Failed]);
         assert_eq!([good, lost, lost, good, lost].map(&mut see), [Ok; 5]);
-    }
-
-    #[test]
-    fn checksums_are_those_of_rfc_1071() {
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
-        assert_eq!(checksum(&request([7; 16], 3)), 0);
-    }
-
-    #[test]
-    fn answers_are_told_from_others() {
-        let mut a = request([9; 16], 4);
-        a[0] = 0;
-        assert!(answers(&a, false, [9; 16], 4));
-        assert!(
-            !answers(&a, false, [9; 16], 5)
-                && !answers(&a, false, [8; 16], 4)
-                && !answers(&[], false, [0; 16], 0)
-        );
-        let mut with_header = vec![0x45; 20];
-        with_header.extend(&a);
-        assert!(answers(&with_header, true, [9; 16], 4) && !answers(&[0x4f; 10], true, [9; 16], 4));
     }
 
     #[test]

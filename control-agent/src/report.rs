@@ -8,8 +8,8 @@ use sag_model::Role;
 use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
 use sag_rtnl::Tables;
 use sag_southbound::{
-    Announcement, DropCount, HealthState, HealthStatus, PortRole, PortState, RouteState, SessionCount,
-    StateReport, Talker, TunnelState, Version, WanState,
+    Announcement, DropCount, HealthState, HealthStatus, PortRole, PortState, ProbeTaskState, RouteState,
+    SessionCount, StateReport, Talker, TunnelState, Version, WanState,
 };
 
 use crate::capability::CAPABILITIES;
@@ -48,6 +48,7 @@ impl Rates {
 pub struct Facts<'a> {
     pub compiled: Option<&'a Compiled>,
     pub health: &'a BTreeMap<String, State>,
+    pub probes: Vec<ProbeTaskState>,
     pub tables: Option<&'a Tables>,
     pub revision: Option<i64>,
     pub clock_offset: i64,
@@ -93,6 +94,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         wans: wans(&ports, facts.tables),
         routes: route_rows(&routes),
         health_checks: health(facts.health),
+        probe_tasks: facts.probes.clone(),
         traffic_rate: Some((traffic * 10.0).round() / 10.0),
         drop_rate: Some((drop_share * 10.0).round() / 10.0),
         top_talkers: top.rows.into_iter().map(talker).collect(),

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use sag_rtnl::{Editor, Mirror, RouteKind, Scope, Table, Tables};
 use serde::{Deserialize, Serialize};
 
-use crate::compile::PortAddress;
+use crate::compile::{LOOPBACK, PortAddress};
 use crate::files::{self, Unwritten};
 
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ fn goal(desired: &[PortAddress]) -> Vec<Item> {
 pub fn plan(present: &[Item], desired: &[PortAddress], owned: &[Item]) -> Vec<Edit> {
     let goal = goal(desired);
     let ours = |item: &Item| match item {
-        Item::Address { device, .. } => desired.iter().any(|w| w.device == *device),
+        Item::Address { device, .. } => *device != LOOPBACK && desired.iter().any(|w| w.device == *device),
         Item::Default { device, .. } => desired.iter().any(|w| w.device == *device && w.gateway.is_some()),
     };
     let gone = present.iter().filter(|i| !goal.contains(i) && (ours(i) || owned.contains(i)));
@@ -282,6 +282,14 @@ mod tests {
         let now = [old.clone(), foreign];
         assert_eq!(plan(&now, &[], std::slice::from_ref(&old)), [Edit::Remove(old)]);
         assert!(plan(&now, &[], &[]).is_empty());
+    }
+
+    #[test]
+    fn addresses_of_no_port_stand_beside_those_of_others() {
+        let (ours, foreign) = (address(LOOPBACK, "10.9.0.1/32"), address(LOOPBACK, "10.9.0.9/32"));
+        let want = [desired(LOOPBACK, "10.9.0.2/32", None)];
+        let edits = plan(&[ours.clone(), foreign], &want, std::slice::from_ref(&ours));
+        assert_eq!(edits, [Edit::Remove(ours), Edit::Add(address(LOOPBACK, "10.9.0.2/32"))]);
     }
 
     fn item() -> impl Strategy<Value = Item> {

@@ -231,6 +231,50 @@ def test_health_check_and_the_route_that_depends_on_it(branch, behind):
     branch.soon("route deleted", lambda: not pings(lan1, behind))
 
 
+def test_probes_from_an_address_of_their_own(branch, web):
+    lab, own = branch.lab, "10.9.0.77"
+    one = dict(SagId=branch.sag, Sn=branch.sn)
+    branch.call("CreateServiceAddress", Address=own, AddressType="ProbeTask", **one)
+    branch.soon("the address answers", lambda: pings(lab.lan1, own), 3)
+    internet = dict(Type="Internet", Enable=True)
+    inside = dict(Type="Intranet", Enable=True, ProbeTaskSourceAddress=own)
+    tasks = {what: branch.call("CreateProbeTask", TaskName=what, **one, **task)["Data"] for what, task in {
+        "inside": dict(inside, Protocol="ICMP", Domain=A.LAN1[4], PacketNumber=60),
+        "v6": dict(internet, Protocol="ICMP", Domain=A.LAN1[6], PacketNumber=60),
+        "port": dict(internet, Protocol="TCP", Domain=A.INET[4], Port=8000),
+        "closed": dict(internet, Protocol="TCP", Domain=A.INET[4], Port=9),
+        "web": dict(internet, Protocol="HTTP", Domain=web),
+        "off": dict(internet, Protocol="ICMP", Domain=A.LAN1[4], PacketNumber=60, Enable=False),
+    }.items()}
+
+    def results():
+        rows = branch.cloud.extension("DescribeProbeTaskResults", **one)["Results"]
+        return {r["TaskName"]: r for r in rows}
+
+    branch.soon("results", lambda: set(results()) == set(tasks) - {"off"}, 15)
+    for what, row in results().items():
+        lost = what == "closed"
+        assert (row["Loss"], bool(row["Problem"]), "Rtt" in row) == ("100.00%" if lost else "0.00%", lost, not lost), row
+    # Every other second instead of each tenth.
+    def clock():
+        return results()["inside"]["Sent"]
+
+    branch.call("SetAdvancedMonitorState", SagId=branch.sag, Enable=True)
+    branch.soon("in force", branch.in_force, 5)
+    first, seen = clock(), set()
+    deadline = time.monotonic() + 9
+    while time.monotonic() < deadline and len(seen) < 3:
+        seen |= {clock()} - {first}
+        time.sleep(0.3)
+    assert len(seen) >= 3, "reports"
+    branch.call("SetAdvancedMonitorState", SagId=branch.sag, Enable=False)
+    for task in tasks.values():
+        branch.call("DeleteProbeTask", ProbeTaskId=task, **one)
+    branch.call("DeleteServiceAddress", Address=own, AddressType="ProbeTask", **one)
+    branch.soon("the address is gone", lambda: not pings(lab.lan1, own), 3)
+    branch.soon("no results", lambda: not results(), 5)
+
+
 def test_lan_address(branch):
     lab = branch.lab
     lab.lan2.ip("addr add 10.44.0.2/24 dev eth0")

@@ -14,6 +14,7 @@ from alibabacloud_smartag20180313.client import Client
 from alibabacloud_tea_openapi import utils_models
 from aliyunsdkcore.acs_exception.exceptions import ServerException
 from aliyunsdkcore.client import AcsClient
+from aliyunsdkcore.request import CommonRequest
 from darabonba.runtime import RuntimeOptions
 
 import catalogue
@@ -159,6 +160,17 @@ def translated(e: Exception) -> ApiError:
     return ApiError(status, code, getattr(e, "message", ""))
 
 
+def flat(name: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
+    """A list as parameters: of texts, or of objects."""
+    out = []
+    for i, item in enumerate(items, 1):
+        if isinstance(item, dict):
+            out += [(f"{name}.{i}.{key}", value) for key, value in item.items()]
+        else:
+            out.append((f"{name}.{i}", item))
+    return out
+
+
 class V1(Driver):
     """aliyun-python-sdk-smartag."""
 
@@ -167,14 +179,20 @@ class V1(Driver):
         self.client = AcsClient(key[0], key[1], REGION, auto_retry=False)
 
     def request(self, op: str, params: dict[str, Any]) -> Any:
-        module = importlib.import_module(f"aliyunsdksmartag.request.v20180313.{op}Request")
-        request = getattr(module, f"{op}Request")()
-        request.set_endpoint(self.endpoint)
+        try:
+            module = importlib.import_module(f"aliyunsdksmartag.request.v20180313.{op}Request")
+        except ModuleNotFoundError:
+            # Operations that are newer than this SDK: its users send them by name.
+            request = CommonRequest(domain=self.endpoint, version="2018-03-13", action_name=op)
+            request.set_method("POST")
+        else:
+            request = getattr(module, f"{op}Request")()
+            request.set_endpoint(self.endpoint)
         request.set_protocol_type("http")
         for name, value in params.items():
             if isinstance(value, (list, tuple)):
-                for i, item in enumerate(value, 1):
-                    request.add_query_param(f"{name}.{i}", item)
+                for key, item in flat(name, value):
+                    request.add_query_param(key, item)
                 continue
             setter = getattr(request, f"set_{name}", None)
             if setter is None:
@@ -186,7 +204,7 @@ class V1(Driver):
     def send(self, op: str, params: dict[str, Any]) -> Any:
         try:
             answer = json.loads(self.client.do_action_with_exception(self.request(op, params)))
-            if op in catalogue.OPERATIONS and op.startswith(("Describe", "List", "Get", "Discribe")):
+            if op in catalogue.OPERATIONS and op.startswith(("Describe", "List", "Get", "Discribe", "View")):
                 self.same_in_xml(op, params, answer)
             return answer
         except ServerException as e:

@@ -224,11 +224,13 @@ def test_settings_of_the_device_itself(v1, agent_of):
     sag, sns = gateway(v1)
     device = dict(SmartAGId=sag, SmartAGSn=sns[0])
     ops = [n for n, o in catalogue.OPERATIONS.items() if any(e["code"] == "ConfigUnsynchronized" for e in o["errors"])]
-    assert len(ops) == 24
+    # 24 of the documents, and those that only the SDK has.
+    assert len(ops) == 24 + 22
     report(agent, sag, sns[0], LocalChanges=True)
     for op in ops:
         params = {k: v for k, v in request(catalogue.OPERATIONS[op]).items() if k != "RegionId"}
-        params |= {k: v for k, v in {**device, "SerialNumber": sns[0]}.items() if k in params}
+        params |= {k: v for k, v in {**device, "SerialNumber": sns[0], "SagInsId": sag, "SagSn": sns[0],
+                                      "SagId": sag, "Sn": sns[0]}.items() if k in params}
         if op != "DescribeSAGDeviceInfo":
             v1.refused(op, "ConfigUnsynchronized", 400, **params)
     assert v1.call("DescribeSAGDeviceInfo", **device)["SynStatus"] == "Unsynchronized"

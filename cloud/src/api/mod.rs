@@ -113,7 +113,7 @@ impl Op {
 
     /// Whether the operation only reads.
     pub fn reads(self) -> bool {
-        ["Describe", "Discribe", "List", "Get"].iter().any(|p| self.name().starts_with(p))
+        ["Describe", "Discribe", "List", "Get", "View"].iter().any(|p| self.name().starts_with(p))
     }
 
     /// The documented error of this operation, if the catalogue lists the code here.

@@ -31,6 +31,11 @@ pub struct DeviceConfig {
     pub static_routes: Vec<StaticRoute>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_forwards: Vec<DnsForward>,
+    /// Addresses that the device has for its probes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub service_addresses: Vec<String>,
     pub ha: Ha,
     /// `ENABLE` or `DISABLE`.
     pub snat: String,
@@ -214,6 +219,29 @@ pub struct StaticRoute {
 pub struct Dns {
     pub master_dns: String,
     pub slave_dns: String,
+}
+
+/// A domain with DNS servers of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DnsForward {
+    /// Its identifier.
+    pub instance_id: String,
+    /// `*.` in front stands for every name below it.
+    pub domain: String,
+    pub master_ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slave_ip: Option<String>,
+    /// `Tunnel` or `PhysicalPort`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound_port_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound_port_index: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound_port_name: Option<String>,
+    /// Answered as it was sent; nothing depends on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -64,6 +64,15 @@ pub struct Gateway {
     /// DNS servers of a client-app instance.
     #[serde(rename = "AppDNS", skip_serializing_if = "Option::is_none")]
     pub app_dns: Option<Vec<String>>,
+    /// Whether its devices report their state every other second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advanced_monitor: Option<bool>,
+    /// The package that its bandwidth for application acceleration is of; packages belong to another API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_bandwidth_package_id: Option<String>,
+    /// Mbit/s of that package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerate_bandwidth: Option<i64>,
     pub dpi_status: String,
     pub dpi_monitor_status: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -38,6 +38,9 @@ pub struct CenGrant {
     pub cen_instance_id: String,
     pub cen_uid: i64,
     pub grant_traffic_service: bool,
+    /// The block that the network uses towards the enterprise network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
     pub gmt_create: i64,
     pub gmt_modified: i64,
 }

@@ -21,6 +21,7 @@ pub mod network;
 pub mod objects;
 pub mod orders;
 pub mod policy;
+pub mod probe;
 pub mod qos;
 pub mod regions;
 

@@ -39,6 +39,24 @@ pub fn ip(text: &str) -> Option<Ipv4Addr> {
     text.parse().ok()
 }
 
+/// Whether the text is the name of a host or a domain.
+pub fn is_domain(text: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// Whether the text is a URL of HTTP with a host.
+pub fn is_http_url(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let host = rest.map(|r| r.split(['/', '?', '#']).next().unwrap_or_default());
+    host.is_some_and(|h| !h.is_empty()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 /// The block of an address and a dotted netmask.
 pub fn with_mask(addr: &str, mask: &str) -> Option<Ipv4Net> {
     Ipv4Net::with_netmask(ip(addr)?, ip(mask)?).ok()
@@ -47,6 +65,20 @@ pub fn with_mask(addr: &str, mask: &str) -> Option<Ipv4Net> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_urls() {
+        for good in ["example.com", "a", "_sip.example.com", "xn--fiq228c.example", "1.2"] {
+            assert!(is_domain(good), "{good}");
+        }
+        for bad in ["", ".", "a..b", "-a.b", "a b", "a/b", &"a".repeat(64), &"a.".repeat(130)] {
+            assert!(!is_domain(bad), "{bad}");
+        }
+        assert!(is_http_url("https://example.com:8443/x?y=1") && is_http_url("http://[2001:db8::1]/"));
+        for bad in ["ftp://example.com", "http://", "https:///x", "http://a b/", "example.com"] {
+            assert!(!is_http_url(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn blocks() {

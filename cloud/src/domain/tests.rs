@@ -14,6 +14,7 @@ use super::health::HealthCheck;
 use super::membership::{Announced, CcnMember};
 use super::nat::{DnatEntry, SnatEntry};
 use super::orders::Order;
+use super::probe::ProbeTask;
 use super::qos::{Qos, QosCar, QosPolicy};
 use crate::store::Kind;
 use crate::store::objects::Entity;
@@ -45,6 +46,7 @@ fn no_field_of_a_stored_document_is_lost() {
             Kind::SnatEntry => same::<SnatEntry>(&text),
             Kind::DnatEntry => same::<DnatEntry>(&text),
             Kind::HealthCheck => same::<HealthCheck>(&text),
+            Kind::ProbeTask => same::<ProbeTask>(&text),
             Kind::RouteStrategy => same::<RouteStrategy>(&text),
             Kind::Ccn => same::<Ccn>(&text),
             Kind::FlowLog => same::<FlowLog>(&text),

@@ -154,6 +154,18 @@ pub async fn modify(
     }))
 }
 
+/// Kbit/s that application acceleration gives the account.
+pub async fn accelerate(
+    cx: &mut Cx,
+    request: request::UpdateSmartAGUserAccelerateConfig,
+) -> Result<response::UpdateSmartAGUserAccelerateConfig> {
+    let gw = instance(cx).await?;
+    let mut user = require(cx, &gw, &request.user_name).await?;
+    user.edit().accelerate_bandwidth = request.bandwidth;
+    cx.put(&user).await?;
+    Ok(response::UpdateSmartAGUserAccelerateConfig::default())
+}
+
 pub async fn delete(
     cx: &mut Cx,
     request: request::DeleteSmartAccessGatewayClientUser,

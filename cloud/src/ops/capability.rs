@@ -7,6 +7,7 @@ use super::cx::Cx;
 use crate::api::Op;
 use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
+use crate::domain::objects::Authorised;
 use crate::error::Result;
 
 /// Operation, the parameter that decides (empty: every call), its values, the capability.
@@ -30,6 +31,20 @@ const NEEDS: &[Need] = &[
     (Op::AssociateFlowLog, "", &[], Capability::FlowLog),
     (Op::UpdateSmartAccessGatewayVersion, "", &[], Capability::Upgrade),
     (Op::ModifyDeviceAutoUpgradePolicy, "", &[], Capability::Upgrade),
+    (Op::UpdateSmartAccessGatewayBgpRoute, "", &[], Capability::Bgp),
+    (Op::UpdateSmartAccessGatewayOspfRoute, "", &[], Capability::Ospf),
+    (Op::UpdateSmartAccessGatewayGlobalRouteProtocol, "RouteProtocol", &["BGP"], Capability::Bgp),
+    (Op::UpdateSmartAccessGatewayGlobalRouteProtocol, "RouteProtocol", &["OSPF"], Capability::Ospf),
+    (Op::UpdateSmartAccessGatewayPortRouteProtocol, "RouteProtocol", &["BGP"], Capability::Bgp),
+    (Op::UpdateSmartAccessGatewayPortRouteProtocol, "RouteProtocol", &["OSPF"], Capability::Ospf),
+    (Op::UpdateSmartAccessGatewayDns, "", &[], Capability::Dns),
+    (Op::UpdateSmartAccessGatewayAdminPassword, "", &[], Capability::WebConsole),
+    (Op::AddSmartAccessGatewayDnsForward, "", &[], Capability::Dns),
+    (Op::UpdateSmartAccessGatewayDnsForward, "", &[], Capability::Dns),
+    (Op::CreateServiceAddress, "", &[], Capability::ServiceAddress),
+    (Op::CreateProbeTask, "", &[], Capability::ProbeTask),
+    (Op::UpdateProbeTask, "", &[], Capability::ProbeTask),
+    (Op::SetAdvancedMonitorState, "Enable", &["true", "True", "1"], Capability::AdvancedMonitor),
 ];
 
 /// Whether the device has reported what it can do and this is not part of it.
@@ -42,11 +57,16 @@ pub async fn check(op: Op, cx: &mut Cx) -> Result<()> {
     let applies =
         |n: &&Need| n.0 == op && (n.1.is_empty() || cx.opt(n.1).is_some_and(|v| n.2.contains(&v.as_str())));
     let Some((.., capability)) = NEEDS.iter().find(applies) else { return Ok(()) };
-    let id = cx.named(&["SmartAGId", "InstanceId"]);
+    let id = cx.named(&["SmartAGId", "SagId", "SagInsId", "InstanceId"]);
     // Whose it is and whether it exists is the operation's own question.
     let Some(gw) = cx.find::<Gateway>(&id).await? else { return Ok(()) };
-    let sn = cx.named(&["SmartAGSn", "SerialNumber"]);
-    let devices = cx.devices_of(&gw).await?;
+    let sn = cx.named(&["SmartAGSn", "SagSn", "Sn", "SerialNumber"]);
+    require(cx, &gw, &sn, capability).await
+}
+
+/// Refuses a call for a gateway of which a device lacks the capability; an empty serial number is all of its devices.
+pub async fn require(cx: &mut Cx, gw: &Authorised<Gateway>, sn: &str, capability: &Capability) -> Result<()> {
+    let devices = cx.devices_of(gw).await?;
     let concerned = |d: &&Device| sn.is_empty() || sn == d.sn;
     if devices.iter().filter(concerned).any(|d| lacks(d, capability)) {
         return Err(cx.err(&["FeatureNotSupport"]));

@@ -215,6 +215,7 @@ pub async fn describe(
         let now = cx.now;
         let online = cx.count_online(&members, now).await?;
         let cen = cx.children::<_, CenGrant>(ccn).await?.into_iter().next();
+        let subnet = cen.as_ref().and_then(|c| c.subnet.clone());
         let (cen_id, cen_owner) =
             cen.map(|c| (c.cen_instance_id.clone(), c.cen_uid.to_string())).unwrap_or_default();
         rows.push(copied!(ccn => response::describe_cloud_connect_networks::CloudConnectNetwork {
@@ -222,6 +223,7 @@ pub async fn describe(
             resource_group_id, snat_cidr_block;
             associated_cen_id: cen_id,
             associated_cen_owner_id: cen_owner,
+            subnet,
             associated_cloud_box_count: members.len().to_string(),
             available_cloud_box_count: online.to_string(),
             ..Default::default()

@@ -44,7 +44,7 @@ impl Cx {
     }
 
     pub async fn device_on(&mut self, gw: &Authorised<Gateway>) -> Result<Device> {
-        let sn = self.named(&["SmartAGSn", "SerialNumber", "SnNumber"]);
+        let sn = self.named(&["SmartAGSn", "SagSn", "Sn", "SerialNumber", "SnNumber"]);
         let Some(device) = self.device_of(gw, &sn).await? else {
             return Err(self.err(&[
                 "InvalidId.SN",

@@ -11,6 +11,7 @@ use crate::domain::membership::Announced;
 use crate::domain::net;
 use crate::domain::network::Network;
 use crate::domain::objects::Authorised;
+use crate::domain::probe::ProbeTask;
 use crate::error::{ApiError, Result};
 use crate::store::objects::Stored;
 use crate::store::{Kind, Link};
@@ -21,7 +22,7 @@ const CIDR_QUOTA: usize = 50;
 impl Cx {
     /// The caller's gateway that the request names, in a state that the operation accepts.
     pub async fn gateway(&mut self) -> Result<Authorised<Gateway>> {
-        let id = self.named(&["SmartAGId", "SagId", "OriginSmartAGId", "InstanceId"]);
+        let id = self.named(&["SmartAGId", "SagId", "SagInsId", "OriginSmartAGId", "InstanceId"]);
         self.gateway_by_id(&id).await
     }
 
@@ -166,6 +167,7 @@ pub async fn delete(
         Kind::SnatEntry,
         Kind::DnatEntry,
         Kind::HealthCheck,
+        Kind::ProbeTask,
         Kind::RouteStrategy,
         Kind::AppUser,
         Kind::CcnGrant,
@@ -262,6 +264,9 @@ pub async fn unbind_serial(
 ) -> Result<response::UnbindSerialNumber> {
     let gw = cx.gateway().await?;
     let device = cx.device_on(&gw).await?;
+    for task in cx.children::<_, ProbeTask>(&gw).await?.iter().filter(|t| t.sn == device.sn) {
+        cx.remove(task).await?;
+    }
     cx.delete_device(&device).await?;
     if let Some(ccn) = cx.inspect_network(&gw, |network| network.ccn.id.clone()).await? {
         cx.network_changed(&ccn).await?;

@@ -198,7 +198,7 @@ fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
         commodity_type: "smartag".to_owned(),
     });
     copied!(gw => Row {
-        cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time, name, resource_group_id, routing_strategy, security_lock_threshold,
+        accelerate_bandwidth, cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time, name, resource_group_id, routing_strategy, security_lock_threshold,
         smart_ag_id, smart_ag_uid, up_bandwidth4_g, up_bandwidth_wan, user_count;
         access_point_id: gw.access_point_id.to_string(),
         acl_ids: around.links.ids(Link::Acl).join(","),
@@ -243,7 +243,7 @@ pub async fn attribute(
     let ids = |link: Link| Some(around.links.ids(link).into_iter().map(str::to_owned).collect());
     let devices = around.devices.iter().enumerate().map(|(i, d)| device(cx, d, i == 0));
     Ok(copied!(gw => response::DescribeSmartAccessGatewayAttribute {
-        cidr_block, city, create_time, data_plan, description, end_time, name, resource_group_id,
+        accelerate_bandwidth, cidr_block, city, create_time, data_plan, description, end_time, name, resource_group_id,
         routing_strategy, security_lock_threshold, smart_ag_id, up_bandwidth4_g, up_bandwidth_wan, user_count;
         access_point_id: gw.access_point_id.to_string(),
         acl_ids: ids(Link::Acl),

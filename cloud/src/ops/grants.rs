@@ -4,9 +4,12 @@ use super::cx::Cx;
 use super::fields::copied;
 use crate::api::{request, response};
 use crate::domain::ccn::Ccn;
+use crate::domain::gateway::Gateway;
 use crate::domain::grants::{CcnGrant, CenGrant};
+use crate::domain::net;
+use crate::domain::objects::Authorised;
 use crate::error::{ApiError, Result};
-use crate::store::objects::Filter;
+use crate::store::objects::{Filter, Stored};
 use crate::store::secrets::HEX;
 use crate::store::{Kind, Link};
 
@@ -92,8 +95,20 @@ pub async fn grant_cen(
     if !cen.starts_with("cen-") {
         return Err(cx.invalid("CenInstanceId"));
     }
-    let key = format!("{}/{cen}", ccn.id);
-    if cx.part::<_, CenGrant>(&ccn, &key).await?.is_some() {
+    let grant = CenGrant {
+        cen_instance_id: cen,
+        cen_uid: request.cen_uid,
+        grant_traffic_service: request.grant_traffic_service == Some(true),
+        ..CenGrant::default()
+    };
+    store_cen_grant(cx, &ccn, grant).await?;
+    Ok(response::GrantInstanceToCbn::default())
+}
+
+/// Fills in what every grant has, and stores it.
+async fn store_cen_grant(cx: &mut Cx, ccn: &Authorised<Ccn>, grant: CenGrant) -> Result<()> {
+    let key = format!("{}/{}", ccn.id, grant.cen_instance_id);
+    if cx.part::<_, CenGrant>(ccn, &key).await?.is_some() {
         return Err(cx.err(&["AlreadyBound.CEN"]));
     }
     if cx.count(Kind::CenGrant, &Filter::under(&ccn.id)).await? >= QUOTA {
@@ -107,17 +122,55 @@ pub async fn grant_cen(
     let body = CenGrant {
         grant_rule_id: [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"),
         region_id: cx.region(),
-        ccn_instance_id: request.ccn_instance_id,
+        ccn_instance_id: ccn.id.clone(),
         ccn_uid: cx.uid(),
-        cen_instance_id: cen,
-        cen_uid: request.cen_uid,
-        grant_traffic_service: request.grant_traffic_service == Some(true),
         gmt_create: cx.now,
         gmt_modified: cx.now,
+        ..grant
     };
-    let grant = cx.create_part(&ccn, key, body);
-    cx.put(&grant).await?;
-    Ok(response::GrantInstanceToCbn::default())
+    let grant = cx.create_part(ccn, key, body);
+    cx.put(&grant).await
+}
+
+/// To an enterprise network of the same account.
+pub async fn attach_cen(
+    cx: &mut Cx,
+    request: request::AttachCcnInstanceToCen,
+) -> Result<response::AttachCcnInstanceToCen> {
+    let ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
+    if !request.cen_id.starts_with("cen-") {
+        return Err(cx.invalid("CenId"));
+    }
+    if let Some(subnet) = &request.subnet {
+        let block = net::cidr_list(subnet).filter(|b| b.len() == 1 && b.iter().all(net::is_private));
+        let block = block.ok_or_else(|| cx.err(&["CCN.InvalidCidr"]))?;
+        let members = cx.links_to(Link::Ccn, &ccn.id).await?;
+        let meets = |gw: &Stored<Gateway>| net::overlap(&block, &gw.blocks());
+        if net::overlap(&block, &ccn.snat_blocks())
+            || cx.inspect_linked(&members, meets).await?.contains(&true)
+        {
+            return Err(cx.err(&["CidrConflict"]));
+        }
+    }
+    let grant = CenGrant {
+        cen_instance_id: request.cen_id,
+        cen_uid: cx.uid(),
+        subnet: request.subnet,
+        ..CenGrant::default()
+    };
+    store_cen_grant(cx, &ccn, grant).await?;
+    Ok(response::AttachCcnInstanceToCen::default())
+}
+
+pub async fn detach_cen(
+    cx: &mut Cx,
+    request: request::DetachCcnInstanceFromCen,
+) -> Result<response::DetachCcnInstanceFromCen> {
+    let ccn = cx.require::<Ccn>(&request.ccn_id, &["InvalidId.CCN"]).await?;
+    let key = format!("{}/{}", ccn.id, request.cen_id);
+    let grant = cx.part::<_, CenGrant>(&ccn, &key).await?.ok_or_else(|| cx.err(&["NotBoundCEN"]))?;
+    cx.remove(&grant).await?;
+    Ok(response::DetachCcnInstanceFromCen::default())
 }
 
 pub async fn revoke_cen(

@@ -1,5 +1,6 @@
 //! The operations, one file for each family.
 
+mod acceleration;
 mod access_points;
 mod acl;
 mod acl_rules;
@@ -15,6 +16,7 @@ mod device_config;
 mod device_state;
 mod diagnosis;
 mod distribution;
+mod dns_forwards;
 mod dpi;
 mod fields;
 mod flow_log;
@@ -24,13 +26,16 @@ mod grants;
 mod groups;
 mod health;
 pub mod members;
+mod monitor;
 mod nat;
 mod orders;
 mod ports;
+mod probes;
 mod qos;
 mod qos_rules;
 mod regions;
 mod routes;
+mod twins;
 mod upgrade;
 mod vbr;
 
@@ -268,5 +273,38 @@ async fn handle(op: Op, cx: &mut Cx, request_id: &str) -> Result<String> {
         ModifySagStaticRoute => routes::modify_static,
         DeleteSagStaticRoute => routes::delete_static,
         DescribeSagStaticRouteList => routes::describe_static,
+        UpdateSmartAccessGatewayGlobalRouteProtocol => twins::update_global_protocol,
+        ViewSmartAccessGatewayGlobalRouteProtocol => twins::view_global_protocol,
+        UpdateSmartAccessGatewayBgpRoute => twins::update_bgp,
+        ViewSmartAccessGatewayBgpRoute => twins::view_bgp,
+        UpdateSmartAccessGatewayOspfRoute => twins::update_ospf,
+        ViewSmartAccessGatewayOspfRoute => twins::view_ospf,
+        UpdateSmartAccessGatewayPortRouteProtocol => twins::update_port_protocol,
+        ViewSmartAccessGatewayPortRouteProtocol => twins::view_port_protocols,
+        UpdateSmartAccessGatewayDns => twins::update_dns,
+        ViewSmartAccessGatewayDns => twins::view_dns,
+        UpdateSmartAccessGatewayWanSnat => twins::update_wan_snat,
+        ViewSmartAccessGatewayWanSnat => twins::view_wan_snat,
+        UpdateSmartAccessGatewayAdminPassword => twins::update_admin_password,
+        ViewSmartAccessGatewayRoutes => twins::view_routes,
+        AddSmartAccessGatewayDnsForward => dns_forwards::add,
+        UpdateSmartAccessGatewayDnsForward => dns_forwards::update,
+        DeleteSmartAccessGatewayDnsForward => dns_forwards::delete,
+        ViewSmartAccessGatewayDnsForwards => dns_forwards::view,
+        CreateProbeTask => probes::create,
+        UpdateProbeTask => probes::update,
+        DeleteProbeTask => probes::delete,
+        ListProbeTask => probes::list,
+        DescribeProbeTaskResults => probes::results,
+        CreateServiceAddress => monitor::create_address,
+        DeleteServiceAddress => monitor::delete_address,
+        ListAvailableServiceAddress => monitor::list_addresses,
+        SetAdvancedMonitorState => monitor::set_advanced,
+        GetAdvancedMonitorState => monitor::advanced,
+        AttachCcnInstanceToCen => grants::attach_cen,
+        DetachCcnInstanceFromCen => grants::detach_cen,
+        AssociateSmartAGWithApplicationBandwidthPackage => acceleration::associate,
+        DissociateSmartAGFromApplicationBandwidthPackage => acceleration::dissociate,
+        UpdateSmartAGUserAccelerateConfig => app_users::accelerate,
     })
 }

@@ -22,6 +22,7 @@ use crate::domain::membership::MemberDevice;
 use crate::domain::nat::{DnatEntry, SnatEntry};
 use crate::domain::network::Network;
 use crate::domain::objects::Authorised;
+use crate::domain::probe::ProbeTask;
 use crate::domain::qos::{QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
 use crate::store::objects::{Column, Entity, Filter, Stored, get, list_of};
@@ -97,9 +98,11 @@ impl Source<'_> {
             port_protocols: device::by_port(&config.port_protocols, device::port_protocol)?,
             static_routes: config.static_routes.iter().map(device::static_route).collect::<Result<_>>()?,
             dns: config.dns.as_ref().map(device::dns),
+            dns_forwards: config.dns_forwards.iter().map(device::dns_forward).collect(),
             ha: Some(device::ha(&config.ha)),
             wan_snat: word(&config.snat),
             remote_access_ip: config.remote_access_ip.clone(),
+            service_addresses: config.service_addresses.clone(),
             upgrade_policy: config.upgrade_policy.as_ref().map(device::upgrade_policy),
             target_version: config.target_version.clone().unwrap_or_default(),
             secret_key: open(self.cipher, &d.sealed_key)?,
@@ -110,6 +113,9 @@ impl Source<'_> {
             snat_entries: self.children::<SnatEntry, _>(&gw.id, objects::snat_entry).await?,
             dnat_entries: self.children::<DnatEntry, _>(&gw.id, objects::dnat_entry).await?,
             health_checks: self.children::<HealthCheck, _>(&gw.id, objects::health_check).await?,
+            probe_tasks: self
+                .list::<ProbeTask, _>(&ProbeTask::enabled_on(&gw.id, &d.sn), objects::probe_task)
+                .await?,
             route_distribution: self.children::<RouteStrategy, _>(&gw.id, objects::distribution_rule).await?,
             flow_log,
             ccn,

@@ -51,6 +51,8 @@ names! {
         DnatEntry => "dnat",
         /// A health check of a gateway, its parent.
         HealthCheck => "health",
+        /// A probe task of a gateway, its parent.
+        ProbeTask => "probe_task",
         /// A route publication strategy of a gateway, its parent.
         RouteStrategy => "distribution",
         /// A cloud connect network.

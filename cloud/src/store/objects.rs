@@ -28,7 +28,7 @@ pub struct Columns<'a> {
     pub model: &'a str,
     pub resource_group: &'a str,
     pub description: &'a str,
-    /// Enterprise code of a gateway, mail address of a client account.
+    /// Enterprise code of a gateway, mail address of a client account, serial number of a probe task's device.
     pub code: &'a str,
     pub priority: i64,
     /// Milliseconds since 1970.

@@ -68,6 +68,9 @@ impl Base {
     }
 }
 
+/// The device of addresses that belong to no port. Others may have some there too.
+pub const LOOPBACK: &str = "lo";
+
 /// An address that a device shall have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortAddress {
@@ -206,12 +209,13 @@ fn compile_without(
     };
     c.refuse_unknown_words();
     c.bandwidth();
-    let (addresses, dhcp) = c.all_ports();
+    let (mut addresses, dhcp) = c.all_ports();
     c.routes();
     c.overlay(&addresses);
     c.acls();
     c.qos();
     c.nat();
+    addresses.extend(c.service_addresses());
     c.finish(addresses, dhcp)
 }
 

@@ -7,7 +7,7 @@ use sag_model::Role;
 use sag_southbound::{AddressMode, PortRole, Switch};
 use toml::Value;
 
-use super::{Compiler, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
+use super::{Compiler, LOOPBACK, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
 use crate::config::Wiring;
 
 impl Compiler<'_> {
@@ -81,6 +81,23 @@ impl Compiler<'_> {
             }
         }
         (addresses, dhcp)
+    }
+
+    /// Addresses of no port. One that is none is left out with a notice.
+    pub(super) fn service_addresses(&mut self) -> Vec<PortAddress> {
+        let mut out = Vec::new();
+        for text in &self.desired.service_addresses {
+            match text.parse::<Ipv4Addr>() {
+                Ok(address) => out.push(PortAddress {
+                    port: "service address".to_owned(),
+                    device: LOOPBACK.to_owned(),
+                    address: address.into(),
+                    gateway: None,
+                }),
+                Err(_) => self.notices.push(format!("service address {text:?} is no IPv4 address")),
+            }
+        }
+        out
     }
 
     /// A leased line is one port, or one for each of its VLANs.

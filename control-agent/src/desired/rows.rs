@@ -1,7 +1,7 @@
 //! The entries of [`Desired`](super::Desired), and how they are made of those of the device document.
 
 use sag_southbound as wire;
-use sag_southbound::{AddressMode, ProbeKind, PublishStrategy, RouteOrigin, wire_field};
+use sag_southbound::{AddressMode, ProbeKind, ProbeProtocol, PublishStrategy, RouteOrigin, wire_field};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -88,6 +88,18 @@ rows! {
         rtt_ms: i64,
         rtt_fails: i64,
         fails: i64,
+    }
+    Probe {
+        id: String,
+        #[serde(deserialize_with = "wire_field")]
+        protocol: Option<ProbeProtocol>,
+        /// Name or address; of HTTP the URL.
+        destination: String,
+        port: Option<i64>,
+        /// A minute.
+        packets: i64,
+        /// Empty: the kernel's choice.
+        source: String,
     }
     Ccn {
         id: String,
@@ -266,6 +278,13 @@ impl From<wire::HealthCheck> for HealthCheck {
             rtt_fails: h.rtt_fail_threshold.unwrap_or(3),
             fails: h.fail_count_threshold.unwrap_or(3),
         }
+    }
+}
+
+impl From<wire::ProbeTask> for Probe {
+    fn from(p: wire::ProbeTask) -> Probe {
+        let wire::ProbeTask { id, protocol, destination, port, packet_number, source, .. } = p;
+        Probe { id, protocol, destination, port, packets: packet_number.unwrap_or(10), source }
     }
 }
 

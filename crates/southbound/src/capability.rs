@@ -59,5 +59,13 @@ words! {
         Upgrade = "Upgrade",
         /// The command `ProbeAccessPoints`.
         AccessPointProbe = "AccessPointProbe",
+        /// Probe tasks. Since version 1.3.
+        ProbeTask = "ProbeTask",
+        /// Addresses of the device for probes. Since version 1.3.
+        ServiceAddress = "ServiceAddress",
+        /// Frequent reports of state. Since version 1.3.
+        AdvancedMonitor = "AdvancedMonitor",
+        /// A bandwidth for application acceleration. Since version 1.3.
+        ApplicationAcceleration = "ApplicationAcceleration",
     }
 }

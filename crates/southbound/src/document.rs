@@ -6,10 +6,12 @@ mod ports;
 
 pub use network::{
     Announcement, CloudConnectNetwork, DistributionRule, FlowLog, HealthCheck, NetworkMember, PeerDevice,
+    ProbeTask,
 };
 pub use policy::{Acl, AclRule, DnatEntry, Qos, QosCar, QosPolicy, SnatEntry};
 pub use ports::{
-    Bgp, Dns, HighAvailability, Lan, LeasedLine, Management, Ospf, PortEntry, PortProtocol, StaticRoute, Wan,
+    Bgp, Dns, DnsForward, HighAvailability, Lan, LeasedLine, Management, Ospf, PortEntry, PortProtocol,
+    StaticRoute, Wan,
 };
 
 use std::collections::BTreeMap;
@@ -56,12 +58,16 @@ wire_object! {
         static_routes: Vec<StaticRoute> = "StaticRoutes",
         /// DNS servers.
         dns: Option<Dns> = "Dns",
+        /// Domains with DNS servers of their own. Since version 1.3.
+        dns_forwards: Vec<DnsForward> = "DnsForwards",
         /// High availability.
         ha: Option<HighAvailability> = "Ha",
         /// SNAT to the address of the WAN port that a packet leaves by.
         wan_snat: Option<Switch> = "Snat",
         /// Address of the device for remote access; empty: none.
         remote_access_ip: String = "RemoteAccessIp",
+        /// Addresses that the device has for its probes. Since version 1.3.
+        service_addresses: Vec<String> = "ServiceAddresses",
         /// When the device may upgrade itself.
         upgrade_policy: Option<UpgradePolicy> = "UpgradePolicy",
         /// Version that the device shall run.
@@ -82,6 +88,8 @@ wire_object! {
         dnat_entries: Vec<DnatEntry> = "DnatEntries",
         /// Health checks.
         health_checks: Vec<HealthCheck> = "HealthChecks",
+        /// Probe tasks of the device that are enabled. Since version 1.3.
+        probe_tasks: Vec<ProbeTask> = "ProbeTasks",
         /// When which route is published.
         route_distribution: Vec<DistributionRule> = "RouteDistribution",
         /// The flow log that the instance writes to.
@@ -120,6 +128,10 @@ wire_object! {
         access_point_id: Option<i64> = "AccessPointId",
         /// Whether the instance is locked for want of a payment.
         locked: Option<bool> = "Locked",
+        /// Whether the devices report their state every other second. Since version 1.3.
+        advanced_monitor: Option<bool> = "AdvancedMonitor",
+        /// Mbit/s for application acceleration. Since version 1.3.
+        accelerate_bandwidth: Option<i64> = "AccelerateBandwidth",
     }
 
     /// When the device may upgrade itself (ModifyDeviceAutoUpgradePolicy).

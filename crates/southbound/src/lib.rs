@@ -54,9 +54,9 @@ pub use command::{
 };
 pub use document::{
     Acl, AclRule, Announcement, Bgp, CloudConnectNetwork, DeviceDocument, DistributionRule, DnatEntry, Dns,
-    FlowLog, GatewaySettings, HealthCheck, HighAvailability, Lan, LeasedLine, Management, NetworkMember,
-    Ospf, PeerDevice, PortEntry, PortProtocol, Qos, QosCar, QosPolicy, SnatEntry, StaticRoute, UpgradePolicy,
-    Wan,
+    DnsForward, FlowLog, GatewaySettings, HealthCheck, HighAvailability, Lan, LeasedLine, Management,
+    NetworkMember, Ospf, PeerDevice, PortEntry, PortProtocol, ProbeTask, Qos, QosCar, QosPolicy, SnatEntry,
+    StaticRoute, UpgradePolicy, Wan,
 };
 pub use exchange::{
     Acceptance, Action, MAX_REPORT, MAX_WAIT, ParameterError, Parameters, PullAnswer, PullRequest,
@@ -64,10 +64,11 @@ pub use exchange::{
 };
 pub use report::{
     AccessPointQuality, AppClient, ClientAppReport, DropCount, HealthState, HealthStatus, LinkBackup,
-    PortState, RouteState, SessionCount, StateReport, Talker, TunnelState, WanState,
+    PortState, ProbeTaskState, RouteState, SessionCount, StateReport, Talker, TunnelState, WanState,
 };
 pub use version::{ReadError, VERSION_MEMBER, Version, read};
 pub use wire::{Secret, Wire, WireError, member, object, wire_field};
 pub use words::{
-    AddressMode, HaMode, PortRole, ProbeKind, PublishStrategy, RouteOrigin, RouteProtocol, Switch,
+    AddressMode, HaMode, PortRole, ProbeKind, ProbeProtocol, PublishStrategy, RouteOrigin, RouteProtocol,
+    Switch,
 };

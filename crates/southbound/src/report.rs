@@ -69,6 +69,8 @@ wire_report! {
         dns: Option<Dns> = "Dns",
         /// Health checks.
         health_checks: Vec<HealthState> = "HealthChecks",
+        /// Probe tasks. Since version 1.3.
+        probe_tasks: Vec<ProbeTaskState> = "ProbeTasks",
         /// The sources of most bytes.
         top_talkers: Vec<Talker> = "TopTalkers",
         /// Dropped packets by port and reason.
@@ -158,6 +160,26 @@ wire_report! {
         /// Percent lost in the last round.
         loss_percent: Option<f64> = "Loss",
         /// Why nothing could be sent.
+        problem: String = "Problem",
+    }
+
+    /// What a probe task has measured in the last minute.
+    pub struct ProbeTaskState {
+        /// Identifier.
+        id: String = "ProbeTaskId",
+        /// Requests of the last minute.
+        sent: Option<i64> = "Sent",
+        /// How many of them were answered.
+        answered: Option<i64> = "Answered",
+        /// The quickest answer, milliseconds.
+        min_rtt_ms: Option<f64> = "MinRtt",
+        /// The mean of the answers, milliseconds.
+        rtt_ms: Option<f64> = "Rtt",
+        /// The slowest answer, milliseconds.
+        max_rtt_ms: Option<f64> = "MaxRtt",
+        /// When the last request ended, milliseconds since 1970.
+        time: Option<i64> = "Time",
+        /// Why the last request was not answered.
         problem: String = "Problem",
     }
 

@@ -128,6 +128,16 @@ words! {
         IcmpEcho = "ICMP_ECHO",
     }
 
+    /// How a probe task probes (CreateProbeTask).
+    pub enum ProbeProtocol {
+        /// ICMP echo requests.
+        Icmp = "ICMP",
+        /// Connections to a port.
+        Tcp = "TCP",
+        /// Requests of a URL.
+        Http = "HTTP",
+    }
+
     /// Where a route comes from (ModifyRouteDistributionStrategy).
     pub enum RouteOrigin {
         /// From the device: configured or learned.

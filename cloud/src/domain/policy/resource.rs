@@ -67,6 +67,7 @@ pub fn type_of(kind: Kind) -> ResourceType {
         | Kind::SnatEntry
         | Kind::DnatEntry
         | Kind::RouteStrategy
+        | Kind::ProbeTask
         | Kind::AppUser
         | Kind::AppState
         | Kind::CcnGrant

@@ -19,13 +19,19 @@ use crate::store::audit::Retention;
 type Pairs = Vec<(String, String)>;
 
 /// Parameters that name gateways, devices and everything else, wherever they are documented.
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 32] = [
     "SmartAGId",
     "SagId",
     "OriginSmartAGId",
     "TargetSmartAGId",
     "InstanceId",
     "SmartAGIds",
+    "SagInsId",
+    "SmartAGIdList",
+    "AssociateConfigs.N.SmartAGId",
+    "SagSn",
+    "Sn",
+    "ProbeTaskId",
     "SmartAGSn",
     "SerialNumber",
     "SnNumber",
@@ -98,9 +104,18 @@ fn caller(uid: i64, user: &str, policies: &[Value]) -> Arc<Caller> {
 /// Whether the operation is about instances of the client-app edition.
 fn is_about_app(op: Op) -> bool {
     let name = op.name();
-    ["ClientUser", "OnlineClient", "KickOut", "UserFlow", "AccessGatewayUser", "Software", "AGEnterpriseCode"]
-        .iter()
-        .any(|part| name.contains(part))
+    [
+        "ClientUser",
+        "OnlineClient",
+        "KickOut",
+        "UserFlow",
+        "AccessGatewayUser",
+        "Software",
+        "AGEnterpriseCode",
+        "UserAccelerate",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
         && name != "DescribeSmartAccessGatewayVersions"
 }
 
@@ -129,7 +144,9 @@ fn plausible(p: &ParamSpec) -> String {
         "MaxBandwidthAbs" | "MaxBandwidthPercent" => "9",
         "VbrId" | "VbrInstanceId" | "VbrInstanceIds" => "vbr-test",
         "VbrRegionId" | "SlsRegionId" | "OriginRegionId" => "cn-shanghai",
-        "CenInstanceId" => "cen-test",
+        "CenInstanceId" | "CenId" => "cen-test",
+        "MasterIp" | "SlaveIp" | "Address" | "ProbeTaskSourceAddress" => "192.0.2.9",
+        "Domain" => "www.example.com",
         "UserMail" => "someone@example.com",
         "UserName" | "Username" | "UserNames" => "someone",
         "OpenApiName" => "ModifySagWan",
@@ -172,9 +189,12 @@ fn plausible(p: &ParamSpec) -> String {
 /// What the catalogue requires of a call apart from names.
 fn required(op: Op) -> Pairs {
     let mut out = Vec::new();
+    if op == Op::AssociateSmartAGWithApplicationBandwidthPackage {
+        out.push(("AssociateConfigs.1.Bandwidth".to_owned(), "10".to_owned()));
+    }
     for p in op.spec().params {
         let conditional = p.required_when.is_some() || p.name == "OriginRegionId";
-        if p.name != "RegionId" && (p.required || conditional) && !is_name(p) {
+        if p.name != "RegionId" && !p.name.contains(".N.") && (p.required || conditional) && !is_name(p) {
             let name = if p.list { format!("{}.1", p.name) } else { p.name.to_owned() };
             out.push((name, plausible(p)));
         }
@@ -190,7 +210,7 @@ fn is_name(p: &ParamSpec) -> bool {
 /// The parameters of an operation that name objects, as they are sent.
 fn names_of(op: Op) -> Vec<String> {
     let all = op.spec().params.iter().filter(|p| is_name(p));
-    all.map(|p| if p.list { format!("{}.1", p.name) } else { p.name.to_owned() }).collect()
+    all.map(|p| if p.list { format!("{}.1", p.name) } else { p.name.replace(".N.", ".1.") }).collect()
 }
 
 /// The identifier that a parameter of an operation names on this side.
@@ -198,14 +218,26 @@ fn id(op: Option<Op>, side: &Side, name: &str) -> String {
     let about_app = op.is_some_and(is_about_app);
     let key = match name.trim_end_matches(".1") {
         "InstanceId" if op == Some(Op::DeleteSnatEntry) => "SnatEntry",
+        "InstanceId" if op.is_some_and(|op| op.name().ends_with("DnsForward")) => "DnsForward",
         "SmartAGId" | "SagId" | "OriginSmartAGId" | "TargetSmartAGId" | "InstanceId" | "SmartAGIds"
             if about_app =>
         {
             "App"
         }
-        "SmartAGId" | "SagId" | "OriginSmartAGId" | "TargetSmartAGId" | "InstanceId" | "SmartAGIds"
-        | "ResourceId" | "RouteSource" => "Gateway",
-        "SmartAGSn" | "SerialNumber" | "SnNumber" => "Sn",
+        "SmartAGId"
+        | "SagId"
+        | "OriginSmartAGId"
+        | "TargetSmartAGId"
+        | "InstanceId"
+        | "SmartAGIds"
+        | "ResourceId"
+        | "RouteSource"
+        | "SagInsId"
+        | "SmartAGIdList"
+        | "AssociateConfigs.1.SmartAGId"
+        | "AssociateConfigs.N.SmartAGId" => "Gateway",
+        "ProbeTaskId" => "ProbeTask",
+        "SagSn" | "Sn" | "SmartAGSn" | "SerialNumber" | "SnNumber" => "Sn",
         "AclId" | "AclIds" | "UnboundAclIds" | "RuleInstanceId" => "Acl",
         "AcrId" => "AclRule",
         "QosId" | "QosIds" => "Qos",
@@ -316,6 +348,10 @@ impl World {
         );
         let log = text(&self.make("CreateFlowLog", &[("Name", &name)]).await["FlowLogId"]);
         let hc = self.make("CreateHealthCheck", &[("SmartAGId", &gateway), ("Name", &name)]).await;
+        let probe =
+            self.make("CreateProbeTask", &[("SagId", &gateway), ("Sn", &sn), ("TaskName", &name)]).await;
+        let forward =
+            self.make("AddSmartAccessGatewayDnsForward", &[("SagInsId", &gateway), ("SagSn", &sn)]).await;
         let snat = self.make("AddSnatEntry", &[("SmartAGId", &gateway)]).await;
         let dnat = self.make("AddDnatEntry", &[("SagId", &gateway), ("Type", "Internet")]).await;
         let code = format!("{}1", &side[..4]);
@@ -332,6 +368,8 @@ impl World {
             ("Ccn", ccn),
             ("FlowLog", log),
             ("HealthCheck", text(&hc["InstanceId"])),
+            ("ProbeTask", text(&probe["Data"])),
+            ("DnsForward", text(&forward["Data"]["InstanceId"])),
             ("SnatEntry", text(&snat["InstanceId"])),
             ("DnatEntry", text(&dnat["DnatEntryId"])),
             ("EnterpriseCode", code),

@@ -114,6 +114,18 @@ pub fn dns(of: &stored::Dns) -> sent::Dns {
     sent::Dns { master: of.master_dns.clone(), slave: of.slave_dns.clone() }
 }
 
+pub fn dns_forward(of: &stored::DnsForward) -> sent::DnsForward {
+    sent::DnsForward {
+        id: of.instance_id.clone(),
+        domain: of.domain.clone(),
+        master: of.master_ip.clone(),
+        slave: text(&of.slave_ip),
+        outbound_port_type: text(&of.outbound_port_type),
+        outbound_port_index: of.outbound_port_index,
+        outbound_port_name: text(&of.outbound_port_name),
+    }
+}
+
 pub fn ha(of: &stored::Ha) -> sent::HighAvailability {
     sent::HighAvailability {
         mode: word(&of.mode),

@@ -10,6 +10,7 @@ use crate::domain::flow_log::FlowLog;
 use crate::domain::gateway::Gateway;
 use crate::domain::health::HealthCheck;
 use crate::domain::nat::{DnatEntry, SnatEntry};
+use crate::domain::probe::ProbeTask;
 use crate::domain::qos::{QosCar, QosPolicy};
 
 pub fn gateway(of: &Gateway) -> sent::GatewaySettings {
@@ -26,6 +27,8 @@ pub fn gateway(of: &Gateway) -> sent::GatewaySettings {
         dpi_monitor_status: of.dpi_monitor_status.clone(),
         access_point_id: Some(of.access_point_id),
         locked: of.locked,
+        advanced_monitor: of.advanced_monitor,
+        accelerate_bandwidth: of.accelerate_bandwidth,
     }
 }
 
@@ -120,6 +123,18 @@ pub fn health_check(of: HealthCheck) -> sent::HealthCheck {
         rtt_threshold: Some(of.rtt_threshold),
         rtt_fail_threshold: Some(of.rtt_fail_threshold),
         fail_count_threshold: Some(of.fail_count_threshold),
+    }
+}
+
+pub fn probe_task(of: ProbeTask) -> sent::ProbeTask {
+    sent::ProbeTask {
+        id: of.probe_task_id,
+        name: of.task_name.unwrap_or_default(),
+        protocol: word(&of.protocol),
+        destination: of.domain,
+        port: of.port,
+        packet_number: of.packet_number,
+        source: of.probe_task_source_address.unwrap_or_default(),
     }
 }
 

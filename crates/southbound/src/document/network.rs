@@ -1,7 +1,7 @@
 //! Health checks, publication of routes, the cloud connect network, flow logs.
 
 use crate::wire::wire_object;
-use crate::words::{ProbeKind, PublishStrategy, RouteOrigin};
+use crate::words::{ProbeKind, ProbeProtocol, PublishStrategy, RouteOrigin};
 
 wire_object! {
     /// A health check (CreateHealthCheck).
@@ -32,6 +32,24 @@ wire_object! {
         rtt_fail_threshold: Option<i64> = "RttFailThreshold",
         /// Lost rounds in a row that make the check fail.
         fail_count_threshold: Option<i64> = "FailCountThreshold",
+    }
+
+    /// A probe task (CreateProbeTask).
+    pub struct ProbeTask {
+        /// Identifier.
+        id: String = "ProbeTaskId",
+        /// Name.
+        name: String = "TaskName",
+        /// `ICMP`, `TCP` or `HTTP`.
+        protocol: Option<ProbeProtocol> = "Protocol",
+        /// Name or address of the destination; of HTTP its URL.
+        destination: String = "Domain",
+        /// Port of TCP.
+        port: Option<i64> = "Port",
+        /// ICMP: packets a minute.
+        packet_number: Option<i64> = "PacketNumber",
+        /// Source address, one of the device; empty: the kernel's choice.
+        source: String = "ProbeTaskSourceAddress",
     }
 
     /// When a route is published (ModifyRouteDistributionStrategy).

@@ -140,6 +140,24 @@ wire_object! {
         slave: String = "SlaveDns",
     }
 
+    /// A domain with DNS servers of its own (AddSmartAccessGatewayDnsForward).
+    pub struct DnsForward {
+        /// Identifier.
+        id: String = "InstanceId",
+        /// The domain; `*.` in front stands for every name below it.
+        domain: String = "Domain",
+        /// The first server.
+        master: String = "MasterIp",
+        /// The second server.
+        slave: String = "SlaveIp",
+        /// How queries leave: `Tunnel`, `PhysicalPort` or empty.
+        outbound_port_type: String = "OutboundPortType",
+        /// Number of the port that queries leave by.
+        outbound_port_index: Option<i64> = "OutboundPortIndex",
+        /// Name of the port that queries leave by.
+        outbound_port_name: String = "OutboundPortName",
+    }
+
     /// High availability (ModifySagHa).
     pub struct HighAvailability {
         /// How.
