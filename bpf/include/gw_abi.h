@@ -329,7 +329,7 @@ enum gw_punt {
 	GW_PUNT_MISS = 0,      /* no session */
 	GW_PUNT_EPOCH = 1,     /* session of an older policy epoch */
 	GW_PUNT_NEXTHOP = 2,   /* next hop unresolved or changed */
-	GW_PUNT_TCP_FLAGS = 3, /* SYN, FIN or RST */
+	GW_PUNT_TCP_FLAGS = 3, /* SYN, FIN or RST, or no ACK */
 	GW_PUNT_FRAGMENT = 4,
 	GW_PUNT_OPTIONS = 5, /* IPv4 options or IPv6 extension headers */
 	GW_PUNT_TTL = 6,

@@ -38,12 +38,15 @@ static __always_inline int gw_check_flow(__u64 action)
 	return GW_ACTION_KIND(action) == GW_ACT_DROP ? GW_DROP : GW_WORKER;
 }
 
-/* What in its headers makes a packet the worker's. GW_PUNT_MISS: nothing. */
-static __always_inline enum gw_punt gw_check_headers(__u8 ttl, __u8 tcp_flags)
+/*
+ * What in its headers makes a packet the worker's. GW_PUNT_MISS: nothing. The flags have ACK inverted, so that zero stands
+ * for the segments that are not the worker's, and for packets without flags.
+ */
+static __always_inline enum gw_punt gw_check_headers(__u8 ttl, __u8 tcp_flags_xack)
 {
 	if (unlikely(ttl <= 1))
 		return GW_PUNT_TTL;
-	if (unlikely(tcp_flags & (GW_TCP_SYN | GW_TCP_FIN | GW_TCP_RST)))
+	if (unlikely(tcp_flags_xack & (GW_TCP_SYN | GW_TCP_FIN | GW_TCP_RST | GW_TCP_ACK)))
 		return GW_PUNT_TCP_FLAGS;
 	return GW_PUNT_MISS;
 }

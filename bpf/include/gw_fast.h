@@ -60,7 +60,8 @@ static __always_inline bool gw_fast_headers(const struct gw_l4 *l4, __u8 proto, 
 	if (proto != GW_TCP || (const void *)(tcp + 1) > q->end)
 		return false;
 	len = tcp->offset >> 4 << 2;
-	return len >= sizeof(*tcp) && len + ip_header <= q->fwd.ip_len && !gw_check_headers(ttl, tcp->flags);
+	return len >= sizeof(*tcp) && len + ip_header <= q->fwd.ip_len &&
+	       !gw_check_headers(ttl, tcp->flags ^ GW_TCP_ACK);
 }
 
 /* Whether the packet goes, untagged. If so, the redirect is set up. */

@@ -27,7 +27,7 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 	if (unlikely(pkt->punt != GW_PUNT_MISS))
 		return GW_WORKER;
 	/* A SYN may begin another connection: without the record the flood guard holds for it. */
-	if (unlikely((s->tcp_flags & (GW_TCP_SYN | GW_TCP_ACK)) == GW_TCP_SYN) &&
+	if (unlikely((s->tcp_flags_xack & (GW_TCP_SYN | GW_TCP_ACK)) == (GW_TCP_SYN | GW_TCP_ACK)) &&
 	    GW_ACTION_KIND(f->action) != GW_ACT_DROP) {
 		pkt->record = 0;
 		return gw_worker(pkt, GW_PUNT_TCP_FLAGS);
@@ -41,7 +41,7 @@ static __always_inline int gw_check(struct xdp_md *ctx, struct gw_packet *pkt, c
 		return gw_worker(pkt, GW_PUNT_FLOW);
 	if (unlikely(verdict == GW_DROP))
 		return gw_drop(pkt, GW_ACTION_NEXTHOP(f->action));
-	why = gw_check_headers(s->ttl, s->tcp_flags) ?: gw_check_egress(f, GW_LINK_MTU);
+	why = gw_check_headers(s->ttl, s->tcp_flags_xack) ?: gw_check_egress(f, GW_LINK_MTU);
 	if (!why && !gw_redirect(f))
 		why = GW_PUNT_NEXTHOP;
 	if (!why && !gw_checksummed(ctx, pkt->data, pkt->l3))

@@ -18,8 +18,8 @@ struct gw_shape {
 	__u16 ip_len;
 	__u8 proto;
 	__u8 ttl;
-	__u8 tcp_flags;
-	__u8 icmp_type; /* of an ICMP message without an identifier */
+	__u8 tcp_flags_xack; /* the flags with ACK inverted: see gw_check_headers() */
+	__u8 icmp_type;	     /* of an ICMP message without an identifier */
 };
 
 /* ICMP messages with an identifier: echo, and in IPv4 the timestamp (RFC 5508, REQ-1). */
@@ -59,7 +59,7 @@ static __always_inline int gw_parse_l4(struct gw_packet *pkt, struct gw_shape *s
 		if (offset < sizeof(*tcp) || (offset > len && whole))
 			return gw_worker(pkt, GW_PUNT_MALFORMED);
 		*ports = tcp->ports;
-		s->tcp_flags = tcp->flags;
+		s->tcp_flags_xack = tcp->flags ^ GW_TCP_ACK;
 	} else if (s->proto == icmp) {
 		if (len < 8 || (void *)(l4 + 1) > pkt->end)
 			return gw_worker(pkt, GW_PUNT_MALFORMED);
@@ -98,7 +98,7 @@ static __always_inline int gw_parse4(struct gw_packet *pkt, struct gw_ip4 *ip, s
 	s->ip_len = len;
 	s->ttl = ip->ttl;
 	s->proto = ip->proto;
-	s->tcp_flags = 0;
+	s->tcp_flags_xack = 0;
 	pkt->punt = GW_PUNT_MISS;
 	if (unlikely(ip->version_ihl != 0x45)) {
 		header = (ip->version_ihl & 0x0F) * 4;
@@ -136,7 +136,7 @@ static __always_inline int gw_parse6(struct gw_packet *pkt, struct gw_ip6 *ip, s
 	s->ip_len = sizeof(*ip) + payload;
 	s->ttl = ip->hops;
 	s->proto = ip->next;
-	s->tcp_flags = 0;
+	s->tcp_flags_xack = 0;
 	pkt->punt = GW_PUNT_MISS;
 	if ((*(__u8 *)ip & 0xF0) != 0x60 || sizeof(*ip) + payload > room || sizeof(*ip) + payload > 0xFFFF)
 		return gw_worker(pkt, GW_PUNT_MALFORMED);

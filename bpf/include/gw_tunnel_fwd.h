@@ -55,7 +55,7 @@ static __always_inline bool gw_tunnel_check(struct xdp_md *ctx, struct gw_packet
 
 	f->into_tunnel = GW_ACTION_TUNNEL(f->action);
 	f->ip_len = s->ip_len;
-	if (!(decap || f->into_tunnel) || pkt->punt != GW_PUNT_MISS || gw_check_headers(s->ttl, s->tcp_flags))
+	if (!(decap || f->into_tunnel) || pkt->punt != GW_PUNT_MISS || gw_check_headers(s->ttl, s->tcp_flags_xack))
 		return false;
 	if (f->into_tunnel) {
 		if (!gw_tunnel_ctl(f->into_tunnel, &in->ctl) || in->ctl.flags & (GW_TUNNEL_WORKER | GW_TUNNEL_SUM))

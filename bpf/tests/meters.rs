@@ -165,6 +165,7 @@ impl Flow {
             dst: sag_acl::Prefix::ANY,
             sport: sag_acl::PortRange::ANY,
             dport: sag_acl::PortRange::ANY,
+            header: sag_acl::HeaderMatch::ANY,
         };
         let wanted = QosSpec {
             ports: (0..6).map(port).collect(),

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use filter::FilterArgs;
 use nat::NatArgs;
 use sag_model::Dscp;
+use sag_model::config;
 use sag_model::control::{
     AclQuery, DEFAULT_SOCKET, ExplainQuery, IpProto, RouteQuery, SessionQuery, SessionSort, TopBy, TopGroup,
     TopQuery,
@@ -207,6 +208,19 @@ pub struct ExplainArgs {
     /// DSCP of the packet: 0..63, or a name such as EF
     #[arg(long, value_name = "DSCP")]
     dscp: Option<Dscp>,
+    /// Flags of the TCP segment, such as syn or syn,ack; ack if absent
+    #[arg(long, value_name = "FLAGS", value_parser = tcp_flags)]
+    tcp_flags: Option<u8>,
+    /// Type of the ICMP message, by name or number; echo-request if absent
+    #[arg(long, value_name = "TYPE")]
+    icmp_type: Option<String>,
+    /// Code of the ICMP message, by name or number
+    #[arg(long, value_name = "CODE", requires = "icmp_type")]
+    icmp_code: Option<String>,
+}
+
+fn tcp_flags(text: &str) -> Result<u8, String> {
+    config::tcp_flags(text).ok_or_else(|| "not a list of fin, syn, rst, psh, ack, urg, ece, cwr".into())
 }
 
 #[derive(Debug, Subcommand)]
@@ -321,6 +335,15 @@ impl ExplainArgs {
             (Some(a), Some(b)) if a != b => Err(format!("two values for the {name}: {a} and {b}")),
             (a, b) => Ok(a.or(b).unwrap_or(0)),
         };
+        let v6 = src.is_ipv6();
+        let kind = self.icmp_type.as_deref().map(|t| {
+            config::icmp_type(t, v6).ok_or_else(|| format!("{t:?} is no ICMP type of this IP version"))
+        });
+        let kind = kind.transpose()?;
+        let code = self.icmp_code.as_deref().map(|c| {
+            config::icmp_code(c, kind.unwrap_or(0), v6)
+                .ok_or_else(|| format!("{c:?} is no code of this ICMP type"))
+        });
         Ok(ExplainQuery {
             port: self.port.clone(),
             proto: self.proto,
@@ -331,6 +354,9 @@ impl ExplainArgs {
             length: self.length,
             ttl: self.ttl,
             dscp: self.dscp,
+            tcp_flags: self.tcp_flags,
+            icmp_type: kind,
+            icmp_code: code.transpose()?,
         })
     }
 }

@@ -7,6 +7,7 @@ same packets.
 
 import ipaddress
 import random
+import struct
 import time
 
 import pytest
@@ -87,11 +88,12 @@ def nft_rules(rules, default, stateful):
             if not rule[key].endswith("/0"):
                 parts.append(f"{family} {side} {rule[key]}")
         if rule["ip_protocol"] != "all":
-            parts.append(f"meta l4proto {NUMBERS[rule['ip_protocol']]}")
+            icmp6 = family == "ip6" and rule["ip_protocol"] == "icmp"
+            parts.append(f"meta l4proto {58 if icmp6 else NUMBERS[rule['ip_protocol']]}")
         for key, side in (("source_port_range", "sport"), ("dest_port_range", "dport")):
             if rule[key] != "-1/-1":
                 parts.append(f"th {side} {rule[key].replace('/', '-')}")
-        lines.append(" ".join([*parts, rule["policy"]]))
+        lines.append(" ".join([*parts, *nft_header(rule, family), rule["policy"]]))
     body = "\n        ".join(lines)
     return f"""
 table inet acl
@@ -103,6 +105,69 @@ table inet acl {{
     }}
 }}
 """
+
+
+def nft_header(rule, family):
+    """What a rule asks of the header, in numbers."""
+    if "tcp_flags" in rule:
+        wanted, mask = (sum(FLAGS[f] for f in flags.strip().split(",") if f != "none") for flags in rule["tcp_flags"].split("/"))
+        yield f"tcp flags & {mask:#x} == {wanted:#x}"
+    icmp = "icmp" if family == "ip" else "icmpv6"
+    if "icmp_type" in rule:
+        yield f"{icmp} type {rule['icmp_type']}"
+    if "icmp_code" in rule:
+        yield f"{icmp} code {rule['icmp_code']}"
+    if "dscp" in rule:
+        yield f"{family} dscp {rule['dscp']}"
+
+
+FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32}
+TESTS_OF_FLAGS = ["syn / syn,ack", "none / fin,syn,rst,ack", "fin,psh,urg / fin,syn,rst,psh,ack,urg", "ack / ack", "rst / rst"]
+MESSAGES = {4: [(0, 0), (3, 1), (3, 3), (8, 0), (8, 7), (13, 0)], 6: [(1, 0), (1, 4), (128, 0), (128, 7), (129, 0), (150, 0)]}
+MARKS = [0, 8, 46]
+
+
+def rules_for_headers(rng, count):
+    """Rules of which most ask something of the header."""
+    for rule in random_rules(rng, count):
+        family = 6 if ":" in rule["source_cidr"] else 4
+        what = rng.choice(["flags", "message", "nothing"])
+        if what != "nothing":
+            rule["source_port_range"] = rule["dest_port_range"] = "-1/-1"
+        if what == "flags":
+            rule |= {"ip_protocol": "tcp", "tcp_flags": rng.choice(TESTS_OF_FLAGS)}
+        elif what == "message":
+            kind, code = rng.choice(MESSAGES[family])
+            rule |= {"ip_protocol": "icmp", "icmp_type": kind} | ({"icmp_code": code} if rng.random() < 0.5 else {})
+        if rng.random() < 0.4:
+            rule["dscp"] = rng.choice(MARKS)
+        yield rule
+
+
+def packet_for_headers(rng, number):
+    """A packet of a flow of its own, with any flags, message and mark; and its side and its destination's."""
+    way, family = rng.choice(WAYS), rng.choice([4, 6])
+    src, dst, mark = rng.choice(HOSTS[way[0]][family]), rng.choice(HOSTS[way[1]][family]), rng.choice(MARKS)
+    tcp = rng.random() < 0.5
+    proto = 6 if tcp else 1 if family == 4 else 58
+    net = IP(src=src, dst=dst, proto=proto, tos=mark << 2) if family == 4 else IPv6(src=src, dst=dst, nh=proto, tc=mark << 2)
+    if tcp:
+        flags = rng.choice(["S", "SA", "A", "PA", "", "FPU", "FA", "R", "U"])
+        l4 = TCP(sport=20000 + number, dport=rng.choice(PORTS), flags=flags, seq=1, ack=1)
+    else:
+        kind, code = rng.choice(MESSAGES[family])
+        head = struct.pack("!BBHHH", kind, code, 0, 1000 + number, 1)
+        l4 = Raw(with_icmp_sum(family, src, dst, head + marked(number)))
+        return way[0], way[1], net / l4
+    return way[0], way[1], net / l4 / Raw(marked(number))
+
+
+def with_icmp_sum(family, src, dst, message):
+    ends = b"".join(ipaddress.ip_address(a).packed for a in (src, dst))
+    data = (ends + struct.pack("!II", len(message), 58) if family == 6 else b"") + message
+    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    total = (total >> 16) + (total & 0xFFFF)
+    return message[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + message[4:]
 
 
 class Flow:
@@ -204,6 +269,18 @@ def test_stateless_verdicts(gw_with, prepared, kernel_lab, wire, seed, round_, d
     kernel_lab.gw.run(["nft", "-f", "-"], input=nft_rules(rules, default, stateful=False))
     flows = {f.tuple: f for f in (Flow(rng) for _ in range(400))}.values()
     packets = [(f.way[0], f.way[1], f.packet(n)) for n, f in enumerate(flows)]
+    compare(packets, Bench(prepared, wire).send(packets), Bench(kernel_lab, wire).send(packets), rules, seed)
+
+
+@pytest.mark.sag
+@pytest.mark.parametrize("default", ["accept", "drop"])
+def test_verdicts_by_header(gw_with, prepared, kernel_lab, wire, seed, default):
+    """TCP flags, ICMP messages and DSCP, over both IP versions."""
+    rng = random.Random(f"{seed}-{default}-headers")
+    rules = list(rules_for_headers(rng, 60))
+    gw_with(lab_config(acl=rules, acl_default=default, acl_stateful=False))
+    kernel_lab.gw.run(["nft", "-f", "-"], input=nft_rules(rules, default, stateful=False))
+    packets = [packet_for_headers(rng, n) for n in range(500)]
     compare(packets, Bench(prepared, wire).send(packets), Bench(kernel_lab, wire).send(packets), rules, seed)
 
 

@@ -142,6 +142,7 @@ pub fn qos(d: &mut Rng, n: &mut Net) {
         dst: sag_acl::Prefix::ANY,
         sport: sag_acl::PortRange::ANY,
         dport: sag_acl::PortRange::ANY,
+        header: sag_acl::HeaderMatch::ANY,
     };
     let inside = sag_acl::Prefix::new(u32::from_be_bytes([192, 168, 0, 0]), 16).expect("a prefix");
     n.meter(sag_acl::Rule { proto: Some(17), src: inside, ..any }, "voice");
@@ -161,6 +162,7 @@ pub fn qos(d: &mut Rng, n: &mut Net) {
         dst: sag_acl::Prefix::ANY,
         sport: sag_acl::PortRange::ANY,
         dport: sag_acl::PortRange::ANY,
+        header: sag_acl::HeaderMatch::ANY,
     };
     n.qos.v6.push((any6, Verdict { accept: true, slot: d.below(3) as u32 }));
 }

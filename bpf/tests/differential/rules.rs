@@ -103,7 +103,7 @@ fn judged<R: SharedTable>(
         PuntReason::Epoch => r.epoch().load(Relaxed) != snap.epoch,
         PuntReason::NextHop => nh.is_none_or(|nh| !nh.valid() || nh.generation != action.nh_gen),
         PuntReason::TcpFlags => {
-            matches!(p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
+            matches!(p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK) != TCP_ACK)
         }
         PuntReason::Fragment => p.fragment != Fragment::Whole || first_next == Some(FRAGMENT),
         PuntReason::Options => p.options,

@@ -4,10 +4,10 @@
 
 use crate::addr::Addr;
 use crate::lanes::{LANES, Lanes16, Lanes32};
-use crate::rule::{Key, NO_MATCH, NO_PORTS, Rule};
+use crate::rule::{Key, NO_MATCH, Rule};
 
-/// Set in the class of unused lanes and in no key.
-const NEVER: i16 = 0x200;
+/// Mask and class of unused lanes: no key has a bit under an empty mask.
+const UNUSED: (i16, i16) = (0, 1);
 
 /// Eight rules that are compared with a key at once.
 pub trait Block<A>: Copy + Send + Sync {
@@ -19,15 +19,6 @@ pub trait Block<A>: Copy + Send + Sync {
 
     /// Number of the first lane's rule that matches, or [`NO_MATCH`].
     fn find(&self, key: &Key<A>) -> u32;
-}
-
-/// Bits of [`Key::class`] that a rule looks at, and their values.
-fn class_test<A: Addr>(rule: &Rule<A>) -> (i16, i16) {
-    let (mask, value) = match rule.proto {
-        Some(p) => (0xff, i16::from(p)),
-        None => (0, 0),
-    };
-    (if rule.needs_ports() { mask | NO_PORTS as i16 } else { mask }, value)
 }
 
 /// Flips the top bit, so that signed comparison (all that SSE2 has) orders unsigned numbers.
@@ -77,8 +68,8 @@ impl Block<u32> for Block4 {
         sport_width: [0; LANES],
         dport_lo: [0; LANES],
         dport_width: [0; LANES],
-        class_mask: [NEVER; LANES],
-        class: [NEVER; LANES],
+        class_mask: [UNUSED.0; LANES],
+        class: [UNUSED.1; LANES],
         id: [NO_MATCH; LANES],
     };
 
@@ -87,11 +78,13 @@ impl Block<u32> for Block4 {
         self.src_width[lane] = bias32(rule.src.last() - rule.src.first());
         self.dst_lo[lane] = rule.dst.first() as i32;
         self.dst_width[lane] = bias32(rule.dst.last() - rule.dst.first());
-        self.sport_lo[lane] = rule.sport.lo() as i16;
-        self.sport_width[lane] = bias16(rule.sport.hi() - rule.sport.lo());
-        self.dport_lo[lane] = rule.dport.lo() as i16;
-        self.dport_width[lane] = bias16(rule.dport.hi() - rule.dport.lo());
-        (self.class_mask[lane], self.class[lane]) = class_test(rule);
+        let [sport, dport] = rule.port_words();
+        self.sport_lo[lane] = sport.lo() as i16;
+        self.sport_width[lane] = bias16(sport.hi() - sport.lo());
+        self.dport_lo[lane] = dport.lo() as i16;
+        self.dport_width[lane] = bias16(dport.hi() - dport.lo());
+        let (mask, value) = rule.class_test();
+        (self.class_mask[lane], self.class[lane]) = (mask as i16, value as i16);
         self.id[lane] = id;
     }
 
@@ -153,8 +146,8 @@ impl Block<u128> for Block6 {
         sport_width: [0; LANES],
         dport_lo: [0; LANES],
         dport_width: [0; LANES],
-        class_mask: [NEVER; LANES],
-        class: [NEVER; LANES],
+        class_mask: [UNUSED.0; LANES],
+        class: [UNUSED.1; LANES],
         id: [NO_MATCH; LANES],
     };
 
@@ -165,11 +158,13 @@ impl Block<u128> for Block6 {
             self.mask[w][lane] = mask[w];
             self.value[w][lane] = value[w];
         }
-        self.sport_lo[lane] = rule.sport.lo() as i16;
-        self.sport_width[lane] = bias16(rule.sport.hi() - rule.sport.lo());
-        self.dport_lo[lane] = rule.dport.lo() as i16;
-        self.dport_width[lane] = bias16(rule.dport.hi() - rule.dport.lo());
-        (self.class_mask[lane], self.class[lane]) = class_test(rule);
+        let [sport, dport] = rule.port_words();
+        self.sport_lo[lane] = sport.lo() as i16;
+        self.sport_width[lane] = bias16(sport.hi() - sport.lo());
+        self.dport_lo[lane] = dport.lo() as i16;
+        self.dport_width[lane] = bias16(dport.hi() - dport.lo());
+        let (mask, value) = rule.class_test();
+        (self.class_mask[lane], self.class[lane]) = (mask as i16, value as i16);
         self.id[lane] = id;
     }
 

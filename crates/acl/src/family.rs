@@ -27,7 +27,7 @@ impl AddrFamily for u32 {
 
     #[inline(always)]
     fn words(k: &Key<u32>) -> [u32; 8] {
-        [k.src, k.dst, k.sport.into(), k.dport.into(), (k.class & 0xff).into(), 0, 0, 0]
+        [k.src, k.dst, k.sport.into(), k.dport.into(), k.proto().into(), 0, 0, 0]
     }
 
     #[inline(always)]
@@ -54,7 +54,7 @@ impl AddrFamily for u128 {
             d as u32,
             k.sport.into(),
             k.dport.into(),
-            (k.class & 0xff).into(),
+            k.proto().into(),
             0,
             0,
             0,

@@ -13,7 +13,7 @@ mod rng;
 use std::collections::HashSet;
 
 use crate::addr::Addr;
-use crate::rule::{Key, PortRange, Prefix, Rule, proto_has_ports};
+use crate::rule::{HeaderMatch, Key, PortRange, Prefix, Rule, proto_has_ports};
 
 pub use hostile::Hostile;
 pub use profile::Style;
@@ -105,8 +105,14 @@ pub fn rules<A: FromV4>(style: Style, count: usize, seed: u64) -> Vec<Rule<A>> {
                 break proto;
             }
         };
-        let rule =
-            Rule { proto, src: A::translate(src, src_len), dst: A::translate(dst, dst_len), sport, dport };
+        let rule = Rule {
+            proto,
+            src: A::translate(src, src_len),
+            dst: A::translate(dst, dst_len),
+            sport,
+            dport,
+            ..Rule::ANY
+        };
         if seen.insert(rule) {
             let ports = |r: PortRange| (16 - (r.hi() - r.lo()).checked_ilog2().map_or(0, |l| l + 1)) as i32;
             let fixed = i32::from(src_len) + i32::from(dst_len) + ports(sport) / 2 + ports(dport) / 2;
@@ -179,7 +185,17 @@ fn inside<A: Addr>(rule: &Rule<A>, rng: &mut Rng, point: Point) -> Key<A> {
     if point == Point::Corner && rng.below(16) == 0 {
         return Key::without_ports(proto, src, dst);
     }
-    Key::new(proto, src, dst, sport, dport)
+    with_header(Key::new(proto, src, dst, sport, dport), &rule.header, rng)
+}
+
+/// The key with a header that the rule asks for; where it asks for nothing, with any.
+fn with_header<A: Addr>(key: Key<A>, header: &HeaderMatch, rng: &mut Rng) -> Key<A> {
+    let any = rng.next().to_le_bytes();
+    let flags = header.tcp_flags.map_or(any[0], |t| any[0] & !t.mask | t.set);
+    // Few messages are in use: any of those hits rules.
+    let (kind, code) = header.icmp.map_or((any[1] % 16, any[2] % 4), |m| (m.kind, m.code.unwrap_or(any[2])));
+    let key = key.with_dscp(header.dscp.unwrap_or(any[3])).with_tcp_flags(flags);
+    if any[4] < 16 { key } else { key.with_icmp(kind, code) }
 }
 
 /// The first or the last value of a range, sometimes its neighbour outside.

@@ -1,4 +1,4 @@
-//! Five-tuple classification: which rule of an ordered list answers a packet.
+//! Classification by five-tuple, DSCP, TCP flags and ICMP message: which rule of an ordered list answers a packet.
 //!
 //! The pipeline's ACL and QoS stages compile their rules into a [`Classifier`] at every
 //! configuration commit and look up each new flow in it once. The crate knows rules and keys only: no
@@ -47,7 +47,10 @@ pub use addr::Addr;
 pub use classifier::Classifier;
 pub use family::AddrFamily;
 pub use forest::{LookupCost, Shape};
-pub use rule::{Key, NO_MATCH, PortRange, Prefix, Rule, RuleError, linear, proto_has_ports};
+pub use rule::{
+    HeaderMatch, IcmpMatch, Key, NO_MATCH, PortRange, Prefix, Rule, RuleError, TcpFlags, linear,
+    proto_has_ports, proto_is_icmp,
+};
 
 /// A rule over IPv4 addresses.
 pub type Rule4 = Rule<u32>;

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 use sag_acl::generate::{self, FromV4, Hostile, Rng, Style};
-use sag_acl::{AddrFamily, Classifier, Key, NO_MATCH, PortRange, Prefix, Rule, linear};
+use sag_acl::{
+    AddrFamily, Classifier, HeaderMatch, IcmpMatch, Key, NO_MATCH, PortRange, Prefix, Rule, TcpFlags, linear,
+};
 
 /// Every kind of lookup must give the linear scan's result.
 fn check<A: FromV4 + AddrFamily>(rules: &[Rule<A>], keys: &[Key<A>], what: &dyn Debug) {
@@ -79,13 +81,31 @@ fn small_rule<A: FromV4>() -> impl Strategy<Value = Rule<A>> {
         ]
     };
     let proto = prop_oneof![Just(None), Just(Some(6)), Just(Some(17)), Just(Some(1)), any::<Option<u8>>()];
-    (proto, prefix(), prefix(), ports(), ports()).prop_map(|(proto, src, dst, sport, dport)| Rule {
-        proto,
-        src,
-        dst,
-        sport,
-        dport,
-    })
+    (proto, prefix(), prefix(), ports(), ports(), header()).prop_map(
+        |(proto, src, dst, sport, dport, header)| {
+            // Flags and messages make sense with their protocol; a few rules have them with another one.
+            let proto = match header {
+                HeaderMatch { tcp_flags: Some(_), .. } if proto != Some(17) => Some(6),
+                HeaderMatch { icmp: Some(_), .. } if proto != Some(17) => Some(1),
+                _ => proto,
+            };
+            Rule { proto, src, dst, sport, dport, header }
+        },
+    )
+}
+
+/// What a rule asks of the header: mostly nothing, else few values, so that rules and keys meet.
+fn header() -> impl Strategy<Value = HeaderMatch> {
+    let flags = (any::<u8>(), any::<u8>()).prop_map(|(mask, set)| TcpFlags { mask, set: set & mask });
+    let flags = prop_oneof![flags, Just(TcpFlags { mask: 0x12, set: 0x02 })];
+    let icmp = (0u8..10, prop::option::of(0u8..3)).prop_map(|(kind, code)| IcmpMatch { kind, code });
+    prop_oneof![
+        4 => Just(HeaderMatch::ANY),
+        1 => (0u8..4).prop_map(|d| HeaderMatch { dscp: Some(d), ..HeaderMatch::ANY }),
+        1 => flags.prop_map(|f| HeaderMatch { tcp_flags: Some(f), ..HeaderMatch::ANY }),
+        1 => (icmp, prop::option::of(0u8..4))
+            .prop_map(|(m, dscp)| HeaderMatch { icmp: Some(m), dscp, tcp_flags: None }),
+    ]
 }
 
 proptest! {
@@ -157,4 +177,44 @@ fn prefixes_and_ranges_are_checked() {
     let p = Prefix::new(0xc0a8_01ffu32, 24).unwrap();
     assert_eq!((p.first(), p.last()), (0xc0a8_0100, 0xc0a8_01ff));
     assert!(Prefix::ANY.contains(Rng::new(1).next() as u32));
+}
+
+#[test]
+fn a_rule_asks_for_dscp_flags_and_messages() {
+    let [syn, rst] = [0x02, 0x04];
+    let rule = |proto, header| Rule::<u32> { proto: Some(proto), header, ..Rule::ANY };
+    let any = HeaderMatch::ANY;
+    let rules = [
+        rule(6, HeaderMatch { tcp_flags: Some(TcpFlags { mask: 0x12, set: syn }), ..any }),
+        rule(6, HeaderMatch { dscp: Some(46), ..any }),
+        rule(1, HeaderMatch { icmp: Some(IcmpMatch { kind: 3, code: Some(4) }), ..any }),
+        rule(1, HeaderMatch { icmp: Some(IcmpMatch { kind: 8, code: None }), ..any }),
+        rule(58, HeaderMatch { icmp: Some(IcmpMatch { kind: 0, code: None }), ..any }),
+        // Neither is possible.
+        rule(17, HeaderMatch { tcp_flags: Some(TcpFlags { mask: 2, set: 2 }), ..any }),
+        rule(6, HeaderMatch { icmp: Some(IcmpMatch { kind: 8, code: None }), ..any }),
+    ];
+    let classifier = Classifier::build(&rules);
+    let tcp = Key::new(6, 1, 2, 3, 4);
+    let icmp = Key::without_ports(1, 1, 2);
+    let cases = [
+        (tcp.with_tcp_flags(syn), Some(0)),
+        (tcp.with_tcp_flags(syn | 0x10), None),
+        (tcp.with_tcp_flags(syn | rst).with_dscp(46), Some(0)),
+        (tcp.with_tcp_flags(0x10).with_dscp(46), Some(1)),
+        (tcp.with_tcp_flags(0x10).with_dscp(47), None),
+        (icmp.with_icmp(3, 4), Some(2)),
+        (icmp.with_icmp(3, 3), None),
+        (icmp.with_icmp(8, 200), Some(3)),
+        // A later fragment does not say; echo reply is type 0.
+        (icmp, None),
+        (icmp.with_icmp(0, 0), None),
+        (Key::without_ports(58, 1, 2), None),
+        (Key::without_ports(58, 1, 2).with_icmp(0, 0), Some(4)),
+        (Key::new(17, 1, 2, 3, 4).with_tcp_flags(syn).with_icmp(8, 0), None),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(classifier.classify(&key), expected, "{key:?}");
+        assert_eq!(linear(&rules, &key), expected, "{key:?}");
+    }
 }

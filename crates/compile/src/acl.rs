@@ -2,7 +2,7 @@
 
 use crate::problem::Problem;
 use ipnet::IpNet;
-use sag_acl::{PortRange, Prefix, Rule};
+use sag_acl::{HeaderMatch, IcmpMatch, PortRange, Prefix, Rule, TcpFlags};
 use sag_model::config::{Acl, AclRule, AclType, Config, Direction, FiveTuple, Policy};
 use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -155,7 +155,15 @@ pub enum FamilyRule {
 
 /// A rule in the classifier's terms. `None`: its addresses are of both families, which validation refuses.
 pub fn compile_rule(rule: &AclRule) -> Option<FamilyRule> {
-    compile_tuple(&rule.tuple)
+    let header = HeaderMatch {
+        dscp: rule.dscp.map(|d| d.get()),
+        tcp_flags: rule.tcp_flags.map(|t| TcpFlags { mask: t.mask, set: t.set }),
+        icmp: rule.icmp.map(|m| IcmpMatch { kind: m.kind, code: m.code }),
+    };
+    Some(match compile_tuple(&rule.tuple)? {
+        FamilyRule::V4(r) => FamilyRule::V4(Rule { header, ..r }),
+        FamilyRule::V6(r) => FamilyRule::V6(Rule { header, ..r }),
+    })
 }
 
 /// What an ACL rule or a QoS policy matches, in the classifier's terms. `None`: its addresses are of both families.
@@ -168,6 +176,7 @@ pub fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
             dst: Prefix::new(d.network().to_bits(), d.prefix_len()).ok()?,
             sport,
             dport,
+            header: HeaderMatch::ANY,
         })),
         (IpNet::V6(s), IpNet::V6(d)) => Some(FamilyRule::V6(Rule {
             proto: t.protocol,
@@ -175,6 +184,7 @@ pub fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
             dst: Prefix::new(d.network().to_bits(), d.prefix_len()).ok()?,
             sport,
             dport,
+            header: HeaderMatch::ANY,
         })),
         _ => None,
     }

@@ -10,7 +10,7 @@ use sag_model::ids::Zone;
 use sag_model::meter::{METER_GROUPS, METERS, Meter, MeterGroup};
 use sag_model::{MacAddr, PortIdx};
 use sag_pipeline::nat::{NatState, POOL_WORDS, POOLS};
-use sag_pipeline::policy::{AclVerdict, Tuple};
+use sag_pipeline::policy::{AclVerdict, Header, Tuple};
 use sag_pipeline::qos::MeterTable;
 use sag_pipeline::snapshot::Route;
 use sag_rtnl::{
@@ -441,7 +441,7 @@ const ACLS: &str = r#"
 fn judge(c: &mut Gateway, config: &Config, src: &str, to: Zone) -> AclVerdict {
     let s = c.snapshot(config, &tables(), 1);
     let t = Tuple { proto: 6, src: ip(src), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
-    s.acl.check(Zone::Lan, to, &t)
+    s.acl.check(Zone::Lan, to, &t, Header::default()).0
 }
 
 #[test]
@@ -629,7 +629,8 @@ fn rules_that_are_gone_are_forgotten() {
         let config = config(&text);
         let set = c.compiler.acl.compile(&config, &mut problems);
         let tuple = Tuple { proto: 6, src: ip("192.0.2.7"), dst: ip("203.0.113.9"), sport: 1, dport: 80 };
-        let AclVerdict::Deny { slot: Some(slot) } = set.check(Zone::Lan, Zone::Wan, &tuple) else {
+        let judged = set.check(Zone::Lan, Zone::Wan, &tuple, Header::default()).0;
+        let AclVerdict::Deny { slot: Some(slot) } = judged else {
             panic!("rule {n} does not deny");
         };
         assert_eq!(set.name(slot), Some(&*format!("a1/r{n}")));

@@ -101,6 +101,9 @@ pub struct Parsed {
     pub sport: u16,
     /// Destination port as loaded.
     pub dport: u16,
+    /// The flags of TCP, or type and code of an ICMP or ICMPv6 message in the upper and the lower byte: what access
+    /// lists look at. Of a later fragment that of its datagram's first, once that is known.
+    pub message: u16,
     /// IPv4: source | destination << 32 as loaded. IPv6: zero.
     pub addrs4: u64,
 }
@@ -237,6 +240,7 @@ fn ipv4(frame: &[u8], l3: usize, p: &mut Parsed) -> Result<(), Malformed> {
         ip_len,
         sport: 0,
         dport: 0,
+        message: 0,
         addrs4: u64::from_le_bytes([h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19]]),
     };
     transport(&ip[ihl..usize::from(ip_len)], p)
@@ -296,6 +300,7 @@ fn ipv6(frame: &[u8], l3: usize, p: &mut Parsed) -> Result<(), Malformed> {
         ip_len: total as u16,
         sport: 0,
         dport: 0,
+        message: 0,
         addrs4: 0,
     };
     let mut at = IPV6_LEN;
@@ -363,6 +368,7 @@ fn transport(d: &[u8], p: &mut Parsed) -> Result<(), Malformed> {
                 return Err(DropReason::TcpBadOffset);
             }
             p.l4 = L4::Tcp { flags: h[13] };
+            p.message = h[13].into();
             (p.sport, p.dport) = (u16::from_le_bytes([h[0], h[1]]), u16::from_le_bytes([h[2], h[3]]));
         }
         UDP => {
@@ -383,6 +389,7 @@ fn transport(d: &[u8], p: &mut Parsed) -> Result<(), Malformed> {
                 3 | 4 | 5 | 11 | 12 => L4::IcmpError { kind: h[0], code: h[1] },
                 kind => L4::IcmpOther { kind, code: h[1] },
             };
+            p.message = u16::from_be_bytes([h[0], h[1]]);
             echo_ids(p, [h[4], h[5]]);
         }
         ICMPV6 if p.family == Family::V6 => {
@@ -393,6 +400,7 @@ fn transport(d: &[u8], p: &mut Parsed) -> Result<(), Malformed> {
                 kind @ 0..128 => L4::IcmpError { kind, code: h[1] },
                 kind => L4::IcmpOther { kind, code: h[1] },
             };
+            p.message = u16::from_be_bytes([h[0], h[1]]);
             echo_ids(p, [h[4], h[5]]);
         }
         _ => {}
@@ -425,6 +433,7 @@ impl Parsed {
         ip_len: 0,
         sport: 0,
         dport: 0,
+        message: 0,
         addrs4: 0,
     };
 

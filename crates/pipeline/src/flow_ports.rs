@@ -1,4 +1,4 @@
-//! Protocol and ports of a datagram, which its later fragments do not carry.
+//! Protocol, ports and message of a datagram, which its later fragments do not carry.
 
 use sag_packet::Parsed;
 
@@ -11,16 +11,18 @@ pub struct FlowPorts {
     pub sport: u16,
     /// Destination port in host order.
     pub dport: u16,
+    /// TCP flags or ICMP message ([`Parsed::message`]).
+    pub message: u16,
 }
 
 impl FlowPorts {
     /// Of a parsed packet.
     pub fn of(p: &Parsed) -> FlowPorts {
-        FlowPorts { proto: p.proto, sport: p.sport, dport: p.dport }
+        FlowPorts { proto: p.proto, sport: p.sport, dport: p.dport, message: p.message }
     }
 
-    /// Gives protocol and ports to a fragment that does not carry them.
+    /// Gives protocol, ports and message to a fragment that does not carry them.
     pub fn give(self, p: &mut Parsed) {
-        (p.proto, p.sport, p.dport) = (self.proto, self.sport, self.dport);
+        (p.proto, p.sport, p.dport, p.message) = (self.proto, self.sport, self.dport, self.message);
     }
 }

@@ -4,11 +4,19 @@
 //! rules see the branch's own addresses. `out` is from the branch, `in` to it; type `LAN` is traffic
 //! between LAN and overlay or leased line, type `WAN` between LAN and Internet. Traffic that does
 //! not cross the LAN's border is not checked.
+//!
+//! The rules judge the packet that opens a session. Later packets of the session pass with it, but for those that a
+//! drop rule names by their header (DSCP, TCP flags, ICMP message): [`AclSet::check_packet`].
+
+mod list;
+
+pub use list::{Judged, RuleList};
 
 use crate::ids::RuleSlot;
-use sag_acl::{Addr, Classifier, Key, Rule};
+use sag_acl::{Addr, Key};
 use sag_model::Zone;
-use sag_packet::proto::{TCP, UDP};
+use sag_packet::proto::{ICMP, ICMPV6, TCP, UDP};
+use sag_packet::{Family, Parsed};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -73,55 +81,6 @@ pub struct Verdict {
     pub slot: u32,
 }
 
-/// One class's rules in both families, compiled.
-#[derive(Debug)]
-pub struct RuleList {
-    v4: Classifier<u32>,
-    v6: Classifier<u128>,
-    verdicts4: Vec<Verdict>,
-    verdicts6: Vec<Verdict>,
-}
-
-impl RuleList {
-    /// Compiles rules given in the order in which they are tried.
-    pub fn build(v4: &[(Rule<u32>, Verdict)], v6: &[(Rule<u128>, Verdict)]) -> RuleList {
-        let rules4: Vec<_> = v4.iter().map(|r| r.0).collect();
-        let rules6: Vec<_> = v6.iter().map(|r| r.0).collect();
-        RuleList {
-            v4: Classifier::build(&rules4),
-            v6: Classifier::build(&rules6),
-            verdicts4: v4.iter().map(|r| r.1.clone()).collect(),
-            verdicts6: v6.iter().map(|r| r.1.clone()).collect(),
-        }
-    }
-
-    /// The first rule that matches.
-    #[inline]
-    pub fn lookup(&self, t: &Tuple) -> Option<&Verdict> {
-        match (t.src, t.dst) {
-            (IpAddr::V4(s), IpAddr::V4(d)) => {
-                let key = t.acl_key(s.to_bits(), d.to_bits());
-                self.v4.classify(&key).and_then(|i| self.verdicts4.get(i as usize))
-            }
-            (IpAddr::V6(s), IpAddr::V6(d)) => {
-                let key = t.acl_key(s.to_bits(), d.to_bits());
-                self.v6.classify(&key).and_then(|i| self.verdicts6.get(i as usize))
-            }
-            _ => None,
-        }
-    }
-
-    /// Rules of both families.
-    pub fn rules(&self) -> usize {
-        self.verdicts4.len() + self.verdicts6.len()
-    }
-
-    /// Bytes of the compiled rules.
-    pub fn memory(&self) -> usize {
-        self.v4.memory() + self.v6.memory()
-    }
-}
-
 /// The five-tuple that rules are about, in host order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {
@@ -140,11 +99,38 @@ pub struct Tuple {
 impl Tuple {
     /// Ports count for the protocols whose ports the parser reads.
     #[inline]
-    fn acl_key<A: Addr>(&self, src: A, dst: A) -> Key<A> {
-        match self.proto {
+    fn acl_key<A: Addr>(&self, src: A, dst: A, header: Header) -> Key<A> {
+        let key = match self.proto {
             TCP | UDP => Key::new(self.proto, src, dst, self.sport, self.dport),
             other => Key::without_ports(other, src, dst),
+        };
+        let [kind, code] = header.message.to_be_bytes();
+        let key = key.with_dscp(header.dscp);
+        match self.proto {
+            TCP => key.with_tcp_flags(code),
+            ICMP | ICMPV6 if header.has_icmp => key.with_icmp(kind, code),
+            _ => key,
         }
+    }
+}
+
+/// What rules look at beyond the five-tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Header {
+    /// Code point, 0 to 63.
+    pub dscp: u8,
+    /// TCP flags or ICMP message ([`Parsed::message`]).
+    pub message: u16,
+    /// The packet is one of the ICMP of its IP version.
+    pub has_icmp: bool,
+}
+
+impl Header {
+    /// Of a parsed packet.
+    #[inline]
+    pub fn of(p: &Parsed) -> Header {
+        let icmp = if p.family == Family::V4 { ICMP } else { ICMPV6 };
+        Header { dscp: p.tos >> 2, message: p.message, has_icmp: p.proto == icmp }
     }
 }
 
@@ -194,18 +180,57 @@ impl AclSet {
         self.stats(slot).map(|s| s.name.as_str())
     }
 
-    /// The verdict on a packet from one zone to another.
+    /// The rules for packets from one zone to another; `None`: these are not judged.
     #[inline]
-    pub fn check(&self, from: Zone, to: Zone, tuple: &Tuple) -> AclVerdict {
-        let Some(class) = Class::of(from, to) else { return AclVerdict::Accept { slot: None } };
-        if !self.bound {
-            return AclVerdict::Accept { slot: None };
+    fn list(&self, from: Zone, to: Zone) -> Option<Option<&RuleList>> {
+        let class = Class::of(from, to).filter(|_| self.bound)?;
+        Some(self.lists[class as usize].as_deref())
+    }
+
+    /// The verdict on a packet that opens a session, from one zone to another.
+    #[inline]
+    pub fn check(&self, from: Zone, to: Zone, tuple: &Tuple, header: Header) -> (AclVerdict, Judged) {
+        let Some(list) = self.list(from, to) else { return (PASSES, Judged::FLOW) };
+        let (found, judged) = list.map_or((None, Judged::FLOW), |l| l.judge(tuple, header));
+        (self.verdict(found), judged)
+    }
+
+    /// The verdict on a session that exists, by the five-tuple of its first packet. Accepting rules hold if any packet of
+    /// the five-tuple could match: what the first one's header was, nobody knows any more, and whoever sent it could have
+    /// written another one.
+    #[inline]
+    pub fn check_session(&self, from: Zone, to: Zone, tuple: &Tuple) -> AclVerdict {
+        match self.list(from, to) {
+            None => PASSES,
+            Some(list) => self.verdict(list.and_then(|l| l.lookup_session(tuple))),
         }
-        match self.lists[class as usize].as_ref().and_then(|l| l.lookup(tuple)) {
+    }
+
+    /// The rule that drops a packet of an admitted session for its header, and whether packets of its flow have to be
+    /// asked about one by one.
+    #[inline]
+    pub fn check_packet(
+        &self,
+        from: Zone,
+        to: Zone,
+        tuple: impl FnOnce() -> Tuple,
+        header: Header,
+    ) -> (Option<RuleSlot>, bool) {
+        match self.list(from, to).flatten().filter(|l| l.drops_by_header()) {
+            None => (None, false),
+            Some(list) => list.check_packet(&tuple(), header),
+        }
+    }
+
+    fn verdict(&self, found: Option<&Verdict>) -> AclVerdict {
+        match found {
             Some(v) if v.accept => AclVerdict::Accept { slot: Some(RuleSlot(v.slot)) },
             Some(v) => AclVerdict::Deny { slot: Some(RuleSlot(v.slot)) },
-            None if self.default_accept => AclVerdict::Accept { slot: None },
+            None if self.default_accept => PASSES,
             None => AclVerdict::Deny { slot: None },
         }
     }
 }
+
+/// No list applies.
+const PASSES: AclVerdict = AclVerdict::Accept { slot: None };

@@ -1,8 +1,9 @@
 //! ACLs in a few words.
 
 use ipnet::IpNet;
+use sag_acl::{HeaderMatch, IcmpMatch, Rule, TcpFlags};
 use sag_compile::{FamilyRule, compile_tuple};
-use sag_model::config::{FiveTuple, PortRange};
+use sag_model::config::{FiveTuple, PortRange, tcp_flags};
 use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,8 +23,9 @@ impl Acl {
         Acl { default_accept, ..Acl::default() }
     }
 
-    /// Adds a rule: `proto|* source/len|* dest/len|* source ports lo-hi|* dest ports lo-hi|*`. The
-    /// text is also the name of its counters.
+    /// Adds a rule: `proto|* source/len|* dest/len|* source ports lo-hi|* dest ports lo-hi|*`, and what else of the header
+    /// must match: `dscp=N`, `flags=syn/syn,ack`, `icmp=TYPE` or `icmp=TYPE/CODE`. The text is also the name of its
+    /// counters.
     pub fn rule(mut self, class: Class, accept: bool, text: &str) -> Acl {
         self.rules.push((class, text.to_owned(), accept));
         self
@@ -57,10 +59,15 @@ impl Acl {
                 .entry(text.clone())
                 .or_insert_with(|| (next, Arc::new(RuleStats { name, ..RuleStats::default() })));
             let verdict = Verdict { accept: *accept, slot: *slot };
+            let header = header(text);
             for tuple in tuples(text) {
                 match compile_tuple(&tuple).expect("addresses of one family") {
-                    FamilyRule::V4(rule) => v4[*class as usize].push((rule, verdict.clone())),
-                    FamilyRule::V6(rule) => v6[*class as usize].push((rule, verdict.clone())),
+                    FamilyRule::V4(rule) => {
+                        v4[*class as usize].push((Rule { header, ..rule }, verdict.clone()));
+                    }
+                    FamilyRule::V6(rule) => {
+                        v6[*class as usize].push((Rule { header, ..rule }, verdict.clone()));
+                    }
                 }
             }
         }
@@ -71,10 +78,31 @@ impl Acl {
     }
 }
 
+/// What a rule of text asks of the header beyond the five-tuple.
+fn header(text: &str) -> HeaderMatch {
+    text.split_whitespace().skip(5).fold(HeaderMatch::ANY, |header, field| {
+        let number = |text: &str| text.parse().expect("a number");
+        match field.split_once('=') {
+            Some(("dscp", n)) => HeaderMatch { dscp: Some(number(n)), ..header },
+            Some(("icmp", n)) => {
+                let (kind, code) =
+                    n.split_once('/').map_or((n, None), |(kind, code)| (kind, Some(number(code))));
+                HeaderMatch { icmp: Some(IcmpMatch { kind: number(kind), code }), ..header }
+            }
+            Some(("flags", n)) => {
+                let (set, mask) = n.split_once('/').expect("a slash");
+                let flags = |list| tcp_flags(list).expect("flags");
+                HeaderMatch { tcp_flags: Some(TcpFlags { mask: flags(mask), set: flags(set) }), ..header }
+            }
+            _ => panic!("no field of a header: {field}"),
+        }
+    })
+}
+
 /// What a rule of text matches: one tuple for each address family that it is about.
 fn tuples(text: &str) -> Vec<FiveTuple> {
     let f: Vec<&str> = text.split_whitespace().collect();
-    let [protocol, source, dest, source_ports, dest_ports] = f[..] else { panic!("five fields: {text}") };
+    let [protocol, source, dest, source_ports, dest_ports, ..] = f[..] else { panic!("five fields: {text}") };
     let ports = |s: &str| match s.split_once('-') {
         None => PortRange::ANY,
         Some((first, last)) => {

@@ -51,7 +51,7 @@ fn row(r: &AclRule) -> [Cell; 10] {
         r.id.as_str().into(),
         format!("{} {}", r.kind, r.direction).into(),
         policy,
-        r.ip_protocol.as_str().into(),
+        format!("{} {}", r.ip_protocol, r.header).trim_end().into(),
         side(&r.source_cidr, &r.source_port_range).into(),
         side(&r.dest_cidr, &r.dest_port_range).into(),
         count(r.hits).into(),

@@ -16,7 +16,8 @@ use region::{Area, Region};
 /// The kind of a finding. Rules are named by their index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It restricts a port and names a protocol without ports, so it matches nothing.
+    /// It restricts a port and names a protocol without ports, or asks for the header of another protocol, so it
+    /// matches nothing.
     Unmatchable,
     /// Earlier rules match every packet that it matches.
     Shadowed {

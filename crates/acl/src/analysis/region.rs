@@ -1,20 +1,23 @@
 //! Sets of packets as lists of boxes.
 //!
 //! The fifth side of a box is the class of packets: the protocol of packets without ports, and above
-//! those the four protocols with ports. A rule is one box or, if it names a protocol with ports but
+//! those the four protocols with ports. The sixth is the DSCP; the others are the TCP flags, one side a flag. Of ICMP,
+//! type and code stand in place of the ports. A rule is one box or, if it names a protocol with ports but
 //! restricts none, two: packets whose ports are not to be seen are apart.
 
 use crate::addr::Addr;
 use crate::rule::{Key, Prefix, Rule};
 
-const SIDES: usize = 5;
+const DSCP: usize = 5;
+const FLAGS: usize = 6;
+const SIDES: usize = FLAGS + 8;
 
 /// Class of packets with ports, by its place after the 256 classes without.
 const WITH_PORTS: [u8; 4] = [6, 17, 132, 136];
 const FIRST_WITH_PORTS: u128 = 256;
 const LAST_CLASS: u128 = FIRST_WITH_PORTS + WITH_PORTS.len() as u128 - 1;
 
-/// Source, destination, source port, destination port, class; from and to, both included.
+/// Source, destination, source port, destination port, class, DSCP, TCP flags; from and to, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area<A> {
     sides: [(u128, u128); SIDES],
@@ -23,13 +26,22 @@ pub struct Area<A> {
 
 impl<A: Addr> Area<A> {
     fn new(rule: &Rule<A>, classes: (u128, u128)) -> Self {
-        let sides = [
-            (rule.src.first().to_u128(), rule.src.last().to_u128()),
-            (rule.dst.first().to_u128(), rule.dst.last().to_u128()),
-            (rule.sport.lo().into(), rule.sport.hi().into()),
-            (rule.dport.lo().into(), rule.dport.hi().into()),
-            classes,
-        ];
+        let mut sides = [(0, 1); SIDES];
+        sides[0] = (rule.src.first().to_u128(), rule.src.last().to_u128());
+        sides[1] = (rule.dst.first().to_u128(), rule.dst.last().to_u128());
+        for (side, ports) in sides[2..].iter_mut().zip(rule.port_words()) {
+            *side = (ports.lo().into(), ports.hi().into());
+        }
+        sides[4] = classes;
+        sides[DSCP] = rule.header.dscp.map_or((0, 63), |d| (d.into(), d.into()));
+        if let Some(flags) = rule.header.tcp_flags {
+            for (bit, side) in sides[FLAGS..].iter_mut().enumerate() {
+                let set = u128::from(flags.set >> bit & 1);
+                if flags.mask >> bit & 1 != 0 {
+                    *side = (set, set);
+                }
+            }
+        }
         Area { sides, family: std::marker::PhantomData }
     }
 
@@ -73,15 +85,21 @@ impl<A: Addr> Area<A> {
 
     /// A packet of the box, with ports if there is one.
     pub fn key(&self) -> Key<A> {
-        let [src, dst, sport, dport, classes] = self.sides;
+        let [src, dst, sport, dport, classes, dscp, flags @ ..] = self.sides;
         let (src, dst) = (A::from_u128(src.0), A::from_u128(dst.0));
-        match classes.1.checked_sub(FIRST_WITH_PORTS) {
+        let flags = flags.iter().rev().fold(0, |bits, side| bits << 1 | side.0 as u8);
+        let key = match classes.1.checked_sub(FIRST_WITH_PORTS) {
             Some(last) => {
                 let first = classes.0.saturating_sub(FIRST_WITH_PORTS);
                 let proto = WITH_PORTS[first.min(last) as usize % WITH_PORTS.len()];
                 Key::new(proto, src, dst, sport.0 as u16, dport.0 as u16)
             }
             None => Key::without_ports(classes.0 as u8, src, dst),
+        };
+        let key = key.with_dscp(dscp.0 as u8).with_tcp_flags(flags);
+        match (u8::try_from(sport.0), u8::try_from(dport.0)) {
+            (Ok(kind), Ok(code)) => key.with_icmp(kind, code),
+            _ => key,
         }
     }
 }
@@ -93,6 +111,7 @@ fn areas<A: Addr>(rule: &Rule<A>) -> impl Iterator<Item = Area<A>> + use<A> {
         Some((FIRST_WITH_PORTS + at as u128, FIRST_WITH_PORTS + at as u128))
     };
     let classes = match (rule.proto, rule.needs_ports()) {
+        _ if rule.is_unmatchable() => [None, None],
         (None, true) => [Some((FIRST_WITH_PORTS, LAST_CLASS)), None],
         (None, false) => [Some((0, LAST_CLASS)), None],
         (Some(p), true) => [with_ports(p), None],

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::generate::{self, FromV4, Style};
-use crate::rule::{PortRange, Prefix, linear};
+use crate::rule::{HeaderMatch, IcmpMatch, PortRange, Prefix, TcpFlags, linear};
 
 type Policy<A> = Vec<(Rule<A>, bool)>;
 
@@ -81,7 +81,33 @@ fn every_kind_of_packet(rules: &[Rule<u32>]) -> Vec<Key<u32>> {
             }
         }
     }
+    // What the rules ask of the header, and what they do not.
+    let asked = |of: fn(&HeaderMatch) -> bool| rules.iter().any(|r| of(&r.header));
+    type Way = fn(Key<u32>) -> Key<u32>;
+    let mut each = |of: fn(&HeaderMatch) -> bool, ways: &[Way]| {
+        if asked(of) {
+            keys = keys.iter().flat_map(|k| ways.iter().map(|way| way(*k))).collect();
+        }
+    };
+    each(|h| h.dscp.is_some(), &[|k| k, |k| k.with_dscp(1)]);
+    let flags: [Way; 4] =
+        [|k| k, |k| k.with_tcp_flags(2), |k| k.with_tcp_flags(0x10), |k| k.with_tcp_flags(0x12)];
+    each(|h| h.tcp_flags.is_some(), &flags);
+    each(|h| h.icmp.is_some(), &[|k| k, |k| k.with_icmp(8, 0), |k| k.with_icmp(8, 1), |k| k.with_icmp(9, 1)]);
     keys
+}
+
+fn small_header() -> impl Strategy<Value = HeaderMatch> {
+    let flags = |mask, set| HeaderMatch { tcp_flags: Some(TcpFlags { mask, set }), ..HeaderMatch::ANY };
+    let icmp = |code| HeaderMatch { icmp: Some(IcmpMatch { kind: 8, code }), ..HeaderMatch::ANY };
+    prop_oneof![
+        6 => Just(HeaderMatch::ANY),
+        1 => Just(HeaderMatch { dscp: Some(1), ..HeaderMatch::ANY }),
+        1 => Just(flags(0x12, 0x02)),
+        1 => Just(flags(0x10, 0x10)),
+        1 => Just(icmp(None)),
+        1 => Just(icmp(Some(1))),
+    ]
 }
 
 fn small_policy() -> impl Strategy<Value = Policy<u32>> {
@@ -100,8 +126,8 @@ fn small_policy() -> impl Strategy<Value = Policy<u32>> {
         ]
     };
     let proto = prop_oneof![3 => Just(None), 3 => Just(Some(6u8)), 1 => Just(Some(17)), 1 => Just(Some(1))];
-    let rule = (proto, prefix(), prefix(), ports(), ports())
-        .prop_map(|(proto, src, dst, sport, dport)| Rule { proto, src, dst, sport, dport });
+    let rule = (proto, prefix(), prefix(), ports(), ports(), small_header())
+        .prop_map(|(proto, src, dst, sport, dport, header)| Rule { proto, src, dst, sport, dport, header });
     prop::collection::vec((rule, any::<bool>()), 1..7)
 }
 

@@ -56,7 +56,7 @@ impl Span {
 }
 
 /// The rule as one range a word. It holds every key that the rule matches; of the others only
-/// packets without ports, which `Rule::needs_ports` decides.
+/// packets that `Rule::header_test` tells apart: those without ports, of another DSCP, with other TCP flags.
 pub fn spans<A: Addr>(rule: &Rule<A>) -> [Span; MAX_DIMS] {
     let mut out = [Span { lo: 0, hi: 0 }; MAX_DIMS];
     let words = addr_words::<A>();
@@ -70,8 +70,9 @@ pub fn spans<A: Addr>(rule: &Rule<A>) -> [Span; MAX_DIMS] {
     address(&rule.src, 0);
     address(&rule.dst, words);
     let ports = sport_dim::<A>();
-    out[ports] = Span { lo: rule.sport.lo().into(), hi: rule.sport.hi().into() };
-    out[ports + 1] = Span { lo: rule.dport.lo().into(), hi: rule.dport.hi().into() };
+    for (word, range) in out[ports..].iter_mut().zip(rule.port_words()) {
+        *word = Span { lo: range.lo().into(), hi: range.hi().into() };
+    }
     out[ports + 2] = match rule.proto {
         Some(p) => Span { lo: p.into(), hi: p.into() },
         None => Span { lo: 0, hi: 255 },

@@ -129,13 +129,15 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
         let hull = cell.hull();
         // Two windows of one word can each touch a range that misses them together.
         ids.retain(|&id| self.spans[id as usize][..n].iter().zip(&hull).all(|(a, b)| a.meets(*b)));
-        // Packets without ports are outside the reach of a rule that needs ports, though their
-        // ports of 0 may be inside its ranges.
-        let covers = |a: u32, b: &[Span; MAX_DIMS], b_needs_ports: bool| {
-            (b_needs_ports || !self.rule(a).needs_ports())
+        // The ranges do not say all: packets without ports are outside the reach of a rule that needs ports, though
+        // their ports of 0 may be inside its ranges. `b_test`: what the header of every packet in `b` passes.
+        let covers = |a: u32, b: &[Span; MAX_DIMS], b_test: (u16, u16)| {
+            let (mask, value) = self.rule(a).header_test();
+            mask & !b_test.0 == 0
+                && b_test.1 & mask == value
                 && self.spans[a as usize][..n].iter().zip(b).all(|(a, b)| a.covers(*b))
         };
-        if let Some(at) = ids.iter().position(|&id| covers(id, &hull, false)) {
+        if let Some(at) = ids.iter().position(|&id| covers(id, &hull, (0, 0))) {
             ids.truncate(at + 1);
         }
         if ids.len() > HIDDEN_MAX {
@@ -148,8 +150,8 @@ impl<'a, A: AddrFamily> Builder<'a, A> {
             for d in 0..n {
                 inside[d] = inside[d].clip(hull[d]);
             }
-            let needs_ports = self.rule(id).needs_ports();
-            if !ids[..count].iter().any(|&earlier| covers(earlier, &inside, needs_ports)) {
+            let test = self.rule(id).header_test();
+            if !ids[..count].iter().any(|&earlier| covers(earlier, &inside, test)) {
                 ids[count] = id;
                 count += 1;
             }

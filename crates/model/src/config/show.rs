@@ -12,6 +12,7 @@ use super::schema::{SECRET_MASK, Text};
 use super::scope::Opt;
 use super::types::{
     CarLimit, DnatService, Encap, FiveTuple, FragmentAt, Keying, LimitType, PortRange, RouteTarget, Secret,
+    icmp_code_name, icmp_type_name,
 };
 use super::value::{ICMP, protocol_name, to_hex};
 use crate::ids::PortIdx;
@@ -142,6 +143,11 @@ fn acl_rule(r: &AclRule) -> RawAclRule {
         dest_cidr: text(r.tuple.dest),
         source_port_range: text(r.tuple.source_ports),
         dest_port_range: text(r.tuple.dest_ports),
+        icmp_type: r.icmp.and_then(|m| at(Text(icmp_type_name(m.kind, r.tuple.is_ipv6())))),
+        icmp_code: r
+            .icmp
+            .and_then(|m| Some(icmp_code_name(m.code?, m.kind, r.tuple.is_ipv6())))
+            .and_then(|name| at(Text(name))),
         ..r.raw_keys()
     }
 }

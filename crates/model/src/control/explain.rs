@@ -32,6 +32,15 @@ pub struct ExplainQuery {
     /// Absent: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dscp: Option<Dscp>,
+    /// Of a TCP segment; absent: ACK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_flags: Option<u8>,
+    /// Of an ICMP or ICMPv6 message; absent: an echo request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u8>,
+    /// Of an ICMP or ICMPv6 message; absent: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u8>,
 }
 
 /// Answer to `explain`.

@@ -355,6 +355,9 @@ pub struct AclRule {
     pub source_port_range: String,
     /// As in the configuration.
     pub dest_port_range: String,
+    /// What else of the header must match, such as `syn / syn,ack` or `echo-request dscp EF`; empty: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub header: String,
     /// As in the configuration.
     pub priority: u32,
     /// Packets that matched.

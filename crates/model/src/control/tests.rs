@@ -30,6 +30,9 @@ fn every_request_survives_the_wire() {
         length: Some(1400),
         ttl: None,
         dscp: Dscp::new(46),
+        tcp_flags: Some(2),
+        icmp_type: None,
+        icmp_code: Some(3),
     };
     let query = SessionQuery { filter: filter(), sort: SessionSort::Idle, limit: Some(7), count: true };
     let rekey = TunnelRekey {

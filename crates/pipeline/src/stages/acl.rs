@@ -1,9 +1,10 @@
-//! The ACL stage: the rules decide once for a session, and again when they have changed.
+//! The ACL stage: the rules decide once for a session, and again when they have changed. Packets of a session that a drop
+//! rule names by their header are dropped all the same.
 
-use super::decision::{Draft, drop_packet};
+use super::decision::Draft;
 use super::{Disposition, Known, PacketContext, Stage, Tracer};
 use crate::ids::RuleSlot;
-use crate::policy::{AclVerdict, Tuple};
+use crate::policy::{AclVerdict, Header, Judged, Tuple};
 use crate::snapshot::Snapshot;
 use sag_model::DropReason;
 use sag_packet::L4;
@@ -21,24 +22,23 @@ pub(super) fn acl<T: Tracer>(
         Some(zone) if zone != draft.zone => Known::New,
         _ => ctx.session,
     };
-    let verdict = match session {
+    let (verdict, judged) = match session {
         Known::Established | Known::Related => {
+            by_header(snap, ctx, draft, trace)?;
             trace.step(Stage::Acl, || "passed with its session".into());
             return Ok(());
         }
-        Known::Revalidate { initiator, from, to } => snap.acl.check(from, to, &initiator),
-        Known::New => {
-            let (sport, dport) = match ctx.p.l4 {
-                L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
-                _ => ctx.p.ports(),
-            };
-            let dport = draft.dnat.map_or(dport, |d| d.to.port);
-            let tuple = Tuple { proto: ctx.p.proto, src: draft.src, dst: draft.dst, sport, dport };
-            snap.acl.check(ctx.zone, draft.zone, &tuple)
+        Known::Revalidate { initiator, from, to } => {
+            (snap.acl.check_session(from, to, &initiator), Judged::FLOW)
         }
+        Known::New => snap.acl.check(ctx.zone, draft.zone, &tuple(ctx, draft), Header::of(ctx.p)),
     };
     match verdict {
         AclVerdict::Accept { slot } => {
+            match session {
+                Known::Revalidate { .. } => by_header(snap, ctx, draft, trace)?,
+                _ => draft.watched = judged.watched,
+            }
             trace.step(Stage::Acl, || match slot {
                 Some(s) => format!("accepted by {}", rule_name(snap, s)),
                 None => "no rule matched: accepted".into(),
@@ -48,13 +48,48 @@ pub(super) fn acl<T: Tracer>(
         }
         AclVerdict::Deny { slot: Some(s) } => {
             trace.step(Stage::Acl, || format!("denied by {}", rule_name(snap, s)));
-            Err(Disposition::Drop { reason: DropReason::AclDenied, icmp: None, rule: Some(s) })
+            Err(denied(s, !judged.flow))
         }
         AclVerdict::Deny { slot: None } => {
             trace.step(Stage::Acl, || "no rule matched: denied".into());
-            Err(drop_packet(DropReason::AclDefaultDenied, None))
+            let (reason, alone) = (DropReason::AclDefaultDenied, !judged.flow);
+            Err(Disposition::Drop { reason, icmp: None, rule: None, alone })
         }
     }
+}
+
+/// A packet of an admitted session, or an error about one: dropped if the rules name it by its header. Answers pass with
+/// their session.
+#[inline(always)]
+fn by_header<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    if ctx.reply && snap.options.acl_stateful {
+        return Ok(());
+    }
+    let (rule, watched) =
+        snap.acl.check_packet(ctx.zone, draft.zone, || tuple(ctx, draft), Header::of(ctx.p));
+    draft.watched = watched;
+    let Some(rule) = rule else { return Ok(()) };
+    trace.step(Stage::Acl, || format!("of an admitted session, but denied by {}", rule_name(snap, rule)));
+    Err(denied(rule, true))
+}
+
+/// The five-tuple that rules see.
+fn tuple(ctx: &PacketContext<'_>, draft: &Draft) -> Tuple {
+    let (sport, dport) = match ctx.p.l4 {
+        L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
+        _ => ctx.p.ports(),
+    };
+    let dport = ctx.to_port.or(draft.dnat.map(|d| d.to.port)).unwrap_or(dport);
+    Tuple { proto: ctx.p.proto, src: draft.src, dst: draft.dst, sport, dport }
+}
+
+fn denied(rule: RuleSlot, alone: bool) -> Disposition {
+    Disposition::Drop { reason: DropReason::AclDenied, icmp: None, rule: Some(rule), alone }
 }
 
 fn rule_name(snap: &Snapshot, slot: RuleSlot) -> String {

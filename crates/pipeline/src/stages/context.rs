@@ -30,6 +30,8 @@ pub struct PacketContext<'f> {
     pub hash: u64,
     /// What an existing session says, if there is one.
     pub session: Known,
+    /// It goes in the reverse direction of that session.
+    pub reply: bool,
     /// An ICMP error about a session that comes in where packets of the session do.
     pub on_path: bool,
     /// A TCP reset whose numbers cannot be those of its connection.

@@ -34,6 +34,8 @@ pub struct ForwardDecision {
     pub snat: Option<Snat>,
     /// The meter group that it passes.
     pub meters: Option<MeterGroupNo>,
+    /// A worker has to look at every packet of the flow, since a rule drops some of them for their header.
+    pub watched: bool,
 }
 
 /// How a packet is cut to size.
@@ -71,6 +73,8 @@ pub enum Disposition {
         icmp: Option<IcmpError>,
         /// Slot of the rule that denied it.
         rule: Option<RuleSlot>,
+        /// It is for what is in its header: other packets of its flow may pass.
+        alone: bool,
     },
     /// The translation of its session is not the one that the configuration asks for any more: the session ends, and
     /// the packet is evaluated as a first one.
@@ -106,7 +110,7 @@ impl fmt::Display for Disposition {
 }
 
 pub(super) const fn drop_packet(reason: DropReason, icmp: Option<IcmpError>) -> Disposition {
-    Disposition::Drop { reason, icmp, rule: None }
+    Disposition::Drop { reason, icmp, rule: None, alone: false }
 }
 
 /// A decision in the making. Each field names the stage that writes it; later stages read it.
@@ -130,6 +134,8 @@ pub(super) struct Draft {
     pub link_up: bool,
     /// Acl.
     pub rule: Option<RuleSlot>,
+    /// Acl.
+    pub watched: bool,
     /// Qos.
     pub meters: Option<MeterGroupNo>,
     /// Snat.
@@ -154,6 +160,7 @@ impl Draft {
             zone: ctx.zone,
             link_up: false,
             rule: None,
+            watched: false,
             meters: None,
             snat: None,
             fragmentation: Fragmentation::NotNeeded,
@@ -170,6 +177,7 @@ impl Draft {
             to: self.egress.to,
             nexthop: self.nexthop,
             rule: self.rule,
+            watched: self.watched,
             mtu: self.egress.mtu,
             fragmentation: self.fragmentation,
             dnat: self.dnat,

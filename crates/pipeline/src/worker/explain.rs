@@ -42,7 +42,7 @@ fn encap(snap: &Snapshot, d: &ForwardDecision, steps: &mut Steps) {
 }
 
 fn dropped_at_parse(reason: DropReason, steps: &mut Steps) -> Explained {
-    let dropped = Disposition::Drop { reason, icmp: None, rule: None };
+    let dropped = Disposition::Drop { reason, icmp: None, rule: None, alone: false };
     steps.stopped(Stage::Parse, &dropped);
     Explained::Stopped(dropped)
 }

@@ -34,7 +34,7 @@ use sag_model::flow::{
 use sag_model::ids::Zone;
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
-use sag_packet::proto::{TCP_FIN, TCP_RST, TCP_SYN};
+use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::{self, FrameMut};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -331,7 +331,7 @@ impl Pipeline {
             && r.ingress() == s.ingress_id()
             && s.p.ttl > 1
             && s.p.fragment == Fragment::Whole
-            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0)
+            && !matches!(s.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK) != TCP_ACK)
             && !matches!(s.p.l4, L4::IcmpError { .. });
         if !plain {
             return false;

@@ -98,9 +98,9 @@ impl Pipeline {
                 }
                 self.hold::<R>(env, s, f.bytes(), (port, to), since)
             }
-            Err(Disposition::Drop { reason, icmp, rule }) => {
+            Err(Disposition::Drop { reason, icmp, rule, alone }) => {
                 hit(snap, rule, s, now);
-                let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied);
+                let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied) && !alone;
                 if let (true, Known::Revalidate { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
                 }
@@ -208,6 +208,7 @@ impl Pipeline {
             zone: s.zone,
             hash: s.hash,
             session: known,
+            reply: related.is_none() && s.found.is_some_and(|no| no.direction() == 1),
             on_path: related.is_some_and(|no| {
                 let ingress = table.record(no).ingress();
                 ingress == s.ingress_id() || ingress == IngressId::NONE
@@ -363,7 +364,7 @@ impl Pipeline {
     /// tunnel's own record tells it; here the flow's record answers all the same.
     fn is_for_workers(decision: &ForwardDecision, nh: &NextHop) -> bool {
         // The record knows the next hop's MTU only: a smaller one of the route is checked here.
-        decision.tunnel.is_none() && decision.mtu < nh.mtu
+        decision.watched || decision.tunnel.is_none() && decision.mtu < nh.mtu
     }
 
     /// A packet of an existing session whose record did not answer for it.

@@ -378,3 +378,169 @@ fn rerouted_across_another_border() {
     let spoofed = Outcome::Drop(DropReason::ReversePath);
     assert_eq!(rig.send(&answer.into_port(WAN)), spoofed, "it lives behind the line now");
 }
+
+const SYN_ONLY: &str = "6 * * * * flags=syn/syn,ack";
+
+fn tcp(dport: u16, flags: u8) -> Pkt {
+    Pkt::tcp(LAN_HOST, WAN_HOST, 1000, dport, flags)
+}
+
+const V6: [&str; 2] = ["2001:db8:1::10", "2001:db8:ffff::7"];
+
+/// Both families of what the tests of headers send.
+fn both(of: impl Fn(&str, &str) -> Pkt) -> [Pkt; 2] {
+    [of(LAN_HOST, WAN_HOST), of(V6[0], V6[1])]
+}
+
+#[test]
+fn tcp_flags_of_the_packet_that_opens_a_session() {
+    let mut rig = with(Acl::new(false).rule(Class::OutWan, true, SYN_ONLY));
+    for (port, flags) in [(1, TCP_ACK), (2, TCP_SYN | TCP_ACK), (3, 0), (4, TCP_FIN | TCP_ACK)] {
+        assert_eq!(rig.send(&tcp(port, flags)), DEFAULT, "{flags:#x}");
+    }
+    for syn in both(|a, b| Pkt::tcp(a, b, 1000, 80, TCP_SYN)) {
+        assert!(rig.send(&syn).is_tx());
+        // Later packets pass with the session, whatever their flags.
+        for flags in [TCP_ACK, TCP_ACK | 0x08, TCP_FIN | TCP_ACK] {
+            let (src, dst) = (syn.src.to_string(), syn.dst.to_string());
+            assert!(rig.send(&Pkt::tcp(&src, &dst, 1000, 80, flags)).is_tx(), "{flags:#x}");
+        }
+    }
+    rig.wait(Duration::from_millis(50));
+    assert_eq!(rig.net.acl.hits(SYN_ONLY).0, 8);
+}
+
+#[test]
+fn a_refused_packet_does_not_speak_for_others_of_its_flow() {
+    for (rule, bad, good) in [
+        ("6 * * * * flags=fin,psh,urg/all", tcp(80, 0x29), tcp(80, TCP_SYN)),
+        ("* * * * * dscp=8", udp(LAN_HOST, WAN_HOST).tos(8 << 2), udp(LAN_HOST, WAN_HOST)),
+        (
+            "1 * * * * icmp=13",
+            Pkt::icmp(LAN_HOST, WAN_HOST, 13, 0, 7 << 16, &[0; 12]),
+            Pkt::echo(LAN_HOST, WAN_HOST, 7, false),
+        ),
+    ] {
+        let mut rig = with(Acl::new(true).rule(Class::OutWan, false, rule));
+        for _ in 0..4 {
+            assert_eq!(rig.send(&bad), DENIED, "{rule}");
+        }
+        assert!(rig.send(&good).is_tx(), "{rule}: no record of the refused packets is in the way");
+        assert_eq!(rig.send(&bad), DENIED, "{rule}: and none of the session lets them through");
+        assert!(rig.send(&good).is_tx(), "{rule}: which has not ended");
+        assert_eq!(rig.net.acl.hits(rule).0, 5);
+    }
+}
+
+/// A verdict that no header changes is remembered, as before.
+#[test]
+fn a_flow_that_is_refused_whatever_its_header_has_a_record() {
+    let acl = Acl::new(true).rule(Class::OutWan, false, "17 * * * 53-53").rule(
+        Class::OutWan,
+        false,
+        "* * * * * dscp=8",
+    );
+    let mut rig = with(acl);
+    let dns = Pkt::udp(LAN_HOST, WAN_HOST, 1000, 53);
+    for _ in 0..3 {
+        assert_eq!(rig.send(&dns), DENIED);
+    }
+    let denied = |rig: &Rig| rig.pipe.tables.v4.denied();
+    assert_eq!(denied(&rig), 1);
+    let marked = udp(LAN_HOST, WAN_HOST).tos(8 << 2);
+    for _ in 0..3 {
+        assert_eq!(rig.send(&marked), DENIED);
+    }
+    assert_eq!(denied(&rig), 1, "others of this flow may pass");
+}
+
+#[test]
+fn a_drop_rule_names_packets_of_admitted_sessions() {
+    let text = "* * * * * dscp=46";
+    let mut rig = with(Acl::new(true).rule(Class::OutWan, false, text));
+    for plain in both(|a, b| Pkt::udp(a, b, 1000, 2000)) {
+        assert!(rig.send(&plain).is_tx());
+        assert!(rig.send(&plain).is_tx());
+        assert_eq!(rig.send(&plain.clone().tos(46 << 2)), DENIED);
+        // The two bits of ECN are none of the code point's.
+        assert_eq!(rig.send(&plain.clone().tos(46 << 2 | 1)), DENIED);
+        assert!(rig.send(&plain.clone().tos(45 << 2)).is_tx());
+        assert!(rig.send(&plain).is_tx());
+    }
+    // Answers pass with their session, as with any other rule.
+    let mut rig = with(Acl::new(true).rule(Class::InWan, false, text));
+    assert!(rig.send(&udp(LAN_HOST, WAN_HOST)).is_tx());
+    let answer = Pkt::udp(WAN_HOST, LAN_HOST, 2000, 1000).into_port(WAN).tos(46 << 2);
+    assert!(rig.send(&answer).is_tx());
+    assert!(rig.send(&answer).is_tx());
+    assert_eq!(rig.send(&Pkt::udp(WAN_HOST, LAN_HOST, 2001, 1000).into_port(WAN).tos(46 << 2)), DENIED);
+}
+
+#[test]
+fn segments_without_ack_are_judged_in_a_connection_too() {
+    let mut rig = with(Acl::new(true).rule(Class::OutWan, false, "6 * * * * flags=none/fin,syn,rst,ack"));
+    assert!(rig.send(&tcp(80, TCP_SYN)).is_tx());
+    assert!(rig.send(&tcp(80, TCP_ACK)).is_tx());
+    assert_eq!(rig.send(&tcp(80, 0)), DENIED);
+    assert_eq!(rig.send(&tcp(80, 0x28)), DENIED);
+    assert!(rig.send(&tcp(80, TCP_ACK)).is_tx());
+}
+
+#[test]
+fn sessions_outlive_a_change_that_leaves_their_rule() {
+    let marked = "17 * * * * dscp=46";
+    let acl = Acl::new(false).rule(Class::OutWan, true, SYN_ONLY).rule(Class::OutWan, true, marked);
+    let mut rig = with(acl.clone());
+    assert!(rig.send(&tcp(80, TCP_SYN)).is_tx());
+    assert!(rig.send(&udp(LAN_HOST, WAN_HOST).tos(46 << 2)).is_tx());
+    rig.commit(|net| net.acl = acl.rule(Class::InWan, true, ALL));
+    // Whose first packets had the flag and the mark; these have not.
+    assert!(rig.send(&tcp(80, TCP_ACK)).is_tx());
+    assert!(rig.send(&udp(LAN_HOST, WAN_HOST)).is_tx());
+    rig.commit(|net| net.acl = Acl::new(false).rule(Class::OutWan, true, marked));
+    assert_eq!(rig.send(&tcp(80, TCP_ACK)), DEFAULT, "the rule that admitted it is gone");
+    assert!(rig.send(&udp(LAN_HOST, WAN_HOST)).is_tx());
+    rig.commit(|net| net.acl = Acl::new(true).rule(Class::OutWan, false, marked));
+    assert!(rig.send(&udp(LAN_HOST, WAN_HOST)).is_tx(), "dropped packets end no session");
+    assert_eq!(rig.send(&udp(LAN_HOST, WAN_HOST).tos(46 << 2)), DENIED);
+    assert!(rig.send(&udp(LAN_HOST, WAN_HOST)).is_tx());
+}
+
+#[test]
+fn icmp_messages_by_type_and_code() {
+    let ping = "1 * * * * icmp=8";
+    let acl = Acl::new(false)
+        .rule(Class::OutWan, true, ping)
+        .rule(Class::OutWan, true, "58 * * * * icmp=128/0")
+        .rule(Class::OutWan, true, "17 * * * *")
+        .rule(Class::InWan, false, "1 * * * * icmp=3/3");
+    let mut rig = with(acl);
+    for echo in both(|a, b| Pkt::echo(a, b, 9, false)) {
+        assert!(rig.send(&echo).is_tx());
+    }
+    assert!(rig.send(&Pkt::echo(WAN_HOST, LAN_HOST, 9, true).into_port(WAN)).is_tx(), "the answer");
+    assert_eq!(rig.send(&Pkt::icmp(LAN_HOST, WAN_HOST, 13, 0, 1 << 16, &[0; 12])), DEFAULT);
+    assert_eq!(rig.send(&Pkt::icmp(V6[0], V6[1], 128, 1, 1 << 16, b"code")), DEFAULT);
+    // Errors about a session pass with it, unless a rule names them.
+    let datagram = udp(LAN_HOST, WAN_HOST);
+    assert!(rig.send(&datagram).is_tx());
+    let quote = |code: u8| {
+        let quoted = &datagram.clone().ttl(63).build()[14..];
+        Pkt::icmp(WAN_HOST, LAN_HOST, 3, code, 0, quoted).into_port(WAN)
+    };
+    assert!(rig.send(&quote(1)).is_tx());
+    assert_eq!(rig.send(&quote(3)), DENIED);
+}
+
+/// Later fragments are judged as their datagram's first, which alone says what message it is.
+#[test]
+fn fragments_are_judged_by_what_their_first_says() {
+    let mut rig = with(Acl::new(true).rule(Class::OutWan, false, "1 * * * * icmp=8"));
+    let whole = |kind| Pkt::icmp(LAN_HOST, WAN_HOST, kind, 0, 3 << 16, &[7; 1600]);
+    for (kind, passes) in [(8, false), (13, true)] {
+        for (at, len) in [(0, 800), (800, 400), (1200, 408)] {
+            let out = rig.send(&whole(kind).fragment(at, len));
+            assert_eq!(out.is_tx(), passes, "{kind}: {out:?}");
+        }
+    }
+}

@@ -12,8 +12,7 @@ use std::time::Duration;
 const LAN_HOST: &str = "192.168.1.10";
 const WAN_HOST: &str = "198.51.100.7";
 const LINE_HOST: &str = "10.20.3.4";
-const ANY: Rule<u32> =
-    Rule { proto: None, src: Prefix::ANY, dst: Prefix::ANY, sport: PortRange::ANY, dport: PortRange::ANY };
+const ANY: Rule<u32> = Rule::ANY;
 
 fn from_lan() -> Rule<u32> {
     Rule { src: Prefix::new(u32::from_be_bytes([192, 168, 1, 0]), 24).unwrap(), ..ANY }

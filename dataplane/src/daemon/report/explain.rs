@@ -80,7 +80,7 @@ fn build(q: &ExplainQuery, mac: [u8; 6], vlan: u16) -> Option<Vec<u8>> {
         TCP => {
             let mut h = vec![0u8; 20];
             h[12] = 0x50;
-            h[13] = TCP_ACK;
+            h[13] = q.tcp_flags.unwrap_or(TCP_ACK);
             h
         }
         UDP | ICMP | ICMPV6 => vec![0u8; 8],
@@ -101,7 +101,8 @@ fn build(q: &ExplainQuery, mac: [u8; 6], vlan: u16) -> Option<Vec<u8>> {
             }
         }
         ICMP | ICMPV6 => {
-            l4[0] = if proto == ICMP { 8 } else { 128 };
+            l4[0] = q.icmp_type.unwrap_or(if proto == ICMP { 8 } else { 128 });
+            l4[1] = q.icmp_code.unwrap_or(0);
             l4[4..6].copy_from_slice(&q.sport.to_be_bytes());
         }
         _ => {}

@@ -2,10 +2,10 @@
 
 use super::program::Bandwidth;
 use crate::Dscp;
-use crate::config::schema::{Identifier, Label, Network, Ports, Protocol, key, table};
+use crate::config::schema::{Flags, Identifier, Label, Network, Ports, Protocol, key, table};
 use crate::config::types::{
-    AclType, BURST_MS, CarLimit, Direction, FiveTuple, LimitType, MAX_MBPS, PercentSource, Policy, PortRange,
-    Timestamp,
+    AclType, BURST_MS, CarLimit, Direction, FiveTuple, IcmpMatch, LimitType, MAX_MBPS, PercentSource, Policy,
+    PortRange, TcpFlags, Timestamp, icmp_code_name, icmp_type_name,
 };
 use ipnet::IpNet;
 
@@ -82,6 +82,17 @@ table! {
         /// Destination ports that match.
         dest_port_range: PortRange as Ports = PortRange::ANY =>
             key().allowed("`first/last`; `-1/-1` is any").source("AddACLRule `DestPortRange`").refused_as("InvalidPortRange");
+        /// TCP flags that match, see [below](#beyond-the-five-tuple): those that must be set, of those that are looked at.
+        pub tcp_flags: Option<TcpFlags> as Option<Flags> =>
+            key().allowed("as `syn / syn,ack`").absent("any").refused_as("InvalidParameter");
+        /// ICMP message that matches.
+        icmp_type: Option<String> as Option<Protocol> =>
+            key().allowed("0..255, or a name as `echo-request`").absent("any").refused_as("InvalidParameter");
+        /// Code of that type.
+        icmp_code: Option<String> as Option<Protocol> =>
+            key().allowed("0..255, or a name as `port-unreachable`").absent("any").refused_as("InvalidParameter");
+        /// Mark of the packet that matches.
+        pub dscp: Option<Dscp> => key().absent("any").refused_as("InvalidParameter");
         /// The lowest wins, ties by order in the file.
         pub priority: u8 = 1 => key().range(1, 100).source("AddACLRule `Priority`").refused_as("InvalidParameter");
     }
@@ -92,6 +103,8 @@ table! {
         kind: AclType,
         /// What matches.
         tuple: FiveTuple,
+        /// Message of the ICMP of the rule's IP version that matches.
+        icmp: Option<IcmpMatch>,
     }
 }
 
@@ -297,6 +310,23 @@ table! {
         start: Option<Timestamp>,
         /// First moment at which it no longer does.
         end: Option<Timestamp>,
+    }
+}
+
+impl AclRule {
+    /// What is asked beyond the five-tuple, for people; empty: nothing.
+    pub fn header_text(&self) -> String {
+        let v6 = self.tuple.is_ipv6();
+        let mut out = Vec::new();
+        if let Some(flags) = self.tcp_flags {
+            out.push(flags.to_string());
+        }
+        if let Some(m) = self.icmp {
+            out.push(icmp_type_name(m.kind, v6));
+            out.extend(m.code.map(|code| icmp_code_name(code, m.kind, v6)));
+        }
+        out.extend(self.dscp.map(|dscp| format!("dscp {dscp}")));
+        out.join(" ")
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) use network::{AddressRanges, List, MetricsAddress, Network};
 pub(crate) use number::{BlockSize, OrZero, ZeroIsNone};
 pub(crate) use path::SocketPath;
 pub(crate) use text::{
-    Collector, HexKey, Identifier, Ipv4Unicast, Label, LogFilter, NatPortRange, NetworkDevice, Ports,
+    Collector, Flags, HexKey, Identifier, Ipv4Unicast, Label, LogFilter, NatPortRange, NetworkDevice, Ports,
     Protocol, Spelled, Unicast,
 };
 

@@ -1,10 +1,12 @@
 //! The types of values: what a key or several keys together mean.
 
+mod header;
 mod nat;
 mod overlay;
 mod policy;
 mod time;
 
+pub use header::*;
 pub use nat::*;
 pub use overlay::*;
 pub use policy::*;

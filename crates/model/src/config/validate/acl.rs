@@ -5,8 +5,8 @@ use crate::config::keys::{Acl, AclRule, RawAcl, RawAclRule};
 use crate::config::report::{Path, Report};
 use crate::config::schema::{Key, Network, Ports, Protocol, Text};
 use crate::config::scope::{Opt, Scope};
-use crate::config::types::{FiveTuple, PortRange};
-use crate::config::value::{self, ICMPV6, TCP, UDP, quote};
+use crate::config::types::{FiveTuple, IcmpMatch, PortRange};
+use crate::config::value::{self, ICMP, ICMPV6, TCP, UDP, quote};
 
 pub(super) fn acls(raw: &[RawAcl], report: &mut Report<'_>) -> Vec<Acl> {
     let mut acl_ids = Seen::new();
@@ -60,15 +60,58 @@ fn rule(raw: &RawAclRule, s: &mut Scope<'_, '_>, n: usize, ids: &mut Seen<String
         source_ports: AclRule::KEYS.source_port_range,
         dest_ports: AclRule::KEYS.dest_port_range,
     };
-    let raw = FiveTupleRaw {
+    let fields = FiveTupleRaw {
         protocol: &raw.ip_protocol,
         source: &raw.source_cidr,
         dest: &raw.dest_cidr,
         source_ports: &raw.source_port_range,
         dest_ports: &raw.dest_port_range,
     };
-    let tuple = five_tuple(s, &raw, &KEYS);
-    read.finish(id?, kind?, tuple?)
+    let tuple = five_tuple(s, &fields, &KEYS);
+    let header = header(raw, s, tuple.as_ref());
+    read.finish(id?, kind?, tuple?, header?)
+}
+
+/// What the rule asks of the ICMP message; that it asks for nothing which its protocol has not. `tuple`: if that is
+/// right.
+fn header(raw: &RawAclRule, s: &mut Scope<'_, '_>, tuple: Option<&FiveTuple>) -> Option<Option<IcmpMatch>> {
+    let Some(tuple) = tuple else { return Some(None) };
+    let mut of_protocol = |key: &str, at: Option<std::ops::Range<usize>>, wanted: u8, word: &str| {
+        let Some(at) = at.filter(|_| tuple.protocol != Some(wanted)) else { return true };
+        let name = value::protocol_name(tuple.protocol);
+        let problem = format!("packets of ip_protocol \"{name}\" have none");
+        s.error(
+            &at,
+            key,
+            problem,
+            format!("write ip_protocol \"{word}\", or remove {key}"),
+            "InvalidParameter",
+        );
+        false
+    };
+    let v6 = tuple.is_ipv6();
+    let icmp = if v6 { ICMPV6 } else { ICMP };
+    let flags_fit = of_protocol("tcp_flags", raw.tcp_flags.as_ref().map(|v| v.span()), TCP, "tcp");
+    let messages_fit = of_protocol("icmp_type", raw.icmp_type.as_ref().map(|v| v.span()), icmp, "icmp");
+    if let (None, Some(code)) = (&raw.icmp_type, &raw.icmp_code) {
+        s.error(
+            &code.span(),
+            "icmp_code",
+            "has no icmp_type to go with",
+            "add icmp_type",
+            "InvalidParameter",
+        );
+        return None;
+    }
+    let Some(kind) = &raw.icmp_type else { return flags_fit.then_some(None) };
+    let kind = s.parse("icmp_type", kind, "InvalidParameter", |t| value::icmp_type_number(&t.0, v6))?;
+    let code = match &raw.icmp_code {
+        None => None,
+        Some(code) => {
+            Some(s.parse("icmp_code", code, "InvalidParameter", |t| value::icmp_code_number(&t.0, kind, v6))?)
+        }
+    };
+    (flags_fit && messages_fit).then_some(Some(IcmpMatch { kind, code }))
 }
 
 /// The declarations of the keys of a five-tuple.

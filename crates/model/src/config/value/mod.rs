@@ -11,7 +11,9 @@ pub(crate) use network::{
 };
 pub(crate) use ports::{nat_port_range, port_range, ports};
 pub use protocol::protocol_name;
-pub(crate) use protocol::{ICMP, ICMPV6, TCP, UDP, dscp, outer_dscp, protocol};
+pub(crate) use protocol::{
+    ICMP, ICMPV6, TCP, UDP, dscp, icmp_code_number, icmp_type_number, outer_dscp, protocol, tcp_flags_match,
+};
 pub(crate) use text::{hex, identifier, log_filter, to_hex};
 pub(crate) use time::timestamp;
 

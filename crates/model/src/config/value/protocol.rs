@@ -2,7 +2,7 @@
 
 use super::{Fault, fault, quote};
 use crate::Dscp;
-use crate::config::types::OuterDscp;
+use crate::config::types::{OuterDscp, TcpFlags, icmp_code, icmp_names, icmp_type, tcp_flags};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
@@ -36,6 +36,53 @@ pub(crate) fn dscp(text: &str) -> Result<Dscp, Fault> {
             "write a number from 0 to 63, or a name as \"EF\", \"AF41\", \"CS5\"",
         )
     })
+}
+
+/// TCP flags as nftables writes them: those that must be set, of those that are looked at.
+pub(crate) fn tcp_flags_match(text: &str) -> Result<TcpFlags, Fault> {
+    const FORM: &str = "write the flags that must be set, a slash, and the flags that are looked at, as in \
+        \"syn / syn,ack\" or \"none / all\"; flags are fin, syn, rst, psh, ack, urg, ece, cwr";
+    let both = text.split_once('/').and_then(|(set, mask)| Some((tcp_flags(set)?, tcp_flags(mask)?)));
+    match both {
+        None => fault(format!("{}: is no test of TCP flags", quote(text)), FORM),
+        Some((_, 0)) => {
+            fault(format!("{}: looks at no flag", quote(text)), "leave the key out, or name flags")
+        }
+        Some((set, mask)) if set & !mask != 0 => fault(
+            format!("{}: wants a flag set that it does not look at", quote(text)),
+            format!("write \"{}\"", TcpFlags { mask: mask | set, set }),
+        ),
+        Some((set, mask)) => Ok(TcpFlags { mask, set }),
+    }
+}
+
+/// An ICMP or ICMPv6 type.
+pub(crate) fn icmp_type_number(text: &str, ipv6: bool) -> Result<u8, Fault> {
+    icmp_type(text, ipv6).map_or_else(
+        || {
+            let family = if ipv6 { "ICMPv6" } else { "ICMP" };
+            let names = icmp_names(ipv6).0.join(", ");
+            fault(
+                format!("{}: is no type of {family}", quote(text)),
+                format!("write a number from 0 to 255, or one of {names}"),
+            )
+        },
+        Ok,
+    )
+}
+
+/// A code of an ICMP or ICMPv6 type.
+pub(crate) fn icmp_code_number(text: &str, kind: u8, ipv6: bool) -> Result<u8, Fault> {
+    icmp_code(text, kind, ipv6).map_or_else(
+        || {
+            let names = icmp_names(ipv6).1.join(", ");
+            fault(
+                format!("{}: is no code of this type", quote(text)),
+                format!("write a number from 0 to 255; codes of destination-unreachable have names: {names}"),
+            )
+        },
+        Ok,
+    )
 }
 
 /// The code point of a tunnel's outer header.

@@ -4,7 +4,7 @@ use super::Codec;
 use crate::Dscp;
 use crate::config::schema::info::KeyInfo;
 use crate::config::schema::read::Text;
-use crate::config::types::{OuterDscp, PortRange, Secret, Timestamp};
+use crate::config::types::{OuterDscp, PortRange, Secret, TcpFlags, Timestamp};
 use crate::config::value::{self, Fault, fault, quote};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -46,6 +46,8 @@ text_codecs! {
     NatPortRange: PortRange, "range", value::nat_port_range;
     /// Ports as the cloud API writes them.
     Ports: PortRange, "range", value::port_range;
+    /// TCP flags that a rule looks at.
+    Flags: TcpFlags, "flags", value::tcp_flags_match;
     /// Collector of flow records.
     Collector: SocketAddr, "string", value::collector;
 }
