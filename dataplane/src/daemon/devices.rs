@@ -1,11 +1,12 @@
 //! Devices: attached when they appear, detached when they go, attached again when they return.
 
+mod mode;
 mod redirects;
 
 use super::worker::{ToWorker, socket_mode};
 use super::workers::Workers;
 use rustix::io::Errno;
-use sag_bpf::{AttachMode, Attached, Attachment, Gateway, Mode, PortEntry};
+use sag_bpf::{Attached, Attachment, Gateway, Mode, PortEntry};
 use sag_compile::PortBinding;
 use sag_model::VlanId;
 use sag_model::config::{Dataplane, XdpMode, ZeroCopy};
@@ -468,12 +469,12 @@ fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<
     let facts = nic::Facts::read(&d.name)?;
     d.ifindex = facts.ifindex;
     d.facts = Some(facts);
-    let attach = match s.dataplane.mode {
-        XdpMode::Auto => AttachMode::Auto,
-        XdpMode::Native => AttachMode::Native,
-        XdpMode::Generic => AttachMode::Generic,
-    };
-    let attached = s.gateway.attach(d.ifindex, &d.name, attach)?;
+    let is_bond = s.tables.link(d.ifindex).is_some_and(|l| l.kind.as_deref() == Some("bond"));
+    let attach = mode::attach_mode(s.dataplane.mode, is_bond)?;
+    let mut attached = s.gateway.attach(d.ifindex, &d.name, attach)?;
+    if is_bond && s.dataplane.mode == XdpMode::Auto {
+        attached.reason = Some("no native XDP: it would see the frames of the bond's members".to_owned());
+    }
     let native = attached.mode == Mode::Native;
     // Drivers may give XDP queues of its own, on which packets arrive, too.
     let facts = nic::Facts::read(&d.name)?;
