@@ -63,7 +63,7 @@ static __always_inline void gw_translate_l4(const struct gw_transport *t, __u32 
 		/*
 		 * A query and an answer with the identifier 0 have the same key, but not the same identifier after
 		 * translation: the sum that the record holds may be the other one's. That of ICMPv6 covers the
-		 * addresses too (RFC 4443 2.3), so there it is the record's; no translation makes such records today.
+		 * addresses too (RFC 4443 2.3), so there it is the record's: the identifier of IPv6 is never translated.
 		 */
 		l4->icmp_check = gw_plus_zero(
 			gw_sum_add(l4->icmp_check, t->icmp == GW_ICMP ? (__u32)l4->len + (__u16)~id : delta));

@@ -7,7 +7,8 @@ use sag_model::PortIdx;
 use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull};
 use sag_model::ids::Role;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, NatSpec, PoolSnat, Pooling, Service, StaticDnat, WanAddr, WanSnat,
+    Behavior, EntryHits, Kind, Limits, NatSpec, PoolSnat, Pooling, Service, StaticDnat, StaticPrefix,
+    WanAddr, WanSnat,
 };
 use sag_pipeline::snapshot::{AddrSet, Route};
 use sag_rtnl::{Scope, Tables};
@@ -72,6 +73,17 @@ impl NatCompiler {
                 hits: self.hits(&e.id),
             })
             .collect();
+        let prefixes = config
+            .static_nat
+            .iter()
+            .map(|s| StaticPrefix {
+                kind: kind(s.r#type),
+                port: s.port,
+                inside: (s.internal.network(), s.internal.prefix_len()),
+                external: (s.external.network(), s.external.prefix_len()),
+                hits: self.hits(&s.id),
+            })
+            .collect();
         let to_self = dnat_to_self(config, |addr| local.contains(&IpAddr::V4(addr)));
         let left_out: HashSet<_> = to_self.iter().map(|(id, _)| *id).collect();
         let in_force = config.dnat.iter().filter(|d| !left_out.contains(d.id.as_str()));
@@ -81,6 +93,7 @@ impl NatCompiler {
         NatSpec {
             wan,
             pools,
+            prefixes,
             dnat,
             wan_addrs: wans().flat_map(own).collect(),
             hairpin: config.nat.hairpin,
@@ -101,6 +114,7 @@ impl NatCompiler {
         let ports: HashSet<_> = config.ports.iter().map(|p| format!("port {}", p.name)).collect();
         let entries =
             config.snat.iter().map(|e| e.id.as_str()).chain(config.dnat.iter().map(|d| d.id.as_str()));
+        let entries = entries.chain(config.static_nat.iter().map(|s| s.id.as_str()));
         let entries: HashSet<&str> = entries.collect();
         self.hits.retain(|id, _| entries.contains(id.as_str()) || ports.contains(id));
     }

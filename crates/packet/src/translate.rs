@@ -1,5 +1,5 @@
 //! Network address translation of a frame (RFC 3022): addresses, ports and checksums of a packet as
-//! its flow record says, and of what an ICMP error quotes (RFC 5508 4).
+//! its flow record says, and of what an ICMP error quotes (RFC 5508 4). Of IPv6 the addresses alone change (RFC 6296).
 
 use crate::checksum::{self, delta32};
 use crate::parse::{Family, Fragment, L4, Parsed};
@@ -176,6 +176,97 @@ fn quote_addresses(quote: &mut [u8], ihl: usize, (addrs, ports): (u64, u32)) {
         }
         _ => {}
     }
+}
+
+/// The sum to add to a checksum of which an IPv6 address is part: words as loaded from a packet.
+#[inline]
+pub const fn delta6(old: [u64; 2], new: [u64; 2]) -> u64 {
+    delta32(old[0] as u32, new[0] as u32)
+        + delta32((old[0] >> 32) as u32, (new[0] >> 32) as u32)
+        + delta32(old[1] as u32, new[1] as u32)
+        + delta32((old[1] >> 32) as u32, (new[1] >> 32) as u32)
+}
+
+/// Source and destination of an IPv6 packet, as loaded.
+type Addrs6 = [[u64; 2]; 2];
+
+fn addrs6(h: &[u8; IPV6_LEN]) -> Addrs6 {
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| h[at + i]));
+    [[word(8), word(16)], [word(24), word(32)]]
+}
+
+fn set_addrs6(h: &mut [u8; IPV6_LEN], addrs: Addrs6) {
+    for (at, word) in (8..IPV6_LEN).step_by(8).zip(addrs.into_iter().flatten()) {
+        h[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+/// Gives an IPv6 packet other addresses. `sum` is what its transport checksum gets added; later fragments have none.
+#[inline]
+pub fn packet6(frame: &mut [u8], p: &Parsed, addrs: Addrs6, sum: u16) {
+    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4_at));
+    let Some(h) = frame.get_mut(l3..).and_then(|f| f.first_chunk_mut::<IPV6_LEN>()) else { return };
+    set_addrs6(h, addrs);
+    if matches!(p.fragment, Fragment::Later { .. }) {
+        return;
+    }
+    let Some(t) = frame.get_mut(l4..) else { return };
+    match p.l4 {
+        L4::Tcp { .. } if t.len() >= TCP_LEN => add(t, 16, sum),
+        L4::Udp if t.len() >= UDP_LEN => add_udp(t, sum),
+        L4::Echo { .. } | L4::IcmpOther { .. } | L4::IcmpError { .. } if t.len() >= ICMP_LEN => {
+            add(t, 2, sum)
+        }
+        _ => {}
+    }
+}
+
+/// Gives an IPv6 packet another source by which no checksum changes (RFC 6296).
+pub fn set_source6(frame: &mut [u8], p: &Parsed, src: std::net::Ipv6Addr) {
+    if let Some(at) = frame.get_mut(usize::from(p.l3) + 8..).and_then(|f| f.first_chunk_mut::<16>()) {
+        *at = src.octets();
+    }
+}
+
+/// Checks the checksum of an ICMPv6 error (RFC 4443 2.3).
+///
+/// # Errors
+/// [`BadError`] if the message must be dropped.
+pub fn check_error6(frame: &[u8], p: &Parsed) -> Result<(), BadError> {
+    let ip = p.ip(frame);
+    let message = ip.get(usize::from(p.l4_at - p.l3)..).ok_or(BadError::Quote)?;
+    let addrs = ip.get(8..IPV6_LEN).ok_or(BadError::Quote)?;
+    let sum = checksum::sum(message) + checksum::pseudo(addrs, ICMPV6, message.len());
+    if checksum::fold(sum) == 0xFFFF { Ok(()) } else { Err(BadError::Checksum) }
+}
+
+/// Translates an ICMPv6 error: its destination becomes `dst`, the quoted packet one with the addresses `quoted`.
+///
+/// # Errors
+/// [`BadError`] if there is no IPv6 packet in it.
+pub fn error6(frame: &mut [u8], p: &Parsed, dst: [u64; 2], quoted: Addrs6) -> Result<(), BadError> {
+    let (l3, l4) = (usize::from(p.l3), usize::from(p.l4_at));
+    let end = l3 + usize::from(p.ip_len);
+    let message = frame.get_mut(l4..end).ok_or(BadError::Quote)?;
+    let (head, quote) = message.split_at_mut_checked(ICMP_LEN).ok_or(BadError::Quote)?;
+    let quote = quote.first_chunk_mut::<IPV6_LEN>().filter(|q| q[0] >> 4 == 6).ok_or(BadError::Quote)?;
+    let was = addrs6(quote);
+    // The transport checksum of the quote counts its addresses and does not change with them: prefixes are translated so.
+    let mut sum = delta6(was[0], quoted[0]) + delta6(was[1], quoted[1]);
+    set_addrs6(quote, quoted);
+    sum = u64::from(checksum::fold(sum));
+    let check = [head[2], head[3]];
+    let Some(h) = frame.get_mut(l3..).and_then(|f| f.first_chunk_mut::<IPV6_LEN>()) else {
+        return Err(BadError::Quote);
+    };
+    let [src, old] = addrs6(h);
+    set_addrs6(h, [src, dst]);
+    sum += delta6(old, dst);
+    let check = checksum::apply(u16::from_ne_bytes(check), u64::from(checksum::fold(sum)));
+    if let Some(at) = frame.get_mut(l4 + 2..l4 + 4) {
+        at.copy_from_slice(&check.to_ne_bytes());
+    }
+    Ok(())
 }
 
 /// Whether NAT supports this protocol: those with a pseudo-header checksum that is not rewritten

@@ -7,11 +7,12 @@ use sag_model::flow::{
     FLOW_DNAT, FLOW_SNAT, FlowRecord, FlowRecord4, FlowRecord6, HASH_M1, HASH_M2, Key4, Key6, l4_word,
 };
 use sag_model::ids::Zone;
+use sag_packet::checksum;
 use sag_packet::parse::{Family, Parsed};
 use sag_packet::proto::*;
 use sag_packet::translate::{self, BadError, Words4};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Source and destination.
 pub type EndpointPair = (Endpoint, Endpoint);
@@ -45,10 +46,12 @@ pub trait FlowFamily: FlowRecord {
     fn translated(&self) -> Self::Key;
     /// Flags of an action for packets that are translated so.
     fn nat_flags(key: &Self::Key, to: &Self::Key) -> u8;
-    /// Both endpoints, an ICMP identifier in place of a port. `None`: a family without translation.
+    /// Both endpoints, an ICMP identifier in place of a port. `None`: a family whose ports are never translated.
     fn endpoints(key: &Self::Key) -> Option<EndpointPair>;
     /// The key with other endpoints; protocol and zone stay.
     fn with_endpoints(key: &Self::Key, endpoints: EndpointPair) -> Self::Key;
+    /// The key with other addresses of IPv6; ports, protocol and zone stay.
+    fn with_addresses6(key: &Self::Key, addrs: (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> Self::Key;
     /// Translates a packet of this record.
     fn rewrite(&self, frame: &mut [u8], p: &Parsed);
     /// Translates an ICMP error about a packet whose answers this record translates.
@@ -159,6 +162,10 @@ impl FlowFamily for FlowRecord4 {
         Key4 { addrs: addr(src) | addr(dst) << 32, l4: key.l4 >> 32 << 32 | port(src) | port(dst) << 16 }
     }
 
+    fn with_addresses6(key: &Key4, _: (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> Key4 {
+        *key
+    }
+
     #[inline]
     fn rewrite(&self, frame: &mut [u8], p: &Parsed) {
         let words = Words4 {
@@ -239,21 +246,24 @@ impl FlowFamily for FlowRecord6 {
         (IpAddr::V6(Ipv6Addr::from(b)), 64)
     }
 
-    fn set_translation(&self, _: &Key6, to: &Key6) {
+    fn set_translation(&self, key: &Key6, to: &Key6) {
         for i in 0..2 {
             self.new_src[i].store(to.src[i], Ordering::Relaxed);
             self.new_dst[i].store(to.dst[i], Ordering::Relaxed);
         }
-        self.new_ports.store(to.l4 & 0xFFFF_FFFF, Ordering::Relaxed);
+        let sum = translate::delta6(key.src, to.src) + translate::delta6(key.dst, to.dst);
+        let ports = to.l4 & 0xFFFF_FFFF;
+        self.new_ports.store(ports | u64::from(checksum::fold(sum)) << 32, Ordering::Relaxed);
     }
 
     fn translated(&self) -> Key6 {
-        self.key()
+        let two = |w: &[AtomicU64; 2]| [w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)];
+        let key = self.key();
+        Key6 { src: two(&self.new_src), dst: two(&self.new_dst), l4: key.l4 }
     }
 
-    // IPv6 is routed, not translated (docs/nat.md).
-    fn nat_flags(_: &Key6, _: &Key6) -> u8 {
-        0
+    fn nat_flags(key: &Key6, to: &Key6) -> u8 {
+        (u8::from(key.src != to.src) * FLOW_SNAT) | (u8::from(key.dst != to.dst) * FLOW_DNAT)
     }
 
     fn endpoints(_: &Key6) -> Option<EndpointPair> {
@@ -264,11 +274,26 @@ impl FlowFamily for FlowRecord6 {
         *key
     }
 
-    #[inline]
-    fn rewrite(&self, _: &mut [u8], _: &Parsed) {}
+    fn with_addresses6(key: &Key6, (src, dst): (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> Key6 {
+        let words = |a: Ipv6Addr| {
+            let b = a.octets();
+            [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| b[at + i])))
+        };
+        Key6 { src: src.map_or(key.src, words), dst: dst.map_or(key.dst, words), l4: key.l4 }
+    }
 
-    fn rewrite_error(&self, _: &mut [u8], _: &Parsed) -> Result<(), DropReason> {
-        Ok(())
+    #[inline]
+    fn rewrite(&self, frame: &mut [u8], p: &Parsed) {
+        let new = self.translated();
+        let sum = (self.new_ports.load(Ordering::Relaxed) >> 32) as u16;
+        translate::packet6(frame, p, [new.src, new.dst], sum);
+    }
+
+    fn rewrite_error(&self, frame: &mut [u8], p: &Parsed) -> Result<(), DropReason> {
+        let new = self.translated();
+        translate::check_error6(frame, p).map_err(|_| DropReason::IcmpBadChecksum)?;
+        // The quoted packet goes the other way. Its sender's own words come from whoever sends the message.
+        translate::error6(frame, p, new.dst, [new.dst, new.src]).map_err(|_| DropReason::IcmpUnmatched)
     }
 
     fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, zone: Zone) -> Option<Key6> {

@@ -19,11 +19,12 @@ mod decision;
 mod drops;
 mod link;
 mod nat;
+mod npt;
 mod qos;
 mod route;
 mod trace;
 
-pub use context::{Known, PacketContext, Translation};
+pub use context::{Known, PacketContext, Translation, Translation6};
 pub use decision::{Disposition, Dnat, ForwardDecision, Fragmentation};
 pub use route::{Egress, egress, local_destination};
 pub use trace::{NoTrace, Steps, Tracer};

@@ -9,7 +9,8 @@ use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
 use sag_model::{Dscp, MacAddr, Nanos, Zone};
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, NatSpec, NatState, PoolSnat, Pooling, Service, StaticDnat, WanAddr, WanSnat,
+    Behavior, EntryHits, Kind, NatSpec, NatState, PoolSnat, Pooling, Service, StaticDnat, StaticPrefix,
+    WanAddr, WanSnat,
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
@@ -202,6 +203,8 @@ impl Net {
         n.dnat(Kind::Internet, "", "192.168.1.10", Some((6, 80, 80, 1000)));
         n.dnat(Kind::Internet, "203.0.113.50", "192.168.1.11", None);
         n.dnat(Kind::Intranet, "192.0.2.50", "192.168.2.10", None);
+        n.static_nat(Kind::Internet, "2001:db8:1::/64", "2001:db8:f1::/64");
+        n.static_nat(Kind::Internet, "192.168.2.0/24", "198.18.2.0/24");
         n.nat.limits.host_sessions = Some(6);
         n
     }
@@ -314,6 +317,14 @@ impl Net {
             filtering,
             hits,
         });
+        self
+    }
+
+    /// Translation of a network address by address, of either family.
+    pub fn static_nat(&mut self, kind: Kind, inside: &str, external: &str) -> &mut Net {
+        let hits = entry(&format!("static {inside}"));
+        let (inside, external) = (prefix(inside), prefix(external));
+        self.nat.prefixes.push(StaticPrefix { kind, port: None, inside, external, hits });
         self
     }
 

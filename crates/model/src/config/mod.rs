@@ -34,7 +34,7 @@ pub use diff::Change;
 pub use example::example;
 pub use keys::{
     Acl, AclRule, Bandwidth, Config, Dataplane, Dnat, FlowLog, Nat, Neighbor, Port, Qos, QosCar, QosPolicy,
-    Route, SECTIONS, Snat, SynCookies, Timeouts, Tunnel,
+    Route, SECTIONS, Snat, StaticNat, SynCookies, Timeouts, Tunnel,
 };
 pub use reference::{reference, with_references};
 pub use report::{Diagnostic, Errors};

@@ -5,8 +5,8 @@
 
 use super::keys::{
     Acl, AclRule, Config, Dnat, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule, RawConfig,
-    RawDnat, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawSynCookies,
-    RawTunnel, Route, Snat, SynCookies, Tunnel,
+    RawDnat, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawStaticNat,
+    RawSynCookies, RawTunnel, Route, Snat, StaticNat, SynCookies, Tunnel,
 };
 use super::schema::{SECRET_MASK, Text};
 use super::scope::Opt;
@@ -58,6 +58,7 @@ impl Config {
             nat: Some(self.nat.raw_keys()),
             snat: self.snat.iter().map(|s| self.snat(s)).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
+            static_nat: self.static_nat.iter().map(|s| self.static_nat(s)).collect(),
             syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
             flow_log: self.flow_log.as_ref().map(|f| f.raw_keys()),
@@ -79,6 +80,16 @@ impl Config {
             cidr_block: text(s.cidr_block),
             mapping: text(s.behavior.mapping),
             filtering: text(s.behavior.filtering),
+            ..s.raw_keys()
+        }
+    }
+
+    fn static_nat(&self, s: &StaticNat) -> RawStaticNat {
+        RawStaticNat {
+            id: text(&s.id),
+            port: s.port.and_then(|p| self.port_name(p)),
+            internal: text(s.internal),
+            external: text(s.external),
             ..s.raw_keys()
         }
     }

@@ -30,6 +30,8 @@ pub enum NatKind {
     Snat,
     /// Destination NAT.
     Dnat,
+    /// A network, address by address.
+    StaticNat,
 }
 
 impl NatKind {
@@ -39,6 +41,7 @@ impl NatKind {
             NatKind::WanSnat => "wan-snat",
             NatKind::Snat => "snat",
             NatKind::Dnat => "dnat",
+            NatKind::StaticNat => "static-nat",
         }
     }
 }
@@ -91,7 +94,11 @@ impl NatEntry {
             dnat_type: Some(s.r#type),
             ..NatEntry::new(s.id.clone(), NatKind::Snat, pool(s), s.cidr_block.to_string())
         });
-        wan.chain(snat).chain(config.dnat.iter().map(NatEntry::dnat)).collect()
+        let prefixes = config.static_nat.iter().map(|s| NatEntry {
+            dnat_type: Some(s.r#type),
+            ..NatEntry::new(s.id.clone(), NatKind::StaticNat, s.external.to_string(), s.internal.to_string())
+        });
+        wan.chain(snat).chain(config.dnat.iter().map(NatEntry::dnat)).chain(prefixes).collect()
     }
 
     /// The `id` of a port's source NAT.

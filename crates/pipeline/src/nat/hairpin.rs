@@ -9,30 +9,34 @@ use std::net::Ipv4Addr;
 
 impl NatPolicy {
     /// The address that a host has to itself towards a zone; its ports stay.
-    pub(super) fn own_address(&self, src: Endpoint, to: Zone) -> Option<Snat> {
-        let own = self.one_to_one.get(&src.addr.to_bits())?.iter().find(|o| o.to == to)?;
-        Some(Snat { addr: own.external, source: None, port: Some(src.port), entry: None })
+    pub(super) fn own_address(&self, src: Endpoint, to: Zone, port: PortIdx) -> Option<Snat> {
+        let of_host =
+            self.one_to_one.get(&src.addr.to_bits()).and_then(|own| own.iter().find(|o| o.to == to));
+        let own = of_host.map(|o| Snat { addr: o.external, source: None, port: Some(src.port), entry: None });
+        own.or_else(|| self.prefixes.own_address(src, to, port))
     }
 
     /// What a LAN host shows to another one that it reaches by an external address: its own external endpoint. A host that
     /// has none takes the address that it calls, since answers must come back by the gateway.
     pub(super) fn hairpin_source(&self, called: Ipv4Addr, src: Endpoint, proto: u8, held: Held<'_>) -> Snat {
         let e = self.externals.get(&called.to_bits());
-        let (to, port) = match e.map(|e| e.hairpin).unwrap_or_default() {
+        let of_prefix = || self.prefixes.hairpin(called).unwrap_or_default();
+        let (to, port) = match e.map_or_else(of_prefix, |e| e.hairpin) {
             Hairpin::Wan(port) => (Zone::Wan, port),
             Hairpin::Private => (Zone::Overlay, None),
         };
         // Where there is no WAN port with source NAT, the entries for all of them hold.
-        let entry = self.lookup.entry(to, port.unwrap_or(PortIdx(u8::MAX)), src.addr);
+        let by = port.unwrap_or(PortIdx(u8::MAX));
+        if let Some(own) = self.own_address(src, to, by) {
+            return own;
+        }
+        let entry = self.lookup.entry(to, by, src.addr);
         let of_entry = entry.and_then(|e| Some((self.choose_source(e, src, proto, held)?, Some(e))));
         let of_port = || Some((port.and_then(|p| self.wan_sources(p)?.internet())?, None));
         let (source, entry) = match of_entry.or_else(|| of_port().filter(|_| to == Zone::Wan)) {
             Some((source, entry)) => (Some(source), entry),
             None => (None, None),
         };
-        if let Some(own) = self.own_address(src, to) {
-            return own;
-        }
         match source.and_then(|no| Some((no, self.source(no)?.pool.addr()))) {
             Some((no, addr)) => {
                 Snat { addr, source: Some(no), port: self.forwarded_port(addr, to, proto, src), entry }

@@ -9,10 +9,12 @@ mod blocks;
 
 mod event;
 mod hairpin;
+mod npt;
 mod pairs;
 mod policy;
 mod pool;
 mod pool_plan;
+mod prefix;
 mod ref_count;
 mod share;
 mod spec;
@@ -26,6 +28,7 @@ pub use policy::{
 };
 pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
 pub use pool_plan::PoolPlan;
+pub use prefix::{StaticPrefix, Translated6};
 pub use ref_count::RefCountTable;
 pub use spec::{Kind, NatConfigError, NatSpec, PoolSnat, Service, StaticDnat, WanAddr, WanSnat};
 pub use wan::{Hairpin, WanSources};

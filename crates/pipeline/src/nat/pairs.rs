@@ -60,6 +60,11 @@ impl SnatEntry {
         SnatEntry { sources, pooling, overflow, via, hits }
     }
 
+    /// Of an entry that has an address for each inside one.
+    pub(super) fn fixed(hits: Arc<EntryHits>) -> SnatEntry {
+        SnatEntry::new(Vec::new(), (Pooling::Paired, false), None, hits)
+    }
+
     /// The other sources, for who finds no port at one of them.
     pub(crate) fn others(&self, than: Option<u16>) -> impl Iterator<Item = u16> + '_ {
         let at = self.sources.iter().position(|s| Some(*s) == than).unwrap_or(0);

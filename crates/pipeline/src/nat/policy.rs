@@ -3,6 +3,7 @@
 use super::NatState;
 use super::pairs::{EntryLookup, Held, SnatEntry};
 use super::pool::{BindingNo, Endpoint, NatProtocol, Pool};
+use super::prefix::Prefixes;
 use super::wan::{Hairpin, WanSources};
 use crate::hash::AddrHash;
 use sag_model::{DropReason, PortIdx, Zone};
@@ -272,6 +273,8 @@ pub struct NatPolicy {
     pub externals: HashMap<u32, External, AddrHash>,
     /// Inside IPv4 addresses with external ones to themselves.
     pub one_to_one: HashMap<u32, Vec<OneToOne>, AddrHash>,
+    /// Networks that are translated address by address.
+    pub(super) prefixes: Prefixes,
     /// LAN hosts reach each other by external addresses.
     pub hairpin: bool,
     /// Ranges, shares and what is reported.
@@ -282,7 +285,8 @@ impl NatPolicy {
     /// Whether an address is one that NAT answers for.
     #[inline]
     pub fn owns(&self, addr: Ipv4Addr) -> bool {
-        !self.externals.is_empty() && self.externals.contains_key(&addr.to_bits())
+        (!self.externals.is_empty() && self.externals.contains_key(&addr.to_bits()))
+            || self.prefixes.owns(addr)
     }
 
     /// Whether sources are translated to the same addresses as by another policy.
@@ -319,15 +323,16 @@ impl NatPolicy {
 
     /// The static entry for a packet from a zone.
     pub fn forward(&self, from: Zone, dst: Ipv4Addr, proto: u8, dport: u16) -> Option<DnatTarget<'_>> {
-        let e = self.externals.get(&dst.to_bits())?;
-        match from {
+        let of_address = self.externals.get(&dst.to_bits()).and_then(|e| match from {
             Zone::Wan => e.internet.find(proto, dport),
             Zone::Overlay => e.intranet.find(proto, dport),
             Zone::Lan if self.hairpin => {
                 e.internet.find(proto, dport).or_else(|| e.intranet.find(proto, dport))
             }
             Zone::Lan => None,
-        }
+        });
+        let whole = Endpoint { addr: dst, port: dport };
+        of_address.or_else(|| self.prefixes.forward(from, whole, self.hairpin))
     }
 
     /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
@@ -383,7 +388,7 @@ impl NatPolicy {
         if from == to || to == Zone::Lan {
             return Ok(None);
         }
-        if let Some(own) = self.own_address(src, to) {
+        if let Some(own) = self.own_address(src, to, towards.port) {
             return Ok(Some(own));
         }
         let of_entry = self.lookup.entry(to, towards.port, src.addr);

@@ -5,6 +5,7 @@ use super::pairs::{EntryLookup, Pooling, SnatEntry};
 use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
 use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
 use super::pool_plan::PoolPlan;
+use super::prefix::{Prefixes, StaticPrefix};
 use super::wan::{Hairpin, WanSources};
 use crate::fib::Fib;
 use crate::hash::AddrHash;
@@ -131,6 +132,8 @@ pub struct NatSpec {
     pub wan: Vec<WanSnat>,
     /// Source NAT to the addresses of pools; the longest prefix holds.
     pub pools: Vec<PoolSnat>,
+    /// Networks that are translated address by address.
+    pub prefixes: Vec<StaticPrefix>,
     /// Static entries.
     pub dnat: Vec<StaticDnat>,
     /// All addresses of the WAN ports, for static entries without an address.
@@ -241,6 +244,8 @@ impl NatSpec {
             }
         }
         out.lookup = lookups(&entries);
+        let behind = |addr| self.wan_towards(addr);
+        out.prefixes = Prefixes::new(&self.prefixes, &self.local, &mut out.entries, behind);
         let ports = self.wan.iter().map(|w| w.port.index() + 1).max().unwrap_or(0);
         out.wan.resize_with(ports, || None);
         for w in &self.wan {

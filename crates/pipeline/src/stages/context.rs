@@ -11,7 +11,7 @@ use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::Parsed;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// What the stages know of a packet before the first of them runs.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +46,8 @@ pub struct PacketContext<'f> {
     pub to_port: Option<u16>,
     /// The translation of an IPv4 session that the packet belongs to.
     pub translation: Option<Translation>,
+    /// The same of an IPv6 session.
+    pub translation6: Option<Translation6>,
     /// The port by which the question came that the packet answers, if it was to an address that is translated.
     pub asked_by: Option<PortIdx>,
     /// The bindings that are in use.
@@ -63,6 +65,19 @@ pub struct Translation {
     pub old: EndpointPair,
     /// Source and destination as it left.
     pub new: EndpointPair,
+    /// The packet in hand is in the reverse direction.
+    pub reply: bool,
+}
+
+/// The addresses of an IPv6 session's first packet, before and after translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation6 {
+    /// The zone that the first packet came from.
+    pub from: Zone,
+    /// Source and destination as the first packet arrived.
+    pub old: (Ipv6Addr, Ipv6Addr),
+    /// Source and destination as it left.
+    pub new: (Ipv6Addr, Ipv6Addr),
     /// The packet in hand is in the reverse direction.
     pub reply: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::{Egress, PacketContext, Stage};
 use crate::ids::{MeterGroupNo, NhIdx, RuleSlot, TunnelNo};
-use crate::nat::{BindingNo, Endpoint, Snat};
+use crate::nat::{BindingNo, Endpoint, Snat, Translated6};
 use sag_model::ids::Zone;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::icmp::IcmpError;
@@ -32,6 +32,8 @@ pub struct ForwardDecision {
     pub dnat: Option<Dnat>,
     /// Source translation of a new session.
     pub snat: Option<Snat>,
+    /// Translation of a new IPv6 session, or of who sends an ICMP error about one.
+    pub npt: Translated6,
     /// The meter group that it passes.
     pub meters: Option<MeterGroupNo>,
     /// A worker has to look at every packet of the flow, since a rule drops some of them for their header.
@@ -140,6 +142,8 @@ pub(super) struct Draft {
     pub meters: Option<MeterGroupNo>,
     /// Snat.
     pub snat: Option<Snat>,
+    /// Dnat and Snat, of IPv6.
+    pub npt: Translated6,
     /// Mtu.
     pub fragmentation: Fragmentation,
     /// Neighbor.
@@ -163,6 +167,7 @@ impl Draft {
             watched: false,
             meters: None,
             snat: None,
+            npt: Translated6::default(),
             fragmentation: Fragmentation::NotNeeded,
             nexthop: NhIdx(0),
         }
@@ -182,6 +187,7 @@ impl Draft {
             fragmentation: self.fragmentation,
             dnat: self.dnat,
             snat: self.snat,
+            npt: self.npt,
             meters: self.meters,
         }
     }

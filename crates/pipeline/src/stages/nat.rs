@@ -1,6 +1,7 @@
 //! The translating stages: decisions only. Ports are allocated when the session is made.
 
 use super::decision::{Draft, drop_packet};
+use super::npt;
 use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer, Translation};
 use crate::nat::{Endpoint, Held, NatProtocol, Snat, Towards};
 use crate::snapshot::Snapshot;
@@ -19,6 +20,9 @@ pub(super) fn dnat<T: Tracer>(
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
+    if ctx.p.family == Family::V6 {
+        return npt::destination(snap, ctx, draft, trace);
+    }
     draft.dnat = find_dnat(snap, ctx, trace)?;
     if let Some(to) = ctx.to.or(draft.dnat.map(|d| IpAddr::V4(d.to.addr))) {
         (draft.dst, draft.translated) = (to, true);
@@ -34,9 +38,6 @@ fn find_dnat<T: Tracer>(
     ctx: &PacketContext<'_>,
     trace: &mut T,
 ) -> Result<Option<Dnat>, Disposition> {
-    if ctx.p.family != Family::V4 {
-        return Ok(None);
-    }
     if let Some(pair) = &ctx.translation {
         let moved = pair.old.0 != pair.new.0 && !snap.nat.owns(pair.new.0.addr);
         if moved
@@ -127,6 +128,9 @@ pub(super) fn snat<T: Tracer>(
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
+    if ctx.p.family == Family::V6 {
+        return npt::source(snap, ctx, draft, trace);
+    }
     draft.snat = find_snat(snap, ctx, draft, trace)?;
     Ok(())
 }
@@ -145,8 +149,7 @@ fn find_snat<T: Tracer>(
         hop: draft.egress.to,
         preferred: draft.egress.source,
     };
-    if ctx.p.family != Family::V4 || ctx.session == Known::Related || ctx.translation.is_some_and(|p| p.reply)
-    {
+    if ctx.session == Known::Related || ctx.translation.is_some_and(|p| p.reply) {
         return Ok(None);
     }
     let src = ctx.translation.map_or(Endpoint { addr: ctx.p.src4(), port: ctx.p.ports().0 }, |p| p.old.0);

@@ -10,6 +10,7 @@ use sag_model::flow::RecordNo;
 use sag_packet::parse::Parsed;
 use sag_packet::proto::ETH_LEN;
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
+use sag_packet::translate;
 
 /// A packet that is to be forwarded.
 #[derive(Debug)]
@@ -94,6 +95,9 @@ impl Pipeline {
 
     /// Translates the packet as its session's record says.
     fn translate<R: SharedTable>(&self, out: &Outgoing<'_>, f: &mut FrameMut<'_>) -> Result<(), DropReason> {
+        if let (true, Some(src)) = (out.is_error, out.decision.npt.src) {
+            translate::set_source6(f.bytes_mut(), &out.s.p, src);
+        }
         let Some(no) = out.record else { return Ok(()) };
         let table = R::table(&self.tables);
         let r = table.record(no);

@@ -21,7 +21,7 @@ macro_rules! explain_apply {
 
 /// What the rewrite stage would do.
 fn rewrite(snap: &Snapshot, d: &ForwardDecision, steps: &mut Steps) {
-    let translated = d.dnat.is_some() || d.snat.is_some();
+    let translated = d.dnat.is_some() || d.snat.is_some() || d.npt.any();
     if translated || snap.qos.remark(d.meters).is_some() {
         steps.step(Stage::Rewrite, || match (translated, snap.qos.remark(d.meters)) {
             (true, None) => "addresses and ports, TTL".into(),

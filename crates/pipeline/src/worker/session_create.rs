@@ -80,6 +80,20 @@ impl Pipeline {
         }
         let key = R::flow_key(&s.p, frame, s.zone);
         self.make_room::<R>(snap, now, &key)?;
+        if decision.npt.any() {
+            let new = R::with_addresses6(&key, (decision.npt.src, decision.npt.dst));
+            let made = self.create::<R>(first, (&key, &new), NatRefs::default()).map_err(not_created);
+            return match made {
+                Err(DropReason::SessionTableFull) => Err(self.table_full::<R>()),
+                Err(other) => Err(other),
+                Ok(no) => {
+                    if let (IpAddr::V6(src), IpAddr::V6(dst)) = (s.p.src(frame), s.p.dst(frame)) {
+                        snap.nat.count6(decision.zone, decision.port, (src, dst));
+                    }
+                    Ok(Some(no))
+                }
+            };
+        }
         let Some((src, dst)) =
             R::endpoints(&key).filter(|_| decision.dnat.is_some() || decision.snat.is_some())
         else {

@@ -16,7 +16,7 @@ use crate::resolution::Class;
 use crate::session::{self, Effect, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
-use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation};
+use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation, Translation6};
 use crate::table::{SAME_RULE, State};
 use crate::tables::SharedTable;
 use sag_model::flow::{
@@ -25,7 +25,7 @@ use sag_model::flow::{
 };
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::icmp::IcmpError;
-use sag_packet::parse::L4;
+use sag_packet::parse::{Family, L4};
 use sag_packet::proto::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::FrameMut;
 use std::net::IpAddr;
@@ -183,6 +183,7 @@ impl Pipeline {
         };
         let known = self.known::<R>(snap, s, related);
         let (mut to, mut to_port, mut translation, mut asked_by) = (None, None, None, None);
+        let mut translation6 = None;
         if let Some(no) = related.or(s.found) {
             let (r, first) = (table.record(no), table.record(RecordNo::forward(no.session())));
             let (key, old) = (r.key(), first.key());
@@ -197,8 +198,14 @@ impl Pipeline {
                 }
                 _ => None,
             };
-            let forwarded = translation.filter(|t: &Translation| t.reply && t.old.1 != t.new.1);
-            asked_by = forwarded.and_then(|_| first.ingress().as_port());
+            translation6 = translation6_of(first, no.direction() == 1);
+            if let Some(t) = &translation6 {
+                let (was, is) = if t.reply { (t.new.0, t.old.0) } else { (t.old.1, t.new.1) };
+                to = (was != is).then_some(IpAddr::V6(is));
+            }
+            let forwarded = translation.filter(|t: &Translation| t.reply && t.old.1 != t.new.1).is_some()
+                || translation6.is_some_and(|t| t.reply && t.old.1 != t.new.1);
+            asked_by = first.ingress().as_port().filter(|_| forwarded);
         }
         let ctx = PacketContext {
             p: &s.p,
@@ -219,6 +226,7 @@ impl Pipeline {
             to,
             to_port,
             translation,
+            translation6,
             asked_by,
             nat: &self.tables.nat,
         };
@@ -483,6 +491,19 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The addresses of an IPv6 session.
+fn translation6_of<R: SharedTable>(first: &R, reply: bool) -> Option<Translation6> {
+    if R::FAMILY == Family::V4 {
+        return None;
+    }
+    let (key, new) = (first.key(), first.translated());
+    let addrs = |key: &R::Key| match (R::tuple(key).src, R::tuple(key).dst) {
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Some((src, dst)),
+        _ => None,
+    };
+    Some(Translation6 { from: R::zone(&key)?, old: addrs(&key)?, new: addrs(&new)?, reply })
 }
 
 /// What was found out about a packet before its walk.

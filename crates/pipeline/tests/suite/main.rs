@@ -21,6 +21,7 @@ mod refused;
 mod returns;
 mod sessions;
 mod spoofed;
+mod static_nat;
 mod syn_cookies;
 mod tunnels;
 mod workers;

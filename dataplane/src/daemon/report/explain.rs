@@ -55,8 +55,8 @@ pub fn explain(d: &View<'_>, q: &ExplainQuery) -> Result<control::Explain, Error
             let nh = d.publisher.snapshot.nexthop(way.nexthop);
             let to = way.dnat.map(|d| d.to);
             let rewritten = control::Rewritten {
-                src: Some(way.snat.map_or(q.src, |s| s.addr.into())),
-                dst: Some(to.map_or(q.dst, |t| t.addr.into())),
+                src: Some(way.snat.map(|s| s.addr.into()).or(way.npt.src.map(Into::into)).unwrap_or(q.src)),
+                dst: Some(to.map(|t| t.addr.into()).or(way.npt.dst.map(Into::into)).unwrap_or(q.dst)),
                 // The port is assigned when the session is created: the source port stays if it is free then.
                 sport: Some(way.snat.and_then(|s| s.port).unwrap_or(q.sport)),
                 dport: Some(to.filter(|_| q.dport != 0).map_or(q.dport, |t| t.port)),

@@ -11,8 +11,9 @@ use sag_model::flow::RecordNo;
 use sag_pipeline::family::{EndpointPair, FlowFamily};
 use sag_pipeline::nat::{Behavior, Endpoint, NatProtocol, Source};
 use sag_pipeline::session::State;
+use sag_pipeline::table::FlowTable;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 
 impl View<'_> {
@@ -27,6 +28,13 @@ impl View<'_> {
         let live = Live::of(&self.running.config, &entries, &wan);
         let mut counts = vec![0u64; entries.len()];
         self.each_translated(|proto, old, new| live.count(proto, old, new, &mut counts));
+        let first = entries.len() - self.running.config.static_nat.len();
+        self.each_translated_address(|old, new| {
+            for (n, s) in counts.iter_mut().skip(first).zip(&self.running.config.static_nat) {
+                let out = s.internal.contains(&old.0) && s.external.contains(&new.0);
+                *n += u64::from(out || (s.external.contains(&old.1) && s.internal.contains(&new.1)));
+            }
+        });
         for (e, n) in entries.iter_mut().zip(counts) {
             e.sessions = n;
             e.hits = self.compiler.nat.sessions_made(&e.id);
@@ -109,6 +117,24 @@ impl View<'_> {
         }
     }
 
+    /// The addresses of every translated session of either family, source and destination, before and after. Only where
+    /// networks are translated as a whole.
+    fn each_translated_address(&self, mut f: impl FnMut((IpAddr, IpAddr), (IpAddr, IpAddr))) {
+        fn each<R: FlowFamily>(table: &FlowTable<R>, f: &mut impl FnMut((IpAddr, IpAddr), (IpAddr, IpAddr))) {
+            for n in (1..table.used()).filter(|n| State::of(table.meta(*n)).is_some()) {
+                let r = table.record(RecordNo::forward(n));
+                let [old, new] = [r.key(), r.translated()].map(|key| R::tuple(&key));
+                if (old.src, old.dst) != (new.src, new.dst) {
+                    f((old.src, old.dst), (new.src, new.dst));
+                }
+            }
+        }
+        if !self.running.config.static_nat.is_empty() {
+            each(&self.flows.tables.v4, &mut f);
+            each(&self.flows.tables.v6, &mut f);
+        }
+    }
+
     /// Who holds which outside port.
     pub fn nat_bindings(&self, query: &NatBindingQuery) -> NatBindings {
         let mut picker = NatBindingPicker::new(query);
@@ -162,6 +188,7 @@ impl<'c> Live<'c> {
                 NatKind::Dnat => {
                     dnat.entry(config.dnat[i - first_dnat].internal_ip).or_default().push(i);
                 }
+                NatKind::StaticNat => {}
                 NatKind::WanSnat => {
                     wan.get(i).into_iter().flatten().for_each(|a| snat.entry(*a).or_default().push(i));
                 }

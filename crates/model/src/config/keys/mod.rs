@@ -8,13 +8,13 @@ mod policy;
 mod port;
 mod program;
 
-pub use nat::{Dnat, Nat, Snat, SynCookies};
+pub use nat::{Dnat, Nat, Snat, StaticNat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
 pub use port::{Neighbor, Port, Route};
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
-pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, RawSynCookies, ReadNat};
+pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, RawStaticNat, RawSynCookies, ReadNat};
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
 pub(crate) use port::{RawNeighbor, RawPort, RawRoute};
@@ -37,6 +37,7 @@ sections! {
         nat: Option<RawNat>,
         snat: Vec<RawSnat>,
         dnat: Vec<RawDnat>,
+        static_nat: Vec<RawStaticNat>,
         syn_cookies: Vec<RawSynCookies>,
         tunnel: Vec<RawTunnel>,
         flow_log: Option<RawFlowLog>,
@@ -56,6 +57,7 @@ sections! {
         one "nat" RawNat,
         many "snat" RawSnat,
         many "dnat" RawDnat,
+        many "static_nat" RawStaticNat,
         many "syn_cookies" RawSynCookies,
         many "tunnel" RawTunnel,
         one "flow_log" RawFlowLog,
@@ -87,6 +89,8 @@ pub struct Config {
     pub snat: Vec<Snat>,
     /// Destination NAT.
     pub dnat: Vec<Dnat>,
+    /// Networks that are translated address by address.
+    pub static_nat: Vec<StaticNat>,
     /// Services that SYN cookies protect.
     pub syn_cookies: Vec<SynCookies>,
     /// Tunnels; the position is the [`TunnelIdx`].
@@ -142,6 +146,9 @@ impl Config {
             n.port = number(n.port);
         }
         for s in &mut self.snat {
+            s.port = s.port.map(number);
+        }
+        for s in &mut self.static_nat {
             s.port = s.port.map(number);
         }
         for r in &mut self.routes {

@@ -184,6 +184,42 @@ table! {
 }
 
 table! {
+    /// Networks that are translated as a whole, one address for another, in both directions: IPv4 keeps the host bits,
+    /// IPv6 is translated by RFC 6296 (NPTv6). [What it does](nat.md#whole-networks).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct StaticNat as RawStaticNat, StaticNatKeys, ReadStaticNat {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`static-N`");
+        /// Towards the Internet, by WAN ports, or towards overlay and leased line.
+        pub r#type: DnatType = DnatType::Internet => key();
+        /// By this WAN port alone; its entries go before those without a port.
+        port: Option<String> as Option<Spelled> =>
+            key().called("port name").allowed("of role `wan`, with type `Internet`").absent("all WAN ports");
+        /// The network as it is inside.
+        internal: IpNet as Network =>
+            key()
+                .allowed("IPv6 of at most 64 bits")
+                .source("RFC 6296 section 3")
+                .missing("write the network inside", "");
+        /// The network by which it is known outside.
+        external: IpNet as Network =>
+            key()
+                .allowed("of the same version; IPv4 of the same length, IPv6 of at most 64 bits")
+                .missing("write the network by which it is known outside", "");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
+        /// The one WAN port by which it holds.
+        port: Option<PortIdx>,
+        /// The network as it is inside.
+        internal: IpNet,
+        /// The network by which it is known outside.
+        external: IpNet,
+    }
+}
+
+table! {
     /// A TCP service behind a WAN port that is protected from floods of SYNs; see [SYN cookies](syn-cookies.md).
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct SynCookies as RawSynCookies, SynCookiesKeys, ReadSynCookies {

@@ -39,10 +39,10 @@ table! {
         pub mtu: Option<u16> => key().range(68, 65_535).unit("bytes").absent("the device's");
         /// Translate IPv4 sources to an address of the port.
         pub snat: bool = false => key().allowed("`wan` only").source("ModifySagWanSnat `Snat`");
-        /// As `mapping` of [snat](#private-source-nat-snat); only with `snat = true`.
+        /// As `mapping` of [snat](#source-nat-snat); only with `snat = true`.
         snat_mapping: NatBehavior = NatBehaviors::default().mapping =>
             key().source("RFC 4787 REQ-1, RFC 5382 REQ-1");
-        /// As `filtering` of [snat](#private-source-nat-snat); only with `snat = true`.
+        /// As `filtering` of [snat](#source-nat-snat); only with `snat = true`.
         snat_filtering: NatBehavior = NatBehaviors::default().filtering =>
             key().source("RFC 4787 REQ-8, RFC 5382 REQ-3");
         /// Which sources may [come in by the port](limits.md#sources): those to which the route leads back by it; by it

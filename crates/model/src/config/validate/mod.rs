@@ -11,6 +11,7 @@ mod program;
 mod qos;
 mod route;
 mod snat;
+mod static_nat;
 mod syn_cookies;
 mod tunnel;
 
@@ -40,6 +41,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
     let (dnat, external) = dnat::dnat(&raw.dnat, report);
     let snat = snat::snat(&raw.snat, &names, &external, report);
+    let static_nat = static_nat::static_nat(&raw.static_nat, &names, &snat, report);
     let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
     let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
@@ -66,6 +68,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         nat: nat?,
         snat,
         dnat,
+        static_nat,
         syn_cookies,
         tunnels,
         flow_log: match flow_log {

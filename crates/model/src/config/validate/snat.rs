@@ -5,7 +5,7 @@ use super::dnat::External;
 use super::{Names, Seen};
 use crate::config::keys::{RawSnat, Snat};
 use crate::config::report::{Path, Place, Report, Span};
-use crate::config::scope::Scope;
+use crate::config::scope::{Opt, Scope};
 use crate::config::types::{DnatType, MAX_NAT_ADDRESSES, NatBehaviors};
 use crate::config::value::quote;
 use crate::ids::{PortIdx, Role};
@@ -51,7 +51,7 @@ fn entry(
     }
     let at = Snat::KEYS.cidr_block.need(s, &raw.cidr_block);
     let read = raw.read(s);
-    let port = port(s, raw, names, read.r#type);
+    let port = wan_port(s, &raw.port, names, read.r#type);
     let scope = (read.r#type.unwrap_or(DnatType::Intranet), port.flatten());
     let cidr_block = at.and_then(|at| cidr_block(s, at, scope, &mut taken.blocks));
     let mapping = Snat::KEYS.mapping.read(s, &raw.mapping);
@@ -99,14 +99,14 @@ fn entry(
 }
 
 /// The one WAN port of an entry; `None`: the report says why.
-fn port(
+pub(super) fn wan_port(
     s: &mut Scope<'_, '_>,
-    raw: &RawSnat,
+    raw: &Opt<String>,
     names: &Names,
     kind: Option<DnatType>,
 ) -> Option<Option<PortIdx>> {
-    let Some(at) = &raw.port else { return Some(None) };
-    let port = names.port(s, "port", &raw.port)?;
+    let Some(at) = raw else { return Some(None) };
+    let port = names.port(s, "port", raw)?;
     if names.role(at.get_ref()).is_some_and(|role| role != Role::Wan) {
         let problem = format!("{}: is no port of role \"wan\"", quote(at.get_ref()));
         s.error(&at.span(), "port", problem, "name a WAN port", BAD);

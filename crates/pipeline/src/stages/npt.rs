@@ -1,0 +1,121 @@
+//! The translating stages of IPv6: prefixes, by RFC 6296. Sessions hold nothing; the addresses follow from the prefixes.
+
+use super::decision::{Draft, drop_packet};
+use super::{Disposition, Known, PacketContext, Stage, Tracer};
+use crate::snapshot::Snapshot;
+use sag_model::{DropReason, Zone};
+use sag_packet::L4;
+use sag_packet::icmp::IcmpError;
+use sag_packet::proto::TCP_RST;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The destination: of a session what it makes of it, of others what the prefixes say.
+pub(super) fn destination<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    if let Some(t) = &ctx.translation6
+        && wanted_destination(snap, t.from, t.old.1).unwrap_or(Ok(t.old.1)) != Ok(t.new.1)
+    {
+        return Err(Disposition::SessionInvalid);
+    }
+    if let Some(to) = ctx.to {
+        trace.step(Stage::Dnat, || format!("to {to} with its session"));
+        (draft.dst, draft.translated) = (to, true);
+        return Ok(());
+    }
+    let IpAddr::V6(dst) = draft.wire_dst else { return Ok(()) };
+    if ctx.translation6.is_some() || ctx.session != Known::New {
+        return Ok(());
+    }
+    match wanted_destination(snap, ctx.zone, dst) {
+        None => Ok(()),
+        Some(Err(reason)) => Err(drop_packet(reason, None)),
+        Some(Ok(_)) if matches!(ctx.p.l4, L4::IcmpError { .. }) => {
+            Err(drop_packet(DropReason::IcmpUnmatched, None))
+        }
+        // It begins no session.
+        Some(Ok(_)) if is_reset(ctx) => Err(drop_packet(DropReason::NatNoSession, None)),
+        Some(Ok(to)) => {
+            trace.step(Stage::Dnat, || format!("{dst} is {to}"));
+            (draft.dst, draft.translated, draft.npt.dst) = (IpAddr::V6(to), true, Some(to));
+            Ok(())
+        }
+    }
+}
+
+/// The source, likewise.
+pub(super) fn source<T: Tracer>(
+    snap: &Snapshot,
+    ctx: &PacketContext<'_>,
+    draft: &mut Draft,
+    trace: &mut T,
+) -> Result<(), Disposition> {
+    if !snap.nat.translates6() && ctx.translation6.is_none() {
+        return Ok(());
+    }
+    let IpAddr::V6(src) = draft.src else { return Ok(()) };
+    if ctx.session == Known::Related {
+        // Who speaks of the session: a host or router of the branch is known by its external address.
+        draft.npt.src = wanted_source(snap, (ctx.zone, draft), src, None).and_then(Result::ok);
+        return Ok(());
+    }
+    if let Some(t) = &ctx.translation6 {
+        let called = (t.old.1 != t.new.1).then_some(t.old.1);
+        let is_current = || {
+            let wanted = wanted_source(snap, (t.from, draft), t.old.0, called);
+            wanted.unwrap_or(Ok(t.old.0)) == Ok(t.new.0)
+        };
+        return if t.reply || is_current() { Ok(()) } else { Err(Disposition::SessionInvalid) };
+    }
+    let called = match (draft.npt.dst, draft.wire_dst) {
+        (Some(_), IpAddr::V6(called)) => Some(called),
+        _ => None,
+    };
+    match wanted_source(snap, (ctx.zone, draft), src, called) {
+        None => Ok(()),
+        Some(Err(reason)) => Err(drop_packet(reason, Some(IcmpError::AdminProhibited))),
+        Some(Ok(_)) if matches!(ctx.p.l4, L4::IcmpError { .. }) => {
+            Err(drop_packet(DropReason::IcmpUnmatched, None))
+        }
+        Some(Ok(_)) if is_reset(ctx) => Err(drop_packet(DropReason::NatNoSession, None)),
+        Some(Ok(external)) => {
+            trace.step(Stage::Snat, || format!("from {external}"));
+            draft.npt.src = Some(external);
+            Ok(())
+        }
+    }
+}
+
+fn is_reset(ctx: &PacketContext<'_>) -> bool {
+    matches!(ctx.p.l4, L4::Tcp { flags } if flags & TCP_RST != 0)
+}
+
+/// What a destination is to become. The gateway's own addresses stay.
+fn wanted_destination(snap: &Snapshot, from: Zone, dst: Ipv6Addr) -> Option<Result<Ipv6Addr, DropReason>> {
+    if !snap.nat.translates6() {
+        return None;
+    }
+    snap.nat.inbound6(from, dst).filter(|_| !snap.local.contains(&IpAddr::V6(dst)))
+}
+
+/// What a source is to become. `called`: the external address by which a LAN host calls another.
+fn wanted_source(
+    snap: &Snapshot,
+    (from, draft): (Zone, &Draft),
+    src: Ipv6Addr,
+    called: Option<Ipv6Addr>,
+) -> Option<Result<Ipv6Addr, DropReason>> {
+    let wanted = match (from, draft.zone) {
+        (Zone::Lan, Zone::Lan) => snap.nat.hairpin6(called?, src),
+        (from, to) if from == to => None,
+        (_, to) => snap.nat.outbound6(to, draft.egress.port, src),
+    };
+    let free = |addr: Ipv6Addr| match snap.local.contains(&IpAddr::V6(addr)) {
+        true => Err(DropReason::NatNoAddress),
+        false => Ok(addr),
+    };
+    wanted.map(|w| w.and_then(free))
+}
