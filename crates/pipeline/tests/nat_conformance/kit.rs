@@ -5,6 +5,7 @@ use sag_model::config;
 use sag_model::time::Tick;
 use sag_model::{DropReason, PortIdx};
 use sag_packet::proto::*;
+pub use sag_pipeline::nat::Pooling;
 use sag_pipeline::nat::{Behavior, Endpoint, NatProtocol, Pool};
 use sag_pipeline::snapshot::Timeouts;
 pub use sag_testkit::*;

@@ -32,10 +32,12 @@ pub type Test = (&'static str, fn());
 pub enum Proof {
     /// These tests prove it.
     Tests(&'static [Test]),
+    /// They prove it; the remark says how it is meant.
+    Remarked(&'static [Test], &'static str),
+    /// A permission that is not used, and why; tests show what is done instead.
+    Unused(&'static [Test], &'static str),
     /// They prove most of it; the rest is otherwise, and why.
     Partly(&'static [Test], &'static str),
-    /// It is not so, and why.
-    Deviation(&'static str),
     /// It is about something that the gateway does not have.
     Vacuous(&'static str),
 }
@@ -65,8 +67,8 @@ impl Level {
 impl Proof {
     fn tests(&self) -> &'static [Test] {
         match self {
-            Proof::Tests(t) | Proof::Partly(t, _) => t,
-            Proof::Deviation(_) | Proof::Vacuous(_) => &[],
+            Proof::Tests(t) | Proof::Remarked(t, _) | Proof::Unused(t, _) | Proof::Partly(t, _) => t,
+            Proof::Vacuous(_) => &[],
         }
     }
 
@@ -75,7 +77,8 @@ impl Proof {
         match self {
             Proof::Tests(_) => ("pass", ""),
             Proof::Partly(_, but) => ("partly", but),
-            Proof::Deviation(why) => ("no", why),
+            Proof::Remarked(_, how) => ("pass", how),
+            Proof::Unused(_, why) => ("not used", why),
             Proof::Vacuous(why) => ("n/a", why),
         }
     }
@@ -96,18 +99,18 @@ if one of them does or if this file is not what it finds; `UPDATE_CONFORMANCE=1`
 tests are in `crates/pipeline/tests/nat_conformance`. They send whole packets through the pipeline with
 the product's default settings and compare what leaves byte for byte.
 
-*pass*: the tests prove it. *partly*: most of it; the remark says what is otherwise. *no*: it is not so,
-and why. *n/a*: about something that the gateway does not have.
+*pass*: the tests prove it. *partly*: most of it; the remark says what is otherwise, why, and for whom.
+*not used*: a permission (MAY) of which no use is made, and why. *n/a*: about something that the gateway does not have.
 ";
 
 fn document(rows: &[Requirement]) -> String {
     let mut out = INTRO.to_owned();
     let count = |word: &str| rows.iter().filter(|r| r.proof.words().0 == word).count();
-    let (pass, partly, no, na) = (count("pass"), count("partly"), count("no"), count("n/a"));
+    let (pass, partly, unused, na) = (count("pass"), count("partly"), count("not used"), count("n/a"));
     let total = rows.len();
     let _ = writeln!(
         out,
-        "\nOf {total} demands {pass} pass, {partly} pass partly, {na} do not apply, {no} are not met."
+        "\nOf {total} demands {pass} pass, {partly} pass partly, {na} do not apply, {unused} are permissions that are not used."
     );
     for (rfc, about) in TITLES {
         let _ = writeln!(out, "\n## RFC {rfc}: {about}\n");
@@ -177,8 +180,10 @@ fn the_table_is_complete() {
         let (verdict, remark) = r.proof.words();
         assert!(verdict == "pass" || !remark.is_empty(), "RFC {} {}: no reason", r.rfc, r.id);
         assert!(!remark.contains('|'));
-        let tested = matches!(r.proof, Proof::Tests(_) | Proof::Partly(..));
-        assert_eq!(tested, !r.proof.tests().is_empty(), "RFC {} {}: no test", r.rfc, r.id);
+        let tested = matches!(r.proof, Proof::Tests(_) | Proof::Remarked(..) | Proof::Partly(..));
+        assert!(!tested || !r.proof.tests().is_empty(), "RFC {} {}: no test", r.rfc, r.id);
+        let unused = matches!(r.proof, Proof::Unused(..));
+        assert!(!unused || r.level == Level::May, "RFC {} {}: no permission", r.rfc, r.id);
     }
     for (rfc, last) in [(4787, 14), (5382, 10), (5508, 11)] {
         for n in 1..=last {

@@ -34,10 +34,10 @@ pub const TABLE: &[Requirement] = &[
         "REQ-2",
         Recommended,
         "All sessions of a host use one outside address",
-        Proof::Partly(
-            tests!(udp::a_host_has_one_outside_address),
-            "Between two WAN ports, and where routes prefer different sources, routing decides: a session leaves with \
-             the address that the kernel would take, since another provider would drop it",
+        Proof::Remarked(
+            tests!(udp::a_host_has_one_outside_address, udp::a_pool_pairs_hosts_with_addresses),
+            "Of each pool (`[[snat]]`). Each WAN port has addresses of its own, of another provider as a rule, which \
+             would drop those of the first; which port, and which of its addresses, routes say",
         ),
     ),
     row(
@@ -67,7 +67,8 @@ pub const TABLE: &[Requirement] = &[
         "REQ-5a",
         May,
         "Shorter times towards well-known ports",
-        Proof::Deviation(
+        Proof::Unused(
+            &[],
             "One time for all ports: simpler to reason about, and a table this size need not save",
         ),
     ),
@@ -205,7 +206,7 @@ pub const TABLE: &[Requirement] = &[
         "REQ-3b",
         May,
         "It need not be that of UDP",
-        Proof::Deviation("One word for all protocols of an entry; who wants another has a second address"),
+        Proof::Unused(&[], "One word for all protocols of an entry; who wants another has a second address"),
     ),
     row(
         5382,
@@ -213,9 +214,17 @@ pub const TABLE: &[Requirement] = &[
         Must,
         "An unsolicited SYN gets no answer for six seconds, and none if the inside sends its own meanwhile",
         Proof::Partly(
-            tests!(tcp::unsolicited_syns_get_no_answer, tcp::simultaneous_open),
-            "Nor after that, see REQ-4a. A SYN to a port of the gateway's own address that nobody inside has is for \
-             the machine itself, whose TCP refuses it at once unless its firewall drops it",
+            tests!(
+                tcp::unsolicited_syns_get_no_answer,
+                tcp::unsolicited_syns_to_a_pool_get_no_answer,
+                tcp::simultaneous_open
+            ),
+            "Nor after that, see REQ-4a: so it is with ports that hosts inside have, and with all ports of addresses \
+             that the gateway does not have itself (`pool`, `external_ip`). A port of its own address that nobody \
+             inside has is the machine's, whose TCP refuses it at once. The gateway cannot drop it in its place: what \
+             the machine serves has no socket to be seen where its kernel forwards it (containers, IPVS, TPROXY), and \
+             would be cut off. Hurt is who opens from both sides at once by the gateway's own address; a pool, or a \
+             rule in the machine's firewall that drops SYNs to closed ports, helps",
         ),
     ),
     row(
@@ -332,9 +341,10 @@ pub const TABLE: &[Requirement] = &[
         "REQ-4",
         Should,
         "From outside: an error about no session is dropped in silence",
-        Proof::Partly(
+        Proof::Remarked(
             tests!(icmp::errors_about_nothing_are_dropped),
-            "To the gateway's own address it is handed to the machine: it may be about a connection of its own",
+            "Of an error to the gateway's own address the machine decides in the same way: one that is about no \
+             connection of its own is dropped in silence (RFC 1122 3.2.2), the others are its path MTU discovery",
         ),
     ),
     row(
@@ -417,7 +427,9 @@ pub const TABLE: &[Requirement] = &[
         "A host that can have no further session gets an error (type 3, code 13)",
         Proof::Partly(
             tests!(icmp::who_gets_no_session_is_told, icmp::a_full_table_is_told_too),
-            "What an ACL denies is dropped in silence, as the ACL's users expect",
+            "For want of ports, sessions or room, and by the limits of NAT. What an ACL denies is dropped in silence: so \
+             it is in the API that its rules come from, and so scanners learn nothing; hurt is who waits for a \
+             time-out instead of an error",
         ),
     ),
     row(
@@ -425,7 +437,7 @@ pub const TABLE: &[Requirement] = &[
         "REQ-9",
         May,
         "A policy may keep the gateway from sending ICMP towards an interface",
-        Proof::Partly(tests!(icmp::errors_can_be_switched_off), "For all ports together (`icmp_rate = 0`)"),
+        Proof::Remarked(tests!(icmp::errors_can_be_switched_off), "For all ports together (`icmp_rate = 0`)"),
     ),
     row(
         5508,
@@ -451,7 +463,7 @@ pub const TABLE: &[Requirement] = &[
         "REQ-10b.1",
         May,
         "Redirects",
-        Proof::Deviation("None is sent: packets leave by the port by which they came without a word"),
+        Proof::Unused(&[], "None is sent: packets leave by the port by which they came without a word"),
     ),
     row(5508, "REQ-10b.2", May, "Timestamp queries", pass!(icmp::queries_pass_with_their_answers)),
     row(
@@ -459,14 +471,15 @@ pub const TABLE: &[Requirement] = &[
         "REQ-10b.3",
         May,
         "Source route options",
-        Proof::Partly(tests!(icmp::source_routes_are_refused), "Refused, as RFC 7126 advises"),
+        Proof::Unused(tests!(icmp::source_routes_are_refused), "Refused, as RFC 7126 advises"),
     ),
     row(
         5508,
         "REQ-10b.4",
         May,
         "Address mask queries",
-        Proof::Deviation(
+        Proof::Unused(
+            &[],
             "Those to the gateway's own address are the machine's; others have no identifier that NAT knows",
         ),
     ),
@@ -482,7 +495,7 @@ pub const TABLE: &[Requirement] = &[
         "REQ-10b.6",
         May,
         "Router advertisements and solicitations",
-        Proof::Deviation("They are link multicast, which is the machine's"),
+        Proof::Unused(&[], "They are link multicast, which is the machine's"),
     ),
     row(
         5508,
@@ -565,9 +578,13 @@ pub const TABLE: &[Requirement] = &[
         Proof::Partly(
             tests!(
                 updates::a_reset_ends_nothing_for_four_minutes,
-                updates::a_connection_that_outlives_a_reset_goes_on
+                updates::a_connection_that_outlives_a_reset_goes_on,
+                updates::a_refused_handshake_waits_as_long_as_configured
             ),
-            "Of an established connection. A refused handshake made none: it ends after `tcp_refused`",
+            "Of a connection. A refused handshake made none and ends after `tcp_refused` (10 s, as with Linux): a host \
+             that scans would hold ports for four minutes each, at the cost of all others. Hurt is nobody who is \
+             known: a SYN that is sent again begins anew by the same port if it is free. `tcp_refused = 240` passes \
+             whole",
         ),
     ),
     row(
@@ -596,8 +613,9 @@ pub const TABLE: &[Requirement] = &[
         "4b",
         May,
         "It may be allowed to use another address then",
-        Proof::Deviation(
-            "A host keeps the address that it has (4c): whoever compares addresses would take it for two hosts",
+        Proof::Remarked(
+            tests!(updates::a_host_may_be_given_another_address),
+            "By `when_full = \"another-address\"`, not by default: whoever compares addresses would take it for two hosts",
         ),
     ),
     row(
@@ -613,7 +631,7 @@ pub const TABLE: &[Requirement] = &[
         "5b",
         May,
         "One mapping for TCP and UDP may be had",
-        Proof::Deviation("Not offered: the ports are equal anyway as long as both are free"),
+        Proof::Unused(&[], "Not offered: the ports are equal anyway as long as both are free"),
     ),
     row(
         7857,
@@ -627,7 +645,8 @@ pub const TABLE: &[Requirement] = &[
         "6b",
         May,
         "It may be made to count for all",
-        Proof::Deviation(
+        Proof::Unused(
+            &[],
             "It would admit by TCP whom a host has only sent UDP; who wants that filters endpoint-independently",
         ),
     ),
@@ -644,9 +663,9 @@ pub const TABLE: &[Requirement] = &[
         "7.1a",
         Should,
         "Errors and resets sent out in answer to packets from outside do not refresh a mapping",
-        Proof::Partly(
-            tests!(updates::errors_sent_out_refresh_nothing),
-            "The four minutes of 2.2b count from the reset",
+        Proof::Remarked(
+            tests!(updates::errors_sent_out_refresh_nothing, updates::a_reset_sent_out_prolongs_nothing),
+            "A reset leaves at most the four minutes of 2.2b, which the packet that it answers has given already",
         ),
     ),
     row(7857, "8a", May, "Parity may be left aside", Proof::Vacuous("It is preserved, see RFC 4787 REQ-4")),
@@ -665,8 +684,11 @@ pub const TABLE: &[Requirement] = &[
         "Identifications of translated packets are unique to the outside address (RFC 6864 section 5.3.1)",
         Proof::Partly(
             tests!(updates::atomic_datagrams_keep_their_identification),
-            "Identifications stay as they are. Those of packets that may be fragmented can meet another host's with \
-             the same destination and protocol; the fast path would need a counter for each pair to rule it out",
+            "Those of atomic datagrams (DF set, whole), nearly all of today's, mean nothing and may be equal (RFC 6864 \
+             section 4.1). Others stay as hosts chose them, as with Linux: two hosts' can meet at one destination \
+             within a reassembly time, and then only a fragment of one that is lost is filled by the other's, which \
+             the transport checksum finds. XDP would need a counter shared by all cores for each outside address. \
+             Hurt is who sends large datagrams without DF at a high rate from behind one address (RFC 4963)",
         ),
     ),
     row(

@@ -168,6 +168,24 @@ pub fn unsolicited_syns_get_no_answer() {
 }
 
 #[test]
+pub fn unsolicited_syns_to_a_pool_get_no_answer() {
+    let mut n = net();
+    n.wan_pool("192.168.0.0/16", &["198.18.7.1", "198.18.7.2"], Pooling::Paired, false);
+    for p in &mut n.nat.pools {
+        (p.mapping, p.filtering) = (Ei, Ad);
+    }
+    let mut r = Rig::new(n);
+    let mine = out(&mut r, &Pkt::tcp(HOST, FAR2, 4000, 443, SYN));
+    for (to, port) in [("198.18.7.1", 1), ("198.18.7.2", 22), (&*mine.addr.to_string(), 4000)] {
+        silently_refused(&mut r, &Pkt::tcp(FAR, to, 80, port, SYN), DropReason::NatFiltered);
+        for _ in 0..7 {
+            r.wait(secs(1));
+            assert_eq!(r.emitted(), []);
+        }
+    }
+}
+
+#[test]
 pub fn idle_timeouts() {
     let t = config::Timeouts::default();
     assert!(u64::from(t.tcp_established) >= HOURS_2_MINUTES_4);

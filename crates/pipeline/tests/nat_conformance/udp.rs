@@ -44,6 +44,27 @@ pub fn a_host_has_one_outside_address() {
 }
 
 #[test]
+pub fn a_pool_pairs_hosts_with_addresses() {
+    let mut n = net();
+    n.wan_pool("192.168.0.0/16", &["198.18.7.1", "198.18.7.2", "198.18.7.3"], Pooling::Paired, false);
+    let mut r = Rig::new(n);
+    let mut used = std::collections::BTreeSet::new();
+    for host in (20..40).map(|i| format!("192.168.1.{i}")) {
+        let all: std::collections::BTreeSet<_> = (0..10)
+            .flat_map(|i| {
+                let to = format!("198.51.100.{i}");
+                let udp = Pkt::udp(&host, &to, 5000 + i, 53);
+                [udp, Pkt::tcp(&host, FAR, 5000 + i, 80, SYN), Pkt::echo(&host, &to, 5000 + i, false)]
+            })
+            .map(|p| out(&mut r, &p).addr)
+            .collect();
+        assert_eq!(all.len(), 1, "{host}: {all:?}");
+        used.extend(all);
+    }
+    assert_eq!(used.len(), 3, "hosts are spread");
+}
+
+#[test]
 pub fn no_port_has_two_hosts() {
     let mut n = net();
     n.wan_snat(WAN, Ei, Ad);

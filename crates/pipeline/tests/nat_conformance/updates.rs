@@ -1,6 +1,7 @@
 //! RFC 7857.
 
 use crate::kit::*;
+use sag_model::time::Tick;
 use sag_model::{DropReason, config};
 use sag_packet::proto::{TCP, UDP_LITE};
 use sag_pipeline::nat::{Kind, NatProtocol};
@@ -320,6 +321,54 @@ pub fn errors_sent_out_refresh_nothing() {
     let mut r = established();
     goes_out(&mut r, &ask(RST, (1, 1)));
     assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(4 * MINUTE + 1)));
+}
+
+/// The packet from outside that a reset answers has given the session as long as the reset does.
+#[test]
+pub fn a_reset_sent_out_prolongs_nothing() {
+    let life = |reset: bool| {
+        let mut r = established();
+        goes_out(&mut r, &ask(FIN, (1, 1)));
+        comes_in(&mut r, &answer(FIN, (1, 2)));
+        goes_out(&mut r, &ask(ACK, (2, 2)));
+        r.wait(secs(200));
+        comes_in(&mut r, &answer(ACK, (2, 2)));
+        if reset {
+            goes_out(&mut r, &ask(RST, (2, 2)));
+        }
+        (1..100).find(|_| !still(&mut r, NatProtocol::Tcp, 4000, secs(5))).expect("it ends")
+    };
+    let (with, without) = (life(true), life(false));
+    assert!(with <= without && without >= 48, "{with} and {without} times 5 s");
+}
+
+#[test]
+pub fn a_refused_handshake_waits_as_long_as_configured() {
+    let mut n = net();
+    n.wan_snat(WAN, Ei, Ad);
+    n.options.timeouts.tcp_refused = Tick::of(secs(4 * MINUTE));
+    let mut r = Rig::new(n);
+    out(&mut r, &segment(HOST, FAR, (4000, 80), SYN, (0, 0)));
+    let refusal = segment(FAR, WAN_IP, (80, 4000), RST | ACK, (0, 1));
+    becomes(&mut r, &refusal, end(FAR, 80), end(HOST, 4000));
+    assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(4 * MINUTE - 1)));
+    assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)));
+}
+
+#[test]
+pub fn a_host_may_be_given_another_address() {
+    let mut n = net();
+    n.wan_pool("192.168.0.0/16", &["198.18.7.1", "198.18.7.2"], Pooling::Paired, true);
+    n.nat.limits.range = 2000..=2001;
+    n.nat.limits.host_share = 100;
+    let mut r = Rig::new(n);
+    let of = |r: &mut Rig, port| out(r, &Pkt::udp(HOST, FAR, port, 9)).addr;
+    let home = of(&mut r, 5000);
+    assert_eq!(of(&mut r, 5001), home);
+    let other = of(&mut r, 5002);
+    assert_ne!(other, home);
+    assert_eq!(of(&mut r, 5003), other);
+    refused(&mut r, &Pkt::udp(HOST, FAR, 5004, 9), DropReason::SnatExhausted);
 }
 
 #[test]
