@@ -28,6 +28,7 @@ pub mod identity;
 pub mod overlay;
 pub mod peers;
 pub mod poll;
+pub mod preview;
 pub mod probes;
 pub mod pull;
 pub mod report;

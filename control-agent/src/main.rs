@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use sag_agent::config::Config;
 use sag_agent::peers::PeersFile;
-use sag_agent::{agent, crash, status};
+use sag_agent::{agent, crash, preview, status};
 
 #[derive(Parser)]
 #[command(name = "sag-agent", version, about = "The control agent of a sag-vcpe gateway")]
@@ -38,6 +38,11 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// What this version would do with a device document (`Config` of PullSmartAGConfig), as JSON: nothing is changed.
+    Preview {
+        /// The document; standard input if it is `-`.
+        document: PathBuf,
     },
     /// Whom this device trusts.
     #[command(subcommand)]
@@ -91,6 +96,14 @@ fn run(cli: Cli) -> Result<u8> {
         }
         Command::Status { config, json } => {
             print!("{}", status::report(&load(&config)?, json)?);
+            Ok(0)
+        }
+        Command::Preview { document } => {
+            let text = match document.to_str() {
+                Some("-") => std::io::read_to_string(std::io::stdin())?,
+                _ => std::fs::read_to_string(&document).with_context(|| document.display().to_string())?,
+            };
+            println!("{}", preview::preview(&text)?);
             Ok(0)
         }
         Command::Peers(PeersCommand::Accept { sn, fingerprint, config }) => {
