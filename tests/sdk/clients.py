@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
 import importlib
 import json
+import os
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -169,6 +173,34 @@ def flat(name: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
         else:
             out.append((f"{name}.{i}", item))
     return out
+
+
+class Node(Driver):
+    """The vendor's libraries for Node: `openapi` (ACS3) or `pop` (version 1.0)."""
+
+    def __init__(self, kind: str, modules: str, endpoint: str, key: Sequence[str], record: Any) -> None:
+        super().__init__(kind, endpoint, key, record)
+        shell = Path(__file__).with_name("node_shell.js")
+        self.process = subprocess.Popen(
+            ["node", str(shell), kind, endpoint, *key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            env={**os.environ, "NODE_PATH": modules, "NO_PROXY": "*"},
+        )
+        atexit.register(self.process.kill)
+        assert self.process.stdout.readline(), "node ends at once"
+
+    def send(self, op: str, params: dict[str, Any]) -> Any:
+        self.process.stdin.write(json.dumps({"op": op, "params": params}) + "\n")
+        line = self.process.stdout.readline()
+        assert line, f"{op}: node has ended"
+        answer = json.loads(line)
+        if "ok" in answer:
+            return answer["ok"]
+        refused = answer["refused"]
+        raise ApiError(refused["status"], refused["code"], refused["message"])
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(10)
 
 
 class V1(Driver):

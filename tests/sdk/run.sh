@@ -14,10 +14,22 @@ if ! "$venv/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmarta
         exit 0
     fi
 fi
+# The vendor's libraries for Node: what needs them is skipped without.
+node=${SAG_SDK_NODE:-$target/sdk-node/node_modules}
+if [[ ! -d $node/@alicloud ]]; then
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+        echo "SKIP of the libraries for Node: node or npm is missing"
+    else
+        mkdir -p "$target/sdk-node"
+        cp "$here/package.json" "$target/sdk-node/"
+        npm install --prefix "$target/sdk-node" --no-audit --no-fund --ignore-scripts >"$target/sdk-npm.log" 2>&1 ||
+            echo "SKIP of the libraries for Node: they cannot be installed (see $target/sdk-npm.log)"
+    fi
+fi
 bin=${SAG_CLOUD_BIN:-}
 if [[ -z $bin ]]; then
-    (cd "$root" && cargo build -q --locked -p sag-cloud)
+    (cd "$root" && cargo build -q --locked -p sag-cloud -p sag-agent)
     bin=$target/debug/sag-cloud
 fi
 cd "$here"
-SAG_CLOUD_BIN=$bin exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
+SAG_SDK_NODE=$node SAG_CLOUD_BIN=$bin exec "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@"
