@@ -195,6 +195,7 @@ fn tunnel(
         mss_clamp: t.mss_clamp,
         udp_checksum,
         learns_mac: learns,
+        proxy_arp: t.proxy_arp,
         mtu: t.mtu,
         addrs4: t.addresses.iter().filter_map(v4).collect(),
         addrs6: t.addresses.iter().filter_map(v6).collect(),

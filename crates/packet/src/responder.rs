@@ -10,18 +10,38 @@ pub const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const ARP_LEN: usize = 28;
 
+/// What an address is to the gateway that is asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Its own on the link.
+    Own,
+    /// Another's, to whom it forwards (RFC 1027, RFC 4861 7.2.8).
+    Proxy,
+    /// None of its business.
+    Foreign,
+}
+
 /// Writes the reply to an ARP request for one of the gateway's addresses to `out`, as a whole frame; returns
 /// its length. `None`: it is no such request, or `out` is too short. `mac` is the gateway's address on the link,
-/// `ours` says whether an address is the gateway's.
-pub fn arp_reply(frame: &[u8], mac: [u8; 6], ours: &dyn Fn(IpAddr) -> bool, out: &mut [u8]) -> Option<usize> {
+/// `claim` says what an address is to it.
+pub fn arp_reply(
+    frame: &[u8],
+    mac: [u8; 6],
+    claim: &dyn Fn(IpAddr) -> Claim,
+    out: &mut [u8],
+) -> Option<usize> {
     let arp: &[u8; ARP_LEN] = frame.get(ETH_LEN..)?.first_chunk()?;
     // Ethernet, IPv4, their lengths, request.
     if arp[..8] != [0, 1, 8, 0, 6, 4, 0, 1] {
         return None;
     }
     let target = Ipv4Addr::new(arp[24], arp[25], arp[26], arp[27]);
-    if !ours(target.into()) {
-        return None;
+    let sender = Ipv4Addr::new(arp[14], arp[15], arp[16], arp[17]);
+    match claim(target.into()) {
+        Claim::Own => {}
+        // Who probes for an address, or announces it, has it or is about to take it (RFC 5227 1.1).
+        Claim::Proxy if !sender.is_unspecified() && sender != target => {}
+        _ => return None,
     }
     let out = out.get_mut(..ETH_LEN + ARP_LEN)?;
     out[..6].copy_from_slice(&arp[8..14]);
@@ -61,7 +81,7 @@ pub fn arp_request(mac: [u8; 6], own: Ipv4Addr, target: Ipv4Addr, out: &mut [u8]
 pub fn advertisement(
     frame: &[u8],
     mac: [u8; 6],
-    ours: &dyn Fn(IpAddr) -> bool,
+    claim: &dyn Fn(IpAddr) -> Claim,
     out: &mut [u8],
 ) -> Option<usize> {
     const LEN: usize = IPV6_LEN + 32;
@@ -73,9 +93,16 @@ pub fn advertisement(
         return None;
     }
     let source: &[u8; 16] = ip.get(8..)?.first_chunk()?;
-    if !ours(Ipv6Addr::from(*target).into()) || *source == [0; 16] {
+    // From no address: who asks wants to take the target (RFC 4862 5.4.2).
+    if *source == [0; 16] {
         return None;
     }
+    // Router, solicited, override. Another's advertisement would have the last word, and says itself whether it is a router.
+    let flags = match claim(Ipv6Addr::from(*target).into()) {
+        Claim::Own => 0xE0,
+        Claim::Proxy => 0x40,
+        Claim::Foreign => return None,
+    };
     let out = out.get_mut(..ETH_LEN + LEN)?;
     out[..6].copy_from_slice(frame.get(6..12)?);
     out[6..12].copy_from_slice(&mac);
@@ -87,8 +114,7 @@ pub fn advertisement(
     h[8..24].copy_from_slice(target);
     h[24..40].copy_from_slice(source);
     let body = &mut h[IPV6_LEN..];
-    // Router, solicited, override.
-    body[..8].copy_from_slice(&[ADVERTISEMENT, 0, 0, 0, 0xE0, 0, 0, 0]);
+    body[..8].copy_from_slice(&[ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0]);
     body[8..24].copy_from_slice(target);
     body[24..26].copy_from_slice(&[2, 1]);
     body[26..32].copy_from_slice(&mac);

@@ -5,6 +5,7 @@
 //! snapshot.
 
 mod outer_path;
+mod proxy;
 mod return_path;
 mod reverse_path;
 

@@ -45,6 +45,7 @@ pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
         mss_clamp: true,
         udp_checksum: false,
         learns_mac: false,
+        proxy_arp: true,
         mtu: None,
         addrs4: vec![("10.255.0.1".parse().expect("address"), 30)],
         addrs6: vec![("fd00::1".parse().expect("address"), 64)],

@@ -248,6 +248,7 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
         fec_repairs: t.fec.and_then(|f| number(f.repairs)),
         fec_delay: t.fec.and_then(|f| number(f.delay)),
         keepalive: None,
+        proxy_arp: None,
         ..t.raw_keys()
     };
     // Fragments outside need it clear: it goes without saying.
@@ -259,6 +260,7 @@ fn tunnel(t: &Tunnel, secrets: Secrets) -> RawTunnel {
             out.vni = number(*vni);
             out.port = number(*port);
             out.udp_checksum = at(*udp_checksum);
+            out.proxy_arp = at(t.proxy_arp);
             out.mac = mac.and_then(text);
             out.remote_mac = remote_mac.and_then(text);
         }

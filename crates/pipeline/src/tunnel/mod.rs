@@ -86,6 +86,8 @@ pub struct Tunnel {
     pub udp_checksum: bool,
     /// The peer's Ethernet address inside is taken from what it sends.
     pub learns_mac: bool,
+    /// The gateway answers on the inner link for hosts that it forwards to.
+    pub proxy_arp: bool,
     /// Configured; `None`: from the path.
     pub mtu: Option<u16>,
     /// The gateway's own addresses inside.

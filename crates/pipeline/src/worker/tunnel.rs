@@ -473,14 +473,14 @@ impl Pipeline {
         t: &Tunnel,
         f: &FrameMut<'_>,
         s: &BatchEntry,
-        make: impl FnOnce(&[u8], [u8; 6], &dyn Fn(IpAddr) -> bool, &mut [u8]) -> Option<usize>,
+        make: impl FnOnce(&[u8], [u8; 6], &dyn Fn(IpAddr) -> responder::Claim, &mut [u8]) -> Option<usize>,
         emit: &mut impl Emit,
     ) -> Verdict {
         let Some(mac) = t.mac() else {
             return drop_at(&self.counters, s.ingress, DropReason::TunnelBadHeader);
         };
-        let ours = |a: IpAddr| t.has_address(a);
-        let made = make(f.bytes(), mac.0, &ours, &mut self.buffers.scratch[LINK_ROOM..]);
+        let claim = |a: IpAddr| snap.claim(t, a);
+        let made = make(f.bytes(), mac.0, &claim, &mut self.buffers.scratch[LINK_ROOM..]);
         let built = match (made, snap.outer_path(t.remote, 0)) {
             (Some(len), Some(path)) => self.push_vxlan_headers(snap, t, &path, len),
             _ => IcmpResult::NoRoute,

@@ -69,6 +69,9 @@ table! {
                 .source("RFC 6935, 6936");
         /// The gateway's address inside.
         mac: Option<MacAddr> => key().of_kind("vxlan").allowed("unicast").absent("derived from `local` and `vni`");
+        /// ARP requests and neighbor solicitations through the tunnel are answered for hosts that the gateway forwards to,
+        /// [for a far end whose route names no router](tunnels.md#ethernet-inside-vxlan).
+        pub proxy_arp: bool = true => key().of_kind("vxlan").source("RFC 1027, RFC 4861 7.2.8");
         /// The peer's address inside.
         remote_mac: Option<MacAddr> => key().of_kind("vxlan").allowed("unicast").absent("learned");
         /// Sent and expected; without it packets with a key are refused.
