@@ -6,8 +6,9 @@ use crate::config::keys::{Bandwidth, Port, Qos, QosCar, QosPolicy, RawQos, RawQo
 use crate::config::report::{Path, Report};
 use crate::config::schema::Key;
 use crate::config::scope::{Opt, Scope};
-use crate::config::types::{BURST_MS, CarLimit, LimitType, PercentSource, TCP_WAIT_MS};
+use crate::config::types::{BURST_MS, CarLimit, LimitType, Mbps, PercentSource, TCP_WAIT_MS};
 use crate::ids::Role;
+use std::collections::HashMap;
 
 pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Report<'_>) -> Vec<Qos> {
     let mut ids = Ids { qos: Seen::new(), cars: Seen::new(), policies: Seen::new() };
@@ -41,7 +42,15 @@ pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Rep
     out
 }
 
-/// The committed rates must fit the links: in percent of each source, and all of them together.
+const FLOORS_REMEDY: &str =
+    "lower the committed rates (min_bandwidth_*): they are guaranteed, so their sum must be there";
+const FLOORS_CODE: &str = "Sag.QosFloorsExceedLink";
+
+/// A CAR and where it stands: the indexes of its QoS and of itself.
+type Placed<'a> = (usize, usize, &'a QosCar);
+
+/// The committed rates must fit the links: in percent of each source, and all of them together. The error is at the CARs
+/// that do not fit beside those of higher priority.
 pub(super) fn committed_rates(
     raw: &[RawQos],
     qos: &[Qos],
@@ -49,59 +58,109 @@ pub(super) fn committed_rates(
     ports: &[Port],
     report: &mut Report<'_>,
 ) {
-    let (Some(bandwidth), Some((i, first))) =
-        (bandwidth, raw.iter().enumerate().find(|(_, q)| !q.car.is_empty()))
-    else {
-        return;
-    };
-    let path = Path::ROOT.item("qos", i);
-    let mut s = Scope::new(report, path, &first.span);
-    let at = first.car.first().map_or_else(|| first.span.clone(), |c| c.span.clone());
-    let cars = || qos.iter().flat_map(|q| &q.cars);
-    const REMEDY: &str =
-        "lower the committed rates (min_bandwidth_*): they are guaranteed, so their sum must be there";
-    const CODE: &str = "Sag.QosFloorsExceedLink";
+    let cars = placed(raw, qos);
+    let (Some(bandwidth), false) = (bandwidth, cars.is_empty()) else { return };
     for (_, source) in PercentSource::WORDS {
         let of_source = |c: &QosCar| match c.limit {
-            CarLimit::Percent { min, of, .. } if of == *source => u32::from(min),
+            CarLimit::Percent { min, of, .. } if of == *source => u64::from(min),
             _ => 0,
         };
-        let sum: u32 = cars().map(of_source).sum();
-        if sum > 100 {
-            s.error(&at, "car", format!("the committed rates add up to {sum} % of {source}"), REMEDY, CODE);
+        let (sum, over) = beyond(&cars, 100, of_source);
+        for car in over {
+            does_not_fit(raw, car, format!("the committed rates add up to {sum} % of {source}"), report);
         }
     }
+    let links = links(bandwidth, ports);
     // In hundredths of Mbit/s, which percentages come to.
-    let sum: u64 = cars().map(|c| c.limit.hundredths(&bandwidth).0).sum();
-    let links = [("bandwidth.ccn", bandwidth.ccn), ("bandwidth.internet_up", bandwidth.internet_up)];
-    let of_ports = ports
-        .iter()
-        .filter(|p| matches!(p.role, Role::Wan | Role::Express))
-        .map(|p| (format!("the bandwidth of port {}", p.name), p.bandwidth));
-    let links: Vec<(String, u64)> = links
-        .map(|(name, mbps)| (name.to_owned(), mbps))
-        .into_iter()
-        .chain(of_ports)
-        .filter_map(|(name, mbps)| Some((name, u64::from(mbps?.0) * 100)))
-        .collect();
-    let over: Vec<_> = links.iter().filter(|(_, most)| sum > *most).collect();
-    if let (Some((name, most)), true) = (over.first(), over.len() == links.len()) {
-        let problem = format!(
+    let rate = |c: &QosCar| c.limit.hundredths(&bandwidth).0;
+    let sum: u64 = cars.iter().map(|(.., c)| rate(c)).sum();
+    let over: Vec<_> = links.iter().filter_map(|(name, most)| Some((name, (*most)?))).collect();
+    let over: Vec<_> = over.into_iter().filter(|(_, most)| sum > *most).collect();
+    let text = |name: &String, most: u64| {
+        format!(
             "the committed rates add up to {} Mbit/s, more than {name} = {}",
             sum.div_ceil(100),
             most / 100
-        );
-        s.error(&at, "car", problem, REMEDY, CODE);
-    } else {
-        for (name, most) in over {
-            let problem = format!(
-                "the committed rates add up to {} Mbit/s, more than {name} = {}: not all of them can use that link",
-                sum.div_ceil(100),
-                most / 100
-            );
-            s.warn(&at, "car", problem, "see that the policies keep below it there");
+        )
+    };
+    if let (Some((name, most)), true) = (over.first(), over.len() == links.len()) {
+        let largest = over.iter().map(|(_, most)| *most).max().unwrap_or(0);
+        for car in beyond(&cars, largest, rate).1 {
+            does_not_fit(raw, car, text(name, *most), report);
+        }
+        return;
+    }
+    for (name, most) in over {
+        let Some((i, _, _)) = cars.first() else { continue };
+        let problem = format!("{}: not all of them can use that link", text(name, most));
+        let mut s = Scope::new(report, Path::ROOT.item("qos", *i), &raw[*i].span);
+        let at = raw[*i].car.first().map_or_else(|| raw[*i].span.clone(), |c| c.span.clone());
+        s.warn(&at, "car", problem, "see that the policies keep below it there");
+    }
+}
+
+/// The CARs that are right in other respects, by priority.
+fn placed<'a>(raw: &[RawQos], qos: &'a [Qos]) -> Vec<Placed<'a>> {
+    let known: HashMap<&str, &QosCar> =
+        qos.iter().flat_map(|q| &q.cars).map(|c| (c.id.as_str(), c)).collect();
+    let (mut n, mut out) = (0, Vec::new());
+    for (i, q) in raw.iter().enumerate() {
+        for (j, c) in q.car.iter().enumerate() {
+            n += 1;
+            let implied = format!("qoscar-{n}");
+            let id = c.id.as_ref().map_or(implied.as_str(), |id| id.get_ref());
+            out.extend(known.get(id).map(|car| (i, j, *car)));
         }
     }
+    out.sort_by_key(|(.., c)| c.priority);
+    out
+}
+
+/// The sum, and the CARs that go beyond `most` beside those before them.
+fn beyond<'a>(cars: &[Placed<'a>], most: u64, rate: impl Fn(&QosCar) -> u64) -> (u64, Vec<Placed<'a>>) {
+    let (mut sum, mut fits, mut over) = (0, 0, Vec::new());
+    for car in cars {
+        let rate = rate(car.2);
+        sum += rate;
+        if fits + rate <= most {
+            fits += rate;
+        } else {
+            over.push(*car);
+        }
+    }
+    (sum, over)
+}
+
+fn does_not_fit(raw: &[RawQos], (i, j, car): Placed<'_>, problem: String, report: &mut Report<'_>) {
+    let at = &raw[i].car[j];
+    let (key, value) = match car.limit {
+        CarLimit::Absolute { .. } => ("min_bandwidth_abs", &at.min_bandwidth_abs),
+        CarLimit::Percent { .. } => ("min_bandwidth_percent", &at.min_bandwidth_percent),
+    };
+    let span = value.as_ref().map_or_else(|| at.span.clone(), |v| v.span());
+    let of = Path::ROOT.item("qos", i);
+    Scope::new(report, of.item("car", j), &at.span).error(&span, key, problem, FLOORS_REMEDY, FLOORS_CODE);
+}
+
+/// The links of the gateway with what they carry, in hundredths of Mbit/s; none: without a bound.
+fn links(bandwidth: Bandwidth, ports: &[Port]) -> Vec<(String, Option<u64>)> {
+    let bound = |mbps: Option<Mbps>| mbps.map(|m| u64::from(m.0) * 100);
+    let mut out = Vec::new();
+    for (name, mbps) in [("bandwidth.ccn", bandwidth.ccn), ("bandwidth.internet_up", bandwidth.internet_up)] {
+        out.extend(mbps.map(|m| (name.to_owned(), bound(Some(m)))));
+    }
+    for p in ports.iter().filter(|p| matches!(p.role, Role::Wan | Role::Express)) {
+        let whole = if p.role == Role::Wan { bandwidth.internet_up } else { bandwidth.ccn };
+        // What leaves by a port without a bound of its own is bounded by that of all such ports together.
+        if p.bandwidth.is_some() || whole.is_none() {
+            out.push((format!("the bandwidth of port {}", p.name), bound(p.bandwidth)));
+        }
+    }
+    // A gateway of which nothing is bounded has no link that could be too small.
+    if out.iter().all(|(_, most)| most.is_none()) {
+        out.push(("the bandwidth".to_owned(), None));
+    }
+    out
 }
 
 struct Ids {
