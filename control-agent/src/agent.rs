@@ -323,7 +323,7 @@ impl Agent {
                     tracing::info!(revision = f.revision, "in force");
                 }
                 self.complaint.clear();
-                self.checks.set(&f.desired.health_checks);
+                self.checks.set(&f.desired.known_checks());
                 self.probes.set(&f.desired.probes);
                 self.finish(&f, String::new());
             }
@@ -353,7 +353,14 @@ impl Agent {
     /// A configuration that this version cannot read is refused like one that cannot be put in force.
     fn unreadable(&mut self, revision: i64, reason: String) {
         self.complain(&Fault::Refused(reason.clone()));
-        self.conclude(Outcome { revision, failure: reason, commands: Vec::new(), then_reboot: false });
+        let deviations = None;
+        self.conclude(Outcome {
+            revision,
+            failure: reason,
+            commands: Vec::new(),
+            deviations,
+            then_reboot: false,
+        });
         self.report_soon();
     }
 
@@ -378,7 +385,8 @@ impl Agent {
             commands.push(result);
         }
         if let Some(revision) = f.revision {
-            self.conclude(Outcome { revision, failure, commands, then_reboot });
+            let deviations = failure.is_empty().then(|| report::bounded(self.applier.deviations()));
+            self.conclude(Outcome { revision, failure, commands, deviations, then_reboot });
         }
         self.report_soon();
     }
@@ -418,6 +426,7 @@ impl Agent {
         let announcement = self.applier.announcement();
         self.announced.clone_from(&announcement);
         let network = self.applier.network_notices();
+        let deviations = report::bounded(self.applier.deviations());
         let facts = Facts {
             compiled: self.applier.current.as_ref().map(|c| &c.compiled),
             health: &health,
@@ -427,6 +436,7 @@ impl Agent {
             clock_offset: self.client.clock.seconds(),
             announcement,
             network,
+            deviations,
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sag_model::Role;
 use sag_model::control::PublicKey;
-use sag_southbound::{Acceptance, Announcement, EPOCH_AHEAD, IdentityKey};
+use sag_southbound::{Acceptance, Announcement, Deviation, EPOCH_AHEAD, Effect, IdentityKey};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::unix_now;
@@ -22,7 +23,7 @@ use crate::identity;
 use crate::overlay::{LocalEndpoint, peer_key};
 use crate::peers::{Peers, PeersFile};
 use crate::status::NetworkStatus;
-use crate::system::{Item, System, present};
+use crate::system::{Item, Reconciled, System, present};
 use crate::vcpe::{Vcpe, VcpeError};
 
 pub type Verdicts = BTreeMap<String, Verdict>;
@@ -64,6 +65,8 @@ pub struct Applier {
     unwritten: Unwritten,
     /// Addresses were changed since the main loop last reset this.
     pub moved: bool,
+    /// Ports whose address could not be set, and why.
+    addressless: BTreeMap<String, String>,
     /// This gateway's key, of the process that made it; no key: it has no tunnels.
     key: Option<(u32, Option<PublicKey>)>,
     /// The key by which others recognise this device, or why there is none.
@@ -125,6 +128,7 @@ impl Applier {
             base: None,
             current: None,
             moved: false,
+            addressless: BTreeMap::new(),
             unsaved: false,
             unwritten: Unwritten::default(),
             key: None,
@@ -194,13 +198,7 @@ impl Applier {
                 applied.epoch
             }
         };
-        match self.addresses(&compiled) {
-            Ok(edited) => changed |= edited,
-            Err(why) => {
-                self.roll_back();
-                return Err(Fault::Refused(why));
-            }
-        }
+        changed |= self.addresses(&compiled);
         crash::point("after-addresses");
         self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);
@@ -387,30 +385,39 @@ impl Applier {
         out
     }
 
-    /// Logs what is new, and writes down the state of the network for `sag-agent status`.
+    /// Logs what is new, and writes down the state of the network and what is not in force for `sag-agent status`.
     fn tell_network(&mut self) {
         let notices = self.network_notices();
+        let deviations: Vec<String> = self.deviations().iter().map(Deviation::to_string).collect();
         let Some(current) = &self.current else { return };
-        let all: BTreeSet<String> = notices.iter().chain(&current.compiled.refused).cloned().collect();
+        let all = notices.iter().chain(&current.compiled.refused).chain(&deviations);
+        let all: BTreeSet<String> = all.cloned().collect();
         for new in all.difference(&self.said) {
             tracing::warn!("{new}");
         }
         self.said = all;
         let identity = self.identity.as_ref().ok().map(IdentityKey::identity);
         let ccn = current.good.desired.ccn.as_ref();
-        self.status.write(ccn, identity, &self.config, &current.compiled, &notices);
+        self.status.write(ccn, identity, &self.config, &current.compiled, (&notices, &deviations));
     }
 
-    fn addresses(&mut self, compiled: &Compiled) -> Result<bool, String> {
-        let Some(system) = &mut self.system else {
-            return match compiled.addresses.first() {
-                None => Ok(false),
-                Some(a) => Err(format!("port {}: no netlink, its address cannot be set", a.port)),
-            };
+    /// Sets the addresses of the ports; returns whether any is another than before. What cannot be set is named, and
+    /// everything else is in force.
+    fn addresses(&mut self, compiled: &Compiled) -> bool {
+        let done = match &mut self.system {
+            None => Err("no netlink, its address cannot be set".to_owned()),
+            Some(system) => system.reconcile(&compiled.addresses).map_err(|e| e.to_string()),
         };
-        let edited = system.reconcile(&compiled.addresses).map_err(|e| e.to_string())?;
-        if self.config.dhcp_client != Dhcp::Off {
-            let there = present(system.tables().map_err(|e| e.to_string())?);
+        let done = done.unwrap_or_else(|why| {
+            let all = compiled.addresses.iter().map(|a| (a.port.clone(), why.clone()));
+            Reconciled { changed: false, problems: all.collect() }
+        });
+        self.addressless = done.problems;
+        if let Some(system) = &mut self.system
+            && self.config.dhcp_client != Dhcp::Off
+            && let Ok(tables) = system.tables()
+        {
+            let there = present(tables);
             // An address from elsewhere, or the client's own.
             let bare = |d: &&String| {
                 !there.iter().any(|i| matches!(i, Item::Address { device, .. } if device == *d))
@@ -419,22 +426,29 @@ impl Applier {
                 compiled.dhcp.iter().filter(|d| self.dhcp.serves(d) || bare(d)).cloned().collect();
             self.dhcp.set(&devices);
         }
-        self.moved |= edited;
-        Ok(edited)
+        self.moved |= done.changed;
+        done.changed
     }
 
-    /// Back to the configuration before, as far as that goes.
-    fn roll_back(&mut self) {
-        let Some(old) = self.current.clone() else { return };
-        match self.vcpe.apply(&old.compiled.text, "the last good configuration") {
-            Ok(applied) => {
-                self.current = Some(InForce { epoch: applied.epoch, ..old.clone() });
-                if let Err(error) = self.addresses(&old.compiled) {
-                    tracing::error!(error, "addresses of the last good configuration");
+    /// Objects that are not in force as they are.
+    pub fn deviations(&self) -> Vec<Deviation> {
+        let Some(current) = &self.current else { return Vec::new() };
+        let mut out = current.compiled.deviations.clone();
+        let roles = |port: &String| current.compiled.ports.iter().find(|(name, ..)| name == port);
+        out.extend(self.addressless.iter().map(|(port, why)| {
+            Deviation {
+                section: match roles(port).map(|(_, _, role)| *role) {
+                    Some(Role::Wan) => "Wan",
+                    Some(Role::Express) => "Ecc",
+                    _ => "Lan",
                 }
+                .to_owned(),
+                object: format!("port {port}"),
+                effect: Some(Effect::Partial),
+                reason: why.clone(),
             }
-            Err(error) => tracing::error!(%error, "cannot go back to the last good configuration"),
-        }
+        }));
+        out
     }
 
     fn save(&mut self, good: &LastGood, compiled: &Compiled) {

@@ -2,8 +2,10 @@
 //! of the documented operations, with defaults filled in. It is also what the last good configuration on disk holds, so
 //! the names of its fields stay.
 
+mod lenient;
 mod rows;
 
+pub use lenient::read_document;
 pub use rows::{
     Acl, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Peer, Policy, Probe, Qos,
     Rule, SnatEntry, StaticRoute, Tuple, Wan,
@@ -12,7 +14,8 @@ pub use rows::{
 use std::collections::BTreeMap;
 
 use sag_southbound::{
-    AddressMode, DeviceDocument, HaMode, PortRole, ProbeProtocol, RouteProtocol, Switch, Wire,
+    AddressMode, Deviation, DeviceDocument, HaMode, PortRole, ProbeKind, ProbeProtocol, RouteProtocol,
+    Switch, Wire,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -52,6 +55,8 @@ pub struct Desired {
     pub ccn: Option<Ccn>,
     /// Things that are set and that this version does not act upon.
     pub ignored: Vec<String>,
+    /// What of the document could not be read.
+    pub unreadable: Vec<Deviation>,
 }
 
 /// Files of earlier versions have `true` and `false`.
@@ -74,6 +79,12 @@ pub fn roles(ports: Vec<sag_southbound::PortEntry>) -> BTreeMap<String, PortRole
 }
 
 impl Desired {
+    /// The health checks that this version can probe.
+    pub fn known_checks(&self) -> Vec<HealthCheck> {
+        let unknown = |c: &&HealthCheck| matches!(c.kind, Some(ProbeKind::Unknown(_)));
+        self.health_checks.iter().filter(|c| !unknown(c)).cloned().collect()
+    }
+
     /// Differs between different configurations, whatever their revisions.
     pub fn digest(&self) -> String {
         hash_hex(&serde_json::to_vec(self).unwrap_or_default())
@@ -111,6 +122,7 @@ impl From<DeviceDocument> for Desired {
             distributions: converted(doc.route_distribution),
             ccn: doc.ccn.map(Ccn::from),
             ignored,
+            unreadable: Vec::new(),
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use sag_southbound::{Action, DeviceDocument, PullAnswer, PullRequest, Version, read};
+use sag_southbound::{Action, PullAnswer, PullRequest, Version};
 use serde_json::Value;
 
 use crate::backoff::Backoff;
 use crate::client::{CallError, Client, Result, borrowed};
 use crate::config::{Config, Extension};
 use crate::crash;
-use crate::desired::Desired;
+use crate::desired::{Desired, read_document};
 use crate::events::{Event, Fetched, Generation};
 use crate::poll::Poller;
 
@@ -149,12 +149,12 @@ impl Puller {
         let answer: PullAnswer<Value> =
             self.client.call(Action::Pull.name(), &borrowed(&params), &[], wait)?;
         let Some(config) = answer.config else { return Ok(Pulled::Unchanged) };
-        Ok(match read::<DeviceDocument>(config) {
-            Ok(mut document) => {
+        Ok(match read_document(config) {
+            Ok((mut document, unreadable)) => {
                 let commands = std::mem::take(&mut document.commands);
                 let revision = Some(answer.revision);
                 Pulled::Configuration(Box::new(Fetched {
-                    desired: document.into(),
+                    desired: Desired { unreadable, ..document.into() },
                     revision,
                     commands,
                     reconnected: false,

@@ -8,8 +8,8 @@ use sag_model::Role;
 use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
 use sag_rtnl::Tables;
 use sag_southbound::{
-    Announcement, DropCount, HealthState, HealthStatus, PortRole, PortState, ProbeTaskState, RouteState,
-    SessionCount, StateReport, Talker, TunnelState, Version, WanState,
+    Announcement, Deviation, DropCount, HealthState, HealthStatus, PortRole, PortState, ProbeTaskState,
+    RouteState, SessionCount, StateReport, Talker, TunnelState, Version, WanState,
 };
 
 use crate::capability::CAPABILITIES;
@@ -56,6 +56,8 @@ pub struct Facts<'a> {
     pub announcement: Option<Announcement>,
     /// What the operator should know of the network.
     pub network: Vec<String>,
+    /// Objects that are not in force as they are.
+    pub deviations: Vec<Deviation>,
 }
 
 /// Asks the gateway for its state.
@@ -90,6 +92,8 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         config_epoch: Some(status.config_epoch.into()),
         clock_offset: Some(facts.clock_offset),
         notices: facts.compiled.map(|c| notices(&c.notices, &facts.network)),
+        deviations: Some(facts.deviations.clone()),
+        wired_ports: facts.compiled.map(|c| c.wired.clone()),
         ports: port_rows(&ports),
         wans: wans(&ports, facts.tables),
         routes: route_rows(&routes),
@@ -105,6 +109,27 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         monitor_version: Some(crate::VERSION.to_owned()),
         ..StateReport::default()
     })
+}
+
+/// Deviations of one report. Their number is that of objects with mistakes; the log has them all.
+const MAX_DEVIATIONS: usize = 200;
+
+/// The longest reason that is reported: some quote what the cloud says.
+const MAX_REASON: usize = 500;
+
+/// As many as a report may have, none of them too long.
+pub fn bounded(mut all: Vec<Deviation>) -> Vec<Deviation> {
+    let more = all.len().saturating_sub(MAX_DEVIATIONS);
+    all.truncate(MAX_DEVIATIONS);
+    for text in all.iter_mut().flat_map(|d| [&mut d.object, &mut d.reason]) {
+        if let Some((end, _)) = text.char_indices().nth(MAX_REASON) {
+            text.truncate(end);
+        }
+    }
+    if more > 0 {
+        all.push(Deviation { object: format!("{more} more objects"), ..Deviation::default() });
+    }
+    all
 }
 
 /// Notices of one report; what is more is left out, and their number says so.
@@ -262,6 +287,14 @@ fn health(states: &BTreeMap<String, State>) -> Vec<HealthState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deviations_of_a_report_are_bounded_and_say_so() {
+        let one = Deviation { object: "port 0".into(), reason: "é".repeat(2_000), ..Deviation::default() };
+        let cut = bounded(vec![one; MAX_DEVIATIONS + 7]);
+        assert_eq!((cut.len(), cut[0].reason.chars().count()), (MAX_DEVIATIONS + 1, MAX_REASON));
+        assert_eq!(cut[MAX_DEVIATIONS].object, "7 more objects");
+    }
 
     #[test]
     fn notices_of_a_report_are_bounded_and_say_so() {

@@ -4,7 +4,9 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sag_southbound::{Acceptance, Action, CommandResult, ReportAnswer, ResultReport, StateReport, Version};
+use sag_southbound::{
+    Acceptance, Action, CommandResult, Deviation, ReportAnswer, ResultReport, StateReport, Version,
+};
 use serde_json::Value;
 
 use crate::backoff::Backoff;
@@ -25,6 +27,8 @@ pub struct Outcome {
     /// Empty: in force.
     pub failure: String,
     pub commands: Vec<CommandResult>,
+    /// What of it is not in force as it is; none where it is refused as a whole.
+    pub deviations: Option<Vec<Deviation>>,
     /// The device restarts when this has arrived.
     pub then_reboot: bool,
 }
@@ -165,6 +169,7 @@ fn send_result(client: &Client, config: &Config, r: &Outcome) -> Result<Value> {
         revision: r.revision,
         failure: r.failure.clone(),
         commands: r.commands.clone(),
+        deviations: r.deviations.clone(),
         version: Version::CURRENT,
     };
     let (query, form) = (report.query(), report.form());
@@ -194,6 +199,7 @@ mod tests {
             revision,
             failure: String::new(),
             commands: commands.to_vec(),
+            deviations: None,
             then_reboot,
         };
         let reporter = Reporter::default();

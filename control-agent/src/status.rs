@@ -1,4 +1,5 @@
-//! The state of the network for the operator: `network.json` in `state_dir`, and `sag-agent status`, which prints it.
+//! The state of the network, and what of the configuration is not in force, for the operator: `network.json` in
+//! `state_dir`, and `sag-agent status`, which prints it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct Network {
     pub refused: Vec<String>,
     /// What else is wrong.
     pub problems: Vec<String>,
+    /// Objects of the cloud that are not in force as they are, and why.
+    pub deviations: Vec<String>,
 }
 
 /// The far end of a tunnel.
@@ -74,7 +77,7 @@ impl NetworkStatus {
         identity: Option<Identity>,
         config: &Config,
         compiled: &Compiled,
-        problems: &[String],
+        (problems, deviations): (&[String], &[String]),
     ) {
         let peers = compiled.tunnels.iter().map(|t| Peer {
             sn: t.peer.sn.clone(),
@@ -95,6 +98,7 @@ impl NetworkStatus {
             peers: peers.collect(),
             refused: compiled.refused.clone(),
             problems: problems.to_vec(),
+            deviations: deviations.to_vec(),
         };
         if self.written.as_ref() == Some(&now) {
             return;
@@ -145,7 +149,9 @@ fn human_readable(n: &Network) -> String {
         let _ = writeln!(out, "tunnel       {} to {}, key {}", p.tunnel, p.address, p.epoch);
         let _ = writeln!(out, "blocks       {}", or(&p.blocks.join(", "), "none"));
     }
-    for (title, rows) in [("refused", &n.refused), ("problems", &n.problems)] {
+    let lists =
+        [("refused", &n.refused), ("problems", &n.problems), ("not in force as they are", &n.deviations)];
+    for (title, rows) in lists {
         if !rows.is_empty() {
             let _ = writeln!(out, "\n{title}");
         }
@@ -170,12 +176,18 @@ mod tests {
             fingerprint: "605c-ca0f".into(),
             peers: vec![peer.clone(), Peer { fingerprint: "340b-8476".into(), ..peer }],
             refused: vec!["device sn3 of gateway sag-3 has no tunnel: its address".into()],
+            deviations: vec!["rule acr-7 of ACL acl-3 is left out: applications".into()],
             ..Network::default()
         };
         let text = human_readable(&network);
-        for part in
-            ["605c-ca0f", "340b-8476", "does not sign", "device sn3", "none: a tunnel to every member"]
-        {
+        for part in [
+            "605c-ca0f",
+            "340b-8476",
+            "does not sign",
+            "device sn3",
+            "acr-7",
+            "none: a tunnel to every member",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let again: Network =

@@ -1,8 +1,11 @@
 //! Addresses and default routes of ports, by netlink. The plan is a pure function of the present and the desired state.
-//! What the agent has set is written to disk, and only that is removed again.
+//! What the agent has set is written to disk, and only that is removed again. What the kernel refuses of one device costs
+//! that device alone.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 use sag_rtnl::{Editor, Mirror, RouteKind, Scope, Table, Tables};
@@ -11,13 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::compile::{LOOPBACK, PortAddress};
 use crate::files::{self, Unwritten};
 
-#[derive(Debug, thiserror::Error)]
-pub enum SystemError {
-    #[error("port {port}: no network device {device}; correct [ports] of agent.toml")]
-    NoDevice { port: String, device: String },
-    #[error("{0}")]
-    Kernel(#[from] sag_rtnl::Error),
-}
+type Result<T> = std::result::Result<T, sag_rtnl::Error>;
 
 /// An IPv4 address or default route of a device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +77,12 @@ fn goal(desired: &[PortAddress]) -> Vec<Item> {
     goal
 }
 
+fn goal_of(desired: &[PortAddress], device: &str) -> Vec<Item> {
+    let mut all = goal(desired);
+    all.retain(|i| i.device() == device);
+    all
+}
+
 /// Devices whose address the cloud sets have that address and, where it names a gateway, that
 /// default route, and no other. Of other devices, what was set earlier goes.
 pub fn plan(present: &[Item], desired: &[PortAddress], owned: &[Item]) -> Vec<Edit> {
@@ -103,8 +106,40 @@ pub fn plan(present: &[Item], desired: &[PortAddress], owned: &[Item]) -> Vec<Ed
     gone.chain(add(false)).chain(add(true)).collect()
 }
 
+impl Edit {
+    fn item(&self) -> &Item {
+        let (Edit::Add(item) | Edit::Remove(item)) = self;
+        item
+    }
+
+    fn device(&self) -> &str {
+        self.item().device()
+    }
+}
+
 /// Rounds of comparing and editing.
 const ROUNDS: usize = 3;
+
+/// How long a device is left alone whose address the kernel has refused: each attempt takes the old one away for a moment.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What the kernel has refused of a device.
+struct Refusal {
+    /// What the device should have had, and whether its link was there: with something else it is tried again at once.
+    goal: Vec<Item>,
+    running: bool,
+    why: String,
+    at: Instant,
+}
+
+/// What became of the addresses.
+#[derive(Debug, Default, PartialEq)]
+pub struct Reconciled {
+    /// Whether addresses or routes are others than before.
+    pub changed: bool,
+    /// Ports whose address could not be set, and why.
+    pub problems: BTreeMap<String, String>,
+}
 
 pub struct System {
     mirror: Mirror,
@@ -114,10 +149,12 @@ pub struct System {
     /// The account lacks something of `owned`, or has more.
     unsaved: bool,
     unwritten: Unwritten,
+    /// By device.
+    refusals: BTreeMap<String, Refusal>,
 }
 
 impl System {
-    pub fn open(state_dir: &Path) -> Result<System, SystemError> {
+    pub fn open(state_dir: &Path) -> Result<System> {
         let account = state_dir.join("addresses.json");
         let owned =
             std::fs::read(&account).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default();
@@ -128,60 +165,117 @@ impl System {
             owned,
             unsaved: false,
             unwritten: Unwritten::default(),
+            refusals: BTreeMap::new(),
         })
     }
 
     /// The kernel's tables as they are now.
-    pub fn tables(&mut self) -> Result<&Tables, SystemError> {
+    pub fn tables(&mut self) -> Result<&Tables> {
         while self.mirror.poll()?.more {}
         Ok(self.mirror.tables())
     }
 
-    /// Gives the devices the desired addresses and routes; returns whether anything had to be done. After an error they
-    /// are as before.
-    pub fn reconcile(&mut self, desired: &[PortAddress]) -> Result<bool, SystemError> {
-        let tables = self.tables()?;
-        for w in desired {
-            if tables.link_named(&w.device).is_none() {
-                return Err(SystemError::NoDevice { port: w.port.clone(), device: w.device.clone() });
-            }
-        }
+    /// Gives the devices the desired addresses and routes. A device of which the kernel refuses something is as before.
+    ///
+    /// # Errors
+    /// The kernel's tables cannot be read.
+    pub fn reconcile(&mut self, desired: &[PortAddress]) -> Result<Reconciled> {
+        let mut out = Reconciled::default();
+        let before = present(self.tables()?);
+        let able = self.able(desired, &mut out.problems);
         if self.unsaved {
             self.save();
         }
-        let mut changed = false;
+        let mut now = before.clone();
         // What the kernel removed together with something else is missing in the next round.
         for _ in 0..ROUNDS {
-            let now = present(self.tables()?);
             // What was there already is the agent's from now on, too.
-            let there: Vec<Item> = goal(desired).into_iter().filter(|i| now.contains(i)).collect();
+            let there: Vec<Item> = goal(&able).into_iter().filter(|i| now.contains(i)).collect();
             self.own(there);
-            let edits = plan(&now, desired, &self.owned);
+            let edits = self.pending(&now, desired, &able);
             if edits.is_empty() {
                 break;
             }
-            changed = true;
-            self.perform(&edits)?;
+            for (device, why) in self.perform(&edits) {
+                self.refuse(&device, desired, why);
+            }
+            now = present(self.tables()?);
         }
-        Ok(changed)
+        // The kernel has taken what it does not have, as a second route where there may be one.
+        let left: Vec<Edit> = self.pending(&now, desired, &able);
+        for edit in left {
+            self.refuse(edit.device(), desired, format!("the kernel does not keep {:?}", edit.item()));
+        }
+        for w in desired {
+            if let Some(refusal) = self.refusals.get(&w.device) {
+                out.problems.entry(w.port.clone()).or_insert_with(|| refusal.why.clone());
+            }
+        }
+        out.changed = now != before;
+        Ok(out)
     }
 
-    fn perform(&mut self, edits: &[Edit]) -> Result<(), SystemError> {
+    /// What there is to do, but for devices that are to be left alone.
+    fn pending(&self, now: &[Item], desired: &[PortAddress], able: &[PortAddress]) -> Vec<Edit> {
+        let mut edits = plan(now, able, &self.owned);
+        // A device that waits keeps what it has.
+        let waits = |device: &str| {
+            self.refusals.contains_key(device)
+                || desired.iter().any(|w| w.device == device) && !able.iter().any(|w| w.device == device)
+        };
+        edits.retain(|e| !waits(e.device()));
+        edits
+    }
+
+    /// The addresses that can be tried: of devices that are there and that the kernel has not refused just now.
+    fn able(&mut self, desired: &[PortAddress], problems: &mut BTreeMap<String, String>) -> Vec<PortAddress> {
+        let tables = self.mirror.tables();
+        let running = |device: &str| tables.link_named(device).is_some_and(|l| l.running);
+        self.refusals.retain(|device, r| {
+            let same = goal_of(desired, device) == r.goal && running(device) == r.running;
+            same && r.at.elapsed() < PAUSE
+        });
+        let mut able = Vec::new();
+        for w in desired {
+            if tables.link_named(&w.device).is_none() {
+                let why = format!("no network device {}; correct [ports] of agent.toml", w.device);
+                problems.insert(w.port.clone(), why);
+            } else if !self.refusals.contains_key(&w.device) {
+                able.push(w.clone());
+            }
+        }
+        able
+    }
+
+    fn refuse(&mut self, device: &str, desired: &[PortAddress], why: String) {
+        let running = self.mirror.tables().link_named(device).is_some_and(|l| l.running);
+        let refusal = Refusal { goal: goal_of(desired, device), running, why, at: Instant::now() };
+        self.refusals.insert(device.to_owned(), refusal);
+    }
+
+    /// Carries the edits out; returns the devices of which the kernel has refused one, which are as before.
+    fn perform(&mut self, edits: &[Edit]) -> BTreeMap<String, String> {
         // Written down before it is set, so that a crash forgets nothing, as far as it can be written.
         let added = edits.iter().filter_map(|e| if let Edit::Add(i) = e { Some(i.clone()) } else { None });
         let before = self.owned.clone();
         self.own(added);
+        let mut failed: BTreeMap<String, String> = BTreeMap::new();
         for (n, edit) in edits.iter().enumerate() {
+            if failed.contains_key(edit.device()) {
+                continue;
+            }
             if let Err(e) = self.execute(edit) {
-                self.undo(&edits[..n]);
-                self.owned = before;
-                self.save();
-                return Err(e);
+                let done: Vec<&Edit> = edits[..n].iter().filter(|e| e.device() == edit.device()).collect();
+                self.undo(&done);
+                failed.insert(edit.device().to_owned(), e.to_string());
             }
         }
-        self.owned.retain(|i| !edits.contains(&Edit::Remove(i.clone())));
+        self.owned.retain(|i| match failed.contains_key(i.device()) {
+            true => before.contains(i),
+            false => !edits.contains(&Edit::Remove(i.clone())),
+        });
         self.save();
-        Ok(())
+        failed
     }
 
     fn own(&mut self, items: impl IntoIterator<Item = Item>) {
@@ -194,7 +288,7 @@ impl System {
         }
     }
 
-    fn undo(&mut self, done: &[Edit]) {
+    fn undo(&mut self, done: &[&Edit]) {
         for edit in done.iter().rev() {
             let inverse = match edit {
                 Edit::Add(i) => Edit::Remove(i.clone()),
@@ -213,8 +307,8 @@ impl System {
         self.unsaved = !self.unwritten.note("list of addresses", &self.account, written);
     }
 
-    fn execute(&mut self, edit: &Edit) -> Result<(), SystemError> {
-        let (Edit::Add(item) | Edit::Remove(item)) = edit;
+    fn execute(&mut self, edit: &Edit) -> Result<()> {
+        let item = edit.item();
         let Some(ifindex) = self.mirror.tables().link_named(item.device()).map(|l| l.ifindex) else {
             return Ok(());
         };

@@ -154,13 +154,17 @@ fn a_refusal_leaves_the_last_good_one() {
     let Err(Fault::Refused(why)) = a.apply(wish(6, 2), &health) else { panic!("not refused") };
     assert!(why.contains("floors exceed the link"), "{why}");
     gateway.lock().expect("gateway").refuse = false;
-    // A wish that does not compile does not reach the gateway.
+    // A document without a port does not reach the gateway.
     let bad = Desired {
-        routes: vec![crate::desired::StaticRoute { port: "9".into(), ..Default::default() }],
+        roles: [("0".to_owned(), sag_southbound::PortRole::Unknown("DMZ".into()))].into(),
         ..Desired::default()
     };
     let applied = gateway.lock().expect("gateway").applied.len();
-    assert!(matches!(a.apply(LastGood { revision: Some(3), desired: bad }, &health), Err(Fault::Refused(_))));
+    let no_port = Base::default();
+    a.base = Some((1, no_port));
+    let refused = a.apply(LastGood { revision: Some(3), desired: bad }, &health);
+    assert!(matches!(&refused, Err(Fault::Refused(why)) if why.contains("no port")), "{refused:?}");
+    a.base = None;
     assert_eq!(gateway.lock().expect("gateway").applied.len(), applied);
     assert_eq!(a.last_good(), Some(wish(5, 1)));
     a.reconcile(&health).expect("the old one is in force");

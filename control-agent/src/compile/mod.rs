@@ -1,5 +1,7 @@
-//! From the desired state to the device configuration: one document, validated by `crates/model`. Every complaint names the cloud's object. All of it or nothing.
+//! From the desired state to the device configuration: one document, validated by `crates/model`. Every complaint names
+//! the cloud's object, and costs that object alone ([`isolation`]).
 
+mod isolation;
 mod policy;
 mod ports;
 mod routes;
@@ -9,14 +11,15 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
-use sag_model::config::{Errors, Secrets};
-use sag_southbound::{ProbeKind, PublishStrategy, RouteOrigin, Switch};
+use sag_model::config::{Diagnostic, Secrets};
+use sag_southbound::{Deviation, Effect, ProbeKind, PublishStrategy, RouteOrigin, Switch};
 use toml::{Table, Value};
 
 use crate::config::{Wiring, role_word};
 use crate::desired::{Desired, Distribution};
 use crate::health::Verdict;
-use crate::overlay::{Excluded, LocalEndpoint, Tunnel};
+use crate::overlay::{LocalEndpoint, Tunnel};
+use isolation::{Exclusions, Object, deviation};
 
 /// Sections of the gateway's own file that the agent leaves as they are.
 const OWN_SECTIONS: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
@@ -48,6 +51,10 @@ impl Base {
             let tag = p.get("vlan").and_then(Value::as_integer).unwrap_or(0);
             p.get("device").and_then(Value::as_str) == Some(device) && tag == vlan
         })
+    }
+
+    fn neighbors(&self) -> usize {
+        self.sections.get("neighbor").and_then(Value::as_array).map_or(0, Vec::len)
     }
 
     fn position(&self, device: &str) -> usize {
@@ -96,6 +103,10 @@ pub struct Compiled {
     pub tunnels: Vec<Tunnel>,
     /// Devices and blocks of the network that have no tunnel or route, and why; among the notices too.
     pub refused: Vec<String>,
+    /// Objects that are not in force as they are; among the notices too.
+    pub deviations: Vec<Deviation>,
+    /// Every port with a network device, whatever its role.
+    pub wired: Vec<String>,
     /// Where they end on this side.
     pub local: Option<Ipv4Addr>,
 }
@@ -109,39 +120,29 @@ pub struct Compiler<'a> {
     tunnels: Vec<Tunnel>,
     refused: Vec<String>,
     local: Option<Ipv4Addr>,
-    /// What the gateway's rules have refused of other members before.
-    excluded: &'a Excluded,
-    /// Whose entries of the document are another member's, by key path.
-    foreign: Vec<(String, Foreign)>,
+    /// What the gateway's rules have refused before.
+    excluded: &'a Exclusions,
     /// Static routes that are in force, with their ports.
     static_routes: Vec<(String, String)>,
     out: Table,
     /// Object of the cloud by key path.
-    origins: Vec<(String, String)>,
-    problems: Vec<String>,
+    origins: Vec<(String, Object)>,
+    deviations: Vec<Deviation>,
     notices: Vec<String>,
     ports: Vec<(String, String, Role)>,
 }
 
-/// An entry of the document that another member of the network has caused.
-#[derive(Debug, Clone)]
-enum Foreign {
-    /// The tunnel to the device of this serial number.
-    Device(String),
-    /// The route to a block of a gateway.
-    Block(String, String),
-}
-
-/// How often entries of other members are left out that the gateway's rules refuse. All of them are found at once, unless one
+/// How often objects that the gateway's rules refuse are left out one by one. All of them are found at once, unless one
 /// hides another.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 16;
 
 /// Compiles; the error has a line for each problem. Without `endpoint` the gateway has no tunnels.
 ///
-/// What the gateway's rules refuse of another member of the network is left out and named; it is no reason to refuse the rest.
+/// What the gateway's rules refuse of an object, or of another member of the network, is left out and named; it is no reason
+/// to refuse the rest.
 ///
 /// # Errors
-/// Every problem, by the cloud's object; nothing of the configuration may be used then.
+/// What is wrong with the gateway's own part of the document, or that no port is left. Nothing may be used then.
 pub fn compile(
     desired: &Desired,
     base: &Base,
@@ -150,73 +151,51 @@ pub fn compile(
     endpoint: Option<&LocalEndpoint>,
 ) -> Result<Compiled, Vec<String>> {
     let wiring = if wiring.is_empty() { base.wiring() } else { wiring.clone() };
-    let mut excluded = Excluded::default();
+    let mut excluded = Exclusions::default();
     let mut round = 0;
     loop {
-        match compile_without(desired, base, &wiring, health, endpoint, &excluded) {
-            Err(Unfit::Members(more)) => {
-                excluded.devices.extend(more.devices);
-                excluded.blocks.extend(more.blocks);
+        let compiler = Compiler::new(desired, base, wiring.clone(), health, endpoint, &excluded);
+        let complaints = match compiler.run()? {
+            Attempt::Fits(compiled) => return Ok(*compiled),
+            Attempt::Complaints(complaints) => complaints,
+        };
+        // What is wrong with a route may follow from what is wrong with its tunnel.
+        let of_tunnel = complaints.iter().any(|c| matches!(c.object, Some(Object::Device(_))));
+        let mut learned = false;
+        for c in &complaints {
+            match &c.object {
+                Some(Object::Block(..)) if of_tunnel => {}
+                Some(object) => learned |= excluded.learn(object, &c.key, &c.text, desired),
+                None => {}
             }
-            Err(Unfit::Problems(problems)) => return Err(problems),
-            Ok(compiled) => return Ok(compiled),
         }
         round += 1;
         if round == ROUNDS {
-            let members = desired.ccn.iter().flat_map(|c| &c.members);
-            for device in members.flat_map(|m| &m.devices) {
-                let why = || "too much of its network is refused by the gateway's rules".to_owned();
-                excluded.devices.entry(device.sn.clone()).or_insert_with(why);
-            }
+            excluded.give_up(desired, base.neighbors());
+            learned = true;
+        }
+        if !learned {
+            let said = |c: &Complaint| match &c.object {
+                Some(object) => format!("{}: {}", object.name(desired).1, c.text),
+                None => format!("{}: {}", c.path, c.text),
+            };
+            return Err(complaints.iter().map(said).collect());
         }
     }
 }
 
-/// Why a document cannot be used.
-enum Unfit {
-    Problems(Vec<String>),
-    /// Only because of entries of other members.
-    Members(Excluded),
+/// A key of the document that the gateway's rules refuse.
+struct Complaint {
+    path: String,
+    /// Whose entry it is in; none: the gateway's own.
+    object: Option<Object>,
+    key: String,
+    text: String,
 }
 
-fn compile_without(
-    desired: &Desired,
-    base: &Base,
-    wiring: &BTreeMap<String, Wiring>,
-    health: &BTreeMap<String, Verdict>,
-    endpoint: Option<&LocalEndpoint>,
-    excluded: &Excluded,
-) -> Result<Compiled, Unfit> {
-    let notices =
-        desired.ignored.iter().map(|what| format!("{what}: not supported by this version")).collect();
-    let mut c = Compiler {
-        desired,
-        base,
-        wiring: wiring.clone(),
-        health,
-        endpoint,
-        tunnels: Vec::new(),
-        refused: Vec::new(),
-        local: None,
-        excluded,
-        foreign: Vec::new(),
-        static_routes: Vec::new(),
-        out: base.sections.clone(),
-        origins: Vec::new(),
-        problems: Vec::new(),
-        notices,
-        ports: Vec::new(),
-    };
-    c.refuse_unknown_words();
-    c.bandwidth();
-    let (mut addresses, dhcp) = c.all_ports();
-    c.routes();
-    c.overlay(&addresses);
-    c.acls();
-    c.qos();
-    c.nat();
-    addresses.extend(c.service_addresses());
-    c.finish(addresses, dhcp)
+enum Attempt {
+    Fits(Box<Compiled>),
+    Complaints(Vec<Complaint>),
 }
 
 macro_rules! table {
@@ -263,18 +242,51 @@ impl From<i64> for Entry {
     }
 }
 
-impl Compiler<'_> {
-    /// Adds an entry that another member of the network has caused.
-    fn push_foreign(&mut self, list: &str, entry: Table, of: Foreign) {
-        let rows = self.out.entry(list).or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(rows) = rows {
-            self.foreign.push((format!("{list}[{}]", rows.len()), of));
-            rows.push(Value::Table(entry));
+impl<'a> Compiler<'a> {
+    fn new(
+        desired: &'a Desired,
+        base: &'a Base,
+        wiring: BTreeMap<String, Wiring>,
+        health: &'a BTreeMap<String, Verdict>,
+        endpoint: Option<&'a LocalEndpoint>,
+        excluded: &'a Exclusions,
+    ) -> Compiler<'a> {
+        let unsupported = |what: &String| format!("{what}: not supported by this version");
+        Compiler {
+            desired,
+            base,
+            wiring,
+            health,
+            endpoint,
+            tunnels: Vec::new(),
+            refused: Vec::new(),
+            local: None,
+            excluded,
+            static_routes: Vec::new(),
+            out: base.sections.clone(),
+            origins: Vec::new(),
+            deviations: desired.unreadable.clone(),
+            notices: desired.ignored.iter().map(unsupported).collect(),
+            ports: Vec::new(),
         }
     }
 
+    fn run(mut self) -> Result<Attempt, Vec<String>> {
+        self.unknown_words();
+        self.bandwidth();
+        let (mut addresses, dhcp) = self.all_ports();
+        self.neighbors();
+        self.routes();
+        self.overlay(&addresses);
+        self.acls();
+        self.qos();
+        self.nat();
+        addresses.extend(self.service_addresses());
+        self.finish(addresses, dhcp)
+    }
+
     /// Adds an entry to a list of the document and remembers whose it is.
-    fn push(&mut self, list: &str, entry: Table, origin: String) {
+    fn push(&mut self, list: &str, entry: Table, origin: Object) {
         let rows = self.out.entry(list).or_insert_with(|| Value::Array(Vec::new()));
         if let Value::Array(rows) = rows {
             self.origins.push((format!("{list}[{}]", rows.len()), origin));
@@ -282,97 +294,125 @@ impl Compiler<'_> {
         }
     }
 
-    /// A word that this version does not know must not be taken for another one.
-    fn refuse_unknown_words(&mut self) {
+    fn deviate(&mut self, object: &Object, effect: Effect, reason: impl Into<String>) {
+        self.deviations.push(object.deviation(self.desired, effect, reason));
+    }
+
+    /// Whether the object is left out, which is then said.
+    fn is_left_out(&mut self, object: &Object) -> bool {
+        let Some(why) = self.excluded.reason(object).cloned() else { return false };
+        self.deviate(object, Effect::LeftOut, why);
+        true
+    }
+
+    /// A word that this version does not know must not be taken for another one. Where it may stand for something stricter,
+    /// the strictest is meant.
+    fn unknown_words(&mut self) {
         let desired = self.desired;
-        let unknown = |origin: String, key: &str, word: &str| {
-            format!("{origin}: {key} {word:?} is unknown to this version; update sag-agent")
+        let mut unknown = |section, object: String, effect, key: &str, word: &str, so: &str| {
+            let why = format!("{key} {word:?} is unknown to this version, so {so}; update sag-agent");
+            self.deviations.push(deviation(section, object, effect, why));
         };
         if let Some(Switch::Unknown(word)) = &desired.wan_snat {
-            self.problems.push(unknown("WAN SNAT".into(), "Snat", word));
+            let so = "what leaves by a WAN port is translated";
+            unknown("Snat", "WAN SNAT".into(), Effect::Stricter, "Snat", word, so);
         }
         for check in &desired.health_checks {
             if let Some(ProbeKind::Unknown(word)) = &check.kind {
-                self.problems.push(unknown(format!("health check {}", check.id), "Type", word));
+                let object = format!("health check {}", check.id);
+                unknown("HealthChecks", object, Effect::LeftOut, "Type", word, "nothing is probed");
             }
         }
         for d in &desired.distributions {
-            let origin = || format!("route distribution of {} from {}", d.destination, d.source);
+            let object = || format!("route distribution of {} from {}", d.destination, d.source);
             if let Some(PublishStrategy::Unknown(word)) = &d.mode {
-                self.problems.push(unknown(origin(), "RouteDistribution", word));
+                let so = "the route is not published";
+                unknown("RouteDistribution", object(), Effect::Stricter, "RouteDistribution", word, so);
             }
             if let Some(RouteOrigin::Unknown(word)) = &d.source_type {
-                self.problems.push(unknown(origin(), "SourceType", word));
+                let so = "it concerns no route";
+                unknown("RouteDistribution", object(), Effect::LeftOut, "SourceType", word, so);
             }
         }
     }
 
-    fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Compiled, Unfit> {
+    /// Neighbors of the gateway's own file, as far as their ports are there.
+    fn neighbors(&mut self) {
+        let Some(Value::Array(all)) = self.out.remove("neighbor") else { return };
+        for (n, entry) in all.into_iter().enumerate() {
+            let object = Object::Neighbor(n);
+            if !self.is_left_out(&object)
+                && let Value::Table(entry) = entry
+            {
+                self.push("neighbor", entry, object);
+            }
+        }
+    }
+
+    fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Attempt, Vec<String>> {
         if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
-            self.problems.push(
+            let mut why = vec![
                 "no port has a network device and a role; wire them in [ports] of agent.toml, give roles by ModifySagPortRole"
-                    .into(),
-            );
+                    .to_owned(),
+            ];
+            why.extend(self.deviations.iter().map(Deviation::to_string));
+            return Err(why);
         }
-        let unwritten = |e: toml::ser::Error| Unfit::Problems(vec![e.to_string()]);
-        let text = toml::to_string(&self.out).map_err(unwritten)?;
-        let mut shown = String::new();
-        let mut members = Excluded::default();
-        match sag_model::config::parse(&text, "configuration") {
-            Ok(checked) => shown = checked.config.to_toml(Secrets::Masked).map_err(unwritten)?,
-            Err(errors) => self.complain(&errors, &mut members),
+        let text = toml::to_string(&self.out).map_err(|e| vec![e.to_string()])?;
+        let checked = match sag_model::config::parse(&text, "configuration") {
+            Ok(checked) => checked,
+            Err(errors) => {
+                return Ok(Attempt::Complaints(errors.0.iter().map(|e| self.complaint(e)).collect()));
+            }
+        };
+        for w in &checked.warnings {
+            if let Some((object, _)) = self.origin(&w.path) {
+                self.notices.push(format!("{}: {}; {}", object.name(self.desired).1, w.problem, w.remedy));
+            }
         }
-        if !self.problems.is_empty() {
-            return Err(Unfit::Problems(self.problems));
-        }
-        if !members.devices.is_empty() {
-            // What is wrong with a route may follow from what is wrong with its tunnel.
-            members.blocks.clear();
-        }
-        if !(members.devices.is_empty() && members.blocks.is_empty()) {
-            return Err(Unfit::Members(members));
-        }
+        let shown = checked.config.to_toml(Secrets::Masked).map_err(|e| vec![e.to_string()])?;
         self.notices.extend(self.refused.iter().cloned());
-        Ok(Compiled {
+        self.notices.extend(self.deviations.iter().map(Deviation::to_string));
+        Ok(Attempt::Fits(Box::new(Compiled {
             text,
             shown,
             addresses,
             dhcp,
             notices: self.notices,
             ports: self.ports,
+            wired: self.wiring.into_keys().collect(),
             tunnels: self.tunnels,
             refused: self.refused,
+            deviations: self.deviations,
             local: self.local,
-        })
+        })))
     }
 
-    fn complain(&mut self, errors: &Errors, members: &mut Excluded) {
-        for e in &errors.0 {
-            let key = e.path.rsplit('.').next().unwrap_or_default();
-            let code = e.code.as_ref().map_or(String::new(), |c| format!(" [{c}]"));
-            let text = format!("{key}: {}; {}{code}", e.problem, e.remedy);
-            match longest_prefix(&self.foreign, &e.path) {
-                Some(Foreign::Device(sn)) => {
-                    members.devices.insert(sn.clone(), text);
-                }
-                Some(Foreign::Block(gateway, block)) => {
-                    members.blocks.insert((gateway.clone(), block.clone()), text);
-                }
-                None => {
-                    // The cloud's object behind the key path.
-                    let origin = longest_prefix(&self.origins, &e.path).unwrap_or(&e.path);
-                    self.problems.push(format!("{origin}: {text}"));
-                }
+    /// The object behind a key path, and the path that is its own.
+    fn origin(&self, path: &str) -> Option<(&Object, &str)> {
+        let (prefix, object) = longest_prefix(&self.origins, path)?;
+        Some((object, prefix))
+    }
+
+    fn complaint(&self, e: &Diagnostic) -> Complaint {
+        let key = e.path.rsplit('.').next().unwrap_or_default();
+        let code = e.code.as_ref().map_or(String::new(), |c| format!(" [{c}]"));
+        let text = format!("{key}: {}; {}{code}", e.problem, e.remedy);
+        let (object, key) = match self.origin(&e.path) {
+            Some((object, prefix)) => {
+                (Some(object.clone()), e.path[prefix.len()..].trim_start_matches('.').to_owned())
             }
-        }
+            None => (None, String::new()),
+        };
+        Complaint { path: e.path.clone(), object, key, text }
     }
 }
 
-/// What stands at the longest key path that the path begins with.
-fn longest_prefix<'a, T>(all: &'a [(String, T)], path: &str) -> Option<&'a T> {
+/// The longest key path that the path begins with, and what stands there.
+fn longest_prefix<'a, T>(all: &'a [(String, T)], path: &str) -> Option<&'a (String, T)> {
     let of =
         |o: &&(String, T)| path == o.0 || path.strip_prefix(&o.0).is_some_and(|rest| rest.starts_with('.'));
-    all.iter().filter(of).max_by_key(|(prefix, _)| prefix.len()).map(|(_, of)| of)
+    all.iter().filter(of).max_by_key(|(prefix, _)| prefix.len())
 }
 
 fn port_name(port: &str, vlan: i64) -> String {
@@ -386,6 +426,9 @@ fn same_net(a: &str, b: &str) -> bool {
 
 /// Whether a strategy leaves its route in force. One without a health check concerns the other end only.
 pub fn in_force(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
+    if matches!(s.mode, Some(PublishStrategy::Unknown(_))) {
+        return false;
+    }
     let Some(check) = &s.check else { return true };
     let verdict = health.get(check).copied().unwrap_or(Verdict::Unknown);
     match s.mode {
@@ -393,10 +436,9 @@ pub fn in_force(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
         Some(PublishStrategy::OnHealthFail) => verdict == Verdict::Failed,
         Some(PublishStrategy::RevokeOnHealthSuccess) => verdict != Verdict::Ok,
         Some(PublishStrategy::RevokeOnHealthFail) => verdict != Verdict::Failed,
-        // An unknown strategy refuses the configuration (`refuse_unknown_words`).
-        None | Some(PublishStrategy::Publish | PublishStrategy::NoPublish | PublishStrategy::Unknown(_)) => {
-            true
-        }
+        // An unknown strategy has a deviation (`unknown_words`).
+        Some(PublishStrategy::Unknown(_)) => false,
+        None | Some(PublishStrategy::Publish | PublishStrategy::NoPublish) => true,
     }
 }
 

@@ -4,24 +4,30 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
-use sag_southbound::{AddressMode, PortRole, Switch};
+use sag_southbound::{AddressMode, Effect, PortRole, Switch};
 use toml::Value;
 
+use super::isolation::{Object, deviation};
 use super::{Compiler, LOOPBACK, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
 use crate::config::Wiring;
 
 impl Compiler<'_> {
     pub(super) fn bandwidth(&mut self) {
+        let object = Object::Bandwidth;
+        let with = |key: &str| self.excluded.without(&object, key).is_none();
         let mut b = table! {
-            "ccn": self.desired.bandwidth.filter(|n| *n > 0),
-            "internet_up": self.desired.up_bandwidth.filter(|n| *n > 0),
+            "ccn": self.desired.bandwidth.filter(|n| *n > 0 && with("ccn")),
+            "internet_up": self.desired.up_bandwidth.filter(|n| *n > 0 && with("internet_up")),
         };
+        for why in self.excluded.against(&object) {
+            self.deviate(&object, Effect::Partial, why);
+        }
         if let Some(overhead) = &self.base.overhead {
             b.insert("overhead".into(), overhead.clone());
         }
         if !b.is_empty() {
             self.out.insert("bandwidth".into(), Value::Table(b));
-            self.origins.push(("bandwidth".into(), "bandwidth of the instance".into()));
+            self.origins.push(("bandwidth".into(), object));
         }
     }
 
@@ -35,8 +41,8 @@ impl Compiler<'_> {
             Some(PortRole::Ecc) => Some(Role::Express),
             Some(PortRole::Mgt) => Some(Role::Mgmt),
             Some(PortRole::Unknown(word)) => {
-                self.problems
-                    .push(format!("port {name}: role {word:?} is unknown to this version; update sag-agent"));
+                let why = format!("role {word:?} is unknown to this version; update sag-agent");
+                self.deviate(&Object::Port(name.to_owned()), Effect::LeftOut, why);
                 None
             }
         };
@@ -60,21 +66,27 @@ impl Compiler<'_> {
                 self.leased_line(&name, &w.device, &mut addresses);
                 continue;
             }
-            self.port(&name, &w.device, role, 0);
+            if !self.port(&name, &w.device, role, 0) {
+                continue;
+            }
             let desired = self.desired;
             if let (Role::Lan, Some(lan)) = (role, desired.lans.get(&name)) {
-                self.address(&name, &w.device, &lan.ip, &lan.mask, None, &mut addresses);
+                self.address("Lan", (&name, &w.device), (&lan.ip, &lan.mask), None, &mut addresses);
             }
             if let (Role::Wan, Some(wan)) = (role, desired.wans.get(&name)) {
                 match &wan.ip_type {
                     Some(AddressMode::Static) => {
                         let gateway = Some((wan.gateway.as_str(), wan.priority));
-                        self.address(&name, &w.device, &wan.ip, &wan.mask, gateway, &mut addresses);
+                        let ip = (wan.ip.as_str(), wan.mask.as_str());
+                        self.address("Wan", (&name, &w.device), ip, gateway, &mut addresses);
                     }
                     Some(AddressMode::Dhcp) => dhcp.push(w.device.clone()),
-                    Some(AddressMode::Unknown(word)) => self.problems.push(format!(
-                        "port {name}: IPType {word:?} is unknown to this version; update sag-agent"
-                    )),
+                    Some(AddressMode::Unknown(word)) => {
+                        let why = format!(
+                            "IPType {word:?} is unknown to this version, so its address stays as it is"
+                        );
+                        self.part_of_port("Wan", &name, format!("{why}; update sag-agent"));
+                    }
                     // PPPoE is a notice.
                     Some(AddressMode::Pppoe) | None => {}
                 }
@@ -108,10 +120,15 @@ impl Compiler<'_> {
         }
         for i in interfaces {
             let own = port_name(name, i.vlan);
-            self.port(&own, device, Role::Express, i.vlan);
+            if !self.port(&own, device, Role::Express, i.vlan) {
+                continue;
+            }
+            let object = Object::Port(own.clone());
             if i.vlan == 0 {
-                self.address(&own, device, &i.ip, &i.mask, None, addresses);
-            } else if let Some(net) = self.network(&own, &i.ip, &i.mask) {
+                self.address("Ecc", (&own, device), (&i.ip, &i.mask), None, addresses);
+            } else if self.excluded.without(&object, "addresses").is_none()
+                && let Some(net) = self.network("Ecc", &own, (&i.ip, &i.mask))
+            {
                 // The kernel need not know the VLAN.
                 self.port_key(&own, "addresses", Value::Array(vec![Value::String(net.to_string())]));
             }
@@ -127,7 +144,20 @@ impl Compiler<'_> {
         }
     }
 
-    fn port(&mut self, name: &str, device: &str, role: Role, vlan: i64) {
+    /// Something of a port has no effect.
+    fn part_of_port(&mut self, section: &str, port: &str, why: impl Into<String>) {
+        self.deviations.push(deviation(section, format!("port {port}"), Effect::Partial, why));
+    }
+
+    /// Adds a port; `false`: it is left out.
+    fn port(&mut self, name: &str, device: &str, role: Role, vlan: i64) -> bool {
+        let object = Object::Port(name.to_owned());
+        if self.is_left_out(&object) {
+            return false;
+        }
+        for why in self.excluded.against(&object) {
+            self.deviate(&object, Effect::Partial, why);
+        }
         let wan = (role == Role::Wan).then(|| self.desired.wans.get(name)).flatten();
         let word = match role {
             Role::Lan => "lan",
@@ -142,7 +172,8 @@ impl Compiler<'_> {
             "role": word,
             "bandwidth": wan.and_then(|w| w.bandwidth).filter(|n| *n > 0),
         };
-        let snat = role == Role::Wan && self.desired.wan_snat == Some(Switch::Enable);
+        let translates = matches!(self.desired.wan_snat, Some(Switch::Enable | Switch::Unknown(_)));
+        let snat = role == Role::Wan && translates;
         if snat {
             t.insert("snat".into(), Value::Boolean(true));
         }
@@ -152,34 +183,38 @@ impl Compiler<'_> {
                 t.insert(key.into(), v.clone());
             }
         }
+        t.retain(|key, _| self.excluded.without(&object, key).is_none());
         self.ports.push((name.to_owned(), device.to_owned(), role));
-        self.push("port", t, format!("port {name}"));
+        self.push("port", t, object);
+        true
     }
 
-    fn network(&mut self, port: &str, ip: &str, mask: &str) -> Option<Ipv4Net> {
+    fn network(&mut self, section: &str, port: &str, (ip, mask): (&str, &str)) -> Option<Ipv4Net> {
         let net = match (ip.parse::<Ipv4Addr>(), mask.parse::<Ipv4Addr>()) {
             (Ok(ip), Ok(mask)) => Ipv4Net::with_netmask(ip, mask).ok(),
             _ => None,
         };
         if net.is_none() {
-            self.problems.push(format!("port {port}: {ip:?} with mask {mask:?} is no address"));
+            let why = format!("{ip:?} with mask {mask:?} is no address, so its address stays as it is");
+            self.part_of_port(section, port, why);
         }
         net
     }
 
+    /// The address that a port shall have, and the default route by it. An address without a right gateway is set without
+    /// one: others may have a route, and who is in its network reaches the gateway.
     fn address(
         &mut self,
-        port: &str,
-        device: &str,
-        ip: &str,
-        mask: &str,
+        section: &str,
+        (port, device): (&str, &str),
+        ip: (&str, &str),
         gateway: Option<(&str, Option<i64>)>,
         out: &mut Vec<PortAddress>,
     ) {
-        if ip.is_empty() {
+        if ip.0.is_empty() {
             return;
         }
-        let Some(address) = self.network(port, ip, mask) else { return };
+        let Some(address) = self.network(section, port, ip) else { return };
         let gateway = match gateway.filter(|(g, _)| !g.is_empty()) {
             None => None,
             Some((g, priority)) => match g.parse::<Ipv4Addr>() {
@@ -187,8 +222,9 @@ impl Compiler<'_> {
                     Some((g, u32::try_from(priority.unwrap_or(10).max(0)).unwrap_or(10)))
                 }
                 _ => {
-                    self.problems.push(format!("port {port}: gateway {g:?} is not in {}", address.trunc()));
-                    return;
+                    let why = format!("gateway {g:?} is not in {}: no default route", address.trunc());
+                    self.part_of_port(section, port, why);
+                    None
                 }
             },
         };

@@ -4,23 +4,32 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use sag_model::Role;
-use sag_southbound::RouteOrigin;
+use sag_southbound::{Effect, RouteOrigin};
 use toml::Value;
 
-use super::{Compiler, Foreign, PortAddress, in_force, optional, port_name, same_net, table};
+use super::isolation::Object;
+use super::{Compiler, PortAddress, in_force, optional, port_name, same_net, table};
 use crate::desired::Distribution;
 use crate::overlay::{self, LocalEndpoint, Own};
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self) {
         let desired = self.desired;
-        for r in &desired.routes {
-            let origin = format!("static route {} by port {}", r.destination, r.port);
+        for (n, r) in desired.routes.iter().enumerate() {
+            let object = Object::Route(n);
+            if self.is_left_out(&object) {
+                continue;
+            }
             let port = port_name(&r.port, r.vlan);
             if !self.ports.iter().any(|(name, ..)| *name == port) {
-                self.problems.push(format!(
-                    "{origin}: port {port} has no network device here; wire it in [ports] of agent.toml"
-                ));
+                let wired = self.wiring.contains_key(&r.port);
+                let why = match wired {
+                    true => format!("port {port} is not in force"),
+                    false => {
+                        format!("port {port} has no network device here; wire it in [ports] of agent.toml")
+                    }
+                };
+                self.deviate(&object, Effect::LeftOut, why);
                 continue;
             }
             let strategy = desired.distributions.iter().find(|d| {
@@ -33,7 +42,7 @@ impl Compiler<'_> {
             }
             self.static_routes.push((r.destination.clone(), port.clone()));
             let entry = table! { "destination": &r.destination, "next_hop": &r.next_hop, "port": &port };
-            self.push("route", entry, origin);
+            self.push("route", entry, object);
         }
     }
 
@@ -57,7 +66,7 @@ impl Compiler<'_> {
         };
         self.local = Some(local);
         let own = self.own(local, endpoint, addresses);
-        let plan = overlay::plan(ccn, endpoint, &own, self.excluded);
+        let plan = overlay::plan(ccn, endpoint, &own, &self.excluded.members);
         self.notices.extend(plan.notices);
         self.refused = plan.refused;
         for t in plan.tunnels {
@@ -69,7 +78,7 @@ impl Compiler<'_> {
             if endpoint.fec {
                 entry.insert("fec".into(), Value::Boolean(true));
             }
-            self.push_foreign("tunnel", entry, Foreign::Device(t.peer.sn.clone()));
+            self.push("tunnel", entry, Object::Device(t.peer.sn.clone()));
             for (block, gateway) in &t.blocks {
                 let of = |d: &&Distribution| {
                     d.source_type == Some(RouteOrigin::Cloud)
@@ -80,7 +89,7 @@ impl Compiler<'_> {
                     continue;
                 }
                 let entry = table! { "destination": block, "tunnel": &t.name, "metric": t.metric };
-                self.push_foreign("route", entry, Foreign::Block(gateway.clone(), block.clone()));
+                self.push("route", entry, Object::Block(gateway.clone(), block.clone()));
             }
             self.tunnels.push(t);
         }

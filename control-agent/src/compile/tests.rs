@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use sag_southbound::DeviceDocument;
+use sag_southbound::Effect;
 use serde_json::json;
 
 const BASE: &str = "[dataplane]\nflows = 65536\n[bandwidth]\noverhead = 18\n\
@@ -31,8 +31,8 @@ fn document(more: serde_json::Value) -> serde_json::Value {
 }
 
 fn desired(document: serde_json::Value) -> Result<Desired, String> {
-    let document: DeviceDocument = sag_southbound::read(document).map_err(|e| e.to_string())?;
-    Ok(document.into())
+    let (document, unreadable) = crate::desired::read_document(document).map_err(|e| e.to_string())?;
+    Ok(Desired { unreadable, ..document.into() })
 }
 
 fn run_with(
@@ -87,35 +87,31 @@ fn addresses_of_ports() {
         c.addresses.iter().map(|a| (a.device.as_str(), a.address.to_string(), a.gateway)).collect();
     let gateway = Some(("203.0.113.1".parse().expect("ip"), 5));
     assert_eq!(seen, [("eth0", "203.0.113.2/24".into(), gateway), ("eth1", "10.0.0.1/24".into(), None)]);
-    let e = run(json!({"Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "10.0.0.1"}}}))
-        .expect_err("gateway elsewhere");
-    assert!(e[0].starts_with("port 0: gateway"), "{e:?}");
+    let (c, _) = run(json!({"Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0", "Gateway": "10.0.0.1"}}}))
+        .expect("compiles");
+    assert_eq!((c.addresses.len(), c.addresses[0].gateway), (1, None), "an address without a default route");
+    deviates(&c, "Wan", "port 0", Effect::Partial, "gateway");
+}
+
+#[track_caller]
+fn deviates(c: &Compiled, section: &str, object: &str, effect: Effect, why: &str) {
+    let it = c.deviations.iter().find(|d| d.object == object && d.section == section);
+    let it = it.unwrap_or_else(|| panic!("{object} in {:?}", c.deviations));
+    assert!(it.effect == Some(effect) && it.reason.contains(why), "{it:?}");
+    assert!(c.notices.contains(&it.to_string()), "{:?}", c.notices);
 }
 
 const RULE: &str = r#"{"AcrId": "acr-7", "Direction": "out", "Type": "WAN", "Policy": "drop", "IpProtocol": "TCP",
     "SourceCidr": "10.0.0.0/24", "DestCidr": "0.0.0.0/0", "SourcePortRange": "-1/-1", "DestPortRange": "80/80", "Priority": 1}"#;
 
 #[test]
-fn complaints_name_the_clouds_objects() {
-    let mut rule: serde_json::Value = serde_json::from_str(RULE).expect("json");
-    rule["DestPortRange"] = "443/80".into();
-    let acl = json!([{"AclId": "acl-3", "Rules": [serde_json::from_str::<serde_json::Value>(RULE).expect("json"), rule]}]);
-    let e = run(json!({"Acls": acl, "SnatEntries": [{"InstanceId": "snat-9", "CidrBlock": "10.0.0.0/33", "SnatIp": "1.2.3.4"}]}))
-        .expect_err("two mistakes");
-    let text = e.join("\n");
-    assert!(text.contains("rule acr-7 of ACL acl-3: dest_port_range"), "{text}");
-    assert!(text.contains("SNAT entry snat-9: cidr_block"), "{text}");
-    let e = run(json!({"StaticRoutes": [{"PortName": "5", "Vlan": "0", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]}))
-        .expect_err("no such port");
-    assert!(e[0].contains("static route 10.5.0.0/16 by port 5") && e[0].contains("agent.toml"), "{e:?}");
-}
-
-#[test]
-fn applications_are_refused_and_unbound_classes_left_out() {
+fn applications_are_left_out_and_unbound_classes_too() {
     let mut rule: serde_json::Value = serde_json::from_str(RULE).expect("json");
     rule["DpiGroupIds"] = json!({"DpiGroupId": ["20"]});
-    let e = run(json!({"Acls": [{"AclId": "acl-3", "Rules": [rule]}]})).expect_err("DPI");
-    assert!(e[0].contains("acr-7") && e[0].contains("DPI"), "{e:?}");
+    rule["Policy"] = "accept".into();
+    let (c, config) = run(json!({"Acls": [{"AclId": "acl-3", "Rules": [rule]}]})).expect("compiles");
+    deviates(&c, "Acls", "rule acr-7 of ACL acl-3", Effect::LeftOut, "DPI");
+    assert!(config.acls[0].rules.is_empty());
     let policy = json!({"QosPolicyId": "qospy-1", "Priority": 3, "IpProtocol": "UDP", "SourceCidr": "0.0.0.0/0",
         "DestCidr": "0.0.0.0/0", "SourcePortRange": "-1/-1", "DestPortRange": "-1/-1"});
     let (c, config) =
@@ -148,7 +144,7 @@ fn routes_depend_on_health_checks() {
 }
 
 #[test]
-fn unknown_words_refuse_the_configuration_by_name() {
+fn unknown_words_are_never_taken_for_others() {
     let route = json!([{"PortName": "3", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]);
     let strategy = |more: serde_json::Value| {
         let mut rule = json!({"SourceType": "local", "RouteSource": "STATIC", "DestCidrBlock": "10.5.0.0/16",
@@ -158,25 +154,48 @@ fn unknown_words_refuse_the_configuration_by_name() {
         }
         json!({"StaticRoutes": route, "RouteDistribution": [rule]})
     };
-    for (more, origin, word) in [
+    for (more, section, origin, effect, word) in [
         (
             json!({"Ports": [{"PortName": "0", "Role": "DMZ"}, {"PortName": "1", "Role": "LAN"}]}),
+            "Ports",
             "port 0",
+            Effect::LeftOut,
             "DMZ",
         ),
-        (json!({"Wan": {"0": {"IPType": "SLAAC"}}}), "port 0", "SLAAC"),
-        (json!({"Snat": "SOMETIMES"}), "WAN SNAT", "SOMETIMES"),
+        (json!({"Wan": {"0": {"IPType": "SLAAC"}}}), "Wan", "port 0", Effect::Partial, "SLAAC"),
+        (json!({"Snat": "SOMETIMES"}), "Snat", "WAN SNAT", Effect::Stricter, "SOMETIMES"),
         (
             json!({"HealthChecks": [{"HcInstanceId": "hc-1", "Type": "TCP_SYN"}]}),
+            "HealthChecks",
             "health check hc-1",
+            Effect::LeftOut,
             "TCP_SYN",
         ),
-        (strategy(json!({"RouteDistribution": "at_night"})), "route distribution of 10.5.0.0/16", "at_night"),
-        (strategy(json!({"SourceType": "moon"})), "route distribution of 10.5.0.0/16", "moon"),
+        (
+            strategy(json!({"RouteDistribution": "at_night"})),
+            "RouteDistribution",
+            "route distribution of 10.5.0.0/16 from STATIC",
+            Effect::Stricter,
+            "at_night",
+        ),
+        (
+            strategy(json!({"SourceType": "moon"})),
+            "RouteDistribution",
+            "route distribution of 10.5.0.0/16 from STATIC",
+            Effect::LeftOut,
+            "moon",
+        ),
     ] {
-        let e = run(more).expect_err(word);
-        assert!(e[0].starts_with(origin) && e[0].contains(word) && e[0].contains("unknown"), "{e:?}");
+        let (c, config) = run(more).expect(word);
+        deviates(&c, section, origin, effect, word);
+        let translated = config.ports.iter().any(|p| p.snat);
+        assert_eq!(translated, word == "SOMETIMES", "{word}: {:?}", config.ports);
+        assert_eq!(c.dhcp.is_empty(), matches!(word, "DMZ" | "SLAAC"), "{word}");
     }
+    let probed = desired(document(json!({"HealthChecks": [{"HcInstanceId": "hc-1", "Type": "TCP_SYN"},
+        {"HcInstanceId": "hc-2", "Type": "ICMP_ECHO"}]})));
+    let probed: Vec<_> = probed.expect("read").known_checks().into_iter().map(|c| c.id).collect();
+    assert_eq!(probed, ["hc-2"]);
     let (c, _) = run(json!({"RouteProtocol": "ISIS", "Ha": {"Mode": "ODD"}})).expect("compiles");
     let text = c.notices.join("\n");
     assert!(text.contains("ISIS") && text.contains("high availability"), "{text}");
@@ -291,8 +310,8 @@ fn odd_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever the cloud says is compiled into a right document or refused by name; nothing panics,
-    /// and no text of the cloud becomes anything but a value.
+    /// Whatever the cloud says is compiled into a right document; nothing panics, and no text of the cloud becomes anything
+    /// but a value.
     #[test]
     fn hostile_documents(t in prop::collection::vec(odd_text(), 12), n in any::<i64>()) {
         let doc = json!({
@@ -303,11 +322,10 @@ proptest! {
             "StaticRoutes": [{"PortName": "3", "Vlan": t[10], "DestinationCidr": t[3], "NextHop": t[9]}],
             "Lan": {"1": {"IPType": "STATIC", "IP": t[9], "Mask": t[11]}},
         });
-        if let Ok((c, config)) = run(doc) {
-            prop_assert_eq!(config.ports.len(), 3);
-            prop_assert!(config.acls.len() == 1 && config.dnat.len() == 1 && config.tunnels.is_empty());
-            prop_assert!(!c.text.is_empty());
-        }
+        let (c, config) = run(doc).expect("compiles");
+        prop_assert_eq!(config.ports.len(), 3);
+        prop_assert!(config.acls.len() == 1 && config.dnat.len() <= 1 && config.tunnels.is_empty());
+        prop_assert!(!config.acls[0].rules.is_empty(), "what would refuse is in force: {}", c.text);
     }
 
     /// Whatever a member announces: the document is right without it.
@@ -329,3 +347,5 @@ proptest! {
         prop_assert_eq!(one, two);
     }
 }
+
+mod isolation;

@@ -2,6 +2,7 @@
 
 use crate::command::CommandResult;
 use crate::document::DeviceDocument;
+use crate::report::Deviation;
 use crate::version::Version;
 use crate::wire::{Wire, WireError, deserialize_by_wire, wire_object};
 
@@ -168,6 +169,8 @@ pub struct ResultReport {
     pub failure: String,
     /// Results of the commands that came with it.
     pub commands: Vec<CommandResult>,
+    /// Objects of a revision in force that are not in force as they are; absent: the agent does not say. Since version 1.3.
+    pub deviations: Option<Vec<Deviation>>,
     /// What the agent speaks.
     pub version: Version,
 }
@@ -196,6 +199,9 @@ impl ResultReport {
         if !self.commands.is_empty() {
             out.push(("CommandResults", serde_json::to_string(&self.commands).unwrap_or_default()));
         }
+        if let Some(deviations) = &self.deviations {
+            out.push(("Deviations", serde_json::to_string(deviations).unwrap_or_default()));
+        }
         out
     }
 
@@ -211,22 +217,30 @@ impl ResultReport {
             _ => return Err(ParameterError("Success")),
         };
         let message = get("Message").filter(|m| !m.is_empty());
-        let commands = match get("CommandResults") {
-            Some(text) => serde_json::from_str::<serde_json::Value>(&text)
-                .ok()
-                .and_then(|v| Vec::from_json(v).ok())
-                .ok_or(ParameterError("CommandResults"))?,
-            None => Vec::new(),
-        };
+        let commands = list(&get, "CommandResults")?.unwrap_or_default();
+        let deviations = list(&get, "Deviations")?;
         Ok(ResultReport {
             smart_ag_id: get("SmartAGId").unwrap_or_default(),
             smart_ag_sn: get("SmartAGSn").unwrap_or_default(),
             revision: revision.ok_or(ParameterError("Revision"))?,
             failure: if success { String::new() } else { message.unwrap_or("failed".into()) },
             commands,
+            deviations,
             version: version(get("ProtocolVersion"))?,
         })
     }
+}
+
+/// A parameter that is a list as JSON.
+fn list<T: Wire>(
+    get: &impl Fn(&str) -> Option<String>,
+    name: &'static str,
+) -> Result<Option<Vec<T>>, ParameterError> {
+    let read = |text: String| {
+        let value = serde_json::from_str::<serde_json::Value>(&text).ok()?;
+        Vec::from_json(value).ok()
+    };
+    get(name).map(|text| read(text).ok_or(ParameterError(name))).transpose()
 }
 
 #[cfg(test)]
@@ -259,6 +273,7 @@ mod tests {
                 outcome: CommandOutcome::UnknownCommand,
                 message: "sag-agent 0.1.0 does not know it".into(),
             }],
+            deviations: Some(vec![Deviation { object: "port 9".into(), ..Deviation::default() }]),
             version: Version::CURRENT,
         };
         let sent = [result.query(), result.form()].concat();
@@ -288,7 +303,9 @@ mod tests {
             let e = PullRequest::from_parameters(find(&wrong(name, value)));
             assert_eq!(e, Err(ParameterError(name)));
         }
-        for (name, value) in [("Revision", "-1"), ("Success", "perhaps"), ("CommandResults", "[7]")] {
+        for (name, value) in
+            [("Revision", "-1"), ("Success", "perhaps"), ("CommandResults", "[7]"), ("Deviations", "x")]
+        {
             let e = ResultReport::from_parameters(find(&wrong(name, value)));
             assert_eq!(e, Err(ParameterError(name)));
         }

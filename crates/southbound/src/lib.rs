@@ -63,8 +63,9 @@ pub use exchange::{
     ReportAnswer, ResultReport,
 };
 pub use report::{
-    AccessPointQuality, AppClient, ClientAppReport, DropCount, HealthState, HealthStatus, LinkBackup,
-    PortState, ProbeTaskState, RouteState, SessionCount, StateReport, Talker, TunnelState, WanState,
+    AccessPointQuality, AppClient, ClientAppReport, Deviation, DropCount, Effect, HealthState, HealthStatus,
+    LinkBackup, PortState, ProbeTaskState, RouteState, SessionCount, StateReport, Talker, TunnelState,
+    WanState,
 };
 pub use version::{ReadError, VERSION_MEMBER, Version, read};
 pub use wire::{Secret, Wire, WireError, member, object, wire_field};

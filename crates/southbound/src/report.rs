@@ -18,6 +18,16 @@ words! {
         /// Too many rounds in a row were lost or slow.
         Failed = "failed",
     }
+
+    /// What became of an object that cannot be put in force as it is.
+    pub enum Effect {
+        /// It has no effect.
+        LeftOut = "left-out",
+        /// It refuses more than it says: what it would have refused is not let through.
+        Stricter = "stricter",
+        /// A part of it has no effect.
+        Partial = "partial",
+    }
 }
 
 wire_report! {
@@ -59,6 +69,10 @@ wire_report! {
         clock_offset: Option<i64> = "ClockOffset",
         /// What is configured and has no effect, and why.
         notices: Option<Vec<String>> = "Notices",
+        /// Objects that are not in force as they are, while the rest of the revision is. Since version 1.3.
+        deviations: Option<Vec<Deviation>> = "Deviations",
+        /// Every port that has a network device, whatever its role; absent: the device does not say. Since version 1.3.
+        wired_ports: Option<Vec<String>> = "WiredPorts",
         /// Ports with their counters.
         ports: Vec<PortState> = "Ports",
         /// Addresses of WAN ports.
@@ -85,6 +99,18 @@ wire_report! {
         link_backup: Vec<LinkBackup> = "LinkBackup",
         /// Paths to access points.
         access_point_qualities: Vec<AccessPointQuality> = "AccessPointNetworkQualities",
+    }
+
+    /// An object that is not in force as it is.
+    pub struct Deviation {
+        /// The member of the device document that it is in, such as `StaticRoutes`.
+        section: String = "Section",
+        /// Which it is, for people: `rule acr-1 of ACL acl-1`.
+        object: String = "Object",
+        /// What became of it.
+        effect: Option<Effect> = "Effect",
+        /// Why.
+        reason: String = "Reason",
     }
 
     /// A tunnel.
@@ -265,5 +291,18 @@ wire_report! {
         client_ip: String = "ClientIp",
         /// Since when, seconds since 1970.
         online_time: String = "OnlineTime",
+    }
+}
+
+/// `rule acr-1 of ACL acl-1 is left out: why`.
+impl std::fmt::Display for Deviation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let effect = match &self.effect {
+            Some(Effect::Stricter) => "is put in force in a stricter form",
+            Some(Effect::Partial) => "is put in force in part",
+            Some(Effect::LeftOut) | None => "is left out",
+            Some(Effect::Unknown(word)) => word,
+        };
+        write!(f, "{} {effect}: {}", self.object, self.reason)
     }
 }

@@ -23,6 +23,11 @@ impl WireError {
         WireError { path: String::new(), problem: problem.into() }
     }
 
+    /// Where it is: `StaticRoutes[2].Vlan`; empty: the value itself.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The same problem, seen from the object or list that contains the place.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> WireError {

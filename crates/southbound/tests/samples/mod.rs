@@ -54,8 +54,18 @@ pub fn result_report() -> ResultReport {
         revision: 42,
         failure: "rule acr-1 of ACL acl-1: dest_port_range: …".into(),
         commands: command_results(),
+        deviations: Some(deviations()),
         version: Version::CURRENT,
     }
+}
+
+fn deviations() -> Vec<Deviation> {
+    vec![Deviation {
+        section: "StaticRoutes".into(),
+        object: "static route 10.5.0.0/16 by port 5".into(),
+        effect: Some(Effect::LeftOut),
+        reason: "port 5 has no network device here".into(),
+    }]
 }
 
 fn wans() -> BTreeMap<String, Wan> {
@@ -368,6 +378,8 @@ pub fn report() -> StateReport {
         config_epoch: Some(7),
         clock_offset: Some(-3),
         notices: Some(texts(&["BGP: not supported by this version"])),
+        deviations: Some(deviations()),
+        wired_ports: Some(texts(&["0", "1"])),
         ports: vec![PortState {
             port_name: "0".into(),
             role: Some(PortRole::Wan),
