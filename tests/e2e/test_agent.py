@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness.blast import Arrivals, Blast
-from harness.cloud import Agent, Branch, api_names, cloud_of, pings, reaches, whoami, within
+from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, reaches, whoami, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
 from harness.traffic import http_server, process
@@ -332,23 +332,36 @@ def test_reports(branch, blast):
     assert branch.call("DescribeSagDropTopN", Size=10)["DropTopN"][0]["InstanceId"] == branch.sag
 
 
-def test_a_refusal_is_reported_and_the_last_good_one_stays(branch, web):
-    acl = branch.call("CreateACL", Name="apps")["AclId"]
-    rule = branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, IpProtocol="all", Direction="out",
-                       DpiSignatureIds=["1"], **ANY)["AcrId"]
-    branch.mine("AssociateACL", AclId=acl)
+def test_one_bad_object_harms_no_other(branch, web):
+    multicast = {**ROUTE, "DestinationCidr": "224.0.0.0/8"}
+    branch.device("CreateSagStaticRoute", **multicast)
     branch.device("ModifySagWanSnat", Snat="ENABLE")
 
-    def failed():
-        task = branch.device("DescribeSagWanSnat")["TaskStates"][0]
-        return task["State"] == "HardwareError" and rule in task["ErrorMessage"] and acl in task["ErrorMessage"]
+    def task(op):
+        return branch.device(op)["TaskStates"][0]
 
-    branch.soon("the refusal names the rule", failed, 3)
-    assert whoami(branch.lab.lan1, A.INET[4]) == A.LAN1[4], "nothing of it is in force"
+    def named():
+        it = task("DescribeSagStaticRouteList")
+        return it["State"] == "HardwareError" and "224.0.0.0/8 by port 3 is left out" in it["ErrorMessage"]
+
+    branch.soon("the route is named", named, 3)
+    assert whoami(branch.lab.lan1, A.INET[4]) == A.GW_WAN[4], "the rest is in force"
+    assert task("DescribeSagWanSnat")["State"] == "Succeed"
+    assert "224.0.0.0/8" in str(branch.agent.status()["Deviations"])
+    # What this gateway cannot do is refused when the call is made.
+    acl = branch.call("CreateACL", Name="apps")["AclId"]
+    branch.mine("AssociateACL", AclId=acl)
+    with pytest.raises(SdkError) as refused:
+        branch.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, IpProtocol="all", Direction="out",
+                    DpiSignatureIds=["1"], **ANY)
+    assert refused.value.code == "FeatureNotSupport"
+    with pytest.raises(SdkError) as refused:
+        branch.device("CreateSagStaticRoute", **{**ROUTE, "PortName": "5"})
+    assert refused.value.code in ("Sag.PortNotExist", "Sag.PortRoleInvalid")
     branch.mine("DisassociateACL", AclId=acl)
-    branch.soon("the rest is", lambda: whoami(branch.lab.lan1, A.INET[4]) == A.GW_WAN[4], 3)
-    branch.soon("said so", lambda: branch.device("DescribeSagWanSnat")["TaskStates"][0]["State"] == "Succeed", 3)
+    branch.device("DeleteSagStaticRoute", **multicast)
     branch.device("ModifySagWanSnat", Snat="DISABLE")
+    branch.soon("said so", lambda: task("DescribeSagStaticRouteList")["State"] == "Succeed", 3)
     branch.soon("off", lambda: whoami(branch.lab.lan1, A.INET[4]) == A.LAN1[4])
 
 

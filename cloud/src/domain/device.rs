@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use sag_southbound::StateReport;
 
-use super::device_config::{DeviceConfig, Port};
+use super::device_config::{DeviceConfig, Port, Task};
 use crate::store::devices::{Documents, Summary};
 use crate::store::{Result, Tx, devices};
 
@@ -16,6 +16,9 @@ impl Summary {
         self.seen > 0 && now - self.seen <= ONLINE_MS
     }
 }
+
+/// Deviations that the state of a task names.
+const SAID: usize = 5;
 
 /// A device with its documents.
 #[derive(Clone, Debug)]
@@ -114,6 +117,18 @@ impl Device {
         self.current_ports().into_iter().find(|p| p.port_name == name)
     }
 
+    /// Whether the device has said which ports it has, and this is none of them.
+    pub fn lacks_port(&self, name: &str) -> bool {
+        self.state.wired_ports.as_ref().is_some_and(|wired| !wired.iter().any(|w| w == name))
+    }
+
+    /// What of a section is not in force as it is, and why; empty: all of it is.
+    fn deviations(&self, section: &str) -> String {
+        let all = self.state.deviations.iter().flatten().filter(|d| d.section == section);
+        let said: Vec<String> = all.take(SAID).map(|d| d.to_string()).collect();
+        said.join("; ")
+    }
+
     /// The role of a port; `NONE` if there is no such port.
     pub fn role(&self, name: &str) -> String {
         let role = self.port(name).map(|p| p.role).filter(|role| !role.is_empty());
@@ -123,11 +138,15 @@ impl Device {
     /// How far the last change of a section has come.
     pub fn task_state(&self, section: &str, now: i64) -> TaskState {
         let task = self.config.tasks.get(section);
+        let deviations = self.deviations(section);
+        let done = |task: &Task| self.applied >= task.revision && self.failure.is_empty();
         let (state, error_code, message) = match task {
-            None => ("Succeed", "200", "Successful"),
-            Some(task) if self.applied >= task.revision && self.failure.is_empty() => {
-                ("Succeed", "200", "Successful")
+            // The rest of the revision is in force.
+            task if !deviations.is_empty() && task.is_none_or(done) => {
+                ("HardwareError", "500", deviations.as_str())
             }
+            None => ("Succeed", "200", "Successful"),
+            Some(task) if done(task) => ("Succeed", "200", "Successful"),
             Some(task) if self.applied >= task.revision => ("HardwareError", "500", self.failure.as_str()),
             Some(_) if self.online(now) => {
                 ("Processing", "ConfigUnsynchronized", "The network configuration is not synchronized.")

@@ -94,6 +94,9 @@ pub async fn associate(cx: &mut Cx, request: request::AssociateACL) -> Result<re
             return Err(cx.err(&["FeatureNotSupport"]));
         }
     }
+    if super::dpi::names_applications::<_, AclRule>(cx, &acl).await? {
+        super::capability::check_applications_on(cx, &gw).await?;
+    }
     cx.link(Link::Acl, &gw, &acl).await?;
     cx.renew(&gw).await?;
     Ok(response::AssociateACL::default())

@@ -1,6 +1,7 @@
 //! The rules of an access control list.
 
 use super::acl::require;
+use super::capability;
 use super::cx::Cx;
 use super::fields::{copied, set_given};
 use crate::api::validate::port_range;
@@ -65,7 +66,11 @@ async fn save(
     let (signatures, groups) = check_dpi(cx, signatures, groups)?;
     body.dpi_signature_ids = signatures.or(body.dpi_signature_ids.take());
     body.dpi_group_ids = groups.or(body.dpi_group_ids.take());
+    let applications = body.dpi_signature_ids.is_some() || body.dpi_group_ids.is_some();
     let users = cx.links_to(Link::Acl, &acl.id).await?;
+    if applications {
+        capability::check_applications(cx, &users).await?;
+    }
     if rule.is_wan() {
         // A WAN rule cannot go to a gateway of the model SAG 1000.
         let old = |gw: &Stored<Gateway>| gw.hardware_version == "sag-1000";

@@ -7,7 +7,7 @@ use super::cx::Cx;
 use crate::api::Op;
 use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
-use crate::domain::objects::Authorised;
+use crate::domain::objects::{Authorised, Linked};
 use crate::error::Result;
 
 /// Operation, the parameter that decides (empty: every call), its values, the capability.
@@ -70,6 +70,35 @@ pub async fn require(cx: &mut Cx, gw: &Authorised<Gateway>, sn: &str, capability
     let concerned = |d: &&Device| sn.is_empty() || sn == d.sn;
     if devices.iter().filter(concerned).any(|d| lacks(d, capability)) {
         return Err(cx.err(&["FeatureNotSupport"]));
+    }
+    Ok(())
+}
+
+fn no_applications(cx: &Cx, lacking: bool) -> Result<()> {
+    if !lacking {
+        return Ok(());
+    }
+    let hint = "A device of a gateway that uses these rules cannot tell applications apart.";
+    Err(cx.err(&["FeatureNotSupport"]).with_hint(hint))
+}
+
+/// Refuses rules that name applications on gateways of which a device cannot tell them apart.
+pub async fn check_applications(cx: &mut Cx, gws: &Linked) -> Result<()> {
+    let lacking = cx.inspect_devices_of(gws, |d| lacks(d, &Capability::Dpi)).await?.contains(&true);
+    no_applications(cx, lacking)
+}
+
+/// The same for a gateway.
+pub async fn check_applications_on(cx: &mut Cx, gw: &Authorised<Gateway>) -> Result<()> {
+    let lacking = cx.devices_of(gw).await?.iter().any(|d| lacks(d, &Capability::Dpi));
+    no_applications(cx, lacking)
+}
+
+/// Refuses to use a port that the device does not have.
+pub fn check_wired(cx: &Cx, d: &Device, port: &str) -> Result<()> {
+    if d.lacks_port(port) {
+        let hint = format!("Port {port} has no network device: [ports] of the device's agent.toml.");
+        return Err(cx.err(&["Sag.PortNotExist"]).with_hint(hint));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Ports of a device: roles, WAN, LAN, management, leased lines.
 
+use super::capability::check_wired;
 use super::cx::Cx;
 use super::fields::{copied, task_states};
 use crate::api::{request, response};
@@ -44,6 +45,9 @@ pub async fn modify_role(
     let old = d.role(&name);
     if old == "MGT" && role != "MGT" {
         return Err(cx.err(&["Sag.PortMgtError"]));
+    }
+    if role != "NONE" {
+        check_wired(cx, &d, &name)?;
     }
     if d.config.ha.port_name.as_ref() == Some(&name) {
         return Err(cx.err(&["Sag.HaPortExist"]));
@@ -92,6 +96,7 @@ pub async fn describe(cx: &mut Cx, _: request::DescribeSagPortList) -> Result<re
 pub async fn modify_wan(cx: &mut Cx, request: request::ModifySagWan) -> Result<response::ModifySagWan> {
     let mut d = cx.device().await?;
     require_role(cx, &d, &request.port_name, "WAN")?;
+    check_wired(cx, &d, &request.port_name)?;
     // What the request does not give stays; the address and the user belong to one way of getting an address.
     let old = d.config.wan.get(&request.port_name).cloned().unwrap_or_default();
     let mut wan = Wan {
@@ -144,6 +149,7 @@ fn check_address(cx: &Cx, ip: &str, mask: &str, gateway: Option<&str>) -> Result
 pub async fn modify_lan(cx: &mut Cx, request: request::ModifySagLan) -> Result<response::ModifySagLan> {
     let mut d = cx.device().await?;
     require_role(cx, &d, &request.port_name, "LAN")?;
+    check_wired(cx, &d, &request.port_name)?;
     check_address(cx, &request.ip, &request.mask, None)?;
     if request.ip_type == "DHCP" {
         let block = net::with_mask(&request.ip, &request.mask);
@@ -222,6 +228,7 @@ pub async fn create_ecc(
 ) -> Result<response::CreateSagExpressConnectInterface> {
     let mut d = cx.device().await?;
     let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
+    check_wired(cx, &d, &request.port_name)?;
     let rows = interfaces(cx, &mut d, &request.port_name)?;
     check_address(cx, &request.ip, &request.mask, None)?;
     if rows.iter().any(|i| i.vlan == vlan) {
@@ -244,6 +251,7 @@ pub async fn modify_ecc(
 ) -> Result<response::ModifySagExpressConnectInterface> {
     let mut d = cx.device().await?;
     let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
+    check_wired(cx, &d, &request.port_name)?;
     let rows = interfaces(cx, &mut d, &request.port_name)?;
     check_address(cx, &request.ip, &request.mask, None)?;
     let Some(row) = rows.iter_mut().find(|i| i.vlan == vlan) else {

@@ -93,6 +93,9 @@ pub async fn associate(cx: &mut Cx, request: request::AssociateQos) -> Result<re
     if bound.len() >= PER_GATEWAY {
         return Err(cx.err(&["QosPerSmartagAmountLimit"]));
     }
+    if super::dpi::names_applications::<_, QosPolicy>(cx, &qos).await? {
+        super::capability::check_applications_on(cx, &gw).await?;
+    }
     cx.link(Link::Qos, &gw, &qos).await?;
     cx.renew(&gw).await?;
     Ok(response::AssociateQos::default())

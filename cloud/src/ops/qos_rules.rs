@@ -1,6 +1,7 @@
 //! Traffic classes and rate limits of a QoS container.
 
 use super::acl_rules::{check_dpi, check_protocol};
+use super::capability;
 use super::cx::Cx;
 use super::fields::{Give, copied, set_given};
 use super::qos::require;
@@ -32,6 +33,15 @@ fn check_policy(cx: &Cx, policy: &mut QosPolicy, signatures: Vec<String>, groups
         return Err(cx.err(&["InvalidTimeRangeCompare"]));
     }
     Ok(())
+}
+
+async fn save_policy(cx: &mut Cx, qos: &Authorised<Qos>, policy: &Authorised<QosPolicy>) -> Result<()> {
+    let users = cx.links_to(Link::Qos, &qos.id).await?;
+    if policy.dpi_signature_ids.is_some() || policy.dpi_group_ids.is_some() {
+        capability::check_applications(cx, &users).await?;
+    }
+    cx.put(policy).await?;
+    cx.renew_all(&users).await
 }
 
 /// The gateways of the container have a new configuration.
@@ -68,8 +78,7 @@ pub async fn create_policy(
     });
     check_policy(cx, &mut body, request.dpi_signature_ids, request.dpi_group_ids)?;
     let policy = cx.create_part(&qos, id, body);
-    cx.put(&policy).await?;
-    bump_users(cx, &qos).await?;
+    save_policy(cx, &qos, &policy).await?;
     Ok(copied!(policy => response::CreateQosPolicy {
         description, dest_cidr, dest_port_range, dpi_group_ids, dpi_signature_ids, end_time, ip_protocol, name,
         priority, qos_id, qos_policy_id, source_cidr, source_port_range, start_time,
@@ -92,8 +101,7 @@ pub async fn modify_policy(
     body.start_time = body.start_time.take().filter(|t| !t.is_empty());
     body.end_time = body.end_time.take().filter(|t| !t.is_empty());
     check_policy(cx, body, request.dpi_signature_ids, request.dpi_group_ids)?;
-    cx.put(&policy).await?;
-    bump_users(cx, &qos).await?;
+    save_policy(cx, &qos, &policy).await?;
     Ok(response::ModifyQosPolicy::default())
 }
 

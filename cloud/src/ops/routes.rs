@@ -1,5 +1,6 @@
 //! Routing of a device: protocols, BGP, OSPF, static routes.
 
+use super::capability::check_wired;
 use super::cx::Cx;
 use super::fields::{copied, task_states};
 use crate::api::{request, response};
@@ -212,6 +213,7 @@ pub async fn create_static(
     let mut d = cx.device().await?;
     let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
     check_port(cx, &d, &request.port_name, &vlan)?;
+    check_wired(cx, &d, &request.port_name)?;
     let destination_cidr = destination(cx, &request.destination_cidr)?;
     check_next_hop(cx, &request.next_hop)?;
     let route = copied!(request => StaticRoute { port_name, next_hop; vlan, destination_cidr });

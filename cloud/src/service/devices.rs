@@ -46,6 +46,9 @@ pub fn lines(d: &Device, now: i64) -> String {
         (true, "") => write!(out, "revision {} in force", d.applied),
         (true, why) => write!(out, "revision {} refused: {}", d.applied, escape(why)),
     };
+    for deviation in d.state.deviations.iter().flatten() {
+        let _ = write!(out, "\n\t{}", escape(&deviation.to_string()));
+    }
     for waiting in &d.config.commands {
         let name = escape(waiting.command.name());
         let _ = write!(out, "\n\t{name}\trevision {}\twaits", waiting.revision);
@@ -83,13 +86,14 @@ pub fn json(d: &Device, now: i64) -> Value {
         "Revision": d.revision,
         "AppliedRevision": d.applied,
         "Failure": d.failure,
+        "Deviations": d.state.deviations.clone().unwrap_or_default(),
         "Commands": waiting.chain(results).collect::<Vec<_>>(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use sag_southbound::{Command, IssuedCommand, StateReport};
+    use sag_southbound::{Command, Deviation, Effect, IssuedCommand, StateReport};
 
     use super::*;
     use crate::domain::device_config::{CommandRecord, DeviceConfig};
@@ -108,6 +112,12 @@ mod tests {
         };
         config.command_results = [("Upgrade".to_owned(), record)].into();
         let mut d = Device { summary, config, state: StateReport::default() };
+        let route = |object: &str| Deviation {
+            section: "StaticRoutes".into(),
+            object: object.into(),
+            effect: Some(Effect::LeftOut),
+            reason: "no device".into(),
+        };
         let text = lines(&d, 1);
         assert_eq!(
             text,
@@ -117,7 +127,14 @@ mod tests {
         (d.summary.applied, d.summary.failure, d.summary.seen) = (7, "port 9: no device".into(), 1);
         assert!(lines(&d, 1).starts_with("sn1\tsag-1\tonline\trevision 7 refused: port 9: no device\n"));
         assert!(lines(&d, 100_000).starts_with("sn1\tsag-1\toffline\t"));
+        d.state.deviations = Some(vec![route("a\nb"), route("c")]);
+        let text = lines(&d, 1);
+        assert!(
+            text.contains("\n\ta\\nb is left out: no device\n\tc is left out: no device\n\tReboot"),
+            "{text}"
+        );
         let row = json(&d, 1);
+        assert_eq!(row["Deviations"][1]["Effect"], "left-out");
         assert_eq!(row["Commands"][0], json!({"Name": "Reboot", "Revision": 7, "State": "Waiting"}));
         assert_eq!(row["Commands"][1]["State"], "Unsupported");
     }

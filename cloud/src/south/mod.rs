@@ -35,6 +35,9 @@ use crate::store::nonces::SignedNonce;
 use crate::store::{Store, Tx, devices, nonces};
 use crate::time::now_ms;
 
+/// Deviations of a result that are kept. An agent reports fewer.
+const MAX_DEVIATIONS: usize = 500;
+
 /// The call that may wait.
 pub const PULL: &str = Action::Pull.name();
 const REPORT_STATE: &str = Action::ReportState.name();
@@ -293,5 +296,14 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
     d.failure = report.failure.chars().take(1024).collect();
     d.seen = cx.now;
     cx.put_result(&d).await?;
+    if let Some(mut deviations) = report.deviations {
+        // The next report has them too; until it comes, the revision would look as if all of it were in force.
+        deviations.truncate(MAX_DEVIATIONS);
+        if d.state.deviations.as_ref() != Some(&deviations) {
+            d.state.deviations = Some(deviations);
+            let now = cx.now;
+            cx.put_report(&d, &d.state, now).await?;
+        }
+    }
     Ok(json!({}))
 }

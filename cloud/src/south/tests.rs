@@ -374,3 +374,112 @@ async fn a_lost_identity_begins_again_by_the_word_of_the_gateways_owner() {
     assert!(answer.get("Problem").is_none(), "{answer}");
     assert!(world.pull(&a).await.1.to_string().contains(&x.key.identity().to_hex()));
 }
+
+/// What of a revision is not in force is told at once, and until it is.
+#[tokio::test]
+async fn deviations_are_shown_until_they_are_gone() {
+    let world = World::new().await;
+    let b = world.branch(OWNER, "10.1.0.0/24").await;
+    let device = [("SmartAGId", b.sag.as_str()), ("SmartAGSn", b.sn.as_str())];
+    let task = async |op: Op| {
+        let answer = world.call(OWNER, op, &device).await.expect("answered");
+        let task = &answer["TaskStates"][0];
+        let text = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
+        (text("State"), text("ErrorMessage"))
+    };
+    let put = [device[0], device[1], ("Snat", "ENABLE")];
+    world.call(OWNER, Op::ModifySagWanSnat, &put).await.expect("set");
+    let revision = world.pull(&b).await.0.to_string();
+    let odd = json!([{"Section": "StaticRoutes", "Object": "static route 10.5.0.0/16 by port 5", "Effect": "left-out",
+        "Reason": "port 5 has no network device here"}]);
+    let result = |deviations: String| {
+        [("Revision", revision.clone()), ("Success", "true".to_owned()), ("Deviations", deviations)]
+    };
+    let say = async |deviations: String| {
+        let pairs = result(deviations);
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        world.agent(&b, Action::ReportResult, &pairs).await
+    };
+    say(odd.to_string()).await.expect("taken");
+    let (state, why) = task(Op::DescribeSagStaticRouteList).await;
+    assert_eq!(state, "HardwareError");
+    assert!(why.contains("10.5.0.0/16 by port 5 is left out: port 5 has no"), "{why}");
+    assert_eq!(task(Op::DescribeSagWanSnat).await.0, "Succeed", "the rest is in force");
+    // The next report says the same, and the one after it that it is over.
+    for (deviations, expected) in [(odd.clone(), "HardwareError"), (json!([]), "Succeed")] {
+        let state = json!({"ProtocolVersion": "1.3", "Deviations": deviations}).to_string();
+        world.agent(&b, Action::ReportState, &[("State", &state)]).await.expect("taken");
+        assert_eq!(task(Op::DescribeSagStaticRouteList).await.0, expected);
+    }
+    assert!(say("[7]".to_owned()).await.is_err());
+    // More than anybody needs is cut.
+    say(Value::Array(vec![odd[0].clone(); 2 * super::MAX_DEVIATIONS]).to_string()).await.expect("taken");
+    let mut tx = world.agents.store.read().await.expect("a transaction");
+    let kept = Device::by_sn(&mut tx, &b.sn).await.expect("read").expect("there").state.deviations;
+    assert_eq!(kept.map(|d| d.len()), Some(super::MAX_DEVIATIONS));
+    tx.rollback().await.expect("ended");
+}
+
+/// What a device has said that it cannot do is refused when the call is made.
+#[tokio::test]
+async fn what_a_device_cannot_do_is_refused_by_the_call() {
+    let world = World::new().await;
+    let b = world.branch(OWNER, "10.1.0.0/24").await;
+    let text = |v: &Value, name: &str| v[name].as_str().expect("a text").to_owned();
+    let acl = text(&world.call(OWNER, Op::CreateACL, &[("Name", "apps")]).await.expect("made"), "AclId");
+    let qos = text(&world.call(OWNER, Op::CreateQos, &[("QosName", "apps")]).await.expect("made"), "QosId");
+    let packets = [
+        ("SourceCidr", "10.0.0.0/8"),
+        ("DestCidr", "0.0.0.0/0"),
+        ("IpProtocol", "ALL"),
+        ("SourcePortRange", "-1/-1"),
+        ("DestPortRange", "-1/-1"),
+        ("Priority", "1"),
+        ("DpiSignatureIds.1", "1"),
+    ];
+    let rule = async || {
+        let more = [("AclId", acl.as_str()), ("Direction", "out"), ("Policy", "drop")];
+        world
+            .call(OWNER, Op::AddACLRule, &[&packets[..], &more].concat())
+            .await
+            .map_err(|e| e.code.into_owned())
+    };
+    let policy = async || {
+        let more = [("QosId", qos.as_str())];
+        world
+            .call(OWNER, Op::CreateQosPolicy, &[&packets[..], &more].concat())
+            .await
+            .map_err(|e| e.code.into_owned())
+    };
+    let bind = async |op: Op, name: &str, id: &str| {
+        let pairs = [("SmartAGId", b.sag.as_str()), (name, id)];
+        world.call(OWNER, op, &pairs).await.map(|_| ()).map_err(|e| e.code.into_owned())
+    };
+    let route = async |port: &str| {
+        let pairs = [
+            ("SmartAGId", b.sag.as_str()),
+            ("SmartAGSn", &b.sn),
+            ("PortName", port),
+            ("DestinationCidr", "10.5.0.0/16"),
+            ("NextHop", "10.9.0.2"),
+        ];
+        world.call(OWNER, Op::CreateSagStaticRoute, &pairs).await.map(|_| ()).map_err(|e| e.code.into_owned())
+    };
+    let refused = || Err("FeatureNotSupport".to_owned());
+    rule().await.expect("nobody uses the list");
+    policy().await.expect("nobody uses it");
+    let state = json!({"Capabilities": ["Acl", "Qos"], "WiredPorts": ["0", "1"]}).to_string();
+    world.agent(&b, Action::ReportState, &[("State", &state)]).await.expect("reported");
+    assert_eq!(bind(Op::AssociateACL, "AclId", &acl).await, refused());
+    assert_eq!(bind(Op::AssociateQos, "QosId", &qos).await, refused());
+    assert_eq!(route("3").await, Err("Sag.PortNotExist".to_owned()));
+    assert_eq!(route("1").await, Ok(()));
+    let able = json!({"Capabilities": ["Acl", "Qos", "Dpi"], "WiredPorts": ["0", "1", "3"]}).to_string();
+    world.agent(&b, Action::ReportState, &[("State", &able)]).await.expect("reported");
+    assert_eq!(bind(Op::AssociateACL, "AclId", &acl).await, Ok(()));
+    assert_eq!(bind(Op::AssociateQos, "QosId", &qos).await, Ok(()));
+    assert_eq!(route("3").await, Ok(()));
+    world.agent(&b, Action::ReportState, &[("State", &state)]).await.expect("reported");
+    assert_eq!(rule().await.map(|_| ()), refused());
+    assert_eq!(policy().await.map(|_| ()), refused());
+}

@@ -230,4 +230,17 @@ impl Objects {
         }
         Ok(out)
     }
+
+    /// What `look` makes of each device of the linked gateways, whoever may see them.
+    pub async fn inspect_devices_of<R>(
+        &mut self,
+        gws: &Linked,
+        mut look: impl FnMut(&Device) -> R,
+    ) -> Result<Vec<R>> {
+        let mut out = Vec::new();
+        for gw in &gws.ids {
+            out.extend(Device::of_gateway(&mut self.tx, gw).await?.iter().map(&mut look));
+        }
+        Ok(out)
+    }
 }
