@@ -18,7 +18,7 @@ use sag_cloud::domain::policy;
 use sag_cloud::service::{App, Origins, Settings, Tls, admin, clean, devices, serve};
 use sag_cloud::south::hub;
 use sag_cloud::store::{Store, audit, private, sqlite_file};
-use sag_cloud::time::now_ms;
+use sag_cloud::time::{now_ms, stamp};
 use sag_http::{Limits, raise_descriptor_limit};
 use sag_sandbox::{Mode, Supervisor};
 use tokio::net::TcpListener;
@@ -135,6 +135,8 @@ enum Command {
     /// Manage access keys
     #[command(subcommand)]
     AccessKey(KeyCommand),
+    /// Extend the time of a gateway, or of all, in the name of the owner
+    Renew(Renew),
     /// The members of a cloud connect network, in the name of its owner
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -239,6 +241,21 @@ enum KeyCommand {
     },
 }
 
+#[derive(Args)]
+struct Renew {
+    /// The gateway, SmartAGId
+    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    gateway: Option<String>,
+    /// Every gateway of every account
+    #[arg(long)]
+    all: bool,
+    /// Calendar months, 1..36, from the end of its time, or from now on if that is over
+    #[arg(long)]
+    months: u32,
+    #[command(flatten)]
+    db: Database,
+}
+
 #[derive(Subcommand)]
 enum NetworkCommand {
     /// Print the members with what they may and do announce, as JSON
@@ -317,6 +334,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => run_server(options).await,
         Command::AccessKey(k) => keys(k).await,
         Command::Network(n) => network(n).await,
+        Command::Renew(r) => renew(r).await,
         Command::Audit { db, since, action, account, limit, json } => {
             let since = since.map_or(Ok(0), |s| audit::moment(&s, now_ms())).context("--since")?;
             let query = audit::Query { since, action, account, limit };
@@ -386,6 +404,20 @@ fn print_lines(mut lines: impl Iterator<Item = String>) -> anyhow::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }
+}
+
+async fn renew(r: Renew) -> anyhow::Result<()> {
+    let gateways = match r.gateway {
+        Some(id) => vec![id],
+        None => admin::gateways(&open(&r.db, 1).await?).await?,
+    };
+    for id in gateways {
+        let pairs = [("SmartAGId", id.clone()), ("Period", r.months.to_string())];
+        let answer = admin::on_gateway(open(&r.db, 1).await?, Op::RenewSmartAccessGateway, &pairs).await?;
+        let end = answer["EndTime"].as_i64().map(stamp).unwrap_or_default();
+        println!("{id}\t{end}Z");
+    }
+    Ok(())
 }
 
 async fn network(command: NetworkCommand) -> anyhow::Result<()> {

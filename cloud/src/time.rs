@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 
 /// Milliseconds since 1970, the unit of the documented time stamps.
 pub fn now_ms() -> i64 {
@@ -12,6 +13,16 @@ pub fn now_ms() -> i64 {
 /// Microseconds since 1970.
 pub fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
+/// So many calendar months later, in UTC: a month after 31 January is the last day of February.
+pub fn months_later(ms: i64, months: i64) -> i64 {
+    let later = Timestamp::from_millisecond(ms).and_then(|t| {
+        let months = jiff::Span::new().try_months(months)?;
+        Offset::UTC.to_timestamp(Offset::UTC.to_datetime(t).checked_add(months)?)
+    });
+    // Only times some thousand years off cannot be had.
+    later.map_or(ms, Timestamp::as_millisecond)
 }
 
 fn print(ms: i64, format: &str) -> String {
@@ -76,6 +87,20 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(month(1_795_323_600_000), "202611");
+    }
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        let at = |text: &str| parse(text).expect("a time") * 1000;
+        for (from, months, to) in [
+            ("2026-01-31T12:00:00Z", 1, "2026-02-28T12:00:00Z"),
+            ("2028-01-31T12:00:00Z", 1, "2028-02-29T12:00:00Z"),
+            ("2026-11-30T05:00:00Z", 12, "2027-11-30T05:00:00Z"),
+            ("2026-11-30T05:00:00Z", 3, "2027-02-28T05:00:00Z"),
+        ] {
+            assert_eq!(stamp(months_later(at(from), months)), stamp(at(to)), "{from} and {months}");
+        }
+        assert_eq!(months_later(i64::MAX, 1), i64::MAX);
     }
 
     #[test]

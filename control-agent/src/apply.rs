@@ -244,13 +244,18 @@ impl Applier {
             Err(why) => (Peers::default(), why),
         };
         let Some(system) = &mut self.system else { return Ok(None) };
-        let items = present(system.tables().map_err(|e| Fault::Refused(e.to_string()))?);
+        let tables = system.tables().map_err(|e| Fault::Unavailable(e.to_string()))?;
+        let running = |d: &String| tables.link_named(d).is_some_and(|l| l.running);
+        let items = present(tables);
+        let devices = items.iter().map(|i| i.device().to_owned());
+        let running = devices.filter(running).collect();
         let address = |i: Item| match i {
             Item::Address { device, address } => Some((device, address)),
             Item::Default { .. } => None,
         };
         Ok(Some(LocalEndpoint {
             addresses: items.into_iter().filter_map(address).collect(),
+            running,
             gateway: self.config.smart_ag_id.clone(),
             sn: self.config.smart_ag_sn.clone(),
             fec: self.config.optimization,

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sag_southbound::HealthStatus;
+
 use crate::desired::HealthCheck;
 use crate::icmp::Echo;
 
@@ -22,6 +24,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// As the contract has it.
+    pub fn status(self) -> HealthStatus {
+        match self {
+            Verdict::Unknown => HealthStatus::NotMeasured,
+            Verdict::Ok => HealthStatus::Ok,
+            Verdict::Failed => HealthStatus::Failed,
+        }
+    }
+
     /// For the log.
     pub fn word(self) -> &'static str {
         match self {

@@ -27,6 +27,8 @@ pub struct Trust {
 pub struct LocalEndpoint {
     /// IPv4 addresses by device, with their networks.
     pub addresses: Vec<(String, Ipv4Net)>,
+    /// Devices that frames can pass.
+    pub running: BTreeSet<String>,
     /// The instance and serial number of this device.
     pub gateway: String,
     pub sn: String,

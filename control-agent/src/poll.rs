@@ -5,7 +5,8 @@ mod answers;
 use std::time::Duration;
 
 use sag_southbound::{
-    AclRule, DistributionRule, DnatEntry, HealthCheck, PortRole, QosCar, QosPolicy, SnatEntry, Wire,
+    AclRule, DistributionRule, DnatEntry, HealthCheck, PortRole, PublishStrategy, QosCar, QosPolicy,
+    SnatEntry, Wire,
 };
 
 use crate::client::{CallError, Client, Result};
@@ -118,14 +119,12 @@ impl<'a> Poller<'a> {
         if let Some(rows) = self.pages::<HealthCheck>(&[("SmartAGId", id)])? {
             d.health_checks = converted(rows);
         }
-        if d.health_checks.is_empty() {
-            d.distributions.clear();
-            return Ok(());
-        }
-        let params = [("SmartAGId", id), ("SourceType", "local")];
+        // What the gateway itself publishes is not its own business.
+        let params = [("SmartAGId", id), ("SourceType", "cloud")];
         if let Some(rows) = self.pages::<DistributionRule>(&params)? {
             let rows: Vec<desired::Distribution> = converted(rows);
-            d.distributions = rows.into_iter().filter(|d| d.check.is_some()).collect();
+            let always = |d: &desired::Distribution| matches!(d.mode, None | Some(PublishStrategy::Publish));
+            d.distributions = rows.into_iter().filter(|d| !always(d)).collect();
         }
         Ok(())
     }

@@ -8,14 +8,14 @@ use sag_model::Role;
 use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
 use sag_rtnl::Tables;
 use sag_southbound::{
-    Announcement, Deviation, DropCount, HealthState, HealthStatus, PortRole, PortState, ProbeTaskState,
-    RouteState, SessionCount, StateReport, Talker, TunnelState, Version, WanState,
+    Announcement, Deviation, DropCount, HealthState, PortRole, PortState, ProbeTaskState, RouteState,
+    SessionCount, StateReport, Talker, TunnelState, Version, WanState,
 };
 
 use crate::capability::CAPABILITIES;
 use crate::clock::unix_ms;
 use crate::compile::Compiled;
-use crate::health::{State, Verdict};
+use crate::health::State;
 use crate::system::{Item, present};
 use crate::vcpe::{Result, Vcpe};
 
@@ -264,19 +264,10 @@ fn route_rows(routes: &Routes) -> Vec<RouteState> {
     out
 }
 
-/// The verdict in the word of DescribeHealthChecks.
-fn status(verdict: Verdict) -> HealthStatus {
-    match verdict {
-        Verdict::Unknown => HealthStatus::NotMeasured,
-        Verdict::Ok => HealthStatus::Ok,
-        Verdict::Failed => HealthStatus::Failed,
-    }
-}
-
 fn health(states: &BTreeMap<String, State>) -> Vec<HealthState> {
     let row = |(id, s): (&String, &State)| HealthState {
         id: id.clone(),
-        status: Some(status(s.verdict)),
+        status: Some(s.verdict.status()),
         rtt_ms: s.rtt_ms,
         loss_percent: Some(s.loss_percent),
         problem: s.problem.clone(),

@@ -24,7 +24,7 @@ pub enum Item {
 }
 
 impl Item {
-    fn device(&self) -> &str {
+    pub fn device(&self) -> &str {
         match self {
             Item::Address { device, .. } | Item::Default { device, .. } => device,
         }

@@ -3,6 +3,7 @@ and every thing taken away again."""
 
 import subprocess
 import time
+import tomllib
 
 import pytest
 
@@ -212,7 +213,8 @@ def test_health_check_and_the_route_that_depends_on_it(branch, behind):
     check = branch.mine("CreateHealthCheck", Name="far", Type="ICMP_ECHO", SrcIpAddr=A.GW_EXPRESS[4], DstIpAddr=A.POP[4],
                         ProbeInterval=1000, ProbeTimeout=200, ProbeCount=2, FailCountThreshold=2)["InstanceId"]
     branch.device("CreateSagStaticRoute", **ROUTE)
-    strategy = dict(SourceType="local", RouteSource="STATIC", DestCidrBlock="10.77.0.0/24")
+    # A route by a leased line leads to a border router of the cloud.
+    strategy = dict(SourceType="cloud", RouteSource="vbr-line", DestCidrBlock="10.77.0.0/24")
     branch.mine("ModifyRouteDistributionStrategy", RouteDistribution="publish_and_revoke_on_health_fail",
                 HcInstanceId=check, **strategy)
     branch.soon("check is ok", lambda: status(branch, check) == "ok", 5)
@@ -306,6 +308,31 @@ def test_wan_address(branch, web):
     branch.soon("and from the old one", lambda: whoami(lan1, A.INET[4]) == A.GW_WAN[4], 3)
     branch.device("ModifySagWanSnat", Snat="DISABLE")
     branch.soon("no SNAT", lambda: whoami(lan1, A.INET[4]) == A.LAN1[4], 3)
+
+
+def test_two_wan_ports_of_one_priority(branch, web):
+    """The second one stands in for the first, and none is changed all the time; with priority -1 it does not forward."""
+    lab, wan = branch.lab, dict(IPType="STATIC", Mask="255.255.255.0", Priority=10)
+    branch.device("ModifySagPortRole", PortName="4", Role="WAN")
+    try:
+        branch.device("ModifySagWan", PortName="0", IP=A.GW_WAN[4], Gateway=A.WAN_ROUTER[4], **wan)
+        branch.device("ModifySagWan", PortName="4", IP="10.45.0.1", Gateway="10.45.0.254", **wan)
+        defaults = lambda: lab.gw.out("ip -4 route show default")
+        metrics = lambda: {line.split()[4]: int(line.split("metric ")[1].split()[0]) for line in defaults().splitlines()}
+        branch.soon("two default routes", lambda: metrics() == {"wan": 10, "lan-b": 11}, 3)
+        branch.soon("in force", branch.in_force, 5)
+        edits = branch.agent.log.read_text().count("10.45.0.254")
+        time.sleep(2.2)
+        assert branch.agent.log.read_text().count("10.45.0.254") == edits, branch.agent.tail()
+        assert reaches(lab.lan1, web, 1)
+        branch.device("ModifySagWan", PortName="4", IP="10.45.0.1", Gateway="10.45.0.254", **{**wan, "Priority": -1})
+        branch.soon("no default route by it", lambda: "lan-b" not in defaults(), 3)
+        role = lambda: {p["device"]: p["role"] for p in tomllib.loads(branch.agent.in_force())["port"]}["lan-b"]
+        branch.soon("nothing is forwarded by it", lambda: role() == "mgmt", 3)
+    finally:
+        branch.device("ModifySagPortRole", PortName="4", Role="LAN")
+        branch.device("ModifySagLan", PortName="4", IPType="STATIC", IP=A.GW_LAN_B[4], Mask="255.255.255.192")
+    branch.soon("back", lambda: pings(lab.lan2, A.GW_LAN_B[4]), 3)
 
 
 def test_reports(branch, blast):

@@ -92,6 +92,16 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         p.process.wait()
         p.start()
         within(20, "a reaches b again", lambda: pings(a.host, b.host_address), log)
+        # What a does not publish is not reached, and what is to be apart is apart.
+        route = dict(SmartAGId=ids["a"], SourceType="local", RouteSource="STATIC", DestCidrBlock=a.net)
+        cloud.call("ModifyRouteDistributionStrategy", RouteDistribution="no_publish", **route)
+        within(5, "a's block is withdrawn", lambda: not pings(b.host, a.host_address), log)
+        cloud.call("DeleteRouteDistributionStrategy", **route)
+        within(5, "b reaches a", lambda: pings(b.host, a.host_address), log)
+        cloud.call("ModifyCloudConnectNetwork", CcnId=ccn, InterworkingStatus="disable")
+        within(5, "they are apart", lambda: not pings(a.host, b.host_address) and not names(b), log)
+        cloud.call("ModifyCloudConnectNetwork", CcnId=ccn, InterworkingStatus="enable")
+        within(20, "they have tunnels once more", lambda: names(a) == names(b) == hub, log)
         cloud.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=ids["b"])
         within(3, "b is out", lambda: not pings(a.host, b.host_address), log)
 

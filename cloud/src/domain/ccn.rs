@@ -44,7 +44,15 @@ impl Entity for Ccn {
     }
 }
 
+/// What a network says in which the members do not reach each other.
+pub const APART: &str = "disable";
+
 impl Ccn {
+    /// Whether its members reach each other.
+    pub fn is_interworking(&self) -> bool {
+        self.interworking_status != APART
+    }
+
     /// Its blocks, host bits cleared.
     pub fn blocks(&self) -> Vec<ipnet::Ipv4Net> {
         super::net::cidr_list(self.cidr_block.as_deref().unwrap_or_default()).unwrap_or_default()

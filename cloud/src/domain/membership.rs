@@ -220,6 +220,10 @@ pub struct Member {
     pub blocks: Vec<Ipv4Net>,
     /// Blocks of the gateway that were not granted to it.
     pub not_granted: Vec<Ipv4Net>,
+    /// Those of `blocks` that its strategies do not publish now.
+    pub withdrawn: Vec<Ipv4Net>,
+    /// Addresses of the network's SNAT block to which it translates its own.
+    pub translated: Vec<Ipv4Net>,
     pub devices: Vec<MemberDevice>,
 }
 
@@ -228,7 +232,13 @@ impl Member {
     pub fn new(gateway: &str, uid: i64, own: Vec<Ipv4Net>, granted: Option<Vec<Ipv4Net>>) -> Member {
         let allowed = |b: &Ipv4Net| granted.as_ref().is_none_or(|g| g.iter().any(|g| g.contains(b)));
         let (blocks, not_granted) = own.into_iter().partition(allowed);
-        Member { gateway: gateway.to_owned(), uid, granted, blocks, not_granted, devices: Vec::new() }
+        Member { gateway: gateway.to_owned(), uid, granted, blocks, not_granted, ..Member::default() }
+    }
+
+    /// The blocks that the other members get.
+    pub fn announced(&self) -> Vec<Ipv4Net> {
+        let published = self.blocks.iter().filter(|b| !self.withdrawn.contains(b));
+        published.chain(&self.translated).copied().collect()
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! This is about all members, whoever looks; what of it a call shows or changes is the business of `objects`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
 use super::ccn::Ccn;
+use super::device::Device;
+use super::distribution::RouteStrategy;
 use super::gateway::Gateway;
 use super::membership::{Announced, CcnMember, Member, MemberDevice, find_conflicts};
+use super::nat::SnatEntry;
 use crate::store::objects::{self, Filter, Stored};
 use crate::store::{Kind, Link, Result, Tx, devices, links};
-use crate::time::now_us;
+use crate::time::{now_ms, now_us};
 
 /// A network with its members, oldest first, and what they may and do announce.
 pub struct Network {
@@ -54,6 +57,8 @@ impl Network {
             members.push(member);
         }
         find_conflicts(&mut members);
+        publication(tx, &mut members).await?;
+        translations(tx, &ccn, &mut members).await?;
         Ok(Network { ccn, members })
     }
 
@@ -110,8 +115,18 @@ impl Network {
         }
         Ok(out)
     }
+
+    /// A member, by its gateway.
     pub fn member(&self, gateway: &str) -> Option<&Member> {
         self.members.iter().find(|m| m.gateway == gateway)
+    }
+
+    /// The blocks of a member that the others get.
+    pub fn announced_by(&self, gateway: &str) -> Vec<Ipv4Net> {
+        match self.member(gateway) {
+            Some(member) if self.ccn.is_interworking() => member.announced(),
+            _ => Vec::new(),
+        }
     }
 
     /// The hub, if it is still a member.
@@ -134,6 +149,46 @@ impl Network {
         let devices = self.members.iter().flat_map(|m| &m.devices);
         devices.filter_map(|d| Some((d.sn.clone(), d.endpoint()?.clone()))).collect()
     }
+}
+
+/// Which of their blocks the members do not publish now, by their strategies.
+async fn publication(tx: &mut Tx, members: &mut [Member]) -> Result<()> {
+    let ids: Vec<String> = members.iter().map(|m| m.gateway.clone()).collect();
+    let strategies = objects::list_of::<RouteStrategy>(tx, &Filter::under_any(&ids), None).await?;
+    let now = now_ms();
+    for m in members {
+        let of = |s: &&Stored<RouteStrategy>| s.parent == m.gateway && s.is_local();
+        let own: Vec<_> = strategies.iter().filter(of).collect();
+        // What is measured is read of those alone whose blocks depend on it.
+        let devices = match own.iter().any(|s| s.hc_instance_id.is_some()) {
+            true => Device::of_gateway(tx, &m.gateway).await?,
+            false => Vec::new(),
+        };
+        let silent = own.iter().filter(|s| !s.publishes(&devices, now));
+        m.withdrawn = silent.filter_map(|s| s.block()).collect();
+    }
+    Ok(())
+}
+
+/// Addresses of the network's SNAT block to which its own gateways translate: the other members reach them. Of two that
+/// take the same address, the older member has it.
+async fn translations(tx: &mut Tx, ccn: &Ccn, members: &mut [Member]) -> Result<()> {
+    let blocks = ccn.snat_blocks();
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = members.iter().map(|m| m.gateway.clone()).collect();
+    let entries = objects::list_of::<SnatEntry>(tx, &Filter::under_any(&ids), None).await?;
+    let mut taken = HashSet::new();
+    for m in members.iter_mut().filter(|m| m.granted.is_none()) {
+        for e in entries.iter().filter(|e| e.parent == m.gateway) {
+            let Ok(ip) = e.snat_ip.parse::<Ipv4Addr>() else { continue };
+            if blocks.iter().any(|b| b.contains(&ip)) && taken.insert(ip) {
+                m.translated.push(Ipv4Net::from(ip));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Stores what a device has announced, and renews those members for whom that changes something; returns the serial

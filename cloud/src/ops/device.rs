@@ -105,6 +105,15 @@ impl Cx {
         Ok(())
     }
 
+    /// What the gateway publishes, or takes of what others publish, changed: it has a new configuration, and so have the
+    /// other members of its network.
+    pub async fn publication_changed(&mut self, gw: &Authorised<Gateway>) -> Result<()> {
+        self.renew(gw).await?;
+        let sns = self.blocks_changed(gw).await?;
+        self.changed.extend(sns);
+        Ok(())
+    }
+
     /// What the gateways share changed: each of their devices has a new revision.
     pub async fn renew_all(&mut self, gws: &Linked) -> Result<()> {
         let sns = self.bump_revisions(gws).await?;

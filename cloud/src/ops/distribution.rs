@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::store::Kind;
 use crate::store::objects::{Column, Filter};
 
+const LOCAL: &str = "local";
 const LOCAL_SOURCES: [&str; 3] = ["STATIC", "OSPF", "BGP"];
 
 /// Source and destination of every route of this kind.
@@ -27,7 +28,7 @@ async fn routes(cx: &mut Cx, gw: &Authorised<Gateway>, source_type: &str) -> Res
             out.push(row);
         }
     };
-    if source_type == "local" {
+    if source_type == LOCAL {
         for b in gw.blocks() {
             add("STATIC", b.to_string());
         }
@@ -75,10 +76,21 @@ pub async fn describe(
     let gateways = found.iter().filter(|(source, _)| is_gateway(source)).map(|(s, _)| s.clone()).collect();
     let gateways = cx.visible_of(Kind::Gateway, gateways).await?;
     found.retain(|(source, _)| !is_gateway(source) || gateways.contains(source));
+    let announced =
+        cx.inspect_network(&gw, |network| network.announced_by(&gw.id)).await?.unwrap_or_default();
+    let devices = cx.devices_of(&gw).await?;
+    let now = cx.now;
     let page = cx.paginate(found);
     let rows = page.rows.into_iter().map(|(source, cidr)| {
         let id = key(&gw.id, &source_type, &source, &cidr);
         let own = stored.iter().find(|s| s.id == id);
+        let published = own.is_none_or(|s| s.publishes(&devices, now));
+        // The other members have a route of the gateway by the block that it is in. What comes from the cloud is
+        // published to the gateway itself.
+        let block = net::cidr_list(&cidr).and_then(|b| b.first().copied());
+        let reached = block.is_some_and(|b| announced.iter().any(|a| a.contains(&b)));
+        let published = published && (source_type != LOCAL || reached);
+        let revoked = own.is_some_and(|s| s.is_revoked(&devices, now));
         response::describe_route_distribution_strategies::Strategy {
             conflict_info: None,
             create_time: own.map(|s| s.create_time),
@@ -89,8 +101,8 @@ pub async fn describe(
             route_source: source,
             dest_cidr_block: cidr,
             is_conflict: false,
-            status: "normal".to_owned(),
-            strategy_publish_status: Some("normal".to_owned()),
+            status: if revoked { "revoked" } else { "normal" }.to_owned(),
+            strategy_publish_status: Some(if published { "publish" } else { "not_publish" }.to_owned()),
         }
     });
     Ok(response::DescribeRouteDistributionStrategies {
@@ -108,7 +120,7 @@ fn is_gateway(source: &str) -> bool {
 
 /// The source and the block that a request names, checked.
 async fn named(cx: &mut Cx, source_type: &str, source: &str, block: &str) -> Result<String> {
-    let good = if source_type == "local" {
+    let good = if source_type == LOCAL {
         LOCAL_SOURCES.contains(&source)
     } else {
         ["vpc-", "vbr-", "sag-"].iter().any(|p| source.starts_with(p))
@@ -160,7 +172,7 @@ pub async fn modify(
     };
     let strategy = cx.create_part(&gw, id, body);
     cx.put(&strategy).await?;
-    cx.renew(&gw).await?;
+    cx.publication_changed(&gw).await?;
     Ok(response::ModifyRouteDistributionStrategy::default())
 }
 
@@ -175,6 +187,6 @@ pub async fn delete(
         return Err(cx.err(&["RD.InvalidDestCidrBlock"]));
     };
     cx.remove(&stored).await?;
-    cx.renew(&gw).await?;
+    cx.publication_changed(&gw).await?;
     Ok(response::DeleteRouteDistributionStrategy::default())
 }

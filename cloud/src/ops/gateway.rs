@@ -28,6 +28,15 @@ impl Cx {
 
     pub async fn gateway_by_id(&mut self, id: &str) -> Result<Authorised<Gateway>> {
         let gw = self.find::<Gateway>(id).await?.ok_or_else(|| self.no_gateway(id))?;
+        self.refuse_if(gw.end_time < self.now, &["SmartAccessGatewayInArrears", "SAG.Arrearage"])?;
+        self.usable(&gw)?;
+        Ok(gw)
+    }
+
+    /// The same, also after its end.
+    pub async fn gateway_paid_or_not(&mut self) -> Result<Authorised<Gateway>> {
+        let id = self.named(&["SmartAGId"]);
+        let gw = self.find::<Gateway>(&id).await?.ok_or_else(|| self.no_gateway(&id))?;
         self.usable(&gw)?;
         Ok(gw)
     }
@@ -54,9 +63,8 @@ impl Cx {
         Ok(self.inspect_linked(&members, overlaps).await?.contains(&true))
     }
 
-    /// Refuses a gateway that is not paid, not active or of the wrong edition, where documented.
+    /// Refuses a gateway that is not active or of the wrong edition, where documented.
     fn usable(&self, gw: &Gateway) -> Result<()> {
-        self.refuse_if(gw.end_time < self.now, &["SmartAccessGatewayInArrears", "SAG.Arrearage"])?;
         self.refuse_if(gw.status != "Active", &["SmartAccessGatewayNotActivated", "SAG.NoActive"])?;
         self.refuse_if(
             gw.is_software(),

@@ -114,6 +114,7 @@ async fn handle(op: Op, cx: &mut Cx, request_id: &str) -> Result<String> {
         GetCloudConnectNetworkUseLimit => ccn::use_limit,
         ModifyCloudConnectNetworkMember => members::modify,
         DescribeCloudConnectNetworkMembers => members::describe,
+        RenewSmartAccessGateway => orders::renew,
         ListAccessPoints => access_points::list,
         ListAccessPointNetworkQualities => access_points::qualities,
         ProbeAccessPointNetworkQuality => access_points::probe,

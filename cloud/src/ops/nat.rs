@@ -41,7 +41,7 @@ pub async fn add_snat(cx: &mut Cx, request: request::AddSnatEntry) -> Result<res
     });
     let entry = cx.create_part(&gw, id, body);
     cx.put(&entry).await?;
-    cx.renew(&gw).await?;
+    cx.publication_changed(&gw).await?;
     Ok(response::AddSnatEntry { instance_id: entry.id.clone() })
 }
 
@@ -72,7 +72,7 @@ pub async fn delete_snat(
     let entry = cx.part::<_, SnatEntry>(&gw, &request.instance_id).await?;
     let entry = entry.ok_or_else(|| cx.err(&["InstanceNotExit"]))?;
     cx.remove(&entry).await?;
-    cx.renew(&gw).await?;
+    cx.publication_changed(&gw).await?;
     Ok(response::DeleteSnatEntry::default())
 }
 

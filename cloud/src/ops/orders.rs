@@ -11,6 +11,7 @@ use crate::error::{ApiError, Result};
 use crate::store::Kind;
 use crate::store::objects::{Entity as _, Filter};
 use crate::store::secrets::LOWER;
+use crate::time;
 
 /// Instances of one account.
 const GATEWAY_QUOTA: i64 = 5000;
@@ -18,7 +19,8 @@ const GATEWAY_QUOTA: i64 = 5000;
 /// Orders of one instance that are remembered: the last ones.
 const ORDERS: i64 = 100;
 
-const MONTH_MS: i64 = 30 * 86_400_000;
+/// Months that a gateway may be renewed for at a time.
+const RENEWAL: std::ops::RangeInclusive<i64> = 1..=36;
 
 /// The bandwidth that a model takes, in Mbit/s.
 fn bandwidth_range(model: &str) -> (i64, i64) {
@@ -71,7 +73,7 @@ fn new_gateway(cx: &Cx, id: &str, model: &str, period: i64) -> Gateway {
         city: cx.region(),
         resource_group_id: RESOURCE_GROUP.to_owned(),
         create_time: cx.now,
-        end_time: cx.now + period * MONTH_MS,
+        end_time: time::months_later(cx.now, period),
         routing_strategy: "static".to_owned(),
         dpi_status: "Off".to_owned(),
         dpi_monitor_status: "Inactive".to_owned(),
@@ -232,6 +234,24 @@ async fn resize_software(
     gw.edit().data_plan = Some(plan);
     cx.put(&gw).await?;
     place(cx, &gw, Order { auto_pay: Some(auto_pay), ..Order::default() }).await
+}
+
+/// Extends the time of an instance, from its end, or from now on if that is over.
+pub async fn renew(
+    cx: &mut Cx,
+    request: request::RenewSmartAccessGateway,
+) -> Result<response::RenewSmartAccessGateway> {
+    if !RENEWAL.contains(&request.period) {
+        return Err(cx.invalid("Period"));
+    }
+    let id = request.smart_ag_id;
+    let mut gw = cx.find::<Gateway>(&id).await?.ok_or_else(|| cx.no_gateway(&id))?;
+    let from = gw.end_time.max(cx.now);
+    gw.edit().end_time = time::months_later(from, request.period);
+    cx.save_gateway(&gw).await?;
+    let order = Order { period: Some(request.period), ..Order::default() };
+    let order_id = place(cx, &gw, order).await?;
+    Ok(response::RenewSmartAccessGateway { end_time: gw.end_time, order_id, smart_ag_id: id })
 }
 
 pub async fn use_limit(

@@ -125,17 +125,18 @@ impl Source<'_> {
     }
 
     /// The cloud connect network as the gateway sees it: its hub, and of every other member the blocks that it was granted
-    /// and the devices whose announcements are in order.
+    /// and publishes, and the devices whose announcements are in order. Nothing of that if the members are to be apart.
     async fn network(&mut self, gw: &Authorised<Gateway>, id: &str) -> Result<Option<CloudConnectNetwork>> {
         let Some(found) = Network::by_id(self.tx, id).await? else { return Ok(None) };
-        let hub = found.hub().unwrap_or_default().to_owned();
+        let apart = !found.ccn.is_interworking();
+        let hub = found.hub().filter(|_| !apart).unwrap_or_default().to_owned();
         let mut members = Vec::new();
-        for other in found.members.into_iter().filter(|m| m.gateway != gw.id) {
+        for other in found.members.into_iter().filter(|m| !apart && m.gateway != gw.id) {
             let is_hub = other.gateway == hub;
             let device =
                 |d: &MemberDevice| Some(PeerDevice::new(d.sn.as_str(), d.endpoint()?.clone(), is_hub));
             members.push(NetworkMember {
-                cidr_blocks: other.blocks.iter().map(ToString::to_string).collect(),
+                cidr_blocks: other.announced().iter().map(ToString::to_string).collect(),
                 devices: other.devices.iter().filter_map(device).collect(),
                 smart_ag_id: other.gateway,
             });

@@ -7,15 +7,16 @@ pub mod hub;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use prometheus_client::metrics::gauge::Gauge;
 use sag_southbound::{
-    Acceptance, Action, Announcement, ClientAppReport, MAX_REPORT, ParameterError, PullAnswer, PullRequest,
-    ReadError, ReportAnswer, ResultReport, StateReport, Wire, read,
+    Acceptance, Action, Announcement, ClientAppReport, HealthStatus, MAX_REPORT, ParameterError, PullAnswer,
+    PullRequest, ReadError, ReportAnswer, ResultReport, StateReport, Wire, read,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -206,9 +207,10 @@ async fn look(agents: &Agents, mut cx: Cx, have: i64) -> (Tx, Result<PullAnswer>
     (tx, answer)
 }
 
-/// The device of the request.
+/// The device of the request. That a gateway has expired keeps nobody from calling its agent: it would be frozen, and
+/// nobody would know how it is.
 async fn named(cx: &mut Cx) -> Result<(Authorised<Gateway>, Device)> {
-    let gw = cx.gateway().await?;
+    let gw = cx.gateway_paid_or_not().await?;
     let d = cx.device_on(&gw).await?;
     Ok((gw, d))
 }
@@ -247,8 +249,22 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
         None => None,
     };
     let now = cx.now;
+    let verdicts = |state: &StateReport| -> BTreeMap<String, Option<HealthStatus>> {
+        state.health_checks.iter().map(|h| (h.id.clone(), h.status.clone())).collect()
+    };
+    let other_verdicts = verdicts(&d.state) != verdicts(&state);
+    let before = if other_verdicts { published(cx, &gw).await? } else { None };
     cx.put_report(&d, &state, now).await?;
+    if other_verdicts && published(cx, &gw).await? != before {
+        let sns = cx.blocks_changed(&gw).await?;
+        cx.changed.extend(sns);
+    }
     Ok(serde_json::to_value(ReportAnswer { overlay })?)
+}
+
+/// The blocks of the gateway that the other members of its network get.
+async fn published(cx: &mut Cx, gw: &Authorised<Gateway>) -> Result<Option<Vec<Ipv4Net>>> {
+    cx.inspect_network(gw, |network| network.announced_by(&gw.id)).await
 }
 
 /// Takes what a device announces to the other members of its network. A report that is not in order costs the device its
@@ -281,7 +297,7 @@ async fn announced(
 }
 
 async fn report_result(cx: &mut Cx) -> Result<Value> {
-    let mut d: Device = cx.device().await?;
+    let (_, mut d) = named(cx).await?;
     let report = ResultReport::from_parameters(|name| cx.opt(name)).map_err(parameter)?;
     let revision = report.revision;
     if revision > d.revision {

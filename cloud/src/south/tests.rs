@@ -483,3 +483,5 @@ async fn what_a_device_cannot_do_is_refused_by_the_call() {
     assert_eq!(rule().await.map(|_| ()), refused());
     assert_eq!(policy().await.map(|_| ()), refused());
 }
+
+mod publication;

@@ -141,6 +141,12 @@ impl Filter {
         Filter { parent: Some(parent.to_owned()), ..Filter::default() }
     }
 
+    /// Parts of any of these objects.
+    pub fn under_any(parents: &[String]) -> Filter {
+        let (parents, args) = list(parents);
+        Filter::default().condition(format!("parent IN ({parents})"), args)
+    }
+
     /// What one account owns, in every region.
     pub fn of(uid: i64) -> Filter {
         Filter { uid: Some(uid), ..Filter::default() }

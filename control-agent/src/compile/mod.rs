@@ -424,22 +424,11 @@ fn same_net(a: &str, b: &str) -> bool {
     net(a).is_some() && net(a) == net(b)
 }
 
-/// Whether a strategy leaves its route in force. One without a health check concerns the other end only.
-pub fn in_force(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
-    if matches!(s.mode, Some(PublishStrategy::Unknown(_))) {
-        return false;
-    }
-    let Some(check) = &s.check else { return true };
-    let verdict = health.get(check).copied().unwrap_or(Verdict::Unknown);
-    match s.mode {
-        Some(PublishStrategy::OnHealthSuccess) => verdict == Verdict::Ok,
-        Some(PublishStrategy::OnHealthFail) => verdict == Verdict::Failed,
-        Some(PublishStrategy::RevokeOnHealthSuccess) => verdict != Verdict::Ok,
-        Some(PublishStrategy::RevokeOnHealthFail) => verdict != Verdict::Failed,
-        // An unknown strategy has a deviation (`unknown_words`).
-        Some(PublishStrategy::Unknown(_)) => false,
-        None | Some(PublishStrategy::Publish | PublishStrategy::NoPublish) => true,
-    }
+/// Whether a strategy publishes its route now.
+pub fn publishes(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
+    let Some(strategy) = &s.mode else { return true };
+    let verdict = s.check.as_ref().and_then(|check| health.get(check)).copied();
+    verdict.unwrap_or(Verdict::Unknown).status().publishes(strategy)
 }
 
 #[cfg(test)]

@@ -11,6 +11,14 @@ use super::isolation::{Object, deviation};
 use super::{Compiler, LOOPBACK, OWN_PORT_KEYS, PortAddress, optional, port_name, table};
 use crate::config::Wiring;
 
+/// Of a WAN port without one.
+pub(super) const WAN_PRIORITY: i64 = 10;
+
+/// The order of ports: 2 before 10.
+pub(super) fn by_name(name: &str) -> (usize, String) {
+    (name.len(), name.to_owned())
+}
+
 impl Compiler<'_> {
     pub(super) fn bandwidth(&mut self) {
         let object = Object::Bandwidth;
@@ -61,7 +69,11 @@ impl Compiler<'_> {
         let mut wired: Vec<(String, Wiring)> = self.wiring.clone().into_iter().collect();
         wired.sort_by_key(|(_, w)| self.base.position(&w.device));
         for (name, w) in wired {
-            let Some(role) = self.role(&name, w.role) else { continue };
+            let Some(mut role) = self.role(&name, w.role) else { continue };
+            if role == Role::Wan && self.does_not_forward(&name) {
+                // The port stays the kernel's: nothing is forwarded by it.
+                role = Role::Mgmt;
+            }
             if role == Role::Express {
                 self.leased_line(&name, &w.device, &mut addresses);
                 continue;
@@ -73,10 +85,11 @@ impl Compiler<'_> {
             if let (Role::Lan, Some(lan)) = (role, desired.lans.get(&name)) {
                 self.address("Lan", (&name, &w.device), (&lan.ip, &lan.mask), None, &mut addresses);
             }
-            if let (Role::Wan, Some(wan)) = (role, desired.wans.get(&name)) {
+            let forwards = role == Role::Wan;
+            if let (true, Some(wan)) = (forwards || self.does_not_forward(&name), desired.wans.get(&name)) {
                 match &wan.ip_type {
                     Some(AddressMode::Static) => {
-                        let gateway = Some((wan.gateway.as_str(), wan.priority));
+                        let gateway = Some((wan.gateway.as_str(), wan.priority)).filter(|_| forwards);
                         let ip = (wan.ip.as_str(), wan.mask.as_str());
                         self.address("Wan", (&name, &w.device), ip, gateway, &mut addresses);
                     }
@@ -92,6 +105,7 @@ impl Compiler<'_> {
                 }
             }
         }
+        self.one_metric_each(&mut addresses);
         (addresses, dhcp)
     }
 
@@ -110,6 +124,35 @@ impl Compiler<'_> {
             }
         }
         out
+    }
+
+    /// Priority -1 of a WAN port: it is not used for traffic.
+    fn does_not_forward(&self, name: &str) -> bool {
+        let wan = self.desired.wans.get(name).and_then(|w| w.priority);
+        self.desired.roles.get(name) == Some(&PortRole::Wan) && wan.is_some_and(|p| p < 0)
+    }
+
+    /// The kernel has one default route of a metric. Of WAN ports of one priority the first by name is preferred, and the
+    /// others stand in for it in this order.
+    fn one_metric_each(&mut self, addresses: &mut [PortAddress]) {
+        let mut routes: Vec<_> = addresses.iter_mut().filter(|a| a.gateway.is_some()).collect();
+        routes.sort_by_key(|a| (a.gateway.map(|(_, metric)| metric), by_name(&a.port)));
+        let mut before: Option<(u32, String)> = None;
+        for a in routes {
+            let Some((gateway, metric)) = a.gateway else { continue };
+            let metric = match &before {
+                Some((last, other)) if metric <= *last => {
+                    self.notices.push(format!(
+                        "port {}: its priority is that of port {other} or is taken, so it stands in for that one",
+                        a.port
+                    ));
+                    last.saturating_add(1)
+                }
+                _ => metric,
+            };
+            a.gateway = Some((gateway, metric));
+            before = Some((metric, a.port.clone()));
+        }
     }
 
     /// A leased line is one port, or one for each of its VLANs.
@@ -219,7 +262,8 @@ impl Compiler<'_> {
             None => None,
             Some((g, priority)) => match g.parse::<Ipv4Addr>() {
                 Ok(g) if address.contains(&g) && g != address.addr() => {
-                    Some((g, u32::try_from(priority.unwrap_or(10).max(0)).unwrap_or(10)))
+                    let priority = priority.unwrap_or(WAN_PRIORITY).max(0);
+                    Some((g, u32::try_from(priority).unwrap_or(u32::MAX)))
                 }
                 _ => {
                     let why = format!("gateway {g:?} is not in {}: no default route", address.trunc());

@@ -8,7 +8,8 @@ use sag_southbound::{Effect, RouteOrigin};
 use toml::Value;
 
 use super::isolation::Object;
-use super::{Compiler, PortAddress, in_force, optional, port_name, same_net, table};
+use super::ports::{WAN_PRIORITY, by_name};
+use super::{Compiler, PortAddress, optional, port_name, publishes, same_net, table};
 use crate::desired::Distribution;
 use crate::overlay::{self, LocalEndpoint, Own};
 
@@ -32,12 +33,16 @@ impl Compiler<'_> {
                 self.deviate(&object, Effect::LeftOut, why);
                 continue;
             }
-            let strategy = desired.distributions.iter().find(|d| {
-                d.source_type == Some(RouteOrigin::Local)
-                    && d.source == "STATIC"
+            // What the branch's own routes are published for is the cloud's business. A route by a leased line leads to a
+            // border router, which is in the cloud.
+            let line = self.ports.iter().any(|(name, _, role)| *name == port && *role == Role::Express);
+            let of_line = |d: &&Distribution| {
+                d.source_type == Some(RouteOrigin::Cloud)
+                    && d.source.starts_with("vbr-")
                     && same_net(&d.destination, &r.destination)
-            });
-            if strategy.is_some_and(|s| !in_force(s, self.health)) {
+            };
+            let strategy = desired.distributions.iter().find(of_line).filter(|_| line);
+            if strategy.is_some_and(|s| !publishes(s, self.health)) {
                 continue;
             }
             self.static_routes.push((r.destination.clone(), port.clone()));
@@ -55,12 +60,7 @@ impl Compiler<'_> {
                 .push(format!("network {}: this gateway has no tunnels; it needs a leased line", ccn.id));
             return;
         };
-        // The address that the WAN port will have, or has.
-        let wan =
-            self.ports.iter().find(|(_, _, role)| *role == Role::Wan).map(|(_, device, _)| device.clone());
-        let planned = addresses.iter().find(|a| Some(&a.device) == wan.as_ref()).map(|a| a.address.addr());
-        let present = endpoint.addresses.iter().find(|(d, _)| Some(d) == wan.as_ref()).map(|(_, a)| a.addr());
-        let Some(local) = planned.or(present) else {
+        let Some(local) = self.tunnel_end(addresses, endpoint) else {
             self.notices.push(format!("network {}: no WAN port has an address for its tunnels", ccn.id));
             return;
         };
@@ -85,7 +85,7 @@ impl Compiler<'_> {
                         && d.source == *gateway
                         && same_net(&d.destination, block)
                 };
-                if desired.distributions.iter().find(of).is_some_and(|s| !in_force(s, self.health)) {
+                if desired.distributions.iter().find(of).is_some_and(|s| !publishes(s, self.health)) {
                     continue;
                 }
                 let entry = table! { "destination": block, "tunnel": &t.name, "metric": t.metric };
@@ -93,6 +93,23 @@ impl Compiler<'_> {
             }
             self.tunnels.push(t);
         }
+    }
+
+    /// Where the tunnels end: at the address that a WAN port will have, or has. The first one by priority that frames can
+    /// pass is taken, so with its link the tunnels move to another.
+    fn tunnel_end(&self, addresses: &[PortAddress], endpoint: &LocalEndpoint) -> Option<Ipv4Addr> {
+        let wans = self.ports.iter().filter(|(_, _, role)| *role == Role::Wan);
+        let mut ends: Vec<_> = wans
+            .filter_map(|(name, device, _)| {
+                let planned = addresses.iter().find(|a| a.device == *device).map(|a| a.address.addr());
+                let present = endpoint.addresses.iter().find(|(d, _)| d == device).map(|(_, a)| a.addr());
+                let down = !endpoint.running.contains(device);
+                let priority = self.desired.wans.get(name).and_then(|w| w.priority);
+                Some(((down, priority.unwrap_or(WAN_PRIORITY), by_name(name)), planned.or(present)?))
+            })
+            .collect();
+        ends.sort();
+        ends.first().map(|(_, address)| *address)
     }
 
     /// What of this gateway no member of the network may touch: its addresses, the networks of its ports, its static routes

@@ -120,11 +120,11 @@ fn applications_are_left_out_and_unbound_classes_too() {
 }
 
 #[test]
-fn routes_depend_on_health_checks() {
+fn routes_of_the_cloud_depend_on_their_strategies() {
     let routes =
         json!([{"PortName": "3", "Vlan": "0", "DestinationCidr": "10.5.0.0/16", "NextHop": "10.0.0.2"}]);
-    let with = |mode: &str, verdict| {
-        let strategy = json!([{"SourceType": "local", "RouteSource": "STATIC", "DestCidrBlock": "10.5.0.0/16",
+    let with = |origin: &str, source: &str, mode: &str, verdict| {
+        let strategy = json!([{"SourceType": origin, "RouteSource": source, "DestCidrBlock": "10.5.0.0/16",
             "RouteDistribution": mode, "HcInstanceId": "hc-1"}]);
         let (_, config) =
             run_with(json!({"StaticRoutes": routes, "RouteDistribution": strategy}), &[("hc-1", verdict)])
@@ -138,9 +138,102 @@ fn routes_depend_on_health_checks() {
         ("publish_and_revoke_on_health_success", [true, false, true]),
         ("publish_and_revoke_on_health_fail", [true, true, false]),
         ("publish", [true, true, true]),
+        ("no_publish", [false, false, false]),
     ] {
-        assert_eq!([Unknown, Ok, Failed].map(|v| with(mode, v)), in_force, "{mode}");
+        let by_line = |v| with("cloud", "vbr-1", mode, v);
+        assert_eq!([Unknown, Ok, Failed].map(by_line), in_force, "{mode}");
+        // What the branch publishes of its own is in force on the branch itself.
+        assert_eq!([Unknown, Ok, Failed].map(|v| with("local", "STATIC", mode, v)), [true; 3], "{mode}");
     }
+}
+
+#[test]
+fn a_wan_port_of_priority_minus_one_does_not_forward() {
+    let wan = |priority: i64| {
+        json!({"Snat": "ENABLE", "Wan": {"0": {"IPType": "STATIC", "IP": "203.0.113.2", "Mask": "255.255.255.0",
+            "Gateway": "203.0.113.1", "Priority": priority}}})
+    };
+    let (c, config) = run(wan(-1)).expect("compiles");
+    assert_eq!((config.ports[0].role, config.ports[0].snat), (Role::Mgmt, false));
+    assert_eq!(
+        (c.addresses.len(), c.addresses[0].gateway),
+        (1, None),
+        "it has its address and no default route"
+    );
+    let (c, config) = run(wan(1)).expect("compiles");
+    assert_eq!((config.ports[0].role, c.addresses[0].gateway.map(|(_, m)| m)), (Role::Wan, Some(1)));
+}
+
+/// Two WAN ports, and a third one.
+fn several_wans(priorities: [i64; 3]) -> (serde_json::Value, BTreeMap<String, Wiring>) {
+    let wires = [("0", "eth0"), ("1", "eth1"), ("4", "eth4"), ("10", "eth10")]
+        .map(|(n, d)| (n.to_owned(), Wiring { device: d.into(), role: None }));
+    let wan = |n: u8, priority: i64| {
+        json!({"IPType": "STATIC", "IP": format!("203.0.{n}.2"), "Mask": "255.255.255.0",
+            "Gateway": format!("203.0.{n}.1"), "Priority": priority})
+    };
+    let more = json!({
+        "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},
+            {"PortName": "4", "Role": "WAN"}, {"PortName": "10", "Role": "WAN"}],
+        "Wan": {"0": wan(0, priorities[0]), "4": wan(4, priorities[1]), "10": wan(10, priorities[2])},
+        "Ccn": {"CcnId": "ccn-1", "Members": []},
+    });
+    (more, wires.into_iter().collect())
+}
+
+#[test]
+fn wan_ports_of_one_priority_have_an_order() {
+    let base = Base::from_toml(BASE).expect("base");
+    for (priorities, metrics) in [
+        ([10, 10, 10], [("0", 10), ("4", 11), ("10", 12)]),
+        ([10, 10, 11], [("0", 10), ("4", 11), ("10", 12)]),
+        ([20, 10, 10], [("4", 10), ("10", 11), ("0", 20)]),
+        ([3, 2, 1], [("10", 1), ("4", 2), ("0", 3)]),
+    ] {
+        let (more, wires) = several_wans(priorities);
+        let desired = desired(document(more)).expect("read");
+        let c = compile(&desired, &base, &wires, &BTreeMap::new(), None).expect("compiles");
+        let mut seen: Vec<_> =
+            c.addresses.iter().filter_map(|a| Some((a.port.as_str(), a.gateway?.1))).collect();
+        seen.sort_by_key(|(_, metric)| *metric);
+        assert_eq!(seen, metrics, "{priorities:?}");
+        let said = c.notices.iter().any(|n| n.contains("stands in"));
+        assert_eq!(said, priorities != [3, 2, 1], "{:?}", c.notices);
+    }
+}
+
+#[test]
+fn tunnels_end_at_the_first_wan_port_that_frames_can_pass() {
+    let base = Base::from_toml(BASE).expect("base");
+    let local = |priorities: [i64; 3], running: &[&str]| {
+        let (more, wires) = several_wans(priorities);
+        let end = LocalEndpoint {
+            gateway: "sag-1".into(),
+            sn: "sn1".into(),
+            running: running.iter().map(|d| (*d).to_owned()).collect(),
+            ..LocalEndpoint::default()
+        };
+        let desired = desired(document(more)).expect("read");
+        let c = compile(&desired, &base, &wires, &BTreeMap::new(), Some(&end)).expect("compiles");
+        c.local.map(|a| a.to_string()).unwrap_or_default()
+    };
+    let all = ["eth0", "eth4", "eth10"];
+    assert_eq!(local([10, 10, 10], &all), "203.0.0.2");
+    assert_eq!(local([10, 10, 10], &all[1..]), "203.0.4.2", "the link of the first one is gone");
+    assert_eq!(local([10, 5, 10], &all), "203.0.4.2", "by priority");
+    assert_eq!(local([-1, 10, 10], &all), "203.0.4.2", "it does not forward");
+    assert_eq!(local([10, 10, 10], &[]), "203.0.0.2", "none is better than the first");
+}
+
+#[test]
+fn members_that_are_to_be_apart_have_no_tunnels() {
+    let of = |status: &str| {
+        let more = json!({"Ccn": {"CcnId": "ccn-1", "InterworkingStatus": status, "HubSmartAGId": "sag-2",
+            "Members": [other(2, "10.2.0.0/16", "203.0.113.9")]}});
+        desired(document(more)).expect("read").ccn.expect("a network")
+    };
+    assert_eq!((of("enable").members.len(), of("enable").hub.as_str()), (1, "sag-2"));
+    assert_eq!((of("disable").members.len(), of("disable").hub.as_str()), (0, ""));
 }
 
 #[test]

@@ -300,8 +300,15 @@ impl From<wire::DistributionRule> for Distribution {
     }
 }
 
+/// What a network says in which the members do not reach each other.
+const APART: &str = "disable";
+
 impl From<wire::CloudConnectNetwork> for Ccn {
     fn from(c: wire::CloudConnectNetwork) -> Ccn {
+        // Clouds before 1.3 list the members all the same.
+        if c.interworking_status.eq_ignore_ascii_case(APART) {
+            return Ccn { id: c.id, ..Ccn::default() };
+        }
         Ccn { id: c.id, hub: c.hub, members: converted(c.members) }
     }
 }

@@ -6,7 +6,7 @@ use crate::capability::Capability;
 use crate::document::{Announcement, Dns};
 use crate::version::Version;
 use crate::wire::wire_report;
-use crate::words::{PortRole, words};
+use crate::words::{PortRole, PublishStrategy, words};
 
 words! {
     /// The verdict of a health check.
@@ -27,6 +27,21 @@ words! {
         Stricter = "stricter",
         /// A part of it has no effect.
         Partial = "partial",
+    }
+}
+
+impl HealthStatus {
+    /// Whether a route of this strategy is published while the health check that it depends on says so. A strategy that is
+    /// not known publishes nothing.
+    pub fn publishes(&self, strategy: &PublishStrategy) -> bool {
+        match strategy {
+            PublishStrategy::Publish => true,
+            PublishStrategy::NoPublish | PublishStrategy::Unknown(_) => false,
+            PublishStrategy::OnHealthSuccess => *self == HealthStatus::Ok,
+            PublishStrategy::OnHealthFail => *self == HealthStatus::Failed,
+            PublishStrategy::RevokeOnHealthSuccess => *self != HealthStatus::Ok,
+            PublishStrategy::RevokeOnHealthFail => *self != HealthStatus::Failed,
+        }
     }
 }
 
