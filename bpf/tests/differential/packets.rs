@@ -15,7 +15,10 @@ const INSIDE4: [&str; 4] = ["192.168.1.10", "192.168.1.11", "192.168.2.10", "192
 const INSIDE6: [&str; 4] = ["2001:db8:1::10", "2001:db8:1::11", "2001:db8:4::10", "2001:db8:4::11"];
 const FAR4: [&str; 4] = ["198.51.100.7", "198.51.100.8", "100.64.3.4", "10.20.3.4"];
 const FAR6: [&str; 3] = ["2001:db8:99::7", "2001:db8:64::8", "2001:db8:20::4"];
-const EXTERNAL: [&str; 5] = ["203.0.113.2", "203.0.113.50", "203.0.113.60", "192.0.2.2", "192.0.2.77"];
+const EXTERNAL: [&str; 6] =
+    ["203.0.113.2", "203.0.113.50", "203.0.113.60", "192.0.2.2", "192.0.2.77", "198.18.2.10"];
+/// Hosts of both LANs by the prefixes of [`net`], as RFC 6296 maps them.
+const EXTERNAL6: [&str; 3] = ["2001:db8:f1:ff0f::10", "2001:db8:f1:ff0f::11", "2001:db8:f4:1:ff0e::10"];
 const BEHAVIORS: [Behavior; 3] =
     [Behavior::EndpointIndependent, Behavior::AddressDependent, Behavior::AddressAndPortDependent];
 const SIZES: [usize; 9] = [0, 1, 7, 12, 40, 100, 1000, 1452, 2500];
@@ -43,6 +46,11 @@ pub fn net(d: &mut Rng) -> Net {
     if d.once_in(3) {
         let from = d.pick(&["192.0.2.77", "192.0.2.2"]);
         n.dnat(Kind::Intranet, from, "192.168.2.10", Some((TCP, 1000, 1100, 1000)));
+    }
+    if d.once_in(2) {
+        n.static_nat(Kind::Internet, "2001:db8:1::/48", "2001:db8:f1::/48");
+        n.static_nat(Kind::Internet, "2001:db8:4::/64", "2001:db8:f4:1::/64");
+        n.static_nat(Kind::Internet, "192.168.2.0/24", "198.18.2.0/24");
     }
     n
 }
@@ -104,7 +112,7 @@ fn transport(d: &mut Rng, src: &str, dst: &str, sport: u16, dport: u16) -> Pkt {
 /// A first packet from inside.
 fn inside(d: &mut Rng) -> Pkt {
     let (src, dst) = match d.once_in(3) {
-        true => (d.pick(&INSIDE6), d.pick(&FAR6)),
+        true => (d.pick(&INSIDE6), if d.once_in(8) { d.pick(&EXTERNAL6) } else { d.pick(&FAR6) }),
         false => (d.pick(&INSIDE4), if d.once_in(8) { d.pick(&EXTERNAL) } else { d.pick(&FAR4) }),
     };
     let (a, b) = (4000 + d.below(20) as u16, d.pick(&[53, 80, 1000]));
@@ -116,6 +124,11 @@ fn inside(d: &mut Rng) -> Pkt {
 /// A first packet from outside, to what may be forwarded inside.
 fn outside(d: &mut Rng) -> Pkt {
     let port = d.pick(&[WAN, WAN, LINE]);
+    if port == WAN && d.once_in(3) {
+        let (far, to) = (d.pick(&FAR6[..2]), d.pick(&EXTERNAL6));
+        let port = d.pick(&[53, 80]);
+        return transport(d, far, to, 5000, port).into_port(WAN);
+    }
     let far = if port == WAN { d.pick(&FAR4[..2]) } else { FAR4[3] };
     let to = d.pick(&EXTERNAL);
     let (a, b) = (5000 + d.below(10) as u16, d.pick(&[53, 80, 85, 1000, 1050, 4001]));
