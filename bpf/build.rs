@@ -1,4 +1,4 @@
-//! Compiles the XDP program and generates its Rust types into `OUT_DIR`. A compiler that is missing
+//! Compiles the BPF programs and generates their Rust types into `OUT_DIR`. A compiler that is missing
 //! or fails stops the build.
 
 use libbpf_cargo::SkeletonBuilder;
@@ -7,8 +7,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, exit};
 
+/// The XDP program, and the one that counts the frames that devices do not take of it.
+const PROGRAMS: [&str; 2] = ["gw", "lost"];
+
 fn main() {
-    println!("cargo:rerun-if-changed=src/gw.bpf.c");
+    for name in PROGRAMS {
+        println!("cargo:rerun-if-changed=src/{name}.bpf.c");
+    }
     println!("cargo:rerun-if-changed=include");
     println!("cargo:rerun-if-env-changed=CLANG");
 
@@ -33,18 +38,20 @@ fn main() {
     args.push("-idirafter".into());
     args.push(format!("/usr/include/{}", multiarch()).into());
 
-    let built = SkeletonBuilder::new()
-        .source(here.join("src/gw.bpf.c"))
-        .clang(&clang)
-        .clang_args(&args)
-        .obj(out.join("gw.bpf.o"))
-        .build_and_generate(out.join("gw.skel.rs"));
-    if let Err(e) = built {
-        fail(&format!(
-            "{} could not compile bpf/src/gw.bpf.c: {e:#}\n\
-             It takes clang 12 or later and the kernel headers (`apt-get install clang linux-libc-dev`).",
-            clang.to_string_lossy()
-        ));
+    for name in PROGRAMS {
+        let built = SkeletonBuilder::new()
+            .source(here.join(format!("src/{name}.bpf.c")))
+            .clang(&clang)
+            .clang_args(&args)
+            .obj(out.join(format!("{name}.bpf.o")))
+            .build_and_generate(out.join(format!("{name}.skel.rs")));
+        if let Err(e) = built {
+            fail(&format!(
+                "{} could not compile bpf/src/{name}.bpf.c: {e:#}\n\
+                 It takes clang 12 or later and the kernel headers (`apt-get install clang linux-libc-dev`).",
+                clang.to_string_lossy()
+            ));
+        }
     }
 }
 

@@ -55,6 +55,12 @@ pub(crate) fn xdp_link_create(prog: BorrowedFd<'_>, ifindex: u32, flags: u32) ->
     owned(unsafe { raw::bpf_link_create(prog.as_raw_fd(), ifindex as i32, raw::BPF_XDP, &opts) })
 }
 
+/// Attaches `prog` to the tracepoint that it was loaded for, as long as the descriptor is open.
+pub(crate) fn tracepoint_open(prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: an open descriptor; the name is that of the program's own section if it is null.
+    owned(unsafe { raw::bpf_raw_tracepoint_open(std::ptr::null(), prog.as_raw_fd()) })
+}
+
 /// Puts `prog` in the place of the link's program, atomically.
 pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: two open descriptors; a null option pointer is allowed.

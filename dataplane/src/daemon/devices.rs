@@ -1,5 +1,6 @@
 //! Devices: attached when they appear, detached when they go, attached again when they return.
 
+mod lost;
 mod mode;
 mod redirects;
 
@@ -33,6 +34,8 @@ pub struct Device {
     pub binding: Option<Binding>,
     /// XDP sends by it; else workers do. `None`: not decided yet.
     pub redirects: Option<bool>,
+    /// When it has refused XDP's frames as such, if the kernel does not say in advance whether it takes them.
+    refused: Option<Instant>,
     pub queues: u32,
     /// Queues with a socket.
     pub open: u32,
@@ -108,6 +111,7 @@ pub struct Devices {
     by_slot: BTreeMap<u8, Device>,
     /// Why the daemon cannot go on: a setting that the configuration requires cannot be had.
     fatal: Option<String>,
+    lost: lost::LostByDevice,
 }
 
 impl Devices {
@@ -125,10 +129,13 @@ impl Devices {
         self.fatal.take()
     }
 
-    /// Devices that have lost the XDP program and cannot get it back, as warnings.
+    /// Devices that have lost the XDP program and cannot get it back, or frames that XDP sent, as warnings.
     pub fn warnings(&self) -> Vec<String> {
         let bad = self.by_slot.values().filter(|d| d.reclaim && d.attached.is_none() && d.ifindex != 0);
-        bad.filter_map(|d| Some(format!("port device {}: {}", d.name, d.error.as_ref()?))).collect()
+        let mut warnings: Vec<_> =
+            bad.filter_map(|d| Some(format!("port device {}: {}", d.name, d.error.as_ref()?))).collect();
+        warnings.extend(self.lost_warnings());
+        warnings
     }
 
     /// Whether no socket of the device is open.
@@ -212,6 +219,7 @@ impl Devices {
                 facts: None,
                 binding: None,
                 redirects: None,
+                refused: None,
                 retry: None,
                 open: 0,
                 queues: 0,
@@ -236,6 +244,7 @@ impl Devices {
             facts: None,
             binding: None,
             redirects: None,
+            refused: None,
             queues: 0,
             open: 0,
             sockets: BTreeMap::new(),
@@ -370,7 +379,7 @@ impl Devices {
             }
             lost.push((d.name.clone(), found));
         }
-        if self.read_redirects(gateway) {
+        if self.read_redirects(gateway) | self.read_lost() {
             self.set_redirects(gateway);
         }
         lost

@@ -76,7 +76,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         journal: &telemetry.journal.journal,
     })?;
     running.save_last_good(&telemetry.saver);
-    let (devices, timers) = (Devices::default(), Timers::default());
+    let (mut devices, timers) = (Devices::default(), Timers::default());
+    devices.count_lost(&publisher.gateway);
     Ok(Daemon {
         running,
         kernel,

@@ -171,6 +171,7 @@ type PortCounter = (&'static str, &'static str, fn(&Port) -> u64);
 const PORT_COUNTERS: &[PortCounter] = &[
     ("sag_port_rx_packets", "Packets received", |p| p.rx_packets),
     ("sag_port_tx_packets", "Packets sent", |p| p.tx_packets),
+    ("sag_port_tx_lost", "Packets sent by XDP that the device did not take", |p| p.tx_lost),
     ("sag_port_rx_bytes", "Bytes received", |p| p.rx_bytes),
     ("sag_port_tx_bytes", "Bytes sent", |p| p.tx_bytes),
     ("sag_port_forwarded_packets", "Packets received here that left by another port", |p| p.forwarded),

@@ -113,13 +113,28 @@ fn kernel_settings(p: &Port, page: &Page) -> String {
     lines.collect()
 }
 
+/// Frames that XDP has sent and the device has not taken.
+fn lost(p: &Port, page: &Page) -> String {
+    if p.tx_lost == 0 {
+        return String::new();
+    }
+    let text = format!(
+        "{} frames that XDP sent by {} were lost there (sagctl status says why)",
+        exact(p.tx_lost),
+        p.device
+    );
+    hang("  ", &text, page)
+}
+
 /// What does not fit a table: addresses, capabilities, settings of the kernel.
 fn details(now: &Ports, page: &Page) -> String {
     let line = |p: &Port| {
         let addresses: Vec<String> = p.addresses.iter().map(ToString::to_string).collect();
         let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
         let lead = format!("port {}: ", p.name);
-        hang(&lead, &format!("{addresses}; {}", p.capability), page) + &kernel_settings(p, page)
+        hang(&lead, &format!("{addresses}; {}", p.capability), page)
+            + &lost(p, page)
+            + &kernel_settings(p, page)
     };
     now.ports.iter().map(line).collect()
 }

@@ -240,6 +240,10 @@ pub struct Port {
     pub punted: u64,
     /// Of the received, finished by XDP.
     pub fast: u64,
+    /// Of those that XDP sent by the port's device, whichever of its ports they are: the device has not taken them. 0 at all
+    /// but the device's first port.
+    #[serde(default)]
+    pub tx_lost: u64,
     /// Settings of the kernel for the port.
     #[serde(default)]
     pub kernel_settings: Vec<KernelSetting>,
@@ -272,6 +276,7 @@ impl Port {
             originated: 0,
             punted: 0,
             fast: 0,
+            tx_lost: 0,
             kernel_settings: Vec::new(),
         }
     }

@@ -201,6 +201,7 @@ fn answers_have_the_agreed_keys() {
         "originated",
         "punted",
         "fast",
+        "tx_lost",
         "kernel_settings",
     ];
     let mut have = keys(&wire["ports"][0]);

@@ -4,6 +4,7 @@
 //!
 //! Whether it does may change at any time: a veth takes redirects while its far end has GRO or an XDP program.
 
+use super::lost::REFUSED;
 use super::{Device, Devices};
 use sag_bpf::{Attached, Gateway, Mode};
 
@@ -11,7 +12,8 @@ impl Device {
     /// Whether XDP may redirect to it. `all_generic`: whatever is sent to it comes from generic XDP, whose redirects every
     /// device takes.
     pub(super) fn takes_redirects(&self, all_generic: bool) -> bool {
-        self.attached.as_ref().is_some_and(|a| all_generic || has_ndo_xmit(a))
+        let refused = self.refused.is_some_and(|t| t.elapsed() < REFUSED);
+        self.attached.as_ref().is_some_and(|a| all_generic || has_ndo_xmit(a)) && !refused
     }
 }
 
@@ -54,6 +56,10 @@ impl Devices {
             if let Some(a) = &mut d.attached {
                 let now = gateway.can_transmit(d.ifindex);
                 changed |= std::mem::replace(&mut a.can_transmit, now) != now;
+            }
+            if d.refused.is_some_and(|t| t.elapsed() >= REFUSED) {
+                d.refused = None;
+                changed = true;
             }
         }
         changed

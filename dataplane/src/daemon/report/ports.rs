@@ -51,6 +51,8 @@ impl View<'_> {
             }
             .to_owned();
             row.queues = d.queues;
+            let first = self.own_ports().find(|p| p.port.dev == b.port.dev).is_some_and(|p| p.idx == b.idx);
+            row.tx_lost = if first { self.devices.lost_by(b.port.dev) } else { 0 };
         }
         if self.workers.shared().any(|w| w.counters.port(b.idx).partial_checksums.get() > 0) {
             row.capability += ", completes partial checksums";
