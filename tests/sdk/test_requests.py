@@ -1,15 +1,17 @@
 """What clients of other languages send: forms and JSON, fractions of a second, unknown paths and methods, pages of
 browsers, retries with a token. The two SDKs do none of it by themselves."""
 
+import gzip
 import http.client
 import json
 import os
 import time
+import urllib.parse
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from clients import REGION, V1, ApiError, Record
+from clients import REGION, V1, Acs3, ApiError, Record
 from conftest import Server, access_key
 from wire import send, signed
 
@@ -48,6 +50,41 @@ def test_every_path_and_method_is_answered_in_the_form_of_the_api(server):
     status, headers, text = http_call(server, "HEAD", "/")
     assert (status, text) == (405, "") and "x-acs-request-id" in headers
     assert http_call(server, "HEAD", "/healthz")[0] == 200
+
+
+def test_gzip(server, key):
+    """Answers for those who accept it, bodies of those who send it, in both signatures, and nothing larger than its bound."""
+    def exchange(data, **headers):
+        connection = http.client.HTTPConnection(server.endpoint, timeout=10)
+        try:
+            connection.request("POST", "/", body=data, headers=headers)
+            r = connection.getresponse()
+            return r.status, {k.lower(): v for k, v in r.getheaders()}, r.read()
+        finally:
+            connection.close()
+
+    form = urllib.parse.urlencode
+    status, headers, body = exchange(form(signed(key, "POST", "DescribeRegions")), **{"Accept-Encoding": "br, gzip;q=0.9"})
+    assert (status, headers["content-encoding"], headers["vary"]) == (200, "gzip", "Accept-Encoding")
+    plain = gzip.decompress(body)
+    assert len(body) < len(plain) / 2 and "cn-shanghai" in plain.decode()
+    for refused in ("identity", "gzip;q=0"):
+        status, headers, body = exchange(form(signed(key, "POST", "DescribeRegions")), **{"Accept-Encoding": refused})
+        assert status == 200 and "content-encoding" not in headers and "cn-shanghai" in body.decode()
+    # A body, by the signature of version 1.0 and by ACS3, whose hash is that of the bytes that are sent.
+    sent = {"Content-Encoding": "gzip", "Content-Type": "application/x-www-form-urlencoded"}
+    data = gzip.compress(form(signed(key, "POST", "DescribeRegions", Format="XML")).encode())
+    status, headers, body = exchange(data, **sent)
+    assert status == 200 and body.startswith(b"<?xml"), body
+    acs3 = Acs3(server.endpoint, key, Record())
+    assert acs3.compressed("CreateACL", Name="squeezed")["AclId"].startswith("acl-")
+    for wrong, coding, expected in (
+        (b"A=1", "gzip", (400, "InvalidRequest.Body")), (data[:-4], "gzip", (400, "InvalidRequest.Body")),
+        (data, "br", (415, "UnsupportedContentEncoding")), (gzip.compress(b"A=" + b"x" * 2_000_000), "gzip",
+                                                              (413, "RequestTooLarge")),
+    ):
+        status, headers, body = exchange(wrong, **{**sent, "Content-Encoding": coding})
+        assert (status, json.loads(body)["Code"]) == expected and headers["x-acs-request-id"]
 
 
 def test_every_body_is_answered_in_the_form_of_the_api(server):

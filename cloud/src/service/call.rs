@@ -37,7 +37,16 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// How often a transaction that lost against another one is run again.
 const ATTEMPTS: usize = 8;
 
-pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], from: Origin<'_>) -> Reply {
+/// The body of a request.
+#[derive(Clone, Copy)]
+pub struct Sent<'a> {
+    /// As it came, which is what a signature covers.
+    pub bytes: &'a [u8],
+    /// Decompressed.
+    pub content: &'a [u8],
+}
+
+pub async fn call(app: &Arc<App>, parts: &Parts, body: Sent<'_>, from: Origin<'_>) -> Reply {
     let request_id = from.request_id.to_owned();
     let mut query = Params::default();
     let mut action = String::new();
@@ -48,7 +57,7 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], from: Origin<'_>) 
         let mut params = query.clone();
         // Also where the body cannot be read, the answer has the form that the query names.
         xml = wants_xml(&params)?;
-        params.merge(body::params(&parts.headers, body)?)?;
+        params.merge(body::params(&parts.headers, body.content)?)?;
         xml = wants_xml(&params)?;
         let request = sign::Request {
             method: parts.method.as_str(),
@@ -56,7 +65,7 @@ pub async fn call(app: &Arc<App>, parts: &Parts, body: &[u8], from: Origin<'_>) 
             headers: &parts.headers,
             query: &query,
             params: &params,
-            body,
+            body: body.bytes,
         };
         let claim = Claim::read(&request, now_ms())?;
         action = claim.action.clone();

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY,
+};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use sag_http::{Accept, BodyError, Conn, Gate, Limits, Plain, Remade};
+use sag_http::{Accept, Body, BodyError, Conn, Gate, Limits, Plain, Remade};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -238,8 +240,13 @@ async fn api(
     };
     let peer = conn.peer;
     let host = header(&parts.headers, "host").unwrap_or_default();
+    let content = match content(app, parts, &body, &conn).await {
+        Ok(content) => content,
+        Err(error) => return refuse(app, parts, request_id, &error),
+    };
     let origin = call::Origin { request_id: &request_id, peer, host };
-    let reply = call::call(app, parts, &body, origin).await;
+    let sent = call::Sent { bytes: &body, content: content.as_deref().unwrap_or(&*body) };
+    let reply = call::call(app, parts, sent, origin).await;
     count(app, &reply, start.elapsed());
     let elapsed = start.elapsed();
     if reply.signed || app.strangers.allow(Instant::now()) {
@@ -253,7 +260,27 @@ async fn api(
             "call"
         );
     }
-    answer(reply)
+    // Secrets in the configuration of a device are not to be guessed from its compressed length.
+    let accepts = (!south::is_action(&reply.action)).then_some(&parts.headers);
+    answer(reply, accepts)
+}
+
+/// What a compressed body stands for; none: it is not compressed.
+async fn content(app: &App, parts: &Parts, body: &[u8], conn: &Conn) -> Result<Option<Body>, ApiError> {
+    let coding = header(&parts.headers, "content-encoding").unwrap_or_default().trim().to_ascii_lowercase();
+    let most = app.settings.max_body;
+    match coding.as_str() {
+        "" | "identity" => Ok(None),
+        "gzip" | "x-gzip" => conn.inflate(body, most).await.map(Some).map_err(|e| match e {
+            BodyError::Broken => ApiError::new(400, "InvalidRequest.Body", "The body is not gzip."),
+            other => unread(other, most),
+        }),
+        _ => Err(ApiError::new(
+            415,
+            "UnsupportedContentEncoding",
+            "The body may be compressed with gzip alone.",
+        )),
+    }
 }
 
 /// What the metrics get of a call.
@@ -284,7 +311,7 @@ fn refuse(app: &App, parts: &Parts, request_id: String, error: &ApiError) -> Res
     let host = header(&parts.headers, "host").unwrap_or_default();
     let reply = Reply::refusal(error, request_id, host);
     count(app, &reply, Duration::ZERO);
-    answer(reply)
+    answer(reply, None)
 }
 
 /// The beginning of a text that somebody else made up.
@@ -292,7 +319,8 @@ fn short(text: &str) -> &str {
     text.char_indices().nth(64).map_or(text, |(end, _)| &text[..end])
 }
 
-fn answer(reply: Reply) -> Response<Full<Bytes>> {
+/// With the headers of a request that accepts gzip the answer is compressed.
+fn answer(reply: Reply, accepts: Option<&HeaderMap>) -> Response<Full<Bytes>> {
     let (text, kind) = if reply.xml {
         // What was written here is JSON.
         let value = serde_json::from_str(&reply.body).unwrap_or_default();
@@ -300,7 +328,15 @@ fn answer(reply: Reply) -> Response<Full<Bytes>> {
     } else {
         (reply.body, "application/json;charset=utf-8")
     };
-    let mut r = Response::new(Full::new(Bytes::from(text)));
+    let small = accepts.and_then(|headers| sag_http::deflate(headers, text.as_bytes()));
+    let compressed = small.is_some();
+    let mut r = Response::new(Full::new(small.map_or_else(|| Bytes::from(text), Bytes::from)));
+    if accepts.is_some() {
+        r.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    if compressed {
+        r.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     *r.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Ok(id) = HeaderValue::from_str(&reply.request_id) {

@@ -18,7 +18,25 @@ const MOST_DISCARDED: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Body {
     bytes: Vec<u8>,
-    _hold: Hold,
+    hold: Hold,
+}
+
+impl Body {
+    /// Counts the bytes before it takes them; it has `most` at the end.
+    pub(crate) async fn append(&mut self, data: &[u8], most: usize) -> Result<(), BodyError> {
+        let bytes = &mut self.bytes;
+        let len = bytes.len() + data.len();
+        if len > most {
+            return Err(BodyError::TooLarge);
+        }
+        if len > bytes.capacity() {
+            let capacity = len.next_power_of_two().min(most);
+            self.hold.grow(capacity - bytes.capacity()).await.map_err(|_| BodyError::Busy)?;
+            bytes.reserve_exact(capacity - bytes.len());
+        }
+        bytes.extend_from_slice(data);
+        Ok(())
+    }
 }
 
 impl Deref for Body {
@@ -85,22 +103,17 @@ impl Conn {
 
     /// Copies what comes, so that nothing is kept but what counts: pieces of hyper's buffer would keep all of it.
     async fn collect(&self, body: &mut Incoming, most: usize) -> Result<Body, BodyError> {
-        let mut hold = self.hold(0).await.map_err(|_| BodyError::Busy)?;
-        let mut bytes = Vec::new();
+        let mut whole = self.empty_body().await?;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-            let len = bytes.len() + data.len();
-            if len > most {
-                return Err(BodyError::TooLarge);
-            }
-            if len > bytes.capacity() {
-                let capacity = len.next_power_of_two().min(most);
-                hold.grow(capacity - bytes.capacity()).await.map_err(|_| BodyError::Busy)?;
-                bytes.reserve_exact(capacity - bytes.len());
-            }
-            bytes.extend_from_slice(&data);
+            whole.append(&data, most).await?;
         }
-        Ok(Body { bytes, _hold: hold })
+        Ok(whole)
+    }
+
+    pub(crate) async fn empty_body(&self) -> Result<Body, BodyError> {
+        let hold = self.hold(0).await.map_err(|_| BodyError::Busy)?;
+        Ok(Body { bytes: Vec::new(), hold })
     }
 }
 

@@ -10,6 +10,8 @@
 //! | asks for what is costly to make, again and again | [`Remade`]: it gets what was made before |
 //! | uses up the descriptors of the process | [`Limits::fit`] keeps a reserve, and the accept loop goes on |
 //!
+//! With the feature `gzip` it also decompresses bodies, within the same bounds, and compresses answers.
+//!
 //! A source is an IPv4 address or an IPv6 network of 64 bits, which is what one customer has. [`Gate::ended`] counts by
 //! [`Reason`].
 //!
@@ -32,6 +34,8 @@
 
 mod body;
 mod gate;
+#[cfg(feature = "gzip")]
+mod gzip;
 mod limits;
 mod remade;
 mod serve;
@@ -39,6 +43,8 @@ mod stream;
 
 pub use body::{Body, BodyError};
 pub use gate::{Conn, Gate, Reason};
+#[cfg(feature = "gzip")]
+pub use gzip::deflate;
 pub use limits::{Limits, raise_descriptor_limit};
 pub use remade::Remade;
 pub use serve::{Accept, Plain, busy, serve};
