@@ -1,5 +1,5 @@
 //! What cannot be put in force as it is, and what is done instead, so that one object harms no other
-//! ([agent.md](../../../docs/agent.md)).
+//! (docs/agent.md).
 //!
 //! An object that the gateway's rules refuse is left out. One that refuses traffic is never left out alone: what it names
 //! wrongly it then names as widely as possible, and where that is not enough, its list refuses everything.

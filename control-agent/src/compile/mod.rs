@@ -1,5 +1,5 @@
 //! From the desired state to the device configuration: one document, validated by `crates/model`. Every complaint names
-//! the cloud's object, and costs that object alone ([`isolation`]).
+//! the cloud's object, and costs that object alone (`isolation`).
 
 mod isolation;
 mod policy;
