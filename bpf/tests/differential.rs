@@ -8,6 +8,8 @@
 mod common;
 #[path = "differential/metered.rs"]
 mod metered;
+#[path = "differential/order.rs"]
+mod order;
 #[path = "differential/packets.rs"]
 mod packets;
 #[path = "differential/rules.rs"]

@@ -45,7 +45,7 @@ fn flow(d: &mut Rng, v6: bool) -> (Pkt, Pkt) {
 }
 
 /// Random identifications of packets that may be split are no difference.
-fn without_id(frame: &[u8]) -> Vec<u8> {
+pub fn without_id(frame: &[u8]) -> Vec<u8> {
     let mut f = frame.to_vec();
     if f.get(12..14) == Some(&ETHERTYPE_IPV4.to_be_bytes()) && f[20] & 0x40 == 0 {
         f[18..20].fill(0);
