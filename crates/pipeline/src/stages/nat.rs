@@ -74,6 +74,11 @@ fn find_dnat<T: Tracer>(
     };
     if let Some(t) = snap.nat.forward(ctx.zone, dst, ctx.p.proto, dport) {
         trace.step(Stage::Dnat, || format!("{dst}:{dport} is {}:{} by {}", t.addr, t.port, t.hits.id));
+        // What the gateway's own sockets answer passes no translation, and the kernel does not know the address: it would
+        // send the packet back to where it came from.
+        if snap.local.contains(&IpAddr::V4(t.addr)) {
+            return refuse(DropReason::NatFiltered);
+        }
         // A reset begins no session, and without one nothing is translated.
         if matches!(ctx.p.l4, L4::Tcp { flags } if flags & TCP_RST != 0) {
             return refuse(DropReason::NatNoSession);

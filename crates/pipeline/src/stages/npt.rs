@@ -98,7 +98,13 @@ fn wanted_destination(snap: &Snapshot, from: Zone, dst: Ipv6Addr) -> Option<Resu
     if !snap.nat.translates6() {
         return None;
     }
-    snap.nat.inbound6(from, dst).filter(|_| !snap.local.contains(&IpAddr::V6(dst)))
+    let wanted = snap.nat.inbound6(from, dst).filter(|_| !snap.local.contains(&IpAddr::V6(dst)))?;
+    // What the gateway's own sockets answer passes no translation.
+    let of_a_host = |to: Ipv6Addr| match snap.local.contains(&IpAddr::V6(to)) {
+        true => Err(DropReason::NatFiltered),
+        false => Ok(to),
+    };
+    Some(wanted.and_then(of_a_host))
 }
 
 /// What a source is to become. `called`: the external address by which a LAN host calls another.

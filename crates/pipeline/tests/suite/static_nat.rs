@@ -152,6 +152,28 @@ fn the_gateways_own_addresses_stand_for_no_host() {
     assert_eq!(r.send(&Pkt::tcp(FAR6, "2001:db8:2::2", 9, 22, TCP_SYN).into_port(WAN)), Outcome::Kernel);
 }
 
+/// The kernel would send them back to where they came from: it does not know the external address.
+#[test]
+fn nobody_reaches_the_gateway_by_an_external_address() {
+    let mut n = net();
+    for to in ["192.168.1.1/32", "192.168.1.255/32", "2001:db8:1::1/128"] {
+        n.route(to, sag_pipeline::snapshot::Route::Local);
+    }
+    let mut r = Rig::new(n);
+    for ext in ["198.18.5.1", "198.18.5.255"] {
+        for p in [Pkt::udp(FAR, ext, 9, 9), Pkt::tcp(FAR, ext, 9, 22, TCP_SYN), Pkt::echo(FAR, ext, 9, false)]
+        {
+            assert_eq!(r.send(&p.into_port(WAN)), Outcome::Drop(DropReason::NatFiltered), "{ext}");
+        }
+        let hairpin = r.send(&Pkt::udp(HOST, ext, 9, 9));
+        assert_eq!(hairpin, Outcome::Drop(DropReason::NatFiltered), "{ext}");
+    }
+    let ext = "2001:db8:ff01:ff::1";
+    for p in [Pkt::udp(FAR6, ext, 9, 9).into_port(WAN), Pkt::udp(HOST6, ext, 9, 9)] {
+        assert_eq!(r.send(&p), Outcome::Drop(DropReason::NatFiltered), "{ext}");
+    }
+}
+
 /// What a router says of a packet: its quote becomes what the host sent.
 fn error(from: &str, to: &str, v6: bool, quoted: &Pkt) -> Pkt {
     let mut about = quoted.clone();
