@@ -13,7 +13,6 @@ from levels import (
     DNS,
     DPI,
     HA,
-    INTERWORKING,
     LOGS,
     MANAGEMENT,
     POINTS,
@@ -318,11 +317,15 @@ APPS = [
     waits(APP, stored("DeleteEnterpriseCode", just(EnterpriseCode="$third_code"), "ListEnterpriseCode", just())),
 ]
 
-INTERWORKING_OFF = waits(INTERWORKING, stored(
-    "ModifyCloudConnectNetwork", just(CcnId="$ccn", InterworkingStatus="disable"), "DescribeCloudConnectNetworks",
-    just(CcnId="$ccn"), part="InterworkingStatus"))
+# What a member sees of another one.
+APART = [
+    acts("BindSmartAccessGateway", just(SmartAGId="$second", CcnId="$ccn"), part="another member"),
+    acts("ModifyCloudConnectNetwork", just(CcnId="$ccn", InterworkingStatus="disable"), part="InterworkingStatus disable"),
+    acts("ModifyCloudConnectNetwork", just(CcnId="$ccn", InterworkingStatus="enable"), part="InterworkingStatus enable"),
+    acts("UnbindSmartAccessGateway", just(SmartAGId="$second", CcnId="$ccn"), part="another member"),
+]
 
 at = next(i for i, row in enumerate(NETWORKS) if row.op == "ModifyCloudConnectNetwork")
-NETWORKS.insert(at + 1, INTERWORKING_OFF)
+NETWORKS[at + 1 : at + 1] = APART
 
 ROWS = [*GATEWAYS[:-1], *NETWORKS, *POLICIES, *ROUTES, *DEVICE, *PROBES, *LOGGING, *APPS, GATEWAYS[-1]]

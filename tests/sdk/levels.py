@@ -38,9 +38,8 @@ POINTS = "access points"
 DHCP = "DHCP server"
 PPPOE = "PPPoE"
 MANAGEMENT = "address of the management port"
-INTERWORKING = "interworking of members"
 FEATURES = {BGP, DNS, HA, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, DHCP, PPPOE,
-            MANAGEMENT, INTERWORKING}
+            MANAGEMENT}
 
 
 @dataclass

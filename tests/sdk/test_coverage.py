@@ -50,6 +50,8 @@ class World:
         keep.sag, (keep.sn, _) = helpers.gateway(self.api)
         keep.unused = helpers.gateway(self.api, activate=False)[0]
         keep.bare = helpers.gateway(self.api, "sag-1000", AlreadyHaveSag=True)[0]
+        keep.second = helpers.gateway(self.api)[0]
+        self.api.call("ModifySmartAccessGateway", SmartAGId=keep.second, CidrBlock="10.22.0.0/24")
         keep.new_sn = helpers.name("coverage")
         self.can = self.preview()["Capabilities"]
         other = Acs3(server.endpoint, access_key(server.db, f"coverage-{kind}-other-{os.getpid()}"), Record())
