@@ -35,18 +35,25 @@ pub struct LostFrames {
 }
 
 impl Gateway {
-    /// Begins to count what devices do not take of this gateway's redirects.
+    /// The kernel's number of the map of devices, for [`LostFrames::open`]; 0 if it cannot be read, which is none.
+    pub fn device_map(&self) -> u32 {
+        self.maps.devs.info().map_or(0, |m| m.info.id)
+    }
+}
+
+impl LostFrames {
+    /// Begins to count what devices do not take of redirects by a map of devices. Reading the kernel's types takes some tens
+    /// of milliseconds.
     ///
     /// # Errors
     /// [`LoadError::Kernel`] if the kernel does not have the tracepoints, or their types (BTF).
-    pub fn lost_frames(&self) -> Result<LostFrames, LoadError> {
+    pub fn open(device_map: u32) -> Result<LostFrames, LoadError> {
         let failed = |step| move |source| LoadError::Kernel { step, source };
         let mut store = MaybeUninit::uninit();
         let mut open = LostSkelBuilder::default().open(&mut store).map_err(failed("open"))?;
-        let devs = self.maps.devs.info().map_err(failed("inspect maps"))?.info.id;
         if let Some(constants) = &mut open.maps.rodata_data {
             constants.gw_netns = fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino()) as u32;
-            constants.gw_devs_id = devs;
+            constants.gw_devs_id = device_map;
         }
         let skel = open.load().map_err(failed("load"))?;
         let attach = |prog| sys::tracepoint_open(prog).map_err(|e| failed("attach to tracepoints")(e.into()));
@@ -55,9 +62,7 @@ impl Gateway {
         let counts = MapHandle::try_from(&skel.maps.gw_lost).map_err(failed("open maps"))?;
         Ok(LostFrames { counts, _attached: attached })
     }
-}
 
-impl LostFrames {
     /// All that was lost so far.
     pub fn read(&self) -> Vec<Lost> {
         let of = |key: Vec<u8>| {

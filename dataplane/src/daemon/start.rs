@@ -76,7 +76,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         journal: &telemetry.journal.journal,
     })?;
     running.save_last_good(&telemetry.saver);
-    let (mut devices, timers) = (Devices::default(), Timers::default());
+    let (devices, timers) = (Devices::default(), Timers::default());
     devices.count_lost(&publisher.gateway);
     Ok(Daemon {
         running,

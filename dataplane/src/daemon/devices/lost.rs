@@ -4,6 +4,7 @@ use super::Devices;
 use rustix::io::Errno;
 use sag_bpf::{Gateway, Lost, LostFrames};
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A loss is a warning for this time.
@@ -14,7 +15,8 @@ pub(super) const REFUSED: Duration = Duration::from_secs(60);
 /// What devices have not taken, by slot and error.
 #[derive(Debug, Default)]
 pub(super) struct LostByDevice {
-    counter: Option<LostFrames>,
+    /// There once it is loaded.
+    counter: Arc<OnceLock<LostFrames>>,
     seen: BTreeMap<(u8, i32), Seen>,
 }
 
@@ -65,19 +67,23 @@ fn reason(error: i32) -> String {
 }
 
 impl Devices {
-    /// Begins to count.
-    pub fn count_lost(&mut self, gateway: &Gateway) {
-        match gateway.lost_frames() {
-            Ok(counter) => self.lost.counter = Some(counter),
+    /// Begins to count, as soon as the program for it is loaded: a start does not wait for that.
+    pub fn count_lost(&self, gateway: &Gateway) {
+        let (counter, map) = (self.lost.counter.clone(), gateway.device_map());
+        let load = move || match LostFrames::open(map) {
+            Ok(loaded) => _ = counter.set(loaded),
             Err(error) => tracing::warn!(
                 %error, "frames that devices do not take of XDP are not counted: the kernel lacks the tracepoints"
             ),
+        };
+        if let Err(error) = std::thread::Builder::new().name("lost".into()).spawn(load) {
+            tracing::warn!(%error, "frames that devices do not take of XDP are not counted");
         }
     }
 
     /// Looks what was lost since the last time. Returns whether a device takes no redirects of which that was not known.
     pub(super) fn read_lost(&mut self) -> bool {
-        let Some(counter) = &self.lost.counter else { return false };
+        let Some(counter) = self.lost.counter.get() else { return false };
         let by_slot = &self.by_slot;
         let slot_of = |l: &Lost| {
             let of_interface = |i| by_slot.iter().find(|(_, d)| d.ifindex == i).map(|(slot, _)| *slot);
