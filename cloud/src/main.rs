@@ -5,22 +5,25 @@
 
 mod cert;
 mod confine;
+mod offer_commands;
+mod shared;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use offer_commands::{AccessPointCommand, VersionCommand};
 use sag_cloud::api::Op;
 use sag_cloud::domain::policy;
 use sag_cloud::service::{App, Origins, Settings, Tls, admin, clean, devices, serve};
 use sag_cloud::south::hub;
-use sag_cloud::store::{Store, audit, private, sqlite_file};
+use sag_cloud::store::{audit, private};
 use sag_cloud::time::{now_ms, stamp};
 use sag_http::{Limits, raise_descriptor_limit};
 use sag_sandbox::{Mode, Supervisor};
+use shared::{Database, json_line, open, open_existing, print_lines};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,16 +33,6 @@ use tokio::sync::watch;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Args)]
-struct Database {
-    /// sqlite:///path/to/cloud.db or postgres://user:password@host/name
-    #[arg(long)]
-    db: String,
-    /// The key of the stored secrets; made if missing. Default for SQLite: beside the database
-    #[arg(long)]
-    key_file: Option<String>,
 }
 
 #[derive(Args)]
@@ -140,6 +133,12 @@ enum Command {
     /// The members of a cloud connect network, in the name of its owner
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// The access points that are offered to every account
+    #[command(subcommand)]
+    AccessPoints(AccessPointCommand),
+    /// The versions of devices' software that are offered to every account
+    #[command(subcommand)]
+    Versions(VersionCommand),
     /// Print the audit log: every changing call, oldest first
     Audit {
         #[command(flatten)]
@@ -317,24 +316,14 @@ fn main() -> ExitCode {
     }
 }
 
-async fn open(db: &Database, connections: u32) -> anyhow::Result<Store> {
-    Store::open(&db.db, db.key_file.as_deref(), connections).await
-}
-
-/// The database of a command that only reads: it makes none.
-async fn open_existing(db: &Database) -> anyhow::Result<Store> {
-    if let Some(file) = sqlite_file(&db.db) {
-        anyhow::ensure!(std::path::Path::new(file).exists(), "there is no database {file}");
-    }
-    open(db, 1).await
-}
-
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => run_server(options).await,
         Command::AccessKey(k) => keys(k).await,
         Command::Network(n) => network(n).await,
         Command::Renew(r) => renew(r).await,
+        Command::AccessPoints(command) => offer_commands::access_points(command).await,
+        Command::Versions(command) => offer_commands::versions(command).await,
         Command::Audit { db, since, action, account, limit, json } => {
             let since = since.map_or(Ok(0), |s| audit::moment(&s, now_ms())).context("--since")?;
             let query = audit::Query { since, action, account, limit };
@@ -390,20 +379,6 @@ async fn run_server(options: Serve) -> anyhow::Result<()> {
     tokio::spawn(clean(app.clone()));
     tokio::spawn(supervise());
     serve(app, listener, tls, stop_signal()?).await
-}
-
-fn json_line(value: &serde_json::Value) -> String {
-    sag_text::escape_json(&value.to_string()).into_owned()
-}
-
-fn print_lines(mut lines: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let written = lines.try_for_each(|line| writeln!(out, "{line}"));
-    match written.and_then(|()| out.flush()) {
-        // The reader of the pipe has seen enough.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
-    }
 }
 
 async fn renew(r: Renew) -> anyhow::Result<()> {

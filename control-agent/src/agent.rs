@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sag_sandbox::{CapabilitySet, Profile, Program, Supervisor, directories_to};
-use sag_southbound::Announcement;
+use sag_southbound::{Announcement, Command};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
@@ -16,9 +16,12 @@ use crate::client::Client;
 use crate::commands::{CommandLog, Effect};
 use crate::config::{Config, Dhcp, Extension, OnReboot, is_local};
 use crate::desired::Desired;
+use crate::diagnosis;
+use crate::dns;
 use crate::events::{Event, Fetched, Generation};
 use crate::files;
 use crate::health::Checks;
+use crate::measure::{Job, Measurer};
 use crate::probes::Probes;
 use crate::pull::Puller;
 use crate::report::{self, Facts, Rates};
@@ -44,6 +47,7 @@ struct Agent {
     applier: Applier,
     checks: Checks,
     probes: Probes,
+    measurer: Measurer,
     reporter: Option<Reporter>,
     rates: Rates,
     /// The configuration that is not in force yet.
@@ -104,8 +108,13 @@ fn confine(config: &Config) {
     if children {
         write.extend(["/etc", "/run", "/var", "/tmp"].map(PathBuf::from));
     }
-    let files =
-        [Some(&config.file), config.ca_file.as_ref(), config.base_config.as_ref(), Some(&config.vcpe_socket)];
+    let files = [
+        Some(&config.file),
+        config.ca_file.as_ref(),
+        config.base_config.as_ref(),
+        Some(&config.vcpe_socket),
+        Some(&config.resolv_conf),
+    ];
     let read = files.into_iter().flatten().flat_map(|f| directories_to(f)).collect();
     let program = Program::Agent { children };
     sag_sandbox::confine(
@@ -161,6 +170,12 @@ impl Agent {
                 let events = events.clone();
                 Probes::new(move || {
                     let _ = events.send(Event::ProbesChanged);
+                })
+            },
+            measurer: {
+                let events = events.clone();
+                Measurer::new(move || {
+                    let _ = events.send(Event::Measured);
                 })
             },
             events,
@@ -253,6 +268,7 @@ impl Agent {
                 Ok(Event::CloudLost(why)) => tracing::debug!("cloud: {why}"),
                 Ok(Event::HealthChanged) => self.health_changed(),
                 Ok(Event::ProbesChanged) => self.report_soon(),
+                Ok(Event::Measured) => self.report_at_once(),
                 Ok(Event::RebootNow) => return self.reboot(),
                 Ok(Event::Stop) => {
                     tracing::info!("ending; the gateway goes on with what it has");
@@ -377,9 +393,8 @@ impl Agent {
             );
             match effect {
                 Effect::None => {}
-                Effect::Report => {
-                    self.reported = Instant::now().checked_sub(REPORT_GAP).unwrap_or(self.reported);
-                }
+                Effect::Report => self.report_at_once(),
+                Effect::Measure => self.measure(&issued.command),
                 Effect::Restart => then_reboot = true,
             }
             commands.push(result);
@@ -418,6 +433,38 @@ impl Agent {
         }
     }
 
+    /// Somebody waits for what there is to report.
+    fn report_at_once(&mut self) {
+        self.reported = Instant::now().checked_sub(REPORT_GAP).unwrap_or(self.reported);
+        self.report_soon();
+    }
+
+    /// Begins what a command asks for.
+    fn measure(&mut self, command: &Command) {
+        let job = match command {
+            Command::Diagnose(args) => {
+                let compiled = self.applier.current.as_ref().map(|c| &c.compiled.notices);
+                let mut notices = self.applier.network_notices();
+                notices.extend(compiled.into_iter().flatten().cloned());
+                let tables = self.applier.system.as_mut().and_then(|s| s.tables().ok());
+                let facts = diagnosis::Facts {
+                    endpoint: self.config.endpoint.clone(),
+                    clock_offset: self.client.clock.seconds(),
+                    notices,
+                    routers: tables.map(diagnosis::routers).unwrap_or_default(),
+                    resolv_conf: self.config.resolv_conf.clone(),
+                    vcpe_socket: self.config.vcpe_socket.clone(),
+                };
+                Job::Diagnose { id: args.diagnose_id.clone(), facts: Box::new(facts) }
+            }
+            Command::ProbeAccessPoints(args) => {
+                Job::Probe { id: args.probe_id.clone(), points: args.access_points.clone() }
+            }
+            _ => return,
+        };
+        self.measurer.begin(job);
+    }
+
     fn report(&mut self) {
         let now = Instant::now();
         (self.reported, self.report_at) = (now, now + self.report_interval());
@@ -437,6 +484,8 @@ impl Agent {
             announcement,
             network,
             deviations,
+            dns: dns::servers(&self.config.resolv_conf).ok(),
+            measured: self.measurer.measured(),
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

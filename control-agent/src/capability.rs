@@ -3,7 +3,7 @@
 use sag_southbound::Capability;
 
 /// In the order of the report.
-pub const CAPABILITIES: [Capability; 16] = [
+pub const CAPABILITIES: [Capability; 17] = [
     Capability::Acl,
     Capability::Qos,
     Capability::QosTimeWindow,
@@ -17,6 +17,7 @@ pub const CAPABILITIES: [Capability; 16] = [
     Capability::HealthCheck,
     Capability::RouteDistribution,
     Capability::Reboot,
+    Capability::AccessPointProbe,
     Capability::ProbeTask,
     Capability::ServiceAddress,
     Capability::AdvancedMonitor,

@@ -11,6 +11,8 @@ pub enum Effect {
     None,
     /// Report the state at once.
     Report,
+    /// Measure, and report what was measured.
+    Measure,
     /// Restart when the cloud has the result.
     Restart,
 }
@@ -19,11 +21,16 @@ fn respond(command: &Command) -> (CommandOutcome, String, Effect) {
     let unsupported = |why: &str| (CommandOutcome::Unsupported, why.to_owned(), Effect::None);
     match command {
         Command::Reboot => (CommandOutcome::Done, String::new(), Effect::Restart),
-        Command::Diagnose(_) | Command::Synchronize => (CommandOutcome::Done, String::new(), Effect::Report),
+        Command::Synchronize => (CommandOutcome::Done, String::new(), Effect::Report),
+        // `Done` says that it has begun; what was measured is part of a later report.
+        Command::Diagnose(_) => (CommandOutcome::Done, String::new(), Effect::Measure),
         Command::Upgrade(_) => {
             unsupported("upgrades are installed by the machine's package manager, not by the cloud")
         }
-        Command::ProbeAccessPoints(_) => unsupported("paths to access points are not measured"),
+        Command::ProbeAccessPoints(args) if args.access_points.is_empty() => {
+            unsupported("the cloud does not say where the access points are")
+        }
+        Command::ProbeAccessPoints(_) => (CommandOutcome::Done, String::new(), Effect::Measure),
         Command::Unknown { name, .. } => {
             let why = format!("sag-agent {} does not know the command {name:?}", crate::VERSION);
             (CommandOutcome::UnknownCommand, why, Effect::None)
@@ -68,7 +75,7 @@ impl CommandLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sag_southbound::{DiagnoseArgs, UpgradeArgs};
+    use sag_southbound::{AccessPoint, DiagnoseArgs, ProbeArgs, UpgradeArgs};
     use serde_json::json;
 
     fn issued(command: Command, revision: i64) -> IssuedCommand {
@@ -77,16 +84,19 @@ mod tests {
 
     #[test]
     fn each_command_has_its_own_answer() {
-        let mut log = CommandLog::default();
         let unknown = Command::Unknown { name: "Dance".into(), args: json!({}) };
+        let points = vec![AccessPoint { id: 101, address: "192.0.2.1".into() }];
+        let points = ProbeArgs { access_points: points, ..ProbeArgs::default() };
         for (command, outcome, effect) in [
             (Command::Reboot, CommandOutcome::Done, Effect::Restart),
-            (Command::Diagnose(DiagnoseArgs::default()), CommandOutcome::Done, Effect::Report),
+            (Command::Diagnose(DiagnoseArgs::default()), CommandOutcome::Done, Effect::Measure),
+            (Command::ProbeAccessPoints(ProbeArgs::default()), CommandOutcome::Unsupported, Effect::None),
+            (Command::ProbeAccessPoints(points), CommandOutcome::Done, Effect::Measure),
             (Command::Synchronize, CommandOutcome::Done, Effect::Report),
             (Command::Upgrade(UpgradeArgs::default()), CommandOutcome::Unsupported, Effect::None),
             (unknown, CommandOutcome::UnknownCommand, Effect::None),
         ] {
-            let (result, done) = log.take(&issued(command, 4));
+            let (result, done) = CommandLog::default().take(&issued(command, 4));
             assert_eq!((&result.outcome, done), (&outcome, effect), "{}", result.name);
             assert_eq!(result.message.is_empty(), outcome == CommandOutcome::Done);
         }

@@ -47,6 +47,7 @@ struct Raw {
     vcpe_config: Option<PathBuf>,
     base_config: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    resolv_conf: Option<PathBuf>,
     dhcp_client: Option<Dhcp>,
     on_reboot: Option<OnReboot>,
     point_of_presence: Option<bool>,
@@ -153,6 +154,8 @@ pub struct Config {
     pub vcpe_config: Option<PathBuf>,
     pub base_config: Option<PathBuf>,
     pub state_dir: PathBuf,
+    /// Which DNS servers the machine uses, as resolv.conf(5) has them.
+    pub resolv_conf: PathBuf,
     pub dhcp_client: Dhcp,
     pub on_reboot: OnReboot,
     /// May be made the hub of its cloud connect network.
@@ -251,6 +254,7 @@ impl Raw {
             vcpe_config: self.vcpe_config,
             base_config: self.base_config,
             state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/sag-agent".into()),
+            resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
             dhcp_client: self.dhcp_client.unwrap_or(Dhcp::Auto),
             point_of_presence: self.point_of_presence.unwrap_or(false),
             optimization: self.optimization.unwrap_or(false),

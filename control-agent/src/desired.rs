@@ -3,6 +3,7 @@
 //! the names of its fields stay.
 
 mod lenient;
+mod order;
 mod rows;
 
 pub use lenient::read_document;
@@ -111,7 +112,7 @@ impl From<DeviceDocument> for Desired {
             eccs: doc.ecc.into_iter().map(|(name, lines)| (name, converted(lines))).collect(),
             routes: converted(doc.static_routes),
             wan_snat: doc.wan_snat,
-            acls: converted(doc.acls),
+            acls: converted(order::by_time(doc.acls)),
             qos: converted(doc.qos),
             snat: converted(doc.snat_entries),
             dnat: converted(doc.dnat_entries),
@@ -159,8 +160,13 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
     note(mode.is_some_and(|m| *m != HaMode::None), "high availability");
     note(doc.flow_log.as_ref().is_some_and(|f| *f != Default::default()), "flow logs");
     note(!doc.remote_access_ip.is_empty(), "remote access");
+    note(
+        doc.management.as_ref().is_some_and(|m| *m != Default::default()),
+        "the address of the management port",
+    );
     for (name, wan) in &doc.wan {
         note(wan.ip_type == Some(AddressMode::Pppoe), &format!("PPPoE on port {name}"));
+        note(wan.weight.is_some_and(|w| w != 100), &format!("the weight of port {name}"));
     }
     for (name, lan) in &doc.lan {
         note(lan.ip_type == Some(AddressMode::Dhcp), &format!("the DHCP server on port {name}"));

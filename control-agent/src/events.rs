@@ -37,6 +37,8 @@ pub enum Event {
     CloudLost(String),
     /// A health check has another verdict.
     HealthChanged,
+    /// What a command asked to be measured has been.
+    Measured,
     /// The cloud has the result that a restart waits for.
     RebootNow,
     /// A signal asks the process to end.

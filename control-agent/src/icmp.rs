@@ -1,7 +1,7 @@
 //! ICMP echo over IPv4 and IPv6: one socket for one destination, a request at a time.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -20,6 +20,8 @@ pub struct Echo {
     /// What is received begins with the header of IPv4.
     has_header: bool,
     dst: IpAddr,
+    /// The link of a link-local address.
+    scope: u32,
     token: [u8; TOKEN],
 }
 
@@ -36,7 +38,20 @@ impl Echo {
         }
         let mut token = [0; TOKEN];
         SystemRandom::new().fill(&mut token).map_err(|_| io::Error::other("no random numbers"))?;
-        Ok(Echo { socket, has_header: raw && dst.is_ipv4(), dst, token })
+        Ok(Echo { socket, has_header: raw && dst.is_ipv4(), dst, scope: 0, token })
+    }
+
+    /// The same by this link, which a link-local destination needs.
+    #[must_use]
+    pub fn on_link(self, scope: u32) -> Echo {
+        Echo { scope, ..self }
+    }
+
+    fn destination(&self) -> SocketAddr {
+        match self.dst {
+            IpAddr::V4(v4) => SocketAddr::from((v4, 0)),
+            IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, 0, 0, self.scope)),
+        }
     }
 
     fn types(&self) -> (u8, u8) {
@@ -49,7 +64,7 @@ impl Echo {
     /// The socket fails.
     pub fn round_trip(&self, seq: u16, timeout: Duration) -> io::Result<Option<Duration>> {
         let packet = request(self.types().0, self.token, seq);
-        if let Err(error) = self.socket.send_to(&packet, SocketAddr::new(self.dst, 0)) {
+        if let Err(error) = self.socket.send_to(&packet, self.destination()) {
             tracing::debug!(%error, dst = %self.dst, "probe not sent");
             return Ok(None);
         }

@@ -8,7 +8,7 @@ use sag_model::Role;
 use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
 use sag_rtnl::Tables;
 use sag_southbound::{
-    Announcement, Deviation, DropCount, HealthState, PortRole, PortState, ProbeTaskState, RouteState,
+    Announcement, Deviation, Dns, DropCount, HealthState, PortRole, PortState, ProbeTaskState, RouteState,
     SessionCount, StateReport, Talker, TunnelState, Version, WanState,
 };
 
@@ -16,6 +16,7 @@ use crate::capability::CAPABILITIES;
 use crate::clock::unix_ms;
 use crate::compile::Compiled;
 use crate::health::State;
+use crate::measure::Measured;
 use crate::system::{Item, present};
 use crate::vcpe::{Result, Vcpe};
 
@@ -58,6 +59,10 @@ pub struct Facts<'a> {
     pub network: Vec<String>,
     /// Objects that are not in force as they are.
     pub deviations: Vec<Deviation>,
+    /// DNS servers in use; none if they are not known.
+    pub dns: Option<Vec<IpAddr>>,
+    /// For commands of the cloud.
+    pub measured: Measured,
 }
 
 /// Asks the gateway for its state.
@@ -82,6 +87,12 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
     Ok(StateReport {
         version: Version::CURRENT,
         startup_time: Some(started),
+        dns: facts.dns.as_deref().map(dns),
+        access_point_probe: facts.measured.probe.clone(),
+        access_point_qualities: facts.measured.qualities.clone(),
+        diagnosis: facts.measured.diagnosis.clone(),
+        // Without high availability every device forwards.
+        ha_state: Some("Active".to_owned()),
         vpn_state: Some(if up { "Normal" } else { "Abnormal" }.to_owned()),
         ipsec_status: Some(if up { "up" } else { "down" }.to_owned()),
         enable_optimization: Some(tunnels.iter().any(|t| t.fec)),
@@ -143,6 +154,12 @@ fn notices(compiled: &[String], network: &[String]) -> Vec<String> {
         all.push(format!("and {more} more; the log of sag-agent has them"));
     }
     all
+}
+
+/// The first two, which are all that the API shows.
+fn dns(servers: &[IpAddr]) -> Dns {
+    let nth = |n: usize| servers.get(n).map(ToString::to_string).unwrap_or_default();
+    Dns { master: nth(0), slave: nth(1) }
 }
 
 /// Tunnels as the gateway shows them; none from a gateway without.
@@ -243,6 +260,9 @@ fn protocol(source: &str, protocol: &str) -> (&'static str, u32) {
     }
 }
 
+/// What DescribeSagRouteList has in place of a port where a route leads into a tunnel.
+const TUNNEL: &str = "-1";
+
 fn route_rows(routes: &Routes) -> Vec<RouteState> {
     let mut out = Vec::new();
     for r in &routes.routes {
@@ -254,7 +274,11 @@ fn route_rows(routes: &Routes) -> Vec<RouteState> {
             out.push(RouteState {
                 destination: r.destination.to_string(),
                 next_hop: hop.via.map_or_else(String::new, |v: IpAddr| v.to_string()),
-                port_name: hop.port.clone().unwrap_or_default(),
+                port_name: if hop.state == "tunnel" {
+                    TUNNEL.into()
+                } else {
+                    hop.port.clone().unwrap_or_default()
+                },
                 cost: format!("[{distance}/{}]", r.metric),
                 route_protocol: protocol.to_owned(),
                 conflict_cidrs: Vec::new(),

@@ -1,6 +1,7 @@
 """From the API to the packets: every call by the official SDK, every effect on real traffic within a second,
 and every thing taken away again."""
 
+import contextlib
 import subprocess
 import time
 import tomllib
@@ -11,6 +12,7 @@ from harness.blast import Arrivals, Blast
 from harness.cloud import Agent, Branch, SdkError, api_names, cloud_of, pings, reaches, whoami, within
 from harness.config import lab_config
 from harness.lab import Addresses as A
+from harness.net import run
 from harness.traffic import http_server, process
 
 pytestmark = [pytest.mark.sag, pytest.mark.no_accounting]
@@ -28,7 +30,9 @@ def branch(lab, gateway, cloud):
     gateway.ensure(api_names(lab_config()))
     cloud.start()
     sag, sn = cloud.gateway()
-    agent = Agent(lab, cloud, sag, sn).start()
+    resolv_conf = cloud.folder / "resolv.conf"
+    resolv_conf.write_text("nameserver 203.0.113.99\n")
+    agent = Agent(lab, cloud, sag, sn, resolv_conf=str(resolv_conf)).start()
     it = Branch(lab, cloud, agent, sag, sn)
     within(10, "first contact", it.in_force, agent.tail)
     yield it
@@ -349,7 +353,7 @@ def test_reports(branch, blast):
     assert ports["0"]["Status"] == "Up" and ports["0"]["Mac"] == branch.lab.gw.mac("wan")
     assert {p: ports[p]["Role"] for p in "0134"} == {"0": "WAN", "1": "LAN", "3": "ECC", "4": "LAN"}
     routes = {(r["DestinationCidr"], r["RouteProtocol"]) for r in branch.device("DescribeSagRouteList")["Routes"]}
-    assert ("192.0.2.0/26", "CONNECTED") in routes and ("0.0.0.0/0", "STATIC") in routes
+    assert ("192.0.2.0/26", "STATIC") in routes and ("0.0.0.0/0", "STATIC") in routes
 
     def busy():
         rows = branch.call("DescribeSagTrafficTopN", Size=10)["TrafficTopN"]
@@ -404,3 +408,69 @@ def test_reboot(branch, gateway, web):
     assert reaches(branch.lab.lan1, web, 1)
     time.sleep(1)
     assert branch.agent.process.poll() is None, "one request, one restart"
+
+
+NAME_SERVER = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 53))
+print("ready", flush=True)
+while True:
+    query, client = s.recvfrom(1500)
+    s.sendto(query[:2] + bytes([0x81, 0x80]) + query[4:], client)
+"""
+
+
+@contextlib.contextmanager
+def name_server(ns, address):
+    with process(ns, ["/usr/bin/python3", "-c", NAME_SERVER, address], stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline()
+        yield
+
+
+def diagnosed(branch):
+    """What a new diagnosis has measured, by check."""
+    branch.device("DiagnoseSmartAccessGateway")
+    result = {}
+
+    def finished():
+        result.update(branch.device("DiscribeSmartAccessGatewayDiagnosisReport")["DiagnoseResult"])
+        return result["State"] == "finished"
+
+    branch.soon("diagnosis", finished, 30)
+    return {i["ItemName"]: i for d in result["Details"] for i in d["Items"]}
+
+
+def test_diagnosis(branch):
+    """What the device measures, under its sandbox: a dead DNS server, and living ones of both families."""
+    dead = "203.0.113.99"
+    seen = diagnosed(branch)
+    levels = {name: item["Level"] for name, item in seen.items()}
+    assert levels["dnsServer"] == "error" and f"{dead} does not answer" in str(seen["dnsServer"]["EN"]["Details"])
+    for good in ("gatewayState", "ctrlReachable", "clockOffset", "wanLinkState", "wanAddress", "pathMtu"):
+        assert levels[good] == "info", seen[good]
+    assert "203.0.113.10:8180" in str(seen["ctrlReachable"]["EN"]["Details"])
+    branch.soon("reported", lambda: branch.device("DescribeSagCurrentDns")["MasterDns"] == dead, 5)
+    resolv_conf = branch.cloud.folder / "resolv.conf"
+    lab = branch.lab
+    with contextlib.ExitStack() as running:
+        for family in (4, 6):
+            running.enter_context(name_server(lab.inet, A.INET[family]))
+        resolv_conf.write_text(f"nameserver {A.INET[4]}\nnameserver {A.INET[6]}\n")
+        dns = diagnosed(branch)["dnsServer"]
+    assert dns["Level"] == "info" and len(dns["EN"]["Details"]) == 2, dns
+    branch.soon("reported", lambda: branch.device("DescribeSagCurrentDns")["SlaveDns"] == A.INET[6], 5)
+
+
+def test_access_points(branch):
+    """Measured by the agent, of both families; the one that does not answer is named."""
+    for number, address in ((101, A.INET[4]), (102, "203.0.113.99"), (103, A.INET[6])):
+        run([branch.cloud.bin, "access-points", "add", "--id", str(number), "--address", address, "--latitude", "31.23",
+             "--longitude", "121.47", "--db", branch.cloud.url])
+    assert len(branch.call("ListAccessPoints")["AccessPoints"]) == 3
+    with pytest.raises(SdkError) as e:
+        branch.mine("ProbeAccessPointNetworkQuality", AccessPointIds=[101, 102, 103])
+    assert e.value.code == "AccessPointUnreachable" and "points 102" in str(e.value), e.value
+    got = branch.mine("ListAccessPointNetworkQualities")["AccessPointNetworkQualities"]
+    assert {q["Id"]: q["Loss"] for q in got} == {101: "0.00%", 102: "100.00%", 103: "0.00%"}
+    assert {q["Id"]: bool(q["Rtt"]) for q in got} == {101: True, 102: False, 103: True}

@@ -73,9 +73,19 @@ class Server:
         assert self.process.wait(30) == 0
 
 
+def offer(db, *options):
+    """What the operator offers to every account: `access-points add …`, `versions add …`."""
+    return subprocess.run([BIN, *options, *db], check=True, capture_output=True, text=True).stdout
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     s = Server(tmp_path_factory.mktemp("cloud"))
+    for point, latitude, longitude in [("101", "31.23", "121.47"), ("102", "-33.87", "151.21")]:
+        offer(s.db, "access-points", "add", "--id", point, "--address", f"192.0.2.{point}", "--latitude", latitude,
+              "--longitude", longitude)
+    for kind, code in [("device", "0.1.0"), ("device", "0.1.1"), ("dpi", "20201117_1_0-0.0.1")]:
+        offer(s.db, "versions", "add", "--type", kind, "--code", code, "--name", f"{kind}-{code}")
     yield s
     s.stop()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+import time
 from typing import Any
 
 _names = itertools.count(1)
@@ -64,6 +66,25 @@ STATE = {
 def report(agent: Any, sag: str, sn: str, **more: Any) -> None:
     """The device is online from now on."""
     agent.extension("ReportSmartAGState", SmartAGId=sag, SmartAGSn=sn, State=json.dumps({**STATE, **more}))
+
+
+def answer_probe(agent: Any, sag: str, sn: str, **loss: str) -> threading.Thread:
+    """A device that measures the paths to access points when it is told to; `loss` by number (`p101="100.00%"`)."""
+
+    def run() -> None:
+        for _ in range(200):
+            config = agent.extension("PullSmartAGConfig", SmartAGId=sag, SmartAGSn=sn, Revision=0)["Config"]
+            probes = [c["Args"] for c in config.get("Commands", []) if c["Name"] == "ProbeAccessPoints"]
+            if probes:
+                row = {"Rtt": "4.98"}
+                seen = [{**row, "Id": p["Id"], "Loss": loss.get(f"p{p['Id']}", "0.00%")} for p in probes[0]["AccessPoints"]]
+                report(agent, sag, sn, AccessPointProbeId=probes[0]["ProbeId"], AccessPointNetworkQualities=seen)
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
 
 
 def apply(agent: Any, sag: str, sn: str, success: bool = True, message: str = "", **more: Any) -> Any:

@@ -59,7 +59,7 @@ GATEWAYS = [
     shows("DescribeBindableSmartAccessGateways", just(PageSize=100), "$sag"),
     stored("MoveResourceGroup", just(ResourceId="$sag", ResourceType="smartag", NewResourceGroupId="rg-new"), LIST, gw()),
     shows("DescribeRegions", just(), "cn-shanghai"),
-    waits(UPDATES, shows("DescribeSmartAccessGatewayVersions", gw(), "SmartAGVersions")),
+    shows("DescribeSmartAccessGatewayVersions", gw(), "device-0.1.1"),
     refused(UPDATES, "UpdateSmartAccessGatewayVersion", gw(VersionCode="0.1.1")),
     refused(UPDATES, "ModifyDeviceAutoUpgradePolicy", serial(UpgradeType="manual")),
     waits(UPDATES, shows("DescribeDeviceAutoUpgradePolicy", serial(), "0 0 4 1/1 * ?")),
@@ -83,8 +83,8 @@ NETWORKS = [
                       "DescribeGrantSagVbrRules", gw())),
     waits(VBR, shows("DescribeGrantSagVbrRules", gw(), "vbr-other")),
     waits(VBR, stored("RevokeInstanceFromVbr", gw(VbrInstanceId="vbr-other"), "DescribeGrantSagVbrRules", gw())),
-    waits(POINTS, stored("UpdateSmartAGAccessPoint", gw(AccessPointId="$point"), "document", gw())),
-    waits(POINTS, shows("ListSmartAGByAccessPoint", just(AccessPointId="$point"), "$sag")),
+    refused(POINTS, "UpdateSmartAGAccessPoint", gw(AccessPointId="$point")),
+    shows("ListSmartAGByAccessPoint", just(AccessPointId="$first_point"), "$sag"),
     acts("UnbindSmartAccessGateway", gw(CcnId="$ccn")),
     stored("GrantSagInstanceToCcn", gw(CcnInstanceId="$other_ccn", CcnUid="$other_uid"), "DescribeGrantSagRules", gw()),
     shows("DescribeGrantSagRules", gw(), "$other_ccn"),
@@ -190,7 +190,7 @@ ROUTES = [
     acts("DeleteHealthCheck", just(HcInstanceId="$hc")),
     refused(HA, "ModifySagHa", dev(Mode="DYNAMIC")),
     waits(HA, shows("DescribeSagHa", dev(), "NONE")),
-    waits(HA, shows("DescribeSmartAccessGatewayHa", gw(), "DeviceLevelBackupState")),
+    measured("DescribeSmartAccessGatewayHa", gw(), HaState="Active"),
 ]
 
 LINE = dict(PortName="3", IP="192.168.20.1", Mask="255.255.255.252", Vlan="10")
@@ -213,14 +213,13 @@ DEVICE = [
     acts("ModifySagExpressConnectInterface", dev(**dict(LINE, IP="192.168.30.1"))),
     shows("DescribeSagExpressConnectInterfaceList", dev(PortName="3"), "192.168.30.1"),
     acts("DeleteSagExpressConnectInterface", dev(PortName="3", Vlan="10")),
-    waits(MANAGEMENT, stored("ModifySagManagementPort", dev(IP="192.168.9.1", Mask="255.255.255.0"),
-                             "DescribeSagManagementPort", dev())),
-    waits(MANAGEMENT, shows("DescribeSagManagementPort", dev(), "192.168.9.1")),
+    refused(MANAGEMENT, "ModifySagManagementPort", dev(IP="192.168.9.1", Mask="255.255.255.0")),
+    refused(MANAGEMENT, "DescribeSagManagementPort", dev()),
     refused(DNS, "ModifySagUserDns", dev(MasterDns="1.1.1.1")),
     waits(DNS, shows("DescribeSagUserDns", dev(), "192.0.2.53")),
     refused(DNS, "UpdateSmartAccessGatewayDns", ins(MasterDns="1.1.1.1")),
     waits(DNS, shows("ViewSmartAccessGatewayDns", ins(), "192.0.2.53")),
-    waits(DNS, shows("DescribeSagCurrentDns", dev(), "223.5.5.5")),
+    measured("DescribeSagCurrentDns", dev(), Dns={"MasterDns": "192.0.2.1", "SlaveDns": ""}),
     refused(DNS, "AddSmartAccessGatewayDnsForward", ins(Domain="b.example", MasterIp="10.0.0.53")),
     refused(DNS, "UpdateSmartAccessGatewayDnsForward", ins(InstanceId="$forward", Domain="b.example", MasterIp="10.0.0.53")),
     waits(DNS, shows("ViewSmartAccessGatewayDnsForwards", ins(), "$forward")),
@@ -241,8 +240,9 @@ DEVICE = [
     acts("DiagnoseSmartAccessGateway", dev(), command="Diagnose"),
     shows("DiscribeSmartAccessGatewayDiagnosisReport", dev(), "DiagnoseResult"),
     shows("ListAccessPoints", just(), "AccessPointId"),
-    waits(POINTS, shows("ListAccessPointNetworkQualities", gw(), "4.98")),
-    waits(POINTS, stored("ProbeAccessPointNetworkQuality", gw(AccessPointIds=["$point"]), "document", gw())),
+    measured("ListAccessPointNetworkQualities", gw(),
+             AccessPointNetworkQualities=[{"Id": 102, "Rtt": "9.75", "Loss": "25.00%"}]),
+    acts("ProbeAccessPointNetworkQuality", gw(AccessPointIds=["$point"]), command="ProbeAccessPoints"),
 ]
 
 PROBES = [

@@ -1,5 +1,6 @@
 """One device: ports, routing, settings, and what its agent reports."""
 
+import json
 import threading
 import time
 
@@ -51,7 +52,7 @@ def test_live(api, device):
 def test_revision_and_tasks(api, agent, device):
     api.call("ModifySagWanSnat", Snat="ENABLE", **device)
     assert states(api.call("DescribeSagWanSnat", **device)) == ["Processing"]
-    assert api.call("DescribeSAGDeviceInfo", **device)["SynStatus"] == "Unsynchronized"
+    assert api.call("DescribeSAGDeviceInfo", **device)["SynStatus"] == "Synchronizing"
     assert apply(agent, *device.values())["Snat"] == "ENABLE"
     assert states(api.call("DescribeSagWanSnat", **device)) == ["Succeed"]
     api.call("ModifySagWanSnat", Snat="DISABLE", **device)
@@ -194,16 +195,48 @@ def test_no_radio(api, device):
     sn = dict(SmartAGId=device["SmartAGId"], SerialNumber=device["SmartAGSn"])
     got = api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagWifi", **sn)
     assert got["Features"] == [{"Feature": "Wifi"}]
-    assert api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagWan", **sn)["Features"] == []
+    # As the example of document 000 has it: the carrier changes nothing.
+    assert api.call("ListSmartAGApiUnsupportedFeature", OpenApiName="ModifySagWan", **sn)["Features"] == [
+        {"Feature": "ISP"}]
     api.refused("ListSmartAGApiUnsupportedFeature", "Sag.DeviceNotExist", OpenApiName="ModifySagWan",
                 **dict(sn, SerialNumber="nobody"))
 
 
-def test_diagnosis(api, device):
+def test_diagnosis(api, agent, device):
     api.call("DiagnoseSmartAccessGateway", **device)
     got = api.call("DiscribeSmartAccessGatewayDiagnosisReport", **device)["DiagnoseResult"]
-    assert got["State"] == "finished" and got["Statistics"]["Total"] == len(
-        [i for d in got["Details"] for i in d["Items"]])
+    # Lines 10376 to 10386 of document 000.
+    assert got["State"] == "processing" and got["Percent"] == 0
+    text = {"ItemName": "DNS", "Details": ["192.0.2.53 does not answer"], "Advice": ["Set another."]}
+    item = {"Type": "internet", "ItemName": "dnsServer", "Level": "error", "StartTime": 1, "EndTime": 2, "EN": text,
+            "CN": text}
+    report(agent, *device.values(), Diagnosis={"DiagnoseId": "dia-0", "Items": [item]})
+    assert api.call("DiscribeSmartAccessGatewayDiagnosisReport", **device)["DiagnoseResult"]["State"] == "processing"
+    report(agent, *device.values(), Diagnosis={"DiagnoseId": got["DiagnoseId"], "Items": [item]})
+    # What the device measured stays, whatever it reports later.
+    report(agent, *device.values())
+    got = api.call("DiscribeSmartAccessGatewayDiagnosisReport", **device)["DiagnoseResult"]
+    assert (got["State"], got["Percent"], got["Level"]["Total"]) == ("finished", 100, "error")
+    items = [i for d in got["Details"] for i in d["Items"]]
+    assert got["Statistics"]["Total"] == len(items) == got["FinishedNumber"]
+    seen = {i["ItemName"]: i for i in items}
+    assert seen["dnsServer"]["EN"] == {**text, "ItemLevel": "ERROR", "ItemType": "Internet"}
+    assert seen["ctrlConnState"]["Level"] == "info"
+
+
+def test_a_device_that_cannot_measure(api, agent):
+    sag, sns = gateway(api)
+    device = dict(SmartAGId=sag, SmartAGSn=sns[0])
+    api.call("DiagnoseSmartAccessGateway", **device)
+    got = api.call("DiscribeSmartAccessGatewayDiagnosisReport", **device)["DiagnoseResult"]
+    items = {i["ItemName"]: i["Level"] for d in got["Details"] for i in d["Items"]}
+    assert got["State"] == "finished" and items["ctrlConnState"] == "error", "it is not connected"
+    report(agent, sag, sns[0])
+    api.call("DiagnoseSmartAccessGateway", **device)
+    revision = agent.extension("PullSmartAGConfig", Revision=0, **device)["Revision"]
+    result = [{"Name": "Diagnose", "Revision": revision, "Outcome": "Unsupported", "Message": "no"}]
+    apply(agent, sag, sns[0], CommandResults=json.dumps(result))
+    assert api.call("DiscribeSmartAccessGatewayDiagnosisReport", **device)["DiagnoseResult"]["State"] == "failed"
 
 
 def test_agents_are_checked(agent, api, device):

@@ -7,7 +7,7 @@ import pytest
 
 import helpers
 from clients import REGION
-from conftest import BIN
+from conftest import BIN, offer
 from helpers import ORDER, gateway, report, rows
 
 
@@ -164,8 +164,19 @@ def test_regions(api):
     assert REGION in [r["RegionId"] for r in got]
 
 
-def test_versions(api, agent):
+def test_versions(api, agent, server):
     sag, sns = gateway(api)
+
+    def offered_of(kind):
+        answer = api.call("DescribeSmartAccessGatewayVersions", SmartAGId=sag, VersionType=kind)
+        return [v["VersionCode"] for v in rows(answer, "SmartAGVersions", "SmartAGVersion")]
+
+    # What the operator offers, until he retires it.
+    offer(server.db, "versions", "add", "--code", "0.0.9", "--name", "old")
+    assert offered_of("Device") == ["0.1.0", "0.1.1", "0.0.9"] and offered_of("Dpi") == ["20201117_1_0-0.0.1"]
+    offer(server.db, "versions", "retire", "--code", "0.0.9")
+    assert offered_of("Device") == ["0.1.0", "0.1.1"]
+    assert "0.0.9\told" in offer(server.db, "versions", "list")
     offered = api.call("DescribeSmartAccessGatewayVersions", SmartAGId=sag)
     codes = [v["VersionCode"] for v in rows(offered, "SmartAGVersions", "SmartAGVersion")]
     common = dict(SmartAGId=sag, SerialNumber=sns[0])

@@ -7,7 +7,7 @@ import pytest
 import helpers
 from clients import ApiError
 from conftest import access_key
-from helpers import gateway, report, rows
+from helpers import answer_probe, gateway, report, rows
 
 
 def network(api, **more):
@@ -186,10 +186,34 @@ def test_access_points(api, agent):
     assert [g["SmartAGId"] for g in there] == [sag] and there[0]["SmartAGStatus"] == "Active"
     got = api.call("ListAccessPointNetworkQualities", SmartAGId=sag)["AccessPointNetworkQualities"]
     assert got == [{"Id": 101, "Loss": "0.00%", "Rtt": "4.98"}]
+    with pytest.raises(ApiError):
+        api.call("ProbeAccessPointNetworkQuality", SmartAGId=sag, AccessPointIds=[999])
+    device = answer_probe(agent, sag, sns[0])
     api.call("ProbeAccessPointNetworkQuality", SmartAGId=sag, AccessPointIds=[101, 102])
+    device.join()
+    got = api.call("ListAccessPointNetworkQualities", SmartAGId=sag)["AccessPointNetworkQualities"]
+    assert [q["Id"] for q in got] == [101, 102]
     api.refused("ProbeAccessPointNetworkQuality", "ProbeFrequencyTooHigh", SmartAGId=sag, AccessPointIds=[101])
     api.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=sag)
     api.call("DeleteCloudConnectNetwork", CcnId=ccn)
+
+
+def test_an_access_point_out_of_reach(api, agent):
+    """Line 9287 of document 000: then the probe answers an error."""
+    sag, sns = gateway(api)
+    api.refused("ProbeAccessPointNetworkQuality", "SmartAccessGatewayNotOnline", SmartAGId=sag, AccessPointIds=[101])
+    report(agent, sag, sns[0])
+    device = answer_probe(agent, sag, sns[0], p102="100.00%")
+    with pytest.raises(ApiError) as e:
+        api.call("ProbeAccessPointNetworkQuality", SmartAGId=sag, AccessPointIds=[101, 102])
+    device.join()
+    assert e.value.code == "AccessPointUnreachable" and "102" in str(e.value) and "101" not in str(e.value)
+    got = api.call("ListAccessPointNetworkQualities", SmartAGId=sag)["AccessPointNetworkQualities"]
+    assert [q["Loss"] for q in got] == ["0.00%", "100.00%"]
+    # Of a device that has said that it can neither measure nor choose.
+    report(agent, sag, sns[0], Capabilities=["Acl"])
+    api.refused("ProbeAccessPointNetworkQuality", "FeatureNotSupport", SmartAGId=sag, AccessPointIds=[101])
+    api.refused("UpdateSmartAGAccessPoint", "FeatureNotSupport", SmartAGId=sag, AccessPointId=101)
 
 
 def test_members_learn_of_each_others_ends(api, agent):

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use sag_southbound::StateReport;
+use sag_southbound::{Capability, StateReport};
 
 use super::device_config::{DeviceConfig, Port, Task};
 use crate::store::devices::{Documents, Summary};
@@ -135,6 +135,24 @@ impl Device {
         role.unwrap_or_else(|| "NONE".to_owned())
     }
 
+    /// Whether the device has reported what it can do and this is not part of it.
+    pub fn lacks(&self, capability: &Capability) -> bool {
+        self.state.capabilities.as_ref().is_some_and(|have| !have.contains(capability))
+    }
+
+    /// Whether the device ignores what is set in the section.
+    fn ignores(&self, section: &str) -> bool {
+        let needed = match section {
+            "Bgp" => Capability::Bgp,
+            "Ospf" => Capability::Ospf,
+            "Dns" if self.config.dns.is_some() => Capability::Dns,
+            "Ha" if self.config.ha.mode != "NONE" => Capability::Vrrp,
+            "Management" => Capability::ManagementPort,
+            _ => return false,
+        };
+        self.lacks(&needed)
+    }
+
     /// How far the last change of a section has come.
     pub fn task_state(&self, section: &str, now: i64) -> TaskState {
         let task = self.config.tasks.get(section);
@@ -144,6 +162,9 @@ impl Device {
             // The rest of the revision is in force.
             task if !deviations.is_empty() && task.is_none_or(done) => {
                 ("HardwareError", "500", deviations.as_str())
+            }
+            Some(task) if self.applied >= task.revision && self.ignores(section) => {
+                ("VersionNotSupport", "FeatureNotSupport", "The software of the device does not do this.")
             }
             None => ("Succeed", "200", "Successful"),
             Some(task) if done(task) => ("Succeed", "200", "Successful"),

@@ -26,7 +26,7 @@ pub struct DeviceConfig {
     pub bgp: Option<Bgp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ospf: Option<Ospf>,
-    /// By port name; a port that is not here has static routes.
+    /// By port name, with a dot and the VLAN for one of a leased line; what is not here has static routes.
     pub port_protocols: BTreeMap<String, PortProtocol>,
     pub static_routes: Vec<StaticRoute>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +58,9 @@ pub struct DeviceConfig {
     /// How the last command of each name went.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub command_results: BTreeMap<String, CommandRecord>,
+    /// The last probe of access points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// The last diagnosis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Diagnosis>,
@@ -276,6 +279,17 @@ pub struct Task {
     pub create_time: i64,
 }
 
+/// A probe of access points (ProbeAccessPointNetworkQuality).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Probe {
+    pub id: String,
+    /// The revision that brought the command.
+    pub revision: i64,
+    /// When it was asked for, in milliseconds since 1970.
+    pub time: i64,
+}
+
 /// How a command went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -290,6 +304,34 @@ pub struct CommandRecord {
     /// Why it was not carried out.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// The VLAN of an interface that is the whole port, which is meant if a request names none.
+pub const WHOLE_PORT: &str = "0";
+
+impl DeviceConfig {
+    /// Forgets the routing protocols of a port, or of one of its VLANs. An older version wrote down only one for each
+    /// port, with the VLAN in the entry alone.
+    pub fn forget_protocols(&mut self, port: &str, vlan: Option<&str>) {
+        self.port_protocols.retain(|name, entry| {
+            let of_port =
+                name.strip_prefix(port).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            let of_vlan = vlan.is_none_or(|vlan| entry.vlan.as_deref().unwrap_or(WHOLE_PORT) == vlan);
+            !(of_port && of_vlan)
+        });
+    }
+
+    /// The routing protocol of a port or of one of its VLANs.
+    pub fn protocol(&self, port: &str, vlan: &str) -> Option<&PortProtocol> {
+        let of_vlan = |entry: &&PortProtocol| entry.vlan.as_deref().unwrap_or(WHOLE_PORT) == vlan;
+        let named = self.port_protocols.get(&protocol_name(port, vlan)).filter(of_vlan);
+        named.or_else(|| self.port_protocols.get(port).filter(of_vlan))
+    }
+}
+
+/// The name of the entry of a port or of one of its VLANs.
+pub fn protocol_name(port: &str, vlan: &str) -> String {
+    if vlan == WHOLE_PORT { port.to_owned() } else { format!("{port}.{vlan}") }
 }
 
 const PORT_ROLES: [&str; 6] = ["WAN", "LAN", "MGT", "ECC", "NONE", "NONE"];

@@ -56,6 +56,9 @@ pub struct Gateway {
     pub up_bandwidth_wan: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routable_address: Option<String>,
+    /// Where the device stands, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
     /// Where the border router is that the gateway is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vbr_region_id: Option<String>,

@@ -1,27 +1,31 @@
 //! Access points: the places where gateways reach the network.
 
-use sag_southbound::{Command, ProbeArgs};
+use std::time::Duration;
+
+use sag_southbound::{AccessPoint as Target, Command, CommandOutcome, ProbeArgs};
 
 use super::cx::{Cx, Page};
 use super::fields::copied;
+use crate::api::params::Params;
 use crate::api::{request, response};
+use crate::domain::device::Device;
+use crate::domain::device_config::Probe;
 use crate::domain::gateway::Gateway;
 use crate::domain::objects::Authorised;
-use crate::error::Result;
-use crate::store::Link;
+use crate::error::{ApiError, Result};
+use crate::store::offers::AccessPoint;
+use crate::store::{Link, Store};
 
-/// Number, latitude, longitude.
-const POINTS: [(i64, &str, &str); 6] = [
-    (101, "31.23", "121.47"),
-    (102, "30.27", "120.16"),
-    (103, "39.90", "116.40"),
-    (201, "1.35", "103.82"),
-    (202, "35.68", "139.69"),
-    (301, "50.11", "8.68"),
-];
+/// Where a new gateway of a region starts: at the first of its points; 0 if there is none.
+pub async fn first(cx: &mut Cx) -> Result<i64> {
+    let region = cx.region();
+    Ok(cx.access_points(&region).await?.first().map_or(0, |p| p.id))
+}
 
-/// Where a new gateway starts.
-pub const FIRST: i64 = POINTS[0].0;
+/// The number of an access point; nothing if there is none.
+pub fn shown(id: i64) -> String {
+    if id > 0 { id.to_string() } else { String::new() }
+}
 
 /// Time between two probes of one gateway.
 const PROBE_MS: i64 = 10_000;
@@ -41,16 +45,17 @@ pub async fn list(cx: &mut Cx, request: request::ListAccessPoints) -> Result<res
         cx.gateway().await?;
     }
     let gws = gateways_with_state(cx).await?;
-    let rows = POINTS.iter().map(|(id, latitude, longitude)| {
+    let points = cx.access_points(&request.region_id).await?;
+    let rows = points.into_iter().map(|p: AccessPoint| {
         let count = |wanted: bool| {
-            gws.iter().filter(|(g, active)| g.access_point_id == *id && *active == wanted).count() as i64
+            gws.iter().filter(|(g, active)| g.access_point_id == p.id && *active == wanted).count() as i64
         };
         response::list_access_points::AccessPoints {
-            access_point_id: *id,
+            access_point_id: p.id,
             active_smart_ag_count: count(true),
             inactive_smart_ag_count: count(false),
-            latitude: (*latitude).to_owned(),
-            longitude: (*longitude).to_owned(),
+            latitude: p.latitude,
+            longitude: p.longitude,
         }
     });
     let page = cx.paginate(rows.collect());
@@ -79,7 +84,9 @@ pub async fn probe(
 ) -> Result<response::ProbeAccessPointNetworkQuality> {
     let mut gw = cx.gateway().await?;
     let ids: Vec<i64> = request.access_point_ids.iter().filter_map(|i| i.parse().ok()).collect();
-    if ids.iter().any(|id| !POINTS.iter().any(|p| p.0 == *id)) {
+    let points = cx.access_points(&request.region_id).await?;
+    let wanted: Vec<&AccessPoint> = points.iter().filter(|p| ids.contains(&p.id)).collect();
+    if !ids.iter().all(|id| wanted.iter().any(|p| p.id == *id)) {
         return Err(cx.invalid("AccessPointIds"));
     }
     if cx.now - gw.last_probe.unwrap_or_default() < PROBE_MS {
@@ -90,10 +97,71 @@ pub async fn probe(
     let Some(d) = devices.first_mut() else {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     };
-    cx.command(d, Command::ProbeAccessPoints(ProbeArgs { access_point_ids: ids })).await?;
+    let probe_id = cx.new_id("probe")?;
+    let target = |p: &&AccessPoint| Target { id: p.id, address: p.address.clone() };
+    let access_points = wanted.iter().map(target).collect();
+    // The change brings the next revision.
+    d.config.probe = Some(Probe { id: probe_id.clone(), revision: d.revision + 1, time: cx.now });
+    let args = ProbeArgs { access_point_ids: ids, probe_id, access_points };
+    cx.command(d, Command::ProbeAccessPoints(args)).await?;
     gw.edit().last_probe = Some(cx.now);
     cx.put(&gw).await?;
     Ok(response::ProbeAccessPointNetworkQuality::default())
+}
+
+/// How long a call waits for the device to measure. Within this time a gateway has no second probe.
+const WAIT: Duration = Duration::from_secs(9);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Loss as devices report it when nothing was answered.
+const ALL_LOST: &str = "100.00%";
+
+/// What came of the newest probe among the devices, if that is known.
+fn outcome_of(devices: &[Device]) -> Option<Result<()>> {
+    let newest = |d: &&Device| d.config.probe.as_ref().map_or(0, |p| p.time);
+    let d = devices.iter().max_by_key(newest)?;
+    let probe = d.config.probe.as_ref()?;
+    let unreachable = |message: String| {
+        let hint = "ListAccessPointNetworkQualities has what was measured.";
+        Some(Err(ApiError::new(400, "AccessPointUnreachable", message).with_hint(hint)))
+    };
+    if d.state.access_point_probe.as_deref() == Some(&probe.id) {
+        let measured = d.state.access_point_qualities.iter();
+        let dead = measured.filter(|q| q.loss == ALL_LOST).filter_map(|q| q.id).map(|id| id.to_string());
+        let dead = dead.collect::<Vec<_>>().join(", ");
+        return match dead.is_empty() {
+            true => Some(Ok(())),
+            false => unreachable(format!("The device gets no answer from the access points {dead}.")),
+        };
+    }
+    let result = d.config.command_results.get("ProbeAccessPoints").filter(|r| r.revision == probe.revision);
+    match result.map(|r| (&r.outcome, &r.message)) {
+        Some((outcome, why)) if *outcome != Some(CommandOutcome::Done) => {
+            let why: String = why.chars().take(200).collect();
+            unreachable(format!("The device does not measure the path: {why}"))
+        }
+        _ => None,
+    }
+}
+
+/// Waits for what the device measures, after the call has been written down (line 9287 of document 000: an instance
+/// that cannot reach the access point is an error).
+pub async fn outcome(store: &Store, params: &Params) -> Result<()> {
+    let gateway = params.get("SmartAGId").unwrap_or_default();
+    let deadline = tokio::time::Instant::now() + WAIT;
+    loop {
+        let mut tx = store.read().await?;
+        let devices = Device::of_gateway(&mut tx, gateway).await;
+        tx.rollback().await?;
+        if let Some(known) = outcome_of(&devices?) {
+            return known;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let message = "The device has reported no result in time.";
+            return Err(ApiError::new(503, "ProbeTimeout", message).with_retry_after(PROBE_MS as u64));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 pub async fn update(
@@ -101,7 +169,8 @@ pub async fn update(
     request: request::UpdateSmartAGAccessPoint,
 ) -> Result<response::UpdateSmartAGAccessPoint> {
     let mut gw = cx.gateway().await?;
-    if !POINTS.iter().any(|p| p.0 == request.access_point_id) {
+    let points = cx.access_points(&request.region_id).await?;
+    if !points.iter().any(|p| p.id == request.access_point_id) {
         return Err(cx.invalid("AccessPointId"));
     }
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {
@@ -140,4 +209,56 @@ pub async fn gateways(
         }));
     }
     Ok(response::ListSmartAGByAccessPoint { smart_access_gateways: rows, total_count: total })
+}
+
+#[cfg(test)]
+mod tests {
+    use sag_southbound::{AccessPointQuality, StateReport};
+
+    use super::*;
+    use crate::domain::device_config::{CommandRecord, DeviceConfig};
+    use crate::store::devices::Summary;
+
+    fn device(time: i64, reported: Option<(&str, &[(i64, &str)])>) -> Device {
+        let mut config = DeviceConfig::initial(1);
+        config.probe = Some(Probe { id: format!("probe-{time}"), revision: time, time });
+        let mut state = StateReport::default();
+        if let Some((id, rows)) = reported {
+            state.access_point_probe = Some(id.to_owned());
+            let row = |(id, loss): &(i64, &str)| AccessPointQuality {
+                id: Some(*id),
+                loss: (*loss).to_owned(),
+                ..AccessPointQuality::default()
+            };
+            state.access_point_qualities = rows.iter().map(row).collect();
+        }
+        Device { summary: Summary::default(), config, state }
+    }
+
+    #[test]
+    fn a_probe_ends_with_what_was_measured_for_it() {
+        assert!(outcome_of(&[]).is_none() && outcome_of(&[device(2, None)]).is_none());
+        let earlier = device(2, Some(("probe-1", &[(101, "100.00%")])));
+        assert!(outcome_of(&[earlier]).is_none(), "of another probe");
+        let good = device(2, Some(("probe-2", &[(101, "0.00%"), (102, "25.00%")])));
+        assert!(outcome_of(std::slice::from_ref(&good)).is_some_and(|r| r.is_ok()));
+        let dead = device(3, Some(("probe-3", &[(101, "0.00%"), (102, "100.00%")])));
+        let refused = outcome_of(&[good, dead]).and_then(Result::err).expect("the newest counts");
+        assert_eq!(refused.code, "AccessPointUnreachable");
+        assert!(refused.message.contains("102") && !refused.message.contains("101"));
+    }
+
+    #[test]
+    fn a_device_that_does_not_measure_says_so() {
+        let mut d = device(7, None);
+        let outcome = Some(CommandOutcome::Unsupported);
+        let record = CommandRecord { revision: 6, time: 1, outcome, message: "not here".into() };
+        d.config.command_results = [("ProbeAccessPoints".to_owned(), record)].into();
+        assert!(outcome_of(std::slice::from_ref(&d)).is_none(), "of an earlier command");
+        if let Some(r) = d.config.command_results.get_mut("ProbeAccessPoints") {
+            r.revision = 7;
+        }
+        let refused = outcome_of(&[d]).and_then(Result::err).expect("known");
+        assert!(refused.message.contains("not here"));
+    }
 }

@@ -23,6 +23,8 @@ pub struct Cx {
     uid: i64,
     /// Where the caller reached this server, as his request says.
     pub host: String,
+    /// The address that the request came from; empty if from no network.
+    pub source: String,
     /// Milliseconds since 1970.
     pub now: i64,
     pub cipher: Arc<Cipher>,
@@ -59,7 +61,8 @@ impl Cx {
     pub fn new(op: Op, params: Params, access: Access, cipher: Arc<Cipher>, tx: Tx) -> Cx {
         let uid = access.uid();
         let objects = Objects::new(tx, access);
-        Cx { op, params, uid, host: String::new(), now: now_ms(), cipher, changed: BTreeSet::new(), objects }
+        let (host, source) = (String::new(), String::new());
+        Cx { op, params, uid, host, source, now: now_ms(), cipher, changed: BTreeSet::new(), objects }
     }
 
     pub fn into_parts(self) -> Finished {

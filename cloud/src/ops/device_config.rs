@@ -181,7 +181,9 @@ pub async fn modify_admin_password(
 }
 
 /// What the operations cannot do on a virtual device.
-const UNSUPPORTED: [(&str, &[&str]); 4] = [
+const UNSUPPORTED: [(&str, &[&str]); 5] = [
+    // The carrier is a word for people.
+    ("ModifySagWan", &["ISP"]),
     ("ModifySagWifi", &["Wifi"]),
     ("DescribeSagWifi", &["Wifi"]),
     ("DescribeSagWan4G", &["4G"]),

@@ -27,17 +27,24 @@ pub async fn info(cx: &mut Cx, _: request::DescribeSAGDeviceInfo) -> Result<resp
     let d = cx.device_on(&gw).await?;
     cx.must_be_online(&d)?;
     let local = d.state.local_changes == Some(true);
-    let synchronized = d.applied >= d.revision && d.failure.is_empty() && !local;
+    let syn_status = match d.applied >= d.revision {
+        _ if local => "Unsynchronized",
+        false => "Synchronizing",
+        true if d.failure.is_empty() => "Synchronized",
+        true => "Unsynchronized",
+    };
+    let service_ip = d.state.wans.iter().map(|wan| &wan.ip).find(|ip| !ip.is_empty()).cloned();
     Ok(response::DescribeSAGDeviceInfo {
         controller_state: "Normal".to_owned(),
-        syn_status: if synchronized { "Synchronized" } else { "Unsynchronized" }.to_owned(),
+        syn_status: syn_status.to_owned(),
+        last_connected_controller_time: Some(stamp(d.seen)),
+        service_ip: Some(service_ip.unwrap_or_default()),
         smart_ag_type: gw.hardware_version.clone(),
         version: d.state.software_version.unwrap_or_default(),
         vpn_state: d.state.vpn_state.unwrap_or_else(|| "Abnormal".to_owned()),
         startup_time: d.state.startup_time.map(stamp).unwrap_or_default(),
+        // A virtual device has no such key.
         resettable_status: "Disabled".to_owned(),
-        last_connected_controller_time: None,
-        service_ip: None,
     })
 }
 
@@ -51,6 +58,14 @@ pub async fn synchronize(
     Ok(response::SynchronizeSmartAGWebConfig::default())
 }
 
+/// The documents know three sources of routes: networks of the ports and routes by DHCP are none of a routing protocol.
+fn documented_protocol(word: String) -> String {
+    match word.as_str() {
+        "CONNECTED" | "DHCP" => "STATIC".to_owned(),
+        _ => word,
+    }
+}
+
 pub async fn route_list(
     cx: &mut Cx,
     _: request::DescribeSagRouteList,
@@ -62,7 +77,7 @@ pub async fn route_list(
         destination_cidr: r.destination,
         next_hop: r.next_hop,
         port_name: r.port_name,
-        route_protocol: r.route_protocol,
+        route_protocol: documented_protocol(r.route_protocol),
     });
     Ok(response::DescribeSagRouteList { routes: rows.collect() })
 }
@@ -140,10 +155,10 @@ pub async fn gateway_ha(
     if running.is_empty() {
         return Err(cx.err(&["SmartAccessGatewayNotOnline"]));
     }
-    let (main, backup) = match running.as_slice() {
-        [main, backup, ..] => (Some(main.sn.clone()), Some(backup.sn.clone())),
-        _ => (None, None),
-    };
+    // Two devices that are both active do not stand in for each other.
+    let of = |state: &str| running.iter().find(|d| d.reported.ha_state == state).map(|d| d.sn.clone());
+    let (main, backup) = (of("Active"), of("Standby"));
+    let on = main.is_some() && backup.is_some();
     let links = running.into_iter().flat_map(|d| d.state.link_backup);
     let links = links.map(|l| response::describe_smart_access_gateway_ha::LinkBackupInfoList {
         backup_link_id: l.backup_link_id,
@@ -155,8 +170,8 @@ pub async fn gateway_ha(
     });
     Ok(response::DescribeSmartAccessGatewayHa {
         backup_device_id: backup,
-        device_level_backup_state: if main.is_some() { "ON" } else { "OFF" }.to_owned(),
-        device_level_backup_type: None,
+        device_level_backup_state: if on { "ON" } else { "OFF" }.to_owned(),
+        device_level_backup_type: gw.ha_type.clone(),
         link_backup_info_list: links.collect(),
         main_device_id: main,
         smart_ag_id: gw.id.clone(),

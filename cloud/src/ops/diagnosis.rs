@@ -1,16 +1,14 @@
-//! Diagnosis of a device, from its configuration and from what it reported.
+//! Diagnosis of a device: what is known here, and what the device measures for it.
 
-use sag_southbound::{Command, DiagnoseArgs, PortRole};
+use sag_southbound::{Command, CommandOutcome, DiagnoseArgs, DiagnosisItem, DiagnosisText, PortRole};
 
 use super::cx::Cx;
 use super::fields::copied;
 use crate::api::response::discribe_smart_access_gateway_diagnosis_report as shown;
 use crate::api::{request, response};
 use crate::domain::device::Device;
-use crate::domain::diagnosis::{Details, Diagnosis, Item, ItemText, Levels, Statistics};
-use crate::domain::gateway::Gateway;
+use crate::domain::diagnosis::{Details, Diagnosis, FAILED, Item, PROCESSING, TIMEOUT_MS};
 use crate::error::Result;
-use crate::store::objects::Stored;
 use crate::time::now_ms;
 
 struct Check {
@@ -21,30 +19,21 @@ struct Check {
     cn: [String; 2],
 }
 
-/// Name, kind and level words in both languages.
 fn item(check: &Check, start_time: i64) -> Item {
-    let words = |error: &str, info: &str| if check.error { error } else { info }.to_owned();
-    let (kind_en, kind_cn) = match check.group {
-        "config" => ("Config", "配置"),
-        "biz" => ("Service", "业务"),
-        _ => ("Internet", "公网"),
-    };
-    let half = |[details, advice]: &[String; 2], kind: &str, item_level: String| ItemText {
-        item_name: check.item.to_owned(),
-        item_type: kind.to_owned(),
-        item_level,
+    let half = |[details, advice]: &[String; 2]| DiagnosisText {
+        name: check.item.to_owned(),
         details: vec![details.clone()],
         advice: vec![advice.clone()],
     };
-    Item {
-        r#type: check.group.to_owned(),
-        item_name: check.item.to_owned(),
-        level: words("error", "info"),
+    Item::from(DiagnosisItem {
+        kind: check.group.to_owned(),
+        name: check.item.to_owned(),
+        level: if check.error { "error" } else { "info" }.to_owned(),
         start_time,
         end_time: now_ms(),
-        en: half(&check.en, kind_en, words("ERROR", "INFO")),
-        cn: half(&check.cn, kind_cn, words("严重", "正常")),
-    }
+        en: half(&check.en),
+        cn: half(&check.cn),
+    })
 }
 
 fn check(group: &'static str, item: &'static str, error: bool, en: [&str; 2], cn: [&str; 2]) -> Check {
@@ -52,19 +41,16 @@ fn check(group: &'static str, item: &'static str, error: bool, en: [&str; 2], cn
     Check { group, item, error, en: own(en), cn: own(cn) }
 }
 
+/// What is known without the device.
 fn checks(d: &Device, now: i64) -> Vec<Check> {
-    let ports = d.current_ports();
-    let wans: Vec<_> = ports.iter().filter(|p| p.role == PortRole::Wan.as_str()).collect();
-    let wan_without_role = wans.is_empty();
-    let wan_down = d.online(now) && !wans.iter().any(|p| p.is_up());
+    let wan = d.current_ports().iter().any(|p| p.role == PortRole::Wan.as_str());
     let ha = &d.config.ha;
     let ha_bad = ha.mode == "STATIC" && d.role(ha.port_name.as_deref().unwrap_or_default()) != "LAN";
-    let no_dns = d.online(now) && d.state.dns.as_ref().is_none_or(|dns| dns.master.is_empty());
     vec![
         check(
             "config",
             "wanConfigCheck",
-            wan_without_role,
+            !wan,
             ["No port has the role WAN.", "Give a port the role WAN."],
             ["没有WAN口。", "请配置一个WAN口。"],
         ),
@@ -89,70 +75,7 @@ fn checks(d: &Device, now: i64) -> Vec<Check> {
             ["The last configuration is not in force.", "Look at the result of the last change."],
             ["最新配置未生效。", "请查看最近一次变更的结果。"],
         ),
-        check(
-            "internet",
-            "wanLinkState",
-            wan_down,
-            ["All WAN ports are down.", "Check the links of the WAN ports."],
-            ["所有WAN口链路断开。", "请检查WAN口链路。"],
-        ),
-        check(
-            "internet",
-            "dnsConfig",
-            no_dns,
-            ["The device has no DNS server.", "Set DNS servers or check DHCP."],
-            ["设备没有DNS服务器。", "请配置DNS或检查DHCP。"],
-        ),
     ]
-}
-
-fn statistics(checks: &[&Check]) -> Statistics {
-    let total = checks.len() as i64;
-    let error = checks.iter().filter(|c| c.error).count() as i64;
-    Statistics { total, error, warning: 0, info: total - error }
-}
-
-fn level(checks: &[&Check]) -> String {
-    if checks.iter().any(|c| c.error) { "error" } else { "info" }.to_owned()
-}
-
-fn diagnose(id: &str, gw: &Stored<Gateway>, d: &Device, now: i64) -> Diagnosis {
-    let checks = checks(d, now);
-    let group = |name: &str| -> Vec<&Check> { checks.iter().filter(|c| c.group == name).collect() };
-    let all: Vec<&Check> = checks.iter().collect();
-    let details = ["config", "biz", "internet"].map(|name| {
-        let part = group(name);
-        Details {
-            r#type: name.to_owned(),
-            items: part.iter().map(|c| item(c, now)).collect(),
-            statistics: statistics(&part),
-        }
-    });
-    Diagnosis {
-        diagnose_id: id.to_owned(),
-        instance_id: gw.id.clone(),
-        sn: d.sn.clone(),
-        uid: gw.uid,
-        box_type: gw.hardware_version.clone(),
-        box_version: d.state.software_version.clone(),
-        monitor_version: d.state.monitor_version.clone(),
-        state: "finished".to_owned(),
-        percent: 100,
-        start_time: now,
-        end_time: now_ms(),
-        total_number: all.len() as i64,
-        finished_number: all.len() as i64,
-        user_level: "user".to_owned(),
-        store_type: "local".to_owned(),
-        report_sls_success: 0,
-        statistics: statistics(&all),
-        details: details.into(),
-        level: Levels {
-            biz: level(&group("biz")),
-            configuration: level(&group("config")),
-            total: level(&all),
-        },
-    }
 }
 
 pub async fn start(
@@ -162,9 +85,33 @@ pub async fn start(
     let gw = cx.gateway().await?;
     let mut d = cx.device_on(&gw).await?;
     let id = cx.new_id("dia")?;
-    d.config.diagnosis = Some(diagnose(&id, &gw, &d, cx.now));
-    // A connected agent measures too and reports again.
-    cx.command(&mut d, Command::Diagnose(DiagnoseArgs { diagnose_id: id })).await?;
+    let now = cx.now;
+    let mut diagnosis = Diagnosis {
+        diagnose_id: id.clone(),
+        instance_id: gw.id.clone(),
+        sn: d.sn.clone(),
+        uid: gw.uid,
+        box_type: gw.hardware_version.clone(),
+        box_version: d.state.software_version.clone(),
+        monitor_version: d.state.monitor_version.clone(),
+        state: PROCESSING.to_owned(),
+        start_time: now,
+        user_level: "user".to_owned(),
+        store_type: "local".to_owned(),
+        ..Diagnosis::default()
+    };
+    diagnosis.add(checks(&d, now).iter().map(|c| item(c, now)));
+    // A device that is not connected measures nothing, and that is the result.
+    if !d.online(now) {
+        diagnosis.finish(now);
+    }
+    let measures = d.online(now);
+    d.config.diagnosis = Some(diagnosis);
+    if measures {
+        cx.command(&mut d, Command::Diagnose(DiagnoseArgs { diagnose_id: id })).await?;
+    } else {
+        cx.save_device(&mut d, "Diagnose").await?;
+    }
     Ok(response::DiagnoseSmartAccessGateway::default())
 }
 
@@ -172,7 +119,18 @@ pub async fn report(
     cx: &mut Cx,
     _: request::DiscribeSmartAccessGatewayDiagnosisReport,
 ) -> Result<response::DiscribeSmartAccessGatewayDiagnosisReport> {
-    let d = cx.device().await?;
+    let mut d = cx.device().await?;
+    let unable = d.config.command_results.get("Diagnose").is_some_and(|r| {
+        let newest = d.config.tasks.get("Diagnose").is_none_or(|task| task.revision <= r.revision);
+        newest && r.outcome != Some(CommandOutcome::Done)
+    });
+    // A device that cannot measure, or has not said what it measured for long.
+    if let Some(diagnosis) = d.config.diagnosis.as_mut().filter(|d| d.state == PROCESSING)
+        && (unable || cx.now - diagnosis.start_time > TIMEOUT_MS)
+    {
+        diagnosis.finish(cx.now);
+        FAILED.clone_into(&mut diagnosis.state);
+    }
     Ok(response::DiscribeSmartAccessGatewayDiagnosisReport {
         diagnose_result: d.config.diagnosis.map(shown_diagnosis).unwrap_or_default(),
     })

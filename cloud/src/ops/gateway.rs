@@ -91,6 +91,10 @@ pub async fn modify(
     request: request::ModifySmartAccessGateway,
 ) -> Result<response::ModifySmartAccessGateway> {
     let mut gw = cx.gateway().await?;
+    // Nothing audits the connections of client apps.
+    if request.enable_software_connection_audit == Some(true) {
+        return Err(cx.err(&["FeatureNotSupport"]));
+    }
     let dynamic = request.routing_strategy.as_ref().unwrap_or(&gw.routing_strategy) == "dynamic";
     if let Some(cidrs) = &request.cidr_block {
         if dynamic {
@@ -101,7 +105,7 @@ pub async fn modify(
         gw.edit().cidr_block.clear();
     }
     let before = gw.blocks();
-    set_given!(gw.edit(), request => { name, description, cidr_block, security_lock_threshold, routing_strategy });
+    set_given!(gw.edit(), request => { name, description, cidr_block, security_lock_threshold, routing_strategy, position });
     cx.save_gateway(&gw).await?;
     if gw.blocks() != before {
         let sns = cx.blocks_changed(&gw).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::access_points;
 use super::cx::Cx;
 use super::fields::{Give, copied};
 use crate::api::request::separated;
@@ -53,10 +54,6 @@ impl Around {
         Ok(out)
     }
 
-    fn online(&self, now: i64) -> bool {
-        self.devices.iter().any(|d| d.online(now))
-    }
-
     fn serial_numbers(&self) -> String {
         self.devices.iter().map(|d| d.sn.as_str()).collect::<Vec<_>>().join(",")
     }
@@ -67,15 +64,31 @@ impl Around {
     }
 
     fn vpn_status(&self, now: i64) -> String {
-        up_down(self.online(now) && self.ccn.is_some())
+        up_down(self.devices.iter().any(|d| d.online(now) && d.reported.vpn_state == "Normal"))
     }
 
     fn ipsec_status(&self, now: i64) -> String {
         up_down(self.devices.iter().any(|d| d.online(now) && d.reported.ipsec_status == "up"))
     }
 
-    fn backup_status(&self) -> String {
-        if self.devices.len() > 1 { "Active" } else { "" }.to_owned()
+    /// The device that forwards most, of those that say that they do.
+    fn traffic_master(&self, now: i64) -> String {
+        let rate = |d: &Summary| d.reported.traffic_rate.unwrap_or_default();
+        let active = self.devices.iter().filter(|d| d.online(now) && d.reported.ha_state == "Active");
+        // Of equals the first one of the pair.
+        let most = active.rev().max_by(|a, b| rate(a).total_cmp(&rate(b)));
+        most.map(|d| d.sn.clone()).unwrap_or_default()
+    }
+
+    /// Where the reports of the first or the second device come from.
+    fn address(&self, place: usize) -> String {
+        self.devices.get(place).map(|d| d.address.clone()).unwrap_or_default()
+    }
+
+    /// Of the second device; nothing if there is none.
+    fn backup_status(&self, now: i64) -> String {
+        let word = |d: &Summary| if d.online(now) { "Active" } else { "Offline" };
+        self.devices.get(1).map(word).unwrap_or_default().to_owned()
     }
 }
 
@@ -189,7 +202,7 @@ fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
     let bandwidth = format!("{} M", gw.bandwidth);
     let links = ccn.map(|ccn| response::describe_smart_access_gateways::Link {
         r#type: "ccn".to_owned(),
-        status: "Active".to_owned(),
+        status: status(gw, &around.devices, now),
         end_time: gw.end_time,
         instance_id: gw.id.clone(),
         relate_instance_id: ccn.id.clone(),
@@ -200,12 +213,12 @@ fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
     copied!(gw => Row {
         accelerate_bandwidth, cidr_block, city, create_time, data_plan, description, dpi_monitor_status, dpi_status, end_time, name, resource_group_id, routing_strategy, security_lock_threshold,
         smart_ag_id, smart_ag_uid, up_bandwidth4_g, up_bandwidth_wan, user_count;
-        access_point_id: gw.access_point_id.to_string(),
+        access_point_id: access_points::shown(gw.access_point_id),
         acl_ids: around.links.ids(Link::Acl).join(","),
         qos_ids: around.links.ids(Link::Qos).join(","),
         associated_ccn_id: ccn.map(|c| c.id.clone()).unwrap_or_default(),
         associated_ccn_name: ccn.and_then(|c| c.name.clone()).unwrap_or_default(),
-        backup_status: around.backup_status(),
+        backup_status: around.backup_status(now),
         enterprise_code: around.enterprise_code.clone().unwrap_or_default(),
         software_version: around.version(0),
         backup_software_version: around.version(1),
@@ -224,14 +237,14 @@ pub async fn attribute(
     cx: &mut Cx,
     _: request::DescribeSmartAccessGatewayAttribute,
 ) -> Result<response::DescribeSmartAccessGatewayAttribute> {
-    use response::describe_smart_access_gateway_attribute::Link as CcnLink;
+    use response::describe_smart_access_gateway_attribute::Link as Connection;
     let gw = cx.gateway().await?;
     let now = cx.now;
     let around = Around::load_all(cx, std::slice::from_ref(&gw)).await?.pop().unwrap_or_default();
     let ccn = around.ccn.as_ref();
-    let links = ccn.map(|ccn| CcnLink {
+    let overlay = ccn.map(|ccn| Connection {
         r#type: "ccn".to_owned(),
-        status: "Active".to_owned(),
+        status: status(&gw, &around.devices, now),
         end_time: gw.end_time,
         instance_id: gw.id.clone(),
         relate_instance_id: ccn.id.clone(),
@@ -240,12 +253,23 @@ pub async fn attribute(
         commodity_type: "smartag".to_owned(),
         health_check_target_ip: Some(String::new()),
     });
+    // Whether a leased line is paid, its bandwidth and the address of its router are known to whoever runs the router.
+    let lines = around.links.ids(Link::Vbr).into_iter().map(|vbr| Connection {
+        r#type: "vbr".to_owned(),
+        instance_id: gw.id.clone(),
+        relate_instance_id: vbr.to_owned(),
+        relate_instance_region_id: gw.vbr_region_id.clone(),
+        commodity_type: "smartag".to_owned(),
+        health_check_target_ip: Some(String::new()),
+        ..Connection::default()
+    });
     let ids = |link: Link| Some(around.links.ids(link).into_iter().map(str::to_owned).collect());
-    let devices = around.devices.iter().enumerate().map(|(i, d)| device(cx, d, i == 0));
+    let optimized = around.devices.iter().any(|d| d.online(now) && d.reported.optimized);
+    let devices = around.devices.iter().map(|d| device(cx, d));
     Ok(copied!(gw => response::DescribeSmartAccessGatewayAttribute {
         accelerate_bandwidth, cidr_block, city, create_time, data_plan, description, end_time, name, resource_group_id,
         routing_strategy, security_lock_threshold, smart_ag_id, up_bandwidth4_g, up_bandwidth_wan, user_count;
-        access_point_id: gw.access_point_id.to_string(),
+        access_point_id: access_points::shown(gw.access_point_id),
         acl_ids: ids(Link::Acl),
         qos_ids: ids(Link::Qos),
         flow_log_ids: ids(Link::FlowLog),
@@ -253,26 +277,33 @@ pub async fn attribute(
         associated_ccn_id: ccn.map(|c| c.id.clone()).unwrap_or_default(),
         associated_ccn_name: ccn.and_then(|c| c.name.clone()).unwrap_or_default(),
         devices: devices.collect(),
-        enable_optimization: Some(around.devices.iter().any(|d| d.reported.optimized)),
+        enable_optimization: Some(optimized),
+        // The only type there is; the documents have its name, and a truth value for its type.
+        optimization_type: optimized.then_some(true),
         ipsec_status: around.ipsec_status(now),
         vpn_status: around.vpn_status(now),
-        links: links.into_iter().collect(),
+        links: overlay.into_iter().chain(lines).collect(),
         max_bandwidth: format!("{}M", gw.bandwidth),
+        box_controller_ip: around.address(0),
+        backup_box_controller_ip: around.address(1),
+        ir_ids: Some(Vec::new()),
+        position: gw.position.clone(),
+        enable_software_connection_audit: Some(false),
         serial_number: around.serial_numbers(),
         status: status(&gw, &around.devices, now),
-        traffic_master_sn: around.devices.first().map(|d| d.sn.clone()).unwrap_or_default(),
+        traffic_master_sn: around.traffic_master(now),
         ..Default::default()
     }))
 }
 
-fn device(cx: &Cx, d: &Summary, first: bool) -> response::describe_smart_access_gateway_attribute::Device {
+fn device(cx: &Cx, d: &Summary) -> response::describe_smart_access_gateway_attribute::Device {
     let key = cx.cipher.open(&d.sealed_key).unwrap_or_default();
     response::describe_smart_access_gateway_attribute::Device {
         serial_number: d.sn.clone(),
         software_version: d.reported.software_version.clone(),
         monitor_version: d.reported.monitor_version.clone(),
         dpi_signature_db_version: d.reported.dpi_version.clone(),
-        ha_state: if first { "Active" } else { "Standby" }.to_owned(),
+        ha_state: if d.online(cx.now) { d.reported.ha_state.clone() } else { String::new() },
         hc_state: if d.online(cx.now) { "online" } else { "offline" }.to_owned(),
         secret_key: mask(&key),
         distribute_sk_status: i64::from(d.applied > 0),

@@ -1,5 +1,7 @@
 //! The operations, one file for each family.
 
+pub use access_points::outcome as probe_outcome;
+
 mod acceleration;
 mod access_points;
 mod acl;

@@ -1,5 +1,6 @@
 //! Ordering: instances and orders are made and changed, no money moves.
 
+use super::access_points;
 use super::cx::{Cx, RESOURCE_GROUP};
 use super::fields::copied;
 use crate::api::{request, response};
@@ -77,7 +78,6 @@ fn new_gateway(cx: &Cx, id: &str, model: &str, period: i64) -> Gateway {
         routing_strategy: "static".to_owned(),
         dpi_status: "Off".to_owned(),
         dpi_monitor_status: "Inactive".to_owned(),
-        access_point_id: super::access_points::FIRST,
         ..Gateway::default()
     }
 }
@@ -102,6 +102,7 @@ pub async fn create(
         max_band_width: Some(mbps),
         ha_type: Some(request.ha_type),
         status: if owned { "Received" } else { "Ordered" }.to_owned(),
+        access_point_id: access_points::first(cx).await?,
         ..new_gateway(cx, &id, &request.hard_ware_spec, request.period)
     };
     let gw = cx.create(id, body)?;

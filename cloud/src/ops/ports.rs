@@ -5,7 +5,7 @@ use super::cx::Cx;
 use super::fields::{copied, task_states};
 use crate::api::{request, response};
 use crate::domain::device::Device;
-use crate::domain::device_config::{EccInterface, Lan, Management, Port, Wan};
+use crate::domain::device_config::{EccInterface, Lan, Management, Port, WHOLE_PORT, Wan};
 use crate::domain::net;
 use crate::error::Result;
 
@@ -60,7 +60,7 @@ pub async fn modify_role(
         config.wan.remove(&name);
         config.lan.remove(&name);
         config.ecc.remove(&name);
-        config.port_protocols.remove(&name);
+        config.forget_protocols(&name, None);
         config.static_routes.retain(|r| r.port_name != name);
         match role.as_str() {
             "WAN" => {
@@ -213,9 +213,6 @@ pub async fn describe_management(
     }))
 }
 
-/// The VLAN of an interface that is the whole port, which is meant if a request names none.
-const WHOLE_PORT: &str = "0";
-
 /// The interfaces of a leased-line port.
 fn interfaces<'a>(cx: &Cx, d: &'a mut Device, port: &str) -> Result<&'a mut Vec<EccInterface>> {
     require_role(cx, d, port, "ECC")?;
@@ -275,6 +272,7 @@ pub async fn delete_ecc(
         return Err(cx.err(&["Sag.EccVlanNotExist"]));
     }
     d.config.static_routes.retain(|r| r.port_name != port || r.vlan != vlan);
+    d.config.forget_protocols(&port, Some(&vlan));
     cx.save_device(&mut d, "Ecc").await?;
     Ok(response::DeleteSagExpressConnectInterface::default())
 }

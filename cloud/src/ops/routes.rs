@@ -5,7 +5,7 @@ use super::cx::Cx;
 use super::fields::{copied, task_states};
 use crate::api::{request, response};
 use crate::domain::device::Device;
-use crate::domain::device_config::{Bgp, Ospf, PortProtocol, StaticRoute};
+use crate::domain::device_config::{Bgp, Ospf, PortProtocol, StaticRoute, WHOLE_PORT, protocol_name};
 use crate::domain::net;
 use crate::error::{ApiError, Result};
 use crate::store::secrets::mask;
@@ -114,7 +114,10 @@ pub async fn modify_port(
     let mut d = cx.device().await?;
     let (port, protocol) = (&request.port_name, &request.route_protocol);
     let role = d.role(port);
-    if d.port(port).is_none() || !["LAN", "ECC"].contains(&role.as_str()) {
+    let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
+    let lines = d.config.ecc.get(port).filter(|_| role == "ECC");
+    let there = vlan == WHOLE_PORT || lines.into_iter().flatten().any(|i| i.vlan == vlan);
+    if d.port(port).is_none() || !["LAN", "ECC"].contains(&role.as_str()) || !there {
         return Err(cx.err(&["Sag.RouteProtocolPortNotExist"]));
     }
     if role == "ECC" && protocol == "OSPF" {
@@ -135,7 +138,9 @@ pub async fn modify_port(
         entry.remote_ip = request.remote_ip;
         entry.remote_as = request.remote_as;
     }
-    d.config.port_protocols.insert(request.port_name, entry);
+    let name = protocol_name(port, &vlan);
+    d.config.forget_protocols(&request.port_name, Some(&vlan));
+    d.config.port_protocols.insert(name, entry);
     cx.save_device(&mut d, "PortProtocols").await?;
     Ok(response::ModifySagPortRouteProtocol::default())
 }
@@ -146,10 +151,18 @@ pub async fn describe_ports(
 ) -> Result<response::DescribeSagPortRouteProtocolList> {
     let d = cx.device().await?;
     let ports = d.current_ports().into_iter().filter(|p| p.role == "LAN" || p.role == "ECC");
-    let rows = ports.map(|p| {
+    // A row for each VLAN of a leased line.
+    let rows = ports.flat_map(|p| {
+        let lines = d.config.ecc.get(&p.port_name).filter(|_| p.role == "ECC");
+        let mut vlans: Vec<String> = lines.into_iter().flatten().map(|i| i.vlan.clone()).collect();
+        if vlans.is_empty() {
+            vlans.push(WHOLE_PORT.to_owned());
+        }
+        vlans.into_iter().map(move |vlan| (p.clone(), vlan)).collect::<Vec<_>>()
+    });
+    let rows = rows.map(|(p, vlan)| {
         let status = if p.is_up() { "UP" } else { "DOWN" };
-        let entry = d.config.port_protocols.get(&p.port_name);
-        let entry = entry.cloned().unwrap_or_else(|| PortProtocol {
+        let entry = d.config.protocol(&p.port_name, &vlan).cloned().unwrap_or_else(|| PortProtocol {
             route_protocol: "STATIC".to_owned(),
             ..PortProtocol::default()
         });
@@ -160,7 +173,7 @@ pub async fn describe_ports(
             remote_ip: entry.remote_ip,
             route_protocol: entry.route_protocol,
             status: status.to_owned(),
-            vlan: entry.vlan,
+            vlan: (p.role == "ECC").then_some(vlan),
         }
     });
     Ok(response::DescribeSagPortRouteProtocolList {
@@ -168,9 +181,6 @@ pub async fn describe_ports(
         task_states: task_states!(d, "PortProtocols", cx.now => describe_sag_port_route_protocol_list),
     })
 }
-
-/// The VLAN of a static route if there is none in the request.
-const NO_VLAN: &str = "0";
 
 /// Checks the port and the VLAN of a static route.
 fn check_port(cx: &Cx, d: &Device, port: &str, vlan: &str) -> Result<()> {
@@ -185,7 +195,7 @@ fn check_port(cx: &Cx, d: &Device, port: &str, vlan: &str) -> Result<()> {
         return Err(cx.invalid("Vlan"));
     }
     let mut interfaces = d.config.ecc.get(port).into_iter().flatten();
-    if vlan != NO_VLAN && !interfaces.any(|i| i.vlan == vlan) {
+    if vlan != WHOLE_PORT && !interfaces.any(|i| i.vlan == vlan) {
         return Err(cx.err(&["Sag.EccVlanNotExist"]));
     }
     Ok(())
@@ -211,7 +221,7 @@ pub async fn create_static(
     request: request::CreateSagStaticRoute,
 ) -> Result<response::CreateSagStaticRoute> {
     let mut d = cx.device().await?;
-    let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
+    let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
     check_port(cx, &d, &request.port_name, &vlan)?;
     check_wired(cx, &d, &request.port_name)?;
     let destination_cidr = destination(cx, &request.destination_cidr)?;
@@ -233,7 +243,7 @@ pub async fn modify_static(
     request: request::ModifySagStaticRoute,
 ) -> Result<response::ModifySagStaticRoute> {
     let mut d = cx.device().await?;
-    let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
+    let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
     check_port(cx, &d, &request.port_name, &vlan)?;
     let destination_cidr = destination(cx, &request.destination_cidr)?;
     check_next_hop(cx, &request.next_hop)?;
@@ -252,7 +262,7 @@ pub async fn delete_static(
     if d.port(&request.port_name).is_none() {
         return Err(cx.err(&["Sag.PortNotExist"]));
     }
-    let vlan = request.vlan.clone().unwrap_or_else(|| NO_VLAN.to_owned());
+    let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
     let destination_cidr = destination(cx, &request.destination_cidr)?;
     let route =
         copied!(request => StaticRoute { port_name; vlan, destination_cidr, ..StaticRoute::default() });

@@ -10,16 +10,7 @@ use crate::error::Result;
 use crate::store::Link;
 use crate::store::devices::version_order;
 
-/// Code, name, time of the release.
-const DEVICE: [(&str, &str, i64); 2] =
-    [("0.1.0", "sag-vcpe-0.1.0", 1_790_000_000_000), ("0.1.1", "sag-vcpe-0.1.1", 1_795_000_000_000)];
-const DPI: [(&str, &str, i64); 1] = [("20201117_1_0-0.0.1", "dpi-20201117", 1_605_571_200_000)];
-
 const DPI_KIND: &str = "Dpi";
-
-fn offered(kind: &str) -> &'static [(&'static str, &'static str, i64)] {
-    if kind == DPI_KIND { &DPI } else { &DEVICE }
-}
 
 pub async fn versions(
     cx: &mut Cx,
@@ -29,14 +20,14 @@ pub async fn versions(
     if request.smart_ag_sn.is_some() {
         cx.device_on(&gw).await?;
     }
-    let rows = offered(&request.version_type).iter().map(|(code, name, at)| {
-        response::describe_smart_access_gateway_versions::SmartAGVersion {
-            create_time: *at,
+    let offered = cx.versions(&request.version_type).await?;
+    let rows =
+        offered.into_iter().map(|v| response::describe_smart_access_gateway_versions::SmartAGVersion {
+            create_time: v.created,
             r#type: "release".to_owned(),
-            version_code: (*code).to_owned(),
-            version_name: (*name).to_owned(),
-        }
-    });
+            version_code: v.code,
+            version_name: v.name,
+        });
     Ok(response::DescribeSmartAccessGatewayVersions { smart_ag_versions: rows.collect() })
 }
 
@@ -47,7 +38,7 @@ pub async fn update(
     let gw = cx.gateway().await?;
     let kind = request.version_type.unwrap_or_else(|| "Device".to_owned());
     let code = request.version_code;
-    if !offered(&kind).iter().any(|(c, ..)| *c == code) {
+    if !cx.versions(&kind).await?.iter().any(|v| v.code == code) {
         return Err(cx.err(&["VersionNotExist"]));
     }
     if cx.links_from(Link::Ccn, &gw).await?.is_empty() {

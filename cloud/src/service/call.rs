@@ -180,7 +180,8 @@ async fn dispatch(
     let access = Access::new(&caller, (&claim.action, op), &context, params.get("RegionId"));
     let nonce = SignedNonce { key: &claim.key_id, nonce: &claim.nonce, at_ms: claim.at_ms };
     let Some(op) = op else {
-        let mut answer = south::call(&app.agents, &claim.action, access?, params, nonce).await?;
+        let mut answer =
+            south::call(&app.agents, &claim.action, access?, params, (nonce, context.source)).await?;
         answer["RequestId"] = origin.request_id.into();
         return Ok(answer.to_string());
     };
@@ -217,7 +218,12 @@ async fn dispatch(
             tracing::warn!(request_id, cause = %cause.message, "cannot write the audit log");
         }
     }
-    result
+    let answer = result?;
+    // What the device measures comes after the call has been carried out.
+    if op == Op::ProbeAccessPointNetworkQuality {
+        ops::probe_outcome(&app.store, &params).await?;
+    }
+    Ok(answer)
 }
 
 /// One attempt at a call.

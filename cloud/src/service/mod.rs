@@ -10,6 +10,7 @@ pub mod devices;
 mod limit;
 mod metrics;
 mod nonces;
+pub mod offers;
 mod server;
 pub mod sign;
 

@@ -8,6 +8,7 @@ pub mod hub;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -92,7 +93,7 @@ pub async fn call(
     action: &str,
     access: Access,
     params: Params,
-    nonce: SignedNonce<'_>,
+    (nonce, source): (SignedNonce<'_>, IpAddr),
 ) -> Result<Value> {
     match action {
         PULL => pull(agents, access, params, nonce).await,
@@ -100,6 +101,7 @@ pub async fn call(
             let mut tx = agents.store.write().await?;
             nonces::keep(&mut tx, nonce).await?;
             let mut cx = cx(agents, access, params, tx);
+            cx.source = source.to_canonical().to_string();
             let done = match action {
                 REPORT_STATE => report_state(&mut cx).await,
                 _ => report_result(&mut cx).await,
@@ -242,19 +244,25 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
         cx.put(&state).await?;
         return Ok(json!({}));
     }
-    let (gw, d) = named(cx).await?;
+    let (gw, mut d) = named(cx).await?;
     let state: StateReport = reported(cx)?;
+    let now = cx.now;
+    if let (Some(measured), Some(diagnosis)) = (&state.diagnosis, d.config.diagnosis.as_mut())
+        && diagnosis.complete(measured, now)
+    {
+        cx.put_result(&d).await?;
+    }
     let overlay = match &state.overlay {
         Some(reported) => Some(announced(cx, &gw, &d, reported).await?),
         None => None,
     };
-    let now = cx.now;
     let verdicts = |state: &StateReport| -> BTreeMap<String, Option<HealthStatus>> {
         state.health_checks.iter().map(|h| (h.id.clone(), h.status.clone())).collect()
     };
     let other_verdicts = verdicts(&d.state) != verdicts(&state);
     let before = if other_verdicts { published(cx, &gw).await? } else { None };
-    cx.put_report(&d, &state, now).await?;
+    let source = cx.source.clone();
+    cx.put_report(&d, &state, now, &source).await?;
     if other_verdicts && published(cx, &gw).await? != before {
         let sns = cx.blocks_changed(&gw).await?;
         cx.changed.extend(sns);
@@ -317,8 +325,8 @@ async fn report_result(cx: &mut Cx) -> Result<Value> {
         deviations.truncate(MAX_DEVIATIONS);
         if d.state.deviations.as_ref() != Some(&deviations) {
             d.state.deviations = Some(deviations);
-            let now = cx.now;
-            cx.put_report(&d, &d.state, now).await?;
+            let (now, source) = (cx.now, cx.source.clone());
+            cx.put_report(&d, &d.state, now, &source).await?;
         }
     }
     Ok(json!({}))

@@ -96,7 +96,8 @@ impl World {
         let nonce = self.nonces.fetch_add(1, Ordering::Relaxed).to_string();
         let nonce = SignedNonce { key: "key", nonce: &nonce, at_ms: now_ms() };
         let access = access(b.uid, action.name(), None, None);
-        call(&self.agents, action.name(), access, given(&pairs), nonce).await
+        let source = std::net::Ipv4Addr::new(198, 51, 100, 7).into();
+        call(&self.agents, action.name(), access, given(&pairs), (nonce, source)).await
     }
 
     async fn branch(&self, uid: i64, blocks: &str) -> Branch {

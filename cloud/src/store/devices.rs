@@ -28,6 +28,8 @@ pub struct Summary {
     pub seen: i64,
     /// The key of the device, sealed.
     pub sealed_key: String,
+    /// The address by which its last report came; empty for none.
+    pub address: String,
     pub reported: Reported,
 }
 
@@ -39,6 +41,10 @@ pub struct Reported {
     pub dpi_version: String,
     /// `up` or `down`.
     pub ipsec_status: String,
+    /// `Normal` or `Abnormal`.
+    pub vpn_state: String,
+    /// `Active` or `Standby`.
+    pub ha_state: String,
     pub optimized: bool,
     /// Bits a second.
     pub traffic_rate: Option<f64>,
@@ -53,6 +59,8 @@ impl Reported {
             monitor_version: text(&report.monitor_version),
             dpi_version: text(&report.dpi_signature_db_version),
             ipsec_status: text(&report.ipsec_status),
+            vpn_state: text(&report.vpn_state),
+            ha_state: text(&report.ha_state),
             optimized: report.enable_optimization == Some(true),
             traffic_rate: report.traffic_rate,
             drop_rate: report.drop_rate,
@@ -67,7 +75,7 @@ pub fn version_order(version: &str) -> String {
 }
 
 const SUMMARY: &str = "sn, uid, sag, slot, revision, applied, failure, seen, sealed_key, software_version,
-    monitor_version, dpi_version, ipsec_status, optimized, traffic_rate, drop_rate";
+    monitor_version, dpi_version, ipsec_status, optimized, traffic_rate, drop_rate, address, vpn_state, ha_state";
 
 impl Summary {
     fn from_row(row: &Row<'_>) -> Result<Summary> {
@@ -81,6 +89,7 @@ impl Summary {
             failure: row.string(6)?,
             seen: row.int(7)?,
             sealed_key: row.string(8)?,
+            address: row.string(16)?,
             reported: Reported {
                 software_version: row.string(9)?,
                 monitor_version: row.string(10)?,
@@ -89,6 +98,8 @@ impl Summary {
                 optimized: row.int(13)? != 0,
                 traffic_rate: row.real(14)?,
                 drop_rate: row.real(15)?,
+                vpn_state: row.string(17)?,
+                ha_state: row.string(18)?,
             },
         })
     }
@@ -104,7 +115,7 @@ pub async fn get<T>(
     mut read: impl FnMut(Summary, Documents<'_>) -> Result<T>,
 ) -> Result<Option<T>> {
     let sql = format!("SELECT {SUMMARY}, body, report FROM devices WHERE sn = $1");
-    tx.row(&sql, args![sn], |row| read(Summary::from_row(row)?, (row.text(16)?, row.text(17)?))).await
+    tx.row(&sql, args![sn], |row| read(Summary::from_row(row)?, (row.text(19)?, row.text(20)?))).await
 }
 
 /// The devices of a gateway with their documents, the first one of a pair in front.
@@ -114,7 +125,7 @@ pub async fn of_gateway<T>(
     mut read: impl FnMut(Summary, Documents<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
     let sql = format!("SELECT {SUMMARY}, body, report FROM devices WHERE sag = $1 ORDER BY slot, sn");
-    tx.query(&sql, args![sag], |row| read(Summary::from_row(row)?, (row.text(16)?, row.text(17)?))).await
+    tx.query(&sql, args![sag], |row| read(Summary::from_row(row)?, (row.text(19)?, row.text(20)?))).await
 }
 
 /// All devices with their documents, by serial number.
@@ -123,7 +134,7 @@ pub async fn all<T>(
     mut read: impl FnMut(Summary, Documents<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
     let sql = format!("SELECT {SUMMARY}, body, report FROM devices ORDER BY sn");
-    tx.query(&sql, args![], |row| read(Summary::from_row(row)?, (row.text(16)?, row.text(17)?))).await
+    tx.query(&sql, args![], |row| read(Summary::from_row(row)?, (row.text(19)?, row.text(20)?))).await
 }
 
 /// The devices of each of the gateways without their documents, the first one of a pair in front.
@@ -161,11 +172,12 @@ pub async fn put_result(tx: &mut Tx, d: &Summary, config: String) -> Result<()> 
     tx.execute(sql, args![d.applied, &d.failure, d.seen, config, &d.sn]).await.map(|_| ())
 }
 
-/// Stores what the agent reported.
-pub async fn put_report(tx: &mut Tx, sn: &str, report: &StateReport, seen: i64) -> Result<()> {
-    let sql = "UPDATE devices SET report = $1, seen = $2 WHERE sn = $3";
-    tx.execute(sql, args![serde_json::to_string(report)?, seen, sn]).await?;
-    put_reported(tx, sn, &Reported::of(report)).await
+/// Stores what the agent reported, and from which address.
+pub async fn put_report(tx: &mut Tx, sn: &str, report: &StateReport, seen: i64, from: &str) -> Result<()> {
+    let r = Reported::of(report);
+    let sql = "UPDATE devices SET report = $1, seen = $2, address = $3, vpn_state = $4, ha_state = $5 WHERE sn = $6";
+    tx.execute(sql, args![serde_json::to_string(report)?, seen, from, &r.vpn_state, &r.ha_state, sn]).await?;
+    put_reported(tx, sn, &r).await
 }
 
 pub(super) async fn put_reported(tx: &mut Tx, sn: &str, r: &Reported) -> Result<()> {

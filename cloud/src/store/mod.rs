@@ -12,6 +12,7 @@ mod kind;
 pub mod links;
 pub mod nonces;
 pub mod objects;
+pub mod offers;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod private;

@@ -122,6 +122,27 @@ const MIGRATIONS: &[&[&str]] = &[
     // What was the word of devices is now the word of the networks' owners; `adopt_networks` writes it down.
     &[],
     &["ALTER TABLE audit ADD COLUMN resources TEXT NOT NULL DEFAULT ''"],
+    // Filled by the next report of each device.
+    &[
+        "ALTER TABLE devices ADD COLUMN address TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN vpn_state TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE devices ADD COLUMN ha_state TEXT NOT NULL DEFAULT ''",
+    ],
+    &[
+        "CREATE TABLE access_points (
+        id BIGINT PRIMARY KEY,
+        region TEXT NOT NULL,
+        address TEXT NOT NULL,
+        latitude TEXT NOT NULL,
+        longitude TEXT NOT NULL)",
+        "CREATE TABLE versions (
+        kind TEXT NOT NULL,
+        code TEXT NOT NULL,
+        name TEXT NOT NULL,
+        created BIGINT NOT NULL,
+        retired BIGINT NOT NULL,
+        PRIMARY KEY (kind, code))",
+    ],
 ];
 
 /// The migration whose columns are filled from documents.

@@ -57,6 +57,12 @@ words! {
         FlowLog = "FlowLog",
         /// The command `Upgrade` and the policy of automatic upgrades.
         Upgrade = "Upgrade",
+        /// The address of the management port.
+        ManagementPort = "ManagementPort",
+        /// Shares of the traffic for WAN ports of one priority.
+        WanWeight = "WanWeight",
+        /// The choice of the access point by which the device reaches the network.
+        AccessPoint = "AccessPoint",
         /// The command `ProbeAccessPoints`.
         AccessPointProbe = "AccessPointProbe",
         /// Probe tasks. Since version 1.3.

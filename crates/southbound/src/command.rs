@@ -48,6 +48,18 @@ wire_object! {
     pub struct ProbeArgs {
         /// Numbers of the access points.
         access_point_ids: Vec<i64> = "AccessPointIds",
+        /// Under which the device reports what it measured. Since version 1.3.
+        probe_id: String = "ProbeId",
+        /// Where the access points are. Since version 1.3.
+        access_points: Vec<AccessPoint> = "AccessPoints",
+    }
+
+    /// An access point.
+    pub struct AccessPoint {
+        /// Its number.
+        id: i64 = "Id",
+        /// An IPv4 or IPv6 address that answers echo requests.
+        address: String = "Address",
     }
 }
 

@@ -114,7 +114,7 @@ wire_object! {
         routing_strategy: String = "RoutingStrategy",
         /// Mbit/s of overlay and leased lines.
         bandwidth: Option<i64> = "Bandwidth",
-        /// After how many wrong passwords the console is locked.
+        /// Seconds of silence after which a device counts as lost and is locked.
         security_lock_threshold: Option<i64> = "SecurityLockThreshold",
         /// Mbit/s to the Internet; 0: not limited.
         up_bandwidth_wan: Option<i64> = "UpBandwidthWan",

@@ -50,7 +50,7 @@ mod words;
 pub use announcement::{AnnouncementError, EPOCH_AHEAD, Endpoint, Identity, IdentityKey, is_fingerprint};
 pub use capability::Capability;
 pub use command::{
-    Command, CommandOutcome, CommandResult, DiagnoseArgs, IssuedCommand, ProbeArgs, UpgradeArgs,
+    AccessPoint, Command, CommandOutcome, CommandResult, DiagnoseArgs, IssuedCommand, ProbeArgs, UpgradeArgs,
 };
 pub use document::{
     Acl, AclRule, Announcement, Bgp, CloudConnectNetwork, DeviceDocument, DistributionRule, DnatEntry, Dns,
@@ -63,9 +63,9 @@ pub use exchange::{
     ReportAnswer, ResultReport,
 };
 pub use report::{
-    AccessPointQuality, AppClient, ClientAppReport, Deviation, DropCount, Effect, HealthState, HealthStatus,
-    LinkBackup, PortState, ProbeTaskState, RouteState, SessionCount, StateReport, Talker, TunnelState,
-    WanState,
+    AccessPointQuality, AppClient, ClientAppReport, Deviation, Diagnosis, DiagnosisItem, DiagnosisText,
+    DropCount, Effect, HealthState, HealthStatus, LinkBackup, PortState, ProbeTaskState, RouteState,
+    SessionCount, StateReport, Talker, TunnelState, WanState,
 };
 pub use version::{ReadError, VERSION_MEMBER, Version, read};
 pub use wire::{Secret, Wire, WireError, member, object, wire_field};

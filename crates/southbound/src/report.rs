@@ -110,10 +110,52 @@ wire_report! {
         overlay: Option<Announcement> = "Overlay",
         /// Whether something was set on the device itself that the cloud did not.
         local_changes: Option<bool> = "LocalChanges",
+        /// `Active`: it forwards; `Standby`: it waits for the other device of its instance to fail. Since version 1.3.
+        ha_state: Option<String> = "HaState",
         /// Links that stand in for each other.
         link_backup: Vec<LinkBackup> = "LinkBackup",
         /// Paths to access points.
         access_point_qualities: Vec<AccessPointQuality> = "AccessPointNetworkQualities",
+        /// The `ProbeId` of the command that they were measured for. Since version 1.3.
+        access_point_probe: Option<String> = "AccessPointProbeId",
+        /// The last diagnosis, when it has ended. Since version 1.3.
+        diagnosis: Option<Diagnosis> = "Diagnosis",
+    }
+
+    /// What the device found out for the command `Diagnose`.
+    pub struct Diagnosis {
+        /// The `DiagnoseId` of the command.
+        id: String = "DiagnoseId",
+        /// The checks, in their order.
+        items: Vec<DiagnosisItem> = "Items",
+    }
+
+    /// One check of a diagnosis.
+    pub struct DiagnosisItem {
+        /// `config`, `biz` or `internet`.
+        kind: String = "Type",
+        /// The name for programs.
+        name: String = "ItemName",
+        /// `error`, `warning` or `info`.
+        level: String = "Level",
+        /// Milliseconds since 1970.
+        start_time: i64 = "StartTime",
+        /// Milliseconds since 1970.
+        end_time: i64 = "EndTime",
+        /// What was measured, in English.
+        en: DiagnosisText = "EN",
+        /// What was measured, in Chinese.
+        cn: DiagnosisText = "CN",
+    }
+
+    /// The result of a check in one language.
+    pub struct DiagnosisText {
+        /// The name for people.
+        name: String = "ItemName",
+        /// What was seen.
+        details: Vec<String> = "Details",
+        /// What to do; `N/A`: nothing.
+        advice: Vec<String> = "Advice",
     }
 
     /// An object that is not in force as it is.
@@ -180,11 +222,11 @@ wire_report! {
         destination: String = "DestinationCidr",
         /// Address of the next hop; absent: on the link.
         next_hop: String = "NextHop",
-        /// Port that it leaves by.
+        /// Port that it leaves by; `-1`: a tunnel.
         port_name: String = "PortName",
         /// `[distance/metric]`.
         cost: String = "Cost",
-        /// `STATIC`, `CONNECTED`, `OSPF`, `BGP` or `DHCP`.
+        /// `STATIC`, `CONNECTED`, `OSPF`, `BGP` or `DHCP`; DescribeSagRouteList shows the second and the last as `STATIC`.
         route_protocol: String = "RouteProtocol",
         /// Blocks that overlap with the route's.
         conflict_cidrs: Vec<String> = "ConflictCidrs",
@@ -278,7 +320,7 @@ wire_report! {
         level_backup_type: String = "LinkLevelBackupType",
     }
 
-    /// The path to an access point (DescribeAccessPointNetworkQualities).
+    /// The path to an access point (ListAccessPointNetworkQualities).
     pub struct AccessPointQuality {
         /// Number of the access point.
         id: Option<i64> = "Id",

@@ -63,14 +63,15 @@ impl Objects {
         Ok(devices::put_result(&mut self.tx, d, d.config_text()?).await?)
     }
 
-    /// Stores what the agent reported.
+    /// Stores what the agent reported, and from which address.
     pub async fn put_report(
         &mut self,
         d: &Device,
         report: &sag_southbound::StateReport,
         seen: i64,
+        from: &str,
     ) -> Result<()> {
-        Ok(devices::put_report(&mut self.tx, &d.sn, report, seen).await?)
+        Ok(devices::put_report(&mut self.tx, &d.sn, report, seen, from).await?)
     }
 
     /// Gives each device of the gateways a new revision; returns their serial numbers.

@@ -9,6 +9,7 @@ mod device;
 mod find;
 mod link;
 mod network;
+mod offers;
 
 use std::ops::Deref;
 

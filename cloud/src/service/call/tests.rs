@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{Kind as ValueKind, ParamSpec, Pattern};
 use crate::domain::policy::{Policy, check};
+use crate::service::offers;
 use crate::service::server::Settings;
 use crate::store::Store;
 use crate::store::audit::Retention;
+use crate::store::offers::AccessPoint;
 
 type Pairs = Vec<(String, String)>;
 
@@ -276,6 +278,15 @@ impl World {
         let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("dir");
         let url = format!("sqlite://{}/cloud.db", dir.path().display());
         let store = Store::open(&url, None, 2).await.expect("opens");
+        offers::add_version(&store, "Device", "0.1.1", "sag-vcpe-0.1.1").await.expect("offers");
+        let point = AccessPoint {
+            id: 101,
+            address: "192.0.2.1".into(),
+            latitude: "31.23".into(),
+            longitude: "121.47".into(),
+            ..AccessPoint::default()
+        };
+        offers::add_access_point(&store, &point).await.expect("offers");
         let mut uids = Vec::new();
         for account in ["main", "stranger"] {
             let key = store.create_key(account, "").await.expect("makes").id;

@@ -49,6 +49,7 @@ pub fn acl_rule(of: AclRule) -> sent::AclRule {
         dest_port_range,
         dpi_group_ids: of.dpi_group_ids,
         dpi_signature_ids: of.dpi_signature_ids,
+        gmt_create: Some(of.gmt_create),
     }
 }
 

@@ -41,6 +41,9 @@ wire_object! {
         dpi_group_ids: Option<Vec<String>> = "DpiGroupIds",
         /// Applications.
         dpi_signature_ids: Option<Vec<String>> = "DpiSignatureIds",
+        /// Milliseconds since 1970: of rules with one priority the earlier wins, whatever lists they are in. Since version
+        /// 1.3.
+        gmt_create: Option<i64> = "GmtCreate",
     }
 
     /// A QoS policy container.

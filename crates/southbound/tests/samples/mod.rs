@@ -18,7 +18,11 @@ pub fn commands() -> Vec<IssuedCommand> {
         Command::Upgrade(UpgradeArgs { version_type: "Device".into(), version_code: "0.1.1".into() }),
         Command::Diagnose(DiagnoseArgs { diagnose_id: "dia-1".into() }),
         Command::Synchronize,
-        Command::ProbeAccessPoints(ProbeArgs { access_point_ids: vec![101, 102] }),
+        Command::ProbeAccessPoints(ProbeArgs {
+            access_point_ids: vec![101],
+            probe_id: "probe-1".into(),
+            access_points: vec![AccessPoint { id: 101, address: "203.0.113.101".into() }],
+        }),
     ];
     commands.into_iter().map(|command| IssuedCommand { command, revision: 42 }).collect()
 }
@@ -66,6 +70,26 @@ fn deviations() -> Vec<Deviation> {
         effect: Some(Effect::LeftOut),
         reason: "port 5 has no network device here".into(),
     }]
+}
+
+fn diagnosis() -> Diagnosis {
+    let text = |name: &str, details: &str, advice: &str| DiagnosisText {
+        name: name.into(),
+        details: texts(&[details]),
+        advice: texts(&[advice]),
+    };
+    Diagnosis {
+        id: "dia-1".into(),
+        items: vec![DiagnosisItem {
+            kind: "internet".into(),
+            name: "dnsServer".into(),
+            level: "error".into(),
+            start_time: 1_602_741_570_567,
+            end_time: 1_602_741_570_596,
+            en: text("DNS Server", "192.0.2.53 does not answer", "Set another DNS server."),
+            cn: text("DNS服务器", "192.0.2.53无应答", "请更换DNS服务器。"),
+        }],
+    }
 }
 
 fn wans() -> BTreeMap<String, Wan> {
@@ -141,6 +165,7 @@ fn policy(doc: &mut DeviceDocument) {
             dest_port_range: "23/23".into(),
             dpi_group_ids: Some(texts(&["20"])),
             dpi_signature_ids: Some(texts(&["1"])),
+            gmt_create: Some(1_553_766_882_689),
         }],
     }];
     let class = QosPolicy {
@@ -439,6 +464,9 @@ pub fn report() -> StateReport {
         sessions: Some(SessionCount { ipv4: Some(10), ipv6: Some(2), created: Some(99) }),
         overlay: Some(announcement()),
         local_changes: Some(false),
+        ha_state: Some("Active".into()),
+        access_point_probe: Some("probe-1".into()),
+        diagnosis: Some(diagnosis()),
         link_backup: vec![LinkBackup {
             main_link_id: "wan0".into(),
             main_link_state: "up".into(),
