@@ -2,14 +2,15 @@
 //! proves it.
 
 use crate::config_file;
-use sag_acl::analysis::{self, Kind, Limits};
+use sag_acl::analysis::{self, Finding as Found, Kind, Limits};
 use sag_acl::{Addr, Key, Rule};
-use sag_compile::{FamilyRule, Problem, accepts, class_of, compile_rule, dnat_to_self, port_addresses};
+use sag_compile::{FamilyRules, Problem, accepts, class_of, compile_rule, dnat_to_self, port_addresses};
 use sag_model::config::{Acl, AclRule, Config, protocol_name};
 use sag_model::control::Finding;
 use sag_pipeline::policy::Class;
 use sag_rtnl::Mirror;
 use sag_text::escape_lines;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -70,14 +71,14 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let mut out = Vec::new();
     for class in Class::ALL {
         let of_class = || rules.iter().copied().filter(move |(_, r)| class_of(r) == class);
-        let v4 = of_class().filter_map(|n| match compile_rule(n.1) {
-            Some(FamilyRule::V4(r)) => Some((n, r)),
-            _ => None,
+        let v4 = of_class().flat_map(|n| match compile_rule(n.1) {
+            Some(FamilyRules::V4(parts)) => parts.into_iter().map(|r| (n, r)).collect(),
+            _ => Vec::new(),
         });
         family(v4.collect(), default, |a: u32| IpAddr::V4(Ipv4Addr::from_bits(a)), &mut out);
-        let v6 = of_class().filter_map(|n| match compile_rule(n.1) {
-            Some(FamilyRule::V6(r)) => Some((n, r)),
-            _ => None,
+        let v6 = of_class().flat_map(|n| match compile_rule(n.1) {
+            Some(FamilyRules::V6(parts)) => parts.into_iter().map(|r| (n, r)).collect(),
+            _ => Vec::new(),
         });
         family(v6.collect(), default, |a: u128| IpAddr::V6(Ipv6Addr::from_bits(a)), &mut out);
     }
@@ -93,7 +94,9 @@ fn family<A: Addr>(
     let input: Vec<_> = rules.iter().map(|((_, r), rule)| (*rule, accepts(r.policy))).collect();
     let report = analysis::findings(&input, &default, Limits::default());
     let name = |i: u32| rules.get(i as usize).map_or_else(String::new, |((_, r), _)| r.id.clone());
-    for f in &report.findings {
+    let complete = report.is_complete();
+    let unexamined = report.unexamined;
+    for f in &of_whole_rules(&rules, report.findings) {
         let Some(((acl, rule), _)) = rules.get(f.rule as usize) else { continue };
         let witness = f.witness.as_ref().map(|k| packet(k, &show));
         let shown = witness.clone().unwrap_or_default();
@@ -145,17 +148,56 @@ fn family<A: Addr>(
             text,
         });
     }
-    if !report.is_complete() {
+    if !complete {
         out.push(Finding {
             kind: "incomplete".to_owned(),
             text: format!(
                 "the analysis of {} ACL rules was cut short: {} of them may have findings that are not listed",
                 rules.len(),
-                report.unexamined
+                unexamined
             ),
             ..Finding::default()
         });
     }
+}
+
+/// Of rules that are several by their groups, what holds for the rule as a whole: it is shadowed or redundant if all of
+/// its parts are, and one conflict stands for all.
+fn of_whole_rules<A: Addr>(rules: &[(Named<'_>, Rule<A>)], found: Vec<Found<A>>) -> Vec<Found<A>> {
+    let id = |i: u32| rules.get(i as usize).map(|((_, r), _)| r.id.as_str());
+    let mut parts: HashMap<&str, usize> = HashMap::new();
+    for ((_, rule), _) in rules {
+        *parts.entry(&rule.id).or_default() += 1;
+    }
+    // Parts that are shadowed, that are shadowed or redundant, and conflicts so far.
+    let mut dead: HashMap<&str, [usize; 2]> = HashMap::new();
+    for f in &found {
+        let Some(counts) = id(f.rule).map(|id| dead.entry(id).or_default()) else { continue };
+        match f.kind {
+            Kind::Unmatchable | Kind::Shadowed { .. } => counts.iter_mut().for_each(|n| *n += 1),
+            Kind::Redundant { .. } => counts[1] += 1,
+            Kind::Conflict { .. } => {}
+        }
+    }
+    let policy = |i: u32| rules.get(i as usize).map(|((_, r), _)| r.policy);
+    let mut reported = HashSet::new();
+    let whole = |mut f: Found<A>| {
+        let id = id(f.rule)?;
+        let (all, counts) = (parts.get(id).copied().unwrap_or(0), dead.get(id).copied().unwrap_or_default());
+        let holds = match f.kind {
+            Kind::Shadowed { by, .. } if counts[0] < all => {
+                // A part that never matches: the order decides about it, unless both say the same.
+                let differs = policy(by) != policy(f.rule);
+                f.kind = Kind::Conflict { with: by, others: 0 };
+                differs
+            }
+            Kind::Unmatchable | Kind::Shadowed { .. } => counts[0] == all,
+            Kind::Redundant { .. } => counts[1] == all && counts[0] < all,
+            Kind::Conflict { .. } => true,
+        };
+        (holds && reported.insert((id, std::mem::discriminant(&f.kind)))).then_some(f)
+    };
+    found.into_iter().filter_map(whole).collect()
 }
 
 /// `tcp 192.0.2.7:1024 > 198.51.100.1:80`
@@ -166,7 +208,18 @@ fn packet<A: Addr>(k: &Key<A>, show: &impl Fn(A) -> IpAddr) -> String {
         (a, true) => format!("{a}:{port}"),
         (a, false) => a.to_string(),
     };
-    format!("{proto} {} > {}", end(k.src(), k.sport()), end(k.dst(), k.dport()))
+    let mut text = format!("{proto} {} > {}", end(k.src(), k.sport()), end(k.dst(), k.dport()));
+    // What most rules do not look at goes without saying.
+    if let Some(flags) = k.tcp_flags().filter(|f| *f != 0) {
+        text += &format!(" flags {flags:#04x}");
+    }
+    if let Some((kind, code)) = k.icmp() {
+        text += &format!(" type {kind} code {code}");
+    }
+    if k.dscp() != 0 {
+        text += &format!(" dscp {}", k.dscp());
+    }
+    text
 }
 
 #[cfg(test)]
@@ -175,7 +228,7 @@ mod tests {
     use sag_model::config;
 
     fn config_of(rules: &[(&str, &str, &str, &str, u32)]) -> Config {
-        let mut text = "[[port]]\nname='0'\ndevice='a'\nrole='lan'\n[[port]]\nname='1'\ndevice='b'\nrole='wan'\n[[acl]]\nid='x'\n".to_owned();
+        let mut text = "[[port]]\nname='0'\ndevice='a'\nrole='lan'\n[[port]]\nname='1'\ndevice='b'\nrole='wan'\n[[group]]\nid='pair'\nnetworks=['192.0.2.8/32','198.51.100.9/32']\n[[acl]]\nid='x'\n".to_owned();
         for (id, policy, source, ports, priority) in rules {
             text += &format!(
                 "[[acl.rule]]\nid='{id}'\ndirection='out'\ntype='WAN'\npolicy='{policy}'\nip_protocol='tcp'\nsource_cidr='{source}'\ndest_cidr='0.0.0.0/0'\nsource_port_range='-1/-1'\ndest_port_range='{ports}'\npriority={priority}\n"
@@ -203,5 +256,22 @@ mod tests {
         assert_eq!(of("cross").kind, "conflict");
         assert_eq!(of("same").kind, "redundant");
         assert!(f.iter().all(|f| f.rule != "wide"));
+    }
+
+    /// A rule with groups is shadowed if all of its parts are, and has one finding of a kind.
+    #[test]
+    fn findings_are_about_whole_rules() {
+        let mut c = config_of(&[
+            ("first", "drop", "192.0.2.0/24", "80/80", 1),
+            ("half", "accept", "@pair", "80/80", 2),
+            ("all", "drop", "@pair", "80/80", 3),
+        ]);
+        let kinds = |c: &Config, rule: &str| -> Vec<String> {
+            findings(c).into_iter().filter(|f| f.rule == rule).map(|f| f.kind).collect()
+        };
+        assert_eq!(kinds(&c, "half"), ["conflict"]);
+        assert_eq!(kinds(&c, "all"), ["shadowed"]);
+        c.acls[0].rules.remove(1);
+        assert_eq!(kinds(&c, "all"), Vec::<String>::new(), "one part of it is shadowed, the other is not");
     }
 }

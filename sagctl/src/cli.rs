@@ -93,6 +93,9 @@ pub struct Watch {
 pub struct AclArgs {
     /// Only this ACL
     id: Option<String>,
+    /// What rules with log = true have judged last, in place of the rules
+    #[arg(long)]
+    pub log: bool,
 }
 
 #[derive(Debug, Args)]
@@ -286,7 +289,7 @@ fn width(terminal: bool) -> usize {
 
 impl AclArgs {
     pub fn query(&self) -> AclQuery {
-        AclQuery { acl: self.id.clone() }
+        AclQuery { acl: self.id.clone(), log: self.log }
     }
 }
 

@@ -93,6 +93,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 /// The human form of an answer.
 fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<String, Failure> {
     Ok(match op {
+        Op::Acl(q) if q.log => render::acl_log(&answer.read()?, page),
         Op::Acl(_) => render::acl(&answer.read()?, page),
         Op::Routes(_) => render::routes(&answer.read()?, page),
         Op::Sessions(q) if q.count => render::session_count(&answer.read()?),

@@ -14,7 +14,7 @@ mod tunnels;
 #[cfg(test)]
 mod tests;
 
-pub use acl::acl;
+pub use acl::{acl, log as acl_log};
 pub use config::{applied as config_applied, diff as config_diff, show as config_show};
 pub use explain::explain;
 pub use nat::{bindings as nat_bindings, count as nat_binding_count, nat};

@@ -278,3 +278,66 @@ def test_explain_builds_the_header_that_is_asked_for(gw_cleared, lab):
     assert verdict("icmp", "--icmp-type", "echo-request", "--dscp", "CS1") == "drop"
     assert verdict("icmp", "--icmp-type", "timestamp-request", "--dscp", "CS1") != "drop"
     assert gw.rules()["ping"]["header"] == "echo-request dscp CS1"
+
+
+def test_groups_of_networks_and_ports(gw_cleared, crosses, family):
+    """A rule with groups: members and others, and members that a reload adds to a live session's rule."""
+    lan, inet = ADDRESSES["lan-wan"][0][family], ADDRESSES["lan-wan"][1][family]
+    host = 32 if family == 4 else 128
+    other = "198.18.0.1/32" if family == 4 else "2001:db8:ffff::1/128"
+    rules = [of_family(family, id="grouped", ip_protocol="udp", source_cidr="@hosts", dest_cidr="@servers", dest_port_range="@dns")]
+
+    def config(servers):
+        groups = f"""
+[[group]]
+id = "hosts"
+networks = ["{lan}/{host}", "{other}"]
+[[group]]
+id = "servers"
+networks = {servers}
+[[group]]
+id = "dns"
+ports = ["53", "853/854"]
+"""
+        return lab_config(acl=rules, extra=groups)
+
+    gw = gw_cleared(config(f'["{inet}/{host}"]'))
+    before = gw.rules()["grouped"]["hits"]
+    passed = [port for port in (52, 53, 54, 852, 853, 854, 855) if crosses("lan-wan", UDP(sport=1, dport=port), family)]
+    assert passed == [52, 54, 852, 855]
+    rule = gw.rules()["grouped"]
+    assert (rule["source_cidr"], rule["dest_port_range"], rule["hits"] - before) == ("@hosts", "@dns", 3)
+    gw.reload(config(f'["{other}"]'))
+    assert crosses("lan-wan", UDP(sport=1, dport=53), family)
+    gw.reload(config(f'["{other}", "{inet}/{host}"]'))
+    assert not crosses("lan-wan", UDP(sport=1, dport=53), family)
+    assert gw.rules()["grouped"]["hits"] - before == 4, "the rule is the same, whatever is in its groups"
+
+
+def test_rules_log_what_they_judge(gw_cleared, crosses, family):
+    rules = [
+        of_family(family, id="refused", ip_protocol="udp", dest_port_range="53/53", log=True, log_prefix="no dns"),
+        of_family(family, id="opened", policy="accept", ip_protocol="tcp", dest_port_range="80/80", log=True),
+        of_family(family, id="silent", ip_protocol="udp", dest_port_range="54/54"),
+    ]
+    gw = gw_cleared(lab_config(acl=rules))
+    src, dst = (a[family] for a in ADDRESSES["lan-wan"])
+    assert not crosses("lan-wan", UDP(sport=5, dport=53), family, count=100)
+    assert not crosses("lan-wan", UDP(sport=5, dport=54), family)
+    assert crosses("lan-wan", TCP(sport=6, dport=80, flags="S"), family)
+
+    def entries():
+        own = [e for e in gw.ctl("acl", "--log").get("log", ()) if (e["src"], e["dst"]) == (src, dst)]
+        return {(e["rule"], e["verdict"], e["port"], e["proto"], e["sport"], e["dport"], e["prefix"]) for e in own}
+
+    want = {
+        ("acl-1/refused", "drop", "0", "udp", 5, 53, "no dns"),
+        ("acl-1/opened", "accept", "0", "tcp", 6, 80, ""),
+    }
+    end = time.monotonic() + TIMEOUT
+    while not (done := entries() >= want) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert done, entries()
+    assert not [e for e in entries() if e[0] == "acl-1/silent"]
+    refused = gw.rules()["refused"]
+    assert 2 <= refused["logged"] <= 50 < refused["hits"], "the first packets of the flow, and each second's"

@@ -2,9 +2,11 @@
 
 use crate::problem::Problem;
 use ipnet::IpNet;
-use sag_acl::{HeaderMatch, IcmpMatch, PortRange, Prefix, Rule, TcpFlags};
-use sag_model::config::{Acl, AclRule, AclType, Config, Direction, FiveTuple, Policy};
-use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
+use sag_acl::{Addr, HeaderMatch, IcmpMatch, PortRange, Prefix, Rule, TcpFlags};
+use sag_model::config::{
+    Acl, AclRule, AclType, Config, Direction, FiveTuple, NetworkMatch, Policy, PortMatch,
+};
+use sag_pipeline::policy::{AclSet, Class, RuleList, RuleLog, RuleStats, Verdict};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -83,11 +85,13 @@ impl AclCompiler {
     fn slot(&mut self, acl: &Acl, rule: &AclRule) -> u32 {
         let key = (acl.id.clone(), rule.id.clone());
         if let Some((old, slot)) = self.slots.get(&key)
-            && old == rule
+            && old.is_written_as(rule)
         {
             return *slot;
         }
-        let stats = Arc::new(RuleStats { name: format!("{}/{}", acl.id, rule.id), ..RuleStats::default() });
+        let log = rule.log.then(|| RuleLog::new(rule.log_prefix.clone().unwrap_or_default()));
+        let name = format!("{}/{}", acl.id, rule.id);
+        let stats = Arc::new(RuleStats { name, log, ..RuleStats::default() });
         let reused = if self.gone.len() > KEPT_SLOTS { self.gone.pop_front() } else { None };
         let slot = match reused {
             Some(slot) => {
@@ -126,8 +130,8 @@ impl Lists {
     /// `false`: the rule has addresses of both families.
     fn push(&mut self, rule: &AclRule, verdict: Verdict) -> bool {
         match compile_rule(rule) {
-            Some(FamilyRule::V4(r)) => self.v4.push((r, verdict)),
-            Some(FamilyRule::V6(r)) => self.v6.push((r, verdict)),
+            Some(FamilyRules::V4(parts)) => self.v4.extend(parts.into_iter().map(|r| (r, verdict.clone()))),
+            Some(FamilyRules::V6(parts)) => self.v6.extend(parts.into_iter().map(|r| (r, verdict.clone()))),
             None => return false,
         }
         true
@@ -144,57 +148,68 @@ pub fn class_of(rule: &AclRule) -> Class {
     }
 }
 
-/// A rule in the classifier's terms.
-#[derive(Debug, Clone, Copy)]
-pub enum FamilyRule {
+/// A rule in the classifier's terms: as many as its groups make of it.
+#[derive(Debug, Clone)]
+pub enum FamilyRules {
     /// IPv4.
-    V4(Rule<u32>),
+    V4(Vec<Rule<u32>>),
     /// IPv6.
-    V6(Rule<u128>),
+    V6(Vec<Rule<u128>>),
 }
 
 /// A rule in the classifier's terms. `None`: its addresses are of both families, which validation refuses.
-pub fn compile_rule(rule: &AclRule) -> Option<FamilyRule> {
+pub fn compile_rule(rule: &AclRule) -> Option<FamilyRules> {
     let header = HeaderMatch {
         dscp: rule.dscp.map(|d| d.get()),
         tcp_flags: rule.tcp_flags.map(|t| TcpFlags { mask: t.mask, set: t.set }),
         icmp: rule.icmp.map(|m| IcmpMatch { kind: m.kind, code: m.code }),
     };
-    Some(match compile_tuple(&rule.tuple)? {
-        FamilyRule::V4(r) => FamilyRule::V4(Rule { header, ..r }),
-        FamilyRule::V6(r) => FamilyRule::V6(Rule { header, ..r }),
-    })
+    let mut parts = compile_tuple(&rule.tuple)?;
+    match &mut parts {
+        FamilyRules::V4(parts) => parts.iter_mut().for_each(|r| r.header = header),
+        FamilyRules::V6(parts) => parts.iter_mut().for_each(|r| r.header = header),
+    }
+    Some(parts)
 }
 
 /// What an ACL rule or a QoS policy matches, in the classifier's terms. `None`: its addresses are of both families.
-pub fn compile_tuple(t: &FiveTuple) -> Option<FamilyRule> {
-    let (sport, dport) = (ports(t.source_ports)?, ports(t.dest_ports)?);
-    match (t.source, t.dest) {
-        (IpNet::V4(s), IpNet::V4(d)) => Some(FamilyRule::V4(Rule {
-            proto: t.protocol,
-            src: Prefix::new(s.network().to_bits(), s.prefix_len()).ok()?,
-            dst: Prefix::new(d.network().to_bits(), d.prefix_len()).ok()?,
-            sport,
-            dport,
-            header: HeaderMatch::ANY,
-        })),
-        (IpNet::V6(s), IpNet::V6(d)) => Some(FamilyRule::V6(Rule {
-            proto: t.protocol,
-            src: Prefix::new(s.network().to_bits(), s.prefix_len()).ok()?,
-            dst: Prefix::new(d.network().to_bits(), d.prefix_len()).ok()?,
-            sport,
-            dport,
-            header: HeaderMatch::ANY,
-        })),
-        _ => None,
+pub fn compile_tuple(t: &FiveTuple) -> Option<FamilyRules> {
+    match t.is_ipv6() {
+        false => parts(t, |net| match net {
+            IpNet::V4(n) => Prefix::new(n.network().to_bits(), n.prefix_len()).ok(),
+            IpNet::V6(_) => None,
+        })
+        .map(FamilyRules::V4),
+        true => parts(t, |net| match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(n) => Prefix::new(n.network().to_bits(), n.prefix_len()).ok(),
+        })
+        .map(FamilyRules::V6),
     }
+}
+
+/// A rule for each combination of networks and ranges; validation bounds their number.
+fn parts<A: Addr>(t: &FiveTuple, prefix: impl Fn(&IpNet) -> Option<Prefix<A>>) -> Option<Vec<Rule<A>>> {
+    let prefixes = |m: &NetworkMatch| m.networks().iter().map(&prefix).collect::<Option<Vec<_>>>();
+    let ranges = |m: &PortMatch| {
+        m.ranges().iter().map(|r| PortRange::new(r.first, r.last).ok()).collect::<Option<Vec<_>>>()
+    };
+    let (sources, dests) = (prefixes(&t.source)?, prefixes(&t.dest)?);
+    let (sports, dports) = (ranges(&t.source_ports)?, ranges(&t.dest_ports)?);
+    let mut out = Vec::with_capacity(t.parts());
+    for &src in &sources {
+        for &dst in &dests {
+            for &sport in &sports {
+                for &dport in &dports {
+                    out.push(Rule { proto: t.protocol, src, dst, sport, dport, header: HeaderMatch::ANY });
+                }
+            }
+        }
+    }
+    Some(out)
 }
 
 /// Whether a verdict of the configuration lets the packet pass.
 pub fn accepts(p: Policy) -> bool {
     p == Policy::Accept
-}
-
-fn ports(p: sag_model::config::PortRange) -> Option<PortRange> {
-    PortRange::new(p.first, p.last).ok()
 }

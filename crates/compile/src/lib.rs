@@ -48,7 +48,7 @@ mod routes;
 mod syn_cookies;
 mod tunnels;
 
-pub use acl::{AclCompiler, FamilyRule, accepts, class_of, compile_rule, compile_tuple};
+pub use acl::{AclCompiler, FamilyRules, accepts, class_of, compile_rule, compile_tuple};
 pub use assemble::{GatewaySpec, Numbers, assemble};
 pub use clock::ClockReading;
 pub use compiler::Compiler;

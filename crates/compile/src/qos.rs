@@ -1,7 +1,7 @@
 //! QoS: from the CARs, policies and bandwidths of the configuration to what is metered. Time windows of policies change that
 //! without a new configuration.
 
-use crate::acl::{FamilyRule, compile_tuple};
+use crate::acl::{FamilyRules, compile_tuple};
 use crate::problem::Problem;
 use sag_model::Zone;
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
@@ -93,13 +93,17 @@ impl QosCompiler {
         for (p, slot) in policies {
             let verdict = Verdict { accept: true, slot };
             match compile_tuple(&p.tuple) {
-                Some(FamilyRule::V4(r)) => {
-                    wanted.dscp4.extend(p.dscp.map(|d| (wanted.v4.len(), d)));
-                    wanted.v4.push((r, verdict));
+                Some(FamilyRules::V4(parts)) => {
+                    for r in parts {
+                        wanted.dscp4.extend(p.dscp.map(|d| (wanted.v4.len(), d)));
+                        wanted.v4.push((r, verdict.clone()));
+                    }
                 }
-                Some(FamilyRule::V6(r)) => {
-                    wanted.dscp6.extend(p.dscp.map(|d| (wanted.v6.len(), d)));
-                    wanted.v6.push((r, verdict));
+                Some(FamilyRules::V6(parts)) => {
+                    for r in parts {
+                        wanted.dscp6.extend(p.dscp.map(|d| (wanted.v6.len(), d)));
+                        wanted.v6.push((r, verdict.clone()));
+                    }
                 }
                 None => problems.push(Problem::MixedFamilies { rule: format!("QoS policy {}", p.id) }),
             }

@@ -444,6 +444,81 @@ fn judge(c: &mut Gateway, config: &Config, src: &str, to: Zone) -> AclVerdict {
     s.acl.check(Zone::Lan, to, &t, Header::default()).0
 }
 
+/// A rule stands for every pair of its groups' members, and for nothing else.
+#[test]
+fn groups_are_the_networks_and_ports_in_them() {
+    let text = |members: &str| {
+        format!(
+            r#"
+            [[group]]
+            id = "hosts"
+            networks = {members}
+            [[group]]
+            id = "web"
+            ports = ["80", "443/444"]
+            [[acl]]
+            id = "a"
+            [[acl.rule]]
+            id = "r"
+            direction = "out"
+            policy = "accept"
+            type = "WAN"
+            ip_protocol = "tcp"
+            source_cidr = "@hosts"
+            dest_cidr = "198.51.100.0/24"
+            dest_port_range = "@web"
+            "#
+        )
+    };
+    let mut c = Gateway::new();
+    let mut before = None;
+    for (members, hosts) in [
+        (r#"["192.0.2.4/31", "192.0.2.9/32"]"#, [4, 5, 9].as_slice()),
+        (r#"["192.0.2.0/30"]"#, &[0, 1, 2, 3]),
+    ] {
+        let config = config(&(text(members) + "[dataplane]\nacl_default = \"drop\"\n"));
+        let set = c.compiler.acl.compile(&config, &mut Vec::new());
+        for host in 0..12u8 {
+            for port in [79, 80, 81, 442, 443, 444, 445] {
+                let src = IpAddr::from([192, 0, 2, host]);
+                let tuple = Tuple { proto: 6, src, dst: ip("198.51.100.80"), sport: 999, dport: port };
+                let (verdict, _) = set.check(Zone::Lan, Zone::Wan, &tuple, Header::default());
+                let named = hosts.contains(&host) && matches!(port, 80 | 443 | 444);
+                assert_eq!(matches!(verdict, AclVerdict::Accept { .. }), named, "{members} {host} {port}");
+            }
+        }
+        let stats = c.compiler.acl.stats("a", "r").expect("counters");
+        let same = before.replace(stats.clone()).is_none_or(|old| Arc::ptr_eq(&old, &stats));
+        assert!(same, "other members, the same rule: its counters go on");
+    }
+}
+
+#[test]
+fn qos_policies_name_groups_too() {
+    let groups = "[[group]]\nid = \"far\"\nnetworks = [\"198.51.100.6/31\", \"198.51.100.9/32\"]\n\
+                  [[group]]\nid = \"few\"\nports = [\"2\", \"7/9\"]\n";
+    let named = "dest_cidr = \"@far\"\ndest_port_range = \"@few\"\nip_protocol = \"udp\"";
+    let text = QOS.replacen("dest_cidr = \"0.0.0.0/0\"\nip_protocol = \"udp\"", named, 1);
+    assert!(text.contains("@far"));
+    let policy = Gateway::new().compile(
+        &config(&(text + groups)),
+        &tables(),
+        1,
+        ClockReading { wall: config::Timestamp(BEGIN), ..NOW },
+    );
+    let qos = policy.snapshot.qos;
+    for host in 5..11u8 {
+        for dport in 1..11 {
+            let dst = IpAddr::from([198, 51, 100, host]);
+            let tuple = || Tuple { proto: 17, src: ip("192.168.1.10"), dst, sport: 1, dport };
+            let of = qos.classify(PortIdx(0), PortIdx(1), sag_pipeline::qos::Mark::default(), tuple);
+            let in_groups = matches!(host, 6 | 7 | 9) && matches!(dport, 2 | 7..=9);
+            let car = of.car.and_then(|c| qos.car(c));
+            assert_eq!(car, Some(if in_groups { "early" } else { "late" }), "{host} {dport}");
+        }
+    }
+}
+
 #[test]
 fn all_bound_acls_are_one_list_by_priority() {
     let (mut c, config) = (Gateway::new(), config(ACLS));

@@ -6,6 +6,7 @@
 //! Keys may be added to answers within a version; unknown keys of a request are refused, because a
 //! misspelt filter must not widen what it selects. The reference is `docs/control.md`.
 
+mod acl;
 mod cidr;
 mod explain;
 mod keys;
@@ -17,6 +18,7 @@ mod session;
 mod tunnel;
 
 pub use crate::config::Change;
+pub use acl::{Acl, AclLogEntry, AclQuery, AclReport, AclRule, Finding};
 pub use cidr::{CidrError, parse_cidr};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
 pub use keys::{
@@ -28,9 +30,9 @@ pub use nat::{
 };
 pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
-    Acl, AclQuery, AclReport, AclRule, CarCounters, ConfigApplied, ConfigDiff, ConfigShow, ConfigText,
-    DropRow, Drops, FileState, Finding, HeaviestHost, KernelSetting, NextHop, Port, PortPunt, Ports, PuntRow,
-    RepairCount, Route, RouteQuery, Routes, SessionTotals, Status, SynCookieRow, Worker,
+    CarCounters, ConfigApplied, ConfigDiff, ConfigShow, ConfigText, DropRow, Drops, FileState, HeaviestHost,
+    KernelSetting, NextHop, Port, PortPunt, Ports, PuntRow, RepairCount, Route, RouteQuery, Routes,
+    SessionTotals, Status, SynCookieRow, Worker,
 };
 pub use session::{
     DEFAULT_LIMIT, Flushed, IpProto, MAX_LIMIT, Picker, ProtoError, Session, SessionFacts, SessionFilter,

@@ -9,8 +9,10 @@
 //! drop rule names by their header (DSCP, TCP flags, ICMP message): [`AclSet::check_packet`].
 
 mod list;
+mod log;
 
 pub use list::{Judged, RuleList};
+pub use log::{RuleLog, RuleLogged};
 
 use crate::ids::RuleSlot;
 use sag_acl::{Addr, Key};
@@ -61,6 +63,8 @@ pub struct RuleStats {
     pub bytes: AtomicU64,
     /// Tick of the last hit; 0 = never.
     pub last_hit: AtomicU32,
+    /// The rule logs what it judges.
+    pub log: Option<RuleLog>,
 }
 
 impl RuleStats {
@@ -172,7 +176,12 @@ impl AclSet {
 
     /// Counters of a rule.
     pub fn stats(&self, slot: RuleSlot) -> Option<&RuleStats> {
-        self.stats.get(slot.0 as usize).map(|s| &**s)
+        self.shared_stats(slot).map(|s| &**s)
+    }
+
+    /// The same, to be kept.
+    pub fn shared_stats(&self, slot: RuleSlot) -> Option<&Arc<RuleStats>> {
+        self.stats.get(slot.0 as usize)
     }
 
     /// Name of a rule: `acl id/rule id`.

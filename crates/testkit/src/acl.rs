@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 use sag_acl::{HeaderMatch, IcmpMatch, Rule, TcpFlags};
-use sag_compile::{FamilyRule, compile_tuple};
-use sag_model::config::{FiveTuple, PortRange, tcp_flags};
-use sag_pipeline::policy::{AclSet, Class, RuleList, RuleStats, Verdict};
+use sag_compile::{FamilyRules, compile_tuple};
+use sag_model::config::{FiveTuple, NetworkMatch, PortMatch, PortRange, tcp_flags};
+use sag_pipeline::policy::{AclSet, Class, RuleList, RuleLog, RuleStats, Verdict};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ pub struct Acl {
     /// Verdict where no rule matches.
     pub default_accept: bool,
     stats: HashMap<String, (u32, Arc<RuleStats>)>,
+    logging: Vec<String>,
 }
 
 impl Acl {
@@ -28,6 +29,12 @@ impl Acl {
     /// counters.
     pub fn rule(mut self, class: Class, accept: bool, text: &str) -> Acl {
         self.rules.push((class, text.to_owned(), accept));
+        self
+    }
+
+    /// The rule of this text logs what it judges.
+    pub fn logging(mut self, text: &str) -> Acl {
+        self.logging.push(text.to_owned());
         self
     }
 
@@ -54,19 +61,22 @@ impl Acl {
         for (class, text, accept) in &self.rules {
             let next = self.stats.len() as u32;
             let name = text.clone();
+            let log = self.logging.contains(text).then(RuleLog::default);
             let (slot, _) = self
                 .stats
                 .entry(text.clone())
-                .or_insert_with(|| (next, Arc::new(RuleStats { name, ..RuleStats::default() })));
+                .or_insert_with(|| (next, Arc::new(RuleStats { name, log, ..RuleStats::default() })));
             let verdict = Verdict { accept: *accept, slot: *slot };
             let header = header(text);
             for tuple in tuples(text) {
                 match compile_tuple(&tuple).expect("addresses of one family") {
-                    FamilyRule::V4(rule) => {
-                        v4[*class as usize].push((Rule { header, ..rule }, verdict.clone()));
+                    FamilyRules::V4(rules) => {
+                        let rules = rules.into_iter().map(|r| (Rule { header, ..r }, verdict.clone()));
+                        v4[*class as usize].extend(rules);
                     }
-                    FamilyRule::V6(rule) => {
-                        v6[*class as usize].push((Rule { header, ..rule }, verdict.clone()));
+                    FamilyRules::V6(rules) => {
+                        let rules = rules.into_iter().map(|r| (Rule { header, ..r }, verdict.clone()));
+                        v6[*class as usize].extend(rules);
                     }
                 }
             }
@@ -117,10 +127,10 @@ fn tuples(text: &str) -> Vec<FiveTuple> {
         };
         Some(FiveTuple {
             protocol: (protocol != "*").then(|| protocol.parse().expect("protocol number")),
-            source: network(source)?,
-            dest: network(dest)?,
-            source_ports: ports(source_ports),
-            dest_ports: ports(dest_ports),
+            source: NetworkMatch::One(network(source)?),
+            dest: NetworkMatch::One(network(dest)?),
+            source_ports: PortMatch::Range(ports(source_ports)),
+            dest_ports: PortMatch::Range(ports(dest_ports)),
         })
     };
     ["0.0.0.0/0", "::/0"].into_iter().filter_map(of_family).collect()

@@ -399,6 +399,7 @@ impl Daemon {
         self.recompile(next_epoch(self.publisher.epoch()), &[]);
         self.reconcile_devices();
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());
+        self.telemetry.journal.rules.name_ports(&self.running.config);
         self.running.save_last_good(&self.telemetry.saver);
         Ok(applied)
     }

@@ -4,6 +4,7 @@
 
 use super::file_health::FileHealth;
 use super::record_file::RecordFile;
+use super::rule_log::RuleLogBook;
 use crate::server::rfc3339_millis;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use sag_packet::parse::Family;
@@ -32,6 +33,8 @@ pub struct Journal {
 #[derive(Debug)]
 pub struct JournalKeeper {
     pub journal: Journal,
+    /// What rules have logged last.
+    pub rules: RuleLogBook,
     /// Has the writer open the log again (after a reload, so that it can be rotated).
     files: Option<Sender<Option<PathBuf>>>,
     ended: Receiver<()>,
@@ -64,11 +67,13 @@ impl JournalKeeper {
         let (done, ended) = bounded(1);
         let lost = Arc::new(AtomicU64::new(0));
         let journal = Journal { events, lost: lost.clone() };
+        let rules = RuleLogBook::default();
+        let book = rules.clone();
         std::thread::Builder::new().name("journal".into()).spawn(move || {
-            Writer::new(lost, health).run(&inbox, &names);
+            Writer::new(lost, health, book).run(&inbox, &names);
             drop(done);
         })?;
-        Ok(JournalKeeper { journal, files: Some(files), ended })
+        Ok(JournalKeeper { journal, rules, files: Some(files), ended })
     }
 
     pub fn write_to(&self, file: Option<PathBuf>) {
@@ -92,11 +97,12 @@ struct Writer {
     lost: Arc<AtomicU64>,
     recorded_lost: u64,
     health: FileHealth,
+    rules: RuleLogBook,
 }
 
 impl Writer {
-    fn new(lost: Arc<AtomicU64>, health: FileHealth) -> Writer {
-        Writer { out: None, sequence: 0, lost, recorded_lost: 0, health }
+    fn new(lost: Arc<AtomicU64>, health: FileHealth, rules: RuleLogBook) -> Writer {
+        Writer { out: None, sequence: 0, lost, recorded_lost: 0, health, rules }
     }
 
     fn run(mut self, events: &Receiver<Event>, files: &Receiver<Option<PathBuf>>) {
@@ -154,6 +160,7 @@ impl Writer {
 
     fn note(&mut self, e: &Event) {
         match *e {
+            Event::Rule(ref logged) => self.rules.note(logged),
             Event::Created { family, number, tuple } => {
                 self.record("session-created", session(family, number, &tuple));
             }

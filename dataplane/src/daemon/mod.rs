@@ -43,6 +43,7 @@ mod publisher;
 mod record_file;
 mod repairs;
 mod report;
+mod rule_log;
 mod running_config;
 mod saver;
 mod source_routes;

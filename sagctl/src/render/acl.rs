@@ -3,6 +3,7 @@ use crate::page::{Paint, hang, paint, plain};
 use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count, span};
 use sag_model::control::{AclReport, AclRule};
+use std::net::IpAddr;
 
 pub fn acl(report: &AclReport, page: &Page) -> String {
     let mut out = String::new();
@@ -43,6 +44,49 @@ pub fn acl(report: &AclReport, page: &Page) -> String {
     out
 }
 
+/// What rules have logged last.
+pub fn log(report: &AclReport, page: &Page) -> String {
+    let mut table = Table::new([
+        Column::text("TIME"),
+        Column::text("RULE").cut(),
+        Column::text("VERDICT"),
+        Column::text("PORT"),
+        Column::text("PROTO"),
+        Column::text("SOURCE"),
+        Column::text("DESTINATION"),
+        Column::number("BYTES").rank(1),
+        Column::text("PREFIX").rank(2),
+    ]);
+    for e in &report.log {
+        table.row([
+            e.time.as_str().into(),
+            e.rule.as_str().into(),
+            Cell::from(e.verdict.as_str()).paint(if e.verdict == "drop" { Paint::Bad } else { Paint::Good }),
+            e.port.as_str().into(),
+            e.proto.as_str().into(),
+            end(e.src, e.sport).into(),
+            end(e.dst, e.dport).into(),
+            e.bytes.to_string().into(),
+            e.prefix.as_str().into(),
+        ]);
+    }
+    let suppressed: u64 = report.acls.iter().flat_map(|a| &a.rules).filter_map(|r| r.log_suppressed).sum();
+    let mut out = table.render(page);
+    if suppressed > 0 {
+        out.push_str(&format!("{} more came faster than the log takes them\n", count(suppressed)));
+    }
+    out
+}
+
+/// An address and, if it has one, its port.
+fn end(addr: IpAddr, port: u16) -> String {
+    match (addr, port) {
+        (_, 0) => addr.to_string(),
+        (IpAddr::V6(a), _) => format!("[{a}]:{port}"),
+        (IpAddr::V4(a), _) => format!("{a}:{port}"),
+    }
+}
+
 fn row(r: &AclRule) -> [Cell; 10] {
     let policy =
         Cell::from(r.policy.as_str()).paint(if r.policy == "drop" { Paint::Bad } else { Paint::Good });
@@ -63,6 +107,7 @@ fn row(r: &AclRule) -> [Cell; 10] {
 /// A prefix and, where they are restricted, its ports.
 fn side(cidr: &str, ports: &str) -> String {
     match ports.split_once('/') {
+        None if ports.starts_with('@') => format!("{cidr} {ports}"),
         Some(("-1", _)) | None => cidr.to_owned(),
         Some((a, b)) if a == b => format!("{cidr} {a}"),
         Some((a, b)) => format!("{cidr} {a}-{b}"),

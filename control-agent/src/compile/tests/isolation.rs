@@ -1,6 +1,8 @@
 //! One bad object harms no other.
 
 use super::*;
+use ipnet::IpNet;
+use sag_model::config::{NetworkMatch, PortRange};
 
 /// One bad object of each kind, each beside a good one.
 #[test]
@@ -48,7 +50,7 @@ fn a_bad_object_costs_itself_alone() {
     assert_eq!(config.qos[0].policies.len(), 1);
     assert_eq!(config.acls[0].rules.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["acr-7", "acr-9"]);
     assert!(
-        config.acls[0].rules[1].tuple.dest_ports.is_any(),
+        config.acls[0].rules[1].tuple.dest_ports.ranges() == [PortRange::ANY],
         "what refuses is understood as widely as possible"
     );
     for (section, object, effect, why) in [
@@ -83,8 +85,8 @@ fn rules_that_refuse_become_stricter() {
         assert!(rules.iter().all(|r| r.policy == Policy::Drop), "{rules:?}");
         rules
     };
-    let any =
-        |rule: &sag_model::config::AclRule| (rule.tuple.source.prefix_len(), rule.tuple.dest.prefix_len());
+    let length = |nets: &NetworkMatch| nets.networks().iter().map(IpNet::prefix_len).max().unwrap();
+    let any = |rule: &sag_model::config::AclRule| (length(&rule.tuple.source), length(&rule.tuple.dest));
     let rules = with(json!({"DpiSignatureIds": ["1"]}));
     assert_eq!(
         (rules.len(), rules[0].tuple.dest_ports.to_string().as_str()),
@@ -110,7 +112,10 @@ fn rules_that_refuse_become_stricter() {
     let rules = with(json!({"DestCidr": "?", "SourceCidr": "?"}));
     assert_eq!(rules.iter().map(|r| r.tuple.dest.to_string()).collect::<Vec<_>>(), ["0.0.0.0/0", "::/0"]);
     let rules = with(json!({"IpProtocol": "quic"}));
-    assert!(rules[0].tuple.protocol.is_none() && rules[0].tuple.dest_ports.is_any(), "{rules:?}");
+    assert!(
+        rules[0].tuple.protocol.is_none() && rules[0].tuple.dest_ports.ranges() == [PortRange::ANY],
+        "{rules:?}"
+    );
     assert_eq!(with(json!({"Priority": 1000}))[0].priority, 1, "before all others");
     // Two rules of one identifier are both in force.
     let rule: serde_json::Value = serde_json::from_str(RULE).expect("json");

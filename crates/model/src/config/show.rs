@@ -4,15 +4,15 @@
 //! parts that the validation made of them.
 
 use super::keys::{
-    Acl, AclRule, Config, Dnat, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule, RawConfig,
-    RawDnat, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat, RawStaticNat,
-    RawSynCookies, RawTunnel, Route, Snat, StaticNat, SynCookies, Tunnel,
+    Acl, AclRule, Config, Dnat, Group, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule, RawConfig,
+    RawDnat, RawGroup, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat,
+    RawStaticNat, RawSynCookies, RawTunnel, Route, Snat, StaticNat, SynCookies, Tunnel,
 };
 use super::schema::{SECRET_MASK, Text};
 use super::scope::Opt;
 use super::types::{
-    CarLimit, DnatService, Encap, FiveTuple, FragmentAt, Keying, LimitType, PortRange, RouteTarget, Secret,
-    icmp_code_name, icmp_type_name,
+    CarLimit, DnatService, Encap, FiveTuple, FragmentAt, GroupMembers, Keying, LimitType, PortRange,
+    RouteTarget, Secret, icmp_code_name, icmp_type_name,
 };
 use super::value::{ICMP, protocol_name, to_hex};
 use crate::ids::PortIdx;
@@ -53,6 +53,7 @@ impl Config {
             port: self.ports.iter().map(port).collect(),
             neighbor: self.neighbors.iter().map(|n| self.neighbor(n)).collect(),
             route: self.routes.iter().map(|r| self.route(r)).collect(),
+            group: self.groups.iter().map(group).collect(),
             acl: self.acls.iter().map(acl).collect(),
             qos: self.qos.iter().map(qos).collect(),
             nat: Some(self.nat.raw_keys()),
@@ -141,6 +142,15 @@ fn port(p: &Port) -> RawPort {
     }
 }
 
+fn group(g: &Group) -> RawGroup {
+    let mut out = RawGroup { id: text(&g.id), ..g.raw_keys() };
+    match &g.members {
+        GroupMembers::Networks(n) => out.networks = Group::KEYS.networks.write(&n.networks),
+        GroupMembers::Ports(p) => out.ports = Group::KEYS.ports.write(&p.ports),
+    }
+    out
+}
+
 fn acl(a: &Acl) -> RawAcl {
     RawAcl { id: text(&a.id), rule: a.rules.iter().map(acl_rule).collect(), ..a.raw_keys() }
 }
@@ -150,10 +160,10 @@ fn acl_rule(r: &AclRule) -> RawAclRule {
         id: text(&r.id),
         r#type: text(r.kind),
         ip_protocol: protocol(&r.tuple),
-        source_cidr: text(r.tuple.source),
-        dest_cidr: text(r.tuple.dest),
-        source_port_range: text(r.tuple.source_ports),
-        dest_port_range: text(r.tuple.dest_ports),
+        source_cidr: text(&r.tuple.source),
+        dest_cidr: text(&r.tuple.dest),
+        source_port_range: text(&r.tuple.source_ports),
+        dest_port_range: text(&r.tuple.dest_ports),
         icmp_type: r.icmp.and_then(|m| at(Text(icmp_type_name(m.kind, r.tuple.is_ipv6())))),
         icmp_code: r
             .icmp
@@ -193,11 +203,11 @@ fn qos_car(c: &QosCar) -> RawQosCar {
 fn qos_policy(p: &QosPolicy) -> RawQosPolicy {
     RawQosPolicy {
         id: text(&p.id),
-        source_cidr: text(p.tuple.source),
-        dest_cidr: text(p.tuple.dest),
+        source_cidr: text(&p.tuple.source),
+        dest_cidr: text(&p.tuple.dest),
         ip_protocol: protocol(&p.tuple),
-        source_port_range: text(p.tuple.source_ports),
-        dest_port_range: text(p.tuple.dest_ports),
+        source_port_range: text(&p.tuple.source_ports),
+        dest_port_range: text(&p.tuple.dest_ports),
         start_time: QosPolicy::KEYS.start_time.write(&p.start),
         end_time: QosPolicy::KEYS.end_time.write(&p.end),
         ..p.raw_keys()

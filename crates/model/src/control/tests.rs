@@ -55,7 +55,7 @@ fn every_request_survives_the_wire() {
         Op::Status,
         Op::Ports,
         Op::Drops,
-        Op::Acl(AclQuery { acl: Some("acl-1".into()) }),
+        Op::Acl(AclQuery { acl: Some("acl-1".into()), log: true }),
         Op::Acl(AclQuery::default()),
         Op::Routes(RouteQuery { covers: Some("192.0.2.1".parse().unwrap()), limit: Some(3) }),
         Op::Sessions(query),
@@ -222,8 +222,8 @@ fn answers_have_the_agreed_keys() {
 
     let rule = AclRule { id: "acr-1".into(), kind: "LAN".into(), ..AclRule::default() };
     let acl = Acl { id: "acl-1".into(), rules: vec![rule] };
-    let wire =
-        round(AclReport { acls: vec![acl], default: "accept".into(), findings: vec![Finding::default()] });
+    let findings = vec![Finding::default()];
+    let wire = round(AclReport { acls: vec![acl], default: "accept".into(), findings, log: vec![] });
     assert_eq!(wire["acls"][0]["rules"][0]["type"], "LAN");
     assert_eq!(wire["acls"][0]["rules"][0]["last_hit_s"], Value::Null);
 

@@ -1,6 +1,7 @@
 //! Events for the operator: collected by a worker, fetched by its shell.
 
 use super::pool::Endpoint;
+use crate::policy::RuleLogged;
 use sag_model::{DropReason, MacAddr};
 use sag_packet::Family;
 use std::net::{IpAddr, Ipv4Addr};
@@ -40,8 +41,10 @@ pub struct SessionTuple {
 }
 
 /// What an operator may want to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// A rule that logs has judged a packet.
+    Rule(RuleLogged),
     /// A translated session has begun.
     Created {
         /// Address family of the session.

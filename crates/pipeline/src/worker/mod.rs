@@ -11,6 +11,7 @@ mod new_connection;
 mod parts;
 mod pending_neighbors;
 mod probe;
+mod rule_hits;
 mod session_create;
 mod session_room;
 mod slow;

@@ -2,8 +2,8 @@
 
 use super::new_connection::tcp_numbers;
 use super::parts::REFUSED;
+use super::rule_hits::hit;
 use super::session_room::Victim;
-use super::slow::hit;
 use super::{BatchEntry, Pipeline, touch};
 use crate::family::EndpointPair;
 use crate::ids::RuleSlot;

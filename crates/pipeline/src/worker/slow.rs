@@ -4,6 +4,7 @@
 use super::apply::Outgoing;
 use super::new_connection::{Walked, numbers};
 use super::parts::Unresolved;
+use super::rule_hits::hit;
 use super::session_create::NewSession;
 use super::syn_proxy::Opening;
 use super::{BatchEntry, Env, Pipeline, Verdict, drop_at, touch};
@@ -100,6 +101,7 @@ impl Pipeline {
             }
             Err(Disposition::Drop { reason, icmp, rule, alone }) => {
                 hit(snap, rule, s, now);
+                self.log_rule(env, rule, false, s, f.bytes());
                 let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied) && !alone;
                 if let (true, Known::Revalidate { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
@@ -327,7 +329,10 @@ impl Pipeline {
                 action,
                 decision: &decision,
             }) {
-                Ok(no) => found = no,
+                Ok(no) => {
+                    found = no;
+                    self.log_rule(env, decision.rule, true, s, f.bytes());
+                }
                 Err(reason) => {
                     // RFC 5508 REQ-8: a host that gets the error tries elsewhere.
                     let no_port = matches!(reason, DropReason::SnatExhausted | DropReason::SnatHostLimit);
@@ -514,13 +519,6 @@ pub(super) struct Seen {
     pub related: Option<RecordNo>,
     /// It is a SYN that a packet with a SYN cookie has become.
     pub opening: Option<Opening>,
-}
-
-/// Counts a packet that no session counts for its rule.
-pub(super) fn hit(snap: &Snapshot, rule: Option<RuleSlot>, s: &BatchEntry, now: Nanos) {
-    if let Some(stats) = rule.and_then(|r| snap.acl.stats(r)) {
-        stats.hit(1, u64::from(s.p.ip_len), now.tick().0);
-    }
 }
 
 /// The meters of a flow that was checked in this epoch.

@@ -4,6 +4,7 @@
 use super::forwarded;
 use sag_model::{DropReason, Zone};
 use sag_packet::proto::*;
+use sag_pipeline::nat::Event;
 use sag_pipeline::policy::Class;
 use sag_testkit::*;
 use std::time::Duration;
@@ -543,4 +544,40 @@ fn fragments_are_judged_by_what_their_first_says() {
             assert_eq!(out.is_tx(), passes, "{kind}: {out:?}");
         }
     }
+}
+
+/// What rules that log have judged since the last call: accepted or not, source port, destination port.
+fn logged(rig: &mut Rig) -> Vec<(bool, u16, u16)> {
+    let entry = |e| match e {
+        Event::Rule(e) => Some((e.accept, e.sport, e.dport)),
+        _ => None,
+    };
+    rig.pipe.events().drain().filter_map(entry).collect()
+}
+
+#[test]
+fn rules_log_what_they_judge() {
+    let (dns, web) = ("17 * * * 53-53", "6 * * * 80-80");
+    let acl = Acl::new(true)
+        .rule(Class::OutWan, false, dns)
+        .rule(Class::OutWan, true, web)
+        .rule(Class::OutWan, false, "17 * * * 54-54")
+        .logging(dns)
+        .logging(web);
+    let mut rig = with(acl);
+    for _ in 0..5 {
+        assert_eq!(rig.send(&Pkt::udp(LAN_HOST, WAN_HOST, 7, 53)), DENIED);
+        assert_eq!(rig.send(&Pkt::udp(LAN_HOST, WAN_HOST, 7, 54)), DENIED);
+    }
+    assert_eq!(logged(&mut rig), [(false, 7, 53); 2], "then a record drops them");
+    for flags in [TCP_SYN, TCP_ACK, TCP_ACK] {
+        assert!(rig.send(&tcp(80, flags)).is_tx());
+    }
+    assert_eq!(logged(&mut rig), [(true, 1000, 80)], "the packet that opens the session");
+    // A scan is over the rate; the packets are dropped all the same.
+    for port in 1001..1500 {
+        assert_eq!(rig.send(&Pkt::udp(LAN_HOST, WAN_HOST, port, 53)), DENIED);
+    }
+    assert_eq!(logged(&mut rig).len(), 48);
+    assert_eq!(rig.net.acl.hits(dns).0, 2 + 499);
 }

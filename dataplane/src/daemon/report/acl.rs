@@ -6,8 +6,9 @@ use sag_model::Nanos;
 use sag_model::config::{AclRule, protocol_name};
 use sag_model::control::{self, Error, ErrorCode};
 use sag_model::time::Tick;
+use sag_pipeline::policy::RuleLog;
 use sag_xsk::sys;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 impl View<'_> {
     /// `acl`, with the findings of the analysis.
@@ -31,6 +32,9 @@ impl View<'_> {
         let row = |acl: &str, r: &AclRule| {
             let stats = self.compiler.acl.stats(acl, &r.id);
             let last = stats.as_ref().map_or(0, |s| s.last_hit.load(Ordering::Relaxed));
+            let log = |of: fn(&RuleLog) -> &AtomicU64| {
+                stats.as_ref().and_then(|s| s.log.as_ref()).map(|l| of(l).load(Ordering::Relaxed))
+            };
             control::AclRule {
                 id: r.id.clone(),
                 direction: r.direction.to_string(),
@@ -45,6 +49,8 @@ impl View<'_> {
                 priority: u32::from(r.priority),
                 hits: stats.as_ref().map_or(0, |s| s.packets.load(Ordering::Relaxed)),
                 bytes: stats.as_ref().map_or(0, |s| s.bytes.load(Ordering::Relaxed)),
+                logged: log(|l| &l.logged),
+                log_suppressed: log(|l| &l.suppressed),
                 last_hit_s: (last != 0).then(|| seconds(now.since(Tick(last)))),
             }
         };
@@ -63,6 +69,7 @@ impl View<'_> {
             acls,
             default: self.running.config.dataplane.acl_default.to_string(),
             findings,
+            log: if query.log { self.telemetry.journal.rules.last() } else { Vec::new() },
         })
     }
 }

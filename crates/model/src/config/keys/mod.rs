@@ -2,18 +2,21 @@
 //!
 //! Adding a key: `docs/how-to/add-a-configuration-key.md`.
 
+mod group;
 mod nat;
 mod overlay;
 mod policy;
 mod port;
 mod program;
 
+pub use group::Group;
 pub use nat::{Dnat, Nat, Snat, StaticNat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
 pub use port::{Neighbor, Port, Route};
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
+pub(crate) use group::RawGroup;
 pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, RawStaticNat, RawSynCookies, ReadNat};
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
@@ -32,6 +35,7 @@ sections! {
         port: Vec<RawPort>,
         neighbor: Vec<RawNeighbor>,
         route: Vec<RawRoute>,
+        group: Vec<RawGroup>,
         acl: Vec<RawAcl>,
         qos: Vec<RawQos>,
         nat: Option<RawNat>,
@@ -49,6 +53,7 @@ sections! {
         many "port" RawPort,
         many "neighbor" RawNeighbor,
         many "route" RawRoute,
+        many "group" RawGroup,
         many "acl" RawAcl,
         many "acl.rule" RawAclRule,
         many "qos" RawQos,
@@ -79,6 +84,8 @@ pub struct Config {
     pub neighbors: Vec<Neighbor>,
     /// Static routes.
     pub routes: Vec<Route>,
+    /// Named sets of networks and ports.
+    pub groups: Vec<Group>,
     /// Access control lists, all in force together.
     pub acls: Vec<Acl>,
     /// CARs and policies.

@@ -68,20 +68,21 @@ table! {
                 .missing(ANY_PROTOCOL, "MissingParameter");
         /// Source that matches.
         source_cidr: IpNet as Network =>
-            key().source("AddACLRule `SourceCidr`").refused_as("InvalidParameter").missing(ANY_CIDR, "MissingParameter");
+            key().called("CIDR or group").source("AddACLRule `SourceCidr`").refused_as("InvalidParameter").missing(ANY_CIDR, "MissingParameter");
         /// Destination that matches.
         dest_cidr: IpNet as Network =>
             key()
+                .called("CIDR or group")
                 .allowed("of the same IP version")
                 .source("AddACLRule `DestCidr`")
                 .refused_as("InvalidParameter")
                 .missing(ANY_CIDR, "MissingParameter");
         /// Source ports that match.
         source_port_range: PortRange as Ports = PortRange::ANY =>
-            key().allowed("`first/last`; `-1/-1` is any").source("AddACLRule `SourcePortRange`").refused_as("InvalidPortRange");
+            key().called("range or group").allowed("`first/last`; `-1/-1` is any").source("AddACLRule `SourcePortRange`").refused_as("InvalidPortRange");
         /// Destination ports that match.
         dest_port_range: PortRange as Ports = PortRange::ANY =>
-            key().allowed("`first/last`; `-1/-1` is any").source("AddACLRule `DestPortRange`").refused_as("InvalidPortRange");
+            key().called("range or group").allowed("`first/last`; `-1/-1` is any").source("AddACLRule `DestPortRange`").refused_as("InvalidPortRange");
         /// TCP flags that match, see [below](#beyond-the-five-tuple): those that must be set, of those that are looked at.
         pub tcp_flags: Option<TcpFlags> as Option<Flags> =>
             key().allowed("as `syn / syn,ack`").absent("any").refused_as("InvalidParameter");
@@ -93,6 +94,10 @@ table! {
             key().allowed("0..255, or a name as `port-unreachable`").absent("any").refused_as("InvalidParameter");
         /// Mark of the packet that matches.
         pub dscp: Option<Dscp> => key().absent("any").refused_as("InvalidParameter");
+        /// Log what the rule judges, see [below](#log-of-a-rule).
+        pub log: bool = false => key();
+        /// Stands before what is logged.
+        pub log_prefix: Option<String> as Label<64> => key().allowed("1..64 characters").absent("none");
         /// The lowest wins, ties by order in the file.
         pub priority: u8 = 1 => key().range(1, 100).source("AddACLRule `Priority`").refused_as("InvalidParameter");
     }
@@ -262,12 +267,14 @@ table! {
         /// Source that matches.
         source_cidr: IpNet as Network =>
             key()
+                .called("CIDR or group")
                 .source("CreateQosPolicy `SourceCidr`")
                 .refused_as("InvalidParameter.SourceCidr")
                 .missing(ANY_CIDR, "MissParameter.SourceCidr");
         /// Destination that matches.
         dest_cidr: IpNet as Network =>
             key()
+                .called("CIDR or group")
                 .allowed("of the same IP version")
                 .source("CreateQosPolicy `DestCidr`")
                 .refused_as("InvalidParameter.DestCidr")
@@ -280,10 +287,10 @@ table! {
                 .missing(ANY_PROTOCOL, "MissParameter.IpProtocol");
         /// Source ports that match.
         source_port_range: PortRange as Ports = PortRange::ANY =>
-            key().source("CreateQosPolicy `SourcePortRange`").refused_as("InvalidParameter.SourcePortRange");
+            key().called("range or group").source("CreateQosPolicy `SourcePortRange`").refused_as("InvalidParameter.SourcePortRange");
         /// Destination ports that match.
         dest_port_range: PortRange as Ports = PortRange::ANY =>
-            key().source("CreateQosPolicy `DestPortRange`").refused_as("InvalidParameter.DestPortRange");
+            key().called("range or group").source("CreateQosPolicy `DestPortRange`").refused_as("InvalidParameter.DestPortRange");
         /// Mark of the packet that opens the session, see [qos.md](qos.md#dscp).
         pub dscp: Option<Dscp> => key().absent("any").refused_as("InvalidParameter");
         /// From then on the policy matches.
@@ -314,6 +321,12 @@ table! {
 }
 
 impl AclRule {
+    /// Whether the file says the same, whatever is in the groups.
+    pub fn is_written_as(&self, other: &AclRule) -> bool {
+        self.tuple.is_written_as(&other.tuple)
+            && AclRule { tuple: other.tuple.clone(), ..self.clone() } == *other
+    }
+
     /// What is asked beyond the five-tuple, for people; empty: nothing.
     pub fn header_text(&self) -> String {
         let v6 = self.tuple.is_ipv6();

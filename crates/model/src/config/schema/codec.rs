@@ -5,7 +5,7 @@ mod number;
 mod path;
 mod text;
 
-pub(crate) use network::{AddressRanges, List, MetricsAddress, Network};
+pub(crate) use network::{AddressRanges, List, MetricsAddress, Network, PortList};
 pub(crate) use number::{BlockSize, OrZero, ZeroIsNone};
 pub(crate) use path::SocketPath;
 pub(crate) use text::{

@@ -13,8 +13,8 @@ mod table;
 
 pub(crate) use codec::{
     AddressRanges, BlockSize, Codec, Collector, Flags, HexKey, Identifier, Ipv4Unicast, Label, List,
-    LogFilter, MetricsAddress, NatPortRange, Network, NetworkDevice, OrZero, Ports, Protocol, SocketPath,
-    Spelled, Unicast, ZeroIsNone,
+    LogFilter, MetricsAddress, NatPortRange, Network, NetworkDevice, OrZero, PortList, Ports, Protocol,
+    SocketPath, Spelled, Unicast, ZeroIsNone,
 };
 pub use info::{KeyInfo, Section};
 pub(crate) use info::{SECRET_MASK, key};

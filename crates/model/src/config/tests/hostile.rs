@@ -147,3 +147,32 @@ proptest! {
         exercise(&text);
     }
 }
+
+/// The combinations of a rule's groups, and those of all rules, are bounded; plain rules are as many as one likes.
+#[test]
+fn groups_do_not_multiply_without_bound() {
+    let group = |id: &str, net: u8, n: usize| {
+        // Every other address: nothing to merge.
+        let nets: Vec<_> = (0..n).map(|i| format!("'10.{net}.{}.{}/32'", i / 100, i % 100 * 2)).collect();
+        format!("[[group]]\nid='{id}'\nnetworks=[{}]\n", nets.join(","))
+    };
+    let rule = |source: &str, dest: &str| {
+        format!(
+            "[[acl.rule]]\ndirection='out'\npolicy='drop'\nip_protocol='tcp'\nsource_cidr='{source}'\ndest_cidr='{dest}'\n"
+        )
+    };
+    let ports = "[[port]]\nname='0'\ndevice='a'\nrole='lan'\n[[port]]\nname='1'\ndevice='b'\nrole='wan'\n";
+    let errors = |rules: &str| -> Vec<String> {
+        let text = format!("{ports}{}{}[[acl]]\n{rules}", group("a", 1, 64), group("b", 2, 65));
+        parse(&text, "t").map_or_else(|e| e.0.iter().map(ToString::to_string).collect(), |_| Vec::new())
+    };
+    assert_eq!(errors(&rule("@a", "@a")), Vec::<String>::new());
+    let over = errors(&rule("@a", "@b"));
+    assert!(over.len() == 1 && over[0].contains("make 4160 rules of this one, more than 4096"), "{over:?}");
+    let together = errors(&rule("@a", "@a").repeat(25));
+    assert!(together.len() == 1 && together[0].contains("acl[0].rule[24]"), "{together:?}");
+    assert_eq!(
+        errors(&(rule("@a", "@a").repeat(24) + &rule("0.0.0.0/0", "10.0.0.0/8").repeat(3000))),
+        Vec::<String>::new()
+    );
+}

@@ -94,8 +94,8 @@ fn example_is_read_in_every_detail() {
     let rule = &c.acls[0].rules[0];
     assert_eq!((rule.direction, rule.kind, rule.policy), (Direction::Out, AclType::Lan, Policy::Drop));
     assert_eq!(rule.tuple.protocol, Some(6));
-    assert_eq!(rule.tuple.source_ports, PortRange::ANY);
-    assert_eq!(rule.tuple.dest_ports, PortRange { first: 80, last: 443 });
+    assert_eq!(rule.tuple.source_ports, PortMatch::ANY);
+    assert_eq!(rule.tuple.dest_ports, PortMatch::Range(PortRange { first: 80, last: 443 }));
     let rule = &c.acls[0].rules[1];
     assert_eq!((rule.tuple.protocol, rule.priority, rule.tuple.is_ipv6()), (None, 1, true));
 

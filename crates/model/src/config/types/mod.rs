@@ -1,11 +1,13 @@
 //! The types of values: what a key or several keys together mean.
 
+mod group;
 mod header;
 mod nat;
 mod overlay;
 mod policy;
 mod time;
 
+pub use group::*;
 pub use header::*;
 pub use nat::*;
 pub use overlay::*;

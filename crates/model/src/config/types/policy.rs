@@ -1,7 +1,7 @@
 //! ACLs and QoS: words, port ranges, five-tuples, rates.
 
+use super::{NetworkMatch, PortMatch};
 use crate::words::words;
-use ipnet::IpNet;
 use std::fmt;
 
 words! {
@@ -79,26 +79,41 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// What ACL rules and QoS policies match. Both networks are of one IP version, which is the only
+/// What ACL rules and QoS policies match. All networks are of one IP version, which is the only
 /// one that the rule matches; ports are `ANY` unless the protocol is TCP or UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FiveTuple {
     /// IANA protocol number; `None`: all.
     pub protocol: Option<u8>,
-    /// Without host bits.
-    pub source: IpNet,
-    /// Without host bits.
-    pub dest: IpNet,
+    /// Source addresses.
+    pub source: NetworkMatch,
+    /// Destination addresses.
+    pub dest: NetworkMatch,
     /// Of TCP and UDP.
-    pub source_ports: PortRange,
+    pub source_ports: PortMatch,
     /// Of TCP and UDP.
-    pub dest_ports: PortRange,
+    pub dest_ports: PortMatch,
 }
 
 impl FiveTuple {
     /// Whether it matches IPv6 packets; else it matches IPv4 packets.
-    pub const fn is_ipv6(&self) -> bool {
-        matches!(self.source, IpNet::V6(_))
+    pub fn is_ipv6(&self) -> bool {
+        self.source.is_ipv6()
+    }
+
+    /// For how many rules without groups it stands.
+    pub fn parts(&self) -> usize {
+        let addresses = self.source.networks().len() * self.dest.networks().len();
+        addresses * self.source_ports.ranges().len() * self.dest_ports.ranges().len()
+    }
+
+    /// Whether the file says the same, whatever is in the groups.
+    pub fn is_written_as(&self, other: &FiveTuple) -> bool {
+        self.protocol == other.protocol
+            && self.source.is_written_as(&other.source)
+            && self.dest.is_written_as(&other.dest)
+            && self.source_ports.is_written_as(&other.source_ports)
+            && self.dest_ports.is_written_as(&other.dest_ports)
     }
 }
 

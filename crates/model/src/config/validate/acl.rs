@@ -1,18 +1,19 @@
 //! `[[acl]]` and the five-tuple that ACL rules and QoS policies share.
 
 use super::Seen;
+use super::group::Groups;
 use crate::config::keys::{Acl, AclRule, RawAcl, RawAclRule};
 use crate::config::report::{Path, Report};
 use crate::config::schema::{Key, Network, Ports, Protocol, Text};
 use crate::config::scope::{Opt, Scope};
-use crate::config::types::{FiveTuple, IcmpMatch, PortRange};
+use crate::config::types::{FiveTuple, IcmpMatch, MAX_PARTS, MAX_RULE_PARTS, PortMatch};
 use crate::config::value::{self, ICMP, ICMPV6, TCP, UDP, quote};
 
-pub(super) fn acls(raw: &[RawAcl], report: &mut Report<'_>) -> Vec<Acl> {
+pub(super) fn acls(raw: &[RawAcl], groups: &Groups, report: &mut Report<'_>) -> Vec<Acl> {
     let mut acl_ids = Seen::new();
     let mut rule_ids = Seen::new();
     let mut out = Vec::with_capacity(raw.len());
-    let mut count = 0;
+    let (mut count, mut parts) = (0, 0);
     for (i, a) in raw.iter().enumerate() {
         let path = Path::ROOT.item("acl", i);
         let mut s = Scope::new(report, path, &a.span);
@@ -24,12 +25,26 @@ pub(super) fn acls(raw: &[RawAcl], report: &mut Report<'_>) -> Vec<Acl> {
         let mut rules = Vec::with_capacity(a.rule.len());
         for (j, r) in a.rule.iter().enumerate() {
             let mut s = Scope::new(s.report, path.item("rule", j), &r.span);
-            rules.extend(rule(r, &mut s, count, &mut rule_ids));
+            let rule = rule(r, &mut s, count, &mut rule_ids, groups);
+            count_parts(&mut s, &mut parts, rule.as_ref().map(|r| &r.tuple));
+            rules.extend(rule);
             count += 1;
         }
         out.extend(id.and_then(|id| read.finish(id, rules)));
     }
     out
+}
+
+/// Counts the rules without groups that one with groups stands for; reports the one with which they are too many.
+pub(super) fn count_parts(s: &mut Scope<'_, '_>, parts: &mut usize, tuple: Option<&FiveTuple>) {
+    let before = *parts;
+    *parts += tuple.map(FiveTuple::parts).filter(|n| *n > 1).unwrap_or(0);
+    if *parts > MAX_PARTS && before <= MAX_PARTS {
+        let problem =
+            format!("with their groups, those up to here stand for {parts} rules, more than {MAX_PARTS}");
+        let at = s.span.clone();
+        s.error(&at, "source_cidr", problem, "name fewer or larger networks", "");
+    }
 }
 
 /// Reports an identifier that was used before.
@@ -46,12 +61,26 @@ pub(super) fn unique_id(s: &mut Scope<'_, '_>, raw: &Opt<String>, id: &str, seen
     }
 }
 
-fn rule(raw: &RawAclRule, s: &mut Scope<'_, '_>, n: usize, ids: &mut Seen<String>) -> Option<AclRule> {
+fn rule(
+    raw: &RawAclRule,
+    s: &mut Scope<'_, '_>,
+    n: usize,
+    ids: &mut Seen<String>,
+    groups: &Groups,
+) -> Option<AclRule> {
     let id = s.id(&raw.id, "acr", n);
     if let Some(id) = &id {
         unique_id(s, &raw.id, id, ids);
     }
     let read = raw.read(s);
+    if let (Some(prefix), Some(false)) = (&raw.log_prefix, read.log) {
+        s.warn(
+            &prefix.span(),
+            "log_prefix",
+            "has no meaning without log = true",
+            "add it, or remove log_prefix",
+        );
+    }
     let kind = AclRule::KEYS.r#type.read(s, &raw.r#type);
     const KEYS: FiveTupleKeys = FiveTupleKeys {
         protocol: AclRule::KEYS.ip_protocol,
@@ -67,7 +96,7 @@ fn rule(raw: &RawAclRule, s: &mut Scope<'_, '_>, n: usize, ids: &mut Seen<String
         source_ports: &raw.source_port_range,
         dest_ports: &raw.dest_port_range,
     };
-    let tuple = five_tuple(s, &fields, &KEYS);
+    let tuple = five_tuple(s, &fields, &KEYS, groups);
     let header = header(raw, s, tuple.as_ref());
     read.finish(id?, kind?, tuple?, header?)
 }
@@ -136,12 +165,13 @@ pub(super) fn five_tuple(
     s: &mut Scope<'_, '_>,
     raw: &FiveTupleRaw<'_>,
     keys: &FiveTupleKeys,
+    groups: &Groups,
 ) -> Option<FiveTuple> {
-    let source = keys.source.read(s, raw.source);
-    let dest = keys.dest.read(s, raw.dest);
-    let ipv6 = source.or(dest).is_some_and(|n| n.addr().is_ipv6());
-    if let (Some(source), Some(dest), Some(at)) = (source, dest, raw.dest)
-        && source.addr().is_ipv4() != dest.addr().is_ipv4()
+    let source = groups.networks(s, &keys.source, raw.source);
+    let dest = groups.networks(s, &keys.dest, raw.dest);
+    let ipv6 = source.as_ref().or(dest.as_ref()).is_some_and(|n| n.is_ipv6());
+    if let (Some(source), Some(dest), Some(at)) = (&source, &dest, raw.dest)
+        && source.is_ipv6() != dest.is_ipv6()
     {
         let any = if ipv6 { "::/0" } else { "0.0.0.0/0" };
         let problem = format!("{}: is of another IP version than source_cidr", quote(at.get_ref()));
@@ -155,15 +185,23 @@ pub(super) fn five_tuple(
         let remedy = "write \"icmp\", or IPv6 networks";
         s.warn(&at.span(), info.name, "ICMPv6 does not occur in IPv4 packets", remedy);
     }
-    let source_ports = ports(s, &keys.source_ports, raw.source_ports, protocol);
-    let dest_ports = ports(s, &keys.dest_ports, raw.dest_ports, protocol);
-    Some(FiveTuple {
+    let source_ports = ports(s, &keys.source_ports, raw.source_ports, protocol, groups);
+    let dest_ports = ports(s, &keys.dest_ports, raw.dest_ports, protocol, groups);
+    let tuple = FiveTuple {
         protocol: protocol?,
         source: source?,
         dest: dest?,
         source_ports: source_ports?,
         dest_ports: dest_ports?,
-    })
+    };
+    if let (true, Some(at)) = (tuple.parts() > MAX_RULE_PARTS, raw.source) {
+        let problem =
+            format!("its groups make {} rules of this one, more than {MAX_RULE_PARTS}", tuple.parts());
+        let remedy = "name fewer or larger networks and ranges, or a group on one side only";
+        s.error(&at.span(), keys.source.info.name, problem, remedy, "");
+        return None;
+    }
+    Some(tuple)
 }
 
 /// `protocol` is `None` where it was wrong itself.
@@ -172,10 +210,11 @@ fn ports(
     key: &Key<Ports>,
     v: &Opt<String>,
     protocol: Option<Option<u8>>,
-) -> Option<PortRange> {
-    let range = key.read(s, v)?;
+    groups: &Groups,
+) -> Option<PortMatch> {
+    let range = groups.ports(s, key, v)?;
     if let (Some(protocol), Some(v)) = (protocol, v)
-        && !range.is_any()
+        && range != PortMatch::ANY
         && !matches!(protocol, Some(TCP | UDP))
     {
         let name = value::protocol_name(protocol);

@@ -5,6 +5,7 @@
 mod acl;
 mod dnat;
 mod flow_log;
+mod group;
 mod nat;
 mod port;
 mod program;
@@ -36,8 +37,9 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let ports = port::ports(&raw.port, &mut names, report);
     let neighbors = port::neighbors(&raw.neighbor, &names, report);
     let routes = route::routes(&raw.route, &names, report);
-    let acls = acl::acls(&raw.acl, report);
-    let qos = qos::qos(&raw.qos, bandwidth, report);
+    let (groups, by_name) = group::groups(&raw.group, report);
+    let acls = acl::acls(&raw.acl, &by_name, report);
+    let qos = qos::qos(&raw.qos, bandwidth, &by_name, report);
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
     let (dnat, external) = dnat::dnat(&raw.dnat, report);
     let snat = snat::snat(&raw.snat, &names, &external, report);
@@ -63,6 +65,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         ports,
         neighbors,
         routes,
+        groups,
         acls,
         qos,
         nat: nat?,

@@ -1,7 +1,8 @@
 //! `[[qos]]` with its CARs and policies.
 
 use super::Seen;
-use super::acl::{FiveTupleKeys, FiveTupleRaw, five_tuple, unique_id};
+use super::acl::{FiveTupleKeys, FiveTupleRaw, count_parts, five_tuple, unique_id};
+use super::group::Groups;
 use crate::config::keys::{Bandwidth, Port, Qos, QosCar, QosPolicy, RawQos, RawQosCar, RawQosPolicy};
 use crate::config::report::{Path, Report};
 use crate::config::schema::Key;
@@ -10,9 +11,14 @@ use crate::config::types::{BURST_MS, CarLimit, LimitType, Mbps, PercentSource, T
 use crate::ids::Role;
 use std::collections::HashMap;
 
-pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Report<'_>) -> Vec<Qos> {
+pub(super) fn qos(
+    raw: &[RawQos],
+    bandwidth: Option<Bandwidth>,
+    groups: &Groups,
+    report: &mut Report<'_>,
+) -> Vec<Qos> {
     let mut ids = Ids { qos: Seen::new(), cars: Seen::new(), policies: Seen::new() };
-    let (mut cars_before, mut policies_before) = (0, 0);
+    let (mut cars_before, mut policies_before, mut parts) = (0, 0, 0);
     let mut out = Vec::with_capacity(raw.len());
     for (i, q) in raw.iter().enumerate() {
         let path = Path::ROOT.item("qos", i);
@@ -33,7 +39,9 @@ pub(super) fn qos(raw: &[RawQos], bandwidth: Option<Bandwidth>, report: &mut Rep
         let mut policies = Vec::with_capacity(q.policy.len());
         for (j, p) in q.policy.iter().enumerate() {
             let mut s = Scope::new(s.report, path.item("policy", j), &p.span);
-            policies.extend(policy(p, &mut s, policies_before + j, &mut ids, &known));
+            let policy = policy(p, &mut s, policies_before + j, &mut ids, (&known, groups));
+            count_parts(&mut s, &mut parts, policy.as_ref().map(|p| &p.tuple));
+            policies.extend(policy);
         }
         cars_before += q.car.len();
         policies_before += q.policy.len();
@@ -266,7 +274,7 @@ fn policy(
     s: &mut Scope<'_, '_>,
     n: usize,
     ids: &mut Ids,
-    cars: &[i64],
+    (cars, groups): (&[i64], &Groups),
 ) -> Option<QosPolicy> {
     let id = s.id(&raw.id, "qospy", n);
     if let Some(id) = &id {
@@ -296,7 +304,7 @@ fn policy(
         source_ports: &raw.source_port_range,
         dest_ports: &raw.dest_port_range,
     };
-    let tuple = five_tuple(s, &fields, &KEYS);
+    let tuple = five_tuple(s, &fields, &KEYS, groups);
     let start = QosPolicy::KEYS.start_time.read(s, &raw.start_time);
     let end = QosPolicy::KEYS.end_time.read(s, &raw.end_time);
     if let (Some(Some(start)), Some(Some(end)), Some(at)) = (start, end, &raw.end_time)

@@ -9,7 +9,7 @@ mod time;
 pub(crate) use network::{
     address_range, collector, interface_address, ipv4, network, network_device, unicast, unicast_mac,
 };
-pub(crate) use ports::{nat_port_range, port_range, ports};
+pub(crate) use ports::{group_ports, nat_port_range, port_range, ports};
 pub use protocol::protocol_name;
 pub(crate) use protocol::{
     ICMP, ICMPV6, TCP, UDP, dscp, icmp_code_number, icmp_type_number, outer_dscp, protocol, tcp_flags_match,

@@ -47,6 +47,11 @@ pub(crate) fn some_ports(text: &str, form: &str) -> Result<PortRange, Fault> {
     }
 }
 
+/// One port or `first/last` of a group.
+pub(crate) fn group_ports(text: &str) -> Result<PortRange, Fault> {
+    ports(text, "write a port or first/last with ports 1..65535, as in \"53\" or \"80/443\"")
+}
+
 /// 1..=65535 in plain digits.
 pub(crate) fn port_number(text: &str) -> Option<u16> {
     if !text.bytes().all(|b| b.is_ascii_digit()) {

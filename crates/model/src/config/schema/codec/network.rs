@@ -3,6 +3,7 @@
 use super::Codec;
 use crate::config::schema::info::KeyInfo;
 use crate::config::types::AddressRange;
+use crate::config::types::PortRange;
 use crate::config::value::{self, Fault, fault, quote};
 use crate::ids::MacAddr;
 use ipnet::IpNet;
@@ -87,6 +88,25 @@ impl Codec for AddressRanges {
 
     fn absent() -> Option<Vec<AddressRange>> {
         Some(Vec::new())
+    }
+}
+
+/// Ports and ranges of ports; the validation reads them one by one.
+pub(crate) struct PortList;
+
+impl Codec for PortList {
+    type Value = Vec<PortRange>;
+    type Raw = Vec<Spanned<String>>;
+    const KIND: &'static str = "list of ranges";
+
+    fn parse(raw: &Self::Raw, _: &KeyInfo) -> Result<Vec<PortRange>, Fault> {
+        raw.iter().map(|item| value::group_ports(item.get_ref())).collect()
+    }
+
+    fn write(value: &Vec<PortRange>) -> Option<Self::Raw> {
+        let list: Vec<_> =
+            value.iter().map(|r| Spanned::new(0..0, format!("{}/{}", r.first, r.last))).collect();
+        if list.is_empty() { None } else { Some(list) }
     }
 }
 
