@@ -19,6 +19,7 @@
 
 mod messages;
 mod mutate;
+mod pcp;
 mod targets;
 
 pub use mutate::Mutator;

@@ -1,6 +1,6 @@
 //! What is fuzzed, and what must hold there.
 
-use crate::messages;
+use crate::{messages, pcp};
 use sag_model::config::{self, Secrets};
 use sag_packet::Family;
 use sag_packet::encap::Encap;
@@ -42,11 +42,13 @@ pub enum Target {
     Policy,
     /// The record of sequence numbers of static keys: refused, or no number is given out twice.
     Ledger,
+    /// Requests for ports by PCP and NAT-PMP: every port that is held belongs to a mapping, and all are given back.
+    Pcp,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Target; 13] = [
+    pub const ALL: [Target; 14] = [
         Target::Parse,
         Target::Pipeline,
         Target::Quotes,
@@ -60,6 +62,7 @@ impl Target {
         Target::Report,
         Target::Policy,
         Target::Ledger,
+        Target::Pcp,
     ];
 
     /// The name of the target and of its corpus.
@@ -78,6 +81,7 @@ impl Target {
             Target::Report => "report",
             Target::Policy => "policy",
             Target::Ledger => "ledger",
+            Target::Pcp => "pcp",
         }
     }
 
@@ -136,6 +140,8 @@ acs:smartag:cn-shanghai:7:acl/acl-1
                 br#"{"generation":1,"stamp":2,"mirrored":true,"iv_offset":3,"iv_next":4,"epoch":5,"sending":{},"receiving":{}}"#
                     .to_vec()
             }
+            // NAT-PMP: TCP port 80 for an hour.
+            Target::Pcp => vec![3, 0, 2, 0, 0, 0, 80, 0x1F, 0x90, 0, 0, 0x0E, 0x10],
             Target::Document | Target::Report => br#"{"ProtocolVersion":"1.1"}"#.to_vec(),
         }
     }
@@ -159,6 +165,7 @@ acs:smartag:cn-shanghai:7:acl/acl-1
             Target::Report => messages::state_report(data),
             Target::Policy => messages::access_policy(data),
             Target::Ledger => messages::ledger(data),
+            Target::Pcp => pcp::ask(data),
         }
     }
 }

@@ -81,3 +81,8 @@ fn policy() {
 fn ledger() {
     replay(Target::Ledger, 2_000);
 }
+
+#[test]
+fn pcp() {
+    replay(Target::Pcp, 10_000);
+}

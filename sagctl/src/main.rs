@@ -102,6 +102,7 @@ fn human_readable(op: &Op, answer: &client::Answer, page: &Page) -> Result<Strin
         Op::Nat => render::nat(&answer.read()?, page),
         Op::NatBindings(q) if q.count => render::nat_binding_count(&answer.read()?),
         Op::NatBindings(_) => render::nat_bindings(&answer.read()?, page),
+        Op::NatMappings => render::nat_mappings(&answer.read()?, page),
         Op::Explain(_) => render::explain(&answer.read()?, page),
         Op::TunnelsConfirm(_) => render::confirmed(&answer.read()?),
         Op::TunnelsRekey(_) | Op::TunnelsPeers(_) => render::rekeyed(&answer.read()?),

@@ -26,7 +26,7 @@ pub use keys::{
 };
 pub use nat::{
     Nat, NatBinding, NatBindingFilter, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind,
-    NatPool, NatTotals, PortUse,
+    NatMapping, NatMappingKind, NatMappings, NatPool, NatTotals, PortUse,
 };
 pub use qos::{Qos, QosCar, QosCounters, QosLink, QosPolicy};
 pub use report::{
@@ -125,6 +125,8 @@ ops! {
     Explain(ExplainQuery) = "explain";
     Nat = "nat";
     NatBindings(NatBindingQuery) = "nat-bindings";
+    /// Ports that hosts have asked for by PCP and NAT-PMP.
+    NatMappings = "nat-mappings";
     Qos = "qos";
     Tunnels = "tunnels";
     /// The next four are about keys of ESP tunnels (docs/tunnels-keys.md).
@@ -153,6 +155,7 @@ impl Op {
             | Op::Explain(_)
             | Op::Nat
             | Op::NatBindings(_)
+            | Op::NatMappings
             | Op::Qos
             | Op::Tunnels
             | Op::ConfigShow => Access::Read,

@@ -127,6 +127,23 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
     }
 }
 
+/// Has a socket receive only what arrives by a device, and send by it.
+///
+/// # Errors
+/// `ENODEV` if there is none of that name; `EPERM` without `CAP_NET_RAW` before Linux 5.7.
+pub fn bind_to_device(socket: BorrowedFd<'_>, device: &str) -> io::Result<()> {
+    // SAFETY: the kernel reads that many bytes of the name; it takes one that is not terminated.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            device.as_ptr().cast(),
+            device.len() as libc::socklen_t,
+        )
+    })
+}
+
 pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -153,6 +170,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn a_socket_is_bound_to_a_device() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        bind_to_device(socket.as_fd(), "lo").unwrap();
+        let to = socket.local_addr().unwrap();
+        std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", to).unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 1);
+        let none = bind_to_device(socket.as_fd(), "no-such-device");
+        assert_eq!(none.unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 
     #[test]

@@ -77,6 +77,10 @@ impl Handler for Daemon {
         Ok(self.view().nat_bindings(query))
     }
 
+    fn nat_mappings(&mut self) -> Result<control::NatMappings, Error> {
+        Ok(self.port_mapping.report())
+    }
+
     fn qos(&mut self) -> Result<control::Qos, Error> {
         Ok(self.view().qos_report())
     }

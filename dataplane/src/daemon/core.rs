@@ -5,6 +5,7 @@ use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
 use super::kernel_settings::{self, SettingsThread};
+use super::port_mapping::PortMapping;
 use super::publisher::{Context, Publisher};
 use super::running_config::{Applied, RunningConfig};
 use super::source_routes;
@@ -50,6 +51,7 @@ pub struct Daemon {
     pub telemetry: Telemetry,
     pub timers: Timers,
     pub settings: SettingsThread,
+    pub port_mapping: PortMapping,
 }
 
 /// What both clocks show.
@@ -75,6 +77,7 @@ impl Daemon {
             devices: &self.devices,
             telemetry: &self.telemetry,
             settings: &self.settings,
+            port_mapping: &self.port_mapping,
         }
     }
 
@@ -116,6 +119,12 @@ impl Daemon {
         }
         if self.timers.own_ports.is_due() {
             self.reserve_own_ports();
+        }
+        if self.timers.port_mapping.is_due() {
+            self.update_port_mapping();
+        }
+        if self.timers.port_requests.is_due() {
+            self.resume_port_requests();
         }
         if self.timers.neighbors.is_due() {
             let (bindings, known) = (&self.publisher.bindings, &self.publisher.snapshot.neighbors);
@@ -304,6 +313,8 @@ impl Daemon {
             dataplane: &self.running.config.dataplane,
         };
         self.publisher.publish(plan, stale, &mut cx);
+        // A pool whose address is gone is free for another one when nobody holds its ports.
+        self.update_port_mapping();
         let numbers = &self.compiler.numbers.nexthops;
         self.kernel.release_routers(&self.publisher.bindings, |key| numbers.is_router(key));
         self.keep_shared_routers();

@@ -18,6 +18,7 @@ const NETLINK: Token = Token(0);
 const WAKE: Token = Token(1);
 const TERM: Token = Token(2);
 const HUP: Token = Token(3);
+const PORT_REQUESTS: Token = Token(4);
 const SERVER: Token = Token(16);
 
 /// Descriptors that the daemon wants to be allowed.
@@ -42,6 +43,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
     let mut server =
         Server::bind(socket, roles).with_context(|| format!("control socket {}", socket.display()))?;
     poll.registry().register(daemon.kernel.event_source(), NETLINK, Interest::READABLE)?;
+    daemon.port_mapping.wake_by(poll.registry().try_clone()?, PORT_REQUESTS);
     let _metrics = serve_metrics(&daemon, server.counts())?;
     daemon.reconcile_devices();
 
@@ -72,6 +74,7 @@ pub fn run(path: &Path, detach_on_exit: bool) -> Result<()> {
                     Ok(applied) => tracing::info!(epoch = applied.epoch, "configuration read again"),
                     Err(error) => tracing::error!("{error}; the running configuration stays"),
                 },
+                PORT_REQUESTS => daemon.answer_port_requests(),
                 token if server.owns(token) => server.handle(poll.registry(), token, &mut daemon),
                 _ => {}
             }

@@ -15,6 +15,7 @@
 //! | [`Workers`](workers::Workers) | the threads that forward |
 //! | [`Devices`](devices::Devices) | XDP programs and AF_XDP sockets on devices |
 //! | [`Telemetry`](telemetry::Telemetry) | where counters began, rates, floods, the NAT log, the metrics |
+//! | [`PortMapping`](port_mapping::PortMapping) | ports outside that hosts ask for (PCP, NAT-PMP) |
 //! | [`SynCookieKeeper`](syn_cookies::SynCookieKeeper) | secrets of SYN cookies, and which services answer with them |
 //! | [`SettingsThread`](kernel_settings::SettingsThread) | the kernel's settings of the ports |
 //! | [`Timers`](timers::Timers) | when housekeeping is due |
@@ -39,6 +40,7 @@ mod metered_rates;
 mod neighbors;
 mod own_ports;
 mod port_counters;
+mod port_mapping;
 mod publisher;
 mod record_file;
 mod repairs;

@@ -7,6 +7,7 @@ use super::environment;
 use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
 use super::kernel_settings::SettingsThread;
+use super::port_mapping::PortMapping;
 use super::publisher::{Context as PublishContext, Publisher};
 use super::running_config::RunningConfig;
 use super::telemetry::{Telemetry, Writers};
@@ -77,7 +78,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         journal: &telemetry.journal.journal,
     })?;
     running.save_last_good(&telemetry.saver);
-    let (devices, timers) = (Devices::default(), Timers::default());
+    let (devices, timers, port_mapping) = (Devices::default(), Timers::default(), PortMapping::new());
     devices.count_lost(&publisher.gateway);
     Ok(Daemon {
         running,
@@ -91,6 +92,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         telemetry,
         timers,
         settings,
+        port_mapping,
     })
 }
 

@@ -29,6 +29,10 @@ impl Interval {
 pub struct Timers {
     /// New sockets of the gateway are noticed.
     pub own_ports: Interval,
+    /// Ports that hosts have asked for are looked over.
+    pub port_mapping: Interval,
+    /// More of the requests for ports may be answered.
+    pub port_requests: Interval,
     /// Stale neighbors in use are probed.
     pub neighbors: Interval,
     /// XDP's maps are compared with what they should contain, and pins with those that were made.
@@ -47,6 +51,8 @@ impl Default for Timers {
     fn default() -> Timers {
         Timers {
             own_ports: Interval::new(Duration::from_secs(1)),
+            port_mapping: Interval::new(Duration::from_millis(250)),
+            port_requests: Interval::new(Duration::from_millis(50)),
             neighbors: Interval::new(Duration::from_secs(15)),
             maps: Interval::new(Duration::from_secs(1)),
             attachments: Interval::new(Duration::from_millis(250)),

@@ -5,6 +5,7 @@ use super::flow_tables::FlowTables;
 use super::kernel::KernelView;
 use super::kernel_settings::SettingsThread;
 use super::port_counters::{PortCounters, port_counters};
+use super::port_mapping::PortMapping;
 use super::publisher::Publisher;
 use super::running_config::RunningConfig;
 use super::telemetry::Telemetry;
@@ -26,6 +27,7 @@ pub struct View<'d> {
     pub devices: &'d Devices,
     pub telemetry: &'d Telemetry,
     pub settings: &'d SettingsThread,
+    pub port_mapping: &'d PortMapping,
 }
 
 impl<'d> View<'d> {

@@ -85,6 +85,7 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::Explain(q) => reply(id, h.explain(&q), out),
         Op::Nat => reply(id, h.nat(), out),
         Op::NatBindings(q) => reply(id, h.nat_bindings(&q), out),
+        Op::NatMappings => reply(id, h.nat_mappings(), out),
         Op::Qos => reply(id, h.qos(), out),
         Op::TunnelsRekey(q) => reply(id, h.tunnels_rekey(&q), out),
         Op::TunnelsConfirm(q) => reply(id, h.tunnels_confirm(&q), out),

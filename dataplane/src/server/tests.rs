@@ -95,6 +95,9 @@ impl Handler for Fake {
         self.note(query);
         Ok(NatBindings::default())
     }
+    fn nat_mappings(&mut self) -> Result<NatMappings, Error> {
+        Ok(NatMappings::default())
+    }
     fn qos(&mut self) -> Result<Qos, Error> {
         Ok(Qos::default())
     }

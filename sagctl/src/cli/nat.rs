@@ -15,6 +15,8 @@ pub struct NatArgs {
 pub enum NatCommand {
     /// Outside ports and who holds them, most sessions first
     Bindings(BindingsArgs),
+    /// Ports that hosts have asked for by PCP and NAT-PMP
+    Mappings,
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +62,7 @@ impl NatArgs {
     pub fn op(&self) -> Op {
         match &self.command {
             Some(NatCommand::Bindings(b)) => Op::NatBindings(b.query()),
+            Some(NatCommand::Mappings) => Op::NatMappings,
             None => Op::Nat,
         }
     }

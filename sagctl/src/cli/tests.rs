@@ -87,6 +87,7 @@ fn nat_and_its_bindings() {
     assert_eq!(op("nat bindings --count"), Some(expected));
     assert_eq!(op("nat bindings --mapping symmetric"), None);
     assert_eq!(op("nat --inside 192.0.2.1"), None);
+    assert_eq!(op("nat mappings"), Some(serde_json::json!({"op": "nat-mappings"})));
     // The command line has a word for every mapping.
     for (word, _) in sag_model::config::NatBehavior::WORDS {
         assert_eq!(op(&format!("nat bindings --mapping {word}")).unwrap()["filter"]["mapping"], *word);

@@ -1,9 +1,11 @@
 use super::Page;
 use crate::page::{Paint, hang};
 use crate::table::{Cell, Column, Table};
-use crate::units::{count as number, exact, percent};
+use crate::units::{count as number, exact, percent, span};
 use sag_model::config::{DnatType, NatBehavior};
-use sag_model::control::{Nat, NatBinding, NatBindings, NatEntry, NatPool, NatTotals, PortUse};
+use sag_model::control::{
+    Nat, NatBinding, NatBindings, NatEntry, NatMapping, NatMappings, NatPool, NatTotals, PortUse,
+};
 use std::net::Ipv4Addr;
 
 pub fn nat(answer: &Nat, page: &Page) -> String {
@@ -164,4 +166,36 @@ fn endpoint(address: Ipv4Addr, port: u16) -> Cell {
 
 pub fn count(answer: &NatBindings) -> String {
     format!("{}\n", answer.total)
+}
+
+pub fn mappings(answer: &NatMappings, page: &Page) -> String {
+    let asked =
+        format!("{} requests answered, {} of them refused", exact(answer.answered), exact(answer.refused));
+    if answer.mappings.is_empty() {
+        return format!("no host has a port on request; {asked}\n");
+    }
+    let mut table = Table::new([
+        Column::text("KIND"),
+        Column::text("PROTO"),
+        Column::text("INSIDE"),
+        Column::text("OUTSIDE"),
+        Column::text("FROM").cut_last(),
+        Column::number("ENDS IN"),
+    ]);
+    for m in &answer.mappings {
+        table.row(mapping(m));
+    }
+    format!("{}\n{asked}\n", table.render(page))
+}
+
+fn mapping(m: &NatMapping) -> [Cell; 6] {
+    let remote = if m.remote.is_empty() { "anyone".to_owned() } else { m.remote.join(" ") };
+    [
+        m.kind.as_str().into(),
+        m.protocol.to_string().into(),
+        endpoint(m.inside, m.inside_port),
+        endpoint(m.outside, m.outside_port),
+        remote.into(),
+        span(m.lifetime).into(),
+    ]
 }

@@ -232,6 +232,19 @@ fn nat_binding_tables() {
 }
 
 #[test]
+fn nat_mapping_tables() {
+    let answer: NatMappings = from(json!({"answered": 1_234, "refused": 17, "mappings": [
+        {"kind": "map", "protocol": "tcp", "inside": "192.168.100.200", "inside_port": 443, "outside": "203.0.113.200",
+         "outside_port": 44_443, "remote": ["198.51.100.0/24", "198.51.101.7/32:5060"], "lifetime": 86_399},
+        {"kind": "nat-pmp", "protocol": "udp", "inside": "192.168.1.7", "inside_port": 77, "outside": "203.0.113.200",
+         "outside_port": 1024, "remote": [], "lifetime": 7},
+    ]}));
+    golden("nat-mappings", |p| nat_mappings(&answer, p));
+    let none = "no host has a port on request; 0 requests answered, 0 of them refused\n";
+    assert_eq!(nat_mappings(&NatMappings::default(), &Page { width: 80, color: false }), none);
+}
+
+#[test]
 fn tunnels_table() {
     let tunnel = |name: &str, state: &str, remote: &str, n: u64| {
         json!({"name": name, "kind": "vxlan", "state": state, "local": "203.0.113.2", "remote": remote, "port": "1",

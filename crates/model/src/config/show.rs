@@ -60,6 +60,7 @@ impl Config {
             snat: self.snat.iter().map(|s| self.snat(s)).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
             static_nat: self.static_nat.iter().map(|s| self.static_nat(s)).collect(),
+            port_mapping: Some(self.port_mapping.raw_keys()),
             syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),
             flow_log: self.flow_log.as_ref().map(|f| f.raw_keys()),

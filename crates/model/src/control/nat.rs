@@ -327,3 +327,58 @@ impl<'q> NatBindingPicker<'q> {
         NatBindings { bindings, total }
     }
 }
+
+/// How a host has asked for a port outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NatMappingKind {
+    /// By MAP of PCP: for all remote endpoints, or those of its filters.
+    Map,
+    /// By PEER of PCP: for one remote endpoint.
+    Peer,
+    /// By NAT-PMP: for all remote endpoints.
+    NatPmp,
+}
+
+impl NatMappingKind {
+    /// The word in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NatMappingKind::Map => "map",
+            NatMappingKind::Peer => "peer",
+            NatMappingKind::NatPmp => "nat-pmp",
+        }
+    }
+}
+
+/// A port outside that a host has asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NatMapping {
+    /// How.
+    pub kind: NatMappingKind,
+    /// TCP or UDP.
+    pub protocol: IpProto,
+    /// Inside address.
+    pub inside: Ipv4Addr,
+    /// Inside port.
+    pub inside_port: u16,
+    /// Outside address.
+    pub outside: Ipv4Addr,
+    /// Outside port.
+    pub outside_port: u16,
+    /// Who may reach it, as in `198.51.100.0/24`, or `198.51.100.7/32:53` of one port; empty: everybody.
+    pub remote: Vec<String>,
+    /// Seconds until it ends, unless the host asks again.
+    pub lifetime: u64,
+}
+
+/// Answer to `nat-mappings`, in the order of inside endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NatMappings {
+    /// All of them.
+    pub mappings: Vec<NatMapping>,
+    /// Requests that were answered, since the daemon has started.
+    pub answered: u64,
+    /// Of these, refused.
+    pub refused: u64,
+}

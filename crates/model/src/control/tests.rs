@@ -65,6 +65,7 @@ fn every_request_survives_the_wire() {
         Op::Explain(explain),
         Op::Nat,
         Op::NatBindings(NatBindingQuery { filter: nat::filter(), limit: Some(9), count: false }),
+        Op::NatMappings,
         Op::Qos,
         Op::Tunnels,
         Op::TunnelsRekey(rekey),

@@ -1,6 +1,10 @@
 //! Port blocks: contiguous external ports that are allocated to one host as a whole, so that a record of
 //! the block stands for every session in it (RFC 6888 section 4).
 
+use super::pool::{Endpoint, NatProtocol, Pool};
+use super::{NatState, Random};
+use sag_model::flow::HASH_M1;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Who has each block of a pool, and how many of its ports are in use: one word a block.
@@ -30,7 +34,7 @@ impl Blocks {
         port / self.size
     }
 
-    pub fn ports(&self, block: u16) -> std::ops::RangeInclusive<u16> {
+    pub fn ports(&self, block: u16) -> RangeInclusive<u16> {
         block * self.size..=block * self.size + (self.size - 1)
     }
 
@@ -72,5 +76,54 @@ impl Blocks {
                 Err(now) => old = now,
             }
         }
+    }
+}
+
+impl NatState {
+    /// A port of a block that the host has, or else of the next free block from a place of its own on.
+    pub(super) fn choose_in_block(
+        &self,
+        pool: &Pool,
+        (blocks, range): (&Blocks, &RangeInclusive<u16>),
+        protocol: NatProtocol,
+        inside: Endpoint,
+        random: &mut Random,
+        tick: u32,
+    ) -> Option<(u16, Option<u16>)> {
+        let host = inside.addr.to_bits();
+        let (first, last) = (blocks.of(*range.start()), blocks.of(*range.end()));
+        let count = u32::from(last - first) + 1;
+        let start = (u64::from(host).wrapping_mul(HASH_M1) >> 40) as u32 % count;
+        // One that the host has, then one that nobody has.
+        let whose = [Some(host), None].into_iter().flat_map(|owner| (0..count).map(move |n| (owner, n)));
+        for (owner, n) in whose {
+            let block = first + ((start + n) % count) as u16;
+            if blocks.owner(block) != owner {
+                continue;
+            }
+            let took = blocks.take(block, host);
+            if took == Took::No {
+                continue;
+            }
+            let ports = blocks.ports(block);
+            let ports = *ports.start().max(range.start())..=*ports.end().min(range.end());
+            let same = ports.contains(&inside.port).then_some(inside.port);
+            let free = |like: u16, r: u64| pool.free_port(protocol, &ports, like, r);
+            let tries = same
+                .into_iter()
+                .chain(free(inside.port, random.draw()))
+                .chain(free(inside.port ^ 1, random.draw()));
+            for port in tries {
+                if pool.claim(protocol, port, inside.word(), 0, tick) {
+                    return Some((port, (took == Took::New).then_some(block)));
+                }
+            }
+            blocks.give_back(block);
+        }
+        None
+    }
+
+    pub(super) fn give_back_block(&self, pool: &Pool, port: u16) -> bool {
+        pool.blocks.get().is_some_and(|b| b.give_back(b.of(port)))
     }
 }

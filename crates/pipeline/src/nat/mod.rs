@@ -9,6 +9,7 @@ mod blocks;
 
 mod event;
 mod hairpin;
+mod mapped;
 mod npt;
 mod pairs;
 mod policy;
@@ -21,6 +22,7 @@ mod spec;
 mod wan;
 
 pub use event::{Event, Events, Released, SessionTuple};
+pub use mapped::{AdmitError, HoldError, PeerPrefix, PortRequest};
 pub use pairs::{Held, Pooling, SnatEntry};
 pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
@@ -34,13 +36,13 @@ pub use spec::{Kind, NatConfigError, NatSpec, PoolSnat, Service, StaticDnat, Wan
 pub use wan::{Hairpin, WanSources};
 
 use crate::table::{Clash, HostCounts, Index, prefetch};
-use blocks::{Blocks, Took};
+use blocks::Blocks;
+use mapped::PeerLists;
 use pairs::Pairs;
 use pool::Acquired;
 use sag_model::flow::{BUCKET_WORDS, Bucket, Geometry, HASH_M1, HASH_M2, RecordNo};
 use share::port_key;
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -81,6 +83,8 @@ pub struct NatState {
     filter_entries: RefCountTable<9>,
     /// The address that each host has of several.
     pairs: Pairs,
+    /// Who may send to ports that hosts have asked for.
+    peer_lists: PeerLists,
     xdp_port_bitmap: &'static [AtomicU64],
     seed: u64,
     /// Counters of NAT as a whole.
@@ -141,6 +145,7 @@ impl NatState {
             ports: HostCounts::new(sessions, seed),
             filter_entries: RefCountTable::new(sessions as usize),
             pairs: Pairs::new(),
+            peer_lists: PeerLists::default(),
             xdp_port_bitmap,
             seed,
             totals: Totals::default(),
@@ -244,8 +249,25 @@ impl NatState {
         random: &mut Random,
         tick: u32,
     ) -> Result<Lease, NoPort> {
-        let pool = &*source.pool;
         let remote = source.scope(remote);
+        let choose = |pool: &Pool| self.choose(pool, limits, protocol, (inside, remote), random, tick);
+        let lease = self.lease_by(source, limits, protocol, (inside, remote), choose);
+        if lease == Err(NoPort::Exhausted) {
+            source.pool.exhausted.fetch_add(1, Ordering::Relaxed);
+        }
+        lease
+    }
+
+    /// The same; a new port is what `choose` claims.
+    fn lease_by(
+        &self,
+        source: &Source,
+        limits: &Limits,
+        protocol: NatProtocol,
+        (inside, remote): (Endpoint, u64),
+        mut choose: impl FnMut(&Pool) -> Option<(u16, Option<u16>)>,
+    ) -> Result<Lease, NoPort> {
+        let pool = &*source.pool;
         let key = inside.word();
         let probe = self.index.probe(self.hash(pool.no, protocol, key, remote));
         let shared = |port| Lease {
@@ -270,11 +292,7 @@ impl NatState {
             if self.has_port_share(pool, limits, protocol, inside.addr) {
                 return Err(NoPort::HostShare);
             }
-            let Some((port, new_block)) = self.choose(pool, limits, protocol, (inside, remote), random, tick)
-            else {
-                pool.exhausted.fetch_add(1, Ordering::Relaxed);
-                return Err(NoPort::Exhausted);
-            };
+            let Some((port, new_block)) = choose(pool) else { return Err(NoPort::Exhausted) };
             let binding = BindingNo::new(pool.no, protocol, port);
             let is = |no| self.is(no, pool.no, protocol, key, remote);
             match self.index.publish(&probe, RecordNo(binding.0), is) {
@@ -289,13 +307,11 @@ impl NatState {
                     self.give_back_block(pool, port);
                     pool.unclaim(protocol, port);
                     if clash == Clash::Full {
-                        pool.exhausted.fetch_add(1, Ordering::Relaxed);
                         return Err(NoPort::Exhausted);
                     }
                 }
             }
         }
-        pool.exhausted.fetch_add(1, Ordering::Relaxed);
         Err(NoPort::Exhausted)
     }
 
@@ -343,53 +359,6 @@ impl NatState {
             }
         }
         None
-    }
-
-    /// A port of a block that the host has, or else of the next free block from a place of its own on.
-    fn choose_in_block(
-        &self,
-        pool: &Pool,
-        (blocks, range): (&Blocks, &RangeInclusive<u16>),
-        protocol: NatProtocol,
-        inside: Endpoint,
-        random: &mut Random,
-        tick: u32,
-    ) -> Option<(u16, Option<u16>)> {
-        let host = inside.addr.to_bits();
-        let (first, last) = (blocks.of(*range.start()), blocks.of(*range.end()));
-        let count = u32::from(last - first) + 1;
-        let start = (u64::from(host).wrapping_mul(HASH_M1) >> 40) as u32 % count;
-        // One that the host has, then one that nobody has.
-        let whose = [Some(host), None].into_iter().flat_map(|owner| (0..count).map(move |n| (owner, n)));
-        for (owner, n) in whose {
-            let block = first + ((start + n) % count) as u16;
-            if blocks.owner(block) != owner {
-                continue;
-            }
-            let took = blocks.take(block, host);
-            if took == Took::No {
-                continue;
-            }
-            let ports = blocks.ports(block);
-            let ports = *ports.start().max(range.start())..=*ports.end().min(range.end());
-            let same = ports.contains(&inside.port).then_some(inside.port);
-            let free = |like: u16, r: u64| pool.free_port(protocol, &ports, like, r);
-            let tries = same
-                .into_iter()
-                .chain(free(inside.port, random.draw()))
-                .chain(free(inside.port ^ 1, random.draw()));
-            for port in tries {
-                if pool.claim(protocol, port, inside.word(), 0, tick) {
-                    return Some((port, (took == Took::New).then_some(block)));
-                }
-            }
-            blocks.give_back(block);
-        }
-        None
-    }
-
-    fn give_back_block(&self, pool: &Pool, port: u16) -> bool {
-        pool.blocks.get().is_some_and(|b| b.give_back(b.of(port)))
     }
 
     /// One more session for the binding of an external port, if it is still that endpoint's.

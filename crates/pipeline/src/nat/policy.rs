@@ -277,11 +277,18 @@ pub struct NatPolicy {
     pub(super) prefixes: Prefixes,
     /// LAN hosts reach each other by external addresses.
     pub hairpin: bool,
+    /// Where packets to the Internet go by default, if their source is translated there.
+    pub internet: Option<Towards>,
     /// Ranges, shares and what is reported.
     pub limits: Limits,
 }
 
 impl NatPolicy {
+    /// How the Internet sees an endpoint inside, by the default route; `None`: not translated.
+    pub fn seen_from_internet(&self, inside: Endpoint, proto: u8, held: Held<'_>) -> Option<Snat> {
+        self.snat(Zone::Lan, self.internet.as_ref()?, inside, proto, None, held).ok().flatten()
+    }
+
     /// Whether an address is one that NAT answers for.
     #[inline]
     pub fn owns(&self, addr: Ipv4Addr) -> bool {
@@ -357,9 +364,10 @@ impl NatPolicy {
             return None;
         }
         let (inside, binding) = source.pool.inside(protocol, dst.port)?;
+        let asked_for = state.asked_for(&source.pool, binding, remote);
         let admitted = match source.filtering {
-            _ if from == Zone::Lan => true,
-            Behavior::EndpointIndependent => true,
+            _ if from == Zone::Lan || asked_for == Some(true) => true,
+            Behavior::EndpointIndependent => asked_for.is_none(),
             Behavior::AddressDependent => state.filter_admits(binding, remote.addr),
             Behavior::AddressAndPortDependent => false,
         };

@@ -6,7 +6,7 @@ use sag_packet::proto::{ICMP, TCP, UDP};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// External addresses with ports to allocate at one time: the numbers of XDP's port maps.
 pub const POOLS: usize = 64;
@@ -167,6 +167,8 @@ pub struct Pool {
     /// Packets that no binding, entry or filter admitted.
     pub filtered: AtomicU64,
     pub(super) blocks: OnceLock<super::blocks::Blocks>,
+    /// Who may send to a port that a host has asked for, by TCP and UDP port; made with the first one.
+    pub(super) admitted: OnceLock<Box<[AtomicU16]>>,
 }
 
 fn words(n: usize) -> Box<[AtomicU64]> {
@@ -188,6 +190,7 @@ impl Pool {
             exhausted: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             blocks: OnceLock::new(),
+            admitted: OnceLock::new(),
         }
     }
 
@@ -448,7 +451,12 @@ impl Pool {
         None
     }
 
-    /// Every live binding of a protocol.
+    /// The number of a port's binding.
+    pub fn binding_no(&self, protocol: NatProtocol, port: u16) -> BindingNo {
+        BindingNo::new(self.no, protocol, port)
+    }
+
+    /// Every live binding of a protocol, with its sessions and those who hold it without one.
     pub fn bindings(&self, protocol: NatProtocol) -> impl Iterator<Item = (u16, Endpoint, u32)> {
         let slots = self.slots.get().map(|s| &s[(protocol as usize) << 16..][..65536]).unwrap_or(&[]);
         slots.iter().zip(0..=u16::MAX).filter_map(|(s, port)| {

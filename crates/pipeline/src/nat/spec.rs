@@ -2,7 +2,9 @@
 
 use super::NatState;
 use super::pairs::{EntryLookup, Pooling, SnatEntry};
-use super::policy::{Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source};
+use super::policy::{
+    Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source, Towards,
+};
 use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
 use super::pool_plan::PoolPlan;
 use super::prefix::{Prefixes, StaticPrefix};
@@ -253,6 +255,7 @@ impl NatSpec {
             let addrs = w.addrs.iter().filter_map(number).collect();
             out.wan[w.port.index()] = Some(WanSources::new(addrs, w.default));
         }
+        out.internet = self.internet();
         let Sources { all, by_addr, mut pools, mut errors, .. } = sources;
         out.sources = all;
         out.externals = self.externals(&by_addr);
@@ -272,6 +275,13 @@ impl NatSpec {
             bits[NatProtocol::Udp as usize * PORT_WORDS + usize::from(*port) / 64] |= 1 << (port % 64);
         }
         (out, pools, errors)
+    }
+
+    /// Where packets to the Internet go by default.
+    fn internet(&self) -> Option<Towards> {
+        let (port, (hop, preferred)) = self.wan.iter().find_map(|w| Some((w.port, w.default?)))?;
+        let hop = hop.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Some(Towards { zone: Zone::Wan, port, hop, preferred })
     }
 
     fn externals(&self, sources: &HashMap<Ipv4Addr, u16>) -> HashMap<u32, External, AddrHash> {

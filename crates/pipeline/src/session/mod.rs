@@ -214,7 +214,7 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
 }
 
 /// Gives a binding back.
-pub(crate) fn release_binding(nat: &NatState, snap: &Snapshot, events: &mut Events, binding: BindingNo) {
+pub fn release_binding(nat: &NatState, snap: &Snapshot, events: &mut Events, binding: BindingNo) {
     let released = nat.release(binding);
     if let (Some(block), Some(inside), true) = (released.block, released.inside, snap.nat.limits.log_blocks) {
         events.push(nat.block_event(binding, block, inside.addr, false));

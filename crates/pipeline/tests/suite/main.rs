@@ -13,6 +13,7 @@ mod nat;
 mod nat_pools;
 mod neighbors;
 mod partial_checksums;
+mod port_mapping;
 mod proxy_arp;
 mod qos;
 mod random;

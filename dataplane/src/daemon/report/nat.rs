@@ -138,11 +138,15 @@ impl View<'_> {
     /// Who holds which outside port.
     pub fn nat_bindings(&self, query: &NatBindingQuery) -> NatBindings {
         let mut picker = NatBindingPicker::new(query);
+        let holds = self.port_mapping.holds();
         for pool in self.flows.tables.nat.pools() {
             let source = self.publisher.snapshot.nat.sources.iter().find(|s| s.pool.addr() == pool.addr());
             let mapping = source.map_or(NatBehavior::EndpointIndependent, |s| behavior(s.mapping));
             for protocol in NatProtocol::ALL {
-                for (port, inside, sessions) in pool.bindings(protocol) {
+                for (port, inside, users) in pool.bindings(protocol) {
+                    // A host that has asked for the port is no session.
+                    let held = holds.get(&pool.binding_no(protocol, port).0).copied().unwrap_or(0);
+                    let sessions = users.saturating_sub(held);
                     picker.offer(&NatBinding {
                         protocol: IpProto(protocol.proto()),
                         inside: inside.addr,

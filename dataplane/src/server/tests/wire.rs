@@ -29,6 +29,7 @@ fn readers_change_nothing() {
         r#""op":"explain","port":"0","proto":"tcp","src":"192.0.2.1","dst":"192.0.2.9""#,
         r#""op":"nat""#,
         r#""op":"nat-bindings""#,
+        r#""op":"nat-mappings""#,
         r#""op":"qos""#,
         r#""op":"tunnels""#,
         r#""op":"config-show""#,

@@ -7,6 +7,7 @@ mod nat;
 mod overlay;
 mod policy;
 mod port;
+mod port_mapping;
 mod program;
 
 pub use group::Group;
@@ -14,6 +15,7 @@ pub use nat::{Dnat, Nat, Snat, StaticNat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
 pub use port::{Neighbor, Port, Route};
+pub use port_mapping::PortMapping;
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
 pub(crate) use group::RawGroup;
@@ -21,6 +23,7 @@ pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, RawStaticNat, RawSynC
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
 pub(crate) use port::{RawNeighbor, RawPort, RawRoute};
+pub(crate) use port_mapping::RawPortMapping;
 pub(crate) use program::{RawBandwidth, RawDataplane, RawTimeouts};
 
 use super::schema::sections;
@@ -42,6 +45,7 @@ sections! {
         snat: Vec<RawSnat>,
         dnat: Vec<RawDnat>,
         static_nat: Vec<RawStaticNat>,
+        port_mapping: Option<RawPortMapping>,
         syn_cookies: Vec<RawSynCookies>,
         tunnel: Vec<RawTunnel>,
         flow_log: Option<RawFlowLog>,
@@ -63,6 +67,7 @@ sections! {
         many "snat" RawSnat,
         many "dnat" RawDnat,
         many "static_nat" RawStaticNat,
+        one "port_mapping" RawPortMapping,
         many "syn_cookies" RawSynCookies,
         many "tunnel" RawTunnel,
         one "flow_log" RawFlowLog,
@@ -98,6 +103,8 @@ pub struct Config {
     pub dnat: Vec<Dnat>,
     /// Networks that are translated address by address.
     pub static_nat: Vec<StaticNat>,
+    /// What hosts behind ports with `port_mapping` may ask for.
+    pub port_mapping: PortMapping,
     /// Services that SYN cookies protect.
     pub syn_cookies: Vec<SynCookies>,
     /// Tunnels; the position is the [`TunnelIdx`].
@@ -172,6 +179,7 @@ impl Config {
             ("timeouts", self.timeouts.at_start_changes(&new.timeouts)),
             ("bandwidth", self.bandwidth.at_start_changes(&new.bandwidth)),
             ("nat", self.nat.at_start_changes(&new.nat)),
+            ("port_mapping", self.port_mapping.at_start_changes(&new.port_mapping)),
         ];
         let keys = |(section, keys): (&str, Vec<&str>)| {
             keys.into_iter().map(move |key| format!("{section}.{key}")).collect::<Vec<_>>()

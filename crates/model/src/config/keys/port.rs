@@ -45,6 +45,8 @@ table! {
         /// As `filtering` of [snat](#source-nat-snat); only with `snat = true`.
         snat_filtering: NatBehavior = NatBehaviors::default().filtering =>
             key().source("RFC 4787 REQ-8, RFC 5382 REQ-3");
+        /// Hosts behind it may ask for ports outside, within [their limits](#port-mapping-port_mapping).
+        pub port_mapping: bool = false => key().allowed("`lan` only").source("RFC 6887, RFC 6886");
         /// Which sources may [come in by the port](limits.md#sources): those to which the route leads back by it; by it
         /// as far as any route goes, or by a port of its role; any that has a route; all.
         pub reverse_path: Option<ReversePath> =>

@@ -8,6 +8,7 @@ mod flow_log;
 mod group;
 mod nat;
 mod port;
+mod port_mapping;
 mod program;
 mod qos;
 mod route;
@@ -46,6 +47,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let static_nat = static_nat::static_nat(&raw.static_nat, &names, &snat, report);
     let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
+    let port_mapping = port_mapping::port_mapping(raw.port_mapping.as_ref(), raw, report);
     let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
     let own =
         ports.iter().flat_map(|p| p.addresses.iter().map(move |a| (a.addr(), format!("port {}", p.name))));
@@ -72,6 +74,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         snat,
         dnat,
         static_nat,
+        port_mapping: port_mapping?,
         syn_cookies,
         tunnels,
         flow_log: match flow_log {
