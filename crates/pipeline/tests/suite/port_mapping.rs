@@ -3,7 +3,7 @@
 use sag_model::DropReason;
 use sag_packet::proto::*;
 use sag_pipeline::nat::{
-    AdmitError, Behavior, BindingNo, Endpoint, Events, HoldError, Kind, Lease, NatProtocol, PeerPrefix,
+    AdmitError, Behavior, BindingNo, Endpoint, Events, Held, HoldError, Kind, Lease, NatProtocol, PeerPrefix,
     PortRequest, Random,
 };
 use sag_pipeline::policy::Class;
@@ -131,6 +131,42 @@ fn the_acl_has_its_say() {
 }
 
 #[test]
+fn lists_say_who_is_admitted() {
+    for filtering in [Ei, Ad, Apd] {
+        let mut r = rig(filtering);
+        let nat = r.pipe.tables.nat.clone();
+        let lease = hold(&r, NatProtocol::Udp, end(HOST, 4000), 5000);
+        let refused = Outcome::Drop(DropReason::NatFiltered);
+        // Only these.
+        let list = [peer("198.51.100.0", 29, None), peer(FAR2, 32, Some(53))];
+        nat.admit_peers(lease.binding, &list, true).unwrap();
+        reaches(&knock(&mut r, FAR, 9, 5000), end(HOST, 4000));
+        reaches(&knock(&mut r, FAR2, 53, 5000), end(HOST, 4000));
+        assert_eq!(knock(&mut r, FAR2, 54, 5000), refused);
+        assert_eq!(knock(&mut r, "203.0.113.99", 9, 5000), refused);
+        // What the host itself has sent to may answer from there.
+        r.send(&Pkt::udp(HOST, "198.18.0.9", 4000, 53));
+        reaches(&knock(&mut r, "198.18.0.9", 53, 5000), end(HOST, 4000));
+        // Too many, and others in their place.
+        let many = [peer(FAR, 32, None); 9];
+        assert_eq!(nat.admit_peers(lease.binding, &many, true), Err(AdmitError::TooMany));
+        assert_eq!(knock(&mut r, FAR2, 54, 5000), refused, "all is as before");
+        nat.admit_peers(lease.binding, &[peer("203.0.113.99", 32, None)], true).unwrap();
+        reaches(&knock(&mut r, "203.0.113.99", 9, 5000), end(HOST, 4000));
+        assert_eq!(knock(&mut r, "198.51.100.1", 9, 5000), refused);
+        // These in addition to whom the filter admits.
+        nat.admit_peers(lease.binding, &[peer("198.51.100.0", 24, Some(77))], false).unwrap();
+        reaches(&knock(&mut r, "198.51.100.50", 77, 5000), end(HOST, 4000));
+        match filtering {
+            Ei => reaches(&knock(&mut r, "198.51.100.50", 78, 5000), end(HOST, 4000)),
+            _ => assert_eq!(knock(&mut r, "198.51.100.51", 78, 5000), refused),
+        }
+        nat.admit_peers(lease.binding, &[peer("0.0.0.0", 0, None)], true).unwrap();
+        reaches(&knock(&mut r, "198.51.100.52", 78, 5000), end(HOST, 4000));
+    }
+}
+
+#[test]
 fn lists_are_bounded_and_used_again() {
     let r = rig_with(Ad, |n| n.nat.limits.host_share = 100);
     let nat = &r.pipe.tables.nat;
@@ -193,4 +229,37 @@ fn which_port_a_host_gets() {
     n.wan_snat(WAN, Ad, Ad);
     let r = Rig::new(n);
     assert_eq!(ask(&r, &request(NatProtocol::Udp, end(HOST, 1), 0)), Err(HoldError::Dependent));
+}
+
+#[test]
+fn a_host_has_its_share_and_its_blocks() {
+    let r = rig_with(Ad, |n| {
+        n.nat.limits.range = 2000..=2255;
+        n.nat.limits.host_share = 50;
+    });
+    let last =
+        (0..256).map(|i| ask(&r, &request(NatProtocol::Udp, end(HOST, 3000 + i), 0))).find(|l| l.is_err());
+    assert_eq!(last, Some(Err(HoldError::HostShare)));
+    let r = rig_with(Ad, |n| n.nat.limits.port_block = Some(64));
+    let first = hold(&r, NatProtocol::Udp, end(HOST, 3000), 5000);
+    let block = first.new_block.expect("a block");
+    assert_eq!(hold(&r, NatProtocol::Udp, end(HOST, 3001), 5000).port / 64, block);
+}
+
+#[test]
+fn the_default_route_names_the_address() {
+    let seen = |r: &Rig, port: u16, addr: Option<&str>| {
+        let held = Held { state: &r.pipe.tables.nat, addr: addr.map(|a| a.parse().unwrap()) };
+        r.snap.nat.seen_from_internet(end(HOST, port), UDP, held)
+    };
+    let r = rig_with(Ad, |n| n.routes.retain(|((_, len), _)| *len != 0));
+    assert_eq!(seen(&r, 1, None), None);
+    let r = rig(Ad);
+    let by_port = seen(&r, 1, None).unwrap();
+    assert_eq!((by_port.addr, by_port.port), (end(WAN_IP, 0).addr, None));
+    // A forward to that very endpoint is what it has.
+    let r = rig_with(Ad, |n| {
+        n.dnat(Kind::Internet, "", HOST, Some((UDP, 7000, 7000, 80)));
+    });
+    assert_eq!(seen(&r, 80, None).unwrap().port, Some(7000));
 }
