@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use offer_commands::{AccessPointCommand, VersionCommand};
 use sag_cloud::api::Op;
 use sag_cloud::domain::policy;
@@ -22,6 +22,7 @@ use sag_cloud::south::hub;
 use sag_cloud::store::{audit, private};
 use sag_cloud::time::{now_ms, stamp};
 use sag_http::{Limits, raise_descriptor_limit};
+use sag_manual::Manual;
 use sag_sandbox::{Mode, Supervisor};
 use shared::{Database, json_line, open, open_existing, print_lines};
 use tokio::net::TcpListener;
@@ -123,6 +124,9 @@ impl Serve {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Man pages and completions, for packages
+    #[command(hide = true)]
+    Manual(Manual),
     /// Serve the API
     Serve(Serve),
     /// Manage access keys
@@ -318,6 +322,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Manual(manual) => manual.write(Cli::command()).context("man pages"),
         Command::Serve(options) => run_server(options).await,
         Command::AccessKey(k) => keys(k).await,
         Command::Network(n) => network(n).await,

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use sag_agent::config::Config;
 use sag_agent::peers::PeersFile;
 use sag_agent::{agent, crash, preview, status};
+use sag_manual::Manual;
 
 #[derive(Parser)]
 #[command(name = "sag-agent", version, about = "The control agent of a sag-vcpe gateway")]
@@ -50,6 +51,9 @@ enum Command {
     /// Steps at which SAG_AGENT_CRASH_AT ends the process; none in a release build.
     #[command(hide = true)]
     CrashPoints,
+    /// Man pages and completions, for packages.
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 #[derive(Subcommand)]
@@ -122,6 +126,7 @@ fn run(cli: Cli) -> Result<u8> {
             }
             Ok(0)
         }
+        Command::Manual(manual) => manual.write(Cli::command()).map(|()| 0).context("man pages"),
     }
 }
 

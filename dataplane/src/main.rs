@@ -12,7 +12,8 @@ mod replay;
 mod server;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use sag_manual::Manual;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Man pages and completions, for packages
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +64,9 @@ fn main() -> ExitCode {
         Command::Check { config } => Ok(check::check(&config)),
         Command::Replay(args) => replay::replay(&args).map(|()| ExitCode::SUCCESS),
         Command::Unload { config } => daemon::unload(config.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Manual(manual) => {
+            manual.write(Cli::command()).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("sag-vcpe: {}", sag_text::escape_lines(&format!("{error:#}")));

@@ -6,8 +6,10 @@ mod tunnels;
 
 use crate::page::Page;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use filter::FilterArgs;
 use nat::NatArgs;
+use sag_manual::Manual;
 use sag_model::Dscp;
 use sag_model::config;
 use sag_model::control::{
@@ -37,7 +39,25 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
     #[command(subcommand)]
-    pub command: Command,
+    pub task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    #[command(flatten)]
+    Ask(Command),
+    #[command(flatten)]
+    Local(Local),
+}
+
+/// What needs no gateway.
+#[derive(Debug, Subcommand)]
+pub enum Local {
+    /// Completions for a shell, as in `source <(sagctl completions bash)`
+    Completions { shell: Shell },
+    /// Man pages and completions, for packages
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +68,7 @@ pub enum Color {
     Never,
 }
 
+/// What a gateway is asked.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Version, configuration, sessions, workers, warnings

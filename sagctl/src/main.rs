@@ -18,8 +18,8 @@ mod table;
 mod units;
 mod watch;
 
-use clap::Parser;
-use cli::{Cli, Command, ConfigCommand, SessionsCommand, TunnelsCommand};
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command, ConfigCommand, Local, SessionsCommand, Task, TunnelsCommand};
 use client::{Client, Failure};
 use input::{document, from_json, rekey};
 use page::Page;
@@ -43,9 +43,21 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {
+    match &cli.task {
+        Task::Ask(command) => ask(cli, command),
+        Task::Local(Local::Manual(manual)) => manual.write(Cli::command()).map_err(Failure::Output),
+        Task::Local(Local::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "sagctl", &mut text);
+            output::print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+fn ask(cli: &Cli, command: &Command) -> Result<(), Failure> {
     let page = cli.page();
     let mut client = Client::connect(&cli.socket)?;
-    let op = match &cli.command {
+    let op = match command {
         Command::Status(w) => return watch::run(cli, &mut client, &page, w, Op::Status, render::status),
         Command::Ports(w) => return watch::run(cli, &mut client, &page, w, Op::Ports, render::ports),
         Command::Drops(w) => return watch::run(cli, &mut client, &page, w, Op::Drops, render::drops),

@@ -5,6 +5,11 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("sagctl").chain(line.split_whitespace()))
 }
 
+fn asked(cli: Cli) -> Command {
+    let Task::Ask(command) = cli.task else { panic!("no question to a gateway") };
+    command
+}
+
 #[test]
 fn the_definition_is_sound() {
     Cli::command().debug_assert();
@@ -14,14 +19,14 @@ fn the_definition_is_sound() {
 fn session_filters() {
     let cli = parse("sessions --proto 6 --src 192.0.2.1 --dport 443 --sort idle --limit 5 --json").unwrap();
     assert!(cli.json);
-    let Command::Sessions(s) = cli.command else { panic!() };
+    let Task::Ask(Command::Sessions(s)) = cli.task else { panic!() };
     let q = s.query();
     assert_eq!((q.limit, q.sort), (Some(5), SessionSort::Idle));
     assert_eq!(q.filter.src, Some("192.0.2.1/32".parse().unwrap()));
     assert_eq!((q.filter.proto, q.filter.dport), (Some(IpProto::TCP), Some(443)));
 
     let cli = parse("sessions flush -6 --port 1").unwrap();
-    let Command::Sessions(s) = cli.command else { panic!() };
+    let Task::Ask(Command::Sessions(s)) = cli.task else { panic!() };
     let Some(SessionsCommand::Flush { filter, all }) = s.command else { panic!() };
     assert_eq!((filter.filter().family, filter.filter().port, all), (Some(6), Some("1".into()), false));
     assert!(parse("sessions --proto tcp flush").is_err());
@@ -35,7 +40,7 @@ fn every_field_of_a_session_filter_has_an_option() {
     let line = "-4 --proto udp --src 192.0.2.1 --dst 198.51.100.0/24 --host 192.0.2.1 --sport 1 --dport 2 --nat \
                 --nat-src 203.0.113.2 --nat-sport 3 --nat-dst 10.0.0.1 --nat-dport 4 --port 0 --in-port 0 --out-port 1 \
                 --state replied --rule acr-1 --min-age 2h --min-idle 90 --min-packets 5 --min-bytes 6";
-    let filter = |line: &str| match parse(line).unwrap().command {
+    let filter = |line: &str| match asked(parse(line).unwrap()) {
         Command::Sessions(s) => match s.command {
             Some(SessionsCommand::Flush { filter, .. }) => filter.filter(),
             None => s.query().filter,
@@ -60,7 +65,7 @@ fn every_field_of_a_session_filter_has_an_option() {
 
 #[test]
 fn times() {
-    let idle = |time: &str| match parse(&format!("sessions --min-idle {time}")).map(|c| c.command) {
+    let idle = |time: &str| match parse(&format!("sessions --min-idle {time}")).map(asked) {
         Ok(Command::Sessions(s)) => s.query().filter.min_idle_s,
         _ => None,
     };
@@ -72,7 +77,7 @@ fn times() {
 
 #[test]
 fn nat_and_its_bindings() {
-    let op = |line: &str| match parse(line).map(|c| c.command) {
+    let op = |line: &str| match parse(line).map(asked) {
         Ok(Command::Nat(n)) => Some(serde_json::to_value(n.op()).unwrap()),
         _ => None,
     };
@@ -97,7 +102,7 @@ fn nat_and_its_bindings() {
 #[test]
 fn explained_packets() {
     let query = |line: &str| {
-        let Command::Explain(e) = parse(line).unwrap().command else { panic!() };
+        let Command::Explain(e) = asked(parse(line).unwrap()) else { panic!() };
         e.query()
     };
     let q = query("explain --port 0 --src 192.0.2.1:5000 --dst 198.51.100.1 --dport 80").unwrap();
