@@ -110,6 +110,14 @@ external_ip = "192.0.2.50"
 external_port = "any"
 internal_ip = "192.168.2.10"
 internal_port = "any"
+
+[[static_nat]]
+internal = "2001:db8:1::/64"
+external = "2001:db8:f1::/64"
+
+[[static_nat]]
+internal = "192.168.2.0/24"
+external = "198.18.2.0/24"
 "#;
 
 /// [`acl`] as a configuration has it. A rule of the kit that names no address is two here.
