@@ -128,8 +128,12 @@ impl FlowFamily for FlowRecord4 {
     }
 
     fn set_translation(&self, key: &Key4, to: &Key4) {
-        let w = Words4::between((key.addrs, key.l4 as u32), (to.addrs, to.l4 as u32), (key.l4 >> 32) as u8);
-        let w = if to == key { Words4 { addrs: to.addrs, ports: to.l4 & 0xFFFF_FFFF } } else { w };
+        let w = if to == key {
+            // Most sessions are not translated: there is no difference to sum up.
+            Words4 { addrs: to.addrs, ports: to.l4 & 0xFFFF_FFFF }
+        } else {
+            Words4::between((key.addrs, key.l4 as u32), (to.addrs, to.l4 as u32), (key.l4 >> 32) as u8)
+        };
         self.new_addrs.store(w.addrs, Ordering::Relaxed);
         self.new_ports.store(w.ports, Ordering::Relaxed);
     }
@@ -146,6 +150,7 @@ impl FlowFamily for FlowRecord4 {
         (u8::from(src) * FLOW_SNAT) | (u8::from(dst) * FLOW_DNAT)
     }
 
+    #[inline]
     fn endpoints(key: &Key4) -> Option<EndpointPair> {
         let end = |addr: u32, port: u16| Endpoint {
             addr: Ipv4Addr::from(addr.to_le_bytes()),

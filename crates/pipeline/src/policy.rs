@@ -102,7 +102,7 @@ pub struct Tuple {
 
 impl Tuple {
     /// Ports count for the protocols whose ports the parser reads.
-    #[inline]
+    #[inline(always)]
     fn acl_key<A: Addr>(&self, src: A, dst: A, header: Header) -> Key<A> {
         let key = match self.proto {
             TCP | UDP => Key::new(self.proto, src, dst, self.sport, self.dport),
@@ -131,7 +131,7 @@ pub struct Header {
 
 impl Header {
     /// Of a parsed packet.
-    #[inline]
+    #[inline(always)]
     pub fn of(p: &Parsed) -> Header {
         let icmp = if p.family == Family::V4 { ICMP } else { ICMPV6 };
         Header { dscp: p.tos >> 2, message: p.message, has_icmp: p.proto == icmp }
@@ -190,14 +190,15 @@ impl AclSet {
     }
 
     /// The rules for packets from one zone to another; `None`: these are not judged.
-    #[inline]
+    #[inline(always)]
     fn list(&self, from: Zone, to: Zone) -> Option<Option<&RuleList>> {
         let class = Class::of(from, to).filter(|_| self.bound)?;
         Some(self.lists[class as usize].as_deref())
     }
 
     /// The verdict on a packet that opens a session, from one zone to another.
-    #[inline]
+    // It and what makes its key are too big to be inlined unasked, and called for every first packet.
+    #[inline(always)]
     pub fn check(&self, from: Zone, to: Zone, tuple: &Tuple, header: Header) -> (AclVerdict, Judged) {
         let Some(list) = self.list(from, to) else { return (PASSES, Judged::FLOW) };
         let (found, judged) = list.map_or((None, Judged::FLOW), |l| l.judge(tuple, header));
@@ -231,6 +232,7 @@ impl AclSet {
         }
     }
 
+    #[inline(always)]
     fn verdict(&self, found: Option<&Verdict>) -> AclVerdict {
         match found {
             Some(v) if v.accept => AclVerdict::Accept { slot: Some(RuleSlot(v.slot)) },

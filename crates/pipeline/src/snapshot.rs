@@ -363,6 +363,7 @@ impl NextHopWords {
 
 impl Snapshot {
     /// A port by its number.
+    #[inline]
     pub fn port(&self, idx: PortIdx) -> Option<&Port> {
         self.ports.get(idx.index())
     }

@@ -290,7 +290,7 @@ impl NatPolicy {
     }
 
     /// Whether an address is one that NAT answers for.
-    #[inline]
+    #[inline(always)]
     pub fn owns(&self, addr: Ipv4Addr) -> bool {
         (!self.externals.is_empty() && self.externals.contains_key(&addr.to_bits()))
             || self.prefixes.owns(addr)

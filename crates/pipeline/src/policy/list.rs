@@ -59,7 +59,7 @@ impl RuleList {
     }
 
     /// The first rule that matches, and what it holds for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge(&self, tuple: &Tuple, header: Header) -> (Option<&Verdict>, Judged) {
         by_family!(self, tuple, header, judge, (None, Judged::FLOW))
     }
@@ -168,6 +168,16 @@ impl<A: AddrFamily> ByHeader<A> {
         self.is_one.get(number as usize).copied().unwrap_or(false)
     }
 
+    /// What a verdict holds for, if `found` is the first rule that matches. Most lists need not ask.
+    #[cold]
+    fn judge(&self, key: &Key<A>, found: u32) -> Judged {
+        Judged {
+            // The rule looks at no header, and none before it does that is about the flow.
+            flow: !self.is_one(found) && self.flows.first(key) >= found,
+            watched: self.watches(key, found),
+        }
+    }
+
     /// Whether packets of a flow have to be judged one by one, if the first rule that matches one of them is `found`.
     #[inline]
     fn watches(&self, key: &Key<A>, found: u32) -> bool {
@@ -202,7 +212,7 @@ impl<A: AddrFamily> FamilyList<A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn verdict(&self, number: u32) -> Option<&Verdict> {
         self.verdicts.get(number as usize)
     }
@@ -220,16 +230,12 @@ impl<A: AddrFamily> FamilyList<A> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn judge(&self, key: &Key<A>) -> (Option<&Verdict>, Judged) {
         let found = self.rules.classify(key).unwrap_or(NO_MATCH);
         let judged = match &self.by_header {
             None => Judged::FLOW,
-            Some(by_header) => Judged {
-                // The rule looks at no header, and none before it does that is about the flow.
-                flow: !by_header.is_one(found) && by_header.flows.first(key) >= found,
-                watched: by_header.watches(key, found),
-            },
+            Some(by_header) => by_header.judge(key, found),
         };
         (self.verdict(found), judged)
     }

@@ -79,6 +79,7 @@ fn by_header<T: Tracer>(
 }
 
 /// The five-tuple that rules see.
+#[inline(always)]
 fn tuple(ctx: &PacketContext<'_>, draft: &Draft) -> Tuple {
     let (sport, dport) = match ctx.p.l4 {
         L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),

@@ -82,11 +82,17 @@ pub fn local_destination(snap: &Snapshot, dst: IpAddr) -> Result<(), Disposition
 
 /// What a DHCP server offers the gateway is unicast to the address that a port is to get (RFC 2131 4.1), whatever others it
 /// has. Who the offer is for is in it: the Ethernet address to which the frame was sent.
+#[inline(always)]
 fn is_dhcp_offer(ctx: &PacketContext<'_>) -> bool {
     let p = ctx.p;
-    if p.proto != UDP || p.family != Family::V4 || p.ports() != (67, 68) || p.fragment != Fragment::Whole {
-        return false;
-    }
+    let has_ports = p.proto == UDP && p.ports() == (67, 68);
+    has_ports && p.family == Family::V4 && p.fragment == Fragment::Whole && offers_an_address(ctx)
+}
+
+/// [`is_dhcp_offer`], by what the datagram says. Hardly any packet comes to this.
+#[cold]
+fn offers_an_address(ctx: &PacketContext<'_>) -> bool {
+    let p = ctx.p;
     let message = ctx.frame.get(usize::from(p.l4_at) + UDP_LEN..).and_then(|m| m.first_chunk::<36>());
     let (Some(m), None) = (message, ctx.tunnel) else { return false };
     // The kind, the address that the client is to have, the client's Ethernet address.
@@ -202,7 +208,7 @@ fn lookup(snap: &Snapshot, dst: IpAddr, hash: u64) -> Result<&Member, Dispositio
         Some(Route::NotOurs) => Err(drop_packet(DropReason::EgressNotOurs, None)),
         Some(Route::Via(members)) => snap
             .choose(members, hash)
-            .ok_or(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
+            .ok_or_else(|| drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
     }
 }
 

@@ -161,7 +161,8 @@ impl Pipeline {
         (seen, stages::evaluate(snap, &ctx, &mut NoTrace))
     }
 
-    /// A packet as the stages see it.
+    /// A packet as the stages see it. Part of its caller, since what it returns is too big to be handed on.
+    #[inline(always)]
     pub(super) fn packet_context<'f, R: SharedTable>(
         &'f self,
         snap: &Snapshot,
@@ -184,32 +185,7 @@ impl Pipeline {
             _ => None,
         };
         let known = self.known::<R>(snap, s, related);
-        let (mut to, mut to_port, mut translation, mut asked_by) = (None, None, None, None);
-        let mut translation6 = None;
-        if let Some(no) = related.or(s.found) {
-            let (r, first) = (table.record(no), table.record(RecordNo::forward(no.session())));
-            let (key, old) = (r.key(), first.key());
-            if let (Some((_, was)), Some((_, is))) = (R::endpoints(&key), R::endpoints(&r.translated())) {
-                to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
-                to_port = to.map(|_| is.port);
-            }
-            translation = match (R::endpoints(&old), R::endpoints(&first.translated()), R::zone(&old)) {
-                (Some(ends), Some(new), Some(from)) => {
-                    let proto = R::tuple(&old).proto;
-                    Some(Translation { from, proto, old: ends, new, reply: no.direction() == 1 })
-                }
-                _ => None,
-            };
-            translation6 = translation6_of(first, no.direction() == 1);
-            if let Some(t) = &translation6 {
-                let (was, is) = if t.reply { (t.new.0, t.old.0) } else { (t.old.1, t.new.1) };
-                to = (was != is).then_some(IpAddr::V6(is));
-            }
-            let forwarded = translation.filter(|t: &Translation| t.reply && t.old.1 != t.new.1).is_some()
-                || translation6.is_some_and(|t| t.reply && t.old.1 != t.new.1);
-            asked_by = first.ingress().as_port().filter(|_| forwarded);
-        }
-        let ctx = PacketContext {
+        let mut ctx = PacketContext {
             p: &s.p,
             frame,
             ingress: s.ingress,
@@ -225,14 +201,43 @@ impl Pipeline {
             out_of_window: forged || self.is_out_of_window::<R>(s, frame),
             metered: s.found.and_then(|no| metered(snap, table.record(no))),
             leaves_to: self.leaves_to::<R>(s),
-            to,
-            to_port,
-            translation,
-            translation6,
-            asked_by,
+            to: None,
+            to_port: None,
+            translation: None,
+            translation6: None,
+            asked_by: None,
             nat: &self.tables.nat,
         };
+        if let Some(no) = related.or(s.found) {
+            self.add_translation::<R>(&mut ctx, no);
+        }
         (ctx, Seen { known, related, opening: None })
+    }
+
+    /// What the session of a record makes of a packet's addresses.
+    fn add_translation<R: SharedTable>(&self, ctx: &mut PacketContext<'_>, no: RecordNo) {
+        let table = R::table(&self.tables);
+        let (r, first) = (table.record(no), table.record(RecordNo::forward(no.session())));
+        let (key, old) = (r.key(), first.key());
+        if let (Some((_, was)), Some((_, is))) = (R::endpoints(&key), R::endpoints(&r.translated())) {
+            ctx.to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
+            ctx.to_port = ctx.to.map(|_| is.port);
+        }
+        ctx.translation = match (R::endpoints(&old), R::endpoints(&first.translated()), R::zone(&old)) {
+            (Some(ends), Some(new), Some(from)) => {
+                let proto = R::tuple(&old).proto;
+                Some(Translation { from, proto, old: ends, new, reply: no.direction() == 1 })
+            }
+            _ => None,
+        };
+        ctx.translation6 = translation6_of(first, no.direction() == 1);
+        if let Some(t) = &ctx.translation6 {
+            let (was, is) = if t.reply { (t.new.0, t.old.0) } else { (t.old.1, t.new.1) };
+            ctx.to = (was != is).then_some(IpAddr::V6(is));
+        }
+        let forwarded = ctx.translation.is_some_and(|t| t.reply && t.old.1 != t.new.1)
+            || ctx.translation6.is_some_and(|t| t.reply && t.old.1 != t.new.1);
+        ctx.asked_by = first.ingress().as_port().filter(|_| forwarded);
     }
 
     /// What the session table knows of a packet. `related`: the record of the answers to the packet
@@ -267,6 +272,7 @@ impl Pipeline {
     }
 
     /// The zone to which a session's packets in this direction go.
+    #[inline]
     fn leaves_to<R: SharedTable>(&self, s: &BatchEntry) -> Option<Zone> {
         s.found.and_then(|no| R::zone(&R::table(&self.tables).record(no.peer()).key()))
     }
