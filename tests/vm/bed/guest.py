@@ -72,6 +72,7 @@ class Guest:
     nics: Sequence[Nic]
     files: dict[str, bytes] = field(default_factory=dict)  # what the payload has beside the programs, by path
     enabled: Sequence[str] = ()  # units that are started at boot
+    programs: bool = True  # whether ours are there; else packages bring them
     cpus: int = 2
     memory: int = 1536  # MiB
 
@@ -91,7 +92,7 @@ class Guest:
         begin = time.monotonic()
         self.accel = accelerator(self.kernel)
         payload = self.folder / "payload.tar"
-        write_payload(payload, self.files, ["sag-bed.service", *self.enabled])
+        write_payload(payload, self.files, ["sag-bed.service", *self.enabled], self.programs)
         command = [
             *machine(self.accel, self.kernel, self.cpus, self.memory),
             "-append", "console=ttyS0 root=/dev/vda rw net.ifnames=0 panic=-1 quiet systemd.show_status=0",
@@ -306,7 +307,7 @@ def stripped(name: str) -> bytes:
         return out.read_bytes()
 
 
-def write_payload(path: Path, files: dict[str, bytes], enabled: Sequence[str]) -> None:
+def write_payload(path: Path, files: dict[str, bytes], enabled: Sequence[str], programs: bool) -> None:
     """Programs, units and what runs the commands of the tests, as the guest's files."""
     units = ROOT / "configs" / "systemd"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
@@ -316,9 +317,9 @@ def write_payload(path: Path, files: dict[str, bytes], enabled: Sequence[str]) -
             info.size, info.mode, info.mtime = len(data), mode, int(time.time())
             tar.addfile(info, io.BytesIO(data))
 
-        for name in PROGRAMS:
+        for name in PROGRAMS if programs else ():
             add(f"usr/bin/{name}", stripped(name), 0o755)
-        for unit in sorted(units.glob("*.service")):
+        for unit in sorted(units.glob("*.service")) if programs else ():
             add(f"usr/lib/systemd/system/{unit.name}", unit.read_bytes())
         add("usr/lib/systemd/system/sag-bed.service", (HERE / "sag-bed.service").read_bytes())
         for name in ("agent.py", "hang.py"):

@@ -94,8 +94,11 @@ class Site:
             ns.run(["sysctl", "-q", "-w", *IN_NAMESPACE])
             ns.ip("link set lo up")
 
-    def boot(self, kernel: Kernel, lan: str = VIRTIO, wan: str = VIRTIO) -> Guest:
-        """A guest whose gateway starts as the machine does, with cards of two models."""
+    def boot(
+        self, kernel: Kernel, lan: str = VIRTIO, wan: str = VIRTIO, packages: dict[str, bytes] | None = None
+    ) -> Guest:
+        """A guest whose gateway starts as the machine does, with cards of two models; or one that has these files instead of
+        our programs."""
         nics = [
             Nic(self.lan, "eth0", LAN_MAC, lan, QUEUES if lan == VIRTIO else 1),
             Nic(self.wan, "eth0", WAN_MAC, wan, QUEUES if wan == VIRTIO else 1),
@@ -105,9 +108,12 @@ class Site:
         for device, mac in (("lan", LAN_MAC), ("wan", WAN_MAC)):
             link = f"[Match]\nMACAddress={mac}\nType=ether\nKind=!*\n[Link]\nName={device}\n"
             files[f"etc/systemd/network/10-{device}.link"] = link.encode()
-        files["etc/sag/vcpe.toml"] = GATEWAY.encode()
-        files["usr/lib/sysusers.d/sag.conf"] = USERS.encode()
-        guest = Guest(kernel, nics, files, ENABLED)
+        if packages is None:
+            files["etc/sag/vcpe.toml"] = GATEWAY.encode()
+            files["usr/lib/sysusers.d/sag.conf"] = USERS.encode()
+            guest = Guest(kernel, nics, files, ENABLED)
+        else:
+            guest = Guest(kernel, nics, files | packages, ENABLED[:1], programs=False)
         try:
             guest.start()
             self.lan.batch(
