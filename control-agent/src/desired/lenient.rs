@@ -91,8 +91,9 @@ fn replace(document: &mut Value, path: &str, again: bool) -> bool {
         if rest.is_empty() {
             return match (safe, again) {
                 (Some(safe), _) => map.insert(key, safe.clone()) != Some(safe),
-                (None, false) => map.insert(key, json!("?")) != Some(json!("?")),
-                (None, true) => map.remove(&key).is_some(),
+                // A word that is one already goes at once.
+                (None, false) if map.get(&key) != Some(&json!("?")) => map.insert(key, json!("?")).is_some(),
+                (None, _) => map.remove(&key).is_some(),
             };
         }
         let Some(next) = map.get_mut(&key) else { return false };
@@ -143,6 +144,16 @@ mod tests {
             assert!(said.contains(&place), "{place:?} in {said:?}");
         }
         assert!(read_document(json!({"ProtocolVersion": "9.0"})).is_err(), "another major version");
+    }
+
+    #[test]
+    fn what_looks_like_a_replacement_costs_itself_too() {
+        let (document, deviations) = read_document(json!({
+            "Revision": 1, "StaticRoutes": [{"PortName": "0", "Vlan": "?"}, {}], "Acls": [{"AclId": "a", "Rules": [{"Type": "?", "Priority": "?"}]}],
+        }))
+        .expect("read");
+        assert_eq!((document.static_routes[0].vlan, document.acls[0].rules[0].priority), (None, None));
+        assert_eq!(deviations.len(), 2, "{deviations:?}");
     }
 
     #[test]
