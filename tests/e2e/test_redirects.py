@@ -68,6 +68,8 @@ def test_a_device_without_native_xdp(gateway, gw_with, lab, kind):
         modes = {n: p["xdp_mode"] for n, p in gw.ports().items()}
         assert modes["0"] == "generic" and modes["1"] == "native", modes
         assert REFUSES in gw.ports()["0"]["capability"]
+        # A bridge has a link a second after its port has one.
+        within(5, "the link is up", lambda: gw.ports()["0"]["up"])
         assert lab.lan1.ping(A.INET[4], count=2) and lab.lan1.ping(A.INET[6], count=2)
         answered(lab)
         assert gw.ports()["0"]["fast"] > 30, "redirects of generic XDP leave by the other device"
