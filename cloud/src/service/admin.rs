@@ -16,6 +16,7 @@ use crate::domain::policy::Context;
 use crate::error::ApiError;
 use crate::ops;
 use crate::ops::cx::{Cx, Finished};
+use crate::repeated;
 use crate::south::Agents;
 use crate::store::objects::{self, Entity, Filter};
 use crate::store::{Kind, Store};
@@ -61,13 +62,17 @@ async fn on<T: Entity>(store: Store, op: Op, name: &str, pairs: &[(&str, String)
     validate(op, &mut params).map_err(said)?;
     let owner = Caller::account(found.uid);
     let agents = Agents::new(store, 1);
-    let tx = agents.store.write().await?;
     let context = Context { source: Ipv4Addr::LOCALHOST.into(), now: now_ms() };
     let access = Access::new(&owner, (op.name(), Some(op)), &context, params.get("RegionId"));
-    let mut cx = Cx::new(op, params, access.map_err(said)?, agents.store.cipher.clone(), tx);
-    let done = ops::call(op, &mut cx, "").await;
-    let Finished { tx, changed, .. } = cx.into_parts();
-    let answer = agents.conclude(tx, &changed, done).await.map_err(said)?;
+    let access = access.map_err(said)?;
+    let answer = repeated!(async {
+        let tx = agents.store.write().await?;
+        let mut cx = Cx::new(op, params.clone(), access.clone(), agents.store.cipher.clone(), tx);
+        let done = ops::call(op, &mut cx, "").await;
+        let Finished { tx, changed, .. } = cx.into_parts();
+        agents.conclude(tx, &changed, done).await
+    })
+    .map_err(said)?;
     Ok(serde_json::from_str(&answer)?)
 }
 

@@ -11,7 +11,8 @@ use super::limit::Limiter;
 use crate::api::Op;
 use crate::api::params::Params;
 use crate::domain::caller::Caller;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
+use crate::repeated;
 use crate::store::audit::{self, Record};
 use crate::store::{Store, Tx};
 use crate::time::now_ms;
@@ -86,9 +87,11 @@ impl Entry<'_> {
 
     /// Writes the entry in a transaction of its own.
     pub async fn write_alone(&self, store: &Store) -> Result<()> {
-        let mut tx = store.write().await?;
-        self.write(&mut tx).await?;
-        Ok(tx.commit().await?)
+        repeated!(async {
+            let mut tx = store.write().await?;
+            self.write(&mut tx).await?;
+            Ok::<(), ApiError>(tx.commit().await?)
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use crate::domain::regions;
 use crate::error::{ApiError, Result};
 use crate::ops;
 use crate::ops::cx::{Cx, Finished};
+use crate::repeated;
 use crate::south;
 use crate::store::nonces::{self, SignedNonce};
 use crate::store::secrets::HEX;
@@ -33,9 +34,6 @@ use crate::time::now_ms;
 const LONGEST_NONCE: usize = 128;
 /// When a key that sends too much may send again: its bucket is full after a second.
 const RETRY_AFTER_MS: u64 = 1000;
-
-/// How often a transaction that lost against another one is run again.
-const ATTEMPTS: usize = 8;
 
 /// The body of a request.
 #[derive(Clone, Copy)]
@@ -194,16 +192,7 @@ async fn dispatch(
                 return Err(crate::api::validate::invalid(op, "RegionId"));
             }
             let call = Call { app, op, nonce, caller: &caller, access: &access, params: &params, origin };
-            let mut attempt = 1;
-            loop {
-                match call.run(&mut resources).await {
-                    Err(e) if e.retry && attempt < ATTEMPTS => {
-                        attempt += 1;
-                        tokio::time::sleep(std::time::Duration::from_millis(5 * attempt as u64)).await;
-                    }
-                    other => break other,
-                }
-            }
+            repeated!(call.run(&mut resources))
         }
     };
     if let (Err(e), false) = (&result, op.reads())

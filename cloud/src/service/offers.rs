@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::domain::regions;
+use crate::repeated;
 use crate::store::Store;
 use crate::store::offers::{self, AccessPoint, Version};
 use crate::time::{now_ms, stamp};
@@ -36,17 +37,21 @@ pub async fn add_access_point(store: &Store, point: &AccessPoint) -> anyhow::Res
     );
     coordinate(&point.latitude, 90.0, "--latitude")?;
     coordinate(&point.longitude, 180.0, "--longitude")?;
-    let mut tx = store.write().await?;
-    offers::put_access_point(&mut tx, point).await?;
-    Ok(tx.commit().await?)
+    Ok(repeated!(async {
+        let mut tx = store.write().await?;
+        offers::put_access_point(&mut tx, point).await?;
+        tx.commit().await
+    })?)
 }
 
 /// # Errors
 /// There is no such access point, or the database fails.
 pub async fn remove_access_point(store: &Store, id: i64) -> anyhow::Result<()> {
-    let mut tx = store.write().await?;
-    let found = offers::remove_access_point(&mut tx, id).await?;
-    tx.commit().await?;
+    let found = repeated!(async {
+        let mut tx = store.write().await?;
+        let found = offers::remove_access_point(&mut tx, id).await?;
+        tx.commit().await.map(|()| found)
+    })?;
     ensure!(found, "there is no access point {id}");
     Ok(())
 }
@@ -74,17 +79,21 @@ pub async fn add_version(store: &Store, kind: &str, code: &str, name: &str) -> a
     }
     let (kind, code, name) = (kind.to_owned(), code.to_owned(), name.to_owned());
     let version = Version { kind, code, name, created: now_ms(), retired: false };
-    let mut tx = store.write().await?;
-    offers::put_version(&mut tx, &version).await?;
-    Ok(tx.commit().await?)
+    Ok(repeated!(async {
+        let mut tx = store.write().await?;
+        offers::put_version(&mut tx, &version).await?;
+        tx.commit().await
+    })?)
 }
 
 /// # Errors
 /// There is no such version, or the database fails.
 pub async fn retire_version(store: &Store, kind: &str, code: &str) -> anyhow::Result<()> {
-    let mut tx = store.write().await?;
-    let found = offers::retire_version(&mut tx, kind, code).await?;
-    tx.commit().await?;
+    let found = repeated!(async {
+        let mut tx = store.write().await?;
+        let found = offers::retire_version(&mut tx, kind, code).await?;
+        tx.commit().await.map(|()| found)
+    })?;
     ensure!(found, "there is no version {code} of {kind}");
     Ok(())
 }

@@ -33,6 +33,7 @@ use crate::domain::objects::Authorised;
 use crate::error::{ApiError, Result};
 use crate::ops::commands;
 use crate::ops::cx::{Cx, Finished};
+use crate::repeated;
 use crate::store::nonces::SignedNonce;
 use crate::store::{Store, Tx, devices, nonces};
 use crate::time::now_ms;
@@ -98,16 +99,18 @@ pub async fn call(
     match action {
         PULL => pull(agents, access, params, nonce).await,
         _ => {
-            let mut tx = agents.store.write().await?;
-            nonces::keep(&mut tx, nonce).await?;
-            let mut cx = cx(agents, access, params, tx);
-            cx.source = source.to_canonical().to_string();
-            let done = match action {
-                REPORT_STATE => report_state(&mut cx).await,
-                _ => report_result(&mut cx).await,
-            };
-            let Finished { tx, changed, .. } = cx.into_parts();
-            agents.conclude(tx, &changed, done).await
+            repeated!(async {
+                let mut tx = agents.store.write().await?;
+                nonces::keep(&mut tx, nonce).await?;
+                let mut cx = cx(agents, access.clone(), params.clone(), tx);
+                cx.source = source.to_canonical().to_string();
+                let done = match action {
+                    REPORT_STATE => report_state(&mut cx).await,
+                    _ => report_result(&mut cx).await,
+                };
+                let Finished { tx, changed, .. } = cx.into_parts();
+                agents.conclude(tx, &changed, done).await
+            })
         }
     }
 }
@@ -218,9 +221,11 @@ async fn named(cx: &mut Cx) -> Result<(Authorised<Gateway>, Device)> {
 }
 
 async fn seen(agents: &Agents, sn: &str) -> crate::store::Result<()> {
-    let mut tx = agents.store.write().await?;
-    devices::put_seen(&mut tx, sn, now_ms()).await?;
-    tx.commit().await
+    repeated!(async {
+        let mut tx = agents.store.write().await?;
+        devices::put_seen(&mut tx, sn, now_ms()).await?;
+        tx.commit().await
+    })
 }
 
 /// The parameter `State`; an agent of a newer major version is refused.

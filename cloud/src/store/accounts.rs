@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::secrets::{DIGITS, MIXED};
-use super::{Result, Store, Tx};
+use super::{Arg, Result, Store, Tx};
 use crate::args;
+use crate::repeated;
 use crate::time::now_ms;
 
 /// An access key as it is stored.
@@ -59,37 +60,41 @@ impl Store {
     pub async fn create_key(&self, account: &str, user: &str) -> anyhow::Result<NewKey> {
         let id = format!("LTAI{}", self.cipher.token(MIXED, 20)?);
         let secret = self.cipher.token(MIXED, 30)?;
-        let mut tx = self.write().await?;
-        let uid = match account_uid(&mut tx, account).await? {
-            Some(uid) => uid,
-            None => {
-                let uid: i64 = format!("1{}", self.cipher.token(DIGITS, 15)?).parse()?;
-                let sql = "INSERT INTO accounts (uid, name, created) VALUES ($1, $2, $3)";
-                tx.execute(sql, args![uid, account, now_ms()]).await?;
-                uid
-            }
-        };
-        let sql = "INSERT INTO access_keys (id, uid, user_name, secret, status, created)
-             VALUES ($1, $2, $3, $4, 'Active', $5)";
-        tx.execute(sql, args![&id, uid, user, self.cipher.seal(&secret)?, now_ms()]).await?;
-        tx.commit().await?;
+        repeated!(async {
+            let mut tx = self.write().await?;
+            let uid = match account_uid(&mut tx, account).await? {
+                Some(uid) => uid,
+                None => {
+                    let uid: i64 = format!("1{}", self.cipher.token(DIGITS, 15)?).parse()?;
+                    let sql = "INSERT INTO accounts (uid, name, created) VALUES ($1, $2, $3)";
+                    tx.execute(sql, args![uid, account, now_ms()]).await?;
+                    uid
+                }
+            };
+            let sql = "INSERT INTO access_keys (id, uid, user_name, secret, status, created)
+                 VALUES ($1, $2, $3, $4, 'Active', $5)";
+            tx.execute(sql, args![&id, uid, user, self.cipher.seal(&secret)?, now_ms()]).await?;
+            Ok::<(), anyhow::Error>(tx.commit().await?)
+        })?;
         Ok(NewKey { id, secret })
     }
 
     /// False if there is no such key.
     pub async fn set_key_status(&self, id: &str, status: &str) -> anyhow::Result<bool> {
-        let mut tx = self.write().await?;
         let sql = "UPDATE access_keys SET status = $1 WHERE id = $2";
-        let changed = tx.execute(sql, args![status, id]).await?;
-        tx.commit().await?;
-        Ok(changed > 0)
+        self.changes_a_row(sql, args![status, id]).await
     }
 
     pub async fn delete_key(&self, id: &str) -> anyhow::Result<bool> {
-        let mut tx = self.write().await?;
-        let changed = tx.execute("DELETE FROM access_keys WHERE id = $1", args![id]).await?;
-        tx.commit().await?;
-        Ok(changed > 0)
+        self.changes_a_row("DELETE FROM access_keys WHERE id = $1", args![id]).await
+    }
+
+    async fn changes_a_row(&self, sql: &str, args: Vec<Arg>) -> anyhow::Result<bool> {
+        Ok(repeated!(async {
+            let mut tx = self.write().await?;
+            let changed = tx.execute(sql, args.clone()).await?;
+            tx.commit().await.map(|()| changed > 0)
+        })?)
     }
 
     /// Key id, account, user, status.
@@ -112,14 +117,15 @@ impl Store {
         name: &str,
         document: &Value,
     ) -> anyhow::Result<()> {
-        let mut tx = self.write().await?;
-        let uid =
-            account_uid(&mut tx, account).await?.ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
-        let sql = "INSERT INTO policies (uid, user_name, name, document) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (uid, user_name, name) DO UPDATE SET document = excluded.document";
-        tx.execute(sql, args![uid, user, name, document.to_string()]).await?;
-        tx.commit().await?;
-        Ok(())
+        repeated!(async {
+            let mut tx = self.write().await?;
+            let uid = account_uid(&mut tx, account).await?;
+            let uid = uid.ok_or_else(|| anyhow::anyhow!("no account {account}"))?;
+            let sql = "INSERT INTO policies (uid, user_name, name, document) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (uid, user_name, name) DO UPDATE SET document = excluded.document";
+            tx.execute(sql, args![uid, user, name, document.to_string()]).await?;
+            Ok::<(), anyhow::Error>(tx.commit().await?)
+        })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod offers;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod private;
+mod repeat;
 mod schema;
 pub mod secrets;
 mod sqlite;
@@ -33,6 +34,7 @@ use anyhow::Context as _;
 
 pub use error::{Error, Result};
 pub use kind::{Kind, Link};
+pub use repeat::{Attempts, Conflict};
 pub use tx::{Arg, Row, Tx};
 
 use secrets::Cipher;

@@ -3,6 +3,7 @@
 use super::{Result, Store, Tx};
 use crate::args;
 use crate::error::ApiError;
+use crate::repeated;
 
 /// Clock difference that is still accepted, either way.
 pub const WINDOW_MS: i64 = 15 * 60 * 1000;
@@ -58,6 +59,18 @@ impl Store {
     }
 
     async fn remove_expired_of(&self, now: i64, of_a_key: i64) -> Result<()> {
+        repeated!(self.remove_old(now))?;
+        let mut tx = self.read().await?;
+        let sql = "SELECT key_id FROM nonces GROUP BY key_id HAVING COUNT(*) > $1";
+        let busy = tx.texts(sql, args![of_a_key]).await?;
+        tx.rollback().await?;
+        for key in busy {
+            repeated!(self.remove_half(&key, of_a_key / 2))?;
+        }
+        Ok(())
+    }
+
+    async fn remove_old(&self, now: i64) -> Result<()> {
         let mut tx = self.write().await?;
         // The clock may be ahead for a moment, or be set back: what it accepts again is not new.
         let sql = "UPDATE access_keys SET nonce_floor =
@@ -71,22 +84,18 @@ impl Store {
              (SELECT k.nonce_floor + $1 FROM access_keys k WHERE k.id = nonces.key_id AND k.nonce_floor > 0)";
         tx.execute(sql, args![WINDOW_MS + RESERVE_MS]).await?;
         super::tokens::remove_expired(&mut tx, now).await?;
-        tx.commit().await?;
-        let mut tx = self.read().await?;
-        let sql = "SELECT key_id FROM nonces GROUP BY key_id HAVING COUNT(*) > $1";
-        let busy = tx.texts(sql, args![of_a_key]).await?;
-        tx.rollback().await?;
-        for key in busy {
-            let mut tx = self.write().await?;
-            let sql = "SELECT expires FROM nonces WHERE key_id = $1 ORDER BY expires DESC LIMIT 1 OFFSET $2";
-            let half = tx.row(sql, args![&key, of_a_key / 2], |row| row.int(0)).await?;
-            if let Some(expires) = half {
-                let sql = "UPDATE access_keys SET nonce_floor = $1 WHERE id = $2 AND nonce_floor < $1";
-                tx.execute(sql, args![expires - WINDOW_MS - RESERVE_MS, &key]).await?;
-            }
-            tx.commit().await?;
+        tx.commit().await
+    }
+
+    /// Refuses requests of the key `key` that are as old as all but the latest `kept`.
+    async fn remove_half(&self, key: &str, kept: i64) -> Result<()> {
+        let mut tx = self.write().await?;
+        let sql = "SELECT expires FROM nonces WHERE key_id = $1 ORDER BY expires DESC LIMIT 1 OFFSET $2";
+        if let Some(expires) = tx.row(sql, args![key, kept], |row| row.int(0)).await? {
+            let sql = "UPDATE access_keys SET nonce_floor = $1 WHERE id = $2 AND nonce_floor < $1";
+            tx.execute(sql, args![expires - WINDOW_MS - RESERVE_MS, key]).await?;
         }
-        Ok(())
+        tx.commit().await
     }
 }
 
