@@ -276,3 +276,27 @@ def test_what_the_device_cannot_do(api, agent):
     assert [f["Feature"] for f in answer["Features"]] == ["Bgp", "Ospf"]
     report(agent, sag, sns[0], Capabilities=["Bgp", "DhcpServer"])
     api.call("ModifySagRouteProtocolBgp", **device, **bgp)
+
+
+def test_devices_that_call_at_once(api, agent):
+    """Neither an agent nor the console is told that the service is busy because others change something."""
+    gateways = [gateway(api) for _ in range(4)]
+    problems = []
+
+    def calls(sag, sn):
+        try:
+            for round_ in range(8):
+                report(agent, sag, sn, Notices=[f"round {round_}"])
+                apply(agent, sag, sn)
+        except ApiError as e:
+            problems.append(str(e))
+
+    threads = [threading.Thread(target=calls, args=(sag, sns[0])) for sag, sns in gateways]
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        for sag, sns in gateways:
+            api.call("ModifySagWanSnat", Snat="ENABLE", SmartAGId=sag, SmartAGSn=sns[0])
+    for t in threads:
+        t.join()
+    assert problems == []
