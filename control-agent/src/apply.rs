@@ -1,14 +1,15 @@
 //! Putting a configuration in force: compiled, handed to the gateway in one transaction, addresses
 //! set, written to disk as the last good one. What fails leaves the one before in force.
 
+mod deviations;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sag_model::Role;
-use sag_model::control::PublicKey;
-use sag_southbound::{Acceptance, Announcement, Deviation, EPOCH_AHEAD, Effect, IdentityKey};
+use sag_model::control::{self, PublicKey};
+use sag_southbound::{Acceptance, Announcement, Deviation, EPOCH_AHEAD, IdentityKey};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::unix_now;
@@ -85,6 +86,8 @@ pub struct Applier {
     /// What was last said of the network, so that it is logged once.
     said: BTreeSet<String>,
     status: NetworkStatus,
+    /// The deviations that the gateway shows, and of which process and epoch.
+    shown: Option<((u32, u32), Vec<control::Deviation>)>,
 }
 
 /// The first of the problems: a configuration of the cloud may have one for each entry.
@@ -141,6 +144,7 @@ impl Applier {
             renewed: None,
             said: BTreeSet::new(),
             status,
+            shown: None,
         }
     }
 
@@ -208,6 +212,7 @@ impl Applier {
         self.remember_peers(&compiled);
         self.current = Some(InForce { good, compiled, pid: status.pid, epoch });
         self.tell_network();
+        self.show_deviations((status.pid, epoch));
         Ok(changed)
     }
 
@@ -433,27 +438,6 @@ impl Applier {
         }
         self.moved |= done.changed;
         done.changed
-    }
-
-    /// Objects that are not in force as they are.
-    pub fn deviations(&self) -> Vec<Deviation> {
-        let Some(current) = &self.current else { return Vec::new() };
-        let mut out = current.compiled.deviations.clone();
-        let roles = |port: &String| current.compiled.ports.iter().find(|(name, ..)| name == port);
-        out.extend(self.addressless.iter().map(|(port, why)| {
-            Deviation {
-                section: match roles(port).map(|(_, _, role)| *role) {
-                    Some(Role::Wan) => "Wan",
-                    Some(Role::Express) => "Ecc",
-                    _ => "Lan",
-                }
-                .to_owned(),
-                object: format!("port {port}"),
-                effect: Some(Effect::Partial),
-                reason: why.clone(),
-            }
-        }));
-        out
     }
 
     fn save(&mut self, good: &LastGood, compiled: &Compiled) {

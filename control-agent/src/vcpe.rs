@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sag_model::control::{
-    self, ConfigApplied, ConfigShow, ConfigText, Drops, Op, Ports, PublicKey, Rekeyed, Request, Response,
-    RouteQuery, Routes, Status, Top, TopQuery, TunnelKeyQuery, TunnelPeers, Tunnels,
+    self, ConfigApplied, ConfigDeviations, ConfigShow, ConfigText, Deviation, DeviationsKept, Drops, Op,
+    Ports, PublicKey, Rekeyed, Request, Response, RouteQuery, Routes, Status, Top, TopQuery, TunnelKeyQuery,
+    TunnelPeers, Tunnels,
 };
 use serde::de::DeserializeOwned;
 
@@ -73,6 +74,11 @@ impl Vcpe {
 
     pub fn apply(&self, text: &str, name: &str) -> Result<ConfigApplied> {
         self.call(Op::ConfigApply(ConfigText { text: text.to_owned(), name: name.to_owned() }))
+    }
+
+    /// Tells the gateway what of the cloud's configuration it does not have, for its operator.
+    pub fn set_deviations(&self, deviations: Vec<Deviation>) -> Result<DeviationsKept> {
+        self.call(Op::ConfigDeviations(ConfigDeviations { deviations }))
     }
 
     pub fn ports(&self) -> Result<Ports> {

@@ -363,7 +363,7 @@ def test_reports(branch, blast):
     assert branch.call("DescribeSagDropTopN", Size=10)["DropTopN"][0]["InstanceId"] == branch.sag
 
 
-def test_one_bad_object_harms_no_other(branch, web):
+def test_one_bad_object_harms_no_other(branch, gateway, web):
     multicast = {**ROUTE, "DestinationCidr": "224.0.0.0/8"}
     branch.device("CreateSagStaticRoute", **multicast)
     branch.device("ModifySagWanSnat", Snat="ENABLE")
@@ -379,6 +379,10 @@ def test_one_bad_object_harms_no_other(branch, web):
     assert whoami(branch.lab.lan1, A.INET[4]) == A.GW_WAN[4], "the rest is in force"
     assert task("DescribeSagWanSnat")["State"] == "Succeed"
     assert "224.0.0.0/8" in str(branch.agent.status()["Deviations"])
+    shown = gateway.ctl("status")["deviations"]
+    assert [(d["section"], d["effect"]) for d in shown] == [("StaticRoutes", "left-out")], shown
+    assert "224.0.0.0/8 by port 3" in shown[0]["object"]
+    assert "of the cloud's configuration: static route" in run([branch.lab.sagctl, "--socket", branch.lab.socket, "status"]).stdout
     # What this gateway cannot do is refused when the call is made.
     acl = branch.call("CreateACL", Name="apps")["AclId"]
     branch.mine("AssociateACL", AclId=acl)
@@ -393,6 +397,7 @@ def test_one_bad_object_harms_no_other(branch, web):
     branch.device("DeleteSagStaticRoute", **multicast)
     branch.device("ModifySagWanSnat", Snat="DISABLE")
     branch.soon("said so", lambda: task("DescribeSagStaticRouteList")["State"] == "Succeed", 3)
+    assert gateway.ctl("status")["deviations"] == []
     branch.soon("off", lambda: whoami(branch.lab.lan1, A.INET[4]) == A.LAN1[4])
 
 

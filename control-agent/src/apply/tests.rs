@@ -2,7 +2,8 @@ use std::path::Path;
 
 use super::*;
 use sag_model::control::{
-    ConfigApplied, ConfigShow, Error, ErrorCode, Op, PublicKey, Rekeyed, Request, Response, Status,
+    ConfigApplied, ConfigShow, DeviationsKept, Error, ErrorCode, Op, PublicKey, Rekeyed, Request, Response,
+    Status,
 };
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
@@ -24,6 +25,8 @@ struct Gateway {
     /// The tunnel whose keys it refuses.
     unkeyable: String,
     key_epoch: u64,
+    deviations: Vec<String>,
+    deviations_unknown: bool,
 }
 
 /// A gateway as far as the agent knows it.
@@ -60,6 +63,13 @@ fn serve(stream: UnixStream, g: &mut Gateway) {
             g.text.clone_from(&c.text);
             g.applied.push(c.name);
             say(&stream, Ok(ConfigApplied { epoch: g.epoch, changed: true, warnings: vec![] }));
+        }
+        Op::ConfigDeviations(_) if g.deviations_unknown => {
+            say::<DeviationsKept>(&stream, Err(Error::new(ErrorCode::UnknownOp, "unknown operation", "")))
+        }
+        Op::ConfigDeviations(d) => {
+            g.deviations = d.deviations.iter().map(ToString::to_string).collect();
+            say(&stream, Ok(DeviationsKept { kept: 1 }));
         }
         Op::TunnelsKey(q) => {
             if g.key_epoch == 0 || q.renew {
@@ -172,6 +182,38 @@ fn a_refusal_leaves_the_last_good_one() {
     // An older revision is accepted like a newer one.
     assert_eq!(a.apply(wish(4, 1), &health), Ok(true));
     assert_eq!(a.last_good(), Some(wish(4, 1)));
+}
+
+#[test]
+fn the_gateway_shows_what_is_not_in_force_for_as_long_as_that_is_so() {
+    let dir = tempfile::tempdir().expect("dir");
+    let gateway = fake(dir.path());
+    let shown = || gateway.lock().expect("gateway").deviations.clone();
+    gateway.lock().expect("gateway").deviations = vec!["of an earlier agent".into()];
+    let mut a = Applier::new(config(dir.path()));
+    let health = Verdicts::new();
+    a.apply(wish(5, 1), &health).expect("applied");
+    assert_eq!(shown(), Vec::<String>::new());
+    let unknown = sag_southbound::PortRole::Unknown("DMZ".into());
+    let odd = Desired { roles: [("1".to_owned(), unknown)].into(), ..Desired::default() };
+    let odd = LastGood { revision: Some(2), desired: odd };
+    a.apply(odd, &health).expect("applied");
+    assert!(matches!(&shown()[..], [one] if one.starts_with("port 1 is left out: ") && one.contains("DMZ")));
+    // A gateway that was restarted, or whose document was another one in between, is told again.
+    for change in [|g: &mut Gateway| g.pid += 1, |g: &mut Gateway| g.epoch += 2] {
+        let mut g = gateway.lock().expect("gateway");
+        g.deviations.clear();
+        change(&mut g);
+        drop(g);
+        a.reconcile(&health).expect("quiet");
+        assert_eq!(shown().len(), 1);
+    }
+    // One that does not know the message is no obstacle.
+    gateway.lock().expect("gateway").deviations_unknown = true;
+    a.apply(wish(6, 3), &health).expect("applied");
+    gateway.lock().expect("gateway").deviations_unknown = false;
+    a.apply(wish(7, 4), &health).expect("applied");
+    assert_eq!(shown(), Vec::<String>::new());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod acl;
 mod cidr;
+mod deviation;
 mod explain;
 mod keys;
 mod largest;
@@ -20,6 +21,7 @@ mod tunnel;
 pub use crate::config::Change;
 pub use acl::{Acl, AclLogEntry, AclQuery, AclReport, AclRule, Finding};
 pub use cidr::{CidrError, parse_cidr};
+pub use deviation::{ConfigDeviations, Deviation, DeviationsKept, MAX_DEVIATIONS};
 pub use explain::{Explain, ExplainQuery, Rewritten, StageTrace};
 pub use keys::{
     KeyText, PublicKey, Rekeyed, TunnelConfirm, TunnelKeyQuery, TunnelPeer, TunnelPeers, TunnelRekey,
@@ -137,6 +139,8 @@ ops! {
     ConfigShow = "config-show";
     ConfigApply(ConfigText) = "config-apply";
     ConfigDiff(ConfigText) = "config-diff";
+    /// What of the controller's configuration the document in force does not have; `status` shows it.
+    ConfigDeviations(ConfigDeviations) = "config-deviations";
     /// Reads the configuration file again, as SIGHUP does.
     Reload = "reload";
 }
@@ -162,6 +166,7 @@ impl Op {
             // A difference names values, and a document to compare with may be as large as one to apply.
             Op::ConfigDiff(_)
             | Op::ConfigApply(_)
+            | Op::ConfigDeviations(_)
             | Op::Reload
             | Op::SessionsFlush(_)
             | Op::TunnelsRekey(_)

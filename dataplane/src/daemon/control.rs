@@ -133,6 +133,15 @@ impl Handler for Daemon {
         Ok(control::ConfigApplied { epoch: self.publisher.epoch(), changed, warnings })
     }
 
+    fn config_deviations(
+        &mut self,
+        deviations: control::ConfigDeviations,
+    ) -> Result<control::DeviationsKept, Error> {
+        self.running.deviations = deviations.bounded();
+        let kept = u32::try_from(self.running.deviations.len()).unwrap_or(u32::MAX);
+        Ok(control::DeviationsKept { kept })
+    }
+
     fn reload(&mut self) -> Result<control::ConfigApplied, Error> {
         let path = self.running.path.clone();
         let text =

@@ -4,7 +4,7 @@ use super::saver::Saver;
 use crate::config_file;
 use anyhow::{Result, anyhow};
 use sag_model::config::{self, Change, Checked, Config};
-use sag_model::control::Finding;
+use sag_model::control::{Deviation, Finding};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +19,8 @@ pub struct RunningConfig {
     pub source: String,
     pub applied: SystemTime,
     pub warnings: Vec<String>,
+    /// What the controller says that the document does not have of its configuration.
+    pub deviations: Vec<Deviation>,
     /// What the analysis of the ACLs found, once a report has asked for it.
     findings: Option<Vec<Finding>>,
 }
@@ -41,6 +43,7 @@ impl RunningConfig {
             source: path.display().to_string(),
             applied: SystemTime::now(),
             warnings: warnings.chain(config_file::exposed_keys(path, &checked.config)).collect(),
+            deviations: Vec::new(),
             findings: None,
             config: checked.config,
         }
@@ -75,6 +78,10 @@ impl RunningConfig {
         self.applied = SystemTime::now();
         self.warnings.clone_from(&warnings);
         self.findings = None;
+        if changed {
+            // They were about another document.
+            self.deviations.clear();
+        }
         Ok(Applied { changed, warnings })
     }
 

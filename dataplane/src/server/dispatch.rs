@@ -95,6 +95,7 @@ fn dispatch(request: Request, h: &mut dyn Handler, out: &mut Vec<u8>) {
         Op::ConfigShow => reply(id, h.config_show(), out),
         Op::ConfigApply(c) => reply(id, h.config_apply(&c.text, &c.name), out),
         Op::ConfigDiff(c) => reply(id, h.config_diff(&c.text, &c.name), out),
+        Op::ConfigDeviations(d) => reply(id, h.config_deviations(d), out),
         Op::Reload => reply(id, h.reload(), out),
     }
 }

@@ -67,6 +67,11 @@ pub trait Handler {
     fn config_show(&mut self) -> Result<control::ConfigShow, Error>;
     /// What applying a document would change; nothing is changed.
     fn config_diff(&mut self, text: &str, name: &str) -> Result<control::ConfigDiff, Error>;
+    /// Shows in `status` what the controller says of the document in force.
+    fn config_deviations(
+        &mut self,
+        deviations: control::ConfigDeviations,
+    ) -> Result<control::DeviationsKept, Error>;
     fn config_apply(&mut self, text: &str, name: &str) -> Result<control::ConfigApplied, Error>;
     /// Reads the configuration file again.
     fn reload(&mut self) -> Result<control::ConfigApplied, Error>;

@@ -126,6 +126,10 @@ impl Handler for Fake {
         self.running = text.to_owned();
         Ok(ConfigApplied { epoch: 2, changed: true, warnings: Vec::new() })
     }
+    fn config_deviations(&mut self, deviations: ConfigDeviations) -> Result<DeviationsKept, Error> {
+        self.note("config-deviations");
+        Ok(DeviationsKept { kept: u32::try_from(deviations.bounded().len()).unwrap() })
+    }
     fn reload(&mut self) -> Result<ConfigApplied, Error> {
         self.note("reload");
         Ok(ConfigApplied::default())

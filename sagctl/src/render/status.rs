@@ -114,9 +114,11 @@ pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> St
         out.push('\n');
         out.push_str(&table.render(page));
     }
-    if !s.warnings.is_empty() {
+    let deviations = s.deviations.iter().map(|d| format!("of the cloud's configuration: {d}"));
+    let worth_a_look: Vec<String> = s.warnings.iter().cloned().chain(deviations).collect();
+    if !worth_a_look.is_empty() {
         out.push('\n');
-        out.push_str(&warnings(&s.warnings, page));
+        out.push_str(&warnings(&worth_a_look, page));
     }
     out
 }

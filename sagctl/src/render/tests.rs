@@ -57,6 +57,11 @@ fn a_status(factor: u64) -> Status {
         "punts": [{"reason": "miss", "packets": 300_000}, {"reason": "stale-epoch", "packets": 20_000},
             {"reason": "fragment", "packets": 0}],
         "warnings": ["[[qos]] qos-1 is read but not enforced by this version of sag-vcpe, traffic is not limited by it at all"],
+        "deviations": [
+            {"section": "StaticRoutes", "object": "static route 224.0.0.0/8 by port 3", "effect": "left-out",
+             "reason": "a multicast destination"},
+            {"section": "Lan", "object": "port 4", "effect": "partial", "reason": "no device \u{1b}[2J"},
+        ],
     }))
 }
 

@@ -1,5 +1,6 @@
 //! Answers that describe the gateway: status, ports, drops, ACLs, routes, configuration.
 
+use super::Deviation;
 use crate::config::Change;
 use crate::{DropReason, MacAddr, Role, VlanId};
 use ipnet::IpNet;
@@ -36,6 +37,9 @@ pub struct Status {
     pub syn_cookies: Vec<SynCookieRow>,
     /// Worth a look, a line each.
     pub warnings: Vec<String>,
+    /// Objects of the controller that are not in force as they are.
+    #[serde(default)]
+    pub deviations: Vec<Deviation>,
 }
 
 /// A service that SYN cookies protect.

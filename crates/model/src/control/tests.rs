@@ -75,6 +75,7 @@ fn every_request_survives_the_wire() {
         Op::ConfigShow,
         Op::ConfigApply(text.clone()),
         Op::ConfigDiff(text),
+        Op::ConfigDeviations(ConfigDeviations { deviations: vec![Deviation::default()] }),
         Op::Reload,
     ];
     let mut names: Vec<String> = Vec::new();
@@ -114,6 +115,7 @@ fn a_misspelt_argument_is_refused_not_ignored() {
         r#"{"v":1,"id":1,"op":"nat-bindings","filter":{"mapping":"symmetric"}}"#,
         r#"{"v":1,"id":1,"op":"explain","port":"0"}"#,
         r#"{"v":1,"id":1,"op":"config-apply","text":"x"}"#,
+        r#"{"v":1,"id":1,"op":"config-deviations","deviation":[]}"#,
         r#"{"v":1,"id":1,"op":"reboot"}"#,
     ] {
         assert!(serde_json::from_str::<Request>(line).is_err(), "{line}");

@@ -53,6 +53,7 @@ impl View<'_> {
                 self.settings.report().warnings,
             ]
             .concat(),
+            deviations: self.running.deviations.clone(),
         }
     }
 

@@ -43,6 +43,7 @@ fn readers_change_nothing() {
         r#""op":"tunnels-confirm","tunnel":"t""#.to_owned(),
         r#""op":"config-apply","text":"","name":"x""#.to_owned(),
         r#""op":"config-diff","text":"","name":"x""#.to_owned(),
+        r#""op":"config-deviations","deviations":[]"#.to_owned(),
         r#""op":"reload""#.to_owned(),
     ];
     assert_eq!(read.len() + admin.len(), Op::NAMES.len(), "every operation");
