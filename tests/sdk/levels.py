@@ -42,6 +42,30 @@ FEATURES = {BGP, DNS, HA, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATI
             MANAGEMENT}
 
 
+# What the SDK (2.1.2) has beyond the documents for documented operations, and what becomes of it.
+# `test_sdk_fields.py` observes each line.
+FIELDS = [
+    ("CreateACL, DescribeACLs", "`AclType`", "`acl-hardware`, or `acl-software` for client apps: stored, shown, filters; a list of the"
+     " latter does not go to a gateway"),
+    ("DescribeACLAttribute", "`AclType` of each rule", "that of the list"),
+    ("DescribeCloudConnectNetworks", "`Tag`", "no operation sets tags, so none match"),
+    ("DescribeCloudConnectNetworks", "`Subnet`", "of AttachCcnInstanceToCen"),
+    ("DescribeCloudConnectNetworks", "`AssociatedCenStatus`, `CenStatusErrorCode`, `CenStatusErrorMessage`, `NewAgw`,"
+     " `ProcessingCenId`", "left out: known in the API of enterprise networks alone"),
+    ("DescribeSagWan4G", "`Priority`, `TrafficState`", "never answered: there is no 4G"),
+    ("ModifySmartAccessGateway, DescribeSmartAccessGateways, …Attribute", "`Position`", "stored and shown"),
+    ("ModifySmartAccessGateway, DescribeSmartAccessGateways, …Attribute", "`EnableSoftwareConnectionAudit`",
+     "false is accepted and shown, true is refused: nothing audits client apps"),
+    ("DescribeSmartAccessGateways, …Attribute", "`IRIds`", "empty: there are no such policies"),
+    ("DescribeSmartAccessGateways", "`AssociatedCcnName`", "filters, as Name does"),
+    ("DescribeSmartAccessGateways", "`EnableAdvancedMonitor`", "as SetAdvancedMonitorState has set it"),
+    ("DescribeSmartAccessGateways", "`Isp`", "left out: the carrier of a gateway is not known"),
+    ("DescribeUserFlowStatistics", "`TotalLeaveBytes`", "left out: what counts against a plan is not known"),
+    ("ModifyClientUserDNS", "`AppDNS`", "stored and shown; none clears"),
+    ("ModifyClientUserDNS", "`RecoveredDNS`", "accepted and ignored, as the SDK says that it is not available yet"),
+]
+
+
 @dataclass
 class Row:
     """One operation, or a part of what it takes."""
@@ -185,6 +209,16 @@ def page(rows: list[Row]) -> str:
         for row in by_op.get(op, []):
             name = f"{op} ({row.part})" if row.part else op
             out.append(f"| {name} | {row.level} | {row.text()} | {row.feature} |")
+    out += [
+        "",
+        "## What the SDK has beyond the documents",
+        "",
+        "Parameters and fields of documented operations that only the SDK (2.1.2) has; `tests/sdk/test_sdk_fields.py` observes them.",
+        "",
+        "| operation | parameter or field | what becomes of it |",
+        "|---|---|---|",
+        *(f"| {op} | {names} | {what} |" for op, names, what in FIELDS),
+    ]
     return "\n".join(out) + "\n"
 
 

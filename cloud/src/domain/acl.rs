@@ -13,13 +13,41 @@ pub struct Acl {
     pub region_id: String,
     pub name: String,
     pub resource_group_id: String,
+    /// For client apps, which have no devices; else for gateways.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub software: bool,
+}
+
+/// The types of lists: for gateways, for client apps.
+const ACL_TYPES: [&str; 2] = ["acl-hardware", "acl-software"];
+
+impl Acl {
+    /// Whether this word is the type of lists for client apps.
+    pub fn is_software_type(word: &str) -> bool {
+        word == ACL_TYPES[1]
+    }
+
+    /// Its type, as the API has it.
+    pub fn acl_type(&self) -> &'static str {
+        ACL_TYPES[usize::from(self.software)]
+    }
+
+    /// The same in the column by which lists are filtered: lists that are older than types have nothing there.
+    pub fn variant(software: bool) -> &'static str {
+        if software { ACL_TYPES[1] } else { "" }
+    }
 }
 
 impl Entity for Acl {
     const KIND: Kind = Kind::Acl;
 
     fn columns(&self) -> Columns<'_> {
-        Columns { name: &self.name, resource_group: &self.resource_group_id, ..Columns::default() }
+        Columns {
+            name: &self.name,
+            resource_group: &self.resource_group_id,
+            variant: Acl::variant(self.software),
+            ..Columns::default()
+        }
     }
 }
 

@@ -31,10 +31,12 @@ pub async fn create(cx: &mut Cx, request: request::CreateACL) -> Result<response
         region_id: cx.region(),
         name: request.name,
         resource_group_id: RESOURCE_GROUP.to_owned(),
+        software: Acl::is_software_type(&request.acl_type),
     };
     let acl = cx.create(id, body)?;
     cx.put(&acl).await?;
-    Ok(copied!(acl => response::CreateACL { acl_id, resource_group_id }))
+    let acl_type = Some(acl.acl_type().to_owned());
+    Ok(copied!(acl => response::CreateACL { acl_id, resource_group_id; acl_type }))
 }
 
 pub async fn modify(cx: &mut Cx, request: request::ModifyACL) -> Result<response::ModifyACL> {
@@ -60,13 +62,15 @@ pub async fn delete(cx: &mut Cx, request: request::DeleteACL) -> Result<response
 }
 
 pub async fn describe(cx: &mut Cx, request: request::DescribeACLs) -> Result<response::DescribeACLs> {
-    let mut filter = cx.mine().equals(Column::Name, request.name);
+    let variant = request.acl_type.map(|word| Acl::variant(Acl::is_software_type(&word)));
+    let mut filter = cx.mine().equals(Column::Name, request.name).equals(Column::Variant, variant);
     filter.ids = request.acl_ids.as_deref().map(separated);
     let page = cx.list_page::<Acl>(&filter).await?;
     let users = cx.count_visible_links_to(Link::Acl, &page.rows).await?;
     let rows = page.rows.iter().map(|acl| {
         copied!(acl => response::describe_acls::Acl {
             acl_id, name, resource_group_id;
+            acl_type: Some(acl.acl_type().to_owned()),
             sag_count: users.get(&acl.id).copied().unwrap_or_default().to_string(),
         })
     });
@@ -87,6 +91,9 @@ pub async fn associate(cx: &mut Cx, request: request::AssociateACL) -> Result<re
     }
     if bound.len() >= PER_GATEWAY {
         return Err(cx.err(&["AclPerSmartagAmountLimit"]));
+    }
+    if acl.software {
+        return Err(cx.err(&["FeatureNotSupport"]).with_hint("The list is for client apps: acl-software."));
     }
     if gw.hardware_version == "sag-1000" {
         let rules: Vec<Authorised<AclRule>> = cx.children(&acl).await?;

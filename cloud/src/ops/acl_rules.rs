@@ -144,10 +144,12 @@ pub async fn describe(
         .name_contains(request.name)
         .order_by(Column::Priority, descending);
     let page = cx.list_page::<AclRule>(&filter).await?;
+    let acl_type = acl.acl_type();
     let rows = page.rows.into_iter().map(|rule| {
         let rule = rule.into_inner().body;
         response::describe_acl_attribute::Acr {
             acl_id: rule.acl_id,
+            acl_type: Some(acl_type.to_owned()),
             acr_id: rule.acr_id,
             description: rule.description,
             dest_cidr: rule.dest_cidr,

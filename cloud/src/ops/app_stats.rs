@@ -93,6 +93,8 @@ pub async fn flow(
     let state = state(cx, &gw).await?;
     let rows =
         request.user_names.into_iter().map(|name| response::describe_user_flow_statistics::Statistics {
+            // What counts against a plan is not known here.
+            total_leave_bytes: None,
             total_bytes: state.bytes(&date, &name).to_string(),
             user_name: name,
         });

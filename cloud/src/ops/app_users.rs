@@ -250,11 +250,11 @@ pub async fn roam(cx: &mut Cx, request: request::RoamClientUser) -> Result<respo
 
 pub async fn modify_dns(
     cx: &mut Cx,
-    _: request::ModifyClientUserDNS,
+    request: request::ModifyClientUserDNS,
 ) -> Result<response::ModifyClientUserDNS> {
     let mut gw = instance(cx).await?;
-    // The documents leave it out; the SDKs have it.
-    let servers = cx.params.texts("AppDNS");
+    // None is no servers any more. RecoveredDNS, which the SDK says is not available yet, is ignored.
+    let servers = request.app_dns;
     if servers.iter().any(|s| net::ip(s).is_none()) || servers.len() > 2 {
         return Err(cx.err(&["InvalidParam.Ip"]));
     }

@@ -226,6 +226,7 @@ pub async fn describe(
             subnet,
             associated_cloud_box_count: members.len().to_string(),
             available_cloud_box_count: online.to_string(),
+            // How far an attachment has come is known in the API of enterprise networks alone, so nothing is said of it.
             ..Default::default()
         }));
     }

@@ -138,7 +138,14 @@ pub async fn describe(
             cx.require_named(Kind::Acl, &acl, false).await?;
         }
     }
-    let filter = filter(cx, request);
+    let networks = match &request.associated_ccn_name {
+        Some(name) => Some(networks_named(cx, name).await?),
+        None => None,
+    };
+    let mut filter = filter(cx, request);
+    if let Some(networks) = networks {
+        filter = filter.linked(Link::Ccn, &networks);
+    }
     let page = cx.list_page::<Gateway>(&filter).await?;
     let around = Around::load_all(cx, &page.rows).await?;
     let rows = page.rows.iter().zip(around).map(|(gw, around)| row(gw, &around, cx.now));
@@ -148,6 +155,13 @@ pub async fn describe(
         page_size: page.size,
         total_count: page.total,
     })
+}
+
+/// The networks with this text in their names that have gateways of the caller, as far as the call may use them.
+async fn networks_named(cx: &mut Cx, name: &str) -> Result<Vec<String>> {
+    let filter = Filter::default().name_contains(Some(name.to_owned())).with_member_of(cx.uid());
+    let networks = cx.list::<Ccn>(&filter).await?;
+    Ok(networks.into_iter().map(|ccn| ccn.id.clone()).collect())
 }
 
 fn filter(cx: &Cx, request: request::DescribeSmartAccessGateways) -> Filter {
@@ -229,6 +243,10 @@ fn row(gw: &Authorised<Gateway>, around: &Around, now: i64) -> Row {
         max_bandwidth: bandwidth,
         serial_number: around.serial_numbers(),
         status: status(gw, &around.devices, now),
+        position: gw.position.clone(),
+        enable_advanced_monitor: Some(gw.advanced_monitor == Some(true)),
+        enable_software_connection_audit: Some(false),
+        ir_ids: Some(String::new()),
         ..Row::default()
     })
 }

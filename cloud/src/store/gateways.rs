@@ -19,6 +19,17 @@ impl Filter {
         self.condition("id IN (SELECT sag FROM devices WHERE sn = ?)", args![sn])
     }
 
+    /// The network has a gateway of this account.
+    pub fn with_member_of(self, uid: i64) -> Filter {
+        let sql = format!(
+            "id IN (SELECT b FROM links WHERE kind = '{}' AND a IN
+                 (SELECT id FROM objects WHERE kind = '{}' AND uid = ?))",
+            Link::Ccn.as_str(),
+            Kind::Gateway.as_str()
+        );
+        self.condition(sql, args![uid])
+    }
+
     /// Whether the gateway's devices were heard once, but not since (milliseconds since 1970).
     pub fn silent_since(self, since: i64, silent: bool) -> Filter {
         let not = if silent { "" } else { "NOT " };
