@@ -93,6 +93,7 @@ impl Compiler {
             syn_cookies: syn_cookies::compile(config, &ports, self.syn_cookies),
             options: Options {
                 acl_stateful: config.dataplane.acl_stateful,
+                acl_reject: config.dataplane.acl_reject,
                 timeouts: timeouts(config),
                 sessions: SessionLimits {
                     host_share: config.dataplane.host_share,

@@ -165,6 +165,8 @@ impl Default for SessionLimits {
 pub struct Options {
     /// Answers to admitted packets pass without a rule.
     pub acl_stateful: bool,
+    /// LAN hosts get an ICMP error about packets that an ACL drops.
+    pub acl_reject: bool,
     /// When idle sessions end.
     pub timeouts: Timeouts,
     /// What a host may have of the session tables.

@@ -116,6 +116,7 @@ impl Net {
             syn_cookies: SynCookies::default(),
             options: Options {
                 acl_stateful: true,
+                acl_reject: true,
                 timeouts: Timeouts {
                     tcp_established: secs(7440),
                     tcp_transitory: secs(240),

@@ -171,6 +171,14 @@ impl NatState {
         self.pools[b.pool()].get().map(|p| &**p)
     }
 
+    /// Ports of a binding's address and protocol: how many are free, of how many. `None`: it is no binding.
+    pub fn room(&self, b: BindingNo, limits: &Limits) -> Option<(u32, u32)> {
+        let pool = self.pool_no(b).filter(|_| b.0 != 0)?;
+        let used = pool.uses[b.protocol() as usize].used.load(Ordering::Relaxed);
+        let all = limits.capacity(b.protocol()) as u32;
+        Some((all.saturating_sub(used), all))
+    }
+
     /// Bytes of pools and tables.
     pub fn memory(&self) -> usize {
         let pools: usize = self.pools().map(|p| p.memory()).sum();

@@ -317,6 +317,14 @@ impl Sweeper {
                 Worth::Established => limit,
                 _ => shortened(limit, free, capacity),
             };
+            let limit = match state {
+                // It holds a port that others may need more.
+                State::TcpRefused => {
+                    let port = BindingNo(table.meta(session).bindings[0].load(Ordering::Relaxed));
+                    nat.room(port, &snap.nat.limits).map_or(limit, |(free, of)| shortened(limit, free, of))
+                }
+                _ => limit,
+            };
             if idle > limit && end(table, session, snap, Ending { deferred, events, nat }) {
                 counters.sessions_ended.add(1);
             }

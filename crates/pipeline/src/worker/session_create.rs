@@ -306,12 +306,16 @@ impl Pipeline {
         let NewSession { snap, now, s, .. } = *first;
         let (limits, tick) = (&snap.nat.limits, now.tick().0);
         let mut lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
-        let own = Victim {
-            of: Some(Holder::Host(R::host(key, R::table(&self.tables).seed()))),
-            proto: Some(s.p.proto),
-            at_most: Worth::HalfOpen,
+        let any = Victim { proto: Some(s.p.proto), ..Victim::any(Worth::HalfOpen) };
+        let victim = match lease {
+            Err(NoPort::HostShare) => {
+                let host = Holder::Host(R::host(key, R::table(&self.tables).seed()));
+                Some(Victim { of: Some(host), ..any })
+            }
+            Err(NoPort::Exhausted) => Some(Victim { refused_at: Some(source.pool.addr()), ..any }),
+            Ok(_) => None,
         };
-        if lease == Err(NoPort::HostShare) && self.evict::<R>(snap, now, own) {
+        if victim.is_some_and(|v| self.evict::<R>(snap, now, v)) {
             lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
         }
         let lease = match lease {

@@ -1,16 +1,18 @@
 //! Room for a new session: what each host may have, and which session makes room when there is none.
 
 use super::Pipeline;
+use crate::family::EndpointPair;
 use crate::nat::Event;
 use crate::session::{self, Holder, Worth};
 use crate::snapshot::Snapshot;
-use crate::table::FlowTable;
+use crate::table::{FlowTable, State};
 use crate::tables::SharedTable;
 use sag_model::flow::RecordNo;
 use sag_model::time::Tick;
 use sag_model::{DropReason, Nanos};
 use sag_packet::parse::Family;
 use std::cmp::Reverse;
+use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -35,8 +37,17 @@ pub(super) struct Victim {
     pub of: Option<Holder>,
     /// One of this protocol alone.
     pub proto: Option<u8>,
+    /// A refused handshake that holds a port of this external address.
+    pub refused_at: Option<Ipv4Addr>,
     /// Worth no more than this.
     pub at_most: Worth,
+}
+
+impl Victim {
+    /// Any session that is worth no more than this.
+    pub const fn any(at_most: Worth) -> Victim {
+        Victim { of: None, proto: None, refused_at: None, at_most }
+    }
 }
 
 impl Pipeline {
@@ -60,7 +71,7 @@ impl Pipeline {
             // What it gives up rests before it can be used again: while more rests than is free, the free places are
             // for others.
             let waits = table.resting() > free;
-            if !waits && self.evict::<R>(snap, now, Victim { of: Some(holder), proto: None, at_most }) {
+            if !waits && self.evict::<R>(snap, now, Victim { of: Some(holder), ..Victim::any(at_most) }) {
                 return Ok(());
             }
             self.report_refused::<R>(key, reason);
@@ -79,7 +90,7 @@ impl Pipeline {
             1
         };
         for _ in 0..tries {
-            self.evict::<R>(snap, now, Victim { of: None, proto: None, at_most: Worth::Established });
+            self.evict::<R>(snap, now, Victim::any(Worth::Established));
         }
         Ok(())
     }
@@ -139,6 +150,13 @@ fn standing<R: SharedTable>(
 ) -> Option<(Worth, Reverse<u32>, u64)> {
     let worth = session::worth(table, session).filter(|w| *w <= victim.at_most)?;
     let record = table.record(RecordNo::forward(session));
+    if let Some(addr) = victim.refused_at {
+        let holds = |(own, _): EndpointPair| own.addr == addr;
+        let refused = session::state_of(table, session) == Some(State::TcpRefused);
+        if !refused || !R::endpoints(&record.translated()).is_some_and(holds) {
+            return None;
+        }
+    }
     if victim.of.is_some() || victim.proto.is_some() {
         let key = record.key();
         let other = victim.of.is_some_and(|holder| !holder.has_begun(table, &key))

@@ -102,7 +102,8 @@ impl Pipeline {
             Err(Disposition::Drop { reason, icmp, rule, alone }) => {
                 hit(snap, rule, s, now);
                 self.log_rule(env, rule, false, s, f.bytes());
-                let denied = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied) && !alone;
+                let by_acl = matches!(reason, DropReason::AclDenied | DropReason::AclDefaultDenied);
+                let denied = by_acl && !alone;
                 if let (true, Known::Revalidate { .. }, Some(no)) = (denied, known, s.found) {
                     self.end::<R>(snap, no.session());
                 }
@@ -111,8 +112,14 @@ impl Pipeline {
                 }
                 if let Some(error) = icmp {
                     self.send_icmp_error(snap, now, s, f.bytes(), error, emit);
-                } else if denied && s.found.is_none() {
-                    self.remember_denied::<R>(snap, now, s, f.bytes(), (reason, rule));
+                } else if by_acl && s.found.is_none() {
+                    // RFC 5508 REQ-8. Once a record drops the flow in XDP, that is once a second.
+                    if snap.options.acl_reject && s.zone == Zone::Lan {
+                        self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
+                    }
+                    if denied {
+                        self.remember_denied::<R>(snap, now, s, f.bytes(), (reason, rule));
+                    }
                 }
                 drop_at(&self.counters, s.ingress, reason)
             }

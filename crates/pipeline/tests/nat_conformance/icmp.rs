@@ -379,6 +379,48 @@ pub fn a_full_table_is_told_too() {
 }
 
 #[test]
+pub fn who_is_denied_by_the_acl_is_told() {
+    for (by_rule, reason) in [(true, DropReason::AclDenied), (false, DropReason::AclDefaultDenied)] {
+        let net = || {
+            let mut n = net();
+            n.wan_snat(WAN, Ei, Ad).dnat(Kind::Internet, WAN_IP, HOST, Some((TCP, 80, 80, 80)));
+            n.acl = match by_rule {
+                true => Acl::new(true).rule(Class::OutWan, false, "* * * * *").rule(
+                    Class::InWan,
+                    false,
+                    "* * * * *",
+                ),
+                false => Acl::new(false).rule(Class::OutLan, true, "* * * * *"),
+            };
+            n
+        };
+        let mut r = Rig::new(net());
+        for p in [Pkt::udp(HOST, FAR, 4002, 1), Pkt::tcp(HOST, FAR, 1, 1, SYN), query(HOST, FAR, 8, 3)] {
+            refused(&mut r, &p, reason);
+            let mut want = Pkt::icmp("192.168.1.1", HOST, 3, 13, 0, &p.ip());
+            (want.id, want.frag, want.tos, want.ttl) = (0, 0x4000, 0xC0, 65);
+            assert_eq!(r.emitted(), [(LAN, want.forwarded(LAN, HOST))]);
+        }
+        let v6 = Pkt::udp("2001:db8:1::10", "2001:db8:9::1", 1, 2);
+        assert_eq!(r.send(&v6), Outcome::Drop(reason));
+        let told: Vec<_> = r.emitted().iter().map(|(port, f)| (*port, f[54], f[55])).collect();
+        assert_eq!(told, [(LAN, 1, 1)], "RFC 4443 3.1");
+        // Once the flow has a record, its packets are dropped in silence until it is judged again.
+        let again = Pkt::udp(HOST, FAR, 4002, 1);
+        refused(&mut r, &again, reason);
+        assert_eq!(r.emitted().len(), 1);
+        refused(&mut r, &again, reason);
+        assert_eq!(r.emitted(), []);
+        // Nobody outside learns of it.
+        silently_refused(&mut r, &Pkt::tcp(FAR, WAN_IP, 1, 80, SYN), reason);
+        silently_refused(&mut r, &Pkt::udp("2001:db8:9::1", "2001:db8:1::10", 1, 2), reason);
+        let mut off = net();
+        off.options.acl_reject = false;
+        silently_refused(&mut Rig::new(off), &Pkt::udp(HOST, FAR, 4002, 1), reason);
+    }
+}
+
+#[test]
 pub fn errors_that_the_gateway_sends() {
     let mut n = net();
     n.wan_snat(WAN, Ei, Ad).route("100.64.0.0/16", sag_pipeline::snapshot::Route::Unreachable);
@@ -463,7 +505,7 @@ pub fn nothing_is_translated_against_the_acl() {
     n.wan_snat(WAN, Ei, Ad);
     n.acl = Acl::new(true).rule(Class::OutWan, false, "1 * * * *");
     let mut r = Rig::new(n);
-    silently_refused(&mut r, &query(HOST, FAR, 8, 77), DropReason::AclDenied);
+    refused(&mut r, &query(HOST, FAR, 8, 77), DropReason::AclDenied);
     assert_eq!(r.sessions().0, 0);
     assert!(!bound(&r, NatProtocol::Icmp, 77));
 }

@@ -425,11 +425,14 @@ pub const TABLE: &[Requirement] = &[
         "REQ-8",
         Should,
         "A host that can have no further session gets an error (type 3, code 13)",
-        Proof::Partly(
-            tests!(icmp::who_gets_no_session_is_told, icmp::a_full_table_is_told_too),
-            "For want of ports, sessions or room, and by the limits of NAT. What an ACL denies is dropped in silence: so \
-             it is in the API that its rules come from, and so scanners learn nothing; hurt is who waits for a \
-             time-out instead of an error",
+        Proof::Remarked(
+            tests!(
+                icmp::who_gets_no_session_is_told,
+                icmp::a_full_table_is_told_too,
+                icmp::who_is_denied_by_the_acl_is_told
+            ),
+            "For want of ports, sessions or room, by the limits of NAT, and by ACLs. Hosts outside get none: no session \
+             of theirs is translated but to ports that are open, and scanners learn nothing (RFC 5382 REQ-4a)",
         ),
     ),
     row(
@@ -575,16 +578,15 @@ pub const TABLE: &[Requirement] = &[
         "2.2b",
         Should,
         "The session ends only when four minutes without a packet have passed since",
-        Proof::Partly(
+        Proof::Remarked(
             tests!(
                 updates::a_reset_ends_nothing_for_four_minutes,
                 updates::a_connection_that_outlives_a_reset_goes_on,
-                updates::a_refused_handshake_waits_as_long_as_configured
+                updates::a_refused_handshake_waits_as_long,
+                updates::the_port_of_a_refused_handshake_goes_to_who_needs_it
             ),
-            "Of a connection. A refused handshake made none and ends after `tcp_refused` (10 s, as with Linux): a host \
-             that scans would hold ports for four minutes each, at the cost of all others. Hurt is nobody who is \
-             known: a SYN that is sent again begins anew by the same port if it is free. `tcp_refused = 240` passes \
-             whole",
+            "Of a refused handshake as well, unless ports are short: the fewer are free, the sooner its port is, and \
+             with the last one taken it makes room. So a host that scans does not take the ports of others",
         ),
     ),
     row(

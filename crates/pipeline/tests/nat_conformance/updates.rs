@@ -1,7 +1,6 @@
 //! RFC 7857.
 
 use crate::kit::*;
-use sag_model::time::Tick;
 use sag_model::{DropReason, config};
 use sag_packet::proto::{TCP, UDP_LITE};
 use sag_pipeline::nat::{Kind, NatProtocol};
@@ -71,7 +70,7 @@ pub fn tcp_states_have_their_times() {
     goes_out(&mut r, &ask(SYN, (0, 0)));
     comes_in(&mut r, &answer(SYNACK, (0, 1)));
     ends_after(&mut r, t.tcp_syn);
-    // Refused: there was no connection, so nothing of one is kept.
+    // Refused.
     let mut r = nat();
     goes_out(&mut r, &ask(SYN, (0, 0)));
     comes_in(&mut r, &answer(RST | ACK, (0, 1)));
@@ -343,16 +342,49 @@ pub fn a_reset_sent_out_prolongs_nothing() {
 }
 
 #[test]
-pub fn a_refused_handshake_waits_as_long_as_configured() {
-    let mut n = net();
-    n.wan_snat(WAN, Ei, Ad);
-    n.options.timeouts.tcp_refused = Tick::of(secs(4 * MINUTE));
-    let mut r = Rig::new(n);
+pub fn a_refused_handshake_waits_as_long() {
+    let mut r = nat();
     out(&mut r, &segment(HOST, FAR, (4000, 80), SYN, (0, 0)));
     let refusal = segment(FAR, WAN_IP, (80, 4000), RST | ACK, (0, 1));
     becomes(&mut r, &refusal, end(FAR, 80), end(HOST, 4000));
     assert!(still(&mut r, NatProtocol::Tcp, 4000, secs(4 * MINUTE - 1)));
     assert!(!still(&mut r, NatProtocol::Tcp, 4000, secs(2)));
+}
+
+#[test]
+pub fn the_port_of_a_refused_handshake_goes_to_who_needs_it() {
+    let rig = |ports: std::ops::RangeInclusive<u16>| {
+        let mut n = net();
+        n.wan_snat(WAN, Ei, Ad);
+        n.nat.limits.host_share = 100;
+        n.nat.limits.range = ports;
+        Rig::new(n)
+    };
+    let refuse = |r: &mut Rig, port| {
+        let used = out(r, &segment(HOST, FAR, (port, 80), SYN, (0, 0))).port;
+        let refusal = segment(FAR, WAN_IP, (80, used), RST | ACK, (0, 1));
+        becomes(r, &refusal, end(FAR, 80), end(HOST, port));
+        used
+    };
+    // With the last port taken.
+    let mut r = rig(2000..=2003);
+    for port in 5000..5003 {
+        refuse(&mut r, port);
+    }
+    let alive = out(&mut r, &segment(HOST2, FAR, (6000, 80), SYN, (0, 0))).port;
+    let ports: BTreeSet<u16> =
+        (0..3).map(|n| out(&mut r, &segment(HOST2, FAR, (7000 + n, 80), SYN, (0, 0))).port).collect();
+    assert_eq!(ports.len(), 3);
+    assert!(!ports.contains(&alive), "an open connection makes no room");
+    refused(&mut r, &segment(HOST2, FAR, (8000, 80), SYN, (0, 0)), DropReason::SnatExhausted);
+    // Four fifths taken: half the time.
+    let mut r = rig(2000..=2009);
+    let all: Vec<u16> = (0..8).map(|n| refuse(&mut r, 5000 + n)).collect();
+    let left = |r: &mut Rig| all.iter().filter(|p| bound(r, NatProtocol::Tcp, **p)).count();
+    r.wait(secs(2 * MINUTE - 5));
+    assert_eq!(left(&mut r), 8);
+    r.wait(secs(10));
+    assert!(left(&mut r) < 8);
 }
 
 #[test]

@@ -276,12 +276,19 @@ fn refused_by_the_device() {
 }
 
 #[test]
-fn acl_denials_are_silent() {
+fn acl_denials_are_for_lan_hosts_to_know() {
     use sag_pipeline::policy::Class;
     let mut net = Net::branch();
-    net.acl = Acl::new(true).rule(Class::OutWan, false, "17 * * * 53-53");
+    let port53 = "17 * * * 53-53";
+    net.acl = Acl::new(true).rule(Class::OutWan, false, port53).rule(Class::InWan, false, port53);
     let mut rig = Rig::new(net);
     assert_eq!(rig.send(&Pkt::udp(HOST4, FAR4, 1, 53)), Outcome::Drop(DropReason::AclDenied));
+    assert_eq!(rig.emitted().len(), 1);
+    let from_outside = Pkt::udp(FAR4, HOST4, 1, 53).into_port(WAN);
+    assert_eq!(rig.send(&from_outside), Outcome::Drop(DropReason::AclDenied));
+    assert_eq!(rig.emitted(), []);
+    rig.commit(|n| n.options.acl_reject = false);
+    assert_eq!(rig.send(&Pkt::udp(HOST4, FAR4, 2, 53)), Outcome::Drop(DropReason::AclDenied));
     assert_eq!(rig.emitted(), []);
     let p = Pkt::tcp(HOST4, FAR4, 1, 53, TCP_SYN);
     assert!(rig.send(&p).is_tx());

@@ -435,6 +435,7 @@ fn a_first_that_does_not_pass_takes_the_others_with_it() {
     assert_eq!(rig.send(&udp4(1).fragment(0, 32)), Outcome::Drop(DropReason::AclDenied));
     assert_eq!(rig.send(&udp4(1).fragment(96, 32)), Outcome::Drop(DropReason::AclDenied));
     assert_eq!((held(&rig), rig.drops(LAN, DropReason::AclDenied)), (0, 4));
+    assert_eq!(rig.emitted().len(), 1);
     // Reported once, never for a later fragment.
     let whole = udp4(2);
     let ttl = |at| whole.fragment(at, 32).ttl(1);

@@ -65,6 +65,9 @@ table! {
         pub kernel_settings: KernelSettings = KernelSettings::Router => key();
         /// Verdict when ACLs exist and no rule matches.
         pub acl_default: Policy = Policy::Accept => key();
+        /// Hosts behind LAN ports get an ICMP error (administratively prohibited) about a packet that an ACL drops; all
+        /// others never do, so that scanners learn nothing. `false`: nobody does.
+        pub acl_reject: bool = true => key().source("RFC 5508 REQ-8, RFC 4443 3.1");
         /// Replies of an accepted session pass.
         pub acl_stateful: bool = true => key();
         /// Packets that need the daemon while it is away; established flows are forwarded in either case.
@@ -123,8 +126,8 @@ table! {
                 .range(1, WEEK)
                 .unit("s")
                 .source("RFC 7857 section 2.1: separate from closing, 4 minutes by default, may be shorter");
-        /// Refused: RST before the handshake was complete.
-        pub tcp_refused: u32 = 10 => key().range(1, WEEK).unit("s").source("as Linux after an RST");
+        /// Refused: RST before the handshake was complete. Sooner where ports or sessions are short, 30 s at least.
+        pub tcp_refused: u32 = 240 => key().range(1, WEEK).unit("s").source("RFC 7857 section 2.2: 4 minutes after a reset");
         /// UDP.
         pub udp: u32 = 300 =>
             key()
