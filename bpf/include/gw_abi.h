@@ -431,6 +431,9 @@ enum gw_drop {
 	GW_DROP_SYN_COOKIE = 83,
 	GW_DROP_SYN_COOKIE_INVALID = 84,
 	GW_DROP_SYN_PROXY_WAIT = 85,
+	GW_DROP_ACL_MAX_SESSIONS = 86,
+	GW_DROP_ACL_MAX_SESSIONS_PER_SOURCE = 87,
+	GW_DROP_ACL_SOURCES_FULL = 88,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -6,8 +6,9 @@ use sag_acl::{Addr, HeaderMatch, IcmpMatch, PortRange, Prefix, Rule, TcpFlags};
 use sag_model::config::{
     Acl, AclRule, AclType, Config, Direction, FiveTuple, NetworkMatch, Policy, PortMatch,
 };
-use sag_pipeline::policy::{AclSet, Class, RuleList, RuleLog, RuleStats, Verdict};
+use sag_pipeline::policy::{AclSet, Class, PerSource, RuleList, RuleLog, RuleStats, SessionLimit, Verdict};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// Slots of rules that are gone are used again once there are more of them than these. Until then sessions that such a rule has
@@ -50,7 +51,7 @@ impl AclCompiler {
     fn build(&mut self, config: &Config, problems: &mut Vec<Problem>) -> AclSet {
         self.forget_removed(config);
         if config.acls.is_empty() {
-            return AclSet::default();
+            return AclSet::unbound(self.stats.clone());
         }
         let mut rules: Vec<(&Acl, &AclRule)> =
             config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r))).collect();
@@ -91,8 +92,13 @@ impl AclCompiler {
         }
         let log = rule.log.then(|| RuleLog::new(rule.log_prefix.clone().unwrap_or_default()));
         let name = format!("{}/{}", acl.id, rule.id);
-        let stats = Arc::new(RuleStats { name, log, ..RuleStats::default() });
-        let reused = if self.gone.len() > KEPT_SLOTS { self.gone.pop_front() } else { None };
+        let limit = session_limit(rule);
+        let stats = Arc::new(RuleStats { name, log, limit, ..RuleStats::default() });
+        // Sessions that count for a rule know it by its slot.
+        let counts = |slot: u32| self.stats[slot as usize].limit.as_ref().is_some_and(|l| l.live() > 0);
+        let free =
+            self.gone.iter().take(self.gone.len().saturating_sub(KEPT_SLOTS)).position(|s| !counts(*s));
+        let reused = free.and_then(|at| self.gone.remove(at));
         let slot = match reused {
             Some(slot) => {
                 self.stats[slot as usize] = stats;
@@ -114,6 +120,15 @@ impl AclCompiler {
         let (_, slot) = self.slots.get(&(acl.to_owned(), rule.to_owned()))?;
         self.stats.get(*slot as usize).cloned()
     }
+}
+
+/// What limits the sessions of a rule.
+fn session_limit(rule: &AclRule) -> Option<SessionLimit> {
+    let seed = RandomState::new().hash_one(&rule.id);
+    let per_source =
+        rule.max_sessions_per_source.map(|most| PerSource::new(most, rule.source_prefix_len, seed));
+    (rule.max_sessions.is_some() || per_source.is_some())
+        .then(|| SessionLimit::new(rule.max_sessions, per_source))
 }
 
 #[derive(Default)]

@@ -542,6 +542,24 @@ fn hits_survive_the_edit_of_another_rule_and_end_with_their_own() {
     assert_eq!(hits(&c), 0);
 }
 
+#[test]
+fn a_slot_that_sessions_count_for_is_not_given_to_another_rule() {
+    let (mut c, limited) =
+        (Gateway::new(), ACLS.replacen("priority = 5", "priority = 5\nmax_sessions = 3", 1));
+    let limited = limited.replacen("policy = \"drop\"", "policy = \"accept\"", 1);
+    let set = c.snapshot(&config(&limited), &tables(), 1).acl;
+    let t = Tuple { proto: 6, src: ip("192.0.2.8"), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
+    let AclVerdict::Accept { slot: Some(slot) } = set.check(Zone::Lan, Zone::Wan, &t, Header::default()).0
+    else {
+        panic!("no rule accepts");
+    };
+    assert_eq!((set.has_limits(), set.limit(slot).map(|l| l.live())), (true, Some(0)));
+    let same = c.snapshot(&config(&limited), &tables(), 2).acl;
+    assert!(std::ptr::eq(set.limit(slot).unwrap(), same.limit(slot).unwrap()), "a reload goes on counting");
+    let without = c.snapshot(&config(""), &tables(), 3).acl;
+    assert!(without.limit(slot).is_some(), "sessions of the rule can end");
+}
+
 /// A CAR of 2 to 6 Mbit/s of which the floor is half of the Internet uplink's.
 const QOS: &str = r#"
 [bandwidth]

@@ -122,6 +122,9 @@ drop_reasons! {
     SynCookie = 83, "syn-cookie", "SYN that the gateway has answered itself, with a SYN cookie";
     SynCookieInvalid = 84, "syn-cookie-invalid", "of no session, for a service under a flood of SYNs, and acknowledges no valid SYN cookie";
     SynProxyWait = 85, "syn-proxy-wait", "of a connection that waits for its server, or for room to be opened; it will be repeated";
+    AclMaxSessions = 86, "acl-max-sessions", "the rule that admits it has as many sessions as it may (max_sessions)";
+    AclMaxSessionsPerSource = 87, "acl-max-sessions-per-source", "its source has as many sessions by the rule that admits it as it may (max_sessions_per_source)";
+    AclSourcesFull = 88, "acl-sources-full", "the rule that admits it counts sessions of as many sources as it can (max_sessions_per_source)";
 }
 
 impl DropReason {

@@ -97,10 +97,19 @@ impl NhIdx {
 pub struct RuleSlot(pub u32);
 
 impl RuleSlot {
-    /// The slot in a word of a session; 0 is none.
+    /// Mark in a word of a session: it counts for the rule's limit.
+    pub const COUNTED: u32 = 1 << 31;
+    /// Mark in a word of a session: it counts for the rule's limit of its source.
+    pub const SOURCE_COUNTED: u32 = 1 << 30;
+    /// The marks.
+    pub const MARKS: u32 = RuleSlot::COUNTED | RuleSlot::SOURCE_COUNTED;
+    /// The word of a session that has ended; no rule has this number.
+    pub const ENDED: u32 = !RuleSlot::MARKS;
+
+    /// The slot in a word of a session, marks aside; 0 is none.
     #[inline]
     pub const fn from_word(word: u32) -> Option<RuleSlot> {
-        match word {
+        match word & !RuleSlot::MARKS {
             0 => None,
             n => Some(RuleSlot(n - 1)),
         }

@@ -42,6 +42,7 @@ pub mod originate;
 pub mod pending;
 pub mod policy;
 pub mod qos;
+pub mod ref_count;
 pub mod resolution;
 pub mod session;
 pub mod snapshot;

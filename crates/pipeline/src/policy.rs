@@ -8,9 +8,11 @@
 //! The rules judge the packet that opens a session. Later packets of the session pass with it, but for those that a
 //! drop rule names by their header (DSCP, TCP flags, ICMP message): [`AclSet::check_packet`].
 
+mod limit;
 mod list;
 mod log;
 
+pub use limit::{PerSource, SessionLimit};
 pub use list::{Judged, RuleList};
 pub use log::{RuleLog, RuleLogged};
 
@@ -65,6 +67,8 @@ pub struct RuleStats {
     pub last_hit: AtomicU32,
     /// The rule logs what it judges.
     pub log: Option<RuleLog>,
+    /// Sessions that it admits have a limit.
+    pub limit: Option<SessionLimit>,
 }
 
 impl RuleStats {
@@ -147,6 +151,7 @@ pub struct AclSet {
     pub default_accept: bool,
     lists: [Option<Arc<RuleList>>; 4],
     stats: Arc<[Arc<RuleStats>]>,
+    limits: bool,
 }
 
 /// What the ACL stage says.
@@ -171,7 +176,23 @@ impl AclSet {
         lists: [Option<Arc<RuleList>>; 4],
         stats: Vec<Arc<RuleStats>>,
     ) -> AclSet {
-        AclSet { bound: true, default_accept, lists, stats: stats.into() }
+        let limits = stats.iter().any(|s| s.limit.is_some());
+        AclSet { bound: true, default_accept, lists, stats: stats.into(), limits }
+    }
+
+    /// No ACL is bound; sessions may count for rules that are gone.
+    pub fn unbound(stats: Vec<Arc<RuleStats>>) -> AclSet {
+        AclSet { stats: stats.into(), ..AclSet::default() }
+    }
+
+    /// Whether a rule has a limit, or had one.
+    pub fn has_limits(&self) -> bool {
+        self.limits
+    }
+
+    /// The limit of a rule.
+    pub fn limit(&self, slot: RuleSlot) -> Option<&SessionLimit> {
+        self.stats(slot)?.limit.as_ref()
     }
 
     /// Counters of a rule.

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use sag_acl::{HeaderMatch, IcmpMatch, Rule, TcpFlags};
 use sag_compile::{FamilyRules, compile_tuple};
 use sag_model::config::{FiveTuple, NetworkMatch, PortMatch, PortRange, tcp_flags};
-use sag_pipeline::policy::{AclSet, Class, RuleList, RuleLog, RuleStats, Verdict};
+use sag_pipeline::policy::{AclSet, Class, PerSource, RuleList, RuleLog, RuleStats, SessionLimit, Verdict};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +16,18 @@ pub struct Acl {
     pub default_accept: bool,
     stats: HashMap<String, (u32, Arc<RuleStats>)>,
     logging: Vec<String>,
+    limits: HashMap<String, RuleLimits>,
+}
+
+/// How many sessions that a rule has admitted may live at a time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RuleLimits {
+    /// In all.
+    pub most: Option<u32>,
+    /// Of one source.
+    pub per_source: Option<u32>,
+    /// Addresses of one network of this length are one source.
+    pub prefix_len: Option<u8>,
 }
 
 impl Acl {
@@ -38,6 +50,18 @@ impl Acl {
         self
     }
 
+    /// The rule of this text has limits.
+    pub fn limited(mut self, text: &str, limits: RuleLimits) -> Acl {
+        self.limits.insert(text.to_owned(), limits);
+        self
+    }
+
+    /// Sessions that count for a rule's limit, and of one source.
+    pub fn limited_sessions(&self, text: &str, src: &str) -> Option<(u32, u64)> {
+        let limit = self.stats.get(text)?.1.limit.as_ref()?;
+        Some((limit.live(), limit.of_source(src.parse().expect("address")).unwrap_or(0)))
+    }
+
     /// The same ACL without its rules, but with their counters.
     pub fn cleared(mut self) -> Acl {
         self.rules.clear();
@@ -54,7 +78,7 @@ impl Acl {
     /// which a configuration cannot say; each half of it is compiled as a rule of a configuration.
     pub(crate) fn build(&mut self) -> AclSet {
         if self.rules.is_empty() && self.default_accept {
-            return AclSet::default();
+            return AclSet::unbound(self.shared_stats());
         }
         let mut v4: [Vec<_>; 4] = Default::default();
         let mut v6: [Vec<_>; 4] = Default::default();
@@ -62,10 +86,14 @@ impl Acl {
             let next = self.stats.len() as u32;
             let name = text.clone();
             let log = self.logging.contains(text).then(RuleLog::default);
+            let limit = self.limits.get(text).map(|l| {
+                let per_source = l.per_source.map(|most| PerSource::new(most, l.prefix_len, 7));
+                SessionLimit::new(l.most, per_source)
+            });
             let (slot, _) = self
                 .stats
                 .entry(text.clone())
-                .or_insert_with(|| (next, Arc::new(RuleStats { name, log, ..RuleStats::default() })));
+                .or_insert_with(|| (next, Arc::new(RuleStats { name, log, limit, ..RuleStats::default() })));
             let verdict = Verdict { accept: *accept, slot: *slot };
             let header = header(text);
             for tuple in tuples(text) {
@@ -82,9 +110,13 @@ impl Acl {
             }
         }
         let lists = std::array::from_fn(|i| Some(Arc::new(RuleList::build(&v4[i], &v6[i]))));
+        AclSet::new(self.default_accept, lists, self.shared_stats())
+    }
+
+    fn shared_stats(&self) -> Vec<Arc<RuleStats>> {
         let mut stats: Vec<_> = self.stats.values().cloned().collect();
         stats.sort_by_key(|s| s.0);
-        AclSet::new(self.default_accept, lists, stats.into_iter().map(|s| s.1).collect())
+        stats.into_iter().map(|s| s.1).collect()
     }
 }
 

@@ -16,7 +16,7 @@ mod rig;
 mod story;
 mod tunnel;
 
-pub use acl::Acl;
+pub use acl::{Acl, RuleLimits};
 pub use net::{Net, host_mac, prefix};
 pub use pkt::{GATEWAY_MACS, Pkt, checksum, end, ends4};
 pub use random::Rng;

@@ -21,6 +21,7 @@ use sag_compile::{Compiler, DeviceSlots, NextHopTable, SharedRecords};
 use sag_model::config::{Checked, Config, Dataplane};
 use sag_model::flow::next_epoch;
 use sag_pipeline::qos::MeterTable;
+use sag_pipeline::session;
 use sag_rtnl::Tables;
 use sag_xsk::sys;
 use std::path::Path;
@@ -69,6 +70,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let mut workers = Workers::new(waker);
     let mut cx = PublishContext { keys: &mut keys, workers: &workers, dataplane: &running.config.dataplane };
     let publisher = Publisher::start(gateway, records, plan, &flows.tables.v4, &mut cx);
+    session::count_rules(&flows.tables.v4, &publisher.snapshot);
+    session::count_rules(&flows.tables.v6, &publisher.snapshot);
     kernel.reserve_own_ports(&publisher.snapshot, &flows.tables.nat);
     workers.start(&Resources {
         config: &running.config,

@@ -26,6 +26,7 @@ pub fn acl(report: &AclReport, page: &Page) -> String {
             table.row(row(r));
         }
         out.push_str(&table.render(page));
+        acl.rules.iter().filter_map(sessions).for_each(|line| out.push_str(&line));
         out.push('\n');
     }
     if report.acls.is_empty() {
@@ -102,6 +103,23 @@ fn row(r: &AclRule) -> [Cell; 10] {
         bytes(r.bytes).into(),
         r.last_hit_s.map_or("never".into(), |s| format!("{} ago", span(s))).into(),
     ]
+}
+
+/// What a rule with limits has.
+fn sessions(r: &AclRule) -> Option<String> {
+    let mut line = format!("rule {}: {}", plain(&r.id), count(r.sessions?.into()));
+    if let Some(most) = r.max_sessions {
+        line.push_str(&format!(" of {}", count(most.into())));
+    }
+    line.push_str(" sessions");
+    if let Some(most) = r.max_sessions_per_source {
+        line.push_str(&format!(", up to {} of a source", count(most.into())));
+    }
+    if let Some(refused) = r.refused.filter(|n| *n > 0) {
+        line.push_str(&format!("; {} packets refused", count(refused)));
+    }
+    line.push('\n');
+    Some(line)
 }
 
 /// A prefix and, where they are restricted, its ports.

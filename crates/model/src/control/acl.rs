@@ -104,6 +104,18 @@ pub struct AclRule {
     /// Entries that were left out because they came faster than the log takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_suppressed: Option<u64>,
+    /// Sessions that count for the limits of a rule that has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    /// As in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<u32>,
+    /// As in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sessions_per_source: Option<u32>,
+    /// Packets whose session the limits have refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u64>,
 }
 
 /// A rule that cannot do what it seems to say.

@@ -16,7 +16,6 @@ mod policy;
 mod pool;
 mod pool_plan;
 mod prefix;
-mod ref_count;
 mod share;
 mod spec;
 mod wan;
@@ -31,10 +30,10 @@ pub use policy::{
 pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
 pub use pool_plan::PoolPlan;
 pub use prefix::{StaticPrefix, Translated6};
-pub use ref_count::RefCountTable;
 pub use spec::{Kind, NatConfigError, NatSpec, PoolSnat, Service, StaticDnat, WanAddr, WanSnat};
 pub use wan::{Hairpin, WanSources};
 
+pub use crate::ref_count::RefCountTable;
 use crate::table::{Clash, HostCounts, Index, prefetch};
 use blocks::Blocks;
 use mapped::PeerLists;

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod connection;
+mod rule_count;
 mod shares;
 mod takeover;
 mod tcp;
@@ -17,6 +18,7 @@ pub use connection::{
     Effect, NewConnection, Numbers, is_accepted, is_reversed, new_connection, note_isn, note_numbers,
     quote_in_window, rst_in_window, sent_in_window,
 };
+pub use rule_count::{count_rules, initiator, is_admitted, set_rule};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 pub use shares::{Holder, begun, excess, has_answers, heaviest, note_answer};
@@ -197,6 +199,7 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
         return false;
     }
     shares::ended(table, session);
+    rule_count::ended(table, session, &snap.acl);
     let ends = (R::endpoints(&fwd.key()), R::endpoints(&fwd.translated()));
     let (Some((host, _)), Some((_, remote))) = ends else { return true };
     let flags = meta.ports.load(Ordering::Relaxed);
@@ -266,6 +269,9 @@ pub struct Sweeper {
     worker: u32,
     workers: u32,
     at: u32,
+    /// Epoch under whose rules its share of the sessions is counted, or is being counted in this round.
+    counted: Option<u32>,
+    recounts: bool,
 }
 
 /// Sessions next to each other go to one worker in blocks of this size.
@@ -274,7 +280,7 @@ const BLOCK: u32 = 64;
 impl Sweeper {
     /// For worker number `worker` of `workers`.
     pub fn new(worker: u32, workers: u32) -> Sweeper {
-        Sweeper { worker, workers: workers.max(1), at: 0 }
+        Sweeper { worker, workers: workers.max(1), at: 0, counted: None, recounts: false }
     }
 
     /// Sweeps up to `budget` sessions; returns true when a round over all is complete.
@@ -290,9 +296,17 @@ impl Sweeper {
         let Ending { deferred, events, nat } = ends;
         let used = table.used();
         let (free, capacity) = (table.free(), table.capacity());
+        if self.counted != Some(snap.epoch) {
+            // A whole round for each change of the rules, where a limit counts.
+            (self.counted, self.recounts) = (Some(snap.epoch), snap.acl.has_limits());
+            if self.recounts {
+                self.at = 0;
+            }
+        }
         for _ in 0..budget {
             if self.at >= used {
                 self.at = 0;
+                self.recounts = false;
                 table.release(deferred);
                 table.hosts.refresh();
                 table.networks.refresh();
@@ -307,6 +321,9 @@ impl Sweeper {
             self.at += 1;
             let Some(state) = settle(table, session) else { continue };
             flush_counters(table, session, snap);
+            if self.recounts && state != State::Denied {
+                rule_count::recount(table, session, snap);
+            }
             let idle = match state {
                 State::Denied => now.since(Tick(table.meta(session).created.load(Ordering::Relaxed))),
                 _ => idle(table, session, now),

@@ -40,7 +40,10 @@ pub(super) fn acl<T: Tracer>(
                 _ => draft.watched = judged.watched,
             }
             trace.step(Stage::Acl, || match slot {
-                Some(s) => format!("accepted by {}", rule_name(snap, s)),
+                Some(s) => {
+                    let limit = snap.acl.limit(s).map(|l| format!(", {}", l.text(draft.src)));
+                    format!("accepted by {}{}", rule_name(snap, s), limit.unwrap_or_default())
+                }
                 None => "no rule matched: accepted".into(),
             });
             draft.rule = slot;

@@ -65,7 +65,12 @@ impl Stage {
             }
             // The tunnel may go down between the decision and the header.
             R::TunnelDown => &[Stage::Route, Stage::Encap],
-            R::AclDenied | R::AclDefaultDenied => &[Stage::Acl],
+            // Sessions of a rule are counted when they are made.
+            R::AclDenied
+            | R::AclDefaultDenied
+            | R::AclMaxSessions
+            | R::AclMaxSessionsPerSource
+            | R::AclSourcesFull => &[Stage::Acl],
             R::CarExceeded | R::LinkExceeded => &[Stage::Qos],
             // Ports are taken, and records written, when the session is made.
             R::SnatExhausted

@@ -85,6 +85,8 @@ pub(super) struct Sessions {
     pub host_refused: u64,
     /// Where the look for a session that makes room goes on, of IPv4 and of IPv6.
     pub evict_at: [u32; 2],
+    /// Marks of a session in the making that counts for its rule's limit; 0: nothing is counted that no session has.
+    pub rule_marks: u32,
     /// Hashes of flows that were refused: a second packet makes a record, so a scan makes none.
     pub refused_once: Box<[u32]>,
 }
@@ -102,6 +104,7 @@ impl Sessions {
             host_refused: 0,
             // Workers look at different places.
             evict_at: [worker.wrapping_mul(HAND_DISTANCE); 2],
+            rule_marks: 0,
             refused_once: vec![0; REFUSED].into_boxed_slice(),
         }
     }

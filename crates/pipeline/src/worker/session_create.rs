@@ -74,6 +74,25 @@ impl Pipeline {
         &mut self,
         first: &NewSession<'_>,
     ) -> Result<Option<RecordNo>, DropReason> {
+        let acl = &first.snap.acl;
+        let Some(limit) = first.decision.rule.and_then(|slot| acl.limit(slot)) else {
+            return self.find_room_and_create::<R>(first);
+        };
+        let src = first.s.p.src(first.frame);
+        self.sessions.rule_marks = limit.begin(src)?;
+        let made = self.find_room_and_create::<R>(first);
+        // Not taken over by a new session: there is none, or another worker has made it.
+        let left = std::mem::take(&mut self.sessions.rule_marks);
+        if left != 0 {
+            limit.end(src, left);
+        }
+        made
+    }
+
+    fn find_room_and_create<R: SharedTable>(
+        &mut self,
+        first: &NewSession<'_>,
+    ) -> Result<Option<RecordNo>, DropReason> {
         let NewSession { snap, now, s, frame, decision, .. } = *first;
         if snap.port(decision.port).is_none() {
             return Err(DropReason::PortNotReady);
@@ -413,6 +432,7 @@ impl Pipeline {
         let flags_of_record = action.flags | R::nat_flags(key, new) | session::state_flags(state);
         let forward = Action { flags: flags_of_record, ..action };
         let table = R::table(&self.tables);
+        let rule = RuleSlot::to_word(decision.rule) | self.sessions.rule_marks;
         let deferred = match R::FAMILY {
             Family::V4 => &mut self.sessions.deferred4,
             Family::V6 => &mut self.sessions.deferred6,
@@ -429,7 +449,7 @@ impl Pipeline {
                 r.last_seen().store(tick, Ordering::Relaxed);
             }
             meta.created.store(tick, Ordering::Relaxed);
-            meta.rule.store(RuleSlot::to_word(decision.rule), Ordering::Relaxed);
+            meta.rule.store(rule, Ordering::Relaxed);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             let ports = u32::from(s.ingress.0) | u32::from(decision.port.0) << 8;
             meta.ports.store(ports | refs.flags, Ordering::Relaxed);
@@ -455,6 +475,7 @@ impl Pipeline {
         }
         match made {
             Ok(no) => {
+                self.sessions.rule_marks = 0;
                 touch(table.record(no), now, s.p.ip_len);
                 session::begun(table, key, false);
                 self.counters.sessions_created.add(1);

@@ -261,20 +261,12 @@ impl Pipeline {
                     == FlowAct::Forward;
             return if admitted { Known::Established } else { Known::New };
         }
-        let epoch = table.record(forward).epoch().load(Ordering::Acquire);
-        if epoch == snap.epoch || epoch & !EPOCH_REVALIDATING == snap.epoch | EPOCH_SESSION {
+        if session::is_admitted(table.record(forward).epoch().load(Ordering::Acquire), snap.epoch) {
             return if related { Known::Related } else { Known::Established };
         }
-        let key = table.record(forward).key();
-        match (R::zone(&key), R::zone(&table.record(reverse).key())) {
-            (Some(from), Some(to)) => {
-                // The ACL knows the branch's own addresses: the source before, the destination
-                // after translation.
-                let (mut initiator, new) = (R::tuple(&key), R::tuple(&table.record(forward).translated()));
-                (initiator.dst, initiator.dport) = (new.dst, new.dport);
-                Known::Revalidate { initiator, from, to }
-            }
-            _ => Known::New,
+        match session::initiator(table, no.session()) {
+            Some((initiator, from, to)) => Known::Revalidate { initiator, from, to },
+            None => Known::New,
         }
     }
 
@@ -353,7 +345,14 @@ impl Pipeline {
                         reason,
                         DropReason::SessionTableFull | DropReason::HostShare | DropReason::HostHalfOpen
                     );
-                    if no_port || (no_session && decision.snat.is_some()) {
+                    let by_rule = matches!(
+                        reason,
+                        DropReason::AclMaxSessions
+                            | DropReason::AclMaxSessionsPerSource
+                            | DropReason::AclSourcesFull
+                    ) && snap.options.acl_reject
+                        && s.zone == Zone::Lan;
+                    if no_port || by_rule || (no_session && decision.snat.is_some()) {
                         self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
                     return drop_at(&self.counters, s.ingress, reason);
@@ -413,7 +412,7 @@ impl Pipeline {
         let r = table.record(no);
         if let Known::Revalidate { .. } = known {
             session::flush_counters(table, no.session(), snap);
-            meta.rule.store(RuleSlot::to_word(rule), Ordering::Relaxed);
+            session::set_rule(table, no.session(), rule, &snap.acl);
             meta.reply_rule.store(SAME_RULE, Ordering::Relaxed);
             // The session is admitted; the other direction looks its route up with its next packet.
             let other = table.record(no.peer());

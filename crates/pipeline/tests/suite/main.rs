@@ -21,6 +21,7 @@ mod reassembly;
 mod reassembly_model;
 mod refused;
 mod returns;
+mod rule_limits;
 mod sessions;
 mod spoofed;
 mod static_nat;

@@ -6,7 +6,7 @@ use sag_model::Nanos;
 use sag_model::config::{AclRule, protocol_name};
 use sag_model::control::{self, Error, ErrorCode};
 use sag_model::time::Tick;
-use sag_pipeline::policy::RuleLog;
+use sag_pipeline::policy::{RuleLog, SessionLimit};
 use sag_xsk::sys;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +35,7 @@ impl View<'_> {
             let log = |of: fn(&RuleLog) -> &AtomicU64| {
                 stats.as_ref().and_then(|s| s.log.as_ref()).map(|l| of(l).load(Ordering::Relaxed))
             };
+            let limit = stats.as_ref().and_then(|s| s.limit.as_ref());
             control::AclRule {
                 id: r.id.clone(),
                 direction: r.direction.to_string(),
@@ -51,6 +52,10 @@ impl View<'_> {
                 bytes: stats.as_ref().map_or(0, |s| s.bytes.load(Ordering::Relaxed)),
                 logged: log(|l| &l.logged),
                 log_suppressed: log(|l| &l.suppressed),
+                sessions: limit.map(SessionLimit::live),
+                max_sessions: r.max_sessions,
+                max_sessions_per_source: r.max_sessions_per_source,
+                refused: limit.map(|l| l.refused.load(Ordering::Relaxed)),
                 last_hit_s: (last != 0).then(|| seconds(now.since(Tick(last)))),
             }
         };

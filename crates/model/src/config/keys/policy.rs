@@ -98,6 +98,13 @@ table! {
         pub log: bool = false => key();
         /// Stands before what is logged.
         pub log_prefix: Option<String> as Label<64> => key().allowed("1..64 characters").absent("none");
+        /// Sessions that the rule has admitted and that live at a time, see [below](#sessions-of-a-rule).
+        pub max_sessions: Option<u32> = None => key().range(1, 8_388_608).unit("sessions").absent("no limit");
+        /// The same of one source.
+        pub max_sessions_per_source: Option<u32> = None =>
+            key().range(1, 1_000_000).unit("sessions").absent("no limit");
+        /// Addresses of one network of this length are one source.
+        pub source_prefix_len: Option<u8> = None => key().range(1, 128).absent("32, of IPv6 64");
         /// The lowest wins, ties by order in the file.
         pub priority: u8 = 1 => key().range(1, 100).source("AddACLRule `Priority`").refused_as("InvalidParameter");
     }

@@ -6,7 +6,7 @@ use crate::config::keys::{Acl, AclRule, RawAcl, RawAclRule};
 use crate::config::report::{Path, Report};
 use crate::config::schema::{Key, Network, Ports, Protocol, Text};
 use crate::config::scope::{Opt, Scope};
-use crate::config::types::{FiveTuple, IcmpMatch, MAX_PARTS, MAX_RULE_PARTS, PortMatch};
+use crate::config::types::{FiveTuple, IcmpMatch, MAX_PARTS, MAX_RULE_PARTS, Policy, PortMatch};
 use crate::config::value::{self, ICMP, ICMPV6, TCP, UDP, quote};
 
 pub(super) fn acls(raw: &[RawAcl], groups: &Groups, report: &mut Report<'_>) -> Vec<Acl> {
@@ -81,6 +81,24 @@ fn rule(
             "add it, or remove log_prefix",
         );
     }
+    let limits = [
+        ("max_sessions", raw.max_sessions.as_ref().map(|v| v.span())),
+        ("max_sessions_per_source", raw.max_sessions_per_source.as_ref().map(|v| v.span())),
+    ];
+    for (key, at) in limits {
+        if let (Some(at), Some(Policy::Drop)) = (at, read.policy) {
+            let remedy = format!("write policy = \"accept\", or remove {key}");
+            s.error(&at, key, "a rule that drops has no sessions", remedy, "");
+        }
+    }
+    if let (Some(at), None) = (&raw.source_prefix_len, &raw.max_sessions_per_source) {
+        s.warn(
+            &at.span(),
+            "source_prefix_len",
+            "has no meaning without max_sessions_per_source",
+            "add it, or remove source_prefix_len",
+        );
+    }
     let kind = AclRule::KEYS.r#type.read(s, &raw.r#type);
     const KEYS: FiveTupleKeys = FiveTupleKeys {
         protocol: AclRule::KEYS.ip_protocol,
@@ -97,6 +115,18 @@ fn rule(
         dest_ports: &raw.dest_port_range,
     };
     let tuple = five_tuple(s, &fields, &KEYS, groups);
+    if let (Some(at), Some(Some(len)), Some(false)) =
+        (&raw.source_prefix_len, read.source_prefix_len, tuple.as_ref().map(|t| t.is_ipv6()))
+        && len > 32
+    {
+        s.error(
+            &at.span(),
+            "source_prefix_len",
+            "addresses of IPv4 have 32 bits",
+            "write a number from 1 to 32",
+            "",
+        );
+    }
     let header = header(raw, s, tuple.as_ref());
     read.finish(id?, kind?, tuple?, header?)
 }
