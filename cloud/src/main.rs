@@ -29,6 +29,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+/// Calls of a connection of HTTP/2 at a time (RFC 9113 recommends no fewer).
+const STREAMS: u32 = 100;
+
 #[derive(Parser)]
 #[command(name = "sag-cloud", version, about = "The cloud API of sag-vcpe")]
 struct Cli {
@@ -101,6 +104,7 @@ impl Serve {
             connections: self.max_connections,
             per_source: self.max_connections_per_source,
             buffered: self.max_buffered,
+            streams: STREAMS,
             ..Limits::default()
         };
         let limits = wanted.fit(descriptors, reserve);

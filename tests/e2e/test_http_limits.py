@@ -238,6 +238,15 @@ def test_others_call_the_cloud(ns, cloud, kind, family):
     within(5, "connections and memory are given back", lambda: left()[0] <= 3 and left()[1] == 0, left)
 
 
+@pytest.mark.parametrize("kind", ["resets", "streams"])
+def test_others_call_the_cloud_beside_http2(ns, cloud, kind):
+    """Calls on one connection count like connections, and who takes them back all the time has to go."""
+    descriptors = under_attack(ns, kind, 4, cloud.port, cloud.signed, Status(cloud.process.pid), 250)
+    assert descriptors < 1200
+    left = lambda: (cloud.metric("sag_cloud_connections "), cloud.metric("sag_cloud_buffered_bytes"))
+    within(5, "connections and memory are given back", lambda: left()[0] <= 3 and left()[1] == 0, left)
+
+
 @pytest.mark.parametrize("kind", ["idle", "head"])
 def test_others_call_the_cloud_by_tls(ns, tmp_path, kind):
     """Handshakes that do not begin, and what is none."""

@@ -145,25 +145,30 @@ class Acs3(Driver):
         except Exception as e:
             raise translated(e) from e
 
-
-    def compressed(self, action: str, **params: Any) -> Any:
-        """A call whose form is compressed; the signature covers the compressed bytes."""
-        body = gzip.compress(urllib.parse.urlencode({"RegionId": REGION, **params}).encode())
+    def signed_form(self, action: str, headers: dict[str, str] | None = None, pack: Any = bytes,
+                    **params: Any) -> tuple[str, dict[str, str], bytes]:
+        """Path, headers and body of a form, as ACS3 signs it; `pack` makes the bytes that are sent and signed."""
+        body = pack(urllib.parse.urlencode({"RegionId": REGION, **params}).encode())
         digest = hashlib.sha256(body).hexdigest()
-        headers = {
+        signed = {
             "host": self.endpoint, "x-acs-action": action, "x-acs-version": "2018-03-13", "x-acs-content-sha256": digest,
             "x-acs-date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "x-acs-signature-nonce": str(uuid.uuid4()),
         }
-        names = ";".join(sorted(headers))
-        canonical = "".join(f"{n}:{headers[n]}\n" for n in sorted(headers))
+        names = ";".join(sorted(signed))
+        canonical = "".join(f"{n}:{signed[n]}\n" for n in sorted(signed))
         text = f"POST\n/\n\n{canonical}\n{names}\n{digest}"
         text = "ACS3-HMAC-SHA256\n" + hashlib.sha256(text.encode()).hexdigest()
         signature = hmac.new(self.key[1].encode(), text.encode(), hashlib.sha256).hexdigest()
-        headers |= {
+        signed |= {
             "Authorization": f"ACS3-HMAC-SHA256 Credential={self.key[0]},SignedHeaders={names},Signature={signature}",
-            "Content-Type": "application/x-www-form-urlencoded", "Content-Encoding": "gzip",
+            "Content-Type": "application/x-www-form-urlencoded",
         }
-        request = urllib.request.Request(f"http://{self.endpoint}/", data=body, headers=headers, method="POST")
+        return "/", {**signed, **(headers or {})}, body
+
+    def compressed(self, action: str, **params: Any) -> Any:
+        """A call whose form is compressed; the signature covers the compressed bytes."""
+        path, headers, body = self.signed_form(action, {"Content-Encoding": "gzip"}, gzip.compress, **params)
+        request = urllib.request.Request(f"http://{self.endpoint}{path}", data=body, headers=headers, method="POST")
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
 

@@ -7,7 +7,7 @@ root=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 venv=${SAG_SDK_VENV:-$target/sdk-venv}
 
-if ! "$venv/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmartag, hypothesis, pytest' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmartag, h2, httpx, hypothesis, pytest' 2>/dev/null; then
     mkdir -p "$target"
     if ! python3 -m venv "$venv" || ! "$venv/bin/pip" install -q -r "$here/requirements.txt" >"$target/sdk-pip.log" 2>&1; then
         echo "SKIP: the SDKs cannot be installed (see $target/sdk-pip.log)"

@@ -374,10 +374,11 @@ impl Tls {
             .collect::<Result<Vec<_>, _>>()
             .with_context(|| format!("cannot parse {cert}"))?;
         let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("cannot read {key}"))?;
-        let config = ServerConfig::builder()
+        let mut config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(chain, private)
             .context("certificate and key do not fit")?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Tls(TlsAcceptor::from(Arc::new(config))))
     }
 }

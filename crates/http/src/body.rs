@@ -7,8 +7,10 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::{Response, StatusCode};
 use tokio::time::timeout;
 
-use crate::gate::{Conn, Hold, Phase, Reason};
+use crate::conn::{Conn, Hold};
+use crate::gate::Reason;
 use crate::serve::{busy, closing};
+use crate::slot::Phase;
 
 /// A client that is still sending reads no answer, and finds the connection broken. So much of what is too large is
 /// taken and thrown away, that it gets to know why.

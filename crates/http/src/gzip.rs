@@ -9,7 +9,7 @@ use hyper::HeaderMap;
 use hyper::header::ACCEPT_ENCODING;
 
 use crate::body::{Body, BodyError};
-use crate::gate::Conn;
+use crate::conn::Conn;
 
 /// Smaller answers grow, or gain nothing.
 const LEAST: usize = 1024;

@@ -14,6 +14,8 @@ pub struct Limits {
     /// Bytes of bodies and answers that are kept at a time, of all connections together. The first [`Limits::FREE`]
     /// of each connection are not counted: the number of connections bounds those.
     pub buffered: usize,
+    /// Calls that a connection of HTTP/2 may have at a time; 0: HTTP/1 alone is spoken.
+    pub streams: u32,
     /// For the TLS handshake.
     pub handshake: Duration,
     /// For the head of a request, and between two requests.
@@ -50,6 +52,7 @@ impl Default for Limits {
             connections: 4096,
             per_source: 1024,
             buffered: 64 << 20,
+            streams: 0,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
             body: Duration::from_secs(30),

