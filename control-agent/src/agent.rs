@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sag_sandbox::{CapabilitySet, Profile, Program, Supervisor, directories_to};
-use sag_southbound::{Announcement, Command};
+use sag_southbound::{AccessPoint, Announcement, Command};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::{Applier, Fault, LastGood};
@@ -36,6 +36,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const RECONCILE: Duration = Duration::from_secs(1);
 /// The least time between two reports of state.
 const REPORT_GAP: Duration = Duration::from_secs(1);
+/// The silence after which a device counts as offline.
+const OFFLINE: Duration = Duration::from_secs(60);
 /// The time between two reports of state with advanced monitoring.
 const ADVANCED_REPORT: Duration = Duration::from_secs(2);
 
@@ -62,6 +64,8 @@ struct Agent {
     reconcile_at: Instant,
     report_at: Instant,
     reported: Instant,
+    /// When the paths to access points are measured again.
+    points_at: Instant,
 }
 
 pub fn run(config: Config) -> Result<u8> {
@@ -191,6 +195,7 @@ impl Agent {
             reconcile_at: now,
             report_at: now,
             reported: now.checked_sub(REPORT_GAP).unwrap_or(now),
+            points_at: now,
         }
     }
 
@@ -302,12 +307,42 @@ impl Agent {
                 self.report_soon();
             }
         }
+        self.lock_if_silent();
+        self.measure_points(now);
         if now >= self.report_at {
             self.report();
         }
     }
 
+    /// Leaves the network when the cloud has not been heard for too long: whoever has cut the device off may have it open on
+    /// a table. The next configuration says whether it may come back.
+    fn lock_if_silent(&mut self) {
+        let threshold = self.applier.current.as_ref().and_then(|c| c.good.desired.security_lock);
+        let silent =
+            threshold.is_some_and(|s| self.client.heard().elapsed() > OFFLINE + Duration::from_secs(s));
+        if silent && !self.applier.silent {
+            self.applier.silent = true;
+            self.reconcile_at = Instant::now();
+        }
+    }
+
+    /// Measures the paths to the access points, when it is time and the cloud has any.
+    fn measure_points(&mut self, now: Instant) {
+        let (Some(interval), Some(current)) = (self.config.access_point_interval, &self.applier.current)
+        else {
+            return;
+        };
+        let points = &current.good.desired.access_points;
+        if now < self.points_at || points.is_empty() || self.reporter.is_none() {
+            return;
+        }
+        self.points_at = now + interval;
+        let points = points.iter().map(|p| AccessPoint { id: p.id, address: p.address.clone() }).collect();
+        self.measurer.begin(Job::Probe { id: None, points, clock_offset: self.client.clock.seconds() });
+    }
+
     fn fetched(&mut self, f: Box<Fetched>) {
+        self.applier.silent = false;
         if f.reconnected {
             tracing::info!(revision = f.revision, "in contact with the cloud");
             // Revisions of another database say nothing about this one.
@@ -458,7 +493,8 @@ impl Agent {
                 Job::Diagnose { id: args.diagnose_id.clone(), facts: Box::new(facts) }
             }
             Command::ProbeAccessPoints(args) => {
-                Job::Probe { id: args.probe_id.clone(), points: args.access_points.clone() }
+                let (id, points) = (Some(args.probe_id.clone()), args.access_points.clone());
+                Job::Probe { id, points, clock_offset: self.client.clock.seconds() }
             }
             _ => return,
         };
@@ -486,6 +522,7 @@ impl Agent {
             deviations,
             dns: dns::servers(&self.config.resolv_conf).ok(),
             measured: self.measurer.measured(),
+            access_point_interval: self.config.access_point_interval,
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

@@ -3,6 +3,7 @@
 
 mod deviations;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::clock::unix_now;
 use crate::compile::{Base, Compiled, compile};
 use crate::config::{Config, Dhcp};
 use crate::crash;
-use crate::desired::Desired;
+use crate::desired::{Ccn, Desired};
 use crate::dhcp::DhcpClients;
 use crate::files::{self, Unwritten};
 use crate::health::Verdict;
@@ -86,6 +87,8 @@ pub struct Applier {
     /// What was last said of the network, so that it is logged once.
     said: BTreeSet<String>,
     status: NetworkStatus,
+    /// The cloud has not been heard for longer than the device may be without it.
+    pub silent: bool,
     /// The deviations that the gateway shows, and of which process and epoch.
     shown: Option<((u32, u32), Vec<control::Deviation>)>,
 }
@@ -144,6 +147,7 @@ impl Applier {
             renewed: None,
             said: BTreeSet::new(),
             status,
+            silent: false,
             shown: None,
         }
     }
@@ -181,7 +185,8 @@ impl Applier {
         let status = self.vcpe.status().map_err(fault)?;
         let base = self.base(status.pid)?;
         let endpoint = self.endpoint(&good.desired, status.pid)?;
-        let compiled = compile(&good.desired, &base, &self.config.ports, health, endpoint.as_ref())
+        let desired = self.within_lock(&good.desired);
+        let compiled = compile(&desired, &base, &self.config.ports, health, endpoint.as_ref())
             .map_err(|problems| Fault::Refused(joined(&problems)))?;
         crash::point("compiled");
         let mark = (status.pid, status.config_epoch);
@@ -214,6 +219,16 @@ impl Applier {
         self.tell_network();
         self.show_deviations((status.pid, epoch));
         Ok(changed)
+    }
+
+    /// What is to be put in force: of a device that is locked out of its network, without the other members.
+    fn within_lock<'a>(&self, desired: &'a Desired) -> Cow<'a, Desired> {
+        let mut out = Cow::Borrowed(desired);
+        if (desired.locked || self.silent) && desired.ccn.is_some() {
+            let ccn = &mut out.to_mut().ccn;
+            *ccn = ccn.take().map(|ccn| Ccn { members: Vec::new(), ..ccn });
+        }
+        out
     }
 
     /// The epoch at which the gateway runs this very document already. Its epoch grows by itself too,
@@ -388,6 +403,19 @@ impl Applier {
             let why: String = why.chars().take(400).collect();
             out.push(format!(
                 "network {}: the other members do not get what this device announces: {why:?}",
+                ccn.id
+            ));
+        }
+        if current.good.desired.locked {
+            out.push(format!(
+                "network {}: this gateway is locked out, because it was offline for longer than \
+                 SecurityLockThreshold; UnlockSmartAccessGateway ends that",
+                ccn.id
+            ));
+        } else if self.silent {
+            out.push(format!(
+                "network {}: this device has left it, because it has been without the cloud for longer than \
+                 SecurityLockThreshold",
                 ccn.id
             ));
         }

@@ -1,7 +1,8 @@
 //! One signed call after the other to the cloud API.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use sag_southbound::{Parameters, Wire};
@@ -83,6 +84,8 @@ pub struct Client {
     /// For an answer, beyond the time that the server may wait: all of it, however slowly it comes.
     patience: Duration,
     pub clock: Offset,
+    /// When the cloud last did what it was called for.
+    heard: Arc<Mutex<Instant>>,
 }
 
 impl Client {
@@ -111,12 +114,18 @@ impl Client {
             region: config.region_id.clone(),
             patience: ANSWER,
             clock: Offset::default(),
+            heard: Arc::new(Mutex::new(Instant::now())),
         })
+    }
+
+    /// Since when there has been no contact with the cloud; at first since the start.
+    pub fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same client with no connection open.
     pub fn reconnected(&self, config: &Config) -> anyhow::Result<Client> {
-        Ok(Client { clock: self.clock.copy(), ..Client::new(config)? })
+        Ok(Client { clock: self.clock.copy(), heard: self.heard.clone(), ..Client::new(config)? })
     }
 
     /// Parameters of `query` are part of the address, those of `form` of the body.
@@ -190,6 +199,7 @@ impl Client {
             ))
         })?;
         if (200..300).contains(&status) {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             return Ok(value);
         }
         let word = |f: &str| value[f].as_str().unwrap_or_default().chars().take(500).collect::<String>();

@@ -42,6 +42,7 @@ struct Raw {
     extension: Option<Extension>,
     poll_interval: Option<f64>,
     report_interval: Option<f64>,
+    access_point_interval: Option<f64>,
     retry_max: Option<f64>,
     vcpe_socket: Option<PathBuf>,
     vcpe_config: Option<PathBuf>,
@@ -149,6 +150,8 @@ pub struct Config {
     pub extension: Extension,
     pub poll_interval: Duration,
     pub report_interval: Duration,
+    /// Between two measurements of the paths to access points; none: when the cloud asks for it.
+    pub access_point_interval: Option<Duration>,
     pub retry_max: Duration,
     pub vcpe_socket: PathBuf,
     pub vcpe_config: Option<PathBuf>,
@@ -249,6 +252,10 @@ impl Raw {
             extension: self.extension.unwrap_or(Extension::Auto),
             poll_interval: seconds("poll_interval", self.poll_interval, 5.0, 0.1)?,
             report_interval: seconds("report_interval", self.report_interval, 10.0, 0.1)?,
+            access_point_interval: match self.access_point_interval {
+                Some(0.0) => None,
+                other => Some(seconds("access_point_interval", other, 300.0, 10.0)?),
+            },
             retry_max: seconds("retry_max", self.retry_max, 30.0, 0.5)?,
             vcpe_socket: self.vcpe_socket.unwrap_or_else(|| sag_model::control::DEFAULT_SOCKET.into()),
             vcpe_config: self.vcpe_config,

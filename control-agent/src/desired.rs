@@ -8,8 +8,8 @@ mod rows;
 
 pub use lenient::read_document;
 pub use rows::{
-    Acl, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Peer, Policy, Probe, Qos,
-    Rule, SnatEntry, StaticRoute, Tuple, Wan,
+    AccessPoint, Acl, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Peer,
+    Policy, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
 };
 
 use std::collections::BTreeMap;
@@ -49,9 +49,15 @@ pub struct Desired {
     pub probes: Vec<Probe>,
     /// Addresses of the device for its probes.
     pub service_addresses: Vec<String>,
+    /// Access points to which the path is measured now and then.
+    pub access_points: Vec<AccessPoint>,
     /// Whether state is reported every other second.
     pub advanced_monitor: bool,
     pub distributions: Vec<Distribution>,
+    /// Seconds without contact after which the device leaves its network; none: it stays.
+    pub security_lock: Option<u64>,
+    /// The cloud keeps it out of its network, because it was offline for too long.
+    pub locked: bool,
     /// The cloud connect network that the gateway is bound to.
     pub ccn: Option<Ccn>,
     /// Things that are set and that this version does not act upon.
@@ -119,8 +125,14 @@ impl From<DeviceDocument> for Desired {
             health_checks: converted(doc.health_checks),
             probes: doc.probe_tasks.into_iter().filter(is_known).map(Probe::from).collect(),
             service_addresses: doc.service_addresses,
+            access_points: converted(doc.access_points),
             advanced_monitor: gateway.advanced_monitor == Some(true),
             distributions: converted(doc.route_distribution),
+            security_lock: gateway
+                .security_lock_threshold
+                .and_then(|s| u64::try_from(s).ok())
+                .filter(|s| *s > 0),
+            locked: gateway.locked == Some(true),
             ccn: doc.ccn.map(Ccn::from),
             ignored,
             unreadable: Vec::new(),

@@ -1,5 +1,5 @@
-//! The thread that measures for commands of the cloud, one after the other: diagnoses and paths to access points. Its last
-//! results are part of each report.
+//! The thread that measures, one after the other: diagnoses and paths to access points for commands of the cloud, and those
+//! paths now and then without one. Its last results are part of each report.
 
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -8,13 +8,22 @@ use std::time::Duration;
 
 use sag_southbound::{AccessPoint, AccessPointQuality, Diagnosis};
 
+use crate::clock::unix_ms;
 use crate::diagnosis::{self, Facts};
 use crate::ping::{self, Plan};
 
 /// Something to measure.
 pub enum Job {
-    Diagnose { id: String, facts: Box<Facts> },
-    Probe { id: String, points: Vec<AccessPoint> },
+    Diagnose {
+        id: String,
+        facts: Box<Facts>,
+    },
+    /// For the command of this `ProbeId`; none: it was time for it.
+    Probe {
+        id: Option<String>,
+        points: Vec<AccessPoint>,
+        clock_offset: i64,
+    },
 }
 
 /// What was measured last.
@@ -29,6 +38,8 @@ pub struct Measured {
 const WAITING: usize = 8;
 /// Access points of one command that are measured.
 const MAX_POINTS: usize = 16;
+/// Access points of a report.
+const MAX_KNOWN: usize = 2 * MAX_POINTS;
 const ECHO: Plan = Plan { count: 4, timeout: Duration::from_millis(500) };
 
 /// Starts the thread with the first job.
@@ -85,10 +96,19 @@ fn work(jobs: &Receiver<Job>, results: &Mutex<Measured>, done: &dyn Fn()) {
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                 results.diagnosis = Some(Diagnosis { id, items });
             }
-            Job::Probe { id, points } => {
-                let qualities = probe(&points);
+            Job::Probe { id, points, clock_offset } => {
+                let mut qualities = probe(&points);
+                let now = unix_ms().saturating_add(clock_offset.saturating_mul(1000));
+                qualities.iter_mut().for_each(|q| q.time = Some(now));
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                (results.probe, results.qualities) = (Some(id), qualities);
+                results.probe = id.or(results.probe.take());
+                // Others that were measured before are still known; the cloud judges by their age.
+                let before = std::mem::take(&mut results.qualities);
+                let measured = |q: &AccessPointQuality| qualities.iter().any(|new| new.id == q.id);
+                let others: Vec<_> = before.into_iter().filter(|q| !measured(q)).collect();
+                qualities.extend(others);
+                qualities.truncate(MAX_KNOWN);
+                results.qualities = qualities;
             }
         }
         done();
@@ -121,6 +141,7 @@ fn quality(point: &AccessPoint) -> AccessPointQuality {
         id: Some(point.id),
         rtt: rtt.map_or_else(String::new, |ms| format!("{ms:.2}")),
         loss: format!("{loss:.2}%"),
+        time: None,
     }
 }
 
@@ -138,7 +159,7 @@ mod tests {
         let mut measurer = Measurer::new(|| ());
         measurer.jobs = Some(jobs);
         for _ in 0..100 {
-            measurer.begin(Job::Probe { id: String::new(), points: many.clone() });
+            measurer.begin(Job::Probe { id: None, points: many.clone(), clock_offset: 0 });
         }
         assert_eq!(measurer.measured(), Measured::default(), "nobody takes them, and nobody waits");
     }
@@ -151,16 +172,33 @@ mod tests {
         });
         assert_eq!(measurer.measured(), Measured::default());
         let point = |id: i64, address: &str| AccessPoint { id, address: address.into() };
-        for (id, address) in [("one", "127.0.0.1"), ("two", "nowhere")] {
-            measurer.begin(Job::Probe { id: id.into(), points: vec![point(101, address)] });
+        let measure = |measurer: &mut Measurer, id: Option<&str>, points: Vec<AccessPoint>| {
+            measurer.begin(Job::Probe { id: id.map(str::to_owned), points, clock_offset: 100 });
             wait.recv_timeout(Duration::from_secs(30)).expect("measured");
-            let measured = measurer.measured();
+            measurer.measured()
+        };
+        for (id, address) in [("one", "127.0.0.1"), ("two", "nowhere")] {
+            let measured = measure(&mut measurer, Some(id), vec![point(101, address)]);
             assert_eq!(measured.probe.as_deref(), Some(id));
             let quality = &measured.qualities[0];
             assert_eq!((measured.qualities.len(), quality.id), (1, Some(101)));
+            // By the cloud's clock.
+            assert!(
+                quality.time.is_some_and(|at| (50_000..100_001).contains(&(at - unix_ms()))),
+                "{quality:?}"
+            );
             // Without the right to an ICMP socket nothing is answered.
             assert_eq!(quality.rtt.is_empty(), quality.loss == "100.00%", "{quality:?}");
             assert!(address != "nowhere" || quality.rtt.is_empty());
+        }
+        // Without a command: the last one is still the last one, and what else was measured is still known.
+        let measured = measure(&mut measurer, None, vec![point(102, "nowhere")]);
+        let ids: Vec<_> = measured.qualities.iter().map(|q| q.id).collect();
+        assert_eq!((measured.probe.as_deref(), ids), (Some("two"), vec![Some(102), Some(101)]));
+        for n in 0..4 {
+            let many = (0..12).map(|i| point(200 + 12 * n + i, "nowhere")).collect();
+            let measured = measure(&mut measurer, None, many);
+            assert!(measured.qualities.len() <= MAX_KNOWN && measured.qualities[0].id == Some(200 + 12 * n));
         }
     }
 }

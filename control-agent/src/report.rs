@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sag_model::Role;
 use sag_model::control::{self, Drops, Ports, RouteQuery, Routes, Status, TopBy, TopGroup, TopQuery, TopRow};
@@ -63,6 +63,8 @@ pub struct Facts<'a> {
     pub dns: Option<Vec<IpAddr>>,
     /// For commands of the cloud.
     pub measured: Measured,
+    /// How often the paths to access points are measured; none: for commands alone.
+    pub access_point_interval: Option<Duration>,
 }
 
 /// Asks the gateway for its state.
@@ -90,6 +92,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         dns: facts.dns.as_deref().map(dns),
         access_point_probe: facts.measured.probe.clone(),
         access_point_qualities: facts.measured.qualities.clone(),
+        access_point_interval: Some(facts.access_point_interval.map_or(0, |every| every.as_secs() as i64)),
         diagnosis: facts.measured.diagnosis.clone(),
         // Without high availability every device forwards.
         ha_state: Some("Active".to_owned()),

@@ -468,14 +468,22 @@ def test_diagnosis(branch):
 
 
 def test_access_points(branch):
-    """Measured by the agent, of both families; the one that does not answer is named."""
+    """Measured by the agent, of both families, now and then and on request; the one that does not answer is named."""
     for number, address in ((101, A.INET[4]), (102, "203.0.113.99"), (103, A.INET[6])):
         run([branch.cloud.bin, "access-points", "add", "--id", str(number), "--address", address, "--latitude", "31.23",
              "--longitude", "121.47", "--db", branch.cloud.url])
     assert len(branch.call("ListAccessPoints")["AccessPoints"]) == 3
+
+    def shown():
+        return branch.mine("ListAccessPointNetworkQualities")["AccessPointNetworkQualities"]
+
+    # The next change brings them to the agent, which nobody asks to measure.
+    branch.device("ModifySagWanSnat", Snat="ENABLE")
+    branch.soon("measured unasked", lambda: {q["Id"]: bool(q["Rtt"]) for q in shown()} == {101: True, 102: False, 103: True}, 10)
+    branch.device("ModifySagWanSnat", Snat="DISABLE")
     with pytest.raises(SdkError) as e:
         branch.mine("ProbeAccessPointNetworkQuality", AccessPointIds=[101, 102, 103])
     assert e.value.code == "AccessPointUnreachable" and "points 102" in str(e.value), e.value
-    got = branch.mine("ListAccessPointNetworkQualities")["AccessPointNetworkQualities"]
+    got = shown()
     assert {q["Id"]: q["Loss"] for q in got} == {101: "0.00%", 102: "100.00%", 103: "0.00%"}
     assert {q["Id"]: bool(q["Rtt"]) for q in got} == {101: True, 102: False, 103: True}

@@ -142,6 +142,11 @@ class World:
 
     def acts(self, row: Row, params: dict[str, Any]) -> None:
         before = self.preview()
+        if row.op == "UnlockSmartAccessGateway":
+            # As after a silence that is longer than a test.
+            locked = self.document()
+            locked["Gateway"]["Locked"] = True
+            before = self.preview(locked)
         if row.op == "ProbeAccessPointNetworkQuality":
             # The call waits for what the device measures.
             device = helpers.answer_probe(self.agent, self.kept.sag, self.kept.sn)

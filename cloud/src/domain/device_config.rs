@@ -288,6 +288,8 @@ pub struct Probe {
     pub revision: i64,
     /// When it was asked for, in milliseconds since 1970.
     pub time: i64,
+    /// The access points that it is about.
+    pub points: Vec<i64>,
 }
 
 /// How a command went.

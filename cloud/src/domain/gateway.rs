@@ -45,9 +45,13 @@ pub struct Gateway {
     pub routing_strategy: String,
     /// Blocks behind the gateway, separated by commas.
     pub cidr_block: String,
+    /// Seconds for which its devices may be offline; 0: for ever.
     pub security_lock_threshold: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locked: Option<bool>,
+    /// When it was last unlocked, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlocked: Option<i64>,
     pub access_point_id: i64,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]

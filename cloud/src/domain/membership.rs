@@ -214,6 +214,8 @@ pub struct Member {
     pub gateway: String,
     /// The account that owns the gateway.
     pub uid: i64,
+    /// It is locked out: the others do not get it.
+    pub locked: bool,
     /// What another account's gateway may announce; `None`: it is of the network's own account.
     pub granted: Option<Vec<Ipv4Net>>,
     /// Blocks that the others reach through it.
@@ -237,6 +239,9 @@ impl Member {
 
     /// The blocks that the other members get.
     pub fn announced(&self) -> Vec<Ipv4Net> {
+        if self.locked {
+            return Vec::new();
+        }
         let published = self.blocks.iter().filter(|b| !self.withdrawn.contains(b));
         published.chain(&self.translated).copied().collect()
     }

@@ -14,6 +14,7 @@ pub mod flow_log;
 pub mod gateway;
 pub mod grants;
 pub mod health;
+pub mod lock;
 pub mod membership;
 pub mod nat;
 pub mod net;

@@ -50,7 +50,10 @@ impl Network {
             // Without a grant another account's gateway may announce nothing.
             let grant = (gw.uid != ccn.uid).then(|| granted.remove(id).unwrap_or_default());
             let mut member = Member::new(id, gw.uid, gw.blocks(), grant);
-            for d in summaries.remove(id).unwrap_or_default() {
+            let devices = summaries.remove(id).unwrap_or_default();
+            let heard = devices.iter().map(|d| d.seen).max().unwrap_or_default();
+            member.locked = gw.is_locked(heard, now_ms());
+            for d in devices {
                 let announced = announced.remove(&d.sn).unwrap_or_default();
                 member.devices.push(MemberDevice { sn: d.sn, announced, conflict: String::new() });
             }

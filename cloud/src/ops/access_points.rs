@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sag_southbound::{AccessPoint as Target, Command, CommandOutcome, ProbeArgs};
+use sag_southbound::{
+    AccessPoint as Target, AccessPointQuality, Command, CommandOutcome, ProbeArgs, StateReport,
+};
 
 use super::cx::{Cx, Page};
 use super::fields::copied;
@@ -62,6 +64,18 @@ pub async fn list(cx: &mut Cx, request: request::ListAccessPoints) -> Result<res
     Ok(response::ListAccessPoints { access_points: page.rows, total_count: page.total })
 }
 
+/// How long a measurement is shown that nothing repeats.
+const SHOWN_MS: i64 = 3_600_000;
+
+/// The paths that a device has measured not too long ago: of those that it measures again and again, three times missed. A
+/// device that does not say when has measured them for its last probe.
+fn recent(state: &StateReport, now: i64) -> Vec<&AccessPointQuality> {
+    let interval = state.access_point_interval.filter(|s| *s > 0);
+    let most = interval.map_or(SHOWN_MS, |s| s.saturating_mul(3000).saturating_add(10_000));
+    let is_recent = |q: &&AccessPointQuality| q.time.is_none_or(|at| now.saturating_sub(at) <= most);
+    state.access_point_qualities.iter().filter(is_recent).collect()
+}
+
 pub async fn qualities(
     cx: &mut Cx,
     _: request::ListAccessPointNetworkQualities,
@@ -69,11 +83,8 @@ pub async fn qualities(
     use response::list_access_point_network_qualities::AccessPointNetworkQualities as Quality;
     let gw = cx.gateway().await?;
     let devices = cx.devices_of(&gw).await?;
-    let seen = devices
-        .iter()
-        .filter(|d| d.online(cx.now))
-        .map(|d| &d.state.access_point_qualities)
-        .find(|qualities| !qualities.is_empty());
+    let seen = devices.iter().filter(|d| d.online(cx.now)).map(|d| recent(&d.state, cx.now));
+    let seen = seen.into_iter().find(|qualities| !qualities.is_empty());
     let rows = seen.into_iter().flatten().map(|q| copied!(q => Quality { id, loss, rtt }));
     Ok(response::ListAccessPointNetworkQualities { access_point_network_qualities: rows.collect() })
 }
@@ -101,7 +112,8 @@ pub async fn probe(
     let target = |p: &&AccessPoint| Target { id: p.id, address: p.address.clone() };
     let access_points = wanted.iter().map(target).collect();
     // The change brings the next revision.
-    d.config.probe = Some(Probe { id: probe_id.clone(), revision: d.revision + 1, time: cx.now });
+    let probe = Probe { id: probe_id.clone(), revision: d.revision + 1, time: cx.now, points: ids.clone() };
+    d.config.probe = Some(probe);
     let args = ProbeArgs { access_point_ids: ids, probe_id, access_points };
     cx.command(d, Command::ProbeAccessPoints(args)).await?;
     gw.edit().last_probe = Some(cx.now);
@@ -126,7 +138,9 @@ fn outcome_of(devices: &[Device]) -> Option<Result<()>> {
         Some(Err(ApiError::new(400, "AccessPointUnreachable", message).with_hint(hint)))
     };
     if d.state.access_point_probe.as_deref() == Some(&probe.id) {
-        let measured = d.state.access_point_qualities.iter();
+        // The others were measured in passing.
+        let asked = |q: &&AccessPointQuality| q.id.is_some_and(|id| probe.points.contains(&id));
+        let measured = d.state.access_point_qualities.iter().filter(asked);
         let dead = measured.filter(|q| q.loss == ALL_LOST).filter_map(|q| q.id).map(|id| id.to_string());
         let dead = dead.collect::<Vec<_>>().join(", ");
         return match dead.is_empty() {
@@ -213,15 +227,14 @@ pub async fn gateways(
 
 #[cfg(test)]
 mod tests {
-    use sag_southbound::{AccessPointQuality, StateReport};
-
     use super::*;
     use crate::domain::device_config::{CommandRecord, DeviceConfig};
     use crate::store::devices::Summary;
 
     fn device(time: i64, reported: Option<(&str, &[(i64, &str)])>) -> Device {
         let mut config = DeviceConfig::initial(1);
-        config.probe = Some(Probe { id: format!("probe-{time}"), revision: time, time });
+        config.probe =
+            Some(Probe { id: format!("probe-{time}"), revision: time, time, points: vec![101, 102] });
         let mut state = StateReport::default();
         if let Some((id, rows)) = reported {
             state.access_point_probe = Some(id.to_owned());
@@ -240,12 +253,36 @@ mod tests {
         assert!(outcome_of(&[]).is_none() && outcome_of(&[device(2, None)]).is_none());
         let earlier = device(2, Some(("probe-1", &[(101, "100.00%")])));
         assert!(outcome_of(&[earlier]).is_none(), "of another probe");
-        let good = device(2, Some(("probe-2", &[(101, "0.00%"), (102, "25.00%")])));
+        let good = device(2, Some(("probe-2", &[(101, "0.00%"), (102, "25.00%"), (103, "100.00%")])));
         assert!(outcome_of(std::slice::from_ref(&good)).is_some_and(|r| r.is_ok()));
         let dead = device(3, Some(("probe-3", &[(101, "0.00%"), (102, "100.00%")])));
         let refused = outcome_of(&[good, dead]).and_then(Result::err).expect("the newest counts");
         assert_eq!(refused.code, "AccessPointUnreachable");
         assert!(refused.message.contains("102") && !refused.message.contains("101"));
+    }
+
+    #[test]
+    fn what_was_measured_long_ago_is_not_shown() {
+        let at = |id: i64, time: Option<i64>| AccessPointQuality { id: Some(id), time, ..Default::default() };
+        let now = 100_000_000;
+        let ids = |interval: Option<i64>| {
+            let state = StateReport {
+                access_point_interval: interval,
+                access_point_qualities: vec![
+                    at(1, None),
+                    at(2, Some(now - 30_000)),
+                    at(3, Some(now - 300_000)),
+                    at(4, Some(now - 4_000_000)),
+                    at(5, Some(now + 5_000)),
+                ],
+                ..StateReport::default()
+            };
+            recent(&state, now).into_iter().filter_map(|q| q.id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(Some(10)), [1, 2, 5]);
+        assert_eq!(ids(Some(300)), [1, 2, 3, 5]);
+        assert_eq!((ids(None), ids(Some(0))), (vec![1, 2, 3, 5], vec![1, 2, 3, 5]));
+        assert_eq!(ids(Some(i64::MAX)), [1, 2, 3, 4, 5]);
     }
 
     #[test]

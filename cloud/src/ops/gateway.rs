@@ -200,8 +200,12 @@ pub async fn unlock(
     _: request::UnlockSmartAccessGateway,
 ) -> Result<response::UnlockSmartAccessGateway> {
     let mut gw = cx.gateway().await?;
-    gw.edit().locked = Some(false);
+    let now = cx.now;
+    (gw.edit().locked, gw.edit().unlocked) = (Some(false), Some(now));
     cx.save_gateway(&gw).await?;
+    // The other members of its network get it again.
+    let sns = cx.blocks_changed(&gw).await?;
+    cx.changed.extend(sns);
     Ok(response::UnlockSmartAccessGateway::default())
 }
 

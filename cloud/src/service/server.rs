@@ -27,6 +27,7 @@ use super::metrics::{Call, Metrics};
 use super::nonces::Nonces;
 use super::sign::header;
 use crate::api::{Op, xml};
+use crate::domain::lock;
 use crate::error::ApiError;
 use crate::south::{self, Agents};
 use crate::store::Store;
@@ -138,6 +139,7 @@ pub async fn serve(
     tls: Option<Tls>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    lock::listening();
     let (gate, agents) = (app.gate.clone(), app.agents.clone());
     let handler = move |request, conn| {
         let app = app.clone();

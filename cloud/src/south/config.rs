@@ -9,7 +9,7 @@ mod objects;
 mod tests;
 
 use sag_southbound::{
-    Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version,
+    AccessPoint, Acl, CloudConnectNetwork, DeviceDocument, NetworkMember, PeerDevice, Qos, Secret, Version,
 };
 
 use crate::domain::acl::AclRule;
@@ -27,7 +27,7 @@ use crate::domain::qos::{QosCar, QosPolicy};
 use crate::error::{ApiError, Result};
 use crate::store::objects::{Column, Entity, Filter, Stored, get, list_of};
 use crate::store::secrets::Cipher;
-use crate::store::{Link, Tx, links};
+use crate::store::{Link, Tx, links, offers};
 
 /// Everything that a document is made of. It is read whole, whatever the policies of the agent's user show to him in
 /// other calls: a device without the rules of a list that he may not see would let everything through. What it takes is
@@ -116,6 +116,7 @@ impl Source<'_> {
             probe_tasks: self
                 .list::<ProbeTask, _>(&ProbeTask::enabled_on(&gw.id, &d.sn), objects::probe_task)
                 .await?,
+            access_points: self.access_points(gw).await?,
             route_distribution: self.children::<RouteStrategy, _>(&gw.id, objects::distribution_rule).await?,
             flow_log,
             ccn,
@@ -124,14 +125,24 @@ impl Source<'_> {
         })
     }
 
+    /// The access points to which the device measures the path: that of the gateway, and others of its region.
+    async fn access_points(&mut self, gw: &Authorised<Gateway>) -> Result<Vec<AccessPoint>> {
+        const MOST: usize = 16;
+        let mut points = offers::access_points(self.tx, Some(&gw.region)).await?;
+        points.sort_by_key(|p| (p.id != gw.access_point_id, p.id));
+        points.truncate(MOST);
+        Ok(points.into_iter().map(|p| AccessPoint { id: p.id, address: p.address }).collect())
+    }
+
     /// The cloud connect network as the gateway sees it: its hub, and of every other member the blocks that it was granted
     /// and publishes, and the devices whose announcements are in order. Nothing of that if the members are to be apart.
     async fn network(&mut self, gw: &Authorised<Gateway>, id: &str) -> Result<Option<CloudConnectNetwork>> {
         let Some(found) = Network::by_id(self.tx, id).await? else { return Ok(None) };
-        let apart = !found.ccn.is_interworking();
+        let locked = found.member(&gw.id).is_some_and(|m| m.locked);
+        let apart = locked || !found.ccn.is_interworking();
         let hub = found.hub().filter(|_| !apart).unwrap_or_default().to_owned();
         let mut members = Vec::new();
-        for other in found.members.into_iter().filter(|m| !apart && m.gateway != gw.id) {
+        for other in found.members.into_iter().filter(|m| !apart && !m.locked && m.gateway != gw.id) {
             let is_hub = other.gateway == hub;
             let device =
                 |d: &MemberDevice| Some(PeerDevice::new(d.sn.as_str(), d.endpoint()?.clone(), is_hub));

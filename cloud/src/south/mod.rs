@@ -28,6 +28,7 @@ use crate::domain::access::Access;
 use crate::domain::app::AppState;
 use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
+use crate::domain::lock;
 use crate::domain::membership::Announced;
 use crate::domain::objects::Authorised;
 use crate::error::{ApiError, Result};
@@ -125,6 +126,7 @@ async fn pull(agents: &Arc<Agents>, access: Access, params: Params, nonce: Signe
     let request =
         PullRequest::from_parameters(|name| params.get(name).map(str::to_owned)).map_err(parameter)?;
     let (have, sn) = (i64::try_from(request.revision).unwrap_or(i64::MAX), request.smart_ag_sn);
+    let gateway = request.smart_ag_id;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(request.wait);
     let mut stopping = agents.stopping.subscribe();
     let _count = Polling::new(agents);
@@ -145,7 +147,7 @@ async fn pull(agents: &Arc<Agents>, access: Access, params: Params, nonce: Signe
         tx.commit().await?;
         let answer = found?;
         if first {
-            match seen(agents, &sn).await {
+            match seen(agents, &gateway, &sn).await {
                 // A device that starts needs its configuration, whatever can be written down.
                 Err(e) if !e.is_disk() => return Err(e.into()),
                 _ => first = false,
@@ -220,12 +222,16 @@ async fn named(cx: &mut Cx) -> Result<(Authorised<Gateway>, Device)> {
     Ok((gw, d))
 }
 
-async fn seen(agents: &Agents, sn: &str) -> crate::store::Result<()> {
-    repeated!(async {
+async fn seen(agents: &Agents, gateway: &str, sn: &str) -> crate::store::Result<()> {
+    let woken = repeated!(async {
         let mut tx = agents.store.write().await?;
-        devices::put_seen(&mut tx, sn, now_ms()).await?;
-        tx.commit().await
-    })
+        let now = now_ms();
+        let woken = lock::after_silence(&mut tx, gateway, now).await?;
+        devices::put_seen(&mut tx, sn, now).await?;
+        tx.commit().await.map(|()| woken)
+    })?;
+    agents.hub.wake(&woken.into_iter().collect::<BTreeSet<_>>());
+    Ok(())
 }
 
 /// The parameter `State`; an agent of a newer major version is refused.
@@ -257,6 +263,8 @@ async fn report_state(cx: &mut Cx) -> Result<Value> {
     {
         cx.put_result(&d).await?;
     }
+    let locked = cx.lock_after_silence(&gw, now).await?;
+    cx.changed.extend(locked);
     let overlay = match &state.overlay {
         Some(reported) => Some(announced(cx, &gw, &d, reported).await?),
         None => None,

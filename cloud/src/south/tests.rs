@@ -305,6 +305,43 @@ async fn only_the_owner_of_the_network_says_which_member_is_the_hub() {
     assert!(world.pull(&a).await.1.get("HubSmartAGId").is_none());
 }
 
+/// A gateway that was offline for too long is out of its network until its owner unlocks it.
+#[tokio::test]
+async fn who_was_offline_for_too_long_is_locked_until_unlocked() {
+    let world = World::new().await;
+    let (_, a, b, x) = network(&world).await;
+    let members = async |one: &Branch| world.pull(one).await.1["Members"].as_array().map_or(0, Vec::len);
+    let heard_after = async |hours: i64| {
+        let mut tx = world.agents.store.write().await.expect("begins");
+        let sns =
+            lock::after_silence(&mut tx, &b.sag, now_ms() + hours * 3_600_000).await.expect("looked at");
+        tx.commit().await.expect("ends");
+        sns
+    };
+    let id = ("SmartAGId", b.sag.as_str());
+    assert_eq!(heard_after(99).await, Vec::<String>::new(), "without a threshold it may be away");
+    let set = [id, ("SecurityLockThreshold", "7200")];
+    world.call(OWNER, Op::ModifySmartAccessGateway, &set).await.expect("set");
+    assert_eq!(heard_after(2).await, Vec::<String>::new(), "it is offline after a minute");
+    let (revision, _) = world.pull(&a).await;
+    let woken = heard_after(3).await;
+    assert!([&a, &b, &x].iter().all(|one| woken.contains(&one.sn)), "{woken:?}");
+    assert!(world.pull(&a).await.0 > revision);
+    assert_eq!((members(&a).await, members(&b).await, members(&x).await), (1, 0, 1));
+    let locked = async || {
+        let answer = world.agent(&b, Action::Pull, &[("Revision", "0")]).await.expect("pulled");
+        answer["Config"]["Gateway"]["Locked"].clone()
+    };
+    // It is heard again, and that alone changes nothing.
+    world.report(&b, &b.announcement("198.51.100.2", world.start, 9)).await;
+    assert_eq!((locked().await, members(&a).await), (json!(true), 1));
+    let refused = world.call(OTHER, Op::UnlockSmartAccessGateway, &[id]).await;
+    assert!(refused.is_err() && locked().await == json!(true));
+    world.call(OWNER, Op::UnlockSmartAccessGateway, &[id]).await.expect("unlocked");
+    assert_eq!((members(&a).await, members(&b).await, members(&x).await), (2, 2, 2));
+    assert_eq!(locked().await, json!(false));
+}
+
 #[tokio::test]
 async fn a_member_announces_what_was_granted_to_it() {
     let world = World::new().await;

@@ -300,6 +300,36 @@ fn a_key_that_the_gateway_refuses_costs_that_tunnel_alone() {
 }
 
 #[test]
+fn who_is_locked_has_no_tunnels_and_says_why() {
+    let dir = tempfile::tempdir().expect("dir");
+    let gateway = fake(dir.path());
+    let mut a = Applier::new(config(dir.path()));
+    if a.system.is_none() {
+        return eprintln!("SKIP: no netlink here");
+    }
+    let health = Verdicts::new();
+    let tunnels = |text: &str| text.matches("[[tunnel]]").count();
+    let in_force = || tunnels(&gateway.lock().expect("gateway").text);
+    a.apply(in_network(), &health).expect("applied");
+    assert_eq!((in_force(), a.network_notices().len()), (2, 0));
+    // Without the cloud for too long, then back, then locked by it.
+    a.silent = true;
+    a.reconcile(&health).expect("applied");
+    assert_eq!(in_force(), 0);
+    assert!(a.network_notices()[0].contains("has left it"));
+    assert_eq!(a.last_good(), Some(in_network()), "what is desired stays as it is");
+    a.silent = false;
+    a.reconcile(&health).expect("applied");
+    assert_eq!((in_force(), a.network_notices().len()), (2, 0));
+    let mut locked = in_network();
+    locked.desired.locked = true;
+    a.apply(locked, &health).expect("applied");
+    assert_eq!(in_force(), 0);
+    assert!(a.network_notices()[0].contains("UnlockSmartAccessGateway"));
+    assert!(gateway.lock().expect("gateway").text.contains("device = \"eth1\""), "the branch goes on");
+}
+
+#[test]
 fn a_key_of_a_wrong_clock_is_replaced() {
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());

@@ -89,6 +89,7 @@ rows! {
         rtt_fails: i64,
         fails: i64,
     }
+    AccessPoint { id: i64, address: String, }
     Probe {
         id: String,
         #[serde(deserialize_with = "wire_field")]
@@ -278,6 +279,12 @@ impl From<wire::HealthCheck> for HealthCheck {
             rtt_fails: h.rtt_fail_threshold.unwrap_or(3),
             fails: h.fail_count_threshold.unwrap_or(3),
         }
+    }
+}
+
+impl From<wire::AccessPoint> for AccessPoint {
+    fn from(p: wire::AccessPoint) -> AccessPoint {
+        AccessPoint { id: p.id, address: p.address }
     }
 }
 

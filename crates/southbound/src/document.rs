@@ -16,7 +16,7 @@ pub use ports::{
 
 use std::collections::BTreeMap;
 
-use crate::command::IssuedCommand;
+use crate::command::{AccessPoint, IssuedCommand};
 use crate::version::Version;
 use crate::wire::{Secret, wire_object};
 use crate::words::{RouteProtocol, Switch};
@@ -90,6 +90,8 @@ wire_object! {
         health_checks: Vec<HealthCheck> = "HealthChecks",
         /// Probe tasks of the device that are enabled. Since version 1.3.
         probe_tasks: Vec<ProbeTask> = "ProbeTasks",
+        /// Access points of the instance's region, its own first: the device measures the paths to them. Since version 1.3.
+        access_points: Vec<AccessPoint> = "AccessPoints",
         /// When which route is published.
         route_distribution: Vec<DistributionRule> = "RouteDistribution",
         /// The flow log that the instance writes to.
@@ -114,7 +116,7 @@ wire_object! {
         routing_strategy: String = "RoutingStrategy",
         /// Mbit/s of overlay and leased lines.
         bandwidth: Option<i64> = "Bandwidth",
-        /// Seconds of silence after which a device counts as lost and is locked.
+        /// Seconds for which the devices may be offline; 0: for ever. Afterwards the instance is locked.
         security_lock_threshold: Option<i64> = "SecurityLockThreshold",
         /// Mbit/s to the Internet; 0: not limited.
         up_bandwidth_wan: Option<i64> = "UpBandwidthWan",
@@ -126,7 +128,7 @@ wire_object! {
         dpi_monitor_status: String = "DpiMonitorStatus",
         /// The access point of the instance.
         access_point_id: Option<i64> = "AccessPointId",
-        /// Whether the instance is locked for want of a payment.
+        /// Whether the instance is locked, because its devices were offline for too long: it is out of its network.
         locked: Option<bool> = "Locked",
         /// Whether the devices report their state every other second. Since version 1.3.
         advanced_monitor: Option<bool> = "AdvancedMonitor",

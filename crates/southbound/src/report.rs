@@ -118,6 +118,8 @@ wire_report! {
         access_point_qualities: Vec<AccessPointQuality> = "AccessPointNetworkQualities",
         /// The `ProbeId` of the command that they were measured for. Since version 1.3.
         access_point_probe: Option<String> = "AccessPointProbeId",
+        /// Seconds between two measurements of these paths; 0: they are measured for commands alone. Since version 1.3.
+        access_point_interval: Option<i64> = "AccessPointInterval",
         /// The last diagnosis, when it has ended. Since version 1.3.
         diagnosis: Option<Diagnosis> = "Diagnosis",
     }
@@ -328,6 +330,8 @@ wire_report! {
         rtt: String = "Rtt",
         /// Percent, as in `0.00%`.
         loss: String = "Loss",
+        /// When it was measured, milliseconds since 1970 by the cloud's clock. Since version 1.3.
+        time: Option<i64> = "Time",
     }
 
     /// What the access point of a client-app instance reports instead of a [`StateReport`].

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::{Authorised, Linked, Objects};
 use crate::domain::device::Device;
 use crate::domain::gateway::Gateway;
+use crate::domain::lock;
 use crate::error::Result;
 use crate::store::devices::{self, Summary};
 use crate::store::{Kind, objects};
@@ -61,6 +62,11 @@ impl Objects {
     /// Stores how far the agent has come.
     pub async fn put_result(&mut self, d: &Device) -> Result<()> {
         Ok(devices::put_result(&mut self.tx, d, d.config_text()?).await?)
+    }
+
+    /// A device of the gateway is heard; whose devices have to know if that locks it ([`lock::after_silence`]).
+    pub async fn lock_after_silence(&mut self, gw: &Authorised<Gateway>, now: i64) -> Result<Vec<String>> {
+        Ok(lock::after_silence(&mut self.tx, &gw.id, now).await?)
     }
 
     /// Stores what the agent reported, and from which address.

@@ -342,6 +342,7 @@ pub fn document() -> DeviceDocument {
             outbound_port_name: "1".into(),
         }],
         service_addresses: texts(&["10.9.9.8"]),
+        access_points: vec![AccessPoint { id: 101, address: "203.0.113.101".into() }],
         probe_tasks: vec![ProbeTask {
             id: "probe-1".into(),
             name: "office".into(),
@@ -479,7 +480,9 @@ pub fn report() -> StateReport {
             id: Some(101),
             rtt: "4.98".into(),
             loss: "0.00%".into(),
+            time: Some(1_700_000_000_000),
         }],
+        access_point_interval: Some(300),
     }
 }
 
