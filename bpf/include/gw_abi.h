@@ -198,6 +198,7 @@ enum gw_local_flags {
 	GW_LOCAL_ON = 1 << 0,
 	GW_LOCAL_ANY = 1 << 1,	  /* every protocol and port is mapped inside */
 	GW_LOCAL_TUNNEL = 1 << 2, /* tunnels end here */
+	GW_LOCAL_SILENT = 1 << 3, /* a SYN from the Internet that nobody wants is dropped */
 };
 
 /*
@@ -434,6 +435,7 @@ enum gw_drop {
 	GW_DROP_ACL_MAX_SESSIONS = 86,
 	GW_DROP_ACL_MAX_SESSIONS_PER_SOURCE = 87,
 	GW_DROP_ACL_SOURCES_FULL = 88,
+	GW_DROP_TX_LOST = 89,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */

@@ -43,6 +43,12 @@ def test_frames_that_a_device_does_not_take_are_counted(gw_with, lab, wire, shor
     within(3, "all are counted as lost", lambda: gw.ports()["1"]["tx_lost"] - lost == FRAMES)
     assert [p["tx_lost"] for name, p in gw.ports().items() if name != "1"] == [0, 0, 0]
     assert [w for w in gw.status()["warnings"] if "wan has lost" in w], gw.status()["warnings"]
+    assert gw.drops()[("1", "tx-lost")] == lost + FRAMES
+    row = gw.ports()["1"]
+    assert FRAMES <= sum(row["driver_losses"].values()), "the driver counts them too"
+    assert set(row["driver_losses"]) <= {f"{q}_queue_{n}_xdp_{of}_errors" for q, of in (("tx", "xmit"), ("rx", "tx")) for n in range(8)}
+    assert not [p for name, p in gw.ports().items() if name != "1" and p.get("driver_losses")]
     metric = f'sag_port_tx_lost_total{{port="1"}} {lost + FRAMES}'
     metrics = lambda: lab.gw.out(["curl", "-s", "http://127.0.0.1:9477/metrics"])
     within(3, "the metric has them", lambda: metric in metrics(), metrics)
+    assert f'sag_drops_total{{port="1",reason="tx-lost"}} {lost + FRAMES}' in metrics()

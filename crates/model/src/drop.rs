@@ -125,6 +125,7 @@ drop_reasons! {
     AclMaxSessions = 86, "acl-max-sessions", "the rule that admits it has as many sessions as it may (max_sessions)";
     AclMaxSessionsPerSource = 87, "acl-max-sessions-per-source", "its source has as many sessions by the rule that admits it as it may (max_sessions_per_source)";
     AclSourcesFull = 88, "acl-sources-full", "the rule that admits it counts sessions of as many sources as it can (max_sessions_per_source)";
+    TxLost = 89, "tx-lost", "sent by XDP, but the device by which it left has not taken it; counted at that device's first port, beside forwarded";
 }
 
 impl DropReason {

@@ -140,6 +140,35 @@ pub enum FactsError {
 const CONFLICTING_OFFLOADS: [(&str, &str); 3] =
     [("rx-lro", "lro"), (HOST_GRO, HOST_GRO), ("rx-vlan-hw-parse", "rxvlan")];
 
+/// What drivers count of frames that XDP has sent and they have not taken, by the end of the name: that of the queue stands
+/// before it. Only what counts nothing else is here: `xdp_drops` of virtio-net has what a program drops on purpose. ixgbe,
+/// i40e and ice count none of it.
+const LOSSES: [(&str, &[&str]); 4] = [
+    ("veth", &["_xdp_xmit_errors", "_xdp_tx_errors"]),
+    (VIRTIO_NET, &["_xdp_tx_drops"]),
+    ("mlx5_core", &["tx_xdp_err", "tx_xdp_full", "rx_xdp_tx_err", "rx_xdp_tx_full"]),
+    ("ena", &["_xdp_aborted", "_xdp_invalid"]),
+];
+
+/// Counters of a device's driver that tell of lost frames of XDP, those that are not zero.
+pub fn loss_counters(name: &str) -> Vec<(String, u64)> {
+    let Some(name) = IfName::new(name) else { return Vec::new() };
+    let Ok(control) = ethtool::Control::new() else { return Vec::new() };
+    let driver = control.driver(name).map(|(driver, _)| driver).unwrap_or_default();
+    let Some(ends) = losses_of(&driver) else { return Vec::new() };
+    only_losses(control.statistics(name).unwrap_or_default(), ends)
+}
+
+fn losses_of(driver: &str) -> Option<&'static [&'static str]> {
+    LOSSES.iter().find(|(of, _)| *of == driver).map(|(_, ends)| *ends)
+}
+
+fn only_losses(all: Vec<(String, u64)>, ends: &[&str]) -> Vec<(String, u64)> {
+    let is_one =
+        |name: &str| ends.iter().any(|end| name == *end || (end.starts_with('_') && name.ends_with(end)));
+    all.into_iter().filter(|(name, n)| *n > 0 && is_one(name)).collect()
+}
+
 const VIRTIO_NET: &str = "virtio_net";
 /// Merging of packets by the host. virtio-net switches it off by itself while a native XDP program is attached, and then
 /// refuses to have the feature changed.
@@ -265,6 +294,29 @@ mod tests {
         assert_eq!(facts.clone().with_native_xdp().conflicting_offloads, ["lro", HOST_GRO]);
         facts.driver = VIRTIO_NET.into();
         assert_eq!(facts.with_native_xdp().conflicting_offloads, ["lro"]);
+    }
+
+    #[test]
+    fn of_the_drivers_counters_only_losses_are_named() {
+        let all = [
+            ("rx_queue_0_xdp_drops", 5),
+            ("tx_queue_0_xdp_tx_drops", 3),
+            ("tx1_xdp_tx_drops", 4),
+            ("tx2_xdp_tx_drops", 0),
+        ];
+        let all = all.map(|(name, n)| (name.to_owned(), n)).to_vec();
+        let losses = only_losses(all, losses_of(VIRTIO_NET).unwrap());
+        assert_eq!(losses, [("tx_queue_0_xdp_tx_drops".to_owned(), 3), ("tx1_xdp_tx_drops".to_owned(), 4)]);
+        let whole = only_losses(
+            vec![("tx_xdp_full".into(), 1), ("tx0_xdp_full".into(), 1)],
+            losses_of("mlx5_core").unwrap(),
+        );
+        assert_eq!(whole, [("tx_xdp_full".to_owned(), 1)]);
+        assert!(
+            losses_of("e1000").is_none()
+                && loss_counters("lo").is_empty()
+                && loss_counters("no-such").is_empty()
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl Handler for Daemon {
     fn ports(&mut self) -> Result<control::Ports, Error> {
         // The answer is the kernel's word, not what was true at the last look.
         self.repair_attachments();
-        Ok(control::Ports { ports: self.view().port_rows() })
+        Ok(control::Ports { ports: self.view().port_rows_with_drivers() })
     }
 
     fn drops(&mut self) -> Result<control::Drops, Error> {

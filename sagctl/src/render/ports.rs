@@ -1,5 +1,5 @@
 use super::{Before, Page};
-use crate::page::{Paint, hang};
+use crate::page::{Paint, hang, plain};
 use crate::table::{Cell, Column, Table};
 use crate::units::{bytes, count, exact, percent, si};
 use sag_model::control::{Drops, Port, Ports};
@@ -115,15 +115,21 @@ fn kernel_settings(p: &Port, page: &Page) -> String {
 
 /// Frames that XDP has sent and the device has not taken.
 fn lost(p: &Port, page: &Page) -> String {
-    if p.tx_lost == 0 {
-        return String::new();
+    let mut out = String::new();
+    if p.tx_lost > 0 {
+        let text = format!(
+            "{} frames that XDP sent by {} were lost there (sagctl status says why)",
+            exact(p.tx_lost),
+            p.device
+        );
+        out += &hang("  ", &text, page);
     }
-    let text = format!(
-        "{} frames that XDP sent by {} were lost there (sagctl status says why)",
-        exact(p.tx_lost),
-        p.device
-    );
-    hang("  ", &text, page)
+    if !p.driver_losses.is_empty() {
+        let counters: Vec<_> =
+            p.driver_losses.iter().map(|(name, n)| format!("{} {}", plain(name), exact(*n))).collect();
+        out += &hang("  ", &format!("the driver of {} counts: {}", p.device, counters.join(", ")), page);
+    }
+    out
 }
 
 /// What does not fit a table: addresses, capabilities, settings of the kernel.

@@ -60,9 +60,16 @@ class PacketAccounting:
         now = self._quiet()
         out = []
         by_port = {}
-        for (port, _), packets in now["drops"].items():
-            by_port[port] = by_port.get(port, 0) + packets
+        lost = {}
+        for (port, reason), packets in now["drops"].items():
+            # What a device has not taken of XDP was received by another port, and forwarded.
+            of_reason = lost if reason == "tx-lost" else by_port
+            of_reason[port] = of_reason.get(port, 0) + packets
         for name, p in now["ports"].items():
+            if lost.get(name, 0) != p["tx_lost"]:
+                out.append(f"port {name}: lost {p['tx_lost']}, but dropped as tx-lost {lost.get(name, 0)}")
+            if p["tx_lost"] > p["tx_packets"]:
+                out.append(f"port {name}: lost {p['tx_lost']} of {p['tx_packets']} that were sent")
             if by_port.get(name, 0) != p["dropped"]:
                 out.append(f"port {name}: dropped {p['dropped']}, but its reasons add up to {by_port.get(name, 0)}")
             accounted = p["forwarded"] + p["to_kernel"] + p["dropped"] + p["held"]

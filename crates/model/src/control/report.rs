@@ -5,6 +5,7 @@ use crate::config::Change;
 use crate::{DropReason, MacAddr, Role, VlanId};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Answer to `status`.
@@ -248,6 +249,10 @@ pub struct Port {
     /// but the device's first port.
     #[serde(default)]
     pub tx_lost: u64,
+    /// Counters of the device's driver that tell of such losses and are not zero, by the driver's names, since the device
+    /// is there. Empty at all but the device's first port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_losses: BTreeMap<String, u64>,
     /// Settings of the kernel for the port.
     #[serde(default)]
     pub kernel_settings: Vec<KernelSetting>,
@@ -281,6 +286,7 @@ impl Port {
             punted: 0,
             fast: 0,
             tx_lost: 0,
+            driver_losses: BTreeMap::new(),
             kernel_settings: Vec::new(),
         }
     }

@@ -88,6 +88,7 @@ impl Stage {
             | R::EspExhausted
             | R::EspUnreserved
             | R::TxRingFull
+            | R::TxLost
             | R::NoFrame
             | R::SendFailed => &[Stage::Encap],
         }

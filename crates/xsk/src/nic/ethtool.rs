@@ -7,13 +7,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSTATS: u32 = 0x1d;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETH_SS_STATS: u32 = 1;
 const ETH_SS_FEATURES: u32 = 4;
 const NAME_LEN: usize = 32;
 /// More features than any kernel has; bounds what is allocated for them.
 const MAX_FEATURES: usize = 1024;
+/// The same of statistics; drivers have some dozens for each queue.
+const MAX_STATS: usize = 65_536;
 
 #[repr(C)]
 struct DriverInfo {
@@ -141,11 +145,41 @@ impl Control {
     }
 
     fn feature_count(&self, name: IfName) -> io::Result<usize> {
-        let (cmd, mask) = (ETHTOOL_GSSET_INFO, 1 << ETH_SS_FEATURES);
-        let mut info = SetInfo { cmd, reserved: 0, mask, count: 0, _pad: 0 };
+        Ok(self.count(name, ETH_SS_FEATURES)?.min(MAX_FEATURES))
+    }
+
+    /// Strings in a set.
+    fn count(&self, name: IfName, set: u32) -> io::Result<usize> {
+        let mut info = SetInfo { cmd: ETHTOOL_GSSET_INFO, reserved: 0, mask: 1 << set, count: 0, _pad: 0 };
         // SAFETY: for one set requested, the kernel writes one count.
         unsafe { self.ethtool(name, (&raw mut info).cast())? };
-        Ok((info.count as usize).min(MAX_FEATURES))
+        Ok(info.count as usize)
+    }
+
+    /// The driver's statistics, by name. A driver that has more of them the next moment, since somebody changes its
+    /// queues, is an error.
+    pub(super) fn statistics(&self, name: IfName) -> io::Result<Vec<(String, u64)>> {
+        let count = self.count(name, ETH_SS_STATS)?;
+        if count > MAX_STATS {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        // Room for twice as many: the kernel writes as many as there are by now, whatever the header says.
+        let room = 2 * count + 64;
+        let mut names = vec![0u32; 3 + room * NAME_LEN / 4];
+        names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_STATS, count as u32]);
+        // SAFETY: the buffer holds the header and more names than the kernel has.
+        unsafe { self.ethtool(name, names.as_mut_ptr().cast())? };
+        // A header of two words, which is as long as one number.
+        let mut values = vec![0u64; 1 + room];
+        values[0] = u64::from_ne_bytes(header([ETHTOOL_GSTATS, count as u32]));
+        // SAFETY: the buffer holds the header and more numbers than the kernel has.
+        unsafe { self.ethtool(name, values.as_mut_ptr().cast())? };
+        if self.count(name, ETH_SS_STATS)? != count {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let bytes: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let names = bytes.chunks_exact(NAME_LEN).take(count).map(text);
+        Ok(names.zip(values.into_iter().skip(1)).collect())
     }
 
     fn feature_names(&self, name: IfName) -> io::Result<Vec<String>> {
@@ -195,6 +229,11 @@ fn request_for(name: IfName) -> libc::ifreq {
         *to = *from as libc::c_char;
     }
     request
+}
+
+fn header(words: [u32; 2]) -> [u8; 8] {
+    let [a, b] = words.map(u32::to_ne_bytes);
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
 fn text(bytes: &[u8]) -> String {

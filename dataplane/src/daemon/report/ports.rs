@@ -6,6 +6,7 @@ use sag_bpf::Attachment;
 use sag_compile::PortBinding;
 use sag_model::control;
 use sag_model::{DropReason, VlanId};
+use sag_xsk::nic;
 
 impl View<'_> {
     pub fn port_rows(&self) -> Vec<control::Port> {
@@ -21,6 +22,26 @@ impl View<'_> {
             row
         };
         self.publisher.bindings.iter().map(row).collect()
+    }
+
+    /// Frames that XDP has sent by the device of a port and that it has not taken. The first of its ports has all.
+    fn lost_behind(&self, b: &PortBinding) -> u64 {
+        if self.is_first_of_device(b) { self.devices.lost_by(b.port.dev) } else { 0 }
+    }
+
+    fn is_first_of_device(&self, b: &PortBinding) -> bool {
+        self.own_ports().find(|p| p.port.dev == b.port.dev).is_some_and(|p| p.idx == b.idx)
+    }
+
+    /// The same as [`View::port_rows`], and what the drivers count, which takes them longer.
+    pub fn port_rows_with_drivers(&self) -> Vec<control::Port> {
+        let mut rows = self.port_rows();
+        for (row, b) in rows.iter_mut().zip(&self.publisher.bindings) {
+            if b.ours() && self.is_first_of_device(b) {
+                row.driver_losses = nic::loss_counters(&b.device).into_iter().collect();
+            }
+        }
+        rows
     }
 
     fn port_row(&self, b: &PortBinding) -> control::Port {
@@ -51,8 +72,7 @@ impl View<'_> {
             }
             .to_owned();
             row.queues = d.queues;
-            let first = self.own_ports().find(|p| p.port.dev == b.port.dev).is_some_and(|p| p.idx == b.idx);
-            row.tx_lost = if first { self.devices.lost_by(b.port.dev) } else { 0 };
+            row.tx_lost = self.lost_behind(b);
         }
         if self.workers.shared().any(|w| w.counters.port(b.idx).partial_checksums.get() > 0) {
             row.capability += ", completes partial checksums";
@@ -81,6 +101,10 @@ impl View<'_> {
                 if n > 0 {
                     rows.push(control::DropRow::new(&b.port.name, *r, n));
                 }
+            }
+            let lost = self.lost_behind(b);
+            if lost > 0 {
+                rows.push(control::DropRow::new(&b.port.name, DropReason::TxLost, lost));
             }
         }
         rows
