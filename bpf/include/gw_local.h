@@ -80,6 +80,27 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	return inside ? GW_WORKER : GW_KERNEL;
 }
 
+/*
+ * Whether a SYN to an address that hosts behind NAT share finds neither them nor a socket of the box. Its kernel would
+ * refuse it at once, and a host inside that opens the same connection at that moment would fail (RFC 5382 REQ-4).
+ */
+__noinline int gw_unsolicited4(struct xdp_md *ctx, __u64 addrs, __u64 l4)
+{
+	__u32 dst = addrs >> 32;
+	const __u32 *value = bpf_map_lookup_elem(&gw_local4, &dst);
+
+	return value && GW_READ_ONCE(*value) & GW_LOCAL_SILENT && !gw_tcp_wanted(ctx, addrs, dst, l4);
+}
+
+static __always_inline bool gw_begins(const struct gw_packet *pkt, const struct gw_ip4 *ip, const struct gw_key4 *key)
+{
+	const struct gw_tcp *tcp = (const void *)(ip + 1);
+
+	return pkt->zone == GW_ZONE_WAN && (__u8)(key->l4 >> 32) == GW_TCP && pkt->punt == GW_PUNT_MISS &&
+	       (const void *)(tcp + 1) <= pkt->end &&
+	       (tcp->flags & (GW_TCP_SYN | GW_TCP_ACK | GW_TCP_RST)) == GW_TCP_SYN;
+}
+
 static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_ip4 *ip,
 					       const struct gw_shape *s, const struct gw_key4 *key)
 {
@@ -94,8 +115,11 @@ static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_pac
 	if (unlikely(gw_may_be_offer(pkt, key)) && gw_dhcp_offer(ctx, pkt->vlan ? 18 : 14))
 		return GW_KERNEL;
 	owner = gw_local4_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
-	if (owner == GW_KERNEL)
+	if (owner == GW_KERNEL) {
+		if (gw_begins(pkt, ip, key) && gw_unsolicited4(ctx, addrs, key->l4))
+			return gw_drop(pkt, GW_DROP_NAT_FILTERED);
 		return GW_KERNEL;
+	}
 	pkt->local = owner == GW_WORKER;
 	return GW_WORKER;
 }

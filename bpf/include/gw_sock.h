@@ -42,4 +42,18 @@ static __always_inline bool gw_owned4(struct xdp_md *ctx, __u32 src, __u32 dst, 
 	return (__u8)(l4 >> 32) == GW_UDP ? gw_udp_owned(ctx, &t) : gw_tcp_owned(ctx, &t);
 }
 
+/* Whether a socket of the box would get a SYN: a listener, or what is left of a connection. */
+static __always_inline bool gw_tcp_wanted(struct xdp_md *ctx, __u32 src, __u32 dst, __u64 l4)
+{
+	struct bpf_sock_tuple t = {
+		.ipv4 = { .saddr = src, .daddr = dst, .sport = l4, .dport = l4 >> 16 },
+	};
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
+}
+
 #endif /* GW_SOCK_H */

@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(l["GW_LOCAL_TUNNEL"], u64::from(crate::local::LOCAL_TUNNEL));
         assert_eq!(l["GW_LOCAL_ON"], u64::from(crate::local::LOCAL_ON));
         assert_eq!(l["GW_LOCAL_ANY"], u64::from(crate::local::LOCAL_ANY));
+        assert_eq!(l["GW_LOCAL_SILENT"], u64::from(crate::local::LOCAL_SILENT));
         assert_eq!(c_enum("gw_nexthop_flags")["GW_NH_VALID"], u64::from(NH_VALID));
         use sag_model::flow::{FAST_PATH_ON, FAST_PATH_SUMS};
         let f = c_enum("gw_fast_path");

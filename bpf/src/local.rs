@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub(crate) const LOCAL_ON: u32 = 1 << 0;
 pub(crate) const LOCAL_ANY: u32 = 1 << 1;
 pub(crate) const LOCAL_TUNNEL: u32 = 1 << 2;
+pub(crate) const LOCAL_SILENT: u32 = 1 << 3;
 const SLOT_SHIFT: u32 = 8;
 
 /// An IPv4 address of this box, or a subnet broadcast.
@@ -24,12 +25,14 @@ pub struct LocalAddr {
     pub any: bool,
     /// Tunnels end here.
     pub tunnel: bool,
+    /// A SYN from the Internet that neither a host inside nor a socket of the box wants is dropped.
+    pub silent: bool,
 }
 
 impl LocalAddr {
     /// An address that is the kernel's alone.
     pub const fn plain(addr: Ipv4Addr) -> LocalAddr {
-        LocalAddr { addr, nat_slot: None, any: false, tunnel: false }
+        LocalAddr { addr, nat_slot: None, any: false, tunnel: false, silent: false }
     }
 
     fn value(&self) -> Result<u32, MapError> {
@@ -45,8 +48,9 @@ impl LocalAddr {
                 });
             }
         };
-        let tunnel = if self.tunnel { LOCAL_TUNNEL } else { 0 };
-        Ok(LOCAL_ON | if self.any { LOCAL_ANY } else { 0 } | tunnel | slot << SLOT_SHIFT)
+        let flags = [(self.any, LOCAL_ANY), (self.tunnel, LOCAL_TUNNEL), (self.silent, LOCAL_SILENT)];
+        let flags = flags.iter().filter(|(on, _)| *on).fold(LOCAL_ON, |all, (_, flag)| all | flag);
+        Ok(flags | slot << SLOT_SHIFT)
     }
 }
 
@@ -113,12 +117,14 @@ mod tests {
     #[test]
     fn values_carry_slot_and_flags() {
         let addr = Ipv4Addr::new(192, 0, 2, 1);
-        let value = |nat_slot, any| LocalAddr { addr, nat_slot, any, tunnel: false }.value();
+        let value = |nat_slot, any| LocalAddr { nat_slot, any, ..LocalAddr::plain(addr) }.value();
         assert_eq!(value(None, false).unwrap(), 0x001);
         assert_eq!(value(Some(0), false).unwrap(), 0x101);
         assert_eq!(value(Some(63), true).unwrap(), 0x4003);
         let tunnel = LocalAddr { tunnel: true, ..LocalAddr::plain(addr) };
         assert_eq!(tunnel.value().unwrap(), 0x005);
+        let silent = LocalAddr { nat_slot: Some(1), silent: true, ..LocalAddr::plain(addr) };
+        assert_eq!(silent.value().unwrap(), 0x209);
         let e = value(Some(64), false).unwrap_err().to_string();
         assert!(e.contains("NAT slot 64 of 192.0.2.1"), "{e}");
     }

@@ -126,7 +126,8 @@ impl Lab {
                     let pool = external.and_then(|_| rig.pipe.tables.nat.pool_of(*addr));
                     let tunnel = rig.snap.tunnels.end_at((*addr).into());
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel });
+                    let silent = rig.snap.nat.is_silent(*addr);
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel, silent });
                 }
                 IpAddr::V6(a) => v6.push(*a),
             }

@@ -44,7 +44,7 @@ fn lab() -> Option<Lab> {
     gw.set_xsk(0, 0, socket.as_fd()).unwrap();
     gw.control().fail_action.store(1, std::sync::atomic::Ordering::Relaxed);
     gw.control().seed.store(0x1234_5678_9ABC_DEF0, std::sync::atomic::Ordering::Relaxed);
-    gw.replace_local4(&[LocalAddr { addr: BOX.into(), nat_slot: None, any: true, tunnel: false }]).unwrap();
+    gw.replace_local4(&[LocalAddr { any: true, ..LocalAddr::plain(BOX.into()) }]).unwrap();
     Some(Lab { gw, injector, _socket: socket, _fs: fs, _ns: ns })
 }
 

@@ -6,8 +6,9 @@ mod common;
 use common::netns::*;
 use common::packet::*;
 use common::*;
-use sag_bpf::{LocalAddr, PuntReason};
+use sag_bpf::{LocalAddr, PortEntry, PuntReason};
 use sag_model::flow::nat_port_bit;
+use sag_model::{DropReason, Zone};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,7 +30,7 @@ fn fixture(any: bool) -> Option<(Fixture, Netns)> {
         ip(&["addr", "add", &format!("{}/32", Ipv4Addr::from(a)), "dev", "lo"]).unwrap();
     }
     let f = Fixture::new()?;
-    f.gw.replace_local4(&[LocalAddr { addr: BOX.into(), nat_slot: (!any).then_some(2), any, tunnel: false }])
+    f.gw.replace_local4(&[LocalAddr { nat_slot: (!any).then_some(2), any, ..LocalAddr::plain(BOX.into()) }])
         .unwrap();
     for udp in [false, true] {
         let (word, _) = nat_port_bit(2, udp, 0);
@@ -89,6 +90,42 @@ fn tcp_connections_are_the_boxs_and_listeners_own_nothing() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert_eq!(tcp_from(&f, peer, PORT, 0x11), Outcome::Kernel, "time wait");
     }
+}
+
+/// RFC 5382 REQ-4: nobody refuses them, and a host inside may open the same connection a moment later.
+#[test]
+fn syns_that_nobody_wants_are_dropped() {
+    let Some((f, _ns)) = fixture(false) else { return };
+    let (word, _) = nat_port_bit(2, false, 0);
+    f.gw.nat_ports()[word..word + 1024].iter().for_each(|w| w.store(0, Relaxed));
+    let stranger = at([192, 0, 2, 77], 1234);
+    let from = |port, flags| tcp_from(&f, stranger, port, flags);
+    let silent = |silent, zone| {
+        let of_box = LocalAddr { nat_slot: Some(2), silent, ..LocalAddr::plain(BOX.into()) };
+        f.gw.replace_local4(&[of_box]).unwrap();
+        f.gw.set_port(LO, &PortEntry { zone, ..port_entry() }).unwrap();
+    };
+    const DROPPED: Outcome = Outcome::Dropped(DropReason::NatFiltered);
+    silent(false, Zone::Wan);
+    assert_eq!(from(PORT, 2), Outcome::Kernel, "without NAT on the address");
+    silent(true, Zone::Lan);
+    assert_eq!(from(PORT, 2), Outcome::Kernel, "from inside");
+    silent(true, Zone::Wan);
+    assert_eq!(from(PORT, 2), DROPPED);
+    for flags in [0x10, 0x12, 0x04, 0x14, 0x11] {
+        assert_eq!(from(PORT, flags), Outcome::Kernel, "flags {flags:#x}");
+    }
+    assert_eq!(udp_from(&f, stranger, PORT), WORKER, "another protocol");
+    // Of the address, of any, of both versions.
+    for bound in ["203.0.113.1:0", "0.0.0.0:0", "[::]:0"] {
+        let listener = TcpListener::bind(bound).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(from(port, 2), Outcome::Kernel, "{bound}");
+        drop(listener);
+        assert_eq!(from(port, 2), DROPPED, "{bound}");
+    }
+    let _elsewhere = TcpListener::bind(at(OTHER, PORT)).unwrap();
+    assert_eq!(from(PORT, 2), DROPPED, "the listener has another address");
 }
 
 #[test]

@@ -21,7 +21,7 @@ const ANY_BARE: [u8; 4] = [203, 0, 113, 5];
 const PORT: u16 = 40_000;
 
 fn addr(addr: [u8; 4], nat_slot: Option<u8>, any: bool) -> LocalAddr {
-    LocalAddr { addr: addr.into(), nat_slot, any, tunnel: false }
+    LocalAddr { nat_slot, any, ..LocalAddr::plain(addr.into()) }
 }
 
 fn set(f: &Fixture, slot: u8, udp: bool, port: u16, on: bool) {

@@ -148,6 +148,22 @@ def test_traceroute(gw, lab, method):
     assert "*" not in output
 
 
+def test_closed_ports_of_the_gateway_are_silent(gw, gw_changed, lab, peers):
+    """RFC 5382 REQ-4: a SYN that nobody wants gets no answer, so that a host inside may open the same connection."""
+    connect = lambda port: peers.connect(lab.inet, (WAN, port), timeout=0.5)
+    before = gw.drops().get(("1", "nat-filtered"), 0)
+    with pytest.raises(TimeoutError):
+        connect(4321)
+    assert gw.drops()[("1", "nat-filtered")] > before
+    # A socket of the gateway wants it from the moment on at which it listens.
+    listener = peers.listen(lab.gw, "0.0.0.0", 4321)
+    connect(4321)
+    listener.close()
+    gw_changed(nat_config(*FORWARDS, *PRIVATE, table("nat", closed_ports="kernel")))
+    with pytest.raises(ConnectionRefusedError):
+        connect(4322)
+
+
 def test_refused_connections_are_reported(gw, lab, peers):
     """An RST, and an ICMP port unreachable about a translated datagram."""
     with pytest.raises(ConnectionRefusedError):
@@ -198,14 +214,14 @@ def test_a_forwarded_host_speaks_first(gw, lab, peers):
 
 @pytest.mark.parametrize("port", [6999, 7010, 8081])
 def test_next_to_the_forwards_is_the_box(gw, lab, peers, port):
-    """No entry, no mapping: the kernel of the gateway answers; nobody listens, so it refuses."""
+    """No entry, no mapping: the kernel of the gateway answers, and refuses UDP; a SYN that nobody wants gets no answer."""
     client = peers.udp(lab.inet, INET)
     client.connect((WAN, port))
     client.send(b"?")
     with pytest.raises(ConnectionRefusedError):
         client.recv(100)
-    with pytest.raises(ConnectionRefusedError):
-        peers.connect(lab.inet, (WAN, port), source=(INET, 0))
+    with pytest.raises(TimeoutError):
+        peers.connect(lab.inet, (WAN, port), source=(INET, 0), timeout=0.3)
 
 
 def test_a_forwarded_port_without_a_server(gw, lab, peers):

@@ -318,6 +318,8 @@ PICKED_UP = (
     "who gains by a false one is inside, and the far host refuses it"
 )
 FORWARDED, OTHER_PORT = "we forward it, Linux does not", "Linux chooses another port"
+SILENT = "Linux refuses it, the gateway says nothing"
+UNWANTED = "nobody answers a SYN that nobody wants: a host inside may open the same connection (RFC 5382 REQ-4)"
 DIFFERENCES = {
     ("data outside the window", "far ahead"): (FORWARDED, WINDOWS),
     ("data outside the window", "acknowledges what was never sent"): (FORWARDED, WINDOWS),
@@ -331,6 +333,10 @@ DIFFERENCES = {
         "checksums are updated by the difference (RFC 1624), so a wrong one stays wrong and the receiver drops it; "
         "Linux computes each first packet's",
     ),
+    ("a SYN into a connection", "SYN from outside"): (SILENT, UNWANTED),
+    ("unsolicited", "SYN of another host"): (SILENT, UNWANTED),
+    ("unsolicited", "SYN from another port"): (SILENT, UNWANTED),
+    ("unsolicited", "SYN to a port that nobody has"): (SILENT, UNWANTED),
     ("UDP", "another place"): (
         OTHER_PORT,
         "the stray datagram of that place is a connection to itself for Linux, which holds the port against it; "
@@ -363,6 +369,8 @@ def difference(ours, theirs):
     through = lambda lines: [line for line in lines if " ttl 63 " in line]
     if len(ours) == len(through(ours)) == 1 and not through(theirs):
         return FORWARDED
+    if not ours and len(theirs) == 1 and " flags RA " in theirs[0] and " ttl 64 " in theirs[0]:
+        return SILENT
     if ours == [line.replace(f" of {H} renumbered", "") for line in theirs]:
         return OTHER_PORT
     return "another one"

@@ -3,8 +3,11 @@
 use crate::ports::PortBinding;
 use crate::problem::Problem;
 use crate::routes::RouteRow;
+use ipnet::IpNet;
 use sag_model::PortIdx;
-use sag_model::config::{self, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull};
+use sag_model::config::{
+    self, ClosedPorts, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull,
+};
 use sag_model::ids::Role;
 use sag_pipeline::nat::{
     Behavior, EntryHits, Kind, Limits, NatSpec, PoolSnat, Pooling, Service, StaticDnat, StaticPrefix,
@@ -58,10 +61,17 @@ impl NatCompiler {
         let pools = config
             .snat
             .iter()
-            .map(|e| PoolSnat {
+            .flat_map(|e| {
+                let v4 = |net: &IpNet| match net {
+                    IpNet::V4(net) => Some((net.network(), net.prefix_len())),
+                    IpNet::V6(_) => None,
+                };
+                e.cidr_block.networks().iter().filter_map(v4).map(move |prefix| (e, prefix))
+            })
+            .map(|(e, prefix)| PoolSnat {
                 kind: kind(e.r#type),
                 port: e.port,
-                prefix: (e.cidr_block.network(), e.cidr_block.prefix_len()),
+                prefix,
                 addrs: e.addresses(),
                 pooling: match e.pooling {
                     NatPooling::Paired => Pooling::Paired,
@@ -87,7 +97,7 @@ impl NatCompiler {
         let to_self = dnat_to_self(config, |addr| local.contains(&IpAddr::V4(addr)));
         let left_out: HashSet<_> = to_self.iter().map(|(id, _)| *id).collect();
         let in_force = config.dnat.iter().filter(|d| !left_out.contains(d.id.as_str()));
-        let dnat = in_force.map(|d| self.dnat(d)).collect();
+        let dnat = in_force.flat_map(|d| self.dnat(d)).collect();
         problems
             .extend(to_self.iter().map(|(id, addr)| Problem::DnatToSelf { id: (*id).into(), addr: *addr }));
         NatSpec {
@@ -97,6 +107,7 @@ impl NatCompiler {
             dnat,
             wan_addrs: wans().flat_map(own).collect(),
             hairpin: config.nat.hairpin,
+            drops_unsolicited: config.nat.closed_ports == ClosedPorts::Drop,
             tunnel_ports: Vec::new(),
             limits: limits(config),
             local: local
@@ -119,22 +130,28 @@ impl NatCompiler {
         self.hits.retain(|id, _| entries.contains(id.as_str()) || ports.contains(id));
     }
 
-    fn dnat(&mut self, d: &config::Dnat) -> StaticDnat {
-        StaticDnat {
+    /// What an entry forwards, range by range.
+    fn dnat(&mut self, d: &config::Dnat) -> Vec<StaticDnat> {
+        let hits = self.hits(&d.id);
+        let entry = |service| StaticDnat {
             kind: kind(d.kind),
             external: d.external_ip.into_iter().collect(),
             inside: d.internal_ip,
-            service: match d.service {
-                DnatService::Any => Service::Any,
-                DnatService::Port { protocol, external, internal } => Service::Port {
-                    proto: protocol,
-                    external: external.first..=external.last,
-                    inside_first: internal.first,
-                },
-            },
+            service,
             own_address: d.external_ip.is_some(),
-            hits: self.hits(&d.id),
+            hits: hits.clone(),
+        };
+        if d.service == DnatService::Any {
+            return vec![entry(Service::Any)];
         }
+        let of_range = |(proto, external, internal): (u8, config::PortRange, config::PortRange)| {
+            entry(Service::Port {
+                proto,
+                external: external.first..=external.last,
+                inside_first: internal.first,
+            })
+        };
+        d.service.ranges().into_iter().map(of_range).collect()
     }
 
     fn hits(&mut self, id: &str) -> Arc<EntryHits> {

@@ -17,7 +17,7 @@ use sag_rtnl::{
     Address, Link, Neighbor, NeighborState, Nexthop, Route as KernelRoute, RouteKind, RouteProtocol, Scope,
     Table, Tables,
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -540,6 +540,44 @@ fn hits_survive_the_edit_of_another_rule_and_end_with_their_own() {
     let own = config(&ACLS.replace("priority = 5", "priority = 6"));
     judge(&mut c, &own, "192.0.2.8", Zone::Wan);
     assert_eq!(hits(&c), 0);
+}
+
+/// An entry stands for every member of its group, and for nothing else.
+#[test]
+fn nat_names_groups_too() {
+    let config = config(
+        r#"
+        [[group]]
+        id = "branch"
+        networks = ["10.1.0.0/17", "10.1.128.0/17", "10.3.0.0/16"]
+        [[group]]
+        id = "web"
+        ports = ["80", "8000/8010"]
+        [[snat]]
+        id = "s1"
+        cidr_block = "@branch"
+        snat_ip = "198.51.100.9"
+        [[dnat]]
+        id = "d1"
+        type = "Internet"
+        ip_protocol = "tcp"
+        external_ip = "198.51.100.9"
+        external_port = "@web"
+        internal_ip = "10.1.0.9"
+        "#,
+    );
+    let mut c = Gateway::new();
+    let s = c.snapshot(&config, &tables(), 1);
+    let external: Ipv4Addr = "198.51.100.9".parse().unwrap();
+    let inside = |port| s.nat.forward(Zone::Wan, external, 6, port).map(|t| (t.addr.to_string(), t.port));
+    for (port, forwarded) in [(79, false), (80, true), (81, false), (8000, true), (8010, true), (8011, false)]
+    {
+        assert_eq!(inside(port), forwarded.then(|| ("10.1.0.9".to_owned(), port)), "{port}");
+    }
+    let spec = c.compiler.nat.compile(&config, (&tables(), &[]), &[], &Default::default(), &mut Vec::new());
+    let prefixes: Vec<_> = spec.pools.iter().map(|p| format!("{}/{}", p.prefix.0, p.prefix.1)).collect();
+    assert_eq!(prefixes, ["10.1.0.0/16", "10.3.0.0/16"]);
+    assert!(Arc::ptr_eq(&spec.pools[0].hits, &spec.pools[1].hits), "one entry to the operator");
 }
 
 #[test]

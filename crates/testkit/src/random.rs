@@ -177,6 +177,7 @@ impl Rng {
                 n.nat.pools.clear();
                 n.snat("192.168.0.0/16", "192.0.2.77", mapping, filtering);
             }
+            5 if self.once_in(2) => n.nat.drops_unsolicited ^= true,
             5 => n.nat.hairpin ^= true,
             6 => n.nat.limits.host_sessions = self.pick(&[None, Some(2), Some(20)]),
             7 => {

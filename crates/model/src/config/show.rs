@@ -79,7 +79,7 @@ impl Config {
         RawSnat {
             id: text(&s.id),
             port: s.port.and_then(|p| self.port_name(p)),
-            cidr_block: text(s.cidr_block),
+            cidr_block: text(&s.cidr_block),
             mapping: text(s.behavior.mapping),
             filtering: text(s.behavior.filtering),
             ..s.raw_keys()
@@ -225,10 +225,14 @@ fn syn_cookies(c: &SynCookies) -> RawSynCookies {
 }
 
 fn dnat(d: &Dnat) -> RawDnat {
-    let (protocol, external, internal) = match d.service {
+    let (protocol, external, internal) = match &d.service {
         DnatService::Any => ("any".to_owned(), "any".to_owned(), "any".to_owned()),
         DnatService::Port { protocol, external, internal } => {
-            (protocol_name(Some(protocol)), ports(external), ports(internal))
+            (protocol_name(Some(*protocol)), ports(*external), ports(*internal))
+        }
+        DnatService::Group { protocol, ports } => {
+            let group = format!("@{}", ports.id);
+            (protocol_name(Some(*protocol)), group.clone(), group)
         }
     };
     RawDnat {

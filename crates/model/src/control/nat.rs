@@ -124,12 +124,17 @@ impl NatEntry {
     fn dnat(d: &Dnat) -> NatEntry {
         let outside = d.external_ip.map_or("wan".to_owned(), |ip| ip.to_string());
         let inside = d.internal_ip.to_string();
-        let (protocol, external, internal) = match d.service {
+        let (protocol, external, internal) = match &d.service {
             DnatService::Any => ("any".to_owned(), outside, inside),
             DnatService::Port { protocol, external, internal } => (
-                IpProto(protocol).to_string(),
-                format!("{outside}:{}", ports(external)),
-                format!("{inside}:{}", ports(internal)),
+                IpProto(*protocol).to_string(),
+                format!("{outside}:{}", ports(*external)),
+                format!("{inside}:{}", ports(*internal)),
+            ),
+            DnatService::Group { protocol, ports } => (
+                IpProto(*protocol).to_string(),
+                format!("{outside}:@{}", ports.id),
+                format!("{inside}:@{}", ports.id),
             ),
         };
         NatEntry {

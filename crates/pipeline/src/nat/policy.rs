@@ -281,9 +281,17 @@ pub struct NatPolicy {
     pub internet: Option<Towards>,
     /// Ranges, shares and what is reported.
     pub limits: Limits,
+    /// SYNs from the Internet that nobody wants are dropped, to the gateway's own addresses too.
+    pub drops_unsolicited: bool,
 }
 
 impl NatPolicy {
+    /// Whether SYNs from the Internet to an address of the gateway that nobody wants are dropped (RFC 5382 REQ-4): the
+    /// gateway shares it with hosts inside.
+    pub fn is_silent(&self, addr: Ipv4Addr) -> bool {
+        self.drops_unsolicited && self.externals.get(&addr.to_bits()).is_some_and(|e| e.source.is_some())
+    }
+
     /// How the Internet sees an endpoint inside, by the default route; `None`: not translated.
     pub fn seen_from_internet(&self, inside: Endpoint, proto: u8, held: Held<'_>) -> Option<Snat> {
         self.snat(Zone::Lan, self.internet.as_ref()?, inside, proto, None, held).ok().flatten()
@@ -305,7 +313,8 @@ impl NatPolicy {
     /// Whether XDP needs the same external addresses as by another policy.
     pub fn same_externals(&self, other: &NatPolicy) -> bool {
         let any = |e: &External| (e.source.is_some(), e.internet.has_any() || e.intranet.has_any());
-        self.externals.len() == other.externals.len()
+        self.drops_unsolicited == other.drops_unsolicited
+            && self.externals.len() == other.externals.len()
             && self.externals.iter().all(|(a, e)| other.externals.get(a).is_some_and(|o| any(e) == any(o)))
     }
 

@@ -146,6 +146,8 @@ pub struct NatSpec {
     pub limits: Limits,
     /// The gateway's own addresses: what comes to them is looked at by XDP before the kernel gets it.
     pub local: Vec<Ipv4Addr>,
+    /// SYNs from the Internet that nobody wants are dropped, to the gateway's own addresses too.
+    pub drops_unsolicited: bool,
     /// UDP ports at which tunnels end: no session gets them.
     pub tunnel_ports: Vec<(Ipv4Addr, u16)>,
 }
@@ -221,8 +223,12 @@ impl NatSpec {
     /// Compiles it, and says which pools are to be made ready before a snapshot has the policy, and what cannot be.
     /// Changes nothing that workers or XDP see.
     pub fn plan(&self, state: &NatState) -> (NatPolicy, PoolPlan, Vec<NatConfigError>) {
-        let mut out =
-            NatPolicy { hairpin: self.hairpin, limits: self.limits.clone(), ..NatPolicy::default() };
+        let mut out = NatPolicy {
+            hairpin: self.hairpin,
+            limits: self.limits.clone(),
+            drops_unsolicited: self.drops_unsolicited,
+            ..NatPolicy::default()
+        };
         let mut sources = Sources {
             state,
             all: Vec::new(),

@@ -113,7 +113,21 @@ fn find_dnat<T: Tracer>(
         }
     }
     // The gateway's own address: what is not translated is for the gateway. Nobody else has others.
-    if local { Ok(None) } else { refuse(DropReason::NatFiltered) }
+    if local && !(ctx.zone == Zone::Wan && is_unsolicited(snap, ctx, dport)) {
+        return Ok(None);
+    }
+    refuse(DropReason::NatFiltered)
+}
+
+/// Whether a SYN finds no socket of the gateway either, as far as these are known. XDP, which knows them all, drops most of
+/// such SYNs itself.
+fn is_unsolicited(snap: &Snapshot, ctx: &PacketContext<'_>, dport: u16) -> bool {
+    let begins = matches!(ctx.p.l4, L4::Tcp { flags } if flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN);
+    begins && snap.nat.is_silent(ctx.p.dst4()) && {
+        let external = snap.nat.externals.get(&ctx.p.dst4().to_bits());
+        let source = external.and_then(|e| snap.nat.source(e.source?));
+        source.is_some_and(|s| !s.pool.is_reserved(NatProtocol::Tcp, dport))
+    }
 }
 
 /// Whether one direction of a session is what a tunnel receives, since a tunnel has come to be there.

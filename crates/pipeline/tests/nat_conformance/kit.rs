@@ -71,6 +71,7 @@ pub fn net() -> Net {
     n.nat.limits.host_sessions = d.host_sessions;
     n.nat.limits.port_block = d.port_block;
     n.nat.hairpin = d.hairpin;
+    n.nat.drops_unsolicited = d.closed_ports == config::ClosedPorts::Drop;
     n
 }
 

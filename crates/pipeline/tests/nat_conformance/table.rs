@@ -213,18 +213,16 @@ pub const TABLE: &[Requirement] = &[
         "REQ-4",
         Must,
         "An unsolicited SYN gets no answer for six seconds, and none if the inside sends its own meanwhile",
-        Proof::Partly(
+        Proof::Remarked(
             tests!(
                 tcp::unsolicited_syns_get_no_answer,
                 tcp::unsolicited_syns_to_a_pool_get_no_answer,
+                tcp::unsolicited_syns_to_the_gateway_get_no_answer,
                 tcp::simultaneous_open
             ),
-            "Nor after that, see REQ-4a: so it is with ports that hosts inside have, and with all ports of addresses \
-             that the gateway does not have itself (`pool`, `external_ip`). A port of its own address that nobody \
-             inside has is the machine's, whose TCP refuses it at once. The gateway cannot drop it in its place: what \
-             the machine serves has no socket to be seen where its kernel forwards it (containers, IPVS, TPROXY), and \
-             would be cut off. Hurt is who opens from both sides at once by the gateway's own address; a pool, or a \
-             rule in the machine's firewall that drops SYNs to closed ports, helps",
+            "Nor after that, see REQ-4a. Of its own addresses too: a port that neither a host inside nor a socket of the \
+             gateway has does not answer. XDP asks the kernel for the socket (`syns_that_nobody_wants_are_dropped` in \
+             `bpf/tests/owned.rs`). `closed_ports = \"kernel\"` is for who serves ports without a socket",
         ),
     ),
     row(

@@ -168,6 +168,36 @@ pub fn unsolicited_syns_get_no_answer() {
 }
 
 #[test]
+pub fn unsolicited_syns_to_the_gateway_get_no_answer() {
+    let mut r = nat();
+    let syn = |port| Pkt::tcp(FAR, WAN_IP, 80, port, SYN);
+    // A port on which the gateway itself listens is its own.
+    let mut listens = vec![0; sag_pipeline::nat::POOL_WORDS];
+    listens[0] |= 1 << 22;
+    pool(&r).reserve(&listens);
+    for port in [1, 23, 4000, 65_535] {
+        silently_refused(&mut r, &syn(port), DropReason::NatFiltered);
+        for _ in 0..7 {
+            r.wait(secs(1));
+            assert_eq!(r.emitted(), []);
+        }
+    }
+    assert_eq!(r.send(&from_its_side(&syn(22))), Outcome::Kernel);
+    // Both open at once.
+    silently_refused(&mut r, &answer(SYN), DropReason::NatFiltered);
+    r.wait(secs(3));
+    talk(&mut r, &[(SYN, false), (SYNACK, true), (ACK, false)]);
+    // What else comes to the gateway is its own, and so is what comes from inside.
+    for flags in [ACK, RST, SYNACK, FIN] {
+        assert_eq!(r.send(&from_its_side(&Pkt::tcp(FAR, WAN_IP, 80, 1, flags))), Outcome::Kernel);
+    }
+    assert_eq!(r.send(&from_its_side(&Pkt::udp(FAR, WAN_IP, 80, 1))), Outcome::Kernel);
+    assert_eq!(r.send(&Pkt::tcp(HOST, WAN_IP, 80, 1, SYN)), Outcome::Kernel);
+    r.commit(|n| n.nat.drops_unsolicited = false);
+    assert_eq!(r.send(&from_its_side(&syn(1))), Outcome::Kernel);
+}
+
+#[test]
 pub fn unsolicited_syns_to_a_pool_get_no_answer() {
     let mut n = net();
     n.wan_pool("192.168.0.0/16", &["198.18.7.1", "198.18.7.2"], Pooling::Paired, false);

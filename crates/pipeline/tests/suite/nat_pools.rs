@@ -214,6 +214,42 @@ fn the_longest_prefix_holds_and_the_ports_own_entries_come_first() {
     assert_eq!(seen(&mut r, &Pkt::udp(&host(11), "10.20.0.9", 4000, 53)).0, POOL[2], "on the line");
 }
 
+/// A port forward of an address that hosts share: the port is the server's in both directions, and nobody else's.
+#[test]
+fn a_port_of_a_pool_may_be_forwarded() {
+    const SERVER: &str = "192.168.1.10";
+    let mut n = pool(&["198.18.7.1", "198.18.7.2"], Pooling::Paired, false);
+    n.nat.limits.range = 2000..=2009;
+    n.nat.limits.host_share = 100;
+    n.dnat(Kind::Internet, "198.18.7.1", SERVER, Some((TCP, 2004, 2005, 80)));
+    let mut r = Rig::new(n);
+    // Nobody gets the ports by asking for them, nor by chance.
+    let mut taken = std::collections::BTreeSet::new();
+    for n in 20..60 {
+        for sport in [2004, 2005, 5000] {
+            let p = Pkt::tcp(&host(n), FAR, sport, 443, TCP_SYN);
+            if let Outcome::Tx(_, f) = r.send(&p) {
+                let e = ends4(&f).0;
+                taken.insert((e.addr.to_string(), e.port));
+            }
+            r.emitted();
+        }
+    }
+    let of = |addr: &str| taken.iter().filter(|(a, _)| a == addr).map(|(_, p)| *p).collect::<Vec<_>>();
+    assert_eq!(of("198.18.7.1"), [2000, 2001, 2002, 2003, 2006, 2007, 2008, 2009]);
+    assert_eq!(of("198.18.7.2"), (2000..=2009).collect::<Vec<_>>());
+    // From outside, whoever asks, and back.
+    let ask = Pkt::tcp("198.51.100.99", "198.18.7.1", 7, 2005, TCP_SYN).into_port(WAN);
+    let inside = r.send(&ask);
+    let to = ends4(inside.frame()).1;
+    assert_eq!((to.addr.to_string(), to.port), (SERVER.to_owned(), 81));
+    let answer = Pkt::tcp(SERVER, "198.51.100.99", 81, 7, TCP_SYN | TCP_ACK);
+    assert_eq!(seen(&mut r, &answer), ("198.18.7.1".to_owned(), 2005));
+    // By UDP the ports are anybody's.
+    let udp: Vec<_> = (20..28).map(|n| seen(&mut r, &Pkt::udp(&host(n), FAR, 2004, 53))).collect();
+    assert!(udp.contains(&("198.18.7.1".to_owned(), 2004)), "{udp:?}");
+}
+
 #[test]
 fn hairpin_shows_the_address_of_the_pool() {
     let mut r = Rig::new(pool(&POOL, Pooling::Paired, false));

@@ -53,7 +53,8 @@ impl Publisher {
                     let pool = external.and_then(|_| self.records.nat.pool_of(*addr));
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
                     let tunnel = self.snapshot.tunnels.end_at((*addr).into());
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel });
+                    let silent = self.snapshot.nat.is_silent(*addr);
+                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel, silent });
                 }
                 IpAddr::V6(a) => v6.push(*a),
             }

@@ -1,8 +1,9 @@
 //! `nat` and `nat-bindings`: entries, pools, and who holds which port.
 
 use crate::daemon::view::View;
+use ipnet::IpNet;
 use sag_model::PortIdx;
-use sag_model::config::{Config, DnatService, NatBehavior, Snat};
+use sag_model::config::{Config, DnatService, NatBehavior, PortRange, Snat};
 use sag_model::control::{
     IpProto, Nat, NatBinding, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind, NatPool,
     NatTotals, PortUse,
@@ -207,16 +208,18 @@ impl<'c> Live<'c> {
 
     fn count(&self, proto: u8, old: EndpointPair, new: EndpointPair, counts: &mut [u64]) {
         if old.0.addr != new.0.addr {
-            let covers = |&&i: &&usize| match i.checked_sub(self.first_snat) {
-                Some(n) => self.config.snat[n].cidr_block.contains(&old.0.addr),
-                None => true,
+            // The length of the longest of its networks that has the host.
+            let covers = |&i: &usize| match i.checked_sub(self.first_snat) {
+                Some(n) => {
+                    let networks = self.config.snat[n].cidr_block.networks();
+                    let with_host = networks.iter().filter(|net| net.contains(&IpAddr::V4(old.0.addr)));
+                    Some((with_host.map(IpNet::prefix_len).max()?, i))
+                }
+                None => Some((0, i)),
             };
-            let length = |i: &&usize| {
-                i.checked_sub(self.first_snat).map_or(0, |n| self.config.snat[n].cidr_block.prefix_len())
-            };
-            if let Some(&i) =
-                self.snat.get(&new.0.addr).and_then(|l| l.iter().filter(covers).max_by_key(length))
-            {
+            // Of equal ones the last, as before them.
+            let of_address = self.snat.get(&new.0.addr).into_iter().flatten();
+            if let Some((_, i)) = of_address.filter_map(covers).max_by_key(|(len, _)| *len) {
                 counts[i] += 1;
             }
         }
@@ -229,9 +232,10 @@ impl<'c> Live<'c> {
     }
 
     fn forwards(&self, dnat: usize, proto: u8, to: Endpoint) -> bool {
-        match self.config.dnat[dnat].service {
-            DnatService::Any => true,
-            DnatService::Port { protocol, internal, .. } => protocol == proto && internal.contains(to.port),
-        }
+        let service = &self.config.dnat[dnat].service;
+        let leads = |(protocol, _, internal): &(u8, PortRange, PortRange)| {
+            *protocol == proto && internal.contains(to.port)
+        };
+        *service == DnatService::Any || service.ranges().iter().any(leads)
     }
 }

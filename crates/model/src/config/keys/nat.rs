@@ -6,11 +6,11 @@ use crate::config::schema::{
     ZeroIsNone, key, table,
 };
 use crate::config::types::{
-    AddressRange, DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog, NatPooling,
-    PortRange, SynCookieMode, WhenFull,
+    AddressRange, ClosedPorts, DnatService, DnatType, MIN_NAT_PORT, NatBehavior, NatBehaviors, NatLog,
+    NatPooling, NetworkMatch, PortRange, SynCookieMode, WhenFull,
 };
 use crate::ids::PortIdx;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -45,6 +45,11 @@ table! {
         /// Where to; there is one if there is a log.
         pub log_file: Option<PathBuf> = None =>
             key().absent("required unless `off`").example("\"/var/log/sag/nat.log\"");
+        /// TCP connections from the Internet to a port of the gateway's own address, if source NAT uses it and neither a
+        /// host inside nor a socket of the gateway has the port: dropped in silence, or refused by the kernel. Write
+        /// `kernel` if the kernel serves ports without a socket (IPVS, nftables' `redirect` or `dnat`, TPROXY), or by one
+        /// that is bound to a VLAN device.
+        pub closed_ports: ClosedPorts = ClosedPorts::Drop => key().source("RFC 5382 REQ-4");
         /// Inside hosts reach each other by their outside addresses.
         pub hairpin: bool = true => key().source("RFC 4787 REQ-9, RFC 5382 REQ-8, RFC 5508 REQ-7");
     }
@@ -71,6 +76,7 @@ table! {
         /// Sources to translate.
         cidr_block: IpNet as Network =>
             key()
+                .called("CIDR or group")
                 .allowed("IPv4, once for a type and port")
                 .source("AddSnatEntry `CidrBlock`")
                 .refused_as("InvalidParameter")
@@ -78,7 +84,7 @@ table! {
         /// What they become; may be an address of a port.
         pub snat_ip: Option<Ipv4Addr> as Option<Ipv4Unicast> =>
             key()
-                .allowed("IPv4, not a DNAT's external address")
+                .allowed("IPv4, not one that a DNAT forwards as a whole")
                 .absent("required without `pool`")
                 .source("AddSnatEntry `SnatIp`")
                 .refused_as("InvalidParameter");
@@ -102,7 +108,7 @@ table! {
         /// The one WAN port by which it holds.
         port: Option<PortIdx>,
         /// Sources to translate.
-        cidr_block: Ipv4Net,
+        cidr_block: NetworkMatch,
         /// How it maps and filters.
         behavior: NatBehaviors,
     }
@@ -148,7 +154,7 @@ table! {
         /// Ports that are forwarded.
         external_port: String as Protocol =>
             key()
-                .called("port or range")
+                .called("port, range or group")
                 .allowed("1..65535, as in `8080` or `8000/8010`; `any` with protocol `any`")
                 .absent("required unless `any`")
                 .source("AddDnatEntry `ExternalPort`; ranges are ours")
@@ -166,7 +172,7 @@ table! {
             key()
                 .called("port or range")
                 .allowed("as many ports as `external_port`; `any` with protocol `any`")
-                .absent("required unless `any`")
+                .absent("required unless `any` or a group, whose ports stay")
                 .source("AddDnatEntry `InternalPort`; ranges are ours")
                 .refused_as("IllegalParam")
                 .missing(DNAT_PORTS, "MissingParam");

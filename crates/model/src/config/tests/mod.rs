@@ -106,7 +106,7 @@ fn example_is_read_in_every_detail() {
 
     let http =
         DnatService::Port { protocol: 6, external: PortRange::single(8080), internal: PortRange::single(80) };
-    assert_eq!((c.dnat[0].external_ip, c.dnat[0].service), (None, http));
+    assert_eq!((c.dnat[0].external_ip, &c.dnat[0].service), (None, &http));
     assert_eq!(c.dnat[1].service, DnatService::Any);
     let range = |first, last| PortRange { first, last };
     let rtp = DnatService::Port { protocol: 17, external: range(5000, 5099), internal: range(6000, 6099) };

@@ -1,9 +1,10 @@
 //! Network address translation, for IPv4.
 
-use super::PortRange;
+use super::{PortGroup, PortRange};
 use crate::words::words;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 words! {
     /// What of the remote endpoint a NAT looks at (RFC 4787 sections 4.1 and 5), from nothing to
@@ -31,6 +32,14 @@ words! {
         Refuse = "refuse",
         /// It gets a port of another address of the pool.
         AnotherAddress = "another-address",
+    }
+
+    /// What becomes of TCP connections from the Internet to ports of the gateway that nobody has.
+    pub enum ClosedPorts {
+        /// Dropped in silence.
+        Drop = "drop",
+        /// Left to the kernel, which refuses them.
+        Kernel = "kernel",
     }
 
     /// What the NAT log records.
@@ -124,7 +133,7 @@ impl fmt::Display for AddressRange {
 pub const MAX_NAT_ADDRESSES: usize = 64;
 
 /// What a DNAT entry forwards. Beside entries for ports of the same address, `Any` takes the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DnatService {
     /// All protocols, ports unchanged.
     Any,
@@ -137,6 +146,26 @@ pub enum DnatService {
         /// As many ports as `external`; the n-th external becomes the n-th internal.
         internal: PortRange,
     },
+    /// The ports of a group, unchanged.
+    Group {
+        /// 6 or 17.
+        protocol: u8,
+        /// Not shared with another entry of the same type, address and protocol.
+        ports: Arc<PortGroup>,
+    },
+}
+
+impl DnatService {
+    /// Protocol, external and internal ports, range by range; empty: all of them.
+    pub fn ranges(&self) -> Vec<(u8, PortRange, PortRange)> {
+        match self {
+            DnatService::Any => Vec::new(),
+            DnatService::Port { protocol, external, internal } => vec![(*protocol, *external, *internal)],
+            DnatService::Group { protocol, ports } => {
+                ports.merged.iter().map(|r| (*protocol, *r, *r)).collect()
+            }
+        }
+    }
 }
 
 /// First port that source NAT may use for inside ports from 1024 up.

@@ -2,6 +2,7 @@
 
 use super::Seen;
 use super::acl::unique_id;
+use super::group::Groups;
 use crate::config::keys::{DNAT_PORTS, Dnat, RawDnat};
 use crate::config::report::{Path, Place, Report, Span};
 use crate::config::schema::{Key, Protocol, Text};
@@ -10,6 +11,7 @@ use crate::config::types::{DnatService, DnatType, PortRange};
 use crate::config::value::{self, TCP, UDP, fault, quote};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use toml::Spanned;
 
 const BAD: &str = "IllegalParam";
 const MISSING: &str = "MissingParam";
@@ -24,17 +26,18 @@ type Claim = (String, Place);
 pub(super) struct External {
     /// Last port and claim by first port; ranges of one service do not overlap.
     services: HashMap<Service, BTreeMap<u16, (u16, Claim)>>,
+    /// Addresses that are forwarded as a whole.
     pub addresses: HashMap<Ipv4Addr, Claim>,
 }
 
 /// The entries, and what source NAT may not use beside them.
-pub(super) fn dnat(raw: &[RawDnat], report: &mut Report<'_>) -> (Vec<Dnat>, External) {
+pub(super) fn dnat(raw: &[RawDnat], groups: &Groups, report: &mut Report<'_>) -> (Vec<Dnat>, External) {
     let mut external = External { services: HashMap::new(), addresses: HashMap::new() };
     let mut ids = Seen::new();
     let mut out = Vec::with_capacity(raw.len());
     for (i, d) in raw.iter().enumerate() {
         let mut s = Scope::new(report, Path::ROOT.item("dnat", i), &d.span);
-        out.extend(entry(d, &mut s, i, &mut ids, &mut external));
+        out.extend(entry(d, &mut s, i, &mut ids, (groups, &mut external)));
     }
     (out, external)
 }
@@ -59,7 +62,7 @@ fn entry(
     s: &mut Scope<'_, '_>,
     n: usize,
     ids: &mut Seen<String>,
-    external: &mut External,
+    (groups, external): (&Groups, &mut External),
 ) -> Option<Dnat> {
     let id = s.id(&raw.id, "fwd", n);
     if let Some(id) = &id {
@@ -68,10 +71,11 @@ fn entry(
     let kind = Dnat::KEYS.r#type.read(s, &raw.r#type);
     let external_ip = external_ip(raw, s, kind);
     let read = raw.read(s);
-    let service = service(raw, s);
+    let service = service(raw, s, groups);
     let (id, kind, external_ip, service) = (id?, kind?, external_ip?, service?);
-    duplicates(raw, s, &id, (kind, external_ip), service, external);
-    if let (Some(ip), Some(at)) = (external_ip, &raw.external_ip) {
+    duplicates(raw, s, &id, (kind, external_ip), &service, external);
+    // A pool goes without ports that are forwarded, but not without all of them.
+    if let (Some(ip), Some(at), DnatService::Any) = (external_ip, &raw.external_ip, &service) {
         let place = s.place(&at.span(), "external_ip");
         external.addresses.entry(ip).or_insert_with(|| (id.clone(), place));
     }
@@ -84,31 +88,35 @@ fn duplicates(
     s: &mut Scope<'_, '_>,
     id: &str,
     (kind, ip): (DnatType, Option<Ipv4Addr>),
-    service: DnatService,
+    service: &DnatService,
     external: &mut External,
 ) {
-    let (protocol, range) = match service {
-        DnatService::Any => (None, PortRange::ANY),
-        DnatService::Port { protocol, external, .. } => (Some(protocol), external),
+    let (protocol, ranges): (_, Vec<PortRange>) = match service {
+        DnatService::Any => (None, vec![PortRange::ANY]),
+        DnatService::Port { protocol, external, .. } => (Some(*protocol), vec![*external]),
+        DnatService::Group { protocol, ports } => (Some(*protocol), ports.merged.clone()),
     };
     let at = raw.external_port.as_ref().map_or_else(|| s.span.clone(), |v| v.span());
     let place = s.place(&at, "external_port");
     let taken = external.services.entry((kind, ip, protocol)).or_default();
-    // Ranges in the map are disjoint: the one that begins last before our end also ends last.
-    let before = taken.range(..=range.last).next_back().filter(|(_, (last, _))| *last >= range.first);
-    if let Some((_, (_, (owner, first)))) = before {
-        let what = match service {
-            DnatService::Any => "same external address".to_owned(),
-            DnatService::Port { .. } if range.count() == 1 => {
-                "same external address, protocol and port".to_owned()
-            }
-            DnatService::Port { .. } => "same external address and protocol and some of the ports".to_owned(),
-        };
-        let problem = format!("dnat {} and dnat {}, {first}, forward the {what}", quote(id), quote(owner));
-        s.error(&at, "external_port", problem, "remove or change one of the two", "DuplicatedDnatEntry");
-        return;
+    for range in &ranges {
+        // Ranges in the map are disjoint: the one that begins last before our end also ends last.
+        let before = taken.range(..=range.last).next_back().filter(|(_, (last, _))| *last >= range.first);
+        if let Some((_, (_, (owner, first)))) = before {
+            let what = match service {
+                DnatService::Any => "same external address".to_owned(),
+                DnatService::Port { .. } if range.count() == 1 => {
+                    "same external address, protocol and port".to_owned()
+                }
+                _ => "same external address and protocol and some of the ports".to_owned(),
+            };
+            let problem =
+                format!("dnat {} and dnat {}, {first}, forward the {what}", quote(id), quote(owner));
+            s.error(&at, "external_port", problem, "remove or change one of the two", "DuplicatedDnatEntry");
+            return;
+        }
     }
-    taken.insert(range.first, (range.last, (id.to_owned(), place)));
+    taken.extend(ranges.iter().map(|r| (r.first, (r.last, (id.to_owned(), place.clone())))));
 }
 
 fn external_ip(raw: &RawDnat, s: &mut Scope<'_, '_>, kind: Option<DnatType>) -> Option<Option<Ipv4Addr>> {
@@ -126,7 +134,7 @@ fn external_ip(raw: &RawDnat, s: &mut Scope<'_, '_>, kind: Option<DnatType>) -> 
     }
 }
 
-fn service(raw: &RawDnat, s: &mut Scope<'_, '_>) -> Option<DnatService> {
+fn service(raw: &RawDnat, s: &mut Scope<'_, '_>, groups: &Groups) -> Option<DnatService> {
     let at = Dnat::KEYS.ip_protocol.need(s, &raw.ip_protocol)?;
     let protocol = s.parse("ip_protocol", at, BAD, |t| match t.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Some(TCP)),
@@ -134,6 +142,9 @@ fn service(raw: &RawDnat, s: &mut Scope<'_, '_>) -> Option<DnatService> {
         "any" => Ok(None),
         _ => fault(format!("{}: cannot be forwarded", quote(t)), "write \"tcp\", \"udp\" or \"any\""),
     })?;
+    if let Some(named) = raw.external_port.as_ref().filter(|v| v.get_ref().0.starts_with('@')) {
+        return group(raw, s, groups, named, protocol);
+    }
     let external = ports(s, &Dnat::KEYS.external_port, &raw.external_port, protocol);
     let internal = ports(s, &Dnat::KEYS.internal_port, &raw.internal_port, protocol);
     match (protocol, external?, internal?) {
@@ -144,6 +155,30 @@ fn service(raw: &RawDnat, s: &mut Scope<'_, '_>) -> Option<DnatService> {
         }
         _ => Some(DnatService::Any),
     }
+}
+
+/// The ports of a group, which stay as they are.
+fn group(
+    raw: &RawDnat,
+    s: &mut Scope<'_, '_>,
+    groups: &Groups,
+    named: &Spanned<Text>,
+    protocol: Option<u8>,
+) -> Option<DnatService> {
+    let name = Spanned::new(named.span(), named.get_ref().0.clone());
+    let ports = groups.port_group(s, "external_port", &name);
+    if let Some(internal) = raw.internal_port.as_ref().filter(|v| v.get_ref().0 != *name.get_ref()) {
+        let problem = format!("{}: the ports of a group stay as they are", quote(&internal.get_ref().0));
+        let remedy = format!("remove it, or write {} here as well", quote(name.get_ref()));
+        s.error(&internal.span(), "internal_port", problem, remedy, BAD);
+        return None;
+    }
+    let Some(protocol) = protocol else {
+        let remedy = "name the protocol, or remove external_port";
+        s.error(&named.span(), "external_port", "ip_protocol \"any\" forwards all ports", remedy, BAD);
+        return None;
+    };
+    Some(DnatService::Group { protocol, ports: ports? })
 }
 
 /// `Some(None)` is "any", which goes with the protocol "any" and nothing else.

@@ -10,6 +10,7 @@ use crate::config::types::{
 };
 use crate::config::value::{self, quote};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use toml::Spanned;
 
 /// Groups by name; `None`: wrong in itself, which is reported.
@@ -123,6 +124,19 @@ impl Groups {
         };
         match self.find(s, key.info.name, named, "ports", |m| matches!(m, GroupMembers::Ports(_)))? {
             GroupMembers::Ports(group) => Some(PortMatch::Group(group)),
+            GroupMembers::Networks(_) => None,
+        }
+    }
+
+    /// The group of ports that a key names.
+    pub(super) fn port_group(
+        &self,
+        s: &mut Scope<'_, '_>,
+        key: &str,
+        named: &Spanned<String>,
+    ) -> Option<Arc<PortGroup>> {
+        match self.find(s, key, named, "ports", |m| matches!(m, GroupMembers::Ports(_)))? {
+            GroupMembers::Ports(group) => Some(group),
             GroupMembers::Networks(_) => None,
         }
     }

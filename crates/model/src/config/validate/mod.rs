@@ -42,8 +42,8 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let acls = acl::acls(&raw.acl, &by_name, report);
     let qos = qos::qos(&raw.qos, bandwidth, &by_name, report);
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
-    let (dnat, external) = dnat::dnat(&raw.dnat, report);
-    let snat = snat::snat(&raw.snat, &names, &external, report);
+    let (dnat, external) = dnat::dnat(&raw.dnat, &by_name, report);
+    let snat = snat::snat(&raw.snat, &names, (&by_name, &external), report);
     let static_nat = static_nat::static_nat(&raw.static_nat, &names, &snat, report);
     let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);

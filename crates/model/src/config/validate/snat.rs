@@ -2,14 +2,15 @@
 
 use super::acl::unique_id;
 use super::dnat::External;
+use super::group::Groups;
 use super::{Names, Seen};
 use crate::config::keys::{RawSnat, Snat};
 use crate::config::report::{Path, Place, Report, Span};
 use crate::config::scope::{Opt, Scope};
-use crate::config::types::{DnatType, MAX_NAT_ADDRESSES, NatBehaviors};
+use crate::config::types::{DnatType, MAX_NAT_ADDRESSES, NatBehaviors, NetworkMatch};
 use crate::config::value::quote;
 use crate::ids::{PortIdx, Role};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use toml::Spanned;
@@ -19,21 +20,21 @@ const BAD: &str = "InvalidParameter";
 /// What earlier entries took.
 struct Taken {
     ids: Seen<String>,
-    blocks: Seen<(DnatType, Option<PortIdx>, Ipv4Net)>,
+    blocks: Seen<(DnatType, Option<PortIdx>, IpNet)>,
     pools: HashMap<Ipv4Addr, (String, NatBehaviors, Place)>,
 }
 
 pub(super) fn snat(
     raw: &[RawSnat],
     names: &Names,
-    external: &External,
+    (groups, external): (&Groups, &External),
     report: &mut Report<'_>,
 ) -> Vec<Snat> {
     let mut taken = Taken { ids: Seen::new(), blocks: Seen::new(), pools: HashMap::new() };
     let mut out = Vec::with_capacity(raw.len());
     for (i, e) in raw.iter().enumerate() {
         let mut s = Scope::new(report, Path::ROOT.item("snat", i), &e.span);
-        out.extend(entry(e, &mut s, i, &mut taken, (names, external)));
+        out.extend(entry(e, &mut s, i, &mut taken, (names, groups, external)));
     }
     out
 }
@@ -43,7 +44,7 @@ fn entry(
     s: &mut Scope<'_, '_>,
     n: usize,
     taken: &mut Taken,
-    (names, external): (&Names, &External),
+    (names, groups, external): (&Names, &Groups, &External),
 ) -> Option<Snat> {
     let id = s.id(&raw.id, "snat", n);
     if let Some(id) = &id {
@@ -53,7 +54,7 @@ fn entry(
     let read = raw.read(s);
     let port = wan_port(s, &raw.port, names, read.r#type);
     let scope = (read.r#type.unwrap_or(DnatType::Intranet), port.flatten());
-    let cidr_block = at.and_then(|at| cidr_block(s, at, scope, &mut taken.blocks));
+    let cidr_block = at.and_then(|at| cidr_block(s, at, (groups, scope), &mut taken.blocks));
     let mapping = Snat::KEYS.mapping.read(s, &raw.mapping);
     let filtering = Snat::KEYS.filtering.read(s, &raw.filtering);
     let (id, port, snat_ip, pool) = (id?, port?, read.snat_ip?, read.pool.as_ref()?);
@@ -76,11 +77,11 @@ fn entry(
     for (key, at, addr) in &addresses {
         if let Some((owner, place)) = external.addresses.get(addr) {
             let problem = format!(
-                "{addr} of snat {} is also the external address of dnat {}, {place}",
+                "{addr} of snat {} is forwarded as a whole by dnat {}, {place}",
                 quote(&id),
                 quote(owner)
             );
-            let remedy = "use another address for one of the two";
+            let remedy = "use another address for one of the two, or forward single ports";
             s.error(at, key, problem, remedy, "SNAT.SnatDnatIpConflict");
         }
     }
@@ -123,22 +124,21 @@ pub(super) fn wan_port(
 fn cidr_block(
     s: &mut Scope<'_, '_>,
     at: &Spanned<String>,
-    (kind, port): (DnatType, Option<PortIdx>),
-    blocks: &mut Seen<(DnatType, Option<PortIdx>, Ipv4Net)>,
-) -> Option<Ipv4Net> {
-    match Snat::KEYS.cidr_block.read_present(s, at)? {
-        IpNet::V4(net) => {
-            if let Some(first) = blocks.repeated((kind, port, net), s.place(&at.span(), "cidr_block")) {
-                s.repeated(&at.span(), "cidr_block", net, &first, "SNAT.CidrConfigExist");
-            }
-            Some(net)
-        }
-        IpNet::V6(_) => {
-            let problem = format!("{}: is an IPv6 network", quote(at.get_ref()));
-            s.error(&at.span(), "cidr_block", problem, "NAT is for IPv4: write such a network", BAD);
-            None
+    (groups, (kind, port)): (&Groups, (DnatType, Option<PortIdx>)),
+    blocks: &mut Seen<(DnatType, Option<PortIdx>, IpNet)>,
+) -> Option<NetworkMatch> {
+    let named = groups.networks(s, &Snat::KEYS.cidr_block, &Some(at.clone()))?;
+    if named.is_ipv6() {
+        let problem = format!("{}: is an IPv6 network", quote(at.get_ref()));
+        s.error(&at.span(), "cidr_block", problem, "NAT is for IPv4: write such a network", BAD);
+        return None;
+    }
+    for net in named.networks() {
+        if let Some(first) = blocks.repeated((kind, port, *net), s.place(&at.span(), "cidr_block")) {
+            s.repeated(&at.span(), "cidr_block", net, &first, "SNAT.CidrConfigExist");
         }
     }
+    Some(named)
 }
 
 /// Entries of one address draw from one pool of ports, which has one behaviour.
