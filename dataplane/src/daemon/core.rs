@@ -156,20 +156,20 @@ impl Daemon {
     fn drain_worker_events(&mut self) {
         while let Some(event) = self.workers.next_event() {
             match event {
-                FromWorker::Opened { dev, queue, socket, binding } => {
+                FromWorker::Opened { request, dev, queue, socket, binding } => {
                     if self.devices.has_no_socket(dev) {
                         self.telemetry.note_closed_sockets(dev, &self.publisher, &self.workers);
                     }
                     let (devices, surroundings) = self.devices();
-                    devices.socket_opened(&surroundings, dev, queue, socket, binding);
+                    devices.socket_opened(&surroundings, request, (dev, queue), socket, binding);
                 }
-                FromWorker::Failed { dev, queue, error, permanent } => {
+                FromWorker::Failed { request, dev, queue, error, permanent } => {
                     let fatal = permanent && !self.publisher.is_live();
-                    self.devices.socket_failed(dev, queue, error, fatal);
+                    self.devices.socket_failed(request, (dev, queue), error, fatal);
                 }
-                FromWorker::Gone { worker, dev, queue, error } => {
+                FromWorker::Gone { worker, request, dev, queue, error } => {
                     tracing::warn!(worker, dev, queue, %error, "socket stopped working");
-                    self.devices.socket_gone(dev, error);
+                    self.devices.socket_gone(request, dev, error);
                 }
                 FromWorker::Resolve(next_hops) => self.resolve(next_hops),
             }

@@ -3,16 +3,15 @@
 mod lost;
 mod mode;
 mod redirects;
+mod sockets;
 
-use super::worker::{ToWorker, socket_mode};
 use super::workers::Workers;
-use rustix::io::Errno;
 use sag_bpf::{Attached, Attachment, Gateway, Mode, PortEntry};
 use sag_compile::PortBinding;
 use sag_model::VlanId;
-use sag_model::config::{Dataplane, XdpMode, ZeroCopy};
+use sag_model::config::{Dataplane, XdpMode};
 use sag_rtnl::Tables;
-use sag_xsk::{Binding, Mode as SocketMode, XDP_HEADROOM, nic};
+use sag_xsk::{Binding, XDP_HEADROOM, nic};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -37,9 +36,9 @@ pub struct Device {
     /// When it has refused XDP's frames as such, if the kernel does not say in advance whether it takes them.
     refused: Option<Instant>,
     pub queues: u32,
-    /// Queues with a socket.
-    pub open: u32,
-    /// Those sockets, by queue: XDP's map forgets them when somebody flushes it.
+    /// The number of the request by which workers open a socket of each queue.
+    request: Option<u64>,
+    /// Those that are open, by queue: XDP's map forgets them when somebody flushes it.
     pub sockets: BTreeMap<u32, OwnedFd>,
     /// Why it does not work. It is tried again at `retry`.
     pub error: Option<String>,
@@ -55,7 +54,7 @@ pub struct Device {
 impl Device {
     /// Its sockets are open, or there is an error.
     pub fn ready(&self) -> bool {
-        self.open >= self.queues || self.error.is_some()
+        self.sockets.len() >= self.queues as usize || self.error.is_some()
     }
 
     /// XDP sees socket buffers, always or (as a tap device) of frames that its driver does not give it otherwise.
@@ -85,7 +84,10 @@ impl Device {
                 line += &format!(" ({reason})");
             }
             if self.redirects == Some(false) {
-                line += ", takes no XDP redirects, so workers send (a veth takes them while its far end has GRO on)";
+                line += ", takes no XDP redirects, so workers send";
+                if self.facts.as_ref().is_some_and(|f| f.driver == "veth") {
+                    line += " (a veth takes them while its far end has GRO on)";
+                }
             }
         }
         if let Some(e) = &self.error {
@@ -109,6 +111,10 @@ pub struct Surroundings<'s> {
 #[derive(Debug, Default)]
 pub struct Devices {
     by_slot: BTreeMap<u8, Device>,
+    /// How many workers have queues; 0: no device yet.
+    serving: u32,
+    /// Requests for sockets so far.
+    requests: u64,
     /// Why the daemon cannot go on: a setting that the configuration requires cannot be had.
     fatal: Option<String>,
     lost: lost::LostByDevice,
@@ -138,11 +144,6 @@ impl Devices {
         warnings
     }
 
-    /// Whether no socket of the device is open.
-    pub fn has_no_socket(&self, slot: u8) -> bool {
-        self.by_slot.get(&slot).is_some_and(|d| d.open == 0)
-    }
-
     /// Brings devices, sockets and XDP's port table in line with configuration and links.
     pub fn reconcile(&mut self, s: &Surroundings<'_>) {
         let mut configured: BTreeMap<u8, String> = BTreeMap::new();
@@ -165,6 +166,7 @@ impl Devices {
         for (slot, name) in configured {
             self.attach(s, slot, &name);
         }
+        self.open_sockets(s);
         self.write_ports(s.gateway, s.bindings);
         self.set_redirects(s.gateway);
     }
@@ -188,6 +190,7 @@ impl Devices {
             self.attach(s, slot, &name);
         }
         if any {
+            self.open_sockets(s);
             self.write_ports(s.gateway, s.bindings);
             self.set_redirects(s.gateway);
         }
@@ -221,8 +224,8 @@ impl Devices {
                 redirects: None,
                 refused: None,
                 retry: None,
-                open: 0,
                 queues: 0,
+                request: None,
                 ..d
             };
             self.by_slot.insert(slot, missing);
@@ -246,7 +249,7 @@ impl Devices {
             redirects: None,
             refused: None,
             queues: 0,
-            open: 0,
+            request: None,
             sockets: BTreeMap::new(),
             error: None,
             retry: None,
@@ -254,7 +257,7 @@ impl Devices {
             reclaim,
             lost,
         };
-        if let Err(error) = try_device(s, slot, &mut d) {
+        if let Err(error) = try_device(s, &mut d) {
             let text = error.to_string();
             if d.logged != text {
                 tracing::error!(device = name, "{text}; trying again");
@@ -266,73 +269,6 @@ impl Devices {
             }
         }
         self.by_slot.insert(slot, d);
-    }
-
-    /// A worker has opened a socket.
-    pub fn socket_opened(
-        &mut self,
-        s: &Surroundings<'_>,
-        dev: u8,
-        queue: u32,
-        socket: OwnedFd,
-        binding: Binding,
-    ) {
-        let Some(d) = self.by_slot.get_mut(&dev) else { return };
-        if let Err(error) = s.gateway.set_xsk(dev, queue, socket.as_fd()) {
-            d.error = Some(error.to_string());
-            d.retry = Some(Instant::now() + RETRY);
-            return;
-        }
-        let auto = s.dataplane.zero_copy == ZeroCopy::Auto;
-        d.binding = Some(match binding {
-            Binding::Copy { refused: None } if auto && d.lacks_zero_copy() => {
-                Binding::Copy { refused: Some(Errno::OPNOTSUPP.raw_os_error()) }
-            }
-            other => other,
-        });
-        d.sockets.insert(queue, socket);
-        d.open += 1;
-        if d.open == d.queues {
-            let line = d.capability();
-            if d.logged != line {
-                tracing::info!("port device {line}");
-                d.logged = line;
-            }
-        }
-    }
-
-    /// A worker could not open a socket. `fatal`: nor will it ever, and the gateway does not forward yet.
-    pub fn socket_failed(&mut self, dev: u8, queue: u32, error: String, fatal: bool) {
-        let Some(d) = self.by_slot.get_mut(&dev) else { return };
-        if fatal {
-            self.fatal =
-                Some(format!("port device {}: {error}; set dataplane.zero_copy to \"auto\"", d.name));
-        }
-        let text = format!("no AF_XDP socket on queue {queue}: {error}");
-        if d.logged != text {
-            tracing::error!(device = d.name, "{text}; trying again");
-            d.logged.clone_from(&text);
-        }
-        d.error = Some(text);
-        d.retry = Some(Instant::now() + RETRY);
-    }
-
-    /// A socket broke. It is tried again; if the device is gone, netlink will say so.
-    pub fn socket_gone(&mut self, dev: u8, error: String) {
-        let Some(d) = self.by_slot.get_mut(&dev) else { return };
-        d.error = Some(error);
-        d.retry = Some(Instant::now() + RETRY);
-    }
-
-    /// Closes all sockets at once, after the workers have ended: the kernel waits out a grace period for each.
-    pub fn close_sockets(&mut self) {
-        let sockets = self.by_slot.values_mut().flat_map(|d| std::mem::take(&mut d.sockets).into_values());
-        std::thread::scope(|s| {
-            for socket in sockets {
-                // Without a thread for it, it is closed here.
-                let _ = std::thread::Builder::new().spawn_scoped(s, move || drop(socket));
-            }
-        });
     }
 
     /// Gives the kernel back the devices that were ports of an earlier daemon and are none of this one.
@@ -473,8 +409,8 @@ impl Devices {
     }
 }
 
-/// Attaches XDP to a device and has the workers open its sockets.
-fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<()> {
+/// Attaches XDP to a device.
+fn try_device(s: &Surroundings<'_>, d: &mut Device) -> anyhow::Result<()> {
     let facts = nic::Facts::read(&d.name)?;
     d.ifindex = facts.ifindex;
     d.facts = Some(facts);
@@ -484,27 +420,11 @@ fn try_device(s: &Surroundings<'_>, slot: u8, d: &mut Device) -> anyhow::Result<
     if is_bond && s.dataplane.mode == XdpMode::Auto {
         attached.reason = Some("no native XDP: it would see the frames of the bond's members".to_owned());
     }
-    let native = attached.mode == Mode::Native;
     // Drivers may give XDP queues of its own, on which packets arrive, too.
     let facts = nic::Facts::read(&d.name)?;
-    let facts = if native { facts.with_native_xdp() } else { facts };
+    let facts = if attached.mode == Mode::Native { facts.with_native_xdp() } else { facts };
     d.queues = facts.rx_queues.max(1);
     d.facts = Some(facts);
-    let mode = match socket_mode(s.dataplane.zero_copy, native) {
-        // Each try costs the kernel a grace period.
-        SocketMode::Auto if attached.zero_copy == Some(false) => SocketMode::Copy,
-        mode => mode,
-    };
     d.attached = Some(attached);
-    for queue in 0..d.queues {
-        let Some(w) = s.workers.of_queue(queue) else { continue };
-        w.send(ToWorker::Open {
-            dev: slot,
-            device: d.name.clone(),
-            queue,
-            mode,
-            busy_poll: s.dataplane.busy_poll,
-        });
-    }
     Ok(())
 }

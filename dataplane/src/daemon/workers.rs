@@ -164,9 +164,8 @@ impl Workers {
         self.all.iter()
     }
 
-    /// The worker that serves a queue of every device.
-    pub fn of_queue(&self, queue: u32) -> Option<&WorkerHandle> {
-        self.all.get((queue % self.count().max(1)) as usize)
+    pub fn get(&self, worker: u32) -> Option<&WorkerHandle> {
+        self.all.get(worker as usize)
     }
 
     /// What may be read of each.

@@ -27,8 +27,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Messages of the control thread to a worker.
 pub enum ToWorker {
     Snapshot(Arc<Snapshot>),
-    /// Open a socket; answered by [`FromWorker::Opened`] or [`FromWorker::Failed`].
+    /// Open a socket; answered by [`FromWorker::Opened`] or [`FromWorker::Failed`] with the number of the request.
     Open {
+        request: u64,
         dev: u8,
         device: String,
         queue: u32,
@@ -46,6 +47,7 @@ pub enum ToWorker {
 #[derive(Debug)]
 pub enum FromWorker {
     Opened {
+        request: u64,
         dev: u8,
         queue: u32,
         socket: OwnedFd,
@@ -53,6 +55,7 @@ pub enum FromWorker {
     },
     /// `permanent`: the same attempt can never succeed.
     Failed {
+        request: u64,
         dev: u8,
         queue: u32,
         error: String,
@@ -61,6 +64,7 @@ pub enum FromWorker {
     /// A socket stopped working: its device vanished or went down.
     Gone {
         worker: u32,
+        request: u64,
         dev: u8,
         queue: u32,
         error: String,
@@ -116,6 +120,8 @@ pub struct Worker {
 
 struct Queue {
     dev: u8,
+    /// By which the control thread knows it.
+    request: u64,
     /// Where XDP reads how many revalidations the worker has taken.
     revalidation: Option<&'static RevalidationQueue>,
     socket: Socket,
@@ -338,7 +344,8 @@ impl Worker {
             return;
         }
         q.broken = true;
-        let gone = FromWorker::Gone { worker: self.shared.id, dev: q.dev, queue: q.socket.queue(), error };
+        let (worker, queue) = (self.shared.id, q.socket.queue());
+        let gone = FromWorker::Gone { worker, request: q.request, dev: q.dev, queue, error };
         if self.outbox.send(gone).is_ok() {
             self.wake_control();
         }
@@ -349,8 +356,13 @@ impl Worker {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToWorker::Snapshot(s) => self.snapshot = s,
-                ToWorker::Open { dev, device, queue, mode, busy_poll } => {
-                    let answer = self.open(dev, &device, queue, mode, busy_poll);
+                ToWorker::Open { request, dev, device, queue, mode, busy_poll } => {
+                    let config = SocketConfig {
+                        mode,
+                        busy_poll: busy_poll.then_some(BusyPoll { microseconds: 20, budget: BATCH as u16 }),
+                        ..SocketConfig::new(&device, queue)
+                    };
+                    let answer = self.open(request, dev, &config);
                     if self.outbox.send(answer).is_ok() {
                         self.wake_control();
                     }
@@ -362,14 +374,10 @@ impl Worker {
         true
     }
 
-    fn open(&mut self, dev: u8, device: &str, queue: u32, mode: Mode, busy_poll: bool) -> FromWorker {
-        let failed = |error: String, permanent| FromWorker::Failed { dev, queue, error, permanent };
-        let config = SocketConfig {
-            mode,
-            busy_poll: busy_poll.then_some(BusyPoll { microseconds: 20, budget: BATCH as u16 }),
-            ..SocketConfig::new(device, queue)
-        };
-        let socket = match Socket::open(&mut self.umem, &config) {
+    fn open(&mut self, request: u64, dev: u8, config: &SocketConfig) -> FromWorker {
+        let queue = config.queue;
+        let failed = |error: String, permanent| FromWorker::Failed { request, dev, queue, error, permanent };
+        let socket = match Socket::open(&mut self.umem, config) {
             Ok(s) => s,
             Err(e) => return failed(e.to_string(), matches!(e, OpenError::ZeroCopyRefused { .. })),
         };
@@ -378,9 +386,9 @@ impl Worker {
             Ok(fd) => {
                 let revalidation =
                     self.revalidations.get(usize::from(dev) * QUEUES_PER_DEV as usize + queue as usize);
-                self.sockets.push(Queue { dev, revalidation, socket, broken: false, lost: 0 });
+                self.sockets.push(Queue { dev, request, revalidation, socket, broken: false, lost: 0 });
                 self.index_sockets();
-                FromWorker::Opened { dev, queue, socket: fd, binding }
+                FromWorker::Opened { request, dev, queue, socket: fd, binding }
             }
             Err(e) => {
                 socket.close(&mut self.umem);
