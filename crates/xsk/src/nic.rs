@@ -174,6 +174,19 @@ const VIRTIO_NET: &str = "virtio_net";
 /// refuses to have the feature changed.
 const HOST_GRO: &str = "rx-gro-hw";
 
+/// Whether an offload of a device is on, by the kernel's name for it (`rx-gro`); `None`: there is no such device or offload.
+pub fn offload(name: IfName, feature: &str) -> Option<bool> {
+    ethtool::Control::new().ok()?.feature(name, feature).ok()?
+}
+
+/// Turns an offload of a device on or off.
+///
+/// # Errors
+/// The kernel's, and [`std::io::ErrorKind::Unsupported`] if the driver cannot change it.
+pub fn set_offload(name: IfName, feature: &str, on: bool) -> std::io::Result<()> {
+    ethtool::Control::new()?.set_feature(name, feature, on)
+}
+
 /// Index of a device of this network namespace.
 pub fn ifindex(name: IfName) -> Option<u32> {
     // SAFETY: the name ends with a zero byte, being shorter than its array.
@@ -285,6 +298,16 @@ mod tests {
             (queue_count(absent), worker_queue_count(absent), queue_count_with_xdp(absent)),
             (1, 1, 1)
         );
+    }
+
+    #[test]
+    fn offloads_are_read_by_the_kernels_names() {
+        let lo = IfName::new("lo").unwrap();
+        // Fixed on for the loopback device.
+        assert_eq!(offload(lo, "loopback"), Some(true));
+        assert!(set_offload(lo, "loopback", false).is_err());
+        assert_eq!(offload(lo, "no-such-offload"), None);
+        assert_eq!(offload(IfName::new("no-such-dev0").unwrap(), "rx-gro"), None);
     }
 
     #[test]

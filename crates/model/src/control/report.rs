@@ -182,10 +182,10 @@ pub struct Ports {
     pub ports: Vec<Port>,
 }
 
-/// A setting of the kernel for a port's interface, or for a macvlan device above it.
+/// A setting of the kernel for a port's interface, for a macvlan device above it, or for a card below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelSetting {
-    /// As `sysctl` has it.
+    /// As `sysctl` has it; of an offload `ethtool.DEVICE.FEATURE`.
     pub name: String,
     /// What it is.
     pub value: i32,

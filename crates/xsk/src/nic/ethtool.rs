@@ -10,6 +10,7 @@ const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSTATS: u32 = 0x1d;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETH_SS_STATS: u32 = 1;
 const ETH_SS_FEATURES: u32 = 4;
@@ -142,6 +143,30 @@ impl Control {
                 .is_some_and(|bit| active.get(bit / 32).is_some_and(|word| word & (1 << (bit % 32)) != 0))
         };
         features.iter().filter(|(feature, _)| is_on(feature)).map(|&(_, shown)| shown).collect()
+    }
+
+    /// Whether a feature is on, by the kernel's name; `None`: the device has no such feature.
+    pub(super) fn feature(&self, name: IfName, feature: &str) -> io::Result<Option<bool>> {
+        let Some(bit) = self.feature_names(name)?.iter().position(|n| n == feature) else { return Ok(None) };
+        let words = self.feature_bits(name)?;
+        Ok(words.get(bit / 32).map(|word| word & (1 << (bit % 32)) != 0))
+    }
+
+    /// Turns a feature on or off.
+    pub(super) fn set_feature(&self, name: IfName, feature: &str, on: bool) -> io::Result<()> {
+        let none = || io::Error::from(io::ErrorKind::Unsupported);
+        let names = self.feature_names(name)?;
+        let bit = names.iter().position(|n| n == feature).ok_or_else(none)?;
+        // A header of two words, then two words for each 32 features: which are meant, and what they shall be.
+        let mut words = vec![0u32; 2 + 2 * names.len().div_ceil(32)];
+        words[..2].copy_from_slice(&[ETHTOOL_SFEATURES, names.len().div_ceil(32) as u32]);
+        let mask = 1 << (bit % 32);
+        words[2 + 2 * (bit / 32)] = mask;
+        words[3 + 2 * (bit / 32)] = if on { mask } else { 0 };
+        // SAFETY: the kernel reads the number of blocks that the header states, and writes nothing.
+        unsafe { self.ethtool(name, words.as_mut_ptr().cast())? };
+        // What the driver cannot change the kernel leaves out without an error.
+        if self.feature(name, feature)? == Some(on) { Ok(()) } else { Err(none()) }
     }
 
     fn feature_count(&self, name: IfName) -> io::Result<usize> {

@@ -1,7 +1,7 @@
 //! Brings the settings of the ports' devices in line, and puts them back.
 
 use super::record::{Entry, Place, Record};
-use super::rules::{self, FORWARDING6, KEYS, REDIRECTS4, Target};
+use super::rules::{self, FORWARDING6, KEYS, Place as Where, REDIRECTS4, Target};
 use super::sysctl::{Key, Sysctl};
 use sag_model::control::KernelSetting;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,7 +131,7 @@ impl Keeper {
     /// advertisements, but those with `accept_ra` 2. So devices that are no ports have that for a moment.
     fn spare_learned_routes(&self, order: &Order) -> Vec<String> {
         let learns = |d: &String| {
-            !order.targets.iter().any(|t| t.name == *d)
+            !order.targets.iter().any(|t| t.name == *d && t.place != Where::Below)
                 && self.sysctl.read(rules::ACCEPT_RA, d) == Some(1)
                 && self.sysctl.read(FORWARDING6, d) == Some(0)
         };
@@ -184,7 +184,7 @@ impl Keeper {
                 before: self.record.entries.get(&(t.ifindex, key)).map(|e| e.before),
             })
         };
-        KEYS.into_iter().filter_map(row).collect()
+        KEYS.into_iter().filter(|key| t.has(*key)).filter_map(row).collect()
     }
 }
 
@@ -195,7 +195,7 @@ fn differing(t: &Target, rows: &[KernelSetting]) -> Option<String> {
     (!words.is_empty()).then(|| {
         let words = words.join(", ");
         format!(
-            "kernel settings of {} are not a router's, and dataplane.kernel_settings is \"keep\": {words}",
+            "kernel settings of {} are not as a router needs them, and dataplane.kernel_settings is \"keep\": {words}",
             t.name
         )
     })

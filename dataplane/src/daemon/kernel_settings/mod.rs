@@ -11,14 +11,14 @@ mod sysctl;
 mod tests;
 
 pub use keeper::{Order, Report};
-pub use rules::Target;
+pub use rules::{Place, Target};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use keeper::Keeper;
 use sag_compile::PortBinding;
 use sag_model::Role;
 use sag_model::config::{Dataplane, FailAction, KernelSettings};
-use sag_rtnl::Tables;
+use sag_rtnl::{Link, Tables};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -145,7 +145,7 @@ pub fn order(dataplane: &Dataplane, bindings: &[PortBinding], tables: &Tables) -
     let mut targets: Vec<Target> = Vec::new();
     for b in bindings.iter().filter(|b| b.ours()) {
         let Some(l3) = b.l3_ifindex else { continue };
-        let above = |l: &&sag_rtnl::Link| l.kind.as_deref() == Some("macvlan") && l.parent == Some(l3);
+        let above = |l: &&Link| l.kind.as_deref() == Some("macvlan") && l.parent == Some(l3);
         for l in tables.link(l3).into_iter().chain(tables.links().filter(above)) {
             // What a VRF takes are packets, not frames.
             let master = l.master.and_then(|m| tables.link(m)).filter(|m| m.kind.as_deref() != Some("vrf"));
@@ -154,9 +154,22 @@ pub fn order(dataplane: &Dataplane, bindings: &[PortBinding], tables: &Tables) -
                 ifindex: l.ifindex,
                 name: l.name.clone(),
                 lan: b.role == Role::Lan,
-                above: l.ifindex != l3,
+                place: if l.ifindex == l3 { Place::Port } else { Place::Above },
                 master,
             });
+        }
+        for l in below(tables, b.port.ifindex) {
+            let is_port = bindings.iter().any(|b| b.ours() && b.port.ifindex == l.ifindex);
+            if !is_port && !targets.iter().any(|t| t.place == Place::Below && t.ifindex == l.ifindex) {
+                let (ifindex, name) = (l.ifindex, l.name.clone());
+                targets.push(Target {
+                    ifindex,
+                    name,
+                    lan: b.role == Role::Lan,
+                    place: Place::Below,
+                    master: None,
+                });
+            }
         }
     }
     Order {
@@ -164,4 +177,24 @@ pub fn order(dataplane: &Dataplane, bindings: &[PortBinding], tables: &Tables) -
         write: dataplane.kernel_settings == KernelSettings::Router,
         pass_to_kernel: dataplane.fail_action == FailAction::PassToKernel,
     }
+}
+
+/// The devices that a port's device gets its frames from: below a VLAN or macvlan device, members of a bridge, bond or team,
+/// and those below these.
+pub fn below(tables: &Tables, ifindex: u32) -> Vec<&Link> {
+    let mut found: Vec<&Link> = Vec::new();
+    let mut next = tables.link(ifindex).into_iter().collect::<Vec<_>>();
+    while let Some(l) = next.pop() {
+        let kind = l.kind.as_deref().unwrap_or_default();
+        let parent = l.parent.filter(|_| matches!(kind, "vlan" | "macvlan")).and_then(|p| tables.link(p));
+        let enslaves = matches!(kind, "bridge" | "bond" | "team");
+        let members = tables.links().filter(|m| enslaves && m.master == Some(l.ifindex));
+        for one in parent.into_iter().chain(members) {
+            if one.ifindex != ifindex && !found.iter().any(|f| f.ifindex == one.ifindex) {
+                found.push(one);
+                next.push(one);
+            }
+        }
+    }
+    found
 }

@@ -2,22 +2,41 @@
 
 use super::sysctl::{Key, Sysctl};
 
-/// A device whose settings are the gateway's: the interface with a port's addresses, or a macvlan device above it.
+/// A device whose settings are the gateway's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub ifindex: u32,
     pub name: String,
     /// Routers of the branch itself: what they advertise is none of the gateway's business.
     pub lan: bool,
-    /// A macvlan device above a port.
-    pub above: bool,
+    pub place: Place,
     /// The bridge or bond that has enslaved the device.
     pub master: Option<String>,
 }
 
+/// Where a device is, seen from a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The interface with the port's addresses.
+    Port,
+    /// A macvlan device above it.
+    Above,
+    /// The card that a port's device gets its frames from: of a VLAN or macvlan device, or a member of a bridge or bond.
+    Below,
+}
+
+impl Target {
+    /// Whether a setting of the device is the gateway's business.
+    pub fn has(&self, key: Key) -> bool {
+        key.is_offload() == (self.place == Place::Below)
+    }
+}
+
 /// What is wanted, in the order in which it is written: whoever learns routes by router advertisements must be told to go
 /// on (`accept_ra` 2) before the first device becomes a router's, or the kernel forgets them (`rt6_purge_dflt_routers`).
-pub const KEYS: [Key; 9] = [
+pub const KEYS: [Key; 11] = [
+    GRO,
+    HARDWARE_GRO,
     ACCEPT_RA,
     RP_FILTER,
     REDIRECTS4,
@@ -29,6 +48,8 @@ pub const KEYS: [Key; 9] = [
     FORWARDING6,
 ];
 
+pub const GRO: Key = Key::offload("rx-gro");
+pub const HARDWARE_GRO: Key = Key::offload("rx-gro-hw");
 pub const ACCEPT_RA: Key = Key::v6("accept_ra");
 pub const RP_FILTER: Key = Key::v4("rp_filter");
 pub const REDIRECTS4: Key = Key::v4("accept_redirects");
@@ -47,6 +68,8 @@ pub const FORWARDING6: Key = Key::v6("forwarding");
 /// - `rp_filter` loose where it is strict, by itself or by `all` (the greater one counts): answers to the box itself may come
 ///   by another line than the route says. Loose is not needed where there is none, and drops all that comes to a device
 ///   without an address, such as a macvlan device of VRRP.
+/// - Receive offloads of a card below a port would merge the segments of a TCP connection into packets that are longer than
+///   any worker takes. On a card that is a port itself the kernel does not merge while an XDP program is there.
 pub fn wanted(
     key: Key,
     t: &Target,
@@ -54,10 +77,13 @@ pub fn wanted(
     rp_filter_all: i32,
     before: &dyn Fn(Key) -> Option<i32>,
 ) -> Option<i32> {
+    if !t.has(key) {
+        return None;
+    }
     Some(match key {
         FORWARDING4 if pass_to_kernel => return None,
         FORWARDING6 => 1,
-        RP_FILTER if t.above || before(RP_FILTER)?.max(rp_filter_all) != 1 => return None,
+        RP_FILTER if t.place == Place::Above || before(RP_FILTER)?.max(rp_filter_all) != 1 => return None,
         RP_FILTER => 2,
         ACCEPT_RA if t.lan => 0,
         ACCEPT_RA => {
@@ -72,9 +98,10 @@ pub fn wanted(
     })
 }
 
-/// Settings with which the kernel forwards around the gateway, each as a line for the operator. `ports`: the gateway's.
-pub fn bypasses(s: &Sysctl, ports: &[Target]) -> Vec<String> {
+/// Settings with which the kernel forwards around the gateway, each as a line for the operator.
+pub fn bypasses(s: &Sysctl, targets: &[Target]) -> Vec<String> {
     let mut found = Vec::new();
+    let ports: Vec<_> = targets.iter().filter(|t| t.place != Place::Below).collect();
     let ours = |name: &str| ports.iter().any(|t| t.name == name);
     let forwarding: Vec<_> =
         s.devices().into_iter().filter(|d| s.read(FORWARDING4, d).is_some_and(|v| v != 0)).collect();

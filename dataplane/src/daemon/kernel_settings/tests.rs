@@ -1,5 +1,5 @@
 use super::keeper::{Keeper, Order};
-use super::rules::{FORWARDING4, FORWARDING6, KEYS, Target};
+use super::rules::{FORWARDING4, FORWARDING6, GRO, HARDWARE_GRO, KEYS, Place, Target};
 use super::sysctl::{Key, Sysctl};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ const RA: Key = Key::v6("accept_ra");
 const RP: Key = Key::v4("rp_filter");
 
 fn port(ifindex: u32, name: &str, lan: bool) -> Target {
-    Target { ifindex, name: name.to_owned(), lan, above: false, master: None }
+    Target { ifindex, name: name.to_owned(), lan, place: Place::Port, master: None }
 }
 
 #[test]
@@ -108,6 +108,84 @@ fn ports_are_a_routers_and_all_is_put_back() {
     assert_eq!(m.all(), before);
     assert!(!m.has_record());
     assert_eq!(m.put_back(), 0);
+}
+
+#[test]
+fn a_card_below_a_port_hands_over_packets_as_they_arrive() {
+    let m = Machine::new(&[(2, "bond0"), (3, "eth0"), (4, "eth1")]);
+    for (key, name) in [(GRO, "eth0"), (HARDWARE_GRO, "eth0"), (GRO, "eth1"), (GRO, "bond0")] {
+        m.set(key, name, 1);
+    }
+    let before = m.all();
+    let card = Target { place: Place::Below, ..port(3, "eth0", true) };
+    let mut keeper = m.keeper();
+    let report = m.keep(&mut keeper, &[port(2, "bond0", true), card.clone()]);
+    assert_eq!((m.get(GRO, "eth0"), m.get(HARDWARE_GRO, "eth0")), (0, 0));
+    assert_eq!((m.get(GRO, "eth1"), m.get(GRO, "bond0")), (1, 1), "of no port, and of the port itself");
+    let names: Vec<_> = report.settings[&3].iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["ethtool.eth0.rx-gro", "ethtool.eth0.rx-gro-hw"]);
+    // Nothing else of the card is a port's, whatever leads around the gateway there.
+    m.set(FORWARDING4, "eth0", 1);
+    let warnings = m.keep(&mut keeper, &[port(2, "bond0", true), card.clone()]).warnings;
+    assert!(warnings.iter().any(|w| w.contains("forwarding is 1 for eth0")), "{warnings:?}");
+    assert_eq!(m.get(FORWARDING4, "eth0"), 1);
+    m.set(FORWARDING4, "eth0", 0);
+    // The card has left the bond.
+    m.keep(&mut keeper, &[port(2, "bond0", true)]);
+    assert_eq!((m.get(GRO, "eth0"), m.get(HARDWARE_GRO, "eth0")), (1, 1));
+    m.keep(&mut keeper, &[port(2, "bond0", true), card]);
+    m.put_back();
+    assert_eq!(m.all(), before);
+}
+
+fn link(ifindex: u32, kind: &str, parent: Option<u32>, master: Option<u32>) -> sag_rtnl::Link {
+    sag_rtnl::Link {
+        ifindex,
+        name: format!("dev{ifindex}"),
+        mac: None,
+        mtu: 1500,
+        up: true,
+        running: true,
+        loopback: false,
+        kind: (!kind.is_empty()).then(|| kind.to_owned()),
+        parent,
+        vlan: None,
+        rx_queues: 1,
+        tx_queues: 1,
+        master,
+    }
+}
+
+#[test]
+fn devices_below_a_port_are_found_through_all_layers() {
+    let mut t = sag_rtnl::Tables::default();
+    for l in [
+        // A VLAN of a bond of two cards, with a macvlan device above it.
+        link(1, "", None, Some(3)),
+        link(2, "", None, Some(3)),
+        link(3, "bond", None, None),
+        link(4, "vlan", Some(3), None),
+        link(5, "macvlan", Some(4), None),
+        // A veth pair of which one end is in a bridge; a card with a VRF.
+        link(6, "veth", Some(7), Some(8)),
+        link(7, "veth", Some(6), None),
+        link(8, "bridge", None, None),
+        link(9, "", None, Some(10)),
+        link(10, "vrf", None, None),
+    ] {
+        t.insert_link(l);
+    }
+    let below = |ifindex| {
+        let mut found: Vec<_> = super::below(&t, ifindex).iter().map(|l| l.ifindex).collect();
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(below(5), [1, 2, 3, 4]);
+    assert_eq!(below(3), [1, 2]);
+    assert_eq!(below(8), [6]);
+    for none in [1, 7, 10, 99] {
+        assert_eq!(below(none), Vec::<u32>::new(), "{none}");
+    }
 }
 
 #[test]
@@ -166,8 +244,10 @@ fn devices_come_and_go() {
     m.keep(&mut keeper, &[port(7, "lan", true)]);
     assert_eq!(m.get(RP, "lan"), 2);
     // Renamed while it is a port.
-    std::fs::rename(m.dir.path().join("ipv4/conf/lan"), m.dir.path().join("ipv4/conf/in")).unwrap();
-    std::fs::rename(m.dir.path().join("ipv6/conf/lan"), m.dir.path().join("ipv6/conf/in")).unwrap();
+    for family in ["ipv4", "ipv6", "ethtool"] {
+        let conf = m.dir.path().join(family).join("conf");
+        std::fs::rename(conf.join("lan"), conf.join("in")).unwrap();
+    }
     m.names.insert(7, "in".to_owned());
     m.put_back();
     for key in KEYS {
@@ -195,7 +275,7 @@ fn router_advertisements_of_a_provider_count_as_they_did() {
 #[test]
 fn the_reverse_path_filter_is_loose_only_where_it_is_strict() {
     let m = Machine::new(&[(2, "lan"), (5, "vrrp.1")]);
-    let above = Target { above: true, ..port(5, "vrrp.1", true) };
+    let above = Target { place: Place::Above, ..port(5, "vrrp.1", true) };
     // (of the device, of all) before; of the device and of a macvlan device above it as a router's.
     for (device, all, want) in [(0, 0, 0), (0, 1, 2), (1, 0, 2), (1, 1, 2), (2, 1, 2), (0, 2, 0)] {
         m.set(RP, "lan", device);

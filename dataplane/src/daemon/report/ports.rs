@@ -1,5 +1,6 @@
 //! `ports` and `drops`.
 
+use crate::daemon::kernel_settings;
 use crate::daemon::view::View;
 use ipnet::IpNet;
 use sag_bpf::Attachment;
@@ -14,9 +15,10 @@ impl View<'_> {
         let row = |b: &PortBinding| {
             let mut row = self.port_row(b);
             let tables = self.kernel.tables();
-            // Those of macvlan devices above the port come behind its own.
+            // Those of macvlan devices above the port and of cards below it come behind its own.
             let above = tables.links().filter(|l| b.l3_ifindex.is_some() && l.parent == b.l3_ifindex);
-            for ifindex in b.l3_ifindex.into_iter().chain(above.map(|l| l.ifindex)) {
+            let below = kernel_settings::below(tables, b.port.ifindex).into_iter().map(|l| l.ifindex);
+            for ifindex in b.l3_ifindex.into_iter().chain(above.map(|l| l.ifindex)).chain(below) {
                 row.kernel_settings.extend(settings.remove(&ifindex).unwrap_or_default());
             }
             row
