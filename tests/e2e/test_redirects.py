@@ -5,6 +5,7 @@ import pytest
 
 from harness.config import lab_config
 from harness.lab import Addresses as A
+from harness.nat import talk
 from harness.waiting import within
 
 pytestmark = pytest.mark.sag
@@ -46,10 +47,17 @@ def behind(kind):
     return "link add upper link lan-a type macvlan mode bridge\n", "link del upper\n"
 
 
+def merges(lab, device):
+    """Whether the kernel makes longer packets of what arrives by a device."""
+    return "generic-receive-offload: on" in lab.gw.out(["ethtool", "-k", device])
+
+
 @pytest.mark.parametrize("kind", ["bridge", "macvlan"])
-def test_a_device_without_native_xdp(gateway, gw_with, lab, kind):
-    """Beside a port in native mode: `mode = "auto"` attaches in generic mode, and XDP's redirects do not get there."""
-    gateway.stop()
+def test_a_device_without_native_xdp(gw_with, lab, peers, kind):
+    """By a reload, beside a port in native mode with more queues: `mode = "auto"` attaches in generic mode, XDP's redirects
+    do not get there, and the card below hands over packets as they were sent."""
+    gw = gw_with(lab_config(workers=2))
+    answered(lab, 2)
     make, unmake = behind(kind)
     mac = lab.gw.mac("lan-a")
     addresses = ["192.0.2.1/26", "2001:db8:1::1/64"]
@@ -63,18 +71,35 @@ def test_a_device_without_native_xdp(gateway, gw_with, lab, kind):
     # The device below, which has no address any more, must not answer for that above.
     lab.gw.run(["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1"])
     lab.flush_neighbours()
+    assert merges(lab, "lan-a")
     try:
-        gw = gw_with(lab_config().replace('"lan-a"', '"upper"'))
+        gw.reload(lab_config(workers=2).replace('"lan-a"', '"upper"'))
+        port = lambda: gw.ports()["0"]
+        # A bridge has a link a second after its port has one.
+        within(5, "the link is up", lambda: port()["up"] and port()["xsk_mode"] == "copy")
         modes = {n: p["xdp_mode"] for n, p in gw.ports().items()}
         assert modes["0"] == "generic" and modes["1"] == "native", modes
-        assert REFUSES in gw.ports()["0"]["capability"]
-        # A bridge has a link a second after its port has one.
-        within(5, "the link is up", lambda: gw.ports()["0"]["up"])
+        assert REFUSES in port()["capability"]
+        setting = lambda: {s["name"]: s["value"] for s in port()["kernel_settings"]}.get("ethtool.lan-a.rx-gro")
+        within(5, "packets stay as they are", lambda: setting() == 0)
+        assert not merges(lab, "lan-a")
         assert lab.lan1.ping(A.INET[4], count=2) and lab.lan1.ping(A.INET[6], count=2)
+        before = {n: p["dropped"] for n, p in gw.ports().items()}
         answered(lab)
-        assert gw.ports()["0"]["fast"] > 30, "redirects of generic XDP leave by the other device"
+        # Of several connections some arrive by the queue of which the LAN port has none.
+        for family in (4, 6) * 3:
+            listener = peers.listen(lab.inet, A.INET[family])
+            client = peers.connect(lab.lan1, listener.getsockname()[:2], source=(A.LAN1[family], 0))
+            talk(client, peers.accept(listener)[0])
+        assert {n: p["dropped"] for n, p in gw.ports().items()} == before, gw.drops()
+        assert port()["fast"] > 30, "redirects of generic XDP leave by the other device"
     finally:
-        gateway.stop()
         lab.gw.run(["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0"])
         lab.gw.batch(unmake + "".join(f"addr add {a} dev lan-a{' nodad' if ':' in a else ''}\n" for a in addresses))
         lab.flush_neighbours()
+        gw.reload(lab_config(workers=2))
+    within(5, "the card is as it was", lambda: merges(lab, "lan-a"))
+    # The gateway has both workers again.
+    within(5, "sockets", lambda: gw.ports()["0"]["xdp_mode"] == "native" and gw.ports()["0"]["xsk_mode"] != "none")
+    assert lab.lan1.ping(A.INET[4], count=2)
+    answered(lab, 5)

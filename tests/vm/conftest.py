@@ -67,7 +67,7 @@ def site(kernel):
 def guest(kernel, site):
     """A guest, booted."""
     try:
-        it = site.boot(kernel)
+        it = site.boot(kernel, spare="e1000e")
     except images.Unavailable as missing:
         pytest.skip(str(missing))
     REPORT.setdefault(kernel.name, {})["boot"] = f"{it.boot_seconds:.0f} s ({it.accel})"

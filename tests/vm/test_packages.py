@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bed import images
-from bed.site import ECHO_PORT, GATEWAY, INET, Site, connect, conversations, echoes
+from bed.site import ECHO_PORT, GATEWAY, Site, conversations, echoes, reaches
 from harness.flood import Server
 from harness.waiting import within
 
@@ -55,14 +55,6 @@ def bare(kernel, tmp_path_factory):
         guest.stop()
     finally:
         site.close()
-
-
-def reaches(site):
-    try:
-        with connect(site.lan, 4, (INET[4], ECHO_PORT), timeout=2) as sock:
-            return echoes(sock, b"through")
-    except OSError:
-        return False
 
 
 def test_from_the_package_to_the_packet_and_back(bare, seen):

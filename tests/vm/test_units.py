@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bed.site import ECHO_PORT, INET, SERVICE, Cloud, connect, echoes
+from bed.site import ECHO_PORT, SERVICE, Cloud, reaches
 from harness.cloud import ORDER
 from harness.waiting import within
 
@@ -58,25 +58,17 @@ def test_all_three_run_confined(gateway, branch):
 
 def test_the_clouds_rules_reach_the_packets(gateway, site, cloud, branch):
     sag, sn = branch
-
-    def reaches():
-        try:
-            with connect(site.lan, 4, (INET[4], ECHO_PORT), timeout=2) as sock:
-                return echoes(sock, b"through")
-        except OSError:
-            return False
-
     assert SERVICE[4] in gateway.out("ip -br addr show wan")
     # The Internet knows no way to the branch's IPv4 addresses.
     cloud.call("ModifySagWanSnat", SmartAGId=sag, SmartAGSn=sn, Snat="ENABLE")
-    within(30, "open", reaches)
+    within(30, "open", lambda: reaches(site))
     acl = cloud.call("CreateACL", Name="office")["AclId"]
     rule = dict(SourceCidr="0.0.0.0/0", DestCidr="0.0.0.0/0", SourcePortRange="-1/-1", DestPortRange=f"{ECHO_PORT}/{ECHO_PORT}")
     cloud.call("AddACLRule", AclId=acl, Type="WAN", Policy="drop", Priority=1, IpProtocol="tcp", Direction="out", **rule)
     cloud.call("AssociateACL", AclId=acl, SmartAGId=sag)
-    within(30, "closed", lambda: not reaches())
+    within(30, "closed", lambda: not reaches(site))
     cloud.call("DisassociateACL", AclId=acl, SmartAGId=sag)
-    within(30, "open again", reaches)
+    within(30, "open again", lambda: reaches(site))
 
 
 @pytest.mark.parametrize("name", ["sag-agent", "sag-cloud"])

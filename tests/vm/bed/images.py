@@ -34,7 +34,7 @@ PACKAGES = (
 # Modules that the tests use; those that these need come with them.
 MODULES = (
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "crc32c_generic", "crc32c_intel",
-    "autofs4", "binfmt_misc", "e1000e", "vmxnet3", "veth", "8021q", "bonding", "macvlan", "vrf",
+    "autofs4", "binfmt_misc", "e1000e", "vmxnet3", "veth", "8021q", "bonding", "bridge", "macvlan", "vrf", "tun",
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
                 lan (tap)  ── lan  guest  wan ──  (tap) wan
     192.0.2.10, 2001:db8:1::10               198.51.100.1, 203.0.113.10, 2001:db8:203::10
+
+The guest may have a second card to the branch, `spare`; then the host of the branch is at a bridge of both wires, br0.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ INSIDE_PORT, ECHO_PORT = 7443, 7001
 # Where clients reach the host inside: a port that is forwarded, and its own address.
 SERVICE = {4: GW_WAN[4], 6: LAN[6]}
 VIRTIO, QUEUES = "virtio-net-pci", 4
-LAN_MAC, WAN_MAC = "02:00:00:00:09:01", "02:00:00:00:09:02"
+LAN_MAC, WAN_MAC, SPARE_MAC = "02:00:00:00:09:01", "02:00:00:00:09:02", "02:00:00:00:09:03"
 
 # Names of ports as the cloud has them.
 GATEWAY = f"""
@@ -95,17 +97,24 @@ class Site:
             ns.ip("link set lo up")
 
     def boot(
-        self, kernel: Kernel, lan: str = VIRTIO, wan: str = VIRTIO, packages: dict[str, bytes] | None = None
+        self,
+        kernel: Kernel,
+        lan: str = VIRTIO,
+        wan: str = VIRTIO,
+        packages: dict[str, bytes] | None = None,
+        spare: str | None = None,
     ) -> Guest:
-        """A guest whose gateway starts as the machine does, with cards of two models; or one that has these files instead of
-        our programs."""
+        """A guest whose gateway starts as the machine does, with cards of two models, or three; or one that has these files
+        instead of our programs."""
         nics = [
             Nic(self.lan, "eth0", LAN_MAC, lan, QUEUES if lan == VIRTIO else 1),
             Nic(self.wan, "eth0", WAN_MAC, wan, QUEUES if wan == VIRTIO else 1),
         ]
+        if spare is not None:
+            nics.append(Nic(self.lan, "eth1", SPARE_MAC, spare))
         files = {f"etc/systemd/network/{d}.network": f"[Match]\nName={d}\n{text}".encode() for d, text in NETWORK.items()}
         # The order in which drivers find cards is not that of their slots.
-        for device, mac in (("lan", LAN_MAC), ("wan", WAN_MAC)):
+        for device, mac in (("lan", LAN_MAC), ("wan", WAN_MAC), ("spare", SPARE_MAC)):
             link = f"[Match]\nMACAddress={mac}\nType=ether\nKind=!*\n[Link]\nName={device}\n"
             files[f"etc/systemd/network/10-{device}.link"] = link.encode()
         if packages is None:
@@ -116,8 +125,13 @@ class Site:
             guest = Guest(kernel, nics, files | packages, ENABLED[:1], programs=False)
         try:
             guest.start()
+            host = "eth0" if spare is None else "br0"
+            if spare is not None:
+                self.lan.batch(
+                    "link add br0 type bridge\nlink set eth0 master br0\nlink set eth1 master br0\nlink set br0 up\n"
+                )
             self.lan.batch(
-                f"addr add {LAN[4]}/26 dev eth0\naddr add {LAN[6]}/64 dev eth0\n"
+                f"addr add {LAN[4]}/26 dev {host}\naddr add {LAN[6]}/64 dev {host}\n"
                 f"route add default via {GW_LAN[4]}\nroute add ::/0 via {GW_LAN[6]}\n"
             )
             self.wan.batch(
@@ -160,6 +174,15 @@ def echoes(sock: socket.socket, data: bytes) -> bool:
             return False
         got += more
     return got == data
+
+
+def reaches(site: Site, family: int = 4) -> bool:
+    """Whether a connection from the LAN to the Internet comes about now."""
+    try:
+        with connect(site.lan, family, (INET[family], ECHO_PORT), timeout=2) as sock:
+            return echoes(sock, b"through")
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
