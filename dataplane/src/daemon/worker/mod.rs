@@ -2,22 +2,22 @@
 //! queues. It owns its packet memory; nothing on its path is shared but the flow table and counters.
 
 mod frames;
+mod sockets;
+
+pub use sockets::socket_mode;
 
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender};
 use frames::{Batch, EgressSockets, ingress_of, is_revalidation};
 use mio::Waker;
-use sag_bpf::{Injector, QUEUES_PER_DEV};
-use sag_model::config::ZeroCopy;
+use sag_bpf::Injector;
 use sag_model::flow::{ControlBlock, RevalidationQueue};
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::counters::Counters;
 use sag_pipeline::snapshot::{NeighborKey, Snapshot};
 use sag_pipeline::worker::BATCH;
 use sag_pipeline::{Emit, Pipeline, Tables, Verdict};
-use sag_xsk::{
-    Binding, BusyPoll, ChunkSize, Frame, Mode, OpenError, Socket, SocketConfig, Umem, UmemConfig, sys,
-};
+use sag_xsk::{Binding, BusyPoll, ChunkSize, Frame, Mode, Socket, SocketConfig, Umem, UmemConfig, sys};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -374,57 +374,6 @@ impl Worker {
         true
     }
 
-    fn open(&mut self, request: u64, dev: u8, config: &SocketConfig) -> FromWorker {
-        let queue = config.queue;
-        let failed = |error: String, permanent| FromWorker::Failed { request, dev, queue, error, permanent };
-        let socket = match Socket::open(&mut self.umem, config) {
-            Ok(s) => s,
-            Err(e) => return failed(e.to_string(), matches!(e, OpenError::ZeroCopyRefused { .. })),
-        };
-        let binding = socket.binding();
-        match socket.fd().try_clone_to_owned() {
-            Ok(fd) => {
-                let revalidation =
-                    self.revalidations.get(usize::from(dev) * QUEUES_PER_DEV as usize + queue as usize);
-                self.sockets.push(Queue { dev, request, revalidation, socket, broken: false, lost: 0 });
-                self.index_sockets();
-                FromWorker::Opened { request, dev, queue, socket: fd, binding }
-            }
-            Err(e) => {
-                socket.close(&mut self.umem);
-                failed(e.to_string(), false)
-            }
-        }
-    }
-
-    fn close(&mut self, dev: u8) {
-        self.read_stats();
-        let mut i = 0;
-        while i < self.sockets.len() {
-            if self.sockets[i].dev == dev {
-                let q = self.sockets.swap_remove(i);
-                q.socket.close(&mut self.umem);
-            } else {
-                i += 1;
-            }
-        }
-        self.index_sockets();
-    }
-
-    /// By which socket each device is sent to: that of the lowest queue, for the kernel sends nothing by sockets of queues that a
-    /// driver has for XDP alone, which are the highest.
-    fn index_sockets(&mut self) {
-        self.sockets.sort_by_key(|q| (q.dev, q.socket.queue()));
-        self.by_dev = [None; 64];
-        for (i, q) in self.sockets.iter().enumerate() {
-            if let Some(slot) = self.by_dev.get_mut(usize::from(q.dev))
-                && slot.is_none()
-            {
-                *slot = u8::try_from(i).ok();
-            }
-        }
-    }
-
     fn read_stats(&mut self) {
         for q in &mut self.sockets {
             if let Ok(s) = q.socket.stats() {
@@ -459,17 +408,6 @@ impl Worker {
         // However many bytes there are, they mean one look at the inbox.
         let mut byte = [0u8; 64];
         while matches!((&self.kick).read(&mut byte), Ok(n) if n == byte.len()) {}
-    }
-}
-
-/// The mode in which sockets are bound.
-pub fn socket_mode(zero_copy: ZeroCopy, native: bool) -> Mode {
-    match zero_copy {
-        // Generic XDP hands over socket buffers: there is nothing to map.
-        _ if !native => Mode::Copy,
-        ZeroCopy::Auto => Mode::Auto,
-        ZeroCopy::On => Mode::ZeroCopy,
-        ZeroCopy::Off => Mode::Copy,
     }
 }
 
