@@ -46,10 +46,29 @@ static __always_inline bool gw_nat_port(__u32 local, __u8 proto, __u16 port)
 	return line && GW_READ_ONCE(line->word[port >> 6 & 7]) >> (port & 63) & 1;
 }
 
+/* Whether a TCP packet without IP options begins a connection. */
+static __always_inline bool gw_begins(struct xdp_md *ctx)
+{
+	const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct gw_eth *eth = data;
+	const struct gw_ip4 *ip = data + sizeof(*eth);
+	const struct gw_tcp *tcp;
+
+	if ((const void *)(eth + 1) > end)
+		return false;
+	if (eth->type == bpf_htons(GW_ETH_VLAN))
+		ip = data + sizeof(*eth) + sizeof(struct gw_vlan_tag);
+	tcp = (const void *)(ip + 1);
+	return (const void *)(tcp + 1) <= end && ip->version_ihl == 0x45 &&
+	       (tcp->flags & (GW_TCP_SYN | GW_TCP_ACK | GW_TCP_RST)) == GW_TCP_SYN;
+}
+
 /*
  * Whose a packet to `dst` is: GW_CONTINUE, no address of this box. An address may be shared with the
  * hosts behind NAT. Then what may belong to a mapping and to no socket of the box is a worker's, which
- * knows its fragments and what ICMP errors are about; the rest is the kernel's.
+ * knows its fragments and what ICMP errors are about; the rest is the kernel's. GW_DROP: a SYN from the Internet for which
+ * the box has no socket either. Its kernel would refuse it at once, and a host inside that opens the same connection at
+ * that moment would fail (RFC 5382 REQ-4).
  *
  * Scalars alone go in and out, so the verifier walks this once. `l4` is that word of the key.
  */
@@ -75,30 +94,11 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 		inside |= gw_icmp_error(icmp_type);
 	} else if (proto == GW_TCP || proto == GW_UDP) {
 		inside |= gw_nat_port(local, proto, bpf_ntohs(l4 >> 16));
+		if (!inside && local & GW_LOCAL_SILENT && proto == GW_TCP && (__u8)(l4 >> 40) == GW_ZONE_WAN)
+			return gw_begins(ctx) && !gw_tcp_wanted(ctx, addrs, dst, l4) ? GW_DROP : GW_KERNEL;
 		inside = inside && !gw_owned4(ctx, addrs, dst, l4);
 	}
 	return inside ? GW_WORKER : GW_KERNEL;
-}
-
-/*
- * Whether a SYN to an address that hosts behind NAT share finds neither them nor a socket of the box. Its kernel would
- * refuse it at once, and a host inside that opens the same connection at that moment would fail (RFC 5382 REQ-4).
- */
-__noinline int gw_unsolicited4(struct xdp_md *ctx, __u64 addrs, __u64 l4)
-{
-	__u32 dst = addrs >> 32;
-	const __u32 *value = bpf_map_lookup_elem(&gw_local4, &dst);
-
-	return value && GW_READ_ONCE(*value) & GW_LOCAL_SILENT && !gw_tcp_wanted(ctx, addrs, dst, l4);
-}
-
-static __always_inline bool gw_begins(const struct gw_packet *pkt, const struct gw_ip4 *ip, const struct gw_key4 *key)
-{
-	const struct gw_tcp *tcp = (const void *)(ip + 1);
-
-	return pkt->zone == GW_ZONE_WAN && (__u8)(key->l4 >> 32) == GW_TCP && pkt->punt == GW_PUNT_MISS &&
-	       (const void *)(tcp + 1) <= pkt->end &&
-	       (tcp->flags & (GW_TCP_SYN | GW_TCP_ACK | GW_TCP_RST)) == GW_TCP_SYN;
 }
 
 static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_ip4 *ip,
@@ -115,11 +115,10 @@ static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_pac
 	if (unlikely(gw_may_be_offer(pkt, key)) && gw_dhcp_offer(ctx, pkt->vlan ? 18 : 14))
 		return GW_KERNEL;
 	owner = gw_local4_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
-	if (owner == GW_KERNEL) {
-		if (gw_begins(pkt, ip, key) && gw_unsolicited4(ctx, addrs, key->l4))
-			return gw_drop(pkt, GW_DROP_NAT_FILTERED);
+	if (owner == GW_KERNEL)
 		return GW_KERNEL;
-	}
+	if (owner == GW_DROP)
+		return gw_drop(pkt, GW_DROP_NAT_FILTERED);
 	pkt->local = owner == GW_WORKER;
 	return GW_WORKER;
 }
