@@ -102,6 +102,9 @@ def test_branches_reach_each_other_by_the_point_of_presence(sites, cloud):
         within(5, "they are apart", lambda: not pings(a.host, b.host_address) and not names(b), log)
         cloud.call("ModifyCloudConnectNetwork", CcnId=ccn, InterworkingStatus="enable")
         within(20, "they have tunnels once more", lambda: names(a) == names(b) == hub, log)
+        # All ends have new keys. Who waits for the other to begin does so for 30 s.
+        took = within(20, "a reaches b once more", lambda: pings(a.host, b.host_address), log)
+        assert took < 20
         cloud.call("UnbindSmartAccessGateway", CcnId=ccn, SmartAGId=ids["b"])
         within(3, "b is out", lambda: not pings(a.host, b.host_address), log)
 

@@ -325,11 +325,19 @@ impl KeyRing {
 ///
 /// `proven`: our epoch in the last pair under which the peer has sent; `known`: the peer's epoch in the last pair. If
 /// the peer has our key, its own key is the new one, and it can receive under the pair already. If ours is the new one,
-/// the peer shows that it has it by sending under the pair. If both are new, one end must begin.
-pub fn switchover(pair: &SaPair, proven: Option<u64>, known: Option<u64>, now: u64) -> Switchover {
+/// the peer shows that it has it by sending under the pair. If both are new, one end must begin; `heard`: something has
+/// come under the pairs before. Else the peer has begun anew as well, and there is nothing that waiting would protect.
+pub fn switchover(
+    pair: &SaPair,
+    proven: Option<u64>,
+    known: Option<u64>,
+    heard: bool,
+    now: u64,
+) -> Switchover {
     match (proven == Some(pair.own_epoch), known == Some(pair.peer_epoch)) {
         (true, _) => Switchover::Now,
         (false, true) => Switchover::AFTER_PEER,
+        (false, false) if !heard => Switchover::Now,
         (false, false) => Switchover::PeerOr(now.saturating_add(PEER_WAIT)),
     }
 }
@@ -463,11 +471,13 @@ mod tests {
         let a = KeyPair::generate("a", 2).unwrap();
         let b = KeyPair::generate("b", 9).unwrap();
         let pair = a.agree(b.announcement(), Cipher::Aes128Gcm, "").unwrap();
-        assert_eq!(switchover(&pair, Some(2), Some(8), 5), Switchover::Now);
+        assert_eq!(switchover(&pair, Some(2), Some(8), true, 5), Switchover::Now);
         // Ours is the news: whatever time it takes to reach the peer.
-        assert_eq!(switchover(&pair, Some(1), Some(9), 5), Switchover::AFTER_PEER);
+        assert_eq!(switchover(&pair, Some(1), Some(9), true, 5), Switchover::AFTER_PEER);
         // Both are.
-        assert_eq!(switchover(&pair, Some(1), Some(8), 5), Switchover::PeerOr(5 + PEER_WAIT));
-        assert_eq!(switchover(&pair, None, None, 5), Switchover::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switchover(&pair, Some(1), Some(8), true, 5), Switchover::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switchover(&pair, None, None, true, 5), Switchover::PeerOr(5 + PEER_WAIT));
+        assert_eq!(switchover(&pair, None, None, false, 5), Switchover::Now, "both have begun anew");
+        assert_eq!(switchover(&pair, None, Some(9), false, 5), Switchover::AFTER_PEER);
     }
 }

@@ -132,7 +132,8 @@ impl EspKeys {
         // The peer has sent by the pair before, so it has the key of ours that was part of it.
         let used = |s: &SaSet| s.inbound().next_back().is_some_and(|sa| sa.used());
         let proven = e.agreed.filter(|_| e.set.as_ref().is_some_and(used)).map(|(own, _)| own);
-        let switch = keys::switchover(&pair, proven, e.agreed.map(|(_, peer)| peer), sys::now());
+        let heard = e.set.as_ref().is_some_and(|s| s.inbound().any(|sa| sa.used()));
+        let switch = keys::switchover(&pair, proven, e.agreed.map(|(_, peer)| peer), heard, sys::now());
         let key = |d: &keys::DerivedSa| (d.spi, d.keymat().to_vec());
         let ((si, ki), (so, ko)) = (key(&pair.inbound), key(&pair.outbound));
         let (ki, ko) = (zeroize::Zeroizing::new(ki), zeroize::Zeroizing::new(ko));

@@ -51,12 +51,13 @@ fn the_configurations_keys_are_in_force_after_a_reload_whatever_their_spis() {
     assert_eq!(load(keyed(0x3001, 'a', 'b')), (vec![0x3001], 0x3002, 1, false));
 }
 
+const AGREED: &str = "[[tunnel]]\nname = \"t\"\nkind = \"esp\"\nkeying = \"agreed\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n";
+
 /// The keys of two gateways with one tunnel between them whose keys are agreed.
 fn agreeing() -> [EspKeys; 2] {
-    let text = "[[tunnel]]\nname = \"t\"\nkind = \"esp\"\nkeying = \"agreed\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n";
     std::array::from_fn(|_| {
         let mut esp = EspKeys::default();
-        esp.configure(&plan(config(text)));
+        esp.configure(&plan(config(AGREED)));
         esp
     })
 }
@@ -98,6 +99,34 @@ fn keys_that_cross_on_their_way_leave_the_old_ones_in_use() {
     assert_eq!((a.facts("t").unwrap().spi_out, b.facts("t").unwrap().spi_out), before);
     let (fa, fb) = (a.facts("t").unwrap(), b.facts("t").unwrap());
     assert!(fa.waits && fb.waits && fa.spi_in.len() == 3 && fb.spi_in.len() == 3);
+}
+
+/// Both ends lose a tunnel by a reload and get it back: each makes itself a new key and hears of the other's.
+#[test]
+fn a_tunnel_that_both_ends_have_made_anew_carries_as_soon_as_they_have_the_keys() {
+    let [mut a, mut b] = agreeing();
+    let (a1, b1) = (a.announce("a", false).unwrap(), b.announce("b", false).unwrap());
+    assert!(a.accept_peer_key("t", &b1, "").unwrap() && b.accept_peer_key("t", &a1, "").unwrap());
+    assert!(carries(&a, &b) && carries(&b, &a));
+    let none = || EspPlan { lifetime: Lifetime::default(), tunnels: Vec::new() };
+    for end in [&mut a, &mut b] {
+        end.configure(&none());
+        end.configure(&plan(config(AGREED)));
+    }
+    assert!(a.accept_peer_key("t", &b1, "").unwrap() && b.accept_peer_key("t", &a1, "").unwrap());
+    let (a2, b2) = (a.announce("a", false).unwrap(), b.announce("b", false).unwrap());
+    assert!(a2.epoch > a1.epoch && b2.epoch > b1.epoch, "numbers do not begin anew under the keys before");
+    // A packet of each is lost: the other end has not heard of its key.
+    assert!(!carries(&a, &b) && !carries(&b, &a));
+    assert!(a.accept_peer_key("t", &b2, "").unwrap() && b.accept_peer_key("t", &a2, "").unwrap());
+    assert!(carries(&a, &b) && carries(&b, &a), "and nobody waits");
+    // Only one end loses it.
+    a.configure(&none());
+    a.configure(&plan(config(AGREED)));
+    assert!(a.accept_peer_key("t", &b2, "").unwrap());
+    let a3 = a.announce("a", false).unwrap();
+    assert!(a3.epoch > a2.epoch && b.accept_peer_key("t", &a3, "").unwrap());
+    assert!(carries(&a, &b) && carries(&b, &a));
 }
 
 #[test]
