@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{CommandFactory, Parser, Subcommand};
+use sag_agent::compile::Base;
 use sag_agent::config::Config;
 use sag_agent::peers::PeersFile;
 use sag_agent::{agent, crash, preview, status};
@@ -42,8 +43,11 @@ enum Command {
     },
     /// What this version would do with a device document (`Config` of PullSmartAGConfig), as JSON: nothing is changed.
     Preview {
-        /// The document; standard input if it is `-`.
+        /// The document, or several; standard input if it is `-`.
         document: PathBuf,
+        /// Configuration of a gateway: also what that would get, and what of the document would be left out.
+        #[arg(long)]
+        gateway: Option<PathBuf>,
     },
     /// Whom this device trusts.
     #[command(subcommand)]
@@ -102,12 +106,17 @@ fn run(cli: Cli) -> Result<u8> {
             print!("{}", status::report(&load(&config)?, json)?);
             Ok(0)
         }
-        Command::Preview { document } => {
-            let text = match document.to_str() {
-                Some("-") => std::io::read_to_string(std::io::stdin())?,
-                _ => std::fs::read_to_string(&document).with_context(|| document.display().to_string())?,
-            };
-            println!("{}", preview::preview(&text)?);
+        Command::Preview { document, gateway } => {
+            let base = gateway.map(|file| base(&file)).transpose()?;
+            let mut out = std::io::stdout().lock();
+            match document.to_str() {
+                Some("-") => preview::previews(std::io::stdin().lock(), base.as_ref(), &mut out)?,
+                _ => {
+                    let file =
+                        std::fs::File::open(&document).with_context(|| document.display().to_string())?;
+                    preview::previews(std::io::BufReader::new(file), base.as_ref(), &mut out)?;
+                }
+            }
             Ok(0)
         }
         Command::Peers(PeersCommand::Accept { sn, fingerprint, config }) => {
@@ -128,6 +137,12 @@ fn run(cli: Cli) -> Result<u8> {
         }
         Command::Manual(manual) => manual.write(Cli::command()).map(|()| 0).context("man pages"),
     }
+}
+
+/// A gateway's own part of its configuration.
+fn base(path: &Path) -> Result<Base> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Base::from_toml(&text).map_err(|e| anyhow!("{}: {e}", path.display()))
 }
 
 fn load(path: &Path) -> Result<Config> {

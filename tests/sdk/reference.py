@@ -14,6 +14,7 @@ from typing import Any
 NO_GATEWAY = {"SAG.InstanceNoFound", "InvalidSmartAGId.NotFound", "InvalidId.SMARTAG", "InstanceNotExit", "Forbidden"}
 ACLS_OF_GATEWAY, NETWORKS = 5, 10
 CARS_OF_QOS = 7
+TASKS_OF_DEVICE, USERS_OF_APP = 20, 5
 
 RULE = ("Direction", "SourceCidr", "DestCidr", "IpProtocol", "SourcePortRange", "DestPortRange", "Policy", "Priority")
 POLICY = ("Priority", "SourceCidr", "DestCidr", "IpProtocol", "SourcePortRange", "DestPortRange")
@@ -22,6 +23,13 @@ SNAT = ("CidrBlock", "SnatIp")
 DNAT = ("Type", "ExternalIp", "ExternalPort", "InternalIp", "InternalPort", "IpProtocol")
 CHECK = ("Name", "Type", "DstIpAddr", "SrcIpAddr", "ProbeInterval")
 LOG = ("Name", "OutputType", "NetflowServerIp", "NetflowServerPort", "NetflowVersion", "ActiveAging", "InactiveAging")
+WAN = ("IPType", "IP", "Mask", "Gateway", "Priority")
+LAN = ("IPType", "IP", "Mask")
+TASK = ("TaskName", "Protocol", "Domain", "Enable")
+USER = ("UserMail", "Bandwidth", "State")
+ROLES = {"0": "WAN", "1": "LAN", "2": "MGT", "3": "ECC", "4": "NONE", "5": "NONE"}
+# Ports of one role at a time.
+ROLE_LIMITS = {"MGT": 1, "WAN": 4, "LAN": 4, "ECC": 4}
 ROUTE = ("PortName", "DestinationCidr", "NextHop", "Vlan")
 
 Row = dict[str, Any]
@@ -41,6 +49,21 @@ class Gateway:
         self.dnat: dict[str, Row] = {}
         self.checks: dict[str, Row] = {}
         self.routes: dict[str, list[Row]] = {sn: [] for sn in serials}
+        # By device: what each port is, the addresses that were set, and the probe tasks.
+        self.roles: dict[str, dict[str, str]] = {sn: dict(ROLES) for sn in serials}
+        self.wans: dict[str, dict[str, Row]] = {sn: {} for sn in serials}
+        self.lans: dict[str, dict[str, Row]] = {sn: {} for sn in serials}
+        self.wan_snat: dict[str, str] = {}
+        self.tasks: dict[str, Row] = {}
+        self.end = 0
+
+
+class App:
+    """An instance for client apps, with its accounts."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, Row] = {}
+        self.end = 0
 
 
 class Group:
@@ -55,6 +78,7 @@ class Group:
 class Reference:
     def __init__(self) -> None:
         self.gateways: dict[str, Gateway] = {}
+        self.apps: dict[str, App] = {}
         self.acls: dict[str, Group] = {}
         self.qoses: dict[str, Group] = {}
         self.logs: dict[str, Row] = {}
@@ -66,7 +90,7 @@ class Reference:
         for field, known, code in (
             ("AclId", self.acls, {"InvalidId.ACL"}), ("QosId", self.qoses, {"InvalidId.Qos"}),
             ("FlowLogId", self.logs, {"InvalidFlowLogId.NotFound"}), ("CcnId", self.networks, {"InvalidId.CCN"}),
-            ("SmartAGId", self.gateways, NO_GATEWAY), ("SagId", self.gateways, NO_GATEWAY),
+            ("SmartAGId", self.gateways, NO_GATEWAY), ("SagId", self.gateways, NO_GATEWAY), ("AppId", self.apps, NO_GATEWAY),
         ):
             # What is filtered by an unknown identifier has no rows.
             if field in p and p[field] not in known:
@@ -326,6 +350,125 @@ class Reference:
     def do_DeleteHealthCheck(self, p: Row, _: Row) -> None:
         for gw in self.gateways.values():
             gw.checks.pop(p["HcInstanceId"], None)
+
+    # Ports
+
+    def may_ModifySagPortRole(self, p: Row) -> Any:
+        roles = self.gateway(p).roles.get(p["SmartAGSn"])
+        if roles is None:
+            return NO_DEVICE
+        old, role = roles.get(p["PortName"]), p["Role"]
+        if old is None:
+            return ["Sag.PortNotExist"]
+        if old == "MGT" and role != "MGT":
+            return ["Sag.PortMgtError"]
+        full = list(roles.values()).count(role) >= ROLE_LIMITS.get(role, 99)
+        return ["Sag.PortRoleLimit"] if old != role and full else []
+
+    def do_ModifySagPortRole(self, p: Row, _: Row) -> None:
+        gw, sn, port = self.gateway(p), p["SmartAGSn"], p["PortName"]
+        if gw.roles[sn][port] != p["Role"]:
+            gw.roles[sn][port] = p["Role"]
+            gw.wans[sn].pop(port, None), gw.lans[sn].pop(port, None)
+
+    def port_of(self, p: Row, role: str) -> list[str]:
+        """The device has the port, and it has the role."""
+        roles = self.gateway(p).roles.get(p["SmartAGSn"])
+        if roles is None:
+            return NO_DEVICE
+        if p["PortName"] not in roles:
+            return ["Sag.PortNotExist"]
+        return [] if roles[p["PortName"]] == role else ["Sag.PortRoleInvalid"]
+
+    def may_ModifySagWan(self, p: Row) -> Any:
+        return self.port_of(p, "WAN")
+
+    def do_ModifySagWan(self, p: Row, _: Row) -> None:
+        wans = self.gateway(p).wans[p["SmartAGSn"]]
+        static = p["IPType"] == "STATIC"
+        set_ = {k: p[k] for k in WAN if k in p and (static or k not in ("IP", "Mask", "Gateway"))}
+        before = {k: v for k, v in wans.get(p["PortName"], {}).items() if k == "Priority"}
+        wans[p["PortName"]] = before | set_
+
+    def may_ModifySagLan(self, p: Row) -> Any:
+        return self.port_of(p, "LAN")
+
+    def do_ModifySagLan(self, p: Row, _: Row) -> None:
+        self.gateway(p).lans[p["SmartAGSn"]][p["PortName"]] = {k: p[k] for k in LAN}
+
+    def may_ModifySagWanSnat(self, p: Row) -> Any:
+        return [] if p["SmartAGSn"] in self.gateway(p).roles else NO_DEVICE
+
+    def do_ModifySagWanSnat(self, p: Row, _: Row) -> None:
+        self.gateway(p).wan_snat[p["SmartAGSn"]] = p["Snat"]
+
+    # Probe tasks
+
+    def may_CreateProbeTask(self, p: Row) -> Any:
+        gw = self.gateway(p)
+        if p["Sn"] not in gw.serials:
+            yield "InstanceNotExit"
+        elif sum(t["Sn"] == p["Sn"] for t in gw.tasks.values()) >= TASKS_OF_DEVICE:
+            yield "QuotaExceeded.ProbeTask"
+
+    def do_CreateProbeTask(self, p: Row, answer: Row) -> None:
+        self.gateway(p).tasks[answer["Data"]] = {k: p[k] for k in (*TASK, "Sn")}
+
+    def may_UpdateProbeTask(self, p: Row) -> Any:
+        task = self.gateway(p).tasks.get(p["ProbeTaskId"])
+        if task is None or task["Sn"] != p["Sn"]:
+            yield "InstanceNotExit"
+
+    def do_UpdateProbeTask(self, p: Row, _: Row) -> None:
+        self.gateway(p).tasks[p["ProbeTaskId"]].update((k, p[k]) for k in TASK if k in p)
+
+    may_DeleteProbeTask = may_UpdateProbeTask
+
+    def do_DeleteProbeTask(self, p: Row, _: Row) -> None:
+        del self.gateway(p).tasks[p["ProbeTaskId"]]
+
+    # Renewal
+
+    def do_RenewSmartAccessGateway(self, p: Row, answer: Row) -> None:
+        gw = self.gateway(p)
+        month = 28 * 86_400_000
+        assert answer["EndTime"] >= gw.end + int(p["Period"]) * month, "its time is extended from its end"
+        gw.end = answer["EndTime"]
+
+    # Accounts of client apps
+
+    def may_CreateSmartAccessGatewayClientUser(self, p: Row) -> Any:
+        users = self.apps[p["AppId"]].users
+        if p["UserName"] in users:
+            yield "ClientUser.UserExist"
+        elif len(users) >= USERS_OF_APP:
+            yield "ClientUser.UserOverLimit"
+
+    def do_CreateSmartAccessGatewayClientUser(self, p: Row, _: Row) -> None:
+        # 0 is enabled.
+        self.apps[p["AppId"]].users[p["UserName"]] = {k: p[k] for k in USER if k in p} | {"State": 0}
+
+    def user(self, p: Row) -> Any:
+        return self.apps[p["AppId"]].users.get(p["UserName"])
+
+    def may_ModifySmartAccessGatewayClientUser(self, p: Row) -> Any:
+        return [] if self.user(p) else ["ResourceNotFound.User", "ClientUser.NameInvalid"]
+
+    may_DeleteSmartAccessGatewayClientUser = may_ModifySmartAccessGatewayClientUser
+    may_EnableSmartAccessGatewayUser = may_ModifySmartAccessGatewayClientUser
+    may_DisableSmartAccessGatewayUser = may_ModifySmartAccessGatewayClientUser
+
+    def do_ModifySmartAccessGatewayClientUser(self, p: Row, _: Row) -> None:
+        self.user(p)["Bandwidth"] = p["Bandwidth"]
+
+    def do_DeleteSmartAccessGatewayClientUser(self, p: Row, _: Row) -> None:
+        del self.apps[p["AppId"]].users[p["UserName"]]
+
+    def do_EnableSmartAccessGatewayUser(self, p: Row, _: Row) -> None:
+        self.user(p)["State"] = 0
+
+    def do_DisableSmartAccessGatewayUser(self, p: Row, _: Row) -> None:
+        self.user(p)["State"] = 1
 
     # Flow logs
 
