@@ -54,6 +54,7 @@ def test_accounts(api):
         api.call(create, UserMail=f"u{i}@example.com", Bandwidth=1, **sag)
     api.refused(create, "ClientUser.UserOverLimit", UserMail="more@example.com", Bandwidth=1, **sag)
     listed = rows(api.call("DescribeSmartAccessGatewayClientUsers", UserName="li", **sag), "Users", "User")
+    # 000:14969, 003:434: 0 is enabled, 1 disabled.
     assert listed[0]["State"] == 0 and "Password" not in str(listed)
     got = api.call("ModifySmartAccessGatewayClientUser", UserName="li", Bandwidth=5000, Email="l2@example.com", **sag)
     assert got["UserMail"] == "l2@example.com"

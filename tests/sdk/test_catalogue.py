@@ -167,6 +167,19 @@ def test_lists_are_found_as_the_documents_print_them(api):
         api.call("DeleteACL", AclId=acl)
 
 
+def test_lists_in_one_parameter(api):
+    """000:17253: DpiSignatureIds=["1"], in one parameter."""
+    qos = api.call("CreateQos", QosName=name("list"))["QosId"]
+    policy = dict(QosId=qos, Priority=1, SourceCidr="10.10.10.0/24", DestCidr="10.10.20.0/24", IpProtocol="TCP",
+                  SourcePortRange="-1/-1", DestPortRange="80/80", DpiSignatureIds=json.dumps(["1"]))
+    status, text = send(api, signed(api.key, "GET", "CreateQosPolicy", **policy))
+    assert status == 200 and json.loads(text)["DpiSignatureIds"] == {"DpiSignatureId": ["1"]}, text
+    shown = rows(api.call("DescribeQosPolicies", QosId=qos), "QosPolicies", "QosPolicy")
+    assert str(shown[0]["DpiSignatureIds"]).count("1") == 1, shown
+    api.call("DeleteQosPolicy", QosId=qos, QosPolicyId=json.loads(text)["QosPolicyId"])
+    api.call("DeleteQos", QosId=qos)
+
+
 def test_words_of_the_documents(api, server):
     app = software(api)
     # 000:9853, 000:5583
@@ -174,7 +187,7 @@ def test_words_of_the_documents(api, server):
     row = rows(api.call("DescribeSmartAccessGateways", SmartAGId=app), "SmartAccessGateways", "SmartAccessGateway")[0]
     assert row["HardwareVersion"] == "sag-software"
     regions = {r["RegionId"]: r["RegionEndpoint"] for r in rows(api.call("DescribeRegions"), "Regions", "Region")}
-    # 003:549-558; a client that follows RegionEndpoint stays here.
+    # 003:549-562; a client that follows RegionEndpoint stays here.
     assert {"ap-southeast-3", "ap-southeast-5", "eu-west-1", "cn-zhangjiakou-spe"} <= set(regions)
     assert set(regions.values()) == {server.endpoint}
     # 003:654, 003:659

@@ -87,6 +87,7 @@ def test_long_poll_is_fast(api, agent, device):
 
 def test_ports(api, agent, device):
     ports = {p["PortName"]: p["Role"] for p in api.call("DescribeSagPortList", **device)["Ports"]}
+    # 000:26484 has port 5 of a box as its WAN port; a virtual device begins with port 0, and 5 may become one.
     assert ports["0"] == "WAN" and ports["1"] == "LAN" and ports["2"] == "MGT"
     api.call("ModifySagPortRole", PortName="4", Role="WAN", **device)
     api.refused("ModifySagPortRole", "Sag.PortNotExist", PortName="9", Role="WAN", **device)

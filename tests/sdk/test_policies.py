@@ -69,6 +69,7 @@ def test_secrets_of_a_denied_gateway_under_any_name(account: Account) -> None:
     pull = dict(SmartAGId=sag, SmartAGSn=sns[0], Revision="0")
     config = send(account.server, signed(account.key, "GET", "PullSmartAGConfig", **pull))[1]
     secret = json.loads(config)["Config"]["SecretKey"]
+    # 000:638 to 668, 001:53: the documented name; the other one is that of older policies.
     for resource in (f"*:*:smartag/{sag}", f"*:*:smartaccessgateway/{sag}", f"cn-shanghai:*:smartag/{sag}"):
         account.policy(ALLOW_ALL, deny(resource))
         for params in (
