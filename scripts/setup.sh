@@ -224,7 +224,7 @@ sdks() {
         note "not installed: the SDKs of the cloud API (the demo needs them, tests are skipped; see $log)"
     fi
 }
-sdks_there() { "$1/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmartag, hypothesis, pytest' 2>/dev/null; }
+sdks_there() { "$1/bin/python" -c 'import alibabacloud_smartag20180313, aliyunsdksmartag, h2, httpx, hypothesis, pytest' 2>/dev/null; }
 
 # --- linters from PyPI ------------------------------------------------------------------------
 
