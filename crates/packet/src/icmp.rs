@@ -27,6 +27,11 @@ pub enum IcmpError {
         /// MTU of the next hop, in bytes of IP.
         mtu: u16,
     },
+    /// A byte of the packet that cannot be processed.
+    ParameterProblem {
+        /// Its offset in the packet.
+        pointer: u16,
+    },
 }
 
 impl IcmpError {
@@ -38,6 +43,7 @@ impl IcmpError {
             IcmpError::HostUnreachable => (3, 1, 0),
             IcmpError::AdminProhibited => (3, 13, 0),
             IcmpError::TooBig { mtu } => (3, 4, mtu as u32),
+            IcmpError::ParameterProblem { pointer } => (12, 0, (pointer as u32) << 24),
         }
     }
 
@@ -48,6 +54,7 @@ impl IcmpError {
             IcmpError::HostUnreachable => (1, 3, 0),
             IcmpError::AdminProhibited => (1, 1, 0),
             IcmpError::TooBig { mtu } => (2, 0, mtu as u32),
+            IcmpError::ParameterProblem { pointer } => (4, 0, pointer as u32),
         }
     }
 }

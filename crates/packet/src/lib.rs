@@ -32,6 +32,7 @@ pub mod ecn;
 pub mod encap;
 pub mod icmp;
 pub mod mss;
+pub mod nat64;
 pub mod parse;
 pub mod partial;
 pub mod proto;
