@@ -131,7 +131,7 @@ struct gw_flow6 {
 	__u16 new_sport;
 	__u16 new_dport;
 	__u16 l4_delta;
-	__u16 _pad1;
+	__u16 nat64; /* 1: of a session of NAT64; the daemon's */
 	__u64 _pad2;
 };
 
@@ -436,6 +436,8 @@ enum gw_drop {
 	GW_DROP_ACL_MAX_SESSIONS_PER_SOURCE = 87,
 	GW_DROP_ACL_SOURCES_FULL = 88,
 	GW_DROP_TX_LOST = 89,
+	GW_DROP_NAT64_REFUSED = 90,
+	GW_DROP_NAT64_UNTRANSLATABLE = 91,
 };
 
 /* In front of the packet of a punted frame (XDP metadata). */
@@ -448,8 +450,9 @@ struct gw_punt_meta {
 
 /* gw_control.fast_path */
 enum gw_fast_path {
-	GW_FAST_PATH_ON = 1 << 0,   /* else everything is the workers' */
-	GW_FAST_PATH_SUMS = 1 << 1, /* a worker has seen a partial checksum: others may be */
+	GW_FAST_PATH_ON = 1 << 0,    /* else everything is the workers' */
+	GW_FAST_PATH_SUMS = 1 << 1,  /* a worker has seen a partial checksum: others may be */
+	GW_FAST_PATH_NAT64 = 1 << 2, /* IPv4 packets may be of sessions in the table of IPv6 */
 };
 
 /* One per gateway. */

@@ -209,4 +209,26 @@ static __always_inline struct gw_flow6 *gw_find6(const struct gw_key6 *key, __u3
 	return r ?: gw_scan6(base + ((__u32)(hash >> 24) & mask), hash >> 56, key, found);
 }
 
+/*
+ * The record of the NAT64 session that an IPv4 packet belongs to, 0 = none. It is in the table of IPv6, under addresses of
+ * ::ffff:0:0/96 (crates/pipeline/src/family.rs). A program of its own to the verifier.
+ */
+__noinline __u32 gw_find64(__u64 addrs, __u64 l4)
+{
+	__u8 proto = l4 >> 32;
+	struct gw_key6 key = {
+		.src = { 0, addrs << 32 | 0xFFFF0000 },
+		.dst = { 0, addrs >> 32 << 32 | 0xFFFF0000 },
+		.l4 = l4,
+	};
+	__u32 found = 0;
+
+	if (proto == GW_ICMP6)
+		return 0;
+	if (proto == GW_ICMP)
+		key.l4 ^= (__u64)(GW_ICMP ^ GW_ICMP6) << 32;
+	gw_find6(&key, &found);
+	return found;
+}
+
 #endif /* GW_TABLE_H */

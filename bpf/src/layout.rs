@@ -193,10 +193,11 @@ mod tests {
         assert_eq!(l["GW_LOCAL_ANY"], u64::from(crate::local::LOCAL_ANY));
         assert_eq!(l["GW_LOCAL_SILENT"], u64::from(crate::local::LOCAL_SILENT));
         assert_eq!(c_enum("gw_nexthop_flags")["GW_NH_VALID"], u64::from(NH_VALID));
-        use sag_model::flow::{FAST_PATH_ON, FAST_PATH_SUMS};
+        use sag_model::flow::{FAST_PATH_NAT64, FAST_PATH_ON, FAST_PATH_SUMS};
         let f = c_enum("gw_fast_path");
         assert_eq!(f["GW_FAST_PATH_ON"], u64::from(FAST_PATH_ON));
         assert_eq!(f["GW_FAST_PATH_SUMS"], u64::from(FAST_PATH_SUMS));
+        assert_eq!(f["GW_FAST_PATH_NAT64"], u64::from(FAST_PATH_NAT64));
     }
 
     #[test]

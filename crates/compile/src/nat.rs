@@ -9,9 +9,10 @@ use sag_model::config::{
     self, ClosedPorts, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull,
 };
 use sag_model::ids::Role;
+use sag_packet::nat64::Prefix64;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, NatSpec, PoolSnat, Pooling, Service, StaticDnat, StaticPrefix,
-    WanAddr, WanSnat,
+    Behavior, EntryHits, Kind, Limits, Nat64Spec, NatSpec, PoolSnat, Pooling, Service, StaticDnat,
+    StaticPrefix, WanAddr, WanSnat,
 };
 use sag_pipeline::snapshot::{AddrSet, Route};
 use sag_rtnl::{Scope, Tables};
@@ -94,6 +95,20 @@ impl NatCompiler {
                 hits: self.hits(&s.id),
             })
             .collect();
+        let nat64 = config
+            .nat64
+            .iter()
+            .filter_map(|n| {
+                let network = n.network();
+                Some(Nat64Spec {
+                    prefix: Prefix64::new(network.network(), network.prefix_len())?,
+                    addrs: n.addresses(),
+                    mapping: Behavior::EndpointIndependent,
+                    filtering: behavior(n.filtering),
+                    hits: self.hits(&n.id),
+                })
+            })
+            .collect();
         let to_self = dnat_to_self(config, |addr| local.contains(&IpAddr::V4(addr)));
         let left_out: HashSet<_> = to_self.iter().map(|(id, _)| *id).collect();
         let in_force = config.dnat.iter().filter(|d| !left_out.contains(d.id.as_str()));
@@ -108,6 +123,7 @@ impl NatCompiler {
             wan_addrs: wans().flat_map(own).collect(),
             hairpin: config.nat.hairpin,
             drops_unsolicited: config.nat.closed_ports == ClosedPorts::Drop,
+            nat64,
             tunnel_ports: Vec::new(),
             limits: limits(config),
             local: local
@@ -126,6 +142,7 @@ impl NatCompiler {
         let entries =
             config.snat.iter().map(|e| e.id.as_str()).chain(config.dnat.iter().map(|d| d.id.as_str()));
         let entries = entries.chain(config.static_nat.iter().map(|s| s.id.as_str()));
+        let entries = entries.chain(config.nat64.iter().map(|n| n.id.as_str()));
         let entries: HashSet<&str> = entries.collect();
         self.hits.retain(|id, _| entries.contains(id.as_str()) || ports.contains(id));
     }

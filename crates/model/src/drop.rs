@@ -126,6 +126,8 @@ drop_reasons! {
     AclMaxSessionsPerSource = 87, "acl-max-sessions-per-source", "its source has as many sessions by the rule that admits it as it may (max_sessions_per_source)";
     AclSourcesFull = 88, "acl-sources-full", "the rule that admits it counts sessions of as many sources as it can (max_sessions_per_source)";
     TxLost = 89, "tx-lost", "sent by XDP, but the device by which it left has not taken it; counted at that device's first port, beside forwarded";
+    Nat64Refused = 90, "nat64-refused", "IPv4 address behind a NAT64 prefix that is not reached so: private behind 64:ff9b::/96, a martian, the gateway's own; or called from a WAN";
+    Nat64Untranslatable = 91, "nat64-untranslatable", "the other IP version has no such packet (RFC 7915): ICMP of one link or in fragments, UDP fragment without checksum, routing header in use";
 }
 
 impl DropReason {

@@ -23,6 +23,6 @@ pub use key::{HASH_M1, HASH_M2, IngressId, Key4, Key6, L4_KEY, l4_word};
 pub use number::{RECORD_BLOCK, RecordNo};
 pub use record::{FlowRecord, FlowRecord4, FlowRecord6};
 pub use shared::{
-    ControlBlock, FAST_PATH_ON, FAST_PATH_SUMS, NH_VALID, NextHopRecord, RevalidationQueue, SYN_SERVICES,
-    SynCookieControl,
+    ControlBlock, FAST_PATH_NAT64, FAST_PATH_ON, FAST_PATH_SUMS, NH_VALID, NextHopRecord, RevalidationQueue,
+    SYN_SERVICES, SynCookieControl,
 };

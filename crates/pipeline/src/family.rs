@@ -52,6 +52,14 @@ pub trait FlowFamily: FlowRecord {
     fn with_endpoints(key: &Self::Key, endpoints: EndpointPair) -> Self::Key;
     /// The key with other addresses of IPv6; ports, protocol and zone stay.
     fn with_addresses6(key: &Self::Key, addrs: (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> Self::Key;
+    /// The key with these endpoints, of either family; protocol and zone stay. For records that may be of NAT64.
+    fn with_endpoints64(key: &Self::Key, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Self::Key;
+    /// Whether the record's packets go through NAT64.
+    fn crosses(&self) -> bool;
+    /// Notes that they do.
+    fn set_crosses(&self);
+    /// Whether the record may be one of packets of this family.
+    fn suits(&self, family: Family) -> bool;
     /// Translates a packet of this record.
     fn rewrite(&self, frame: &mut [u8], p: &Parsed);
     /// Translates an ICMP error about a packet whose answers this record translates.
@@ -61,7 +69,7 @@ pub trait FlowFamily: FlowRecord {
     /// The reason to drop the packet: what it quotes cannot be translated.
     fn rewrite_error(&self, frame: &mut [u8], p: &Parsed) -> Result<(), DropReason>;
     /// Key from the addresses of an IP header that an ICMP error quotes, as its *answer* would
-    /// arrive from `zone`.
+    /// arrive from `zone`. The table of IPv6 has sessions of NAT64 too: there the header may be one of IPv4.
     fn answer_to(header: &[u8], l4: (u16, u16), proto: u8, zone: Zone) -> Option<Self::Key>;
 }
 
@@ -171,6 +179,22 @@ impl FlowFamily for FlowRecord4 {
         *key
     }
 
+    fn with_endpoints64(key: &Key4, _: (IpAddr, u16), _: (IpAddr, u16)) -> Key4 {
+        *key
+    }
+
+    #[inline]
+    fn crosses(&self) -> bool {
+        false
+    }
+
+    fn set_crosses(&self) {}
+
+    #[inline]
+    fn suits(&self, _: Family) -> bool {
+        true
+    }
+
     #[inline]
     fn rewrite(&self, frame: &mut [u8], p: &Parsed) {
         let words = Words4 {
@@ -208,7 +232,10 @@ impl FlowFamily for FlowRecord6 {
 
     #[inline]
     fn flow_key(p: &Parsed, frame: &[u8], zone: Zone) -> Key6 {
-        p.key6(frame, zone)
+        match p.family {
+            Family::V6 => p.key6(frame, zone),
+            Family::V4 => key_of_v4(&p.key4(zone)),
+        }
     }
 
     fn reverse(key: &Key6, zone: Zone) -> Key6 {
@@ -224,14 +251,8 @@ impl FlowFamily for FlowRecord6 {
     }
 
     fn tuple(key: &Key6) -> Tuple {
-        let addr = |w: [u64; 2]| {
-            let mut b = [0u8; 16];
-            b[..8].copy_from_slice(&w[0].to_le_bytes());
-            b[8..].copy_from_slice(&w[1].to_le_bytes());
-            IpAddr::V6(Ipv6Addr::from(b))
-        };
         let (proto, sport, dport) = rule_ports(key.l4);
-        Tuple { proto, src: addr(key.src), dst: addr(key.dst), sport, dport }
+        Tuple { proto, src: address(key.src), dst: address(key.dst), sport, dport }
     }
 
     #[inline]
@@ -242,7 +263,8 @@ impl FlowFamily for FlowRecord6 {
 
     #[inline]
     fn network(key: &Key6) -> Option<u64> {
-        Some(key.src[0])
+        // Hosts of IPv4 that reach one of IPv6 by NAT64 are of no network.
+        unmapped(key.src).is_none().then_some(key.src[0])
     }
 
     fn named(heavy: u64) -> (IpAddr, u8) {
@@ -263,8 +285,9 @@ impl FlowFamily for FlowRecord6 {
 
     fn translated(&self) -> Key6 {
         let two = |w: &[AtomicU64; 2]| [w[0].load(Ordering::Relaxed), w[1].load(Ordering::Relaxed)];
-        let key = self.key();
-        Key6 { src: two(&self.new_src), dst: two(&self.new_dst), l4: key.l4 }
+        let l4 = self.key().l4 >> 32 << 32;
+        let ports = self.new_ports.load(Ordering::Relaxed) & 0xFFFF_FFFF;
+        Key6 { src: two(&self.new_src), dst: two(&self.new_dst), l4: l4 | ports }
     }
 
     fn nat_flags(key: &Key6, to: &Key6) -> u8 {
@@ -280,11 +303,31 @@ impl FlowFamily for FlowRecord6 {
     }
 
     fn with_addresses6(key: &Key6, (src, dst): (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> Key6 {
-        let words = |a: Ipv6Addr| {
-            let b = a.octets();
-            [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| b[at + i])))
+        Key6 { src: src.map_or(key.src, words6), dst: dst.map_or(key.dst, words6), l4: key.l4 }
+    }
+
+    fn with_endpoints64(key: &Key6, src: (IpAddr, u16), dst: (IpAddr, u16)) -> Key6 {
+        let words = |addr| match addr {
+            IpAddr::V6(a) => words6(a),
+            IpAddr::V4(a) => mapped(u32::from_le_bytes(a.octets())),
         };
-        Key6 { src: src.map_or(key.src, words), dst: dst.map_or(key.dst, words), l4: key.l4 }
+        let ports = u64::from(src.1.to_be()) | u64::from(dst.1.to_be()) << 16;
+        Key6 { src: words(src.0), dst: words(dst.0), l4: key.l4 >> 32 << 32 | ports }
+    }
+
+    #[inline]
+    fn crosses(&self) -> bool {
+        self.new_ports.load(Ordering::Relaxed) & CROSSES != 0
+    }
+
+    fn set_crosses(&self) {
+        self.new_ports.fetch_or(CROSSES, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn suits(&self, family: Family) -> bool {
+        let of_v4 = self.crosses() && unmapped(self.key().src).is_some();
+        of_v4 == (family == Family::V4)
     }
 
     #[inline]
@@ -302,10 +345,59 @@ impl FlowFamily for FlowRecord6 {
     }
 
     fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, zone: Zone) -> Option<Key6> {
+        if header.first()? >> 4 == 4 {
+            let key = FlowRecord4::answer_to(header, (sport, dport), proto, zone)?;
+            return Some(key_of_v4(&key));
+        }
         let a: &[u8; 32] = header.get(8..)?.first_chunk()?;
         let w: [u64; 4] = std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|b| a[i * 8 + b])));
         Some(Key6 { src: [w[2], w[3]], dst: [w[0], w[1]], l4: l4_word(dport, sport, proto, zone) })
     }
+}
+
+/// In a record of IPv6, beside its ports: its packets go through NAT64.
+const CROSSES: u64 = 1 << 48;
+
+/// How the IPv4 side of a NAT64 session stands in the table of IPv6: as an address of ::ffff:0:0/96, which no packet may
+/// have (RFC 4291 section 2.5.5.2). The address is as loaded from a packet.
+#[inline]
+const fn mapped(addr: u32) -> [u64; 2] {
+    [0, (addr as u64) << 32 | 0xFFFF_0000]
+}
+
+/// The IPv4 address that stands in such a key.
+#[inline]
+const fn unmapped(addr: [u64; 2]) -> Option<u32> {
+    if addr[0] == 0 && addr[1] as u32 == 0xFFFF_0000 { Some((addr[1] >> 32) as u32) } else { None }
+}
+
+/// The key of an IPv4 packet in the table of IPv6. Echo messages of both families have one protocol there; the number
+/// that the other one has is no protocol of IPv4 (RFC 7915 section 4.1).
+#[inline]
+pub fn key_of_v4(key: &Key4) -> Key6 {
+    let proto = match (key.l4 >> 32) as u8 {
+        ICMP => ICMPV6,
+        ICMPV6 => ICMP,
+        same => same,
+    };
+    let l4 = key.l4 & !(0xFF << 32) | (proto as u64) << 32;
+    Key6 { src: mapped(key.addrs as u32), dst: mapped((key.addrs >> 32) as u32), l4 }
+}
+
+/// An address of a key; one of IPv4 as such.
+fn address(w: [u64; 2]) -> IpAddr {
+    if let Some(addr) = unmapped(w) {
+        return Ipv4Addr::from(addr.to_le_bytes()).into();
+    }
+    let mut b = [0u8; 16];
+    b[..8].copy_from_slice(&w[0].to_le_bytes());
+    b[8..].copy_from_slice(&w[1].to_le_bytes());
+    Ipv6Addr::from(b).into()
+}
+
+fn words6(a: Ipv6Addr) -> [u64; 2] {
+    let b = a.octets();
+    [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| b[at + i])))
 }
 
 /// A packet that an ICMP error quotes.
@@ -324,14 +416,19 @@ pub fn quoted<R: FlowFamily>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<Quo
 
 /// A packet as it is quoted, from its IP header on, by an error from `zone`.
 pub fn quote<R: FlowFamily>(quote: &[u8], zone: Zone) -> Option<Quote<R::Key>> {
-    let (proto, l4_at) = match R::FAMILY {
+    // Of IPv4 there is no table but its own and that with the sessions of NAT64.
+    let family = match (R::FAMILY, quote.first()? >> 4) {
+        (Family::V6, 4) => Family::V4,
+        (own, _) => own,
+    };
+    let (proto, l4_at) = match family {
         Family::V4 => quoted_v4(quote)?,
         Family::V6 => quoted_v6(quote)?,
     };
     // Eight bytes are all that RFC 792 promises of the transport header.
     let l4: &[u8; 8] = quote.get(l4_at..)?.first_chunk()?;
     let word = |i: usize| u16::from_le_bytes([l4[i], l4[i + 1]]);
-    let ports = match (R::FAMILY, proto, l4[0]) {
+    let ports = match (family, proto, l4[0]) {
         (_, TCP | UDP, _) => (word(0), word(2)),
         (Family::V4, ICMP, 8 | 13) | (Family::V6, ICMPV6, 128) => (word(4), 0),
         (Family::V4, ICMP, 0 | 14) | (Family::V6, ICMPV6, 129) => (0, word(4)),

@@ -274,8 +274,8 @@ pub fn split_ipv4(
     sent
 }
 
-/// Splits an IPv6 packet of the gateway's own, without extension headers (RFC 8200 4.5). Calls `send`
-/// as [`split_ipv4`] does.
+/// Splits an IPv6 packet without extension headers (RFC 8200 4.5), or one that is a fragment already and has no other
+/// header. Calls `send` as [`split_ipv4`] does.
 pub fn split_ipv6(
     packet: &[u8],
     mtu: u16,
@@ -285,6 +285,11 @@ pub fn split_ipv6(
 ) -> u32 {
     const HEADERS: usize = IPV6_LEN + 8;
     let Some((header, data)) = packet.split_at_checked(IPV6_LEN) else { return 0 };
+    let whole = Piece { next: header[6], base: 0, more: 0, id };
+    let (of, data) = match data.split_first_chunk::<8>().filter(|_| header[6] == FRAGMENT) {
+        Some((h, data)) => (Piece::of(h), data),
+        None => (whole, data),
+    };
     let room = usize::from(mtu).saturating_sub(HEADERS) & !7;
     if room == 0 {
         return 0;
@@ -296,14 +301,31 @@ pub fn split_ipv6(
         out[..IPV6_LEN].copy_from_slice(header);
         out[4..6].copy_from_slice(&((len - IPV6_LEN) as u16).to_be_bytes());
         out[6] = FRAGMENT;
-        (out[40], out[41]) = (header[6], 0);
-        let more = u16::from(n * room + part.len() < data.len());
-        out[42..44].copy_from_slice(&((n * room) as u16 | more).to_be_bytes());
-        out[44..48].copy_from_slice(&id.to_be_bytes());
+        (out[40], out[41]) = (of.next, 0);
+        let more = if n * room + part.len() < data.len() { 1 } else { of.more };
+        out[42..44].copy_from_slice(&(of.base.wrapping_add((n * room) as u16) | more).to_be_bytes());
+        out[44..48].copy_from_slice(&of.id.to_be_bytes());
         out[HEADERS..].copy_from_slice(part);
         sent += u32::from(send(buf, len));
     }
     sent
+}
+
+/// What a fragment header says.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    next: u8,
+    base: u16,
+    more: u16,
+    id: u32,
+}
+
+impl Piece {
+    fn of(h: &[u8; 8]) -> Piece {
+        let word = u16::from_be_bytes([h[2], h[3]]);
+        let id = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+        Piece { next: h[0], base: word & 0xFFF8, more: word & 1, id }
+    }
 }
 
 /// The options with the "copied" bit, padded to whole words.

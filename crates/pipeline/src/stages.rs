@@ -15,16 +15,19 @@
 
 mod acl;
 mod context;
+mod crossing;
 mod decision;
 mod drops;
 mod link;
 mod nat;
+mod nat64;
 mod npt;
 mod qos;
 mod route;
 mod trace;
 
 pub use context::{Known, PacketContext, Translation, Translation6};
+pub use crossing::{Crossing, Nat64Context, New64, Session64, Target64};
 pub use decision::{Disposition, Dnat, ForwardDecision, Fragmentation};
 pub use route::{Egress, egress, local_destination};
 pub use trace::{NoTrace, Steps, Tracer};

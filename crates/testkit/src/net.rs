@@ -8,9 +8,10 @@ use sag_model::config::ReversePath;
 use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
 use sag_model::{Dscp, MacAddr, Nanos, Zone};
+use sag_packet::nat64::Prefix64;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, NatSpec, NatState, PoolSnat, Pooling, Service, StaticDnat, StaticPrefix,
-    WanAddr, WanSnat,
+    Behavior, EntryHits, Kind, Nat64Spec, NatSpec, NatState, PoolSnat, Pooling, Service, StaticDnat,
+    StaticPrefix, WanAddr, WanSnat,
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
@@ -317,6 +318,20 @@ impl Net {
             mapping,
             filtering,
             hits,
+        });
+        self
+    }
+
+    /// A prefix behind which IPv6 hosts reach IPv4 ones, by these addresses or those of the WAN ports; endpoint-independent
+    /// mapping.
+    pub fn nat64(&mut self, within: &str, addrs: &[&str], filtering: Behavior) -> &mut Net {
+        let (IpAddr::V6(network), len) = prefix(within) else { panic!("an IPv6 prefix: {within}") };
+        self.nat.nat64.push(Nat64Spec {
+            prefix: Prefix64::new(network, len).expect("a prefix of RFC 6052"),
+            addrs: addrs.iter().map(|a| a.parse().expect("address")).collect(),
+            mapping: Behavior::EndpointIndependent,
+            filtering,
+            hits: entry(&format!("nat64 {within}")),
         });
         self
     }

@@ -7,7 +7,7 @@ use sag_model::config::Dataplane;
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry, Key4, l4_word};
 use sag_model::{Nanos, Zone};
 use sag_packet::parse::Family;
-use sag_pipeline::family::FlowFamily;
+use sag_pipeline::family::{FlowFamily, key_of_v4};
 use sag_pipeline::nat::{Endpoint, Events, NatState};
 use sag_pipeline::session::{self, Ending};
 use sag_pipeline::snapshot::Snapshot;
@@ -105,10 +105,13 @@ impl FlowTables {
         let found = [Zone::Wan, Zone::Overlay].into_iter().find_map(|zone| {
             let bare = Key4 { addrs: 0, l4: l4_word(0, 0, proto, zone) };
             let key = FlowRecord4::with_endpoints(&bare, (from, to));
-            self.tables.v4.find(&key, self.tables.v4.hash(&key))
+            let (v4, v6, of_v6) = (&self.tables.v4, &self.tables.v6, key_of_v4(&key));
+            let own = v4.find(&key, v4.hash(&key)).map(|no| (Family::V4, no));
+            // Of an IPv6 host, by NAT64.
+            own.or_else(|| v6.find(&of_v6, v6.hash(&of_v6)).map(|no| (Family::V6, no)))
         });
-        let session = found.filter(|no| no.direction() == 1).map(|no| no.session());
-        session.is_some_and(|number| self.end_session(Family::V4, number, snap, events))
+        let session = found.filter(|(_, no)| no.direction() == 1);
+        session.is_some_and(|(family, no)| self.end_session(family, no.session(), snap, events))
     }
 
     /// Brings the counters of ACL rules up to date. Workers do so as they go round; a large table is left to them.

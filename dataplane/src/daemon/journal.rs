@@ -268,12 +268,7 @@ fn session(family: Family, number: u32, t: &SessionTuple) -> Map<String, Value> 
     fields.as_object().cloned().unwrap_or_default()
 }
 
-fn block(
-    host: std::net::Ipv4Addr,
-    external: std::net::Ipv4Addr,
-    first: u16,
-    last: u16,
-) -> Map<String, Value> {
+fn block(host: std::net::IpAddr, external: std::net::Ipv4Addr, first: u16, last: u16) -> Map<String, Value> {
     let fields = json!({"host": host, "external": external, "first_port": first, "last_port": last});
     fields.as_object().cloned().unwrap_or_default()
 }
@@ -307,7 +302,7 @@ mod tests {
         for _ in 0..40 {
             let mut events = Events::default();
             for _ in 0..1000 {
-                events.push(Event::BlockAllocated { host: a, external: b, first: 1024, last: 1087 });
+                events.push(Event::BlockAllocated { host: a.into(), external: b, first: 1024, last: 1087 });
             }
             sent += 1000;
             keeper.journal.take(&mut events);
@@ -338,7 +333,7 @@ mod tests {
         let mut events = Events::default();
         let a = std::net::Ipv4Addr::new(192, 168, 1, 10);
         let b = std::net::Ipv4Addr::new(203, 0, 113, 2);
-        events.push(Event::BlockAllocated { host: a, external: b, first: 1024, last: 1087 });
+        events.push(Event::BlockAllocated { host: a.into(), external: b, first: 1024, last: 1087 });
         events.lost = 3;
         let lines = || -> Vec<Value> {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -355,7 +350,7 @@ mod tests {
         assert_eq!((&l[1]["event"], &l[1]["count"]), (&json!("records-lost"), &json!(3)));
         assert_eq!(keeper.journal.lost(), 3);
         // What waits at the end is written.
-        events.push(Event::BlockReleased { host: a, external: b, first: 1024, last: 1087 });
+        events.push(Event::BlockReleased { host: a.into(), external: b, first: 1024, last: 1087 });
         keeper.journal.take(&mut events);
         keeper.finish(Duration::from_secs(10));
         assert_eq!(lines().len(), 3);

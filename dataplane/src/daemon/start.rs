@@ -69,7 +69,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     }
     let mut workers = Workers::new(waker);
     let mut cx = PublishContext { keys: &mut keys, workers: &workers, dataplane: &running.config.dataplane };
-    let publisher = Publisher::start(gateway, records, plan, &flows.tables.v4, &mut cx);
+    let publisher = Publisher::start(gateway, records, plan, &flows.tables, &mut cx);
     session::count_rules(&flows.tables.v4, &publisher.snapshot);
     session::count_rules(&flows.tables.v6, &publisher.snapshot);
     kernel.reserve_own_ports(&publisher.snapshot, &flows.tables.nat);

@@ -6,7 +6,7 @@ use sag_model::config::{DnatType, NatBehavior};
 use sag_model::control::{
     Nat, NatBinding, NatBindings, NatEntry, NatMapping, NatMappings, NatPool, NatTotals, PortUse,
 };
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 pub fn nat(answer: &Nat, page: &Page) -> String {
     if answer.entries.is_empty() && answer.pools.is_empty() {
@@ -160,8 +160,8 @@ fn binding(b: &NatBinding) -> [Cell; 5] {
 }
 
 /// Identifiers of ICMP queries distinguish bindings as ports do.
-fn endpoint(address: Ipv4Addr, port: u16) -> Cell {
-    format!("{address}:{port}").into()
+fn endpoint(address: impl Into<IpAddr>, port: u16) -> Cell {
+    SocketAddr::new(address.into(), port).to_string().into()
 }
 
 pub fn count(answer: &NatBindings) -> String {

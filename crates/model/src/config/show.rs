@@ -5,7 +5,7 @@
 
 use super::keys::{
     Acl, AclRule, Config, Dnat, Group, Neighbor, Port, Qos, QosCar, QosPolicy, RawAcl, RawAclRule, RawConfig,
-    RawDnat, RawGroup, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat,
+    RawDnat, RawGroup, RawNat64, RawNeighbor, RawPort, RawQos, RawQosCar, RawQosPolicy, RawRoute, RawSnat,
     RawStaticNat, RawSynCookies, RawTunnel, Route, Snat, StaticNat, SynCookies, Tunnel,
 };
 use super::schema::{SECRET_MASK, Text};
@@ -60,6 +60,7 @@ impl Config {
             snat: self.snat.iter().map(|s| self.snat(s)).collect(),
             dnat: self.dnat.iter().map(dnat).collect(),
             static_nat: self.static_nat.iter().map(|s| self.static_nat(s)).collect(),
+            nat64: self.nat64.iter().map(|n| RawNat64 { id: text(&n.id), ..n.raw_keys() }).collect(),
             port_mapping: Some(self.port_mapping.raw_keys()),
             syn_cookies: self.syn_cookies.iter().map(syn_cookies).collect(),
             tunnel: self.tunnels.iter().map(|t| tunnel(t, secrets)).collect(),

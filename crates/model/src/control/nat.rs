@@ -3,11 +3,11 @@
 use super::cidr::{self, within};
 use super::largest::Largest;
 use super::session::{DEFAULT_LIMIT, IpProto, MAX_LIMIT};
-use crate::config::{AddressRange, Config, Dnat, DnatService, DnatType, NatBehavior, PortRange, Snat};
+use crate::config::{AddressRange, Config, Dnat, DnatService, DnatType, NatBehavior, PortRange};
 use crate::ids::PortIdx;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Answer to `nat`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub enum NatKind {
     Dnat,
     /// A network, address by address.
     StaticNat,
+    /// From IPv6 to IPv4.
+    Nat64,
 }
 
 impl NatKind {
@@ -42,6 +44,7 @@ impl NatKind {
             NatKind::Snat => "snat",
             NatKind::Dnat => "dnat",
             NatKind::StaticNat => "static-nat",
+            NatKind::Nat64 => "nat64",
         }
     }
 }
@@ -92,13 +95,22 @@ impl NatEntry {
             mapping: Some(s.behavior.mapping),
             filtering: Some(s.behavior.filtering),
             dnat_type: Some(s.r#type),
-            ..NatEntry::new(s.id.clone(), NatKind::Snat, pool(s), s.cidr_block.to_string())
+            ..NatEntry::new(s.id.clone(), NatKind::Snat, pool(s.snat_ip, &s.pool), s.cidr_block.to_string())
         });
         let prefixes = config.static_nat.iter().map(|s| NatEntry {
             dnat_type: Some(s.r#type),
             ..NatEntry::new(s.id.clone(), NatKind::StaticNat, s.external.to_string(), s.internal.to_string())
         });
-        wan.chain(snat).chain(config.dnat.iter().map(NatEntry::dnat)).chain(prefixes).collect()
+        let nat64 = config.nat64.iter().map(|n| {
+            let external = if n.addresses().is_empty() { "wan".to_owned() } else { pool(n.snat_ip, &n.pool) };
+            NatEntry {
+                filtering: (external != "wan").then_some(n.filtering),
+                mapping: (external != "wan").then_some(NatBehavior::EndpointIndependent),
+                ..NatEntry::new(n.id.clone(), NatKind::Nat64, external, n.network().to_string())
+            }
+        });
+        let inside = wan.chain(snat).chain(config.dnat.iter().map(NatEntry::dnat));
+        inside.chain(prefixes).chain(nat64).collect()
     }
 
     /// The `id` of a port's source NAT.
@@ -146,9 +158,9 @@ impl NatEntry {
 }
 
 /// The addresses of an entry: as `10.0.0.1, 10.0.0.8-10.0.0.11`.
-fn pool(s: &Snat) -> String {
-    let own = s.snat_ip.map(|ip| ip.to_string());
-    let all: Vec<_> = own.into_iter().chain(s.pool.iter().map(AddressRange::to_string)).collect();
+fn pool(own: Option<Ipv4Addr>, pool: &[AddressRange]) -> String {
+    let own = own.map(|ip| ip.to_string());
+    let all: Vec<_> = own.into_iter().chain(pool.iter().map(AddressRange::to_string)).collect();
     all.join(", ")
 }
 
@@ -223,8 +235,8 @@ pub struct NatTotals {
 pub struct NatBinding {
     /// IP protocol.
     pub protocol: IpProto,
-    /// Inside address.
-    pub inside: Ipv4Addr,
+    /// Inside address; of NAT64 one of IPv6.
+    pub inside: IpAddr,
     /// For ICMP: the identifier.
     pub inside_port: u16,
     /// Outside address.
@@ -277,7 +289,7 @@ impl NatBindingFilter {
     /// Whether the filter admits the binding.
     pub fn matches(&self, b: &NatBinding) -> bool {
         self.protocol.is_none_or(|w| w == b.protocol)
-            && within(&self.inside, [b.inside.into()])
+            && within(&self.inside, [b.inside])
             && self.inside_port.is_none_or(|w| w == b.inside_port)
             && within(&self.outside, [b.outside.into()])
             && self.outside_port.is_none_or(|w| w == b.outside_port)

@@ -49,7 +49,7 @@ pub struct ControlBlock {
     pub index6: AtomicU64,
     /// XDP action for packets that need a worker while there is none: 1 drop, 2 pass.
     pub fail_action: AtomicU32,
-    /// [`FAST_PATH_ON`] and [`FAST_PATH_SUMS`].
+    /// [`FAST_PATH_ON`], [`FAST_PATH_SUMS`] and [`FAST_PATH_NAT64`].
     pub fast_path: AtomicU32,
     /// Flood guard: nanoseconds for one packet without a record; 0: no limit.
     pub guard_interval: AtomicU32,
@@ -69,14 +69,25 @@ pub struct ControlBlock {
 pub const FAST_PATH_ON: u32 = 1 << 0;
 /// In [`ControlBlock::fast_path`]: some sender leaves checksums to an offload, so XDP looks for partial ones.
 pub const FAST_PATH_SUMS: u32 = 1 << 1;
+/// In [`ControlBlock::fast_path`]: IPv4 packets without a session may be of one in the table of IPv6.
+pub const FAST_PATH_NAT64: u32 = 1 << 2;
 
 impl ControlBlock {
     /// Whether XDP forwards established flows from now on.
     pub fn switch_fast_path(&self, on: bool) {
+        self.switch(FAST_PATH_ON, on);
+    }
+
+    /// Whether XDP looks for NAT64 sessions of IPv4 packets from now on.
+    pub fn switch_nat64(&self, on: bool) {
+        self.switch(FAST_PATH_NAT64, on);
+    }
+
+    fn switch(&self, bit: u32, on: bool) {
         if on {
-            self.fast_path.fetch_or(FAST_PATH_ON, Ordering::Release);
+            self.fast_path.fetch_or(bit, Ordering::Release);
         } else {
-            self.fast_path.fetch_and(!FAST_PATH_ON, Ordering::Release);
+            self.fast_path.fetch_and(!bit, Ordering::Release);
         }
     }
 

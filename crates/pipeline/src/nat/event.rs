@@ -70,7 +70,7 @@ pub enum Event {
     /// A host got a block of ports.
     BlockAllocated {
         /// The inside host.
-        host: Ipv4Addr,
+        host: IpAddr,
         /// The external address.
         external: Ipv4Addr,
         /// First port of the block.
@@ -81,7 +81,7 @@ pub enum Event {
     /// A host's block of ports was given back.
     BlockReleased {
         /// The inside host.
-        host: Ipv4Addr,
+        host: IpAddr,
         /// The external address.
         external: Ipv4Addr,
         /// First port of the block.
@@ -110,7 +110,7 @@ pub enum Event {
     /// A host has used its share of sessions up to the warning mark.
     HostLow {
         /// The inside host.
-        host: Ipv4Addr,
+        host: IpAddr,
         /// Its sessions.
         sessions: u64,
         /// How many it may have.
@@ -119,7 +119,7 @@ pub enum Event {
     /// A session was refused because its host has as many as it may.
     HostRefused {
         /// The inside host.
-        host: Ipv4Addr,
+        host: IpAddr,
         /// How many sessions it may have.
         limit: u64,
     },

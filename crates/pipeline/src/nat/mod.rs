@@ -1,4 +1,4 @@
-//! Network address translation of IPv4 (RFC 4787, 5382, 5508, 7857).
+//! Network address translation of IPv4 (RFC 4787, 5382, 5508, 7857), and from IPv6 to it (RFC 6146).
 //!
 //! [`NatPolicy`] is what the configuration wants: part of the snapshot, immutable. [`NatState`] is what
 //! is allocated: bindings of inside endpoints to external ports, shared by all workers without a lock and
@@ -9,7 +9,9 @@ mod blocks;
 
 mod event;
 mod hairpin;
+mod hosts6;
 mod mapped;
+mod nat64;
 mod npt;
 mod pairs;
 mod policy;
@@ -21,7 +23,9 @@ mod spec;
 mod wan;
 
 pub use event::{Event, Events, Released, SessionTuple};
+pub use hosts6::is_number;
 pub use mapped::{AdmitError, HoldError, PeerPrefix, PortRequest};
+pub use nat64::{Nat64, Nat64Spec, Refused64};
 pub use pairs::{Held, Pooling, SnatEntry};
 pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
@@ -36,6 +40,7 @@ pub use wan::{Hairpin, WanSources};
 pub use crate::ref_count::RefCountTable;
 use crate::table::{Clash, HostCounts, Index, prefetch};
 use blocks::Blocks;
+use hosts6::Hosts6;
 use mapped::PeerLists;
 use pairs::Pairs;
 use pool::Acquired;
@@ -84,6 +89,9 @@ pub struct NatState {
     pairs: Pairs,
     /// Who may send to ports that hosts have asked for.
     peer_lists: PeerLists,
+    /// IPv6 hosts; made when NAT64 is first configured.
+    hosts6: OnceLock<Hosts6>,
+    sessions: u32,
     xdp_port_bitmap: &'static [AtomicU64],
     seed: u64,
     /// Counters of NAT as a whole.
@@ -145,6 +153,8 @@ impl NatState {
             filter_entries: RefCountTable::new(sessions as usize),
             pairs: Pairs::new(),
             peer_lists: PeerLists::default(),
+            hosts6: OnceLock::new(),
+            sessions,
             xdp_port_bitmap,
             seed,
             totals: Totals::default(),
@@ -187,6 +197,7 @@ impl NatState {
             + self.ports.memory()
             + self.filter_entries.memory()
             + self.pairs.memory()
+            + self.hosts6.get().map_or(0, Hosts6::memory)
     }
 
     /// Translated sessions by inside host.
@@ -410,6 +421,7 @@ impl NatState {
         let external = pool.map_or(Ipv4Addr::UNSPECIFIED, Pool::addr);
         let ports = pool.and_then(|p| p.blocks.get()).map_or(0..=0, |b| b.ports(block));
         let (first, last) = ports.into_inner();
+        let host = self.host_address(host);
         match allocated {
             true => Event::BlockAllocated { host, external, first, last },
             false => Event::BlockReleased { host, external, first, last },

@@ -19,6 +19,8 @@ const POOL_MASK: u64 = POOLS as u64 - 1;
 const ANY_WAN: u8 = 0xFE;
 /// That of an entry for overlay and leased line.
 const INTRANET: u8 = 0xFF;
+/// That of NAT64.
+const NAT64: u8 = 0xFD;
 
 /// What of an inside endpoint decides about its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,11 @@ impl SnatEntry {
     /// Of an entry that has an address for each inside one.
     pub(super) fn fixed(hits: Arc<EntryHits>) -> SnatEntry {
         SnatEntry::new(Vec::new(), (Pooling::Paired, false), None, hits)
+    }
+
+    /// Of NAT64: a host has one of the addresses, whatever the way out.
+    pub(super) fn for_nat64(sources: Vec<u16>, hits: Arc<EntryHits>) -> SnatEntry {
+        SnatEntry { sources, pooling: Pooling::Paired, overflow: false, via: NAT64, hits }
     }
 
     /// The other sources, for who finds no port at one of them.

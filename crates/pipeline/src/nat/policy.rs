@@ -1,6 +1,7 @@
 //! What the configuration wants translated. Built with the snapshot, then only read.
 
 use super::NatState;
+use super::nat64::Nat64;
 use super::pairs::{EntryLookup, Held, SnatEntry};
 use super::pool::{BindingNo, Endpoint, NatProtocol, Pool};
 use super::prefix::Prefixes;
@@ -275,6 +276,8 @@ pub struct NatPolicy {
     pub one_to_one: HashMap<u32, Vec<OneToOne>, AddrHash>,
     /// Networks that are translated address by address.
     pub(super) prefixes: Prefixes,
+    /// Prefixes behind which IPv6 hosts reach IPv4 ones.
+    pub nat64: Vec<Nat64>,
     /// LAN hosts reach each other by external addresses.
     pub hairpin: bool,
     /// Where packets to the Internet go by default, if their source is translated there.
@@ -307,13 +310,15 @@ impl NatPolicy {
     /// Whether sources are translated to the same addresses as by another policy.
     pub fn same_addresses(&self, other: &NatPolicy) -> bool {
         let addrs = |p: &NatPolicy| p.sources.iter().map(|s| s.addr).collect::<Vec<_>>();
-        self.wan == other.wan && addrs(self) == addrs(other)
+        let prefixes = |p: &NatPolicy| p.nat64.iter().map(|n| n.prefix).collect::<Vec<_>>();
+        self.wan == other.wan && addrs(self) == addrs(other) && prefixes(self) == prefixes(other)
     }
 
     /// Whether XDP needs the same external addresses as by another policy.
     pub fn same_externals(&self, other: &NatPolicy) -> bool {
         let any = |e: &External| (e.source.is_some(), e.internet.has_any() || e.intranet.has_any());
         self.drops_unsolicited == other.drops_unsolicited
+            && self.has_nat64() == other.has_nat64()
             && self.externals.len() == other.externals.len()
             && self.externals.iter().all(|(a, e)| other.externals.get(a).is_some_and(|o| any(e) == any(o)))
     }

@@ -14,6 +14,8 @@ pub struct PoolPlan {
     pub(super) forwarded: HashMap<Ipv4Addr, Vec<u64>>,
     /// Ports at which tunnels end, the same way.
     pub(super) tunnels: HashMap<Ipv4Addr, Vec<u64>>,
+    /// IPv6 hosts are translated to IPv4.
+    pub(super) hosts6: bool,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,9 @@ impl NatState {
     /// Makes the pools of a plan ready, and shows XDP which ports are forwarded. For the control thread, before a
     /// snapshot has the policy; plans are applied in the order in which they were made.
     pub fn apply(&self, plan: &PoolPlan) {
+        if plan.hosts6 {
+            self.make_hosts6();
+        }
         for Assigned { addr, pool, allocates } in &plan.assigned {
             let place = &self.pools[usize::from(pool.no)];
             if place.get().is_none() {

@@ -1,6 +1,7 @@
 //! From what the configuration says to a [`NatPolicy`].
 
 use super::NatState;
+use super::nat64::{Nat64, Nat64Spec};
 use super::pairs::{EntryLookup, Pooling, SnatEntry};
 use super::policy::{
     Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source, Towards,
@@ -136,6 +137,8 @@ pub struct NatSpec {
     pub pools: Vec<PoolSnat>,
     /// Networks that are translated address by address.
     pub prefixes: Vec<StaticPrefix>,
+    /// Prefixes behind which IPv6 hosts reach IPv4 ones.
+    pub nat64: Vec<Nat64Spec>,
     /// Static entries.
     pub dnat: Vec<StaticDnat>,
     /// All addresses of the WAN ports, for static entries without an address.
@@ -251,6 +254,16 @@ impl NatSpec {
                 out.entries.push(SnatEntry::new(numbers, (p.pooling, p.overflow), wan, p.hits.clone()));
             }
         }
+        for n in &self.nat64 {
+            let add = |addr: &Ipv4Addr| sources.add(*addr, (n.mapping, n.filtering), &n.hits);
+            let numbers: Vec<u16> = n.addrs.iter().filter_map(add).collect();
+            let entry = (!n.addrs.is_empty()).then_some(out.entries.len() as u16);
+            if entry.is_some() {
+                out.entries.push(SnatEntry::for_nat64(numbers, n.hits.clone()));
+            }
+            out.nat64.push(Nat64 { prefix: n.prefix, entry, hits: n.hits.clone() });
+        }
+        sources.pools.hosts6 = !self.nat64.is_empty();
         out.lookup = lookups(&entries);
         let behind = |addr| self.wan_towards(addr);
         out.prefixes = Prefixes::new(&self.prefixes, &self.local, &mut out.entries, behind);

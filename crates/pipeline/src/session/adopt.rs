@@ -1,10 +1,13 @@
-//! Taking over the bindings of the sessions of an earlier daemon, from their records.
+//! Taking over the bindings of the sessions of an earlier daemon, from their records: those of IPv4, and those of NAT64 in
+//! the table of IPv6.
 
 use super::{NAT_FILTER_ENTRY, NAT_HOST, State};
 use crate::family::FlowFamily;
 use crate::nat::{Behavior, BindingNo, Endpoint, NatPolicy, NatProtocol, NatState};
 use crate::table::{FlowTable, SessionMeta};
-use sag_model::flow::{FlowRecord4, RecordNo};
+use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
+use sag_packet::proto::ICMPV6;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering;
 
 impl NatState {
@@ -37,6 +40,104 @@ impl NatState {
             }
         }
         bindings
+    }
+
+    /// The same for sessions of NAT64, whose hosts get numbers anew.
+    pub fn adopt_sessions64(&self, table: &FlowTable<FlowRecord6>, policy: &NatPolicy, tick: u32) -> usize {
+        let mut bindings = 0;
+        for sources in [true, false] {
+            for n in 1..table.used() {
+                let (meta, r) = (table.meta(n), table.record(RecordNo::forward(n)));
+                if State::of(meta).is_none() || !r.crosses() {
+                    continue;
+                }
+                self.make_hosts6();
+                let (key, new) = (r.key(), r.translated());
+                let (old, left) = (FlowRecord6::tuple(&key), FlowRecord6::tuple(&new));
+                let (ports, new_ports) = (FlowRecord6::raw_ports(&key), FlowRecord6::raw_ports(&new));
+                let protocol =
+                    if old.proto == ICMPV6 { Some(NatProtocol::Icmp) } else { NatProtocol::of(old.proto) };
+                let external = |addr, port| {
+                    let addr = match addr {
+                        IpAddr::V4(addr) => addr,
+                        IpAddr::V6(addr) => policy.nat64(addr)?.prefix.extract(addr)?,
+                    };
+                    Some(Endpoint { addr, port })
+                };
+                let Some(protocol) = protocol else { continue };
+                bindings += match (sources, old.src, left.dst) {
+                    (true, IpAddr::V6(host), to) => {
+                        let outside = external(left.src, new_ports.0);
+                        let remote = external(if to.is_ipv4() { to } else { old.dst }, new_ports.1);
+                        let ends = outside.zip(remote);
+                        let filters = to.is_ipv4();
+                        let inside = (host, ports.0);
+                        ends.is_some_and(|e| {
+                            self.adopt_source64(meta, policy, protocol, (inside, e, filters), tick)
+                        })
+                    }
+                    (false, _, IpAddr::V6(host)) => {
+                        let outside = external(old.dst, ports.1);
+                        outside.is_some_and(|o| {
+                            self.adopt_dest64(meta, policy, protocol, (o, (host, new_ports.1)))
+                        })
+                    }
+                    _ => false,
+                } as usize;
+            }
+        }
+        bindings
+    }
+
+    fn adopt_source64(
+        &self,
+        meta: &SessionMeta,
+        policy: &NatPolicy,
+        protocol: NatProtocol,
+        ((host, port), (outside, remote), filters): ((Ipv6Addr, u16), (Endpoint, Endpoint), bool),
+        tick: u32,
+    ) -> bool {
+        let source = allocating(policy, outside.addr).filter(|s| !s.pool.is_fixed(protocol, outside.port));
+        let (Some(source), Some(number)) = (source, self.host6_session_started(host)) else { return false };
+        source.pool.allocate_slots();
+        let (inside, scope) = (Endpoint { addr: number, port }, source.scope(remote));
+        let block = policy.limits.port_block;
+        let adopted = self.adopt(&source.pool, protocol, (inside, outside.port), scope, block, tick);
+        let Some(b) = adopted else {
+            self.host6_session_ended(number);
+            return false;
+        };
+        meta.bindings[0].store(b.0, Ordering::Relaxed);
+        if self.host_session_started(number) {
+            meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
+        }
+        if filters
+            && source.filtering == Behavior::AddressDependent
+            && protocol != NatProtocol::Icmp
+            && self.add_filter_entry(b, remote.addr)
+        {
+            meta.ports.fetch_or(NAT_FILTER_ENTRY, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn adopt_dest64(
+        &self,
+        meta: &SessionMeta,
+        policy: &NatPolicy,
+        protocol: NatProtocol,
+        (outside, (host, port)): (Endpoint, (Ipv6Addr, u16)),
+    ) -> bool {
+        let (source, number) = (allocating(policy, outside.addr), self.host6_session_started(host));
+        let (Some(source), Some(number)) = (source, number) else { return false };
+        let b = BindingNo::new(source.pool.no, protocol, outside.port);
+        let shared = self.share(b, Endpoint { addr: number, port });
+        if shared {
+            meta.bindings[1].store(b.0, Ordering::Relaxed);
+        } else {
+            self.host6_session_ended(number);
+        }
+        shared
     }
 
     fn adopt_source(
@@ -89,4 +190,10 @@ impl NatState {
         }
         shared
     }
+}
+
+/// The source of an external address, if sessions get ports of it.
+fn allocating(policy: &NatPolicy, addr: Ipv4Addr) -> Option<&crate::nat::Source> {
+    let external = policy.externals.get(&addr.to_bits())?;
+    policy.source(external.source?).filter(|s| !s.overlaps())
 }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod connection;
+mod nat64;
 mod rule_count;
 mod shares;
 mod takeover;
@@ -10,7 +11,7 @@ mod tcp;
 use crate::counters::Counters;
 use crate::family::FlowFamily;
 use crate::ids::RuleSlot;
-use crate::nat::{BindingNo, Event, Events, NatState, SessionTuple};
+use crate::nat::{BindingNo, Event, Events, NatState, Released, SessionTuple};
 use crate::snapshot::{Snapshot, Timeouts};
 pub use crate::table::{ANSWERED, State, Worth};
 use crate::table::{DeferredFree, FlowTable, SAME_RULE};
@@ -22,6 +23,7 @@ pub use rule_count::{count_rules, initiator, is_admitted, set_rule};
 use sag_model::flow::{FlowRecord, RecordNo};
 use sag_model::time::Tick;
 pub use shares::{Holder, begun, excess, has_answers, heaviest, note_answer};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 pub use takeover::{state_flags, take_over};
@@ -200,6 +202,17 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
     }
     shares::ended(table, session);
     rule_count::ended(table, session, &snap.acl);
+    if fwd.crosses() {
+        let bindings = meta.bindings.each_ref().map(|b| b.load(Ordering::Relaxed));
+        let flags = meta.ports.load(Ordering::Relaxed);
+        let remote = match R::tuple(&fwd.translated()).dst {
+            IpAddr::V4(remote) => Some(remote),
+            IpAddr::V6(_) => None,
+        };
+        let events = w.events;
+        nat.end_nat64(bindings, flags, remote, |b, released| report_released(nat, snap, events, b, released));
+        return true;
+    }
     let ends = (R::endpoints(&fwd.key()), R::endpoints(&fwd.translated()));
     let (Some((host, _)), Some((_, remote))) = ends else { return true };
     let flags = meta.ports.load(Ordering::Relaxed);
@@ -219,6 +232,17 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
 /// Gives a binding back.
 pub fn release_binding(nat: &NatState, snap: &Snapshot, events: &mut Events, binding: BindingNo) {
     let released = nat.release(binding);
+    report_released(nat, snap, events, binding, released);
+}
+
+/// Tells the operator of a port block that came back with a binding.
+pub(crate) fn report_released(
+    nat: &NatState,
+    snap: &Snapshot,
+    events: &mut Events,
+    binding: BindingNo,
+    released: Released,
+) {
     if let (Some(block), Some(inside), true) = (released.block, released.inside, snap.nat.limits.log_blocks) {
         events.push(nat.block_event(binding, block, inside.addr, false));
     }

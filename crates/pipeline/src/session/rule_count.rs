@@ -21,7 +21,12 @@ pub fn initiator<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> Option<(T
     let key = forward.key();
     let (from, to) = (R::zone(&key)?, R::zone(&table.record(RecordNo::reverse(session)).key())?);
     let (mut tuple, new) = (R::tuple(&key), R::tuple(&forward.translated()));
-    (tuple.dst, tuple.dport) = (new.dst, new.dport);
+    if !forward.crosses() {
+        (tuple.dst, tuple.dport) = (new.dst, new.dport);
+    } else if !tuple.src.is_ipv6() {
+        // Of NAT64 rules see the IPv6 side, with the address that was dialled.
+        tuple = new;
+    }
     Some((tuple, from, to))
 }
 

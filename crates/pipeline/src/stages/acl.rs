@@ -2,7 +2,7 @@
 //! rule names by their header are dropped all the same.
 
 use super::decision::Draft;
-use super::{Disposition, Known, PacketContext, Stage, Tracer};
+use super::{Disposition, Known, PacketContext, Stage, Tracer, nat64};
 use crate::ids::RuleSlot;
 use crate::policy::{AclVerdict, Header, Judged, Tuple};
 use crate::snapshot::Snapshot;
@@ -31,7 +31,7 @@ pub(super) fn acl<T: Tracer>(
         Known::Revalidate { initiator, from, to } => {
             (snap.acl.check_session(from, to, &initiator), Judged::FLOW)
         }
-        Known::New => snap.acl.check(ctx.zone, draft.zone, &tuple(ctx, draft), Header::of(ctx.p)),
+        Known::New => snap.acl.check(ctx.zone, draft.zone, &tuple(ctx, draft), header(ctx, draft)),
     };
     match verdict {
         AclVerdict::Accept { slot } => {
@@ -74,7 +74,7 @@ fn by_header<T: Tracer>(
         return Ok(());
     }
     let (rule, watched) =
-        snap.acl.check_packet(ctx.zone, draft.zone, || tuple(ctx, draft), Header::of(ctx.p));
+        snap.acl.check_packet(ctx.zone, draft.zone, || tuple(ctx, draft), header(ctx, draft));
     draft.watched = watched;
     let Some(rule) = rule else { return Ok(()) };
     trace.step(Stage::Acl, || format!("of an admitted session, but denied by {}", rule_name(snap, rule)));
@@ -84,12 +84,21 @@ fn by_header<T: Tracer>(
 /// The five-tuple that rules see.
 #[inline(always)]
 fn tuple(ctx: &PacketContext<'_>, draft: &Draft) -> Tuple {
+    if let Some(seen) = &draft.seen64 {
+        return nat64::tuple(seen, ctx);
+    }
     let (sport, dport) = match ctx.p.l4 {
         L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
         _ => ctx.p.ports(),
     };
     let dport = ctx.to_port.or(draft.dnat.map(|d| d.to.port)).unwrap_or(dport);
     Tuple { proto: ctx.p.proto, src: draft.src, dst: draft.dst, sport, dport }
+}
+
+/// What rules see of the header.
+#[inline(always)]
+fn header(ctx: &PacketContext<'_>, draft: &Draft) -> Header {
+    if draft.seen64.is_some() { nat64::header(ctx) } else { Header::of(ctx.p) }
 }
 
 fn denied(rule: RuleSlot, alone: bool) -> Disposition {

@@ -1,5 +1,6 @@
 //! A packet as the stages see it, and what the session table knows of it.
 
+use super::crossing::Nat64Context;
 use super::decision::{Draft, drop_packet};
 use super::{Disposition, Stage, Tracer};
 use crate::family::EndpointPair;
@@ -48,6 +49,8 @@ pub struct PacketContext<'f> {
     pub translation: Option<Translation>,
     /// The same of an IPv6 session.
     pub translation6: Option<Translation6>,
+    /// What of the packet is NAT64's; then it has neither of the two above.
+    pub nat64: Nat64Context,
     /// The port by which the question came that the packet answers, if it was to an address that is translated.
     pub asked_by: Option<PortIdx>,
     /// The bindings that are in use.

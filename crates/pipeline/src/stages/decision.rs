@@ -1,5 +1,6 @@
 //! What the stages decide about a packet.
 
+use super::crossing::{Crossing, Seen64};
 use super::{Egress, PacketContext, Stage};
 use crate::ids::{MeterGroupNo, NhIdx, RuleSlot, TunnelNo};
 use crate::nat::{BindingNo, Endpoint, Snat, Translated6};
@@ -34,6 +35,8 @@ pub struct ForwardDecision {
     pub snat: Option<Snat>,
     /// Translation of a new IPv6 session, or of who sends an ICMP error about one.
     pub npt: Translated6,
+    /// Whether it goes from one family to the other.
+    pub crossing: Crossing,
     /// The meter group that it passes.
     pub meters: Option<MeterGroupNo>,
     /// A worker has to look at every packet of the flow, since a rule drops some of them for their header.
@@ -144,6 +147,10 @@ pub(super) struct Draft {
     pub snat: Option<Snat>,
     /// Dnat and Snat, of IPv6.
     pub npt: Translated6,
+    /// Dnat and Snat.
+    pub crossing: Crossing,
+    /// Dnat: a packet through NAT64 as rules and meters see it.
+    pub seen64: Option<Seen64>,
     /// Mtu.
     pub fragmentation: Fragmentation,
     /// Neighbor.
@@ -168,6 +175,8 @@ impl Draft {
             meters: None,
             snat: None,
             npt: Translated6::default(),
+            crossing: Crossing::None,
+            seen64: None,
             fragmentation: Fragmentation::NotNeeded,
             nexthop: NhIdx(0),
         }
@@ -188,6 +197,7 @@ impl Draft {
             dnat: self.dnat,
             snat: self.snat,
             npt: self.npt,
+            crossing: self.crossing,
             meters: self.meters,
         }
     }

@@ -53,6 +53,8 @@ impl Stage {
             | R::SynCookieInvalid
             | R::SynProxyWait => &[Stage::Session],
             R::NatFiltered | R::NatNoSession | R::NatProtocol => &[Stage::Dnat, Stage::Snat],
+            R::Nat64Refused => &[Stage::Dnat, Stage::Snat],
+            R::Nat64Untranslatable => &[Stage::Dnat, Stage::Rewrite],
             R::IcmpUnmatched => &[Stage::Dnat, Stage::Snat, Stage::Rewrite],
             R::TunnelLocal | R::NoKernelPath => &[Stage::Local],
             R::SourceMartian | R::DestMartian | R::SourceIsOurs | R::LinkLocalScope | R::IcmpRedirect => {

@@ -1,7 +1,7 @@
 //! The stages that look at the egress link: TTL, MTU and next hop.
 
 use super::decision::{Draft, drop_packet};
-use super::{Disposition, Egress, Fragmentation, PacketContext, Stage, Tracer};
+use super::{Disposition, Egress, Fragmentation, PacketContext, Stage, Tracer, nat64};
 use crate::snapshot::Snapshot;
 use crate::tunnel::MIN_MTU6;
 use sag_model::DropReason;
@@ -37,7 +37,8 @@ pub(super) fn mtu<T: Tracer>(
     if !draft.link_up {
         return Err(drop_packet(DropReason::EgressDown, Some(IcmpError::HostUnreachable)));
     }
-    draft.fragmentation = fit(ctx.p, &draft.egress)?;
+    let crossing = if draft.crossing.is_any() { nat64::fit(ctx, draft) } else { None };
+    draft.fragmentation = crossing.unwrap_or_else(|| fit(ctx.p, &draft.egress))?;
     trace.step(Stage::Mtu, || {
         let what = match draft.fragmentation {
             Fragmentation::NotNeeded => "fits",

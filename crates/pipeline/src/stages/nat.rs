@@ -1,8 +1,8 @@
 //! The translating stages: decisions only. Ports are allocated when the session is made.
 
 use super::decision::{Draft, drop_packet};
-use super::npt;
 use super::{Disposition, Dnat, Known, PacketContext, Stage, Tracer, Translation};
+use super::{nat64, npt};
 use crate::nat::{Endpoint, Held, NatProtocol, Snat, Towards};
 use crate::snapshot::Snapshot;
 use sag_model::{DropReason, Zone};
@@ -20,6 +20,9 @@ pub(super) fn dnat<T: Tracer>(
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
+    if nat64::destination(snap, ctx, draft, trace)? {
+        return Ok(());
+    }
     if ctx.p.family == Family::V6 {
         return npt::destination(snap, ctx, draft, trace);
     }
@@ -147,6 +150,9 @@ pub(super) fn snat<T: Tracer>(
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
+    if draft.crossing.is_any() {
+        return nat64::source(snap, ctx, draft, trace);
+    }
     if ctx.p.family == Family::V6 {
         return npt::source(snap, ctx, draft, trace);
     }

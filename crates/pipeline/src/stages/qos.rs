@@ -2,7 +2,7 @@
 //! the forwarding, here and in XDP.
 
 use super::decision::Draft;
-use super::{Disposition, PacketContext, Stage, Tracer};
+use super::{Disposition, PacketContext, Stage, Tracer, nat64};
 use crate::policy::Tuple;
 use crate::qos::Mark;
 use crate::snapshot::Snapshot;
@@ -19,6 +19,9 @@ pub(super) fn qos<T: Tracer>(
     let to = snap.metered(draft.egress.port, draft.egress.tunnel);
     let mark = Mark { dscp: ctx.p.tos >> 2, known: ctx.metered };
     let classified = snap.qos.classify(snap.metered(ctx.ingress, ctx.tunnel), to, mark, || {
+        if let Some(seen) = &draft.seen64 {
+            return nat64::tuple(seen, ctx);
+        }
         let (sport, dport) = match ctx.p.l4 {
             L4::Echo { .. } | L4::IcmpError { .. } | L4::IcmpOther { .. } => (0, 0),
             _ => ctx.p.ports(),

@@ -7,7 +7,8 @@ use crate::stages::{self, ForwardDecision, Fragmentation, for_stages};
 use crate::tables::SharedTable;
 use sag_model::DropReason;
 use sag_model::flow::RecordNo;
-use sag_packet::parse::Parsed;
+use sag_packet::nat64::MIN_MTU6;
+use sag_packet::parse::{Family, Parsed};
 use sag_packet::proto::ETH_LEN;
 use sag_packet::rewrite::{self, FrameMut, LinkHeader};
 use sag_packet::translate;
@@ -17,7 +18,7 @@ use sag_packet::translate;
 pub(super) struct Outgoing<'a> {
     pub snap: &'a Snapshot,
     pub s: &'a BatchEntry,
-    /// The same packet once it carries another DSCP.
+    /// The same packet once it is one of the other family, or carries another DSCP.
     pub marked: Option<BatchEntry>,
     pub decision: &'a ForwardDecision,
     pub nexthop: NextHopWords,
@@ -61,8 +62,15 @@ impl Pipeline {
         f: &mut FrameMut<'_>,
         _: &mut impl Emit,
     ) -> Result<(), Verdict> {
-        self.translate::<R>(out, f).map_err(|reason| drop_at(&self.counters, out.s.ingress, reason))?;
-        out.marked = remark(out.snap, out.decision.meters, out.s, f);
+        let dropped = |reason| drop_at(&self.counters, out.s.ingress, reason);
+        if let (true, Some(no)) = (out.decision.crossing.is_any(), out.record) {
+            let crossed = self.cross::<R>(out.snap, out.s, (no, out.is_error), f, out.decision.mtu);
+            let crossed = crossed.map_err(dropped)?;
+            out.marked = remark(out.snap, out.decision.meters, &crossed, f).or(Some(crossed));
+        } else {
+            self.translate::<R>(out, f).map_err(dropped)?;
+            out.marked = remark(out.snap, out.decision.meters, out.s, f);
+        }
         let s = out.marked.as_ref().unwrap_or(out.s);
         self.clamp_segments(out.snap, s, out.decision, f);
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
@@ -133,28 +141,34 @@ impl Pipeline {
         let out = self.counters.port(nh.port);
         let (tunnel, inside) =
             (snap.tunnel(decision.tunnel), decision.tunnel.map(|no| self.counters.tunnel(no)));
-        let sent =
-            originate::split_ipv4(s.p.ip(f.bytes()), decision.mtu, &mut self.buffers.scratch, |buf, len| {
-                let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
-                let done = match tunnel {
-                    None => piece.set_link(ETH_LEN, len, &link).is_ok(),
-                    Some(t) => {
-                        let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
-                        let senders = &self.tunnels.fec.senders;
-                        fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
-                            && originate::put_link(t, &mut piece, link).is_ok()
-                    }
-                };
-                let ok = done && emit.emit(nh.port, piece.bytes());
-                if let (true, Some(inside)) = (ok, inside) {
-                    inside.sent(len);
+        let id = self.random.draw() as u32;
+        let (packet, scratch) = (s.p.ip(f.bytes()), &mut self.buffers.scratch);
+        let send = |buf: &mut [u8], len: usize| {
+            let mut piece = FrameMut::new(buf, LINK_ROOM - ETH_LEN, ETH_LEN + len);
+            let done = match tunnel {
+                None => piece.set_link(ETH_LEN, len, &link).is_ok(),
+                Some(t) => {
+                    let p = Parsed { l3: ETH_LEN as u16, ip_len: len as u16, ..s.p };
+                    let senders = &self.tunnels.fec.senders;
+                    fec::enter(senders, &self.counters, t, &mut piece, &p, s.hash).is_ok()
+                        && originate::put_link(t, &mut piece, link).is_ok()
                 }
-                if ok {
-                    out.tx_packets.add(1);
-                    out.tx_bytes.add(piece.len() as u64);
-                }
-                ok
-            });
+            };
+            let ok = done && emit.emit(nh.port, piece.bytes());
+            if let (true, Some(inside)) = (ok, inside) {
+                inside.sent(len);
+            }
+            if ok {
+                out.tx_packets.add(1);
+                out.tx_bytes.add(piece.len() as u64);
+            }
+            ok
+        };
+        let sent = match s.p.family {
+            Family::V4 => originate::split_ipv4(packet, decision.mtu, scratch, send),
+            // From an IPv4 packet that may be fragmented; the smallest MTU of IPv6 (RFC 7915 section 4.1).
+            Family::V6 => originate::split_ipv6(packet, MIN_MTU6.min(decision.mtu), id, scratch, send),
+        };
         if sent == 0 {
             return drop_at(&self.counters, s.ingress, DropReason::TxRingFull);
         }

@@ -21,7 +21,7 @@ macro_rules! explain_apply {
 
 /// What the rewrite stage would do.
 fn rewrite(snap: &Snapshot, d: &ForwardDecision, steps: &mut Steps) {
-    let translated = d.dnat.is_some() || d.snat.is_some() || d.npt.any();
+    let translated = d.dnat.is_some() || d.snat.is_some() || d.npt.any() || d.crossing.is_any();
     if translated || snap.qos.remark(d.meters).is_some() {
         steps.step(Stage::Rewrite, || match (translated, snap.qos.remark(d.meters)) {
             (true, None) => "addresses and ports, TTL".into(),
@@ -77,14 +77,17 @@ impl Pipeline {
             Family::V6 => self.tables.v6.hash(&p.key6(frame, zone)),
         };
         s.found = self.find(&s, frame);
+        let nat64 = self.as_nat64(snap, &s, frame);
+        s = nat64.unwrap_or(s);
+        let family = if nat64.is_some() { Family::V6 } else { s.p.family };
         let mut evaluate = |s: &BatchEntry| {
-            let ctx = match s.p.family {
+            let ctx = match family {
                 Family::V4 => self.packet_context::<FlowRecord4>(snap, s, frame).0,
                 Family::V6 => self.packet_context::<FlowRecord6>(snap, s, frame).0,
             };
             stages::evaluate(snap, &ctx, steps)
         };
-        let anew = match s.p.family {
+        let anew = match family {
             Family::V4 => self.new_connection::<FlowRecord4>(&s, frame),
             Family::V6 => self.new_connection::<FlowRecord6>(&s, frame),
         };

@@ -3,6 +3,7 @@
 
 use super::{BatchEntry, Env, Pipeline, Verdict, drop_at};
 use crate::counters::Counters;
+use crate::family::FlowFamily;
 use crate::originate::Emit;
 use crate::snapshot::Snapshot;
 use crate::stages::{self, for_stages};
@@ -142,7 +143,10 @@ impl Pipeline {
         let (t4, t6) = (&self.tables.v4, &self.tables.v6);
         match s.p.family {
             Family::V4 => t4.find(&s.p.key4(s.zone), s.hash).filter(|&no| !t4.is_denied(no)),
-            Family::V6 => t6.find(&s.p.key6(frame, s.zone), s.hash).filter(|&no| !t6.is_denied(no)),
+            Family::V6 => {
+                let of_v6 = |&no: &RecordNo| !t6.is_denied(no) && t6.record(no).suits(Family::V6);
+                t6.find(&s.p.key6(frame, s.zone), s.hash).filter(of_v6)
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod fec;
 mod fragment;
 
 mod ingest;
+mod nat64;
 mod new_connection;
 mod parts;
 mod pending_neighbors;
@@ -26,7 +27,7 @@ use crate::qos::MeterGroupNo;
 use crate::snapshot::{NextHopWords, Snapshot};
 use crate::stages;
 use crate::tables::SharedTable;
-use crate::tunnel::TunnelNo;
+use crate::tunnel::{Tunnel, TunnelNo};
 use parts::{Batch, Buffers, Changes, FragmentFollower, IcmpLimiter, Neighbors, Sessions, TunnelWork};
 use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
@@ -37,6 +38,7 @@ use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use sag_packet::rewrite::{self, FrameMut};
+use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -165,6 +167,8 @@ pub struct Pipeline {
     syn_proxy: SynProxy,
     buffers: Buffers,
     random: Random,
+    /// The last identification of an IPv4 packet that was one of IPv6.
+    ip_id: Cell<u16>,
 }
 
 impl Pipeline {
@@ -182,6 +186,7 @@ impl Pipeline {
             syn_proxy: SynProxy::new(),
             buffers: Buffers::new(),
             random: Random::new(AddrHash::default().hash_one(worker)),
+            ip_id: Cell::new(AddrHash::default().hash_one(!worker) as u16),
         }
     }
 
@@ -289,6 +294,14 @@ impl Pipeline {
             None if !self.batch.changes.may_have_made(s.hash) => table.find_unlikely(&key, s.hash),
             _ => table.find(&key, s.hash),
         };
+        let found = found.filter(|no| table.record(*no).suits(s.p.family));
+        if found.is_none()
+            && R::FAMILY == Family::V4
+            && snap.nat.has_nat64()
+            && self.established64(env, s, f, verdict)
+        {
+            return;
+        }
         if let Some(no) = found
             && self.established::<R>(snap, now, s, no, f, verdict)
         {
@@ -326,8 +339,10 @@ impl Pipeline {
         if action.act == FlowAct::Drop {
             return self.refused::<R>(snap, now, s, no, action, verdict);
         }
+        let crosses = r.crosses();
         let plain = r.epoch().load(Ordering::Relaxed) == snap.epoch
-            && action.act == FlowAct::Forward
+            && !(crosses && s.p.options)
+            && (action.act == FlowAct::Forward || crosses && action.flags & (FLOW_SNAT | FLOW_DNAT) != 0)
             && action.flags & FLOW_PUNT_ALL == 0
             && r.ingress() == s.ingress_id()
             && s.p.ttl > 1
@@ -344,11 +359,15 @@ impl Pipeline {
             return false;
         }
         let tunnel = TunnelNo::new(action.tunnel);
-        let fits = match tunnel {
-            None => s.p.ip_len <= nh.mtu(),
-            Some(no) => snap.tunnel(no).is_some_and(|t| t.state.is_up() && s.p.ip_len <= t.whole_mtu()),
+        let most = match tunnel {
+            None => nh.mtu(),
+            Some(no) => snap.tunnel(no).filter(|t| t.state.is_up()).map_or(0, Tunnel::whole_mtu),
         };
-        if !fits {
+        let (len, most) = match crosses {
+            false => (s.p.ip_len, most),
+            true => nat64::length_and_limit(&s.p, &R::tuple(&r.translated()).dst, most),
+        };
+        if len > most {
             return false;
         }
         let mut marked = None;
@@ -362,9 +381,22 @@ impl Pipeline {
         }
         let s = marked.as_ref().unwrap_or(s);
         touch(r, now, s.p.ip_len);
-        if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
-            r.rewrite(f.bytes_mut(), &s.p);
-        }
+        let crossed;
+        let s = if crosses {
+            crossed = match self.cross::<R>(snap, s, (no, false), f, most) {
+                Ok(entry) => entry,
+                Err(reason) => {
+                    *verdict = drop_at(&self.counters, s.ingress, reason);
+                    return true;
+                }
+            };
+            &crossed
+        } else {
+            if action.flags & (FLOW_SNAT | FLOW_DNAT) != 0 {
+                r.rewrite(f.bytes_mut(), &s.p);
+            }
+            s
+        };
         rewrite::decrement_ttl(f.bytes_mut(), &s.p);
         self.transmit(snap, s, &nh, tunnel, f, verdict);
         true

@@ -3,7 +3,7 @@
 
 use super::slow::Seen;
 use super::{BatchEntry, Pipeline};
-use crate::nat::{BindingNo, Endpoint};
+use crate::nat::{BindingNo, Endpoint, is_number};
 use crate::session::{self, NewConnection, Numbers};
 use crate::snapshot::Snapshot;
 use crate::stages::{Disposition, ForwardDecision};
@@ -119,6 +119,9 @@ impl Pipeline {
     /// Takes a share of a session's bindings, so that its successor has the same ports.
     fn hold_bindings<R: SharedTable>(&self, table: &FlowTable<R>, session: u32) -> HeldBindings {
         let r = table.record(RecordNo::forward(session));
+        if r.crosses() {
+            return self.hold_bindings64(table.meta(session));
+        }
         let (Some((inside, _)), Some((_, dest))) = (R::endpoints(&r.key()), R::endpoints(&r.translated()))
         else {
             return HeldBindings::default();
@@ -131,10 +134,29 @@ impl Pipeline {
         HeldBindings([hold(source, inside), hold(target, dest)])
     }
 
+    /// The same of a NAT64 session, and of the numbers of its hosts, by which its bindings know them.
+    fn hold_bindings64(&self, meta: &SessionMeta) -> HeldBindings {
+        let nat = &self.tables.nat;
+        HeldBindings(meta.bindings.each_ref().map(|b| {
+            let binding = BindingNo(b.load(Ordering::Relaxed));
+            let inside = nat.inside_of(binding).filter(|_| binding.0 != 0)?;
+            nat.host6_session_shares(inside.addr)?;
+            if nat.share(binding, inside) {
+                return Some(binding);
+            }
+            nat.host6_session_ended(inside.addr);
+            None
+        }))
+    }
+
     /// The successor has what it needs, or there is none.
     pub(super) fn release_held(&mut self, snap: &Snapshot, held: HeldBindings) {
         for binding in held.0.into_iter().flatten() {
+            let inside = self.tables.nat.inside_of(binding).filter(|i| is_number(i.addr));
             session::release_binding(&self.tables.nat, snap, &mut self.sessions.events, binding);
+            if let Some(inside) = inside {
+                self.tables.nat.host6_session_ended(inside.addr);
+            }
         }
     }
 

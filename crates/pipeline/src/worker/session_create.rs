@@ -10,7 +10,7 @@ use crate::ids::RuleSlot;
 use crate::nat::{Behavior, BindingNo, Endpoint, Event, Lease, NatProtocol, NoPort, Snat, Source};
 use crate::session::{self, Ending, Holder, NAT_FILTER_ENTRY, NAT_HOST, Worth};
 use crate::snapshot::Snapshot;
-use crate::stages::ForwardDecision;
+use crate::stages::{Crossing, ForwardDecision};
 use crate::table::{NotCreated, SAME_RULE, SessionMeta};
 use crate::tables::SharedTable;
 use sag_model::flow::{Action, FlowAct, RecordNo};
@@ -36,9 +36,9 @@ pub(super) struct NewSession<'a> {
 
 /// The NAT state that a session refers to: bindings, and flags for its host count and filter entry.
 #[derive(Debug, Clone, Copy, Default)]
-struct NatRefs {
-    bindings: [u32; 2],
-    flags: u32,
+pub(super) struct NatRefs {
+    pub bindings: [u32; 2],
+    pub flags: u32,
 }
 
 impl Pipeline {
@@ -99,6 +99,17 @@ impl Pipeline {
         }
         let key = R::flow_key(&s.p, frame, s.zone);
         self.make_room::<R>(snap, now, &key)?;
+        match decision.crossing {
+            Crossing::None => {}
+            // Its session has just ended; the next packet makes another one.
+            Crossing::Known => return Err(DropReason::NatNoSession),
+            Crossing::New(new) => {
+                return match self.create_nat64::<R>(first, &key, &new) {
+                    Err(DropReason::SessionTableFull) => Err(self.table_full::<R>()),
+                    made => made.map(Some),
+                };
+            }
+        }
         if decision.npt.any() {
             let new = R::with_addresses6(&key, (decision.npt.src, decision.npt.dst));
             let made = self.create::<R>(first, (&key, &new), NatRefs::default()).map_err(not_created);
@@ -222,7 +233,12 @@ impl Pipeline {
     }
 
     /// One more session of a host, if it may have it.
-    fn count_host(&mut self, snap: &Snapshot, src: Endpoint, refs: &mut NatRefs) -> Result<(), DropReason> {
+    pub(super) fn count_host(
+        &mut self,
+        snap: &Snapshot,
+        src: Endpoint,
+        refs: &mut NatRefs,
+    ) -> Result<(), DropReason> {
         if !self.tables.nat.host_session_started(src.addr) {
             return Ok(());
         }
@@ -230,18 +246,19 @@ impl Pipeline {
             refs.flags |= NAT_HOST;
             return Ok(());
         };
+        let host = self.tables.nat.host_address(src.addr);
         let n = self.tables.nat.host_sessions(src.addr);
         if n > limit {
             self.tables.nat.host_session_ended(src.addr);
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
-                self.sessions.events.push(Event::HostRefused { host: src.addr, limit });
+                self.sessions.events.push(Event::HostRefused { host, limit });
             }
             return Err(DropReason::SnatHostLimit);
         }
         refs.flags |= NAT_HOST;
         // At the mark exactly: once on the decision up.
         if n == (limit * u64::from(snap.nat.limits.warn_percent)).div_ceil(100) {
-            self.sessions.events.push(Event::HostLow { host: src.addr, sessions: n, limit });
+            self.sessions.events.push(Event::HostLow { host, sessions: n, limit });
         }
         Ok(())
     }
@@ -322,31 +339,8 @@ impl Pipeline {
         (source, protocol, scope): (&Source, NatProtocol, Endpoint),
         refs: &mut NatRefs,
     ) -> Result<(Result<RecordNo, NotCreated>, bool), DropReason> {
-        let NewSession { snap, now, s, .. } = *first;
-        let (limits, tick) = (&snap.nat.limits, now.tick().0);
-        let mut lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
-        let any = Victim { proto: Some(s.p.proto), ..Victim::any(Worth::HalfOpen) };
-        let victim = match lease {
-            Err(NoPort::HostShare) => {
-                let host = Holder::Host(R::host(key, R::table(&self.tables).seed()));
-                Some(Victim { of: Some(host), ..any })
-            }
-            Err(NoPort::Exhausted) => Some(Victim { refused_at: Some(source.pool.addr()), ..any }),
-            Ok(_) => None,
-        };
-        if victim.is_some_and(|v| self.evict::<R>(snap, now, v)) {
-            lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
-        }
-        let lease = match lease {
-            Ok(lease) => lease,
-            Err(NoPort::Exhausted) => {
-                return Err(self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol));
-            }
-            Err(NoPort::HostShare) => {
-                self.report_refused::<R>(key, DropReason::HostShare);
-                return Err(DropReason::HostShare);
-            }
-        };
+        let NewSession { snap, .. } = *first;
+        let lease = self.lease_port::<R>(first, key, (source, protocol), (src, scope))?;
         refs.bindings[0] = lease.binding.0;
         let external = Endpoint { addr: source.pool.addr(), port: lease.port };
         let new = R::with_endpoints(key, (external, to));
@@ -363,6 +357,38 @@ impl Pipeline {
         Ok((self.create::<R>(first, (key, &new), *refs), lease.shared))
     }
 
+    /// A port of a source for an inside endpoint. Where none is left to it, sessions that are worth little make room.
+    pub(super) fn lease_port<R: SharedTable>(
+        &mut self,
+        first: &NewSession<'_>,
+        key: &R::Key,
+        (source, protocol): (&Source, NatProtocol),
+        (src, scope): EndpointPair,
+    ) -> Result<Lease, DropReason> {
+        let NewSession { snap, now, s, .. } = *first;
+        let (limits, tick) = (&snap.nat.limits, now.tick().0);
+        let mut lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
+        let any = Victim { proto: Some(s.p.proto), ..Victim::any(Worth::HalfOpen) };
+        let victim = match lease {
+            Err(NoPort::HostShare) => {
+                let host = Holder::Host(R::host(key, R::table(&self.tables).seed()));
+                Some(Victim { of: Some(host), ..any })
+            }
+            Err(NoPort::Exhausted) => Some(Victim { refused_at: Some(source.pool.addr()), ..any }),
+            Ok(_) => None,
+        };
+        if victim.is_some_and(|v| self.evict::<R>(snap, now, v)) {
+            lease = self.tables.nat.lease(source, limits, protocol, (src, scope), &mut self.random, tick);
+        }
+        lease.map_err(|why| match why {
+            NoPort::Exhausted => self.exhausted(source.pool.addr(), &source.pool.exhausted, protocol),
+            NoPort::HostShare => {
+                self.report_refused::<R>(key, DropReason::HostShare);
+                DropReason::HostShare
+            }
+        })
+    }
+
     /// The port is another one than [`Pipeline::prefetch_session_create`] took for likely.
     fn prefetch_other_port<R: SharedTable>(
         &self,
@@ -374,7 +400,7 @@ impl Pipeline {
         R::table(&self.tables).prefetch_new(&R::reverse(new, decision.zone));
     }
 
-    fn exhausted(
+    pub(super) fn exhausted(
         &mut self,
         external: std::net::Ipv4Addr,
         count: &std::sync::atomic::AtomicU64,
@@ -387,7 +413,7 @@ impl Pipeline {
         DropReason::SnatExhausted
     }
 
-    fn report_lease(
+    pub(super) fn report_lease(
         &mut self,
         snap: &Snapshot,
         external: std::net::Ipv4Addr,
@@ -408,7 +434,7 @@ impl Pipeline {
 
     /// Both records, and what the session refs. On `Exists` the found record carries either the
     /// packet's key, and then answers for it, or the key of its answers.
-    fn create<R: SharedTable>(
+    pub(super) fn create<R: SharedTable>(
         &mut self,
         first: &NewSession<'_>,
         (key, new): (&R::Key, &R::Key),
@@ -440,6 +466,10 @@ impl Pipeline {
         let fill = |fwd: &R, rev: &R, meta: &SessionMeta| {
             fwd.set_translation(key, new);
             rev.set_translation(&reverse, &answer);
+            if decision.crossing.is_any() {
+                fwd.set_crosses();
+                rev.set_crosses();
+            }
             fwd.action().store(forward.to_word(), Ordering::Relaxed);
             fwd.set_ingress(s.ingress_id());
             // Admitted with the session; its way out is found when the first reply comes.
@@ -495,6 +525,9 @@ impl Pipeline {
             Err(NotCreated::Exists(no)) if table.record(no).matches(key) => {
                 touch(table.record(no), now, s.p.ip_len);
                 // Another worker made it: what was taken for this one is not needed.
+                if decision.crossing.is_any() {
+                    self.give_back_nat64::<R>(snap, new, &refs);
+                }
                 self.give_back::<R>(key, new, refs);
                 Ok(no)
             }
@@ -568,7 +601,7 @@ impl Pipeline {
     }
 }
 
-const fn not_created(why: NotCreated) -> DropReason {
+pub(super) const fn not_created(why: NotCreated) -> DropReason {
     match why {
         NotCreated::Full => DropReason::SessionTableFull,
         // The external tuple is another session's.

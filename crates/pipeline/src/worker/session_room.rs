@@ -1,7 +1,6 @@
 //! Room for a new session: what each host may have, and which session makes room when there is none.
 
 use super::Pipeline;
-use crate::family::EndpointPair;
 use crate::nat::Event;
 use crate::session::{self, Holder, Worth};
 use crate::snapshot::Snapshot;
@@ -12,7 +11,7 @@ use sag_model::time::Tick;
 use sag_model::{DropReason, Nanos};
 use sag_packet::parse::Family;
 use std::cmp::Reverse;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -151,9 +150,8 @@ fn standing<R: SharedTable>(
     let worth = session::worth(table, session).filter(|w| *w <= victim.at_most)?;
     let record = table.record(RecordNo::forward(session));
     if let Some(addr) = victim.refused_at {
-        let holds = |(own, _): EndpointPair| own.addr == addr;
         let refused = session::state_of(table, session) == Some(State::TcpRefused);
-        if !refused || !R::endpoints(&record.translated()).is_some_and(holds) {
+        if !refused || R::tuple(&record.translated()).src != IpAddr::V4(addr) {
             return None;
         }
     }

@@ -17,12 +17,14 @@ use crate::resolution::Class;
 use crate::session::{self, Effect, Segment};
 use crate::snapshot::{NeighborKey, NextHop, NextHopWords, Snapshot};
 use crate::stages::NoTrace;
-use crate::stages::{self, Disposition, ForwardDecision, Known, PacketContext, Translation, Translation6};
+use crate::stages::{
+    self, Disposition, ForwardDecision, Known, Nat64Context, PacketContext, Translation, Translation6,
+};
 use crate::table::{SAME_RULE, State};
 use crate::tables::SharedTable;
 use sag_model::flow::{
-    Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_METER, FLOW_PUNT_ALL, FlowAct, FlowRecord, IngressId,
-    RecordNo,
+    Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct,
+    FlowRecord6, IngressId, RecordNo,
 };
 use sag_model::{DropReason, Nanos, Zone};
 use sag_packet::icmp::IcmpError;
@@ -36,6 +38,21 @@ impl Pipeline {
     /// The slow path: all stages, then the flow record is written for the next packet. The packet
     /// arrived at `since`; it may wait for its next hop [`pending::TIMEOUT`] from then.
     pub(super) fn process_slow<R: SharedTable>(
+        &mut self,
+        env: &Env<'_>,
+        s: &BatchEntry,
+        f: &mut FrameMut<'_>,
+        emit: &mut impl Emit,
+        since: Nanos,
+    ) -> Verdict {
+        match self.as_nat64(env.snap, s, f.bytes()) {
+            Some(s) => self.process_as::<FlowRecord6>(env, &s, f, emit, since),
+            None => self.process_as::<R>(env, s, f, emit, since),
+        }
+    }
+
+    /// The same of a packet whose session is in the table of `R`.
+    fn process_as<R: SharedTable>(
         &mut self,
         env: &Env<'_>,
         s: &BatchEntry,
@@ -146,7 +163,7 @@ impl Pipeline {
             Class::Stranger
         };
         let from = self.neighbors.limits.requester(ingress, src, class);
-        let established = s.found.is_some() || key.1 != s.p.dst(frame);
+        let established = s.found.is_some() || key.1 != snap.nat.called(s.p.dst(frame));
         let arrival = Arrival { dev, ingress, tunnel, since, ports: FlowPorts::of(&s.p), from };
         let rates = (now, snap.options.requests);
         match self.neighbors.hold(rates, &Unresolved { key, src, established }, arrival, frame) {
@@ -182,7 +199,7 @@ impl Pipeline {
             L4::IcmpError { .. } => {
                 let quote = family::quoted::<R>(&s.p, frame, s.zone);
                 let no = quote.and_then(|q| table.find(&q.answers, table.hash(&q.answers)));
-                let no = no.filter(|&no| !table.is_denied(no));
+                let no = no.filter(|&no| !table.is_denied(no) && table.record(no).suits(s.p.family));
                 forged = match (no, quote.and_then(|q| q.sequence)) {
                     (Some(no), Some(sequence)) => !Self::is_quote_in_window(table, no.peer(), sequence),
                     _ => false,
@@ -212,10 +229,11 @@ impl Pipeline {
             to_port: None,
             translation: None,
             translation6: None,
+            nat64: self.nat64_context::<R>(s, related.or(s.found)),
             asked_by: None,
             nat: &self.tables.nat,
         };
-        if let Some(no) = related.or(s.found) {
+        if let (Nat64Context::None, Some(no)) = (&ctx.nat64, related.or(s.found)) {
             self.add_translation::<R>(&mut ctx, no);
         }
         (ctx, Seen { known, related, opening: None })
@@ -256,9 +274,9 @@ impl Pipeline {
         let (forward, reverse) = (RecordNo::forward(no.session()), RecordNo::reverse(no.session()));
         let reply = no == reverse;
         if reply && !related && !snap.options.acl_stateful {
-            let admitted = table.record(reverse).epoch().load(Ordering::Acquire) == snap.epoch
-                && Action::from_word(table.record(reverse).action().load(Ordering::Relaxed)).act
-                    == FlowAct::Forward;
+            let r = table.record(reverse);
+            let admitted = r.epoch().load(Ordering::Acquire) == snap.epoch
+                && is_admitted(r, Action::from_word(r.action().load(Ordering::Relaxed)));
             return if admitted { Known::Established } else { Known::New };
         }
         if session::is_admitted(table.record(forward).epoch().load(Ordering::Acquire), snap.epoch) {
@@ -299,7 +317,8 @@ impl Pipeline {
         let action = Action {
             nexthop: decision.nexthop.0,
             meter: MeterGroupNo::to_record(decision.meters),
-            act: FlowAct::Forward,
+            // XDP has no part in NAT64.
+            act: if decision.crossing.is_any() { FlowAct::Punt } else { FlowAct::Forward },
             flags: if translates || Self::is_for_workers(&decision, &nh) { FLOW_PUNT_ALL } else { 0 }
                 | if decision.meters.is_some() { FLOW_METER } else { 0 },
             tunnel: TunnelNo::to_record(decision.tunnel),
@@ -510,6 +529,11 @@ impl Pipeline {
     }
 }
 
+/// Whether packets of a record are forwarded.
+fn is_admitted<R: SharedTable>(r: &R, action: Action) -> bool {
+    action.act == FlowAct::Forward || r.crosses() && action.flags & (FLOW_SNAT | FLOW_DNAT) != 0
+}
+
 /// The addresses of an IPv6 session.
 fn translation6_of<R: SharedTable>(first: &R, reply: bool) -> Option<Translation6> {
     if R::FAMILY == Family::V4 {
@@ -534,10 +558,10 @@ pub(super) struct Seen {
 }
 
 /// The meters of a flow that was checked in this epoch.
-fn metered<R: FlowRecord>(snap: &Snapshot, r: &R) -> Option<Option<MeterGroupNo>> {
+fn metered<R: SharedTable>(snap: &Snapshot, r: &R) -> Option<Option<MeterGroupNo>> {
     let current = r.epoch().load(Ordering::Acquire) == snap.epoch;
     let action = Action::from_word(r.action().load(Ordering::Relaxed));
-    let admitted = current && action.act == FlowAct::Forward;
+    let admitted = current && is_admitted(r, action);
     let group = MeterGroupNo::new(action.meter).filter(|_| action.flags & FLOW_METER != 0);
     admitted.then_some(group)
 }

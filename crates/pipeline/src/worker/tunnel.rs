@@ -421,7 +421,13 @@ impl Pipeline {
             return;
         }
         let most = |no: Option<TunnelNo>| snap.tunnel(no).filter(|t| t.mss_clamp).map(Tunnel::inner_mtu);
-        if let Some(mtu) = [most(decision.tunnel), most(s.tunnel)].into_iter().flatten().min() {
+        // Answers go back in the other family, whose header is longer or shorter.
+        let back = |mtu: u16| match (decision.crossing.is_any(), s.p.family) {
+            (true, Family::V4) => mtu.saturating_sub(20),
+            (true, Family::V6) => mtu.saturating_add(20),
+            (false, _) => mtu,
+        };
+        if let Some(mtu) = [most(decision.tunnel), most(s.tunnel).map(back)].into_iter().flatten().min() {
             mss::clamp(f.bytes_mut(), &s.p, mtu);
         }
     }

@@ -5,7 +5,9 @@
 
 mod icmp;
 mod kit;
+mod nat64;
 mod table;
+mod table64;
 mod tcp;
 mod udp;
 mod updates;
@@ -84,11 +86,14 @@ impl Proof {
     }
 }
 
-const TITLES: [(u16, &str); 4] = [
+const TITLES: [(u16, &str); 7] = [
     (4787, "unicast UDP"),
     (5382, "TCP"),
     (5508, "ICMP"),
     (7857, "updates to all three; `2.1b` is the second demand of section 2.1"),
+    (6146, "stateful NAT64, by sections"),
+    (7915, "translation of packets, by sections"),
+    (6052, "addresses, by sections"),
 ];
 
 const INTRO: &str = "\
@@ -146,10 +151,11 @@ fn failures(rows: &[Requirement]) -> Vec<String> {
 
 #[test]
 fn the_document_is_what_the_tests_prove() {
-    let failed = failures(table::TABLE);
+    let all = [table::TABLE, table64::TABLE].concat();
+    let failed = failures(&all);
     assert!(failed.is_empty(), "not proved:\n{}", failed.join("\n"));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nat-conformance.md");
-    let is = document(table::TABLE);
+    let is = document(&all);
     if std::env::var_os("UPDATE_CONFORMANCE").is_some() {
         std::fs::write(path, &is).expect("the document is written");
     }
@@ -174,7 +180,7 @@ fn a_proof_that_fails_is_named() {
 #[test]
 fn the_table_is_complete() {
     let mut seen = std::collections::BTreeSet::new();
-    for r in table::TABLE {
+    for r in table::TABLE.iter().chain(table64::TABLE) {
         assert!(seen.insert((r.rfc, r.id)), "twice: RFC {} {}", r.rfc, r.id);
         assert!(!r.text.is_empty() && !r.text.contains('|'), "RFC {} {}", r.rfc, r.id);
         let (verdict, remark) = r.proof.words();
@@ -193,6 +199,9 @@ fn the_table_is_complete() {
             };
             assert!(seen.iter().any(|(f, id)| *f == rfc && is(id)), "RFC {rfc} REQ-{n}");
         }
+    }
+    for (rfc, id) in [(6146, "3.5.1"), (6146, "3.8"), (7915, "4.1"), (7915, "5.1"), (6052, "3.1")] {
+        assert!(seen.contains(&(rfc, id)), "RFC {rfc} {id}");
     }
     for section in 2..=12 {
         let of =

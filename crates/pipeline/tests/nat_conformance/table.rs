@@ -3,7 +3,7 @@
 use crate::Level::{May, Must, Note, Recommended, Should};
 use crate::{Level, Proof, Requirement};
 
-const fn row(rfc: u16, id: &'static str, level: Level, text: &'static str, proof: Proof) -> Requirement {
+pub const fn row(rfc: u16, id: &'static str, level: Level, text: &'static str, proof: Proof) -> Requirement {
     Requirement { rfc, id, level, text, proof }
 }
 
@@ -19,6 +19,8 @@ macro_rules! pass {
 }
 
 const NO_ALG: &str = "There are no application-level gateways, on purpose: payloads pass as they are";
+
+pub(crate) use {pass, tests};
 
 pub const TABLE: &[Requirement] = &[
     // ---------------------------------------------------------------------------------- RFC 4787

@@ -12,9 +12,9 @@ use sag_bpf::Gateway;
 use sag_compile::{EspPlan, Plan, PortBinding, Problem, RecordPlan, RouteRow, SharedRecords};
 use sag_model::Nanos;
 use sag_model::config::{Dataplane, FailAction};
-use sag_model::flow::{ControlBlock, FlowRecord4};
+use sag_model::flow::ControlBlock;
 use sag_pipeline::snapshot::Snapshot;
-use sag_pipeline::table::FlowTable;
+use sag_pipeline::tables::Tables;
 use sag_xsk::sys;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ struct Publication<'p> {
     /// XDP has to learn other own addresses or other ends of tunnels.
     addresses_changed: bool,
     /// At the start: the predecessor's sessions, whose NAT bindings are taken over.
-    adopt: Option<&'p FlowTable<FlowRecord4>>,
+    adopt: Option<&'p Tables>,
 }
 
 /// The XDP side and what was last published.
@@ -134,7 +134,7 @@ impl Publisher {
         gateway: Gateway,
         records: SharedRecords,
         plan: Plan,
-        sessions: &FlowTable<FlowRecord4>,
+        sessions: &Tables,
         cx: &mut Context<'_>,
     ) -> Publisher {
         let Plan { snapshot, records: planned, bindings, routes, esp, problems } = plan;
@@ -211,9 +211,11 @@ impl Publisher {
         }
     }
 
-    fn adopt_bindings(&self, sessions: &FlowTable<FlowRecord4>) {
+    fn adopt_bindings(&self, sessions: &Tables) {
         let tick = Nanos(sys::now()).tick().0;
-        let bindings = self.records.nat.adopt_sessions(sessions, &self.snapshot.nat, tick);
+        let (nat, policy) = (&self.records.nat, &self.snapshot.nat);
+        let bindings =
+            nat.adopt_sessions(&sessions.v4, policy, tick) + nat.adopt_sessions64(&sessions.v6, policy, tick);
         if bindings > 0 {
             tracing::info!(bindings, "NAT bindings taken over");
         }
@@ -231,6 +233,7 @@ impl Publisher {
         control.guard_burst.store(FLOOD_BURST_NS.max(interval), Ordering::Relaxed);
         control.guard_interval.store(interval, Ordering::Relaxed);
         control.revalidation_credit.store(d.revalidation_credit, Ordering::Relaxed);
+        control.switch_nat64(self.snapshot.nat.has_nat64());
         if self.is_live() {
             control.switch_fast_path(d.fast_path);
         }

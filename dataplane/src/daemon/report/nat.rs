@@ -3,7 +3,7 @@
 use crate::daemon::view::View;
 use ipnet::IpNet;
 use sag_model::PortIdx;
-use sag_model::config::{Config, DnatService, NatBehavior, PortRange, Snat};
+use sag_model::config::{Config, DnatService, Nat64, NatBehavior, PortRange, Snat};
 use sag_model::control::{
     IpProto, Nat, NatBinding, NatBindingPicker, NatBindingQuery, NatBindings, NatEntry, NatKind, NatPool,
     NatTotals, PortUse,
@@ -29,7 +29,9 @@ impl View<'_> {
         let live = Live::of(&self.running.config, &entries, &wan);
         let mut counts = vec![0u64; entries.len()];
         self.each_translated(|proto, old, new| live.count(proto, old, new, &mut counts));
-        let first = entries.len() - self.running.config.static_nat.len();
+        let config = &self.running.config;
+        let first = entries.len() - config.nat64.len() - config.static_nat.len();
+        self.count_nat64(counts.iter_mut().skip(first + config.static_nat.len()));
         self.each_translated_address(|old, new| {
             for (n, s) in counts.iter_mut().skip(first).zip(&self.running.config.static_nat) {
                 let out = s.internal.contains(&old.0) && s.external.contains(&new.0);
@@ -79,7 +81,9 @@ impl View<'_> {
             let of_ports = entries.iter().filter(shows).map(|e| e.id.as_str());
             let has = |e: &&Snat| !entries.is_empty() && e.addresses().contains(&s.pool.addr());
             let of_pools = self.running.config.snat.iter().filter(has).map(|e| e.id.as_str());
-            let mut ids: Vec<_> = of_ports.chain(of_pools).collect();
+            let has64 = |e: &&Nat64| !entries.is_empty() && e.addresses().contains(&s.pool.addr());
+            let of_nat64 = self.running.config.nat64.iter().filter(has64).map(|e| e.id.as_str());
+            let mut ids: Vec<_> = of_ports.chain(of_pools).chain(of_nat64).collect();
             if !ids.contains(&&*s.hits.id) {
                 // Another address of a port than the one that its entry shows.
                 ids.push(&s.hits.id);
@@ -98,6 +102,24 @@ impl View<'_> {
             }
         };
         self.publisher.snapshot.nat.sources.iter().map(row).collect()
+    }
+
+    /// Adds to the count of each entry of NAT64 its sessions: those whose IPv6 side has an address of its prefix.
+    fn count_nat64<'c>(&self, counts: impl Iterator<Item = &'c mut u64>) {
+        type V6 = sag_model::flow::FlowRecord6;
+        let table = &self.flows.tables.v6;
+        let mut counts: Vec<_> = counts.zip(&self.running.config.nat64).collect();
+        if counts.is_empty() {
+            return;
+        }
+        for n in (1..table.used()).filter(|n| State::of(table.meta(*n)).is_some()) {
+            let r = table.record(RecordNo::forward(n));
+            let [old, new] = [r.key(), r.translated()].map(|key| V6::tuple(&key));
+            let called = if old.src.is_ipv6() { old.dst } else { new.src };
+            if let (true, IpAddr::V6(called)) = (r.crosses(), called) {
+                counts.iter_mut().filter(|(_, e)| e.network().contains(&called)).for_each(|(n, _)| **n += 1);
+            }
+        }
     }
 
     /// Calls `f` with protocol, first and translated tuple of every translated session.
@@ -150,7 +172,7 @@ impl View<'_> {
                     let sessions = users.saturating_sub(held);
                     picker.offer(&NatBinding {
                         protocol: IpProto(protocol.proto()),
-                        inside: inside.addr,
+                        inside: self.flows.tables.nat.host_address(inside.addr),
                         inside_port: inside.port,
                         outside: pool.addr(),
                         outside_port: port,
@@ -193,7 +215,7 @@ impl<'c> Live<'c> {
                 NatKind::Dnat => {
                     dnat.entry(config.dnat[i - first_dnat].internal_ip).or_default().push(i);
                 }
-                NatKind::StaticNat => {}
+                NatKind::StaticNat | NatKind::Nat64 => {}
                 NatKind::WanSnat => {
                     wan.get(i).into_iter().flatten().for_each(|a| snat.entry(*a).or_default().push(i));
                 }

@@ -11,7 +11,7 @@ mod port_mapping;
 mod program;
 
 pub use group::Group;
-pub use nat::{Dnat, Nat, Snat, StaticNat, SynCookies};
+pub use nat::{Dnat, Nat, Nat64, Snat, StaticNat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
 pub use port::{Neighbor, Port, Route};
@@ -19,7 +19,7 @@ pub use port_mapping::PortMapping;
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
 pub(crate) use group::RawGroup;
-pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawSnat, RawStaticNat, RawSynCookies, ReadNat};
+pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawNat64, RawSnat, RawStaticNat, RawSynCookies, ReadNat};
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
 pub(crate) use port::{RawNeighbor, RawPort, RawRoute};
@@ -45,6 +45,7 @@ sections! {
         snat: Vec<RawSnat>,
         dnat: Vec<RawDnat>,
         static_nat: Vec<RawStaticNat>,
+        nat64: Vec<RawNat64>,
         port_mapping: Option<RawPortMapping>,
         syn_cookies: Vec<RawSynCookies>,
         tunnel: Vec<RawTunnel>,
@@ -67,6 +68,7 @@ sections! {
         many "snat" RawSnat,
         many "dnat" RawDnat,
         many "static_nat" RawStaticNat,
+        many "nat64" RawNat64,
         one "port_mapping" RawPortMapping,
         many "syn_cookies" RawSynCookies,
         many "tunnel" RawTunnel,
@@ -103,6 +105,8 @@ pub struct Config {
     pub dnat: Vec<Dnat>,
     /// Networks that are translated address by address.
     pub static_nat: Vec<StaticNat>,
+    /// Prefixes behind which IPv6 hosts reach IPv4 ones.
+    pub nat64: Vec<Nat64>,
     /// What hosts behind ports with `port_mapping` may ask for.
     pub port_mapping: PortMapping,
     /// Services that SYN cookies protect.

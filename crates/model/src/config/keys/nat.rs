@@ -1,4 +1,4 @@
-//! Keys of network address translation: `[nat]`, `[[snat]]`, `[[dnat]]`; what is reached
+//! Keys of network address translation: `[nat]`, `[[snat]]`, `[[dnat]]`, `[[static_nat]]`, `[[nat64]]`; what is reached
 //! from outside and protected by SYN cookies: `[[syn_cookies]]`.
 
 use crate::config::schema::{
@@ -10,8 +10,8 @@ use crate::config::types::{
     NatPooling, NetworkMatch, PortRange, SynCookieMode, WhenFull,
 };
 use crate::ids::PortIdx;
-use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr};
+use ipnet::{IpNet, Ipv6Net};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 table! {
@@ -117,14 +117,18 @@ table! {
 impl Snat {
     /// What sources become one of, each once, in order.
     pub fn addresses(&self) -> Vec<Ipv4Addr> {
-        let mut all: Vec<_> = self.snat_ip.into_iter().collect();
-        for addr in self.pool.iter().flat_map(|r| r.addresses()) {
-            if !all.contains(&addr) {
-                all.push(addr);
-            }
-        }
-        all
+        each_once(self.snat_ip, &self.pool)
     }
+}
+
+fn each_once(first: Option<Ipv4Addr>, pool: &[AddressRange]) -> Vec<Ipv4Addr> {
+    let mut all: Vec<_> = first.into_iter().collect();
+    for addr in pool.iter().flat_map(|r| r.addresses()) {
+        if !all.contains(&addr) {
+            all.push(addr);
+        }
+    }
+    all
 }
 
 table! {
@@ -222,6 +226,57 @@ table! {
         internal: IpNet,
         /// The network by which it is known outside.
         external: IpNet,
+    }
+}
+
+table! {
+    /// A prefix behind which IPv6 hosts reach IPv4 ones (RFC 6146): hosts of the LAN that have no IPv4 address. What they
+    /// call by name they find there if the resolver does DNS64. [What it does](nat.md#nat64).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Nat64 as RawNat64, Nat64Keys, ReadNat64 {
+        /// Identifier; the default counts in the order of the file.
+        id: String as Identifier => key().allowed("unique").absent("`nat64-N`");
+        /// The prefix. Behind the well-known one private addresses are not reached.
+        pub prefix: Option<IpNet> as Option<Network> =>
+            key()
+                .allowed("IPv6 of 32, 40, 48, 56, 64 or 96 bits; none overlap")
+                .absent("`64:ff9b::/96`")
+                .source("RFC 6052 sections 2.1, 2.2 and 3.1");
+        /// What sources become; may be an address of a port.
+        pub snat_ip: Option<Ipv4Addr> as Option<Ipv4Unicast> =>
+            key()
+                .allowed("IPv4, not a DNAT's external address")
+                .absent("without `pool`: the addresses of the WAN port by which they leave, as its `snat` has them");
+        /// Or one of these, beside `snat_ip`, the same for all sessions of a host.
+        pub pool: Vec<AddressRange> as AddressRanges =>
+            key().allowed("IPv4; of all entries 64 addresses together").absent("`snat_ip` alone");
+        /// Remote endpoints that reach an outside port of `snat_ip` and `pool`; those of a WAN port are its own
+        /// `snat_filtering`'s.
+        pub filtering: NatBehavior = NatBehaviors::default().filtering => key().source("RFC 6146 section 3.5.1");
+    }
+    parts {
+        /// Unique identifier.
+        id: String,
+    }
+}
+
+impl Nat64 {
+    /// 64:ff9b::/96 (RFC 6052 section 2.1).
+    pub const WELL_KNOWN: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+    /// Lengths of a prefix (RFC 6052 section 2.2).
+    pub const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+    /// The prefix.
+    pub fn network(&self) -> Ipv6Net {
+        match self.prefix {
+            Some(IpNet::V6(n)) => n,
+            _ => Nat64::WELL_KNOWN,
+        }
+    }
+
+    /// What sources become one of, each once, in order; none: addresses of WAN ports.
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        each_once(self.snat_ip, &self.pool)
     }
 }
 

@@ -7,6 +7,7 @@ mod dnat;
 mod flow_log;
 mod group;
 mod nat;
+mod nat64;
 mod port;
 mod port_mapping;
 mod program;
@@ -45,6 +46,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let (dnat, external) = dnat::dnat(&raw.dnat, &by_name, report);
     let snat = snat::snat(&raw.snat, &names, (&by_name, &external), report);
     let static_nat = static_nat::static_nat(&raw.static_nat, &names, &snat, report);
+    let nat64 = nat64::nat64(&raw.nat64, &external, report);
     let syn_cookies = syn_cookies::syn_cookies(&raw.syn_cookies, report);
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
     let port_mapping = port_mapping::port_mapping(raw.port_mapping.as_ref(), raw, report);
@@ -74,6 +76,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         snat,
         dnat,
         static_nat,
+        nat64,
         port_mapping: port_mapping?,
         syn_cookies,
         tunnels,
