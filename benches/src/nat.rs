@@ -26,6 +26,13 @@ pub fn snat_overlapping() -> Net {
     snat(Behavior::AddressAndPortDependent, Behavior::AddressAndPortDependent)
 }
 
+/// The same, and IPv6 hosts reach IPv4 ones behind 64:ff9b::/96.
+pub fn nat64() -> Net {
+    let mut net = snat_default();
+    net.nat64("64:ff9b::/96", &[], Behavior::AddressDependent);
+    net
+}
+
 /// The whole chain: ACL of 1,000 rules, source NAT, a CAR that all traffic conforms to, route.
 pub fn chain() -> Net {
     let mut net = snat_default();
@@ -62,6 +69,18 @@ pub fn outbound(n: usize, endpoints: usize, ports: Ports) -> Vec<u8> {
     Pkt::udp(&host, &remote, port as u16, 5000).payload(18).build()
 }
 
+/// As [`outbound`], from IPv6 hosts to global IPv4 ones.
+pub fn outbound64(n: usize, endpoints: usize, ports: Ports) -> Vec<u8> {
+    let (e, far) = (n % endpoints, n / endpoints);
+    let host = format!("2001:db8:1::{:x}", 0x10 + e % 250);
+    let remote = format!("64:ff9b::808:{:x}", 1 + far);
+    let port = match ports {
+        Ports::Apart => 1024 + e * 7919 % 64_000,
+        Ports::Same => 1024 + e / 250,
+    };
+    Pkt::udp(&host, &remote, port as u16, 5000).payload(18).build()
+}
+
 /// Client number `n` of a server inside.
 pub fn inbound(n: usize) -> Vec<u8> {
     let client = format!("198.51.{}.{}", 100 + n / 10_000_000, 1 + n % 250);
@@ -74,6 +93,8 @@ pub fn inbound(n: usize) -> Vec<u8> {
 pub enum From {
     /// So many endpoints inside.
     Inside(usize, Ports),
+    /// The same, of IPv6.
+    Inside6(usize),
     Outside,
 }
 
@@ -111,7 +132,7 @@ const SAME: From = From::Inside(64_000, Ports::Same);
 
 /// What `examples/nat.rs` measures. One address has 64,512 ports of a protocol to lend, so more flows
 /// than that share endpoints.
-pub const CASES: [Case; 18] = [
+pub const CASES: [Case; 20] = [
     established("established, no NAT, 10,000 flows", plain, SOME, 10_000),
     established("established, SNAT, 10,000 flows", snat_default, SOME, 10_000),
     established("established, no NAT, 100,000 flows", plain, SOME, 100_000),
@@ -120,6 +141,8 @@ pub const CASES: [Case; 18] = [
     established("established, SNAT, 1,000,000 flows", snat_default, SOME, 1_000_000),
     established("established, whole chain, 10,000 flows", chain, SOME, 10_000),
     established("established, DNAT, 10,000 flows", dnat, From::Outside, 10_000),
+    established("established, NAT64, 10,000 flows", nat64, From::Inside6(20_000), 10_000),
+    established("established, NAT64, 100,000 flows", nat64, From::Inside6(20_000), 100_000),
     first("first packet, no NAT", plain, MANY, 10_000),
     first("first packet, SNAT, new binding", snat_default, MANY, 10_000),
     first("first packet, SNAT, new binding, another port", snat_default, SAME, 10_000),
@@ -150,6 +173,7 @@ impl Case {
         let frames = Frozen::of((0..distinct).map(|n| match self.from {
             From::Outside => inbound(n),
             From::Inside(endpoints, ports) => outbound(n, endpoints, ports),
+            From::Inside6(endpoints) => outbound64(n, endpoints, Ports::Apart),
         }));
         if let From::Outside = self.from {
             load.dev = DEV_WAN;

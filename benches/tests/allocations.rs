@@ -1,6 +1,6 @@
 //! The packet path allocates nothing once it is warm.
 
-use sag_benches::nat::{Ports, dnat, inbound, outbound, snat_default, snat_overlapping};
+use sag_benches::nat::{Ports, dnat, inbound, nat64, outbound, outbound64, snat_default, snat_overlapping};
 use sag_benches::*;
 use sag_model::{DropReason, Nanos};
 use sag_pipeline::nat::Event;
@@ -149,6 +149,42 @@ fn source_nat() {
     translated(snat_default(), false);
     translated(snat_default(), true);
     translated(snat_overlapping(), false);
+}
+
+#[test]
+fn nat64_in_both_directions() {
+    let mut load = Load::new(nat64());
+    let out: Vec<_> = (0..1000).map(|n| outbound64(n, 1000, Ports::Same)).collect();
+    send(&mut load, DEV_LAN, &out[..64]);
+    let port = u16::from_be_bytes([out[0][54], out[0][55]]);
+    let answer = Pkt::udp("8.8.0.1", "203.0.113.2", 5000, port).into_port(WAN).payload(1300);
+    let error = Pkt::icmp(
+        "203.0.113.1",
+        "203.0.113.2",
+        3,
+        1,
+        0,
+        &Pkt::udp("203.0.113.2", "8.8.0.1", port, 5000).ip(),
+    );
+    let from_wan = [answer.clone().df().build(), answer.build(), error.into_port(WAN).build()];
+    let count = allocation_counter::measure(|| {
+        send(&mut load, DEV_LAN, &out);
+        send(&mut load, DEV_LAN, &out);
+        send(&mut load, DEV_WAN, &from_wan);
+        load.now = Nanos::from_secs(2000);
+        for _ in 0..1000 {
+            load.now.0 += 1_000_000;
+            load.poll();
+        }
+    });
+    assert_eq!(count.count_total, 0);
+    let counters = &load.pipe.counters;
+    assert_eq!(
+        (counters.sessions_created.get(), counters.sessions_ended.get()),
+        (1000, 1000),
+        "all aged out"
+    );
+    assert_eq!(counters.port(WAN).forwarded.get(), 3, "an answer, one in fragments, and an error");
 }
 
 #[test]
