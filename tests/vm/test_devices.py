@@ -17,7 +17,8 @@ CONFIG = "/etc/sag/vcpe.toml"
 PREFIX = {4: f"{GW_LAN[4]}/26", 6: f"{GW_LAN[6]}/64"}
 
 # What is made in the guest for each port device, and what takes it away.
-BOND = "ip link add upper type bond miimon 100 mode {}; ip link set lan down; ip link set lan master upper"
+# As many queues as the cards have: the packet memory is made for those of the start.
+BOND = "ip link add upper numtxqueues 4 numrxqueues 4 type bond miimon 100 mode {}; ip link set lan down; ip link set lan master upper"
 MAKE = {
     "card without native XDP": "ip link set spare up",
     "bond, active-backup": BOND.format("active-backup") + "; ip link set spare down; ip link set spare master upper",
@@ -98,7 +99,7 @@ def forwards(guest, site, count=20):
     dropped = lambda: {name: port["dropped"] for name, port in rows(guest).items()}
     before = dropped()
     for family in (4, 6):
-        assert site.lan.ping(INET[family], count=count, interval=0.05, wait=20) == count
+        assert site.lan.ping(INET[family], count=count, interval=0.05, wait=20) == count, guest.out("sagctl drops; sagctl ports")
         with connect(site.lan, family, (INET[family], ECHO_PORT)) as sock:
             for size in (1, 1400, 300_000):
                 assert echoes(sock, bytes(size)), size
