@@ -101,20 +101,42 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	return inside ? GW_WORKER : GW_KERNEL;
 }
 
+/*
+ * The same where IPv4 packets may be of NAT64 sessions: then the session's record is above the verdict, and a worker has the
+ * packet. So it has an echo reply for which none is found, which may be of a session whose record is not where it is
+ * looked for; the replies to the gateway's own pings it gives to the kernel.
+ */
+__noinline __u32 gw_nat64_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 punt, __u8 icmp_type)
+{
+	bool on = punt == GW_PUNT_MISS && GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_NAT64;
+	__u32 record = on ? gw_find64(addrs, l4) : 0;
+	__u32 owner;
+
+	if (record)
+		return record << 8 | GW_CONTINUE;
+	owner = gw_local4_owner(ctx, addrs, l4, punt, icmp_type) & 0xFF;
+	if (on && owner == GW_KERNEL && (__u8)(l4 >> 32) == GW_ICMP && !(__u16)l4)
+		return GW_WORKER;
+	return owner;
+}
+
 static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_ip4 *ip,
 					       const struct gw_shape *s, const struct gw_key4 *key)
 {
 	__u64 addrs = ip->src | (__u64)ip->dst << 32;
 	__u32 dst = ip->dst;
 	__u8 first = dst;
-	int owner;
+	__u32 owner;
 
 	/* Multicast 224/4 and limited broadcast. */
 	if (first >= 224 && (first < 240 || dst == 0xFFFFFFFF))
 		return GW_KERNEL;
 	if (unlikely(gw_may_be_offer(pkt, key)) && gw_dhcp_offer(ctx, pkt->vlan ? 18 : 14))
 		return GW_KERNEL;
-	owner = gw_local4_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
+	owner = gw_nat64_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
+	/* The flood guard lets what belongs to a session pass, but no SYN. */
+	pkt->record = owner >> 8 & ((s->tcp_flags_xack >> 1 & 1) - 1);
+	owner &= 0xFF;
 	if (owner == GW_KERNEL)
 		return GW_KERNEL;
 	if (owner == GW_DROP)

@@ -34,22 +34,6 @@
 #error "flow keys are defined for little-endian machines"
 #endif
 
-/*
- * The worker's if it belongs to a session of NAT64: the flood guard lets it pass, but no SYN (gw_flooded()). A packet of
- * the gateway's own addresses that belongs to none is the kernel's as any other.
- */
-static __always_inline int gw_nat64_or_local4(struct xdp_md *ctx, struct gw_packet *pkt, const struct gw_ip4 *ip,
-					      const struct gw_shape *s, const struct gw_key4 *key)
-{
-	__u32 record = gw_find64(key->addrs, key->l4);
-
-	if (!record)
-		return gw_local4_or_worker(ctx, pkt, ip, s, key);
-	if (gw_fast_path_on() && !(s->tcp_flags_xack & GW_TCP_SYN))
-		pkt->record = record;
-	return gw_worker(pkt, GW_PUNT_FLOW);
-}
-
 static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 {
 	struct gw_ip4 *ip = pkt->l3;
@@ -65,8 +49,6 @@ static __always_inline int gw_ip4(struct xdp_md *ctx, struct gw_packet *pkt)
 	verdict = gw_parse4(pkt, ip, &key, &shape);
 	if (verdict == GW_CONTINUE)
 		r = gw_find4(&key, &pkt->record);
-	if (!r && verdict == GW_CONTINUE && unlikely(GW_READ_ONCE(gw_shared.control.fast_path) & GW_FAST_PATH_NAT64))
-		return gw_nat64_or_local4(ctx, pkt, ip, &shape, &key);
 	if (!r)
 		return gw_local4_or_worker(ctx, pkt, ip, &shape, &key);
 	/* Looked for even so: a session wins over a local address. */

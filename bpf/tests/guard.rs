@@ -7,7 +7,10 @@ use common::*;
 use sag_bpf::PuntReason;
 use sag_model::DropReason;
 use sag_model::Zone;
-use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord, IngressId, Key4, l4_word};
+use sag_model::flow::{
+    Action, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord6, IngressId, Key4, l4_word,
+};
+use sag_pipeline::family::key_of_v4;
 use std::sync::atomic::Ordering::Relaxed;
 
 const HERE: [u8; 4] = [10, 0, 0, 2];
@@ -83,6 +86,38 @@ fn syns_beside_a_session_are_a_flood() {
     assert_eq!(f.gw.stats(LAN).unwrap().drops(DropReason::FloodGuard), 1000 - passed);
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     assert!((1..=3 * cores + 60).contains(&passed), "{passed} of 1000 passed");
+}
+
+/// IPv4 packets of NAT64 sessions, which the table of IPv6 has.
+#[test]
+fn sessions_of_nat64_are_not_held_up_either() {
+    let Some(f) = Fixture::new() else { return };
+    let key = |proto, sport: u16, dport: u16| {
+        key_of_v4(&Key4 {
+            addrs: u64::from(u32::from_le_bytes(HERE)) | u64::from(u32::from_le_bytes(FAR)) << 32,
+            l4: l4_word(sport.to_be(), dport.to_be(), proto, Zone::Lan),
+        })
+    };
+    let translated = |r: &FlowRecord6| {
+        let act = Action { nexthop: 4, meter: 0, act: FlowAct::Punt, flags: FLOW_SNAT, tunnel: 0, nh_gen: 9 };
+        r.action.store(act.to_word(), Relaxed);
+    };
+    f.install6(2, key(6, 1000, 80), translated);
+    f.install6(3, key(1, 0, 77), translated);
+    guard(&f, 4, 4);
+    let ack = v4(HERE, FAR, 6, tcp(1000, 80, 0x10, b"")).frame(None);
+    let reply = v4(HERE, FAR, 1, icmp(0, 77, b"pong")).frame(None);
+    let syn = v4(HERE, FAR, 6, tcp(1000, 80, 0x02, b"")).frame(None);
+    let other = v4(HERE, FAR, 6, tcp(1001, 80, 0x10, b"")).frame(None);
+    let passed = |frame: &[u8]| (0..500).filter(|_| f.run(frame).action == XDP_REDIRECT).count();
+    let bounds = 0..=3 * std::thread::available_parallelism().map_or(1, usize::from) + 60;
+    assert!(bounds.contains(&passed(&ack)), "not looked for");
+    f.gw.control().switch_nat64(true);
+    assert_eq!((passed(&ack), passed(&reply)), (500, 500));
+    for frame in [syn, other] {
+        let n = passed(&frame);
+        assert!(bounds.contains(&n), "{n} of 500 passed");
+    }
 }
 
 /// Copies of a session's packets at another port do not get past the guard on the session's ticket.
