@@ -11,7 +11,7 @@ import pytest
 
 from harness.lab import Addresses as A
 from harness.nat import nat_config, seen_as, silent, talk
-from harness.waiting import TIMEOUT
+from harness.waiting import TIMEOUT, within
 
 pytestmark = pytest.mark.sag
 
@@ -175,6 +175,9 @@ def test_refusals(client, gw, lab, peers):
         assert silent(sock, 0.2), (ns, gateway)
     refused = gw.ctl("nat", "mappings")["refused"]
     assert refused >= 10
+    metric = f'sag_port_mapping_requests_total{{outcome="refused"}} {refused}'
+    metrics = lambda: lab.gw.out(["curl", "-s", "http://127.0.0.1:9477/metrics"])
+    within(3, "the metric has them", lambda: metric in metrics(), metrics)
 
 
 def test_natpmpc(client, lab):

@@ -70,6 +70,9 @@ def test_limits_hold_for_two_workers_over_reload_and_kill(gw_with, passes, lab, 
     live = sorted(first | second)
     assert rule()["sessions"] == MOST and rule()["refused"] == 4 + EACH - len(second)
     assert passes(live) == set(live), "sessions that live go on"
+    metric = f'sag_acl_rule_sessions{{rule="limits/limited-{family}"}} {MOST}'
+    metrics = lambda: lab.gw.out(["curl", "-s", "http://127.0.0.1:9477/metrics"])
+    within(3, "the metric has them", lambda: metric in metrics(), metrics)
     # A rule before it changes nothing; one that is new and full admits what lives.
     gw.reload(config({"id": "other", "ip_protocol": "tcp", "dest_port_range": "23/23"}))
     assert passes([(0, 6000)]) == set() and passes(live) == set(live)

@@ -32,6 +32,8 @@ pub struct MetricsSnapshot {
     pub pins_missing: u64,
     pub files: Vec<FileState>,
     pub syn_cookies: Vec<SynCookieRow>,
+    pub port_mappings: PortMappingUse,
+    pub limited_rules: Vec<LimitedRule>,
     /// Of the metrics endpoint itself.
     pub endpoint: Clients,
     /// Of the control socket.
@@ -44,6 +46,24 @@ pub struct Clients {
     pub open: usize,
     /// Connections that were refused or closed, by what ran out.
     pub ended: Vec<(&'static str, u64)>,
+}
+
+/// Ports that hosts have asked for, and their requests since the daemon has started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortMappingUse {
+    pub mappings: usize,
+    pub granted: u64,
+    pub refused: u64,
+}
+
+/// An ACL rule with limits for its sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LimitedRule {
+    /// `acl id/rule id`
+    pub rule: String,
+    pub sessions: u32,
+    /// Packets whose session was refused.
+    pub refused: u64,
 }
 
 /// Next hops that have a number, that could have one, and that have been asked for and have not answered.
@@ -298,6 +318,8 @@ impl Collector for Snapshot {
         )?;
         nat(&mut out, &s.nat)?;
         syn_cookies(&mut out, &s.syn_cookies)?;
+        port_mappings(&mut out, &s.port_mappings)?;
+        limited_rules(&mut out, &s.limited_rules)?;
 
         let by_worker = |w: &Worker| [("worker", w.id.to_string())];
         let packets = s.workers.iter().map(|w| (by_worker(w), w.packets));
@@ -315,6 +337,24 @@ impl Collector for Snapshot {
         tunnels(&mut out, &s.tunnels)?;
         clients(&mut out, &[("metrics", &s.endpoint), ("control", &s.control)])
     }
+}
+
+fn port_mappings(out: &mut Families<'_>, m: &PortMappingUse) -> fmt::Result {
+    out.plain_gauge("sag_port_mappings", "Ports that hosts have asked for and have", m.mappings as f64)?;
+    let outcomes = [("granted", m.granted), ("refused", m.refused)];
+    let outcomes = outcomes.into_iter().map(|(outcome, n)| ([("outcome", outcome)], n));
+    out.counter("sag_port_mapping_requests", "Answered requests for ports (PCP, NAT-PMP)", outcomes)
+}
+
+fn limited_rules(out: &mut Families<'_>, all: &[LimitedRule]) -> fmt::Result {
+    let live = all.iter().map(|r| ([("rule", r.rule.clone())], f64::from(r.sessions)));
+    out.gauge("sag_acl_rule_sessions", "Sessions that count for the limits of an ACL rule", live)?;
+    let refused = all.iter().map(|r| ([("rule", r.rule.clone())], r.refused));
+    out.counter(
+        "sag_acl_rule_refused",
+        "Packets whose session the limits of an ACL rule have refused",
+        refused,
+    )
 }
 
 fn syn_cookies(out: &mut Families<'_>, all: &[SynCookieRow]) -> fmt::Result {

@@ -17,7 +17,7 @@ mod time;
 mod tests;
 
 pub use counts::Counts;
-pub use metrics::{MetricsSnapshot, NextHopUse};
+pub use metrics::{LimitedRule, MetricsSnapshot, NextHopUse, PortMappingUse};
 pub use roles::Roles;
 pub use sag_model::control::PortPunt;
 pub use scrape::MetricsServer;

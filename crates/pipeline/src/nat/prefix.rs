@@ -176,6 +176,14 @@ impl Prefixes {
 }
 
 impl NatPolicy {
+    /// Whether an address is of a network inside that is translated as a whole.
+    pub fn is_prefix_inside(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(a) => self.prefixes.v4.iter().any(|p| a.to_bits() & p.mask == p.inside),
+            IpAddr::V6(a) => self.prefixes.v6.iter().any(|p| p.npt.has_inside(a)),
+        }
+    }
+
     /// Whether prefixes of IPv6 are translated.
     #[inline]
     pub fn translates6(&self) -> bool {

@@ -188,6 +188,15 @@ pub(super) fn route<T: Tracer>(
     };
     draft.link_up = port.up;
     draft.zone = if draft.egress.tunnel.is_none() { port.zone } else { Zone::Overlay };
+    if draft.translated
+        && draft.zone == ctx.zone
+        && ctx.zone != Zone::Lan
+        && snap.nat.is_prefix_inside(draft.dst)
+    {
+        // As by a discard route of the inside network: the default route would send it back to where it came from.
+        trace.step(Stage::Route, || format!("no route leads inside to {}", draft.dst));
+        return Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable)));
+    }
     Ok(())
 }
 

@@ -290,3 +290,39 @@ fn the_longest_network_and_the_port_come_first() {
         assert_eq!(ends4(o.frame()).1, end(HOST2, 9));
     }
 }
+
+/// As by a discard route of the inside network: what no route leads to the LAN does not go back by the default route.
+#[test]
+fn what_has_no_route_inside_is_discarded() {
+    let mut n = net();
+    n.static_nat(Kind::Internet, "192.168.77.0/24", "198.18.8.0/24");
+    n.static_nat(Kind::Internet, "2001:db8:77::/48", "2001:db8:ff77::/48");
+    n.static_nat(Kind::Intranet, "192.168.78.0/24", "192.0.2.128/24");
+    let mut r = Rig::new(n);
+    const NO_ROUTE: Outcome = Outcome::Drop(DropReason::NoRoute);
+    let outside = |far: &str, ext: &str| Pkt::udp(far, ext, 53, 4000).into_port(WAN);
+    for (far, ext, at, kind) in [(FAR, "198.18.8.5", 34, (3, 0)), (FAR6, "2001:db8:ff77::5", 54, (1, 0))] {
+        assert_eq!(r.send(&outside(far, ext)), NO_ROUTE, "{ext}");
+        let told: Vec<_> = r.emitted().iter().map(|(port, f)| (*port, (f[at], f[at + 1]))).collect();
+        assert_eq!(told, [(WAN, kind)], "{ext}");
+    }
+    assert_eq!(r.sessions(), (0, 0));
+    // A route to the LAN takes effect, and its end too, for sessions that live.
+    r.commit(|n| {
+        n.via("192.168.77.0/24", LAN, HOST);
+        n.via("2001:db8:77::/48", LAN, HOST6);
+    });
+    let ask = [(FAR, "198.18.8.5"), (FAR6, "2001:db8:ff77::5")].map(|(far, ext)| outside(far, ext));
+    for p in &ask {
+        match r.send(p) {
+            Outcome::Tx(port, _) => assert_eq!(port, LAN),
+            other => panic!("{other:?}: {p:?}"),
+        }
+    }
+    r.commit(|n| {
+        n.routes.retain(|(to, _)| *to != prefix("192.168.77.0/24") && *to != prefix("2001:db8:77::/48"));
+    });
+    for p in &ask {
+        assert_eq!(r.send(p), NO_ROUTE, "{p:?}");
+    }
+}

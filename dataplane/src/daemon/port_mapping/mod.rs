@@ -4,6 +4,7 @@
 mod gateway_nat;
 
 use super::core::Daemon;
+use crate::server::PortMappingUse;
 use gateway_nat::GatewayNat;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -228,6 +229,14 @@ impl PortMapping {
         let mut out = HashMap::new();
         self.server.holds().for_each(|hold| *out.entry(hold).or_default() += 1);
         out
+    }
+
+    pub fn usage(&self) -> PortMappingUse {
+        PortMappingUse {
+            mappings: self.server.mappings().count(),
+            granted: self.answered.saturating_sub(self.refused),
+            refused: self.refused,
+        }
     }
 
     pub fn report(&self) -> NatMappings {

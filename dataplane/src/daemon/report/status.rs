@@ -2,8 +2,9 @@
 
 use crate::daemon::port_counters::punts_by_reason;
 use crate::daemon::view::View;
-use crate::server::{MetricsSnapshot, NextHopUse, PortPunt, rfc3339};
+use crate::server::{LimitedRule, MetricsSnapshot, NextHopUse, PortPunt, rfc3339};
 use sag_bpf::PuntReason;
+use sag_model::config::{Acl, AclRule};
 use sag_model::control;
 use sag_packet::parse::Family;
 use sag_pipeline::family::FlowFamily;
@@ -85,8 +86,24 @@ impl View<'_> {
             pins_missing: self.telemetry.repairs.pins_missing(),
             files: self.telemetry.files.rows(),
             syn_cookies: self.telemetry.syn_cookies.rows(&self.publisher.gateway),
+            port_mappings: self.port_mapping.usage(),
+            limited_rules: self.limited_rules(),
             ..MetricsSnapshot::default()
         }
+    }
+
+    fn limited_rules(&self) -> Vec<LimitedRule> {
+        let rules = self.running.config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r)));
+        let row = |(acl, rule): (&Acl, &AclRule)| {
+            let stats = self.compiler.acl.stats(&acl.id, &rule.id)?;
+            let limit = stats.limit.as_ref()?;
+            let (sessions, refused) = (limit.live(), limit.refused.load(Ordering::Relaxed));
+            Some(LimitedRule { rule: stats.name.clone(), sessions, refused })
+        };
+        rules
+            .filter(|(_, r)| r.max_sessions.or(r.max_sessions_per_source).is_some())
+            .filter_map(row)
+            .collect()
     }
 
     fn next_hop_use(&self) -> NextHopUse {

@@ -4,7 +4,9 @@ use super::Fake;
 use crate::server::client::Client as OneClient;
 use crate::server::counts::Ended;
 use crate::server::metrics::Clients;
-use crate::server::{MetricsServer, MetricsSnapshot, NextHopUse, Roles, Server, TOKENS};
+use crate::server::{
+    LimitedRule, MetricsServer, MetricsSnapshot, NextHopUse, PortMappingUse, Roles, Server, TOKENS,
+};
 use mio::{Events, Poll, Token, Waker};
 use sag_model::config::NatBehavior;
 use sag_model::control::{
@@ -330,6 +332,8 @@ fn snapshot() -> MetricsSnapshot {
             refused: 54,
             ..SynCookieRow::default()
         }],
+        port_mappings: PortMappingUse { mappings: 61, granted: 62, refused: 63 },
+        limited_rules: vec![LimitedRule { rule: "a/r".into(), sessions: 64, refused: 65 }],
         endpoint: Clients::default(),
         control: Clients { open: 41, ended: vec![("unread", 42)] },
     }
@@ -385,6 +389,11 @@ fn metrics_have_the_names_of_the_contract() {
         ("sag_sessions_evicted_total", 4.0),
         ("sag_sessions_evicted_established_total", 1.0),
         (r#"sag_sessions_heaviest_host{family="ipv6"}"#, 900.0),
+        ("sag_port_mappings", 61.0),
+        (r#"sag_port_mapping_requests_total{outcome="granted"}"#, 62.0),
+        (r#"sag_port_mapping_requests_total{outcome="refused"}"#, 63.0),
+        (r#"sag_acl_rule_sessions{rule="a/r"}"#, 64.0),
+        (r#"sag_acl_rule_refused_total{rule="a/r"}"#, 65.0),
         (r#"sag_syn_cookies_active{service="syn-1"}"#, 1.0),
         (r#"sag_syn_cookies_syns_total{service="syn-1"}"#, 51.0),
         (r#"sag_syn_cookies_total{service="syn-1",outcome="sent"}"#, 52.0),
