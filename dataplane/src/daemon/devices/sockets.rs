@@ -50,8 +50,8 @@ impl Devices {
             d.request = Some(request);
             for queue in 0..d.queues {
                 if let Some(w) = s.workers.get(queue % now) {
-                    let device = d.name.clone();
-                    w.send(ToWorker::Open { request, dev, device, queue, mode, busy_poll });
+                    let (device, siblings) = (d.name.clone(), (d.queues - queue % now).div_ceil(now));
+                    w.send(ToWorker::Open { request, dev, device, queue, siblings, mode, busy_poll });
                 }
             }
         }

@@ -33,6 +33,8 @@ pub enum ToWorker {
         dev: u8,
         device: String,
         queue: u32,
+        /// How many sockets on this device the worker gets in all.
+        siblings: u32,
         mode: Mode,
         busy_poll: bool,
     },
@@ -122,6 +124,8 @@ struct Queue {
     dev: u8,
     /// By which the control thread knows it.
     request: u64,
+    /// How many sockets the worker has on the device, with those that are still to be opened.
+    siblings: u32,
     /// Where XDP reads how many revalidations the worker has taken.
     revalidation: Option<&'static RevalidationQueue>,
     socket: Socket,
@@ -356,13 +360,13 @@ impl Worker {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 ToWorker::Snapshot(s) => self.snapshot = s,
-                ToWorker::Open { request, dev, device, queue, mode, busy_poll } => {
+                ToWorker::Open { request, dev, device, queue, siblings, mode, busy_poll } => {
                     let config = SocketConfig {
                         mode,
                         busy_poll: busy_poll.then_some(BusyPoll { microseconds: 20, budget: BATCH as u16 }),
                         ..SocketConfig::new(&device, queue)
                     };
-                    let answer = self.open(request, dev, &config);
+                    let answer = self.open(request, (dev, siblings), &config);
                     if self.outbox.send(answer).is_ok() {
                         self.wake_control();
                     }
