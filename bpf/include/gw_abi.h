@@ -40,6 +40,9 @@ enum gw_zone {
 	GW_ZONE_OVERLAY = 3,
 };
 
+#define GW_MAX_VRF 63
+#define GW_VRF_SHIFT 2 /* above the zone of ports and keys: the VRF, 0 is the default one */
+
 /* What a flow record says about its packets. */
 enum gw_action {
 	GW_ACT_PUNT = 0, /* not judged yet, or always the worker's */
@@ -91,7 +94,7 @@ enum gw_nexthop_flags {
  */
 struct gw_flow4 {
 	__u64 key_addrs; /* saddr | daddr << 32 */
-	__u64 key_l4;	 /* sport | dport << 16 | proto << 32 | zone << 40, and no part of the key: ingress << 48 */
+	__u64 key_l4; /* sport | dport << 16 | proto << 32 | zone and VRF << 40, and no part of the key: ingress << 48 */
 	__u32 new_saddr; /* after NAT; equal to the key's without NAT */
 	__u32 new_daddr;
 	__u16 new_sport;
@@ -160,7 +163,7 @@ struct gw_nexthop {
  */
 struct gw_port {
 	__u8 flags; /* enum gw_port_flags; 0 = not ours, everything goes to the kernel */
-	__u8 zone;  /* enum gw_zone */
+	__u8 zone;  /* enum gw_zone | VRF << GW_VRF_SHIFT, as in a key */
 	__u8 port;  /* index of the [[port]]; beside the zone, as in a key with its ingress */
 	__u8 dev;   /* device slot: XSKMAP index is dev * GW_QUEUES_PER_DEV + queue */
 	__u32 ifindex;
@@ -192,7 +195,8 @@ struct gw_addr6 {
 };
 
 /*
- * Value of an address of this box. Bits 8 to 15 are its NAT slot + 1; 0: no NAT uses the address.
+ * Value of an address of this box. Bits 8 to 15 are its NAT slot + 1; 0: no NAT uses the address. From
+ * GW_LOCAL_VRF_SHIFT on the VRF in which it is. One that is in several is not in the map: its packets are a worker's.
  */
 enum gw_local_flags {
 	GW_LOCAL_ON = 1 << 0,
@@ -200,6 +204,9 @@ enum gw_local_flags {
 	GW_LOCAL_TUNNEL = 1 << 2, /* tunnels end here */
 	GW_LOCAL_SILENT = 1 << 3, /* a SYN from the Internet that nobody wants is dropped */
 };
+
+#define GW_LOCAL_VRF_SHIFT 16
+#define GW_LOCAL_VRF (GW_MAX_VRF << GW_LOCAL_VRF_SHIFT)
 
 /*
  * One bit for each of 512 ports in host order, port % 64 in word port / 64 % 8: an unsolicited packet
@@ -252,7 +259,8 @@ struct gw_tunnel {
 	__u8 tos;      /* with GW_TUNNEL_DSCP */
 	__u16 sum;     /* IPv4: ones' complement sum of the header as it stands above */
 	__u64 ingress; /* bit by port: an outer packet that comes in by another one is a worker's */
-	__u64 _pad[3];
+	__u8 vrf;      /* of the packets inside */
+	__u8 _pad[23];
 };
 
 enum gw_tunnel_kind {

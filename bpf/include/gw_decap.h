@@ -15,15 +15,19 @@ enum {
 	GW_GRE_SEQUENCE = 0x1000,
 };
 
-/* What gw_decap() says, in one word. 0: the packet is no tunnel's. `rest`: bytes behind the outer packet. */
-#define GW_DECAP(no, skip, port, tos, v6, rest)                                                            \
+/*
+ * What gw_decap() says, in one word. 0: the packet is no tunnel's. `rest`: bytes behind the outer packet. `vrf` is
+ * above `v6` as it is above the zone of a key.
+ */
+#define GW_DECAP(no, skip, port, tos, v6, vrf, rest)                                                       \
 	((__u64)(no) | (__u64)(skip) << 8 | (__u64)(port) << 16 | (__u64)(tos) << 24 | (__u64)(v6) << 32 | \
-	 (__u64)(rest) << 40)
+	 (__u64)(vrf) << (32 + GW_VRF_SHIFT) | (__u64)(rest) << 40)
 #define GW_DECAP_NO(decap) ((__u8)(decap))
 #define GW_DECAP_SKIP(decap) ((__u8)((decap) >> 8))
 #define GW_DECAP_PORT(decap) ((__u8)((decap) >> 16))
 #define GW_DECAP_TOS(decap) ((__u8)((decap) >> 24))
 #define GW_DECAP_V6(decap) ((decap) >> 32 & 1)
+#define GW_DECAP_ZONE(decap) ((__u8)((decap) >> 32) & ~1U | GW_ZONE_OVERLAY)
 #define GW_DECAP_REST(decap) ((__u16)((decap) >> 40))
 
 /* Finds port, family and start of IP of a frame for us, counting nothing. */
@@ -197,7 +201,7 @@ __noinline __u64 gw_decap(struct xdp_md *ctx)
 	skip += inner - sizeof(struct gw_eth);
 	if (skip > 0xFF || bpf_xdp_adjust_head(ctx, skip))
 		return 0;
-	return GW_DECAP(no, skip, port, tos, v6, pkt.len - (front + len));
+	return GW_DECAP(no, skip, port, tos, v6, t->vrf & GW_MAX_VRF, pkt.len - (front + len));
 }
 
 #endif /* GW_DECAP_H */

@@ -36,6 +36,12 @@ static __always_inline bool gw_may_be_offer(const struct gw_packet *pkt, const s
 	       pkt->punt == GW_PUNT_MISS;
 }
 
+/* Whether an address of this box is one in the VRF of a packet with this word of a key. */
+static __always_inline bool gw_same_vrf(__u32 local, __u64 l4)
+{
+	return local >> GW_LOCAL_VRF_SHIFT == (__u8)(l4 >> 40) >> GW_VRF_SHIFT;
+}
+
 /* Whether a port of an outside address leads inside. */
 static __always_inline bool gw_nat_port(__u32 local, __u8 proto, __u16 port)
 {
@@ -83,7 +89,9 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 	if (!value)
 		return GW_CONTINUE;
 	local = GW_READ_ONCE(*value);
-	if (!(local & ~GW_LOCAL_ON) || punt == GW_PUNT_MALFORMED)
+	if (!gw_same_vrf(local, l4))
+		return GW_CONTINUE;
+	if (!(local & ~(GW_LOCAL_ON | GW_LOCAL_VRF)) || punt == GW_PUNT_MALFORMED)
 		return GW_KERNEL;
 	if (local & GW_LOCAL_TUNNEL && gw_tunneled4(addrs, l4, punt, icmp_type))
 		return GW_WORKER;
@@ -94,7 +102,7 @@ __noinline int gw_local4_owner(struct xdp_md *ctx, __u64 addrs, __u64 l4, __u8 p
 		inside |= gw_icmp_error(icmp_type);
 	} else if (proto == GW_TCP || proto == GW_UDP) {
 		inside |= gw_nat_port(local, proto, bpf_ntohs(l4 >> 16));
-		if (!inside && local & GW_LOCAL_SILENT && proto == GW_TCP && (__u8)(l4 >> 40) == GW_ZONE_WAN)
+		if (!inside && local & GW_LOCAL_SILENT && proto == GW_TCP && (l4 >> 40 & 3) == GW_ZONE_WAN)
 			return gw_begins(ctx) && !gw_tcp_wanted(ctx, addrs, dst, l4) ? GW_DROP : GW_KERNEL;
 		inside = inside && !gw_owned4(ctx, addrs, dst, l4);
 	}
@@ -156,7 +164,7 @@ static __always_inline int gw_local6_or_worker(struct gw_packet *pkt, const stru
 	if (first >> 24 == 0xFF || first >> 22 == 0xFE80 >> 6)
 		return GW_KERNEL;
 	value = bpf_map_lookup_elem(&gw_local6, &dst);
-	if (!value)
+	if (!value || !gw_same_vrf(GW_READ_ONCE(*value), key->l4))
 		return GW_WORKER;
 	if (!(GW_READ_ONCE(*value) & GW_LOCAL_TUNNEL) || !gw_tunneled6(ip, key->l4, pkt->punt))
 		return GW_KERNEL;

@@ -50,7 +50,7 @@ struct gw_packet {
 	__u16 ingress;	 /* enum gw_ingress */
 	__u8 punt;	 /* enum gw_punt */
 	__u8 reason;	 /* enum gw_drop */
-	__u8 zone;	 /* enum gw_zone: where it comes from */
+	__u8 zone;	 /* where it comes from, as in gw_port */
 	bool local;	 /* to an address of this box: the kernel's without a worker */
 	struct gw_fwd_ctx fwd;
 };

@@ -276,7 +276,7 @@ __noinline int gw_tunnel_forward(struct xdp_md *ctx, __u64 decap)
 		if ((void *)(eth + 1) > pkt.end)
 			return GW_CONTINUE;
 		pkt.l3 = eth + 1;
-		pkt.zone = GW_ZONE_OVERLAY;
+		pkt.zone = GW_DECAP_ZONE(decap);
 		pkt.ingress = GW_INGRESS_TUNNEL | GW_DECAP_NO(decap);
 		pkt.ethertype = GW_DECAP_V6(decap) ? bpf_htons(GW_ETH_IP6) : bpf_htons(GW_ETH_IP4);
 		f->port = GW_DECAP_PORT(decap);

@@ -15,7 +15,7 @@ use sag_model::flow::{
     Bucket, ControlBlock, FlowRecord4, FlowRecord6, NextHopRecord, RevalidationQueue, SynCookieControl,
 };
 use sag_model::meter::{Meter, MeterGroup};
-use sag_model::{MacAddr, PortIdx, VlanId, Zone};
+use sag_model::{MacAddr, PortIdx, VlanId, VrfZone};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -26,7 +26,7 @@ pub struct PortEntry {
     /// Number of the port, for counters and for what a worker gets.
     pub port: PortIdx,
     /// Where its packets come from.
-    pub zone: Zone,
+    pub side: VrfZone,
     /// Slot of the device in the device map and the socket map.
     pub dev: u8,
     /// Frames to this address are the gateway's.
@@ -44,7 +44,7 @@ impl PortEntry {
     fn words(&self, ifindex: u32) -> [u64; 2] {
         let flags = u8::from(self.on) | u8::from(self.vlans) << 1 | u8::from(self.skb) << 3;
         let [i, j, k, l] = ifindex.to_le_bytes();
-        let head = u64::from_le_bytes([flags, self.zone as u8, self.port.0, self.dev, i, j, k, l]);
+        let head = u64::from_le_bytes([flags, self.side.byte(), self.port.0, self.dev, i, j, k, l]);
         let [a, b, c, d, e, f] = self.mac.0;
         [head, u64::from_le_bytes([0, 0, a, b, c, d, e, f])]
     }

@@ -72,7 +72,7 @@ const _: () = {
     assert!(offset_of!(types::gw_tunnel, mac) == TUNNEL_HEADER);
     assert!(offset_of!(types::gw_tunnel, len) == 88 && offset_of!(types::gw_tunnel, mtu) == 90);
     assert!(offset_of!(types::gw_tunnel, flags) == 92 && offset_of!(types::gw_tunnel, sum) == 94);
-    assert!(offset_of!(types::gw_tunnel, ingress) == 96);
+    assert!(offset_of!(types::gw_tunnel, ingress) == 96 && offset_of!(types::gw_tunnel, vrf) == 104);
     assert!(size_of::<types::gw_end>() == 40 && offset_of!(types::gw_end, id) == 32);
     assert!(offset_of!(types::gw_end, port) == 36 && offset_of!(types::gw_end, proto) == 38);
     assert!(size_of::<types::gw_vlan_key>() == 8);
@@ -203,6 +203,7 @@ mod tests {
     #[test]
     fn limits_agree() {
         use sag_model::meter::*;
+        use sag_model::{VrfNo, VrfZone, Zone};
         assert_eq!(c_define("GW_ABI_VERSION"), u64::from(ABI_VERSION));
         assert_eq!(c_define("GW_MAX_PORTS"), PortIdx::MAX as u64);
         assert_eq!(c_define("GW_MAX_DROPS"), DropReason::COUNT as u64);
@@ -212,6 +213,10 @@ mod tests {
         assert_eq!(c_define("GW_PORT_SLOTS"), PORT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_SLOTS"), NAT_SLOTS as u64);
         assert_eq!(c_define("GW_NAT_LINES") * 8, NAT_SLOT_WORDS as u64);
+        assert_eq!(c_define("GW_MAX_VRF") + 1, VrfNo::COUNT as u64);
+        let vrf = VrfZone::new(Zone::Wan, VrfNo::new(63).unwrap());
+        assert_eq!(u64::from(vrf.byte()), Zone::Wan as u64 | 63 << c_define("GW_VRF_SHIFT"));
+        assert_eq!(c_define("GW_LOCAL_VRF_SHIFT"), u64::from(crate::local::VRF_SHIFT));
         assert_eq!(c_define("GW_TUNNELS"), sag_model::tunnel::TUNNELS as u64);
         assert_eq!(c_define("GW_TUNNEL_HEADER"), TUNNEL_HEADER as u64);
         assert_eq!(c_define("GW_METERS"), METERS as u64);

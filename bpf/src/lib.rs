@@ -17,7 +17,7 @@
 //! })?;
 //! // Interface 3 is a LAN port in device slot 0. All its packets are a worker's until there are records of flows.
 //! let (ifindex, mac) = (3, MacAddr([0x02, 0, 0, 0, 0, 1]));
-//! let port = PortEntry { port: PortIdx(0), zone: Zone::Lan, dev: 0, mac, on: true, vlans: false, skb: false };
+//! let port = PortEntry { port: PortIdx(0), side: Zone::Lan.into(), dev: 0, mac, on: true, vlans: false, skb: false };
 //! gateway.set_port(ifindex, &port)?;
 //! gateway.set_dev(0, ifindex)?;
 //! gateway.attach(ifindex, "eth1", AttachMode::Auto)?;

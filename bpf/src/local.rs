@@ -4,6 +4,7 @@ use crate::abi::NAT_SLOTS;
 use crate::error::MapError;
 use crate::gateway::Gateway;
 use crate::maps;
+use sag_model::VrfNo;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Bits of a value of `gw_local4` (`enum gw_local_flags`).
@@ -12,6 +13,11 @@ pub(crate) const LOCAL_ANY: u32 = 1 << 1;
 pub(crate) const LOCAL_TUNNEL: u32 = 1 << 2;
 pub(crate) const LOCAL_SILENT: u32 = 1 << 3;
 const SLOT_SHIFT: u32 = 8;
+pub(crate) const VRF_SHIFT: u32 = 16;
+
+fn in_vrf(vrf: VrfNo) -> u32 {
+    u32::from(vrf.get()) << VRF_SHIFT
+}
 
 /// An IPv4 address of this box, or a subnet broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,12 +33,14 @@ pub struct LocalAddr {
     pub tunnel: bool,
     /// A SYN from the Internet that neither a host inside nor a socket of the box wants is dropped.
     pub silent: bool,
+    /// The VRF in which it is.
+    pub vrf: VrfNo,
 }
 
 impl LocalAddr {
-    /// An address that is the kernel's alone.
+    /// An address of the default VRF that is the kernel's alone.
     pub const fn plain(addr: Ipv4Addr) -> LocalAddr {
-        LocalAddr { addr, nat_slot: None, any: false, tunnel: false, silent: false }
+        LocalAddr { addr, nat_slot: None, any: false, tunnel: false, silent: false, vrf: VrfNo::DEFAULT }
     }
 
     fn value(&self) -> Result<u32, MapError> {
@@ -50,7 +58,7 @@ impl LocalAddr {
         };
         let flags = [(self.any, LOCAL_ANY), (self.tunnel, LOCAL_TUNNEL), (self.silent, LOCAL_SILENT)];
         let flags = flags.iter().filter(|(on, _)| *on).fold(LOCAL_ON, |all, (_, flag)| all | flag);
-        Ok(flags | slot << SLOT_SHIFT)
+        Ok(flags | slot << SLOT_SHIFT | in_vrf(self.vrf))
     }
 }
 
@@ -85,13 +93,13 @@ impl Gateway {
         maps::replace(&self.maps.local4, "gw_local4", &entries)
     }
 
-    /// The same for IPv6; tunnels end at those of `ends`.
+    /// The same for IPv6, each with its VRF; tunnels end at those of `ends`.
     ///
     /// # Errors
     /// [`MapError::Map`] if the kernel refuses an entry: the map is full.
-    pub fn replace_local6(&self, addrs: &[Ipv6Addr], ends: &[Ipv6Addr]) -> Result<bool, MapError> {
-        let value = |a: &Ipv6Addr| LOCAL_ON | if ends.contains(a) { LOCAL_TUNNEL } else { 0 };
-        let entries: Vec<_> = addrs.iter().map(|a| (a.octets().to_vec(), value(a))).collect();
+    pub fn replace_local6(&self, addrs: &[(VrfNo, Ipv6Addr)], ends: &[Ipv6Addr]) -> Result<bool, MapError> {
+        let value = |vrf, a| in_vrf(vrf) | LOCAL_ON | if ends.contains(a) { LOCAL_TUNNEL } else { 0 };
+        let entries: Vec<_> = addrs.iter().map(|(vrf, a)| (a.octets().to_vec(), value(*vrf, a))).collect();
         maps::replace(&self.maps.local6, "gw_local6", &entries)
     }
 }
@@ -125,6 +133,8 @@ mod tests {
         assert_eq!(tunnel.value().unwrap(), 0x005);
         let silent = LocalAddr { nat_slot: Some(1), silent: true, ..LocalAddr::plain(addr) };
         assert_eq!(silent.value().unwrap(), 0x209);
+        let vrf = VrfNo::new(63).unwrap();
+        assert_eq!(LocalAddr { vrf, ..tunnel }.value().unwrap(), 0x3F_0005);
         let e = value(Some(64), false).unwrap_err().to_string();
         assert!(e.contains("NAT slot 64 of 192.0.2.1"), "{e}");
     }

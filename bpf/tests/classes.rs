@@ -6,7 +6,7 @@ mod common;
 use common::packet::*;
 use common::*;
 use sag_bpf::{LocalAddr, PortEntry, PuntReason, TestFrame};
-use sag_model::{DropReason, MacAddr, PortIdx, VlanId, Zone};
+use sag_model::{DropReason, MacAddr, PortIdx, VlanId, VrfNo, Zone};
 use std::sync::atomic::Ordering::Relaxed;
 
 const HOST: [u8; 4] = [192, 168, 1, 10];
@@ -165,7 +165,7 @@ fn devices_and_sub_ports() {
     let sub = PortIdx(9);
     let sub_mac = MacAddr([2, 0, 0x5e, 0, 0, 0x50]);
     let vlan = VlanId::new(100).unwrap();
-    let entry = PortEntry { port: sub, zone: Zone::Overlay, mac: sub_mac, ..port_entry() };
+    let entry = PortEntry { port: sub, side: Zone::Overlay.into(), mac: sub_mac, ..port_entry() };
     let tagged = |id| cat(&[&sub_mac.0, &udp4(FAR).frame(Some(id))[6..]]);
     let run = |frame: &[u8]| f.gw.test_run(TestFrame { bytes: frame, ifindex: 0, queue: 0 }).unwrap();
 
@@ -333,7 +333,7 @@ fn local_addresses_are_replaced_as_a_set() {
     f.gw.set_local4(SELF4.into(), false).unwrap();
     f.gw.set_local4(SELF4.into(), false).unwrap();
     assert_eq!(outcome(&f, &udp4(SELF4).frame(None)), Outcome::Worker(PuntReason::Miss));
-    f.gw.replace_local6(&["2001:db8:9::9".parse().unwrap()], &[]).unwrap();
+    f.gw.replace_local6(&[(VrfNo::DEFAULT, "2001:db8:9::9".parse().unwrap())], &[]).unwrap();
     let to = |dst| v6_frame(None, &v6("2001:db8:1::10", dst, 17, 64, &udp(1, 2, b"")));
     assert_eq!(outcome(&f, &to("2001:db8:9::9")), Outcome::Kernel);
     assert_eq!(outcome(&f, &to("2001:db8:1::1")), Outcome::Worker(PuntReason::Miss));

@@ -107,7 +107,7 @@ impl Lab {
                 let vlans = on_dev().any(|(_, p)| p.vlan != 0);
                 let port = PortIdx(no as u8);
                 let entry =
-                    PortEntry { port, zone: p.zone, dev: p.dev, mac: p.mac, on: true, vlans, skb: false };
+                    PortEntry { port, side: p.side(), dev: p.dev, mac: p.mac, on: true, vlans, skb: false };
                 match p.vlan {
                     0 => self.gw.set_port(i, &entry).unwrap(),
                     v => {
@@ -118,18 +118,17 @@ impl Lab {
             }
         }
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        // Inside tunnels a worker answers for the gateway: XDP knows the others alone.
-        for a in rig.snap.local.iter().filter(|a| !rig.snap.tunnels.owns(**a)) {
+        for (vrf, a) in rig.snap.kernel_addresses() {
             match a {
                 IpAddr::V4(addr) => {
                     let external = rig.snap.nat.externals.get(&addr.to_bits());
-                    let pool = external.and_then(|_| rig.pipe.tables.nat.pool_of(*addr));
-                    let tunnel = rig.snap.tunnels.end_at((*addr).into());
+                    let pool = external.and_then(|_| rig.pipe.tables.nat.pool_of(addr));
+                    let tunnel = rig.snap.tunnels.end_at(addr.into());
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
-                    let silent = rig.snap.nat.is_silent(*addr);
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel, silent });
+                    let silent = rig.snap.nat.is_silent(addr);
+                    v4.push(LocalAddr { addr, nat_slot: pool.map(|p| p.no), any, tunnel, silent, vrf });
                 }
-                IpAddr::V6(a) => v6.push(*a),
+                IpAddr::V6(a) => v6.push((vrf, a)),
             }
         }
         self.gw.replace_local4(&v4).unwrap();
@@ -138,7 +137,7 @@ impl Lab {
             p.macs.iter().map(move |m| (dev, vlan, *m))
         });
         self.gw.replace_macs(&macs.collect::<Vec<_>>()).unwrap();
-        let ends: Vec<_> = v6.iter().copied().filter(|a| rig.snap.tunnels.end_at((*a).into())).collect();
+        let ends: Vec<_> = v6.iter().map(|a| a.1).filter(|a| rig.snap.tunnels.end_at((*a).into())).collect();
         self.gw.replace_local6(&v6, &ends).unwrap();
         self.gw.control().epoch.store(rig.snap.epoch, Relaxed);
     }

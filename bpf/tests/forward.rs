@@ -279,7 +279,7 @@ fn what_sends_a_known_flow_to_a_worker() {
     // A later fragment has no ports, so no record either.
     assert_eq!(worker(&f.run(&V4 { frag: 3, ..p.clone() }.frame(None))), (0, Fragment));
     // Another zone's packet is another flow.
-    f.gw.set_port(LO, &PortEntry { zone: Zone::Wan, ..port_entry() }).unwrap();
+    f.gw.set_port(LO, &PortEntry { side: Zone::Wan.into(), ..port_entry() }).unwrap();
     assert_eq!(worker(&f.run(&frame)), (0, Miss));
     f.gw.set_port(LO, &port_entry()).unwrap();
     f.gw.control().fast_path.store(0, Relaxed);

@@ -100,10 +100,10 @@ fn syns_that_nobody_wants_are_dropped() {
     f.gw.nat_ports()[word..word + 1024].iter().for_each(|w| w.store(0, Relaxed));
     let stranger = at([192, 0, 2, 77], 1234);
     let from = |port, flags| tcp_from(&f, stranger, port, flags);
-    let silent = |silent, zone| {
+    let silent = |silent, zone: Zone| {
         let of_box = LocalAddr { nat_slot: Some(2), silent, ..LocalAddr::plain(BOX.into()) };
         f.gw.replace_local4(&[of_box]).unwrap();
-        f.gw.set_port(LO, &PortEntry { zone, ..port_entry() }).unwrap();
+        f.gw.set_port(LO, &PortEntry { side: zone.into(), ..port_entry() }).unwrap();
     };
     const DROPPED: Outcome = Outcome::Dropped(DropReason::NatFiltered);
     silent(false, Zone::Wan);

@@ -6,7 +6,7 @@ use common::packet::*;
 use common::*;
 use sag_bpf::{LocalAddr, NAT_SLOT_WORDS, NAT_SLOTS, PuntReason};
 use sag_model::flow::{Action, FlowAct, Key4, l4_word, nat_port_bit};
-use sag_model::{DropReason, MacAddr, Zone};
+use sag_model::{DropReason, MacAddr, VrfNo, Zone};
 use std::sync::atomic::Ordering::Relaxed;
 
 const PEER: [u8; 4] = [198, 51, 100, 7];
@@ -228,7 +228,8 @@ fn a_full_table_of_own_addresses_is_an_error_and_keeps_what_it_has() {
     assert_eq!(arrives([10, 0, 16, 0]), Outcome::Worker(PuntReason::Miss));
     f.gw.replace_local4(&some(1)).unwrap();
     assert_eq!(arrives([10, 0, 15, 255]), Outcome::Worker(PuntReason::Miss), "addresses go");
-    let v6 = |n: u32| (0..n).map(|i| (0x2001_0DB8_u128 << 96 | u128::from(i)).into()).collect::<Vec<_>>();
+    let one = |i: u32| (VrfNo::DEFAULT, (0x2001_0DB8_u128 << 96 | u128::from(i)).into());
+    let v6 = |n: u32| (0..n).map(one).collect::<Vec<_>>();
     f.gw.replace_local6(&v6(4096), &[]).unwrap();
     let full = f.gw.replace_local6(&v6(4097), &[]).unwrap_err().to_string();
     assert!(full.contains("gw_local6"), "{full}");

@@ -22,7 +22,7 @@ struct Scene {
 }
 
 fn wan() -> PortEntry {
-    PortEntry { zone: Zone::Wan, vlans: true, ..port_entry() }
+    PortEntry { side: Zone::Wan.into(), vlans: true, ..port_entry() }
 }
 
 impl Scene {
@@ -181,7 +181,7 @@ fn what_is_no_matter_of_cookies_goes_its_way() {
     assert_eq!(s.counts(), SynCounts { syns: before.syns + 1, ..before });
     s.f.gw.syn_cookies().active.store(1 << 5, Relaxed);
     // From the LAN, and without the fast path, which looks for sessions.
-    s.f.gw.set_port(LO, &PortEntry { zone: Zone::Lan, ..wan() }).unwrap();
+    s.f.gw.set_port(LO, &PortEntry { side: Zone::Lan.into(), ..wan() }).unwrap();
     assert_eq!(outcome(&s.f, &frame(&segment(&c, 7, 0, SYN), None)), miss);
     s.f.gw.set_port(LO, &wan()).unwrap();
     s.f.gw.control().fast_path.store(0, Relaxed);

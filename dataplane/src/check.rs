@@ -54,7 +54,7 @@ pub fn check(path: &Path) -> ExitCode {
 fn forwards_to_this_machine(config: &Config) -> Option<String> {
     let mirror = Mirror::open().ok()?;
     let own = port_addresses(config, mirror.tables());
-    let to_self = dnat_to_self(config, |addr| own.contains(&addr));
+    let to_self = dnat_to_self(config, |vrf, addr| own.contains(&(vrf.map(str::to_owned), addr)));
     let text = |(id, addr): (&str, Ipv4Addr)| Problem::DnatToSelf { id: id.into(), addr }.to_string();
     let texts: Vec<_> = to_self.into_iter().map(text).collect();
     (!texts.is_empty()).then(|| texts.join("\n"))

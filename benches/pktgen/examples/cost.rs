@@ -210,7 +210,7 @@ struct Kind {
 fn kinds(gw: &Gateway, flows: u32) -> Result<Vec<Kind>> {
     let port = PortEntry {
         port: PortIdx(0),
-        zone: Zone::Lan,
+        side: Zone::Lan.into(),
         dev: 0,
         mac: GW_MAC,
         on: true,
@@ -335,6 +335,7 @@ fn tunnels(gw: &Gateway) -> Result<()> {
             tos: 0,
             sum: checksum::fold(checksum::sum(&t.bytes[..usize::from(t.ip)])),
             ingress: u64::MAX,
+            side: Zone::Overlay.into(),
         };
         gw.tunnels()[usize::from(no)].store(&entry);
         let end = TunnelEnd { local, remote, proto: 17, port: 4789, id: EndId::Id(100) };

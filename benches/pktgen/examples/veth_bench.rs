@@ -143,7 +143,15 @@ fn install(gw: &Gateway, flows: u32) -> Result<()> {
     for (dev, port, zone, index) in [(0u8, 0u8, Zone::Lan, back), (1, 1, Zone::Wan, out)] {
         gw.set_port(
             index,
-            &PortEntry { port: PortIdx(port), zone, dev, mac: GW_MAC, on: true, vlans: false, skb: false },
+            &PortEntry {
+                port: PortIdx(port),
+                side: zone.into(),
+                dev,
+                mac: GW_MAC,
+                on: true,
+                vlans: false,
+                skb: false,
+            },
         )?;
         gw.set_dev(dev, index)?;
     }

@@ -89,7 +89,7 @@ pub struct Fixture {
 }
 
 pub fn port_entry() -> PortEntry {
-    PortEntry { port: LAN, zone: Zone::Lan, dev: 0, mac: GW_MAC, on: true, vlans: false, skb: false }
+    PortEntry { port: LAN, side: Zone::Lan.into(), dev: 0, mac: GW_MAC, on: true, vlans: false, skb: false }
 }
 
 impl Fixture {

@@ -201,8 +201,8 @@ fn known<R: FlowRecord>(
     };
     let lan2 = s.starts_with("192.168.2.") || s.starts_with("2001:db8:4:");
     Some(p.into_port(match zone {
-        z if z == Zone::Wan as u8 => WAN,
-        z if z == Zone::Overlay as u8 => LINE,
+        z if z & 3 == Zone::Wan as u8 => WAN,
+        z if z & 3 == Zone::Overlay as u8 => LINE,
         _ if lan2 != d.once_in(20) => LAN2,
         _ => LAN,
     }))

@@ -1,8 +1,8 @@
 //! Which differences between the XDP program and the Rust pipeline are meant, each with its reason.
 
 use sag_bpf::PuntReason;
-use sag_model::DropReason;
 use sag_model::flow::{Action, FLOW_PUNT_ALL, FlowAct, FlowRecord4, FlowRecord6, IngressId, RecordNo};
+use sag_model::{DropReason, VrfNo};
 use sag_packet::parse::{self, Family, Fragment, L4, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_pipeline::snapshot::{NextHop, Snapshot};
@@ -72,7 +72,7 @@ fn judged<R: SharedTable>(
 ) -> Result<(), String> {
     let (snap, table) = (&rig.snap, R::table(&rig.pipe.tables));
     let port = snap.ingress.port(dev, vlan).and_then(|i| snap.port(i)).ok_or("no such port")?;
-    let key = R::flow_key(p, frame, port.zone);
+    let key = R::flow_key(p, frame, port.side());
     let found = table.find(&key, table.hash(&key));
     if record != 0 && found != Some(RecordNo(record)) {
         return Err(format!("record {record} noted, {found:?} found"));
@@ -149,7 +149,9 @@ pub fn kernel(snap: &Snapshot, dev: u8, frame: &[u8], rust: &Outcome) -> Option<
         }
         _ => ip.get(16..).and_then(|a| a.first_chunk::<4>()).map(|a| IpAddr::V4(Ipv4Addr::from(*a))),
     }?;
-    let own = stages::local_destination(snap, dst).is_err();
+    let port = snap.ingress.port(dev, look.vlan).and_then(|i| snap.port(i));
+    let vrf = port.map_or(VrfNo::DEFAULT, |p| p.vrf);
+    let own = stages::local_destination(snap, vrf, dst).is_err();
     match rust {
         Outcome::Drop(_) if own && look.seen.is_err() => {
             Some("malformed, for this box: its kernel counts it")

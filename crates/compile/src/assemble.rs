@@ -5,15 +5,15 @@ use crate::plan::RecordPlan;
 use crate::problem::Problem;
 use crate::records::SharedRecords;
 use ipnet::IpNet;
-use sag_model::Nanos;
+use sag_model::{Nanos, VrfNo};
 use sag_pipeline::fib::Fib;
 use sag_pipeline::nat::{self, NatConfigError, NatState, POOLS};
 use sag_pipeline::policy::AclSet;
 use sag_pipeline::qos::{self, MeterNumbers};
-use sag_pipeline::snapshot::{AddrSet, Ingress, Member, Options, Port, Route, Snapshot};
+use sag_pipeline::snapshot::{AddrSet, Ingress, Member, Options, Port, Route, Snapshot, Vrf};
 use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::Tunnels;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ pub struct GatewaySpec {
     pub now: Nanos,
     /// By port number.
     pub ports: Vec<Port>,
-    /// The gateway's own addresses, subnet broadcasts included.
-    pub local: AddrSet,
-    /// The route of each prefix.
-    pub routes: Vec<(IpNet, Route)>,
+    /// The gateway's own addresses, subnet broadcasts included, by VRF.
+    pub local: BTreeMap<VrfNo, AddrSet>,
+    /// The route of each prefix of each VRF.
+    pub routes: Vec<(VrfNo, IpNet, Route)>,
     /// Ways out that a prefix has and does not use, by the place of its route in `routes`.
     pub unused_routes: HashMap<u32, Vec<Member>>,
     /// Resolved neighbors.
@@ -78,7 +78,7 @@ pub fn assemble(
     problems: &mut Vec<Problem>,
 ) -> (Snapshot, RecordPlan) {
     let unused = spec.unused_routes.values().flat_map(|members| routers(members, false));
-    numbers.nexthops.set_routers(spec.routes.iter().flat_map(|(_, route)| routers_of(route)).chain(unused));
+    numbers.nexthops.set_routers(spec.routes.iter().flat_map(|(.., route)| routers_of(route)).chain(unused));
     let (nexthops, complete) = numbers.nexthops.plan(&spec.ports, &spec.neighbors, spec.now);
     if !complete {
         problems.push(Problem::TooManyNextHops);
@@ -94,22 +94,13 @@ pub fn assemble(
     if !meters.is_complete() {
         problems.push(Problem::TooFewMeters);
     }
-    let (mut prefixes4, mut prefixes6) = (Vec::new(), Vec::new());
-    for ((prefix, _), no) in spec.routes.iter().zip(0u32..) {
-        match prefix {
-            IpNet::V4(n) => prefixes4.push((n.network().to_bits(), n.prefix_len(), no)),
-            IpNet::V6(n) => prefixes6.push((n.network().to_bits(), n.prefix_len(), no)),
-        }
-    }
-    let prefixes: Vec<_> = spec.routes.iter().map(|(n, _)| (*n, n.addr().is_ipv6())).collect();
+    let prefixes: Vec<_> = spec.routes.iter().map(|(vrf, n, _)| ((*vrf, *n), n.addr().is_ipv6())).collect();
     let mut snapshot = Snapshot {
         epoch: spec.epoch,
         ingress: Ingress::new(&spec.ports),
         ports: spec.ports,
-        local: spec.local,
-        routes: spec.routes.into_iter().map(|(_, route)| route).collect(),
-        fib4: Fib::build(prefixes4),
-        fib6: Fib::build(prefixes6),
+        vrfs: vrfs(spec.local, &spec.routes),
+        routes: spec.routes.into_iter().map(|(.., route)| route).collect(),
         neighbors: numbers.nexthops.table().clone(),
         routes_version: numbers.nexthops.table().routes(),
         unused_routes: spec.unused_routes,
@@ -125,6 +116,29 @@ pub fn assemble(
     snapshot.finish(prefixes.into_iter());
     let link_mtus = link_mtus(&snapshot);
     (snapshot, RecordPlan { nexthops, nat_pools, meters, link_mtus })
+}
+
+/// The routing tables, with the addresses that are the gateway's own in them. There is always one of the default VRF.
+fn vrfs(mut local: BTreeMap<VrfNo, AddrSet>, routes: &[(VrfNo, IpNet, Route)]) -> Vec<Option<Vrf>> {
+    let mut prefixes: BTreeMap<VrfNo, (Vec<_>, Vec<_>)> =
+        BTreeMap::from([(VrfNo::DEFAULT, Default::default())]);
+    for vrf in local.keys() {
+        prefixes.entry(*vrf).or_default();
+    }
+    for ((vrf, prefix, _), no) in routes.iter().zip(0u32..) {
+        let (v4, v6) = prefixes.entry(*vrf).or_default();
+        match prefix {
+            IpNet::V4(n) => v4.push((n.network().to_bits(), n.prefix_len(), no)),
+            IpNet::V6(n) => v6.push((n.network().to_bits(), n.prefix_len(), no)),
+        }
+    }
+    let mut out = Vec::new();
+    for (vrf, (v4, v6)) in prefixes {
+        out.resize_with(vrf.index() + 1, || None);
+        let local = local.remove(&vrf).unwrap_or_default();
+        out[vrf.index()] = Some(Vrf { local, fib4: Fib::build(v4), fib6: Fib::build(v6) });
+    }
+    out
 }
 
 /// The next hops that a route names.

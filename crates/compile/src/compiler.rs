@@ -12,6 +12,7 @@ use crate::records::SharedRecords;
 use crate::routes;
 use crate::syn_cookies;
 use crate::tunnels::TunnelCompiler;
+use crate::vrfs::VrfNumbers;
 use sag_model::config::Config;
 use sag_model::flow::SynCookieControl;
 use sag_model::time::Tick;
@@ -39,6 +40,8 @@ pub struct Compiler {
     pub nat: NatCompiler,
     /// Which QoS policies match at the moment.
     pub qos: QosCompiler,
+    /// Numbers of VRFs.
+    pub vrfs: VrfNumbers,
     /// Tunnels and their state.
     pub tunnels: TunnelCompiler,
     /// What SYN cookies are made by; `None`: there is no XDP that answers with them.
@@ -59,6 +62,7 @@ impl Compiler {
             acl: AclCompiler::default(),
             nat: NatCompiler::default(),
             qos: QosCompiler::default(),
+            vrfs: VrfNumbers::default(),
             tunnels: TunnelCompiler::new(esp),
             syn_cookies: None,
             replay: false,
@@ -69,17 +73,18 @@ impl Compiler {
     /// Compiles a configuration and the kernel's tables for an epoch.
     pub fn compile(&mut self, config: &Config, tables: &Tables, epoch: u32, clock: ClockReading) -> Plan {
         let mut problems = Vec::new();
-        let bindings = ports::bind(config, tables, &mut self.devices);
+        self.vrfs.assign(config);
+        let bindings = ports::bind(config, tables, &mut self.devices, &self.vrfs);
         let ports: Vec<_> = bindings.iter().map(|b| b.port.clone()).collect();
-        let local = ports::local_addresses(config, tables);
-        let (tunnels, esp) = self.tunnels.compile(config, clock.monotonic, &mut problems);
+        let local = ports::local_addresses(config, tables, &bindings, &self.vrfs);
+        let (tunnels, esp) = self.tunnels.compile(config, &self.vrfs, clock.monotonic, &mut problems);
         let learned = (tables, self.max_learned);
-        let rows = routes::collect(config, learned, &bindings, &self.tunnels, &mut problems);
+        let rows = routes::collect(config, learned, &bindings, (&self.tunnels, &self.vrfs), &mut problems);
         self.numbers.nexthops.set_fixed(config.neighbors.iter().map(|n| (n.port, n.address)));
         let spec = GatewaySpec {
             epoch,
             now: clock.monotonic,
-            routes: rows.iter().map(|r| (r.dst, r.route.clone())).collect(),
+            routes: rows.iter().map(|r| (r.vrf, r.dst, r.route.clone())).collect(),
             unused_routes: (0u32..)
                 .zip(&rows)
                 .filter(|(_, r)| !r.unused.is_empty())
@@ -87,7 +92,7 @@ impl Compiler {
                 .collect(),
             neighbors: self.neighbors(config, tables, &bindings),
             acl: self.acl.compile(config, &mut problems),
-            nat: self.nat.compile(config, (tables, &bindings), &rows, &local, &mut problems),
+            nat: self.nat.compile(config, (tables, &bindings), &rows, (&local, &self.vrfs), &mut problems),
             qos: self.qos.compile(config, &ports, clock.wall, &mut problems),
             tunnels,
             syn_cookies: syn_cookies::compile(config, &ports, self.syn_cookies),

@@ -47,6 +47,7 @@ mod records;
 mod routes;
 mod syn_cookies;
 mod tunnels;
+mod vrfs;
 
 pub use acl::{AclCompiler, FamilyRules, accepts, class_of, compile_rule, compile_tuple};
 pub use assemble::{GatewaySpec, Numbers, assemble};
@@ -61,6 +62,7 @@ pub use qos::{QosCompiler, limit_text};
 pub use records::SharedRecords;
 pub use routes::{RouteRow, RouteSource};
 pub use tunnels::{EspPlan, TunnelCompiler, same_but_keys};
+pub use vrfs::VrfNumbers;
 
 #[cfg(test)]
 mod tests;

@@ -3,20 +3,21 @@
 use crate::ports::PortBinding;
 use crate::problem::Problem;
 use crate::routes::RouteRow;
+use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
-use sag_model::PortIdx;
 use sag_model::config::{
     self, ClosedPorts, Config, DnatService, DnatType, NatBehavior, NatLog, NatPooling, WhenFull,
 };
 use sag_model::ids::Role;
+use sag_model::{PortIdx, VrfNo};
 use sag_packet::nat64::Prefix64;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Limits, Nat64Spec, NatSpec, PoolSnat, Pooling, Service, StaticDnat,
-    StaticPrefix, WanAddr, WanSnat,
+    Behavior, EntryHits, InsideHost, Kind, Limits, Nat64Spec, NatSpec, PoolSnat, Pooling, Service,
+    StaticDnat, StaticPrefix, WanAddr, WanSnat,
 };
 use sag_pipeline::snapshot::{AddrSet, Route};
 use sag_rtnl::{Scope, Tables};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -33,11 +34,14 @@ impl NatCompiler {
         config: &Config,
         (tables, bindings): (&Tables, &[PortBinding]),
         routes: &[RouteRow],
-        local: &AddrSet,
+        (local, vrfs): (&BTreeMap<VrfNo, AddrSet>, &VrfNumbers),
         problems: &mut Vec<Problem>,
     ) -> NatSpec {
         self.forget_removed(config);
-        let preferred = preferred_sources(routes, local);
+        let is_local = |vrf: VrfNo, addr| local.get(&vrf).is_some_and(|l| l.contains(&IpAddr::V4(addr)));
+        let preferred = preferred_sources(routes, |port, addr| {
+            bindings.get(port.index()).is_some_and(|b| is_local(b.port.vrf, addr))
+        });
         let addrs = |idx: PortIdx| match bindings.get(idx.index()) {
             Some(b) => wan_addrs(tables, b, preferred.get(&idx).map_or(&[], |l| l)),
             None => Vec::new(),
@@ -92,6 +96,7 @@ impl NatCompiler {
                 port: s.port,
                 inside: (s.internal.network(), s.internal.prefix_len()),
                 external: (s.external.network(), s.external.prefix_len()),
+                vrf: vrfs.number(s.vrf.as_deref()),
                 hits: self.hits(&s.id),
             })
             .collect();
@@ -109,10 +114,10 @@ impl NatCompiler {
                 })
             })
             .collect();
-        let to_self = dnat_to_self(config, |addr| local.contains(&IpAddr::V4(addr)));
+        let to_self = dnat_to_self(config, |vrf, addr| is_local(vrfs.number(vrf), addr));
         let left_out: HashSet<_> = to_self.iter().map(|(id, _)| *id).collect();
         let in_force = config.dnat.iter().filter(|d| !left_out.contains(d.id.as_str()));
-        let dnat = in_force.flat_map(|d| self.dnat(d)).collect();
+        let dnat = in_force.flat_map(|d| self.dnat(d, vrfs)).collect();
         problems
             .extend(to_self.iter().map(|(id, addr)| Problem::DnatToSelf { id: (*id).into(), addr: *addr }));
         NatSpec {
@@ -127,7 +132,8 @@ impl NatCompiler {
             tunnel_ports: Vec::new(),
             limits: limits(config),
             local: local
-                .iter()
+                .values()
+                .flat_map(|own| own.iter())
                 .filter_map(|a| match a {
                     IpAddr::V4(a) => Some(*a),
                     IpAddr::V6(_) => None,
@@ -148,12 +154,12 @@ impl NatCompiler {
     }
 
     /// What an entry forwards, range by range.
-    fn dnat(&mut self, d: &config::Dnat) -> Vec<StaticDnat> {
+    fn dnat(&mut self, d: &config::Dnat, vrfs: &VrfNumbers) -> Vec<StaticDnat> {
         let hits = self.hits(&d.id);
         let entry = |service| StaticDnat {
             kind: kind(d.kind),
             external: d.external_ip.into_iter().collect(),
-            inside: d.internal_ip,
+            inside: InsideHost { addr: d.internal_ip, vrf: vrfs.number(d.vrf.as_deref()) },
             service,
             own_address: d.external_ip.is_some(),
             hits: hits.clone(),
@@ -183,29 +189,35 @@ impl NatCompiler {
 }
 
 /// Static entries that forward to an address of the gateway itself: what its own sockets answer passes no translation.
-pub fn dnat_to_self(config: &Config, own: impl Fn(Ipv4Addr) -> bool) -> Vec<(&str, Ipv4Addr)> {
-    let to_self = config.dnat.iter().filter(|d| own(d.internal_ip));
+pub fn dnat_to_self(config: &Config, own: impl Fn(Option<&str>, Ipv4Addr) -> bool) -> Vec<(&str, Ipv4Addr)> {
+    let to_self = config.dnat.iter().filter(|d| own(d.vrf.as_deref(), d.internal_ip));
     to_self.map(|d| (d.id.as_str(), d.internal_ip)).collect()
 }
 
 /// Next hop and preferred source of the default route of IPv4 by a port.
 fn default_route(routes: &[RouteRow], port: PortIdx) -> Option<(Option<IpAddr>, Option<Ipv4Addr>)> {
-    let row = routes.iter().find(|r| r.dst.prefix_len() == 0 && r.dst.addr().is_ipv4())?;
-    let used = match &row.route {
-        Route::Via(members) => members.as_slice(),
-        _ => &[],
-    };
-    used.iter().chain(&row.unused).find(|m| m.tunnel.is_none() && m.port == port).map(|m| (m.via, m.source))
+    let rows = routes.iter().filter(|r| r.dst.prefix_len() == 0 && r.dst.addr().is_ipv4());
+    let members = rows.flat_map(|row| {
+        let used = match &row.route {
+            Route::Via(members) => members.as_slice(),
+            _ => &[],
+        };
+        used.iter().chain(&row.unused)
+    });
+    members.into_iter().find(|m| m.tunnel.is_none() && m.port == port).map(|m| (m.via, m.source))
 }
 
 /// Sources that routes prefer, by the port by which they lead: addresses of the gateway, of whatever interface.
-fn preferred_sources(routes: &[RouteRow], local: &AddrSet) -> HashMap<PortIdx, Vec<Ipv4Addr>> {
+fn preferred_sources(
+    routes: &[RouteRow],
+    is_local: impl Fn(PortIdx, Ipv4Addr) -> bool,
+) -> HashMap<PortIdx, Vec<Ipv4Addr>> {
     let mut out: HashMap<PortIdx, Vec<Ipv4Addr>> = HashMap::new();
     for row in routes {
         let Route::Via(members) = &row.route else { continue };
         for m in members.iter().filter(|m| m.tunnel.is_none()) {
             let of_port = out.entry(m.port).or_default();
-            if let Some(addr) = m.source.filter(|a| !of_port.contains(a) && local.contains(&IpAddr::V4(*a))) {
+            if let Some(addr) = m.source.filter(|a| !of_port.contains(a) && is_local(m.port, *a)) {
                 of_port.push(addr);
             }
         }

@@ -1,11 +1,12 @@
 //! Ports: which device, which addresses, what state.
 
+use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
 use sag_model::config::Config;
-use sag_model::{MacAddr, PortIdx, Role, Zone};
+use sag_model::{MacAddr, PortIdx, Role, VrfNo, Zone};
 use sag_pipeline::snapshot::{AddrSet, Port};
 use sag_rtnl::{Link, RouteKind, Tables};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Slots in XDP's maps.
@@ -115,7 +116,12 @@ fn link_local_of(mac: MacAddr) -> Ipv6Addr {
 }
 
 /// Every port of the configuration with its device, addresses and state in the kernel.
-pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) -> Vec<PortBinding> {
+pub(crate) fn bind(
+    config: &Config,
+    tables: &Tables,
+    devices: &mut DeviceSlots,
+    vrfs: &VrfNumbers,
+) -> Vec<PortBinding> {
     devices.begin(config.ports.iter().filter(|p| p.role != Role::Mgmt).map(|p| p.device.clone()));
     config
         .ports()
@@ -136,6 +142,7 @@ pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) 
             let port = Port {
                 name: p.name.clone(),
                 zone: p.zone().unwrap_or(Zone::Lan),
+                vrf: vrfs.number(p.vrf.as_deref()),
                 dev: if ours { devices.slot(&p.device) } else { NO_DEVICE },
                 ifindex: device.map_or(0, |d| d.ifindex),
                 vlan: vlan.unwrap_or(0),
@@ -158,17 +165,19 @@ pub(crate) fn bind(config: &Config, tables: &Tables, devices: &mut DeviceSlots) 
         .collect()
 }
 
-/// The IPv4 addresses that this machine has on the ports of a configuration, those of the file included.
-pub fn port_addresses(config: &Config, tables: &Tables) -> BTreeSet<Ipv4Addr> {
-    let of_link = |b: &PortBinding| tables.addresses_of(b.l3_ifindex.unwrap_or(0)).map(|a| a.addr);
-    let bindings = bind(config, tables, &mut DeviceSlots::default());
-    let of_file = config.ports.iter().flat_map(|p| &p.addresses).map(IpNet::addr);
-    let all = bindings.iter().flat_map(of_link).chain(of_file);
-    all.filter_map(|a| match a {
-        IpAddr::V4(a) => Some(a),
-        IpAddr::V6(_) => None,
-    })
-    .collect()
+/// The IPv4 addresses that this machine has on the ports of a configuration, those of the file included, each with the name
+/// of its VRF.
+pub fn port_addresses(config: &Config, tables: &Tables) -> BTreeSet<(Option<String>, Ipv4Addr)> {
+    let bindings = bind(config, tables, &mut DeviceSlots::default(), &VrfNumbers::default());
+    let mut out = BTreeSet::new();
+    for (b, p) in bindings.iter().zip(&config.ports) {
+        let of_link = tables.addresses_of(b.l3_ifindex.unwrap_or(0)).map(|a| a.addr);
+        out.extend(of_link.chain(p.addresses.iter().map(IpNet::addr)).filter_map(|a| match a {
+            IpAddr::V4(a) => Some((p.vrf.clone(), a)),
+            IpAddr::V6(_) => None,
+        }));
+    }
+    out
 }
 
 /// Source address of a port without a device, as in a replay.
@@ -190,24 +199,43 @@ fn v6(n: &IpNet) -> Option<(Ipv6Addr, u8)> {
     }
 }
 
-/// Every address for which the kernel answers, broadcasts included.
-pub(crate) fn local_addresses(config: &Config, tables: &Tables) -> AddrSet {
-    let mut local: AddrSet = tables.addresses().map(|a| a.addr).filter(|a| !a.is_loopback()).collect();
+/// The VRFs of the ports by the kernel's interfaces.
+pub(crate) fn vrf_by_interface(bindings: &[PortBinding]) -> HashMap<u32, VrfNo> {
+    bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.port.vrf))).collect()
+}
+
+/// Every address for which the kernel answers, broadcasts included, by VRF: that of the port that has it.
+pub(crate) fn local_addresses(
+    config: &Config,
+    tables: &Tables,
+    bindings: &[PortBinding],
+    vrfs: &VrfNumbers,
+) -> BTreeMap<VrfNo, AddrSet> {
+    let by_interface = vrf_by_interface(bindings);
+    let vrf = |ifindex: u32| by_interface.get(&ifindex).copied().unwrap_or_default();
+    let mut local: BTreeMap<VrfNo, AddrSet> = BTreeMap::from([(VrfNo::DEFAULT, AddrSet::default())]);
+    for a in tables.addresses().filter(|a| !a.addr.is_loopback()) {
+        local.entry(vrf(a.ifindex)).or_default().insert(a.addr);
+    }
     for r in tables.routes_sorted() {
         let host = r.dst.prefix_len() == r.dst.max_prefix_len();
         let ours = matches!(r.kind, RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast);
         if host && ours && !r.dst.addr().is_loopback() {
-            local.insert(r.dst.addr());
+            let hop = tables.nexthops_of(r).first().map_or(0, |h| h.ifindex);
+            local.entry(vrf(hop)).or_default().insert(r.dst.addr());
         }
     }
-    for net in
-        config.ports.iter().flat_map(|p| &p.addresses).chain(config.tunnels.iter().flat_map(|t| &t.addresses))
-    {
-        local.insert(net.addr());
-        if let IpNet::V4(n) = net
-            && n.prefix_len() < 31
-        {
-            local.insert(n.broadcast().into());
+    let of_ports = config.ports.iter().map(|p| (&p.vrf, &p.addresses));
+    let of_tunnels = config.tunnels.iter().map(|t| (&t.vrf, &t.addresses));
+    for (name, nets) in of_ports.chain(of_tunnels) {
+        let own = local.entry(vrfs.number(name.as_deref())).or_default();
+        for net in nets {
+            own.insert(net.addr());
+            if let IpNet::V4(n) = net
+                && n.prefix_len() < 31
+            {
+                own.insert(n.broadcast().into());
+            }
         }
     }
     local

@@ -6,10 +6,11 @@ mod file;
 use crate::ports::PortBinding;
 use crate::problem::{Problem, UnusedRoute};
 use crate::tunnels::TunnelCompiler;
+use crate::vrfs::VrfNumbers;
 use candidates::{Candidates, Liveness, Rank};
 use ipnet::IpNet;
-use sag_model::PortIdx;
 use sag_model::config::Config;
+use sag_model::{PortIdx, VrfNo};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_rtnl::{Nexthop, RouteKind, Table, Tables};
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +28,8 @@ pub enum RouteSource {
 /// The route that wins for a prefix, as compiled and as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteRow {
+    /// The VRF whose packets go by it.
+    pub vrf: VrfNo,
     /// The prefix.
     pub dst: IpNet,
     /// What packets to it are handed to.
@@ -80,16 +83,16 @@ impl Learned {
     }
 }
 
-/// The winning route of each prefix, ordered by prefix. Of learned routes so many of a family are considered, in the order of
+/// The winning route of each prefix of each VRF, ordered by VRF and prefix. Of learned routes so many of a family are considered, in the order of
 /// their addresses, and there is a problem if there are more.
 pub(crate) fn collect(
     config: &Config,
     (tables, max_learned): (&Tables, usize),
     bindings: &[PortBinding],
-    tunnels: &TunnelCompiler,
+    (tunnels, vrfs): (&TunnelCompiler, &VrfNumbers),
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteRow> {
-    let mut candidates = Candidates::default();
+    let mut candidates: BTreeMap<VrfNo, Candidates> = BTreeMap::new();
     let mut learned = Learned { room: [max_learned; 2], full: false };
     let mut unused = UnusedRoutes::default();
     let by_l3: HashMap<u32, PortIdx> =
@@ -106,6 +109,12 @@ pub(crate) fn collect(
             RouteKind::Unicast => {
                 way = kernel_way(tables, r, &by_l3, bindings, &mut unused);
                 if way.members.is_empty() { Route::NotOurs } else { Route::Via(way.members) }
+            }
+            // A VRF has its own addresses from its ports.
+            RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast
+                if !vrf_of_interface(tables, r, &by_l3, bindings).is_default() =>
+            {
+                continue;
             }
             RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast | RouteKind::Multicast => {
                 Route::Local
@@ -124,6 +133,7 @@ pub(crate) fn collect(
             source: RouteSource::Kernel,
         };
         let row = RouteRow {
+            vrf: VrfNo::DEFAULT,
             dst: r.dst.trunc(),
             route,
             source: RouteSource::Kernel,
@@ -133,14 +143,49 @@ pub(crate) fn collect(
             foreign: way.foreign,
             unused: Vec::new(),
         };
-        candidates.offer(rank, row);
+        for row in by_vrf(row, bindings) {
+            candidates.entry(row.vrf).or_default().offer(rank, row);
+        }
     }
     if learned.full {
         problems.push(Problem::TooManyRoutes { limit: max_learned });
     }
     problems.extend(unused.problems());
-    file::offer(&mut candidates, config, bindings, tunnels, problems);
-    candidates.finish()
+    for v in vrfs.current().chain([VrfNo::DEFAULT]) {
+        let of_vrf = file::OfVrf { config, bindings, tunnels, vrfs, vrf: v };
+        of_vrf.offer(candidates.entry(v).or_default(), problems);
+    }
+    let of_vrf =
+        |(vrf, all): (VrfNo, Candidates)| all.finish().into_iter().map(move |row| RouteRow { vrf, ..row });
+    candidates.into_iter().flat_map(of_vrf).collect()
+}
+
+/// A route of the kernel's is that of the VRF of the port by which it leads.
+fn by_vrf(row: RouteRow, bindings: &[PortBinding]) -> Vec<RouteRow> {
+    let vrf = |m: &Member| bindings.get(m.port.index()).map_or(VrfNo::DEFAULT, |b| b.port.vrf);
+    let members = match &row.route {
+        Route::Via(members) if members.iter().any(|m| !vrf(m).is_default()) => members,
+        _ => return vec![row],
+    };
+    let mut split: BTreeMap<VrfNo, Vec<Member>> = BTreeMap::new();
+    for m in members {
+        split.entry(vrf(m)).or_default().push(m.clone());
+    }
+    split
+        .into_iter()
+        .map(|(vrf, members)| RouteRow { vrf, route: Route::Via(members), ..row.clone() })
+        .collect()
+}
+
+/// The VRF of the interface of a route to the gateway itself.
+fn vrf_of_interface(
+    tables: &Tables,
+    r: &sag_rtnl::Route,
+    by_l3: &HashMap<u32, PortIdx>,
+    bindings: &[PortBinding],
+) -> VrfNo {
+    let port = tables.nexthops_of(r).first().and_then(|h| by_l3.get(&h.ifindex).copied());
+    port.and_then(|p| bindings.get(p.index())).map_or(VrfNo::DEFAULT, |b| b.port.vrf)
 }
 
 /// Where a route of the kernel leads.

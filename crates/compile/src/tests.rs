@@ -2,6 +2,7 @@
 
 mod kernel_routes;
 mod routes;
+mod vrfs;
 
 use super::*;
 use sag_model::config::{self, Config};
@@ -186,7 +187,8 @@ fn kernel_tables_become_routes_ports_and_local_addresses() {
     assert_eq!(via("8.8.8.8"), Some((PortIdx(1), Some(ip("203.0.113.1")))));
     assert_eq!(s.route(ip("198.51.100.1")), Some(&Route::NotOurs), "mgmt is the kernel's");
     assert_eq!(s.route(ip("192.0.2.1")), Some(&Route::Local));
-    assert!(s.local.contains(&ip("198.51.100.9")) && s.local.contains(&ip("203.0.113.2")));
+    let own = |a| s.is_local(sag_model::VrfNo::DEFAULT, ip(a));
+    assert!(own("198.51.100.9") && own("203.0.113.2"));
     assert!(s.route(ip("2001:db8::1")).is_none());
 }
 
@@ -287,7 +289,10 @@ internal_ip = "192.0.2.10"
     let forward = |port| plan.snapshot.nat.forward(Zone::Wan, "203.0.113.2".parse().unwrap(), 6, port);
     assert!(forward(8443).is_none() && forward(8444).is_some());
     let own = port_addresses(&config, &t);
-    assert_eq!(dnat_to_self(&config, |a| own.contains(&a)), [("self", "192.0.2.1".parse().unwrap())]);
+    assert_eq!(
+        dnat_to_self(&config, |_, a| own.contains(&(None, a))),
+        [("self", "192.0.2.1".parse().unwrap())]
+    );
     // On a machine without these devices nothing is known.
     assert!(port_addresses(&config, &Tables::default()).is_empty());
 }
@@ -574,7 +579,13 @@ fn nat_names_groups_too() {
     {
         assert_eq!(inside(port), forwarded.then(|| ("10.1.0.9".to_owned(), port)), "{port}");
     }
-    let spec = c.compiler.nat.compile(&config, (&tables(), &[]), &[], &Default::default(), &mut Vec::new());
+    let spec = c.compiler.nat.compile(
+        &config,
+        (&tables(), &[]),
+        &[],
+        (&Default::default(), &Default::default()),
+        &mut Vec::new(),
+    );
     let prefixes: Vec<_> = spec.pools.iter().map(|p| format!("{}/{}", p.prefix.0, p.prefix.1)).collect();
     assert_eq!(prefixes, ["10.1.0.0/16", "10.3.0.0/16"]);
     assert!(Arc::ptr_eq(&spec.pools[0].hits, &spec.pools[1].hits), "one entry to the operator");
@@ -766,7 +777,13 @@ fn rules_that_are_gone_are_forgotten() {
         };
         assert_eq!(set.name(slot), Some(&*format!("a1/r{n}")));
         slots.insert(slot.0);
-        c.compiler.nat.compile(&config, (&Tables::default(), &[]), &[], &Default::default(), &mut Vec::new());
+        c.compiler.nat.compile(
+            &config,
+            (&Tables::default(), &[]),
+            &[],
+            (&Default::default(), &Default::default()),
+            &mut Vec::new(),
+        );
     }
     assert!(slots.len() < 4200, "{} slots for one rule", slots.len());
     assert!(c.compiler.acl.stats("a1", "r1").is_none() && c.compiler.acl.stats("a1", "r5999").is_some());

@@ -1,9 +1,10 @@
 //! Tunnels: numbers that stay the same, the runtime state behind them, and the headers that they add.
 
 use crate::problem::Problem;
+use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
 use sag_model::config::{self, Config, TunnelIdx};
-use sag_model::{MacAddr, Nanos};
+use sag_model::{MacAddr, Nanos, VrfNo};
 use sag_packet::encap::{Encap, Template};
 use sag_pipeline::networks::Networks;
 use sag_pipeline::tunnel::{EspSaTable, Tunnel, TunnelNo, TunnelState, Tunnels};
@@ -60,6 +61,7 @@ impl TunnelCompiler {
     pub(crate) fn compile(
         &mut self,
         config: &Config,
+        vrfs: &VrfNumbers,
         now: Nanos,
         problems: &mut Vec<Problem>,
     ) -> (Tunnels, EspPlan) {
@@ -93,7 +95,8 @@ impl TunnelCompiler {
                 known.state = Arc::default();
             }
             known.config = t.clone();
-            out.push(tunnel(t, no, encap, known.state.clone(), &self.esp));
+            let vrf = vrfs.number(t.vrf.as_deref());
+            out.push(Tunnel { vrf, ..tunnel(t, no, encap, known.state.clone(), &self.esp) });
         }
         let (time, bytes) = (config.dataplane.rekey_time, config.dataplane.rekey_bytes);
         let esp = EspPlan {
@@ -204,6 +207,7 @@ fn tunnel(
             Arc::new(Networks::new(own.map(|n| (n.addr(), n.prefix_len()))))
         }),
         reverse_path: t.reverse_path,
+        vrf: VrfNo::DEFAULT,
         ingress: u64::MAX,
         state,
         probing: t.probing.clone(),

@@ -19,7 +19,7 @@ pub use action::{
     FLOW_STATE_SHIFT, FlowAct, NAT_SLOT_WORDS, NAT_SLOTS, nat_port_bit, next_epoch,
 };
 pub use index::{BUCKET_WORDS, Bucket, Geometry, Probe, RECORD_BITS};
-pub use key::{HASH_M1, HASH_M2, IngressId, Key4, Key6, L4_KEY, l4_word};
+pub use key::{HASH_M1, HASH_M2, IngressId, Key4, Key6, L4_KEY, l4_word, vrf_zone};
 pub use number::{RECORD_BLOCK, RecordNo};
 pub use record::{FlowRecord, FlowRecord4, FlowRecord6};
 pub use shared::{

@@ -48,6 +48,80 @@ pub enum Zone {
     Overlay = 3,
 }
 
+/// Number of a VRF: routes, addresses and neighbors of its own (RFC 4364 3, VRF-lite). It is part of every flow's key,
+/// so hosts of two VRFs may have the same address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct VrfNo(u8);
+
+impl VrfNo {
+    /// The VRF of what names none.
+    pub const DEFAULT: VrfNo = VrfNo(0);
+    /// How many there are, the default one included: what is left of a byte above the zone.
+    pub const COUNT: usize = 64;
+
+    /// `None`: out of range.
+    pub const fn new(no: u8) -> Option<VrfNo> {
+        if (no as usize) < VrfNo::COUNT { Some(VrfNo(no)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The number, to index by.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Whether it is the VRF of what names none.
+    pub const fn is_default(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A zone of a VRF: where a packet comes from or goes to, in the byte that flow keys, XDP's ports and its tunnels have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VrfZone(u8);
+
+impl VrfZone {
+    /// This zone of a VRF.
+    pub const fn new(zone: Zone, vrf: VrfNo) -> VrfZone {
+        VrfZone(zone as u8 | vrf.0 << 2)
+    }
+
+    /// From the byte; `None`: it names no zone.
+    pub const fn from_byte(byte: u8) -> Option<VrfZone> {
+        if byte & 3 == 0 { None } else { Some(VrfZone(byte)) }
+    }
+
+    /// The byte: the zone, and the VRF above it.
+    pub const fn byte(self) -> u8 {
+        self.0
+    }
+
+    /// The zone.
+    pub const fn zone(self) -> Zone {
+        match self.0 & 3 {
+            1 => Zone::Lan,
+            2 => Zone::Wan,
+            _ => Zone::Overlay,
+        }
+    }
+
+    /// The VRF.
+    pub const fn vrf(self) -> VrfNo {
+        VrfNo(self.0 >> 2)
+    }
+}
+
+impl From<Zone> for VrfZone {
+    /// Of the default VRF.
+    fn from(zone: Zone) -> VrfZone {
+        VrfZone::new(zone, VrfNo::DEFAULT)
+    }
+}
+
 impl Role {
     /// The zone of a port of this role; `None` for ports that are not ours.
     pub const fn zone(self) -> Option<Zone> {

@@ -43,5 +43,5 @@ mod words;
 
 pub use drop::DropReason;
 pub use dscp::Dscp;
-pub use ids::{MacAddr, PortIdx, Role, VlanId, Zone};
+pub use ids::{MacAddr, PortIdx, Role, VlanId, VrfNo, VrfZone, Zone};
 pub use time::Nanos;

@@ -1,5 +1,6 @@
 //! A tunnel as the XDP program reads it (`struct gw_tunnel` in `bpf/include/gw_abi.h`).
 
+use crate::ids::VrfZone;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tunnels that can be told apart, number 0 (none) included.
@@ -36,6 +37,7 @@ const WORDS: usize = 16;
 const MAC: usize = TUNNEL_HEADER / 8;
 const CONTROL: usize = MAC + 1;
 const INGRESS: usize = CONTROL + 1;
+const SIDE: usize = INGRESS + 1;
 
 /// `struct gw_tunnel` as words, each written by one store.
 #[repr(C, align(64))]
@@ -66,6 +68,8 @@ pub struct TunnelEntry {
     pub sum: u16,
     /// A bit for each port by which outer packets may come in.
     pub ingress: u64,
+    /// Where the packets inside come from.
+    pub side: VrfZone,
 }
 
 impl TunnelRecord {
@@ -90,6 +94,12 @@ impl TunnelRecord {
         }
         if !same(&self.word[INGRESS], e.ingress) {
             self.word[INGRESS].store(e.ingress, Ordering::Relaxed);
+        }
+        let vrf = u64::from(e.side.vrf().get());
+        if !same(&self.word[SIDE], vrf) {
+            // What has been inside one VRF is not taken for a packet of another.
+            self.clear();
+            self.word[SIDE].store(vrf, Ordering::Relaxed);
         }
         if !same(&self.word[CONTROL], control) {
             self.word[CONTROL].store(control, Ordering::Release);

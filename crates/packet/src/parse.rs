@@ -4,7 +4,7 @@ use crate::checksum;
 use crate::proto::*;
 use sag_model::DropReason;
 use sag_model::flow::{Key4, Key6, l4_word};
-use sag_model::ids::Zone;
+use sag_model::ids::VrfZone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IPv6 extension headers walked before the packet counts as malformed.
@@ -437,15 +437,15 @@ impl Parsed {
         addrs4: 0,
     };
 
-    /// The IPv4 flow key of this packet, received in `zone`.
+    /// The IPv4 flow key of this packet, received `from` a zone of a VRF.
     #[inline]
-    pub fn key4(&self, zone: Zone) -> Key4 {
-        Key4 { addrs: self.addrs4, l4: l4_word(self.sport, self.dport, self.proto, zone) }
+    pub fn key4(&self, from: impl Into<VrfZone>) -> Key4 {
+        Key4 { addrs: self.addrs4, l4: l4_word(self.sport, self.dport, self.proto, from) }
     }
 
     /// The IPv6 flow key; `frame` is the frame that was parsed.
     #[inline]
-    pub fn key6(&self, frame: &[u8], zone: Zone) -> Key6 {
+    pub fn key6(&self, frame: &[u8], from: impl Into<VrfZone>) -> Key6 {
         let at = usize::from(self.l3) + 8;
         let words: [u64; 4] = match frame.get(at..).and_then(|f| f.first_chunk::<32>()) {
             Some(a) => std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|b| a[i * 8 + b]))),
@@ -454,7 +454,7 @@ impl Parsed {
         Key6 {
             src: [words[0], words[1]],
             dst: [words[2], words[3]],
-            l4: l4_word(self.sport, self.dport, self.proto, zone),
+            l4: l4_word(self.sport, self.dport, self.proto, from),
         }
     }
 

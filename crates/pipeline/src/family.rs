@@ -5,8 +5,9 @@ use crate::policy::Tuple;
 use sag_model::DropReason;
 use sag_model::flow::{
     FLOW_DNAT, FLOW_SNAT, FlowRecord, FlowRecord4, FlowRecord6, HASH_M1, HASH_M2, Key4, Key6, l4_word,
+    vrf_zone,
 };
-use sag_model::ids::Zone;
+use sag_model::ids::{VrfNo, VrfZone, Zone};
 use sag_packet::checksum;
 use sag_packet::parse::{Family, Parsed};
 use sag_packet::proto::*;
@@ -22,12 +23,16 @@ pub trait FlowFamily: FlowRecord {
     /// The address family of the records.
     const FAMILY: Family;
 
-    /// The key of a parsed packet that arrived from `zone`.
-    fn flow_key(p: &Parsed, frame: &[u8], zone: Zone) -> Self::Key;
-    /// The key of the answers to a flow, arriving from `zone`.
-    fn reverse(key: &Self::Key, zone: Zone) -> Self::Key;
-    /// The zone in a key; `None`: its number is no zone's.
-    fn zone(key: &Self::Key) -> Option<Zone>;
+    /// The key of a parsed packet that arrived `from` a zone of a VRF.
+    fn flow_key(p: &Parsed, frame: &[u8], from: impl Into<VrfZone>) -> Self::Key;
+    /// The key of the answers to a flow, arriving `from` there.
+    fn reverse(key: &Self::Key, from: impl Into<VrfZone>) -> Self::Key;
+    /// The zone and the VRF in a key; `None`: its number is no zone's.
+    fn side(key: &Self::Key) -> Option<VrfZone>;
+    /// The VRF in a key.
+    fn vrf(key: &Self::Key) -> VrfNo {
+        Self::side(key).map_or(VrfNo::DEFAULT, VrfZone::vrf)
+    }
     /// The five-tuple of a key.
     fn tuple(key: &Self::Key) -> Tuple;
     /// The port fields of a key in host order; of ICMP echo, its identifier stands there.
@@ -69,21 +74,12 @@ pub trait FlowFamily: FlowRecord {
     /// The reason to drop the packet: what it quotes cannot be translated.
     fn rewrite_error(&self, frame: &mut [u8], p: &Parsed) -> Result<(), DropReason>;
     /// Key from the addresses of an IP header that an ICMP error quotes, as its *answer* would
-    /// arrive from `zone`. The table of IPv6 has sessions of NAT64 too: there the header may be one of IPv4.
-    fn answer_to(header: &[u8], l4: (u16, u16), proto: u8, zone: Zone) -> Option<Self::Key>;
+    /// arrive `from` there. The table of IPv6 has sessions of NAT64 too: there the header may be one of IPv4.
+    fn answer_to(header: &[u8], l4: (u16, u16), proto: u8, from: VrfZone) -> Option<Self::Key>;
 }
 
-const fn zone_of(l4: u64) -> Option<Zone> {
-    match (l4 >> 40) as u8 {
-        1 => Some(Zone::Lan),
-        2 => Some(Zone::Wan),
-        3 => Some(Zone::Overlay),
-        _ => None,
-    }
-}
-
-const fn reverse_l4(l4: u64, zone: Zone) -> u64 {
-    l4_word((l4 >> 16) as u16, l4 as u16, (l4 >> 32) as u8, zone)
+fn reverse_l4(l4: u64, from: VrfZone) -> u64 {
+    l4_word((l4 >> 16) as u16, l4 as u16, (l4 >> 32) as u8, from)
 }
 
 /// Ports of a key in host order, zero where the protocol has none.
@@ -99,16 +95,17 @@ impl FlowFamily for FlowRecord4 {
     const FAMILY: Family = Family::V4;
 
     #[inline]
-    fn flow_key(p: &Parsed, _: &[u8], zone: Zone) -> Key4 {
-        p.key4(zone)
+    fn flow_key(p: &Parsed, _: &[u8], from: impl Into<VrfZone>) -> Key4 {
+        p.key4(from)
     }
 
-    fn reverse(key: &Key4, zone: Zone) -> Key4 {
-        Key4 { addrs: key.addrs.rotate_left(32), l4: reverse_l4(key.l4, zone) }
+    fn reverse(key: &Key4, from: impl Into<VrfZone>) -> Key4 {
+        Key4 { addrs: key.addrs.rotate_left(32), l4: reverse_l4(key.l4, from.into()) }
     }
 
-    fn zone(key: &Key4) -> Option<Zone> {
-        zone_of(key.l4)
+    #[inline]
+    fn side(key: &Key4) -> Option<VrfZone> {
+        vrf_zone(key.l4)
     }
 
     fn raw_ports(key: &Key4) -> (u16, u16) {
@@ -123,7 +120,7 @@ impl FlowFamily for FlowRecord4 {
 
     #[inline]
     fn host(key: &Key4, _: u64) -> u64 {
-        key.addrs & 0xFFFF_FFFF
+        key.addrs & 0xFFFF_FFFF | u64::from(Self::vrf(key).get()) << 32
     }
 
     #[inline]
@@ -163,6 +160,7 @@ impl FlowFamily for FlowRecord4 {
         let end = |addr: u32, port: u16| Endpoint {
             addr: Ipv4Addr::from(addr.to_le_bytes()),
             port: u16::from_be_bytes(port.to_le_bytes()),
+            vrf: Self::vrf(key),
         };
         let (src, dst) =
             (end(key.addrs as u32, key.l4 as u16), end((key.addrs >> 32) as u32, (key.l4 >> 16) as u16));
@@ -220,10 +218,10 @@ impl FlowFamily for FlowRecord4 {
         Ok(())
     }
 
-    fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, zone: Zone) -> Option<Key4> {
+    fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, from: VrfZone) -> Option<Key4> {
         let a: &[u8; 8] = header.get(12..)?.first_chunk()?;
         let addrs = u64::from_le_bytes(*a).rotate_left(32);
-        Some(Key4 { addrs, l4: l4_word(dport, sport, proto, zone) })
+        Some(Key4 { addrs, l4: l4_word(dport, sport, proto, from) })
     }
 }
 
@@ -231,19 +229,20 @@ impl FlowFamily for FlowRecord6 {
     const FAMILY: Family = Family::V6;
 
     #[inline]
-    fn flow_key(p: &Parsed, frame: &[u8], zone: Zone) -> Key6 {
+    fn flow_key(p: &Parsed, frame: &[u8], from: impl Into<VrfZone>) -> Key6 {
         match p.family {
-            Family::V6 => p.key6(frame, zone),
-            Family::V4 => key_of_v4(&p.key4(zone)),
+            Family::V6 => p.key6(frame, from),
+            Family::V4 => key_of_v4(&p.key4(from)),
         }
     }
 
-    fn reverse(key: &Key6, zone: Zone) -> Key6 {
-        Key6 { src: key.dst, dst: key.src, l4: reverse_l4(key.l4, zone) }
+    fn reverse(key: &Key6, from: impl Into<VrfZone>) -> Key6 {
+        Key6 { src: key.dst, dst: key.src, l4: reverse_l4(key.l4, from.into()) }
     }
 
-    fn zone(key: &Key6) -> Option<Zone> {
-        zone_of(key.l4)
+    #[inline]
+    fn side(key: &Key6) -> Option<VrfZone> {
+        vrf_zone(key.l4)
     }
 
     fn raw_ports(key: &Key6) -> (u16, u16) {
@@ -257,7 +256,7 @@ impl FlowFamily for FlowRecord6 {
 
     #[inline]
     fn host(key: &Key6, seed: u64) -> u64 {
-        let h = (key.src[0] ^ seed).wrapping_mul(HASH_M1);
+        let h = (key.src[0] ^ seed ^ u64::from(Self::vrf(key).get())).wrapping_mul(HASH_M1);
         (h ^ h >> 32).wrapping_mul(HASH_M2) ^ key.src[1]
     }
 
@@ -344,14 +343,14 @@ impl FlowFamily for FlowRecord6 {
         translate::error6(frame, p, new.dst, [new.dst, new.src]).map_err(|_| DropReason::IcmpUnmatched)
     }
 
-    fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, zone: Zone) -> Option<Key6> {
+    fn answer_to(header: &[u8], (sport, dport): (u16, u16), proto: u8, from: VrfZone) -> Option<Key6> {
         if header.first()? >> 4 == 4 {
-            let key = FlowRecord4::answer_to(header, (sport, dport), proto, zone)?;
+            let key = FlowRecord4::answer_to(header, (sport, dport), proto, from)?;
             return Some(key_of_v4(&key));
         }
         let a: &[u8; 32] = header.get(8..)?.first_chunk()?;
         let w: [u64; 4] = std::array::from_fn(|i| u64::from_le_bytes(std::array::from_fn(|b| a[i * 8 + b])));
-        Some(Key6 { src: [w[2], w[3]], dst: [w[0], w[1]], l4: l4_word(dport, sport, proto, zone) })
+        Some(Key6 { src: [w[2], w[3]], dst: [w[0], w[1]], l4: l4_word(dport, sport, proto, from) })
     }
 }
 
@@ -410,12 +409,12 @@ pub struct Quote<K> {
 }
 
 /// The packet that an ICMP error quotes.
-pub fn quoted<R: FlowFamily>(p: &Parsed, frame: &[u8], zone: Zone) -> Option<Quote<R::Key>> {
-    quote::<R>(p.ip(frame).get(usize::from(p.l4_at - p.l3) + 8..)?, zone)
+pub fn quoted<R: FlowFamily>(p: &Parsed, frame: &[u8], from: VrfZone) -> Option<Quote<R::Key>> {
+    quote::<R>(p.ip(frame).get(usize::from(p.l4_at - p.l3) + 8..)?, from)
 }
 
-/// A packet as it is quoted, from its IP header on, by an error from `zone`.
-pub fn quote<R: FlowFamily>(quote: &[u8], zone: Zone) -> Option<Quote<R::Key>> {
+/// A packet as it is quoted, from its IP header on, by an error `from` there.
+pub fn quote<R: FlowFamily>(quote: &[u8], from: VrfZone) -> Option<Quote<R::Key>> {
     // Of IPv4 there is no table but its own and that with the sessions of NAT64.
     let family = match (R::FAMILY, quote.first()? >> 4) {
         (Family::V6, 4) => Family::V4,
@@ -435,7 +434,7 @@ pub fn quote<R: FlowFamily>(quote: &[u8], zone: Zone) -> Option<Quote<R::Key>> {
         _ => (0, 0),
     };
     let sequence = (proto == TCP).then(|| u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]));
-    Some(Quote { answers: R::answer_to(quote, ports, proto, zone)?, sequence })
+    Some(Quote { answers: R::answer_to(quote, ports, proto, from)?, sequence })
 }
 
 /// Protocol and start of the transport header of a quoted IPv4 packet.

@@ -4,7 +4,7 @@
 use crate::snapshot::{Route, Snapshot};
 use crate::stages::{egress, ethertype};
 use crate::tunnel::{Tunnel, TunnelNo};
-use sag_model::{DropReason, MacAddr, Nanos, PortIdx};
+use sag_model::{DropReason, MacAddr, Nanos, PortIdx, VrfNo};
 use sag_packet::icmp::{self, IcmpError};
 use sag_packet::proto::{ETH_LEN, FRAGMENT, IPV4_LEN, IPV6_LEN};
 use sag_packet::rewrite::{FrameMut, LinkHeader};
@@ -110,10 +110,14 @@ pub struct ReplyPath {
 
 /// The way by the routing table (RFC 1812 4.3.2.4 wants the address of the interface that sends), by the same line to the
 /// Internet by which the packet in question came.
-/// `near`: where who waits for the packet is, and its link address, if it did not come by a tunnel.
-pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>) -> Option<ReplyPath> {
-    let back = |m| near.map_or(m, |(asked, _)| snap.return_member(m, to, asked));
-    let routed = match snap.route(to) {
+/// `vrf`: where `to` is. `near`: where who waits for the packet is, and its link address, if it did not come by a tunnel.
+pub fn reply_path(
+    snap: &Snapshot,
+    (vrf, to): (VrfNo, IpAddr),
+    near: Option<(PortIdx, MacAddr)>,
+) -> Option<ReplyPath> {
+    let back = |m| near.map_or(m, |(asked, _)| snap.return_member(m, (vrf, to), asked));
+    let routed = match snap.route_in(vrf, to) {
         Some(Route::Via(members)) => snap.choose(members, 0).and_then(|m| egress(snap, back(m), to, 0).ok()),
         _ => None,
     };
@@ -128,7 +132,7 @@ pub fn reply_path(snap: &Snapshot, to: IpAddr, near: Option<(PortIdx, MacAddr)>)
         near => near,
     };
     let from = match snap.tunnel(tunnel) {
-        Some(t) => t.source_for(to).or_else(|| snap.inside_source(to))?,
+        Some(t) => t.source_for(to).or_else(|| snap.inside_source(t.vrf, to))?,
         None => snap.source_for(port, towards)?,
     };
     let resolved = snap.resolved(port, next);
@@ -200,10 +204,10 @@ pub fn put_link(t: &Tunnel, f: &mut FrameMut<'_>, link: LinkHeader) -> Result<()
     f.set_link(0, len, &link).map_err(|_| DropReason::FrameTooBig)
 }
 
-/// Builds the error about `frame` into `buf`. `near`: the port at which it came, unless by a tunnel.
+/// Builds the error about `frame`, a packet of a VRF, into `buf`. `near`: the port at which it came, unless by a tunnel.
 pub fn icmp_error(
     snap: &Snapshot,
-    near: Option<PortIdx>,
+    (vrf, near): (VrfNo, Option<PortIdx>),
     p: &Parsed,
     frame: &[u8],
     error: IcmpError,
@@ -214,7 +218,7 @@ pub fn icmp_error(
     }
     let to = p.src(frame);
     let mac = frame.get(6..12).and_then(|m| m.first_chunk()).map(|m| MacAddr(*m));
-    let Some(path) = reply_path(snap, to, near.zip(mac)) else { return IcmpResult::NoRoute };
+    let Some(path) = reply_path(snap, (vrf, to), near.zip(mac)) else { return IcmpResult::NoRoute };
     // What goes through a tunnel must fit it.
     let end = buf.len().min(LINK_ROOM + usize::from(path.mtu));
     let Some(room) = buf.get_mut(LINK_ROOM..end) else { return IcmpResult::NoRoute };

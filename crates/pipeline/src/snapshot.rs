@@ -8,8 +8,8 @@ mod outer_path;
 mod proxy;
 mod return_path;
 mod reverse_path;
+mod vrf;
 
-use crate::fib::Fib;
 pub use crate::hash::AddrSet;
 pub use crate::ids::NhIdx;
 use crate::nat::NatPolicy;
@@ -22,12 +22,13 @@ use crate::tunnel::{Tunnel, TunnelNo, Tunnels};
 pub use outer_path::OuterPath;
 use sag_model::config::ReversePath;
 use sag_model::flow::{NH_VALID, NextHopRecord};
-use sag_model::{MacAddr, PortIdx, Zone};
+use sag_model::{MacAddr, PortIdx, VrfNo, VrfZone, Zone};
 use sag_packet::rewrite::LinkWords;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+pub use vrf::Vrf;
 
 /// A gateway port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Port {
     pub name: String,
     /// Where it leads.
     pub zone: Zone,
+    /// The VRF that it is in.
+    pub vrf: VrfNo,
     /// Slot of the device in XDP's device map.
     pub dev: u8,
     /// The kernel's number of the device.
@@ -59,6 +62,12 @@ pub struct Port {
 }
 
 impl Port {
+    /// Where its packets come from.
+    #[inline]
+    pub const fn side(&self) -> VrfZone {
+        VrfZone::new(self.zone, self.vrf)
+    }
+
     /// Whether frames to an Ethernet address are the gateway's.
     #[inline]
     pub fn is_at(&self, mac: [u8; 6]) -> bool {
@@ -188,14 +197,10 @@ pub struct Snapshot {
     pub ports: Vec<Port>,
     /// Which port a frame came by.
     pub ingress: Ingress,
-    /// The gateway's own addresses, subnet broadcasts included.
-    pub local: AddrSet,
-    /// Routes by the number that `fib4` and `fib6` give.
+    /// VRFs by their number; the first is the default one. `None`: the number is not in use.
+    pub vrfs: Vec<Option<Vrf>>,
+    /// Routes of all VRFs, by the number that a VRF gives for an address.
     pub routes: Vec<Route>,
-    /// Longest prefix of IPv4, to a route's number.
-    pub fib4: Fib<u32>,
-    /// Longest prefix of IPv6, to a route's number.
-    pub fib6: Fib<u128>,
     /// Ways out that a prefix has and does not use, because of their metric, by the number of its route. Most have none.
     pub unused_routes: HashMap<u32, Vec<Member>>,
     /// Changes when sources may come in by other ports or tunnels than before.
@@ -406,21 +411,6 @@ impl Snapshot {
         }
     }
 
-    /// The route of the longest matching prefix.
-    #[inline]
-    pub fn route(&self, dst: IpAddr) -> Option<&Route> {
-        self.routes.get(self.route_no(dst)? as usize)
-    }
-
-    /// The number of that route.
-    #[inline]
-    fn route_no(&self, dst: IpAddr) -> Option<u32> {
-        match dst {
-            IpAddr::V4(a) => self.fib4.lookup(a.to_bits()),
-            IpAddr::V6(a) => self.fib6.lookup(a.to_bits()),
-        }
-    }
-
     /// Fills in what depends on routes and ports together. To be called once, when all else is there; `prefixes` are
     /// those of the routes, in their order, with whether they are of IPv6.
     pub fn finish<N: std::hash::Hash>(&mut self, prefixes: impl Iterator<Item = (N, bool)>) {
@@ -473,9 +463,10 @@ impl Snapshot {
         }
     }
 
-    /// The address from which the gateway speaks into a tunnel that has none: one of the LAN.
-    pub fn inside_source(&self, to: IpAddr) -> Option<IpAddr> {
-        let lan_first = |lan: bool| self.ports.iter().filter(move |p| (p.zone == Zone::Lan) == lan);
+    /// The address from which the gateway speaks into a tunnel of a VRF that has none: one of the LAN.
+    pub fn inside_source(&self, vrf: VrfNo, to: IpAddr) -> Option<IpAddr> {
+        let of_vrf = || self.ports.iter().filter(move |p| p.vrf == vrf);
+        let lan_first = |lan: bool| of_vrf().filter(move |p| (p.zone == Zone::Lan) == lan);
         let mut ports = lan_first(true).chain(lan_first(false));
         match to {
             IpAddr::V4(_) => ports.find_map(|p| p.addrs4.first().map(|a| IpAddr::V4(a.0))),
@@ -486,9 +477,10 @@ impl Snapshot {
     }
 
     /// The address from which the gateway speaks to `to` by this port: one on the same subnet, else
-    /// the port's first, else any of the gateway's.
+    /// the port's first, else any of the gateway's in the VRF.
     pub fn source_for(&self, port: PortIdx, to: IpAddr) -> Option<IpAddr> {
-        let candidates = self.port(port).into_iter().chain(self.ports.iter());
+        let vrf = self.port(port)?.vrf;
+        let candidates = self.port(port).into_iter().chain(self.ports.iter().filter(|p| p.vrf == vrf));
         match to {
             IpAddr::V4(to) => {
                 let mask = |len: u8| u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);

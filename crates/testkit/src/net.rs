@@ -7,11 +7,11 @@ use sag_compile::{GatewaySpec, NeighborLinks, NextHopTable, Numbers, Problem, Sh
 use sag_model::config::ReversePath;
 use sag_model::flow::NextHopRecord;
 use sag_model::time::Tick;
-use sag_model::{Dscp, MacAddr, Nanos, Zone};
+use sag_model::{Dscp, MacAddr, Nanos, VrfNo, Zone};
 use sag_packet::nat64::Prefix64;
 use sag_pipeline::nat::{
-    Behavior, EntryHits, Kind, Nat64Spec, NatSpec, NatState, PoolSnat, Pooling, Service, StaticDnat,
-    StaticPrefix, WanAddr, WanSnat,
+    Behavior, EntryHits, InsideHost, Kind, Nat64Spec, NatSpec, NatState, PoolSnat, Pooling, Service,
+    StaticDnat, StaticPrefix, WanAddr, WanSnat,
 };
 use sag_pipeline::policy::Verdict;
 use sag_pipeline::qos::{self, MeterTable, MeteredPort, QosSpec, Rate};
@@ -21,7 +21,7 @@ use sag_pipeline::snapshot::{
 };
 use sag_pipeline::syn_cookie::SynCookies;
 use sag_pipeline::tunnel::{Tunnel, Tunnels};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub struct Net {
     pub ports: Vec<Port>,
     /// The last one of a prefix counts.
     pub routes: Vec<((IpAddr, u8), Route)>,
+    /// Those of other VRFs than the default one.
+    pub vrf_routes: Vec<(VrfNo, (IpAddr, u8), Route)>,
     /// Ways out that a prefix of `routes` has and does not use.
     pub unused: Vec<((IpAddr, u8), Vec<Member>)>,
     /// Rules and their counters.
@@ -108,6 +110,7 @@ impl Net {
             epoch: 1,
             ports: Vec::new(),
             routes: Vec::new(),
+            vrf_routes: Vec::new(),
             unused: Vec::new(),
             acl: Acl::new(true),
             nat: NatSpec { hairpin: true, ..NatSpec::default() },
@@ -218,6 +221,7 @@ impl Net {
         let mut p = Port {
             name: name.into(),
             zone,
+            vrf: VrfNo::DEFAULT,
             dev,
             ifindex: 100 + u32::from(idx.0),
             vlan,
@@ -242,6 +246,35 @@ impl Net {
         }
         self.ports.push(p);
         idx
+    }
+
+    /// Adds a port of a VRF, with the routes of its links there.
+    pub fn port_in(
+        &mut self,
+        vrf: VrfNo,
+        name: &str,
+        zone: Zone,
+        (dev, vlan): (u8, u16),
+        addrs: &[&str],
+    ) -> PortIdx {
+        let before = self.routes.len();
+        let idx = self.port(name, zone, dev, vlan, addrs);
+        self.ports[idx.index()].vrf = vrf;
+        let links: Vec<_> = self.routes.drain(before..).collect();
+        self.vrf_routes.extend(links.into_iter().map(|(to, route)| (vrf, to, route)));
+        idx
+    }
+
+    /// Adds a route of a VRF.
+    pub fn route_in(&mut self, vrf: VrfNo, to: &str, route: Route) -> &mut Net {
+        self.vrf_routes.push((vrf, prefix(to), route));
+        self
+    }
+
+    /// Adds a route of a VRF by one gateway: by a port of another VRF it is a leak.
+    pub fn via_in(&mut self, vrf: VrfNo, to: &str, port: PortIdx, gateway: &str) -> &mut Net {
+        let via = Some(gateway.parse().expect("gateway"));
+        self.route_in(vrf, to, Route::Via(vec![Member::port(port, via, 1)]))
     }
 
     /// Adds a route.
@@ -340,7 +373,14 @@ impl Net {
     pub fn static_nat(&mut self, kind: Kind, inside: &str, external: &str) -> &mut Net {
         let hits = entry(&format!("static {inside}"));
         let (inside, external) = (prefix(inside), prefix(external));
-        self.nat.prefixes.push(StaticPrefix { kind, port: None, inside, external, hits });
+        self.nat.prefixes.push(StaticPrefix {
+            kind,
+            port: None,
+            inside,
+            external,
+            vrf: VrfNo::DEFAULT,
+            hits,
+        });
         self
     }
 
@@ -366,7 +406,7 @@ impl Net {
         self.nat.dnat.push(StaticDnat {
             kind,
             external: from.parse().into_iter().collect(),
-            inside: to.parse().expect("address"),
+            inside: InsideHost { addr: to.parse().expect("address"), vrf: VrfNo::DEFAULT },
             service,
             own_address: !from.is_empty(),
             hits: entry(&format!("dnat {from} {ports:?}")),
@@ -445,19 +485,26 @@ impl Net {
         self.qos.clone()
     }
 
-    fn local_addresses(&self) -> AddrSet {
-        let outside = self.ports.iter().flat_map(|p| {
+    fn local_addresses(&self) -> BTreeMap<VrfNo, AddrSet> {
+        let mut local: BTreeMap<VrfNo, AddrSet> = BTreeMap::new();
+        for p in &self.ports {
             let v4 = p.addrs4.iter().flat_map(|&(a, len)| {
                 let broadcast = a.to_bits() | u32::MAX.checked_shr(u32::from(len)).unwrap_or(0);
                 [IpAddr::V4(a), IpAddr::V4(Ipv4Addr::from_bits(broadcast))]
             });
-            v4.chain(p.addrs6.iter().map(|&(a, _)| IpAddr::V6(a)))
-        });
-        let inside = self.tunnels.iter().flat_map(|t| {
+            local.entry(p.vrf).or_default().extend(v4.chain(p.addrs6.iter().map(|&(a, _)| IpAddr::V6(a))));
+        }
+        for t in &self.tunnels {
             let v4 = t.addrs4.iter().map(|a| IpAddr::V4(a.0));
-            v4.chain(t.addrs6.iter().map(|a| IpAddr::V6(a.0)))
-        });
-        outside.chain(inside).collect()
+            local.entry(t.vrf).or_default().extend(v4.chain(t.addrs6.iter().map(|a| IpAddr::V6(a.0))));
+        }
+        local
+    }
+
+    fn all_routes(&self) -> Vec<(VrfNo, IpNet, Route)> {
+        let default = self.routes.iter().map(|(to, r)| (VrfNo::DEFAULT, to, r));
+        let all = default.chain(self.vrf_routes.iter().map(|(vrf, to, r)| (*vrf, to, r)));
+        all.map(|(vrf, (a, l), r)| (vrf, network(*a, *l), r.clone())).collect()
     }
 
     fn unused_routes(&self) -> HashMap<u32, Vec<Member>> {
@@ -476,7 +523,7 @@ impl Net {
             now: self.began,
             ports: self.ports.clone(),
             local: self.local_addresses(),
-            routes: self.routes.iter().map(|((a, l), r)| (network(*a, *l), r.clone())).collect(),
+            routes: self.all_routes(),
             unused_routes: self.unused_routes(),
             neighbors: self.neighbors.clone(),
             acl: self.acl.build(),

@@ -29,7 +29,7 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 
 /// An IPv4 endpoint.
 pub fn end(addr: &str, port: u16) -> Endpoint {
-    Endpoint { addr: addr.parse().expect("IPv4 address"), port }
+    Endpoint::new(addr.parse().expect("IPv4 address"), port)
 }
 
 /// Where the IP header of a frame starts.
@@ -50,7 +50,7 @@ pub fn ends4(frame: &[u8]) -> (Endpoint, Endpoint) {
         (ICMP, Some(0 | 14)) => (0, word(4)),
         _ => (0, 0),
     };
-    (Endpoint { addr: addr(12), port: sport }, Endpoint { addr: addr(16), port: dport })
+    (Endpoint::new(addr(12), sport), Endpoint::new(addr(16), dport))
 }
 
 /// A frame, described.

@@ -3,7 +3,7 @@
 
 use crate::pkt::l3;
 use crate::*;
-use sag_model::DropReason;
+use sag_model::{DropReason, VrfNo};
 use sag_packet::proto::*;
 use sag_pipeline::nat::NatProtocol;
 use sag_pipeline::worker::BATCH;
@@ -243,7 +243,7 @@ fn check_made(rig: &mut Rig) {
                 let from = std::net::Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]);
                 // By translation others' packets have the gateway's address, too.
                 let error = ip[9] == ICMP && ip[1] == 0xC0 && ip[4..9] == [0, 0, 0x40, 0, 64];
-                if rig.snap.local.contains(&from.into()) && (error || !rig.snap.nat.owns(from)) {
+                if rig.snap.is_local(VrfNo::DEFAULT, from.into()) && (error || !rig.snap.nat.owns(from)) {
                     assert!(ip.len() <= 576 && ip[9] == ICMP && checksum(&[&ip[ihl..]]) == 0);
                 } else {
                     assert!(ip.len() <= usize::from(p.mtu), "a fragment or what was held fits its link");

@@ -51,6 +51,7 @@ pub fn test_tunnel(no: u8, encap: Encap, outer: Family) -> Tunnel {
         addrs6: vec![("fd00::1".parse().expect("address"), 64)],
         sources: None,
         reverse_path: ReversePath::Feasible,
+        vrf: sag_model::VrfNo::DEFAULT,
         ingress: u64::MAX,
         state: Default::default(),
         probing: Probing { interval: 0, loss: 3, target: None },

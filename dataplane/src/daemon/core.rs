@@ -13,6 +13,7 @@ use super::stale_flows::{StaleFlows, stale_flows};
 use super::telemetry::Telemetry;
 use super::timers::Timers;
 use super::view::View;
+use super::vrf_numbers;
 use super::worker::{FromWorker, Shared};
 use super::workers::Workers;
 use crate::esp::EspKeys;
@@ -412,6 +413,11 @@ impl Daemon {
         self.telemetry.journal.write_to(self.running.config.nat.log_file.clone());
         self.telemetry.journal.rules.name_ports(&self.running.config);
         self.running.save_last_good(&self.telemetry.saver);
+        vrf_numbers::save(
+            &self.compiler.vrfs,
+            &self.telemetry.saver,
+            &self.running.config.dataplane.state_dir,
+        );
         Ok(applied)
     }
 
@@ -434,5 +440,5 @@ impl Daemon {
 }
 
 fn endpoint(a: SocketAddrV4) -> Endpoint {
-    Endpoint { addr: *a.ip(), port: a.port() }
+    Endpoint::new(*a.ip(), a.port())
 }

@@ -383,7 +383,7 @@ impl Devices {
             let Some(d) = self.by_slot.get(&slot).filter(|d| d.ifindex != 0) else { continue };
             let entry = |b: &PortBinding, on: bool, vlans: bool| PortEntry {
                 port: b.idx,
-                zone: b.port.zone,
+                side: b.port.side(),
                 dev: slot,
                 mac: b.port.mac,
                 on,

@@ -5,7 +5,7 @@ use super::workers::Workers;
 use sag_bpf::Gateway;
 use sag_model::config::Dataplane;
 use sag_model::flow::{ControlBlock, FlowRecord, FlowRecord4, FlowRecord6, Geometry, Key4, l4_word};
-use sag_model::{Nanos, Zone};
+use sag_model::{Nanos, VrfNo, Zone};
 use sag_packet::parse::Family;
 use sag_pipeline::family::{FlowFamily, key_of_v4};
 use sag_pipeline::nat::{Endpoint, Events, NatState};
@@ -14,6 +14,7 @@ use sag_pipeline::snapshot::Snapshot;
 use sag_pipeline::table::{DeferredFree, FlowTable, Grace, Resizer, TableMemory};
 use sag_pipeline::{Pipeline, Tables};
 use sag_xsk::sys;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,10 +34,10 @@ pub struct FlowTables {
 }
 
 impl FlowTables {
-    /// The tables over the shared memory; sessions of an earlier daemon go on.
-    pub fn open(gateway: &Gateway, d: &Dataplane) -> FlowTables {
+    /// The tables over the shared memory; sessions of an earlier daemon go on, if they are of the default VRF or of these.
+    pub fn open(gateway: &Gateway, d: &Dataplane, vrfs: &BTreeSet<VrfNo>) -> FlowTables {
         let grace = Arc::new(Grace::default());
-        let tables = Arc::new(open_tables(gateway, d, &grace));
+        let tables = Arc::new(open_tables(gateway, d, &grace, vrfs));
         FlowTables {
             explainer: Pipeline::new(tables.clone(), 0, 1),
             tables,
@@ -126,7 +127,7 @@ impl FlowTables {
     }
 }
 
-fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
+fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>, vrfs: &BTreeSet<VrfNo>) -> Tables {
     let control = gateway.control();
     let seed = match control.seed.load(Ordering::Relaxed) {
         0 => {
@@ -149,8 +150,8 @@ fn open_tables(gateway: &Gateway, d: &Dataplane, grace: &Arc<Grace>) -> Tables {
         buckets: gateway.index6(),
         sequences: gateway.sequences6(),
     };
-    let v4 = open_table::<FlowRecord4>("IPv4", v4, seed, &control.index4, grace);
-    let v6 = open_table::<FlowRecord6>("IPv6", v6, seed, &control.index6, grace);
+    let v4 = open_table::<FlowRecord4>("IPv4", v4, seed, &control.index4, (grace, vrfs));
+    let v6 = open_table::<FlowRecord6>("IPv6", v6, seed, &control.index6, (grace, vrfs));
     let nat = Arc::new(NatState::new(v4.capacity(), gateway.nat_ports(), seed));
     Tables { v4, v6, nat, first_fragments: Default::default() }
 }
@@ -160,7 +161,7 @@ fn open_table<R: FlowRecord + FlowFamily>(
     mem: TableMemory<R>,
     seed: u64,
     live: &AtomicU64,
-    grace: &Arc<Grace>,
+    (grace, vrfs): (&Arc<Grace>, &BTreeSet<VrfNo>),
 ) -> FlowTable<R> {
     let left = Geometry::from_word(live.load(Ordering::Relaxed));
     let known = mem.has_room_for(left);
@@ -168,7 +169,7 @@ fn open_table<R: FlowRecord + FlowFamily>(
     let table = FlowTable::new(mem, seed, index, grace.clone());
     if known {
         let tick = Nanos(sys::now()).tick().0;
-        let found = session::take_over(&table, tick);
+        let found = session::take_over(&table, tick, vrfs);
         if found.sessions > 0 || found.discarded > 0 {
             tracing::info!(
                 sessions = found.sessions,

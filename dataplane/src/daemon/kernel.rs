@@ -235,7 +235,7 @@ impl KernelView {
         self.next_read = began + began.elapsed() * 20;
         let changed = now != self.own;
         for pool in nat.pools() {
-            let local = snapshot.local.contains(&pool.addr().into());
+            let local = snapshot.is_local_somewhere(pool.addr().into());
             if !local {
                 pool.reserve(&[]);
                 continue;

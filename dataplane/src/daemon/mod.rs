@@ -55,6 +55,7 @@ mod syn_cookies;
 mod telemetry;
 mod timers;
 mod view;
+mod vrf_numbers;
 mod worker;
 mod workers;
 

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 pub fn wanted(routes: &[RouteRow], bindings: &[PortBinding]) -> BTreeSet<SourceRoute> {
     let mut out = BTreeSet::new();
     for v6 in [false, true] {
-        let is_default = |r: &&RouteRow| r.dst.prefix_len() == 0 && r.dst.addr().is_ipv6() == v6;
+        let is_default =
+            |r: &&RouteRow| r.vrf.is_default() && r.dst.prefix_len() == 0 && r.dst.addr().is_ipv6() == v6;
         let Some(row) = routes.iter().find(is_default) else { continue };
         let used = if let Route::Via(members) = &row.route { members.as_slice() } else { &[] };
         let by_port = |b: &PortBinding| -> Option<&Member> {
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
     use sag_compile::RouteSource;
     use sag_model::config::ReversePath;
-    use sag_model::{MacAddr, PortIdx, Zone};
+    use sag_model::{MacAddr, PortIdx, VrfNo, Zone};
     use sag_pipeline::snapshot::Port;
     use sag_rtnl::Table;
 
@@ -54,6 +55,7 @@ mod tests {
         let port = Port {
             name: idx.to_string(),
             zone: if role == Role::Wan { Zone::Wan } else { Zone::Lan },
+            vrf: VrfNo::DEFAULT,
             dev: idx,
             ifindex: 10 + u32::from(idx),
             vlan: 0,
@@ -73,6 +75,7 @@ mod tests {
         let router = |port: u8| IpAddr::from([198, 51, 100, port]);
         let member = |port: u8| Member::port(PortIdx(port), Some(router(port)), 1);
         RouteRow {
+            vrf: VrfNo::DEFAULT,
             dst: dst.parse().unwrap(),
             route: Route::Via(vec![member(used)]),
             source: RouteSource::Kernel,

@@ -2,9 +2,10 @@
 
 use ipnet::IpNet;
 use sag_compile::RouteRow;
-use sag_model::PortIdx;
+use sag_model::{PortIdx, VrfNo};
 use sag_pipeline::snapshot::Route;
 use sag_rtnl::{Changes, Table};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// More changed prefixes than these concern all flows.
@@ -38,11 +39,17 @@ pub fn stale_flows(changes: &Changes, routes: &[RouteRow]) -> Vec<StaleFlows> {
     }
     let mut out = Vec::new();
     for prefix in &changes.prefixes {
-        let covering = |r: &&RouteRow| r.dst.contains(prefix);
-        let row = routes.iter().filter(covering).max_by_key(|r| r.dst.prefix_len());
+        // A route of the kernel's is of the VRF of its port, whichever that was until now.
+        let mut longest: BTreeMap<VrfNo, &RouteRow> = BTreeMap::new();
+        for r in routes.iter().filter(|r| r.dst.contains(prefix)) {
+            let known = longest.entry(r.vrf).or_insert(r);
+            if r.dst.prefix_len() >= known.dst.prefix_len() {
+                *known = r;
+            }
+        }
         // What table `main` says hides longer prefixes of table `default`, which is asked afterwards.
         let later = routes.iter().filter(|r| r.table == Table::Default && prefix.contains(&r.dst));
-        for row in row.into_iter().chain(later) {
+        for row in longest.into_values().chain(later) {
             let used = if let Route::Via(members) = &row.route { members.as_slice() } else { &[] };
             // Answers may go by ways that are not in use.
             out.extend(used.iter().chain(&row.unused).map(|m| match m.via {

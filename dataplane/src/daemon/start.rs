@@ -12,6 +12,7 @@ use super::publisher::{Context as PublishContext, Publisher};
 use super::running_config::RunningConfig;
 use super::telemetry::{Telemetry, Writers};
 use super::timers::Timers;
+use super::vrf_numbers;
 use super::workers::{Resources, Workers};
 use crate::esp::EspKeys;
 use anyhow::{Context as _, Result};
@@ -39,7 +40,8 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     // Before there are other threads.
     confine::process(&running.config);
     let slots = adopt_numbers(&mut running.config, &gateway, kernel.tables());
-    let flows = FlowTables::open(&gateway, &running.config.dataplane);
+    let vrfs = vrf_numbers::load(&running.config.dataplane.state_dir);
+    let flows = FlowTables::open(&gateway, &running.config.dataplane, &vrfs.values().copied().collect());
     let mut keys = EspKeys::default();
     let words = environment::esp_words_file(&running.config.dataplane)?;
     keys.load_numbers(&running.config.dataplane.state_dir, Some(&words));
@@ -52,6 +54,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let records = open_records(&gateway, &flows);
     let mut compiler = Compiler::new(&records, keys.associations.clone());
     compiler.devices = slots;
+    compiler.vrfs.restore(vrfs);
     compiler.syn_cookies = Some(gateway.syn_cookies());
     compiler.numbers.nexthops.reuse_after(flows.grace());
     // XDP's clock is that of the jiffies, and it is read once in each.
@@ -81,6 +84,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
         journal: &telemetry.journal.journal,
     })?;
     running.save_last_good(&telemetry.saver);
+    vrf_numbers::save(&compiler.vrfs, &telemetry.saver, &running.config.dataplane.state_dir);
     let (devices, timers, port_mapping) = (Devices::default(), Timers::default(), PortMapping::new());
     devices.count_lost(&publisher.gateway);
     Ok(Daemon {

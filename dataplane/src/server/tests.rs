@@ -45,6 +45,8 @@ fn a_session(n: usize) -> Session {
         in_port: "0".into(),
         out_port: "1".into(),
         rule: None,
+        vrf: None,
+        to_vrf: None,
     }
 }
 

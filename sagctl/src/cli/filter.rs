@@ -64,6 +64,12 @@ pub struct FilterArgs {
     /// ACL rule that let it in
     #[arg(long, value_name = "ID")]
     rule: Option<String>,
+    /// VRF that it comes from or goes to; "default" is the one without a name
+    #[arg(long, value_name = "NAME")]
+    vrf: Option<String>,
+    /// VRF that it goes to, likewise
+    #[arg(long, value_name = "NAME")]
+    to_vrf: Option<String>,
     /// At least so old: seconds, or as in 5m, 2h, 1d
     #[arg(long, value_name = "TIME", value_parser = span)]
     min_age: Option<u64>,
@@ -99,6 +105,8 @@ impl FilterArgs {
             out_port: self.out_port.clone(),
             state: self.state.clone(),
             rule: self.rule.clone(),
+            vrf: self.vrf.clone(),
+            to_vrf: self.to_vrf.clone(),
             min_age_s: self.min_age,
             min_idle_s: self.min_idle,
             min_packets: self.min_packets,

@@ -42,7 +42,10 @@ fn row(r: &Route, hop: Option<&NextHop>, first: bool) -> [Cell; 10] {
     let hop_text = |f: fn(&NextHop) -> String| Cell::from(hop.map(f).unwrap_or_default());
     let state = hop.map_or("", |h| h.state.as_str());
     [
-        head(r.destination.to_string()),
+        head(match &r.vrf {
+            Some(vrf) => format!("{} vrf {vrf}", r.destination),
+            None => r.destination.to_string(),
+        }),
         head(r.kind.clone()),
         hop_text(|h| h.via.map_or("on link".into(), |a| a.to_string())),
         hop_text(|h| h.port.clone().unwrap_or_else(|| "-".into())),

@@ -30,7 +30,7 @@ pub fn sessions(answer: &Sessions, page: &Page) -> String {
             span(s.idle_s).into(),
             number(s.packets.saturating_add(s.reply_packets)).into(),
             bytes(s.bytes.saturating_add(s.reply_bytes)).into(),
-            format!("{}>{}", s.in_port, s.out_port).into(),
+            format!("{}>{}", at_vrf(&s.in_port, &s.vrf), at_vrf(&s.out_port, &s.to_vrf)).into(),
             Cell::from(s.rule.as_deref().unwrap_or("-")),
         ]);
         let [source, destination] = translated(s);
@@ -50,6 +50,14 @@ pub fn sessions(answer: &Sessions, page: &Page) -> String {
         out.push_str(&format!("{} of {} sessions (--limit for more)\n", exact(shown), exact(answer.total)));
     }
     out
+}
+
+/// A port with its VRF, if that is not the default one.
+fn at_vrf(port: &str, vrf: &Option<String>) -> String {
+    match vrf {
+        Some(vrf) => format!("{port}@{vrf}"),
+        None => port.to_owned(),
+    }
 }
 
 fn endpoint(proto: IpProto, address: IpAddr, port: u16) -> String {

@@ -1,5 +1,5 @@
 use super::*;
-use sag_model::Zone;
+use sag_model::{VrfNo, Zone};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::AtomicBool;
 
@@ -9,6 +9,7 @@ fn ports() -> Vec<Port> {
     let port = |i: u8| Port {
         name: i.to_string(),
         zone: Zone::Lan,
+        vrf: VrfNo::DEFAULT,
         dev: i,
         ifindex: 10 + u32::from(i),
         vlan: 0,

@@ -5,41 +5,61 @@ use super::{RouteRow, RouteSource};
 use crate::ports::PortBinding;
 use crate::problem::Problem;
 use crate::tunnels::TunnelCompiler;
+use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
-use sag_model::PortIdx;
 use sag_model::config::{self, Config, RejectKind, RouteTarget, TunnelIdx};
+use sag_model::{PortIdx, VrfNo};
 use sag_pipeline::snapshot::{Member, Route};
 use sag_rtnl::{RouterPreference, Table};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// What the file says, among the kernel's routes, which are there already.
-pub(super) fn offer(
-    candidates: &mut Candidates,
-    config: &Config,
-    bindings: &[PortBinding],
-    tunnels: &TunnelCompiler,
-    problems: &mut Vec<Problem>,
-) {
-    for row in connected(config).chain(connected_inside(config, tunnels)) {
-        offer_row(candidates, row, bindings, tunnels);
+/// What the file says of one VRF.
+pub(super) struct OfVrf<'c> {
+    pub config: &'c Config,
+    pub bindings: &'c [PortBinding],
+    pub tunnels: &'c TunnelCompiler,
+    pub vrfs: &'c VrfNumbers,
+    pub vrf: VrfNo,
+}
+
+impl OfVrf<'_> {
+    fn has(&self, name: &Option<String>) -> bool {
+        self.vrfs.number(name.as_deref()) == self.vrf
     }
-    let is_searched = |r: &&config::Route| matches!(r.target, RouteTarget::Via { port: None, .. });
-    for r in config.routes.iter().filter(|r| !is_searched(r)) {
-        if let Some(route) = target(config, r, tunnels) {
-            offer_row(candidates, row_of(r, route), bindings, tunnels);
+
+    /// What the file says, among the kernel's routes, which are there already.
+    pub fn offer(&self, candidates: &mut Candidates, problems: &mut Vec<Problem>) {
+        let OfVrf { config, bindings, tunnels, vrf, .. } = *self;
+        // Of the default VRF the kernel's tables have the networks of the kernel's addresses.
+        let networks: Vec<_> = match vrf.is_default() {
+            true => connected(config, |p| self.has(&p.vrf)).collect(),
+            false => bindings.iter().filter(|b| b.ours() && b.port.vrf == vrf).flat_map(attached).collect(),
+        };
+        let inside = connected_inside(config, tunnels, |t| self.has(&t.vrf));
+        for row in networks.into_iter().chain(inside) {
+            offer_row(candidates, row, bindings, tunnels);
         }
-    }
-    // Last those whose next hop may be behind one of the others. None is behind another one of its kind, whatever their order.
-    let found: Vec<_> =
-        config.routes.iter().filter(is_searched).map(|r| (r, search(candidates, bindings, r))).collect();
-    for (r, members) in found {
-        if members.is_empty() {
-            if let RouteTarget::Via { next_hop, .. } = r.target {
-                problems.push(Problem::NextHopNotFound { destination: r.destination, next_hop });
+        let routes = || config.routes.iter().filter(|r| self.has(&r.vrf));
+        let is_searched = |r: &&config::Route| matches!(r.target, RouteTarget::Via { port: None, .. });
+        for r in routes().filter(|r| !is_searched(r)) {
+            if let Some(route) = target(config, r, tunnels) {
+                offer_row(candidates, row_of(r, route), bindings, tunnels);
             }
-            continue;
         }
-        offer_row(candidates, row_of(r, Route::Via(members)), bindings, tunnels);
+        // Last those whose next hop may be behind one of the others. None is behind another one of its kind, whatever their
+        // order.
+        let found: Vec<_> =
+            routes().filter(is_searched).map(|r| (r, search(candidates, (bindings, vrf), r))).collect();
+        for (r, members) in found {
+            if members.is_empty() {
+                if let RouteTarget::Via { next_hop, .. } = r.target {
+                    problems.push(Problem::NextHopNotFound { destination: r.destination, next_hop });
+                }
+                continue;
+            }
+            offer_row(candidates, row_of(r, Route::Via(members)), bindings, tunnels);
+        }
     }
 }
 
@@ -69,6 +89,7 @@ fn is_up(bindings: &[PortBinding], port: PortIdx) -> bool {
 
 fn row_of(r: &config::Route, route: Route) -> RouteRow {
     RouteRow {
+        vrf: VrfNo::DEFAULT,
         dst: r.destination,
         route,
         source: RouteSource::Config,
@@ -81,20 +102,35 @@ fn row_of(r: &config::Route, route: Route) -> RouteRow {
 }
 
 /// The networks of addresses that the file gives to ports.
-fn connected(config: &Config) -> impl Iterator<Item = RouteRow> + '_ {
-    config.ports().flat_map(|(idx, p)| {
+fn connected<'c>(
+    config: &'c Config,
+    here: impl Fn(&config::Port) -> bool + 'c,
+) -> impl Iterator<Item = RouteRow> + 'c {
+    config.ports().filter(move |(_, p)| here(p)).flat_map(|(idx, p)| {
         let networks = p.addresses.iter().filter(move |_| p.zone().is_some());
         networks.map(move |net| network(net, Member::port(idx, None, 1)))
     })
+}
+
+/// The networks of all addresses that a port has.
+fn attached(b: &PortBinding) -> impl Iterator<Item = RouteRow> + use<> {
+    let v4 = b.port.addrs4.iter().filter_map(|(a, len)| IpNet::new((*a).into(), *len).ok());
+    let v6 = b.port.addrs6.iter().filter(|(a, _)| !a.is_unicast_link_local());
+    let v6 = v6.filter_map(|(a, len)| IpNet::new((*a).into(), *len).ok());
+    let networks: BTreeSet<IpNet> = v4.chain(v6).map(|n| n.trunc()).collect();
+    let port = b.idx;
+    networks.into_iter().map(move |net| network(&net, Member::port(port, None, 1)))
 }
 
 /// The networks of addresses that the file gives to tunnels.
 fn connected_inside<'c>(
     config: &'c Config,
     tunnels: &'c TunnelCompiler,
+    here: impl Fn(&config::Tunnel) -> bool + 'c,
 ) -> impl Iterator<Item = RouteRow> + 'c {
     let number = |i: usize| tunnels.number(config, TunnelIdx(i as u16));
-    config.tunnels.iter().enumerate().filter_map(move |(i, t)| Some((number(i)?, t))).flat_map(|(no, t)| {
+    let here = config.tunnels.iter().enumerate().filter(move |(_, t)| here(t));
+    here.filter_map(move |(i, t)| Some((number(i)?, t))).flat_map(|(no, t)| {
         let has_network = |n: &&IpNet| n.prefix_len() < n.max_prefix_len();
         t.addresses.iter().filter(has_network).map(move |net| network(net, Member::tunnel(no, 1)))
     })
@@ -102,6 +138,7 @@ fn connected_inside<'c>(
 
 fn network(net: &IpNet, member: Member) -> RouteRow {
     RouteRow {
+        vrf: VrfNo::DEFAULT,
         dst: net.trunc(),
         route: Route::Via(vec![member]),
         source: RouteSource::Config,
@@ -128,7 +165,11 @@ fn target(config: &Config, r: &config::Route, tunnels: &TunnelCompiler) -> Optio
 
 /// The ways to a next hop without a port: by the port whose network holds it, or by the routes to it, as far as they lead
 /// out by ports. The default route is none of them.
-fn search(candidates: &Candidates, bindings: &[PortBinding], r: &config::Route) -> Vec<Member> {
+fn search(
+    candidates: &Candidates,
+    (bindings, vrf): (&[PortBinding], VrfNo),
+    r: &config::Route,
+) -> Vec<Member> {
     let RouteTarget::Via { next_hop, .. } = r.target else { return Vec::new() };
     let members = match candidates.towards(next_hop).map(|row| &row.route) {
         Some(Route::Via(members)) => members.as_slice(),
@@ -136,7 +177,7 @@ fn search(candidates: &Candidates, bindings: &[PortBinding], r: &config::Route) 
     };
     // On the link by a route of its own (a host route) or of a network: nearer than what the addresses say.
     let on_link = members.iter().any(|m| m.via.is_none());
-    if let (false, Some(port)) = (on_link, port_towards(bindings, next_hop)) {
+    if let (false, Some(port)) = (on_link, port_towards(bindings, vrf, next_hop)) {
         return vec![Member::port(port, Some(next_hop), r.weight)];
     }
     let by = |m: &Member| Member {
@@ -147,8 +188,8 @@ fn search(candidates: &Candidates, bindings: &[PortBinding], r: &config::Route) 
     members.iter().map(by).collect()
 }
 
-/// The port whose network holds an address.
-fn port_towards(bindings: &[PortBinding], to: IpAddr) -> Option<PortIdx> {
+/// The port of a VRF whose network holds an address.
+fn port_towards(bindings: &[PortBinding], vrf: VrfNo, to: IpAddr) -> Option<PortIdx> {
     let holds = |b: &&PortBinding| match to {
         IpAddr::V4(to) => {
             b.port.addrs4.iter().any(|(a, l)| ipnet::Ipv4Net::new(*a, *l).is_ok_and(|n| n.contains(&to)))
@@ -157,5 +198,5 @@ fn port_towards(bindings: &[PortBinding], to: IpAddr) -> Option<PortIdx> {
             b.port.addrs6.iter().any(|(a, l)| ipnet::Ipv6Net::new(*a, *l).is_ok_and(|n| n.contains(&to)))
         }
     };
-    bindings.iter().filter(|b| b.ours()).find(holds).map(|b| b.idx)
+    bindings.iter().filter(|b| b.ours() && b.port.vrf == vrf).find(holds).map(|b| b.idx)
 }

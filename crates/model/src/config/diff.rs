@@ -91,12 +91,18 @@ fn identity(section: &str, t: &Table) -> String {
         None => String::new(),
     };
     match section {
-        "port" | "tunnel" => get("name"),
+        "vrf" | "port" | "tunnel" => get("name"),
         "neighbor" => format!("{} on {}", get("address"), get("port")),
         "route" => {
             let mut id = format!("{} metric {}", get("destination"), get("metric"));
-            for (word, key) in [("via", "next_hop"), ("port", "port"), ("tunnel", "tunnel"), ("type", "type")]
-            {
+            let words = [
+                ("vrf", "vrf"),
+                ("via", "next_hop"),
+                ("port", "port"),
+                ("tunnel", "tunnel"),
+                ("type", "type"),
+            ];
+            for (word, key) in words {
                 if t.contains_key(key) {
                     id.push_str(&format!(" {word} {}", get(key)));
                 }

@@ -50,6 +50,7 @@ impl Config {
             dataplane: Some(self.dataplane.raw_keys()),
             timeouts: Some(self.timeouts.raw_keys()),
             bandwidth: Some(self.bandwidth.raw_keys()),
+            vrf: self.vrfs.iter().map(|v| v.raw_keys()).collect(),
             port: self.ports.iter().map(port).collect(),
             neighbor: self.neighbors.iter().map(|n| self.neighbor(n)).collect(),
             route: self.routes.iter().map(|r| self.route(r)).collect(),

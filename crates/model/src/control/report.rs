@@ -346,6 +346,9 @@ pub struct Routes {
 pub struct Route {
     /// Network.
     pub destination: IpNet,
+    /// VRF whose packets go by it; `null`: the default one.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// `unicast`, `local`, `blackhole`, `unreachable`, `prohibit`.
     #[serde(rename = "type")]
     pub kind: String,

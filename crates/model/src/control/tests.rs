@@ -167,6 +167,8 @@ fn session() -> Session {
         in_port: "0".into(),
         out_port: "1".into(),
         rule: Some("acr-1".into()),
+        vrf: None,
+        to_vrf: None,
     }
 }
 
@@ -232,6 +234,7 @@ fn answers_have_the_agreed_keys() {
 
     let route = Route {
         destination: "0.0.0.0/0".parse().unwrap(),
+        vrf: None,
         kind: "unicast".into(),
         protocol: "static".into(),
         metric: 100,

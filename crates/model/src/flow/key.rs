@@ -1,6 +1,6 @@
 //! Keys of flows, and their hash, which the XDP program computes, too.
 
-use crate::ids::{PortIdx, Zone};
+use crate::ids::{PortIdx, VrfZone};
 
 /// Bits of [`l4_word`] that are part of the key. Above them a record has the [`IngressId`] of its packets.
 pub const L4_KEY: u64 = (1 << INGRESS_SHIFT) - 1;
@@ -72,8 +72,15 @@ pub struct Key6 {
 
 /// The transport half of a key. Ports are in network byte order, as loaded from the packet.
 #[inline]
-pub const fn l4_word(sport_be: u16, dport_be: u16, proto: u8, zone: Zone) -> u64 {
-    sport_be as u64 | (dport_be as u64) << 16 | (proto as u64) << 32 | (zone as u64) << 40
+pub fn l4_word(sport_be: u16, dport_be: u16, proto: u8, from: impl Into<VrfZone>) -> u64 {
+    let from = u64::from(from.into().byte());
+    u64::from(sport_be) | u64::from(dport_be) << 16 | u64::from(proto) << 32 | from << 40
+}
+
+/// The zone and VRF in such a word; `None`: it names no zone.
+#[inline]
+pub const fn vrf_zone(l4: u64) -> Option<VrfZone> {
+    VrfZone::from_byte((l4 >> 40) as u8)
 }
 
 /// Multipliers of the flow hash; the XDP program uses the same (odd, well mixed constants).

@@ -15,7 +15,7 @@ mod tests;
 pub use crate::flow_ports::FlowPorts;
 use crate::pending::{self, Arrival, PendingPacket, PendingQueue};
 use cover::{Cover, Fit, WORDS, Word};
-use sag_model::ids::Zone;
+use sag_model::ids::VrfZone;
 use sag_model::{DropReason, Nanos};
 use sag_packet::{Family, Fragment, Parsed};
 use std::net::IpAddr;
@@ -48,13 +48,13 @@ pub struct DatagramKey {
     pub id: u32,
     /// Of IPv4. Zero with IPv6, whose later fragments may name a header that the first one got past.
     pub proto: u8,
-    /// Number of the zone from which it arrived.
+    /// The zone and VRF from which it arrived.
     pub zone: u8,
 }
 
 impl DatagramKey {
-    /// The datagram of a fragment that arrived from `zone`.
-    pub fn of(p: &Parsed, frame: &[u8], zone: Zone) -> DatagramKey {
+    /// The datagram of a fragment that arrived `from` there.
+    pub fn of(p: &Parsed, frame: &[u8], from: VrfZone) -> DatagramKey {
         let wide = |a: IpAddr| match a {
             IpAddr::V4(a) => u128::from(a.to_bits()),
             IpAddr::V6(a) => a.to_bits(),
@@ -64,7 +64,7 @@ impl DatagramKey {
             Fragment::Whole => 0,
         };
         let proto = if p.family == Family::V4 { p.proto } else { 0 };
-        DatagramKey { src: wide(p.src(frame)), dst: wide(p.dst(frame)), id, proto, zone: zone as u8 }
+        DatagramKey { src: wide(p.src(frame)), dst: wide(p.dst(frame)), id, proto, zone: from.byte() }
     }
 }
 

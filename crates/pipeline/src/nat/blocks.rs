@@ -1,11 +1,14 @@
 //! Port blocks: contiguous external ports that are allocated to one host as a whole, so that a record of
 //! the block stands for every session in it (RFC 6888 section 4).
 
-use super::pool::{Endpoint, NatProtocol, Pool};
+use super::pool::{Endpoint, InsideHost, NatProtocol, Pool};
 use super::{NatState, Random};
 use sag_model::flow::HASH_M1;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Low bits of a block's word that count its ports; the host is above.
+const COUNT_BITS: u32 = 26;
 
 /// Who has each block of a pool, and how many of its ports are in use: one word a block.
 #[derive(Debug)]
@@ -39,19 +42,19 @@ impl Blocks {
     }
 
     /// The host that has a block.
-    pub fn owner(&self, block: u16) -> Option<u32> {
+    pub fn owner(&self, block: u16) -> Option<InsideHost> {
         let w = self.words[usize::from(block)].load(Ordering::Relaxed);
-        (w != 0).then_some((w >> 32) as u32)
+        if w == 0 { None } else { InsideHost::from_word(w >> COUNT_BITS) }
     }
 
     /// Counts a port of a block for a host, which takes the block if nobody has it.
-    pub fn take(&self, block: u16, host: u32) -> Took {
+    pub fn take(&self, block: u16, host: InsideHost) -> Took {
         let word = &self.words[usize::from(block)];
         let mut old = word.load(Ordering::Relaxed);
         loop {
             let (new, took) = match old {
-                0 => (u64::from(host) << 32 | 1, Took::New),
-                w if (w >> 32) as u32 == host => (w + 1, Took::Known),
+                0 => (host.word() << COUNT_BITS | 1, Took::New),
+                w if w >> COUNT_BITS == host.word() => (w + 1, Took::Known),
                 _ => return Took::No,
             };
             match word.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed) {
@@ -66,7 +69,7 @@ impl Blocks {
         let word = &self.words[usize::from(block)];
         let mut old = word.load(Ordering::Relaxed);
         loop {
-            let new = match old as u32 {
+            let new = match old & ((1 << COUNT_BITS) - 1) {
                 0 => return false,
                 1 => 0,
                 _ => old - 1,
@@ -90,10 +93,10 @@ impl NatState {
         random: &mut Random,
         tick: u32,
     ) -> Option<(u16, Option<u16>)> {
-        let host = inside.addr.to_bits();
+        let host = inside.host();
         let (first, last) = (blocks.of(*range.start()), blocks.of(*range.end()));
         let count = u32::from(last - first) + 1;
-        let start = (u64::from(host).wrapping_mul(HASH_M1) >> 40) as u32 % count;
+        let start = (host.word().wrapping_mul(HASH_M1) >> 40) as u32 % count;
         // One that the host has, then one that nobody has.
         let whose = [Some(host), None].into_iter().flat_map(|owner| (0..count).map(move |n| (owner, n)));
         for (owner, n) in whose {

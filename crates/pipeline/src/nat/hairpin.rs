@@ -10,8 +10,10 @@ use std::net::Ipv4Addr;
 impl NatPolicy {
     /// The address that a host has to itself towards a zone; its ports stay.
     pub(super) fn own_address(&self, src: Endpoint, to: Zone, port: PortIdx) -> Option<Snat> {
-        let of_host =
-            self.one_to_one.get(&src.addr.to_bits()).and_then(|own| own.iter().find(|o| o.to == to));
+        let of_host = self
+            .one_to_one
+            .get(&src.addr.to_bits())
+            .and_then(|own| own.iter().find(|o| o.to == to && o.vrf == src.vrf));
         let own = of_host.map(|o| Snat { addr: o.external, source: None, port: Some(src.port), entry: None });
         own.or_else(|| self.prefixes.own_address(src, to, port))
     }

@@ -31,7 +31,7 @@ pub use policy::{
     Behavior, DnatTarget, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Snat, Source,
     Towards,
 };
-pub use pool::{BindingNo, Endpoint, NatProtocol, POOL_WORDS, POOLS, Pool};
+pub use pool::{BindingNo, Endpoint, InsideHost, NatProtocol, POOL_WORDS, POOLS, Pool};
 pub use pool_plan::PoolPlan;
 pub use prefix::{StaticPrefix, Translated6};
 pub use spec::{Kind, NatConfigError, NatSpec, PoolSnat, Service, StaticDnat, WanAddr, WanSnat};
@@ -80,7 +80,7 @@ pub struct NatState {
     /// Binding numbers by inside endpoint.
     index: Index,
     /// Sessions of each inside host that are translated.
-    hosts: RefCountTable<32>,
+    hosts: RefCountTable<26>,
     /// Ports of each inside host, by pool and protocol.
     ports: HostCounts,
     /// Remote addresses to which a binding has sent (address-dependent filtering, RFC 4787 5).
@@ -200,8 +200,8 @@ impl NatState {
             + self.hosts6.get().map_or(0, Hosts6::memory)
     }
 
-    /// Translated sessions by inside host.
-    pub fn hosts(&self) -> &RefCountTable<32> {
+    /// Translated sessions by inside host, as [`InsideHost::word`] has it.
+    pub fn hosts(&self) -> &RefCountTable<26> {
         &self.hosts
     }
 
@@ -307,7 +307,7 @@ impl NatState {
                 }
                 continue;
             }
-            if self.has_port_share(pool, limits, protocol, inside.addr) {
+            if self.has_port_share(pool, limits, protocol, inside.host()) {
                 return Err(NoPort::HostShare);
             }
             let Some((port, new_block)) = choose(pool) else { return Err(NoPort::Exhausted) };
@@ -316,7 +316,7 @@ impl NatState {
             match self.index.publish(&probe, RecordNo(binding.0), is) {
                 Ok(()) => {
                     pool.opened(protocol, port);
-                    self.ports.begun(port_key(pool, protocol, inside.addr), true);
+                    self.ports.begun(port_key(pool, protocol, inside.host()), true);
                     self.totals.bindings.fetch_add(1, Ordering::Relaxed);
                     let warn = self.warns(pool, limits, protocol);
                     return Ok(Lease { port, binding, shared: false, warn, new_block });
@@ -409,7 +409,7 @@ impl NatState {
                 released.block = pool.blocks.get().map(|b| b.of(port));
             }
             let inside = Endpoint::from_word(inside);
-            self.ports.ended(port_key(pool, protocol, inside.addr), true);
+            self.ports.ended(port_key(pool, protocol, inside.host()), true);
             released.inside = Some(inside);
         });
         released
@@ -459,17 +459,17 @@ impl NatState {
         }
         if let Some(size) = port_block {
             let blocks = pool.blocks.get_or_init(|| Blocks::new(size));
-            blocks.take(blocks.of(outside), inside.addr.to_bits());
+            blocks.take(blocks.of(outside), inside.host());
         }
         pool.opened(protocol, outside);
-        self.ports.begun(port_key(pool, protocol, inside.addr), true);
+        self.ports.begun(port_key(pool, protocol, inside.host()), true);
         self.totals.bindings.fetch_add(1, Ordering::Relaxed);
         Some(binding)
     }
 
     /// Counts a translated session of a host. False: no room to count it.
-    pub fn host_session_started(&self, host: Ipv4Addr) -> bool {
-        let ok = self.hosts.increment(host.to_bits().into());
+    pub fn host_session_started(&self, host: InsideHost) -> bool {
+        let ok = self.hosts.increment(host.word());
         if !ok {
             self.totals.uncounted.fetch_add(1, Ordering::Relaxed);
         }
@@ -477,13 +477,13 @@ impl NatState {
     }
 
     /// Translated sessions of a host.
-    pub fn host_sessions(&self, host: Ipv4Addr) -> u64 {
-        self.hosts.get(host.to_bits().into())
+    pub fn host_sessions(&self, host: InsideHost) -> u64 {
+        self.hosts.get(host.word())
     }
 
     /// A translated session of a host has ended.
-    pub fn host_session_ended(&self, host: Ipv4Addr) {
-        self.hosts.decrement(host.to_bits().into());
+    pub fn host_session_ended(&self, host: InsideHost) {
+        self.hosts.decrement(host.word());
     }
 
     /// Notes that a binding sent to an address. False: no room to note it.

@@ -85,6 +85,8 @@ impl SnatEntry {
             (Pooling::Arbitrary, Some(p)) => (inside.port, p as u64),
             _ => (0, 3),
         };
+        // Two ports of a host may be remembered as one, two hosts may not.
+        let port = port ^ u16::from(inside.vrf.get()) << 10;
         let host = u64::from(inside.addr.to_bits()) << 16 | u64::from(port);
         (host << 2 | protocol) << 14 | u64::from(self.via) << 6
     }
@@ -183,7 +185,7 @@ impl NatPolicy {
         }
         let key = e.key(src, proto);
         let given = || held.state.pairs.find(key).and_then(|pool| with(&|s| s.pool.no == pool));
-        if held.state.host_sessions(src.addr) > 0
+        if held.state.host_sessions(src.host()) > 0
             && let Some(no) = given()
         {
             return Some(no);

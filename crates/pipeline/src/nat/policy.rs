@@ -3,11 +3,11 @@
 use super::NatState;
 use super::nat64::Nat64;
 use super::pairs::{EntryLookup, Held, SnatEntry};
-use super::pool::{BindingNo, Endpoint, NatProtocol, Pool};
+use super::pool::{BindingNo, Endpoint, InsideHost, NatProtocol, Pool};
 use super::prefix::Prefixes;
 use super::wan::{Hairpin, WanSources};
 use crate::hash::AddrHash;
-use sag_model::{DropReason, PortIdx, Zone};
+use sag_model::{DropReason, PortIdx, VrfNo, Zone};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
@@ -52,7 +52,7 @@ impl Source {
         match self.mapping {
             Behavior::EndpointIndependent => 0,
             Behavior::AddressDependent => u64::from(remote.addr.to_bits()) << 16,
-            Behavior::AddressAndPortDependent => remote.word(),
+            Behavior::AddressAndPortDependent => remote.outside_word(),
         }
     }
 }
@@ -76,7 +76,7 @@ pub struct Forward {
     /// Last external port.
     pub last: u16,
     /// The inside host.
-    pub inside: Ipv4Addr,
+    pub inside: InsideHost,
     /// The inside port for the first external one.
     pub inside_first: u16,
     /// Sessions by this forward.
@@ -91,12 +91,12 @@ pub struct Forwards {
     /// The same by protocol, inside address and port.
     back: Vec<Forward>,
     /// Everything else goes there.
-    any: Option<(Ipv4Addr, Arc<EntryHits>)>,
+    any: Option<(InsideHost, Arc<EntryHits>)>,
 }
 
 impl Forwards {
     /// From forwards that do not overlap, and the host and counter for everything else.
-    pub fn new(mut ports: Vec<Forward>, any: Option<(Ipv4Addr, Arc<EntryHits>)>) -> Forwards {
+    pub fn new(mut ports: Vec<Forward>, any: Option<(InsideHost, Arc<EntryHits>)>) -> Forwards {
         ports.sort_by_key(|f| (f.proto, f.first));
         let mut back = ports.clone();
         back.sort_by_key(|f| (f.proto, f.inside, f.inside_first));
@@ -122,22 +122,19 @@ impl Forwards {
         let at = self.ports.partition_point(|f| (f.proto, f.first) <= (proto, port));
         let f = at.checked_sub(1).and_then(|i| self.ports.get(i));
         if let Some(f) = f.filter(|f| f.proto == proto && port <= f.last) {
-            return Some(DnatTarget {
-                addr: f.inside,
-                port: f.inside_first + (port - f.first),
-                hits: &f.hits,
-            });
+            let port = f.inside_first + (port - f.first);
+            return Some(DnatTarget { addr: f.inside.addr, port, vrf: f.inside.vrf, hits: &f.hits });
         }
-        self.any.as_ref().map(|(addr, hits)| DnatTarget { addr: *addr, port, hits })
+        self.any.as_ref().map(|(to, hits)| DnatTarget { addr: to.addr, port, vrf: to.vrf, hits })
     }
 
     /// The external port of an inside endpoint that is forwarded to.
     fn external_port(&self, proto: u8, inside: Endpoint) -> Option<u16> {
-        let key = (proto, inside.addr, inside.port);
+        let key = (proto, inside.host(), inside.port);
         let at = self.back.partition_point(|f| (f.proto, f.inside, f.inside_first) <= key);
         let f = self.back.get(at.checked_sub(1)?)?;
         let n = inside.port - f.inside_first.min(inside.port);
-        (f.proto == proto && f.inside == inside.addr && n <= f.last - f.first).then(|| f.first + n)
+        (f.proto == proto && f.inside == inside.host() && n <= f.last - f.first).then(|| f.first + n)
     }
 }
 
@@ -157,6 +154,8 @@ pub struct External {
 /// An inside address that has an external one to itself.
 #[derive(Debug, Clone, Copy)]
 pub struct OneToOne {
+    /// The VRF of the inside address.
+    pub vrf: VrfNo,
     /// The external address.
     pub external: Ipv4Addr,
     /// The zone towards which it stands for the inside one.
@@ -170,8 +169,17 @@ pub struct DnatTarget<'p> {
     pub addr: Ipv4Addr,
     /// The inside port, in host order.
     pub port: u16,
+    /// The VRF of the host.
+    pub vrf: VrfNo,
     /// Sessions by the entry.
     pub hits: &'p Arc<EntryHits>,
+}
+
+impl DnatTarget<'_> {
+    /// Where the packet goes.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { addr: self.addr, port: self.port, vrf: self.vrf }
+    }
 }
 
 /// How a session's source is translated.
@@ -352,8 +360,7 @@ impl NatPolicy {
             }
             Zone::Lan => None,
         });
-        let whole = Endpoint { addr: dst, port: dport };
-        of_address.or_else(|| self.prefixes.forward(from, whole, self.hairpin))
+        of_address.or_else(|| self.prefixes.forward(from, (dst, dport), self.hairpin))
     }
 
     /// The inside endpoint that has an external port by a binding, if its filter admits the sender.
@@ -443,10 +450,10 @@ impl NatPolicy {
     }
 
     /// Whether the destination translation of a live session is still the configured one: `old` is its
-    /// first packet's destination, `new` what became of it.
+    /// first packet's destination, `new` what became of it, in the VRF to which it goes.
     pub fn dnat_is_current(&self, from: Zone, proto: u8, old: Endpoint, new: Endpoint) -> bool {
         match self.forward(from, old.addr, proto, old.port) {
-            Some(t) => (t.addr, t.port) == (new.addr, new.port),
+            Some(t) => t.endpoint() == new,
             None if old == new => true,
             None => NatProtocol::of(proto).is_some_and(|protocol| {
                 let pool = self.externals.get(&old.addr.to_bits()).and_then(|e| self.source(e.source?));

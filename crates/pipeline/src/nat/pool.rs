@@ -2,6 +2,7 @@
 //! protocol: who has it inside, and how many sessions use it. Found by number, without a search.
 
 use crate::table::prefetch;
+use sag_model::VrfNo;
 use sag_packet::proto::{ICMP, TCP, UDP};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -67,15 +68,66 @@ pub struct Endpoint {
     pub addr: Ipv4Addr,
     /// Port or identifier.
     pub port: u16,
+    /// The VRF in which the address is. Of an external endpoint it does not count: its address is in one alone.
+    pub vrf: VrfNo,
 }
 
 impl Endpoint {
+    /// In the default VRF.
+    pub const fn new(addr: Ipv4Addr, port: u16) -> Endpoint {
+        Endpoint { addr, port, vrf: VrfNo::DEFAULT }
+    }
+
+    /// Its host.
+    pub const fn host(self) -> InsideHost {
+        InsideHost { addr: self.addr, vrf: self.vrf }
+    }
+
+    /// All of an endpoint inside.
     pub(super) const fn word(self) -> u64 {
+        (self.vrf.get() as u64) << 48 | self.outside_word()
+    }
+
+    /// Address and port of an endpoint outside.
+    pub(super) const fn outside_word(self) -> u64 {
         (self.addr.to_bits() as u64) << 16 | self.port as u64
     }
 
     pub(super) const fn from_word(w: u64) -> Endpoint {
-        Endpoint { addr: Ipv4Addr::from_bits((w >> 16) as u32), port: w as u16 }
+        let vrf = match VrfNo::new((w >> 48) as u8) {
+            Some(vrf) => vrf,
+            None => VrfNo::DEFAULT,
+        };
+        Endpoint { addr: Ipv4Addr::from_bits((w >> 16) as u32), port: w as u16, vrf }
+    }
+}
+
+/// A host inside: hosts of two VRFs may have the same address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InsideHost {
+    /// The address.
+    pub addr: Ipv4Addr,
+    /// The VRF in which it is.
+    pub vrf: VrfNo,
+}
+
+impl InsideHost {
+    /// In the default VRF.
+    pub const fn new(addr: Ipv4Addr) -> InsideHost {
+        InsideHost { addr, vrf: VrfNo::DEFAULT }
+    }
+
+    /// Both in 38 bits.
+    pub const fn word(self) -> u64 {
+        (self.vrf.get() as u64) << 32 | self.addr.to_bits() as u64
+    }
+
+    /// From such a word; `None`: it is none.
+    pub const fn from_word(w: u64) -> Option<InsideHost> {
+        match VrfNo::new((w >> 32) as u8) {
+            Some(vrf) => Some(InsideHost { addr: Ipv4Addr::from_bits(w as u32), vrf }),
+            None => None,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::policy::{DnatTarget, EntryHits, NatPolicy, Snat};
 use super::pool::Endpoint;
 use super::spec::Kind;
 use super::wan::Hairpin;
-use sag_model::{DropReason, PortIdx, Zone};
+use sag_model::{DropReason, PortIdx, VrfNo, Zone};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct StaticPrefix {
     pub port: Option<PortIdx>,
     /// The inside network and its prefix length.
     pub inside: (IpAddr, u8),
+    /// The VRF of the inside network.
+    pub vrf: VrfNo,
     /// The external network and its prefix length.
     pub external: (IpAddr, u8),
     /// Sessions by this entry.
@@ -30,15 +32,18 @@ pub struct StaticPrefix {
 struct Side {
     kind: Kind,
     port: Option<PortIdx>,
+    /// The VRF of the inside network.
+    vrf: VrfNo,
 }
 
 impl Side {
-    /// Whether packets to a zone by a port are translated so.
-    fn towards(self, to: Zone, port: PortIdx) -> bool {
-        match self.kind {
-            Kind::Internet => to == Zone::Wan && self.port.is_none_or(|p| p == port),
-            Kind::Intranet => to == Zone::Overlay,
-        }
+    /// Whether packets of a VRF to a zone by a port are translated so.
+    fn towards(self, vrf: VrfNo, to: Zone, port: PortIdx) -> bool {
+        self.vrf == vrf
+            && match self.kind {
+                Kind::Internet => to == Zone::Wan && self.port.is_none_or(|p| p == port),
+                Kind::Intranet => to == Zone::Overlay,
+            }
     }
 
     /// Whether packets of a zone come by it.
@@ -105,7 +110,7 @@ impl Prefixes {
     ) -> Prefixes {
         let mut out = Prefixes::default();
         for s in specs {
-            let side = Side { kind: s.kind, port: s.port };
+            let side = Side { kind: s.kind, port: s.port, vrf: s.vrf };
             match (s.inside, s.external) {
                 ((IpAddr::V4(inside), len), (IpAddr::V4(external), _)) => {
                     let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
@@ -154,16 +159,16 @@ impl Prefixes {
     }
 
     /// The inside host for a packet from a zone.
-    pub fn forward(&self, from: Zone, dst: Endpoint, hairpin: bool) -> Option<DnatTarget<'_>> {
-        let p = self.by_external(dst.addr).find(|p| p.side.answers(from, hairpin))?;
-        let addr = Ipv4Addr::from_bits(p.inside | dst.addr.to_bits() & !p.mask);
-        Some(DnatTarget { addr, port: dst.port, hits: &p.hits })
+    pub fn forward(&self, from: Zone, (dst, port): (Ipv4Addr, u16), hairpin: bool) -> Option<DnatTarget<'_>> {
+        let p = self.by_external(dst).find(|p| p.side.answers(from, hairpin))?;
+        let addr = Ipv4Addr::from_bits(p.inside | dst.to_bits() & !p.mask);
+        Some(DnatTarget { addr, port, vrf: p.side.vrf, hits: &p.hits })
     }
 
     /// The external endpoint of a host inside towards a zone by a port.
     pub fn own_address(&self, src: Endpoint, to: Zone, port: PortIdx) -> Option<Snat> {
         let bits = src.addr.to_bits();
-        let of = |p: &&Prefix4| bits & p.mask == p.inside && p.side.towards(to, port);
+        let of = |p: &&Prefix4| bits & p.mask == p.inside && p.side.towards(src.vrf, to, port);
         let external = |p: &Prefix4| Ipv4Addr::from_bits(p.external | bits & !p.mask);
         let p = self.v4.iter().find(|p| of(p) && !self.own.contains(&external(p)))?;
         Some(Snat { addr: external(p), source: None, port: Some(src.port), entry: Some(p.entry) })
@@ -177,10 +182,12 @@ impl Prefixes {
 
 impl NatPolicy {
     /// Whether an address is of a network inside that is translated as a whole.
-    pub fn is_prefix_inside(&self, addr: IpAddr) -> bool {
+    pub fn is_prefix_inside(&self, vrf: VrfNo, addr: IpAddr) -> bool {
         match addr {
-            IpAddr::V4(a) => self.prefixes.v4.iter().any(|p| a.to_bits() & p.mask == p.inside),
-            IpAddr::V6(a) => self.prefixes.v6.iter().any(|p| p.npt.has_inside(a)),
+            IpAddr::V4(a) => {
+                self.prefixes.v4.iter().any(|p| p.side.vrf == vrf && a.to_bits() & p.mask == p.inside)
+            }
+            IpAddr::V6(a) => self.prefixes.v6.iter().any(|p| p.side.vrf == vrf && p.npt.has_inside(a)),
         }
     }
 
@@ -190,24 +197,30 @@ impl NatPolicy {
         !self.prefixes.v6.is_empty()
     }
 
-    /// What the destination of an IPv6 packet from a zone becomes. `None`: it stays.
+    /// What the destination of an IPv6 packet from a zone becomes, and in which VRF. `None`: it stays.
     ///
     /// # Errors
     ///
     /// Inside: [`DropReason::NatFiltered`], nobody can have the address.
-    pub fn inbound6(&self, from: Zone, dst: Ipv6Addr) -> Option<Result<Ipv6Addr, DropReason>> {
+    pub fn inbound6(&self, from: Zone, dst: Ipv6Addr) -> Option<(Result<Ipv6Addr, DropReason>, VrfNo)> {
         let hairpin = self.hairpin;
         let p = self.prefixes.v6.iter().find(|p| p.npt.has_external(dst) && p.side.answers(from, hairpin))?;
-        Some(p.npt.inbound(dst).ok_or(DropReason::NatFiltered))
+        Some((p.npt.inbound(dst).ok_or(DropReason::NatFiltered), p.side.vrf))
     }
 
-    /// What the source of an IPv6 packet to a zone by a port becomes. `None`: it stays.
+    /// What the source of an IPv6 packet of a VRF to a zone by a port becomes. `None`: it stays.
     ///
     /// # Errors
     ///
     /// Inside: [`DropReason::NatNoAddress`], it has no external address.
-    pub fn outbound6(&self, to: Zone, port: PortIdx, src: Ipv6Addr) -> Option<Result<Ipv6Addr, DropReason>> {
-        let p = self.prefixes.v6.iter().find(|p| p.npt.has_inside(src) && p.side.towards(to, port))?;
+    pub fn outbound6(
+        &self,
+        (vrf, src): (VrfNo, Ipv6Addr),
+        to: Zone,
+        port: PortIdx,
+    ) -> Option<Result<Ipv6Addr, DropReason>> {
+        let by = |p: &&Prefix6| p.npt.has_inside(src) && p.side.towards(vrf, to, port);
+        let p = self.prefixes.v6.iter().find(by)?;
         Some(p.npt.outbound(src).ok_or(DropReason::NatNoAddress))
     }
 
@@ -216,10 +229,15 @@ impl NatPolicy {
     /// # Errors
     ///
     /// As of [`NatPolicy::outbound6`].
-    pub fn hairpin6(&self, called: Ipv6Addr, src: Ipv6Addr) -> Option<Result<Ipv6Addr, DropReason>> {
+    pub fn hairpin6(
+        &self,
+        called: Ipv6Addr,
+        (vrf, src): (VrfNo, Ipv6Addr),
+    ) -> Option<Result<Ipv6Addr, DropReason>> {
         let of = self.prefixes.v6.iter().find(|p| p.npt.has_external(called))?;
         let same = |p: &&Prefix6| {
             p.npt.has_inside(src)
+                && p.side.vrf == vrf
                 && p.side.kind == of.side.kind
                 && (p.side.port == of.side.port || p.side.port.is_none())
         };
@@ -228,9 +246,10 @@ impl NatPolicy {
     }
 
     /// The counter of the entries by which an IPv6 session is translated.
-    pub(crate) fn count6(&self, to: Zone, port: PortIdx, (src, dst): (Ipv6Addr, Ipv6Addr)) {
+    pub(crate) fn count6(&self, vrf: VrfNo, (to, port): (Zone, PortIdx), (src, dst): (Ipv6Addr, Ipv6Addr)) {
         use std::sync::atomic::Ordering;
-        let out = self.prefixes.v6.iter().find(|p| p.npt.has_inside(src) && p.side.towards(to, port));
+        let by = |p: &&Prefix6| p.npt.has_inside(src) && p.side.towards(vrf, to, port);
+        let out = self.prefixes.v6.iter().find(by);
         let into = || self.prefixes.v6.iter().find(|p| p.npt.has_external(dst));
         if let Some(p) = out.or_else(into) {
             p.hits.sessions.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,7 @@
 //! What one inside host may have of an external address' ports.
 
-use super::{Limits, NatProtocol, NatState, Pool};
+use super::{InsideHost, Limits, NatProtocol, NatState, Pool};
 use crate::table::over_share;
-use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
 impl NatState {
@@ -12,7 +11,7 @@ impl NatState {
         pool: &Pool,
         limits: &Limits,
         protocol: NatProtocol,
-        host: Ipv4Addr,
+        host: InsideHost,
     ) -> bool {
         let used = u64::from(pool.uses[protocol as usize].used.load(Ordering::Relaxed));
         let (all, percent) = (limits.capacity(protocol), u64::from(limits.host_share));
@@ -26,6 +25,6 @@ impl NatState {
 }
 
 /// A host's ports are counted for each pool and protocol.
-pub(super) fn port_key(pool: &Pool, protocol: NatProtocol, host: Ipv4Addr) -> u64 {
-    u64::from(host.to_bits()) | u64::from(pool.no) << 32 | (protocol as u64) << 40
+pub(super) fn port_key(pool: &Pool, protocol: NatProtocol, host: InsideHost) -> u64 {
+    host.word() | u64::from(pool.no) << 40 | (protocol as u64) << 48
 }

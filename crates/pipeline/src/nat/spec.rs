@@ -6,7 +6,7 @@ use super::pairs::{EntryLookup, Pooling, SnatEntry};
 use super::policy::{
     Behavior, EntryHits, External, Forward, Forwards, Limits, NatPolicy, OneToOne, Source, Towards,
 };
-use super::pool::{NatProtocol, POOL_WORDS, PORT_WORDS};
+use super::pool::{InsideHost, NatProtocol, POOL_WORDS, PORT_WORDS};
 use super::pool_plan::PoolPlan;
 use super::prefix::{Prefixes, StaticPrefix};
 use super::wan::{Hairpin, WanSources};
@@ -119,7 +119,7 @@ pub struct StaticDnat {
     /// Empty: all addresses of the WAN ports.
     pub external: Vec<Ipv4Addr>,
     /// The inside host.
-    pub inside: Ipv4Addr,
+    pub inside: InsideHost,
     /// Protocols and ports.
     pub service: Service,
     /// The external address is the entry's own: packets from inside leave by it too.
@@ -176,7 +176,7 @@ pub enum NatConfigError {
 #[derive(Default)]
 struct Collected {
     ports: [Vec<Forward>; 2],
-    any: [Option<(Ipv4Addr, Arc<EntryHits>)>; 2],
+    any: [Option<(InsideHost, Arc<EntryHits>)>; 2],
 }
 
 /// Sources while they are collected: one for each address.
@@ -370,7 +370,8 @@ impl NatSpec {
                 Kind::Intranet => Zone::Overlay,
             };
             for external in &d.external {
-                out.entry(d.inside.to_bits()).or_default().push(OneToOne { external: *external, to });
+                let own = OneToOne { vrf: d.inside.vrf, external: *external, to };
+                out.entry(d.inside.addr.to_bits()).or_default().push(own);
             }
         }
         out

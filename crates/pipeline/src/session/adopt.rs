@@ -3,7 +3,7 @@
 
 use super::{NAT_FILTER_ENTRY, NAT_HOST, State};
 use crate::family::FlowFamily;
-use crate::nat::{Behavior, BindingNo, Endpoint, NatPolicy, NatProtocol, NatState};
+use crate::nat::{Behavior, BindingNo, Endpoint, InsideHost, NatPolicy, NatProtocol, NatState};
 use crate::table::{FlowTable, SessionMeta};
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
 use sag_packet::proto::ICMPV6;
@@ -25,16 +25,19 @@ impl NatState {
                 }
                 let r = table.record(RecordNo::forward(n));
                 let (key, new) = (r.key(), r.translated());
-                let (Some(old), Some(new)) = (FlowRecord4::endpoints(&key), FlowRecord4::endpoints(&new))
+                let (Some(old), Some(mut new)) = (FlowRecord4::endpoints(&key), FlowRecord4::endpoints(&new))
                 else {
                     continue;
                 };
+                new.1.vrf = FlowRecord4::vrf(&table.record(RecordNo::reverse(n)).key());
                 let Some(protocol) = NatProtocol::of(FlowRecord4::tuple(&key).proto) else { continue };
                 bindings += match sources {
                     true if old.0 != new.0 => {
                         self.adopt_source(meta, policy, protocol, (old.0, new.0, new.1), tick)
                     }
-                    false if old.1 != new.1 => self.adopt_dest(meta, policy, protocol, (old.1, new.1)),
+                    false if (old.1.addr, old.1.port) != (new.1.addr, new.1.port) => {
+                        self.adopt_dest(meta, policy, protocol, (old.1, new.1))
+                    }
                     _ => false,
                 } as usize;
             }
@@ -62,7 +65,7 @@ impl NatState {
                         IpAddr::V4(addr) => addr,
                         IpAddr::V6(addr) => policy.nat64(addr)?.prefix.extract(addr)?,
                     };
-                    Some(Endpoint { addr, port })
+                    Some(Endpoint::new(addr, port))
                 };
                 let Some(protocol) = protocol else { continue };
                 bindings += match (sources, old.src, left.dst) {
@@ -100,7 +103,7 @@ impl NatState {
         let source = allocating(policy, outside.addr).filter(|s| !s.pool.is_fixed(protocol, outside.port));
         let (Some(source), Some(number)) = (source, self.host6_session_started(host)) else { return false };
         source.pool.allocate_slots();
-        let (inside, scope) = (Endpoint { addr: number, port }, source.scope(remote));
+        let (inside, scope) = (Endpoint::new(number, port), source.scope(remote));
         let block = policy.limits.port_block;
         let adopted = self.adopt(&source.pool, protocol, (inside, outside.port), scope, block, tick);
         let Some(b) = adopted else {
@@ -108,7 +111,7 @@ impl NatState {
             return false;
         };
         meta.bindings[0].store(b.0, Ordering::Relaxed);
-        if self.host_session_started(number) {
+        if self.host_session_started(InsideHost::new(number)) {
             meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
         }
         if filters
@@ -131,7 +134,7 @@ impl NatState {
         let (source, number) = (allocating(policy, outside.addr), self.host6_session_started(host));
         let (Some(source), Some(number)) = (source, number) else { return false };
         let b = BindingNo::new(source.pool.no, protocol, outside.port);
-        let shared = self.share(b, Endpoint { addr: number, port });
+        let shared = self.share(b, Endpoint::new(number, port));
         if shared {
             meta.bindings[1].store(b.0, Ordering::Relaxed);
         } else {
@@ -148,7 +151,7 @@ impl NatState {
         (inside, outside, remote): (Endpoint, Endpoint, Endpoint),
         tick: u32,
     ) -> bool {
-        if self.host_session_started(inside.addr) {
+        if self.host_session_started(inside.host()) {
             meta.ports.fetch_or(NAT_HOST, Ordering::Relaxed);
         }
         policy.remember_adopted(self, inside, protocol.proto(), outside.addr);

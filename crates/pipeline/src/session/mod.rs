@@ -221,7 +221,7 @@ pub fn end<R: FlowFamily>(table: &FlowTable<R>, session: u32, snap: &Snapshot, w
         nat.remove_filter_entry(BindingNo(source), remote.addr);
     }
     if flags & NAT_HOST != 0 {
-        nat.host_session_ended(host.addr);
+        nat.host_session_ended(host.host());
     }
     for b in [source, dest].into_iter().filter(|b| *b != 0).map(BindingNo) {
         release_binding(nat, snap, w.events, b);

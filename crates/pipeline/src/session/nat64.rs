@@ -21,7 +21,7 @@ impl NatState {
             let binding = BindingNo(b);
             let Some(inside) = self.inside_of(binding) else { continue };
             if source && flags & NAT_HOST != 0 {
-                self.host_session_ended(inside.addr);
+                self.host_session_ended(inside.host());
             }
             released(binding, self.release(binding));
             if is_number(inside.addr) {

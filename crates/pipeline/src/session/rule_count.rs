@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 pub fn initiator<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> Option<(Tuple, Zone, Zone)> {
     let forward = table.record(RecordNo::forward(session));
     let key = forward.key();
-    let (from, to) = (R::zone(&key)?, R::zone(&table.record(RecordNo::reverse(session)).key())?);
+    let (from, to) = (R::side(&key)?, R::side(&table.record(RecordNo::reverse(session)).key())?);
     let (mut tuple, new) = (R::tuple(&key), R::tuple(&forward.translated()));
     if !forward.crosses() {
         (tuple.dst, tuple.dport) = (new.dst, new.dport);
@@ -27,7 +27,7 @@ pub fn initiator<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> Option<(T
         // Of NAT64 rules see the IPv6 side, with the address that was dialled.
         tuple = new;
     }
-    Some((tuple, from, to))
+    Some((tuple, from.zone(), to.zone()))
 }
 
 /// Whether the rules of this epoch have admitted the session.

@@ -4,8 +4,10 @@
 use super::tcp::{FIN_SEEN, FINS_SEEN, stamp};
 use crate::family::FlowFamily;
 use crate::table::{FlowTable, Restored, State};
+use sag_model::VrfNo;
 use sag_model::flow::{FLOW_STATE_SHIFT, FlowRecord, RecordNo};
 use sag_packet::proto::TCP;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 /// [`State::TcpClosing`] after a FIN of the other side, not of the initiator.
@@ -63,10 +65,14 @@ fn left_word<R: FlowFamily>(forward: &R, reverse: &R) -> u32 {
     }
 }
 
-/// Takes over what an earlier daemon has left in a table, and counts it for its hosts. To be called before any worker
-/// runs.
-pub fn take_over<R: FlowFamily>(table: &FlowTable<R>, tick: u32) -> Restored {
-    let found = table.restore(tick, left_word);
+/// Takes over what an earlier daemon has left in a table, and counts it for its hosts; sessions of other VRFs than the
+/// default one and those that are `known` end. To be called before any worker runs.
+pub fn take_over<R: FlowFamily>(table: &FlowTable<R>, tick: u32, known: &BTreeSet<VrfNo>) -> Restored {
+    let is_known = |r: &R| {
+        let vrf = R::vrf(&r.key());
+        vrf.is_default() || known.contains(&vrf)
+    };
+    let found = table.restore(tick, |a, b| (is_known(a) && is_known(b)).then(|| left_word(a, b)));
     for session in 1..table.used() {
         if State::of(table.meta(session)).is_some() {
             super::shares::taken_over(table, session);

@@ -16,7 +16,7 @@ pub struct OuterPath {
 }
 
 impl Snapshot {
-    /// Where outer packets to `remote` go: by the longest prefix, but never through a tunnel.
+    /// Where outer packets to `remote` go: by the longest prefix of the default VRF, but never through a tunnel.
     pub fn outer_path(&self, remote: IpAddr, hash: u64) -> Option<OuterPath> {
         let Route::Via(members) = self.route(remote)? else { return None };
         let m = self.choose(members, hash).filter(|m| m.tunnel.is_none())?;

@@ -2,6 +2,7 @@
 
 use super::{Member, MemberState, Route, Snapshot};
 use crate::tunnel::Tunnel;
+use sag_model::VrfNo;
 use sag_packet::responder::Claim;
 use std::net::IpAddr;
 
@@ -16,14 +17,14 @@ impl Snapshot {
         if !t.proxy_arp || !is_routable(a) || a == t.local || a == t.remote {
             return Claim::Foreign;
         }
-        match self.has_port_address(a) || self.leads_elsewhere(t, a) {
+        match self.has_port_address(t.vrf, a) || self.leads_elsewhere(t, a) {
             true => Claim::Proxy,
             false => Claim::Foreign,
         }
     }
 
-    fn has_port_address(&self, a: IpAddr) -> bool {
-        self.ports.iter().any(|p| match a {
+    fn has_port_address(&self, vrf: VrfNo, a: IpAddr) -> bool {
+        self.ports.iter().filter(|p| p.vrf == vrf).any(|p| match a {
             IpAddr::V4(a) => p.addrs4.iter().any(|(own, _)| *own == a),
             IpAddr::V6(a) => p.addrs6.iter().any(|(own, _)| *own == a),
         })
@@ -31,10 +32,10 @@ impl Snapshot {
 
     /// Whether packets to it can go on, and none of them back into the tunnel.
     fn leads_elsewhere(&self, t: &Tunnel, a: IpAddr) -> bool {
-        let Some(Route::Via(members)) = self.route(a) else { return false };
+        let Some(Route::Via(members)) = self.route_in(t.vrf, a) else { return false };
         let up = |m: &Member| self.member_state(m) != MemberState::Down;
         // What else is the gateway's own are broadcast addresses of its networks.
-        !self.local.contains(&a) && members.iter().all(|m| m.tunnel != Some(t.no)) && members.iter().any(up)
+        !self.is_local(t.vrf, a) && members.iter().all(|m| m.tunnel != Some(t.no)) && members.iter().any(up)
     }
 }
 

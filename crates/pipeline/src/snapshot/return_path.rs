@@ -5,27 +5,31 @@
 //! better metric: by the route's member at that port, or by that of a route which is not in use.
 
 use super::{Member, Route, Snapshot};
-use sag_model::{PortIdx, Zone};
+use sag_model::{PortIdx, VrfNo, Zone};
 use std::net::IpAddr;
 
 impl Snapshot {
-    /// The member of a route to `to` by which answers to a question leave that came by port `asked`; `usual`: the member that
+    /// The member of a route of a VRF to `to` by which answers to a question leave that came by port `asked`; `usual`: the member that
     /// packets to `to` go by. It is another one only among the lines to the Internet, and while that port is up and a route
     /// leads out by it.
-    pub fn return_member<'s>(&'s self, usual: &'s Member, to: IpAddr, asked: PortIdx) -> &'s Member {
+    pub fn return_member<'s>(
+        &'s self,
+        usual: &'s Member,
+        (vrf, to): (VrfNo, IpAddr),
+        asked: PortIdx,
+    ) -> &'s Member {
         let is_wan = |port| self.port(port).is_some_and(|p| p.zone == Zone::Wan);
         let elsewhere = usual.tunnel.is_none() && usual.port != asked;
         if !elsewhere || !is_wan(asked) || !is_wan(usual.port) {
             return usual;
         }
-        self.member_by(to, asked).unwrap_or(usual)
+        self.member_by((vrf, to), asked).unwrap_or(usual)
     }
 
     /// A way to an address by a port that is up, in use or not: of the longest prefix, else of the default route.
-    fn member_by(&self, to: IpAddr, port: PortIdx) -> Option<&Member> {
+    fn member_by(&self, (vrf, to): (VrfNo, IpAddr), port: PortIdx) -> Option<&Member> {
         self.port(port).filter(|p| p.up)?;
-        let default = if to.is_ipv4() { self.fib4.default_route() } else { self.fib6.default_route() };
-        let routes = [self.route_no(to), default].into_iter().flatten();
+        let routes = [self.route_no(vrf, to), self.default_route_no(vrf, to)].into_iter().flatten();
         routes.filter_map(|no| self.member_of(no, port)).next()
     }
 

@@ -7,8 +7,8 @@
 use super::{Member, Route, Snapshot};
 use crate::tunnel::TunnelNo;
 use sag_model::config::ReversePath;
-use sag_model::{DropReason, PortIdx, Zone};
-use std::net::IpAddr;
+use sag_model::{DropReason, PortIdx, VrfNo, Zone};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Snapshot {
     /// Checks that packets from `src` may come in by a port, or out of a tunnel.
@@ -35,7 +35,9 @@ impl Snapshot {
             None => self.port(ingress).map_or(ReversePath::Strict, |p| p.reverse_path),
         };
         let passes = mode == ReversePath::Off
-            || self.route_no(src).is_some_and(|no| self.leads_back(no, mode, ingress, tunnel));
+            || self
+                .route_no(self.vrf_of(ingress, tunnel), src)
+                .is_some_and(|no| self.leads_back(no, mode, ingress, tunnel));
         if passes { Ok(()) } else { Err(DropReason::ReversePath) }
     }
 
@@ -72,8 +74,10 @@ impl Snapshot {
         if authenticated {
             return u64::MAX;
         }
+        // Outer packets are in the default VRF.
+        let outside = |p: &u8| self.ports[usize::from(*p)].vrf.is_default();
         (0..self.ports.len().min(PortIdx::MAX) as u8)
-            .filter(|&p| self.check_source(remote, PortIdx(p), None).is_ok())
+            .filter(|p| outside(p) && self.check_source(remote, PortIdx(*p), None).is_ok())
             .fold(0, |bits, p| bits | 1 << p)
     }
 
@@ -84,7 +88,8 @@ impl Snapshot {
     pub(crate) fn source_checks<N: std::hash::Hash>(&self, prefixes: impl Iterator<Item = (N, bool)>) -> u64 {
         use crate::hash::AddrHash;
         use std::hash::BuildHasher;
-        let default = [self.fib4.default_route(), self.fib6.default_route()];
+        let default = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+            .map(|family| self.default_route_no(VrfNo::DEFAULT, family));
         let usual = default.map(|no| match no {
             Some(no) => self.admitted(no),
             None => self.internet(),
@@ -98,9 +103,9 @@ impl Snapshot {
             }
         }
         for t in self.tunnels.iter() {
-            sum = sum.wrapping_add(AddrHash::default().hash_one((t.no, t.ingress, t.reverse_path)));
+            sum = sum.wrapping_add(AddrHash::default().hash_one((t.no, t.vrf, t.ingress, t.reverse_path)));
         }
-        let modes: Vec<_> = self.ports.iter().map(|p| (p.zone, p.reverse_path)).collect();
+        let modes: Vec<_> = self.ports.iter().map(|p| (p.side(), p.reverse_path)).collect();
         sum.wrapping_add(AddrHash::default().hash_one(modes))
     }
 

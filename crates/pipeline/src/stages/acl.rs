@@ -6,7 +6,7 @@ use super::{Disposition, Known, PacketContext, Stage, Tracer, nat64};
 use crate::ids::RuleSlot;
 use crate::policy::{AclVerdict, Header, Judged, Tuple};
 use crate::snapshot::Snapshot;
-use sag_model::DropReason;
+use sag_model::{DropReason, VrfZone};
 use sag_packet::L4;
 
 /// The ACLs, unless they have admitted the session already. Notes the rule that admits the packet.
@@ -19,7 +19,7 @@ pub(super) fn acl<T: Tracer>(
 ) -> Result<(), Disposition> {
     let session = match ctx.leaves_to {
         // Rerouted across another border: what admitted the session does not speak for this one.
-        Some(zone) if zone != draft.zone => Known::New,
+        Some(side) if side != VrfZone::new(draft.zone, draft.egress_vrf) => Known::New,
         _ => ctx.session,
     };
     let (verdict, judged) = match session {

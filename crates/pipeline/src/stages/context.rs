@@ -8,7 +8,7 @@ use crate::ids::{MeterGroupNo, TunnelNo};
 use crate::nat::NatState;
 use crate::policy::Tuple;
 use crate::snapshot::Snapshot;
-use sag_model::ids::Zone;
+use sag_model::ids::{VrfNo, VrfZone, Zone};
 use sag_model::{DropReason, PortIdx};
 use sag_packet::Parsed;
 use std::fmt;
@@ -27,6 +27,8 @@ pub struct PacketContext<'f> {
     pub tunnel: Option<TunnelNo>,
     /// The zone that it comes from.
     pub zone: Zone,
+    /// The VRF that it comes from.
+    pub vrf: VrfNo,
     /// Flow hash, for multipath.
     pub hash: u64,
     /// What an existing session says, if there is one.
@@ -39,8 +41,10 @@ pub struct PacketContext<'f> {
     pub out_of_window: bool,
     /// The meter group that its flow passes, if there is one; `None`: not classified in this epoch.
     pub metered: Option<Option<MeterGroupNo>>,
-    /// The zone to which that session's packets in this direction go.
-    pub leaves_to: Option<Zone>,
+    /// Where that session's packets in this direction go.
+    pub leaves_to: Option<VrfZone>,
+    /// The VRF in which the session has the destination, if that may be another one than the packet's.
+    pub to_vrf: Option<VrfNo>,
     /// What the session makes of the destination, if it is another one.
     pub to: Option<IpAddr>,
     /// The port that goes with it.
@@ -66,7 +70,7 @@ pub struct Translation {
     pub proto: u8,
     /// Source and destination as the first packet arrived.
     pub old: EndpointPair,
-    /// Source and destination as it left.
+    /// Source and destination as it left; what is translated is in the VRF that it went to.
     pub new: EndpointPair,
     /// The packet in hand is in the reverse direction.
     pub reply: bool,
@@ -75,8 +79,10 @@ pub struct Translation {
 /// The addresses of an IPv6 session's first packet, before and after translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translation6 {
-    /// The zone that the first packet came from.
-    pub from: Zone,
+    /// Where the first packet came from.
+    pub from: VrfZone,
+    /// The VRF that it went to.
+    pub to_vrf: VrfNo,
     /// Source and destination as the first packet arrived.
     pub old: (Ipv6Addr, Ipv6Addr),
     /// Source and destination as it left.

@@ -4,7 +4,7 @@ use super::crossing::{Crossing, Seen64};
 use super::{Egress, PacketContext, Stage};
 use crate::ids::{MeterGroupNo, NhIdx, RuleSlot, TunnelNo};
 use crate::nat::{BindingNo, Endpoint, Snat, Translated6};
-use sag_model::ids::Zone;
+use sag_model::ids::{VrfNo, VrfZone, Zone};
 use sag_model::{DropReason, PortIdx};
 use sag_packet::icmp::IcmpError;
 use std::fmt;
@@ -17,8 +17,8 @@ pub struct ForwardDecision {
     pub port: PortIdx,
     /// The tunnel that it enters.
     pub tunnel: Option<TunnelNo>,
-    /// The zone that it goes to.
-    pub zone: Zone,
+    /// Where it goes to.
+    pub zone: VrfZone,
     /// The next hop's address.
     pub to: IpAddr,
     /// The next hop's record.
@@ -127,6 +127,8 @@ pub(super) struct Draft {
     pub wire_dst: IpAddr,
     /// Dnat: the destination after translation.
     pub dst: IpAddr,
+    /// Dnat: the VRF in which that is looked up.
+    pub vrf: VrfNo,
     /// Dnat: whether the session or a new translation gives the packet another destination.
     pub translated: bool,
     /// Dnat.
@@ -135,6 +137,8 @@ pub(super) struct Draft {
     pub egress: Egress,
     /// Route: the zone that the packet goes to.
     pub zone: Zone,
+    /// Route: the VRF that it goes to.
+    pub egress_vrf: VrfNo,
     /// Route: the egress port has a link.
     pub link_up: bool,
     /// Acl.
@@ -165,10 +169,12 @@ impl Draft {
             src,
             wire_dst,
             dst: wire_dst,
+            vrf: ctx.to_vrf.unwrap_or(ctx.vrf),
             translated: false,
             dnat: None,
             egress: Egress { port: ctx.ingress, tunnel: None, to: wire_dst, mtu: 0, most: 0, source: None },
             zone: ctx.zone,
+            egress_vrf: ctx.vrf,
             link_up: false,
             rule: None,
             watched: false,
@@ -187,7 +193,7 @@ impl Draft {
         ForwardDecision {
             port: self.egress.port,
             tunnel: self.egress.tunnel,
-            zone: self.zone,
+            zone: VrfZone::new(self.zone, self.egress_vrf),
             to: self.egress.to,
             nexthop: self.nexthop,
             rule: self.rule,

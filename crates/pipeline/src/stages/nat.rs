@@ -27,6 +27,9 @@ pub(super) fn dnat<T: Tracer>(
         return npt::destination(snap, ctx, draft, trace);
     }
     draft.dnat = find_dnat(snap, ctx, trace)?;
+    if let Some(dnat) = draft.dnat {
+        draft.vrf = dnat.to.vrf;
+    }
     if let Some(to) = ctx.to.or(draft.dnat.map(|d| IpAddr::V4(d.to.addr))) {
         (draft.dst, draft.translated) = (to, true);
     }
@@ -58,12 +61,14 @@ fn find_dnat<T: Tracer>(
     if ctx.translation.is_some() || ctx.session != Known::New || !snap.nat.owns(dst) {
         return Ok(None);
     }
-    let local = snap.local.contains(&IpAddr::V4(dst));
+    let local = snap.is_local(ctx.vrf, IpAddr::V4(dst));
+    // An external address of one VRF may be a host's in another.
+    let crosses = |to: Endpoint| snap.may_cross((ctx.vrf, src.into()), (to.vrf, to.addr.into()));
     if let L4::IcmpError { .. } = ctx.p.l4 {
         return if local { Ok(None) } else { Err(drop_packet(DropReason::IcmpUnmatched, None)) };
     }
     let (sport, dport) = ctx.p.ports();
-    if snap.tunnels.takes(IpAddr::V4(dst), IpAddr::V4(src), (ctx.p.proto, dport)) {
+    if ctx.vrf.is_default() && snap.tunnels.takes(IpAddr::V4(dst), IpAddr::V4(src), (ctx.p.proto, dport)) {
         // What the tunnel did not want of it is the gateway's.
         trace.step(Stage::Dnat, || format!("{dst}:{dport} is a tunnel's"));
         return Ok(None);
@@ -77,9 +82,12 @@ fn find_dnat<T: Tracer>(
     };
     if let Some(t) = snap.nat.forward(ctx.zone, dst, ctx.p.proto, dport) {
         trace.step(Stage::Dnat, || format!("{dst}:{dport} is {}:{} by {}", t.addr, t.port, t.hits.id));
+        if !crosses(t.endpoint()) {
+            return Ok(None);
+        }
         // What the gateway's own sockets answer passes no translation, and the kernel does not know the address: it would
         // send the packet back to where it came from.
-        if snap.local.contains(&IpAddr::V4(t.addr)) {
+        if snap.is_local(t.vrf, IpAddr::V4(t.addr)) {
             return refuse(DropReason::NatFiltered);
         }
         // A reset begins no session, and without one nothing is translated.
@@ -89,14 +97,14 @@ fn find_dnat<T: Tracer>(
         if !translate::supports(ctx.p.family, ctx.p.proto) {
             return refuse(DropReason::NatProtocol);
         }
-        let to = Endpoint { addr: t.addr, port: t.port };
-        return Ok(Some(Dnat { to, binding: None, external: dst }));
+        return Ok(Some(Dnat { to: t.endpoint(), binding: None, external: dst }));
     }
     if ctx.zone != Zone::Lan || snap.nat.hairpin {
-        let (wire, remote) = (Endpoint { addr: dst, port: dport }, Endpoint { addr: src, port: sport });
+        let (wire, remote) = (Endpoint::new(dst, dport), Endpoint::new(src, sport));
         let binding = NatProtocol::of(ctx.p.proto)
             .and_then(|l| snap.nat.binding_for(ctx.nat, ctx.zone, wire, l, remote));
         match binding {
+            Some(Ok((to, _))) if !crosses(to) => return Ok(None),
             Some(Ok((to, binding))) => {
                 let all = TCP_SYN | TCP_ACK | TCP_RST;
                 let begins = !matches!(ctx.p.l4, L4::Tcp { flags } if flags & all != TCP_SYN);
@@ -116,7 +124,8 @@ fn find_dnat<T: Tracer>(
         }
     }
     // The gateway's own address: what is not translated is for the gateway. Nobody else has others.
-    if local && !(ctx.zone == Zone::Wan && is_unsolicited(snap, ctx, dport)) {
+    let elsewhere = ctx.zone == Zone::Lan && !ctx.vrf.is_default();
+    if elsewhere || local && !(ctx.zone == Zone::Wan && is_unsolicited(snap, ctx, dport)) {
         return Ok(None);
     }
     refuse(DropReason::NatFiltered)
@@ -177,7 +186,8 @@ fn find_snat<T: Tracer>(
     if ctx.session == Known::Related || ctx.translation.is_some_and(|p| p.reply) {
         return Ok(None);
     }
-    let src = ctx.translation.map_or(Endpoint { addr: ctx.p.src4(), port: ctx.p.ports().0 }, |p| p.old.0);
+    let sender = Endpoint { addr: ctx.p.src4(), port: ctx.p.ports().0, vrf: ctx.vrf };
+    let src = ctx.translation.map_or(sender, |p| p.old.0);
     let external =
         dnat.map(|d| d.external).or(ctx.translation.filter(|p| p.old.1 != p.new.1).map(|p| p.old.1.addr));
     let hairpin = external.filter(|_| ctx.zone == Zone::Lan && towards.zone == Zone::Lan);

@@ -45,7 +45,9 @@ pub(super) fn destination<T: Tracer>(
     match (&ctx.nat64, ctx.p.family) {
         (Nat64Context::Session(s), _) => of_session(snap, (ctx, s), draft, trace).map(|()| true),
         (Nat64Context::Inbound, _) => inbound(snap, ctx, draft, trace).map(|()| true),
-        (Nat64Context::None, Family::V6) if snap.nat.has_nat64() => outbound(snap, ctx, draft, trace),
+        (Nat64Context::None, Family::V6) if snap.nat.has_nat64() && ctx.vrf.is_default() => {
+            outbound(snap, ctx, draft, trace)
+        }
         _ => Ok(false),
     }
 }
@@ -113,7 +115,7 @@ fn outbound<T: Tracer>(
     routing_headers(ctx)?;
     let target = if snap.nat.owns(to) {
         hairpin(snap, ctx, src, to)?
-    } else if snap.local.contains(&IpAddr::V4(to)) || matches!(snap.route(to.into()), Some(Route::Local)) {
+    } else if snap.is_local(ctx.vrf, IpAddr::V4(to)) || matches!(snap.route(to.into()), Some(Route::Local)) {
         return Err(refused());
     } else {
         Target64::V4(to)
@@ -178,7 +180,7 @@ fn hairpin(
     let (sport, dport) = ctx.p.ports();
     let protocol = NatProtocol::of(ctx.p.proto).filter(|_| snap.nat.hairpin).ok_or_else(refused)?;
     // Filters keep the outside out (RFC 4787 REQ-9): who calls does not matter.
-    let (wire, caller) = (Endpoint { addr: to, port: dport }, Endpoint { addr: to, port: sport });
+    let (wire, caller) = (Endpoint::new(to, dport), Endpoint::new(to, sport));
     let found = snap.nat.binding_for(ctx.nat, Zone::Lan, wire, protocol, caller);
     let Some(Ok((inside, binding))) = found else { return Err(refused()) };
     if !is_syn(ctx) {
@@ -210,7 +212,7 @@ fn inbound<T: Tracer>(
         }
         drop_packet(reason, None)
     };
-    let (wire, remote) = (Endpoint { addr: dst, port: dport }, Endpoint { addr: src, port: sport });
+    let (wire, remote) = (Endpoint::new(dst, dport), Endpoint::new(src, sport));
     let found = NatProtocol::of(ctx.p.proto)
         .filter(|_| ctx.zone != Zone::Lan || snap.nat.hairpin)
         .and_then(|l| snap.nat.binding_for(ctx.nat, ctx.zone, wire, l, remote));
@@ -297,7 +299,7 @@ fn towards(draft: &Draft) -> Towards {
 fn of_host(host: Ipv6Addr, port: u16) -> Endpoint {
     let bits = host.to_bits();
     let folded = (bits >> 64) as u64 ^ (bits as u64).rotate_left(17);
-    Endpoint { addr: Ipv4Addr::from_bits((folded ^ folded >> 32) as u32), port }
+    Endpoint::new(Ipv4Addr::from_bits((folded ^ folded >> 32) as u32), port)
 }
 
 /// Whether a packet fits its egress in the family in which it leaves, or how it is made to (RFC 7915 sections 4 and 5).

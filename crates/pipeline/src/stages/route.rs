@@ -1,11 +1,10 @@
 //! The stages that look at addresses: what is for the gateway, what may not be forwarded, and where the rest goes.
 
 use super::decision::{Draft, drop_packet};
-use super::{Disposition, PacketContext, Stage, Tracer};
+use super::{Disposition, Known, PacketContext, Stage, Tracer};
 use crate::ids::TunnelNo;
 use crate::snapshot::{Member, Route, Snapshot};
-use sag_model::ids::Zone;
-use sag_model::{DropReason, PortIdx};
+use sag_model::{DropReason, PortIdx, VrfNo, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::Fragment;
 use sag_packet::proto::{UDP, UDP_LEN};
@@ -70,8 +69,8 @@ pub fn egress(snap: &Snapshot, m: &Member, dst: IpAddr, hash: u64) -> Result<Egr
 /// # Errors
 ///
 /// [`Disposition::Kernel`].
-pub fn local_destination(snap: &Snapshot, dst: IpAddr) -> Result<(), Disposition> {
-    if dst.is_multicast() || snap.local.contains(&dst) || dst == IpAddr::V4(Ipv4Addr::BROADCAST) {
+pub fn local_destination(snap: &Snapshot, vrf: VrfNo, dst: IpAddr) -> Result<(), Disposition> {
+    if dst.is_multicast() || snap.is_local(vrf, dst) || dst == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(Disposition::Kernel);
     }
     match dst {
@@ -114,7 +113,7 @@ pub(super) fn local<T: Tracer>(
         trace.step(Stage::Local, || "a DHCP server's answer to the gateway".into());
         return Err(Disposition::Kernel);
     }
-    local_destination(snap, draft.wire_dst)
+    local_destination(snap, ctx.vrf, draft.wire_dst)
         .inspect_err(|_| trace.step(Stage::Local, || "addressed to the gateway or its links".into()))
 }
 
@@ -152,7 +151,7 @@ pub(super) fn sanity<T: Tracer>(
     if link_local {
         return Err(drop_packet(DropReason::LinkLocalScope, None));
     }
-    if snap.local.contains(&src) {
+    if snap.is_local(ctx.vrf, src) {
         return Err(drop_packet(DropReason::SourceIsOurs, None));
     }
     // Nobody is told: who has the source did not send the packet. Routers have addresses to which no route leads, and
@@ -177,9 +176,13 @@ pub(super) fn route<T: Tracer>(
     draft: &mut Draft,
     trace: &mut T,
 ) -> Result<(), Disposition> {
-    let mut member = lookup(snap, draft.dst, ctx.hash)?;
+    // Routers on the way may have addresses to which no route leads.
+    if ctx.session != Known::Related && !snap.may_cross((ctx.vrf, draft.src), (draft.vrf, draft.dst)) {
+        return Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable)));
+    }
+    let mut member = lookup(snap, (draft.vrf, draft.dst), ctx.hash)?;
     if let Some(port) = ctx.asked_by {
-        member = snap.return_member(member, draft.dst, port);
+        member = snap.return_member(member, (draft.vrf, draft.dst), port);
     }
     trace.step(Stage::Route, || describe(snap, member, ctx.hash));
     draft.egress = egress(snap, member, draft.dst, ctx.hash)?;
@@ -188,10 +191,11 @@ pub(super) fn route<T: Tracer>(
     };
     draft.link_up = port.up;
     draft.zone = if draft.egress.tunnel.is_none() { port.zone } else { Zone::Overlay };
+    draft.egress_vrf = snap.vrf_of(draft.egress.port, draft.egress.tunnel);
     if draft.translated
         && draft.zone == ctx.zone
         && ctx.zone != Zone::Lan
-        && snap.nat.is_prefix_inside(draft.dst)
+        && snap.nat.is_prefix_inside(draft.vrf, draft.dst)
     {
         // As by a discard route of the inside network: the default route would send it back to where it came from.
         trace.step(Stage::Route, || format!("no route leads inside to {}", draft.dst));
@@ -201,8 +205,8 @@ pub(super) fn route<T: Tracer>(
 }
 
 #[inline(always)]
-fn lookup(snap: &Snapshot, dst: IpAddr, hash: u64) -> Result<&Member, Disposition> {
-    match snap.route(dst) {
+fn lookup(snap: &Snapshot, (vrf, dst): (VrfNo, IpAddr), hash: u64) -> Result<&Member, Disposition> {
+    match snap.route_in(vrf, dst) {
         None | Some(Route::Throw) => Err(drop_packet(DropReason::NoRoute, Some(IcmpError::NetUnreachable))),
         Some(Route::Local) => Err(Disposition::Kernel),
         Some(Route::Blackhole) => Err(drop_packet(DropReason::RouteBlackhole, None)),

@@ -18,8 +18,8 @@ pub struct Restored {
 impl<R: FlowRecord> FlowTable<R> {
     /// Rebuilds the daemon's side from records and index. To be called before any worker runs; the
     /// XDP program may be forwarding by the table meanwhile. `word` gives the state word of a session
-    /// from its two records.
-    pub fn restore(&self, tick: u32, word: impl Fn(&R, &R) -> u32) -> Restored {
+    /// from its two records; `None`: it ends.
+    pub fn restore(&self, tick: u32, word: impl Fn(&R, &R) -> Option<u32>) -> Restored {
         let mut out = Restored::default();
         self.clear_other_indexes();
         let index = self.index();
@@ -32,29 +32,33 @@ impl<R: FlowRecord> FlowTable<R> {
                 }
             }
         }
+        let of = |session: u32| {
+            let [forward, reverse] = RecordNo::both(session).map(|no| self.record(no));
+            word(forward, reverse)
+        };
         directions.retain(|_, both| *both == 0b11);
+        let words: HashMap<u32, u32> = directions.keys().filter_map(|s| Some((*s, of(*s)?))).collect();
         for b in index.all() {
             for w in &b.word {
                 let word = w.load(Ordering::Relaxed);
-                if word != 0 && !directions.contains_key(&number(word).session()) {
+                if word != 0 && !words.contains_key(&number(word).session()) {
                     w.store(0, Ordering::Relaxed);
                     out.discarded += 1;
                 }
             }
         }
         let mut highest = 0;
-        for &session in directions.keys() {
+        for (&session, &word) in &words {
             let meta = self.meta(session);
-            let [forward, reverse] = RecordNo::both(session).map(|no| self.record(no));
             meta.created.store(tick, Ordering::Relaxed);
             meta.link.store(CONFIRMED, Ordering::Relaxed);
-            meta.state.store(word(forward, reverse), Ordering::Release);
+            meta.state.store(word, Ordering::Release);
             highest = highest.max(session);
             out.sessions += 1;
         }
         // Numbers between live sessions are free; the lowest are taken first.
         let mut head = 0u32;
-        for session in (1..=highest).rev().filter(|s| !directions.contains_key(s)) {
+        for session in (1..=highest).rev().filter(|s| !words.contains_key(s)) {
             self.meta(session).link.store(head, Ordering::Relaxed);
             head = session;
         }
@@ -116,7 +120,7 @@ mod tests {
         old.withdraw(&reverse, half.peer());
 
         let new = open();
-        let got = new.restore(5, |_, _| State::Udp as u32);
+        let got = new.restore(5, |_, _| Some(State::Udp as u32));
         assert_eq!(got, Restored { sessions: 20, discarded: 1 });
         assert_eq!(new.live(), 20);
         let mut q = DeferredFree::default();

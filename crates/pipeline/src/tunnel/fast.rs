@@ -45,7 +45,7 @@ impl Tunnel {
             t.preset_udp_checksum(&mut header);
         }
         let (mtu, ingress) = (self.whole_mtu(), self.ingress);
-        TunnelEntry { header, mac, len: t.len, kind, mtu, flags, tos, sum, ingress }
+        TunnelEntry { header, mac, len: t.len, kind, mtu, flags, tos, sum, ingress, side: self.side() }
     }
 }
 

@@ -24,8 +24,8 @@ pub use state::{TunnelState, Watched};
 use crate::hash::AddrHash;
 pub use crate::ids::TunnelNo;
 use crate::networks::Networks;
-use sag_model::DropReason;
 use sag_model::config::{Fec, FragmentAt, OuterDf, OuterDscp, Probing, ReversePath};
+use sag_model::{DropReason, VrfNo, VrfZone, Zone};
 use sag_packet::encap::{Encap, Fields, Template};
 use sag_packet::proto::{IPV4_LEN, IPV6_LEN};
 use sag_packet::rewrite::FrameMut;
@@ -98,6 +98,8 @@ pub struct Tunnel {
     pub sources: Option<Arc<Networks>>,
     /// Which sources may come out of it.
     pub reverse_path: ReversePath,
+    /// The VRF of the packets inside; those outside are in the default one.
+    pub vrf: VrfNo,
     /// The ports by which the peer's packets may come in, a bit for each.
     pub ingress: u64,
     /// What changes without a new snapshot.
@@ -113,6 +115,12 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// Where the packets inside come from.
+    #[inline]
+    pub const fn side(&self) -> VrfZone {
+        VrfZone::new(Zone::Overlay, self.vrf)
+    }
+
     /// Where its packets arrive.
     pub fn end(&self) -> End {
         let (proto, port) = match self.template.encap {
@@ -406,9 +414,9 @@ impl Tunnels {
         self.ends.get(end).map(Vec::as_slice)
     }
 
-    /// Whether an address is the gateway's inside some tunnel.
-    pub fn owns(&self, a: IpAddr) -> bool {
-        self.iter().any(|t| t.has_address(a))
+    /// Whether an address is the gateway's inside some tunnel of a VRF.
+    pub fn owns(&self, vrf: VrfNo, a: IpAddr) -> bool {
+        self.iter().any(|t| t.vrf == vrf && t.has_address(a))
     }
 
     /// Whether some tunnel has this UDP port.

@@ -65,7 +65,8 @@ impl Pipeline {
             }
             Err(reason) => return dropped_at_parse(reason, steps),
         };
-        let Some((ingress, zone)) = snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.zone)))
+        let Some((ingress, zone)) =
+            snap.ingress.port(dev, vlan).and_then(|i| Some((i, snap.port(i)?.side())))
         else {
             let reason = if vlan != 0 { DropReason::VlanUnknown } else { DropReason::PortNotReady };
             return dropped_at_parse(reason, steps);

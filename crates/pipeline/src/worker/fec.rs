@@ -8,7 +8,7 @@ use crate::pending;
 use crate::snapshot::Snapshot;
 use crate::stages;
 use crate::tunnel::{Carried, Tunnel, TunnelNo, TunnelState};
-use sag_model::{DropReason, Nanos, PortIdx, Zone};
+use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{self, Family, Parsed};
 use sag_packet::proto::ETH_LEN;
 use sag_packet::rewrite::FrameMut;
@@ -292,7 +292,7 @@ impl Pipeline {
             h[..12].fill(0);
             h[12..].copy_from_slice(&ethertype.to_be_bytes());
         }
-        let mut s = BatchEntry { ingress, tunnel: Some(t.no), zone: Zone::Overlay, ..NO_ENTRY };
+        let mut s = BatchEntry { ingress, tunnel: Some(t.no), zone: t.side(), ..NO_ENTRY };
         let seen = parse::parse_into(f.bytes(), ethertype, ETH_LEN, &mut s.p);
         if let Err(reason) = seen.and_then(|ip| if ip { Ok(()) } else { Err(DropReason::TunnelBadHeader) }) {
             self.counters.tunnel(t.no).drops.add(1);

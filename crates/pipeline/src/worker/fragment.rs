@@ -25,7 +25,7 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) -> Verdict {
         let Env { snap, now, dev } = *env;
-        if !is_ours_to_follow(snap, s.p.dst(f.bytes())) {
+        if !is_ours_to_follow(snap, s.zone.vrf(), s.p.dst(f.bytes())) {
             return self.process_slow::<R>(env, s, f, emit, now);
         }
         self.poll_fragments(now);

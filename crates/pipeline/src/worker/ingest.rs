@@ -8,7 +8,7 @@ use crate::originate::Emit;
 use crate::snapshot::Snapshot;
 use crate::stages::{self, for_stages};
 use sag_model::flow::RecordNo;
-use sag_model::{DropReason, PortIdx};
+use sag_model::{DropReason, PortIdx, VrfNo};
 use sag_packet::parse::{self, Family, L4, Parsed};
 use sag_packet::partial;
 use sag_packet::rewrite::FrameMut;
@@ -89,7 +89,7 @@ impl Pipeline {
             Err(reason) => return Err(drop_at(c, ingress, reason)),
         }
         self.complete_checksum(f, &slot.p, ingress);
-        (slot.ingress, slot.zone) = (ingress, port.zone);
+        (slot.ingress, slot.zone) = (ingress, port.side());
         (slot.tunnel, slot.skip) = (None, 0);
         Ok(())
     }
@@ -113,7 +113,11 @@ impl Pipeline {
         emit: &mut impl Emit,
     ) -> Result<(), Verdict> {
         let Env { snap, .. } = *env;
-        if snap.tunnels.is_empty() { Ok(()) } else { self.leave_tunnel(env, f, slot, emit) }
+        // Outer packets are in the default VRF.
+        if snap.tunnels.is_empty() || !slot.zone.vrf().is_default() {
+            return Ok(());
+        }
+        self.leave_tunnel(env, f, slot, emit)
     }
 
     /// The packet's hash, and what it will look at into the cache.
@@ -151,8 +155,8 @@ impl Pipeline {
     }
 }
 
-/// Whether fragments to this address are followed. Others are the kernel's, which puts them together;
+/// Whether fragments to this address of a VRF are followed. Others are the kernel's, which puts them together;
 /// an address of its own that NAT shares may have a host inside behind it.
-pub(super) fn is_ours_to_follow(snap: &Snapshot, dst: IpAddr) -> bool {
-    stages::local_destination(snap, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
+pub(super) fn is_ours_to_follow(snap: &Snapshot, vrf: VrfNo, dst: IpAddr) -> bool {
+    stages::local_destination(snap, vrf, dst).is_ok() || matches!(dst, IpAddr::V4(a) if snap.nat.owns(a))
 }

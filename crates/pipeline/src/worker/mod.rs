@@ -33,7 +33,7 @@ use sag_model::flow::{
     Action, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct, FlowRecord, FlowRecord4, FlowRecord6,
     IngressId, RecordNo,
 };
-use sag_model::ids::Zone;
+use sag_model::ids::{VrfNo, VrfZone, Zone};
 use sag_model::{DropReason, Nanos, PortIdx};
 use sag_packet::parse::{Family, Fragment, L4, Parsed};
 use sag_packet::proto::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
@@ -110,7 +110,7 @@ struct BatchEntry {
     tunnel: Option<TunnelNo>,
     /// Bytes of the received frame in front of it, those of the tunnel.
     skip: u16,
-    zone: Zone,
+    zone: VrfZone,
     /// It got past ingress: the fields above are its own.
     alive: bool,
 }
@@ -133,7 +133,7 @@ const NO_ENTRY: BatchEntry = BatchEntry {
     ingress: PortIdx(0),
     tunnel: None,
     skip: 0,
-    zone: Zone::Lan,
+    zone: VrfZone::new(Zone::Lan, VrfNo::DEFAULT),
     alive: false,
 };
 

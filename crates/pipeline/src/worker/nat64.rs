@@ -98,6 +98,9 @@ impl Pipeline {
 
     /// Whether a packet of no session is for a port that an IPv6 host has outside.
     fn is_inbound64(&self, snap: &Snapshot, s: &BatchEntry) -> bool {
+        if !s.zone.vrf().is_default() {
+            return false;
+        }
         let Some(protocol) = NatProtocol::of(s.p.proto).filter(|p| *p != NatProtocol::Icmp) else {
             return false;
         };
@@ -229,7 +232,7 @@ impl Pipeline {
                 self.create_leaving::<R>(first, key, (from, to), &refs)
             }
             (IpAddr::V6(_), Some(snat), Some(called)) => {
-                let called = Endpoint { addr: called, port: dport };
+                let called = Endpoint::new(called, dport);
                 self.lease_nat64::<R>(first, key, (&snat, called, to.0), &mut refs).and_then(|port| {
                     let from = match to.0 {
                         IpAddr::V4(_) => snat.addr.into(),
@@ -282,7 +285,7 @@ impl Pipeline {
         let (Some(protocol), Some(source)) = (protocol, source) else { return Err(DropReason::NatNoAddress) };
         let IpAddr::V6(host) = s.p.src(frame) else { return Err(DropReason::NatNoAddress) };
         let number = self.tables.nat.host6_session_started(host).ok_or(DropReason::SnatExhausted)?;
-        let inside = Endpoint { addr: number, port: s.p.ports().0 };
+        let inside = Endpoint::new(number, s.p.ports().0);
         if let Err(reason) = self.count_host(snap, inside, refs) {
             self.tables.nat.host6_session_ended(number);
             return Err(reason);
@@ -293,7 +296,7 @@ impl Pipeline {
             Ok(lease) => lease,
             Err(reason) => {
                 if refs.flags & NAT_HOST != 0 {
-                    self.tables.nat.host_session_ended(number);
+                    self.tables.nat.host_session_ended(inside.host());
                     refs.flags &= !NAT_HOST;
                 }
                 self.tables.nat.host6_session_ended(number);

@@ -122,10 +122,12 @@ impl Pipeline {
         if r.crosses() {
             return self.hold_bindings64(table.meta(session));
         }
-        let (Some((inside, _)), Some((_, dest))) = (R::endpoints(&r.key()), R::endpoints(&r.translated()))
+        let (Some((inside, _)), Some((_, mut dest))) =
+            (R::endpoints(&r.key()), R::endpoints(&r.translated()))
         else {
             return HeldBindings::default();
         };
+        dest.vrf = R::vrf(&table.record(RecordNo::reverse(session)).key());
         let SessionMeta { bindings: [source, target], .. } = table.meta(session);
         let hold = |binding: &AtomicU32, inside: Endpoint| {
             let binding = BindingNo(binding.load(Ordering::Relaxed));

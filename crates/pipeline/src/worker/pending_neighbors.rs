@@ -68,7 +68,7 @@ impl Pipeline {
             c.rx_bytes.sub(len as u64);
             self.ingest(&env, &mut f, &mut s, emit)
         } else {
-            self.left_before(arrival, &f, &mut s)
+            self.left_before(snap, arrival, &f, &mut s)
         };
         let (ingress, verdict) = match taken_in {
             Err(v) => (parse::link(f.bytes()).ok().and_then(|(vlan, ..)| snap.ingress.port(dev, vlan)), v),

@@ -156,7 +156,7 @@ impl Pipeline {
 
     fn build_echo(&mut self, snap: &Snapshot, t: &Tunnel, to: IpAddr, sequence: u16) -> Option<usize> {
         const LEN: usize = IPV4_LEN + ICMP_LEN + 24;
-        let from = t.source_for(to).or_else(|| snap.inside_source(to))?;
+        let from = t.source_for(to).or_else(|| snap.inside_source(t.vrf, to))?;
         let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { return None };
         let out = self.buffers.scratch.get_mut(LINK_ROOM..LINK_ROOM + LEN)?;
         ipv4(out, ICMP, from, to);

@@ -14,7 +14,7 @@ use crate::stages::{Crossing, ForwardDecision};
 use crate::table::{NotCreated, SAME_RULE, SessionMeta};
 use crate::tables::SharedTable;
 use sag_model::flow::{Action, FlowAct, RecordNo};
-use sag_model::{DropReason, Nanos, Zone};
+use sag_model::{DropReason, Nanos, VrfZone, Zone};
 use sag_packet::parse::{Family, Fragment, L4};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -51,11 +51,14 @@ impl Pipeline {
         s: &BatchEntry,
         key: &R::Key,
     ) {
-        let (towards, mut new) = (if s.zone == Zone::Lan { Zone::Wan } else { Zone::Lan }, *key);
+        let from = s.zone.zone();
+        let (mut towards, mut new) =
+            (VrfZone::from(if from == Zone::Lan { Zone::Wan } else { Zone::Lan }), *key);
         if let Some((src, dst)) = R::endpoints(key) {
-            if s.zone != Zone::Lan {
-                if let Some(t) = snap.nat.forward(s.zone, dst.addr, s.p.proto, dst.port) {
-                    new = R::with_endpoints(key, (src, Endpoint { addr: t.addr, port: t.port }));
+            if from != Zone::Lan {
+                if let Some(t) = snap.nat.forward(from, dst.addr, s.p.proto, dst.port) {
+                    new = R::with_endpoints(key, (src, t.endpoint()));
+                    towards = VrfZone::new(Zone::Lan, t.vrf);
                 }
             } else if let (Some(source), Some(protocol)) =
                 (snap.nat.likely_source(), NatProtocol::of(s.p.proto))
@@ -118,7 +121,8 @@ impl Pipeline {
                 Err(other) => Err(other),
                 Ok(no) => {
                     if let (IpAddr::V6(src), IpAddr::V6(dst)) = (s.p.src(frame), s.p.dst(frame)) {
-                        snap.nat.count6(decision.zone, decision.port, (src, dst));
+                        let to = (decision.zone.zone(), decision.port);
+                        snap.nat.count6(s.zone.vrf(), to, (src, dst));
                     }
                     Ok(Some(no))
                 }
@@ -174,7 +178,7 @@ impl Pipeline {
             self.tables.nat.release(BindingNo(refs.bindings[1]));
         }
         if let (Ok(_), Some(d)) = (made, decision.dnat)
-            && let Some(entry) = snap.nat.forward(s.zone, d.external, s.p.proto, dst.port)
+            && let Some(entry) = snap.nat.forward(s.zone.zone(), d.external, s.p.proto, dst.port)
         {
             entry.hits.sessions.fetch_add(1, Ordering::Relaxed);
         }
@@ -213,7 +217,7 @@ impl Pipeline {
         }
         if made.is_err() {
             if refs.flags & NAT_HOST != 0 {
-                self.tables.nat.host_session_ended(src.addr);
+                self.tables.nat.host_session_ended(src.host());
             }
             self.return_lease(refs, to);
         }
@@ -239,7 +243,7 @@ impl Pipeline {
         src: Endpoint,
         refs: &mut NatRefs,
     ) -> Result<(), DropReason> {
-        if !self.tables.nat.host_session_started(src.addr) {
+        if !self.tables.nat.host_session_started(src.host()) {
             return Ok(());
         }
         let Some(limit) = snap.nat.limits.host_sessions.map(u64::from) else {
@@ -247,9 +251,9 @@ impl Pipeline {
             return Ok(());
         };
         let host = self.tables.nat.host_address(src.addr);
-        let n = self.tables.nat.host_sessions(src.addr);
+        let n = self.tables.nat.host_sessions(src.host());
         if n > limit {
-            self.tables.nat.host_session_ended(src.addr);
+            self.tables.nat.host_session_ended(src.host());
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
                 self.sessions.events.push(Event::HostRefused { host, limit });
             }
@@ -271,7 +275,7 @@ impl Pipeline {
         refs: &mut NatRefs,
     ) -> Result<RecordNo, DropReason> {
         let NewSession { snap, s, .. } = *first;
-        let external = |port| Endpoint { addr: snat.addr, port };
+        let external = |port| Endpoint::new(snat.addr, port);
         let source = snat.source.and_then(|no| snap.nat.source(no));
         // Zero is a port, and an identifier, as any other (RFC 768, RFC 792). ICMP messages other than queries have none.
         let numbered = |p: &NatProtocol| *p != NatProtocol::Icmp || matches!(s.p.l4, L4::Echo { .. });
@@ -286,7 +290,7 @@ impl Pipeline {
             if let (Err(NotCreated::Exists(_)), true, Some(d)) = (made, shared, first.decision.dnat) {
                 // The host calls one endpoint by two external addresses from the same port: answers would look the same.
                 self.return_lease(refs, to);
-                let called = Endpoint { addr: d.external, port: to.port };
+                let called = Endpoint::new(d.external, to.port);
                 let apart = Source { mapping: Behavior::AddressAndPortDependent, ..source.clone() };
                 made = self.with_lease::<R>(first, (key, (src, to)), (&apart, protocol, called), refs)?.0;
             }
@@ -342,7 +346,7 @@ impl Pipeline {
         let NewSession { snap, .. } = *first;
         let lease = self.lease_port::<R>(first, key, (source, protocol), (src, scope))?;
         refs.bindings[0] = lease.binding.0;
-        let external = Endpoint { addr: source.pool.addr(), port: lease.port };
+        let external = Endpoint::new(source.pool.addr(), lease.port);
         let new = R::with_endpoints(key, (external, to));
         if lease.port != src.port {
             self.prefetch_other_port::<R>(first.decision, &new, (lease.binding, to));
@@ -584,7 +588,7 @@ impl Pipeline {
             nat.remove_filter_entry(BindingNo(refs.bindings[0]), to.addr);
         }
         if refs.flags & NAT_HOST != 0 {
-            nat.host_session_ended(src.addr);
+            nat.host_session_ended(src.host());
         }
         for b in refs.bindings.into_iter().filter(|b| *b != 0) {
             nat.release(BindingNo(b));

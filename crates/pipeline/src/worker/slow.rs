@@ -26,7 +26,7 @@ use sag_model::flow::{
     Action, EPOCH_REVALIDATING, EPOCH_SESSION, FLOW_DNAT, FLOW_METER, FLOW_PUNT_ALL, FLOW_SNAT, FlowAct,
     FlowRecord6, IngressId, RecordNo,
 };
-use sag_model::{DropReason, Nanos, Zone};
+use sag_model::{DropReason, Nanos, VrfNo, VrfZone, Zone};
 use sag_packet::icmp::IcmpError;
 use sag_packet::parse::{Family, L4};
 use sag_packet::proto::{TCP, TCP_FIN, TCP_RST, TCP_SYN};
@@ -102,7 +102,9 @@ impl Pipeline {
             Ok(decision) => self.forward::<R>(env, s, f, decision, seen, emit),
             // An ICMP error about a session whose translation is gone.
             Err(Disposition::SessionInvalid) => drop_at(&self.counters, s.ingress, DropReason::IcmpUnmatched),
-            Err(Disposition::Kernel) if s.tunnel.is_some() || snap.tunnels.owns(s.p.dst(f.bytes())) => {
+            Err(Disposition::Kernel)
+                if s.tunnel.is_some() || snap.tunnels.owns(s.zone.vrf(), s.p.dst(f.bytes())) =>
+            {
                 self.deliver_local_inside(snap, now, s, f.bytes(), emit)
             }
             Err(Disposition::Kernel) => {
@@ -131,7 +133,7 @@ impl Pipeline {
                     self.send_icmp_error(snap, now, s, f.bytes(), error, emit);
                 } else if by_acl && s.found.is_none() {
                     // RFC 5508 REQ-8. Once a record drops the flow in XDP, that is once a second.
-                    if snap.options.acl_reject && s.zone == Zone::Lan {
+                    if snap.options.acl_reject && s.zone.zone() == Zone::Lan {
                         self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
                     if denied {
@@ -214,7 +216,8 @@ impl Pipeline {
             frame,
             ingress: s.ingress,
             tunnel: s.tunnel,
-            zone: s.zone,
+            zone: s.zone.zone(),
+            vrf: s.zone.vrf(),
             hash: s.hash,
             session: known,
             reply: related.is_none() && s.found.is_some_and(|no| no.direction() == 1),
@@ -225,6 +228,7 @@ impl Pipeline {
             out_of_window: forged || self.is_out_of_window::<R>(s, frame),
             metered: s.found.and_then(|no| metered(snap, table.record(no))),
             leaves_to: self.leaves_to::<R>(s),
+            to_vrf: None,
             to: None,
             to_port: None,
             translation: None,
@@ -248,18 +252,30 @@ impl Pipeline {
             ctx.to = (was.addr != is.addr).then_some(IpAddr::V4(is.addr));
             ctx.to_port = ctx.to.map(|_| is.port);
         }
-        ctx.translation = match (R::endpoints(&old), R::endpoints(&first.translated()), R::zone(&old)) {
-            (Some(ends), Some(new), Some(from)) => {
+        let (reply, answers) = (no.direction() == 1, table.record(RecordNo::reverse(no.session())).key());
+        let to_vrf = R::vrf(&answers);
+        ctx.translation = match (R::endpoints(&old), R::endpoints(&first.translated()), R::side(&old)) {
+            (Some(ends), Some(mut new), Some(from)) => {
                 let proto = R::tuple(&old).proto;
-                Some(Translation { from, proto, old: ends, new, reply: no.direction() == 1 })
+                if ends.1 != new.1 {
+                    new.1.vrf = to_vrf;
+                }
+                let from = from.zone();
+                Some(Translation { from, proto, old: ends, new, reply })
             }
             _ => None,
         };
-        ctx.translation6 = translation6_of(first, no.direction() == 1);
+        ctx.translation6 = translation6_of(first, to_vrf, reply);
         if let Some(t) = &ctx.translation6 {
             let (was, is) = if t.reply { (t.new.0, t.old.0) } else { (t.old.1, t.new.1) };
             ctx.to = (was != is).then_some(IpAddr::V6(is));
         }
+        ctx.to_vrf = match (reply, ctx.to) {
+            (true, _) => Some(R::vrf(&old)),
+            (false, Some(_)) => Some(to_vrf),
+            // The route says.
+            (false, None) => None,
+        };
         let forwarded = ctx.translation.is_some_and(|t| t.reply && t.old.1 != t.new.1)
             || ctx.translation6.is_some_and(|t| t.reply && t.old.1 != t.new.1);
         ctx.asked_by = first.ingress().as_port().filter(|_| forwarded);
@@ -288,10 +304,10 @@ impl Pipeline {
         }
     }
 
-    /// The zone to which a session's packets in this direction go.
+    /// Where a session's packets in this direction go.
     #[inline]
-    fn leaves_to<R: SharedTable>(&self, s: &BatchEntry) -> Option<Zone> {
-        s.found.and_then(|no| R::zone(&R::table(&self.tables).record(no.peer()).key()))
+    fn leaves_to<R: SharedTable>(&self, s: &BatchEntry) -> Option<VrfZone> {
+        s.found.and_then(|no| R::side(&R::table(&self.tables).record(no.peer()).key()))
     }
 
     /// Writes the flow's record and sends the packet.
@@ -370,7 +386,7 @@ impl Pipeline {
                             | DropReason::AclMaxSessionsPerSource
                             | DropReason::AclSourcesFull
                     ) && snap.options.acl_reject
-                        && s.zone == Zone::Lan;
+                        && s.zone.zone() == Zone::Lan;
                     if no_port || by_rule || (no_session && decision.snat.is_some()) {
                         self.send_icmp_error(snap, now, s, f.bytes(), IcmpError::AdminProhibited, emit);
                     }
@@ -512,7 +528,8 @@ impl Pipeline {
             return;
         }
         let near = s.tunnel.is_none().then_some(s.ingress);
-        match originate::icmp_error(snap, near, &s.p, frame, error, &mut self.buffers.scratch) {
+        match originate::icmp_error(snap, (s.zone.vrf(), near), &s.p, frame, error, &mut self.buffers.scratch)
+        {
             IcmpResult::Ready { port, start, len } => {
                 if emit.emit(port, &self.buffers.scratch[start..start + len]) {
                     let out = self.counters.port(port);
@@ -535,7 +552,7 @@ fn is_admitted<R: SharedTable>(r: &R, action: Action) -> bool {
 }
 
 /// The addresses of an IPv6 session.
-fn translation6_of<R: SharedTable>(first: &R, reply: bool) -> Option<Translation6> {
+fn translation6_of<R: SharedTable>(first: &R, to_vrf: VrfNo, reply: bool) -> Option<Translation6> {
     if R::FAMILY == Family::V4 {
         return None;
     }
@@ -544,7 +561,7 @@ fn translation6_of<R: SharedTable>(first: &R, reply: bool) -> Option<Translation
         (IpAddr::V6(src), IpAddr::V6(dst)) => Some((src, dst)),
         _ => None,
     };
-    Some(Translation6 { from: R::zone(&key)?, old: addrs(&key)?, new: addrs(&new)?, reply })
+    Some(Translation6 { from: R::side(&key)?, to_vrf, old: addrs(&key)?, new: addrs(&new)?, reply })
 }
 
 /// What was found out about a packet before its walk.

@@ -12,7 +12,7 @@ use crate::syn_cookie::{Client, Proxied};
 use crate::table::State;
 use crate::tables::SharedTable;
 use sag_model::flow::{FlowRecord4, FlowRecord6, RecordNo};
-use sag_model::{DropReason, MacAddr, Nanos, PortIdx, Zone};
+use sag_model::{DropReason, MacAddr, Nanos, PortIdx, VrfNo, Zone};
 use sag_packet::parse::{self, Family, Fragment, L4, NetworkLayer, Parsed};
 use sag_packet::proto::*;
 use sag_packet::rewrite::FrameMut;
@@ -78,7 +78,7 @@ impl Pipeline {
         let begins = flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN;
         let acknowledges = flags & (TCP_SYN | TCP_RST | TCP_ACK) == TCP_ACK;
         let plain = s.p.fragment == Fragment::Whole && !s.p.options && s.tunnel.is_none();
-        if s.found.is_some() || s.zone != Zone::Wan || !plain || !(begins || acknowledges) {
+        if s.found.is_some() || s.zone != Zone::Wan.into() || !plain || !(begins || acknowledges) {
             return Ok(None);
         }
         let frame = f.bytes();
@@ -225,7 +225,7 @@ impl Pipeline {
             options: &[],
             ttl: TTL,
         };
-        if self.send_segment(env.snap, &ack, near.filter(|_| s.tunnel.is_none()), emit) {
+        if self.send_segment(env.snap, (s.zone.vrf(), &ack), near.filter(|_| s.tunnel.is_none()), emit) {
             // The client's packet completes the handshake, as in a connection of its own.
             touch(R::table(&self.tables).record(no.peer()), env.now, (IPV4_LEN + TCP_LEN) as u16);
         }
@@ -313,7 +313,7 @@ impl Pipeline {
                 options: &[],
                 ttl: TTL,
             };
-            self.send_segment(snap, &reset, None, emit);
+            self.send_segment(snap, (R::vrf(&r.key()), &reset), None, emit);
             self.end::<R>(snap, w.session);
             return false;
         }
@@ -329,21 +329,22 @@ impl Pipeline {
             options: &options,
             ttl: TTL,
         };
-        self.send_segment(snap, &syn, None, emit);
+        let vrf = R::vrf(&table.record(RecordNo::reverse(w.session)).key());
+        self.send_segment(snap, (vrf, &syn), None, emit);
         w.repeats += 1;
         w.due = now + FIRST_REPEAT * (1 << w.repeats);
         true
     }
 
-    /// Sends a segment that the gateway makes. `near`: where its receiver is, if that has just sent something.
+    /// Sends a segment that the gateway makes, in a VRF. `near`: where its receiver is, if that has just sent something.
     fn send_segment(
         &mut self,
         snap: &Snapshot,
-        segment: &Segment<'_>,
+        (vrf, segment): (VrfNo, &Segment<'_>),
         near: Option<(PortIdx, MacAddr)>,
         emit: &mut impl Emit,
     ) -> bool {
-        let Some(path) = originate::reply_path(snap, segment.to.0, near) else { return false };
+        let Some(path) = originate::reply_path(snap, (vrf, segment.to.0), near) else { return false };
         let scratch = &mut self.buffers.scratch;
         let Some(len) = scratch.get_mut(LINK_ROOM..).and_then(|b| segment.write(b)) else { return false };
         let family = if segment.to.0.is_ipv4() { Family::V4 } else { Family::V6 };

@@ -15,7 +15,7 @@ use crate::tunnel::{
     self, Decapsulated, EspPacket, PeerMac, Put, QuotedInside, Tunnel, TunnelNo, decapsulate,
 };
 use sag_model::flow::{Action, FlowAct, FlowRecord4, FlowRecord6, RecordNo};
-use sag_model::{DropReason, MacAddr, Nanos, Zone};
+use sag_model::{DropReason, MacAddr, Nanos, VrfZone, Zone};
 use sag_packet::encap::{Encap, entropy_port};
 use sag_packet::parse::{self, Family, Fragment, L4, Parsed};
 use sag_packet::proto::*;
@@ -120,7 +120,7 @@ impl Pipeline {
         f.cut(usize::from(outer.l3) + usize::from(outer.ip_len));
         let skip = l3 - ETH_LEN;
         f.skip(skip);
-        (slot.skip, slot.tunnel, slot.zone) = (skip as u16, Some(t.no), Zone::Overlay);
+        (slot.skip, slot.tunnel, slot.zone) = (skip as u16, Some(t.no), t.side());
         match t.template.encap {
             Encap::Vxlan { .. } => {
                 if t.learns_mac {
@@ -216,7 +216,7 @@ impl Pipeline {
 
     fn goes_through_as<R: SharedTable>(&self, t: &Tunnel, quote: QuotedInside<'_>) -> bool {
         let table = R::table(&self.tables);
-        let answers = family::quote::<R>(quote.packet, Zone::Overlay)
+        let answers = family::quote::<R>(quote.packet, t.side())
             .and_then(|q| table.find(&q.answers, table.hash(&q.answers)));
         let Some(sent) = answers.map(RecordNo::peer) else { return false };
         let r = table.record(sent);
@@ -229,11 +229,14 @@ impl Pipeline {
     /// A copy that was held and has left its tunnel before.
     pub(super) fn left_before(
         &mut self,
+        snap: &Snapshot,
         arrival: &Arrival,
         f: &FrameMut<'_>,
         slot: &mut BatchEntry,
     ) -> Result<(), Verdict> {
-        (slot.ingress, slot.tunnel, slot.zone) = (arrival.ingress, arrival.tunnel, Zone::Overlay);
+        let vrf = snap.vrf_of(arrival.ingress, arrival.tunnel);
+        (slot.ingress, slot.tunnel) = (arrival.ingress, arrival.tunnel);
+        slot.zone = VrfZone::new(Zone::Overlay, vrf);
         let parsed = parse::link(f.bytes())
             .and_then(|(_, ethertype, l3)| parse::parse_into(f.bytes(), ethertype, l3, &mut slot.p));
         match parsed {
@@ -457,7 +460,7 @@ impl Pipeline {
             let limiter = self.icmp.port(s.ingress);
             limiter.allow(now, snap.options.icmp_rate)
         };
-        let Some(path) = originate::reply_path(snap, to, None).filter(|_| allowed) else {
+        let Some(path) = originate::reply_path(snap, (s.zone.vrf(), to), None).filter(|_| allowed) else {
             if let Some(no) = s.tunnel {
                 self.counters.tunnel(no).drops.add(1);
             }

@@ -475,7 +475,7 @@ pub fn a_table_that_is_taken_over_has_the_sessions_still() {
         &Pkt::tcp(OWN, FAR, 4000, 80, TCP_SYN),
         (WAN, ISP),
     );
-    assert_eq!(take_over(&r.pipe.tables.v6, 1).sessions, 1);
+    assert_eq!(take_over(&r.pipe.tables.v6, 1, &Default::default()).sessions, 1);
     crosses(
         &mut r,
         &wan(Pkt::tcp(FAR, OWN, 80, 4000, TCP_SYN | TCP_ACK)),

@@ -327,10 +327,10 @@ impl Model {
             let port = mine().find_map(|f| {
                 let (p, first, last, inside) = f.ports?;
                 let hit = p == proto && (first..=last).contains(&dst.port);
-                hit.then(|| Endpoint { addr: f.inside, port: inside + (dst.port - first) })
+                hit.then(|| Endpoint::new(f.inside, inside + (dst.port - first)))
             });
             let any = || mine().find(|f| f.ports.is_none());
-            port.or_else(|| any().map(|f| Endpoint { addr: f.inside, port: dst.port }))
+            port.or_else(|| any().map(|f| Endpoint::new(f.inside, dst.port)))
         };
         kinds.iter().find_map(of)
     }
@@ -589,7 +589,7 @@ impl Model {
         }
         let fixed = want.port.or((p.what == What::Gre).then_some(p.src.port));
         if let Some(port) = fixed {
-            let src = Endpoint { addr: want.addr, port };
+            let src = Endpoint::new(want.addr, port);
             if self.clashes(&b, src) {
                 return refused(DropReason::SnatExhausted);
             }
@@ -634,7 +634,7 @@ impl Model {
             place.0 == want.addr && place.1 == proto && x.inside == b.packet.src && x.remote == remote
         };
         let (place, _) = self.bindings.iter().find(mine)?;
-        Some((*place, Endpoint { addr: place.0, port: place.2 }))
+        Some((*place, Endpoint::new(place.0, place.2)))
     }
 
     fn range(&self, proto: u8, port: u16) -> RangeInclusive<u16> {
@@ -669,12 +669,12 @@ impl Model {
         let (proto, inside) = (b.packet.what.proto(), b.packet.src);
         let range = self.range(proto, inside.port);
         let keeps = inside.port != 0 && (proto == ICMP || inside.port < 1024 || range.contains(&inside.port));
-        let src = Endpoint { addr: want.addr, port };
+        let src = Endpoint::new(want.addr, port);
         if self.clashes(b, src) {
             return Err("another session has this tuple".into());
         }
         let Some(ways) = Model::lends(want) else {
-            let free = |port| !self.clashes(b, Endpoint { addr: want.addr, port });
+            let free = |port| !self.clashes(b, Endpoint::new(want.addr, port));
             if keeps && free(inside.port) && port != inside.port {
                 return Err(format!("{} is free and was not kept", inside.port));
             }
@@ -731,7 +731,7 @@ impl Model {
         let keeps = inside.port != 0 && (proto == ICMP || inside.port < 1024 || range.contains(&inside.port));
         let span = range.len();
         let candidates: BTreeSet<u16> = range.chain(keeps.then_some(inside.port)).collect();
-        let tuple_free = |port: &u16| !self.clashes(b, Endpoint { addr: want.addr, port: *port });
+        let tuple_free = |port: &u16| !self.clashes(b, Endpoint::new(want.addr, *port));
         let (free, excused): (Vec<u16>, bool) = if Model::lends(want).is_some() {
             let free: Vec<_> = candidates.into_iter().filter(|&p| self.lendable(b, want, p)).collect();
             // A port that is not bound may be in use all the same, by a session that began under
@@ -742,7 +742,7 @@ impl Model {
             // Tried at random: a few that are free may be missed.
             let free: Vec<_> = candidates.into_iter().filter(tuple_free).collect();
             let few = free.len() * 4 <= span && !(keeps && tuple_free(&inside.port));
-            let [there, back] = self.keys_with(b, Endpoint { addr: want.addr, port: inside.port });
+            let [there, back] = self.keys_with(b, Endpoint::new(want.addr, inside.port));
             (free, few || there == back)
         };
         match free.len() {
@@ -911,7 +911,7 @@ impl Model {
             _ => {}
         }
         let zone = way(dst).1;
-        let src = Endpoint { addr: sender, port: 0 };
+        let src = Endpoint::new(sender, 0);
         match self.want(from, zone, src, ICMP, None) {
             Some(_) => ErrorSeen::Drop(DropReason::IcmpUnmatched),
             None => ErrorSeen::Out { src: sender, dst, quote, doubtful: false },

@@ -240,12 +240,12 @@ impl World {
         match self.rng.below(4) {
             0 | 1 if !bound.is_empty() => {
                 let (addr, _, port) = *bound[self.rng.below(bound.len())];
-                Endpoint { addr, port }
+                Endpoint::new(addr, port)
             }
             2 if !forwards.is_empty() => {
                 let (external, (_, first, last, _)) = forwards[self.rng.below(forwards.len())];
                 let port = first + self.rng.below(usize::from(last - first) + 2) as u16;
-                Endpoint { addr: external.unwrap_or(self.model.cfg.wan_addr), port }
+                Endpoint::new(external.unwrap_or(self.model.cfg.wan_addr), port)
             }
             _ => self.endpoint(&EXTERNAL, &[4000, 4001, 80, 8080]),
         }
@@ -554,7 +554,7 @@ impl Packet {
 /// A session as the pipeline has it: protocol, and both ends before and after.
 fn tuples(t: &SessionTuple) -> (u8, (Endpoint, Endpoint), (Endpoint, Endpoint)) {
     let e = |a: IpAddr, port| match a {
-        IpAddr::V4(addr) => Endpoint { addr, port },
+        IpAddr::V4(addr) => Endpoint::new(addr, port),
         IpAddr::V6(_) => unreachable!("no IPv6 here"),
     };
     let old = (e(t.src, t.sport), e(t.dst, t.dport));

@@ -116,8 +116,8 @@ impl Hosts {
         for n in 1..tables.v6.used() {
             tables.v6.meta(n).ports.fetch_and(0xFFFF, std::sync::atomic::Ordering::Relaxed);
         }
-        session::take_over::<FlowRecord4>(&tables.v4, tick);
-        session::take_over::<FlowRecord6>(&tables.v6, tick);
+        session::take_over::<FlowRecord4>(&tables.v4, tick, &Default::default());
+        session::take_over::<FlowRecord6>(&tables.v6, tick, &Default::default());
     }
 
     fn made(&self) -> u64 {

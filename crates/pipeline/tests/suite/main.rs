@@ -27,6 +27,7 @@ mod spoofed;
 mod static_nat;
 mod syn_cookies;
 mod tunnels;
+mod vrfs;
 mod workers;
 
 use sag_model::PortIdx;

@@ -31,7 +31,7 @@ fn rig(filtering: Behavior) -> Rig {
 }
 
 fn end(addr: &str, port: u16) -> Endpoint {
-    Endpoint { addr: addr.parse().unwrap(), port }
+    Endpoint::new(addr.parse().unwrap(), port)
 }
 
 fn request(protocol: NatProtocol, inside: Endpoint, wanted: u16) -> PortRequest {

@@ -197,8 +197,8 @@ fn a_restarted_daemon_counts_what_is_there() {
         for n in 1..tables.v6.used() {
             tables.v6.meta(n).rule.store(0, Ordering::Relaxed);
         }
-        session::take_over::<FlowRecord4>(&tables.v4, tick);
-        session::take_over::<FlowRecord6>(&tables.v6, tick);
+        session::take_over::<FlowRecord4>(&tables.v4, tick, &Default::default());
+        session::take_over::<FlowRecord6>(&tables.v6, tick, &Default::default());
         r.commit(|n| n.acl = net(false, limits(6, 3)).acl);
         session::count_rules(&tables.v4, &r.snap);
         session::count_rules(&tables.v6, &r.snap);

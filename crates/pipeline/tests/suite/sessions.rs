@@ -44,8 +44,8 @@ fn one_session_for_both_directions() {
     let (f, r) = (t.record(RecordNo::forward(1)), t.record(RecordNo::reverse(1)));
     assert_eq!((f.packets.load(Relaxed), f.bytes.load(Relaxed)), (3, 3 * 128));
     assert_eq!((r.packets.load(Relaxed), r.bytes.load(Relaxed)), (6, 6 * 528));
-    assert_eq!(FlowRecord4::zone(&f.key()), Some(Zone::Lan));
-    assert_eq!(FlowRecord4::zone(&r.key()), Some(Zone::Wan));
+    assert_eq!(FlowRecord4::side(&f.key()), Some(Zone::Lan.into()));
+    assert_eq!(FlowRecord4::side(&r.key()), Some(Zone::Wan.into()));
     assert_eq!(t.meta(1).ports.load(Relaxed) & 0xFFFF, u32::from(LAN.0) | u32::from(WAN.0) << 8);
     // The same five-tuple from another side is another flow. Its answers could not be told from the
     // first one's, so it is judged packet by packet.

@@ -450,7 +450,7 @@ fn a_successor_translates_on() {
     let before = table.proxied(1).unwrap();
     assert_eq!(before.by(), s.cookie.wrapping_sub(SERVER_ISN));
     // The word lies beside the records, in memory that outlives the daemon.
-    let again = session::take_over::<FlowRecord4>(table, 1);
+    let again = session::take_over::<FlowRecord4>(table, 1, &Default::default());
     assert_eq!((again.sessions, table.proxied(1)), (1, Some(before)));
     assert!(table.record(RecordNo::forward(1)).packets.load(Relaxed) > 0);
 }

@@ -1,6 +1,6 @@
 //! The gateway's NAT as [`sag_pcp`] asks it: mappings are bindings that are held without a session.
 
-use sag_model::{Nanos, PortIdx};
+use sag_model::{Nanos, PortIdx, VrfNo};
 use sag_pcp::{Admission, Filter, Held, Inside, Nat, Protocol, Refusal, Want};
 use sag_pipeline::nat::{
     self, AdmitError, BindingNo, Endpoint, Events, HoldError, NatProtocol, NatState, PeerPrefix, PortRequest,
@@ -29,7 +29,7 @@ impl GatewayNat<'_> {
     /// Whether the route to a host leads by the links; `None`: there is no route at the moment.
     fn is_behind(&self, host: Ipv4Addr) -> Option<bool> {
         let host = IpAddr::V4(host);
-        if host.is_multicast() || self.snapshot.local.contains(&host) || self.links.is_empty() {
+        if host.is_multicast() || self.snapshot.is_local(VrfNo::DEFAULT, host) || self.links.is_empty() {
             return Some(false);
         }
         match self.snapshot.route(host)? {
@@ -123,7 +123,7 @@ impl Nat for GatewayNat<'_> {
 }
 
 fn endpoint(inside: &Inside) -> Endpoint {
-    Endpoint { addr: inside.address, port: inside.port }
+    Endpoint::new(inside.address, inside.port)
 }
 
 const fn protocol(p: Protocol) -> NatProtocol {

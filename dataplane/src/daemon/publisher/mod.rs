@@ -157,7 +157,7 @@ impl Publisher {
     /// Puts a plan in force. The flows over `stale` next hops look their route up again.
     pub fn publish(&mut self, plan: Plan, stale: &[StaleFlows], cx: &mut Context<'_>) {
         let Plan { snapshot, records, bindings, routes, esp, problems } = plan;
-        let same_addresses = snapshot.local == self.snapshot.local
+        let same_addresses = snapshot.same_local(&self.snapshot)
             && snapshot.nat.same_externals(&self.snapshot.nat)
             && snapshot.tunnels.same_ends(&self.snapshot.tunnels);
         let mut snapshot = snapshot;

@@ -44,19 +44,17 @@ impl Publisher {
             IpAddr::V4(_) => None,
         });
         let ends: Vec<_> = ends.collect();
-        // Inside tunnels a worker answers for the gateway.
-        let outside = |a: &&IpAddr| !self.snapshot.tunnels.owns(**a);
-        for a in self.snapshot.local.iter().filter(outside) {
+        for (vrf, a) in self.snapshot.kernel_addresses() {
             match a {
                 IpAddr::V4(addr) => {
                     let external = self.snapshot.nat.externals.get(&addr.to_bits());
-                    let pool = external.and_then(|_| self.records.nat.pool_of(*addr));
+                    let pool = external.and_then(|_| self.records.nat.pool_of(addr));
                     let any = external.is_some_and(|e| e.internet.has_any() || e.intranet.has_any());
-                    let tunnel = self.snapshot.tunnels.end_at((*addr).into());
-                    let silent = self.snapshot.nat.is_silent(*addr);
-                    v4.push(LocalAddr { addr: *addr, nat_slot: pool.map(|p| p.no), any, tunnel, silent });
+                    let tunnel = self.snapshot.tunnels.end_at((addr).into());
+                    let silent = self.snapshot.nat.is_silent(addr);
+                    v4.push(LocalAddr { addr, nat_slot: pool.map(|p| p.no), any, tunnel, silent, vrf });
                 }
-                IpAddr::V6(a) => v6.push(*a),
+                IpAddr::V6(a) => v6.push((vrf, a)),
             }
         }
         let mut missing = false;

@@ -40,6 +40,7 @@ impl View<'_> {
         }));
         control::Route {
             destination: r.dst,
+            vrf: self.compiler.vrfs.name(r.vrf).map(str::to_owned),
             kind: match r.route {
                 Route::Via(_) | Route::NotOurs => "unicast",
                 Route::Local => "local",

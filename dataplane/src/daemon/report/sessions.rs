@@ -58,6 +58,8 @@ impl View<'_> {
                 in_port: self.port_name(ports as u8),
                 out_port: self.port_name((ports >> 8) as u8),
                 rule,
+                vrf: self.compiler.vrfs.name(R::vrf(&a.key())),
+                to_vrf: self.compiler.vrfs.name(R::vrf(&b.key())),
             };
             f(SessionRef { family: R::FAMILY, number: n, age_s }, &facts);
         }
@@ -89,6 +91,8 @@ impl View<'_> {
                     in_port: s.in_port.to_owned(),
                     out_port: s.out_port.to_owned(),
                     rule: s.rule.map(str::to_owned),
+                    vrf: s.vrf.map(str::to_owned),
+                    to_vrf: s.to_vrf.map(str::to_owned),
                 });
             }
         });

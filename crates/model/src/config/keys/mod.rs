@@ -14,7 +14,7 @@ pub use group::Group;
 pub use nat::{Dnat, Nat, Nat64, Snat, StaticNat, SynCookies};
 pub use overlay::{FlowLog, Tunnel};
 pub use policy::{Acl, AclRule, Qos, QosCar, QosPolicy};
-pub use port::{Neighbor, Port, Route};
+pub use port::{Neighbor, Port, Route, Vrf};
 pub use port_mapping::PortMapping;
 pub use program::{Bandwidth, Dataplane, Timeouts};
 
@@ -22,7 +22,7 @@ pub(crate) use group::RawGroup;
 pub(crate) use nat::{DNAT_PORTS, RawDnat, RawNat, RawNat64, RawSnat, RawStaticNat, RawSynCookies, ReadNat};
 pub(crate) use overlay::{RawFlowLog, RawTunnel, TunnelKeys};
 pub(crate) use policy::{RawAcl, RawAclRule, RawQos, RawQosCar, RawQosPolicy};
-pub(crate) use port::{RawNeighbor, RawPort, RawRoute};
+pub(crate) use port::{RawNeighbor, RawPort, RawRoute, RawVrf};
 pub(crate) use port_mapping::RawPortMapping;
 pub(crate) use program::{RawBandwidth, RawDataplane, RawTimeouts};
 
@@ -35,6 +35,7 @@ sections! {
         dataplane: Option<RawDataplane>,
         timeouts: Option<RawTimeouts>,
         bandwidth: Option<RawBandwidth>,
+        vrf: Vec<RawVrf>,
         port: Vec<RawPort>,
         neighbor: Vec<RawNeighbor>,
         route: Vec<RawRoute>,
@@ -55,6 +56,7 @@ sections! {
         one "dataplane" RawDataplane,
         one "timeouts" RawTimeouts,
         one "bandwidth" RawBandwidth,
+        many "vrf" RawVrf,
         many "port" RawPort,
         many "neighbor" RawNeighbor,
         many "route" RawRoute,
@@ -85,6 +87,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bandwidth of the device.
     pub bandwidth: Bandwidth,
+    /// VRFs beside the default one.
+    pub vrfs: Vec<Vrf>,
     /// Ports. The position is the port's [`PortIdx`]: that in the file, unless [`Config::keep_numbers`] has given it another.
     pub ports: Vec<Port>,
     /// Static entries of the neighbour table.

@@ -171,6 +171,8 @@ table! {
                 .source("AddDnatEntry `InternalIp`")
                 .refused_as("IllegalParam")
                 .missing("write the address of the server", "MissingParam");
+        /// The VRF of the server, which needs a route that [leaks](vrf.md#leaks) to where packets for it come from.
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("the default VRF");
         /// The n-th external port becomes the n-th internal.
         internal_port: String as Protocol =>
             key()
@@ -211,6 +213,8 @@ table! {
                 .allowed("IPv6 of at most 64 bits")
                 .source("RFC 6296 section 3")
                 .missing("write the network inside", "");
+        /// The VRF of the network inside.
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("the default VRF");
         /// The network by which it is known outside.
         external: IpNet as Network =>
             key()

@@ -25,6 +25,8 @@ table! {
         /// Outer address of the peer.
         pub remote: IpAddr as Unicast =>
             key().allowed("unicast, of the same version").missing("write the peer's outer address", "");
+        /// The VRF of the packets inside; those outside are in the default one.
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("the default VRF");
         /// IP bytes inside; 0: from the path.
         pub mtu: Option<u16> as ZeroIsNone<u16> = None =>
             key()

@@ -1,10 +1,21 @@
-//! Keys of ports, neighbours and routes: `[[port]]`, `[[neighbor]]`, `[[route]]`.
+//! Keys of VRFs, ports, neighbours and routes: `[[vrf]]`, `[[port]]`, `[[neighbor]]`, `[[route]]`.
 
 use crate::config::schema::{Identifier, List, Network, NetworkDevice, Spelled, Unicast, key, table};
 use crate::config::types::{MAX_MBPS, Mbps, NatBehavior, NatBehaviors, RejectKind, ReversePath, RouteTarget};
 use crate::ids::{MacAddr, PortIdx, Role, VlanId, Zone};
 use ipnet::IpNet;
 use std::net::IpAddr;
+
+table! {
+    /// A VRF: ports, tunnels and routes apart from those of others, whose networks may overlap. [What is apart, and how
+    /// one leads into another](vrf.md).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Vrf as RawVrf, VrfKeys, ReadVrf {
+        /// What ports, tunnels, routes and translations call it.
+        pub name: String as Identifier =>
+            key().allowed("unique; of at most 63").missing("name the VRF, as in name = \"branch-a\"", "").source("RFC 4364 3");
+    }
+}
 
 table! {
     /// A port of the gateway.
@@ -28,6 +39,8 @@ table! {
                 .absent("untagged")
                 .source("CreateSagStaticRoute `Vlan`")
                 .refused_as("Sag.EccVlanNotExist");
+        /// The VRF that it is in, with its addresses and networks.
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("the default VRF");
         /// Branch network, Internet, leased line (express), or left to the kernel (mgmt).
         pub role: Role => key().refused_as("Sag.PortRoleInvalid").missing("", "Sag.PortRoleInvalid");
         /// In addition to the kernel's: for `sag-vcpe replay`, and for VLANs that the kernel does not know.
@@ -99,7 +112,7 @@ table! {
 
 table! {
     /// A static route. Routes of equal destination and metric share the traffic by weight.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Route as RawRoute, RouteKeys, ReadRoute {
         /// Network that the route leads to.
         pub destination: IpNet as Network =>
@@ -107,6 +120,8 @@ table! {
                 .allowed("unicast")
                 .missing("write the CIDR block that the route leads to", "")
                 .source("CreateSagStaticRoute `DestinationCidr`");
+        /// The VRF whose packets go by it. Port and tunnel may be of another one: then the route [leaks](vrf.md#leaks).
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("the default VRF");
         /// Next router.
         next_hop: Option<IpAddr> as Option<Unicast> =>
             key().allowed("of the destination's IP version").source("CreateSagStaticRoute `NextHop`");

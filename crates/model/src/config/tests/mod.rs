@@ -87,9 +87,20 @@ fn example_is_read_in_every_detail() {
             via,
             RouteTarget::Tunnel(TunnelIdx(0)),
             RouteTarget::OnLink(crate::PortIdx(0)),
+            RouteTarget::Via {
+                next_hop: "203.0.113.1".parse().expect("address"),
+                port: Some(crate::PortIdx(1))
+            },
             RouteTarget::Reject(RejectKind::Blackhole)
         ]
     );
+    let of_guests = Some("guests".to_owned());
+    assert_eq!(
+        (&c.vrfs[0].name, &port.vrf, &c.ports[0].vrf),
+        (of_guests.as_ref().expect("some"), &of_guests, &None)
+    );
+    assert_eq!((&c.routes[3].vrf, &c.routes[0].vrf), (&of_guests, &None));
+    assert_eq!([&c.dnat[4].vrf, &c.static_nat[1].vrf, &c.tunnels[1].vrf], [&of_guests; 3]);
 
     let rule = &c.acls[0].rules[0];
     assert_eq!((rule.direction, rule.kind, rule.policy), (Direction::Out, AclType::Lan, Policy::Drop));
@@ -158,7 +169,7 @@ fn json_has_the_keys_of_the_file() {
     let json = serde_json::to_value(ok(EXAMPLE).config).expect("json");
     assert_eq!(json["acl"][0]["rule"][0]["dest_port_range"], "80/443");
     assert_eq!(json["tunnel"][2]["key_in"], "********");
-    assert_eq!(json["route"][3]["type"], "blackhole");
+    assert_eq!(json["route"][4]["type"], "blackhole");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `[[dnat]]`.
 
-use super::Seen;
 use super::acl::unique_id;
 use super::group::Groups;
+use super::{Names, Seen};
 use crate::config::keys::{DNAT_PORTS, Dnat, RawDnat};
 use crate::config::report::{Path, Place, Report, Span};
 use crate::config::schema::{Key, Protocol, Text};
@@ -31,23 +31,35 @@ pub(super) struct External {
 }
 
 /// The entries, and what source NAT may not use beside them.
-pub(super) fn dnat(raw: &[RawDnat], groups: &Groups, report: &mut Report<'_>) -> (Vec<Dnat>, External) {
+pub(super) fn dnat(
+    raw: &[RawDnat],
+    names: &Names,
+    groups: &Groups,
+    report: &mut Report<'_>,
+) -> (Vec<Dnat>, External) {
     let mut external = External { services: HashMap::new(), addresses: HashMap::new() };
     let mut ids = Seen::new();
     let mut out = Vec::with_capacity(raw.len());
     for (i, d) in raw.iter().enumerate() {
         let mut s = Scope::new(report, Path::ROOT.item("dnat", i), &d.span);
-        out.extend(entry(d, &mut s, i, &mut ids, (groups, &mut external)));
+        out.extend(entry(d, &mut s, (i, names), &mut ids, (groups, &mut external)));
     }
     (out, external)
 }
 
 /// Refuses to forward to an address of the gateway itself, as far as the file has them: what its own sockets answer passes
 /// no translation.
-pub(super) fn not_to_self(raw: &[RawDnat], own: &HashMap<IpAddr, String>, report: &mut Report<'_>) {
+pub(super) fn not_to_self(
+    raw: &[RawDnat],
+    own: &HashMap<(Option<String>, IpAddr), String>,
+    report: &mut Report<'_>,
+) {
     for (i, d) in raw.iter().enumerate() {
         let Some(at) = &d.internal_ip else { continue };
-        let Some((addr, of)) = at.get_ref().parse().ok().and_then(|a: IpAddr| Some((a, own.get(&a)?))) else {
+        let Some((addr, of)) = at.get_ref().parse().ok().and_then(|a: IpAddr| {
+            let vrf = d.vrf.as_ref().map(|v| v.get_ref().clone());
+            Some((a, own.get(&(vrf, a))?))
+        }) else {
             continue;
         };
         let mut s = Scope::new(report, Path::ROOT.item("dnat", i), &d.span);
@@ -60,7 +72,7 @@ pub(super) fn not_to_self(raw: &[RawDnat], own: &HashMap<IpAddr, String>, report
 fn entry(
     raw: &RawDnat,
     s: &mut Scope<'_, '_>,
-    n: usize,
+    (n, names): (usize, &Names),
     ids: &mut Seen<String>,
     (groups, external): (&Groups, &mut External),
 ) -> Option<Dnat> {
@@ -71,6 +83,7 @@ fn entry(
     let kind = Dnat::KEYS.r#type.read(s, &raw.r#type);
     let external_ip = external_ip(raw, s, kind);
     let read = raw.read(s);
+    let vrf = names.check_vrf(s, &raw.vrf);
     let service = service(raw, s, groups);
     let (id, kind, external_ip, service) = (id?, kind?, external_ip?, service?);
     duplicates(raw, s, &id, (kind, external_ip), &service, external);
@@ -79,6 +92,7 @@ fn entry(
         let place = s.place(&at.span(), "external_ip");
         external.addresses.entry(ip).or_insert_with(|| (id.clone(), place));
     }
+    vrf?;
     read.finish(id, kind, external_ip, service)
 }
 

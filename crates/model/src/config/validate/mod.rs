@@ -17,6 +17,7 @@ mod snat;
 mod static_nat;
 mod syn_cookies;
 mod tunnel;
+mod vrf;
 
 use super::keys::{Config, RawConfig};
 use super::report::{Path, Place, Report};
@@ -24,7 +25,7 @@ use super::scope::{Opt, Scope};
 use super::types::TunnelIdx;
 use super::value::one_of;
 use crate::ids::{PortIdx, Role};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 /// Sections that this version validates but does not act upon.
@@ -36,6 +37,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let timeouts = program::timeouts(raw.timeouts.as_ref(), report);
     let bandwidth = program::bandwidth(raw.bandwidth.as_ref(), report);
     let mut names = Names::collect(raw, report);
+    let vrfs = vrf::vrfs(&raw.vrf, report);
     let ports = port::ports(&raw.port, &mut names, report);
     let neighbors = port::neighbors(&raw.neighbor, &names, report);
     let routes = route::routes(&raw.route, &names, report);
@@ -43,7 +45,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let acls = acl::acls(&raw.acl, &by_name, report);
     let qos = qos::qos(&raw.qos, bandwidth, &by_name, report);
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
-    let (dnat, external) = dnat::dnat(&raw.dnat, &by_name, report);
+    let (dnat, external) = dnat::dnat(&raw.dnat, &names, &by_name, report);
     let snat = snat::snat(&raw.snat, &names, (&by_name, &external), report);
     let static_nat = static_nat::static_nat(&raw.static_nat, &names, &snat, report);
     let nat64 = nat64::nat64(&raw.nat64, &external, report);
@@ -51,11 +53,12 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let nat = nat::nat(raw.nat.as_ref(), raw, report);
     let port_mapping = port_mapping::port_mapping(raw.port_mapping.as_ref(), raw, report);
     let tunnels = tunnel::tunnels(&raw.tunnel, &names, report);
-    let own =
-        ports.iter().flat_map(|p| p.addresses.iter().map(move |a| (a.addr(), format!("port {}", p.name))));
-    let own_inside = tunnels
-        .iter()
-        .flat_map(|t| t.addresses.iter().map(move |a| (a.addr(), format!("tunnel {}", t.name))));
+    let own = ports.iter().flat_map(|p| {
+        p.addresses.iter().map(move |a| ((p.vrf.clone(), a.addr()), format!("port {}", p.name)))
+    });
+    let own_inside = tunnels.iter().flat_map(|t| {
+        t.addresses.iter().map(move |a| ((t.vrf.clone(), a.addr()), format!("tunnel {}", t.name)))
+    });
     dnat::not_to_self(&raw.dnat, &own.chain(own_inside).collect(), report);
     let flow_log = raw.flow_log.as_ref().map(|f| flow_log::flow_log(f, report));
     warn_not_enforced(raw, report);
@@ -66,6 +69,7 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
         dataplane: dataplane?,
         timeouts: timeouts?,
         bandwidth: bandwidth?,
+        vrfs,
         ports,
         neighbors,
         routes,
@@ -121,18 +125,20 @@ impl<K: Eq + Hash> Seen<K> {
 }
 
 /// A port that others may refer to by name, wrong in other respects or not.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Named {
     idx: PortIdx,
     role: Option<Role>,
+    vrf: Option<String>,
 }
 
 /// Names that other sections refer to, and the addresses of the gateway.
 struct Names {
     ports: HashMap<String, Named>,
     tunnels: HashMap<String, TunnelIdx>,
-    /// Filled while the ports are validated.
-    addresses: Seen<std::net::IpAddr>,
+    vrfs: HashSet<String>,
+    /// By VRF. Filled while the ports are validated.
+    addresses: Seen<(Option<String>, std::net::IpAddr)>,
 }
 
 impl Names {
@@ -154,6 +160,7 @@ impl Names {
             let named = Named {
                 idx: PortIdx(u8::try_from(i).unwrap_or(u8::MAX)),
                 role: p.role.as_ref().and_then(|r| one_of(r.get_ref(), Role::WORDS).ok()),
+                vrf: p.vrf.as_ref().map(|v| v.get_ref().clone()),
             };
             if let Some(name) = unique(&p.name, &Path::ROOT.item("port", i), report) {
                 ports.insert(name, named);
@@ -165,7 +172,8 @@ impl Names {
                 tunnels.insert(name, idx);
             }
         }
-        Names { ports, tunnels, addresses: Seen::new() }
+        let vrfs = raw.vrf.iter().filter_map(|v| Some(v.name.as_ref()?.get_ref().clone())).collect();
+        Names { ports, tunnels, vrfs, addresses: Seen::new() }
     }
 
     /// The forwarding port that a key refers to.
@@ -187,6 +195,23 @@ impl Names {
                 None
             }
         }
+    }
+
+    /// Whether the VRF that an entry names exists; a name that is none has been reported. It is a value of its key.
+    fn check_vrf(&self, scope: &mut Scope<'_, '_>, value: &Opt<String>) -> Option<()> {
+        let Some(value) = value else { return Some(()) };
+        if self.vrfs.contains(value.get_ref()) {
+            return Some(());
+        }
+        let problem = format!("{}: there is no VRF of this name", super::value::quote(value.get_ref()));
+        let remedy = list("VRFs are", self.vrfs.iter(), "add a [[vrf]] of that name");
+        scope.error(&value.span(), "vrf", problem, remedy, "");
+        None
+    }
+
+    /// The VRF of a port.
+    fn vrf_of(&self, port: PortIdx) -> Option<String> {
+        self.ports.values().find(|named| named.idx == port).and_then(|named| named.vrf.clone())
     }
 
     /// The role of a port, as far as the file says one.

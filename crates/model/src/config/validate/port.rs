@@ -40,7 +40,8 @@ fn port(
     devices: &mut Seen<(String, Option<VlanId>)>,
 ) -> Option<Port> {
     let read = raw.read(s);
-    let addresses = addresses(s, &raw.addresses, names);
+    let vrf = names.check_vrf(s, &raw.vrf);
+    let addresses = addresses(s, &raw.addresses, read.vrf.as_ref(), names);
     let snat = read.snat.unwrap_or(false);
     let snat_behavior = snat_behavior(raw, snat, s);
     if let (true, Some(at), Some(role)) = (snat, &raw.snat, read.role)
@@ -48,6 +49,10 @@ fn port(
     {
         let problem = format!("only a wan port translates to its own address; this one is {role}");
         s.error(&at.span(), "snat", problem, "remove the key, or use [[snat]]", "Sag.PortRoleInvalid");
+    }
+    if let (Some(true), Some(Some(vrf)), Some(at)) = (read.port_mapping, &read.vrf, &raw.port_mapping) {
+        let problem = format!("hosts of VRF {} cannot ask for ports", quote(vrf));
+        s.error(&at.span(), "port_mapping", problem, "remove the key, or use [[dnat]]", "");
     }
     if let (Some(device), Some(vlan), Some(at)) = (&read.device, read.vlan, &raw.device)
         && let Some(first) = devices.repeated((device.clone(), vlan), s.place(&at.span(), "device"))
@@ -59,6 +64,7 @@ fn port(
         let remedy = "give each port a device or a vlan of its own";
         s.error(&at.span(), "device", format!("{what} already belongs to {first}"), remedy, "");
     }
+    vrf?;
     read.finish(addresses?, snat_behavior?)
 }
 
@@ -86,6 +92,7 @@ fn snat_behavior(raw: &RawPort, snat: bool, s: &mut Scope<'_, '_>) -> Option<Nat
 fn addresses(
     s: &mut Scope<'_, '_>,
     v: &Opt<Vec<toml::Spanned<String>>>,
+    vrf: Option<&Option<String>>,
     names: &mut Names,
 ) -> Option<Vec<IpNet>> {
     let Some(v) = v else {
@@ -98,7 +105,7 @@ fn addresses(
             continue;
         };
         let place = s.place(&item.span(), key);
-        if let Some(first) = names.addresses.repeated(net.addr(), place) {
+        if let Some(first) = names.addresses.repeated((vrf.cloned().flatten(), net.addr()), place) {
             s.repeated(&item.span(), key, quote(item.get_ref()), &first, "");
         }
         out.push(net);
@@ -125,7 +132,7 @@ fn neighbor(
     let port = Neighbor::KEYS.port.need(s, &raw.port).and_then(|_| names.port(s, "port", &raw.port));
     let read = raw.read(s);
     let (port, address, at) = (port?, read.address?, raw.address.as_ref()?);
-    if let Some(own) = names.addresses.0.get(&address) {
+    if let Some(own) = names.addresses.0.get(&(names.vrf_of(port), address)) {
         let problem = format!("{address} is the gateway's own address, see {own}");
         s.error(&at.span(), "address", problem, "write the address of the neighbour", "");
     }

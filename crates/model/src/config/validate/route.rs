@@ -21,9 +21,12 @@ pub(super) fn routes(raw: &[RawRoute], names: &Names, report: &mut Report<'_>) -
 
 /// Routes so far, for repetitions and for mixtures within an ECMP group.
 struct Groups {
-    same: Seen<(IpNet, u32, String)>,
-    first: HashMap<(IpNet, u32), (bool, Place)>,
+    same: Seen<(InVrf, u32, String)>,
+    first: HashMap<(InVrf, u32), (bool, Place)>,
 }
+
+/// A network of a VRF.
+type InVrf = (Option<String>, IpNet);
 
 fn route(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, groups: &mut Groups) -> Option<Route> {
     let mut read = raw.read(s);
@@ -36,16 +39,19 @@ fn route(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, groups: &mut Grou
         }
         !special
     });
+    let vrf = names.check_vrf(s, &raw.vrf);
     let target = target(raw, s, names, read.destination);
+    vrf?;
     let (destination, target, metric, at) =
         (read.destination?, target?, read.metric?, raw.destination.as_ref()?);
+    let of = (read.vrf.clone().flatten(), destination);
 
     let place = s.place(&at.span(), "destination");
-    if let Some(first) = groups.same.repeated((destination, metric, format!("{target:?}")), place.clone()) {
+    if let Some(first) = groups.same.repeated((of.clone(), metric, format!("{target:?}")), place.clone()) {
         s.repeated(&at.span(), "destination", destination, &first, "Sag.StaticRouteExist");
     }
     let rejects = matches!(target, RouteTarget::Reject(_));
-    let (other, first) = groups.first.entry((destination, metric)).or_insert((rejects, place));
+    let (other, first) = groups.first.entry((of, metric)).or_insert((rejects, place));
     if *other != rejects {
         let problem = format!("{destination} both forwards and rejects at metric {metric}, see {first}");
         s.error(&at.span(), "destination", problem, "give one of the two another metric", "");
@@ -65,7 +71,12 @@ fn target(raw: &RawRoute, s: &mut Scope<'_, '_>, names: &Names, to: Option<IpNet
             s.error(&v.span(), "next_hop", problem, "write a next hop of the destination's version", "");
             return None;
         }
-        if let Some(own) = names.addresses.0.get(&hop) {
+        // It is where its port is, else in the VRF of the route.
+        let vrf = match port {
+            Some(port) => names.vrf_of(port),
+            None => raw.vrf.as_ref().map(|v| v.get_ref().clone()),
+        };
+        if let Some(own) = names.addresses.0.get(&(vrf, hop)) {
             let problem = format!("{hop} is the gateway's own address, see {own}");
             s.error(&v.span(), "next_hop", problem, "write the address of the next router", "");
             return None;

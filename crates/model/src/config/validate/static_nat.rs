@@ -18,9 +18,12 @@ const LONGEST: u8 = 64;
 /// Networks of the entries so far, and where they are.
 #[derive(Default)]
 struct Taken {
-    internal: Vec<((DnatType, Option<PortIdx>), IpNet, Place)>,
+    internal: Vec<(Where, IpNet, Place)>,
     external: Vec<(IpNet, Place)>,
 }
+
+/// Where an entry holds: type and port, and the VRF of what is inside.
+type Where = (DnatType, Option<PortIdx>, Option<String>);
 
 pub(super) fn static_nat(
     raw: &[RawStaticNat],
@@ -53,6 +56,7 @@ fn entry(
     (snats, taken): (&[Snat], &mut Taken),
 ) -> Option<StaticNat> {
     let read = raw.read(s);
+    let vrf = names.check_vrf(s, &raw.vrf);
     let port = snat::wan_port(s, &raw.port, names, read.r#type);
     let of = |s: &mut Scope<'_, '_>, key: &crate::config::schema::Key<_>, raw| {
         let at = key.need(s, raw)?;
@@ -81,14 +85,16 @@ fn entry(
             s.error(&at, "external", problem, "write a network of the same version", "");
         }
     }
+    vrf?;
     let (kind, port) = (read.r#type?, port?);
+    let at_side = (kind, port, read.vrf.clone().flatten());
     let place = s.place(&inside_at, "internal");
-    let same = taken.internal.iter().find(|(of, net, _)| *of == (kind, port) && *net == internal);
+    let same = taken.internal.iter().find(|(of, net, _)| *of == at_side && *net == internal);
     if let Some((_, _, first)) = same {
         let first = first.clone();
         s.repeated(&inside_at, "internal", internal, &first, "");
     }
-    taken.internal.push(((kind, port), internal, place));
+    taken.internal.push((at_side, internal, place));
     let place = s.place(&at, "external");
     let overlaps = |other: &IpNet| external.contains(other) || other.contains(&external);
     if let Some((net, first)) = taken.external.iter().find(|(net, _)| overlaps(net)) {

@@ -38,6 +38,7 @@ pub(super) fn tunnels(raw: &[RawTunnel], names: &Names, report: &mut Report<'_>)
 fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Tables) -> Option<Tunnel> {
     // Its place among missing keys is behind the name.
     let mut read = raw.read(s);
+    let vrf = names.check_vrf(s, &raw.vrf);
     let kind = Tunnel::KEYS.kind.read(s, &raw.kind);
     let (local, remote, fragment) = (read.local, read.remote, read.fragment);
     if let (Some(local), Some(remote), Some(at)) = (local, remote, &raw.remote) {
@@ -52,12 +53,12 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         } else if local.is_ipv4() != remote.is_ipv4() {
             let problem = format!("{remote} is of another IP version than local");
             s.error(&at.span(), "remote", problem, "write both ends in one version", "");
-        } else if let Some(own) = names.addresses.0.get(&remote) {
+        } else if let Some(own) = names.addresses.0.get(&(None, remote)) {
             let problem = format!("{remote} is the gateway's own address, see {own}");
             s.error(&at.span(), "remote", problem, "write the peer's address", "");
         }
     }
-    let addresses = addresses(&raw.addresses, s, names);
+    let addresses = addresses(&raw.addresses, read.vrf.as_ref(), s, names);
     if let (Some(FragmentAt::Outer), Some(OuterDf::Set), Some(at)) = (fragment, read.df, &raw.df) {
         let problem = "forbids the fragments that fragment = \"outer\" makes";
         s.error(&at.span(), "df", problem, "remove it, or fragment inside", "");
@@ -98,6 +99,7 @@ fn tunnel(raw: &RawTunnel, s: &mut Scope<'_, '_>, names: &Names, tables: &mut Ta
         read.df = read.df.map(|_| OuterDf::Clear);
     }
     let sources = sources(&raw.sources, &raw.reverse_path, s);
+    vrf?;
     read.finish(addresses?, sources?, probing?, fec?, encap?)
 }
 
@@ -145,6 +147,7 @@ fn fec(raw: &RawTunnel, fragment: Option<FragmentAt>, s: &mut Scope<'_, '_>) -> 
 /// The gateway's addresses inside; no port has them.
 fn addresses(
     raw: &Opt<Vec<toml::Spanned<String>>>,
+    vrf: Option<&Option<String>>,
     s: &mut Scope<'_, '_>,
     names: &Names,
 ) -> Option<Vec<ipnet::IpNet>> {
@@ -154,7 +157,7 @@ fn addresses(
             let net = value::network(t)?;
             value::unicast(&net.addr().to_string()).map(|_| net)
         })?;
-        if let Some(own) = names.addresses.0.get(&net.addr()) {
+        if let Some(own) = names.addresses.0.get(&(vrf.cloned().flatten(), net.addr())) {
             let problem = format!("{} is already an address of the gateway, see {own}", net.addr());
             s.error(&a.span(), "addresses", problem, "give the tunnel an address of its own", "");
             return None;

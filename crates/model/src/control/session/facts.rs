@@ -49,6 +49,12 @@ pub struct Session {
     pub out_port: String,
     /// The ACL rule that let it in; `null`: the default verdict.
     pub rule: Option<String>,
+    /// VRF of the first packet; `null`: the default one.
+    #[serde(default)]
+    pub vrf: Option<String>,
+    /// VRF that the forward direction goes to, likewise.
+    #[serde(default)]
+    pub to_vrf: Option<String>,
 }
 
 /// What filters and orders look at, without an allocation.
@@ -92,6 +98,10 @@ pub struct SessionFacts<'a> {
     pub out_port: &'a str,
     /// The ACL rule that let it in; `None`: the default verdict.
     pub rule: Option<&'a str>,
+    /// VRF of the first packet; `None`: the default one.
+    pub vrf: Option<&'a str>,
+    /// VRF that the forward direction goes to, likewise.
+    pub to_vrf: Option<&'a str>,
 }
 
 impl Session {
@@ -117,6 +127,8 @@ impl Session {
             in_port: &self.in_port,
             out_port: &self.out_port,
             rule: self.rule.as_deref(),
+            vrf: self.vrf.as_deref(),
+            to_vrf: self.to_vrf.as_deref(),
         }
     }
 }

@@ -6,6 +6,9 @@ use crate::control::cidr::{self, within};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// What [`SessionFilter::vrf`] calls the VRF of what names none.
+const DEFAULT_VRF: &str = "default";
+
 /// A session is meant when every field that is set agrees.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -61,6 +64,12 @@ pub struct SessionFilter {
     /// Identifier of the ACL rule that let it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The VRF that it comes from or goes to; `default`: the one without a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
+    /// The VRF that it goes to, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_vrf: Option<String>,
     /// Seconds, inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_age_s: Option<u64>,
@@ -96,6 +105,7 @@ impl SessionFilter {
         // A translation may leave the port as it is.
         let nat_sport = s.nat_sport.or(s.nat_src.map(|_| s.sport));
         let nat_dport = s.nat_dport.or(s.nat_dst.map(|_| s.dport));
+        let [vrf, to_vrf] = [s.vrf, s.to_vrf].map(|v| v.unwrap_or(DEFAULT_VRF));
         is(&self.family, if s.src.is_ipv4() { 4 } else { 6 })
             && is(&self.proto, s.proto)
             && is(&self.sport, s.sport)
@@ -113,6 +123,8 @@ impl SessionFilter {
             && named(&self.out_port, &[s.out_port])
             && self.state.as_ref().is_none_or(|w| w.eq_ignore_ascii_case(s.state))
             && self.rule.as_ref().is_none_or(|w| s.rule == Some(w.as_str()))
+            && named(&self.vrf, &[vrf, to_vrf])
+            && named(&self.to_vrf, &[to_vrf])
             && least(self.min_age_s, s.age_s)
             && least(self.min_idle_s, s.idle_s)
             && least(self.min_packets, s.packets.saturating_add(s.reply_packets))

@@ -26,6 +26,8 @@ pub(super) fn filter() -> SessionFilter {
         out_port: Some("1".into()),
         state: Some("established".into()),
         rule: Some("acr-1".into()),
+        vrf: Some("a".into()),
+        to_vrf: Some("default".into()),
         min_age_s: Some(60),
         min_idle_s: Some(5),
         min_packets: Some(10),
@@ -45,7 +47,12 @@ fn admits(filter: &Value, s: &Session) -> bool {
 
 /// One that is translated on both sides.
 fn translated() -> Session {
-    Session { nat_dst: Some("10.1.0.9".parse().unwrap()), nat_dport: Some(8443), ..session() }
+    Session {
+        nat_dst: Some("10.1.0.9".parse().unwrap()),
+        nat_dport: Some(8443),
+        vrf: Some("a".into()),
+        ..session()
+    }
 }
 
 #[test]
@@ -74,6 +81,9 @@ fn each_field_admits_and_refuses() {
         (json!({"out_port": "1"}), json!({"out_port": "0"})),
         (json!({"state": "ESTABLISHED"}), json!({"state": "closing"})),
         (json!({"rule": "acr-1"}), json!({"rule": "acr-2"})),
+        (json!({"vrf": "a"}), json!({"vrf": "b"})),
+        (json!({"vrf": "default"}), json!({"vrf": ""})),
+        (json!({"to_vrf": "default"}), json!({"to_vrf": "a"})),
         (json!({"min_age_s": 10}), json!({"min_age_s": 11})),
         (json!({"min_idle_s": 2}), json!({"min_idle_s": 3})),
         (json!({"min_packets": 12}), json!({"min_packets": 13})),

@@ -128,7 +128,7 @@ fn a_successor_of_one_that_died_while_resizing_finds_the_sessions_and_no_others(
         let kept: Vec<u32> =
             t.mem.buckets.iter().flat_map(|b| &b.word).map(|w| w.load(Ordering::Relaxed)).collect();
         assert_eq!(
-            again.restore(0, |_, _| crate::session::State::Udp as u32).sessions,
+            again.restore(0, |_, _| Some(crate::session::State::Udp as u32)).sessions,
             20_000,
             "step {step}"
         );

@@ -1,0 +1,134 @@
+//! Which VRF a network, an address and a route of the kernel or the file belongs to.
+
+use super::*;
+use sag_model::VrfNo;
+use sag_pipeline::snapshot::Snapshot;
+
+const VRFS: &str = r#"
+[[vrf]]
+name = "a"
+[[vrf]]
+name = "b"
+[[port]]
+name = "a"
+device = "eth2"
+role = "lan"
+vrf = "a"
+[[port]]
+name = "b"
+device = "eth3"
+role = "lan"
+vrf = "b"
+addresses = ["2001:db8:a::1/64"]
+[[route]]
+vrf = "a"
+destination = "0.0.0.0/0"
+port = "1"
+next_hop = "203.0.113.1"
+[[route]]
+vrf = "b"
+destination = "10.9.0.0/16"
+next_hop = "10.0.0.9"
+[[tunnel]]
+name = "t"
+kind = "gre"
+local = "203.0.113.2"
+remote = "203.0.113.9"
+vrf = "b"
+addresses = ["10.255.0.1/30"]
+[[route]]
+vrf = "a"
+destination = "10.8.0.0/16"
+tunnel = "t"
+[[dnat]]
+type = "Internet"
+ip_protocol = "any"
+vrf = "b"
+internal_ip = "10.0.0.5"
+"#;
+
+/// The kernel's tables with the same network on two more devices, 6 and 7, and a route by each.
+fn overlapping() -> Tables {
+    let mut t = tables();
+    for (ifindex, name) in [(6, "eth2"), (7, "eth3")] {
+        t.insert_link(link(ifindex, name));
+        t.insert_address(address(ifindex, "10.0.0.1/24"));
+    }
+    t.insert_route(route("10.0.0.0/24", RouteKind::Unicast, 0, vec![hop(6, None)]));
+    t.insert_route(route("10.0.0.0/24", RouteKind::Unicast, 1, vec![hop(7, None)]));
+    t.insert_route(route("10.0.0.1/32", RouteKind::Local, 0, vec![hop(6, None)]));
+    t.insert_route(route("10.7.0.0/16", RouteKind::Unicast, 20, vec![hop(7, Some("10.0.0.7"))]));
+    t.insert_route(route("0.0.0.0/0", RouteKind::Unicast, 100, vec![hop(7, Some("10.0.0.254"))]));
+    // By two lines at once, of which each VRF has its own.
+    let both = vec![hop(6, Some("10.0.0.66")), hop(7, Some("10.0.0.77"))];
+    t.insert_route(route("10.6.0.0/16", RouteKind::Unicast, 0, both));
+    t
+}
+
+fn ways(s: &Snapshot, vrf: u8, to: &str) -> Vec<(u8, Option<IpAddr>)> {
+    match s.route_in(VrfNo::new(vrf).unwrap(), ip(to)) {
+        Some(Route::Via(members)) => members.iter().map(|m| (m.port.0, m.via)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn routes_and_addresses_are_those_of_the_ports_vrf() {
+    let mut g = Gateway::new();
+    let s = g.snapshot(&config(VRFS), &overlapping(), 1);
+    let via = |port: u8, gateway: &str| vec![(port, Some(ip(gateway)))];
+    // Ports 0 (lan), 1 (wan) and 2 (mgmt) are of the default VRF, 3 of a, 4 of b.
+    assert_eq!([0, 1, 3, 4].map(|p: usize| s.ports[p].vrf.get()), [0, 0, 1, 2]);
+    for (vrf, to, want) in [
+        (0, "10.0.0.5", via(1, "203.0.113.1")),
+        (1, "10.0.0.5", vec![(3, None)]),
+        (2, "10.0.0.5", vec![(4, None)]),
+        (0, "10.7.0.1", via(1, "203.0.113.1")),
+        (1, "10.7.0.1", via(1, "203.0.113.1")),
+        (2, "10.7.0.1", via(4, "10.0.0.7")),
+        (2, "8.8.8.8", via(4, "10.0.0.254")),
+        (1, "10.6.0.1", via(3, "10.0.0.66")),
+        (2, "10.6.0.1", via(4, "10.0.0.77")),
+        (2, "10.9.0.1", via(4, "10.0.0.9")),
+        (2, "192.0.2.5", via(4, "10.0.0.254")),
+        (2, "2001:db8:a::5", vec![(4, None)]),
+        (0, "2001:db8:a::5", vec![]),
+    ] {
+        assert_eq!(ways(&s, vrf, to), want, "{to} in VRF {vrf}");
+    }
+    let local = |vrf: u8, a: &str| s.is_local(VrfNo::new(vrf).unwrap(), ip(a));
+    for (a, of) in [
+        ("10.0.0.1", [false, true, true]),
+        ("192.0.2.1", [true, false, false]),
+        ("2001:db8:a::1", [false, false, true]),
+        ("10.255.0.1", [false, false, true]),
+    ] {
+        assert_eq!([0, 1, 2].map(|vrf| local(vrf, a)), of, "{a}");
+    }
+    // The tunnel's network is b's, and a leaks into it.
+    let tunnel = s.tunnels.iter().next().unwrap();
+    assert_eq!(tunnel.vrf.get(), 2);
+    let members = |vrf: u8, to: &str| match s.route_in(VrfNo::new(vrf).unwrap(), ip(to)) {
+        Some(Route::Via(members)) => members.iter().map(|m| m.tunnel).collect(),
+        _ => Vec::new(),
+    };
+    assert_eq!(
+        (members(2, "10.255.0.2"), members(1, "10.8.0.1")),
+        (vec![Some(tunnel.no)], vec![Some(tunnel.no)])
+    );
+    let forward = s.nat.forward(Zone::Wan, "203.0.113.2".parse().unwrap(), 6, 80).unwrap();
+    assert_eq!((forward.addr.to_string().as_str(), forward.vrf.get()), ("10.0.0.5", 2));
+}
+
+#[test]
+fn a_vrf_keeps_its_number() {
+    let mut g = Gateway::new();
+    g.snapshot(&config(VRFS), &overlapping(), 1);
+    // Another order, and one more in front.
+    let swapped = VRFS.replace(r#"name = "a""#, r#"name = "x""#).replace(r#"vrf = "a""#, r#"vrf = "x""#);
+    let s = g.snapshot(&config(&swapped), &overlapping(), 2);
+    assert_eq!((s.ports[3].vrf.get(), s.ports[4].vrf.get()), (3, 2), "a's number is not given to x");
+    assert!(s.vrf(VrfNo::new(1).unwrap()).is_none());
+    let s = g.snapshot(&config(VRFS), &overlapping(), 3);
+    assert_eq!((s.ports[3].vrf.get(), s.ports[4].vrf.get()), (1, 2));
+}

@@ -1,0 +1,28 @@
+//! `[[vrf]]`.
+
+use super::Seen;
+use crate::config::keys::{RawVrf, Vrf};
+use crate::config::report::{Path, Report};
+use crate::config::scope::Scope;
+use crate::config::value::quote;
+use crate::ids::VrfNo;
+
+pub(super) fn vrfs(raw: &[RawVrf], report: &mut Report<'_>) -> Vec<Vrf> {
+    let most = VrfNo::COUNT - 1;
+    if let Some(extra) = raw.get(most) {
+        let problem = format!("{} VRFs, which is above the limit of {most}", raw.len());
+        report.error(&extra.span, &Path::ROOT.item("vrf", most), problem, "remove some", "");
+    }
+    let mut names = Seen::new();
+    let mut out = Vec::with_capacity(raw.len());
+    for (i, v) in raw.iter().enumerate() {
+        let mut s = Scope::new(report, Path::ROOT.item("vrf", i), &v.span);
+        if let Some(at) = &v.name
+            && let Some(first) = names.repeated(at.get_ref().clone(), s.place(&at.span(), "name"))
+        {
+            s.repeated(&at.span(), "name", quote(at.get_ref()), &first, "");
+        }
+        out.extend(v.read(&mut s).finish());
+    }
+    out
+}
