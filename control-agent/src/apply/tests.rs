@@ -8,6 +8,7 @@ use sag_model::control::{
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 use std::sync::Mutex;
 
 const FILE: &str = "[dataplane]\nflows = 65536\n[[port]]\nname = \"0\"\ndevice = \"eth0\"\nrole = \"wan\"\n\
@@ -116,11 +117,48 @@ fn wish(up: i64, revision: i64) -> LastGood {
     LastGood { revision: Some(revision), desired: Desired { up_bandwidth: Some(up), ..Desired::default() } }
 }
 
+/// In the environment of a test that has a network of its own.
+const INSIDE: &str = "SAG_TEST_NETWORK";
+
+/// Without the kernel, but in a network of its own: what is applied would be set on this machine in earnest.
+fn applier(dir: &Path) -> Applier {
+    let mut a = Applier::new(config(dir));
+    if std::env::var_os(INSIDE).is_none() {
+        a.system = None;
+    }
+    a
+}
+
+/// Runs a test of this module again, in a network namespace with the devices of [`FILE`]. True: this is that run.
+fn in_a_network_of_its_own(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let can =
+        |how: &&str| Command::new("unshare").args([how, "true"]).output().is_ok_and(|o| o.status.success());
+    let Some(how) = ["-n", "-rn"].into_iter().find(can) else {
+        eprintln!("SKIP: no network namespaces here");
+        return false;
+    };
+    let run = "ip link add eth0 type veth peer name eth1 && ip link set eth0 up && ip link set eth1 up &&
+        exec \"$0\" --exact \"$1\" --nocapture";
+    let out = Command::new("unshare")
+        .args([how, "sh", "-c", run])
+        .arg(std::env::current_exe().expect("path"))
+        .arg(format!("apply::tests::{test}"))
+        .env(INSIDE, "1")
+        .output()
+        .expect("run");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
 #[test]
 fn applied_once_saved_and_reconciled() {
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());
-    let mut a = Applier::new(config(dir.path()));
+    let mut a = applier(dir.path());
     let health = Verdicts::new();
     assert_eq!(a.apply(wish(5, 7), &health), Ok(true));
     assert_eq!(a.apply(wish(5, 7), &health), Ok(false), "the same again is nothing to do");
@@ -157,7 +195,7 @@ fn applied_once_saved_and_reconciled() {
 fn a_refusal_leaves_the_last_good_one() {
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());
-    let mut a = Applier::new(config(dir.path()));
+    let mut a = applier(dir.path());
     let health = Verdicts::new();
     a.apply(wish(5, 1), &health).expect("applied");
     gateway.lock().expect("gateway").refuse = true;
@@ -190,7 +228,7 @@ fn the_gateway_shows_what_is_not_in_force_for_as_long_as_that_is_so() {
     let gateway = fake(dir.path());
     let shown = || gateway.lock().expect("gateway").deviations.clone();
     gateway.lock().expect("gateway").deviations = vec!["of an earlier agent".into()];
-    let mut a = Applier::new(config(dir.path()));
+    let mut a = applier(dir.path());
     let health = Verdicts::new();
     a.apply(wish(5, 1), &health).expect("applied");
     assert_eq!(shown(), Vec::<String>::new());
@@ -219,7 +257,7 @@ fn the_gateway_shows_what_is_not_in_force_for_as_long_as_that_is_so() {
 #[test]
 fn without_a_gateway_it_waits() {
     let dir = tempfile::tempdir().expect("dir");
-    let mut a = Applier::new(config(dir.path()));
+    let mut a = applier(dir.path());
     assert!(matches!(a.apply(wish(5, 1), &Verdicts::new()), Err(Fault::Unavailable(_))));
     assert_eq!(a.last_good(), None);
     std::fs::write(a.last_good_file(), b"{half").expect("written");
@@ -270,12 +308,12 @@ fn compiled(a: &mut Applier) -> Compiled {
 
 #[test]
 fn a_key_that_the_gateway_refuses_costs_that_tunnel_alone() {
+    if !in_a_network_of_its_own("a_key_that_the_gateway_refuses_costs_that_tunnel_alone") {
+        return;
+    }
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());
-    let mut a = Applier::new(config(dir.path()));
-    if a.system.is_none() {
-        return eprintln!("SKIP: no netlink here");
-    }
+    let mut a = applier(dir.path());
     let c = compiled(&mut a);
     gateway.lock().expect("gateway").unkeyable = "ccn-sn2".into();
     a.exchange_keys(&c, 1).expect("the other one has keys");
@@ -301,12 +339,12 @@ fn a_key_that_the_gateway_refuses_costs_that_tunnel_alone() {
 
 #[test]
 fn who_is_locked_has_no_tunnels_and_says_why() {
+    if !in_a_network_of_its_own("who_is_locked_has_no_tunnels_and_says_why") {
+        return;
+    }
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());
-    let mut a = Applier::new(config(dir.path()));
-    if a.system.is_none() {
-        return eprintln!("SKIP: no netlink here");
-    }
+    let mut a = applier(dir.path());
     let health = Verdicts::new();
     let tunnels = |text: &str| text.matches("[[tunnel]]").count();
     let in_force = || tunnels(&gateway.lock().expect("gateway").text);
@@ -333,7 +371,7 @@ fn who_is_locked_has_no_tunnels_and_says_why() {
 fn a_key_of_a_wrong_clock_is_replaced() {
     let dir = tempfile::tempdir().expect("dir");
     let gateway = fake(dir.path());
-    let mut a = Applier::new(config(dir.path()));
+    let mut a = applier(dir.path());
     let now = a.now().unsigned_abs();
     let accepted = |epoch| Some(Acceptance { epoch: Some(epoch), problem: String::new() });
     for (made, known, least) in
