@@ -89,7 +89,7 @@ def check_others(gw, lab, family, kind, rate, seconds):
 
 def test_scan_that_is_refused(gw_with, lab, server, family, attack):
     """SYNs answered with RST: the log names the host before the table is full."""
-    gw = gw_with(lab_config(**attack.table))
+    gw = gw_with(lab_config(extra="\n[timeouts]\ntcp_refused = 10\n", **attack.table))
     used, capacity = check_others(gw, lab, family, "syn", attack.rate, attack.seconds)
     assert used <= capacity * 0.97
     if not attack.fills(capacity):
@@ -99,7 +99,7 @@ def test_scan_that_is_refused(gw_with, lab, server, family, attack):
     assert [h["host"] for h in heaviest] == [host]
     filling = [line for line in gw.lab.log.read_text().splitlines() if "session-table-filling" in line]
     assert any(host in line for line in filling), filling
-    # Refused connections last ten seconds.
+    # Refused connections last ten seconds here.
     within(14, "the scan's sessions end", lambda: table(gw, family)[0] < capacity / 4)
 
 

@@ -265,7 +265,7 @@ def prepared(lab):
 def test_stateless_verdicts(gw_with, prepared, kernel_lab, wire, seed, round_, default):
     rng = random.Random(f"{seed}-{round_}-{default}")
     rules = random_rules(rng, rng.choice([5, 30, 120]))
-    gw_with(lab_config(acl=rules, acl_default=default, acl_stateful=False))
+    gw_with(lab_config(acl=rules, acl_default=default, acl_stateful=False, acl_reject=False))
     kernel_lab.gw.run(["nft", "-f", "-"], input=nft_rules(rules, default, stateful=False))
     flows = {f.tuple: f for f in (Flow(rng) for _ in range(400))}.values()
     packets = [(f.way[0], f.way[1], f.packet(n)) for n, f in enumerate(flows)]
@@ -278,7 +278,7 @@ def test_verdicts_by_header(gw_with, prepared, kernel_lab, wire, seed, default):
     """TCP flags, ICMP messages and DSCP, over both IP versions."""
     rng = random.Random(f"{seed}-{default}-headers")
     rules = list(rules_for_headers(rng, 60))
-    gw_with(lab_config(acl=rules, acl_default=default, acl_stateful=False))
+    gw_with(lab_config(acl=rules, acl_default=default, acl_stateful=False, acl_reject=False))
     kernel_lab.gw.run(["nft", "-f", "-"], input=nft_rules(rules, default, stateful=False))
     packets = [packet_for_headers(rng, n) for n in range(500)]
     compare(packets, Bench(prepared, wire).send(packets), Bench(kernel_lab, wire).send(packets), rules, seed)
@@ -290,7 +290,7 @@ def test_stateful_verdicts(gw_with, prepared, kernel_lab, wire, seed, round_):
     """Openers first, then the answer of each: accepted sessions pass in both directions, others are evaluated."""
     rng = random.Random(f"{seed}-{round_}-stateful")
     rules = random_rules(rng, 40)
-    gw_with(lab_config(acl=rules, acl_default=rng.choice(["accept", "drop"]), acl_stateful=True))
+    gw_with(lab_config(acl=rules, acl_default=rng.choice(["accept", "drop"]), acl_stateful=True, acl_reject=False))
     config = prepared.conf.read_text()
     default = "drop" if 'acl_default = "drop"' in config else "accept"
     kernel_lab.gw.run(["nft", "-f", "-"], input=nft_rules(rules, default, stateful=True))

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `established`, `established6` | of flows that have a session |
 //! | `first` | each the first of its flow |
-//! | `denied` | refused by a rule |
+//! | `denied` | refused by a rule, of which the sender is told, within the rate of errors |
+//! | `denied-quiet` | refused by a rule, without a word |
 //! | `esp-seal` | 64 bytes of known flows, that leave in an ESP tunnel |
 //! | `esp-open` | the same out of the tunnel, to the LAN |
 
@@ -119,7 +120,9 @@ fn main() {
     let first = case.starts_with("first");
     let batches = if first { batches.min(MOST) } else { batches };
     let frames = Frozen::new(ip, MOST * 64);
-    let mut load = Load::new(if case.starts_with("denied") { closed_gateway(1000) } else { gateway(1000) });
+    let mut net = if case.starts_with("denied") { closed_gateway(1000) } else { gateway(1000) };
+    net.options.acl_reject = !case.ends_with("quiet");
+    let mut load = Load::new(net);
     let order = shuffled(MOST * 64);
     for chunk in order.chunks(64).filter(|_| !first) {
         load.batch(chunk.iter().map(|&n| frames.get(n)));

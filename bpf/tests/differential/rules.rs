@@ -48,6 +48,7 @@ pub fn punt(rig: &Rig, dev: u8, frame: &[u8], why: PuntReason, record: u32) -> R
             return holds(part || first_next == Some(FRAGMENT));
         }
         (PuntReason::Icmp, true) => return holds(long && ip.get(9) == Some(&ICMP)),
+        (PuntReason::Ingress, true) => return holds(long),
         _ => {}
     }
     let Ok(NetworkLayer::Ip(p)) = look.seen else {

@@ -125,7 +125,7 @@ impl Net {
                     tcp_established: secs(7440),
                     tcp_transitory: secs(240),
                     tcp_syn: secs(30),
-                    tcp_refused: secs(10),
+                    tcp_refused: secs(240),
                     udp: secs(300),
                     icmp: secs(60),
                     other: secs(600),

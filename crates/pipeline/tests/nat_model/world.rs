@@ -74,7 +74,8 @@ fn timeouts() -> Timeouts {
         tcp_established: ticks(t.tcp_established),
         tcp_transitory: ticks(t.tcp_transitory),
         tcp_syn: ticks(t.tcp_syn),
-        tcp_refused: ticks(t.tcp_refused),
+        // So short that it is not shortened when ports get short.
+        tcp_refused: ticks(10),
         udp: ticks(t.udp),
         icmp: ticks(t.icmp),
         other: ticks(t.other),

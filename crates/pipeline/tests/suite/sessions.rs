@@ -110,14 +110,14 @@ fn every_kind_has_its_age() {
     ages(&[out(SYN), back(SYNACK), out(FIN)], 7440);
     ages(&[out(SYN), back(SYNACK), out(FIN), back(FIN)], 240);
     ages(&[out(SYN), back(SYNACK), out(TCP_ACK), back(TCP_RST)], 240);
-    ages(&[out(SYN), back(TCP_RST | TCP_ACK)], 10);
+    ages(&[out(SYN), back(TCP_RST | TCP_ACK)], 240);
     // Who waits for an answer to a SYN heeds no RST that acknowledges nothing.
     ages(&[out(SYN), back(TCP_RST)], 30);
     // What one side says alone makes no connection, however it begins or goes on.
     for alone in [TCP_ACK, FIN, SYNACK] {
         ages(&[out(alone)], 30);
         ages(&[out(alone), out(TCP_ACK), out(FIN)], 30);
-        ages(&[out(alone), back(TCP_RST)], 10);
+        ages(&[out(alone), back(TCP_RST)], 240);
     }
     ages(&[out(SYN), out(TCP_ACK), out(FIN)], 30);
     ages(&[out(TCP_ACK), back(TCP_ACK)], 7440);
