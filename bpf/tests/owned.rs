@@ -56,6 +56,18 @@ fn v4_of(a: std::io::Result<std::net::SocketAddr>) -> SocketAddrV4 {
     }
 }
 
+/// Of a socket that is closed a process that another test is about to start may have a copy for a moment.
+#[track_caller]
+fn soon(look: impl Fn() -> Outcome, want: Outcome) {
+    for _ in 0..200 {
+        if look() == want {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(look(), want);
+}
+
 #[test]
 fn tcp_connections_are_the_boxs_and_listeners_own_nothing() {
     for any in [false, true] {
@@ -122,7 +134,7 @@ fn syns_that_nobody_wants_are_dropped() {
         let port = listener.local_addr().unwrap().port();
         assert_eq!(from(port, 2), Outcome::Kernel, "{bound}");
         drop(listener);
-        assert_eq!(from(port, 2), DROPPED, "{bound}");
+        soon(|| from(port, 2), DROPPED);
     }
     let _elsewhere = TcpListener::bind(at(OTHER, PORT)).unwrap();
     assert_eq!(from(PORT, 2), DROPPED, "the listener has another address");
@@ -158,7 +170,7 @@ fn udp_sockets_own_what_they_would_get() {
         assert_eq!(udp_from(&f, at(PEER, 53), PORT), Outcome::Kernel);
         assert_eq!(udp_from(&f, at(PEER, 54), PORT), WORKER, "not whom it is connected to");
         drop(bound);
-        assert_eq!(udp_from(&f, at(PEER, 53), PORT), WORKER);
+        soon(|| udp_from(&f, at(PEER, 53), PORT), WORKER);
 
         let elsewhere = UdpSocket::bind(at(OTHER, PORT)).unwrap();
         assert_eq!(udp_from(&f, peer, PORT), WORKER, "bound to another address");

@@ -410,7 +410,7 @@ mod tests {
                     n += 1;
                     ask(&mut l, ms, n, n.wrapping_mul(7), Class::Stranger);
                 }
-                if ms % 100 == 0 && (2_000..5_000).contains(&ms) {
+                if ms % 20 == 0 && (2_000..5_000).contains(&ms) {
                     begun += 1;
                     waiting.push((ms, 1 << 30 | ms as u32));
                 }
