@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::secrets::{DIGITS, MIXED};
-use super::{Arg, Result, Store, Tx};
+use super::{Result, Store, Tx};
 use crate::args;
 use crate::repeated;
 use crate::time::now_ms;
@@ -82,19 +82,11 @@ impl Store {
     /// False if there is no such key.
     pub async fn set_key_status(&self, id: &str, status: &str) -> anyhow::Result<bool> {
         let sql = "UPDATE access_keys SET status = $1 WHERE id = $2";
-        self.changes_a_row(sql, args![status, id]).await
+        Ok(self.change(sql, args![status, id]).await? > 0)
     }
 
     pub async fn delete_key(&self, id: &str) -> anyhow::Result<bool> {
-        self.changes_a_row("DELETE FROM access_keys WHERE id = $1", args![id]).await
-    }
-
-    async fn changes_a_row(&self, sql: &str, args: Vec<Arg>) -> anyhow::Result<bool> {
-        Ok(repeated!(async {
-            let mut tx = self.write().await?;
-            let changed = tx.execute(sql, args.clone()).await?;
-            tx.commit().await.map(|()| changed > 0)
-        })?)
+        Ok(self.change("DELETE FROM access_keys WHERE id = $1", args![id]).await? > 0)
     }
 
     /// Key id, account, user, status.

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::{Result, Store, Tx};
 use crate::args;
-use crate::repeated;
 use crate::time::{self, stamp};
 
 /// What a query of the audit log asks for. Empty text and 0 leave a condition out.
@@ -200,11 +199,7 @@ impl Store {
 
     /// Whether there may be more to remove.
     async fn remove(&self, sql: &str, args: Vec<super::Arg>, removed: &mut u64) -> Result<bool> {
-        let rows = repeated!(async {
-            let mut tx = self.write().await?;
-            let rows = tx.execute(sql, args.clone()).await?;
-            tx.commit().await.map(|()| rows)
-        })?;
+        let rows = self.change(sql, args).await?;
         *removed += rows;
         Ok(rows >= AT_ONCE as u64)
     }

@@ -37,6 +37,7 @@ pub use kind::{Kind, Link};
 pub use repeat::{Attempts, Conflict};
 pub use tx::{Arg, Row, Tx};
 
+use crate::repeated;
 use secrets::Cipher;
 
 /// A database, and the key of the secrets in it.
@@ -132,6 +133,15 @@ impl Store {
             #[cfg(feature = "postgres")]
             Database::Postgres(db) => Ok(Tx::postgres(db.write().await?, &self.statements)),
         }
+    }
+
+    /// Carries out one statement in a transaction of its own; how many rows it has changed.
+    async fn change(&self, sql: &str, args: Vec<Arg>) -> Result<u64> {
+        repeated!(async {
+            let mut tx = self.write().await?;
+            let rows = tx.execute(sql, args.clone()).await?;
+            tx.commit().await.map(|()| rows)
+        })
     }
 
     /// Whether other processes may use the database at the same time.

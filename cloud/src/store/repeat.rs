@@ -40,8 +40,11 @@ impl Attempts {
     /// Whether what came to nothing is to be tried again, after a pause; false if it was tried often enough.
     pub async fn another(&mut self) -> bool {
         self.0 += 1;
+        if self.0 >= ATTEMPTS {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(5 * self.0)).await;
-        self.0 < ATTEMPTS
+        true
     }
 }
 
