@@ -5,7 +5,6 @@ mod apply;
 mod explain;
 mod fec;
 mod fragment;
-
 mod ingest;
 mod nat64;
 mod new_connection;
@@ -14,6 +13,7 @@ mod pending_neighbors;
 mod probe;
 mod rule_hits;
 mod session_create;
+mod session_port;
 mod session_room;
 mod slow;
 mod syn_proxy;
