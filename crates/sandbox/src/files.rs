@@ -40,7 +40,7 @@ fn restrict(profile: &Profile) -> Result<RulesetStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // Only a program that runs others needs to execute anything.
     let system = match profile.program {
-        Program::Agent { children: true } => read | AccessFs::Execute,
+        Program::Agent { children: true } | Program::Routing => read | AccessFs::Execute,
         _ => read,
     };
     let write = AccessFs::from_all(LEVEL) & !BitFlags::from(AccessFs::Execute);

@@ -62,6 +62,8 @@ pub enum Program {
     },
     /// The cloud API: files and TCP.
     Cloud,
+    /// The routing service, with FRR's daemons and tools, which it runs.
+    Routing,
 }
 
 /// What a program keeps.

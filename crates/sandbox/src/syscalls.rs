@@ -63,7 +63,7 @@ const OLDER: &[c_long] = &[];
 
 /// Running other programs.
 const EXECUTE: &[c_long] = calls! { SYS_execve SYS_execveat };
-/// What the DHCP clients do that the agent runs: other users and groups, a root of their own, sessions.
+/// What DHCP clients and FRR's daemons do: other users and groups, a root of their own, sessions.
 const CHILDREN: &[c_long] = calls! {
     SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid SYS_setgroups SYS_setpgid SYS_setsid
     SYS_capset SYS_chroot SYS_sethostname SYS_setpriority SYS_setfsuid SYS_setfsgid SYS_personality
@@ -80,7 +80,7 @@ fn domains(program: Program) -> &'static [i32] {
         Program::Gateway => {
             &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_XDP]
         }
-        Program::Agent { .. } => {
+        Program::Agent { .. } | Program::Routing => {
             &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET]
         }
         // The C library looks for the addresses of the machine by netlink before it resolves a name.
@@ -92,7 +92,7 @@ fn domains(program: Program) -> &'static [i32] {
 fn allowed(program: Program) -> Vec<c_long> {
     let more = match program {
         Program::Gateway => vec![libc::SYS_bpf],
-        Program::Agent { children: true } => [EXECUTE, CHILDREN, CHILDREN_OLDER].concat(),
+        Program::Agent { children: true } | Program::Routing => [EXECUTE, CHILDREN, CHILDREN_OLDER].concat(),
         Program::Agent { children: false } | Program::Cloud => Vec::new(),
     };
     [COMMON, OLDER, &more].concat()
@@ -164,13 +164,15 @@ mod tests {
             Program::Agent { children: true },
             Program::Agent { children: false },
             Program::Cloud,
+            Program::Routing,
         ];
         for program in programs {
             for mode in [Mode::Enforce, Mode::Log] {
                 assert!(!filter(program, mode).unwrap().is_empty());
             }
             let runs_others = EXECUTE.iter().any(|n| allowed(program).contains(n));
-            assert_eq!(runs_others, program == Program::Agent { children: true });
+            let may = [Program::Agent { children: true }, Program::Routing].contains(&program);
+            assert_eq!(runs_others, may);
         }
     }
 

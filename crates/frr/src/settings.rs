@@ -1,0 +1,153 @@
+//! What the routing daemons shall do, as the agent says it to the service.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// BGP and OSPF of a device. Nothing of both: no daemon runs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// BGP-4 (RFC 4271).
+    pub bgp: Option<Bgp>,
+    /// OSPF version 2 (RFC 2328).
+    pub ospf: Option<Ospf>,
+    /// Whether neighbors are watched by BFD (RFC 5880), too.
+    pub bfd: bool,
+}
+
+impl Settings {
+    /// Whether no daemon has anything to do.
+    pub fn is_off(&self) -> bool {
+        self.bgp.is_none() && self.ospf.is_none()
+    }
+}
+
+/// BGP of a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bgp {
+    /// Router identifier.
+    pub router_id: Ipv4Addr,
+    /// The device's autonomous system, not 0.
+    pub local_as: u32,
+    /// Seconds of silence after which a neighbor counts as lost, 3..65535.
+    pub hold_time: u16,
+    /// Seconds between signs of life.
+    pub keepalive: u16,
+    /// Prefixes that a neighbor may announce of each family; with more its session ends for a minute.
+    pub max_prefixes: u32,
+    /// Who is talked to.
+    pub neighbors: Vec<Neighbor>,
+    /// The branch's own networks: announced to every neighbor, taken from none outside.
+    pub branch: Vec<IpNet>,
+    /// Networks of other branches that are reached through this gateway: announced inside.
+    pub beyond: Vec<IpNet>,
+}
+
+/// Where a neighbor is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// On a LAN port, in the branch.
+    Inside,
+    /// On any other port.
+    #[default]
+    Outside,
+}
+
+/// A neighbor of BGP. Its family is that of the routes which are exchanged with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// The port on which it is, for messages; empty: a neighbor of the device's own file.
+    pub port: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its autonomous system, not 0.
+    pub remote_as: u32,
+    /// Key of its TCP segments (RFC 2385).
+    pub key: Option<Key>,
+    /// Where it is.
+    pub side: Side,
+    /// Hops that it may be away; 1: it is in a network of the device.
+    pub hops: u8,
+}
+
+/// OSPF of a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ospf {
+    /// Router identifier.
+    pub router_id: Ipv4Addr,
+    /// The only area.
+    pub area: u32,
+    /// Seconds between hello packets.
+    pub hello: u16,
+    /// Seconds of silence after which a neighbor counts as lost.
+    pub dead: u16,
+    /// How packets are authenticated.
+    pub authentication: Authentication,
+    /// Ports on which OSPF is spoken, with their devices.
+    pub interfaces: Vec<Interface>,
+    /// Devices whose networks are announced, and on which OSPF is not spoken.
+    pub passive: Vec<String>,
+    /// Networks of other branches that are announced while the kernel has a route to them.
+    pub beyond: Vec<Ipv4Net>,
+}
+
+/// A port with its device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The port.
+    pub port: String,
+    /// The device.
+    pub device: String,
+}
+
+/// How packets of OSPF are authenticated (RFC 2328, appendix D).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authentication {
+    /// Not at all.
+    #[default]
+    None,
+    /// By a password of 1..8 characters in each packet.
+    Password(Key),
+    /// By a keyed MD5 digest.
+    Md5 {
+        /// Number of the key: the field has 8 bits.
+        id: u8,
+        /// 1..16 characters.
+        key: Key,
+    },
+}
+
+/// A secret; it is not printed, and wiped at the end.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(String);
+
+impl Key {
+    /// A secret.
+    pub fn new(text: impl Into<String>) -> Key {
+        Key(text.into())
+    }
+
+    /// The secret in clear.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
