@@ -53,6 +53,12 @@ pub enum Task {
 /// What needs no gateway.
 #[derive(Debug, Subcommand)]
 pub enum Local {
+    /// BGP and OSPF: FRR's daemons, their neighbors, and routes by source; no gateway is asked
+    Routing {
+        /// Directory of the routing service [default: the only one in /run/sag-routing]
+        #[arg(long, value_name = "PATH")]
+        dir: Option<PathBuf>,
+    },
     /// Completions for a shell, as in `source <(sagctl completions bash)`
     Completions { shell: Shell },
     /// Man pages and completions, for packages

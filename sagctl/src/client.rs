@@ -2,6 +2,7 @@
 
 use sag_model::control::{self, Op, Outcome, Request, Response};
 use sag_text::{escape, escape_json, escape_lines};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -69,6 +70,11 @@ pub struct Client {
 pub struct Answer(Value);
 
 impl Answer {
+    /// What another program than the gateway has said.
+    pub fn of(said: &impl Serialize) -> serde_json::Result<Answer> {
+        serde_json::to_value(said).map(Answer)
+    }
+
     /// The JSON of the gateway, indented.
     pub fn pretty(&self) -> String {
         escape_json(&format!("{:#}\n", self.0)).into_owned()

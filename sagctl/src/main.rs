@@ -25,6 +25,7 @@ use input::{document, from_json, rekey};
 use page::Page;
 use sag_model::control::{Op, SessionFlush, TunnelConfirm, TunnelKeyQuery, TunnelPeers};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -46,12 +47,29 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.task {
         Task::Ask(command) => ask(cli, command),
         Task::Local(Local::Manual(manual)) => manual.write(Cli::command()).map_err(Failure::Output),
+        Task::Local(Local::Routing { dir }) => routing(cli, dir.as_deref()),
         Task::Local(Local::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "sagctl", &mut text);
             output::print(&String::from_utf8_lossy(&text))
         }
     }
+}
+
+/// What the routing service says.
+fn routing(cli: &Cli, dir: Option<&Path>) -> Result<(), Failure> {
+    const REMEDY: &str = "the agent runs it where FRR is installed: docs/routing.md";
+    let refused = |message: String| Failure::Connection { message, remedy: REMEDY.to_owned() };
+    let dir = match dir {
+        Some(dir) => dir.to_owned(),
+        None => sag_frr::place(Path::new(sag_frr::PLACE)).map_err(refused)?,
+    };
+    let status = sag_frr::Client::new(&dir).show().map_err(|e| refused(e.to_string()))?;
+    // What FRR says of others comes from the network.
+    let as_json = |e: serde_json::Error| refused(format!("not the answer of a routing service: {e}"));
+    let answer = client::Answer::of(&status).map_err(as_json)?;
+    let text = if cli.json { answer.pretty() } else { render::routing(&answer.read()?, &cli.page()) };
+    output::print(&text)
 }
 
 fn ask(cli: &Cli, command: &Command) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod nat;
 mod ports;
 mod qos;
 mod routes;
+mod routing;
 mod sessions;
 mod status;
 mod tunnels;
@@ -21,6 +22,7 @@ pub use nat::{bindings as nat_bindings, count as nat_binding_count, mappings as 
 pub use ports::{drops, ports};
 pub use qos::qos;
 pub use routes::routes;
+pub use routing::routing;
 pub use sessions::{count as session_count, flushed, sessions, top};
 pub use status::status;
 pub use tunnels::{confirmed, rekeyed, tunnels};

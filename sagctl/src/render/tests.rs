@@ -43,6 +43,33 @@ fn strip(text: &str) -> String {
     out + rest
 }
 
+#[test]
+fn routing_of_both_protocols() {
+    let status: sag_frr::Status = from(json!({
+        "Version": "0.1.0", "Installed": {"Bgp": true, "Ospf": true, "Missing": []},
+        "Daemons": [
+            {"Name": "zebra", "Pid": 4101, "Restarts": 0, "Problem": ""},
+            {"Name": "bgpd", "Pid": null, "Restarts": 3, "Problem": "it has ended (signal 9) and is started again"},
+        ],
+        "Neighbors": [
+            {"Protocol": "BGP", "Address": "198.51.100.129", "RemoteAs": 65002, "State": "Established", "Up": true,
+                "Since": 3725, "Received": 1_200_000, "Sent": 2, "Bfd": "up"},
+            {"Protocol": "BGP", "Address": "2001:db8:100:200:300:400:500:1", "RemoteAs": 4_200_000_000u32,
+                "State": "Idle (PfxCt)", "Up": false, "Received": 0, "Sent": 0},
+            {"Protocol": "OSPF", "Address": "192.0.2.10", "Device": "lan-a", "RouterId": "192.0.2.10",
+                "State": "Full/Backup", "Up": true, "Since": 61},
+        ],
+        "Routes": [{"Family": 4, "Source": "ebgp", "Known": 1_200_000, "Installed": 1_199_998},
+            {"Family": 6, "Source": "connected", "Known": 3, "Installed": 3}],
+        "Problems": [{"Section": "PortProtocols", "Object": "BGP neighbor 192.0.2.9 of port 1",
+            "Reason": "RemoteAs 0 is reserved (RFC 7607); use 1..4294967295"}],
+    }));
+    golden("routing", |page| routing(&status, page));
+    let none: sag_frr::Status = from(json!({"Installed": {"Missing": ["frr", "frr-pythontools"]}}));
+    let said = routing(&none, &Page { width: 80, color: false });
+    assert_eq!(said, "no routing protocol is in use\nmissing packages: frr, frr-pythontools\n");
+}
+
 fn a_status(factor: u64) -> Status {
     from(json!({
         "version": "0.1.0", "pid": 4242, "uptime_s": 273_600, "config_epoch": 7,
