@@ -26,6 +26,7 @@ use crate::probes::Probes;
 use crate::pull::Puller;
 use crate::report::{self, Facts, Rates};
 use crate::reporter::{Outcome, Reporter};
+use crate::routing::{self, Routing};
 
 /// How the process ends when the cloud has sent the command to restart: its supervisor starts it again.
 pub const EXIT_REBOOT: u8 = 86;
@@ -76,6 +77,8 @@ pub fn run(config: Config) -> Result<u8> {
         files::warn_of_exposed_keys(file);
     }
     let _lock = lock_state_dir(&config)?;
+    // It needs more than what is left afterwards.
+    let service = routing::start_service(&config);
     // Before there are other threads.
     confine(&config);
     // The queue holds one event: the thread that listens to the cloud polls again only when the last answer was
@@ -83,7 +86,13 @@ pub fn run(config: Config) -> Result<u8> {
     let (events, inbox) = sync_channel(1);
     on_signals(events.clone())?;
     let client = Arc::new(Client::new(&config)?);
-    let mut agent = Agent::new(config, client, events);
+    let routing = {
+        let events = events.clone();
+        Routing::new(&config, service, move || {
+            let _ = events.send(Event::RoutingChanged);
+        })
+    };
+    let mut agent = Agent::new(config, client, events, routing);
     agent.boot();
     agent.connect()?;
     agent.serve(&inbox)
@@ -157,11 +166,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 impl Agent {
-    fn new(config: Arc<Config>, client: Arc<Client>, events: SyncSender<Event>) -> Agent {
+    fn new(config: Arc<Config>, client: Arc<Client>, events: SyncSender<Event>, routing: Routing) -> Agent {
         let now = Instant::now();
         let reports = config.extension == Extension::Auto;
         Agent {
-            applier: Applier::new(config.clone()),
+            applier: Applier::new(config.clone(), routing),
             config,
             client,
             checks: {
@@ -272,7 +281,7 @@ impl Agent {
                 Ok(Event::Unreadable { revision, reason }) => self.unreadable(revision, reason),
                 Ok(Event::CloudLost(why)) => tracing::debug!("cloud: {why}"),
                 Ok(Event::HealthChanged) => self.health_changed(),
-                Ok(Event::ProbesChanged) => self.report_soon(),
+                Ok(Event::ProbesChanged | Event::RoutingChanged) => self.report_soon(),
                 Ok(Event::Measured) => self.report_at_once(),
                 Ok(Event::RebootNow) => return self.reboot(),
                 Ok(Event::Stop) => {
@@ -523,6 +532,7 @@ impl Agent {
             dns: dns::servers(&self.config.resolv_conf).ok(),
             measured: self.measurer.measured(),
             access_point_interval: self.config.access_point_interval,
+            routing: &self.applier.routing,
         };
         match report::state(&self.applier.vcpe, &mut self.rates, &facts) {
             Ok(state) => reporter.state(state),

@@ -24,6 +24,7 @@ use crate::health::Verdict;
 use crate::identity;
 use crate::overlay::{LocalEndpoint, peer_key};
 use crate::peers::{Peers, PeersFile};
+use crate::routing::{self, Routing};
 use crate::status::NetworkStatus;
 use crate::system::{Item, Reconciled, System, present};
 use crate::vcpe::{Vcpe, VcpeError};
@@ -59,6 +60,9 @@ pub struct Applier {
     pub vcpe: Vcpe,
     pub system: Option<System>,
     dhcp: DhcpClients,
+    pub routing: Routing,
+    /// Neighbors that the machine has no device for.
+    unreached: Vec<Deviation>,
     /// The gateway's own sections, and the process that showed them.
     base: Option<(u32, Base)>,
     pub current: Option<InForce>,
@@ -116,7 +120,7 @@ struct Pushed {
 const RENEW_GAP: Duration = Duration::from_secs(60);
 
 impl Applier {
-    pub fn new(config: Arc<Config>) -> Applier {
+    pub fn new(config: Arc<Config>, routing: Routing) -> Applier {
         let system = System::open(&config.state_dir)
             .map_err(|error| tracing::warn!(%error, "addresses of ports cannot be set"))
             .ok();
@@ -131,6 +135,8 @@ impl Applier {
             vcpe,
             system,
             dhcp,
+            routing,
+            unreached: Vec::new(),
             base: None,
             current: None,
             moved: false,
@@ -208,6 +214,7 @@ impl Applier {
             }
         };
         changed |= self.addresses(&compiled);
+        self.learn_routes(&compiled, &good.desired, health);
         crash::point("after-addresses");
         self.exchange_keys(&compiled, status.pid)?;
         let known = self.current.as_ref().map(|c| &c.good);
@@ -466,6 +473,15 @@ impl Applier {
         }
         self.moved |= done.changed;
         done.changed
+    }
+
+    /// Has FRR do what the configuration says, with the networks that the machine has.
+    fn learn_routes(&mut self, compiled: &Compiled, desired: &Desired, health: &Verdicts) {
+        let Some(Ok(tables)) = self.system.as_mut().map(System::tables) else { return };
+        let (settings, unreached) =
+            routing::complete(compiled, desired, health, &self.config.routing, tables);
+        self.unreached = unreached;
+        self.routing.set(settings);
     }
 
     fn save(&mut self, good: &LastGood, compiled: &Compiled) {

@@ -1,4 +1,5 @@
-//! What a device of this version can put in force (`Capabilities` of the state report).
+//! What a device of this version can put in force (`Capabilities` of the state report), whatever is installed on it. BGP
+//! and OSPF are there where FRR is ([`crate::routing`]).
 
 use sag_southbound::Capability;
 

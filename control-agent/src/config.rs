@@ -1,5 +1,7 @@
 //! `agent.toml`, validated as a whole: place and remedy for every refusal.
 
+mod routing;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +14,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::overlay::Trust;
+use routing::RawRouting;
+pub use routing::{LocalNeighbor, Routing, RoutingMode};
 
 pub const KEY_ID_VAR: &str = "ALIBABA_CLOUD_ACCESS_KEY_ID";
 pub const KEY_SECRET_VAR: &str = "ALIBABA_CLOUD_ACCESS_KEY_SECRET";
@@ -56,6 +60,8 @@ struct Raw {
     optimization: Option<bool>,
     sandbox: Option<String>,
     log: Option<String>,
+    #[serde(default)]
+    routing: RawRouting,
     #[serde(default)]
     ports: BTreeMap<String, RawPort>,
     #[serde(default)]
@@ -173,6 +179,7 @@ pub struct Config {
     pub file: PathBuf,
     pub log: String,
     pub ports: BTreeMap<String, Wiring>,
+    pub routing: Routing,
 }
 
 impl Config {
@@ -244,6 +251,7 @@ impl Raw {
             }
             listed.insert(sn, text);
         }
+        let routing = self.routing.validate(place, &self.smart_ag_sn)?;
         let only_listed = self.peer_trust == Some(PeerTrust::Listed);
         Ok(Config {
             endpoint: endpoint(&self.endpoint).map_err(|p| wrong(at("endpoint"), p, ENDPOINT))?,
@@ -280,6 +288,7 @@ impl Raw {
             smart_ag_id: self.smart_ag_id,
             smart_ag_sn: self.smart_ag_sn,
             ports,
+            routing,
         })
     }
 }
@@ -386,9 +395,9 @@ fn private(file: &Path) -> Result<(), ConfigError> {
 mod tests {
     use super::*;
 
-    const BASE: &str = "endpoint = \"127.0.0.1:8180\"\nregion_id = \"cn-shanghai\"\nsmart_ag_id = \"sag-1\"\nsmart_ag_sn = \"sn1\"\n";
+    pub(super) const BASE: &str = "endpoint = \"127.0.0.1:8180\"\nregion_id = \"cn-shanghai\"\nsmart_ag_id = \"sag-1\"\nsmart_ag_sn = \"sn1\"\n";
 
-    fn load(text: &str, mode: u32, env: &[(&str, &str)]) -> Result<Config, String> {
+    pub(super) fn load(text: &str, mode: u32, env: &[(&str, &str)]) -> Result<Config, String> {
         let dir = tempfile::tempdir().expect("dir");
         let file = dir.path().join("agent.toml");
         std::fs::write(&file, text).expect("written");
@@ -397,7 +406,7 @@ mod tests {
         Config::load(&file, get).map_err(|e| e.to_string())
     }
 
-    const INLINE: &str = "access_key_id = \"id\"\naccess_key_secret = \"secret\"\n";
+    pub(super) const INLINE: &str = "access_key_id = \"id\"\naccess_key_secret = \"secret\"\n";
 
     #[test]
     fn keys_come_from_a_private_file_or_the_environment() {

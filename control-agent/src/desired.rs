@@ -8,15 +8,15 @@ mod rows;
 
 pub use lenient::read_document;
 pub use rows::{
-    AccessPoint, Acl, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Peer,
-    Policy, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
+    AccessPoint, Acl, Bgp, Car, Ccn, Distribution, DnatEntry, EccInterface, HealthCheck, Lan, Member, Ospf,
+    Peer, Policy, PortProtocol, Probe, Qos, Rule, SnatEntry, StaticRoute, Tuple, Wan,
 };
 
 use std::collections::BTreeMap;
 
 use sag_southbound::{
     AddressMode, Deviation, DeviceDocument, HaMode, PortRole, ProbeKind, ProbeProtocol, RouteProtocol,
-    Switch, Wire,
+    Switch, Wire, wire_field,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -39,6 +39,12 @@ pub struct Desired {
     pub lans: BTreeMap<String, Lan>,
     pub eccs: BTreeMap<String, Vec<EccInterface>>,
     pub routes: Vec<StaticRoute>,
+    /// How routes are learned.
+    #[serde(deserialize_with = "wire_field")]
+    pub route_protocol: Option<RouteProtocol>,
+    pub bgp: Option<Bgp>,
+    pub ospf: Option<Ospf>,
+    pub port_protocols: Vec<PortProtocol>,
     #[serde(deserialize_with = "switch")]
     pub wan_snat: Option<Switch>,
     pub acls: Vec<Acl>,
@@ -117,6 +123,10 @@ impl From<DeviceDocument> for Desired {
             lans: doc.lan.into_iter().map(|(name, l)| (name, l.into())).collect(),
             eccs: doc.ecc.into_iter().map(|(name, lines)| (name, converted(lines))).collect(),
             routes: converted(doc.static_routes),
+            route_protocol: doc.route_protocol,
+            bgp: doc.bgp.map(Bgp::from),
+            ospf: doc.ospf.map(Ospf::from),
+            port_protocols: doc.port_protocols.into_iter().map(PortProtocol::from).collect(),
             wan_snat: doc.wan_snat,
             acls: converted(order::by_time(doc.acls)),
             qos: converted(doc.qos),
@@ -153,13 +163,6 @@ fn ignored(doc: &DeviceDocument) -> Vec<String> {
             out.push(what.to_owned());
         }
     };
-    match &doc.route_protocol {
-        None | Some(RouteProtocol::Static) => {}
-        Some(RouteProtocol::Bgp | RouteProtocol::Ospf) => note(true, "dynamic routing (RouteProtocol)"),
-        Some(RouteProtocol::Unknown(word)) => note(true, &format!("RouteProtocol {word:?}")),
-    }
-    note(doc.bgp.as_ref().is_some_and(|b| *b != Default::default()), "BGP");
-    note(doc.ospf.as_ref().is_some_and(|o| *o != Default::default()), "OSPF");
     note(doc.dns.as_ref().is_some_and(|d| *d != Default::default()), "DNS servers");
     note(!doc.dns_forwards.is_empty(), "DNS servers of domains");
     let accelerated = doc.gateway.as_ref().and_then(|g| g.accelerate_bandwidth);

@@ -35,6 +35,8 @@ pub enum Event {
     },
     /// The cloud does not answer.
     CloudLost(String),
+    /// Neighbors or daemons of BGP and OSPF are others than before.
+    RoutingChanged,
     /// A health check has another verdict.
     HealthChanged,
     /// What a command asked to be measured has been.

@@ -37,6 +37,7 @@ pub mod probes;
 pub mod pull;
 pub mod report;
 pub mod reporter;
+pub mod routing;
 pub mod sign;
 pub mod status;
 pub mod system;

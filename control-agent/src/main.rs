@@ -12,6 +12,7 @@ use sag_agent::compile::Base;
 use sag_agent::config::Config;
 use sag_agent::peers::PeersFile;
 use sag_agent::{agent, crash, preview, status};
+use sag_frr::service;
 use sag_manual::Manual;
 
 #[derive(Parser)]
@@ -48,6 +49,17 @@ enum Command {
         /// Configuration of a gateway: also what that would get, and what of the document would be left out.
         #[arg(long)]
         gateway: Option<PathBuf>,
+    },
+    /// Runs FRR's daemons for the agent, as root: what sag-routing.service does
+    RoutingDaemons {
+        #[arg(long, default_value = "/etc/sag/agent.toml")]
+        config: PathBuf,
+        /// The agent's user, who may set something beside root
+        #[arg(long)]
+        user: Option<String>,
+        /// End with the standard input
+        #[arg(long, hide = true)]
+        with_parent: bool,
     },
     /// Whom this device trusts.
     #[command(subcommand)]
@@ -100,6 +112,19 @@ fn run(cli: Cli) -> Result<u8> {
         Command::Check { config } => {
             load(&config)?;
             println!("{}: ok", config.display());
+            Ok(0)
+        }
+        Command::RoutingDaemons { config, user, with_parent } => {
+            let config = load(&config)?;
+            logging(&config.log)?;
+            let options = service::Options {
+                dir: config.routing.dir.clone(),
+                user,
+                with_parent,
+                sandbox: config.sandbox,
+                version: sag_agent::VERSION.to_owned(),
+            };
+            service::run(&options)?;
             Ok(0)
         }
         Command::Status { config, json } => {

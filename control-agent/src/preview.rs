@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
-use sag_southbound::StateReport;
+use sag_southbound::{Capability, Secret, StateReport};
 use serde_json::{Value, json};
 
 use crate::capability::CAPABILITIES;
@@ -25,9 +25,9 @@ pub fn previews(input: impl Read, base: Option<&Base>, out: &mut impl Write) -> 
     Ok(())
 }
 
-/// What of the document is acted upon, what has no effect, how each command would go, and what the device can do. With
-/// the configuration of a gateway also what that would get: of a gateway without tunnels, whose health checks have measured
-/// nothing.
+/// What of the document is acted upon, what has no effect, how each command would go, and what the device can do with
+/// everything installed. With the configuration of a gateway also what that would get: of a gateway without tunnels, whose
+/// health checks have measured nothing.
 ///
 /// # Errors
 /// It is no device document of a version that this program reads.
@@ -44,8 +44,10 @@ pub fn preview(document: Value, base: Option<&Base>) -> Result<Value> {
         .collect();
     let mut desired = Desired { unreadable, ..document.into() };
     let plan = base.map(|base| plan(&desired, base));
+    mask(&mut desired);
     let ignored = std::mem::take(&mut desired.ignored);
-    let can = StateReport { capabilities: Some(CAPABILITIES.to_vec()), ..StateReport::default() };
+    let capabilities = CAPABILITIES.into_iter().chain([Capability::Bgp, Capability::Ospf]).collect();
+    let can = StateReport { capabilities: Some(capabilities), ..StateReport::default() };
     let can = serde_json::to_value(can)?["Capabilities"].take();
     let mut out =
         json!({"Desired": desired, "WithoutEffect": ignored, "Commands": commands, "Capabilities": can});
@@ -66,6 +68,14 @@ fn plan(desired: &Desired, base: &Base) -> Value {
     }
 }
 
+/// Secrets are not printed.
+fn mask(desired: &mut Desired) {
+    let secrets = desired.ospf.iter_mut().flat_map(|o| [&mut o.md5_key, &mut o.password]);
+    for secret in secrets.filter(|s| !s.reveal().is_empty()) {
+        *secret = Secret::new("***");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +91,9 @@ mod tests {
         let outcomes: Vec<&Value> = (0..2).map(|i| &seen["Commands"][i]["Outcome"]).collect();
         assert_eq!(outcomes, [&json!("Done"), &json!("UnknownCommand")]);
         assert!(seen["Capabilities"].as_array().is_some_and(|c| c.contains(&json!("Acl"))));
+        let secret = json!({"Revision": 3, "Ospf": {"RouterId": "192.0.2.1", "AuthenticationType": "MD5", "Md5Key": "hunter2"}});
+        let shown = preview(secret, None).expect("a document").to_string();
+        assert!(shown.contains("***") && !shown.contains("hunter2"), "{shown}");
         assert!(seen.get("Plan").is_none());
         assert!(preview(json!({"ProtocolVersion": "9.0"}), None).is_err());
     }

@@ -17,6 +17,7 @@ use crate::clock::unix_ms;
 use crate::compile::Compiled;
 use crate::health::State;
 use crate::measure::Measured;
+use crate::routing::Routing;
 use crate::system::{Item, present};
 use crate::vcpe::{Result, Vcpe};
 
@@ -65,6 +66,8 @@ pub struct Facts<'a> {
     pub measured: Measured,
     /// How often the paths to access points are measured; none: for commands alone.
     pub access_point_interval: Option<Duration>,
+    /// BGP and OSPF.
+    pub routing: &'a Routing,
 }
 
 /// Asks the gateway for its state.
@@ -101,7 +104,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         enable_optimization: Some(tunnels.iter().any(|t| t.fec)),
         tunnels,
         dpi_supported: Some(false),
-        capabilities: Some(CAPABILITIES.to_vec()),
+        capabilities: Some(CAPABILITIES.into_iter().chain(facts.routing.capabilities()).collect()),
         applied_revision: facts.revision,
         config_epoch: Some(status.config_epoch.into()),
         clock_offset: Some(facts.clock_offset),
@@ -111,6 +114,7 @@ pub fn state(vcpe: &Vcpe, rates: &mut Rates, facts: &Facts<'_>) -> Result<StateR
         ports: port_rows(&ports),
         wans: wans(&ports, facts.tables),
         routes: route_rows(&routes),
+        route_neighbors: facts.routing.neighbors(facts.compiled),
         health_checks: health(facts.health),
         probe_tasks: facts.probes.clone(),
         traffic_rate: Some((traffic * 10.0).round() / 10.0),

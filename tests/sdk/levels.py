@@ -22,7 +22,6 @@ Params = Callable[[Any], dict[str, Any]]
 ACTS, MEASURED, STORED, WAITS, REFUSED = "acts", "measured", "stored", "waits", "refused"
 
 # What a gateway cannot do yet, or never will: why an operation waits or is refused.
-BGP = "BGP and OSPF"
 DNS = "DNS server"
 HA = "high availability"
 CONSOLE = "web console and remote access"
@@ -38,7 +37,7 @@ POINTS = "access points"
 DHCP = "DHCP server"
 PPPOE = "PPPoE"
 MANAGEMENT = "address of the management port"
-FEATURES = {BGP, DNS, HA, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, DHCP, PPPOE,
+FEATURES = {DNS, HA, CONSOLE, DPI, LOGS, APP, UPDATES, CEN, VBR, ACCELERATION, RADIO, POINTS, DHCP, PPPOE,
             MANAGEMENT}
 
 

@@ -18,7 +18,7 @@ import catalogue
 import helpers
 from clients import Acs3, Driver, Node, Record
 from conftest import BIN, access_key
-from level_rows import BGP_SETTINGS, OSPF_SETTINGS, PLAN, ROWS
+from level_rows import PLAN, ROWS
 from levels import ACTS, FEATURES, MEASURED, PAGE, REFUSED, STORED, WAITS, Row, kept, page
 
 AGENT = os.environ.get("SAG_AGENT_BIN", str(Path(BIN).with_name("sag-agent")))
@@ -68,10 +68,6 @@ class World:
         keep = self.kept
         one = dict(SmartAGId=keep.sag, SmartAGSn=keep.sn)
         helpers.report(self.agent, keep.sag, keep.sn)
-        call("ModifySagGlobalRouteProtocol", RouteProtocol="OSPF", **one)
-        call("ModifySagPortRouteProtocol", PortName="1", RouteProtocol="OSPF", **one)
-        call("ModifySagRouteProtocolBgp", **one, **BGP_SETTINGS)
-        call("ModifySagRouteProtocolOspf", **one, **OSPF_SETTINGS)
         call("ModifySagUserDns", MasterDns="192.0.2.53", SlaveDns="192.0.2.54", **one)
         forward = dict(SagInsId=keep.sag, SagSn=keep.sn, Domain="a.example", MasterIp="10.0.0.53")
         keep.forward = call("AddSmartAccessGatewayDnsForward", **forward)["Data"]["InstanceId"]

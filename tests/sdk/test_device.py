@@ -150,12 +150,23 @@ def test_static_routes(api, device):
 def test_routing_protocols(api, agent, device):
     port = dict(PortName="1", RouteProtocol="BGP", RemoteIp="192.168.1.2", RemoteAs="65001")
     api.refused("ModifySagPortRouteProtocol", "Sag.RouteTypeNotMatch", **port, **device)
-    api.refused("ModifySagPortRouteProtocol", "Sag.RouteProtocolPortNotExist", **dict(port, PortName="0"), **device)
+    api.refused("ModifySagPortRouteProtocol", "Sag.RouteProtocolPortNotExist", **dict(port, PortName="2"), **device)
+    api.refused("ModifySagPortRouteProtocol", "Sag.RouteProtocolPortNotExist", PortName="0", RouteProtocol="OSPF", **device)
     api.call("ModifySagGlobalRouteProtocol", RouteProtocol="BGP", **device)
     assert api.call("DescribeSagGlobalRouteProtocol", **device)["RouteProtocol"] == "BGP"
     api.call("ModifySagPortRouteProtocol", **port, **device)
     listed = api.call("DescribeSagPortRouteProtocolList", **device)["Ports"]
     assert "65001" in [p.get("RemoteAs") for p in listed]
+    # On a WAN port, too; and a neighbor of IPv6.
+    wan = dict(PortName="0", RouteProtocol="BGP", RemoteIp="2001:db8::1", RemoteAs="65003")
+    api.call("ModifySagPortRouteProtocol", **wan, **device)
+    api.refused("ModifySagPortRouteProtocol", "InvalidParameter", **dict(wan, RemoteIp="nowhere"), **device)
+    row = lambda: next(p for p in api.call("DescribeSagPortRouteProtocolList", **device)["Ports"] if p["PortName"] == "0")
+    assert (row()["RemoteIp"], row()["RemoteAs"]) == ("2001:db8::1", "65003")
+    sent = apply(agent, *device.values())["PortProtocols"]
+    assert sent["0"]["RemoteIp"] == "2001:db8::1", sent
+    api.call("ModifySagPortRouteProtocol", PortName="0", RouteProtocol="STATIC", **device)
+    assert row()["RouteProtocol"] == "STATIC"
     bgp = dict(RouterId="1.1.1.1", LocalAs=4294967295, HoldTime=9, KeepAlive=3)
     api.call("ModifySagRouteProtocolBgp", **bgp, **device)
     got = api.call("DescribeSagRouteProtocolBgp", **device)

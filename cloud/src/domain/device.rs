@@ -93,6 +93,12 @@ impl Device {
         Ok(serde_json::to_string(&self.config)?)
     }
 
+    /// Addresses of the neighbors of BGP and OSPF on a port with which routes are exchanged.
+    pub fn route_neighbors(&self, port: &str) -> Vec<String> {
+        let here = self.state.route_neighbors.iter().filter(|n| n.port_name == port && n.up == Some(true));
+        here.map(|n| n.address.clone()).collect()
+    }
+
     /// The configured ports as they are now, with those that only the agent knows.
     pub fn current_ports(&self) -> Vec<Port> {
         let mut ports = self.config.ports.clone();

@@ -1,5 +1,7 @@
 //! Routing of a device: protocols, BGP, OSPF, static routes.
 
+use std::net::IpAddr;
+
 use super::capability::check_wired;
 use super::cx::Cx;
 use super::fields::{copied, task_states};
@@ -107,6 +109,11 @@ pub async fn describe_ospf(
     }))
 }
 
+/// Whether ports of the role can have a routing protocol.
+fn speaks(role: &str) -> bool {
+    ["LAN", "ECC", "WAN"].contains(&role)
+}
+
 pub async fn modify_port(
     cx: &mut Cx,
     request: request::ModifySagPortRouteProtocol,
@@ -117,7 +124,11 @@ pub async fn modify_port(
     let vlan = request.vlan.clone().unwrap_or_else(|| WHOLE_PORT.to_owned());
     let lines = d.config.ecc.get(port).filter(|_| role == "ECC");
     let there = vlan == WHOLE_PORT || lines.into_iter().flatten().any(|i| i.vlan == vlan);
-    if d.port(port).is_none() || !["LAN", "ECC"].contains(&role.as_str()) || !there {
+    if d.port(port).is_none() || !speaks(&role) || !there {
+        return Err(cx.err(&["Sag.RouteProtocolPortNotExist"]));
+    }
+    // An interior protocol has no business with the Internet's routers.
+    if role == "WAN" && protocol == "OSPF" {
         return Err(cx.err(&["Sag.RouteProtocolPortNotExist"]));
     }
     if role == "ECC" && protocol == "OSPF" {
@@ -128,7 +139,7 @@ pub async fn modify_port(
     }
     let mut entry = copied!(request => PortProtocol { route_protocol, vlan; ..PortProtocol::default() });
     if protocol == "BGP" {
-        if request.remote_ip.as_deref().is_none_or(|ip| net::ip(ip).is_none()) {
+        if request.remote_ip.as_deref().is_none_or(|ip| ip.parse::<IpAddr>().is_err()) {
             return Err(cx.invalid("RemoteIp"));
         }
         let number = request.remote_as.as_deref().and_then(|n| n.parse::<u32>().ok());
@@ -150,7 +161,7 @@ pub async fn describe_ports(
     _: request::DescribeSagPortRouteProtocolList,
 ) -> Result<response::DescribeSagPortRouteProtocolList> {
     let d = cx.device().await?;
-    let ports = d.current_ports().into_iter().filter(|p| p.role == "LAN" || p.role == "ECC");
+    let ports = d.current_ports().into_iter().filter(|p| speaks(&p.role));
     // A row for each VLAN of a leased line.
     let rows = ports.flat_map(|p| {
         let lines = d.config.ecc.get(&p.port_name).filter(|_| p.role == "ECC");
@@ -166,8 +177,9 @@ pub async fn describe_ports(
             route_protocol: "STATIC".to_owned(),
             ..PortProtocol::default()
         });
+        let neighbors = d.route_neighbors(&protocol_name(&p.port_name, &vlan));
         response::describe_sag_port_route_protocol_list::Ports {
-            neighbor_ip: None,
+            neighbor_ip: (!neighbors.is_empty()).then(|| neighbors.join(",")),
             port_name: p.port_name,
             remote_as: entry.remote_as,
             remote_ip: entry.remote_ip,

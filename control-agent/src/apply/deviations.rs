@@ -27,6 +27,8 @@ impl Applier {
                 reason: why.clone(),
             }
         }));
+        out.extend(self.unreached.iter().cloned());
+        out.extend(self.routing.deviations());
         out
     }
 

@@ -102,7 +102,7 @@ fn say<T: Serialize>(mut stream: &UnixStream, answer: Result<T, Error>) {
 fn config(dir: &Path) -> Arc<Config> {
     let text = format!(
         "endpoint = \"127.0.0.1:1\"\nregion_id = \"r\"\nsmart_ag_id = \"s\"\nsmart_ag_sn = \"n\"\n\
-         state_dir = {:?}\nvcpe_socket = {:?}\nvcpe_config = {:?}\n",
+         state_dir = {:?}\nvcpe_socket = {:?}\nvcpe_config = {:?}\n[routing]\nmode = \"off\"\n",
         dir.join("state"),
         dir.join("vcpe.sock"),
         dir.join("vcpe.toml"),
@@ -122,7 +122,10 @@ const INSIDE: &str = "SAG_TEST_NETWORK";
 
 /// Without the kernel, but in a network of its own: what is applied would be set on this machine in earnest.
 fn applier(dir: &Path) -> Applier {
-    let mut a = Applier::new(config(dir));
+    let config = config(dir);
+    // Without FRR.
+    let routing = Routing::new(&config, None, || {});
+    let mut a = Applier::new(config, routing);
     if std::env::var_os(INSIDE).is_none() {
         a.system = None;
     }

@@ -4,6 +4,7 @@
 mod isolation;
 mod policy;
 mod ports;
+mod protocols;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::desired::{Desired, Distribution};
 use crate::health::Verdict;
 use crate::overlay::{LocalEndpoint, Tunnel};
 use isolation::{Exclusions, Object, deviation};
+pub use protocols::announced;
 
 /// Sections of the gateway's own file that the agent leaves as they are.
 const OWN_SECTIONS: [&str; 4] = ["dataplane", "timeouts", "nat", "neighbor"];
@@ -109,6 +111,8 @@ pub struct Compiled {
     pub wired: Vec<String>,
     /// Where they end on this side.
     pub local: Option<Ipv4Addr>,
+    /// BGP and OSPF, as far as the cloud says it.
+    pub routing: sag_frr::Settings,
 }
 
 pub struct Compiler<'a> {
@@ -124,6 +128,8 @@ pub struct Compiler<'a> {
     excluded: &'a Exclusions,
     /// Static routes that are in force, with their ports.
     static_routes: Vec<(String, String)>,
+    /// Blocks of other members of the network that have a route.
+    member_routes: Vec<String>,
     out: Table,
     /// Object of the cloud by key path.
     origins: Vec<(String, Object)>,
@@ -263,6 +269,7 @@ impl<'a> Compiler<'a> {
             local: None,
             excluded,
             static_routes: Vec::new(),
+            member_routes: Vec::new(),
             out: base.sections.clone(),
             origins: Vec::new(),
             deviations: desired.unreadable.clone(),
@@ -278,11 +285,12 @@ impl<'a> Compiler<'a> {
         self.neighbors();
         self.routes();
         self.overlay(&addresses);
+        let routing = self.protocols();
         self.acls();
         self.qos();
         self.nat();
         addresses.extend(self.service_addresses());
-        self.finish(addresses, dhcp)
+        self.finish(addresses, dhcp, routing)
     }
 
     /// Adds an entry to a list of the document and remembers whose it is.
@@ -349,7 +357,12 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn finish(mut self, addresses: Vec<PortAddress>, dhcp: Vec<String>) -> Result<Attempt, Vec<String>> {
+    fn finish(
+        mut self,
+        addresses: Vec<PortAddress>,
+        dhcp: Vec<String>,
+        routing: sag_frr::Settings,
+    ) -> Result<Attempt, Vec<String>> {
         if self.ports.iter().all(|(_, _, role)| *role == Role::Mgmt) {
             let mut why = vec![
                 "no port has a network device and a role; wire them in [ports] of agent.toml, give roles by ModifySagPortRole"
@@ -385,6 +398,7 @@ impl<'a> Compiler<'a> {
             refused: self.refused,
             deviations: self.deviations,
             local: self.local,
+            routing,
         })))
     }
 
@@ -432,4 +446,4 @@ pub fn publishes(s: &Distribution, health: &BTreeMap<String, Verdict>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -89,6 +89,7 @@ impl Compiler<'_> {
                     continue;
                 }
                 let entry = table! { "destination": block, "tunnel": &t.name, "metric": t.metric };
+                self.member_routes.push(block.clone());
                 self.push("route", entry, Object::Block(gateway.clone(), block.clone()));
             }
             self.tunnels.push(t);

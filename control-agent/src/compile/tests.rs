@@ -16,7 +16,7 @@ fn wiring() -> BTreeMap<String, Wiring> {
 }
 
 /// A document as the long poll brings it, with these sections on top.
-fn document(more: serde_json::Value) -> serde_json::Value {
+pub(super) fn document(more: serde_json::Value) -> serde_json::Value {
     let mut doc = json!({
         "Revision": 1, "Gateway": {"Bandwidth": 50, "UpBandwidthWan": "20M"},
         "Ports": [{"PortName": "0", "Role": "WAN"}, {"PortName": "1", "Role": "LAN"},
@@ -35,7 +35,7 @@ fn desired(document: serde_json::Value) -> Result<Desired, String> {
     Ok(Desired { unreadable, ..document.into() })
 }
 
-fn run_with(
+pub(super) fn run_with(
     more: serde_json::Value,
     health: &[(&str, Verdict)],
 ) -> Result<(Compiled, sag_model::config::Config), Vec<String>> {
@@ -47,7 +47,7 @@ fn run_with(
     Ok((c, config))
 }
 
-fn run(more: serde_json::Value) -> Result<(Compiled, sag_model::config::Config), Vec<String>> {
+pub(crate) fn run(more: serde_json::Value) -> Result<(Compiled, sag_model::config::Config), Vec<String>> {
     run_with(more, &[])
 }
 
@@ -296,11 +296,11 @@ fn unknown_words_are_never_taken_for_others() {
 
 #[test]
 fn what_has_no_effect_is_a_notice() {
-    let (c, _) = run(json!({"Bgp": {"LocalAs": 65001}, "Dns": {"MasterDns": "1.1.1.1"},
+    let (c, _) = run(json!({"Dns": {"MasterDns": "1.1.1.1"},
         "Wan": {"0": {"IPType": "PPPOE"}}, "Lan": {"1": {"IPType": "DHCP", "IP": "10.0.0.1", "Mask": "255.255.255.0"}}}))
     .expect("compiles");
     let text = c.notices.join("\n");
-    for what in ["BGP", "DNS", "PPPoE on port 0", "DHCP server on port 1"] {
+    for what in ["DNS", "PPPoE on port 0", "DHCP server on port 1"] {
         assert!(text.contains(what), "{what} in {text}");
     }
 }

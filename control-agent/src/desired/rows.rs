@@ -1,7 +1,9 @@
 //! The entries of [`Desired`](super::Desired), and how they are made of those of the device document.
 
 use sag_southbound as wire;
-use sag_southbound::{AddressMode, ProbeKind, ProbeProtocol, PublishStrategy, RouteOrigin, wire_field};
+use sag_southbound::{
+    AddressMode, ProbeKind, ProbeProtocol, PublishStrategy, RouteOrigin, RouteProtocol, Secret, wire_field,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -34,6 +36,32 @@ rows! {
     }
     EccInterface { vlan: i64, ip: String, mask: String, }
     StaticRoute { port: String, vlan: i64, destination: String, next_hop: String, }
+    Bgp {
+        router_id: String,
+        local_as: Option<i64>,
+        hold_time: Option<i64>,
+        keep_alive: Option<i64>,
+    }
+    Ospf {
+        router_id: String,
+        area_id: Option<i64>,
+        dead_time: Option<i64>,
+        hello_time: Option<i64>,
+        /// In capitals.
+        authentication: String,
+        md5_key_id: Option<i64>,
+        md5_key: Secret,
+        password: Secret,
+    }
+    PortProtocol {
+        port: String,
+        /// 0: the whole port.
+        vlan: i64,
+        #[serde(deserialize_with = "wire_field")]
+        protocol: Option<RouteProtocol>,
+        remote_ip: String,
+        remote_as: String,
+    }
     Acl { id: String, rules: Vec<Rule>, }
     Rule {
         id: String,
@@ -161,6 +189,35 @@ impl From<wire::StaticRoute> for StaticRoute {
     fn from(r: wire::StaticRoute) -> StaticRoute {
         let wire::StaticRoute { port_name, vlan, destination, next_hop } = r;
         StaticRoute { port: port_name, vlan: vlan.unwrap_or(0), destination, next_hop }
+    }
+}
+
+impl From<wire::Bgp> for Bgp {
+    fn from(b: wire::Bgp) -> Bgp {
+        let wire::Bgp { router_id, local_as, hold_time, keep_alive } = b;
+        Bgp { router_id, local_as, hold_time, keep_alive }
+    }
+}
+
+impl From<wire::Ospf> for Ospf {
+    fn from(o: wire::Ospf) -> Ospf {
+        let wire::Ospf { router_id, area_id, dead_time, hello_time, md5_key_id, md5_key, password, .. } = o;
+        let authentication = o.authentication_type.to_ascii_uppercase();
+        Ospf { router_id, area_id, dead_time, hello_time, authentication, md5_key_id, md5_key, password }
+    }
+}
+
+/// By the port's name, with a dot and the VLAN for one of a leased line.
+impl From<(String, wire::PortProtocol)> for PortProtocol {
+    fn from((name, p): (String, wire::PortProtocol)) -> PortProtocol {
+        let (port, of_name) = name.split_once('.').unwrap_or((&name, ""));
+        PortProtocol {
+            vlan: p.vlan.or_else(|| of_name.parse().ok()).unwrap_or(0),
+            port: port.to_owned(),
+            protocol: p.route_protocol,
+            remote_ip: p.remote_ip,
+            remote_as: p.remote_as,
+        }
     }
 }
 

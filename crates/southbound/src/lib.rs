@@ -64,8 +64,8 @@ pub use exchange::{
 };
 pub use report::{
     AccessPointQuality, AppClient, ClientAppReport, Deviation, Diagnosis, DiagnosisItem, DiagnosisText,
-    DropCount, Effect, HealthState, HealthStatus, LinkBackup, PortState, ProbeTaskState, RouteState,
-    SessionCount, StateReport, Talker, TunnelState, WanState,
+    DropCount, Effect, HealthState, HealthStatus, LinkBackup, PortState, ProbeTaskState, RouteNeighbor,
+    RouteState, SessionCount, StateReport, Talker, TunnelState, WanState,
 };
 pub use version::{ReadError, VERSION_MEMBER, Version, read};
 pub use wire::{Secret, Wire, WireError, member, object, wire_field};

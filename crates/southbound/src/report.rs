@@ -94,6 +94,8 @@ wire_report! {
         wans: Vec<WanState> = "Wans",
         /// Routes in force.
         routes: Vec<RouteState> = "Routes",
+        /// Neighbors of BGP and OSPF. Since version 1.3.
+        route_neighbors: Vec<RouteNeighbor> = "RouteNeighbors",
         /// DNS servers in use.
         dns: Option<Dns> = "Dns",
         /// Health checks.
@@ -232,6 +234,26 @@ wire_report! {
         route_protocol: String = "RouteProtocol",
         /// Blocks that overlap with the route's.
         conflict_cidrs: Vec<String> = "ConflictCidrs",
+    }
+
+    /// A neighbor of BGP or OSPF.
+    pub struct RouteNeighbor {
+        /// `BGP` or `OSPF`.
+        protocol: String = "RouteProtocol",
+        /// Port on which it is, with a dot and the VLAN of a leased line; empty: a neighbor of the device's own file.
+        port_name: String = "PortName",
+        /// Its address.
+        address: String = "Address",
+        /// OSPF: its router identifier.
+        router_id: String = "RouterId",
+        /// BGP: its autonomous system.
+        remote_as: Option<i64> = "RemoteAs",
+        /// The state, in the words of the routing daemon.
+        state: String = "State",
+        /// Whether routes are exchanged.
+        up: Option<bool> = "Up",
+        /// BGP: prefixes that it has announced.
+        received: Option<u64> = "PrefixesReceived",
     }
 
     /// A health check.

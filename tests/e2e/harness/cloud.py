@@ -222,6 +222,8 @@ class Agent:
         self.conf = self.folder / "agent.toml"
         self.log = self.folder / "agent.log"
         self.process = None
+        # Further sections of its file, as they stand there.
+        self.sections = ""
         self.keys = {
             "endpoint": f"http://{cloud.endpoint}", "region_id": "cn-shanghai", "smart_ag_id": sag, "smart_ag_sn": sn,
             "access_key_file": str(cloud.key_file), "vcpe_socket": lab.socket, "state_dir": str(self.folder / "agent"),
@@ -232,7 +234,7 @@ class Agent:
     def start(self, crash_at: str | None = None, bin_path: str | None = None, **keys: Any) -> Agent:
         text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in {**self.keys, **keys}.items())
         ports = "".join(f'"{name}" = {{ device = "{dev}" }}\n' for name, dev in self.ports.items())
-        self.conf.write_text(f"{text}\n[ports]\n{ports}")
+        self.conf.write_text(f"{text}\n[ports]\n{ports}\n{self.sections}")
         env = {**os.environ, **({"SAG_AGENT_CRASH_AT": crash_at} if crash_at else {})}
         log = open(self.log, "ab")
         self.process = self.lab.gw.popen(

@@ -58,7 +58,45 @@ class Daemons:
         return "\n".join(f"== {p.name}\n" + "\n".join(p.read_text(errors="replace").splitlines()[-15:]) for p in logs)
 
 
-class Frr:
+class FrrDaemons:
+    """Daemons of FRR in a namespace, each with a configuration of its own. They give up root."""
+
+    def __init__(self, daemons: Daemons, ns: Namespace, configs: dict[str, str], name: str = "frr") -> None:
+        if not (FRR_DIR / "zebra").exists():
+            pytest.skip(f"frr is not installed {SETUP}")
+        self.folder = daemons.folder / name
+        self.folder.mkdir()
+        for daemon, text in configs.items():
+            (self.folder / f"{daemon}.conf").write_text(text)
+        # They give up root, and their sockets are theirs.
+        shutil.chown(self.folder, "frr", "frr")
+        for daemon in configs:
+            command = [
+                FRR_DIR / daemon, "-u", "frr", "-g", "frr", "-f", self.folder / f"{daemon}.conf", "-i", self.folder / f"{daemon}.pid",
+                "-z", self.folder / "zserv.api", "--vty_socket", self.folder, "-P", "0", "--log", "stdout",
+            ]
+            if daemon == "bfdd":
+                command += ["--bfdctl", self.folder / "bfdd.sock"]
+            daemons.start(ns, f"{name}-{daemon}", command)
+            if daemon == "zebra":
+                # Who does not find it tries again after ten seconds.
+                within(3, "zebra listens", (self.folder / "zserv.api").exists, daemons.tail)
+
+    def vtysh(self, daemon: str, *commands: str) -> str:
+        argv = ["vtysh", "--vty_socket", self.folder, "-d", daemon]
+        for command in commands:
+            argv += ["-c", command]
+        return run(argv, check=False, env={**os.environ, "VTYSH_PAGER": "cat"}).stdout
+
+    def show(self, daemon: str, what: str) -> Any:
+        """An answer of a daemon; nothing while it starts."""
+        try:
+            return json.loads(self.vtysh(daemon, f"show {what} json"))
+        except ValueError:
+            return {}
+
+
+class Frr(FrrDaemons):
     """zebra, ospfd, ospf6d and bfdd in a namespace: OSPFv2 and OSPFv3 with BFD on one device, with fast timers. `kind`: "ptp"
     or "broadcast", with a designated router."""
 
@@ -67,8 +105,6 @@ class Frr:
     OSPF6 = "interface {dev}\n ipv6 ospf6 area 0\n ipv6 ospf6 bfd\n{timers}!\nrouter ospf6\n ospf6 router-id 192.0.2.1\n timers throttle spf 0 50 500\n"
 
     def __init__(self, daemons: Daemons, ns: Namespace, dev: str, kind: str) -> None:
-        if not (FRR_DIR / "zebra").exists():
-            pytest.skip(f"frr is not installed {SETUP}")
         network = {"ptp": "point-to-point", "broadcast": "broadcast"}[kind]
         timers = lambda word: f" {word} hello-interval 1\n {word} dead-interval 3\n {word} network {network}\n"
         configs = {
@@ -77,32 +113,7 @@ class Frr:
             "ospf6d": self.OSPF6.format(dev=dev, timers=timers("ipv6 ospf6")),
             "bfdd": "",
         }
-        self.folder = daemons.folder / "frr"
-        self.folder.mkdir()
-        for name, text in configs.items():
-            (self.folder / f"{name}.conf").write_text(text)
-        # They give up root, and their sockets are theirs.
-        shutil.chown(self.folder, "frr", "frr")
-        for name in configs:
-            command = [
-                FRR_DIR / name, "-u", "frr", "-g", "frr", "-f", self.folder / f"{name}.conf", "-i", self.folder / f"{name}.pid",
-                "-z", self.folder / "zserv.api", "--vty_socket", self.folder, "-P", "0", "--log", "stdout",
-            ]
-            if name == "bfdd":
-                command += ["--bfdctl", self.folder / "bfdd.sock"]
-            daemons.start(ns, name, command)
-            if name == "zebra":
-                # Who does not find it tries again after ten seconds.
-                within(3, "zebra listens", (self.folder / "zserv.api").exists, daemons.tail)
-
-    def show(self, daemon: str, what: str) -> Any:
-        """An answer of a daemon; nothing while it starts."""
-        argv = ["vtysh", "--vty_socket", self.folder, "-d", daemon, "-c", f"show {what} json"]
-        done = run(argv, check=False, env={**os.environ, "VTYSH_PAGER": "cat"})
-        try:
-            return json.loads(done.stdout)
-        except ValueError:
-            return {}
+        super().__init__(daemons, ns, configs)
 
 
 BIRD = """
@@ -123,22 +134,33 @@ protocol ospf v3 ospf6 {{
 """
 
 
-class Bird:
-    """BIRD in a namespace: the same on its side, and a network of each family that it announces. It never is the designated
-    router, so it speaks to all of these (224.0.0.6, ff02::6)."""
+class BirdDaemon:
+    """BIRD in a namespace, with this configuration."""
 
-    def __init__(self, daemons: Daemons, ns: Namespace, dev: str, kind: str, net4: str, net6: str) -> None:
+    def __init__(self, daemons: Daemons, ns: Namespace, text: str) -> None:
         bird = program("bird", "/usr/sbin/bird")
-        self.daemons, self.control = daemons, daemons.folder / "bird.ctl"
-        conf = daemons.folder / "bird.conf"
-        conf.write_text(BIRD.format(dev=dev, kind=kind, net4=net4, net6=net6))
-        self.process = daemons.start(ns, "bird", [bird, "-f", "-c", conf, "-s", self.control, "-P", daemons.folder / "bird.pid"])
+        self.daemons, self.control = daemons, daemons.folder / f"bird-{ns.name}.ctl"
+        self.conf = daemons.folder / f"bird-{ns.name}.conf"
+        self.conf.write_text(text)
+        command = [bird, "-f", "-c", self.conf, "-s", self.control, "-P", daemons.folder / f"bird-{ns.name}.pid"]
+        self.process = daemons.start(ns, f"bird-{ns.name}", command)
+
+    def ctl(self, *words: str) -> str:
+        return run(["birdc", "-s", self.control, *words], check=False).stdout
 
     def show(self, what: str) -> str:
-        return run(["birdc", "-s", self.control, "show", *what.split()], check=False).stdout
+        return self.ctl("show", *what.split())
 
     def end(self, how: int) -> None:
         self.daemons.end(self.process, how)
+
+
+class Bird(BirdDaemon):
+    """BIRD in a namespace: the same as `Frr` on its side, and a network of each family that it announces. It never is the
+    designated router, so it speaks to all of these (224.0.0.6, ff02::6)."""
+
+    def __init__(self, daemons: Daemons, ns: Namespace, dev: str, kind: str, net4: str, net6: str) -> None:
+        super().__init__(daemons, ns, BIRD.format(dev=dev, kind=kind, net4=net4, net6=net6))
 
 
 class Vrrp:

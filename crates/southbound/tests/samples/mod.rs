@@ -422,6 +422,16 @@ pub fn report() -> StateReport {
             gateway: "203.0.113.1".into(),
             traffic_state: "Normal".into(),
         }],
+        route_neighbors: vec![RouteNeighbor {
+            protocol: "BGP".into(),
+            port_name: "3.100".into(),
+            address: "198.51.100.129".into(),
+            router_id: String::new(),
+            remote_as: Some(65002),
+            state: "Established".into(),
+            up: Some(true),
+            received: Some(7),
+        }],
         routes: vec![RouteState {
             destination: "0.0.0.0/0".into(),
             next_hop: "203.0.113.1".into(),

@@ -1,0 +1,333 @@
+//! BGP and OSPF: what FRR shall do goes to the routing service, and what it says of it comes back, in a thread of its own.
+//!
+//! The service ([`sag_frr::service`]) is the one of the machine (`sag-routing.service`), or one that an agent which runs as
+//! root starts before it gives its privileges up; that one ends with the agent.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use sag_frr::{Client, Neighbor, Problem, Settings, Side, Status};
+use sag_model::Role;
+use sag_rtnl::{Link, Scope, Tables};
+use sag_southbound::{Capability, Deviation, Effect, RouteNeighbor};
+
+use crate::compile::{Compiled, announced};
+use crate::config::{Config, Routing as Local, RoutingMode};
+use crate::desired::Desired;
+use crate::health::Verdict;
+
+/// How often the service is asked while it has something to do, and while not.
+const BUSY: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_secs(10);
+/// How long a service has until its end, when the agent ends.
+const END: Duration = Duration::from_secs(6);
+/// Neighbors of one report.
+const MAX_NEIGHBORS: usize = 256;
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: Settings,
+    /// Counts changes of `wanted`.
+    revision: u64,
+    status: Status,
+    /// Why the service does not answer.
+    silence: Option<String>,
+}
+
+/// The agent's side of the routing service.
+pub struct Routing {
+    dir: PathBuf,
+    is_off: bool,
+    shared: Arc<Shared>,
+    /// Ends when its standard input does.
+    service: Option<Child>,
+}
+
+/// Starts the routing service, where FRR is installed, this process is root, and the machine has no service that runs.
+pub fn start_service(config: &Config) -> Option<Child> {
+    if config.routing.mode == RoutingMode::Off {
+        return None;
+    }
+    let missing = sag_frr::installed().missing;
+    if !missing.is_empty() {
+        tracing::info!(
+            missing = missing.join(" "),
+            "BGP and OSPF cannot be used: packages are not installed"
+        );
+        return None;
+    }
+    if Client::new(&config.routing.dir).show().is_ok() || !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let started = std::env::current_exe().and_then(|program| {
+        let mut command = Command::new(program);
+        command.args(["routing-daemons", "--with-parent", "--config"]).arg(&config.file);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()
+    });
+    started.inspect_err(|error| tracing::error!(%error, "cannot start the routing service")).ok()
+}
+
+impl Routing {
+    /// `changed` is called when neighbors, daemons or problems are others than before.
+    pub fn new(config: &Config, service: Option<Child>, changed: impl Fn() + Send + 'static) -> Routing {
+        let shared = Arc::<Shared>::default();
+        let is_off = config.routing.mode == RoutingMode::Off;
+        if !is_off {
+            let (shared, client) = (shared.clone(), Client::new(&config.routing.dir));
+            let spawned = std::thread::Builder::new()
+                .name("routing".into())
+                .spawn(move || follow(&shared, &client, &changed));
+            if let Err(error) = spawned {
+                tracing::error!(%error, "cannot start the thread for BGP and OSPF");
+            }
+        }
+        Routing { dir: config.routing.dir.clone(), is_off, shared, service }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has FRR do this from now on.
+    pub fn set(&self, settings: Settings) {
+        let mut state = self.state();
+        if state.wanted != settings {
+            state.wanted = settings;
+            state.revision += 1;
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// What the device can do.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let there = !self.is_off && (self.service.is_some() || Client::new(&self.dir).is_there());
+        let installed = sag_frr::installed();
+        let of = [(Capability::Bgp, installed.bgp), (Capability::Ospf, installed.ospf)];
+        of.into_iter().filter(|(_, has)| there && *has).map(|(capability, _)| capability).collect()
+    }
+
+    /// What the service has said last.
+    pub fn status(&self) -> Status {
+        self.state().status.clone()
+    }
+
+    /// What of the settings is not in force.
+    pub fn deviations(&self) -> Vec<Deviation> {
+        let state = self.state();
+        if state.wanted.is_off() {
+            return Vec::new();
+        }
+        let section = if state.wanted.bgp.is_some() { "Bgp" } else { "Ospf" };
+        let of_service = |reason: String| Deviation {
+            section: section.to_owned(),
+            object: "dynamic routing".to_owned(),
+            effect: Some(Effect::LeftOut),
+            reason,
+        };
+        let mut out = Vec::new();
+        if self.is_off {
+            out.push(of_service("it is off: routing.mode in agent.toml".to_owned()));
+            return out;
+        }
+        if let Some(why) = &state.silence {
+            let missing = sag_frr::installed().missing;
+            let why = match missing.is_empty() {
+                true => format!("{why}; start sag-routing.service"),
+                false => format!("not installed: {}", missing.join(", ")),
+            };
+            out.push(of_service(why));
+            return out;
+        }
+        out.extend(state.status.problems.iter().map(|p| deviation(p, section)));
+        let daemons = state.status.daemons.iter().filter(|d| d.pid.is_none());
+        out.extend(daemons.map(|d| {
+            let why = if d.problem.is_empty() { "it does not run yet" } else { &d.problem };
+            of_service(format!("{}: {why}", d.name))
+        }));
+        out
+    }
+
+    /// Neighbors for the state report.
+    pub fn neighbors(&self, compiled: Option<&Compiled>) -> Vec<RouteNeighbor> {
+        let state = self.state();
+        let port_of = |n: &sag_frr::NeighborState| {
+            let bgp = state.wanted.bgp.iter().flat_map(|b| &b.neighbors);
+            let by_address = bgp.clone().find(|w| w.address.to_string() == n.address).map(|w| w.port.clone());
+            let mut ports = compiled.iter().flat_map(|c| &c.ports);
+            by_address.or_else(|| ports.find(|(_, d, _)| *d == n.device).map(|(name, ..)| name.clone()))
+        };
+        let row = |n: &sag_frr::NeighborState| RouteNeighbor {
+            protocol: n.protocol.clone(),
+            port_name: port_of(n).unwrap_or_default(),
+            address: n.address.clone(),
+            router_id: n.router_id.clone(),
+            remote_as: n.remote_as.map(i64::from),
+            state: n.state.clone(),
+            up: Some(n.up),
+            received: n.received,
+        };
+        state.status.neighbors.iter().take(MAX_NEIGHBORS).map(row).collect()
+    }
+}
+
+impl Drop for Routing {
+    fn drop(&mut self) {
+        let Some(mut service) = self.service.take() else { return };
+        drop(service.stdin.take());
+        let until = Instant::now() + END;
+        while matches!(service.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn deviation(p: &Problem, section: &str) -> Deviation {
+    Deviation {
+        section: if p.section.is_empty() { section } else { &p.section }.to_owned(),
+        object: p.object.clone(),
+        effect: Some(Effect::LeftOut),
+        reason: p.reason.clone(),
+    }
+}
+
+/// What somebody waits for to change: times and counts change all the while.
+fn outline(status: &Status, silence: &Option<String>) -> impl PartialEq + use<> {
+    let neighbors: Vec<_> =
+        status.neighbors.iter().map(|n| (n.address.clone(), n.device.clone(), n.state.clone())).collect();
+    (neighbors, status.daemons.clone(), status.problems.clone(), silence.clone())
+}
+
+fn follow(shared: &Shared, client: &Client, changed: &impl Fn()) {
+    let mut known = None;
+    let mut told = 0;
+    loop {
+        let (wanted, revision) = {
+            let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let pause = if state.wanted.is_off() { IDLE } else { BUSY };
+            let (state, _) = shared
+                .changed
+                .wait_timeout_while(state, pause, |s| s.revision == told)
+                .unwrap_or_else(PoisonError::into_inner);
+            (state.wanted.clone(), state.revision)
+        };
+        if revision == 0 {
+            continue;
+        }
+        let is_off = wanted.is_off();
+        // A service that has been started anew knows nothing; to the others it is no news.
+        let said = client.set(wanted);
+        let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match said {
+            Ok(status) => (state.status, state.silence, told) = (status, None, revision),
+            Err(error) => {
+                let why = error.to_string();
+                if !is_off && state.silence.as_ref() != Some(&why) {
+                    tracing::warn!("{why}");
+                }
+                (state.status, state.silence, told) = (Status::default(), Some(why), revision);
+            }
+        }
+        let now = outline(&state.status, &state.silence);
+        drop(state);
+        if known.as_ref() != Some(&now) {
+            known = Some(now);
+            changed();
+        }
+    }
+}
+
+/// What the machine adds to what the cloud says: the networks of its LAN ports, and neighbors, keys and bounds of its own
+/// file. What cannot work for want of a device comes back as deviations.
+pub fn complete(
+    compiled: &Compiled,
+    desired: &Desired,
+    health: &BTreeMap<String, Verdict>,
+    local: &Local,
+    tables: &Tables,
+) -> (Settings, Vec<Deviation>) {
+    let mut out = compiled.routing.clone();
+    let mut deviations = Vec::new();
+    out.bfd = local.bfd;
+    if let Some(bgp) = &mut out.bgp {
+        bgp.max_prefixes = local.max_prefixes;
+        bgp.branch.extend(lan_networks(compiled, tables).filter(|n| announced(desired, health, n)));
+        bgp.branch.sort();
+        bgp.branch.dedup();
+        add_local(&mut bgp.neighbors, compiled, local, tables);
+        for n in &bgp.neighbors {
+            deviations.extend(without_device(n, compiled, tables));
+        }
+    }
+    (out, deviations)
+}
+
+/// Networks of LAN ports whose link is up.
+fn lan_networks<'a>(compiled: &'a Compiled, tables: &'a Tables) -> impl Iterator<Item = IpNet> + 'a {
+    let lans = compiled.ports.iter().filter(|(_, _, role)| *role == Role::Lan);
+    let links = lans.filter_map(|(_, device, _)| tables.link_named(device)).filter(|l| l.running);
+    links.flat_map(|l| networks(tables, l))
+}
+
+fn networks<'a>(tables: &'a Tables, link: &'a Link) -> impl Iterator<Item = IpNet> + 'a {
+    let own = tables.addresses().filter(|a| a.ifindex == link.ifindex && a.scope == Scope::Global);
+    own.filter_map(sag_rtnl::Address::subnet).map(|n| n.trunc())
+}
+
+/// Neighbors of agent.toml: those that the cloud names too get their key from there.
+fn add_local(neighbors: &mut Vec<Neighbor>, compiled: &Compiled, local: &Local, tables: &Tables) {
+    for l in &local.neighbors {
+        let found = neighbors.iter_mut().find(|n| n.address == l.address);
+        match (found, l.remote_as) {
+            (Some(n), _) => (n.key, n.hops) = (l.key.clone(), l.hops),
+            (None, Some(remote_as)) => neighbors.push(Neighbor {
+                port: String::new(),
+                address: l.address,
+                remote_as,
+                key: l.key.clone(),
+                side: side(l.address, compiled, tables),
+                hops: l.hops,
+            }),
+            // A key for a neighbor that the cloud does not name now.
+            (None, None) => {}
+        }
+    }
+}
+
+/// Inside is who is in the network of a LAN port.
+fn side(address: IpAddr, compiled: &Compiled, tables: &Tables) -> Side {
+    match lan_networks(compiled, tables).any(|n| n.contains(&address)) {
+        true => Side::Inside,
+        false => Side::Outside,
+    }
+}
+
+/// A leased line's VLAN reaches the kernel, and so FRR, by a VLAN device on it.
+fn without_device(n: &Neighbor, compiled: &Compiled, tables: &Tables) -> Option<Deviation> {
+    let (_, vlan) = n.port.split_once('.')?;
+    let vlan: u16 = vlan.parse().ok()?;
+    let (_, device, _) = compiled.ports.iter().find(|(name, ..)| *name == n.port)?;
+    let parent = tables.link_named(device)?;
+    let is_there = tables.links().any(|l| l.parent == Some(parent.ifindex) && l.vlan == Some(vlan));
+    let remedy = format!("ip link add link {device} name {device}.{vlan} type vlan id {vlan}");
+    (!is_there).then(|| Deviation {
+        section: "PortProtocols".to_owned(),
+        object: format!("BGP neighbor {} of port {}", n.address, n.port),
+        effect: Some(Effect::Partial),
+        reason: format!("the kernel has no device for VLAN {vlan} of {device}; {remedy}"),
+    })
+}
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;
