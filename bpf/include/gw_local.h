@@ -42,6 +42,12 @@ static __always_inline bool gw_same_vrf(__u32 local, __u64 l4)
 	return local >> GW_LOCAL_VRF_SHIFT == (__u8)(l4 >> 40) >> GW_VRF_SHIFT;
 }
 
+/* That word of a packet's key, with the VRF of the packet also where it was not parsed as far as its ports. */
+static __always_inline __u64 gw_l4_in_vrf(const struct gw_packet *pkt, __u64 l4)
+{
+	return l4 | (__u64)pkt->zone << 40;
+}
+
 /* Whether a port of an outside address leads inside. */
 static __always_inline bool gw_nat_port(__u32 local, __u8 proto, __u16 port)
 {
@@ -141,7 +147,7 @@ static __always_inline int gw_local4_or_worker(struct xdp_md *ctx, struct gw_pac
 		return GW_KERNEL;
 	if (unlikely(gw_may_be_offer(pkt, key)) && gw_dhcp_offer(ctx, pkt->vlan ? 18 : 14))
 		return GW_KERNEL;
-	owner = gw_nat64_owner(ctx, addrs, key->l4, pkt->punt, s->icmp_type);
+	owner = gw_nat64_owner(ctx, addrs, gw_l4_in_vrf(pkt, key->l4), pkt->punt, s->icmp_type);
 	/* The flood guard lets what belongs to a session pass, but no SYN. */
 	pkt->record = owner >> 8 & ((s->tcp_flags_xack >> 1 & 1) - 1);
 	owner &= 0xFF;
@@ -164,7 +170,7 @@ static __always_inline int gw_local6_or_worker(struct gw_packet *pkt, const stru
 	if (first >> 24 == 0xFF || first >> 22 == 0xFE80 >> 6)
 		return GW_KERNEL;
 	value = bpf_map_lookup_elem(&gw_local6, &dst);
-	if (!value || !gw_same_vrf(GW_READ_ONCE(*value), key->l4))
+	if (!value || !gw_same_vrf(GW_READ_ONCE(*value), gw_l4_in_vrf(pkt, key->l4)))
 		return GW_WORKER;
 	if (!(GW_READ_ONCE(*value) & GW_LOCAL_TUNNEL) || !gw_tunneled6(ip, key->l4, pkt->punt))
 		return GW_KERNEL;

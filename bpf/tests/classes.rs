@@ -6,7 +6,7 @@ mod common;
 use common::packet::*;
 use common::*;
 use sag_bpf::{LocalAddr, PortEntry, PuntReason, TestFrame};
-use sag_model::{DropReason, MacAddr, PortIdx, VlanId, VrfNo, Zone};
+use sag_model::{DropReason, MacAddr, PortIdx, VlanId, VrfNo, VrfZone, Zone};
 use std::sync::atomic::Ordering::Relaxed;
 
 const HOST: [u8; 4] = [192, 168, 1, 10];
@@ -337,4 +337,43 @@ fn local_addresses_are_replaced_as_a_set() {
     let to = |dst| v6_frame(None, &v6("2001:db8:1::10", dst, 17, 64, &udp(1, 2, b"")));
     assert_eq!(outcome(&f, &to("2001:db8:9::9")), Outcome::Kernel);
     assert_eq!(outcome(&f, &to("2001:db8:1::1")), Outcome::Worker(PuntReason::Miss));
+}
+
+/// Whatever becomes of the parts of a packet that XDP does not read: only what is addressed to this box in the VRF of the
+/// packet is the kernel's.
+#[test]
+fn addresses_of_another_vrf_are_not_the_kernels() {
+    let Some(f) = fixture() else { return };
+    let frames = || {
+        let spoil = |mut frame: Vec<u8>| {
+            frame[24] ^= 1;
+            frame
+        };
+        let six =
+            |next, payload: &[u8]| v6_frame(None, &v6("2001:db8:1::10", "2001:db8:1::1", next, 64, payload));
+        [
+            ("whole", udp4(SELF4).frame(None)),
+            ("first fragment", V4 { frag: 0x2000, ..udp4(SELF4) }.frame(None)),
+            ("later fragment", V4 { frag: 5, ..udp4(SELF4) }.frame(None)),
+            ("bad checksum", spoil(udp4(SELF4).frame(None))),
+            ("options", V4 { options: vec![1, 1, 1, 0], ..udp4(SELF4) }.frame(None)),
+            ("icmp error", v4(HOST, SELF4, 1, icmp(3, 0, &[0; 28])).frame(None)),
+            ("ipv6, whole", six(17, &udp(1, 2, b"x"))),
+            ("ipv6, fragment", six(44, &[17, 0, 0, 1, 0, 0, 0, 1])),
+            ("ipv6, extension", six(60, &[17, 0, 1, 4, 0, 0, 0, 0])),
+            ("ipv6, icmp error", six(58, &icmp(1, 0, &[0; 48]))),
+        ]
+    };
+    let own6 = "2001:db8:1::1".parse().unwrap();
+    for port_vrf in [VrfNo::DEFAULT, VrfNo::new(5).unwrap()] {
+        f.gw.set_port(LO, &PortEntry { side: VrfZone::new(Zone::Lan, port_vrf), ..port_entry() }).unwrap();
+        for own_vrf in [VrfNo::DEFAULT, VrfNo::new(5).unwrap()] {
+            f.gw.replace_local4(&[LocalAddr { vrf: own_vrf, ..LocalAddr::plain(SELF4.into()) }]).unwrap();
+            f.gw.replace_local6(&[(own_vrf, own6)], &[]).unwrap();
+            for (name, frame) in frames() {
+                let kernels = outcome(&f, &frame) == Outcome::Kernel;
+                assert_eq!(kernels, port_vrf == own_vrf, "{name} from {port_vrf:?} to one of {own_vrf:?}");
+            }
+        }
+    }
 }

@@ -250,6 +250,9 @@ pub struct Tally {
     cut: u64,
     cut_translated: u64,
     v6: u64,
+    /// From or to a VRF whose networks are another one's, too; and those of them from another VRF than they left for.
+    vrfs: u64,
+    leaked: u64,
     metered: u64,
     protocols: BTreeMap<&'static str, u64>,
     punted: BTreeMap<&'static str, u64>,
@@ -400,6 +403,10 @@ impl Story<'_> {
         tally.cut += u64::from(cut && !nat);
         tally.cut_translated += u64::from(cut && nat);
         tally.v6 += u64::from(look.ethertype == ETHERTYPE_IPV6);
+        let ingress = self.rig.snap.ingress.port(dev, look.vlan).expect("forwarded");
+        let [from, to] = [ingress, port].map(|p| self.rig.snap.vrf_of(p, None));
+        tally.vrfs += u64::from(!from.is_default() || !to.is_default());
+        tally.leaked += u64::from(from != to);
         let proto = match p.proto {
             TCP => "tcp",
             UDP => "udp",
@@ -518,6 +525,7 @@ fn xdp_does_what_the_pipeline_does() {
     let spoofed = t.punted_to.get(DropReason::ReversePath.name());
     assert!(spoofed.is_some_and(|n| *n > 100), "too few sources were forged");
     assert!(t.v6 > 50 && t.tagged > 50, "too little IPv6, or too few tags");
+    assert!(t.vrfs > 200 && t.leaked > 200, "too little of VRFs");
     assert!(t.cut > 100 && t.cut_translated > 50, "too few with bytes behind the packet");
     assert!(t.punted.len() > 8 && t.kernel.contains_key("both") && !t.dropped.is_empty(), "too few outcomes");
 }

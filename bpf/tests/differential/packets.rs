@@ -1,11 +1,11 @@
 //! Gateways and packets of the differential test: mostly packets of sessions that are there, with the
 //! odd and the broken among them.
 
-use sag_model::Zone;
 use sag_model::flow::{Action, FlowRecord, Key4, Key6, RecordNo};
+use sag_model::{PortIdx, VrfNo, VrfZone, Zone};
 use sag_packet::proto::*;
 use sag_pipeline::nat::{Behavior, Kind};
-use sag_pipeline::snapshot::{NextHop, Snapshot};
+use sag_pipeline::snapshot::{Member, NextHop, Route, Snapshot};
 use sag_pipeline::table::FlowTable;
 use sag_testkit::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,7 +18,13 @@ const FAR6: [&str; 3] = ["2001:db8:99::7", "2001:db8:64::8", "2001:db8:20::4"];
 const EXTERNAL: [&str; 6] =
     ["203.0.113.2", "203.0.113.50", "203.0.113.60", "192.0.2.2", "192.0.2.77", "198.18.2.10"];
 /// Hosts of both LANs by the prefixes of [`net`], as RFC 6296 maps them.
-const EXTERNAL6: [&str; 3] = ["2001:db8:f1:ff0f::10", "2001:db8:f1:ff0f::11", "2001:db8:f4:1:ff0e::10"];
+const EXTERNAL6: [&str; 4] = [
+    "2001:db8:f1:ff0f::10",
+    "2001:db8:f1:ff0f::11",
+    "2001:db8:f4:1:ff0e::10",
+    // The last one where LAN2 has the network of LAN.
+    "2001:db8:f4:1:ff0b::10",
+];
 const BEHAVIORS: [Behavior; 3] =
     [Behavior::EndpointIndependent, Behavior::AddressDependent, Behavior::AddressAndPortDependent];
 const SIZES: [usize; 9] = [0, 1, 7, 12, 40, 100, 1000, 1452, 2500];
@@ -52,7 +58,71 @@ pub fn net(d: &mut Rng) -> Net {
         n.static_nat(Kind::Internet, "2001:db8:4::/64", "2001:db8:f4:1::/64");
         n.static_nat(Kind::Internet, "192.168.2.0/24", "198.18.2.0/24");
     }
+    if d.once_in(3) {
+        overlap(d, &mut n);
+    }
     n
+}
+
+/// VRFs of both LANs where they overlap; what is outside is of the default one.
+const VRFS: [VrfNo; 2] = [VrfNo::new(1).unwrap(), VrfNo::new(2).unwrap()];
+
+/// Gives LAN2 the networks and hosts of LAN, each in a VRF of its own, with what NAT says of them. Most of the routes by
+/// the WAN port and the line leak into both.
+fn overlap(d: &mut Rng, n: &mut Net) {
+    let links: Vec<_> = n.routes.extract_if(.., |(_, r)| leads_only_to(r, &[LAN, LAN2])).collect();
+    let outside: Vec<_> = n.routes.iter().filter(|(_, r)| leads_only_to(r, &[WAN, LINE])).cloned().collect();
+    let lan = n.ports[LAN.index()].clone();
+    let lan2 = &mut n.ports[LAN2.index()];
+    (lan2.addrs4, lan2.addrs6) = (lan.addrs4, lan.addrs6);
+    for (vrf, port) in VRFS.into_iter().zip([LAN, LAN2]) {
+        n.ports[port.index()].vrf = vrf;
+        for (to, _) in links.iter().filter(|(_, r)| leads_only_to(r, &[LAN])) {
+            n.vrf_routes.push((vrf, *to, Route::Via(vec![Member::port(port, None, 1)])));
+        }
+        for (to, route) in &outside {
+            if !d.once_in(12) {
+                n.vrf_routes.push((vrf, *to, route.clone()));
+            }
+        }
+    }
+    for ip in [INSIDE4[0], INSIDE4[1], INSIDE6[0], INSIDE6[1]] {
+        n.neighbor(LAN2, ip);
+    }
+    for entry in &mut n.nat.dnat {
+        (entry.inside.addr, entry.inside.vrf) = moved4(entry.inside.addr);
+    }
+    for entry in &mut n.nat.prefixes {
+        (entry.inside.0, entry.vrf) = moved(entry.inside.0);
+    }
+}
+
+fn leads_only_to(route: &Route, ports: &[PortIdx]) -> bool {
+    matches!(route, Route::Via(m) if !m.is_empty() && m.iter().all(|m| ports.contains(&m.port)))
+}
+
+/// The address in LAN that a host of LAN2 has where they overlap, and the VRF of the host.
+fn moved4(a: Ipv4Addr) -> (Ipv4Addr, VrfNo) {
+    match a.octets() {
+        [192, 168, 2, host] => (Ipv4Addr::new(192, 168, 1, host), VRFS[1]),
+        _ => (a, VRFS[0]),
+    }
+}
+
+fn moved(a: IpAddr) -> (IpAddr, VrfNo) {
+    match a {
+        IpAddr::V4(a) => {
+            let (a, vrf) = moved4(a);
+            (a.into(), vrf)
+        }
+        IpAddr::V6(a) => match a.segments() {
+            [0x2001, 0xDB8, 4, rest @ ..] => {
+                let [a, b, c, d, e] = rest;
+                (Ipv6Addr::new(0x2001, 0xDB8, 1, a, b, c, d, e).into(), VRFS[1])
+            }
+            _ => (a.into(), VRFS[0]),
+        },
+    }
 }
 
 /// The device of a port of [`Net::branch`].
@@ -75,7 +145,7 @@ pub fn frame(d: &mut Rng, rig: &Rig) -> (u8, Vec<u8>) {
                 4..=11 => known(d, &rig.snap, &rig.pipe.tables.v4, key4),
                 _ => known(d, &rig.snap, &rig.pipe.tables.v6, key6),
             };
-            let p = known.unwrap_or_else(|| inside(d));
+            let p = known.unwrap_or_else(|| inside(d, overlapping(&rig.snap)));
             let mut p = vary(d, p);
             if d.once_in(10) {
                 // A packet of the session, but not from where it lives.
@@ -109,15 +179,23 @@ fn transport(d: &mut Rng, src: &str, dst: &str, sport: u16, dport: u16) -> Pkt {
     }
 }
 
+fn overlapping(snap: &Snapshot) -> bool {
+    snap.port(LAN2).is_some_and(|p| !p.vrf.is_default())
+}
+
 /// A first packet from inside.
-fn inside(d: &mut Rng) -> Pkt {
+fn inside(d: &mut Rng, overlapping: bool) -> Pkt {
     let (src, dst) = match d.once_in(3) {
         true => (d.pick(&INSIDE6), if d.once_in(8) { d.pick(&EXTERNAL6) } else { d.pick(&FAR6) }),
         false => (d.pick(&INSIDE4), if d.once_in(8) { d.pick(&EXTERNAL) } else { d.pick(&FAR4) }),
     };
     let (a, b) = (4000 + d.below(20) as u16, d.pick(&[53, 80, 1000]));
-    let p = transport(d, src, dst, a, b);
+    let mut p = transport(d, src, dst, a, b);
     let lan2 = src.starts_with("192.168.2.") || src.starts_with("2001:db8:4:");
+    if lan2 && overlapping {
+        p.src = moved(p.src).0;
+        p.fix_l4();
+    }
     p.into_port(if lan2 { LAN2 } else { LAN })
 }
 
@@ -135,11 +213,12 @@ fn outside(d: &mut Rng) -> Pkt {
     transport(d, far, to, a, b).into_port(port)
 }
 
-/// Addresses, protocol, ports in host order, zone.
-type Parts = (IpAddr, IpAddr, u8, (u16, u16), u8);
+/// Addresses, protocol, ports in host order, zone and VRF.
+type Parts = (IpAddr, IpAddr, u8, (u16, u16), Option<VrfZone>);
 
-fn l4_parts(l4: u64) -> (u8, (u16, u16), u8) {
-    ((l4 >> 32) as u8, (u16::from_be(l4 as u16), u16::from_be((l4 >> 16) as u16)), (l4 >> 40) as u8)
+fn l4_parts(l4: u64) -> (u8, (u16, u16), Option<VrfZone>) {
+    let ports = (u16::from_be(l4 as u16), u16::from_be((l4 >> 16) as u16));
+    ((l4 >> 32) as u8, ports, VrfZone::from_byte((l4 >> 40) as u8))
 }
 
 fn key4(k: &Key4) -> Parts {
@@ -199,10 +278,12 @@ fn known<R: FlowRecord>(
         }
         _ => Pkt::new(&s, &t, proto, vec![9; size]),
     };
-    let lan2 = s.starts_with("192.168.2.") || s.starts_with("2001:db8:4:");
-    Some(p.into_port(match zone {
-        z if z & 3 == Zone::Wan as u8 => WAN,
-        z if z & 3 == Zone::Overlay as u8 => LINE,
+    let lan2 = zone.is_some_and(|z| z.vrf() == VRFS[1])
+        || s.starts_with("192.168.2.")
+        || s.starts_with("2001:db8:4:");
+    Some(p.into_port(match zone.map(VrfZone::zone) {
+        Some(Zone::Wan) => WAN,
+        Some(Zone::Overlay) => LINE,
         _ if lan2 != d.once_in(20) => LAN2,
         _ => LAN,
     }))

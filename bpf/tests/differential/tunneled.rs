@@ -2,9 +2,11 @@
 //! byte for byte; what it leaves to a worker is untouched.
 
 use super::*;
+use sag_model::VrfNo;
 use sag_model::config::{OuterDf, OuterDscp};
 use sag_packet::Family;
 use sag_packet::encap::{Encap, Template};
+use sag_pipeline::snapshot::{Member, Route};
 use sag_pipeline::tunnel::Tunnel;
 use sag_testkit::{DEV_LAN, DEV_WAN, LAN, Net, Pkt, frame_from_peer, test_tunnel};
 
@@ -54,12 +56,24 @@ pub fn without_id(frame: &[u8]) -> Vec<u8> {
     f
 }
 
+/// LAN and the tunnel in a VRF of their own; the packets outside stay in the default one.
+fn in_a_vrf(net: &mut Net) {
+    let vrf = VrfNo::new(9).unwrap();
+    net.ports[LAN.index()].vrf = vrf;
+    net.tunnels.iter_mut().for_each(|t| t.vrf = vrf);
+    let is_inside = |m: &Member| m.tunnel.is_some() || m.port == LAN;
+    let inside = |r: &Route| matches!(r, Route::Via(m) if m.iter().all(is_inside));
+    let routes: Vec<_> = net.routes.extract_if(.., |(_, r)| inside(r)).collect();
+    net.vrf_routes.extend(routes.into_iter().map(|(to, r)| (vrf, to, r)));
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     forwarded: u64,
     sent_in: BTreeMap<String, u64>,
     left: BTreeMap<String, u64>,
     summed: u64,
+    vrf: u64,
     punted: u64,
     dropped: u64,
 }
@@ -77,13 +91,17 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
     let t = tunnel(&mut d);
     net.tunnel(t.clone());
     if d.once_in(3) {
+        in_a_vrf(&mut net);
+    }
+    if d.once_in(3) {
         use sag_pipeline::nat::Behavior::EndpointIndependent;
         net.snat("192.168.1.0/24", "192.0.2.77", EndpointIndependent, EndpointIndependent);
     }
     let mut rig = Rig::over(net, Arc::new(tables), 0, 1);
     lab.publish(&rig);
     lab.gw.tunnels().iter().for_each(sag_model::tunnel::TunnelRecord::clear);
-    lab.gw.tunnels()[t.no.index()].store(&t.entry());
+    let entry = rig.snap.tunnel(Some(t.no)).expect("just configured").entry();
+    lab.gw.tunnels()[t.no.index()].store(&entry);
     lab.gw.replace_tunnel_ends(&rig.snap.tunnels.xdp_ends()).unwrap();
     lab.gw.control().tunnels.store(1, Relaxed);
     for n in 0..60 {
@@ -136,6 +154,7 @@ fn story(lab: &Lab, seed: u64, seen: &mut Seen) {
             let (same, mine) = moved(&start, &after, &at).unwrap();
             assert_eq!((no, counted.packets, counted.bytes), (same, mine.packets, mine.bytes), "{at}");
             seen.forwarded += 1;
+            seen.vrf += u64::from(!rig.net.vrf_routes.is_empty());
             seen.summed += u64::from(t.udp_checksum && way == "in");
             let kind =
                 format!("{} over {:?} of {}", t.kind(), t.template.outer, if v6 { "v6" } else { "v4" });
@@ -168,6 +187,7 @@ fn xdp_tunnels_as_the_pipeline_does() {
     }
     println!("{seen:#?}");
     assert!(seen.forwarded > 2000, "too little was forwarded");
+    assert!(seen.vrf > 500, "too few in a VRF");
     assert!(seen.summed > 50, "too few with a UDP checksum");
     assert_eq!((seen.sent_in.len(), seen.left.len()), (12, 12), "every kind over both, of both");
 }
