@@ -10,7 +10,7 @@ use sag_model::control::Finding;
 use sag_pipeline::policy::Class;
 use sag_rtnl::Mirror;
 use sag_text::escape_lines;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -70,18 +70,53 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let default = accepts(config.dataplane.acl_default);
     let mut out = Vec::new();
     for class in Class::ALL {
-        let of_class = || rules.iter().copied().filter(move |(_, r)| class_of(r) == class);
-        let v4 = of_class().flat_map(|n| match compile_rule(n.1) {
-            Some(FamilyRules::V4(parts)) => parts.into_iter().map(|r| (n, r)).collect(),
-            _ => Vec::new(),
-        });
-        family(v4.collect(), default, |a: u32| IpAddr::V4(Ipv4Addr::from_bits(a)), &mut out);
-        let v6 = of_class().flat_map(|n| match compile_rule(n.1) {
-            Some(FamilyRules::V6(parts)) => parts.into_iter().map(|r| (n, r)).collect(),
-            _ => Vec::new(),
-        });
-        family(v6.collect(), default, |a: u128| IpAddr::V6(Ipv6Addr::from_bits(a)), &mut out);
+        let of_class: Vec<_> = rules.iter().copied().filter(|(_, r)| class_of(r) == class).collect();
+        out.extend(of_vrfs(&of_class, default));
     }
+    out
+}
+
+/// Findings of a class: a rule that names a VRF is looked at among those that packets from there meet. One that names none
+/// is shadowed if it is so by others that name none, and redundant if no VRF needs it.
+fn of_vrfs(rules: &[Named<'_>], default: bool) -> Vec<Finding> {
+    let vrfs: BTreeSet<&str> = rules.iter().filter_map(|(_, r)| r.vrf.as_deref()).collect();
+    let of = |vrf: Option<&str>| {
+        let met: Vec<_> =
+            rules.iter().copied().filter(|(_, r)| r.vrf.is_none() || r.vrf.as_deref() == vrf).collect();
+        met_together(&met, default)
+    };
+    let each: Vec<_> = vrfs.iter().map(|vrf| (*vrf, of(Some(vrf)))).collect();
+    let dead = |found: &[Finding], rule: &str| {
+        found.iter().any(|f| f.rule == rule && matches!(&*f.kind, "unmatchable" | "shadowed" | "redundant"))
+    };
+    let mut out = of(None);
+    out.retain(|f| f.kind != "redundant" || each.iter().all(|(_, found)| dead(found, &f.rule)));
+    for (vrf, found) in each {
+        let names_it = |id: &str| rules.iter().any(|(_, r)| r.id == id && r.vrf.as_deref() == Some(vrf));
+        let is_about = |f: &Finding| match &*f.kind {
+            "incomplete" => !out.contains(f),
+            "conflict" => names_it(&f.rule) || f.by.iter().any(|by| names_it(by)),
+            _ => names_it(&f.rule),
+        };
+        let about: Vec<_> = found.into_iter().filter(is_about).collect();
+        out.extend(about);
+    }
+    out
+}
+
+/// Findings about rules of a class that the same packets meet.
+fn met_together(rules: &[Named<'_>], default: bool) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let v4 = rules.iter().flat_map(|n| match compile_rule(n.1) {
+        Some(FamilyRules::V4(parts)) => parts.into_iter().map(|r| (*n, r)).collect(),
+        _ => Vec::new(),
+    });
+    family(v4.collect(), default, |a: u32| IpAddr::V4(Ipv4Addr::from_bits(a)), &mut out);
+    let v6 = rules.iter().flat_map(|n| match compile_rule(n.1) {
+        Some(FamilyRules::V6(parts)) => parts.into_iter().map(|r| (*n, r)).collect(),
+        _ => Vec::new(),
+    });
+    family(v6.collect(), default, |a: u128| IpAddr::V6(Ipv6Addr::from_bits(a)), &mut out);
     out
 }
 
@@ -256,6 +291,29 @@ mod tests {
         assert_eq!(of("cross").kind, "conflict");
         assert_eq!(of("same").kind, "redundant");
         assert!(f.iter().all(|f| f.rule != "wide"));
+    }
+
+    /// Rules of VRFs meet what comes from there: one of another VRF shadows nothing, and one for all is needed as long as a VRF
+    /// needs it.
+    #[test]
+    fn findings_are_about_what_a_vrf_meets() {
+        let mut c = config_of(&[
+            ("a", "drop", "192.0.2.0/24", "80/80", 1),
+            ("b", "accept", "192.0.2.0/24", "80/80", 2),
+            ("all", "drop", "192.0.2.0/25", "80/80", 3),
+            ("b-again", "drop", "192.0.2.7/32", "80/80", 4),
+            ("rest", "accept", "192.0.2.0/24", "1/100", 5),
+        ]);
+        let mut name = |rule: usize, vrf: &str| c.acls[0].rules[rule].vrf = Some(vrf.into());
+        name(0, "a");
+        name(1, "b");
+        name(3, "b");
+        let found = findings(&c);
+        let of: Vec<_> = found.iter().map(|f| (&*f.rule, &*f.kind, f.by.join(","))).collect();
+        // What comes from b never gets as far as "all", but what comes from elsewhere does; a's rule is not in b's way. Without
+        // "rest" the default says the same in every VRF.
+        let want = [("rest", "redundant", ""), ("b-again", "shadowed", "b")];
+        assert_eq!(of, want.map(|(rule, kind, by)| (rule, kind, by.to_owned())));
     }
 
     /// A rule with groups is shadowed if all of its parts are, and has one finding of a kind.

@@ -213,8 +213,11 @@ pub enum ByArg {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Port of the gateway on which the packet arrives
+    #[arg(long, value_name = "NAME", required_unless_present = "vrf")]
+    port: Option<String>,
+    /// VRF from which it comes ("default" is the one without a name), in place of the port by which its source is reached
     #[arg(long, value_name = "NAME")]
-    port: String,
+    vrf: Option<String>,
     /// Protocol, by name or number
     #[arg(long, default_value = "tcp")]
     proto: IpProto,
@@ -376,6 +379,7 @@ impl ExplainArgs {
         });
         Ok(ExplainQuery {
             port: self.port.clone(),
+            vrf: self.vrf.clone(),
             proto: self.proto,
             src,
             dst,

@@ -1,5 +1,6 @@
 """VRFs: two LANs with the same networks and the same hosts, which share a line to the Internet."""
 
+import json
 import socket
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from harness.lab import Addresses as A
 from harness.nat import forward, nat_config, seen_as, silent, table, talk
 from harness.port_counters import restarted
+from harness.tunnels import FAR, FAR_NET, LOCAL, REMOTE, has_kernel, tunnel
+from harness.waiting import within
 
 pytestmark = pytest.mark.sag
 
@@ -83,6 +86,8 @@ def test_the_same_five_tuple_from_both(gw, lab, peers, kind):
     for name, port in zip("ab", ports, strict=True):
         mine = gw.ctl("sessions", "--vrf", name, "--proto", kind)["sessions"]
         assert [(s["src"], s["nat_sport"], s["vrf"], s["to_vrf"]) for s in mine] == [(HOST, port[1], name, None)]
+        held = gw.ctl("nat", "bindings", "--vrf", name, "--proto", kind)["bindings"]
+        assert [(b["inside"], b["outside_port"], b["vrf"]) for b in held] == [(HOST, port[1], name)]
 
 
 def test_pings_and_fragments_and_path_mtu(gw, lab, peers):
@@ -157,3 +162,117 @@ def test_a_restart_and_a_port_that_moves(gw, lab, peers, gateway, accounting):
     assert seen_as(clients[0], server, (SERVER, 5650)) != ports[0]
     assert seen_as(clients[1], server, (SERVER, 5650)) == ports[1]
     assert [s["vrf"] for s in gateway.ctl("sessions", "--vrf", "c", "--nat")["sessions"]] == ["c"]
+
+
+def test_the_nat_log_and_explain_name_the_vrf(gw, lab, peers, gateway):
+    log = lab.run_dir / "vrf-nat.log"
+    gateway.reload(config() + table("nat", log="sessions", log_file=str(log)))
+    server = peers.udp(lab.inet, SERVER, 5670)
+    clients = [peers.udp(host, HOST, 5671) for host in hosts(lab)]
+    ports = [seen_as(c, server, (SERVER, 5670))[1] for c in clients]
+
+    def records():
+        made = [json.loads(line) for line in log.read_text().splitlines()]
+        return sorted((r["vrf"], r["to_vrf"], r["src"], r["nat_sport"]) for r in made if r.get("dport") == 5670)
+
+    want = sorted((name, None, HOST, port) for name, port in zip("ab", ports, strict=True))
+    within(5, "records of both sessions", lambda: records() == want)
+    made = ["--src", HOST, "--dst", SERVER, "--proto", "udp", "--dport", "5670"]
+    told = gw.ctl("explain", "--vrf", "b", *made)
+    assert (told["verdict"], told["vrf"], told["to_vrf"], told["out_port"]) == ("forward", "b", None, "1")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_rules_of_a_vrf(gw, lab, peers, gateway, family):
+    """A rule that names a VRF refuses what comes from there, of flows that XDP forwards as well."""
+    everywhere = "0.0.0.0/0" if family == 4 else "::/0"
+    server = peers.udp(lab.inet, A.INET[family], 5680)
+    clients = [peers.udp(host, (HOST, HOST6)[family == 6], 5681) for host in hosts(lab)]
+
+    def heard(client):
+        client.sendto(b"?", (A.INET[family], 5680))
+        return not silent(server, 0.2)
+
+    for _ in range(3):
+        assert [heard(c) for c in clients] == [True, True]
+    rule = {"direction": "out", "type": "WAN", "policy": "drop", "ip_protocol": "udp", "source_cidr": everywhere}
+    rule |= {"dest_cidr": everywhere, "dest_port_range": "5680/5680", "vrf": "a"}
+    text = table("acl", id="x") + table("acl.rule", id="a-only", **rule)
+    gateway.reload(config() + text)
+    # Until a worker has looked at the session again, its packets may go by the old action.
+    within(5, "the end of a's flow", lambda: not heard(clients[0]))
+    assert [heard(c) for c in clients * 2] == [False, True] * 2
+    [shown] = gw.ctl("acl")["acls"][0]["rules"]
+    assert shown["vrf"] == "a" and shown["hits"] >= 2
+
+
+INSIDE = {4: "10.255.0.{}/30", 6: "fd00:255::{}/64"}
+
+
+@pytest.fixture
+def branches(lab):
+    """A VXLAN device of the kernel for each VRF, with the same addresses."""
+    why = has_kernel(lab.inet, "vxlan id 1 dstport 4789 local 192.0.2.1 remote 192.0.2.2")
+    if why:
+        pytest.skip(f"this kernel has no vxlan device: {why}")
+    devices = {}
+    for name, vni in (("a", 100), ("b", 200)):
+        dev = devices[name] = f"tun-{name}"
+        lab.inet.ip(f"link add {dev} type vxlan id {vni} dstport 4789 local {REMOTE[4]} remote {LOCAL[4]}")
+        lines = [f"link set {dev} up"]
+        for family, net in ((4, "10.99.0.0/24"), (6, "fd99::/64")):
+            via = INSIDE[family].format(1).split("/")[0]
+            nodad = "nodad" if family == 6 else ""
+            lines += [f"addr add {INSIDE[family].format(2)} dev {dev} {nodad}", f"addr add {FAR[family]} dev {dev} {nodad}"]
+            lines.append(f"route add {net} via {via} dev {dev} metric {vni}")
+        lab.inet.batch("\n".join(lines) + "\n")
+    yield devices
+    for dev in devices.values():
+        lab.inet.ip(f"link del {dev}")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_tunnels_of_vrfs(gw, lab, peers, gateway, branches, family):
+    """The same hosts on both ends of two tunnels, of which each VRF has one."""
+    text = config()
+    for name, vni in (("a", 100), ("b", 200)):
+        addresses = [net.format(1) for net in INSIDE.values()]
+        text += tunnel(f"to-{name}", "vxlan", 4, vni=vni, vrf=name, addresses=addresses)
+        text += "".join(table("route", vrf=name, destination=net, tunnel=f"to-{name}") for net in FAR_NET.values())
+    gateway.reload(text)
+    host = (HOST, HOST6)[family == 6]
+    clients = [peers.udp(ns, host, 5690, timeout=1.0) for ns in hosts(lab)]
+    servers = []
+    for dev in branches.values():
+        far = peers.udp(lab.inet, timeout=1.0, address=FAR[family])
+        servers.append(far)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
+    before = gw.status()["fastpath_packets"]
+
+    def echoed(client, far, data):
+        client.sendto(data, (FAR[family], far.getsockname()[1]))
+        try:
+            got, peer = received(far, data)
+            assert peer[:2] == (host, 5690)
+            far.sendto(got, peer)
+            return received(client, data)[0] == data
+        except TimeoutError:
+            return False
+
+    def received(sock, data):
+        """That datagram; what was sent before and has come late is passed over."""
+        while True:
+            got, peer = sock.recvfrom(100)
+            if got == data:
+                return got, peer
+
+    for n, (client, far) in enumerate(zip(clients, servers, strict=True)):
+        # The first packets wait for the Ethernet addresses of both ends of the tunnel.
+        within(5, "an answer through the tunnel", lambda c=client, f=far, n=n: echoed(c, f, b"first %d" % n))
+    for n in range(4):
+        for client, far in zip(clients, servers, strict=True):
+            assert echoed(client, far, b"%d" % n)
+    assert gw.status()["fastpath_packets"] >= before + 8
+    for name in "ab":
+        mine = gw.ctl("sessions", "--vrf", name, "--proto", "udp", "--sport", "5690", "--dst", FAR[family])["sessions"]
+        assert [(s["src"], s["vrf"], s["to_vrf"]) for s in mine] == [(host, name, name)]

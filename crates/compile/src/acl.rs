@@ -1,13 +1,15 @@
 //! ACLs: all bound rules by class and address family, in the order in which they are tried.
 
 use crate::problem::Problem;
+use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
 use sag_acl::{Addr, HeaderMatch, IcmpMatch, PortRange, Prefix, Rule, TcpFlags};
+use sag_model::VrfNo;
 use sag_model::config::{
     Acl, AclRule, AclType, Config, Direction, FiveTuple, NetworkMatch, Policy, PortMatch,
 };
 use sag_pipeline::policy::{AclSet, Class, PerSource, RuleList, RuleLog, RuleStats, SessionLimit, Verdict};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -30,25 +32,35 @@ pub struct AclCompiler {
 struct LastSet {
     acls: Vec<Acl>,
     default: Policy,
+    /// Numbers of the VRFs that rules name.
+    vrfs: Vec<VrfNo>,
     set: AclSet,
 }
 
 impl AclCompiler {
     /// Compiles the ACLs, or takes the last result if they are the same.
-    pub(crate) fn compile(&mut self, config: &Config, problems: &mut Vec<Problem>) -> AclSet {
+    pub(crate) fn compile(
+        &mut self,
+        config: &Config,
+        vrfs: &VrfNumbers,
+        problems: &mut Vec<Problem>,
+    ) -> AclSet {
+        let all = || config.acls.iter().flat_map(|a| &a.rules);
+        let named: Vec<_> = all().filter_map(|r| Some(vrfs.number(Some(r.vrf.as_deref()?)))).collect();
         if let Some(last) = &self.last
             && last.acls == config.acls
+            && last.vrfs == named
             && last.default == config.dataplane.acl_default
         {
             return last.set.clone();
         }
-        let set = self.build(config, problems);
+        let set = self.build(config, vrfs, problems);
         let (acls, default) = (config.acls.clone(), config.dataplane.acl_default);
-        self.last = Some(LastSet { acls, default, set: set.clone() });
+        self.last = Some(LastSet { acls, default, vrfs: named, set: set.clone() });
         set
     }
 
-    fn build(&mut self, config: &Config, problems: &mut Vec<Problem>) -> AclSet {
+    fn build(&mut self, config: &Config, vrfs: &VrfNumbers, problems: &mut Vec<Problem>) -> AclSet {
         self.forget_removed(config);
         if config.acls.is_empty() {
             return AclSet::unbound(self.stats.clone());
@@ -57,16 +69,31 @@ impl AclCompiler {
             config.acls.iter().flat_map(|a| a.rules.iter().map(move |r| (a, r))).collect();
         // Stable: equal priorities stay in the order of the file.
         rules.sort_by_key(|(_, r)| r.priority);
-        let mut lists: [Lists; 4] = Default::default();
+        let mut of_class: [Vec<OrderedRule>; 4] = Default::default();
         for (acl, rule) in rules {
             let slot = self.slot(acl, rule);
             let verdict = Verdict { accept: accepts(rule.policy), slot };
-            if !lists[class_of(rule) as usize].push(rule, verdict) {
+            let Some(parts) = compile_rule(rule) else {
                 problems.push(Problem::MixedFamilies { rule: format!("rule {}", rule.id) });
-            }
+                continue;
+            };
+            let vrf = rule.vrf.as_deref().map(|name| vrfs.number(Some(name)));
+            of_class[class_of(rule) as usize].push(OrderedRule { parts, verdict, vrf });
         }
-        let lists = lists.map(|l| l.any().then(|| Arc::new(RuleList::build(&l.v4, &l.v6))));
-        AclSet::new(accepts(config.dataplane.acl_default), lists, self.stats.clone())
+        let lists = of_class.each_ref().map(|rules| list(rules, None));
+        let named: BTreeSet<VrfNo> = of_class.iter().flatten().filter_map(|r| r.vrf).collect();
+        // What no rule of a class says of the VRF is the same for all.
+        let of_vrf = |vrf: VrfNo| {
+            let mut own = lists.clone();
+            for (rules, own) in of_class.iter().zip(&mut own) {
+                if rules.iter().any(|r| r.vrf == Some(vrf)) {
+                    *own = list(rules, Some(vrf));
+                }
+            }
+            (vrf, own)
+        };
+        let of_vrfs: Vec<_> = named.into_iter().map(of_vrf).collect();
+        AclSet::new(accepts(config.dataplane.acl_default), lists, self.stats.clone()).with_vrfs(of_vrfs)
     }
 
     fn forget_removed(&mut self, config: &Config) {
@@ -131,26 +158,24 @@ fn session_limit(rule: &AclRule) -> Option<SessionLimit> {
         .then(|| SessionLimit::new(rule.max_sessions, per_source))
 }
 
-#[derive(Default)]
-struct Lists {
-    v4: Vec<(Rule<u32>, Verdict)>,
-    v6: Vec<(Rule<u128>, Verdict)>,
+/// A rule in the order in which it is tried.
+struct OrderedRule {
+    parts: FamilyRules,
+    verdict: Verdict,
+    /// It holds for packets from this VRF; `None`: from any.
+    vrf: Option<VrfNo>,
 }
 
-impl Lists {
-    fn any(&self) -> bool {
-        !self.v4.is_empty() || !self.v6.is_empty()
-    }
-
-    /// `false`: the rule has addresses of both families.
-    fn push(&mut self, rule: &AclRule, verdict: Verdict) -> bool {
-        match compile_rule(rule) {
-            Some(FamilyRules::V4(parts)) => self.v4.extend(parts.into_iter().map(|r| (r, verdict.clone()))),
-            Some(FamilyRules::V6(parts)) => self.v6.extend(parts.into_iter().map(|r| (r, verdict.clone()))),
-            None => return false,
+/// The rules for packets from a VRF; `None`: from one that no rule names.
+fn list(rules: &[OrderedRule], vrf: Option<VrfNo>) -> Option<Arc<RuleList>> {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for r in rules.iter().filter(|r| r.vrf.is_none() || r.vrf == vrf) {
+        match &r.parts {
+            FamilyRules::V4(parts) => v4.extend(parts.iter().map(|part| (*part, r.verdict.clone()))),
+            FamilyRules::V6(parts) => v6.extend(parts.iter().map(|part| (*part, r.verdict.clone()))),
         }
-        true
     }
+    (!v4.is_empty() || !v6.is_empty()).then(|| Arc::new(RuleList::build(&v4, &v6)))
 }
 
 /// The list that a rule belongs to.

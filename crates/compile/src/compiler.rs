@@ -91,9 +91,9 @@ impl Compiler {
                 .map(|(no, r)| (no, r.unused.clone()))
                 .collect(),
             neighbors: self.neighbors(config, tables, &bindings),
-            acl: self.acl.compile(config, &mut problems),
+            acl: self.acl.compile(config, &self.vrfs, &mut problems),
             nat: self.nat.compile(config, (tables, &bindings), &rows, (&local, &self.vrfs), &mut problems),
-            qos: self.qos.compile(config, &ports, clock.wall, &mut problems),
+            qos: self.qos.compile(config, (&ports, &self.vrfs), clock.wall, &mut problems),
             tunnels,
             syn_cookies: syn_cookies::compile(config, &ports, self.syn_cookies),
             options: Options {

@@ -3,6 +3,7 @@
 
 use crate::acl::{FamilyRules, compile_tuple};
 use crate::problem::Problem;
+use crate::vrfs::VrfNumbers;
 use sag_model::Zone;
 use sag_model::config::{BURST_MS, CarLimit, Config, Mbps, QosPolicy as Rule, Timestamp};
 use sag_pipeline::policy::Verdict;
@@ -23,12 +24,12 @@ impl QosCompiler {
     pub(crate) fn compile(
         &mut self,
         config: &Config,
-        ports: &[Port],
+        (ports, vrfs): (&[Port], &VrfNumbers),
         wall: Timestamp,
         problems: &mut Vec<Problem>,
     ) -> QosSpec {
         self.active = active(config, wall);
-        self.wanted(config, ports, problems)
+        self.wanted(config, (ports, vrfs), problems)
     }
 
     /// Which policies match, in the order of the file.
@@ -41,7 +42,12 @@ impl QosCompiler {
         self.active != active(config, wall)
     }
 
-    fn wanted(&self, config: &Config, ports: &[Port], problems: &mut Vec<Problem>) -> QosSpec {
+    fn wanted(
+        &self,
+        config: &Config,
+        (ports, vrfs): (&[Port], &VrfNumbers),
+        problems: &mut Vec<Problem>,
+    ) -> QosSpec {
         let rate = |m: Option<Mbps>| m.map(|m| Rate::mbps(m.0.into()));
         let metered = config.ports().map(|(_, p)| MeteredPort {
             name: p.name.clone(),
@@ -92,16 +98,19 @@ impl QosCompiler {
         policies.sort_by_key(|(p, _)| p.priority);
         for (p, slot) in policies {
             let verdict = Verdict { accept: true, slot };
+            let vrf = p.vrf.as_deref().map(|name| vrfs.number(Some(name)));
             match compile_tuple(&p.tuple) {
                 Some(FamilyRules::V4(parts)) => {
                     for r in parts {
                         wanted.dscp4.extend(p.dscp.map(|d| (wanted.v4.len(), d)));
+                        wanted.vrf4.extend(vrf.map(|v| (wanted.v4.len(), v)));
                         wanted.v4.push((r, verdict.clone()));
                     }
                 }
                 Some(FamilyRules::V6(parts)) => {
                     for r in parts {
                         wanted.dscp6.extend(p.dscp.map(|d| (wanted.v6.len(), d)));
+                        wanted.vrf6.extend(vrf.map(|v| (wanted.v6.len(), v)));
                         wanted.v6.push((r, verdict.clone()));
                     }
                 }

@@ -482,7 +482,7 @@ fn groups_are_the_networks_and_ports_in_them() {
         (r#"["192.0.2.0/30"]"#, &[0, 1, 2, 3]),
     ] {
         let config = config(&(text(members) + "[dataplane]\nacl_default = \"drop\"\n"));
-        let set = c.compiler.acl.compile(&config, &mut Vec::new());
+        let set = c.compiler.acl.compile(&config, &c.compiler.vrfs, &mut Vec::new());
         for host in 0..12u8 {
             for port in [79, 80, 81, 442, 443, 444, 445] {
                 let src = IpAddr::from([192, 0, 2, host]);
@@ -769,7 +769,7 @@ fn rules_that_are_gone_are_forgotten() {
         );
         let mut problems = Vec::new();
         let config = config(&text);
-        let set = c.compiler.acl.compile(&config, &mut problems);
+        let set = c.compiler.acl.compile(&config, &c.compiler.vrfs, &mut problems);
         let tuple = Tuple { proto: 6, src: ip("192.0.2.7"), dst: ip("203.0.113.9"), sport: 1, dport: 80 };
         let judged = set.check(Zone::Lan, Zone::Wan, &tuple, Header::default()).0;
         let AclVerdict::Deny { slot: Some(slot) } = judged else {

@@ -43,8 +43,8 @@ pub trait FlowFamily: FlowRecord {
     /// The network that has a share too: of IPv6 the /64, of which any host has as many addresses as it likes.
     fn network(key: &Self::Key) -> Option<u64>;
     /// Who is named as heavy by [`FlowFamily::network`], or by [`FlowFamily::host`] if there is none: address and
-    /// length of the prefix.
-    fn named(heavy: u64) -> (IpAddr, u8);
+    /// length of the prefix, and the VRF, unless the network counts in all of them.
+    fn named(heavy: u64) -> (IpAddr, u8, Option<VrfNo>);
     /// Writes what becomes of a packet with this key: addresses and ports of `to`.
     fn set_translation(&self, key: &Self::Key, to: &Self::Key);
     /// What becomes of a packet with the record's key; protocol and zone are the key's.
@@ -128,8 +128,8 @@ impl FlowFamily for FlowRecord4 {
         None
     }
 
-    fn named(heavy: u64) -> (IpAddr, u8) {
-        (IpAddr::V4(Ipv4Addr::from((heavy as u32).to_le_bytes())), 32)
+    fn named(heavy: u64) -> (IpAddr, u8, Option<VrfNo>) {
+        (IpAddr::V4(Ipv4Addr::from((heavy as u32).to_le_bytes())), 32, VrfNo::new((heavy >> 32) as u8))
     }
 
     fn set_translation(&self, key: &Key4, to: &Key4) {
@@ -266,10 +266,10 @@ impl FlowFamily for FlowRecord6 {
         unmapped(key.src).is_none().then_some(key.src[0])
     }
 
-    fn named(heavy: u64) -> (IpAddr, u8) {
+    fn named(heavy: u64) -> (IpAddr, u8, Option<VrfNo>) {
         let mut b = [0u8; 16];
         b[..8].copy_from_slice(&heavy.to_le_bytes());
-        (IpAddr::V6(Ipv6Addr::from(b)), 64)
+        (IpAddr::V6(Ipv6Addr::from(b)), 64, None)
     }
 
     fn set_translation(&self, key: &Key6, to: &Key6) {

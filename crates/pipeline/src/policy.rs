@@ -18,7 +18,7 @@ pub use log::{RuleLog, RuleLogged};
 
 use crate::ids::RuleSlot;
 use sag_acl::{Addr, Key};
-use sag_model::Zone;
+use sag_model::{VrfNo, VrfZone, Zone};
 use sag_packet::proto::{ICMP, ICMPV6, TCP, UDP};
 use sag_packet::{Family, Parsed};
 use std::net::IpAddr;
@@ -149,10 +149,15 @@ pub struct AclSet {
     pub bound: bool,
     /// What happens to packets that no rule matches.
     pub default_accept: bool,
-    lists: [Option<Arc<RuleList>>; 4],
+    lists: RuleLists,
+    /// By number of the VRF from which packets come: those of VRFs that rules name. Empty: none does.
+    vrf_lists: Arc<[Option<RuleLists>]>,
     stats: Arc<[Arc<RuleStats>]>,
     limits: bool,
 }
+
+/// The rules, by [`Class`].
+pub type RuleLists = [Option<Arc<RuleList>>; 4];
 
 /// What the ACL stage says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,13 +176,20 @@ pub enum AclVerdict {
 
 impl AclSet {
     /// Bound lists, by [`Class`], and the counters of their rules, by slot.
-    pub fn new(
-        default_accept: bool,
-        lists: [Option<Arc<RuleList>>; 4],
-        stats: Vec<Arc<RuleStats>>,
-    ) -> AclSet {
+    pub fn new(default_accept: bool, lists: RuleLists, stats: Vec<Arc<RuleStats>>) -> AclSet {
         let limits = stats.iter().any(|s| s.limit.is_some());
-        AclSet { bound: true, default_accept, lists, stats: stats.into(), limits }
+        AclSet { bound: true, default_accept, lists, stats: stats.into(), limits, ..AclSet::default() }
+    }
+
+    /// Other lists for packets from some VRFs: the rules that name the VRF, among those that name none.
+    #[must_use]
+    pub fn with_vrfs(self, lists: impl IntoIterator<Item = (VrfNo, RuleLists)>) -> AclSet {
+        let mut vrf_lists = Vec::new();
+        for (vrf, lists) in lists {
+            vrf_lists.resize(vrf_lists.len().max(vrf.index() + 1), None);
+            vrf_lists[vrf.index()] = Some(lists);
+        }
+        AclSet { vrf_lists: vrf_lists.into(), ..self }
     }
 
     /// No ACL is bound; sessions may count for rules that are gone.
@@ -212,16 +224,26 @@ impl AclSet {
 
     /// The rules for packets from one zone to another; `None`: these are not judged.
     #[inline(always)]
-    fn list(&self, from: Zone, to: Zone) -> Option<Option<&RuleList>> {
-        let class = Class::of(from, to).filter(|_| self.bound)?;
-        Some(self.lists[class as usize].as_deref())
+    fn list(&self, from: VrfZone, to: Zone) -> Option<Option<&RuleList>> {
+        let class = Class::of(from.zone(), to).filter(|_| self.bound)?;
+        let lists = match self.vrf_lists.get(from.vrf().index()) {
+            Some(Some(lists)) => lists,
+            _ => &self.lists,
+        };
+        Some(lists[class as usize].as_deref())
     }
 
     /// The verdict on a packet that opens a session, from one zone to another.
     // It and what makes its key are too big to be inlined unasked, and called for every first packet.
     #[inline(always)]
-    pub fn check(&self, from: Zone, to: Zone, tuple: &Tuple, header: Header) -> (AclVerdict, Judged) {
-        let Some(list) = self.list(from, to) else { return (PASSES, Judged::FLOW) };
+    pub fn check(
+        &self,
+        from: impl Into<VrfZone>,
+        to: Zone,
+        tuple: &Tuple,
+        header: Header,
+    ) -> (AclVerdict, Judged) {
+        let Some(list) = self.list(from.into(), to) else { return (PASSES, Judged::FLOW) };
         let (found, judged) = list.map_or((None, Judged::FLOW), |l| l.judge(tuple, header));
         (self.verdict(found), judged)
     }
@@ -230,8 +252,8 @@ impl AclSet {
     /// the five-tuple could match: what the first one's header was, nobody knows any more, and whoever sent it could have
     /// written another one.
     #[inline]
-    pub fn check_session(&self, from: Zone, to: Zone, tuple: &Tuple) -> AclVerdict {
-        match self.list(from, to) {
+    pub fn check_session(&self, from: impl Into<VrfZone>, to: Zone, tuple: &Tuple) -> AclVerdict {
+        match self.list(from.into(), to) {
             None => PASSES,
             Some(list) => self.verdict(list.and_then(|l| l.lookup_session(tuple))),
         }
@@ -242,12 +264,12 @@ impl AclSet {
     #[inline]
     pub fn check_packet(
         &self,
-        from: Zone,
+        from: impl Into<VrfZone>,
         to: Zone,
         tuple: impl FnOnce() -> Tuple,
         header: Header,
     ) -> (Option<RuleSlot>, bool) {
-        match self.list(from, to).flatten().filter(|l| l.drops_by_header()) {
+        match self.list(from.into(), to).flatten().filter(|l| l.drops_by_header()) {
             None => (None, false),
             Some(list) => list.check_packet(&tuple(), header),
         }

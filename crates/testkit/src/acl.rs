@@ -3,15 +3,18 @@
 use ipnet::IpNet;
 use sag_acl::{HeaderMatch, IcmpMatch, Rule, TcpFlags};
 use sag_compile::{FamilyRules, compile_tuple};
+use sag_model::VrfNo;
 use sag_model::config::{FiveTuple, NetworkMatch, PortMatch, PortRange, tcp_flags};
-use sag_pipeline::policy::{AclSet, Class, PerSource, RuleList, RuleLog, RuleStats, SessionLimit, Verdict};
-use std::collections::HashMap;
+use sag_pipeline::policy::{
+    AclSet, Class, PerSource, RuleList, RuleLists, RuleLog, RuleStats, SessionLimit, Verdict,
+};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Rules of an ACL in the order in which they are tried.
 #[derive(Debug, Clone, Default)]
 pub struct Acl {
-    rules: Vec<(Class, String, bool)>,
+    rules: Vec<(Class, String, bool, Option<VrfNo>)>,
     /// Verdict where no rule matches.
     pub default_accept: bool,
     stats: HashMap<String, (u32, Arc<RuleStats>)>,
@@ -40,7 +43,13 @@ impl Acl {
     /// must match: `dscp=N`, `flags=syn/syn,ack`, `icmp=TYPE` or `icmp=TYPE/CODE`. The text is also the name of its
     /// counters.
     pub fn rule(mut self, class: Class, accept: bool, text: &str) -> Acl {
-        self.rules.push((class, text.to_owned(), accept));
+        self.rules.push((class, text.to_owned(), accept, None));
+        self
+    }
+
+    /// The same for packets from one VRF.
+    pub fn rule_of(mut self, vrf: VrfNo, class: Class, accept: bool, text: &str) -> Acl {
+        self.rules.push((class, text.to_owned(), accept, Some(vrf)));
         self
     }
 
@@ -80,9 +89,17 @@ impl Acl {
         if self.rules.is_empty() && self.default_accept {
             return AclSet::unbound(self.shared_stats());
         }
+        let named: BTreeSet<VrfNo> = self.rules.iter().filter_map(|r| r.3).collect();
+        let lists = self.lists(None);
+        let of_vrfs: Vec<_> = named.into_iter().map(|vrf| (vrf, self.lists(Some(vrf)))).collect();
+        AclSet::new(self.default_accept, lists, self.shared_stats()).with_vrfs(of_vrfs)
+    }
+
+    /// The rules for packets from a VRF; `None`: from one that no rule names.
+    fn lists(&mut self, vrf: Option<VrfNo>) -> RuleLists {
         let mut v4: [Vec<_>; 4] = Default::default();
         let mut v6: [Vec<_>; 4] = Default::default();
-        for (class, text, accept) in &self.rules {
+        for (class, text, accept, _) in self.rules.iter().filter(|r| r.3.is_none() || r.3 == vrf) {
             let next = self.stats.len() as u32;
             let name = text.clone();
             let log = self.logging.contains(text).then(RuleLog::default);
@@ -109,8 +126,7 @@ impl Acl {
                 }
             }
         }
-        let lists = std::array::from_fn(|i| Some(Arc::new(RuleList::build(&v4[i], &v6[i]))));
-        AclSet::new(self.default_accept, lists, self.shared_stats())
+        std::array::from_fn(|i| Some(Arc::new(RuleList::build(&v4[i], &v6[i]))))
     }
 
     fn shared_stats(&self) -> Vec<Arc<RuleStats>> {

@@ -466,6 +466,12 @@ impl Net {
         self
     }
 
+    /// The same for packets from one VRF.
+    pub fn meter_from(&mut self, vrf: VrfNo, rule: Rule<u32>, car: &str) -> &mut Net {
+        self.qos.vrf4.insert(self.qos.v4.len(), vrf);
+        self.meter(rule, car)
+    }
+
     /// The same for packets of one DSCP.
     pub fn meter_marked(&mut self, rule: Rule<u32>, dscp: Dscp, car: &str) -> &mut Net {
         self.qos.dscp4.insert(self.qos.v4.len(), dscp);

@@ -301,6 +301,7 @@ impl Daemon {
         let windows = epoch == current && self.compiler.qos.is_due(&self.running.config, clock.wall);
         let epoch = if windows { next_epoch(epoch) } else { epoch };
         let mut plan = self.compiler.compile(&self.running.config, self.kernel.tables(), epoch, clock);
+        self.telemetry.journal.vrfs.set(&self.compiler.vrfs);
         if epoch == current && !plan.snapshot.nat.same_addresses(&self.publisher.snapshot.nat) {
             plan.snapshot.epoch = next_epoch(epoch);
             tracing::info!(epoch = plan.snapshot.epoch, "NAT addresses have changed");

@@ -5,6 +5,7 @@
 use super::file_health::FileHealth;
 use super::record_file::RecordFile;
 use super::rule_log::RuleLogBook;
+use super::vrf_numbers::VrfNames;
 use crate::server::rfc3339_millis;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
 use sag_packet::parse::Family;
@@ -35,6 +36,8 @@ pub struct JournalKeeper {
     pub journal: Journal,
     /// What rules have logged last.
     pub rules: RuleLogBook,
+    /// How events name VRFs.
+    pub vrfs: VrfNames,
     /// Has the writer open the log again (after a reload, so that it can be rotated).
     files: Option<Sender<Option<PathBuf>>>,
     ended: Receiver<()>,
@@ -68,12 +71,13 @@ impl JournalKeeper {
         let lost = Arc::new(AtomicU64::new(0));
         let journal = Journal { events, lost: lost.clone() };
         let rules = RuleLogBook::default();
-        let book = rules.clone();
+        let vrfs = VrfNames::default();
+        let writer = Writer::new(lost, health, rules.clone(), vrfs.clone());
         std::thread::Builder::new().name("journal".into()).spawn(move || {
-            Writer::new(lost, health, book).run(&inbox, &names);
+            writer.run(&inbox, &names);
             drop(done);
         })?;
-        Ok(JournalKeeper { journal, rules, files: Some(files), ended })
+        Ok(JournalKeeper { journal, rules, vrfs, files: Some(files), ended })
     }
 
     pub fn write_to(&self, file: Option<PathBuf>) {
@@ -98,11 +102,12 @@ struct Writer {
     recorded_lost: u64,
     health: FileHealth,
     rules: RuleLogBook,
+    vrfs: VrfNames,
 }
 
 impl Writer {
-    fn new(lost: Arc<AtomicU64>, health: FileHealth, rules: RuleLogBook) -> Writer {
-        Writer { out: None, sequence: 0, lost, recorded_lost: 0, health, rules }
+    fn new(lost: Arc<AtomicU64>, health: FileHealth, rules: RuleLogBook, vrfs: VrfNames) -> Writer {
+        Writer { out: None, sequence: 0, lost, recorded_lost: 0, health, rules, vrfs }
     }
 
     fn run(mut self, events: &Receiver<Event>, files: &Receiver<Option<PathBuf>>) {
@@ -162,21 +167,21 @@ impl Writer {
         match *e {
             Event::Rule(ref logged) => self.rules.note(logged),
             Event::Created { family, number, tuple } => {
-                self.record("session-created", session(family, number, &tuple));
+                self.record("session-created", session(family, number, &tuple, &self.vrfs));
             }
             Event::Ended { family, number, tuple, packets, bytes } => {
-                let mut m = session(family, number, &tuple);
+                let mut m = session(family, number, &tuple, &self.vrfs);
                 m.insert("packets".into(), json!(packets[0]));
                 m.insert("bytes".into(), json!(bytes[0]));
                 m.insert("reply_packets".into(), json!(packets[1]));
                 m.insert("reply_bytes".into(), json!(bytes[1]));
                 self.record("session-ended", m);
             }
-            Event::BlockAllocated { host, external, first, last } => {
-                self.record("block-lent", block(host, external, first, last));
+            Event::BlockAllocated { host, vrf, external, first, last } => {
+                self.record("block-lent", block((host, self.vrfs.name(vrf)), external, first, last));
             }
-            Event::BlockReleased { host, external, first, last } => {
-                self.record("block-returned", block(host, external, first, last));
+            Event::BlockReleased { host, vrf, external, first, last } => {
+                self.record("block-returned", block((host, self.vrfs.name(vrf)), external, first, last));
             }
             Event::PoolLow { external, protocol, used, capacity } => {
                 tracing::warn!(event = "nat-pool-low", %external, protocol, used, capacity, "few NAT ports are left");
@@ -184,11 +189,13 @@ impl Writer {
             Event::PoolExhausted { external, protocol } => {
                 tracing::warn!(event = "nat-pool-exhausted", %external, protocol, "no NAT port is free: new sessions are refused");
             }
-            Event::HostLow { host, sessions, limit } => {
-                tracing::warn!(event = "nat-host-low", %host, sessions, limit, "a host has used most of its sessions");
+            Event::HostLow { host, vrf, sessions, limit } => {
+                let vrf = self.vrfs.name(vrf);
+                tracing::warn!(event = "nat-host-low", %host, vrf, sessions, limit, "a host has used most of its sessions");
             }
-            Event::HostRefused { host, limit } => {
-                tracing::warn!(event = "nat-host-limit", %host, limit, "a host is at its limit: its new sessions are refused");
+            Event::HostRefused { host, vrf, limit } => {
+                let vrf = self.vrfs.name(vrf);
+                tracing::warn!(event = "nat-host-limit", %host, vrf, limit, "a host is at its limit: its new sessions are refused");
             }
             Event::TunnelPeerMac { tunnel, old, new } => {
                 tracing::warn!(event = "tunnel-peer-mac", tunnel, %old, %new, "the peer of a VXLAN tunnel has another Ethernet address");
@@ -200,10 +207,11 @@ impl Writer {
                     "the session table is full and no session may make room: new ones are refused"
                 );
             }
-            Event::TableFilling { family, percent, sessions, capacity, heaviest } => {
+            Event::TableFilling { family, percent, sessions, capacity, heaviest, heaviest_vrf } => {
                 let family = if family == Family::V4 { 4 } else { 6 };
                 let host = heaviest.map(|(host, prefix, _)| format!("{host}/{prefix}")).unwrap_or_default();
                 let host_sessions = heaviest.map_or(0, |(_, _, n)| n);
+                let vrf = heaviest_vrf.and_then(|no| self.vrfs.name(no));
                 tracing::warn!(
                     event = "session-table-filling",
                     family,
@@ -211,14 +219,16 @@ impl Writer {
                     sessions,
                     capacity,
                     host,
+                    vrf,
                     host_sessions,
                     "the session table fills up; the host named has most sessions"
                 );
             }
-            Event::HostOverShare { host, prefix, reason } => {
+            Event::HostOverShare { host, vrf, prefix, reason } => {
                 tracing::warn!(
                     event = "session-host-limit",
                     host = %format_args!("{host}/{prefix}"),
+                    vrf = self.vrfs.name(vrf),
                     reason = reason.name(),
                     "a host has its share of sessions: its new ones are refused"
                 );
@@ -257,25 +267,72 @@ impl Writer {
     }
 }
 
-fn session(family: Family, number: u32, t: &SessionTuple) -> Map<String, Value> {
+fn session(family: Family, number: u32, t: &SessionTuple, vrfs: &VrfNames) -> Map<String, Value> {
     let fields = json!({
         "family": if family == Family::V4 { 4 } else { 6 },
         "session": number,
         "proto": t.proto,
         "src": t.src, "sport": t.sport, "dst": t.dst, "dport": t.dport,
         "nat_src": t.nat_src, "nat_sport": t.nat_sport, "nat_dst": t.nat_dst, "nat_dport": t.nat_dport,
+        "vrf": vrfs.name(t.vrf), "to_vrf": vrfs.name(t.to_vrf),
     });
     fields.as_object().cloned().unwrap_or_default()
 }
 
-fn block(host: std::net::IpAddr, external: std::net::Ipv4Addr, first: u16, last: u16) -> Map<String, Value> {
-    let fields = json!({"host": host, "external": external, "first_port": first, "last_port": last});
+fn block(
+    (host, vrf): (std::net::IpAddr, Option<String>),
+    external: std::net::Ipv4Addr,
+    first: u16,
+    last: u16,
+) -> Map<String, Value> {
+    let fields =
+        json!({"host": host, "vrf": vrf, "external": external, "first_port": first, "last_port": last});
     fields.as_object().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sag_compile::VrfNumbers;
+    use sag_model::VrfNo;
+
+    fn shops() -> VrfNumbers {
+        let mut numbers = VrfNumbers::default();
+        numbers.restore([("shop".to_owned(), VrfNo::new(2).unwrap())]);
+        numbers
+    }
+
+    /// Both tuples of a session with the VRFs between which it goes.
+    #[test]
+    fn sessions_name_their_vrfs() {
+        let names = VrfNames::default();
+        names.set(&shops());
+        let [inside, server, outside] =
+            ["10.0.0.5", "198.51.100.7", "203.0.113.2"].map(|a| a.parse().expect("address"));
+        let (src, dst, nat_src, nat_dst) = (inside, server, outside, server);
+        let (vrf, to_vrf) = (VrfNo::new(2).unwrap(), VrfNo::DEFAULT);
+        let (sport, dport, nat_sport, nat_dport) = (4000, 80, 1024, 80);
+        let t = SessionTuple {
+            proto: 6,
+            src,
+            sport,
+            dst,
+            dport,
+            nat_src,
+            nat_sport,
+            nat_dst,
+            nat_dport,
+            vrf,
+            to_vrf,
+        };
+        let line = session(Family::V4, 7, &t, &names);
+        assert_eq!(
+            (&line["src"], &line["vrf"], &line["to_vrf"]),
+            (&json!(inside), &json!("shop"), &Value::Null)
+        );
+        let line = session(Family::V4, 7, &SessionTuple { vrf: to_vrf, to_vrf: vrf, ..t }, &names);
+        assert_eq!((&line["vrf"], &line["to_vrf"]), (&Value::Null, &json!("shop")));
+    }
 
     fn wait_for(mut done: impl FnMut() -> bool) {
         for _ in 0..200 {
@@ -302,7 +359,8 @@ mod tests {
         for _ in 0..40 {
             let mut events = Events::default();
             for _ in 0..1000 {
-                events.push(Event::BlockAllocated { host: a.into(), external: b, first: 1024, last: 1087 });
+                let (host, vrf, external, first, last) = (a.into(), VrfNo::DEFAULT, b, 1024, 1087);
+                events.push(Event::BlockAllocated { host, vrf, external, first, last });
             }
             sent += 1000;
             keeper.journal.take(&mut events);
@@ -333,7 +391,10 @@ mod tests {
         let mut events = Events::default();
         let a = std::net::Ipv4Addr::new(192, 168, 1, 10);
         let b = std::net::Ipv4Addr::new(203, 0, 113, 2);
-        events.push(Event::BlockAllocated { host: a.into(), external: b, first: 1024, last: 1087 });
+        let (vrf, ports) = (VrfNo::new(2).unwrap(), (1024, 1087));
+        let (host, external, (first, last)) = (a.into(), b, ports);
+        keeper.vrfs.set(&shops());
+        events.push(Event::BlockAllocated { host, vrf, external, first, last });
         events.lost = 3;
         let lines = || -> Vec<Value> {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -349,11 +410,13 @@ mod tests {
         );
         assert_eq!((&l[1]["event"], &l[1]["count"]), (&json!("records-lost"), &json!(3)));
         assert_eq!(keeper.journal.lost(), 3);
+        assert_eq!(l[0]["vrf"], "shop");
         // What waits at the end is written.
-        events.push(Event::BlockReleased { host: a.into(), external: b, first: 1024, last: 1087 });
+        let vrf = VrfNo::DEFAULT;
+        events.push(Event::BlockReleased { host, vrf, external, first, last });
         keeper.journal.take(&mut events);
         keeper.finish(Duration::from_secs(10));
-        assert_eq!(lines().len(), 3);
+        assert_eq!((lines().len(), &lines()[2]["vrf"]), (3, &Value::Null));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -65,6 +65,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     let telemetry = Telemetry::start(&gateway, writers);
     telemetry.journal.write_to(running.config.nat.log_file.clone());
     telemetry.journal.rules.name_ports(&running.config);
+    telemetry.journal.vrfs.set(&compiler.vrfs);
     if let Some(why) = gateway.injector().why_not() {
         tracing::warn!(
             "{why}; fragments and ICMP errors for the gateway's own NAT addresses do not reach it"

@@ -8,9 +8,31 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The file's name in `dataplane.state_dir`.
 const FILE: &str = "vrf-numbers";
+
+/// The names of the numbers, for the thread that writes what workers have noted.
+#[derive(Debug, Clone, Default)]
+pub struct VrfNames(Arc<Mutex<BTreeMap<VrfNo, String>>>);
+
+impl VrfNames {
+    /// Takes over the names, before workers meet the VRFs.
+    pub fn set(&self, numbers: &VrfNumbers) {
+        let names = numbers.all().map(|(name, no)| (no, name.to_owned())).collect();
+        // Nobody panics with it, and the map is replaced as a whole.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// The name of a VRF; `None`: the default one.
+    pub fn name(&self, no: VrfNo) -> Option<String> {
+        if no.is_default() {
+            return None;
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&no).cloned()
+    }
+}
 
 /// The numbers that an earlier daemon has given out. Sessions of other VRFs than these are nobody's.
 pub fn load(state_dir: &Path) -> BTreeMap<String, VrfNo> {

@@ -48,6 +48,9 @@ pub struct BindingsArgs {
     /// At least so many sessions
     #[arg(long, value_name = "N", help_heading = "Filter")]
     min_sessions: Option<u64>,
+    /// VRF of the inside address; "default" is the one without a name
+    #[arg(long, value_name = "NAME", help_heading = "Filter")]
+    vrf: Option<String>,
 }
 
 /// The words of the configuration.
@@ -83,6 +86,7 @@ impl BindingsArgs {
             outside_port: self.outside_port,
             mapping,
             min_sessions: self.min_sessions,
+            vrf: self.vrf.clone(),
         };
         NatBindingQuery { filter, limit: self.limit, count: self.count }
     }

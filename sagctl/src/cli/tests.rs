@@ -83,10 +83,10 @@ fn nat_and_its_bindings() {
     };
     assert_eq!(op("nat"), Some(serde_json::json!({"op": "nat"})));
     let all = "nat bindings --proto udp --inside 192.0.2.0/24 --inside-port 5000 --outside 203.0.113.2 \
-               --outside-port 1024 --mapping address-dependent --min-sessions 2 --limit 7 --json";
+               --outside-port 1024 --mapping address-dependent --min-sessions 2 --vrf shop --limit 7 --json";
     let expected = serde_json::json!({"op": "nat-bindings", "limit": 7, "count": false, "filter": {
         "protocol": "udp", "inside": "192.0.2.0/24", "inside_port": 5000, "outside": "203.0.113.2/32",
-        "outside_port": 1024, "mapping": "address-dependent", "min_sessions": 2}});
+        "outside_port": 1024, "mapping": "address-dependent", "min_sessions": 2, "vrf": "shop"}});
     assert_eq!(op(all), Some(expected));
     let expected = serde_json::json!({"op": "nat-bindings", "count": true, "filter": {}});
     assert_eq!(op("nat bindings --count"), Some(expected));
@@ -114,6 +114,9 @@ fn explained_packets() {
         query("explain --port 0 --src 192.0.2.1:1 --sport 2 --dst 192.0.2.9").unwrap_err().contains("two")
     );
     assert!(parse("explain --port 0 --src 192.0.2.1:x --dst 192.0.2.9").is_err());
+    let q = query("explain --vrf shop --src 192.0.2.1 --dst 192.0.2.9").unwrap();
+    assert_eq!((q.port, q.vrf.as_deref()), (None, Some("shop")));
+    assert!(parse("explain --src 192.0.2.1 --dst 192.0.2.9").is_err(), "from nowhere");
 }
 
 #[test]

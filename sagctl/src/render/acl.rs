@@ -97,7 +97,10 @@ fn row(r: &AclRule) -> [Cell; 10] {
         format!("{} {}", r.kind, r.direction).into(),
         policy,
         format!("{} {}", r.ip_protocol, r.header).trim_end().into(),
-        side(&r.source_cidr, &r.source_port_range).into(),
+        match &r.vrf {
+            Some(vrf) => format!("{} vrf {vrf}", side(&r.source_cidr, &r.source_port_range)).into(),
+            None => side(&r.source_cidr, &r.source_port_range).into(),
+        },
         side(&r.dest_cidr, &r.dest_port_range).into(),
         count(r.hits).into(),
         bytes(r.bytes).into(),

@@ -9,6 +9,13 @@ pub fn explain(e: &Explain, page: &Page) -> String {
     if let Some(port) = &e.out_port {
         verdict.push_str(&format!(" by port {}", plain(port)));
     }
+    let crosses = e.out_port.is_some() && e.vrf != e.to_vrf;
+    if let (Some(_), _) | (_, true) = (&e.vrf, crosses) {
+        verdict.push_str(&format!(", from {}", vrf(&e.vrf)));
+    }
+    if crosses {
+        verdict.push_str(&format!(" to {}", vrf(&e.to_vrf)));
+    }
     if let Some(reason) = &e.reason {
         verdict.push_str(&format!(": {}", plain(reason)));
     }
@@ -25,6 +32,10 @@ pub fn explain(e: &Explain, page: &Page) -> String {
         out.push_str(&hang("leaves as ", &rewritten(r), page));
     }
     out
+}
+
+fn vrf(name: &Option<String>) -> String {
+    name.as_ref().map_or("the default VRF".to_owned(), |name| format!("VRF {}", plain(name)))
 }
 
 fn rewritten(r: &Rewritten) -> String {

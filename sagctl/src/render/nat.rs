@@ -47,7 +47,10 @@ fn entries(rows: &[NatEntry]) -> Table {
             e.id.as_str().into(),
             e.protocol.as_str().into(),
             external,
-            e.internal.as_str().into(),
+            match &e.vrf {
+                Some(vrf) => format!("{} vrf {vrf}", e.internal).into(),
+                None => e.internal.as_str().into(),
+            },
             e.mapping.map_or("-", short).into(),
             e.filtering.map_or("-", short).into(),
             number(e.sessions).into(),
@@ -131,15 +134,25 @@ pub fn bindings(answer: &NatBindings, page: &Page) -> String {
     if answer.bindings.is_empty() {
         return "no binding\n".into();
     }
-    let mut table = Table::new([
+    // Of no use to a gateway that has no VRFs.
+    let vrfs = answer.bindings.iter().any(|b| b.vrf.is_some());
+    let mut columns = vec![
         Column::text("PROTO"),
         Column::text("INSIDE"),
         Column::text("OUTSIDE"),
         Column::text("MAPPING").rank(1),
         Column::number("SESSIONS"),
-    ]);
+    ];
+    if vrfs {
+        columns.insert(1, Column::text("VRF"));
+    }
+    let mut table = Table::new(columns);
     for b in &answer.bindings {
-        table.row(binding(b));
+        let mut cells = binding(b).to_vec();
+        if vrfs {
+            cells.insert(1, vrf(&b.vrf));
+        }
+        table.row(cells);
     }
     let mut out = table.render(page);
     let shown = answer.bindings.len() as u64;
@@ -157,6 +170,10 @@ fn binding(b: &NatBinding) -> [Cell; 5] {
         short(b.mapping).into(),
         exact(b.sessions).into(),
     ]
+}
+
+fn vrf(name: &Option<String>) -> Cell {
+    name.as_deref().unwrap_or("-").into()
 }
 
 /// Identifiers of ICMP queries distinguish bindings as ports do.

@@ -130,7 +130,10 @@ fn policies(rows: &[QosPolicy]) -> Table {
             p.id.as_str().into(),
             p.car.as_str().into(),
             proto.into(),
-            side(&p.source_cidr, &p.source_port_range).into(),
+            match &p.vrf {
+                Some(vrf) => format!("{} vrf {vrf}", side(&p.source_cidr, &p.source_port_range)).into(),
+                None => side(&p.source_cidr, &p.source_port_range).into(),
+            },
             side(&p.dest_cidr, &p.dest_port_range).into(),
             if p.active { "matches" } else { "waits" }.into(),
             p.start_time.as_deref().unwrap_or("-").into(),

@@ -38,7 +38,8 @@ pub fn status(s: &Status, before: Option<Before<'_, Status>>, page: &Page) -> St
         ),
     );
     for h in &t.heaviest {
-        line("", format!("most of IPv{}: {} with {}", h.family, h.host, exact(h.sessions)));
+        let vrf = h.vrf.as_ref().map(|name| format!(" vrf {name}")).unwrap_or_default();
+        line("", format!("most of IPv{}: {}{vrf} with {}", h.family, h.host, exact(h.sessions)));
     }
     let all = s.fastpath_packets.saturating_add(s.punted_packets);
     let share = |n: u64, then: fn(&Status) -> u64| {

@@ -260,6 +260,9 @@ fn nat_binding_tables() {
     ]}));
     golden("nat-bindings", |p| nat_bindings(&answer, p));
     assert_eq!(nat_binding_count(&answer), "64513\n");
+    let mut answer = answer;
+    answer.bindings[1].vrf = Some("shop".into());
+    golden("nat-bindings-vrf", |p| nat_bindings(&answer, p));
     assert_eq!(nat_bindings(&NatBindings::default(), &Page { width: 80, color: false }), "no binding\n");
 }
 

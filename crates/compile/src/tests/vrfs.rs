@@ -1,7 +1,8 @@
 //! Which VRF a network, an address and a route of the kernel or the file belongs to.
 
 use super::*;
-use sag_model::VrfNo;
+use sag_model::{VrfNo, VrfZone};
+use sag_pipeline::qos::Mark;
 use sag_pipeline::snapshot::Snapshot;
 
 const VRFS: &str = r#"
@@ -131,4 +132,57 @@ fn a_vrf_keeps_its_number() {
     assert!(s.vrf(VrfNo::new(1).unwrap()).is_none());
     let s = g.snapshot(&config(VRFS), &overlapping(), 3);
     assert_eq!((s.ports[3].vrf.get(), s.ports[4].vrf.get()), (1, 2));
+}
+
+/// Rules that name a VRF hold for what comes from there, in their order among those that name none.
+#[test]
+fn rules_name_the_vrf_from_which_packets_come() {
+    let rule = |id: &str, vrf: &str, policy: &str, source: &str, ports: &str| {
+        let vrf = if vrf.is_empty() { String::new() } else { format!("vrf = '{vrf}'\n") };
+        format!(
+            "[[acl.rule]]\nid = '{id}'\ndirection = 'out'\ntype = 'WAN'\npolicy = '{policy}'\nip_protocol = 'tcp'\n\
+             source_cidr = '{source}'\ndest_cidr = '{}/0'\ndest_port_range = '{ports}'\n{vrf}",
+            if source.contains(':') { "::" } else { "0.0.0.0" }
+        )
+    };
+    let rules = [
+        rule("ours", "default", "drop", "0.0.0.0/0", "25/25"),
+        rule("a-mail", "a", "accept", "0.0.0.0/0", "25/25"),
+        rule("mail", "", "drop", "0.0.0.0/0", "25/25"),
+        rule("b-web", "b", "drop", "10.0.0.0/24", "80/80"),
+        rule("b-web6", "b", "drop", "2001:db8::/32", "80/80"),
+    ];
+    let text = format!("{VRFS}[[acl]]\nid = 'x'\n{}", rules.concat());
+    let mut g = Gateway::new();
+    let verdicts = |s: &Snapshot, src: &str, dport: u16| {
+        [0, 1, 2, 3].map(|vrf| {
+            let dst = ip(if src.contains(':') { "2001:db8:99::80" } else { "198.51.100.80" });
+            let tuple = Tuple { proto: 6, src: ip(src), dst, sport: 999, dport };
+            let from = VrfZone::new(Zone::Lan, VrfNo::new(vrf).unwrap());
+            match s.acl.check(from, Zone::Wan, &tuple, Header::default()).0 {
+                AclVerdict::Deny { slot: Some(slot) } => s.acl.name(slot).unwrap().to_owned(),
+                AclVerdict::Deny { slot: None } => "default".to_owned(),
+                AclVerdict::Accept { .. } => "accept".to_owned(),
+            }
+        })
+    };
+    let s = g.snapshot(&config(&text), &overlapping(), 1);
+    assert_eq!(verdicts(&s, "10.0.0.5", 25), ["x/ours", "accept", "x/mail", "x/mail"]);
+    assert_eq!(verdicts(&s, "10.0.0.5", 80), ["accept", "accept", "x/b-web", "accept"]);
+    assert_eq!(verdicts(&s, "2001:db8:a::5", 80), ["accept", "accept", "x/b-web6", "accept"]);
+    // The same names, other numbers.
+    let renamed =
+        text.replace("name = \"a\"", "name = \"y\"").replace("\"a\"", "\"y\"").replace("'a'", "'y'");
+    let s = g.snapshot(&config(&renamed), &overlapping(), 2);
+    assert_eq!(verdicts(&s, "10.0.0.5", 25), ["x/ours", "x/mail", "x/mail", "accept"], "y is number 3");
+    let qos = "[[qos]]\nid = 'q'\n[[qos.car]]\npriority = 1\nlimit_type = 'Absolute'\nmin_bandwidth_abs = 1\n\
+               max_bandwidth_abs = 9\n[[qos.policy]]\npriority = 1\nsource_cidr = '10.0.0.0/24'\ndest_cidr = '0.0.0.0/0'\n\
+               ip_protocol = 'all'\nvrf = 'b'\n";
+    let s = g.snapshot(&config(&format!("{VRFS}{qos}")), &overlapping(), 3);
+    let tuple = || Tuple { proto: 6, src: ip("10.0.0.5"), dst: ip("198.51.100.80"), sport: 999, dport: 80 };
+    let metered = [0, 1, 2].map(|vrf| {
+        let mark = Mark { vrf: VrfNo::new(vrf).unwrap(), ..Mark::default() };
+        s.qos.classify(PortIdx(4), PortIdx(1), mark, tuple).car
+    });
+    assert_eq!(metered, [None, None, Some(0)]);
 }

@@ -41,7 +41,7 @@ pub use report::{Diagnostic, Errors};
 pub use schema::{KeyInfo, Section};
 pub use show::Secrets;
 pub use types::*;
-pub use validate::NOT_ENFORCED;
+pub use validate::{DEFAULT_VRF, NOT_ENFORCED};
 pub use value::protocol_name;
 
 use keys::RawConfig;

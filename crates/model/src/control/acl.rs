@@ -90,6 +90,9 @@ pub struct AclRule {
     /// What else of the header must match, such as `syn / syn,ack` or `echo-request dscp EF`; empty: nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub header: String,
+    /// As in the configuration; absent: packets from any VRF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// As in the configuration.
     pub priority: u32,
     /// Packets that matched.

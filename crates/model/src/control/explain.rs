@@ -9,8 +9,12 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
-    /// Name of the port on which it arrives.
-    pub port: String,
+    /// Name of the port on which it arrives; absent: the port of `vrf` by which the source is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The VRF from which it comes, `default`: the one without a name; absent: that of `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
     /// IP protocol.
     pub proto: IpProto,
     /// Source address.
@@ -50,6 +54,12 @@ pub struct Explain {
     pub verdict: String,
     /// Name of the drop reason, or why the kernel gets it.
     pub reason: Option<String>,
+    /// The VRF from which the packet comes; `null`: the default one.
+    #[serde(default)]
+    pub vrf: Option<String>,
+    /// The VRF to which it goes, likewise; `null` also if it does not leave.
+    #[serde(default)]
+    pub to_vrf: Option<String>,
     /// What each stage did, in their order.
     pub stages: Vec<StageTrace>,
     /// Name of the port that the packet leaves by.

@@ -3,7 +3,7 @@
 use super::cidr::{self, within};
 use super::largest::Largest;
 use super::session::{DEFAULT_LIMIT, IpProto, MAX_LIMIT};
-use crate::config::{AddressRange, Config, Dnat, DnatService, DnatType, NatBehavior, PortRange};
+use crate::config::{AddressRange, Config, DEFAULT_VRF, Dnat, DnatService, DnatType, NatBehavior, PortRange};
 use crate::ids::PortIdx;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,9 @@ pub struct NatEntry {
     pub external: String,
     /// A prefix, or likewise.
     pub internal: String,
+    /// VRF of `internal`; `null`: the default one, and for source NAT, which holds in all of them.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// `null` for DNAT.
     pub mapping: Option<NatBehavior>,
     /// Remote endpoints that reach an outside port; `null` for destination NAT.
@@ -99,6 +102,7 @@ impl NatEntry {
         });
         let prefixes = config.static_nat.iter().map(|s| NatEntry {
             dnat_type: Some(s.r#type),
+            vrf: s.vrf.clone(),
             ..NatEntry::new(s.id.clone(), NatKind::StaticNat, s.external.to_string(), s.internal.to_string())
         });
         let nat64 = config.nat64.iter().map(|n| {
@@ -126,6 +130,7 @@ impl NatEntry {
             protocol: "any".to_owned(),
             external,
             internal,
+            vrf: None,
             mapping: None,
             filtering: None,
             sessions: 0,
@@ -151,6 +156,7 @@ impl NatEntry {
         };
         NatEntry {
             dnat_type: Some(d.kind),
+            vrf: d.vrf.clone(),
             protocol,
             ..NatEntry::new(d.id.clone(), NatKind::Dnat, external, internal)
         }
@@ -231,7 +237,7 @@ pub struct NatTotals {
 }
 
 /// An outside port and who holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NatBinding {
     /// IP protocol.
     pub protocol: IpProto,
@@ -247,6 +253,9 @@ pub struct NatBinding {
     pub sessions: u64,
     /// Sessions that share an outside port.
     pub mapping: NatBehavior,
+    /// VRF of the inside address; `null`: the default one.
+    #[serde(default)]
+    pub vrf: Option<String>,
 }
 
 /// Answer to `nat-bindings`, the bindings of most sessions first.
@@ -283,6 +292,9 @@ pub struct NatBindingFilter {
     /// Inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_sessions: Option<u64>,
+    /// VRF of the inside address; `default`: the one without a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
 }
 
 impl NatBindingFilter {
@@ -295,6 +307,7 @@ impl NatBindingFilter {
             && self.outside_port.is_none_or(|w| w == b.outside_port)
             && self.mapping.is_none_or(|w| w == b.mapping)
             && self.min_sessions.is_none_or(|w| b.sessions >= w)
+            && self.vrf.as_ref().is_none_or(|w| w == b.vrf.as_deref().unwrap_or(DEFAULT_VRF))
     }
 }
 
@@ -334,7 +347,7 @@ impl<'q> NatBindingPicker<'q> {
     /// Takes the binding if it is selected.
     pub fn offer(&mut self, b: &NatBinding) {
         if self.filter.matches(b) {
-            self.kept.offer(b.sessions, *b);
+            self.kept.offer(b.sessions, b.clone());
         }
     }
 

@@ -102,6 +102,9 @@ pub struct QosPolicy {
     /// `null`: any.
     #[serde(default)]
     pub dscp: Option<Dscp>,
+    /// As in the configuration; `null`: any.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// RFC 3339; `null`: always.
     pub start_time: Option<String>,
     /// RFC 3339; `null`: never.

@@ -120,6 +120,9 @@ pub struct HeaviestHost {
     pub family: u8,
     /// The prefix that counts as one host, as in `192.0.2.1/32`.
     pub host: String,
+    /// Its VRF; `null`: the default one, and for IPv6 networks, which count in all VRFs together.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// Its sessions.
     pub sessions: u64,
 }

@@ -21,7 +21,8 @@ fn round<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) -> Value
 fn every_request_survives_the_wire() {
     let text = ConfigText { text: "[dataplane]\nflows = 1\n".into(), name: "vcpe.toml".into() };
     let explain = ExplainQuery {
-        port: "0".into(),
+        port: Some("0".into()),
+        vrf: Some("shop".into()),
         proto: IpProto::UDP,
         src: "192.0.2.1".parse().unwrap(),
         dst: "2001:db8::1".parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use super::pool::Endpoint;
 use crate::policy::RuleLogged;
-use sag_model::{DropReason, MacAddr};
+use sag_model::{DropReason, MacAddr, VrfNo};
 use sag_packet::Family;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -38,6 +38,10 @@ pub struct SessionTuple {
     pub nat_dst: IpAddr,
     /// Its destination port.
     pub nat_dport: u16,
+    /// VRF from which the first packet came (`ingressVRFID` of IPFIX).
+    pub vrf: VrfNo,
+    /// VRF to which it went (`egressVRFID`).
+    pub to_vrf: VrfNo,
 }
 
 /// What an operator may want to know.
@@ -71,6 +75,8 @@ pub enum Event {
     BlockAllocated {
         /// The inside host.
         host: IpAddr,
+        /// Its VRF.
+        vrf: VrfNo,
         /// The external address.
         external: Ipv4Addr,
         /// First port of the block.
@@ -82,6 +88,8 @@ pub enum Event {
     BlockReleased {
         /// The inside host.
         host: IpAddr,
+        /// Its VRF.
+        vrf: VrfNo,
         /// The external address.
         external: Ipv4Addr,
         /// First port of the block.
@@ -111,6 +119,8 @@ pub enum Event {
     HostLow {
         /// The inside host.
         host: IpAddr,
+        /// Its VRF.
+        vrf: VrfNo,
         /// Its sessions.
         sessions: u64,
         /// How many it may have.
@@ -120,6 +130,8 @@ pub enum Event {
     HostRefused {
         /// The inside host.
         host: IpAddr,
+        /// Its VRF.
+        vrf: VrfNo,
         /// How many sessions it may have.
         limit: u64,
     },
@@ -149,11 +161,15 @@ pub enum Event {
         capacity: u32,
         /// Who has begun most of them, if anybody has many: address, length of its prefix, sessions.
         heaviest: Option<(IpAddr, u8, u32)>,
+        /// VRF of the heaviest; an IPv6 network counts in all VRFs together.
+        heaviest_vrf: Option<VrfNo>,
     },
     /// A session was refused because its host has its share, and none of its sessions may make room.
     HostOverShare {
         /// The host.
         host: IpAddr,
+        /// Its VRF.
+        vrf: VrfNo,
         /// Length of the prefix that counts as one host.
         prefix: u8,
         /// Which share.

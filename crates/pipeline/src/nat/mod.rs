@@ -416,15 +416,15 @@ impl NatState {
     }
 
     /// A block was allocated to a host, or has come back.
-    pub fn block_event(&self, binding: BindingNo, block: u16, host: Ipv4Addr, allocated: bool) -> Event {
+    pub fn block_event(&self, binding: BindingNo, block: u16, host: InsideHost, allocated: bool) -> Event {
         let pool = self.pool_no(binding);
         let external = pool.map_or(Ipv4Addr::UNSPECIFIED, Pool::addr);
         let ports = pool.and_then(|p| p.blocks.get()).map_or(0..=0, |b| b.ports(block));
         let (first, last) = ports.into_inner();
-        let host = self.host_address(host);
+        let (host, vrf) = (self.host_address(host.addr), host.vrf);
         match allocated {
-            true => Event::BlockAllocated { host, external, first, last },
-            false => Event::BlockReleased { host, external, first, last },
+            true => Event::BlockAllocated { host, vrf, external, first, last },
+            false => Event::BlockReleased { host, vrf, external, first, last },
         }
     }
 

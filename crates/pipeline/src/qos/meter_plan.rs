@@ -112,7 +112,8 @@ impl MeterNumbers {
         let groups_by_path = b.groups_by_path();
         let plan = b.plan;
         let policy = QosPolicy {
-            rules: Rules::build(spec),
+            rules: Rules::build(spec, None),
+            vrf_rules: Rules::of_vrfs(spec),
             car_of: Rules::cars(spec, &groups_by_path),
             ports: spec.ports.len(),
             groups_by_path,

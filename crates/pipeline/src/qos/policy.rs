@@ -15,7 +15,7 @@ pub use crate::ids::MeterGroupNo;
 use crate::policy::{RuleList, Tuple, Verdict};
 use sag_acl::{Addr, Rule};
 use sag_model::meter::{Meter, MeterGroup, REMARK};
-use sag_model::{Dscp, Nanos, PortIdx};
+use sag_model::{Dscp, Nanos, PortIdx, VrfNo};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -23,6 +23,8 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug, Default)]
 pub struct QosPolicy {
     pub(super) rules: Rules,
+    /// By number of the VRF from which packets come: those of VRFs that policies name. Empty: none does.
+    pub(super) vrf_rules: Vec<Option<Rules>>,
     /// The CARs of the groups; empty if no policy matches a DSCP.
     pub(super) car_of: HashMap<MeterGroupNo, u32>,
     pub(super) ports: usize,
@@ -44,21 +46,39 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn build(w: &QosSpec) -> Rules {
+    /// For packets from a VRF; `None`: from one that no policy names.
+    pub(super) fn build(w: &QosSpec, vrf: Option<VrfNo>) -> Rules {
+        type Only<'w> = (&'w BTreeMap<usize, Dscp>, &'w BTreeMap<usize, VrfNo>);
         fn of<A: Addr>(
             rules: &[(Rule<A>, Verdict)],
-            only: &BTreeMap<usize, Dscp>,
-            dscp: Option<Dscp>,
+            (dscps, vrfs): Only<'_>,
+            (dscp, vrf): (Option<Dscp>, Option<VrfNo>),
         ) -> Vec<(Rule<A>, Verdict)> {
-            let fits = |i: usize| only.get(&i).is_none_or(|d| Some(*d) == dscp);
+            let fits = |i: usize| {
+                dscps.get(&i).is_none_or(|d| Some(*d) == dscp) && vrfs.get(&i).is_none_or(|v| Some(*v) == vrf)
+            };
             rules.iter().enumerate().filter(|(i, _)| fits(*i)).map(|(_, r)| r.clone()).collect()
         }
-        let list = |dscp| RuleList::build(&of(&w.v4, &w.dscp4, dscp), &of(&w.v6, &w.dscp6, dscp));
+        let list = |dscp| {
+            let (v4, v6) = ((&w.dscp4, &w.vrf4), (&w.dscp6, &w.vrf6));
+            RuleList::build(&of(&w.v4, v4, (dscp, vrf)), &of(&w.v6, v6, (dscp, vrf)))
+        };
         let matched: BTreeSet<Dscp> = w.dscp4.values().chain(w.dscp6.values()).copied().collect();
         Rules {
             others: (w.v4.len() > w.dscp4.len() || w.v6.len() > w.dscp6.len()).then(|| list(None)),
             marked: matched.into_iter().map(|d| (d.get(), list(Some(d)))).collect(),
         }
+    }
+
+    /// Those for packets from each VRF that policies name, by number.
+    pub(super) fn of_vrfs(w: &QosSpec) -> Vec<Option<Rules>> {
+        let mut out = Vec::new();
+        let named: BTreeSet<VrfNo> = w.vrf4.values().chain(w.vrf6.values()).copied().collect();
+        for vrf in named {
+            out.resize_with(vrf.index(), || None);
+            out.push(Some(Rules::build(w, Some(vrf))));
+        }
+        out
     }
 
     /// Which CAR each group has, for flows that stay in their class.
@@ -82,6 +102,8 @@ impl Rules {
 pub struct Mark {
     /// DSCP, 0 to 63.
     pub dscp: u8,
+    /// The VRF from which it comes.
+    pub vrf: VrfNo,
     /// The group of its flow, if that was classified in this epoch.
     pub known: Option<Option<MeterGroupNo>>,
 }
@@ -110,7 +132,10 @@ impl QosPolicy {
         }
         let car = match mark.known.filter(|_| !self.car_of.is_empty()) {
             Some(group) => group.and_then(|group| self.car_of.get(&group).copied()),
-            None => self.rules.car(&tuple(), mark.dscp),
+            None => {
+                let of_vrf = self.vrf_rules.get(mark.vrf.index()).and_then(Option::as_ref);
+                of_vrf.unwrap_or(&self.rules).car(&tuple(), mark.dscp)
+            }
         };
         let row = car.map_or(0, |c| c as usize + 1);
         let at = (row * self.ports + from.index()) * self.ports + to.index();

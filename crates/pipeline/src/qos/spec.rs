@@ -3,7 +3,7 @@
 use super::meter::Rate;
 use crate::policy::Verdict;
 use sag_acl::Rule;
-use sag_model::{Dscp, Zone};
+use sag_model::{Dscp, VrfNo, Zone};
 use std::collections::BTreeMap;
 
 /// A committed access rate.
@@ -53,6 +53,10 @@ pub struct QosSpec {
     pub dscp4: BTreeMap<usize, Dscp>,
     /// The same of `v6`.
     pub dscp6: BTreeMap<usize, Dscp>,
+    /// Those of `v4`, by position, that match packets from one VRF only.
+    pub vrf4: BTreeMap<usize, VrfNo>,
+    /// The same of `v6`.
+    pub vrf6: BTreeMap<usize, VrfNo>,
     /// What may pass a link at once, as milliseconds of its rate.
     pub link_burst_ms: u64,
     /// Added to the length of every packet.

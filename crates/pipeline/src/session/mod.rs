@@ -176,6 +176,8 @@ pub fn tuples<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> SessionTuple
         nat_sport,
         nat_dst: n.dst,
         nat_dport,
+        vrf: R::vrf(&old),
+        to_vrf: R::vrf(&table.record(RecordNo::reverse(session)).key()),
     }
 }
 
@@ -244,7 +246,7 @@ pub(crate) fn report_released(
     released: Released,
 ) {
     if let (Some(block), Some(inside), true) = (released.block, released.inside, snap.nat.limits.log_blocks) {
-        events.push(nat.block_event(binding, block, inside.addr, false));
+        events.push(nat.block_event(binding, block, inside.host(), false));
     }
 }
 

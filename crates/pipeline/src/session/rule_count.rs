@@ -9,14 +9,14 @@ use crate::ids::RuleSlot;
 use crate::policy::{AclSet, AclVerdict, Tuple};
 use crate::snapshot::Snapshot;
 use crate::table::{FlowTable, SAME_RULE, State};
-use sag_model::Zone;
 use sag_model::flow::{EPOCH_REVALIDATING, EPOCH_SESSION, RecordNo};
+use sag_model::{VrfZone, Zone};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 /// The five-tuple of a session's first packet as rules see it (the source before, the destination after translation), and
 /// the zones between which it went.
-pub fn initiator<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> Option<(Tuple, Zone, Zone)> {
+pub fn initiator<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> Option<(Tuple, VrfZone, Zone)> {
     let forward = table.record(RecordNo::forward(session));
     let key = forward.key();
     let (from, to) = (R::side(&key)?, R::side(&table.record(RecordNo::reverse(session)).key())?);
@@ -27,7 +27,7 @@ pub fn initiator<R: FlowFamily>(table: &FlowTable<R>, session: u32) -> Option<(T
         // Of NAT64 rules see the IPv6 side, with the address that was dialled.
         tuple = new;
     }
-    Some((tuple, from.zone(), to.zone()))
+    Some((tuple, from, to.zone()))
 }
 
 /// Whether the rules of this epoch have admitted the session.

@@ -31,7 +31,7 @@ pub(super) fn acl<T: Tracer>(
         Known::Revalidate { initiator, from, to } => {
             (snap.acl.check_session(from, to, &initiator), Judged::FLOW)
         }
-        Known::New => snap.acl.check(ctx.zone, draft.zone, &tuple(ctx, draft), header(ctx, draft)),
+        Known::New => snap.acl.check(from(ctx), draft.zone, &tuple(ctx, draft), header(ctx, draft)),
     };
     match verdict {
         AclVerdict::Accept { slot } => {
@@ -74,11 +74,17 @@ fn by_header<T: Tracer>(
         return Ok(());
     }
     let (rule, watched) =
-        snap.acl.check_packet(ctx.zone, draft.zone, || tuple(ctx, draft), header(ctx, draft));
+        snap.acl.check_packet(from(ctx), draft.zone, || tuple(ctx, draft), header(ctx, draft));
     draft.watched = watched;
     let Some(rule) = rule else { return Ok(()) };
     trace.step(Stage::Acl, || format!("of an admitted session, but denied by {}", rule_name(snap, rule)));
     Err(denied(rule, true))
+}
+
+/// Where the packet comes from.
+#[inline(always)]
+fn from(ctx: &PacketContext<'_>) -> VrfZone {
+    VrfZone::new(ctx.zone, ctx.vrf)
 }
 
 /// The five-tuple that rules see.

@@ -103,8 +103,8 @@ pub enum Known {
     Revalidate {
         /// Tuple of the first packet, with the translated destination.
         initiator: Tuple,
-        /// The zone that the first packet came from.
-        from: Zone,
+        /// Where the first packet came from.
+        from: VrfZone,
         /// The zone that it went to.
         to: Zone,
     },

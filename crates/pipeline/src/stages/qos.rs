@@ -17,7 +17,7 @@ pub(super) fn qos<T: Tracer>(
     trace: &mut T,
 ) -> Result<(), Disposition> {
     let to = snap.metered(draft.egress.port, draft.egress.tunnel);
-    let mark = Mark { dscp: ctx.p.tos >> 2, known: ctx.metered };
+    let mark = Mark { dscp: ctx.p.tos >> 2, vrf: ctx.vrf, known: ctx.metered };
     let classified = snap.qos.classify(snap.metered(ctx.ingress, ctx.tunnel), to, mark, || {
         if let Some(seen) = &draft.seen64 {
             return nat64::tuple(seen, ctx);

@@ -39,14 +39,14 @@ impl Pipeline {
         if n > limit {
             self.tables.nat.host_session_ended(src.host());
             if (self.tables.nat.totals.host_refused.fetch_add(1, Ordering::Relaxed) + 1).is_power_of_two() {
-                self.sessions.events.push(Event::HostRefused { host, limit });
+                self.sessions.events.push(Event::HostRefused { host, vrf: src.vrf, limit });
             }
             return Err(DropReason::SnatHostLimit);
         }
         refs.flags |= NAT_HOST;
         // At the mark exactly: once on the decision up.
         if n == (limit * u64::from(snap.nat.limits.warn_percent)).div_ceil(100) {
-            self.sessions.events.push(Event::HostLow { host, sessions: n, limit });
+            self.sessions.events.push(Event::HostLow { host, vrf: src.vrf, sessions: n, limit });
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Pipeline {
             self.sessions.events.push(Event::PoolLow { external, protocol: protocol.name(), used, capacity });
         }
         if let (Some(block), true) = (lease.new_block, snap.nat.limits.log_blocks) {
-            self.sessions.events.push(self.tables.nat.block_event(lease.binding, block, src.addr, true));
+            self.sessions.events.push(self.tables.nat.block_event(lease.binding, block, src.host(), true));
         }
     }
 }

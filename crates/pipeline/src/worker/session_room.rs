@@ -117,8 +117,8 @@ impl Pipeline {
     pub(super) fn report_refused<R: SharedTable>(&mut self, key: &R::Key, reason: DropReason) {
         self.sessions.host_refused += 1;
         if self.sessions.host_refused.is_power_of_two() {
-            let (host, prefix) = R::named(R::network(key).unwrap_or(R::host(key, 0)));
-            self.sessions.events.push(Event::HostOverShare { host, prefix, reason });
+            let (host, prefix, _) = R::named(R::network(key).unwrap_or(R::host(key, 0)));
+            self.sessions.events.push(Event::HostOverShare { host, vrf: R::vrf(key), prefix, reason });
         }
     }
 
@@ -128,13 +128,14 @@ impl Pipeline {
         let table = R::table(&self.tables);
         let Some(percent) = table.passed_mark() else { return };
         let (host, sessions) = session::heaviest(table).unwrap_or_default();
-        let (host, prefix) = R::named(host);
+        let (host, prefix, vrf) = R::named(host);
         self.sessions.events.push(Event::TableFilling {
             family: R::FAMILY,
             percent,
             sessions: table.occupied(),
             capacity: table.capacity(),
             heaviest: (sessions > 0).then_some((host, prefix, sessions)),
+            heaviest_vrf: vrf.filter(|_| sessions > 0),
         });
     }
 }

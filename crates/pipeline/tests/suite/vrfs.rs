@@ -1,11 +1,13 @@
 //! VRFs: networks that overlap, routes that leak, and nothing that crosses otherwise.
 
+use sag_acl::Rule;
 use sag_model::flow::{FlowRecord4, FlowRecord6};
 use sag_model::{DropReason, MacAddr, PortIdx, VrfNo, Zone};
 use sag_packet::parse::{self, NetworkLayer, Parsed};
 use sag_packet::proto::{ETHERTYPE_IPV4, ICMP, TCP, TCP_ACK, TCP_SYN, UDP};
 use sag_pipeline::family::FlowFamily;
 use sag_pipeline::nat::{Behavior, InsideHost, Kind};
+use sag_pipeline::policy::Class;
 use sag_pipeline::session;
 use sag_pipeline::snapshot::{Member, Route};
 use sag_testkit::*;
@@ -231,6 +233,49 @@ fn overlapping_lines_of_ipv6() {
         }
     }
     assert_eq!(rig.sessions().1, 2);
+}
+
+/// A rule that names a VRF is for packets from there, of new sessions and of those that are evaluated again.
+#[test]
+fn rules_of_a_vrf_are_for_packets_from_there() {
+    let mut net = gateway();
+    net.acl = Acl::new(true);
+    let mut rig = Rig::new(net);
+    let packets = [Pkt::udp(HOST, SERVER, 4000, 80), Pkt::udp(HOST6, SERVER6, 4000, 80)];
+    let sends = |rig: &mut Rig| packets.each_ref().map(|p| LANS.map(|lan| into(rig, lan, p).is_tx()));
+    rig.commit(|n| n.acl = Acl::new(true).rule_of(vrf(1), Class::OutWan, false, "17 * * * *"));
+    assert_eq!(sends(&mut rig), [[true, false, true]; 2]);
+    assert_eq!(rig.drops(LANS[1], DropReason::AclDenied), 2);
+    // Sessions that are there, and their answers.
+    let Outcome::Tx(WAN, b) = into(&mut rig, LANS[2], &packets[0]) else { panic!("b's session") };
+    rig.commit(|n| {
+        let acl = Acl::new(false).rule_of(vrf(1), Class::OutWan, true, "17 * * * *");
+        n.acl = acl.rule_of(VrfNo::DEFAULT, Class::OutWan, true, "17 * * * *");
+    });
+    assert_eq!(sends(&mut rig), [[true, true, false]; 2]);
+    let late = Pkt::udp(SERVER, OUTSIDE, 80, ends4(&b).0.port);
+    assert!(!into(&mut rig, WAN, &late).is_tx(), "nobody asked by these rules");
+    // In the order of the rules, whether they name a VRF or not.
+    rig.commit(|n| {
+        let acl = Acl::new(true).rule(Class::OutWan, true, "17 * * * 80-80");
+        n.acl = acl.rule_of(vrf(2), Class::OutWan, false, "17 * * * *");
+    });
+    assert_eq!(sends(&mut rig), [[true; 3]; 2]);
+    let other = Pkt::udp(HOST, SERVER, 4000, 81);
+    assert_eq!(LANS.map(|lan| into(&mut rig, lan, &other).is_tx()), [true, true, false]);
+}
+
+/// So is a QoS policy: the hosts of others with the same address are not metered with it.
+#[test]
+fn policies_of_a_vrf_meter_packets_from_there() {
+    let mut net = gateway();
+    net.car("car", 1, 0, 1).meter_from(vrf(2), Rule::ANY, "car");
+    let mut rig = Rig::new(net);
+    let passed = LANS.map(|lan| {
+        let p = Pkt::udp(HOST, SERVER, 4000, 80).payload(1000);
+        (0..100).filter(|_| into(&mut rig, lan, &p).is_tx()).count()
+    });
+    assert_eq!(passed, [100, 100, 24], "200 ms of 1 Mbit/s for the one");
 }
 
 /// A port that moves to another VRF leaves its sessions behind.

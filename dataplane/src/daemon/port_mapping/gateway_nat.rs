@@ -85,7 +85,7 @@ impl Nat for GatewayNat<'_> {
             HoldError::NotThatPort => Refusal::NotThatPort,
         })?;
         if let (Some(block), true) = (lease.new_block, limits.log_blocks) {
-            self.events.push(self.state.block_event(lease.binding, block, want.inside.address, true));
+            self.events.push(self.state.block_event(lease.binding, block, request.inside.host(), true));
         }
         Ok(Held { external: SocketAddrV4::new(seen.addr, lease.port), hold: Some(lease.binding.0) })
     }

@@ -47,6 +47,7 @@ impl View<'_> {
                 source_port_range: r.tuple.source_ports.to_string(),
                 dest_port_range: r.tuple.dest_ports.to_string(),
                 header: r.header_text(),
+                vrf: r.vrf.clone(),
                 priority: u32::from(r.priority),
                 hits: stats.as_ref().map_or(0, |s| s.packets.load(Ordering::Relaxed)),
                 bytes: stats.as_ref().map_or(0, |s| s.bytes.load(Ordering::Relaxed)),

@@ -1,32 +1,19 @@
 //! `explain`: sends a constructed packet through the code that forwards.
 
 use crate::daemon::view::View;
+use sag_model::config::DEFAULT_VRF;
 use sag_model::control::{self, Error, ErrorCode, ExplainQuery};
-use sag_model::{DropReason, VlanId};
+use sag_model::{DropReason, PortIdx, VlanId, VrfNo};
 use sag_packet::checksum;
 use sag_packet::proto::*;
+use sag_pipeline::snapshot::{Port, Route, Snapshot};
 use sag_pipeline::stages::Disposition;
 use sag_pipeline::worker::Explained;
 use std::net::IpAddr;
 
 pub fn explain(d: &View<'_>, q: &ExplainQuery) -> Result<control::Explain, Error> {
     let bad = |m: String, r: &str| Error::new(ErrorCode::BadRequest, m, r);
-    let Some(idx) = d.running.config.port_by_name(&q.port) else {
-        let names: Vec<_> = d.running.config.ports.iter().map(|p| p.name.as_str()).collect();
-        let remedy = format!("the ports are: {}", names.join(", "));
-        return Err(Error::new(ErrorCode::NotFound, format!("no port has the name {:?}", q.port), remedy));
-    };
-    let Some(port) = d
-        .publisher
-        .snapshot
-        .port(idx)
-        .filter(|_| d.running.config.port(idx).is_some_and(|p| p.zone().is_some()))
-    else {
-        return Err(bad(
-            format!("port {:?} is left to the kernel", q.port),
-            "name a lan, wan or express port",
-        ));
-    };
+    let port = ingress(d, q)?;
     let Some(frame) = build(q, port.mac.0, port.vlan) else {
         return Err(bad(
             "source and destination are of different IP versions, or the length is too short".into(),
@@ -50,6 +37,11 @@ pub fn explain(d: &View<'_>, q: &ExplainQuery) -> Result<control::Explain, Error
             detail,
         })
         .collect();
+    let vrf_name = |vrf| d.compiler.vrfs.name(vrf).map(str::to_owned);
+    let to_vrf = match &end {
+        Explained::Forward(way) => vrf_name(way.zone.vrf()),
+        Explained::Stopped(_) => None,
+    };
     let (out_port, rewritten) = match end {
         Explained::Forward(way) => {
             let nh = d.publisher.snapshot.nexthop(way.nexthop);
@@ -70,7 +62,55 @@ pub fn explain(d: &View<'_>, q: &ExplainQuery) -> Result<control::Explain, Error
         }
         Explained::Stopped(_) => (None, None),
     };
-    Ok(control::Explain { verdict: verdict.to_owned(), reason, stages, out_port, rewritten })
+    let (verdict, vrf) = (verdict.to_owned(), vrf_name(port.vrf));
+    Ok(control::Explain { verdict, reason, vrf, to_vrf, stages, out_port, rewritten })
+}
+
+/// The port on which the packet arrives: that of the query, or of its VRF the one by which the source is reached, else the
+/// first.
+fn ingress<'d>(d: &View<'d>, q: &ExplainQuery) -> Result<&'d Port, Error> {
+    let bad = |m: String, r: &str| Error::new(ErrorCode::BadRequest, m, r);
+    let snapshot: &'d Snapshot = &d.publisher.snapshot;
+    let is_ours = |idx: PortIdx| d.running.config.port(idx).is_some_and(|p| p.zone().is_some());
+    let vrf = q.vrf.as_deref().map(|name| vrf_number(d, name)).transpose()?;
+    let Some(name) = &q.port else {
+        let vrf = vrf.ok_or_else(|| {
+            bad("neither port nor vrf is given".into(), "say on which port the packet arrives")
+        })?;
+        let of_vrf = |idx: PortIdx| is_ours(idx) && snapshot.port(idx).is_some_and(|p| p.vrf == vrf);
+        let towards = match snapshot.route_in(vrf, q.src) {
+            Some(Route::Via(members)) => {
+                members.iter().filter(|m| m.tunnel.is_none()).map(|m| m.port).find(|p| of_vrf(*p))
+            }
+            _ => None,
+        };
+        let any = || d.running.config.ports().map(|(idx, _)| idx).find(|idx| of_vrf(*idx));
+        let port = towards.or_else(any).and_then(|idx| snapshot.port(idx));
+        return port.ok_or_else(|| bad("the VRF has no port".into(), "name a port with --port"));
+    };
+    let Some(idx) = d.running.config.port_by_name(name) else {
+        let names: Vec<_> = d.running.config.ports.iter().map(|p| p.name.as_str()).collect();
+        let remedy = format!("the ports are: {}", names.join(", "));
+        return Err(Error::new(ErrorCode::NotFound, format!("no port has the name {name:?}"), remedy));
+    };
+    let Some(port) = snapshot.port(idx).filter(|_| is_ours(idx)) else {
+        return Err(bad(format!("port {name:?} is left to the kernel"), "name a lan, wan or express port"));
+    };
+    match vrf {
+        Some(vrf) if vrf != port.vrf => {
+            Err(bad(format!("port {name:?} is not in that VRF"), "leave out one of the two"))
+        }
+        _ => Ok(port),
+    }
+}
+
+fn vrf_number(d: &View<'_>, name: &str) -> Result<VrfNo, Error> {
+    if name != DEFAULT_VRF && !d.running.config.vrfs.iter().any(|v| v.name == name) {
+        let names: Vec<_> = d.running.config.vrfs.iter().map(|v| v.name.as_str()).collect();
+        let remedy = format!("the VRFs are: {}", [&[DEFAULT_VRF], &*names].concat().join(", "));
+        return Err(Error::new(ErrorCode::NotFound, format!("no VRF has the name {name:?}"), remedy));
+    }
+    Ok(d.compiler.vrfs.number(Some(name)))
 }
 
 /// The packet of a query, with right checksums and lengths.

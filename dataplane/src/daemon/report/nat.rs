@@ -28,7 +28,10 @@ impl View<'_> {
             wan.map(|(idx, _)| sources(idx).into_iter().flat_map(|w| w.addrs()).collect()).collect();
         let live = Live::of(&self.running.config, &entries, &wan);
         let mut counts = vec![0u64; entries.len()];
-        self.each_translated(|proto, old, new| live.count(proto, old, new, &mut counts));
+        self.each_translated(|proto, old, new| {
+            let to_vrf = self.compiler.vrfs.name(new.1.vrf);
+            live.count(proto, old, (new, to_vrf), &mut counts);
+        });
         let config = &self.running.config;
         let first = entries.len() - config.nat64.len() - config.static_nat.len();
         self.count_nat64(counts.iter_mut().skip(first + config.static_nat.len()));
@@ -122,7 +125,8 @@ impl View<'_> {
         }
     }
 
-    /// Calls `f` with protocol, first and translated tuple of every translated session.
+    /// Calls `f` with protocol, first and translated tuple of every translated session; each address that a host inside may
+    /// have is in the VRF of that host.
     fn each_translated(&self, mut f: impl FnMut(u8, EndpointPair, EndpointPair)) {
         type V4 = sag_model::flow::FlowRecord4;
         let table = &self.flows.tables.v4;
@@ -133,8 +137,9 @@ impl View<'_> {
             let r = table.record(RecordNo::forward(n));
             let (key, new) = (r.key(), r.translated());
             if key != new
-                && let (Some(old), Some(new)) = (V4::endpoints(&key), V4::endpoints(&new))
+                && let (Some(old), Some(mut new)) = (V4::endpoints(&key), V4::endpoints(&new))
             {
+                new.1.vrf = V4::vrf(&table.record(RecordNo::reverse(n)).key());
                 f(V4::tuple(&key).proto, old, new);
             }
         }
@@ -178,6 +183,7 @@ impl View<'_> {
                         outside_port: port,
                         sessions: u64::from(sessions),
                         mapping,
+                        vrf: self.compiler.vrfs.name(inside.vrf).map(str::to_owned),
                     });
                 }
             }
@@ -228,7 +234,14 @@ impl<'c> Live<'c> {
         Live { config, snat, dnat, first_snat, first_dnat }
     }
 
-    fn count(&self, proto: u8, old: EndpointPair, new: EndpointPair, counts: &mut [u64]) {
+    /// `to_vrf`: the VRF of the new destination.
+    fn count(
+        &self,
+        proto: u8,
+        old: EndpointPair,
+        (new, to_vrf): (EndpointPair, Option<&str>),
+        counts: &mut [u64],
+    ) {
         if old.0.addr != new.0.addr {
             // The length of the longest of its networks that has the host.
             let covers = |&i: &usize| match i.checked_sub(self.first_snat) {
@@ -245,8 +258,11 @@ impl<'c> Live<'c> {
                 counts[i] += 1;
             }
         }
-        if old.1 != new.1 {
-            let forwards = |&&i: &&usize| self.forwards(i - self.first_dnat, proto, new.1);
+        if (old.1.addr, old.1.port) != (new.1.addr, new.1.port) {
+            let forwards = |&&i: &&usize| {
+                let dnat = i - self.first_dnat;
+                self.config.dnat[dnat].vrf.as_deref() == to_vrf && self.forwards(dnat, proto, new.1)
+            };
             if let Some(&i) = self.dnat.get(&new.1.addr).and_then(|l| l.iter().find(forwards)) {
                 counts[i] += 1;
             }

@@ -83,6 +83,7 @@ impl View<'_> {
                 source_port_range: p.tuple.source_ports.to_string(),
                 dest_port_range: p.tuple.dest_ports.to_string(),
                 dscp: p.dscp,
+                vrf: p.vrf.clone(),
                 start_time: p.start.map(|t| t.to_string()),
                 end_time: p.end.map(|t| t.to_string()),
                 active: *active,

@@ -122,12 +122,23 @@ impl View<'_> {
             created: self.workers.shared().map(|w| w.counters.sessions_created.get()).sum(),
             evicted: Worth::ALL.into_iter().map(evicted).sum(),
             evicted_established: evicted(Worth::Established),
-            heaviest: heaviest(&self.flows.tables.v4)
+            heaviest: [self.heaviest(&self.flows.tables.v4), self.heaviest(&self.flows.tables.v6)]
                 .into_iter()
-                .chain(heaviest(&self.flows.tables.v6))
+                .flatten()
                 .collect(),
             memory_bytes: self.flows.tables.memory() as u64,
         }
+    }
+
+    fn heaviest<R: FlowFamily>(&self, table: &FlowTable<R>) -> Option<control::HeaviestHost> {
+        let (host, sessions) = session::heaviest(table)?;
+        let (host, prefix, vrf) = R::named(host);
+        Some(control::HeaviestHost {
+            family: if R::FAMILY == Family::V4 { 4 } else { 6 },
+            host: format!("{host}/{prefix}"),
+            vrf: vrf.and_then(|no| self.compiler.vrfs.name(no)).map(str::to_owned),
+            sessions: sessions.into(),
+        })
     }
 
     fn worker_rows(&self) -> Vec<control::Worker> {
@@ -142,11 +153,4 @@ impl View<'_> {
             })
             .collect()
     }
-}
-
-fn heaviest<R: FlowFamily>(table: &FlowTable<R>) -> Option<control::HeaviestHost> {
-    let (host, sessions) = session::heaviest(table)?;
-    let (host, prefix) = R::named(host);
-    let family = if R::FAMILY == Family::V4 { 4 } else { 6 };
-    Some(control::HeaviestHost { family, host: format!("{host}/{prefix}"), sessions: sessions.into() })
 }

@@ -260,7 +260,12 @@ fn snapshot() -> MetricsSnapshot {
             created: 99,
             evicted: 4,
             evicted_established: 1,
-            heaviest: vec![HeaviestHost { family: 6, host: "2001:db8:1::/64".into(), sessions: 900 }],
+            heaviest: vec![HeaviestHost {
+                family: 6,
+                host: "2001:db8:1::/64".into(),
+                vrf: None,
+                sessions: 900,
+            }],
             memory_bytes: 65_536,
         },
         next_hops: NextHopUse { used: 21, capacity: 32_767, incomplete: 5 },

@@ -94,6 +94,8 @@ table! {
             key().allowed("0..255, or a name as `port-unreachable`").absent("any").refused_as("InvalidParameter");
         /// Mark of the packet that matches.
         pub dscp: Option<Dscp> => key().absent("any").refused_as("InvalidParameter");
+        /// The VRF from which packets come that match, see [VRFs](vrf.md#rules); `default` is the one without a name.
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("any");
         /// Log what the rule judges, see [below](#log-of-a-rule).
         pub log: bool = false => key();
         /// Stands before what is logged.
@@ -300,6 +302,8 @@ table! {
             key().called("range or group").source("CreateQosPolicy `DestPortRange`").refused_as("InvalidParameter.DestPortRange");
         /// Mark of the packet that opens the session, see [qos.md](qos.md#dscp).
         pub dscp: Option<Dscp> => key().absent("any").refused_as("InvalidParameter");
+        /// The VRF from which packets come that match, see [VRFs](vrf.md#rules); `default` is the one without a name.
+        pub vrf: Option<String> as Option<Identifier> => key().called("VRF name").absent("any");
         /// From then on the policy matches.
         start_time: Option<Timestamp> =>
             key()

@@ -1,7 +1,7 @@
 //! `[[acl]]` and the five-tuple that ACL rules and QoS policies share.
 
-use super::Seen;
 use super::group::Groups;
+use super::{Names, Seen};
 use crate::config::keys::{Acl, AclRule, RawAcl, RawAclRule};
 use crate::config::report::{Path, Report};
 use crate::config::schema::{Key, Network, Ports, Protocol, Text};
@@ -9,7 +9,7 @@ use crate::config::scope::{Opt, Scope};
 use crate::config::types::{FiveTuple, IcmpMatch, MAX_PARTS, MAX_RULE_PARTS, Policy, PortMatch};
 use crate::config::value::{self, ICMP, ICMPV6, TCP, UDP, quote};
 
-pub(super) fn acls(raw: &[RawAcl], groups: &Groups, report: &mut Report<'_>) -> Vec<Acl> {
+pub(super) fn acls(raw: &[RawAcl], (names, groups): (&Names, &Groups), report: &mut Report<'_>) -> Vec<Acl> {
     let mut acl_ids = Seen::new();
     let mut rule_ids = Seen::new();
     let mut out = Vec::with_capacity(raw.len());
@@ -25,7 +25,7 @@ pub(super) fn acls(raw: &[RawAcl], groups: &Groups, report: &mut Report<'_>) -> 
         let mut rules = Vec::with_capacity(a.rule.len());
         for (j, r) in a.rule.iter().enumerate() {
             let mut s = Scope::new(s.report, path.item("rule", j), &r.span);
-            let rule = rule(r, &mut s, count, &mut rule_ids, groups);
+            let rule = rule(r, &mut s, count, &mut rule_ids, (names, groups));
             count_parts(&mut s, &mut parts, rule.as_ref().map(|r| &r.tuple));
             rules.extend(rule);
             count += 1;
@@ -66,13 +66,14 @@ fn rule(
     s: &mut Scope<'_, '_>,
     n: usize,
     ids: &mut Seen<String>,
-    groups: &Groups,
+    (names, groups): (&Names, &Groups),
 ) -> Option<AclRule> {
     let id = s.id(&raw.id, "acr", n);
     if let Some(id) = &id {
         unique_id(s, &raw.id, id, ids);
     }
     let read = raw.read(s);
+    let vrf = names.check_rule_vrf(s, &raw.vrf);
     if let (Some(prefix), Some(false)) = (&raw.log_prefix, read.log) {
         s.warn(
             &prefix.span(),
@@ -128,6 +129,7 @@ fn rule(
         );
     }
     let header = header(raw, s, tuple.as_ref());
+    vrf?;
     read.finish(id?, kind?, tuple?, header?)
 }
 

@@ -27,6 +27,7 @@ use super::value::one_of;
 use crate::ids::{PortIdx, Role};
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+pub use vrf::DEFAULT_VRF;
 
 /// Sections that this version validates but does not act upon.
 pub const NOT_ENFORCED: &[&str] = &["flow_log"];
@@ -42,8 +43,8 @@ pub(crate) fn validate(raw: &RawConfig, report: &mut Report<'_>) -> Option<Confi
     let neighbors = port::neighbors(&raw.neighbor, &names, report);
     let routes = route::routes(&raw.route, &names, report);
     let (groups, by_name) = group::groups(&raw.group, report);
-    let acls = acl::acls(&raw.acl, &by_name, report);
-    let qos = qos::qos(&raw.qos, bandwidth, &by_name, report);
+    let acls = acl::acls(&raw.acl, (&names, &by_name), report);
+    let qos = qos::qos(&raw.qos, bandwidth, (&names, &by_name), report);
     qos::committed_rates(&raw.qos, &qos, bandwidth, &ports, report);
     let (dnat, external) = dnat::dnat(&raw.dnat, &names, &by_name, report);
     let snat = snat::snat(&raw.snat, &names, (&by_name, &external), report);
@@ -207,6 +208,14 @@ impl Names {
         let remedy = list("VRFs are", self.vrfs.iter(), "add a [[vrf]] of that name");
         scope.error(&value.span(), "vrf", problem, remedy, "");
         None
+    }
+
+    /// The same of a rule, which names the default VRF too.
+    fn check_rule_vrf(&self, scope: &mut Scope<'_, '_>, value: &Opt<String>) -> Option<()> {
+        match value {
+            Some(name) if name.get_ref() == DEFAULT_VRF => Some(()),
+            _ => self.check_vrf(scope, value),
+        }
     }
 
     /// The VRF of a port.

@@ -1,8 +1,8 @@
 //! `[[qos]]` with its CARs and policies.
 
-use super::Seen;
 use super::acl::{FiveTupleKeys, FiveTupleRaw, count_parts, five_tuple, unique_id};
 use super::group::Groups;
+use super::{Names, Seen};
 use crate::config::keys::{Bandwidth, Port, Qos, QosCar, QosPolicy, RawQos, RawQosCar, RawQosPolicy};
 use crate::config::report::{Path, Report};
 use crate::config::schema::Key;
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 pub(super) fn qos(
     raw: &[RawQos],
     bandwidth: Option<Bandwidth>,
-    groups: &Groups,
+    (names, groups): (&Names, &Groups),
     report: &mut Report<'_>,
 ) -> Vec<Qos> {
     let mut ids = Ids { qos: Seen::new(), cars: Seen::new(), policies: Seen::new() };
@@ -39,7 +39,7 @@ pub(super) fn qos(
         let mut policies = Vec::with_capacity(q.policy.len());
         for (j, p) in q.policy.iter().enumerate() {
             let mut s = Scope::new(s.report, path.item("policy", j), &p.span);
-            let policy = policy(p, &mut s, policies_before + j, &mut ids, (&known, groups));
+            let policy = policy(p, &mut s, policies_before + j, &mut ids, (&known, names, groups));
             count_parts(&mut s, &mut parts, policy.as_ref().map(|p| &p.tuple));
             policies.extend(policy);
         }
@@ -274,13 +274,14 @@ fn policy(
     s: &mut Scope<'_, '_>,
     n: usize,
     ids: &mut Ids,
-    (cars, groups): (&[i64], &Groups),
+    (cars, names, groups): (&[i64], &Names, &Groups),
 ) -> Option<QosPolicy> {
     let id = s.id(&raw.id, "qospy", n);
     if let Some(id) = &id {
         unique_id(s, &raw.id, id, &mut ids.policies);
     }
     let mut read = raw.read(s);
+    let vrf = names.check_rule_vrf(s, &raw.vrf);
     read.priority = read.priority.filter(|p| {
         let known = cars.contains(&i64::from(*p));
         if let (false, Some(at)) = (known, &raw.priority) {
@@ -313,5 +314,6 @@ fn policy(
         let problem = format!("{end} is not after start_time, {start}");
         s.error(&at.span(), "end_time", problem, "write a later time", "InvalidTimeRangeCompare");
     }
+    vrf?;
     read.finish(id?, tuple?, start?, end?)
 }

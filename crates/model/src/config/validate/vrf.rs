@@ -7,6 +7,9 @@ use crate::config::scope::Scope;
 use crate::config::value::quote;
 use crate::ids::VrfNo;
 
+/// What rules and filters call the VRF of what names none.
+pub const DEFAULT_VRF: &str = "default";
+
 pub(super) fn vrfs(raw: &[RawVrf], report: &mut Report<'_>) -> Vec<Vrf> {
     let most = VrfNo::COUNT - 1;
     if let Some(extra) = raw.get(most) {
@@ -21,6 +24,10 @@ pub(super) fn vrfs(raw: &[RawVrf], report: &mut Report<'_>) -> Vec<Vrf> {
             && let Some(first) = names.repeated(at.get_ref().clone(), s.place(&at.span(), "name"))
         {
             s.repeated(&at.span(), "name", quote(at.get_ref()), &first, "");
+        }
+        if let Some(at) = v.name.as_ref().filter(|name| name.get_ref() == DEFAULT_VRF) {
+            let problem = format!("{}: is the VRF of what names none", quote(DEFAULT_VRF));
+            s.error(&at.span(), "name", problem, "give this one another name", "");
         }
         out.extend(v.read(&mut s).finish());
     }

@@ -2,12 +2,10 @@
 
 use super::facts::SessionFacts;
 use super::proto::IpProto;
+use crate::config::DEFAULT_VRF;
 use crate::control::cidr::{self, within};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-/// What [`SessionFilter::vrf`] calls the VRF of what names none.
-const DEFAULT_VRF: &str = "default";
 
 /// A session is meant when every field that is set agrees.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

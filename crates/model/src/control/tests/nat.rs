@@ -17,6 +17,7 @@ pub(super) fn filter() -> NatBindingFilter {
         outside_port: Some(1024),
         mapping: Some(NatBehavior::AddressDependent),
         min_sessions: Some(2),
+        vrf: Some("shop".into()),
     }
 }
 
@@ -29,6 +30,7 @@ fn binding() -> NatBinding {
         outside_port: 1024,
         sessions: 3,
         mapping: NatBehavior::EndpointIndependent,
+        vrf: Some("shop".into()),
     }
 }
 
@@ -140,6 +142,7 @@ fn reports_have_the_agreed_keys() {
         "filtering",
         "sessions",
         "hits",
+        "vrf",
     ];
     has(&wire["entries"][0], &entry);
     let pool = [
@@ -168,7 +171,7 @@ fn reports_have_the_agreed_keys() {
     ];
     has(&wire["totals"], &totals);
     let wire = round(NatBindings { bindings: vec![binding()], total: 1 });
-    let keys = ["protocol", "inside", "inside_port", "outside", "outside_port", "sessions", "mapping"];
+    let keys = ["protocol", "inside", "inside_port", "outside", "outside_port", "sessions", "mapping", "vrf"];
     has(&wire["bindings"][0], &keys);
     assert_eq!((&wire["bindings"][0]["protocol"], &wire["total"]), (&json!("udp"), &json!(1)));
 }
@@ -185,6 +188,7 @@ fn each_field_of_the_filter_admits_and_refuses() {
         (json!({"outside_port": 1024}), json!({"outside_port": 5000})),
         (json!({"mapping": "endpoint-independent"}), json!({"mapping": "address-dependent"})),
         (json!({"min_sessions": 3}), json!({"min_sessions": 4})),
+        (json!({"vrf": "shop"}), json!({"vrf": "default"})),
     ];
     let mut tried = BTreeSet::new();
     for (yes, no) in cases {
@@ -195,6 +199,8 @@ fn each_field_of_the_filter_admits_and_refuses() {
     }
     let all = serde_json::to_value(filter()).unwrap();
     assert_eq!(tried, all.as_object().unwrap().keys().cloned().collect());
+    let default = NatBindingFilter { vrf: Some("default".into()), ..NatBindingFilter::default() };
+    assert!(default.matches(&NatBinding { vrf: None, ..b }));
 }
 
 #[test]
