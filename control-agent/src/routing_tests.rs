@@ -20,6 +20,7 @@ fn link(ifindex: u32, name: &str, running: bool) -> Link {
         rx_queues: 1,
         tx_queues: 1,
         master: None,
+        vrf_table: None,
     }
 }
 

@@ -25,12 +25,17 @@ def leak(vrf):
     return "".join(table("route", vrf=vrf, destination=to, next_hop=via, port="1") for to, via in routes)
 
 
-def config(first="a"):
-    """Port 0 in the VRF `first`, port 3 in b, the others in the default one."""
+def vrf(name, number=None):
+    return f'\n[[vrf]]\nname = "{name}"\n' + (f"table = {number}\n" if number else "")
+
+
+def config(first="a", routes_of=None):
+    """Port 0 in the VRF `first`, port 3 in b, the others in the default one. `routes_of`: the kernel's table that has the
+    routes of the first."""
     names = [first, "b"]
     text = nat_config(
-        *(f'\n[[vrf]]\nname = "{name}"\n' for name in names),
-        *(leak(name) for name in names),
+        *(vrf(name, routes_of if name == first else None) for name in names),
+        *(leak(name) for name in names if not routes_of or name != first),
         *(forward(f"web-{name}", "tcp", f"800{n}", (HOST, "80"), vrf=name) for n, name in enumerate(names)),
         *(
             table("static_nat", id=f"six-{name}", vrf=name, internal="fd99::/64", external=OUTSIDE6[other])
@@ -276,3 +281,35 @@ def test_tunnels_of_vrfs(gw, lab, peers, gateway, branches, family):
     for name in "ab":
         mine = gw.ctl("sessions", "--vrf", name, "--proto", "udp", "--sport", "5690", "--dst", FAR[family])["sessions"]
         assert [(s["src"], s["vrf"], s["to_vrf"]) for s in mine] == [(host, name, name)]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_table_of_the_kernel(gw, lab, peers, gateway, family):
+    """Its routes are the VRF's as they come and go: the way out by the WAN port, and what is refused."""
+    number, ip = 77, lab.gw.ip
+    gateway.reload(config(routes_of=number))
+    server = peers.udp(lab.inet, A.INET[family], 5700)
+    clients = [peers.udp(host, (HOST, HOST6)[family == 6], 5701) for host in hosts(lab)]
+
+    def heard(client):
+        client.sendto(b"?", (A.INET[family], 5700))
+        return not silent(server, 0.2)
+
+    routes = lambda: {r["destination"]: r["type"] for r in gw.ctl("routes", A.INET[family])["routes"] if r["vrf"] == "a"}
+    any_network, its = ("0.0.0.0/0", "::/0")[family == 6], f"{A.INET[family]}/{(32, 128)[family == 6]}"
+    try:
+        assert [heard(c) for c in clients] == [False, True]
+        ip(f"-{family} route add default via {A.WAN_ROUTER[family]} dev wan table {number}")
+        within(5, "the way out", lambda: heard(clients[0]))
+        assert routes() == {any_network: "unicast"}
+        ip(f"-{family} route add blackhole {its} table {number}")
+        within(5, "the end of the flow", lambda: not heard(clients[0]))
+        assert [heard(c) for c in clients] == [False, True], "the other VRF has no such table"
+        ip(f"-{family} route del blackhole {its} table {number}")
+        within(5, "the way out again", lambda: heard(clients[0]))
+        # Another table is nobody's.
+        ip(f"-{family} route add blackhole {its} table {number + 1}")
+        assert [heard(c) for c in clients] == [True, True] and routes() == {any_network: "unicast"}
+    finally:
+        for n in (number, number + 1):
+            lab.gw.run(["ip", f"-{family}", "route", "flush", "table", str(n)], check=False)

@@ -132,6 +132,35 @@ def test_a_port_in_auto_mode(bare_lan, site, kind, seen):
     seen[kind] = f"auto: XDP {lan['xdp_mode']}, nothing lost"
 
 
+def test_the_kernels_vrf_device(bare_lan, site, seen):
+    """A LAN card in a VRF device of the kernel: routes of the device's table are those of its VRF, as they come and go."""
+    guest = bare_lan
+    routers = {4: "198.51.100.1", 6: "2001:db8:100::1"}
+    text = '[[vrf]]\nname = "shop"\n' + GATEWAY.replace('device = "lan"\n', 'device = "lan"\nvrf = "shop"\n')
+    text = text.replace('id = "inside"\n', 'id = "inside"\nvrf = "shop"\n')
+    guest.run("ip link add vrf-shop type vrf table 100; ip link set vrf-shop up; ip link set lan master vrf-shop")
+    try:
+        on(guest, "lan")
+        for family, router in routers.items():
+            guest.run(f"ip -{family} route add default via {router} dev wan table 100")
+        forget_neighbors(site)
+        reload(guest, "lan", text)
+        for family in routers:
+            assert site.lan.ping(INET[family], count=5, interval=0.05, wait=20) == 5, guest.out("sagctl drops; sagctl routes")
+            with connect(site.lan, family, (INET[family], ECHO_PORT)) as sock:
+                assert echoes(sock, bytes(300_000))
+        destinations = [r["destination"] for r in guest.ctl("routes")["routes"] if r["vrf"] == "shop"]
+        assert {"0.0.0.0/0", "::/0"} <= set(destinations), destinations
+        for family in routers:
+            guest.run(f"ip -{family} route del default table 100")
+            within(10, "the end of the way out", lambda f=family: site.lan.ping(INET[f], count=1, wait=1) == 0)
+    finally:
+        guest.run("ip link del vrf-shop")
+        on(guest, "lan")
+        forget_neighbors(site)
+    seen["VRF device"] = "routes by its table"
+
+
 def merges(guest, card):
     """Offloads of a card that make longer packets of what arrives."""
     shown = guest.out(["ethtool", "-k", card])

@@ -37,6 +37,7 @@ mod acl;
 mod assemble;
 mod clock;
 mod compiler;
+mod kernel_vrfs;
 mod nat;
 mod nexthops;
 mod plan;
@@ -53,6 +54,7 @@ pub use acl::{AclCompiler, FamilyRules, accepts, class_of, compile_rule, compile
 pub use assemble::{GatewaySpec, Numbers, assemble};
 pub use clock::ClockReading;
 pub use compiler::Compiler;
+pub use kernel_vrfs::kernel_tables;
 pub use nat::{NatCompiler, dnat_to_self};
 pub use nexthops::{NeighborLinks, NextHopNumbers, NextHopPlan, NextHopTable, REST};
 pub use plan::{Plan, RecordPlan};

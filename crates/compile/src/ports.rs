@@ -1,5 +1,6 @@
 //! Ports: which device, which addresses, what state.
 
+use crate::kernel_vrfs::{kernel_tables, l3_link};
 use crate::vrfs::VrfNumbers;
 use ipnet::IpNet;
 use sag_model::config::Config;
@@ -77,14 +78,6 @@ impl PortBinding {
     /// Whether the gateway forwards by this port.
     pub fn ours(&self) -> bool {
         self.role != Role::Mgmt
-    }
-}
-
-/// The interface on which the kernel has the addresses of a port.
-fn l3_link<'t>(tables: &'t Tables, device: &'t Link, vlan: Option<u16>) -> Option<&'t Link> {
-    match vlan {
-        None => Some(device),
-        Some(id) => tables.links().find(|l| l.parent == Some(device.ifindex) && l.vlan == Some(id)),
     }
 }
 
@@ -212,7 +205,14 @@ pub(crate) fn local_addresses(
     vrfs: &VrfNumbers,
 ) -> BTreeMap<VrfNo, AddrSet> {
     let by_interface = vrf_by_interface(bindings);
-    let vrf = |ifindex: u32| by_interface.get(&ifindex).copied().unwrap_or_default();
+    let by_table = kernel_tables(config, tables);
+    // Addresses of a VRF device itself are those of the VRF.
+    let of_device = |ifindex: u32| {
+        let name = by_table.get(&tables.link(ifindex)?.vrf_table?)?;
+        Some(vrfs.number(Some(name)))
+    };
+    let vrf =
+        |ifindex: u32| by_interface.get(&ifindex).copied().or_else(|| of_device(ifindex)).unwrap_or_default();
     let mut local: BTreeMap<VrfNo, AddrSet> = BTreeMap::from([(VrfNo::DEFAULT, AddrSet::default())]);
     for a in tables.addresses().filter(|a| !a.addr.is_loopback()) {
         local.entry(vrf(a.ifindex)).or_default().insert(a.addr);

@@ -81,6 +81,22 @@ pub enum Problem {
         /// The destination of one of them.
         example: IpNet,
     },
+    /// The kernel and the configuration have a port in different VRFs.
+    #[error(
+        "the kernel has port {port} in its VRF {device} with table {table}, which is not the table of {}: the gateway does not \
+         forward by the routes of that table; give the port the VRF with that table, or the other way round",
+        .vrf.as_ref().map_or_else(|| "the default VRF".to_owned(), |name| format!("VRF {name}"))
+    )]
+    KernelVrf {
+        /// Name of the port.
+        port: String,
+        /// The kernel's VRF device.
+        device: String,
+        /// Its table.
+        table: u32,
+        /// VRF of the port in the configuration.
+        vrf: Option<String>,
+    },
     /// More next hops than records for them.
     #[error("more next hops than the table has numbers for: some stay unresolved")]
     TooManyNextHops,
@@ -89,7 +105,10 @@ pub enum Problem {
 impl Problem {
     /// Whether something of the configuration is not in force. The others are in force in part.
     pub fn is_error(&self) -> bool {
-        !matches!(self, Problem::NatBehaviors { .. } | Problem::UnusedRoutes { .. })
+        !matches!(
+            self,
+            Problem::NatBehaviors { .. } | Problem::UnusedRoutes { .. } | Problem::KernelVrf { .. }
+        )
     }
 }
 

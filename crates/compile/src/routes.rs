@@ -3,6 +3,7 @@
 mod candidates;
 mod file;
 
+use crate::kernel_vrfs::{disagreements, kernel_tables};
 use crate::ports::PortBinding;
 use crate::problem::{Problem, UnusedRoute};
 use crate::tunnels::TunnelCompiler;
@@ -97,11 +98,21 @@ pub(crate) fn collect(
     let mut unused = UnusedRoutes::default();
     let by_l3: HashMap<u32, PortIdx> =
         bindings.iter().filter(|b| b.ours()).filter_map(|b| Some((b.l3_ifindex?, b.idx))).collect();
+    let of_table = kernel_tables(config, tables);
+    disagreements(config, tables, problems);
     for r in tables.routes_sorted() {
+        // All routes of a VRF's own table are the VRF's, and are asked for as those of the main one.
+        let (level, of_vrf) = match r.table {
+            Table::Other(number) => match of_table.get(&number) {
+                Some(name) => (Table::Main, Some(vrfs.number(Some(name)))),
+                None => continue,
+            },
+            table => (table, None),
+        };
         // Link-local destinations and multicast never get as far as a route lookup.
         let link_scope =
             matches!(r.dst.addr(), IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
-        if link_scope || !Candidates::asks(r.table, &r.dst) || unused.matches(r) || !learned.admits(r) {
+        if link_scope || !Candidates::asks(level, &r.dst) || unused.matches(r) || !learned.admits(r) {
             continue;
         }
         let mut way = KernelWay { liveness: Liveness::Usable, members: Vec::new(), foreign: Vec::new() };
@@ -112,7 +123,7 @@ pub(crate) fn collect(
             }
             // A VRF has its own addresses from its ports.
             RouteKind::Local | RouteKind::Broadcast | RouteKind::Anycast
-                if !vrf_of_interface(tables, r, &by_l3, bindings).is_default() =>
+                if of_vrf.is_some() || !vrf_of_interface(tables, r, &by_l3, bindings).is_default() =>
             {
                 continue;
             }
@@ -127,23 +138,24 @@ pub(crate) fn collect(
         };
         let rank = Rank {
             liveness: way.liveness,
-            table: r.table,
+            table: level,
             metric: r.priority,
             preference: r.preference,
             source: RouteSource::Kernel,
         };
         let row = RouteRow {
-            vrf: VrfNo::DEFAULT,
+            vrf: of_vrf.unwrap_or_default(),
             dst: r.dst.trunc(),
             route,
             source: RouteSource::Kernel,
-            table: r.table,
+            table: level,
             protocol: r.protocol.to_string(),
             metric: r.priority,
             foreign: way.foreign,
             unused: Vec::new(),
         };
-        for row in by_vrf(row, bindings) {
+        let rows = if of_vrf.is_some() { vec![row] } else { by_vrf(row, bindings) };
+        for row in rows {
             candidates.entry(row.vrf).or_default().offer(rank, row);
         }
     }

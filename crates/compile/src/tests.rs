@@ -65,6 +65,7 @@ fn link(ifindex: u32, name: &str) -> Link {
         rx_queues: 1,
         tx_queues: 1,
         master: None,
+        vrf_table: None,
     }
 }
 

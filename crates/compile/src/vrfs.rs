@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn config(vrfs: &[&str]) -> Config {
-        let vrf = |name: &&str| sag_model::config::Vrf { name: (*name).to_owned() };
+        let vrf = |name: &&str| sag_model::config::Vrf { name: (*name).to_owned(), table: None };
         Config { vrfs: vrfs.iter().map(vrf).collect(), ..Config::default() }
     }
 

@@ -79,6 +79,7 @@ mod tests {
             rx_queues: 1,
             tx_queues: 1,
             master: None,
+            vrf_table: None,
         }
     }
 

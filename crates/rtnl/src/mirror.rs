@@ -9,11 +9,13 @@ use crate::decode::{self, Event};
 use crate::error::{Error, Result};
 use crate::managed::Managed;
 use crate::request::{self, NeighborFlags};
+use crate::route::Table;
 use crate::socket::{Listener, Received, Requester};
 use crate::tables::Tables;
 use crate::types::{Neighbor, NeighborState};
 use crate::wire;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Instant;
@@ -32,6 +34,8 @@ pub struct Mirror {
     requester: Requester,
     tables: Tables,
     managed: Managed,
+    /// Numbers of the tables that are mirrored besides those of the kernel's default rules.
+    followed: BTreeSet<u32>,
     /// Everything must be read again: notifications were lost, or the last attempt failed.
     stale: bool,
     /// The routes must be read again.
@@ -64,6 +68,7 @@ impl Mirror {
             requester: Requester::open(NETLINK_ROUTE)?,
             tables: Tables::default(),
             managed: Managed::default(),
+            followed: BTreeSet::new(),
             stale: false,
             stale_routes: false,
             pending: Tracker::default(),
@@ -78,6 +83,23 @@ impl Mirror {
     /// The tables as of the last [`Mirror::poll`].
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// Mirrors the routes of these tables besides `local`, `main` and `default`. What that changes is in the tables at once, and
+    /// in what the next [`Mirror::poll`] reports.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be read; the next [`Mirror::poll`] tries again.
+    pub fn follow_tables(&mut self, numbers: BTreeSet<u32>) -> Result<()> {
+        if self.followed == numbers {
+            return Ok(());
+        }
+        self.followed = numbers;
+        let mut tracker = std::mem::take(&mut self.pending);
+        let read = self.read_routes(&mut tracker);
+        self.pending = tracker;
+        self.stale |= read.is_err();
+        read
     }
 
     /// Messages that could not be understood since the mirror was opened; 0 unless the kernel's
@@ -156,6 +178,7 @@ impl Mirror {
                     for message in wire::messages(datagram) {
                         match decode::decode(message) {
                             Ok(Some(Event::Setting)) => self.setting_notices += 1,
+                            Ok(Some(event)) if !is_followed(&self.followed, &event) => {}
                             Ok(Some(event)) => {
                                 self.link_notices += u64::from(matches!(event, Event::Link(_)));
                                 tracker.apply(&mut self.tables, event);
@@ -209,8 +232,14 @@ impl Mirror {
         what: &'static str,
         request: fn(bool, u32) -> Vec<u8>,
     ) -> Result<(Tables, bool)> {
-        let (mut both, sound4) = self.requester.dump(what, |seq| request(true, seq), load)?;
-        let (v6, sound6) = self.requester.dump(what, |seq| request(false, seq), load)?;
+        let followed = &self.followed;
+        let load_followed = |tables: &mut Tables, event: Event| {
+            if is_followed(followed, &event) {
+                load(tables, event);
+            }
+        };
+        let (mut both, sound4) = self.requester.dump(what, |seq| request(true, seq), load_followed)?;
+        let (v6, sound6) = self.requester.dump(what, |seq| request(false, seq), load_followed)?;
         both.absorb(v6);
         Ok((both, sound4 && sound6))
     }
@@ -358,6 +387,17 @@ impl mio::event::Source for Mirror {
 
     fn deregister(&mut self, registry: &mio::Registry) -> std::io::Result<()> {
         self.listener.socket.deregister(registry)
+    }
+}
+
+/// Whether an event is about one of the tables that are mirrored.
+fn is_followed(followed: &BTreeSet<u32>, event: &Event) -> bool {
+    match event {
+        Event::Route { route, .. } | Event::RouteGone(route) => match route.table {
+            Table::Other(number) => followed.contains(&number),
+            Table::Local | Table::Main | Table::Default => true,
+        },
+        _ => true,
     }
 }
 

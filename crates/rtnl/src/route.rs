@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 
-/// The routing tables that the kernel consults under its default rules, in the order of these rules.
-/// Routes of other tables (VRFs, policy routing) are not mirrored.
+/// A routing table. First those that the kernel consults under its default rules, in the order of these rules. Of others
+/// (VRFs, policy routing) the mirror has those that it is to follow ([`crate::Mirror::follow_tables`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// The table of local and broadcast addresses.
@@ -14,16 +14,18 @@ pub enum Table {
     Main,
     /// The table consulted last; usually empty.
     Default,
+    /// Another one, by its number.
+    Other(u32),
 }
 
 impl Table {
-    /// The table of a number; `None` for tables that are not mirrored.
-    pub const fn from_id(id: u32) -> Option<Table> {
+    /// The table of a number.
+    pub const fn from_id(id: u32) -> Table {
         match id {
-            255 => Some(Table::Local),
-            254 => Some(Table::Main),
-            253 => Some(Table::Default),
-            _ => None,
+            255 => Table::Local,
+            254 => Table::Main,
+            253 => Table::Default,
+            other => Table::Other(other),
         }
     }
 }

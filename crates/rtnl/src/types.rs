@@ -35,6 +35,8 @@ pub struct Link {
     pub tx_queues: u32,
     /// The bridge, bond or VRF that has enslaved the device.
     pub master: Option<u32>,
+    /// The routing table of a VRF device.
+    pub vrf_table: Option<u32>,
 }
 
 /// How far an address is valid.

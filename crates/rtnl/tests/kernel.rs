@@ -476,6 +476,37 @@ impl Rng {
     }
 }
 
+/// Other tables are there when they are followed, at once and as they change; those that are not followed change nothing.
+#[test]
+fn tables_of_others() {
+    let Some(ns) = Netns::new("tbl") else { return };
+    ns.enter(|| {
+        let mut w = two_pairs();
+        ip("route add 10.1.0.0/16 via 192.0.2.9 table 77");
+        ip("route add 2001:db8:1::/48 via 2001:db8:a::9 table 70000");
+        ip("route add 10.3.0.0/16 via 192.0.2.9 table 99");
+        assert!(!w.poll().routes, "no table that is followed");
+        w.follow(&[77, 70_000]);
+        let of = |t: &Tables, number: u32| -> Vec<String> {
+            let found = t.routes_sorted().filter(|r| r.table == Table::Other(number));
+            found.map(|r| r.dst.to_string()).collect()
+        };
+        let all = |t: &Tables| [77, 70_000, 99].map(|n| of(t, n).join(" "));
+        assert_eq!(all(w.tables()), ["10.1.0.0/16", "2001:db8:1::/48", ""]);
+        let changes = w.poll();
+        assert!(changes.routes && changes.prefixes.len() == 2, "{changes:?}");
+        w.after("route add 10.2.0.0/16 dev b0 metric 9 table 77", |t| of(t, 77).len() == 2);
+        w.after("route add 2001:db8:2::/48 dev b0 table 70000", |t| of(t, 70_000).len() == 2);
+        w.after("route del 10.1.0.0/16 table 77", |t| of(t, 77) == ["10.2.0.0/16"]);
+        // IPv4 routes of a link that goes down vanish without a word.
+        w.after("link set b0 down", |t| of(t, 77).is_empty());
+        w.follow(&[99]);
+        assert_eq!(all(w.tables()), ["", "", "10.3.0.0/16"]);
+        w.same_as_kernel("the end");
+        w.report("tables_of_others");
+    });
+}
+
 /// Whatever is done to the tables (much of it refused by the kernel), the mirror shows the outcome.
 #[test]
 fn random_commands() {

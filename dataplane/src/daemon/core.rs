@@ -300,6 +300,7 @@ impl Daemon {
         let current = self.publisher.epoch();
         let windows = epoch == current && self.compiler.qos.is_due(&self.running.config, clock.wall);
         let epoch = if windows { next_epoch(epoch) } else { epoch };
+        self.kernel.follow_tables(&self.running.config);
         let mut plan = self.compiler.compile(&self.running.config, self.kernel.tables(), epoch, clock);
         self.telemetry.journal.vrfs.set(&self.compiler.vrfs);
         if epoch == current && !plan.snapshot.nat.same_addresses(&self.publisher.snapshot.nat) {

@@ -3,7 +3,8 @@
 use super::neighbors::{Admission, Resolver};
 use super::own_ports::OwnPorts;
 use anyhow::{Context, Result};
-use sag_compile::PortBinding;
+use sag_compile::{PortBinding, kernel_tables};
+use sag_model::config::Config;
 use sag_model::{Nanos, PortIdx};
 use sag_pipeline::nat::NatState;
 use sag_pipeline::snapshot::{NeighborKey, NeighborTable, Snapshot};
@@ -65,6 +66,14 @@ impl KernelView {
 
     pub fn tables(&self) -> &Tables {
         self.mirror.tables()
+    }
+
+    /// Has the mirror follow the tables of the configuration's VRFs.
+    pub fn follow_tables(&mut self, config: &Config) {
+        let numbers = kernel_tables(config, self.tables()).into_keys().collect();
+        if let Err(error) = self.mirror.follow_tables(numbers) {
+            tracing::error!(%error, "cannot read the kernel's tables of VRFs; trying again");
+        }
     }
 
     /// The netlink socket, to wait for changes.

@@ -59,6 +59,7 @@ pub fn start(path: &Path, checked: Checked, text: String, waker: Arc<Waker>) -> 
     compiler.numbers.nexthops.reuse_after(flows.grace());
     // XDP's clock is that of the jiffies, and it is read once in each.
     compiler.qos.slack = u32::try_from(sys::coarse_resolution()).unwrap_or(u32::MAX / 2).saturating_mul(2);
+    kernel.follow_tables(&running.config);
     let epoch = next_epoch(gateway.control().epoch.load(Ordering::Relaxed));
     let plan = compiler.compile(&running.config, kernel.tables(), epoch, read_clocks());
 

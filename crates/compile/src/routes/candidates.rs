@@ -147,7 +147,8 @@ const fn level(table: Table, v6: bool) -> Option<usize> {
     match (table, v6) {
         (Table::Local, _) | (Table::Main, false) => Some(0),
         (Table::Main, true) | (Table::Default, false) => Some(1),
-        (Table::Default, true) => None,
+        // A VRF's own counts as `main`.
+        (Table::Default, true) | (Table::Other(_), _) => None,
     }
 }
 

@@ -186,3 +186,78 @@ fn rules_name_the_vrf_from_which_packets_come() {
     });
     assert_eq!(metered, [None, None, Some(0)]);
 }
+
+/// Routes of a table that is a VRF's are the VRF's, by whatever port they lead; those of others are nobody's.
+#[test]
+fn tables_of_the_kernel_are_those_of_vrfs() {
+    let text = VRFS.replace("name = \"b\"\n[[port]]", "name = \"b\"\ntable = 77\n[[port]]").replace(
+        "vrf = \"b\"\ndestination = \"10.9.0.0/16\"",
+        "vrf = \"b\"\nmetric = 5\ndestination = \"10.9.0.0/16\"",
+    );
+    let in_table = |number: u32, route: KernelRoute| KernelRoute { table: Table::Other(number), ..route };
+    let unicast = |dst: &str, metric: u32, dev: u32, via: &str| {
+        route(dst, RouteKind::Unicast, metric, vec![hop(dev, Some(via))])
+    };
+    let mut t = overlapping();
+    // A leak, as `ip route add ... dev eth1 table 77`; one by its own port; a local address, which is no host.
+    t.insert_route(in_table(77, unicast("10.5.0.0/16", 0, 4, "203.0.113.1")));
+    t.insert_route(in_table(77, unicast("10.9.0.0/16", 0, 7, "10.0.0.99")));
+    t.insert_route(in_table(77, route("10.0.0.1/32", RouteKind::Local, 0, vec![hop(7, None)])));
+    t.insert_route(in_table(77, route("10.4.0.0/16", RouteKind::Blackhole, 0, vec![])));
+    t.insert_route(in_table(88, unicast("10.3.0.0/16", 0, 7, "10.0.0.3")));
+    let mut g = Gateway::new();
+    let s = g.snapshot(&config(&text), &t, 1);
+    let via = |port: u8, gateway: &str| vec![(port, Some(ip(gateway)))];
+    for (vrf, to, want) in [
+        (2, "10.5.0.1", via(1, "203.0.113.1")),
+        (0, "10.5.0.1", via(1, "203.0.113.1")),
+        (1, "10.5.0.1", via(1, "203.0.113.1")),
+        (2, "10.9.0.1", via(4, "10.0.0.99")),
+        (1, "10.9.0.1", via(1, "203.0.113.1")),
+        (2, "10.3.0.1", via(4, "10.0.0.254")),
+        (2, "10.7.0.1", via(4, "10.0.0.7")),
+    ] {
+        assert_eq!(ways(&s, vrf, to), want, "{to} in VRF {vrf}");
+    }
+    assert_eq!(s.route_in(VrfNo::new(2).unwrap(), ip("10.4.0.1")), Some(&Route::Blackhole));
+    assert!(
+        s.is_local(VrfNo::new(2).unwrap(), ip("10.0.0.1")) && !s.is_local(VrfNo::DEFAULT, ip("10.0.0.1"))
+    );
+    assert_eq!(kernel_tables(&config(&text), &t), [(77, "b".to_owned())].into());
+}
+
+/// A VRF has the table of the kernel's VRF device in which its ports are, and the device's addresses. The kernel and the
+/// configuration may disagree.
+#[test]
+fn vrf_devices_of_the_kernel() {
+    let mut t = overlapping();
+    t.insert_link(Link { kind: Some("vrf".into()), vrf_table: Some(88), ..link(9, "vrf-b") });
+    t.insert_link(Link { master: Some(9), ..link(7, "eth3") });
+    t.insert_address(address(9, "10.255.255.1/32"));
+    let out = route("10.3.0.0/16", RouteKind::Unicast, 0, vec![hop(7, Some("10.0.0.3"))]);
+    t.insert_route(KernelRoute { table: Table::Other(88), ..out });
+    let mut g = Gateway::new();
+    let b = VrfNo::new(2).unwrap();
+    let s = g.snapshot(&config(VRFS), &t, 1);
+    assert_eq!(kernel_tables(&config(VRFS), &t), [(88, "b".to_owned())].into());
+    assert_eq!(ways(&s, 2, "10.3.0.1"), vec![(4, Some(ip("10.0.0.3")))]);
+    assert!(s.is_local(b, ip("10.255.255.1")) && !s.is_local(VrfNo::DEFAULT, ip("10.255.255.1")));
+    let problems = |g: &mut Gateway, text: &str, t: &Tables| -> Vec<String> {
+        let plan = g.compiler.compile(&config(text), t, 1, NOW);
+        plan.problems
+            .iter()
+            .filter(|p| matches!(p, Problem::KernelVrf { .. }))
+            .map(Problem::to_string)
+            .collect()
+    };
+    assert_eq!(problems(&mut g, VRFS, &t), Vec::<String>::new());
+    // A port of no VRF in a VRF device; a VRF with another table than its port's device.
+    t.insert_link(Link { master: Some(9), ..link(3, "eth1") });
+    let found = problems(&mut g, VRFS, &t);
+    assert!(
+        matches!(&found[..], [one] if one.contains("port 0 in its VRF vrf-b with table 88") && one.contains("the default VRF")),
+        "{found:?}"
+    );
+    let other = VRFS.replace("name = \"b\"\n[[port]]", "name = \"b\"\ntable = 77\n[[port]]");
+    assert_eq!(problems(&mut g, &other, &t).len(), 2);
+}

@@ -7,6 +7,7 @@ use sag_model::MacAddr;
 
 // Attribute numbers that libc does not name on every target.
 const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VRF_TABLE: u16 = 1;
 const NDA_FLAGS_EXT: u16 = 15;
 const NTF_EXT_LEARNED: u8 = 1 << 4;
 const NTF_EXT_MANAGED: u32 = 1 << 0;
@@ -39,6 +40,7 @@ pub(super) fn link(bytes: &[u8], gone: bool) -> Result<Option<Event>, Malformed>
         rx_queues: 1,
         tx_queues: 1,
         master: None,
+        vrf_table: None,
     };
     let mut elsewhere = false;
     for (kind, value) in attributes(&bytes[16..]) {
@@ -73,9 +75,13 @@ fn link_info(bytes: &[u8], link: &mut Link) {
             _ => {}
         }
     }
-    if let (Some("vlan"), Some(data)) = (link.kind.as_deref(), data) {
-        link.vlan = attributes(data).find(|a| a.0 == IFLA_VLAN_ID).and_then(|a| u16_at(a.1, 0));
-    }
+    let of_kind = |kind: &str, attribute: u16| {
+        let data = data.filter(|_| link.kind.as_deref() == Some(kind))?;
+        attributes(data).find(|a| a.0 == attribute).map(|a| a.1)
+    };
+    let vlan = of_kind("vlan", IFLA_VLAN_ID).and_then(|id| u16_at(id, 0));
+    let vrf_table = of_kind("vrf", IFLA_VRF_TABLE).and_then(|table| u32_at(table, 0));
+    (link.vlan, link.vrf_table) = (vlan, vrf_table);
 }
 
 pub(super) fn address(bytes: &[u8], gone: bool) -> Result<Option<Event>, Malformed> {

@@ -102,11 +102,10 @@ pub(super) fn route(bytes: &[u8], message_flags: u16, gone: bool) -> Result<Opti
             _ => {}
         }
     }
-    let Some(table) = Table::from_id(table) else { return Ok(None) };
     if dst.is_ipv4() != unspecified.is_ipv4() || src.is_ipv4() != unspecified.is_ipv4() {
         return Err(Malformed);
     }
-    route.table = table;
+    route.table = Table::from_id(table);
     route.dst = IpNet::new(dst, head[1]).map_err(|_| Malformed)?.trunc();
     if head[2] != 0 {
         route.from = Some(IpNet::new(src, head[2]).map_err(|_| Malformed)?.trunc());

@@ -76,16 +76,17 @@ fn multipath_route_with_foreign_gateway() {
 
 #[test]
 fn routes_that_are_not_mirrored() {
-    let plain = |table: u8, src_len: u8, flags: u32| {
-        let head = [2, 8, src_len, 0, table, 4, 0, 1];
-        only(&message(
-            24,
-            0,
-            &[&head, &flags.to_ne_bytes(), &attr(1, &[10, 0, 0, 0]), &attr(4, &[1, 0, 0, 0])],
-        ))
+    let plain = |table: u32, src_len: u8, flags: u32| {
+        // The header has no room for numbers above 255.
+        let head = [2, 8, src_len, 0, u8::try_from(table).unwrap_or(252), 4, 0, 1];
+        let (dst, number) = (attr(1, &[10, 0, 0, 0]), attr(15, &table.to_ne_bytes()));
+        only(&message(24, 0, &[&head, &flags.to_ne_bytes(), &number, &dst, &attr(4, &[1, 0, 0, 0])]))
     };
     assert!(matches!(plain(254, 0, 0), Ok(Some(Event::Route { .. }))));
-    assert_eq!(plain(100, 0, 0), Ok(None), "another table");
+    for number in [100, 70_000] {
+        let Ok(Some(Event::Route { route, .. })) = plain(number, 0, 0) else { panic!("another table") };
+        assert_eq!(route.table, Table::Other(number));
+    }
     let Ok(Some(Event::Route { route, .. })) = plain(254, 24, 0) else { panic!("source-specific") };
     assert_eq!(route.from, Some("0.0.0.0/24".parse().unwrap()));
     assert_eq!(plain(254, 0, 0x200), Ok(None), "cloned");
@@ -112,6 +113,31 @@ fn bridge_messages_do_not_touch_links_and_neighbours() {
     head[0] = 7;
     assert_eq!(only(&message(17, 0, &[&head, &attr(3, b"br0\0")])), Ok(None));
     assert_eq!(only(&message(28, 0, &[&[7, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]])), Ok(None));
+}
+
+/// `ip link add vrf-shop type vrf table 100`, and a card in it.
+#[test]
+fn vrf_devices_and_who_is_in_them() {
+    let link = |ifindex: u32, name: &[u8], more: &[&[u8]]| {
+        let (index, flags) = (ifindex.to_ne_bytes(), 0x10043u32.to_ne_bytes());
+        let head = [&[0, 0, 1, 0][..], &index, &flags, &[0; 4]].concat();
+        let (name, mtu) = (attr(3, name), attr(4, &1500u32.to_ne_bytes()));
+        let parts = [&[&head[..], &name, &mtu][..], more].concat();
+        match only(&message(16, 0, &parts)) {
+            Ok(Some(Event::Link(link))) => link,
+            other => panic!("{other:?}"),
+        }
+    };
+    let table = |number: u32| attr(2, &attr(1, &number.to_ne_bytes()));
+    let info = |kind: &[u8], data: Vec<u8>| attr(18, &[attr(1, kind), data].concat());
+    let device = link(9, b"vrf-shop\0", &[&info(b"vrf\0", table(100))]);
+    assert_eq!((device.kind.as_deref(), device.vrf_table, device.master), (Some("vrf"), Some(100), None));
+    let card = link(3, b"eth1\0", &[&attr(10, &9u32.to_ne_bytes())]);
+    assert_eq!((card.vrf_table, card.master), (None, Some(9)));
+    // The same attribute of another kind is another thing.
+    let tagged = link(4, b"eth1.5\0", &[&info(b"vlan\0", attr(2, &attr(1, &5u16.to_ne_bytes())))]);
+    assert_eq!((tagged.vrf_table, tagged.vlan), (None, Some(5)));
+    assert_eq!(link(5, b"odd\0", &[&info(b"vrf\0", attr(2, &attr(1, &[1])))]).vrf_table, None);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sag_rtnl::{Changes, Mirror, Tables};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -126,6 +127,8 @@ pub fn addr(text: &str) -> IpAddr {
 pub struct Watched {
     pub mirror: Mirror,
     pub slowest: Duration,
+    /// Tables beside those of the default rules.
+    pub followed: BTreeSet<u32>,
     steps: u32,
     /// When the last poll began that did not bring what was waited for.
     in_vain: Instant,
@@ -136,6 +139,7 @@ impl Watched {
         Watched {
             mirror: Mirror::open().expect("open the mirror"),
             slowest: Duration::ZERO,
+            followed: BTreeSet::new(),
             steps: 0,
             in_vain: Instant::now(),
         }
@@ -151,6 +155,12 @@ impl Watched {
 
     pub fn poll(&mut self) -> Changes {
         self.mirror.poll().expect("poll the mirror")
+    }
+
+    /// Follows these tables, too.
+    pub fn follow(&mut self, numbers: &[u32]) {
+        self.followed = numbers.iter().copied().collect();
+        self.mirror.follow_tables(self.followed.clone()).expect("read the tables");
     }
 
     /// Polls until the tables are as expected; returns the changes until then.
@@ -209,7 +219,8 @@ impl Watched {
         let start = Instant::now();
         loop {
             self.poll();
-            let fresh = Mirror::open().expect("open a second mirror");
+            let mut fresh = Mirror::open().expect("open a second mirror");
+            fresh.follow_tables(self.followed.clone()).expect("read more tables");
             let differ = difference(self.tables(), fresh.tables());
             if differ.is_empty() {
                 return;

@@ -153,6 +153,7 @@ fn link(ifindex: u32, kind: &str, parent: Option<u32>, master: Option<u32>) -> s
         rx_queues: 1,
         tx_queues: 1,
         master,
+        vrf_table: None,
     }
 }
 

@@ -14,6 +14,9 @@ table! {
         /// What ports, tunnels, routes and translations call it.
         pub name: String as Identifier =>
             key().allowed("unique; of at most 63").missing("name the VRF, as in name = \"branch-a\"", "").source("RFC 4364 3");
+        /// The kernel's routing table whose routes are the VRF's, see [VRFs](vrf.md#the-kernel).
+        pub table: Option<u32> = None =>
+            key().range(1, 4_294_967_295).absent("that of the kernel's VRF device in which the VRF's ports are, if any");
     }
 }
 
