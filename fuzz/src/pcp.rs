@@ -1,6 +1,6 @@
 //! Requests for ports, against a NAT that counts what is held.
 
-use sag_pcp::{Admission, Held, Inside, Limits, MAX_MESSAGE, Nat, Refusal, Server, Want};
+use sag_pcp::{Admission, Held, Host, Inside, Limits, MAX_MESSAGE, Nat, Refusal, Server, Want};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -15,20 +15,20 @@ struct Counting {
 }
 
 impl Nat for Counting {
-    fn external(&self, _: Ipv4Addr) -> Option<Ipv4Addr> {
+    fn external(&self, _: Host) -> Option<Ipv4Addr> {
         Some(Ipv4Addr::new(203, 0, 113, 2))
     }
 
-    fn permits(&self, host: Ipv4Addr) -> bool {
-        host.is_private()
+    fn permits(&self, host: Host) -> bool {
+        host.address.is_private()
     }
 
-    fn may_keep(&self, host: Ipv4Addr) -> bool {
+    fn may_keep(&self, host: Host) -> bool {
         self.permits(host)
     }
 
     fn hold(&mut self, want: &Want) -> Result<Held, Refusal> {
-        let address = self.external(want.inside.address).ok_or(Refusal::NoAddress)?;
+        let address = self.external(want.inside.host).ok_or(Refusal::NoAddress)?;
         let known = self.held.iter().find(|(_, (inside, _))| *inside == want.inside).map(|(port, _)| *port);
         let free = |port: &u16| !self.held.contains_key(port);
         let port = known.or(want.port.filter(free)).or((1024..1040).find(free)).ok_or(Refusal::Exhausted)?;
@@ -67,7 +67,7 @@ pub fn ask(data: &[u8]) {
         let (message, tail) = tail.split_at((usize::from(words) * 4).min(tail.len()));
         rest = tail;
         now += Duration::from_secs(if words == 0 { 100 } else { 1 });
-        let from = SocketAddrV4::new(HOST, 40_000);
+        let from = Host { realm: words & 1, address: HOST };
         if let Some(answer) = server.answer(&mut nat, &limits, from, message, now) {
             assert!(answer.len() <= MAX_MESSAGE && answer[1] & 0x80 != 0);
         }

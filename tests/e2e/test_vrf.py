@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 
 import pytest
 
@@ -313,3 +314,35 @@ def test_a_table_of_the_kernel(gw, lab, peers, gateway, family):
     finally:
         for n in (number, number + 1):
             lab.gw.run(["ip", f"-{family}", "route", "flush", "table", str(n)], check=False)
+
+
+def test_ports_on_request(gw, lab, peers, gateway):
+    """Hosts of each VRF ask for a port at the gateway's address there (NAT-PMP), and the Internet reaches the one that has it."""
+    gateway.reload(config().replace('role = "lan"\n', 'role = "lan"\nport_mapping = true\n'))
+    outside = []
+    for host in hosts(lab):
+        asker = peers.udp(host, HOST, 5720, timeout=1.0)
+        asker.connect((OWN, 5351))
+
+        def asked(asker=asker):
+            try:
+                asker.send(struct.pack("!BBHHHI", 0, 1, 0, 5710, 5710, 120))
+                answer = asker.recv(100)
+            except (ConnectionRefusedError, TimeoutError):
+                return False  # the socket is opened by the next round of housekeeping
+            assert answer[:4] == b"\0\x81\0\0", answer
+            outside.append(struct.unpack_from("!H", answer, 10)[0])
+            return True
+
+        within(5, "a port", asked)
+    assert len(set(outside)) == 2
+    mappings = gw.ctl("nat", "mappings")["mappings"]
+    assert sorted((m["vrf"], m["inside"], m["outside_port"]) for m in mappings) == [("a", HOST, outside[0]), ("b", HOST, outside[1])]
+    servers = [peers.udp(host, HOST, 5710) for host in hosts(lab)]
+    client = peers.udp(lab.inet, SERVER, 5711)
+    for port, server in zip(outside, servers, strict=True):
+        client.sendto(b"to %d" % port, (WAN, port))
+        got, peer = server.recvfrom(100)
+        assert (got, peer) == (b"to %d" % port, (SERVER, 5711))
+        server.sendto(b"re", peer)
+        assert client.recvfrom(100) == (b"re", (WAN, port))

@@ -6,7 +6,7 @@
 //! mapped, since only IPv4 is translated.
 //!
 //! ```
-//! use sag_pcp::{Admission, Held, Inside, Limits, Nat, Refusal, Server, Want};
+//! use sag_pcp::{Admission, Held, Host, Inside, Limits, Nat, Refusal, Server, Want};
 //! use std::net::{Ipv4Addr, SocketAddrV4};
 //! use std::time::Duration;
 //!
@@ -14,17 +14,17 @@
 //! struct OneToOne;
 //!
 //! impl Nat for OneToOne {
-//!     fn external(&self, _: Ipv4Addr) -> Option<Ipv4Addr> {
+//!     fn external(&self, _: Host) -> Option<Ipv4Addr> {
 //!         Some(Ipv4Addr::new(203, 0, 113, 2))
 //!     }
-//!     fn permits(&self, host: Ipv4Addr) -> bool {
-//!         host.is_private()
+//!     fn permits(&self, host: Host) -> bool {
+//!         host.address.is_private()
 //!     }
-//!     fn may_keep(&self, host: Ipv4Addr) -> bool {
+//!     fn may_keep(&self, host: Host) -> bool {
 //!         self.permits(host)
 //!     }
 //!     fn hold(&mut self, want: &Want) -> Result<Held, Refusal> {
-//!         let address = self.external(want.inside.address).ok_or(Refusal::NoAddress)?;
+//!         let address = self.external(want.inside.host).ok_or(Refusal::NoAddress)?;
 //!         Ok(Held { external: SocketAddrV4::new(address, want.inside.port), hold: None })
 //!     }
 //!     fn is_current(&self, _: &Inside, _: &Held) -> bool {
@@ -37,7 +37,7 @@
 //! }
 //!
 //! let mut server = Server::new(Duration::ZERO);
-//! let host = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 10), 40000);
+//! let host = Host { realm: 0, address: Ipv4Addr::new(192, 168, 1, 10) };
 //! // NAT-PMP: TCP port 80, wanted as 8080, for an hour.
 //! let request = [0, 2, 0, 0, 0, 80, 0x1F, 0x90, 0, 0, 0x0E, 0x10];
 //! let answer = server.answer(&mut OneToOne, &Limits::default(), host, &request, Duration::from_secs(7));
@@ -58,7 +58,7 @@ mod server;
 mod table;
 
 pub use announce::CLIENT_PORT;
-pub use nat::{Admission, Held, Inside, Nat, Protocol, Refusal, Want};
+pub use nat::{Admission, Held, Host, Inside, Nat, Protocol, Refusal, Want};
 pub use pcp::{Filter, ResultCode};
 pub use server::{Limits, Server};
 pub use table::Mapping;

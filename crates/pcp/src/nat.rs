@@ -31,11 +31,25 @@ impl Protocol {
     }
 }
 
+/// A host inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host {
+    /// The address realm (RFC 2663 2.1): hosts of two of them may have the same address.
+    pub realm: u8,
+    /// Its address there.
+    pub address: Ipv4Addr,
+}
+
+impl Host {
+    /// Nobody in particular: whom most hosts are like.
+    pub(crate) const ANY: Host = Host { realm: 0, address: Ipv4Addr::UNSPECIFIED };
+}
+
 /// An endpoint inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inside {
     /// The host.
-    pub address: Ipv4Addr,
+    pub host: Host,
     /// The protocol of the port.
     pub protocol: Protocol,
     /// The port.
@@ -105,14 +119,14 @@ pub struct Admission {
 
 /// The NAT behind the server.
 pub trait Nat {
-    /// The address that a host inside has outside.
-    fn external(&self, host: Ipv4Addr) -> Option<Ipv4Addr>;
+    /// The address that a host inside has outside; of one without an address, that of most hosts.
+    fn external(&self, host: Host) -> Option<Ipv4Addr>;
 
     /// Whether there may be a mapping to a host: it is where the request came from.
-    fn permits(&self, host: Ipv4Addr) -> bool;
+    fn permits(&self, host: Host) -> bool;
 
     /// Whether a host may keep the mappings that it has: nothing says that it is elsewhere now.
-    fn may_keep(&self, host: Ipv4Addr) -> bool;
+    fn may_keep(&self, host: Host) -> bool;
 
     /// The port of an endpoint inside, which stays its until it is released as often as it was held.
     ///

@@ -1,7 +1,7 @@
 //! Requests and their answers, and the mappings that they make, renew and end.
 
 use crate::announce::{Announcing, messages};
-use crate::nat::{Admission, Inside, Nat, Protocol, Refusal, Want};
+use crate::nat::{Admission, Host, Inside, Nat, Protocol, Refusal, Want};
 use crate::nat_pmp::{self, Request};
 use crate::pcp::{Answer, Body, Filter, Header, MapBody, Options, RESPONSE, ResultCode, VERSION};
 use crate::pcp::{assigned, assigned_peer, refusal};
@@ -88,7 +88,7 @@ impl Server {
         &mut self,
         nat: &mut dyn Nat,
         limits: &Limits,
-        from: SocketAddrV4,
+        from: Host,
         message: &[u8],
         now: Duration,
     ) -> Option<Vec<u8>> {
@@ -98,13 +98,13 @@ impl Server {
             return None;
         }
         let code = match version {
-            0 if limits.nat_pmp => return self.nat_pmp(nat, limits, *from.ip(), message, now),
+            0 if limits.nat_pmp => return self.nat_pmp(nat, limits, from, message, now),
             // A host that speaks only that would take no notice of anything else.
             0 => {
                 let code = nat_pmp::ResultCode::UnsupportedVersion;
                 return Some(nat_pmp::unsupported(opcode, code, epoch));
             }
-            VERSION => match self.pcp(nat, limits, *from.ip(), message, now) {
+            VERSION => match self.pcp(nat, limits, from, message, now) {
                 Ok(answer) => return Some(answer),
                 Err(refused) => refused,
             },
@@ -118,12 +118,12 @@ impl Server {
         &mut self,
         nat: &mut dyn Nat,
         limits: &Limits,
-        from: Ipv4Addr,
+        from: Host,
         message: &[u8],
         now: Duration,
     ) -> Result<Vec<u8>, Refused> {
         let header = Header::read(message)?;
-        if header.client != IpAddr::V4(from) {
+        if header.client != IpAddr::V4(from.address) {
             return Err(ResultCode::AddressMismatch.into());
         }
         let (body, options) = Body::read(&header, message)?;
@@ -159,7 +159,7 @@ impl Server {
             self.end_all(nat, host, Protocol::of(asked.protocol), Some(asked.nonce), now)?;
             return Ok(answer(0).write(&assigned(&asked, none)));
         };
-        let key = Key { inside: Inside { address: host, protocol, port: asked.port }, peer };
+        let key = Key { inside: Inside { host, protocol, port: asked.port }, peer };
         let body = |external| match peer {
             None => assigned(&asked, external),
             Some(remote) => assigned_peer(&asked, external, remote),
@@ -184,7 +184,7 @@ impl Server {
         &mut self,
         nat: &mut dyn Nat,
         limits: &Limits,
-        from: Ipv4Addr,
+        from: Host,
         message: &[u8],
         now: Duration,
     ) -> Option<Vec<u8>> {
@@ -200,7 +200,7 @@ impl Server {
         let done = if !nat.permits(from) {
             Err(ResultCode::NotAuthorized.into())
         } else if asked.lifetime == 0 {
-            let inside = Inside { address: from, protocol: asked.protocol, port: asked.port };
+            let inside = Inside { host: from, protocol: asked.protocol, port: asked.port };
             let ended = match asked.port {
                 0 => self.end_all(nat, from, Some(asked.protocol), None, now),
                 _ => self.end(nat, &Key { inside, peer: None }, None, now).map(|_| ()),
@@ -209,7 +209,7 @@ impl Server {
         } else if asked.port == 0 {
             Err(ResultCode::NotAuthorized.into())
         } else {
-            let inside = Inside { address: from, protocol: asked.protocol, port: asked.port };
+            let inside = Inside { host: from, protocol: asked.protocol, port: asked.port };
             let asked_for = Asked {
                 key: Key { inside, peer: None },
                 nonce: None,
@@ -276,7 +276,7 @@ impl Server {
         if self.table.len() >= limits.total {
             return Err(ResultCode::NoResources.into());
         }
-        if self.table.of_host(inside.address).count() >= limits.of_host {
+        if self.table.of_host(inside.host).count() >= limits.of_host {
             return Err(ResultCode::UserExQuota.into());
         }
         let want = Want { inside, port: asked.wanted.1, only: asked.only };
@@ -329,7 +329,7 @@ impl Server {
     fn end_all(
         &mut self,
         nat: &mut dyn Nat,
-        host: Ipv4Addr,
+        host: Host,
         protocol: Option<Protocol>,
         nonce: Option<[u8; 12]>,
         now: Duration,
@@ -370,12 +370,12 @@ impl Server {
         while let Some(m) = self.table.after(last) {
             let key = m.key();
             last = Some(key);
-            if !nat.may_keep(m.inside.address) || !nat.is_current(&m.inside, &m.held()) {
+            if !nat.may_keep(m.inside.host) || !nat.is_current(&m.inside, &m.held()) {
                 self.remove(nat, &key);
                 self.lost = true;
             }
         }
-        let external = nat.external(Ipv4Addr::UNSPECIFIED);
+        let external = nat.external(Host::ANY);
         if external.is_none() || (external == self.external && !self.lost) {
             return;
         }
@@ -422,12 +422,12 @@ impl Refused {
     }
 }
 
-/// The host for which is asked.
-fn host(limits: &Limits, from: Ipv4Addr, options: &Options) -> Result<Ipv4Addr, ResultCode> {
+/// The host for which is asked, which is of the realm of who asks.
+fn host(limits: &Limits, from: Host, options: &Options) -> Result<Host, ResultCode> {
     match options.third_party {
         None => Ok(from),
         Some(_) if !limits.third_party => Err(ResultCode::UnsuppOption),
-        Some(IpAddr::V4(host)) if host != from => Ok(host),
+        Some(IpAddr::V4(address)) if address != from.address => Ok(Host { address, ..from }),
         Some(_) => Err(ResultCode::MalformedRequest),
     }
 }

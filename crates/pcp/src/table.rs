@@ -1,9 +1,9 @@
 //! The mappings that there are.
 
-use crate::nat::{Admission, Held, Inside, Protocol};
+use crate::nat::{Admission, Held, Host, Inside, Protocol};
 use crate::pcp::Filter;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::time::Duration;
 
@@ -79,9 +79,9 @@ impl Table {
     }
 
     /// Those of a host.
-    pub(crate) fn of_host(&self, host: Ipv4Addr) -> impl Iterator<Item = &Mapping> {
-        let first = Key { inside: Inside { address: host, protocol: Protocol::Tcp, port: 0 }, peer: None };
-        self.0.range(first..).map(|(_, m)| m).take_while(move |m| m.inside.address == host)
+    pub(crate) fn of_host(&self, host: Host) -> impl Iterator<Item = &Mapping> {
+        let first = Key { inside: Inside { host, protocol: Protocol::Tcp, port: 0 }, peer: None };
+        self.0.range(first..).map(|(_, m)| m).take_while(move |m| m.inside.host == host)
     }
 
     /// Those of an endpoint of a host.

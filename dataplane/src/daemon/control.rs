@@ -78,7 +78,7 @@ impl Handler for Daemon {
     }
 
     fn nat_mappings(&mut self) -> Result<control::NatMappings, Error> {
-        Ok(self.port_mapping.report())
+        Ok(self.port_mapping.report(&self.compiler.vrfs))
     }
 
     fn qos(&mut self) -> Result<control::Qos, Error> {

@@ -191,16 +191,25 @@ pub fn mappings(answer: &NatMappings, page: &Page) -> String {
     if answer.mappings.is_empty() {
         return format!("no host has a port on request; {asked}\n");
     }
-    let mut table = Table::new([
+    let vrfs = answer.mappings.iter().any(|m| m.vrf.is_some());
+    let mut columns = vec![
         Column::text("KIND"),
         Column::text("PROTO"),
         Column::text("INSIDE"),
         Column::text("OUTSIDE"),
         Column::text("FROM").cut_last(),
         Column::number("ENDS IN"),
-    ]);
+    ];
+    if vrfs {
+        columns.insert(2, Column::text("VRF"));
+    }
+    let mut table = Table::new(columns);
     for m in &answer.mappings {
-        table.row(mapping(m));
+        let mut cells = mapping(m).to_vec();
+        if vrfs {
+            cells.insert(2, vrf(&m.vrf));
+        }
+        table.row(cells);
     }
     format!("{}\n{asked}\n", table.render(page))
 }

@@ -390,6 +390,9 @@ pub struct NatMapping {
     pub protocol: IpProto,
     /// Inside address.
     pub inside: Ipv4Addr,
+    /// Its VRF; `null`: the default one.
+    #[serde(default)]
+    pub vrf: Option<String>,
     /// Inside port.
     pub inside_port: u16,
     /// Outside address.

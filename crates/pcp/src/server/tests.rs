@@ -27,15 +27,15 @@ impl Fake {
 }
 
 impl Nat for Fake {
-    fn external(&self, _: Ipv4Addr) -> Option<Ipv4Addr> {
+    fn external(&self, _: Host) -> Option<Ipv4Addr> {
         self.address
     }
 
-    fn permits(&self, host: Ipv4Addr) -> bool {
-        host.octets()[..3] == HOST.octets()[..3]
+    fn permits(&self, host: Host) -> bool {
+        host.address.octets()[..3] == HOST.octets()[..3]
     }
 
-    fn may_keep(&self, host: Ipv4Addr) -> bool {
+    fn may_keep(&self, host: Host) -> bool {
         self.permits(host)
     }
 
@@ -104,9 +104,13 @@ impl Rig {
         Duration::from_secs(self.now)
     }
 
-    fn ask_from(&mut self, from: Ipv4Addr, message: &[u8]) -> Option<Vec<u8>> {
+    fn ask_from(&mut self, address: Ipv4Addr, message: &[u8]) -> Option<Vec<u8>> {
+        self.ask_in(0, address, message)
+    }
+
+    fn ask_in(&mut self, realm: u8, address: Ipv4Addr, message: &[u8]) -> Option<Vec<u8>> {
         let now = self.now();
-        let from = SocketAddrV4::new(from, 5555);
+        let from = Host { realm, address };
         let answer = self.server.answer(&mut self.nat, &self.limits, from, message, now);
         self.check();
         answer
@@ -391,13 +395,36 @@ fn malformed_requests_get_their_codes() {
     assert_eq!(r.pcp(&Req { opcode: 0, ..good }.bytes()).0, 0);
 }
 
+/// Hosts of two realms are two hosts, whatever their addresses and nonces.
+#[test]
+fn realms_are_apart() {
+    let mut r = Rig::new();
+    r.limits.third_party = true;
+    let port = |answer: Option<Vec<u8>>| u16_at(&answer.unwrap(), 42).unwrap();
+    let ask = map(4000, 1030).bytes();
+    assert_eq!([0, 1, 0, 1].map(|realm| port(r.ask_in(realm, HOST, &ask))), [1030, 1024, 1030, 1024]);
+    let other = Ipv4Addr::new(192, 168, 1, 99);
+    r.ask_in(1, HOST, &map(4001, 1031).option(1, &v6(other)).bytes()).unwrap();
+    let all: Vec<_> = r.server.mappings().map(|m| (m.inside.host.realm, m.inside.host.address)).collect();
+    assert_eq!(all, [(0, HOST), (1, HOST), (1, other)], "for another of the same realm");
+    // Who ends all of its own leaves those of the other realm.
+    let end = Req { lifetime: 0, ..map(0, 0) };
+    r.ask_in(1, HOST, &end.bytes()).unwrap();
+    assert_eq!(r.server.mappings().map(|m| m.inside.host.realm).collect::<Vec<_>>(), [0, 1]);
+    // Each has as many as a host may have.
+    for n in 0..3 {
+        r.ask_in(0, HOST, &map(5000 + n, 0).bytes()).unwrap();
+    }
+    assert_eq!(r.ask_in(0, HOST, &map(6000, 0).bytes()).unwrap()[3], ResultCode::UserExQuota as u8);
+}
+
 #[test]
 fn others_may_be_asked_for_if_that_is_allowed() {
     let mut r = Rig::new();
     let other = Ipv4Addr::new(192, 168, 1, 99);
     r.limits.third_party = true;
     assert_eq!(r.mapped(&map(4000, 1030).option(1, &v6(other))), 1030);
-    assert_eq!(r.server.mappings().next().unwrap().inside.address, other);
+    assert_eq!(r.server.mappings().next().unwrap().inside.host.address, other);
     r.refused(&map(4000, 0).option(1, &v6(HOST)).bytes(), ResultCode::MalformedRequest);
     r.refused(&map(4000, 0).option(1, &v6(OUTSIDE)).bytes(), ResultCode::NotAuthorized);
     // One that is not where the request came from is refused, too.

@@ -303,9 +303,14 @@ impl NatPolicy {
         self.drops_unsolicited && self.externals.get(&addr.to_bits()).is_some_and(|e| e.source.is_some())
     }
 
-    /// How the Internet sees an endpoint inside, by the default route; `None`: not translated.
+    /// How the Internet sees an endpoint inside of the default VRF, by the default route; `None`: not translated.
     pub fn seen_from_internet(&self, inside: Endpoint, proto: u8, held: Held<'_>) -> Option<Snat> {
-        self.snat(Zone::Lan, self.internet.as_ref()?, inside, proto, None, held).ok().flatten()
+        self.seen_by(self.internet.as_ref()?, inside, proto, held)
+    }
+
+    /// How an endpoint inside is seen where its packets go; `None`: not translated.
+    pub fn seen_by(&self, to: &Towards, inside: Endpoint, proto: u8, held: Held<'_>) -> Option<Snat> {
+        self.snat(Zone::Lan, to, inside, proto, None, held).ok().flatten()
     }
 
     /// Whether an address is one that NAT answers for.

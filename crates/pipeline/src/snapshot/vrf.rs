@@ -7,9 +7,10 @@
 use super::{Member, Route, Snapshot};
 use crate::fib::Fib;
 use crate::hash::AddrSet;
+use crate::nat::Towards;
 use crate::tunnel::TunnelNo;
-use sag_model::{PortIdx, VrfNo};
-use std::net::IpAddr;
+use sag_model::{PortIdx, VrfNo, Zone};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A routing table with the addresses that are the gateway's own in it.
 #[derive(Debug)]
@@ -91,6 +92,22 @@ impl Snapshot {
     pub(super) fn default_route_no(&self, vrf: VrfNo, family_of: IpAddr) -> Option<u32> {
         let vrf = self.vrf(vrf)?;
         if family_of.is_ipv4() { vrf.fib4.default_route() } else { vrf.fib6.default_route() }
+    }
+
+    /// Where packets of a VRF go to the Internet by default, over IPv4, if by a WAN port.
+    pub fn towards_internet(&self, vrf: VrfNo) -> Option<Towards> {
+        if vrf.is_default() {
+            return self.nat.internet;
+        }
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let Some(Route::Via(members)) = self.routes.get(self.default_route_no(vrf, any)? as usize) else {
+            return None;
+        };
+        let by_wan = |m: &&Member| {
+            m.tunnel.is_none() && self.port(m.port).is_some_and(|p| p.zone == Zone::Wan && p.up)
+        };
+        let m = members.iter().find(by_wan)?;
+        Some(Towards { zone: Zone::Wan, port: m.port, hop: m.via.unwrap_or(any), preferred: m.source })
     }
 
     /// Whether a route of a VRF leads to an address in another one: a leak. A route that is not in use counts too, since

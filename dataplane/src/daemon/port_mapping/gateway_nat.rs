@@ -1,7 +1,7 @@
 //! The gateway's NAT as [`sag_pcp`] asks it: mappings are bindings that are held without a session.
 
 use sag_model::{Nanos, PortIdx, VrfNo};
-use sag_pcp::{Admission, Filter, Held, Inside, Nat, Protocol, Refusal, Want};
+use sag_pcp::{Admission, Filter, Held, Host, Inside, Nat, Protocol, Refusal, Want};
 use sag_pipeline::nat::{
     self, AdmitError, BindingNo, Endpoint, Events, HoldError, NatProtocol, NatState, PeerPrefix, PortRequest,
     Random, Snat,
@@ -27,15 +27,19 @@ pub struct GatewayNat<'d> {
 
 impl GatewayNat<'_> {
     /// Whether the route to a host leads by the links; `None`: there is no route at the moment.
-    fn is_behind(&self, host: Ipv4Addr) -> Option<bool> {
-        let host = IpAddr::V4(host);
-        if host.is_multicast() || self.snapshot.is_local(VrfNo::DEFAULT, host) || self.links.is_empty() {
+    fn is_behind(&self, host: Host) -> Option<bool> {
+        let (vrf, address) = (vrf(host), IpAddr::V4(host.address));
+        if address.is_multicast() || self.snapshot.is_local(vrf, address) {
             return Some(false);
         }
-        match self.snapshot.route(host)? {
-            Route::Via(members) => {
-                Some(members.iter().any(|m| m.tunnel.is_none() && self.links.contains(&m.port)))
-            }
+        let of_vrf = |port: PortIdx| self.snapshot.vrf_of(port, None) == vrf;
+        if !self.links.iter().any(|port| of_vrf(*port)) {
+            return Some(false);
+        }
+        match self.snapshot.route_in(vrf, address)? {
+            Route::Via(members) => Some(
+                members.iter().any(|m| m.tunnel.is_none() && self.links.contains(&m.port) && of_vrf(m.port)),
+            ),
             _ => Some(false),
         }
     }
@@ -43,21 +47,27 @@ impl GatewayNat<'_> {
     /// As whom the Internet sees an endpoint, of several addresses the one that it has already.
     fn seen(&self, inside: &Inside, addr: Option<Ipv4Addr>) -> Option<Snat> {
         let held = nat::Held { state: self.state, addr };
-        self.snapshot.nat.seen_from_internet(endpoint(inside), inside.protocol.number(), held)
+        let towards = self.snapshot.towards_internet(vrf(inside.host))?;
+        self.snapshot.nat.seen_by(&towards, endpoint(inside), inside.protocol.number(), held)
     }
 }
 
 impl Nat for GatewayNat<'_> {
-    fn external(&self, host: Ipv4Addr) -> Option<Ipv4Addr> {
-        let any = Inside { address: host, protocol: Protocol::Udp, port: 0 };
-        self.seen(&any, None).map(|s| s.addr)
+    fn external(&self, host: Host) -> Option<Ipv4Addr> {
+        let of = |host| self.seen(&Inside { host, protocol: Protocol::Udp, port: 0 }, None).map(|s| s.addr);
+        if !host.address.is_unspecified() {
+            return of(host);
+        }
+        // That of hosts of the first VRF that has one.
+        let vrfs = self.links.iter().map(|port| self.snapshot.vrf_of(*port, None));
+        vrfs.map(|vrf| Host { realm: vrf.get(), ..host }).find_map(of)
     }
 
-    fn permits(&self, host: Ipv4Addr) -> bool {
+    fn permits(&self, host: Host) -> bool {
         self.is_behind(host) == Some(true)
     }
 
-    fn may_keep(&self, host: Ipv4Addr) -> bool {
+    fn may_keep(&self, host: Host) -> bool {
         // A link that is down for a moment takes the route with it.
         self.is_behind(host) != Some(false)
     }
@@ -123,7 +133,12 @@ impl Nat for GatewayNat<'_> {
 }
 
 fn endpoint(inside: &Inside) -> Endpoint {
-    Endpoint::new(inside.address, inside.port)
+    Endpoint { addr: inside.host.address, port: inside.port, vrf: vrf(inside.host) }
+}
+
+/// The realms of hosts are the VRFs of the ports at which they ask.
+fn vrf(host: Host) -> VrfNo {
+    VrfNo::new(host.realm).unwrap_or_default()
 }
 
 const fn protocol(p: Protocol) -> NatProtocol {

@@ -8,11 +8,12 @@ use crate::server::PortMappingUse;
 use gateway_nat::GatewayNat;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
-use sag_compile::PortBinding;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use sag_compile::{PortBinding, VrfNumbers};
 use sag_model::config::Config;
 use sag_model::control::{IpProto, NatMapping, NatMappingKind, NatMappings};
-use sag_model::{Nanos, PortIdx};
-use sag_pcp::{CLIENT_PORT, Filter, Limits, MAX_MESSAGE, Mapping, SERVER_PORT, Server};
+use sag_model::{Nanos, PortIdx, VrfNo};
+use sag_pcp::{CLIENT_PORT, Filter, Host, Limits, MAX_MESSAGE, Mapping, SERVER_PORT, Server};
 use sag_pipeline::nat::{Events, NatState, Random};
 use sag_pipeline::snapshot::Snapshot;
 use sag_rtnl::Tables;
@@ -184,7 +185,9 @@ impl PortMapping {
                 let (SocketAddr::V4(from), Some(message)) = (from, buffer.get(..n)) else { continue };
                 let mut nat =
                     Self::nat(&self.external_ports, &mut self.random, nat, vec![place.port], events);
-                let Some(answer) = self.server.answer(&mut nat, &self.limits, from, message, now) else {
+                let realm = nat.snapshot.vrf_of(place.port, None).get();
+                let host = Host { realm, address: *from.ip() };
+                let Some(answer) = self.server.answer(&mut nat, &self.limits, host, message, now) else {
                     continue;
                 };
                 self.answered += 1;
@@ -239,17 +242,17 @@ impl PortMapping {
         }
     }
 
-    pub fn report(&self) -> NatMappings {
+    pub fn report(&self, vrfs: &VrfNumbers) -> NatMappings {
         let now = since_boot();
         NatMappings {
-            mappings: self.server.mappings().map(|m| row(m, now)).collect(),
+            mappings: self.server.mappings().map(|m| row(m, vrfs, now)).collect(),
             answered: self.answered,
             refused: self.refused,
         }
     }
 }
 
-fn row(m: &Mapping, now: Duration) -> NatMapping {
+fn row(m: &Mapping, vrfs: &VrfNumbers, now: Duration) -> NatMapping {
     let peer = |p: &SocketAddrV4| format!("{}/32:{}", p.ip(), p.port());
     let filter = |f: &Filter| match f.port {
         Some(port) => format!("{}/{}:{port}", f.address, f.prefix_len),
@@ -262,7 +265,8 @@ fn row(m: &Mapping, now: Duration) -> NatMapping {
             None => NatMappingKind::Map,
         },
         protocol: IpProto(m.inside.protocol.number()),
-        inside: m.inside.address,
+        inside: m.inside.host.address,
+        vrf: VrfNo::new(m.inside.host.realm).and_then(|no| vrfs.name(no)).map(str::to_owned),
         inside_port: m.inside.port,
         outside: *m.external.ip(),
         outside_port: m.external.port(),
@@ -283,12 +287,14 @@ fn places(bindings: &[PortBinding], tables: &Tables, asking: &[PortIdx]) -> BTre
     out
 }
 
-/// Only what arrives by the device itself is heard, whatever its destination address.
+/// Only what arrives by the device itself is heard, whatever its destination address. The device comes first: ports of two VRFs
+/// may have the same address.
 fn open_socket(place: &Place) -> io::Result<UdpSocket> {
-    let socket = std::net::UdpSocket::bind((place.address, SERVER_PORT))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
     sys::bind_to_device(socket.as_fd(), &place.device)?;
-    socket.set_nonblocking(true)?;
-    Ok(UdpSocket::from_std(socket))
+    net::bind(&socket, &SocketAddrV4::new(place.address, SERVER_PORT))?;
+    Ok(UdpSocket::from_std(socket.into()))
 }
 
 impl Daemon {

@@ -50,10 +50,6 @@ fn port(
         let problem = format!("only a wan port translates to its own address; this one is {role}");
         s.error(&at.span(), "snat", problem, "remove the key, or use [[snat]]", "Sag.PortRoleInvalid");
     }
-    if let (Some(true), Some(Some(vrf)), Some(at)) = (read.port_mapping, &read.vrf, &raw.port_mapping) {
-        let problem = format!("hosts of VRF {} cannot ask for ports", quote(vrf));
-        s.error(&at.span(), "port_mapping", problem, "remove the key, or use [[dnat]]", "");
-    }
     if let (Some(device), Some(vlan), Some(at)) = (&read.device, read.vlan, &raw.device)
         && let Some(first) = devices.repeated((device.clone(), vlan), s.place(&at.span(), "device"))
     {
